@@ -1,0 +1,45 @@
+/* Tensors as views: who points here does not own. Dimensions are row-major, slowest first (Hugging Face's order). */
+#ifndef LB_NN_TENSOR_H
+#define LB_NN_TENSOR_H
+
+#include "common/nn/dtype.h"
+
+#define LB_MAX_DIMS 4
+
+/* A named tensor of a file. */
+struct lb_tensor {
+    const char *name;
+    enum lb_dtype dtype;
+    int n_dims; /* 0..LB_MAX_DIMS; 0 is a scalar */
+    int64_t dim[LB_MAX_DIMS];
+    const void *data;
+    size_t bytes;
+};
+
+/* A parameter of a model as ops see it: a matrix [rows, cols], or a vector with rows 1.
+ * Serving: data is the mapped file, in the file's format. Training: data is FP32, writable through value, and grad
+ * has the same shape. */
+struct lb_weight {
+    const char *name; /* Hugging Face's name */
+    int64_t rows, cols;
+    enum lb_dtype dtype;
+    const void *data; /* [rows, cols] */
+    float *value;     /* data when trainable, else NULL */
+    float *grad;      /* [rows, cols], accumulated; NULL when not trainable */
+    int n_dims;       /* 1 for vectors, 2 for matrices: weight decay applies to matrices only */
+};
+
+/* One matrix of activations on the tape: N rows of C floats, rows of all sequences one after the other. */
+struct lb_value {
+    float *data;        /* [rows, cols] */
+    float *grad;        /* [rows, cols] dL/d(data); NULL until backward (or a loss) first writes it */
+    int64_t rows, cols;
+};
+
+/* A batch is the concatenation of its sequences' rows: sequence s owns rows offset[s] .. offset[s+1]-1. */
+struct lb_ragged {
+    int64_t n_seqs;
+    const int32_t *offsets; /* [n_seqs + 1], offsets[0] = 0 */
+};
+
+#endif

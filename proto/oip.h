@@ -1,0 +1,100 @@
+/* The Open Inference Protocol (KServe v2 REST) with the binary tensor extension: one codec for both sides.
+ *
+ * A body is a JSON object, followed, when some tensors are binary, by their raw little-endian bytes in the order in which
+ * they appear in the JSON; the header Inference-Header-Content-Length then gives the JSON's length. Decoding checks
+ * everything (names, datatypes, shapes multiplied with overflow checks, byte sums) before anything is trusted.
+ * Decoded structs point into the body or the arena; both must outlive them. See PROTOCOL.md.
+ */
+#ifndef LB_PROTO_OIP_H
+#define LB_PROTO_OIP_H
+
+#include "common/base/arena.h"
+#include "common/base/buf.h"
+#include "common/base/sha256.h"
+#include "common/base/status.h"
+#include "proto/limits.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#define LB_HEADER_JSON_LENGTH "Inference-Header-Content-Length"
+#define LB_HEADER_DIGEST "Limbeck-Request-Digest" /* value: sha-256=<64 hex> */
+
+enum lb_datatype {
+    LB_DT_NONE,
+    LB_DT_BOOL,
+    LB_DT_UINT8, LB_DT_UINT16, LB_DT_UINT32, LB_DT_UINT64,
+    LB_DT_INT8, LB_DT_INT16, LB_DT_INT32, LB_DT_INT64,
+    LB_DT_FP16, LB_DT_BF16, LB_DT_FP32, LB_DT_FP64,
+    LB_DT_BYTES
+};
+
+const char *lb_datatype_name(enum lb_datatype datatype); /* "FP32" */
+/* LB_DT_NONE when unknown. */
+enum lb_datatype lb_datatype_parse(const char *name);
+/* Bytes of one element; 0 for BYTES. */
+size_t lb_datatype_bytes(enum lb_datatype datatype);
+
+struct lb_wire_tensor {
+    const char *name;
+    enum lb_datatype datatype;
+    int n_dims;
+    int64_t dim[LB_MAX_WIRE_DIMS];
+    const void *data; /* row-major, little-endian */
+    size_t bytes;
+    bool binary; /* travels (or travelled) as raw bytes rather than as JSON numbers */
+};
+/* Product of the dimensions (1 for a scalar). */
+int64_t lb_wire_elements(const struct lb_wire_tensor *tensor);
+
+struct lb_wire_output {
+    const char *name;
+    bool binary;
+    enum lb_datatype datatype; /* the output parameter "dtype"; LB_DT_NONE: the output's own */
+};
+
+struct lb_infer_request {
+    const char *id; /* NULL: none */
+    int64_t top_k;        /* LB_DEFAULT_TOP_K when not given */
+    double temperature;   /* 1 when not given */
+    uint64_t timeout_us;  /* 0: none */
+    int64_t priority;     /* 0: default; 1 is the highest */
+    int64_t sample_count; /* 0 */
+    uint64_t seed;        /* 0 */
+    size_t n_inputs, n_outputs;
+    struct lb_wire_tensor *inputs;
+    struct lb_wire_output *outputs; /* none given: n_outputs 0, and binary_default tells how to send the default ones */
+    bool binary_default;
+};
+
+struct lb_infer_response {
+    const char *model_name, *model_version; /* version: the fingerprint */
+    const char *id;                         /* NULL: none */
+    int64_t top_k;                          /* echoed when > 0 */
+    double temperature;                     /* echoed: what was applied */
+    size_t n_outputs;
+    struct lb_wire_tensor *outputs;
+};
+
+/* json_len: the value of Inference-Header-Content-Length, or -1 when the header is absent (the whole body is JSON). JSON
+ * tensors are converted into arena memory. Unknown parameters are ignored unless they are of a wrong type. */
+LB_NODISCARD enum lb_status lb_infer_request_decode(const void *body, size_t len, int64_t json_len,
+                                                    struct lb_arena *arena, struct lb_infer_request *out,
+                                                    struct lb_detail *detail);
+/* Appends JSON and binary tensors; *out_json_len is the JSON's length, to be sent as the header when any tensor is binary. */
+LB_NODISCARD enum lb_status lb_infer_request_encode(const struct lb_infer_request *request, struct lb_buf *body,
+                                                    size_t *out_json_len, struct lb_detail *detail);
+
+LB_NODISCARD enum lb_status lb_infer_response_decode(const void *body, size_t len, int64_t json_len,
+                                                     struct lb_arena *arena, struct lb_infer_response *out,
+                                                     struct lb_detail *detail);
+/* Appends the JSON part only: FP32 numbers so that they read back to the same bits; non-finite ones are LB_E_UNSUPPORTED
+ * ("ask for binary_data"). The caller sends the binary tensors' bytes after it, in order. */
+LB_NODISCARD enum lb_status lb_infer_response_head(const struct lb_infer_response *response, struct lb_buf *head,
+                                                   struct lb_detail *detail);
+
+/* SHA-256 over what was asked, independent of how it was written: fingerprint, inputs (INT64 ids as INT32) and outputs sorted
+ * by name, top_k, temperature, sample_count, seed. Both sides compute it; see PROTOCOL.md "Digest". */
+void lb_request_digest(const char *fingerprint, const struct lb_infer_request *request, char out[LB_SHA256_HEX]);
+
+#endif
