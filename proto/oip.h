@@ -1,9 +1,10 @@
 /* The Open Inference Protocol (KServe v2 REST) with the binary tensor extension: one codec for both sides.
  *
- * A body is a JSON object, followed, when some tensors are binary, by their raw little-endian bytes in the order in which
- * they appear in the JSON; the header Inference-Header-Content-Length then gives the JSON's length. Decoding checks
- * everything (names, datatypes, shapes multiplied with overflow checks, byte sums) before anything is trusted.
- * Decoded structs point into the body or the arena; both must outlive them. See PROTOCOL.md.
+ * A body is a JSON object, followed, when some tensors are binary, by their raw little-endian bytes in the
+ * order in which they appear in the JSON; the header Inference-Header-Content-Length then gives the JSON's
+ * length. Decoding checks everything (names, datatypes, shapes multiplied with overflow checks, byte sums)
+ * before anything is trusted. Decoded structs point into the body or the arena; both must outlive them. See
+ * PROTOCOL.md.
  */
 #ifndef LB_PROTO_OIP_H
 #define LB_PROTO_OIP_H
@@ -23,9 +24,18 @@
 enum lb_datatype {
     LB_DT_NONE,
     LB_DT_BOOL,
-    LB_DT_UINT8, LB_DT_UINT16, LB_DT_UINT32, LB_DT_UINT64,
-    LB_DT_INT8, LB_DT_INT16, LB_DT_INT32, LB_DT_INT64,
-    LB_DT_FP16, LB_DT_BF16, LB_DT_FP32, LB_DT_FP64,
+    LB_DT_UINT8,
+    LB_DT_UINT16,
+    LB_DT_UINT32,
+    LB_DT_UINT64,
+    LB_DT_INT8,
+    LB_DT_INT16,
+    LB_DT_INT32,
+    LB_DT_INT64,
+    LB_DT_FP16,
+    LB_DT_BF16,
+    LB_DT_FP32,
+    LB_DT_FP64,
     LB_DT_BYTES
 };
 
@@ -54,7 +64,7 @@ struct lb_wire_output {
 };
 
 struct lb_infer_request {
-    const char *id; /* NULL: none */
+    const char *id;       /* NULL: none */
     int64_t top_k;        /* LB_DEFAULT_TOP_K when not given */
     double temperature;   /* 1 when not given */
     uint64_t timeout_us;  /* 0: none */
@@ -63,7 +73,8 @@ struct lb_infer_request {
     uint64_t seed;        /* 0 */
     size_t n_inputs, n_outputs;
     struct lb_wire_tensor *inputs;
-    struct lb_wire_output *outputs; /* none given: n_outputs 0, and binary_default tells how to send the default ones */
+    struct lb_wire_output
+        *outputs; /* none given: n_outputs 0, and binary_default tells how to send the default ones */
     bool binary_default;
 };
 
@@ -76,25 +87,31 @@ struct lb_infer_response {
     struct lb_wire_tensor *outputs;
 };
 
-/* json_len: the value of Inference-Header-Content-Length, or -1 when the header is absent (the whole body is JSON). JSON
- * tensors are converted into arena memory. Unknown parameters are ignored unless they are of a wrong type. */
+/* json_len: the value of Inference-Header-Content-Length, or -1 when the header is absent (the whole body is
+ * JSON). JSON tensors are converted into arena memory. Unknown parameters are ignored unless they are of a
+ * wrong type. */
 LB_NODISCARD enum lb_status lb_infer_request_decode(const void *body, size_t len, int64_t json_len,
                                                     struct lb_arena *arena, struct lb_infer_request *out,
                                                     struct lb_detail *detail);
-/* Appends JSON and binary tensors; *out_json_len is the JSON's length, to be sent as the header when any tensor is binary. */
-LB_NODISCARD enum lb_status lb_infer_request_encode(const struct lb_infer_request *request, struct lb_buf *body,
-                                                    size_t *out_json_len, struct lb_detail *detail);
+/* Appends JSON and binary tensors; *out_json_len is the JSON's length, to be sent as the header when any
+ * tensor is binary. */
+LB_NODISCARD enum lb_status lb_infer_request_encode(const struct lb_infer_request *request,
+                                                    struct lb_buf *body, size_t *out_json_len,
+                                                    struct lb_detail *detail);
 
 LB_NODISCARD enum lb_status lb_infer_response_decode(const void *body, size_t len, int64_t json_len,
                                                      struct lb_arena *arena, struct lb_infer_response *out,
                                                      struct lb_detail *detail);
-/* Appends the JSON part only: FP32 numbers so that they read back to the same bits; non-finite ones are LB_E_UNSUPPORTED
+/* Appends the JSON part only: FP32 numbers so that they read back to the same bits; non-finite ones are
+ * LB_E_UNSUPPORTED
  * ("ask for binary_data"). The caller sends the binary tensors' bytes after it, in order. */
-LB_NODISCARD enum lb_status lb_infer_response_head(const struct lb_infer_response *response, struct lb_buf *head,
-                                                   struct lb_detail *detail);
+LB_NODISCARD enum lb_status lb_infer_response_head(const struct lb_infer_response *response,
+                                                   struct lb_buf *head, struct lb_detail *detail);
 
-/* SHA-256 over what was asked, independent of how it was written: fingerprint, inputs (INT64 ids as INT32) and outputs sorted
- * by name, top_k, temperature, sample_count, seed. Both sides compute it; see PROTOCOL.md "Digest". */
-void lb_request_digest(const char *fingerprint, const struct lb_infer_request *request, char out[LB_SHA256_HEX]);
+/* SHA-256 over what was asked, independent of how it was written: fingerprint, inputs (INT64 ids as INT32)
+ * and outputs sorted by name, top_k, temperature, sample_count, seed. Both sides compute it; see PROTOCOL.md
+ * "Digest". */
+void lb_request_digest(const char *fingerprint, const struct lb_infer_request *request,
+                       char out[LB_SHA256_HEX]);
 
 #endif

@@ -1,4 +1,5 @@
-/* Training and evaluation data: texts as rows of ids, images as rows of features, in a fixed order that a seed decides. */
+/* Training and evaluation data: texts as rows of ids, images as rows of features, in a fixed order that a
+ * seed decides. */
 #ifndef LB_TRAINER_DATASET_H
 #define LB_TRAINER_DATASET_H
 
@@ -11,8 +12,8 @@
 
 /* One sample: a row of text (max_length + 1 ids: the input and, one further on, the labels), or one image. */
 struct lb_sample {
-    const int32_t *ids; /* [n + 1]; inputs are ids[0..n-1], the label of position t is ids[t + 1] */
-    int64_t n;          /* positions; 1 for images */
+    const int32_t *ids;    /* [n + 1]; inputs are ids[0..n-1], the label of position t is ids[t + 1] */
+    int64_t n;             /* positions; 1 for images */
     const float *features; /* [input_size]; NULL for text */
     int32_t label;         /* images */
     int tag;               /* index into lb_dataset_tag, -1: none */
@@ -20,11 +21,13 @@ struct lb_sample {
 
 struct lb_dataset;
 
-/* Text: each line is encoded and ended by eos, lines are concatenated per dataset entry and cut into rows of max_length + 1 ids
- * that overlap by one (every id but the first is a label once); a last short row is dropped in training, kept in evaluation. Reports through detail:
- * missing files, no eos, invalid UTF-8 with line, a JSON line without the field, IDX sizes that do not agree. */
-LB_NODISCARD enum lb_status lb_dataset_open(const struct lb_recipe *recipe, const struct lb_recipe_dataset *entries,
-                                            unsigned n_entries, bool keep_short, const struct lb_tokenizer *tokenizer,
+/* Text: each line is encoded and ended by eos, lines are concatenated per dataset entry and cut into rows of
+ * max_length + 1 ids that overlap by one (every id but the first is a label once); a last short row is
+ * dropped in training, kept in evaluation. Reports through detail: missing files, no eos, invalid UTF-8 with
+ * line, a JSON line without the field, IDX sizes that do not agree. */
+LB_NODISCARD enum lb_status lb_dataset_open(const struct lb_recipe *recipe,
+                                            const struct lb_recipe_dataset *entries, unsigned n_entries,
+                                            bool keep_short, const struct lb_tokenizer *tokenizer,
                                             struct lb_dataset **out, struct lb_detail *detail);
 void lb_dataset_destroy(struct lb_dataset *data);
 
@@ -39,9 +42,9 @@ int64_t lb_dataset_features(const struct lb_dataset *data);
 /* SHA-256 (hex) over all samples: a resumed run must see the same data. */
 const char *lb_dataset_fingerprint(const struct lb_dataset *data);
 
-/* The indices of the samples of micro-batch number m (counting from 0 over the whole run): epoch e is a Fisher-Yates shuffle with
- * stream (seed, e); a batch may span two epochs, so every batch has size samples. out [size]. A pure function: resuming needs no
- * state. */
+/* The indices of the samples of micro-batch number m (counting from 0 over the whole run): epoch e is a
+ * Fisher-Yates shuffle with stream (seed, e); a batch may span two epochs, so every batch has size samples.
+ * out [size]. A pure function: resuming needs no state. */
 struct lb_order;
 struct lb_order *lb_order_create(int64_t count, uint64_t seed);
 void lb_order_destroy(struct lb_order *order);

@@ -1,7 +1,8 @@
 /* Teachers as the training loop sees them: questions go in ahead of time, answers come out in order.
  *
- * Between the two stand the cache (a question answered before costs no request), the pool of replicas, retries and
- * the check of digests. Whatever happens in between, the answers to the same questions are the same bytes.
+ * Between the two stand the cache (a question answered before costs no request), the pool of replicas,
+ * retries and the check of digests. Whatever happens in between, the answers to the same questions are the
+ * same bytes.
  */
 #ifndef LB_TRAINER_TEACHER_H
 #define LB_TRAINER_TEACHER_H
@@ -59,8 +60,9 @@ struct lb_teachers_stats {
     double wait_seconds; /* the training loop waited for answers */
 };
 
-/* Starts local: daemons, connects to all teachers (waiting for them as on_lost_teacher says), reads their info, checks that replicas
- * agree on the fingerprint. stop (may be NULL): set by a signal, ends all waiting with LB_E_CANCELLED. */
+/* Starts local: daemons, connects to all teachers (waiting for them as on_lost_teacher says), reads their
+ * info, checks that replicas agree on the fingerprint. stop (may be NULL): set by a signal, ends all waiting
+ * with LB_E_CANCELLED. */
 LB_NODISCARD enum lb_status lb_teachers_open(const struct lb_recipe *recipe, volatile sig_atomic_t *stop,
                                              struct lb_teachers **out, struct lb_detail *detail);
 /* Stops what it started. Accepts NULL. */
@@ -68,22 +70,24 @@ void lb_teachers_close(struct lb_teachers *teachers);
 
 unsigned lb_teachers_count(const struct lb_teachers *teachers);
 const struct lb_teacher_info *lb_teachers_info(const struct lb_teachers *teachers, unsigned k);
-/* Fetched at first use, and checked against the fingerprint; with a filled cache it is there without the teacher. Owned by teachers. */
+/* Fetched at first use, and checked against the fingerprint; with a filled cache it is there without the
+ * teacher. Owned by teachers. */
 LB_NODISCARD enum lb_status lb_teachers_head(struct lb_teachers *teachers, unsigned k,
                                              const struct lb_teacher_head **out, struct lb_detail *detail);
 /* Before the first submit. */
 void lb_teachers_set_spec(struct lb_teachers *teachers, unsigned k, const struct lb_ask_spec *spec);
 
-/* Asks about n samples as question number `number` (0, 1, 2, ... without gaps, ahead of take). wanted [n * teachers]: which teacher
- * is asked about which sample (route), NULL: all. samples' ids stay valid until release. Returns at once; the work goes on in the
- * background. */
+/* Asks about n samples as question number `number` (0, 1, 2, ... without gaps, ahead of take). wanted [n *
+ * teachers]: which teacher is asked about which sample (route), NULL: all. samples' ids stay valid until
+ * release. Returns at once; the work goes on in the background. */
 LB_NODISCARD enum lb_status lb_teachers_submit(struct lb_teachers *teachers, int64_t number,
                                                const struct lb_sample *samples, int64_t n, const bool *wanted,
                                                struct lb_detail *detail);
-/* Waits for question `number` (in order). answers[i * teachers + k] is NULL where not wanted, or where the teacher is lost and
- * the recipe says renormalise. Valid until lb_teachers_release(number). */
+/* Waits for question `number` (in order). answers[i * teachers + k] is NULL where not wanted, or where the
+ * teacher is lost and the recipe says renormalise. Valid until lb_teachers_release(number). */
 LB_NODISCARD enum lb_status lb_teachers_take(struct lb_teachers *teachers, int64_t number,
-                                             const struct lb_answer *const **out_answers, struct lb_detail *detail);
+                                             const struct lb_answer *const **out_answers,
+                                             struct lb_detail *detail);
 void lb_teachers_release(struct lb_teachers *teachers, int64_t number);
 void lb_teachers_stats(const struct lb_teachers *teachers, struct lb_teachers_stats *out);
 

@@ -1,7 +1,7 @@
 /* Models: opened from files or made new, run forward over ops, saved.
  *
- * A model opened for serving maps its file and keeps the weights as stored. A trainable one holds FP32 masters and
- * gradients, one block each. Forward never changes a model; one forward at a time per tape.
+ * A model opened for serving maps its file and keeps the weights as stored. A trainable one holds FP32
+ * masters and gradients, one block each. Forward never changes a model; one forward at a time per tape.
  */
 #ifndef LB_MODEL_MODEL_H
 #define LB_MODEL_MODEL_H
@@ -12,14 +12,14 @@
 
 struct lb_model;
 
-/* path: a Hugging Face folder (config.json, model.safetensors or its index) or a .gguf file. trainable: copy the weights into FP32 masters.
- * Errors name file, tensor, and both shapes. */
+/* path: a Hugging Face folder (config.json, model.safetensors or its index) or a .gguf file. trainable: copy
+ * the weights into FP32 masters. Errors name file, tensor, and both shapes. */
 LB_NODISCARD enum lb_status lb_model_open(const char *path, bool trainable, struct lb_model **out,
                                           struct lb_detail *detail);
-/* A new trainable model: matrices N(0, initializer_range), projections back into the residual stream divided by sqrt(2 L),
- * norms 1, biases 0. The same seed gives the same bits. */
-LB_NODISCARD enum lb_status lb_model_create(const struct lb_config *config, uint64_t seed, struct lb_model **out,
-                                            struct lb_detail *detail);
+/* A new trainable model: matrices N(0, initializer_range), projections back into the residual stream divided
+ * by sqrt(2 L), norms 1, biases 0. The same seed gives the same bits. */
+LB_NODISCARD enum lb_status lb_model_create(const struct lb_config *config, uint64_t seed,
+                                            struct lb_model **out, struct lb_detail *detail);
 void lb_model_destroy(struct lb_model *model);
 
 const struct lb_config *lb_model_config(const struct lb_model *model);
@@ -35,11 +35,13 @@ const struct lb_weight *lb_model_weights(const struct lb_model *model, size_t *o
 const struct lb_weight *lb_model_head(const struct lb_model *model);
 /* [V] or NULL. */
 const struct lb_weight *lb_model_head_bias(const struct lb_model *model);
-/* Trainable: the blocks of *out_n floats that hold all masters and all gradients, in the order of lb_model_weights. */
+/* Trainable: the blocks of *out_n floats that hold all masters and all gradients, in the order of
+ * lb_model_weights. */
 float *lb_model_values(struct lb_model *model, size_t *out_n);
 float *lb_model_grads(struct lb_model *model, size_t *out_n);
 
-/* One batch. Decoders read ids (each within the vocabulary, checked by the caller); classifiers read features. */
+/* One batch. Decoders read ids (each within the vocabulary, checked by the caller); classifiers read
+ * features. */
 struct lb_input {
     struct lb_ragged ragged;
     const int32_t *ids;    /* [N] */
@@ -47,8 +49,9 @@ struct lb_input {
 };
 
 enum lb_tap_kind {
-    LB_TAP_HIDDEN,    /* hidden_states.N: 0 the embeddings, N after block N; the last one after the final norm (HF's convention) */
-    LB_TAP_ATTENTION  /* attentions.N, N from 0: probabilities, per sequence [H, T, T] */
+    LB_TAP_HIDDEN,   /* hidden_states.N: 0 the embeddings, N after block N; the last one after the final norm
+                        (HF's convention) */
+    LB_TAP_ATTENTION /* attentions.N, N from 0: probabilities, per sequence [H, T, T] */
 };
 struct lb_tap {
     enum lb_tap_kind kind;
@@ -64,23 +67,26 @@ struct lb_kv {
 LB_NODISCARD enum lb_status lb_kv_init(struct lb_kv *kv, const struct lb_model *model, int64_t capacity);
 void lb_kv_finish(struct lb_kv *kv);
 
-/* The tape has begun with in->ragged. Returns the final hidden states [N, C] (after the final norm: what the head multiplies);
- * NULL: see lb_tape_status. taps are checked by lb_model_check_tap first. kv (may be NULL; plain mode, one sequence): rows
- * continue at kv->length, which grows. */
-struct lb_value *lb_model_forward(const struct lb_model *model, struct lb_tape *tape, const struct lb_input *in,
-                                  struct lb_tap *taps, size_t n_taps, struct lb_kv *kv);
+/* The tape has begun with in->ragged. Returns the final hidden states [N, C] (after the final norm: what the
+ * head multiplies); NULL: see lb_tape_status. taps are checked by lb_model_check_tap first. kv (may be NULL;
+ * plain mode, one sequence): rows continue at kv->length, which grows. */
+struct lb_value *lb_model_forward(const struct lb_model *model, struct lb_tape *tape,
+                                  const struct lb_input *in, struct lb_tap *taps, size_t n_taps,
+                                  struct lb_kv *kv);
 /* Whether the model has this tap; LB_E_ARG names the range. */
 enum lb_status lb_model_check_tap(const struct lb_model *model, enum lb_tap_kind kind, int layer,
                                   struct lb_detail *detail);
 
-/* Writes a Hugging Face folder: config.json, model.safetensors (F32, F16 or BF16) and, when tokenizer_json is not NULL,
- * tokenizer.json and tokenizer_config.json. The folder appears complete or not at all (an existing one is replaced). */
-LB_NODISCARD enum lb_status lb_model_save_hf(const struct lb_model *model, const char *dir, enum lb_dtype dtype,
-                                             const char *tokenizer_json, size_t tokenizer_len,
-                                             struct lb_detail *detail);
-/* Writes a GGUF file (F32, F16, BF16 or Q8_0 matrices; vectors F32), with the vocabulary when tokenizer_json is not NULL. */
-LB_NODISCARD enum lb_status lb_model_save_gguf(const struct lb_model *model, const char *path, enum lb_dtype dtype,
-                                               const char *tokenizer_json, size_t tokenizer_len,
-                                               struct lb_detail *detail);
+/* Writes a Hugging Face folder: config.json, model.safetensors (F32, F16 or BF16) and, when tokenizer_json is
+ * not NULL, tokenizer.json and tokenizer_config.json. The folder appears complete or not at all (an existing
+ * one is replaced). */
+LB_NODISCARD enum lb_status lb_model_save_hf(const struct lb_model *model, const char *dir,
+                                             enum lb_dtype dtype, const char *tokenizer_json,
+                                             size_t tokenizer_len, struct lb_detail *detail);
+/* Writes a GGUF file (F32, F16, BF16 or Q8_0 matrices; vectors F32), with the vocabulary when tokenizer_json
+ * is not NULL. */
+LB_NODISCARD enum lb_status lb_model_save_gguf(const struct lb_model *model, const char *path,
+                                               enum lb_dtype dtype, const char *tokenizer_json,
+                                               size_t tokenizer_len, struct lb_detail *detail);
 
 #endif

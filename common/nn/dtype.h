@@ -44,7 +44,8 @@ uint16_t lb_f32_to_bf16(float f);
 void lb_f16_row(const uint16_t *src, float *dst, int64_t n);
 void lb_f16_row_from(const float *src, uint16_t *dst, int64_t n);
 
-/* dst[n] = the n elements at src (a row start) as FP32; dtype is one of the weight formats, n a multiple of the block. */
+/* dst[n] = the n elements at src (a row start) as FP32; dtype is one of the weight formats, n a multiple of
+ * the block. */
 void lb_dequantize(enum lb_dtype dtype, const void *src, float *dst, int64_t n);
 /* The inverse, for F32 F16 BF16 Q8_0. Q8_0 as in GGUF: scale = max|x| / 127, round half away from zero. */
 void lb_quantize(enum lb_dtype dtype, const float *src, void *dst, int64_t n);

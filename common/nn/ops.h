@@ -1,16 +1,18 @@
 /* The operations of models, each with its gradient beside it in its own file.
  *
- * Shapes: N rows (all sequences), C width, H query heads, G key/value heads, D head width. FP32 activations; weights
- * as stored (dequantised by panels). Rows are computed independently of their place in the batch, bit for bit.
- * Every op accepts NULL inputs and returns NULL then (see tape.h). Gradients accumulate.
+ * Shapes: N rows (all sequences), C width, H query heads, G key/value heads, D head width. FP32 activations;
+ * weights as stored (dequantised by panels). Rows are computed independently of their place in the batch, bit
+ * for bit. Every op accepts NULL inputs and returns NULL then (see tape.h). Gradients accumulate.
  */
 #ifndef LB_NN_OPS_H
 #define LB_NN_OPS_H
 
 #include "common/nn/tape.h"
 
-/* embedding.c   out[i,:] = table[ids[i],:]                ids [n] within the table (checked by the caller); out [n, C] */
-struct lb_value *lb_embedding(struct lb_tape *tape, const struct lb_weight *table, const int32_t *ids, int64_t n);
+/* embedding.c   out[i,:] = table[ids[i],:]                ids [n] within the table (checked by the caller);
+ * out [n, C] */
+struct lb_value *lb_embedding(struct lb_tape *tape, const struct lb_weight *table, const int32_t *ids,
+                              int64_t n);
 
 /* linear.c      out = x W^T + b                           x [N, C], W [O, C], b [O] or NULL; out [N, O] */
 struct lb_value *lb_linear(struct lb_tape *tape, struct lb_value *x, const struct lb_weight *w,
@@ -23,9 +25,10 @@ struct lb_value *lb_layernorm(struct lb_tape *tape, struct lb_value *x, const st
                               const struct lb_weight *bias, float eps);
 
 /* rope.c        Rotates the halves of each head (NEOX order, as Hugging Face stores llama): for j < D/2,
- *               (a, b) = (x[j], x[j + D/2]) -> (a cos - b sin, b cos + a sin), angle = position * theta^(-2j/D).
- *               In place: returns x. positions [N]; heads * D = x->cols. */
-struct lb_value *lb_rope(struct lb_tape *tape, struct lb_value *x, int heads, const int32_t *positions, float theta);
+ *               (a, b) = (x[j], x[j + D/2]) -> (a cos - b sin, b cos + a sin), angle = position *
+ * theta^(-2j/D). In place: returns x. positions [N]; heads * D = x->cols. */
+struct lb_value *lb_rope(struct lb_tape *tape, struct lb_value *x, int heads, const int32_t *positions,
+                         float theta);
 
 /* Keys and values of earlier positions of one sequence, one layer. */
 struct lb_kv_layer {
@@ -37,17 +40,19 @@ struct lb_attention_args {
     int head_dim; /* D */
     float scale;  /* of the scores, usually 1/sqrt(D) */
     int window;   /* a row sees itself and window - 1 rows before it; 0: all */
-    /* Generation (plain mode, one sequence): k and v are appended to kv at row kv_length, and the rows attend to all. */
+    /* Generation (plain mode, one sequence): k and v are appended to kv at row kv_length, and the rows attend
+     * to all. */
     struct lb_kv_layer *kv;
     int64_t kv_length;
     bool want_probs; /* also return the probabilities */
 };
-/* attention.c   Causal grouped-query attention over the ragged batch; q [N, H*D], k and v [N, G*D], out [N, H*D].
- *               Online softmax over key blocks: no [T, T] memory, saved for backward: log-sum-exp [N, H].
- *               probs (want_probs): rows sum over sequences of H * T_s * T_s, one column: for each sequence [H, T, T]
- *               (zero above the diagonal); its gradient, where a loss writes one, flows back into q and k. */
-struct lb_value *lb_attention(struct lb_tape *tape, struct lb_value *q, struct lb_value *k, struct lb_value *v,
-                              const struct lb_attention_args *args, struct lb_value **out_probs);
+/* attention.c   Causal grouped-query attention over the ragged batch; q [N, H*D], k and v [N, G*D], out [N,
+ * H*D]. Online softmax over key blocks: no [T, T] memory, saved for backward: log-sum-exp [N, H]. probs
+ * (want_probs): rows sum over sequences of H * T_s * T_s, one column: for each sequence [H, T, T] (zero above
+ * the diagonal); its gradient, where a loss writes one, flows back into q and k. */
+struct lb_value *lb_attention(struct lb_tape *tape, struct lb_value *q, struct lb_value *k,
+                              struct lb_value *v, const struct lb_attention_args *args,
+                              struct lb_value **out_probs);
 
 /* activation.c  out = silu(gate) * up,  silu(x) = x / (1 + exp(-x)) */
 struct lb_value *lb_swiglu(struct lb_tape *tape, struct lb_value *gate, struct lb_value *up);

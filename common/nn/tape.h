@@ -1,13 +1,14 @@
 /* The tape: ops compute at once; in training they also record how to go back.
  *
  * One forward per architecture: the same calls train (LB_TAPE_TRAIN), evaluate or serve (LB_TAPE_PLAIN).
- * Values live in the tape's memory until the next lb_tape_begin. In plain mode a block of a model may be bracketed
- * by lb_tape_mark and lb_tape_release, so that memory is one block's, not the whole model's; in training both do
- * nothing. Errors are sticky: when memory runs out an op returns NULL, ops accept NULL values and return NULL, and
- * lb_tape_status tells. One tape, one thread; ops use OpenMP inside.
+ * Values live in the tape's memory until the next lb_tape_begin. In plain mode a block of a model may be
+ * bracketed by lb_tape_mark and lb_tape_release, so that memory is one block's, not the whole model's; in
+ * training both do nothing. Errors are sticky: when memory runs out an op returns NULL, ops accept NULL
+ * values and return NULL, and lb_tape_status tells. One tape, one thread; ops use OpenMP inside.
  *
- * Writing an op: compute out; if lb_tape_records(tape), lb_tape_push a node with what backward needs. In backward,
- * node->out->grad is set; for each input ask lb_grad_fresh: true means overwrite, false means accumulate.
+ * Writing an op: compute out; if lb_tape_records(tape), lb_tape_push a node with what backward needs. In
+ * backward, node->out->grad is set; for each input ask lb_grad_fresh: true means overwrite, false means
+ * accumulate.
  */
 #ifndef LB_NN_TAPE_H
 #define LB_NN_TAPE_H
@@ -42,9 +43,10 @@ struct lb_node {
 struct lb_tape *lb_tape_create(size_t max_bytes);
 void lb_tape_destroy(struct lb_tape *tape);
 
-/* Drops all values and starts anew. ragged (borrowed until the next begin) describes the rows of the batch; rng (may be
- * NULL in plain mode) feeds dropout. */
-void lb_tape_begin(struct lb_tape *tape, enum lb_tape_mode mode, const struct lb_ragged *ragged, struct lb_rng *rng);
+/* Drops all values and starts anew. ragged (borrowed until the next begin) describes the rows of the batch;
+ * rng (may be NULL in plain mode) feeds dropout. */
+void lb_tape_begin(struct lb_tape *tape, enum lb_tape_mode mode, const struct lb_ragged *ragged,
+                   struct lb_rng *rng);
 enum lb_status lb_tape_status(const struct lb_tape *tape);
 bool lb_tape_records(const struct lb_tape *tape);
 const struct lb_ragged *lb_tape_ragged(const struct lb_tape *tape);
@@ -54,22 +56,24 @@ size_t lb_tape_high(const struct lb_tape *tape);
 
 /* A value with uninitialised data [rows, cols]; NULL (and sticky) when memory runs out. */
 struct lb_value *lb_tape_value(struct lb_tape *tape, int64_t rows, int64_t cols);
-/* A value in the memory that mark and release leave alone, holding a copy of v: for taps. In training: v itself. */
+/* A value in the memory that mark and release leave alone, holding a copy of v: for taps. In training: v
+ * itself. */
 struct lb_value *lb_tape_keep(struct lb_tape *tape, struct lb_value *v);
-/* bytes of tape memory (aligned to 64, not zeroed), with the life of a value; NULL and sticky when it runs out. */
+/* bytes of tape memory (aligned to 64, not zeroed), with the life of a value; NULL and sticky when it runs
+ * out. */
 void *lb_tape_bytes(struct lb_tape *tape, size_t bytes);
 /* A node at the end of the tape, zeroed; NULL in plain mode or when memory runs out. */
 struct lb_node *lb_tape_push(struct lb_tape *tape, void (*backward)(struct lb_tape *, struct lb_node *),
                              struct lb_value *out);
-/* Makes v->grad exist. True: nothing was written yet, overwrite; false: accumulate. On true the caller must write it all.
- * When memory runs out: false with v->grad NULL - check v->grad. */
+/* Makes v->grad exist. True: nothing was written yet, overwrite; false: accumulate. On true the caller must
+ * write it all. When memory runs out: false with v->grad NULL - check v->grad. */
 bool lb_grad_fresh(struct lb_tape *tape, struct lb_value *v);
 
 struct lb_arena_mark lb_tape_mark(struct lb_tape *tape);
 void lb_tape_release(struct lb_tape *tape, struct lb_arena_mark mark);
 
-/* Runs the nodes backwards. Values that got no gradient are skipped. The caller (a loss) has written the gradients of
- * the values it read. Weight gradients accumulate (+=) into weight->grad. */
+/* Runs the nodes backwards. Values that got no gradient are skipped. The caller (a loss) has written the
+ * gradients of the values it read. Weight gradients accumulate (+=) into weight->grad. */
 enum lb_status lb_tape_backward(struct lb_tape *tape);
 
 #endif

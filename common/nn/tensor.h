@@ -1,4 +1,5 @@
-/* Tensors as views: who points here does not own. Dimensions are row-major, slowest first (Hugging Face's order). */
+/* Tensors as views: who points here does not own. Dimensions are row-major, slowest first (Hugging Face's
+ * order). */
 #ifndef LB_NN_TENSOR_H
 #define LB_NN_TENSOR_H
 
@@ -17,8 +18,8 @@ struct lb_tensor {
 };
 
 /* A parameter of a model as ops see it: a matrix [rows, cols], or a vector with rows 1.
- * Serving: data is the mapped file, in the file's format. Training: data is FP32, writable through value, and grad
- * has the same shape. */
+ * Serving: data is the mapped file, in the file's format. Training: data is FP32, writable through value, and
+ * grad has the same shape. */
 struct lb_weight {
     const char *name; /* Hugging Face's name */
     int64_t rows, cols;
@@ -31,8 +32,8 @@ struct lb_weight {
 
 /* One matrix of activations on the tape: N rows of C floats, rows of all sequences one after the other. */
 struct lb_value {
-    float *data;        /* [rows, cols] */
-    float *grad;        /* [rows, cols] dL/d(data); NULL until backward (or a loss) first writes it */
+    float *data; /* [rows, cols] */
+    float *grad; /* [rows, cols] dL/d(data); NULL until backward (or a loss) first writes it */
     int64_t rows, cols;
 };
 

@@ -5,7 +5,8 @@
 #include <stdint.h>
 #include <string.h>
 
-/* exp(x) by 2^n * p(r): |r| <= ln2/2, degree-6 minimax polynomial. Below -87.3 returns 0, above 88.3 saturates. */
+/* exp(x) by 2^n * p(r): |r| <= ln2/2, degree-6 minimax polynomial. Below -87.3 returns 0, above 88.3
+ * saturates. */
 static inline float lb_expf(float x) {
     const float log2e = 1.44269504088896341f, ln2_hi = 0.693359375f, ln2_lo = -2.12194440e-4f;
     float lo = x < -87.3f ? -87.3f : x;

@@ -1,0 +1,87 @@
+/* Inside of models: what an architecture gives, and the model that the architectures fill. Only common/model
+ * includes this.
+ *
+ * Adding an architecture: one file with its struct lb_arch, one line in arch.c's table.
+ */
+#ifndef LB_MODEL_ARCH_H
+#define LB_MODEL_ARCH_H
+
+#include "common/model/model.h"
+
+#define LB_WEIGHT_NAME 96
+
+enum lb_init {
+    LB_INIT_NORMAL,   /* N(0, initializer_range) */
+    LB_INIT_RESIDUAL, /* the same divided by sqrt(2 L): writes into the residual stream */
+    LB_INIT_FAN_IN,   /* N(0, sqrt(2 / cols)): before a ReLU (He et al. 2015) */
+    LB_INIT_ONES,
+    LB_INIT_ZEROS
+};
+
+/* One parameter that an architecture asks for. */
+struct lb_weight_spec {
+    char name[LB_WEIGHT_NAME]; /* Hugging Face's */
+    char gguf[LB_WEIGHT_NAME]; /* GGUF's; "" when the architecture has none */
+    int64_t rows, cols;        /* vectors: rows 1 */
+    int n_dims;                /* 1 or 2 */
+    enum lb_init init;
+    int64_t rope_heads; /* > 0: GGUF interleaves the rows of each of so many heads */
+};
+
+struct lb_spec_list {
+    struct lb_weight_spec *items;
+    size_t n, cap;
+    enum lb_status status; /* sticky */
+};
+
+/* Appends one; name and gguf are printf patterns that take the layer. */
+void lb_spec_add(struct lb_spec_list *list, const char *name, const char *gguf, int layer, int64_t rows,
+                 int64_t cols, int n_dims, enum lb_init init);
+
+struct lb_arch {
+    const char *model_type;
+    /* All parameters in the order that files and checkpoints have. */
+    void (*declare)(const struct lb_config *config, struct lb_spec_list *list);
+    /* Looks its weights up once (lb_model_weight) into memory of its own, freed with lb_free; NULL when out
+     * of memory. */
+    void *(*bind)(const struct lb_model *model);
+    struct lb_value *(*forward)(const struct lb_model *model, struct lb_tape *tape, const struct lb_input *in,
+                                struct lb_tap *taps, size_t n_taps, struct lb_kv *kv);
+    const char *(*head)(const struct lb_config *config); /* name of the head's weight */
+    const char *head_bias;                               /* name, or NULL */
+    bool has_attention;
+};
+
+/* NULL when there is none of that model_type. */
+const struct lb_arch *lb_arch_find(const char *model_type);
+/* "llama, limbeck_mlp" */
+const char *lb_arch_names(void);
+
+struct lb_model {
+    struct lb_config config;
+    const struct lb_arch *arch;
+    void *bound; /* the architecture's */
+    struct lb_weight *weights;
+    struct lb_weight_spec *specs; /* of the same order; weights' names point here */
+    size_t n_weights;
+    const struct lb_weight *head, *head_bias;
+    float *values, *grads; /* trainable: one block each */
+    size_t n_values;
+    /* serving: what the weights point into */
+    struct lb_safetensors *safetensors;
+    struct lb_gguf *gguf;
+    void **owned; /* rows that had to be reordered */
+    size_t n_owned;
+    char fingerprint[65];
+};
+
+/* NULL when there is none of that name. */
+const struct lb_weight *lb_model_weight(const struct lb_model *model, const char *name);
+/* The tap of this kind and layer among taps gets v (kept across lb_tape_release). */
+void lb_tap_offer(struct lb_tape *tape, struct lb_tap *taps, size_t n_taps, enum lb_tap_kind kind, int layer,
+                  struct lb_value *v);
+bool lb_tap_wanted(const struct lb_tap *taps, size_t n_taps, enum lb_tap_kind kind, int layer);
+
+extern const struct lb_arch lb_arch_llama, lb_arch_mlp;
+
+#endif

@@ -1,0 +1,316 @@
+/* Models as files: Hugging Face folders and GGUF. */
+#include "common/base/file.h"
+#include "common/base/json.h"
+#include "common/base/mem.h"
+#include "common/formats/safetensors.h"
+#include "common/model/arch.h"
+#include "common/text/tokenizer.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+/* The model's tensors in another format; converted bytes are owned. */
+struct converted {
+    struct lb_tensor *tensors;
+    void **bytes;
+    size_t n;
+};
+
+static void converted_finish(struct converted *c) {
+    for (size_t i = 0; c->bytes != NULL && i < c->n; i++) {
+        lb_free(c->bytes[i]);
+    }
+    lb_free(c->bytes);
+    lb_free(c->tensors);
+}
+
+/* dtype for matrices; vectors too unless vectors_f32. Block formats need rows of whole blocks: others fall
+ * back to F16. */
+static enum lb_status convert(const struct lb_model *model, enum lb_dtype dtype, bool vectors_f32,
+                              struct converted *out, struct lb_detail *detail) {
+    out->n = model->n_weights;
+    out->tensors = lb_calloc(out->n, sizeof *out->tensors);
+    out->bytes = lb_calloc(out->n, sizeof *out->bytes);
+    if (out->tensors == NULL || out->bytes == NULL) {
+        return lb_fail(detail, LB_E_NOMEM, "out of memory");
+    }
+    for (size_t i = 0; i < out->n; i++) {
+        const struct lb_weight *w = &model->weights[i];
+        struct lb_tensor *t = &out->tensors[i];
+        enum lb_dtype to = w->n_dims == 1 && vectors_f32 ? LB_F32 : dtype;
+        to = w->cols % lb_dtype_block(to) != 0 ? LB_F16 : to;
+        int64_t n = w->rows * w->cols;
+        *t = (struct lb_tensor){.name = w->name, .dtype = to, .n_dims = w->n_dims, .data = w->data};
+        t->dim[0] = w->n_dims == 1 ? w->cols : w->rows;
+        t->dim[1] = w->n_dims == 1 ? 0 : w->cols;
+        if (!lb_dtype_bytes(to, n, &t->bytes)) {
+            return lb_fail(detail, LB_E_LIMIT, "tensor %s is too large", w->name);
+        }
+        if (to == w->dtype) {
+            continue;
+        }
+        float *wide = lb_malloc_array((size_t)n, sizeof *wide);
+        out->bytes[i] = lb_malloc_array(t->bytes, 1);
+        if (wide == NULL || out->bytes[i] == NULL) {
+            lb_free(wide);
+            return lb_fail(detail, LB_E_NOMEM, "out of memory");
+        }
+        lb_dequantize(w->dtype, w->data, wide, n);
+        lb_quantize(to, wide, out->bytes[i], n);
+        lb_free(wide);
+        t->data = out->bytes[i];
+    }
+    return LB_OK;
+}
+
+/* ---- Hugging Face folder ----------------------------------------------------------------------------------
+ */
+
+static enum lb_status put_file(const char *dir, const char *name, const void *bytes, size_t len,
+                               struct lb_detail *detail) {
+    char *path = lb_path_join(dir, name);
+    enum lb_status status = path != NULL ? lb_file_replace(path, bytes, len, detail)
+                                         : lb_fail(detail, LB_E_NOMEM, "%s: out of memory", dir);
+    lb_free(path);
+    return status;
+}
+
+/* What transformers' AutoTokenizer needs beside tokenizer.json. */
+static enum lb_status put_tokenizer(const struct lb_model *model, const char *dir, const char *json,
+                                    size_t len, struct lb_detail *detail) {
+    struct lb_tokenizer *tokenizer = NULL;
+    struct lb_buf buf;
+    lb_buf_init(&buf, 65536);
+    enum lb_status status = lb_tokenizer_parse(json, len, "tokenizer.json", &tokenizer, detail);
+    if (status == LB_OK) {
+        int32_t eos = lb_tokenizer_eos(tokenizer), bos = lb_tokenizer_bos(tokenizer);
+        json_t *object = json_pack("{s:s, s:I}", "tokenizer_class", "PreTrainedTokenizerFast",
+                                   "model_max_length", (json_int_t)model->config.max_position_embeddings);
+        if (eos >= 0) {
+            json_object_set_new(object, "eos_token", json_string(lb_tokenizer_token(tokenizer, eos)));
+        }
+        if (bos >= 0) {
+            json_object_set_new(object, "bos_token", json_string(lb_tokenizer_token(tokenizer, bos)));
+        }
+        status = lb_json_dump(object, JSON_INDENT(2), &buf);
+        json_decref(object);
+    }
+    status = status == LB_OK ? put_file(dir, "tokenizer_config.json", buf.data, buf.len, detail) : status;
+    status = status == LB_OK ? put_file(dir, "tokenizer.json", json, len, detail) : status;
+    lb_tokenizer_destroy(tokenizer);
+    lb_buf_finish(&buf);
+    return status;
+}
+
+/* temp takes dir's place at once; what was there is removed afterwards. */
+static enum lb_status swap_in(const char *temp, const char *dir, struct lb_detail *detail) {
+    if (rename(temp, dir) == 0) {
+        return LB_OK;
+    }
+    if (renameat2(AT_FDCWD, temp, AT_FDCWD, dir, RENAME_EXCHANGE) == 0) {
+        return lb_remove_tree(temp, detail);
+    }
+    return lb_fail_errno(detail, LB_E_IO, errno, "%s: cannot put the finished folder in place", dir);
+}
+
+static const char *torch_name(enum lb_dtype dtype) {
+    return dtype == LB_F16 ? "float16" : dtype == LB_BF16 ? "bfloat16" : "float32";
+}
+
+enum lb_status lb_model_save_hf(const struct lb_model *model, const char *dir, enum lb_dtype dtype,
+                                const char *tokenizer_json, size_t tokenizer_len, struct lb_detail *detail) {
+    if (dtype != LB_F32 && dtype != LB_F16 && dtype != LB_BF16) {
+        return lb_fail(detail, LB_E_UNSUPPORTED, "%s: a Hugging Face folder holds F32, F16 or BF16, not %s",
+                       dir, lb_dtype_name(dtype));
+    }
+    char *temp = lb_malloc_array(strlen(dir) + 32, 1), *weights = NULL;
+    struct converted c = {0};
+    struct lb_buf config;
+    lb_buf_init(&config, 1 << 20);
+    static const char *const metadata[] = {"format", "pt"};
+    enum lb_status status = LB_OK;
+    if (temp == NULL) {
+        return lb_fail(detail, LB_E_NOMEM, "%s: out of memory", dir);
+    }
+    size_t len = strlen(dir);
+    while (len > 1 && dir[len - 1] == '/') {
+        len--;
+    }
+    snprintf(temp, strlen(dir) + 32, "%.*s.new-%ld", (int)len, dir, (long)getpid());
+    weights = lb_path_join(temp, "model.safetensors");
+    status = weights != NULL ? lb_remove_tree(temp, detail) : LB_E_NOMEM;
+    status = status == LB_OK ? lb_mkdirs(temp, detail) : status;
+    status = status == LB_OK ? convert(model, dtype, false, &c, detail) : status;
+    status = status == LB_OK ? lb_safetensors_write(weights, c.tensors, c.n, metadata, 1, detail) : status;
+    status = status == LB_OK ? lb_config_write(&model->config, torch_name(dtype), &config) : status;
+    status = status == LB_OK ? put_file(temp, "config.json", config.data, config.len, detail) : status;
+    if (status == LB_OK && tokenizer_json != NULL) {
+        status = put_tokenizer(model, temp, tokenizer_json, tokenizer_len, detail);
+    }
+    if (status == LB_OK) {
+        status = swap_in(temp, dir, detail);
+    }
+    if (status != LB_OK) {
+        enum lb_status left = lb_remove_tree(temp, NULL); /* the first error is the one to tell */
+        (void)left;
+    }
+    lb_free(weights);
+    lb_free(temp);
+    converted_finish(&c);
+    lb_buf_finish(&config);
+    return status;
+}
+
+/* ---- GGUF -------------------------------------------------------------------------------------------------
+ */
+
+/* The inverse of what opening does: row i D/2 + j of each head goes to row 2 j + i. Replaces the tensor's
+ * bytes. */
+static enum lb_status permute(struct converted *c, size_t i, int64_t heads, struct lb_detail *detail) {
+    struct lb_tensor *t = &c->tensors[i];
+    int64_t rows = t->dim[0], d = rows / heads;
+    size_t row_bytes = t->bytes / (size_t)rows;
+    char *copy = lb_malloc_array((size_t)rows, row_bytes);
+    if (copy == NULL) {
+        return lb_fail(detail, LB_E_NOMEM, "out of memory");
+    }
+    for (int64_t r = 0; r < rows; r++) {
+        int64_t head = r / d, in = r % d, half = in / (d / 2), j = in % (d / 2);
+        memcpy(copy + (size_t)(head * d + 2 * j + half) * row_bytes,
+               (const char *)t->data + (size_t)r * row_bytes, row_bytes);
+    }
+    lb_free(c->bytes[i]);
+    c->bytes[i] = copy;
+    t->data = copy;
+    return LB_OK;
+}
+
+static void put_config(struct lb_gguf_out *out, const struct lb_config *c, enum lb_dtype dtype) {
+    /* general.file_type as llama.cpp numbers it. */
+    uint32_t file_type = dtype == LB_F16 ? 1 : dtype == LB_Q8_0 ? 7 : dtype == LB_BF16 ? 32 : 0;
+    lb_gguf_put_string(out, "general.architecture", "llama");
+    lb_gguf_put_u32(out, "general.file_type", file_type);
+    lb_gguf_put_u32(out, "general.quantization_version", 2);
+    lb_gguf_put_u32(out, "llama.context_length", (uint32_t)c->max_position_embeddings);
+    lb_gguf_put_u32(out, "llama.embedding_length", (uint32_t)c->hidden_size);
+    lb_gguf_put_u32(out, "llama.block_count", (uint32_t)c->num_hidden_layers);
+    lb_gguf_put_u32(out, "llama.feed_forward_length", (uint32_t)c->intermediate_size);
+    lb_gguf_put_u32(out, "llama.vocab_size", (uint32_t)c->vocab_size);
+    lb_gguf_put_u32(out, "llama.attention.head_count", (uint32_t)c->num_attention_heads);
+    lb_gguf_put_u32(out, "llama.attention.head_count_kv", (uint32_t)c->num_key_value_heads);
+    lb_gguf_put_u32(out, "llama.attention.key_length", (uint32_t)c->head_dim);
+    lb_gguf_put_u32(out, "llama.attention.value_length", (uint32_t)c->head_dim);
+    lb_gguf_put_u32(out, "llama.rope.dimension_count", (uint32_t)c->head_dim);
+    lb_gguf_put_f32(out, "llama.rope.freq_base", (float)c->rope_theta);
+    lb_gguf_put_f32(out, "llama.attention.layer_norm_rms_epsilon", (float)c->norm_eps);
+}
+
+/* Strings that the GGUF writer borrows until it is done. */
+struct vocabulary {
+    struct lb_tokenizer *tokenizer;
+    json_t *json;
+    const char **tokens, **merges;
+    int32_t *types;
+    struct lb_arena joined; /* merges that the file has as pairs */
+};
+
+static void vocabulary_finish(struct vocabulary *v) {
+    lb_tokenizer_destroy(v->tokenizer);
+    json_decref(v->json);
+    lb_free(v->tokens);
+    lb_free(v->merges);
+    lb_free(v->types);
+    lb_arena_finish(&v->joined);
+}
+
+static const char *merge_text(struct vocabulary *v, const json_t *merge) {
+    if (json_is_string(merge)) {
+        return json_string_value(merge);
+    }
+    const char *a = json_string_value(json_array_get(merge, 0)),
+               *b = json_string_value(json_array_get(merge, 1));
+    return a != NULL && b != NULL ? lb_arena_printf(&v->joined, "%s %s", a, b) : NULL;
+}
+
+static enum lb_status put_vocabulary(struct lb_gguf_out *out, const struct lb_config *c, struct vocabulary *v,
+                                     const char *text, size_t len, struct lb_detail *detail) {
+    lb_arena_init(&v->joined, (size_t)1 << 30);
+    enum lb_status status = lb_tokenizer_parse(text, len, "tokenizer.json", &v->tokenizer, detail);
+    status = status == LB_OK ? lb_json_parse(text, len, 0, "tokenizer.json", &v->json, detail) : status;
+    if (status != LB_OK) {
+        return status;
+    }
+    json_t *merges = json_object_get(json_object_get(v->json, "model"), "merges"), *merge, *added;
+    size_t n = (size_t)c->vocab_size, n_merges = json_array_size(merges), i;
+    v->tokens = lb_calloc(n, sizeof *v->tokens);
+    v->types = lb_calloc(n, sizeof *v->types);
+    v->merges = lb_calloc(n_merges + 1, sizeof *v->merges);
+    if (v->tokens == NULL || v->types == NULL || v->merges == NULL) {
+        return lb_fail(detail, LB_E_NOMEM, "out of memory");
+    }
+    for (i = 0; i < n; i++) {
+        const char *token = lb_tokenizer_token(v->tokenizer, (int32_t)i);
+        v->tokens[i] = token != NULL ? token : "";
+        v->types[i] = token != NULL ? 1 : 5; /* normal, unused */
+    }
+    json_array_foreach(json_object_get(v->json, "added_tokens"), i, added) {
+        json_int_t id = json_integer_value(json_object_get(added, "id"));
+        if (id >= 0 && (size_t)id < n) {
+            v->types[id] =
+                json_is_true(json_object_get(added, "special")) ? 3 : 4; /* control, user-defined */
+        }
+    }
+    json_array_foreach(merges, i, merge) {
+        if ((v->merges[i] = merge_text(v, merge)) == NULL) {
+            return lb_fail(detail, LB_E_FORMAT, "tokenizer.json: merge %zu is neither a string nor a pair",
+                           i);
+        }
+    }
+    lb_gguf_put_string(out, "tokenizer.ggml.model", "gpt2");
+    lb_gguf_put_string(out, "tokenizer.ggml.pre", "gpt-2");
+    lb_gguf_put_strings(out, "tokenizer.ggml.tokens", v->tokens, n);
+    lb_gguf_put_i32s(out, "tokenizer.ggml.token_type", v->types, n);
+    lb_gguf_put_strings(out, "tokenizer.ggml.merges", v->merges, n_merges);
+    if (lb_tokenizer_eos(v->tokenizer) >= 0) {
+        lb_gguf_put_u32(out, "tokenizer.ggml.eos_token_id", (uint32_t)lb_tokenizer_eos(v->tokenizer));
+    }
+    if (lb_tokenizer_bos(v->tokenizer) >= 0) {
+        lb_gguf_put_u32(out, "tokenizer.ggml.bos_token_id", (uint32_t)lb_tokenizer_bos(v->tokenizer));
+    }
+    lb_gguf_put_bool(out, "tokenizer.ggml.add_bos_token", false);
+    return LB_OK;
+}
+
+enum lb_status lb_model_save_gguf(const struct lb_model *model, const char *path, enum lb_dtype dtype,
+                                  const char *tokenizer_json, size_t tokenizer_len,
+                                  struct lb_detail *detail) {
+    if (strcmp(model->arch->model_type, "llama") != 0) {
+        return lb_fail(detail, LB_E_UNSUPPORTED, "%s: GGUF has no architecture for model_type %s", path,
+                       model->config.model_type);
+    }
+    struct converted c = {0};
+    struct vocabulary v = {0};
+    struct lb_gguf_out *out = lb_gguf_out_create();
+    enum lb_status status = out != NULL ? convert(model, dtype, true, &c, detail) : LB_E_NOMEM;
+    if (status == LB_OK) {
+        put_config(out, &model->config, dtype);
+        if (tokenizer_json != NULL) {
+            status = put_vocabulary(out, &model->config, &v, tokenizer_json, tokenizer_len, detail);
+        }
+    }
+    for (size_t i = 0; status == LB_OK && i < c.n; i++) {
+        if (model->specs[i].rope_heads > 0) {
+            status = permute(&c, i, model->specs[i].rope_heads, detail);
+        }
+        c.tensors[i].name = model->specs[i].gguf;
+        lb_gguf_put_tensor(out, &c.tensors[i]);
+    }
+    status = status == LB_OK ? lb_gguf_write(out, path, detail) : status;
+    lb_gguf_out_destroy(out);
+    vocabulary_finish(&v);
+    converted_finish(&c);
+    return status;
+}

@@ -1,0 +1,147 @@
+#include "common/nn/tape.h"
+
+#include "common/base/mem.h"
+
+#include <string.h>
+
+struct lb_tape {
+    enum lb_tape_mode mode;
+    enum lb_status status; /* sticky */
+    const struct lb_ragged *ragged;
+    struct lb_rng *rng;
+    struct lb_arena memory; /* between marks in plain mode; everything in training */
+    struct lb_arena kept;   /* taps of plain mode */
+    struct lb_node *last;
+};
+
+struct lb_tape *lb_tape_create(size_t max_bytes) {
+    struct lb_tape *tape = lb_calloc(1, sizeof *tape);
+    if (tape != NULL) {
+        lb_arena_init(&tape->memory, max_bytes);
+        lb_arena_init(&tape->kept, max_bytes);
+    }
+    return tape;
+}
+
+void lb_tape_destroy(struct lb_tape *tape) {
+    if (tape == NULL) {
+        return;
+    }
+    lb_arena_finish(&tape->memory);
+    lb_arena_finish(&tape->kept);
+    lb_free(tape);
+}
+
+void lb_tape_begin(struct lb_tape *tape, enum lb_tape_mode mode, const struct lb_ragged *ragged,
+                   struct lb_rng *rng) {
+    lb_arena_reset(&tape->memory);
+    lb_arena_reset(&tape->kept);
+    tape->mode = mode;
+    tape->status = LB_OK;
+    tape->ragged = ragged;
+    tape->rng = rng;
+    tape->last = NULL;
+}
+
+enum lb_status lb_tape_status(const struct lb_tape *tape) {
+    return tape->status;
+}
+
+bool lb_tape_records(const struct lb_tape *tape) {
+    return tape->mode == LB_TAPE_TRAIN;
+}
+
+const struct lb_ragged *lb_tape_ragged(const struct lb_tape *tape) {
+    return tape->ragged;
+}
+
+struct lb_rng *lb_tape_rng(struct lb_tape *tape) {
+    return tape->rng;
+}
+
+size_t lb_tape_high(const struct lb_tape *tape) {
+    return tape->memory.high + tape->kept.high;
+}
+
+static void *from(struct lb_tape *tape, struct lb_arena *arena, size_t count, size_t size) {
+    void *p = lb_arena_array(arena, count, size);
+    if (p == NULL && tape->status == LB_OK) {
+        tape->status = LB_E_NOMEM;
+    }
+    return p;
+}
+
+static struct lb_value *value_in(struct lb_tape *tape, struct lb_arena *arena, int64_t rows, int64_t cols) {
+    size_t n;
+    if (rows < 0 || cols < 0 || !lb_mul_size((size_t)rows, (size_t)cols, &n)) {
+        tape->status = LB_E_NOMEM;
+        return NULL;
+    }
+    struct lb_value *v = from(tape, arena, 1, sizeof *v);
+    float *data = v != NULL ? from(tape, arena, n, sizeof *data) : NULL;
+    if (data == NULL) {
+        return NULL;
+    }
+    *v = (struct lb_value){data, NULL, rows, cols};
+    return v;
+}
+
+struct lb_value *lb_tape_value(struct lb_tape *tape, int64_t rows, int64_t cols) {
+    return value_in(tape, &tape->memory, rows, cols);
+}
+
+struct lb_value *lb_tape_keep(struct lb_tape *tape, struct lb_value *v) {
+    if (v == NULL || lb_tape_records(tape)) {
+        return v;
+    }
+    struct lb_value *copy = value_in(tape, &tape->kept, v->rows, v->cols);
+    if (copy != NULL) {
+        memcpy(copy->data, v->data, (size_t)(v->rows * v->cols) * sizeof(float));
+    }
+    return copy;
+}
+
+void *lb_tape_bytes(struct lb_tape *tape, size_t bytes) {
+    return from(tape, &tape->memory, bytes, 1);
+}
+
+struct lb_node *lb_tape_push(struct lb_tape *tape, void (*backward)(struct lb_tape *, struct lb_node *),
+                             struct lb_value *out) {
+    if (!lb_tape_records(tape) || out == NULL) {
+        return NULL;
+    }
+    struct lb_node *node = from(tape, &tape->memory, 1, sizeof *node);
+    if (node == NULL) {
+        return NULL;
+    }
+    *node = (struct lb_node){.backward = backward, .out = out, .previous = tape->last};
+    tape->last = node;
+    return node;
+}
+
+bool lb_grad_fresh(struct lb_tape *tape, struct lb_value *v) {
+    if (v->grad != NULL) {
+        return false;
+    }
+    v->grad = from(tape, &tape->memory, (size_t)(v->rows * v->cols), sizeof *v->grad);
+    return v->grad != NULL;
+}
+
+struct lb_arena_mark lb_tape_mark(struct lb_tape *tape) {
+    return lb_arena_mark(&tape->memory);
+}
+
+void lb_tape_release(struct lb_tape *tape, struct lb_arena_mark mark) {
+    if (!lb_tape_records(tape)) {
+        lb_arena_release(&tape->memory, mark);
+    }
+}
+
+enum lb_status lb_tape_backward(struct lb_tape *tape) {
+    for (struct lb_node *node = tape->last; node != NULL && tape->status == LB_OK; node = node->previous) {
+        if (node->out->grad != NULL) {
+            node->backward(tape, node);
+        }
+    }
+    return tape->status;
+}
