@@ -8,6 +8,7 @@
 #include "common/base/status.h"
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 enum lb_data_type { LB_DATA_TEXT, LB_DATA_JSONL, LB_DATA_IDX };
