@@ -70,7 +70,7 @@ struct lb_infer_request {
     uint64_t timeout_us;  /* 0: none */
     int64_t priority;     /* 0: default; 1 is the highest */
     int64_t sample_count; /* 0 */
-    uint64_t seed;        /* 0 */
+    uint64_t seed;        /* 0; below 2^63 on the wire */
     size_t n_inputs, n_outputs;
     struct lb_wire_tensor *inputs;
     struct lb_wire_output
@@ -79,10 +79,10 @@ struct lb_infer_request {
 };
 
 struct lb_infer_response {
-    const char *model_name, *model_version; /* version: the fingerprint */
+    const char *model_name, *model_version; /* version: the fingerprint; "": none */
     const char *id;                         /* NULL: none */
     int64_t top_k;                          /* echoed when > 0 */
-    double temperature;                     /* echoed: what was applied */
+    double temperature; /* echoed: what was applied; 0: not stated (another server's answer) */
     size_t n_outputs;
     struct lb_wire_tensor *outputs;
 };
@@ -103,15 +103,16 @@ LB_NODISCARD enum lb_status lb_infer_response_decode(const void *body, size_t le
                                                      struct lb_arena *arena, struct lb_infer_response *out,
                                                      struct lb_detail *detail);
 /* Appends the JSON part only: FP32 numbers so that they read back to the same bits; non-finite ones are
- * LB_E_UNSUPPORTED
- * ("ask for binary_data"). The caller sends the binary tensors' bytes after it, in order. */
+ * LB_E_UNSUPPORTED ("ask for binary_data"). When some tensor is binary, spaces make the length a multiple of
+ * 8, so that the first of them is aligned. The caller sends the binary tensors' bytes after it, in order. */
 LB_NODISCARD enum lb_status lb_infer_response_head(const struct lb_infer_response *response,
                                                    struct lb_buf *head, struct lb_detail *detail);
 
 /* SHA-256 over what was asked, independent of how it was written: fingerprint, inputs (INT64 ids as INT32)
  * and outputs sorted by name, top_k, temperature, sample_count, seed. Both sides compute it; see PROTOCOL.md
- * "Digest". */
-void lb_request_digest(const char *fingerprint, const struct lb_infer_request *request,
-                       char out[LB_SHA256_HEX]);
+ * "Digest". LB_E_NOMEM is the only failure; out is "" then, and nothing may be looked up or compared by it.
+ */
+enum lb_status lb_request_digest(const char *fingerprint, const struct lb_infer_request *request,
+                                 char out[LB_SHA256_HEX]);
 
 #endif

@@ -1,0 +1,179 @@
+#include "proto/oip_wire.h"
+
+#include <math.h>
+#include <string.h>
+
+/* ---- decoding ---- */
+
+static enum lb_status read_model(const json_t *root, struct lb_arena *arena, struct lb_infer_response *out,
+                                 struct lb_detail *detail) {
+    const char *name = NULL, *version = "";
+    enum lb_status status = lb_json_str(root, "model_name", true, "answer", &name, detail);
+    if (status == LB_OK) {
+        status = lb_json_str(root, "model_version", false, "answer", &version, detail);
+    }
+    if (status != LB_OK) {
+        return status;
+    }
+    if (strlen(name) >= LB_MAX_NAME || strlen(version) >= LB_MAX_NAME) {
+        return lb_fail(detail, LB_E_LIMIT, "answer: model_name or model_version has more than %d bytes",
+                       LB_MAX_NAME - 1);
+    }
+    out->model_name = lb_arena_strdup(arena, name);
+    out->model_version = lb_arena_strdup(arena, version);
+    if (!out->model_name || !out->model_version) {
+        return lb_fail(detail, LB_E_NOMEM, "answer: no memory left");
+    }
+    return lb_wire_id(root, "answer", arena, &out->id, detail);
+}
+
+static enum lb_status read_parameters(const json_t *root, struct lb_infer_response *out,
+                                      struct lb_detail *detail) {
+    static const char what[] = "answer parameters";
+    const json_t *parameters;
+    enum lb_status status = lb_wire_parameters(root, "answer", &parameters, detail);
+    if (status == LB_OK && parameters) {
+        status = lb_json_int(parameters, "top_k", false, 0, INT64_MAX, what, &out->top_k, detail);
+        if (status == LB_OK) {
+            status = lb_json_number(parameters, "temperature", false, 0, LB_MAX_TEMPERATURE, what,
+                                    &out->temperature, detail);
+        }
+    }
+    return status;
+}
+
+static enum lb_status read_outputs(struct lb_wire_source *source, struct lb_infer_response *out,
+                                   struct lb_detail *detail) {
+    const json_t *list;
+    enum lb_status status = lb_wire_list(source->root, "outputs", true, "answer", &list, detail);
+    if (status != LB_OK) {
+        return status;
+    }
+    size_t n = json_array_size(list);
+    out->outputs = lb_arena_zarray(source->arena, n ? n : 1, sizeof *out->outputs);
+    if (!out->outputs) {
+        return lb_fail(detail, LB_E_NOMEM, "answer: no memory left for %zu outputs", n);
+    }
+    for (size_t i = 0; i < n; i++) {
+        status = lb_wire_read_tensor(source, json_array_get(list, i), "output", i, &out->outputs[i], detail);
+        if (status != LB_OK) {
+            return status;
+        }
+        for (size_t j = 0; j < i; j++) {
+            if (strcmp(out->outputs[i].name, out->outputs[j].name) == 0) {
+                return lb_fail(detail, LB_E_FORMAT, "answer: output \"%s\" comes twice",
+                               out->outputs[i].name);
+            }
+        }
+    }
+    out->n_outputs = n;
+    return LB_OK;
+}
+
+enum lb_status lb_infer_response_decode(const void *body, size_t len, int64_t json_len,
+                                        struct lb_arena *arena, struct lb_infer_response *out,
+                                        struct lb_detail *detail) {
+    if (len > LB_MAX_RESPONSE_BYTES) {
+        return lb_fail(detail, LB_E_LIMIT, "answer: the body has %zu bytes; the maximum is %u", len,
+                       LB_MAX_RESPONSE_BYTES);
+    }
+    size_t max_json = json_len < 0 ? LB_MAX_JSON_ANSWER_BYTES : LB_MAX_JSON_BYTES;
+    struct lb_wire_source source;
+    enum lb_status status = lb_wire_open(&source, body, len, json_len, max_json, arena, "answer", detail);
+    if (status != LB_OK) {
+        return status;
+    }
+    struct lb_infer_response response = {0};
+    status = read_model(source.root, arena, &response, detail);
+    if (status == LB_OK) {
+        status = read_parameters(source.root, &response, detail);
+    }
+    if (status == LB_OK) {
+        status = read_outputs(&source, &response, detail);
+    }
+    if (status == LB_OK) {
+        status = lb_wire_end(&source, "answer", detail);
+    }
+    json_decref(source.root);
+    if (status == LB_OK) {
+        *out = response;
+    }
+    return status;
+}
+
+/* ---- encoding ---- */
+
+static void put_parameters(struct lb_buf *buf, const struct lb_infer_response *response) {
+    char number[LB_NUMBER_TEXT];
+    if (response->top_k <= 0 && !(response->temperature > 0)) {
+        return;
+    }
+    lb_buf_append_str(buf, ",\"parameters\":{");
+    if (response->temperature > 0) {
+        int len = (int)lb_wire_double_text(response->temperature, number);
+        lb_buf_printf(buf, "\"temperature\":%.*s%s", len, number, response->top_k > 0 ? "," : "");
+    }
+    if (response->top_k > 0) {
+        lb_buf_printf(buf, "\"top_k\":%lld", (long long)response->top_k);
+    }
+    lb_buf_append_str(buf, "}");
+}
+
+static enum lb_status check_response(const struct lb_infer_response *response, struct lb_detail *detail) {
+    if (!response->model_name || response->n_outputs > LB_MAX_TENSORS || !isfinite(response->temperature)) {
+        return lb_fail(detail, LB_E_ARG,
+                       "answer: it needs a model name, at most %d outputs and a finite temperature",
+                       LB_MAX_TENSORS);
+    }
+    int64_t n_values = 0;
+    for (size_t i = 0; i < response->n_outputs; i++) {
+        int64_t n;
+        size_t bytes;
+        if (!response->outputs[i].binary && lb_wire_size(&response->outputs[i], &n, &bytes) &&
+            __builtin_add_overflow(n_values, n, &n_values)) {
+            n_values = INT64_MAX;
+        }
+    }
+    if (n_values > LB_MAX_JSON_VALUES) {
+        return lb_fail(detail, LB_E_LIMIT,
+                       "answer: %lld values are more than the %d that go into JSON; ask for "
+                       "binary_data",
+                       (long long)n_values, LB_MAX_JSON_VALUES);
+    }
+    return LB_OK;
+}
+
+enum lb_status lb_infer_response_head(const struct lb_infer_response *response, struct lb_buf *head,
+                                      struct lb_detail *detail) {
+    size_t start = head->len;
+    enum lb_status status = check_response(response, detail);
+    if (status != LB_OK) {
+        return status;
+    }
+    lb_buf_append_str(head, "{\"model_name\":");
+    status = lb_wire_put_string(head, response->model_name, "the model's name", detail);
+    if (status == LB_OK && response->model_version && response->model_version[0]) {
+        lb_buf_append_str(head, ",\"model_version\":");
+        status = lb_wire_put_string(head, response->model_version, "the model's version", detail);
+    }
+    if (status == LB_OK && response->id) {
+        lb_buf_append_str(head, ",\"id\":");
+        status = lb_wire_put_string(head, response->id, "the request's id", detail);
+    }
+    put_parameters(head, response);
+    lb_buf_append_str(head, ",\"outputs\":[");
+    bool binary = false;
+    for (size_t i = 0; i < response->n_outputs && status == LB_OK; i++) {
+        lb_buf_append_str(head, i ? "," : "");
+        status = lb_wire_put_tensor(head, &response->outputs[i], "output", detail);
+        binary = binary || response->outputs[i].binary;
+    }
+    lb_buf_append_str(head, "]}");
+    if (status != LB_OK) {
+        return status;
+    }
+    if (binary) {
+        lb_wire_pad(head, start);
+    }
+    return lb_wire_written(head, "the answer", detail);
+}
