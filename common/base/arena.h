@@ -1,7 +1,9 @@
 /* Bump allocation with one owner and one end of life: a request, a step, a file being parsed.
  *
- * Chunks are added as needed up to max_bytes; reset keeps the memory (as one chunk of the high-water size), so a
- * loop that resets does not allocate after its first turns. Not thread-safe: one thread at a time.
+ * Chunks are added as needed; max_bytes limits what is handed out (each piece rounded up to 64 bytes), so
+ * whether an allocation fits does not depend on how the chunks happen to lie. reset keeps the memory (as one
+ * chunk of the high-water size), so a loop that resets does not allocate after its first turns. Not
+ * thread-safe: one thread at a time.
  */
 #ifndef LB_BASE_ARENA_H
 #define LB_BASE_ARENA_H
@@ -16,8 +18,8 @@ struct lb_arena {
     struct lb_arena_chunk *chunk; /* newest first */
     size_t total;                 /* bytes of all chunks */
     size_t max_bytes;
-    size_t used;                  /* bytes handed out since the last reset */
-    size_t high;                  /* most bytes ever in use */
+    size_t used; /* bytes handed out since the last reset */
+    size_t high; /* most bytes ever in use */
 };
 
 struct lb_arena_mark {

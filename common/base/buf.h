@@ -31,7 +31,8 @@ enum lb_status lb_buf_printf(struct lb_buf *buf, const char *format, ...) LB_PRI
 void *lb_buf_extend(struct lb_buf *buf, size_t len);
 /* LB_OK, LB_E_LIMIT or LB_E_NOMEM: the first failure since init or reset. */
 enum lb_status lb_buf_status(const struct lb_buf *buf);
-/* Hands the heap bytes over (free with lb_free) and leaves buf empty. Never NULL unless out of memory. */
+/* Hands the heap bytes over (free with lb_free) and leaves buf empty. Never NULL unless out of memory. A
+ * failure recorded before stays recorded (lb_buf_status): check it, the bytes may be cut short. */
 char *lb_buf_take(struct lb_buf *buf, size_t *out_len);
 
 #endif

@@ -1,6 +1,7 @@
 /* Files: mapped for reading, replaced atomically, locked by one owner.
  *
- * A file that appears under its name is complete: it was written beside it, synced, renamed, and its folder synced.
+ * A file that appears under its name is complete: it was written beside it, synced, renamed, and its folder
+ * synced.
  */
 #ifndef LB_BASE_FILE_H
 #define LB_BASE_FILE_H
@@ -36,7 +37,8 @@ struct lb_writer {
     size_t pending_len;
 };
 
-LB_NODISCARD enum lb_status lb_writer_open(struct lb_writer *writer, const char *path, struct lb_detail *detail);
+LB_NODISCARD enum lb_status lb_writer_open(struct lb_writer *writer, const char *path,
+                                           struct lb_detail *detail);
 /* Buffered; sticky: check at commit. */
 void lb_writer_put(struct lb_writer *writer, const void *bytes, size_t len);
 /* Flush, fsync, rename over path, fsync the folder. After any failure (a full disk) path is as it was. */
@@ -45,7 +47,8 @@ LB_NODISCARD enum lb_status lb_writer_commit(struct lb_writer *writer, struct lb
 void lb_writer_abort(struct lb_writer *writer);
 
 /* lb_writer_open + put + commit. */
-LB_NODISCARD enum lb_status lb_file_replace(const char *path, const void *bytes, size_t len, struct lb_detail *detail);
+LB_NODISCARD enum lb_status lb_file_replace(const char *path, const void *bytes, size_t len,
+                                            struct lb_detail *detail);
 
 /* mkdir -p. */
 LB_NODISCARD enum lb_status lb_mkdirs(const char *path, struct lb_detail *detail);

@@ -10,25 +10,28 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Parses exactly len bytes: one value, no duplicate keys, depth at most max_depth (0: 64). what names the source in
- * errors ("config.json"). The caller owns *out (json_decref). */
-LB_NODISCARD enum lb_status lb_json_parse(const void *bytes, size_t len, int max_depth, const char *what, json_t **out,
-                                          struct lb_detail *detail);
+/* Parses exactly len bytes: one value, no duplicate keys, depth at most max_depth (0: 64). what names the
+ * source in errors ("config.json"). The caller owns *out (json_decref). */
+LB_NODISCARD enum lb_status lb_json_parse(const void *bytes, size_t len, int max_depth, const char *what,
+                                          json_t **out, struct lb_detail *detail);
 /* Reads and parses a file of at most max_bytes. */
-LB_NODISCARD enum lb_status lb_json_file(const char *path, size_t max_bytes, json_t **out, struct lb_detail *detail);
+LB_NODISCARD enum lb_status lb_json_file(const char *path, size_t max_bytes, json_t **out,
+                                         struct lb_detail *detail);
 /* Appends compact JSON with shortest round-trip numbers for reals up to 17 digits. */
 enum lb_status lb_json_dump(const json_t *value, size_t flags, struct lb_buf *buf);
 
 /* Getters: *out is left alone (its default) when the key is missing or null and required is false.
  * Wrong type or out of [min, max]: LB_E_FORMAT with "<what>: <key> ...". */
-LB_NODISCARD enum lb_status lb_json_int(const json_t *object, const char *key, bool required, int64_t min, int64_t max,
-                                        const char *what, int64_t *out, struct lb_detail *detail);
-LB_NODISCARD enum lb_status lb_json_number(const json_t *object, const char *key, bool required, double min, double max,
-                                           const char *what, double *out, struct lb_detail *detail);
-LB_NODISCARD enum lb_status lb_json_bool(const json_t *object, const char *key, bool required, const char *what, bool *out,
-                                         struct lb_detail *detail);
+LB_NODISCARD enum lb_status lb_json_int(const json_t *object, const char *key, bool required, int64_t min,
+                                        int64_t max, const char *what, int64_t *out,
+                                        struct lb_detail *detail);
+LB_NODISCARD enum lb_status lb_json_number(const json_t *object, const char *key, bool required, double min,
+                                           double max, const char *what, double *out,
+                                           struct lb_detail *detail);
+LB_NODISCARD enum lb_status lb_json_bool(const json_t *object, const char *key, bool required,
+                                         const char *what, bool *out, struct lb_detail *detail);
 /* *out points into the object. */
-LB_NODISCARD enum lb_status lb_json_str(const json_t *object, const char *key, bool required, const char *what,
-                                        const char **out, struct lb_detail *detail);
+LB_NODISCARD enum lb_status lb_json_str(const json_t *object, const char *key, bool required,
+                                        const char *what, const char **out, struct lb_detail *detail);
 
 #endif

@@ -1,5 +1,6 @@
 /* One event, one line, on standard error: `time level event key=value ...` or the same as a JSON object.
- * Programs log; libraries do not. Thread-safe. No secrets, no per-token lines. Units stand in the key: wait_ms=3.
+ * Programs log; libraries do not. Thread-safe. No secrets, no per-token lines. Units stand in the key:
+ * wait_ms=3.
  */
 #ifndef LB_BASE_LOG_H
 #define LB_BASE_LOG_H
@@ -12,8 +13,8 @@ enum lb_log_level { LB_LOG_DEBUG, LB_LOG_INFO, LB_LOG_WARN, LB_LOG_ERROR };
 
 /* Defaults: INFO, text. Call before threads start. */
 void lb_log_setup(enum lb_log_level least, bool json);
-/* event is a short constant word ("listening"); format gives the rest as key=value pairs (values with spaces in
- * double quotes), or "" for none. In JSON form the pairs become members. */
+/* event is a short constant word ("listening"); format gives the rest as key=value pairs (values with spaces
+ * in double quotes), or "" for none. In JSON form the pairs become members. */
 void lb_log(enum lb_log_level level, const char *event, const char *format, ...) LB_PRINTF(3, 4);
 
 #endif

@@ -13,8 +13,8 @@ struct lb_queue;
 struct lb_queue *lb_queue_create(size_t capacity);
 /* Items still inside are the caller's to free beforehand. Accepts NULL. */
 void lb_queue_destroy(struct lb_queue *queue);
-/* deadline_ns on the monotonic clock (lb_now_ns); 0 = do not wait. LB_E_TIMEOUT when full till then, LB_E_CANCELLED when
- * closed. */
+/* deadline_ns on the monotonic clock (lb_now_ns); 0 = do not wait. LB_E_TIMEOUT when full till then,
+ * LB_E_CANCELLED when closed. */
 LB_NODISCARD enum lb_status lb_queue_push(struct lb_queue *queue, void *item, uint64_t deadline_ns);
 /* LB_E_TIMEOUT when empty till then; LB_E_CANCELLED when closed and empty. */
 LB_NODISCARD enum lb_status lb_queue_pop(struct lb_queue *queue, void **out_item, uint64_t deadline_ns);

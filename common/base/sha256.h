@@ -19,7 +19,7 @@ void lb_sha256_u32(struct lb_sha256 *hash, uint32_t v); /* little-endian */
 void lb_sha256_u64(struct lb_sha256 *hash, uint64_t v); /* little-endian */
 /* Writes the digest of everything so far and frees the state. Accepts NULL (digest zeroed). */
 void lb_sha256_final(struct lb_sha256 *hash, uint8_t out[LB_SHA256_BYTES]);
-/* One-shot. */
+/* One-shot; all zero when OpenSSL fails (out of memory), as lb_sha256_final. */
 void lb_sha256(const void *bytes, size_t len, uint8_t out[LB_SHA256_BYTES]);
 void lb_hex(const uint8_t *bytes, size_t len, char *out /* 2 * len + 1 */);
 
