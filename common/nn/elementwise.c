@@ -1,0 +1,119 @@
+#include "common/nn/ops.h"
+
+#include <assert.h>
+#include <string.h>
+
+#define CHUNK 8192 /* elements one thread takes at a time */
+#define PARALLEL_FROM 16384
+
+/* Adds (or, when fresh, copies) the n floats at from. */
+static void pass_gradient(struct lb_tape *tape, struct lb_value *to, const float *from) {
+    int64_t n = to->rows * to->cols;
+    bool fresh = lb_grad_fresh(tape, to);
+    float *grad = to->grad;
+    if (grad == NULL) {
+        return;
+    }
+    if (fresh) {
+#pragma omp parallel for simd schedule(static) if (n > PARALLEL_FROM)
+        for (int64_t i = 0; i < n; i++) {
+            grad[i] = from[i];
+        }
+    } else {
+#pragma omp parallel for simd schedule(static) if (n > PARALLEL_FROM)
+        for (int64_t i = 0; i < n; i++) {
+            grad[i] += from[i];
+        }
+    }
+}
+
+static void add_backward(struct lb_tape *tape, struct lb_node *node) {
+    pass_gradient(tape, node->in[0], node->out->grad);
+    pass_gradient(tape, node->in[1], node->out->grad);
+}
+
+struct lb_value *lb_add(struct lb_tape *tape, struct lb_value *a, struct lb_value *b) {
+    if (a == NULL || b == NULL) {
+        return NULL;
+    }
+    assert(a->rows == b->rows && a->cols == b->cols);
+    bool records = lb_tape_records(tape);
+    struct lb_value *out = records ? lb_tape_value(tape, a->rows, a->cols) : a;
+    if (out == NULL) {
+        return NULL;
+    }
+    int64_t n = a->rows * a->cols;
+    const float *x = a->data, *y = b->data;
+    float *sum = out->data;
+#pragma omp parallel for simd schedule(static) if (n > PARALLEL_FROM)
+    for (int64_t i = 0; i < n; i++) {
+        sum[i] = x[i] + y[i];
+    }
+    if (!records) {
+        return out;
+    }
+    struct lb_node *node = lb_tape_push(tape, add_backward, out);
+    if (node == NULL) {
+        return NULL;
+    }
+    node->in[0] = a;
+    node->in[1] = b;
+    return out;
+}
+
+/* Dropout's mask is a function of (key, place): nothing is stored, and threads draw nothing from the stream.
+ */
+struct dropout {
+    uint64_t key;
+    uint64_t drop_below; /* of 2^32 */
+    float scale;
+};
+
+/* to[i] (+)= from[i] * scale where kept, for the pairs of elements in [begin, end); begin is even. */
+static void mask_range(const struct dropout *d, const float *from, float *to, int64_t begin, int64_t end,
+                       bool accumulate) {
+    for (int64_t i = begin; i < end; i += 2) {
+        uint64_t bits = lb_mix64(d->key + (uint64_t)(i / 2) * 0x9E3779B97F4A7C15u);
+        for (int64_t j = i; j < i + 2 && j < end; j++) {
+            bool drop = (bits & 0xFFFFFFFFu) < d->drop_below;
+            float y = drop ? 0 : from[j] * d->scale;
+            to[j] = accumulate ? to[j] + y : y;
+            bits >>= 32;
+        }
+    }
+}
+
+static void mask_all(const struct dropout *d, const float *from, float *to, int64_t n, bool accumulate) {
+#pragma omp parallel for schedule(static) if (n > PARALLEL_FROM)
+    for (int64_t begin = 0; begin < n; begin += CHUNK) {
+        mask_range(d, from, to, begin, begin + CHUNK < n ? begin + CHUNK : n, accumulate);
+    }
+}
+
+static void dropout_backward(struct lb_tape *tape, struct lb_node *node) {
+    struct lb_value *x = node->in[0];
+    bool fresh = lb_grad_fresh(tape, x);
+    if (x->grad != NULL) {
+        mask_all(node->extra, node->out->grad, x->grad, x->rows * x->cols, !fresh);
+    }
+}
+
+struct lb_value *lb_dropout(struct lb_tape *tape, struct lb_value *x, float p) {
+    if (x == NULL || !lb_tape_records(tape) || !(p > 0)) {
+        return x;
+    }
+    assert(lb_tape_rng(tape) != NULL);
+    struct lb_value *out = lb_tape_value(tape, x->rows, x->cols);
+    struct dropout *d = lb_tape_bytes(tape, sizeof *d);
+    struct lb_node *node = lb_tape_push(tape, dropout_backward, out);
+    if (out == NULL || d == NULL || node == NULL) {
+        return NULL;
+    }
+    d->key = lb_rng_u64(lb_tape_rng(tape));
+    d->drop_below = p < 1 ? (uint64_t)((double)p * 4294967296.0) : (uint64_t)1 << 32;
+    d->scale = p < 1 ? 1 / (1 - p) : 0;
+    mask_all(d, x->data, out->data, x->rows * x->cols, false);
+    node->in[0] = x;
+    node->extra = d;
+    return out;
+}
