@@ -29,17 +29,19 @@ struct lb_config {
     double input_dropout, hidden_dropout;
 };
 
-/* Parses and checks a config.json object; both spellings of rope (rope_theta, rope_parameters) and dtype are accepted,
- * rope scaling other than "default" is LB_E_UNSUPPORTED. what names the file. */
+/* Parses and checks a config.json object; both spellings of rope (rope_theta, rope_parameters) and dtype are
+ * accepted, rope scaling other than "default" is LB_E_UNSUPPORTED. what names the file. */
 LB_NODISCARD enum lb_status lb_config_parse(const json_t *object, const char *what, struct lb_config *out,
                                             struct lb_detail *detail);
-LB_NODISCARD enum lb_status lb_config_from_gguf(const struct lb_gguf *file, const char *what, struct lb_config *out,
-                                                struct lb_detail *detail);
-/* Checks that the numbers fit each other (heads divide width, sizes in range); called by both parsers and by whoever fills a
- * config by hand. */
-LB_NODISCARD enum lb_status lb_config_check(const struct lb_config *config, const char *what, struct lb_detail *detail);
+LB_NODISCARD enum lb_status lb_config_from_gguf(const struct lb_gguf *file, const char *what,
+                                                struct lb_config *out, struct lb_detail *detail);
+/* Checks that the numbers fit each other (heads divide width, sizes in range); called by both parsers and by
+ * whoever fills a config by hand. */
+LB_NODISCARD enum lb_status lb_config_check(const struct lb_config *config, const char *what,
+                                            struct lb_detail *detail);
 /* The config.json that transformers reads, as text; dtype_name: "float32", "float16", "bfloat16". */
-LB_NODISCARD enum lb_status lb_config_write(const struct lb_config *config, const char *dtype_name, struct lb_buf *buf);
+LB_NODISCARD enum lb_status lb_config_write(const struct lb_config *config, const char *dtype_name,
+                                            struct lb_buf *buf);
 /* Number of parameters that the shapes give (tied ones once). */
 int64_t lb_config_parameters(const struct lb_config *config);
 

@@ -1,5 +1,5 @@
-/* safetensors: u64 header length, JSON header, tensors without holes. Read from a map or from memory, write atomically.
- * Specification: huggingface/safetensors, README "Format". */
+/* safetensors: u64 header length, JSON header, tensors without holes. Read from a map or from memory, write
+ * atomically. Specification: huggingface/safetensors, README "Format". */
 #ifndef LB_FORMATS_SAFETENSORS_H
 #define LB_FORMATS_SAFETENSORS_H
 
@@ -9,15 +9,17 @@
 
 struct lb_safetensors;
 
-/* Maps and checks the whole header: every tensor's shape against its span, no holes, no overlaps, no duplicates. A folder's
- * model.safetensors.index.json may be given instead: its shards are opened as one. */
-LB_NODISCARD enum lb_status lb_safetensors_open(const char *path, struct lb_safetensors **out, struct lb_detail *detail);
+/* Maps and checks the whole header: every tensor's shape against its span, no holes, no overlaps, no
+ * duplicates. A folder's model.safetensors.index.json may be given instead: its shards are opened as one. */
+LB_NODISCARD enum lb_status lb_safetensors_open(const char *path, struct lb_safetensors **out,
+                                                struct lb_detail *detail);
 /* The same over bytes that the caller keeps until destroy; what names them in errors. */
 LB_NODISCARD enum lb_status lb_safetensors_parse(const void *bytes, size_t len, const char *what,
                                                  struct lb_safetensors **out, struct lb_detail *detail);
 void lb_safetensors_destroy(struct lb_safetensors *file);
 
-/* Tensors in the order of their data; views valid until destroy. */
+/* Tensors in the order of their data (shards by name); views valid until destroy, aligned to their elements
+ * even where the file is not. */
 size_t lb_safetensors_count(const struct lb_safetensors *file);
 const struct lb_tensor *lb_safetensors_get(const struct lb_safetensors *file, size_t i);
 /* NULL when there is none of that name. */
@@ -25,13 +27,14 @@ const struct lb_tensor *lb_safetensors_find(const struct lb_safetensors *file, c
 /* A value of __metadata__, or NULL. */
 const char *lb_safetensors_metadata(const struct lb_safetensors *file, const char *key);
 
-/* metadata: pairs key, value, ... (n_metadata pairs); tensors in the order given; data aligned to 64 within the file. */
+/* metadata: pairs key, value, ... (n_metadata pairs); tensors in the order given; data aligned to 64 within
+ * the file. */
 LB_NODISCARD enum lb_status lb_safetensors_write(const char *path, const struct lb_tensor *tensors, size_t n,
                                                  const char *const *metadata, size_t n_metadata,
                                                  struct lb_detail *detail);
 /* The same appended to a buffer. */
-LB_NODISCARD enum lb_status lb_safetensors_encode(struct lb_buf *buf, const struct lb_tensor *tensors, size_t n,
-                                                  const char *const *metadata, size_t n_metadata,
+LB_NODISCARD enum lb_status lb_safetensors_encode(struct lb_buf *buf, const struct lb_tensor *tensors,
+                                                  size_t n, const char *const *metadata, size_t n_metadata,
                                                   struct lb_detail *detail);
 
 #endif

@@ -1,0 +1,98 @@
+/* Checks that the weight formats share. Private to common/formats: inline, nothing allocated, nothing kept.
+ */
+#ifndef LB_FORMATS_CHECK_H
+#define LB_FORMATS_CHECK_H
+
+#include "common/nn/tensor.h"
+
+#include <inttypes.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <string.h>
+
+/* What a data type's elements must be aligned to for C to read them in place. */
+static inline size_t lb_check_align(enum lb_dtype dtype) {
+    return lb_dtype_block(dtype) == 1 ? lb_dtype_block_bytes(dtype)
+                                      : 2; /* a block starts with its f16 scale */
+}
+
+/* Length of the valid UTF-8 sequence (RFC 3629: shortest form, no surrogates) at s, 0 when there is none. */
+static inline size_t lb_check_utf8_length(const uint8_t *s, size_t left) {
+    uint8_t lead = s[0];
+    if (lead < 0x80) {
+        return 1;
+    }
+    size_t n = lead >= 0xC2 && lead <= 0xDF   ? 2
+               : lead >= 0xE0 && lead <= 0xEF ? 3
+               : lead >= 0xF0 && lead <= 0xF4 ? 4
+                                              : 0;
+    if (n == 0 || n > left) {
+        return 0;
+    }
+    /* The second byte excludes overlong forms, surrogates and what lies above U+10FFFF. */
+    uint8_t low = lead == 0xE0 ? 0xA0 : lead == 0xF0 ? 0x90 : 0x80;
+    uint8_t high = lead == 0xED ? 0x9F : lead == 0xF4 ? 0x8F : 0xBF;
+    if (s[1] < low || s[1] > high) {
+        return 0;
+    }
+    for (size_t i = 2; i < n; i++) {
+        if (s[i] < 0x80 || s[i] > 0xBF) {
+            return 0;
+        }
+    }
+    return n;
+}
+
+/* Text that a C string can hold: valid UTF-8 without NUL. */
+static inline bool lb_check_text(const void *text, size_t len) {
+    const uint8_t *s = text;
+    for (size_t i = 0; i < len;) {
+        size_t n = s[i] == 0 ? 0 : lb_check_utf8_length(s + i, len - i);
+        if (n == 0) {
+            return false;
+        }
+        i += n;
+    }
+    return true;
+}
+
+/* A tensor's name: text of at least one byte and without control characters, so that it can stand in an error
+ * line. */
+static inline bool lb_check_name(const void *name, size_t len) {
+    const uint8_t *s = name;
+    for (size_t i = 0; i < len; i++) {
+        if (s[i] < 0x20 || s[i] == 0x7F) {
+            return false;
+        }
+    }
+    return len > 0 && lb_check_text(name, len);
+}
+
+/* Bytes that the shape and the type give; false when a dimension is negative, a row is no multiple of the
+ * block, or the product overflows. */
+static inline bool lb_check_shape_bytes(const struct lb_tensor *tensor, size_t *out_bytes) {
+    int64_t n = 1;
+    for (int i = 0; i < tensor->n_dims; i++) {
+        if (tensor->dim[i] < 0 || __builtin_mul_overflow(n, tensor->dim[i], &n)) {
+            return false;
+        }
+    }
+    int64_t row = tensor->n_dims > 0 ? tensor->dim[tensor->n_dims - 1] : 1;
+    return row % lb_dtype_block(tensor->dtype) == 0 && lb_dtype_bytes(tensor->dtype, n, out_bytes);
+}
+
+#define LB_SHAPE_TEXT 96 /* four 64-bit numbers fit */
+
+/* "[2, 3]" for error lines; returns text. */
+static inline const char *lb_check_shape_text(const struct lb_tensor *tensor, char text[LB_SHAPE_TEXT]) {
+    size_t len = 0;
+    text[len++] = '[';
+    for (int i = 0; i < tensor->n_dims; i++) {
+        len += (size_t)snprintf(text + len, LB_SHAPE_TEXT - len, "%s%" PRId64, i > 0 ? ", " : "",
+                                tensor->dim[i]);
+    }
+    memcpy(text + len, "]", 2);
+    return text;
+}
+
+#endif
