@@ -63,7 +63,8 @@ struct lb_model {
     void *bound; /* the architecture's */
     struct lb_weight *weights;
     struct lb_weight_spec *specs; /* of the same order; weights' names point here */
-    size_t n_weights;
+    size_t n_weights;             /* all */
+    size_t n_own;                 /* those of the architecture; what lb_model_extend added comes after */
     const struct lb_weight *head, *head_bias;
     float *values, *grads; /* trainable: one block each */
     size_t n_values;

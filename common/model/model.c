@@ -52,6 +52,7 @@ static enum lb_status declare(const struct lb_config *config, const char *what, 
     arch->declare(config, &list);
     model->specs = list.items;
     model->n_weights = list.n;
+    model->n_own = list.n;
     model->weights = lb_calloc(list.n, sizeof *model->weights);
     if (list.status != LB_OK || model->weights == NULL) {
         lb_model_destroy(model);
@@ -69,6 +70,7 @@ static enum lb_status declare(const struct lb_config *config, const char *what, 
 static enum lb_status bind(struct lb_model *model, struct lb_detail *detail) {
     model->head = lb_model_weight(model, model->arch->head(&model->config));
     model->head_bias = model->arch->head_bias != NULL ? lb_model_weight(model, model->arch->head_bias) : NULL;
+    lb_free(model->bound);
     model->bound = model->arch->bind(model);
     return model->bound != NULL ? LB_OK : lb_fail(detail, LB_E_NOMEM, "out of memory");
 }
@@ -84,24 +86,29 @@ static enum lb_status make_trainable(struct lb_model *model, struct lb_detail *d
             return lb_fail(detail, LB_E_LIMIT, "the model is too large for this machine");
         }
     }
-    model->values = lb_calloc(n, sizeof(float));
-    model->grads = lb_calloc(n, sizeof(float));
-    if (model->values == NULL || model->grads == NULL) {
+    float *values = lb_calloc(n, sizeof *values), *grads = lb_calloc(n, sizeof *grads);
+    if (values == NULL || grads == NULL) {
+        lb_free(values);
+        lb_free(grads);
         return lb_fail(detail, LB_E_NOMEM, "no memory for %zu parameters and their gradients", n);
     }
-    model->n_values = n;
     size_t at = 0;
     for (size_t i = 0; i < model->n_weights; i++) {
         struct lb_weight *w = &model->weights[i];
         if (w->data != NULL) {
-            lb_dequantize(w->dtype, w->data, model->values + at, w->rows * w->cols);
+            lb_dequantize(w->dtype, w->data, values + at, w->rows * w->cols);
         }
         w->dtype = LB_F32;
-        w->value = model->values + at;
+        w->value = values + at;
         w->data = w->value;
-        w->grad = model->grads + at;
+        w->grad = grads + at;
         at += ((size_t)(w->rows * w->cols) + 15) / 16 * 16;
     }
+    lb_free(model->values);
+    lb_free(model->grads);
+    model->values = values;
+    model->grads = grads;
+    model->n_values = n;
     return LB_OK;
 }
 
@@ -147,6 +154,35 @@ enum lb_status lb_model_create(const struct lb_config *config, uint64_t seed, st
     initialise(model, seed);
     *out = model;
     return LB_OK;
+}
+
+enum lb_status lb_model_extend(struct lb_model *model, const char *name, int64_t rows, int64_t cols,
+                               uint64_t seed, struct lb_detail *detail) {
+    struct lb_spec_list list = {model->specs, model->n_weights, model->n_weights, LB_OK};
+    lb_spec_add(&list, name, "", 0, rows, cols, 2, LB_INIT_NORMAL);
+    model->specs = list.items;
+    struct lb_weight *weights = lb_realloc_array(model->weights, list.n, sizeof *weights);
+    model->weights = weights != NULL ? weights : model->weights;
+    for (size_t i = 0; i < model->n_weights; i++) {
+        model->weights[i].name = list.items[i].name; /* the specs may have moved */
+    }
+    if (list.status != LB_OK || weights == NULL) {
+        return lb_fail(detail, LB_E_NOMEM, "out of memory");
+    }
+    model->n_weights = list.n;
+    weights[list.n - 1] =
+        (struct lb_weight){.name = list.items[list.n - 1].name, .rows = rows, .cols = cols, .n_dims = 2};
+    enum lb_status status = make_trainable(model, detail); /* copies what the old masters hold */
+    if (status != LB_OK) {
+        return status;
+    }
+    const struct lb_weight *w = &weights[list.n - 1];
+    struct lb_rng rng;
+    lb_rng_seed(&rng, seed, list.n);
+    for (int64_t j = 0; j < rows * cols; j++) {
+        w->value[j] = (float)(lb_rng_normal(&rng) / sqrt((double)cols));
+    }
+    return bind(model, detail);
 }
 
 /* ---- opening ----------------------------------------------------------------------------------------------
@@ -283,7 +319,7 @@ static enum lb_status fingerprint(struct lb_model *model, const char *folder, st
     struct lb_buf buf;
     lb_buf_init(&buf, MAX_TOKENIZER_BYTES);
     struct lb_sha256 *hash = lb_sha256_create();
-    enum lb_status status = hash != NULL ? lb_config_write(&model->config, "", &buf) : LB_E_NOMEM;
+    enum lb_status status = hash != NULL ? lb_config_write(&model->config, "float32", &buf) : LB_E_NOMEM;
     lb_sha256_update(hash, buf.data, buf.len);
     for (size_t i = 0; status == LB_OK && i < model->n_weights; i++) {
         const struct lb_weight *w = &model->weights[i];
@@ -344,7 +380,7 @@ const char *lb_model_fingerprint(const struct lb_model *model) {
 
 int64_t lb_model_parameters(const struct lb_model *model) {
     int64_t n = 0;
-    for (size_t i = 0; i < model->n_weights; i++) {
+    for (size_t i = 0; i < model->n_own; i++) {
         n += model->weights[i].rows * model->weights[i].cols;
     }
     return n;
@@ -352,7 +388,7 @@ int64_t lb_model_parameters(const struct lb_model *model) {
 
 size_t lb_model_bytes(const struct lb_model *model) {
     size_t n = 0;
-    for (size_t i = 0; i < model->n_weights; i++) {
+    for (size_t i = 0; i < model->n_own; i++) {
         size_t bytes = 0;
         (void)lb_dtype_bytes(model->weights[i].dtype, model->weights[i].rows * model->weights[i].cols,
                              &bytes);
@@ -364,6 +400,10 @@ size_t lb_model_bytes(const struct lb_model *model) {
 const struct lb_weight *lb_model_weights(const struct lb_model *model, size_t *out_n) {
     *out_n = model->n_weights;
     return model->weights;
+}
+
+const struct lb_weight *lb_model_find(const struct lb_model *model, const char *name) {
+    return lb_model_weight(model, name);
 }
 
 const struct lb_weight *lb_model_head(const struct lb_model *model) {

@@ -40,6 +40,15 @@ const struct lb_weight *lb_model_head_bias(const struct lb_model *model);
 float *lb_model_values(struct lb_model *model, size_t *out_n);
 float *lb_model_grads(struct lb_model *model, size_t *out_n);
 
+/* Adds a trainable matrix [rows, cols] that is no part of the architecture (a loss's projection): it is in
+ * lb_model_weights and the blocks, so that optimisers and checkpoints carry it, but not in saved models and
+ * not counted. N(0, 1/sqrt(cols)) from the seed. Pointers from earlier calls of lb_model_weights, values,
+ * grads, head are not. */
+LB_NODISCARD enum lb_status lb_model_extend(struct lb_model *model, const char *name, int64_t rows,
+                                            int64_t cols, uint64_t seed, struct lb_detail *detail);
+/* NULL when there is no weight of that name. */
+const struct lb_weight *lb_model_find(const struct lb_model *model, const char *name);
+
 /* One batch. Decoders read ids (each within the vocabulary, checked by the caller); classifiers read
  * features. */
 struct lb_input {

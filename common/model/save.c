@@ -31,7 +31,7 @@ static void converted_finish(struct converted *c) {
  * back to F16. */
 static enum lb_status convert(const struct lb_model *model, enum lb_dtype dtype, bool vectors_f32,
                               struct converted *out, struct lb_detail *detail) {
-    out->n = model->n_weights;
+    out->n = model->n_own;
     out->tensors = lb_calloc(out->n, sizeof *out->tensors);
     out->bytes = lb_calloc(out->n, sizeof *out->bytes);
     if (out->tensors == NULL || out->bytes == NULL) {

@@ -10,7 +10,7 @@
 #define CHUNK_MIN_ROWS 64
 #define CHUNK_MAX_ROWS 512
 
-static int64_t chunk_rows(int64_t v) {
+int64_t lb_head_chunk(int64_t v) {
     int64_t rows = CHUNK_FLOATS / v;
     rows = rows < CHUNK_MIN_ROWS ? CHUNK_MIN_ROWS : rows;
     return rows > CHUNK_MAX_ROWS ? CHUNK_MAX_ROWS : rows;
@@ -83,7 +83,7 @@ enum lb_status lb_head_run(struct lb_tape *tape, struct lb_value *h, const struc
     if (h == NULL) {
         return lb_tape_status(tape) != LB_OK ? lb_tape_status(tape) : LB_E_NOMEM;
     }
-    int64_t v = w->rows, step = chunk_rows(v);
+    int64_t v = w->rows, step = lb_head_chunk(v);
     struct lb_arena_mark mark = lb_tape_mark(tape);
     struct lb_weight wide = *w;
     struct chunk c = {h, w, bias, NULL, lb_tape_records(tape)};

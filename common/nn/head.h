@@ -20,6 +20,9 @@ typedef enum lb_status (*lb_head_fn)(void *context, int64_t row, int64_t n, floa
 enum lb_status lb_head_run(struct lb_tape *tape, struct lb_value *h, const struct lb_weight *w,
                            const struct lb_weight *bias, const int32_t *first, lb_head_fn fn, void *context);
 
+/* Most rows of one chunk for a vocabulary of v. */
+int64_t lb_head_chunk(int64_t v);
+
 /* Logits of any rows under any head: z [n, V] = h [n, C] w^T + bias (a downloaded teacher head). */
 void lb_head_logits(const float *h, int64_t n, int64_t c, const float *w /* [V, C] */, const float *bias,
                     int64_t v, float *z);

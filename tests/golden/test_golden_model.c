@@ -1,0 +1,208 @@
+/* Models against PyTorch and transformers on the same weights: logits, states, attention, losses, every
+ * gradient. The vectors are made by make_model.py. */
+#include <stdarg.h>
+#include <stddef.h>
+#include <setjmp.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include "common/formats/safetensors.h"
+#include "common/model/model.h"
+#include "common/nn/head.h"
+#include "trainer/loss.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define V_MAX 64
+/* FP32 on both sides over sums of a few dozen terms: differences stay near 1e-6 of the largest number. */
+#define LOGIT_TOLERANCE 2e-5
+#define GRAD_TOLERANCE 5e-5
+
+struct fixture {
+    struct lb_model *model;
+    struct lb_safetensors *expected;
+    struct lb_tape *tape;
+    struct lb_input in;
+    int64_t n, v;
+    const int32_t *labels;
+    const float *target; /* NULL: cross entropy alone */
+    const float *logits;
+    double loss, worst;
+};
+
+static const struct lb_tensor *want(const struct fixture *f, const char *name) {
+    const struct lb_tensor *t = lb_safetensors_find(f->expected, name);
+    if (t == NULL) {
+        fail_msg("expected.safetensors lacks %s", name);
+    }
+    return t;
+}
+
+static void open_case(struct fixture *f, const char *name, bool trainable) {
+    char path[512];
+    struct lb_detail detail = {0};
+    memset(f, 0, sizeof *f);
+    snprintf(path, sizeof path, "%s/tests/golden/model/%s", getenv("LB_SOURCE_ROOT"), name);
+    if (lb_model_open(path, trainable, &f->model, &detail) != LB_OK) {
+        fail_msg("%s", detail.text);
+    }
+    snprintf(path, sizeof path, "%s/tests/golden/model/%s/expected.safetensors", getenv("LB_SOURCE_ROOT"),
+             name);
+    if (lb_safetensors_open(path, &f->expected, &detail) != LB_OK) {
+        fail_msg("%s", detail.text);
+    }
+    const struct lb_tensor *offsets = want(f, "offsets");
+    f->in.ragged = (struct lb_ragged){offsets->dim[0] - 1, offsets->data};
+    f->in.ids = want(f, "ids")->data;
+    f->labels = want(f, "labels")->data;
+    f->n = want(f, "ids")->dim[0];
+    f->v = want(f, "logits")->dim[1];
+    f->logits = want(f, "logits")->data;
+    f->tape = lb_tape_create((size_t)1 << 30);
+    assert_non_null(f->tape);
+}
+
+static void close_case(struct fixture *f) {
+    lb_tape_destroy(f->tape);
+    lb_model_destroy(f->model);
+    lb_safetensors_destroy(f->expected);
+}
+
+/* Largest difference, relative to the largest number expected. */
+static double difference(const float *have, const float *expected, int64_t n) {
+    double most = 0, scale = 1e-6;
+    for (int64_t i = 0; i < n; i++) {
+        most = fmax(most, fabs((double)have[i] - expected[i]));
+        scale = fmax(scale, fabs((double)expected[i]));
+    }
+    return most / scale;
+}
+
+static enum lb_status compare_logits(void *context, int64_t row, int64_t n, float *z) {
+    struct fixture *f = context;
+    f->worst = fmax(f->worst, difference(z, f->logits + row * f->v, n * f->v));
+    return LB_OK;
+}
+
+static void check_forward(const char *name) {
+    struct fixture f;
+    open_case(&f, name, false);
+    int layers = (int)lb_model_config(f.model)->num_hidden_layers;
+    struct lb_tap taps[16];
+    size_t n_taps = 0;
+    for (int l = 0; l <= layers; l++) {
+        taps[n_taps++] = (struct lb_tap){LB_TAP_HIDDEN, l, NULL};
+    }
+    for (int l = 0; l < layers; l++) {
+        taps[n_taps++] = (struct lb_tap){LB_TAP_ATTENTION, l, NULL};
+    }
+    lb_tape_begin(f.tape, LB_TAPE_PLAIN, &f.in.ragged, NULL);
+    struct lb_value *h = lb_model_forward(f.model, f.tape, &f.in, taps, n_taps, NULL);
+    assert_non_null(h);
+    assert_int_equal(
+        lb_head_run(f.tape, h, lb_model_head(f.model), lb_model_head_bias(f.model), NULL, compare_logits, &f),
+        LB_OK);
+    printf("%s: logits %.2e", name, f.worst);
+    assert_true(f.worst < LOGIT_TOLERANCE);
+    double worst = 0;
+    for (size_t i = 0; i < n_taps; i++) {
+        char tensor[64];
+        const float *have = taps[i].value->data;
+        if (taps[i].kind == LB_TAP_HIDDEN) {
+            snprintf(tensor, sizeof tensor, "hidden_states.%d", taps[i].layer);
+            worst = fmax(worst, difference(have, want(&f, tensor)->data, f.n * taps[i].value->cols));
+            continue;
+        }
+        for (int64_t s = 0; s < f.in.ragged.n_seqs; s++) {
+            snprintf(tensor, sizeof tensor, "attentions.%d.%d", taps[i].layer, (int)s);
+            const struct lb_tensor *t = want(&f, tensor);
+            int64_t count = t->dim[0] * t->dim[1] * t->dim[2];
+            worst = fmax(worst, difference(have, t->data, count));
+            have += count;
+        }
+    }
+    printf(", states and attention %.2e\n", worst);
+    assert_true(worst < LOGIT_TOLERANCE);
+    close_case(&f);
+}
+
+static enum lb_status losses(void *context, int64_t row, int64_t n, float *z) {
+    struct fixture *f = context;
+    bool kd = f->target != NULL;
+    for (int64_t i = 0; i < n; i++) {
+        float dz[V_MAX] = {0}, *zi = z + i * f->v, scale = (float)((kd ? 0.5 : 1.0) / (double)f->n);
+        struct lb_target t = {.label = f->labels[row + i], .temperature = 2};
+        f->loss += scale * lb_loss_cross_entropy(zi, f->v, &t, scale, dz);
+        if (kd) {
+            t.p = f->target + (row + i) * f->v;
+            for (int64_t j = 0; j < f->v; j++) {
+                t.neg_entropy += t.p[j] * log(t.p[j]);
+            }
+            f->loss += scale * lb_loss_kl(zi, f->v, &t, scale, dz);
+        }
+        memcpy(zi, dz, (size_t)f->v * sizeof *zi);
+    }
+    return LB_OK;
+}
+
+static void check_backward(const char *name, bool kd) {
+    struct fixture f;
+    open_case(&f, name, true);
+    f.target = kd ? want(&f, "target")->data : NULL;
+    lb_tape_begin(f.tape, LB_TAPE_TRAIN, &f.in.ragged, NULL);
+    struct lb_value *h = lb_model_forward(f.model, f.tape, &f.in, NULL, 0, NULL);
+    assert_int_equal(
+        lb_head_run(f.tape, h, lb_model_head(f.model), lb_model_head_bias(f.model), NULL, losses, &f), LB_OK);
+    assert_int_equal(lb_tape_backward(f.tape), LB_OK);
+    double expected = ((const float *)want(&f, kd ? "kd_loss" : "loss")->data)[0], worst = 0;
+    assert_true(fabs(f.loss - expected) < 1e-5 * expected);
+    size_t n;
+    const struct lb_weight *w = lb_model_weights(f.model, &n);
+    for (size_t i = 0; i < n; i++) {
+        char tensor[160];
+        snprintf(tensor, sizeof tensor, "%s%s", kd ? "kd_grad." : "grad.", w[i].name);
+        double d = difference(w[i].grad, want(&f, tensor)->data, w[i].rows * w[i].cols);
+        worst = fmax(worst, d);
+        if (d > GRAD_TOLERANCE) {
+            fail_msg("%s: gradient differs from PyTorch's by %.2e", tensor, d);
+        }
+    }
+    printf("%s: %s %.6f, gradients of %zu tensors differ by at most %.2e\n", name, kd ? "kd" : "ce", f.loss,
+           n, worst);
+    close_case(&f);
+}
+
+static void forward_tied(void **state) {
+    (void)state;
+    check_forward("tied");
+}
+
+static void forward_untied(void **state) {
+    (void)state;
+    check_forward("untied");
+}
+
+static void backward_tied(void **state) {
+    (void)state;
+    check_backward("tied", false);
+    check_backward("tied", true);
+}
+
+static void backward_untied(void **state) {
+    (void)state;
+    check_backward("untied", false);
+    check_backward("untied", true);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(forward_tied),
+        cmocka_unit_test(forward_untied),
+        cmocka_unit_test(backward_tied),
+        cmocka_unit_test(backward_untied),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
