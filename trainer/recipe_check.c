@@ -1,5 +1,6 @@
 /* The second of two checks: whether the values make sense together. Each complaint is one line with the key
  * and the remedy. */
+#include "trainer/loss.h"
 #include "trainer/recipe_fields.h"
 
 #include <stdio.h>
@@ -10,17 +11,6 @@ struct check {
     const struct lb_yaml *tree;
     struct lb_detail *detail;
 };
-
-/* What a loss reads, by its name in the recipe. */
-enum loss_reads { READS_LABELS, READS_DISTRIBUTION, READS_HIDDEN, READS_ATTENTION };
-static const struct {
-    const char *name;
-    enum loss_reads reads;
-} losses[] = {
-    {"cross_entropy", READS_LABELS}, {"kl", READS_DISTRIBUTION},         {"hs_mse", READS_HIDDEN},
-    {"hs_cosine", READS_HIDDEN},     {"attention_mse", READS_ATTENTION},
-};
-#define N_LOSSES (sizeof(losses) / sizeof(losses[0]))
 
 static enum lb_status complain(const struct check *c, const char *path, const char *format, ...)
     LB_PRINTF(3, 4);
@@ -256,19 +246,19 @@ static enum lb_status check_teachers(const struct check *c) {
     return LB_OK;
 }
 
-static enum lb_status check_layers(const struct check *c, const struct lb_recipe_loss *loss,
-                                   enum loss_reads reads, unsigned i) {
+static enum lb_status check_layers(const struct check *c, const struct lb_recipe_loss *loss, bool attention,
+                                   unsigned i) {
     char path[64];
     snprintf(path, sizeof(path), "loss_functions.%u.layer_mapping", i);
-    if (reads == READS_ATTENTION && loss->layer_mapping_count == 0) {
+    if (attention && loss->layer_mapping_count == 0) {
         snprintf(path, sizeof(path), "loss_functions.%u", i);
         return complain(c, path, "%s needs layer_mapping: [{student: N, teacher: M}, ...]", loss->function);
     }
     int64_t layers = c->recipe->student.num_hidden_layers;
-    int64_t last = reads == READS_ATTENTION ? layers - 1 : layers;
+    int64_t last = attention ? layers - 1 : layers;
     for (unsigned j = 0; j < loss->layer_mapping_count; j++) {
         const struct lb_layer_pair *pair = &loss->layer_mapping[j];
-        if (reads == READS_ATTENTION && (pair->student < 0 || pair->teacher < 0)) {
+        if (attention && (pair->student < 0 || pair->teacher < 0)) {
             return complain(c, path, "-1 means the final hidden state; attention layers are numbered from 0");
         }
         if (layers > 0 && pair->student > last) {
@@ -279,40 +269,48 @@ static enum lb_status check_layers(const struct check *c, const struct lb_recipe
     return LB_OK;
 }
 
-static enum lb_status check_loss(const struct check *c, unsigned i, enum loss_reads *out_reads) {
-    const struct lb_recipe_loss *loss = &c->recipe->loss_functions[i];
-    const char *names[N_LOSSES];
+/* The name in the loss table nearest to a wrong one, or NULL; list gets the table's names, cut up. */
+static const char *nearest_loss(const char *name, char *list, size_t list_size) {
+    const char *names[64];
     size_t n = 0;
-    while (n < N_LOSSES && strcmp(losses[n].name, loss->function) != 0) {
-        names[n] = losses[n].name;
-        n++;
+    snprintf(list, list_size, "%s", lb_loss_names());
+    char *rest = NULL;
+    for (char *word = strtok_r(list, ", ", &rest); word != NULL && n < 64;
+         word = strtok_r(NULL, ", ", &rest)) {
+        names[n++] = word;
     }
+    return lb_nearest_name(name, names, n);
+}
+
+static enum lb_status check_loss(const struct check *c, unsigned i, const struct lb_loss **out) {
+    const struct lb_recipe_loss *loss = &c->recipe->loss_functions[i];
+    const struct lb_loss *entry = lb_loss_find(loss->function);
     char path[64];
     snprintf(path, sizeof(path), "loss_functions.%u.function", i);
-    if (n == N_LOSSES) {
-        const char *nearest = lb_nearest_name(loss->function, names, n);
-        return complain(
-            c, path,
-            "\"%s\" is no loss here%s%s; there are cross_entropy, kl, hs_mse, hs_cosine, attention_mse",
-            loss->function, nearest != NULL ? "; did you mean " : "", nearest != NULL ? nearest : "");
+    if (entry == NULL) {
+        char list[512];
+        const char *nearest = nearest_loss(loss->function, list, sizeof(list));
+        return complain(c, path, "\"%s\" is no loss here%s%s; there are %s", loss->function,
+                        nearest != NULL ? "; did you mean " : "", nearest != NULL ? nearest : "",
+                        lb_loss_names());
     }
-    enum loss_reads reads = losses[n].reads;
     snprintf(path, sizeof(path), "loss_functions.%u", i);
-    bool internal = reads == READS_HIDDEN || reads == READS_ATTENTION;
+    bool internal = entry->on == LB_ON_HIDDEN || entry->on == LB_ON_ATTENTION;
     if (!internal && loss->layer_mapping_count != 0) {
         return complain(c, path, "layer_mapping has no meaning for %s", loss->function);
     }
-    if (strcmp(loss->function, "hs_mse") != 0 && loss->normalize) {
-        return complain(c, path, "normalize is for hs_mse, not %s", loss->function);
+    if (!internal && loss->normalize) {
+        return complain(c, path, "normalize is for losses on activations, not %s", loss->function);
     }
-    if (reads != READS_DISTRIBUTION && loss->temperature != 0) {
-        return complain(c, path, "temperature is for losses on distributions, not %s", loss->function);
+    if (entry->on != LB_ON_TARGET && loss->temperature != 0) {
+        return complain(c, path, "temperature is for losses on a teacher's distribution, not %s",
+                        loss->function);
     }
-    if (reads != READS_LABELS && c->recipe->teachers_count == 0) {
+    if (entry->on != LB_ON_LABEL && c->recipe->teachers_count == 0) {
         return complain(c, path, "%s learns from teachers, and the recipe lists none", loss->function);
     }
-    *out_reads = reads;
-    return internal ? check_layers(c, loss, reads, i) : LB_OK;
+    *out = entry;
+    return internal ? check_layers(c, loss, entry->on == LB_ON_ATTENTION, i) : LB_OK;
 }
 
 static enum lb_status check_losses(const struct check *c) {
@@ -320,13 +318,13 @@ static enum lb_status check_losses(const struct check *c) {
     bool asks = false;
     double sum = 0;
     for (unsigned i = 0; i < r->loss_functions_count; i++) {
-        enum loss_reads reads = READS_LABELS;
-        enum lb_status status = check_loss(c, i, &reads);
+        const struct lb_loss *entry = NULL;
+        enum lb_status status = check_loss(c, i, &entry);
         if (status != LB_OK) {
             return status;
         }
         sum += r->loss_functions[i].weight;
-        asks = asks || (reads != READS_LABELS && r->loss_functions[i].weight > 0);
+        asks = asks || (entry->on != LB_ON_LABEL && r->loss_functions[i].weight > 0);
     }
     if (!(sum > 0)) {
         return complain(c, "loss_functions", "every weight is 0; there is nothing to learn from");
