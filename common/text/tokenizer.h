@@ -1,5 +1,9 @@
 /* Text to token ids and back, as the model's own tokenizer.json (or, later, GGUF vocabulary) says.
  *
+ * The ids are those of Hugging Face's tokenizers for the same file, for text within the Unicode version of
+ * PCRE2 and utf8proc. A byte that the vocabulary has neither a letter nor an unknown token for is left out,
+ * as there.
+ *
  * Immutable after open; encode and decode may be called from several threads at once.
  */
 #ifndef LB_TEXT_TOKENIZER_H
@@ -20,29 +24,40 @@ struct lb_ids {
     size_t len, cap;
 };
 
-/* path: a tokenizer.json, or a folder holding one (tokenizer_config.json beside it is read for special tokens). Anything in
- * it that would change ids and is not supported is LB_E_UNSUPPORTED, naming the key. */
-LB_NODISCARD enum lb_status lb_tokenizer_open(const char *path, struct lb_tokenizer **out, struct lb_detail *detail);
-LB_NODISCARD enum lb_status lb_tokenizer_parse(const void *json, size_t len, const char *what, struct lb_tokenizer **out,
-                                               struct lb_detail *detail);
+/* path: a tokenizer.json, or a folder holding one (tokenizer_config.json beside it is read for special
+ * tokens). Anything in it that would change ids and is not supported is LB_E_UNSUPPORTED, naming the key. */
+LB_NODISCARD enum lb_status lb_tokenizer_open(const char *path, struct lb_tokenizer **out,
+                                              struct lb_detail *detail);
+LB_NODISCARD enum lb_status lb_tokenizer_parse(const void *json, size_t len, const char *what,
+                                               struct lb_tokenizer **out, struct lb_detail *detail);
 void lb_tokenizer_destroy(struct lb_tokenizer *tokenizer);
 
-/* Appends the ids of text (UTF-8; invalid bytes are LB_E_FORMAT with their offset). add_special: as the post-processor says. */
-LB_NODISCARD enum lb_status lb_tokenizer_encode(const struct lb_tokenizer *tokenizer, const char *text, size_t len,
-                                                bool add_special, struct lb_ids *out, struct lb_detail *detail);
-/* Appends the text of ids; ids outside the vocabulary are LB_E_ARG. skip_special drops special tokens. */
-LB_NODISCARD enum lb_status lb_tokenizer_decode(const struct lb_tokenizer *tokenizer, const int32_t *ids, size_t n,
-                                                bool skip_special, struct lb_buf *out, struct lb_detail *detail);
+/* Appends the ids of text (UTF-8; invalid bytes are LB_E_FORMAT with their offset). add_special: as the
+ * post-processor says. */
+LB_NODISCARD enum lb_status lb_tokenizer_encode(const struct lb_tokenizer *tokenizer, const char *text,
+                                                size_t len, bool add_special, struct lb_ids *out,
+                                                struct lb_detail *detail);
+/* Appends the text of ids; ids outside the vocabulary are LB_E_ARG. skip_special drops special tokens. Bytes
+ * that make no character (ids cut within one) come out as U+FFFD. Added tokens stand for their content. */
+LB_NODISCARD enum lb_status lb_tokenizer_decode(const struct lb_tokenizer *tokenizer, const int32_t *ids,
+                                                size_t n, bool skip_special, struct lb_buf *out,
+                                                struct lb_detail *detail);
 
 int32_t lb_tokenizer_vocab_size(const struct lb_tokenizer *tokenizer);
 /* The token's written form in the vocabulary (byte-level letters included), NULL out of range. */
 const char *lb_tokenizer_token(const struct lb_tokenizer *tokenizer, int32_t id);
+/* The bytes that the token adds to decoded text, possibly part of a character; NULL out of range. */
+const char *lb_tokenizer_bytes(const struct lb_tokenizer *tokenizer, int32_t id, size_t *out_len);
+/* Whether decoding may leave it out: <eos> and its like. */
+bool lb_tokenizer_is_special(const struct lb_tokenizer *tokenizer, int32_t id);
 /* -1 when there is none. */
 int32_t lb_tokenizer_id(const struct lb_tokenizer *tokenizer, const char *token);
-/* -1 when unknown. */
+/* -1 when unknown. What tokenizer_config.json names, else the first of the usual names among the added
+ * tokens. */
 int32_t lb_tokenizer_eos(const struct lb_tokenizer *tokenizer);
 int32_t lb_tokenizer_bos(const struct lb_tokenizer *tokenizer);
-/* SHA-256 of the vocabulary (ids and written forms), in hex. Two tokenizers that agree on it may share soft targets. */
+/* SHA-256 of the vocabulary (ids and written forms), in hex. Two tokenizers that agree on it may share soft
+ * targets. */
 const char *lb_tokenizer_fingerprint(const struct lb_tokenizer *tokenizer);
 /* The file's own bytes, so that an export can carry them along. */
 const char *lb_tokenizer_source(const struct lb_tokenizer *tokenizer, size_t *out_len);
