@@ -81,7 +81,7 @@ enum lb_status lb_file_read(const char *path, struct lb_buf *buf, struct lb_deta
     for (;;) {
         size_t left = buf->max - buf->len;
         size_t want = left < READ_STEP ? left : READ_STEP;
-        char probe;
+        char probe = 0;
         char *place = want > 0 ? lb_buf_extend(buf, want) : &probe;
         if (place == NULL) {
             status = lb_fail(detail, buf->status, "out of memory while reading %s", path);

@@ -3,6 +3,9 @@
 #include <stdio.h>
 #include <string.h>
 
+#undef lb_fail
+#undef lb_fail_errno
+
 /* Shows that a text was cut, instead of ending in the middle of a word. */
 static void mark_truncated(char *text, int wanted) {
     if (wanted >= LB_DETAIL_TEXT) {

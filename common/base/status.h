@@ -49,6 +49,16 @@ enum lb_status lb_fail_errno(struct lb_detail *detail, enum lb_status code, int 
 /* Puts "prefix: " before a text recorded by a callee, so that it names the file or key of the caller. */
 void lb_detail_prefix(struct lb_detail *detail, const char *format, ...) LB_PRINTF(2, 3);
 
+#ifdef __clang_analyzer__
+/* The static analyser does not look into functions with variable arguments, and would follow each path as if
+ * they returned LB_OK. */
+static inline enum lb_status lb_same_status(enum lb_status code) {
+    return code;
+}
+#define lb_fail(detail, code, ...) (lb_fail(detail, code, __VA_ARGS__), lb_same_status(code))
+#define lb_fail_errno(detail, code, ...) (lb_fail_errno(detail, code, __VA_ARGS__), lb_same_status(code))
+#endif
+
 /* A short constant name of the code ("not found"); never NULL. */
 const char *lb_status_name(enum lb_status status);
 

@@ -12,6 +12,7 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -31,21 +32,29 @@ enum {
     BYTES_PER_FILE = 32 << 20 /* large files get fewer cuts and mutations: the test stays quick */
 };
 
-/* What is being tried, for the message when it ends badly. */
+/* What is being tried, for the message when it ends badly, and where its bytes go then. */
 static char current[512];
 static const uint8_t *current_data;
 static size_t current_size;
+static char failed_path[64];
 
+static void say(const char *text) {
+    (void)!write(STDERR_FILENO, text, strlen(text));
+}
+
+/* Also runs in signal handlers. */
 static void tell_what_failed(void) {
-    char path[64];
-    snprintf(path, sizeof path, "failed-input-%ld", (long)getpid());
-    FILE *f = fopen(path, "wb");
-    bool saved = f != NULL && fwrite(current_data, 1, current_size, f) == current_size;
-    if (f != NULL) {
-        saved = fclose(f) == 0 && saved;
+    say("replay: failed on ");
+    say(current);
+    int fd = open(failed_path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+    if (fd >= 0) {
+        if (write(fd, current_data, current_size) == (ssize_t)current_size) {
+            say(", saved as ");
+            say(failed_path);
+        }
+        close(fd);
     }
-    fprintf(stderr, "replay: failed on %s (%zu bytes%s%s)\n", current, current_size,
-            saved ? ", saved as " : "", saved ? path : "");
+    say("\n");
 }
 
 static void on_signal(int number) {
@@ -59,11 +68,13 @@ static uint64_t slowest_ns;
 static char slowest[512];
 
 static void try_one(const uint8_t *data, size_t size) {
-    uint8_t *exact = malloc(size); /* not through lb_mem: targets may count or fail its allocations */
-    if (exact == NULL && size > 0) {
-        fprintf(stderr, "replay: out of memory\n");
+    /* Not through lb_mem: targets may count or fail its allocations. */
+    uint8_t *block = malloc(size > 0 ? size : 1);
+    if (block == NULL) {
+        say("replay: out of memory\n");
         exit(1);
     }
+    uint8_t *exact = size > 0 ? block : block + 1; /* no byte may be read of an empty input either */
     if (size > 0) {
         memcpy(exact, data, size);
     }
@@ -80,7 +91,7 @@ static void try_one(const uint8_t *data, size_t size) {
         memcpy(slowest, current, sizeof slowest);
     }
     n_tried++;
-    free(exact);
+    free(block);
 }
 
 static void try_prefixes(const char *path, const uint8_t *data, size_t size) {
@@ -268,6 +279,7 @@ static void replay_file(const char *path) {
 }
 
 int main(int argc, char **argv) {
+    snprintf(failed_path, sizeof failed_path, "failed-input-%ld", (long)getpid());
     if (__sanitizer_set_death_callback != NULL) {
         __sanitizer_set_death_callback(tell_what_failed);
     } else {

@@ -77,13 +77,10 @@ static void text_lines(void **state) {
     lb_log_setup(LB_LOG_INFO, false);
     lb_log(LB_LOG_WARN, "slow", "wait_ms=%d path=\"%s\"", 7, "a b");
     char *text = logged();
-    /* 2024-01-02T03:04:05.678Z */
-    int year, fields;
-    char zone;
-    fields = sscanf(text, "%4d-%*2d-%*2dT%*2d:%*2d:%*2d.%*3d%c", &year, &zone);
-    assert_int_equal(fields, 2);
-    assert_true(year > 2020);
-    assert_int_equal(zone, 'Z');
+    static const char shape[] = "dddd-dd-ddTdd:dd:dd.dddZ";
+    for (size_t i = 0; i < sizeof shape - 1; i++) {
+        assert_true(shape[i] == 'd' ? text[i] >= '0' && text[i] <= '9' : text[i] == shape[i]);
+    }
     assert_string_equal(text + 24, " warn slow wait_ms=7 path=\"a b\"\n");
     lb_log(LB_LOG_INFO, "plain", "%s", "");
     assert_string_equal(logged() + 24, " info plain\n");
