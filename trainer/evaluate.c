@@ -4,9 +4,13 @@
 #include "common/base/mem.h"
 #include "common/nn/head.h"
 #include "common/nn/reduce.h"
+#include "common/nn/tape.h"
 
 #include <math.h>
 #include <string.h>
+
+#define BATCH_ROWS 2048
+#define TAPE_BYTES ((size_t)16 << 30)
 
 /* One batch on its way: rows of text, or images. */
 struct batch {
@@ -98,7 +102,7 @@ static void batch_collect(const struct batch *b, struct lb_evaluation *out) {
         for (int32_t row = b->offsets[i]; row < b->offsets[i + 1]; row++) {
             add(&out->all, b->nats[row], b->correct[row]);
             if (s->tag >= 0) {
-                add(&out->parts[s->tag], b->nats[row], b->correct[row]);
+                add(&out->part[s->tag], b->nats[row], b->correct[row]);
             }
             if (s->ids == NULL && out->n_classes > 0) {
                 add(&out->classes[s->label], b->nats[row], b->correct[row]);
@@ -161,22 +165,57 @@ static enum lb_status check_data(const struct lb_model *model, const struct lb_d
     return LB_OK;
 }
 
-enum lb_status lb_evaluate(const struct lb_model *model, struct lb_tape *tape, const struct lb_dataset *data,
-                           int64_t rows, volatile sig_atomic_t *stop, struct lb_evaluation *out,
+static void derive(struct lb_eval_part *part) {
+    double n = (double)part->tokens;
+    part->loss = part->tokens > 0 ? part->nats / n : NAN;
+    part->perplexity = exp(part->loss);
+    part->bits_per_byte = part->bytes > 0 ? part->nats / M_LN2 / (double)part->bytes : NAN;
+    part->error_percent = part->tokens > 0 ? 100.0 * (n - (double)part->correct) / n : NAN;
+}
+
+static void finish_sums(struct lb_evaluation *e, const struct lb_dataset *data) {
+    double sum = 0;
+    int n = 0;
+    e->all.bytes = lb_dataset_bytes(data, -1);
+    derive(&e->all);
+    for (int i = 0; i < e->n_parts; i++) {
+        e->part[i].name = lb_dataset_tag(data, i);
+        e->part[i].bytes = lb_dataset_bytes(data, i);
+        derive(&e->part[i]);
+        if (e->part[i].tokens > 0) {
+            sum += e->part[i].loss;
+            n++;
+        }
+    }
+    for (int i = 0; i < e->n_classes; i++) {
+        derive(&e->classes[i]);
+    }
+    e->balanced_perplexity = n > 0 ? exp(sum / n) : e->all.perplexity;
+}
+
+enum lb_status lb_evaluate(const struct lb_model *model, const struct lb_dataset *data,
+                           const struct lb_evaluate_options *options, struct lb_evaluation *out,
                            struct lb_detail *detail) {
+    static const struct lb_evaluate_options defaults;
+    const struct lb_evaluate_options *o = options != NULL ? options : &defaults;
     uint64_t start = lb_now_ns();
     int64_t longest = 0, count = lb_dataset_count(data), classes = lb_model_config(model)->vocab_size;
     enum lb_status status = check_data(model, data, &longest, detail);
     if (status != LB_OK) {
         return status;
     }
-    struct lb_evaluation sums = {.n_parts = lb_dataset_tags(data)};
-    sums.n_classes = lb_dataset_features(data) > 0 && classes <= LB_EVAL_MAX_CLASSES ? (int)classes : 0;
+    int64_t rows = o->rows > 0 ? o->rows : (longest < BATCH_ROWS ? BATCH_ROWS / longest : 1);
+    struct lb_evaluation sums = {.text = lb_dataset_features(data) == 0, .n_parts = lb_dataset_tags(data)};
+    sums.n_classes = !sums.text && classes <= LB_EVAL_MAX_CLASSES ? (int)classes : 0;
     struct batch batch;
-    status = batch_init(&batch, rows, longest, lb_dataset_features(data), detail);
+    struct lb_tape *tape = lb_tape_create(TAPE_BYTES);
+    status = batch_init(&batch, rows < count ? rows : count, longest, lb_dataset_features(data), detail);
+    if (tape == NULL) {
+        status = lb_fail(detail, LB_E_NOMEM, "out of memory for the evaluation");
+    }
     batch.vocab_size = classes;
     for (int64_t first = 0; status == LB_OK && first < count; first += rows) {
-        if (stop != NULL && *stop != 0) {
+        if (o->stop != NULL && *o->stop != 0) {
             status = lb_fail(detail, LB_E_CANCELLED, "stopped while evaluating");
             break;
         }
@@ -187,39 +226,12 @@ enum lb_status lb_evaluate(const struct lb_model *model, struct lb_tape *tape, c
         }
     }
     batch_finish(&batch);
+    lb_tape_destroy(tape);
     if (status != LB_OK) {
         return status;
     }
-    sums.all.bytes = lb_dataset_bytes(data, -1);
-    for (int i = 0; i < sums.n_parts; i++) {
-        sums.parts[i].bytes = lb_dataset_bytes(data, i);
-    }
+    finish_sums(&sums, data);
     sums.seconds = (double)(lb_now_ns() - start) / (double)LB_SECOND_NS;
     *out = sums;
     return LB_OK;
-}
-
-double lb_perplexity(const struct lb_eval_part *part) {
-    return part->tokens > 0 ? exp(part->nats / (double)part->tokens) : NAN;
-}
-
-double lb_bits_per_byte(const struct lb_eval_part *part) {
-    return part->bytes > 0 ? part->nats / M_LN2 / (double)part->bytes : NAN;
-}
-
-double lb_error_percent(const struct lb_eval_part *part) {
-    return part->tokens > 0 ? 100.0 * (double)(part->tokens - part->correct) / (double)part->tokens : NAN;
-}
-
-double lb_balanced_perplexity(const struct lb_evaluation *evaluation) {
-    double sum = 0;
-    int n = 0;
-    for (int i = 0; i < evaluation->n_parts; i++) {
-        const struct lb_eval_part *part = &evaluation->parts[i];
-        if (part->tokens > 0) {
-            sum += part->nats / (double)part->tokens;
-            n++;
-        }
-    }
-    return n > 0 ? exp(sum / n) : lb_perplexity(&evaluation->all);
 }

@@ -7,48 +7,52 @@
 #define LB_TRAINER_EVALUATE_H
 
 #include "common/model/model.h"
-#include "common/nn/tape.h"
 #include "trainer/dataset.h"
 
 #include <signal.h>
+#include <stdbool.h>
 #include <stdint.h>
 
 #define LB_EVAL_MAX_PARTS 64
 #define LB_EVAL_MAX_CLASSES 256
 
 struct lb_eval_part {
-    double nats;     /* sum of -log q(label) */
-    int64_t tokens;  /* labels */
-    int64_t bytes;   /* of text behind the labels; 0 for images */
-    int64_t correct; /* labels that had the largest logit */
+    const char *name; /* the tag, owned by the data set; NULL: all, or a class */
+    double nats;      /* sum of -log q(label) */
+    int64_t tokens;   /* labels */
+    int64_t bytes;    /* of text behind the labels; 0 for images */
+    int64_t correct;  /* labels that had the largest logit */
+    /* from the sums; NaN where there is nothing to divide by */
+    double loss;          /* nats per label */
+    double perplexity;    /* exp(loss) */
+    double bits_per_byte; /* of text */
+    double error_percent; /* labels that did not have the largest logit */
 };
 
 struct lb_evaluation {
+    bool text; /* rows of text, else images */
     struct lb_eval_part all;
     int n_parts; /* the data set's tags */
-    struct lb_eval_part parts[LB_EVAL_MAX_PARTS];
+    struct lb_eval_part part[LB_EVAL_MAX_PARTS];
     /* images with at most LB_EVAL_MAX_CLASSES classes: each class by itself */
     int n_classes;
     struct lb_eval_part classes[LB_EVAL_MAX_CLASSES];
+    /* Geometric mean of the parts' perplexities, each part counting the same whatever its size; without
+     * parts, that of all. */
+    double balanced_perplexity;
     double seconds;
 };
 
-/* rows: sequences (or images) per forward. The tape is begun anew for each batch. stop (may be NULL) ends
- * with LB_E_CANCELLED. Errors: ids beyond the model's vocabulary, rows longer than it takes, features of
- * another width, more than LB_EVAL_MAX_PARTS tags. */
-LB_NODISCARD enum lb_status lb_evaluate(const struct lb_model *model, struct lb_tape *tape,
-                                        const struct lb_dataset *data, int64_t rows,
-                                        volatile sig_atomic_t *stop, struct lb_evaluation *out,
-                                        struct lb_detail *detail);
+/* All optional; NULL for all defaults. */
+struct lb_evaluate_options {
+    int64_t rows;                /* sequences or images per forward; 0: as many as make about 2,048 rows */
+    volatile sig_atomic_t *stop; /* set by a signal: end with LB_E_CANCELLED */
+};
 
-/* exp(nats / tokens); NaN without tokens. */
-double lb_perplexity(const struct lb_eval_part *part);
-/* Bits per byte of text; NaN without bytes. */
-double lb_bits_per_byte(const struct lb_eval_part *part);
-/* Share of wrong labels in percent; NaN without labels. */
-double lb_error_percent(const struct lb_eval_part *part);
-/* Geometric mean of the parts' perplexities, each part counting the same whatever its size; of all when there
- * are no parts. */
-double lb_balanced_perplexity(const struct lb_evaluation *evaluation);
+/* Errors: ids beyond the model's vocabulary, rows longer than it takes, features of another width, more than
+ * LB_EVAL_MAX_PARTS tags. */
+LB_NODISCARD enum lb_status lb_evaluate(const struct lb_model *model, const struct lb_dataset *data,
+                                        const struct lb_evaluate_options *options, struct lb_evaluation *out,
+                                        struct lb_detail *detail);
 
 #endif
