@@ -68,6 +68,21 @@ static inline double lb_vsum_double(lb_vd v) {
     return sum;
 }
 
+/* sum x y, products and sum in double. */
+static inline double lb_vdot(const float *x, const float *y, int64_t n) {
+    lb_vd even = {0}, odd = {0};
+    int64_t i = 0;
+    for (; i + LB_LANES <= n; i += LB_LANES) {
+        even += lb_vload_double(x + i) * lb_vload_double(y + i);
+        odd += lb_vload_double(x + i + LB_LANES / 2) * lb_vload_double(y + i + LB_LANES / 2);
+    }
+    double sum = lb_vsum_double(even + odd);
+    for (; i < n; i++) {
+        sum += (double)x[i] * (double)y[i];
+    }
+    return sum;
+}
+
 static inline lb_vf lb_vfma(lb_vf a, lb_vf b, lb_vf c) {
 #if LB_LANES == 16
     return (lb_vf)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);

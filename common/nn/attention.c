@@ -1,0 +1,487 @@
+/* Attention by blocks with online softmax (Dao et al. 2022, "FlashAttention"; backward as there, from the
+ * saved log-sum-exp). Blocks stand at multiples of their size from the sequence's start, and everything about
+ * a row is computed lane by lane or in chains of its own: see panel.h for what this gives. */
+#include "common/nn/ops.h"
+#include "common/nn/panel.h"
+
+#include <assert.h>
+#include <float.h>
+#include <math.h>
+#include <string.h>
+
+enum { ROWS = 32, KEYS = 64, MAX_DIM = 256 };
+_Static_assert(ROWS % LB_LANES == 0 && KEYS % LB_LANES == 0, "blocks are whole vectors");
+#define PARALLEL_FROM 65536 /* multiply-adds */
+
+struct attention {
+    int64_t heads, kv_heads, share; /* H, G, H / G */
+    int64_t dim;                    /* D */
+    int64_t q_stride, kv_stride;    /* H * D, G * D */
+    int64_t window;                 /* 0: all */
+    int64_t past;                   /* rows of k and v before the batch's own: generation */
+    float scale;
+    int64_t n_seqs;
+    const int32_t *offsets;
+    int64_t *first_task; /* [n_seqs + 1] blocks of query rows, of all key/value heads, before each sequence */
+    int64_t *probs_at;   /* [n_seqs + 1] where each sequence's [H, T, T] begins; NULL: not wanted */
+    int64_t work;        /* multiply-adds of one product, about */
+    const float *q, *k, *v;
+    float *out;
+    float *lse;   /* [N, H] */
+    float *probs; /* NULL: not wanted */
+};
+
+/* The query rows of one key/value head, 32 at a time: row r is position r / share of head r % share of the
+ * group. */
+struct block {
+    float q[MAX_DIM * ROWS];   /* [D, ROWS] scaled */
+    float out[ROWS * MAX_DIM]; /* [ROWS, D] */
+    float score[KEYS * ROWS];  /* [KEYS, ROWS] */
+    float max[ROWS], sum[ROWS], shrink[ROWS];
+    int32_t position[ROWS];
+    int64_t first, n; /* row of the group, rows */
+    int64_t lanes;    /* n rounded up to whole vectors */
+    const float *k, *v;
+};
+
+static int64_t sequence_length(const struct attention *a, int64_t s) {
+    return a->offsets[s + 1] - a->offsets[s];
+}
+
+static int64_t round_up(int64_t n, int64_t multiple) {
+    return (n + multiple - 1) / multiple * multiple;
+}
+
+static int64_t smaller(int64_t a, int64_t b) {
+    return a < b ? a : b;
+}
+
+static int64_t larger(int64_t a, int64_t b) {
+    return a > b ? a : b;
+}
+
+/* The sequence to which a task belongs. */
+static int64_t find_sequence(const int64_t *first_task, int64_t n_seqs, int64_t task) {
+    int64_t low = 0, high = n_seqs;
+    while (high - low > 1) {
+        int64_t middle = (low + high) / 2;
+        if (first_task[middle] <= task) {
+            low = middle;
+        } else {
+            high = middle;
+        }
+    }
+    return low;
+}
+
+/* Where row r of the group (s, g) begins in q and out. */
+static int64_t query_at(const struct attention *a, int64_t s, int64_t g, int64_t r) {
+    return (a->offsets[s] + r / a->share) * a->q_stride + (g * a->share + r % a->share) * a->dim;
+}
+
+/* Heads lie apart in memory, where the processor doesn't foresee the next row: ask for all rows at once. */
+static void fetch(const float *rows, int64_t stride, int64_t n, int64_t dim) {
+    for (int64_t i = 0; i < n; i++) {
+        for (int64_t d = 0; d < dim; d += 16) {
+            __builtin_prefetch(rows + i * stride + d);
+        }
+    }
+}
+
+static void block_begin(const struct attention *a, int64_t s, int64_t g, int64_t first, struct block *b) {
+    int64_t rows = sequence_length(a, s) * a->share;
+    b->first = first;
+    b->n = smaller(rows - first, ROWS);
+    b->lanes = round_up(b->n, LB_LANES);
+    b->k = a->k + a->offsets[s] * a->kv_stride + g * a->dim;
+    b->v = a->v + a->offsets[s] * a->kv_stride + g * a->dim;
+    fetch(a->q + (a->offsets[s] + first / a->share) * a->q_stride + g * a->share * a->dim, a->q_stride,
+          (b->n + a->share - 1) / a->share, a->share * a->dim);
+    for (int64_t r = 0; r < b->lanes; r++) {
+        int64_t row = first + smaller(r, b->n - 1); /* idle lanes repeat the last row */
+        const float *q = a->q + query_at(a, s, g, row);
+        for (int64_t d = 0; d < a->dim; d++) {
+            b->q[d * ROWS + r] = q[d] * a->scale;
+        }
+        b->position[r] = (int32_t)(a->past + row / a->share);
+        b->max[r] = -FLT_MAX;
+        b->sum[r] = 0;
+    }
+    memset(b->out, 0, (size_t)(b->n * a->dim) * sizeof(float));
+}
+
+/* Scores of keys j0 .. j0 + n - 1; -inf where the row does not see the key. */
+static void block_scores(const struct attention *a, struct block *b, int64_t j0, int64_t n) {
+    struct lb_panel_a keys = {b->k + j0 * a->kv_stride, a->kv_stride, 1};
+    lb_panel(n, b->lanes, a->dim, keys, b->q, ROWS, b->score, ROWS, false);
+    int32_t window = a->window > 0 ? (int32_t)smaller(a->window, INT32_MAX) : INT32_MAX;
+    bool all = j0 + n - 1 <= b->position[0] && b->position[b->n - 1] - j0 < window;
+    for (int64_t r = 0; !all && r < b->lanes; r += LB_LANES) {
+        lb_vi position;
+        memcpy(&position, b->position + r, sizeof position);
+        for (int64_t j = 0; j < n; j++) {
+            lb_vi back = position - (int32_t)(j0 + j);
+            lb_vi seen = (back >= 0) & (back < window);
+            float *score = b->score + j * ROWS + r;
+            lb_vstore(score, lb_vselect(seen, lb_vload(score), lb_vset(-INFINITY)));
+        }
+    }
+}
+
+/* Scores become exp(score - max); max, sum and shrink = exp(old max - max) follow. */
+static void block_softmax(struct block *b, int64_t n) {
+    for (int64_t r = 0; r < b->lanes; r += LB_LANES) {
+        lb_vf old = lb_vload(b->max + r), max = old;
+        for (int64_t j = 0; j < n; j++) {
+            max = lb_vmax(lb_vload(b->score + j * ROWS + r), max);
+        }
+        lb_vf shrink = lb_vexp(old - max), sum = lb_vset(0);
+        for (int64_t j = 0; j < n; j++) {
+            lb_vf p = lb_vexp(lb_vload(b->score + j * ROWS + r) - max);
+            lb_vstore(b->score + j * ROWS + r, p);
+            sum += p;
+        }
+        lb_vstore(b->max + r, max);
+        lb_vstore(b->shrink + r, shrink);
+        lb_vstore(b->sum + r, lb_vfma(lb_vload(b->sum + r), shrink, sum));
+    }
+}
+
+static void scale_row(const float *x, float factor, int64_t n, float *out) {
+#pragma omp simd
+    for (int64_t i = 0; i < n; i++) {
+        out[i] = x[i] * factor;
+    }
+}
+
+static void block_add_values(const struct attention *a, struct block *b, int64_t j0, int64_t n) {
+    for (int64_t r = 0; r < b->n; r++) {
+        scale_row(b->out + r * a->dim, b->shrink[r], a->dim, b->out + r * a->dim);
+    }
+    struct lb_panel_a p = {b->score, 1, ROWS};
+    lb_panel(b->n, a->dim, n, p, b->v + j0 * a->kv_stride, a->kv_stride, b->out, a->dim, true);
+}
+
+/* The keys that the block's rows see together: from the first row's window to the last row itself. */
+static void block_range(const struct attention *a, const struct block *b, int64_t *out_low,
+                        int64_t *out_high) {
+    *out_low = a->window > 0 ? larger(0, b->position[0] - a->window + 1) : 0;
+    *out_high = b->position[b->n - 1] + 1;
+}
+
+/* Second pass: the probabilities themselves, now that max and sum are known. */
+static void block_probs(const struct attention *a, int64_t s, int64_t g, struct block *b) {
+    int64_t t = sequence_length(a, s), low, high;
+    block_range(a, b, &low, &high);
+    for (int64_t j0 = low / KEYS * KEYS; j0 < high; j0 += KEYS) {
+        int64_t begin = larger(j0, low), n = smaller(j0 + KEYS, high) - begin;
+        block_scores(a, b, begin, n);
+        for (int64_t r = 0; r < b->n; r++) {
+            int64_t row = b->first + r, head = g * a->share + row % a->share;
+            float *p = a->probs + a->probs_at[s] + (head * t + row / a->share) * t;
+            if (begin == low) {
+                memset(p, 0, (size_t)t * sizeof *p);
+            }
+            for (int64_t j = 0; j < n; j++) {
+                p[begin + j] = lb_expf(b->score[j * ROWS + r] - b->max[r]) / b->sum[r];
+            }
+        }
+    }
+}
+
+static void attend(const struct attention *a, int64_t task) {
+    struct block b;
+    int64_t s = find_sequence(a->first_task, a->n_seqs, task);
+    int64_t blocks = (a->first_task[s + 1] - a->first_task[s]) / a->kv_heads;
+    int64_t g = (task - a->first_task[s]) / blocks, low, high;
+    block_begin(a, s, g, (task - a->first_task[s]) % blocks * ROWS, &b);
+    block_range(a, &b, &low, &high);
+    for (int64_t j0 = low / KEYS * KEYS; j0 < high; j0 += KEYS) {
+        int64_t begin = larger(j0, low), n = smaller(j0 + KEYS, high) - begin;
+        fetch(b.k + begin * a->kv_stride, a->kv_stride, n, a->dim);
+        fetch(b.v + begin * a->kv_stride, a->kv_stride, n, a->dim);
+        block_scores(a, &b, begin, n);
+        block_softmax(&b, n);
+        block_add_values(a, &b, begin, n);
+    }
+    for (int64_t r = 0; r < b.n; r++) {
+        int64_t at = query_at(a, s, g, b.first + r);
+        scale_row(b.out + r * a->dim, 1 / b.sum[r], a->dim, a->out + at);
+        a->lse[at / a->dim] = (float)((double)b.max[r] + log((double)b.sum[r]));
+    }
+    if (a->probs != NULL) {
+        block_probs(a, s, g, &b);
+    }
+}
+
+/* Workspace of backward: 64 keys transposed, and a block of rows against them. */
+struct backward_block {
+    float k[MAX_DIM * KEYS]; /* [D, KEYS] scaled */
+    float v[MAX_DIM * KEYS]; /* [D, KEYS] */
+    float p[ROWS * KEYS];    /* scores, then probabilities */
+    float ds[ROWS * KEYS];   /* dL/dp, then dL/d(q k) */
+};
+
+struct gradients {
+    const float *out, *probs; /* dL/d(out), dL/d(probs) or NULL */
+    float *q, *k, *v;
+    bool q_fresh, k_fresh, v_fresh;
+    float *inner; /* [N, H] sum over keys of p dL/dp, what softmax's gradient subtracts */
+};
+
+/* inner of the rows of one head: sum_d dout out is the part that came through out; the part of probs is
+ * added. */
+static void inner_products(const struct attention *a, const struct gradients *d, int64_t s, int64_t h) {
+    int64_t t = sequence_length(a, s);
+    for (int64_t i = 0; i < t; i++) {
+        int64_t row = a->offsets[s] + i, at = row * a->q_stride + h * a->dim;
+        double sum = lb_vdot(d->out + at, a->out + at, a->dim);
+        if (d->probs != NULL) {
+            int64_t p = a->probs_at[s] + (h * t + i) * t;
+            sum += lb_vdot(d->probs + p, a->probs + p, i + 1);
+        }
+        d->inner[row * a->heads + h] = (float)sum;
+    }
+}
+
+static void transpose_keys(const float *rows, int64_t stride, int64_t n, int64_t dim, float scale,
+                           float *out) {
+    int64_t lanes = round_up(n, LB_LANES);
+    for (int64_t d = 0; d < dim; d++) {
+        for (int64_t j = 0; j < n; j++) {
+            out[d * KEYS + j] = rows[j * stride + d] * scale;
+        }
+        for (int64_t j = n; j < lanes; j++) {
+            out[d * KEYS + j] = 0;
+        }
+    }
+}
+
+/* p and ds of n_rows rows from i0 of head h against n keys from j0. */
+static void backward_scores(const struct attention *a, const struct gradients *d, struct backward_block *b,
+                            int64_t s, int64_t h, int64_t i0, int64_t n_rows, int64_t j0, int64_t n) {
+    int64_t t = sequence_length(a, s), first = a->offsets[s] + i0, lanes = round_up(n, LB_LANES);
+    int64_t at = first * a->q_stride + h * a->dim;
+    lb_panel(n_rows, lanes, a->dim, (struct lb_panel_a){a->q + at, a->q_stride, 1}, b->k, KEYS, b->p, KEYS,
+             false);
+    lb_panel(n_rows, lanes, a->dim, (struct lb_panel_a){d->out + at, a->q_stride, 1}, b->v, KEYS, b->ds, KEYS,
+             false);
+    for (int64_t r = 0; r < n_rows; r++) {
+        float *p = b->p + r * KEYS, *ds = b->ds + r * KEYS;
+        if (d->probs != NULL) {
+            const float *dp = d->probs + a->probs_at[s] + (h * t + i0 + r) * t + j0;
+            for (int64_t j = 0; j < n; j++) {
+                ds[j] += dp[j];
+            }
+        }
+        float lse = a->lse[(first + r) * a->heads + h], inner = d->inner[(first + r) * a->heads + h];
+        for (int64_t j = 0; j < lanes; j += LB_LANES) {
+            lb_vf probability = lb_vexp(lb_vload(p + j) - lse);
+            lb_vstore(p + j, probability);
+            lb_vstore(ds + j, probability * (lb_vload(ds + j) - inner) * a->scale);
+        }
+        int64_t seen = smaller(n, i0 + r + 1 - j0);
+        int64_t unseen = a->window > 0 ? larger(0, smaller(n, i0 + r + 1 - a->window - j0)) : 0;
+        for (int64_t j = 0; j < unseen; j++) {
+            p[j] = ds[j] = 0;
+        }
+        for (int64_t j = seen; j < n; j++) {
+            p[j] = ds[j] = 0;
+        }
+    }
+}
+
+/* One head's rows against the 64 keys (n of them) that b holds. */
+static void backward_head(const struct attention *a, const struct gradients *d, struct backward_block *b,
+                          int64_t s, int64_t h, int64_t j0, int64_t n) {
+    int64_t rows = sequence_length(a, s), begin = a->offsets[s];
+    int64_t kv_at = (begin + j0) * a->kv_stride + h / a->share * a->dim;
+    int64_t end = a->window > 0 ? smaller(rows, j0 + n - 1 + a->window) : rows;
+    for (int64_t i0 = j0; i0 < end; i0 += ROWS) {
+        int64_t n_rows = smaller(ROWS, rows - i0), n_keys = smaller(n, i0 + n_rows - j0);
+        int64_t at = (begin + i0) * a->q_stride + h * a->dim;
+        backward_scores(a, d, b, s, h, i0, n_rows, j0, n_keys);
+        lb_panel(n_keys, a->dim, n_rows, (struct lb_panel_a){b->p, 1, KEYS}, d->out + at, a->q_stride,
+                 d->v + kv_at, a->kv_stride, true);
+        lb_panel(n_keys, a->dim, n_rows, (struct lb_panel_a){b->ds, 1, KEYS}, a->q + at, a->q_stride,
+                 d->k + kv_at, a->kv_stride, true);
+        lb_panel(n_rows, a->dim, n_keys, (struct lb_panel_a){b->ds, KEYS, 1}, a->k + kv_at, a->kv_stride,
+                 d->q + at, a->q_stride, true);
+    }
+}
+
+static void clear(float *rows, int64_t n, int64_t stride, int64_t cols) {
+    for (int64_t i = 0; i < n; i++) {
+        memset(rows + i * stride, 0, (size_t)cols * sizeof *rows);
+    }
+}
+
+/* All gradients of one key/value head of one sequence and of the query heads it serves: nobody else writes
+ * there. */
+static void backward_group(const struct attention *a, const struct gradients *d, int64_t s, int64_t g) {
+    struct backward_block b;
+    int64_t rows = sequence_length(a, s), begin = a->offsets[s];
+    int64_t kv_at = begin * a->kv_stride + g * a->dim, q_at = begin * a->q_stride + g * a->share * a->dim;
+    if (d->q_fresh) {
+        clear(d->q + q_at, rows, a->q_stride, a->share * a->dim);
+    }
+    if (d->k_fresh) {
+        clear(d->k + kv_at, rows, a->kv_stride, a->dim);
+    }
+    if (d->v_fresh) {
+        clear(d->v + kv_at, rows, a->kv_stride, a->dim);
+    }
+    for (int64_t h = g * a->share; h < (g + 1) * a->share; h++) {
+        inner_products(a, d, s, h);
+    }
+    for (int64_t j0 = 0; j0 < rows; j0 += KEYS) {
+        int64_t n = smaller(KEYS, rows - j0);
+        transpose_keys(a->k + kv_at + j0 * a->kv_stride, a->kv_stride, n, a->dim, a->scale, b.k);
+        transpose_keys(a->v + kv_at + j0 * a->kv_stride, a->kv_stride, n, a->dim, 1, b.v);
+        for (int64_t h = g * a->share; h < (g + 1) * a->share; h++) {
+            backward_head(a, d, &b, s, h, j0, n);
+        }
+    }
+}
+
+static void attention_backward(struct lb_tape *tape, struct lb_node *node) {
+    const struct attention *a = node->extra;
+    struct lb_value *q = node->in[0], *k = node->in[1], *v = node->in[2], *probs = node->in[3];
+    struct gradients d = {.out = node->out->grad, .probs = probs != NULL ? probs->grad : NULL};
+    d.q_fresh = lb_grad_fresh(tape, q);
+    d.k_fresh = lb_grad_fresh(tape, k);
+    d.v_fresh = lb_grad_fresh(tape, v);
+    d.q = q->grad;
+    d.k = k->grad;
+    d.v = v->grad;
+    d.inner = lb_tape_bytes(tape, (size_t)(q->rows * a->heads) * sizeof *d.inner);
+    if (d.q == NULL || d.k == NULL || d.v == NULL || d.inner == NULL) {
+        return;
+    }
+#pragma omp parallel for schedule(dynamic) if (a->work > PARALLEL_FROM)
+    for (int64_t task = 0; task < a->n_seqs * a->kv_heads; task++) {
+        backward_group(a, &d, task / a->kv_heads, task % a->kv_heads);
+    }
+}
+
+/* Comes before attention's own node on the way back: where only the probabilities have a gradient, out gets
+ * zeros, so that the tape does not skip attention. */
+static void probs_backward(struct lb_tape *tape, struct lb_node *node) {
+    struct lb_value *out = node->in[0];
+    if (lb_grad_fresh(tape, out)) {
+        memset(out->grad, 0, (size_t)(out->rows * out->cols) * sizeof *out->grad);
+    }
+}
+
+/* Puts the batch's keys and values behind those of the cache. */
+static void append(const struct attention *a, const struct lb_value *k, const struct lb_value *v,
+                   const struct lb_kv_layer *kv) {
+    size_t bytes = (size_t)(k->rows * a->kv_stride) * sizeof(float);
+    memcpy(kv->k + a->past * a->kv_stride, k->data, bytes);
+    memcpy(kv->v + a->past * a->kv_stride, v->data, bytes);
+}
+
+/* Lays out the work and the results; false when tape memory runs out. */
+static bool plan(struct lb_tape *tape, struct attention *a, bool want_probs, struct lb_value **out_probs) {
+    size_t bytes = (size_t)(a->n_seqs + 1) * sizeof(int64_t);
+    a->first_task = lb_tape_bytes(tape, bytes);
+    a->probs_at = want_probs ? lb_tape_bytes(tape, bytes) : NULL;
+    if (a->first_task == NULL || (want_probs && a->probs_at == NULL)) {
+        return false;
+    }
+    int64_t tasks = 0, probs = 0;
+    for (int64_t s = 0; s <= a->n_seqs; s++) {
+        a->first_task[s] = tasks;
+        if (want_probs) {
+            a->probs_at[s] = probs;
+        }
+        if (s < a->n_seqs) {
+            int64_t t = sequence_length(a, s);
+            tasks += a->kv_heads * ((t * a->share + ROWS - 1) / ROWS);
+            probs += a->heads * t * t;
+            a->work += t * (t + a->past) * a->q_stride;
+        }
+    }
+    if (want_probs) {
+        *out_probs = lb_tape_value(tape, probs, 1);
+        a->probs = *out_probs != NULL ? (*out_probs)->data : NULL;
+    }
+    return !want_probs || *out_probs != NULL;
+}
+
+static bool record(struct lb_tape *tape, const struct attention *a, struct lb_value *q, struct lb_value *k,
+                   struct lb_value *v, struct lb_value *out, struct lb_value *probs) {
+    struct lb_node *node = lb_tape_push(tape, attention_backward, out);
+    if (node == NULL) {
+        return false;
+    }
+    node->in[0] = q;
+    node->in[1] = k;
+    node->in[2] = v;
+    node->in[3] = probs;
+    node->extra = a;
+    if (probs != NULL) {
+        struct lb_node *second = lb_tape_push(tape, probs_backward, probs);
+        if (second == NULL) {
+            return false;
+        }
+        second->in[0] = out;
+    }
+    return true;
+}
+
+struct lb_value *lb_attention(struct lb_tape *tape, struct lb_value *q, struct lb_value *k,
+                              struct lb_value *v, const struct lb_attention_args *args,
+                              struct lb_value **out_probs) {
+    if (q == NULL || k == NULL || v == NULL) {
+        return NULL;
+    }
+    const struct lb_ragged *ragged = lb_tape_ragged(tape);
+    assert(args->head_dim > 0 && args->head_dim <= MAX_DIM);
+    assert(args->kv_heads > 0 && args->heads % args->kv_heads == 0);
+    assert(q->cols == (int64_t)args->heads * args->head_dim && q->rows == ragged->offsets[ragged->n_seqs]);
+    assert(k->cols == (int64_t)args->kv_heads * args->head_dim && k->rows == q->rows);
+    assert(v->cols == k->cols && v->rows == k->rows);
+    assert(args->kv == NULL || (!lb_tape_records(tape) && ragged->n_seqs == 1 && !args->want_probs));
+    struct lb_value *out = lb_tape_value(tape, q->rows, q->cols), *probs = NULL;
+    float *lse = lb_tape_bytes(tape, (size_t)(q->rows * args->heads) * sizeof *lse);
+    struct attention *a = lb_tape_bytes(tape, sizeof *a);
+    if (out == NULL || lse == NULL || a == NULL) {
+        return NULL;
+    }
+    *a = (struct attention){
+        .heads = args->heads,
+        .kv_heads = args->kv_heads,
+        .share = args->heads / args->kv_heads,
+        .dim = args->head_dim,
+        .q_stride = q->cols,
+        .kv_stride = k->cols,
+        .window = args->window,
+        .past = args->kv != NULL ? args->kv_length : 0,
+        .scale = args->scale,
+        .n_seqs = ragged->n_seqs,
+        .offsets = ragged->offsets,
+        .q = q->data,
+        .k = args->kv != NULL ? args->kv->k : k->data,
+        .v = args->kv != NULL ? args->kv->v : v->data,
+        .out = out->data,
+        .lse = lse,
+    };
+    if (!plan(tape, a, args->want_probs, &probs)) {
+        return NULL;
+    }
+    if (args->kv != NULL) {
+        append(a, k, v, args->kv);
+    }
+#pragma omp parallel for schedule(dynamic) if (a->work > PARALLEL_FROM)
+    for (int64_t task = 0; task < a->first_task[a->n_seqs]; task++) {
+        attend(a, task);
+    }
+    if (lb_tape_records(tape) && !record(tape, a, q, k, v, out, probs)) {
+        return NULL;
+    }
+    if (args->want_probs) {
+        *out_probs = probs;
+    }
+    return out;
+}
