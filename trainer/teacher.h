@@ -74,6 +74,10 @@ const struct lb_teacher_info *lb_teachers_info(const struct lb_teachers *teacher
  * teacher. Owned by teachers. */
 LB_NODISCARD enum lb_status lb_teachers_head(struct lb_teachers *teachers, unsigned k,
                                              const struct lb_teacher_head **out, struct lb_detail *detail);
+/* The teacher's tokenizer.json, appended to out (whose maximum bounds it); LB_E_NOTFOUND when it has none.
+ * From the cache when it is there. */
+LB_NODISCARD enum lb_status lb_teachers_tokenizer(struct lb_teachers *teachers, unsigned k,
+                                                  struct lb_buf *out, struct lb_detail *detail);
 /* Before the first submit. */
 void lb_teachers_set_spec(struct lb_teachers *teachers, unsigned k, const struct lb_ask_spec *spec);
 
