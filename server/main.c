@@ -1,0 +1,120 @@
+/* limbeckd: the daemon that hosts teacher models. Start, signals, end; the only place that exits. */
+#include "common/base/log.h"
+#include "common/nn/gemm.h"
+#include "server/options.h"
+#include "server/server.h"
+
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <unistd.h>
+
+/* Why main wakes up. */
+struct wake {
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+    bool stop;   /* a signal came */
+    bool failed; /* no use without that model */
+    struct lb_detail detail;
+};
+
+static void block_signals(sigset_t *set) {
+    sigemptyset(set);
+    sigaddset(set, SIGTERM);
+    sigaddset(set, SIGINT);
+    pthread_sigmask(SIG_BLOCK, set, NULL);
+    signal(SIGPIPE, SIG_IGN);
+}
+
+/* The first signal asks main to drain, the second one ends the process. */
+static void *watch_signals(void *argument) {
+    struct wake *wake = argument;
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, SIGTERM);
+    sigaddset(&set, SIGINT);
+    for (;;) {
+        int number = 0;
+        if (sigwait(&set, &number) != 0) {
+            continue;
+        }
+        pthread_mutex_lock(&wake->lock);
+        bool again = wake->stop;
+        wake->stop = true;
+        pthread_cond_signal(&wake->changed);
+        pthread_mutex_unlock(&wake->lock);
+        lb_log(LB_LOG_INFO, "signal", "number=%d action=%s", number, again ? "exit" : "drain");
+        if (again) {
+            _exit(1);
+        }
+    }
+    return NULL;
+}
+
+static void on_loaded(void *context, enum lb_status status, const struct lb_detail *detail) {
+    struct wake *wake = context;
+    if (status == LB_OK) {
+        lb_log(LB_LOG_INFO, "ready", "%s", "");
+        return;
+    }
+    pthread_mutex_lock(&wake->lock);
+    wake->failed = true;
+    wake->detail = *detail;
+    pthread_cond_signal(&wake->changed);
+    pthread_mutex_unlock(&wake->lock);
+}
+
+static int fail(const struct lb_detail *detail) {
+    lb_log(LB_LOG_ERROR, "failed", "reason=\"%s\"", detail->text);
+    return 1;
+}
+
+static int serve(const struct lb_options *options) {
+    /* static: the signal thread may outlive this function */
+    static struct wake wake = {.lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER};
+    struct lb_detail detail = {0};
+    struct lb_server server;
+    pthread_t watcher;
+    sigset_t set;
+    block_signals(&set);
+    if (pthread_create(&watcher, NULL, watch_signals, &wake) != 0) {
+        (void)lb_fail(&detail, LB_E_NOMEM, "starting the signal thread failed");
+        return fail(&detail);
+    }
+    pthread_detach(watcher);
+    if (lb_server_start(&server, options, on_loaded, &wake, &detail) != LB_OK) {
+        return fail(&detail);
+    }
+    pthread_mutex_lock(&wake.lock);
+    while (!wake.stop && !wake.failed) {
+        pthread_cond_wait(&wake.changed, &wake.lock);
+    }
+    bool failed = wake.failed;
+    detail = wake.detail;
+    pthread_mutex_unlock(&wake.lock);
+    lb_server_stop(&server);
+    if (failed) {
+        return fail(&detail);
+    }
+    lb_log(LB_LOG_INFO, "stopped", "%s", "");
+    return 0;
+}
+
+static int check(const struct lb_options *options) {
+    struct lb_detail detail = {0};
+    if (lb_server_check(options, &detail) != LB_OK) {
+        return fail(&detail);
+    }
+    lb_log(LB_LOG_INFO, "checked", "result=good");
+    return 0;
+}
+
+int main(int argc, char **argv) {
+    struct lb_options options;
+    lb_options_parse(argc, argv, &options);
+    lb_log_setup(options.verbose ? LB_LOG_DEBUG : LB_LOG_INFO, options.log_json);
+    lb_gemm_setup(options.threads, argv);
+    int status = options.check ? check(&options) : serve(&options);
+    lb_options_finish(&options);
+    return status;
+}

@@ -1,0 +1,227 @@
+#include "server/metrics.h"
+
+#include "common/base/mem.h"
+
+#include <assert.h>
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <string.h>
+
+#define MAX_SERIES 4096
+#define MAX_BUCKETS 16
+
+static const double second_buckets[] = {0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25,
+                                        0.5,   1,      2.5,   5,    10,    30,   60};
+static const double token_buckets[] = {1, 16, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 65536};
+
+static const struct family {
+    const char *name, *help;
+    const char *labels[LB_METRIC_MAX_LABELS];
+    const double *buckets; /* NULL: a counter */
+    int n_buckets;
+} families[LB_METRICS] = {
+    [LB_METRIC_REQUESTS] =
+        {"limbeckd_requests_total", "Requests answered.", {"model", "endpoint", "code"}, NULL, 0},
+    [LB_METRIC_DURATION] = {"limbeckd_request_duration_seconds",
+                            "From the request's first byte to its answer's last.",
+                            {"model", "endpoint"},
+                            second_buckets,
+                            sizeof second_buckets / sizeof *second_buckets},
+    [LB_METRIC_REQUEST_BYTES] =
+        {"limbeckd_request_bytes_total", "Bytes of request bodies as received.", {"endpoint"}, NULL, 0},
+    [LB_METRIC_RESPONSE_BYTES] = {"limbeckd_response_bytes_total",
+                                  "Bytes of answers' bodies as sent, by content encoding.",
+                                  {"encoding"},
+                                  NULL,
+                                  0},
+    [LB_METRIC_TOKENS] = {"limbeckd_tokens_total", "Tokens that went through the model.", {"model"}, NULL, 0},
+    [LB_METRIC_SEQUENCES] =
+        {"limbeckd_sequences_total", "Sequences that went through the model.", {"model"}, NULL, 0},
+    [LB_METRIC_BATCH_TOKENS] = {"limbeckd_batch_tokens",
+                                "Tokens per batch.",
+                                {"model"},
+                                token_buckets,
+                                sizeof token_buckets / sizeof *token_buckets},
+    [LB_METRIC_BATCH_SECONDS] = {"limbeckd_batch_duration_seconds",
+                                 "Time to compute one batch.",
+                                 {"model"},
+                                 second_buckets,
+                                 sizeof second_buckets / sizeof *second_buckets},
+    [LB_METRIC_QUEUE_WAIT] = {"limbeckd_queue_wait_seconds",
+                              "From entering the queue to the first batch.",
+                              {"model"},
+                              second_buckets,
+                              sizeof second_buckets / sizeof *second_buckets},
+    [LB_METRIC_EXPIRED] = {"limbeckd_deadline_expired_total",
+                           "Requests whose deadline passed before their answer.",
+                           {"model"},
+                           NULL,
+                           0},
+};
+
+struct series {
+    char *labels; /* `model="m",endpoint="infer"` */
+    double sum;
+    uint64_t count, buckets[MAX_BUCKETS]; /* not cumulative until written */
+};
+
+struct lb_metrics {
+    pthread_mutex_t lock; /* guards all below */
+    struct series *series[LB_METRICS];
+    size_t n[LB_METRICS];
+    size_t total, dropped;
+};
+
+struct lb_metrics *lb_metrics_create(void) {
+    struct lb_metrics *metrics = lb_calloc(1, sizeof *metrics);
+    if (metrics) {
+        pthread_mutex_init(&metrics->lock, NULL);
+    }
+    return metrics;
+}
+
+void lb_metrics_destroy(struct lb_metrics *metrics) {
+    if (!metrics) {
+        return;
+    }
+    for (int f = 0; f < LB_METRICS; f++) {
+        for (size_t i = 0; i < metrics->n[f]; i++) {
+            lb_free(metrics->series[f][i].labels);
+        }
+        lb_free(metrics->series[f]);
+    }
+    pthread_mutex_destroy(&metrics->lock);
+    lb_free(metrics);
+}
+
+/* A label's value with the three escapes of the format. */
+static void put_value(struct lb_buf *buf, const char *value) {
+    for (; *value; value++) {
+        if (*value == '\n') {
+            lb_buf_append(buf, "\\n", 2);
+            continue;
+        }
+        if (*value == '"' || *value == '\\') {
+            lb_buf_append(buf, "\\", 1);
+        }
+        lb_buf_append(buf, value, 1);
+    }
+}
+
+static void put_labels(struct lb_buf *buf, const struct family *family, const char *const *values) {
+    for (int i = 0; i < LB_METRIC_MAX_LABELS && family->labels[i]; i++) {
+        lb_buf_printf(buf, "%s%s=\"", i ? "," : "", family->labels[i]);
+        put_value(buf, values[i] ? values[i] : "");
+        lb_buf_append(buf, "\"", 1);
+    }
+}
+
+/* Under the lock: the series of these labels, made when new; NULL when there is no room for another. */
+static struct series *find(struct lb_metrics *metrics, enum lb_metric metric, const char *labels) {
+    for (size_t i = 0; i < metrics->n[metric]; i++) {
+        if (strcmp(metrics->series[metric][i].labels, labels) == 0) {
+            return &metrics->series[metric][i];
+        }
+    }
+    if (metrics->total == MAX_SERIES) {
+        return NULL;
+    }
+    struct series *grown = lb_realloc_array(metrics->series[metric], metrics->n[metric] + 1, sizeof *grown);
+    if (!grown) {
+        return NULL;
+    }
+    metrics->series[metric] = grown;
+    struct series *s = &grown[metrics->n[metric]];
+    memset(s, 0, sizeof *s);
+    s->labels = lb_strdup(labels);
+    if (!s->labels) {
+        return NULL;
+    }
+    metrics->n[metric]++;
+    metrics->total++;
+    return s;
+}
+
+void lb_metrics_add(struct lb_metrics *metrics, enum lb_metric metric, const char *const *labels,
+                    double amount) {
+    if (!metrics) {
+        return;
+    }
+    const struct family *family = &families[metric];
+    assert(family->n_buckets <= MAX_BUCKETS);
+    struct lb_buf text;
+    lb_buf_init(&text, 4096);
+    put_labels(&text, family, labels);
+    pthread_mutex_lock(&metrics->lock);
+    struct series *s = lb_buf_status(&text) == LB_OK ? find(metrics, metric, text.data) : NULL;
+    if (s) {
+        s->sum += amount;
+        s->count++;
+        for (int b = 0; b < family->n_buckets; b++) {
+            if (amount <= family->buckets[b]) {
+                s->buckets[b]++;
+                break;
+            }
+        }
+    } else {
+        metrics->dropped++;
+    }
+    pthread_mutex_unlock(&metrics->lock);
+    lb_buf_finish(&text);
+}
+
+static void put_histogram(struct lb_buf *out, const struct family *family, const struct series *s) {
+    uint64_t below = 0;
+    for (int b = 0; b < family->n_buckets; b++) {
+        below += s->buckets[b];
+        lb_buf_printf(out, "%s_bucket{%s,le=\"%g\"} %llu\n", family->name, s->labels, family->buckets[b],
+                      (unsigned long long)below);
+    }
+    lb_buf_printf(out, "%s_bucket{%s,le=\"+Inf\"} %llu\n", family->name, s->labels,
+                  (unsigned long long)s->count);
+    lb_buf_printf(out, "%s_sum{%s} %.9g\n%s_count{%s} %llu\n", family->name, s->labels, s->sum, family->name,
+                  s->labels, (unsigned long long)s->count);
+}
+
+static void put_gauge(struct lb_buf *out, const struct lb_gauge *gauge, bool first) {
+    if (first) {
+        lb_buf_printf(out, "# HELP %s %s\n# TYPE %s gauge\n", gauge->name, gauge->help, gauge->name);
+    }
+    lb_buf_append_str(out, gauge->name);
+    if (gauge->label) {
+        lb_buf_printf(out, "{%s=\"", gauge->label);
+        put_value(out, gauge->label_value ? gauge->label_value : "");
+        lb_buf_append_str(out, "\"}");
+    }
+    lb_buf_printf(out, " %.17g\n", gauge->value);
+}
+
+enum lb_status lb_metrics_write(struct lb_metrics *metrics, const struct lb_gauge *gauges, size_t n_gauges,
+                                struct lb_buf *out) {
+    pthread_mutex_lock(&metrics->lock);
+    for (int f = 0; f < LB_METRICS; f++) {
+        const struct family *family = &families[f];
+        lb_buf_printf(out, "# HELP %s %s\n# TYPE %s %s\n", family->name, family->help, family->name,
+                      family->buckets ? "histogram" : "counter");
+        for (size_t i = 0; i < metrics->n[f]; i++) {
+            const struct series *s = &metrics->series[f][i];
+            if (family->buckets) {
+                put_histogram(out, family, s);
+            } else {
+                lb_buf_printf(out, "%s{%s} %.17g\n", family->name, s->labels, s->sum);
+            }
+        }
+    }
+    size_t dropped = metrics->dropped;
+    pthread_mutex_unlock(&metrics->lock);
+    lb_buf_printf(
+        out,
+        "# HELP limbeckd_metrics_dropped_total Observations dropped because there were too many series.\n"
+        "# TYPE limbeckd_metrics_dropped_total counter\nlimbeckd_metrics_dropped_total %zu\n",
+        dropped);
+    for (size_t i = 0; i < n_gauges; i++) {
+        put_gauge(out, &gauges[i], i == 0 || strcmp(gauges[i].name, gauges[i - 1].name) != 0);
+    }
+    return lb_buf_status(out);
+}

@@ -1,0 +1,222 @@
+#include "server/options.h"
+
+#include "common/base/mem.h"
+
+#include <argp.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define TEXT_(x) #x
+#define TEXT(x) TEXT_(x)
+
+#define DEFAULT_LISTEN "127.0.0.1:8500"
+#define DEFAULT_BATCH_TOKENS 4096
+#define DEFAULT_WAIT_US 500
+#define DEFAULT_QUEUE_TOKENS 1048576
+#define DEFAULT_TIMEOUT_S 600
+#define DEFAULT_DRAIN_S 30
+#define DEFAULT_PENDING_MIB 4096
+
+const char *argp_program_version = "limbeckd " LB_VERSION;
+
+enum key {
+    KEY_REPOSITORY = 256,
+    KEY_LISTEN,
+    KEY_PORT_FILE,
+    KEY_TOKEN_FILE,
+    KEY_ADMIN_TOKEN_FILE,
+    KEY_TLS_CERTIFICATE,
+    KEY_TLS_KEY,
+    KEY_BATCH_TOKENS,
+    KEY_WAIT_US,
+    KEY_QUEUE_TOKENS,
+    KEY_TIMEOUT,
+    KEY_DRAIN,
+    KEY_PENDING,
+    KEY_THREADS,
+    KEY_LOG_FORMAT,
+    KEY_VERBOSE,
+    KEY_CHECK
+};
+
+static const struct argp_option list[] = {
+    {NULL, 0, NULL, 0, "Models", 1},
+    {"repository", KEY_REPOSITORY, "DIR", 0,
+     "Serve each subfolder and each .gguf file of DIR under its own name", 1},
+    {NULL, 0, NULL, 0, "Listening", 2},
+    {"listen", KEY_LISTEN, "ADDR:PORT|unix:PATH", 0,
+     "Where to listen; port 0 picks a free one (default " DEFAULT_LISTEN ")", 2},
+    {"port-file", KEY_PORT_FILE, "FILE", 0,
+     "Write the port that was picked to FILE once clients can connect (default: none)", 2},
+    {"tls-certificate", KEY_TLS_CERTIFICATE, "FILE", 0,
+     "PEM certificate chain; with --tls-key (default: no TLS)", 2},
+    {"tls-key", KEY_TLS_KEY, "FILE", 0, "PEM private key of the certificate", 2},
+    {NULL, 0, NULL, 0, "Access", 3},
+    {"token-file", KEY_TOKEN_FILE, "FILE", 0,
+     "Ask for a bearer token, one of the lines of FILE, which must be readable by its owner only (default: "
+     "open)",
+     3},
+    {"admin-token-file", KEY_ADMIN_TOKEN_FILE, "FILE", 0,
+     "Tokens that may load and unload models; they are good for everything else too (default: nobody may)",
+     3},
+    {NULL, 0, NULL, 0, "Serving", 4},
+    {"max-batch-tokens", KEY_BATCH_TOKENS, "N", 0,
+     "Most tokens computed together (default " TEXT(DEFAULT_BATCH_TOKENS) ")", 4},
+    {"max-wait-us", KEY_WAIT_US, "N", 0,
+     "How long a request waits for others to share its batch, in microseconds (default " TEXT(
+         DEFAULT_WAIT_US) ")",
+     4},
+    {"max-queue-tokens", KEY_QUEUE_TOKENS, "N", 0,
+     "Most tokens waiting; beyond that clients are told to come back (default " TEXT(
+         DEFAULT_QUEUE_TOKENS) ")",
+     4},
+    {"request-timeout", KEY_TIMEOUT, "SECONDS", 0,
+     "Deadline of a request that names none (default " TEXT(DEFAULT_TIMEOUT_S) ")", 4},
+    {"max-pending-mib", KEY_PENDING, "N", 0,
+     "Most MiB of request bodies and answers in memory (default " TEXT(DEFAULT_PENDING_MIB) ")", 4},
+    {"drain-seconds", KEY_DRAIN, "N", 0,
+     "After SIGTERM: time to finish what is queued (default " TEXT(DEFAULT_DRAIN_S) ")", 4},
+    {"threads", KEY_THREADS, "N", 0, "Threads that compute (default: as many as cores)", 4},
+    {NULL, 0, NULL, 0, "Other", 5},
+    {"log-format", KEY_LOG_FORMAT, "text|json", 0, "Form of the log on standard error (default text)", 5},
+    {"verbose", KEY_VERBOSE, NULL, 0, "Log health checks and connection details too", 5},
+    {"check", KEY_CHECK, NULL, 0, "Open the models, run the self-test, and exit", 5},
+    {0}};
+
+static int64_t number(const char *option, const char *text, int64_t min, int64_t max,
+                      struct argp_state *state) {
+    char *end = NULL;
+    long long value = strtoll(text, &end, 10);
+    if (end == text || *end || value < min || value > max) {
+        argp_error(state, "--%s %s: expected a whole number within %lld..%lld", option, text, (long long)min,
+                   (long long)max);
+    }
+    return value;
+}
+
+static error_t parse_number(int key, const char *text, struct lb_options *o, struct argp_state *state) {
+    switch (key) {
+    case KEY_BATCH_TOKENS:
+        o->max_batch_tokens = number("max-batch-tokens", text, 1, 1 << 24, state);
+        return 0;
+    case KEY_WAIT_US:
+        o->max_wait_us = number("max-wait-us", text, 0, 10000000, state);
+        return 0;
+    case KEY_QUEUE_TOKENS:
+        o->max_queue_tokens = number("max-queue-tokens", text, 1, INT64_C(1) << 40, state);
+        return 0;
+    case KEY_TIMEOUT:
+        o->request_timeout_s = number("request-timeout", text, 1, 86400, state);
+        return 0;
+    case KEY_DRAIN:
+        o->drain_s = number("drain-seconds", text, 0, 86400, state);
+        return 0;
+    case KEY_PENDING:
+        o->max_pending_mib = number("max-pending-mib", text, 1, INT64_C(1) << 24, state);
+        return 0;
+    case KEY_THREADS:
+        o->threads = (int)number("threads", text, 1, 1024, state);
+        return 0;
+    default:
+        return ARGP_ERR_UNKNOWN;
+    }
+}
+
+static error_t parse(int key, char *text, struct argp_state *state) {
+    struct lb_options *o = state->input;
+    switch (key) {
+    case ARGP_KEY_ARG:
+        o->models[o->n_models++] = text;
+        break;
+    case KEY_REPOSITORY:
+        o->repository = text;
+        break;
+    case KEY_LISTEN:
+        o->listen = text;
+        break;
+    case KEY_PORT_FILE:
+        o->port_file = text;
+        break;
+    case KEY_TOKEN_FILE:
+        o->token_file = text;
+        break;
+    case KEY_ADMIN_TOKEN_FILE:
+        o->admin_token_file = text;
+        break;
+    case KEY_TLS_CERTIFICATE:
+        o->tls_certificate = text;
+        break;
+    case KEY_TLS_KEY:
+        o->tls_key = text;
+        break;
+    case KEY_LOG_FORMAT:
+        if (strcmp(text, "text") != 0 && strcmp(text, "json") != 0) {
+            argp_error(state, "--log-format %s: expected text or json", text);
+        }
+        o->log_json = strcmp(text, "json") == 0;
+        break;
+    case KEY_VERBOSE:
+        o->verbose = true;
+        break;
+    case KEY_CHECK:
+        o->check = true;
+        break;
+    case ARGP_KEY_END:
+        if (o->n_models == 0 && !o->repository) {
+            argp_error(state, "no model: give NAME=PATH or --repository DIR");
+        }
+        if (!o->tls_certificate != !o->tls_key) {
+            argp_error(state, "--tls-certificate and --tls-key go together");
+        }
+        break;
+    default:
+        return parse_number(key, text, o, state);
+    }
+    return 0;
+}
+
+void lb_options_parse(int argc, char **argv, struct lb_options *out) {
+    static const char doc[] =
+        "Hosts teacher models over HTTP: logits, top-k, log-sum-exp and activations at every position, by "
+        "the Open Inference "
+        "Protocol.\v"
+        "PATH is a Hugging Face folder (config.json, model.safetensors) or a .gguf file.\n"
+        "SIGTERM or SIGINT drains: what is queued is answered, new requests get 503. A second one exits at "
+        "once.\n"
+        "Exit status: 0 done, 1 failed, 2 wrong usage.";
+    static const struct argp argp = {
+        .options = list, .parser = parse, .args_doc = "[NAME=PATH ...]", .doc = doc};
+    *out = (struct lb_options){.listen = DEFAULT_LISTEN,
+                               .max_batch_tokens = DEFAULT_BATCH_TOKENS,
+                               .max_wait_us = DEFAULT_WAIT_US,
+                               .max_queue_tokens = DEFAULT_QUEUE_TOKENS,
+                               .request_timeout_s = DEFAULT_TIMEOUT_S,
+                               .drain_s = DEFAULT_DRAIN_S,
+                               .max_pending_mib = DEFAULT_PENDING_MIB};
+    out->models = lb_calloc((size_t)argc + 1, sizeof *out->models);
+    argp_err_exit_status = 2;
+    if (!out->models || argp_parse(&argp, argc, argv, 0, NULL, out) != 0) {
+        abort(); /* out of memory before anything began */
+    }
+}
+
+void lb_options_finish(struct lb_options *options) {
+    lb_free(options->models);
+    options->models = NULL;
+}
+
+enum lb_status lb_options_split(const char *text, char **out_name, const char **out_path,
+                                struct lb_detail *detail) {
+    const char *equals = strchr(text, '=');
+    if (!equals || equals == text || equals[1] == '\0') {
+        return lb_fail(detail, LB_E_ARG, "\"%s\": expected NAME=PATH, as in teacher=models/smollm2", text);
+    }
+    char *name = lb_strdup(text);
+    if (!name) {
+        return lb_fail(detail, LB_E_NOMEM, "out of memory");
+    }
+    name[equals - text] = '\0';
+    *out_name = name;
+    *out_path = equals + 1;
+    return LB_OK;
+}
