@@ -1,5 +1,4 @@
 /* Text: lines are encoded by several threads, block after block, and strung together in their order. */
-#include "common/base/buf.h"
 #include "common/base/file.h"
 #include "common/base/json.h"
 #include "common/base/mem.h"
@@ -11,7 +10,6 @@
 #define BLOCK_LINES 8192 /* encoded before max_tokens is looked at again */
 #define MAX_PARTS 64     /* threads that share a block */
 #define MAX_LINE (64u << 20)
-#define MAX_TOKEN_TEXT 65535
 
 /* A file's text, read line by line. */
 struct lines {
@@ -46,16 +44,12 @@ enum lb_status lb_text_source_init(struct lb_text_source *source, const struct l
     if (source->token_bytes == NULL) {
         return lb_fail(detail, LB_E_NOMEM, "out of memory for the vocabulary");
     }
-    struct lb_buf text;
-    lb_buf_init(&text, MAX_TOKEN_TEXT);
     for (int32_t id = 0; id < v; id++) {
-        lb_buf_reset(&text);
-        /* A hole in the vocabulary stands for no text. */
-        if (lb_tokenizer_decode(tokenizer, &id, 1, true, &text, NULL) == LB_OK) {
-            source->token_bytes[id] = (uint16_t)text.len;
+        size_t len = 0;
+        if (lb_tokenizer_bytes(tokenizer, id, &len) != NULL && !lb_tokenizer_is_special(tokenizer, id)) {
+            source->token_bytes[id] = (uint16_t)(len < UINT16_MAX ? len : UINT16_MAX);
         }
     }
-    lb_buf_finish(&text);
     source->token_bytes[eos] = 1;
     return LB_OK;
 }
