@@ -1,0 +1,587 @@
+#include "tests/support/fake_teacher.h"
+
+#include "common/base/clock.h"
+#include "common/base/mem.h"
+#include "common/base/rng.h"
+#include "common/formats/safetensors.h"
+
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#define MODEL "fake"
+#define MAX_CONNECTIONS 256
+
+const char fake_fingerprint[] = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";
+const char fake_other_fingerprint[] = "ffeeddccbbaa99887766554433221100ffeeddccbbaa99887766554433221100";
+
+struct fake_teacher {
+    struct fake_options is;
+    char fingerprint[LB_SHA256_HEX], token[80], url[64];
+    int listener, port;
+    pthread_t acceptor;
+
+    pthread_mutex_t lock;
+    bool stopping;
+    int connections[MAX_CONNECTIONS]; /* -1: ended */
+    pthread_t threads[MAX_CONNECTIONS];
+    int n_connections;
+    enum fake_fault fault;
+    int fault_left, requests, sequences, heads;
+    bool no_cache;
+};
+
+struct connection {
+    struct fake_teacher *fake;
+    int fd, index;
+};
+
+/* One request as it came in. */
+struct incoming {
+    char method[8], path[400];
+    bool authorized, no_cache;
+    int64_t json_len;
+    struct lb_buf body;
+};
+
+/* ---- what it answers
+ * ----------------------------------------------------------------------------------------- */
+
+float fake_value(const char *fingerprint, const char *output, const int32_t *ids, int64_t t, int64_t c) {
+    uint64_t h = 1469598103934665603ull;
+    for (const char *p = fingerprint; *p; p++) {
+        h = lb_mix64(h ^ (uint64_t)*p);
+    }
+    for (const char *p = output; *p; p++) {
+        h = lb_mix64(h ^ (uint64_t)*p);
+    }
+    for (int64_t i = 0; i <= t; i++) {
+        h = lb_mix64(h ^ (uint32_t)ids[i]);
+    }
+    h = lb_mix64(h ^ (uint64_t)c);
+    return (float)((double)(h >> 40) / 16777216.0 * 8 - 4);
+}
+
+static int64_t width_of(const struct fake_teacher *fake, const struct lb_infer_request *request,
+                        enum lb_output_kind kind) {
+    switch (kind) {
+    case LB_OUT_LOGITS:
+        return fake->is.vocab_size;
+    case LB_OUT_TOPK_IDS:
+    case LB_OUT_TOPK_VALUES:
+        return request->top_k;
+    case LB_OUT_HIDDEN:
+    case LB_OUT_HIDDEN_FINAL:
+        return fake->is.hidden_size;
+    default:
+        return 0;
+    }
+}
+
+static void put_number(void *data, size_t i, enum lb_datatype datatype, float v, int64_t id) {
+    uint16_t half;
+    int32_t whole = (int32_t)id;
+    switch (datatype) {
+    case LB_DT_FP16:
+        half = lb_f32_to_f16(v);
+        memcpy((uint8_t *)data + 2 * i, &half, sizeof half);
+        break;
+    case LB_DT_UINT16:
+        half = (uint16_t)id;
+        memcpy((uint8_t *)data + 2 * i, &half, sizeof half);
+        break;
+    case LB_DT_INT32:
+        memcpy((uint8_t *)data + 4 * i, &whole, sizeof whole);
+        break;
+    default:
+        memcpy((uint8_t *)data + 4 * i, &v, sizeof v);
+    }
+}
+
+/* [B,T,width], [B,T], [B,H,T,T] with two heads, or for classifiers [B,width]. */
+static void fill_output(const struct fake_teacher *fake, const struct lb_infer_request *request,
+                        const struct lb_wire_output *asked, struct lb_arena *arena,
+                        struct lb_wire_tensor *out) {
+    const struct lb_wire_tensor *input = &request->inputs[0];
+    bool features = !strcmp(input->name, LB_IN_FEATURES);
+    struct lb_output_name name;
+    struct lb_detail detail = {0};
+    if (lb_output_parse(asked->name, &name, &detail)) {
+        fprintf(stderr, "fake teacher: %s\n", detail.text);
+        abort();
+    }
+    int64_t B = input->dim[0], T = features ? 1 : input->dim[1], width = width_of(fake, request, name.kind);
+    *out = (struct lb_wire_tensor){.name = asked->name, .datatype = asked->datatype, .binary = true};
+    out->dim[out->n_dims++] = B;
+    if (name.kind == LB_OUT_ATTENTION) {
+        out->dim[out->n_dims++] = 2;
+        width = T;
+    }
+    if (!features) {
+        out->dim[out->n_dims++] = T;
+    }
+    if (width) {
+        out->dim[out->n_dims++] = width;
+    }
+    size_t n = (size_t)lb_wire_elements(out), per_sequence = n / (size_t)B, w = width ? (size_t)width : 1;
+    void *data = lb_arena_array(arena, n, 4);
+    for (size_t i = 0; i < n; i++) {
+        size_t b = i / per_sequence, t = i % per_sequence / w % (size_t)T, c = i % w;
+        const int32_t *ids = (const int32_t *)input->data + b * (size_t)(features ? input->dim[1] : T);
+        float v = fake_value(fake->fingerprint, asked->name, ids, features ? input->dim[1] - 1 : (int64_t)t,
+                             (int64_t)c);
+        int64_t id = (int64_t)((v + 4) / 8 * (float)fake->is.vocab_size);
+        put_number(data, i, asked->datatype, v, id);
+    }
+    out->data = data;
+    out->bytes = n * lb_datatype_bytes(asked->datatype);
+}
+
+/* ---- sending
+ * ------------------------------------------------------------------------------------------------- */
+
+static bool send_all(int fd, const void *bytes, size_t len) {
+    const char *p = bytes;
+    while (len) {
+        ssize_t n = send(fd, p, len, MSG_NOSIGNAL);
+        if (n <= 0) {
+            return false;
+        }
+        p += n;
+        len -= (size_t)n;
+    }
+    return true;
+}
+
+static bool send_simple(int fd, int code, const char *headers, const char *body) {
+    char text[2048];
+    snprintf(text, sizeof text, "HTTP/1.1 %d X\r\n%sContent-Length: %zu\r\n\r\n%s", code, headers,
+             strlen(body), body);
+    return send_all(fd, text, strlen(text));
+}
+
+static bool send_bytes(int fd, const char *headers, const struct lb_buf *body, size_t send_len) {
+    char text[1024];
+    snprintf(text, sizeof text, "HTTP/1.1 200 OK\r\n%sContent-Length: %zu\r\n\r\n", headers, body->len);
+    return send_all(fd, text, strlen(text)) && send_all(fd, body->data, send_len);
+}
+
+static void spoil(struct lb_infer_response *response, enum fake_fault fault) {
+    struct lb_wire_tensor *first = &response->outputs[0];
+    if (fault == FAKE_WRONG_SHAPE) {
+        first->dim[1]--;
+        first->bytes = (size_t)lb_wire_elements(first) * lb_datatype_bytes(first->datatype);
+    } else if (fault == FAKE_WRONG_DATATYPE) {
+        first->datatype = LB_DT_FP32;
+        first->bytes = (size_t)lb_wire_elements(first) * 4;
+    } else if (fault == FAKE_MISSING_OUTPUT) {
+        response->n_outputs--;
+    } else if (fault == FAKE_WRONG_FINGERPRINT) {
+        response->model_version = fake_other_fingerprint;
+    }
+}
+
+static bool send_answer(struct fake_teacher *fake, int fd, const struct lb_infer_request *request,
+                        enum fake_fault fault, struct lb_arena *arena) {
+    struct lb_wire_tensor outputs[LB_MAX_ASKED];
+    struct lb_infer_response response = {.model_name = MODEL,
+                                         .model_version = fake->fingerprint,
+                                         .top_k = request->top_k,
+                                         .temperature = request->temperature,
+                                         .n_outputs = request->n_outputs,
+                                         .outputs = outputs};
+    char digest[LB_SHA256_HEX], headers[400], digest_line[160] = "";
+    for (size_t j = 0; j < request->n_outputs; j++) {
+        fill_output(fake, request, &request->outputs[j], arena, &outputs[j]);
+    }
+    if (lb_request_digest(fake->fingerprint, request, digest)) {
+        abort();
+    }
+    if (fault == FAKE_WRONG_DIGEST) {
+        digest[0] = digest[0] == 'a' ? 'b' : 'a';
+    }
+    spoil(&response, fault);
+    struct lb_buf body;
+    lb_buf_init(&body, 1u << 28);
+    if (lb_infer_response_head(&response, &body, NULL)) {
+        abort();
+    }
+    if (fault != FAKE_NO_DIGEST) {
+        snprintf(digest_line, sizeof digest_line, "%s: sha-256=%s\r\n", LB_HEADER_DIGEST, digest);
+    }
+    snprintf(headers, sizeof headers, "%s: %zu\r\n%sContent-Type: application/octet-stream\r\n",
+             LB_HEADER_JSON_LENGTH, body.len, digest_line);
+    for (size_t j = 0; j < response.n_outputs; j++) {
+        lb_buf_append(&body, outputs[j].data, outputs[j].bytes);
+    }
+    if (fault == FAKE_WRONG_LENGTH) {
+        body.len -= 2;
+    }
+    bool ok = send_bytes(fd, headers, &body, fault == FAKE_CLOSE_MID_BODY ? body.len / 2 : body.len);
+    lb_buf_finish(&body);
+    return ok && fault != FAKE_CLOSE_MID_BODY;
+}
+
+/* ---- requests
+ * ------------------------------------------------------------------------------------------------ */
+
+static void wait_until_closed(int fd) {
+    char byte;
+    while (recv(fd, &byte, 1, 0) > 0) {
+    }
+}
+
+/* Answers that need no look at the question; *handled says whether there was one. */
+static bool send_fault(int fd, enum fake_fault fault, bool *handled) {
+    static const char garbage[] = "\x01\x02{\"oops\": \xff\xfe";
+    *handled = true;
+    switch (fault) {
+    case FAKE_HANG:
+        wait_until_closed(fd);
+        return false;
+    case FAKE_CLOSE:
+        return false;
+    case FAKE_500:
+        return send_simple(fd, 500, "", "{\"error\": \"the fake has a bug\"}");
+    case FAKE_503:
+        return send_simple(fd, 503, "", "{\"error\": \"loading\"}");
+    case FAKE_503_RETRY_AFTER:
+        return send_simple(fd, 503, "Retry-After: 1\r\n", "{\"error\": \"overloaded\"}");
+    case FAKE_400:
+        return send_simple(fd, 400, "", "{\"error\": \"input_ids: no such thing\"}");
+    case FAKE_REDIRECT:
+        return send_simple(fd, 302, "Location: http://127.0.0.1:9/elsewhere\r\n", "");
+    case FAKE_HUGE:
+        return send_all(fd, "HTTP/1.1 200 OK\r\nContent-Length: 3221225472\r\n\r\n", 48) &&
+               (wait_until_closed(fd), false);
+    case FAKE_GARBAGE:
+        return send_simple(fd, 200, "", garbage);
+    case FAKE_NO_HTTP:
+        send_all(fd, garbage, sizeof garbage);
+        return false;
+    case FAKE_SLOW:
+        usleep(300000); /* a slow peer, not a synchronisation */
+        break;
+    default:
+        break;
+    }
+    *handled = false;
+    return true;
+}
+
+static enum fake_fault next_fault(struct fake_teacher *fake, const struct incoming *in) {
+    pthread_mutex_lock(&fake->lock);
+    enum fake_fault fault = fake->fault_left ? fake->fault : FAKE_FINE;
+    if (fake->fault_left > 0) {
+        fake->fault_left--;
+    }
+    fake->requests++;
+    fake->no_cache = in->no_cache;
+    pthread_mutex_unlock(&fake->lock);
+    return fault;
+}
+
+static bool answer_infer(struct fake_teacher *fake, int fd, struct incoming *in) {
+    enum fake_fault fault = next_fault(fake, in);
+    bool handled, ok = send_fault(fd, fault, &handled);
+    if (handled) {
+        return ok;
+    }
+    struct lb_arena arena;
+    struct lb_infer_request request;
+    struct lb_detail detail = {0};
+    lb_arena_init(&arena, 1u << 28);
+    if (lb_infer_request_decode(in->body.data, in->body.len, in->json_len, &arena, &request, &detail)) {
+        ok = send_simple(fd, 400, "", "{\"error\": \"no infer request\"}");
+    } else if (fault == FAKE_413 && request.inputs[0].dim[0] > 1) {
+        ok = send_simple(fd, 413, "", "{\"error\": \"too many tokens\"}");
+    } else {
+        if (fault == FAKE_FINE || fault == FAKE_SLOW || fault == FAKE_413) {
+            pthread_mutex_lock(&fake->lock);
+            fake->sequences += (int)request.inputs[0].dim[0];
+            pthread_mutex_unlock(&fake->lock);
+        }
+        ok = send_answer(fake, fd, &request, fault, &arena);
+    }
+    lb_arena_finish(&arena);
+    return ok;
+}
+
+static bool answer_info(struct fake_teacher *fake, int fd) {
+    pthread_mutex_lock(&fake->lock);
+    enum fake_fault fault = fake->fault_left ? fake->fault : FAKE_FINE;
+    pthread_mutex_unlock(&fake->lock);
+    char body[1024];
+    if (fault == FAKE_ENDLESS_INFO) {
+        static const char head[] = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+        char chunk[4096 + 8] = "1000\r\n";
+        memset(chunk + 6, 'x', 4096);
+        memcpy(chunk + 6 + 4096, "\r\n", 2);
+        for (bool more = send_all(fd, head, sizeof head - 1); more;) {
+            more = send_all(fd, chunk, sizeof chunk);
+        }
+        return false;
+    }
+    if (fault == FAKE_BAD_INFO) {
+        return send_simple(fd, 200, "",
+                           "{\"name\": \"fake\", \"versions\": [\"1\"], \"platform\": \"else\"}");
+    }
+    snprintf(body, sizeof body,
+             "{\"name\":\"" MODEL
+             "\",\"versions\":[\"%s\"],\"platform\":\"limbeck\",\"inputs\":[],\"outputs\":[{\"name\":"
+             "\"logits\",\"datatype\":\"FP32\",\"shape\":[-1,-1,%lld]}],\"parameters\":{\"fingerprint\":\"%"
+             "s\",\"vocab_size\":%lld,"
+             "\"hidden_size\":%lld,\"num_layers\":3,\"num_heads\":2,\"max_length\":64%s}}",
+             fake->fingerprint, (long long)fake->is.vocab_size, fake->fingerprint,
+             (long long)fake->is.vocab_size, (long long)fake->is.hidden_size,
+             fake->is.classifier ? ",\"input_size\":4" : "");
+    return send_simple(fd, 200, "Content-Type: application/json\r\n", body);
+}
+
+static bool answer_head(struct fake_teacher *fake, int fd) {
+    int64_t V = fake->is.vocab_size, C = fake->is.hidden_size;
+    uint16_t *weight = lb_malloc_array((size_t)(V * C), sizeof *weight);
+    for (int64_t i = 0; i < V * C; i++) {
+        weight[i] = lb_f32_to_f16((float)i / 16);
+    }
+    const struct lb_tensor tensor = {.name = "lm_head.weight",
+                                     .dtype = LB_F16,
+                                     .n_dims = 2,
+                                     .dim = {V, C},
+                                     .data = weight,
+                                     .bytes = (size_t)(V * C) * 2};
+    const char *metadata[] = {"fingerprint", fake->fingerprint};
+    struct lb_buf body;
+    lb_buf_init(&body, 1u << 24);
+    if (lb_safetensors_encode(&body, &tensor, 1, metadata, 1, NULL)) {
+        abort();
+    }
+    pthread_mutex_lock(&fake->lock);
+    fake->heads++;
+    pthread_mutex_unlock(&fake->lock);
+    bool ok = send_bytes(fd, "", &body, body.len);
+    lb_buf_finish(&body);
+    lb_free(weight);
+    return ok;
+}
+
+static bool answer(struct fake_teacher *fake, int fd, struct incoming *in) {
+    char versioned[256];
+    snprintf(versioned, sizeof versioned, "/v2/models/" MODEL "/versions/%s", fake->fingerprint);
+    size_t n = strlen(versioned);
+    if (!in->authorized) {
+        return send_simple(fd, 401, "WWW-Authenticate: Bearer\r\n", "{\"error\": \"no or wrong token\"}");
+    }
+    if (!strcmp(in->path, "/v2/repository/index")) {
+        return send_simple(fd, 200, "", "[{\"name\":\"" MODEL "\",\"version\":\"1\",\"state\":\"READY\"}]");
+    }
+    if (!strcmp(in->path, "/v2/models/" MODEL)) {
+        return answer_info(fake, fd);
+    }
+    if (!strncmp(in->path, versioned, n) && !strcmp(in->path + n, "/infer")) {
+        return answer_infer(fake, fd, in);
+    }
+    if (!strncmp(in->path, versioned, n) && !strcmp(in->path + n, "/head")) {
+        return answer_head(fake, fd);
+    }
+    return send_simple(fd, 404, "", "{\"error\": \"no such model or version\"}");
+}
+
+/* Reads one request; false when the peer is gone. */
+static bool read_request(const struct fake_teacher *fake, int fd, struct incoming *in) {
+    char head[16384];
+    size_t len = 0;
+    char *end = NULL;
+    while (!end) {
+        ssize_t n = len < sizeof head - 1 ? recv(fd, head + len, 1, 0) : 0;
+        if (n <= 0) {
+            return false;
+        }
+        len += (size_t)n;
+        head[len] = 0;
+        end = len >= 4 && !memcmp(head + len - 4, "\r\n\r\n", 4) ? head + len : NULL;
+    }
+    in->json_len = -1;
+    in->no_cache = false;
+    in->authorized = !*fake->token;
+    size_t body_len = 0;
+    if (sscanf(head, "%7s %399s", in->method, in->path) != 2) {
+        return false;
+    }
+    for (char *line = strstr(head, "\r\n") + 2; *line && *line != '\r'; line = strstr(line, "\r\n") + 2) {
+        if (!strncasecmp(line, "Content-Length:", 15)) {
+            body_len = (size_t)strtoull(line + 15, NULL, 10);
+        } else if (!strncasecmp(line, LB_HEADER_JSON_LENGTH ":", sizeof LB_HEADER_JSON_LENGTH)) {
+            in->json_len = strtoll(line + sizeof LB_HEADER_JSON_LENGTH, NULL, 10);
+        } else if (!strncasecmp(line, "Cache-Control: no-cache", 23)) {
+            in->no_cache = true;
+        } else if (*fake->token && !strncasecmp(line, "Authorization: Bearer ", 22)) {
+            size_t n = strlen(fake->token);
+            in->authorized = !strncmp(line + 22, fake->token, n) && line[22 + n] == '\r';
+        } else if (!strncasecmp(line, "Expect:", 7)) {
+            fprintf(stderr, "fake teacher: the client waits for 100 Continue\n");
+            abort();
+        }
+    }
+    lb_buf_reset(&in->body);
+    char *to = body_len ? lb_buf_extend(&in->body, body_len) : NULL;
+    for (size_t got = 0; got < body_len;) {
+        ssize_t n = recv(fd, to + got, body_len - got, 0);
+        if (n <= 0) {
+            return false;
+        }
+        got += (size_t)n;
+    }
+    return true;
+}
+
+static void *connection_thread(void *user) {
+    struct connection *connection = user;
+    struct fake_teacher *fake = connection->fake;
+    struct incoming in = {.json_len = -1};
+    lb_buf_init(&in.body, 1u << 28);
+    while (read_request(fake, connection->fd, &in) && answer(fake, connection->fd, &in)) {
+    }
+    lb_buf_finish(&in.body);
+    pthread_mutex_lock(&fake->lock);
+    fake->connections[connection->index] = -1;
+    pthread_mutex_unlock(&fake->lock);
+    close(connection->fd);
+    lb_free(connection);
+    return NULL;
+}
+
+static void *accept_thread(void *user) {
+    struct fake_teacher *fake = user;
+    for (;;) {
+        int fd = accept(fake->listener, NULL, NULL), one = 1;
+        if (fd < 0) {
+            return NULL;
+        }
+        setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+        struct connection *connection = lb_calloc(1, sizeof *connection);
+        pthread_mutex_lock(&fake->lock);
+        if (!connection || fake->stopping || fake->n_connections == MAX_CONNECTIONS) {
+            pthread_mutex_unlock(&fake->lock);
+            close(fd);
+            lb_free(connection);
+            continue;
+        }
+        *connection = (struct connection){.fake = fake, .fd = fd, .index = fake->n_connections};
+        fake->connections[fake->n_connections] = fd;
+        if (pthread_create(&fake->threads[fake->n_connections], NULL, connection_thread, connection)) {
+            abort();
+        }
+        fake->n_connections++;
+        pthread_mutex_unlock(&fake->lock);
+    }
+}
+
+/* ---- life
+ * ---------------------------------------------------------------------------------------------------- */
+
+struct fake_teacher *fake_start(const struct fake_options *options) {
+    struct fake_teacher *fake = lb_calloc(1, sizeof *fake);
+    if (!fake) {
+        return NULL;
+    }
+    fake->is = *options;
+    fake->is.vocab_size = options->vocab_size ? options->vocab_size : 50;
+    fake->is.hidden_size = options->hidden_size ? options->hidden_size : 6;
+    snprintf(fake->fingerprint, sizeof fake->fingerprint, "%s",
+             options->fingerprint ? options->fingerprint : fake_fingerprint);
+    snprintf(fake->token, sizeof fake->token, "%s", options->token ? options->token : "");
+    pthread_mutex_init(&fake->lock, NULL);
+    struct sockaddr_in address = {.sin_family = AF_INET,
+                                  .sin_port = htons((uint16_t)options->port),
+                                  .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t len = sizeof address;
+    int one = 1;
+    fake->listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    setsockopt(fake->listener, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
+    if (bind(fake->listener, (struct sockaddr *)&address, sizeof address) || listen(fake->listener, 64) ||
+        getsockname(fake->listener, (struct sockaddr *)&address, &len) ||
+        pthread_create(&fake->acceptor, NULL, accept_thread, fake)) {
+        close(fake->listener);
+        lb_free(fake);
+        return NULL;
+    }
+    fake->port = ntohs(address.sin_port);
+    snprintf(fake->url, sizeof fake->url, "http://127.0.0.1:%d", fake->port);
+    return fake;
+}
+
+void fake_stop(struct fake_teacher *fake) {
+    if (!fake) {
+        return;
+    }
+    pthread_mutex_lock(&fake->lock);
+    fake->stopping = true;
+    pthread_mutex_unlock(&fake->lock);
+    shutdown(fake->listener, SHUT_RDWR);
+    pthread_join(fake->acceptor, NULL);
+    close(fake->listener);
+    pthread_mutex_lock(&fake->lock);
+    for (int i = 0; i < fake->n_connections; i++) {
+        if (fake->connections[i] >= 0) {
+            const struct linger reset = {.l_onoff = 1, .l_linger = 0}; /* so that the port is free at once */
+            setsockopt(fake->connections[i], SOL_SOCKET, SO_LINGER, &reset, sizeof reset);
+            shutdown(fake->connections[i], SHUT_RDWR);
+        }
+    }
+    int n = fake->n_connections;
+    pthread_mutex_unlock(&fake->lock);
+    for (int i = 0; i < n; i++) {
+        pthread_join(fake->threads[i], NULL);
+    }
+    pthread_mutex_destroy(&fake->lock);
+    lb_free(fake);
+}
+
+int fake_port(const struct fake_teacher *fake) {
+    return fake->port;
+}
+
+const char *fake_url(const struct fake_teacher *fake) {
+    return fake->url;
+}
+
+void fake_fault(struct fake_teacher *fake, enum fake_fault fault, int n) {
+    pthread_mutex_lock(&fake->lock);
+    fake->fault = fault;
+    fake->fault_left = n;
+    pthread_mutex_unlock(&fake->lock);
+}
+
+static int read_int(struct fake_teacher *fake, const int *value) {
+    pthread_mutex_lock(&fake->lock);
+    int v = *value;
+    pthread_mutex_unlock(&fake->lock);
+    return v;
+}
+
+int fake_requests(struct fake_teacher *fake) {
+    return read_int(fake, &fake->requests);
+}
+
+int fake_sequences(struct fake_teacher *fake) {
+    return read_int(fake, &fake->sequences);
+}
+
+int fake_heads(struct fake_teacher *fake) {
+    return read_int(fake, &fake->heads);
+}
+
+bool fake_saw_no_cache(struct fake_teacher *fake) {
+    pthread_mutex_lock(&fake->lock);
+    bool v = fake->no_cache;
+    pthread_mutex_unlock(&fake->lock);
+    return v;
+}

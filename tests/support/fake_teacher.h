@@ -1,0 +1,66 @@
+/* A teacher that misbehaves on command: an HTTP server on plain sockets, inside the test's process.
+ *
+ * Its answers are a function of its fingerprint, a sequence's ids up to a position and the output's name, so
+ * that any two fakes of one fingerprint agree bit for bit, however the questions were grouped. One thread per
+ * connection; all functions are thread-safe.
+ */
+#ifndef LB_TESTS_FAKE_TEACHER_H
+#define LB_TESTS_FAKE_TEACHER_H
+
+#include "trainer/teacher.h"
+
+enum fake_fault {
+    FAKE_FINE,
+    FAKE_SLOW,           /* answers rightly after 300 ms */
+    FAKE_HANG,           /* reads the question and never answers */
+    FAKE_CLOSE,          /* closes instead of answering */
+    FAKE_CLOSE_MID_BODY, /* sends the head and half of the body */
+    FAKE_500,
+    FAKE_503,
+    FAKE_503_RETRY_AFTER, /* Retry-After: 1 */
+    FAKE_413,             /* when more than one sequence is asked about */
+    FAKE_400,
+    FAKE_REDIRECT,
+    FAKE_WRONG_DIGEST,
+    FAKE_NO_DIGEST,
+    FAKE_WRONG_SHAPE,    /* one position too few */
+    FAKE_WRONG_DATATYPE, /* FP32 for FP16 */
+    FAKE_WRONG_LENGTH,   /* binary data shorter than the JSON says */
+    FAKE_MISSING_OUTPUT,
+    FAKE_WRONG_FINGERPRINT, /* in the answer */
+    FAKE_HUGE,              /* announces 3 GiB */
+    FAKE_GARBAGE,           /* 200 with bytes that are nothing */
+    FAKE_NO_HTTP,           /* bytes that are no HTTP answer */
+    FAKE_ENDLESS_INFO,      /* metadata that never end */
+    FAKE_BAD_INFO           /* metadata without parameters */
+};
+
+struct fake_options {
+    const char *fingerprint;         /* 64 hex digits; NULL: fake_fingerprint */
+    const char *token;               /* NULL: none needed */
+    int port;                        /* 0: any */
+    int64_t vocab_size, hidden_size; /* 0: 50 and 6 */
+    bool classifier;                 /* reads 4 features */
+};
+
+extern const char fake_fingerprint[], fake_other_fingerprint[];
+
+struct fake_teacher;
+/* NULL when the port cannot be had. */
+struct fake_teacher *fake_start(const struct fake_options *options);
+/* Closes all connections, as a killed process does. Accepts NULL. */
+void fake_stop(struct fake_teacher *fake);
+int fake_port(const struct fake_teacher *fake);
+const char *fake_url(const struct fake_teacher *fake);
+/* The next n questions (infer requests; -1: all from now on) meet the fault. */
+void fake_fault(struct fake_teacher *fake, enum fake_fault fault, int n);
+/* Infer requests that came in; sequences in those that were answered rightly; GETs of the head. */
+int fake_requests(struct fake_teacher *fake);
+int fake_sequences(struct fake_teacher *fake);
+int fake_heads(struct fake_teacher *fake);
+/* Of the last infer request: was the HTTP cache told not to answer. */
+bool fake_saw_no_cache(struct fake_teacher *fake);
+/* What the fake of this fingerprint answers: value c of the output at position t. */
+float fake_value(const char *fingerprint, const char *output, const int32_t *ids, int64_t t, int64_t c);
+
+#endif
