@@ -14,6 +14,7 @@ static const struct command {
     const char *name, *help;
     int (*run)(int argc, char **argv, volatile sig_atomic_t *stop);
 } commands[] = {
+    {"train", "train a student, alone or from teachers", lb_cmd_train},
     {"eval", "how well a model predicts texts or images", lb_cmd_eval},
     {"generate", "let a model go on with a text", lb_cmd_generate},
     {"export", "write a model for transformers or llama.cpp", lb_cmd_export},

@@ -136,7 +136,7 @@ static void top_k_target(const struct lb_step *step, const struct lb_answer *ans
     lb_wire_floats(lse, t, 1, &norm);
     lb_wire_floats(values, t * step->top_k, step->top_k, p);
     for (int64_t i = 0; i < step->top_k; i++) {
-        ids[i] = lb_wire_id(at, t * step->top_k + i);
+        ids[i] = lb_answer_id(at, t * step->top_k + i);
         p[i] = (float)exp(p[i] / target->temperature - norm);
         sum += p[i];
     }

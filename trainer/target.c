@@ -26,7 +26,7 @@ void lb_wire_floats(const struct lb_wire_tensor *tensor, int64_t first, int64_t 
     }
 }
 
-int32_t lb_wire_id(const struct lb_wire_tensor *tensor, int64_t i) {
+int32_t lb_answer_id(const struct lb_wire_tensor *tensor, int64_t i) {
     return tensor->datatype == LB_DT_UINT16 ? ((const uint16_t *)tensor->data)[i]
                                             : ((const int32_t *)tensor->data)[i];
 }
@@ -87,9 +87,9 @@ enum lb_status lb_answer_check(const struct lb_answer *answer, const struct lb_a
                            (long long)n);
         }
         for (int64_t j = 0; spec->outputs[i].kind == LB_OUT_TOPK_IDS && j < elements; j++) {
-            if (lb_wire_id(t, j) < 0 || lb_wire_id(t, j) >= info->vocab_size) {
+            if (lb_answer_id(t, j) < 0 || lb_answer_id(t, j) >= info->vocab_size) {
                 return lb_fail(detail, LB_E_FORMAT, "teacher %s: %s names id %d, its vocabulary has %lld",
-                               name, output, lb_wire_id(t, j), (long long)info->vocab_size);
+                               name, output, lb_answer_id(t, j), (long long)info->vocab_size);
             }
         }
     }

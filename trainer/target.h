@@ -23,7 +23,7 @@ const struct lb_wire_tensor *lb_answer_find(const struct lb_answer *answer, enum
                                             int layer);
 /* n numbers from element first on, FP16 or FP32, as floats. */
 void lb_wire_floats(const struct lb_wire_tensor *tensor, int64_t first, int64_t n, float *out);
-int32_t lb_wire_id(const struct lb_wire_tensor *tensor, int64_t i);
+int32_t lb_answer_id(const struct lb_wire_tensor *tensor, int64_t i);
 
 /* Checks an answer against what will be read from it: datatypes and shapes for sample's n positions. name:
  * the teacher's. */
