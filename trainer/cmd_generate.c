@@ -69,7 +69,7 @@ struct writing {
     bool print;
     struct lb_buf text;
     size_t printed;
-    int64_t tokens;
+    struct lb_ids ids; /* what was written */
 };
 
 /* Bytes at the end of text that begin a character without ending it (0 to 3). */
@@ -99,7 +99,16 @@ static enum lb_status take(void *context, int32_t id) {
     if (*w->stop) {
         return LB_E_CANCELLED;
     }
-    w->tokens++;
+    if (w->ids.len == w->ids.cap) {
+        size_t cap = w->ids.cap * 2 + 64;
+        int32_t *data = lb_realloc_array(w->ids.data, cap, sizeof(*data));
+        if (data == NULL) {
+            return LB_E_NOMEM;
+        }
+        w->ids.data = data;
+        w->ids.cap = cap;
+    }
+    w->ids.data[w->ids.len++] = id;
     size_t len = 0;
     const char *bytes = lb_tokenizer_bytes(w->tokenizer, id, &len);
     if (bytes != NULL && !lb_tokenizer_is_special(w->tokenizer, id)) {
@@ -112,20 +121,25 @@ static enum lb_status take(void *context, int32_t id) {
     return LB_OK;
 }
 
-/* Bytes that are no UTF-8 (a generation cut within a character) cannot stand in JSON: the decoder's own text
- * can. */
-static void print_json(const struct arguments *a, const struct writing *w, int64_t prompt_tokens,
-                       double seconds, const char *reason) {
-    size_t len = w->text.len - (w->text.len > 0 ? unfinished_bytes(w->text.data, w->text.len) : 0);
-    json_t *text = json_stringn(w->text.data != NULL ? w->text.data : "", len);
-    json_t *object =
-        json_pack("{s:s, s:o, s:I, s:I, s:f, s:f, s:s}", "prompt", a->prompt, "text",
-                  text != NULL ? text : json_null(), "prompt_tokens", (json_int_t)prompt_tokens,
-                  "completion_tokens", (json_int_t)w->tokens, "seconds", seconds, "tokens_per_second",
-                  seconds > 0 ? (double)w->tokens / seconds : 0.0, "finish_reason", reason);
-    json_dumpf(object, stdout, JSON_ENSURE_ASCII);
-    putchar('\n');
-    json_decref(object);
+/* The decoder's text, not the bytes as they came: what is no UTF-8 (a character cut in two) cannot stand in
+ * JSON. */
+static enum lb_status print_json(const struct arguments *a, const struct writing *w, int64_t prompt_tokens,
+                                 double seconds, const char *reason, struct lb_detail *detail) {
+    struct lb_buf text;
+    lb_buf_init(&text, MAX_TEXT);
+    enum lb_status status = lb_tokenizer_decode(w->tokenizer, w->ids.data, w->ids.len, true, &text, detail);
+    if (status == LB_OK) {
+        json_t *object =
+            json_pack("{s:s, s:s, s:I, s:I, s:f, s:f, s:s}", "prompt", a->prompt, "text",
+                      text.data != NULL ? text.data : "", "prompt_tokens", (json_int_t)prompt_tokens,
+                      "completion_tokens", (json_int_t)w->ids.len, "seconds", seconds, "tokens_per_second",
+                      seconds > 0 ? (double)w->ids.len / seconds : 0.0, "finish_reason", reason);
+        json_dumpf(object, stdout, JSON_ENSURE_ASCII);
+        putchar('\n');
+        json_decref(object);
+    }
+    lb_buf_finish(&text);
+    return status;
 }
 
 /* The prompt's ids; an empty prompt begins as a text does: with bos, or behind the end of another text. */
@@ -175,16 +189,19 @@ static enum lb_status generate(struct arguments *a, const struct lb_opened *open
     }
     double seconds = (double)(lb_now_ns() - start) / (double)LB_SECOND_NS;
     if (status == LB_OK || status == LB_E_CANCELLED) {
-        const char *reason =
-            status != LB_OK ? "stopped" : (w.tokens < a->generate.max_new_tokens ? "stop" : "length");
+        const char *reason = status != LB_OK
+                                 ? "stopped"
+                                 : ((int64_t)w.ids.len < a->generate.max_new_tokens ? "stop" : "length");
         if (a->json) {
-            print_json(a, &w, (int64_t)ids.len, seconds, reason);
+            enum lb_status printed = print_json(a, &w, (int64_t)ids.len, seconds, reason, detail);
+            status = status == LB_OK ? printed : status;
         } else {
             print_new(&w, true);
             putchar('\n');
         }
     }
     lb_buf_finish(&w.text);
+    lb_free(w.ids.data);
     lb_free(ids.data);
     return status;
 }

@@ -231,28 +231,23 @@ static enum lb_status set_place(struct lb_recipe *recipe, const char *path, stru
     return LB_OK;
 }
 
-static enum lb_status read_tree(struct lb_arena *arena, const char *path, const char *const *overrides,
-                                size_t n_overrides, struct lb_yaml **out, struct lb_detail *detail) {
-    struct lb_buf text;
-    lb_buf_init(&text, LB_YAML_MAX_BYTES);
-    enum lb_status status = lb_file_read(path, &text, detail);
-    if (status == LB_OK) {
-        status = lb_yaml_parse(arena, text.data != NULL ? text.data : "", text.len, path, out, detail);
-    }
-    lb_buf_finish(&text);
+static enum lb_status read_tree(struct lb_arena *arena, const char *text, size_t len, const char *path,
+                                const char *const *overrides, size_t n_overrides, struct lb_yaml **out,
+                                struct lb_detail *detail) {
+    enum lb_status status = lb_yaml_parse(arena, text, len, path, out, detail);
     for (size_t i = 0; status == LB_OK && i < n_overrides; i++) {
         status = lb_yaml_set(arena, *out, overrides[i], detail);
     }
     return status;
 }
 
-enum lb_status lb_recipe_load(const char *path, const char *const *overrides, size_t n_overrides,
-                              struct lb_recipe **out, struct lb_detail *detail) {
+enum lb_status lb_recipe_parse(const char *text, size_t len, const char *path, const char *const *overrides,
+                               size_t n_overrides, struct lb_recipe **out, struct lb_detail *detail) {
     struct lb_arena arena;
     lb_arena_init(&arena, ARENA_BYTES);
     struct lb_yaml *tree = NULL;
     struct lb_recipe *recipe = NULL;
-    enum lb_status status = read_tree(&arena, path, overrides, n_overrides, &tree, detail);
+    enum lb_status status = read_tree(&arena, text, len, path, overrides, n_overrides, &tree, detail);
     if (status == LB_OK) {
         status = lb_recipe_shape(&arena, tree, path, detail);
     }
@@ -275,6 +270,19 @@ enum lb_status lb_recipe_load(const char *path, const char *const *overrides, si
     }
     *out = recipe;
     return LB_OK;
+}
+
+enum lb_status lb_recipe_load(const char *path, const char *const *overrides, size_t n_overrides,
+                              struct lb_recipe **out, struct lb_detail *detail) {
+    struct lb_buf text;
+    lb_buf_init(&text, LB_YAML_MAX_BYTES);
+    enum lb_status status = lb_file_read(path, &text, detail);
+    if (status == LB_OK) {
+        status = lb_recipe_parse(text.data != NULL ? text.data : "", text.len, path, overrides, n_overrides,
+                                 out, detail);
+    }
+    lb_buf_finish(&text);
+    return status;
 }
 
 /* Frees what the keys of one struct hold; recursion follows the tables. */

@@ -119,6 +119,10 @@ struct lb_recipe {
  * Errors name file, line where known, key and remedy. */
 LB_NODISCARD enum lb_status lb_recipe_load(const char *path, const char *const *overrides, size_t n_overrides,
                                            struct lb_recipe **out, struct lb_detail *detail);
+/* The same from memory; path is what errors name and what relative paths start from. */
+LB_NODISCARD enum lb_status lb_recipe_parse(const char *text, size_t len, const char *path,
+                                            const char *const *overrides, size_t n_overrides,
+                                            struct lb_recipe **out, struct lb_detail *detail);
 void lb_recipe_destroy(struct lb_recipe *recipe);
 /* The resolved recipe as YAML on the heap (lb_free). Loading it again gives the same recipe. */
 LB_NODISCARD enum lb_status lb_recipe_dump(const struct lb_recipe *recipe, char **out_text, size_t *out_len,

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #define TEXT_BYTES ((size_t)16 << 20)
 
@@ -38,18 +39,25 @@ static void put_path(const struct dump *d, const char *path) {
         lb_yaml_quote(path, d->buf);
         return;
     }
-    char *directory = realpath(d->recipe->directory, NULL);
+    const char *directory = d->recipe->directory;
+    char *here = directory[0] == '/' ? NULL : getcwd(NULL, 0);
     struct lb_buf full;
     lb_buf_init(&full, TEXT_BYTES);
-    lb_buf_printf(&full, "%s%s/%s", local ? "local:" : "",
-                  directory != NULL ? directory : d->recipe->directory, place);
+    lb_buf_append_str(&full, local ? "local:" : "");
+    if (here != NULL) {
+        lb_buf_printf(&full, "%s/", here);
+    }
+    if (strcmp(directory, ".") != 0) {
+        lb_buf_printf(&full, "%s/", directory);
+    }
+    lb_buf_append_str(&full, place);
     if (lb_buf_status(&full) == LB_OK) {
         lb_yaml_quote(full.data, d->buf);
     } else {
         d->buf->status = LB_E_NOMEM;
     }
     lb_buf_finish(&full);
-    free(directory);
+    free(here);
 }
 
 static const char *enum_name(const struct lb_field *f, int value) {
