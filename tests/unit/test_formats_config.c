@@ -1,0 +1,488 @@
+/* Model configs: config.json in the spellings that exist, GGUF keys, and the config.json that is written. */
+#include <stdarg.h>
+#include <stddef.h>
+#include <setjmp.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include "common/base/mem.h"
+#include "common/formats/config.h"
+
+#include <stdio.h>
+#include <string.h>
+
+/* SmolLM2-135M as transformers 4 wrote it. */
+static const char smollm2[] =
+    "{\"architectures\": [\"LlamaForCausalLM\"], \"attention_bias\": false, \"attention_dropout\": 0.0, "
+    "\"bos_token_id\": 0,"
+    " \"eos_token_id\": [2, 0], \"hidden_act\": \"silu\", \"hidden_size\": 576, \"initializer_range\": "
+    "0.041666666666666664,"
+    " \"intermediate_size\": 1536, \"is_llama_config\": true, \"max_position_embeddings\": 8192, "
+    "\"mlp_bias\": false,"
+    " \"model_type\": \"llama\", \"num_attention_heads\": 9, \"num_hidden_layers\": 30, "
+    "\"num_key_value_heads\": 3,"
+    " \"pretraining_tp\": 1, \"rms_norm_eps\": 1e-05, \"rope_interleaved\": false, \"rope_scaling\": null,"
+    " \"rope_theta\": 100000, \"tie_word_embeddings\": true, \"torch_dtype\": \"bfloat16\","
+    " \"transformers_version\": \"4.40.1\", \"use_cache\": true, \"vocab_size\": 49152}";
+
+/* The keys that every decoder needs, open at the end. */
+#define LEAST(type)                                                                                          \
+    "{\"model_type\": \"" type "\", \"vocab_size\": 100, \"hidden_size\": 64, \"intermediate_size\": 96,"    \
+    " \"num_hidden_layers\": 2, \"num_attention_heads\": 4"
+
+static enum lb_status parse(const char *text, struct lb_config *out, struct lb_detail *detail) {
+    json_t *object = NULL;
+    assert_int_equal(lb_json_parse(text, strlen(text), 0, "config.json", &object, NULL), LB_OK);
+    enum lb_status status = lb_config_parse(object, "config.json", out, detail);
+    json_decref(object);
+    return status;
+}
+
+static struct lb_config accept(const char *text) {
+    struct lb_config c;
+    struct lb_detail detail = {0};
+    if (parse(text, &c, &detail) != LB_OK) {
+        fail_msg("%s: %s", text, detail.text);
+    }
+    return c;
+}
+
+static void assert_same(const struct lb_config *a, const struct lb_config *b) {
+    assert_string_equal(a->model_type, b->model_type);
+    assert_int_equal(a->vocab_size, b->vocab_size);
+    assert_int_equal(a->hidden_size, b->hidden_size);
+    assert_int_equal(a->intermediate_size, b->intermediate_size);
+    assert_int_equal(a->num_hidden_layers, b->num_hidden_layers);
+    assert_int_equal(a->num_attention_heads, b->num_attention_heads);
+    assert_int_equal(a->num_key_value_heads, b->num_key_value_heads);
+    assert_int_equal(a->head_dim, b->head_dim);
+    assert_int_equal(a->max_position_embeddings, b->max_position_embeddings);
+    assert_true(a->norm_eps == b->norm_eps && a->rope_theta == b->rope_theta);
+    assert_int_equal(a->tie_word_embeddings, b->tie_word_embeddings);
+    assert_int_equal(a->attention_bias, b->attention_bias);
+    assert_int_equal(a->mlp_bias, b->mlp_bias);
+    assert_int_equal(a->bos_token_id, b->bos_token_id);
+    assert_int_equal(a->eos_token_id, b->eos_token_id);
+    assert_int_equal(a->pad_token_id, b->pad_token_id);
+    assert_true(a->initializer_range == b->initializer_range);
+    assert_int_equal(a->input_size, b->input_size);
+    assert_int_equal(a->n_hidden, b->n_hidden);
+    assert_memory_equal(a->hidden_sizes, b->hidden_sizes, sizeof a->hidden_sizes);
+    assert_true(a->input_dropout == b->input_dropout && a->hidden_dropout == b->hidden_dropout);
+}
+
+static void a_real_config(void **state) {
+    (void)state;
+    struct lb_config c = accept(smollm2);
+    assert_string_equal(c.model_type, "llama");
+    assert_int_equal(c.vocab_size, 49152);
+    assert_int_equal(c.hidden_size, 576);
+    assert_int_equal(c.intermediate_size, 1536);
+    assert_int_equal(c.num_hidden_layers, 30);
+    assert_int_equal(c.num_attention_heads, 9);
+    assert_int_equal(c.num_key_value_heads, 3);
+    assert_int_equal(c.head_dim, 64);
+    assert_int_equal(c.max_position_embeddings, 8192);
+    assert_true(c.norm_eps == 1e-5 && c.rope_theta == 100000);
+    assert_true(c.tie_word_embeddings && !c.attention_bias && !c.mlp_bias);
+    assert_int_equal(c.bos_token_id, 0);
+    assert_int_equal(c.eos_token_id, 2); /* the first of the list */
+    assert_int_equal(c.pad_token_id, -1);
+    assert_true(c.initializer_range == 0.041666666666666664);
+    assert_int_equal(lb_config_parameters(&c), 134515008); /* what transformers counts */
+}
+
+static void what_missing_keys_mean(void **state) {
+    (void)state;
+    struct lb_config c = accept(LEAST("llama") "}");
+    assert_int_equal(c.num_key_value_heads, 4);
+    assert_int_equal(c.head_dim, 16);
+    assert_int_equal(c.max_position_embeddings, 2048);
+    assert_true(c.norm_eps == 1e-6 && c.rope_theta == 10000 && c.initializer_range == 0.02);
+    assert_false(c.tie_word_embeddings);
+    assert_int_equal(c.bos_token_id, 1);
+    assert_int_equal(c.eos_token_id, 2);
+    assert_int_equal(c.pad_token_id, -1);
+    c = accept(LEAST("qwen2") ", \"num_key_value_heads\": 2}");
+    assert_true(c.attention_bias && !c.mlp_bias);
+    assert_int_equal(c.max_position_embeddings, 32768); /* the window of 4096 is not in use */
+    assert_int_equal(c.bos_token_id, -1);
+    c = accept(
+        LEAST("mistral") ", \"num_key_value_heads\": null, \"head_dim\": null, \"sliding_window\": null}");
+    assert_string_equal(c.model_type, "mistral");
+    assert_int_equal(c.num_key_value_heads, 4);
+    assert_int_equal(c.max_position_embeddings, 131072);
+}
+
+static void spellings_of_rope(void **state) {
+    (void)state;
+    assert_true(accept(LEAST("llama") ", \"rope_theta\": 5e5}").rope_theta == 5e5);
+    assert_true(
+        accept(LEAST("llama") ", \"rope_parameters\": {\"rope_theta\": 7e5, \"rope_type\": \"default\"}}")
+            .rope_theta == 7e5);
+    assert_true(accept(LEAST("llama") ", \"rope_theta\": 5e5, \"rope_parameters\": {\"rope_theta\": 7e5}}")
+                    .rope_theta == 7e5);
+    assert_true(
+        accept(LEAST("llama") ", \"rope_theta\": 5e5, \"rope_parameters\": {\"rope_type\": \"default\"}}")
+            .rope_theta == 5e5);
+    assert_true(accept(LEAST("llama") ", \"rope_theta\": 5e5, \"rope_scaling\": {\"type\": \"default\"}}")
+                    .rope_theta == 5e5);
+}
+
+static void tokens_windows_and_types(void **state) {
+    (void)state;
+    struct lb_config c = accept(LEAST("llama") ", \"eos_token_id\": [], \"bos_token_id\": null, "
+                                               "\"pad_token_id\": -1, \"dtype\": \"float16\"}");
+    assert_int_equal(c.eos_token_id, -1);
+    assert_int_equal(c.bos_token_id, -1);
+    assert_int_equal(c.pad_token_id, -1);
+    /* within a window nothing changes; beyond it the model would */
+    c = accept(LEAST("mistral") ", \"num_key_value_heads\": 2, \"max_position_embeddings\": 32768, "
+                                "\"sliding_window\": 1000}");
+    assert_int_equal(c.max_position_embeddings, 1000);
+    c = accept(LEAST("mistral") ", \"num_key_value_heads\": 2, \"max_position_embeddings\": 32768}");
+    assert_int_equal(c.max_position_embeddings, 4096);
+    c = accept(LEAST(
+        "qwen2") ", \"num_key_value_heads\": 2, \"use_sliding_window\": true, \"sliding_window\": 512}");
+    assert_int_equal(c.max_position_embeddings, 512);
+    c = accept(LEAST(
+        "qwen2") ", \"num_key_value_heads\": 2, \"use_sliding_window\": false, \"sliding_window\": 512}");
+    assert_int_equal(c.max_position_embeddings, 32768);
+    c = accept(LEAST("llama") ", \"attention_bias\": true, \"mlp_bias\": true}");
+    assert_true(c.attention_bias && c.mlp_bias);
+    /* a vocabulary so small that the families' usual ids are outside */
+    c = accept("{\"model_type\": \"llama\", \"vocab_size\": 2, \"hidden_size\": 4, \"intermediate_size\": 4,"
+               " \"num_hidden_layers\": 1, \"num_attention_heads\": 1}");
+    assert_int_equal(c.bos_token_id, 1);
+    assert_int_equal(c.eos_token_id, -1);
+}
+
+static void classifiers(void **state) {
+    (void)state;
+    struct lb_config c =
+        accept("{\"model_type\": \"limbeck_mlp\", \"architectures\": [\"LimbeckMLPForClassification\"],"
+               " \"input_size\": 784, \"hidden_sizes\": [1200, 800], \"num_labels\": 10,"
+               " \"input_dropout\": 0.2, \"hidden_dropout\": 0.5}");
+    assert_string_equal(c.model_type, "limbeck_mlp");
+    assert_int_equal(c.input_size, 784);
+    assert_int_equal(c.n_hidden, 2);
+    assert_int_equal(c.hidden_sizes[0], 1200);
+    assert_int_equal(c.hidden_sizes[1], 800);
+    assert_int_equal(c.vocab_size, 10);
+    assert_true(c.input_dropout == 0.2 && c.hidden_dropout == 0.5);
+    assert_int_equal(lb_config_parameters(&c), 785 * 1200 + 1201 * 800 + 801 * 10);
+    c = accept(
+        "{\"model_type\": \"limbeck_mlp\", \"input_size\": 3, \"hidden_sizes\": [], \"num_labels\": 2}");
+    assert_int_equal(lb_config_parameters(&c), 8);
+}
+
+static const struct {
+    const char *text;
+    enum lb_status status;
+    const char *says;
+} refused[] = {
+    {"[]", LB_E_FORMAT, "JSON object"},
+    {"{}", LB_E_FORMAT, "model_type"},
+    {"{\"model_type\": 7}", LB_E_FORMAT, "model_type"},
+    {"{\"model_type\": \"gpt2\"}", LB_E_UNSUPPORTED, "model_type \"gpt2\" is not one of llama"},
+    {"{\"model_type\": \"llama\"}", LB_E_FORMAT, "vocab_size"},
+    {LEAST("llama") ", \"vocab_size_\": 0, \"head_dim\": 0}", LB_E_FORMAT, "head_dim"},
+    {LEAST("llama") ", \"num_key_value_heads\": 3}", LB_E_ARG,
+     "num_attention_heads 4 is no multiple of num_key_value_heads 3"},
+    {LEAST("llama") ", \"num_key_value_heads\": \"4\"}", LB_E_FORMAT, "num_key_value_heads"},
+    {LEAST("llama") ", \"head_dim\": 15}", LB_E_ARG, "head_dim 15 is odd"},
+    {LEAST("llama") ", \"max_position_embeddings\": 1e3}", LB_E_FORMAT, "max_position_embeddings"},
+    {LEAST("llama") ", \"rms_norm_eps\": -1}", LB_E_FORMAT, "rms_norm_eps"},
+    {LEAST("llama") ", \"rope_theta\": 0}", LB_E_FORMAT, "rope_theta"},
+    {LEAST("llama") ", \"rope_theta\": {\"full_attention\": 1}}", LB_E_FORMAT, "rope_theta"},
+    {LEAST("llama") ", \"hidden_act\": \"gelu\"}", LB_E_UNSUPPORTED, "hidden_act \"gelu\""},
+    {LEAST("llama") ", \"rope_scaling\": {\"rope_type\": \"llama3\", \"factor\": 8}}", LB_E_UNSUPPORTED,
+     "rope_type \"llama3\""},
+    {LEAST("llama") ", \"rope_scaling\": {\"type\": \"linear\", \"factor\": 2}}", LB_E_UNSUPPORTED,
+     "type \"linear\""},
+    {LEAST("llama") ", \"rope_parameters\": {\"rope_type\": \"yarn\"}}", LB_E_UNSUPPORTED,
+     "rope_type \"yarn\""},
+    {LEAST("llama") ", \"rope_parameters\": {\"full_attention\": {\"rope_theta\": 1}}}", LB_E_UNSUPPORTED,
+     "differ by layer"},
+    {LEAST("llama") ", \"rope_parameters\": [1]}", LB_E_FORMAT, "rope_parameters"},
+    {LEAST("llama") ", \"partial_rotary_factor\": 0.5}", LB_E_UNSUPPORTED, "partial_rotary_factor 0.5"},
+    {LEAST("llama") ", \"quantization_config\": {\"quant_method\": \"gptq\"}}", LB_E_UNSUPPORTED,
+     "quantization_config (gptq)"},
+    {LEAST("llama") ", \"tie_word_embeddings\": 1}", LB_E_FORMAT, "tie_word_embeddings"},
+    {LEAST("llama") ", \"dtype\": 16}", LB_E_FORMAT, "dtype"},
+    {LEAST("llama") ", \"eos_token_id\": 100}", LB_E_ARG,
+     "eos_token_id is 100, which is no id of a vocabulary of 100"},
+    {LEAST("llama") ", \"bos_token_id\": -2}", LB_E_ARG, "bos_token_id"},
+    {LEAST("llama") ", \"pad_token_id\": \"<pad>\"}", LB_E_FORMAT, "pad_token_id"},
+    {LEAST("llama") ", \"initializer_range\": 2}", LB_E_FORMAT, "initializer_range"},
+    {LEAST("mistral") ", \"sliding_window\": -1}", LB_E_FORMAT, "sliding_window"},
+    {"{\"model_type\": \"llama\", \"vocab_size\": 9, \"hidden_size\": 65, \"intermediate_size\": 9, "
+     "\"num_hidden_layers\": 1,"
+     " \"num_attention_heads\": 4}",
+     LB_E_ARG, "hidden_size 65 is no multiple of num_attention_heads 4"},
+    {"{\"model_type\": \"limbeck_mlp\", \"hidden_sizes\": [], \"num_labels\": 2}", LB_E_FORMAT, "input_size"},
+    {"{\"model_type\": \"limbeck_mlp\", \"input_size\": 1, \"num_labels\": 2}", LB_E_FORMAT, "hidden_sizes"},
+    {"{\"model_type\": \"limbeck_mlp\", \"input_size\": 1, \"num_labels\": 2, \"hidden_sizes\": "
+     "[1,2,3,4,5,6,7,8,9]}",
+     LB_E_FORMAT, "at most 8"},
+    {"{\"model_type\": \"limbeck_mlp\", \"input_size\": 1, \"num_labels\": 2, \"hidden_sizes\": [3, 0]}",
+     LB_E_ARG, "a hidden size is 0"},
+    {"{\"model_type\": \"limbeck_mlp\", \"input_size\": 1, \"num_labels\": 2, \"hidden_sizes\": [3, 1.5]}",
+     LB_E_FORMAT, "hidden_sizes[1]"},
+    {"{\"model_type\": \"limbeck_mlp\", \"input_size\": 1, \"num_labels\": 2, \"hidden_sizes\": [], "
+     "\"hidden_dropout\": 1}",
+     LB_E_FORMAT, "hidden_dropout"},
+    {"{\"model_type\": \"limbeck_mlp\", \"input_size\": 1, \"num_labels\": 2, \"hidden_sizes\": [], "
+     "\"hidden_act\": \"tanh\"}",
+     LB_E_UNSUPPORTED, "tanh"},
+};
+
+static void what_cannot_be_run_is_refused_by_key(void **state) {
+    (void)state;
+    for (size_t i = 0; i < sizeof refused / sizeof *refused; i++) {
+        struct lb_config c = {.vocab_size = 77}, before = c;
+        struct lb_detail detail = {0};
+        enum lb_status status = parse(refused[i].text, &c, &detail);
+        if (status != refused[i].status || strstr(detail.text, refused[i].says) == NULL ||
+            strncmp(detail.text, "config.json: ", 13) != 0) {
+            fail_msg("%s: status %d, text \"%s\"; expected %d and \"%s\"", refused[i].text, (int)status,
+                     detail.text, (int)refused[i].status, refused[i].says);
+        }
+        assert_same(&c, &before); /* out-parameters are written on success only */
+    }
+}
+
+static void check_bounds_what_is_filled_by_hand(void **state) {
+    (void)state;
+    struct lb_config good = accept(smollm2), c = good;
+    assert_int_equal(lb_config_check(&c, "hand", NULL), LB_OK);
+    c.hidden_size = 0;
+    assert_int_equal(lb_config_check(&c, "hand", NULL), LB_E_ARG);
+    c = good, c.num_attention_heads = 0;
+    assert_int_equal(lb_config_check(&c, "hand", NULL), LB_E_ARG);
+    c = good, c.vocab_size = 1ll << 40;
+    assert_int_equal(lb_config_check(&c, "hand", NULL), LB_E_ARG);
+    c = good, c.norm_eps = __builtin_nan("");
+    assert_int_equal(lb_config_check(&c, "hand", NULL), LB_E_ARG);
+    c = good, snprintf(c.model_type, sizeof c.model_type, "lama");
+    assert_int_equal(lb_config_check(&c, "hand", NULL), LB_E_UNSUPPORTED);
+    /* the largest that passes does not overflow */
+    c = good;
+    c.vocab_size = INT32_MAX;
+    c.hidden_size = 1 << 20;
+    c.intermediate_size = 1 << 22;
+    c.num_hidden_layers = c.num_attention_heads = c.num_key_value_heads = c.head_dim = 4096;
+    c.attention_bias = c.mlp_bias = true;
+    assert_int_equal(lb_config_check(&c, "hand", NULL), LB_OK);
+    assert_true(lb_config_parameters(&c) > 1ll << 56);
+}
+
+static void written_configs_read_back(void **state) {
+    (void)state;
+    static const char *const texts[] = {
+        smollm2,
+        LEAST("llama") ", \"eos_token_id\": null, \"bos_token_id\": null, \"attention_bias\": true, "
+                       "\"rope_theta\": 12345.678,"
+                       " \"rms_norm_eps\": 0.1}",
+        LEAST("qwen2") ", \"num_key_value_heads\": 2}",
+        LEAST("mistral") ", \"num_key_value_heads\": 2}",
+        "{\"model_type\": \"limbeck_mlp\", \"input_size\": 784, \"hidden_sizes\": [1200, 800], "
+        "\"num_labels\": 10, \"hidden_dropout\": 0.1}",
+    };
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
+        struct lb_config c = accept(texts[i]);
+        struct lb_buf buf;
+        lb_buf_init(&buf, 1 << 16);
+        assert_int_equal(lb_config_write(&c, "float32", &buf), LB_OK);
+        struct lb_config again = accept(buf.data);
+        assert_same(&again, &c);
+        lb_buf_finish(&buf);
+
+        /* each allocation in turn fails: an error, nothing else */
+        enum lb_status status = LB_E_NOMEM;
+        for (long n = 1; status == LB_E_NOMEM && n < 1000; n++) {
+            lb_buf_init(&buf, 1 << 16);
+            lb_mem_fail_from(n);
+            status = lb_config_write(&c, "float32", &buf);
+            lb_mem_fail_from(0);
+            lb_buf_finish(&buf);
+        }
+        assert_int_equal(status, LB_OK);
+    }
+    struct lb_config c = accept(smollm2);
+    struct lb_buf buf;
+    lb_buf_init(&buf, 1 << 16);
+    assert_int_equal(lb_config_write(&c, "int8", &buf), LB_E_ARG);
+    c.head_dim = 3;
+    assert_int_equal(lb_config_write(&c, "float32", &buf), LB_E_ARG);
+    assert_int_equal(buf.len, 0);
+    lb_buf_finish(&buf);
+}
+
+/* ---- GGUF ---- */
+
+/* The keys of a small llama, without those that a test puts itself. */
+static struct lb_gguf_out *llama_keys(const char *arch) {
+    struct lb_gguf_out *out = lb_gguf_out_create();
+    lb_gguf_put_string(out, "general.architecture", arch);
+    lb_gguf_put_u32(out, "llama.context_length", 512);
+    lb_gguf_put_u32(out, "llama.embedding_length", 64);
+    lb_gguf_put_u32(out, "llama.block_count", 2);
+    lb_gguf_put_u32(out, "llama.feed_forward_length", 96);
+    lb_gguf_put_f32(out, "llama.attention.layer_norm_rms_epsilon", 1e-5f);
+    return out;
+}
+
+/* Destroys out. */
+static enum lb_status read_back(struct lb_gguf_out *out, struct lb_config *c, struct lb_detail *detail) {
+    struct lb_gguf *file = NULL;
+    struct lb_buf buf;
+    lb_buf_init(&buf, 1 << 20);
+    assert_int_equal(lb_gguf_encode(out, &buf, detail), LB_OK);
+    assert_int_equal(lb_gguf_parse(buf.data, buf.len, "m.gguf", &file, detail), LB_OK);
+    enum lb_status status = lb_config_from_gguf(file, "m.gguf", c, detail);
+    lb_gguf_destroy(file);
+    lb_buf_finish(&buf);
+    lb_gguf_out_destroy(out);
+    return status;
+}
+
+static const float zeros[640];
+static const struct lb_tensor embedding = {
+    .name = "token_embd.weight", .dtype = LB_F32, .n_dims = 2, .dim = {10, 64}, .data = zeros, .bytes = 2560};
+
+static struct lb_tensor vector(const char *name) {
+    return (struct lb_tensor){
+        .name = name, .dtype = LB_F32, .n_dims = 1, .dim = {8}, .data = zeros, .bytes = 32};
+}
+
+static void config_from_gguf(void **state) {
+    (void)state;
+    struct lb_config c;
+    struct lb_gguf_out *out = llama_keys("llama");
+    static const char *const tokens[] = {"a", "b", "c"};
+    lb_gguf_put_u32(out, "llama.attention.head_count", 4);
+    lb_gguf_put_tensor(out, &embedding);
+    assert_int_equal(read_back(out, &c, NULL), LB_OK);
+    assert_string_equal(c.model_type, "llama");
+    assert_int_equal(c.vocab_size, 10); /* the embedding's rows */
+    assert_int_equal(c.hidden_size, 64);
+    assert_int_equal(c.intermediate_size, 96);
+    assert_int_equal(c.num_hidden_layers, 2);
+    assert_int_equal(c.num_attention_heads, 4);
+    assert_int_equal(c.num_key_value_heads, 4);
+    assert_int_equal(c.head_dim, 16);
+    assert_int_equal(c.max_position_embeddings, 512);
+    assert_true(c.norm_eps == 1e-5); /* not 9.99999974737875e-06 */
+    assert_true(c.rope_theta == 10000 && c.initializer_range == 0.02);
+    assert_true(c.tie_word_embeddings && !c.attention_bias && !c.mlp_bias);
+    assert_int_equal(c.bos_token_id, -1);
+
+    out = llama_keys("llama");
+    lb_gguf_put_u32(out, "llama.attention.head_count", 4);
+    lb_gguf_put_u32(out, "llama.attention.head_count_kv", 2);
+    lb_gguf_put_u32(out, "llama.attention.key_length", 32);
+    lb_gguf_put_u32(out, "llama.attention.value_length", 32);
+    lb_gguf_put_u32(out, "llama.rope.dimension_count", 32);
+    lb_gguf_put_f32(out, "llama.rope.freq_base", 500000);
+    lb_gguf_put_u32(out, "llama.attention.sliding_window", 100);
+    lb_gguf_put_strings(out, "tokenizer.ggml.tokens", tokens, 3);
+    lb_gguf_put_u32(out, "tokenizer.ggml.bos_token_id", 1);
+    lb_gguf_put_u32(out, "tokenizer.ggml.eos_token_id", 2);
+    lb_gguf_put_u32(out, "tokenizer.ggml.padding_token_id", 0);
+    struct lb_tensor head = embedding, q_bias = vector("blk.0.attn_q.bias"),
+                     down_bias = vector("blk.0.ffn_down.bias");
+    head.name = "output.weight";
+    lb_gguf_put_tensor(out, &head);
+    lb_gguf_put_tensor(out, &q_bias);
+    lb_gguf_put_tensor(out, &down_bias);
+    assert_int_equal(read_back(out, &c, NULL), LB_OK);
+    assert_int_equal(c.num_key_value_heads, 2);
+    assert_int_equal(c.head_dim, 32);
+    assert_true(c.rope_theta == 500000);
+    assert_int_equal(c.vocab_size, 3);
+    assert_int_equal(c.max_position_embeddings, 100);
+    assert_int_equal(c.bos_token_id, 1);
+    assert_int_equal(c.eos_token_id, 2);
+    assert_int_equal(c.pad_token_id, 0);
+    assert_true(!c.tie_word_embeddings && c.attention_bias && c.mlp_bias);
+}
+
+static void refuse_gguf(struct lb_gguf_out *out, enum lb_status status, const char *says) {
+    struct lb_config c;
+    struct lb_detail detail = {0};
+    enum lb_status got = read_back(out, &c, &detail);
+    if (got != status || strstr(detail.text, says) == NULL || strncmp(detail.text, "m.gguf: ", 8) != 0) {
+        fail_msg("status %d, text \"%s\"; expected %d and \"%s\"", (int)got, detail.text, (int)status, says);
+    }
+}
+
+/* A llama that would be fine, with one more key. */
+static struct lb_gguf_out *fine(void) {
+    struct lb_gguf_out *out = llama_keys("llama");
+    lb_gguf_put_u32(out, "llama.attention.head_count", 4);
+    lb_gguf_put_tensor(out, &embedding);
+    return out;
+}
+
+static void unfit_ggufs_are_refused_by_key(void **state) {
+    (void)state;
+    struct lb_gguf_out *out = lb_gguf_out_create();
+    refuse_gguf(out, LB_E_FORMAT, "general.architecture is missing");
+    refuse_gguf(llama_keys("gemma3"), LB_E_UNSUPPORTED, "general.architecture \"gemma3\"");
+    refuse_gguf(llama_keys("llama"), LB_E_FORMAT, "llama.attention.head_count is missing");
+    refuse_gguf(llama_keys("qwen2"), LB_E_FORMAT, "qwen2.context_length is missing");
+    out = llama_keys("llama"), lb_gguf_put_string(out, "llama.attention.head_count", "four");
+    refuse_gguf(out, LB_E_FORMAT, "llama.attention.head_count is no number");
+    out = llama_keys("llama"), lb_gguf_put_f32(out, "llama.attention.head_count", 4.5f);
+    refuse_gguf(out, LB_E_FORMAT, "4.5, not a whole number");
+    out = llama_keys("llama"), lb_gguf_put_u32(out, "llama.attention.head_count", UINT32_MAX);
+    refuse_gguf(out, LB_E_FORMAT, "not a whole number from 0");
+    out = llama_keys("llama"), lb_gguf_put_u32(out, "llama.attention.head_count", 0);
+    lb_gguf_put_tensor(out, &embedding);
+    refuse_gguf(out, LB_E_ARG, "num_attention_heads is 0");
+    out = llama_keys("llama"),
+    lb_gguf_put_i32s(out, "llama.attention.head_count", (const int32_t[]){4, 4}, 2);
+    refuse_gguf(out, LB_E_UNSUPPORTED, "differ by layer");
+    out = llama_keys("llama"), lb_gguf_put_u32(out, "llama.attention.head_count", 4);
+    refuse_gguf(out, LB_E_ARG, "vocab_size is 0");
+    out = fine(), lb_gguf_put_u32(out, "tokenizer.ggml.eos_token_id", 10);
+    refuse_gguf(out, LB_E_ARG, "eos_token_id is 10");
+    out = fine(), lb_gguf_put_u32(out, "llama.expert_count", 8);
+    refuse_gguf(out, LB_E_UNSUPPORTED, "llama.expert_count");
+    out = fine(), lb_gguf_put_u32(out, "llama.attention.value_length", 8);
+    refuse_gguf(out, LB_E_UNSUPPORTED, "llama.attention.value_length");
+    out = fine(), lb_gguf_put_u32(out, "llama.rope.dimension_count", 8);
+    refuse_gguf(out, LB_E_UNSUPPORTED, "llama.rope.dimension_count");
+    out = fine(), lb_gguf_put_string(out, "llama.rope.scaling.type", "yarn");
+    refuse_gguf(out, LB_E_UNSUPPORTED, "llama.rope.scaling.type");
+    out = fine(), lb_gguf_put_f32(out, "llama.rope.scaling.factor", 2);
+    refuse_gguf(out, LB_E_UNSUPPORTED, "rope.scaling");
+    out = fine(), lb_gguf_put_f32(out, "llama.rope.scale_linear", 4);
+    refuse_gguf(out, LB_E_UNSUPPORTED, "llama.rope.scale_linear");
+    struct lb_tensor factors = vector("rope_freqs.weight");
+    out = fine(), lb_gguf_put_tensor(out, &factors);
+    refuse_gguf(out, LB_E_UNSUPPORTED, "rope_freqs.weight");
+    out = fine(), lb_gguf_put_f32(out, "llama.rope.freq_base", __builtin_nanf(""));
+    refuse_gguf(out, LB_E_FORMAT, "llama.rope.freq_base is no number");
+    struct lb_config c;
+    out = fine(), lb_gguf_put_string(out, "llama.rope.scaling.type", "none");
+    assert_int_equal(read_back(out, &c, NULL), LB_OK);
+    assert_int_equal(read_back(fine(), &c, NULL), LB_OK);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_real_config),
+        cmocka_unit_test(what_missing_keys_mean),
+        cmocka_unit_test(spellings_of_rope),
+        cmocka_unit_test(tokens_windows_and_types),
+        cmocka_unit_test(classifiers),
+        cmocka_unit_test(what_cannot_be_run_is_refused_by_key),
+        cmocka_unit_test(check_bounds_what_is_filled_by_hand),
+        cmocka_unit_test(written_configs_read_back),
+        cmocka_unit_test(config_from_gguf),
+        cmocka_unit_test(unfit_ggufs_are_refused_by_key),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
