@@ -290,9 +290,9 @@ static enum lb_status check_loss(const struct check *c, unsigned i, const struct
     if (entry == NULL) {
         char list[512];
         const char *nearest = nearest_loss(loss->function, list, sizeof(list));
-        return complain(c, path, "\"%s\" is no loss here%s%s; there are %s", loss->function,
+        return complain(c, path, "\"%s\" is no loss here%s%s%s; there are %s", loss->function,
                         nearest != NULL ? "; did you mean " : "", nearest != NULL ? nearest : "",
-                        lb_loss_names());
+                        nearest != NULL ? "?" : "", lb_loss_names());
     }
     snprintf(path, sizeof(path), "loss_functions.%u", i);
     bool internal = entry->on == LB_ON_HIDDEN || entry->on == LB_ON_ATTENTION;
