@@ -96,36 +96,6 @@ static bool digest(struct lb_exchange *x, const struct lb_infer_request *request
     return true;
 }
 
-void lb_handle_infer(struct lb_server *server, struct lb_exchange *x, const struct lb_route_match *match) {
-    (void)match;
-    struct lb_visit *visit = x->user;
-    struct lb_infer_request request;
-    struct lb_detail detail = {0};
-    int64_t json_len = -1;
-    if (!lb_visit_model(x) || !json_length(x, &json_len)) {
-        return;
-    }
-    enum lb_status status = lb_infer_request_decode(x->body.data ? x->body.data : "", x->body.len, json_len,
-                                                    &x->arena, &request, &detail);
-    if (status != LB_OK) {
-        lb_reply_fail(x, status, &detail);
-        return;
-    }
-    visit->id = request.id;
-    if (!digest(x, &request) || !make_job(server, x, &request)) {
-        return;
-    }
-    /* Suspended first: the worker may be done before submit returns. */
-    struct lb_job *job = visit->job;
-    lb_exchange_defer(x);
-    status = lb_batcher_submit(server->batcher, job, &detail);
-    if (status != LB_OK) {
-        job->status = status;
-        job->detail = detail;
-        lb_exchange_resume(x);
-    }
-}
-
 /* ---- the answer ---- */
 
 static void observe(struct lb_server *server, const struct lb_job *job) {
@@ -219,7 +189,7 @@ static void reply_outputs(struct lb_exchange *x) {
                     visit->match.version[0] ? "public, max-age=31536000, immutable" : "no-cache");
 }
 
-void lb_finish_infer(struct lb_server *server, struct lb_exchange *x) {
+static void finish(struct lb_server *server, struct lb_exchange *x) {
     struct lb_visit *visit = x->user;
     observe(server, visit->job);
     if (visit->job->status != LB_OK) {
@@ -227,4 +197,37 @@ void lb_finish_infer(struct lb_server *server, struct lb_exchange *x) {
         return;
     }
     reply_outputs(x);
+}
+
+/* ---- the question ---- */
+
+void lb_handle_infer(struct lb_server *server, struct lb_exchange *x, const struct lb_route_match *match) {
+    (void)match;
+    struct lb_visit *visit = x->user;
+    struct lb_infer_request request;
+    struct lb_detail detail = {0};
+    int64_t json_len = -1;
+    if (!lb_visit_model(x) || !json_length(x, &json_len)) {
+        return;
+    }
+    enum lb_status status = lb_infer_request_decode(x->body.data ? x->body.data : "", x->body.len, json_len,
+                                                    &x->arena, &request, &detail);
+    if (status != LB_OK) {
+        lb_reply_fail(x, status, &detail);
+        return;
+    }
+    visit->id = request.id;
+    if (!digest(x, &request) || !make_job(server, x, &request)) {
+        return;
+    }
+    /* Suspended first: the worker may be done before submit returns. */
+    struct lb_job *job = visit->job;
+    visit->finish = finish;
+    lb_exchange_defer(x);
+    status = lb_batcher_submit(server->batcher, job, &detail);
+    if (status != LB_OK) {
+        job->status = status;
+        job->detail = detail;
+        lb_exchange_resume(x);
+    }
 }

@@ -68,12 +68,33 @@ LB_NODISCARD enum lb_status lb_repository_add_folder(struct lb_repository *repos
                                                      struct lb_detail *detail);
 size_t lb_repository_count(struct lb_repository *repository);
 
-/* Opens all in the background, in order; finished (may be NULL) is called at the end on the loader thread,
- * with LB_OK or the first failure of a required model (or of all). */
+/* Opens all in the background, in order, then waits for orders; finished (may be NULL) is called at the end
+ * on the loader thread, with LB_OK or the first failure of a required model (or of all). */
 LB_NODISCARD enum lb_status lb_repository_start(struct lb_repository *repository,
                                                 void (*finished)(void *context, enum lb_status status,
                                                                  const struct lb_detail *detail),
                                                 struct lb_detail *detail);
+/* Ends the loader's thread: what it is opening is finished, orders that wait get LB_E_CANCELLED. Nothing
+ * happens when it was never started. */
+void lb_repository_stop(struct lb_repository *repository);
+
+/* One order for the loader's thread: open a model (again: what is served stays until the new one is ready),
+ * or let it go (requests under way keep it until they are answered). */
+struct lb_order {
+    char name[LB_MAX_NAME];
+    bool load;
+    /* Called once, on the loader's thread or by stop, with status and detail filled in. */
+    void (*done)(struct lb_order *order);
+    void *context;
+    enum lb_status status;
+    struct lb_detail detail;
+    struct lb_order *next;
+};
+/* The order is borrowed until done. Names are those of the list, and what has appeared in the repository
+ * folder since. LB_E_NOTFOUND: no such name; LB_E_UNAVAILABLE: stopped. Then done isn't called. */
+LB_NODISCARD enum lb_status lb_repository_order(struct lb_repository *repository, struct lb_order *order,
+                                                struct lb_detail *detail);
+
 /* Opens all, now, on this thread; stops at the first failure. */
 LB_NODISCARD enum lb_status lb_repository_open_all(struct lb_repository *repository,
                                                    struct lb_detail *detail);

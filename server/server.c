@@ -37,6 +37,8 @@ static const struct lb_route routes[] = {
      lb_handle_tokenizer},
     {"POST", "/v2/models/{model}[/versions/{version}]/infer", "infer", LB_ACCESS_TOKEN, lb_handle_infer},
     {"POST", "/v2/repository/index", "index", LB_ACCESS_TOKEN, lb_handle_index},
+    {"POST", "/v2/repository/models/{model}/load", "load", LB_ACCESS_ADMIN, lb_handle_load},
+    {"POST", "/v2/repository/models/{model}/unload", "unload", LB_ACCESS_ADMIN, lb_handle_unload},
     {"GET", "/metrics", "metrics", LB_ACCESS_TOKEN, lb_handle_metrics},
 };
 
@@ -127,7 +129,8 @@ static void on_handle(void *context, struct lb_exchange *x) {
 }
 
 static void on_resumed(void *context, struct lb_exchange *x) {
-    lb_finish_infer(context, x);
+    const struct lb_visit *visit = x->user;
+    visit->finish(context, x);
 }
 
 static void on_refuse(void *context, struct lb_exchange *x, int status, const char *text) {
@@ -370,7 +373,11 @@ void lb_server_stop(struct lb_server *server) {
     } else if (server->batcher) {
         lb_batcher_abort(server->batcher);
     }
-    lb_engine_join(server->engine); /* from here on nothing is suspended */
+    lb_engine_join(server->engine);
+    if (server->repository) {
+        lb_repository_stop(server->repository);
+    }
+    /* From here on nothing is suspended. */
     if (server->http) {
         lb_http_wait_idle(server->http, lb_now_ns() + CLOSE_SECONDS * LB_SECOND_NS);
         lb_http_stop(server->http);

@@ -39,9 +39,12 @@ struct lb_server {
 struct lb_visit {
     struct lb_server *server;
     struct lb_route_match match;
-    const char *request_id;   /* X-Request-Id, echoed; NULL */
+    const char *request_id; /* X-Request-Id, echoed; NULL */
+    /* After a deferred exchange was resumed: answers. */
+    void (*finish)(struct lb_server *server, struct lb_exchange *exchange);
     struct lb_hosted *hosted; /* a reference, once the model is known; NULL */
     struct lb_job *job;       /* of an infer request; owned */
+    struct lb_order *order;   /* of a load or unload request; in the arena */
     const char *id;           /* the infer request's id; NULL */
     char digest[80];          /* "sha-256=..." of an infer request */
     size_t taken;             /* bytes of the answer, from the budget */
@@ -67,8 +70,6 @@ bool lb_visit_model(struct lb_exchange *exchange);
 /* Handlers, each in its own file. */
 void lb_handle_infer(struct lb_server *server, struct lb_exchange *exchange,
                      const struct lb_route_match *match);
-/* The answer of a computed job; called when the exchange was resumed. */
-void lb_finish_infer(struct lb_server *server, struct lb_exchange *exchange);
 void lb_handle_server_metadata(struct lb_server *server, struct lb_exchange *exchange,
                                const struct lb_route_match *match);
 void lb_handle_live(struct lb_server *server, struct lb_exchange *exchange,
@@ -85,6 +86,10 @@ void lb_handle_stats(struct lb_server *server, struct lb_exchange *exchange,
                      const struct lb_route_match *match);
 void lb_handle_index(struct lb_server *server, struct lb_exchange *exchange,
                      const struct lb_route_match *match);
+void lb_handle_load(struct lb_server *server, struct lb_exchange *exchange,
+                    const struct lb_route_match *match);
+void lb_handle_unload(struct lb_server *server, struct lb_exchange *exchange,
+                      const struct lb_route_match *match);
 void lb_handle_head(struct lb_server *server, struct lb_exchange *exchange,
                     const struct lb_route_match *match);
 void lb_handle_tokenizer(struct lb_server *server, struct lb_exchange *exchange,
