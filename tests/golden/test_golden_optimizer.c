@@ -1,0 +1,131 @@
+#include <stdarg.h>
+#include <stddef.h>
+#include <setjmp.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include "common/base/file.h"
+#include "common/base/mem.h"
+#include "common/formats/safetensors.h"
+#include "trainer/optimizer.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define MATRIX 35
+#define VECTOR 11
+#define STEPS 6
+
+static struct lb_safetensors *golden;
+
+static int open_golden(void **state) {
+    (void)state;
+    const char *root = getenv("LB_SOURCE_ROOT");
+    char *path = lb_path_join(root != NULL ? root : ".", "tests/golden/optimizer.safetensors");
+    enum lb_status status = lb_safetensors_open(path, &golden, NULL);
+    lb_free(path);
+    return status == LB_OK ? 0 : -1;
+}
+
+static int close_golden(void **state) {
+    (void)state;
+    lb_safetensors_destroy(golden);
+    return 0;
+}
+
+static const void *numbers(const char *name, const char *what, int step) {
+    char key[64];
+    if (step >= 0) {
+        snprintf(key, sizeof(key), "%s.%s.%d", name, what, step);
+    } else {
+        snprintf(key, sizeof(key), "%s.%s", name, what);
+    }
+    const struct lb_tensor *t = lb_safetensors_find(golden, key);
+    assert_non_null(t);
+    return t->data;
+}
+
+/* PyTorch computes the same formulas in another order: a few units in the last place, and values are about 1.
+ */
+static void expect_close(const float *have, const float *want, size_t n, const char *what, int step) {
+    for (size_t i = 0; i < n; i++) {
+        if (fabsf(have[i] - want[i]) > 1e-6f * (1.0f + fabsf(want[i]))) {
+            fail_msg("%s after step %d, element %zu: %.9g, PyTorch has %.9g", what, step, i, (double)have[i],
+                     (double)want[i]);
+        }
+    }
+}
+
+static void follow(const char *name) {
+    const double *s = numbers(name, "settings", -1);
+    const double *norms = numbers(name, "norms", -1), *rates = numbers(name, "rates", -1);
+    struct lb_recipe recipe = {.learning_rate = s[0],
+                               .adam_beta1 = s[1],
+                               .adam_beta2 = s[2],
+                               .adam_epsilon = s[3],
+                               .weight_decay = s[4],
+                               .max_grad_norm = s[5]};
+    float matrix[MATRIX], vector[VECTOR], matrix_grad[MATRIX], vector_grad[VECTOR];
+    memcpy(matrix, numbers(name, "matrix", 0), sizeof(matrix));
+    memcpy(vector, numbers(name, "vector", 0), sizeof(vector));
+    const struct lb_weight weights[] = {{.name = "matrix",
+                                         .rows = 7,
+                                         .cols = 5,
+                                         .n_dims = 2,
+                                         .value = matrix,
+                                         .data = matrix,
+                                         .grad = matrix_grad},
+                                        {.name = "vector",
+                                         .rows = 1,
+                                         .cols = VECTOR,
+                                         .n_dims = 1,
+                                         .value = vector,
+                                         .data = vector,
+                                         .grad = vector_grad}};
+    const struct lb_weight_group groups[] = {{&weights[0], 1}, {&weights[1], 1}};
+    struct lb_optimizer *optimizer = NULL;
+    assert_int_equal(lb_optimizer_create(&recipe, groups, 2, &optimizer, NULL), LB_OK);
+    for (int step = 1; step <= STEPS; step++) {
+        memcpy(matrix_grad, numbers(name, "matrix_grad", step), sizeof(matrix_grad));
+        memcpy(vector_grad, numbers(name, "vector_grad", step), sizeof(vector_grad));
+        for (int i = 0; i < MATRIX; i++) {
+            matrix_grad[i] *= 4.0f; /* four micro-batches: grad_scale takes it back */
+        }
+        for (int i = 0; i < VECTOR; i++) {
+            vector_grad[i] *= 4.0f;
+        }
+        double norm = 0;
+        assert_int_equal(lb_optimizer_step(optimizer, rates[step - 1], 0.25, &norm, NULL), LB_OK);
+        assert_true(fabs(norm - norms[step - 1]) < 1e-9 * norms[step - 1]);
+        expect_close(matrix, numbers(name, "matrix", step), MATRIX, "matrix", step);
+        expect_close(vector, numbers(name, "vector", step), VECTOR, "vector", step);
+        for (int i = 0; i < MATRIX; i++) {
+            assert_true(matrix_grad[i] == 0.0f);
+        }
+    }
+    assert_int_equal(lb_optimizer_steps(optimizer), STEPS);
+    lb_optimizer_destroy(optimizer);
+}
+
+static void plain(void **state) {
+    (void)state;
+    follow("plain");
+}
+
+static void decay(void **state) {
+    (void)state;
+    follow("decay");
+}
+
+static void clip(void **state) {
+    (void)state;
+    follow("clip");
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {cmocka_unit_test(plain), cmocka_unit_test(decay),
+                                       cmocka_unit_test(clip)};
+    return cmocka_run_group_tests(tests, open_golden, close_golden);
+}
