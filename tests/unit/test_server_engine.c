@@ -1,0 +1,604 @@
+/* From request to outputs without a network: what the engine fills in is what a plain forward gives, whatever
+ * it is batched with and however it is sliced; what can't be is refused with a reason. */
+#include <stdarg.h>
+#include <stddef.h>
+#include <setjmp.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include "common/base/file.h"
+#include "common/base/mem.h"
+#include "common/model/model.h"
+#include "common/nn/gemm.h"
+#include "common/nn/head.h"
+#include "common/nn/reduce.h"
+#include "server/engine.h"
+#include "server/head.h"
+#include "server/plan.h"
+#include "server/repository.h"
+#include "tests/support/tiny_model.h"
+
+#include "common/formats/safetensors.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define V 97
+#define C 32
+#define MAX_T 128
+#define TAPE_BYTES ((size_t)1 << 30)
+
+static char folder[] = "/tmp/limbeck-engine-XXXXXX";
+static struct lb_hosted *llama, *mlp;
+static struct lb_engine *engine;
+static struct lb_detail detail;
+static struct lb_plan_limits limits = {LB_MAX_RESPONSE_BYTES, LB_MAX_REQUEST_TOKENS, LB_MAX_JSON_VALUES};
+
+/* ---- requests ---- */
+
+struct ask {
+    struct lb_infer_request request;
+    struct lb_wire_tensor inputs[4];
+    struct lb_wire_output outputs[16];
+};
+
+static void add_input(struct ask *ask, const char *name, enum lb_datatype datatype, int64_t rows,
+                      int64_t cols, const void *data) {
+    struct lb_wire_tensor *t = &ask->inputs[ask->request.n_inputs++];
+    *t = (struct lb_wire_tensor){
+        .name = name, .datatype = datatype, .n_dims = cols ? 2 : 1, .dim = {rows, cols}, .data = data};
+    t->bytes = (size_t)lb_wire_elements(t) * lb_datatype_bytes(datatype);
+    ask->request.inputs = ask->inputs;
+}
+
+static void add_output(struct ask *ask, const char *name, enum lb_datatype datatype) {
+    ask->outputs[ask->request.n_outputs++] =
+        (struct lb_wire_output){.name = name, .binary = true, .datatype = datatype};
+    ask->request.outputs = ask->outputs;
+}
+
+static struct ask new_ask(void) {
+    return (struct ask){.request = {.top_k = 5, .temperature = 1, .binary_default = true}};
+}
+
+static enum lb_status try_plan(struct lb_hosted *hosted, const struct ask *ask, struct lb_job **out) {
+    struct lb_infer_request request = ask->request;
+    request.inputs = (struct lb_wire_tensor *)(uintptr_t)ask->inputs;
+    request.outputs = (struct lb_wire_output *)(uintptr_t)ask->outputs;
+    struct lb_job *job = lb_job_create((size_t)64 << 20);
+    assert_non_null(job);
+    job->model = lb_hosted_retain(hosted);
+    memset(&detail, 0, sizeof detail);
+    enum lb_status status = lb_plan(&request, &limits, job, &detail);
+    if (status != LB_OK || !out) {
+        lb_job_destroy(job);
+        return status;
+    }
+    *out = job;
+    return LB_OK;
+}
+
+static struct lb_job *plan(struct lb_hosted *hosted, const struct ask *ask) {
+    struct lb_job *job = NULL;
+    enum lb_status status = try_plan(hosted, ask, &job);
+    if (status != LB_OK) {
+        fail_msg("%s", detail.text);
+    }
+    return job;
+}
+
+/* Runs slices {job, first, n} as one batch. */
+static void run(const struct lb_slice *slices, size_t n) {
+    struct lb_batch *batch = calloc(1, sizeof *batch);
+    assert_non_null(batch);
+    batch->model = slices[0].job->model;
+    for (size_t i = 0; i < n; i++) {
+        batch->slices[batch->n_slices++] = slices[i];
+        batch->n_seqs += slices[i].n;
+        batch->n_tokens +=
+            slices[i].job->offsets[slices[i].first + slices[i].n] - slices[i].job->offsets[slices[i].first];
+    }
+    memset(&detail, 0, sizeof detail);
+    enum lb_status status = lb_engine_run(engine, batch, &detail);
+    free(batch);
+    if (status != LB_OK) {
+        fail_msg("%s", detail.text);
+    }
+}
+
+static void run_whole(struct lb_job *job) {
+    run(&(struct lb_slice){job, 0, job->n_seqs}, 1);
+}
+
+static const struct lb_job_output *output(const struct lb_job *job, const char *name) {
+    for (size_t i = 0; i < job->n_outputs; i++) {
+        if (strcmp(job->outputs[i].name, name) == 0) {
+            return &job->outputs[i];
+        }
+    }
+    fail_msg("no output %s", name);
+    return NULL;
+}
+
+static void check_shape(const struct lb_job_output *o, int n_dims, const int64_t *dim) {
+    assert_int_equal(o->n_dims, n_dims);
+    for (int i = 0; i < n_dims; i++) {
+        assert_int_equal(o->dim[i], dim[i]);
+    }
+}
+
+/* ---- the reference: one sequence alone, straight through the model ---- */
+
+struct reference {
+    float z[MAX_T * V], h[MAX_T * C], hidden1[MAX_T * C], attention0[4 * MAX_T * MAX_T];
+};
+
+static enum lb_status keep_logits(void *context, int64_t row, int64_t n, float *z) {
+    memcpy((float *)context + row * V, z, (size_t)(n * V) * sizeof *z);
+    return LB_OK;
+}
+
+static struct reference *reference(const int32_t *ids, int length) {
+    struct reference *r = calloc(1, sizeof *r);
+    struct lb_tape *tape = lb_tape_create(TAPE_BYTES);
+    assert_non_null(r);
+    assert_non_null(tape);
+    int32_t offsets[2] = {0, length};
+    struct lb_input in = {{1, offsets}, ids, NULL};
+    struct lb_tap taps[2] = {{.kind = LB_TAP_HIDDEN, .layer = 1}, {.kind = LB_TAP_ATTENTION, .layer = 0}};
+    lb_tape_begin(tape, LB_TAPE_PLAIN, &in.ragged, NULL);
+    struct lb_value *h = lb_model_forward(llama->model, tape, &in, taps, 2, NULL);
+    assert_non_null(h);
+    memcpy(r->h, h->data, (size_t)(length * C) * sizeof(float));
+    memcpy(r->hidden1, taps[0].value->data, (size_t)(length * C) * sizeof(float));
+    memcpy(r->attention0, taps[1].value->data, (size_t)(4 * length * length) * sizeof(float));
+    assert_int_equal(lb_head_run(tape, h, lb_model_head(llama->model), NULL, NULL, keep_logits, r->z), LB_OK);
+    lb_tape_destroy(tape);
+    return r;
+}
+
+static int32_t ids[6 * 20];
+static int32_t lengths[6] = {20, 1, 7, 13, 20, 4}, starts[6] = {0, 0, 6, 3, 12, 1};
+
+static void fill_ids(void) {
+    for (int i = 0; i < 6 * 20; i++) {
+        ids[i] = (i * 31 + i * i * 7) % V;
+    }
+}
+
+static void ask_everything(struct ask *ask) {
+    add_output(ask, "logits", LB_DT_NONE);
+    add_output(ask, "logits.topk_ids", LB_DT_NONE);
+    add_output(ask, "logits.topk_values", LB_DT_NONE);
+    add_output(ask, "logsumexp", LB_DT_NONE);
+    add_output(ask, "logprobs.actual", LB_DT_NONE);
+    add_output(ask, "hidden_states.1", LB_DT_NONE);
+    add_output(ask, "hidden_states.final", LB_DT_NONE);
+    add_output(ask, "attentions.0", LB_DT_NONE);
+}
+
+/* All outputs of row t of sequence b, found at row r, against the reference's row t; bits. */
+static void check_row(const struct lb_job *job, const struct reference *want, int b, int t, int r) {
+    const float *z = want->z + t * V;
+    int64_t at = b * job->rows + r;
+    int32_t top[5];
+    float values[5];
+    lb_topk(z, V, 5, top, values);
+    assert_memory_equal((float *)output(job, "logits")->data + at * V, z, V * sizeof(float));
+    assert_memory_equal((int32_t *)output(job, "logits.topk_ids")->data + at * 5, top, sizeof top);
+    assert_memory_equal((float *)output(job, "logits.topk_values")->data + at * 5, values, sizeof values);
+    float lse = (float)lb_logsumexp(z, V, job->temperature);
+    assert_true(((float *)output(job, "logsumexp")->data)[at] == lse);
+    float actual = 0;
+    if (t + 1 < lb_job_length(job, b)) {
+        actual = (float)(z[ids[b * 20 + t + 1]] / job->temperature - lb_logsumexp(z, V, job->temperature));
+    }
+    assert_true(((float *)output(job, "logprobs.actual")->data)[at] == actual);
+    assert_memory_equal((float *)output(job, "hidden_states.1")->data + at * C, want->hidden1 + t * C,
+                        C * sizeof(float));
+    assert_memory_equal((float *)output(job, "hidden_states.final")->data + at * C, want->h + t * C,
+                        C * sizeof(float));
+    int64_t length = lb_job_length(job, b);
+    for (int h = 0; h < 4; h++) {
+        const float *probs =
+            (float *)output(job, "attentions.0")->data + ((b * 4 + h) * job->rows + r) * job->padded_t;
+        assert_memory_equal(probs, want->attention0 + (h * length + t) * length,
+                            (size_t)length * sizeof(float));
+        for (int64_t k = length; k < job->padded_t; k++) {
+            assert_true(probs[k] == 0);
+        }
+    }
+}
+
+/* Rows behind a sequence's end are zero in every output of [B, T, width]. */
+static void check_padding(const struct lb_job *job, int b, int r) {
+    for (size_t i = 0; i < job->n_outputs; i++) {
+        const struct lb_job_output *o = &job->outputs[i];
+        if (o->what.kind != LB_OUT_ATTENTION) {
+            const uint8_t *row = (uint8_t *)o->data +
+                                 (size_t)((b * job->rows + r) * o->width) * lb_datatype_bytes(o->datatype);
+            for (size_t k = 0; k < (size_t)o->width * lb_datatype_bytes(o->datatype); k++) {
+                assert_int_equal(row[k], 0);
+            }
+        }
+    }
+}
+
+static void check_everything(const struct lb_job *job, bool with_start) {
+    for (int b = 0; b < 6; b++) {
+        struct reference *want = reference(ids + b * 20, lengths[b]);
+        int first = with_start ? starts[b] : 0;
+        for (int r = 0; r < job->rows; r++) {
+            if (first + r < lengths[b]) {
+                check_row(job, want, b, first + r, r);
+            } else {
+                check_padding(job, b, r);
+            }
+        }
+        free(want);
+    }
+}
+
+static void test_ragged_batch(void **state) {
+    (void)state;
+    struct ask ask = new_ask();
+    ask.request.temperature = 2.5;
+    add_input(&ask, "input_ids", LB_DT_INT32, 6, 20, ids);
+    add_input(&ask, "lengths", LB_DT_INT32, 6, 0, lengths);
+    ask_everything(&ask);
+    struct lb_job *job = plan(llama, &ask);
+    assert_int_equal(job->n_tokens, 65);
+    check_shape(output(job, "logits"), 3, (int64_t[]){6, 20, V});
+    check_shape(output(job, "logits.topk_ids"), 3, (int64_t[]){6, 20, 5});
+    check_shape(output(job, "logsumexp"), 2, (int64_t[]){6, 20});
+    check_shape(output(job, "attentions.0"), 4, (int64_t[]){6, 4, 20, 20});
+    run_whole(job);
+    check_everything(job, false);
+    lb_job_destroy(job);
+}
+
+static void test_start(void **state) {
+    (void)state;
+    struct ask ask = new_ask();
+    add_input(&ask, "start", LB_DT_INT32, 6, 0, starts);
+    add_input(&ask, "input_ids", LB_DT_INT32, 6, 20, ids);
+    add_input(&ask, "lengths", LB_DT_INT32, 6, 0, lengths);
+    ask_everything(&ask);
+    struct lb_job *job = plan(llama, &ask);
+    assert_int_equal(job->rows, 20);
+    run_whole(job);
+    check_everything(job, true);
+    lb_job_destroy(job);
+    int32_t late[6] = {15, 0, 6, 3, 19, 3}; /* the longest rest is 10 rows */
+    ask.inputs[0].data = late;
+    job = plan(llama, &ask);
+    assert_int_equal(job->rows, 10);
+    check_shape(output(job, "logits"), 3, (int64_t[]){6, 10, V});
+    lb_job_destroy(job);
+}
+
+/* The same job in three batches, in company that asks for other things. */
+static void test_slices_and_company(void **state) {
+    (void)state;
+    struct ask ask = new_ask(), company = new_ask();
+    int64_t wide[20];
+    for (int i = 0; i < 20; i++) {
+        wide[i] = (i * 13) % V;
+    }
+    add_input(&ask, "input_ids", LB_DT_INT32, 6, 20, ids);
+    add_input(&ask, "lengths", LB_DT_INT32, 6, 0, lengths);
+    ask_everything(&ask);
+    add_input(&company, "input_ids", LB_DT_INT64, 2, 10, wide);
+    add_output(&company, "hidden_states.2", LB_DT_NONE);
+    struct lb_job *job = plan(llama, &ask), *other = plan(llama, &company);
+    run((struct lb_slice[]){{other, 0, 1}, {job, 0, 2}}, 2);
+    run((struct lb_slice[]){{job, 2, 3}, {other, 1, 1}}, 2);
+    run((struct lb_slice[]){{job, 5, 1}}, 1);
+    check_everything(job, false);
+    struct lb_job *alone = plan(llama, &company);
+    run_whole(alone);
+    assert_int_equal(alone->outputs[0].bytes, 2 * 10 * C * 4);
+    assert_memory_equal(alone->outputs[0].data, other->outputs[0].data, alone->outputs[0].bytes);
+    lb_job_destroy(alone);
+    lb_job_destroy(other);
+    lb_job_destroy(job);
+}
+
+static void test_narrow_types(void **state) {
+    (void)state;
+    struct ask ask = new_ask(), full = new_ask();
+    add_input(&ask, "input_ids", LB_DT_INT32, 2, 20, ids);
+    add_input(&full, "input_ids", LB_DT_INT32, 2, 20, ids);
+    const char *names[] = {"logits", "logits.topk_values", "hidden_states.0", "hidden_states.final",
+                           "attentions.1"};
+    for (int i = 0; i < 5; i++) {
+        add_output(&ask, names[i], LB_DT_FP16);
+        add_output(&full, names[i], LB_DT_FP32);
+    }
+    add_output(&ask, "logits.topk_ids", LB_DT_UINT16);
+    add_output(&full, "logits.topk_ids", LB_DT_INT32);
+    struct lb_job *narrow = plan(llama, &ask), *wide = plan(llama, &full);
+    run((struct lb_slice[]){{narrow, 0, 2}, {wide, 0, 2}}, 2);
+    assert_int_equal(narrow->output_bytes * 2, wide->output_bytes);
+    for (int i = 0; i < 5; i++) {
+        const uint16_t *h = narrow->outputs[i].data;
+        const float *f = wide->outputs[i].data;
+        for (size_t k = 0; k < wide->outputs[i].bytes / 4; k++) {
+            assert_int_equal(h[k], lb_f32_to_f16(f[k]));
+        }
+    }
+    for (int k = 0; k < 2 * 20 * 5; k++) {
+        assert_int_equal(((uint16_t *)narrow->outputs[5].data)[k], ((int32_t *)wide->outputs[5].data)[k]);
+    }
+    lb_job_destroy(narrow);
+    lb_job_destroy(wide);
+}
+
+static void test_defaults(void **state) {
+    (void)state;
+    struct ask ask = new_ask();
+    ask.request.top_k = 1000; /* more than there are */
+    ask.request.binary_default = false;
+    add_input(&ask, "input_ids", LB_DT_INT32, 1, 3, ids);
+    struct lb_job *job = plan(llama, &ask);
+    assert_int_equal(job->n_outputs, 3);
+    assert_string_equal(job->outputs[0].name, "logits.topk_ids");
+    assert_string_equal(job->outputs[1].name, "logits.topk_values");
+    assert_string_equal(job->outputs[2].name, "logsumexp");
+    assert_false(job->outputs[0].binary);
+    check_shape(&job->outputs[0], 3, (int64_t[]){1, 3, V});
+    run_whole(job);
+    int seen[V] = {0};
+    for (int k = 0; k < V; k++) {
+        seen[((int32_t *)job->outputs[0].data)[k]]++;
+    }
+    for (int k = 0; k < V; k++) {
+        assert_int_equal(seen[k], 1);
+    }
+    lb_job_destroy(job);
+}
+
+static void test_classifier(void **state) {
+    (void)state;
+    float x[7 * 12];
+    for (int i = 0; i < 7 * 12; i++) {
+        x[i] = sinf((float)i);
+    }
+    struct ask ask = new_ask(), single = new_ask();
+    ask.request.top_k = single.request.top_k = 2;
+    add_input(&ask, "features", LB_DT_FP32, 7, 12, x);
+    add_input(&single, "features", LB_DT_FP32, 1, 12, x + 3 * 12);
+    const char *names[] = {"logits",          "logits.topk_ids", "logits.topk_values", "logsumexp",
+                           "hidden_states.0", "hidden_states.1", "hidden_states.final"};
+    const int64_t widths[] = {5, 2, 2, 0, 12, 16, 8};
+    for (int i = 0; i < 7; i++) {
+        add_output(&ask, names[i], LB_DT_NONE);
+        add_output(&single, names[i], LB_DT_NONE);
+    }
+    struct lb_job *job = plan(mlp, &ask), *alone = plan(mlp, &single);
+    run((struct lb_slice[]){{job, 0, 7}}, 1);
+    run_whole(alone);
+    for (int i = 0; i < 7; i++) {
+        const struct lb_job_output *o = &job->outputs[i];
+        check_shape(o, widths[i] ? 2 : 1, (int64_t[]){7, widths[i]});
+        assert_memory_equal((char *)o->data + 3 * alone->outputs[i].bytes, alone->outputs[i].data,
+                            alone->outputs[i].bytes);
+    }
+    assert_memory_equal(job->outputs[4].data, x, sizeof x); /* hidden_states.0 are the features */
+    const float *z = job->outputs[0].data;
+    assert_true(fabs(((float *)job->outputs[3].data)[6] - lb_logsumexp(z + 30, 5, 1)) < 1e-6);
+    lb_job_destroy(job);
+    lb_job_destroy(alone);
+}
+
+/* ---- refusals ---- */
+
+static void refused(const struct ask *ask, struct lb_hosted *hosted, enum lb_status status,
+                    const char *text) {
+    assert_int_equal(try_plan(hosted, ask, NULL), status);
+    if (!strstr(detail.text, text)) {
+        fail_msg("expected \"%s\" in: %s", text, detail.text);
+    }
+}
+
+static struct ask ask_ids(int64_t rows, int64_t cols, const void *data, enum lb_datatype datatype) {
+    struct ask ask = new_ask();
+    add_input(&ask, "input_ids", datatype, rows, cols, data);
+    return ask;
+}
+
+static void test_refused_inputs(void **state) {
+    (void)state;
+    int32_t bad[4] = {1, 2, V, 3}, zero = 0, five = 5, minus[2] = {0, -1};
+    struct ask ask = ask_ids(2, 2, bad, LB_DT_INT32);
+    refused(&ask, llama, LB_E_ARG, "input_ids[1,0] = 97: outside the vocabulary, 0..96");
+    bad[2] = -5;
+    refused(&ask, llama, LB_E_ARG, "input_ids[1,0] = -5");
+    int64_t huge[2] = {0, INT64_C(4294967296)}; /* would be 0 as 32 bits */
+    ask = ask_ids(1, 2, huge, LB_DT_INT64);
+    refused(&ask, llama, LB_E_ARG, "input_ids[0,1] = 4294967296");
+    ask = ask_ids(1, 2, ids, LB_DT_FP32);
+    refused(&ask, llama, LB_E_ARG, "datatype FP32; expected INT32");
+    ask = ask_ids(4, 0, ids, LB_DT_INT32);
+    refused(&ask, llama, LB_E_ARG, "expected shape [B, T]");
+    ask = ask_ids(0, 3, ids, LB_DT_INT32);
+    refused(&ask, llama, LB_E_ARG, "expected shape [B, T]");
+    int32_t *many = calloc(LB_MAX_SEQUENCES + 1, sizeof *many);
+    ask = ask_ids(LB_MAX_SEQUENCES + 1, 1, many, LB_DT_INT32);
+    refused(&ask, llama, LB_E_LIMIT, "4097 sequences");
+    ask = ask_ids(1, 129, many, LB_DT_INT32);
+    refused(&ask, llama, LB_E_ARG, "sequence 0 has 129 tokens; this model takes at most 128");
+    add_input(&ask, "lengths", LB_DT_INT32, 1, 0, &five); /* padding doesn't count */
+    assert_int_equal(try_plan(llama, &ask, NULL), LB_OK);
+    free(many);
+    ask = ask_ids(1, 4, ids, LB_DT_INT32);
+    add_input(&ask, "lengths", LB_DT_INT32, 1, 0, &five);
+    refused(&ask, llama, LB_E_ARG, "lengths[0] = 5: must be within 1..4");
+    ask.inputs[1].data = &zero;
+    refused(&ask, llama, LB_E_ARG, "lengths[0] = 0");
+    ask = ask_ids(2, 2, ids, LB_DT_INT32);
+    add_input(&ask, "start", LB_DT_INT32, 2, 0, minus);
+    refused(&ask, llama, LB_E_ARG, "start[1] = -1");
+    add_input(&ask, "lengths", LB_DT_INT32, 1, 0, &five);
+    refused(&ask, llama, LB_E_ARG, "lengths: expected shape [2]");
+    ask = ask_ids(1, 2, ids, LB_DT_INT32);
+    add_input(&ask, "attention_mask", LB_DT_INT32, 1, 2, ids);
+    refused(&ask, llama, LB_E_ARG,
+            "input attention_mask: this model has no such input; it takes input_ids, lengths, start");
+    refused(&ask, mlp, LB_E_ARG, "it takes features");
+    ask = new_ask();
+    refused(&ask, llama, LB_E_ARG, "input input_ids is missing");
+    float x[11] = {0};
+    add_input(&ask, "features", LB_DT_FP32, 1, 11, x);
+    refused(&ask, mlp, LB_E_ARG, "11 columns; this model takes 12");
+    /* The padding's ids aren't looked at. */
+    int32_t padded[2] = {1, 123456}, one = 1;
+    ask = ask_ids(1, 2, padded, LB_DT_INT32);
+    add_input(&ask, "lengths", LB_DT_INT32, 1, 0, &one);
+    assert_int_equal(try_plan(llama, &ask, NULL), LB_OK);
+}
+
+static struct ask ask_output(const char *name, enum lb_datatype datatype) {
+    struct ask ask = ask_ids(2, 4, ids, LB_DT_INT32);
+    add_output(&ask, name, datatype);
+    return ask;
+}
+
+static void test_refused_outputs(void **state) {
+    (void)state;
+    struct ask ask = ask_output("logprobs", LB_DT_NONE);
+    refused(&ask, llama, LB_E_ARG, "logits.topk_ids");
+    ask = ask_output("hidden_states.3", LB_DT_NONE);
+    refused(&ask, llama, LB_E_ARG, "hidden_states.0 to hidden_states.2");
+    ask = ask_output("attentions.2", LB_DT_NONE);
+    refused(&ask, llama, LB_E_ARG, "attentions");
+    ask = ask_output("logsumexp", LB_DT_FP16);
+    refused(&ask, llama, LB_E_ARG, "this output comes as FP32");
+    ask = ask_output("logits", LB_DT_INT32);
+    refused(&ask, llama, LB_E_ARG, "FP32 or FP16");
+    ask = ask_output("logits", LB_DT_FP16);
+    ask.outputs[0].binary = false;
+    refused(&ask, llama, LB_E_ARG, "ask for binary_data");
+    ask = ask_output("logits", LB_DT_NONE);
+    add_output(&ask, "logits", LB_DT_FP16);
+    refused(&ask, llama, LB_E_ARG, "twice");
+    ask = ask_output("logits", LB_DT_NONE);
+    ask.request.temperature = 0;
+    refused(&ask, llama, LB_E_ARG, "temperature 0");
+    ask.request.temperature = NAN;
+    refused(&ask, llama, LB_E_ARG, "temperature");
+    ask.request.temperature = 1;
+    ask.request.top_k = 0;
+    refused(&ask, llama, LB_E_ARG, "top_k 0");
+    float x[12] = {0};
+    ask = new_ask();
+    add_input(&ask, "features", LB_DT_FP32, 1, 12, x);
+    add_output(&ask, "logprobs.actual", LB_DT_NONE);
+    refused(&ask, mlp, LB_E_ARG, "no next token");
+}
+
+static void test_refused_sizes(void **state) {
+    (void)state;
+    struct lb_plan_limits all = limits;
+    struct ask ask = ask_output("logits", LB_DT_NONE);
+    limits.max_response_bytes = 2 * 4 * V * 4;
+    assert_int_equal(try_plan(llama, &ask, NULL), LB_OK);
+    limits.max_response_bytes--;
+    refused(&ask, llama, LB_E_LIMIT, "larger than");
+    limits = all;
+    ask.outputs[0].binary = false;
+    limits.max_json_values = 2 * 4 * V;
+    assert_int_equal(try_plan(llama, &ask, NULL), LB_OK);
+    limits.max_json_values--;
+    refused(&ask, llama, LB_E_ARG, "ask for binary_data");
+    limits = all;
+    limits.max_tokens = 7;
+    refused(&ask, llama, LB_E_LIMIT, "more than 7 tokens");
+    limits = all;
+}
+
+/* ---- what is downloaded once ---- */
+
+static void test_head(void **state) {
+    (void)state;
+    const struct lb_buf *bytes = NULL, *again = NULL;
+    struct lb_safetensors *file = NULL;
+    assert_int_equal(lb_head_bytes(mlp, &bytes, NULL), LB_OK);
+    assert_int_equal(lb_head_bytes(mlp, &again, NULL), LB_OK);
+    assert_ptr_equal(bytes->data, again->data);
+    assert_int_equal(lb_safetensors_parse(bytes->data, bytes->len, "head", &file, NULL), LB_OK);
+    assert_int_equal(lb_safetensors_count(file), 2);
+    assert_string_equal(lb_safetensors_metadata(file, "fingerprint"), mlp->version);
+    const struct lb_tensor *w = lb_safetensors_find(file, "lm_head.weight"),
+                           *b = lb_safetensors_find(file, "lm_head.bias");
+    assert_int_equal(w->dim[0], 5);
+    assert_int_equal(w->dim[1], 8);
+    assert_int_equal(b->n_dims, 1);
+    assert_int_equal(b->dim[0], 5);
+    /* The hidden state times the head is the logits. */
+    float x[12] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 1, 2, 3}, z[5];
+    struct ask ask = new_ask();
+    add_input(&ask, "features", LB_DT_FP32, 1, 12, x);
+    add_output(&ask, "hidden_states.final", LB_DT_NONE);
+    add_output(&ask, "logits", LB_DT_NONE);
+    struct lb_job *job = plan(mlp, &ask);
+    run_whole(job);
+    lb_head_logits(job->outputs[0].data, 1, 8, w->data, b->data, 5, z);
+    for (int i = 0; i < 5; i++) {
+        assert_true(fabsf(z[i] - ((float *)job->outputs[1].data)[i]) < 1e-5f);
+    }
+    lb_job_destroy(job);
+    lb_safetensors_destroy(file);
+}
+
+static void test_self_test(void **state) {
+    (void)state;
+    bool invariant = false;
+    assert_int_equal(lb_engine_run_self_test(engine, llama, &invariant, NULL), LB_OK);
+    assert_true(invariant);
+    invariant = false;
+    assert_int_equal(lb_engine_run_self_test(engine, mlp, &invariant, NULL), LB_OK);
+    assert_true(invariant);
+}
+
+static struct lb_hosted *open_tiny(const char *name, const struct lb_config *config, enum lb_dtype dtype) {
+    char *path = lb_path_join(folder, name);
+    struct lb_hosted *hosted = NULL;
+    lb_tiny_save(config, 7, path, dtype, false);
+    if (lb_hosted_open(name, path, &hosted, &detail) != LB_OK) {
+        fprintf(stderr, "%s\n", detail.text);
+        exit(1);
+    }
+    lb_free(path);
+    return hosted;
+}
+
+int main(int argc, char **argv) {
+    (void)argc;
+    struct lb_config config;
+    lb_gemm_setup(0, argv);
+    if (!mkdtemp(folder)) {
+        return 1;
+    }
+    lb_tiny_llama(&config);
+    llama = open_tiny("llama", &config, LB_F32);
+    lb_tiny_mlp(&config);
+    mlp = open_tiny("mlp", &config, LB_F32);
+    engine = lb_engine_create(NULL, NULL, TAPE_BYTES);
+    fill_ids();
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_ragged_batch),       cmocka_unit_test(test_start),
+        cmocka_unit_test(test_slices_and_company), cmocka_unit_test(test_narrow_types),
+        cmocka_unit_test(test_defaults),           cmocka_unit_test(test_classifier),
+        cmocka_unit_test(test_refused_inputs),     cmocka_unit_test(test_refused_outputs),
+        cmocka_unit_test(test_refused_sizes),      cmocka_unit_test(test_head),
+        cmocka_unit_test(test_self_test),
+    };
+    int failed = cmocka_run_group_tests(tests, NULL, NULL);
+    lb_engine_destroy(engine);
+    lb_hosted_release(llama);
+    lb_hosted_release(mlp);
+    return lb_remove_tree(folder, NULL) == LB_OK ? failed : 1;
+}
