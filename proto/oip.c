@@ -66,7 +66,7 @@ bool lb_wire_size(const struct lb_wire_tensor *tensor, int64_t *out_elements, si
 
 const char *lb_wire_shape(const struct lb_wire_tensor *tensor, char out[LB_SHAPE_TEXT]) {
     int at = snprintf(out, LB_SHAPE_TEXT, "[");
-    for (int i = 0; i < tensor->n_dims; i++) {
+    for (int i = 0; i < tensor->n_dims && i < LB_MAX_WIRE_DIMS; i++) {
         at +=
             snprintf(out + at, LB_SHAPE_TEXT - (size_t)at, "%s%lld", i ? "," : "", (long long)tensor->dim[i]);
     }
@@ -140,6 +140,15 @@ enum lb_status lb_wire_end(const struct lb_wire_source *source, const char *what
                        what, source->len - source->next, source->next, source->len);
     }
     return LB_OK;
+}
+
+enum lb_status lb_wire_failed(enum lb_status status, struct lb_detail *detail) {
+    for (char *p = detail ? detail->text : NULL; p && *p; p++) {
+        if ((unsigned char)*p < 0x20 || *p == 0x7f) {
+            *p = '?';
+        }
+    }
+    return status;
 }
 
 enum lb_status lb_wire_list(const json_t *root, const char *key, bool required, const char *what,

@@ -236,8 +236,8 @@ size_t lb_wire_float_text(float x, char out[LB_NUMBER_TEXT]) {
     int e2;
     double fraction = frexp(v, &e2); /* v = fraction * 2^e2, 0.5 <= fraction < 1 */
     int gap = e2 - FLT_MANT_DIG < -149 ? -149 : e2 - FLT_MANT_DIG;
-    double half_gap =
-        ldexp(fraction == 0.5 ? 0.25 : 0.5, gap);         /* below a power of two the gap is half as wide */
+    /* Below a power of two the gap is half as wide, but never less than that of the smallest numbers. */
+    double half_gap = ldexp(fraction == 0.5 && gap > -149 ? 0.25 : 0.5, gap);
     int e10 = (int)floor((e2 - 1) * 0.30102999566398120); /* log10(2): right or one too small */
     double scaled = scale10(v, 8 - e10);
     if (scaled >= 1e9) {
@@ -383,7 +383,10 @@ enum lb_status lb_wire_put_string(struct lb_buf *buf, const char *text, const ch
     }
     enum lb_status status = lb_json_dump(string, JSON_ENCODE_ANY, buf);
     json_decref(string);
-    return status == LB_OK ? LB_OK : lb_fail(detail, status, "%s does not fit", what);
+    if (lb_buf_status(buf) != LB_OK) {
+        return lb_wire_written(buf, "the JSON part", detail);
+    }
+    return status == LB_OK ? LB_OK : lb_fail(detail, status, "%s: no memory left", what);
 }
 
 enum lb_status lb_wire_put_tensor(struct lb_buf *buf, const struct lb_wire_tensor *tensor, const char *role,
