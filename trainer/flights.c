@@ -271,13 +271,26 @@ static enum lb_status unpack(struct lb_asker *asker, struct flight *flight, bool
     return status;
 }
 
-/* Whether no retry can help: the request or the right to ask is at fault. */
+/* Codes by which a server says: later. */
+static bool is_later(int code) {
+    return code == 408 || code == 429 || code == 502 || code == 503 || code == 504;
+}
+
+/* Whether no retry can help: the request, the address or the right to ask is at fault. */
 static bool is_fatal(const struct flight *flight, enum lb_status status) {
     int code = flight->call.status ? 0 : flight->call.code;
-    if (code == 404) { /* the version is gone: the probe will tell what is there instead */
+    if (code == 404) { /* the version is gone: a probe will tell what is there instead */
         return false;
     }
-    return status == LB_E_NOMEM || code == 501 || (code >= 400 && code < 500 && code != 429 && code != 408);
+    return status == LB_E_NOMEM || code == 501 || (code >= 300 && code < 500 && !is_later(code));
+}
+
+/* Whether the teacher answered, but wrongly: not to be borne forever. */
+static bool is_bad(const struct flight *flight) {
+    if (flight->call.status) {
+        return flight->call.status == LB_E_LIMIT || flight->call.status == LB_E_FORMAT;
+    }
+    return !is_later(flight->call.code);
 }
 
 static void land_probe(struct lb_asker *asker, struct flight *flight) {
@@ -326,9 +339,7 @@ static void land_failed(struct lb_asker *asker, struct flight *flight, enum lb_s
         lb_asker_fail(asker, status, detail);
         return;
     }
-    bool bad = !flight->call.status &&
-               (flight->call.code == 200 || flight->call.code == 404 || flight->call.code == 500);
-    bad = bad || flight->call.status == LB_E_LIMIT || flight->call.status == LB_E_FORMAT;
+    bool bad = is_bad(flight);
     if (bad && flight->items[0]->bad + 1 >= MAX_BAD_ANSWERS) {
         lb_detail_prefix(detail, "wrong answers %u times in a row, the last", MAX_BAD_ANSWERS);
         lb_pool_dropped(&teacher->pool, flight->replica);

@@ -1,0 +1,503 @@
+/* Teachers that are slow, dead, lying or somebody else: a right answer in the end, or a clear error; never a
+ * hang, never a wrong number. */
+#include <stdarg.h>
+#include <stddef.h>
+#include <setjmp.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include "common/base/clock.h"
+#include "common/base/file.h"
+#include "tests/support/asking.h"
+#include "trainer/contact.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <sys/time.h>
+#include <unistd.h>
+
+#define N 6
+
+static void must(enum lb_status status, const struct lb_detail *detail) {
+    if (status) {
+        fail_msg("%s: %s", lb_status_name(status), detail->text);
+    }
+}
+
+/* One fake, one recipe, one run. */
+struct scene {
+    struct fake_teacher *fake;
+    struct asking asking;
+    struct lb_teachers *teachers;
+    struct lb_sample *samples;
+    struct lb_detail detail;
+};
+
+static void open_scene(struct scene *scene, enum lb_lost_teacher on_lost, double timeout) {
+    memset(scene, 0, sizeof *scene);
+    scene->fake = fake_start(&(struct fake_options){0});
+    assert_non_null(scene->fake);
+    scene->samples = asking_samples(N, 11, false);
+    asking_setup(&scene->asking);
+    asking_add(&scene->asking, fake_url(scene->fake));
+    scene->asking.recipe.on_lost_teacher = on_lost;
+    scene->asking.recipe.teacher_timeout = timeout;
+    must(asking_open(&scene->asking, NULL, &scene->teachers, &scene->detail), &scene->detail);
+}
+
+static void close_scene(struct scene *scene) {
+    lb_teachers_close(scene->teachers);
+    fake_stop(scene->fake);
+    asking_free_samples(scene->samples, N);
+    asking_teardown(&scene->asking);
+}
+
+static enum lb_status ask(struct scene *scene, int64_t number, const struct lb_answer *const **answers) {
+    memset(&scene->detail, 0, sizeof scene->detail);
+    enum lb_status status =
+        lb_teachers_submit(scene->teachers, number, scene->samples, N, NULL, &scene->detail);
+    return status ? status : lb_teachers_take(scene->teachers, number, answers, &scene->detail);
+}
+
+static void check_answers(const struct scene *scene, const struct lb_answer *const *answers,
+                          const char *fingerprint) {
+    for (int i = 0; i < N; i++) {
+        assert_true(asking_is_right(answers[i], &scene->samples[i], fingerprint));
+    }
+}
+
+/* Twice in trouble, then well: the answers are right, and came by asking again. */
+static void test_passing_trouble(void **state) {
+    (void)state;
+    static const struct {
+        enum fake_fault fault;
+        double timeout;
+        unsigned least_retries;
+    } cases[] = {
+        {FAKE_SLOW, 5, 0},
+        {FAKE_HANG, 0.4, 2},
+        {FAKE_CLOSE, 5, 1},
+        {FAKE_CLOSE_MID_BODY, 5, 2},
+        {FAKE_500, 5, 2},
+        {FAKE_503, 5, 2},
+        {FAKE_413, 5, 1},
+        {FAKE_WRONG_DIGEST, 5, 2},
+        {FAKE_NO_DIGEST, 5, 2},
+        {FAKE_WRONG_SHAPE, 5, 2},
+        {FAKE_WRONG_DATATYPE, 5, 2},
+        {FAKE_WRONG_LENGTH, 5, 2},
+        {FAKE_MISSING_OUTPUT, 5, 2},
+        {FAKE_HUGE, 5, 2},
+        {FAKE_GARBAGE, 5, 2},
+        {FAKE_NO_HTTP, 5, 2},
+    };
+    enum { CASES = sizeof cases / sizeof *cases };
+    static struct scene scenes[CASES]; /* all at the same time: most of it is waiting */
+    for (size_t c = 0; c < CASES; c++) {
+        open_scene(&scenes[c], LB_LOST_WAIT, cases[c].timeout);
+        fake_fault(scenes[c].fake, cases[c].fault, cases[c].fault == FAKE_413 ? -1 : 2);
+        submit(&scenes[c], 0);
+    }
+    for (size_t c = 0; c < CASES; c++) {
+        struct lb_teachers_stats stats;
+        const struct lb_answer *const *answers = NULL;
+        enum lb_status status = lb_teachers_take(scenes[c].teachers, 0, &answers, &scenes[c].detail);
+        if (status) {
+            fail_msg("fault %d: %s: %s", (int)cases[c].fault, lb_status_name(status), scenes[c].detail.text);
+        }
+        check_answers(&scenes[c], answers, fake_fingerprint);
+        lb_teachers_stats(scenes[c].teachers, &stats);
+        assert_true(stats.retries >= cases[c].least_retries);
+        assert_int_equal(stats.retries, stats.failures);
+        assert_int_equal(fake_sequences(scenes[c].fake), N);
+        close_scene(&scenes[c]);
+    }
+}
+
+/* In trouble for good: the status and the words that a person needs. */
+static void test_lasting_trouble(void **state) {
+    (void)state;
+    static const struct {
+        enum fake_fault fault;
+        enum lb_status status;
+        const char *word;
+    } cases[] = {
+        {FAKE_500, LB_E_INTERNAL, "the fake has a bug"},
+        {FAKE_503, LB_E_UNAVAILABLE, "loading"},
+        {FAKE_CLOSE, LB_E_UNAVAILABLE, "on_lost_teacher"},
+        {FAKE_CLOSE_MID_BODY, LB_E_UNAVAILABLE, "on_lost_teacher"},
+        {FAKE_HANG, LB_E_UNAVAILABLE, "on_lost_teacher"},
+        {FAKE_400, LB_E_ARG, "no such thing"},
+        {FAKE_REDIRECT, LB_E_FORMAT, "redirect"},
+        {FAKE_WRONG_DIGEST, LB_E_MISMATCH, "another question"},
+        {FAKE_NO_DIGEST, LB_E_FORMAT, LB_HEADER_DIGEST},
+        {FAKE_WRONG_SHAPE, LB_E_FORMAT, "hidden_states.final has shape"},
+        {FAKE_WRONG_DATATYPE, LB_E_FORMAT, "FP16"},
+        {FAKE_WRONG_LENGTH, LB_E_FORMAT, ""},
+        {FAKE_MISSING_OUTPUT, LB_E_FORMAT, "logsumexp"},
+        {FAKE_WRONG_FINGERPRINT, LB_E_MISMATCH, fake_other_fingerprint},
+        {FAKE_HUGE, LB_E_LIMIT, "larger than"},
+        {FAKE_GARBAGE, LB_E_FORMAT, ""},
+        {FAKE_NO_HTTP, LB_E_FORMAT, ""},
+    };
+    enum { CASES = sizeof cases / sizeof *cases };
+    static struct scene scenes[CASES];
+    uint64_t began = lb_now_ns();
+    for (size_t c = 0; c < CASES; c++) {
+        open_scene(&scenes[c], LB_LOST_STOP, cases[c].status == LB_E_UNAVAILABLE ? 0.4 : 5);
+        fake_fault(scenes[c].fake, cases[c].fault, -1);
+        submit(&scenes[c], 0);
+    }
+    for (size_t c = 0; c < CASES; c++) {
+        struct scene *scene = &scenes[c];
+        const struct lb_answer *const *answers = NULL;
+        enum lb_status status = lb_teachers_take(scene->teachers, 0, &answers, &scene->detail);
+        if (status != cases[c].status || !strstr(scene->detail.text, cases[c].word) ||
+            !strstr(scene->detail.text, "teacher t0")) {
+            fail_msg("fault %d: %s: %s", (int)cases[c].fault, lb_status_name(status), scene->detail.text);
+        }
+        /* It stays that way. */
+        assert_int_equal(lb_teachers_submit(scene->teachers, 1, scene->samples, N, NULL, NULL), status);
+        close_scene(scene);
+    }
+    assert_true(lb_now_ns() - began < 30 * LB_SECOND_NS);
+}
+
+static void test_retry_after_is_honoured(void **state) {
+    (void)state;
+    struct scene scene;
+    const struct lb_answer *const *answers = NULL;
+    open_scene(&scene, LB_LOST_WAIT, 10);
+    fake_fault(scene.fake, FAKE_503_RETRY_AFTER, 1);
+    uint64_t began = lb_now_ns();
+    must(ask(&scene, 0, &answers), &scene.detail);
+    assert_true(lb_now_ns() - began >= LB_SECOND_NS);
+    assert_int_equal(fake_requests(scene.fake), 2);
+    check_answers(&scene, answers, fake_fingerprint);
+    close_scene(&scene);
+}
+
+/* After an answer to another question, caches in between are told not to answer. */
+static void test_caches_are_passed_by(void **state) {
+    (void)state;
+    struct scene scene;
+    const struct lb_answer *const *answers = NULL;
+    open_scene(&scene, LB_LOST_WAIT, 5);
+    fake_fault(scene.fake, FAKE_WRONG_DIGEST, 1);
+    must(ask(&scene, 0, &answers), &scene.detail);
+    assert_true(fake_saw_no_cache(scene.fake));
+    struct lb_sample *others = asking_samples(N, 99, false);
+    must(lb_teachers_submit(scene.teachers, 1, others, N, NULL, &scene.detail), &scene.detail);
+    must(lb_teachers_take(scene.teachers, 1, &answers, &scene.detail), &scene.detail);
+    assert_false(fake_saw_no_cache(scene.fake));
+    close_scene(&scene);
+    asking_free_samples(others, N);
+}
+
+/* Killed in the middle and started again on the same port: nothing is missing, nothing out of order. */
+static void test_killed_and_restarted(void **state) {
+    (void)state;
+    enum { QUESTIONS = 12 };
+    struct scene scene;
+    struct lb_sample *samples[QUESTIONS];
+    const struct lb_answer *const *answers = NULL;
+    open_scene(&scene, LB_LOST_WAIT, 5);
+    int port = fake_port(scene.fake);
+    for (int q = 0; q < QUESTIONS; q++) {
+        samples[q] = asking_samples(N, 1000 + (uint64_t)q, false);
+        must(lb_teachers_submit(scene.teachers, q, samples[q], N, NULL, &scene.detail), &scene.detail);
+        if (q == 4) {
+            fake_stop(scene.fake);
+            scene.fake = NULL;
+        }
+        if (q == 8) {
+            scene.fake = fake_start(&(struct fake_options){.port = port});
+            assert_non_null(scene.fake);
+        }
+    }
+    for (int q = 0; q < QUESTIONS; q++) {
+        must(lb_teachers_take(scene.teachers, q, &answers, &scene.detail), &scene.detail);
+        for (int i = 0; i < N; i++) {
+            assert_true(asking_is_right(answers[i], &samples[q][i], fake_fingerprint));
+        }
+        lb_teachers_release(scene.teachers, q);
+    }
+    close_scene(&scene);
+    for (int q = 0; q < QUESTIONS; q++) {
+        asking_free_samples(samples[q], N);
+    }
+}
+
+static void test_restarted_as_another(void **state) {
+    (void)state;
+    struct scene scene;
+    const struct lb_answer *const *answers = NULL;
+    open_scene(&scene, LB_LOST_WAIT, 5);
+    must(ask(&scene, 0, &answers), &scene.detail);
+    lb_teachers_release(scene.teachers, 0);
+    int port = fake_port(scene.fake);
+    fake_stop(scene.fake);
+    scene.fake = fake_start(&(struct fake_options){.port = port, .fingerprint = fake_other_fingerprint});
+    assert_non_null(scene.fake);
+    struct lb_sample *others = asking_samples(N, 5, false);
+    must(lb_teachers_submit(scene.teachers, 1, others, N, NULL, &scene.detail), &scene.detail);
+    assert_int_equal(lb_teachers_take(scene.teachers, 1, &answers, &scene.detail), LB_E_MISMATCH);
+    assert_non_null(strstr(scene.detail.text, fake_fingerprint));
+    assert_non_null(strstr(scene.detail.text, fake_other_fingerprint));
+    close_scene(&scene);
+    asking_free_samples(others, N);
+}
+
+static void test_a_dead_replica(void **state) {
+    (void)state;
+    struct scene scene = {0};
+    struct lb_teachers_stats stats;
+    struct fake_teacher *other = fake_start(&(struct fake_options){0});
+    scene.fake = fake_start(&(struct fake_options){0});
+    asking_setup(&scene.asking);
+    asking_add(&scene.asking, fake_url(scene.fake));
+    asking_add_replica(&scene.asking, fake_url(other));
+    scene.asking.recipe.on_lost_teacher = LB_LOST_STOP;
+    must(asking_open(&scene.asking, NULL, &scene.teachers, &scene.detail), &scene.detail);
+    fake_stop(other);
+    for (int q = 0; q < 5; q++) {
+        const struct lb_answer *const *answers = NULL;
+        scene.samples = asking_samples(N, (uint64_t)q, false);
+        must(ask(&scene, q, &answers), &scene.detail);
+        check_answers(&scene, answers, fake_fingerprint);
+        lb_teachers_release(scene.teachers, q);
+        asking_free_samples(scene.samples, N);
+    }
+    lb_teachers_stats(scene.teachers, &stats);
+    assert_int_equal(fake_sequences(scene.fake), 5 * N);
+    assert_true(stats.retries >= 1);
+    scene.samples = NULL;
+    close_scene(&scene);
+}
+
+static void test_replicas_that_disagree(void **state) {
+    (void)state;
+    struct fake_teacher *a = fake_start(&(struct fake_options){0});
+    struct fake_teacher *b = fake_start(&(struct fake_options){.fingerprint = fake_other_fingerprint});
+    struct asking asking;
+    struct lb_teachers *teachers = NULL;
+    struct lb_detail detail = {0};
+    asking_setup(&asking);
+    asking_add(&asking, fake_url(a));
+    asking_add_replica(&asking, fake_url(b));
+    assert_int_equal(asking_open(&asking, NULL, &teachers, &detail), LB_E_MISMATCH);
+    assert_non_null(strstr(detail.text, fake_url(a)));
+    assert_non_null(strstr(detail.text, fake_url(b)));
+    asking_teardown(&asking);
+    fake_stop(a);
+    fake_stop(b);
+}
+
+/* renormalise: after the time-out the other teacher goes on alone, and the lost one joins in again when it is
+ * back. */
+static void test_renormalise(void **state) {
+    (void)state;
+    struct fake_teacher *a = fake_start(&(struct fake_options){0}),
+                        *b = fake_start(&(struct fake_options){0});
+    struct asking asking;
+    struct lb_teachers *teachers = NULL;
+    struct lb_detail detail = {0};
+    const struct lb_answer *const *answers = NULL;
+    int port = fake_port(b);
+    asking_setup(&asking);
+    asking_add(&asking, fake_url(a));
+    asking_add(&asking, fake_url(b));
+    asking.recipe.on_lost_teacher = LB_LOST_RENORMALISE;
+    asking.recipe.teacher_timeout = 0.5;
+    must(asking_open(&asking, NULL, &teachers, &detail), &detail);
+    fake_stop(b);
+    b = NULL;
+    bool back = false;
+    for (int q = 0; q < 2000 && !back; q++) {
+        struct lb_sample *samples = asking_samples(N, 50 + (uint64_t)q, false);
+        must(lb_teachers_submit(teachers, q, samples, N, NULL, &detail), &detail);
+        must(lb_teachers_take(teachers, q, &answers, &detail), &detail);
+        for (int i = 0; i < N; i++) {
+            assert_true(asking_is_right(answers[2 * i], &samples[i], fake_fingerprint));
+        }
+        if (q < 3) {
+            assert_null(answers[1]);
+        } else if (!b) {
+            b = fake_start(&(struct fake_options){.port = port});
+            assert_non_null(b);
+        } else if (answers[1]) {
+            assert_true(asking_is_right(answers[1], &samples[0], fake_fingerprint));
+            back = true;
+        } else {
+            lb_sleep_ns(5 * LB_MS_NS); /* a step of training */
+        }
+        lb_teachers_release(teachers, q);
+        asking_free_samples(samples, N);
+    }
+    assert_true(back);
+    lb_teachers_close(teachers);
+    asking_teardown(&asking);
+    fake_stop(a);
+    fake_stop(b);
+}
+
+/* ---- at the beginning of a run
+ * ------------------------------------------------------------------------------- */
+
+static void write_token(const struct asking *asking, const char *text) {
+    char path[100];
+    snprintf(path, sizeof path, "%s/token", asking->directory);
+    struct lb_detail detail = {0};
+    must(lb_file_replace(path, text, strlen(text), &detail), &detail);
+}
+
+static void test_tokens(void **state) {
+    (void)state;
+    static char file[] = "token";
+    struct fake_teacher *fake = fake_start(&(struct fake_options){.token = "sesame"});
+    struct asking asking;
+    struct lb_teachers *teachers = NULL;
+    struct lb_detail detail = {0};
+    asking_setup(&asking);
+    asking_add(&asking, fake_url(fake));
+    assert_int_equal(asking_open(&asking, NULL, &teachers, &detail), LB_E_DENIED);
+    assert_non_null(strstr(detail.text, "401"));
+    assert_non_null(strstr(detail.text, "token_file"));
+    asking.teachers[0].token_file = file;
+    assert_int_equal(asking_open(&asking, NULL, &teachers, NULL), LB_E_NOTFOUND);
+    write_token(&asking, "mustard\n");
+    memset(&detail, 0, sizeof detail);
+    assert_int_equal(asking_open(&asking, NULL, &teachers, &detail), LB_E_DENIED);
+    assert_null(strstr(detail.text, "mustard")); /* no secrets in errors */
+    write_token(&asking, "\n");
+    assert_int_equal(asking_open(&asking, NULL, &teachers, NULL), LB_E_ARG);
+    write_token(&asking, "sesame\n");
+    memset(&detail, 0, sizeof detail);
+    must(asking_open(&asking, NULL, &teachers, &detail), &detail);
+    lb_teachers_close(teachers);
+    asking_teardown(&asking);
+    fake_stop(fake);
+}
+
+static void test_bad_beginnings(void **state) {
+    (void)state;
+    struct fake_teacher *fake = fake_start(&(struct fake_options){0});
+    struct asking asking;
+    struct lb_teachers *teachers = NULL;
+    struct lb_detail detail = {0};
+    asking_setup(&asking);
+    asking_add(&asking, fake_url(fake));
+    fake_fault(fake, FAKE_ENDLESS_INFO, -1);
+    assert_int_equal(asking_open(&asking, NULL, &teachers, &detail), LB_E_LIMIT);
+    fake_fault(fake, FAKE_BAD_INFO, -1);
+    memset(&detail, 0, sizeof detail);
+    assert_int_equal(asking_open(&asking, NULL, &teachers, &detail), LB_E_FORMAT);
+    assert_non_null(strstr(detail.text, "limbeckd"));
+    static char absent[] = "absent";
+    fake_fault(fake, FAKE_FINE, 0);
+    asking.teachers[0].model = absent;
+    memset(&detail, 0, sizeof detail);
+    assert_int_equal(asking_open(&asking, NULL, &teachers, &detail), LB_E_NOTFOUND);
+    assert_non_null(strstr(detail.text, "no such model"));
+    static char odd[] = "ftp://somewhere";
+    asking.teachers[0].url = odd;
+    memset(&detail, 0, sizeof detail);
+    assert_int_equal(asking_open(&asking, NULL, &teachers, &detail), LB_E_ARG);
+    assert_non_null(strstr(detail.text, "http://HOST:PORT"));
+    static char nowhere[] = "local:no/such/model";
+    asking.teachers[0].url = nowhere;
+    memset(&detail, 0, sizeof detail);
+    assert_int_equal(asking_open(&asking, NULL, &teachers, &detail), LB_E_NOTFOUND);
+    assert_non_null(strstr(detail.text, "no/such/model"));
+    asking_teardown(&asking);
+    fake_stop(fake);
+}
+
+static volatile sig_atomic_t stop;
+
+static void on_alarm(int signal) {
+    (void)signal;
+    stop = 1;
+}
+
+static void stop_in(long ms) {
+    const struct itimerval timer = {.it_value = {.tv_sec = ms / 1000, .tv_usec = ms % 1000 * 1000}};
+    stop = 0;
+    signal(SIGALRM, on_alarm);
+    assert_int_equal(setitimer(ITIMER_REAL, &timer, NULL), 0);
+}
+
+/* Nobody there: stop gives up in time, wait waits until a signal, and starts as soon as the teacher does. */
+static void test_unreachable(void **state) {
+    (void)state;
+    struct fake_teacher *fake = fake_start(&(struct fake_options){0});
+    int port = fake_port(fake);
+    struct asking asking;
+    struct lb_teachers *teachers = NULL;
+    struct lb_detail detail = {0};
+    asking_setup(&asking);
+    asking_add(&asking, fake_url(fake));
+    asking.recipe.on_lost_teacher = LB_LOST_STOP;
+    asking.recipe.teacher_timeout = 0.4;
+    fake_stop(fake);
+    assert_int_equal(asking_open(&asking, &stop, &teachers, &detail), LB_E_UNAVAILABLE);
+    assert_non_null(strstr(detail.text, "teacher t0 at http://127.0.0.1"));
+    asking.recipe.on_lost_teacher = LB_LOST_WAIT;
+    stop_in(700);
+    assert_int_equal(asking_open(&asking, &stop, &teachers, NULL), LB_E_CANCELLED);
+    assert_int_equal(stop, 1);
+    stop = 0;
+    fake = fake_start(&(struct fake_options){.port = port});
+    assert_non_null(fake);
+    memset(&detail, 0, sizeof detail);
+    must(asking_open(&asking, &stop, &teachers, &detail), &detail);
+    lb_teachers_close(teachers);
+    asking_teardown(&asking);
+    fake_stop(fake);
+}
+
+/* A signal ends the wait for an answer; closing calls off what is under way. */
+static void test_stop_while_waiting(void **state) {
+    (void)state;
+    struct fake_teacher *fake = fake_start(&(struct fake_options){0});
+    struct asking asking;
+    struct lb_teachers *teachers = NULL;
+    struct lb_detail detail = {0};
+    const struct lb_answer *const *answers = NULL;
+    struct lb_sample *samples = asking_samples(N, 1, false);
+    asking_setup(&asking);
+    asking_add(&asking, fake_url(fake));
+    asking.recipe.teacher_timeout = 600;
+    stop = 0;
+    must(asking_open(&asking, &stop, &teachers, &detail), &detail);
+    fake_fault(fake, FAKE_HANG, -1);
+    must(lb_teachers_submit(teachers, 0, samples, N, NULL, &detail), &detail);
+    stop_in(300);
+    uint64_t began = lb_now_ns();
+    assert_int_equal(lb_teachers_take(teachers, 0, &answers, NULL), LB_E_CANCELLED);
+    lb_teachers_release(teachers, 0);
+    lb_teachers_close(teachers);
+    assert_true(lb_now_ns() - began < 5 * LB_SECOND_NS);
+    asking_free_samples(samples, N);
+    asking_teardown(&asking);
+    fake_stop(fake);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_passing_trouble),
+        cmocka_unit_test(test_lasting_trouble),
+        cmocka_unit_test(test_retry_after_is_honoured),
+        cmocka_unit_test(test_caches_are_passed_by),
+        cmocka_unit_test(test_killed_and_restarted),
+        cmocka_unit_test(test_restarted_as_another),
+        cmocka_unit_test(test_a_dead_replica),
+        cmocka_unit_test(test_replicas_that_disagree),
+        cmocka_unit_test(test_renormalise),
+        cmocka_unit_test(test_tokens),
+        cmocka_unit_test(test_bad_beginnings),
+        cmocka_unit_test(test_unreachable),
+        cmocka_unit_test(test_stop_while_waiting),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,499 @@
+/* The cache: what was put is got, bit for bit; damage is noticed; it stays within its size; processes share
+ * it. */
+#include <stdarg.h>
+#include <stddef.h>
+#include <setjmp.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include "common/base/file.h"
+#include "common/base/mem.h"
+#include "common/base/rng.h"
+#include "trainer/cache.h"
+#include "trainer/cache_value.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define SPACIOUS (64ull << 20)
+
+struct folder {
+    char path[64];
+};
+
+static int setup(void **state) {
+    struct folder *folder = lb_calloc(1, sizeof *folder);
+    snprintf(folder->path, sizeof folder->path, "/tmp/limbeck-test-XXXXXX");
+    *state = folder;
+    return mkdtemp(folder->path) ? 0 : -1;
+}
+
+static int teardown(void **state) {
+    struct folder *folder = *state;
+    int bad = lb_remove_tree(folder->path, NULL);
+    lb_free(folder);
+    return bad;
+}
+
+static void must(enum lb_status status, const struct lb_detail *detail) {
+    if (status) {
+        fail_msg("%s: %s", lb_status_name(status), detail->text);
+    }
+}
+
+static struct lb_cache *open_cache(const char *dir, uint64_t max_bytes) {
+    struct lb_cache *cache = NULL;
+    struct lb_detail detail = {0};
+    must(lb_cache_open(dir, max_bytes, &cache, &detail), &detail);
+    return cache;
+}
+
+/* An answer of two tensors that seed decides; compressible or not. Its data is of n positions and 100
+ * columns. */
+struct made {
+    uint16_t hidden[64 * 100];
+    float lse[64];
+    struct lb_answer answer;
+    uint8_t key[LB_SHA256_BYTES];
+};
+
+static void make(struct made *made, uint64_t seed, int64_t n, bool compressible) {
+    struct lb_rng rng;
+    lb_rng_seed(&rng, seed, 3);
+    for (size_t i = 0; i < (size_t)n * 100; i++) {
+        made->hidden[i] = compressible ? (uint16_t)seed : (uint16_t)lb_rng_u64(&rng);
+    }
+    for (int64_t i = 0; i < n; i++) {
+        made->lse[i] = lb_rng_float(&rng);
+    }
+    made->answer = (struct lb_answer){.n_tensors = 2};
+    made->answer.tensors[0] = (struct lb_wire_tensor){.name = "hidden_states.final",
+                                                      .datatype = LB_DT_FP16,
+                                                      .n_dims = 2,
+                                                      .dim = {n, 100},
+                                                      .data = made->hidden,
+                                                      .bytes = (size_t)n * 200};
+    made->answer.tensors[1] = (struct lb_wire_tensor){.name = "logsumexp",
+                                                      .datatype = LB_DT_FP32,
+                                                      .n_dims = 1,
+                                                      .dim = {n},
+                                                      .data = made->lse,
+                                                      .bytes = (size_t)n * 4};
+    lb_sha256(&seed, sizeof seed, made->key);
+}
+
+static enum lb_status put(struct lb_cache *cache, const struct made *made, struct lb_detail *detail) {
+    const struct lb_answer *answer = &made->answer;
+    return lb_cache_put(cache, (const uint8_t(*)[LB_SHA256_BYTES])made->key, &answer, 1, detail);
+}
+
+/* Whether the cache has exactly this. */
+static enum lb_status get_same(struct lb_cache *cache, const struct made *made, struct lb_detail *detail) {
+    struct lb_arena arena;
+    struct lb_answer got;
+    lb_arena_init(&arena, 1 << 20);
+    enum lb_status status = lb_cache_get(cache, made->key, &arena, &got, detail);
+    if (!status) {
+        assert_int_equal(got.n_tensors, made->answer.n_tensors);
+        for (size_t i = 0; i < got.n_tensors; i++) {
+            const struct lb_wire_tensor *a = &got.tensors[i], *b = &made->answer.tensors[i];
+            assert_string_equal(a->name, b->name);
+            assert_int_equal(a->datatype, b->datatype);
+            assert_int_equal(a->n_dims, b->n_dims);
+            assert_memory_equal(a->dim, b->dim, (size_t)b->n_dims * sizeof *b->dim);
+            assert_int_equal(a->bytes, b->bytes);
+            assert_memory_equal(a->data, b->data, b->bytes);
+            assert_int_equal((uintptr_t)a->data % 64, 0);
+        }
+    }
+    lb_arena_finish(&arena);
+    return status;
+}
+
+static void test_round_trip_and_reopen(void **state) {
+    const char *dir = ((struct folder *)*state)->path;
+    struct lb_detail detail = {0};
+    struct lb_cache_stats stats;
+    struct made *a = lb_calloc(2, sizeof *a), *b = a + 1;
+    make(a, 1, 64, true);
+    make(b, 2, 7, false);
+    struct lb_cache *cache = open_cache(dir, SPACIOUS);
+    assert_int_equal(get_same(cache, a, &detail), LB_E_NOTFOUND);
+    assert_int_equal(detail.code, 0); /* a plain miss is not an error */
+    must(put(cache, a, &detail), &detail);
+    must(put(cache, b, &detail), &detail);
+    must(put(cache, b, &detail), &detail); /* again: nothing changes */
+    must(get_same(cache, a, &detail), &detail);
+    must(get_same(cache, b, &detail), &detail);
+    lb_cache_close(cache);
+
+    cache = open_cache(dir, SPACIOUS);
+    must(get_same(cache, a, &detail), &detail);
+    must(get_same(cache, b, &detail), &detail);
+    must(lb_cache_stats(cache, &stats, &detail), &detail);
+    assert_int_equal(stats.entries, 2);
+    assert_int_equal(stats.tokens, 71);
+    assert_int_equal(stats.max_bytes, SPACIOUS);
+    assert_true(stats.raw_bytes > 71 * 204 && stats.raw_bytes < 71 * 204 + 300);
+    assert_true(stats.stored_bytes < stats.raw_bytes); /* a compresses well */
+    lb_cache_close(cache);
+    lb_free(a);
+}
+
+static void test_blobs(void **state) {
+    const char *dir = ((struct folder *)*state)->path;
+    struct lb_detail detail = {0};
+    struct lb_cache_stats stats;
+    struct lb_buf buf;
+    char longest[600];
+    memset(longest, 'n', sizeof longest);
+    longest[599] = 0;
+    lb_buf_init(&buf, 1 << 20);
+    struct lb_cache *cache = open_cache(dir, SPACIOUS);
+    assert_int_equal(lb_cache_get_blob(cache, "head:1", &buf, &detail), LB_E_NOTFOUND);
+    must(lb_cache_put_blob(cache, "head:1", "first", 5, &detail), &detail);
+    must(lb_cache_put_blob(cache, "head:1", "second one", 10, &detail), &detail);
+    must(lb_cache_put_blob(cache, "empty", "", 0, &detail), &detail);
+    must(lb_cache_get_blob(cache, "head:1", &buf, &detail), &detail);
+    assert_int_equal(buf.len, 10);
+    assert_memory_equal(buf.data, "second one", 10);
+    must(lb_cache_get_blob(cache, "empty", &buf, &detail), &detail);
+    assert_int_equal(buf.len, 10);
+    assert_int_equal(lb_cache_put_blob(cache, longest, "x", 1, NULL), LB_E_ARG);
+    assert_int_equal(lb_cache_put_blob(cache, "", "x", 1, NULL), LB_E_ARG);
+    must(lb_cache_stats(cache, &stats, &detail), &detail);
+    assert_int_equal(stats.blobs, 2);
+    lb_cache_close(cache);
+    lb_buf_finish(&buf);
+}
+
+static void test_the_oldest_make_room(void **state) {
+    const char *dir = ((struct folder *)*state)->path;
+    const uint64_t max_bytes = 2 << 20;
+    struct lb_detail detail = {0};
+    struct lb_cache_stats stats;
+    struct lb_cache *cache = open_cache(dir, max_bytes);
+    struct made *made = lb_calloc(1, sizeof *made);
+    must(lb_cache_put_blob(cache, "info", "kept", 4, &detail), &detail);
+    for (uint64_t seed = 0; seed < 600; seed++) { /* nearly 8 MB that do not compress */
+        make(made, seed, 16 + (int64_t)(seed % 49), false);
+        must(put(cache, made, &detail), &detail);
+        must(get_same(cache, made, &detail), &detail); /* the newest is always there */
+    }
+    must(lb_cache_stats(cache, &stats, &detail), &detail);
+    assert_true(stats.file_bytes <= max_bytes);
+    assert_true(stats.stored_bytes > max_bytes / 2);
+    assert_true(stats.entries > 80 && stats.entries < 300);
+    uint64_t there = 0;
+    bool gone = true;
+    for (uint64_t seed = 0; seed < 600; seed++) { /* what is gone is the oldest part */
+        make(made, seed, 16 + (int64_t)(seed % 49), false);
+        bool found = get_same(cache, made, &detail) == LB_OK;
+        assert_true(found || gone);
+        gone = gone && !found;
+        there += found;
+    }
+    assert_int_equal(there, stats.entries);
+    struct lb_buf buf;
+    lb_buf_init(&buf, 100);
+    must(lb_cache_get_blob(cache, "info", &buf, &detail), &detail);
+    assert_memory_equal(buf.data, "kept", 4);
+    lb_buf_finish(&buf);
+
+    /* What can never fit is refused, and everything else stays. */
+    void *large = lb_calloc(3 << 20, 1);
+    struct lb_rng rng;
+    lb_rng_seed(&rng, 1, 1);
+    for (size_t i = 0; i < (3u << 20) / 8; i++) {
+        ((uint64_t *)large)[i] = lb_rng_u64(&rng);
+    }
+    struct lb_detail told = {0};
+    assert_int_equal(lb_cache_put_blob(cache, "too large", large, 3 << 20, &told), LB_E_LIMIT);
+    assert_non_null(strstr(told.text, "cache_max_bytes"));
+    must(get_same(cache, made, &detail), &detail);
+    lb_free(large);
+    lb_cache_close(cache);
+    lb_free(made);
+    assert_int_equal(lb_cache_open(dir, 1000, &cache, NULL), LB_E_ARG);
+}
+
+/* Flips one bit in the middle of the stored bytes of a value, which stand in the file as they are. */
+static void damage(const char *dir, const struct made *made) {
+    char path[100];
+    struct lb_buf file;
+    snprintf(path, sizeof path, "%s/data.mdb", dir);
+    lb_buf_init(&file, 64 << 20);
+    must(lb_file_read(path, &file, NULL), &(struct lb_detail){0});
+    const uint8_t *found = memmem(file.data, file.len, made->hidden, 200);
+    assert_non_null(found);
+    size_t at = (size_t)(found - (const uint8_t *)file.data) + 100;
+    FILE *out = fopen(path, "r+b");
+    assert_non_null(out);
+    fseek(out, (long)at, SEEK_SET);
+    fputc(file.data[at] ^ 4, out);
+    assert_int_equal(fclose(out), 0);
+    lb_buf_finish(&file);
+}
+
+static void test_damage_is_noticed(void **state) {
+    const char *dir = ((struct folder *)*state)->path;
+    struct lb_detail detail = {0}, told = {0};
+    struct lb_cache_stats stats;
+    uint64_t entries, bad;
+    struct made *made = lb_calloc(5, sizeof *made);
+    struct lb_cache *cache = open_cache(dir, SPACIOUS);
+    for (uint64_t i = 0; i < 5; i++) {
+        make(&made[i], 100 + i, 40, false);
+        must(put(cache, &made[i], &detail), &detail);
+    }
+    lb_cache_close(cache);
+    damage(dir, &made[1]);
+    damage(dir, &made[3]);
+
+    cache = open_cache(dir, 0);
+    must(lb_cache_verify(cache, false, &entries, &bad, &detail), &detail);
+    assert_int_equal(entries, 5);
+    assert_int_equal(bad, 2);
+    assert_int_equal(get_same(cache, &made[1], &told), LB_E_NOTFOUND);
+    assert_non_null(strstr(told.text, "checksum"));
+    must(lb_cache_stats(cache, &stats, &detail), &detail);
+    assert_int_equal(stats.entries, 4); /* it went at once, so that a good one can come */
+    must(put(cache, &made[1], &detail), &detail);
+    must(get_same(cache, &made[1], &detail), &detail);
+    must(lb_cache_verify(cache, true, &entries, &bad, &detail), &detail);
+    assert_int_equal(entries, 5);
+    assert_int_equal(bad, 1);
+    must(lb_cache_verify(cache, true, &entries, &bad, &detail), &detail);
+    assert_int_equal(entries, 4);
+    assert_int_equal(bad, 0);
+    must(get_same(cache, &made[0], &detail), &detail);
+    lb_cache_close(cache);
+    lb_free(made);
+}
+
+static void test_files_that_are_none(void **state) {
+    const char *dir = ((struct folder *)*state)->path;
+    struct lb_detail detail = {0}, told = {0};
+    struct lb_cache *cache = NULL;
+    char path[100];
+    snprintf(path, sizeof path, "%s/data.mdb", dir);
+    char garbage[8192];
+    memset(garbage, 'g', sizeof garbage);
+    must(lb_file_replace(path, garbage, sizeof garbage, &detail), &detail);
+    assert_int_equal(lb_cache_open(dir, SPACIOUS, &cache, &told), LB_E_FORMAT);
+    assert_non_null(strstr(told.text, "delete the folder"));
+
+    assert_int_equal(unlink(path), 0);
+    struct made *made = lb_calloc(1, sizeof *made);
+    cache = open_cache(dir, SPACIOUS);
+    for (uint64_t i = 0; i < 30; i++) {
+        make(made, i, 64, false);
+        must(put(cache, made, &detail), &detail);
+    }
+    lb_cache_close(cache);
+    assert_int_equal(truncate(path, 100000), 0); /* reading past its end would end the process */
+    told = (struct lb_detail){0};
+    assert_int_equal(lb_cache_open(dir, SPACIOUS, &cache, &told), LB_E_FORMAT);
+    assert_non_null(strstr(told.text, "delete the folder"));
+
+    snprintf(path, sizeof path, "%s/data.mdb/below", dir); /* a file where a folder should be */
+    assert_int_not_equal(lb_cache_open(path, SPACIOUS, &cache, NULL), LB_OK);
+    lb_free(made);
+}
+
+/* Writes its own answers and those that all write, reading the common ones back. */
+static int write_many(const char *dir, uint64_t own) {
+    struct lb_cache *cache = NULL;
+    struct made *made = lb_calloc(1, sizeof *made);
+    if (lb_cache_open(dir, SPACIOUS, &cache, NULL)) {
+        return 1;
+    }
+    for (uint64_t i = 0; i < 60; i++) {
+        struct lb_detail detail = {0};
+        make(made, i % 2 ? own * 1000 + i : i, 20, false);
+        if (put(cache, made, &detail) || get_same(cache, made, &detail)) {
+            fprintf(stderr, "process %d: %s\n", (int)own, detail.text);
+            return 2;
+        }
+    }
+    lb_cache_close(cache);
+    lb_free(made);
+    return 0;
+}
+
+static void test_two_processes(void **state) {
+    const char *dir = ((struct folder *)*state)->path;
+    pid_t children[2];
+    for (uint64_t c = 0; c < 2; c++) {
+        children[c] = fork();
+        assert_true(children[c] >= 0);
+        if (children[c] == 0) {
+            _exit(write_many(dir, c + 1));
+        }
+    }
+    assert_int_equal(write_many(dir, 3), 0);
+    for (int c = 0; c < 2; c++) {
+        int status = -1;
+        assert_int_equal(waitpid(children[c], &status, 0), children[c]);
+        assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    }
+    struct lb_cache *cache = open_cache(dir, SPACIOUS);
+    struct lb_cache_stats stats;
+    struct lb_detail detail = {0};
+    uint64_t entries, bad;
+    must(lb_cache_stats(cache, &stats, &detail), &detail);
+    assert_int_equal(stats.entries, 30 + 3 * 30); /* 30 common ones, 30 of each of three */
+    assert_int_equal(stats.tokens, 120 * 20);
+    must(lb_cache_verify(cache, false, &entries, &bad, &detail), &detail);
+    assert_int_equal(entries, 120);
+    assert_int_equal(bad, 0);
+    lb_cache_close(cache);
+}
+
+/* A process that is killed in the middle leaves a cache that works. */
+static void test_killed_writer(void **state) {
+    const char *dir = ((struct folder *)*state)->path;
+    int ready[2];
+    assert_int_equal(pipe(ready), 0);
+    pid_t child = fork();
+    if (child == 0) {
+        struct lb_cache *cache = NULL;
+        struct made *made = lb_calloc(1, sizeof *made);
+        if (lb_cache_open(dir, SPACIOUS, &cache, NULL)) {
+            _exit(1);
+        }
+        for (uint64_t i = 0;; i++) {
+            make(made, i, 64, false);
+            if (put(cache, made, NULL) || (i == 20 && write(ready[1], "r", 1) != 1)) {
+                _exit(1);
+            }
+        }
+    }
+    char byte;
+    assert_int_equal(read(ready[0], &byte, 1), 1);
+    assert_int_equal(kill(child, SIGKILL), 0);
+    int status;
+    assert_int_equal(waitpid(child, &status, 0), child);
+    close(ready[0]);
+    close(ready[1]);
+    struct lb_cache *cache = open_cache(dir, SPACIOUS);
+    struct lb_detail detail = {0};
+    uint64_t entries, bad;
+    struct made *made = lb_calloc(1, sizeof *made);
+    must(lb_cache_verify(cache, false, &entries, &bad, &detail), &detail);
+    assert_true(entries > 20);
+    assert_int_equal(bad, 0);
+    make(made, 1ull << 40, 64, false);
+    must(put(cache, made, &detail), &detail);
+    must(get_same(cache, made, &detail), &detail);
+    lb_free(made);
+    lb_cache_close(cache);
+}
+
+static void test_opened_twice_is_shared(void **state) {
+    const char *dir = ((struct folder *)*state)->path;
+    struct lb_detail detail = {0};
+    struct made *made = lb_calloc(1, sizeof *made);
+    struct lb_cache *a = open_cache(dir, SPACIOUS), *b = open_cache(dir, SPACIOUS);
+    make(made, 1, 10, true);
+    must(put(a, made, &detail), &detail);
+    lb_cache_close(a);
+    must(get_same(b, made, &detail), &detail);
+    lb_cache_close(b);
+    lb_free(made);
+}
+
+static void key_of(const struct lb_sample *sample, const struct lb_ask_spec *spec, const char *fingerprint,
+                   char out[LB_SHA256_HEX]) {
+    uint8_t key[LB_SHA256_BYTES];
+    lb_cache_key(fingerprint, sample, 3, spec, key);
+    lb_hex(key, sizeof key, out);
+}
+
+/* Different questions have different keys, and equal ones the same whatever stands behind the sequence. */
+static void test_keys(void **state) {
+    (void)state;
+    int32_t ids[] = {1, 2, 3, 4}, others[] = {1, 2, 3, 9};
+    float features[] = {1, 2, 3};
+    const struct lb_ask_spec topk = {
+        .n_outputs = 1, .outputs = {{LB_OUT_TOPK_IDS, 0, LB_DT_INT32}}, .top_k = 8, .temperature = 1};
+    const struct lb_ask_spec lse = {
+        .n_outputs = 1, .outputs = {{LB_OUT_LOGSUMEXP, 0, LB_DT_FP32}}, .top_k = 8, .temperature = 1};
+    const struct lb_sample a = {.ids = ids, .n = 3, .label = 1}, b = {.ids = others, .n = 3},
+                           longer = {.ids = ids, .n = 4};
+    const struct lb_sample image = {.features = features, .n = 1};
+    struct lb_ask_spec changed;
+    char base[LB_SHA256_HEX], key[LB_SHA256_HEX];
+    key_of(&a, &topk, "f", base);
+    key_of(&b, &topk, "f", key); /* the label behind the input is no part of the question */
+    assert_string_equal(base, key);
+    key_of(&longer, &topk, "f", key);
+    assert_string_not_equal(base, key);
+    key_of(&a, &topk, "g", key);
+    assert_string_not_equal(base, key);
+    key_of(&image, &topk, "f", key);
+    assert_string_not_equal(base, key);
+    changed = topk;
+    changed.top_k = 9;
+    key_of(&a, &changed, "f", key);
+    assert_string_not_equal(base, key);
+    changed = topk;
+    changed.outputs[0].datatype = LB_DT_UINT16;
+    key_of(&a, &changed, "f", key);
+    assert_string_not_equal(base, key);
+    changed = topk;
+    changed.temperature = 2; /* raw logits do not depend on it */
+    key_of(&a, &changed, "f", key);
+    assert_string_equal(base, key);
+    key_of(&a, &lse, "f", base);
+    changed = lse;
+    changed.temperature = 2;
+    key_of(&a, &changed, "f", key);
+    assert_string_not_equal(base, key);
+    changed = lse;
+    changed.top_k = 9;
+    key_of(&a, &changed, "f", key);
+    assert_string_equal(base, key);
+}
+
+/* Every prefix and every single flipped bit of a stored value is refused or unpacks to nothing wrong. */
+static void test_values_cut_and_flipped(void **state) {
+    (void)state;
+    struct made *made = lb_calloc(1, sizeof *made);
+    struct lb_buf value;
+    uint64_t raw;
+    make(made, 5, 2, false);
+    lb_buf_init(&value, 1 << 16);
+    assert_int_equal(lb_cache_answer_value(made->key, &made->answer, &value, &raw), LB_OK);
+    lb_cache_value_set_order(&value, 12345);
+    assert_true(lb_cache_value_good(made->key, LB_SHA256_BYTES, value.data, value.len));
+    for (size_t len = 0; len < value.len; len++) {
+        assert_false(lb_cache_value_good(made->key, LB_SHA256_BYTES, value.data, len));
+    }
+    for (size_t bit = 0; bit < value.len * 8; bit++) {
+        value.data[bit / 8] ^= (char)(1 << bit % 8);
+        bool order = bit / 8 >= 8 && bit / 8 < 16; /* the only field outside the checksum */
+        assert_int_equal(lb_cache_value_good(made->key, LB_SHA256_BYTES, value.data, value.len), order);
+        value.data[bit / 8] ^= (char)(1 << bit % 8);
+    }
+    made->key[0] ^= 1; /* a value under another key */
+    assert_false(lb_cache_value_good(made->key, LB_SHA256_BYTES, value.data, value.len));
+    lb_buf_finish(&value);
+    lb_free(made);
+}
+
+int main(void) {
+#define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+    const struct CMUnitTest tests[] = {
+        TEST(test_round_trip_and_reopen), TEST(test_blobs),
+        TEST(test_the_oldest_make_room),  TEST(test_damage_is_noticed),
+        TEST(test_files_that_are_none),   TEST(test_two_processes),
+        TEST(test_killed_writer),         TEST(test_opened_twice_is_shared),
+        cmocka_unit_test(test_keys),      cmocka_unit_test(test_values_cut_and_flipped),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
