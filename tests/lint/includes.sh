@@ -143,7 +143,10 @@ self_test() {
     # shellcheck disable=SC2046 # one line per number
     seed server/bad.c $(seq 1 651); expect 'has 651 lines'
     seed server/ok.c 'typedef enum lb_status (*fn)(struct lb_x *x);' 'mkstemp("/tmp/lb-XXXXXX");'
-    expect_clean 'function types and templates'
+    seed tests/support/a.h '#ifndef LB_TESTS_A_H' '#define LB_TESTS_A_H' '#endif'
+    seed tests/support/b.h '#ifndef LB_TESTS_SUPPORT_B_H' '#define LB_TESTS_SUPPORT_B_H' '#endif'
+    expect_clean 'function types, templates, guards of test headers'
+    seed tests/support/bad.h '#ifndef LB_SUPPORT_BAD_H' '#define LB_SUPPORT_BAD_H' '#endif'; expect 'LB_TESTS_BAD_H'
     seed common/meson.build "c_args: ['-ff""ast-math']"; expect 'reorder floating-point sums'
     seed notes.md "see /wo""rk/x"; expect "a path of somebody's machine"
     seed 'odd name.md' 'text'; expect 'file names are plain'

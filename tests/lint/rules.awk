@@ -173,10 +173,10 @@ function check_calls(code,    i) {
     }
 }
 
-# common/base/arena.h -> LB_BASE_ARENA_H
+# common/base/arena.h -> LB_BASE_ARENA_H, tests/support/peer.h -> LB_TESTS_PEER_H
 function guard_of(path,    parts, n, name) {
     n = split(path, parts, "/")
-    name = "LB_" parts[n - 1] "_" parts[n]
+    name = "LB_" (parts[1] == "tests" ? "tests" : parts[n - 1]) "_" parts[n]
     gsub(/[.-]/, "_", name)
     return toupper(name)
 }
@@ -187,6 +187,9 @@ function finish_file() {
     }
     if (last_file ~ /[.]h$/) {
         guard = guard_of(last_file)
+        if (first_directive ~ /LB_TESTS_SUPPORT_/) {
+            sub(/LB_TESTS_/, "LB_TESTS_SUPPORT_", guard) # the whole path is as good
+        }
         if (first_directive != "#ifndef " guard || second_directive != "#define " guard || last_directive !~ /^#endif/) {
             printf "%s:1: the header guard is %s (#ifndef, #define first, #endif last)\n", last_file, guard
             failed = 1
