@@ -52,11 +52,15 @@ static void close_scene(struct scene *scene) {
     asking_teardown(&scene->asking);
 }
 
-static enum lb_status ask(struct scene *scene, int64_t number, const struct lb_answer *const **answers) {
+static void submit(struct scene *scene, int64_t number) {
     memset(&scene->detail, 0, sizeof scene->detail);
-    enum lb_status status =
-        lb_teachers_submit(scene->teachers, number, scene->samples, N, NULL, &scene->detail);
-    return status ? status : lb_teachers_take(scene->teachers, number, answers, &scene->detail);
+    must(lb_teachers_submit(scene->teachers, number, scene->samples, N, NULL, &scene->detail),
+         &scene->detail);
+}
+
+static enum lb_status ask(struct scene *scene, int64_t number, const struct lb_answer *const **answers) {
+    submit(scene, number);
+    return lb_teachers_take(scene->teachers, number, answers, &scene->detail);
 }
 
 static void check_answers(const struct scene *scene, const struct lb_answer *const *answers,
