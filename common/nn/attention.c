@@ -229,18 +229,20 @@ struct gradients {
     float *inner; /* [N, H] sum over keys of p dL/dp, what softmax's gradient subtracts */
 };
 
-/* inner of the rows of one head: sum_d dout out is the part that came through out; the part of probs is
- * added. */
-static void inner_products(const struct attention *a, const struct gradients *d, int64_t s, int64_t h) {
+/* sum_d dout out of every row and head: what came through out. Whole rows, as they lie in memory. */
+static void inner_of_out(const struct attention *a, const struct gradients *d, int64_t n) {
+#pragma omp parallel for schedule(static) if (a->work > PARALLEL_FROM)
+    for (int64_t at = 0; at < n * a->heads; at++) {
+        d->inner[at] = (float)lb_vdot(d->out + at * a->dim, a->out + at * a->dim, a->dim);
+    }
+}
+
+/* Adds sum_j dprobs probs of the rows of one head: what came through the probabilities. */
+static void inner_of_probs(const struct attention *a, const struct gradients *d, int64_t s, int64_t h) {
     int64_t t = sequence_length(a, s);
     for (int64_t i = 0; i < t; i++) {
-        int64_t row = a->offsets[s] + i, at = row * a->q_stride + h * a->dim;
-        double sum = lb_vdot(d->out + at, a->out + at, a->dim);
-        if (d->probs != NULL) {
-            int64_t p = a->probs_at[s] + (h * t + i) * t;
-            sum += lb_vdot(d->probs + p, a->probs + p, i + 1);
-        }
-        d->inner[row * a->heads + h] = (float)sum;
+        int64_t p = a->probs_at[s] + (h * t + i) * t;
+        d->inner[(a->offsets[s] + i) * a->heads + h] += (float)lb_vdot(d->probs + p, a->probs + p, i + 1);
     }
 }
 
@@ -300,6 +302,8 @@ static void backward_head(const struct attention *a, const struct gradients *d, 
     for (int64_t i0 = j0; i0 < end; i0 += ROWS) {
         int64_t n_rows = smaller(ROWS, rows - i0), n_keys = smaller(n, i0 + n_rows - j0);
         int64_t at = (begin + i0) * a->q_stride + h * a->dim;
+        fetch(a->q + at, a->q_stride, n_rows, a->dim);
+        fetch(d->out + at, a->q_stride, n_rows, a->dim);
         backward_scores(a, d, b, s, h, i0, n_rows, j0, n_keys);
         lb_panel(n_keys, a->dim, n_rows, (struct lb_panel_a){b->p, 1, KEYS}, d->out + at, a->q_stride,
                  d->v + kv_at, a->kv_stride, true);
@@ -331,13 +335,15 @@ static void backward_group(const struct attention *a, const struct gradients *d,
     if (d->v_fresh) {
         clear(d->v + kv_at, rows, a->kv_stride, a->dim);
     }
-    for (int64_t h = g * a->share; h < (g + 1) * a->share; h++) {
-        inner_products(a, d, s, h);
+    for (int64_t h = g * a->share; d->probs != NULL && h < (g + 1) * a->share; h++) {
+        inner_of_probs(a, d, s, h);
     }
     for (int64_t j0 = 0; j0 < rows; j0 += KEYS) {
-        int64_t n = smaller(KEYS, rows - j0);
-        transpose_keys(a->k + kv_at + j0 * a->kv_stride, a->kv_stride, n, a->dim, a->scale, b.k);
-        transpose_keys(a->v + kv_at + j0 * a->kv_stride, a->kv_stride, n, a->dim, 1, b.v);
+        int64_t n = smaller(KEYS, rows - j0), at = kv_at + j0 * a->kv_stride;
+        fetch(a->k + at, a->kv_stride, n, a->dim);
+        fetch(a->v + at, a->kv_stride, n, a->dim);
+        transpose_keys(a->k + at, a->kv_stride, n, a->dim, a->scale, b.k);
+        transpose_keys(a->v + at, a->kv_stride, n, a->dim, 1, b.v);
         for (int64_t h = g * a->share; h < (g + 1) * a->share; h++) {
             backward_head(a, d, &b, s, h, j0, n);
         }
@@ -358,6 +364,7 @@ static void attention_backward(struct lb_tape *tape, struct lb_node *node) {
     if (d.q == NULL || d.k == NULL || d.v == NULL || d.inner == NULL) {
         return;
     }
+    inner_of_out(a, &d, q->rows);
 #pragma omp parallel for schedule(dynamic) if (a->work > PARALLEL_FROM)
     for (int64_t task = 0; task < a->n_seqs * a->kv_heads; task++) {
         backward_group(a, &d, task / a->kv_heads, task % a->kv_heads);

@@ -3,7 +3,7 @@
 #include <assert.h>
 #include <string.h>
 
-#define CHUNK 8192 /* elements one thread takes at a time */
+#define CHUNK 2048 /* elements of dropout that one thread takes at a time */
 #define PARALLEL_FROM 16384
 
 /* Adds (or, when fresh, copies) the n floats at from. */
@@ -65,21 +65,32 @@ struct lb_value *lb_add(struct lb_tape *tape, struct lb_value *a, struct lb_valu
  */
 struct dropout {
     uint64_t key;
-    uint64_t drop_below; /* of 2^32 */
+    uint32_t drop_below; /* of 2^32 */
     float scale;
 };
 
-/* to[i] (+)= from[i] * scale where kept, for the pairs of elements in [begin, end); begin is even. */
+/* to[i] (+)= from[i] * scale where kept, for the elements [begin, end), at most CHUNK; begin is even. */
 static void mask_range(const struct dropout *d, const float *from, float *to, int64_t begin, int64_t end,
                        bool accumulate) {
-    for (int64_t i = begin; i < end; i += 2) {
-        uint64_t bits = lb_mix64(d->key + (uint64_t)(i / 2) * 0x9E3779B97F4A7C15u);
-        for (int64_t j = i; j < i + 2 && j < end; j++) {
-            bool drop = (bits & 0xFFFFFFFFu) < d->drop_below;
-            float y = drop ? 0 : from[j] * d->scale;
-            to[j] = accumulate ? to[j] + y : y;
-            bits >>= 32;
-        }
+    uint32_t bits[CHUNK];
+    float masked[CHUNK];
+    int64_t n = end - begin;
+    for (int64_t i = 0; i < n; i += 2) { /* one draw serves two elements */
+        uint64_t draw = lb_mix64(d->key + (uint64_t)((begin + i) / 2) * 0x9E3779B97F4A7C15u);
+        bits[i] = (uint32_t)draw;
+        bits[i + 1] = (uint32_t)(draw >> 32);
+    }
+    float *y = accumulate ? masked : to + begin;
+    float scale = d->scale;
+    uint32_t drop_below = d->drop_below;
+#pragma omp simd
+    for (int64_t i = 0; i < n; i++) {
+        float kept = from[begin + i] * scale;
+        y[i] = bits[i] < drop_below ? 0 : kept;
+    }
+#pragma omp simd
+    for (int64_t i = 0; i < (accumulate ? n : 0); i++) {
+        to[begin + i] += masked[i];
     }
 }
 
@@ -110,8 +121,8 @@ struct lb_value *lb_dropout(struct lb_tape *tape, struct lb_value *x, float p) {
         return NULL;
     }
     d->key = lb_rng_u64(lb_tape_rng(tape));
-    d->drop_below = p < 1 ? (uint64_t)((double)p * 4294967296.0) : (uint64_t)1 << 32;
-    d->scale = p < 1 ? 1 / (1 - p) : 0;
+    d->drop_below = p < 1 ? (uint32_t)((double)p * 4294967296.0) : UINT32_MAX;
+    d->scale = p < 1 ? 1 / (1 - p) : 0; /* p = 1: what the mask keeps is zero, too */
     mask_all(d, x->data, out->data, x->rows * x->cols, false);
     node->in[0] = x;
     node->extra = d;
