@@ -18,6 +18,8 @@
 #define VERSION 1
 #define PREFIX "checkpoint-"
 #define UNFINISHED ".unfinished-" /* a folder being written, or one on its way out */
+#define STATE_BYTES ((size_t)1 << 16)
+#define SEAL ",\n  \"sha256\": \""
 #define ARENA_BYTES ((size_t)64 << 20)
 
 static enum lb_status no_memory(struct lb_detail *detail) {
@@ -78,12 +80,18 @@ static bool digest_tensors(const struct lb_tensor *tensors, size_t n, char out[L
 
 /* ---- saving ---- */
 
-/* state.json as text. */
+static void digest_text(const char *text, size_t len, char out[LB_SHA256_HEX]) {
+    uint8_t digest[LB_SHA256_BYTES];
+    lb_sha256(text, text != NULL ? len : 0, digest);
+    lb_hex(digest, sizeof(digest), out);
+}
+
+/* state.json; its last member is the digest of everything before it. */
 static enum lb_status write_state(const char *path, const struct lb_checkpoint *state, int64_t adam_steps,
                                   const char *model_digest, const char *moments_digest,
                                   struct lb_detail *detail) {
     struct lb_buf text;
-    lb_buf_init(&text, 1 << 16);
+    lb_buf_init(&text, STATE_BYTES);
     lb_buf_printf(&text,
                   "{\n  \"version\": %d,\n  \"step\": %" PRId64 ",\n  \"micro_batch\": %" PRId64
                   ",\n  \"tokens\": %" PRId64 ",\n  \"adam_steps\": %" PRId64 ",\n  \"rngs\": [",
@@ -96,8 +104,11 @@ static enum lb_status write_state(const char *path, const struct lb_checkpoint *
     }
     lb_buf_printf(&text,
                   "],\n  \"recipe\": \"%s\",\n  \"data\": \"%s\",\n  \"teachers\": \"%s\",\n"
-                  "  \"model_sha256\": \"%s\",\n  \"optimizer_sha256\": \"%s\"\n}\n",
+                  "  \"model_sha256\": \"%s\",\n  \"optimizer_sha256\": \"%s\"",
                   state->recipe, state->data, state->teachers, model_digest, moments_digest);
+    char own[LB_SHA256_HEX];
+    digest_text(text.data, text.len, own);
+    lb_buf_printf(&text, SEAL "%s\"\n}\n", own);
     enum lb_status status = lb_buf_status(&text) != LB_OK
                                 ? no_memory(detail)
                                 : lb_file_replace(path, text.data, text.len, detail);
@@ -339,11 +350,40 @@ struct stored {
     char model_digest[LB_SHA256_HEX], moments_digest[LB_SHA256_HEX];
 };
 
+static enum lb_status damaged(const char *path, struct lb_detail *detail) {
+    return lb_fail(
+        detail, LB_E_FORMAT,
+        "%s: damaged (its checksum is wrong); remove this checkpoint's folder to go on from the one before",
+        path);
+}
+
+/* The object of state.json, after its own digest was found right. */
+static enum lb_status read_sealed(const char *path, json_t **out, struct lb_detail *detail) {
+    struct lb_buf text;
+    lb_buf_init(&text, STATE_BYTES);
+    enum lb_status status = lb_file_read(path, &text, detail);
+    const size_t tail = strlen(SEAL) + LB_SHA256_HEX - 1 + strlen("\"\n}\n");
+    if (status == LB_OK && text.len <= tail) {
+        status = damaged(path, detail);
+    }
+    if (status == LB_OK) {
+        char own[LB_SHA256_HEX];
+        const char *seal = text.data + text.len - tail;
+        digest_text(text.data, text.len - tail, own);
+        bool right = memcmp(seal, SEAL, strlen(SEAL)) == 0 &&
+                     memcmp(seal + strlen(SEAL), own, strlen(own)) == 0 &&
+                     memcmp(seal + strlen(SEAL) + strlen(own), "\"\n}\n", 4) == 0;
+        status = right ? lb_json_parse(text.data, text.len, 0, path, out, detail) : damaged(path, detail);
+    }
+    lb_buf_finish(&text);
+    return status;
+}
+
 static enum lb_status read_state(const char *path, struct stored *out, struct lb_detail *detail) {
     json_t *object = NULL;
     int64_t version = 0;
     struct lb_checkpoint *s = &out->state;
-    enum lb_status status = lb_json_file(path, 1 << 16, &object, detail);
+    enum lb_status status = read_sealed(path, &object, detail);
     if (status == LB_OK) {
         status = lb_json_int(object, "version", true, 1, INT64_MAX, path, &version, detail);
     }
@@ -424,10 +464,7 @@ static enum lb_status match_file(const char *path, struct lb_safetensors *file,
         return no_memory(detail);
     }
     if (strcmp(have, digest) != 0) {
-        return lb_fail(detail, LB_E_FORMAT,
-                       "%s: damaged (its checksum is wrong); remove this checkpoint's folder to go on from "
-                       "the one before",
-                       path);
+        return damaged(path, detail);
     }
     return LB_OK;
 }

@@ -1,0 +1,240 @@
+#include <stdarg.h>
+#include <stddef.h>
+#include <setjmp.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include "common/base/buf.h"
+#include "common/base/file.h"
+#include "common/base/mem.h"
+#include "trainer/checkpoint.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static char folder[] = "/tmp/lb-checkpoint-XXXXXX";
+
+#define MATRIX 12
+#define VECTOR 3
+
+/* A student of one matrix and one vector. */
+struct run {
+    float matrix[MATRIX], matrix_grad[MATRIX], vector[VECTOR], vector_grad[VECTOR];
+    struct lb_weight weights[2];
+    struct lb_optimizer *optimizer;
+};
+
+static const struct lb_recipe settings = {.adam_beta1 = 0.9, .adam_beta2 = 0.999, .adam_epsilon = 1e-8};
+
+static void start(struct run *r, int cols, float from) {
+    *r = (struct run){0};
+    for (int i = 0; i < MATRIX; i++) {
+        r->matrix[i] = from + (float)i;
+    }
+    for (int i = 0; i < VECTOR; i++) {
+        r->vector[i] = -from;
+    }
+    r->weights[0] = (struct lb_weight){.name = "m.weight", .rows = MATRIX / cols, .cols = cols, .n_dims = 2};
+    r->weights[0].data = r->weights[0].value = r->matrix;
+    r->weights[0].grad = r->matrix_grad;
+    r->weights[1] = (struct lb_weight){.name = "v.weight", .rows = 1, .cols = VECTOR, .n_dims = 1};
+    r->weights[1].data = r->weights[1].value = r->vector;
+    r->weights[1].grad = r->vector_grad;
+    const struct lb_weight_group group = {r->weights, 2};
+    assert_int_equal(lb_optimizer_create(&settings, &group, 1, &r->optimizer, NULL), LB_OK);
+}
+
+static void train(struct run *r, int steps) {
+    for (int s = 0; s < steps; s++) {
+        for (int i = 0; i < MATRIX; i++) {
+            r->matrix_grad[i] = r->matrix[i] * 0.1f + (float)s;
+        }
+        for (int i = 0; i < VECTOR; i++) {
+            r->vector_grad[i] = r->vector[i] - 1.0f;
+        }
+        double norm = 0;
+        assert_int_equal(lb_optimizer_step(r->optimizer, 1e-2, 1.0, &norm, NULL), LB_OK);
+    }
+}
+
+static void end(struct run *r) {
+    lb_optimizer_destroy(r->optimizer);
+}
+
+static struct lb_checkpoint state_at(int64_t step) {
+    struct lb_checkpoint s = {.step = step, .micro_batch = step * 4, .tokens = step * 1000, .n_rngs = 2};
+    lb_rng_seed(&s.rngs[0], 1, (uint64_t)step);
+    lb_rng_seed(&s.rngs[1], 2, (uint64_t)step);
+    memset(s.recipe, 'a', sizeof(s.recipe) - 1);
+    memset(s.data, 'b', sizeof(s.data) - 1);
+    memset(s.teachers, 'c', sizeof(s.teachers) - 1);
+    return s;
+}
+
+static int set_up(void **state) {
+    (void)state;
+    strcpy(folder + strlen(folder) - 6, "XXXXXX");
+    return mkdtemp(folder) != NULL ? 0 : -1;
+}
+
+static int tear_down(void **state) {
+    (void)state;
+    return lb_remove_tree(folder, NULL) == LB_OK ? 0 : -1;
+}
+
+static void save(struct run *r, int64_t step, int64_t keep) {
+    struct lb_checkpoint s = state_at(step);
+    struct lb_detail detail = {0};
+    if (lb_checkpoint_save(folder, &s, r->optimizer, keep, &detail) != LB_OK) {
+        fail_msg("%s", detail.text);
+    }
+}
+
+static bool exists(const char *name) {
+    char *path = lb_path_join(folder, name);
+    bool there = lb_file_exists(path);
+    lb_free(path);
+    return there;
+}
+
+static char *latest(void) {
+    char *path = NULL;
+    struct lb_detail detail = {0};
+    if (lb_checkpoint_latest(folder, &path, &detail) != LB_OK) {
+        fail_msg("%s", detail.text);
+    }
+    return path;
+}
+
+/* A run that was saved and loaded goes on to the same bits as one that was not. */
+static void resumed_is_the_same(void **state) {
+    (void)state;
+    struct run a, b;
+    start(&a, 4, 1.0f);
+    train(&a, 5);
+    save(&a, 5, 2);
+    train(&a, 3);
+
+    start(&b, 4, 99.0f);
+    struct lb_checkpoint expected = state_at(5), loaded;
+    char *path = latest();
+    struct lb_detail detail = {0};
+    assert_int_equal(lb_checkpoint_load(path, &expected, b.optimizer, &loaded, &detail), LB_OK);
+    assert_memory_equal(loaded.rngs, expected.rngs, sizeof(loaded.rngs));
+    assert_int_equal(loaded.n_rngs, 2);
+    assert_int_equal(loaded.step, 5);
+    assert_int_equal(loaded.micro_batch, 20);
+    assert_int_equal(loaded.tokens, 5000);
+    assert_int_equal(lb_optimizer_steps(b.optimizer), 5);
+    train(&b, 3);
+    assert_memory_equal(a.matrix, b.matrix, sizeof(a.matrix));
+    assert_memory_equal(a.vector, b.vector, sizeof(a.vector));
+    lb_free(path);
+    end(&a);
+    end(&b);
+}
+
+static void keeps_the_newest(void **state) {
+    (void)state;
+    struct run r;
+    start(&r, 4, 1.0f);
+    char *none = NULL;
+    struct lb_detail detail = {0};
+    assert_int_equal(lb_checkpoint_latest(folder, &none, &detail), LB_E_NOTFOUND);
+    for (int64_t step = 90; step <= 120; step += 10) {
+        save(&r, step, 2);
+    }
+    assert_false(exists("checkpoint-90"));
+    assert_false(exists("checkpoint-100"));
+    assert_true(exists("checkpoint-110"));
+    assert_true(exists("checkpoint-120"));
+    char *path = latest();
+    assert_non_null(strstr(path, "/checkpoint-120"));
+    lb_free(path);
+    /* Half-written ones of killed runs are neither found nor kept. */
+    char *dead = lb_path_join(folder, ".unfinished-130");
+    assert_int_equal(lb_mkdirs(dead, NULL), LB_OK);
+    path = latest();
+    assert_non_null(strstr(path, "/checkpoint-120"));
+    lb_free(path);
+    save(&r, 125, 1);
+    assert_false(exists(".unfinished-130"));
+    assert_false(exists("checkpoint-120"));
+    assert_true(exists("checkpoint-125"));
+    lb_free(dead);
+    end(&r);
+}
+
+static void the_same_step_again_replaces(void **state) {
+    (void)state;
+    struct run r;
+    start(&r, 4, 1.0f);
+    save(&r, 7, 2);
+    train(&r, 1);
+    save(&r, 7, 2);
+    float value = r.matrix[0];
+    train(&r, 1);
+    struct lb_checkpoint expected = {0}, loaded;
+    char *path = latest();
+    assert_int_equal(lb_checkpoint_load(path, &expected, r.optimizer, &loaded, NULL), LB_OK);
+    assert_true(r.matrix[0] == value);
+    assert_false(exists(".unfinished-7"));
+    lb_free(path);
+    end(&r);
+}
+
+static void expect_refusal(struct run *r, const struct lb_checkpoint *expected, enum lb_status code,
+                           const char *text) {
+    struct lb_checkpoint loaded = {.step = -1};
+    struct lb_detail detail = {0};
+    float before[MATRIX];
+    memcpy(before, r->matrix, sizeof(before));
+    char *path = latest();
+    enum lb_status status = lb_checkpoint_load(path, expected, r->optimizer, &loaded, &detail);
+    if (status != code || strstr(detail.text, text) == NULL) {
+        fail_msg("%s: %s; expected %s", lb_status_name(status), detail.text, text);
+    }
+    assert_memory_equal(before, r->matrix, sizeof(before));
+    assert_int_equal(loaded.step, -1);
+    lb_free(path);
+}
+
+static void mismatches_are_refused(void **state) {
+    (void)state;
+    struct run r, other;
+    start(&r, 4, 1.0f);
+    save(&r, 5, 2);
+    struct lb_checkpoint expected = state_at(5);
+    expected.recipe[0] = 'x';
+    expect_refusal(&r, &expected, LB_E_MISMATCH, "was made by another recipe");
+    expected = state_at(5);
+    expected.data[3] = 'x';
+    expect_refusal(&r, &expected, LB_E_MISMATCH, "was trained on other data");
+    expected = state_at(5);
+    expected.teachers[63] = 'x';
+    expect_refusal(&r, &expected, LB_E_MISMATCH, "was taught by other teachers");
+    expected = state_at(5);
+    start(&other, 3, 1.0f);
+    expect_refusal(&other, &expected, LB_E_MISMATCH, "m.weight is of another shape");
+    end(&other);
+    start(&other, 4, 1.0f);
+    other.weights[1].name = "renamed";
+    lb_optimizer_destroy(other.optimizer);
+    const struct lb_weight_group groups[] = {{other.weights, 2}};
+    assert_int_equal(lb_optimizer_create(&settings, groups, 1, &other.optimizer, NULL), LB_OK);
+    expect_refusal(&other, &expected, LB_E_MISMATCH, "renamed is missing");
+    end(&other);
+    end(&r);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(resumed_is_the_same, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(keeps_the_newest, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(the_same_step_again_replaces, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(mismatches_are_refused, set_up, tear_down),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
