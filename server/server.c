@@ -156,7 +156,7 @@ static void log_request(const struct lb_exchange *x, const char *model, const ch
                  (long long)job->n_seqs, (long long)job->n_tokens, job->n_batches,
                  (double)(job->started_ns - job->queued_ns) / LB_MS_NS, (double)job->compute_ns / LB_MS_NS);
     }
-    lb_log(quiet && x->reply.status == 200 ? LB_LOG_DEBUG : LB_LOG_INFO, "request",
+    lb_log(quiet ? LB_LOG_DEBUG : LB_LOG_INFO, "request",
            "peer=%s method=%s path=\"%s\" endpoint=%s model=%s status=%d in_bytes=%zu out_bytes=%zu "
            "total_ms=%.3f%s%s",
            x->peer[0] ? x->peer : "local", x->method, path, endpoint, model[0] ? model : "-", x->reply.status,

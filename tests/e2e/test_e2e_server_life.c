@@ -1,0 +1,422 @@
+/* limbeckd from start to end: options, tokens, sockets, models that come and go, signals. Each test has a
+ * daemon of its own. */
+#include <stdarg.h>
+#include <stddef.h>
+#include <setjmp.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include "common/base/clock.h"
+#include "common/base/file.h"
+#include "tests/e2e/ask.h"
+#include "tests/support/daemon.h"
+#include "tests/support/tiny_model.h"
+
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static char folder[] = "/tmp/limbeck-life-XXXXXX";
+static char repository[128], teacher[224];
+static int32_t ids[64];
+
+static int ask_status(const struct lb_daemon *daemon, const char *method, const char *path,
+                      const char *headers) {
+    struct lb_answer answer;
+    lb_daemon_ask(daemon, method, path, headers, NULL, 0, &answer);
+    int status = answer.status;
+    lb_answer_finish(&answer);
+    return status;
+}
+
+/* Waits for a condition on the daemon's log or state; fails the test after 20 seconds. */
+static void await(bool (*holds)(const struct lb_daemon *daemon, const void *argument),
+                  const struct lb_daemon *daemon, const void *argument) {
+    uint64_t until = lb_now_ns() + 20 * LB_SECOND_NS;
+    while (!holds(daemon, argument)) {
+        assert_true(lb_now_ns() < until);
+        lb_sleep_ns(5 * LB_MS_NS);
+    }
+}
+
+static bool log_holds(const struct lb_daemon *daemon, const void *text) {
+    return lb_daemon_logged(daemon, text);
+}
+
+static bool metrics_hold(const struct lb_daemon *daemon, const void *text) {
+    struct lb_answer answer;
+    bool holds =
+        lb_daemon_ask(daemon, "GET", "/metrics", "", NULL, 0, &answer) && strstr(answer.body.data, text);
+    lb_answer_finish(&answer);
+    return holds;
+}
+
+static char *write_tokens(const char *name, const char *text, mode_t mode) {
+    static char path[2][160];
+    static int turn;
+    char *p = path[turn++ % 2];
+    snprintf(p, sizeof path[0], "%s/%s", folder, name);
+    assert_int_equal(lb_file_replace(p, text, strlen(text), NULL), LB_OK);
+    assert_int_equal(chmod(p, mode), 0);
+    return p;
+}
+
+static void test_usage(void **state) {
+    (void)state;
+    assert_int_equal(lb_daemon_run(folder, "none", (const char *[]){NULL}), 2);
+    assert_int_equal(lb_daemon_run(folder, "option", (const char *[]){"--no-such-option", NULL}), 2);
+    assert_int_equal(
+        lb_daemon_run(folder, "number", (const char *[]){"--max-batch-tokens", "many", teacher, NULL}), 2);
+    assert_int_equal(lb_daemon_run(folder, "tls", (const char *[]){"--tls-key", "k.pem", teacher, NULL}), 2);
+    assert_int_equal(lb_daemon_run(folder, "help", (const char *[]){"--help", NULL}), 0);
+    assert_int_equal(lb_daemon_run(folder, "check", (const char *[]){"--check", teacher, NULL}), 0);
+    assert_int_equal(lb_daemon_run(folder, "nofile", (const char *[]){"--check", "t=/nonexistent", NULL}), 1);
+    assert_int_equal(lb_daemon_run(folder, "noname", (const char *[]){"--check", "/nonexistent", NULL}), 1);
+    assert_int_equal(
+        lb_daemon_run(folder, "failed", (const char *[]){"--listen", "127.0.0.1:0", "t=/nonexistent", NULL}),
+        1);
+    assert_int_equal(
+        lb_daemon_run(folder, "address", (const char *[]){"--listen", "nonsense", teacher, NULL}), 1);
+    const char *open_file = write_tokens("open-tokens", "a-good-token\n", 0644);
+    assert_int_equal(
+        lb_daemon_run(folder, "tokens",
+                      (const char *[]){"--listen", "127.0.0.1:0", "--token-file", open_file, teacher, NULL}),
+        1);
+    struct lb_daemon log = {0};
+    snprintf(log.log_file, sizeof log.log_file, "%s/tokens.log", folder);
+    assert_true(lb_daemon_logged(&log, "chmod 600"));
+}
+
+static void test_tokens(void **state) {
+    (void)state;
+    const char *tokens = write_tokens("tokens", "reader-token-1\nreader-token-2\n", 0600);
+    const char *admin = write_tokens("admin-tokens", "admin-token-1\n", 0600);
+    struct lb_daemon daemon;
+    struct lb_answer answer;
+    char value[64];
+    assert_true(lb_daemon_start(
+        &daemon, folder, "auth",
+        (const char *[]){"--token-file", tokens, "--admin-token-file", admin, teacher, NULL}, true));
+    assert_int_equal(ask_status(&daemon, "GET", "/v2/health/live", ""), 200);
+    assert_int_equal(ask_status(&daemon, "GET", "/v2/health/ready", ""), 200);
+    assert_true(lb_daemon_ask(&daemon, "GET", "/v2/models/teacher", "", NULL, 0, &answer));
+    assert_int_equal(answer.status, 401);
+    assert_true(lb_answer_header(&answer, "WWW-Authenticate", value, sizeof value));
+    assert_memory_equal(value, "Bearer", 6);
+    lb_answer_finish(&answer);
+    assert_int_equal(
+        ask_status(&daemon, "GET", "/v2/models/teacher", "Authorization: Bearer reader-token-2\r\n"), 200);
+    assert_int_equal(
+        ask_status(&daemon, "GET", "/v2/models/teacher", "Authorization: Bearer admin-token-1\r\n"), 200);
+    assert_int_equal(
+        ask_status(&daemon, "GET", "/v2/models/teacher", "Authorization: Bearer reader-token-3\r\n"), 401);
+    assert_int_equal(ask_status(&daemon, "GET", "/no/such/path", ""),
+                     401); /* nor does a stranger learn what there is */
+    assert_int_equal(ask_status(&daemon, "GET", "/no/such/path", "Authorization: Bearer reader-token-1\r\n"),
+                     404);
+    assert_int_equal(ask_status(&daemon, "GET", "/metrics", ""), 401);
+    assert_int_equal(ask_status(&daemon, "POST", "/v2/repository/models/teacher/unload", ""), 401);
+    assert_int_equal(ask_status(&daemon, "POST", "/v2/repository/models/teacher/unload",
+                                "Authorization: Bearer reader-token-1\r\n"),
+                     403);
+    struct lb_ask ask;
+    lb_ask_ids(&ask, 1, 16, ids);
+    int fd = lb_daemon_connect(&daemon);
+    assert_true(
+        lb_ask_on(fd, "teacher", &ask, "")); /* the refused body is read, and the connection lives on */
+    assert_int_equal(ask.answer.status, 401);
+    lb_ask_finish(&ask);
+    lb_ask_ids(&ask, 1, 16, ids);
+    assert_true(lb_ask_on(fd, "teacher", &ask, "Authorization: Bearer reader-token-1\r\n"));
+    assert_int_equal(ask.answer.status, 200);
+    lb_ask_finish(&ask);
+    close(fd);
+    assert_false(lb_daemon_logged(&daemon, "reader-token"));
+    assert_int_equal(lb_daemon_stop(&daemon, SIGTERM), 0);
+}
+
+#define ADMIN "Authorization: Bearer admin-token-1\r\n"
+
+static void test_repository(void **state) {
+    (void)state;
+    const char *admin = write_tokens("admin-tokens", "admin-token-1\n", 0600);
+    struct lb_daemon daemon;
+    struct lb_config config;
+    char late[160];
+    assert_true(lb_daemon_start(
+        &daemon, folder, "repository",
+        (const char *[]){"--repository", repository, "--admin-token-file", admin, NULL}, true));
+    assert_int_equal(ask_status(&daemon, "GET", "/v2/models/teacher/ready", ""), 200);
+    assert_int_equal(ask_status(&daemon, "GET", "/v2/models/broken/ready", ""),
+                     503); /* listed with its reason, and the rest is served */
+    assert_int_equal(ask_status(&daemon, "POST", "/v2/repository/models/teacher/unload", ADMIN), 200);
+    assert_int_equal(ask_status(&daemon, "GET", "/v2/models/teacher/ready", ""), 503);
+    assert_int_equal(ask_status(&daemon, "GET", "/v2/health/ready", ""), 503); /* it was the only one */
+    assert_int_equal(ask_status(&daemon, "POST", "/v2/repository/models/teacher/load", ADMIN), 200);
+    assert_int_equal(ask_status(&daemon, "GET", "/v2/models/teacher/ready", ""), 200);
+    assert_int_equal(ask_status(&daemon, "POST", "/v2/repository/models/broken/load", ADMIN), 500);
+    assert_int_equal(ask_status(&daemon, "POST", "/v2/repository/models/late/load", ADMIN), 404);
+    snprintf(late, sizeof late, "%s/late", repository);
+    lb_tiny_llama(&config);
+    lb_tiny_save(&config, 9, late, LB_F32, false); /* it appears while the daemon runs */
+    assert_int_equal(ask_status(&daemon, "POST", "/v2/repository/models/late/load", ADMIN), 200);
+    assert_int_equal(ask_status(&daemon, "GET", "/v2/models/late/ready", ""), 200);
+    assert_int_equal(lb_remove_tree(late, NULL), LB_OK); /* mapped files live on */
+    struct lb_ask ask;
+    lb_ask_ids(&ask, 1, 16, ids);
+    lb_ask_send_ok(&daemon, "late", &ask, "");
+    lb_ask_finish(&ask);
+    assert_int_equal(ask_status(&daemon, "POST", "/v2/repository/models/late/load", ADMIN), 500);
+    assert_int_equal(ask_status(&daemon, "GET", "/v2/models/late/ready", ""),
+                     200); /* a failed load takes nothing away */
+    const char *upload = "{\"parameters\":{\"file:1/model.bin\":\"AAAA\"}}";
+    struct lb_answer answer;
+    assert_true(lb_daemon_ask(&daemon, "POST", "/v2/repository/models/teacher/load", ADMIN, upload,
+                              strlen(upload), &answer));
+    assert_int_equal(answer.status, 400);
+    lb_answer_finish(&answer);
+    assert_int_equal(lb_daemon_stop(&daemon, SIGTERM), 0);
+}
+
+static void test_unix_socket(void **state) {
+    (void)state;
+    struct lb_daemon daemon, second;
+    char listen_at[200], path[160];
+    snprintf(path, sizeof path, "%s/limbeck.sock", folder);
+    snprintf(listen_at, sizeof listen_at, "unix:%s", path);
+    assert_true(lb_daemon_start(&daemon, folder, "unix",
+                                (const char *[]){"--listen", listen_at, teacher, NULL}, true));
+    struct lb_ask ask;
+    lb_ask_ids(&ask, 2, 16, ids);
+    lb_ask_send_ok(&daemon, "teacher", &ask, "");
+    lb_ask_finish(&ask);
+    /* A second one isn't let in; one that was killed leaves a socket that is replaced. */
+    assert_int_equal(lb_daemon_run(folder, "unix2", (const char *[]){"--listen", listen_at, teacher, NULL}),
+                     1);
+    lb_daemon_stop(&daemon, SIGKILL);
+    assert_int_equal(access(path, F_OK), 0);
+    assert_true(lb_daemon_start(&second, folder, "unix3",
+                                (const char *[]){"--listen", listen_at, teacher, NULL}, true));
+    assert_int_equal(lb_daemon_stop(&second, SIGTERM), 0);
+    assert_int_equal(access(path, F_OK), -1);
+}
+
+/* ---- signals ---- */
+
+#define N_CLIENTS 5
+
+struct client {
+    const struct lb_daemon *daemon;
+    int status;
+    uint32_t digest;
+};
+
+static uint32_t digest(const void *bytes, size_t len) {
+    uint32_t h = 2166136261u;
+    for (size_t i = 0; i < len; i++) {
+        h = (h ^ ((const uint8_t *)bytes)[i]) * 16777619u;
+    }
+    return h;
+}
+
+static void *be_client(void *argument) {
+    struct client *client = argument;
+    struct lb_ask ask;
+    lb_ask_ids(&ask, 4, 16, ids);
+    lb_ask_output(&ask, "logits", LB_DT_NONE, true);
+    int fd = lb_daemon_connect(client->daemon);
+    if (lb_ask_on(fd, "teacher", &ask, "")) {
+        client->status = ask.answer.status;
+        client->digest = ask.answer.status == 200
+                             ? digest(ask.response.outputs[0].data, ask.response.outputs[0].bytes)
+                             : 0;
+    }
+    lb_ask_finish(&ask);
+    close(fd);
+    return NULL;
+}
+
+static void start_clients(const struct lb_daemon *daemon, struct client clients[N_CLIENTS],
+                          pthread_t threads[N_CLIENTS]) {
+    for (int i = 0; i < N_CLIENTS; i++) {
+        clients[i] = (struct client){.daemon = daemon};
+        assert_int_equal(pthread_create(&threads[i], NULL, be_client, &clients[i]), 0);
+    }
+}
+
+/* What is queued at SIGTERM is answered, and right; a request that comes later gets 503 and the connection is
+ * closed. */
+static void test_drain(void **state) {
+    (void)state;
+    struct lb_daemon daemon;
+    struct client clients[N_CLIENTS], reference;
+    pthread_t threads[N_CLIENTS];
+    assert_true(lb_daemon_start(&daemon, folder, "reference", (const char *[]){teacher, NULL}, true));
+    reference = (struct client){.daemon = &daemon};
+    be_client(&reference);
+    assert_int_equal(reference.status, 200);
+    assert_int_equal(lb_daemon_stop(&daemon, SIGTERM), 0);
+
+    /* Nobody's batch is full: without the drain they would wait for ten seconds. */
+    assert_true(lb_daemon_start(&daemon, folder, "drain",
+                                (const char *[]){"--max-wait-us", "10000000", teacher, NULL}, true));
+    start_clients(&daemon, clients, threads);
+    await(metrics_hold, &daemon, "\nlimbeckd_queue_requests 5\n");
+    /* A request that has begun, and whose body comes only when the daemon drains. */
+    int slow = lb_daemon_connect(&daemon);
+    const char *head = "POST /v2/models/teacher/infer HTTP/1.1\r\nHost: x\r\nContent-Length: 90\r\n\r\n";
+    assert_true(write(slow, head, strlen(head)) > 0);
+    await(metrics_hold, &daemon, "\nlimbeckd_open_requests 7\n"); /* five, the slow one, the one that asks */
+    kill(daemon.pid, SIGTERM);
+    await(log_holds, &daemon, "draining");
+    char body[91];
+    snprintf(body, sizeof body, "%-90s",
+             "{\"inputs\":[{\"name\":\"input_ids\",\"shape\":[1,2],\"datatype\":\"INT64\",\"data\":[3,4]}]}");
+    assert_int_equal(write(slow, body, 90), 90);
+    struct lb_answer answer;
+    char value[32];
+    assert_true(lb_http_receive(slow, &answer));
+    assert_int_equal(answer.status, 503);
+    assert_true(lb_answer_header(&answer, "Retry-After", value, sizeof value));
+    assert_true(lb_answer_header(&answer, "Connection", value, sizeof value));
+    assert_string_equal(value, "close");
+    lb_answer_finish(&answer);
+    close(slow);
+    for (int i = 0; i < N_CLIENTS; i++) {
+        pthread_join(threads[i], NULL);
+        assert_int_equal(clients[i].status, 200);
+        assert_int_equal(clients[i].digest, reference.digest);
+    }
+    assert_int_equal(lb_daemon_stop(&daemon, 0), 0);
+    assert_int_equal(access(daemon.port_file, F_OK), -1);
+    assert_int_equal(lb_daemon_connect(&daemon), -1);
+}
+
+/* With no time to drain, everybody still gets an answer. */
+static void test_short_drain(void **state) {
+    (void)state;
+    struct lb_daemon daemon;
+    struct client clients[N_CLIENTS];
+    pthread_t threads[N_CLIENTS];
+    assert_true(lb_daemon_start(&daemon, folder, "short",
+                                (const char *[]){"--max-wait-us", "10000000", "--drain-seconds", "0",
+                                                 "--max-batch-tokens", "4096", teacher, NULL},
+                                true));
+    start_clients(&daemon, clients, threads);
+    await(metrics_hold, &daemon, "\nlimbeckd_queue_requests 5\n");
+    assert_int_equal(lb_daemon_stop(&daemon, SIGINT), 0);
+    for (int i = 0; i < N_CLIENTS; i++) {
+        pthread_join(threads[i], NULL);
+        assert_true(clients[i].status == 200 || clients[i].status == 503);
+    }
+}
+
+static void test_second_signal(void **state) {
+    (void)state;
+    struct lb_daemon daemon;
+    assert_true(lb_daemon_start(&daemon, folder, "second", (const char *[]){teacher, NULL}, true));
+    int slow = lb_daemon_connect(&daemon); /* what the drain waits for */
+    const char *head = "POST /v2/models/teacher/infer HTTP/1.1\r\nHost: x\r\nContent-Length: 90\r\n\r\n";
+    assert_true(write(slow, head, strlen(head)) > 0);
+    await(metrics_hold, &daemon, "\nlimbeckd_open_requests 2\n");
+    kill(daemon.pid, SIGTERM);
+    await(log_holds, &daemon, "draining");
+    assert_int_equal(lb_daemon_stop(&daemon, SIGTERM), 1);
+    close(slow);
+}
+
+/* The deadline passes while the request waits for company; the answer comes then, not when the batch would.
+ */
+static void test_deadline(void **state) {
+    (void)state;
+    struct lb_daemon daemon;
+    struct lb_ask ask;
+    assert_true(lb_daemon_start(&daemon, folder, "deadline",
+                                (const char *[]){"--max-wait-us", "10000000", teacher, NULL}, true));
+    int fd = lb_daemon_connect(&daemon);
+    lb_ask_ids(&ask, 1, 16, ids);
+    ask.request.timeout_us = 50000;
+    uint64_t begun = lb_now_ns();
+    assert_true(lb_ask_on(fd, "teacher", &ask, ""));
+    assert_int_equal(ask.answer.status, 504);
+    assert_true(lb_now_ns() - begun >= 50 * LB_MS_NS && lb_now_ns() - begun < 8 * LB_SECOND_NS);
+    assert_true(metrics_hold(&daemon, "limbeckd_deadline_expired_total{model=\"teacher\"} 1\n"));
+    lb_ask_finish(&ask);
+    close(fd);
+    assert_int_equal(lb_daemon_stop(&daemon, SIGTERM), 0);
+}
+
+/* A queue that is full says so at once. */
+static void test_full_queue(void **state) {
+    (void)state;
+    struct lb_daemon daemon;
+    struct client clients[N_CLIENTS];
+    pthread_t threads[N_CLIENTS];
+    struct lb_ask ask;
+    char value[16];
+    assert_true(lb_daemon_start(
+        &daemon, folder, "full",
+        (const char *[]){"--max-wait-us", "10000000", "--max-queue-tokens", "320", teacher, NULL}, true));
+    start_clients(&daemon, clients, threads); /* 5 times 64 tokens */
+    await(metrics_hold, &daemon, "\nlimbeckd_queue_requests 5\n");
+    int fd = lb_daemon_connect(&daemon);
+    lb_ask_ids(&ask, 1, 1, ids);
+    assert_true(lb_ask_on(fd, "teacher", &ask, ""));
+    assert_int_equal(ask.answer.status, 503);
+    assert_true(lb_answer_header(&ask.answer, "Retry-After", value, sizeof value));
+    assert_non_null(strstr(ask.answer.body.data, "queue is full"));
+    lb_ask_finish(&ask);
+    close(fd);
+    assert_int_equal(lb_daemon_stop(&daemon, SIGTERM), 0);
+    for (int i = 0; i < N_CLIENTS; i++) {
+        pthread_join(threads[i], NULL);
+        assert_int_equal(clients[i].status, 200);
+    }
+}
+
+static int setup(void **state) {
+    (void)state;
+    struct lb_config config;
+    char path[192];
+    if (!mkdtemp(folder)) {
+        return 1;
+    }
+    snprintf(repository, sizeof repository, "%s/models", folder);
+    snprintf(path, sizeof path, "%s/teacher", repository);
+    lb_tiny_llama(&config);
+    if (lb_mkdirs(repository, NULL) != LB_OK) {
+        return 1;
+    }
+    lb_tiny_save(&config, 1, path, LB_F32, true);
+    snprintf(teacher, sizeof teacher, "teacher=%s", path);
+    snprintf(path, sizeof path, "%s/broken", repository);
+    if (lb_mkdirs(path, NULL) != LB_OK) {
+        return 1;
+    }
+    snprintf(path, sizeof path, "%s/broken/config.json", repository);
+    for (int i = 0; i < 64; i++) {
+        ids[i] = (i * 37 + 11) % 97;
+    }
+    return lb_file_replace(path, "{}", 2, NULL) == LB_OK ? 0 : 1;
+}
+
+static int teardown(void **state) {
+    (void)state;
+    return lb_remove_tree(folder, NULL) == LB_OK ? 0 : 1;
+}
+
+int main(void) {
+    signal(SIGPIPE, SIG_IGN);
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_usage),      cmocka_unit_test(test_tokens),
+        cmocka_unit_test(test_repository), cmocka_unit_test(test_unix_socket),
+        cmocka_unit_test(test_drain),      cmocka_unit_test(test_short_drain),
+        cmocka_unit_test(test_deadline),   cmocka_unit_test(test_second_signal),
+        cmocka_unit_test(test_full_queue),
+    };
+    return cmocka_run_group_tests(tests, setup, teardown);
+}
