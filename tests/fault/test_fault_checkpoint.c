@@ -89,7 +89,7 @@ static void disk_full_at_any_byte(void **state) {
     rlim_t bytes = 0;
     int64_t good = 1;
     bool failed = false, done = false;
-    for (; !done; bytes += 37) {
+    for (; !done; bytes += 71) {
         limit = before;
         limit.rlim_cur = bytes;
         assert_int_equal(setrlimit(RLIMIT_FSIZE, &limit), 0);
@@ -107,7 +107,7 @@ static void disk_full_at_any_byte(void **state) {
         }
         assert_int_equal(load_latest(), good);
     }
-    assert_true(failed && bytes > 37);
+    assert_true(failed && bytes > 71);
     assert_int_equal(save(good + 1, NULL), LB_OK);
     assert_int_equal(load_latest(), good + 1);
 }

@@ -1,0 +1,213 @@
+#include <stdarg.h>
+#include <stddef.h>
+#include <setjmp.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include "common/base/buf.h"
+#include "common/base/file.h"
+#include "common/base/json.h"
+#include "common/base/mem.h"
+#include "trainer/journal.h"
+#include "trainer/progress.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static char folder[] = "/tmp/lb-journal-XXXXXX";
+
+static int set_up(void **state) {
+    (void)state;
+    return mkdtemp(folder) != NULL ? 0 : -1;
+}
+
+static int tear_down(void **state) {
+    (void)state;
+    return lb_remove_tree(folder, NULL) == LB_OK ? 0 : -1;
+}
+
+static struct lb_journal *open_at(int64_t step) {
+    struct lb_journal *journal = NULL;
+    struct lb_detail detail = {0};
+    if (lb_journal_open(folder, step, &journal, &detail) != LB_OK) {
+        fail_msg("%s", detail.text);
+    }
+    return journal;
+}
+
+static void put(struct lb_journal *journal, int64_t step) {
+    const struct lb_metric m[] = {{NULL, "loss", 1.5},
+                                  {"loss", "kl", 0.1},
+                                  {"weight", "a \"b\"\\\n", 1.0 / 3},
+                                  {NULL, "grad_norm", NAN}};
+    assert_int_equal(lb_journal_write(journal, step, (double)step / 4, m, 4, NULL), LB_OK);
+}
+
+static struct lb_buf content(void) {
+    struct lb_buf buf;
+    lb_buf_init(&buf, 1 << 20);
+    char *path = lb_path_join(folder, LB_JOURNAL_FILE);
+    assert_int_equal(lb_file_read(path, &buf, NULL), LB_OK);
+    lb_free(path);
+    return buf;
+}
+
+/* Steps of the lines in the file; each line is one JSON object. */
+static int steps(int64_t *out, int max) {
+    struct lb_buf buf = content();
+    int n = 0;
+    for (char *line = buf.data, *end; line != NULL && *line != '\0'; line = end + 1) {
+        end = strchr(line, '\n');
+        assert_non_null(end);
+        json_t *object = NULL;
+        assert_int_equal(lb_json_parse(line, (size_t)(end - line), 0, "line", &object, NULL), LB_OK);
+        assert_true(n < max);
+        assert_int_equal(lb_json_int(object, "step", true, 0, 1000, "line", &out[n++], NULL), LB_OK);
+        json_decref(object);
+    }
+    lb_buf_finish(&buf);
+    return n;
+}
+
+static void lines_are_json(void **state) {
+    (void)state;
+    struct lb_journal *journal = open_at(-1);
+    put(journal, 10);
+    lb_journal_close(journal);
+    struct lb_buf buf = content();
+    json_t *o = NULL;
+    assert_int_equal(lb_json_parse(buf.data, buf.len, 0, "line", &o, NULL), LB_OK);
+    assert_int_equal(json_integer_value(json_object_get(o, "step")), 10);
+    assert_true(json_real_value(json_object_get(o, "epoch")) == 2.5);
+    assert_true(json_real_value(json_object_get(o, "loss")) == 1.5);
+    assert_true(json_real_value(json_object_get(o, "loss/kl")) == 0.1);
+    assert_true(fabs(json_real_value(json_object_get(o, "weight/a \"b\"\\\n")) - 1.0 / 3) < 1e-6);
+    assert_true(json_is_null(json_object_get(o, "grad_norm")));
+    assert_true(json_real_value(json_object_get(o, "ts")) > 1.6e9);
+    assert_int_equal(json_object_size(o), 7);
+    json_decref(o);
+    lb_buf_finish(&buf);
+}
+
+static void resume_drops_what_comes_again(void **state) {
+    (void)state;
+    struct lb_journal *journal = open_at(-1);
+    int64_t have[16];
+    for (int64_t s = 10; s <= 50; s += 10) {
+        put(journal, s);
+    }
+    lb_journal_close(journal);
+    /* The last write was cut short by a kill. */
+    char *path = lb_path_join(folder, LB_JOURNAL_FILE);
+    FILE *f = fopen(path, "ab");
+    assert_non_null(f);
+    fputs("{\"step\": 60, \"lo", f);
+    fclose(f);
+    journal = open_at(50);
+    put(journal, 60);
+    lb_journal_close(journal);
+    assert_int_equal(steps(have, 16), 6);
+    assert_int_equal(have[5], 60);
+
+    journal = open_at(35); /* an older checkpoint */
+    put(journal, 40);
+    lb_journal_close(journal);
+    assert_int_equal(steps(have, 16), 4);
+    assert_int_equal(have[2], 30);
+    assert_int_equal(have[3], 40);
+
+    f = fopen(path, "ab");
+    assert_non_null(f);
+    fputs("no json\n{\"step\": 41}\n", f);
+    fclose(f);
+    journal = open_at(1000); /* from the first line that makes no sense on */
+    lb_journal_close(journal);
+    assert_int_equal(steps(have, 16), 4);
+
+    journal = open_at(-1); /* a new run */
+    put(journal, 1);
+    lb_journal_close(journal);
+    assert_int_equal(steps(have, 16), 1);
+    lb_journal_close(NULL);
+    lb_free(path);
+}
+
+static void no_folder_no_journal(void **state) {
+    (void)state;
+    struct lb_journal *journal = NULL;
+    struct lb_detail detail = {0};
+    assert_int_equal(lb_journal_open("/nonexistent/folder", -1, &journal, &detail), LB_E_IO);
+    assert_non_null(strstr(detail.text, "/nonexistent/folder/metrics.jsonl"));
+    for (long i = 1; i <= 2; i++) {
+        lb_mem_fail_from(i);
+        assert_int_equal(lb_journal_open(folder, -1, &journal, NULL), LB_E_NOMEM);
+        lb_mem_fail_from(0);
+        assert_null(journal);
+    }
+}
+
+static void progress_says_what_matters(void **state) {
+    (void)state;
+    char line[256];
+    struct lb_progress_numbers before = {
+        .step = 110, .tokens = 1000, .wait_seconds = 1, .questions = 100, .cache_hits = 50};
+    struct lb_progress_numbers now = {.step = 120,
+                                      .loss = 3.4119,
+                                      .tokens = 25690,
+                                      .wait_seconds = 1.06,
+                                      .questions = 200,
+                                      .cache_hits = 148};
+    lb_progress_format(&now, &before, 2.0, 585, 252, line, sizeof(line));
+    assert_string_equal(line, "step 120/585  loss 3.412  12,345 tokens/s  wait 3%  cache 98%  4:12 left");
+    now.loss = NAN;
+    now.questions = now.cache_hits = 0;
+    before.questions = 0;
+    now.tokens = 1000 + 2 * 1234567;
+    lb_progress_format(&now, &before, 2.0, 585, 7 * 3600 + 62, line, sizeof(line));
+    assert_string_equal(line, "step 120/585  1,234,567 tokens/s  7:01:02 left");
+    now.tokens = before.tokens;
+    lb_progress_format(&now, &before, 0, 585, -1, line, sizeof(line));
+    assert_string_equal(line, "step 120/585");
+    lb_progress_format(&now, &before, 0, 585, -1, line, 8); /* too small: cut, not overrun */
+    assert_string_equal(line, "step 12");
+}
+
+/* A file is no terminal: only reports, each a line of its own. */
+static void progress_into_a_file(void **state) {
+    (void)state;
+    FILE *f = tmpfile();
+    assert_non_null(f);
+    struct lb_progress *p = lb_progress_create(f, 20, 0);
+    for (int s = 1; s <= 20; s++) {
+        struct lb_progress_numbers now = {.step = s, .loss = 2.5};
+        lb_progress_update(p, &now, s % 10 == 0);
+        if (s == 10) {
+            lb_progress_note(p, "eval");
+        }
+    }
+    lb_progress_destroy(p);
+    char text[512];
+    rewind(f);
+    size_t n = fread(text, 1, sizeof(text) - 1, f);
+    text[n] = '\0';
+    fclose(f);
+    char *second = strstr(text, "\neval\nstep 20/20  loss 2.500");
+    assert_true(strncmp(text, "step 10/20  loss 2.500", 22) == 0);
+    assert_non_null(second);
+    assert_null(strchr(text, '\r'));
+    assert_int_equal(text[n - 1], '\n');
+    lb_progress_update(NULL, NULL, true);
+    lb_progress_note(NULL, "x");
+    lb_progress_destroy(NULL);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(lines_are_json),       cmocka_unit_test(resume_drops_what_comes_again),
+        cmocka_unit_test(no_folder_no_journal), cmocka_unit_test(progress_says_what_matters),
+        cmocka_unit_test(progress_into_a_file),
+    };
+    return cmocka_run_group_tests(tests, set_up, tear_down);
+}
