@@ -12,6 +12,12 @@
 #define BACK_OFF_CAP_NS (10 * LB_SECOND_NS)
 #define REQUESTS_PER_REPLICA 2
 
+/* Under the lock. The flag stays for a thread that is not waiting just now. */
+static void call_thread(struct lb_asker *asker) {
+    asker->called = true;
+    pthread_cond_signal(&asker->work);
+}
+
 /* ---- items: the thread's
  * ------------------------------------------------------------------------------------- */
 
@@ -257,6 +263,7 @@ static void *asker_thread(void *user) {
         struct question *released = next_released(asker), *fresh = NULL;
         bool failed = asker->failed != LB_OK;
         asker->done = NULL;
+        asker->called = false;
         if (!failed) {
             fresh = next_new(asker);
         }
@@ -276,7 +283,7 @@ static void *asker_thread(void *user) {
         uint64_t until = failed ? lb_now_ns() + LB_SECOND_NS : lb_flights_dispatch(asker);
 
         pthread_mutex_lock(&asker->lock);
-        if (!released && !fresh && !asker->done && !asker->closing && until > lb_now_ns()) {
+        if (!released && !fresh && !asker->called && !asker->closing && until > lb_now_ns()) {
             struct timespec at = to_timespec(until);
             pthread_cond_timedwait(&asker->work, &asker->lock, &at);
         }
@@ -353,7 +360,7 @@ void lb_asker_destroy(struct lb_asker *asker) {
     if (asker->running) {
         pthread_mutex_lock(&asker->lock);
         asker->closing = true;
-        pthread_cond_signal(&asker->work);
+        call_thread(asker);
         pthread_mutex_unlock(&asker->lock);
         pthread_join(asker->thread, NULL);
     }
@@ -430,7 +437,7 @@ enum lb_status lb_asker_submit(struct lb_asker *asker, int64_t number, const str
         }
         *tail = question;
         asker->next_number = number + 1;
-        pthread_cond_signal(&asker->work);
+        call_thread(asker);
     }
     pthread_mutex_unlock(&asker->lock);
     if (status) {
@@ -484,7 +491,7 @@ void lb_asker_release(struct lb_asker *asker, int64_t number) {
     }
     if (question) {
         question->released = true;
-        pthread_cond_signal(&asker->work);
+        call_thread(asker);
     }
     pthread_mutex_unlock(&asker->lock);
 }

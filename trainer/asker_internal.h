@@ -91,6 +91,7 @@ struct lb_asker {
     int64_t next_number; /* of submit; -1: none yet */
     struct flight *done;
     bool closing;
+    bool called; /* something came in since the thread last looked */
     enum lb_status failed;
     struct lb_detail failure;
     struct lb_teachers_stats stats;

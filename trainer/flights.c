@@ -66,6 +66,7 @@ static void on_done(struct lb_call *call) {
     pthread_mutex_lock(&asker->lock);
     flight->next_done = asker->done;
     asker->done = flight;
+    asker->called = true;
     pthread_cond_signal(&asker->work);
     pthread_mutex_unlock(&asker->lock);
 }

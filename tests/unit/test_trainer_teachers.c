@@ -110,6 +110,32 @@ static void test_single_flight(void **state) {
     fake_stop(fake);
 }
 
+/* One question at a time, each in the moment in which the thread behind goes to sleep: no wake-up is lost. */
+static void test_many_small_questions(void **state) {
+    (void)state;
+    static const char *const fingerprints[] = {fake_fingerprint};
+    struct fake_teacher *fake = fake_start(&(struct fake_options){0});
+    struct asking asking;
+    struct lb_teachers *teachers = NULL;
+    struct lb_detail detail = {0};
+    struct lb_teachers_stats stats;
+    asking_setup(&asking);
+    asking_add(&asking, fake_url(fake));
+    must(asking_open(&asking, NULL, &teachers, &detail), &detail);
+    for (int q = 0; q < 500; q++) {
+        struct lb_sample *samples = asking_samples(2, (uint64_t)q, false);
+        must(lb_teachers_submit(teachers, q, samples, 2, NULL, &detail), &detail);
+        take_and_check(teachers, q, samples, 2, fingerprints);
+        lb_teachers_release(teachers, q);
+        asking_free_samples(samples, 2);
+    }
+    lb_teachers_stats(teachers, &stats);
+    assert_true(stats.wait_seconds < 8); /* the thread looks by itself after ten seconds only */
+    lb_teachers_close(teachers);
+    asking_teardown(&asking);
+    fake_stop(fake);
+}
+
 static void test_wanted_and_wrong_use(void **state) {
     (void)state;
     struct fake_teacher *fake = fake_start(&(struct fake_options){0});
@@ -346,6 +372,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_two_teachers_in_order),
         cmocka_unit_test(test_single_flight),
+        cmocka_unit_test(test_many_small_questions),
         cmocka_unit_test(test_wanted_and_wrong_use),
         cmocka_unit_test(test_cache_and_offline),
         cmocka_unit_test(test_replicas_share),
