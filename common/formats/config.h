@@ -29,10 +29,15 @@ struct lb_config {
     double input_dropout, hidden_dropout;
 };
 
-/* Parses and checks a config.json object; both spellings of rope (rope_theta, rope_parameters) and dtype are
- * accepted, rope scaling other than "default" is LB_E_UNSUPPORTED. what names the file. */
+/* Parses and checks a config.json object of type llama, mistral, qwen2 or limbeck_mlp. Both spellings of rope
+ * (rope_theta; rope_parameters) and of dtype are accepted, of several eos_token_id the first is taken, and
+ * missing keys mean what they mean to transformers' class. What would change the numbers and is not computed
+ * here (scaled rotary embeddings, other activations, packed weights) is LB_E_UNSUPPORTED. A sliding window
+ * caps max_position_embeddings: within it, it changes nothing. what names the file. */
 LB_NODISCARD enum lb_status lb_config_parse(const json_t *object, const char *what, struct lb_config *out,
                                             struct lb_detail *detail);
+/* The same from a GGUF of general.architecture llama or qwen2: biases and an untied head are seen by their
+ * tensors. */
 LB_NODISCARD enum lb_status lb_config_from_gguf(const struct lb_gguf *file, const char *what,
                                                 struct lb_config *out, struct lb_detail *detail);
 /* Checks that the numbers fit each other (heads divide width, sizes in range); called by both parsers and by

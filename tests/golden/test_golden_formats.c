@@ -32,7 +32,7 @@ static const char *golden(const char *name) {
 }
 
 /* Element i of a tensor of make_formats.py. */
-static float value(int seed, int64_t i) {
+static float value(int64_t seed, int64_t i) {
     return ((float)((i * 7 + seed * 13) % 64) - 31.5f) / 8;
 }
 

@@ -383,7 +383,7 @@ static void damaged_tensors_are_refused_by_name(void **state) {
     refuse(&b, LB_E_FORMAT, "tensor w: shape [1099511627776, 1099511627776] overflows");
     begin(&b, 3, 1, 0), tensor(&b, "w", 1, above, 0, 0), data(&b, 32);
     refuse(&b, LB_E_FORMAT, "tensor w: dimension 9223372036854775808");
-    begin(&b, 3, 1, 0), tensor(&b, "w", 2, rows33, 8, 0), data(&b, 33 * 34);
+    begin(&b, 3, 1, 0), tensor(&b, "w", 2, rows33, 8, 0), data(&b, (size_t)33 * 34);
     refuse(&b, LB_E_FORMAT, "rows are no multiple of the 32 of Q8_0");
     begin(&b, 3, 1, 0), tensor(&b, "blk.0.attn_q.weight", 2, two_four, 12, 0), data(&b, 32);
     refuse(&b, LB_E_UNSUPPORTED, "tensor blk.0.attn_q.weight has type Q4_K; this build reads F32");
