@@ -2,6 +2,8 @@
 
 #include "common/base/mem.h"
 
+#include <stdint.h>
+
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
@@ -43,8 +45,8 @@ static bool reserve(struct lb_buf *buf, size_t len) {
     }
     size_t cap = buf->cap < LEAST_CAPACITY ? LEAST_CAPACITY : buf->cap;
     while (cap < need) {
-        /* Half more each time; the largest sizes stop growing by steps. */
-        cap = cap > need - cap / 2 ? need : cap + cap / 2;
+        /* Half more each time, so that many small appends cost no more than one copy each; no wrap-around. */
+        cap = cap > SIZE_MAX - cap / 2 ? need : cap + cap / 2;
     }
     if (cap - 1 > buf->max) {
         cap = buf->max + 1;
