@@ -5,7 +5,9 @@
 #include "trainer/commands.h"
 #include "trainer/dataset.h"
 #include "trainer/evaluate.h"
+#include "trainer/mixture.h"
 #include "trainer/recipe.h"
+#include "trainer/score.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -16,14 +18,21 @@
 #define DEFAULT_LENGTH 1024
 
 struct arguments {
-    const char *model, *tokenizer, *field, *labels;
+    const char *model, *tokenizer, *field, *labels, *token_file;
+    char *urls[LB_MAX_TEACHERS]; /* of hosted models, instead of model */
+    unsigned n_urls;
     char *data[MAX_FILES]; /* NAME=PATH or PATH */
     unsigned n_data;
     int64_t max_length, rows, skip, max_samples;
     bool json;
 };
 
-enum { KEY_FIELD = 256, KEY_LABELS, KEY_ROWS, KEY_SKIP, KEY_SAMPLES };
+enum { KEY_TOKEN = 256, KEY_FIELD, KEY_LABELS, KEY_ROWS, KEY_SKIP, KEY_SAMPLES };
+
+static bool is_hosted(const char *text) {
+    return strncmp(text, "http://", 7) == 0 || strncmp(text, "https://", 8) == 0 ||
+           strncmp(text, "local:", 6) == 0;
+}
 
 static error_t parse(int key, char *text, struct argp_state *state) {
     struct arguments *a = state->input;
@@ -36,6 +45,9 @@ static error_t parse(int key, char *text, struct argp_state *state) {
         return 0;
     case 'j':
         a->json = true;
+        return 0;
+    case KEY_TOKEN:
+        a->token_file = text;
         return 0;
     case KEY_FIELD:
         a->field = text;
@@ -56,7 +68,12 @@ static error_t parse(int key, char *text, struct argp_state *state) {
         if (state->arg_num > MAX_FILES) {
             argp_error(state, "more than %d files", MAX_FILES);
         }
-        if (state->arg_num == 0) {
+        if (a->n_data == 0 && a->model == NULL && is_hosted(text)) {
+            if (a->n_urls == LB_MAX_TEACHERS) {
+                argp_error(state, "more than %d hosted models", LB_MAX_TEACHERS);
+            }
+            a->urls[a->n_urls++] = text;
+        } else if (a->model == NULL && a->n_urls == 0) {
             a->model = text;
         } else {
             a->data[a->n_data++] = text;
@@ -143,8 +160,8 @@ static json_t *part_json(const struct lb_eval_part *part, bool text) {
     return object;
 }
 
-static void print_json(const struct arguments *a, const struct lb_evaluation *e, int64_t max_length) {
-    json_t *object = json_pack("{s:s, s:o}", "model", a->model, "all", part_json(&e->all, e->text));
+static json_t *evaluation_json(const char *model, const struct lb_evaluation *e, int64_t max_length) {
+    json_t *object = json_pack("{s:s, s:o}", "model", model, "all", part_json(&e->all, e->text));
     json_t *parts = json_object();
     for (int i = 0; i < e->n_parts; i++) {
         json_object_set_new(parts, e->part[i].name, part_json(&e->part[i], e->text));
@@ -164,9 +181,13 @@ static void print_json(const struct arguments *a, const struct lb_evaluation *e,
     json_object_set_new(object, "seconds", json_real(e->seconds));
     json_object_set_new(object, e->text ? "tokens_per_second" : "samples_per_second",
                         json_real((double)e->all.tokens / e->seconds));
-    json_dumpf(object, stdout, JSON_INDENT(2));
+    return object;
+}
+
+static void print_json(json_t *value) {
+    json_dumpf(value, stdout, JSON_INDENT(2));
     putchar('\n');
-    json_decref(object);
+    json_decref(value);
 }
 
 static void print_text(const struct lb_evaluation *e) {
@@ -230,12 +251,109 @@ static enum lb_status evaluate(const struct arguments *a, const struct lb_opened
         status = lb_evaluate(opened->model, data, &options, e, detail);
     }
     if (status == LB_OK && a->json) {
-        print_json(a, e, frame.max_length);
+        print_json(evaluation_json(a->model, e, frame.max_length));
     } else if (status == LB_OK) {
         (e->text ? print_text : print_images)(e);
     }
     lb_free(e);
     lb_dataset_destroy(data);
+    for (unsigned i = 0; i < n; i++) {
+        free_entry(&entries[i]);
+    }
+    return status;
+}
+
+/* ---- hosted models ---- */
+
+/* URL#MODEL: the part after # names one of several models there. */
+static void hosted_teacher(char *url, const char *token_file, struct lb_recipe_teacher *out) {
+    char *hash = strchr(url, '#');
+    *out = (struct lb_recipe_teacher){.url = url, .weight = 1, .name = hash != NULL ? hash + 1 : url};
+    if (hash != NULL) {
+        *hash = '\0';
+        out->model = hash + 1;
+    }
+    out->token_file = (char *)token_file;
+}
+
+static enum lb_status hosted_tokenizer(const struct arguments *a, struct lb_teachers *teachers,
+                                       struct lb_tokenizer **out, struct lb_detail *detail) {
+    if (a->tokenizer != NULL) {
+        return lb_tokenizer_argument(a->tokenizer, out, detail);
+    }
+    struct lb_buf text;
+    lb_buf_init(&text, (size_t)256 << 20);
+    enum lb_status status = lb_teachers_tokenizer(teachers, 0, &text, detail);
+    status = status == LB_OK
+                 ? lb_tokenizer_parse(text.data, text.len, "the server's tokenizer.json", out, detail)
+                 : status;
+    lb_buf_finish(&text);
+    return status;
+}
+
+static void print_hosted(const struct arguments *a, const struct lb_recipe_teacher *teachers,
+                         const struct lb_evaluation *e, int64_t max_length) {
+    unsigned n = a->n_urls > 1 ? a->n_urls + 1 : 1; /* the mixture comes last */
+    json_t *list = json_array();
+    for (unsigned k = 0; k < n; k++) {
+        const char *name = k < a->n_urls ? teachers[k].name : "mean of probabilities";
+        if (a->json) {
+            json_array_append_new(list, evaluation_json(name, &e[k], max_length));
+        } else {
+            printf("%s\n", name);
+            print_text(&e[k]);
+        }
+    }
+    if (a->json) {
+        print_json(json_pack("{s:O}", "models", list));
+    }
+    json_decref(list);
+}
+
+static enum lb_status evaluate_hosted(struct arguments *a, volatile sig_atomic_t *stop,
+                                      struct lb_detail *detail) {
+    struct lb_recipe_teacher teachers[LB_MAX_TEACHERS];
+    struct lb_recipe_dataset entries[MAX_FILES];
+    char here[] = ".";
+    struct lb_recipe frame = {.directory = here,
+                              .max_length = a->max_length > 0 ? a->max_length : DEFAULT_LENGTH - 1,
+                              .teachers = teachers,
+                              .teachers_count = a->n_urls,
+                              .on_lost_teacher = LB_LOST_STOP,
+                              .teacher_timeout = 60};
+    struct lb_teachers *asked = NULL;
+    struct lb_tokenizer *tokenizer = NULL;
+    struct lb_dataset *data = NULL;
+    struct lb_evaluation *e = lb_calloc(a->n_urls + 1, sizeof *e);
+    unsigned n = 0;
+    bool made = e != NULL;
+    for (unsigned k = 0; k < a->n_urls; k++) {
+        hosted_teacher(a->urls[k], a->token_file, &teachers[k]);
+    }
+    while (made && n < a->n_data) {
+        made = make_entry(a, a->data[n], &entries[n]);
+        n++;
+    }
+    enum lb_status status =
+        made ? lb_teachers_open(&frame, stop, &asked, detail) : lb_fail(detail, LB_E_NOMEM, "out of memory");
+    for (unsigned k = 0; status == LB_OK && k < a->n_urls; k++) {
+        int64_t most = lb_teachers_info(asked, k)->max_length;
+        frame.max_length = most > 1 && most - 1 < frame.max_length ? most - 1 : frame.max_length;
+    }
+    status = status == LB_OK ? hosted_tokenizer(a, asked, &tokenizer, detail) : status;
+    status = status == LB_OK ? lb_dataset_open(&frame, entries, n, true, tokenizer, &data, detail) : status;
+    if (status == LB_OK && lb_dataset_features(data) > 0) {
+        status = lb_fail(detail, LB_E_UNSUPPORTED,
+                         "hosted models are scored on text; give the classifier's folder for images");
+    }
+    status = status == LB_OK ? lb_score(asked, data, e, detail) : status;
+    if (status == LB_OK) {
+        print_hosted(a, teachers, e, frame.max_length);
+    }
+    lb_dataset_destroy(data);
+    lb_tokenizer_destroy(tokenizer);
+    lb_teachers_close(asked);
+    lb_free(e);
     for (unsigned i = 0; i < n; i++) {
         free_entry(&entries[i]);
     }
@@ -252,20 +370,27 @@ int lb_cmd_eval(int argc, char **argv, volatile sig_atomic_t *stop) {
         {"max-samples", KEY_SAMPLES, "N", 0, "Most images; 0: all (default 0)", 0},
         {"batch-size", KEY_ROWS, "N", 0, "Rows or images computed together (default: about 2,048 tokens)", 0},
         {"tokenizer", 'k', "PATH", 0, "tokenizer.json, or its folder (default: the model's)", 0},
+        {"token-file", KEY_TOKEN, "FILE", 0, "Bearer token for hosted models", 0},
         {"json", 'j', NULL, 0, "Print the result as JSON", 0},
         {0}};
     static const struct argp argp = {
         .options = options,
         .parser = parse,
-        .args_doc = "MODEL DATA...",
+        .args_doc = "MODEL DATA...\nURL[#NAME]... DATA...",
         .doc = "Measures how well a model predicts texts (one a line, or .jsonl) or images (IDX).\v"
                "MODEL is a Hugging Face folder, a .gguf file or a run folder. DATA is PATH or NAME=PATH; "
                "files of the same NAME are "
-               "one part. The balanced perplexity is the geometric mean of the parts'."};
+               "one part. The balanced perplexity is the geometric mean of the parts'. With URLs "
+               "(http://HOST:PORT) the text is "
+               "scored by the daemons there, several also by the mean of their probabilities."};
     struct arguments a = {0};
     argp_parse(&argp, argc, argv, 0, NULL, &a);
     struct lb_detail detail = {0};
     struct lb_opened opened;
+    if (a.n_urls > 0) {
+        enum lb_status hosted = evaluate_hosted(&a, stop, &detail);
+        return hosted == LB_OK ? 0 : lb_command_failed(&detail, hosted);
+    }
     enum lb_status status = lb_opened_init(&opened, a.model, a.tokenizer, &detail);
     if (status == LB_OK) {
         status = evaluate(&a, &opened, stop, &detail);

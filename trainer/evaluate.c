@@ -170,10 +170,10 @@ static void derive(struct lb_eval_part *part) {
     part->loss = part->tokens > 0 ? part->nats / n : NAN;
     part->perplexity = exp(part->loss);
     part->bits_per_byte = part->bytes > 0 ? part->nats / M_LN2 / (double)part->bytes : NAN;
-    part->error_percent = part->tokens > 0 ? 100.0 * (n - (double)part->correct) / n : NAN;
+    part->error_percent = part->tokens > 0 && part->correct >= 0 ? 100.0 * (n - (double)part->correct) / n : NAN;
 }
 
-static void finish_sums(struct lb_evaluation *e, const struct lb_dataset *data) {
+void lb_eval_finish(struct lb_evaluation *e, const struct lb_dataset *data) {
     double sum = 0;
     int n = 0;
     e->all.bytes = lb_dataset_bytes(data, -1);
@@ -230,7 +230,7 @@ enum lb_status lb_evaluate(const struct lb_model *model, const struct lb_dataset
     if (status != LB_OK) {
         return status;
     }
-    finish_sums(&sums, data);
+    lb_eval_finish(&sums, data);
     sums.seconds = (double)(lb_now_ns() - start) / (double)LB_SECOND_NS;
     *out = sums;
     return LB_OK;

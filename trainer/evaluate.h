@@ -21,7 +21,7 @@ struct lb_eval_part {
     double nats;      /* sum of -log q(label) */
     int64_t tokens;   /* labels */
     int64_t bytes;    /* of text behind the labels; 0 for images */
-    int64_t correct;  /* labels that had the largest logit */
+    int64_t correct;  /* labels that had the largest logit; -1: not known */
     /* from the sums; NaN where there is nothing to divide by */
     double loss;          /* nats per label */
     double perplexity;    /* exp(loss) */
@@ -54,5 +54,8 @@ struct lb_evaluate_options {
 LB_NODISCARD enum lb_status lb_evaluate(const struct lb_model *model, const struct lb_dataset *data,
                                         const struct lb_evaluate_options *options, struct lb_evaluation *out,
                                         struct lb_detail *detail);
+
+/* Everything that follows from the sums (nats, tokens, correct) of all and of the parts; fills in names and bytes. */
+void lb_eval_finish(struct lb_evaluation *e, const struct lb_dataset *data);
 
 #endif
