@@ -291,14 +291,29 @@ static enum lb_status hosted_tokenizer(const struct arguments *a, struct lb_teac
     return status;
 }
 
+/* k teachers' number of parameters and bytes; k = n: of all of them, which the mixture needs. */
+static void add_size(json_t *object, struct lb_teachers *asked, unsigned k) {
+    int64_t parameters = 0, bytes = 0;
+    for (unsigned i = 0; i < lb_teachers_count(asked); i++) {
+        const struct lb_teacher_info *info = lb_teachers_info(asked, i);
+        bool counts = i == k || k == lb_teachers_count(asked);
+        parameters += counts ? info->parameters : 0;
+        bytes += counts ? info->bytes : 0;
+    }
+    json_object_set_new(object, "parameters", json_integer(parameters));
+    json_object_set_new(object, "bytes", json_integer(bytes));
+}
+
 static void print_hosted(const struct arguments *a, const struct lb_recipe_teacher *teachers,
-                         const struct lb_evaluation *e, int64_t max_length) {
+                         struct lb_teachers *asked, const struct lb_evaluation *e, int64_t max_length) {
     unsigned n = a->n_urls > 1 ? a->n_urls + 1 : 1; /* the mixture comes last */
     json_t *list = json_array();
     for (unsigned k = 0; k < n; k++) {
         const char *name = k < a->n_urls ? teachers[k].name : "mean of probabilities";
         if (a->json) {
-            json_array_append_new(list, evaluation_json(name, &e[k], max_length));
+            json_t *object = evaluation_json(name, &e[k], max_length);
+            add_size(object, asked, k);
+            json_array_append_new(list, object);
         } else {
             printf("%s\n", name);
             print_text(&e[k]);
@@ -348,7 +363,7 @@ static enum lb_status evaluate_hosted(struct arguments *a, volatile sig_atomic_t
     }
     status = status == LB_OK ? lb_score(asked, data, e, detail) : status;
     if (status == LB_OK) {
-        print_hosted(a, teachers, e, frame.max_length);
+        print_hosted(a, teachers, asked, e, frame.max_length);
     }
     lb_dataset_destroy(data);
     lb_tokenizer_destroy(tokenizer);

@@ -154,6 +154,11 @@ enum lb_status lb_info_parse(const void *text, size_t len, const char *what, str
         status = lb_json_int(parameters, numbers[i].key, numbers[i].required, 0, MAX_DIMENSION, what,
                              numbers[i].out, detail);
     }
+    status = status ? status
+                    : lb_json_int(parameters, "num_parameters", false, 0, INT64_MAX, what, &info.parameters,
+                                  detail);
+    status = status ? status
+                    : lb_json_int(parameters, "weight_bytes", false, 0, INT64_MAX, what, &info.bytes, detail);
     status = status ? status : lb_json_str(parameters, "fingerprint", true, what, &fingerprint, detail);
     status =
         status ? status : lb_json_str(parameters, "tokenizer_fingerprint", false, what, &tokenizer, detail);

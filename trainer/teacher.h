@@ -35,6 +35,7 @@ struct lb_teacher_info {
     char tokenizer_fingerprint[LB_SHA256_HEX]; /* "" when it has none */
     char model[LB_MAX_NAME];
     int64_t vocab_size, hidden_size, n_layers, n_heads, max_length, input_size;
+    int64_t parameters, bytes; /* 0: not told */
 };
 
 /* One teacher's answer about one sequence of n positions. Tensors lack the batch dimension: [n, ...]. */
