@@ -101,8 +101,8 @@ enum lb_status lb_ask_check(const struct lb_teacher_info *info, const struct lb_
         int layer = spec->outputs[j].layer;
         enum lb_output_kind kind = spec->outputs[j].kind;
         bool layered = kind == LB_OUT_HIDDEN || kind == LB_OUT_ATTENTION;
-        int64_t first = kind == LB_OUT_ATTENTION ? 1 : 0;
-        if (layered && info->n_layers > 0 && (layer < 0 || layer > info->n_layers - (first ? 1 : 0))) {
+        int64_t last = info->n_layers - (kind == LB_OUT_ATTENTION ? 1 : 0); /* attentions count from 0 */
+        if (layered && info->n_layers > 0 && (layer < 0 || layer > last)) {
             return lb_fail(detail, LB_E_ARG,
                            "layer_mapping: teacher %s has %lld layers, there is no layer %d", teacher,
                            (long long)info->n_layers, layer);

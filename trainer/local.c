@@ -294,6 +294,10 @@ const char *lb_local_url(const struct lb_local *local) {
     return local->url;
 }
 
+pid_t lb_local_pid(const struct lb_local *local) {
+    return local->pid;
+}
+
 const char *lb_local_token(const struct lb_local *local) {
     return local->token;
 }

@@ -10,6 +10,7 @@
 #include "common/base/status.h"
 
 #include <signal.h>
+#include <sys/types.h>
 
 struct lb_local;
 
@@ -24,8 +25,9 @@ LB_NODISCARD enum lb_status lb_local_wait(struct lb_local *local, volatile sig_a
                                           struct lb_detail *detail);
 /* LB_E_UNAVAILABLE with its last line when it has ended. Any thread. */
 LB_NODISCARD enum lb_status lb_local_check(struct lb_local *local, struct lb_detail *detail);
-/* "http://127.0.0.1:PORT", and its token; valid once ready, until stop. */
+/* "http://127.0.0.1:PORT", its process, its token; valid once ready, until stop. */
 const char *lb_local_url(const struct lb_local *local);
+pid_t lb_local_pid(const struct lb_local *local);
 const char *lb_local_token(const struct lb_local *local);
 /* Ends it (SIGTERM, after five seconds SIGKILL), waits for it, removes its files. Accepts NULL. */
 void lb_local_stop(struct lb_local *local);

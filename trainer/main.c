@@ -18,6 +18,8 @@ static const struct command {
     {"eval", "how well a model predicts texts or images", lb_cmd_eval},
     {"generate", "let a model go on with a text", lb_cmd_generate},
     {"export", "write a model for transformers or llama.cpp", lb_cmd_export},
+    {"cache", "look into a cache of teachers' answers", lb_cmd_cache},
+    {"probe", "what teachers serve, and whether replicas agree", lb_cmd_probe},
     {"tokenize", "show a text as token ids", lb_cmd_tokenize},
 };
 #define N_COMMANDS (sizeof(commands) / sizeof(commands[0]))

@@ -72,8 +72,8 @@ struct patience {
     uint64_t began_ns, told_ns, pause_ns;
 };
 
-/* After a failed attempt: pauses and returns LB_OK when another is to be made, else the status to end with.
- */
+/* After a failed attempt: pauses and returns LB_OK when another is to be made, else the status to end with. A
+ * daemon of our own that lives is loading, however long that takes. */
 static enum lb_status be_patient(const struct lb_teachers *teachers, const struct teacher *teacher,
                                  struct patience *patience, const struct lb_detail *why,
                                  struct lb_detail *detail) {
@@ -82,7 +82,7 @@ static enum lb_status be_patient(const struct lb_teachers *teachers, const struc
     if (teacher->local && lb_local_check(teacher->local, &ended)) {
         return lb_fail(detail, ended.code, "%s", ended.text);
     }
-    if (teachers->recipe->on_lost_teacher != LB_LOST_WAIT &&
+    if (!teacher->local && teachers->recipe->on_lost_teacher != LB_LOST_WAIT &&
         now - patience->began_ns > timeout_ns(teachers)) {
         return lb_fail(detail, LB_E_UNAVAILABLE, "%s; no answer for %.0f s", why->text,
                        (double)(now - patience->began_ns) / (double)LB_SECOND_NS);

@@ -12,8 +12,8 @@
 struct asking {
     struct lb_recipe recipe;
     struct lb_recipe_teacher teachers[ASKING_TEACHERS];
-    char names[ASKING_TEACHERS][8], urls[ASKING_TEACHERS][64];
-    char replica_urls[ASKING_TEACHERS][ASKING_REPLICAS][64];
+    char names[ASKING_TEACHERS][8], urls[ASKING_TEACHERS][160];
+    char replica_urls[ASKING_TEACHERS][ASKING_REPLICAS][160];
     char *replicas[ASKING_TEACHERS][ASKING_REPLICAS];
     char directory[64]; /* a temporary folder */
 };

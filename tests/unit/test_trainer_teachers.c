@@ -361,6 +361,8 @@ static void test_what_is_asked(void **state) {
     final.outputs[0].layer = 4;
     assert_int_equal(lb_ask_check(&info, &final, &sample, "t", NULL), LB_E_ARG);
     final.outputs[0].kind = LB_OUT_ATTENTION;
+    final.outputs[0].layer = 2;
+    must(lb_ask_check(&info, &final, &sample, "t", &detail), &detail);
     final.outputs[0].layer = 3;
     assert_int_equal(lb_ask_check(&info, &final, &sample, "t", NULL), LB_E_ARG);
     sample.features = (const float *)ids;
