@@ -21,8 +21,7 @@ static inline float lb_fmaf(float a, float b, float c) {
 #define LB_EXP_LOW (-87.3f)
 #define LB_EXP_HIGH 88.3f
 #define LB_EXP_LOG2E 1.44269504088896341f
-#define LB_EXP_MAGIC 12582912.0f /* 1.5 * 2^23: adding it rounds to nearest, the integer is in the low bits  \
-                                  */
+#define LB_EXP_MAGIC 12582912.0f /* 1.5 * 2^23: adding it rounds, the integer is in the low bits */
 #define LB_EXP_MAGIC_BITS 0x4B400000u
 #define LB_EXP_LN2_HI 0.693359375f
 #define LB_EXP_LN2_LO (-2.12194440e-4f)
