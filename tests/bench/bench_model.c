@@ -1,0 +1,277 @@
+/* How fast models score and train, as a share of the machine's own matrix products at the same shapes in the
+ * same run.
+ *
+ * usage: bench_model [10m|1m] [ROUNDS]
+ * One JSON line a figure: tokens_per_second (median of rounds), gflops (2 x parameters in products x rows, 6
+ * x in training), sgemm_gflops (this run's products at the model's shapes, weighted as the model uses them),
+ * ratio, peak_mib.
+ */
+#include "common/base/clock.h"
+#include "common/base/mem.h"
+#include "common/base/rng.h"
+#include "common/model/model.h"
+#include "common/nn/gemm.h"
+#include "common/nn/head.h"
+#include "common/nn/reduce.h"
+#include "trainer/loss.h"
+#include "trainer/optimizer.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+
+#define MAX_ROUNDS 64
+#define TOP_K 64
+#define WORKSPACE_V 8192
+
+struct shape {
+    const char *name;
+    int64_t layers, width, feed, heads, vocab;
+    int64_t score_seqs, score_len, train_seqs, train_len;
+};
+/* The sizes that ../README's comparison tables use. */
+static const struct shape shapes[] = {
+    {"10m", 8, 256, 688, 8, 8192, 8, 512, 16, 256},
+    {"1m", 4, 128, 344, 4, 4096, 32, 128, 32, 128},
+};
+
+struct bench {
+    const struct shape *shape;
+    struct lb_model *model;
+    struct lb_tape *tape;
+    int32_t *ids, *offsets;
+    int64_t n, v;
+    int rounds;
+    float scale;
+    bool truncated; /* loss with top-k targets beside the labels */
+    int32_t top_ids[TOP_K];
+    float top_p[TOP_K];
+};
+
+static void emit(const struct bench *b, const char *what, const char *unit, double per_second, double gflops,
+                 double sgemm) {
+    struct rusage usage;
+    getrusage(RUSAGE_SELF, &usage);
+    printf("{\"case\": \"%s-%s\", \"%s\": %.1f, \"gflops\": %.1f, \"sgemm_gflops\": %.1f, \"ratio\": %.3f, "
+           "\"peak_mib\": %ld}\n",
+           what, b->shape->name, unit, per_second, gflops, sgemm, gflops / sgemm, usage.ru_maxrss / 1024);
+    fflush(stdout);
+}
+
+static int by_value(const void *a, const void *b) {
+    double d = *(const double *)a - *(const double *)b;
+    return d < 0 ? -1 : d > 0;
+}
+
+static double median(double *seconds, int n) {
+    qsort(seconds, (size_t)n, sizeof *seconds, by_value);
+    return seconds[n / 2];
+}
+
+/* The best of some rounds: what the machine can do at this shape. kind 0: nt (forward), 1: nn (input
+ * gradient), 2: tn. */
+static double best_seconds(int kind, int64_t m, int64_t n, int64_t k, int rounds) {
+    float *a = lb_malloc_aligned((size_t)(m * k) * 4), *w = lb_malloc_aligned((size_t)(n * k) * 4);
+    float *y = lb_malloc_aligned((size_t)(m * n) * 4);
+    double best = 1e9;
+    for (int64_t i = 0; i < m * k; i++) {
+        a[i] = (float)(i % 7) - 3;
+    }
+    for (int64_t i = 0; i < n * k; i++) {
+        w[i] = (float)(i % 5) - 2;
+    }
+    for (int r = 0; r < rounds + 2; r++) {
+        uint64_t t = lb_now_ns();
+        if (kind == 0) {
+            lb_gemm_nt(m, n, k, a, k, w, k, 0, y, n, NULL);
+        } else if (kind == 1) {
+            lb_gemm_nn(m, n, k, a, k, w, n, 0, y, n);
+        } else {
+            lb_gemm_tn(m, n, k, a, m, w, n, 0, y, n);
+        }
+        double s = (double)(lb_now_ns() - t) / 1e9;
+        best = s < best ? s : best;
+    }
+    lb_free(a);
+    lb_free(w);
+    lb_free(y);
+    return best;
+}
+
+/* GFLOP/s of plain products at the model's shapes, each as often as the model uses it; training adds both
+ * gradients. */
+static double sgemm_rate(const struct bench *b, int64_t rows, bool train, int64_t chunk) {
+    const struct shape *s = b->shape;
+    const int64_t dims[][3] = {/* out, in, how often */
+                               {s->width, s->width, 4 * s->layers},
+                               {s->feed, s->width, 2 * s->layers},
+                               {s->width, s->feed, s->layers},
+                               {s->vocab, s->width, 1}};
+    double flops = 0, seconds = 0;
+    for (int i = 0; i < 4; i++) {
+        int64_t m = i == 3 ? chunk : rows;
+        double times = (double)dims[i][2] * (double)rows / (double)m;
+        double f = 2.0 * (double)m * (double)dims[i][0] * (double)dims[i][1];
+        seconds += times * best_seconds(0, m, dims[i][0], dims[i][1], b->rounds);
+        flops += times * f;
+        if (train) {
+            seconds += times * (best_seconds(1, m, dims[i][1], dims[i][0], b->rounds) +
+                                best_seconds(2, dims[i][0], dims[i][1], m, b->rounds));
+            flops += 2 * times * f;
+        }
+    }
+    return flops / seconds / 1e9;
+}
+
+static double product_parameters(const struct shape *s) {
+    return (double)(s->layers * (4 * s->width * s->width + 3 * s->width * s->feed) + s->vocab * s->width);
+}
+
+static void batch(struct bench *b, int64_t seqs, int64_t len) {
+    struct lb_rng rng;
+    lb_rng_seed(&rng, 3, 0);
+    lb_free(b->ids);
+    lb_free(b->offsets);
+    b->n = seqs * len;
+    b->ids = lb_malloc_array((size_t)b->n + 1, sizeof *b->ids);
+    b->offsets = lb_malloc_array((size_t)seqs + 1, sizeof *b->offsets);
+    for (int64_t i = 0; i <= b->n; i++) {
+        b->ids[i] = (int32_t)lb_rng_below(&rng, (uint64_t)b->v);
+    }
+    for (int64_t s = 0; s <= seqs; s++) {
+        b->offsets[s] = (int32_t)(s * len);
+    }
+}
+
+static enum lb_status reduce(void *context, int64_t row, int64_t n, float *z) {
+    struct bench *b = context;
+    (void)row;
+#pragma omp parallel for schedule(static)
+    for (int64_t i = 0; i < n; i++) {
+        int32_t ids[TOP_K];
+        float values[TOP_K];
+        volatile double keep = lb_logsumexp(z + i * b->v, b->v, 1.0);
+        lb_topk(z + i * b->v, b->v, TOP_K, ids, values);
+        (void)keep;
+    }
+    return LB_OK;
+}
+
+static void score(struct bench *b) {
+    double seconds[MAX_ROUNDS];
+    batch(b, b->shape->score_seqs, b->shape->score_len);
+    struct lb_input in = {.ragged = {b->shape->score_seqs, b->offsets}, .ids = b->ids};
+    for (int r = -1; r < b->rounds; r++) {
+        uint64_t t = lb_now_ns();
+        lb_tape_begin(b->tape, LB_TAPE_PLAIN, &in.ragged, NULL);
+        struct lb_value *h = lb_model_forward(b->model, b->tape, &in, NULL, 0, NULL);
+        if (lb_head_run(b->tape, h, lb_model_head(b->model), NULL, NULL, reduce, b) != LB_OK) {
+            exit(1);
+        }
+        seconds[r < 0 ? 0 : r] = (double)(lb_now_ns() - t) / 1e9;
+    }
+    double s = median(seconds, b->rounds), flops = 2 * product_parameters(b->shape) * (double)b->n;
+    emit(b, "score", "tokens_per_second", (double)b->n / s, flops / s / 1e9,
+         sgemm_rate(b, b->n, false, lb_head_chunk(b->v)));
+}
+
+static enum lb_status losses(void *context, int64_t row, int64_t n, float *z) {
+    struct bench *b = context;
+#pragma omp parallel for schedule(static)
+    for (int64_t i = 0; i < n; i++) {
+        float dz[WORKSPACE_V];
+        struct lb_target t = {.label = b->ids[row + i + 1], .temperature = 1, .add_tail = true};
+        memset(dz, 0, (size_t)b->v * sizeof *dz);
+        lb_loss_cross_entropy(z + i * b->v, b->v, &t, b->scale, dz);
+        if (b->truncated) {
+            t.k = TOP_K;
+            t.ids = b->top_ids;
+            t.p_at = b->top_p;
+            t.tail = 0.1;
+            lb_loss_kl(z + i * b->v, b->v, &t, b->scale, dz);
+        }
+        memcpy(z + i * b->v, dz, (size_t)b->v * sizeof *dz);
+    }
+    return LB_OK;
+}
+
+static void train(struct bench *b, const char *name) {
+    double seconds[MAX_ROUNDS], norm;
+    struct lb_recipe recipe = {
+        .weight_decay = 0.1, .adam_beta1 = 0.9, .adam_beta2 = 0.95, .adam_epsilon = 1e-8, .max_grad_norm = 1};
+    struct lb_weight_group group;
+    struct lb_optimizer *optimizer = NULL;
+    group.weights = lb_model_weights(b->model, &group.n);
+    if (lb_optimizer_create(&recipe, &group, 1, &optimizer, NULL) != LB_OK) {
+        exit(1);
+    }
+    batch(b, b->shape->train_seqs, b->shape->train_len);
+    b->scale = 1.0f / (float)b->n;
+    struct lb_input in = {.ragged = {b->shape->train_seqs, b->offsets}, .ids = b->ids};
+    for (int r = -1; r < b->rounds; r++) {
+        uint64_t t = lb_now_ns();
+        lb_tape_begin(b->tape, LB_TAPE_TRAIN, &in.ragged, NULL);
+        struct lb_value *h = lb_model_forward(b->model, b->tape, &in, NULL, 0, NULL);
+        if (lb_head_run(b->tape, h, lb_model_head(b->model), NULL, NULL, losses, b) != LB_OK ||
+            lb_tape_backward(b->tape) != LB_OK ||
+            lb_optimizer_step(optimizer, 1e-4, 1, &norm, NULL) != LB_OK) {
+            exit(1);
+        }
+        seconds[r < 0 ? 0 : r] = (double)(lb_now_ns() - t) / 1e9;
+    }
+    double s = median(seconds, b->rounds), flops = 6 * product_parameters(b->shape) * (double)b->n;
+    emit(b, name, "tokens_per_second", (double)b->n / s, flops / s / 1e9,
+         sgemm_rate(b, b->n, true, lb_head_chunk(b->v)));
+    lb_optimizer_destroy(optimizer);
+}
+
+int main(int argc, char **argv) {
+    struct bench b = {.shape = &shapes[0], .rounds = 5};
+    lb_gemm_setup(0, argv);
+    for (size_t i = 0; argc > 1 && i < sizeof shapes / sizeof shapes[0]; i++) {
+        b.shape = strcmp(argv[1], shapes[i].name) == 0 ? &shapes[i] : b.shape;
+    }
+    if (argc > 2) {
+        b.rounds = atoi(argv[2]) < 1 ? 1 : atoi(argv[2]) > MAX_ROUNDS ? MAX_ROUNDS : atoi(argv[2]);
+    }
+    const struct shape *s = b.shape;
+    struct lb_config config = {.model_type = "llama",
+                               .vocab_size = s->vocab,
+                               .hidden_size = s->width,
+                               .intermediate_size = s->feed,
+                               .num_hidden_layers = s->layers,
+                               .num_attention_heads = s->heads,
+                               .num_key_value_heads = s->heads,
+                               .head_dim = s->width / s->heads,
+                               .max_position_embeddings = 2048,
+                               .norm_eps = 1e-5,
+                               .rope_theta = 10000,
+                               .tie_word_embeddings = true,
+                               .bos_token_id = -1,
+                               .eos_token_id = -1,
+                               .pad_token_id = -1,
+                               .initializer_range = 0.02};
+    struct lb_detail detail = {0};
+    if (lb_model_create(&config, 1, &b.model, &detail) != LB_OK) {
+        fprintf(stderr, "bench_model: %s\n", detail.text);
+        return 1;
+    }
+    b.tape = lb_tape_create((size_t)8 << 30);
+    b.v = s->vocab;
+    for (int i = 0; i < TOP_K; i++) {
+        b.top_ids[i] = i * 7;
+        b.top_p[i] = 0.9f / TOP_K;
+    }
+    printf("{\"kernels\": \"%s\", \"parameters\": %lld}\n", lb_gemm_description(),
+           (long long)lb_model_parameters(b.model));
+    score(&b);
+    train(&b, "train");
+    b.truncated = true;
+    train(&b, "kd");
+    lb_free(b.ids);
+    lb_free(b.offsets);
+    lb_tape_destroy(b.tape);
+    lb_model_destroy(b.model);
+    return 0;
+}

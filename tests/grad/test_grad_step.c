@@ -1,0 +1,325 @@
+/* A whole training step against finite differences: decoder, fused head, every kind of loss, two teachers,
+ * projections, attention.
+ *
+ * For each tensor of the student the step's gradient g is compared with the change of the loss along g: (L(w
+ * + e g/|g|) - L(w - e g/|g|)) / 2e must be |g|, with its sign. Losses are computed in float, so e is chosen
+ * large and two step sizes are combined (Richardson) to keep the curvature out.
+ */
+#include <stdarg.h>
+#include <stddef.h>
+#include <setjmp.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include "common/base/rng.h"
+#include "trainer/step.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define SAMPLES 3
+#define VOCAB 37
+#define TEACHER_WIDTH 20
+#define TEACHER_HEADS 3
+#define MAX_T 16
+#define TOLERANCE 2e-3
+
+static struct lb_rng rng;
+
+struct world {
+    struct lb_recipe recipe;
+    struct lb_recipe_teacher teachers[2];
+    struct lb_model *student;
+    struct lb_plan plan;
+    struct lb_teacher_info info[2];
+    struct lb_teacher_head head[2];
+    struct lb_sample samples[SAMPLES];
+    struct lb_answer answers[SAMPLES * 2];
+    const struct lb_answer *pointers[SAMPLES * 2];
+    struct lb_step *step;
+    int64_t rows;
+};
+
+static float *normals(int64_t n, double scale) {
+    float *out = malloc((size_t)n * sizeof *out);
+    assert_non_null(out);
+    for (int64_t i = 0; i < n; i++) {
+        out[i] = (float)(scale * lb_rng_normal(&rng));
+    }
+    return out;
+}
+
+static struct lb_wire_tensor *add(struct lb_answer *a, const char *name, int64_t d0, int64_t d1, int64_t d2,
+                                  float *data) {
+    struct lb_wire_tensor *t = &a->tensors[a->n_tensors++];
+    *t = (struct lb_wire_tensor){.name = name,
+                                 .datatype = LB_DT_FP32,
+                                 .n_dims = d2 > 0   ? 3
+                                           : d1 > 0 ? 2
+                                                    : 1,
+                                 .dim = {d0, d1, d2},
+                                 .data = data};
+    t->bytes = (size_t)(d0 * (d1 > 0 ? d1 : 1) * (d2 > 0 ? d2 : 1)) * 4;
+    return t;
+}
+
+/* Causal rows that sum to one. */
+static float *attention(int64_t heads, int64_t t) {
+    float *out = calloc((size_t)(heads * t * t), sizeof *out);
+    assert_non_null(out);
+    for (int64_t h = 0; h < heads; h++) {
+        for (int64_t i = 0; i < t; i++) {
+            for (int64_t j = 0; j <= i; j++) {
+                out[(h * t + i) * t + j] = 1.0f / (float)(i + 1);
+            }
+        }
+    }
+    return out;
+}
+
+static void top_k(struct lb_answer *a, int64_t t, int64_t k) {
+    int32_t *ids = malloc((size_t)(t * k) * sizeof *ids);
+    float *values = normals(t * k, 1), *lse = malloc((size_t)t * sizeof *lse);
+    assert_true(ids != NULL && lse != NULL);
+    for (int64_t i = 0; i < t; i++) {
+        double sum = 0;
+        for (int64_t j = 0; j < k; j++) {
+            ids[i * k + j] = (int32_t)((i + 5 * j) % VOCAB);
+            sum += exp(values[i * k + j]);
+        }
+        lse[i] = (float)log(sum * 1.3); /* some mass for the others */
+    }
+    add(a, "logits.topk_ids", t, k, 0, (float *)ids)->datatype = LB_DT_INT32;
+    add(a, "logits.topk_values", t, k, 0, values);
+    add(a, "logsumexp", t, 0, 0, lse);
+}
+
+static void make_answers(struct world *w) {
+    static const int64_t lengths[SAMPLES] = {1, 9, MAX_T};
+    for (int s = 0; s < SAMPLES; s++) {
+        int64_t t = lengths[s];
+        int32_t *ids = malloc((size_t)(t + 1) * sizeof *ids);
+        assert_non_null(ids);
+        for (int64_t i = 0; i <= t; i++) {
+            ids[i] = (int32_t)lb_rng_below(&rng, VOCAB);
+        }
+        w->samples[s] = (struct lb_sample){.ids = ids, .n = t, .tag = -1};
+        w->rows += t;
+        for (int k = 0; k < 2; k++) {
+            struct lb_answer *a = &w->answers[s * 2 + k];
+            add(a, "hidden_states.final", t, TEACHER_WIDTH, 0, normals(t * TEACHER_WIDTH, 1));
+            add(a, "hidden_states.1", t, TEACHER_WIDTH, 0, normals(t * TEACHER_WIDTH, 1));
+            add(a, "attentions.0", TEACHER_HEADS, t, t, attention(TEACHER_HEADS, t));
+            float *actual = normals(t, 0.5);
+            for (int64_t i = 0; i < t; i++) {
+                actual[i] = -1.0f - (float)fabs(actual[i]);
+            }
+            add(a, "logprobs.actual", t, 0, 0, actual);
+            top_k(a, t, 8);
+            w->pointers[s * 2 + k] = a;
+        }
+    }
+    w->pointers[1] = NULL; /* the second teacher did not answer about the first sample */
+}
+
+static void make_student(struct world *w, bool tied) {
+    struct lb_config c = {.model_type = "llama",
+                          .vocab_size = VOCAB,
+                          .hidden_size = 16,
+                          .intermediate_size = 24,
+                          .num_hidden_layers = 2,
+                          .num_attention_heads = 4,
+                          .num_key_value_heads = 2,
+                          .head_dim = 4,
+                          .max_position_embeddings = 32,
+                          .norm_eps = 1e-5,
+                          .rope_theta = 100,
+                          .tie_word_embeddings = tied,
+                          .bos_token_id = -1,
+                          .eos_token_id = 0,
+                          .pad_token_id = -1,
+                          .initializer_range = 0.3};
+    struct lb_detail detail = {0};
+    if (lb_model_create(&c, 5, &w->student, &detail) != LB_OK) {
+        fail_msg("%s", detail.text);
+    }
+}
+
+static void add_loss(struct world *w, const char *name, double weight, double temperature) {
+    unsigned l = (unsigned)w->plan.n_losses++;
+    w->plan.losses[l].loss = lb_loss_find(name);
+    assert_non_null(w->plan.losses[l].loss);
+    w->plan.losses[l].weight = weight;
+    w->plan.losses[l].temperature = temperature;
+    w->plan.losses[l].normalize = true;
+    w->plan.on_label |= w->plan.losses[l].loss->on == LB_ON_LABEL;
+    w->plan.on_target |= w->plan.losses[l].loss->on == LB_ON_TARGET;
+}
+
+static void add_pair(struct world *w, unsigned loss, unsigned teacher, int student_layer,
+                     enum lb_output_kind kind, int layer) {
+    struct lb_pair *p = &w->plan.pairs[w->plan.n_pairs];
+    bool attention_loss = kind == LB_OUT_ATTENTION;
+    *p = (struct lb_pair){
+        .loss = loss, .teacher = teacher, .kind = kind, .layer = layer, .final = student_layer < 0};
+    p->tap = (struct lb_tap){attention_loss ? LB_TAP_ATTENTION : LB_TAP_HIDDEN, student_layer, NULL};
+    p->student_width = attention_loss ? 4 : 16;
+    p->teacher_width = attention_loss ? TEACHER_HEADS : TEACHER_WIDTH;
+    if (!attention_loss) {
+        snprintf(p->projection, sizeof p->projection, "projection.%zu.weight", w->plan.n_pairs);
+        assert_int_equal(lb_model_extend(w->student, p->projection, TEACHER_WIDTH, 16, 9, NULL), LB_OK);
+    }
+    w->plan.n_pairs++;
+}
+
+static struct world *make_world(enum lb_mixture_method mixture, enum lb_target_lane lane, bool tied,
+                                bool activations) {
+    struct world *w = calloc(1, sizeof *w);
+    assert_non_null(w);
+    w->recipe = (struct lb_recipe){.teachers = w->teachers,
+                                   .teachers_count = 2,
+                                   .mixture = mixture,
+                                   .targets = lane,
+                                   .loss_top_k = 8,
+                                   .loss_add_tail = true,
+                                   .temperature = 1};
+    make_student(w, tied);
+    w->plan.recipe = &w->recipe;
+    w->plan.n_teachers = 2;
+    for (int k = 0; k < 2; k++) {
+        w->teachers[k] = (struct lb_recipe_teacher){.name = (char[]){"t"}, .weight = 1 + k};
+        w->info[k] = (struct lb_teacher_info){
+            .vocab_size = VOCAB, .hidden_size = TEACHER_WIDTH, .n_layers = 2, .n_heads = TEACHER_HEADS};
+        w->head[k] =
+            (struct lb_teacher_head){normals(VOCAB * TEACHER_WIDTH, 0.5), NULL, VOCAB, TEACHER_WIDTH};
+        w->plan.info[k] = &w->info[k];
+        w->plan.head[k] = &w->head[k];
+    }
+    add_loss(w, "cross_entropy", 0.4, 1);
+    add_loss(w, "kl", 0.7, lane == LB_LANE_TOPK ? 1 : 1.5);
+    if (activations) {
+        add_loss(w, "hs_mse", 0.5, 1);
+        add_loss(w, "hs_cosine", 0.8, 1);
+        add_loss(w, "attention_mse", 30, 1);
+        for (unsigned k = 0; k < 2; k++) {
+            add_pair(w, 2, k, -1, LB_OUT_HIDDEN_FINAL, 0);
+            add_pair(w, 3, k, 1, LB_OUT_HIDDEN, 1);
+            add_pair(w, 4, k, 0, LB_OUT_ATTENTION, 0);
+        }
+    }
+    make_answers(w);
+    w->step = lb_step_create(&w->plan, w->student, (size_t)1 << 28);
+    assert_non_null(w->step);
+    return w;
+}
+
+static double run(struct world *w) {
+    struct lb_step_result result = {0};
+    struct lb_detail detail = {0};
+    size_t n;
+    float *grads = lb_model_grads(w->student, &n);
+    memset(grads, 0, n * sizeof *grads);
+    lb_rng_seed(&rng, 2, 2);
+    if (lb_step_run(w->step, w->samples, SAMPLES, w->pointers, w->rows, &rng, &result, &detail) != LB_OK) {
+        fail_msg("%s", detail.text);
+    }
+    return result.loss;
+}
+
+static double along(struct world *w, const struct lb_weight *weight, const float *keep,
+                    const double *direction, double e) {
+    int64_t n = weight->rows * weight->cols;
+    for (int64_t i = 0; i < n; i++) {
+        weight->value[i] = (float)(keep[i] + e * direction[i]);
+    }
+    double up = run(w);
+    for (int64_t i = 0; i < n; i++) {
+        weight->value[i] = (float)(keep[i] - e * direction[i]);
+    }
+    double down = run(w);
+    memcpy(weight->value, keep, (size_t)n * sizeof *keep);
+    return (up - down) / (2 * e);
+}
+
+static void free_world(struct world *w) {
+    for (int s = 0; s < SAMPLES; s++) {
+        free((void *)w->samples[s].ids);
+        for (int k = 0; k < 2; k++) {
+            for (size_t i = 0; i < w->answers[s * 2 + k].n_tensors; i++) {
+                free((void *)w->answers[s * 2 + k].tensors[i].data);
+            }
+        }
+    }
+    for (int k = 0; k < 2; k++) {
+        free(w->head[k].weight);
+    }
+    lb_step_destroy(w->step);
+    lb_model_destroy(w->student);
+    free(w);
+}
+
+static void check(const char *name, enum lb_mixture_method mixture, enum lb_target_lane lane, bool tied,
+                  bool activations) {
+    struct world *w = make_world(mixture, lane, tied, activations);
+    size_t n;
+    const struct lb_weight *weights = lb_model_weights(w->student, &n);
+    double worst = 0;
+    (void)run(w);
+    size_t n_grads;
+    float *grads = lb_model_grads(w->student, &n_grads), *analytic = malloc(n_grads * sizeof *analytic);
+    assert_non_null(analytic);
+    memcpy(analytic, grads, n_grads * sizeof *analytic);
+    for (size_t i = 0; i < n; i++) {
+        int64_t size = weights[i].rows * weights[i].cols;
+        const float *g = analytic + (weights[i].grad - grads);
+        float *keep = malloc((size_t)size * sizeof *keep);
+        double *direction = malloc((size_t)size * sizeof *direction), norm = 0;
+        assert_true(keep != NULL && direction != NULL);
+        memcpy(keep, weights[i].value, (size_t)size * sizeof *keep);
+        for (int64_t j = 0; j < size; j++) {
+            norm += (double)g[j] * g[j];
+        }
+        norm = sqrt(norm);
+        assert_true(norm > 0);
+        for (int64_t j = 0; j < size; j++) {
+            direction[j] = g[j] / norm;
+        }
+        double wide = along(w, &weights[i], keep, direction, 4e-3),
+               narrow = along(w, &weights[i], keep, direction, 2e-3);
+        double measured = (4 * narrow - wide) / 3, error = fabs(measured - norm) / norm;
+        worst = fmax(worst, error);
+        if (error > TOLERANCE) {
+            fail_msg("%s: %s: along its gradient the loss changes by %.6g, the gradient says %.6g", name,
+                     weights[i].name, measured, norm);
+        }
+        free(keep);
+        free(direction);
+    }
+    printf("%-44s %zu tensors, largest relative error %.2e\n", name, n, worst);
+    free(analytic);
+    free_world(w);
+}
+
+static void distributions(void **state) {
+    (void)state;
+    check("mean of probabilities, final states, tied", LB_MIX_PROBS, LB_LANE_FINAL, true, false);
+    check("mean of logits, final states, untied", LB_MIX_LOGITS, LB_LANE_FINAL, false, false);
+    check("mean of losses, final states", LB_MIX_LOSSES, LB_LANE_FINAL, true, false);
+    check("ca_mkd, top-k with tail", LB_MIX_CA_MKD, LB_LANE_TOPK, true, false);
+}
+
+static void everything(void **state) {
+    (void)state;
+    check("ca_mkd, all losses, projections, attention", LB_MIX_CA_MKD, LB_LANE_FINAL, true, true);
+}
+
+int main(void) {
+    lb_rng_seed(&rng, 1, 0);
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(distributions),
+        cmocka_unit_test(everything),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
