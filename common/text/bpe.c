@@ -94,25 +94,21 @@ static enum lb_status read_vocab(const json_t *object, const char *what, struct 
 /* What each token stands for: its letters' bytes, or itself when it is not made of letters (as tokenizers'
  * decoder has it). */
 static enum lb_status decode_vocab(struct lb_vocab *vocab, const char *what, struct lb_detail *detail) {
-    for (int32_t id = 0; id < vocab->size; ++id) {
-        struct lb_entry *entry = &vocab->entry[id];
-        size_t offset, n;
-        if (!entry->flags) {
+    char *bytes = lb_malloc_array(vocab->longest + (size_t)1, 1);
+    enum lb_status status = bytes ? LB_OK : LB_E_NOMEM;
+    for (int32_t id = 0; id < vocab->size && !status; ++id) {
+        const char *text = lb_vocab_text(vocab, id);
+        size_t n = vocab->entry[id].len;
+        if (!text) {
             continue;
         }
-        enum lb_status status = lb_vocab_reserve(vocab, entry->len, &offset);
-        if (status) {
-            return lb_fail(detail, status, "%s: out of memory for the vocabulary", what);
+        if (!lb_letters_to_bytes(text, n, bytes, &n)) {
+            memcpy(bytes, text, n);
         }
-        const char *text = vocab->pool + entry->text;
-        if (!lb_letters_to_bytes(text, entry->len, vocab->pool + offset, &n)) {
-            memcpy(vocab->pool + offset, text, entry->len);
-            n = entry->len;
-        }
-        entry->bytes = offset;
-        entry->n_bytes = (uint32_t)n;
+        status = lb_vocab_stands_for(vocab, id, bytes, n);
     }
-    return LB_OK;
+    lb_free(bytes);
+    return status ? lb_fail(detail, status, "%s: out of memory for the vocabulary", what) : LB_OK;
 }
 
 static enum lb_status find_bytes(const json_t *object, const char *what, struct bpe *bpe,

@@ -211,6 +211,13 @@ static enum lb_status parse_whitespace_split(const struct parser *parser, const 
     return add_split(parser, "\\s", 2, false, REMOVED, false);
 }
 
+/* Files do not nest them, and without that nothing here recurses. */
+static enum lb_status parse_nested(const struct parser *parser, const json_t *value) {
+    (void)value;
+    return lb_fail(parser->detail, LB_E_UNSUPPORTED,
+                   "%s: pre_tokenizer: a Sequence within a Sequence is not supported", parser->what);
+}
+
 /* A new kind is a function and a line. */
 static const struct {
     const char *type;
@@ -219,7 +226,8 @@ static const struct {
              {"Split", parse_split},
              {"Digits", parse_digits},
              {"Punctuation", parse_punctuation},
-             {"WhitespaceSplit", parse_whitespace_split}};
+             {"WhitespaceSplit", parse_whitespace_split},
+             {"Sequence", parse_nested}};
 
 static enum lb_status parse_one(const struct parser *parser, const json_t *value) {
     const char *type = NULL;

@@ -127,9 +127,6 @@ static enum lb_status read_added(const struct reader *r, const json_t *item, str
     if (status) {
         return status;
     }
-    /* Text is text: an added token stands for its content, whatever letters it is made of. */
-    to->vocab.entry[id].bytes = to->vocab.entry[id].text;
-    to->vocab.entry[id].n_bytes = to->vocab.entry[id].len;
     token.id = (int32_t)id;
     const char *pattern = content;
     if (normalized) {
@@ -137,6 +134,8 @@ static enum lb_status read_added(const struct reader *r, const json_t *item, str
         pattern = scratch->text;
         len = scratch->len;
     }
+    /* Text is text: an added token stands for what was found, whatever letters it is made of. */
+    status = status ? status : lb_vocab_stands_for(&to->vocab, token.id, pattern, len);
     if (!status && len) {
         status = lb_added_put(normalized ? &to->normalized : &to->raw, pattern, len, &token);
     }

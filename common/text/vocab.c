@@ -100,7 +100,8 @@ static enum lb_status grow_entries(struct lb_vocab *vocab, int32_t size) {
     return LB_OK;
 }
 
-enum lb_status lb_vocab_reserve(struct lb_vocab *vocab, size_t n, size_t *out_offset) {
+/* Room for n more bytes at the end of the pool. */
+static enum lb_status reserve(struct lb_vocab *vocab, size_t n, size_t *out_offset) {
     size_t need;
     if (!lb_add_size(vocab->pool_len, n, &need)) {
         return LB_E_LIMIT;
@@ -155,7 +156,7 @@ enum lb_status lb_vocab_put(struct lb_vocab *vocab, const char *text, size_t len
         status = grow_slots(vocab);
         at = status ? at : find_slot(vocab, text, len);
     }
-    status = status ? status : lb_vocab_reserve(vocab, len + 1, &offset);
+    status = status ? status : reserve(vocab, len + 1, &offset);
     if (status) {
         return lb_fail(detail, status, "%s: out of memory for the vocabulary", what);
     }
@@ -166,6 +167,17 @@ enum lb_status lb_vocab_put(struct lb_vocab *vocab, const char *text, size_t len
     vocab->longest = len > vocab->longest ? (uint32_t)len : vocab->longest;
     ++vocab->count;
     return LB_OK;
+}
+
+enum lb_status lb_vocab_stands_for(struct lb_vocab *vocab, int32_t id, const char *bytes, size_t n) {
+    size_t offset;
+    enum lb_status status = n < UINT32_MAX ? reserve(vocab, n, &offset) : LB_E_LIMIT;
+    if (!status) {
+        memcpy(vocab->pool + offset, bytes, n);
+        vocab->entry[id].bytes = offset;
+        vocab->entry[id].n_bytes = (uint32_t)n;
+    }
+    return status;
 }
 
 int32_t lb_vocab_find(const struct lb_vocab *vocab, const char *text, size_t len, uint32_t flags) {

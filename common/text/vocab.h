@@ -52,7 +52,9 @@ LB_NODISCARD enum lb_status lb_vocab_put(struct lb_vocab *vocab, const char *tex
 int32_t lb_vocab_find(const struct lb_vocab *vocab, const char *text, size_t len, uint32_t flags);
 /* The written form, NULL for an id that nobody has. */
 const char *lb_vocab_text(const struct lb_vocab *vocab, int32_t id);
-/* Room for n more bytes at the end of the pool; its offset in *out_offset. */
-LB_NODISCARD enum lb_status lb_vocab_reserve(struct lb_vocab *vocab, size_t n, size_t *out_offset);
+/* Says what the token with this id, which exists, adds to decoded text: a copy of n bytes, not of the pool's.
+ * LB_E_NOMEM. */
+LB_NODISCARD enum lb_status lb_vocab_stands_for(struct lb_vocab *vocab, int32_t id, const char *bytes,
+                                                size_t n);
 
 #endif

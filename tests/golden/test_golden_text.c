@@ -1,0 +1,131 @@
+/* Tokenizers of many kinds against Hugging Face's: the same ids, the same text back, with and without special
+ * tokens. The fixtures are made by make_tokenizers.py. */
+#include <stdarg.h>
+#include <stddef.h>
+#include <setjmp.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include "common/base/json.h"
+#include "common/base/mem.h"
+#include "common/text/tokenizer.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define MAX_FIXTURE ((size_t)8 << 20)
+
+struct fixture {
+    struct lb_tokenizer *tokenizer;
+    json_t *cases;
+};
+
+static void open_fixture(struct fixture *f, const char *name, const char *tokenizer) {
+    const char *root = getenv("LB_SOURCE_ROOT");
+    char path[1024];
+    struct lb_detail detail = {0};
+    assert_non_null(root);
+    snprintf(path, sizeof(path), "%s/%s", root, tokenizer);
+    if (lb_tokenizer_open(path, &f->tokenizer, &detail)) {
+        fail_msg("%s", detail.text);
+    }
+    snprintf(path, sizeof(path), "%s/tests/golden/text/%s.cases.json", root, name);
+    if (lb_json_file(path, MAX_FIXTURE, &f->cases, &detail)) {
+        fail_msg("%s", detail.text);
+    }
+    assert_true(json_array_size(f->cases) >= 60);
+}
+
+static void close_fixture(struct fixture *f) {
+    lb_tokenizer_destroy(f->tokenizer);
+    json_decref(f->cases);
+}
+
+static void check_text(const struct fixture *f, const char *name, size_t number, const json_t *item,
+                       const struct lb_ids *ids, bool skip, const char *key) {
+    struct lb_buf text;
+    struct lb_detail detail = {0};
+    const char *want = json_string_value(json_object_get(item, key));
+    assert_non_null(want);
+    lb_buf_init(&text, MAX_FIXTURE);
+    if (lb_tokenizer_decode(f->tokenizer, ids->data, ids->len, skip, &text, &detail)) {
+        fail_msg("%s, case %zu: %s", name, number, detail.text);
+    }
+    if (text.len != strlen(want) || (text.len && memcmp(text.data, want, text.len) != 0)) {
+        fail_msg("%s, case %zu, %s: \"%.*s\" where \"%s\" is right", name, number, key, (int)text.len,
+                 text.len ? text.data : "", want);
+    }
+    lb_buf_finish(&text);
+}
+
+static void check_case(const struct fixture *f, const char *name, size_t number, const json_t *item) {
+    const char *text = json_string_value(json_object_get(item, "text"));
+    const json_t *want = json_object_get(item, "ids");
+    bool special = json_is_true(json_object_get(item, "special"));
+    struct lb_ids ids = {0};
+    struct lb_detail detail = {0};
+    assert_non_null(text);
+    if (lb_tokenizer_encode(f->tokenizer, text, strlen(text), special, &ids, &detail)) {
+        fail_msg("%s, case %zu: %s", name, number, detail.text);
+    }
+    for (size_t i = 0; i < ids.len && i < json_array_size(want); ++i) {
+        int32_t right = (int32_t)json_integer_value(json_array_get(want, i));
+        if (ids.data[i] != right) {
+            fail_msg("%s, case %zu (\"%s\"): ids[%zu] is %d (%s), not %d (%s)", name, number, text, i,
+                     ids.data[i], lb_tokenizer_token(f->tokenizer, ids.data[i]), right,
+                     lb_tokenizer_token(f->tokenizer, right));
+        }
+    }
+    if (ids.len != json_array_size(want)) {
+        fail_msg("%s, case %zu (\"%s\"): %zu ids, not %zu", name, number, text, ids.len,
+                 json_array_size(want));
+    }
+    check_text(f, name, number, item, &ids, false, "decoded");
+    check_text(f, name, number, item, &ids, true, "skipped");
+    lb_free(ids.data);
+}
+
+static void check(const char *name, const char *tokenizer) {
+    struct fixture f;
+    open_fixture(&f, name, tokenizer);
+    for (size_t i = 0; i < json_array_size(f.cases); ++i) {
+        check_case(&f, name, i, json_array_get(f.cases, i));
+    }
+    close_fixture(&f);
+}
+
+static void test_wordnet(void **state) {
+    (void)state;
+    check("wordnet", "examples/wordnet/tokenizer.json");
+}
+
+static void test_families(void **state) {
+    static const char *const names[] = {"gpt2",     "llama3", "ignore_merges", "qwen",  "o200k",
+                                        "deepseek", "falcon", "starcoder",     "bloom", "roberta"};
+    (void)state;
+    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); ++i) {
+        char path[64];
+        snprintf(path, sizeof(path), "tests/golden/text/%s.json", names[i]);
+        check(names[i], path);
+    }
+}
+
+static void test_options(void **state) {
+    static const char *const names[] = {"flags", "with_previous", "with_next", "contiguous", "removed"};
+    (void)state;
+    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); ++i) {
+        char path[64];
+        snprintf(path, sizeof(path), "tests/golden/text/%s.json", names[i]);
+        check(names[i], path);
+    }
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_wordnet),
+        cmocka_unit_test(test_families),
+        cmocka_unit_test(test_options),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
