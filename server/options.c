@@ -47,7 +47,7 @@ static const struct argp_option list[] = {
     {"listen", KEY_LISTEN, "ADDR:PORT|unix:PATH", 0,
      "Where to listen; port 0 picks a free one (default " DEFAULT_LISTEN ")", 2},
     {"port-file", KEY_PORT_FILE, "FILE", 0,
-     "Write the port that was picked to FILE once clients can connect (default: none)", 2},
+     "Write the port that was picked to FILE once the models are ready (default: none)", 2},
     {"tls-certificate", KEY_TLS_CERTIFICATE, "FILE", 0,
      "PEM certificate chain; with --tls-key (default: no TLS)", 2},
     {"tls-key", KEY_TLS_KEY, "FILE", 0, "PEM private key of the certificate", 2},

@@ -197,8 +197,23 @@ static enum lb_status prove(void *context, struct lb_hosted *hosted, struct lb_d
     return status;
 }
 
+static enum lb_status write_port_file(const struct lb_server *server, const char *path,
+                                      struct lb_detail *detail) {
+    char text[200];
+    int len = server->listener.port ? snprintf(text, sizeof text, "%d\n", server->listener.port)
+                                    : snprintf(text, sizeof text, "%s\n", server->listener.address);
+    return lb_file_replace(path, text, (size_t)len, detail);
+}
+
+/* On the loader's thread. The port file appears now: whoever waits for it may ask at once. */
 static void on_loaded(void *context, enum lb_status status, const struct lb_detail *detail) {
     struct lb_server *server = context;
+    struct lb_detail why = {0};
+    if (status == LB_OK && server->options->port_file) {
+        status = write_port_file(server, server->options->port_file, &why);
+        server->port_file_written = status == LB_OK;
+        detail = status == LB_OK ? detail : &why;
+    }
     if (server->loaded) {
         server->loaded(server->loaded_context, status, detail);
     }
@@ -307,14 +322,6 @@ static enum lb_status start_http(struct lb_server *server, const struct lb_optio
     return status;
 }
 
-static enum lb_status write_port_file(const struct lb_server *server, const char *path,
-                                      struct lb_detail *detail) {
-    char text[200];
-    int len = server->listener.port ? snprintf(text, sizeof text, "%d\n", server->listener.port)
-                                    : snprintf(text, sizeof text, "%s\n", server->listener.address);
-    return lb_file_replace(path, text, (size_t)len, detail);
-}
-
 enum lb_status lb_server_start(struct lb_server *server, const struct lb_options *options,
                                void (*loaded)(void *context, enum lb_status status,
                                               const struct lb_detail *detail),
@@ -341,10 +348,6 @@ enum lb_status lb_server_start(struct lb_server *server, const struct lb_options
                    server->listener.address);
         }
         status = lb_repository_start(server->repository, on_loaded, detail);
-    }
-    if (status == LB_OK && options->port_file) {
-        status = write_port_file(server, options->port_file, detail);
-        server->port_file_written = status == LB_OK;
     }
     if (status != LB_OK) {
         lb_server_stop(server);
