@@ -79,7 +79,7 @@ static void test_passing_trouble(void **state) {
         unsigned least_retries;
     } cases[] = {
         {FAKE_SLOW, 5, 0},
-        {FAKE_HANG, 0.4, 2},
+        {FAKE_HANG, 1.5, 2},
         {FAKE_CLOSE, 5, 1},
         {FAKE_CLOSE_MID_BODY, 5, 2},
         {FAKE_500, 5, 2},
@@ -91,6 +91,7 @@ static void test_passing_trouble(void **state) {
         {FAKE_WRONG_DATATYPE, 5, 2},
         {FAKE_WRONG_LENGTH, 5, 2},
         {FAKE_MISSING_OUTPUT, 5, 2},
+        {FAKE_WILD_ID, 5, 2},
         {FAKE_HUGE, 5, 2},
         {FAKE_GARBAGE, 5, 2},
         {FAKE_NO_HTTP, 5, 2},
@@ -139,6 +140,7 @@ static void test_lasting_trouble(void **state) {
         {FAKE_WRONG_DATATYPE, LB_E_FORMAT, "FP16"},
         {FAKE_WRONG_LENGTH, LB_E_FORMAT, ""},
         {FAKE_MISSING_OUTPUT, LB_E_FORMAT, "logsumexp"},
+        {FAKE_WILD_ID, LB_E_FORMAT, "names id 1048576"},
         {FAKE_WRONG_FINGERPRINT, LB_E_MISMATCH, fake_other_fingerprint},
         {FAKE_HUGE, LB_E_LIMIT, "larger than"},
         {FAKE_GARBAGE, LB_E_FORMAT, ""},
@@ -148,7 +150,7 @@ static void test_lasting_trouble(void **state) {
     static struct scene scenes[CASES];
     uint64_t began = lb_now_ns();
     for (size_t c = 0; c < CASES; c++) {
-        open_scene(&scenes[c], LB_LOST_STOP, cases[c].status == LB_E_UNAVAILABLE ? 0.4 : 5);
+        open_scene(&scenes[c], LB_LOST_STOP, cases[c].status == LB_E_UNAVAILABLE ? 1 : 5);
         fake_fault(scenes[c].fake, cases[c].fault, -1);
         submit(&scenes[c], 0);
     }
@@ -312,7 +314,7 @@ static void test_renormalise(void **state) {
     asking_add(&asking, fake_url(a));
     asking_add(&asking, fake_url(b));
     asking.recipe.on_lost_teacher = LB_LOST_RENORMALISE;
-    asking.recipe.teacher_timeout = 0.5;
+    asking.recipe.teacher_timeout = 1.5;
     must(asking_open(&asking, NULL, &teachers, &detail), &detail);
     fake_stop(b);
     b = NULL;
