@@ -385,6 +385,8 @@ static void test_errors(void **state) {
     }
 }
 
+#define INFER "POST /v2/models/teacher/infer HTTP/1.1\r\nHost: x\r\n"
+
 /* Bytes that are no request, requests that stop, clients that leave: the daemon goes on. */
 static void test_hostile(void **state) {
     (void)state;
@@ -392,11 +394,11 @@ static void test_hostile(void **state) {
         "\r\n\r\n\r\n",
         "GET\r\n\r\n",
         "\x16\x03\x01\x02",
-        "POST /v2/models/teacher/infer HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{",
-        "POST /v2/models/teacher/infer HTTP/1.1\r\nHost: x\r\nContent-Length: -5\r\n\r\n",
-        "POST /v2/models/teacher/infer HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: "
-        "chunked\r\n\r\nFFFFFFFFFFFFFFFFF\r\n",
-        "GET /%00%ff%0a\"x HTTP/1.1\r\nHost: x\r\n\r\n"};
+        INFER "Content-Length: 100\r\n\r\n{",
+        INFER "Content-Length: -5\r\n\r\n",
+        INFER "Transfer-Encoding: chunked\r\n\r\nFFFFFFFFFFFFFFFFF\r\n",
+        "GET /%00%ff%0a\"x HTTP/1.1\r\nHost: x\r\n\r\n",
+    };
     int open_ones[7];
     for (int i = 0; i < 7; i++) {
         open_ones[i] = lb_daemon_connect(&daemon_);
@@ -411,8 +413,7 @@ static void test_hostile(void **state) {
     }
     struct lb_answer answer;
     int fd = lb_daemon_connect(&daemon_);
-    const char *too_large = "POST /v2/models/teacher/infer HTTP/1.1\r\nHost: x\r\nExpect: "
-                            "100-continue\r\nContent-Length: 99999999999\r\n\r\n";
+    const char *too_large = INFER "Expect: 100-continue\r\nContent-Length: 99999999999\r\n\r\n";
     assert_true(write(fd, too_large, strlen(too_large)) > 0);
     assert_true(lb_http_receive(fd, &answer));
     assert_int_equal(answer.status, 413);
