@@ -110,7 +110,11 @@ static void test_passing_trouble(void **state) {
         if (status) {
             fail_msg("fault %d: %s: %s", (int)cases[c].fault, lb_status_name(status), scenes[c].detail.text);
         }
-        check_answers(&scenes[c], answers, fake_fingerprint);
+        for (int i = 0; i < N; i++) {
+            if (!asking_is_right(answers[i], &scenes[c].samples[i], fake_fingerprint)) {
+                fail_msg("fault %d: a wrong answer", (int)cases[c].fault);
+            }
+        }
         lb_teachers_stats(scenes[c].teachers, &stats);
         assert_true(stats.retries >= cases[c].least_retries);
         assert_int_equal(stats.retries, stats.failures);
