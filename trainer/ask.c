@@ -20,8 +20,10 @@ static int64_t output_width(const struct lb_teacher_info *info, const struct lb_
     case LB_OUT_ACTUAL:
         return 0;
     case LB_OUT_HIDDEN:
+        return info->input_size || !info->hidden_size ? -1
+                                                      : info->hidden_size; /* classifiers' layers differ */
     case LB_OUT_HIDDEN_FINAL:
-        return info->input_size ? -1 : info->hidden_size; /* a classifier's layers may differ */
+        return info->hidden_size ? info->hidden_size : -1;
     case LB_OUT_ATTENTION:
         return -1;
     }
@@ -291,6 +293,26 @@ static enum lb_status check_output(const struct lb_teacher_info *info, const str
     return same ? LB_OK : shape_error(name, want, n_want, got, detail);
 }
 
+/* Ids index rows of logits further on. */
+static enum lb_status check_ids(const struct lb_teacher_info *info, const struct lb_wire_tensor *ids,
+                                struct lb_detail *detail) {
+    for (int64_t i = 0, n = lb_wire_elements(ids); i < n; i++) {
+        int32_t id = 0; /* in the body, a tensor may begin at any byte */
+        uint16_t half = 0;
+        if (ids->datatype == LB_DT_UINT16) {
+            memcpy(&half, (const uint8_t *)ids->data + 2 * i, sizeof half);
+            id = half;
+        } else {
+            memcpy(&id, (const uint8_t *)ids->data + 4 * i, sizeof id);
+        }
+        if (id < 0 || id >= info->vocab_size) {
+            return lb_fail(detail, LB_E_FORMAT, "%s names id %ld, the vocabulary ends at %lld", ids->name,
+                           (long)id, (long long)info->vocab_size - 1);
+        }
+    }
+    return LB_OK;
+}
+
 /* Sequence i of a checked tensor as a tensor of its own. */
 static enum lb_status copy_part(const struct lb_wire_tensor *whole, int64_t i, int64_t n, bool features,
                                 bool attention, struct lb_arena *arena, struct lb_wire_tensor *out,
@@ -390,6 +412,9 @@ enum lb_status lb_ask_split(const struct lb_teacher_info *info, const struct lb_
             return lb_fail(detail, LB_E_FORMAT, "the answer lacks the output %s that was asked for", name);
         }
         status = check_output(info, spec, j, asked, features, name, whole, detail);
+        if (!status && spec->outputs[j].kind == LB_OUT_TOPK_IDS) {
+            status = check_ids(info, whole, detail);
+        }
         for (int64_t i = 0; !status && i < asked->n; i++) {
             status = copy_part(whole, i, samples[i]->n, features, spec->outputs[j].kind == LB_OUT_ATTENTION,
                                arenas[i], &answers[i].tensors[j], detail);

@@ -31,14 +31,14 @@ int32_t lb_answer_id(const struct lb_wire_tensor *tensor, int64_t i) {
                                             : ((const int32_t *)tensor->data)[i];
 }
 
-/* The shape that an output must have for n positions. */
+/* The shape that an output must have for n positions; an image is one position. */
 static int expected(enum lb_output_kind kind, const struct lb_ask_spec *spec,
                     const struct lb_teacher_info *info, int64_t n, int64_t dim[3]) {
     dim[0] = n;
     switch (kind) {
     case LB_OUT_LOGITS:
         dim[1] = info->vocab_size;
-        return info->input_size > 0 ? (dim[0] = info->vocab_size, 1) : 2;
+        return 2;
     case LB_OUT_TOPK_IDS:
     case LB_OUT_TOPK_VALUES:
         dim[1] = spec->top_k < info->vocab_size ? spec->top_k : info->vocab_size;
@@ -47,11 +47,9 @@ static int expected(enum lb_output_kind kind, const struct lb_ask_spec *spec,
     case LB_OUT_ACTUAL:
         return 1;
     case LB_OUT_HIDDEN:
-        dim[1] = info->hidden_size;
-        return 2;
     case LB_OUT_HIDDEN_FINAL:
         dim[1] = info->hidden_size;
-        return info->input_size > 0 ? (dim[0] = info->hidden_size, 1) : 2;
+        return 2;
     case LB_OUT_ATTENTION:
         dim[0] = info->n_heads;
         dim[1] = dim[2] = n;

@@ -183,6 +183,13 @@ static void spoil(struct lb_infer_response *response, enum fake_fault fault) {
         first->bytes = (size_t)lb_wire_elements(first) * 4;
     } else if (fault == FAKE_MISSING_OUTPUT) {
         response->n_outputs--;
+    } else if (fault == FAKE_WILD_ID) {
+        for (size_t j = 0; j < response->n_outputs; j++) {
+            if (!strcmp(response->outputs[j].name, "logits.topk_ids")) {
+                const int32_t wild = 1 << 20;
+                memcpy((void *)(uintptr_t)response->outputs[j].data, &wild, sizeof wild);
+            }
+        }
     } else if (fault == FAKE_WRONG_FINGERPRINT) {
         response->model_version = fake_other_fingerprint;
     }

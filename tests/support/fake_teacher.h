@@ -27,6 +27,7 @@ enum fake_fault {
     FAKE_WRONG_DATATYPE, /* FP32 for FP16 */
     FAKE_WRONG_LENGTH,   /* binary data shorter than the JSON says */
     FAKE_MISSING_OUTPUT,
+    FAKE_WILD_ID,           /* a top-k id beyond the vocabulary */
     FAKE_WRONG_FINGERPRINT, /* in the answer */
     FAKE_HUGE,              /* announces 3 GiB */
     FAKE_GARBAGE,           /* 200 with bytes that are nothing */

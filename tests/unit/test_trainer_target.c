@@ -1,0 +1,173 @@
+/* Answers as numbers: what does not fit is refused before anything is read from it; images' logits from both
+ * lanes. */
+#include <stdarg.h>
+#include <stddef.h>
+#include <setjmp.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include "trainer/target.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define V 5
+#define C 3
+#define T 4
+#define K 2
+
+static const struct lb_ask_spec text_spec = {.n_outputs = 4,
+                                             .outputs = {{LB_OUT_HIDDEN_FINAL, 0, LB_DT_FP32},
+                                                         {LB_OUT_TOPK_IDS, 0, LB_DT_INT32},
+                                                         {LB_OUT_LOGSUMEXP, 0, LB_DT_FP32},
+                                                         {LB_OUT_ATTENTION, 1, LB_DT_FP32}},
+                                             .top_k = K,
+                                             .temperature = 1};
+static const struct lb_teacher_info text_info = {
+    .vocab_size = V, .hidden_size = C, .n_layers = 2, .n_heads = 2, .max_length = 8};
+static const struct lb_ask_spec image_spec = {
+    .n_outputs = 2,
+    .outputs = {{LB_OUT_LOGITS, 0, LB_DT_FP32}, {LB_OUT_HIDDEN_FINAL, 0, LB_DT_FP32}},
+    .top_k = K,
+    .temperature = 1};
+static const struct lb_teacher_info image_info = {
+    .vocab_size = V, .hidden_size = C, .n_layers = 1, .input_size = 4};
+
+static struct lb_wire_tensor tensor(const char *name, enum lb_datatype datatype, int n_dims, int64_t d0,
+                                    int64_t d1, int64_t d2, const void *data) {
+    struct lb_wire_tensor t = {
+        .name = name, .datatype = datatype, .n_dims = n_dims, .dim = {d0, d1, d2}, .data = data};
+    t.bytes = (size_t)lb_wire_elements(&t) * lb_datatype_bytes(datatype);
+    return t;
+}
+
+static float zeros[2 * T * T];
+
+/* An answer about a text of T positions that fits; ids [T * K] are the caller's. */
+static struct lb_answer text_answer(const int32_t *ids) {
+    return (struct lb_answer){.n_tensors = 4,
+                              .tensors = {tensor("hidden_states.final", LB_DT_FP32, 2, T, C, 1, zeros),
+                                          tensor("logits.topk_ids", LB_DT_INT32, 2, T, K, 1, ids),
+                                          tensor("logsumexp", LB_DT_FP32, 1, T, 1, 1, zeros),
+                                          tensor("attentions.1", LB_DT_FP32, 3, 2, T, T, zeros)}};
+}
+
+static void expect(const struct lb_answer *answer, const struct lb_ask_spec *spec,
+                   const struct lb_teacher_info *info, int64_t n, enum lb_status wanted, const char *word) {
+    struct lb_detail detail = {0};
+    enum lb_status status = lb_answer_check(answer, spec, info, n, "tutor", &detail);
+    if (status != wanted || !strstr(detail.text, word) ||
+        (status != LB_OK && !strstr(detail.text, "tutor"))) {
+        fail_msg("%s: %s", lb_status_name(status), detail.text);
+    }
+}
+
+static void text_answers(void **state) {
+    (void)state;
+    int32_t ids[T * K] = {0, 1, 2, 3, 4, 0, 1, 2};
+    struct lb_answer good = text_answer(ids), bad;
+    expect(&good, &text_spec, &text_info, T, LB_OK, "");
+    expect(&good, &text_spec, &text_info, T - 1, LB_E_MISMATCH, "hidden_states.final");
+    bad = good;
+    bad.tensors[0].dim[1] = C - 1;
+    expect(&bad, &text_spec, &text_info, T, LB_E_MISMATCH, "hidden_states.final");
+    bad = good;
+    bad.tensors[0].datatype = LB_DT_FP16;
+    expect(&bad, &text_spec, &text_info, T, LB_E_MISMATCH, "hidden_states.final");
+    bad = good;
+    bad.tensors[2].bytes--;
+    expect(&bad, &text_spec, &text_info, T, LB_E_MISMATCH, "logsumexp");
+    bad = good;
+    bad.tensors[3].name = "attentions.0";
+    expect(&bad, &text_spec, &text_info, T, LB_E_FORMAT, "lacks attentions.1");
+    for (int i = 0; i < T * K; i++) {
+        int32_t wild[] = {V, -1, INT32_MAX, INT32_MIN}, keep = ids[i];
+        ids[i] = wild[i % 4];
+        expect(&good, &text_spec, &text_info, T, LB_E_FORMAT, "logits.topk_ids names id");
+        ids[i] = keep;
+    }
+}
+
+static void image_answers(void **state) {
+    (void)state;
+    struct lb_answer good = {.n_tensors = 2,
+                             .tensors = {tensor("logits", LB_DT_FP32, 2, 1, V, 1, zeros),
+                                         tensor("hidden_states.final", LB_DT_FP32, 2, 1, C, 1, zeros)}};
+    struct lb_answer bad = good;
+    expect(&good, &image_spec, &image_info, 1, LB_OK, "");
+    bad.tensors[0].dim[1] = V + 1;
+    expect(&bad, &image_spec, &image_info, 1, LB_E_MISMATCH, "logits");
+    bad = good;
+    bad.tensors[1].dim[1] = C - 1;
+    bad.tensors[1].bytes -= sizeof(float);
+    expect(&bad, &image_spec, &image_info, 1, LB_E_MISMATCH, "hidden_states.final");
+}
+
+/* Three images, the second of them not answered: by logits and by final states the teacher says the same. */
+static void image_logits(void **state) {
+    (void)state;
+    enum { N = 3 };
+    float weight[V * C], bias[V], states[N * C], logits[N * V], z[N * V], work[N * C];
+    struct lb_teacher_head head = {weight, bias, V, C};
+    for (int i = 0; i < V * C; i++) {
+        weight[i] = (float)(i % 7) / 4 - 0.5f;
+    }
+    for (int j = 0; j < V; j++) {
+        bias[j] = (float)j / 8;
+    }
+    for (int i = 0; i < N * C; i++) {
+        states[i] = (float)(i % 5) - 1.5f;
+    }
+    for (int i = 0; i < N; i++) {
+        for (int j = 0; j < V; j++) {
+            logits[i * V + j] = bias[j];
+            for (int c = 0; c < C; c++) {
+                logits[i * V + j] += weight[j * C + c] * states[i * C + c];
+            }
+        }
+    }
+    for (int lane = 0; lane < 2; lane++) {
+        struct lb_answer answers[N];
+        struct lb_sample samples[N];
+        int32_t offsets[N + 1], sequence[N];
+        for (int i = 0; i <= N; i++) {
+            offsets[i] = i;
+        }
+        for (int i = 0; i < N; i++) {
+            sequence[i] = i;
+            samples[i] = (struct lb_sample){.n = 1, .features = zeros, .label = i, .tag = -1};
+            answers[i] = (struct lb_answer){
+                .n_tensors = 1,
+                .tensors = {lane == 0
+                                ? tensor("logits", LB_DT_FP32, 2, 1, V, 1, logits + i * V)
+                                : tensor("hidden_states.final", LB_DT_FP32, 2, 1, C, 1, states + i * C)}};
+        }
+        const struct lb_answer *pointers[N] = {&answers[0], NULL, &answers[2]};
+        struct lb_answered batch = {samples, N, offsets, sequence, 1, pointers};
+        for (int i = 0; i < N * V; i++) {
+            z[i] = -77;
+        }
+        lb_target_logits(&batch, 0, lane == 0 ? NULL : &head, V, 0, N, work, z);
+        for (int i = 0; i < N; i++) {
+            double sum = 0;
+            for (int j = 0; j < V; j++) {
+                float want = i == 1 ? -77 : logits[i * V + j];
+                assert_true(fabsf(z[i * V + j] - want) < 1e-5f);
+                sum += exp((double)logits[i * V + j]);
+            }
+            double ce = lb_target_cross_entropy(&batch, 0, i, lane == 0 ? NULL : &head);
+            double want = i == 1 ? 0 : log(sum) - (double)logits[i * V + i];
+            assert_true(fabs(ce - want) < 1e-5);
+        }
+    }
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(text_answers),
+        cmocka_unit_test(image_answers),
+        cmocka_unit_test(image_logits),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
