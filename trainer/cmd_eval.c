@@ -24,14 +24,30 @@ struct arguments {
     char *data[MAX_FILES]; /* NAME=PATH or PATH */
     unsigned n_data;
     int64_t max_length, rows, skip, max_samples;
+    float bias[LB_EVAL_MAX_CLASSES];
+    int n_bias; /* the highest class with a bias, plus one */
     bool json;
 };
 
-enum { KEY_TOKEN = 256, KEY_FIELD, KEY_LABELS, KEY_ROWS, KEY_SKIP, KEY_SAMPLES };
+enum { KEY_TOKEN = 256, KEY_FIELD, KEY_LABELS, KEY_ROWS, KEY_SKIP, KEY_SAMPLES, KEY_BIAS };
 
 static bool is_hosted(const char *text) {
     return strncmp(text, "http://", 7) == 0 || strncmp(text, "https://", 8) == 0 ||
            strncmp(text, "local:", 6) == 0;
+}
+
+/* CLASS=VALUE */
+static void parse_bias(struct arguments *a, const struct argp_state *state, const char *text) {
+    const char *equals = strchr(text, '=');
+    char class[16];
+    if (equals == NULL || equals == text || (size_t)(equals - text) >= sizeof class) {
+        argp_error(state, "--bias: \"%s\" is not CLASS=VALUE, as in 9=1.5", text);
+        return;
+    }
+    snprintf(class, sizeof class, "%.*s", (int)(equals - text), text);
+    int c = (int)lb_option_int(state, "--bias", class, 0, LB_EVAL_MAX_CLASSES - 1);
+    a->bias[c] = (float)lb_option_number(state, "--bias", equals + 1, -1e6, 1e6);
+    a->n_bias = c >= a->n_bias ? c + 1 : a->n_bias;
 }
 
 static error_t parse(int key, char *text, struct argp_state *state) {
@@ -64,6 +80,9 @@ static error_t parse(int key, char *text, struct argp_state *state) {
     case KEY_SAMPLES:
         a->max_samples = lb_option_int(state, "--max-samples", text, 0, INT64_MAX / 2);
         return 0;
+    case KEY_BIAS:
+        parse_bias(a, state, text);
+        return 0;
     case ARGP_KEY_ARG:
         if (state->arg_num > MAX_FILES) {
             argp_error(state, "more than %d files", MAX_FILES);
@@ -82,6 +101,9 @@ static error_t parse(int key, char *text, struct argp_state *state) {
     case ARGP_KEY_END:
         if (a->n_data == 0) {
             argp_error(state, "MODEL and at least one DATA file are needed");
+        }
+        if (a->n_urls > 0 && a->n_bias > 0) {
+            argp_error(state, "--bias is for classifiers in a folder, not for hosted models");
         }
         return 0;
     default:
@@ -184,6 +206,24 @@ static json_t *evaluation_json(const char *model, const struct lb_evaluation *e,
     return object;
 }
 
+static void add_size(json_t *object, int64_t parameters, int64_t bytes) {
+    json_object_set_new(object, "parameters", json_integer(parameters));
+    json_object_set_new(object, "bytes", json_integer(bytes));
+}
+
+/* {"9": 1.5}: the classes that were given one. */
+static void add_bias(json_t *object, const struct arguments *a) {
+    json_t *bias = json_object();
+    for (int c = 0; c < a->n_bias; c++) {
+        char class[16];
+        snprintf(class, sizeof class, "%d", c);
+        if (a->bias[c] != 0) {
+            json_object_set_new(bias, class, json_real((double)a->bias[c]));
+        }
+    }
+    json_object_set_new(object, "bias", bias);
+}
+
 static void print_json(json_t *value) {
     json_dumpf(value, stdout, JSON_INDENT(2));
     putchar('\n');
@@ -241,7 +281,8 @@ static enum lb_status evaluate(const struct arguments *a, const struct lb_opened
     }
     char here[] = ".";
     struct lb_recipe frame = {.directory = here, .max_length = row_length(a, opened->model)};
-    struct lb_evaluate_options options = {.rows = a->rows, .stop = stop};
+    struct lb_evaluate_options options = {
+        .rows = a->rows, .stop = stop, .bias = a->bias, .n_bias = a->n_bias};
     struct lb_dataset *data = NULL;
     struct lb_evaluation *e = lb_calloc(1, sizeof(*e));
     enum lb_status status = made && e != NULL
@@ -251,7 +292,12 @@ static enum lb_status evaluate(const struct arguments *a, const struct lb_opened
         status = lb_evaluate(opened->model, data, &options, e, detail);
     }
     if (status == LB_OK && a->json) {
-        print_json(evaluation_json(a->model, e, frame.max_length));
+        json_t *object = evaluation_json(a->model, e, frame.max_length);
+        add_size(object, lb_model_parameters(opened->model), (int64_t)lb_model_bytes(opened->model));
+        if (a->n_bias > 0) {
+            add_bias(object, a);
+        }
+        print_json(object);
     } else if (status == LB_OK) {
         (e->text ? print_text : print_images)(e);
     }
@@ -292,7 +338,7 @@ static enum lb_status hosted_tokenizer(const struct arguments *a, struct lb_teac
 }
 
 /* k teachers' number of parameters and bytes; k = n: of all of them, which the mixture needs. */
-static void add_size(json_t *object, struct lb_teachers *asked, unsigned k) {
+static void add_hosted_size(json_t *object, struct lb_teachers *asked, unsigned k) {
     int64_t parameters = 0, bytes = 0;
     for (unsigned i = 0; i < lb_teachers_count(asked); i++) {
         const struct lb_teacher_info *info = lb_teachers_info(asked, i);
@@ -300,8 +346,7 @@ static void add_size(json_t *object, struct lb_teachers *asked, unsigned k) {
         parameters += counts ? info->parameters : 0;
         bytes += counts ? info->bytes : 0;
     }
-    json_object_set_new(object, "parameters", json_integer(parameters));
-    json_object_set_new(object, "bytes", json_integer(bytes));
+    add_size(object, parameters, bytes);
 }
 
 static void print_hosted(const struct arguments *a, const struct lb_recipe_teacher *teachers,
@@ -312,7 +357,7 @@ static void print_hosted(const struct arguments *a, const struct lb_recipe_teach
         const char *name = k < a->n_urls ? teachers[k].name : "mean of probabilities";
         if (a->json) {
             json_t *object = evaluation_json(name, &e[k], max_length);
-            add_size(object, asked, k);
+            add_hosted_size(object, asked, k);
             json_array_append_new(list, object);
         } else {
             printf("%s\n", name);
@@ -383,6 +428,8 @@ int lb_cmd_eval(int argc, char **argv, volatile sig_atomic_t *stop) {
         {"labels", KEY_LABELS, "FILE", 0, "IDX labels (default: beside the images, by the usual names)", 0},
         {"skip-samples", KEY_SKIP, "N", 0, "Images to leave out at the start (default 0)", 0},
         {"max-samples", KEY_SAMPLES, "N", 0, "Most images; 0: all (default 0)", 0},
+        {"bias", KEY_BIAS, "CLASS=VALUE", 0,
+         "Add VALUE to a class's logit, for classifiers; may be repeated (default: nothing)", 0},
         {"batch-size", KEY_ROWS, "N", 0, "Rows or images computed together (default: about 2,048 tokens)", 0},
         {"tokenizer", 'k', "PATH", 0, "tokenizer.json, or its folder (default: the model's)", 0},
         {"token-file", KEY_TOKEN, "FILE", 0, "Bearer token for hosted models", 0},

@@ -22,6 +22,7 @@ struct batch {
     double *nats;              /* [N] */
     bool *correct;             /* [N] */
     int64_t n_seqs, vocab_size;
+    const struct lb_evaluate_options *options;
 };
 
 static void batch_finish(struct batch *b) {
@@ -82,8 +83,11 @@ static enum lb_status take_rows(void *context, int64_t row, int64_t n, float *z)
     int64_t v = b->vocab_size;
 #pragma omp parallel for schedule(static)
     for (int64_t i = 0; i < n; i++) {
-        const float *logits = z + i * v;
+        float *logits = z + i * v;
         int32_t label = b->labels[row + i];
+        for (int j = 0; j < b->options->n_bias; j++) {
+            logits[j] += b->options->bias[j];
+        }
         b->nats[row + i] = lb_logsumexp(logits, v, 1.0) - (double)logits[label];
         b->correct[row + i] = lb_argmax(logits, v) == label;
     }
@@ -165,12 +169,26 @@ static enum lb_status check_data(const struct lb_model *model, const struct lb_d
     return LB_OK;
 }
 
+static enum lb_status check_bias(const struct lb_evaluate_options *options, const struct lb_model *model,
+                                 struct lb_detail *detail) {
+    const struct lb_config *config = lb_model_config(model);
+    if (config->input_size == 0) {
+        return lb_fail(detail, LB_E_ARG, "a bias of classes is for classifiers; this model reads text");
+    }
+    if (options->n_bias > config->vocab_size) {
+        return lb_fail(detail, LB_E_ARG, "a bias for class %d, the model has classes 0 to %lld",
+                       options->n_bias - 1, (long long)config->vocab_size - 1);
+    }
+    return LB_OK;
+}
+
 static void derive(struct lb_eval_part *part) {
     double n = (double)part->tokens;
     part->loss = part->tokens > 0 ? part->nats / n : NAN;
     part->perplexity = exp(part->loss);
     part->bits_per_byte = part->bytes > 0 ? part->nats / M_LN2 / (double)part->bytes : NAN;
-    part->error_percent = part->tokens > 0 && part->correct >= 0 ? 100.0 * (n - (double)part->correct) / n : NAN;
+    part->error_percent =
+        part->tokens > 0 && part->correct >= 0 ? 100.0 * (n - (double)part->correct) / n : NAN;
 }
 
 void lb_eval_finish(struct lb_evaluation *e, const struct lb_dataset *data) {
@@ -201,6 +219,9 @@ enum lb_status lb_evaluate(const struct lb_model *model, const struct lb_dataset
     uint64_t start = lb_now_ns();
     int64_t longest = 0, count = lb_dataset_count(data), classes = lb_model_config(model)->vocab_size;
     enum lb_status status = check_data(model, data, &longest, detail);
+    if (status == LB_OK && o->n_bias > 0) {
+        status = check_bias(o, model, detail);
+    }
     if (status != LB_OK) {
         return status;
     }
@@ -214,6 +235,7 @@ enum lb_status lb_evaluate(const struct lb_model *model, const struct lb_dataset
         status = lb_fail(detail, LB_E_NOMEM, "out of memory for the evaluation");
     }
     batch.vocab_size = classes;
+    batch.options = o;
     for (int64_t first = 0; status == LB_OK && first < count; first += rows) {
         if (o->stop != NULL && *o->stop != 0) {
             status = lb_fail(detail, LB_E_CANCELLED, "stopped while evaluating");

@@ -47,15 +47,18 @@ struct lb_evaluation {
 struct lb_evaluate_options {
     int64_t rows;                /* sequences or images per forward; 0: as many as make about 2,048 rows */
     volatile sig_atomic_t *stop; /* set by a signal: end with LB_E_CANCELLED */
+    const float *bias;           /* images: added to the logits of the first n_bias classes */
+    int n_bias;
 };
 
 /* Errors: ids beyond the model's vocabulary, rows longer than it takes, features of another width, more than
- * LB_EVAL_MAX_PARTS tags. */
+ * LB_EVAL_MAX_PARTS tags, a bias for text or for classes that the model has not. */
 LB_NODISCARD enum lb_status lb_evaluate(const struct lb_model *model, const struct lb_dataset *data,
                                         const struct lb_evaluate_options *options, struct lb_evaluation *out,
                                         struct lb_detail *detail);
 
-/* Everything that follows from the sums (nats, tokens, correct) of all and of the parts; fills in names and bytes. */
+/* Everything that follows from the sums (nats, tokens, correct) of all and of the parts; fills in names and
+ * bytes. */
 void lb_eval_finish(struct lb_evaluation *e, const struct lb_dataset *data);
 
 #endif

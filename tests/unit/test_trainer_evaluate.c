@@ -199,7 +199,27 @@ static void images_by_class(void **state) {
     expect_part(&e.classes[0], nats[0], 3, correct[0], 0);
     expect_part(&e.classes[3], nats[3], 2, correct[3], 0);
     assert_true(isnan(e.classes[4].error_percent));
+    /* With a bias that outweighs all logits every image is of that class; one for all classes changes
+     * nothing. */
+    float bias[CLASSES + 1] = {0, 0, 0, 1000};
+    static struct lb_evaluation raised;
+    struct lb_evaluate_options options = {.bias = bias, .n_bias = 4};
+    assert_int_equal(lb_evaluate(model, &data, &options, &raised, NULL), LB_OK);
+    assert_int_equal(raised.all.correct, 2);
+    assert_int_equal(raised.classes[3].correct, 2);
+    assert_int_equal(raised.classes[0].correct, 0);
+    for (int c = 0; c < CLASSES; c++) {
+        bias[c] = 0.5f;
+    }
+    options.n_bias = CLASSES;
+    assert_int_equal(lb_evaluate(model, &data, &options, &raised, NULL), LB_OK);
+    assert_int_equal(raised.all.correct, all_correct);
+    assert_true(fabs(raised.all.nats - all) < 1e-5 * all);
     struct lb_detail detail = {0};
+    options.n_bias = CLASSES + 1;
+    assert_int_equal(lb_evaluate(model, &data, &options, &raised, &detail), LB_E_ARG);
+    assert_non_null(strstr(detail.text, "class 5"));
+    detail = (struct lb_detail){0};
     data.n_features = WIDTH - 1;
     assert_int_equal(lb_evaluate(model, &data, NULL, &e, &detail), LB_E_MISMATCH);
     data.n_features = WIDTH;
@@ -223,6 +243,11 @@ static void wrong_texts(void **state) {
     make_texts(&t, 97);
     detail = (struct lb_detail){0};
     assert_int_equal(lb_evaluate(mlp, &t.data, NULL, &e, &detail), LB_E_MISMATCH);
+    const float bias[] = {1};
+    const struct lb_evaluate_options biased = {.bias = bias, .n_bias = 1};
+    detail = (struct lb_detail){0};
+    assert_int_equal(lb_evaluate(model, &t.data, &biased, &e, &detail), LB_E_ARG);
+    assert_non_null(strstr(detail.text, "classifiers"));
     static int32_t long_ids[200];
     t.rows[0] = (struct lb_text_row){0, 129, -1};
     t.data.ids.data = long_ids;
