@@ -59,10 +59,8 @@ static enum lb_status take_folder(struct run *run, struct lb_detail *detail) {
     if (status != LB_OK) {
         return status;
     }
-    char *lock = lb_path_join(dir, "lock"), *metrics = lb_path_join(dir, LB_JOURNAL_FILE), *text = NULL;
-    char *recipe = lb_path_join(dir, "recipe.yaml");
-    size_t len;
-    if (lock == NULL || metrics == NULL || recipe == NULL) {
+    char *lock = lb_path_join(dir, "lock"), *metrics = lb_path_join(dir, LB_JOURNAL_FILE);
+    if (lock == NULL || metrics == NULL) {
         status = lb_fail(detail, LB_E_NOMEM, "out of memory");
         goto out;
     }
@@ -75,12 +73,20 @@ static enum lb_status take_folder(struct run *run, struct lb_detail *detail) {
             lb_fail(detail, LB_E_ARG,
                     "%s already holds a run: continue it with --resume, or give another --output-dir", dir);
     }
-    status = status == LB_OK ? lb_recipe_dump(run->recipe, &text, &len, detail) : status;
-    status = status == LB_OK ? lb_file_replace(recipe, text, len, detail) : status;
 out:
     lb_free(lock);
     lb_free(metrics);
-    lb_free(recipe);
+    return status;
+}
+
+/* The resolved recipe, once it is sure that the run goes on by it. */
+static enum lb_status write_recipe(const struct run *run, struct lb_detail *detail) {
+    char *path = lb_path_join(run->dir, "recipe.yaml"), *text = NULL;
+    size_t len;
+    enum lb_status status = path != NULL ? lb_recipe_dump(run->recipe, &text, &len, detail)
+                                         : lb_fail(detail, LB_E_NOMEM, "out of memory");
+    status = status == LB_OK ? lb_file_replace(path, text, len, detail) : status;
+    lb_free(path);
     lb_free(text);
     return status;
 }
@@ -239,6 +245,7 @@ static enum lb_status begin(struct run *run, struct lb_detail *detail) {
         status = lb_optimizer_create(r, &group, 1, &run->optimizer, detail);
     }
     status = status == LB_OK && run->options->resume ? resume(run, detail) : status;
+    status = status == LB_OK ? write_recipe(run, detail) : status;
     status = status == LB_OK
                  ? lb_journal_open(run->dir, run->at.step > 0 ? run->at.step : -1, &run->journal, detail)
                  : status;
@@ -269,31 +276,35 @@ static int64_t micro_rows(const struct run *run) {
     return sample.n * run->recipe->per_device_train_batch_size;
 }
 
+/* A step that fails halfway leaves the run where it was before. */
 static enum lb_status one_step(struct run *run, struct lb_detail *detail) {
     const struct lb_recipe *r = run->recipe;
-    int64_t rows = micro_rows(run) * r->gradient_accumulation_steps;
+    int64_t rows = micro_rows(run) * r->gradient_accumulation_steps, first = run->at.micro_batch;
     for (int64_t i = 0; i < r->gradient_accumulation_steps; i++) {
         const struct lb_sample *samples;
         const struct lb_answer *const *answers;
         struct lb_rng rng;
         enum lb_status status = lb_ahead_next(run->ahead, &samples, &answers, detail);
         /* Dropout depends on the micro-batch's number alone, so resuming needs no state of it. */
-        lb_rng_seed(&rng, (uint64_t)r->seed, (uint64_t)(run->at.micro_batch + 1));
+        lb_rng_seed(&rng, (uint64_t)r->seed, (uint64_t)(first + i + 1));
         status = status == LB_OK ? lb_step_run(run->step, samples, r->per_device_train_batch_size, answers,
                                                rows, &rng, &run->sums, detail)
                                  : status;
         if (status != LB_OK) {
             return status;
         }
-        run->at.micro_batch++;
     }
     double lr = lb_learning_rate(r, run->total, run->at.step);
     enum lb_status status = lb_optimizer_step(run->optimizer, lr, 1.0, &run->grad_norm, detail);
-    run->at.step += status == LB_OK ? 1 : 0;
+    if (status != LB_OK) {
+        return status;
+    }
+    run->at.micro_batch = first + r->gradient_accumulation_steps;
+    run->at.step++;
     run->at.tokens += rows;
     run->tokens_summed += rows;
     run->steps_summed++;
-    return status;
+    return LB_OK;
 }
 
 static void metric(struct lb_metric *list, size_t *n, const char *group, const char *name, double value) {
@@ -393,6 +404,30 @@ static bool due(const struct run *run, int64_t every) {
     return every > 0 && (run->at.step % every == 0 || run->at.step == run->total);
 }
 
+/* A step could not be made: stopped while waiting for a teacher, or the teacher is lost or another one now.
+ * What was learnt since the last checkpoint is kept; numbers that went bad are not worth a good one's place.
+ */
+static enum lb_status keep_whole_steps(struct run *run, int64_t saved, enum lb_status status,
+                                       struct lb_detail *detail) {
+    bool teacher = status == LB_E_UNAVAILABLE || status == LB_E_TIMEOUT || status == LB_E_MISMATCH ||
+                   status == LB_E_DENIED;
+    if (saved == run->at.step || (status != LB_E_CANCELLED && !teacher)) {
+        return status;
+    }
+    struct lb_detail why = {0};
+    enum lb_status kept = save(run, &why);
+    if (kept != LB_OK && status == LB_E_CANCELLED) {
+        if (detail != NULL) {
+            *detail = why;
+        }
+        return kept;
+    }
+    if (kept == LB_OK && teacher) {
+        lb_log(LB_LOG_INFO, "saved", "step=%lld then=\"go on with --resume\"", (long long)run->at.step);
+    }
+    return status;
+}
+
 static enum lb_status steps(struct run *run, struct lb_detail *detail) {
     enum lb_status status = LB_OK;
     int64_t saved = run->at.step;
@@ -403,13 +438,12 @@ static enum lb_status steps(struct run *run, struct lb_detail *detail) {
             return status == LB_OK ? LB_E_CANCELLED : status;
         }
         status = one_step(run, detail);
-        if (status == LB_E_CANCELLED && saved < run->at.step) {
-            /* Stopped while waiting for a teacher: whole steps are kept. */
-            return save(run, NULL) == LB_OK ? LB_E_CANCELLED : LB_E_IO;
+        if (status != LB_OK) {
+            return keep_whole_steps(run, saved, status, detail);
         }
-        bool log = status == LB_OK && due(run, run->recipe->logging_steps);
+        bool log = due(run, run->recipe->logging_steps);
         show(run, run->sums.loss / (double)run->steps_summed, log);
-        status = log ? report(run, detail) : status;
+        status = log ? report(run, detail) : LB_OK;
         if (status == LB_OK && run->eval_data != NULL && due(run, run->recipe->eval_steps)) {
             status = evaluate(run, detail);
         }
@@ -477,7 +511,7 @@ enum lb_status lb_train(const struct lb_recipe *recipe, const struct lb_train_op
                (unsigned long long)stats.requests,
                (unsigned long long)(stats.bytes_sent + stats.bytes_received),
                (unsigned long long)stats.tokens_answered, (unsigned long long)stats.cache_hits,
-               stats.wait_seconds, recipe->output_dir);
+               stats.wait_seconds, run.dir);
     }
     end(&run);
     return status;

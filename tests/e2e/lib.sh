@@ -1,0 +1,287 @@
+# shellcheck shell=bash
+# What the end-to-end scripts share: daemons on ports that the system picks, tiny teachers and recipes, and checks that
+# say what they saw. Sourced; the script then runs in a temporary folder of its own, which goes when it ends, as do all
+# processes that it started.
+set -euo pipefail
+
+limbeck=${LB_BUILD_ROOT:?}/trainer/limbeck
+limbeckd=$LB_BUILD_ROOT/server/limbeckd
+tokenizer=${LB_SOURCE_ROOT:?}/examples/wordnet/tokenizer.json
+patience=${LB_TEST_PATIENCE:-100} # seconds until something awaited counts as missing
+export OMP_WAIT_POLICY=passive    # several processes share the cores
+
+for tool in curl jq; do
+    if ! command -v "$tool" >/dev/null; then
+        echo "$tool is not installed"
+        exit 77
+    fi
+done
+
+declare -A pid=() port=() url=() # of daemons, by name
+declare -a jobs=()               # of other processes
+
+folder=$(mktemp -d "${TMPDIR:-/tmp}/limbeck-e2e-XXXXXX")
+cd "$folder"
+
+# ---- checks ----
+
+say() {
+    printf -- '--- %s\n' "$*"
+}
+
+fail() {
+    printf 'FAILED (line %s): %s\n' "${BASH_LINENO[*]}" "$*" >&2
+    exit 1
+}
+
+show() { # file...
+    for file in "$@"; do
+        if [ -f "$file" ]; then
+            printf '>>> %s\n' "$file"
+            tail -n 5 "$file" | cut -c 1-200
+        fi
+    done >&2
+}
+
+# Runs to the end; what it says goes to the file.
+expect() { # status, file, command...
+    local want=$1 file=$2 got=0
+    shift 2
+    "$@" >"$file" 2>&1 || got=$?
+    if [ "$got" -ne "$want" ]; then
+        show "$file"
+        fail "status $got instead of $want: $*"
+    fi
+}
+
+said() { # file, text...: all of them
+    local file=$1 text
+    shift
+    for text in "$@"; do
+        if ! grep -qF -- "$text" "$file"; then
+            show "$file"
+            fail "$file lacks: $text"
+        fi
+    done
+}
+
+never_said() { # file, text...
+    local file=$1 text
+    shift
+    for text in "$@"; do
+        if grep -F -- "$text" "$file" >&2; then
+            fail "$file has: $text"
+        fi
+    done
+}
+
+# An error is one line for people, and nothing fell over on the way.
+one_error() { # file
+    local n
+    n=$(grep -c '^limbeck: ' "$1" || true)
+    if [ "$n" -ne 1 ]; then
+        show "$1"
+        fail "$n lines of errors instead of one in $1"
+    fi
+}
+
+same_student() { # run folder, run folder
+    local file
+    for file in config.json model.safetensors tokenizer.json; do
+        cmp "$1/student/$file" "$2/student/$file" || fail "$1 and $2 have unlike students"
+    done
+}
+
+other_student() { # run folder, run folder
+    ! cmp -s "$1/student/model.safetensors" "$2/student/model.safetensors" || fail "$1 and $2 have equal students"
+}
+
+# The condition of jq over files (or numbers by --argjson) holds.
+holds() { # jq arguments...
+    jq -e "$@" >/dev/null || fail "does not hold: jq $*"
+}
+
+# A number of the line that ends a run.
+done_number() { # file, key
+    local value
+    value=$(sed -n "s/.* done .*[ ]$2=\([0-9.]*\).*/\1/p" "$1")
+    [ -n "$value" ] || fail "no $2 in the last line of $1"
+    echo "$value"
+}
+
+# ---- waiting ----
+
+# Waits until the command succeeds; gives up when time is over.
+await() { # command...
+    local until=$((SECONDS + patience))
+    until "$@"; do
+        [ "$SECONDS" -lt "$until" ] || fail "waited in vain for: $*"
+        sleep 0.02
+    done
+}
+
+has() { # file, text
+    [ -f "$1" ] && grep -qF -- "$2" "$1"
+}
+
+# Whether the run has journalled that step (logging_steps: 1), or is over.
+reached() { # run folder, step
+    [ -f "$1/metrics.jsonl" ] && [ "$(grep -c '"loss"' "$1/metrics.jsonl")" -ge "$2" ]
+}
+
+# ---- processes ----
+
+# Starts a program in the background: $job is its process.
+start() { # file, command...
+    local file=$1
+    shift
+    "$@" >"$file" 2>&1 &
+    job=$!
+    jobs+=("$job")
+}
+
+# Waits for the end of a process that start began.
+ends_with() { # status, process, file
+    local got=0
+    wait "$2" || got=$?
+    if [ "$got" -ne "$1" ]; then
+        show "$3"
+        fail "status $got instead of $1, see $3"
+    fi
+}
+
+# Ends a process that start began, as a power cut does.
+murder() { # process
+    { kill -9 "$1" && wait "$1"; } 2>/dev/null || true
+}
+
+# Starts limbeckd with one model named NAME and waits until it is ready.
+host() { # name, model, option...
+    local name=$1 model=$2 listen=127.0.0.1:${port[$1]:-0}
+    shift 2
+    rm -f "$name.port"
+    "$limbeckd" "$name=$model" --listen "$listen" --port-file "$name.port" --threads 1 "$@" >>"$name.log" 2>&1 &
+    pid[$name]=$!
+    await is_up "$name"
+    port[$name]=$(cat "$name.port")
+    url[$name]=http://127.0.0.1:${port[$name]}
+}
+
+is_up() { # name
+    [ -s "$1.port" ] && return 0
+    if ! kill -0 "${pid[$1]}" 2>/dev/null; then
+        show "$1.log"
+        fail "limbeckd $1 ended"
+    fi
+    return 1
+}
+
+# As if the machine lost power; a later host NAME takes the same port.
+drop() { # name
+    murder "${pid[$1]}"
+    unset "pid[$1]"
+}
+
+finish() {
+    local status=$?
+    for process in "${pid[@]}" "${jobs[@]}"; do
+        murder "$process"
+    done
+    if [ "$status" -ne 0 ] && [ "$status" -ne 77 ]; then
+        show ./*.log
+    fi
+    cd /
+    rm -rf "$folder"
+    exit "$status"
+}
+trap finish EXIT
+
+# ---- teachers and recipes ----
+
+# Sentences with some order in them, of two kinds that are told apart easily: nouns and others.
+text() { # kind, lines, seed
+    awk -v kind="$1" -v lines="$2" -v seed="$3" '
+        function pick(n) { x = (x * 16807) % 2147483647; return int(x / 7) % n }
+        BEGIN {
+            x = seed * 7919 + 17
+            na = split("small large red old quiet bright wooden round", a)
+            nn = split("bird boat house river tree animal tool plant", n)
+            nv = split("sing carry hold move grow cut shine float", v)
+            nd = split("slowly quickly loudly often rarely well together away", d)
+            for (i = 0; i < lines; i++) {
+                s = pick(nn)
+                if (kind == "nouns")
+                    printf "a %s %s that can %s %s\n", a[(s + pick(2)) % na + 1], n[s + 1], v[s + 1], d[(s + pick(3)) % nd + 1]
+                else
+                    printf "to %s %s with the %s of a %s\n", v[s + 1], d[(s * 3 + pick(2)) % nd + 1], n[(s + 5) % nn + 1], n[pick(nn) + 1]
+            }
+        }'
+}
+
+# A recipe without losses: the student, its data and how it learns.
+base_recipe() {
+    cat <<END
+student:
+  model_type: llama
+  hidden_size: 32
+  intermediate_size: 64
+  num_hidden_layers: 2
+  num_attention_heads: 4
+  num_key_value_heads: 2
+  max_position_embeddings: 64
+  rope_theta: 10000
+  norm_eps: 1.0e-5
+  tie_word_embeddings: true
+tokenizer: $tokenizer
+max_length: 24
+per_device_train_batch_size: 8
+learning_rate: 1.0e-2
+lr_scheduler_type: linear
+warmup_ratio: 0.1
+weight_decay: 0.1
+max_steps: 40
+logging_steps: 1
+END
+}
+
+# Trains both teachers, in nouns/student and others/student. They share a tokenizer, not a width.
+make_teachers() { # steps
+    local kind seed=1
+    for kind in nouns others; do
+        text "$kind" 1500 "$seed" >"$kind.txt"
+        text "$kind" 60 $((seed + 10)) >"test.$kind.txt"
+        base_recipe >"$kind.yaml"
+        cat >>"$kind.yaml" <<END
+datasets: [{path: $kind.txt}]
+loss_functions: [{function: cross_entropy}]
+seed: $seed
+output_dir: $kind
+END
+        expect 0 "$kind.train.log" "$limbeck" train "$kind.yaml" --set max_steps="$1" --set student.hidden_size=48 \
+            --set student.num_hidden_layers="$seed"
+        seed=$((seed + 1))
+    done
+}
+
+# A student of both teachers, which run under the names nouns and others (or url[...] says where they were).
+distil_recipe() { # file
+    text nouns 60 31 >train.nouns.txt
+    text others 60 32 >train.others.txt
+    base_recipe >"$1"
+    cat >>"$1" <<END
+datasets:
+  - {path: train.nouns.txt, tag: noun}
+  - {path: train.others.txt, tag: other}
+teachers:
+  - {name: nouns, url: "${url[nouns]}", tags: [noun]}
+  - {name: others, url: "${url[others]}", tags: [other]}
+mixture: ca_mkd
+targets: final_hidden
+loss_functions:
+  - {function: kl}
+  - {function: hs_mse, normalize: true}
+save_steps: 7
+seed: 3
+output_dir: run
+END
+}
