@@ -120,12 +120,9 @@ static bool ends_with(const char *text, const char *end) {
  * t10k-labels-idx1-ubyte.gz. */
 static char *labels_beside(const char *images) {
     const char *word = strstr(images, "images-idx3");
-    char *out = lb_malloc_array(strlen(images) + 1, 1);
-    if (out != NULL) {
-        strcpy(out, images);
-        if (word != NULL) {
-            memcpy(out + (word - images), "labels-idx1", strlen("labels-idx1"));
-        }
+    char *out = lb_strdup(images);
+    if (out != NULL && word != NULL) {
+        memcpy(out + (word - images), "labels-idx1", strlen("labels-idx1"));
     }
     return out;
 }
