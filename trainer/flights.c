@@ -404,6 +404,18 @@ static void tell_lost(const struct lb_asker *asker, struct asked_teacher *teache
            teacher->last_error.text);
 }
 
+/* Whether every teacher has been lost for longer than an answer may take: nothing would be left to learn
+ * from. */
+static bool none_left(const struct lb_asker *asker, uint64_t now) {
+    for (unsigned k = 0; k < asker->n_teachers; k++) {
+        const struct lb_pool *pool = &asker->teachers[k].pool;
+        if (!pool->lost_ns || now < pool->lost_ns + asker->options.timeout_ns || lb_pool_trying(pool)) {
+            return false;
+        }
+    }
+    return true;
+}
+
 /* Applies the recipe's on_lost_teacher. Returns when something is to be said or done next. */
 static uint64_t mind_lost(struct lb_asker *asker, struct asked_teacher *teacher, uint64_t now) {
     struct lb_detail detail = {0};
@@ -427,6 +439,13 @@ static uint64_t mind_lost(struct lb_asker *asker, struct asked_teacher *teacher,
         lb_fail(&detail, LB_E_UNAVAILABLE,
                 "teacher %s has not answered for %.0f s, giving up (on_lost_teacher: stop): %s",
                 teacher->is.name, (double)(now - lost) / (double)LB_SECOND_NS, teacher->last_error.text);
+        lb_asker_fail(asker, LB_E_UNAVAILABLE, &detail);
+        return UINT64_MAX;
+    }
+    if (none_left(asker, now)) {
+        lb_fail(&detail, LB_E_UNAVAILABLE,
+                "all teachers are lost, none is left to learn from; the last error: %s",
+                teacher->last_error.text);
         lb_asker_fail(asker, LB_E_UNAVAILABLE, &detail);
         return UINT64_MAX;
     }
