@@ -362,6 +362,7 @@ static void show(struct run *run, double loss, bool line) {
     struct lb_progress_numbers now = {.step = run->at.step,
                                       .loss = loss,
                                       .tokens = run->at.tokens,
+                                      .images = lb_dataset_features(run->data) > 0,
                                       .wait_seconds = stats.wait_seconds,
                                       .questions = (int64_t)stats.questions,
                                       .cache_hits = (int64_t)stats.cache_hits};
@@ -399,9 +400,9 @@ static enum lb_status save(struct run *run, struct lb_detail *detail) {
     return lb_checkpoint_save(run->dir, &run->at, run->optimizer, run->recipe->save_total_limit, detail);
 }
 
-/* Whether this step is one of every n, or the last. */
+/* Whether this step is one of every n, or the last; 0: the last only. */
 static bool due(const struct run *run, int64_t every) {
-    return every > 0 && (run->at.step % every == 0 || run->at.step == run->total);
+    return run->at.step == run->total || (every > 0 && run->at.step % every == 0);
 }
 
 /* A step could not be made: stopped while waiting for a teacher, or the teacher is lost or another one now.

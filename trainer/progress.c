@@ -79,7 +79,7 @@ void lb_progress_format(const struct lb_progress_numbers *now, const struct lb_p
     if (now->tokens > before->tokens && seconds > 0) {
         append(out, out_size, "  ");
         append_grouped(out, out_size, (double)(now->tokens - before->tokens) / seconds);
-        append(out, out_size, " tokens/s");
+        append(out, out_size, now->images ? " images/s" : " tokens/s");
     }
     if (now->questions > 0 && seconds > 0) {
         double wait = (now->wait_seconds - before->wait_seconds) / seconds;

@@ -16,6 +16,7 @@ struct lb_progress_numbers {
     int64_t step;                  /* done so far, of the whole run */
     double loss;                   /* NaN: not shown */
     int64_t tokens;                /* counted positions trained on; 0: not shown */
+    bool images;                   /* a position is an image, not a token */
     double wait_seconds;           /* spent waiting for teachers */
     int64_t questions, cache_hits; /* asked of teachers; 0: no teachers, neither wait nor cache is shown */
 };

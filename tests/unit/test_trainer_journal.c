@@ -161,6 +161,10 @@ static void progress_says_what_matters(void **state) {
                                       .cache_hits = 148};
     lb_progress_format(&now, &before, 2.0, 585, 252, line, sizeof(line));
     assert_string_equal(line, "step 120/585  loss 3.412  12,345 tokens/s  wait 3%  cache 98%  4:12 left");
+    now.images = true;
+    lb_progress_format(&now, &before, 2.0, 585, 252, line, sizeof(line));
+    assert_string_equal(line, "step 120/585  loss 3.412  12,345 images/s  wait 3%  cache 98%  4:12 left");
+    now.images = false;
     now.loss = NAN;
     now.questions = now.cache_hits = 0;
     before.questions = 0;
