@@ -63,8 +63,7 @@ static bool is_transient(enum lb_status status) {
     return status == LB_E_UNAVAILABLE || status == LB_E_TIMEOUT || status == LB_E_INTERNAL;
 }
 
-/* ---- waiting for a teacher
- * ----------------------------------------------------------------------------------- */
+/* ---- waiting for a teacher ---- */
 
 /* Between attempts to reach a teacher: how long it has been, how long the next pause is, when it was last
  * spoken of. */
@@ -107,8 +106,7 @@ static struct patience new_patience(void) {
     return (struct patience){.began_ns = lb_now_ns(), .pause_ns = FIRST_WAIT_NS};
 }
 
-/* ---- what a teacher says of itself
- * --------------------------------------------------------------------------- */
+/* ---- what a teacher says of itself ---- */
 
 /* The blob's name of a teacher's info: what the recipe says, since the teacher itself may be away. */
 static char *info_name(const struct teacher *teacher) {
@@ -222,8 +220,7 @@ static enum lb_status meet(const struct lb_teachers *teachers, struct teacher *t
     }
 }
 
-/* ---- opening
- * ------------------------------------------------------------------------------------------------- */
+/* ---- opening ---- */
 
 /* The folder of the run keeps a local daemon's log when it is there already. Heap; NULL: none. */
 static char *log_path(const struct lb_recipe *recipe, const char *name) {
@@ -280,6 +277,9 @@ static enum lb_status prepare(const struct lb_teachers *teachers, const struct l
         status = path ? lb_token_read(path, &teacher->own_token, detail)
                       : lb_fail(detail, LB_E_NOMEM, "out of memory for %s", teacher->label);
         lb_free(path);
+        if (status) {
+            lb_detail_prefix(detail, "%s: token_file", teacher->label);
+        }
         teacher->token = teacher->own_token;
     }
     if (!status && !is_local(recipe)) {
@@ -376,8 +376,7 @@ const struct lb_teacher_info *lb_teachers_info(const struct lb_teachers *teacher
     return &teachers->teachers[k].info;
 }
 
-/* ---- files of a teacher: its head, its tokenizer
- * ------------------------------------------------------------- */
+/* ---- files of a teacher: its head, its tokenizer ---- */
 
 /* Asks one replica after the other for the file, with the recipe's patience. */
 static enum lb_status download(const struct lb_teachers *teachers, const struct teacher *teacher,
@@ -459,8 +458,7 @@ enum lb_status lb_teachers_tokenizer(struct lb_teachers *teachers, unsigned k, s
     return fetch(teachers, &teachers->teachers[k], "tokenizer", false, out, detail);
 }
 
-/* ---- questions
- * ----------------------------------------------------------------------------------------------- */
+/* ---- questions ---- */
 
 void lb_teachers_set_spec(struct lb_teachers *teachers, unsigned k, const struct lb_ask_spec *spec) {
     teachers->teachers[k].spec = *spec;
