@@ -276,6 +276,19 @@ static enum MHD_Result take_body(struct held *held, const char *data, size_t len
     return MHD_YES;
 }
 
+static int unpack_status(enum lb_status status) {
+    switch (status) {
+    case LB_E_LIMIT:
+        return 413;
+    case LB_E_UNSUPPORTED:
+        return 415;
+    case LB_E_NOMEM:
+        return 503;
+    default:
+        return 400;
+    }
+}
+
 /* Undoes Content-Encoding: body becomes what the client meant. */
 static void unpack_body(struct held *held) {
     struct lb_http *http = held->http;
@@ -287,14 +300,15 @@ static void unpack_body(struct held *held) {
     struct lb_detail detail = {0};
     lb_buf_init(&plain, http->max_body_bytes);
     enum lb_status status = lb_unpack(coding, held->x.body.data, held->x.body.len, &plain, &detail);
+    if (status == LB_E_FORMAT && held->x.body.data[0] == '{') {
+        /* The header is left over from an earlier request (tritonclient writes it into its caller's
+         * dictionary of headers): no coding begins with a JSON object's first byte. */
+        lb_buf_finish(&plain);
+        return;
+    }
     if (status != LB_OK) {
         lb_buf_finish(&plain);
-        refuse(held,
-               status == LB_E_LIMIT         ? 413
-               : status == LB_E_UNSUPPORTED ? 415
-               : status == LB_E_NOMEM       ? 503
-                                            : 400,
-               detail.text);
+        refuse(held, unpack_status(status), detail.text);
         return;
     }
     lb_buf_finish(&held->x.body);

@@ -201,6 +201,21 @@ static void finish(struct lb_server *server, struct lb_exchange *x) {
 
 /* ---- the question ---- */
 
+/* tritonclient writes the header into the dictionary of headers that its caller passed, so a program that
+ * keeps one dictionary (for its token) sends the length of an earlier request with one that is all JSON. Such
+ * a body is one JSON object from end to end and can mean nothing else: it is taken. Otherwise the first error
+ * stands. */
+static enum lb_status decode(struct lb_exchange *x, int64_t json_len, struct lb_infer_request *out,
+                             struct lb_detail *detail) {
+    const char *body = x->body.data ? x->body.data : "";
+    enum lb_status status = lb_infer_request_decode(body, x->body.len, json_len, &x->arena, out, detail);
+    if (status == LB_E_FORMAT && json_len >= 0 &&
+        lb_infer_request_decode(body, x->body.len, -1, &x->arena, out, NULL) == LB_OK) {
+        return LB_OK;
+    }
+    return status;
+}
+
 void lb_handle_infer(struct lb_server *server, struct lb_exchange *x, const struct lb_route_match *match) {
     (void)match;
     struct lb_visit *visit = x->user;
@@ -210,8 +225,7 @@ void lb_handle_infer(struct lb_server *server, struct lb_exchange *x, const stru
     if (!lb_visit_model(x) || !json_length(x, &json_len)) {
         return;
     }
-    enum lb_status status = lb_infer_request_decode(x->body.data ? x->body.data : "", x->body.len, json_len,
-                                                    &x->arena, &request, &detail);
+    enum lb_status status = decode(x, json_len, &request, &detail);
     if (status != LB_OK) {
         lb_reply_fail(x, status, &detail);
         return;

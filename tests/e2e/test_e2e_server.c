@@ -159,6 +159,17 @@ static void test_json_equals_binary(void **state) {
         assert_int_equal(b->bytes, t->bytes);
         assert_memory_equal(b->data, t->data, b->bytes);
     }
+    /* A client that sends an earlier request's headers with a body that is all JSON. */
+    struct lb_ask stale;
+    lb_ask_ids(&stale, 2, 16, ids);
+    stale.request.inputs[0].binary = false;
+    lb_ask_output(&stale, "logits", LB_DT_NONE, true);
+    stale.request.temperature = 0.7;
+    lb_ask_send_ok(&daemon_, "teacher", &stale,
+                   LB_HEADER_JSON_LENGTH ": 40\r\nContent-Encoding: deflate\r\n");
+    assert_memory_equal(stale.response.outputs[0].data, binary.response.outputs[0].data,
+                        binary.response.outputs[0].bytes);
+    lb_ask_finish(&stale);
     char header[32];
     assert_true(lb_answer_header(&binary.answer, LB_HEADER_JSON_LENGTH, header, sizeof header));
     assert_false(lb_answer_header(&text.answer, LB_HEADER_JSON_LENGTH, header, sizeof header));
