@@ -4,8 +4,7 @@
 
 #include <string.h>
 
-/* ---- what an output looks like
- * ------------------------------------------------------------------------------- */
+/* ---- what an output looks like ---- */
 
 /* Dimensions behind the positions. width 0: one number per position; -1: a width that the teacher does not
  * tell. */
@@ -127,8 +126,7 @@ uint64_t lb_ask_answer_bytes(const struct lb_teacher_info *info, const struct lb
     return total;
 }
 
-/* ---- building
- * ------------------------------------------------------------------------------------------------ */
+/* ---- building ---- */
 
 static struct lb_wire_tensor binary_tensor(const char *name, enum lb_datatype datatype, int64_t rows,
                                            int64_t cols, const void *data) {
@@ -237,8 +235,7 @@ void lb_asked_finish(struct lb_asked *asked) {
     }
 }
 
-/* ---- taking apart
- * -------------------------------------------------------------------------------------------- */
+/* ---- taking apart ---- */
 
 static const struct lb_wire_tensor *find_output(const struct lb_infer_response *response, const char *name) {
     for (size_t i = 0; i < response->n_outputs; i++) {

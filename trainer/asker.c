@@ -18,8 +18,7 @@ static void call_thread(struct lb_asker *asker) {
     pthread_cond_signal(&asker->work);
 }
 
-/* ---- items: the thread's
- * ------------------------------------------------------------------------------------- */
+/* ---- items: the thread's ---- */
 
 static struct item **bucket_of(struct lb_asker *asker, const uint8_t key[LB_SHA256_BYTES]) {
     return &asker->buckets[(key[0] | (unsigned)key[1] << 8) % LB_ITEM_BUCKETS];
@@ -132,8 +131,7 @@ void lb_asker_fail(struct lb_asker *asker, enum lb_status status, const struct l
     pthread_mutex_unlock(&asker->lock);
 }
 
-/* ---- questions: the thread's
- * --------------------------------------------------------------------------------- */
+/* ---- questions: the thread's ---- */
 
 /* The answer from the cache, if it is there and good. */
 static bool look_up(struct lb_asker *asker, struct item *item) {
@@ -292,8 +290,7 @@ static void *asker_thread(void *user) {
     return NULL;
 }
 
-/* ---- life
- * ---------------------------------------------------------------------------------------------------- */
+/* ---- life ---- */
 
 static enum lb_status make_teacher(const struct lb_asker_options *options,
                                    const struct lb_asker_teacher *from, uint64_t stream,
@@ -386,8 +383,7 @@ void lb_asker_destroy(struct lb_asker *asker) {
     lb_free(asker);
 }
 
-/* ---- the training loop's side
- * -------------------------------------------------------------------------------- */
+/* ---- the training loop's side ---- */
 
 static struct question *make_question(const struct lb_asker *asker, int64_t number,
                                       const struct lb_sample *samples, int64_t n, const bool *wanted) {

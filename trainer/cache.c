@@ -62,8 +62,7 @@ static enum lb_status fail_lmdb(const struct lb_cache *cache, int code, const ch
     }
 }
 
-/* ---- transactions
- * -------------------------------------------------------------------------------------------- */
+/* ---- transactions ---- */
 
 /* Another process may have enlarged the map: take over its size and try again. */
 static int begin(struct lb_cache *cache, unsigned flags, MDB_txn **out) {
@@ -170,12 +169,9 @@ static int evict(struct lb_cache *cache, MDB_txn *txn, uint64_t bytes, struct lb
 /* Frees a sixteenth of the file in a transaction of its own, for a writer who found the map full. */
 static int make_room(struct lb_cache *cache) {
     MDB_txn *txn = NULL;
-    struct lb_cache_totals meta;
+    struct lb_cache_totals meta = {0};
     int code = begin(cache, 0, &txn);
-    if (code) {
-        return code;
-    }
-    code = read_meta(cache, txn, &meta);
+    code = code ? code : read_meta(cache, txn, &meta);
     uint64_t before = meta.entries;
     code = code ? code : evict(cache, txn, cache->max_bytes / 16, &meta);
     code = code ? code : write_meta(cache, txn, &meta);
@@ -244,10 +240,7 @@ static int store(struct lb_cache *cache, struct item *items, size_t n,
             return code;
         }
         code = begin(cache, 0, &txn);
-        if (code) {
-            return code;
-        }
-        code = read_meta(cache, txn, &meta);
+        code = code ? code : read_meta(cache, txn, &meta);
         if (!code && meta.pages + need > FILL(cache->max_bytes)) {
             code = evict(cache, txn, meta.pages + need - FILL(cache->max_bytes), &meta);
         }
@@ -259,8 +252,7 @@ static int store(struct lb_cache *cache, struct item *items, size_t n,
     return code;
 }
 
-/* ---- opening
- * ------------------------------------------------------------------------------------------------- */
+/* ---- opening ---- */
 
 /* LMDB maps the file: reading past the end of one that was cut off would end the process. */
 static enum lb_status check_length(struct lb_cache *cache, struct lb_detail *detail) {
@@ -387,8 +379,7 @@ void lb_cache_close(struct lb_cache *cache) {
     pthread_mutex_unlock(&open_lock);
 }
 
-/* ---- reading
- * ------------------------------------------------------------------------------------------------- */
+/* ---- reading ---- */
 
 /* Removes a damaged answer, so that a good one can take its place. */
 static int drop_damaged(struct lb_cache *cache, const void *name, size_t name_len) {
@@ -396,10 +387,7 @@ static int drop_damaged(struct lb_cache *cache, const void *name, size_t name_le
     struct lb_cache_totals meta;
     MDB_val key = {name_len, (void *)(uintptr_t)name};
     int code = begin(cache, 0, &txn);
-    if (code) {
-        return code;
-    }
-    code = read_meta(cache, txn, &meta);
+    code = code ? code : read_meta(cache, txn, &meta);
     code = code ? code : remove_answer(cache, txn, &key, NULL, &meta);
     code = end(txn, code ? code : write_meta(cache, txn, &meta));
     return code == MDB_NOTFOUND ? 0 : code;
@@ -485,8 +473,7 @@ enum lb_status lb_cache_get_blob(struct lb_cache *cache, const char *name, struc
     return code ? fail_lmdb(cache, code, "reading", detail) : status;
 }
 
-/* ---- writing
- * ------------------------------------------------------------------------------------------------- */
+/* ---- writing ---- */
 
 enum lb_status lb_cache_put(struct lb_cache *cache, const uint8_t (*keys)[LB_SHA256_BYTES],
                             const struct lb_answer *const *answers, size_t n, struct lb_detail *detail) {
@@ -541,8 +528,7 @@ enum lb_status lb_cache_put_blob(struct lb_cache *cache, const char *name, const
     return status;
 }
 
-/* ---- the whole
- * ----------------------------------------------------------------------------------------------- */
+/* ---- the whole ---- */
 
 enum lb_status lb_cache_stats(struct lb_cache *cache, struct lb_cache_stats *out, struct lb_detail *detail) {
     MDB_txn *txn = NULL;

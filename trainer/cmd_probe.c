@@ -81,8 +81,7 @@ static error_t parse(int key, char *text, struct argp_state *state) {
     }
 }
 
-/* ---- asking
- * -------------------------------------------------------------------------------------------------- */
+/* ---- asking ---- */
 
 static void say(struct probe *probe, const struct lb_detail *detail, enum lb_status status) {
     lb_command_failed(detail, status);
@@ -231,8 +230,7 @@ static void probe_model(struct probe *probe, struct found *found) {
     }
 }
 
-/* ---- agreement
- * ----------------------------------------------------------------------------------------------- */
+/* ---- agreement ---- */
 
 /* The largest difference of any number in the answers that both gave; NAN when a number is none. */
 static double difference(const struct found *a, const struct found *b) {
@@ -290,8 +288,7 @@ static void compare(struct probe *probe, json_t *agreement) {
     }
 }
 
-/* ---- output
- * -------------------------------------------------------------------------------------------------- */
+/* ---- output ---- */
 
 static double median(const struct found *found) {
     return found->n_answers ? found->latency_ms[found->n_answers / 2] : 0;

@@ -45,8 +45,7 @@ enum lb_status lb_contact_get(const struct lb_contact *contact, const char *path
     return status;
 }
 
-/* ---- models
- * -------------------------------------------------------------------------------------------------- */
+/* ---- models ---- */
 
 enum lb_status lb_contact_models(const struct lb_contact *contact,
                                  void (*each)(void *user, const char *name, const char *version,
@@ -114,8 +113,7 @@ enum lb_status lb_contact_only_model(const struct lb_contact *contact, char out[
     return LB_OK;
 }
 
-/* ---- metadata
- * ------------------------------------------------------------------------------------------------ */
+/* ---- metadata ---- */
 
 static bool is_fingerprint(const char *text) {
     size_t n = strlen(text);
@@ -219,8 +217,7 @@ char *lb_contact_path(const char *model, const char *fingerprint, const char *su
     return path;
 }
 
-/* ---- head
- * ---------------------------------------------------------------------------------------------------- */
+/* ---- head ---- */
 
 /* A tensor as FP32 on the heap. */
 static enum lb_status to_floats(const struct lb_tensor *tensor, const char *what, float **out,
@@ -302,8 +299,7 @@ void lb_head_finish(struct lb_teacher_head *head) {
     }
 }
 
-/* ---- token
- * --------------------------------------------------------------------------------------------------- */
+/* ---- token ---- */
 
 enum lb_status lb_token_read(const char *path, char **out, struct lb_detail *detail) {
     struct lb_buf buf;

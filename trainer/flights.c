@@ -16,8 +16,7 @@
 #define TOLD_EVERY_NS (10 * LB_SECOND_NS)
 #define MAX_INFO_BYTES (4u << 20)
 
-/* ---- the queue
- * ----------------------------------------------------------------------------------------------- */
+/* ---- the queue ---- */
 
 void lb_flights_queue(struct lb_asker *asker, struct item *item, bool first) {
     struct asked_teacher *teacher = &asker->teachers[item->teacher];
@@ -56,8 +55,7 @@ static int64_t group_size(const struct asked_teacher *teacher) {
     return n;
 }
 
-/* ---- starting
- * ------------------------------------------------------------------------------------------------ */
+/* ---- starting ---- */
 
 /* On the HTTP client's thread. */
 static void on_done(struct lb_call *call) {
@@ -176,8 +174,7 @@ static void send_probe(struct lb_asker *asker, unsigned k, int replica) {
     lb_client_start(asker->options.http, &flight->call);
 }
 
-/* ---- landing
- * ------------------------------------------------------------------------------------------------- */
+/* ---- landing ---- */
 
 static void count(struct lb_asker *asker, const struct flight *flight, bool good) {
     uint64_t tokens = 0;
@@ -393,8 +390,7 @@ void lb_flights_land(struct lb_asker *asker, struct flight *flight) {
     free_flight(flight);
 }
 
-/* ---- dispatch
- * ------------------------------------------------------------------------------------------------ */
+/* ---- dispatch ---- */
 
 static void tell_lost(const struct lb_asker *asker, struct asked_teacher *teacher, uint64_t now) {
     static const char *const next[] = {"waiting", "going on without it", "stopping soon"};

@@ -72,8 +72,7 @@ enum lb_status lb_url_check(const char *base, struct lb_detail *detail) {
                    base);
 }
 
-/* ---- one call
- * ------------------------------------------------------------------------------------------------ */
+/* ---- one call ---- */
 
 static size_t on_body(char *bytes, size_t size, size_t n, void *user) {
     struct lb_call *call = user;
@@ -310,8 +309,7 @@ static void end_call(struct lb_client *http, struct lb_call *call) {
     call->done(call); /* the call may be gone after this */
 }
 
-/* ---- the thread
- * ---------------------------------------------------------------------------------------------- */
+/* ---- the thread ---- */
 
 static void unlink_active(struct lb_client *http, struct lb_call *call) {
     struct lb_call **at = &http->active;
@@ -475,8 +473,7 @@ void lb_client_cancel(struct lb_client *http, struct lb_call *call) {
     curl_multi_wakeup(http->multi);
 }
 
-/* ---- waiting for one call
- * ------------------------------------------------------------------------------------ */
+/* ---- waiting for one call ---- */
 
 struct waiting {
     pthread_mutex_t lock;
@@ -524,8 +521,7 @@ enum lb_status lb_client_perform(struct lb_client *http, struct lb_call *call, v
     return call->status;
 }
 
-/* ---- answers that are no 200
- * --------------------------------------------------------------------------------- */
+/* ---- answers that are no 200 ---- */
 
 /* The server's own words: {"error": "text"}, or the beginning of a text, in one line. */
 static void server_words(const struct lb_call *call, char *out, size_t size) {

@@ -33,8 +33,7 @@ struct lb_local {
     bool ended;
 };
 
-/* ---- the program
- * --------------------------------------------------------------------------------------------- */
+/* ---- the program ---- */
 
 static char *try_program(const char *dir, size_t dir_len, const char *below) {
     size_t size = dir_len + strlen(below) + 2;
@@ -77,8 +76,7 @@ static char *find_program(void) {
     return NULL;
 }
 
-/* ---- its files
- * ----------------------------------------------------------------------------------------------- */
+/* ---- its files ---- */
 
 static enum lb_status write_token(struct lb_local *local, struct lb_detail *detail) {
     uint8_t bytes[32];
@@ -137,8 +135,7 @@ static void last_line(const struct lb_local *local, char *out, size_t size) {
     snprintf(out, size, "%.*s", (int)size - 1, line ? line + 1 : *tail ? tail : "it said nothing");
 }
 
-/* ---- starting
- * ------------------------------------------------------------------------------------------------ */
+/* ---- starting ---- */
 
 /* The environment, with threads that sleep while they wait: daemon and trainer share the cores. NULL: out of
  * memory. */

@@ -55,8 +55,7 @@ static int teardown(void **state) {
     return lb_remove_tree(folder, NULL);
 }
 
-/* ---- numbers
- * ------------------------------------------------------------------------------------------------- */
+/* ---- numbers ---- */
 
 static float half_at(const struct lb_wire_tensor *tensor, int64_t i) {
     uint16_t half;
@@ -104,8 +103,7 @@ static bool same_answer(const struct lb_answer *a, const struct lb_answer *b) {
     return same;
 }
 
-/* ---- tests
- * --------------------------------------------------------------------------------------------------- */
+/* ---- tests ---- */
 
 static void local_url(const char *path, char out[100]) {
     snprintf(out, 100, "local:%s", path);
@@ -329,19 +327,35 @@ static void test_local_that_does_not_start(void **state) {
     asking_teardown(&asking);
 }
 
-/* ---- commands
- * ------------------------------------------------------------------------------------------------ */
+/* ---- commands ---- */
 
-/* Runs limbeck with these arguments; its output in text, its exit status returned. */
+/* Runs limbeck with these arguments (words between blanks); what it says in text, its exit status returned.
+ */
 static int run(const char *arguments, char *text, size_t size) {
-    char command[600];
+    char program[400], words[600], *argv[16] = {program}, *rest = words;
     const char *build = getenv("LB_BUILD_ROOT");
-    snprintf(command, sizeof command, "%s/trainer/limbeck %s 2>&1", build ? build : ".", arguments);
-    FILE *out = popen(command, "r");
-    assert_non_null(out);
-    size_t n = fread(text, 1, size - 1, out);
-    text[n] = 0;
-    int status = pclose(out);
+    int fds[2], status = -1, n = 1;
+    snprintf(program, sizeof program, "%s/trainer/limbeck", build ? build : ".");
+    snprintf(words, sizeof words, "%s", arguments);
+    for (char *word; n < 15 && (word = strsep(&rest, " "));) {
+        argv[n++] = word;
+    }
+    assert_int_equal(pipe(fds), 0);
+    pid_t child = fork();
+    if (child == 0) {
+        dup2(fds[1], STDOUT_FILENO);
+        dup2(fds[1], STDERR_FILENO);
+        execv(program, argv);
+        _exit(127);
+    }
+    close(fds[1]);
+    size_t len = 0;
+    for (ssize_t got; len + 1 < size && (got = read(fds[0], text + len, size - 1 - len)) > 0;) {
+        len += (size_t)got;
+    }
+    text[len] = 0;
+    close(fds[0]);
+    assert_int_equal(waitpid(child, &status, 0), child);
     return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
 }
 

@@ -351,8 +351,7 @@ static void test_renormalise(void **state) {
     fake_stop(b);
 }
 
-/* ---- at the beginning of a run
- * ------------------------------------------------------------------------------- */
+/* ---- at the beginning of a run ---- */
 
 static void write_token(const struct asking *asking, const char *text) {
     char path[100];

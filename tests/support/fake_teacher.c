@@ -51,8 +51,7 @@ struct incoming {
     struct lb_buf body;
 };
 
-/* ---- what it answers
- * ----------------------------------------------------------------------------------------- */
+/* ---- what it answers ---- */
 
 float fake_value(const char *fingerprint, const char *output, const int32_t *ids, int64_t t, int64_t c) {
     uint64_t h = 1469598103934665603ull;
@@ -144,8 +143,7 @@ static void fill_output(const struct fake_teacher *fake, const struct lb_infer_r
     out->bytes = n * lb_datatype_bytes(asked->datatype);
 }
 
-/* ---- sending
- * ------------------------------------------------------------------------------------------------- */
+/* ---- sending ---- */
 
 static bool send_all(int fd, const void *bytes, size_t len) {
     const char *p = bytes;
@@ -236,8 +234,7 @@ static bool send_answer(struct fake_teacher *fake, int fd, const struct lb_infer
     return ok && fault != FAKE_CLOSE_MID_BODY;
 }
 
-/* ---- requests
- * ------------------------------------------------------------------------------------------------ */
+/* ---- requests ---- */
 
 static void wait_until_closed(int fd) {
     char byte;
@@ -491,8 +488,7 @@ static void *accept_thread(void *user) {
     }
 }
 
-/* ---- life
- * ---------------------------------------------------------------------------------------------------- */
+/* ---- life ---- */
 
 struct fake_teacher *fake_start(const struct fake_options *options) {
     struct fake_teacher *fake = lb_calloc(1, sizeof *fake);
