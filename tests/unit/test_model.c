@@ -1,0 +1,279 @@
+/* Models: made, saved, opened again in every format, extended, generating. */
+#include <stdarg.h>
+#include <stddef.h>
+#include <setjmp.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include "common/base/file.h"
+#include "common/model/generate.h"
+#include "common/model/model.h"
+#include "common/nn/head.h"
+#include "common/nn/reduce.h"
+#include "tests/support/tiny_model.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define N 23
+
+static char folder[] = "/tmp/lb-test-model-XXXXXX";
+
+static int make_folder(void **state) {
+    (void)state;
+    return mkdtemp(folder) != NULL ? 0 : -1;
+}
+
+static int remove_folder(void **state) {
+    (void)state;
+    return lb_remove_tree(folder, NULL) == LB_OK ? 0 : -1;
+}
+
+struct kept {
+    float *z;
+    int64_t v;
+};
+
+static enum lb_status keep(void *context, int64_t row, int64_t n, float *z) {
+    struct kept *k = context;
+    memcpy(k->z + row * k->v, z, (size_t)(n * k->v) * sizeof *z);
+    return LB_OK;
+}
+
+/* Logits of a fixed sequence of N ids, [N, V] on the heap. */
+static float *logits(const struct lb_model *model) {
+    int32_t ids[N], offsets[2] = {0, N};
+    struct kept k = {.v = lb_model_head(model)->rows};
+    for (int i = 0; i < N; i++) {
+        ids[i] = (int32_t)((7 * i + 3) % k.v);
+    }
+    k.z = malloc((size_t)(N * k.v) * sizeof *k.z);
+    struct lb_input in = {.ragged = {1, offsets}, .ids = ids};
+    struct lb_tape *tape = lb_tape_create((size_t)1 << 28);
+    lb_tape_begin(tape, LB_TAPE_PLAIN, &in.ragged, NULL);
+    struct lb_value *h = lb_model_forward(model, tape, &in, NULL, 0, NULL);
+    assert_int_equal(lb_head_run(tape, h, lb_model_head(model), lb_model_head_bias(model), NULL, keep, &k),
+                     LB_OK);
+    lb_tape_destroy(tape);
+    return k.z;
+}
+
+static double difference(const float *a, const float *b, int64_t n) {
+    double most = 0, scale = 0;
+    for (int64_t i = 0; i < n; i++) {
+        most = fmax(most, fabs((double)a[i] - b[i]));
+        scale = fmax(scale, fabs((double)b[i]));
+    }
+    return most / scale;
+}
+
+static struct lb_model *make(struct lb_config *config) {
+    struct lb_model *model = NULL;
+    lb_tiny_llama(config);
+    config->initializer_range = 0.2;
+    assert_int_equal(lb_model_create(config, 3, &model, NULL), LB_OK);
+    return model;
+}
+
+static struct lb_model *open_again(const char *path) {
+    struct lb_model *again = NULL;
+    struct lb_detail detail = {0};
+    if (lb_model_open(path, false, &again, &detail) != LB_OK) {
+        fail_msg("%s", detail.text);
+    }
+    return again;
+}
+
+static void folders(void **state) {
+    (void)state;
+    static const enum lb_dtype formats[] = {LB_F32, LB_F16, LB_BF16};
+    static const double tolerance[] = {0, 5e-3,
+                                       4e-2}; /* what 24, 11 and 8 bits of mantissa leave after two layers */
+    struct lb_config config;
+    struct lb_model *model = make(&config);
+    float *want = logits(model);
+    char path[256], last[65] = "";
+    for (int f = 0; f < 3; f++) {
+        snprintf(path, sizeof path, "%s/hf", folder); /* the same folder: replaced each time */
+        assert_int_equal(lb_model_save_hf(model, path, formats[f], NULL, 0, NULL), LB_OK);
+        struct lb_model *again = open_again(path);
+        float *have = logits(again);
+        double d = difference(have, want, N * config.vocab_size);
+        assert_true(d <= tolerance[f] && (f == 0 || d > 0));
+        assert_int_equal(strlen(lb_model_fingerprint(again)), 64);
+        assert_string_not_equal(lb_model_fingerprint(again), last);
+        snprintf(last, sizeof last, "%s", lb_model_fingerprint(again));
+        lb_model_destroy(again);
+        free(have);
+    }
+    assert_int_equal(lb_model_save_hf(model, path, LB_Q8_0, NULL, 0, NULL), LB_E_UNSUPPORTED);
+    free(want);
+    lb_model_destroy(model);
+}
+
+/* The rotary rows are stored in another order there; what is read must be what was written. */
+static void gguf(void **state) {
+    (void)state;
+    static const enum lb_dtype formats[] = {LB_F32, LB_F16, LB_Q8_0};
+    static const double tolerance[] = {0, 5e-3, 6e-2};
+    struct lb_config config;
+    struct lb_model *model = make(&config);
+    float *want = logits(model);
+    char path[256];
+    snprintf(path, sizeof path, "%s/m.gguf", folder);
+    for (int f = 0; f < 3; f++) {
+        assert_int_equal(lb_model_save_gguf(model, path, formats[f], NULL, 0, NULL), LB_OK);
+        struct lb_model *again = open_again(path);
+        float *have = logits(again);
+        double d = difference(have, want, N * config.vocab_size);
+        assert_true(d <= tolerance[f] && (f == 0 || d > 0));
+        lb_model_destroy(again);
+        free(have);
+    }
+    free(want);
+    lb_model_destroy(model);
+}
+
+/* A projection is trained and checkpointed with the model but is no part of it. */
+static void extended(void **state) {
+    (void)state;
+    struct lb_config config;
+    struct lb_model *model = make(&config);
+    size_t before, after, values_before, values_after;
+    float *want = logits(model);
+    int64_t parameters = lb_model_parameters(model);
+    (void)lb_model_weights(model, &before);
+    (void)lb_model_values(model, &values_before);
+    for (int i = 0; i < 40; i++) { /* past every reallocation */
+        char name[32];
+        snprintf(name, sizeof name, "projection.%d.weight", i);
+        assert_int_equal(lb_model_extend(model, name, 11, 32, 1, NULL), LB_OK);
+    }
+    const struct lb_weight *w = lb_model_weights(model, &after);
+    (void)lb_model_values(model, &values_after);
+    assert_int_equal(after, before + 40);
+    assert_true(values_after >= values_before + 40 * 11 * 32);
+    assert_int_equal(lb_model_parameters(model), parameters);
+    assert_non_null(lb_model_find(model, "projection.39.weight"));
+    assert_non_null(w[after - 1].grad);
+    float *have = logits(model);
+    assert_memory_equal(have, want, (size_t)(N * config.vocab_size) * sizeof *want);
+    char path[256];
+    snprintf(path, sizeof path, "%s/extended", folder);
+    assert_int_equal(lb_model_save_hf(model, path, LB_F32, NULL, 0, NULL), LB_OK);
+    struct lb_model *again = open_again(path);
+    assert_null(lb_model_find(again, "projection.0.weight"));
+    lb_model_destroy(again);
+    free(have);
+    free(want);
+    lb_model_destroy(model);
+}
+
+struct written {
+    int32_t ids[64];
+    int n;
+};
+
+static enum lb_status take(void *context, int32_t id) {
+    struct written *w = context;
+    w->ids[w->n++] = id;
+    return LB_OK;
+}
+
+/* Greedy text with the cache is what one forward over the whole text would choose at each place. */
+static void generating(void **state) {
+    (void)state;
+    struct lb_config config;
+    struct lb_model *model = make(&config);
+    struct written w = {.n = 0};
+    int32_t prompt[N];
+    for (int i = 0; i < N; i++) {
+        prompt[i] = (int32_t)((7 * i + 3) % config.vocab_size);
+    }
+    struct lb_generate_args args = {.max_new_tokens = 12, .eos = -1, .top_p = 1};
+    assert_int_equal(lb_generate(model, prompt, 5, &args, take, &w, NULL), LB_OK);
+    assert_int_equal(w.n, 12);
+    int32_t all[64], offsets[2] = {0, 17};
+    memcpy(all, prompt, 5 * sizeof *all);
+    memcpy(all + 5, w.ids, 12 * sizeof *all);
+    struct lb_input in = {.ragged = {1, offsets}, .ids = all};
+    struct kept k = {malloc((size_t)(17 * config.vocab_size) * sizeof(float)), config.vocab_size};
+    struct lb_tape *tape = lb_tape_create((size_t)1 << 28);
+    lb_tape_begin(tape, LB_TAPE_PLAIN, &in.ragged, NULL);
+    struct lb_value *h = lb_model_forward(model, tape, &in, NULL, 0, NULL);
+    assert_int_equal(lb_head_run(tape, h, lb_model_head(model), NULL, NULL, keep, &k), LB_OK);
+    for (int i = 0; i < 12; i++) {
+        assert_int_equal(lb_argmax(k.z + (4 + i) * k.v, k.v), w.ids[i]);
+    }
+    /* Sampling: the seed decides; ids that top_k leaves out never come. */
+    struct written a = {.n = 0}, b = {.n = 0};
+    args.temperature = 1.5;
+    args.top_k = 3;
+    args.seed = 8;
+    assert_int_equal(lb_generate(model, prompt, 5, &args, take, &a, NULL), LB_OK);
+    assert_int_equal(lb_generate(model, prompt, 5, &args, take, &b, NULL), LB_OK);
+    assert_memory_equal(a.ids, b.ids, sizeof(int32_t) * 12);
+    int32_t top[3];
+    float values[3];
+    lb_topk(k.z + 4 * k.v, k.v, 3, top, values);
+    assert_true(a.ids[0] == top[0] || a.ids[0] == top[1] || a.ids[0] == top[2]);
+    struct lb_detail detail = {0};
+    prompt[0] = (int32_t)config.vocab_size;
+    assert_int_equal(lb_generate(model, prompt, 5, &args, take, &a, &detail), LB_E_ARG);
+    assert_non_null(strstr(detail.text, "outside the vocabulary"));
+    lb_tape_destroy(tape);
+    free(k.z);
+    lb_model_destroy(model);
+}
+
+static void expect_refusal(const char *path, enum lb_status status, const char *words) {
+    struct lb_model *model = NULL;
+    struct lb_detail detail = {0};
+    assert_int_equal(lb_model_open(path, false, &model, &detail), status);
+    if (strstr(detail.text, words) == NULL) {
+        fail_msg("\"%s\" lacks \"%s\"", detail.text, words);
+    }
+}
+
+static void refusals(void **state) {
+    (void)state;
+    struct lb_config config;
+    struct lb_model *model = make(&config);
+    char path[256], file[300];
+    snprintf(path, sizeof path, "%s/nothing", folder);
+    expect_refusal(path, LB_E_NOTFOUND, "no such file or folder");
+    assert_int_equal(lb_mkdirs(path, NULL), LB_OK);
+    expect_refusal(path, LB_E_NOTFOUND, "model.safetensors");
+    /* Weights of another width than the config's. */
+    snprintf(path, sizeof path, "%s/bent", folder);
+    assert_int_equal(lb_model_save_hf(model, path, LB_F32, NULL, 0, NULL), LB_OK);
+    config.intermediate_size = 64;
+    struct lb_buf text;
+    lb_buf_init(&text, 65536);
+    assert_int_equal(lb_config_write(&config, "float32", &text), LB_OK);
+    snprintf(file, sizeof file, "%s/config.json", path);
+    assert_int_equal(lb_file_replace(file, text.data, text.len, NULL), LB_OK);
+    expect_refusal(path, LB_E_MISMATCH, "has shape");
+    config.num_hidden_layers = 3;
+    config.intermediate_size = 48;
+    lb_buf_reset(&text);
+    assert_int_equal(lb_config_write(&config, "float32", &text), LB_OK);
+    assert_int_equal(lb_file_replace(file, text.data, text.len, NULL), LB_OK);
+    expect_refusal(path, LB_E_FORMAT, "model.layers.2.");
+    lb_buf_finish(&text);
+    struct lb_detail detail = {0};
+    assert_int_equal(lb_model_check_tap(model, LB_TAP_HIDDEN, 3, &detail), LB_E_ARG);
+    assert_int_equal(lb_model_check_tap(model, LB_TAP_ATTENTION, 1, NULL), LB_OK);
+    lb_model_destroy(model);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(folders),    cmocka_unit_test(gguf),     cmocka_unit_test(extended),
+        cmocka_unit_test(generating), cmocka_unit_test(refusals),
+    };
+    return cmocka_run_group_tests(tests, make_folder, remove_folder);
+}

@@ -1,0 +1,174 @@
+/* Products and the head: right, and the same bits whatever the threads and the company. */
+#include <stdarg.h>
+#include <stddef.h>
+#include <setjmp.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include "common/base/rng.h"
+#include "common/nn/gemm.h"
+#include "common/nn/head.h"
+
+#include <math.h>
+#include <omp.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Sums of K products of numbers near 1, in float. */
+#define TOLERANCE(k) (3e-7 * sqrt(k) * 4)
+
+static struct lb_rng rng;
+
+static float *normals(int64_t n) {
+    float *out = malloc((size_t)n * sizeof *out);
+    assert_non_null(out);
+    for (int64_t i = 0; i < n; i++) {
+        out[i] = (float)lb_rng_normal(&rng);
+    }
+    return out;
+}
+
+static void transpose(const float *a, int64_t rows, int64_t cols, float *out) {
+    for (int64_t i = 0; i < rows; i++) {
+        for (int64_t j = 0; j < cols; j++) {
+            out[j * rows + i] = a[i * cols + j];
+        }
+    }
+}
+
+static void check_close(const float *have, const float *want, int64_t n, double tolerance) {
+    for (int64_t i = 0; i < n; i++) {
+        if (!(fabs((double)have[i] - want[i]) <= tolerance * (1 + fabs(want[i])))) {
+            fail_msg("element %lld: %.8g instead of %.8g", (long long)i, have[i], want[i]);
+        }
+    }
+}
+
+/* All three products at shapes around the tiles' edges, with and without accumulating. */
+static void all_products(void **state) {
+    (void)state;
+    static const int64_t shapes[][3] = {{1, 1, 1},     {2, 130, 7},    {3, 5, 64},
+                                        {128, 64, 33}, {129, 257, 40}, {300, 1030, 17}};
+    for (size_t s = 0; s < sizeof shapes / sizeof shapes[0]; s++) {
+        int64_t m = shapes[s][0], n = shapes[s][1], k = shapes[s][2];
+        float *x = normals(m * k), *w = normals(n * k), *start = normals(m * n);
+        float *xt = malloc((size_t)(m * k) * 4), *wt = malloc((size_t)(n * k) * 4);
+        float *want = malloc((size_t)(m * n) * 4), *y = malloc((size_t)(m * n) * 4);
+        transpose(x, m, k, xt);
+        transpose(w, n, k, wt);
+        for (int beta = 0; beta < 2; beta++) {
+            lb_gemm_nt_reference(m, n, k, x, w, want);
+            for (int64_t i = 0; beta && i < m * n; i++) {
+                want[i] += start[i];
+            }
+            memcpy(y, start, (size_t)(m * n) * 4);
+            lb_gemm_nt(m, n, k, x, k, w, k, (float)beta, y, n, NULL);
+            check_close(y, want, m * n, TOLERANCE((double)k));
+            memcpy(y, start, (size_t)(m * n) * 4);
+            lb_gemm_nn(m, n, k, x, k, wt, n, (float)beta, y, n);
+            check_close(y, want, m * n, TOLERANCE((double)k));
+            memcpy(y, start, (size_t)(m * n) * 4);
+            lb_gemm_tn(m, n, k, xt, m, wt, n, (float)beta, y, n);
+            check_close(y, want, m * n, TOLERANCE((double)k));
+        }
+        free(x), free(w), free(start), free(xt), free(wt), free(want), free(y);
+    }
+}
+
+static void threads_change_no_bit(void **state) {
+    (void)state;
+    int64_t m = 333, n = 700, k = 96;
+    float *x = normals(m * k), *w = normals(n * k), *one = malloc((size_t)(m * n) * 4),
+          *many = malloc((size_t)(m * n) * 4);
+    int before = omp_get_max_threads();
+    omp_set_num_threads(1);
+    lb_gemm_nt(m, n, k, x, k, w, k, 0, one, n, NULL);
+    for (int threads = 2; threads <= 5; threads++) {
+        omp_set_num_threads(threads);
+        lb_gemm_nt(m, n, k, x, k, w, k, 0, many, n, NULL);
+        assert_memory_equal(one, many, (size_t)(m * n) * 4);
+    }
+    omp_set_num_threads(before);
+    free(x), free(w), free(one), free(many);
+}
+
+/* Each sequence alone, and among others at another place. */
+static void company_changes_no_bit(void **state) {
+    (void)state;
+    static const int32_t lengths[] = {1, 5, 130, 2, 64, 1, 1, 12, 257, 3};
+    enum { SEQS = sizeof lengths / sizeof lengths[0] };
+    int32_t offsets[SEQS + 1] = {0};
+    for (int s = 0; s < SEQS; s++) {
+        offsets[s + 1] = offsets[s] + lengths[s];
+    }
+    struct lb_ragged all = {SEQS, offsets};
+    int64_t m = offsets[SEQS], n = 260, k = 80;
+    float *x = normals(m * k), *w = normals(n * k), *together = malloc((size_t)(m * n) * 4),
+          *alone = malloc((size_t)(m * n) * 4);
+    lb_gemm_nt(m, n, k, x, k, w, k, 0, together, n, &all);
+    for (int s = 0; s < SEQS; s++) {
+        int32_t own[2] = {0, lengths[s]};
+        struct lb_ragged single = {1, own};
+        lb_gemm_nt(lengths[s], n, k, x + offsets[s] * k, k, w, k, 0, alone, n, &single);
+        assert_memory_equal(alone, together + offsets[s] * n, (size_t)(lengths[s] * n) * 4);
+    }
+    free(x), free(w), free(together), free(alone);
+}
+
+struct kept {
+    float *z;
+    int64_t v, rows;
+};
+
+static enum lb_status keep(void *context, int64_t row, int64_t n, float *z) {
+    struct kept *k = context;
+    memcpy(k->z + row * k->v, z, (size_t)(n * k->v) * sizeof *z);
+    k->rows += n;
+    return LB_OK;
+}
+
+/* Stored formats give what their dequantised weights give, and `first` skips rows without changing a bit of
+ * the rest. */
+static void head_formats_and_first(void **state) {
+    (void)state;
+    static const enum lb_dtype formats[] = {LB_F32, LB_F16, LB_BF16, LB_Q8_0};
+    int32_t offsets[] = {0, 3, 3 + 600}, first[] = {1, 530};
+    struct lb_ragged ragged = {2, offsets};
+    int64_t rows = 603, c = 64, v = 2100;
+    float *h = normals(rows * c), *w = normals(v * c), *wide = malloc((size_t)(v * c) * 4),
+          *want = malloc((size_t)(rows * v) * 4);
+    struct kept all = {malloc((size_t)(rows * v) * 4), v, 0}, some = {malloc((size_t)(rows * v) * 4), v, 0};
+    void *stored = malloc((size_t)(v * c) * 4);
+    struct lb_tape *tape = lb_tape_create((size_t)1 << 30);
+    for (size_t f = 0; f < 4; f++) {
+        lb_quantize(formats[f], w, stored, v * c);
+        lb_dequantize(formats[f], stored, wide, v * c);
+        struct lb_weight head = {
+            .name = "head", .rows = v, .cols = c, .dtype = formats[f], .data = stored, .n_dims = 2};
+        lb_tape_begin(tape, LB_TAPE_PLAIN, &ragged, NULL);
+        struct lb_value *x = lb_tape_value(tape, rows, c);
+        memcpy(x->data, h, (size_t)(rows * c) * 4);
+        all.rows = some.rows = 0;
+        assert_int_equal(lb_head_run(tape, x, &head, NULL, NULL, keep, &all), LB_OK);
+        assert_int_equal(lb_head_run(tape, x, &head, NULL, first, keep, &some), LB_OK);
+        assert_int_equal(all.rows, rows);
+        assert_int_equal(some.rows, 2 + 70);
+        lb_gemm_nt_reference(rows, v, c, h, wide, want);
+        check_close(all.z, want, rows * v, TOLERANCE((double)c));
+        assert_memory_equal(all.z + v, some.z + v, (size_t)(2 * v) * 4);
+        assert_memory_equal(all.z + (3 + 530) * v, some.z + (3 + 530) * v, (size_t)(70 * v) * 4);
+    }
+    lb_tape_destroy(tape);
+    free(h), free(w), free(wide), free(want), free(all.z), free(some.z), free(stored);
+}
+
+int main(void) {
+    lb_rng_seed(&rng, 4, 0);
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(all_products),
+        cmocka_unit_test(threads_change_no_bit),
+        cmocka_unit_test(company_changes_no_bit),
+        cmocka_unit_test(head_formats_and_first),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
