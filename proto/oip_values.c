@@ -264,12 +264,12 @@ size_t lb_wire_float_text(float x, char out[LB_NUMBER_TEXT]) {
 }
 
 size_t lb_wire_double_text(double x, char out[LB_NUMBER_TEXT]) {
-    int n = 0;
-    for (int digits = 15; digits <= 17; digits++) {
-        n = snprintf(out, LB_NUMBER_TEXT, "%.*g", digits, x);
-        if (strtod(out, NULL) == x) {
-            break;
-        }
+    int n = snprintf(out, LB_NUMBER_TEXT, "%.15g", x);
+    if (strtod(out, NULL) != x) {
+        n = snprintf(out, LB_NUMBER_TEXT, "%.16g", x);
+    }
+    if (strtod(out, NULL) != x) {
+        n = snprintf(out, LB_NUMBER_TEXT, "%.17g", x);
     }
     bool real = false;
     for (int i = 0; i < n; i++) {

@@ -4,9 +4,8 @@
 #ifndef LB_SERVER_DESCRIBE_H
 #define LB_SERVER_DESCRIBE_H
 
+#include "common/base/json.h"
 #include "server/repository.h"
-
-#include <jansson.h>
 
 /* GET /v2/models/{model} */
 json_t *lb_describe_model(const struct lb_hosted *hosted);

@@ -43,7 +43,7 @@ static enum lb_status listen_unix(const char *path, struct lb_listener *out, str
         return lb_fail(detail, LB_E_ARG, "--listen unix:%s: the path must have 1 to %zu bytes", path,
                        sizeof address.sun_path - 1);
     }
-    strcpy(address.sun_path, path);
+    memcpy(address.sun_path, path, strlen(path) + 1);
     enum lb_status status = clear_stale(&address, detail);
     if (status != LB_OK) {
         return status;

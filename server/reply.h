@@ -2,10 +2,9 @@
 #ifndef LB_SERVER_REPLY_H
 #define LB_SERVER_REPLY_H
 
+#include "common/base/json.h"
 #include "common/base/status.h"
 #include "server/http.h"
-
-#include <jansson.h>
 
 /* Sends the value (taken over; NULL: 503, out of memory). */
 void lb_reply_json(struct lb_exchange *exchange, int status, json_t *value);

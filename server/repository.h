@@ -8,13 +8,13 @@
 #define LB_SERVER_REPOSITORY_H
 
 #include "common/base/buf.h"
+#include "common/base/json.h"
 #include "common/base/status.h"
 #include "common/model/model.h"
 #include "common/text/tokenizer.h"
 #include "proto/limits.h"
 #include "server/stats.h"
 
-#include <jansson.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>

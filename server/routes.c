@@ -1,6 +1,7 @@
 #include "server/routes.h"
 
 #include <stdbool.h>
+#include <stdio.h>
 #include <string.h>
 
 /* Copies the segment at *path (up to '/' or the end); false when it is empty or too long. */
@@ -67,10 +68,7 @@ static void add_allowed(char allow[LB_ALLOW_SIZE], const char *method) {
     if (strstr(allow, text) || used + strlen(text) + 3 > LB_ALLOW_SIZE) {
         return;
     }
-    if (used > 0) {
-        memcpy(allow + used, ", ", 3);
-    }
-    strcat(allow, text);
+    snprintf(allow + used, LB_ALLOW_SIZE - used, "%s%s", used > 0 ? ", " : "", text);
 }
 
 enum lb_status lb_route_find(const struct lb_route *routes, size_t n, const char *method, const char *path,

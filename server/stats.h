@@ -3,7 +3,8 @@
 #ifndef LB_SERVER_STATS_H
 #define LB_SERVER_STATS_H
 
-#include <jansson.h>
+#include "common/base/json.h"
+
 #include <pthread.h>
 #include <stdint.h>
 
