@@ -2,7 +2,6 @@
 
 #include <errno.h>
 #include <netdb.h>
-#include <netinet/in.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -86,26 +85,17 @@ static enum lb_status split(const char *where, char *host, size_t host_size, con
     return LB_OK;
 }
 
-static bool is_loopback(const struct sockaddr *address) {
-    if (address->sa_family == AF_INET) {
-        const struct sockaddr_in *in = (const struct sockaddr_in *)(const void *)address;
-        return ntohl(in->sin_addr.s_addr) >> 24 == 127;
-    }
-    const struct sockaddr_in6 *in6 = (const struct sockaddr_in6 *)(const void *)address;
-    return IN6_IS_ADDR_LOOPBACK(&in6->sin6_addr);
-}
-
 static void describe(int fd, struct lb_listener *out) {
-    struct sockaddr_storage bound;
+    struct sockaddr_storage bound = {0};
     socklen_t size = sizeof bound;
     char host[64] = "?", port[8] = "0";
     if (getsockname(fd, (struct sockaddr *)&bound, &size) == 0) {
         getnameinfo((struct sockaddr *)&bound, size, host, sizeof host, port, sizeof port,
                     NI_NUMERICHOST | NI_NUMERICSERV);
-        out->loopback = is_loopback((struct sockaddr *)&bound);
+        out->loopback = strncmp(host, "127.", 4) == 0 || strcmp(host, "::1") == 0;
     }
     out->fd = fd;
-    out->port = atoi(port);
+    out->port = (int)strtol(port, NULL, 10);
     snprintf(out->address, sizeof out->address, strchr(host, ':') ? "[%s]:%s" : "%s:%s", host, port);
 }
 
