@@ -83,8 +83,7 @@ static void send_artifact(struct lb_exchange *x, const char *kind, const char *c
     }
     lb_reply_header(x, "ETag", etag);
     lb_reply_header(x, "Vary", "Accept-Encoding");
-    lb_reply_header(x, "Cache-Control",
-                    visit->match.version[0] ? "public, max-age=31536000, immutable" : "no-cache");
+    lb_reply_header(x, "Cache-Control", lb_visit_cache_control(visit));
 }
 
 void lb_handle_head(struct lb_server *server, struct lb_exchange *x, const struct lb_route_match *match) {

@@ -185,8 +185,7 @@ static void reply_outputs(struct lb_exchange *x) {
     }
     lb_reply_header(x, LB_HEADER_DIGEST, visit->digest);
     lb_reply_header(x, "Vary", "Accept-Encoding");
-    lb_reply_header(x, "Cache-Control",
-                    visit->match.version[0] ? "public, max-age=31536000, immutable" : "no-cache");
+    lb_reply_header(x, "Cache-Control", lb_visit_cache_control(visit));
 }
 
 static void finish(struct lb_server *server, struct lb_exchange *x) {

@@ -205,6 +205,14 @@ static enum lb_status write_port_file(const struct lb_server *server, const char
     return lb_file_replace(path, text, (size_t)len, detail);
 }
 
+const char *lb_visit_cache_control(const struct lb_visit *visit) {
+    if (!visit->match.version[0]) {
+        return "no-cache";
+    }
+    return visit->server->auth ? "private, max-age=31536000, immutable"
+                               : "public, max-age=31536000, immutable";
+}
+
 /* On the loader's thread. The port file appears now: whoever waits for it may ask at once. */
 static void on_loaded(void *context, enum lb_status status, const struct lb_detail *detail) {
     struct lb_server *server = context;

@@ -50,6 +50,10 @@ struct lb_visit {
     size_t taken;             /* bytes of the answer, from the budget */
 };
 
+/* The Cache-Control of an answer: what stands under a versioned path never changes. Where tokens are asked
+ * for it is the client's own, since a shared cache would give it to anybody (RFC 9111 section 3.5). */
+const char *lb_visit_cache_control(const struct lb_visit *visit);
+
 /* Reads token files, listens, starts all threads and begins to open the models; HTTP answers at once. loaded
  * may be NULL. options are borrowed. On failure everything is taken down again. */
 LB_NODISCARD enum lb_status lb_server_start(struct lb_server *server, const struct lb_options *options,
