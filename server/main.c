@@ -1,4 +1,5 @@
 /* limbeckd: the daemon that hosts teacher models. Start, signals, end; the only place that exits. */
+#include "common/base/clock.h"
 #include "common/base/log.h"
 #include "common/nn/gemm.h"
 #include "server/options.h"
@@ -8,6 +9,8 @@
 #include <signal.h>
 #include <stdio.h>
 #include <unistd.h>
+
+#define SAME_SIGNAL_NS (300 * LB_MS_NS)
 
 /* Why main wakes up. */
 struct wake {
@@ -26,9 +29,11 @@ static void block_signals(sigset_t *set) {
     signal(SIGPIPE, SIG_IGN);
 }
 
-/* The first signal asks main to drain, the second one ends the process. */
+/* The first signal asks main to drain, a later one ends the process. Those right behind the first are the
+ * same one: timeout(1), for one, signals the process and its group. */
 static void *watch_signals(void *argument) {
     struct wake *wake = argument;
+    uint64_t first_ns = 0;
     sigset_t set;
     sigemptyset(&set);
     sigaddset(&set, SIGTERM);
@@ -38,8 +43,13 @@ static void *watch_signals(void *argument) {
         if (sigwait(&set, &number) != 0) {
             continue;
         }
+        uint64_t now = lb_now_ns();
+        bool again = first_ns != 0;
+        if (again && now - first_ns < SAME_SIGNAL_NS) {
+            continue;
+        }
+        first_ns = again ? first_ns : now;
         pthread_mutex_lock(&wake->lock);
-        bool again = wake->stop;
         wake->stop = true;
         pthread_cond_signal(&wake->changed);
         pthread_mutex_unlock(&wake->lock);

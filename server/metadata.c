@@ -47,12 +47,6 @@ void lb_handle_model_ready(struct lb_server *server, struct lb_exchange *x,
     lb_reply_json(x, 200, json_pack("{s:s,s:b}", "name", match->model, "ready", 1));
 }
 
-/* With a version in the path the answer can never change. */
-static void cacheable(struct lb_exchange *x, const struct lb_route_match *match) {
-    lb_reply_header(x, "Cache-Control",
-                    match->version[0] ? "public, max-age=31536000, immutable" : "no-cache");
-}
-
 void lb_handle_model_metadata(struct lb_server *server, struct lb_exchange *x,
                               const struct lb_route_match *match) {
     (void)server;
@@ -67,10 +61,11 @@ void lb_handle_model_metadata(struct lb_server *server, struct lb_exchange *x,
 void lb_handle_model_config(struct lb_server *server, struct lb_exchange *x,
                             const struct lb_route_match *match) {
     (void)server;
+    (void)match;
     if (lb_visit_model(x)) {
         const struct lb_visit *visit = x->user;
         lb_reply_json(x, 200, lb_describe_config(visit->hosted));
-        cacheable(x, match);
+        lb_reply_header(x, "Cache-Control", lb_visit_cache_control(visit));
     }
 }
 
