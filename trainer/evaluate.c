@@ -81,7 +81,7 @@ static void batch_fill(struct batch *b, const struct lb_dataset *data, int64_t f
 static enum lb_status take_rows(void *context, int64_t row, int64_t n, float *z) {
     struct batch *b = context;
     int64_t v = b->vocab_size;
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) if (n > 1)
     for (int64_t i = 0; i < n; i++) {
         float *logits = z + i * v;
         int32_t label = b->labels[row + i];

@@ -1,5 +1,7 @@
 #include "common/nn/gemm.h"
 
+#include "common/nn/simd.h"
+
 #include <assert.h>
 #include <cblas.h>
 #include <omp.h>
@@ -106,32 +108,99 @@ struct product {
     float *y;
 };
 
-static float dot(const float *a, const float *b, int64_t k) {
-    float sum = 0;
-#pragma omp simd reduction(+ : sum)
-    for (int64_t i = 0; i < k; i++) {
-        sum += a[i] * b[i];
+/* The lanes added up, halves to halves. */
+static float lane_sum(lb_vf v) {
+    float a[LB_LANES];
+    lb_vstore(a, v);
+    for (int n = LB_LANES / 2; n > 0; n /= 2) {
+        for (int i = 0; i < n; i++) {
+            a[i] += a[i + n];
+        }
     }
-    return sum;
+    return a[0];
+}
+
+static float dot(const float *a, const float *b, int64_t k) {
+    lb_vf sum = {0};
+    int64_t i = 0;
+    for (; i + LB_LANES <= k; i += LB_LANES) {
+        sum = lb_vfma(lb_vload(a + i), lb_vload(b + i), sum);
+    }
+    if (i < k) {
+        sum = lb_vfma(lb_vload_part(a + i, k - i), lb_vload_part(b + i, k - i), sum);
+    }
+    return lane_sum(sum);
+}
+
+/* The same of four rows of b that lie ldb apart: one read of a for all. */
+static void dot4(const float *a, const float *b, int64_t ldb, int64_t k, float out[4]) {
+    lb_vf s[4] = {0};
+    int64_t i = 0;
+    for (; i + LB_LANES <= k; i += LB_LANES) {
+        lb_vf x = lb_vload(a + i);
+        s[0] = lb_vfma(x, lb_vload(b + i), s[0]);
+        s[1] = lb_vfma(x, lb_vload(b + ldb + i), s[1]);
+        s[2] = lb_vfma(x, lb_vload(b + 2 * ldb + i), s[2]);
+        s[3] = lb_vfma(x, lb_vload(b + 3 * ldb + i), s[3]);
+    }
+    lb_vf x = i < k ? lb_vload_part(a + i, k - i) : (lb_vf){0};
+    for (int c = 0; c < 4; c++) {
+        if (i < k) {
+            s[c] = lb_vfma(x, lb_vload_part(b + c * ldb + i, k - i), s[c]);
+        }
+        out[c] = lane_sum(s[c]);
+    }
+}
+
+/* The tile as dot products. An element is summed in the same order whatever stands beside it, so any number
+ * of rows may share the walk over w. */
+static void dots(const struct product *p, const float *x, int64_t rows, const float *w, int64_t cols,
+                 float *y) {
+    for (int64_t j = 0; j < cols; j += 4) {
+        int64_t n = cols - j < 4 ? cols - j : 4;
+        for (int64_t i = 0; i < rows; i++) {
+            float v[4], *out = y + i * p->ldy + j;
+            if (n == 4) {
+                dot4(x + i * p->ldx, w + j * p->ldw, p->ldw, p->k, v);
+            }
+            for (int64_t c = 0; c < n; c++) {
+                v[c] = n == 4 ? v[c] : dot(x + i * p->ldx, w + (j + c) * p->ldw, p->k);
+                out[c] = p->beta == 0 ? v[c] : v[c] + p->beta * out[c];
+            }
+        }
+    }
+}
+
+/* Whether a tile of so many rows is done in dot products; short_rows: they are of several sequences of few
+ * rows each. */
+static bool is_dots(const struct product *p, int64_t rows, bool short_rows) {
+    return (short_rows || rows <= DOT_ROWS) && p->trans_x == CblasNoTrans && p->trans_w == CblasTrans;
 }
 
 /* Rows row .. row + rows - 1, columns col .. col + cols - 1 of the result. */
-static void tile(const struct product *p, int64_t row, int64_t rows, int64_t col, int64_t cols) {
+static void tile(const struct product *p, int64_t row, int64_t rows, int64_t col, int64_t cols,
+                 bool short_rows) {
     const float *x = p->trans_x == CblasNoTrans ? p->x + row * p->ldx : p->x + row;
     const float *w = p->trans_w == CblasNoTrans ? p->w + col : p->w + col * p->ldw;
     float *y = p->y + row * p->ldy + col;
-    if (rows <= DOT_ROWS && p->trans_x == CblasNoTrans && p->trans_w == CblasTrans) {
-        for (int64_t j = 0; j < cols; j++) {
-            for (int64_t i = 0; i < rows; i++) {
-                float *out = &y[i * p->ldy + j];
-                float v = dot(x + i * p->ldx, w + j * p->ldw, p->k);
-                *out = p->beta == 0 ? v : v + p->beta * *out;
-            }
-        }
+    if (is_dots(p, rows, short_rows)) {
+        dots(p, x, rows, w, cols, y);
         return;
     }
     cblas_sgemm(CblasRowMajor, p->trans_x, p->trans_w, (blasint)rows, (blasint)cols, (blasint)p->k, 1.0f, x,
                 (blasint)p->ldx, w, (blasint)p->ldw, p->beta, y, (blasint)p->ldy);
+}
+
+/* Sequences g .. end - 1 are multiplied as one: several where each is so short that it is done in dot
+ * products, whose bits do not depend on who else is there; else one. */
+static int64_t group_end(const struct lb_ragged *ragged, int64_t g, bool *out_short) {
+    const int32_t *at = ragged->offsets;
+    int64_t end = g;
+    while (end < ragged->n_seqs && at[end + 1] - at[end] <= DOT_ROWS && at[end + 1] - at[g] <= PANEL_ROWS) {
+        end++;
+    }
+    *out_short = end > g;
+    return end > g ? end : g + 1;
 }
 
 /* Threads walk the same list of tiles and take the next one that nobody has. */
@@ -143,18 +212,24 @@ static void run(const struct product *p, int64_t panel_rows, int64_t panel_cols,
     }
     (void)pthread_once(&once, blas_single_threaded);
     int64_t n_groups = ragged != NULL ? ragged->n_seqs : 1;
+    /* One tile of dot products is not worth waking threads for. All others run in a parallel region even when
+     * there is but one: outside of one, OpenBLAS would take threads of its own. */
+    bool alone = n_groups == 1 && p->n <= panel_cols && is_dots(p, p->m, false);
     atomic_long next = 0;
-#pragma omp parallel
+#pragma omp parallel if (!alone)
     {
         long here = 0, mine = atomic_fetch_add(&next, 1);
-        for (int64_t g = 0; g < n_groups; g++) {
+        for (int64_t g = 0, next_g; g < n_groups; g = next_g) {
+            bool short_rows = false;
+            next_g = ragged != NULL ? group_end(ragged, g, &short_rows) : 1;
             int64_t begin = ragged != NULL ? ragged->offsets[g] : 0;
-            int64_t end = ragged != NULL ? ragged->offsets[g + 1] : p->m;
+            int64_t end = ragged != NULL ? ragged->offsets[next_g] : p->m;
             for (int64_t row = begin; row < end; row += panel_rows) {
                 int64_t rows = end - row < panel_rows ? end - row : panel_rows;
                 for (int64_t col = 0; col < p->n; col += panel_cols) {
                     if (here++ == mine) {
-                        tile(p, row, rows, col, p->n - col < panel_cols ? p->n - col : panel_cols);
+                        tile(p, row, rows, col, p->n - col < panel_cols ? p->n - col : panel_cols,
+                             short_rows);
                         mine = atomic_fetch_add(&next, 1);
                     }
                 }

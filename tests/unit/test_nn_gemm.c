@@ -92,27 +92,43 @@ static void threads_change_no_bit(void **state) {
     free(x), free(w), free(one), free(many);
 }
 
-/* Each sequence alone, and among others at another place. */
-static void company_changes_no_bit(void **state) {
-    (void)state;
-    static const int32_t lengths[] = {1, 5, 130, 2, 64, 1, 1, 12, 257, 3};
+/* Each sequence alone, and among others at another place; short ones are multiplied together. */
+static void company(int64_t n, int64_t k) {
+    static const int32_t lengths[] = {1, 5, 130, 2, 64, 1, 1, 2, 1, 12, 257, 3, 1};
     enum { SEQS = sizeof lengths / sizeof lengths[0] };
     int32_t offsets[SEQS + 1] = {0};
     for (int s = 0; s < SEQS; s++) {
         offsets[s + 1] = offsets[s] + lengths[s];
     }
     struct lb_ragged all = {SEQS, offsets};
-    int64_t m = offsets[SEQS], n = 260, k = 80;
-    float *x = normals(m * k), *w = normals(n * k), *together = malloc((size_t)(m * n) * 4),
+    int64_t m = offsets[SEQS];
+    float *x = normals(m * k), *w = normals(n * k), *start = normals(m * n);
+    float *want = malloc((size_t)(m * n) * 4), *together = malloc((size_t)(m * n) * 4),
           *alone = malloc((size_t)(m * n) * 4);
-    lb_gemm_nt(m, n, k, x, k, w, k, 0, together, n, &all);
-    for (int s = 0; s < SEQS; s++) {
-        int32_t own[2] = {0, lengths[s]};
-        struct lb_ragged single = {1, own};
-        lb_gemm_nt(lengths[s], n, k, x + offsets[s] * k, k, w, k, 0, alone, n, &single);
-        assert_memory_equal(alone, together + offsets[s] * n, (size_t)(lengths[s] * n) * 4);
+    lb_gemm_nt_reference(m, n, k, x, w, want);
+    for (int beta = 0; beta < 2; beta++) {
+        for (int64_t i = 0; beta && i < m * n; i++) {
+            want[i] += start[i];
+        }
+        memcpy(together, start, (size_t)(m * n) * 4);
+        lb_gemm_nt(m, n, k, x, k, w, k, (float)beta, together, n, &all);
+        check_close(together, want, m * n, 2 * TOLERANCE((double)k));
+        for (int s = 0; s < SEQS; s++) {
+            int32_t own[2] = {0, lengths[s]};
+            struct lb_ragged single = {1, own};
+            memcpy(alone, start + offsets[s] * n, (size_t)(lengths[s] * n) * 4);
+            lb_gemm_nt(lengths[s], n, k, x + offsets[s] * k, k, w, k, (float)beta, alone, n, &single);
+            assert_memory_equal(alone, together + offsets[s] * n, (size_t)(lengths[s] * n) * 4);
+        }
     }
-    free(x), free(w), free(together), free(alone);
+    free(x), free(w), free(start), free(want), free(together), free(alone);
+}
+
+static void company_changes_no_bit(void **state) {
+    (void)state;
+    company(260, 80);
+    company(10, 784);
+    company(37, 13); /* rows that begin at any address, and a rest */
 }
 
 struct kept {
