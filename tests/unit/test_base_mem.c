@@ -306,6 +306,19 @@ static void buf_grows_and_ends_in_nul(void **state) {
     lb_buf_finish(NULL);
 }
 
+static void buf_grows_by_large_steps(void **state) {
+    (void)state;
+    struct lb_buf buf;
+    lb_buf_init(&buf, 1 << 20);
+    lb_mem_fail_from(0);
+    for (int i = 0; i < 1 << 20; i++) {
+        assert_int_equal(lb_buf_append(&buf, "x", 1), LB_OK);
+    }
+    assert_true(lb_mem_count() < 40);
+    assert_true(buf.cap <= (1 << 20) + 1); /* and never past the maximum */
+    lb_buf_finish(&buf);
+}
+
 static void buf_maximum_is_exact_and_sticky(void **state) {
     (void)state;
     struct lb_buf buf;
@@ -454,6 +467,7 @@ int main(void) {
         cmocka_unit_test(arena_text_and_zeroes),
         cmocka_unit_test(arena_survives_failing_allocations),
         cmocka_unit_test(buf_grows_and_ends_in_nul),
+        cmocka_unit_test(buf_grows_by_large_steps),
         cmocka_unit_test(buf_maximum_is_exact_and_sticky),
         cmocka_unit_test(buf_gives_its_bytes_away),
         cmocka_unit_test(buf_reports_memory),
