@@ -188,8 +188,9 @@ static struct world *make_world(enum lb_mixture_method mixture, enum lb_target_l
     make_student(w, tied);
     w->plan.recipe = &w->recipe;
     w->plan.n_teachers = 2;
+    static char name[] = "t";
     for (int k = 0; k < 2; k++) {
-        w->teachers[k] = (struct lb_recipe_teacher){.name = (char[]){"t"}, .weight = 1 + k};
+        w->teachers[k] = (struct lb_recipe_teacher){.name = name, .weight = 1 + k};
         w->info[k] = (struct lb_teacher_info){
             .vocab_size = VOCAB, .hidden_size = TEACHER_WIDTH, .n_layers = 2, .n_heads = TEACHER_HEADS};
         w->head[k] =
