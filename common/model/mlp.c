@@ -35,6 +35,7 @@ static void *bind(const struct lb_model *model) {
 static struct lb_value *input(struct lb_tape *tape, const float *features, int64_t n, int64_t width) {
     struct lb_value *x = lb_tape_value(tape, n, width);
     if (x != NULL) {
+        x->constant = true;
         for (int64_t i = 0; i < n * width; i++) {
             x->data[i] = features[i];
         }

@@ -124,6 +124,7 @@ struct lb_value *lb_dropout(struct lb_tape *tape, struct lb_value *x, float p) {
     d->drop_below = p < 1 ? (uint32_t)((double)p * 4294967296.0) : UINT32_MAX;
     d->scale = p < 1 ? 1 / (1 - p) : 0; /* p = 1: what the mask keeps is zero, too */
     mask_all(d, x->data, out->data, x->rows * x->cols, false);
+    out->constant = x->constant;
     node->in[0] = x;
     node->extra = d;
     return out;

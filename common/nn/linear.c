@@ -78,17 +78,19 @@ void lb_bias_backward(const float *dy, int64_t n, int64_t o, float *dbias) {
     }
 }
 
-/* dx = dy W, dW += dy^T x, db += column sums of dy. */
+/* dx = dy W (unless x is constant), dW += dy^T x, db += column sums of dy. */
 static void linear_backward(struct lb_tape *tape, struct lb_node *node) {
     struct lb_value *x = node->in[0];
     const struct lb_weight *w = node->weight[0], *bias = node->weight[1];
     const float *dy = node->out->grad;
     int64_t n = x->rows, o = w->rows, c = w->cols;
-    bool fresh = lb_grad_fresh(tape, x);
-    if (x->grad == NULL) {
-        return;
+    if (!x->constant) {
+        bool fresh = lb_grad_fresh(tape, x);
+        if (x->grad == NULL) {
+            return;
+        }
+        lb_gemm_nn(n, c, o, dy, o, w->data, c, fresh ? 0 : 1, x->grad, c);
     }
-    lb_gemm_nn(n, c, o, dy, o, w->data, c, fresh ? 0 : 1, x->grad, c);
     if (w->grad != NULL) {
         lb_gemm_tn(o, c, n, dy, o, x->data, c, 1, w->grad, c);
     }

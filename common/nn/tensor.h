@@ -35,6 +35,7 @@ struct lb_value {
     float *data; /* [rows, cols] */
     float *grad; /* [rows, cols] dL/d(data); NULL until backward (or a loss) first writes it */
     int64_t rows, cols;
+    bool constant; /* an input: nobody asks for its gradient, and products need not make it */
 };
 
 /* A batch is the concatenation of its sequences' rows: sequence s owns rows offset[s] .. offset[s+1]-1. */
