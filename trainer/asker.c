@@ -160,7 +160,10 @@ static enum lb_status admit_slot(struct lb_asker *asker, struct question *questi
     if (status) {
         return status;
     }
-    lb_cache_key(teacher->is.info.fingerprint, sample, teacher->is.info.input_size, &teacher->spec, key);
+    if (lb_cache_key(teacher->is.info.fingerprint, sample, teacher->is.info.input_size, &teacher->spec,
+                     key)) {
+        return lb_fail(detail, LB_E_NOMEM, "out of memory for a question to teacher %s", teacher->is.name);
+    }
     struct item *item = find_item(asker, k, key);
     counts->questions++;
     if (!item) {

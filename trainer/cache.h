@@ -16,8 +16,9 @@ LB_NODISCARD enum lb_status lb_cache_open(const char *dir, uint64_t max_bytes, s
                                           struct lb_detail *detail);
 void lb_cache_close(struct lb_cache *cache);
 
-void lb_cache_key(const char *fingerprint, const struct lb_sample *sample, int64_t n_features,
-                  const struct lb_ask_spec *spec, uint8_t out[LB_SHA256_BYTES]);
+/* LB_E_NOMEM: all zero, the key of nothing. */
+enum lb_status lb_cache_key(const char *fingerprint, const struct lb_sample *sample, int64_t n_features,
+                            const struct lb_ask_spec *spec, uint8_t out[LB_SHA256_BYTES]);
 /* LB_E_NOTFOUND on a miss. The answer's data lies in arena. */
 LB_NODISCARD enum lb_status lb_cache_get(struct lb_cache *cache, const uint8_t key[LB_SHA256_BYTES],
                                          struct lb_arena *arena, struct lb_answer *out,

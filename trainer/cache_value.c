@@ -214,8 +214,8 @@ uint64_t lb_cache_answer_tokens(const struct lb_answer *answer) {
                                      : t->dim[0]); /* attentions are [H, n, n], the rest [n, ...] */
 }
 
-void lb_cache_key(const char *fingerprint, const struct lb_sample *sample, int64_t n_features,
-                  const struct lb_ask_spec *spec, uint8_t out[LB_SHA256_BYTES]) {
+enum lb_status lb_cache_key(const char *fingerprint, const struct lb_sample *sample, int64_t n_features,
+                            const struct lb_ask_spec *spec, uint8_t out[LB_SHA256_BYTES]) {
     struct lb_ask_spec asked;
     lb_ask_normalise(spec, &asked);
     uint64_t temperature;
@@ -223,7 +223,7 @@ void lb_cache_key(const char *fingerprint, const struct lb_sample *sample, int64
     struct lb_sha256 *hash = lb_sha256_create();
     if (!hash) {
         memset(out, 0, LB_SHA256_BYTES);
-        return;
+        return LB_E_NOMEM;
     }
     lb_sha256_update(hash, "limbeck answer 1", 16);
     lb_sha256_update(hash, fingerprint, strlen(fingerprint) + 1);
@@ -244,6 +244,7 @@ void lb_cache_key(const char *fingerprint, const struct lb_sample *sample, int64
     lb_sha256_u64(hash, (uint64_t)asked.top_k);
     lb_sha256_u64(hash, temperature);
     lb_sha256_final(hash, out);
+    return LB_OK;
 }
 
 enum lb_status lb_cache_answer_value(const uint8_t key[LB_SHA256_BYTES], const struct lb_answer *answer,

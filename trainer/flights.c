@@ -210,7 +210,8 @@ static void store(struct lb_asker *asker, const struct flight *flight) {
     }
     if (status && !asker->cache_complained) { /* a full disk costs speed, not the run */
         asker->cache_complained = true;
-        lb_log(LB_LOG_WARN, "cache_not_written", "error=\"%s\"", detail.text);
+        lb_log(LB_LOG_WARN, "cache_not_written", "error=\"%s\"",
+               detail.code ? detail.text : lb_status_name(status));
     }
     lb_free(keys);
     lb_free(answers);

@@ -179,14 +179,19 @@ static enum lb_status open_inputs(struct run *run, struct lb_detail *detail) {
 }
 
 /* One hash over the teachers' fingerprints, in order: a resumed run must meet the same ones. */
-static void teachers_fingerprint(const struct run *run, char out[LB_SHA256_HEX]) {
+static enum lb_status teachers_fingerprint(const struct run *run, char out[LB_SHA256_HEX],
+                                           struct lb_detail *detail) {
     struct lb_sha256 *hash = lb_sha256_create();
+    if (hash == NULL) {
+        return lb_fail(detail, LB_E_NOMEM, "out of memory");
+    }
     for (unsigned k = 0; k < lb_teachers_count(run->teachers); k++) {
         lb_sha256_update(hash, lb_teachers_info(run->teachers, k)->fingerprint, LB_SHA256_HEX - 1);
     }
     uint8_t digest[LB_SHA256_BYTES];
     lb_sha256_final(hash, digest);
     lb_hex(digest, sizeof digest, out);
+    return LB_OK;
 }
 
 static enum lb_status open_teachers(struct run *run, struct lb_detail *detail) {
@@ -203,7 +208,7 @@ static enum lb_status open_teachers(struct run *run, struct lb_detail *detail) {
                  ? lb_plan_make(run->recipe, run->student, tokenizer, run->teachers, run->plan, detail)
                  : status;
     if (status == LB_OK && run->teachers != NULL) {
-        teachers_fingerprint(run, run->at.teachers);
+        status = teachers_fingerprint(run, run->at.teachers, detail);
     }
     return status;
 }
@@ -236,9 +241,9 @@ static enum lb_status begin(struct run *run, struct lb_detail *detail) {
         return status;
     }
     run->total = lb_total_steps(r, lb_dataset_count(run->data));
-    lb_recipe_fingerprint(r, run->at.recipe);
     snprintf(run->at.data, sizeof run->at.data, "%s", lb_dataset_fingerprint(run->data));
-    status = open_teachers(run, detail);
+    status = lb_recipe_fingerprint(r, run->at.recipe) == LB_OK ? open_teachers(run, detail)
+                                                               : lb_fail(detail, LB_E_NOMEM, "out of memory");
     if (status == LB_OK) {
         struct lb_weight_group group;
         group.weights = lb_model_weights(run->student, &group.n);

@@ -128,8 +128,8 @@ void lb_recipe_destroy(struct lb_recipe *recipe);
 LB_NODISCARD enum lb_status lb_recipe_dump(const struct lb_recipe *recipe, char **out_text, size_t *out_len,
                                            struct lb_detail *detail);
 /* SHA-256 (hex) over everything that decides the result: a run resumes only with the same. Leaves out
- * output_dir, logging, saving, URLs, timeouts, cache place, threads. */
-void lb_recipe_fingerprint(const struct lb_recipe *recipe, char out[65]);
+ * output_dir, logging, saving, URLs, timeouts, cache place, threads. LB_E_NOMEM: all zero. */
+enum lb_status lb_recipe_fingerprint(const struct lb_recipe *recipe, char out[65]);
 /* path as it stands in the recipe, made relative to the recipe's folder unless absolute; heap (lb_free). */
 char *lb_recipe_resolve(const struct lb_recipe *recipe, const char *path);
 

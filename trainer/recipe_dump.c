@@ -172,15 +172,17 @@ enum lb_status lb_recipe_dump(const struct lb_recipe *recipe, char **out_text, s
     return LB_OK;
 }
 
-void lb_recipe_fingerprint(const struct lb_recipe *recipe, char out[65]) {
+enum lb_status lb_recipe_fingerprint(const struct lb_recipe *recipe, char out[65]) {
     struct lb_buf buf;
     lb_buf_init(&buf, TEXT_BYTES);
     struct dump d = {recipe, &buf, LB_FIELD_DECIDES};
     put_fields(&d, (const char *)recipe, lb_recipe_fields, 0, false);
     uint8_t digest[LB_SHA256_BYTES] = {0};
-    if (lb_buf_status(&buf) == LB_OK) {
+    enum lb_status status = lb_buf_status(&buf);
+    if (status == LB_OK) {
         lb_sha256(buf.data, buf.len, digest);
     }
     lb_hex(digest, sizeof(digest), out);
     lb_buf_finish(&buf);
+    return status;
 }

@@ -126,8 +126,11 @@ static char *info_name(const struct teacher *teacher) {
 
 static void remember(const struct lb_teachers *teachers, const char *name, const void *bytes, size_t len) {
     struct lb_detail detail = {0};
-    if (teachers->cache && name && lb_cache_put_blob(teachers->cache, name, bytes, len, &detail)) {
-        lb_log(LB_LOG_WARN, "cache_not_written", "error=\"%s\"", detail.text);
+    enum lb_status status =
+        teachers->cache && name ? lb_cache_put_blob(teachers->cache, name, bytes, len, &detail) : LB_OK;
+    if (status) {
+        lb_log(LB_LOG_WARN, "cache_not_written", "error=\"%s\"",
+               detail.code ? detail.text : lb_status_name(status));
     }
 }
 

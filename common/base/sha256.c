@@ -26,7 +26,7 @@ struct lb_sha256 *lb_sha256_create(void) {
 }
 
 void lb_sha256_update(struct lb_sha256 *hash, const void *bytes, size_t len) {
-    if (len > 0 && EVP_DigestUpdate(hash->ctx, bytes, len) != 1) {
+    if (hash != NULL && len > 0 && EVP_DigestUpdate(hash->ctx, bytes, len) != 1) {
         hash->failed = true;
     }
 }

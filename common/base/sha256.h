@@ -12,7 +12,7 @@
 
 struct lb_sha256; /* opaque */
 
-/* NULL when out of memory. */
+/* NULL when out of memory; the functions below accept that, and the digest is zeroed. */
 struct lb_sha256 *lb_sha256_create(void);
 void lb_sha256_update(struct lb_sha256 *hash, const void *bytes, size_t len);
 void lb_sha256_u32(struct lb_sha256 *hash, uint32_t v); /* little-endian */

@@ -21,6 +21,13 @@ struct decoder {
     struct layer layers[];
 };
 
+/* The weight declared last has rows that llama.cpp keeps in another order. */
+static void with_rope(struct lb_spec_list *list, int64_t heads) {
+    if (list->status == LB_OK) {
+        list->items[list->n - 1].rope_heads = heads;
+    }
+}
+
 static void declare(const struct lb_config *c, struct lb_spec_list *list) {
     int64_t w = c->hidden_size, f = c->intermediate_size;
     int64_t qw = c->num_attention_heads * c->head_dim, kw = c->num_key_value_heads * c->head_dim;
@@ -31,16 +38,16 @@ static void declare(const struct lb_config *c, struct lb_spec_list *list) {
     lb_spec_add(list, "model.layers.%d." name, "blk.%d." gguf, l, rows, cols, dims, init)
         ADD("input_layernorm.weight", "attn_norm.weight", 1, w, 1, LB_INIT_ONES);
         ADD("self_attn.q_proj.weight", "attn_q.weight", qw, w, 2, LB_INIT_NORMAL);
-        list->items[list->n - 1].rope_heads = c->num_attention_heads;
+        with_rope(list, c->num_attention_heads);
         ADD("self_attn.k_proj.weight", "attn_k.weight", kw, w, 2, LB_INIT_NORMAL);
-        list->items[list->n - 1].rope_heads = c->num_key_value_heads;
+        with_rope(list, c->num_key_value_heads);
         ADD("self_attn.v_proj.weight", "attn_v.weight", kw, w, 2, LB_INIT_NORMAL);
         ADD("self_attn.o_proj.weight", "attn_output.weight", w, qw, 2, LB_INIT_RESIDUAL);
         if (c->attention_bias) {
             ADD("self_attn.q_proj.bias", "attn_q.bias", 1, qw, 1, LB_INIT_ZEROS);
-            list->items[list->n - 1].rope_heads = c->num_attention_heads;
+            with_rope(list, c->num_attention_heads);
             ADD("self_attn.k_proj.bias", "attn_k.bias", 1, kw, 1, LB_INIT_ZEROS);
-            list->items[list->n - 1].rope_heads = c->num_key_value_heads;
+            with_rope(list, c->num_key_value_heads);
             ADD("self_attn.v_proj.bias", "attn_v.bias", 1, kw, 1, LB_INIT_ZEROS);
             ADD("self_attn.o_proj.bias", "attn_output.bias", 1, w, 1, LB_INIT_ZEROS);
         }

@@ -332,6 +332,9 @@ static enum lb_status fingerprint(struct lb_model *model, const char *folder, st
         lb_sha256_update(hash, w->data, bytes);
     }
     char *tokenizer = folder != NULL ? lb_path_join(folder, "tokenizer.json") : NULL;
+    if (folder != NULL && tokenizer == NULL) {
+        status = LB_E_NOMEM;
+    }
     if (status == LB_OK && tokenizer != NULL && lb_file_exists(tokenizer)) {
         lb_buf_reset(&buf);
         status = lb_file_read(tokenizer, &buf, detail);

@@ -89,13 +89,16 @@ static enum lb_status put_tokenizer(const struct lb_model *model, const char *di
         int32_t eos = lb_tokenizer_eos(tokenizer), bos = lb_tokenizer_bos(tokenizer);
         json_t *object = json_pack("{s:s, s:I}", "tokenizer_class", "PreTrainedTokenizerFast",
                                    "model_max_length", (json_int_t)model->config.max_position_embeddings);
-        if (eos >= 0) {
-            json_object_set_new(object, "eos_token", json_string(lb_tokenizer_token(tokenizer, eos)));
+        bool made = object != NULL;
+        if (made && eos >= 0) {
+            made = json_object_set_new(object, "eos_token",
+                                       json_string(lb_tokenizer_token(tokenizer, eos))) == 0;
         }
-        if (bos >= 0) {
-            json_object_set_new(object, "bos_token", json_string(lb_tokenizer_token(tokenizer, bos)));
+        if (made && bos >= 0) {
+            made = json_object_set_new(object, "bos_token",
+                                       json_string(lb_tokenizer_token(tokenizer, bos))) == 0;
         }
-        status = lb_json_dump(object, JSON_INDENT(2), &buf);
+        status = made ? lb_json_dump(object, JSON_INDENT(2), &buf) : LB_E_NOMEM;
         json_decref(object);
     }
     status = status == LB_OK ? put_file(dir, "tokenizer_config.json", buf.data, buf.len, detail) : status;
@@ -161,7 +164,7 @@ enum lb_status lb_model_save_hf(const struct lb_model *model, const char *dir, e
     lb_free(temp);
     converted_finish(&c);
     lb_buf_finish(&config);
-    return status;
+    return status == LB_E_NOMEM ? lb_fail(detail, status, "%s: out of memory", dir) : status;
 }
 
 /* ---- GGUF -------------------------------------------------------------------------------------------------
@@ -312,5 +315,5 @@ enum lb_status lb_model_save_gguf(const struct lb_model *model, const char *path
     lb_gguf_out_destroy(out);
     vocabulary_finish(&v);
     converted_finish(&c);
-    return status;
+    return status == LB_E_NOMEM ? lb_fail(detail, status, "%s: out of memory", path) : status;
 }
