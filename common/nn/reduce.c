@@ -5,7 +5,8 @@
 #include <math.h>
 #include <stdbool.h>
 
-#define CHUNK 64 /* elements looked at together where most of them are of no interest */
+#define CHUNK 64        /* elements looked at together where most of them are of no interest */
+#define MAX_GROUPS 2048 /* maxima that give top-k its first threshold */
 
 /* The largest, NaN aside; -inf when there is none. */
 static float max_of(const float *z, int64_t v) {
@@ -88,19 +89,40 @@ static void sink(int32_t *ids, float *values, int64_t n, int64_t i, int32_t id, 
     values[i] = value;
 }
 
-static bool any_above(const float *z, int64_t n, float threshold) {
+/* Whether anything among n may enter: not below least and above the root. */
+static bool any_enters(const float *z, int64_t n, float least, float root) {
     int any = 0;
 #pragma omp simd reduction(| : any)
     for (int64_t j = 0; j < n; j++) {
-        any |= z[j] > threshold;
+        any |= (z[j] >= least) & (z[j] > root);
     }
     return any != 0;
+}
+
+/* A number that at least k of the elements reach: the k-th largest of the maxima of groups. -inf where there
+ * are too few groups for that to be worth it. ids and values [k] are scratch. */
+static float least_of_top(const float *z, int64_t v, int64_t k, int32_t *ids, float *values) {
+    float maxima[MAX_GROUPS];
+    int64_t size = 2 * LB_LANES > 16 ? 2 * LB_LANES : 16;
+    while (v / size > MAX_GROUPS) {
+        size *= 2;
+    }
+    int64_t groups = v / size;
+    if (groups < 4 * k) {
+        return -INFINITY;
+    }
+    for (int64_t g = 0; g < groups; g++) {
+        maxima[g] = max_of(z + g * size, size);
+    }
+    lb_topk(maxima, groups, k, ids, values);
+    return values[k - 1];
 }
 
 void lb_topk(const float *z, int64_t v, int64_t k, int32_t *ids, float *values) {
     if (k <= 0) {
         return;
     }
+    float least = least_of_top(z, v, k, ids, values);
     for (int64_t i = 0; i < k; i++) {
         ids[i] = (int32_t)i;
         values[i] = z[i];
@@ -112,11 +134,11 @@ void lb_topk(const float *z, int64_t v, int64_t k, int32_t *ids, float *values) 
         int64_t j1 = j0 + CHUNK < v ? j0 + CHUNK : v;
         /* Later ids lose ties, so only what is above the root enters - or any number while the root is a NaN.
          */
-        if (values[0] == values[0] && !any_above(z + j0, j1 - j0, values[0])) {
+        if (values[0] == values[0] && !any_enters(z + j0, j1 - j0, least, values[0])) {
             continue;
         }
         for (int64_t j = j0; j < j1; j++) {
-            if (before(z[j], (int32_t)j, values[0], ids[0])) {
+            if (!(z[j] < least) && before(z[j], (int32_t)j, values[0], ids[0])) {
                 sink(ids, values, k, 0, (int32_t)j, z[j]);
             }
         }
