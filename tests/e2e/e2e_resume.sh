@@ -11,9 +11,9 @@ make_teachers 10
 host nouns nouns/student
 host others others/student
 distil_recipe distil.yaml
-# Four micro-batches a step: an interruption may fall between them.
-sed -i 's/^per_device_train_batch_size: 8/per_device_train_batch_size: 2/' distil.yaml
-echo "gradient_accumulation_steps: 4" >>distil.yaml
+# Eight micro-batches a step: an interruption may fall between them.
+sed -i 's/^per_device_train_batch_size: 8/per_device_train_batch_size: 1/' distil.yaml
+echo "gradient_accumulation_steps: 8" >>distil.yaml
 
 say "undisturbed"
 expect 0 run.log "$limbeck" train distil.yaml
