@@ -75,7 +75,8 @@ other_student run renormalised
 
 say "both lost: nothing is left to learn from"
 host others others/student
-start both.log "$limbeck" train distil.yaml --output-dir both --set on_lost_teacher=renormalise --set teacher_timeout=1
+start both.log "$limbeck" train distil.yaml --output-dir both --set on_lost_teacher=renormalise \
+    --set teacher_timeout=1 --set save_steps=0
 await reached both 4
 drop others
 drop nouns
