@@ -45,7 +45,7 @@ if ! mount -t tmpfs -o size=$((bytes * 7 / 2)) none disk 2>mount.log; then
     say "no right to mount one: $(cat mount.log)"
     exit 0
 fi
-trap 'umount -l "$folder/disk" || true; finish' EXIT
+mounts+=("$folder/disk")
 expect 1 full.log "$limbeck" train distil.yaml --output-dir disk/run
 one_error full.log
 said full.log disk/run "No space left on device"
@@ -62,7 +62,7 @@ same_student run disk/run
 say "a full disk of the cache costs speed, not the run"
 mkdir cachedisk
 mount -t tmpfs -o size=128k none cachedisk
-trap 'umount -l "$folder/disk" "$folder/cachedisk" || true; finish' EXIT
+mounts+=("$folder/cachedisk")
 expect 0 cache.log "$limbeck" train distil.yaml --output-dir cached --set cache_dir=cachedisk/cache
 said cache.log cache_not_written
 same_student run cached

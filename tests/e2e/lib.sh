@@ -18,7 +18,8 @@ for tool in curl jq; do
 done
 
 declare -A pid=() port=() url=() # of daemons, by name
-declare -a jobs=()               # of other processes
+declare -a jobs=()               # other processes
+declare -a mounts=()             # file systems of the test's own
 
 folder=$(mktemp -d "${TMPDIR:-/tmp}/limbeck-e2e-XXXXXX")
 cd "$folder"
@@ -184,13 +185,18 @@ drop() { # name
 
 finish() {
     local status=$?
+    set +e
+    trap '' PIPE # tidying up goes on when nobody reads any more
     for process in "${pid[@]}" "${jobs[@]}"; do
         murder "$process"
     done
     if [ "$status" -ne 0 ] && [ "$status" -ne 77 ]; then
         show ./*.log
     fi
-    cd /
+    cd / || exit 1
+    for mounted in "${mounts[@]}"; do
+        umount -l "$mounted"
+    done
     rm -rf "$folder"
     exit "$status"
 }
