@@ -164,8 +164,11 @@ static enum lb_status open_inputs(struct run *run, struct lb_detail *detail) {
         status = lb_dataset_open(r, r->eval_datasets, r->eval_datasets_count, true, run->tokenizer,
                                  &run->eval_data, detail);
     }
-    const struct lb_config *c = run->student != NULL ? lb_model_config(run->student) : NULL;
-    if (status == LB_OK && c->input_size == 0 && r->max_length > c->max_position_embeddings) {
+    if (status != LB_OK) {
+        return status;
+    }
+    const struct lb_config *c = lb_model_config(run->student);
+    if (c->input_size == 0 && r->max_length > c->max_position_embeddings) {
         status = lb_fail(detail, LB_E_ARG,
                          "max_length is %lld, the student reads at most %lld (max_position_embeddings)",
                          (long long)r->max_length, (long long)c->max_position_embeddings);
