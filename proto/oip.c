@@ -323,7 +323,8 @@ static enum lb_status take_binary(struct lb_wire_source *source, const char *rol
     source->next += tensor->bytes;
     tensor->binary = true;
     tensor->data = at;
-    if ((uintptr_t)at % lb_datatype_bytes(tensor->datatype) != 0 && tensor->bytes > 0) {
+    size_t size = lb_datatype_bytes(tensor->datatype);
+    if (size > 1 && (uintptr_t)at % size != 0 && tensor->bytes > 0) {
         void *copy = lb_arena_alloc(source->arena, tensor->bytes);
         if (!copy) {
             return lb_fail(detail, LB_E_NOMEM, "%s \"%s\": no memory left for its %zu bytes", role,

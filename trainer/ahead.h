@@ -1,7 +1,8 @@
-/* Micro-batches in order, with the teachers asked ahead: samples of micro-batch m, and what the teachers say of them.
+/* Micro-batches in order, with the teachers asked ahead: samples of micro-batch m, and what the teachers say
+ * of them.
  *
- * Questions of the next steps are on their way while this one is computed. Numbers count over the whole run; a resumed run begins at
- * the number where it stopped.
+ * Questions of the next steps are on their way while this one is computed. Numbers count over the whole run;
+ * a resumed run begins at the number where it stopped.
  */
 #ifndef LB_TRAINER_AHEAD_H
 #define LB_TRAINER_AHEAD_H
@@ -16,9 +17,10 @@ LB_NODISCARD enum lb_status lb_ahead_create(const struct lb_plan *plan, const st
                                             struct lb_ahead **out, struct lb_detail *detail);
 void lb_ahead_destroy(struct lb_ahead *ahead);
 
-/* The next micro-batch: *out_samples [per_device_train_batch_size], *out_answers as lb_teachers_take gives them (NULL without teachers).
- * Valid until the next call. */
+/* The next micro-batch: *out_samples [per_device_train_batch_size], *out_answers as lb_teachers_take gives
+ * them (NULL without teachers). Valid until the next call. */
 LB_NODISCARD enum lb_status lb_ahead_next(struct lb_ahead *ahead, const struct lb_sample **out_samples,
-                                          const struct lb_answer *const **out_answers, struct lb_detail *detail);
+                                          const struct lb_answer *const **out_answers,
+                                          struct lb_detail *detail);
 
 #endif

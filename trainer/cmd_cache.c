@@ -6,6 +6,7 @@
 #include "trainer/commands.h"
 
 #include <inttypes.h>
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -35,6 +36,7 @@ static error_t parse(int key, char *text, struct argp_state *state) {
     case ARGP_KEY_END:
         if (!a->action || !a->dir) {
             argp_error(state, "what to do and the cache's folder are needed: limbeck cache stats DIR");
+            return EINVAL; /* not reached */
         }
         if (strcmp(a->action, "stats") && strcmp(a->action, "verify")) {
             argp_error(state, "\"%s\" is not one of stats, verify", a->action);

@@ -295,7 +295,9 @@ static void record_result(struct lb_call *call, CURLcode code) {
 /* Puts the call's own things away and tells its owner. */
 static void end_call(struct lb_client *http, struct lb_call *call) {
     if (call->easy) {
-        if (http->n_idle < IDLE_EASY) {
+        /* A handle that failed is not used again: libcurl may keep its buffer (after a name that did not
+         * resolve), and then refuses to set its size. */
+        if (!call->status && http->n_idle < IDLE_EASY) {
             http->idle[http->n_idle++] = call->easy;
         } else {
             curl_easy_cleanup(call->easy);
@@ -499,6 +501,8 @@ enum lb_status lb_client_perform(struct lb_client *http, struct lb_call *call, v
     pthread_cond_init(&waiting.changed, &monotonic);
     pthread_condattr_destroy(&monotonic);
     call->done = wake_waiting;
+    /* It outlives the call: this function waits for the end. */
+    /* cppcheck-suppress autoVariables */
     call->user = &waiting;
     lb_client_start(http, call);
 

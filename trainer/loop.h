@@ -1,7 +1,8 @@
 /* A training run from recipe to exported student.
  *
- * The run folder (recipe's output_dir) holds: recipe.yaml (resolved), metrics.jsonl, checkpoint-STEP/, and at the end student/, a
- * Hugging Face folder. One process owns it at a time. A run that was stopped or killed goes on with resume to the same bits.
+ * The run folder (recipe's output_dir) holds: recipe.yaml (resolved), metrics.jsonl, checkpoint-STEP/, and at
+ * the end student/, a Hugging Face folder. One process owns it at a time. A run that was stopped or killed
+ * goes on with resume to the same bits.
  */
 #ifndef LB_TRAINER_LOOP_H
 #define LB_TRAINER_LOOP_H

@@ -90,9 +90,8 @@ double lb_mixture_dense(enum lb_mixture_method method, unsigned n, const float *
     }
     if (method == LB_MIX_LOGITS) {
         for (unsigned k = 0; k < n; k++) {
-            float w = z[k] != NULL ? (float)weight[k] : 0;
-            for (int64_t j = 0; w > 0 && j < v; j++) {
-                p[j] += w * z[k][j];
+            for (int64_t j = 0; z[k] != NULL && weight[k] > 0 && j < v; j++) {
+                p[j] += (float)weight[k] * z[k][j];
             }
         }
         double lse = lb_logsumexp(p, v, temperature);

@@ -324,7 +324,7 @@ static enum lb_status check_losses(const struct check *c) {
             return status;
         }
         sum += r->loss_functions[i].weight;
-        asks = asks || (entry->on != LB_ON_LABEL && r->loss_functions[i].weight > 0);
+        asks = asks || (entry != NULL && entry->on != LB_ON_LABEL && r->loss_functions[i].weight > 0);
     }
     if (!(sum > 0)) {
         return complain(c, "loss_functions", "every weight is 0; there is nothing to learn from");

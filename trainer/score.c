@@ -59,7 +59,7 @@ static void collect_row(struct scoring *s, const struct lb_sample *sample,
             add(&s->out[k], sample->tag, -(double)logprob, likeliest == sample->ids[t + 1]);
             mean += exp(logprob) / s->n;
         }
-        add(&s->out[s->n], sample->tag, -log(mean), s->n == 1 ? 0 : -1);
+        add(&s->out[s->n], sample->tag, mean > 0 ? -log(mean) : INFINITY, s->n == 1 ? 0 : -1);
     }
 }
 

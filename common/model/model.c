@@ -201,7 +201,7 @@ static void shape_text(const int64_t *dim, int n, char *out, size_t cap) {
 static enum lb_status take_tensor(struct lb_model *model, size_t i, const struct lb_tensor *t,
                                   const char *path, struct lb_detail *detail) {
     struct lb_weight *w = &model->weights[i];
-    int64_t want[2] = {w->n_dims == 1 ? w->cols : w->rows, w->cols};
+    int64_t want[LB_MAX_DIMS] = {w->n_dims == 1 ? w->cols : w->rows, w->cols};
     if (t == NULL) {
         return lb_fail(detail, LB_E_FORMAT, "%s: tensor %s is missing", path, w->name);
     }
