@@ -13,6 +13,7 @@
 #include "common/base/buf.h"
 #include "common/base/sha256.h"
 #include "common/base/status.h"
+#include "proto/datatype.h"
 #include "proto/limits.h"
 
 #include <stdbool.h>
@@ -20,42 +21,6 @@
 
 #define LB_HEADER_JSON_LENGTH "Inference-Header-Content-Length"
 #define LB_HEADER_DIGEST "Limbeck-Request-Digest" /* value: sha-256=<64 hex> */
-
-enum lb_datatype {
-    LB_DT_NONE,
-    LB_DT_BOOL,
-    LB_DT_UINT8,
-    LB_DT_UINT16,
-    LB_DT_UINT32,
-    LB_DT_UINT64,
-    LB_DT_INT8,
-    LB_DT_INT16,
-    LB_DT_INT32,
-    LB_DT_INT64,
-    LB_DT_FP16,
-    LB_DT_BF16,
-    LB_DT_FP32,
-    LB_DT_FP64,
-    LB_DT_BYTES
-};
-
-const char *lb_datatype_name(enum lb_datatype datatype); /* "FP32" */
-/* LB_DT_NONE when unknown. */
-enum lb_datatype lb_datatype_parse(const char *name);
-/* Bytes of one element; 0 for BYTES. */
-size_t lb_datatype_bytes(enum lb_datatype datatype);
-
-struct lb_wire_tensor {
-    const char *name;
-    enum lb_datatype datatype;
-    int n_dims;
-    int64_t dim[LB_MAX_WIRE_DIMS];
-    const void *data; /* row-major, little-endian */
-    size_t bytes;
-    bool binary; /* travels (or travelled) as raw bytes rather than as JSON numbers */
-};
-/* Product of the dimensions (1 for a scalar). */
-int64_t lb_wire_elements(const struct lb_wire_tensor *tensor);
 
 struct lb_wire_output {
     const char *name;

@@ -54,13 +54,6 @@ LB_NODISCARD enum lb_status lb_wire_read_tensor(struct lb_wire_source *source, c
 LB_NODISCARD enum lb_status lb_wire_read_values(const json_t *data, const char *role, struct lb_arena *arena,
                                                 struct lb_wire_tensor *tensor, struct lb_detail *detail);
 
-/* *out = product of the dimensions, each at least 0; false on a negative one or overflow of a size in bytes.
- */
-bool lb_wire_size(const struct lb_wire_tensor *tensor, int64_t *out_elements, size_t *out_bytes);
-#define LB_SHAPE_TEXT 144
-/* "[2,5]" for errors; returns out. */
-const char *lb_wire_shape(const struct lb_wire_tensor *tensor, char out[LB_SHAPE_TEXT]);
-
 /* Writing: failures of the buffer are sticky there and reported once by lb_wire_written. */
 LB_NODISCARD enum lb_status lb_wire_put_string(struct lb_buf *buf, const char *text, const char *what,
                                                struct lb_detail *detail);

@@ -5,7 +5,7 @@
 #include "common/base/log.h"
 #include "common/base/mem.h"
 #include "common/nn/gemm.h"
-#include "server/reply.h"
+#include "server/api/table.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -19,169 +19,6 @@
 #define MAX_PEM_BYTES ((size_t)1 << 20)
 /* After the queue is empty: time for clients to read their answers. */
 #define CLOSE_SECONDS 5
-
-static const struct lb_route routes[] = {
-    {"GET", "/v2", "server_metadata", LB_ACCESS_TOKEN, lb_handle_server_metadata},
-    {"GET", "/v2/health/live", "live", LB_ACCESS_OPEN, lb_handle_live},
-    {"GET", "/v2/health/ready", "ready", LB_ACCESS_OPEN, lb_handle_ready},
-    {"GET", "/health", "ready", LB_ACCESS_OPEN, lb_handle_ready},
-    {"GET", "/v2/models/stats", "stats", LB_ACCESS_TOKEN, lb_handle_stats},
-    {"GET", "/v2/models/{model}[/versions/{version}]", "metadata", LB_ACCESS_TOKEN, lb_handle_model_metadata},
-    {"GET", "/v2/models/{model}[/versions/{version}]/ready", "model_ready", LB_ACCESS_TOKEN,
-     lb_handle_model_ready},
-    {"GET", "/v2/models/{model}[/versions/{version}]/config", "config", LB_ACCESS_TOKEN,
-     lb_handle_model_config},
-    {"GET", "/v2/models/{model}[/versions/{version}]/stats", "stats", LB_ACCESS_TOKEN, lb_handle_stats},
-    {"GET", "/v2/models/{model}[/versions/{version}]/head", "head", LB_ACCESS_TOKEN, lb_handle_head},
-    {"GET", "/v2/models/{model}[/versions/{version}]/tokenizer", "tokenizer", LB_ACCESS_TOKEN,
-     lb_handle_tokenizer},
-    {"POST", "/v2/models/{model}[/versions/{version}]/infer", "infer", LB_ACCESS_TOKEN, lb_handle_infer},
-    {"POST", "/v2/repository/index", "index", LB_ACCESS_TOKEN, lb_handle_index},
-    {"POST", "/v2/repository/models/{model}/load", "load", LB_ACCESS_ADMIN, lb_handle_load},
-    {"POST", "/v2/repository/models/{model}/unload", "unload", LB_ACCESS_ADMIN, lb_handle_unload},
-    {"GET", "/metrics", "metrics", LB_ACCESS_TOKEN, lb_handle_metrics},
-};
-
-/* ---- one exchange ---- */
-
-static void visit_free(void *user) {
-    struct lb_visit *visit = user;
-    lb_job_destroy(visit->job);
-    lb_hosted_release(visit->hosted);
-    lb_budget_give(&visit->server->budget, visit->taken);
-}
-
-bool lb_visit_model(struct lb_exchange *x) {
-    struct lb_visit *visit = x->user;
-    struct lb_detail detail = {0};
-    enum lb_status status = lb_repository_get(visit->server->repository, visit->match.model,
-                                              visit->match.version, &visit->hosted, &detail);
-    if (status != LB_OK) {
-        lb_reply_fail(x, status, &detail);
-    }
-    return status == LB_OK;
-}
-
-/* 0, or the status that refuses: 401 when no good token came, 403 when it is good for less. */
-static int check_access(const struct lb_server *server, struct lb_exchange *x, enum lb_route_access need) {
-    const char *authorization = lb_exchange_header(x, "Authorization");
-    if (need == LB_ACCESS_OPEN || lb_auth_allows(server->admin_auth, authorization)) {
-        return 0;
-    }
-    bool known = !server->auth || lb_auth_allows(server->auth, authorization);
-    if (!known) {
-        return 401;
-    }
-    return need == LB_ACCESS_ADMIN ? 403 : 0;
-}
-
-static void copy_request_id(struct lb_exchange *x, struct lb_visit *visit) {
-    const char *id = lb_exchange_header(x, "X-Request-Id");
-    if (id && strlen(id) <= LB_MAX_ID) {
-        visit->request_id = lb_arena_strdup(&x->arena, id);
-    }
-}
-
-/* The headers are there: who is it, what is asked, may they. */
-static void on_begin(void *context, struct lb_exchange *x) {
-    struct lb_server *server = context;
-    struct lb_visit *visit = lb_arena_zarray(&x->arena, 1, sizeof *visit);
-    if (!visit) {
-        lb_reply_error(x, 503, "out of memory; try again");
-        return;
-    }
-    visit->server = server;
-    x->user = visit;
-    x->user_free = visit_free;
-    copy_request_id(x, visit);
-    char allow[LB_ALLOW_SIZE];
-    enum lb_status status =
-        lb_route_find(routes, sizeof routes / sizeof *routes, x->method, x->path, &visit->match, allow);
-    /* Without a token nobody learns which paths there are. */
-    int refused = check_access(server, x, status == LB_OK ? visit->match.route->access : LB_ACCESS_TOKEN);
-    if (refused == 403) {
-        lb_reply_error(x, 403, "only an admin token may do this (--admin-token-file)");
-    } else if (refused != 0) {
-        lb_reply_error(x, refused, "%s",
-                       lb_exchange_header(x, "Authorization")
-                           ? "this token is not known here"
-                           : "a token is needed: send the header Authorization: Bearer TOKEN");
-    } else if (status == LB_E_UNSUPPORTED) {
-        lb_reply_error(x, 405, "%.16s is not possible here; allowed: %s", x->method, allow);
-        lb_reply_header(x, "Allow", lb_arena_strdup(&x->arena, allow));
-    } else if (status != LB_OK) {
-        lb_reply_error(x, 404, "no such path; PROTOCOL.md tells which there are");
-    }
-}
-
-/* Last before an answer goes out, whoever made it. */
-static void on_sending(void *context, struct lb_exchange *x) {
-    (void)context;
-    const struct lb_visit *visit = x->user;
-    if (visit && visit->request_id) {
-        lb_reply_header(x, "X-Request-Id", visit->request_id);
-    }
-}
-
-static void on_handle(void *context, struct lb_exchange *x) {
-    struct lb_visit *visit = x->user;
-    visit->match.route->handle(context, x, &visit->match);
-}
-
-static void on_resumed(void *context, struct lb_exchange *x) {
-    const struct lb_visit *visit = x->user;
-    visit->finish(context, x);
-}
-
-static void on_refuse(void *context, struct lb_exchange *x, int status, const char *text) {
-    (void)context;
-    lb_reply_error(x, status, "%s", text);
-}
-
-static void log_request(const struct lb_exchange *x, const char *model, const char *endpoint, bool complete,
-                        uint64_t now) {
-    const struct lb_visit *visit = x->user;
-    const struct lb_job *job = visit ? visit->job : NULL;
-    bool quiet = visit && visit->match.route &&
-                 (visit->match.route->access == LB_ACCESS_OPEN || strcmp(endpoint, "metrics") == 0);
-    char path[128], numbers[160] = "";
-    size_t n = 0;
-    for (const char *p = x->path; *p && n + 1 < sizeof path; p++) {
-        path[n++] = *p == '"' || *p == '\\' || *p < ' ' ? '?' : *p;
-    }
-    path[n] = '\0';
-    if (job && job->started_ns) {
-        snprintf(numbers, sizeof numbers,
-                 " sequences=%lld tokens=%lld batches=%d queue_ms=%.3f compute_ms=%.3f",
-                 (long long)job->n_seqs, (long long)job->n_tokens, job->n_batches,
-                 (double)(job->started_ns - job->queued_ns) / LB_MS_NS, (double)job->compute_ns / LB_MS_NS);
-    }
-    lb_log(quiet ? LB_LOG_DEBUG : LB_LOG_INFO, "request",
-           "peer=%s method=%s path=\"%s\" endpoint=%s model=%s status=%d in_bytes=%zu out_bytes=%zu "
-           "total_ms=%.3f%s%s",
-           x->peer[0] ? x->peer : "local", x->method, path, endpoint, model[0] ? model : "-", x->reply.status,
-           x->received_bytes, x->sent_bytes, (double)(now - x->started_ns) / LB_MS_NS, numbers,
-           complete ? "" : " lost=true");
-}
-
-static void on_end(void *context, struct lb_exchange *x, bool complete) {
-    struct lb_server *server = context;
-    const struct lb_visit *visit = x->user;
-    const char *endpoint = visit && visit->match.route ? visit->match.route->endpoint : "none";
-    /* Only names that exist become labels: a client can't make series. */
-    const char *model = visit && visit->hosted ? visit->hosted->name : "";
-    char code[16];
-    uint64_t now = lb_now_ns();
-    snprintf(code, sizeof code, "%d", x->reply.status);
-    lb_metrics_add(server->metrics, LB_METRIC_REQUESTS, (const char *[]){model, endpoint, code}, 1);
-    lb_metrics_add(server->metrics, LB_METRIC_DURATION, (const char *[]){model, endpoint},
-                   (double)(now - x->started_ns) / LB_SECOND_NS);
-    lb_metrics_add(server->metrics, LB_METRIC_REQUEST_BYTES, (const char *[]){endpoint},
-                   (double)x->received_bytes);
-    lb_metrics_add(server->metrics, LB_METRIC_RESPONSE_BYTES,
-                   (const char *[]){lb_coding_name(x->sent_coding)}, (double)x->sent_bytes);
-    log_request(x, model, endpoint, complete, now);
-}
 
 /* ---- start and stop ---- */
 
@@ -203,14 +40,6 @@ static enum lb_status write_port_file(const struct lb_server *server, const char
     int len = server->listener.port ? snprintf(text, sizeof text, "%d\n", server->listener.port)
                                     : snprintf(text, sizeof text, "%s\n", server->listener.address);
     return lb_file_replace(path, text, (size_t)len, detail);
-}
-
-const char *lb_visit_cache_control(const struct lb_visit *visit) {
-    if (!visit->match.version[0]) {
-        return "no-cache";
-    }
-    return visit->server->auth ? "private, max-age=31536000, immutable"
-                               : "public, max-age=31536000, immutable";
 }
 
 /* On the loader's thread. The port file appears now: whoever waits for it may ask at once. */
@@ -309,16 +138,15 @@ static enum lb_status start_http(struct lb_server *server, const struct lb_optio
         status = lb_listen(options->listen, &server->listener, detail);
     }
     if (status == LB_OK) {
-        struct lb_http_args args = {
-            .listen_fd = server->listener.fd,
-            .certificate = certificate.data,
-            .key = key.data,
-            .threads = HTTP_THREADS,
-            .max_connections = connection_limit(),
-            .idle_seconds = IDLE_SECONDS,
-            .max_body_bytes = LB_MAX_BODY_BYTES,
-            .budget = &server->budget,
-            .app = {server, on_begin, on_handle, on_resumed, on_refuse, on_sending, on_end}};
+        struct lb_http_args args = {.listen_fd = server->listener.fd,
+                                    .certificate = certificate.data,
+                                    .key = key.data,
+                                    .threads = HTTP_THREADS,
+                                    .max_connections = connection_limit(),
+                                    .idle_seconds = IDLE_SECONDS,
+                                    .max_body_bytes = LB_MAX_BODY_BYTES,
+                                    .budget = &server->budget,
+                                    .app = lb_api(server)};
         status = lb_http_start(&args, &server->http, detail);
         server->listener.fd = status == LB_OK ? -1 : server->listener.fd;
     }

@@ -414,28 +414,6 @@ enum lb_status lb_safetensors_part_open(struct lb_safetensors_part *part, const 
     return status == LB_OK ? part_parse(part, part->map.data, part->map.len, path, detail) : status;
 }
 
-enum lb_status lb_safetensors_open(const char *path, struct lb_safetensors **out, struct lb_detail *detail) {
-    static const char suffix[] = ".index.json";
-    size_t len = strlen(path);
-    if (len >= sizeof suffix && strcmp(path + len - (sizeof suffix - 1), suffix) == 0) {
-        return lb_safetensors_open_index(path, out, detail);
-    }
-    struct lb_safetensors *file = lb_safetensors_create(1);
-    if (file == NULL) {
-        return lb_fail(detail, LB_E_NOMEM, "%s: no memory to open it", path);
-    }
-    enum lb_status status = lb_safetensors_part_open(&file->parts[0], path, detail);
-    if (status == LB_OK) {
-        status = lb_safetensors_join(file, path, detail);
-    }
-    if (status != LB_OK) {
-        lb_safetensors_destroy(file);
-        return status;
-    }
-    *out = file;
-    return LB_OK;
-}
-
 /* ---- reading ---- */
 
 size_t lb_safetensors_count(const struct lb_safetensors *file) {

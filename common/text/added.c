@@ -1,8 +1,8 @@
 #include "common/text/added.h"
 
 #include "common/base/mem.h"
+#include "common/base/utf8.h"
 #include "common/text/normalize.h"
-#include "common/text/utf8.h"
 
 #include <stdlib.h>
 #include <string.h>

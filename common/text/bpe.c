@@ -6,7 +6,7 @@
  */
 #include "common/base/mem.h"
 #include "common/text/byte_level.h"
-#include "common/text/model.h"
+#include "common/text/kind.h"
 
 #include <string.h>
 

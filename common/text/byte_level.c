@@ -1,6 +1,6 @@
 #include "common/text/byte_level.h"
 
-#include "common/text/utf8.h"
+#include "common/base/utf8.h"
 
 /* The bytes that have no printing character in Latin-1: 0-32, 127-160, 173. */
 #define N_CONTROL 33

@@ -5,7 +5,7 @@
 #include "common/base/json.h"
 #include "common/base/sha256.h"
 #include "common/text/added.h"
-#include "common/text/model.h"
+#include "common/text/kind.h"
 #include "common/text/normalize.h"
 #include "common/text/pretokenize.h"
 #include "common/text/tokenizer.h"

@@ -1,7 +1,7 @@
 #include "common/text/normalize.h"
 
 #include "common/base/mem.h"
-#include "common/text/utf8.h"
+#include "common/base/utf8.h"
 
 #include <string.h>
 #include <utf8proc.h>

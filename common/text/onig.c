@@ -1,6 +1,6 @@
 #include "common/text/onig.h"
 
-#include "common/text/utf8.h"
+#include "common/base/utf8.h"
 
 #include <stdbool.h>
 #include <stdint.h>

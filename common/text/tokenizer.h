@@ -11,18 +11,13 @@
 
 #include "common/base/buf.h"
 #include "common/base/status.h"
+#include "common/text/ids.h"
 
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
 struct lb_tokenizer;
-
-/* Growable ids; free data with lb_free. Zero-initialise. */
-struct lb_ids {
-    int32_t *data;
-    size_t len, cap;
-};
 
 /* path: a tokenizer.json, or a folder holding one (tokenizer_config.json beside it is read for special
  * tokens). Anything in it that would change ids and is not supported is LB_E_UNSUPPORTED, naming the key. */

@@ -13,8 +13,8 @@
 #include "common/nn/gemm.h"
 #include "common/nn/head.h"
 #include "common/nn/reduce.h"
-#include "trainer/loss.h"
-#include "trainer/optimizer.h"
+#include "trainer/learn/optimizer.h"
+#include "trainer/loss/loss.h"
 
 #include <stdio.h>
 #include <stdlib.h>

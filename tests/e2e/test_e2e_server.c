@@ -10,7 +10,7 @@
 #include "common/base/json.h"
 #include "common/base/mem.h"
 #include "proto/oip.h"
-#include "server/compress.h"
+#include "server/http/compress.h"
 #include "tests/e2e/ask.h"
 #include "tests/support/daemon.h"
 #include "tests/support/tiny_model.h"

@@ -15,8 +15,8 @@
 #include "tests/e2e/hosts.h"
 #include "tests/support/asking.h"
 #include "tests/support/tiny_model.h"
-#include "trainer/contact.h"
-#include "trainer/local.h"
+#include "trainer/teachers/local.h"
+#include "trainer/wire/metadata.h"
 
 #include <math.h>
 #include <stdio.h>

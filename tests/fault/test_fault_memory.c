@@ -14,10 +14,10 @@
 #include "tests/e2e/hosts.h"
 #include "tests/support/tiny_model.h"
 #include "tests/support/tiny_tokenizer.h"
-#include "trainer/ahead.h"
-#include "trainer/loop.h"
-#include "trainer/optimizer.h"
-#include "trainer/step.h"
+#include "trainer/learn/optimizer.h"
+#include "trainer/learn/prefetch.h"
+#include "trainer/learn/step.h"
+#include "trainer/run/loop.h"
 
 #include <stdio.h>
 #include <stdlib.h>

@@ -9,7 +9,7 @@
 #include "common/base/clock.h"
 #include "common/base/file.h"
 #include "tests/support/asking.h"
-#include "trainer/contact.h"
+#include "trainer/wire/metadata.h"
 
 #include <stdio.h>
 #include <string.h>

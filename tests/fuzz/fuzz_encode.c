@@ -1,8 +1,8 @@
 /* lb_tokenizer_encode on any text: well-formed UTF-8 comes back byte for byte from its ids, anything else is
  * refused at the right byte. The first byte of the input chooses the tokenizer. */
 #include "common/base/mem.h"
+#include "common/base/utf8.h"
 #include "common/text/tokenizer.h"
-#include "common/text/utf8.h"
 #include "tests/support/tiny_tokenizer.h"
 
 #include <stdlib.h>

@@ -1,6 +1,6 @@
 /* Any bytes as a recipe: an error of one line, or a recipe that is written and read back to the same text. */
 #include "common/base/mem.h"
-#include "trainer/recipe.h"
+#include "trainer/recipe/recipe.h"
 
 #include <stdio.h>
 #include <stdlib.h>

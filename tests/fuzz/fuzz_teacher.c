@@ -2,9 +2,9 @@
  * of a cached answer, a whole cached value, or the reply to a question (two more bytes give the length of its
  * JSON, 65535: none). */
 #include "common/base/mem.h"
-#include "trainer/ask.h"
-#include "trainer/cache_value.h"
-#include "trainer/contact.h"
+#include "trainer/cache/value.h"
+#include "trainer/wire/metadata.h"
+#include "trainer/wire/oip.h"
 
 #include <stdlib.h>
 #include <string.h>

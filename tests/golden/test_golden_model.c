@@ -9,7 +9,7 @@
 #include "common/formats/safetensors.h"
 #include "common/model/model.h"
 #include "common/nn/head.h"
-#include "trainer/loss.h"
+#include "trainer/loss/loss.h"
 
 #include <math.h>
 #include <stdio.h>

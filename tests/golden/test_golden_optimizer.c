@@ -7,7 +7,7 @@
 #include "common/base/file.h"
 #include "common/base/mem.h"
 #include "common/formats/safetensors.h"
-#include "trainer/optimizer.h"
+#include "trainer/learn/optimizer.h"
 
 #include <math.h>
 #include <stdio.h>

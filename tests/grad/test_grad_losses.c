@@ -7,8 +7,8 @@
 #include <cmocka.h>
 
 #include "common/base/rng.h"
-#include "trainer/loss.h"
-#include "trainer/mixture.h"
+#include "trainer/loss/loss.h"
+#include "trainer/loss/mixture.h"
 
 #include <math.h>
 #include <stdio.h>

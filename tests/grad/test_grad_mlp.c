@@ -12,7 +12,7 @@
 #include <cmocka.h>
 
 #include "common/base/rng.h"
-#include "trainer/step.h"
+#include "trainer/learn/step.h"
 
 #include <math.h>
 #include <stdio.h>

@@ -36,6 +36,8 @@ check_tree() {
     fi
     # shellcheck disable=SC2086 # the names hold no spaces, which the next check sees to
     LC_ALL=C awk -f "$here/rules.awk" $sources || bad=1
+    # shellcheck disable=SC2046
+    LC_ALL=C awk -f "$here/circles.awk" $(printf '%s\n' "$sources" | grep -v '^tests/') || bad=1
 
     if grep -n '[^A-Za-z0-9_./+,=@-]' "$files"; then
         echo "^ file names are plain: letters, digits, and _ . / + , = @ -"
@@ -96,9 +98,9 @@ self_test() {
     seed common/text/t.c '#include "common/nn/dtype.h"' '#include <pcre2.h>' 'strtok_r(a, b, &c);' 'my_rand(3);'
     seed common/model/m.c '#include "common/text/t.h"' '#include "common/formats/f.h"'
     seed proto/p.c '#include "common/base/a.h"' '#include "proto/p.h"' '/*' ' * exit(1)' ' */'
-    seed server/http.c '#include <microhttpd.h>' '#include "proto/p.h"' '#include "common/model/m.h"' 'exit(1);'
-    seed trainer/cache.c '#include <lmdb.h>' '#include <zstd.h>' '#include "common/nn/b.h"' 'printf("x");'
-    seed tests/unit/test_x.c '#include "trainer/x.h"' '#include "common/base/a.c"' 'malloc(1);'
+    seed server/http/http.c '#include <microhttpd.h>' '#include "proto/p.h"' '#include "common/model/m.h"' 'exit(1);'
+    seed trainer/cache/cache.c '#include <lmdb.h>' '#include <zstd.h>' '#include "common/nn/b.h"' 'printf("x");'
+    seed tests/unit/test_x.c '#include "trainer/run/x.h"' '#include "common/base/a.c"' 'malloc(1);'
     expect_clean 'the seed'
 
     seed common/base/bad.c '#include "common/nn/b.h"'; expect 'common/base may not include common/nn/b.h'
@@ -108,21 +110,27 @@ self_test() {
     seed common/model/bad.c '#include "proto/p.h"'; expect 'common/model may not include proto/p.h'
     seed proto/bad.c '#include "common/nn/dtype.h"'; expect 'proto may not include'
     seed server/bad.c '#include "trainer/x.h"'; expect 'server may not include trainer/x.h'
-    seed trainer/bad.c ' #  include  "server/x.h" /* why */'; expect 'trainer may not include server/x.h'
-    seed trainer/bad.c '#include "tests/support/x.h"'; expect 'trainer may not include tests/'
+    seed trainer/run/bad.c ' #  include  "server/x.h" /* why */'; expect 'trainer/run may not include server/x.h'
+    seed trainer/bad.c '#include "common/base/a.h"'; expect 'trainer may not include'
+    seed trainer/wire/bad.c '#include "trainer/loss/x.h"'; expect 'trainer/wire may not include'
+    seed trainer/loss/bad.c '#include "trainer/recipe/x.h"'; expect 'trainer/loss may not include'
+    seed trainer/teachers/bad.c '#include "trainer/learn/x.h"'; expect 'trainer/teachers may not include'
+    seed server/http/bad.c '#include "server/engine/x.h"'; expect 'server/http may not include'
+    seed server/engine/bad.c '#include "server/api/x.h"'; expect 'server/engine may not include'
+    seed trainer/run/bad.c '#include "tests/support/x.h"'; expect 'trainer/run may not include tests/'
     seed common/nn/bad.c '#include "tape.h"'; expect 'an include names its tier'
     seed server/bad.c '#include "../proto/p.h"'; expect 'an include names its tier'
     seed server/bad.c '#include <proto/p.h>'; expect 'with quotes'
-    seed server/bad.c '#include "server/http.c"'; expect 'includes a .c file'
+    seed server/bad.c '#include "server/http/http.c"'; expect 'includes a .c file'
     seed server/bad.c '#include <microhttpd.h>'; expect '<microhttpd.h> is included only by'
-    seed server/http_more.c '#include <microhttpd.h>'; expect 'is included by one file'
-    seed trainer/bad.c '#include <curl/curl.h>'; expect '<curl/curl.h> is included only by'
+    seed server/http/http_more.c '#include <microhttpd.h>'; expect 'is included by one file'
+    seed trainer/run/bad.c '#include <curl/curl.h>'; expect '<curl/curl.h> is included only by'
     seed common/nn/bad.c '#include <cblas.h>'; expect '<cblas.h> is included only by'
     seed server/bad.c '#include <lmdb.h>'; expect '<lmdb.h> is included only by'
-    seed trainer/bad.c '#include <cyaml/cyaml.h>'; expect '<cyaml/cyaml.h> is included only by'
+    seed trainer/run/bad.c '#include <cyaml/cyaml.h>'; expect '<cyaml/cyaml.h> is included only by'
     seed server/bad.c '#include <openssl/crypto.h>'; expect '<openssl/crypto.h> is included only by'
     seed proto/bad.c '#include <jansson.h>'; expect '<jansson.h> is included only by'
-    seed trainer/bad.c '#include <utf8proc.h>'; expect '<utf8proc.h> is included only by'
+    seed trainer/run/bad.c '#include <utf8proc.h>'; expect '<utf8proc.h> is included only by'
     seed common/base/bad.h '#ifndef BAD_H' '#define BAD_H' '#endif'; expect 'the header guard is LB_BASE_BAD_H'
     seed common/base/bad.h '#pragma once'; expect 'the header guard is LB_BASE_BAD_H'
     seed common/base/bad.h '#ifndef LB_BASE_BAD_H' '#define LB_BASE_BAD_H'; expect 'the header guard is'
@@ -132,7 +140,7 @@ self_test() {
     seed server/bad.c 'x = "/*"; strcat(y, z);'; expect 'does not use strcat()'
     seed server/bad.c "x = '\"'; strcat(y, z); /* \" */"; expect 'does not use strcat()'
     seed tests/unit/bad.c 'a = system ("ls");'; expect 'does not use system()'
-    seed trainer/bad.c 'p = strdup(q);'; expect 'not by strdup()'
+    seed trainer/run/bad.c 'p = strdup(q);'; expect 'not by strdup()'
     seed common/nn/bad.c 'p = calloc(1, 2);'; expect 'not by calloc()'
     seed common/nn/bad.c 'if (x) { exit(1); }'; expect 'does not call exit()'
     seed proto/bad.c 'fputs(text, stderr);'; expect 'standard output or error'
@@ -150,6 +158,9 @@ self_test() {
     seed common/meson.build "c_args: ['-ff""ast-math']"; expect 'reorder floating-point sums'
     seed notes.md "see /wo""rk/x"; expect "a path of somebody's machine"
     seed 'odd name.md' 'text'; expect 'file names are plain'
+    seed proto/q.c '#include "proto/r.h"'
+    seed proto/r.c '#include "proto/q.h"'; expect 'circle of files: proto/q -> proto/r -> proto/q'
+    rm -f "$tree/proto/q.c"
     expect_clean 'at the end'
 
     echo "$((n_cases - n_failed)) of $n_cases seeded cases behave"

@@ -7,7 +7,8 @@
 #ifndef LB_TESTS_FAKE_TEACHER_H
 #define LB_TESTS_FAKE_TEACHER_H
 
-#include "trainer/teacher.h"
+#include "trainer/recipe/recipe.h"
+#include "trainer/teachers/teachers.h"
 
 enum fake_fault {
     FAKE_FINE,

@@ -5,7 +5,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 
-#include "server/auth.h"
+#include "server/http/auth.h"
 
 #include <stdio.h>
 #include <stdlib.h>

@@ -7,8 +7,8 @@
 #include <cmocka.h>
 
 #include "common/base/clock.h"
-#include "server/batcher.h"
-#include "server/repository.h"
+#include "server/engine/batcher.h"
+#include "server/models/repository.h"
 
 #include <pthread.h>
 #include <stdatomic.h>

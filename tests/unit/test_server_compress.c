@@ -6,7 +6,7 @@
 #include <cmocka.h>
 
 #include "common/base/rng.h"
-#include "server/compress.h"
+#include "server/http/compress.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -5,7 +5,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 
-#include "server/routes.h"
+#include "server/api/routes.h"
 
 #include <string.h>
 

@@ -5,8 +5,8 @@
 #include <stdint.h>
 #include <cmocka.h>
 
+#include "common/base/utf8.h"
 #include "common/text/byte_level.h"
-#include "common/text/utf8.h"
 
 #include <string.h>
 

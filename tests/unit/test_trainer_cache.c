@@ -9,8 +9,8 @@
 #include "common/base/file.h"
 #include "common/base/mem.h"
 #include "common/base/rng.h"
-#include "trainer/cache.h"
-#include "trainer/cache_value.h"
+#include "trainer/cache/cache.h"
+#include "trainer/cache/value.h"
 
 #include <stdio.h>
 #include <stdlib.h>

@@ -7,7 +7,7 @@
 #include "common/base/buf.h"
 #include "common/base/file.h"
 #include "common/base/mem.h"
-#include "trainer/checkpoint.h"
+#include "trainer/run/checkpoint.h"
 
 #include <stdio.h>
 #include <stdlib.h>

@@ -7,7 +7,7 @@
 #include "common/base/buf.h"
 #include "common/base/file.h"
 #include "common/base/mem.h"
-#include "trainer/dataset.h"
+#include "trainer/data/dataset.h"
 
 #include <omp.h>
 #include <stdio.h>

@@ -10,9 +10,9 @@
 #include "common/nn/head.h"
 #include "common/nn/tape.h"
 #include "tests/support/tiny_model.h"
-#include "trainer/dataset_parts.h"
-#include "trainer/evaluate.h"
-#include "trainer/export.h"
+#include "trainer/data/parts.h"
+#include "trainer/run/evaluate.h"
+#include "trainer/run/export.h"
 
 #include <math.h>
 #include <stdio.h>

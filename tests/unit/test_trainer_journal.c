@@ -8,8 +8,8 @@
 #include "common/base/file.h"
 #include "common/base/json.h"
 #include "common/base/mem.h"
-#include "trainer/journal.h"
-#include "trainer/progress.h"
+#include "trainer/run/journal.h"
+#include "trainer/run/progress.h"
 
 #include <math.h>
 #include <stdio.h>

@@ -6,7 +6,7 @@
 
 #include "common/base/mem.h"
 #include "common/base/rng.h"
-#include "trainer/optimizer.h"
+#include "trainer/learn/optimizer.h"
 
 #include <math.h>
 #include <omp.h>

@@ -5,7 +5,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 
-#include "trainer/pool.h"
+#include "trainer/teachers/pool.h"
 
 #define BASE 1000
 #define CAP 16000

@@ -6,7 +6,7 @@
 
 #include "common/base/buf.h"
 #include "common/base/mem.h"
-#include "trainer/recipe.h"
+#include "trainer/recipe/recipe.h"
 
 #include <math.h>
 #include <stdio.h>

@@ -4,7 +4,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 
-#include "trainer/schedule.h"
+#include "trainer/learn/schedule.h"
 
 #include <math.h>
 

@@ -6,7 +6,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 
-#include "trainer/target.h"
+#include "trainer/loss/target.h"
 
 #include <math.h>
 #include <stdlib.h>

@@ -8,7 +8,7 @@
 
 #include "common/base/clock.h"
 #include "tests/support/asking.h"
-#include "trainer/ask.h"
+#include "trainer/wire/oip.h"
 
 #include <string.h>
 
@@ -275,7 +275,7 @@ static void test_features(void **state) {
         .n_outputs = 1, .outputs = {{LB_OUT_LOGITS, 0, LB_DT_FP32}}, .top_k = 64, .temperature = 4};
     asking_setup(&asking);
     asking_add(&asking, fake_url(fake));
-    must(lb_teachers_open(&asking.recipe, NULL, &teachers, &detail), &detail);
+    must(lb_teachers_open_recipe(&asking.recipe, NULL, &teachers, &detail), &detail);
     lb_teachers_set_spec(teachers, 0, &spec);
     struct lb_sample *samples = asking_samples(5, 3, true);
     must(lb_teachers_submit(teachers, 0, samples, 5, NULL, &detail), &detail);
@@ -306,7 +306,7 @@ static void test_attentions(void **state) {
         .n_outputs = 1, .outputs = {{LB_OUT_ATTENTION, 2, LB_DT_FP32}}, .top_k = 64, .temperature = 1};
     asking_setup(&asking);
     asking_add(&asking, fake_url(fake));
-    must(lb_teachers_open(&asking.recipe, NULL, &teachers, &detail), &detail);
+    must(lb_teachers_open_recipe(&asking.recipe, NULL, &teachers, &detail), &detail);
     lb_teachers_set_spec(teachers, 0, &spec);
     struct lb_sample *samples = asking_samples(N, 3, false);
     must(lb_teachers_submit(teachers, 0, samples, N, NULL, &detail), &detail);

@@ -1,0 +1,162 @@
+#include "server/api/describe.h"
+
+#include "common/nn/gemm.h"
+#include "proto/names.h"
+
+#include <stdio.h>
+#include <string.h>
+
+/* One input or output; dims -1 are free. */
+struct item {
+    char name[LB_MAX_NAME];
+    enum lb_datatype datatype;
+    int n_dims;
+    int64_t dim[LB_MAX_WIRE_DIMS];
+};
+
+typedef json_t *(*render_fn)(const struct item *item);
+
+static json_t *dims_json(const struct item *item) {
+    json_t *dims = json_array();
+    for (int i = 0; i < item->n_dims; i++) {
+        json_array_append_new(dims, json_integer((json_int_t)item->dim[i]));
+    }
+    return dims;
+}
+
+static json_t *render_metadata(const struct item *item) {
+    return json_pack("{s:s,s:s,s:o}", "name", item->name, "datatype", lb_datatype_name(item->datatype),
+                     "shape", dims_json(item));
+}
+
+static json_t *render_config(const struct item *item) {
+    char type[32];
+    snprintf(type, sizeof type, "TYPE_%s", lb_datatype_name(item->datatype));
+    return json_pack("{s:s,s:s,s:o}", "name", item->name, "data_type", type, "dims", dims_json(item));
+}
+
+static struct item make(const char *name, enum lb_datatype datatype, int n_dims, const int64_t *dim) {
+    struct item item = {.datatype = datatype, .n_dims = n_dims};
+    snprintf(item.name, sizeof item.name, "%s", name);
+    memcpy(item.dim, dim, (size_t)n_dims * sizeof *dim);
+    return item;
+}
+
+static void add(json_t *list, render_fn render, const char *name, enum lb_datatype datatype, int n_dims,
+                const int64_t *dim) {
+    struct item item = make(name, datatype, n_dims, dim);
+    json_array_append_new(list, render(&item));
+}
+
+static json_t *inputs(const struct lb_hosted *hosted, render_fn render, bool optional_too) {
+    json_t *list = json_array();
+    if (!hosted->decoder) {
+        add(list, render, LB_IN_FEATURES, LB_DT_FP32, 2,
+            (int64_t[]){-1, lb_model_config(hosted->model)->input_size});
+        return list;
+    }
+    add(list, render, LB_IN_IDS, LB_DT_INT32, 2, (int64_t[]){-1, -1});
+    if (optional_too) {
+        add(list, render, LB_IN_LENGTHS, LB_DT_INT32, 1, (int64_t[]){-1});
+        add(list, render, LB_IN_START, LB_DT_INT32, 1, (int64_t[]){-1});
+    }
+    return list;
+}
+
+/* Rows of width numbers: [B, T, width], or [B, width] for classifiers; width 0: one number per row. */
+static void add_rows(json_t *list, render_fn render, const struct lb_hosted *hosted, enum lb_output_kind kind,
+                     int layer, enum lb_datatype datatype, int64_t width) {
+    char name[LB_MAX_NAME];
+    int64_t dim[3] = {-1, -1, -1};
+    int n = hosted->decoder ? 2 : 1;
+    lb_output_format(kind, layer, name);
+    if (width != 0) {
+        dim[n++] = width;
+    }
+    add(list, render, name, datatype, n, dim);
+}
+
+static json_t *outputs(const struct lb_hosted *hosted, render_fn render) {
+    json_t *list = json_array();
+    const struct lb_weight *head = lb_model_head(hosted->model);
+    char name[LB_MAX_NAME];
+    add_rows(list, render, hosted, LB_OUT_LOGITS, 0, LB_DT_FP32, head->rows);
+    add_rows(list, render, hosted, LB_OUT_TOPK_IDS, 0, LB_DT_INT32, -1);
+    add_rows(list, render, hosted, LB_OUT_TOPK_VALUES, 0, LB_DT_FP32, -1);
+    add_rows(list, render, hosted, LB_OUT_LOGSUMEXP, 0, LB_DT_FP32, 0);
+    if (hosted->decoder) {
+        add_rows(list, render, hosted, LB_OUT_ACTUAL, 0, LB_DT_FP32, 0);
+    }
+    add_rows(list, render, hosted, LB_OUT_HIDDEN_FINAL, 0, LB_DT_FP32, head->cols);
+    for (int n = 0; lb_model_check_tap(hosted->model, LB_TAP_HIDDEN, n, NULL) == LB_OK; n++) {
+        add_rows(list, render, hosted, LB_OUT_HIDDEN, n, LB_DT_FP32, lb_hosted_hidden_width(hosted, n));
+    }
+    for (int n = 0; lb_model_check_tap(hosted->model, LB_TAP_ATTENTION, n, NULL) == LB_OK; n++) {
+        lb_output_format(LB_OUT_ATTENTION, n, name);
+        add(list, render, name, LB_DT_FP32, 4,
+            (int64_t[]){-1, lb_model_config(hosted->model)->num_attention_heads, -1, -1});
+    }
+    return list;
+}
+
+static void set_id(json_t *object, const char *key, int64_t id) {
+    if (id >= 0) {
+        json_object_set_new(object, key, json_integer((json_int_t)id));
+    }
+}
+
+/* What a trainer has to know before it asks. */
+static json_t *parameters(const struct lb_hosted *hosted) {
+    const struct lb_config *config = lb_model_config(hosted->model);
+    const struct lb_weight *head = lb_model_head(hosted->model);
+    json_t *p = json_pack(
+        "{s:s,s:s,s:I,s:I,s:I,s:s,s:b,s:s}", "fingerprint", hosted->version, "model_type", config->model_type,
+        "vocab_size", (json_int_t)head->rows, "hidden_size", (json_int_t)head->cols, "num_parameters",
+        (json_int_t)lb_model_parameters(hosted->model), "head_dtype", lb_dtype_name(head->dtype),
+        "batch_invariant", hosted->batch_invariant, "kernels", lb_gemm_description());
+    if (!p) {
+        return NULL;
+    }
+    json_object_set_new(p, "weight_bytes", json_integer((json_int_t)lb_model_bytes(hosted->model)));
+    if (hosted->decoder) {
+        json_object_set_new(p, "num_layers", json_integer((json_int_t)config->num_hidden_layers));
+        json_object_set_new(p, "num_heads", json_integer((json_int_t)config->num_attention_heads));
+        json_object_set_new(p, "max_length", json_integer((json_int_t)config->max_position_embeddings));
+        set_id(p, "bos_token_id", config->bos_token_id);
+        set_id(p, "eos_token_id", config->eos_token_id);
+        set_id(p, "pad_token_id", config->pad_token_id);
+    } else {
+        json_object_set_new(p, "num_layers", json_integer((json_int_t)config->n_hidden));
+        json_object_set_new(p, "input_size", json_integer((json_int_t)config->input_size));
+    }
+    if (hosted->tokenizer) {
+        json_object_set_new(p, "tokenizer_fingerprint",
+                            json_string(lb_tokenizer_fingerprint(hosted->tokenizer)));
+    }
+    json_object_set_new(p, "max_request_tokens", json_integer(LB_MAX_REQUEST_TOKENS));
+    json_object_set_new(p, "max_sequences", json_integer(LB_MAX_SEQUENCES));
+    json_object_set_new(p, "max_top_k",
+                        json_integer((json_int_t)(head->rows < LB_MAX_TOP_K ? head->rows : LB_MAX_TOP_K)));
+    return p;
+}
+
+json_t *lb_describe_model(const struct lb_hosted *hosted) {
+    return json_pack("{s:s,s:[s],s:s,s:o,s:o,s:o}", "name", hosted->name, "versions", hosted->version,
+                     "platform", "limbeck", "inputs", inputs(hosted, render_metadata, true), "outputs",
+                     outputs(hosted, render_metadata), "parameters", parameters(hosted));
+}
+
+json_t *lb_describe_config(const struct lb_hosted *hosted) {
+    /* max_batch_size 0: dims hold the batch. Optional inputs are left out, so that a load generator doesn't
+     * fill them at random. */
+    return json_pack("{s:s,s:s,s:s,s:i,s:o,s:o,s:{s:{s:i}}}", "name", hosted->name, "platform", "limbeck",
+                     "backend", "limbeck", "max_batch_size", 0, "input", inputs(hosted, render_config, false),
+                     "output", outputs(hosted, render_config), "version_policy", "latest", "num_versions", 1);
+}
+
+json_t *lb_describe_server(void) {
+    return json_pack("{s:s,s:s,s:[s,s,s,s,s,s,s,s,s]}", "name", "limbeckd", "version", LB_VERSION,
+                     "extensions", "binary_tensor_data", "parameters", "model_configuration",
+                     "model_repository", "statistics", "kd_topk/1", "kd_hidden/1", "kd_head/1",
+                     "kd_digest/1");
+}

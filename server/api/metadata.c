@@ -1,0 +1,154 @@
+/* Handlers that tell about the daemon and its models. */
+#include "common/base/clock.h"
+#include "common/base/json.h"
+#include "common/nn/gemm.h"
+#include "server/api/describe.h"
+#include "server/api/reply.h"
+#include "server/api/table.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#define MAX_LISTED 256
+
+void lb_handle_server_metadata(struct lb_server *server, struct lb_exchange *x,
+                               const struct lb_route_match *match) {
+    (void)server;
+    (void)match;
+    lb_reply_json(x, 200, lb_describe_server());
+}
+
+void lb_handle_live(struct lb_server *server, struct lb_exchange *x, const struct lb_route_match *match) {
+    (void)server;
+    (void)match;
+    lb_reply_json(x, 200, json_pack("{s:b}", "live", 1));
+}
+
+void lb_handle_ready(struct lb_server *server, struct lb_exchange *x, const struct lb_route_match *match) {
+    (void)match;
+    if (atomic_load(&server->draining)) {
+        lb_reply_error(x, 503, "this daemon is shutting down");
+    } else if (!lb_repository_ready(server->repository)) {
+        lb_reply_error(x, 503, "models are still loading");
+    } else {
+        lb_reply_json(x, 200, json_pack("{s:b}", "ready", 1));
+    }
+}
+
+void lb_handle_model_ready(struct lb_server *server, struct lb_exchange *x,
+                           const struct lb_route_match *match) {
+    if (!lb_visit_model(x)) {
+        return;
+    }
+    if (atomic_load(&server->draining)) {
+        lb_reply_error(x, 503, "this daemon is shutting down");
+        return;
+    }
+    lb_reply_json(x, 200, json_pack("{s:s,s:b}", "name", match->model, "ready", 1));
+}
+
+void lb_handle_model_metadata(struct lb_server *server, struct lb_exchange *x,
+                              const struct lb_route_match *match) {
+    (void)server;
+    (void)match;
+    if (lb_visit_model(x)) {
+        const struct lb_visit *visit = x->user;
+        lb_reply_json(x, 200, lb_describe_model(visit->hosted));
+        lb_reply_header(x, "Cache-Control", "no-cache");
+    }
+}
+
+void lb_handle_model_config(struct lb_server *server, struct lb_exchange *x,
+                            const struct lb_route_match *match) {
+    (void)server;
+    (void)match;
+    if (lb_visit_model(x)) {
+        const struct lb_visit *visit = x->user;
+        lb_reply_json(x, 200, lb_describe_config(visit->hosted));
+        lb_reply_header(x, "Cache-Control", lb_visit_cache_control(visit));
+    }
+}
+
+void lb_handle_stats(struct lb_server *server, struct lb_exchange *x, const struct lb_route_match *match) {
+    json_t *list = json_array();
+    if (match->model[0]) {
+        if (!lb_visit_model(x)) {
+            json_decref(list);
+            return;
+        }
+        struct lb_hosted *hosted = ((struct lb_visit *)x->user)->hosted;
+        json_array_append_new(list, lb_stats_json(&hosted->stats, hosted->name, hosted->version));
+    } else {
+        struct lb_hosted *all[MAX_LISTED];
+        size_t n = lb_repository_list(server->repository, all, MAX_LISTED);
+        for (size_t i = 0; i < n; i++) {
+            json_array_append_new(list, lb_stats_json(&all[i]->stats, all[i]->name, all[i]->version));
+            lb_hosted_release(all[i]);
+        }
+    }
+    lb_reply_json(x, 200, json_pack("{s:o}", "model_stats", list));
+}
+
+void lb_handle_index(struct lb_server *server, struct lb_exchange *x, const struct lb_route_match *match) {
+    (void)match;
+    bool only_ready = false;
+    if (x->body.len > 0) {
+        json_t *request = NULL;
+        struct lb_detail detail = {0};
+        enum lb_status status =
+            lb_json_parse(x->body.data, x->body.len, LB_MAX_JSON_DEPTH, "request", &request, &detail);
+        if (status == LB_OK && !json_is_object(request)) {
+            status =
+                lb_fail(&detail, LB_E_FORMAT, "request: expected a JSON object, as in {\"ready\": true}");
+        }
+        if (status == LB_OK) {
+            status = lb_json_bool(request, "ready", false, "request", &only_ready, &detail);
+        }
+        json_decref(request);
+        if (status != LB_OK) {
+            lb_reply_fail(x, status, &detail);
+            return;
+        }
+    }
+    lb_reply_json(x, 200, lb_repository_index(server->repository, only_ready));
+}
+
+void lb_handle_metrics(struct lb_server *server, struct lb_exchange *x, const struct lb_route_match *match) {
+    (void)match;
+    struct lb_hosted *models[MAX_LISTED];
+    struct lb_gauge gauges[8 + MAX_LISTED];
+    struct lb_batcher_state queue = lb_batcher_state(server->batcher);
+    size_t n_models = lb_repository_list(server->repository, models, MAX_LISTED), n = 0;
+    gauges[n++] = (struct lb_gauge){"limbeckd_queue_tokens", "Tokens waiting.", NULL, NULL,
+                                    (double)queue.waiting_tokens};
+    gauges[n++] = (struct lb_gauge){"limbeckd_running_tokens", "Tokens in the batch that is being computed.",
+                                    NULL, NULL, (double)queue.running_tokens};
+    gauges[n++] = (struct lb_gauge){"limbeckd_queue_requests", "Infer requests waiting or being computed.",
+                                    NULL, NULL, (double)queue.jobs};
+    gauges[n++] = (struct lb_gauge){"limbeckd_open_requests", "HTTP requests that are not answered yet.",
+                                    NULL, NULL, (double)lb_http_exchanges(server->http)};
+    gauges[n++] =
+        (struct lb_gauge){"limbeckd_pending_bytes", "Bytes of request bodies and answers in memory.", NULL,
+                          NULL, (double)atomic_load(&server->budget.used)};
+    gauges[n++] = (struct lb_gauge){
+        "limbeckd_ready", "1 when all models are loaded and nothing is shutting down.", NULL, NULL,
+        lb_repository_ready(server->repository) && !atomic_load(&server->draining)};
+    gauges[n++] = (struct lb_gauge){"limbeckd_start_time_seconds", "Start of the process since 1970.", NULL,
+                                    NULL, server->started_unix};
+    for (size_t i = 0; i < n_models; i++) {
+        gauges[n++] =
+            (struct lb_gauge){"limbeckd_model_bytes", "Bytes of a loaded model's weights as stored.", "model",
+                              models[i]->name, (double)lb_model_bytes(models[i]->model)};
+    }
+    /* The body's buffer is free by now and lives long enough. */
+    lb_buf_reset(&x->body);
+    enum lb_status status = lb_metrics_write(server->metrics, gauges, n, &x->body);
+    for (size_t i = 0; i < n_models; i++) {
+        lb_hosted_release(models[i]);
+    }
+    if (status != LB_OK) {
+        lb_reply_error(x, 503, "out of memory; try again");
+        return;
+    }
+    lb_reply_bytes(x, 200, "text/plain; version=0.0.4; charset=utf-8", x->body.data, x->body.len);
+}

@@ -1,0 +1,86 @@
+/* POST /v2/repository/models/{model}/load and /unload: for those with the admin token. Names only; files are
+ * the operator's. */
+#include "common/base/json.h"
+#include "server/api/reply.h"
+#include "server/api/table.h"
+
+#include <stdio.h>
+#include <string.h>
+
+/* Uploads and configurations, which Triton takes here, are refused rather than ignored. */
+static enum lb_status check_body(const struct lb_exchange *x, struct lb_detail *detail) {
+    if (x->body.len == 0) {
+        return LB_OK;
+    }
+    json_t *request = NULL;
+    enum lb_status status =
+        lb_json_parse(x->body.data, x->body.len, LB_MAX_JSON_DEPTH, "request", &request, detail);
+    const char *key;
+    json_t *value;
+    json_object_foreach(json_object_get(request, "parameters"), key, value) {
+        if (strcmp(key, "config") == 0 || strncmp(key, "file:", 5) == 0) {
+            status = lb_fail(
+                detail, LB_E_ARG,
+                "parameter %.64s: models are files of this daemon's operator, they can't be sent", key);
+        }
+    }
+    json_decref(request);
+    return status;
+}
+
+/* Called by the loader. */
+static void order_done(struct lb_order *order) {
+    lb_exchange_resume(order->context);
+}
+
+static void finish(struct lb_server *server, struct lb_exchange *x) {
+    struct lb_visit *visit = x->user;
+    const struct lb_order *order = visit->order;
+    (void)server;
+    if (order->status != LB_OK) {
+        /* A model of the list that can't be opened is the server's trouble, whatever the reason was. */
+        int code = lb_http_status(order->status);
+        lb_reply_error(x, order->done && code < 500 ? 500 : code, "%s", order->detail.text);
+        return;
+    }
+    lb_reply_json(
+        x, 200, json_pack("{s:s,s:s}", "name", order->name, "state", order->load ? "READY" : "UNAVAILABLE"));
+}
+
+static void give_order(struct lb_server *server, struct lb_exchange *x, const char *name, bool load) {
+    struct lb_visit *visit = x->user;
+    struct lb_detail detail = {0};
+    enum lb_status status = check_body(x, &detail);
+    if (status != LB_OK) {
+        lb_reply_fail(x, status, &detail);
+        return;
+    }
+    struct lb_order *order = lb_arena_zarray(&x->arena, 1, sizeof *order);
+    if (!order) {
+        lb_reply_error(x, 503, "out of memory; try again");
+        return;
+    }
+    snprintf(order->name, sizeof order->name, "%s", name);
+    order->load = load;
+    order->done = order_done;
+    order->context = x;
+    visit->order = order;
+    visit->finish = finish;
+    /* Suspended first: the loader may be done before the order is given back. */
+    lb_exchange_defer(x);
+    status = lb_repository_order(server->repository, order, &detail);
+    if (status != LB_OK) {
+        order->status = status;
+        order->detail = detail;
+        order->done = NULL;
+        lb_exchange_resume(x);
+    }
+}
+
+void lb_handle_load(struct lb_server *server, struct lb_exchange *x, const struct lb_route_match *match) {
+    give_order(server, x, match->model, true);
+}
+
+void lb_handle_unload(struct lb_server *server, struct lb_exchange *x, const struct lb_route_match *match) {
+    give_order(server, x, match->model, false);
+}

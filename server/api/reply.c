@@ -1,0 +1,100 @@
+#include "server/api/reply.h"
+
+#include "common/base/json.h"
+#include "proto/limits.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+static const char no_memory[] = "{\"error\":\"out of memory; try again\"}";
+
+void lb_reply_bytes(struct lb_exchange *exchange, int status, const char *content_type, const void *bytes,
+                    size_t len) {
+    struct lb_span *part = lb_arena_array(&exchange->arena, 1, sizeof *part);
+    exchange->reply.status = part ? status : 503;
+    exchange->reply.parts = part;
+    exchange->reply.n_parts = part && len > 0 ? 1 : 0;
+    if (part) {
+        part->data = bytes;
+        part->len = len;
+        lb_reply_header(exchange, "Content-Type", content_type);
+    }
+}
+
+void lb_reply_json(struct lb_exchange *exchange, int status, json_t *value) {
+    struct lb_buf buf;
+    lb_buf_init(&buf, LB_MAX_JSON_BYTES);
+    char *copy = NULL;
+    if (value && lb_json_dump(value, 0, &buf) == LB_OK && lb_buf_append(&buf, "\n", 1) == LB_OK) {
+        copy = lb_arena_strdup(&exchange->arena, buf.data);
+    }
+    json_decref(value);
+    if (copy) {
+        lb_reply_bytes(exchange, status, "application/json", copy, buf.len);
+    } else {
+        lb_reply_bytes(exchange, 503, "application/json", no_memory, strlen(no_memory));
+    }
+    lb_buf_finish(&buf);
+}
+
+/* A JSON string of any text: what is no UTF-8 becomes '?'. */
+static json_t *safe_string(char *text) {
+    json_t *string = json_string(text);
+    if (!string) {
+        for (char *p = text; *p; p++) {
+            *p = *p & 0x80 ? '?' : *p;
+        }
+        string = json_string(text);
+    }
+    return string;
+}
+
+void lb_reply_error(struct lb_exchange *exchange, int status, const char *format, ...) {
+    char text[LB_DETAIL_TEXT];
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(text, sizeof text, format, arguments);
+    va_end(arguments);
+    exchange->reply.n_headers = 0;
+    lb_reply_json(exchange, status, json_pack("{s:o}", "error", safe_string(text)));
+    if (status == 503) {
+        lb_reply_header(exchange, "Retry-After", "1");
+    } else if (status == 401) {
+        lb_reply_header(exchange, "WWW-Authenticate", "Bearer realm=\"limbeckd\"");
+    }
+}
+
+int lb_http_status(enum lb_status status) {
+    switch (status) {
+    case LB_OK:
+        return 200;
+    case LB_E_ARG:
+    case LB_E_FORMAT:
+        return 400;
+    case LB_E_DENIED:
+        return 401;
+    case LB_E_NOTFOUND:
+        return 404;
+    case LB_E_MISMATCH:
+    case LB_E_BUSY:
+        return 409;
+    case LB_E_LIMIT:
+        return 413;
+    case LB_E_UNSUPPORTED:
+        return 501;
+    case LB_E_UNAVAILABLE:
+    case LB_E_CANCELLED:
+    case LB_E_NOMEM:
+        return 503;
+    case LB_E_TIMEOUT:
+        return 504;
+    default:
+        return 500;
+    }
+}
+
+void lb_reply_fail(struct lb_exchange *exchange, enum lb_status status, const struct lb_detail *detail) {
+    lb_reply_error(exchange, lb_http_status(status), "%s",
+                   detail->text[0] ? detail->text : lb_status_name(status));
+}

@@ -1,0 +1,21 @@
+/* Answers of the native API: JSON bodies, and errors as {"error": "text"} with the status code that fits. */
+#ifndef LB_API_REPLY_H
+#define LB_API_REPLY_H
+
+#include "common/base/json.h"
+#include "common/base/status.h"
+#include "server/http/http.h"
+
+/* Sends the value (taken over; NULL: 503, out of memory). */
+void lb_reply_json(struct lb_exchange *exchange, int status, json_t *value);
+/* Sends bytes that live until the exchange ends. */
+void lb_reply_bytes(struct lb_exchange *exchange, int status, const char *content_type, const void *bytes,
+                    size_t len);
+/* {"error": "..."}; 503 gets Retry-After, 401 WWW-Authenticate. */
+void lb_reply_error(struct lb_exchange *exchange, int status, const char *format, ...) LB_PRINTF(3, 4);
+/* The same from a failed call: 400 for what a client can mend, 404, 413, 501, 503, 504; 500 for the rest. */
+void lb_reply_fail(struct lb_exchange *exchange, enum lb_status status, const struct lb_detail *detail);
+/* The code that lb_reply_fail sends. */
+int lb_http_status(enum lb_status status);
+
+#endif

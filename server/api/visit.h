@@ -1,0 +1,62 @@
+/* What handlers share: the daemon as they see it, and what one exchange is about. */
+#ifndef LB_API_VISIT_H
+#define LB_API_VISIT_H
+
+#include "server/api/routes.h"
+#include "server/engine/batcher.h"
+#include "server/engine/engine.h"
+#include "server/http/auth.h"
+#include "server/http/budget.h"
+#include "server/http/http.h"
+#include "server/http/listen.h"
+#include "server/metrics.h"
+#include "server/models/repository.h"
+#include "server/options.h"
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+struct lb_server {
+    const struct lb_options *options;
+    struct lb_auth *auth, *admin_auth; /* NULL: not asked for; nobody */
+    struct lb_budget budget;
+    struct lb_metrics *metrics;
+    struct lb_batcher *batcher;
+    struct lb_engine *engine;
+    struct lb_repository *repository;
+    struct lb_listener listener;
+    struct lb_http *http;
+    atomic_bool draining;
+    double started_unix;
+    bool port_file_written;
+    /* Called on the loader's thread when all models have been tried. */
+    void (*loaded)(void *context, enum lb_status status, const struct lb_detail *detail);
+    void *loaded_context;
+};
+
+/* What one exchange is about; its user pointer. In the exchange's arena. */
+struct lb_visit {
+    struct lb_server *server;
+    struct lb_route_match match;
+    const char *request_id; /* X-Request-Id, echoed; NULL */
+    /* After a deferred exchange was resumed: answers. */
+    void (*finish)(struct lb_server *server, struct lb_exchange *exchange);
+    struct lb_hosted *hosted; /* a reference, once the model is known; NULL */
+    struct lb_job *job;       /* of an infer request; owned */
+    struct lb_order *order;   /* of a load or unload request; in the arena */
+    const char *id;           /* the infer request's id; NULL */
+    char digest[80];          /* "sha-256=..." of an infer request */
+    size_t taken;             /* bytes of the answer, from the budget */
+};
+
+/* The Cache-Control of an answer: what stands under a versioned path never changes. Where tokens are asked
+ * for it is the client's own, since a shared cache would give it to anybody (RFC 9111 section 3.5). */
+const char *lb_visit_cache_control(const struct lb_visit *visit);
+
+/* user is the visit: gives back what it holds. */
+void lb_visit_free(void *user);
+/* The model that the path names (visit->hosted), or an error reply and false. */
+bool lb_visit_model(struct lb_exchange *exchange);
+
+#endif

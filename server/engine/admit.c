@@ -1,0 +1,427 @@
+#include "server/engine/admit.h"
+
+#include "common/base/mem.h"
+#include "common/model/model.h"
+#include "server/models/repository.h"
+
+#include <stdio.h>
+#include <string.h>
+
+/* ---- inputs ---- */
+
+struct inputs {
+    const struct lb_wire_tensor *ids, *lengths, *start, *features;
+};
+
+static enum lb_status find_inputs(const struct lb_infer_request *request, bool decoder, struct inputs *out,
+                                  struct lb_detail *detail) {
+    const char *takes = decoder ? LB_IN_IDS ", " LB_IN_LENGTHS ", " LB_IN_START : LB_IN_FEATURES;
+    for (size_t i = 0; i < request->n_inputs; i++) {
+        const struct lb_wire_tensor *t = &request->inputs[i];
+        const struct lb_wire_tensor **slot = NULL;
+        if (decoder) {
+            slot = strcmp(t->name, LB_IN_IDS) == 0       ? &out->ids
+                   : strcmp(t->name, LB_IN_LENGTHS) == 0 ? &out->lengths
+                   : strcmp(t->name, LB_IN_START) == 0   ? &out->start
+                                                         : NULL;
+        } else if (strcmp(t->name, LB_IN_FEATURES) == 0) {
+            slot = &out->features;
+        }
+        if (!slot) {
+            return lb_fail(detail, LB_E_ARG, "input %s: this model has no such input; it takes %s", t->name,
+                           takes);
+        }
+        if (*slot) {
+            return lb_fail(detail, LB_E_ARG, "input %s: given twice", t->name);
+        }
+        *slot = t;
+    }
+    if (decoder ? !out->ids : !out->features) {
+        return lb_fail(detail, LB_E_ARG, "input %s is missing", decoder ? LB_IN_IDS : LB_IN_FEATURES);
+    }
+    return LB_OK;
+}
+
+static int64_t integer_at(const struct lb_wire_tensor *t, int64_t i) {
+    if (t->datatype == LB_DT_INT32) {
+        int32_t v;
+        memcpy(&v, (const char *)t->data + i * 4, 4);
+        return v;
+    }
+    int64_t v;
+    memcpy(&v, (const char *)t->data + i * 8, 8);
+    return v;
+}
+
+static enum lb_status check_matrix(const struct lb_wire_tensor *t, const char *shape,
+                                   struct lb_detail *detail) {
+    if (t->n_dims != 2 || t->dim[0] < 1 || t->dim[1] < 1) {
+        return lb_fail(detail, LB_E_ARG, "input %s: expected shape %s with at least one row and column",
+                       t->name, shape);
+    }
+    if (t->dim[0] > LB_MAX_SEQUENCES) {
+        return lb_fail(detail, LB_E_LIMIT, "input %s: %lld sequences; one request takes at most %d", t->name,
+                       (long long)t->dim[0], LB_MAX_SEQUENCES);
+    }
+    return LB_OK;
+}
+
+/* One integer per sequence within [min, max(b)], or fallback where the input isn't there. */
+static enum lb_status check_vector(const struct lb_wire_tensor *t, int64_t n_seqs, struct lb_detail *detail) {
+    if (t->datatype != LB_DT_INT32 && t->datatype != LB_DT_INT64) {
+        return lb_fail(detail, LB_E_ARG, "input %s: datatype %s; expected INT32", t->name,
+                       lb_datatype_name(t->datatype));
+    }
+    if (lb_wire_elements(t) != n_seqs || t->n_dims < 1 || t->n_dims > 2) {
+        return lb_fail(detail, LB_E_ARG, "input %s: expected shape [%lld], one number for each sequence",
+                       t->name, (long long)n_seqs);
+    }
+    return LB_OK;
+}
+
+static enum lb_status read_lengths(const struct inputs *in, struct lb_job *job, int64_t max_length,
+                                   const struct lb_plan_limits *limits, struct lb_detail *detail) {
+    int64_t total = 0;
+    for (int64_t b = 0; b < job->n_seqs; b++) {
+        int64_t length = in->lengths ? integer_at(in->lengths, b) : job->padded_t;
+        if (length < 1 || length > job->padded_t) {
+            return lb_fail(detail, LB_E_ARG, "lengths[%lld] = %lld: must be within 1..%lld", (long long)b,
+                           (long long)length, (long long)job->padded_t);
+        }
+        if (max_length > 0 && length > max_length) {
+            return lb_fail(detail, LB_E_ARG, "sequence %lld has %lld tokens; this model takes at most %lld",
+                           (long long)b, (long long)length, (long long)max_length);
+        }
+        total += length;
+        if (total > limits->max_tokens) {
+            return lb_fail(detail, LB_E_LIMIT,
+                           "more than %lld tokens in one request; send fewer sequences at once",
+                           (long long)limits->max_tokens);
+        }
+        job->offsets[b + 1] = (int32_t)total;
+    }
+    job->n_tokens = total;
+    return LB_OK;
+}
+
+static enum lb_status read_starts(const struct inputs *in, struct lb_job *job, struct lb_detail *detail) {
+    job->rows = in->start ? 0 : job->padded_t;
+    for (int64_t b = 0; in->start && b < job->n_seqs; b++) {
+        int64_t start = integer_at(in->start, b), length = lb_job_length(job, b);
+        if (start < 0 || start >= length) {
+            return lb_fail(detail, LB_E_ARG,
+                           "start[%lld] = %lld: must be within 0..%lld, the sequence's last row",
+                           (long long)b, (long long)start, (long long)length - 1);
+        }
+        job->start[b] = (int32_t)start;
+        job->rows = length - start > job->rows ? length - start : job->rows;
+    }
+    return LB_OK;
+}
+
+static enum lb_status read_ids(const struct lb_wire_tensor *t, struct lb_job *job, int64_t v,
+                               struct lb_detail *detail) {
+    for (int64_t b = 0; b < job->n_seqs; b++) {
+        int64_t length = lb_job_length(job, b);
+        for (int64_t i = 0; i < length; i++) {
+            int64_t id = integer_at(t, b * job->padded_t + i);
+            if (id < 0 || id >= v) {
+                return lb_fail(detail, LB_E_ARG,
+                               "input_ids[%lld,%lld] = %lld: outside the vocabulary, 0..%lld", (long long)b,
+                               (long long)i, (long long)id, (long long)v - 1);
+            }
+            job->ids[job->offsets[b] + i] = (int32_t)id;
+        }
+    }
+    return LB_OK;
+}
+
+static enum lb_status out_of_memory(struct lb_detail *detail) {
+    return lb_fail(detail, LB_E_NOMEM, "out of memory for this request; try again");
+}
+
+static enum lb_status plan_sequences(const struct lb_infer_request *request, const struct lb_config *config,
+                                     const struct lb_plan_limits *limits, struct lb_job *job,
+                                     struct lb_detail *detail) {
+    struct inputs in = {0};
+    enum lb_status status = find_inputs(request, true, &in, detail);
+    if (status != LB_OK) {
+        return status;
+    }
+    if (in.ids->datatype != LB_DT_INT32 && in.ids->datatype != LB_DT_INT64) {
+        return lb_fail(detail, LB_E_ARG, "input input_ids: datatype %s; expected INT32 or INT64",
+                       lb_datatype_name(in.ids->datatype));
+    }
+    status = check_matrix(in.ids, "[B, T]", detail);
+    if (status != LB_OK) {
+        return status;
+    }
+    job->n_seqs = in.ids->dim[0];
+    job->padded_t = in.ids->dim[1];
+    if ((in.lengths && (status = check_vector(in.lengths, job->n_seqs, detail)) != LB_OK) ||
+        (in.start && (status = check_vector(in.start, job->n_seqs, detail)) != LB_OK)) {
+        return status;
+    }
+    job->offsets = lb_arena_zarray(&job->arena, (size_t)job->n_seqs + 1, sizeof *job->offsets);
+    job->start = lb_arena_zarray(&job->arena, (size_t)job->n_seqs, sizeof *job->start);
+    if (!job->offsets || !job->start) {
+        return out_of_memory(detail);
+    }
+    if ((status = read_lengths(&in, job, config->max_position_embeddings, limits, detail)) != LB_OK ||
+        (status = read_starts(&in, job, detail)) != LB_OK) {
+        return status;
+    }
+    job->ids = lb_arena_array(&job->arena, (size_t)job->n_tokens, sizeof *job->ids);
+    return job->ids ? read_ids(in.ids, job, config->vocab_size, detail) : out_of_memory(detail);
+}
+
+/* A classifier's rows are sequences of one row each. */
+static enum lb_status plan_features(const struct lb_infer_request *request, const struct lb_config *config,
+                                    const struct lb_plan_limits *limits, struct lb_job *job,
+                                    struct lb_detail *detail) {
+    struct inputs in = {0};
+    enum lb_status status = find_inputs(request, false, &in, detail);
+    if (status != LB_OK) {
+        return status;
+    }
+    if (in.features->datatype != LB_DT_FP32) {
+        return lb_fail(detail, LB_E_ARG, "input features: datatype %s; expected FP32",
+                       lb_datatype_name(in.features->datatype));
+    }
+    status = check_matrix(in.features, "[B, C]", detail);
+    if (status != LB_OK) {
+        return status;
+    }
+    if (in.features->dim[1] != config->input_size) {
+        return lb_fail(detail, LB_E_ARG, "input features: %lld columns; this model takes %lld",
+                       (long long)in.features->dim[1], (long long)config->input_size);
+    }
+    job->n_seqs = job->n_tokens = in.features->dim[0];
+    job->padded_t = job->rows = 1;
+    if (job->n_tokens > limits->max_tokens) {
+        return lb_fail(detail, LB_E_LIMIT, "more than %lld rows in one request",
+                       (long long)limits->max_tokens);
+    }
+    job->offsets = lb_arena_array(&job->arena, (size_t)job->n_seqs + 1, sizeof *job->offsets);
+    job->start = lb_arena_zarray(&job->arena, (size_t)job->n_seqs, sizeof *job->start);
+    float *features =
+        lb_arena_array(&job->arena, (size_t)job->n_seqs * (size_t)config->input_size, sizeof *features);
+    if (!job->offsets || !job->start || !features) {
+        return out_of_memory(detail);
+    }
+    for (int64_t b = 0; b <= job->n_seqs; b++) {
+        job->offsets[b] = (int32_t)b;
+    }
+    memcpy(features, in.features->data, in.features->bytes);
+    job->features = features;
+    return LB_OK;
+}
+
+/* ---- outputs ---- */
+
+static const char *dtypes_of(enum lb_output_kind kind) {
+    switch (kind) {
+    case LB_OUT_TOPK_IDS:
+        return "INT32 or UINT16";
+    case LB_OUT_LOGSUMEXP:
+    case LB_OUT_ACTUAL:
+        return "FP32";
+    default:
+        return "FP32 or FP16";
+    }
+}
+
+static bool dtype_fits(enum lb_output_kind kind, enum lb_datatype datatype) {
+    switch (kind) {
+    case LB_OUT_TOPK_IDS:
+        return datatype == LB_DT_INT32 || datatype == LB_DT_UINT16;
+    case LB_OUT_LOGSUMEXP:
+    case LB_OUT_ACTUAL:
+        return datatype == LB_DT_FP32;
+    default:
+        return datatype == LB_DT_FP32 || datatype == LB_DT_FP16;
+    }
+}
+
+static enum lb_status choose_dtype(const struct lb_wire_output *asked, int64_t v, struct lb_job_output *o,
+                                   struct lb_detail *detail) {
+    enum lb_datatype own = o->what.kind == LB_OUT_TOPK_IDS ? LB_DT_INT32 : LB_DT_FP32;
+    o->datatype = asked->datatype == LB_DT_NONE ? own : asked->datatype;
+    if (!dtype_fits(o->what.kind, o->datatype)) {
+        return lb_fail(detail, LB_E_ARG, "output %s: dtype %s; this output comes as %s", o->name,
+                       lb_datatype_name(o->datatype), dtypes_of(o->what.kind));
+    }
+    if (o->datatype == LB_DT_UINT16 && v > 65536) {
+        return lb_fail(detail, LB_E_ARG,
+                       "output %s: dtype UINT16 can't hold ids of a vocabulary of %lld; ask for INT32",
+                       o->name, (long long)v);
+    }
+    if (o->datatype == LB_DT_FP16 && !o->binary) {
+        return lb_fail(detail, LB_E_ARG, "output %s: FP16 has no JSON form; ask for binary_data or for FP32",
+                       o->name);
+    }
+    return LB_OK;
+}
+
+/* Whether the model has this output; what has a layer is the model's own answer. */
+static enum lb_status check_output(const struct lb_hosted *hosted, const struct lb_job_output *o,
+                                   struct lb_detail *detail) {
+    if (o->what.kind == LB_OUT_HIDDEN) {
+        return lb_model_check_tap(hosted->model, LB_TAP_HIDDEN, o->what.layer, detail);
+    }
+    if (o->what.kind == LB_OUT_ATTENTION) {
+        return lb_model_check_tap(hosted->model, LB_TAP_ATTENTION, o->what.layer, detail);
+    }
+    if (o->what.kind == LB_OUT_ACTUAL && !hosted->decoder) {
+        return lb_fail(detail, LB_E_ARG, "output %s: a classifier has no next token", o->name);
+    }
+    return LB_OK;
+}
+
+static void add_dim(struct lb_job_output *o, int64_t n) {
+    o->dim[o->n_dims++] = n;
+}
+
+static void shape_output(const struct lb_hosted *hosted, const struct lb_job *job, struct lb_job_output *o) {
+    const struct lb_config *config = lb_model_config(hosted->model);
+    const struct lb_weight *head = lb_model_head(hosted->model);
+    o->width = 1;
+    add_dim(o, job->n_seqs);
+    if (o->what.kind == LB_OUT_ATTENTION) {
+        o->width = job->padded_t;
+        add_dim(o, config->num_attention_heads);
+        add_dim(o, job->rows);
+        add_dim(o, job->padded_t);
+        return;
+    }
+    if (hosted->decoder) {
+        add_dim(o, job->rows);
+    }
+    switch (o->what.kind) {
+    case LB_OUT_LOGITS:
+        o->width = head->rows;
+        break;
+    case LB_OUT_TOPK_IDS:
+    case LB_OUT_TOPK_VALUES:
+        o->width = job->top_k;
+        break;
+    case LB_OUT_HIDDEN:
+        o->width = lb_hosted_hidden_width(hosted, o->what.layer);
+        break;
+    case LB_OUT_HIDDEN_FINAL:
+        o->width = head->cols;
+        break;
+    default:
+        return; /* one number per row */
+    }
+    add_dim(o, o->width);
+}
+
+/* bytes = product of the dimensions times the element, with overflow checks. */
+static enum lb_status size_output(struct lb_job *job, struct lb_job_output *o,
+                                  const struct lb_plan_limits *limits, struct lb_detail *detail) {
+    size_t bytes = lb_datatype_bytes(o->datatype);
+    bool fits = true;
+    for (int i = 0; i < o->n_dims && fits; i++) {
+        fits = lb_mul_size(bytes, (size_t)o->dim[i], &bytes);
+    }
+    fits = fits && lb_add_size(job->output_bytes, bytes, &job->output_bytes);
+    if (!fits || job->output_bytes > limits->max_response_bytes) {
+        return lb_fail(detail, LB_E_LIMIT,
+                       "the answer would be larger than %zu bytes at output %s; ask for fewer sequences, "
+                       "FP16, or top-k instead of logits",
+                       limits->max_response_bytes, o->name);
+    }
+    o->bytes = bytes;
+    return LB_OK;
+}
+
+static enum lb_status plan_output(const struct lb_wire_output *asked, const struct lb_plan_limits *limits,
+                                  struct lb_job *job, struct lb_detail *detail) {
+    const struct lb_hosted *hosted = job->model;
+    struct lb_job_output *o = &job->outputs[job->n_outputs];
+    enum lb_status status = lb_output_parse(asked->name, &o->what, detail);
+    if (status != LB_OK) {
+        return status;
+    }
+    lb_output_format(o->what.kind, o->what.layer, o->name);
+    o->binary = asked->binary;
+    for (size_t i = 0; i < job->n_outputs; i++) {
+        if (strcmp(job->outputs[i].name, o->name) == 0) {
+            return lb_fail(detail, LB_E_ARG, "output %s: asked for twice", o->name);
+        }
+    }
+    status = check_output(hosted, o, detail);
+    if (status == LB_OK) {
+        status = choose_dtype(asked, lb_model_head(hosted->model)->rows, o, detail);
+    }
+    if (status != LB_OK) {
+        return status;
+    }
+    shape_output(hosted, job, o);
+    job->needs_topk |= o->what.kind == LB_OUT_TOPK_IDS || o->what.kind == LB_OUT_TOPK_VALUES;
+    job->needs_lse |= o->what.kind == LB_OUT_LOGSUMEXP || o->what.kind == LB_OUT_ACTUAL;
+    job->needs_head |= o->what.kind == LB_OUT_LOGITS;
+    job->n_outputs++;
+    return size_output(job, o, limits, detail);
+}
+
+static enum lb_status check_json_values(const struct lb_job *job, const struct lb_plan_limits *limits,
+                                        struct lb_detail *detail) {
+    size_t values = 0;
+    for (size_t i = 0; i < job->n_outputs; i++) {
+        values +=
+            job->outputs[i].binary ? 0 : job->outputs[i].bytes / lb_datatype_bytes(job->outputs[i].datatype);
+    }
+    if (values > (size_t)limits->max_json_values) {
+        return lb_fail(detail, LB_E_ARG,
+                       "the answer would hold %zu numbers as JSON, the maximum is %lld; ask for binary_data",
+                       values, (long long)limits->max_json_values);
+    }
+    return LB_OK;
+}
+
+static enum lb_status plan_outputs(const struct lb_infer_request *request,
+                                   const struct lb_plan_limits *limits, struct lb_job *job,
+                                   struct lb_detail *detail) {
+    /* Nothing asked for means top-k and its tail, never everything. */
+    const struct lb_wire_output defaults[] = {
+        {.name = "logits.topk_ids", .binary = request->binary_default},
+        {.name = "logits.topk_values", .binary = request->binary_default},
+        {.name = "logsumexp", .binary = request->binary_default}};
+    const struct lb_wire_output *asked = request->n_outputs ? request->outputs : defaults;
+    size_t n = request->n_outputs ? request->n_outputs : sizeof defaults / sizeof *defaults;
+    job->outputs = lb_arena_zarray(&job->arena, n, sizeof *job->outputs);
+    if (!job->outputs) {
+        return out_of_memory(detail);
+    }
+    enum lb_status status = LB_OK;
+    for (size_t i = 0; i < n && status == LB_OK; i++) {
+        status = plan_output(&asked[i], limits, job, detail);
+    }
+    job->needs_head |= job->needs_topk || job->needs_lse;
+    /* An unknown name is the client's mistake, not a missing resource. */
+    if (status == LB_E_NOTFOUND) {
+        status = LB_E_ARG;
+    }
+    return status == LB_OK ? check_json_values(job, limits, detail) : status;
+}
+
+enum lb_status lb_plan(const struct lb_infer_request *request, const struct lb_plan_limits *limits,
+                       struct lb_job *job, struct lb_detail *detail) {
+    const struct lb_config *config = lb_model_config(job->model->model);
+    int64_t v = lb_model_head(job->model->model)->rows;
+    if (!(request->temperature >= LB_MIN_TEMPERATURE && request->temperature <= LB_MAX_TEMPERATURE)) {
+        return lb_fail(detail, LB_E_ARG, "temperature %g: must be within %g..%g", request->temperature,
+                       LB_MIN_TEMPERATURE, LB_MAX_TEMPERATURE);
+    }
+    if (request->top_k < 1 || request->top_k > LB_MAX_TOP_K) {
+        return lb_fail(detail, LB_E_ARG, "top_k %lld: must be within 1..%d", (long long)request->top_k,
+                       LB_MAX_TOP_K);
+    }
+    job->temperature = request->temperature;
+    job->top_k = request->top_k < v ? request->top_k : v;
+    enum lb_status status = job->model->decoder ? plan_sequences(request, config, limits, job, detail)
+                                                : plan_features(request, config, limits, job, detail);
+    return status == LB_OK ? plan_outputs(request, limits, job, detail) : status;
+}

@@ -1,0 +1,78 @@
+/* The queue of jobs, bounded in tokens, and how batches are made of it.
+ *
+ * HTTP threads submit; one worker asks for the next batch, computes it and hands it back; a reaper thread
+ * ends jobs whose deadline passed. A batch holds sequences of one model up to a budget of tokens; a job
+ * larger than that is served in several batches, a single sequence larger than that is a batch of its own.
+ * One lock guards everything; done is called without it.
+ */
+#ifndef LB_ENGINE_BATCHER_H
+#define LB_ENGINE_BATCHER_H
+
+#include "common/base/status.h"
+#include "server/engine/job.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#define LB_BATCH_MAX_SLICES 256
+
+/* Sequences first .. first + n - 1 of a job. */
+struct lb_slice {
+    struct lb_job *job;
+    int64_t first, n;
+};
+
+struct lb_batch {
+    struct lb_hosted *model;
+    struct lb_slice slices[LB_BATCH_MAX_SLICES];
+    size_t n_slices;
+    int64_t n_seqs, n_tokens;
+};
+
+struct lb_batcher_args {
+    int64_t max_batch_tokens;
+    uint64_t max_wait_ns; /* how long the oldest job waits for others to fill its batch */
+    int64_t max_queue_tokens;
+};
+
+struct lb_batcher;
+
+/* NULL when out of memory. */
+struct lb_batcher *lb_batcher_create(const struct lb_batcher_args *args);
+/* The queue must be empty and nobody inside. Accepts NULL. */
+void lb_batcher_destroy(struct lb_batcher *batcher);
+
+/* Hands the job over: from here on it is the batcher's until done is called, exactly once. LB_E_UNAVAILABLE
+ * (the job stays the caller's, done isn't called): draining, or the queue is full. A job is always taken when
+ * the queue is empty. */
+LB_NODISCARD enum lb_status lb_batcher_submit(struct lb_batcher *batcher, struct lb_job *job,
+                                              struct lb_detail *detail);
+
+/* Worker: waits for a batch. LB_E_CANCELLED once closed and empty. */
+LB_NODISCARD enum lb_status lb_batcher_next(struct lb_batcher *batcher, struct lb_batch *out);
+/* Worker: the batch is computed (or failed); ends the jobs that are complete, failed or late. */
+void lb_batcher_finish(struct lb_batcher *batcher, const struct lb_batch *batch, enum lb_status status,
+                       const struct lb_detail *detail, uint64_t compute_ns);
+
+/* Any thread but the worker: runs call on the worker between two batches and waits for it. False once the
+ * worker has left: nothing was run. */
+bool lb_batcher_call(struct lb_batcher *batcher, void (*call)(void *argument), void *argument);
+
+/* Body of the reaper thread; returns once the batcher is closed and empty. */
+void lb_batcher_reap(struct lb_batcher *batcher);
+
+/* No more submits; what is queued is still served. */
+void lb_batcher_close(struct lb_batcher *batcher);
+/* Ends whatever waits with LB_E_UNAVAILABLE (what is being computed: at its batch's end). Closes too. */
+void lb_batcher_abort(struct lb_batcher *batcher);
+
+/* Waits until no job is left, at most until deadline_ns; false when some are. */
+bool lb_batcher_wait_empty(struct lb_batcher *batcher, uint64_t deadline_ns);
+
+struct lb_batcher_state {
+    int64_t waiting_tokens, running_tokens;
+    size_t jobs;
+};
+struct lb_batcher_state lb_batcher_state(struct lb_batcher *batcher);
+
+#endif

@@ -1,0 +1,38 @@
+/* The engine: one worker thread that owns the tape and runs the models. It takes batches from the batcher,
+ * runs one forward with the taps that the batch's jobs ask for, and has the outputs extracted. Nothing else
+ * touches a model's forward.
+ */
+#ifndef LB_ENGINE_ENGINE_H
+#define LB_ENGINE_ENGINE_H
+
+#include "common/base/status.h"
+#include "server/engine/batcher.h"
+
+struct lb_metrics;
+struct lb_engine;
+
+/* tape_bytes bounds the memory of one batch. NULL when out of memory. metrics may be NULL; both are borrowed.
+ */
+struct lb_engine *lb_engine_create(struct lb_batcher *batcher, struct lb_metrics *metrics, size_t tape_bytes);
+/* The worker must have been stopped. Accepts NULL. */
+void lb_engine_destroy(struct lb_engine *engine);
+
+/* Starts the worker and the reaper. */
+LB_NODISCARD enum lb_status lb_engine_start(struct lb_engine *engine, struct lb_detail *detail);
+/* Waits for both; the batcher must have been closed, so that they end once the queue is empty. */
+void lb_engine_join(struct lb_engine *engine);
+
+/* Computes one batch and fills the outputs of its jobs. Worker only (or a test that has no worker). */
+LB_NODISCARD enum lb_status lb_engine_run(struct lb_engine *engine, const struct lb_batch *batch,
+                                          struct lb_detail *detail);
+
+/* Batch invariance: runs a few sequences of different lengths alone and together, and compares the bits of
+ * final states and logits. *out_invariant tells. Worker only: see lb_engine_self_test. */
+LB_NODISCARD enum lb_status lb_engine_run_self_test(struct lb_engine *engine, struct lb_hosted *hosted,
+                                                    bool *out_invariant, struct lb_detail *detail);
+/* The same from any other thread, run on the worker between batches. LB_E_CANCELLED when the worker has left.
+ */
+LB_NODISCARD enum lb_status lb_engine_self_test(struct lb_engine *engine, struct lb_hosted *hosted,
+                                                bool *out_invariant, struct lb_detail *detail);
+
+#endif

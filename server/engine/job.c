@@ -1,0 +1,37 @@
+#include "server/engine/job.h"
+
+#include "common/base/mem.h"
+#include "server/models/repository.h"
+
+struct lb_job *lb_job_create(size_t max_arena_bytes) {
+    struct lb_job *job = lb_calloc(1, sizeof *job);
+    if (job) {
+        lb_arena_init(&job->arena, max_arena_bytes);
+    }
+    return job;
+}
+
+void lb_job_destroy(struct lb_job *job) {
+    if (!job) {
+        return;
+    }
+    for (size_t i = 0; i < job->n_outputs; i++) {
+        lb_free(job->outputs[i].data);
+    }
+    lb_hosted_release(job->model);
+    lb_arena_finish(&job->arena);
+    lb_free(job);
+}
+
+enum lb_status lb_job_allocate(struct lb_job *job) {
+    for (size_t i = 0; i < job->n_outputs; i++) {
+        struct lb_job_output *o = &job->outputs[i];
+        if (!o->data && o->bytes > 0) {
+            o->data = lb_calloc(o->bytes, 1);
+            if (!o->data) {
+                return lb_fail(&job->detail, LB_E_NOMEM, "no memory for %zu bytes of %s", o->bytes, o->name);
+            }
+        }
+    }
+    return LB_OK;
+}

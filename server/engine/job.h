@@ -1,0 +1,80 @@
+/* A job: one infer request on its way through the queue and the engine.
+ *
+ * Made by lb_plan from a checked request (HTTP thread), handed to the batcher (which owns its schedule until
+ * done is called), its outputs filled by the engine worker, read by the HTTP thread that answers. Never two
+ * of them at once. Answers do not depend on batch-mates, so the engine works through a job's sequences in
+ * slices of any size.
+ */
+#ifndef LB_ENGINE_JOB_H
+#define LB_ENGINE_JOB_H
+
+#include "common/base/arena.h"
+#include "common/base/status.h"
+#include "proto/names.h"
+#include "proto/oip.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct lb_hosted;
+
+struct lb_job_output {
+    struct lb_output_name what;
+    char name[LB_MAX_NAME];
+    enum lb_datatype datatype;
+    bool binary;
+    int n_dims;
+    int64_t dim[LB_MAX_WIRE_DIMS];
+    int64_t width; /* elements per returned row; attentions: T, the keys of one row of one head */
+    size_t bytes;
+    void *data; /* zeroed, then filled; the job's */
+};
+
+struct lb_job {
+    struct lb_hosted *model; /* a reference */
+    struct lb_arena arena;   /* all below but the outputs' data */
+
+    /* What is asked. */
+    int64_t n_seqs;        /* B */
+    int64_t n_tokens;      /* rows of all sequences */
+    int32_t *offsets;      /* [B + 1] into ids */
+    int32_t *start;        /* [B] first row to return */
+    int64_t padded_t;      /* T of the request */
+    int64_t rows;          /* returned rows per sequence: T of the outputs */
+    int32_t *ids;          /* [n_tokens]; NULL for classifiers */
+    const float *features; /* [B, input_size]; NULL for decoders */
+    int64_t top_k;         /* at most V */
+    double temperature;
+    bool needs_head, needs_topk, needs_lse;
+    size_t n_outputs;
+    struct lb_job_output *outputs;
+    size_t output_bytes; /* of all outputs together */
+
+    /* The schedule: the batcher's, under its lock. */
+    uint64_t deadline_ns; /* 0: none */
+    int rank;             /* lower goes first */
+    uint64_t queued_ns, started_ns, finished_ns, compute_ns;
+    int64_t next_seq, done_seqs;
+    int n_batches;
+    bool running; /* part of the batch in the engine's hands */
+    struct lb_job *previous, *next;
+
+    /* The result. */
+    enum lb_status status;
+    struct lb_detail detail;
+    void (*done)(struct lb_job *job); /* called once, from the worker or the reaper, without locks held */
+    void *context;                    /* for done */
+};
+
+static inline int64_t lb_job_length(const struct lb_job *job, int64_t seq) {
+    return job->offsets[seq + 1] - job->offsets[seq];
+}
+
+/* An empty job on the heap; NULL when out of memory. */
+struct lb_job *lb_job_create(size_t max_arena_bytes);
+/* Gives the reference to the model back and frees everything. Accepts NULL. Not while it is queued. */
+void lb_job_destroy(struct lb_job *job);
+/* Makes the outputs' memory (zeroed) if it isn't there. LB_E_NOMEM. */
+enum lb_status lb_job_allocate(struct lb_job *job);
+
+#endif

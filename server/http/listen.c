@@ -1,0 +1,149 @@
+#include "server/http/listen.h"
+
+#include <errno.h>
+#include <netdb.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#define BACKLOG 1024
+
+/* A socket file that nobody answers on is left over from a process that died. */
+static enum lb_status clear_stale(const struct sockaddr_un *address, struct lb_detail *detail) {
+    struct stat st;
+    if (lstat(address->sun_path, &st) != 0) {
+        return LB_OK;
+    }
+    if (!S_ISSOCK(st.st_mode)) {
+        return lb_fail(detail, LB_E_ARG, "--listen unix:%s: exists and is no socket; choose another path",
+                       address->sun_path);
+    }
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (fd < 0) {
+        return lb_fail_errno(detail, LB_E_IO, errno, "--listen unix:%s: socket", address->sun_path);
+    }
+    bool alive = connect(fd, (const struct sockaddr *)address, sizeof *address) == 0;
+    close(fd);
+    if (alive) {
+        return lb_fail(detail, LB_E_BUSY, "--listen unix:%s: another process listens there",
+                       address->sun_path);
+    }
+    unlink(address->sun_path);
+    return LB_OK;
+}
+
+static enum lb_status listen_unix(const char *path, struct lb_listener *out, struct lb_detail *detail) {
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    if (strlen(path) == 0 || strlen(path) >= sizeof address.sun_path) {
+        return lb_fail(detail, LB_E_ARG, "--listen unix:%s: the path must have 1 to %zu bytes", path,
+                       sizeof address.sun_path - 1);
+    }
+    memcpy(address.sun_path, path, strlen(path) + 1);
+    enum lb_status status = clear_stale(&address, detail);
+    if (status != LB_OK) {
+        return status;
+    }
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (fd < 0 || bind(fd, (const struct sockaddr *)&address, sizeof address) != 0 ||
+        listen(fd, BACKLOG) != 0) {
+        status = lb_fail_errno(detail, LB_E_IO, errno, "--listen unix:%s", path);
+        if (fd >= 0) {
+            close(fd);
+        }
+        return status;
+    }
+    out->fd = fd;
+    out->port = 0;
+    out->loopback = true;
+    snprintf(out->address, sizeof out->address, "unix:%s", path);
+    return LB_OK;
+}
+
+/* Splits "host:port" or "[host]:port" at the last colon. */
+static enum lb_status split(const char *where, char *host, size_t host_size, const char **port,
+                            struct lb_detail *detail) {
+    const char *colon = strrchr(where, ':');
+    const char *start = where;
+    size_t len = colon ? (size_t)(colon - where) : 0;
+    if (len >= 2 && where[0] == '[' && where[len - 1] == ']') {
+        start++;
+        len -= 2;
+    } else if (colon && memchr(where, ':', len)) {
+        colon = NULL; /* an IPv6 address without brackets */
+    }
+    if (!colon || len == 0 || len >= host_size || colon[1] == '\0' ||
+        strspn(colon + 1, "0123456789") != strlen(colon + 1)) {
+        return lb_fail(detail, LB_E_ARG, "--listen %s: expected ADDR:PORT, [IPV6]:PORT or unix:PATH", where);
+    }
+    memcpy(host, start, len);
+    host[len] = '\0';
+    *port = colon + 1;
+    return LB_OK;
+}
+
+static void describe(int fd, struct lb_listener *out) {
+    struct sockaddr_storage bound = {0};
+    socklen_t size = sizeof bound;
+    char host[64] = "?", port[8] = "0";
+    if (getsockname(fd, (struct sockaddr *)&bound, &size) == 0) {
+        getnameinfo((struct sockaddr *)&bound, size, host, sizeof host, port, sizeof port,
+                    NI_NUMERICHOST | NI_NUMERICSERV);
+        out->loopback = strncmp(host, "127.", 4) == 0 || strcmp(host, "::1") == 0;
+    }
+    out->fd = fd;
+    out->port = (int)strtol(port, NULL, 10);
+    snprintf(out->address, sizeof out->address, strchr(host, ':') ? "[%s]:%s" : "%s:%s", host, port);
+}
+
+enum lb_status lb_listen(const char *where, struct lb_listener *out, struct lb_detail *detail) {
+    char host[128];
+    const char *port = NULL;
+    memset(out, 0, sizeof *out);
+    out->fd = -1;
+    if (strncmp(where, "unix:", 5) == 0) {
+        return listen_unix(where + 5, out, detail);
+    }
+    enum lb_status status = split(where, host, sizeof host, &port, detail);
+    if (status != LB_OK) {
+        return status;
+    }
+    struct addrinfo hints = {.ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE},
+                    *list = NULL;
+    int r = getaddrinfo(host, port, &hints, &list);
+    if (r != 0) {
+        return lb_fail(detail, LB_E_ARG, "--listen %s: %s", where, gai_strerror(r));
+    }
+    int error = EADDRNOTAVAIL, on = 1;
+    for (struct addrinfo *a = list; a && out->fd < 0; a = a->ai_next) {
+        int fd = socket(a->ai_family, a->ai_socktype | SOCK_CLOEXEC | SOCK_NONBLOCK, a->ai_protocol);
+        if (fd >= 0 && setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) == 0 &&
+            bind(fd, a->ai_addr, a->ai_addrlen) == 0 && listen(fd, BACKLOG) == 0) {
+            describe(fd, out);
+            break;
+        }
+        error = errno;
+        if (fd >= 0) {
+            close(fd);
+        }
+    }
+    freeaddrinfo(list);
+    return out->fd >= 0 ? LB_OK : lb_fail_errno(detail, LB_E_IO, error, "--listen %s", where);
+}
+
+void lb_listener_close(struct lb_listener *listener) {
+    if (!listener) {
+        return;
+    }
+    if (listener->fd >= 0) {
+        close(listener->fd);
+        listener->fd = -1;
+    }
+    if (strncmp(listener->address, "unix:", 5) == 0) {
+        unlink(listener->address + 5);
+        listener->address[0] = '\0';
+    }
+}

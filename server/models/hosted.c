@@ -1,0 +1,121 @@
+#include "server/models/repository.h"
+
+#include "common/base/file.h"
+#include "common/base/log.h"
+#include "common/base/mem.h"
+#include "common/formats/gguf.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#define MAX_TOKENIZER_BYTES ((size_t)256 << 20)
+#define MAX_HEAD_BYTES ((size_t)LB_MAX_RESPONSE_BYTES)
+
+/* A folder's tokenizer.json; LB_OK with nothing set when there is none. */
+static enum lb_status read_folder_tokenizer(struct lb_hosted *hosted, const char *path,
+                                            struct lb_detail *detail) {
+    char *file = lb_path_join(path, "tokenizer.json");
+    if (!file) {
+        return lb_fail(detail, LB_E_NOMEM, "%s: out of memory", path);
+    }
+    enum lb_status status = LB_OK;
+    if (lb_file_exists(file)) {
+        struct lb_buf buf;
+        lb_buf_init(&buf, MAX_TOKENIZER_BYTES);
+        status = lb_file_read(file, &buf, detail);
+        if (status == LB_OK) {
+            hosted->tokenizer_json = lb_buf_take(&buf, &hosted->tokenizer_bytes);
+        }
+        lb_buf_finish(&buf);
+    }
+    lb_free(file);
+    return status;
+}
+
+/* A .gguf file may carry the whole tokenizer.json under one key. */
+static enum lb_status read_gguf_tokenizer(struct lb_hosted *hosted, const char *path,
+                                          struct lb_detail *detail) {
+    struct lb_gguf *file = NULL;
+    enum lb_status status = lb_gguf_open(path, &file, detail);
+    const char *json = status == LB_OK ? lb_gguf_string(file, "tokenizer.huggingface.json") : NULL;
+    if (json) {
+        hosted->tokenizer_json = lb_strdup(json);
+        hosted->tokenizer_bytes = strlen(json);
+        status = hosted->tokenizer_json ? LB_OK : lb_fail(detail, LB_E_NOMEM, "%s: out of memory", path);
+    }
+    lb_gguf_destroy(file);
+    return status;
+}
+
+/* Scoring works on ids, so a tokenizer that this build can't run is told, not fatal. */
+static enum lb_status open_tokenizer(struct lb_hosted *hosted, const char *path, struct lb_detail *detail) {
+    enum lb_status status = lb_is_dir(path) ? read_folder_tokenizer(hosted, path, detail)
+                                            : read_gguf_tokenizer(hosted, path, detail);
+    if (status != LB_OK || !hosted->tokenizer_json) {
+        return status;
+    }
+    struct lb_detail why = {0};
+    status =
+        lb_tokenizer_parse(hosted->tokenizer_json, hosted->tokenizer_bytes, path, &hosted->tokenizer, &why);
+    if (status == LB_E_NOMEM) {
+        return lb_fail(detail, status, "%s", why.text);
+    }
+    if (status != LB_OK) {
+        lb_log(LB_LOG_WARN, "tokenizer_unusable", "model=%s reason=\"%s\"", hosted->name, why.text);
+    }
+    return LB_OK;
+}
+
+static void hosted_destroy(struct lb_hosted *hosted) {
+    lb_buf_finish(&hosted->head);
+    pthread_mutex_destroy(&hosted->head_lock);
+    lb_stats_finish(&hosted->stats);
+    lb_tokenizer_destroy(hosted->tokenizer);
+    lb_free(hosted->tokenizer_json);
+    lb_model_destroy(hosted->model);
+    lb_free(hosted);
+}
+
+enum lb_status lb_hosted_open(const char *name, const char *path, struct lb_hosted **out,
+                              struct lb_detail *detail) {
+    struct lb_hosted *hosted = lb_calloc(1, sizeof *hosted);
+    if (!hosted) {
+        return lb_fail(detail, LB_E_NOMEM, "%s: out of memory", path);
+    }
+    atomic_init(&hosted->references, 1);
+    snprintf(hosted->name, sizeof hosted->name, "%s", name);
+    lb_stats_init(&hosted->stats);
+    pthread_mutex_init(&hosted->head_lock, NULL);
+    lb_buf_init(&hosted->head, MAX_HEAD_BYTES);
+    enum lb_status status = lb_model_open(path, false, &hosted->model, detail);
+    if (status == LB_OK) {
+        hosted->version = lb_model_fingerprint(hosted->model);
+        hosted->decoder = lb_model_config(hosted->model)->input_size == 0;
+        status = open_tokenizer(hosted, path, detail);
+    }
+    if (status != LB_OK) {
+        lb_hosted_release(hosted);
+        return status;
+    }
+    *out = hosted;
+    return LB_OK;
+}
+
+struct lb_hosted *lb_hosted_retain(struct lb_hosted *hosted) {
+    atomic_fetch_add(&hosted->references, 1);
+    return hosted;
+}
+
+void lb_hosted_release(struct lb_hosted *hosted) {
+    if (hosted && atomic_fetch_sub(&hosted->references, 1) == 1) {
+        hosted_destroy(hosted);
+    }
+}
+
+int64_t lb_hosted_hidden_width(const struct lb_hosted *hosted, int layer) {
+    const struct lb_config *config = lb_model_config(hosted->model);
+    if (hosted->decoder) {
+        return config->hidden_size;
+    }
+    return layer == 0 ? config->input_size : config->hidden_sizes[layer - 1];
+}

@@ -1,0 +1,35 @@
+/* Counts of one model for the statistics extension of the protocol (GET .../stats). Thread-safe: one lock
+ * each. */
+#ifndef LB_MODELS_STATS_H
+#define LB_MODELS_STATS_H
+
+#include "common/base/json.h"
+
+#include <pthread.h>
+#include <stdint.h>
+
+struct lb_duration_stat {
+    uint64_t count, ns;
+};
+
+#define LB_STATS_SIZES 16 /* batch sizes are kept by powers of two */
+
+struct lb_stats {
+    pthread_mutex_t lock; /* guards all below */
+    uint64_t inference_count, execution_count, last_inference_ms;
+    struct lb_duration_stat success, fail, queue, compute;
+    struct lb_duration_stat batches[LB_STATS_SIZES]; /* [i]: batches of 2^i .. 2^(i+1) - 1 sequences */
+};
+
+void lb_stats_init(struct lb_stats *stats);
+void lb_stats_finish(struct lb_stats *stats);
+
+/* One batch was computed. */
+void lb_stats_batch(struct lb_stats *stats, int64_t n_seqs, uint64_t ns);
+/* One request was answered (or failed): its sequences, whole time, time in the queue, time of its batches. */
+void lb_stats_request(struct lb_stats *stats, int ok, int64_t n_seqs, uint64_t total_ns, uint64_t queue_ns,
+                      uint64_t compute_ns);
+/* One element of "model_stats"; NULL when out of memory. */
+json_t *lb_stats_json(struct lb_stats *stats, const char *name, const char *version);
+
+#endif

@@ -1,0 +1,144 @@
+#include "trainer/command/commands.h"
+
+#include "common/base/file.h"
+#include "common/base/mem.h"
+#include "trainer/recipe/recipe.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+int lb_command_failed(const struct lb_detail *detail, enum lb_status status) {
+    fprintf(stderr, "limbeck: %s\n", detail->text[0] != '\0' ? detail->text : lb_status_name(status));
+    return LB_EXIT_FAILED;
+}
+
+int64_t lb_option_int(const struct argp_state *state, const char *option, const char *text, int64_t min,
+                      int64_t max) {
+    char *end = NULL;
+    errno = 0;
+    long long v = strtoll(text, &end, 10);
+    if (end == text || *end != '\0' || errno != 0 || v < min || v > max) {
+        argp_error(state, "%s: \"%s\" is not a whole number from %" PRId64 " to %" PRId64, option, text, min,
+                   max);
+    }
+    return v;
+}
+
+double lb_option_number(const struct argp_state *state, const char *option, const char *text, double min,
+                        double max) {
+    char *end = NULL;
+    double v = strtod(text, &end);
+    if (end == text || *end != '\0' || !isfinite(v) || v < min || v > max) {
+        argp_error(state, "%s: \"%s\" is not a number from %g to %g", option, text, min, max);
+    }
+    return v;
+}
+
+/* Whether folder/name exists. */
+static bool holds(const char *folder, const char *name) {
+    char *path = lb_path_join(folder, name);
+    bool there = path != NULL && lb_file_exists(path);
+    lb_free(path);
+    return there;
+}
+
+enum lb_status lb_model_argument(const char *argument, char **out_path, struct lb_detail *detail) {
+    if (!lb_file_exists(argument)) {
+        return lb_fail(detail, LB_E_NOTFOUND, "%s: no such file or folder", argument);
+    }
+    bool as_is = !lb_is_dir(argument) || holds(argument, "config.json");
+    bool run = !as_is && holds(argument, "student/config.json");
+    if (!as_is && !run) {
+        return lb_fail(detail, LB_E_NOTFOUND,
+                       holds(argument, "recipe.yaml")
+                           ? "%s: this run has no finished student yet; let limbeck train --resume finish it"
+                           : "%s: neither a model (no config.json) nor a run folder (no student/)",
+                       argument);
+    }
+    *out_path = run ? lb_path_join(argument, "student") : lb_strdup(argument);
+    return *out_path != NULL ? LB_OK : lb_fail(detail, LB_E_NOMEM, "out of memory");
+}
+
+int64_t lb_run_max_length(const char *argument) {
+    char *path = lb_path_join(argument, "recipe.yaml");
+    struct lb_recipe *recipe = NULL;
+    int64_t length = 0;
+    if (path != NULL && lb_recipe_load(path, NULL, 0, &recipe, NULL) == LB_OK) {
+        length = recipe->max_length;
+    }
+    lb_recipe_destroy(recipe);
+    lb_free(path);
+    return length;
+}
+
+/* The tokenizer beside a model: in its folder, or in the folder that a .gguf file lies in. */
+static enum lb_status open_beside(const char *model_path, struct lb_tokenizer **out,
+                                  struct lb_detail *detail) {
+    if (lb_is_dir(model_path)) {
+        return lb_tokenizer_open(model_path, out, detail);
+    }
+    char *folder = lb_strdup(model_path);
+    if (folder == NULL) {
+        return lb_fail(detail, LB_E_NOMEM, "out of memory");
+    }
+    char *slash = strrchr(folder, '/');
+    if (slash != NULL) {
+        slash[slash == folder ? 1 : 0] = '\0';
+    }
+    enum lb_status status;
+    if (!holds(slash != NULL ? folder : ".", "tokenizer.json")) {
+        status = lb_fail(detail, LB_E_NOTFOUND, "%s: no tokenizer.json beside it; name one with --tokenizer",
+                         model_path);
+    } else {
+        status = lb_tokenizer_open(slash != NULL ? folder : ".", out, detail);
+    }
+    lb_free(folder);
+    return status;
+}
+
+enum lb_status lb_opened_init(struct lb_opened *opened, const char *argument, const char *tokenizer,
+                              struct lb_detail *detail) {
+    *opened = (struct lb_opened){0};
+    enum lb_status status = lb_model_argument(argument, &opened->path, detail);
+    if (status == LB_OK) {
+        status = lb_model_open(opened->path, false, &opened->model, detail);
+    }
+    if (status == LB_OK && tokenizer != NULL) {
+        status = lb_tokenizer_open(tokenizer, &opened->tokenizer, detail);
+    } else if (status == LB_OK && lb_model_config(opened->model)->input_size == 0) {
+        status = open_beside(opened->path, &opened->tokenizer, detail);
+    }
+    if (status != LB_OK) {
+        lb_opened_finish(opened);
+    }
+    return status;
+}
+
+void lb_opened_finish(struct lb_opened *opened) {
+    lb_tokenizer_destroy(opened->tokenizer);
+    lb_model_destroy(opened->model);
+    lb_free(opened->path);
+    *opened = (struct lb_opened){0};
+}
+
+enum lb_status lb_tokenizer_argument(const char *argument, struct lb_tokenizer **out,
+                                     struct lb_detail *detail) {
+    size_t len = strlen(argument);
+    if (len > 5 && strcmp(argument + len - 5, ".json") == 0) {
+        return lb_tokenizer_open(argument, out, detail);
+    }
+    if (lb_is_dir(argument) && holds(argument, "tokenizer.json")) {
+        return lb_tokenizer_open(argument, out, detail);
+    }
+    char *path = NULL;
+    enum lb_status status = lb_model_argument(argument, &path, detail);
+    if (status == LB_OK) {
+        status = open_beside(path, out, detail);
+    }
+    lb_free(path);
+    return status;
+}

@@ -1,0 +1,61 @@
+/* The sub-commands of limbeck, one file each (<name>.c), and what several of them need.
+ *
+ * A command parses its own arguments with argp (argv[0] is "limbeck NAME"), prints results on standard output
+ * and errors on standard error, and returns the exit status: 0 done, 1 failed or stopped, 2 wrong usage.
+ * *stop is set by SIGINT and SIGTERM.
+ */
+#ifndef LB_COMMAND_COMMANDS_H
+#define LB_COMMAND_COMMANDS_H
+
+#include "common/base/status.h"
+#include "common/model/model.h"
+#include "common/text/tokenizer.h"
+
+#include <argp.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#define LB_EXIT_FAILED 1
+#define LB_EXIT_USAGE 2
+
+int lb_cmd_train(int argc, char **argv, volatile sig_atomic_t *stop);
+int lb_cmd_eval(int argc, char **argv, volatile sig_atomic_t *stop);
+int lb_cmd_generate(int argc, char **argv, volatile sig_atomic_t *stop);
+int lb_cmd_export(int argc, char **argv, volatile sig_atomic_t *stop);
+int lb_cmd_probe(int argc, char **argv, volatile sig_atomic_t *stop);
+int lb_cmd_cache(int argc, char **argv, volatile sig_atomic_t *stop);
+int lb_cmd_tokenize(int argc, char **argv, volatile sig_atomic_t *stop);
+
+/* "limbeck: <text>" on standard error; returns LB_EXIT_FAILED. */
+int lb_command_failed(const struct lb_detail *detail, enum lb_status status);
+
+/* A number given as an option; ends the process with wrong usage (argp_error) when it is none or out of
+ * range. */
+int64_t lb_option_int(const struct argp_state *state, const char *option, const char *text, int64_t min,
+                      int64_t max);
+double lb_option_number(const struct argp_state *state, const char *option, const char *text, double min,
+                        double max);
+
+/* A MODEL argument: a Hugging Face folder, a .gguf file, or a run folder (whose exported student stands in
+ * student/). Returns the path to open, on the heap. LB_E_NOTFOUND tells what the folder lacks. */
+LB_NODISCARD enum lb_status lb_model_argument(const char *argument, char **out_path,
+                                              struct lb_detail *detail);
+/* max_length of the recipe that a run folder was made with, 0 when argument is no run folder. */
+int64_t lb_run_max_length(const char *argument);
+
+/* A model and its tokenizer. */
+struct lb_opened {
+    char *path;
+    struct lb_model *model;
+    struct lb_tokenizer *tokenizer; /* NULL for classifiers */
+};
+/* tokenizer: a path, or NULL: the one beside the model. */
+LB_NODISCARD enum lb_status lb_opened_init(struct lb_opened *opened, const char *argument,
+                                           const char *tokenizer, struct lb_detail *detail);
+void lb_opened_finish(struct lb_opened *opened);
+/* Only the tokenizer of a MODEL argument, or of a tokenizer.json. */
+LB_NODISCARD enum lb_status lb_tokenizer_argument(const char *argument, struct lb_tokenizer **out,
+                                                  struct lb_detail *detail);
+
+#endif

@@ -1,0 +1,459 @@
+/* limbeck eval MODEL DATA... */
+#include "common/base/file.h"
+#include "common/base/json.h"
+#include "common/base/mem.h"
+#include "trainer/command/commands.h"
+#include "trainer/data/dataset.h"
+#include "trainer/loss/mixture.h"
+#include "trainer/recipe/recipe.h"
+#include "trainer/run/evaluate.h"
+#include "trainer/run/score.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define MAX_FILES LB_EVAL_MAX_PARTS
+#define DEFAULT_LENGTH 1024
+
+struct arguments {
+    const char *model, *tokenizer, *field, *labels, *token_file;
+    char *urls[LB_MAX_TEACHERS]; /* of hosted models, instead of model */
+    unsigned n_urls;
+    char *data[MAX_FILES]; /* NAME=PATH or PATH */
+    unsigned n_data;
+    int64_t max_length, rows, skip, max_samples;
+    float bias[LB_EVAL_MAX_CLASSES];
+    int n_bias; /* the highest class with a bias, plus one */
+    bool json;
+};
+
+enum { KEY_TOKEN = 256, KEY_FIELD, KEY_LABELS, KEY_ROWS, KEY_SKIP, KEY_SAMPLES, KEY_BIAS };
+
+static bool is_hosted(const char *text) {
+    return strncmp(text, "http://", 7) == 0 || strncmp(text, "https://", 8) == 0 ||
+           strncmp(text, "local:", 6) == 0;
+}
+
+/* CLASS=VALUE */
+static void parse_bias(struct arguments *a, const struct argp_state *state, const char *text) {
+    const char *equals = strchr(text, '=');
+    char class[16];
+    if (equals == NULL || equals == text || (size_t)(equals - text) >= sizeof class) {
+        argp_error(state, "--bias: \"%s\" is not CLASS=VALUE, as in 9=1.5", text);
+        return;
+    }
+    snprintf(class, sizeof class, "%.*s", (int)(equals - text), text);
+    int c = (int)lb_option_int(state, "--bias", class, 0, LB_EVAL_MAX_CLASSES - 1);
+    a->bias[c] = (float)lb_option_number(state, "--bias", equals + 1, -1e6, 1e6);
+    a->n_bias = c >= a->n_bias ? c + 1 : a->n_bias;
+}
+
+static error_t parse(int key, char *text, struct argp_state *state) {
+    struct arguments *a = state->input;
+    switch (key) {
+    case 'l':
+        a->max_length = lb_option_int(state, "--max-length", text, 1, 1 << 24);
+        return 0;
+    case 'k':
+        a->tokenizer = text;
+        return 0;
+    case 'j':
+        a->json = true;
+        return 0;
+    case KEY_TOKEN:
+        a->token_file = text;
+        return 0;
+    case KEY_FIELD:
+        a->field = text;
+        return 0;
+    case KEY_LABELS:
+        a->labels = text;
+        return 0;
+    case KEY_ROWS:
+        a->rows = lb_option_int(state, "--batch-size", text, 1, 1 << 16);
+        return 0;
+    case KEY_SKIP:
+        a->skip = lb_option_int(state, "--skip-samples", text, 0, INT64_MAX / 2);
+        return 0;
+    case KEY_SAMPLES:
+        a->max_samples = lb_option_int(state, "--max-samples", text, 0, INT64_MAX / 2);
+        return 0;
+    case KEY_BIAS:
+        parse_bias(a, state, text);
+        return 0;
+    case ARGP_KEY_ARG:
+        if (state->arg_num > MAX_FILES) {
+            argp_error(state, "more than %d files", MAX_FILES);
+        }
+        if (a->n_data == 0 && a->model == NULL && is_hosted(text)) {
+            if (a->n_urls == LB_MAX_TEACHERS) {
+                argp_error(state, "more than %d hosted models", LB_MAX_TEACHERS);
+            }
+            a->urls[a->n_urls++] = text;
+        } else if (a->model == NULL && a->n_urls == 0) {
+            a->model = text;
+        } else {
+            a->data[a->n_data++] = text;
+        }
+        return 0;
+    case ARGP_KEY_END:
+        if (a->n_data == 0) {
+            argp_error(state, "MODEL and at least one DATA file are needed");
+        }
+        if (a->n_urls > 0 && a->n_bias > 0) {
+            argp_error(state, "--bias is for classifiers in a folder, not for hosted models");
+        }
+        return 0;
+    default:
+        return ARGP_ERR_UNKNOWN;
+    }
+}
+
+static bool ends_with(const char *text, const char *end) {
+    size_t n = strlen(text), m = strlen(end);
+    return n >= m && strcmp(text + n - m, end) == 0;
+}
+
+/* The labels' file that the usual names put beside the images': t10k-images-idx3-ubyte.gz,
+ * t10k-labels-idx1-ubyte.gz. */
+static char *labels_beside(const char *images) {
+    const char *word = strstr(images, "images-idx3");
+    char *out = lb_strdup(images);
+    if (out != NULL && word != NULL) {
+        memcpy(out + (word - images), "labels-idx1", strlen("labels-idx1"));
+    }
+    return out;
+}
+
+/* One DATA argument as a recipe has it; strings on the heap. false when out of memory. */
+static bool make_entry(const struct arguments *a, const char *argument, struct lb_recipe_dataset *out) {
+    const char *equals = strchr(argument, '=');
+    const char *path = argument;
+    *out = (struct lb_recipe_dataset){0};
+    if (equals != NULL && equals != argument && !lb_file_exists(argument)) {
+        path = equals + 1;
+        out->tag = lb_malloc_array((size_t)(equals - argument) + 1, 1);
+        if (out->tag != NULL) {
+            memcpy(out->tag, argument, (size_t)(equals - argument));
+            out->tag[equals - argument] = '\0';
+        }
+    } else {
+        const char *slash = strrchr(path, '/');
+        out->tag = lb_strdup(slash != NULL ? slash + 1 : path);
+    }
+    out->path = lb_strdup(path);
+    out->type = strstr(path, "idx3-ubyte") != NULL || a->labels != NULL ? LB_DATA_IDX : LB_DATA_TEXT;
+    if (out->type == LB_DATA_IDX) {
+        out->labels = a->labels != NULL ? lb_strdup(a->labels) : labels_beside(path);
+        out->skip_samples = a->skip;
+        out->max_samples = a->max_samples;
+    } else if (a->field != NULL || ends_with(path, ".jsonl")) {
+        out->type = LB_DATA_JSONL;
+        out->field = lb_strdup(a->field != NULL ? a->field : "text");
+    }
+    return out->tag != NULL && out->path != NULL && (out->type != LB_DATA_IDX || out->labels != NULL) &&
+           (out->type != LB_DATA_JSONL || out->field != NULL);
+}
+
+static void free_entry(struct lb_recipe_dataset *entry) {
+    lb_free(entry->path);
+    lb_free(entry->tag);
+    lb_free(entry->labels);
+    lb_free(entry->field);
+}
+
+/* ---- output ---- */
+
+static json_t *part_json(const struct lb_eval_part *part, bool text) {
+    json_t *object = json_object();
+    json_object_set_new(object, text ? "tokens" : "samples", json_integer(part->tokens));
+    json_object_set_new(object, "loss", json_real(part->loss)); /* NaN: the key stays away */
+    if (text) {
+        json_object_set_new(object, "perplexity", json_real(part->perplexity));
+        json_object_set_new(object, "bits_per_byte", json_real(part->bits_per_byte));
+        json_object_set_new(object, "bytes", json_integer(part->bytes));
+    }
+    json_object_set_new(object, "error_percent", json_real(part->error_percent));
+    return object;
+}
+
+static json_t *evaluation_json(const char *model, const struct lb_evaluation *e, int64_t max_length) {
+    json_t *object = json_pack("{s:s, s:o}", "model", model, "all", part_json(&e->all, e->text));
+    json_t *parts = json_object();
+    for (int i = 0; i < e->n_parts; i++) {
+        json_object_set_new(parts, e->part[i].name, part_json(&e->part[i], e->text));
+    }
+    json_object_set_new(object, "parts", parts);
+    if (e->text) {
+        json_object_set_new(object, "max_length", json_integer(max_length));
+        json_object_set_new(object, "balanced_perplexity", json_real(e->balanced_perplexity));
+    }
+    if (e->n_classes > 0) {
+        json_t *classes = json_array();
+        for (int i = 0; i < e->n_classes; i++) {
+            json_array_append_new(classes, part_json(&e->classes[i], false));
+        }
+        json_object_set_new(object, "classes", classes);
+    }
+    json_object_set_new(object, "seconds", json_real(e->seconds));
+    json_object_set_new(object, e->text ? "tokens_per_second" : "samples_per_second",
+                        json_real((double)e->all.tokens / e->seconds));
+    return object;
+}
+
+static void add_size(json_t *object, int64_t parameters, int64_t bytes) {
+    json_object_set_new(object, "parameters", json_integer(parameters));
+    json_object_set_new(object, "bytes", json_integer(bytes));
+}
+
+/* {"9": 1.5}: the classes that were given one. */
+static void add_bias(json_t *object, const struct arguments *a) {
+    json_t *bias = json_object();
+    for (int c = 0; c < a->n_bias; c++) {
+        char class[16];
+        snprintf(class, sizeof class, "%d", c);
+        if (a->bias[c] != 0) {
+            json_object_set_new(bias, class, json_real((double)a->bias[c]));
+        }
+    }
+    json_object_set_new(object, "bias", bias);
+}
+
+static void print_json(json_t *value) {
+    json_dumpf(value, stdout, JSON_INDENT(2));
+    putchar('\n');
+    json_decref(value);
+}
+
+static void print_text(const struct lb_evaluation *e) {
+    printf("%-24s %10s %12s %10s %10s\n", "part", "tokens", "perplexity", "bits/byte", "error %");
+    for (int i = 0; i < e->n_parts; i++) {
+        const struct lb_eval_part *p = &e->part[i];
+        printf("%-24s %10lld %12.3f %10.4f %10.2f\n", p->name, (long long)p->tokens, p->perplexity,
+               p->bits_per_byte, p->error_percent);
+    }
+    if (e->n_parts > 1) {
+        printf("%-24s %10lld %12.3f %10.4f %10.2f\n", "all", (long long)e->all.tokens, e->all.perplexity,
+               e->all.bits_per_byte, e->all.error_percent);
+        printf("balanced perplexity (geometric mean of the parts): %.3f\n", e->balanced_perplexity);
+    }
+    printf("%.0f tokens/s\n", (double)e->all.tokens / e->seconds);
+}
+
+static void print_images(const struct lb_evaluation *e) {
+    printf("%-24s %10s %10s %10s\n", "part", "images", "loss", "error %");
+    for (int i = 0; i < e->n_parts; i++) {
+        const struct lb_eval_part *p = &e->part[i];
+        printf("%-24s %10lld %10.4f %10.2f\n", p->name, (long long)p->tokens, p->loss, p->error_percent);
+    }
+    for (int i = 0; i < e->n_classes; i++) {
+        const struct lb_eval_part *p = &e->classes[i];
+        printf("class %-18d %10lld %10.4f %10.2f\n", i, (long long)p->tokens, p->loss, p->error_percent);
+    }
+    printf("%.0f images/s\n", (double)e->all.tokens / e->seconds);
+}
+
+/* ---- the command ---- */
+
+/* --max-length, or what the run was trained with, or what the model takes up to a default. */
+static int64_t row_length(const struct arguments *a, const struct lb_model *model) {
+    int64_t most = lb_model_config(model)->max_position_embeddings;
+    int64_t length = a->max_length > 0 ? a->max_length : lb_run_max_length(a->model);
+    if (length == 0) {
+        length = most > 0 && most < DEFAULT_LENGTH ? most : DEFAULT_LENGTH;
+    }
+    return length;
+}
+
+static enum lb_status evaluate(const struct arguments *a, const struct lb_opened *opened,
+                               volatile sig_atomic_t *stop, struct lb_detail *detail) {
+    struct lb_recipe_dataset entries[MAX_FILES];
+    unsigned n = 0;
+    bool made = true;
+    while (made && n < a->n_data) {
+        made = make_entry(a, a->data[n], &entries[n]);
+        n++;
+    }
+    char here[] = ".";
+    struct lb_recipe frame = {.directory = here, .max_length = row_length(a, opened->model)};
+    struct lb_evaluate_options options = {
+        .rows = a->rows, .stop = stop, .bias = a->bias, .n_bias = a->n_bias};
+    struct lb_dataset *data = NULL;
+    struct lb_evaluation *e = lb_calloc(1, sizeof(*e));
+    enum lb_status status = made && e != NULL
+                                ? lb_dataset_open(&frame, entries, n, true, opened->tokenizer, &data, detail)
+                                : lb_fail(detail, LB_E_NOMEM, "out of memory");
+    if (status == LB_OK) {
+        status = lb_evaluate(opened->model, data, &options, e, detail);
+    }
+    if (status == LB_OK && a->json) {
+        json_t *object = evaluation_json(a->model, e, frame.max_length);
+        add_size(object, lb_model_parameters(opened->model), (int64_t)lb_model_bytes(opened->model));
+        if (a->n_bias > 0) {
+            add_bias(object, a);
+        }
+        print_json(object);
+    } else if (status == LB_OK) {
+        (e->text ? print_text : print_images)(e);
+    }
+    lb_free(e);
+    lb_dataset_destroy(data);
+    for (unsigned i = 0; i < n; i++) {
+        free_entry(&entries[i]);
+    }
+    return status;
+}
+
+/* ---- hosted models ---- */
+
+/* URL#MODEL: the part after # names one of several models there. */
+static void hosted_teacher(char *url, const char *token_file, struct lb_recipe_teacher *out) {
+    char *hash = strchr(url, '#');
+    *out = (struct lb_recipe_teacher){.url = url, .weight = 1, .name = hash != NULL ? hash + 1 : url};
+    if (hash != NULL) {
+        *hash = '\0';
+        out->model = hash + 1;
+    }
+    out->token_file = (char *)token_file;
+}
+
+static enum lb_status hosted_tokenizer(const struct arguments *a, struct lb_teachers *teachers,
+                                       struct lb_tokenizer **out, struct lb_detail *detail) {
+    if (a->tokenizer != NULL) {
+        return lb_tokenizer_argument(a->tokenizer, out, detail);
+    }
+    struct lb_buf text;
+    lb_buf_init(&text, (size_t)256 << 20);
+    enum lb_status status = lb_teachers_tokenizer(teachers, 0, &text, detail);
+    status = status == LB_OK
+                 ? lb_tokenizer_parse(text.data, text.len, "the server's tokenizer.json", out, detail)
+                 : status;
+    lb_buf_finish(&text);
+    return status;
+}
+
+/* k teachers' number of parameters and bytes; k = n: of all of them, which the mixture needs. */
+static void add_hosted_size(json_t *object, struct lb_teachers *asked, unsigned k) {
+    int64_t parameters = 0, bytes = 0;
+    for (unsigned i = 0; i < lb_teachers_count(asked); i++) {
+        const struct lb_teacher_info *info = lb_teachers_info(asked, i);
+        bool counts = i == k || k == lb_teachers_count(asked);
+        parameters += counts ? info->parameters : 0;
+        bytes += counts ? info->bytes : 0;
+    }
+    add_size(object, parameters, bytes);
+}
+
+static void print_hosted(const struct arguments *a, const struct lb_recipe_teacher *teachers,
+                         struct lb_teachers *asked, const struct lb_evaluation *e, int64_t max_length) {
+    unsigned n = a->n_urls > 1 ? a->n_urls + 1 : 1; /* the mixture comes last */
+    json_t *list = json_array();
+    for (unsigned k = 0; k < n; k++) {
+        const char *name = k < a->n_urls ? teachers[k].name : "mean of probabilities";
+        if (a->json) {
+            json_t *object = evaluation_json(name, &e[k], max_length);
+            add_hosted_size(object, asked, k);
+            json_array_append_new(list, object);
+        } else {
+            printf("%s\n", name);
+            print_text(&e[k]);
+        }
+    }
+    if (a->json) {
+        print_json(json_pack("{s:O}", "models", list));
+    }
+    json_decref(list);
+}
+
+static enum lb_status evaluate_hosted(struct arguments *a, volatile sig_atomic_t *stop,
+                                      struct lb_detail *detail) {
+    struct lb_recipe_teacher teachers[LB_MAX_TEACHERS];
+    struct lb_recipe_dataset entries[MAX_FILES];
+    char here[] = ".";
+    struct lb_recipe frame = {.directory = here,
+                              .max_length = a->max_length > 0 ? a->max_length : DEFAULT_LENGTH - 1,
+                              .teachers = teachers,
+                              .teachers_count = a->n_urls,
+                              .on_lost_teacher = LB_LOST_STOP,
+                              .teacher_timeout = 60};
+    struct lb_teachers *asked = NULL;
+    struct lb_tokenizer *tokenizer = NULL;
+    struct lb_dataset *data = NULL;
+    struct lb_evaluation *e = lb_calloc(a->n_urls + 1, sizeof *e);
+    unsigned n = 0;
+    bool made = e != NULL;
+    for (unsigned k = 0; k < a->n_urls; k++) {
+        hosted_teacher(a->urls[k], a->token_file, &teachers[k]);
+    }
+    while (made && n < a->n_data) {
+        made = make_entry(a, a->data[n], &entries[n]);
+        n++;
+    }
+    enum lb_status status = made ? lb_teachers_open_recipe(&frame, stop, &asked, detail)
+                                 : lb_fail(detail, LB_E_NOMEM, "out of memory");
+    for (unsigned k = 0; status == LB_OK && k < a->n_urls; k++) {
+        int64_t most = lb_teachers_info(asked, k)->max_length;
+        frame.max_length = most > 1 && most - 1 < frame.max_length ? most - 1 : frame.max_length;
+    }
+    status = status == LB_OK ? hosted_tokenizer(a, asked, &tokenizer, detail) : status;
+    status = status == LB_OK ? lb_dataset_open(&frame, entries, n, true, tokenizer, &data, detail) : status;
+    if (status == LB_OK && lb_dataset_features(data) > 0) {
+        status = lb_fail(detail, LB_E_UNSUPPORTED,
+                         "hosted models are scored on text; give the classifier's folder for images");
+    }
+    status = status == LB_OK ? lb_score(asked, data, e, detail) : status;
+    if (status == LB_OK) {
+        print_hosted(a, teachers, asked, e, frame.max_length);
+    }
+    lb_dataset_destroy(data);
+    lb_tokenizer_destroy(tokenizer);
+    lb_teachers_close(asked);
+    lb_free(e);
+    for (unsigned i = 0; i < n; i++) {
+        free_entry(&entries[i]);
+    }
+    return status;
+}
+
+int lb_cmd_eval(int argc, char **argv, volatile sig_atomic_t *stop) {
+    static const struct argp_option options[] = {
+        {"max-length", 'l', "N", 0,
+         "Tokens in a row (default: what the run was trained with, else up to 1024)", 0},
+        {"field", KEY_FIELD, "NAME", 0, "Key of the text in JSON lines (default: text)", 0},
+        {"labels", KEY_LABELS, "FILE", 0, "IDX labels (default: beside the images, by the usual names)", 0},
+        {"skip-samples", KEY_SKIP, "N", 0, "Images to leave out at the start (default 0)", 0},
+        {"max-samples", KEY_SAMPLES, "N", 0, "Most images; 0: all (default 0)", 0},
+        {"bias", KEY_BIAS, "CLASS=VALUE", 0,
+         "Add VALUE to a class's logit, for classifiers; may be repeated (default: nothing)", 0},
+        {"batch-size", KEY_ROWS, "N", 0, "Rows or images computed together (default: about 2,048 tokens)", 0},
+        {"tokenizer", 'k', "PATH", 0, "tokenizer.json, or its folder (default: the model's)", 0},
+        {"token-file", KEY_TOKEN, "FILE", 0, "Bearer token for hosted models", 0},
+        {"json", 'j', NULL, 0, "Print the result as JSON", 0},
+        {0}};
+    static const struct argp argp = {
+        .options = options,
+        .parser = parse,
+        .args_doc = "MODEL DATA...\nURL[#NAME]... DATA...",
+        .doc = "Measures how well a model predicts texts (one a line, or .jsonl) or images (IDX).\v"
+               "MODEL is a Hugging Face folder, a .gguf file or a run folder. DATA is PATH or NAME=PATH; "
+               "files of the same NAME are "
+               "one part. The balanced perplexity is the geometric mean of the parts'. With URLs "
+               "(http://HOST:PORT) the text is "
+               "scored by the daemons there, several also by the mean of their probabilities."};
+    struct arguments a = {0};
+    argp_parse(&argp, argc, argv, 0, NULL, &a);
+    struct lb_detail detail = {0};
+    struct lb_opened opened;
+    if (a.n_urls > 0) {
+        enum lb_status hosted = evaluate_hosted(&a, stop, &detail);
+        return hosted == LB_OK ? 0 : lb_command_failed(&detail, hosted);
+    }
+    enum lb_status status = lb_opened_init(&opened, a.model, a.tokenizer, &detail);
+    if (status == LB_OK) {
+        status = evaluate(&a, &opened, stop, &detail);
+        lb_opened_finish(&opened);
+    }
+    return status == LB_OK ? 0 : lb_command_failed(&detail, status);
+}

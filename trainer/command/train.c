@@ -1,0 +1,114 @@
+/* limbeck train RECIPE: one training run. */
+#include "common/base/mem.h"
+#include "trainer/command/commands.h"
+#include "trainer/recipe/recipe.h"
+#include "trainer/run/loop.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#define MAX_OVERRIDES 256
+
+struct arguments {
+    const char *recipe;
+    const char *overrides[MAX_OVERRIDES];
+    size_t n_overrides;
+    char *output_dir; /* "output_dir=DIR" on the heap; NULL: the recipe's */
+    bool resume;
+};
+
+static const struct argp_option options[] = {
+    {"set", 's', "KEY=VALUE", 0,
+     "overrides a key of the recipe (student.hidden_size=64, teachers.0.url=...); may be repeated", 0},
+    {"output-dir", 'o', "DIR", 0, "the run folder, instead of the recipe's output_dir", 0},
+    {"resume", 'r', NULL, 0, "go on from the last checkpoint in the run folder", 0},
+    {NULL, 0, NULL, 0, NULL, 0}};
+
+/* "output_dir=DIR": paths in a recipe are relative to its folder, paths on the command line to where one
+ * stands. */
+static char *output_dir(const char *dir) {
+    char here[PATH_MAX] = "";
+    bool relative = dir[0] != '/' && getcwd(here, sizeof here) != NULL;
+    size_t size = strlen(here) + strlen(dir) + sizeof "output_dir=/";
+    char *out = lb_malloc_array(size, 1);
+    if (out != NULL) {
+        snprintf(out, size, "output_dir=%s%s%s", here, relative ? "/" : "", dir);
+    }
+    return out;
+}
+
+static error_t parse(int key, char *value, struct argp_state *state) {
+    struct arguments *a = state->input;
+    switch (key) {
+    case 's':
+        if (strchr(value, '=') == NULL) {
+            argp_error(state, "--set %s: give it as KEY=VALUE", value);
+        }
+        if (a->n_overrides + 1 >= MAX_OVERRIDES) {
+            argp_error(state, "at most %d --set", MAX_OVERRIDES - 1);
+        }
+        a->overrides[a->n_overrides++] = value;
+        return 0;
+    case 'o': {
+        lb_free(a->output_dir);
+        a->output_dir = output_dir(value);
+        return a->output_dir != NULL ? 0 : ENOMEM;
+    }
+    case 'r':
+        a->resume = true;
+        return 0;
+    case ARGP_KEY_ARG:
+        if (a->recipe != NULL) {
+            argp_error(state, "one recipe at a time; \"%s\" is too many", value);
+        }
+        a->recipe = value;
+        return 0;
+    case ARGP_KEY_END:
+        if (a->recipe == NULL) {
+            argp_error(state, "give a recipe");
+        }
+        return 0;
+    default:
+        return ARGP_ERR_UNKNOWN;
+    }
+}
+
+int lb_cmd_train(int argc, char **argv, volatile sig_atomic_t *stop) {
+    static const struct argp argp = {
+        options,
+        parse,
+        "RECIPE.yaml",
+        "Trains a student as the recipe says, alone or from teachers.\v"
+        "The run folder gets recipe.yaml, metrics.jsonl, checkpoint-STEP/ and, at the end, student/: a "
+        "Hugging Face folder. Ctrl-C finishes the step and saves; --resume goes on to the same bits.",
+        NULL,
+        NULL,
+        NULL};
+    struct arguments a = {0};
+    if (argp_parse(&argp, argc, argv, 0, NULL, &a) != 0) {
+        return LB_EXIT_USAGE;
+    }
+    if (a.output_dir != NULL) {
+        a.overrides[a.n_overrides++] = a.output_dir;
+    }
+    struct lb_detail detail = {0};
+    struct lb_recipe *recipe = NULL;
+    enum lb_status status = lb_recipe_load(a.recipe, a.overrides, a.n_overrides, &recipe, &detail);
+    if (status == LB_OK) {
+        struct lb_train_options how = {.resume = a.resume, .stop = stop};
+        status = lb_train(recipe, &how, &detail);
+    }
+    if (status == LB_E_CANCELLED) {
+        fprintf(stderr,
+                "limbeck: stopped; what was done is saved: go on with the same command and --resume\n");
+    }
+    lb_recipe_destroy(recipe);
+    lb_free(a.output_dir);
+    if (status == LB_OK) {
+        return 0;
+    }
+    return status == LB_E_CANCELLED ? LB_EXIT_FAILED : lb_command_failed(&detail, status);
+}

@@ -1,0 +1,144 @@
+#include "trainer/data/dataset.h"
+
+#include "common/base/mem.h"
+#include "trainer/data/parts.h"
+
+#include <assert.h>
+#include <string.h>
+
+static enum lb_status add_entry(struct lb_dataset *data, const struct lb_recipe *recipe,
+                                const struct lb_recipe_dataset *entry, bool keep_short,
+                                const struct lb_text_source *source, struct lb_detail *detail) {
+    char *path = lb_recipe_resolve(recipe, entry->path);
+    char *labels = entry->labels != NULL ? lb_recipe_resolve(recipe, entry->labels) : NULL;
+    enum lb_status status;
+    if (path == NULL || (entry->labels != NULL && labels == NULL)) {
+        status = lb_fail(detail, LB_E_NOMEM, "%s: out of memory", entry->path);
+    } else if (entry->type == LB_DATA_IDX) {
+        status = lb_dataset_add_idx(data, entry, path, labels, recipe->student.num_labels, detail);
+    } else if (source->tokenizer == NULL) {
+        status = lb_fail(detail, LB_E_ARG, "%s: text needs a tokenizer", path);
+    } else {
+        status = lb_dataset_add_text(data, source, entry, path, recipe->max_length, keep_short, detail);
+    }
+    lb_free(path);
+    lb_free(labels);
+    return status;
+}
+
+/* Ids and pixels have gone into the hash while they were read; here the rows and their tags. */
+static void finish_fingerprint(struct lb_dataset *data) {
+    lb_sha256_u64(data->hash, (uint64_t)data->count);
+    for (int64_t i = 0; i < data->count; i++) {
+        int tag = data->images ? data->labels[i].tag : data->rows[i].tag;
+        const char *name = tag >= 0 ? data->tags[tag] : "";
+        lb_sha256_u64(data->hash,
+                      data->images ? (uint64_t)data->labels[i].label : (uint64_t)data->rows[i].start);
+        lb_sha256_u64(data->hash, data->images ? 1 : (uint64_t)data->rows[i].n);
+        lb_sha256_update(data->hash, name, strlen(name) + 1);
+    }
+    uint8_t digest[LB_SHA256_BYTES];
+    lb_sha256_final(data->hash, digest);
+    data->hash = NULL;
+    lb_hex(digest, sizeof(digest), data->fingerprint);
+}
+
+enum lb_status lb_dataset_open(const struct lb_recipe *recipe, const struct lb_recipe_dataset *entries,
+                               unsigned n_entries, bool keep_short, const struct lb_tokenizer *tokenizer,
+                               struct lb_dataset **out, struct lb_detail *detail) {
+    struct lb_text_source source = {0};
+    enum lb_status status = LB_OK;
+    struct lb_dataset *data = lb_calloc(1, sizeof(*data));
+    if (data != NULL) {
+        data->hash = lb_sha256_create();
+    }
+    if (data == NULL || data->hash == NULL) {
+        status = lb_fail(detail, LB_E_NOMEM, "out of memory for the data");
+        goto out;
+    }
+    data->images = n_entries > 0 && entries[0].type == LB_DATA_IDX;
+    lb_sha256_update(data->hash, data->images ? "images" : "text\0\0", 6);
+    if (!data->images && tokenizer != NULL) {
+        status = lb_text_source_init(&source, tokenizer, detail);
+    }
+    for (unsigned i = 0; status == LB_OK && i < n_entries; i++) {
+        if ((entries[i].type == LB_DATA_IDX) != data->images) {
+            status = lb_fail(detail, LB_E_ARG, "%s: text and images do not mix", entries[i].path);
+        } else {
+            status = add_entry(data, recipe, &entries[i], keep_short, &source, detail);
+        }
+    }
+    if (status == LB_OK && data->count == 0) {
+        status = lb_fail(detail, LB_E_ARG,
+                         data->images
+                             ? "the data hold no image; look at skip_samples, max_samples and exclude_labels"
+                             : "the data hold no whole row of max_length %lld tokens; lower max_length",
+                         (long long)recipe->max_length);
+    }
+    if (status == LB_OK) {
+        finish_fingerprint(data);
+        *out = data;
+        data = NULL;
+    }
+out:
+    lb_text_source_finish(&source);
+    lb_dataset_destroy(data);
+    return status;
+}
+
+void lb_dataset_destroy(struct lb_dataset *data) {
+    if (data == NULL) {
+        return;
+    }
+    uint8_t unused[LB_SHA256_BYTES];
+    lb_sha256_final(data->hash, unused);
+    lb_free(data->ids.data);
+    lb_free(data->rows);
+    lb_free(data->features);
+    lb_free(data->labels);
+    for (int i = 0; i < data->n_tags; i++) {
+        lb_free(data->tags[i]);
+    }
+    lb_free(data->tags);
+    lb_free(data->tag_bytes);
+    lb_free(data);
+}
+
+int64_t lb_dataset_count(const struct lb_dataset *data) {
+    return data->count;
+}
+
+int64_t lb_dataset_bytes(const struct lb_dataset *data, int tag) {
+    assert(tag < data->n_tags);
+    return tag < 0 ? data->bytes : data->tag_bytes[tag];
+}
+
+void lb_dataset_get(const struct lb_dataset *data, int64_t i, struct lb_sample *out) {
+    assert(i >= 0 && i < data->count);
+    if (data->images) {
+        *out = (struct lb_sample){.n = 1,
+                                  .features = data->features + i * data->n_features,
+                                  .label = data->labels[i].label,
+                                  .tag = data->labels[i].tag};
+        return;
+    }
+    const struct lb_text_row *row = &data->rows[i];
+    *out = (struct lb_sample){.ids = data->ids.data + row->start, .n = row->n, .label = -1, .tag = row->tag};
+}
+
+int lb_dataset_tags(const struct lb_dataset *data) {
+    return data->n_tags;
+}
+
+const char *lb_dataset_tag(const struct lb_dataset *data, int tag) {
+    assert(tag >= 0 && tag < data->n_tags);
+    return data->tags[tag];
+}
+
+int64_t lb_dataset_features(const struct lb_dataset *data) {
+    return data->n_features;
+}
+
+const char *lb_dataset_fingerprint(const struct lb_dataset *data) {
+    return data->fingerprint;
+}

@@ -1,0 +1,45 @@
+/* Training and evaluation data: texts as rows of ids, images as rows of features, in a fixed order that a
+ * seed decides. */
+#ifndef LB_DATA_DATASET_H
+#define LB_DATA_DATASET_H
+
+#include "common/base/status.h"
+#include "common/model/model.h"
+#include "common/text/tokenizer.h"
+#include "trainer/recipe/recipe.h"
+#include "trainer/wire/sample.h"
+
+#include <stdint.h>
+
+struct lb_dataset;
+
+/* Text: each line is encoded and ended by eos, lines are concatenated per dataset entry and cut into rows of
+ * max_length + 1 ids that overlap by one (every id but the first is a label once); a last short row is
+ * dropped in training, kept in evaluation. Reports through detail: missing files, no eos, invalid UTF-8 with
+ * line, a JSON line without the field, IDX sizes that do not agree. */
+LB_NODISCARD enum lb_status lb_dataset_open(const struct lb_recipe *recipe,
+                                            const struct lb_recipe_dataset *entries, unsigned n_entries,
+                                            bool keep_short, const struct lb_tokenizer *tokenizer,
+                                            struct lb_dataset **out, struct lb_detail *detail);
+void lb_dataset_destroy(struct lb_dataset *data);
+
+int64_t lb_dataset_count(const struct lb_dataset *data);
+/* Text bytes behind all the samples' labels, for bits per byte; 0 for images. Per tag: tag >= 0; all: -1. */
+int64_t lb_dataset_bytes(const struct lb_dataset *data, int tag);
+void lb_dataset_get(const struct lb_dataset *data, int64_t i, struct lb_sample *out);
+int lb_dataset_tags(const struct lb_dataset *data);
+const char *lb_dataset_tag(const struct lb_dataset *data, int tag);
+/* Width of features, 0 for text. */
+int64_t lb_dataset_features(const struct lb_dataset *data);
+/* SHA-256 (hex) over all samples: a resumed run must see the same data. */
+const char *lb_dataset_fingerprint(const struct lb_dataset *data);
+
+/* The indices of the samples of micro-batch number m (counting from 0 over the whole run): epoch e is a
+ * Fisher-Yates shuffle with stream (seed, e); a batch may span two epochs, so every batch has size samples.
+ * out [size]. A pure function: resuming needs no state. */
+struct lb_order;
+struct lb_order *lb_order_create(int64_t count, uint64_t seed);
+void lb_order_destroy(struct lb_order *order);
+LB_NODISCARD enum lb_status lb_order_batch(struct lb_order *order, int64_t m, int64_t size, int64_t *out);
+
+#endif

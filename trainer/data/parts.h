@@ -1,0 +1,62 @@
+/* Inside of struct lb_dataset, shared by the files that fill it. */
+#ifndef LB_DATA_PARTS_H
+#define LB_DATA_PARTS_H
+
+#include "common/base/sha256.h"
+#include "trainer/data/dataset.h"
+
+#include <stdbool.h>
+
+/* A row of text: inputs ids[start .. start + n - 1]. */
+struct lb_text_row {
+    int64_t start, n;
+    int tag;
+};
+
+struct lb_image_row {
+    int32_t label;
+    int tag;
+};
+
+struct lb_dataset {
+    bool images;
+    int64_t count, cap;
+    /* text */
+    struct lb_ids ids;
+    struct lb_text_row *rows; /* [cap] */
+    /* images */
+    float *features; /* [cap, n_features] */
+    struct lb_image_row *labels;
+    int64_t n_features;
+    char **tags;
+    int64_t *tag_bytes; /* [n_tags] */
+    int n_tags;
+    int64_t bytes;
+    struct lb_sha256 *hash; /* while open fills */
+    char fingerprint[LB_SHA256_HEX];
+};
+
+/* The index of a tag, added when new; -1 for NULL, -2 when out of memory. */
+int lb_dataset_take_tag(struct lb_dataset *data, const char *tag);
+
+/* text.c: token bytes as text: one table for all entries. */
+struct lb_text_source {
+    const struct lb_tokenizer *tokenizer;
+    uint16_t *token_bytes; /* [vocabulary] bytes of text that a token stands for; eos: the line's end */
+    int32_t vocab_size, eos;
+};
+LB_NODISCARD enum lb_status lb_text_source_init(struct lb_text_source *source,
+                                                const struct lb_tokenizer *tokenizer,
+                                                struct lb_detail *detail);
+void lb_text_source_finish(struct lb_text_source *source);
+/* path is resolved; rows of max_length positions are added to data. */
+LB_NODISCARD enum lb_status lb_dataset_add_text(struct lb_dataset *data, const struct lb_text_source *source,
+                                                const struct lb_recipe_dataset *entry, const char *path,
+                                                int64_t max_length, bool keep_short,
+                                                struct lb_detail *detail);
+/* idx.c: num_labels 0: not known, not checked. */
+LB_NODISCARD enum lb_status lb_dataset_add_idx(struct lb_dataset *data, const struct lb_recipe_dataset *entry,
+                                               const char *path, const char *labels_path, int64_t num_labels,
+                                               struct lb_detail *detail);
+
+#endif

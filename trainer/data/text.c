@@ -1,0 +1,264 @@
+/* Text: lines are encoded by several threads, block after block, and strung together in their order. */
+#include "common/base/file.h"
+#include "common/base/json.h"
+#include "common/base/mem.h"
+#include "trainer/data/parts.h"
+
+#include <omp.h>
+#include <string.h>
+
+#define BLOCK_LINES 8192 /* encoded before max_tokens is looked at again */
+#define MAX_PARTS 64     /* threads that share a block */
+#define MAX_LINE (64u << 20)
+
+/* A file's text, read line by line. */
+struct lines {
+    const char *at, *end;
+    int64_t number; /* of the line that at begins, from 1 */
+};
+
+struct line {
+    const char *text;
+    size_t len;
+    int64_t number;
+};
+
+/* One thread's share of a block. */
+struct part {
+    size_t first, n;
+    struct lb_ids ids;
+    enum lb_status status;
+    struct lb_detail detail;
+};
+
+enum lb_status lb_text_source_init(struct lb_text_source *source, const struct lb_tokenizer *tokenizer,
+                                   struct lb_detail *detail) {
+    int32_t eos = lb_tokenizer_eos(tokenizer), v = lb_tokenizer_vocab_size(tokenizer);
+    if (eos < 0) {
+        return lb_fail(detail, LB_E_ARG,
+                       "the tokenizer does not say which token ends a text; put a tokenizer_config.json with "
+                       "eos_token beside it");
+    }
+    *source = (struct lb_text_source){.tokenizer = tokenizer, .vocab_size = v, .eos = eos};
+    source->token_bytes = lb_calloc((size_t)v, sizeof(*source->token_bytes));
+    if (source->token_bytes == NULL) {
+        return lb_fail(detail, LB_E_NOMEM, "out of memory for the vocabulary");
+    }
+    for (int32_t id = 0; id < v; id++) {
+        size_t len = 0;
+        if (lb_tokenizer_bytes(tokenizer, id, &len) != NULL && !lb_tokenizer_is_special(tokenizer, id)) {
+            source->token_bytes[id] = (uint16_t)(len < UINT16_MAX ? len : UINT16_MAX);
+        }
+    }
+    source->token_bytes[eos] = 1;
+    return LB_OK;
+}
+
+void lb_text_source_finish(struct lb_text_source *source) {
+    lb_free(source->token_bytes);
+    source->token_bytes = NULL;
+}
+
+/* The next line that is not empty; false at the end. */
+static bool next_line(struct lines *lines, struct line *out) {
+    while (lines->at < lines->end) {
+        const char *newline = memchr(lines->at, '\n', (size_t)(lines->end - lines->at));
+        const char *stop = newline != NULL ? newline : lines->end;
+        size_t len = (size_t)(stop - lines->at);
+        *out = (struct line){lines->at, len, lines->number++};
+        lines->at = newline != NULL ? newline + 1 : lines->end;
+        if (len > 0 && out->text[len - 1] == '\r') {
+            out->len--;
+        }
+        if (out->len > 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static enum lb_status put_eos(struct lb_ids *ids, int32_t eos, struct lb_detail *detail) {
+    if (ids->len == ids->cap) {
+        size_t cap = ids->cap < 64 ? 64 : ids->cap * 2;
+        int32_t *data = lb_realloc_array(ids->data, cap, sizeof(*data));
+        if (data == NULL) {
+            return lb_fail(detail, LB_E_NOMEM, "out of memory for the text");
+        }
+        ids->data = data;
+        ids->cap = cap;
+    }
+    ids->data[ids->len++] = eos;
+    return LB_OK;
+}
+
+static enum lb_status encode_json(const struct lb_text_source *source, const char *field,
+                                  const struct line *line, struct lb_ids *ids, struct lb_detail *detail) {
+    json_t *object = NULL;
+    const char *text = NULL;
+    enum lb_status status = lb_json_parse(line->text, line->len, 0, "the line", &object, detail);
+    if (status == LB_OK) {
+        status = lb_json_str(object, field, true, "the line", &text, detail);
+    }
+    if (status == LB_OK) {
+        status = lb_tokenizer_encode(source->tokenizer, text, strlen(text), false, ids, detail);
+    }
+    json_decref(object);
+    return status;
+}
+
+/* Appends one document and its eos. */
+static enum lb_status encode_line(const struct lb_text_source *source, const struct lb_recipe_dataset *entry,
+                                  const struct line *line, struct lb_ids *ids, struct lb_detail *detail) {
+    if (line->len > MAX_LINE) {
+        return lb_fail(detail, LB_E_LIMIT, "a line of more than %u bytes; one line is one document",
+                       MAX_LINE);
+    }
+    enum lb_status status;
+    if (entry->type == LB_DATA_JSONL) {
+        status = encode_json(source, entry->field != NULL ? entry->field : "text", line, ids, detail);
+    } else {
+        status = lb_tokenizer_encode(source->tokenizer, line->text, line->len, false, ids, detail);
+    }
+    return status == LB_OK ? put_eos(ids, source->eos, detail) : status;
+}
+
+static void encode_part(const struct lb_text_source *source, const struct lb_recipe_dataset *entry,
+                        const char *path, const struct line *lines, struct part *part) {
+    part->ids.len = 0;
+    part->status = LB_OK;
+    for (size_t i = 0; part->status == LB_OK && i < part->n; i++) {
+        const struct line *line = &lines[part->first + i];
+        part->status = encode_line(source, entry, line, &part->ids, &part->detail);
+        if (part->status != LB_OK) {
+            lb_detail_prefix(&part->detail, "%s:%lld", path, (long long)line->number);
+        }
+    }
+}
+
+static enum lb_status append_ids(struct lb_ids *to, const struct lb_ids *from, struct lb_detail *detail) {
+    if (to->cap - to->len < from->len) {
+        size_t cap = to->len + from->len + to->cap;
+        int32_t *data = lb_realloc_array(to->data, cap, sizeof(*data));
+        if (data == NULL) {
+            return lb_fail(detail, LB_E_NOMEM, "out of memory for the text");
+        }
+        to->data = data;
+        to->cap = cap;
+    }
+    if (from->len > 0) {
+        memcpy(to->data + to->len, from->data, from->len * sizeof(*from->data));
+        to->len += from->len;
+    }
+    return LB_OK;
+}
+
+/* Encodes n lines and appends them in order, whatever the number of threads. */
+static enum lb_status encode_block(struct lb_dataset *data, const struct lb_text_source *source,
+                                   const struct lb_recipe_dataset *entry, const char *path,
+                                   const struct line *lines, size_t n, struct part *parts,
+                                   struct lb_detail *detail) {
+    int n_parts = omp_get_max_threads() < MAX_PARTS ? omp_get_max_threads() : MAX_PARTS;
+    for (int p = 0; p < n_parts; p++) {
+        parts[p].first = n * (size_t)p / (size_t)n_parts;
+        parts[p].n = n * ((size_t)p + 1) / (size_t)n_parts - parts[p].first;
+    }
+#pragma omp parallel for schedule(static, 1) num_threads(n_parts)
+    for (int p = 0; p < n_parts; p++) {
+        encode_part(source, entry, path, lines, &parts[p]);
+    }
+    for (int p = 0; p < n_parts; p++) {
+        if (parts[p].status != LB_OK) {
+            return lb_fail(detail, parts[p].status, "%s", parts[p].detail.text);
+        }
+        enum lb_status status = append_ids(&data->ids, &parts[p].ids, detail);
+        if (status != LB_OK) {
+            return status;
+        }
+    }
+    return LB_OK;
+}
+
+/* The whole file, or as much as gives `wanted` ids (0: all), behind what data->ids holds already. */
+static enum lb_status encode_file(struct lb_dataset *data, const struct lb_text_source *source,
+                                  const struct lb_recipe_dataset *entry, const char *path, size_t wanted,
+                                  struct lb_detail *detail) {
+    struct lb_map map = {0};
+    struct part *parts = lb_calloc(MAX_PARTS, sizeof(*parts));
+    struct line *block = lb_malloc_array(BLOCK_LINES, sizeof(*block));
+    enum lb_status status = lb_map_open(&map, path, detail);
+    if (status == LB_OK && (parts == NULL || block == NULL)) {
+        status = lb_fail(detail, LB_E_NOMEM, "%s: out of memory", path);
+    }
+    struct lines lines = {(const char *)map.data, (const char *)map.data + map.len, 1};
+    size_t before = data->ids.len;
+    while (status == LB_OK && (wanted == 0 || data->ids.len - before < wanted)) {
+        size_t n = 0;
+        while (n < BLOCK_LINES && next_line(&lines, &block[n])) {
+            n++;
+        }
+        if (n == 0) {
+            break;
+        }
+        status = encode_block(data, source, entry, path, block, n, parts, detail);
+    }
+    for (int p = 0; parts != NULL && p < MAX_PARTS; p++) {
+        lb_free(parts[p].ids.data);
+    }
+    lb_free(parts);
+    lb_free(block);
+    lb_map_close(&map);
+    return status;
+}
+
+static enum lb_status reserve_rows(struct lb_dataset *data, int64_t more, struct lb_detail *detail) {
+    struct lb_text_row *rows = lb_realloc_array(data->rows, (size_t)(data->count + more), sizeof(*rows));
+    if (rows == NULL) {
+        return lb_fail(detail, LB_E_NOMEM, "out of memory for the rows");
+    }
+    data->rows = rows;
+    data->cap = data->count + more;
+    return LB_OK;
+}
+
+enum lb_status lb_dataset_add_text(struct lb_dataset *data, const struct lb_text_source *source,
+                                   const struct lb_recipe_dataset *entry, const char *path,
+                                   int64_t max_length, bool keep_short, struct lb_detail *detail) {
+    int tag = lb_dataset_take_tag(data, entry->tag);
+    if (tag == -2) {
+        return lb_fail(detail, LB_E_NOMEM, "%s: out of memory", path);
+    }
+    int64_t start = (int64_t)data->ids.len;
+    enum lb_status status = encode_file(data, source, entry, path,
+                                        entry->max_tokens > 0 ? (size_t)entry->max_tokens + 1 : 0, detail);
+    if (status != LB_OK) {
+        return status;
+    }
+    int64_t labels = (int64_t)data->ids.len - start - 1;
+    if (entry->max_tokens > 0 && labels > entry->max_tokens) {
+        labels = entry->max_tokens;
+    }
+    if (labels < 0) {
+        return lb_fail(detail, LB_E_ARG, "%s: holds no text", path);
+    }
+    int64_t rows = labels / max_length + (keep_short && labels % max_length != 0);
+    status = reserve_rows(data, rows, detail);
+    if (status != LB_OK) {
+        return status;
+    }
+    for (int64_t r = 0; r < rows; r++) {
+        int64_t n = labels - r * max_length < max_length ? labels - r * max_length : max_length;
+        data->rows[data->count++] = (struct lb_text_row){start + r * max_length, n, tag};
+    }
+    int64_t used = keep_short ? labels : rows * max_length;
+    int64_t bytes = 0;
+    for (int64_t i = 1; i <= used; i++) {
+        bytes += source->token_bytes[data->ids.data[start + i]];
+    }
+    data->bytes += bytes;
+    if (tag >= 0) {
+        data->tag_bytes[tag] += bytes;
+    }
+    data->ids.len = (size_t)(start + used + 1); /* what no row reads is dropped */
+    lb_sha256_update(data->hash, data->ids.data + start, (size_t)(used + 1) * sizeof(*data->ids.data));
+    return LB_OK;
+}

@@ -1,0 +1,58 @@
+/* AdamW over everything that learns: the student's weights and what losses bring along (projections).
+ *
+ * Loshchilov, Hutter, "Decoupled weight decay regularization" (ICLR 2019), in PyTorch's form:
+ *   p -= lr wd p;  m = b1 m + (1 - b1) g;  v = b2 v + (1 - b2) g^2;
+ *   p -= lr / (1 - b1^t) * m / (sqrt(v / (1 - b2^t)) + eps)
+ * Decay touches matrices only (n_dims 2). Updates are elementwise and norms are sums of fixed chunks, so the
+ * bits do not depend on the number of threads. One thread calls; OpenMP inside.
+ */
+#ifndef LB_LEARN_OPTIMIZER_H
+#define LB_LEARN_OPTIMIZER_H
+
+#include "common/base/status.h"
+#include "common/nn/tensor.h"
+#include "trainer/recipe/recipe.h"
+
+#include <stddef.h>
+#include <stdint.h>
+
+/* Weights that learn together: an array as lb_model_weights gives it. value and grad must be there. */
+struct lb_weight_group {
+    const struct lb_weight *weights;
+    size_t n;
+};
+
+/* One weight as the optimiser sees it; its moments are part of the optimiser's own memory. */
+struct lb_optimized {
+    const char *name;
+    int64_t rows, cols;
+    int n_dims;
+    float *value, *grad; /* [rows, cols] */
+    float *m, *v;        /* [rows, cols] */
+};
+
+struct lb_optimizer;
+
+/* Reads weight_decay, adam_beta1, adam_beta2, adam_epsilon and max_grad_norm. The weights' memory must
+ * outlive the optimiser. */
+LB_NODISCARD enum lb_status lb_optimizer_create(const struct lb_recipe *recipe,
+                                                const struct lb_weight_group *groups, size_t n_groups,
+                                                struct lb_optimizer **out, struct lb_detail *detail);
+/* Accepts NULL. */
+void lb_optimizer_destroy(struct lb_optimizer *optimizer);
+
+/* One step: gradients are multiplied by grad_scale (1 / accumulated micro-batches), their norm over all
+ * weights is taken, they are clipped to max_grad_norm (0: not), applied, and set to 0. *out_norm: the norm
+ * before clipping. A gradient that is not finite is LB_E_ARG naming the first such weight; then nothing has
+ * changed but the gradients, which keep their values. */
+LB_NODISCARD enum lb_status lb_optimizer_step(struct lb_optimizer *optimizer, double lr, double grad_scale,
+                                              double *out_norm, struct lb_detail *detail);
+/* All gradients to 0: before the first micro-batch, and after a step that failed. */
+void lb_optimizer_zero(struct lb_optimizer *optimizer);
+
+/* For checkpoints: the weights in order, and the number of steps taken (t). */
+const struct lb_optimized *lb_optimizer_weights(const struct lb_optimizer *optimizer, size_t *out_n);
+int64_t lb_optimizer_steps(const struct lb_optimizer *optimizer);
+void lb_optimizer_set_steps(struct lb_optimizer *optimizer, int64_t steps);
+
+#endif

@@ -1,0 +1,252 @@
+#include "trainer/learn/plan.h"
+
+#include <stdio.h>
+#include <string.h>
+
+/* Classes and widths up to which ca_mkd reads a classifier's logits per image. */
+#define MAX_CLASSES 1024
+#define MAX_CLASSIFIER_WIDTH 4096
+
+static bool classifier(const struct lb_model *m) {
+    return lb_model_config(m)->input_size > 0;
+}
+
+static enum lb_status ask(struct lb_ask_spec *spec, enum lb_output_kind kind, int layer,
+                          enum lb_datatype datatype, struct lb_detail *detail) {
+    for (size_t i = 0; i < spec->n_outputs; i++) {
+        if (spec->outputs[i].kind == kind && spec->outputs[i].layer == layer) {
+            return LB_OK;
+        }
+    }
+    if (spec->n_outputs == LB_MAX_ASKED) {
+        return lb_fail(detail, LB_E_LIMIT,
+                       "loss_functions: more than %d outputs would be asked of one teacher", LB_MAX_ASKED);
+    }
+    spec->outputs[spec->n_outputs].kind = kind;
+    spec->outputs[spec->n_outputs].layer = layer;
+    spec->outputs[spec->n_outputs].datatype = datatype;
+    spec->n_outputs++;
+    return LB_OK;
+}
+
+/* What losses on distributions ask of teacher k. */
+static enum lb_status ask_lane(struct lb_plan *plan, const struct lb_model *student,
+                               struct lb_teachers *teachers, unsigned k, struct lb_detail *detail) {
+    const struct lb_recipe *r = plan->recipe;
+    struct lb_ask_spec *spec = &plan->spec[k];
+    enum lb_datatype wide = r->fp16_targets ? LB_DT_FP16 : LB_DT_FP32;
+    enum lb_status status = LB_OK;
+    int64_t v = lb_model_config(student)->vocab_size;
+    if (plan->info[k]->vocab_size != v) {
+        return lb_fail(detail, LB_E_MISMATCH,
+                       "teacher %s has a vocabulary of %lld, the student of %lld: distributions over unlike "
+                       "vocabularies cannot "
+                       "be compared; give the student the teacher's tokenizer",
+                       r->teachers[k].name, (long long)plan->info[k]->vocab_size, (long long)v);
+    }
+    switch (r->targets) {
+    case LB_LANE_FINAL:
+        status = ask(spec, LB_OUT_HIDDEN_FINAL, 0, wide, detail);
+        status = status == LB_OK ? lb_teachers_head(teachers, k, &plan->head[k], detail) : status;
+        if (status == LB_OK && plan->head[k]->vocab_size != v) {
+            return lb_fail(detail, LB_E_MISMATCH,
+                           "teacher %s: its head has %lld rows for a vocabulary of %lld", r->teachers[k].name,
+                           (long long)plan->head[k]->vocab_size, (long long)v);
+        }
+        break;
+    case LB_LANE_LOGITS:
+        status = ask(spec, LB_OUT_LOGITS, 0, wide, detail);
+        break;
+    case LB_LANE_TOPK:
+        status = ask(spec, LB_OUT_TOPK_IDS, 0, v <= 65536 ? LB_DT_UINT16 : LB_DT_INT32, detail);
+        status = status == LB_OK ? ask(spec, LB_OUT_TOPK_VALUES, 0, wide, detail) : status;
+        status = status == LB_OK ? ask(spec, LB_OUT_LOGSUMEXP, 0, LB_DT_FP32, detail) : status;
+        break;
+    }
+    if (status == LB_OK && r->mixture == LB_MIX_CA_MKD && !classifier(student)) {
+        status = ask(spec, LB_OUT_ACTUAL, 0, LB_DT_FP32, detail);
+    }
+    return status;
+}
+
+/* Makes pair (student layer, teacher layer) of loss l for teacher k. */
+static enum lb_status add_pair(struct lb_plan *plan, struct lb_model *student, unsigned l, unsigned k,
+                               struct lb_layer_pair layers, struct lb_detail *detail) {
+    const struct lb_recipe *r = plan->recipe;
+    const struct lb_teacher_info *info = plan->info[k];
+    const struct lb_config *c = lb_model_config(student);
+    bool attention = plan->losses[l].loss->on == LB_ON_ATTENTION;
+    if (plan->n_pairs == LB_MAX_PAIRS) {
+        return lb_fail(detail, LB_E_LIMIT, "loss_functions: more than %d pairs of layers and teachers",
+                       LB_MAX_PAIRS);
+    }
+    struct lb_pair *p = &plan->pairs[plan->n_pairs];
+    *p = (struct lb_pair){.loss = l, .teacher = k, .layer = (int)layers.teacher};
+    p->final = !attention && layers.student < 0;
+    p->tap.kind = attention ? LB_TAP_ATTENTION : LB_TAP_HIDDEN;
+    p->tap.layer = (int)layers.student;
+    if (!p->final) {
+        enum lb_status status = lb_model_check_tap(student, p->tap.kind, p->tap.layer, detail);
+        if (status != LB_OK) {
+            lb_detail_prefix(detail, "loss_functions.%u.layer_mapping: the student", l);
+            return status;
+        }
+    }
+    if (layers.teacher >= (attention ? info->n_layers : info->n_layers + 1)) {
+        return lb_fail(detail, LB_E_ARG,
+                       "loss_functions.%u.layer_mapping: teacher %s has no layer %lld, its last is %lld", l,
+                       r->teachers[k].name, (long long)layers.teacher,
+                       (long long)(attention ? info->n_layers - 1 : info->n_layers));
+    }
+    if (attention) {
+        p->kind = LB_OUT_ATTENTION;
+        p->student_width = c->num_attention_heads;
+        p->teacher_width = info->n_heads;
+    } else {
+        p->kind = layers.teacher < 0 ? LB_OUT_HIDDEN_FINAL : LB_OUT_HIDDEN;
+        p->layer = layers.teacher < 0 ? 0 : p->layer;
+        p->student_width = lb_model_head(student)->cols;
+        if (!p->final && classifier(student)) {
+            p->student_width = layers.student == 0 ? c->input_size : c->hidden_sizes[layers.student - 1];
+        }
+        p->teacher_width = info->hidden_size;
+        if (p->student_width != p->teacher_width) {
+            snprintf(p->projection, sizeof p->projection, "projection.%u.%zu.weight", l, plan->n_pairs);
+            enum lb_status status = lb_model_extend(student, p->projection, p->teacher_width,
+                                                    p->student_width, (uint64_t)r->seed, detail);
+            if (status != LB_OK) {
+                return status;
+            }
+        }
+    }
+    plan->n_pairs++;
+    enum lb_datatype wide = r->fp16_targets ? LB_DT_FP16 : LB_DT_FP32;
+    return ask(&plan->spec[k], p->kind, p->layer, wide, detail);
+}
+
+static enum lb_status add_loss(struct lb_plan *plan, struct lb_model *student, unsigned l,
+                               struct lb_detail *detail) {
+    const struct lb_recipe_loss *from = &plan->recipe->loss_functions[l];
+    const struct lb_loss *loss = lb_loss_find(from->function);
+    if (loss == NULL) {
+        return lb_fail(detail, LB_E_ARG, "loss_functions.%u.function: \"%s\" is not one of %s", l,
+                       from->function, lb_loss_names());
+    }
+    plan->losses[l].loss = loss;
+    plan->losses[l].weight = from->weight;
+    plan->losses[l].temperature = from->temperature > 0 ? from->temperature : plan->recipe->temperature;
+    plan->losses[l].normalize = from->normalize;
+    plan->n_losses = l + 1;
+    plan->on_label |= loss->on == LB_ON_LABEL;
+    plan->on_target |= loss->on == LB_ON_TARGET;
+    if (loss->on == LB_ON_LABEL) {
+        return LB_OK;
+    }
+    if (plan->n_teachers == 0) {
+        return lb_fail(detail, LB_E_ARG, "loss_functions.%u: %s needs a teacher, the recipe has none", l,
+                       from->function);
+    }
+    if (loss->on == LB_ON_TARGET) {
+        if (plan->recipe->targets == LB_LANE_TOPK &&
+            plan->losses[l].temperature != plan->recipe->temperature) {
+            return lb_fail(detail, LB_E_ARG,
+                           "loss_functions.%u.temperature: top-k targets are normalised at the recipe's "
+                           "temperature %g; set that one",
+                           l, plan->recipe->temperature);
+        }
+        return LB_OK;
+    }
+    static const struct lb_layer_pair final = {-1, -1};
+    if (from->layer_mapping_count == 0 && loss->on == LB_ON_ATTENTION) {
+        return lb_fail(detail, LB_E_ARG, "loss_functions.%u: %s needs a layer_mapping", l, from->function);
+    }
+    for (unsigned k = 0; k < plan->n_teachers; k++) {
+        unsigned n = from->layer_mapping_count > 0 ? from->layer_mapping_count : 1;
+        for (unsigned i = 0; i < n; i++) {
+            struct lb_layer_pair pair = from->layer_mapping_count > 0 ? from->layer_mapping[i] : final;
+            enum lb_status status = add_pair(plan, student, l, k, pair, detail);
+            if (status != LB_OK) {
+                return status;
+            }
+        }
+    }
+    return LB_OK;
+}
+
+static enum lb_status check_teacher(const struct lb_plan *plan, const struct lb_model *student,
+                                    const char *tokenizer, unsigned k, struct lb_detail *detail) {
+    const struct lb_teacher_info *info = plan->info[k];
+    const char *name = plan->recipe->teachers[k].name;
+    if (info->tokenizer_fingerprint[0] != 0 && tokenizer[0] != 0 &&
+        strcmp(info->tokenizer_fingerprint, tokenizer) != 0) {
+        return lb_fail(detail, LB_E_MISMATCH,
+                       "teacher %s has another tokenizer (%.12s) than this recipe (%.12s): its answers would "
+                       "be about other "
+                       "text; use the tokenizer that GET /v2/models/%s/tokenizer gives",
+                       name, info->tokenizer_fingerprint, tokenizer, info->model);
+    }
+    if (info->input_size != lb_model_config(student)->input_size) {
+        return lb_fail(detail, LB_E_MISMATCH, "teacher %s reads %lld features, the student %lld (0: text)",
+                       name, (long long)info->input_size, (long long)lb_model_config(student)->input_size);
+    }
+    if (info->input_size == 0 && info->max_length < plan->recipe->max_length) {
+        return lb_fail(detail, LB_E_LIMIT, "teacher %s reads at most %lld tokens, max_length is %lld", name,
+                       (long long)info->max_length, (long long)plan->recipe->max_length);
+    }
+    if (plan->recipe->mixture == LB_MIX_CA_MKD && info->input_size > 0 &&
+        (info->vocab_size > MAX_CLASSES || info->hidden_size > MAX_CLASSIFIER_WIDTH)) {
+        return lb_fail(detail, LB_E_LIMIT,
+                       "teacher %s: ca_mkd reads classifiers of up to %d classes and width %d", name,
+                       MAX_CLASSES, MAX_CLASSIFIER_WIDTH);
+    }
+    return LB_OK;
+}
+
+enum lb_status lb_plan_make(const struct lb_recipe *recipe, struct lb_model *student,
+                            const char *tokenizer_fingerprint, struct lb_teachers *teachers,
+                            struct lb_plan *out, struct lb_detail *detail) {
+    memset(out, 0, sizeof *out);
+    out->recipe = recipe;
+    out->n_teachers = teachers != NULL ? lb_teachers_count(teachers) : 0;
+    if (out->n_teachers > LB_MAX_TEACHERS || recipe->loss_functions_count > LB_MAX_LOSSES) {
+        return lb_fail(detail, LB_E_LIMIT, "at most %d teachers and %d loss_functions", LB_MAX_TEACHERS,
+                       LB_MAX_LOSSES);
+    }
+    enum lb_status status = LB_OK;
+    for (unsigned k = 0; k < out->n_teachers && status == LB_OK; k++) {
+        out->info[k] = lb_teachers_info(teachers, k);
+        out->spec[k].top_k = recipe->loss_top_k;
+        out->spec[k].temperature = recipe->targets == LB_LANE_TOPK ? recipe->temperature : 1;
+        status = check_teacher(out, student, tokenizer_fingerprint, k, detail);
+    }
+    for (unsigned l = 0; l < recipe->loss_functions_count && status == LB_OK; l++) {
+        status = add_loss(out, student, l, detail);
+    }
+    for (unsigned k = 0; k < out->n_teachers && status == LB_OK; k++) {
+        status = out->on_target ? ask_lane(out, student, teachers, k, detail) : LB_OK;
+        if (status == LB_OK) {
+            lb_teachers_set_spec(teachers, k, &out->spec[k]);
+        }
+    }
+    return status;
+}
+
+static bool has_tag(const struct lb_recipe_teacher *teacher, const char *tag) {
+    for (unsigned i = 0; i < teacher->tags_count; i++) {
+        if (tag != NULL && strcmp(teacher->tags[i], tag) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+void lb_plan_wanted(const struct lb_plan *plan, const struct lb_dataset *data,
+                    const struct lb_sample *samples, int64_t n, bool *wanted) {
+    for (int64_t i = 0; i < n; i++) {
+        const char *tag = samples[i].tag >= 0 ? lb_dataset_tag(data, samples[i].tag) : NULL;
+        for (unsigned k = 0; k < plan->n_teachers; k++) {
+            wanted[i * plan->n_teachers + k] =
+                plan->recipe->mixture != LB_MIX_ROUTE || has_tag(&plan->recipe->teachers[k], tag);
+        }
+    }
+}

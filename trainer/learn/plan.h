@@ -1,0 +1,56 @@
+/* What a recipe means for one student and its teachers: which losses run, on which activations, what each
+ * teacher is asked, which projections are learned. Made once, before the first step; everything that does not
+ * fit is found here.
+ */
+#ifndef LB_LEARN_PLAN_H
+#define LB_LEARN_PLAN_H
+
+#include "common/model/model.h"
+#include "trainer/data/dataset.h"
+#include "trainer/loss/loss.h"
+#include "trainer/loss/mixture.h"
+#include "trainer/loss/target.h"
+#include "trainer/teachers/teachers.h"
+
+#define LB_MAX_LOSSES 16
+#define LB_MAX_PAIRS 64
+
+/* One pair of activations, student's and one teacher's. */
+struct lb_pair {
+    unsigned loss;     /* index into lb_plan.losses */
+    unsigned teacher;  /* index */
+    struct lb_tap tap; /* of the student */
+    bool final;        /* the student's final state instead of the tap */
+    enum lb_output_kind kind;
+    int layer; /* of the teacher's output */
+    int64_t student_width, teacher_width;
+    char projection[64]; /* name of the learned weight; "": none, widths agree */
+};
+
+struct lb_plan {
+    const struct lb_recipe *recipe;
+    unsigned n_teachers;
+    const struct lb_teacher_info *info[LB_MAX_TEACHERS];
+    const struct lb_teacher_head *head[LB_MAX_TEACHERS]; /* NULL unless the lane needs it */
+    struct lb_ask_spec spec[LB_MAX_TEACHERS];
+    size_t n_losses;
+    struct {
+        const struct lb_loss *loss;
+        double weight, temperature;
+        bool normalize;
+    } losses[LB_MAX_LOSSES];
+    bool on_label, on_target; /* any such loss */
+    size_t n_pairs;
+    struct lb_pair pairs[LB_MAX_PAIRS];
+};
+
+/* Adds the projections to the student (lb_model_extend). teachers may be NULL when there are none.
+ * tokenizer_fingerprint: the student's, "" when it has none; teachers that have another one are refused. */
+LB_NODISCARD enum lb_status lb_plan_make(const struct lb_recipe *recipe, struct lb_model *student,
+                                         const char *tokenizer_fingerprint, struct lb_teachers *teachers,
+                                         struct lb_plan *out, struct lb_detail *detail);
+/* Which teacher is asked about which of n samples, into wanted [n * n_teachers]. */
+void lb_plan_wanted(const struct lb_plan *plan, const struct lb_dataset *data,
+                    const struct lb_sample *samples, int64_t n, bool *wanted);
+
+#endif

@@ -1,0 +1,103 @@
+#include "trainer/learn/prefetch.h"
+
+#include "common/base/mem.h"
+
+#include <string.h>
+
+struct lb_ahead {
+    const struct lb_plan *plan;
+    const struct lb_dataset *data;
+    struct lb_teachers *teachers;
+    struct lb_order *order;
+    int64_t batch;             /* samples of a micro-batch */
+    int64_t depth;             /* slots: micro-batches held at once */
+    int64_t first, end;        /* numbers of the run */
+    int64_t asked, taken;      /* next number to ask about, to hand out */
+    int64_t *indices;          /* [batch] */
+    struct lb_sample *samples; /* [depth * batch], slot = number mod depth */
+    bool *wanted;              /* [batch * teachers] */
+};
+
+enum lb_status lb_ahead_create(const struct lb_plan *plan, const struct lb_dataset *data,
+                               struct lb_teachers *teachers, int64_t first, int64_t end,
+                               struct lb_ahead **out, struct lb_detail *detail) {
+    const struct lb_recipe *r = plan->recipe;
+    struct lb_ahead *a = lb_calloc(1, sizeof *a);
+    if (a == NULL) {
+        return lb_fail(detail, LB_E_NOMEM, "out of memory");
+    }
+    a->plan = plan;
+    a->data = data;
+    a->teachers = teachers;
+    a->batch = r->per_device_train_batch_size;
+    /* The one in use, and those of the steps asked ahead. */
+    a->depth = 1 + (teachers != NULL ? r->prefetch * r->gradient_accumulation_steps : 0);
+    a->first = a->asked = a->taken = first;
+    a->end = end;
+    a->order = lb_order_create(lb_dataset_count(data), (uint64_t)r->seed);
+    a->indices = lb_malloc_array((size_t)a->batch, sizeof *a->indices);
+    a->samples = lb_calloc((size_t)(a->depth * a->batch), sizeof *a->samples);
+    a->wanted = lb_calloc((size_t)a->batch * (plan->n_teachers + 1), sizeof *a->wanted);
+    if (a->order == NULL || a->indices == NULL || a->samples == NULL || a->wanted == NULL) {
+        lb_ahead_destroy(a);
+        return lb_fail(detail, LB_E_NOMEM, "out of memory");
+    }
+    *out = a;
+    return LB_OK;
+}
+
+void lb_ahead_destroy(struct lb_ahead *ahead) {
+    if (ahead == NULL) {
+        return;
+    }
+    lb_order_destroy(ahead->order);
+    lb_free(ahead->indices);
+    lb_free(ahead->samples);
+    lb_free(ahead->wanted);
+    lb_free(ahead);
+}
+
+static struct lb_sample *slot(const struct lb_ahead *a, int64_t number) {
+    return a->samples + number % a->depth * a->batch;
+}
+
+static enum lb_status ask(struct lb_ahead *a, int64_t number, struct lb_detail *detail) {
+    struct lb_sample *samples = slot(a, number);
+    enum lb_status status = lb_order_batch(a->order, number, a->batch, a->indices);
+    if (status != LB_OK) {
+        return lb_fail(detail, status, "cannot order the samples of batch %lld", (long long)number);
+    }
+    for (int64_t i = 0; i < a->batch; i++) {
+        lb_dataset_get(a->data, a->indices[i], &samples[i]);
+    }
+    if (a->teachers == NULL) {
+        return LB_OK;
+    }
+    lb_plan_wanted(a->plan, a->data, samples, a->batch, a->wanted);
+    return lb_teachers_submit(a->teachers, number - a->first, samples, a->batch, a->wanted, detail);
+}
+
+enum lb_status lb_ahead_next(struct lb_ahead *a, const struct lb_sample **out_samples,
+                             const struct lb_answer *const **out_answers, struct lb_detail *detail) {
+    if (a->teachers != NULL && a->taken > a->first) {
+        lb_teachers_release(a->teachers, a->taken - 1 - a->first);
+    }
+    while (a->asked < a->end && a->asked < a->taken + a->depth) {
+        enum lb_status status = ask(a, a->asked, detail);
+        if (status != LB_OK) {
+            return status;
+        }
+        a->asked++;
+    }
+    const struct lb_answer *const *answers = NULL;
+    if (a->teachers != NULL) {
+        enum lb_status status = lb_teachers_take(a->teachers, a->taken - a->first, &answers, detail);
+        if (status != LB_OK) {
+            return status;
+        }
+    }
+    *out_samples = slot(a, a->taken);
+    *out_answers = answers;
+    a->taken++;
+    return LB_OK;
+}

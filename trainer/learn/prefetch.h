@@ -1,0 +1,26 @@
+/* Micro-batches in order, with the teachers asked ahead: samples of micro-batch m, and what the teachers say
+ * of them.
+ *
+ * Questions of the next steps are on their way while this one is computed. Numbers count over the whole run;
+ * a resumed run begins at the number where it stopped.
+ */
+#ifndef LB_LEARN_PREFETCH_H
+#define LB_LEARN_PREFETCH_H
+
+#include "trainer/learn/plan.h"
+
+struct lb_ahead;
+
+/* first: the number to begin with; end: one past the last. teachers NULL: samples only. All borrowed. */
+LB_NODISCARD enum lb_status lb_ahead_create(const struct lb_plan *plan, const struct lb_dataset *data,
+                                            struct lb_teachers *teachers, int64_t first, int64_t end,
+                                            struct lb_ahead **out, struct lb_detail *detail);
+void lb_ahead_destroy(struct lb_ahead *ahead);
+
+/* The next micro-batch: *out_samples [per_device_train_batch_size], *out_answers as lb_teachers_take gives
+ * them (NULL without teachers). Valid until the next call. */
+LB_NODISCARD enum lb_status lb_ahead_next(struct lb_ahead *ahead, const struct lb_sample **out_samples,
+                                          const struct lb_answer *const **out_answers,
+                                          struct lb_detail *detail);
+
+#endif

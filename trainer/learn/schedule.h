@@ -1,0 +1,19 @@
+/* The learning rate of each step, as a pure function: resuming needs no state. */
+#ifndef LB_LEARN_SCHEDULE_H
+#define LB_LEARN_SCHEDULE_H
+
+#include "trainer/recipe/recipe.h"
+
+#include <stdint.h>
+
+/* Optimiser steps of the run: max_steps, or num_train_epochs over `samples` samples, the last step filled up
+ * from the next epoch. At least 1. */
+int64_t lb_total_steps(const struct lb_recipe *recipe, int64_t samples);
+/* warmup_steps, or else warmup_ratio of the total rounded up (as Hugging Face's Trainer). */
+int64_t lb_warmup_steps(const struct lb_recipe *recipe, int64_t total_steps);
+/* The rate of step number `step`, counting from 0. Warm-up rises as (step + 1) / warm-up, so that the first
+ * step learns already; then linear, or half a cosine, from learning_rate at the end of the warm-up to
+ * min_lr_ratio of it at total_steps; or constant. */
+double lb_learning_rate(const struct lb_recipe *recipe, int64_t total_steps, int64_t step);
+
+#endif

@@ -1,0 +1,84 @@
+#include "trainer/loss/target.h"
+
+#include "common/nn/dtype.h"
+#include "common/nn/head.h"
+#include "common/nn/reduce.h"
+
+#include <string.h>
+
+/* The last row of the run of rows from row on that belong to one sample, at most to end. */
+static int64_t run_end(const struct lb_answered *batch, int64_t row, int64_t end) {
+    int64_t stop = batch->offsets[batch->sequence[row] + 1];
+    return stop < end ? stop : end;
+}
+
+void lb_target_logits(const struct lb_answered *batch, unsigned k, const struct lb_teacher_head *head,
+                      int64_t v, int64_t row, int64_t n, float *states, float *z) {
+    int64_t end = row + n, pending = 0, pending_at = row; /* rows of states that wait for one product */
+    for (int64_t r = row; r < end;) {
+        int64_t s = batch->sequence[r], stop = run_end(batch, r, end), first = r - batch->offsets[s];
+        const struct lb_answer *a = batch->answers[s * batch->n_teachers + k];
+        const struct lb_wire_tensor *logits = a != NULL ? lb_answer_find(a, LB_OUT_LOGITS, 0) : NULL;
+        if (logits != NULL) {
+            lb_wire_floats(logits, first * v, (stop - r) * v, z + (r - row) * v);
+        } else if (a != NULL && head != NULL) {
+            const struct lb_wire_tensor *h = lb_answer_find(a, LB_OUT_HIDDEN_FINAL, 0);
+            pending_at = pending == 0 ? r : pending_at;
+            lb_wire_floats(h, first * head->hidden_size, (stop - r) * head->hidden_size,
+                           states + (r - row) * head->hidden_size);
+            pending += stop - r;
+        }
+        bool gap = a == NULL || logits != NULL;
+        if (pending > 0 && (gap || stop == end)) {
+            lb_head_logits(states + (pending_at - row) * head->hidden_size, pending, head->hidden_size,
+                           head->weight, head->bias, v, z + (pending_at - row) * v);
+            pending = 0;
+        }
+        r = stop;
+    }
+}
+
+void lb_target_states(const struct lb_answered *batch, unsigned k, enum lb_output_kind kind, int layer,
+                      int64_t width, float *out) {
+    for (int64_t s = 0; s < batch->n_samples; s++) {
+        int64_t n = batch->offsets[s + 1] - batch->offsets[s];
+        const struct lb_answer *a = batch->answers[s * batch->n_teachers + k];
+        const struct lb_wire_tensor *t = a != NULL ? lb_answer_find(a, kind, layer) : NULL;
+        float *to = out + batch->offsets[s] * width;
+        if (t != NULL) {
+            lb_wire_floats(t, 0, n * width, to);
+        } else {
+            memset(to, 0, (size_t)(n * width) * sizeof *to);
+        }
+    }
+}
+
+double lb_target_cross_entropy(const struct lb_answered *batch, unsigned k, int64_t i,
+                               const struct lb_teacher_head *head) {
+    const struct lb_answer *a = batch->answers[i * batch->n_teachers + k];
+    if (a == NULL) {
+        return 0;
+    }
+    const struct lb_sample *sample = &batch->samples[i];
+    const struct lb_wire_tensor *actual = lb_answer_find(a, LB_OUT_ACTUAL, 0);
+    double sum = 0;
+    if (actual != NULL) {
+        for (int64_t t = 0; t + 1 < sample->n; t++) {
+            float v;
+            lb_wire_floats(actual, t, 1, &v);
+            sum -= v;
+        }
+        return sample->n > 1 ? sum / (double)(sample->n - 1) : 0;
+    }
+    const struct lb_wire_tensor *logits = lb_answer_find(a, LB_OUT_LOGITS, 0);
+    const struct lb_wire_tensor *h = lb_answer_find(a, LB_OUT_HIDDEN_FINAL, 0);
+    float z[1024], states[4096]; /* classes and widths of classifiers; lb_plan refuses more */
+    int64_t v = logits != NULL ? lb_wire_elements(logits) : head->vocab_size;
+    if (logits != NULL) {
+        lb_wire_floats(logits, 0, v, z);
+    } else {
+        lb_wire_floats(h, 0, head->hidden_size, states);
+        lb_head_logits(states, 1, head->hidden_size, head->weight, head->bias, v, z);
+    }
+    return lb_logsumexp(z, v, 1) - z[sample->label];
+}

@@ -1,0 +1,33 @@
+/* Teachers' answers as numbers: rows of logits, truncated distributions, states.
+ *
+ * Answers come per sequence and teacher (wire/answer.h); losses work on chunks of rows of the whole
+ * batch. This file knows the lanes: final states times the downloaded head, full logits, top-k.
+ */
+#ifndef LB_LOSS_TARGET_H
+#define LB_LOSS_TARGET_H
+
+#include "trainer/wire/answer.h"
+
+/* The rows of one micro-batch and who answered about them. */
+struct lb_answered {
+    const struct lb_sample *samples;
+    int64_t n_samples;
+    const int32_t *offsets;  /* [n_samples + 1] rows */
+    const int32_t *sequence; /* [N] the sample of each row */
+    unsigned n_teachers;
+    const struct lb_answer *const *answers; /* [n_samples * n_teachers], NULL: absent */
+};
+
+/* Teacher k's logits of rows row .. row + n - 1 into z [n, V]; rows that it did not answer are left alone.
+ * states: workspace [n, C of the teacher]. head may be NULL when logits were sent. */
+void lb_target_logits(const struct lb_answered *batch, unsigned k, const struct lb_teacher_head *head,
+                      int64_t v, int64_t row, int64_t n, float *states, float *z);
+/* Teacher k's states (hidden or attention) of all rows of the batch, [N, width]; absent rows are zero. */
+void lb_target_states(const struct lb_answered *batch, unsigned k, enum lb_output_kind kind, int layer,
+                      int64_t width, float *out);
+/* Mean cross entropy of sample i's labels under teacher k; 0 when it did not answer. Text: over all but the
+ * last position, whose label the teacher has not seen, from logprobs.actual. Images: from the logits. */
+double lb_target_cross_entropy(const struct lb_answered *batch, unsigned k, int64_t i,
+                               const struct lb_teacher_head *head);
+
+#endif

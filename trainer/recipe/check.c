@@ -1,0 +1,368 @@
+/* The second of two checks: whether the values make sense together. Each complaint is one line with the key
+ * and the remedy. */
+#include "trainer/loss/loss.h"
+#include "trainer/recipe/fields.h"
+
+#include <stdio.h>
+#include <string.h>
+
+struct check {
+    const struct lb_recipe *recipe;
+    const struct lb_yaml *tree;
+    struct lb_detail *detail;
+};
+
+static enum lb_status complain(const struct check *c, const char *path, const char *format, ...)
+    LB_PRINTF(3, 4);
+
+static enum lb_status complain(const struct check *c, const char *path, const char *format, ...) {
+    char text[512];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(text, sizeof(text), format, args);
+    va_end(args);
+    int line = c->tree != NULL ? lb_yaml_line(c->tree, path) : 0;
+    if (line > 0) {
+        return lb_fail(c->detail, LB_E_ARG, "%s:%d: %s: %s", c->recipe->path, line, path, text);
+    }
+    return lb_fail(c->detail, LB_E_ARG, "%s: %s: %s", c->recipe->path, path, text);
+}
+
+static bool is_classifier(const struct lb_recipe *r) {
+    return r->datasets[0].type == LB_DATA_IDX;
+}
+
+static enum lb_status check_decoder(const struct check *c) {
+    const struct lb_recipe_student *s = &c->recipe->student;
+    const struct {
+        const char *key;
+        int64_t value;
+    } needed[] = {{"student.hidden_size", s->hidden_size},
+                  {"student.intermediate_size", s->intermediate_size},
+                  {"student.num_hidden_layers", s->num_hidden_layers},
+                  {"student.num_attention_heads", s->num_attention_heads}};
+    for (size_t i = 0; i < sizeof(needed) / sizeof(needed[0]); i++) {
+        if (needed[i].value == 0) {
+            return complain(c, needed[i].key,
+                            "is missing; give the new student's sizes, or student.model to start from one");
+        }
+    }
+    if (s->input_size != 0 || s->num_labels != 0 || s->hidden_sizes_count != 0) {
+        return complain(c, "student",
+                        "input_size, num_labels and hidden_sizes belong to model_type limbeck_mlp, not %s",
+                        s->model_type);
+    }
+    if (s->head_dim == 0) {
+        return complain(c, "student.num_attention_heads",
+                        "%lld heads do not divide hidden_size %lld; give head_dim or other numbers",
+                        (long long)s->num_attention_heads, (long long)s->hidden_size);
+    }
+    if (s->head_dim % 2 != 0) {
+        return complain(c, "student.head_dim", "%lld is odd; rotary positions turn pairs of numbers",
+                        (long long)s->head_dim);
+    }
+    if (s->num_attention_heads % s->num_key_value_heads != 0) {
+        return complain(c, "student.num_key_value_heads", "%lld does not divide num_attention_heads %lld",
+                        (long long)s->num_key_value_heads, (long long)s->num_attention_heads);
+    }
+    if (c->recipe->max_length > s->max_position_embeddings) {
+        return complain(
+            c, "max_length",
+            "%lld is longer than student.max_position_embeddings %lld; raise one or lower the other",
+            (long long)c->recipe->max_length, (long long)s->max_position_embeddings);
+    }
+    return LB_OK;
+}
+
+static enum lb_status check_classifier(const struct check *c) {
+    const struct lb_recipe_student *s = &c->recipe->student;
+    if (s->input_size == 0 || s->num_labels == 0 || s->hidden_sizes_count == 0) {
+        return complain(
+            c, "student", "%s is missing; a limbeck_mlp is input_size -> hidden_sizes [..] -> num_labels",
+            s->input_size == 0 ? "input_size" : (s->num_labels == 0 ? "num_labels" : "hidden_sizes"));
+    }
+    if (s->hidden_size != 0 || s->num_hidden_layers != 0 || s->num_attention_heads != 0) {
+        return complain(
+            c, "student",
+            "hidden_size, num_hidden_layers and num_attention_heads belong to decoders, not limbeck_mlp");
+    }
+    if (s->hidden_sizes_count > 8) {
+        return complain(c, "student.hidden_sizes", "%u layers; at most 8", s->hidden_sizes_count);
+    }
+    return LB_OK;
+}
+
+static enum lb_status check_student(const struct check *c) {
+    const struct lb_recipe_student *s = &c->recipe->student;
+    if (s->model != NULL) {
+        return LB_OK;
+    }
+    bool mlp = strcmp(s->model_type, "limbeck_mlp") == 0;
+    if (mlp != is_classifier(c->recipe)) {
+        return complain(
+            c, mlp ? "student" : "datasets",
+            mlp ? "a limbeck_mlp learns from type: idx data (images with labels), the datasets are text"
+                : "type: idx data (images with labels) needs student.model_type limbeck_mlp");
+    }
+    return mlp ? check_classifier(c) : check_decoder(c);
+}
+
+static enum lb_status check_dataset(const struct check *c, const struct lb_recipe_dataset *d,
+                                    const char *list, unsigned i) {
+    char path[64];
+    snprintf(path, sizeof(path), "%s.%u", list, i);
+    bool idx = d->type == LB_DATA_IDX;
+    if (idx != is_classifier(c->recipe)) {
+        return complain(c, path, "text and type: idx data do not mix in one recipe");
+    }
+    if (idx && d->labels == NULL) {
+        return complain(c, path, "type: idx needs labels: the file of the images' labels");
+    }
+    if (idx && d->max_tokens != 0) {
+        return complain(c, path, "max_tokens is for text; images have max_samples");
+    }
+    if (!idx &&
+        (d->labels != NULL || d->skip_samples != 0 || d->max_samples != 0 || d->exclude_labels_count != 0)) {
+        return complain(
+            c, path,
+            "labels, skip_samples, max_samples and exclude_labels are for type: idx; text has max_tokens");
+    }
+    if (d->type != LB_DATA_JSONL && d->field != NULL) {
+        return complain(c, path, "field is for type: jsonl");
+    }
+    return LB_OK;
+}
+
+static enum lb_status check_datasets(const struct check *c) {
+    const struct lb_recipe *r = c->recipe;
+    enum lb_status status = LB_OK;
+    for (unsigned i = 0; status == LB_OK && i < r->datasets_count; i++) {
+        status = check_dataset(c, &r->datasets[i], "datasets", i);
+    }
+    for (unsigned i = 0; status == LB_OK && i < r->eval_datasets_count; i++) {
+        status = check_dataset(c, &r->eval_datasets[i], "eval_datasets", i);
+    }
+    if (status != LB_OK) {
+        return status;
+    }
+    if (!is_classifier(r) && r->tokenizer == NULL) {
+        return complain(c, "tokenizer",
+                        "is missing; text needs a tokenizer.json (or a folder that holds one)");
+    }
+    if (r->eval_steps > 0 && r->eval_datasets_count == 0) {
+        return complain(c, "eval_steps",
+                        "there are no eval_datasets to evaluate on; add some or drop eval_steps");
+    }
+    return LB_OK;
+}
+
+static bool has_scheme(const char *url, bool local_too) {
+    const char *const schemes[] = {"http://", "https://", "local:"};
+    for (int i = 0; i < (local_too ? 3 : 2); i++) {
+        size_t n = strlen(schemes[i]);
+        if (strncmp(url, schemes[i], n) == 0 && url[n] != '\0') {
+            return true;
+        }
+    }
+    return false;
+}
+
+static enum lb_status check_teacher(const struct check *c, unsigned k) {
+    const struct lb_recipe_teacher *t = &c->recipe->teachers[k];
+    char path[64];
+    for (unsigned j = 0; j < k; j++) {
+        if (strcmp(c->recipe->teachers[j].name, t->name) == 0) {
+            snprintf(path, sizeof(path), "teachers.%u.name", k);
+            return complain(c, path, "\"%s\" is the name of teachers.%u too; metrics need different names",
+                            t->name, j);
+        }
+    }
+    snprintf(path, sizeof(path), "teachers.%u.url", k);
+    if (!has_scheme(t->url, true)) {
+        return complain(c, path, "\"%s\" is no URL; write http://HOST:PORT, https://HOST:PORT or local:PATH",
+                        t->url);
+    }
+    for (unsigned i = 0; i < t->replicas_count; i++) {
+        snprintf(path, sizeof(path), "teachers.%u.replicas.%u", k, i);
+        if (!has_scheme(t->replicas[i], false)) {
+            return complain(c, path, "\"%s\" is no URL; write http://HOST:PORT or https://HOST:PORT",
+                            t->replicas[i]);
+        }
+    }
+    return LB_OK;
+}
+
+/* Routing sends a sequence to the teachers whose tags hold its dataset's tag: each dataset must find one. */
+static enum lb_status check_route(const struct check *c) {
+    const struct lb_recipe *r = c->recipe;
+    char path[64];
+    for (unsigned k = 0; k < r->teachers_count; k++) {
+        if (r->teachers[k].tags_count == 0) {
+            snprintf(path, sizeof(path), "teachers.%u", k);
+            return complain(c, path, "mixture: route needs tags: which datasets this teacher is asked about");
+        }
+    }
+    for (unsigned i = 0; i < r->datasets_count; i++) {
+        const char *tag = r->datasets[i].tag;
+        bool found = false;
+        for (unsigned k = 0; tag != NULL && k < r->teachers_count; k++) {
+            for (unsigned j = 0; j < r->teachers[k].tags_count; j++) {
+                found = found || strcmp(r->teachers[k].tags[j], tag) == 0;
+            }
+        }
+        snprintf(path, sizeof(path), "datasets.%u", i);
+        if (tag == NULL) {
+            return complain(c, path, "mixture: route needs a tag on each dataset");
+        }
+        if (!found) {
+            return complain(c, path, "no teacher has the tag \"%s\"; mixture: route would have nobody to ask",
+                            tag);
+        }
+    }
+    return LB_OK;
+}
+
+static enum lb_status check_teachers(const struct check *c) {
+    const struct lb_recipe *r = c->recipe;
+    double sum = 0;
+    for (unsigned k = 0; k < r->teachers_count; k++) {
+        enum lb_status status = check_teacher(c, k);
+        if (status != LB_OK) {
+            return status;
+        }
+        sum += r->teachers[k].weight;
+    }
+    if (r->teachers_count > 16) {
+        return complain(c, "teachers", "%u teachers; at most 16", r->teachers_count);
+    }
+    if (r->teachers_count > 0 && !(sum > 0)) {
+        return complain(c, "teachers", "every weight is 0; at least one teacher must count");
+    }
+    if (r->mixture == LB_MIX_ROUTE) {
+        return r->teachers_count == 0
+                   ? complain(c, "mixture", "route without teachers; list them under teachers")
+                   : check_route(c);
+    }
+    return LB_OK;
+}
+
+static enum lb_status check_layers(const struct check *c, const struct lb_recipe_loss *loss, bool attention,
+                                   unsigned i) {
+    char path[64];
+    snprintf(path, sizeof(path), "loss_functions.%u.layer_mapping", i);
+    if (attention && loss->layer_mapping_count == 0) {
+        snprintf(path, sizeof(path), "loss_functions.%u", i);
+        return complain(c, path, "%s needs layer_mapping: [{student: N, teacher: M}, ...]", loss->function);
+    }
+    int64_t layers = c->recipe->student.num_hidden_layers;
+    int64_t last = attention ? layers - 1 : layers;
+    for (unsigned j = 0; j < loss->layer_mapping_count; j++) {
+        const struct lb_layer_pair *pair = &loss->layer_mapping[j];
+        if (attention && (pair->student < 0 || pair->teacher < 0)) {
+            return complain(c, path, "-1 means the final hidden state; attention layers are numbered from 0");
+        }
+        if (layers > 0 && pair->student > last) {
+            return complain(c, path, "the student has no layer %lld there; its last is %lld",
+                            (long long)pair->student, (long long)last);
+        }
+    }
+    return LB_OK;
+}
+
+/* The name in the loss table nearest to a wrong one, or NULL; list gets the table's names, cut up. */
+static const char *nearest_loss(const char *name, char *list, size_t list_size) {
+    const char *names[64];
+    size_t n = 0;
+    snprintf(list, list_size, "%s", lb_loss_names());
+    char *rest = NULL;
+    for (char *word = strtok_r(list, ", ", &rest); word != NULL && n < 64;
+         word = strtok_r(NULL, ", ", &rest)) {
+        names[n++] = word;
+    }
+    return lb_nearest_name(name, names, n);
+}
+
+static enum lb_status check_loss(const struct check *c, unsigned i, const struct lb_loss **out) {
+    const struct lb_recipe_loss *loss = &c->recipe->loss_functions[i];
+    const struct lb_loss *entry = lb_loss_find(loss->function);
+    char path[64];
+    snprintf(path, sizeof(path), "loss_functions.%u.function", i);
+    if (entry == NULL) {
+        char list[512];
+        const char *nearest = nearest_loss(loss->function, list, sizeof(list));
+        return complain(c, path, "\"%s\" is no loss here%s%s%s; there are %s", loss->function,
+                        nearest != NULL ? "; did you mean " : "", nearest != NULL ? nearest : "",
+                        nearest != NULL ? "?" : "", lb_loss_names());
+    }
+    snprintf(path, sizeof(path), "loss_functions.%u", i);
+    bool internal = entry->on == LB_ON_HIDDEN || entry->on == LB_ON_ATTENTION;
+    if (!internal && loss->layer_mapping_count != 0) {
+        return complain(c, path, "layer_mapping has no meaning for %s", loss->function);
+    }
+    if (!internal && loss->normalize) {
+        return complain(c, path, "normalize is for losses on activations, not %s", loss->function);
+    }
+    if (entry->on != LB_ON_TARGET && loss->temperature != 0) {
+        return complain(c, path, "temperature is for losses on a teacher's distribution, not %s",
+                        loss->function);
+    }
+    if (entry->on != LB_ON_LABEL && c->recipe->teachers_count == 0) {
+        return complain(c, path, "%s learns from teachers, and the recipe lists none", loss->function);
+    }
+    *out = entry;
+    return internal ? check_layers(c, loss, entry->on == LB_ON_ATTENTION, i) : LB_OK;
+}
+
+static enum lb_status check_losses(const struct check *c) {
+    const struct lb_recipe *r = c->recipe;
+    bool asks = false;
+    double sum = 0;
+    for (unsigned i = 0; i < r->loss_functions_count; i++) {
+        const struct lb_loss *entry = NULL;
+        enum lb_status status = check_loss(c, i, &entry);
+        if (status != LB_OK) {
+            return status;
+        }
+        sum += r->loss_functions[i].weight;
+        asks = asks || (entry != NULL && entry->on != LB_ON_LABEL && r->loss_functions[i].weight > 0);
+    }
+    if (!(sum > 0)) {
+        return complain(c, "loss_functions", "every weight is 0; there is nothing to learn from");
+    }
+    if (r->teachers_count > 0 && !asks) {
+        return complain(c, "teachers",
+                        "no loss function asks them; add one (kl, hs_mse, ...) or drop the teachers");
+    }
+    return LB_OK;
+}
+
+static enum lb_status check_steps(const struct check *c) {
+    const struct lb_recipe *r = c->recipe;
+    if (r->max_steps == 0 && !(r->num_train_epochs > 0)) {
+        return complain(c, "num_train_epochs",
+                        "max_steps and num_train_epochs are both 0; one of them ends the training");
+    }
+    if (r->max_steps > 0 && r->warmup_steps > r->max_steps) {
+        return complain(c, "warmup_steps", "%lld steps of warm-up in a run of %lld",
+                        (long long)r->warmup_steps, (long long)r->max_steps);
+    }
+    if (r->warmup_steps > 0 && r->warmup_ratio > 0) {
+        return complain(c, "warmup_ratio",
+                        "warmup_steps says how long the warm-up is already; drop one of the two");
+    }
+    return LB_OK;
+}
+
+enum lb_status lb_recipe_check(const struct lb_recipe *recipe, const struct lb_yaml *tree,
+                               struct lb_detail *detail) {
+    const struct check c = {recipe, tree, detail};
+    enum lb_status (*const parts[])(const struct check *) = {check_student, check_datasets, check_losses,
+                                                             check_teachers, check_steps};
+    for (size_t i = 0; i < sizeof(parts) / sizeof(parts[0]); i++) {
+        enum lb_status status = parts[i](&c);
+        if (status != LB_OK) {
+            return status;
+        }
+    }
+    return LB_OK;
+}

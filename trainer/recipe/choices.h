@@ -1,0 +1,16 @@
+/* The choices of a recipe that other rooms act on. */
+#ifndef LB_RECIPE_CHOICES_H
+#define LB_RECIPE_CHOICES_H
+
+enum lb_data_type { LB_DATA_TEXT, LB_DATA_JSONL, LB_DATA_IDX };
+enum lb_protocol { LB_PROTOCOL_OIP };
+/* What is asked of teachers for losses on distributions. */
+enum lb_target_lane {
+    LB_LANE_FINAL, /* hidden_states.final + the downloaded head: exact, C numbers a token */
+    LB_LANE_TOPK,  /* top-k ids and values + logsumexp */
+    LB_LANE_LOGITS /* full logits */
+};
+enum lb_schedule { LB_SCHEDULE_LINEAR, LB_SCHEDULE_COSINE, LB_SCHEDULE_CONSTANT };
+enum lb_lost_teacher { LB_LOST_WAIT, LB_LOST_RENORMALISE, LB_LOST_STOP };
+
+#endif

@@ -1,0 +1,188 @@
+/* The recipe written back as YAML, and its fingerprint: the same walk with fewer keys. */
+#include "common/base/mem.h"
+#include "common/base/sha256.h"
+#include "trainer/recipe/fields.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define TEXT_BYTES ((size_t)16 << 20)
+
+struct dump {
+    const struct lb_recipe *recipe;
+    struct lb_buf *buf;
+    unsigned only; /* flags a key must have; 0: all keys */
+};
+
+/* The shortest decimal form that reads back as the same double. */
+static void put_number(struct lb_buf *buf, double v) {
+    char text[40];
+    for (int digits = 6; digits <= 17; digits++) {
+        snprintf(text, sizeof(text), "%.*g", digits, v);
+        if (strtod(text, NULL) == v) {
+            break;
+        }
+    }
+    /* YAML 1.1 readers take 1e-06 for a text and 1.0e-06 for a number. */
+    size_t mantissa = strcspn(text, "e");
+    bool bare = text[mantissa] == 'e' && memchr(text, '.', mantissa) == NULL;
+    lb_buf_printf(buf, "%.*s%s%s", (int)mantissa, text, bare ? ".0" : "", text + mantissa);
+}
+
+/* Absolute, so that the copy in the run folder means the same places. */
+static void put_path(const struct dump *d, const char *path) {
+    bool local = strncmp(path, "local:", 6) == 0;
+    const char *place = local ? path + 6 : path;
+    if (place[0] == '/' || strstr(path, "://") != NULL) {
+        lb_yaml_quote(path, d->buf);
+        return;
+    }
+    const char *directory = d->recipe->directory;
+    char *here = directory[0] == '/' ? NULL : getcwd(NULL, 0);
+    struct lb_buf full;
+    lb_buf_init(&full, TEXT_BYTES);
+    lb_buf_append_str(&full, local ? "local:" : "");
+    if (here != NULL) {
+        lb_buf_printf(&full, "%s/", here);
+    }
+    if (strcmp(directory, ".") != 0) {
+        lb_buf_printf(&full, "%s/", directory);
+    }
+    lb_buf_append_str(&full, place);
+    if (lb_buf_status(&full) == LB_OK) {
+        lb_yaml_quote(full.data, d->buf);
+    } else {
+        d->buf->status = LB_E_NOMEM;
+    }
+    lb_buf_finish(&full);
+    free(here);
+}
+
+static const char *enum_name(const struct lb_field *f, int value) {
+    for (const struct lb_field_name *n = f->names; n->name != NULL; n++) {
+        if (n->value == value) {
+            return n->name;
+        }
+    }
+    return "";
+}
+
+/* Keys without a default stay away while they hold nothing, as they did in the file. */
+static bool holds_nothing(const char *base, const struct lb_field *f) {
+    const char *at = base + f->offset;
+    switch (f->kind) {
+    case LB_FIELD_INT:
+        return f->fallback == NULL && (f->flags & LB_FIELD_REQUIRED) == 0 && *(const int64_t *)at == 0;
+    case LB_FIELD_FLOAT:
+        return f->fallback == NULL && *(const double *)at == 0;
+    case LB_FIELD_BOOL:
+        return f->fallback == NULL && !*(const bool *)at;
+    case LB_FIELD_STRING:
+    case LB_FIELD_PATH:
+        return *(char *const *)at == NULL;
+    case LB_FIELD_INTS:
+    case LB_FIELD_STRINGS:
+    case LB_FIELD_MAPS:
+        return *(const unsigned *)(base + f->count_offset) == 0;
+    default:
+        return false;
+    }
+}
+
+static void put_fields(const struct dump *d, const char *base, const struct lb_field *fields, int indent,
+                       bool item);
+
+static void put_list(const struct dump *d, const char *base, const struct lb_field *f, int indent) {
+    unsigned n = *(const unsigned *)(base + f->count_offset);
+    const char *entries = *(char *const *)(base + f->offset);
+    if (f->kind == LB_FIELD_MAPS) {
+        lb_buf_append_str(d->buf, "\n");
+        for (unsigned i = 0; i < n; i++) {
+            put_fields(d, entries + (size_t)i * f->entry_bytes, f->fields, indent + 2, true);
+        }
+        return;
+    }
+    for (unsigned i = 0; i < n; i++) {
+        lb_buf_append_str(d->buf, i == 0 ? " [" : ", ");
+        if (f->kind == LB_FIELD_INTS) {
+            lb_buf_printf(d->buf, "%lld", (long long)((const int64_t *)(const void *)entries)[i]);
+        } else {
+            lb_yaml_quote(((char *const *)(const void *)entries)[i], d->buf);
+        }
+    }
+    lb_buf_append_str(d->buf, "]\n");
+}
+
+static void put_scalar(const struct dump *d, const char *at, const struct lb_field *f) {
+    lb_buf_append_str(d->buf, " ");
+    if (f->kind == LB_FIELD_INT) {
+        lb_buf_printf(d->buf, "%lld", (long long)*(const int64_t *)at);
+    } else if (f->kind == LB_FIELD_FLOAT) {
+        put_number(d->buf, *(const double *)at);
+    } else if (f->kind == LB_FIELD_BOOL) {
+        lb_buf_append_str(d->buf, *(const bool *)at ? "true" : "false");
+    } else if (f->kind == LB_FIELD_ENUM) {
+        lb_buf_append_str(d->buf, enum_name(f, *(const int *)at));
+    } else if (f->kind == LB_FIELD_PATH) {
+        put_path(d, *(char *const *)at);
+    } else {
+        lb_yaml_quote(*(char *const *)at, d->buf);
+    }
+    lb_buf_append_str(d->buf, "\n");
+}
+
+/* One struct's keys; item: the first stands after "- ". Recursion follows the tables. */
+static void put_fields(const struct dump *d, const char *base, const struct lb_field *fields, int indent,
+                       bool item) {
+    bool first = true;
+    for (const struct lb_field *f = fields; f->key != NULL; f++) {
+        if (holds_nothing(base, f) || (f->flags & d->only) != d->only) {
+            continue;
+        }
+        lb_buf_printf(d->buf, "%*s%s%s:", indent, "", item ? (first ? "- " : "  ") : "", f->key);
+        first = false;
+        if (f->kind == LB_FIELD_MAP) {
+            lb_buf_append_str(d->buf, "\n");
+            put_fields(d, base + f->offset, f->fields, indent + 2, false);
+        } else if (f->kind >= LB_FIELD_INTS) {
+            put_list(d, base, f, indent + (item ? 2 : 0));
+        } else {
+            put_scalar(d, base + f->offset, f);
+        }
+    }
+    if (item && first) { /* every key left out: the item still counts */
+        lb_buf_printf(d->buf, "%*s- {}\n", indent, "");
+    }
+}
+
+enum lb_status lb_recipe_dump(const struct lb_recipe *recipe, char **out_text, size_t *out_len,
+                              struct lb_detail *detail) {
+    struct lb_buf buf;
+    lb_buf_init(&buf, TEXT_BYTES);
+    struct dump d = {recipe, &buf, 0};
+    put_fields(&d, (const char *)recipe, lb_recipe_fields, 0, false);
+    char *text = lb_buf_status(&buf) == LB_OK ? lb_buf_take(&buf, out_len) : NULL;
+    lb_buf_finish(&buf);
+    if (text == NULL) {
+        return lb_fail(detail, LB_E_NOMEM, "out of memory while writing the recipe");
+    }
+    *out_text = text;
+    return LB_OK;
+}
+
+enum lb_status lb_recipe_fingerprint(const struct lb_recipe *recipe, char out[65]) {
+    struct lb_buf buf;
+    lb_buf_init(&buf, TEXT_BYTES);
+    struct dump d = {recipe, &buf, LB_FIELD_DECIDES};
+    put_fields(&d, (const char *)recipe, lb_recipe_fields, 0, false);
+    uint8_t digest[LB_SHA256_BYTES] = {0};
+    enum lb_status status = lb_buf_status(&buf);
+    if (status == LB_OK) {
+        lb_sha256(buf.data, buf.len, digest);
+    }
+    lb_hex(digest, sizeof(digest), out);
+    lb_buf_finish(&buf);
+    return status;
+}

@@ -1,0 +1,119 @@
+/* The recipe: the YAML file that says everything about one training run. Read by libcyaml against a schema,
+ * checked as a whole, and written back resolved into the run folder. An unknown key is an error with the
+ * nearest name.
+ */
+#ifndef LB_RECIPE_RECIPE_H
+#define LB_RECIPE_RECIPE_H
+
+#include "common/base/status.h"
+#include "trainer/loss/mixture.h"
+#include "trainer/recipe/choices.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct lb_recipe_student {
+    char *model; /* folder or file to start from; NULL: new, from config */
+    char *model_type;
+    int64_t hidden_size, intermediate_size, num_hidden_layers, num_attention_heads, num_key_value_heads,
+        head_dim;
+    int64_t max_position_embeddings;
+    double rope_theta, norm_eps, initializer_range;
+    bool tie_word_embeddings;
+    /* classifiers */
+    int64_t input_size, num_labels;
+    int64_t *hidden_sizes;
+    unsigned hidden_sizes_count;
+    double input_dropout, hidden_dropout;
+};
+
+struct lb_recipe_dataset {
+    char *path; /* text: one document a line; jsonl: one object a line; idx: images */
+    enum lb_data_type type;
+    char *tag;          /* names the part: for routing and for per-tag evaluation; NULL: none */
+    char *field;        /* jsonl: the text's key ("text") */
+    char *labels;       /* idx: the labels' file */
+    int64_t max_tokens; /* 0: all; else the first so many tokens */
+    int64_t skip_samples, max_samples; /* idx: a range of items; max 0: to the end */
+    int64_t *exclude_labels;           /* idx: items of these classes are left out */
+    unsigned exclude_labels_count;
+};
+
+struct lb_recipe_teacher {
+    char *name;
+    char *url;       /* http(s)://host:port, or local:PATH: the trainer starts its own daemon for the run */
+    char *model;     /* the model's name on that server; NULL: the only one there */
+    char **replicas; /* further URLs of the same teacher */
+    unsigned replicas_count;
+    enum lb_protocol protocol;
+    double weight; /* of the mixture; 1 */
+    char **tags;   /* for route */
+    unsigned tags_count;
+    char *token_file;
+};
+
+struct lb_layer_pair {
+    int64_t student, teacher; /* hidden_states / attentions numbers; -1: final */
+};
+
+struct lb_recipe_loss {
+    char *function;     /* a name of the loss table: cross_entropy, kl, hs_mse, hs_cosine, attention_mse */
+    double weight;      /* 1 */
+    double temperature; /* 0: the recipe's */
+    struct lb_layer_pair *layer_mapping; /* hidden and attention losses; none: final to final */
+    unsigned layer_mapping_count;
+    bool normalize; /* hs_mse: divide by the target's mean square */
+};
+
+struct lb_recipe {
+    char *path;      /* of the file, for errors */
+    char *directory; /* of the file: paths in it are relative to it */
+    struct lb_recipe_student student;
+    char *tokenizer; /* tokenizer.json; NULL for classifiers */
+    struct lb_recipe_dataset *datasets, *eval_datasets;
+    unsigned datasets_count, eval_datasets_count;
+    struct lb_recipe_teacher *teachers;
+    unsigned teachers_count;
+    struct lb_recipe_loss *loss_functions;
+    unsigned loss_functions_count;
+    enum lb_mixture_method mixture;
+    enum lb_target_lane targets;
+    int64_t loss_top_k; /* 64 */
+    bool loss_add_tail; /* true */
+    double temperature; /* 1 */
+    enum lb_lost_teacher on_lost_teacher;
+    double teacher_timeout;  /* seconds an answer may take before it is asked again; 60 */
+    int64_t prefetch;        /* steps asked ahead; 4 */
+    bool fp16_targets;       /* floating targets travel and are cached as FP16; true */
+    char *cache_dir;         /* NULL: no cache */
+    int64_t cache_max_bytes; /* 8 GiB */
+    /* optimisation, Hugging Face's names */
+    double learning_rate, min_lr_ratio, warmup_ratio, weight_decay, adam_beta1, adam_beta2, adam_epsilon,
+        max_grad_norm;
+    enum lb_schedule lr_scheduler_type;
+    int64_t warmup_steps, max_steps, per_device_train_batch_size, gradient_accumulation_steps, max_length;
+    double num_train_epochs; /* used when max_steps is 0 */
+    int64_t save_steps, save_total_limit, eval_steps, logging_steps, seed, threads;
+    char *output_dir;
+};
+
+/* Loads, applies overrides ("learning_rate=1e-3", n of them, as --set gives them), fills defaults, checks.
+ * Errors name file, line where known, key and remedy. */
+LB_NODISCARD enum lb_status lb_recipe_load(const char *path, const char *const *overrides, size_t n_overrides,
+                                           struct lb_recipe **out, struct lb_detail *detail);
+/* The same from memory; path is what errors name and what relative paths start from. */
+LB_NODISCARD enum lb_status lb_recipe_parse(const char *text, size_t len, const char *path,
+                                            const char *const *overrides, size_t n_overrides,
+                                            struct lb_recipe **out, struct lb_detail *detail);
+void lb_recipe_destroy(struct lb_recipe *recipe);
+/* The resolved recipe as YAML on the heap (lb_free). Loading it again gives the same recipe. */
+LB_NODISCARD enum lb_status lb_recipe_dump(const struct lb_recipe *recipe, char **out_text, size_t *out_len,
+                                           struct lb_detail *detail);
+/* SHA-256 (hex) over everything that decides the result: a run resumes only with the same. Leaves out
+ * output_dir, logging, saving, URLs, timeouts, cache place, threads. LB_E_NOMEM: all zero. */
+enum lb_status lb_recipe_fingerprint(const struct lb_recipe *recipe, char out[65]);
+/* path as it stands in the recipe, made relative to the recipe's folder unless absolute; heap (lb_free). */
+char *lb_recipe_resolve(const struct lb_recipe *recipe, const char *path);
+
+#endif

@@ -1,0 +1,50 @@
+/* Checkpoints: everything a run needs to go on with the same bits, in OUTPUT_DIR/checkpoint-STEP/.
+ *
+ * model.safetensors      the weights, by their names
+ * optimizer.safetensors  Adam's moments, as "m.<name>" and "v.<name>"
+ * state.json             step, position in the data, random states, fingerprints, SHA-256 of the two files'
+ * tensors
+ *
+ * A folder is written under another name, synced and renamed, so that one called checkpoint-STEP is whole: a
+ * kill at any moment leaves the last good one. The owner of the run folder calls, one thread.
+ */
+#ifndef LB_RUN_CHECKPOINT_H
+#define LB_RUN_CHECKPOINT_H
+
+#include "common/base/rng.h"
+#include "common/base/sha256.h"
+#include "common/base/status.h"
+#include "trainer/learn/optimizer.h"
+
+#include <stdint.h>
+
+#define LB_CHECKPOINT_MAX_RNGS 8
+
+/* A run's state besides its weights and moments. */
+struct lb_checkpoint {
+    int64_t step;        /* optimiser steps done */
+    int64_t micro_batch; /* the next one: its number over the whole run */
+    int64_t tokens;      /* counted positions trained on so far */
+    unsigned n_rngs;
+    struct lb_rng rngs[LB_CHECKPOINT_MAX_RNGS];
+    char recipe[LB_SHA256_HEX];   /* lb_recipe_fingerprint */
+    char data[LB_SHA256_HEX];     /* lb_dataset_fingerprint */
+    char teachers[LB_SHA256_HEX]; /* over the teachers' fingerprints; "" without teachers */
+};
+
+/* Saves and then removes the oldest beyond keep (>= 1), and what killed runs left half-written. */
+LB_NODISCARD enum lb_status lb_checkpoint_save(const char *output_dir, const struct lb_checkpoint *state,
+                                               const struct lb_optimizer *optimizer, int64_t keep,
+                                               struct lb_detail *detail);
+/* The path (heap, lb_free) of the checkpoint with the highest step; LB_E_NOTFOUND when the folder holds none.
+ */
+LB_NODISCARD enum lb_status lb_checkpoint_latest(const char *output_dir, char **out_path,
+                                                 struct lb_detail *detail);
+/* Reads into the optimiser's weights and moments. expected gives the fingerprints that must agree ("" is not
+ * compared); LB_E_MISMATCH tells which differs and what to do. Everything is checked, the checksum too,
+ * before a weight changes. */
+LB_NODISCARD enum lb_status lb_checkpoint_load(const char *path, const struct lb_checkpoint *expected,
+                                               struct lb_optimizer *optimizer, struct lb_checkpoint *out,
+                                               struct lb_detail *detail);
+
+#endif

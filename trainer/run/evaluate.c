@@ -1,0 +1,259 @@
+#include "trainer/run/evaluate.h"
+
+#include "common/base/clock.h"
+#include "common/base/mem.h"
+#include "common/nn/head.h"
+#include "common/nn/reduce.h"
+#include "common/nn/tape.h"
+
+#include <math.h>
+#include <string.h>
+
+#define BATCH_ROWS 2048
+#define TAPE_BYTES ((size_t)16 << 30)
+
+/* One batch on its way: rows of text, or images. */
+struct batch {
+    struct lb_sample *samples; /* [rows] */
+    int32_t *offsets;          /* [rows + 1] */
+    int32_t *ids;              /* [N] */
+    float *features;           /* [rows, n_features] */
+    int32_t *labels;           /* [N] */
+    double *nats;              /* [N] */
+    bool *correct;             /* [N] */
+    int64_t n_seqs, vocab_size;
+    const struct lb_evaluate_options *options;
+};
+
+static void batch_finish(struct batch *b) {
+    lb_free(b->samples);
+    lb_free(b->offsets);
+    lb_free(b->ids);
+    lb_free(b->features);
+    lb_free(b->labels);
+    lb_free(b->nats);
+    lb_free(b->correct);
+}
+
+static enum lb_status batch_init(struct batch *b, int64_t rows, int64_t longest, int64_t n_features,
+                                 struct lb_detail *detail) {
+    size_t n = 0, floats = 0;
+    *b = (struct batch){0};
+    if (!lb_mul_size((size_t)rows, (size_t)longest, &n) || n > INT32_MAX ||
+        !lb_mul_size((size_t)rows, (size_t)n_features, &floats)) {
+        return lb_fail(detail, LB_E_LIMIT, "%lld rows of %lld positions are too many for one batch",
+                       (long long)rows, (long long)longest);
+    }
+    b->samples = lb_malloc_array((size_t)rows, sizeof(*b->samples));
+    b->offsets = lb_malloc_array((size_t)rows + 1, sizeof(*b->offsets));
+    b->ids = lb_malloc_array(n, sizeof(*b->ids));
+    b->features = lb_malloc_array(floats, sizeof(*b->features));
+    b->labels = lb_malloc_array(n, sizeof(*b->labels));
+    b->nats = lb_malloc_array(n, sizeof(*b->nats));
+    b->correct = lb_malloc_array(n, sizeof(*b->correct));
+    if (b->samples == NULL || b->offsets == NULL || b->ids == NULL || b->features == NULL ||
+        b->labels == NULL || b->nats == NULL || b->correct == NULL) {
+        return lb_fail(detail, LB_E_NOMEM, "out of memory for the evaluation");
+    }
+    return LB_OK;
+}
+
+static void batch_fill(struct batch *b, const struct lb_dataset *data, int64_t first, int64_t n) {
+    int64_t width = lb_dataset_features(data);
+    b->n_seqs = n;
+    b->offsets[0] = 0;
+    for (int64_t i = 0; i < n; i++) {
+        struct lb_sample *s = &b->samples[i];
+        lb_dataset_get(data, first + i, s);
+        int32_t at = b->offsets[i];
+        b->offsets[i + 1] = at + (int32_t)s->n;
+        if (s->ids == NULL) {
+            memcpy(b->features + i * width, s->features, (size_t)width * sizeof(float));
+            b->labels[at] = s->label;
+        } else {
+            memcpy(b->ids + at, s->ids, (size_t)s->n * sizeof(int32_t));
+            memcpy(b->labels + at, s->ids + 1, (size_t)s->n * sizeof(int32_t));
+        }
+    }
+}
+
+/* lb_head_fn: a label's cross entropy is log-sum-exp minus its logit. */
+static enum lb_status take_rows(void *context, int64_t row, int64_t n, float *z) {
+    struct batch *b = context;
+    int64_t v = b->vocab_size;
+#pragma omp parallel for schedule(static) if (n > 1)
+    for (int64_t i = 0; i < n; i++) {
+        float *logits = z + i * v;
+        int32_t label = b->labels[row + i];
+        for (int j = 0; j < b->options->n_bias; j++) {
+            logits[j] += b->options->bias[j];
+        }
+        b->nats[row + i] = lb_logsumexp(logits, v, 1.0) - (double)logits[label];
+        b->correct[row + i] = lb_argmax(logits, v) == label;
+    }
+    return LB_OK;
+}
+
+static void add(struct lb_eval_part *part, double nats, bool correct) {
+    part->nats += nats;
+    part->tokens++;
+    part->correct += correct;
+}
+
+static void batch_collect(const struct batch *b, struct lb_evaluation *out) {
+    for (int64_t i = 0; i < b->n_seqs; i++) {
+        const struct lb_sample *s = &b->samples[i];
+        for (int32_t row = b->offsets[i]; row < b->offsets[i + 1]; row++) {
+            add(&out->all, b->nats[row], b->correct[row]);
+            if (s->tag >= 0) {
+                add(&out->part[s->tag], b->nats[row], b->correct[row]);
+            }
+            if (s->ids == NULL && out->n_classes > 0) {
+                add(&out->classes[s->label], b->nats[row], b->correct[row]);
+            }
+        }
+    }
+}
+
+static enum lb_status run_batch(const struct lb_model *model, struct lb_tape *tape, struct batch *b,
+                                struct lb_detail *detail) {
+    struct lb_input in = {.ragged = {b->n_seqs, b->offsets}, .ids = b->ids, .features = b->features};
+    lb_tape_begin(tape, LB_TAPE_PLAIN, &in.ragged, NULL);
+    struct lb_value *h = lb_model_forward(model, tape, &in, NULL, 0, NULL);
+    enum lb_status status = lb_tape_status(tape);
+    if (status == LB_OK) {
+        status = lb_head_run(tape, h, lb_model_head(model), lb_model_head_bias(model), NULL, take_rows, b);
+    }
+    return status == LB_OK ? LB_OK
+                           : lb_fail(detail, status, "evaluating a batch of %lld rows: %s",
+                                     (long long)b->n_seqs, lb_status_name(status));
+}
+
+/* Whether the model can read the data at all; *out_longest row. */
+static enum lb_status check_data(const struct lb_model *model, const struct lb_dataset *data,
+                                 int64_t *out_longest, struct lb_detail *detail) {
+    const struct lb_config *config = lb_model_config(model);
+    int64_t width = lb_dataset_features(data), longest = 1;
+    if (lb_dataset_tags(data) > LB_EVAL_MAX_PARTS) {
+        return lb_fail(detail, LB_E_LIMIT, "%d tags in the evaluation data; at most %d",
+                       lb_dataset_tags(data), LB_EVAL_MAX_PARTS);
+    }
+    if ((width > 0) != (config->input_size > 0) || (width > 0 && width != config->input_size)) {
+        return lb_fail(detail, LB_E_MISMATCH, "the model reads %s%lld, the data are %s%lld",
+                       config->input_size > 0 ? "features, so many: " : "ids below ",
+                       (long long)(config->input_size > 0 ? config->input_size : config->vocab_size),
+                       width > 0 ? "features, so many: " : "ids, rows: ",
+                       (long long)(width > 0 ? width : lb_dataset_count(data)));
+    }
+    for (int64_t i = 0, n = lb_dataset_count(data); i < n; i++) {
+        struct lb_sample s;
+        lb_dataset_get(data, i, &s);
+        longest = s.n > longest ? s.n : longest;
+        for (int64_t t = 0; s.ids != NULL && t <= s.n; t++) {
+            if (s.ids[t] < 0 || s.ids[t] >= config->vocab_size) {
+                return lb_fail(detail, LB_E_MISMATCH,
+                               "the data hold token %d, the model has %lld; is it the model's own tokenizer?",
+                               s.ids[t], (long long)config->vocab_size);
+            }
+        }
+        if (s.ids == NULL && s.label >= config->vocab_size) {
+            return lb_fail(detail, LB_E_MISMATCH, "the data hold label %d, the model has %lld classes",
+                           s.label, (long long)config->vocab_size);
+        }
+    }
+    if (width == 0 && config->max_position_embeddings > 0 && longest > config->max_position_embeddings) {
+        return lb_fail(detail, LB_E_ARG, "rows of %lld positions; the model takes %lld: lower max_length",
+                       (long long)longest, (long long)config->max_position_embeddings);
+    }
+    *out_longest = longest;
+    return LB_OK;
+}
+
+static enum lb_status check_bias(const struct lb_evaluate_options *options, const struct lb_model *model,
+                                 struct lb_detail *detail) {
+    const struct lb_config *config = lb_model_config(model);
+    if (config->input_size == 0) {
+        return lb_fail(detail, LB_E_ARG, "a bias of classes is for classifiers; this model reads text");
+    }
+    if (options->n_bias > config->vocab_size) {
+        return lb_fail(detail, LB_E_ARG, "a bias for class %d, the model has classes 0 to %lld",
+                       options->n_bias - 1, (long long)config->vocab_size - 1);
+    }
+    return LB_OK;
+}
+
+static void derive(struct lb_eval_part *part) {
+    double n = (double)part->tokens;
+    part->loss = part->tokens > 0 ? part->nats / n : NAN;
+    part->perplexity = exp(part->loss);
+    part->bits_per_byte = part->bytes > 0 ? part->nats / M_LN2 / (double)part->bytes : NAN;
+    part->error_percent =
+        part->tokens > 0 && part->correct >= 0 ? 100.0 * (n - (double)part->correct) / n : NAN;
+}
+
+void lb_eval_finish(struct lb_evaluation *e, const struct lb_dataset *data) {
+    double sum = 0;
+    int n = 0;
+    e->all.bytes = lb_dataset_bytes(data, -1);
+    derive(&e->all);
+    for (int i = 0; i < e->n_parts; i++) {
+        e->part[i].name = lb_dataset_tag(data, i);
+        e->part[i].bytes = lb_dataset_bytes(data, i);
+        derive(&e->part[i]);
+        if (e->part[i].tokens > 0) {
+            sum += e->part[i].loss;
+            n++;
+        }
+    }
+    for (int i = 0; i < e->n_classes; i++) {
+        derive(&e->classes[i]);
+    }
+    e->balanced_perplexity = n > 0 ? exp(sum / n) : e->all.perplexity;
+}
+
+enum lb_status lb_evaluate(const struct lb_model *model, const struct lb_dataset *data,
+                           const struct lb_evaluate_options *options, struct lb_evaluation *out,
+                           struct lb_detail *detail) {
+    static const struct lb_evaluate_options defaults;
+    const struct lb_evaluate_options *o = options != NULL ? options : &defaults;
+    uint64_t start = lb_now_ns();
+    int64_t longest = 0, count = lb_dataset_count(data), classes = lb_model_config(model)->vocab_size;
+    enum lb_status status = check_data(model, data, &longest, detail);
+    if (status == LB_OK && o->n_bias > 0) {
+        status = check_bias(o, model, detail);
+    }
+    if (status != LB_OK) {
+        return status;
+    }
+    int64_t rows = o->rows > 0 ? o->rows : (longest < BATCH_ROWS ? BATCH_ROWS / longest : 1);
+    struct lb_evaluation sums = {.text = lb_dataset_features(data) == 0, .n_parts = lb_dataset_tags(data)};
+    sums.n_classes = !sums.text && classes <= LB_EVAL_MAX_CLASSES ? (int)classes : 0;
+    struct batch batch;
+    struct lb_tape *tape = lb_tape_create(TAPE_BYTES);
+    status = batch_init(&batch, rows < count ? rows : count, longest, lb_dataset_features(data), detail);
+    if (tape == NULL) {
+        status = lb_fail(detail, LB_E_NOMEM, "out of memory for the evaluation");
+    }
+    batch.vocab_size = classes;
+    batch.options = o;
+    for (int64_t first = 0; status == LB_OK && first < count; first += rows) {
+        if (o->stop != NULL && *o->stop != 0) {
+            status = lb_fail(detail, LB_E_CANCELLED, "stopped while evaluating");
+            break;
+        }
+        batch_fill(&batch, data, first, count - first < rows ? count - first : rows);
+        status = run_batch(model, tape, &batch, detail);
+        if (status == LB_OK) {
+            batch_collect(&batch, &sums);
+        }
+    }
+    batch_finish(&batch);
+    lb_tape_destroy(tape);
+    if (status != LB_OK) {
+        return status;
+    }
+    lb_eval_finish(&sums, data);
+    sums.seconds = (double)(lb_now_ns() - start) / (double)LB_SECOND_NS;
+    *out = sums;
+    return LB_OK;
+}

@@ -1,0 +1,142 @@
+#include "trainer/run/export.h"
+
+#include "common/base/mem.h"
+#include "common/base/rng.h"
+#include "common/nn/head.h"
+#include "common/nn/tape.h"
+
+#include <math.h>
+#include <string.h>
+
+#define POSITIONS 48
+#define TAPE_BYTES ((size_t)8 << 30)
+
+/* Logits gathered row by row. */
+struct gathered {
+    float *z; /* [n, v] */
+    int64_t v;
+};
+
+static enum lb_status gather(void *context, int64_t row, int64_t n, float *z) {
+    struct gathered *g = context;
+    memcpy(g->z + row * g->v, z, (size_t)(n * g->v) * sizeof(float));
+    return LB_OK;
+}
+
+/* The model's logits z [POSITIONS, V] on numbers that are the same for every model of its sizes. */
+static enum lb_status probe_logits(const struct lb_model *model, int64_t positions, float *z) {
+    const struct lb_config *config = lb_model_config(model);
+    struct lb_rng rng;
+    lb_rng_seed(&rng, 2015, 0);
+    struct lb_tape *tape = lb_tape_create(TAPE_BYTES);
+    size_t floats = config->input_size > 0 ? (size_t)(positions * config->input_size) : 1;
+    float *features = lb_malloc_array(floats, sizeof(*features));
+    if (tape == NULL || features == NULL) {
+        lb_tape_destroy(tape);
+        lb_free(features);
+        return LB_E_NOMEM;
+    }
+    int32_t ids[POSITIONS], offsets[POSITIONS + 1] = {0};
+    for (size_t i = 0; i < floats; i++) {
+        features[i] = lb_rng_float(&rng);
+    }
+    for (int64_t i = 0; i < positions; i++) {
+        ids[i] = (int32_t)lb_rng_below(&rng, (uint64_t)config->vocab_size);
+        offsets[i + 1] = (int32_t)i + 1;
+    }
+    struct lb_input in = {.ragged = {positions, offsets}, .ids = ids, .features = features};
+    if (config->input_size == 0) {
+        in.ragged.n_seqs = 1;
+        offsets[1] = (int32_t)positions;
+    }
+    struct gathered g = {z, config->vocab_size};
+    lb_tape_begin(tape, LB_TAPE_PLAIN, &in.ragged, NULL);
+    struct lb_value *h = lb_model_forward(model, tape, &in, NULL, 0, NULL);
+    enum lb_status status = lb_tape_status(tape);
+    if (status == LB_OK) {
+        status = lb_head_run(tape, h, lb_model_head(model), lb_model_head_bias(model), NULL, gather, &g);
+    }
+    lb_tape_destroy(tape);
+    lb_free(features);
+    return status;
+}
+
+/* How far rounding weights to a format moves logits, relative to the largest: with room, but far below what a
+ * transposed, permuted or missing tensor does. */
+static double tolerance(enum lb_dtype dtype) {
+    switch (dtype) {
+    case LB_F16:
+        return 2e-2;
+    case LB_BF16:
+        return 1e-1;
+    case LB_Q8_0:
+        return 1e-1;
+    default:
+        return 1e-4;
+    }
+}
+
+static enum lb_status compare(const struct lb_model *model, const struct lb_model *again, double allowed,
+                              const char *path, double *out_difference, struct lb_detail *detail) {
+    const struct lb_config *a = lb_model_config(model), *b = lb_model_config(again);
+    if (a->vocab_size != b->vocab_size || a->input_size != b->input_size) {
+        return lb_fail(detail, LB_E_MISMATCH, "%s: reopened with %lld classes instead of %lld", path,
+                       (long long)b->vocab_size, (long long)a->vocab_size);
+    }
+    int64_t positions = POSITIONS;
+    if (a->input_size == 0 && a->max_position_embeddings > 0 && a->max_position_embeddings < positions) {
+        positions = a->max_position_embeddings;
+    }
+    int64_t n = positions * a->vocab_size;
+    float *z = lb_malloc_array((size_t)n, 2 * sizeof(float));
+    enum lb_status status = z == NULL ? LB_E_NOMEM : probe_logits(model, positions, z);
+    if (status == LB_OK) {
+        status = probe_logits(again, positions, z + n);
+    }
+    if (status != LB_OK) {
+        lb_free(z);
+        return lb_fail(detail, status, "%s: comparing the reopened model: %s", path, lb_status_name(status));
+    }
+    double largest = 0, difference = 0;
+    for (int64_t i = 0; i < n; i++) {
+        largest = fmax(largest, fabs((double)z[i]));
+        double d = fabs((double)z[i] - (double)z[n + i]);
+        difference = d <= difference ? difference : d; /* a NaN stays */
+    }
+    lb_free(z);
+    difference /= largest > 0 ? largest : 1;
+    if (!(difference <= allowed)) {
+        return lb_fail(
+            detail, LB_E_MISMATCH,
+            "%s: its logits differ from the model's by %.3g of the largest (allowed: %.3g); do not use it",
+            path, difference, allowed);
+    }
+    *out_difference = difference;
+    return LB_OK;
+}
+
+enum lb_status lb_export(const struct lb_model *model, const struct lb_tokenizer *tokenizer,
+                         enum lb_export_format format, enum lb_dtype dtype, const char *path,
+                         double *out_difference, struct lb_detail *detail) {
+    size_t len = 0;
+    const char *source = tokenizer != NULL ? lb_tokenizer_source(tokenizer, &len) : NULL;
+    enum lb_status status;
+    if (format == LB_EXPORT_HF && dtype == LB_Q8_0) {
+        return lb_fail(detail, LB_E_ARG,
+                       "a Hugging Face folder holds f32, f16 or bf16; q8_0 is for --format gguf");
+    }
+    if (format == LB_EXPORT_HF) {
+        status = lb_model_save_hf(model, path, dtype, source, len, detail);
+    } else {
+        status = lb_model_save_gguf(model, path, dtype, source, len, detail);
+    }
+    struct lb_model *again = NULL;
+    if (status == LB_OK) {
+        status = lb_model_open(path, false, &again, detail);
+    }
+    if (status == LB_OK) {
+        status = compare(model, again, tolerance(dtype), path, out_difference, detail);
+    }
+    lb_model_destroy(again);
+    return status;
+}

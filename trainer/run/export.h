@@ -1,0 +1,18 @@
+/* A model written in another tool's format, opened again and compared before success is reported. */
+#ifndef LB_RUN_EXPORT_H
+#define LB_RUN_EXPORT_H
+
+#include "common/base/status.h"
+#include "common/model/model.h"
+#include "common/text/tokenizer.h"
+
+enum lb_export_format { LB_EXPORT_HF, LB_EXPORT_GGUF };
+
+/* tokenizer may be NULL (classifiers). *out_difference: the largest difference between the logits of the
+ * model and of the reopened file over a fixed input, relative to the largest logit. Beyond what the dtype's
+ * rounding explains it is LB_E_MISMATCH, and what was written stays for a look. */
+LB_NODISCARD enum lb_status lb_export(const struct lb_model *model, const struct lb_tokenizer *tokenizer,
+                                      enum lb_export_format format, enum lb_dtype dtype, const char *path,
+                                      double *out_difference, struct lb_detail *detail);
+
+#endif

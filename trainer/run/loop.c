@@ -1,0 +1,527 @@
+#include "trainer/run/loop.h"
+
+#include "common/base/clock.h"
+#include "common/base/file.h"
+#include "common/base/log.h"
+#include "common/base/mem.h"
+#include "trainer/learn/optimizer.h"
+#include "trainer/learn/prefetch.h"
+#include "trainer/learn/schedule.h"
+#include "trainer/learn/step.h"
+#include "trainer/run/checkpoint.h"
+#include "trainer/run/evaluate.h"
+#include "trainer/run/export.h"
+#include "trainer/run/journal.h"
+#include "trainer/run/progress.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+/* Activations of one micro-batch. */
+#define STEP_BYTES ((size_t)16 << 30)
+#define MAX_METRICS (16 + LB_MAX_LOSSES + LB_MAX_TEACHERS)
+
+struct run {
+    const struct lb_recipe *recipe;
+    const struct lb_train_options *options;
+    char *dir; /* the run folder */
+    int lock;
+    struct lb_tokenizer *tokenizer;
+    struct lb_model *student;
+    struct lb_dataset *data, *eval_data;
+    struct lb_teachers *teachers;
+    struct lb_plan *plan;
+    struct lb_optimizer *optimizer;
+    struct lb_step *step;
+    struct lb_ahead *ahead;
+    struct lb_journal *journal;
+    struct lb_progress *progress;
+    int64_t total;           /* steps of the run */
+    struct lb_checkpoint at; /* where it is */
+    /* since the last logging step */
+    struct lb_step_result sums;
+    int64_t steps_summed, tokens_summed;
+    uint64_t since_ns;
+    double wait_before;
+    double grad_norm;
+};
+
+/* ---- beginning --------------------------------------------------------------------------------------------
+ */
+
+static enum lb_status take_folder(struct run *run, struct lb_detail *detail) {
+    run->dir = lb_recipe_resolve(run->recipe, run->recipe->output_dir);
+    const char *dir = run->dir;
+    enum lb_status status =
+        dir != NULL ? lb_mkdirs(dir, detail) : lb_fail(detail, LB_E_NOMEM, "out of memory");
+    if (status != LB_OK) {
+        return status;
+    }
+    char *lock = lb_path_join(dir, "lock"), *metrics = lb_path_join(dir, LB_JOURNAL_FILE);
+    if (lock == NULL || metrics == NULL) {
+        status = lb_fail(detail, LB_E_NOMEM, "out of memory");
+        goto out;
+    }
+    status = lb_lock_file(lock, &run->lock, detail);
+    if (status == LB_E_BUSY) {
+        lb_detail_prefix(detail, "%s: another trainer runs in this folder", dir);
+    }
+    if (status == LB_OK && !run->options->resume && lb_file_exists(metrics)) {
+        status =
+            lb_fail(detail, LB_E_ARG,
+                    "%s already holds a run: continue it with --resume, or give another --output-dir", dir);
+    }
+out:
+    lb_free(lock);
+    lb_free(metrics);
+    return status;
+}
+
+/* The resolved recipe, once it is sure that the run goes on by it. */
+static enum lb_status write_recipe(const struct run *run, struct lb_detail *detail) {
+    char *path = lb_path_join(run->dir, "recipe.yaml"), *text = NULL;
+    size_t len;
+    enum lb_status status = path != NULL ? lb_recipe_dump(run->recipe, &text, &len, detail)
+                                         : lb_fail(detail, LB_E_NOMEM, "out of memory");
+    status = status == LB_OK ? lb_file_replace(path, text, len, detail) : status;
+    lb_free(path);
+    lb_free(text);
+    return status;
+}
+
+/* A new student's config from the recipe. */
+static void student_config(const struct run *run, struct lb_config *c) {
+    const struct lb_recipe_student *s = &run->recipe->student;
+    *c = (struct lb_config){
+        .hidden_size = s->hidden_size,
+        .intermediate_size = s->intermediate_size,
+        .num_hidden_layers = s->num_hidden_layers,
+        .num_attention_heads = s->num_attention_heads,
+        .num_key_value_heads = s->num_key_value_heads > 0 ? s->num_key_value_heads : s->num_attention_heads,
+        .max_position_embeddings = s->max_position_embeddings,
+        .rope_theta = s->rope_theta,
+        .norm_eps = s->norm_eps,
+        .initializer_range = s->initializer_range,
+        .tie_word_embeddings = s->tie_word_embeddings,
+        .bos_token_id = -1,
+        .eos_token_id = -1,
+        .pad_token_id = -1,
+        .input_size = s->input_size,
+        .vocab_size = s->num_labels,
+        .n_hidden = s->hidden_sizes_count,
+        .input_dropout = s->input_dropout,
+        .hidden_dropout = s->hidden_dropout,
+    };
+    snprintf(c->model_type, sizeof c->model_type, "%s", s->model_type);
+    for (unsigned i = 0; i < s->hidden_sizes_count && i < LB_MLP_MAX_HIDDEN; i++) {
+        c->hidden_sizes[i] = s->hidden_sizes[i];
+    }
+    if (run->tokenizer != NULL) {
+        c->vocab_size = lb_tokenizer_vocab_size(run->tokenizer);
+        c->eos_token_id = lb_tokenizer_eos(run->tokenizer);
+        c->bos_token_id = lb_tokenizer_bos(run->tokenizer);
+        c->head_dim = s->head_dim > 0 ? s->head_dim : c->hidden_size / c->num_attention_heads;
+    }
+}
+
+static enum lb_status open_student(struct run *run, struct lb_detail *detail) {
+    const struct lb_recipe *r = run->recipe;
+    if (r->student.model != NULL) {
+        char *path = lb_recipe_resolve(r, r->student.model);
+        enum lb_status status = path != NULL ? lb_model_open(path, true, &run->student, detail)
+                                             : lb_fail(detail, LB_E_NOMEM, "out of memory");
+        lb_free(path);
+        if (status == LB_OK && run->tokenizer != NULL &&
+            lb_model_config(run->student)->vocab_size < lb_tokenizer_vocab_size(run->tokenizer)) {
+            return lb_fail(detail, LB_E_MISMATCH,
+                           "student.model has a vocabulary of %lld, the tokenizer of %d",
+                           (long long)lb_model_config(run->student)->vocab_size,
+                           lb_tokenizer_vocab_size(run->tokenizer));
+        }
+        return status;
+    }
+    struct lb_config config;
+    student_config(run, &config);
+    return lb_model_create(&config, (uint64_t)r->seed, &run->student, detail);
+}
+
+static enum lb_status open_inputs(struct run *run, struct lb_detail *detail) {
+    const struct lb_recipe *r = run->recipe;
+    enum lb_status status = LB_OK;
+    if (r->tokenizer != NULL) {
+        char *path = lb_recipe_resolve(r, r->tokenizer);
+        status = path != NULL ? lb_tokenizer_open(path, &run->tokenizer, detail)
+                              : lb_fail(detail, LB_E_NOMEM, "out of memory");
+        lb_free(path);
+    }
+    status = status == LB_OK ? open_student(run, detail) : status;
+    status = status == LB_OK ? lb_dataset_open(r, r->datasets, r->datasets_count, false, run->tokenizer,
+                                               &run->data, detail)
+                             : status;
+    if (status == LB_OK && r->eval_datasets_count > 0) {
+        status = lb_dataset_open(r, r->eval_datasets, r->eval_datasets_count, true, run->tokenizer,
+                                 &run->eval_data, detail);
+    }
+    if (status != LB_OK) {
+        return status;
+    }
+    const struct lb_config *c = lb_model_config(run->student);
+    if (c->input_size == 0 && r->max_length > c->max_position_embeddings) {
+        status = lb_fail(detail, LB_E_ARG,
+                         "max_length is %lld, the student reads at most %lld (max_position_embeddings)",
+                         (long long)r->max_length, (long long)c->max_position_embeddings);
+    }
+    if (status == LB_OK && c->input_size != lb_dataset_features(run->data)) {
+        status = lb_fail(detail, LB_E_MISMATCH,
+                         "datasets: items have %lld features, student.input_size is %lld (0: text)",
+                         (long long)lb_dataset_features(run->data), (long long)c->input_size);
+    }
+    return status;
+}
+
+/* One hash over the teachers' fingerprints, in order: a resumed run must meet the same ones. */
+static enum lb_status teachers_fingerprint(const struct run *run, char out[LB_SHA256_HEX],
+                                           struct lb_detail *detail) {
+    struct lb_sha256 *hash = lb_sha256_create();
+    if (hash == NULL) {
+        return lb_fail(detail, LB_E_NOMEM, "out of memory");
+    }
+    for (unsigned k = 0; k < lb_teachers_count(run->teachers); k++) {
+        lb_sha256_update(hash, lb_teachers_info(run->teachers, k)->fingerprint, LB_SHA256_HEX - 1);
+    }
+    uint8_t digest[LB_SHA256_BYTES];
+    lb_sha256_final(hash, digest);
+    lb_hex(digest, sizeof digest, out);
+    return LB_OK;
+}
+
+static enum lb_status open_teachers(struct run *run, struct lb_detail *detail) {
+    const char *tokenizer = run->tokenizer != NULL ? lb_tokenizer_fingerprint(run->tokenizer) : "";
+    enum lb_status status = LB_OK;
+    if (run->recipe->teachers_count > 0) {
+        status = lb_teachers_open_recipe(run->recipe, run->options->stop, &run->teachers, detail);
+    }
+    run->plan = lb_calloc(1, sizeof *run->plan);
+    if (status == LB_OK && run->plan == NULL) {
+        return lb_fail(detail, LB_E_NOMEM, "out of memory");
+    }
+    status = status == LB_OK
+                 ? lb_plan_make(run->recipe, run->student, tokenizer, run->teachers, run->plan, detail)
+                 : status;
+    if (status == LB_OK && run->teachers != NULL) {
+        status = teachers_fingerprint(run, run->at.teachers, detail);
+    }
+    return status;
+}
+
+static enum lb_status resume(struct run *run, struct lb_detail *detail) {
+    char *path = NULL;
+    enum lb_status status = lb_checkpoint_latest(run->dir, &path, detail);
+    if (status == LB_E_NOTFOUND) {
+        if (detail != NULL) {
+            memset(detail, 0, sizeof *detail); /* nothing was saved yet: begin at the beginning */
+        }
+        return LB_OK;
+    }
+    if (status == LB_OK) {
+        struct lb_checkpoint expected = run->at;
+        status = lb_checkpoint_load(path, &expected, run->optimizer, &run->at, detail);
+    }
+    if (status == LB_OK) {
+        lb_log(LB_LOG_INFO, "resumed", "checkpoint=\"%s\" step=%lld", path, (long long)run->at.step);
+    }
+    lb_free(path);
+    return status;
+}
+
+static enum lb_status begin(struct run *run, struct lb_detail *detail) {
+    const struct lb_recipe *r = run->recipe;
+    enum lb_status status = take_folder(run, detail);
+    status = status == LB_OK ? open_inputs(run, detail) : status;
+    if (status != LB_OK) {
+        return status;
+    }
+    run->total = lb_total_steps(r, lb_dataset_count(run->data));
+    snprintf(run->at.data, sizeof run->at.data, "%s", lb_dataset_fingerprint(run->data));
+    status = lb_recipe_fingerprint(r, run->at.recipe) == LB_OK ? open_teachers(run, detail)
+                                                               : lb_fail(detail, LB_E_NOMEM, "out of memory");
+    if (status == LB_OK) {
+        struct lb_weight_group group;
+        group.weights = lb_model_weights(run->student, &group.n);
+        status = lb_optimizer_create(r, &group, 1, &run->optimizer, detail);
+    }
+    status = status == LB_OK && run->options->resume ? resume(run, detail) : status;
+    status = status == LB_OK ? write_recipe(run, detail) : status;
+    status = status == LB_OK
+                 ? lb_journal_open(run->dir, run->at.step > 0 ? run->at.step : -1, &run->journal, detail)
+                 : status;
+    status = status == LB_OK
+                 ? lb_ahead_create(run->plan, run->data, run->teachers, run->at.micro_batch,
+                                   run->total * r->gradient_accumulation_steps, &run->ahead, detail)
+                 : status;
+    if (status != LB_OK) {
+        return status;
+    }
+    run->step = lb_step_create(run->plan, run->student, STEP_BYTES);
+    run->progress = lb_progress_create(stderr, run->total, run->at.step);
+    lb_optimizer_zero(run->optimizer);
+    lb_log(LB_LOG_INFO, "training",
+           "student_parameters=%lld samples=%lld steps=%lld teachers=%u output_dir=\"%s\"",
+           (long long)lb_model_parameters(run->student), (long long)lb_dataset_count(run->data),
+           (long long)run->total, run->plan->n_teachers, run->dir);
+    return run->step != NULL ? LB_OK : lb_fail(detail, LB_E_NOMEM, "out of memory");
+}
+
+/* ---- one step ---------------------------------------------------------------------------------------------
+ */
+
+/* Positions of one micro-batch; training samples of a run are all of one length, but for images. */
+static int64_t micro_rows(const struct run *run) {
+    struct lb_sample sample;
+    lb_dataset_get(run->data, 0, &sample);
+    return sample.n * run->recipe->per_device_train_batch_size;
+}
+
+/* A step that fails halfway leaves the run where it was before. */
+static enum lb_status one_step(struct run *run, struct lb_detail *detail) {
+    const struct lb_recipe *r = run->recipe;
+    int64_t rows = micro_rows(run) * r->gradient_accumulation_steps, first = run->at.micro_batch;
+    for (int64_t i = 0; i < r->gradient_accumulation_steps; i++) {
+        const struct lb_sample *samples;
+        const struct lb_answer *const *answers;
+        struct lb_rng rng;
+        enum lb_status status = lb_ahead_next(run->ahead, &samples, &answers, detail);
+        /* Dropout depends on the micro-batch's number alone, so resuming needs no state of it. */
+        lb_rng_seed(&rng, (uint64_t)r->seed, (uint64_t)(first + i + 1));
+        status = status == LB_OK ? lb_step_run(run->step, samples, r->per_device_train_batch_size, answers,
+                                               rows, &rng, &run->sums, detail)
+                                 : status;
+        if (status != LB_OK) {
+            return status;
+        }
+    }
+    double lr = lb_learning_rate(r, run->total, run->at.step);
+    enum lb_status status = lb_optimizer_step(run->optimizer, lr, 1.0, &run->grad_norm, detail);
+    if (status != LB_OK) {
+        return status;
+    }
+    run->at.micro_batch = first + r->gradient_accumulation_steps;
+    run->at.step++;
+    run->at.tokens += rows;
+    run->tokens_summed += rows;
+    run->steps_summed++;
+    return LB_OK;
+}
+
+static void metric(struct lb_metric *list, size_t *n, const char *group, const char *name, double value) {
+    if (*n < MAX_METRICS) {
+        list[(*n)++] = (struct lb_metric){group, name, value};
+    }
+}
+
+static double epoch_of(const struct run *run) {
+    return (double)(run->at.micro_batch * run->recipe->per_device_train_batch_size) /
+           (double)lb_dataset_count(run->data);
+}
+
+static struct lb_teachers_stats stats_of(const struct run *run) {
+    struct lb_teachers_stats stats = {0};
+    if (run->teachers != NULL) {
+        lb_teachers_stats(run->teachers, &stats);
+    }
+    return stats;
+}
+
+static enum lb_status report(struct run *run, struct lb_detail *detail) {
+    struct lb_metric m[MAX_METRICS];
+    size_t n = 0;
+    struct lb_teachers_stats stats = stats_of(run);
+    double steps = (double)run->steps_summed, seconds = (double)(lb_now_ns() - run->since_ns) / 1e9;
+    metric(m, &n, NULL, "loss", run->sums.loss / steps);
+    for (size_t l = 0; l < run->plan->n_losses; l++) {
+        metric(m, &n, "loss", run->plan->losses[l].loss->name, run->sums.term[l] / steps);
+    }
+    metric(m, &n, NULL, "learning_rate", lb_learning_rate(run->recipe, run->total, run->at.step - 1));
+    metric(m, &n, NULL, "grad_norm", run->grad_norm);
+    metric(m, &n, NULL, "tokens", (double)run->at.tokens);
+    metric(m, &n, NULL, "tokens_per_second", (double)run->tokens_summed / seconds);
+    for (unsigned k = 0; k < run->plan->n_teachers; k++) {
+        metric(m, &n, "weight", run->recipe->teachers[k].name, run->sums.weight[k] / steps);
+    }
+    if (run->teachers != NULL) {
+        metric(m, &n, NULL, "teacher_wait_seconds", stats.wait_seconds - run->wait_before);
+        metric(m, &n, NULL, "cache_hit_ratio",
+               stats.questions > 0 ? (double)stats.cache_hits / (double)stats.questions : 0);
+        metric(m, &n, NULL, "teacher_requests", (double)stats.requests);
+        metric(m, &n, NULL, "teacher_bytes", (double)(stats.bytes_sent + stats.bytes_received));
+    }
+    enum lb_status status = lb_journal_write(run->journal, run->at.step, epoch_of(run), m, n, detail);
+    memset(&run->sums, 0, sizeof run->sums);
+    run->steps_summed = run->tokens_summed = 0;
+    run->since_ns = lb_now_ns();
+    run->wait_before = stats.wait_seconds;
+    return status;
+}
+
+static void show(struct run *run, double loss, bool line) {
+    struct lb_teachers_stats stats = stats_of(run);
+    struct lb_progress_numbers now = {.step = run->at.step,
+                                      .loss = loss,
+                                      .tokens = run->at.tokens,
+                                      .images = lb_dataset_features(run->data) > 0,
+                                      .wait_seconds = stats.wait_seconds,
+                                      .questions = (int64_t)stats.questions,
+                                      .cache_hits = (int64_t)stats.cache_hits};
+    lb_progress_update(run->progress, &now, line);
+}
+
+static enum lb_status evaluate(struct run *run, struct lb_detail *detail) {
+    struct lb_evaluation e;
+    enum lb_status status = lb_evaluate(run->student, run->eval_data, NULL, &e, detail);
+    if (status != LB_OK) {
+        return status;
+    }
+    struct lb_metric m[MAX_METRICS];
+    size_t n = 0;
+    char text[512];
+    metric(m, &n, NULL, "eval_loss", e.all.loss);
+    if (e.text) {
+        metric(m, &n, NULL, "eval_perplexity", exp(e.all.loss));
+        for (int t = 0; t < e.n_parts; t++) {
+            metric(m, &n, "eval_perplexity", e.part[t].name, exp(e.part[t].loss));
+        }
+        metric(m, &n, NULL, "eval_perplexity_balanced", e.balanced_perplexity);
+        snprintf(text, sizeof text, "step %lld: held-out perplexity %.2f, balanced %.2f",
+                 (long long)run->at.step, exp(e.all.loss), e.balanced_perplexity);
+    } else {
+        metric(m, &n, NULL, "eval_error", e.all.error_percent);
+        snprintf(text, sizeof text, "step %lld: held-out loss %.4f, error %.2f %%", (long long)run->at.step,
+                 e.all.loss, e.all.error_percent);
+    }
+    lb_progress_note(run->progress, text);
+    return lb_journal_write(run->journal, run->at.step, epoch_of(run), m, n, detail);
+}
+
+static enum lb_status save(struct run *run, struct lb_detail *detail) {
+    return lb_checkpoint_save(run->dir, &run->at, run->optimizer, run->recipe->save_total_limit, detail);
+}
+
+/* Whether this step is one of every n, or the last; 0: the last only. */
+static bool due(const struct run *run, int64_t every) {
+    return run->at.step == run->total || (every > 0 && run->at.step % every == 0);
+}
+
+/* A step could not be made: stopped while waiting for a teacher, or the teacher is lost or another one now.
+ * What was learnt since the last checkpoint is kept; numbers that went bad are not worth a good one's place.
+ */
+static enum lb_status keep_whole_steps(struct run *run, int64_t saved, enum lb_status status,
+                                       struct lb_detail *detail) {
+    bool teacher = status == LB_E_UNAVAILABLE || status == LB_E_TIMEOUT || status == LB_E_MISMATCH ||
+                   status == LB_E_DENIED;
+    if (saved == run->at.step || (status != LB_E_CANCELLED && !teacher)) {
+        return status;
+    }
+    struct lb_detail why = {0};
+    enum lb_status kept = save(run, &why);
+    if (kept != LB_OK && status == LB_E_CANCELLED) {
+        if (detail != NULL) {
+            *detail = why;
+        }
+        return kept;
+    }
+    if (kept == LB_OK && teacher) {
+        lb_log(LB_LOG_INFO, "saved", "step=%lld then=\"go on with --resume\"", (long long)run->at.step);
+    }
+    return status;
+}
+
+static enum lb_status steps(struct run *run, struct lb_detail *detail) {
+    enum lb_status status = LB_OK;
+    int64_t saved = run->at.step;
+    run->since_ns = lb_now_ns();
+    while (status == LB_OK && run->at.step < run->total) {
+        if (run->options->stop != NULL && *run->options->stop) {
+            status = saved < run->at.step ? save(run, detail) : LB_OK;
+            return status == LB_OK ? LB_E_CANCELLED : status;
+        }
+        status = one_step(run, detail);
+        if (status != LB_OK) {
+            return keep_whole_steps(run, saved, status, detail);
+        }
+        bool log = due(run, run->recipe->logging_steps);
+        show(run, run->sums.loss / (double)run->steps_summed, log);
+        status = log ? report(run, detail) : LB_OK;
+        if (status == LB_OK && run->eval_data != NULL && due(run, run->recipe->eval_steps)) {
+            status = evaluate(run, detail);
+        }
+        if (status == LB_OK && due(run, run->recipe->save_steps)) {
+            status = save(run, detail);
+            saved = run->at.step;
+        }
+    }
+    return status;
+}
+
+/* ---- the whole --------------------------------------------------------------------------------------------
+ */
+
+/* The student, reopened as a served model would be, gives the same logits bit for bit before the run counts
+ * as done. */
+static enum lb_status finish(const struct run *run, struct lb_detail *detail) {
+    char *student = lb_path_join(run->dir, "student");
+    double difference = 0;
+    enum lb_status status = student != NULL ? lb_export(run->student, run->tokenizer, LB_EXPORT_HF, LB_F32,
+                                                        student, &difference, detail)
+                                            : lb_fail(detail, LB_E_NOMEM, "out of memory");
+    if (status == LB_OK && difference != 0) {
+        status = lb_fail(detail, LB_E_INTERNAL, "%s: reopened, its logits differ by %g of the largest",
+                         student, difference);
+    }
+    lb_free(student);
+    return status;
+}
+
+static void end(struct run *run) {
+    lb_progress_destroy(run->progress);
+    lb_journal_close(run->journal);
+    lb_ahead_destroy(run->ahead);
+    lb_step_destroy(run->step);
+    lb_optimizer_destroy(run->optimizer);
+    lb_teachers_close(run->teachers);
+    lb_free(run->plan);
+    lb_dataset_destroy(run->data);
+    lb_dataset_destroy(run->eval_data);
+    lb_model_destroy(run->student);
+    lb_tokenizer_destroy(run->tokenizer);
+    if (run->lock >= 0) {
+        lb_unlock_file(run->lock);
+    }
+    lb_free(run->dir);
+}
+
+enum lb_status lb_train(const struct lb_recipe *recipe, const struct lb_train_options *options,
+                        struct lb_detail *detail) {
+    struct run run = {.recipe = recipe, .options = options, .lock = -1};
+    uint64_t start = lb_now_ns();
+    enum lb_status status = begin(&run, detail);
+    status = status == LB_OK ? steps(&run, detail) : status;
+    if (status == LB_OK) {
+        status = finish(&run, detail);
+    }
+    if (status == LB_OK) {
+        struct lb_teachers_stats stats = stats_of(&run);
+        lb_log(LB_LOG_INFO, "done",
+               "steps=%lld seconds=%.1f teacher_requests=%llu teacher_bytes=%llu tokens_answered=%llu "
+               "cache_hits=%llu "
+               "wait_seconds=%.1f student=\"%s/student\"",
+               (long long)run.at.step, (double)(lb_now_ns() - start) / 1e9,
+               (unsigned long long)stats.requests,
+               (unsigned long long)(stats.bytes_sent + stats.bytes_received),
+               (unsigned long long)stats.tokens_answered, (unsigned long long)stats.cache_hits,
+               stats.wait_seconds, run.dir);
+    }
+    end(&run);
+    return status;
+}

@@ -1,0 +1,25 @@
+/* A training run from recipe to exported student.
+ *
+ * The run folder (recipe's output_dir) holds: recipe.yaml (resolved), metrics.jsonl, checkpoint-STEP/, and at
+ * the end student/, a Hugging Face folder. One process owns it at a time. A run that was stopped or killed
+ * goes on with resume to the same bits.
+ */
+#ifndef LB_RUN_LOOP_H
+#define LB_RUN_LOOP_H
+
+#include "common/base/status.h"
+#include "trainer/recipe/recipe.h"
+
+#include <signal.h>
+#include <stdbool.h>
+
+struct lb_train_options {
+    bool resume;                 /* from the last checkpoint; without one: from the start */
+    volatile sig_atomic_t *stop; /* set by a signal: finish the step, save, return LB_E_CANCELLED */
+};
+
+/* LB_E_CANCELLED: stopped, everything is saved. */
+LB_NODISCARD enum lb_status lb_train(const struct lb_recipe *recipe, const struct lb_train_options *options,
+                                     struct lb_detail *detail);
+
+#endif

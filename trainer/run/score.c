@@ -1,0 +1,119 @@
+#include "trainer/run/score.h"
+
+#include "common/base/clock.h"
+#include "common/base/mem.h"
+#include "trainer/loss/mixture.h"
+#include "trainer/loss/target.h"
+
+#include <math.h>
+#include <string.h>
+
+/* Rows of one question, and questions under way. */
+#define ROWS 64
+#define AHEAD 4
+
+struct scoring {
+    struct lb_teachers *teachers;
+    const struct lb_dataset *data;
+    unsigned n;
+    struct lb_sample samples[AHEAD][ROWS];
+    struct lb_evaluation *out; /* [n + 1] */
+};
+
+static int64_t rows_of(const struct scoring *s, int64_t question) {
+    int64_t left = lb_dataset_count(s->data) - question * ROWS;
+    return left < ROWS ? left : ROWS;
+}
+
+/* One position more than the row has: the last label is scored by the row that predicts what comes after it,
+ * asked with it. */
+static enum lb_status ask(struct scoring *s, int64_t question, struct lb_detail *detail) {
+    struct lb_sample *samples = s->samples[question % AHEAD];
+    int64_t n = rows_of(s, question);
+    for (int64_t i = 0; i < n; i++) {
+        lb_dataset_get(s->data, question * ROWS + i, &samples[i]);
+        samples[i].n++;
+    }
+    return lb_teachers_submit(s->teachers, question, samples, n, NULL, detail);
+}
+
+static void add(struct lb_evaluation *e, int tag, double nats, int correct) {
+    struct lb_eval_part *parts[2] = {&e->all, tag >= 0 ? &e->part[tag] : NULL};
+    for (int i = 0; i < 2; i++) {
+        if (parts[i] != NULL) {
+            parts[i]->nats += nats;
+            parts[i]->tokens++;
+            parts[i]->correct = correct < 0 ? -1 : parts[i]->correct + correct;
+        }
+    }
+}
+
+static void collect_row(struct scoring *s, const struct lb_sample *sample,
+                        const struct lb_answer *const *answers) {
+    for (int64_t t = 0; t + 1 < sample->n; t++) {
+        double mean = 0;
+        for (unsigned k = 0; k < s->n; k++) {
+            float logprob;
+            lb_wire_floats(lb_answer_find(answers[k], LB_OUT_ACTUAL, 0), t, 1, &logprob);
+            int32_t likeliest = lb_answer_id(lb_answer_find(answers[k], LB_OUT_TOPK_IDS, 0), t);
+            add(&s->out[k], sample->tag, -(double)logprob, likeliest == sample->ids[t + 1]);
+            mean += exp(logprob) / s->n;
+        }
+        add(&s->out[s->n], sample->tag, mean > 0 ? -log(mean) : INFINITY, s->n == 1 ? 0 : -1);
+    }
+}
+
+static enum lb_status collect(struct scoring *s, int64_t question, struct lb_detail *detail) {
+    const struct lb_answer *const *answers;
+    enum lb_status status = lb_teachers_take(s->teachers, question, &answers, detail);
+    for (int64_t i = 0; status == LB_OK && i < rows_of(s, question); i++) {
+        bool all = true;
+        for (unsigned k = 0; k < s->n; k++) {
+            all &= answers[i * s->n + k] != NULL;
+        }
+        if (!all) {
+            status = lb_fail(detail, LB_E_UNAVAILABLE, "a teacher was lost while scoring");
+            break;
+        }
+        collect_row(s, &s->samples[question % AHEAD][i], answers + i * s->n);
+    }
+    lb_teachers_release(s->teachers, question);
+    return status;
+}
+
+enum lb_status lb_score(struct lb_teachers *teachers, const struct lb_dataset *data,
+                        struct lb_evaluation *out, struct lb_detail *detail) {
+    struct scoring *s = lb_calloc(1, sizeof *s);
+    if (s == NULL) {
+        return lb_fail(detail, LB_E_NOMEM, "out of memory");
+    }
+    *s = (struct scoring){.teachers = teachers, .data = data, .n = lb_teachers_count(teachers), .out = out};
+    struct lb_ask_spec spec = {.n_outputs = 2, .top_k = 1, .temperature = 1};
+    spec.outputs[0].kind = LB_OUT_ACTUAL;
+    spec.outputs[0].datatype = LB_DT_FP32;
+    spec.outputs[1].kind = LB_OUT_TOPK_IDS;
+    spec.outputs[1].datatype = LB_DT_INT32;
+    uint64_t start = lb_now_ns();
+    for (unsigned k = 0; k <= s->n; k++) {
+        memset(&out[k], 0, sizeof out[k]);
+        out[k].text = true;
+        out[k].n_parts = lb_dataset_tags(data);
+    }
+    for (unsigned k = 0; k < s->n; k++) {
+        lb_teachers_set_spec(teachers, k, &spec);
+    }
+    enum lb_status status = LB_OK;
+    int64_t questions = (lb_dataset_count(data) + ROWS - 1) / ROWS;
+    for (int64_t q = 0, asked = 0; status == LB_OK && q < questions; q++) {
+        for (; status == LB_OK && asked < questions && asked < q + AHEAD; asked++) {
+            status = ask(s, asked, detail);
+        }
+        status = status == LB_OK ? collect(s, q, detail) : status;
+    }
+    for (unsigned k = 0; status == LB_OK && k <= s->n; k++) {
+        lb_eval_finish(&out[k], data);
+        out[k].seconds = (double)(lb_now_ns() - start) / (double)LB_SECOND_NS;
+    }
+    lb_free(s);
+    return status;
+}

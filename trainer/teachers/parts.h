@@ -1,0 +1,128 @@
+/* What questions.c (questions and items) and requests.c (requests) share. Nobody else includes this. */
+#ifndef LB_TEACHERS_PARTS_H
+#define LB_TEACHERS_PARTS_H
+
+#include "trainer/teachers/pool.h"
+#include "trainer/teachers/questions.h"
+#include "trainer/wire/oip.h"
+
+#include <pthread.h>
+
+#define LB_ITEM_BUCKETS 4096
+
+struct question;
+
+/* One sequence asked of one teacher. */
+struct item {
+    struct item *next_in_bucket, *next_in_queue;
+    unsigned teacher;
+    unsigned refs; /* slots of questions that point here */
+    uint8_t key[LB_SHA256_BYTES];
+    struct lb_sample sample; /* ids or features are a copy, in arena */
+    struct lb_arena arena;
+    struct lb_answer answer;
+    bool done, lost;           /* lost: done without an answer */
+    int avoid;                 /* the replica that failed last, -1: none */
+    unsigned bad;              /* wrong answers so far */
+    struct question **waiting; /* [n_waiting] one for each slot that waits */
+    size_t n_waiting, cap_waiting;
+};
+
+struct question {
+    struct question *next; /* newest last */
+    int64_t number, n;
+    unsigned n_teachers;
+    struct lb_sample *samples; /* [n] */
+    bool *wanted;              /* [n * teachers] */
+    struct item **slots;       /* [n * teachers] NULL: not wanted. The thread's. */
+    size_t pending;            /* slots not answered yet. The thread's. */
+
+    /* Under the lock. */
+    const struct lb_answer **answers; /* [n * teachers] */
+    bool admitted, admitting, done, released;
+};
+
+/* A request under way. */
+struct flight {
+    struct lb_call call;
+    struct flight *previous, *next; /* of those under way */
+    struct flight *next_done;       /* under the lock */
+    struct lb_asker *asker;
+    unsigned teacher;
+    int replica;
+    bool probe;
+    char id[48];
+    struct lb_asked asked;
+    struct item **items;              /* [n] */
+    const struct lb_sample **samples; /* [n] */
+    int64_t n;
+};
+
+/* A teacher, with what the thread knows about it. */
+struct asked_teacher {
+    struct lb_asker_teacher is;
+    struct lb_ask_spec spec; /* normalised */
+    char *infer_path, *info_path;
+    struct lb_pool pool;
+    struct item *queue; /* to be asked, oldest first */
+    int64_t queued_tokens;
+    int64_t most_tokens; /* of one request */
+    uint64_t told_ns;    /* when its loss was last spoken of; 0: never since it was last there */
+    struct lb_detail last_error;
+};
+
+struct lb_asker {
+    struct lb_asker_options options;
+    unsigned n_teachers;
+    struct asked_teacher *teachers;
+    pthread_t thread;
+    bool running;
+
+    /* All slots of a question are answered: called by the thread, outside the lock. */
+    void (*complete)(struct lb_asker *asker, struct question *question);
+
+    /* The thread's own. */
+    struct item *buckets[LB_ITEM_BUCKETS];
+    struct flight *flights;
+    bool cache_complained;
+    uint64_t n_flights; /* ever */
+
+    pthread_mutex_t lock;
+    pthread_cond_t work; /* for the thread: something came in */
+    pthread_cond_t news; /* for take: a question is done, or all is lost */
+    struct question *questions;
+    int64_t next_number; /* of submit; -1: none yet */
+    struct flight *done;
+    bool closing;
+    bool called; /* something came in since the thread last looked */
+    enum lb_status failed;
+    struct lb_detail failure;
+    struct lb_teachers_stats stats;
+};
+
+/* items.c */
+/* An item of that teacher and key that is not lost, or NULL. */
+struct item *lb_item_find(struct lb_asker *asker, unsigned teacher, const uint8_t key[LB_SHA256_BYTES]);
+/* A new one, in its bucket; NULL when out of memory. */
+struct item *lb_item_make(struct lb_asker *asker, unsigned teacher, const struct lb_sample *sample,
+                          const uint8_t key[LB_SHA256_BYTES]);
+void lb_item_free(struct lb_asker *asker, struct item *item);
+/* A slot of question waits for the item; false when out of memory. */
+bool lb_item_wait(struct item *item, struct question *question);
+/* Ends the run's asking: take returns this from now on. */
+void lb_asker_fail(struct lb_asker *asker, enum lb_status status, const struct lb_detail *detail);
+/* The item is answered (or lost): tells the questions that wait. */
+void lb_item_settle(struct lb_asker *asker, struct item *item, bool lost);
+
+/* requests.c: called by the thread */
+/* Sends what can be sent, probes what is due, applies the policy for lost teachers. Returns when to be called
+ * again at the latest. */
+uint64_t lb_flights_dispatch(struct lb_asker *asker);
+/* Puts an item into its teacher's queue: at its end, or in front of all. */
+void lb_flights_queue(struct lb_asker *asker, struct item *item, bool first);
+/* A request ended. */
+void lb_flights_land(struct lb_asker *asker, struct flight *flight);
+/* Calls off all that is under way and frees it. */
+void lb_flights_finish(struct lb_asker *asker);
+
+#endif

@@ -1,0 +1,403 @@
+#include "trainer/teachers/questions.h"
+
+#include "common/base/clock.h"
+#include "common/base/log.h"
+#include "common/base/mem.h"
+#include "trainer/teachers/parts.h"
+#include "trainer/wire/metadata.h"
+
+#include <string.h>
+
+#define BACK_OFF_NS (50 * LB_MS_NS)
+#define BACK_OFF_CAP_NS (10 * LB_SECOND_NS)
+#define REQUESTS_PER_REPLICA 2
+
+/* Under the lock. The flag stays for a thread that is not waiting just now. */
+static void call_thread(struct lb_asker *asker) {
+    asker->called = true;
+    pthread_cond_signal(&asker->work);
+}
+
+/* ---- questions: the thread's ---- */
+
+/* All its slots are answered: hands the answers over. */
+static void complete(struct lb_asker *asker, struct question *question) {
+    size_t n = (size_t)question->n * question->n_teachers;
+    pthread_mutex_lock(&asker->lock);
+    for (size_t i = 0; i < n; i++) {
+        const struct item *item = question->slots[i];
+        question->answers[i] = item && !item->lost ? &item->answer : NULL;
+    }
+    question->done = true;
+    pthread_cond_broadcast(&asker->news);
+    pthread_mutex_unlock(&asker->lock);
+}
+
+/* The answer from the cache, if it is there and good. */
+static bool look_up(struct lb_asker *asker, struct item *item) {
+    if (!asker->options.cache) {
+        return false;
+    }
+    struct asked_teacher *teacher = &asker->teachers[item->teacher];
+    struct lb_detail detail = {0};
+    enum lb_status status =
+        lb_cache_get(asker->options.cache, item->key, &item->arena, &item->answer, &detail);
+    if (status && detail.code && (status == LB_E_NOTFOUND || !asker->cache_complained)) {
+        asker->cache_complained = asker->cache_complained || status != LB_E_NOTFOUND;
+        lb_log(LB_LOG_WARN, "cache_entry_bad", "error=\"%s\"", detail.text);
+    }
+    return !status && lb_ask_fits(&teacher->is.info, &teacher->spec, &item->sample, &item->answer);
+}
+
+/* The item of sample i and teacher k: one that is there already, one from the cache, or a new one in the
+ * queue. */
+static enum lb_status admit_slot(struct lb_asker *asker, struct question *question, int64_t i, unsigned k,
+                                 struct lb_teachers_stats *counts, struct lb_detail *detail) {
+    struct asked_teacher *teacher = &asker->teachers[k];
+    const struct lb_sample *sample = &question->samples[i];
+    uint8_t key[LB_SHA256_BYTES];
+    enum lb_status status = lb_ask_check(&teacher->is.info, &teacher->spec, sample, teacher->is.name, detail);
+    if (status) {
+        return status;
+    }
+    if (lb_cache_key(teacher->is.info.fingerprint, sample, teacher->is.info.input_size, &teacher->spec,
+                     key)) {
+        return lb_fail(detail, LB_E_NOMEM, "out of memory for a question to teacher %s", teacher->is.name);
+    }
+    struct item *item = lb_item_find(asker, k, key);
+    counts->questions++;
+    if (!item) {
+        item = lb_item_make(asker, k, sample, key);
+        if (!item) {
+            return lb_fail(detail, LB_E_NOMEM, "out of memory for a question to teacher %s",
+                           teacher->is.name);
+        }
+        if (look_up(asker, item)) {
+            item->done = true;
+            counts->cache_hits++;
+        } else {
+            lb_flights_queue(asker, item, false);
+        }
+    }
+    item->refs++;
+    question->slots[i * question->n_teachers + k] = item;
+    if (!item->done && !lb_item_wait(item, question)) {
+        return lb_fail(detail, LB_E_NOMEM, "out of memory for a question to teacher %s", teacher->is.name);
+    }
+    return LB_OK;
+}
+
+static void admit(struct lb_asker *asker, struct question *question) {
+    struct lb_teachers_stats counts = {0};
+    struct lb_detail detail = {0};
+    enum lb_status status = LB_OK;
+    question->pending = 1; /* so that nothing completes it half-way */
+    for (int64_t i = 0; !status && i < question->n; i++) {
+        for (unsigned k = 0; !status && k < question->n_teachers; k++) {
+            if (question->wanted[i * question->n_teachers + k]) {
+                status = admit_slot(asker, question, i, k, &counts, &detail);
+            }
+        }
+    }
+    pthread_mutex_lock(&asker->lock);
+    asker->stats.questions += counts.questions;
+    asker->stats.cache_hits += counts.cache_hits;
+    question->admitting = false;
+    pthread_cond_broadcast(&asker->news);
+    pthread_mutex_unlock(&asker->lock);
+    if (status) {
+        lb_asker_fail(asker, status, &detail);
+    } else if (--question->pending == 0) {
+        complete(asker, question);
+    }
+}
+
+static void discard(struct question *question) {
+    lb_free(question->samples);
+    lb_free(question->wanted);
+    lb_free(question->slots);
+    lb_free(question->answers);
+    lb_free(question);
+}
+
+static void free_question(struct lb_asker *asker, struct question *question) {
+    for (size_t i = 0; i < (size_t)question->n * question->n_teachers; i++) {
+        struct item *item = question->slots[i];
+        if (item && --item->refs == 0 && item->done) {
+            lb_item_free(asker, item);
+        }
+    }
+    discard(question);
+}
+
+/* Takes out one question that is released and needs no more work. Under the lock. */
+static struct question *next_released(struct lb_asker *asker) {
+    for (struct question **at = &asker->questions; *at; at = &(*at)->next) {
+        if ((*at)->released && ((*at)->done || !(*at)->admitted)) {
+            struct question *question = *at;
+            *at = question->next;
+            return question;
+        }
+    }
+    return NULL;
+}
+
+static struct question *next_new(struct lb_asker *asker) {
+    for (struct question *question = asker->questions; question; question = question->next) {
+        if (!question->admitted) {
+            question->admitted = question->admitting = true;
+            return question;
+        }
+    }
+    return NULL;
+}
+
+static struct timespec to_timespec(uint64_t ns) {
+    return (struct timespec){.tv_sec = (time_t)(ns / LB_SECOND_NS), .tv_nsec = (long)(ns % LB_SECOND_NS)};
+}
+
+static void *asker_thread(void *user) {
+    struct lb_asker *asker = user;
+    pthread_mutex_lock(&asker->lock);
+    while (!asker->closing) {
+        struct flight *done = asker->done;
+        struct question *released = next_released(asker), *fresh = NULL;
+        bool failed = asker->failed != LB_OK;
+        asker->done = NULL;
+        asker->called = false;
+        if (!failed) {
+            fresh = next_new(asker);
+        }
+        pthread_mutex_unlock(&asker->lock);
+
+        while (done) {
+            struct flight *next = done->next_done;
+            lb_flights_land(asker, done);
+            done = next;
+        }
+        if (released) {
+            free_question(asker, released);
+        }
+        if (fresh) {
+            admit(asker, fresh);
+        }
+        uint64_t until = failed ? lb_now_ns() + LB_SECOND_NS : lb_flights_dispatch(asker);
+
+        pthread_mutex_lock(&asker->lock);
+        if (!released && !fresh && !asker->called && !asker->closing && until > lb_now_ns()) {
+            struct timespec at = to_timespec(until);
+            pthread_cond_timedwait(&asker->work, &asker->lock, &at);
+        }
+    }
+    pthread_mutex_unlock(&asker->lock);
+    return NULL;
+}
+
+/* ---- life ---- */
+
+static enum lb_status make_teacher(const struct lb_asker_options *options,
+                                   const struct lb_asker_teacher *from, uint64_t stream,
+                                   struct asked_teacher *teacher, struct lb_detail *detail) {
+    teacher->is = *from;
+    teacher->most_tokens = LB_ASK_TOKENS;
+    lb_ask_normalise(&from->spec, &teacher->spec);
+    teacher->infer_path = lb_contact_path(from->info.model, from->info.fingerprint, "/infer");
+    teacher->info_path = lb_contact_path(from->info.model, NULL, "");
+    if (!teacher->infer_path || !teacher->info_path) {
+        return lb_fail(detail, LB_E_NOMEM, "out of memory for teacher %s", from->name);
+    }
+    lb_pool_init(&teacher->pool, from->n_urls, REQUESTS_PER_REPLICA, BACK_OFF_NS, BACK_OFF_CAP_NS,
+                 options->seed ^ lb_mix64(stream + 1));
+    for (int i = 0; i < from->n_urls; i++) {
+        if (!from->reached[i]) {
+            lb_pool_mark_down(&teacher->pool, i, lb_now_ns());
+        }
+    }
+    return LB_OK;
+}
+
+enum lb_status lb_asker_create(const struct lb_asker_options *options,
+                               const struct lb_asker_teacher *teachers, unsigned n, struct lb_asker **out,
+                               struct lb_detail *detail) {
+    struct lb_asker *asker = lb_calloc(1, sizeof *asker);
+    if (!asker) {
+        return lb_fail(detail, LB_E_NOMEM, "out of memory for questions");
+    }
+    pthread_condattr_t monotonic;
+    pthread_condattr_init(&monotonic);
+    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+    pthread_mutex_init(&asker->lock, NULL);
+    pthread_cond_init(&asker->work, &monotonic);
+    pthread_cond_init(&asker->news, &monotonic);
+    pthread_condattr_destroy(&monotonic);
+    asker->options = *options;
+    asker->complete = complete;
+    asker->next_number = -1;
+    asker->teachers = lb_calloc(n, sizeof *asker->teachers);
+    enum lb_status status = LB_OK;
+    if (!asker->teachers) {
+        status = lb_fail(detail, LB_E_NOMEM, "out of memory for %u teachers", n);
+    }
+    for (unsigned k = 0; k < n && !status; k++) {
+        asker->n_teachers = k + 1;
+        status = make_teacher(options, &teachers[k], k, &asker->teachers[k], detail);
+    }
+    if (!status && pthread_create(&asker->thread, NULL, asker_thread, asker)) {
+        status = lb_fail(detail, LB_E_NOMEM, "cannot start the thread that asks teachers");
+    }
+    if (status) {
+        lb_asker_destroy(asker);
+        return status;
+    }
+    asker->running = true;
+    *out = asker;
+    return LB_OK;
+}
+
+void lb_asker_destroy(struct lb_asker *asker) {
+    if (!asker) {
+        return;
+    }
+    if (asker->running) {
+        pthread_mutex_lock(&asker->lock);
+        asker->closing = true;
+        call_thread(asker);
+        pthread_mutex_unlock(&asker->lock);
+        pthread_join(asker->thread, NULL);
+    }
+    lb_flights_finish(asker);
+    while (asker->questions) {
+        struct question *question = asker->questions;
+        asker->questions = question->next;
+        free_question(asker, question);
+    }
+    for (size_t b = 0; b < LB_ITEM_BUCKETS; b++) { /* those that were never answered */
+        while (asker->buckets[b]) {
+            lb_item_free(asker, asker->buckets[b]);
+        }
+    }
+    for (unsigned k = 0; k < asker->n_teachers; k++) {
+        lb_free(asker->teachers[k].infer_path);
+        lb_free(asker->teachers[k].info_path);
+    }
+    lb_free(asker->teachers);
+    pthread_cond_destroy(&asker->work);
+    pthread_cond_destroy(&asker->news);
+    pthread_mutex_destroy(&asker->lock);
+    lb_free(asker);
+}
+
+/* ---- the training loop's side ---- */
+
+static struct question *make_question(const struct lb_asker *asker, int64_t number,
+                                      const struct lb_sample *samples, int64_t n, const bool *wanted) {
+    struct question *question = lb_calloc(1, sizeof *question);
+    if (!question) {
+        return NULL;
+    }
+    size_t slots = (size_t)n * asker->n_teachers;
+    question->number = number;
+    question->n_teachers = asker->n_teachers;
+    question->n = n;
+    question->samples = lb_malloc_array((size_t)n, sizeof *samples);
+    question->wanted = lb_malloc_array(slots, sizeof *wanted);
+    question->slots = lb_calloc(slots, sizeof(struct item *));
+    question->answers = lb_calloc(slots, sizeof(struct lb_answer *));
+    if (!question->samples || !question->wanted || !question->slots || !question->answers) {
+        discard(question);
+        return NULL;
+    }
+    memcpy(question->samples, samples, (size_t)n * sizeof *samples);
+    for (size_t i = 0; i < slots; i++) {
+        question->wanted[i] = wanted ? wanted[i] : true;
+    }
+    return question;
+}
+
+enum lb_status lb_asker_submit(struct lb_asker *asker, int64_t number, const struct lb_sample *samples,
+                               int64_t n, const bool *wanted, struct lb_detail *detail) {
+    if (n < 1 || number < 0) {
+        return lb_fail(detail, LB_E_ARG, "question %lld has %lld samples", (long long)number, (long long)n);
+    }
+    struct question *question = make_question(asker, number, samples, n, wanted);
+    if (!question) {
+        return lb_fail(detail, LB_E_NOMEM, "out of memory for question %lld", (long long)number);
+    }
+    enum lb_status status = LB_OK;
+    pthread_mutex_lock(&asker->lock);
+    if (asker->failed) {
+        status = lb_fail(detail, asker->failed, "%s", asker->failure.text);
+    } else if (asker->next_number >= 0 && number != asker->next_number) {
+        status = lb_fail(detail, LB_E_ARG, "question %lld was given where %lld comes next", (long long)number,
+                         (long long)asker->next_number);
+    } else {
+        struct question **tail = &asker->questions;
+        while (*tail) {
+            tail = &(*tail)->next;
+        }
+        *tail = question;
+        asker->next_number = number + 1;
+        call_thread(asker);
+    }
+    pthread_mutex_unlock(&asker->lock);
+    if (status) {
+        discard(question);
+    }
+    return status;
+}
+
+static struct question *find_question(struct lb_asker *asker, int64_t number) {
+    struct question *question = asker->questions;
+    while (question && (question->number != number || question->released)) {
+        question = question->next;
+    }
+    return question;
+}
+
+enum lb_status lb_asker_take(struct lb_asker *asker, int64_t number,
+                             const struct lb_answer *const **out_answers, struct lb_detail *detail) {
+    volatile sig_atomic_t *stop = asker->options.stop;
+    uint64_t began = lb_now_ns();
+    enum lb_status status = LB_OK;
+    pthread_mutex_lock(&asker->lock);
+    const struct question *question = find_question(asker, number);
+    if (!question) {
+        status = lb_fail(detail, LB_E_ARG, "question %lld was not asked, or is released already",
+                         (long long)number);
+    }
+    while (!status && !question->done) {
+        if (asker->failed) {
+            status = lb_fail(detail, asker->failed, "%s", asker->failure.text);
+        } else if (stop && *stop) {
+            status = lb_fail(detail, LB_E_CANCELLED, "stopped while waiting for teachers");
+        } else {
+            struct timespec at = to_timespec(lb_now_ns() + 100 * LB_MS_NS); /* a signal may have set stop */
+            pthread_cond_timedwait(&asker->news, &asker->lock, &at);
+        }
+    }
+    if (!status) {
+        *out_answers = question->answers;
+    }
+    asker->stats.wait_seconds += (double)(lb_now_ns() - began) / (double)LB_SECOND_NS;
+    pthread_mutex_unlock(&asker->lock);
+    return status;
+}
+
+void lb_asker_release(struct lb_asker *asker, int64_t number) {
+    pthread_mutex_lock(&asker->lock);
+    struct question *question = find_question(asker, number);
+    while (question && question->admitting) { /* its samples are being read */
+        pthread_cond_wait(&asker->news, &asker->lock);
+    }
+    if (question) {
+        question->released = true;
+        call_thread(asker);
+    }
+    pthread_mutex_unlock(&asker->lock);
+}
+
+void lb_asker_stats(struct lb_asker *asker, struct lb_teachers_stats *out) {
+    pthread_mutex_lock(&asker->lock);
+    *out = asker->stats;
+    pthread_mutex_unlock(&asker->lock);
+}

@@ -1,0 +1,56 @@
+/* The machinery behind teacher.h: questions in, answers out, and in between a thread that looks into the
+ * cache, groups what is missing into requests, spreads them over replicas, asks again what failed, and checks
+ * and stores what comes back.
+ *
+ * One sequence asked of one teacher is an item; items that mean the same are asked once, however many
+ * questions wait for them. The thread owns items, requests and pools; questions, counters and the first fatal
+ * error lie under a lock.
+ */
+#ifndef LB_TEACHERS_QUESTIONS_H
+#define LB_TEACHERS_QUESTIONS_H
+
+#include "trainer/cache/cache.h"
+#include "trainer/teachers/local.h"
+#include "trainer/teachers/teachers.h"
+#include "trainer/wire/http_client.h"
+
+struct lb_asker;
+
+/* A teacher as the asker sees it. Everything is the caller's and stays as it is while the asker lives. */
+struct lb_asker_teacher {
+    const char *name, *token; /* token NULL: none */
+    const char *const *urls;
+    const bool *reached; /* [n_urls] answered when the run began */
+    int n_urls;
+    struct lb_local *local; /* NULL: not ours */
+    struct lb_teacher_info info;
+    struct lb_ask_spec spec;
+};
+
+struct lb_asker_options {
+    struct lb_client *http;
+    struct lb_cache *cache; /* NULL: none */
+    enum lb_lost_teacher on_lost;
+    uint64_t timeout_ns; /* of one request; and how long a teacher may be lost, but for wait */
+    uint64_t seed;       /* of the back-off's jitter */
+    volatile sig_atomic_t *stop;
+};
+
+/* Starts the thread. teachers [n]. */
+LB_NODISCARD enum lb_status lb_asker_create(const struct lb_asker_options *options,
+                                            const struct lb_asker_teacher *teachers, unsigned n,
+                                            struct lb_asker **out, struct lb_detail *detail);
+/* Calls off what is under way. Accepts NULL. Before the HTTP client and the cache. */
+void lb_asker_destroy(struct lb_asker *asker);
+
+/* As lb_teachers_submit, _take, _release, _stats. submit, take and release are called by one thread. */
+LB_NODISCARD enum lb_status lb_asker_submit(struct lb_asker *asker, int64_t number,
+                                            const struct lb_sample *samples, int64_t n, const bool *wanted,
+                                            struct lb_detail *detail);
+LB_NODISCARD enum lb_status lb_asker_take(struct lb_asker *asker, int64_t number,
+                                          const struct lb_answer *const **out_answers,
+                                          struct lb_detail *detail);
+void lb_asker_release(struct lb_asker *asker, int64_t number);
+void lb_asker_stats(struct lb_asker *asker, struct lb_teachers_stats *out);
+
+#endif

@@ -1,0 +1,86 @@
+/* Teachers as the training loop sees them: questions go in ahead of time, answers come out in order.
+ *
+ * Between the two stand the cache (a question answered before costs no request), the pool of replicas,
+ * retries and the check of digests. Whatever happens in between, the answers to the same questions are the
+ * same bytes.
+ */
+#ifndef LB_TEACHERS_TEACHERS_H
+#define LB_TEACHERS_TEACHERS_H
+
+#include "common/base/buf.h"
+#include "trainer/recipe/choices.h"
+#include "trainer/wire/answer.h"
+
+#include <signal.h>
+
+struct lb_recipe;
+struct lb_teachers;
+
+/* Counters since create, for the progress line and metrics. */
+struct lb_teachers_stats {
+    uint64_t requests, retries, failures;
+    uint64_t questions, cache_hits;
+    uint64_t bytes_sent, bytes_received, tokens_answered;
+    double wait_seconds; /* the training loop waited for answers */
+};
+
+/* A teacher and where it is found. */
+struct lb_teacher_address {
+    const char *name;
+    const char *url;   /* http(s)://host:port, unix:PATH, or local:PATH (resolved): a daemon of our own */
+    const char *model; /* its name on that server; NULL: the only one there */
+    const char *const *replicas; /* [n_replicas] further URLs of the same teacher */
+    unsigned n_replicas;
+    const char *token_file; /* NULL: none */
+};
+
+struct lb_teachers_options {
+    const struct lb_teacher_address *teachers; /* [n_teachers] */
+    unsigned n_teachers;
+    const char *cache_dir; /* NULL: no cache */
+    uint64_t cache_max_bytes;
+    double timeout; /* seconds an answer may take before it is asked again; 0: 60 */
+    enum lb_lost_teacher on_lost;
+    const char *log_dir; /* where logs of our own daemons are kept if the folder is there; NULL: nowhere */
+    volatile sig_atomic_t *stop; /* set by a signal: ends all waiting with LB_E_CANCELLED; may be NULL */
+};
+
+/* Starts local: daemons, connects to all teachers (waiting for them as on_lost says), reads their info,
+ * checks that replicas agree on the fingerprint. Nothing of options is kept but stop. */
+LB_NODISCARD enum lb_status lb_teachers_open(const struct lb_teachers_options *options,
+                                             struct lb_teachers **out, struct lb_detail *detail);
+/* The same with the teachers, cache and policies of a recipe. */
+LB_NODISCARD enum lb_status lb_teachers_open_recipe(const struct lb_recipe *recipe,
+                                                    volatile sig_atomic_t *stop, struct lb_teachers **out,
+                                                    struct lb_detail *detail);
+/* Stops what it started. Accepts NULL. */
+void lb_teachers_close(struct lb_teachers *teachers);
+
+unsigned lb_teachers_count(const struct lb_teachers *teachers);
+const struct lb_teacher_info *lb_teachers_info(const struct lb_teachers *teachers, unsigned k);
+/* Fetched at first use, and checked against the fingerprint; with a filled cache it is there without the
+ * teacher. Owned by teachers. */
+LB_NODISCARD enum lb_status lb_teachers_head(struct lb_teachers *teachers, unsigned k,
+                                             const struct lb_teacher_head **out, struct lb_detail *detail);
+/* The teacher's tokenizer.json, appended to out (whose maximum bounds it); LB_E_NOTFOUND when it has none.
+ * From the cache when it is there. */
+LB_NODISCARD enum lb_status lb_teachers_tokenizer(struct lb_teachers *teachers, unsigned k,
+                                                  struct lb_buf *out, struct lb_detail *detail);
+/* Before the first submit. */
+void lb_teachers_set_spec(struct lb_teachers *teachers, unsigned k, const struct lb_ask_spec *spec);
+
+/* Asks about n samples as question number `number` (0, 1, 2, ... without gaps, ahead of take). wanted [n *
+ * teachers]: which teacher is asked about which sample (route), NULL: all. samples' ids stay valid until
+ * release. Returns at once; the work goes on in the background. */
+LB_NODISCARD enum lb_status lb_teachers_submit(struct lb_teachers *teachers, int64_t number,
+                                               const struct lb_sample *samples, int64_t n, const bool *wanted,
+                                               struct lb_detail *detail);
+/* Waits for question `number` (in order). answers[i * teachers + k] is NULL where not wanted, or where the
+ * teacher is lost and the recipe says renormalise. Valid until lb_teachers_release(number). */
+LB_NODISCARD enum lb_status lb_teachers_take(struct lb_teachers *teachers, int64_t number,
+                                             const struct lb_answer *const **out_answers,
+                                             struct lb_detail *detail);
+void lb_teachers_release(struct lb_teachers *teachers, int64_t number);
+void lb_teachers_stats(const struct lb_teachers *teachers, struct lb_teachers_stats *out);
+
+#endif

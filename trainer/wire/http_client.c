@@ -1,0 +1,596 @@
+#include "trainer/wire/http_client.h"
+
+#include "common/base/clock.h"
+#include "common/base/json.h"
+#include "common/base/mem.h"
+#include "proto/oip.h"
+
+#include <curl/curl.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+#define DEFAULT_TIMEOUT_NS (60 * LB_SECOND_NS)
+#define CONNECT_TIMEOUT_MS 10000L
+#define BUFFER_BYTES (512L << 10)
+/* Memory taken in one go because an answer announced its length; a longer one grows as it comes. */
+#define RESERVE_BYTES (64u << 20)
+#define IDLE_EASY 16
+
+struct lb_client {
+    pthread_t thread;
+    pthread_mutex_t lock;
+    CURLM *multi;
+    bool running; /* the thread was started */
+
+    /* Under the lock. */
+    bool closing;
+    struct lb_call *starting; /* newest last */
+    bool cancelling;          /* some call was marked cancelled */
+
+    /* The thread's own. */
+    struct lb_call *active;
+    CURL *idle[IDLE_EASY];
+    size_t n_idle;
+};
+
+static pthread_once_t once = PTHREAD_ONCE_INIT;
+static CURLcode global_code;
+
+static void start_curl(void) {
+    global_code = curl_global_init(CURL_GLOBAL_ALL);
+}
+
+void lb_call_init(struct lb_call *call, const char *base, const char *path, const char *token) {
+    memset(call, 0, sizeof *call);
+    call->base = base;
+    call->path = path;
+    call->token = token;
+    call->json_bytes = -1;
+    call->answer_json_bytes = -1;
+}
+
+void lb_call_finish(struct lb_call *call) {
+    if (call) {
+        lb_buf_finish(&call->answer);
+    }
+}
+
+enum lb_status lb_url_check(const char *base, struct lb_detail *detail) {
+    if (!strncasecmp(base, "http://", 7) || !strncasecmp(base, "https://", 8)) {
+        const char *host = strstr(base, "://") + 3;
+        if (*host && *host != '/' && *host != ':' && !strpbrk(host, " ?#")) {
+            return LB_OK;
+        }
+    } else if (!strncmp(base, "unix:", 5) && base[5]) {
+        return LB_OK;
+    }
+    return lb_fail(detail, LB_E_ARG,
+                   "'%s' is no address of a teacher; write http://HOST:PORT, https://HOST:PORT or unix:PATH",
+                   base);
+}
+
+/* ---- one call ---- */
+
+static size_t on_body(char *bytes, size_t size, size_t n, void *user) {
+    struct lb_call *call = user;
+    size_t len = size * n;
+    if (call->answer.len == 0) {
+        curl_off_t announced = -1;
+        curl_easy_getinfo(call->easy, CURLINFO_CONTENT_LENGTH_DOWNLOAD_T, &announced);
+        if (announced > 0 && (uint64_t)announced <= call->answer.max) {
+            size_t reserve = (uint64_t)announced < RESERVE_BYTES ? (size_t)announced : RESERVE_BYTES;
+            if (reserve > len && lb_buf_extend(&call->answer, reserve)) {
+                call->answer.len = 0;
+            }
+        }
+    }
+    return lb_buf_append(&call->answer, bytes, len) ? 0 : len;
+}
+
+/* Whether the line is the header name; *value is what stands behind it, without blanks, of *len bytes. */
+static bool is_header(const char *line, size_t line_len, const char *name, const char **value, size_t *len) {
+    size_t n = strlen(name);
+    if (line_len <= n || strncasecmp(line, name, n) || line[n] != ':') {
+        return false;
+    }
+    const char *p = line + n + 1, *end = line + line_len;
+    while (p < end && (*p == ' ' || *p == '\t')) {
+        p++;
+    }
+    while (end > p && strchr(" \t\r\n", end[-1])) {
+        end--;
+    }
+    *value = p;
+    *len = (size_t)(end - p);
+    return true;
+}
+
+static int64_t parse_length(const char *text, size_t len) {
+    int64_t v = 0;
+    for (size_t i = 0; i < len; i++) {
+        if (text[i] < '0' || text[i] > '9' || v > INT64_MAX / 10 - 9) {
+            return -2; /* there, but no number: never a valid length */
+        }
+        v = v * 10 + (text[i] - '0');
+    }
+    return len ? v : -2;
+}
+
+static size_t on_header(char *line, size_t size, size_t n, void *user) {
+    struct lb_call *call = user;
+    size_t len = size * n, value_len;
+    const char *value;
+    if (len > 5 &&
+        !memcmp(line, "HTTP/", 5)) { /* a status line: forget the headers of a 1xx answer before it */
+        call->answer_json_bytes = -1;
+        call->digest[0] = 0;
+    } else if (is_header(line, len, LB_HEADER_JSON_LENGTH, &value, &value_len)) {
+        call->answer_json_bytes = parse_length(value, value_len);
+    } else if (is_header(line, len, LB_HEADER_DIGEST, &value, &value_len)) {
+        static const char prefix[] = "sha-256=";
+        size_t skip = sizeof prefix - 1;
+        if (value_len == skip + LB_SHA256_HEX - 1 && !memcmp(value, prefix, skip)) {
+            memcpy(call->digest, value + skip, LB_SHA256_HEX - 1);
+            call->digest[LB_SHA256_HEX - 1] = 0;
+        }
+    }
+    return len;
+}
+
+static bool add_header(struct curl_slist **list, const char *text) {
+    struct curl_slist *longer = curl_slist_append(*list, text);
+    if (longer) {
+        *list = longer;
+    }
+    return longer != NULL;
+}
+
+static bool make_headers(struct lb_call *call, struct curl_slist **list) {
+    bool ok = add_header(list, "Expect:"); /* no 100-continue round trip before large bodies */
+    if (call->body) {
+        ok = ok && add_header(list, call->json_bytes >= 0 ? "Content-Type: application/octet-stream"
+                                                          : "Content-Type: application/json");
+    }
+    if (call->json_bytes >= 0) {
+        char line[96];
+        snprintf(line, sizeof line, "%s: %lld", LB_HEADER_JSON_LENGTH, (long long)call->json_bytes);
+        ok = ok && add_header(list, line);
+    }
+    if (call->token) {
+        size_t size = strlen(call->token) + sizeof "Authorization: Bearer ";
+        char *line = lb_malloc_array(size, 1);
+        ok = ok && line;
+        if (line) {
+            snprintf(line, size, "Authorization: Bearer %s", call->token);
+            ok = ok && add_header(list, line);
+        }
+        lb_free(line);
+    }
+    if (call->id) {
+        char line[128];
+        snprintf(line, sizeof line, "X-Request-Id: %s", call->id);
+        ok = ok && add_header(list, line);
+    }
+    if (call->fresh) {
+        ok = ok && add_header(list, "Cache-Control: no-cache");
+    }
+    return ok;
+}
+
+/* base without slashes at its end, then path. */
+static char *make_url(const char *base, const char *path) {
+    if (!strncmp(base, "unix:", 5)) {
+        base = "http://localhost";
+    }
+    size_t n = strlen(base);
+    while (n && base[n - 1] == '/') {
+        n--;
+    }
+    size_t size = n + strlen(path) + 1;
+    char *url = lb_malloc_array(size, 1);
+    if (url) {
+        snprintf(url, size, "%.*s%s", (int)n, base, path);
+    }
+    return url;
+}
+
+static bool is_loopback(const char *url) {
+    const char *host = strstr(url, "://");
+    host = host ? host + 3 : url;
+    return !strncmp(host, "127.", 4) || !strncmp(host, "[::1]", 5) || !strncasecmp(host, "localhost", 9);
+}
+
+/* Every option of one exchange. The handle was reset before. */
+static bool set_options(struct lb_call *call, CURL *easy, struct curl_slist *headers) {
+    uint64_t timeout_ms = (call->timeout_ns ? call->timeout_ns : DEFAULT_TIMEOUT_NS) / LB_MS_NS;
+    timeout_ms = timeout_ms < 1 ? 1 : timeout_ms > 1u << 30 ? 1u << 30 : timeout_ms;
+    CURLcode bad = CURLE_OK;
+#define SET(option, value) bad = bad ? bad : curl_easy_setopt(easy, option, value)
+    SET(CURLOPT_URL, call->url);
+    SET(CURLOPT_PROTOCOLS_STR, "http,https");
+    SET(CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
+    SET(CURLOPT_FOLLOWLOCATION, 0L);
+    SET(CURLOPT_NOSIGNAL, 1L);
+    SET(CURLOPT_HTTPHEADER, headers);
+    SET(CURLOPT_USERAGENT, "limbeck/" LB_VERSION);
+    SET(CURLOPT_BUFFERSIZE, BUFFER_BYTES);
+    SET(CURLOPT_UPLOAD_BUFFERSIZE, BUFFER_BYTES);
+    SET(CURLOPT_TIMEOUT_MS, (long)timeout_ms);
+    SET(CURLOPT_CONNECTTIMEOUT_MS,
+        (long)timeout_ms < CONNECT_TIMEOUT_MS ? (long)timeout_ms : CONNECT_TIMEOUT_MS);
+    SET(CURLOPT_MAXFILESIZE_LARGE, (curl_off_t)call->answer.max);
+    SET(CURLOPT_WRITEFUNCTION, on_body);
+    SET(CURLOPT_WRITEDATA, call);
+    SET(CURLOPT_HEADERFUNCTION, on_header);
+    SET(CURLOPT_HEADERDATA, call);
+    SET(CURLOPT_PRIVATE, call);
+    if (call->body) {
+        SET(CURLOPT_POST, 1L);
+        SET(CURLOPT_POSTFIELDS, call->body);
+        SET(CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)call->body_bytes);
+    }
+    if (!strncmp(call->base, "unix:", 5)) {
+        SET(CURLOPT_UNIX_SOCKET_PATH, call->base + 5);
+    }
+    if (is_loopback(call->url)) {
+        SET(CURLOPT_PROXY, ""); /* a proxy of the environment is for other machines */
+    }
+    const char *certificates = getenv("SSL_CERT_FILE");
+    if (certificates && *certificates) {
+        SET(CURLOPT_CAINFO, certificates);
+    }
+#undef SET
+    return bad == CURLE_OK;
+}
+
+static enum lb_status status_of(CURLcode code) {
+    switch (code) {
+    case CURLE_OK:
+        return LB_OK;
+    case CURLE_OPERATION_TIMEDOUT:
+        return LB_E_TIMEOUT;
+    case CURLE_OUT_OF_MEMORY:
+        return LB_E_NOMEM;
+    case CURLE_FILESIZE_EXCEEDED:
+        return LB_E_LIMIT;
+    case CURLE_WEIRD_SERVER_REPLY:
+    case CURLE_UNSUPPORTED_PROTOCOL:
+    case CURLE_BAD_CONTENT_ENCODING:
+        return LB_E_FORMAT;
+    case CURLE_URL_MALFORMAT:
+    case CURLE_SSL_CACERT_BADFILE:
+        return LB_E_ARG;
+    case CURLE_PEER_FAILED_VERIFICATION:
+        return LB_E_DENIED;
+    default:
+        return LB_E_UNAVAILABLE;
+    }
+}
+
+/* Fills in how the transfer ended. */
+static void record_result(struct lb_call *call, CURLcode code) {
+    long http_code = 0;
+    curl_off_t retry_after = 0;
+    curl_easy_getinfo(call->easy, CURLINFO_RESPONSE_CODE, &http_code);
+    call->code = (int)http_code;
+    if (code == CURLE_WRITE_ERROR && lb_buf_status(&call->answer)) {
+        call->status = lb_buf_status(&call->answer);
+    } else {
+        call->status = status_of(code);
+    }
+    if (call->status == LB_E_LIMIT) {
+        lb_fail(&call->detail, LB_E_LIMIT, "the answer is larger than the %zu bytes that are allowed",
+                call->answer.max);
+    } else if (call->status) {
+        lb_fail(&call->detail, call->status, "%s", curl_easy_strerror(code));
+    } else if (!curl_easy_getinfo(call->easy, CURLINFO_RETRY_AFTER, &retry_after) && retry_after > 0) {
+        uint64_t seconds = retry_after > 3600 ? 3600 : (uint64_t)retry_after;
+        call->retry_after_ns = seconds * LB_SECOND_NS;
+    }
+}
+
+/* Puts the call's own things away and tells its owner. */
+static void end_call(struct lb_client *http, struct lb_call *call) {
+    if (call->easy) {
+        /* A handle that failed is not used again: libcurl may keep its buffer (after a name that did not
+         * resolve), and then refuses to set its size. */
+        if (!call->status && http->n_idle < IDLE_EASY) {
+            http->idle[http->n_idle++] = call->easy;
+        } else {
+            curl_easy_cleanup(call->easy);
+        }
+    }
+    curl_slist_free_all(call->headers);
+    lb_free(call->url);
+    call->easy = call->headers = NULL;
+    call->url = NULL;
+    call->elapsed_ns = lb_now_ns() - call->started_ns;
+    call->done(call); /* the call may be gone after this */
+}
+
+/* ---- the thread ---- */
+
+static void unlink_active(struct lb_client *http, struct lb_call *call) {
+    struct lb_call **at = &http->active;
+    while (*at != call) {
+        at = &(*at)->next;
+    }
+    *at = call->next;
+}
+
+static void begin_call(struct lb_client *http, struct lb_call *call) {
+    struct curl_slist *headers = NULL;
+    bool ok = make_headers(call, &headers);
+    call->headers = headers;
+    call->url = make_url(call->base, call->path);
+    call->easy = http->n_idle ? http->idle[--http->n_idle] : curl_easy_init();
+    lb_buf_init(&call->answer, call->max_bytes ? call->max_bytes : LB_MAX_RESPONSE_BYTES);
+    if (call->easy) {
+        curl_easy_reset(call->easy);
+    }
+    if (!ok || !call->url || !call->easy) {
+        call->status = lb_fail(&call->detail, LB_E_NOMEM, "out of memory for a request");
+    } else if (!set_options(call, call->easy, headers) || curl_multi_add_handle(http->multi, call->easy)) {
+        call->status = lb_fail(&call->detail, LB_E_INTERNAL, "libcurl refused the request's options");
+    }
+    if (call->status) {
+        end_call(http, call);
+        return;
+    }
+    call->next = http->active;
+    http->active = call;
+}
+
+/* Takes over what other threads asked for; true when the client is closing. */
+static bool take_orders(struct lb_client *http) {
+    pthread_mutex_lock(&http->lock);
+    struct lb_call *starting = http->starting;
+    http->starting = NULL;
+    bool closing = http->closing;
+    struct lb_call *dropped = NULL;
+    if (http->cancelling || closing) {
+        for (struct lb_call *call = http->active, *next; call; call = next) {
+            next = call->next;
+            if (call->cancelled || closing) {
+                unlink_active(http, call);
+                call->next = dropped;
+                dropped = call;
+            }
+        }
+    }
+    struct lb_call *fresh = NULL, **tail = &fresh;
+    for (struct lb_call *call = starting, *next; call; call = next) {
+        next = call->next;
+        call->next = NULL;
+        if (call->cancelled || closing) {
+            call->next = dropped;
+            dropped = call;
+        } else {
+            *tail = call;
+            tail = &call->next;
+        }
+    }
+    http->cancelling = false;
+    pthread_mutex_unlock(&http->lock);
+
+    for (struct lb_call *call = dropped, *next; call; call = next) {
+        next = call->next;
+        if (call->easy) {
+            curl_multi_remove_handle(http->multi, call->easy);
+        }
+        call->status = lb_fail(&call->detail, LB_E_CANCELLED, "the request was called off");
+        end_call(http, call);
+    }
+    for (struct lb_call *call = fresh, *next; call; call = next) {
+        next = call->next;
+        begin_call(http, call);
+    }
+    return closing;
+}
+
+static void *http_thread(void *user) {
+    struct lb_client *http = user;
+    while (!take_orders(http)) {
+        int running, left;
+        curl_multi_perform(http->multi, &running);
+        for (CURLMsg *message; (message = curl_multi_info_read(http->multi, &left));) {
+            if (message->msg != CURLMSG_DONE) {
+                continue;
+            }
+            CURLcode code = message->data.result;
+            struct lb_call *call = NULL;
+            curl_easy_getinfo(message->easy_handle, CURLINFO_PRIVATE, &call);
+            curl_multi_remove_handle(http->multi, call->easy); /* message is gone now */
+            unlink_active(http, call);
+            record_result(call, code);
+            end_call(http, call);
+        }
+        curl_multi_poll(http->multi, NULL, 0, 1000, NULL);
+    }
+    return NULL;
+}
+
+enum lb_status lb_client_create(struct lb_client **out, struct lb_detail *detail) {
+    pthread_once(&once, start_curl);
+    if (global_code) {
+        return lb_fail(detail, LB_E_INTERNAL, "libcurl does not start: %s", curl_easy_strerror(global_code));
+    }
+    struct lb_client *http = lb_calloc(1, sizeof *http);
+    if (!http) {
+        return lb_fail(detail, LB_E_NOMEM, "out of memory for the HTTP client");
+    }
+    pthread_mutex_init(&http->lock, NULL);
+    http->multi = curl_multi_init();
+    http->running = http->multi && !pthread_create(&http->thread, NULL, http_thread, http);
+    if (!http->running) {
+        lb_client_destroy(http);
+        return lb_fail(detail, LB_E_NOMEM, "cannot start the HTTP client's thread");
+    }
+    *out = http;
+    return LB_OK;
+}
+
+void lb_client_destroy(struct lb_client *http) {
+    if (!http) {
+        return;
+    }
+    if (http->running) {
+        pthread_mutex_lock(&http->lock);
+        http->closing = true;
+        pthread_mutex_unlock(&http->lock);
+        curl_multi_wakeup(http->multi);
+        pthread_join(http->thread, NULL);
+    }
+    for (size_t i = 0; i < http->n_idle; i++) {
+        curl_easy_cleanup(http->idle[i]);
+    }
+    if (http->multi) {
+        curl_multi_cleanup(http->multi);
+    }
+    pthread_mutex_destroy(&http->lock);
+    lb_free(http);
+}
+
+void lb_client_start(struct lb_client *http, struct lb_call *call) {
+    call->started_ns = lb_now_ns();
+    pthread_mutex_lock(&http->lock);
+    struct lb_call **tail = &http->starting;
+    while (*tail) {
+        tail = &(*tail)->next;
+    }
+    call->next = NULL;
+    *tail = call;
+    pthread_mutex_unlock(&http->lock);
+    curl_multi_wakeup(http->multi);
+}
+
+void lb_client_cancel(struct lb_client *http, struct lb_call *call) {
+    pthread_mutex_lock(&http->lock);
+    call->cancelled = true;
+    http->cancelling = true;
+    pthread_mutex_unlock(&http->lock);
+    curl_multi_wakeup(http->multi);
+}
+
+/* ---- waiting for one call ---- */
+
+struct waiting {
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+    bool done;
+};
+
+static void wake_waiting(struct lb_call *call) {
+    struct waiting *waiting = call->user;
+    pthread_mutex_lock(&waiting->lock);
+    waiting->done = true;
+    pthread_cond_signal(&waiting->changed);
+    pthread_mutex_unlock(&waiting->lock);
+}
+
+enum lb_status lb_client_perform(struct lb_client *http, struct lb_call *call, volatile sig_atomic_t *stop) {
+    struct waiting waiting = {.done = false};
+    bool cancelled = false;
+    pthread_condattr_t monotonic;
+    pthread_condattr_init(&monotonic);
+    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+    pthread_mutex_init(&waiting.lock, NULL);
+    pthread_cond_init(&waiting.changed, &monotonic);
+    pthread_condattr_destroy(&monotonic);
+    call->done = wake_waiting;
+    /* It outlives the call: this function waits for the end. */
+    /* cppcheck-suppress autoVariables */
+    call->user = &waiting;
+    lb_client_start(http, call);
+
+    pthread_mutex_lock(&waiting.lock);
+    while (!waiting.done) {
+        uint64_t until = lb_now_ns() + 50 * LB_MS_NS;
+        struct timespec at = {.tv_sec = (time_t)(until / LB_SECOND_NS),
+                              .tv_nsec = (long)(until % LB_SECOND_NS)};
+        pthread_cond_timedwait(&waiting.changed, &waiting.lock, &at);
+        if (stop && *stop && !cancelled && !waiting.done) {
+            cancelled = true;
+            pthread_mutex_unlock(&waiting.lock);
+            lb_client_cancel(http, call);
+            pthread_mutex_lock(&waiting.lock);
+        }
+    }
+    pthread_mutex_unlock(&waiting.lock);
+    pthread_cond_destroy(&waiting.changed);
+    pthread_mutex_destroy(&waiting.lock);
+    return call->status;
+}
+
+/* ---- answers that are no 200 ---- */
+
+/* The server's own words: {"error": "text"}, or the beginning of a text, in one line. */
+static void server_words(const struct lb_call *call, char *out, size_t size) {
+    json_t *body = NULL;
+    const char *text = NULL;
+    size_t len = 0;
+    if (call->answer.len &&
+        !lb_json_parse(call->answer.data, call->answer.len, LB_MAX_JSON_DEPTH, "error", &body, NULL)) {
+        json_t *error = json_object_get(body, "error");
+        text = json_string_value(json_is_object(error) ? json_object_get(error, "message") : error);
+        len = text ? strlen(text) : 0;
+    }
+    if (!text) {
+        text = call->answer.data;
+        len = call->answer.len;
+    }
+    size_t n = 0;
+    for (size_t i = 0; i < len && n + 1 < size; i++) {
+        unsigned char c = (unsigned char)text[i];
+        if (c < ' ' || c == 127) {
+            c = ' ';
+        }
+        if (c != ' ' || (n && out[n - 1] != ' ')) {
+            out[n++] = (char)c;
+        }
+    }
+    out[n] = 0;
+    json_decref(body);
+}
+
+enum lb_status lb_call_check(const struct lb_call *call, const char *where, struct lb_detail *detail) {
+    if (call->status) {
+        return lb_fail(detail, call->status, "%s: %s", where, call->detail.text);
+    }
+    if (call->code == 200) {
+        return LB_OK;
+    }
+    static const struct {
+        int code;
+        enum lb_status status;
+        const char *remedy;
+    } known[] = {
+        {400, LB_E_ARG, ""},
+        {401, LB_E_DENIED, "; give its token with token_file"},
+        {403, LB_E_DENIED, "; this token may not do that"},
+        {404, LB_E_NOTFOUND, ""},
+        {413, LB_E_LIMIT, ""},
+        {429, LB_E_UNAVAILABLE, ""},
+        {500, LB_E_INTERNAL, "; its log tells more"},
+        {501, LB_E_UNSUPPORTED, ""},
+        {502, LB_E_UNAVAILABLE, ""},
+        {503, LB_E_UNAVAILABLE, ""},
+        {504, LB_E_TIMEOUT, ""},
+    };
+    enum lb_status status = call->code >= 500 ? LB_E_UNAVAILABLE : LB_E_FORMAT;
+    const char *remedy =
+        call->code >= 300 && call->code < 400 ? "; redirects are not followed, give the final address" : "";
+    for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
+        if (known[i].code == call->code) {
+            status = known[i].status;
+            remedy = known[i].remedy;
+        }
+    }
+    char words[400];
+    server_words(call, words, sizeof words);
+    return lb_fail(detail, status, "%s answered %d%s%s%s", where, call->code, *words ? ": " : "", words,
+                   remedy);
+}

@@ -1,0 +1,324 @@
+#include "trainer/wire/metadata.h"
+
+#include "common/base/file.h"
+#include "common/base/json.h"
+#include "common/base/mem.h"
+#include "common/formats/safetensors.h"
+
+#include <ctype.h>
+#include <stdio.h>
+#include <string.h>
+
+#define MAX_INFO_BYTES (4u << 20)
+#define MAX_DIMENSION (1ll << 40)
+
+void lb_contact_where(const struct lb_contact *contact, char *out, size_t size) {
+    snprintf(out, size, "%s at %s", contact->name, contact->base);
+}
+
+/* One exchange, checked to be a 200. The caller finishes call. */
+static enum lb_status exchange(const struct lb_contact *contact, struct lb_call *call, const char *path,
+                               const char *body, size_t max_bytes, struct lb_detail *detail) {
+    char where[400];
+    lb_contact_where(contact, where, sizeof where);
+    lb_call_init(call, contact->base, path, contact->token);
+    call->body = body;
+    call->body_bytes = body ? strlen(body) : 0;
+    call->timeout_ns = contact->timeout_ns;
+    call->max_bytes = max_bytes;
+    lb_client_perform(contact->http, call, contact->stop);
+    return lb_call_check(call, where, detail);
+}
+
+enum lb_status lb_contact_get(const struct lb_contact *contact, const char *path, struct lb_buf *out,
+                              uint64_t *out_elapsed_ns, struct lb_detail *detail) {
+    struct lb_call call;
+    enum lb_status status = exchange(contact, &call, path, NULL, out->max, detail);
+    if (!status && lb_buf_append(out, call.answer.data, call.answer.len)) {
+        status = lb_fail(detail, lb_buf_status(out), "%s: no memory for an answer of %zu bytes",
+                         contact->name, call.answer.len);
+    }
+    if (!status && out_elapsed_ns) {
+        *out_elapsed_ns = call.elapsed_ns;
+    }
+    lb_call_finish(&call);
+    return status;
+}
+
+/* ---- models ---- */
+
+enum lb_status lb_contact_models(const struct lb_contact *contact,
+                                 void (*each)(void *user, const char *name, const char *version,
+                                              const char *state),
+                                 void *user, struct lb_detail *detail) {
+    struct lb_call call;
+    json_t *list = NULL;
+    char where[400];
+    lb_contact_where(contact, where, sizeof where);
+    enum lb_status status = exchange(contact, &call, "/v2/repository/index", "{}", MAX_INFO_BYTES, detail);
+    if (!status) {
+        status = lb_json_parse(call.answer.data, call.answer.len, LB_MAX_JSON_DEPTH, where, &list, detail);
+    }
+    if (!status && !json_is_array(list)) {
+        status = lb_fail(detail, LB_E_FORMAT, "%s: its list of models is no list; is it a limbeckd?", where);
+    }
+    for (size_t i = 0; !status && i < json_array_size(list); i++) {
+        const json_t *entry = json_array_get(list, i);
+        const char *name = NULL, *version = "", *state = "";
+        status = lb_json_str(entry, "name", true, where, &name, detail);
+        status = status ? status : lb_json_str(entry, "version", false, where, &version, detail);
+        status = status ? status : lb_json_str(entry, "state", false, where, &state, detail);
+        if (!status) {
+            each(user, name, version, state);
+        }
+    }
+    json_decref(list);
+    lb_call_finish(&call);
+    return status;
+}
+
+struct names {
+    size_t n;
+    char first[LB_MAX_NAME], all[300];
+};
+
+static void note_name(void *user, const char *name, const char *version, const char *state) {
+    struct names *names = user;
+    (void)version;
+    (void)state;
+    if (names->n++ == 0) {
+        snprintf(names->first, sizeof names->first, "%s", name);
+    }
+    size_t at = strlen(names->all);
+    snprintf(names->all + at, sizeof names->all - at, "%s%s", at ? ", " : "", name);
+}
+
+enum lb_status lb_contact_only_model(const struct lb_contact *contact, char out[LB_MAX_NAME],
+                                     struct lb_detail *detail) {
+    struct names names = {0};
+    char where[400];
+    enum lb_status status = lb_contact_models(contact, note_name, &names, detail);
+    if (status) {
+        return status;
+    }
+    lb_contact_where(contact, where, sizeof where);
+    if (names.n == 0) {
+        return lb_fail(detail, LB_E_NOTFOUND, "%s serves no model", where);
+    }
+    if (names.n > 1) {
+        return lb_fail(detail, LB_E_ARG, "%s serves %zu models (%s); say which with model", where, names.n,
+                       names.all);
+    }
+    memcpy(out, names.first, LB_MAX_NAME);
+    return LB_OK;
+}
+
+/* ---- metadata ---- */
+
+static bool is_fingerprint(const char *text) {
+    size_t n = strlen(text);
+    for (size_t i = 0; i < n; i++) {
+        if (!isxdigit((unsigned char)text[i])) {
+            return false;
+        }
+    }
+    return n == LB_SHA256_HEX - 1;
+}
+
+enum lb_status lb_info_parse(const void *text, size_t len, const char *what, struct lb_teacher_info *out,
+                             struct lb_detail *detail) {
+    json_t *root = NULL;
+    struct lb_teacher_info info = {0};
+    const char *name = NULL, *fingerprint = NULL, *tokenizer = "";
+    enum lb_status status = lb_json_parse(text, len, LB_MAX_JSON_DEPTH, what, &root, detail);
+    if (status) {
+        return status;
+    }
+    status = lb_json_str(root, "name", true, what, &name, detail);
+    const json_t *parameters = json_object_get(root, "parameters");
+    if (!status && !json_is_object(parameters)) {
+        status = lb_fail(detail, LB_E_FORMAT, "%s: no parameters in its metadata; is it a limbeckd?", what);
+    }
+    const struct {
+        const char *key;
+        bool required;
+        int64_t *out;
+    } numbers[] = {
+        {"vocab_size", true, &info.vocab_size},  {"hidden_size", false, &info.hidden_size},
+        {"num_layers", false, &info.n_layers},   {"num_heads", false, &info.n_heads},
+        {"max_length", false, &info.max_length}, {"input_size", false, &info.input_size},
+    };
+    for (size_t i = 0; !status && i < sizeof numbers / sizeof *numbers; i++) {
+        status = lb_json_int(parameters, numbers[i].key, numbers[i].required, 0, MAX_DIMENSION, what,
+                             numbers[i].out, detail);
+    }
+    status = status ? status
+                    : lb_json_int(parameters, "num_parameters", false, 0, INT64_MAX, what, &info.parameters,
+                                  detail);
+    status = status ? status
+                    : lb_json_int(parameters, "weight_bytes", false, 0, INT64_MAX, what, &info.bytes, detail);
+    status = status ? status : lb_json_str(parameters, "fingerprint", true, what, &fingerprint, detail);
+    status =
+        status ? status : lb_json_str(parameters, "tokenizer_fingerprint", false, what, &tokenizer, detail);
+    if (!status && (!is_fingerprint(fingerprint) || (*tokenizer && !is_fingerprint(tokenizer)))) {
+        status = lb_fail(detail, LB_E_FORMAT, "%s: a fingerprint is no SHA-256 of 64 hex digits", what);
+    }
+    if (!status && strlen(name) >= LB_MAX_NAME) {
+        status = lb_fail(detail, LB_E_FORMAT, "%s: the model's name is longer than %d bytes", what,
+                         LB_MAX_NAME - 1);
+    }
+    if (!status) {
+        snprintf(info.model, sizeof info.model, "%s", name);
+        snprintf(info.fingerprint, sizeof info.fingerprint, "%s", fingerprint);
+        snprintf(info.tokenizer_fingerprint, sizeof info.tokenizer_fingerprint, "%s", tokenizer);
+        *out = info;
+    }
+    json_decref(root);
+    return status;
+}
+
+enum lb_status lb_contact_info(const struct lb_contact *contact, const char *model, struct lb_buf *text,
+                               struct lb_teacher_info *out, struct lb_detail *detail) {
+    char where[400];
+    char *path = lb_contact_path(model, NULL, "");
+    size_t before = text->len;
+    if (!path) {
+        return lb_fail(detail, LB_E_NOMEM, "out of memory for a request");
+    }
+    lb_contact_where(contact, where, sizeof where);
+    enum lb_status status = lb_contact_get(contact, path, text, NULL, detail);
+    lb_free(path);
+    return status ? status : lb_info_parse(text->data + before, text->len - before, where, out, detail);
+}
+
+/* Appends text with all but unreserved characters as %XX (RFC 3986). */
+static void put_escaped(struct lb_buf *buf, const char *text) {
+    for (const unsigned char *p = (const unsigned char *)text; *p; p++) {
+        if (isalnum(*p) || strchr("-._~", *p)) {
+            lb_buf_append(buf, p, 1);
+        } else {
+            lb_buf_printf(buf, "%%%02X", *p);
+        }
+    }
+}
+
+char *lb_contact_path(const char *model, const char *fingerprint, const char *suffix) {
+    struct lb_buf buf;
+    lb_buf_init(&buf, 8192);
+    lb_buf_append_str(&buf, "/v2/models/");
+    put_escaped(&buf, model);
+    if (fingerprint) {
+        lb_buf_append_str(&buf, "/versions/");
+        put_escaped(&buf, fingerprint);
+    }
+    lb_buf_append_str(&buf, suffix);
+    char *path = lb_buf_status(&buf) ? NULL : lb_buf_take(&buf, NULL);
+    lb_buf_finish(&buf);
+    return path;
+}
+
+/* ---- head ---- */
+
+/* A tensor as FP32 on the heap. */
+static enum lb_status to_floats(const struct lb_tensor *tensor, const char *what, float **out,
+                                struct lb_detail *detail) {
+    int64_t n = 1;
+    for (int d = 0; d < tensor->n_dims; d++) {
+        n *= tensor->dim[d]; /* the reader has multiplied them with checks before */
+    }
+    if (!lb_dtype_is_weight(tensor->dtype)) {
+        return lb_fail(detail, LB_E_UNSUPPORTED, "%s: %s has data type %s", what, tensor->name,
+                       lb_dtype_name(tensor->dtype));
+    }
+    size_t count;
+    float *values = lb_mul_size((size_t)n, sizeof *values, &count) ? lb_malloc_aligned(count) : NULL;
+    if (!values) {
+        return lb_fail(detail, LB_E_NOMEM, "%s: no memory for %s, %lld numbers", what, tensor->name,
+                       (long long)n);
+    }
+    lb_dequantize(tensor->dtype, tensor->data, values, n);
+    *out = values;
+    return LB_OK;
+}
+
+static bool ends_with(const char *text, const char *end) {
+    size_t n = strlen(text), m = strlen(end);
+    return n >= m && !strcmp(text + n - m, end);
+}
+
+enum lb_status lb_head_parse(const void *bytes, size_t len, const struct lb_teacher_info *info,
+                             const char *what, struct lb_teacher_head *out, struct lb_detail *detail) {
+    struct lb_safetensors *file = NULL;
+    const struct lb_tensor *weight = NULL, *bias = NULL;
+    struct lb_teacher_head head = {0};
+    enum lb_status status = lb_safetensors_parse(bytes, len, what, &file, detail);
+    if (status) {
+        return status;
+    }
+    for (size_t i = 0; i < lb_safetensors_count(file); i++) {
+        const struct lb_tensor *tensor = lb_safetensors_get(file, i);
+        if (tensor->n_dims == 2 && ends_with(tensor->name, "weight")) {
+            weight = tensor;
+        } else if (tensor->n_dims == 1 && ends_with(tensor->name, "bias")) {
+            bias = tensor;
+        }
+    }
+    const char *fingerprint = lb_safetensors_metadata(file, "fingerprint");
+    if (fingerprint && strcmp(fingerprint, info->fingerprint)) {
+        status = lb_fail(detail, LB_E_MISMATCH, "%s: the head belongs to fingerprint %s, the teacher is %s",
+                         what, fingerprint, info->fingerprint);
+    } else if (!weight) {
+        status = lb_fail(detail, LB_E_FORMAT, "%s: no matrix named ...weight in the head", what);
+    } else if (weight->dim[0] != info->vocab_size || weight->dim[1] != info->hidden_size ||
+               (bias && bias->dim[0] != info->vocab_size)) {
+        status = lb_fail(detail, LB_E_MISMATCH, "%s: the head is [%lld, %lld], the teacher says [%lld, %lld]",
+                         what, (long long)weight->dim[0], (long long)weight->dim[1],
+                         (long long)info->vocab_size, (long long)info->hidden_size);
+    } else {
+        head.vocab_size = weight->dim[0];
+        head.hidden_size = weight->dim[1];
+        status = to_floats(weight, what, &head.weight, detail);
+        if (!status && bias) {
+            status = to_floats(bias, what, &head.bias, detail);
+        }
+    }
+    lb_safetensors_destroy(file);
+    if (status) {
+        lb_head_finish(&head);
+        return status;
+    }
+    *out = head;
+    return LB_OK;
+}
+
+void lb_head_finish(struct lb_teacher_head *head) {
+    if (head) {
+        lb_free(head->weight);
+        lb_free(head->bias);
+        memset(head, 0, sizeof *head);
+    }
+}
+
+/* ---- token ---- */
+
+enum lb_status lb_token_read(const char *path, char **out, struct lb_detail *detail) {
+    struct lb_buf buf;
+    lb_buf_init(&buf, LB_MAX_TOKEN_FILE_BYTES);
+    enum lb_status status = lb_file_read(path, &buf, detail);
+    if (!status) {
+        const char *text = buf.data ? buf.data : "";
+        text += strspn(text, " \t\r\n");
+        size_t n = strcspn(text, " \t\r\n");
+        char *token = n ? lb_malloc_array(n + 1, 1) : NULL;
+        if (token) {
+            memcpy(token, text, n);
+            token[n] = 0;
+            *out = token;
+        } else {
+            status = lb_fail(detail, n ? LB_E_NOMEM : LB_E_ARG, "token file %s %s", path,
+                             n ? "is too much" : "is empty");
+        }
+    }
+    lb_buf_finish(&buf);
+    return status;
+}
