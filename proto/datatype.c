@@ -63,12 +63,12 @@ bool lb_wire_size(const struct lb_wire_tensor *tensor, int64_t *out_elements, si
     return true;
 }
 
-const char *lb_wire_shape(const struct lb_wire_tensor *tensor, char out[LB_SHAPE_TEXT]) {
-    int at = snprintf(out, LB_SHAPE_TEXT, "[");
+const char *lb_wire_shape(const struct lb_wire_tensor *tensor, char out[LB_WIRE_SHAPE_TEXT]) {
+    int at = snprintf(out, LB_WIRE_SHAPE_TEXT, "[");
     for (int i = 0; i < tensor->n_dims && i < LB_MAX_WIRE_DIMS; i++) {
-        at +=
-            snprintf(out + at, LB_SHAPE_TEXT - (size_t)at, "%s%lld", i ? "," : "", (long long)tensor->dim[i]);
+        at += snprintf(out + at, LB_WIRE_SHAPE_TEXT - (size_t)at, "%s%lld", i ? "," : "",
+                       (long long)tensor->dim[i]);
     }
-    snprintf(out + at, LB_SHAPE_TEXT - (size_t)at, "]");
+    snprintf(out + at, LB_WIRE_SHAPE_TEXT - (size_t)at, "]");
     return out;
 }

@@ -47,8 +47,8 @@ int64_t lb_wire_elements(const struct lb_wire_tensor *tensor);
 /* *out = product of the dimensions, each at least 0; false on a negative one or overflow of a size in bytes.
  */
 bool lb_wire_size(const struct lb_wire_tensor *tensor, int64_t *out_elements, size_t *out_bytes);
-#define LB_SHAPE_TEXT 144
+#define LB_WIRE_SHAPE_TEXT 144
 /* "[2,5]" for errors; returns out. */
-const char *lb_wire_shape(const struct lb_wire_tensor *tensor, char out[LB_SHAPE_TEXT]);
+const char *lb_wire_shape(const struct lb_wire_tensor *tensor, char out[LB_WIRE_SHAPE_TEXT]);
 
 #endif

@@ -237,7 +237,7 @@ static enum lb_status read_datatype(const json_t *object, const char *role, stru
 /* Takes the tensor's bytes from the source: in place when they are aligned for their type, else as a copy. */
 static enum lb_status take_binary(struct lb_wire_source *source, const char *role, int64_t declared,
                                   struct lb_wire_tensor *tensor, struct lb_detail *detail) {
-    char shape[LB_SHAPE_TEXT];
+    char shape[LB_WIRE_SHAPE_TEXT];
     if ((uint64_t)declared != tensor->bytes) {
         return lb_fail(detail, LB_E_FORMAT,
                        "%s \"%s\": binary_data_size is %lld, but shape %s of %s takes %zu bytes", role,
@@ -281,7 +281,7 @@ enum lb_status lb_wire_read_tensor(struct lb_wire_source *source, const json_t *
     if (status != LB_OK) {
         return status;
     }
-    char what[LB_MAX_NAME + 32], shape[LB_SHAPE_TEXT];
+    char what[LB_MAX_NAME + 32], shape[LB_WIRE_SHAPE_TEXT];
     snprintf(what, sizeof what, "%s \"%s\"", role, tensor.name);
     int64_t n_elements;
     if (!lb_wire_size(&tensor, &n_elements, &tensor.bytes)) {

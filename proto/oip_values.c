@@ -90,7 +90,7 @@ static enum lb_status store_values(const json_t *data, int n_levels, const int64
     int64_t at[LB_MAX_WIRE_DIMS] = {0};
     size_t width = lb_datatype_bytes(tensor->datatype);
     int64_t n_stored = 0;
-    char shape[LB_SHAPE_TEXT];
+    char shape[LB_WIRE_SHAPE_TEXT];
     for (int level = 0; level >= 0;) {
         if (at[level] == 0 && (int64_t)json_array_size(array[level]) != size[level]) {
             return lb_fail(detail, LB_E_FORMAT, "%s \"%s\": data has %zu values where shape %s wants %lld",
@@ -126,7 +126,7 @@ enum lb_status lb_wire_read_values(const json_t *data, const char *role, struct 
                                    struct lb_wire_tensor *tensor, struct lb_detail *detail) {
     int64_t n;
     size_t bytes;
-    char shape[LB_SHAPE_TEXT];
+    char shape[LB_WIRE_SHAPE_TEXT];
     if (tensor->datatype == LB_DT_FP16 || tensor->datatype == LB_DT_BF16) {
         return lb_fail(detail, LB_E_FORMAT,
                        "%s \"%s\": %s has no JSON form; send it as binary data, or as FP32", role,
@@ -393,7 +393,7 @@ enum lb_status lb_wire_put_tensor(struct lb_buf *buf, const struct lb_wire_tenso
                                   struct lb_detail *detail) {
     int64_t n;
     size_t bytes;
-    char shape[LB_SHAPE_TEXT];
+    char shape[LB_WIRE_SHAPE_TEXT];
     if (!tensor->name || tensor->name[0] == '\0' || strlen(tensor->name) >= LB_MAX_NAME) {
         return lb_fail(detail, LB_E_ARG, "%s: a tensor's name has 1 to %d bytes", role, LB_MAX_NAME - 1);
     }

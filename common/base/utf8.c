@@ -28,7 +28,7 @@ static size_t match_char(const uint8_t *p, size_t n, size_t *out_need) {
     while (have < need && have < n && p[have] >= low && p[have] <= high) {
         low = 0x80;
         high = 0xbf;
-        ++have;
+        have++;
     }
     return have;
 }
@@ -44,10 +44,10 @@ size_t lb_utf8_check(const char *text, size_t len) {
     size_t i = 0;
     while (i < len) {
         uint64_t word;
-        if (len - i >= sizeof(word)) {
-            memcpy(&word, p + i, sizeof(word));
+        if (len - i >= sizeof word) {
+            memcpy(&word, p + i, sizeof word);
             if (!(word & UINT64_C(0x8080808080808080))) {
-                i += sizeof(word);
+                i += sizeof word;
                 continue;
             }
         }
@@ -81,7 +81,7 @@ uint32_t lb_utf8_next(const char *text, size_t *pos) {
 uint32_t lb_utf8_previous(const char *text, size_t *pos) {
     size_t start = *pos - 1;
     while (start > 0 && ((uint8_t)text[start] & 0xc0) == 0x80) {
-        --start;
+        start--;
     }
     *pos = start;
     size_t end = start;

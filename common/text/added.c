@@ -11,7 +11,7 @@ enum lb_status lb_added_put(struct lb_added_set *set, const char *pattern, size_
                             const struct lb_added_token *flags) {
     if (set->n == set->cap) {
         size_t cap = set->cap ? set->cap * 2 : 16;
-        struct lb_added_token *token = lb_realloc_array(set->token, cap, sizeof(*token));
+        struct lb_added_token *token = lb_realloc_array(set->token, cap, sizeof *token);
         if (!token) {
             return LB_E_NOMEM;
         }
@@ -43,17 +43,17 @@ static int compare(const void *left, const void *right) {
 
 void lb_added_sort(struct lb_added_set *set) {
     if (set->n) {
-        qsort(set->token, set->n, sizeof(*set->token), compare);
+        qsort(set->token, set->n, sizeof *set->token, compare);
     }
 }
 
 void lb_added_finish(struct lb_added_set *set) {
     if (set) {
-        for (size_t i = 0; i < set->n; ++i) {
+        for (size_t i = 0; i < set->n; i++) {
             lb_free(set->token[i].pattern);
         }
         lb_free(set->token);
-        memset(set, 0, sizeof(*set));
+        memset(set, 0, sizeof *set);
     }
 }
 
@@ -78,7 +78,7 @@ static size_t bound(const struct lb_added_set *set, size_t low, size_t high, siz
 static const struct lb_added_token *longest_at(const struct lb_added_set *set, const char *text, size_t len) {
     const struct lb_added_token *best = NULL;
     size_t low = 0, high = set->n;
-    for (size_t depth = 0; depth < len; ++depth) {
+    for (size_t depth = 0; depth < len; depth++) {
         int byte = (uint8_t)text[depth];
         low = bound(set, low, high, depth, byte, false);
         high = bound(set, low, high, depth, byte, true);
@@ -108,7 +108,7 @@ bool lb_added_next(const struct lb_added_set *set, const char *text, size_t len,
         const struct lb_added_token *token =
             set->first[(uint8_t)text[at]] ? longest_at(set, text + at, len - at) : NULL;
         if (!token) {
-            ++at;
+            at++;
             continue;
         }
         size_t start = at, end = at + token->len;

@@ -53,14 +53,14 @@ static enum lb_status check_options(const json_t *object, const char *what, stru
     static const char *const affixes[] = {"continuing_subword_prefix", "end_of_word_suffix"};
     double dropout = 0;
     enum lb_status status = lb_json_number(object, "dropout", false, 0, 1, what, &dropout, detail);
-    if (!status && dropout > 0) {
+    if (status == LB_OK && dropout > 0) {
         status = lb_fail(detail, LB_E_UNSUPPORTED,
                          "%s: model.dropout is %g: ids would be random; set it to null", what, dropout);
     }
-    for (size_t i = 0; i < sizeof(affixes) / sizeof(affixes[0]) && !status; ++i) {
+    for (size_t i = 0; i < sizeof affixes / sizeof affixes[0] && status == LB_OK; i++) {
         const char *affix = NULL;
         status = lb_json_str(object, affixes[i], false, what, &affix, detail);
-        if (!status && affix && affix[0]) {
+        if (status == LB_OK && affix && affix[0]) {
             status =
                 lb_fail(detail, LB_E_UNSUPPORTED, "%s: model.%s \"%.40s\" is not supported in byte-level BPE",
                         what, affixes[i], affix);
@@ -84,7 +84,7 @@ static enum lb_status read_vocab(const json_t *object, const char *what, struct 
         }
         enum lb_status status =
             lb_vocab_put(vocab, text, strlen(text), json_integer_value(id), LB_ENTRY_MODEL, what, detail);
-        if (status) {
+        if (status != LB_OK) {
             return status;
         }
     }
@@ -96,7 +96,7 @@ static enum lb_status read_vocab(const json_t *object, const char *what, struct 
 static enum lb_status decode_vocab(struct lb_vocab *vocab, const char *what, struct lb_detail *detail) {
     char *bytes = lb_malloc_array(vocab->longest + (size_t)1, 1);
     enum lb_status status = bytes ? LB_OK : LB_E_NOMEM;
-    for (int32_t id = 0; id < vocab->size && !status; ++id) {
+    for (int32_t id = 0; id < vocab->size && status == LB_OK; id++) {
         const char *text = lb_vocab_text(vocab, id);
         size_t n = vocab->entry[id].len;
         if (!text) {
@@ -108,7 +108,7 @@ static enum lb_status decode_vocab(struct lb_vocab *vocab, const char *what, str
         status = lb_vocab_stands_for(vocab, id, bytes, n);
     }
     lb_free(bytes);
-    return status ? lb_fail(detail, status, "%s: out of memory for the vocabulary", what) : LB_OK;
+    return status != LB_OK ? lb_fail(detail, status, "%s: out of memory for the vocabulary", what) : LB_OK;
 }
 
 static enum lb_status find_bytes(const json_t *object, const char *what, struct bpe *bpe,
@@ -116,11 +116,11 @@ static enum lb_status find_bytes(const json_t *object, const char *what, struct 
     const char *unknown = NULL;
     bool fallback = false;
     enum lb_status status = lb_json_str(object, "unk_token", false, what, &unknown, detail);
-    if (!status) {
+    if (status == LB_OK) {
         status = lb_json_bool(object, "byte_fallback", false, what, &fallback, detail);
     }
     int32_t unknown_id = unknown ? lb_vocab_find(bpe->vocab, unknown, strlen(unknown), LB_ENTRY_MODEL) : -1;
-    for (int byte = 0; byte < 256 && !status; ++byte) {
+    for (int byte = 0; byte < 256 && status == LB_OK; byte++) {
         char raw = (char)byte, letter[2];
         size_t n = lb_bytes_to_letters(&raw, 1, letter);
         int32_t id = lb_vocab_find(bpe->vocab, letter, n, LB_ENTRY_MODEL);
@@ -171,15 +171,15 @@ static enum lb_status read_merges(const json_t *object, const char *what, struct
     while (slots < 2 * n && slots < (UINT32_C(1) << 31)) {
         slots *= 2;
     }
-    bpe->pair = n < slots ? lb_malloc_array(slots, sizeof(*bpe->pair)) : NULL;
+    bpe->pair = n < slots ? lb_malloc_array(slots, sizeof *bpe->pair) : NULL;
     char *joined = lb_malloc_array(2 * (size_t)bpe->vocab->longest + 1, 1);
     enum lb_status status = bpe->pair && joined ? LB_OK : LB_E_NOMEM;
     bpe->mask = slots - 1;
-    for (uint32_t i = 0; i < slots && !status; ++i) {
+    for (uint32_t i = 0; i < slots && status == LB_OK; i++) {
         bpe->pair[i].left = -1;
     }
     uint32_t rank = 0;
-    for (size_t i = 0; i < n && !status; ++i) {
+    for (size_t i = 0; i < n && status == LB_OK; i++) {
         const json_t *merge = json_array_get(merges, i);
         const char *a, *b;
         size_t a_len, b_len;
@@ -215,7 +215,7 @@ static enum lb_status read_merges(const json_t *object, const char *what, struct
             (struct pair){left, right, rank++, id}; /* a repeated pair counts where it stands last */
     }
     lb_free(joined);
-    return status ? lb_fail(detail, status, "%s: out of memory for %zu merges", what, n) : LB_OK;
+    return status != LB_OK ? lb_fail(detail, status, "%s: out of memory for %zu merges", what, n) : LB_OK;
 }
 
 static void bpe_destroy(void *model) {
@@ -234,20 +234,21 @@ static enum lb_status bpe_parse(const json_t *object, bool bytes, const char *wh
             "%s: model BPE without a ByteLevel pre_tokenizer (SentencePiece-style BPE) is not supported",
             what);
     }
-    struct bpe *bpe = lb_calloc(1, sizeof(*bpe));
+    struct bpe *bpe = lb_calloc(1, sizeof *bpe);
     if (!bpe) {
         return lb_fail(detail, LB_E_NOMEM, "%s: out of memory for the model", what);
     }
     bpe->vocab = vocab;
     enum lb_status status = check_options(object, what, detail);
-    status = status ? status : lb_json_bool(object, "fuse_unk", false, what, &bpe->fuse_unk, detail);
-    status =
-        status ? status : lb_json_bool(object, "ignore_merges", false, what, &bpe->ignore_merges, detail);
-    status = status ? status : read_vocab(object, what, vocab, detail);
-    status = status ? status : decode_vocab(vocab, what, detail);
-    status = status ? status : find_bytes(object, what, bpe, detail);
-    status = status ? status : read_merges(object, what, bpe, detail);
-    if (status) {
+    status = status != LB_OK ? status : lb_json_bool(object, "fuse_unk", false, what, &bpe->fuse_unk, detail);
+    status = status != LB_OK
+                 ? status
+                 : lb_json_bool(object, "ignore_merges", false, what, &bpe->ignore_merges, detail);
+    status = status != LB_OK ? status : read_vocab(object, what, vocab, detail);
+    status = status != LB_OK ? status : decode_vocab(vocab, what, detail);
+    status = status != LB_OK ? status : find_bytes(object, what, bpe, detail);
+    status = status != LB_OK ? status : read_merges(object, what, bpe, detail);
+    if (status != LB_OK) {
         bpe_destroy(bpe);
         return status;
     }
@@ -276,12 +277,12 @@ static void rank_pair(const struct bpe *bpe, struct symbols *s, size_t at, int32
 
 /* Merges by looking through all pairs each time; returns the number of symbols left, at the front of id. */
 static size_t merge_short(const struct bpe *bpe, struct symbols *s, size_t n) {
-    for (size_t i = 0; i + 1 < n; ++i) {
+    for (size_t i = 0; i + 1 < n; i++) {
         rank_pair(bpe, s, i, s->id[i + 1]);
     }
     while (n > 1) {
         size_t best = 0;
-        for (size_t i = 1; i + 1 < n; ++i) {
+        for (size_t i = 1; i + 1 < n; i++) {
             if (s->rank[i] < s->rank[best]) {
                 best = i;
             }
@@ -291,10 +292,10 @@ static size_t merge_short(const struct bpe *bpe, struct symbols *s, size_t n) {
         }
         s->id[best] = s->merged[best];
         size_t tail = n - best - 2;
-        memmove(s->id + best + 1, s->id + best + 2, tail * sizeof(*s->id));
-        memmove(s->rank + best + 1, s->rank + best + 2, tail * sizeof(*s->rank));
-        memmove(s->merged + best + 1, s->merged + best + 2, tail * sizeof(*s->merged));
-        --n;
+        memmove(s->id + best + 1, s->id + best + 2, tail * sizeof *s->id);
+        memmove(s->rank + best + 1, s->rank + best + 2, tail * sizeof *s->rank);
+        memmove(s->merged + best + 1, s->merged + best + 2, tail * sizeof *s->merged);
+        n--;
         if (best > 0) {
             rank_pair(bpe, s, best - 1, s->id[best]);
         }
@@ -344,12 +345,12 @@ static void rank_and_push(const struct bpe *bpe, struct symbols *s, uint32_t at,
  * its rank; a symbol that was swallowed has NO_RANK. */
 static size_t merge_long(const struct bpe *bpe, struct symbols *s, uint32_t n) {
     s->heap_n = 0;
-    for (uint32_t i = 0; i < n; ++i) {
+    for (uint32_t i = 0; i < n; i++) {
         s->prev[i] = i - 1; /* of the first: never read */
         s->next[i] = i + 1; /* n: none */
     }
     s->rank[n - 1] = NO_RANK;
-    for (uint32_t i = 0; i + 1 < n; ++i) {
+    for (uint32_t i = 0; i + 1 < n; i++) {
         rank_and_push(bpe, s, i, i + 1);
     }
     while (s->heap_n) {
@@ -400,7 +401,7 @@ static enum lb_status whole_piece(const struct bpe *bpe, const char *piece, size
         return LB_OK;
     }
     enum lb_status status = reserve(scratch, 2 * n);
-    if (!status) {
+    if (status == LB_OK) {
         size_t len = lb_bytes_to_letters(piece, n, scratch->data);
         *out = lb_vocab_find(bpe->vocab, scratch->data, len, LB_ENTRY_MODEL);
     }
@@ -411,18 +412,18 @@ static enum lb_status bpe_encode(const void *model, const char *piece, size_t n,
                                  struct lb_text_scratch *scratch, struct lb_ids *out) {
     const struct bpe *bpe = model;
     enum lb_status status = lb_ids_reserve(out, n);
-    if (!status && bpe->ignore_merges) {
+    if (status == LB_OK && bpe->ignore_merges) {
         int32_t whole;
         status = whole_piece(bpe, piece, n, scratch, &whole);
-        if (!status && whole >= 0) {
+        if (status == LB_OK && whole >= 0) {
             out->data[out->len++] = whole;
             return LB_OK;
         }
     }
-    if (!status) { /* 3 heap entries of 8 bytes, 5 words of 4; n < 2^31 */
+    if (status == LB_OK) { /* 3 heap entries of 8 bytes, 5 words of 4; n < 2^31 */
         status = reserve(scratch, n * 44);
     }
-    if (status) {
+    if (status != LB_OK) {
         return status;
     }
     struct symbols s = {.heap = scratch->data};
@@ -433,7 +434,7 @@ static enum lb_status bpe_encode(const void *model, const char *piece, size_t n,
     s.next = s.prev + n;
     size_t m = 0;
     bool unknown = false;
-    for (size_t i = 0; i < n; ++i) {
+    for (size_t i = 0; i < n; i++) {
         uint8_t byte = (uint8_t)piece[i];
         int32_t id = bpe->byte_id[byte];
         if (id >= 0 && !(bpe->fuse_unk && unknown && bpe->byte_unknown[byte])) {
@@ -442,7 +443,7 @@ static enum lb_status bpe_encode(const void *model, const char *piece, size_t n,
         unknown = bpe->byte_unknown[byte];
     }
     m = m > SHORT_PIECE ? merge_long(bpe, &s, (uint32_t)m) : merge_short(bpe, &s, m);
-    memcpy(out->data + out->len, s.id, m * sizeof(*s.id));
+    memcpy(out->data + out->len, s.id, m * sizeof *s.id);
     out->len += m;
     return LB_OK;
 }

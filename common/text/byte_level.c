@@ -34,7 +34,7 @@ int lb_letter_byte(uint32_t c) {
 
 size_t lb_bytes_to_letters(const char *bytes, size_t n, char *out) {
     size_t written = 0;
-    for (size_t i = 0; i < n; ++i) {
+    for (size_t i = 0; i < n; i++) {
         written += lb_utf8_put(lb_byte_letter((uint8_t)bytes[i]), out + written);
     }
     return written;

@@ -16,7 +16,7 @@ void lb_normalized_finish(struct lb_normalized *normalized) {
     if (normalized) {
         lb_free(normalized->copy);
         lb_free(normalized->points);
-        memset(normalized, 0, sizeof(*normalized));
+        memset(normalized, 0, sizeof *normalized);
     }
 }
 
@@ -24,13 +24,13 @@ static enum lb_status parse_one(const json_t *value, const char *what, struct lb
                                 struct lb_detail *detail) {
     const char *type = NULL;
     enum lb_status status = lb_json_str(value, "type", true, what, &type, detail);
-    if (status) {
+    if (status != LB_OK) {
         return status;
     }
     if (to->n == LB_MAX_NORMALIZERS) {
         return lb_fail(detail, LB_E_LIMIT, "%s: normalizer has more than %d steps", what, LB_MAX_NORMALIZERS);
     }
-    for (int i = 0; i < N_NORMALIZERS; ++i) {
+    for (int i = 0; i < N_NORMALIZERS; i++) {
         if (!strcmp(type, names[i])) {
             to->step[to->n++] = (uint8_t)i;
             return LB_OK;
@@ -53,13 +53,13 @@ enum lb_status lb_normalizer_parse(const json_t *value, const char *what, struct
             return lb_fail(detail, LB_E_FORMAT, "%s: normalizer: Sequence without a list \"normalizers\"",
                            what);
         }
-        for (size_t i = 0; i < json_array_size(list) && !status; ++i) {
+        for (size_t i = 0; i < json_array_size(list) && status == LB_OK; i++) {
             status = parse_one(json_array_get(list, i), what, &to, detail);
         }
     } else if (value && !json_is_null(value)) {
         status = parse_one(value, what, &to, detail);
     }
-    if (!status) {
+    if (status == LB_OK) {
         *out = to;
     }
     return status;
@@ -67,7 +67,7 @@ enum lb_status lb_normalizer_parse(const json_t *value, const char *what, struct
 
 static bool is_ascii(const char *text, size_t len) {
     uint8_t seen = 0;
-    for (size_t i = 0; i < len; ++i) {
+    for (size_t i = 0; i < len; i++) {
         seen |= (uint8_t)text[i];
     }
     return seen < 0x80;
@@ -77,7 +77,7 @@ static bool is_ascii(const char *text, size_t len) {
 static enum lb_status lower_ascii(struct lb_normalized *out) {
     size_t i = 0;
     while (i < out->len && !(out->text[i] >= 'A' && out->text[i] <= 'Z')) {
-        ++i;
+        i++;
     }
     if (i == out->len) {
         return LB_OK;
@@ -94,7 +94,7 @@ static enum lb_status lower_ascii(struct lb_normalized *out) {
         memcpy(out->copy, out->text, out->len);
         out->text = out->copy;
     }
-    for (; i < out->len; ++i) {
+    for (; i < out->len; i++) {
         char c = out->copy[i];
         out->copy[i] = c >= 'A' && c <= 'Z' ? (char)(c + 32) : c;
     }
@@ -106,7 +106,7 @@ static enum lb_status reserve_points(struct lb_normalized *out, size_t n) {
         if (n > MAX_TEXT_BYTES) {
             return LB_E_LIMIT;
         }
-        int32_t *points = lb_realloc_array(out->points, n, sizeof(*points));
+        int32_t *points = lb_realloc_array(out->points, n, sizeof *points);
         if (!points) {
             return LB_E_NOMEM;
         }
@@ -121,7 +121,7 @@ static enum lb_status reserve_points(struct lb_normalized *out, size_t n) {
 static enum lb_status lower_points(struct lb_normalized *out, size_t *out_n) {
     enum lb_status status = reserve_points(out, 2 * out->len);
     size_t n = 0, pos = 0;
-    while (!status && pos < out->len) {
+    while (status == LB_OK && pos < out->len) {
         uint32_t c = lb_utf8_next(out->text, &pos);
         if (c == 0x130) {
             out->points[n++] = 'i';
@@ -140,7 +140,7 @@ static enum lb_status form_points(struct lb_normalized *out, int step, size_t *o
     options |= step == NFC || step == NFKC ? UTF8PROC_COMPOSE : UTF8PROC_DECOMPOSE;
     options |= step == NFKC || step == NFKD ? UTF8PROC_COMPAT : 0;
     enum lb_status status = reserve_points(out, out->len);
-    while (!status) {
+    while (status == LB_OK) {
         utf8proc_ssize_t n =
             utf8proc_decompose((const utf8proc_uint8_t *)out->text, (utf8proc_ssize_t)out->len, out->points,
                                (utf8proc_ssize_t)out->points_cap, (utf8proc_option_t)options);
@@ -163,7 +163,7 @@ static enum lb_status run_step(struct lb_normalized *out, int step) {
     }
     size_t n = 0;
     enum lb_status status = step == LOWERCASE ? lower_points(out, &n) : form_points(out, step, &n);
-    if (status) {
+    if (status != LB_OK) {
         return status;
     }
     if (out->copy_cap < 4 * n) {
@@ -177,7 +177,7 @@ static enum lb_status run_step(struct lb_normalized *out, int step) {
         out->copy_cap = 4 * n;
     }
     size_t len = 0;
-    for (size_t i = 0; i < n; ++i) {
+    for (size_t i = 0; i < n; i++) {
         len += lb_utf8_put((uint32_t)out->points[i], out->copy + len);
     }
     out->text = out->copy;
@@ -190,10 +190,10 @@ enum lb_status lb_normalize(const struct lb_normalizer *normalizer, const char *
     out->text = text;
     out->len = len;
     enum lb_status status = len < MAX_TEXT_BYTES ? LB_OK : LB_E_LIMIT;
-    for (int i = 0; i < normalizer->n && !status; ++i) {
+    for (int i = 0; i < normalizer->n && status == LB_OK; i++) {
         status = run_step(out, normalizer->step[i]);
     }
-    if (status) {
+    if (status != LB_OK) {
         return lb_fail(detail, status, "a text of %zu bytes cannot be normalized: %s", len,
                        lb_status_name(status));
     }

@@ -71,10 +71,10 @@ static enum lb_status put_property(struct translation *t) {
     if (peek(t, 0) != '{') {
         return refuse(t, start, 3, "a property is written \\p{Name}");
     }
-    ++t->pos;
+    t->pos++;
     if (peek(t, 0) == '^') {
         negated = !negated;
-        ++t->pos;
+        t->pos++;
     }
     const char *name = t->pattern + t->pos;
     const char *close = memchr(name, '}', t->len - t->pos);
@@ -83,12 +83,12 @@ static enum lb_status put_property(struct translation *t) {
     }
     size_t n = (size_t)(close - name);
     t->pos += n + 1;
-    for (size_t i = 0; i < sizeof(categories) / sizeof(categories[0]); ++i) {
+    for (size_t i = 0; i < sizeof categories / sizeof categories[0]; i++) {
         if (strlen(categories[i]) == n && !memcmp(categories[i], name, n)) {
             return lb_buf_printf(t->out, "\\%c{%s}", negated ? 'P' : 'p', categories[i]);
         }
     }
-    for (size_t i = 0; i < sizeof(scripts) / sizeof(scripts[0]); ++i) {
+    for (size_t i = 0; i < sizeof scripts / sizeof scripts[0]; i++) {
         if (strlen(scripts[i]) == n && !memcmp(scripts[i], name, n)) {
             return lb_buf_printf(t->out, "\\%c{sc:%s}", negated ? 'P' : 'p', scripts[i]);
         }
@@ -107,8 +107,8 @@ static enum lb_status put_code_point(struct translation *t) {
     while (n < wanted && is_hex(peek(t, 0))) {
         char c = peek(t, 0);
         value = value * 16 + (uint32_t)(is_digit(c) ? c - '0' : (c | 0x20) - 'a' + 10);
-        ++t->pos;
-        ++n;
+        t->pos++;
+        n++;
     }
     if (n == 0 || (!braces && n != wanted) || (braces && peek(t, 0) != '}') || value > 0x10ffff) {
         return refuse(t, start, 10, "not a code point in hexadecimal");
@@ -182,7 +182,7 @@ static enum lb_status put_class(struct translation *t) {
         char c = peek(t, 0);
         bool set = false;
         if (c == ']') {
-            ++t->pos;
+            t->pos++;
             last = NOTHING;
             if (--depth == 0) {
                 return lb_buf_append(t->out, "]", 1);
@@ -191,8 +191,8 @@ static enum lb_status put_class(struct translation *t) {
             if (peek(t, 1) == ':' || peek(t, 1) == '^' || peek(t, 1) == ']') {
                 return refuse(t, t->pos, 10, "only plain sets are supported within a set");
             }
-            ++t->pos;
-            ++depth;
+            t->pos++;
+            depth++;
             last = NOTHING;
         } else if (c == '&' && peek(t, 1) == '&') {
             return refuse(t, t->pos, 2, "intersections of sets are not supported");
@@ -201,11 +201,11 @@ static enum lb_status put_class(struct translation *t) {
             bool to_set = after == '\\' && peek(t, 2) && strchr("pPsSwWdD", peek(t, 2));
             bool range = last == CHARACTER && after != ']' && after != '[' && !to_set;
             lb_buf_append_str(t->out, range ? "-" : "\\-");
-            ++t->pos;
+            t->pos++;
             last = range ? RANGE : NOTHING;
         } else if (c == '\\') {
             enum lb_status status = put_escape(t, true, &set);
-            if (status) {
+            if (status != LB_OK) {
                 return status;
             }
             last = set || last == RANGE ? NOTHING : CHARACTER;
@@ -225,7 +225,7 @@ static enum lb_status put_class(struct translation *t) {
 /* An opening parenthesis: groups whose meaning is the same in both. */
 static enum lb_status put_group(struct translation *t) {
     static const char *const known[] = {"(?:", "(?=", "(?!", "(?>", "(?<=", "(?<!", "(?i:", "(?-i:"};
-    for (size_t i = 0; i < sizeof(known) / sizeof(known[0]); ++i) {
+    for (size_t i = 0; i < sizeof known / sizeof known[0]; i++) {
         if (starts(t, known[i])) {
             t->pos += strlen(known[i]);
             return lb_buf_append_str(t->out, known[i]);
@@ -238,7 +238,7 @@ static enum lb_status put_group(struct translation *t) {
     if (peek(t, 1) == '?' || peek(t, 1) == '*') {
         return refuse(t, t->pos, 4, "this kind of group is not supported");
     }
-    ++t->pos;
+    t->pos++;
     return lb_buf_append(t->out, "(", 1);
 }
 
@@ -247,17 +247,17 @@ static enum lb_status put_interval(struct translation *t) {
     size_t start = t->pos;
     size_t i = 1;
     while (is_digit(peek(t, i))) {
-        ++i;
+        i++;
     }
     bool comma = i > 1 && peek(t, i) == ',';
     i += comma;
     while (comma && is_digit(peek(t, i))) {
-        ++i;
+        i++;
     }
     if (i == 1 || peek(t, i) != '}') {
         return refuse(t, start, i + 1, "a brace that begins no {n,m} (write \\{)");
     }
-    ++i;
+    i++;
     if (peek(t, i) == '+' || (!comma && peek(t, i) == '?')) {
         return refuse(t, start, i + 1, "this means different things to Oniguruma and PCRE2");
     }
@@ -294,10 +294,10 @@ enum lb_status lb_onig_translate(const char *pattern, size_t len, const char *wh
             break;
         default:
             status = lb_buf_append(out, &c, 1);
-            ++t.pos;
+            t.pos++;
             break;
         }
-        if (status) {
+        if (status != LB_OK) {
             return lb_fail(detail, status, "%s: the regex is too long", what);
         }
     }

@@ -13,7 +13,7 @@
 /* The first of names that is in the vocabulary, -1 when none is. */
 static int32_t first_known(const struct lb_tokenizer *tokenizer, const char *const *names, size_t n) {
     int32_t id = -1;
-    for (size_t i = 0; i < n && id < 0; ++i) {
+    for (size_t i = 0; i < n && id < 0; i++) {
         id = lb_vocab_find(&tokenizer->vocab, names[i], strlen(names[i]), LB_ENTRY_ADDED);
     }
     return id;
@@ -22,8 +22,8 @@ static int32_t first_known(const struct lb_tokenizer *tokenizer, const char *con
 static void guess_ends(struct lb_tokenizer *to) {
     static const char *const eos[] = {"<eos>", "</s>", "<|endoftext|>", "<|end_of_text|>", "<|im_end|>"};
     static const char *const bos[] = {"<bos>", "<s>", "<|begin_of_text|>", "<|startoftext|>"};
-    to->eos = first_known(to, eos, sizeof(eos) / sizeof(eos[0]));
-    to->bos = first_known(to, bos, sizeof(bos) / sizeof(bos[0]));
+    to->eos = first_known(to, eos, sizeof eos / sizeof eos[0]);
+    to->bos = first_known(to, bos, sizeof bos / sizeof bos[0]);
 }
 
 /* SHA-256 over (id, length, written form) in order of ids, numbers as 32 bits little-endian. */
@@ -33,7 +33,7 @@ static enum lb_status take_fingerprint(struct lb_tokenizer *to) {
         return LB_E_NOMEM;
     }
     uint8_t digest[LB_SHA256_BYTES];
-    for (int32_t id = 0; id < to->vocab.size; ++id) {
+    for (int32_t id = 0; id < to->vocab.size; id++) {
         const struct lb_entry *entry = &to->vocab.entry[id];
         if (entry->flags) {
             lb_sha256_u32(hash, (uint32_t)id);
@@ -42,28 +42,28 @@ static enum lb_status take_fingerprint(struct lb_tokenizer *to) {
         }
     }
     lb_sha256_final(hash, digest);
-    lb_hex(digest, sizeof(digest), to->fingerprint);
+    lb_hex(digest, sizeof digest, to->fingerprint);
     return LB_OK;
 }
 
 enum lb_status lb_tokenizer_parse(const void *json, size_t len, const char *what, struct lb_tokenizer **out,
                                   struct lb_detail *detail) {
     json_t *root = NULL;
-    struct lb_tokenizer *to = lb_calloc(1, sizeof(*to));
+    struct lb_tokenizer *to = lb_calloc(1, sizeof *to);
     enum lb_status status = to ? lb_json_parse(json, len, MAX_DEPTH, what, &root, detail) : LB_E_NOMEM;
-    if (!status) {
+    if (status == LB_OK) {
         status = lb_tokenizer_read(to, root, what, detail);
     }
-    if (!status) {
+    if (status == LB_OK) {
         guess_ends(to);
         status = take_fingerprint(to);
     }
-    if (!status) {
+    if (status == LB_OK) {
         to->source = lb_malloc_array(len + 1, 1);
         status = to->source ? LB_OK : LB_E_NOMEM;
     }
     json_decref(root);
-    if (status) {
+    if (status != LB_OK) {
         lb_tokenizer_destroy(to);
         return lb_fail(detail, status, "%s: out of memory for the tokenizer", what);
     }
@@ -101,10 +101,10 @@ static enum lb_status read_config(struct lb_tokenizer *to, const char *dir, stru
     char *path = lb_path_join(dir, "tokenizer_config.json");
     json_t *config = NULL;
     enum lb_status status = path ? LB_OK : lb_fail(detail, LB_E_NOMEM, "%s: out of memory", dir);
-    if (!status && lb_file_exists(path)) {
+    if (status == LB_OK && lb_file_exists(path)) {
         status = lb_json_file(path, MAX_CONFIG_BYTES, &config, detail);
-        status = status ? status : config_token(to, config, "eos_token", path, &to->eos, detail);
-        status = status ? status : config_token(to, config, "bos_token", path, &to->bos, detail);
+        status = status != LB_OK ? status : config_token(to, config, "eos_token", path, &to->eos, detail);
+        status = status != LB_OK ? status : config_token(to, config, "bos_token", path, &to->bos, detail);
     }
     json_decref(config);
     lb_free(path);
@@ -120,16 +120,17 @@ enum lb_status lb_tokenizer_open(const char *path, struct lb_tokenizer **out, st
     char *dir = lb_strdup(is_dir ? path : slash ? path : ".");
     lb_buf_init(&file, MAX_FILE_BYTES);
     enum lb_status status = name && dir ? LB_OK : lb_fail(detail, LB_E_NOMEM, "%s: out of memory", path);
-    if (!status && !is_dir && slash) {
+    if (status == LB_OK && !is_dir && slash) {
         dir[slash == path ? 1 : slash - path] = '\0';
     }
-    status = status ? status : lb_file_read(name, &file, detail);
-    status = status ? status : lb_tokenizer_parse(file.data ? file.data : "", file.len, name, &to, detail);
-    status = status ? status : read_config(to, dir, detail);
+    status = status != LB_OK ? status : lb_file_read(name, &file, detail);
+    status = status != LB_OK ? status
+                             : lb_tokenizer_parse(file.data ? file.data : "", file.len, name, &to, detail);
+    status = status != LB_OK ? status : read_config(to, dir, detail);
     lb_buf_finish(&file);
     lb_free(name);
     lb_free(dir);
-    if (status) {
+    if (status != LB_OK) {
         lb_tokenizer_destroy(to);
         return status;
     }

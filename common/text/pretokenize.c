@@ -85,7 +85,7 @@ static enum lb_status compile(const struct parser *parser, const char *pattern, 
     step->code = pcre2_compile((PCRE2_SPTR)pattern, len, options, &error, &offset, parser->to->compile);
     if (!step->code) {
         char text[160] = "unknown error";
-        pcre2_get_error_message(error, (PCRE2_UCHAR *)text, sizeof(text));
+        pcre2_get_error_message(error, (PCRE2_UCHAR *)text, sizeof text);
         enum lb_status status = error == PCRE2_ERROR_HEAP_FAILED ? LB_E_NOMEM : LB_E_UNSUPPORTED;
         return lb_fail(parser->detail, status,
                        "%s: pre_tokenizer: the regex cannot be compiled (%s, near byte %zu)", parser->what,
@@ -106,11 +106,11 @@ static enum lb_status add_split(const struct parser *parser, const char *pattern
     lb_buf_init(&words, 32 * (size_t)MAX_PATTERN_BYTES);
     struct step *step = add_step(parser, STEP_SPLIT);
     enum lb_status status = step ? LB_OK : LB_E_LIMIT;
-    if (!status) {
+    if (status == LB_OK) {
         status = literal ? lb_buf_append(&words, pattern, len)
                          : lb_onig_translate(pattern, len, parser->what, &words, parser->detail);
     }
-    if (!status) {
+    if (status == LB_OK) {
         step->behaviour = behaviour;
         step->invert = invert;
         status = compile(parser, words.data, words.len, literal, step);
@@ -125,20 +125,20 @@ static enum lb_status parse_byte_level(const struct parser *parser, const json_t
     bool prefix = true, regex = true; /* the defaults of tokenizers */
     enum lb_status status =
         lb_json_bool(value, "add_prefix_space", false, parser->what, &prefix, parser->detail);
-    if (!status) {
+    if (status == LB_OK) {
         status = lb_json_bool(value, "use_regex", false, parser->what, &regex, parser->detail);
     }
-    if (!status && parser->to->bytes) {
+    if (status == LB_OK && parser->to->bytes) {
         status = lb_fail(parser->detail, LB_E_UNSUPPORTED, "%s: pre_tokenizer: more than one ByteLevel",
                          parser->what);
     }
-    if (!status && prefix) {
+    if (status == LB_OK && prefix) {
         status = add_step(parser, STEP_PREFIX_SPACE) ? LB_OK : LB_E_LIMIT;
     }
-    if (!status && regex) {
-        status = add_split(parser, gpt2_pattern, sizeof(gpt2_pattern) - 1, false, ISOLATED, false);
+    if (status == LB_OK && regex) {
+        status = add_split(parser, gpt2_pattern, sizeof gpt2_pattern - 1, false, ISOLATED, false);
     }
-    if (!status) {
+    if (status == LB_OK) {
         status = add_step(parser, STEP_LETTERS) ? LB_OK : LB_E_LIMIT;
         parser->to->bytes = true;
     }
@@ -157,10 +157,10 @@ static enum lb_status parse_behaviour(const struct parser *parser, const json_t 
                  {"Contiguous", CONTIGUOUS}};
     const char *name = NULL;
     enum lb_status status = lb_json_str(value, "behavior", required, parser->what, &name, parser->detail);
-    if (status || !name) {
+    if (status != LB_OK || !name) {
         return status;
     }
-    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); ++i) {
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
         if (!strcmp(name, names[i].name)) {
             *out = names[i].behaviour;
             return LB_OK;
@@ -174,10 +174,10 @@ static enum lb_status parse_split(const struct parser *parser, const json_t *val
     enum behaviour behaviour = ISOLATED;
     bool invert = false;
     enum lb_status status = parse_behaviour(parser, value, true, &behaviour);
-    if (!status) {
+    if (status == LB_OK) {
         status = lb_json_bool(value, "invert", false, parser->what, &invert, parser->detail);
     }
-    if (status) {
+    if (status != LB_OK) {
         return status;
     }
     const json_t *pattern = json_object_get(value, "pattern");
@@ -196,14 +196,15 @@ static enum lb_status parse_digits(const struct parser *parser, const json_t *va
     bool individual = false;
     enum lb_status status =
         lb_json_bool(value, "individual_digits", false, parser->what, &individual, parser->detail);
-    return status ? status : add_split(parser, "\\p{N}", 5, false, individual ? ISOLATED : CONTIGUOUS, false);
+    return status != LB_OK ? status
+                           : add_split(parser, "\\p{N}", 5, false, individual ? ISOLATED : CONTIGUOUS, false);
 }
 
 static enum lb_status parse_punctuation(const struct parser *parser, const json_t *value) {
     static const char pattern[] = "[\\p{P}$+<=>^`|~]"; /* Unicode's, and what ASCII calls so */
     enum behaviour behaviour = ISOLATED;
     enum lb_status status = parse_behaviour(parser, value, false, &behaviour);
-    return status ? status : add_split(parser, pattern, sizeof(pattern) - 1, false, behaviour, false);
+    return status != LB_OK ? status : add_split(parser, pattern, sizeof pattern - 1, false, behaviour, false);
 }
 
 static enum lb_status parse_whitespace_split(const struct parser *parser, const json_t *value) {
@@ -232,10 +233,10 @@ static const struct {
 static enum lb_status parse_one(const struct parser *parser, const json_t *value) {
     const char *type = NULL;
     enum lb_status status = lb_json_str(value, "type", true, parser->what, &type, parser->detail);
-    if (status) {
+    if (status != LB_OK) {
         return status;
     }
-    for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); ++i) {
+    for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++) {
         if (!strcmp(type, kinds[i].type)) {
             return kinds[i].parse(parser, value);
         }
@@ -264,7 +265,7 @@ static enum lb_status parse_all(const struct parser *parser, const json_t *value
     json_t *item;
     json_array_foreach(list, i, item) {
         enum lb_status status = parse_one(parser, item);
-        if (status) {
+        if (status != LB_OK) {
             return status;
         }
     }
@@ -273,7 +274,7 @@ static enum lb_status parse_all(const struct parser *parser, const json_t *value
 
 enum lb_status lb_pretokenizer_create(const json_t *value, const char *what, struct lb_pretokenizer **out,
                                       struct lb_detail *detail) {
-    struct lb_pretokenizer *to = lb_calloc(1, sizeof(*to));
+    struct lb_pretokenizer *to = lb_calloc(1, sizeof *to);
     struct parser parser = {.to = to, .what = what, .detail = detail};
     if (!to) {
         return no_memory(&parser);
@@ -281,15 +282,15 @@ enum lb_status lb_pretokenizer_create(const json_t *value, const char *what, str
     to->memory = pcre2_general_context_create(pcre2_allocate, pcre2_release, NULL);
     to->compile = to->memory ? pcre2_compile_context_create(to->memory) : NULL;
     enum lb_status status = to->compile ? LB_OK : no_memory(&parser);
-    if (!status) {
+    if (status == LB_OK) {
         pcre2_set_newline(to->compile, PCRE2_NEWLINE_LF);
         status = parse_all(&parser, value);
     }
-    if (!status && to->bytes) {
+    if (status == LB_OK && to->bytes) {
         to->letters = to->step[to->n_steps - 1].kind != STEP_LETTERS;
         to->n_steps -= !to->letters;
     }
-    if (status) {
+    if (status != LB_OK) {
         lb_pretokenizer_destroy(to);
         return status;
     }
@@ -299,7 +300,7 @@ enum lb_status lb_pretokenizer_create(const json_t *value, const char *what, str
 
 void lb_pretokenizer_destroy(struct lb_pretokenizer *pretokenizer) {
     if (pretokenizer) {
-        for (int i = 0; i < MAX_STEPS; ++i) {
+        for (int i = 0; i < MAX_STEPS; i++) {
             pcre2_code_free(pretokenizer->step[i].code);
         }
         pcre2_compile_context_free(pretokenizer->compile);
@@ -321,7 +322,7 @@ void lb_pieces_finish(struct lb_pieces *pieces) {
         lb_free(pieces->copy[0]);
         lb_free(pieces->copy[1]);
         pcre2_match_data_free(pieces->match);
-        memset(pieces, 0, sizeof(*pieces));
+        memset(pieces, 0, sizeof *pieces);
     }
 }
 
@@ -332,19 +333,19 @@ static enum lb_status push(struct lb_pieces *pieces, size_t *n, size_t start, si
     }
     if (*n == pieces->spare_cap) {
         size_t cap = pieces->spare_cap ? pieces->spare_cap * 2 : 64;
-        struct lb_span *spare = lb_realloc_array(pieces->spare, cap, sizeof(*spare));
+        struct lb_piece_span *spare = lb_realloc_array(pieces->spare, cap, sizeof *spare);
         if (!spare) {
             return LB_E_NOMEM;
         }
         pieces->spare = spare;
         pieces->spare_cap = cap;
     }
-    pieces->spare[(*n)++] = (struct lb_span){(uint32_t)start, (uint32_t)(end - start)};
+    pieces->spare[(*n)++] = (struct lb_piece_span){(uint32_t)start, (uint32_t)(end - start)};
     return LB_OK;
 }
 
 static void swap_spans(struct lb_pieces *pieces, size_t n) {
-    struct lb_span *span = pieces->span;
+    struct lb_piece_span *span = pieces->span;
     size_t cap = pieces->cap;
     pieces->span = pieces->spare;
     pieces->cap = pieces->spare_cap;
@@ -413,9 +414,9 @@ static enum lb_status join(struct joiner *j, size_t start, size_t end, bool matc
     return status;
 }
 
-static enum lb_status match(const struct step *step, struct lb_pieces *pieces, const struct lb_span *span,
-                            size_t from, bool *out_found, size_t *out_start, size_t *out_end,
-                            struct lb_detail *detail) {
+static enum lb_status match(const struct step *step, struct lb_pieces *pieces,
+                            const struct lb_piece_span *span, size_t from, bool *out_found, size_t *out_start,
+                            size_t *out_end, struct lb_detail *detail) {
     PCRE2_SPTR subject = (PCRE2_SPTR)pieces->text + span->start;
     int rc = pcre2_match(step->code, subject, span->len, from, PCRE2_NO_UTF_CHECK, pieces->match, NULL);
     if (rc == PCRE2_ERROR_JIT_STACKLIMIT) {
@@ -432,7 +433,7 @@ static enum lb_status match(const struct step *step, struct lb_pieces *pieces, c
         return LB_OK;
     }
     char text[160] = "unknown error";
-    pcre2_get_error_message(rc, (PCRE2_UCHAR *)text, sizeof(text));
+    pcre2_get_error_message(rc, (PCRE2_UCHAR *)text, sizeof text);
     return lb_fail(detail, rc == PCRE2_ERROR_NOMEMORY ? LB_E_NOMEM : LB_E_LIMIT,
                    "the tokenizer's regex gives up on this text, %zu bytes into a piece of %u: %s", from,
                    span->len, text);
@@ -440,39 +441,39 @@ static enum lb_status match(const struct step *step, struct lb_pieces *pieces, c
 
 /* All matches in one span, and what lies between them. An empty match right behind another is passed over, as
  * Oniguruma's iterator does. */
-static enum lb_status split_span(const struct step *step, struct joiner *j, const struct lb_span *span,
+static enum lb_status split_span(const struct step *step, struct joiner *j, const struct lb_piece_span *span,
                                  struct lb_detail *detail) {
     const char *text = j->pieces->text + span->start;
     size_t done = 0, from = 0;
     bool matched_before = false;
     j->open = j->last_matched = false;
     enum lb_status status = LB_OK;
-    while (!status && from <= span->len) {
+    while (status == LB_OK && from <= span->len) {
         bool found;
         size_t start = 0, end = 0;
         status = match(step, j->pieces, span, from, &found, &start, &end, detail);
-        if (status || !found) {
+        if (status != LB_OK || !found) {
             break;
         }
         if (start == end && matched_before && end == done) {
             do {
-                ++from;
+                from++;
             } while (from < span->len && ((uint8_t)text[from] & 0xc0) == 0x80);
             continue;
         }
         if (start > done) {
             status = join(j, span->start + done, span->start + start, false);
         }
-        if (!status) {
+        if (status == LB_OK) {
             status = join(j, span->start + start, span->start + end, true);
         }
         matched_before = true;
         done = from = end;
     }
-    if (!status && done < span->len) {
+    if (status == LB_OK && done < span->len) {
         status = join(j, span->start + done, span->start + span->len, false);
     }
-    if (!status && j->open) {
+    if (status == LB_OK && j->open) {
         status = push(j->pieces, &j->n, j->start, j->end);
     }
     return status;
@@ -481,10 +482,10 @@ static enum lb_status split_span(const struct step *step, struct joiner *j, cons
 static enum lb_status run_split(const struct step *step, struct lb_pieces *pieces, struct lb_detail *detail) {
     struct joiner j = {.pieces = pieces, .behaviour = step->behaviour, .invert = step->invert};
     enum lb_status status = LB_OK;
-    for (size_t i = 0; i < pieces->n && !status; ++i) {
+    for (size_t i = 0; i < pieces->n && status == LB_OK; i++) {
         status = split_span(step, &j, &pieces->span[i], detail);
     }
-    if (!status) {
+    if (status == LB_OK) {
         swap_spans(pieces, j.n);
     }
     return status;
@@ -492,7 +493,7 @@ static enum lb_status run_split(const struct step *step, struct lb_pieces *piece
 
 static enum lb_status run_prefix_space(struct lb_pieces *pieces) {
     size_t total = 0;
-    for (size_t i = 0; i < pieces->n; ++i) {
+    for (size_t i = 0; i < pieces->n; i++) {
         total += pieces->span[i].len + (size_t)1;
     }
     if (total >= MAX_TEXT_BYTES) {
@@ -503,8 +504,8 @@ static enum lb_status run_prefix_space(struct lb_pieces *pieces) {
         return LB_E_NOMEM;
     }
     size_t at = 0;
-    for (size_t i = 0; i < pieces->n; ++i) {
-        struct lb_span *span = &pieces->span[i];
+    for (size_t i = 0; i < pieces->n; i++) {
+        struct lb_piece_span *span = &pieces->span[i];
         const char *text = pieces->text + span->start;
         size_t start = at;
         if (text[0] != ' ') {
@@ -512,7 +513,7 @@ static enum lb_status run_prefix_space(struct lb_pieces *pieces) {
         }
         memcpy(copy + at, text, span->len);
         at += span->len;
-        *span = (struct lb_span){(uint32_t)start, (uint32_t)(at - start)};
+        *span = (struct lb_piece_span){(uint32_t)start, (uint32_t)(at - start)};
     }
     pieces->text = copy;
     return LB_OK;
@@ -520,7 +521,7 @@ static enum lb_status run_prefix_space(struct lb_pieces *pieces) {
 
 static enum lb_status run_letters(struct lb_pieces *pieces) {
     size_t total = 0;
-    for (size_t i = 0; i < pieces->n; ++i) {
+    for (size_t i = 0; i < pieces->n; i++) {
         total += 2 * (size_t)pieces->span[i].len;
     }
     if (total >= MAX_TEXT_BYTES) {
@@ -531,10 +532,10 @@ static enum lb_status run_letters(struct lb_pieces *pieces) {
         return LB_E_NOMEM;
     }
     size_t at = 0;
-    for (size_t i = 0; i < pieces->n; ++i) {
-        struct lb_span *span = &pieces->span[i];
+    for (size_t i = 0; i < pieces->n; i++) {
+        struct lb_piece_span *span = &pieces->span[i];
         size_t n = lb_bytes_to_letters(pieces->text + span->start, span->len, copy + at);
-        *span = (struct lb_span){(uint32_t)at, (uint32_t)n};
+        *span = (struct lb_piece_span){(uint32_t)at, (uint32_t)n};
         at += n;
     }
     pieces->text = copy;
@@ -545,8 +546,8 @@ static enum lb_status run_letters(struct lb_pieces *pieces) {
  * of ours. */
 static void undo_letters(struct lb_pieces *pieces) {
     char *copy = pieces->text == pieces->copy[0] ? pieces->copy[0] : pieces->copy[1];
-    for (size_t i = 0; i < pieces->n; ++i) {
-        struct lb_span *span = &pieces->span[i];
+    for (size_t i = 0; i < pieces->n; i++) {
+        struct lb_piece_span *span = &pieces->span[i];
         size_t n = 0;
         lb_letters_to_bytes(copy + span->start, span->len, copy + span->start, &n);
         span->len = (uint32_t)n;
@@ -567,10 +568,10 @@ enum lb_status lb_pretokenize(const struct lb_pretokenizer *pretokenizer, const 
     size_t n = 0;
     pieces->text = text;
     enum lb_status status = push(pieces, &n, 0, len);
-    if (!status) {
+    if (status == LB_OK) {
         swap_spans(pieces, n);
     }
-    for (int i = 0; i < pretokenizer->n_steps && !status; ++i) {
+    for (int i = 0; i < pretokenizer->n_steps && status == LB_OK; i++) {
         const struct step *step = &pretokenizer->step[i];
         switch (step->kind) {
         case STEP_PREFIX_SPACE:
@@ -584,7 +585,7 @@ enum lb_status lb_pretokenize(const struct lb_pretokenizer *pretokenizer, const 
             break;
         }
     }
-    if (status) {
+    if (status != LB_OK) {
         return lb_fail(detail, status, "a text of %zu bytes needs too much memory; cut it into parts", len);
     }
     if (pretokenizer->letters) {

@@ -18,18 +18,18 @@
 struct lb_pretokenizer;
 
 /* A piece: bytes of lb_pieces.text. */
-struct lb_span {
+struct lb_piece_span {
     uint32_t start, len;
 };
 
 /* The result of a run and its memory, kept from one run to the next. Zero-initialise. */
 struct lb_pieces {
     const char *text; /* the text that the spans are of: the caller's, or a copy that a step has changed */
-    struct lb_span *span;
+    struct lb_piece_span *span;
     size_t n;
     /* private */
     size_t cap;
-    struct lb_span *spare;
+    struct lb_piece_span *spare;
     size_t spare_cap;
     char *copy[2];
     size_t copy_cap[2];

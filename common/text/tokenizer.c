@@ -36,8 +36,8 @@ struct encoder {
 
 static enum lb_status append_ids(struct encoder *e, const int32_t *ids, size_t n) {
     enum lb_status status = lb_ids_reserve(e->out, n);
-    if (!status && n) {
-        memcpy(e->out->data + e->out->len, ids, n * sizeof(*ids));
+    if (status == LB_OK && n) {
+        memcpy(e->out->data + e->out->len, ids, n * sizeof *ids);
         e->out->len += n;
     }
     return status;
@@ -50,8 +50,8 @@ static enum lb_status encode_plain(struct encoder *e, const char *text, size_t l
     }
     const struct lb_tokenizer *tokenizer = e->tokenizer;
     enum lb_status status = lb_pretokenize(tokenizer->pretokenizer, text, len, &e->pieces, e->detail);
-    for (size_t i = 0; i < e->pieces.n && !status; ++i) {
-        const struct lb_span *span = &e->pieces.span[i];
+    for (size_t i = 0; i < e->pieces.n && status == LB_OK; i++) {
+        const struct lb_piece_span *span = &e->pieces.span[i];
         status = tokenizer->kind->encode(tokenizer->model, e->pieces.text + span->start, span->len,
                                          &e->scratch, e->out);
     }
@@ -65,21 +65,21 @@ encode_around(struct encoder *e, const struct lb_added_set *set, const char *tex
     struct lb_added_match match;
     size_t cursor = 0, done = 0;
     enum lb_status status = LB_OK;
-    while (!status && lb_added_next(set, text, len, &cursor, done, &match)) {
+    while (status == LB_OK && lb_added_next(set, text, len, &cursor, done, &match)) {
         if (done < match.start) {
             status = between(e, text + done, match.start - done);
         }
-        if (!status) {
+        if (status == LB_OK) {
             status = append_ids(e, &match.id, 1);
         }
         done = match.end;
     }
-    return status || done >= len ? status : between(e, text + done, len - done);
+    return status != LB_OK || done >= len ? status : between(e, text + done, len - done);
 }
 
 static enum lb_status encode_raw(struct encoder *e, const char *text, size_t len) {
     enum lb_status status = lb_normalize(&e->tokenizer->normalizer, text, len, &e->normalized, e->detail);
-    if (status) {
+    if (status != LB_OK) {
         return status;
     }
     return encode_around(e, &e->tokenizer->normalized, e->normalized.text, e->normalized.len, encode_plain);
@@ -98,16 +98,16 @@ enum lb_status lb_tokenizer_encode(const struct lb_tokenizer *tokenizer, const c
     if (add_special) {
         status = append_ids(&e, tokenizer->before.data, tokenizer->before.len);
     }
-    if (!status) {
+    if (status == LB_OK) {
         status = encode_around(&e, &tokenizer->raw, text, len, encode_raw);
     }
-    if (!status && add_special) {
+    if (status == LB_OK && add_special) {
         status = append_ids(&e, tokenizer->after.data, tokenizer->after.len);
     }
     lb_normalized_finish(&e.normalized);
     lb_pieces_finish(&e.pieces);
     lb_free(e.scratch.data);
-    if (status) {
+    if (status != LB_OK) {
         out->len = before;
         return lb_fail(detail, status, "out of memory while encoding %zu bytes of text", len);
     }
@@ -119,7 +119,7 @@ enum lb_status lb_tokenizer_encode(const struct lb_tokenizer *tokenizer, const c
 enum lb_status lb_tokenizer_decode(const struct lb_tokenizer *tokenizer, const int32_t *ids, size_t n,
                                    bool skip_special, struct lb_buf *out, struct lb_detail *detail) {
     const struct lb_vocab *vocab = &tokenizer->vocab;
-    for (size_t i = 0; i < n; ++i) {
+    for (size_t i = 0; i < n; i++) {
         if (!lb_vocab_text(vocab, ids[i])) {
             return lb_fail(detail, LB_E_ARG, "ids[%zu] is %d: not in this vocabulary of %d", i, ids[i],
                            vocab->size);
@@ -127,19 +127,19 @@ enum lb_status lb_tokenizer_decode(const struct lb_tokenizer *tokenizer, const i
     }
     struct lb_buf bytes;
     lb_buf_init(&bytes, SIZE_MAX / 2);
-    for (size_t i = 0; i < n; ++i) {
+    for (size_t i = 0; i < n; i++) {
         const struct lb_entry *entry = &vocab->entry[ids[i]];
         if (!skip_special || !(entry->flags & LB_ENTRY_SPECIAL)) {
             lb_buf_append(&bytes, vocab->pool + entry->bytes, entry->n_bytes);
         }
     }
     enum lb_status status = lb_buf_status(&bytes);
-    if (!status && bytes.len) {
+    if (status == LB_OK && bytes.len) {
         lb_utf8_append_lossy(out, bytes.data, bytes.len);
         status = lb_buf_status(out);
     }
     lb_buf_finish(&bytes);
-    return status ? lb_fail(detail, status, "the text of %zu tokens does not fit", n) : LB_OK;
+    return status != LB_OK ? lb_fail(detail, status, "the text of %zu tokens does not fit", n) : LB_OK;
 }
 
 int32_t lb_tokenizer_vocab_size(const struct lb_tokenizer *tokenizer) {

@@ -35,17 +35,17 @@ static enum lb_status check_keys(const struct reader *r) {
     json_t *value;
     json_object_foreach((json_t *)r->root, key, value) {
         size_t i = 0;
-        while (i < sizeof(known) / sizeof(known[0]) && strcmp(key, known[i]) != 0) {
-            ++i;
+        while (i < sizeof known / sizeof known[0] && strcmp(key, known[i]) != 0) {
+            i++;
         }
-        if (i == sizeof(known) / sizeof(known[0])) {
+        if (i == sizeof known / sizeof known[0]) {
             return lb_fail(r->detail, LB_E_UNSUPPORTED, "%s: key \"%.60s\" is not known; it may change ids",
                            r->what, key);
         }
     }
     const char *version = NULL;
     enum lb_status status = lb_json_str(r->root, "version", false, r->what, &version, r->detail);
-    if (!status && version && strcmp(version, "1.0") != 0) {
+    if (status == LB_OK && version && strcmp(version, "1.0") != 0) {
         status = lb_fail(r->detail, LB_E_UNSUPPORTED, "%s: version \"%.20s\" is not supported (1.0 is)",
                          r->what, version);
     }
@@ -59,10 +59,10 @@ static enum lb_status read_model(const struct reader *r) {
     }
     const char *type = json_object_get(model, "merges") ? "BPE" : NULL; /* files of old name no type */
     enum lb_status status = lb_json_str(model, "type", false, r->what, &type, r->detail);
-    if (status) {
+    if (status != LB_OK) {
         return status;
     }
-    for (size_t i = 0; type && i < sizeof(kinds) / sizeof(kinds[0]); ++i) {
+    for (size_t i = 0; type && i < sizeof kinds / sizeof kinds[0]; i++) {
         if (!strcmp(type, kinds[i]->type)) {
             r->to->kind = kinds[i];
         }
@@ -75,7 +75,7 @@ static enum lb_status read_model(const struct reader *r) {
     size_t n = json_object_size(json_object_get(model, "vocab")) +
                json_array_size(json_object_get(r->root, "added_tokens"));
     status = lb_vocab_init(&r->to->vocab, n);
-    if (status) {
+    if (status != LB_OK) {
         return lb_fail(r->detail, status, "%s: a vocabulary of %zu tokens", r->what, n);
     }
     return r->to->kind->parse(model, lb_pretokenizer_bytes(r->to->pretokenizer), r->what, &r->to->vocab,
@@ -106,15 +106,20 @@ static enum lb_status read_added(const struct reader *r, const json_t *item, str
     int64_t id = 0;
     bool normalized = true, special = false;
     enum lb_status status = lb_json_str(item, "content", true, r->what, &content, r->detail);
-    status = status ? status : lb_json_int(item, "id", true, 0, INT32_MAX - 1, r->what, &id, r->detail);
-    status = status ? status : lb_json_bool(item, "special", false, r->what, &special, r->detail);
-    normalized = !special;
-    status = status ? status : lb_json_bool(item, "normalized", false, r->what, &normalized, r->detail);
     status =
-        status ? status : lb_json_bool(item, "single_word", false, r->what, &token.single_word, r->detail);
-    status = status ? status : lb_json_bool(item, "lstrip", false, r->what, &token.lstrip, r->detail);
-    status = status ? status : lb_json_bool(item, "rstrip", false, r->what, &token.rstrip, r->detail);
-    if (status) {
+        status != LB_OK ? status : lb_json_int(item, "id", true, 0, INT32_MAX - 1, r->what, &id, r->detail);
+    status = status != LB_OK ? status : lb_json_bool(item, "special", false, r->what, &special, r->detail);
+    normalized = !special;
+    status =
+        status != LB_OK ? status : lb_json_bool(item, "normalized", false, r->what, &normalized, r->detail);
+    status = status != LB_OK
+                 ? status
+                 : lb_json_bool(item, "single_word", false, r->what, &token.single_word, r->detail);
+    status =
+        status != LB_OK ? status : lb_json_bool(item, "lstrip", false, r->what, &token.lstrip, r->detail);
+    status =
+        status != LB_OK ? status : lb_json_bool(item, "rstrip", false, r->what, &token.rstrip, r->detail);
+    if (status != LB_OK) {
         return status;
     }
     size_t len = strlen(content);
@@ -124,7 +129,7 @@ static enum lb_status read_added(const struct reader *r, const json_t *item, str
     }
     status = lb_vocab_put(&to->vocab, content, len, id, LB_ENTRY_ADDED | (special ? LB_ENTRY_SPECIAL : 0),
                           r->what, r->detail);
-    if (status) {
+    if (status != LB_OK) {
         return status;
     }
     token.id = (int32_t)id;
@@ -135,11 +140,12 @@ static enum lb_status read_added(const struct reader *r, const json_t *item, str
         len = scratch->len;
     }
     /* Text is text: an added token stands for what was found, whatever letters it is made of. */
-    status = status ? status : lb_vocab_stands_for(&to->vocab, token.id, pattern, len);
-    if (!status && len) {
+    status = status != LB_OK ? status : lb_vocab_stands_for(&to->vocab, token.id, pattern, len);
+    if (status == LB_OK && len) {
         status = lb_added_put(normalized ? &to->normalized : &to->raw, pattern, len, &token);
     }
-    return status ? lb_fail(r->detail, status, "%s: out of memory for added_tokens", r->what) : LB_OK;
+    return status != LB_OK ? lb_fail(r->detail, status, "%s: out of memory for added_tokens", r->what)
+                           : LB_OK;
 }
 
 static enum lb_status read_all_added(const struct reader *r) {
@@ -149,7 +155,7 @@ static enum lb_status read_all_added(const struct reader *r) {
     }
     struct lb_normalized scratch = {.text = NULL};
     enum lb_status status = LB_OK;
-    for (size_t i = 0; i < json_array_size(list) && !status; ++i) {
+    for (size_t i = 0; i < json_array_size(list) && status == LB_OK; i++) {
         status = read_added(r, json_array_get(list, i), &scratch);
     }
     lb_normalized_finish(&scratch);
@@ -182,7 +188,7 @@ static enum lb_status put_special(const struct reader *r, const json_t *processo
                        r->what, name);
     }
     enum lb_status status = LB_OK;
-    for (size_t i = 0; i < json_array_size(list) && !status; ++i) {
+    for (size_t i = 0; i < json_array_size(list) && status == LB_OK; i++) {
         const json_t *id = json_array_get(list, i);
         status = put_id(r, ids, json_is_integer(id) ? json_integer_value(id) : -1);
     }
@@ -195,7 +201,7 @@ static enum lb_status read_template(const struct reader *r, const json_t *proces
     const json_t *single = json_object_get(processor, "single");
     bool seen = false;
     enum lb_status status = LB_OK;
-    for (size_t i = 0; i < json_array_size(single) && !status; ++i) {
+    for (size_t i = 0; i < json_array_size(single) && status == LB_OK; i++) {
         const json_t *item = json_array_get(single, i);
         const char *special = json_string_value(json_object_get(json_object_get(item, "SpecialToken"), "id"));
         const char *sequence = json_string_value(json_object_get(json_object_get(item, "Sequence"), "id"));
@@ -210,7 +216,7 @@ static enum lb_status read_template(const struct reader *r, const json_t *proces
                              r->what, i);
         }
     }
-    if (!status && !seen) {
+    if (status == LB_OK && !seen) {
         status = lb_fail(r->detail, LB_E_FORMAT,
                          "%s: post_processor: TemplateProcessing.single has no Sequence A", r->what);
     }
@@ -223,7 +229,7 @@ static enum lb_status read_cls_sep(const struct reader *r, const json_t *process
     const json_t *cls = json_array_get(json_object_get(processor, "cls"), 1);
     const json_t *sep = json_array_get(json_object_get(processor, "sep"), 1);
     enum lb_status status = put_id(r, before, json_is_integer(cls) ? json_integer_value(cls) : -1);
-    return status ? status : put_id(r, after, json_is_integer(sep) ? json_integer_value(sep) : -1);
+    return status != LB_OK ? status : put_id(r, after, json_is_integer(sep) ? json_integer_value(sep) : -1);
 }
 
 /* ByteLevel's only moves offsets, which are not kept here. */
@@ -249,14 +255,14 @@ static const struct {
 static enum lb_status read_processor(const struct reader *r, const json_t *processor) {
     const char *type = NULL;
     enum lb_status status = lb_json_str(processor, "type", true, r->what, &type, r->detail);
-    if (status) {
+    if (status != LB_OK) {
         return status;
     }
     size_t i = 0;
-    while (i < sizeof(processors) / sizeof(processors[0]) && strcmp(type, processors[i].type) != 0) {
-        ++i;
+    while (i < sizeof processors / sizeof processors[0] && strcmp(type, processors[i].type) != 0) {
+        i++;
     }
-    if (i == sizeof(processors) / sizeof(processors[0])) {
+    if (i == sizeof processors / sizeof processors[0]) {
         return lb_fail(r->detail, LB_E_UNSUPPORTED,
                        "%s: post_processor type \"%.40s\" is not supported (ByteLevel, TemplateProcessing, "
                        "RobertaProcessing, "
@@ -266,12 +272,12 @@ static enum lb_status read_processor(const struct reader *r, const json_t *proce
     struct lb_ids before = {.data = NULL};
     struct lb_ids *inner = &r->to->before;
     status = processors[i].read(r, processor, &before, &r->to->after);
-    if (!status && before.len) {
+    if (status == LB_OK && before.len) {
         status = lb_ids_reserve(&before, inner->len) ? no_memory(r) : LB_OK;
     }
-    if (!status && before.len) {
+    if (status == LB_OK && before.len) {
         if (inner->len) {
-            memcpy(before.data + before.len, inner->data, inner->len * sizeof(*inner->data));
+            memcpy(before.data + before.len, inner->data, inner->len * sizeof *inner->data);
         }
         before.len += inner->len;
         struct lb_ids old = *inner;
@@ -296,7 +302,7 @@ static enum lb_status read_post_processor(const struct reader *r) {
                        r->what);
     }
     enum lb_status status = LB_OK;
-    for (size_t i = 0; i < json_array_size(list) && !status; ++i) {
+    for (size_t i = 0; i < json_array_size(list) && status == LB_OK; i++) {
         status = read_processor(r, json_array_get(list, i));
     }
     return status;
@@ -309,14 +315,15 @@ enum lb_status lb_tokenizer_read(struct lb_tokenizer *to, const json_t *root, co
         return lb_fail(detail, LB_E_FORMAT, "%s: not a JSON object; is this a tokenizer.json?", what);
     }
     enum lb_status status = check_keys(&r);
-    status = status ? status
-                    : lb_normalizer_parse(json_object_get(root, "normalizer"), what, &to->normalizer, detail);
-    status = status ? status
-                    : lb_pretokenizer_create(json_object_get(root, "pre_tokenizer"), what, &to->pretokenizer,
-                                             detail);
-    status = status ? status : read_model(&r);
-    status = status ? status : read_decoder(&r);
-    status = status ? status : read_all_added(&r);
-    status = status ? status : read_post_processor(&r);
+    status = status != LB_OK
+                 ? status
+                 : lb_normalizer_parse(json_object_get(root, "normalizer"), what, &to->normalizer, detail);
+    status = status != LB_OK ? status
+                             : lb_pretokenizer_create(json_object_get(root, "pre_tokenizer"), what,
+                                                      &to->pretokenizer, detail);
+    status = status != LB_OK ? status : read_model(&r);
+    status = status != LB_OK ? status : read_decoder(&r);
+    status = status != LB_OK ? status : read_all_added(&r);
+    status = status != LB_OK ? status : read_post_processor(&r);
     return status;
 }

@@ -10,14 +10,14 @@
 /* FNV-1a, folded: written forms are short. */
 static uint32_t hash_text(const char *text, size_t len) {
     uint64_t h = UINT64_C(0xcbf29ce484222325);
-    for (size_t i = 0; i < len; ++i) {
+    for (size_t i = 0; i < len; i++) {
         h = (h ^ (uint8_t)text[i]) * UINT64_C(0x100000001b3);
     }
     return (uint32_t)(h ^ h >> 32);
 }
 
 enum lb_status lb_vocab_init(struct lb_vocab *vocab, size_t n_entries) {
-    memset(vocab, 0, sizeof(*vocab));
+    memset(vocab, 0, sizeof *vocab);
     if (n_entries > MAX_ENTRIES) {
         return LB_E_LIMIT;
     }
@@ -26,11 +26,11 @@ enum lb_status lb_vocab_init(struct lb_vocab *vocab, size_t n_entries) {
     while (slots < 2 * n_entries) {
         slots *= 2;
     }
-    vocab->slot = lb_malloc_array(slots, sizeof(*vocab->slot));
+    vocab->slot = lb_malloc_array(slots, sizeof *vocab->slot);
     if (!vocab->slot) {
         return LB_E_NOMEM;
     }
-    memset(vocab->slot, 0xff, slots * sizeof(*vocab->slot));
+    memset(vocab->slot, 0xff, slots * sizeof *vocab->slot);
     vocab->slots = slots;
     return LB_OK;
 }
@@ -40,7 +40,7 @@ void lb_vocab_finish(struct lb_vocab *vocab) {
         lb_free(vocab->entry);
         lb_free(vocab->pool);
         lb_free(vocab->slot);
-        memset(vocab, 0, sizeof(*vocab));
+        memset(vocab, 0, sizeof *vocab);
     }
 }
 
@@ -61,12 +61,12 @@ static uint32_t find_slot(const struct lb_vocab *vocab, const char *text, size_t
 /* Doubles the table; each text is in it once, so only a free slot is looked for. */
 static enum lb_status grow_slots(struct lb_vocab *vocab) {
     uint32_t slots = vocab->slots * 2;
-    int32_t *slot = lb_malloc_array(slots, sizeof(*slot));
+    int32_t *slot = lb_malloc_array(slots, sizeof *slot);
     if (!slot) {
         return LB_E_NOMEM;
     }
-    memset(slot, 0xff, slots * sizeof(*slot));
-    for (uint32_t i = 0; i < vocab->slots; ++i) {
+    memset(slot, 0xff, slots * sizeof *slot);
+    for (uint32_t i = 0; i < vocab->slots; i++) {
         if (vocab->slot[i] >= 0) {
             const struct lb_entry *entry = &vocab->entry[vocab->slot[i]];
             uint32_t at = hash_text(vocab->pool + entry->text, entry->len) & (slots - 1);
@@ -86,7 +86,7 @@ static enum lb_status grow_entries(struct lb_vocab *vocab, int32_t size) {
     if (size > vocab->cap) {
         int32_t cap = vocab->cap > vocab->max_size / 2 ? vocab->max_size : vocab->cap * 2;
         cap = cap < size ? size : cap;
-        struct lb_entry *entry = lb_realloc_array(vocab->entry, (size_t)cap, sizeof(*entry));
+        struct lb_entry *entry = lb_realloc_array(vocab->entry, (size_t)cap, sizeof *entry);
         if (!entry) {
             return LB_E_NOMEM;
         }
@@ -94,7 +94,7 @@ static enum lb_status grow_entries(struct lb_vocab *vocab, int32_t size) {
         vocab->cap = cap;
     }
     if (size > vocab->size) {
-        memset(vocab->entry + vocab->size, 0, (size_t)(size - vocab->size) * sizeof(*vocab->entry));
+        memset(vocab->entry + vocab->size, 0, (size_t)(size - vocab->size) * sizeof *vocab->entry);
         vocab->size = size;
     }
     return LB_OK;
@@ -152,12 +152,12 @@ enum lb_status lb_vocab_put(struct lb_vocab *vocab, const char *text, size_t len
     }
     size_t offset = 0;
     enum lb_status status = grow_entries(vocab, (int32_t)id + 1);
-    if (!status && (uint32_t)vocab->count >= vocab->slots / 2) {
+    if (status == LB_OK && (uint32_t)vocab->count >= vocab->slots / 2) {
         status = grow_slots(vocab);
-        at = status ? at : find_slot(vocab, text, len);
+        at = status != LB_OK ? at : find_slot(vocab, text, len);
     }
-    status = status ? status : reserve(vocab, len + 1, &offset);
-    if (status) {
+    status = status != LB_OK ? status : reserve(vocab, len + 1, &offset);
+    if (status != LB_OK) {
         return lb_fail(detail, status, "%s: out of memory for the vocabulary", what);
     }
     memcpy(vocab->pool + offset, text, len);
@@ -165,14 +165,14 @@ enum lb_status lb_vocab_put(struct lb_vocab *vocab, const char *text, size_t len
     vocab->entry[id] = (struct lb_entry){.text = offset, .len = (uint32_t)len, .flags = flags};
     vocab->slot[at] = (int32_t)id;
     vocab->longest = len > vocab->longest ? (uint32_t)len : vocab->longest;
-    ++vocab->count;
+    vocab->count++;
     return LB_OK;
 }
 
 enum lb_status lb_vocab_stands_for(struct lb_vocab *vocab, int32_t id, const char *bytes, size_t n) {
     size_t offset;
     enum lb_status status = n < UINT32_MAX ? reserve(vocab, n, &offset) : LB_E_LIMIT;
-    if (!status) {
+    if (status == LB_OK) {
         memcpy(vocab->pool + offset, bytes, n);
         vocab->entry[id].bytes = offset;
         vocab->entry[id].n_bytes = (uint32_t)n;

@@ -52,7 +52,8 @@ static enum lb_status make(struct lb_hosted *hosted, struct lb_detail *detail) {
     return status;
 }
 
-enum lb_status lb_head_bytes(struct lb_hosted *hosted, const struct lb_buf **out, struct lb_detail *detail) {
+enum lb_status lb_artifact_head_bytes(struct lb_hosted *hosted, const struct lb_buf **out,
+                                      struct lb_detail *detail) {
     enum lb_status status = LB_OK;
     pthread_mutex_lock(&hosted->head_lock);
     if (hosted->head.len == 0) {
@@ -94,7 +95,7 @@ void lb_handle_head(struct lb_server *server, struct lb_exchange *x, const struc
     if (!lb_visit_model(x)) {
         return;
     }
-    enum lb_status status = lb_head_bytes(((struct lb_visit *)x->user)->hosted, &bytes, &detail);
+    enum lb_status status = lb_artifact_head_bytes(((struct lb_visit *)x->user)->hosted, &bytes, &detail);
     if (status != LB_OK) {
         lb_reply_fail(x, status, &detail);
         return;

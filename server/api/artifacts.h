@@ -10,7 +10,7 @@
 /* Tensors lm_head.weight [V, C] (F16 when stored as F16, else F32) and, when there is one, lm_head.bias [V]
  * F32; metadata: fingerprint, model. Made once per model and kept; *out lives as long as the model.
  * Thread-safe: others wait while it is made. */
-LB_NODISCARD enum lb_status lb_head_bytes(struct lb_hosted *hosted, const struct lb_buf **out,
-                                          struct lb_detail *detail);
+LB_NODISCARD enum lb_status lb_artifact_head_bytes(struct lb_hosted *hosted, const struct lb_buf **out,
+                                                   struct lb_detail *detail);
 
 #endif

@@ -42,12 +42,12 @@ struct lb_visit {
     const char *request_id; /* X-Request-Id, echoed; NULL */
     /* After a deferred exchange was resumed: answers. */
     void (*finish)(struct lb_server *server, struct lb_exchange *exchange);
-    struct lb_hosted *hosted; /* a reference, once the model is known; NULL */
-    struct lb_job *job;       /* of an infer request; owned */
-    struct lb_order *order;   /* of a load or unload request; in the arena */
-    const char *id;           /* the infer request's id; NULL */
-    char digest[80];          /* "sha-256=..." of an infer request */
-    size_t taken;             /* bytes of the answer, from the budget */
+    struct lb_hosted *hosted;    /* a reference, once the model is known; NULL */
+    struct lb_job *job;          /* of an infer request; owned */
+    struct lb_load_order *order; /* of a load or unload request; in the arena */
+    const char *id;              /* the infer request's id; NULL */
+    char digest[80];             /* "sha-256=..." of an infer request */
+    size_t taken;                /* bytes of the answer, from the budget */
 };
 
 /* The Cache-Control of an answer: what stands under a versioned path never changes. Where tokens are asked

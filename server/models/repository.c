@@ -31,8 +31,8 @@ struct lb_repository {
     char *folder;           /* --repository, NULL */
     struct entry **entries; /* each stays where it is */
     size_t n;
-    struct lb_order *orders; /* oldest first */
-    bool tried;              /* all that were there at the start */
+    struct lb_load_order *orders; /* oldest first */
+    bool tried;                   /* all that were there at the start */
     bool stopping;
 };
 
@@ -65,7 +65,7 @@ void lb_repository_stop(struct lb_repository *r) {
     }
     /* No lock: orders aren't taken any more, and the loader is gone. */
     while (r->orders) {
-        struct lb_order *order = r->orders;
+        struct lb_load_order *order = r->orders;
         r->orders = order->next;
         order->status = lb_fail(&order->detail, LB_E_CANCELLED, "this daemon is shutting down");
         order->done(order);
@@ -275,7 +275,7 @@ static void open_first(struct lb_repository *r) {
     }
 }
 
-static void obey(struct lb_repository *r, struct lb_order *order) {
+static void obey(struct lb_repository *r, struct lb_load_order *order) {
     pthread_mutex_lock(&r->lock);
     struct entry *entry = find(r, order->name);
     pthread_mutex_unlock(&r->lock);
@@ -293,7 +293,7 @@ static void *load(void *argument) {
     open_first(r);
     pthread_mutex_lock(&r->lock);
     while (!r->stopping) {
-        struct lb_order *order = r->orders;
+        struct lb_load_order *order = r->orders;
         if (!order) {
             pthread_cond_wait(&r->work, &r->lock);
             continue;
@@ -320,7 +320,7 @@ enum lb_status lb_repository_start(struct lb_repository *r,
     return LB_OK;
 }
 
-static enum lb_status order_locked(struct lb_repository *r, struct lb_order *order,
+static enum lb_status order_locked(struct lb_repository *r, struct lb_load_order *order,
                                    struct lb_detail *detail) {
     if (r->stopping) {
         return lb_fail(detail, LB_E_UNAVAILABLE, "this daemon is shutting down");
@@ -336,7 +336,7 @@ static enum lb_status order_locked(struct lb_repository *r, struct lb_order *ord
     if (status != LB_OK) {
         return status;
     }
-    struct lb_order **tail = &r->orders;
+    struct lb_load_order **tail = &r->orders;
     while (*tail) {
         tail = &(*tail)->next;
     }
@@ -346,7 +346,7 @@ static enum lb_status order_locked(struct lb_repository *r, struct lb_order *ord
     return LB_OK;
 }
 
-enum lb_status lb_repository_order(struct lb_repository *r, struct lb_order *order,
+enum lb_status lb_repository_order(struct lb_repository *r, struct lb_load_order *order,
                                    struct lb_detail *detail) {
     pthread_mutex_lock(&r->lock);
     enum lb_status status = order_locked(r, order, detail);

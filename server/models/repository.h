@@ -80,19 +80,19 @@ void lb_repository_stop(struct lb_repository *repository);
 
 /* One order for the loader's thread: open a model (again: what is served stays until the new one is ready),
  * or let it go (requests under way keep it until they are answered). */
-struct lb_order {
+struct lb_load_order {
     char name[LB_MAX_NAME];
     bool load;
     /* Called once, on the loader's thread or by stop, with status and detail filled in. */
-    void (*done)(struct lb_order *order);
+    void (*done)(struct lb_load_order *order);
     void *context;
     enum lb_status status;
     struct lb_detail detail;
-    struct lb_order *next;
+    struct lb_load_order *next;
 };
 /* The order is borrowed until done. Names are those of the list, and what has appeared in the repository
  * folder since. LB_E_NOTFOUND: no such name; LB_E_UNAVAILABLE: stopped. Then done isn't called. */
-LB_NODISCARD enum lb_status lb_repository_order(struct lb_repository *repository, struct lb_order *order,
+LB_NODISCARD enum lb_status lb_repository_order(struct lb_repository *repository, struct lb_load_order *order,
                                                 struct lb_detail *detail);
 
 /* Opens all, now, on this thread; stops at the first failure. */

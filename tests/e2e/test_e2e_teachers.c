@@ -31,7 +31,7 @@ static char folder[] = "/tmp/limbeck-test-XXXXXX";
 static char model_path[64], other_path[64];
 
 static void must(enum lb_status status, const struct lb_detail *detail) {
-    if (status) {
+    if (status != LB_OK) {
         fail_msg("%s: %s", lb_status_name(status), detail->text);
     }
 }

@@ -34,7 +34,7 @@ static int set_up(void **state) {
     const struct lb_recipe settings = {.adam_beta1 = 0.9, .adam_beta2 = 0.999, .adam_epsilon = 1e-8};
     const struct lb_weight_group group = {&weight, 1};
     /* Hundreds of saves, each synced many times: in memory where there is such a place. */
-    snprintf(folder, sizeof(folder), "%s/lb-fault-XXXXXX",
+    snprintf(folder, sizeof folder, "%s/lb-fault-XXXXXX",
              access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp");
     return mkdtemp(folder) != NULL && lb_optimizer_create(&settings, &group, 1, &optimizer, NULL) == LB_OK
                ? 0
@@ -174,7 +174,7 @@ static void damaged_files(void **state) {
     static const char *const names[] = {"model.safetensors", "optimizer.safetensors", "state.json"};
     for (int f = 0; f < 3; f++) {
         char relative[64];
-        snprintf(relative, sizeof(relative), "checkpoint-3/%s", names[f]);
+        snprintf(relative, sizeof relative, "checkpoint-3/%s", names[f]);
         char *path = lb_path_join(folder, relative), *dir = lb_path_join(folder, "checkpoint-3");
         struct lb_buf whole = read_file(path);
         for (size_t i = 0; i < 2 * whole.len; i++) {

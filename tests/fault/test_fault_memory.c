@@ -125,7 +125,7 @@ struct parts {
     struct lb_dataset *data;
     struct lb_plan plan;
     struct lb_optimizer *optimizer;
-    struct lb_ahead *ahead;
+    struct lb_prefetch *ahead;
     struct lb_step *step;
 };
 
@@ -150,7 +150,7 @@ static enum lb_status open_parts(struct parts *p, const char *recipe, struct lb_
         group.weights = lb_model_weights(p->student, &group.n);
         status = lb_optimizer_create(p->recipe, &group, 1, &p->optimizer, detail);
     }
-    return status == LB_OK ? lb_ahead_create(&p->plan, p->data, NULL, 0, 2, &p->ahead, detail) : status;
+    return status == LB_OK ? lb_prefetch_create(&p->plan, p->data, NULL, 0, 2, &p->ahead, detail) : status;
 }
 
 static enum lb_status train_step(struct parts *p, struct lb_detail *detail) {
@@ -159,7 +159,7 @@ static enum lb_status train_step(struct parts *p, struct lb_detail *detail) {
     struct lb_rng rng;
     struct lb_step_result result = {0};
     double norm;
-    enum lb_status status = lb_ahead_next(p->ahead, &samples, &answers, detail);
+    enum lb_status status = lb_prefetch_next(p->ahead, &samples, &answers, detail);
     if (status != LB_OK) {
         return status;
     }
@@ -175,7 +175,7 @@ static enum lb_status train_step(struct parts *p, struct lb_detail *detail) {
 
 static void close_parts(struct parts *p) {
     lb_step_destroy(p->step);
-    lb_ahead_destroy(p->ahead);
+    lb_prefetch_destroy(p->ahead);
     lb_optimizer_destroy(p->optimizer);
     lb_dataset_destroy(p->data);
     lb_model_destroy(p->student);

@@ -42,7 +42,7 @@ static const struct lb_tokenizer *choose(unsigned which) {
     if (!made[which]) {
         struct lb_buf json;
         lb_buf_init(&json, (size_t)1 << 20);
-        tiny_tokenizer(&json, merges, sizeof(merges) / sizeof(merges[0]), root[which],
+        tiny_tokenizer(&json, merges, sizeof merges / sizeof merges[0], root[which],
                        which == 2 ? "\"ignore_merges\":true," : "");
         require(lb_tokenizer_parse(json.data, json.len, "tiny", &made[which], NULL) == LB_OK);
         lb_buf_finish(&json);
@@ -61,9 +61,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     struct lb_detail detail = {0};
     enum lb_status status = lb_tokenizer_encode(t, text, len, false, &ids, &detail);
     require(status == (good == len ? LB_OK : LB_E_FORMAT) && status == detail.code);
-    if (status) {
+    if (status != LB_OK) {
         char where[40];
-        snprintf(where, sizeof(where), "at byte %zu ", good);
+        snprintf(where, sizeof where, "at byte %zu ", good);
         require(strstr(detail.text, where) != NULL && ids.len == 0);
         return 0;
     }

@@ -28,13 +28,13 @@ static void use(const struct lb_tokenizer *t) {
             strlen(lb_tokenizer_fingerprint(t)) == 64);
     struct lb_ids ids = {0};
     struct lb_detail detail = {0};
-    enum lb_status status = lb_tokenizer_encode(t, text, sizeof(text) - 1, true, &ids, &detail);
+    enum lb_status status = lb_tokenizer_encode(t, text, sizeof text - 1, true, &ids, &detail);
     require(status == detail.code);
-    if (!status) {
+    if (status == LB_OK) {
         struct lb_buf back;
         lb_buf_init(&back, (size_t)1 << 20);
         status = lb_tokenizer_decode(t, ids.data, ids.len, false, &back, &detail);
-        require(!status || status == LB_E_LIMIT);
+        require(status == LB_OK || status == LB_E_LIMIT);
         lb_buf_finish(&back);
     } else { /* a regex that gives up */
         require(status == LB_E_LIMIT && ids.len == 0);
@@ -46,7 +46,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     struct lb_tokenizer *t = NULL;
     struct lb_detail detail = {0};
     enum lb_status status = lb_tokenizer_parse(data, size, "input", &t, &detail);
-    require(status == detail.code && !status == !!t);
+    require(status == detail.code && (status == LB_OK) == (t != NULL));
     if (t) {
         size_t n;
         require(!memcmp(lb_tokenizer_source(t, &n), data, size) && n == size);

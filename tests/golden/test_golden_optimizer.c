@@ -38,9 +38,9 @@ static int close_golden(void **state) {
 static const void *numbers(const char *name, const char *what, int step) {
     char key[64];
     if (step >= 0) {
-        snprintf(key, sizeof(key), "%s.%s.%d", name, what, step);
+        snprintf(key, sizeof key, "%s.%s.%d", name, what, step);
     } else {
-        snprintf(key, sizeof(key), "%s.%s", name, what);
+        snprintf(key, sizeof key, "%s.%s", name, what);
     }
     const struct lb_tensor *t = lb_safetensors_find(golden, key);
     assert_non_null(t);
@@ -68,8 +68,8 @@ static void follow(const char *name) {
                                .weight_decay = s[4],
                                .max_grad_norm = s[5]};
     float matrix[MATRIX], vector[VECTOR], matrix_grad[MATRIX], vector_grad[VECTOR];
-    memcpy(matrix, numbers(name, "matrix", 0), sizeof(matrix));
-    memcpy(vector, numbers(name, "vector", 0), sizeof(vector));
+    memcpy(matrix, numbers(name, "matrix", 0), sizeof matrix);
+    memcpy(vector, numbers(name, "vector", 0), sizeof vector);
     const struct lb_weight weights[] = {{.name = "matrix",
                                          .rows = 7,
                                          .cols = 5,
@@ -88,8 +88,8 @@ static void follow(const char *name) {
     struct lb_optimizer *optimizer = NULL;
     assert_int_equal(lb_optimizer_create(&recipe, groups, 2, &optimizer, NULL), LB_OK);
     for (int step = 1; step <= STEPS; step++) {
-        memcpy(matrix_grad, numbers(name, "matrix_grad", step), sizeof(matrix_grad));
-        memcpy(vector_grad, numbers(name, "vector_grad", step), sizeof(vector_grad));
+        memcpy(matrix_grad, numbers(name, "matrix_grad", step), sizeof matrix_grad);
+        memcpy(vector_grad, numbers(name, "vector_grad", step), sizeof vector_grad);
         for (int i = 0; i < MATRIX; i++) {
             matrix_grad[i] *= 4.0f; /* four micro-batches: grad_scale takes it back */
         }

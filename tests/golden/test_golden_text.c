@@ -26,11 +26,11 @@ static void open_fixture(struct fixture *f, const char *name, const char *tokeni
     char path[1024];
     struct lb_detail detail = {0};
     assert_non_null(root);
-    snprintf(path, sizeof(path), "%s/%s", root, tokenizer);
+    snprintf(path, sizeof path, "%s/%s", root, tokenizer);
     if (lb_tokenizer_open(path, &f->tokenizer, &detail)) {
         fail_msg("%s", detail.text);
     }
-    snprintf(path, sizeof(path), "%s/tests/golden/text/%s.cases.json", root, name);
+    snprintf(path, sizeof path, "%s/tests/golden/text/%s.cases.json", root, name);
     if (lb_json_file(path, MAX_FIXTURE, &f->cases, &detail)) {
         fail_msg("%s", detail.text);
     }
@@ -69,7 +69,7 @@ static void check_case(const struct fixture *f, const char *name, size_t number,
     if (lb_tokenizer_encode(f->tokenizer, text, strlen(text), special, &ids, &detail)) {
         fail_msg("%s, case %zu: %s", name, number, detail.text);
     }
-    for (size_t i = 0; i < ids.len && i < json_array_size(want); ++i) {
+    for (size_t i = 0; i < ids.len && i < json_array_size(want); i++) {
         int32_t right = (int32_t)json_integer_value(json_array_get(want, i));
         if (ids.data[i] != right) {
             fail_msg("%s, case %zu (\"%s\"): ids[%zu] is %d (%s), not %d (%s)", name, number, text, i,
@@ -89,7 +89,7 @@ static void check_case(const struct fixture *f, const char *name, size_t number,
 static void check(const char *name, const char *tokenizer) {
     struct fixture f;
     open_fixture(&f, name, tokenizer);
-    for (size_t i = 0; i < json_array_size(f.cases); ++i) {
+    for (size_t i = 0; i < json_array_size(f.cases); i++) {
         check_case(&f, name, i, json_array_get(f.cases, i));
     }
     close_fixture(&f);
@@ -104,9 +104,9 @@ static void test_families(void **state) {
     static const char *const names[] = {"gpt2",     "llama3", "ignore_merges", "qwen",  "o200k",
                                         "deepseek", "falcon", "starcoder",     "bloom", "roberta"};
     (void)state;
-    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); ++i) {
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
         char path[64];
-        snprintf(path, sizeof(path), "tests/golden/text/%s.json", names[i]);
+        snprintf(path, sizeof path, "tests/golden/text/%s.json", names[i]);
         check(names[i], path);
     }
 }
@@ -114,9 +114,9 @@ static void test_families(void **state) {
 static void test_options(void **state) {
     static const char *const names[] = {"flags", "with_previous", "with_next", "contiguous", "removed"};
     (void)state;
-    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); ++i) {
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
         char path[64];
-        snprintf(path, sizeof(path), "tests/golden/text/%s.json", names[i]);
+        snprintf(path, sizeof path, "tests/golden/text/%s.json", names[i]);
         check(names[i], path);
     }
 }

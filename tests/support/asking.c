@@ -144,7 +144,7 @@ bool asking_is_right(const struct lb_answer *answer, const struct lb_sample *sam
 enum lb_status asking_open(struct asking *asking, volatile sig_atomic_t *stop, struct lb_teachers **out,
                            struct lb_detail *detail) {
     enum lb_status status = lb_teachers_open_recipe(&asking->recipe, stop, out, detail);
-    for (unsigned k = 0; !status && k < asking->recipe.teachers_count; k++) {
+    for (unsigned k = 0; status == LB_OK && k < asking->recipe.teachers_count; k++) {
         lb_teachers_set_spec(*out, k, &asking_spec);
     }
     return status;

@@ -20,7 +20,7 @@ struct tiny_merge {
 static inline void tiny_string(struct lb_buf *out, const unsigned char *bytes, size_t n) {
     char letters[2 * TINY_PIECE * 2];
     size_t len = lb_bytes_to_letters((const char *)bytes, n, letters);
-    for (size_t i = 0; i < len; ++i) {
+    for (size_t i = 0; i < len; i++) {
         if (letters[i] == '"' || letters[i] == '\\') {
             lb_buf_append(out, "\\", 1);
         }
@@ -37,20 +37,20 @@ static inline void tiny_tokenizer(struct lb_buf *out, const struct tiny_merge *m
         "{%s\"added_tokens\":[{\"id\":0,\"content\":\"<eos>\",\"special\":true,\"normalized\":false}],"
         "\"decoder\":{\"type\":\"ByteLevel\"},\"model\":{\"type\":\"BPE\",%s\"vocab\":{\"<eos>\":0",
         root, model);
-    for (int byte = 0; byte < 256; ++byte) {
+    for (int byte = 0; byte < 256; byte++) {
         unsigned char b = (unsigned char)byte;
         lb_buf_append_str(out, ",\"");
         tiny_string(out, &b, 1);
         lb_buf_printf(out, "\":%d", 1 + byte);
     }
-    for (size_t i = 0; i < n; ++i) {
+    for (size_t i = 0; i < n; i++) {
         lb_buf_append_str(out, ",\"");
         tiny_string(out, merge[i].left, merge[i].left_len);
         tiny_string(out, merge[i].right, merge[i].right_len);
         lb_buf_printf(out, "\":%zu", 257 + i);
     }
     lb_buf_append_str(out, "},\"merges\":[");
-    for (size_t i = 0; i < n; ++i) {
+    for (size_t i = 0; i < n; i++) {
         lb_buf_append_str(out, i ? ",[\"" : "[\"");
         tiny_string(out, merge[i].left, merge[i].left_len);
         lb_buf_append_str(out, "\",\"");

@@ -412,7 +412,8 @@ static void refuse_gguf(struct lb_gguf_out *out, enum lb_status status, const ch
     struct lb_config c;
     struct lb_detail detail = {0};
     enum lb_status got = read_back(out, &c, &detail);
-    if (got != status || strstr(detail.text, says) == NULL || strncmp(detail.text, "m.gguf: ", 8) != 0) {
+    if (got != status || strstr(detail.text, says) == NULL ||
+        strncmp(detail.text, "m.gguf: ", 8) != 0) {
         fail_msg("status %d, text \"%s\"; expected %d and \"%s\"", (int)got, detail.text, (int)status, says);
     }
 }

@@ -525,8 +525,8 @@ static void test_head(void **state) {
     (void)state;
     const struct lb_buf *bytes = NULL, *again = NULL;
     struct lb_safetensors *file = NULL;
-    assert_int_equal(lb_head_bytes(mlp, &bytes, NULL), LB_OK);
-    assert_int_equal(lb_head_bytes(mlp, &again, NULL), LB_OK);
+    assert_int_equal(lb_artifact_head_bytes(mlp, &bytes, NULL), LB_OK);
+    assert_int_equal(lb_artifact_head_bytes(mlp, &again, NULL), LB_OK);
     assert_ptr_equal(bytes->data, again->data);
     assert_int_equal(lb_safetensors_parse(bytes->data, bytes->len, "head", &file, NULL), LB_OK);
     assert_int_equal(lb_safetensors_count(file), 2);

@@ -24,7 +24,7 @@ static const struct {
 /* What is found in text, written as "start-end=id ...". */
 static void check(const char *text, const char *want) {
     struct lb_added_set set = {.token = NULL};
-    for (size_t i = 0; i < sizeof(tokens) / sizeof(tokens[0]); ++i) {
+    for (size_t i = 0; i < sizeof tokens / sizeof tokens[0]; i++) {
         struct lb_added_token flags = {.id = (int32_t)i,
                                        .single_word = tokens[i].single_word,
                                        .lstrip = tokens[i].lstrip,

@@ -17,7 +17,7 @@ static bool is_surrogate(uint32_t c) {
 /* Every code point there and back; every surrogate and everything beyond refused. */
 static void test_all_code_points(void **state) {
     (void)state;
-    for (uint32_t c = 0; c < 0x110000; ++c) {
+    for (uint32_t c = 0; c < 0x110000; c++) {
         char text[5] = {0};
         size_t n = lb_utf8_put(c, text), pos = 0;
         assert_int_equal(n, c < 0x80 ? 1 : c < 0x800 ? 2 : c < 0x10000 ? 3 : 4);
@@ -31,7 +31,7 @@ static void test_all_code_points(void **state) {
         assert_int_equal(pos, n);
         assert_int_equal(lb_utf8_previous(text, &pos), c);
         assert_int_equal(pos, 0);
-        for (size_t cut = 1; cut < n; ++cut) {
+        for (size_t cut = 1; cut < n; cut++) {
             assert_int_equal(lb_utf8_check(text, cut), 0);
         }
     }
@@ -55,9 +55,9 @@ static void test_ill_formed(void **state) {
                                       "\xe2\x82",
                                       "\xf0\x9f\x98"};
     (void)state;
-    for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); ++i) {
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
         /* behind 0 to 17 good bytes: the check reads eight at a time */
-        for (size_t before = 0; before < 18; ++before) {
+        for (size_t before = 0; before < 18; before++) {
             char text[32];
             memset(text, 'a', before);
             memcpy(text + before, bad[i], strlen(bad[i]));
@@ -81,7 +81,7 @@ static void test_lossy(void **state) {
         {"\xf0\x9f\x99\x82\xf0\x9f", "\U0001f642\ufffd"},
     };
     (void)state;
-    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); ++i) {
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         struct lb_buf buf;
         lb_buf_init(&buf, 100);
         lb_utf8_append_lossy(&buf, cases[i].bytes, strlen(cases[i].bytes));
@@ -96,14 +96,14 @@ static void test_letters(void **state) {
     bool taken[0x200] = {false};
     int letters = 0;
     (void)state;
-    for (int byte = 0; byte < 256; ++byte) {
+    for (int byte = 0; byte < 256; byte++) {
         uint32_t letter = lb_byte_letter((uint8_t)byte);
         assert_true(letter > 0x20 && letter < 0x144 && !(letter >= 0x7f && letter <= 0xa0) && letter != 0xad);
         assert_false(taken[letter]);
         taken[letter] = true;
         assert_int_equal(lb_letter_byte(letter), byte);
     }
-    for (uint32_t c = 0; c < 0x3000; ++c) {
+    for (uint32_t c = 0; c < 0x3000; c++) {
         letters += lb_letter_byte(c) >= 0;
     }
     assert_int_equal(letters, 256);
@@ -122,7 +122,7 @@ static void test_letters_text(void **state) {
     char bytes[256], letters[512], back[512];
     size_t n;
     (void)state;
-    for (int i = 0; i < 256; ++i) {
+    for (int i = 0; i < 256; i++) {
         bytes[i] = (char)i;
     }
     size_t len = lb_bytes_to_letters(bytes, 256, letters);

@@ -36,7 +36,7 @@ static void test_translation(void **state) {
         {"\\{\\[\\$\\^", "\\{\\[\\$\\^"},
     };
     (void)state;
-    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); ++i) {
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         struct lb_buf out;
         struct lb_detail detail = {0};
         lb_buf_init(&out, 1000);
@@ -79,7 +79,7 @@ static void test_refusals(void **state) {
         {"[\\W]", "\\W"},
     };
     (void)state;
-    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); ++i) {
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         struct lb_buf out;
         struct lb_detail detail = {0};
         lb_buf_init(&out, 1000);
@@ -104,11 +104,11 @@ static void check_pieces(const char *json, const char *text, const char *want) {
         fail_msg("%s", detail.text);
     }
     struct lb_pieces pieces = {.text = NULL};
-    for (int round = 0; round < 2; ++round) { /* the second uses the memory of the first */
+    for (int round = 0; round < 2; round++) { /* the second uses the memory of the first */
         struct lb_buf got;
         lb_buf_init(&got, 1000);
         assert_int_equal(lb_pretokenize(pretokenizer, text, strlen(text), &pieces, &detail), LB_OK);
-        for (size_t i = 0; i < pieces.n; ++i) {
+        for (size_t i = 0; i < pieces.n; i++) {
             assert_true(pieces.span[i].len > 0);
             lb_buf_append_str(&got, i ? "|" : "");
             lb_buf_append(&got, pieces.text + pieces.span[i].start, pieces.span[i].len);
@@ -189,8 +189,8 @@ static void test_runaway(void **state) {
     json_t *value = json_loads(SPLIT("(a|a)+[bc]", "Isolated", "false"), 0, &error);
     assert_int_equal(lb_pretokenizer_create(value, "test", &pretokenizer, &detail), LB_OK);
     char text[64];
-    memset(text, 'a', sizeof(text));
-    assert_int_equal(lb_pretokenize(pretokenizer, text, sizeof(text), &pieces, &detail), LB_E_LIMIT);
+    memset(text, 'a', sizeof text);
+    assert_int_equal(lb_pretokenize(pretokenizer, text, sizeof text, &pieces, &detail), LB_E_LIMIT);
     assert_non_null(strstr(detail.text, "regex"));
     lb_pieces_finish(&pieces);
     lb_pretokenizer_destroy(pretokenizer);
@@ -218,7 +218,7 @@ static void test_unsupported(void **state) {
          "ByteLevel", LB_E_UNSUPPORTED},
     };
     (void)state;
-    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); ++i) {
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         json_error_t error;
         struct lb_detail detail = {0};
         struct lb_pretokenizer *pretokenizer = NULL;

@@ -47,14 +47,14 @@ static void check_ids(const struct lb_tokenizer *tokenizer, const char *text, si
         fail_msg("%s", detail.text);
     }
     assert_int_equal(ids.len, n);
-    for (size_t i = 0; i < n; ++i) {
+    for (size_t i = 0; i < n; i++) {
         assert_int_equal(ids.data[i], want[i]);
     }
     lb_free(ids.data);
 }
 
 #define CHECK_IDS(tokenizer, text, special, ...)                                                             \
-    check_ids(tokenizer, text, sizeof(text) - 1, special, (const int32_t[]){__VA_ARGS__},                    \
+    check_ids(tokenizer, text, sizeof text - 1, special, (const int32_t[]){__VA_ARGS__},                     \
               sizeof((const int32_t[]){__VA_ARGS__}) / sizeof(int32_t))
 
 static void check_text(const struct lb_tokenizer *tokenizer, const int32_t *ids, size_t n, bool skip,
@@ -116,7 +116,7 @@ static void test_appends(void **state) {
 
     struct lb_buf text;
     lb_buf_init(&text, 8);
-    memset(&detail, 0, sizeof(detail));
+    memset(&detail, 0, sizeof detail);
     const int32_t bad[] = {258, 261, -1};
     assert_int_equal(lb_tokenizer_decode(t, bad, 3, false, &text, &detail), LB_E_ARG);
     assert_non_null(strstr(detail.text, "ids[1] is 261"));
@@ -157,7 +157,7 @@ static void test_missing_bytes(void **state) {
                  {"\"unk_token\":\"?\",", {2, 3, 3, 0, 3}, 5},
                  {"\"unk_token\":\"?\",\"fuse_unk\":true,", {2, 3, 0, 3}, 4}};
     (void)state;
-    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); ++i) {
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         struct lb_buf json;
         struct lb_tokenizer *t = NULL;
         lb_buf_init(&json, 1000);
@@ -175,7 +175,7 @@ static void test_missing_bytes(void **state) {
 
 /* The id of a byte string: its letter's, or that of the merge among the first n that makes it. */
 static int32_t id_of(const struct tiny_merge *merge, size_t n, const unsigned char *bytes, size_t len) {
-    for (size_t k = 0; k < n; ++k) {
+    for (size_t k = 0; k < n; k++) {
         if (merge[k].left_len + merge[k].right_len == len &&
             !memcmp(bytes, merge[k].left, merge[k].left_len) &&
             !memcmp(bytes + merge[k].left_len, merge[k].right, merge[k].right_len)) {
@@ -189,7 +189,7 @@ static int32_t id_of(const struct tiny_merge *merge, size_t n, const unsigned ch
  * leftmost first. */
 static size_t reference(const struct tiny_merge *merge, size_t n_merges, const unsigned char *text, size_t n,
                         int32_t *out) {
-    for (size_t i = 0; i < n; ++i) {
+    for (size_t i = 0; i < n; i++) {
         out[i] = 1 + text[i];
     }
     for (size_t m = 0; m < n_merges;) {
@@ -197,16 +197,16 @@ static size_t reference(const struct tiny_merge *merge, size_t n_merges, const u
         int32_t right = id_of(merge, m, merge[m].right, merge[m].right_len);
         size_t at = 0;
         while (at + 1 < n && !(out[at] == left && out[at + 1] == right)) {
-            ++at;
+            at++;
         }
         if (at + 1 >= n) {
-            ++m; /* what comes later in the list cannot make left or right again, as they are older than what
+            m++; /* what comes later in the list cannot make left or right again, as they are older than what
                     it makes */
             continue;
         }
         out[at] = (int32_t)(257 + m);
-        memmove(out + at + 1, out + at + 2, (n - at - 2) * sizeof(*out));
-        --n;
+        memmove(out + at + 1, out + at + 2, (n - at - 2) * sizeof *out);
+        n--;
     }
     return n;
 }
@@ -218,14 +218,14 @@ static size_t reference(const struct tiny_merge *merge, size_t n_merges, const u
 static size_t random_merges(struct lb_rng *rng, struct tiny_merge *merge) {
     unsigned char token[3 + N_RANDOM][TINY_PIECE] = {"a", "b", "c"};
     size_t len[3 + N_RANDOM] = {1, 1, 1}, n_tokens = 3, n = 0;
-    for (int tries = 0; tries < 400 && n < N_RANDOM; ++tries) {
+    for (int tries = 0; tries < 400 && n < N_RANDOM; tries++) {
         size_t l = lb_rng_below(rng, n_tokens), r = lb_rng_below(rng, n_tokens);
         unsigned char made[2 * TINY_PIECE];
         size_t total = len[l] + len[r];
         bool known = total > 12;
         memcpy(made, token[l], len[l]);
         memcpy(made + len[l], token[r], len[r]);
-        for (size_t i = 0; i < n_tokens; ++i) {
+        for (size_t i = 0; i < n_tokens; i++) {
             known = known || (len[i] == total && !memcmp(token[i], made, total));
         }
         if (known) {
@@ -237,7 +237,7 @@ static size_t random_merges(struct lb_rng *rng, struct tiny_merge *merge) {
         merge[n].right_len = len[r];
         memcpy(token[n_tokens], made, total);
         len[n_tokens++] = total;
-        ++n;
+        n++;
     }
     return n;
 }
@@ -247,7 +247,7 @@ static void test_merges(void **state) {
     (void)state;
     struct lb_rng rng;
     lb_rng_seed(&rng, 5, 0);
-    for (int round = 0; round < 12; ++round) {
+    for (int round = 0; round < 12; round++) {
         struct tiny_merge merge[N_RANDOM];
         struct lb_buf json;
         struct lb_tokenizer *t = NULL;
@@ -258,7 +258,7 @@ static void test_merges(void **state) {
         for (size_t n = 1; n <= MAX_TEXT; n += 1 + n / 8) {
             unsigned char text[MAX_TEXT];
             int32_t want[MAX_TEXT];
-            for (size_t i = 0; i < n; ++i) {
+            for (size_t i = 0; i < n; i++) {
                 text[i] = (unsigned char)('a' + lb_rng_below(&rng, round % 3 + 1));
             }
             size_t n_want = reference(merge, n_merges, text, n, want);
@@ -283,7 +283,7 @@ static void test_long_piece(void **state) {
     tiny_tokenizer(&json, merge, n_merges, TINY_WHOLE, "");
     assert_int_equal(lb_tokenizer_parse(json.data, json.len, "long.json", &t, NULL), LB_OK);
     char *text = lb_malloc_array(n, 1);
-    for (size_t i = 0; i < n; ++i) {
+    for (size_t i = 0; i < n; i++) {
         text[i] = (char)('a' + lb_rng_below(&rng, 3));
     }
     struct lb_ids ids = {0};
@@ -359,7 +359,7 @@ static void test_refusals(void **state) {
         {MODEL_WITH(VOCAB ",\"merges\":[\"b a\"]"), "what it makes", LB_E_FORMAT},
     };
     (void)state;
-    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); ++i) {
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         struct lb_tokenizer *t = NULL;
         struct lb_detail detail = {0};
         enum lb_status status =
@@ -410,10 +410,10 @@ static void test_folder(void **state) {
         {"{\"eos_token\": \"the\", \"bos_token\": {\"content\": \"<eos>\", \"special\": true}}", 258, 0},
         {"{\"eos_token\": null, \"bos_token\": \"in\"}", 0, 260},
         {"{}", 0, -1}};
-    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); ++i) {
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         write_file(dir, "tokenizer_config.json", cases[i].config, strlen(cases[i].config));
         const char *const paths[] = {dir, path};
-        for (int k = 0; k < 2; ++k) {
+        for (int k = 0; k < 2; k++) {
             assert_int_equal(lb_tokenizer_open(paths[k], &t, NULL), LB_OK);
             assert_int_equal(lb_tokenizer_eos(t), cases[i].eos);
             assert_int_equal(lb_tokenizer_bos(t), cases[i].bos);
@@ -421,8 +421,8 @@ static void test_folder(void **state) {
         }
     }
     static const char wrong[] = "{\"eos_token\": \"<end>\"}";
-    write_file(dir, "tokenizer_config.json", wrong, sizeof(wrong) - 1);
-    memset(&detail, 0, sizeof(detail));
+    write_file(dir, "tokenizer_config.json", wrong, sizeof wrong - 1);
+    memset(&detail, 0, sizeof detail);
     assert_int_equal(lb_tokenizer_open(dir, &t, &detail), LB_E_MISMATCH);
     assert_non_null(strstr(detail.text, "eos_token \"<end>\""));
     lb_free(path);
@@ -444,11 +444,11 @@ static void test_fingerprint(void **state) {
     uint8_t digest[LB_SHA256_BYTES];
     char want[LB_SHA256_HEX];
     (void)state;
-    assert_int_equal(lb_tokenizer_parse(one, sizeof(one) - 1, "one", &t[0], NULL), LB_OK);
-    assert_int_equal(lb_tokenizer_parse(two, sizeof(two) - 1, "two", &t[1], NULL), LB_OK);
-    assert_int_equal(lb_tokenizer_parse(other, sizeof(other) - 1, "other", &t[2], NULL), LB_OK);
-    lb_sha256(bytes, sizeof(bytes) - 1, digest);
-    lb_hex(digest, sizeof(digest), want);
+    assert_int_equal(lb_tokenizer_parse(one, sizeof one - 1, "one", &t[0], NULL), LB_OK);
+    assert_int_equal(lb_tokenizer_parse(two, sizeof two - 1, "two", &t[1], NULL), LB_OK);
+    assert_int_equal(lb_tokenizer_parse(other, sizeof other - 1, "other", &t[2], NULL), LB_OK);
+    lb_sha256(bytes, sizeof bytes - 1, digest);
+    lb_hex(digest, sizeof digest, want);
     assert_string_equal(lb_tokenizer_fingerprint(t[0]), want);
     assert_string_equal(lb_tokenizer_fingerprint(t[1]), want);
     assert_string_not_equal(lb_tokenizer_fingerprint(t[2]), want);
@@ -458,7 +458,7 @@ static void test_fingerprint(void **state) {
     struct lb_buf text;
     lb_buf_init(&text, 10);
     assert_int_equal(lb_tokenizer_decode(t[0], &gap, 1, false, &text, NULL), LB_E_ARG);
-    for (int i = 0; i < 3; ++i) {
+    for (int i = 0; i < 3; i++) {
         lb_tokenizer_destroy(t[i]);
     }
 }
@@ -483,28 +483,28 @@ static void test_out_of_memory(void **state) {
     struct lb_tokenizer *t = NULL;
     long n = 1;
     enum lb_status status = LB_E_NOMEM;
-    for (; status; ++n) {
+    for (; status; n++) {
         lb_mem_fail_from(n);
         status = lb_tokenizer_parse(json.data, json.len, "tiny.json", &t, NULL);
         lb_mem_fail_from(0);
         assert_true(status == LB_OK || status == LB_E_NOMEM);
-        assert_true(!status == !!t);
+        assert_true((status == LB_OK) == (t != NULL));
     }
     assert_true(n > 10);
     struct lb_ids ids = {0}, want = {0};
-    assert_int_equal(lb_tokenizer_encode(t, many_texts, sizeof(many_texts) - 1, true, &want, NULL), LB_OK);
+    assert_int_equal(lb_tokenizer_encode(t, many_texts, sizeof many_texts - 1, true, &want, NULL), LB_OK);
     status = LB_E_NOMEM;
-    for (n = 1; status; ++n) {
+    for (n = 1; status; n++) {
         lb_mem_fail_from(n);
-        status = lb_tokenizer_encode(t, many_texts, sizeof(many_texts) - 1, true, &ids, NULL);
+        status = lb_tokenizer_encode(t, many_texts, sizeof many_texts - 1, true, &ids, NULL);
         lb_mem_fail_from(0);
         assert_true(status == LB_OK || status == LB_E_NOMEM);
-        assert_int_equal(ids.len, status ? 0 : want.len);
+        assert_int_equal(ids.len, status != LB_OK ? 0 : want.len);
     }
     assert_true(n > 8);
-    assert_memory_equal(ids.data, want.data, want.len * sizeof(*want.data));
+    assert_memory_equal(ids.data, want.data, want.len * sizeof *want.data);
     status = LB_E_NOMEM;
-    for (n = 1; status; ++n) {
+    for (n = 1; status; n++) {
         struct lb_buf text;
         lb_buf_init(&text, MAX_JSON);
         lb_mem_fail_from(n);
@@ -528,12 +528,11 @@ struct worker {
 
 static void *work(void *argument) {
     struct worker *w = argument;
-    for (int i = 0; i < 200; ++i) {
+    for (int i = 0; i < 200; i++) {
         struct lb_ids ids = {0};
-        w->wrong += lb_tokenizer_encode(w->tokenizer, many_texts, sizeof(many_texts) - 1, true, &ids, NULL) !=
-                        LB_OK ||
-                    ids.len != w->want->len ||
-                    memcmp(ids.data, w->want->data, ids.len * sizeof(*ids.data)) != 0;
+        w->wrong +=
+            lb_tokenizer_encode(w->tokenizer, many_texts, sizeof many_texts - 1, true, &ids, NULL) != LB_OK ||
+            ids.len != w->want->len || memcmp(ids.data, w->want->data, ids.len * sizeof *ids.data) != 0;
         lb_free(ids.data);
     }
     return NULL;
@@ -545,12 +544,12 @@ static void test_threads(void **state) {
     struct lb_ids want = {0};
     struct worker worker[4];
     pthread_t thread[4];
-    assert_int_equal(lb_tokenizer_encode(t, many_texts, sizeof(many_texts) - 1, true, &want, NULL), LB_OK);
-    for (int i = 0; i < 4; ++i) {
+    assert_int_equal(lb_tokenizer_encode(t, many_texts, sizeof many_texts - 1, true, &want, NULL), LB_OK);
+    for (int i = 0; i < 4; i++) {
         worker[i] = (struct worker){t, &want, 0};
         assert_int_equal(pthread_create(&thread[i], NULL, work, &worker[i]), 0);
     }
-    for (int i = 0; i < 4; ++i) {
+    for (int i = 0; i < 4; i++) {
         assert_int_equal(pthread_join(thread[i], NULL), 0);
         assert_int_equal(worker[i].wrong, 0);
     }

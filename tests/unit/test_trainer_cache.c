@@ -40,7 +40,7 @@ static int teardown(void **state) {
 }
 
 static void must(enum lb_status status, const struct lb_detail *detail) {
-    if (status) {
+    if (status != LB_OK) {
         fail_msg("%s: %s", lb_status_name(status), detail->text);
     }
 }
@@ -97,7 +97,7 @@ static enum lb_status get_same(struct lb_cache *cache, const struct made *made, 
     struct lb_answer got;
     lb_arena_init(&arena, 1 << 20);
     enum lb_status status = lb_cache_get(cache, made->key, &arena, &got, detail);
-    if (!status) {
+    if (status == LB_OK) {
         assert_int_equal(got.n_tensors, made->answer.n_tensors);
         for (size_t i = 0; i < got.n_tensors; i++) {
             const struct lb_wire_tensor *a = &got.tensors[i], *b = &made->answer.tensors[i];

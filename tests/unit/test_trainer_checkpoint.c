@@ -67,9 +67,9 @@ static struct lb_checkpoint state_at(int64_t step) {
     struct lb_checkpoint s = {.step = step, .micro_batch = step * 4, .tokens = step * 1000, .n_rngs = 2};
     lb_rng_seed(&s.rngs[0], 1, (uint64_t)step);
     lb_rng_seed(&s.rngs[1], 2, (uint64_t)step);
-    memset(s.recipe, 'a', sizeof(s.recipe) - 1);
-    memset(s.data, 'b', sizeof(s.data) - 1);
-    memset(s.teachers, 'c', sizeof(s.teachers) - 1);
+    memset(s.recipe, 'a', sizeof s.recipe - 1);
+    memset(s.data, 'b', sizeof s.data - 1);
+    memset(s.teachers, 'c', sizeof s.teachers - 1);
     return s;
 }
 
@@ -122,15 +122,15 @@ static void resumed_is_the_same(void **state) {
     char *path = latest();
     struct lb_detail detail = {0};
     assert_int_equal(lb_checkpoint_load(path, &expected, b.optimizer, &loaded, &detail), LB_OK);
-    assert_memory_equal(loaded.rngs, expected.rngs, sizeof(loaded.rngs));
+    assert_memory_equal(loaded.rngs, expected.rngs, sizeof loaded.rngs);
     assert_int_equal(loaded.n_rngs, 2);
     assert_int_equal(loaded.step, 5);
     assert_int_equal(loaded.micro_batch, 20);
     assert_int_equal(loaded.tokens, 5000);
     assert_int_equal(lb_optimizer_steps(b.optimizer), 5);
     train(&b, 3);
-    assert_memory_equal(a.matrix, b.matrix, sizeof(a.matrix));
-    assert_memory_equal(a.vector, b.vector, sizeof(a.vector));
+    assert_memory_equal(a.matrix, b.matrix, sizeof a.matrix);
+    assert_memory_equal(a.vector, b.vector, sizeof a.vector);
     lb_free(path);
     end(&a);
     end(&b);
@@ -190,13 +190,13 @@ static void expect_refusal(struct run *r, const struct lb_checkpoint *expected, 
     struct lb_checkpoint loaded = {.step = -1};
     struct lb_detail detail = {0};
     float before[MATRIX];
-    memcpy(before, r->matrix, sizeof(before));
+    memcpy(before, r->matrix, sizeof before);
     char *path = latest();
     enum lb_status status = lb_checkpoint_load(path, expected, r->optimizer, &loaded, &detail);
     if (status != code || strstr(detail.text, text) == NULL) {
         fail_msg("%s: %s; expected %s", lb_status_name(status), detail.text, text);
     }
-    assert_memory_equal(before, r->matrix, sizeof(before));
+    assert_memory_equal(before, r->matrix, sizeof before);
     assert_int_equal(loaded.step, -1);
     lb_free(path);
 }

@@ -259,11 +259,11 @@ static struct lb_recipe_dataset image_entry(const char *images, const char *labe
 
 static void images_and_ranges(void **state) {
     (void)state;
-    write_file("i", pixels, sizeof(pixels));
-    write_file("l", labels, sizeof(labels));
+    write_file("i", pixels, sizeof pixels);
+    write_file("l", labels, sizeof labels);
     char *path = lb_path_join(folder, "i.gz");
     gzFile gz = gzopen(path, "wb");
-    assert_int_equal(gzwrite(gz, pixels, sizeof(pixels)), (int)sizeof(pixels));
+    assert_int_equal(gzwrite(gz, pixels, sizeof pixels), (int)sizeof pixels);
     assert_int_equal(gzclose(gz), Z_OK);
     lb_free(path);
     const char *const names[] = {"i", "i.gz"};
@@ -301,34 +301,34 @@ static void images_and_ranges(void **state) {
 
 static void bad_images(void **state) {
     (void)state;
-    write_file("i", pixels, sizeof(pixels));
-    write_file("l", labels, sizeof(labels));
+    write_file("i", pixels, sizeof pixels);
+    write_file("l", labels, sizeof labels);
     /* Every truncation of either file is an error. */
-    for (size_t len = 0; len < sizeof(pixels); len++) {
+    for (size_t len = 0; len < sizeof pixels; len++) {
         write_file("short", pixels, len);
         struct lb_recipe_dataset e = image_entry("short", "l");
         expect_error(&e, 1, "short: ");
     }
-    for (size_t len = 0; len < sizeof(labels); len++) {
+    for (size_t len = 0; len < sizeof labels; len++) {
         write_file("short", labels, len);
         struct lb_recipe_dataset e = image_entry("i", "short");
         expect_error(&e, 1, "short");
     }
-    uint8_t bytes[sizeof(pixels) + 1];
-    memcpy(bytes, pixels, sizeof(pixels));
-    bytes[sizeof(pixels)] = 0;
-    write_file("bad", bytes, sizeof(bytes));
+    uint8_t bytes[sizeof pixels + 1];
+    memcpy(bytes, pixels, sizeof pixels);
+    bytes[sizeof pixels] = 0;
+    write_file("bad", bytes, sizeof bytes);
     struct lb_recipe_dataset e = image_entry("bad", "l");
     expect_error(&e, 1, "bad: has bytes behind the last item");
     bytes[2] = 13;
-    write_file("bad", bytes, sizeof(pixels));
+    write_file("bad", bytes, sizeof pixels);
     expect_error(&e, 1, "IDX items of type 0x0d");
     bytes[2] = 8;
     bytes[4] = bytes[8] = bytes[12] = 255; /* 4 billion squared: no allocation is tried */
-    write_file("bad", bytes, sizeof(pixels));
+    write_file("bad", bytes, sizeof pixels);
     expect_error(&e, 1, "more than 4 GiB");
     memcpy(bytes, "PNG!", 4);
-    write_file("bad", bytes, sizeof(pixels));
+    write_file("bad", bytes, sizeof pixels);
     expect_error(&e, 1, "not an IDX file");
     e = image_entry("i", "i");
     expect_error(&e, 1, "items of 2 bytes where labels of one byte are expected");
@@ -398,8 +398,8 @@ static void order_is_a_shuffle_per_epoch(void **state) {
 static void memory_runs_out(void **state) {
     (void)state;
     write_text("c.txt", "abcdefgh\n");
-    write_file("i", pixels, sizeof(pixels));
-    write_file("l", labels, sizeof(labels));
+    write_file("i", pixels, sizeof pixels);
+    write_file("l", labels, sizeof labels);
     const struct lb_recipe_dataset both[] = {entry("c.txt", LB_DATA_TEXT, "x"), image_entry("i", "l")};
     for (int k = 0; k < 2; k++) {
         for (long i = 1;; i++) {

@@ -159,20 +159,20 @@ static void progress_says_what_matters(void **state) {
                                       .wait_seconds = 1.06,
                                       .questions = 200,
                                       .cache_hits = 148};
-    lb_progress_format(&now, &before, 2.0, 585, 252, line, sizeof(line));
+    lb_progress_format(&now, &before, 2.0, 585, 252, line, sizeof line);
     assert_string_equal(line, "step 120/585  loss 3.412  12,345 tokens/s  wait 3%  cache 98%  4:12 left");
     now.images = true;
-    lb_progress_format(&now, &before, 2.0, 585, 252, line, sizeof(line));
+    lb_progress_format(&now, &before, 2.0, 585, 252, line, sizeof line);
     assert_string_equal(line, "step 120/585  loss 3.412  12,345 images/s  wait 3%  cache 98%  4:12 left");
     now.images = false;
     now.loss = NAN;
     now.questions = now.cache_hits = 0;
     before.questions = 0;
     now.tokens = 1000 + 2 * 1234567;
-    lb_progress_format(&now, &before, 2.0, 585, 7 * 3600 + 62, line, sizeof(line));
+    lb_progress_format(&now, &before, 2.0, 585, 7 * 3600 + 62, line, sizeof line);
     assert_string_equal(line, "step 120/585  1,234,567 tokens/s  7:01:02 left");
     now.tokens = before.tokens;
-    lb_progress_format(&now, &before, 0, 585, -1, line, sizeof(line));
+    lb_progress_format(&now, &before, 0, 585, -1, line, sizeof line);
     assert_string_equal(line, "step 120/585");
     lb_progress_format(&now, &before, 0, 585, -1, line, 8); /* too small: cut, not overrun */
     assert_string_equal(line, "step 12");
@@ -194,7 +194,7 @@ static void progress_into_a_file(void **state) {
     lb_progress_destroy(p);
     char text[512];
     rewind(f);
-    size_t n = fread(text, 1, sizeof(text) - 1, f);
+    size_t n = fread(text, 1, sizeof text - 1, f);
     text[n] = '\0';
     fclose(f);
     char *second = strstr(text, "\neval\nstep 20/20  loss 2.500");

@@ -25,7 +25,7 @@ struct world {
 };
 
 static struct world *make_world(const struct lb_recipe *recipe) {
-    struct world *w = lb_calloc(1, sizeof(*w));
+    struct world *w = lb_calloc(1, sizeof *w);
     assert_non_null(w);
     struct lb_rng rng;
     lb_rng_seed(&rng, 1, 0);
@@ -67,9 +67,9 @@ static void bits_do_not_depend_on_threads(void **state) {
         assert_int_equal(lb_optimizer_step(worlds[i]->optimizer, 1e-3, 1.0, &norms[i], NULL), LB_OK);
     }
     for (int i = 1; i < 3; i++) {
-        assert_memory_equal(&norms[0], &norms[i], sizeof(norms[0]));
-        assert_memory_equal(worlds[0]->matrix, worlds[i]->matrix, sizeof(worlds[0]->matrix));
-        assert_memory_equal(worlds[0]->vector, worlds[i]->vector, sizeof(worlds[0]->vector));
+        assert_memory_equal(&norms[0], &norms[i], sizeof norms[0]);
+        assert_memory_equal(worlds[0]->matrix, worlds[i]->matrix, sizeof worlds[0]->matrix);
+        assert_memory_equal(worlds[0]->vector, worlds[i]->vector, sizeof worlds[0]->vector);
     }
     for (int i = 0; i < 3; i++) {
         free_world(worlds[i]);
@@ -97,13 +97,13 @@ static void decay_leaves_vectors_alone(void **state) {
     (void)state;
     struct world *w = make_world(&settings);
     float before[VECTOR], first = w->matrix[0];
-    memcpy(before, w->vector, sizeof(before));
+    memcpy(before, w->vector, sizeof before);
     lb_optimizer_zero(w->optimizer);
     double norm = 1;
     assert_int_equal(lb_optimizer_step(w->optimizer, 0.5, 1.0, &norm, NULL), LB_OK);
     assert_true(norm == 0.0);
-    assert_memory_equal(before, w->vector, sizeof(before)); /* no gradient, no decay: nothing */
-    assert_true(w->matrix[0] == first * 0.95f);             /* 1 - 0.5 * 0.1 */
+    assert_memory_equal(before, w->vector, sizeof before); /* no gradient, no decay: nothing */
+    assert_true(w->matrix[0] == first * 0.95f);            /* 1 - 0.5 * 0.1 */
     free_world(w);
 }
 
@@ -111,7 +111,7 @@ static void bad_gradients_are_named(void **state) {
     (void)state;
     struct world *w = make_world(&settings);
     float before[VECTOR], first = w->matrix[0];
-    memcpy(before, w->vector, sizeof(before));
+    memcpy(before, w->vector, sizeof before);
     struct lb_detail detail = {0};
     double norm = -1;
     w->vector_grad[5] = NAN;
@@ -120,7 +120,7 @@ static void bad_gradients_are_named(void **state) {
         strstr(detail.text, "step 1: the gradient of vector is not a finite number at element 5"));
     assert_true(norm == -1);
     assert_true(w->matrix[0] == first);
-    assert_memory_equal(before, w->vector, sizeof(before));
+    assert_memory_equal(before, w->vector, sizeof before);
     assert_int_equal(lb_optimizer_steps(w->optimizer), 0);
     w->matrix_grad[N - 1] = INFINITY; /* the first weight is named, not the last */
     detail = (struct lb_detail){0};

@@ -125,7 +125,7 @@ static void overrides(void **state) {
                                "datasets.2={path: x.txt}",
                                "cache_dir=null",
                                "mixture=ca_mkd"};
-    struct lb_recipe *r = parse(good, set, sizeof(set) / sizeof(set[0]));
+    struct lb_recipe *r = parse(good, set, sizeof set / sizeof set[0]);
     assert_true(r->learning_rate == 1e-3);
     assert_string_equal(r->teachers[0].url, "https://h:1");
     assert_int_equal(r->teachers[1].tags_count, 2);
@@ -196,13 +196,13 @@ static void fingerprint_follows_what_decides(void **state) {
     struct lb_recipe *r = parse(good, NULL, 0);
     lb_recipe_fingerprint(r, base);
     lb_recipe_destroy(r);
-    for (size_t i = 0; i < sizeof(same) / sizeof(same[0]); i++) {
+    for (size_t i = 0; i < sizeof same / sizeof same[0]; i++) {
         r = parse(good, &same[i], 1);
         lb_recipe_fingerprint(r, changed);
         lb_recipe_destroy(r);
         assert_string_equal(base, changed);
     }
-    for (size_t i = 0; i < sizeof(other) / sizeof(other[0]); i++) {
+    for (size_t i = 0; i < sizeof other / sizeof other[0]; i++) {
         r = parse(good, &other[i], 1);
         lb_recipe_fingerprint(r, changed);
         lb_recipe_destroy(r);
@@ -271,7 +271,7 @@ static void bad_values(void **state) {
         {good, "- a\n- b\n", "the file: must be a mapping of keys"},
         {good, "", "student: is missing"},
     };
-    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         char *text = replaced(good, cases[i].from, cases[i].to);
         expect_error(text, NULL, cases[i].message);
         lb_free(text);
@@ -326,7 +326,7 @@ static void contradictions(void **state) {
         {"max_steps=[1", "--set max_steps: "},
         {"seed=x", "seed: \"x\" is not a whole number"},
     };
-    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         if (cases[i].message[0] != '\0') {
             expect_error(good, cases[i].set, cases[i].message);
         } else {

@@ -15,7 +15,7 @@
 #define N 12
 
 static void must(enum lb_status status, const struct lb_detail *detail) {
-    if (status) {
+    if (status != LB_OK) {
         fail_msg("%s: %s", lb_status_name(status), detail->text);
     }
 }

@@ -294,7 +294,7 @@ static enum lb_status open_env(struct lb_cache *cache, struct lb_detail *detail)
         return fail_lmdb(cache, code, "opening it", detail);
     }
     enum lb_status status = check_length(cache, detail);
-    if (status) {
+    if (status != LB_OK) {
         return status;
     }
     mdb_reader_check(cache->env, &dead); /* slots of processes that were killed */
@@ -325,7 +325,7 @@ enum lb_status lb_cache_open(const char *dir, uint64_t max_bytes, struct lb_cach
                        (unsigned long long)max_bytes, MIN_BYTES);
     }
     enum lb_status status = lb_mkdirs(dir, detail);
-    if (status) {
+    if (status != LB_OK) {
         return status;
     }
     if (stat(dir, &folder)) {
@@ -351,7 +351,7 @@ enum lb_status lb_cache_open(const char *dir, uint64_t max_bytes, struct lb_cach
     cache->inode = folder.st_ino;
     cache->max_bytes = max_bytes / LB_CACHE_PAGE_BYTES * LB_CACHE_PAGE_BYTES;
     status = open_env(cache, detail);
-    if (status) {
+    if (status != LB_OK) {
         destroy_cache(cache);
         goto out;
     }
@@ -412,7 +412,7 @@ enum lb_status lb_cache_get(struct lb_cache *cache, const uint8_t key_bytes[LB_S
         status = wrong ? LB_OK : lb_cache_answer_inflate(&h, payload, arena, &answer);
         if (status == LB_E_FORMAT) {
             wrong = "does not unpack";
-        } else if (status) {
+        } else if (status != LB_OK) {
             lb_fail(detail, status, "out of memory for a cached answer of %llu bytes",
                     (unsigned long long)h.raw_bytes);
         }
@@ -431,7 +431,7 @@ enum lb_status lb_cache_get(struct lb_cache *cache, const uint8_t key_bytes[LB_S
     } else if (code) {
         status = fail_lmdb(cache, code, "reading an answer", detail);
     }
-    if (status) {
+    if (status != LB_OK) {
         lb_arena_release(arena, mark);
         return status;
     }
@@ -485,14 +485,14 @@ enum lb_status lb_cache_put(struct lb_cache *cache, const uint8_t (*keys)[LB_SHA
     if (!items) {
         return lb_fail(detail, LB_E_NOMEM, "out of memory for %zu cached answers", n);
     }
-    for (size_t i = 0; i < n && !status; i++) {
+    for (size_t i = 0; i < n && status == LB_OK; i++) {
         items[i].name = keys[i];
         items[i].name_len = LB_SHA256_BYTES;
         items[i].tokens = lb_cache_answer_tokens(answers[i]);
         lb_buf_init(&items[i].value, LB_MAX_RESPONSE_BYTES);
         status = lb_cache_answer_value(keys[i], answers[i], &items[i].value, &items[i].raw_bytes);
     }
-    if (status) {
+    if (status != LB_OK) {
         lb_fail(detail, status, "out of memory for %zu cached answers", n);
     } else {
         pthread_mutex_lock(&cache->lock);
@@ -516,7 +516,7 @@ enum lb_status lb_cache_put_blob(struct lb_cache *cache, const char *name, const
     }
     lb_buf_init(&item.value, LB_MAX_RESPONSE_BYTES);
     enum lb_status status = lb_cache_value_make(name, item.name_len, bytes, len, 0, &item.value);
-    if (status) {
+    if (status != LB_OK) {
         lb_fail(detail, status, "cache %s: no memory for %s", cache->dir, name);
     } else {
         pthread_mutex_lock(&cache->lock);

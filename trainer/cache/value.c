@@ -156,7 +156,7 @@ static enum lb_status unpack_answer(const void *raw, size_t len, struct lb_arena
     }
     for (size_t i = 0; i < n; i++) {
         enum lb_status status = unpack_tensor(&r, arena, &out->tensors[i]);
-        if (status) {
+        if (status != LB_OK) {
             return status;
         }
     }
@@ -251,7 +251,7 @@ enum lb_status lb_cache_answer_value(const uint8_t key[LB_SHA256_BYTES], const s
     struct lb_buf raw;
     lb_buf_init(&raw, LB_MAX_RESPONSE_BYTES);
     enum lb_status status = lb_cache_answer_pack(answer, &raw);
-    if (!status) {
+    if (status == LB_OK) {
         status =
             lb_cache_value_make(key, LB_SHA256_BYTES, raw.data, raw.len, lb_cache_answer_tokens(answer), out);
     }

@@ -64,7 +64,7 @@ static enum lb_status print_stats(struct lb_cache *cache, const struct arguments
                                   struct lb_detail *detail) {
     struct lb_cache_stats s;
     enum lb_status status = lb_cache_stats(cache, &s, detail);
-    if (status) {
+    if (status != LB_OK) {
         return status;
     }
     if (a->json) {
@@ -87,7 +87,7 @@ static enum lb_status print_stats(struct lb_cache *cache, const struct arguments
 static enum lb_status verify(struct lb_cache *cache, const struct arguments *a, struct lb_detail *detail) {
     uint64_t entries, bad;
     enum lb_status status = lb_cache_verify(cache, a->repair, &entries, &bad, detail);
-    if (status) {
+    if (status != LB_OK) {
         return status;
     }
     if (a->json) {
@@ -128,10 +128,10 @@ int lb_cmd_cache(int argc, char **argv, volatile sig_atomic_t *stop) {
         status = lb_fail(&detail, LB_E_NOTFOUND, "%s: there is no cache in this folder", a.dir);
     }
     lb_free(data);
-    status = status ? status : lb_cache_open(a.dir, 0, &cache, &detail);
-    if (!status) {
+    status = status != LB_OK ? status : lb_cache_open(a.dir, 0, &cache, &detail);
+    if (status == LB_OK) {
         status = strcmp(a.action, "stats") ? verify(cache, &a, &detail) : print_stats(cache, &a, &detail);
     }
     lb_cache_close(cache);
-    return status ? lb_command_failed(&detail, status) : 0;
+    return status != LB_OK ? lb_command_failed(&detail, status) : 0;
 }

@@ -281,7 +281,7 @@ static enum lb_status evaluate(const struct arguments *a, const struct lb_opened
     struct lb_evaluate_options options = {
         .rows = a->rows, .stop = stop, .bias = a->bias, .n_bias = a->n_bias};
     struct lb_dataset *data = NULL;
-    struct lb_evaluation *e = lb_calloc(1, sizeof(*e));
+    struct lb_evaluation *e = lb_calloc(1, sizeof *e);
     enum lb_status status = made && e != NULL
                                 ? lb_dataset_open(&frame, entries, n, true, opened->tokenizer, &data, detail)
                                 : lb_fail(detail, LB_E_NOMEM, "out of memory");

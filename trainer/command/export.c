@@ -18,7 +18,7 @@ static enum lb_dtype dtype_of(const struct argp_state *state, const char *text) 
         const char *name;
         enum lb_dtype dtype;
     } names[] = {{"f32", LB_F32}, {"f16", LB_F16}, {"bf16", LB_BF16}, {"q8_0", LB_Q8_0}};
-    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
         if (strcmp(text, names[i].name) == 0) {
             return names[i].dtype;
         }

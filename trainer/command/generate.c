@@ -101,7 +101,7 @@ static enum lb_status take(void *context, int32_t id) {
     }
     if (w->ids.len == w->ids.cap) {
         size_t cap = w->ids.cap * 2 + 64;
-        int32_t *data = lb_realloc_array(w->ids.data, cap, sizeof(*data));
+        int32_t *data = lb_realloc_array(w->ids.data, cap, sizeof *data);
         if (data == NULL) {
             return LB_E_NOMEM;
         }
@@ -154,7 +154,7 @@ static enum lb_status encode_prompt(const struct arguments *a, const struct lb_t
     if (first < 0) {
         return lb_fail(detail, LB_E_ARG, "the prompt is empty, and the tokenizer has no token to begin with");
     }
-    out->data = lb_malloc_array(1, sizeof(*out->data));
+    out->data = lb_malloc_array(1, sizeof *out->data);
     if (out->data == NULL) {
         return lb_fail(detail, LB_E_NOMEM, "out of memory");
     }

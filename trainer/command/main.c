@@ -22,7 +22,7 @@ static const struct command {
     {"probe", "what teachers serve, and whether replicas agree", lb_cmd_probe},
     {"tokenize", "show a text as token ids", lb_cmd_tokenize},
 };
-#define N_COMMANDS (sizeof(commands) / sizeof(commands[0]))
+#define N_COMMANDS (sizeof commands / sizeof commands[0])
 
 const char *argp_program_version = "limbeck " LB_VERSION;
 
@@ -36,7 +36,7 @@ static void on_signal(int number) {
     }
     stop = 1;
     static const char text[] = "\nlimbeck: stopping cleanly; once more ends at once\n";
-    ssize_t ignored = write(STDERR_FILENO, text, sizeof(text) - 1);
+    ssize_t ignored = write(STDERR_FILENO, text, sizeof text - 1);
     (void)ignored;
 }
 
@@ -115,7 +115,7 @@ int main(int argc, char **argv) {
     lb_gemm_setup(a.threads, argv); /* may start the program again, so before anything that lasts */
     catch_signals();
     char name[64];
-    snprintf(name, sizeof(name), "limbeck %s", a.command->name);
+    snprintf(name, sizeof name, "limbeck %s", a.command->name);
     argv[a.first] = name;
     return a.command->run(argc - a.first, argv + a.first, &stop);
 }

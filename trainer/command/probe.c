@@ -168,8 +168,8 @@ static enum lb_status ask(struct probe *probe, struct found *found, int q, struc
     struct lb_arena *arenas[] = {&found->arena};
     char where[400];
     struct lb_contact contact = contact_of(probe, found->url);
-    char *path = lb_contact_path(found->model, found->info.fingerprint, "/infer");
-    lb_contact_where(&contact, where, sizeof where);
+    char *path = lb_metadata_path(found->model, found->info.fingerprint, "/infer");
+    lb_metadata_where(&contact, where, sizeof where);
     lb_call_init(&call, found->url, path ? path : "", probe->token);
     enum lb_status status = LB_E_NOMEM;
     if (!path || !make_sample(&found->info, q, &found->arena, &sample)) {
@@ -178,7 +178,7 @@ static enum lb_status ask(struct probe *probe, struct found *found, int q, struc
         status =
             lb_ask_build(&found->info, &spec, samples, 1, TIMEOUT_NS / 1000, &found->arena, &asked, detail);
     }
-    if (!status) {
+    if (status == LB_OK) {
         call.body = asked.body.data;
         call.body_bytes = asked.body.len;
         call.json_bytes = (int64_t)asked.json_bytes;
@@ -187,16 +187,16 @@ static enum lb_status ask(struct probe *probe, struct found *found, int q, struc
         lb_client_perform(probe->http, &call, probe->stop);
         status = lb_call_check(&call, where, detail);
     }
-    if (!status) {
+    if (status == LB_OK) {
         const struct lb_ask_reply reply = {call.answer.data, call.answer.len, call.answer_json_bytes,
                                            call.digest};
         status = lb_ask_split(&found->info, &spec, &asked, samples, &reply, &found->arena, arenas,
                               &found->answers[found->n_answers], NULL, detail);
-        if (status) {
+        if (status != LB_OK) {
             lb_detail_prefix(detail, "%s", where);
         }
     }
-    if (!status) {
+    if (status == LB_OK) {
         found->latency_ms[found->n_answers++] = (double)call.elapsed_ns / (double)LB_MS_NS;
     }
     lb_call_finish(&call);
@@ -215,17 +215,17 @@ static void probe_model(struct probe *probe, struct found *found) {
     struct lb_detail detail = {0};
     struct lb_buf text;
     lb_buf_init(&text, MAX_INFO_BYTES);
-    enum lb_status status = lb_contact_info(&contact, found->model, &text, &found->info, &detail);
-    if (!status) {
+    enum lb_status status = lb_metadata_info(&contact, found->model, &text, &found->info, &detail);
+    if (status == LB_OK) {
         found->served = true;
         found->outputs = output_names(&text);
     }
     lb_buf_finish(&text);
-    for (int q = 0; q < QUESTIONS && !status; q++) {
+    for (int q = 0; q < QUESTIONS && status == LB_OK; q++) {
         status = ask(probe, found, q, &detail);
     }
     qsort(found->latency_ms, found->n_answers, sizeof *found->latency_ms, by_size);
-    if (status) {
+    if (status != LB_OK) {
         say(probe, &detail, status);
     }
 }
@@ -366,13 +366,13 @@ static void list_models(struct probe *probe, const char *url) {
     struct found **before = probe->last;
     probe->url = url;
     enum lb_status status = lb_url_check(url, &detail);
-    status = status ? status : lb_contact_models(&contact, note_model, probe, &detail);
-    if (!status && probe->last == before) {
+    status = status != LB_OK ? status : lb_metadata_models(&contact, note_model, probe, &detail);
+    if (status == LB_OK && probe->last == before) {
         status = probe->arguments->model ? lb_fail(&detail, LB_E_NOTFOUND, "%s serves no model named %s", url,
                                                    probe->arguments->model)
                                          : lb_fail(&detail, LB_E_NOTFOUND, "%s serves no model", url);
     }
-    if (status) {
+    if (status != LB_OK) {
         say(probe, &detail, status);
     }
 }
@@ -399,8 +399,8 @@ int lb_cmd_probe(int argc, char **argv, volatile sig_atomic_t *stop) {
     struct lb_detail detail = {0};
     struct probe probe = {.arguments = &a, .stop = stop, .last = &probe.first};
     enum lb_status status = a.token_file ? lb_token_read(a.token_file, &probe.token, &detail) : LB_OK;
-    status = status ? status : lb_client_create(&probe.http, &detail);
-    if (status) {
+    status = status != LB_OK ? status : lb_client_create(&probe.http, &detail);
+    if (status != LB_OK) {
         say(&probe, &detail, status);
     } else {
         for (size_t i = 0; i < a.n_urls; i++) {

@@ -40,7 +40,7 @@ static void finish_fingerprint(struct lb_dataset *data) {
     uint8_t digest[LB_SHA256_BYTES];
     lb_sha256_final(data->hash, digest);
     data->hash = NULL;
-    lb_hex(digest, sizeof(digest), data->fingerprint);
+    lb_hex(digest, sizeof digest, data->fingerprint);
 }
 
 enum lb_status lb_dataset_open(const struct lb_recipe *recipe, const struct lb_recipe_dataset *entries,
@@ -48,7 +48,7 @@ enum lb_status lb_dataset_open(const struct lb_recipe *recipe, const struct lb_r
                                struct lb_dataset **out, struct lb_detail *detail) {
     struct lb_text_source source = {0};
     enum lb_status status = LB_OK;
-    struct lb_dataset *data = lb_calloc(1, sizeof(*data));
+    struct lb_dataset *data = lb_calloc(1, sizeof *data);
     if (data != NULL) {
         data->hash = lb_sha256_create();
     }

@@ -118,13 +118,13 @@ static bool excluded(const struct lb_recipe_dataset *entry, int64_t label) {
 
 static enum lb_status reserve(struct lb_dataset *data, int64_t more, struct lb_detail *detail) {
     size_t cap = (size_t)(data->count + more);
-    struct lb_image_row *labels = lb_realloc_array(data->labels, cap, sizeof(*labels));
+    struct lb_image_row *labels = lb_realloc_array(data->labels, cap, sizeof *labels);
     if (labels != NULL) {
         data->labels = labels;
     }
     size_t floats;
     float *features = labels != NULL && lb_mul_size(cap, (size_t)data->n_features, &floats)
-                          ? lb_realloc_array(data->features, floats, sizeof(*features))
+                          ? lb_realloc_array(data->features, floats, sizeof *features)
                           : NULL;
     if (features == NULL) {
         return lb_fail(detail, LB_E_NOMEM, "out of memory for the images");

@@ -15,7 +15,7 @@ struct lb_order {
 };
 
 struct lb_order *lb_order_create(int64_t count, uint64_t seed) {
-    struct lb_order *order = count > 0 && count < UINT32_MAX ? lb_calloc(1, sizeof(*order)) : NULL;
+    struct lb_order *order = count > 0 && count < UINT32_MAX ? lb_calloc(1, sizeof *order) : NULL;
     if (order == NULL) {
         return NULL;
     }

@@ -13,12 +13,12 @@ int lb_dataset_take_tag(struct lb_dataset *data, const char *tag) {
             return i;
         }
     }
-    char **tags = lb_realloc_array(data->tags, (size_t)data->n_tags + 1, sizeof(*tags));
+    char **tags = lb_realloc_array(data->tags, (size_t)data->n_tags + 1, sizeof *tags);
     if (tags == NULL) {
         return -2;
     }
     data->tags = tags;
-    int64_t *bytes = lb_realloc_array(data->tag_bytes, (size_t)data->n_tags + 1, sizeof(*bytes));
+    int64_t *bytes = lb_realloc_array(data->tag_bytes, (size_t)data->n_tags + 1, sizeof *bytes);
     if (bytes == NULL) {
         return -2;
     }

@@ -40,7 +40,7 @@ enum lb_status lb_text_source_init(struct lb_text_source *source, const struct l
                        "eos_token beside it");
     }
     *source = (struct lb_text_source){.tokenizer = tokenizer, .vocab_size = v, .eos = eos};
-    source->token_bytes = lb_calloc((size_t)v, sizeof(*source->token_bytes));
+    source->token_bytes = lb_calloc((size_t)v, sizeof *source->token_bytes);
     if (source->token_bytes == NULL) {
         return lb_fail(detail, LB_E_NOMEM, "out of memory for the vocabulary");
     }
@@ -80,7 +80,7 @@ static bool next_line(struct lines *lines, struct line *out) {
 static enum lb_status put_eos(struct lb_ids *ids, int32_t eos, struct lb_detail *detail) {
     if (ids->len == ids->cap) {
         size_t cap = ids->cap < 64 ? 64 : ids->cap * 2;
-        int32_t *data = lb_realloc_array(ids->data, cap, sizeof(*data));
+        int32_t *data = lb_realloc_array(ids->data, cap, sizeof *data);
         if (data == NULL) {
             return lb_fail(detail, LB_E_NOMEM, "out of memory for the text");
         }
@@ -138,7 +138,7 @@ static void encode_part(const struct lb_text_source *source, const struct lb_rec
 static enum lb_status append_ids(struct lb_ids *to, const struct lb_ids *from, struct lb_detail *detail) {
     if (to->cap - to->len < from->len) {
         size_t cap = to->len + from->len + to->cap;
-        int32_t *data = lb_realloc_array(to->data, cap, sizeof(*data));
+        int32_t *data = lb_realloc_array(to->data, cap, sizeof *data);
         if (data == NULL) {
             return lb_fail(detail, LB_E_NOMEM, "out of memory for the text");
         }
@@ -146,7 +146,7 @@ static enum lb_status append_ids(struct lb_ids *to, const struct lb_ids *from, s
         to->cap = cap;
     }
     if (from->len > 0) {
-        memcpy(to->data + to->len, from->data, from->len * sizeof(*from->data));
+        memcpy(to->data + to->len, from->data, from->len * sizeof *from->data);
         to->len += from->len;
     }
     return LB_OK;
@@ -183,8 +183,8 @@ static enum lb_status encode_file(struct lb_dataset *data, const struct lb_text_
                                   const struct lb_recipe_dataset *entry, const char *path, size_t wanted,
                                   struct lb_detail *detail) {
     struct lb_map map = {0};
-    struct part *parts = lb_calloc(MAX_PARTS, sizeof(*parts));
-    struct line *block = lb_malloc_array(BLOCK_LINES, sizeof(*block));
+    struct part *parts = lb_calloc(MAX_PARTS, sizeof *parts);
+    struct line *block = lb_malloc_array(BLOCK_LINES, sizeof *block);
     enum lb_status status = lb_map_open(&map, path, detail);
     if (status == LB_OK && (parts == NULL || block == NULL)) {
         status = lb_fail(detail, LB_E_NOMEM, "%s: out of memory", path);
@@ -211,7 +211,7 @@ static enum lb_status encode_file(struct lb_dataset *data, const struct lb_text_
 }
 
 static enum lb_status reserve_rows(struct lb_dataset *data, int64_t more, struct lb_detail *detail) {
-    struct lb_text_row *rows = lb_realloc_array(data->rows, (size_t)(data->count + more), sizeof(*rows));
+    struct lb_text_row *rows = lb_realloc_array(data->rows, (size_t)(data->count + more), sizeof *rows);
     if (rows == NULL) {
         return lb_fail(detail, LB_E_NOMEM, "out of memory for the rows");
     }
@@ -259,6 +259,6 @@ enum lb_status lb_dataset_add_text(struct lb_dataset *data, const struct lb_text
         data->tag_bytes[tag] += bytes;
     }
     data->ids.len = (size_t)(start + used + 1); /* what no row reads is dropped */
-    lb_sha256_update(data->hash, data->ids.data + start, (size_t)(used + 1) * sizeof(*data->ids.data));
+    lb_sha256_update(data->hash, data->ids.data + start, (size_t)(used + 1) * sizeof *data->ids.data);
     return LB_OK;
 }

@@ -64,7 +64,7 @@ static void lay_out(struct lb_optimizer *o, size_t total) {
 
 enum lb_status lb_optimizer_create(const struct lb_recipe *recipe, const struct lb_weight_group *groups,
                                    size_t n_groups, struct lb_optimizer **out, struct lb_detail *detail) {
-    struct lb_optimizer *o = lb_calloc(1, sizeof(*o));
+    struct lb_optimizer *o = lb_calloc(1, sizeof *o);
     enum lb_status status = LB_E_NOMEM;
     if (o == NULL) {
         return lb_fail(detail, LB_E_NOMEM, "out of memory for the optimizer");
@@ -77,7 +77,7 @@ enum lb_status lb_optimizer_create(const struct lb_recipe *recipe, const struct 
     for (size_t g = 0; g < n_groups; g++) {
         o->n_weights += groups[g].n;
     }
-    o->weights = lb_calloc(o->n_weights, sizeof(*o->weights));
+    o->weights = lb_calloc(o->n_weights, sizeof *o->weights);
     if (o->weights == NULL) {
         goto out;
     }
@@ -86,8 +86,8 @@ enum lb_status lb_optimizer_create(const struct lb_recipe *recipe, const struct 
     if (status != LB_OK) {
         goto out;
     }
-    o->chunks = lb_calloc(o->n_chunks, sizeof(*o->chunks));
-    o->sums = lb_calloc(o->n_chunks, sizeof(*o->sums));
+    o->chunks = lb_calloc(o->n_chunks, sizeof *o->chunks);
+    o->sums = lb_calloc(o->n_chunks, sizeof *o->sums);
     o->moments = total <= SIZE_MAX / 16 ? lb_malloc_aligned(2 * total * sizeof(float)) : NULL;
     if (o->chunks == NULL || o->sums == NULL || o->moments == NULL) {
         status = LB_E_NOMEM;

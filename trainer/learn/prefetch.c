@@ -4,7 +4,7 @@
 
 #include <string.h>
 
-struct lb_ahead {
+struct lb_prefetch {
     const struct lb_plan *plan;
     const struct lb_dataset *data;
     struct lb_teachers *teachers;
@@ -18,11 +18,11 @@ struct lb_ahead {
     bool *wanted;              /* [batch * teachers] */
 };
 
-enum lb_status lb_ahead_create(const struct lb_plan *plan, const struct lb_dataset *data,
-                               struct lb_teachers *teachers, int64_t first, int64_t end,
-                               struct lb_ahead **out, struct lb_detail *detail) {
+enum lb_status lb_prefetch_create(const struct lb_plan *plan, const struct lb_dataset *data,
+                                  struct lb_teachers *teachers, int64_t first, int64_t end,
+                                  struct lb_prefetch **out, struct lb_detail *detail) {
     const struct lb_recipe *r = plan->recipe;
-    struct lb_ahead *a = lb_calloc(1, sizeof *a);
+    struct lb_prefetch *a = lb_calloc(1, sizeof *a);
     if (a == NULL) {
         return lb_fail(detail, LB_E_NOMEM, "out of memory");
     }
@@ -39,29 +39,29 @@ enum lb_status lb_ahead_create(const struct lb_plan *plan, const struct lb_datas
     a->samples = lb_calloc((size_t)(a->depth * a->batch), sizeof *a->samples);
     a->wanted = lb_calloc((size_t)a->batch * (plan->n_teachers + 1), sizeof *a->wanted);
     if (a->order == NULL || a->indices == NULL || a->samples == NULL || a->wanted == NULL) {
-        lb_ahead_destroy(a);
+        lb_prefetch_destroy(a);
         return lb_fail(detail, LB_E_NOMEM, "out of memory");
     }
     *out = a;
     return LB_OK;
 }
 
-void lb_ahead_destroy(struct lb_ahead *ahead) {
-    if (ahead == NULL) {
+void lb_prefetch_destroy(struct lb_prefetch *prefetch) {
+    if (prefetch == NULL) {
         return;
     }
-    lb_order_destroy(ahead->order);
-    lb_free(ahead->indices);
-    lb_free(ahead->samples);
-    lb_free(ahead->wanted);
-    lb_free(ahead);
+    lb_order_destroy(prefetch->order);
+    lb_free(prefetch->indices);
+    lb_free(prefetch->samples);
+    lb_free(prefetch->wanted);
+    lb_free(prefetch);
 }
 
-static struct lb_sample *slot(const struct lb_ahead *a, int64_t number) {
+static struct lb_sample *slot(const struct lb_prefetch *a, int64_t number) {
     return a->samples + number % a->depth * a->batch;
 }
 
-static enum lb_status ask(struct lb_ahead *a, int64_t number, struct lb_detail *detail) {
+static enum lb_status ask(struct lb_prefetch *a, int64_t number, struct lb_detail *detail) {
     struct lb_sample *samples = slot(a, number);
     enum lb_status status = lb_order_batch(a->order, number, a->batch, a->indices);
     if (status != LB_OK) {
@@ -77,8 +77,8 @@ static enum lb_status ask(struct lb_ahead *a, int64_t number, struct lb_detail *
     return lb_teachers_submit(a->teachers, number - a->first, samples, a->batch, a->wanted, detail);
 }
 
-enum lb_status lb_ahead_next(struct lb_ahead *a, const struct lb_sample **out_samples,
-                             const struct lb_answer *const **out_answers, struct lb_detail *detail) {
+enum lb_status lb_prefetch_next(struct lb_prefetch *a, const struct lb_sample **out_samples,
+                                const struct lb_answer *const **out_answers, struct lb_detail *detail) {
     if (a->teachers != NULL && a->taken > a->first) {
         lb_teachers_release(a->teachers, a->taken - 1 - a->first);
     }

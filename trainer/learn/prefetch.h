@@ -9,18 +9,19 @@
 
 #include "trainer/learn/plan.h"
 
-struct lb_ahead;
+struct lb_prefetch;
 
 /* first: the number to begin with; end: one past the last. teachers NULL: samples only. All borrowed. */
-LB_NODISCARD enum lb_status lb_ahead_create(const struct lb_plan *plan, const struct lb_dataset *data,
-                                            struct lb_teachers *teachers, int64_t first, int64_t end,
-                                            struct lb_ahead **out, struct lb_detail *detail);
-void lb_ahead_destroy(struct lb_ahead *ahead);
+LB_NODISCARD enum lb_status lb_prefetch_create(const struct lb_plan *plan, const struct lb_dataset *data,
+                                               struct lb_teachers *teachers, int64_t first, int64_t end,
+                                               struct lb_prefetch **out, struct lb_detail *detail);
+void lb_prefetch_destroy(struct lb_prefetch *prefetch);
 
 /* The next micro-batch: *out_samples [per_device_train_batch_size], *out_answers as lb_teachers_take gives
  * them (NULL without teachers). Valid until the next call. */
-LB_NODISCARD enum lb_status lb_ahead_next(struct lb_ahead *ahead, const struct lb_sample **out_samples,
-                                          const struct lb_answer *const **out_answers,
-                                          struct lb_detail *detail);
+LB_NODISCARD enum lb_status lb_prefetch_next(struct lb_prefetch *prefetch,
+                                             const struct lb_sample **out_samples,
+                                             const struct lb_answer *const **out_answers,
+                                             struct lb_detail *detail);
 
 #endif

@@ -19,7 +19,7 @@ static enum lb_status complain(const struct check *c, const char *path, const ch
     char text[512];
     va_list args;
     va_start(args, format);
-    vsnprintf(text, sizeof(text), format, args);
+    vsnprintf(text, sizeof text, format, args);
     va_end(args);
     int line = c->tree != NULL ? lb_yaml_line(c->tree, path) : 0;
     if (line > 0) {
@@ -41,7 +41,7 @@ static enum lb_status check_decoder(const struct check *c) {
                   {"student.intermediate_size", s->intermediate_size},
                   {"student.num_hidden_layers", s->num_hidden_layers},
                   {"student.num_attention_heads", s->num_attention_heads}};
-    for (size_t i = 0; i < sizeof(needed) / sizeof(needed[0]); i++) {
+    for (size_t i = 0; i < sizeof needed / sizeof needed[0]; i++) {
         if (needed[i].value == 0) {
             return complain(c, needed[i].key,
                             "is missing; give the new student's sizes, or student.model to start from one");
@@ -110,7 +110,7 @@ static enum lb_status check_student(const struct check *c) {
 static enum lb_status check_dataset(const struct check *c, const struct lb_recipe_dataset *d,
                                     const char *list, unsigned i) {
     char path[64];
-    snprintf(path, sizeof(path), "%s.%u", list, i);
+    snprintf(path, sizeof path, "%s.%u", list, i);
     bool idx = d->type == LB_DATA_IDX;
     if (idx != is_classifier(c->recipe)) {
         return complain(c, path, "text and type: idx data do not mix in one recipe");
@@ -172,18 +172,18 @@ static enum lb_status check_teacher(const struct check *c, unsigned k) {
     char path[64];
     for (unsigned j = 0; j < k; j++) {
         if (strcmp(c->recipe->teachers[j].name, t->name) == 0) {
-            snprintf(path, sizeof(path), "teachers.%u.name", k);
+            snprintf(path, sizeof path, "teachers.%u.name", k);
             return complain(c, path, "\"%s\" is the name of teachers.%u too; metrics need different names",
                             t->name, j);
         }
     }
-    snprintf(path, sizeof(path), "teachers.%u.url", k);
+    snprintf(path, sizeof path, "teachers.%u.url", k);
     if (!has_scheme(t->url, true)) {
         return complain(c, path, "\"%s\" is no URL; write http://HOST:PORT, https://HOST:PORT or local:PATH",
                         t->url);
     }
     for (unsigned i = 0; i < t->replicas_count; i++) {
-        snprintf(path, sizeof(path), "teachers.%u.replicas.%u", k, i);
+        snprintf(path, sizeof path, "teachers.%u.replicas.%u", k, i);
         if (!has_scheme(t->replicas[i], false)) {
             return complain(c, path, "\"%s\" is no URL; write http://HOST:PORT or https://HOST:PORT",
                             t->replicas[i]);
@@ -198,7 +198,7 @@ static enum lb_status check_route(const struct check *c) {
     char path[64];
     for (unsigned k = 0; k < r->teachers_count; k++) {
         if (r->teachers[k].tags_count == 0) {
-            snprintf(path, sizeof(path), "teachers.%u", k);
+            snprintf(path, sizeof path, "teachers.%u", k);
             return complain(c, path, "mixture: route needs tags: which datasets this teacher is asked about");
         }
     }
@@ -210,7 +210,7 @@ static enum lb_status check_route(const struct check *c) {
                 found = found || strcmp(r->teachers[k].tags[j], tag) == 0;
             }
         }
-        snprintf(path, sizeof(path), "datasets.%u", i);
+        snprintf(path, sizeof path, "datasets.%u", i);
         if (tag == NULL) {
             return complain(c, path, "mixture: route needs a tag on each dataset");
         }
@@ -249,9 +249,9 @@ static enum lb_status check_teachers(const struct check *c) {
 static enum lb_status check_layers(const struct check *c, const struct lb_recipe_loss *loss, bool attention,
                                    unsigned i) {
     char path[64];
-    snprintf(path, sizeof(path), "loss_functions.%u.layer_mapping", i);
+    snprintf(path, sizeof path, "loss_functions.%u.layer_mapping", i);
     if (attention && loss->layer_mapping_count == 0) {
-        snprintf(path, sizeof(path), "loss_functions.%u", i);
+        snprintf(path, sizeof path, "loss_functions.%u", i);
         return complain(c, path, "%s needs layer_mapping: [{student: N, teacher: M}, ...]", loss->function);
     }
     int64_t layers = c->recipe->student.num_hidden_layers;
@@ -286,15 +286,15 @@ static enum lb_status check_loss(const struct check *c, unsigned i, const struct
     const struct lb_recipe_loss *loss = &c->recipe->loss_functions[i];
     const struct lb_loss *entry = lb_loss_find(loss->function);
     char path[64];
-    snprintf(path, sizeof(path), "loss_functions.%u.function", i);
+    snprintf(path, sizeof path, "loss_functions.%u.function", i);
     if (entry == NULL) {
         char list[512];
-        const char *nearest = nearest_loss(loss->function, list, sizeof(list));
+        const char *nearest = nearest_loss(loss->function, list, sizeof list);
         return complain(c, path, "\"%s\" is no loss here%s%s%s; there are %s", loss->function,
                         nearest != NULL ? "; did you mean " : "", nearest != NULL ? nearest : "",
                         nearest != NULL ? "?" : "", lb_loss_names());
     }
-    snprintf(path, sizeof(path), "loss_functions.%u", i);
+    snprintf(path, sizeof path, "loss_functions.%u", i);
     bool internal = entry->on == LB_ON_HIDDEN || entry->on == LB_ON_ATTENTION;
     if (!internal && loss->layer_mapping_count != 0) {
         return complain(c, path, "layer_mapping has no meaning for %s", loss->function);
@@ -358,7 +358,7 @@ enum lb_status lb_recipe_check(const struct lb_recipe *recipe, const struct lb_y
     const struct check c = {recipe, tree, detail};
     enum lb_status (*const parts[])(const struct check *) = {check_student, check_datasets, check_losses,
                                                              check_teachers, check_steps};
-    for (size_t i = 0; i < sizeof(parts) / sizeof(parts[0]); i++) {
+    for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) {
         enum lb_status status = parts[i](&c);
         if (status != LB_OK) {
             return status;

@@ -20,7 +20,7 @@ struct dump {
 static void put_number(struct lb_buf *buf, double v) {
     char text[40];
     for (int digits = 6; digits <= 17; digits++) {
-        snprintf(text, sizeof(text), "%.*g", digits, v);
+        snprintf(text, sizeof text, "%.*g", digits, v);
         if (strtod(text, NULL) == v) {
             break;
         }
@@ -182,7 +182,7 @@ enum lb_status lb_recipe_fingerprint(const struct lb_recipe *recipe, char out[65
     if (status == LB_OK) {
         lb_sha256(buf.data, buf.len, digest);
     }
-    lb_hex(digest, sizeof(digest), out);
+    lb_hex(digest, sizeof digest, out);
     lb_buf_finish(&buf);
     return status;
 }

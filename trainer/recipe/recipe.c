@@ -53,7 +53,7 @@ static bool fill_enum(struct lb_arena *arena, const struct lb_field *f, cyaml_sc
     while (f->names[n].name != NULL) {
         n++;
     }
-    cyaml_strval_t *names = lb_arena_zarray(arena, n, sizeof(*names));
+    cyaml_strval_t *names = lb_arena_zarray(arena, n, sizeof *names);
     if (names == NULL) {
         return false;
     }
@@ -69,7 +69,7 @@ static bool fill_enum(struct lb_arena *arena, const struct lb_field *f, cyaml_sc
 }
 
 static bool fill_maps(struct lb_arena *arena, const struct lb_field *f, cyaml_schema_value_t *value) {
-    cyaml_schema_value_t *entry = lb_arena_zarray(arena, 1, sizeof(*entry));
+    cyaml_schema_value_t *entry = lb_arena_zarray(arena, 1, sizeof *entry);
     cyaml_schema_field_t *inner = schema_of(arena, f->fields);
     if (entry == NULL || inner == NULL) {
         return false;
@@ -129,7 +129,7 @@ static cyaml_schema_field_t *schema_of(struct lb_arena *arena, const struct lb_f
     while (fields[n].key != NULL) {
         n++;
     }
-    cyaml_schema_field_t *schema = lb_arena_zarray(arena, n + 1, sizeof(*schema));
+    cyaml_schema_field_t *schema = lb_arena_zarray(arena, n + 1, sizeof *schema);
     for (size_t i = 0; schema != NULL && i < n; i++) {
         schema[i].key = fields[i].key;
         schema[i].data_offset = (uint32_t)fields[i].offset;

@@ -111,7 +111,7 @@ static enum lb_status unknown_key(const struct shape *s, const struct lb_yaml *n
         names[n++] = f->key;
     }
     const char *nearest = lb_nearest_name(node->key, names, n);
-    for (size_t i = 0; i < sizeof(other_names) / sizeof(other_names[0]); i++) {
+    for (size_t i = 0; i < sizeof other_names / sizeof other_names[0]; i++) {
         if (nearest == NULL && strcmp(node->key, other_names[i][0]) == 0) {
             nearest = other_names[i][1];
         }

@@ -82,7 +82,7 @@ static enum lb_status take_value(struct parse *p, const yaml_event_t *event) {
     if (++p->nodes > LB_YAML_MAX_NODES) {
         return fail_at(p, event->start_mark.line, LB_E_LIMIT, "too many values for a recipe");
     }
-    struct lb_yaml *node = lb_arena_zarray(p->arena, 1, sizeof(*node));
+    struct lb_yaml *node = lb_arena_zarray(p->arena, 1, sizeof *node);
     if (node == NULL) {
         return out_of_memory(p->detail);
     }
@@ -172,7 +172,7 @@ enum lb_status lb_yaml_parse(struct lb_arena *arena, const char *text, size_t le
     }
     yaml_parser_delete(&parser);
     if (status == LB_OK && p.root == NULL) {
-        p.root = lb_arena_zarray(arena, 1, sizeof(*p.root));
+        p.root = lb_arena_zarray(arena, 1, sizeof *p.root);
         if (p.root == NULL) {
             return out_of_memory(detail);
         }
@@ -219,7 +219,7 @@ int lb_yaml_line(const struct lb_yaml *root, const char *path) {
     bool append = false;
     while (node != NULL && *path != '\0') {
         size_t len = strcspn(path, ".");
-        if (len >= sizeof(part)) {
+        if (len >= sizeof part) {
             break;
         }
         memcpy(part, path, len);
@@ -234,7 +234,7 @@ int lb_yaml_line(const struct lb_yaml *root, const char *path) {
 }
 
 static struct lb_yaml *new_node(struct lb_arena *arena, enum lb_yaml_kind kind, const char *key) {
-    struct lb_yaml *node = lb_arena_zarray(arena, 1, sizeof(*node));
+    struct lb_yaml *node = lb_arena_zarray(arena, 1, sizeof *node);
     if (node != NULL) {
         node->kind = kind;
         node->key = key;
@@ -332,7 +332,7 @@ bool lb_yaml_is_null(const struct lb_yaml *node) {
     if (node->kind != LB_YAML_SCALAR || !node->plain) {
         return false;
     }
-    for (size_t i = 0; i < sizeof(words) / sizeof(words[0]); i++) {
+    for (size_t i = 0; i < sizeof words / sizeof words[0]; i++) {
         if (strcmp(node->text, words[i]) == 0) {
             return true;
         }

@@ -45,8 +45,8 @@ static struct lb_tensor view(const char *name, const struct lb_optimized *w, con
 static bool list_tensors(struct lb_arena *arena, const struct lb_optimizer *optimizer, struct tensors *out) {
     size_t n = 0;
     const struct lb_optimized *w = lb_optimizer_weights(optimizer, &n);
-    *out = (struct tensors){lb_arena_zarray(arena, n, sizeof(*out->model)),
-                            lb_arena_zarray(arena, 2 * n, sizeof(*out->moments)), n};
+    *out = (struct tensors){lb_arena_zarray(arena, n, sizeof *out->model),
+                            lb_arena_zarray(arena, 2 * n, sizeof *out->moments), n};
     if (out->model == NULL || out->moments == NULL) {
         return false;
     }
@@ -74,7 +74,7 @@ static bool digest_tensors(const struct lb_tensor *tensors, size_t n, char out[L
     }
     uint8_t digest[LB_SHA256_BYTES];
     lb_sha256_final(hash, digest);
-    lb_hex(digest, sizeof(digest), out);
+    lb_hex(digest, sizeof digest, out);
     return true;
 }
 
@@ -83,7 +83,7 @@ static bool digest_tensors(const struct lb_tensor *tensors, size_t n, char out[L
 static void digest_text(const char *text, size_t len, char out[LB_SHA256_HEX]) {
     uint8_t digest[LB_SHA256_BYTES];
     lb_sha256(text, text != NULL ? len : 0, digest);
-    lb_hex(digest, sizeof(digest), out);
+    lb_hex(digest, sizeof digest, out);
 }
 
 /* state.json; its last member is the digest of everything before it. */
@@ -171,7 +171,7 @@ static enum lb_status find_folders(const char *dir, const char *prefix, struct f
         if (step < 0) {
             continue;
         }
-        int64_t *steps = lb_realloc_array(out->steps, out->n + 1, sizeof(*steps));
+        int64_t *steps = lb_realloc_array(out->steps, out->n + 1, sizeof *steps);
         if (steps == NULL) {
             status = no_memory(detail);
         } else {
@@ -229,7 +229,7 @@ static enum lb_status prune(struct lb_arena *arena, const char *dir, int64_t new
         return status;
     }
     if (found.n > 0) {
-        qsort(found.steps, found.n, sizeof(*found.steps), by_step);
+        qsort(found.steps, found.n, sizeof *found.steps, by_step);
     }
     for (size_t i = 0; status == LB_OK && i + (size_t)keep < found.n; i++) {
         if (found.steps[i] != newest) {
@@ -299,7 +299,7 @@ enum lb_status lb_checkpoint_latest(const char *output_dir, char **out_path, str
                        output_dir);
     }
     char name[64];
-    snprintf(name, sizeof(name), PREFIX "%" PRId64, best);
+    snprintf(name, sizeof name, PREFIX "%" PRId64, best);
     *out_path = lb_path_join(output_dir, name);
     return *out_path == NULL ? no_memory(detail) : LB_OK;
 }
@@ -398,7 +398,7 @@ static enum lb_status read_state(const char *path, struct stored *out, struct lb
                    {"micro_batch", &s->micro_batch},
                    {"tokens", &s->tokens},
                    {"adam_steps", &out->adam_steps}};
-    for (size_t i = 0; status == LB_OK && i < sizeof(numbers) / sizeof(numbers[0]); i++) {
+    for (size_t i = 0; status == LB_OK && i < sizeof numbers / sizeof numbers[0]; i++) {
         status = lb_json_int(object, numbers[i].key, true, 0, INT64_MAX, path, numbers[i].value, detail);
     }
     const struct {
@@ -409,7 +409,7 @@ static enum lb_status read_state(const char *path, struct stored *out, struct lb
                    {"teachers", s->teachers},
                    {"model_sha256", out->model_digest},
                    {"optimizer_sha256", out->moments_digest}};
-    for (size_t i = 0; status == LB_OK && i < sizeof(digests) / sizeof(digests[0]); i++) {
+    for (size_t i = 0; status == LB_OK && i < sizeof digests / sizeof digests[0]; i++) {
         status = read_digest(object, digests[i].key, path, i < 3, digests[i].value, detail);
     }
     if (status == LB_OK) {
@@ -452,7 +452,7 @@ static enum lb_status match_file(const char *path, struct lb_safetensors *file,
     for (size_t i = 0; i < n; i++) {
         const struct lb_tensor *t = lb_safetensors_find(file, wanted[i].name);
         if (t == NULL || t->dtype != LB_F32 || t->bytes != wanted[i].bytes || t->n_dims != wanted[i].n_dims ||
-            memcmp(t->dim, wanted[i].dim, (size_t)t->n_dims * sizeof(t->dim[0])) != 0) {
+            memcmp(t->dim, wanted[i].dim, (size_t)t->n_dims * sizeof t->dim[0]) != 0) {
             return lb_fail(detail, LB_E_MISMATCH, "%s: %s is %s", path, wanted[i].name,
                            t == NULL ? "missing" : "of another shape than the model's");
         }
@@ -478,7 +478,7 @@ static enum lb_status load_tensors(struct lb_arena *arena, const char *path, con
     struct lb_tensor *sources = NULL;
     enum lb_status status = LB_OK;
     if (model_path == NULL || moments_path == NULL || !list_tensors(arena, optimizer, &t) ||
-        (sources = lb_arena_zarray(arena, 3 * t.n, sizeof(*sources))) == NULL) {
+        (sources = lb_arena_zarray(arena, 3 * t.n, sizeof *sources)) == NULL) {
         return no_memory(detail);
     }
     status = lb_safetensors_open(model_path, &model, detail);

@@ -44,13 +44,13 @@ static enum lb_status batch_init(struct batch *b, int64_t rows, int64_t longest,
         return lb_fail(detail, LB_E_LIMIT, "%lld rows of %lld positions are too many for one batch",
                        (long long)rows, (long long)longest);
     }
-    b->samples = lb_malloc_array((size_t)rows, sizeof(*b->samples));
-    b->offsets = lb_malloc_array((size_t)rows + 1, sizeof(*b->offsets));
-    b->ids = lb_malloc_array(n, sizeof(*b->ids));
-    b->features = lb_malloc_array(floats, sizeof(*b->features));
-    b->labels = lb_malloc_array(n, sizeof(*b->labels));
-    b->nats = lb_malloc_array(n, sizeof(*b->nats));
-    b->correct = lb_malloc_array(n, sizeof(*b->correct));
+    b->samples = lb_malloc_array((size_t)rows, sizeof *b->samples);
+    b->offsets = lb_malloc_array((size_t)rows + 1, sizeof *b->offsets);
+    b->ids = lb_malloc_array(n, sizeof *b->ids);
+    b->features = lb_malloc_array(floats, sizeof *b->features);
+    b->labels = lb_malloc_array(n, sizeof *b->labels);
+    b->nats = lb_malloc_array(n, sizeof *b->nats);
+    b->correct = lb_malloc_array(n, sizeof *b->correct);
     if (b->samples == NULL || b->offsets == NULL || b->ids == NULL || b->features == NULL ||
         b->labels == NULL || b->nats == NULL || b->correct == NULL) {
         return lb_fail(detail, LB_E_NOMEM, "out of memory for the evaluation");

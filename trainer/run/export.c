@@ -30,7 +30,7 @@ static enum lb_status probe_logits(const struct lb_model *model, int64_t positio
     lb_rng_seed(&rng, 2015, 0);
     struct lb_tape *tape = lb_tape_create(TAPE_BYTES);
     size_t floats = config->input_size > 0 ? (size_t)(positions * config->input_size) : 1;
-    float *features = lb_malloc_array(floats, sizeof(*features));
+    float *features = lb_malloc_array(floats, sizeof *features);
     if (tape == NULL || features == NULL) {
         lb_tape_destroy(tape);
         lb_free(features);

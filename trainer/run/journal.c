@@ -66,7 +66,7 @@ static enum lb_status cut(const char *path, int fd, int64_t step, struct lb_deta
 
 enum lb_status lb_journal_open(const char *output_dir, int64_t step, struct lb_journal **out,
                                struct lb_detail *detail) {
-    struct lb_journal *journal = lb_calloc(1, sizeof(*journal));
+    struct lb_journal *journal = lb_calloc(1, sizeof *journal);
     enum lb_status status = LB_OK;
     if (journal != NULL) {
         journal->fd = -1;

@@ -35,7 +35,7 @@ struct run {
     struct lb_plan *plan;
     struct lb_optimizer *optimizer;
     struct lb_step *step;
-    struct lb_ahead *ahead;
+    struct lb_prefetch *prefetch;
     struct lb_journal *journal;
     struct lb_progress *progress;
     int64_t total;           /* steps of the run */
@@ -258,8 +258,8 @@ static enum lb_status begin(struct run *run, struct lb_detail *detail) {
                  ? lb_journal_open(run->dir, run->at.step > 0 ? run->at.step : -1, &run->journal, detail)
                  : status;
     status = status == LB_OK
-                 ? lb_ahead_create(run->plan, run->data, run->teachers, run->at.micro_batch,
-                                   run->total * r->gradient_accumulation_steps, &run->ahead, detail)
+                 ? lb_prefetch_create(run->plan, run->data, run->teachers, run->at.micro_batch,
+                                      run->total * r->gradient_accumulation_steps, &run->prefetch, detail)
                  : status;
     if (status != LB_OK) {
         return status;
@@ -292,7 +292,7 @@ static enum lb_status one_step(struct run *run, struct lb_detail *detail) {
         const struct lb_sample *samples;
         const struct lb_answer *const *answers;
         struct lb_rng rng;
-        enum lb_status status = lb_ahead_next(run->ahead, &samples, &answers, detail);
+        enum lb_status status = lb_prefetch_next(run->prefetch, &samples, &answers, detail);
         /* Dropout depends on the micro-batch's number alone, so resuming needs no state of it. */
         lb_rng_seed(&rng, (uint64_t)r->seed, (uint64_t)(first + i + 1));
         status = status == LB_OK ? lb_step_run(run->step, samples, r->per_device_train_batch_size, answers,
@@ -486,7 +486,7 @@ static enum lb_status finish(const struct run *run, struct lb_detail *detail) {
 static void end(struct run *run) {
     lb_progress_destroy(run->progress);
     lb_journal_close(run->journal);
-    lb_ahead_destroy(run->ahead);
+    lb_prefetch_destroy(run->prefetch);
     lb_step_destroy(run->step);
     lb_optimizer_destroy(run->optimizer);
     lb_teachers_close(run->teachers);

@@ -23,7 +23,7 @@ struct lb_progress {
 };
 
 struct lb_progress *lb_progress_create(FILE *out, int64_t total_steps, int64_t step) {
-    struct lb_progress *p = lb_calloc(1, sizeof(*p));
+    struct lb_progress *p = lb_calloc(1, sizeof *p);
     if (p != NULL) {
         p->out = out;
         p->terminal = isatty(fileno(out)) == 1;
@@ -115,7 +115,7 @@ void lb_progress_update(struct lb_progress *progress, const struct lb_progress_n
     double left = done > 0 ? elapsed / (double)done * (double)(p->total - now->step) : -1;
     char line[LINE_BYTES];
     lb_progress_format(now, &p->before, (double)(at - p->before_ns) / (double)LB_SECOND_NS, p->total, left,
-                       line, sizeof(line));
+                       line, sizeof line);
     /* \033[K clears what a longer line left behind. */
     fprintf(p->out, p->terminal ? "\r%s\033[K" : "%s\n", line);
     fflush(p->out);

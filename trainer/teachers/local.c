@@ -229,9 +229,9 @@ enum lb_status lb_local_start(const char *name, const char *path, const char *lo
     } else if (!lb_file_exists(path)) {
         status = lb_fail(detail, LB_E_NOTFOUND, "teacher %s: there is no model at %s", name, path);
     }
-    status = status ? status : make_files(local, log_path, detail);
-    status = status ? status : spawn(local, path, detail);
-    if (status) {
+    status = status != LB_OK ? status : make_files(local, log_path, detail);
+    status = status != LB_OK ? status : spawn(local, path, detail);
+    if (status != LB_OK) {
         lb_local_stop(local);
         return status;
     }
@@ -277,7 +277,7 @@ enum lb_status lb_local_wait(struct lb_local *local, volatile sig_atomic_t *stop
             return LB_OK;
         }
         enum lb_status status = lb_local_check(local, detail);
-        if (status) {
+        if (status != LB_OK) {
             return status;
         }
         if (stop && *stop) {

@@ -43,10 +43,10 @@ struct question {
 };
 
 /* A request under way. */
-struct flight {
+struct request {
     struct lb_call call;
-    struct flight *previous, *next; /* of those under way */
-    struct flight *next_done;       /* under the lock */
+    struct request *previous, *next; /* of those under way */
+    struct request *next_done;       /* under the lock */
     struct lb_asker *asker;
     unsigned teacher;
     int replica;
@@ -83,16 +83,16 @@ struct lb_asker {
 
     /* The thread's own. */
     struct item *buckets[LB_ITEM_BUCKETS];
-    struct flight *flights;
+    struct request *requests;
     bool cache_complained;
-    uint64_t n_flights; /* ever */
+    uint64_t n_requests; /* ever */
 
     pthread_mutex_t lock;
     pthread_cond_t work; /* for the thread: something came in */
     pthread_cond_t news; /* for take: a question is done, or all is lost */
     struct question *questions;
     int64_t next_number; /* of submit; -1: none yet */
-    struct flight *done;
+    struct request *done;
     bool closing;
     bool called; /* something came in since the thread last looked */
     enum lb_status failed;
@@ -117,12 +117,12 @@ void lb_item_settle(struct lb_asker *asker, struct item *item, bool lost);
 /* requests.c: called by the thread */
 /* Sends what can be sent, probes what is due, applies the policy for lost teachers. Returns when to be called
  * again at the latest. */
-uint64_t lb_flights_dispatch(struct lb_asker *asker);
+uint64_t lb_requests_dispatch(struct lb_asker *asker);
 /* Puts an item into its teacher's queue: at its end, or in front of all. */
-void lb_flights_queue(struct lb_asker *asker, struct item *item, bool first);
+void lb_requests_queue(struct lb_asker *asker, struct item *item, bool first);
 /* A request ended. */
-void lb_flights_land(struct lb_asker *asker, struct flight *flight);
+void lb_requests_land(struct lb_asker *asker, struct request *request);
 /* Calls off all that is under way and frees it. */
-void lb_flights_finish(struct lb_asker *asker);
+void lb_requests_finish(struct lb_asker *asker);
 
 #endif

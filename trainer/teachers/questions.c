@@ -42,11 +42,11 @@ static bool look_up(struct lb_asker *asker, struct item *item) {
     struct lb_detail detail = {0};
     enum lb_status status =
         lb_cache_get(asker->options.cache, item->key, &item->arena, &item->answer, &detail);
-    if (status && detail.code && (status == LB_E_NOTFOUND || !asker->cache_complained)) {
+    if (status != LB_OK && detail.code && (status == LB_E_NOTFOUND || !asker->cache_complained)) {
         asker->cache_complained = asker->cache_complained || status != LB_E_NOTFOUND;
         lb_log(LB_LOG_WARN, "cache_entry_bad", "error=\"%s\"", detail.text);
     }
-    return !status && lb_ask_fits(&teacher->is.info, &teacher->spec, &item->sample, &item->answer);
+    return status == LB_OK && lb_ask_fits(&teacher->is.info, &teacher->spec, &item->sample, &item->answer);
 }
 
 /* The item of sample i and teacher k: one that is there already, one from the cache, or a new one in the
@@ -57,7 +57,7 @@ static enum lb_status admit_slot(struct lb_asker *asker, struct question *questi
     const struct lb_sample *sample = &question->samples[i];
     uint8_t key[LB_SHA256_BYTES];
     enum lb_status status = lb_ask_check(&teacher->is.info, &teacher->spec, sample, teacher->is.name, detail);
-    if (status) {
+    if (status != LB_OK) {
         return status;
     }
     if (lb_cache_key(teacher->is.info.fingerprint, sample, teacher->is.info.input_size, &teacher->spec,
@@ -76,7 +76,7 @@ static enum lb_status admit_slot(struct lb_asker *asker, struct question *questi
             item->done = true;
             counts->cache_hits++;
         } else {
-            lb_flights_queue(asker, item, false);
+            lb_requests_queue(asker, item, false);
         }
     }
     item->refs++;
@@ -92,8 +92,8 @@ static void admit(struct lb_asker *asker, struct question *question) {
     struct lb_detail detail = {0};
     enum lb_status status = LB_OK;
     question->pending = 1; /* so that nothing completes it half-way */
-    for (int64_t i = 0; !status && i < question->n; i++) {
-        for (unsigned k = 0; !status && k < question->n_teachers; k++) {
+    for (int64_t i = 0; status == LB_OK && i < question->n; i++) {
+        for (unsigned k = 0; status == LB_OK && k < question->n_teachers; k++) {
             if (question->wanted[i * question->n_teachers + k]) {
                 status = admit_slot(asker, question, i, k, &counts, &detail);
             }
@@ -105,7 +105,7 @@ static void admit(struct lb_asker *asker, struct question *question) {
     question->admitting = false;
     pthread_cond_broadcast(&asker->news);
     pthread_mutex_unlock(&asker->lock);
-    if (status) {
+    if (status != LB_OK) {
         lb_asker_fail(asker, status, &detail);
     } else if (--question->pending == 0) {
         complete(asker, question);
@@ -160,7 +160,7 @@ static void *asker_thread(void *user) {
     struct lb_asker *asker = user;
     pthread_mutex_lock(&asker->lock);
     while (!asker->closing) {
-        struct flight *done = asker->done;
+        struct request *done = asker->done;
         struct question *released = next_released(asker), *fresh = NULL;
         bool failed = asker->failed != LB_OK;
         asker->done = NULL;
@@ -171,8 +171,8 @@ static void *asker_thread(void *user) {
         pthread_mutex_unlock(&asker->lock);
 
         while (done) {
-            struct flight *next = done->next_done;
-            lb_flights_land(asker, done);
+            struct request *next = done->next_done;
+            lb_requests_land(asker, done);
             done = next;
         }
         if (released) {
@@ -181,7 +181,7 @@ static void *asker_thread(void *user) {
         if (fresh) {
             admit(asker, fresh);
         }
-        uint64_t until = failed ? lb_now_ns() + LB_SECOND_NS : lb_flights_dispatch(asker);
+        uint64_t until = failed ? lb_now_ns() + LB_SECOND_NS : lb_requests_dispatch(asker);
 
         pthread_mutex_lock(&asker->lock);
         if (!released && !fresh && !asker->called && !asker->closing && until > lb_now_ns()) {
@@ -201,8 +201,8 @@ static enum lb_status make_teacher(const struct lb_asker_options *options,
     teacher->is = *from;
     teacher->most_tokens = LB_ASK_TOKENS;
     lb_ask_normalise(&from->spec, &teacher->spec);
-    teacher->infer_path = lb_contact_path(from->info.model, from->info.fingerprint, "/infer");
-    teacher->info_path = lb_contact_path(from->info.model, NULL, "");
+    teacher->infer_path = lb_metadata_path(from->info.model, from->info.fingerprint, "/infer");
+    teacher->info_path = lb_metadata_path(from->info.model, NULL, "");
     if (!teacher->infer_path || !teacher->info_path) {
         return lb_fail(detail, LB_E_NOMEM, "out of memory for teacher %s", from->name);
     }
@@ -238,14 +238,14 @@ enum lb_status lb_asker_create(const struct lb_asker_options *options,
     if (!asker->teachers) {
         status = lb_fail(detail, LB_E_NOMEM, "out of memory for %u teachers", n);
     }
-    for (unsigned k = 0; k < n && !status; k++) {
+    for (unsigned k = 0; k < n && status == LB_OK; k++) {
         asker->n_teachers = k + 1;
         status = make_teacher(options, &teachers[k], k, &asker->teachers[k], detail);
     }
-    if (!status && pthread_create(&asker->thread, NULL, asker_thread, asker)) {
+    if (status == LB_OK && pthread_create(&asker->thread, NULL, asker_thread, asker)) {
         status = lb_fail(detail, LB_E_NOMEM, "cannot start the thread that asks teachers");
     }
-    if (status) {
+    if (status != LB_OK) {
         lb_asker_destroy(asker);
         return status;
     }
@@ -265,7 +265,7 @@ void lb_asker_destroy(struct lb_asker *asker) {
         pthread_mutex_unlock(&asker->lock);
         pthread_join(asker->thread, NULL);
     }
-    lb_flights_finish(asker);
+    lb_requests_finish(asker);
     while (asker->questions) {
         struct question *question = asker->questions;
         asker->questions = question->next;
@@ -340,7 +340,7 @@ enum lb_status lb_asker_submit(struct lb_asker *asker, int64_t number, const str
         call_thread(asker);
     }
     pthread_mutex_unlock(&asker->lock);
-    if (status) {
+    if (status != LB_OK) {
         discard(question);
     }
     return status;
@@ -365,7 +365,7 @@ enum lb_status lb_asker_take(struct lb_asker *asker, int64_t number,
         status = lb_fail(detail, LB_E_ARG, "question %lld was not asked, or is released already",
                          (long long)number);
     }
-    while (!status && !question->done) {
+    while (status == LB_OK && !question->done) {
         if (asker->failed) {
             status = lb_fail(detail, asker->failed, "%s", asker->failure.text);
         } else if (stop && *stop) {
@@ -375,7 +375,7 @@ enum lb_status lb_asker_take(struct lb_asker *asker, int64_t number,
             pthread_cond_timedwait(&asker->news, &asker->lock, &at);
         }
     }
-    if (!status) {
+    if (status == LB_OK) {
         *out_answers = question->answers;
     }
     asker->stats.wait_seconds += (double)(lb_now_ns() - began) / (double)LB_SECOND_NS;

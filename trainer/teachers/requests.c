@@ -18,7 +18,7 @@
 
 /* ---- the queue ---- */
 
-void lb_flights_queue(struct lb_asker *asker, struct item *item, bool first) {
+void lb_requests_queue(struct lb_asker *asker, struct item *item, bool first) {
     struct asked_teacher *teacher = &asker->teachers[item->teacher];
     struct item **at = &teacher->queue;
     while (!first && *at) {
@@ -59,130 +59,130 @@ static int64_t group_size(const struct asked_teacher *teacher) {
 
 /* On the HTTP client's thread. */
 static void on_done(struct lb_call *call) {
-    struct flight *flight = call->user;
-    struct lb_asker *asker = flight->asker;
+    struct request *request = call->user;
+    struct lb_asker *asker = request->asker;
     pthread_mutex_lock(&asker->lock);
-    flight->next_done = asker->done;
-    asker->done = flight;
+    request->next_done = asker->done;
+    asker->done = request;
     asker->called = true;
     pthread_cond_signal(&asker->work);
     pthread_mutex_unlock(&asker->lock);
 }
 
-static void free_flight(struct flight *flight) {
-    lb_call_finish(&flight->call);
-    lb_asked_finish(&flight->asked);
-    lb_free(flight->items);
-    lb_free(flight->samples);
-    lb_free(flight);
+static void free_request(struct request *request) {
+    lb_call_finish(&request->call);
+    lb_asked_finish(&request->asked);
+    lb_free(request->items);
+    lb_free(request->samples);
+    lb_free(request);
 }
 
-static void link_flight(struct lb_asker *asker, struct flight *flight) {
-    flight->next = asker->flights;
-    if (flight->next) {
-        flight->next->previous = flight;
+static void link_request(struct lb_asker *asker, struct request *request) {
+    request->next = asker->requests;
+    if (request->next) {
+        request->next->previous = request;
     }
-    asker->flights = flight;
+    asker->requests = request;
 }
 
-static void unlink_flight(struct lb_asker *asker, struct flight *flight) {
-    if (flight->previous) {
-        flight->previous->next = flight->next;
+static void unlink_request(struct lb_asker *asker, struct request *request) {
+    if (request->previous) {
+        request->previous->next = request->next;
     } else {
-        asker->flights = flight->next;
+        asker->requests = request->next;
     }
-    if (flight->next) {
-        flight->next->previous = flight->previous;
+    if (request->next) {
+        request->next->previous = request->previous;
     }
 }
 
-static struct flight *make_flight(struct lb_asker *asker, unsigned k, int replica, const char *path,
-                                  int64_t n) {
-    struct flight *flight = lb_calloc(1, sizeof *flight);
-    if (!flight) {
+static struct request *make_request(struct lb_asker *asker, unsigned k, int replica, const char *path,
+                                    int64_t n) {
+    struct request *request = lb_calloc(1, sizeof *request);
+    if (!request) {
         return NULL;
     }
     const struct asked_teacher *teacher = &asker->teachers[k];
-    lb_call_init(&flight->call, teacher->is.urls[replica], path, teacher->is.token);
-    flight->call.done = on_done;
-    flight->call.user = flight;
-    flight->call.timeout_ns = asker->options.timeout_ns;
-    snprintf(flight->id, sizeof flight->id, "%016llx-%llu", (unsigned long long)asker->options.seed,
-             (unsigned long long)asker->n_flights++);
-    flight->call.id = flight->id;
-    flight->asker = asker;
-    flight->teacher = k;
-    flight->replica = replica;
-    flight->n = n;
-    flight->items = lb_calloc(n ? (size_t)n : 1, sizeof *flight->items);
-    flight->samples = lb_calloc(n ? (size_t)n : 1, sizeof *flight->samples);
-    if (!flight->items || !flight->samples) {
-        free_flight(flight);
+    lb_call_init(&request->call, teacher->is.urls[replica], path, teacher->is.token);
+    request->call.done = on_done;
+    request->call.user = request;
+    request->call.timeout_ns = asker->options.timeout_ns;
+    snprintf(request->id, sizeof request->id, "%016llx-%llu", (unsigned long long)asker->options.seed,
+             (unsigned long long)asker->n_requests++);
+    request->call.id = request->id;
+    request->asker = asker;
+    request->teacher = k;
+    request->replica = replica;
+    request->n = n;
+    request->items = lb_calloc(n ? (size_t)n : 1, sizeof *request->items);
+    request->samples = lb_calloc(n ? (size_t)n : 1, sizeof *request->samples);
+    if (!request->items || !request->samples) {
+        free_request(request);
         return NULL;
     }
-    return flight;
+    return request;
 }
 
 static enum lb_status send_group(struct lb_asker *asker, unsigned k, int replica, int64_t n,
                                  struct lb_detail *detail) {
     struct asked_teacher *teacher = &asker->teachers[k];
-    struct flight *flight = make_flight(asker, k, replica, teacher->infer_path, n);
-    if (!flight) {
+    struct request *request = make_request(asker, k, replica, teacher->infer_path, n);
+    if (!request) {
         return lb_fail(detail, LB_E_NOMEM, "out of memory for a request to teacher %s", teacher->is.name);
     }
     for (int64_t i = 0; i < n; i++) {
         struct item *item = unqueue(teacher);
-        flight->items[i] = item;
-        flight->samples[i] = &item->sample;
-        flight->call.fresh = flight->call.fresh || item->bad > 0;
+        request->items[i] = item;
+        request->samples[i] = &item->sample;
+        request->call.fresh = request->call.fresh || item->bad > 0;
     }
     struct lb_arena scratch;
     lb_arena_init(&scratch, LB_MAX_BODY_BYTES);
-    enum lb_status status = lb_ask_build(&teacher->is.info, &teacher->spec, flight->samples, n,
-                                         asker->options.timeout_ns / 1000, &scratch, &flight->asked, detail);
+    enum lb_status status = lb_ask_build(&teacher->is.info, &teacher->spec, request->samples, n,
+                                         asker->options.timeout_ns / 1000, &scratch, &request->asked, detail);
     lb_arena_finish(&scratch);
-    if (status) {
-        free_flight(flight);
+    if (status != LB_OK) {
+        free_request(request);
         return status;
     }
-    flight->call.body = flight->asked.body.data;
-    flight->call.body_bytes = flight->asked.body.len;
-    flight->call.json_bytes = (int64_t)flight->asked.json_bytes;
+    request->call.body = request->asked.body.data;
+    request->call.body_bytes = request->asked.body.len;
+    request->call.json_bytes = (int64_t)request->asked.json_bytes;
     pthread_mutex_lock(&asker->lock);
     asker->stats.requests++;
-    asker->stats.bytes_sent += flight->asked.body.len;
+    asker->stats.bytes_sent += request->asked.body.len;
     pthread_mutex_unlock(&asker->lock);
     lb_pool_sent(&teacher->pool, replica);
-    link_flight(asker, flight);
-    lb_client_start(asker->options.http, &flight->call);
+    link_request(asker, request);
+    lb_client_start(asker->options.http, &request->call);
     return LB_OK;
 }
 
 static void send_probe(struct lb_asker *asker, unsigned k, int replica) {
     struct asked_teacher *teacher = &asker->teachers[k];
-    struct flight *flight = make_flight(asker, k, replica, teacher->info_path, 0);
-    if (!flight) {
+    struct request *request = make_request(asker, k, replica, teacher->info_path, 0);
+    if (!request) {
         return; /* it stays due */
     }
-    flight->probe = true;
-    flight->call.max_bytes = MAX_INFO_BYTES;
-    if (flight->call.timeout_ns > PROBE_TIMEOUT_NS) {
-        flight->call.timeout_ns = PROBE_TIMEOUT_NS;
+    request->probe = true;
+    request->call.max_bytes = MAX_INFO_BYTES;
+    if (request->call.timeout_ns > PROBE_TIMEOUT_NS) {
+        request->call.timeout_ns = PROBE_TIMEOUT_NS;
     }
     lb_pool_probing(&teacher->pool, replica);
-    link_flight(asker, flight);
-    lb_client_start(asker->options.http, &flight->call);
+    link_request(asker, request);
+    lb_client_start(asker->options.http, &request->call);
 }
 
 /* ---- landing ---- */
 
-static void count(struct lb_asker *asker, const struct flight *flight, bool good) {
+static void count(struct lb_asker *asker, const struct request *request, bool good) {
     uint64_t tokens = 0;
-    for (int64_t i = 0; i < flight->n; i++) {
-        tokens += (uint64_t)flight->samples[i]->n;
+    for (int64_t i = 0; i < request->n; i++) {
+        tokens += (uint64_t)request->samples[i]->n;
     }
     pthread_mutex_lock(&asker->lock);
-    asker->stats.bytes_received += flight->call.answer.len;
+    asker->stats.bytes_received += request->call.answer.len;
     if (good) {
         asker->stats.tokens_answered += tokens;
     } else {
@@ -191,8 +191,8 @@ static void count(struct lb_asker *asker, const struct flight *flight, bool good
     pthread_mutex_unlock(&asker->lock);
 }
 
-static void store(struct lb_asker *asker, const struct flight *flight) {
-    size_t n = (size_t)flight->n;
+static void store(struct lb_asker *asker, const struct request *request) {
+    size_t n = (size_t)request->n;
     if (!asker->options.cache) {
         return;
     }
@@ -202,13 +202,13 @@ static void store(struct lb_asker *asker, const struct flight *flight) {
     enum lb_status status = LB_E_NOMEM;
     if (keys && answers) {
         for (size_t i = 0; i < n; i++) {
-            memcpy(keys[i], flight->items[i]->key, LB_SHA256_BYTES);
-            answers[i] = &flight->items[i]->answer;
+            memcpy(keys[i], request->items[i]->key, LB_SHA256_BYTES);
+            answers[i] = &request->items[i]->answer;
         }
         status =
             lb_cache_put(asker->options.cache, (const uint8_t(*)[LB_SHA256_BYTES])keys, answers, n, &detail);
     }
-    if (status && !asker->cache_complained) { /* a full disk costs speed, not the run */
+    if (status != LB_OK && !asker->cache_complained) { /* a full disk costs speed, not the run */
         asker->cache_complained = true;
         lb_log(LB_LOG_WARN, "cache_not_written", "error=\"%s\"",
                detail.code ? detail.text : lb_status_name(status));
@@ -225,11 +225,11 @@ static void be_back(struct asked_teacher *teacher) {
 }
 
 /* Items go back to the front of the queue in their old order. */
-static void ask_again(struct lb_asker *asker, struct flight *flight, bool bad, bool counts) {
-    for (int64_t i = flight->n - 1; i >= 0; i--) {
-        flight->items[i]->avoid = flight->replica;
-        flight->items[i]->bad += bad;
-        lb_flights_queue(asker, flight->items[i], true);
+static void ask_again(struct lb_asker *asker, struct request *request, bool bad, bool counts) {
+    for (int64_t i = request->n - 1; i >= 0; i--) {
+        request->items[i]->avoid = request->replica;
+        request->items[i]->bad += bad;
+        lb_requests_queue(asker, request->items[i], true);
     }
     if (counts) {
         pthread_mutex_lock(&asker->lock);
@@ -239,30 +239,30 @@ static void ask_again(struct lb_asker *asker, struct flight *flight, bool bad, b
 }
 
 /* Unpacks a 200. LB_OK when all items have their answers. */
-static enum lb_status unpack(struct lb_asker *asker, struct flight *flight, bool *other,
+static enum lb_status unpack(struct lb_asker *asker, struct request *request, bool *other,
                              struct lb_detail *detail) {
-    const struct asked_teacher *teacher = &asker->teachers[flight->teacher];
-    size_t n = (size_t)flight->n;
+    const struct asked_teacher *teacher = &asker->teachers[request->teacher];
+    size_t n = (size_t)request->n;
     struct lb_answer *answers = lb_calloc(n, sizeof *answers);
     struct lb_arena **arenas = lb_calloc(n, sizeof *arenas);
     struct lb_arena scratch;
-    const struct lb_ask_reply reply = {.body = flight->call.answer.data ? flight->call.answer.data : "",
-                                       .len = flight->call.answer.len,
-                                       .json_bytes = flight->call.answer_json_bytes,
-                                       .digest = flight->call.digest};
+    const struct lb_ask_reply reply = {.body = request->call.answer.data ? request->call.answer.data : "",
+                                       .len = request->call.answer.len,
+                                       .json_bytes = request->call.answer_json_bytes,
+                                       .digest = request->call.digest};
     lb_arena_init(&scratch, LB_MAX_RESPONSE_BYTES);
     enum lb_status status = LB_E_NOMEM;
     if (!answers || !arenas) {
         lb_fail(detail, LB_E_NOMEM, "out of memory for an answer of teacher %s", teacher->is.name);
     } else {
         for (size_t i = 0; i < n; i++) {
-            arenas[i] = &flight->items[i]->arena;
+            arenas[i] = &request->items[i]->arena;
         }
-        status = lb_ask_split(&teacher->is.info, &teacher->spec, &flight->asked, flight->samples, &reply,
+        status = lb_ask_split(&teacher->is.info, &teacher->spec, &request->asked, request->samples, &reply,
                               &scratch, arenas, answers, other, detail);
     }
-    for (size_t i = 0; i < n && !status; i++) {
-        flight->items[i]->answer = answers[i];
+    for (size_t i = 0; i < n && status == LB_OK; i++) {
+        request->items[i]->answer = answers[i];
     }
     lb_arena_finish(&scratch);
     lb_free(answers);
@@ -276,8 +276,8 @@ static bool is_later(int code) {
 }
 
 /* Whether no retry can help: the request, the address or the right to ask is at fault. */
-static bool is_fatal(const struct flight *flight, enum lb_status status) {
-    int code = flight->call.status ? 0 : flight->call.code;
+static bool is_fatal(const struct request *request, enum lb_status status) {
+    int code = request->call.status ? 0 : request->call.code;
     if (code == 404) { /* the version is gone: a probe will tell what is there instead */
         return false;
     }
@@ -285,25 +285,25 @@ static bool is_fatal(const struct flight *flight, enum lb_status status) {
 }
 
 /* Whether the teacher answered, but wrongly: not to be borne forever. */
-static bool is_bad(const struct flight *flight) {
-    if (flight->call.status) {
-        return flight->call.status == LB_E_LIMIT || flight->call.status == LB_E_FORMAT;
+static bool is_bad(const struct request *request) {
+    if (request->call.status) {
+        return request->call.status == LB_E_LIMIT || request->call.status == LB_E_FORMAT;
     }
-    return !is_later(flight->call.code);
+    return !is_later(request->call.code);
 }
 
-static void land_probe(struct lb_asker *asker, struct flight *flight) {
-    struct asked_teacher *teacher = &asker->teachers[flight->teacher];
+static void land_probe(struct lb_asker *asker, struct request *request) {
+    struct asked_teacher *teacher = &asker->teachers[request->teacher];
     char where[400];
     struct lb_detail detail = {0};
     struct lb_teacher_info info;
-    snprintf(where, sizeof where, "teacher %s at %s", teacher->is.name, flight->call.base);
-    enum lb_status status = lb_call_check(&flight->call, where, &detail);
-    if (!status) {
-        status = lb_info_parse(flight->call.answer.data ? flight->call.answer.data : "",
-                               flight->call.answer.len, where, &info, &detail);
+    snprintf(where, sizeof where, "teacher %s at %s", teacher->is.name, request->call.base);
+    enum lb_status status = lb_call_check(&request->call, where, &detail);
+    if (status == LB_OK) {
+        status = lb_info_parse(request->call.answer.data ? request->call.answer.data : "",
+                               request->call.answer.len, where, &info, &detail);
     }
-    if (!status && strcmp(info.fingerprint, teacher->is.info.fingerprint)) {
+    if (status == LB_OK && strcmp(info.fingerprint, teacher->is.info.fingerprint)) {
         lb_fail(&detail, LB_E_MISMATCH,
                 "%s serves another model now: fingerprint %s, this run began with %s; serve the same model "
                 "again, or "
@@ -312,83 +312,84 @@ static void land_probe(struct lb_asker *asker, struct flight *flight) {
         lb_asker_fail(asker, LB_E_MISMATCH, &detail);
         return;
     }
-    lb_pool_probed(&teacher->pool, flight->replica, !status, lb_now_ns(), flight->call.retry_after_ns);
-    if (status) {
+    lb_pool_probed(&teacher->pool, request->replica, status == LB_OK, lb_now_ns(),
+                   request->call.retry_after_ns);
+    if (status != LB_OK) {
         teacher->last_error = detail;
-        if (is_fatal(flight, status)) {
+        if (is_fatal(request, status)) {
             lb_asker_fail(asker, status, &detail);
         }
     }
 }
 
 /* What to do about an answer that is none. */
-static void land_failed(struct lb_asker *asker, struct flight *flight, enum lb_status status, bool other,
+static void land_failed(struct lb_asker *asker, struct request *request, enum lb_status status, bool other,
                         struct lb_detail *detail) {
-    struct asked_teacher *teacher = &asker->teachers[flight->teacher];
-    count(asker, flight, false);
+    struct asked_teacher *teacher = &asker->teachers[request->teacher];
+    count(asker, request, false);
     teacher->last_error = *detail;
-    if (!flight->call.status && flight->call.code == 413 && flight->n > 1) { /* smaller ones, then */
-        lb_pool_answered(&teacher->pool, flight->replica);
-        teacher->most_tokens = flight->asked.n * flight->asked.longest / 2;
-        ask_again(asker, flight, false, true);
+    if (!request->call.status && request->call.code == 413 && request->n > 1) { /* smaller ones, then */
+        lb_pool_answered(&teacher->pool, request->replica);
+        teacher->most_tokens = request->asked.n * request->asked.longest / 2;
+        ask_again(asker, request, false, true);
         return;
     }
-    if (other || is_fatal(flight, status)) {
-        lb_pool_dropped(&teacher->pool, flight->replica);
+    if (other || is_fatal(request, status)) {
+        lb_pool_dropped(&teacher->pool, request->replica);
         lb_asker_fail(asker, status, detail);
         return;
     }
-    bool bad = is_bad(flight);
-    if (bad && flight->items[0]->bad + 1 >= MAX_BAD_ANSWERS) {
+    bool bad = is_bad(request);
+    if (bad && request->items[0]->bad + 1 >= MAX_BAD_ANSWERS) {
         lb_detail_prefix(detail, "wrong answers %u times in a row, the last", MAX_BAD_ANSWERS);
-        lb_pool_dropped(&teacher->pool, flight->replica);
+        lb_pool_dropped(&teacher->pool, request->replica);
         lb_asker_fail(asker, status, detail);
         return;
     }
-    lb_pool_failed(&teacher->pool, flight->replica, lb_now_ns(), flight->call.retry_after_ns);
-    ask_again(asker, flight, bad, true);
+    lb_pool_failed(&teacher->pool, request->replica, lb_now_ns(), request->call.retry_after_ns);
+    ask_again(asker, request, bad, true);
 }
 
-static void land_infer(struct lb_asker *asker, struct flight *flight) {
-    struct asked_teacher *teacher = &asker->teachers[flight->teacher];
+static void land_infer(struct lb_asker *asker, struct request *request) {
+    struct asked_teacher *teacher = &asker->teachers[request->teacher];
     bool other = false;
     char where[400];
     struct lb_detail detail = {0};
-    snprintf(where, sizeof where, "teacher %s at %s", teacher->is.name, flight->call.base);
-    enum lb_status status = lb_call_check(&flight->call, where, &detail);
+    snprintf(where, sizeof where, "teacher %s at %s", teacher->is.name, request->call.base);
+    enum lb_status status = lb_call_check(&request->call, where, &detail);
     if (status == LB_E_CANCELLED) {
-        lb_pool_dropped(&teacher->pool, flight->replica);
-        ask_again(asker, flight, false, false);
+        lb_pool_dropped(&teacher->pool, request->replica);
+        ask_again(asker, request, false, false);
         return;
     }
-    if (!status) {
-        status = unpack(asker, flight, &other, &detail);
-        if (status) {
+    if (status == LB_OK) {
+        status = unpack(asker, request, &other, &detail);
+        if (status != LB_OK) {
             lb_detail_prefix(&detail, "%s", where);
         }
     }
-    if (status) {
-        land_failed(asker, flight, status, other, &detail);
+    if (status != LB_OK) {
+        land_failed(asker, request, status, other, &detail);
         return;
     }
-    lb_pool_answered(&teacher->pool, flight->replica);
+    lb_pool_answered(&teacher->pool, request->replica);
     be_back(teacher);
-    count(asker, flight, true);
-    for (int64_t i = 0; i < flight->n; i++) {
-        lb_item_settle(asker, flight->items[i], false);
+    count(asker, request, true);
+    for (int64_t i = 0; i < request->n; i++) {
+        lb_item_settle(asker, request->items[i], false);
     }
     store(asker,
-          flight); /* after the training loop has been served; items live until this thread frees them */
+          request); /* after the training loop has been served; items live until this thread frees them */
 }
 
-void lb_flights_land(struct lb_asker *asker, struct flight *flight) {
-    unlink_flight(asker, flight);
-    if (flight->probe) {
-        land_probe(asker, flight);
+void lb_requests_land(struct lb_asker *asker, struct request *request) {
+    unlink_request(asker, request);
+    if (request->probe) {
+        land_probe(asker, request);
     } else {
-        land_infer(asker, flight);
+        land_infer(asker, request);
     }
-    free_flight(flight);
+    free_request(request);
 }
 
 /* ---- dispatch ---- */
@@ -477,7 +478,7 @@ static uint64_t dispatch_teacher(struct lb_asker *asker, unsigned k, uint64_t no
             break;
         }
         enum lb_status status = send_group(asker, k, replica, group_size(teacher), &detail);
-        if (status) {
+        if (status != LB_OK) {
             lb_asker_fail(asker, status, &detail);
             break;
         }
@@ -485,7 +486,7 @@ static uint64_t dispatch_teacher(struct lb_asker *asker, unsigned k, uint64_t no
     return next;
 }
 
-uint64_t lb_flights_dispatch(struct lb_asker *asker) {
+uint64_t lb_requests_dispatch(struct lb_asker *asker) {
     uint64_t now = lb_now_ns(), next = now + 10 * LB_SECOND_NS;
     for (unsigned k = 0; k < asker->n_teachers; k++) {
         uint64_t then = dispatch_teacher(asker, k, now);
@@ -494,21 +495,21 @@ uint64_t lb_flights_dispatch(struct lb_asker *asker) {
     return next;
 }
 
-void lb_flights_finish(struct lb_asker *asker) {
-    for (struct flight *flight = asker->flights; flight; flight = flight->next) {
-        lb_client_cancel(asker->options.http, &flight->call);
+void lb_requests_finish(struct lb_asker *asker) {
+    for (struct request *request = asker->requests; request; request = request->next) {
+        lb_client_cancel(asker->options.http, &request->call);
     }
     pthread_mutex_lock(&asker->lock);
-    while (asker->flights) {
-        struct flight *done = asker->done;
+    while (asker->requests) {
+        struct request *done = asker->done;
         asker->done = NULL;
         while (done) {
-            struct flight *next = done->next_done;
-            unlink_flight(asker, done);
-            free_flight(done);
+            struct request *next = done->next_done;
+            unlink_request(asker, done);
+            free_request(done);
             done = next;
         }
-        if (asker->flights) {
+        if (asker->requests) {
             pthread_cond_wait(&asker->work, &asker->lock);
         }
     }

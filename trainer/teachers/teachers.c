@@ -130,7 +130,7 @@ static void remember(const struct lb_teachers *teachers, const char *name, const
     struct lb_detail detail = {0};
     enum lb_status status =
         teachers->cache && name ? lb_cache_put_blob(teachers->cache, name, bytes, len, &detail) : LB_OK;
-    if (status) {
+    if (status != LB_OK) {
         lb_log(LB_LOG_WARN, "cache_not_written", "error=\"%s\"",
                detail.code ? detail.text : lb_status_name(status));
     }
@@ -155,10 +155,10 @@ static enum lb_status ask_info(const struct lb_teachers *teachers, const struct 
     const char *model = teacher->is->model;
     enum lb_status status = LB_OK;
     if (!model || teacher->local) { /* a daemon of ours has its own name for it */
-        status = lb_contact_only_model(&contact, only, detail);
+        status = lb_metadata_only_model(&contact, only, detail);
         model = only;
     }
-    return status ? status : lb_contact_info(&contact, model, text, out, detail);
+    return status != LB_OK ? status : lb_metadata_info(&contact, model, text, out, detail);
 }
 
 /* One round over all replicas. LB_OK when at least one answered; they must agree. */
@@ -172,7 +172,7 @@ static enum lb_status ask_replicas(const struct lb_teachers *teachers, struct te
         struct lb_detail why = {0};
         lb_buf_init(&text, MAX_INFO_BYTES);
         enum lb_status status = ask_info(teachers, teacher, r, &text, &info, &why);
-        if (!status && first < 0) {
+        if (status == LB_OK && first < 0) {
             char *name = info_name(teacher);
             remember(teachers, name, text.data, text.len);
             lb_free(name);
@@ -180,8 +180,8 @@ static enum lb_status ask_replicas(const struct lb_teachers *teachers, struct te
             first = r;
         }
         lb_buf_finish(&text);
-        teacher->reached[r] = !status;
-        if (!status && strcmp(info.fingerprint, teacher->info.fingerprint)) {
+        teacher->reached[r] = status == LB_OK;
+        if (status == LB_OK && strcmp(info.fingerprint, teacher->info.fingerprint)) {
             return lb_fail(
                 detail, LB_E_MISMATCH,
                 "%s: its replicas serve different models: %s has fingerprint %s, %s has %s; serve the same "
@@ -189,10 +189,10 @@ static enum lb_status ask_replicas(const struct lb_teachers *teachers, struct te
                 teacher->label, teacher->urls[first], teacher->info.fingerprint, teacher->urls[r],
                 info.fingerprint);
         }
-        if (status && !is_transient(status)) {
+        if (status != LB_OK && !is_transient(status)) {
             return lb_fail(detail, status, "%s", why.text);
         }
-        if (status) {
+        if (status != LB_OK) {
             lb_fail(&away, status, "%s", why.text);
         }
     }
@@ -206,7 +206,7 @@ static enum lb_status meet(const struct lb_teachers *teachers, struct teacher *t
     for (;;) {
         struct lb_detail why = {0};
         enum lb_status status = ask_replicas(teachers, teacher, &why);
-        if (!status) {
+        if (status == LB_OK) {
             return LB_OK;
         }
         if (!is_transient(status)) {
@@ -219,7 +219,7 @@ static enum lb_status meet(const struct lb_teachers *teachers, struct teacher *t
             return LB_OK;
         }
         status = be_patient(teachers, teacher, &patience, &why, detail);
-        if (status) {
+        if (status != LB_OK) {
             return status;
         }
     }
@@ -272,20 +272,20 @@ static enum lb_status prepare(const struct lb_teachers *teachers, const struct l
     teacher->urls[0] = is->url;
     for (unsigned r = 0; r < is->n_replicas; r++) {
         teacher->urls[r + 1] = is->replicas[r];
-        status = status ? status : lb_url_check(is->replicas[r], detail);
+        status = status != LB_OK ? status : lb_url_check(is->replicas[r], detail);
     }
-    if (!status && is->token_file) {
+    if (status == LB_OK && is->token_file) {
         status = lb_token_read(is->token_file, &teacher->own_token, detail);
-        if (status) {
+        if (status != LB_OK) {
             lb_detail_prefix(detail, "%s: token_file", teacher->label);
         }
         teacher->token = teacher->own_token;
     }
-    if (!status && !is_local(is)) {
+    if (status == LB_OK && !is_local(is)) {
         status = lb_url_check(is->url, detail);
-    } else if (!status && teacher->n_urls > 1) {
+    } else if (status == LB_OK && teacher->n_urls > 1) {
         status = lb_fail(detail, LB_E_ARG, "%s: a local: teacher has no replicas", teacher->label);
-    } else if (!status) {
+    } else if (status == LB_OK) {
         struct lb_detail why = {0};
         status = start_local(teachers, teacher, &why);
         if (status == LB_E_NOTFOUND &&
@@ -293,24 +293,24 @@ static enum lb_status prepare(const struct lb_teachers *teachers, const struct l
             lb_log(LB_LOG_WARN, "teacher_offline", "teacher=%s error=\"%s\"", is->name, why.text);
             return LB_OK;
         }
-        status = status ? lb_fail(detail, status, "%s", why.text) : LB_OK;
+        status = status != LB_OK ? lb_fail(detail, status, "%s", why.text) : LB_OK;
     }
     return status;
 }
 
 static enum lb_status meet_all(struct lb_teachers *teachers, struct lb_detail *detail) {
     enum lb_status status = LB_OK;
-    for (unsigned k = 0; k < teachers->n && !status; k++) { /* all local ones load at the same time */
+    for (unsigned k = 0; k < teachers->n && status == LB_OK; k++) { /* all local ones load at the same time */
         status = prepare(teachers, &teachers->options.teachers[k], &teachers->teachers[k], detail);
     }
-    for (unsigned k = 0; k < teachers->n && !status; k++) {
+    for (unsigned k = 0; k < teachers->n && status == LB_OK; k++) {
         struct teacher *teacher = &teachers->teachers[k];
         if (teacher->local) {
             status = lb_local_wait(teacher->local, teachers->options.stop, detail);
             teacher->urls[0] = lb_local_url(teacher->local);
             teacher->token = lb_local_token(teacher->local);
         }
-        if (!status && (teacher->local || !is_local(teacher->is))) {
+        if (status == LB_OK && (teacher->local || !is_local(teacher->is))) {
             status = meet(teachers, teacher, detail);
         }
     }
@@ -367,12 +367,12 @@ enum lb_status lb_teachers_open(const struct lb_teachers_options *options, struc
         teachers->n = 0;
         status = lb_fail(detail, LB_E_NOMEM, "out of memory for teachers");
     }
-    status = status ? status : lb_client_create(&teachers->http, detail);
-    if (!status && options->cache_dir) {
+    status = status != LB_OK ? status : lb_client_create(&teachers->http, detail);
+    if (status == LB_OK && options->cache_dir) {
         status = lb_cache_open(options->cache_dir, options->cache_max_bytes, &teachers->cache, detail);
     }
-    status = status ? status : meet_all(teachers, detail);
-    if (status) {
+    status = status != LB_OK ? status : meet_all(teachers, detail);
+    if (status != LB_OK) {
         lb_teachers_close(teachers);
         return status;
     }
@@ -390,7 +390,7 @@ void lb_teachers_close(struct lb_teachers *teachers) {
     for (unsigned k = 0; k < teachers->n; k++) {
         struct teacher *teacher = &teachers->teachers[k];
         lb_local_stop(teacher->local);
-        lb_head_finish(&teacher->head);
+        lb_teacher_head_finish(&teacher->head);
         lb_free(teacher->own_token);
         lb_free(teacher->urls);
         lb_free(teacher->reached);
@@ -418,8 +418,8 @@ static enum lb_status download(const struct lb_teachers *teachers, const struct 
         struct lb_contact contact = contact_of(teachers, teacher, r);
         struct lb_detail why = {0};
         contact.timeout_ns = timeout_ns(teachers);
-        enum lb_status status = lb_contact_get(&contact, path, out, NULL, &why);
-        if (!status) {
+        enum lb_status status = lb_metadata_get(&contact, path, out, NULL, &why);
+        if (status == LB_OK) {
             return LB_OK;
         }
         lb_buf_reset(out);
@@ -428,7 +428,7 @@ static enum lb_status download(const struct lb_teachers *teachers, const struct 
         }
         if (r == teacher->n_urls - 1) {
             status = be_patient(teachers, teacher, &patience, &why, detail);
-            if (status) {
+            if (status != LB_OK) {
                 return status;
             }
         }
@@ -449,11 +449,11 @@ static enum lb_status fetch(const struct lb_teachers *teachers, const struct tea
         return lb_fail(detail, LB_E_UNAVAILABLE, "%s is away and its %s is not in the cache", teacher->label,
                        what);
     }
-    char *path = lb_contact_path(teacher->info.model, teacher->info.fingerprint, suffix);
+    char *path = lb_metadata_path(teacher->info.model, teacher->info.fingerprint, suffix);
     enum lb_status status = path ? download(teachers, teacher, path, out, detail)
                                  : lb_fail(detail, LB_E_NOMEM, "out of memory for %s", teacher->label);
     lb_free(path);
-    if (!status) {
+    if (status == LB_OK) {
         remember(teachers, name, out->data, out->len);
     }
     return status;
@@ -469,15 +469,15 @@ enum lb_status lb_teachers_head(struct lb_teachers *teachers, unsigned k, const 
         struct lb_detail why = {0};
         lb_buf_init(&bytes, LB_MAX_RESPONSE_BYTES);
         status = fetch(teachers, teacher, "head", attempt > 0, &bytes, &why);
-        if (status) {
+        if (status != LB_OK) {
             attempt = 2;
         } else {
-            status =
-                lb_head_parse(bytes.data, bytes.len, &teacher->info, teacher->label, &teacher->head, &why);
-            teacher->has_head = !status;
+            status = lb_teacher_head_parse(bytes.data, bytes.len, &teacher->info, teacher->label,
+                                           &teacher->head, &why);
+            teacher->has_head = status == LB_OK;
         }
         lb_buf_finish(&bytes);
-        if (status && (attempt > 0 || !teachers->cache)) {
+        if (status != LB_OK && (attempt > 0 || !teachers->cache)) {
             return lb_fail(detail, status, "%s", why.text);
         }
     }
@@ -527,7 +527,8 @@ static enum lb_status start_asker(struct lb_teachers *teachers, struct lb_detail
                 lb_fail(detail, LB_E_INTERNAL, "%s was asked before it was said what for", teacher->label);
         }
     }
-    status = status ? status : lb_asker_create(&options, asked, teachers->n, &teachers->asker, detail);
+    status =
+        status != LB_OK ? status : lb_asker_create(&options, asked, teachers->n, &teachers->asker, detail);
     lb_free(asked);
     return status;
 }
@@ -537,7 +538,7 @@ enum lb_status lb_teachers_submit(struct lb_teachers *teachers, int64_t number,
                                   struct lb_detail *detail) {
     if (!teachers->asker) {
         enum lb_status status = start_asker(teachers, detail);
-        if (status) {
+        if (status != LB_OK) {
             return status;
         }
     }

@@ -12,7 +12,7 @@
 #define MAX_INFO_BYTES (4u << 20)
 #define MAX_DIMENSION (1ll << 40)
 
-void lb_contact_where(const struct lb_contact *contact, char *out, size_t size) {
+void lb_metadata_where(const struct lb_contact *contact, char *out, size_t size) {
     snprintf(out, size, "%s at %s", contact->name, contact->base);
 }
 
@@ -20,7 +20,7 @@ void lb_contact_where(const struct lb_contact *contact, char *out, size_t size) 
 static enum lb_status exchange(const struct lb_contact *contact, struct lb_call *call, const char *path,
                                const char *body, size_t max_bytes, struct lb_detail *detail) {
     char where[400];
-    lb_contact_where(contact, where, sizeof where);
+    lb_metadata_where(contact, where, sizeof where);
     lb_call_init(call, contact->base, path, contact->token);
     call->body = body;
     call->body_bytes = body ? strlen(body) : 0;
@@ -30,15 +30,15 @@ static enum lb_status exchange(const struct lb_contact *contact, struct lb_call 
     return lb_call_check(call, where, detail);
 }
 
-enum lb_status lb_contact_get(const struct lb_contact *contact, const char *path, struct lb_buf *out,
-                              uint64_t *out_elapsed_ns, struct lb_detail *detail) {
+enum lb_status lb_metadata_get(const struct lb_contact *contact, const char *path, struct lb_buf *out,
+                               uint64_t *out_elapsed_ns, struct lb_detail *detail) {
     struct lb_call call;
     enum lb_status status = exchange(contact, &call, path, NULL, out->max, detail);
-    if (!status && lb_buf_append(out, call.answer.data, call.answer.len)) {
+    if (status == LB_OK && lb_buf_append(out, call.answer.data, call.answer.len)) {
         status = lb_fail(detail, lb_buf_status(out), "%s: no memory for an answer of %zu bytes",
                          contact->name, call.answer.len);
     }
-    if (!status && out_elapsed_ns) {
+    if (status == LB_OK && out_elapsed_ns) {
         *out_elapsed_ns = call.elapsed_ns;
     }
     lb_call_finish(&call);
@@ -47,28 +47,28 @@ enum lb_status lb_contact_get(const struct lb_contact *contact, const char *path
 
 /* ---- models ---- */
 
-enum lb_status lb_contact_models(const struct lb_contact *contact,
-                                 void (*each)(void *user, const char *name, const char *version,
-                                              const char *state),
-                                 void *user, struct lb_detail *detail) {
+enum lb_status lb_metadata_models(const struct lb_contact *contact,
+                                  void (*each)(void *user, const char *name, const char *version,
+                                               const char *state),
+                                  void *user, struct lb_detail *detail) {
     struct lb_call call;
     json_t *list = NULL;
     char where[400];
-    lb_contact_where(contact, where, sizeof where);
+    lb_metadata_where(contact, where, sizeof where);
     enum lb_status status = exchange(contact, &call, "/v2/repository/index", "{}", MAX_INFO_BYTES, detail);
-    if (!status) {
+    if (status == LB_OK) {
         status = lb_json_parse(call.answer.data, call.answer.len, LB_MAX_JSON_DEPTH, where, &list, detail);
     }
-    if (!status && !json_is_array(list)) {
+    if (status == LB_OK && !json_is_array(list)) {
         status = lb_fail(detail, LB_E_FORMAT, "%s: its list of models is no list; is it a limbeckd?", where);
     }
-    for (size_t i = 0; !status && i < json_array_size(list); i++) {
+    for (size_t i = 0; status == LB_OK && i < json_array_size(list); i++) {
         const json_t *entry = json_array_get(list, i);
         const char *name = NULL, *version = "", *state = "";
         status = lb_json_str(entry, "name", true, where, &name, detail);
-        status = status ? status : lb_json_str(entry, "version", false, where, &version, detail);
-        status = status ? status : lb_json_str(entry, "state", false, where, &state, detail);
-        if (!status) {
+        status = status != LB_OK ? status : lb_json_str(entry, "version", false, where, &version, detail);
+        status = status != LB_OK ? status : lb_json_str(entry, "state", false, where, &state, detail);
+        if (status == LB_OK) {
             each(user, name, version, state);
         }
     }
@@ -93,15 +93,15 @@ static void note_name(void *user, const char *name, const char *version, const c
     snprintf(names->all + at, sizeof names->all - at, "%s%s", at ? ", " : "", name);
 }
 
-enum lb_status lb_contact_only_model(const struct lb_contact *contact, char out[LB_MAX_NAME],
-                                     struct lb_detail *detail) {
+enum lb_status lb_metadata_only_model(const struct lb_contact *contact, char out[LB_MAX_NAME],
+                                      struct lb_detail *detail) {
     struct names names = {0};
     char where[400];
-    enum lb_status status = lb_contact_models(contact, note_name, &names, detail);
-    if (status) {
+    enum lb_status status = lb_metadata_models(contact, note_name, &names, detail);
+    if (status != LB_OK) {
         return status;
     }
-    lb_contact_where(contact, where, sizeof where);
+    lb_metadata_where(contact, where, sizeof where);
     if (names.n == 0) {
         return lb_fail(detail, LB_E_NOTFOUND, "%s serves no model", where);
     }
@@ -131,12 +131,12 @@ enum lb_status lb_info_parse(const void *text, size_t len, const char *what, str
     struct lb_teacher_info info = {0};
     const char *name = NULL, *fingerprint = NULL, *tokenizer = "";
     enum lb_status status = lb_json_parse(text, len, LB_MAX_JSON_DEPTH, what, &root, detail);
-    if (status) {
+    if (status != LB_OK) {
         return status;
     }
     status = lb_json_str(root, "name", true, what, &name, detail);
     const json_t *parameters = json_object_get(root, "parameters");
-    if (!status && !json_is_object(parameters)) {
+    if (status == LB_OK && !json_is_object(parameters)) {
         status = lb_fail(detail, LB_E_FORMAT, "%s: no parameters in its metadata; is it a limbeckd?", what);
     }
     const struct {
@@ -148,26 +148,29 @@ enum lb_status lb_info_parse(const void *text, size_t len, const char *what, str
         {"num_layers", false, &info.n_layers},   {"num_heads", false, &info.n_heads},
         {"max_length", false, &info.max_length}, {"input_size", false, &info.input_size},
     };
-    for (size_t i = 0; !status && i < sizeof numbers / sizeof *numbers; i++) {
+    for (size_t i = 0; status == LB_OK && i < sizeof numbers / sizeof *numbers; i++) {
         status = lb_json_int(parameters, numbers[i].key, numbers[i].required, 0, MAX_DIMENSION, what,
                              numbers[i].out, detail);
     }
-    status = status ? status
-                    : lb_json_int(parameters, "num_parameters", false, 0, INT64_MAX, what, &info.parameters,
-                                  detail);
-    status = status ? status
-                    : lb_json_int(parameters, "weight_bytes", false, 0, INT64_MAX, what, &info.bytes, detail);
-    status = status ? status : lb_json_str(parameters, "fingerprint", true, what, &fingerprint, detail);
+    status = status != LB_OK ? status
+                             : lb_json_int(parameters, "num_parameters", false, 0, INT64_MAX, what,
+                                           &info.parameters, detail);
+    status = status != LB_OK
+                 ? status
+                 : lb_json_int(parameters, "weight_bytes", false, 0, INT64_MAX, what, &info.bytes, detail);
     status =
-        status ? status : lb_json_str(parameters, "tokenizer_fingerprint", false, what, &tokenizer, detail);
-    if (!status && (!is_fingerprint(fingerprint) || (*tokenizer && !is_fingerprint(tokenizer)))) {
+        status != LB_OK ? status : lb_json_str(parameters, "fingerprint", true, what, &fingerprint, detail);
+    status = status != LB_OK
+                 ? status
+                 : lb_json_str(parameters, "tokenizer_fingerprint", false, what, &tokenizer, detail);
+    if (status == LB_OK && (!is_fingerprint(fingerprint) || (*tokenizer && !is_fingerprint(tokenizer)))) {
         status = lb_fail(detail, LB_E_FORMAT, "%s: a fingerprint is no SHA-256 of 64 hex digits", what);
     }
-    if (!status && strlen(name) >= LB_MAX_NAME) {
+    if (status == LB_OK && strlen(name) >= LB_MAX_NAME) {
         status = lb_fail(detail, LB_E_FORMAT, "%s: the model's name is longer than %d bytes", what,
                          LB_MAX_NAME - 1);
     }
-    if (!status) {
+    if (status == LB_OK) {
         snprintf(info.model, sizeof info.model, "%s", name);
         snprintf(info.fingerprint, sizeof info.fingerprint, "%s", fingerprint);
         snprintf(info.tokenizer_fingerprint, sizeof info.tokenizer_fingerprint, "%s", tokenizer);
@@ -177,18 +180,19 @@ enum lb_status lb_info_parse(const void *text, size_t len, const char *what, str
     return status;
 }
 
-enum lb_status lb_contact_info(const struct lb_contact *contact, const char *model, struct lb_buf *text,
-                               struct lb_teacher_info *out, struct lb_detail *detail) {
+enum lb_status lb_metadata_info(const struct lb_contact *contact, const char *model, struct lb_buf *text,
+                                struct lb_teacher_info *out, struct lb_detail *detail) {
     char where[400];
-    char *path = lb_contact_path(model, NULL, "");
+    char *path = lb_metadata_path(model, NULL, "");
     size_t before = text->len;
     if (!path) {
         return lb_fail(detail, LB_E_NOMEM, "out of memory for a request");
     }
-    lb_contact_where(contact, where, sizeof where);
-    enum lb_status status = lb_contact_get(contact, path, text, NULL, detail);
+    lb_metadata_where(contact, where, sizeof where);
+    enum lb_status status = lb_metadata_get(contact, path, text, NULL, detail);
     lb_free(path);
-    return status ? status : lb_info_parse(text->data + before, text->len - before, where, out, detail);
+    return status != LB_OK ? status
+                           : lb_info_parse(text->data + before, text->len - before, where, out, detail);
 }
 
 /* Appends text with all but unreserved characters as %XX (RFC 3986). */
@@ -202,7 +206,7 @@ static void put_escaped(struct lb_buf *buf, const char *text) {
     }
 }
 
-char *lb_contact_path(const char *model, const char *fingerprint, const char *suffix) {
+char *lb_metadata_path(const char *model, const char *fingerprint, const char *suffix) {
     struct lb_buf buf;
     lb_buf_init(&buf, 8192);
     lb_buf_append_str(&buf, "/v2/models/");
@@ -246,13 +250,14 @@ static bool ends_with(const char *text, const char *end) {
     return n >= m && !strcmp(text + n - m, end);
 }
 
-enum lb_status lb_head_parse(const void *bytes, size_t len, const struct lb_teacher_info *info,
-                             const char *what, struct lb_teacher_head *out, struct lb_detail *detail) {
+enum lb_status lb_teacher_head_parse(const void *bytes, size_t len, const struct lb_teacher_info *info,
+                                     const char *what, struct lb_teacher_head *out,
+                                     struct lb_detail *detail) {
     struct lb_safetensors *file = NULL;
     const struct lb_tensor *weight = NULL, *bias = NULL;
     struct lb_teacher_head head = {0};
     enum lb_status status = lb_safetensors_parse(bytes, len, what, &file, detail);
-    if (status) {
+    if (status != LB_OK) {
         return status;
     }
     for (size_t i = 0; i < lb_safetensors_count(file); i++) {
@@ -278,20 +283,20 @@ enum lb_status lb_head_parse(const void *bytes, size_t len, const struct lb_teac
         head.vocab_size = weight->dim[0];
         head.hidden_size = weight->dim[1];
         status = to_floats(weight, what, &head.weight, detail);
-        if (!status && bias) {
+        if (status == LB_OK && bias) {
             status = to_floats(bias, what, &head.bias, detail);
         }
     }
     lb_safetensors_destroy(file);
-    if (status) {
-        lb_head_finish(&head);
+    if (status != LB_OK) {
+        lb_teacher_head_finish(&head);
         return status;
     }
     *out = head;
     return LB_OK;
 }
 
-void lb_head_finish(struct lb_teacher_head *head) {
+void lb_teacher_head_finish(struct lb_teacher_head *head) {
     if (head) {
         lb_free(head->weight);
         lb_free(head->bias);
@@ -305,7 +310,7 @@ enum lb_status lb_token_read(const char *path, char **out, struct lb_detail *det
     struct lb_buf buf;
     lb_buf_init(&buf, LB_MAX_TOKEN_FILE_BYTES);
     enum lb_status status = lb_file_read(path, &buf, detail);
-    if (!status) {
+    if (status == LB_OK) {
         const char *text = buf.data ? buf.data : "";
         text += strspn(text, " \t\r\n");
         size_t n = strcspn(text, " \t\r\n");

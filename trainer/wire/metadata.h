@@ -19,40 +19,40 @@ struct lb_contact {
 };
 
 /* "name at base", for errors. */
-void lb_contact_where(const struct lb_contact *contact, char *out, size_t size);
+void lb_metadata_where(const struct lb_contact *contact, char *out, size_t size);
 
 /* GET path; the body is appended to out (whose maximum bounds it). */
-LB_NODISCARD enum lb_status lb_contact_get(const struct lb_contact *contact, const char *path,
-                                           struct lb_buf *out, uint64_t *out_elapsed_ns,
-                                           struct lb_detail *detail);
+LB_NODISCARD enum lb_status lb_metadata_get(const struct lb_contact *contact, const char *path,
+                                            struct lb_buf *out, uint64_t *out_elapsed_ns,
+                                            struct lb_detail *detail);
 
 /* The models that the server lists (POST /v2/repository/index): calls each(user, name, version, state) for
  * every one. */
-LB_NODISCARD enum lb_status lb_contact_models(const struct lb_contact *contact,
-                                              void (*each)(void *user, const char *name, const char *version,
-                                                           const char *state),
-                                              void *user, struct lb_detail *detail);
+LB_NODISCARD enum lb_status lb_metadata_models(const struct lb_contact *contact,
+                                               void (*each)(void *user, const char *name, const char *version,
+                                                            const char *state),
+                                               void *user, struct lb_detail *detail);
 /* The name of the only model there; LB_E_ARG naming them when there are several, LB_E_NOTFOUND when there is
  * none. */
-LB_NODISCARD enum lb_status lb_contact_only_model(const struct lb_contact *contact, char out[LB_MAX_NAME],
-                                                  struct lb_detail *detail);
+LB_NODISCARD enum lb_status lb_metadata_only_model(const struct lb_contact *contact, char out[LB_MAX_NAME],
+                                                   struct lb_detail *detail);
 /* Model metadata (GET /v2/models/M) as JSON bytes appended to text, and read into out. */
-LB_NODISCARD enum lb_status lb_contact_info(const struct lb_contact *contact, const char *model,
-                                            struct lb_buf *text, struct lb_teacher_info *out,
-                                            struct lb_detail *detail);
+LB_NODISCARD enum lb_status lb_metadata_info(const struct lb_contact *contact, const char *model,
+                                             struct lb_buf *text, struct lb_teacher_info *out,
+                                             struct lb_detail *detail);
 /* Reads metadata; what names their source. LB_E_FORMAT when they are not those of a Limbeck teacher. */
 LB_NODISCARD enum lb_status lb_info_parse(const void *text, size_t len, const char *what,
                                           struct lb_teacher_info *out, struct lb_detail *detail);
 
 /* "/v2/models/M[/versions/F]SUFFIX" on the heap (lb_free), names escaped; fingerprint NULL: without version.
  * NULL: out of memory. */
-char *lb_contact_path(const char *model, const char *fingerprint, const char *suffix);
+char *lb_metadata_path(const char *model, const char *fingerprint, const char *suffix);
 
-/* Reads a head's safetensors into FP32; checked against info. lb_head_finish frees it. */
-LB_NODISCARD enum lb_status lb_head_parse(const void *bytes, size_t len, const struct lb_teacher_info *info,
-                                          const char *what, struct lb_teacher_head *out,
-                                          struct lb_detail *detail);
-void lb_head_finish(struct lb_teacher_head *head);
+/* Reads a head's safetensors into FP32; checked against info. lb_teacher_head_finish frees it. */
+LB_NODISCARD enum lb_status lb_teacher_head_parse(const void *bytes, size_t len,
+                                                  const struct lb_teacher_info *info, const char *what,
+                                                  struct lb_teacher_head *out, struct lb_detail *detail);
+void lb_teacher_head_finish(struct lb_teacher_head *head);
 
 /* The first line of a token file, without blanks, on the heap (lb_free). */
 LB_NODISCARD enum lb_status lb_token_read(const char *path, char **out, struct lb_detail *detail);

@@ -217,12 +217,12 @@ enum lb_status lb_ask_build(const struct lb_teacher_info *info, const struct lb_
         return lb_fail(detail, LB_E_NOMEM, "out of memory for a request of %lld sequences", (long long)n);
     }
     enum lb_status status = lb_infer_request_encode(&request, &out->body, &out->json_bytes, detail);
-    if (status) {
+    if (status != LB_OK) {
         lb_asked_finish(out);
         return status;
     }
     status = lb_request_digest(info->fingerprint, &request, out->digest);
-    if (status) {
+    if (status != LB_OK) {
         lb_asked_finish(out);
         return lb_fail(detail, status, "no digest of a request of %lld sequences", (long long)n);
     }
@@ -395,13 +395,13 @@ enum lb_status lb_ask_split(const struct lb_teacher_info *info, const struct lb_
     bool other = false, features = samples[0]->features != NULL;
     enum lb_status status =
         lb_infer_response_decode(reply->body, reply->len, reply->json_bytes, scratch, &response, detail);
-    if (!status) {
+    if (status == LB_OK) {
         status = check_head(info, spec, asked, reply, &response, &other, detail);
     }
     if (out_other) {
         *out_other = other;
     }
-    for (size_t j = 0; !status && j < spec->n_outputs; j++) {
+    for (size_t j = 0; status == LB_OK && j < spec->n_outputs; j++) {
         char name[LB_MAX_NAME];
         lb_output_format(spec->outputs[j].kind, spec->outputs[j].layer, name);
         const struct lb_wire_tensor *whole = find_output(&response, name);
@@ -409,15 +409,15 @@ enum lb_status lb_ask_split(const struct lb_teacher_info *info, const struct lb_
             return lb_fail(detail, LB_E_FORMAT, "the answer lacks the output %s that was asked for", name);
         }
         status = check_output(info, spec, j, asked, features, name, whole, detail);
-        if (!status && spec->outputs[j].kind == LB_OUT_TOPK_IDS) {
+        if (status == LB_OK && spec->outputs[j].kind == LB_OUT_TOPK_IDS) {
             status = check_ids(info, whole, detail);
         }
-        for (int64_t i = 0; !status && i < asked->n; i++) {
+        for (int64_t i = 0; status == LB_OK && i < asked->n; i++) {
             status = copy_part(whole, i, samples[i]->n, features, spec->outputs[j].kind == LB_OUT_ATTENTION,
                                arenas[i], &answers[i].tensors[j], detail);
         }
     }
-    for (int64_t i = 0; !status && i < asked->n; i++) {
+    for (int64_t i = 0; status == LB_OK && i < asked->n; i++) {
         answers[i].n_tensors = spec->n_outputs;
     }
     return status;

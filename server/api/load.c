@@ -29,13 +29,13 @@ static enum lb_status check_body(const struct lb_exchange *x, struct lb_detail *
 }
 
 /* Called by the loader. */
-static void order_done(struct lb_order *order) {
+static void order_done(struct lb_load_order *order) {
     lb_exchange_resume(order->context);
 }
 
 static void finish(struct lb_server *server, struct lb_exchange *x) {
     struct lb_visit *visit = x->user;
-    const struct lb_order *order = visit->order;
+    const struct lb_load_order *order = visit->order;
     (void)server;
     if (order->status != LB_OK) {
         /* A model of the list that can't be opened is the server's trouble, whatever the reason was. */
@@ -55,7 +55,7 @@ static void give_order(struct lb_server *server, struct lb_exchange *x, const ch
         lb_reply_fail(x, status, &detail);
         return;
     }
-    struct lb_order *order = lb_arena_zarray(&x->arena, 1, sizeof *order);
+    struct lb_load_order *order = lb_arena_zarray(&x->arena, 1, sizeof *order);
     if (!order) {
         lb_reply_error(x, 503, "out of memory; try again");
         return;
