@@ -6,6 +6,7 @@
 #include <cmocka.h>
 
 #include "common/base/file.h"
+#include "common/model/families.h"
 #include "common/model/generate.h"
 #include "common/model/model.h"
 #include "common/nn/head.h"
@@ -270,10 +271,42 @@ static void refusals(void **state) {
     lb_model_destroy(model);
 }
 
+/* The config of a model to be made: the keys of config.json, and no other. */
+static void new_configs(void **state) {
+    (void)state;
+    static const char text[] = "{\"model_type\": \"llama\", \"vocab_size\": 9, \"hidden_size\": 8, "
+                               "\"intermediate_size\": 8, \"num_hidden_layers\": 1, "
+                               "\"num_attention_heads\": 2%s}";
+    const struct {
+        const char *more, *says;
+    } cases[] = {{"", NULL},
+                 {", \"rope_theta\": 500", NULL},
+                 {", \"hiden\": 1", "r.yaml: student: hiden is no key of model_type llama"},
+                 {", \"use_cache\": true", "use_cache is no key"},
+                 {", \"input_size\": 3", "input_size is no key of model_type llama"},
+                 {", \"num_key_value_heads\": 0", "r.yaml: student: num_key_value_heads is 0"}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char whole[512];
+        json_t *object = NULL;
+        struct lb_config c;
+        struct lb_detail detail = {0};
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wformat-nonliteral"
+        int len = snprintf(whole, sizeof whole, text, cases[i].more);
+#pragma GCC diagnostic pop
+        assert_int_equal(lb_json_parse(whole, (size_t)len, 0, "text", &object, NULL), LB_OK);
+        enum lb_status status = lb_config_parse_new(object, "r.yaml: student", &c, &detail);
+        json_decref(object);
+        if (cases[i].says == NULL ? status != LB_OK : strstr(detail.text, cases[i].says) == NULL) {
+            fail_msg("%s: \"%s\"", cases[i].more, detail.text);
+        }
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(folders),    cmocka_unit_test(gguf),     cmocka_unit_test(extended),
-        cmocka_unit_test(generating), cmocka_unit_test(refusals),
+        cmocka_unit_test(generating), cmocka_unit_test(refusals), cmocka_unit_test(new_configs),
     };
     return cmocka_run_group_tests(tests, make_folder, remove_folder);
 }
