@@ -304,7 +304,7 @@ static void test_replicas_that_disagree(void **state) {
 }
 
 /* renormalise: after the time-out the other teacher goes on alone, and the lost one joins in again when it is
- * back. */
+ * back: also about what it was asked in vain, while somebody still holds that question. */
 static void test_renormalise(void **state) {
     (void)state;
     struct fake_teacher *a = fake_start(&(struct fake_options){0}),
@@ -323,7 +323,9 @@ static void test_renormalise(void **state) {
     fake_stop(b);
     b = NULL;
     bool back = false;
-    for (int q = 0; q < 2000 && !back; q++) {
+    int q = 0;
+    struct lb_sample *first = NULL;
+    for (; q < 2000 && !back; q++) {
         struct lb_sample *samples = asking_samples(N, 50 + (uint64_t)q, false);
         must(lb_teachers_submit(teachers, q, samples, N, NULL, &detail), &detail);
         must(lb_teachers_take(teachers, q, &answers, &detail), &detail);
@@ -341,11 +343,21 @@ static void test_renormalise(void **state) {
         } else {
             lb_sleep_ns(5 * LB_MS_NS); /* a step of training */
         }
-        lb_teachers_release(teachers, q);
-        asking_free_samples(samples, N);
+        if (q == 0) {
+            first = samples;
+        } else {
+            lb_teachers_release(teachers, q);
+            asking_free_samples(samples, N);
+        }
     }
     assert_true(back);
+    must(lb_teachers_submit(teachers, q, first, N, NULL, &detail), &detail);
+    must(lb_teachers_take(teachers, q, &answers, &detail), &detail);
+    for (int i = 0; i < 2 * N; i++) {
+        assert_true(asking_is_right(answers[i], &first[i / 2], fake_fingerprint));
+    }
     lb_teachers_close(teachers);
+    asking_free_samples(first, N);
     asking_teardown(&asking);
     fake_stop(a);
     fake_stop(b);

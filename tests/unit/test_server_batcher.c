@@ -191,6 +191,26 @@ static void test_waits_for_company(void **state) {
     end(b);
 }
 
+/* What waits for another model doesn't fill the batch: the head goes on waiting for its own model's jobs. */
+static void test_other_models_are_no_company(void **state) {
+    (void)state;
+    const uint64_t wait = 30 * LB_MS_NS;
+    struct lb_batcher *b = create(20, wait, 1000);
+    struct lb_batch batch;
+    struct fake x, other;
+    make(&x, &model_a, 1, 10);
+    make(&other, &model_b, 2, 10);
+    submit(b, &x);
+    submit(b, &other);
+    next(b, &batch, 1, 10, 1);
+    assert_ptr_equal(batch.model, &model_a);
+    assert_true(x.job.started_ns - x.job.queued_ns >= wait);
+    finish(b, &batch);
+    next(b, &batch, 2, 20, 1);
+    finish(b, &batch);
+    end(b);
+}
+
 static void test_deadlines(void **state) {
     (void)state;
     struct lb_batcher *b = create(10, 0, 1000);
@@ -247,6 +267,39 @@ static void test_reaper_needs_no_worker(void **state) {
     assert_int_equal(pthread_join(thread, NULL), 0);
     assert_int_equal(patient.done, 1);
     assert_int_equal(patient.job.status, LB_E_UNAVAILABLE);
+    end(b);
+}
+
+/* A job whose batch is being computed is the engine's, late or not: what is ended beside it leaves it alone.
+ */
+static void test_reaper_leaves_running_jobs(void **state) {
+    (void)state;
+    struct lb_batcher *b = create(10, 0, 1000);
+    struct lb_batch batch;
+    pthread_t thread;
+    struct fake running, late;
+    make(&running, &model_a, 1, 10);
+    make(&late, &model_a, 1, 10);
+    running.job.deadline_ns = lb_now_ns() + 5 * LB_MS_NS;
+    submit(b, &running);
+    next(b, &batch, 1, 10, 1);
+    while (lb_now_ns() <= running.job.deadline_ns) {
+    }
+    late.job.deadline_ns = lb_now_ns();
+    submit(b, &late);
+    assert_int_equal(pthread_create(&thread, NULL, reap, b), 0);
+    uint64_t until = lb_now_ns() + 10 * LB_SECOND_NS;
+    while (late.done == 0 && lb_now_ns() < until) {
+    }
+    assert_int_equal(late.done, 1);
+    assert_int_equal(late.job.status, LB_E_TIMEOUT);
+    assert_int_equal(lb_batcher_state(b).jobs, 1); /* both were looked at under one lock */
+    assert_int_equal(running.done, 0);
+    finish(b, &batch);
+    assert_int_equal(running.done, 1);
+    assert_int_equal(running.job.status, LB_OK); /* its answer is there all the same */
+    lb_batcher_close(b);
+    assert_int_equal(pthread_join(thread, NULL), 0);
     end(b);
 }
 
@@ -391,8 +444,10 @@ int main(void) {
         cmocka_unit_test(test_the_rest_of_a_batch_is_filled),
         cmocka_unit_test(test_ranks),
         cmocka_unit_test(test_waits_for_company),
+        cmocka_unit_test(test_other_models_are_no_company),
         cmocka_unit_test(test_deadlines),
         cmocka_unit_test(test_reaper_needs_no_worker),
+        cmocka_unit_test(test_reaper_leaves_running_jobs),
         cmocka_unit_test(test_failure_ends_all_of_a_batch),
         cmocka_unit_test(test_drain_and_abort),
         cmocka_unit_test(test_crowd),

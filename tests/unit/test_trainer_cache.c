@@ -52,6 +52,13 @@ static struct lb_cache *open_cache(const char *dir, uint64_t max_bytes) {
     return cache;
 }
 
+static struct lb_cache_stats stats_of(struct lb_cache *cache) {
+    struct lb_cache_stats stats;
+    struct lb_detail detail = {0};
+    must(lb_cache_stats(cache, &stats, &detail), &detail);
+    return stats;
+}
+
 /* An answer of two tensors that seed decides; compressible or not. Its data is of n positions and 100
  * columns. */
 struct made {
@@ -179,9 +186,14 @@ static void test_the_oldest_make_room(void **state) {
     struct lb_cache *cache = open_cache(dir, max_bytes);
     struct made *made = lb_calloc(1, sizeof *made);
     must(lb_cache_put_blob(cache, "info", "kept", 4, &detail), &detail);
+    uint64_t stored = 0;
     for (uint64_t seed = 0; seed < 600; seed++) { /* nearly 8 MB that do not compress */
         make(made, seed, 16 + (int64_t)(seed % 49), false);
         must(put(cache, made, &detail), &detail);
+        uint64_t after = stats_of(cache).stored_bytes;
+        assert_true(after + max_bytes / 8 >
+                    stored); /* a sixteenth goes when gaps fill the file; twice at worst */
+        stored = after;
         must(get_same(cache, made, &detail), &detail); /* the newest is always there */
     }
     must(lb_cache_stats(cache, &stats, &detail), &detail);
@@ -219,6 +231,42 @@ static void test_the_oldest_make_room(void **state) {
     lb_cache_close(cache);
     lb_free(made);
     assert_int_equal(lb_cache_open(dir, 1000, &cache, NULL), LB_E_ARG);
+}
+
+/* A full cache loses no more than what comes needs: one answer for one of its size, and as many as a large
+ * value has pages. */
+static void test_no_more_goes_than_must(void **state) {
+    const char *dir = ((struct folder *)*state)->path;
+    enum { ANSWER_PAGES = 3, BLOB_PAGES = 60 };
+    struct lb_detail detail = {0};
+    struct lb_cache *cache = open_cache(dir, 4 << 20);
+    struct made *made = lb_calloc(1, sizeof *made);
+    uint64_t seed = 0, full, now = 0;
+    do {
+        full = now;
+        make(made, seed++, 50, false);
+        must(put(cache, made, &detail), &detail);
+        now = stats_of(cache).entries;
+    } while (now > full);
+    assert_int_equal(now, full); /* the first that had to make room */
+    for (int i = 0; i < 100; i++) {
+        make(made, seed++, 50, false);
+        must(put(cache, made, &detail), &detail);
+        assert_int_equal(stats_of(cache).entries, full);
+    }
+    struct lb_buf blob;
+    lb_buf_init(&blob, 1 << 20);
+    struct lb_rng rng;
+    lb_rng_seed(&rng, 8, 8);
+    for (size_t i = 0; i < (BLOB_PAGES - 1) * LB_CACHE_PAGE_BYTES / 8; i++) {
+        uint64_t noise = lb_rng_u64(&rng);
+        assert_int_equal(lb_buf_append(&blob, &noise, sizeof noise), LB_OK);
+    }
+    must(lb_cache_put_blob(cache, "head", blob.data, blob.len, &detail), &detail);
+    assert_int_equal(stats_of(cache).entries, full - BLOB_PAGES / ANSWER_PAGES);
+    lb_buf_finish(&blob);
+    lb_free(made);
+    lb_cache_close(cache);
 }
 
 /* Flips one bit in the middle of the stored bytes of a value, which stand in the file as they are. */
@@ -489,11 +537,17 @@ static void test_values_cut_and_flipped(void **state) {
 int main(void) {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
     const struct CMUnitTest tests[] = {
-        TEST(test_round_trip_and_reopen), TEST(test_blobs),
-        TEST(test_the_oldest_make_room),  TEST(test_damage_is_noticed),
-        TEST(test_files_that_are_none),   TEST(test_two_processes),
-        TEST(test_killed_writer),         TEST(test_opened_twice_is_shared),
-        cmocka_unit_test(test_keys),      cmocka_unit_test(test_values_cut_and_flipped),
+        TEST(test_round_trip_and_reopen),
+        TEST(test_blobs),
+        TEST(test_the_oldest_make_room),
+        TEST(test_no_more_goes_than_must),
+        TEST(test_damage_is_noticed),
+        TEST(test_files_that_are_none),
+        TEST(test_two_processes),
+        TEST(test_killed_writer),
+        TEST(test_opened_twice_is_shared),
+        cmocka_unit_test(test_keys),
+        cmocka_unit_test(test_values_cut_and_flipped),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
