@@ -99,7 +99,7 @@ self_test() {
     seed common/model/m.c '#include "common/text/t.h"' '#include "common/formats/f.h"'
     seed proto/p.c '#include "common/base/a.h"' '#include "proto/p.h"' '/*' ' * exit(1)' ' */'
     seed server/http/http.c '#include <microhttpd.h>' '#include "proto/p.h"' '#include "common/model/m.h"' 'exit(1);'
-    seed trainer/cache/cache.c '#include <lmdb.h>' '#include <zstd.h>' '#include "common/nn/b.h"' 'printf("x");'
+    seed trainer/cache/cache.c '#include <zstd.h>' '#include "common/nn/b.h"' 'printf("x");'
     seed tests/unit/test_x.c '#include "trainer/run/x.h"' '#include "common/base/a.c"' 'malloc(1);'
     expect_clean 'the seed'
 
@@ -126,7 +126,7 @@ self_test() {
     seed server/http/http_more.c '#include <microhttpd.h>'; expect 'is included by one file'
     seed trainer/run/bad.c '#include <curl/curl.h>'; expect '<curl/curl.h> is included only by'
     seed common/nn/bad.c '#include <cblas.h>'; expect '<cblas.h> is included only by'
-    seed server/bad.c '#include <lmdb.h>'; expect '<lmdb.h> is included only by'
+    seed server/bad.c '#include <sqlite3.h>'; expect '<sqlite3.h> is included only by'
     seed trainer/run/bad.c '#include <cyaml/cyaml.h>'; expect '<cyaml/cyaml.h> is included only by'
     seed server/bad.c '#include <openssl/crypto.h>'; expect '<openssl/crypto.h> is included only by'
     seed proto/bad.c '#include <jansson.h>'; expect '<jansson.h> is included only by'

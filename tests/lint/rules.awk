@@ -35,7 +35,7 @@ BEGIN {
     home("microhttpd.h",   "^server/http/http[a-z_]*[.]c$",    "one")
     home("curl/",          "^trainer/wire/http[a-z_]*[.]c$",   "one")
     home("cblas.h",        "^common/nn/gemm[.]c$",        "one")
-    home("lmdb.h",         "^trainer/cache/[a-z_]*[.]c$",  "one")
+    home("sqlite3.h",      "^trainer/cache/parts[.]h$",    "one")
     home("cyaml/",         "^trainer/recipe/[a-z_]*[.]c$", "one")
     home("openssl/",       "^common/base/sha256[.]c$",    "one")
     home("jansson.h",      "^common/base/json[.]h$",      "one")

@@ -129,7 +129,7 @@ bool asking_is_right(const struct lb_answer *answer, const struct lb_sample *sam
             if (tensor->datatype == LB_DT_FP16) {
                 v = lb_f16_to_f32(lb_f32_to_f16(v));
             } else if (tensor->datatype == LB_DT_INT32) {
-                v = (float)(int32_t)((v + 4) / 8 * 50);
+                v = (float)fake_id(fingerprint, name, sample->ids, i / width, i % width, 50);
             }
             if (number_at(tensor, (size_t)i) != v) {
                 fprintf(stderr, "%s[%lld] is %g, not %g\n", name, (long long)i,

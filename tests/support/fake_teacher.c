@@ -9,6 +9,7 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <pthread.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -53,7 +54,8 @@ struct incoming {
 
 /* ---- what it answers ---- */
 
-float fake_value(const char *fingerprint, const char *output, const int32_t *ids, int64_t t, int64_t c) {
+/* Within -4 .. 4. */
+static float noise(const char *fingerprint, const char *output, const int32_t *ids, int64_t t, int64_t c) {
     uint64_t h = 1469598103934665603ull;
     for (const char *p = fingerprint; *p; p++) {
         h = lb_mix64(h ^ (uint64_t)*p);
@@ -66,6 +68,32 @@ float fake_value(const char *fingerprint, const char *output, const int32_t *ids
     }
     h = lb_mix64(h ^ (uint64_t)c);
     return (float)((double)(h >> 40) / 16777216.0 * 8 - 4);
+}
+
+float fake_value(const char *fingerprint, const char *output, const int32_t *ids, int64_t t, int64_t c) {
+    if (!strcmp(output, "logits.topk_values")) { /* falling */
+        return noise(fingerprint, output, ids, t, 0) - (float)c / 4;
+    }
+    if (!strcmp(output, "logprobs.actual")) {
+        return -fabsf(noise(fingerprint, output, ids, t, c));
+    }
+    if (!strcmp(output, "logsumexp")) { /* above all logits */
+        return 12 + noise(fingerprint, output, ids, t, c);
+    }
+    if (!strncmp(output, "attentions.", 11)) { /* probabilities of what came before */
+        double sum = 0;
+        for (int64_t u = 0; u <= t; u++) {
+            sum += 5 + noise(fingerprint, output, ids, t, u);
+        }
+        return c > t ? 0 : (float)((5 + noise(fingerprint, output, ids, t, c)) / sum);
+    }
+    return noise(fingerprint, output, ids, t, c);
+}
+
+int32_t fake_id(const char *fingerprint, const char *output, const int32_t *ids, int64_t t, int64_t c,
+                int64_t vocab_size) {
+    double first = (noise(fingerprint, output, ids, t, 0) + 4) / 8 * (double)vocab_size;
+    return (int32_t)(((int64_t)first + c) % vocab_size);
 }
 
 static int64_t width_of(const struct fake_teacher *fake, const struct lb_infer_request *request,
@@ -136,7 +164,8 @@ static void fill_output(const struct fake_teacher *fake, const struct lb_infer_r
         const int32_t *ids = (const int32_t *)input->data + b * (size_t)(features ? input->dim[1] : T);
         float v = fake_value(fake->fingerprint, asked->name, ids, features ? input->dim[1] - 1 : (int64_t)t,
                              (int64_t)c);
-        int64_t id = (int64_t)((v + 4) / 8 * (float)fake->is.vocab_size);
+        int64_t id = fake_id(fake->fingerprint, asked->name, ids, features ? input->dim[1] - 1 : (int64_t)t,
+                             (int64_t)c, fake->is.vocab_size);
         put_number(data, i, asked->datatype, v, id);
     }
     out->data = data;

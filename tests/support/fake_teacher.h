@@ -64,5 +64,8 @@ int fake_heads(struct fake_teacher *fake);
 bool fake_saw_no_cache(struct fake_teacher *fake);
 /* What the fake of this fingerprint answers: value c of the output at position t. */
 float fake_value(const char *fingerprint, const char *output, const int32_t *ids, int64_t t, int64_t c);
+/* The ids of logits.topk_ids: different within a row. */
+int32_t fake_id(const char *fingerprint, const char *output, const int32_t *ids, int64_t t, int64_t c,
+                int64_t vocab_size);
 
 #endif

@@ -1,8 +1,16 @@
-/* Answers on disk: LMDB, one entry per (teacher, sequence, what was asked), shared by processes, compressed
- * and checksummed.
+/* Answers on disk: one SQLite file (cache.db) in a folder, an entry per (teacher, sequence, what was asked),
+ * shared by processes, compressed and checksummed.
  *
  * key = SHA-256(fingerprint, ids or features, outputs with datatypes, top_k, temperature). A value that fails
- * its checksum is reported and treated as missing.
+ * its checksum is reported and treated as missing. A damaged, cut off or vanished file is an error, never a
+ * crash: nothing is mapped, and SQLite checks each page that it reads. Commits reach the disk (synchronous =
+ * NORMAL): a killed process or a power cut leaves the last good state.
+ *
+ * When the cache is full, what this run has used stays: a run whose data does not fit finds the same part of
+ * it in every epoch, instead of chasing the part that was thrown out last. Older answers make room only while
+ * they are of little use to this run.
+ *
+ * Threads: any; one at a time inside.
  */
 #ifndef LB_CACHE_CACHE_H
 #define LB_CACHE_CACHE_H
@@ -10,9 +18,16 @@
 #include "trainer/cache/value.h"
 #include "trainer/wire/answer.h"
 
+#define LB_CACHE_FILE "cache.db"
+/* The number of the file's format (its user_version): a file with another one is refused. 1 was another
+ * library's. */
+#define LB_CACHE_FORMAT 2
+#define LB_CACHE_MIN_BYTES (1u << 20)
+
 struct lb_cache;
 
-/* Opens or creates the folder; max_bytes bounds it: when full, the oldest entries make room. */
+/* Opens or creates the folder and the file in it; max_bytes bounds the file (0: what it was opened with
+ * last). */
 LB_NODISCARD enum lb_status lb_cache_open(const char *dir, uint64_t max_bytes, struct lb_cache **out,
                                           struct lb_detail *detail);
 void lb_cache_close(struct lb_cache *cache);
@@ -21,10 +36,13 @@ void lb_cache_close(struct lb_cache *cache);
 LB_NODISCARD enum lb_status lb_cache_get(struct lb_cache *cache, const uint8_t key[LB_SHA256_BYTES],
                                          struct lb_arena *arena, struct lb_answer *out,
                                          struct lb_detail *detail);
-/* Puts n answers in one transaction. */
+/* Puts n answers in one transaction. LB_E_LIMIT when the cache is full of what this run uses, or can never
+ * hold them: nothing was stored, nothing is lost. */
 LB_NODISCARD enum lb_status lb_cache_put(struct lb_cache *cache, const uint8_t (*keys)[LB_SHA256_BYTES],
                                          const struct lb_answer *const *answers, size_t n,
                                          struct lb_detail *detail);
+/* An answer that turned out to be of no use goes, so that a good one can come. */
+void lb_cache_drop(struct lb_cache *cache, const uint8_t key[LB_SHA256_BYTES]);
 /* Whole values under names of their own (teacher infos, heads), so that a filled cache trains without
  * teachers. */
 LB_NODISCARD enum lb_status lb_cache_get_blob(struct lb_cache *cache, const char *name, struct lb_buf *out,
@@ -37,8 +55,16 @@ struct lb_cache_stats {
 };
 LB_NODISCARD enum lb_status lb_cache_stats(struct lb_cache *cache, struct lb_cache_stats *out,
                                            struct lb_detail *detail);
-/* Reads every entry; *out_bad of them failed their checksum (they are removed when repair is set). */
-LB_NODISCARD enum lb_status lb_cache_verify(struct lb_cache *cache, bool repair, uint64_t *out_entries,
-                                            uint64_t *out_bad, struct lb_detail *detail);
+
+/* What verification found: answers read, those that are damaged or cannot be true (removed when repair is
+ * set), and whether the file itself is damaged (when repair is set, what could be read is in a new file now;
+ * the old one is beside it as cache.db.damaged). */
+struct lb_cache_report {
+    uint64_t entries, bad;
+    bool file_damaged;
+};
+/* The cache need not be open, and may be in use by others. LB_E_NOTFOUND without a cache in the folder. */
+LB_NODISCARD enum lb_status lb_cache_verify(const char *dir, bool repair, struct lb_cache_report *out,
+                                            struct lb_detail *detail);
 
 #endif

@@ -9,7 +9,7 @@
 #include <zstd.h>
 
 #define MAGIC 0x4143424cu /* "LBCA" */
-#define VERSION 1
+#define VERSION 2
 #define FLAG_ZSTD 1u
 #define ZSTD_LEVEL 1
 
@@ -17,7 +17,6 @@ static void put_header(struct lb_buf *buf, const struct lb_cache_header *h) {
     lb_put_u32(buf, h->magic);
     lb_put_u16(buf, h->version);
     lb_put_u16(buf, h->flags);
-    lb_put_u64(buf, h->order);
     lb_put_u64(buf, h->raw_bytes);
     lb_put_u64(buf, h->tokens);
     lb_put_u64(buf, h->payload_bytes);
@@ -55,12 +54,6 @@ enum lb_status lb_cache_value_make(const void *name, size_t name_len, const void
     return lb_buf_status(out);
 }
 
-void lb_cache_value_set_order(struct lb_buf *value, uint64_t order) {
-    for (int b = 0; b < 8; b++) {
-        value->data[8 + b] = (char)(uint8_t)(order >> 8 * b);
-    }
-}
-
 const char *lb_cache_value_check(const void *name, size_t name_len, const void *value, size_t len,
                                  struct lb_cache_header *h, const void **payload) {
     struct lb_reader r;
@@ -68,7 +61,6 @@ const char *lb_cache_value_check(const void *name, size_t name_len, const void *
     h->magic = lb_read_u32(&r);
     h->version = lb_read_u16(&r);
     h->flags = lb_read_u16(&r);
-    h->order = lb_read_u64(&r);
     h->raw_bytes = lb_read_u64(&r);
     h->tokens = lb_read_u64(&r);
     h->payload_bytes = lb_read_u64(&r);
@@ -258,29 +250,4 @@ enum lb_status lb_cache_answer_value(const uint8_t key[LB_SHA256_BYTES], const s
     *out_raw_bytes = raw.len;
     lb_buf_finish(&raw);
     return status;
-}
-
-uint64_t lb_cache_page_bytes(size_t value_bytes) {
-    const size_t around = 160; /* keys, the line of the order, LMDB's node and page headers */
-    return (value_bytes + around + LB_CACHE_PAGE_BYTES - 1) / LB_CACHE_PAGE_BYTES * LB_CACHE_PAGE_BYTES;
-}
-
-void lb_cache_totals_write(const struct lb_cache_totals *totals, uint8_t out[LB_CACHE_TOTALS_BYTES]) {
-    const uint64_t fields[] = {totals->next_order, totals->entries, totals->blobs, totals->stored_bytes,
-                               totals->raw_bytes,  totals->tokens,  totals->pages};
-    _Static_assert(sizeof fields == LB_CACHE_TOTALS_BYTES, "the record's layout");
-    for (size_t i = 0; i < LB_CACHE_TOTALS_BYTES; i++) {
-        out[i] = (uint8_t)(fields[i / 8] >> 8 * (i % 8));
-    }
-}
-
-bool lb_cache_totals_read(const void *bytes, size_t len, struct lb_cache_totals *out) {
-    uint64_t *fields[] = {&out->next_order, &out->entries, &out->blobs, &out->stored_bytes,
-                          &out->raw_bytes,  &out->tokens,  &out->pages};
-    struct lb_reader r;
-    lb_reader_init(&r, bytes, len);
-    for (size_t i = 0; i < sizeof fields / sizeof *fields; i++) {
-        *fields[i] = lb_read_u64(&r);
-    }
-    return !r.failed && lb_reader_left(&r) == 0;
 }

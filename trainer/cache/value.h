@@ -1,11 +1,10 @@
 /* The bytes of a cached value: header, checksum, compression, and an answer's tensors packed into one run of
  * bytes.
  *
- * Header (48 bytes, little-endian): u32 magic "LBCA", u16 version, u16 flags (1: the payload is a zstd
- * frame), u64 order (when it was inserted), u64 raw_bytes, u64 tokens, u64 payload_bytes, u64 checksum; then
- * the payload. The checksum (XXH64) covers the name under which the value is stored, the header's numbers
- * except order, and the payload: neither a flipped bit nor a value under a wrong key passes. Pure functions:
- * any thread.
+ * Header (40 bytes, little-endian): u32 magic "LBCA", u16 version, u16 flags (1: the payload is a zstd
+ * frame), u64 raw_bytes, u64 tokens, u64 payload_bytes, u64 checksum; then the payload. The checksum (XXH64)
+ * covers the name under which the value is stored, the header's numbers and the payload: neither a flipped
+ * bit nor a value under a wrong key passes. Pure functions: any thread.
  */
 #ifndef LB_CACHE_VALUE_H
 #define LB_CACHE_VALUE_H
@@ -17,15 +16,13 @@
 struct lb_cache_header {
     uint32_t magic;
     uint16_t version, flags;
-    uint64_t order, raw_bytes, tokens, payload_bytes, checksum;
+    uint64_t raw_bytes, tokens, payload_bytes, checksum;
 };
 
 /* Appends header and payload (raw, compressed at zstd level 1 when that is smaller) to out. LB_E_NOMEM or
  * LB_E_LIMIT. */
 enum lb_status lb_cache_value_make(const void *name, size_t name_len, const void *raw, size_t len,
                                    uint64_t tokens, struct lb_buf *out);
-/* Writes the order into a value made before. */
-void lb_cache_value_set_order(struct lb_buf *value, uint64_t order);
 /* Reads and checks a value; *payload points into it. NULL when all is well, else what is wrong with it
  * ("fails its checksum"); the header then holds what could be read. */
 const char *lb_cache_value_check(const void *name, size_t name_len, const void *value, size_t len,
@@ -48,18 +45,6 @@ enum lb_status lb_cache_answer_inflate(const struct lb_cache_header *h, const vo
                                        struct lb_arena *arena, struct lb_answer *out);
 /* Positions that an answer is about. */
 uint64_t lb_cache_answer_tokens(const struct lb_answer *answer);
-
-/* Totals of a cache, changed in the same transaction as what they count. pages: bytes of all values in whole
- * pages. */
-struct lb_cache_totals {
-    uint64_t next_order, entries, blobs, stored_bytes, raw_bytes, tokens, pages;
-};
-#define LB_CACHE_TOTALS_BYTES 56
-#define LB_CACHE_PAGE_BYTES 4096u
-void lb_cache_totals_write(const struct lb_cache_totals *totals, uint8_t out[LB_CACHE_TOTALS_BYTES]);
-bool lb_cache_totals_read(const void *bytes, size_t len, struct lb_cache_totals *out);
-/* What a value of so many bytes takes in the file. */
-uint64_t lb_cache_page_bytes(size_t value_bytes);
 
 /* LB_E_NOMEM: all zero, the key of nothing. */
 enum lb_status lb_cache_key(const char *fingerprint, const struct lb_sample *sample, int64_t n_features,

@@ -84,23 +84,29 @@ static enum lb_status print_stats(struct lb_cache *cache, const struct arguments
 }
 
 /* LB_E_FORMAT when bad answers are left. */
-static enum lb_status verify(struct lb_cache *cache, const struct arguments *a, struct lb_detail *detail) {
-    uint64_t entries, bad;
-    enum lb_status status = lb_cache_verify(cache, a->repair, &entries, &bad, detail);
+static enum lb_status verify(const struct arguments *a, struct lb_detail *detail) {
+    struct lb_cache_report r;
+    enum lb_status status = lb_cache_verify(a->dir, a->repair, &r, detail);
     if (status != LB_OK) {
         return status;
     }
+    bool bad = r.bad > 0 || r.file_damaged;
     if (a->json) {
-        print_json(json_pack("{s:s, s:I, s:I, s:b}", "dir", a->dir, "entries", (json_int_t)entries, "bad",
-                             (json_int_t)bad, "repaired", a->repair && bad > 0));
+        print_json(json_pack("{s:s, s:I, s:I, s:b, s:b}", "dir", a->dir, "entries", (json_int_t)r.entries,
+                             "bad", (json_int_t)r.bad, "file_damaged", r.file_damaged, "repaired",
+                             a->repair && bad));
     } else {
-        printf("%s: %" PRIu64 " answers read, %" PRIu64 " bad%s\n", a->dir, entries, bad,
-               bad && a->repair ? " ones removed; they will be asked for again" : "");
+        printf("%s: %" PRIu64 " answers read, %" PRIu64 " bad%s\n", a->dir, r.entries, r.bad,
+               r.bad > 0 && a->repair ? " ones removed; they will be asked for again" : "");
+        if (r.file_damaged) {
+            printf("%s: %s is damaged%s\n", a->dir, LB_CACHE_FILE,
+                   a->repair ? "; what could be read is in a new file, the old one is beside it" : "");
+        }
     }
     if (bad && !a->repair) {
         return lb_fail(detail, LB_E_FORMAT,
-                       "%s: %" PRIu64 " of %" PRIu64 " answers are damaged; --repair removes them", a->dir,
-                       bad, entries);
+                       "%s: %" PRIu64 " of %" PRIu64 " answers are bad%s; --repair mends it", a->dir, r.bad,
+                       r.entries, r.file_damaged ? " and the file is damaged" : "");
     }
     return LB_OK;
 }
@@ -123,14 +129,16 @@ int lb_cmd_cache(int argc, char **argv, volatile sig_atomic_t *stop) {
     struct lb_detail detail = {0};
     struct lb_cache *cache = NULL;
     enum lb_status status = LB_OK;
-    char *data = lb_path_join(a.dir, "data.mdb");
-    if (!data || !lb_file_exists(data)) { /* opening would make one */
+    char *file = lb_path_join(a.dir, LB_CACHE_FILE);
+    if (!file || !lb_file_exists(file)) { /* opening would make one */
         status = lb_fail(&detail, LB_E_NOTFOUND, "%s: there is no cache in this folder", a.dir);
     }
-    lb_free(data);
-    status = status != LB_OK ? status : lb_cache_open(a.dir, 0, &cache, &detail);
-    if (status == LB_OK) {
-        status = strcmp(a.action, "stats") ? verify(cache, &a, &detail) : print_stats(cache, &a, &detail);
+    lb_free(file);
+    if (status == LB_OK && !strcmp(a.action, "verify")) {
+        status = verify(&a, &detail);
+    } else if (status == LB_OK) {
+        status = lb_cache_open(a.dir, 0, &cache, &detail);
+        status = status == LB_OK ? print_stats(cache, &a, &detail) : status;
     }
     lb_cache_close(cache);
     return status != LB_OK ? lb_command_failed(&detail, status) : 0;

@@ -5,6 +5,7 @@
 #include "common/base/mem.h"
 #include "trainer/teachers/parts.h"
 #include "trainer/wire/metadata.h"
+#include "trainer/wire/possible.h"
 
 #include <string.h>
 
@@ -46,7 +47,17 @@ static bool look_up(struct lb_asker *asker, struct item *item) {
         asker->cache_complained = asker->cache_complained || status != LB_E_NOTFOUND;
         lb_log(LB_LOG_WARN, "cache_entry_bad", "error=\"%s\"", detail.text);
     }
-    return status == LB_OK && lb_ask_fits(&teacher->is.info, &teacher->spec, &item->sample, &item->answer);
+    if (status != LB_OK) {
+        return false;
+    }
+    bool good =
+        lb_ask_fits(&teacher->is.info, &teacher->spec, &item->sample, &item->answer) &&
+        lb_answer_possible(&item->answer, teacher->spec.temperature, teacher->is.name, &detail) == LB_OK;
+    if (!good) { /* kept by an older version, or by somebody who lied */
+        lb_cache_drop(asker->options.cache, item->key);
+        lb_log(LB_LOG_WARN, "cache_entry_bad", "then=\"asked for again\" error=\"%s\"", detail.text);
+    }
+    return good;
 }
 
 /* The item of sample i and teacher k: one that is there already, one from the cache, or a new one in the

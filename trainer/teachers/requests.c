@@ -3,6 +3,7 @@
 #include "common/base/log.h"
 #include "common/base/mem.h"
 #include "trainer/teachers/parts.h"
+#include "trainer/wire/possible.h"
 #include "trainer/wire/metadata.h"
 
 #include <stdio.h>
@@ -260,6 +261,9 @@ static enum lb_status unpack(struct lb_asker *asker, struct request *request, bo
         }
         status = lb_ask_split(&teacher->is.info, &teacher->spec, &request->asked, request->samples, &reply,
                               &scratch, arenas, answers, other, detail);
+    }
+    for (size_t i = 0; i < n && status == LB_OK; i++) {
+        status = lb_answer_possible(&answers[i], teacher->spec.temperature, teacher->is.name, detail);
     }
     for (size_t i = 0; i < n && status == LB_OK; i++) {
         request->items[i]->answer = answers[i];

@@ -7,6 +7,7 @@
 #include "trainer/teachers/pool.h"
 #include "trainer/teachers/questions.h"
 #include "trainer/wire/metadata.h"
+#include "trainer/wire/possible.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -369,7 +370,10 @@ enum lb_status lb_teachers_open(const struct lb_teachers_options *options, struc
     }
     status = status != LB_OK ? status : lb_client_create(&teachers->http, detail);
     if (status == LB_OK && options->cache_dir) {
-        status = lb_cache_open(options->cache_dir, options->cache_max_bytes, &teachers->cache, detail);
+        struct lb_detail why = {0};
+        if (lb_cache_open(options->cache_dir, options->cache_max_bytes, &teachers->cache, &why) != LB_OK) {
+            lb_log(LB_LOG_WARN, "no_cache", "then=\"training goes on without it\" error=\"%s\"", why.text);
+        }
     }
     status = status != LB_OK ? status : meet_all(teachers, detail);
     if (status != LB_OK) {
@@ -474,6 +478,10 @@ enum lb_status lb_teachers_head(struct lb_teachers *teachers, unsigned k, const 
         } else {
             status = lb_teacher_head_parse(bytes.data, bytes.len, &teacher->info, teacher->label,
                                            &teacher->head, &why);
+            if (status == LB_OK &&
+                (status = lb_head_possible(&teacher->head, teacher->is->name, &why)) != LB_OK) {
+                lb_teacher_head_finish(&teacher->head);
+            }
             teacher->has_head = status == LB_OK;
         }
         lb_buf_finish(&bytes);

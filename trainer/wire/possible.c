@@ -1,0 +1,186 @@
+#include "trainer/wire/possible.h"
+
+#include "common/base/mem.h"
+
+#include <math.h>
+#include <stdlib.h>
+
+/* What rounding to FP16 and sums in another order may do to a number that is compared. */
+#define SLACK 2e-3
+#define CHUNK 256
+
+static int64_t rows_of(const struct lb_wire_tensor *t) {
+    int64_t columns = t->n_dims > 1 ? t->dim[t->n_dims - 1] : 1;
+    return columns > 0 ? lb_wire_elements(t) / columns : 0;
+}
+
+static int64_t columns_of(const struct lb_wire_tensor *t) {
+    return t->n_dims > 1 ? t->dim[t->n_dims - 1] : 1;
+}
+
+static enum lb_status refuse(struct lb_detail *detail, const char *name, const struct lb_wire_tensor *t,
+                             int64_t row, const char *what, double number) {
+    return lb_fail(detail, LB_E_FORMAT, "teacher %s: %s of its answer cannot be: row %lld %s (%g)", name,
+                   t->name, (long long)row, what, number);
+}
+
+static bool is_float(const struct lb_wire_tensor *t) {
+    return t->datatype == LB_DT_FP32 || t->datatype == LB_DT_FP16;
+}
+
+/* Every number finite and at most `most`. */
+static enum lb_status check_floats(const struct lb_wire_tensor *t, double most, const char *name,
+                                   struct lb_detail *detail) {
+    int64_t n = lb_wire_elements(t), columns = columns_of(t);
+    float v[CHUNK];
+    for (int64_t at = 0; at < n; at += CHUNK) {
+        int64_t m = n - at < CHUNK ? n - at : CHUNK;
+        lb_wire_floats(t, at, m, v);
+        for (int64_t i = 0; i < m; i++) {
+            if (!isfinite(v[i])) {
+                return refuse(detail, name, t, (at + i) / columns, "has a number that is not finite",
+                              (double)v[i]);
+            }
+            if (v[i] > most) {
+                return refuse(detail, name, t, (at + i) / columns, "has a log-probability above 0",
+                              (double)v[i]);
+            }
+        }
+    }
+    return LB_OK;
+}
+
+static int by_number(const void *a, const void *b) {
+    int32_t x = *(const int32_t *)a, y = *(const int32_t *)b;
+    return (x > y) - (x < y);
+}
+
+static enum lb_status check_ids(const struct lb_wire_tensor *t, const char *name, struct lb_detail *detail) {
+    int64_t k = columns_of(t), rows = rows_of(t);
+    int32_t *ids = lb_malloc_array((size_t)(k > 0 ? k : 1), sizeof *ids);
+    enum lb_status status = ids != NULL ? LB_OK : lb_fail(detail, LB_E_NOMEM, "out of memory for an answer");
+    for (int64_t r = 0; r < rows && status == LB_OK; r++) {
+        for (int64_t i = 0; i < k; i++) {
+            ids[i] = lb_answer_id(t, r * k + i);
+        }
+        qsort(ids, (size_t)k, sizeof *ids, by_number);
+        if (ids[0] < 0) {
+            status = refuse(detail, name, t, r, "has a negative id", ids[0]);
+        }
+        for (int64_t i = 1; i < k && status == LB_OK; i++) {
+            if (ids[i] == ids[i - 1]) {
+                status = refuse(detail, name, t, r, "names an id twice", ids[i]);
+            }
+        }
+    }
+    lb_free(ids);
+    return status;
+}
+
+/* Top-k values fall. */
+static enum lb_status check_order(const struct lb_wire_tensor *t, const char *name,
+                                  struct lb_detail *detail) {
+    int64_t k = columns_of(t), rows = rows_of(t);
+    for (int64_t r = 0; r < rows; r++) {
+        float before, v;
+        lb_wire_floats(t, r * k, 1, &before);
+        for (int64_t i = 1; i < k; i++, before = v) {
+            lb_wire_floats(t, r * k + i, 1, &v);
+            if (v > before) {
+                return refuse(detail, name, t, r, "is not in falling order", (double)v);
+            }
+        }
+    }
+    return LB_OK;
+}
+
+/* lse(z / T) is at least max(z) / T, and at least the sum over what is known. */
+static enum lb_status check_sum(const struct lb_wire_tensor *lse, const struct lb_wire_tensor *z,
+                                double temperature, const char *name, struct lb_detail *detail) {
+    int64_t k = columns_of(z), rows = rows_of(z);
+    for (int64_t r = 0; r < rows && r < lb_wire_elements(lse); r++) {
+        float sum, v;
+        double mass = 0;
+        lb_wire_floats(lse, r, 1, &sum);
+        for (int64_t i = 0; i < k; i++) {
+            lb_wire_floats(z, r * k + i, 1, &v);
+            mass += exp(v / temperature - sum);
+        }
+        if (!(mass <= 1 + SLACK * (1 + fabs((double)sum)))) {
+            return refuse(detail, name, lse, r, "is less than its logits sum up to", (double)sum);
+        }
+    }
+    return LB_OK;
+}
+
+/* Rows of probabilities. */
+static enum lb_status check_attention(const struct lb_wire_tensor *t, const char *name,
+                                      struct lb_detail *detail) {
+    int64_t columns = columns_of(t), rows = rows_of(t);
+    float v[CHUNK];
+    for (int64_t r = 0; r < rows; r++) {
+        double sum = 0;
+        for (int64_t at = 0; at < columns; at += CHUNK) {
+            int64_t m = columns - at < CHUNK ? columns - at : CHUNK;
+            lb_wire_floats(t, r * columns + at, m, v);
+            for (int64_t i = 0; i < m; i++) {
+                if (!(v[i] >= 0 && v[i] <= 1 + SLACK)) {
+                    return refuse(detail, name, t, r, "has a number that is no probability", (double)v[i]);
+                }
+                sum += v[i];
+            }
+        }
+        if (fabs(sum - 1) > 0.01) {
+            return refuse(detail, name, t, r, "has probabilities that do not sum to 1", sum);
+        }
+    }
+    return LB_OK;
+}
+
+enum lb_status lb_answer_possible(const struct lb_answer *answer, double temperature, const char *name,
+                                  struct lb_detail *detail) {
+    enum lb_status status = LB_OK;
+    for (size_t i = 0; i < answer->n_tensors && status == LB_OK; i++) {
+        const struct lb_wire_tensor *t = &answer->tensors[i];
+        struct lb_output_name what;
+        if (lb_output_parse(t->name, &what, NULL) != LB_OK) {
+            continue;
+        }
+        if (is_float(t)) {
+            status = check_floats(t, what.kind == LB_OUT_ACTUAL ? SLACK : HUGE_VAL, name, detail);
+        }
+        if (status == LB_OK && what.kind == LB_OUT_TOPK_IDS) {
+            status = check_ids(t, name, detail);
+        } else if (status == LB_OK && what.kind == LB_OUT_TOPK_VALUES) {
+            status = check_order(t, name, detail);
+        } else if (status == LB_OK && what.kind == LB_OUT_ATTENTION) {
+            status = check_attention(t, name, detail);
+        }
+    }
+    const struct lb_wire_tensor *lse = lb_answer_find(answer, LB_OUT_LOGSUMEXP, 0);
+    const struct lb_wire_tensor *z = lb_answer_find(answer, LB_OUT_LOGITS, 0);
+    z = z != NULL ? z : lb_answer_find(answer, LB_OUT_TOPK_VALUES, 0);
+    if (status == LB_OK && lse != NULL && z != NULL && temperature > 0) {
+        status = check_sum(lse, z, temperature, name, detail);
+    }
+    return status;
+}
+
+enum lb_status lb_head_possible(const struct lb_teacher_head *head, const char *name,
+                                struct lb_detail *detail) {
+    for (int64_t i = 0; i < head->vocab_size * head->hidden_size; i++) {
+        if (!isfinite(head->weight[i])) {
+            return lb_fail(detail, LB_E_FORMAT,
+                           "teacher %s: its head has a number that is not finite at row %lld", name,
+                           (long long)(i / head->hidden_size));
+        }
+    }
+    for (int64_t i = 0; head->bias != NULL && i < head->vocab_size; i++) {
+        if (!isfinite(head->bias[i])) {
+            return lb_fail(detail, LB_E_FORMAT,
+                           "teacher %s: its head has a bias that is not finite at row %lld", name,
+                           (long long)i);
+        }
+    }
+    return LB_OK;
+}
