@@ -1,5 +1,5 @@
 /* What was asked, as one canonical sequence of bytes, and its SHA-256: PROTOCOL.md "Digest". */
-#include "proto/names.h"
+#include "proto/outputs.h"
 #include "proto/oip.h"
 
 #include <assert.h>
@@ -65,10 +65,8 @@ static void put_input(struct lb_sha256 *hash, const struct lb_wire_tensor *tenso
 /* The datatype that is answered when none is asked for. */
 static enum lb_datatype own_datatype(const char *name) {
     struct lb_output_name output;
-    if (lb_output_parse(name, &output, NULL) != LB_OK) {
-        return LB_DT_NONE;
-    }
-    return output.kind == LB_OUT_TOPK_IDS ? LB_DT_INT32 : LB_DT_FP32;
+    bool known = lb_output_parse(name, &output, NULL) == LB_OK;
+    return known ? lb_output_get(output.kind)->own : LB_DT_NONE;
 }
 
 static void put_output(struct lb_sha256 *hash, const struct lb_wire_output *output) {

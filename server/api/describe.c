@@ -1,7 +1,7 @@
 #include "server/api/describe.h"
 
 #include "common/nn/gemm.h"
-#include "proto/names.h"
+#include "proto/outputs.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -63,38 +63,40 @@ static json_t *inputs(const struct lb_hosted *hosted, render_fn render, bool opt
     return list;
 }
 
-/* Rows of width numbers: [B, T, width], or [B, width] for classifiers; width 0: one number per row. */
-static void add_rows(json_t *list, render_fn render, const struct lb_hosted *hosted, enum lb_output_kind kind,
-                     int layer, enum lb_datatype datatype, int64_t width) {
+/* The output of this kind and layer, with what the request decides left open. */
+static void add_output(json_t *list, render_fn render, const struct lb_hosted *hosted,
+                       enum lb_output_kind kind, int layer) {
+    const struct lb_weight *head = lb_model_head(hosted->model);
+    const struct lb_output *is = lb_output_get(kind);
+    const struct lb_output_sizes sizes = {
+        .sequences = -1,
+        .rows = -1,
+        .positions = -1,
+        .vocab = head->rows,
+        .top_k = -1,
+        .heads = lb_model_config(hosted->model)->num_attention_heads,
+        .state = is->source == LB_FROM_HIDDEN ? lb_hosted_hidden_width(hosted, layer) : head->cols,
+        .classifier = !hosted->decoder};
     char name[LB_MAX_NAME];
-    int64_t dim[3] = {-1, -1, -1};
-    int n = hosted->decoder ? 2 : 1;
+    int64_t dim[LB_MAX_WIRE_DIMS];
+    int n = lb_output_shape(kind, &sizes, dim);
     lb_output_format(kind, layer, name);
-    if (width != 0) {
-        dim[n++] = width;
-    }
-    add(list, render, name, datatype, n, dim);
+    add(list, render, name, is->own, n, dim);
 }
 
 static json_t *outputs(const struct lb_hosted *hosted, render_fn render) {
     json_t *list = json_array();
-    const struct lb_weight *head = lb_model_head(hosted->model);
-    char name[LB_MAX_NAME];
-    add_rows(list, render, hosted, LB_OUT_LOGITS, 0, LB_DT_FP32, head->rows);
-    add_rows(list, render, hosted, LB_OUT_TOPK_IDS, 0, LB_DT_INT32, -1);
-    add_rows(list, render, hosted, LB_OUT_TOPK_VALUES, 0, LB_DT_FP32, -1);
-    add_rows(list, render, hosted, LB_OUT_LOGSUMEXP, 0, LB_DT_FP32, 0);
-    if (hosted->decoder) {
-        add_rows(list, render, hosted, LB_OUT_ACTUAL, 0, LB_DT_FP32, 0);
-    }
-    add_rows(list, render, hosted, LB_OUT_HIDDEN_FINAL, 0, LB_DT_FP32, head->cols);
-    for (int n = 0; lb_model_check_tap(hosted->model, LB_TAP_HIDDEN, n, NULL) == LB_OK; n++) {
-        add_rows(list, render, hosted, LB_OUT_HIDDEN, n, LB_DT_FP32, lb_hosted_hidden_width(hosted, n));
-    }
-    for (int n = 0; lb_model_check_tap(hosted->model, LB_TAP_ATTENTION, n, NULL) == LB_OK; n++) {
-        lb_output_format(LB_OUT_ATTENTION, n, name);
-        add(list, render, name, LB_DT_FP32, 4,
-            (int64_t[]){-1, lb_model_config(hosted->model)->num_attention_heads, -1, -1});
+    for (int k = 0; k < LB_N_OUTPUTS; k++) {
+        enum lb_output_kind kind = (enum lb_output_kind)k;
+        const struct lb_output *is = lb_output_get(kind);
+        if (lb_output_layered(kind)) {
+            enum lb_tap_kind tap = is->source == LB_FROM_HIDDEN ? LB_TAP_HIDDEN : LB_TAP_ATTENTION;
+            for (int n = 0; lb_model_check_tap(hosted->model, tap, n, NULL) == LB_OK; n++) {
+                add_output(list, render, hosted, kind, n);
+            }
+        } else if (hosted->decoder || !(is->uses & LB_USES_NEXT_TOKEN)) {
+            add_output(list, render, hosted, kind, 0);
+        }
     }
     return list;
 }

@@ -219,37 +219,15 @@ static enum lb_status plan_features(const struct lb_infer_request *request, cons
 
 /* ---- outputs ---- */
 
-static const char *dtypes_of(enum lb_output_kind kind) {
-    switch (kind) {
-    case LB_OUT_TOPK_IDS:
-        return "INT32 or UINT16";
-    case LB_OUT_LOGSUMEXP:
-    case LB_OUT_ACTUAL:
-        return "FP32";
-    default:
-        return "FP32 or FP16";
-    }
-}
-
-static bool dtype_fits(enum lb_output_kind kind, enum lb_datatype datatype) {
-    switch (kind) {
-    case LB_OUT_TOPK_IDS:
-        return datatype == LB_DT_INT32 || datatype == LB_DT_UINT16;
-    case LB_OUT_LOGSUMEXP:
-    case LB_OUT_ACTUAL:
-        return datatype == LB_DT_FP32;
-    default:
-        return datatype == LB_DT_FP32 || datatype == LB_DT_FP16;
-    }
-}
-
 static enum lb_status choose_dtype(const struct lb_wire_output *asked, int64_t v, struct lb_job_output *o,
                                    struct lb_detail *detail) {
-    enum lb_datatype own = o->what.kind == LB_OUT_TOPK_IDS ? LB_DT_INT32 : LB_DT_FP32;
-    o->datatype = asked->datatype == LB_DT_NONE ? own : asked->datatype;
-    if (!dtype_fits(o->what.kind, o->datatype)) {
-        return lb_fail(detail, LB_E_ARG, "output %s: dtype %s; this output comes as %s", o->name,
-                       lb_datatype_name(o->datatype), dtypes_of(o->what.kind));
+    const struct lb_output *is = lb_output_get(o->what.kind);
+    o->datatype = asked->datatype == LB_DT_NONE ? is->own : asked->datatype;
+    if (!lb_output_comes_as(o->what.kind, o->datatype)) {
+        return lb_fail(detail, LB_E_ARG, "output %s: dtype %s; this output comes as %s%s%s", o->name,
+                       lb_datatype_name(o->datatype), lb_datatype_name(is->own),
+                       is->other != LB_DT_NONE ? " or " : "",
+                       is->other != LB_DT_NONE ? lb_datatype_name(is->other) : "");
     }
     if (o->datatype == LB_DT_UINT16 && v > 65536) {
         return lb_fail(detail, LB_E_ARG,
@@ -266,55 +244,32 @@ static enum lb_status choose_dtype(const struct lb_wire_output *asked, int64_t v
 /* Whether the model has this output; what has a layer is the model's own answer. */
 static enum lb_status check_output(const struct lb_hosted *hosted, const struct lb_job_output *o,
                                    struct lb_detail *detail) {
-    if (o->what.kind == LB_OUT_HIDDEN) {
-        return lb_model_check_tap(hosted->model, LB_TAP_HIDDEN, o->what.layer, detail);
+    const struct lb_output *is = lb_output_get(o->what.kind);
+    if (is->source == LB_FROM_HIDDEN || is->source == LB_FROM_ATTENTION) {
+        return lb_model_check_tap(hosted->model,
+                                  is->source == LB_FROM_HIDDEN ? LB_TAP_HIDDEN : LB_TAP_ATTENTION,
+                                  o->what.layer, detail);
     }
-    if (o->what.kind == LB_OUT_ATTENTION) {
-        return lb_model_check_tap(hosted->model, LB_TAP_ATTENTION, o->what.layer, detail);
-    }
-    if (o->what.kind == LB_OUT_ACTUAL && !hosted->decoder) {
+    if (is->uses & LB_USES_NEXT_TOKEN && !hosted->decoder) {
         return lb_fail(detail, LB_E_ARG, "output %s: a classifier has no next token", o->name);
     }
     return LB_OK;
 }
 
-static void add_dim(struct lb_job_output *o, int64_t n) {
-    o->dim[o->n_dims++] = n;
-}
-
 static void shape_output(const struct lb_hosted *hosted, const struct lb_job *job, struct lb_job_output *o) {
-    const struct lb_config *config = lb_model_config(hosted->model);
     const struct lb_weight *head = lb_model_head(hosted->model);
-    o->width = 1;
-    add_dim(o, job->n_seqs);
-    if (o->what.kind == LB_OUT_ATTENTION) {
-        o->width = job->padded_t;
-        add_dim(o, config->num_attention_heads);
-        add_dim(o, job->rows);
-        add_dim(o, job->padded_t);
-        return;
-    }
-    if (hosted->decoder) {
-        add_dim(o, job->rows);
-    }
-    switch (o->what.kind) {
-    case LB_OUT_LOGITS:
-        o->width = head->rows;
-        break;
-    case LB_OUT_TOPK_IDS:
-    case LB_OUT_TOPK_VALUES:
-        o->width = job->top_k;
-        break;
-    case LB_OUT_HIDDEN:
-        o->width = lb_hosted_hidden_width(hosted, o->what.layer);
-        break;
-    case LB_OUT_HIDDEN_FINAL:
-        o->width = head->cols;
-        break;
-    default:
-        return; /* one number per row */
-    }
-    add_dim(o, o->width);
+    const struct lb_output *is = lb_output_get(o->what.kind);
+    const struct lb_output_sizes sizes = {
+        .sequences = job->n_seqs,
+        .rows = job->rows,
+        .positions = job->padded_t,
+        .vocab = head->rows,
+        .top_k = job->top_k,
+        .heads = lb_model_config(hosted->model)->num_attention_heads,
+        .state = is->source == LB_FROM_HIDDEN ? lb_hosted_hidden_width(hosted, o->what.layer) : head->cols,
+        .classifier = !hosted->decoder};
+    o->n_dims = lb_output_shape(o->what.kind, &sizes, o->dim);
+    o->width = is->width == LB_WIDE_ONE ? 1 : o->dim[o->n_dims - 1];
 }
 
 /* bytes = product of the dimensions times the element, with overflow checks. */
@@ -359,9 +314,8 @@ static enum lb_status plan_output(const struct lb_wire_output *asked, const stru
         return status;
     }
     shape_output(hosted, job, o);
-    job->needs_topk |= o->what.kind == LB_OUT_TOPK_IDS || o->what.kind == LB_OUT_TOPK_VALUES;
-    job->needs_lse |= o->what.kind == LB_OUT_LOGSUMEXP || o->what.kind == LB_OUT_ACTUAL;
-    job->needs_head |= o->what.kind == LB_OUT_LOGITS;
+    job->needs_topk |= (lb_output_get(o->what.kind)->uses & LB_USES_TOP_K) != 0;
+    job->needs_head |= lb_output_get(o->what.kind)->source == LB_FROM_LOGITS;
     job->n_outputs++;
     return size_output(job, o, limits, detail);
 }
@@ -399,7 +353,6 @@ static enum lb_status plan_outputs(const struct lb_infer_request *request,
     for (size_t i = 0; i < n && status == LB_OK; i++) {
         status = plan_output(&asked[i], limits, job, detail);
     }
-    job->needs_head |= job->needs_topk || job->needs_lse;
     /* An unknown name is the client's mistake, not a missing resource. */
     if (status == LB_E_NOTFOUND) {
         status = LB_E_ARG;

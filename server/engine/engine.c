@@ -95,10 +95,16 @@ static void add_tap(struct run *run, enum lb_tap_kind kind, int layer) {
 static void add_taps(struct run *run, const struct lb_job *job) {
     for (size_t i = 0; i < job->n_outputs; i++) {
         const struct lb_output_name *what = &job->outputs[i].what;
-        if (what->kind == LB_OUT_HIDDEN) {
+        switch (lb_output_get(what->kind)->source) {
+        case LB_FROM_LOGITS:
+        case LB_FROM_FINAL:
+            break;
+        case LB_FROM_HIDDEN:
             add_tap(run, LB_TAP_HIDDEN, what->layer);
-        } else if (what->kind == LB_OUT_ATTENTION) {
+            break;
+        case LB_FROM_ATTENTION:
             add_tap(run, LB_TAP_ATTENTION, what->layer);
+            break;
         }
     }
 }
@@ -152,14 +158,14 @@ static enum lb_status compute(struct lb_engine *engine, struct run *run) {
         status = lb_tape_status(engine->tape);
         return status != LB_OK ? status : LB_E_INTERNAL;
     }
-    lb_extract_hidden(&extract, LB_OUT_HIDDEN_FINAL, 0, h);
+    lb_extract_states(&extract, LB_FROM_FINAL, 0, h);
     for (size_t i = 0; i < run->n_taps; i++) {
         const struct lb_tap *tap = &run->taps[i];
         if (!tap->value) {
             return lb_tape_status(engine->tape) != LB_OK ? lb_tape_status(engine->tape) : LB_E_INTERNAL;
         }
         if (tap->kind == LB_TAP_HIDDEN) {
-            lb_extract_hidden(&extract, LB_OUT_HIDDEN, tap->layer, tap->value);
+            lb_extract_states(&extract, LB_FROM_HIDDEN, tap->layer, tap->value);
         } else {
             lb_extract_attention(&extract, tap->layer, lb_model_config(model)->num_attention_heads,
                                  tap->value);

@@ -6,26 +6,56 @@
 #include <omp.h>
 #include <string.h>
 
+#define FILLS(kind, name, own, other, source, width, numbers, uses, fill) [LB_OUT_##kind] = lb_extract_##fill,
+static const lb_extract_fn fills[] = {LB_OUTPUTS(FILLS)};
+
 enum lb_status lb_extract_init(struct lb_extract *extract, const struct lb_place *places,
                                const struct lb_ragged *ragged, int64_t v, struct lb_arena *arena) {
-    *extract =
-        (struct lb_extract){.places = places, .ragged = ragged, .v = v, .n_threads = omp_get_max_threads()};
+    *extract = (struct lb_extract){.places = places, .ragged = ragged, .v = v};
     for (int64_t s = 0; s < ragged->n_seqs; s++) {
-        int64_t k = places[s].job->needs_topk ? places[s].job->top_k : 0;
+        int64_t k = places[s].job->needs_head ? places[s].job->top_k : 0;
         extract->max_k = k > extract->max_k ? k : extract->max_k;
     }
-    size_t n = (size_t)extract->n_threads * (size_t)extract->max_k;
+    size_t n = (size_t)omp_get_max_threads() * (size_t)extract->max_k;
     extract->ids = lb_arena_array(arena, n, sizeof *extract->ids);
     extract->values = lb_arena_array(arena, n, sizeof *extract->values);
     return n == 0 || (extract->ids && extract->values) ? LB_OK : LB_E_NOMEM;
 }
 
-/* Element index of an output's row r of sequence b. */
-static size_t element(const struct lb_job *job, const struct lb_job_output *o, int64_t seq, int64_t r) {
-    return (size_t)((seq * job->rows + r) * o->width);
+/* ---- one row ---- */
+
+double lb_row_logsumexp(struct lb_row *row) {
+    if (!row->has_lse) {
+        row->lse = lb_logsumexp(row->x, row->n, row->job->temperature);
+        row->has_lse = true;
+    }
+    return row->lse;
 }
 
-static void put_floats(const struct lb_job_output *o, size_t at, const float *src, int64_t n) {
+static void make_top_k(struct lb_row *row) {
+    if (!row->has_top_k) {
+        lb_topk(row->x, row->n, row->job->top_k, row->ids, row->values);
+        row->has_top_k = true;
+    }
+}
+
+const int32_t *lb_row_top_ids(struct lb_row *row) {
+    make_top_k(row);
+    return row->ids;
+}
+
+const float *lb_row_top_values(struct lb_row *row) {
+    make_top_k(row);
+    return row->values;
+}
+
+/* Element of the output at which the row begins. */
+static size_t element(const struct lb_row *row, const struct lb_job_output *o) {
+    int64_t r = row->t - row->job->start[row->seq];
+    return (size_t)((row->seq * row->job->rows + r) * o->width);
+}
+
+static void put(const struct lb_job_output *o, size_t at, const float *src, int64_t n) {
     if (o->datatype == LB_DT_FP16) {
         lb_f16_row_from(src, (uint16_t *)o->data + at, n);
     } else {
@@ -33,62 +63,40 @@ static void put_floats(const struct lb_job_output *o, size_t at, const float *sr
     }
 }
 
-static void put_ids(const struct lb_job_output *o, size_t at, const int32_t *src, int64_t n) {
+void lb_put_floats(const struct lb_row *row, const struct lb_job_output *o, const float *src) {
+    put(o, element(row, o), src, o->width);
+}
+
+void lb_put_ids(const struct lb_row *row, const struct lb_job_output *o, const int32_t *src) {
+    size_t at = element(row, o);
     if (o->datatype == LB_DT_INT32) {
-        memcpy((int32_t *)o->data + at, src, (size_t)n * sizeof(int32_t));
+        memcpy((int32_t *)o->data + at, src, (size_t)o->width * sizeof(int32_t));
         return;
     }
     uint16_t *to = (uint16_t *)o->data + at;
-    for (int64_t i = 0; i < n; i++) {
+    for (int64_t i = 0; i < o->width; i++) {
         to[i] = (uint16_t)src[i];
     }
 }
 
-/* log p(ids[t + 1]) at the job's temperature; the last row has no next token and stays zero. */
-static void put_actual(const struct lb_job *job, const struct lb_job_output *o, int64_t seq, int64_t t,
-                       const float *z, double lse) {
-    if (t + 1 < lb_job_length(job, seq)) {
-        int32_t id = job->ids[job->offsets[seq] + t + 1];
-        float value = (float)((double)z[id] / job->temperature - lse);
-        put_floats(o, element(job, o, seq, t - job->start[seq]), &value, 1);
-    }
+void lb_put_keys(const struct lb_row *row, const struct lb_job_output *o, int64_t head, const float *src,
+                 int64_t n) {
+    const struct lb_job *job = row->job;
+    int64_t r = row->t - job->start[row->seq];
+    put(o, (size_t)(((row->seq * row->heads + head) * job->rows + r) * o->width), src, n);
 }
 
-/* All that the job wants of row t of its sequence, whose logits are z [V]. */
-static void reduce_row(const struct lb_extract *extract, const struct lb_job *job, int64_t seq, int64_t t,
-                       const float *z) {
-    size_t scratch = (size_t)omp_get_thread_num() * (size_t)extract->max_k;
-    int32_t *ids = extract->ids + scratch;
-    float *values = extract->values + scratch;
-    int64_t r = t - job->start[seq];
-    double lse = job->needs_lse ? lb_logsumexp(z, extract->v, job->temperature) : 0;
-    float lse32 = (float)lse;
-    if (job->needs_topk) {
-        lb_topk(z, extract->v, job->top_k, ids, values);
-    }
-    for (size_t i = 0; i < job->n_outputs; i++) {
-        const struct lb_job_output *o = &job->outputs[i];
-        switch (o->what.kind) {
-        case LB_OUT_LOGITS:
-            put_floats(o, element(job, o, seq, r), z, extract->v);
-            break;
-        case LB_OUT_TOPK_IDS:
-            put_ids(o, element(job, o, seq, r), ids, job->top_k);
-            break;
-        case LB_OUT_TOPK_VALUES:
-            put_floats(o, element(job, o, seq, r), values, job->top_k);
-            break;
-        case LB_OUT_LOGSUMEXP:
-            put_floats(o, element(job, o, seq, r), &lse32, 1);
-            break;
-        case LB_OUT_ACTUAL:
-            put_actual(job, o, seq, t, z, lse);
-            break;
-        default:
-            break; /* not made of logits */
+/* Fills the row of each output of the job that is made of this. */
+static void fill_row(struct lb_row *row, enum lb_output_source source, int layer) {
+    for (size_t i = 0; i < row->job->n_outputs; i++) {
+        const struct lb_job_output *o = &row->job->outputs[i];
+        if (lb_output_get(o->what.kind)->source == source && o->what.layer == layer) {
+            fills[o->what.kind](row, o);
         }
     }
 }
+
+/* ---- all rows ---- */
 
 enum lb_status lb_extract_logits(void *context, int64_t row, int64_t n, float *z) {
     struct lb_extract *extract = context;
@@ -99,57 +107,65 @@ enum lb_status lb_extract_logits(void *context, int64_t row, int64_t n, float *z
     int64_t t = row - extract->ragged->offsets[extract->at];
 #pragma omp parallel for schedule(dynamic, 4) if (n > 1)
     for (int64_t i = 0; i < n; i++) {
-        reduce_row(extract, place->job, place->seq, t + i, z + i * extract->v);
+        size_t scratch = (size_t)omp_get_thread_num() * (size_t)extract->max_k;
+        struct lb_row one = {.job = place->job,
+                             .seq = place->seq,
+                             .t = t + i,
+                             .x = z + i * extract->v,
+                             .n = extract->v,
+                             .heads = 1,
+                             .ids = extract->ids + scratch,
+                             .values = extract->values + scratch};
+        fill_row(&one, LB_FROM_LOGITS, 0);
     }
     return LB_OK;
 }
 
-static const struct lb_job_output *wanted(const struct lb_job *job, enum lb_output_kind kind, int layer) {
+/* Whether a job asks for anything that is made of this. */
+static bool wanted(const struct lb_job *job, enum lb_output_source source, int layer) {
     for (size_t i = 0; i < job->n_outputs; i++) {
-        if (job->outputs[i].what.kind == kind &&
-            (kind == LB_OUT_HIDDEN_FINAL || job->outputs[i].what.layer == layer)) {
-            return &job->outputs[i];
+        const struct lb_output_name *what = &job->outputs[i].what;
+        if (lb_output_get(what->kind)->source == source && what->layer == layer) {
+            return true;
         }
     }
-    return NULL;
+    return false;
 }
 
-void lb_extract_hidden(const struct lb_extract *extract, enum lb_output_kind kind, int layer,
+void lb_extract_states(const struct lb_extract *extract, enum lb_output_source source, int layer,
                        const struct lb_value *value) {
     for (int64_t s = 0; s < extract->ragged->n_seqs; s++) {
         const struct lb_place *place = &extract->places[s];
-        const struct lb_job_output *o = wanted(place->job, kind, layer);
-        if (o) {
-            int64_t first = place->job->start[place->seq];
-            const float *src = value->data + (extract->ragged->offsets[s] + first) * value->cols;
-            put_floats(o, element(place->job, o, place->seq, 0), src,
-                       (lb_job_length(place->job, place->seq) - first) * value->cols);
-        }
-    }
-}
-
-/* [heads, rows, padded_t] of the output from [heads, T, T] of the model. */
-static void put_attention(const struct lb_job *job, const struct lb_job_output *o, int64_t seq, int64_t heads,
-                          const float *src) {
-    int64_t length = lb_job_length(job, seq), first = job->start[seq];
-    for (int64_t h = 0; h < heads; h++) {
-        for (int64_t t = first; t < length; t++) {
-            size_t at = (size_t)(((seq * heads + h) * job->rows + t - first) * job->padded_t);
-            put_floats(o, at, src + (h * length + t) * length, length);
+        int64_t length = wanted(place->job, source, layer) ? lb_job_length(place->job, place->seq) : 0;
+        for (int64_t t = place->job->start[place->seq]; t < length; t++) {
+            struct lb_row row = {.job = place->job,
+                                 .seq = place->seq,
+                                 .t = t,
+                                 .x = value->data + (extract->ragged->offsets[s] + t) * value->cols,
+                                 .n = value->cols,
+                                 .heads = 1};
+            fill_row(&row, source, layer);
         }
     }
 }
 
 void lb_extract_attention(const struct lb_extract *extract, int layer, int64_t heads,
                           const struct lb_value *value) {
-    const float *src = value->data;
+    const float *x = value->data;
     for (int64_t s = 0; s < extract->ragged->n_seqs; s++) {
         const struct lb_place *place = &extract->places[s];
-        const struct lb_job_output *o = wanted(place->job, LB_OUT_ATTENTION, layer);
-        int64_t length = extract->ragged->offsets[s + 1] - extract->ragged->offsets[s];
-        if (o) {
-            put_attention(place->job, o, place->seq, heads, src);
+        int64_t length = lb_job_length(place->job, place->seq);
+        int64_t end = wanted(place->job, LB_FROM_ATTENTION, layer) ? length : 0;
+        for (int64_t t = place->job->start[place->seq]; t < end; t++) {
+            struct lb_row row = {.job = place->job,
+                                 .seq = place->seq,
+                                 .t = t,
+                                 .x = x + t * length,
+                                 .n = length,
+                                 .heads = heads,
+                                 .stride = length * length};
+            fill_row(&row, LB_FROM_ATTENTION, layer);
         }
-        src += heads * length * length;
+        x += heads * length * length;
     }
 }

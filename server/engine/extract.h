@@ -1,9 +1,10 @@
 /* From a batch's hidden states, taps and rows of logits to the jobs' outputs, each number written once, to
  * its final place.
  *
- * Output row r of sequence b is the model's row start[b] + r; rows behind a sequence's end stay zero. Logits
- * are reduced while they are in cache; nothing of size [N, V] exists unless a job asks for logits. Used by
- * the engine worker only.
+ * The table of proto/outputs.h names the function that fills one row of each output; those are in outputs.c,
+ * or in a file of their own. Output row r of sequence b is the model's row start[b] + r; rows behind a
+ * sequence's end stay zero. Logits are reduced while they are in cache; nothing of size [N, V] exists unless
+ * a job asks for logits. Used by the engine worker only.
  */
 #ifndef LB_ENGINE_EXTRACT_H
 #define LB_ENGINE_EXTRACT_H
@@ -24,7 +25,6 @@ struct lb_extract {
     int64_t v;
     /* per OpenMP thread, [max_k] each */
     int64_t max_k;
-    int n_threads;
     int32_t *ids;
     float *values;
     int64_t at; /* the sequence of the last rows: they come in order */
@@ -33,13 +33,49 @@ struct lb_extract {
 /* Scratch memory comes from arena and lives as long as it. LB_E_NOMEM. */
 enum lb_status lb_extract_init(struct lb_extract *extract, const struct lb_place *places,
                                const struct lb_ragged *ragged, int64_t v, struct lb_arena *arena);
-/* An lb_head_fn whose context is the struct lb_extract. */
+/* An lb_head_fn whose context is the struct lb_extract: outputs that are made of logits. */
 enum lb_status lb_extract_logits(void *context, int64_t row, int64_t n, float *z);
-/* Copies the rows of value [N, C] to the outputs of this kind and layer. */
-void lb_extract_hidden(const struct lb_extract *extract, enum lb_output_kind kind, int layer,
+/* Outputs that are made of states: the rows of value [N, C]. layer: 0 for the final state. */
+void lb_extract_states(const struct lb_extract *extract, enum lb_output_source source, int layer,
                        const struct lb_value *value);
-/* Copies attention probabilities: value holds [H, T, T] for each sequence of the batch. */
+/* Outputs that are made of attention probabilities: value holds [H, T, T] for each sequence of the batch. */
 void lb_extract_attention(const struct lb_extract *extract, int layer, int64_t heads,
                           const struct lb_value *value);
+
+/* ---- for the functions that fill a row ---- */
+
+/* One row of the model, and where it goes. */
+struct lb_row {
+    const struct lb_job *job;
+    int64_t seq, t; /* its sequence in the job, its position there */
+    const float
+        *x;    /* what the output is made of: logits [V], a state [C], one head's probabilities [length] */
+    int64_t n; /* numbers of x */
+    int64_t heads, stride; /* of attention: head h begins at x + h * stride; else 1, 0 */
+    /* What several outputs share, made at the first call of the functions below. */
+    bool has_lse, has_top_k;
+    double lse;
+    int32_t *ids;
+    float *values;
+};
+
+typedef void (*lb_extract_fn)(struct lb_row *row, const struct lb_job_output *o);
+
+/* Of logits: log of the sum of exp(z / temperature). */
+double lb_row_logsumexp(struct lb_row *row);
+/* Of logits: ids and values of the job's top_k largest. */
+const int32_t *lb_row_top_ids(struct lb_row *row);
+const float *lb_row_top_values(struct lb_row *row);
+/* Writes a row of the output: all its o->width numbers, in its datatype. */
+void lb_put_floats(const struct lb_row *row, const struct lb_job_output *o, const float *src);
+void lb_put_ids(const struct lb_row *row, const struct lb_job_output *o, const int32_t *src);
+/* Writes the first n numbers of a head's row of an output that has heads. */
+void lb_put_keys(const struct lb_row *row, const struct lb_job_output *o, int64_t head, const float *src,
+                 int64_t n);
+
+#define LB_EXTRACT_FN(kind, name, own, other, source, width, numbers, uses, fill)                            \
+    void lb_extract_##fill(struct lb_row *row, const struct lb_job_output *o);
+LB_OUTPUTS(LB_EXTRACT_FN)
+#undef LB_EXTRACT_FN
 
 #endif

@@ -10,7 +10,7 @@
 
 #include "common/base/arena.h"
 #include "common/base/status.h"
-#include "proto/names.h"
+#include "proto/outputs.h"
 #include "proto/oip.h"
 
 #include <stdbool.h>
@@ -25,7 +25,7 @@ struct lb_job_output {
     bool binary;
     int n_dims;
     int64_t dim[LB_MAX_WIRE_DIMS];
-    int64_t width; /* elements per returned row; attentions: T, the keys of one row of one head */
+    int64_t width; /* elements per returned row; where there are heads: of one row of one head */
     size_t bytes;
     void *data; /* zeroed, then filled; the job's */
 };
@@ -45,7 +45,7 @@ struct lb_job {
     const float *features; /* [B, input_size]; NULL for decoders */
     int64_t top_k;         /* at most V */
     double temperature;
-    bool needs_head, needs_topk, needs_lse;
+    bool needs_head, needs_topk; /* some output is made of logits, depends on top_k */
     size_t n_outputs;
     struct lb_job_output *outputs;
     size_t output_bytes; /* of all outputs together */

@@ -51,6 +51,7 @@ static float *normals(int64_t n) {
 }
 
 static void add(struct lb_answer *a, const char *name, int64_t width) {
+    assert_int_equal(lb_output_parse(name, &a->what[a->n_tensors], NULL), LB_OK);
     a->tensors[a->n_tensors++] = (struct lb_wire_tensor){.name = name,
                                                          .datatype = LB_DT_FP32,
                                                          .n_dims = 2,

@@ -145,7 +145,7 @@ enum lb_status asking_open(struct asking *asking, volatile sig_atomic_t *stop, s
                            struct lb_detail *detail) {
     enum lb_status status = lb_teachers_open_recipe(&asking->recipe, stop, out, detail);
     for (unsigned k = 0; status == LB_OK && k < asking->recipe.teachers_count; k++) {
-        lb_teachers_set_spec(*out, k, &asking_spec);
+        status = lb_teachers_set_spec(*out, k, &asking_spec, detail);
     }
     return status;
 }

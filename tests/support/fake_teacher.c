@@ -19,6 +19,8 @@
 
 #define MODEL "fake"
 #define MAX_CONNECTIONS 256
+#define LAYERS 3
+#define HEADS 2
 
 const char fake_fingerprint[] = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";
 const char fake_other_fingerprint[] = "ffeeddccbbaa99887766554433221100ffeeddccbbaa99887766554433221100";
@@ -96,22 +98,6 @@ int32_t fake_id(const char *fingerprint, const char *output, const int32_t *ids,
     return (int32_t)(((int64_t)first + c) % vocab_size);
 }
 
-static int64_t width_of(const struct fake_teacher *fake, const struct lb_infer_request *request,
-                        enum lb_output_kind kind) {
-    switch (kind) {
-    case LB_OUT_LOGITS:
-        return fake->is.vocab_size;
-    case LB_OUT_TOPK_IDS:
-    case LB_OUT_TOPK_VALUES:
-        return request->top_k;
-    case LB_OUT_HIDDEN:
-    case LB_OUT_HIDDEN_FINAL:
-        return fake->is.hidden_size;
-    default:
-        return 0;
-    }
-}
-
 static void put_number(void *data, size_t i, enum lb_datatype datatype, float v, int64_t id) {
     uint16_t half;
     int32_t whole = (int32_t)id;
@@ -144,20 +130,19 @@ static void fill_output(const struct fake_teacher *fake, const struct lb_infer_r
         fprintf(stderr, "fake teacher: %s\n", detail.text);
         abort();
     }
-    int64_t B = input->dim[0], T = features ? 1 : input->dim[1], width = width_of(fake, request, name.kind);
+    int64_t B = input->dim[0], T = features ? 1 : input->dim[1];
+    const struct lb_output_sizes sizes = {.sequences = B,
+                                          .rows = T,
+                                          .positions = T,
+                                          .vocab = fake->is.vocab_size,
+                                          .top_k = request->top_k,
+                                          .heads = HEADS,
+                                          .state = fake->is.hidden_size,
+                                          .classifier = features};
     *out = (struct lb_wire_tensor){.name = asked->name, .datatype = asked->datatype, .binary = true};
-    out->dim[out->n_dims++] = B;
-    if (name.kind == LB_OUT_ATTENTION) {
-        out->dim[out->n_dims++] = 2;
-        width = T;
-    }
-    if (!features) {
-        out->dim[out->n_dims++] = T;
-    }
-    if (width) {
-        out->dim[out->n_dims++] = width;
-    }
-    size_t n = (size_t)lb_wire_elements(out), per_sequence = n / (size_t)B, w = width ? (size_t)width : 1;
+    out->n_dims = lb_output_shape(name.kind, &sizes, out->dim);
+    size_t n = (size_t)lb_wire_elements(out), per_sequence = n / (size_t)B;
+    size_t w = lb_output_get(name.kind)->width == LB_WIDE_ONE ? 1 : (size_t)out->dim[out->n_dims - 1];
     void *data = lb_arena_array(arena, n, 4);
     for (size_t i = 0; i < n; i++) {
         size_t b = i / per_sequence, t = i % per_sequence / w % (size_t)T, c = i % w;
@@ -347,11 +332,40 @@ static bool answer_infer(struct fake_teacher *fake, int fd, struct incoming *in)
     return ok;
 }
 
+/* Every output of the table, as limbeckd lists them. */
+static void list_outputs(const struct fake_teacher *fake, struct lb_buf *out) {
+    const struct lb_output_sizes sizes = {-1,
+                                          -1,
+                                          -1,
+                                          .vocab = fake->is.vocab_size,
+                                          .top_k = -1,
+                                          .heads = HEADS,
+                                          .state = fake->is.hidden_size,
+                                          .classifier = fake->is.classifier};
+    for (int k = 0; k < LB_N_OUTPUTS; k++) {
+        enum lb_output_kind kind = (enum lb_output_kind)k;
+        const struct lb_output *is = lb_output_get(kind);
+        int layers = !lb_output_layered(kind) ? 1 : is->source == LB_FROM_HIDDEN ? LAYERS + 1 : LAYERS;
+        for (int layer = 0; layer < layers; layer++) {
+            char name[LB_MAX_NAME];
+            int64_t dim[LB_MAX_WIRE_DIMS];
+            int n = lb_output_shape(kind, &sizes, dim);
+            lb_output_format(kind, layer, name);
+            lb_buf_printf(out, "%s{\"name\":\"%s\",\"datatype\":\"%s\",\"shape\":[", out->len ? "," : "",
+                          name, lb_datatype_name(is->own));
+            for (int d = 0; d < n; d++) {
+                lb_buf_printf(out, d ? ",%lld" : "%lld", (long long)dim[d]);
+            }
+            lb_buf_append_str(out, "]}");
+        }
+    }
+}
+
 static bool answer_info(struct fake_teacher *fake, int fd) {
     pthread_mutex_lock(&fake->lock);
     enum fake_fault fault = fake->fault_left ? fake->fault : FAKE_FINE;
     pthread_mutex_unlock(&fake->lock);
-    char body[1024];
+    struct lb_buf outputs, body;
     if (fault == FAKE_ENDLESS_INFO) {
         static const char head[] = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
         char chunk[4096 + 8] = "1000\r\n";
@@ -366,16 +380,21 @@ static bool answer_info(struct fake_teacher *fake, int fd) {
         return send_simple(fd, 200, "",
                            "{\"name\": \"fake\", \"versions\": [\"1\"], \"platform\": \"else\"}");
     }
-    snprintf(body, sizeof body,
-             "{\"name\":\"" MODEL
-             "\",\"versions\":[\"%s\"],\"platform\":\"limbeck\",\"inputs\":[],\"outputs\":[{\"name\":"
-             "\"logits\",\"datatype\":\"FP32\",\"shape\":[-1,-1,%lld]}],\"parameters\":{\"fingerprint\":\"%"
-             "s\",\"vocab_size\":%lld,"
-             "\"hidden_size\":%lld,\"num_layers\":3,\"num_heads\":2,\"max_length\":64%s}}",
-             fake->fingerprint, (long long)fake->is.vocab_size, fake->fingerprint,
-             (long long)fake->is.vocab_size, (long long)fake->is.hidden_size,
-             fake->is.classifier ? ",\"input_size\":4" : "");
-    return send_simple(fd, 200, "Content-Type: application/json\r\n", body);
+    lb_buf_init(&outputs, 1u << 20);
+    lb_buf_init(&body, 1u << 20);
+    list_outputs(fake, &outputs);
+    lb_buf_printf(&body,
+                  "{\"name\":\"" MODEL
+                  "\",\"versions\":[\"%s\"],\"platform\":\"limbeck\",\"inputs\":[],\"outputs\":[%s],"
+                  "\"parameters\":{\"fingerprint\":\"%s\",\"vocab_size\":%lld,"
+                  "\"hidden_size\":%lld,\"num_layers\":%d,\"num_heads\":%d,\"max_length\":64%s}}",
+                  fake->fingerprint, outputs.data, fake->fingerprint, (long long)fake->is.vocab_size,
+                  (long long)fake->is.hidden_size, LAYERS, HEADS,
+                  fake->is.classifier ? ",\"input_size\":4" : "");
+    bool ok = send_simple(fd, 200, "Content-Type: application/json\r\n", body.data);
+    lb_buf_finish(&outputs);
+    lb_buf_finish(&body);
+    return ok;
 }
 
 static bool answer_head(struct fake_teacher *fake, int fd) {

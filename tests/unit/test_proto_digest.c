@@ -7,7 +7,7 @@
 #include <cmocka.h>
 
 #include "common/base/mem.h"
-#include "proto/names.h"
+#include "proto/outputs.h"
 #include "proto/oip.h"
 
 #include <stdio.h>

@@ -69,6 +69,7 @@ static void run_student(struct scene *s) {
 
 static void add_tensor(struct lb_answer *answer, const char *name, int n_dims, int64_t d0, int64_t d1,
                        int64_t d2, float *data) {
+    assert_int_equal(lb_output_parse(name, &answer->what[answer->n_tensors], NULL), LB_OK);
     answer->tensors[answer->n_tensors++] =
         (struct lb_wire_tensor){.name = name,
                                 .datatype = LB_DT_FP32,

@@ -276,7 +276,7 @@ static void test_features(void **state) {
     asking_setup(&asking);
     asking_add(&asking, fake_url(fake));
     must(lb_teachers_open_recipe(&asking.recipe, NULL, &teachers, &detail), &detail);
-    lb_teachers_set_spec(teachers, 0, &spec);
+    must(lb_teachers_set_spec(teachers, 0, &spec, &detail), &detail);
     struct lb_sample *samples = asking_samples(5, 3, true);
     must(lb_teachers_submit(teachers, 0, samples, 5, NULL, &detail), &detail);
     must(lb_teachers_take(teachers, 0, &answers, &detail), &detail);
@@ -307,7 +307,7 @@ static void test_attentions(void **state) {
     asking_setup(&asking);
     asking_add(&asking, fake_url(fake));
     must(lb_teachers_open_recipe(&asking.recipe, NULL, &teachers, &detail), &detail);
-    lb_teachers_set_spec(teachers, 0, &spec);
+    must(lb_teachers_set_spec(teachers, 0, &spec, &detail), &detail);
     struct lb_sample *samples = asking_samples(N, 3, false);
     must(lb_teachers_submit(teachers, 0, samples, N, NULL, &detail), &detail);
     must(lb_teachers_take(teachers, 0, &answers, &detail), &detail);
@@ -352,22 +352,23 @@ static void test_what_is_asked(void **state) {
     assert_int_equal(normal.top_k, 4);
     assert_true(normal.temperature == 2);
 
-    must(lb_ask_check(&info, &final, &sample, "t", &detail), &detail);
+    must(lb_ask_check(&info, &sample, "t", &detail), &detail);
     sample.n = 9;
-    assert_int_equal(lb_ask_check(&info, &final, &sample, "t", NULL), LB_E_LIMIT);
+    assert_int_equal(lb_ask_check(&info, &sample, "t", NULL), LB_E_LIMIT);
     sample.n = 8;
+    sample.features = (const float *)ids;
+    assert_int_equal(lb_ask_check(&info, &sample, "t", NULL), LB_E_ARG);
+    /* Without a list, the number of layers tells what there is. */
     final.outputs[0].kind = LB_OUT_HIDDEN;
     final.outputs[0].layer = 3;
-    must(lb_ask_check(&info, &final, &sample, "t", &detail), &detail);
+    must(lb_info_gives(&info, &final, "t", &detail), &detail);
     final.outputs[0].layer = 4;
-    assert_int_equal(lb_ask_check(&info, &final, &sample, "t", NULL), LB_E_ARG);
+    assert_int_equal(lb_info_gives(&info, &final, "t", NULL), LB_E_ARG);
     final.outputs[0].kind = LB_OUT_ATTENTION;
     final.outputs[0].layer = 2;
-    must(lb_ask_check(&info, &final, &sample, "t", &detail), &detail);
+    must(lb_info_gives(&info, &final, "t", &detail), &detail);
     final.outputs[0].layer = 3;
-    assert_int_equal(lb_ask_check(&info, &final, &sample, "t", NULL), LB_E_ARG);
-    sample.features = (const float *)ids;
-    assert_int_equal(lb_ask_check(&info, &final, &sample, "t", NULL), LB_E_ARG);
+    assert_int_equal(lb_info_gives(&info, &final, "t", NULL), LB_E_ARG);
     assert_int_equal(lb_ask_answer_bytes(&info, &asking_spec, 5), 5 * (6 * 2 + 4 * 4 + 4 * 2 + 4));
 }
 

@@ -2,7 +2,6 @@
 
 #include "common/base/bytes.h"
 #include "common/base/mem.h"
-#include "trainer/wire/oip.h"
 
 #include <string.h>
 #include <xxhash.h>
@@ -165,7 +164,7 @@ static enum lb_status unpack_answer(const void *raw, size_t len, struct lb_arena
         out->tensors[i].data = aligned;
     }
     out->n_tensors = n;
-    return lb_reader_left(&r) == 0 ? LB_OK : LB_E_FORMAT;
+    return lb_reader_left(&r) == 0 && lb_answer_name(out) == LB_OK ? LB_OK : LB_E_FORMAT;
 }
 
 enum lb_status lb_cache_answer_inflate(const struct lb_cache_header *h, const void *payload,

@@ -109,7 +109,7 @@ static enum lb_status add_pair(struct lb_plan *plan, struct lb_model *student, u
         if (!p->final && classifier(student)) {
             p->student_width = layers.student == 0 ? c->input_size : c->hidden_sizes[layers.student - 1];
         }
-        p->teacher_width = info->hidden_size;
+        p->teacher_width = lb_info_state_width(info, p->kind, p->layer);
         if (p->student_width != p->teacher_width) {
             snprintf(p->projection, sizeof p->projection, "projection.%u.%zu.weight", l, plan->n_pairs);
             enum lb_status status = lb_model_extend(student, p->projection, p->teacher_width,
@@ -225,7 +225,7 @@ enum lb_status lb_plan_make(const struct lb_recipe *recipe, struct lb_model *stu
     for (unsigned k = 0; k < out->n_teachers && status == LB_OK; k++) {
         status = out->on_target ? ask_lane(out, student, teachers, k, detail) : LB_OK;
         if (status == LB_OK) {
-            lb_teachers_set_spec(teachers, k, &out->spec[k]);
+            status = lb_teachers_set_spec(teachers, k, &out->spec[k], detail);
         }
     }
     return status;

@@ -95,22 +95,6 @@ static bool lay_out(struct lb_step *step, const struct lb_sample *samples, int64
     return true;
 }
 
-/* What is read from the answers is there, whoever gave them. */
-static enum lb_status check_answers(const struct lb_step *step, struct lb_detail *detail) {
-    const struct lb_plan *plan = step->plan;
-    enum lb_status status = LB_OK;
-    for (int64_t i = 0; i < step->batch.n_samples && status == LB_OK; i++) {
-        for (unsigned k = 0; k < plan->n_teachers && status == LB_OK; k++) {
-            const struct lb_answer *answer = step->batch.answers[i * plan->n_teachers + k];
-            status = answer == NULL
-                         ? LB_OK
-                         : lb_answer_check(answer, &plan->spec[k], plan->info[k], step->batch.samples[i].n,
-                                           plan->recipe->teachers[k].name, detail);
-        }
-    }
-    return status;
-}
-
 /* Mixture weights of each sample. */
 static bool weigh(struct lb_step *step, struct lb_step_result *result) {
     const struct lb_plan *plan = step->plan;
@@ -437,12 +421,6 @@ enum lb_status lb_step_run(struct lb_step *step, const struct lb_sample *samples
     step->inverse = 1.0 / (double)rows;
     bool ok = lay_out(step, samples, n);
     step->batch.answers = answers;
-    if (ok && answers != NULL) {
-        enum lb_status answered = check_answers(step, detail);
-        if (answered != LB_OK) {
-            return answered;
-        }
-    }
     ok = ok && weigh(step, result) && chunk_memory(step);
     if (!ok) {
         return lb_fail(detail, LB_E_NOMEM,

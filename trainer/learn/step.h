@@ -19,9 +19,9 @@ struct lb_step_result {
 struct lb_step *lb_step_create(const struct lb_plan *plan, struct lb_model *student, size_t max_bytes);
 void lb_step_destroy(struct lb_step *step);
 
-/* samples [n] with answers [n * teachers] (NULL without teachers). rows: positions of all micro-batches of
- * this optimizer step (the means' denominator). rng: dropout. Adds to result. A non-finite loss is an error
- * naming its first row. */
+/* samples [n] with answers [n * teachers] (NULL without teachers), checked when they came in
+ * (lb_answer_check). rows: positions of all micro-batches of this optimizer step (the means' denominator).
+ * rng: dropout. Adds to result. A non-finite loss is an error naming its first row. */
 LB_NODISCARD enum lb_status lb_step_run(struct lb_step *step, const struct lb_sample *samples, int64_t n,
                                         const struct lb_answer *const *answers, int64_t rows,
                                         struct lb_rng *rng, struct lb_step_result *result,

@@ -99,10 +99,10 @@ enum lb_status lb_score(struct lb_teachers *teachers, const struct lb_dataset *d
         out[k].text = true;
         out[k].n_parts = lb_dataset_tags(data);
     }
-    for (unsigned k = 0; k < s->n; k++) {
-        lb_teachers_set_spec(teachers, k, &spec);
-    }
     enum lb_status status = LB_OK;
+    for (unsigned k = 0; status == LB_OK && k < s->n; k++) {
+        status = lb_teachers_set_spec(teachers, k, &spec, detail);
+    }
     int64_t questions = (lb_dataset_count(data) + ROWS - 1) / ROWS;
     for (int64_t q = 0, asked = 0; status == LB_OK && q < questions; q++) {
         for (; status == LB_OK && asked < questions && asked < q + AHEAD; asked++) {

@@ -51,7 +51,7 @@ static bool look_up(struct lb_asker *asker, struct item *item) {
         return false;
     }
     bool good =
-        lb_ask_fits(&teacher->is.info, &teacher->spec, &item->sample, &item->answer) &&
+        lb_answer_check(&item->answer, &teacher->spec, &teacher->is.info, item->sample.n, &detail) == LB_OK &&
         lb_answer_possible(&item->answer, teacher->spec.temperature, teacher->is.name, &detail) == LB_OK;
     if (!good) { /* kept by an older version, or by somebody who lied */
         lb_cache_drop(asker->options.cache, item->key);
@@ -67,7 +67,7 @@ static enum lb_status admit_slot(struct lb_asker *asker, struct question *questi
     struct asked_teacher *teacher = &asker->teachers[k];
     const struct lb_sample *sample = &question->samples[i];
     uint8_t key[LB_SHA256_BYTES];
-    enum lb_status status = lb_ask_check(&teacher->is.info, &teacher->spec, sample, teacher->is.name, detail);
+    enum lb_status status = lb_ask_check(&teacher->is.info, sample, teacher->is.name, detail);
     if (status != LB_OK) {
         return status;
     }

@@ -500,9 +500,15 @@ enum lb_status lb_teachers_tokenizer(struct lb_teachers *teachers, unsigned k, s
 
 /* ---- questions ---- */
 
-void lb_teachers_set_spec(struct lb_teachers *teachers, unsigned k, const struct lb_ask_spec *spec) {
-    teachers->teachers[k].spec = *spec;
-    teachers->teachers[k].has_spec = true;
+enum lb_status lb_teachers_set_spec(struct lb_teachers *teachers, unsigned k, const struct lb_ask_spec *spec,
+                                    struct lb_detail *detail) {
+    struct teacher *teacher = &teachers->teachers[k];
+    enum lb_status status = lb_info_gives(&teacher->info, spec, teacher->is->name, detail);
+    if (status == LB_OK) {
+        teacher->spec = *spec;
+        teacher->has_spec = true;
+    }
+    return status;
 }
 
 static enum lb_status start_asker(struct lb_teachers *teachers, struct lb_detail *detail) {

@@ -66,8 +66,11 @@ LB_NODISCARD enum lb_status lb_teachers_head(struct lb_teachers *teachers, unsig
  * From the cache when it is there. */
 LB_NODISCARD enum lb_status lb_teachers_tokenizer(struct lb_teachers *teachers, unsigned k,
                                                   struct lb_buf *out, struct lb_detail *detail);
-/* Before the first submit. */
-void lb_teachers_set_spec(struct lb_teachers *teachers, unsigned k, const struct lb_ask_spec *spec);
+/* What teacher k is asked about every sample; before the first submit. LB_E_ARG when it does not give all of
+ * it.
+ */
+LB_NODISCARD enum lb_status lb_teachers_set_spec(struct lb_teachers *teachers, unsigned k,
+                                                 const struct lb_ask_spec *spec, struct lb_detail *detail);
 
 /* Asks about n samples as question number `number` (0, 1, 2, ... without gaps, ahead of take). wanted [n *
  * teachers]: which teacher is asked about which sample (route), NULL: all. samples' ids stay valid until

@@ -1,19 +1,196 @@
 #include "trainer/wire/answer.h"
 
+#include "common/base/buf.h"
 #include "common/nn/dtype.h"
 
 #include <string.h>
 
+/* ---- what is asked ---- */
+
+bool lb_spec_same(const struct lb_ask_spec *a, const struct lb_ask_spec *b) {
+    bool same = a->n_outputs == b->n_outputs && a->top_k == b->top_k && a->temperature == b->temperature;
+    for (size_t j = 0; same && j < a->n_outputs; j++) {
+        same = a->outputs[j].kind == b->outputs[j].kind && a->outputs[j].layer == b->outputs[j].layer &&
+               a->outputs[j].datatype == b->outputs[j].datatype;
+    }
+    return same;
+}
+
+enum lb_datatype lb_spec_datatype(const struct lb_ask_spec *spec, size_t j) {
+    return spec->outputs[j].datatype != LB_DT_NONE ? spec->outputs[j].datatype
+                                                   : lb_output_get(spec->outputs[j].kind)->own;
+}
+
+bool lb_spec_uses(const struct lb_ask_spec *spec, unsigned uses) {
+    for (size_t j = 0; j < spec->n_outputs; j++) {
+        if (lb_output_get(spec->outputs[j].kind)->uses & uses) {
+            return true;
+        }
+    }
+    return false;
+}
+
+void lb_ask_normalise(const struct lb_ask_spec *spec, struct lb_ask_spec *out) {
+    *out = *spec;
+    if (!lb_spec_uses(spec, LB_USES_TOP_K)) {
+        out->top_k = LB_DEFAULT_TOP_K;
+    }
+    if (!lb_spec_uses(spec, LB_USES_TEMPERATURE)) {
+        out->temperature = 1;
+    }
+}
+
+/* ---- what a teacher gives ---- */
+
+static const struct lb_given *find_given(const struct lb_teacher_info *info, enum lb_output_kind kind,
+                                         int layer) {
+    for (size_t i = 0; i < info->n_given; i++) {
+        if (info->given[i].kind == (unsigned)kind && info->given[i].layer == layer) {
+            return &info->given[i];
+        }
+    }
+    return NULL;
+}
+
+int64_t lb_info_state_width(const struct lb_teacher_info *info, enum lb_output_kind kind, int layer) {
+    const struct lb_given *given = find_given(info, kind, layer);
+    if (given && given->width > 0) {
+        return given->width;
+    }
+    /* Layers of a classifier may be of any width. */
+    bool alike = info->input_size == 0 || lb_output_get(kind)->source == LB_FROM_FINAL;
+    return alike ? info->hidden_size : 0;
+}
+
+int lb_answer_shape(const struct lb_teacher_info *info, const struct lb_ask_spec *spec, size_t j, int64_t n,
+                    int64_t dim[LB_MAX_WIRE_DIMS]) {
+    enum lb_output_kind kind = spec->outputs[j].kind;
+    const struct lb_output_sizes sizes = {.sequences = 1,
+                                          .rows = n,
+                                          .positions = n,
+                                          .vocab = info->vocab_size,
+                                          .top_k =
+                                              spec->top_k < info->vocab_size ? spec->top_k : info->vocab_size,
+                                          .heads = info->n_heads,
+                                          .state = lb_info_state_width(info, kind, spec->outputs[j].layer)};
+    int64_t whole[LB_MAX_WIRE_DIMS];
+    int n_dims = lb_output_shape(kind, &sizes, whole) - 1; /* an answer is one sequence's */
+    memcpy(dim, whole + 1, (size_t)n_dims * sizeof *dim);
+    return n_dims;
+}
+
+/* "logits, hidden_states.0 to 3, ...": what a teacher lists, in its order, runs of layers as one. */
+static void put_given(const struct lb_teacher_info *info, struct lb_buf *out) {
+    for (size_t i = 0, next; i < info->n_given; i = next) {
+        const struct lb_given *first = &info->given[i];
+        char name[LB_MAX_NAME];
+        next = i + 1;
+        while (next < info->n_given && info->given[next].kind == first->kind &&
+               info->given[next].layer == first->layer + (next - i)) {
+            next++;
+        }
+        lb_output_format((enum lb_output_kind)first->kind, first->layer, name);
+        lb_buf_printf(out, "%s%s", i ? ", " : "", name);
+        if (next - i > 1) {
+            lb_buf_printf(out, " to %d", info->given[next - 1].layer);
+        }
+    }
+}
+
+enum lb_status lb_info_gives(const struct lb_teacher_info *info, const struct lb_ask_spec *spec,
+                             const char *name, struct lb_detail *detail) {
+    for (size_t j = 0; j < spec->n_outputs; j++) {
+        enum lb_output_kind kind = spec->outputs[j].kind;
+        int64_t dim[LB_MAX_WIRE_DIMS];
+        int n_dims = lb_answer_shape(info, spec, j, 1, dim);
+        char output[LB_MAX_NAME];
+        lb_output_format(kind, spec->outputs[j].layer, output);
+        if (info->n_given > 0 && !find_given(info, kind, spec->outputs[j].layer)) {
+            struct lb_buf list;
+            lb_buf_init(&list, 4096);
+            put_given(info, &list);
+            lb_fail(detail, LB_E_ARG, "teacher %s does not give %s, which this run needs; it gives %s", name,
+                    output, list.data ? list.data : "nothing");
+            lb_buf_finish(&list);
+            return LB_E_ARG;
+        }
+        int64_t blocks = info->n_layers - (lb_output_get(kind)->source == LB_FROM_ATTENTION);
+        if (info->n_given == 0 && lb_output_layered(kind) && info->n_layers > 0 &&
+            (spec->outputs[j].layer < 0 || spec->outputs[j].layer > blocks)) {
+            return lb_fail(detail, LB_E_ARG, "teacher %s has %lld layers, it does not give %s", name,
+                           (long long)info->n_layers, output);
+        }
+        for (int d = 0; d < n_dims; d++) {
+            if (dim[d] <= 0) {
+                return lb_fail(detail, LB_E_ARG,
+                               "teacher %s does not tell how wide its %s is: its metadata lack a size", name,
+                               output);
+            }
+        }
+    }
+    return LB_OK;
+}
+
+enum lb_status lb_ask_check(const struct lb_teacher_info *info, const struct lb_sample *sample,
+                            const char *teacher, struct lb_detail *detail) {
+    if (sample->features) {
+        if (info->input_size <= 0) {
+            return lb_fail(detail, LB_E_ARG, "teacher %s reads token ids, but the data are images", teacher);
+        }
+        return LB_OK;
+    }
+    if (info->input_size > 0) {
+        return lb_fail(detail, LB_E_ARG, "teacher %s reads %lld features, but the data are texts", teacher,
+                       (long long)info->input_size);
+    }
+    if (sample->n < 1 || (info->max_length > 0 && sample->n > info->max_length)) {
+        return lb_fail(detail, LB_E_LIMIT,
+                       "a row of %lld tokens, but teacher %s takes 1 to %lld; lower max_length",
+                       (long long)sample->n, teacher, (long long)info->max_length);
+    }
+    for (int64_t t = 0; t < sample->n; t++) {
+        if (sample->ids[t] < 0 || (info->vocab_size > 0 && sample->ids[t] >= info->vocab_size)) {
+            return lb_fail(
+                detail, LB_E_ARG,
+                "token id %ld at position %lld, but teacher %s knows ids below %lld; use its tokenizer",
+                (long)sample->ids[t], (long long)t, teacher, (long long)info->vocab_size);
+        }
+    }
+    return LB_OK;
+}
+
+uint64_t lb_ask_answer_bytes(const struct lb_teacher_info *info, const struct lb_ask_spec *spec, int64_t n) {
+    uint64_t total = 0;
+    for (size_t j = 0; j < spec->n_outputs; j++) {
+        int64_t dim[LB_MAX_WIRE_DIMS];
+        int n_dims = lb_answer_shape(info, spec, j, n, dim);
+        uint64_t bytes = lb_datatype_bytes(lb_spec_datatype(spec, j));
+        for (int d = 0; d < n_dims; d++) {
+            bytes *= (uint64_t)dim[d];
+        }
+        total += bytes;
+    }
+    return total;
+}
+
+/* ---- answers ---- */
+
 const struct lb_wire_tensor *lb_answer_find(const struct lb_answer *answer, enum lb_output_kind kind,
                                             int layer) {
     for (size_t i = 0; i < answer->n_tensors; i++) {
-        struct lb_output_name name;
-        if (lb_output_parse(answer->tensors[i].name, &name, NULL) == LB_OK && name.kind == kind &&
-            (name.layer == layer || (kind != LB_OUT_HIDDEN && kind != LB_OUT_ATTENTION))) {
+        if (answer->what[i].kind == kind && answer->what[i].layer == layer) {
             return &answer->tensors[i];
         }
     }
     return NULL;
+}
+
+enum lb_status lb_answer_name(struct lb_answer *answer) {
+    enum lb_status status = LB_OK;
+    for (size_t i = 0; i < answer->n_tensors && status == LB_OK; i++) {
+        status = lb_output_parse(answer->tensors[i].name, &answer->what[i], NULL);
+    }
+    return status;
 }
 
 void lb_wire_floats(const struct lb_wire_tensor *tensor, int64_t first, int64_t n, float *out) {
@@ -29,64 +206,51 @@ int32_t lb_answer_id(const struct lb_wire_tensor *tensor, int64_t i) {
                                             : ((const int32_t *)tensor->data)[i];
 }
 
-/* The shape that an output must have for n positions; an image is one position. */
-static int expected(enum lb_output_kind kind, const struct lb_ask_spec *spec,
-                    const struct lb_teacher_info *info, int64_t n, int64_t dim[3]) {
-    dim[0] = n;
-    switch (kind) {
-    case LB_OUT_LOGITS:
-        dim[1] = info->vocab_size;
-        return 2;
-    case LB_OUT_TOPK_IDS:
-    case LB_OUT_TOPK_VALUES:
-        dim[1] = spec->top_k < info->vocab_size ? spec->top_k : info->vocab_size;
-        return 2;
-    case LB_OUT_LOGSUMEXP:
-    case LB_OUT_ACTUAL:
-        return 1;
-    case LB_OUT_HIDDEN:
-    case LB_OUT_HIDDEN_FINAL:
-        dim[1] = info->hidden_size;
-        return 2;
-    case LB_OUT_ATTENTION:
-        dim[0] = info->n_heads;
-        dim[1] = dim[2] = n;
-        return 3;
+/* Ids index rows of logits further on. */
+static enum lb_status check_ids(const struct lb_wire_tensor *ids, const struct lb_teacher_info *info,
+                                struct lb_detail *detail) {
+    for (int64_t i = 0, n = lb_wire_elements(ids); i < n; i++) {
+        int32_t id = lb_answer_id(ids, i);
+        if (id < 0 || id >= info->vocab_size) {
+            return lb_fail(detail, LB_E_FORMAT, "%s names id %ld, the vocabulary ends at %lld", ids->name,
+                           (long)id, (long long)info->vocab_size - 1);
+        }
     }
-    return 0;
+    return LB_OK;
 }
 
 enum lb_status lb_answer_check(const struct lb_answer *answer, const struct lb_ask_spec *spec,
-                               const struct lb_teacher_info *info, int64_t n, const char *name,
-                               struct lb_detail *detail) {
-    for (size_t i = 0; i < spec->n_outputs; i++) {
+                               const struct lb_teacher_info *info, int64_t n, struct lb_detail *detail) {
+    if (answer->n_tensors != spec->n_outputs) {
+        return lb_fail(detail, LB_E_FORMAT, "an answer of %zu outputs, %zu were asked for", answer->n_tensors,
+                       spec->n_outputs);
+    }
+    for (size_t j = 0; j < spec->n_outputs; j++) {
+        const struct lb_wire_tensor *t = &answer->tensors[j];
         char output[LB_MAX_NAME];
-        lb_output_format(spec->outputs[i].kind, spec->outputs[i].layer, output);
-        const struct lb_wire_tensor *t =
-            lb_answer_find(answer, spec->outputs[i].kind, spec->outputs[i].layer);
-        if (t == NULL) {
-            return lb_fail(detail, LB_E_FORMAT, "teacher %s: its answer lacks %s", name, output);
+        lb_output_format(spec->outputs[j].kind, spec->outputs[j].layer, output);
+        if (answer->what[j].kind != spec->outputs[j].kind ||
+            answer->what[j].layer != spec->outputs[j].layer) {
+            return lb_fail(detail, LB_E_FORMAT, "the answer lacks the output %s that was asked for", output);
         }
-        int64_t dim[3], elements = 1;
-        int n_dims = expected(spec->outputs[i].kind, spec, info, n, dim);
-        bool same = t->n_dims == n_dims && t->datatype == spec->outputs[i].datatype;
+        int64_t dim[LB_MAX_WIRE_DIMS], elements = 1;
+        int n_dims = lb_answer_shape(info, spec, j, n, dim);
+        bool same = t->n_dims == n_dims && t->datatype == lb_spec_datatype(spec, j);
         for (int d = 0; same && d < n_dims; d++) {
             same = t->dim[d] == dim[d];
             elements *= dim[d];
         }
         if (!same || t->bytes != (size_t)elements * lb_datatype_bytes(t->datatype)) {
-            return lb_fail(detail, LB_E_MISMATCH,
-                           "teacher %s: %s has another shape or datatype than its metadata (vocabulary %lld, "
-                           "width %lld) promises "
-                           "for %lld positions",
-                           name, output, (long long)info->vocab_size, (long long)info->hidden_size,
-                           (long long)n);
+            return lb_fail(
+                detail, LB_E_MISMATCH,
+                "%s has another shape or datatype than was asked for %lld positions (vocabulary %lld, "
+                "width %lld)",
+                output, (long long)n, (long long)info->vocab_size, (long long)info->hidden_size);
         }
-        for (int64_t j = 0; spec->outputs[i].kind == LB_OUT_TOPK_IDS && j < elements; j++) {
-            if (lb_answer_id(t, j) < 0 || lb_answer_id(t, j) >= info->vocab_size) {
-                return lb_fail(detail, LB_E_FORMAT, "teacher %s: %s names id %d, its vocabulary has %lld",
-                               name, output, lb_answer_id(t, j), (long long)info->vocab_size);
-            }
+        enum lb_status status =
+            lb_output_get(spec->outputs[j].kind)->numbers == LB_ARE_IDS ? check_ids(t, info, detail) : LB_OK;
+        if (status != LB_OK) {
+            return status;
         }
     }
     return LB_OK;

@@ -4,7 +4,7 @@
 #define LB_WIRE_ANSWER_H
 
 #include "common/base/status.h"
-#include "proto/names.h"
+#include "proto/outputs.h"
 #include "proto/oip.h"
 #include "trainer/wire/sample.h"
 
@@ -22,6 +22,9 @@ struct lb_ask_spec {
     double temperature; /* of logsumexp and logprobs.actual */
 };
 
+/* Most outputs that a teacher may list. */
+#define LB_MAX_GIVEN 1024
+
 /* What a teacher says of itself (GET /v2/models/M). */
 struct lb_teacher_info {
     char fingerprint[LB_SHA256_HEX];
@@ -29,11 +32,17 @@ struct lb_teacher_info {
     char model[LB_MAX_NAME];
     int64_t vocab_size, hidden_size, n_layers, n_heads, max_length, input_size;
     int64_t parameters, bytes; /* 0: not told */
+    size_t n_given;            /* 0: it does not list what it gives */
+    struct lb_given {
+        uint16_t kind, layer; /* lb_output_kind */
+        int32_t width;        /* the last dimension; 0: the request decides it */
+    } given[LB_MAX_GIVEN];
 };
 
 /* One teacher's answer about one sequence of n positions. Tensors lack the batch dimension: [n, ...]. */
 struct lb_answer {
     size_t n_tensors;
+    struct lb_output_name what[LB_MAX_ASKED];    /* the tensors' names, parsed */
     struct lb_wire_tensor tensors[LB_MAX_ASKED]; /* in the order of the spec */
 };
 
@@ -43,17 +52,47 @@ struct lb_teacher_head {
     float *bias;   /* [V] or NULL */
     int64_t vocab_size, hidden_size;
 };
-/* The tensor of this kind and layer, or NULL. */
+
+/* Whether two specs ask for the same. */
+bool lb_spec_same(const struct lb_ask_spec *a, const struct lb_ask_spec *b);
+/* The datatype of output j: its own where the spec says none. */
+enum lb_datatype lb_spec_datatype(const struct lb_ask_spec *spec, size_t j);
+/* Whether any output depends on top_k, or on whatever else of LB_USES_... */
+bool lb_spec_uses(const struct lb_ask_spec *spec, unsigned uses);
+
+/* Columns of the state (hidden_states.N, hidden_states.final) of this kind and layer; 0 when the teacher does
+ * not tell. */
+int64_t lb_info_state_width(const struct lb_teacher_info *info, enum lb_output_kind kind, int layer);
+/* Whether the teacher gives all that spec asks for, in sizes that it tells; LB_E_ARG names what is missing
+ * and what there is. name: the teacher's. */
+LB_NODISCARD enum lb_status lb_info_gives(const struct lb_teacher_info *info, const struct lb_ask_spec *spec,
+                                          const char *name, struct lb_detail *detail);
+/* The shape of output j of an answer about a sequence of n positions (1 for images). A dimension that the
+ * teacher does not tell is 0. Returns the number of dimensions. */
+int lb_answer_shape(const struct lb_teacher_info *info, const struct lb_ask_spec *spec, size_t j, int64_t n,
+                    int64_t dim[LB_MAX_WIRE_DIMS]);
+/* Settings that no asked output depends on, set to their defaults: questions that mean the same are then the
+ * same bytes, for every cache on the way. */
+void lb_ask_normalise(const struct lb_ask_spec *spec, struct lb_ask_spec *out);
+/* LB_E_LIMIT or LB_E_ARG when the teacher cannot answer about this sample at all. */
+LB_NODISCARD enum lb_status lb_ask_check(const struct lb_teacher_info *info, const struct lb_sample *sample,
+                                         const char *teacher, struct lb_detail *detail);
+/* Bytes of the answer about a sequence of n positions. */
+uint64_t lb_ask_answer_bytes(const struct lb_teacher_info *info, const struct lb_ask_spec *spec, int64_t n);
+
+/* The tensor of this kind and layer (0 where the kind has none), or NULL. */
 const struct lb_wire_tensor *lb_answer_find(const struct lb_answer *answer, enum lb_output_kind kind,
                                             int layer);
+/* Parses the names of the answer's tensors into what. LB_E_NOTFOUND when one is no output's. */
+LB_NODISCARD enum lb_status lb_answer_name(struct lb_answer *answer);
 /* n numbers from element first on, FP16 or FP32, as floats. */
 void lb_wire_floats(const struct lb_wire_tensor *tensor, int64_t first, int64_t n, float *out);
 int32_t lb_answer_id(const struct lb_wire_tensor *tensor, int64_t i);
 
-/* Checks an answer against what will be read from it: datatypes and shapes for sample's n positions. name:
- * the teacher's. */
+/* Checks an answer about a sequence of n positions against what was asked, once, before anybody reads from
+ * it: outputs and their order, datatypes, shapes, ids. LB_E_FORMAT or LB_E_MISMATCH. */
 LB_NODISCARD enum lb_status lb_answer_check(const struct lb_answer *answer, const struct lb_ask_spec *spec,
-                                            const struct lb_teacher_info *info, int64_t n, const char *name,
+                                            const struct lb_teacher_info *info, int64_t n,
                                             struct lb_detail *detail);
 
 #endif

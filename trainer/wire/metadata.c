@@ -125,6 +125,38 @@ static bool is_fingerprint(const char *text) {
     return n == LB_SHA256_HEX - 1;
 }
 
+/* The list of outputs: name and shape. Those that this program doesn't know are of no use to it. */
+static enum lb_status parse_given(const json_t *outputs, const char *what, struct lb_teacher_info *info,
+                                  struct lb_detail *detail) {
+    if (!json_is_array(outputs)) {
+        return lb_fail(detail, LB_E_FORMAT, "%s: no list of outputs in its metadata", what);
+    }
+    for (size_t i = 0; i < json_array_size(outputs); i++) {
+        const json_t *output = json_array_get(outputs, i), *shape = json_object_get(output, "shape");
+        struct lb_output_name parsed;
+        const char *name = NULL;
+        enum lb_status status = lb_json_str(output, "name", true, what, &name, detail);
+        if (status != LB_OK) {
+            return status;
+        }
+        if (lb_output_parse(name, &parsed, NULL) != LB_OK) {
+            continue;
+        }
+        if (info->n_given == LB_MAX_GIVEN) {
+            return lb_fail(detail, LB_E_LIMIT, "%s: its metadata list more than %d outputs", what,
+                           LB_MAX_GIVEN);
+        }
+        json_int_t last = json_array_size(shape) > 0
+                              ? json_integer_value(json_array_get(shape, json_array_size(shape) - 1))
+                              : -1;
+        info->given[info->n_given++] =
+            (struct lb_given){.kind = (uint16_t)parsed.kind,
+                              .layer = (uint16_t)parsed.layer,
+                              .width = last > 0 && last <= INT32_MAX ? (int32_t)last : 0};
+    }
+    return LB_OK;
+}
+
 enum lb_status lb_info_parse(const void *text, size_t len, const char *what, struct lb_teacher_info *out,
                              struct lb_detail *detail) {
     json_t *root = NULL;
@@ -165,6 +197,9 @@ enum lb_status lb_info_parse(const void *text, size_t len, const char *what, str
                  : lb_json_str(parameters, "tokenizer_fingerprint", false, what, &tokenizer, detail);
     if (status == LB_OK && (!is_fingerprint(fingerprint) || (*tokenizer && !is_fingerprint(tokenizer)))) {
         status = lb_fail(detail, LB_E_FORMAT, "%s: a fingerprint is no SHA-256 of 64 hex digits", what);
+    }
+    if (status == LB_OK) {
+        status = parse_given(json_object_get(root, "outputs"), what, &info, detail);
     }
     if (status == LB_OK && strlen(name) >= LB_MAX_NAME) {
         status = lb_fail(detail, LB_E_FORMAT, "%s: the model's name is longer than %d bytes", what,

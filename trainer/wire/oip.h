@@ -14,17 +14,6 @@
 #define LB_ASK_TOKENS 8192
 #define LB_ASK_ANSWER_BYTES (96u << 20)
 
-/* Settings that no asked output depends on, set to their defaults: questions that mean the same are then the
- * same bytes, for every cache on the way. */
-void lb_ask_normalise(const struct lb_ask_spec *spec, struct lb_ask_spec *out);
-/* LB_E_LIMIT, LB_E_ARG or LB_E_UNSUPPORTED when the teacher cannot answer this at all. */
-LB_NODISCARD enum lb_status lb_ask_check(const struct lb_teacher_info *info, const struct lb_ask_spec *spec,
-                                         const struct lb_sample *sample, const char *teacher,
-                                         struct lb_detail *detail);
-/* Bytes of the answer about a sequence of n positions (an estimate where the teacher does not tell a width).
- */
-uint64_t lb_ask_answer_bytes(const struct lb_teacher_info *info, const struct lb_ask_spec *spec, int64_t n);
-
 /* A question ready to be sent. */
 struct lb_asked {
     struct lb_buf body;
@@ -58,8 +47,5 @@ LB_NODISCARD enum lb_status lb_ask_split(const struct lb_teacher_info *info, con
                                          const struct lb_ask_reply *reply, struct lb_arena *scratch,
                                          struct lb_arena *const *arenas, struct lb_answer *answers,
                                          bool *out_other, struct lb_detail *detail);
-/* Whether an answer (from the cache) has the tensors that spec asks for about this sample. */
-bool lb_ask_fits(const struct lb_teacher_info *info, const struct lb_ask_spec *spec,
-                 const struct lb_sample *sample, const struct lb_answer *answer);
 
 #endif

@@ -114,8 +114,8 @@ static enum lb_status check_sum(const struct lb_wire_tensor *lse, const struct l
 }
 
 /* Rows of probabilities. */
-static enum lb_status check_attention(const struct lb_wire_tensor *t, const char *name,
-                                      struct lb_detail *detail) {
+static enum lb_status check_shares(const struct lb_wire_tensor *t, const char *name,
+                                   struct lb_detail *detail) {
     int64_t columns = columns_of(t), rows = rows_of(t);
     float v[CHUNK];
     for (int64_t r = 0; r < rows; r++) {
@@ -137,25 +137,35 @@ static enum lb_status check_attention(const struct lb_wire_tensor *t, const char
     return LB_OK;
 }
 
+static enum lb_status check_tensor(const struct lb_wire_tensor *t, enum lb_output_numbers numbers,
+                                   const char *name, struct lb_detail *detail) {
+    enum lb_status status = LB_OK;
+    if (is_float(t)) {
+        status = check_floats(t, numbers == LB_ARE_LOGPROBS ? SLACK : HUGE_VAL, name, detail);
+    }
+    if (status != LB_OK) {
+        return status;
+    }
+    switch (numbers) {
+    case LB_ARE_NUMBERS:
+    case LB_ARE_LOGPROBS:
+        break;
+    case LB_ARE_IDS:
+        return check_ids(t, name, detail);
+    case LB_ARE_FALLING:
+        return check_order(t, name, detail);
+    case LB_ARE_SHARES:
+        return check_shares(t, name, detail);
+    }
+    return LB_OK;
+}
+
 enum lb_status lb_answer_possible(const struct lb_answer *answer, double temperature, const char *name,
                                   struct lb_detail *detail) {
     enum lb_status status = LB_OK;
     for (size_t i = 0; i < answer->n_tensors && status == LB_OK; i++) {
-        const struct lb_wire_tensor *t = &answer->tensors[i];
-        struct lb_output_name what;
-        if (lb_output_parse(t->name, &what, NULL) != LB_OK) {
-            continue;
-        }
-        if (is_float(t)) {
-            status = check_floats(t, what.kind == LB_OUT_ACTUAL ? SLACK : HUGE_VAL, name, detail);
-        }
-        if (status == LB_OK && what.kind == LB_OUT_TOPK_IDS) {
-            status = check_ids(t, name, detail);
-        } else if (status == LB_OK && what.kind == LB_OUT_TOPK_VALUES) {
-            status = check_order(t, name, detail);
-        } else if (status == LB_OK && what.kind == LB_OUT_ATTENTION) {
-            status = check_attention(t, name, detail);
-        }
+        status =
+            check_tensor(&answer->tensors[i], lb_output_get(answer->what[i].kind)->numbers, name, detail);
     }
     const struct lb_wire_tensor *lse = lb_answer_find(answer, LB_OUT_LOGSUMEXP, 0);
     const struct lb_wire_tensor *z = lb_answer_find(answer, LB_OUT_LOGITS, 0);

@@ -1,0 +1,107 @@
+/* Outputs of the wire: one row of one table says all that is to be known about each. Digest, admission,
+ * extraction, metadata, the trainer's questions and its reader go by it; nobody else switches over kinds.
+ * Names of inputs stand here too. Pure: any thread.
+ */
+#ifndef LB_PROTO_OUTPUTS_H
+#define LB_PROTO_OUTPUTS_H
+
+#include "common/base/status.h"
+#include "proto/oip.h"
+
+/* clang-format off */
+/* kind (LB_OUT_...), name (N: a layer's number), datatype without dtype, the other one that dtype may ask for,
+ * what a row is made of (LB_FROM_...), numbers per row (LB_WIDE_...), what they are (LB_ARE_...), what else decides them (LB_USES_...),
+ * and the function of server/engine that fills a row (lb_extract_...). */
+#define LB_OUTPUTS(X) \
+    X(LOGITS,       "logits",              FP32,  FP16,   LOGITS,    VOCAB, NUMBERS,  0,                                       row) \
+    X(TOPK_IDS,     "logits.topk_ids",     INT32, UINT16, LOGITS,    TOP_K, IDS,      LB_USES_TOP_K,                           topk_ids) \
+    X(TOPK_VALUES,  "logits.topk_values",  FP32,  FP16,   LOGITS,    TOP_K, FALLING,  LB_USES_TOP_K,                           topk_values) \
+    X(LOGSUMEXP,    "logsumexp",           FP32,  NONE,   LOGITS,    ONE,   NUMBERS,  LB_USES_TEMPERATURE,                     logsumexp) \
+    X(ACTUAL,       "logprobs.actual",     FP32,  NONE,   LOGITS,    ONE,   LOGPROBS, LB_USES_TEMPERATURE | LB_USES_NEXT_TOKEN, actual) \
+    X(HIDDEN_FINAL, "hidden_states.final", FP32,  FP16,   FINAL,     STATE, NUMBERS,  0,                                       row) \
+    X(HIDDEN,       "hidden_states.N",     FP32,  FP16,   HIDDEN,    STATE, NUMBERS,  0,                                       row) \
+    X(ATTENTION,    "attentions.N",        FP32,  FP16,   ATTENTION, KEYS,  SHARES,   0,                                       keys)
+/* clang-format on */
+
+#define LB_OUTPUT_KIND(kind, ...) LB_OUT_##kind,
+#define LB_OUTPUT_ONE(...) +1
+enum lb_output_kind { LB_OUTPUTS(LB_OUTPUT_KIND) };
+enum { LB_N_OUTPUTS = 0 LB_OUTPUTS(LB_OUTPUT_ONE) };
+#undef LB_OUTPUT_KIND
+#undef LB_OUTPUT_ONE
+
+enum lb_output_source {
+    LB_FROM_LOGITS,
+    LB_FROM_FINAL,    /* what the output head multiplies */
+    LB_FROM_HIDDEN,   /* what leaves block N; 0: what enters the first */
+    LB_FROM_ATTENTION /* probabilities of block N, from 0; decoders only */
+};
+
+enum lb_output_width {
+    LB_WIDE_ONE,   /* one number: [B, R] */
+    LB_WIDE_VOCAB, /* [B, R, V] */
+    LB_WIDE_TOP_K, /* [B, R, K] */
+    LB_WIDE_STATE, /* the columns of what it is made of: [B, R, C] */
+    LB_WIDE_KEYS   /* one for each head and position: [B, H, R, T] */
+};
+
+enum lb_output_numbers {
+    LB_ARE_NUMBERS,  /* finite, nothing more */
+    LB_ARE_IDS,      /* of the vocabulary, each once in a row */
+    LB_ARE_FALLING,  /* each at most the one before it in the row */
+    LB_ARE_LOGPROBS, /* at most 0 */
+    LB_ARE_SHARES    /* rows of probabilities: 0 to 1, their sum 1 */
+};
+
+enum {
+    LB_USES_TOP_K = 1,
+    LB_USES_TEMPERATURE = 2,
+    LB_USES_NEXT_TOKEN = 4 /* none in a sequence's last row, which is 0; classifiers have no such output */
+};
+
+struct lb_output {
+    const char *name;            /* one that ends in ".N" has layers */
+    enum lb_datatype own, other; /* other: LB_DT_NONE when there is none */
+    enum lb_output_source source;
+    enum lb_output_width width;
+    enum lb_output_numbers numbers;
+    unsigned uses;
+};
+
+struct lb_output_name {
+    enum lb_output_kind kind;
+    int layer; /* 0 where the kind has none */
+};
+
+const struct lb_output *lb_output_get(enum lb_output_kind kind);
+/* Whether a layer's number belongs to the name. */
+bool lb_output_layered(enum lb_output_kind kind);
+/* Whether the output comes in this datatype. */
+bool lb_output_comes_as(enum lb_output_kind kind, enum lb_datatype datatype);
+/* "logits, logits.topk_ids, ..., attentions.N": all of them, for people. */
+const char *lb_output_names(void);
+
+/* LB_E_NOTFOUND with the list of names when the output does not exist. */
+enum lb_status lb_output_parse(const char *name, struct lb_output_name *out, struct lb_detail *detail);
+/* Writes the name; layer is used where the kind has one. */
+void lb_output_format(enum lb_output_kind kind, int layer, char out[LB_MAX_NAME]);
+
+/* What decides an output's shape. A size may be -1, not known yet: then the dimension is. */
+struct lb_output_sizes {
+    int64_t sequences; /* B */
+    int64_t rows;      /* R: returned rows of a sequence */
+    int64_t positions; /* T: keys of attention */
+    int64_t vocab, top_k, heads;
+    int64_t state;   /* columns of the state that it is made of */
+    bool classifier; /* no dimension for rows */
+};
+/* Returns the number of dimensions. */
+int lb_output_shape(enum lb_output_kind kind, const struct lb_output_sizes *sizes,
+                    int64_t dim[LB_MAX_WIRE_DIMS]);
+
+#define LB_IN_IDS "input_ids"   /* INT32|INT64 [B,T] */
+#define LB_IN_LENGTHS "lengths" /* INT32 [B], right padding; outputs of padded rows are zero */
+#define LB_IN_START "start" /* INT32 [B], first row to return; outputs start there, padded to the longest */
+#define LB_IN_FEATURES "features" /* FP32 [B,C] */
+
+#endif

@@ -1,0 +1,37 @@
+/* The functions that fill one row of an output; proto/outputs.h says of which. */
+#include "server/engine/extract.h"
+
+/* All numbers as they are: logits, states. */
+void lb_extract_row(struct lb_row *row, const struct lb_job_output *o) {
+    lb_put_floats(row, o, row->x);
+}
+
+void lb_extract_topk_ids(struct lb_row *row, const struct lb_job_output *o) {
+    lb_put_ids(row, o, lb_row_top_ids(row));
+}
+
+void lb_extract_topk_values(struct lb_row *row, const struct lb_job_output *o) {
+    lb_put_floats(row, o, lb_row_top_values(row));
+}
+
+void lb_extract_logsumexp(struct lb_row *row, const struct lb_job_output *o) {
+    float lse = (float)lb_row_logsumexp(row);
+    lb_put_floats(row, o, &lse);
+}
+
+/* log p(ids[t + 1]) at the job's temperature; the last row has no next token and stays zero. */
+void lb_extract_actual(struct lb_row *row, const struct lb_job_output *o) {
+    const struct lb_job *job = row->job;
+    if (row->t + 1 < lb_job_length(job, row->seq)) {
+        int32_t id = job->ids[job->offsets[row->seq] + row->t + 1];
+        float value = (float)((double)row->x[id] / job->temperature - lb_row_logsumexp(row));
+        lb_put_floats(row, o, &value);
+    }
+}
+
+/* Keys behind the sequence's end stay zero. */
+void lb_extract_keys(struct lb_row *row, const struct lb_job_output *o) {
+    for (int64_t h = 0; h < row->heads; h++) {
+        lb_put_keys(row, o, h, row->x + h * row->stride, row->n);
+    }
+}
