@@ -1,5 +1,6 @@
 /* proto/PROTOCOL.md's worked example: its bytes are what the code writes and reads, its numbers follow from
- * its logits, its digest is that of the bytes it shows.
+ * its logits, its digest is that of the bytes it shows; its outputs, and those of openapi.yaml, are the
+ * table's.
  *
  * `test_proto_document --print` writes the dumps for the page.
  */
@@ -12,6 +13,7 @@
 #include "common/base/bytes.h"
 #include "common/base/file.h"
 #include "proto/oip.h"
+#include "proto/outputs.h"
 #include "tests/support/oip_equal.h"
 
 #include <ctype.h>
@@ -139,15 +141,19 @@ static void write_canonical(struct lb_buf *out) {
 
 /* ---- the page ---- */
 
-static void read_page(struct lb_buf *page) {
+static void read_file(const char *name, struct lb_buf *page) {
     char path[4096];
     struct lb_detail detail = {0};
     const char *root = getenv("LB_SOURCE_ROOT");
-    snprintf(path, sizeof path, "%s/proto/PROTOCOL.md", root ? root : ".");
+    snprintf(path, sizeof path, "%s/proto/%s", root ? root : ".", name);
     lb_buf_init(page, 1 << 20);
     if (lb_file_read(path, page, &detail) != LB_OK) {
         fail_msg("%s", detail.text);
     }
+}
+
+static void read_page(struct lb_buf *page) {
+    read_file("PROTOCOL.md", page);
 }
 
 /* The bytes of the dump that follows `<!-- name -->`: lines of an offset and up to 16 bytes in hex. */
@@ -285,6 +291,74 @@ static void limits_are_as_stated(void **state) {
     check_said("| `temperature` | number, %g to %g | 1 |", LB_MIN_TEMPERATURE, LB_MAX_TEMPERATURE);
 }
 
+/* ---- outputs ---- */
+
+/* "[B, R, K]" */
+static const char *shape_text(const struct lb_output *is) {
+    switch (is->width) {
+    case LB_WIDE_ONE:
+        return "`[B, R]`";
+    case LB_WIDE_VOCAB:
+        return "`[B, R, V]`";
+    case LB_WIDE_TOP_K:
+        return "`[B, R, K]`";
+    case LB_WIDE_STATE:
+        return "`[B, R, C]`";
+    case LB_WIDE_KEYS:
+        return "`[B, H, R, T]`";
+    }
+    return "";
+}
+
+/* The table of section 3.3 has a line for each output: name, datatypes, shape. */
+static void outputs_are_as_stated(void **state) {
+    (void)state;
+    struct lb_buf page;
+    read_page(&page);
+    const char *section = strstr(page.data, "### 3.3 Outputs"), *end = strstr(section, "\n## ");
+    assert_true(section != NULL && end != NULL);
+    int lines = 0;
+    for (const char *at = section; (at = strstr(at, "\n| `")) != NULL && at < end; at++) {
+        lines++;
+    }
+    assert_int_equal(lines, LB_N_OUTPUTS);
+    for (int k = 0; k < LB_N_OUTPUTS; k++) {
+        const struct lb_output *is = lb_output_get((enum lb_output_kind)k);
+        char start[200];
+        snprintf(start, sizeof start, "| `%s` | %s%s%s", is->name, lb_datatype_name(is->own),
+                 is->other != LB_DT_NONE ? ", " : " |",
+                 is->other != LB_DT_NONE ? lb_datatype_name(is->other) : "");
+        const char *line = strstr(section, start), *shape = line ? strstr(line, shape_text(is)) : NULL;
+        if (!shape || shape > strchr(line, '\n')) {
+            fail_msg("PROTOCOL.md, section 3.3, has no line \"%s ... %s\"", start, shape_text(is));
+        }
+    }
+    lb_buf_finish(&page);
+}
+
+/* openapi.yaml's pattern of an output's name is the table's. */
+static void openapi_knows_the_outputs(void **state) {
+    (void)state;
+    struct lb_buf page, pattern;
+    read_file("openapi.yaml", &page);
+    lb_buf_init(&pattern, 4096);
+    for (int k = 0; k < LB_N_OUTPUTS; k++) {
+        const struct lb_output *is = lb_output_get((enum lb_output_kind)k);
+        size_t n = strlen(is->name) - (lb_output_layered((enum lb_output_kind)k) ? 1 : 0);
+        lb_buf_append_str(&pattern, k ? "|" : "pattern: '^(");
+        for (size_t i = 0; i < n; i++) {
+            lb_buf_printf(&pattern, is->name[i] == '.' ? "\\%c" : "%c", is->name[i]);
+        }
+        lb_buf_append_str(&pattern, is->name[n] ? "(0|[1-9][0-9]{0,3})" : "");
+    }
+    lb_buf_append_str(&pattern, ")$'");
+    if (!strstr(page.data, pattern.data)) {
+        fail_msg("openapi.yaml does not say %s", pattern.data);
+    }
+    lb_buf_finish(&pattern);
+    lb_buf_finish(&page);
+}
+
 /* ---- for writing the page ---- */
 
 static void print_dump(const char *name, const struct lb_buf *bytes) {
@@ -335,10 +409,9 @@ int main(int argc, char **argv) {
         return print_all();
     }
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(request_is_as_shown),
-        cmocka_unit_test(answer_is_as_shown),
-        cmocka_unit_test(digest_is_as_shown),
-        cmocka_unit_test(limits_are_as_stated),
+        cmocka_unit_test(request_is_as_shown),   cmocka_unit_test(answer_is_as_shown),
+        cmocka_unit_test(digest_is_as_shown),    cmocka_unit_test(limits_are_as_stated),
+        cmocka_unit_test(outputs_are_as_stated), cmocka_unit_test(openapi_knows_the_outputs),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,0 +1,408 @@
+/* Each output of the table asked alone, of a decoder and of a classifier, against a plain computation: a row
+ * of the table that says too little (no temperature, no top_k, another source or shape) is seen here, and so
+ * is one that metadata or admission treat otherwise. */
+#include <stdarg.h>
+#include <stddef.h>
+#include <setjmp.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include "common/base/file.h"
+#include "common/base/mem.h"
+#include "common/model/model.h"
+#include "common/nn/gemm.h"
+#include "common/nn/head.h"
+#include "server/api/describe.h"
+#include "server/engine/admit.h"
+#include "server/engine/engine.h"
+#include "server/models/repository.h"
+#include "tests/support/tiny_model.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define B 2
+#define T 9
+#define TAPE_BYTES ((size_t)1 << 28)
+#define MOST (4 * T * 100) /* numbers of one sequence's source */
+
+static char folder[] = "/tmp/limbeck-outputs-XXXXXX";
+static struct lb_hosted *llama, *mlp;
+static struct lb_engine *engine;
+static struct lb_detail detail;
+static int32_t ids[B * T];
+static const int32_t lengths[B] = {T, 6};
+static float features[B * 12];
+
+/* ---- asking ---- */
+
+struct question {
+    struct lb_hosted *hosted;
+    enum lb_output_kind kind;
+    int layer;
+    double temperature;
+    int64_t top_k;
+};
+
+static struct lb_wire_tensor input(const char *name, enum lb_datatype datatype, int64_t cols,
+                                   const void *data) {
+    struct lb_wire_tensor t = {
+        .name = name, .datatype = datatype, .n_dims = cols ? 2 : 1, .dim = {B, cols}, .data = data};
+    t.bytes = (size_t)lb_wire_elements(&t) * lb_datatype_bytes(datatype);
+    return t;
+}
+
+/* The job about that output alone, computed; NULL when it was refused. */
+static struct lb_job *answer(const struct question *q) {
+    const struct lb_plan_limits limits = {LB_MAX_RESPONSE_BYTES, LB_MAX_REQUEST_TOKENS, LB_MAX_JSON_VALUES};
+    char name[LB_MAX_NAME];
+    lb_output_format(q->kind, q->layer, name);
+    struct lb_wire_output output = {.name = name, .binary = true};
+    struct lb_wire_tensor inputs[2] = {input(LB_IN_IDS, LB_DT_INT32, T, ids),
+                                       input(LB_IN_LENGTHS, LB_DT_INT32, 0, lengths)};
+    if (!q->hosted->decoder) {
+        inputs[0] = input(LB_IN_FEATURES, LB_DT_FP32, 12, features);
+    }
+    const struct lb_infer_request request = {.top_k = q->top_k,
+                                             .temperature = q->temperature,
+                                             .n_inputs = q->hosted->decoder ? 2 : 1,
+                                             .n_outputs = 1,
+                                             .inputs = inputs,
+                                             .outputs = &output};
+    struct lb_job *job = lb_job_create((size_t)16 << 20);
+    assert_non_null(job);
+    job->model = lb_hosted_retain(q->hosted);
+    detail = (struct lb_detail){0};
+    if (lb_plan(&request, &limits, job, &detail) != LB_OK) {
+        lb_job_destroy(job);
+        return NULL;
+    }
+    struct lb_batch *batch = calloc(1, sizeof *batch);
+    assert_non_null(batch);
+    batch->model = q->hosted;
+    batch->slices[batch->n_slices++] = (struct lb_slice){job, 0, job->n_seqs};
+    batch->n_seqs = job->n_seqs;
+    batch->n_tokens = job->n_tokens;
+    assert_int_equal(lb_engine_run(engine, batch, &detail), LB_OK);
+    free(batch);
+    return job;
+}
+
+static double number(const struct lb_job_output *o, int64_t i) {
+    return o->datatype == LB_DT_INT32 ? ((const int32_t *)o->data)[i] : (double)((const float *)o->data)[i];
+}
+
+/* ---- the plain computation ---- */
+
+/* What the output is made of, for one sequence alone: rows of width numbers; attention: [heads, n, n]. */
+struct source {
+    int64_t n, width;
+    float x[MOST];
+};
+
+static enum lb_status keep(void *context, int64_t row, int64_t n, float *z) {
+    struct source *s = context;
+    memcpy(s->x + row * s->width, z, (size_t)(n * s->width) * sizeof *z);
+    return LB_OK;
+}
+
+static void compute(const struct question *q, int b, struct source *out) {
+    const struct lb_model *model = q->hosted->model;
+    enum lb_output_source from = lb_output_get(q->kind)->source;
+    struct lb_tape *tape = lb_tape_create(TAPE_BYTES);
+    int32_t n = q->hosted->decoder ? lengths[b] : 1, offsets[2] = {0, n};
+    struct lb_input in = {{1, offsets}, ids + b * T, features + b * 12};
+    struct lb_tap tap = {.kind = from == LB_FROM_ATTENTION ? LB_TAP_ATTENTION : LB_TAP_HIDDEN,
+                         .layer = q->layer};
+    bool taps = from == LB_FROM_HIDDEN || from == LB_FROM_ATTENTION;
+    lb_tape_begin(tape, LB_TAPE_PLAIN, &in.ragged, NULL);
+    struct lb_value *h = lb_model_forward(model, tape, &in, &tap, taps, NULL);
+    assert_non_null(h);
+    out->n = n;
+    if (from == LB_FROM_LOGITS) {
+        out->width = lb_model_head(model)->rows;
+        assert_int_equal(
+            lb_head_run(tape, h, lb_model_head(model), lb_model_head_bias(model), NULL, keep, out), LB_OK);
+    } else {
+        const struct lb_value *v = taps ? tap.value : h;
+        out->width = from == LB_FROM_ATTENTION ? n : v->cols;
+        size_t numbers = from == LB_FROM_ATTENTION ? (size_t)(4 * n * n) : (size_t)(n * v->cols);
+        assert_true(numbers <= MOST);
+        memcpy(out->x, v->data, numbers * sizeof(float));
+    }
+    lb_tape_destroy(tape);
+}
+
+static double logsumexp(const float *z, int64_t v, double temperature) {
+    double sum = 0;
+    for (int64_t j = 0; j < v; j++) {
+        sum += exp(z[j] / temperature);
+    }
+    return log(sum);
+}
+
+/* The id of the c-th largest logit, ties by lower id. */
+static int64_t ranked(const float *z, int64_t v, int64_t c) {
+    for (int64_t j = 0; j < v; j++) {
+        int64_t before = 0;
+        for (int64_t i = 0; i < v; i++) {
+            before += z[i] > z[j] || (z[i] == z[j] && i < j);
+        }
+        if (before == c) {
+            return j;
+        }
+    }
+    return -1;
+}
+
+/* Number c of row t (of attention: of head h's row) of sequence b. */
+typedef double (*expect_fn)(const struct question *q, const struct source *s, int b, int64_t h, int64_t t,
+                            int64_t c);
+
+static double same(const struct question *q, const struct source *s, int b, int64_t h, int64_t t, int64_t c) {
+    (void)q;
+    (void)b;
+    (void)h;
+    return (double)s->x[t * s->width + c];
+}
+
+static double top_id(const struct question *q, const struct source *s, int b, int64_t h, int64_t t,
+                     int64_t c) {
+    (void)q;
+    (void)b;
+    (void)h;
+    return (double)ranked(s->x + t * s->width, s->width, c);
+}
+
+static double top_value(const struct question *q, const struct source *s, int b, int64_t h, int64_t t,
+                        int64_t c) {
+    return (double)s->x[t * s->width + (int64_t)top_id(q, s, b, h, t, c)];
+}
+
+static double lse(const struct question *q, const struct source *s, int b, int64_t h, int64_t t, int64_t c) {
+    (void)b;
+    (void)h;
+    (void)c;
+    return logsumexp(s->x + t * s->width, s->width, q->temperature);
+}
+
+static double actual(const struct question *q, const struct source *s, int b, int64_t h, int64_t t,
+                     int64_t c) {
+    if (t + 1 == s->n) {
+        return 0;
+    }
+    return (double)s->x[t * s->width + ids[b * T + t + 1]] / q->temperature - lse(q, s, b, h, t, c);
+}
+
+static double keys(const struct question *q, const struct source *s, int b, int64_t h, int64_t t, int64_t c) {
+    (void)q;
+    (void)b;
+    return c < s->n ? (double)s->x[(h * s->n + t) * s->n + c] : 0;
+}
+
+/* What the protocol says of each; an output that is not here is checked for all but its numbers. */
+static const struct {
+    enum lb_output_source source;
+    enum lb_output_width width;
+    expect_fn number;
+} expected[LB_N_OUTPUTS] = {
+    [LB_OUT_LOGITS] = {LB_FROM_LOGITS, LB_WIDE_VOCAB, same},
+    [LB_OUT_TOPK_IDS] = {LB_FROM_LOGITS, LB_WIDE_TOP_K, top_id},
+    [LB_OUT_TOPK_VALUES] = {LB_FROM_LOGITS, LB_WIDE_TOP_K, top_value},
+    [LB_OUT_LOGSUMEXP] = {LB_FROM_LOGITS, LB_WIDE_ONE, lse},
+    [LB_OUT_ACTUAL] = {LB_FROM_LOGITS, LB_WIDE_ONE, actual},
+    [LB_OUT_HIDDEN_FINAL] = {LB_FROM_FINAL, LB_WIDE_STATE, same},
+    [LB_OUT_HIDDEN] = {LB_FROM_HIDDEN, LB_WIDE_STATE, same},
+    [LB_OUT_ATTENTION] = {LB_FROM_ATTENTION, LB_WIDE_KEYS, keys},
+};
+
+/* ---- the checks ---- */
+
+static void check_numbers(const struct question *q, const struct lb_job *job) {
+    const struct lb_job_output *o = &job->outputs[0];
+    int64_t heads = lb_output_get(q->kind)->width == LB_WIDE_KEYS ? 4 : 1;
+    struct source *s = calloc(1, sizeof *s);
+    assert_non_null(s);
+    for (int b = 0; b < B; b++) {
+        compute(q, b, s);
+        for (int64_t i = 0; i < heads * job->rows * o->width; i++) {
+            int64_t h = i / o->width / job->rows, t = i / o->width % job->rows, c = i % o->width;
+            double want = t < s->n ? expected[q->kind].number(q, s, b, h, t, c) : 0;
+            double got = number(o, b * heads * job->rows * o->width + i);
+            if (!(fabs(got - want) <= 1e-5 * (1 + fabs(want)))) {
+                fail_msg("%s at temperature %g: sequence %d row %lld number %lld is %g, not %g", o->name,
+                         q->temperature, b, (long long)t, (long long)c, got, want);
+            }
+        }
+    }
+    free(s);
+}
+
+static bool same_answer(const struct lb_job *x, const struct lb_job *y) {
+    const struct lb_job_output *a = &x->outputs[0], *b = &y->outputs[0];
+    return a->bytes == b->bytes && memcmp(a->data, b->data, a->bytes) == 0;
+}
+
+/* Rows behind the first of every sequence are not all zero. */
+static bool says_something(const struct lb_job_output *o) {
+    for (int64_t i = 0; i < (int64_t)(o->bytes / 4); i++) {
+        if (number(o, i) != 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* The entry of this name among the metadata's outputs. */
+static const json_t *listed(const json_t *metadata, const char *name) {
+    const json_t *list = json_object_get(metadata, "outputs");
+    for (size_t i = 0; i < json_array_size(list); i++) {
+        const json_t *entry = json_array_get(list, i);
+        if (strcmp(json_string_value(json_object_get(entry, "name")), name) == 0) {
+            return entry;
+        }
+    }
+    return NULL;
+}
+
+static void check_listed(const json_t *entry, const struct lb_job_output *o) {
+    const json_t *shape = json_object_get(entry, "shape");
+    assert_string_equal(json_string_value(json_object_get(entry, "datatype")), lb_datatype_name(o->datatype));
+    assert_int_equal(json_array_size(shape), o->n_dims);
+    for (int d = 0; d < o->n_dims; d++) {
+        json_int_t told = json_integer_value(json_array_get(shape, (size_t)d));
+        assert_true(told == -1 || told == o->dim[d]);
+    }
+}
+
+/* One output of one model, asked alone in four ways. False when the model doesn't have it. */
+static bool check_alone(struct question q, const json_t *metadata) {
+    const struct lb_output *is = lb_output_get(q.kind);
+    char name[LB_MAX_NAME];
+    lb_output_format(q.kind, q.layer, name);
+    q.temperature = 1;
+    q.top_k = 3;
+    struct lb_job *plain = answer(&q);
+    const json_t *entry = listed(metadata, name);
+    if ((plain != NULL) != (entry != NULL)) {
+        fail_msg("%s: %s, but metadata %s it", name, plain ? "is answered" : detail.text,
+                 entry ? "list" : "don't list");
+    }
+    if (plain == NULL) {
+        return false;
+    }
+    struct question warm = q, wide = q;
+    warm.temperature = 2.5;
+    wide.top_k = 4;
+    struct lb_job *warmer = answer(&warm), *wider = answer(&wide);
+    assert_non_null(warmer);
+    assert_non_null(wider);
+    check_listed(entry, &plain->outputs[0]);
+    assert_true(says_something(&plain->outputs[0]));
+    if (same_answer(plain, warmer) != !(is->uses & LB_USES_TEMPERATURE)) {
+        fail_msg("%s: the table is wrong about LB_USES_TEMPERATURE", name);
+    }
+    if (same_answer(plain, wider) != !(is->uses & LB_USES_TOP_K)) {
+        fail_msg("%s: the table is wrong about LB_USES_TOP_K", name);
+    }
+    if (expected[q.kind].number) {
+        assert_int_equal(is->source, expected[q.kind].source);
+        assert_int_equal(is->width, expected[q.kind].width);
+        check_numbers(&q, plain);
+        check_numbers(&warm, warmer);
+        check_numbers(&wide, wider);
+    }
+    lb_job_destroy(plain);
+    lb_job_destroy(warmer);
+    lb_job_destroy(wider);
+    return true;
+}
+
+static int check_model(struct lb_hosted *hosted) {
+    json_t *metadata = lb_describe_model(hosted);
+    int n = 0;
+    assert_non_null(metadata);
+    for (int k = 0; k < LB_N_OUTPUTS; k++) {
+        struct question q = {.hosted = hosted, .kind = (enum lb_output_kind)k};
+        for (q.layer = 0; check_alone(q, metadata); q.layer++) {
+            n++;
+            if (!lb_output_layered(q.kind)) {
+                break;
+            }
+        }
+    }
+    assert_int_equal(json_array_size(json_object_get(metadata, "outputs")), n);
+    json_decref(metadata);
+    return n;
+}
+
+static void test_decoder(void **state) {
+    (void)state;
+    assert_true(check_model(llama) >= 6 + 3 + 2);
+}
+
+static void test_classifier(void **state) {
+    (void)state;
+    assert_true(check_model(mlp) >= 5 + 3);
+    struct question q = {.hosted = mlp, .kind = LB_OUT_ACTUAL, .temperature = 1, .top_k = 3};
+    assert_null(answer(&q));
+    assert_non_null(strstr(detail.text, "a classifier has no next token"));
+}
+
+/* Names and sources agree about layers, datatypes about what the numbers are. */
+static void test_table(void **state) {
+    (void)state;
+    for (int k = 0; k < LB_N_OUTPUTS; k++) {
+        const struct lb_output *is = lb_output_get((enum lb_output_kind)k);
+        bool tapped = is->source == LB_FROM_HIDDEN || is->source == LB_FROM_ATTENTION;
+        assert_int_equal(lb_output_layered((enum lb_output_kind)k), tapped);
+        assert_int_equal(is->own == LB_DT_INT32, is->numbers == LB_ARE_IDS);
+        assert_int_equal((is->uses & LB_USES_TOP_K) != 0, is->width == LB_WIDE_TOP_K);
+        assert_true(is->width != LB_WIDE_KEYS || is->source == LB_FROM_ATTENTION);
+        assert_true(lb_output_comes_as((enum lb_output_kind)k, is->own));
+        assert_false(lb_output_comes_as((enum lb_output_kind)k, LB_DT_NONE));
+        assert_non_null(strstr(lb_output_names(), is->name));
+    }
+}
+
+static struct lb_hosted *open_tiny(const char *name, const struct lb_config *config) {
+    char *path = lb_path_join(folder, name);
+    struct lb_hosted *hosted = NULL;
+    lb_tiny_save(config, 7, path, LB_F32, false);
+    if (lb_hosted_open(name, path, &hosted, &detail) != LB_OK) {
+        fprintf(stderr, "%s\n", detail.text);
+        exit(1);
+    }
+    lb_free(path);
+    return hosted;
+}
+
+int main(int argc, char **argv) {
+    (void)argc;
+    struct lb_config config;
+    lb_gemm_setup(0, argv);
+    if (!mkdtemp(folder)) {
+        return 1;
+    }
+    lb_tiny_llama(&config);
+    llama = open_tiny("llama", &config);
+    lb_tiny_mlp(&config);
+    config.initializer_range = 0.3; /* so that answers differ */
+    mlp = open_tiny("mlp", &config);
+    engine = lb_engine_create(NULL, NULL, TAPE_BYTES);
+    for (int i = 0; i < B * T; i++) {
+        ids[i] = (i * 31 + i * i * 7) % 97;
+    }
+    for (int i = 0; i < B * 12; i++) {
+        features[i] = sinf((float)i);
+    }
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_table), cmocka_unit_test(test_decoder),
+                                       cmocka_unit_test(test_classifier)};
+    int failed = cmocka_run_group_tests(tests, NULL, NULL);
+    lb_engine_destroy(engine);
+    lb_hosted_release(llama);
+    lb_hosted_release(mlp);
+    return lb_remove_tree(folder, NULL) == LB_OK ? failed : 1;
+}
