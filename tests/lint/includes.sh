@@ -127,7 +127,7 @@ self_test() {
     seed trainer/run/bad.c '#include <curl/curl.h>'; expect '<curl/curl.h> is included only by'
     seed common/nn/bad.c '#include <cblas.h>'; expect '<cblas.h> is included only by'
     seed server/bad.c '#include <sqlite3.h>'; expect '<sqlite3.h> is included only by'
-    seed trainer/run/bad.c '#include <cyaml/cyaml.h>'; expect '<cyaml/cyaml.h> is included only by'
+    seed trainer/run/bad.c '#include <yaml.h>'; expect '<yaml.h> is included only by'
     seed server/bad.c '#include <openssl/crypto.h>'; expect '<openssl/crypto.h> is included only by'
     seed proto/bad.c '#include <jansson.h>'; expect '<jansson.h> is included only by'
     seed trainer/run/bad.c '#include <utf8proc.h>'; expect '<utf8proc.h> is included only by'

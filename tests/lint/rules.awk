@@ -36,7 +36,7 @@ BEGIN {
     home("curl/",          "^trainer/wire/http[a-z_]*[.]c$",   "one")
     home("cblas.h",        "^common/nn/gemm[.]c$",        "one")
     home("sqlite3.h",      "^trainer/cache/parts[.]h$",    "one")
-    home("cyaml/",         "^trainer/recipe/[a-z_]*[.]c$", "one")
+    home("yaml.h",         "^trainer/recipe/tree[.]c$",    "one")
     home("openssl/",       "^common/base/sha256[.]c$",    "one")
     home("jansson.h",      "^common/base/json[.]h$",      "one")
     home("pcre2.h",        "^common/text/",               "any")

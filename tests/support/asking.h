@@ -14,7 +14,7 @@ struct asking {
     struct lb_recipe_teacher teachers[ASKING_TEACHERS];
     char names[ASKING_TEACHERS][8], urls[ASKING_TEACHERS][160];
     char replica_urls[ASKING_TEACHERS][ASKING_REPLICAS][160];
-    char *replicas[ASKING_TEACHERS][ASKING_REPLICAS];
+    const char *replicas[ASKING_TEACHERS][ASKING_REPLICAS];
     char directory[64]; /* a temporary folder */
 };
 

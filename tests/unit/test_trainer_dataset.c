@@ -340,10 +340,10 @@ static void bad_images(void **state) {
     expect_error(&e, 1, "go beyond its 3 images");
     e = image_entry("i", NULL);
     expect_error(&e, 1, "images need labels");
-    recipe.student.num_labels = 2;
+    recipe.student.config.vocab_size = 2;
     e = image_entry("i", "l");
     expect_error(&e, 1, "item 1 has label 2; the student has num_labels 2");
-    recipe.student.num_labels = 0;
+    recipe.student.config.vocab_size = 0;
     int64_t all[] = {0, 1, 2};
     e.exclude_labels = all;
     e.exclude_labels_count = 3;

@@ -70,11 +70,11 @@ static void defaults_and_values(void **state) {
     (void)state;
     struct lb_recipe *r = parse(good, NULL, 0);
     assert_string_equal(r->directory, "dir");
-    assert_string_equal(r->student.model_type, "llama");
-    assert_int_equal(r->student.num_key_value_heads, 4);
-    assert_int_equal(r->student.head_dim, 32);
-    assert_int_equal(r->student.max_position_embeddings, 2048);
-    assert_true(r->student.rope_theta == 10000.0 && r->student.norm_eps == 1e-6);
+    assert_string_equal(r->student.config.model_type, "llama");
+    assert_int_equal(r->student.config.num_key_value_heads, 4);
+    assert_int_equal(r->student.config.head_dim, 32);
+    assert_int_equal(r->student.config.max_position_embeddings, 2048);
+    assert_true(r->student.config.rope_theta == 10000.0 && r->student.config.norm_eps == 1e-6);
     assert_int_equal(r->datasets_count, 2);
     assert_int_equal(r->datasets[0].type, LB_DATA_TEXT);
     assert_int_equal(r->datasets[1].type, LB_DATA_JSONL);
@@ -108,10 +108,10 @@ static void defaults_and_values(void **state) {
     lb_recipe_destroy(r);
 
     r = parse(images, NULL, 0);
-    assert_string_equal(r->student.model_type, "limbeck_mlp");
+    assert_string_equal(r->student.config.model_type, "limbeck_mlp");
     assert_int_equal(r->datasets[0].type, LB_DATA_IDX);
     assert_int_equal(r->datasets[0].exclude_labels[0], 9);
-    assert_int_equal(r->student.hidden_sizes[1], 50);
+    assert_int_equal(r->student.config.hidden_sizes[1], 50);
     assert_int_equal(r->targets, LB_LANE_LOGITS);
     lb_recipe_destroy(r);
 }
@@ -129,7 +129,7 @@ static void overrides(void **state) {
     assert_true(r->learning_rate == 1e-3);
     assert_string_equal(r->teachers[0].url, "https://h:1");
     assert_int_equal(r->teachers[1].tags_count, 2);
-    assert_true(r->student.tie_word_embeddings);
+    assert_true(r->student.config.tie_word_embeddings);
     assert_int_equal(r->datasets_count, 3);
     assert_null(r->cache_dir);
     assert_int_equal(r->mixture, LB_MIX_CA_MKD);
@@ -159,11 +159,34 @@ static void dump_round_trip(void **state) {
     }
 }
 
+/* What only the family knows is written back and decides. */
+static void keys_of_the_family(void **state) {
+    (void)state;
+    const char *const set[] = {"student.attention_bias=yes", "student.rms_norm_eps=1e-5"};
+    struct lb_recipe *a = parse(good, set, 2), *b = NULL, *plain = parse(good, &set[1], 1);
+    char *text = NULL, f1[65], f2[65], f3[65];
+    size_t n = 0;
+    assert_true(a->student.config.attention_bias && a->student.config.norm_eps == 1e-5);
+    assert_int_equal(lb_recipe_dump(a, &text, &n, NULL), LB_OK);
+    assert_non_null(strstr(text, "\n  attention_bias: true\n"));
+    b = parse(text, NULL, 0);
+    assert_true(b->student.config.attention_bias && b->student.config.norm_eps == 1e-5);
+    lb_recipe_fingerprint(a, f1);
+    lb_recipe_fingerprint(b, f2);
+    lb_recipe_fingerprint(plain, f3);
+    assert_string_equal(f1, f2);
+    assert_string_not_equal(f1, f3);
+    lb_free(text);
+    lb_recipe_destroy(a);
+    lb_recipe_destroy(b);
+    lb_recipe_destroy(plain);
+}
+
 static void texts_survive_quoting(void **state) {
     (void)state;
-    char *text = replaced(good, "name: N\n", "name: \"a \\\"quoted\\\" \\\\ \\t: #\xc3\xa9\"\n");
+    char *text = replaced(good, "name: N\n", "name: \"a \\\"quoted\\\" \\\\ \\t: #\xc3\xa9\\L\\N\\x80\"\n");
     struct lb_recipe *a = parse(text, NULL, 0), *b = NULL;
-    assert_string_equal(a->teachers[0].name, "a \"quoted\" \\ \t: #\xc3\xa9");
+    assert_string_equal(a->teachers[0].name, "a \"quoted\" \\ \t: #\xc3\xa9\xe2\x80\xa8\xc2\x85\xc2\x80");
     char *dump = NULL;
     size_t n = 0;
     assert_int_equal(lb_recipe_dump(a, &dump, &n, NULL), LB_OK);
@@ -173,6 +196,22 @@ static void texts_survive_quoting(void **state) {
     lb_recipe_destroy(b);
     lb_free(dump);
     lb_free(text);
+}
+
+/* Runs resume by these: they are as the first version wrote them. */
+static void fingerprints_stay(void **state) {
+    (void)state;
+    static const struct {
+        const char *text, *fingerprint;
+    } known[] = {{good, "037cd014ab8c91c4f1b3c82850978e0f6cfdc67fc1915d2bc286e9f6fa70a82b"},
+                 {images, "d42094e30e33bb0bb407377bbed7d9dbdeb688934448f5924f695974458e51d8"}};
+    for (size_t i = 0; i < sizeof known / sizeof known[0]; i++) {
+        char fingerprint[65];
+        struct lb_recipe *r = parse(known[i].text, NULL, 0);
+        assert_int_equal(lb_recipe_fingerprint(r, fingerprint), LB_OK);
+        assert_string_equal(fingerprint, known[i].fingerprint);
+        lb_recipe_destroy(r);
+    }
 }
 
 static void fingerprint_follows_what_decides(void **state) {
@@ -235,7 +274,7 @@ static void bad_values(void **state) {
          "r.yaml:20: learnin_rate: unknown key; did you mean learning_rate?"},
         {"learning_rate", "lr", "r.yaml:20: lr: unknown key; did you mean learning_rate?"},
         {"learning_rate", "batch_size", "did you mean per_device_train_batch_size?"},
-        {"learning_rate", "zzzzzzzz", "r.yaml:20: zzzzzzzz: unknown key; the recipe's keys"},
+        {"learning_rate", "zzzzzzzz", "r.yaml:20: zzzzzzzz: unknown key; limbeck train --help-recipe lists"},
         {"  hidden_size", "  hiden_size",
          "r.yaml:2: student.hiden_size: unknown key; did you mean hidden_size?"},
         {"    url:", "    uri:", "r.yaml:12: teachers.0.uri: unknown key; did you mean url?"},
@@ -251,7 +290,11 @@ static void bad_values(void **state) {
         {": 100", ": 99999999999999999999", "max_steps: 99999999999999999999 is out of range"},
         {"yes", "maybe", "r.yaml:19: loss_functions.1.normalize: \"maybe\" is not true or false"},
         {"output_dir: runs/x\n", "", "r.yaml:1: output_dir: is missing"},
-        {"output_dir: runs/x", "output_dir:", "output_dir: is missing"},
+        {"output_dir: runs/x",
+         "output_dir:", "r.yaml:22: output_dir: is empty; give a value or drop the key"},
+        {"4e-3", "", "r.yaml:20: learning_rate: is empty; give a value or drop the key"},
+        {"hidden_size: 128", "hidden_size:", "r.yaml:2: student.hidden_size: is empty"},
+        {"output_dir: runs/x", "output_dir: ~", "r.yaml:1: output_dir: is missing"},
         {"output_dir: runs/x", "output_dir: \"\"",
          "r.yaml:22: output_dir: is empty; give a value or drop the key"},
         {"    url: http://127.0.0.1:8500\n", "", "r.yaml:11: teachers.0.url: is missing"},
@@ -283,16 +326,23 @@ static void contradictions(void **state) {
     static const struct {
         const char *set, *message;
     } cases[] = {
-        {"student.num_attention_heads=3",
-         "student.num_attention_heads: 3 heads do not divide hidden_size 128"},
+        {"student.num_attention_heads=3", "student: hidden_size 128 is no multiple of num_attention_heads 3"},
         {"student.num_key_value_heads=3",
-         "student.num_key_value_heads: 3 does not divide num_attention_heads 4"},
-        {"student.head_dim=31", "student.head_dim: 31 is odd"},
+         "r.yaml:5: student: num_attention_heads 4 is no multiple of num_key_value_heads 3"},
+        {"student.head_dim=31", "student: head_dim 31 is odd"},
         {"student.intermediate_size=null",
-         "student.intermediate_size: is missing; give the new student's sizes"},
-        {"student.input_size=7", "student: a limbeck_mlp learns from type: idx data"},
-        {"student.num_labels=7",
-         "student: input_size, num_labels and hidden_sizes belong to model_type limbeck_mlp"},
+         "r.yaml:1: student: intermediate_size is missing, but must be given; "
+         "give the new student's sizes, or student.model to start from one"},
+        {"student.hidden_size=0", "student: hidden_size is 0, but must be in [1, "},
+        {"student.num_hidden_layers=99999", "student: num_hidden_layers is 99999, but must be in [1, "},
+        {"student.model_type=lama", "student: model_type \"lama\" is not one of llama, "},
+        {"student={norm_eps: 1e-5, rms_norm_eps: 1e-6}", "is given twice, under its other name too"},
+        {"student.attention_bias=maybe", "student: attention_bias must be true or false, not a string"},
+        {"student.atention_bias=yes", "student.atention_bias: unknown key; did you mean attention_bias?"},
+        {"student.vocab_size=9", "vocab_size: comes from the tokenizer; drop the key"},
+        {"student={input_size: 7, hidden_sizes: [3], num_labels: 2}",
+         "student: a limbeck_mlp learns from type: idx data"},
+        {"student.num_labels=7", "student.num_labels: is no key of model_type llama"},
         {"student.model=m", "student.hidden_size: student.model brings its own configuration"},
         {"max_length=4096", "max_length: 4096 is longer than student.max_position_embeddings 2048"},
         {"tokenizer=null", "tokenizer: is missing"},
@@ -307,13 +357,20 @@ static void contradictions(void **state) {
         {"teachers=null", "r.yaml:16: loss_functions.0: kl learns from teachers, and the recipe lists none"},
         {"loss_functions=[{function: cross_entropy}]", "r.yaml:10: teachers: no loss function asks them"},
         {"loss_functions.0.function=kll",
-         "loss_functions.0.function: \"kll\" is no loss here; did you mean kl?; there are"},
+         "loss_functions.0.function: \"kll\" is not one of cross_entropy, kl, "},
+        {"loss_functions.0.function=kll", "; did you mean kl?"},
         {"loss_functions=[{function: kl, weight: 0}]", "loss_functions: every weight is 0"},
         {"loss_functions.0.layer_mapping=[{student: 1, teacher: 1}]",
          "r.yaml:16: loss_functions.0: layer_mapping has no meaning for kl"},
         {"loss_functions.0.normalize=true", "loss_functions.0: normalize is for losses on activations"},
         {"loss_functions.1.temperature=2",
          "r.yaml:17: loss_functions.1: temperature is for losses on a teacher's distribution"},
+        {"loss_functions.0.temperature=0.0001",
+         "loss_functions.0.temperature: 0.0001 is out of range; allowed is "},
+        {"datasets.0.path=a/b.json", "datasets.0.path: \"a/b.json\" holds one JSON value; write JSON lines"},
+        {"datasets.1.path=b.csv", "datasets.1.path: \"b.csv\" is a table"},
+        {"eval_datasets=[{path: x.tsv}]", "eval_datasets.0.path: \"x.tsv\" is a table"},
+        {"datasets.0={path: b.csv, type: text}", ""},
         {"loss_functions.1.layer_mapping.0.student=5", "the student has no layer 5 there; its last is 4"},
         {"loss_functions.1={function: attention_mse}", "attention_mse needs layer_mapping"},
         {"loss_functions.1={function: attention_mse, layer_mapping: [{student: -1, teacher: 0}]}",
@@ -341,14 +398,26 @@ static void contradictions(void **state) {
     char *ended = replaced(good, "max_steps: 100", "num_train_epochs: 0");
     expect_error(ended, NULL, "r.yaml:21: num_train_epochs: max_steps and num_train_epochs are both 0");
     lb_free(ended);
-    expect_error(images, "student.hidden_sizes=null", "student: hidden_sizes is missing");
-    expect_error(images, "student.model_type=llama",
-                 "datasets: type: idx data (images with labels) needs student.model_type limbeck_mlp");
+    expect_error(images, "student.hidden_sizes=null",
+                 "student: hidden_sizes must be an array of at most 8 widths");
+    expect_error(
+        images,
+        "student={hidden_size: 8, intermediate_size: 8, num_hidden_layers: 1, num_attention_heads: 1}",
+        "datasets: type: idx data (images with labels) needs student.model_type limbeck_mlp");
     expect_error(images, "datasets.0.labels=null", "datasets.0: type: idx needs labels");
     expect_error(images, "datasets.0.max_tokens=5", "datasets.0: max_tokens is for text");
-    expect_error(images, "student.hidden_size=5", "belong to decoders, not limbeck_mlp");
+    expect_error(images, "student.hidden_size=5", "student.hidden_size: is no key of model_type limbeck_mlp");
     expect_error(images, "student.hidden_sizes=[1,2,3,4,5,6,7,8,9]",
-                 "student.hidden_sizes: 9 layers; at most 8");
+                 "student: hidden_sizes must be an array of at most 8 widths");
+}
+
+static void byte_order_mark_is_skipped(void **state) {
+    (void)state;
+    char *text = replaced(good, "student:", "\xef\xbb\xbfstudent:");
+    struct lb_recipe *r = parse(text, NULL, 0);
+    assert_int_equal(r->student.config.hidden_size, 128);
+    lb_recipe_destroy(r);
+    lb_free(text);
 }
 
 static void paths_resolve(void **state) {
@@ -385,10 +454,13 @@ int main(void) {
         cmocka_unit_test(defaults_and_values),
         cmocka_unit_test(overrides),
         cmocka_unit_test(dump_round_trip),
+        cmocka_unit_test(keys_of_the_family),
         cmocka_unit_test(texts_survive_quoting),
+        cmocka_unit_test(fingerprints_stay),
         cmocka_unit_test(fingerprint_follows_what_decides),
         cmocka_unit_test(bad_values),
         cmocka_unit_test(contradictions),
+        cmocka_unit_test(byte_order_mark_is_skipped),
         cmocka_unit_test(paths_resolve),
         cmocka_unit_test(memory_runs_out),
     };

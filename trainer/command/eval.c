@@ -16,6 +16,7 @@
 
 #define MAX_FILES LB_EVAL_MAX_PARTS
 #define DEFAULT_LENGTH 1024
+#define ENTRIES_BYTES ((size_t)4 << 20)
 
 struct arguments {
     const char *model, *tokenizer, *field, *labels, *token_file;
@@ -111,57 +112,55 @@ static error_t parse(int key, char *text, struct argp_state *state) {
     }
 }
 
-static bool ends_with(const char *text, const char *end) {
-    size_t n = strlen(text), m = strlen(end);
-    return n >= m && strcmp(text + n - m, end) == 0;
-}
-
 /* The labels' file that the usual names put beside the images': t10k-images-idx3-ubyte.gz,
  * t10k-labels-idx1-ubyte.gz. */
-static char *labels_beside(const char *images) {
+static char *labels_beside(struct lb_arena *arena, const char *images) {
     const char *word = strstr(images, "images-idx3");
-    char *out = lb_strdup(images);
+    char *out = lb_arena_strdup(arena, images);
     if (out != NULL && word != NULL) {
         memcpy(out + (word - images), "labels-idx1", strlen("labels-idx1"));
     }
     return out;
 }
 
-/* One DATA argument as a recipe has it; strings on the heap. false when out of memory. */
-static bool make_entry(const struct arguments *a, const char *argument, struct lb_recipe_dataset *out) {
+/* One DATA argument as a recipe has it. */
+static enum lb_status make_entry(const struct arguments *a, const char *argument, struct lb_arena *arena,
+                                 struct lb_recipe_dataset *out, struct lb_detail *detail) {
     const char *equals = strchr(argument, '=');
-    const char *path = argument;
-    *out = (struct lb_recipe_dataset){0};
+    *out = (struct lb_recipe_dataset){.path = argument};
     if (equals != NULL && equals != argument && !lb_file_exists(argument)) {
-        path = equals + 1;
-        out->tag = lb_malloc_array((size_t)(equals - argument) + 1, 1);
-        if (out->tag != NULL) {
-            memcpy(out->tag, argument, (size_t)(equals - argument));
-            out->tag[equals - argument] = '\0';
-        }
+        out->path = equals + 1;
+        out->tag = lb_arena_printf(arena, "%.*s", (int)(equals - argument), argument);
     } else {
-        const char *slash = strrchr(path, '/');
-        out->tag = lb_strdup(slash != NULL ? slash + 1 : path);
+        const char *slash = strrchr(argument, '/');
+        out->tag = slash != NULL ? slash + 1 : argument;
     }
-    out->path = lb_strdup(path);
-    out->type = strstr(path, "idx3-ubyte") != NULL || a->labels != NULL ? LB_DATA_IDX : LB_DATA_TEXT;
+    enum lb_status status = LB_OK;
+    if (a->labels != NULL) {
+        out->type = LB_DATA_IDX;
+    } else if (a->field != NULL) {
+        out->type = LB_DATA_JSONL;
+    } else {
+        status = lb_recipe_data_type(out->path, &out->type, detail);
+    }
     if (out->type == LB_DATA_IDX) {
-        out->labels = a->labels != NULL ? lb_strdup(a->labels) : labels_beside(path);
+        out->labels = a->labels != NULL ? a->labels : labels_beside(arena, out->path);
         out->skip_samples = a->skip;
         out->max_samples = a->max_samples;
-    } else if (a->field != NULL || ends_with(path, ".jsonl")) {
-        out->type = LB_DATA_JSONL;
-        out->field = lb_strdup(a->field != NULL ? a->field : "text");
+    } else if (out->type == LB_DATA_JSONL) {
+        out->field = a->field != NULL ? a->field : "text";
     }
-    return out->tag != NULL && out->path != NULL && (out->type != LB_DATA_IDX || out->labels != NULL) &&
-           (out->type != LB_DATA_JSONL || out->field != NULL);
+    bool whole = out->tag != NULL && (out->type != LB_DATA_IDX || out->labels != NULL);
+    return status == LB_OK && !whole ? lb_fail(detail, LB_E_NOMEM, "out of memory") : status;
 }
 
-static void free_entry(struct lb_recipe_dataset *entry) {
-    lb_free(entry->path);
-    lb_free(entry->tag);
-    lb_free(entry->labels);
-    lb_free(entry->field);
+static enum lb_status make_entries(const struct arguments *a, struct lb_arena *arena,
+                                   struct lb_recipe_dataset *out, struct lb_detail *detail) {
+    enum lb_status status = LB_OK;
+    for (unsigned i = 0; i < a->n_data && status == LB_OK; i++) {
+        status = make_entry(a, a->data[i], arena, &out[i], detail);
+    }
+    return status;
 }
 
 /* ---- output ---- */
@@ -270,21 +269,17 @@ static int64_t row_length(const struct arguments *a, const struct lb_model *mode
 static enum lb_status evaluate(const struct arguments *a, const struct lb_opened *opened,
                                volatile sig_atomic_t *stop, struct lb_detail *detail) {
     struct lb_recipe_dataset entries[MAX_FILES];
-    unsigned n = 0;
-    bool made = true;
-    while (made && n < a->n_data) {
-        made = make_entry(a, a->data[n], &entries[n]);
-        n++;
-    }
-    char here[] = ".";
-    struct lb_recipe frame = {.directory = here, .max_length = row_length(a, opened->model)};
+    struct lb_recipe frame = {.directory = ".", .max_length = row_length(a, opened->model)};
+    lb_arena_init(&frame.arena, ENTRIES_BYTES);
     struct lb_evaluate_options options = {
         .rows = a->rows, .stop = stop, .bias = a->bias, .n_bias = a->n_bias};
     struct lb_dataset *data = NULL;
     struct lb_evaluation *e = lb_calloc(1, sizeof *e);
-    enum lb_status status = made && e != NULL
-                                ? lb_dataset_open(&frame, entries, n, true, opened->tokenizer, &data, detail)
-                                : lb_fail(detail, LB_E_NOMEM, "out of memory");
+    enum lb_status status = e != NULL ? make_entries(a, &frame.arena, entries, detail)
+                                      : lb_fail(detail, LB_E_NOMEM, "out of memory");
+    if (status == LB_OK) {
+        status = lb_dataset_open(&frame, entries, a->n_data, true, opened->tokenizer, &data, detail);
+    }
     if (status == LB_OK) {
         status = lb_evaluate(opened->model, data, &options, e, detail);
     }
@@ -300,9 +295,7 @@ static enum lb_status evaluate(const struct arguments *a, const struct lb_opened
     }
     lb_free(e);
     lb_dataset_destroy(data);
-    for (unsigned i = 0; i < n; i++) {
-        free_entry(&entries[i]);
-    }
+    lb_arena_finish(&frame.arena);
     return status;
 }
 
@@ -371,8 +364,7 @@ static enum lb_status evaluate_hosted(struct arguments *a, volatile sig_atomic_t
                                       struct lb_detail *detail) {
     struct lb_recipe_teacher teachers[LB_MAX_TEACHERS];
     struct lb_recipe_dataset entries[MAX_FILES];
-    char here[] = ".";
-    struct lb_recipe frame = {.directory = here,
+    struct lb_recipe frame = {.directory = ".",
                               .max_length = a->max_length > 0 ? a->max_length : DEFAULT_LENGTH - 1,
                               .teachers = teachers,
                               .teachers_count = a->n_urls,
@@ -382,23 +374,21 @@ static enum lb_status evaluate_hosted(struct arguments *a, volatile sig_atomic_t
     struct lb_tokenizer *tokenizer = NULL;
     struct lb_dataset *data = NULL;
     struct lb_evaluation *e = lb_calloc(a->n_urls + 1, sizeof *e);
-    unsigned n = 0;
     bool made = e != NULL;
     for (unsigned k = 0; k < a->n_urls; k++) {
         hosted_teacher(a->urls[k], a->token_file, &teachers[k]);
     }
-    while (made && n < a->n_data) {
-        made = make_entry(a, a->data[n], &entries[n]);
-        n++;
-    }
-    enum lb_status status = made ? lb_teachers_open_recipe(&frame, stop, &asked, detail)
-                                 : lb_fail(detail, LB_E_NOMEM, "out of memory");
+    lb_arena_init(&frame.arena, ENTRIES_BYTES);
+    enum lb_status status =
+        made ? make_entries(a, &frame.arena, entries, detail) : lb_fail(detail, LB_E_NOMEM, "out of memory");
+    status = status == LB_OK ? lb_teachers_open_recipe(&frame, stop, &asked, detail) : status;
     for (unsigned k = 0; status == LB_OK && k < a->n_urls; k++) {
         int64_t most = lb_teachers_info(asked, k)->max_length;
         frame.max_length = most > 1 && most - 1 < frame.max_length ? most - 1 : frame.max_length;
     }
     status = status == LB_OK ? hosted_tokenizer(a, asked, &tokenizer, detail) : status;
-    status = status == LB_OK ? lb_dataset_open(&frame, entries, n, true, tokenizer, &data, detail) : status;
+    status = status == LB_OK ? lb_dataset_open(&frame, entries, a->n_data, true, tokenizer, &data, detail)
+                             : status;
     if (status == LB_OK && lb_dataset_features(data) > 0) {
         status = lb_fail(detail, LB_E_UNSUPPORTED,
                          "hosted models are scored on text; give the classifier's folder for images");
@@ -411,9 +401,7 @@ static enum lb_status evaluate_hosted(struct arguments *a, volatile sig_atomic_t
     lb_tokenizer_destroy(tokenizer);
     lb_teachers_close(asked);
     lb_free(e);
-    for (unsigned i = 0; i < n; i++) {
-        free_entry(&entries[i]);
-    }
+    lb_arena_finish(&frame.arena);
     return status;
 }
 

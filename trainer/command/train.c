@@ -17,14 +17,17 @@ struct arguments {
     const char *overrides[MAX_OVERRIDES];
     size_t n_overrides;
     char *output_dir; /* "output_dir=DIR" on the heap; NULL: the recipe's */
-    bool resume;
+    bool resume, help_recipe;
 };
+
+enum { KEY_HELP_RECIPE = 256 };
 
 static const struct argp_option options[] = {
     {"set", 's', "KEY=VALUE", 0,
      "overrides a key of the recipe (student.hidden_size=64, teachers.0.url=...); may be repeated", 0},
     {"output-dir", 'o', "DIR", 0, "the run folder, instead of the recipe's output_dir", 0},
     {"resume", 'r', NULL, 0, "go on from the last checkpoint in the run folder", 0},
+    {"help-recipe", KEY_HELP_RECIPE, NULL, 0, "list every key of a recipe with its default", 0},
     {NULL, 0, NULL, 0, NULL, 0}};
 
 /* "output_dir=DIR": paths in a recipe are relative to its folder, paths on the command line to where one
@@ -60,6 +63,9 @@ static error_t parse(int key, char *value, struct argp_state *state) {
     case 'r':
         a->resume = true;
         return 0;
+    case KEY_HELP_RECIPE:
+        a->help_recipe = true;
+        return 0;
     case ARGP_KEY_ARG:
         if (a->recipe != NULL) {
             argp_error(state, "one recipe at a time; \"%s\" is too many", value);
@@ -67,13 +73,26 @@ static error_t parse(int key, char *value, struct argp_state *state) {
         a->recipe = value;
         return 0;
     case ARGP_KEY_END:
-        if (a->recipe == NULL) {
+        if (a->recipe == NULL && !a->help_recipe) {
             argp_error(state, "give a recipe");
         }
         return 0;
     default:
         return ARGP_ERR_UNKNOWN;
     }
+}
+
+/* The table of README.md's last section. */
+static int print_keys(void) {
+    struct lb_buf buf;
+    lb_buf_init(&buf, 1 << 20);
+    enum lb_status status = lb_recipe_help(&buf);
+    if (status == LB_OK) {
+        fwrite(buf.data, 1, buf.len, stdout);
+    }
+    lb_buf_finish(&buf);
+    struct lb_detail detail = {0};
+    return status == LB_OK ? 0 : lb_command_failed(&detail, status);
 }
 
 int lb_cmd_train(int argc, char **argv, volatile sig_atomic_t *stop) {
@@ -90,6 +109,10 @@ int lb_cmd_train(int argc, char **argv, volatile sig_atomic_t *stop) {
     struct arguments a = {0};
     if (argp_parse(&argp, argc, argv, 0, NULL, &a) != 0) {
         return LB_EXIT_USAGE;
+    }
+    if (a.help_recipe) {
+        lb_free(a.output_dir);
+        return print_keys();
     }
     if (a.output_dir != NULL) {
         a.overrides[a.n_overrides++] = a.output_dir;

@@ -15,7 +15,7 @@ static enum lb_status add_entry(struct lb_dataset *data, const struct lb_recipe 
     if (path == NULL || (entry->labels != NULL && labels == NULL)) {
         status = lb_fail(detail, LB_E_NOMEM, "%s: out of memory", entry->path);
     } else if (entry->type == LB_DATA_IDX) {
-        status = lb_dataset_add_idx(data, entry, path, labels, recipe->student.num_labels, detail);
+        status = lb_dataset_add_idx(data, entry, path, labels, recipe->student.config.vocab_size, detail);
     } else if (source->tokenizer == NULL) {
         status = lb_fail(detail, LB_E_ARG, "%s: text needs a tokenizer", path);
     } else {

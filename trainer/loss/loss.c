@@ -22,3 +22,7 @@ const struct lb_loss *lb_loss_find(const char *name) {
 const char *lb_loss_names(void) {
     return "cross_entropy, kl, hs_mse, hs_cosine, attention_mse";
 }
+
+const struct lb_loss *lb_loss_at(size_t i) {
+    return i < sizeof table / sizeof table[0] ? &table[i] : NULL;
+}

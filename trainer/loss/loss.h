@@ -9,6 +9,7 @@
 #include "common/nn/tape.h"
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 /* What a row of logits is compared with. */
@@ -50,6 +51,8 @@ struct lb_loss {
 
 /* NULL when there is none of that name. */
 const struct lb_loss *lb_loss_find(const char *name);
+/* The i-th loss of the table; NULL behind the last. */
+const struct lb_loss *lb_loss_at(size_t i);
 /* "cross_entropy, kl, ..." */
 const char *lb_loss_names(void);
 

@@ -1,95 +1,23 @@
 /* The second of two checks: whether the values make sense together. Each complaint is one line with the key
  * and the remedy. */
+#include "proto/limits.h"
 #include "trainer/loss/loss.h"
 #include "trainer/recipe/fields.h"
 
 #include <stdio.h>
 #include <string.h>
 
+#define MLP_TYPE "limbeck_mlp"
+
 struct check {
     const struct lb_recipe *recipe;
-    const struct lb_yaml *tree;
     struct lb_detail *detail;
 };
 
-static enum lb_status complain(const struct check *c, const char *path, const char *format, ...)
-    LB_PRINTF(3, 4);
-
-static enum lb_status complain(const struct check *c, const char *path, const char *format, ...) {
-    char text[512];
-    va_list args;
-    va_start(args, format);
-    vsnprintf(text, sizeof text, format, args);
-    va_end(args);
-    int line = c->tree != NULL ? lb_yaml_line(c->tree, path) : 0;
-    if (line > 0) {
-        return lb_fail(c->detail, LB_E_ARG, "%s:%d: %s: %s", c->recipe->path, line, path, text);
-    }
-    return lb_fail(c->detail, LB_E_ARG, "%s: %s: %s", c->recipe->path, path, text);
-}
+#define complain(c, path, ...) lb_recipe_fail((c)->recipe, (c)->detail, LB_E_ARG, path, __VA_ARGS__)
 
 static bool is_classifier(const struct lb_recipe *r) {
     return r->datasets[0].type == LB_DATA_IDX;
-}
-
-static enum lb_status check_decoder(const struct check *c) {
-    const struct lb_recipe_student *s = &c->recipe->student;
-    const struct {
-        const char *key;
-        int64_t value;
-    } needed[] = {{"student.hidden_size", s->hidden_size},
-                  {"student.intermediate_size", s->intermediate_size},
-                  {"student.num_hidden_layers", s->num_hidden_layers},
-                  {"student.num_attention_heads", s->num_attention_heads}};
-    for (size_t i = 0; i < sizeof needed / sizeof needed[0]; i++) {
-        if (needed[i].value == 0) {
-            return complain(c, needed[i].key,
-                            "is missing; give the new student's sizes, or student.model to start from one");
-        }
-    }
-    if (s->input_size != 0 || s->num_labels != 0 || s->hidden_sizes_count != 0) {
-        return complain(c, "student",
-                        "input_size, num_labels and hidden_sizes belong to model_type limbeck_mlp, not %s",
-                        s->model_type);
-    }
-    if (s->head_dim == 0) {
-        return complain(c, "student.num_attention_heads",
-                        "%lld heads do not divide hidden_size %lld; give head_dim or other numbers",
-                        (long long)s->num_attention_heads, (long long)s->hidden_size);
-    }
-    if (s->head_dim % 2 != 0) {
-        return complain(c, "student.head_dim", "%lld is odd; rotary positions turn pairs of numbers",
-                        (long long)s->head_dim);
-    }
-    if (s->num_attention_heads % s->num_key_value_heads != 0) {
-        return complain(c, "student.num_key_value_heads", "%lld does not divide num_attention_heads %lld",
-                        (long long)s->num_key_value_heads, (long long)s->num_attention_heads);
-    }
-    if (c->recipe->max_length > s->max_position_embeddings) {
-        return complain(
-            c, "max_length",
-            "%lld is longer than student.max_position_embeddings %lld; raise one or lower the other",
-            (long long)c->recipe->max_length, (long long)s->max_position_embeddings);
-    }
-    return LB_OK;
-}
-
-static enum lb_status check_classifier(const struct check *c) {
-    const struct lb_recipe_student *s = &c->recipe->student;
-    if (s->input_size == 0 || s->num_labels == 0 || s->hidden_sizes_count == 0) {
-        return complain(
-            c, "student", "%s is missing; a limbeck_mlp is input_size -> hidden_sizes [..] -> num_labels",
-            s->input_size == 0 ? "input_size" : (s->num_labels == 0 ? "num_labels" : "hidden_sizes"));
-    }
-    if (s->hidden_size != 0 || s->num_hidden_layers != 0 || s->num_attention_heads != 0) {
-        return complain(
-            c, "student",
-            "hidden_size, num_hidden_layers and num_attention_heads belong to decoders, not limbeck_mlp");
-    }
-    if (s->hidden_sizes_count > 8) {
-        return complain(c, "student.hidden_sizes", "%u layers; at most 8", s->hidden_sizes_count);
-    }
-    return LB_OK;
 }
 
 static enum lb_status check_student(const struct check *c) {
@@ -97,14 +25,21 @@ static enum lb_status check_student(const struct check *c) {
     if (s->model != NULL) {
         return LB_OK;
     }
-    bool mlp = strcmp(s->model_type, "limbeck_mlp") == 0;
+    bool mlp = strcmp(s->config.model_type, MLP_TYPE) == 0;
     if (mlp != is_classifier(c->recipe)) {
-        return complain(
-            c, mlp ? "student" : "datasets",
-            mlp ? "a limbeck_mlp learns from type: idx data (images with labels), the datasets are text"
-                : "type: idx data (images with labels) needs student.model_type limbeck_mlp");
+        return mlp ? complain(c, "student",
+                              "a limbeck_mlp learns from type: idx data (images with labels), the datasets "
+                              "are text")
+                   : complain(c, "datasets",
+                              "type: idx data (images with labels) needs student.model_type limbeck_mlp");
     }
-    return mlp ? check_classifier(c) : check_decoder(c);
+    if (!mlp && c->recipe->max_length > s->config.max_position_embeddings) {
+        return complain(
+            c, "max_length",
+            "%lld is longer than student.max_position_embeddings %lld; raise one or lower the other",
+            (long long)c->recipe->max_length, (long long)s->config.max_position_embeddings);
+    }
+    return LB_OK;
 }
 
 static enum lb_status check_dataset(const struct check *c, const struct lb_recipe_dataset *d,
@@ -254,7 +189,8 @@ static enum lb_status check_layers(const struct check *c, const struct lb_recipe
         snprintf(path, sizeof path, "loss_functions.%u", i);
         return complain(c, path, "%s needs layer_mapping: [{student: N, teacher: M}, ...]", loss->function);
     }
-    int64_t layers = c->recipe->student.num_hidden_layers;
+    const struct lb_config *config = &c->recipe->student.config; /* all zero where student.model decides */
+    int64_t layers = config->input_size > 0 ? config->n_hidden : config->num_hidden_layers;
     int64_t last = attention ? layers - 1 : layers;
     for (unsigned j = 0; j < loss->layer_mapping_count; j++) {
         const struct lb_layer_pair *pair = &loss->layer_mapping[j];
@@ -269,31 +205,10 @@ static enum lb_status check_layers(const struct check *c, const struct lb_recipe
     return LB_OK;
 }
 
-/* The name in the loss table nearest to a wrong one, or NULL; list gets the table's names, cut up. */
-static const char *nearest_loss(const char *name, char *list, size_t list_size) {
-    const char *names[64];
-    size_t n = 0;
-    snprintf(list, list_size, "%s", lb_loss_names());
-    char *rest = NULL;
-    for (char *word = strtok_r(list, ", ", &rest); word != NULL && n < 64;
-         word = strtok_r(NULL, ", ", &rest)) {
-        names[n++] = word;
-    }
-    return lb_nearest_name(name, names, n);
-}
-
 static enum lb_status check_loss(const struct check *c, unsigned i, const struct lb_loss **out) {
     const struct lb_recipe_loss *loss = &c->recipe->loss_functions[i];
     const struct lb_loss *entry = lb_loss_find(loss->function);
     char path[64];
-    snprintf(path, sizeof path, "loss_functions.%u.function", i);
-    if (entry == NULL) {
-        char list[512];
-        const char *nearest = nearest_loss(loss->function, list, sizeof list);
-        return complain(c, path, "\"%s\" is no loss here%s%s%s; there are %s", loss->function,
-                        nearest != NULL ? "; did you mean " : "", nearest != NULL ? nearest : "",
-                        nearest != NULL ? "?" : "", lb_loss_names());
-    }
     snprintf(path, sizeof path, "loss_functions.%u", i);
     bool internal = entry->on == LB_ON_HIDDEN || entry->on == LB_ON_ATTENTION;
     if (!internal && loss->layer_mapping_count != 0) {
@@ -305,6 +220,11 @@ static enum lb_status check_loss(const struct check *c, unsigned i, const struct
     if (entry->on != LB_ON_TARGET && loss->temperature != 0) {
         return complain(c, path, "temperature is for losses on a teacher's distribution, not %s",
                         loss->function);
+    }
+    if (loss->temperature != 0 && loss->temperature < LB_MIN_TEMPERATURE) {
+        snprintf(path, sizeof path, "loss_functions.%u.temperature", i);
+        return complain(c, path, "%g is out of range; allowed is %g to %g, or 0 for the recipe's",
+                        loss->temperature, LB_MIN_TEMPERATURE, LB_MAX_TEMPERATURE);
     }
     if (entry->on != LB_ON_LABEL && c->recipe->teachers_count == 0) {
         return complain(c, path, "%s learns from teachers, and the recipe lists none", loss->function);
@@ -353,9 +273,8 @@ static enum lb_status check_steps(const struct check *c) {
     return LB_OK;
 }
 
-enum lb_status lb_recipe_check(const struct lb_recipe *recipe, const struct lb_yaml *tree,
-                               struct lb_detail *detail) {
-    const struct check c = {recipe, tree, detail};
+enum lb_status lb_recipe_check(const struct lb_recipe *recipe, struct lb_detail *detail) {
+    const struct check c = {recipe, detail};
     enum lb_status (*const parts[])(const struct check *) = {check_student, check_datasets, check_losses,
                                                              check_teachers, check_steps};
     for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) {

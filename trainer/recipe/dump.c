@@ -86,9 +86,11 @@ static bool holds_nothing(const char *base, const struct lb_field *f) {
     case LB_FIELD_STRINGS:
     case LB_FIELD_MAPS:
         return *(const unsigned *)(base + f->count_offset) == 0;
-    default:
+    case LB_FIELD_ENUM:
+    case LB_FIELD_STUDENT:
         return false;
     }
+    return false;
 }
 
 static void put_fields(const struct dump *d, const char *base, const struct lb_field *fields, int indent,
@@ -115,7 +117,7 @@ static void put_list(const struct dump *d, const char *base, const struct lb_fie
     lb_buf_append_str(d->buf, "]\n");
 }
 
-static void put_scalar(const struct dump *d, const char *at, const struct lb_field *f) {
+static void put_scalar(const struct dump *d, const void *at, const struct lb_field *f) {
     lb_buf_append_str(d->buf, " ");
     if (f->kind == LB_FIELD_INT) {
         lb_buf_printf(d->buf, "%lld", (long long)*(const int64_t *)at);
@@ -133,6 +135,48 @@ static void put_scalar(const struct dump *d, const char *at, const struct lb_fie
     lb_buf_append_str(d->buf, "\n");
 }
 
+static void put_sizes(struct lb_buf *buf, const int64_t *sizes, int64_t n) {
+    for (int64_t i = 0; i < n; i++) {
+        lb_buf_printf(buf, "%s%lld", i == 0 ? " [" : ", ", (long long)sizes[i]);
+    }
+    lb_buf_append_str(buf, "]\n");
+}
+
+/* The config of a new student; what is not given and has no default is zero there. */
+static void put_student(const struct dump *d, const struct lb_recipe_student *student) {
+    const char *config = (const char *)&student->config;
+    lb_buf_append_str(d->buf, "\n");
+    if (student->model != NULL && d->only == 0) {
+        lb_buf_append_str(d->buf, "  model: ");
+        put_path(d, student->model);
+        lb_buf_append_str(d->buf, "\n");
+    }
+    for (const struct lb_student_field *f = lb_student_fields; student->model == NULL && f->key != NULL;
+         f++) {
+        const void *at = config + f->offset;
+        if (!lb_student_takes(student->config.model_type, f->key)) {
+            continue;
+        }
+        if (f->kind == LB_FIELD_INT) {
+            lb_buf_printf(d->buf, "  %s: %lld\n", f->key, (long long)*(const int64_t *)at);
+        } else if (f->kind == LB_FIELD_INTS) {
+            lb_buf_printf(d->buf, "  %s:", f->key);
+            put_sizes(d->buf, at, student->config.n_hidden);
+        } else if (f->kind == LB_FIELD_STRING) {
+            lb_buf_printf(d->buf, "  %s: ", f->key);
+            lb_yaml_quote(at, d->buf);
+            lb_buf_append_str(d->buf, "\n");
+        } else if (f->kind == LB_FIELD_BOOL && *(const bool *)at) {
+            lb_buf_printf(d->buf, "  %s: true\n", f->key);
+        } else if (f->kind == LB_FIELD_FLOAT && (*(const double *)at != 0 || strcmp(f->derived, "0") != 0)) {
+            lb_buf_printf(d->buf, "  %s: ", f->key);
+            put_number(d->buf, *(const double *)at);
+            lb_buf_append_str(d->buf, "\n");
+        }
+    }
+    lb_buf_append_str(d->buf, student->others != NULL ? student->others : "");
+}
+
 /* One struct's keys; item: the first stands after "- ". Recursion follows the tables. */
 static void put_fields(const struct dump *d, const char *base, const struct lb_field *fields, int indent,
                        bool item) {
@@ -143,9 +187,8 @@ static void put_fields(const struct dump *d, const char *base, const struct lb_f
         }
         lb_buf_printf(d->buf, "%*s%s%s:", indent, "", item ? (first ? "- " : "  ") : "", f->key);
         first = false;
-        if (f->kind == LB_FIELD_MAP) {
-            lb_buf_append_str(d->buf, "\n");
-            put_fields(d, base + f->offset, f->fields, indent + 2, false);
+        if (f->kind == LB_FIELD_STUDENT) {
+            put_student(d, (const void *)(base + f->offset));
         } else if (f->kind >= LB_FIELD_INTS) {
             put_list(d, base, f, indent + (item ? 2 : 0));
         } else {
@@ -185,4 +228,67 @@ enum lb_status lb_recipe_fingerprint(const struct lb_recipe *recipe, char out[65
     lb_hex(digest, sizeof digest, out);
     lb_buf_finish(&buf);
     return status;
+}
+
+/* ---- the list of keys ---- */
+
+static void help_row(struct lb_buf *buf, const char *prefix, const char *key, const char *fallback,
+                     const char *derived, bool required, const char *help) {
+    lb_buf_printf(buf, "| `%s%s` | ", prefix, key);
+    if (fallback != NULL) {
+        lb_buf_printf(buf, "`%s`", fallback);
+    } else {
+        lb_buf_append_str(buf, required ? "must be given" : derived != NULL ? derived : "");
+    }
+    lb_buf_printf(buf, " | %s", help);
+}
+
+static void help_fields(struct lb_buf *buf, const struct lb_field *fields, const char *prefix) {
+    for (const struct lb_field *f = fields; f->key != NULL; f++) {
+        bool required = (f->flags & LB_FIELD_REQUIRED) != 0;
+        help_row(buf, prefix, f->key, f->fallback, f->derived, required, f->help);
+        const char *before = ": ";
+        for (size_t i = 0; f->names != NULL && f->names[i].name != NULL; i++, before = ", ") {
+            lb_buf_printf(buf, "%s`%s`", before, f->names[i].name);
+        }
+        lb_buf_append_str(buf, " |\n");
+        char inner[64];
+        snprintf(inner, sizeof inner, "%s%s.%s", prefix, f->key, f->kind == LB_FIELD_MAPS ? "N." : "");
+        if (f->kind == LB_FIELD_STUDENT) {
+            help_row(buf, inner, "model", NULL, NULL, false, LB_STUDENT_MODEL_HELP " |\n");
+            for (const struct lb_student_field *s = lb_student_fields; s->key != NULL; s++) {
+                help_row(buf, inner, s->key, NULL, s->derived != NULL ? s->derived : "a new one needs it",
+                         false, s->help);
+                lb_buf_append_str(buf, !lb_student_takes("llama", s->key) ? " (`limbeck_mlp`) |\n" : " |\n");
+            }
+        } else if (f->kind == LB_FIELD_MAPS && strcmp(f->key, "eval_datasets") != 0) {
+            help_fields(buf, f->fields, inner);
+        }
+    }
+}
+
+/* Names that tables of other rooms hold stand below the table of keys, so that README.md need not follow
+ * them. */
+static void help_names(struct lb_buf *buf, const struct lb_field *fields, const char *prefix) {
+    for (const struct lb_field *f = fields; f->key != NULL; f++) {
+        for (size_t i = 0; f->name_at != NULL && f->name_at(i) != NULL; i++) {
+            if (i == 0) {
+                lb_buf_printf(buf, "\n%s%s: ", prefix, f->key);
+            }
+            lb_buf_printf(buf, "%s%s", i == 0 ? "" : ", ", f->name_at(i));
+        }
+        if (f->kind == LB_FIELD_MAPS) {
+            char inner[64];
+            snprintf(inner, sizeof inner, "%s%s.N.", prefix, f->key);
+            help_names(buf, f->fields, inner);
+        }
+    }
+}
+
+enum lb_status lb_recipe_help(struct lb_buf *buf) {
+    lb_buf_append_str(buf, "| key | default | what it says |\n|---|---|---|\n");
+    help_fields(buf, lb_recipe_fields, "");
+    help_names(buf, lb_recipe_fields, "");
+    lb_buf_append_str(buf, "\n");
+    return lb_buf_status(buf);
 }

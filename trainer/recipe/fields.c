@@ -1,41 +1,41 @@
 #include "trainer/recipe/fields.h"
 
+#include "common/formats/config.h"
 #include "proto/limits.h"
+#include "trainer/loss/loss.h"
 
 #define COUNT_MAX 1e15 /* of steps, tokens, bytes: whole in a double and far from overflowing */
 #define SIZE_MAX_ 1e6  /* of one dimension of a model */
 
-#define INT_(s, member, flags, min, max, fallback)                                                           \
-    { #member, LB_FIELD_INT, flags, offsetof(struct s, member), 0, min, max, fallback, NULL, NULL, 0 }
-#define FLOAT_(s, member, flags, min, max, fallback)                                                         \
-    { #member, LB_FIELD_FLOAT, flags, offsetof(struct s, member), 0, min, max, fallback, NULL, NULL, 0 }
-#define BOOL_(s, member, flags, fallback)                                                                    \
-    { #member, LB_FIELD_BOOL, flags, offsetof(struct s, member), 0, 0, 0, fallback, NULL, NULL, 0 }
-#define ENUM_(s, member, flags, names, fallback)                                                             \
-    { #member, LB_FIELD_ENUM, flags, offsetof(struct s, member), 0, 0, 0, fallback, names, NULL, 0 }
-#define STRING_(s, member, flags, fallback)                                                                  \
-    { #member, LB_FIELD_STRING, flags, offsetof(struct s, member), 0, 0, 0, fallback, NULL, NULL, 0 }
-#define PATH_(s, member, flags)                                                                              \
-    { #member, LB_FIELD_PATH, flags, offsetof(struct s, member), 0, 0, 0, NULL, NULL, NULL, 0 }
-#define INTS_(s, member, flags, min, max)                                                                    \
+/* S is the struct that a table is about. */
+#define PLACE_(member) .key = #member, .offset = offsetof(struct S, member)
+#define LIST_(member) PLACE_(member), .count_offset = offsetof(struct S, member##_count)
+#define INT_(member, f, low, high, value, text)                                                              \
     {                                                                                                        \
-#member, LB_FIELD_INTS, flags, offsetof(struct s, member), offsetof(struct s, member##_count), min,  \
-            max, NULL, NULL, NULL, sizeof(int64_t)                                                           \
+        PLACE_(member), .kind = LB_FIELD_INT, .flags = f, .min = low, .max = high, .fallback = value,        \
+                        .help = text                                                                         \
     }
-#define STRINGS_(s, member, flags)                                                                           \
+#define FLOAT_(member, f, low, high, value, text)                                                            \
     {                                                                                                        \
-#member, LB_FIELD_STRINGS, flags, offsetof(struct s, member), offsetof(struct s, member##_count), 0, \
-            0, NULL, NULL, NULL, sizeof(char *)                                                              \
+        PLACE_(member), .kind = LB_FIELD_FLOAT, .flags = f, .min = low, .max = high, .fallback = value,      \
+                        .help = text                                                                         \
     }
-#define MAPS_(s, member, flags, type, table)                                                                 \
+#define BOOL_(member, f, value, text)                                                                        \
+    { PLACE_(member), .kind = LB_FIELD_BOOL, .flags = f, .fallback = value, .help = text }
+#define ENUM_(member, f, list, value, text)                                                                  \
+    { PLACE_(member), .kind = LB_FIELD_ENUM, .flags = f, .names = list, .fallback = value, .help = text }
+#define STRING_(member, f, value, text)                                                                      \
+    { PLACE_(member), .kind = LB_FIELD_STRING, .flags = f, .fallback = value, .help = text }
+#define PATH_(member, f, text)                                                                               \
+    { PLACE_(member), .kind = LB_FIELD_PATH, .flags = f, .help = text }
+#define INTS_(member, f, low, high, text)                                                                    \
+    { LIST_(member), .kind = LB_FIELD_INTS, .flags = f, .min = low, .max = high, .help = text }
+#define STRINGS_(member, f, text)                                                                            \
+    { LIST_(member), .kind = LB_FIELD_STRINGS, .flags = f, .help = text }
+#define MAPS_(member, f, type, table, text)                                                                  \
     {                                                                                                        \
-#member, LB_FIELD_MAPS, flags, offsetof(struct s, member), offsetof(struct s, member##_count), 0, 0, \
-            NULL, NULL, table, sizeof(struct type)                                                           \
-    }
-#define MAP_(s, member, flags, table)                                                                        \
-    {                                                                                                        \
-#member, LB_FIELD_MAP, flags, offsetof(struct s, member), 0, 0, 0, NULL, NULL, table,                \
-            sizeof(((struct s *)NULL)->member)                                                               \
+        LIST_(member), .kind = LB_FIELD_MAPS, .flags = f, .fields = table,                                   \
+                       .entry_bytes = sizeof(struct type), .help = text                                      \
     }
 
 enum { REQ = LB_FIELD_REQUIRED, DEC = LB_FIELD_DECIDES };
@@ -58,74 +58,87 @@ static const struct lb_field_name schedules[] = {{"linear", LB_SCHEDULE_LINEAR},
 static const struct lb_field_name lost[] = {
     {"wait", LB_LOST_WAIT}, {"renormalise", LB_LOST_RENORMALISE}, {"stop", LB_LOST_STOP}, {NULL, 0}};
 
-#define S lb_recipe_student
-static const struct lb_field student_fields[] = {
-    PATH_(S, model, 0),
-    STRING_(S, model_type, DEC, NULL),
-    INT_(S, hidden_size, DEC, 1, SIZE_MAX_, NULL),
-    INT_(S, intermediate_size, DEC, 1, SIZE_MAX_, NULL),
-    INT_(S, num_hidden_layers, DEC, 1, 1024, NULL),
-    INT_(S, num_attention_heads, DEC, 1, 4096, NULL),
-    INT_(S, num_key_value_heads, DEC, 1, 4096, NULL),
-    INT_(S, head_dim, DEC, 1, 4096, NULL),
-    INT_(S, max_position_embeddings, DEC, 1, 16777216, NULL),
-    FLOAT_(S, rope_theta, DEC, 1e-3, 1e12, NULL),
-    FLOAT_(S, norm_eps, DEC, 1e-12, 1e-1, NULL),
-    FLOAT_(S, initializer_range, DEC, 1e-8, 10, NULL),
-    BOOL_(S, tie_word_embeddings, DEC, NULL),
-    INT_(S, input_size, DEC, 1, SIZE_MAX_, NULL),
-    INT_(S, num_labels, DEC, 2, SIZE_MAX_, NULL),
-    INTS_(S, hidden_sizes, DEC, 1, SIZE_MAX_),
-    FLOAT_(S, input_dropout, DEC, 0, 0.99, NULL),
-    FLOAT_(S, hidden_dropout, DEC, 0, 0.99, NULL),
+static const char *loss_name(size_t i) {
+    const struct lb_loss *loss = lb_loss_at(i);
+    return loss != NULL ? loss->name : NULL;
+}
+
+/* The order is that of the fingerprint's text: new keys go to the end. */
+#define KEY_(name, k, member, value, text)                                                                   \
+    {                                                                                                        \
+        .key = name, .kind = LB_FIELD_##k, .offset = offsetof(struct lb_config, member), .derived = value,   \
+        .help = text                                                                                         \
+    }
+const struct lb_student_field lb_student_fields[] = {
+    KEY_("model_type", STRING, model_type, "llama; limbeck_mlp where there is an input_size", "the family"),
+    KEY_("hidden_size", INT, hidden_size, NULL, "width of the states"),
+    KEY_("intermediate_size", INT, intermediate_size, NULL, "width inside the feed-forward blocks"),
+    KEY_("num_hidden_layers", INT, num_hidden_layers, NULL, "blocks"),
+    KEY_("num_attention_heads", INT, num_attention_heads, NULL, "heads of queries"),
+    KEY_("num_key_value_heads", INT, num_key_value_heads, "num_attention_heads", "heads of keys and values"),
+    KEY_("head_dim", INT, head_dim, "hidden_size / num_attention_heads", "width of one head"),
+    KEY_("max_position_embeddings", INT, max_position_embeddings, "2048",
+         "the longest sequence that the student may read"),
+    KEY_("rope_theta", FLOAT, rope_theta, "10000", "base of the rotary positions"),
+    KEY_("norm_eps", FLOAT, norm_eps, "1e-6", "rms_norm_eps"),
+    KEY_("initializer_range", FLOAT, initializer_range, "0.02", "deviation of the first weights"),
+    KEY_("tie_word_embeddings", BOOL, tie_word_embeddings, "false", "the head is the embedding's table"),
+    KEY_("input_size", INT, input_size, NULL, "features of one item"),
+    KEY_("num_labels", INT, vocab_size, NULL, "classes"),
+    KEY_("hidden_sizes", INTS, hidden_sizes, NULL, "widths of the layers between, at most 8"),
+    KEY_("input_dropout", FLOAT, input_dropout, "0", "share of features dropped in training"),
+    KEY_("hidden_dropout", FLOAT, hidden_dropout, "0", "share of hidden states dropped"),
     {NULL},
 };
-#undef S
 
 #define S lb_recipe_dataset
 static const struct lb_field dataset_fields[] = {
-    PATH_(S, path, REQ),
-    ENUM_(S, type, DEC, data_types, NULL), /* by the path's ending: recipe_shape.c */
-    STRING_(S, tag, DEC, NULL),
-    STRING_(S, field, DEC, NULL),
-    PATH_(S, labels, 0),
-    INT_(S, max_tokens, DEC, 0, COUNT_MAX, "0"),
-    INT_(S, skip_samples, DEC, 0, COUNT_MAX, "0"),
-    INT_(S, max_samples, DEC, 0, COUNT_MAX, "0"),
-    INTS_(S, exclude_labels, DEC, 0, SIZE_MAX_),
+    PATH_(path, REQ, "the file"),
+    {PLACE_(type), .kind = LB_FIELD_ENUM, .flags = DEC, .names = data_types,
+     .derived = "jsonl for .jsonl and .ndjson, idx for idx*-ubyte, else text",
+     .help = "one document a line, one JSON object a line, or images"},
+    STRING_(tag, DEC, NULL, "names the part, for routing and for evaluation"),
+    {PLACE_(field), .kind = LB_FIELD_STRING, .flags = DEC, .derived = "text",
+     .help = "jsonl: the member that holds the text"},
+    PATH_(labels, 0, "idx: the file of the images' labels"),
+    INT_(max_tokens, DEC, 0, COUNT_MAX, "0", "only the first so many tokens; 0: all"),
+    INT_(skip_samples, DEC, 0, COUNT_MAX, "0", "idx: items left out at the start"),
+    INT_(max_samples, DEC, 0, COUNT_MAX, "0", "idx: so many items; 0: to the end"),
+    INTS_(exclude_labels, DEC, 0, SIZE_MAX_, "idx: items of these classes are left out"),
     {NULL},
 };
 #undef S
 
 #define S lb_recipe_teacher
 static const struct lb_field teacher_fields[] = {
-    STRING_(S, name, REQ, NULL),
-    PATH_(S, url, REQ),
-    STRING_(S, model, 0, NULL),
-    STRINGS_(S, replicas, 0),
-    ENUM_(S, protocol, 0, protocols, "oip"),
-    FLOAT_(S, weight, DEC, 0, 1e6, "1"),
-    STRINGS_(S, tags, DEC),
-    PATH_(S, token_file, 0),
+    STRING_(name, REQ, NULL, "names it in metrics and messages"),
+    PATH_(url, REQ, "http(s)://HOST:PORT, or local:PATH: a daemon of our own for the run"),
+    STRING_(model, 0, NULL, "the model's name there; none: the only one"),
+    STRINGS_(replicas, 0, "further addresses of the same teacher"),
+    ENUM_(protocol, 0, protocols, "oip", "how it is asked"),
+    FLOAT_(weight, DEC, 0, 1e6, "1", "its share in the mixture"),
+    STRINGS_(tags, DEC, "the datasets it is asked about, for mixture: route"),
+    PATH_(token_file, 0, "a file whose first line is the bearer token"),
     {NULL},
 };
 #undef S
 
 #define S lb_layer_pair
 static const struct lb_field layer_fields[] = {
-    INT_(S, student, REQ | DEC, -1, 1024, NULL),
-    INT_(S, teacher, REQ | DEC, -1, 1024, NULL),
+    INT_(student, REQ | DEC, -1, 1024, NULL, "the student's layer: 0 the embeddings, -1 the final state"),
+    INT_(teacher, REQ | DEC, -1, 1024, NULL, "the teacher's layer"),
     {NULL},
 };
 #undef S
 
 #define S lb_recipe_loss
 static const struct lb_field loss_fields[] = {
-    STRING_(S, function, REQ | DEC, NULL),
-    FLOAT_(S, weight, DEC, 0, 1e6, "1"),
-    FLOAT_(S, temperature, DEC, 0, LB_MAX_TEMPERATURE, "0"),
-    MAPS_(S, layer_mapping, DEC, lb_layer_pair, layer_fields),
-    BOOL_(S, normalize, DEC, "false"),
+    {PLACE_(function), .kind = LB_FIELD_STRING, .flags = REQ | DEC, .name_at = loss_name, .help = "the loss"},
+    FLOAT_(weight, DEC, 0, 1e6, "1", "its factor"),
+    FLOAT_(temperature, DEC, 0, LB_MAX_TEMPERATURE, "0", "of the distributions; 0: the recipe's"),
+    MAPS_(layer_mapping, DEC, lb_layer_pair, layer_fields,
+          "losses on activations: pairs of layers; none: final to final"),
+    BOOL_(normalize, DEC, "false", "hs_mse: divide by the teacher's mean square"),
     {NULL},
 };
 #undef S
@@ -134,45 +147,48 @@ static const struct lb_field loss_fields[] = {
  * teacher died can go on without it. */
 #define S lb_recipe
 const struct lb_field lb_recipe_fields[] = {
-    MAP_(S, student, REQ | DEC, student_fields),
-    PATH_(S, tokenizer, 0),
-    MAPS_(S, datasets, REQ | DEC, lb_recipe_dataset, dataset_fields),
-    MAPS_(S, eval_datasets, 0, lb_recipe_dataset, dataset_fields),
-    MAPS_(S, teachers, DEC, lb_recipe_teacher, teacher_fields),
-    MAPS_(S, loss_functions, REQ | DEC, lb_recipe_loss, loss_fields),
-    ENUM_(S, mixture, DEC, mixtures, "mean_probs"),
-    ENUM_(S, targets, DEC, lanes, NULL), /* final_hidden, for classifiers logits: recipe_shape.c */
-    INT_(S, loss_top_k, DEC, 1, LB_MAX_TOP_K, "64"),
-    BOOL_(S, loss_add_tail, DEC, "true"),
-    FLOAT_(S, temperature, DEC, LB_MIN_TEMPERATURE, LB_MAX_TEMPERATURE, "1"),
-    ENUM_(S, on_lost_teacher, 0, lost, "wait"),
-    FLOAT_(S, teacher_timeout, 0, 0.1, 86400, "60"),
-    INT_(S, prefetch, 0, 1, 1024, "4"),
-    BOOL_(S, fp16_targets, DEC, "true"),
-    PATH_(S, cache_dir, 0),
-    INT_(S, cache_max_bytes, 0, 1048576, COUNT_MAX, "8589934592"),
-    FLOAT_(S, learning_rate, DEC, 0, 100, "2e-4"),
-    FLOAT_(S, min_lr_ratio, DEC, 0, 1, "0"),
-    FLOAT_(S, warmup_ratio, DEC, 0, 1, "0"),
-    FLOAT_(S, weight_decay, DEC, 0, 10, "0"),
-    FLOAT_(S, adam_beta1, DEC, 0, 0.999999, "0.9"),
-    FLOAT_(S, adam_beta2, DEC, 0, 0.999999, "0.999"),
-    FLOAT_(S, adam_epsilon, DEC, 1e-20, 1, "1e-8"),
-    FLOAT_(S, max_grad_norm, DEC, 0, 1e9, "1"), /* 0: gradients are not clipped */
-    ENUM_(S, lr_scheduler_type, DEC, schedules, "linear"),
-    INT_(S, warmup_steps, DEC, 0, COUNT_MAX, "0"),
-    INT_(S, max_steps, DEC, 0, COUNT_MAX, "0"),
-    INT_(S, per_device_train_batch_size, DEC, 1, LB_MAX_SEQUENCES, "8"),
-    INT_(S, gradient_accumulation_steps, DEC, 1, 65536, "1"),
-    INT_(S, max_length, DEC, 1, LB_MAX_REQUEST_TOKENS, "1024"),
-    FLOAT_(S, num_train_epochs, DEC, 0, 1e6, "3"),
-    INT_(S, save_steps, 0, 0, COUNT_MAX, "200"), /* 0: only at the end */
-    INT_(S, save_total_limit, 0, 1, 10000, "2"),
-    INT_(S, eval_steps, 0, 0, COUNT_MAX, "0"), /* 0: only at the end */
-    INT_(S, logging_steps, 0, 1, COUNT_MAX, "10"),
-    INT_(S, seed, DEC, 0, COUNT_MAX, "42"),
-    INT_(S, threads, 0, 0, 4096, "0"), /* 0: as many as cores */
-    PATH_(S, output_dir, REQ),
+    {PLACE_(student), .kind = LB_FIELD_STUDENT, .flags = REQ | DEC, .help = "what is trained"},
+    {PLACE_(tokenizer), .kind = LB_FIELD_PATH, .derived = "student.model's",
+     .help = "a tokenizer.json, or a folder that holds one; none for images"},
+    MAPS_(datasets, REQ | DEC, lb_recipe_dataset, dataset_fields, "what is trained on"),
+    MAPS_(eval_datasets, 0, lb_recipe_dataset, dataset_fields, "held-out data, with the keys of datasets"),
+    MAPS_(teachers, DEC, lb_recipe_teacher, teacher_fields, "who is asked"),
+    MAPS_(loss_functions, REQ | DEC, lb_recipe_loss, loss_fields, "what is minimised: the weighted sum"),
+    ENUM_(mixture, DEC, mixtures, "mean_probs", "how several teachers become one target or loss"),
+    {PLACE_(targets), .kind = LB_FIELD_ENUM, .flags = DEC, .names = lanes,
+     .derived = "final_hidden; logits for images", .help = "what teachers send for losses on distributions"},
+    INT_(loss_top_k, DEC, 1, LB_MAX_TOP_K, "64", "topk: so many ids a position"),
+    BOOL_(loss_add_tail, DEC, "true", "topk: the rest is one bucket, instead of renormalising"),
+    FLOAT_(temperature, DEC, LB_MIN_TEMPERATURE, LB_MAX_TEMPERATURE, "1",
+           "of teacher's and student's distributions"),
+    ENUM_(on_lost_teacher, 0, lost, "wait", "what a teacher that stays away means"),
+    FLOAT_(teacher_timeout, 0, 0.1, 86400, "60", "seconds an answer may take before it is asked again"),
+    INT_(prefetch, 0, 1, 1024, "4", "steps that are asked ahead"),
+    BOOL_(fp16_targets, DEC, "true", "numbers travel and are cached as FP16, else FP32"),
+    PATH_(cache_dir, 0, "the folder of cached answers; none: no cache"),
+    INT_(cache_max_bytes, 0, 1048576, COUNT_MAX, "8589934592", "the cache's largest size"),
+    FLOAT_(learning_rate, DEC, 0, 100, "2e-4", "the highest"),
+    FLOAT_(min_lr_ratio, DEC, 0, 1, "0", "the lowest, as a share of learning_rate"),
+    FLOAT_(warmup_ratio, DEC, 0, 1, "0", "warm-up as a share of all steps"),
+    FLOAT_(weight_decay, DEC, 0, 10, "0", "of AdamW"),
+    FLOAT_(adam_beta1, DEC, 0, 0.999999, "0.9", "of AdamW"),
+    FLOAT_(adam_beta2, DEC, 0, 0.999999, "0.999", "of AdamW"),
+    FLOAT_(adam_epsilon, DEC, 1e-20, 1, "1e-8", "of AdamW"),
+    FLOAT_(max_grad_norm, DEC, 0, 1e9, "1", "gradients are clipped to it; 0: not clipped"),
+    ENUM_(lr_scheduler_type, DEC, schedules, "linear", "the learning rate's way down"),
+    INT_(warmup_steps, DEC, 0, COUNT_MAX, "0", "steps of warm-up"),
+    INT_(max_steps, DEC, 0, COUNT_MAX, "0", "steps of the run; 0: num_train_epochs decides"),
+    INT_(per_device_train_batch_size, DEC, 1, LB_MAX_SEQUENCES, "8", "sequences of a micro-batch"),
+    INT_(gradient_accumulation_steps, DEC, 1, 65536, "1", "micro-batches of a step"),
+    INT_(max_length, DEC, 1, LB_MAX_REQUEST_TOKENS, "1024", "positions of a sequence"),
+    FLOAT_(num_train_epochs, DEC, 0, 1e6, "3", "passes over the data where max_steps is 0"),
+    INT_(save_steps, 0, 0, COUNT_MAX, "200", "steps between checkpoints; 0: only at the end"),
+    INT_(save_total_limit, 0, 1, 10000, "2", "checkpoints that are kept"),
+    INT_(eval_steps, 0, 0, COUNT_MAX, "0", "steps between evaluations; 0: only at the end"),
+    INT_(logging_steps, 0, 1, COUNT_MAX, "10", "steps between lines of metrics.jsonl"),
+    INT_(seed, DEC, 0, COUNT_MAX, "42", "of first weights, order and dropout"),
+    INT_(threads, 0, 0, 4096, "0", "threads that compute; 0: as many as cores; results do not depend on it"),
+    PATH_(output_dir, REQ, "the run folder"),
     {NULL},
 };
 #undef S

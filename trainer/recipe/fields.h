@@ -1,5 +1,6 @@
-/* The recipe's keys as data: one line per key says its kind, range, default and place in struct lb_recipe.
- * Checking, loading, writing and the fingerprint all walk these tables, so a new key is one new line.
+/* The recipe's keys as data: one line per key says its kind, range, default, place in struct lb_recipe and
+ * what it is for. Reading, writing, the fingerprint and the list in README.md all walk these tables, so a new
+ * key is one new line.
  */
 #ifndef LB_RECIPE_FIELDS_H
 #define LB_RECIPE_FIELDS_H
@@ -16,12 +17,12 @@ enum lb_field_kind {
     LB_FIELD_FLOAT,   /* double */
     LB_FIELD_BOOL,    /* bool */
     LB_FIELD_ENUM,    /* an enum of int's size */
-    LB_FIELD_STRING,  /* char * */
-    LB_FIELD_PATH,    /* char *, a place on this machine (or local:PLACE) */
+    LB_FIELD_STRING,  /* const char * */
+    LB_FIELD_PATH,    /* const char *, a place on this machine (or local:PLACE) */
     LB_FIELD_INTS,    /* int64_t * and a count */
-    LB_FIELD_STRINGS, /* char ** and a count */
+    LB_FIELD_STRINGS, /* const char ** and a count */
     LB_FIELD_MAPS,    /* an array of structs and a count */
-    LB_FIELD_MAP      /* a struct in place */
+    LB_FIELD_STUDENT  /* struct lb_recipe_student in place: student.c */
 };
 
 enum {
@@ -40,23 +41,83 @@ struct lb_field {
     unsigned flags;
     size_t offset, count_offset;
     double min, max;
-    const char *fallback; /* as YAML writes it; NULL: absent */
-    const struct lb_field_name *names;
-    const struct lb_field *fields; /* of MAP and MAPS */
-    size_t entry_bytes;            /* of MAPS */
+    const char *fallback;              /* as YAML writes it; NULL: absent */
+    const struct lb_field_name *names; /* of ENUM */
+    const char *(*name_at)(size_t i);  /* of STRING: the names it may have; NULL: any text */
+    const struct lb_field *fields;     /* of MAPS */
+    size_t entry_bytes;                /* of MAPS */
+    const char *derived;               /* the default in words where it follows from other keys */
+    const char *help;
 };
 
 extern const struct lb_field lb_recipe_fields[];
 
+/* One key of student: beside model, of those that are told and always written back. Which keys there are and
+ * what a key may hold is known to common/formats (lb_config_parse); here stands what is written back and
+ * told. */
+struct lb_student_field {
+    const char *key;
+    enum lb_field_kind kind; /* INT, FLOAT, BOOL, STRING (a char array in place), INTS (an array in place) */
+    size_t offset;           /* in struct lb_config */
+    const char *derived;
+    const char *help;
+};
+
+extern const struct lb_student_field lb_student_fields[];
+#define LB_STUDENT_MODEL_HELP "a folder or file to start from, instead of sizes for a new model"
+
+/* ---- names.c ---- */
+
 /* The name in names nearest to word when it is near enough to be a slip, else NULL. */
 const char *lb_nearest_name(const char *word, const char *const *names, size_t n);
+/* What this tool calls a key of another tool, or a short form; NULL when it is none that is known. */
+const char *lb_other_name(const char *key);
 
-/* recipe_shape.c: checks a tree against the tables (unknown keys, kinds, ranges, what is missing), puts
- * numbers and booleans into the form libcyaml reads, drops nulls and adds defaults. what names the file. */
-LB_NODISCARD enum lb_status lb_recipe_shape(struct lb_arena *arena, struct lb_yaml *root, const char *what,
-                                            struct lb_detail *detail);
-/* recipe_check.c: whether the values make sense together. tree tells the lines; NULL: none are named. */
-LB_NODISCARD enum lb_status lb_recipe_check(const struct lb_recipe *recipe, const struct lb_yaml *tree,
-                                            struct lb_detail *detail);
+/* ---- read.c: a tree into a struct ---- */
+
+/* What reading carries along. */
+struct lb_reader {
+    struct lb_arena *arena; /* of the recipe: strings and lists live in it */
+    const char *what;       /* the file, for errors */
+    struct lb_detail *detail;
+};
+
+/* LB_E_ARG: "<file>:<line>: <path>: <text>". */
+enum lb_status lb_read_fail(const struct lb_reader *r, int line, const char *path, const char *format, ...)
+    LB_PRINTF(4, 5);
+enum lb_status lb_read_no_memory(const struct lb_reader *r);
+/* "is not <kind>", naming what stands there. */
+enum lb_status lb_read_not_a(const struct lb_reader *r, const struct lb_yaml *node, const char *path,
+                             const char *kind);
+/* An unknown key, with the nearest of n names. */
+enum lb_status lb_read_unknown(const struct lb_reader *r, const struct lb_yaml *node, const char *prefix,
+                               const char *const *names, size_t n);
+/* One value each. Errors name the path. */
+LB_NODISCARD enum lb_status lb_read_int(const struct lb_reader *r, const struct lb_yaml *node,
+                                        const char *path, double min, double max, int64_t *out);
+LB_NODISCARD enum lb_status lb_read_float(const struct lb_reader *r, const struct lb_yaml *node,
+                                          const char *path, double min, double max, double *out);
+LB_NODISCARD enum lb_status lb_read_bool(const struct lb_reader *r, const struct lb_yaml *node,
+                                         const char *path, bool *out);
+LB_NODISCARD enum lb_status lb_read_string(const struct lb_reader *r, const struct lb_yaml *node,
+                                           const char *path, const char **out);
+/* A value that says nothing ("key:"): an error, since it would hide a slip. null is dropped: absent. */
+LB_NODISCARD enum lb_status lb_read_empty(const struct lb_reader *r, const struct lb_yaml *node,
+                                          const char *path);
+/* The whole recipe: unknown keys, kinds, ranges, what is missing, defaults. */
+LB_NODISCARD enum lb_status lb_recipe_read(const struct lb_reader *r, struct lb_yaml *root,
+                                           struct lb_recipe *out);
+
+/* ---- student.c ---- */
+
+/* Whether a student of that family has the key. */
+bool lb_student_takes(const char *model_type, const char *key);
+LB_NODISCARD enum lb_status lb_student_read(const struct lb_reader *r, struct lb_yaml *map,
+                                            struct lb_recipe_student *out);
+
+/* ---- check.c ---- */
+
+/* Whether the values make sense together. */
+LB_NODISCARD enum lb_status lb_recipe_check(const struct lb_recipe *recipe, struct lb_detail *detail);
 
 #endif

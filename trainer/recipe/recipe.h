@@ -1,11 +1,14 @@
-/* The recipe: the YAML file that says everything about one training run. Read by libcyaml against a schema,
- * checked as a whole, and written back resolved into the run folder. An unknown key is an error with the
- * nearest name.
+/* The recipe: the YAML file that says everything about one training run. Read as the table of its keys says
+ * (fields.c), checked as a whole, and written back resolved into the run folder. An unknown key is an error
+ * with the nearest name.
  */
 #ifndef LB_RECIPE_RECIPE_H
 #define LB_RECIPE_RECIPE_H
 
+#include "common/base/arena.h"
+#include "common/base/buf.h"
 #include "common/base/status.h"
+#include "common/formats/config.h"
 #include "trainer/loss/mixture.h"
 #include "trainer/recipe/choices.h"
 
@@ -13,27 +16,20 @@
 #include <stddef.h>
 #include <stdint.h>
 
+struct lb_yaml;
+
 struct lb_recipe_student {
-    char *model; /* folder or file to start from; NULL: new, from config */
-    char *model_type;
-    int64_t hidden_size, intermediate_size, num_hidden_layers, num_attention_heads, num_key_value_heads,
-        head_dim;
-    int64_t max_position_embeddings;
-    double rope_theta, norm_eps, initializer_range;
-    bool tie_word_embeddings;
-    /* classifiers */
-    int64_t input_size, num_labels;
-    int64_t *hidden_sizes;
-    unsigned hidden_sizes_count;
-    double input_dropout, hidden_dropout;
+    const char *model;       /* folder or file to start from; NULL: new, from config */
+    struct lb_config config; /* of a new one; the tokenizer adds a decoder's vocabulary and ends of text */
+    const char *others; /* lines of YAML: keys that were given and that only the family knows; NULL: none */
 };
 
 struct lb_recipe_dataset {
-    char *path; /* text: one document a line; jsonl: one object a line; idx: images */
+    const char *path; /* text: one document a line; jsonl: one object a line; idx: images */
     enum lb_data_type type;
-    char *tag;          /* names the part: for routing and for per-tag evaluation; NULL: none */
-    char *field;        /* jsonl: the text's key ("text") */
-    char *labels;       /* idx: the labels' file */
+    const char *tag;    /* names the part: for routing and for per-tag evaluation; NULL: none */
+    const char *field;  /* jsonl: the text's key ("text") */
+    const char *labels; /* idx: the labels' file */
     int64_t max_tokens; /* 0: all; else the first so many tokens */
     int64_t skip_samples, max_samples; /* idx: a range of items; max 0: to the end */
     int64_t *exclude_labels;           /* idx: items of these classes are left out */
@@ -41,16 +37,16 @@ struct lb_recipe_dataset {
 };
 
 struct lb_recipe_teacher {
-    char *name;
-    char *url;       /* http(s)://host:port, or local:PATH: the trainer starts its own daemon for the run */
-    char *model;     /* the model's name on that server; NULL: the only one there */
-    char **replicas; /* further URLs of the same teacher */
+    const char *name;
+    const char *url;   /* http(s)://host:port, or local:PATH: the trainer starts its own daemon for the run */
+    const char *model; /* the model's name on that server; NULL: the only one there */
+    const char **replicas; /* further URLs of the same teacher */
     unsigned replicas_count;
     enum lb_protocol protocol;
-    double weight; /* of the mixture; 1 */
-    char **tags;   /* for route */
+    double weight;     /* of the mixture; 1 */
+    const char **tags; /* for route */
     unsigned tags_count;
-    char *token_file;
+    const char *token_file;
 };
 
 struct lb_layer_pair {
@@ -58,19 +54,21 @@ struct lb_layer_pair {
 };
 
 struct lb_recipe_loss {
-    char *function;     /* a name of the loss table: cross_entropy, kl, hs_mse, hs_cosine, attention_mse */
-    double weight;      /* 1 */
-    double temperature; /* 0: the recipe's */
+    const char *function; /* a name of the loss table: cross_entropy, kl, hs_mse, hs_cosine, attention_mse */
+    double weight;        /* 1 */
+    double temperature;   /* 0: the recipe's */
     struct lb_layer_pair *layer_mapping; /* hidden and attention losses; none: final to final */
     unsigned layer_mapping_count;
     bool normalize; /* hs_mse: divide by the target's mean square */
 };
 
 struct lb_recipe {
-    char *path;      /* of the file, for errors */
-    char *directory; /* of the file: paths in it are relative to it */
+    struct lb_arena arena;      /* holds what stands below, and the tree */
+    const struct lb_yaml *tree; /* as it was read, for the lines of errors; NULL in a recipe made by hand */
+    const char *path;           /* of the file, for errors */
+    const char *directory;      /* of the file: paths in it are relative to it */
     struct lb_recipe_student student;
-    char *tokenizer; /* tokenizer.json; NULL for classifiers */
+    const char *tokenizer; /* tokenizer.json; NULL for classifiers */
     struct lb_recipe_dataset *datasets, *eval_datasets;
     unsigned datasets_count, eval_datasets_count;
     struct lb_recipe_teacher *teachers;
@@ -86,7 +84,7 @@ struct lb_recipe {
     double teacher_timeout;  /* seconds an answer may take before it is asked again; 60 */
     int64_t prefetch;        /* steps asked ahead; 4 */
     bool fp16_targets;       /* floating targets travel and are cached as FP16; true */
-    char *cache_dir;         /* NULL: no cache */
+    const char *cache_dir;   /* NULL: no cache */
     int64_t cache_max_bytes; /* 8 GiB */
     /* optimisation, Hugging Face's names */
     double learning_rate, min_lr_ratio, warmup_ratio, weight_decay, adam_beta1, adam_beta2, adam_epsilon,
@@ -95,7 +93,7 @@ struct lb_recipe {
     int64_t warmup_steps, max_steps, per_device_train_batch_size, gradient_accumulation_steps, max_length;
     double num_train_epochs; /* used when max_steps is 0 */
     int64_t save_steps, save_total_limit, eval_steps, logging_steps, seed, threads;
-    char *output_dir;
+    const char *output_dir;
 };
 
 /* Loads, applies overrides ("learning_rate=1e-3", n of them, as --set gives them), fills defaults, checks.
@@ -110,6 +108,17 @@ void lb_recipe_destroy(struct lb_recipe *recipe);
 /* The resolved recipe as YAML on the heap (lb_free). Loading it again gives the same recipe. */
 LB_NODISCARD enum lb_status lb_recipe_dump(const struct lb_recipe *recipe, char **out_text, size_t *out_len,
                                            struct lb_detail *detail);
+/* LB_E_ARG, or code: "<file>:<line>: <path>: <text>" with the line where the dotted path stands, for errors
+ * that show when the recipe meets data and models. */
+enum lb_status lb_recipe_fail(const struct lb_recipe *recipe, struct lb_detail *detail, enum lb_status code,
+                              const char *path, const char *format, ...) LB_PRINTF(5, 6);
+/* What a data file is by its name's ending. LB_E_ARG: nothing that is read (a table, one JSON value, packed),
+ * with what to do. */
+LB_NODISCARD enum lb_status lb_recipe_data_type(const char *path, enum lb_data_type *out,
+                                                struct lb_detail *detail);
+/* Every key with its default and what it is for, as a Markdown table, and below it the names that losses and
+ * the like have; appended to buf. */
+enum lb_status lb_recipe_help(struct lb_buf *buf);
 /* SHA-256 (hex) over everything that decides the result: a run resumes only with the same. Leaves out
  * output_dir, logging, saving, URLs, timeouts, cache place, threads. LB_E_NOMEM: all zero. */
 enum lb_status lb_recipe_fingerprint(const struct lb_recipe *recipe, char out[65]);

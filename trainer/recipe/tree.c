@@ -1,6 +1,6 @@
 #include "trainer/recipe/tree.h"
 
-#include "common/base/mem.h"
+#include "common/base/utf8.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -148,6 +148,10 @@ enum lb_status lb_yaml_parse(struct lb_arena *arena, const char *text, size_t le
     if (len > LB_YAML_MAX_BYTES) {
         return lb_fail(detail, LB_E_LIMIT, "%s: larger than %u bytes; that is no recipe", what,
                        LB_YAML_MAX_BYTES);
+    }
+    if (len >= 3 && memcmp(text, "\xef\xbb\xbf", 3) == 0) { /* a byte order mark, as some editors write */
+        text += 3;
+        len -= 3;
     }
     yaml_parser_t parser;
     if (yaml_parser_initialize(&parser) == 0) {
@@ -299,15 +303,6 @@ enum lb_status lb_yaml_set(struct lb_arena *arena, struct lb_yaml *root, const c
     return LB_OK;
 }
 
-struct lb_yaml *lb_yaml_add(struct lb_arena *arena, struct lb_yaml *map, const char *key, const char *text) {
-    struct lb_yaml *node = new_node(arena, LB_YAML_SCALAR, key);
-    if (node != NULL) {
-        node->text = text;
-        append_child(map, node);
-    }
-    return node;
-}
-
 void lb_yaml_remove(struct lb_yaml *parent, struct lb_yaml *child) {
     struct lb_yaml *previous = NULL;
     for (struct lb_yaml *c = parent->first; c != NULL; previous = c, c = c->next) {
@@ -328,7 +323,7 @@ void lb_yaml_remove(struct lb_yaml *parent, struct lb_yaml *child) {
 }
 
 bool lb_yaml_is_null(const struct lb_yaml *node) {
-    static const char *const words[] = {"", "~", "null", "Null", "NULL"};
+    static const char *const words[] = {"~", "null", "Null", "NULL"};
     if (node->kind != LB_YAML_SCALAR || !node->plain) {
         return false;
     }
@@ -342,34 +337,21 @@ bool lb_yaml_is_null(const struct lb_yaml *node) {
 
 enum lb_status lb_yaml_quote(const char *text, struct lb_buf *buf) {
     lb_buf_append(buf, "\"", 1);
-    for (const unsigned char *c = (const unsigned char *)text; *c != '\0'; c++) {
-        if (*c == '"' || *c == '\\') {
-            lb_buf_printf(buf, "\\%c", *c);
-        } else if (*c < 0x20 || *c == 0x7f) {
-            lb_buf_printf(buf, "\\x%02x", *c);
+    size_t len = strlen(text);
+    for (size_t i = 0, n; i < len; i += n) {
+        size_t next = i;
+        n = lb_utf8_char((const uint8_t *)text + i, len - i);
+        uint32_t c = n > 0 ? lb_utf8_next(text, &next) : 0x20;
+        n = n > 0 ? n : 1; /* no UTF-8, as a path may be: as it is */
+        if (c == '"' || c == '\\') {
+            lb_buf_printf(buf, "\\%c", (int)c);
+        } else if (c < 0x20 || (c >= 0x7f && c < 0xa0)) {
+            lb_buf_printf(buf, "\\x%02x", c);
+        } else if (c == 0x2028 || c == 0x2029 || c == 0xfeff || (c & 0xfffe) == 0xfffe) {
+            lb_buf_printf(buf, "\\U%08x", c); /* breaks of lines to YAML, or no text at all */
         } else {
-            lb_buf_append(buf, c, 1);
+            lb_buf_append(buf, text + i, n);
         }
     }
     return lb_buf_append(buf, "\"", 1);
-}
-
-/* Recursion is bounded by LB_YAML_MAX_DEPTH. */
-enum lb_status lb_yaml_emit(const struct lb_yaml *node, struct lb_buf *buf) {
-    if (node->kind == LB_YAML_SCALAR) {
-        return lb_yaml_quote(node->text, buf);
-    }
-    bool map = node->kind == LB_YAML_MAP;
-    lb_buf_append(buf, map ? "{" : "[", 1);
-    for (const struct lb_yaml *child = node->first; child != NULL; child = child->next) {
-        if (map) {
-            lb_yaml_quote(child->key, buf);
-            lb_buf_append(buf, ": ", 2);
-        }
-        lb_yaml_emit(child, buf);
-        if (child->next != NULL) {
-            lb_buf_append(buf, ", ", 2);
-        }
-    }
-    return lb_buf_append(buf, map ? "}" : "]", 1);
 }

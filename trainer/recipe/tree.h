@@ -1,8 +1,7 @@
-/* A YAML document as a tree that remembers its lines: what the recipe is checked on before libcyaml fills the
- * struct.
+/* A YAML document as a tree that remembers its lines: what a recipe is read from.
  *
  * One document; no anchors or aliases (a file cannot expand), no duplicate keys, depth and size bounded. All
- * nodes live in the caller's arena. The only file that includes yaml.h is recipe_tree.c.
+ * nodes live in the caller's arena. The only file that includes yaml.h is tree.c.
  */
 #ifndef LB_RECIPE_TREE_H
 #define LB_RECIPE_TREE_H
@@ -41,13 +40,9 @@ LB_NODISCARD enum lb_status lb_yaml_set(struct lb_arena *arena, struct lb_yaml *
 struct lb_yaml *lb_yaml_find(const struct lb_yaml *map, const char *key);
 /* The line of the node at a dotted path, or of its nearest ancestor; 0 when that has none. */
 int lb_yaml_line(const struct lb_yaml *root, const char *path);
-/* Adds a scalar to a map; NULL when out of memory. */
-struct lb_yaml *lb_yaml_add(struct lb_arena *arena, struct lb_yaml *map, const char *key, const char *text);
 void lb_yaml_remove(struct lb_yaml *parent, struct lb_yaml *child);
-/* Whether a value says "nothing": null, ~ or empty, without quotes. */
+/* Whether a value says "none": null or ~, without quotes. */
 bool lb_yaml_is_null(const struct lb_yaml *node);
-/* Appends the tree in flow style with every string quoted: the form that libcyaml is given. */
-enum lb_status lb_yaml_emit(const struct lb_yaml *node, struct lb_buf *buf);
 /* Appends text as a double-quoted YAML scalar. */
 enum lb_status lb_yaml_quote(const char *text, struct lb_buf *buf);
 

@@ -91,41 +91,6 @@ static enum lb_status write_recipe(const struct run *run, struct lb_detail *deta
     return status;
 }
 
-/* A new student's config from the recipe. */
-static void student_config(const struct run *run, struct lb_config *c) {
-    const struct lb_recipe_student *s = &run->recipe->student;
-    *c = (struct lb_config){
-        .hidden_size = s->hidden_size,
-        .intermediate_size = s->intermediate_size,
-        .num_hidden_layers = s->num_hidden_layers,
-        .num_attention_heads = s->num_attention_heads,
-        .num_key_value_heads = s->num_key_value_heads > 0 ? s->num_key_value_heads : s->num_attention_heads,
-        .max_position_embeddings = s->max_position_embeddings,
-        .rope_theta = s->rope_theta,
-        .norm_eps = s->norm_eps,
-        .initializer_range = s->initializer_range,
-        .tie_word_embeddings = s->tie_word_embeddings,
-        .bos_token_id = -1,
-        .eos_token_id = -1,
-        .pad_token_id = -1,
-        .input_size = s->input_size,
-        .vocab_size = s->num_labels,
-        .n_hidden = s->hidden_sizes_count,
-        .input_dropout = s->input_dropout,
-        .hidden_dropout = s->hidden_dropout,
-    };
-    snprintf(c->model_type, sizeof c->model_type, "%s", s->model_type);
-    for (unsigned i = 0; i < s->hidden_sizes_count && i < LB_MLP_MAX_HIDDEN; i++) {
-        c->hidden_sizes[i] = s->hidden_sizes[i];
-    }
-    if (run->tokenizer != NULL) {
-        c->vocab_size = lb_tokenizer_vocab_size(run->tokenizer);
-        c->eos_token_id = lb_tokenizer_eos(run->tokenizer);
-        c->bos_token_id = lb_tokenizer_bos(run->tokenizer);
-        c->head_dim = s->head_dim > 0 ? s->head_dim : c->hidden_size / c->num_attention_heads;
-    }
-}
-
 static enum lb_status open_student(struct run *run, struct lb_detail *detail) {
     const struct lb_recipe *r = run->recipe;
     if (r->student.model != NULL) {
@@ -142,8 +107,12 @@ static enum lb_status open_student(struct run *run, struct lb_detail *detail) {
         }
         return status;
     }
-    struct lb_config config;
-    student_config(run, &config);
+    struct lb_config config = r->student.config;
+    if (run->tokenizer != NULL) {
+        config.vocab_size = lb_tokenizer_vocab_size(run->tokenizer);
+        config.eos_token_id = lb_tokenizer_eos(run->tokenizer);
+        config.bos_token_id = lb_tokenizer_bos(run->tokenizer);
+    }
     return lb_model_create(&config, (uint64_t)r->seed, &run->student, detail);
 }
 

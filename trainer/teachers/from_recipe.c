@@ -45,7 +45,7 @@ enum lb_status lb_teachers_open_recipe(const struct lb_recipe *recipe, volatile 
             (struct lb_teacher_address){.name = from->name,
                                         .url = resolved_url(recipe, from->url, &arena, &bad),
                                         .model = from->model,
-                                        .replicas = (const char *const *)from->replicas,
+                                        .replicas = from->replicas,
                                         .n_replicas = from->replicas_count,
                                         .token_file = resolved(recipe, from->token_file, &arena, &bad)};
     }

@@ -1,0 +1,314 @@
+/* A tree into struct lb_recipe as the tables say: each key known, each value of its kind and in its range,
+ * nothing required missing, defaults where the recipe is silent. */
+#include "trainer/recipe/fields.h"
+
+#include <errno.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+#define MAX_NAMES 96
+
+enum lb_status lb_read_fail(const struct lb_reader *r, int line, const char *path, const char *format, ...) {
+    char text[512], where[32] = "";
+    va_list args;
+    va_start(args, format);
+    vsnprintf(text, sizeof text, format, args);
+    va_end(args);
+    if (line > 0) {
+        snprintf(where, sizeof where, ":%d", line);
+    }
+    return lb_fail(r->detail, LB_E_ARG, "%s%s: %s: %s", r->what, where, path, text);
+}
+
+enum lb_status lb_read_no_memory(const struct lb_reader *r) {
+    return lb_fail(r->detail, LB_E_NOMEM, "%s: out of memory while reading the recipe", r->what);
+}
+
+enum lb_status lb_read_not_a(const struct lb_reader *r, const struct lb_yaml *node, const char *path,
+                             const char *kind) {
+    if (node->kind == LB_YAML_SCALAR) {
+        return lb_read_fail(r, node->line, path, "\"%.80s\" is not %s", node->text, kind);
+    }
+    return lb_read_fail(r, node->line, path, "must be %s, not a %s", kind,
+                        node->kind == LB_YAML_LIST ? "list" : "mapping of keys");
+}
+
+/* "prefix.key" in the arena; "" prefix: the key. */
+static const char *join_path(const struct lb_reader *r, const char *prefix, const char *key) {
+    return prefix[0] == '\0' ? key : lb_arena_printf(r->arena, "%s.%s", prefix, key);
+}
+
+enum lb_status lb_read_unknown(const struct lb_reader *r, const struct lb_yaml *node, const char *prefix,
+                               const char *const *names, size_t n) {
+    const char *path = join_path(r, prefix, node->key), *nearest = lb_nearest_name(node->key, names, n);
+    nearest = nearest != NULL ? nearest : lb_other_name(node->key);
+    if (path == NULL) {
+        return lb_read_no_memory(r);
+    }
+    if (nearest != NULL) {
+        return lb_read_fail(r, node->line, path, "unknown key; did you mean %s?", nearest);
+    }
+    return lb_read_fail(r, node->line, path,
+                        "unknown key; limbeck train --help-recipe lists the recipe's keys");
+}
+
+static enum lb_status out_of_range(const struct lb_reader *r, const struct lb_yaml *node, const char *path,
+                                   double min, double max) {
+    if (max >= 1e15) {
+        return lb_read_fail(r, node->line, path, "%.80s is out of range; at least %.10g", node->text, min);
+    }
+    return lb_read_fail(r, node->line, path, "%.80s is out of range; allowed is %.10g to %.10g", node->text,
+                        min, max);
+}
+
+enum lb_status lb_read_empty(const struct lb_reader *r, const struct lb_yaml *node, const char *path) {
+    if (node->kind == LB_YAML_SCALAR && node->text[0] == '\0') {
+        return lb_read_fail(r, node->line, path, "is empty; give a value or drop the key");
+    }
+    return LB_OK;
+}
+
+enum lb_status lb_read_int(const struct lb_reader *r, const struct lb_yaml *node, const char *path,
+                           double min, double max, int64_t *out) {
+    const char *digits = node->kind == LB_YAML_SCALAR ? node->text + strspn(node->text, "+-") : "";
+    if (digits[0] == '\0' || digits > node->text + 1 || strspn(digits, "0123456789") != strlen(digits)) {
+        return lb_read_not_a(r, node, path, "a whole number");
+    }
+    errno = 0;
+    long long v = strtoll(node->text, NULL, 10); /* "010" is ten */
+    if (errno != 0 || (double)v < min || (double)v > max) {
+        return out_of_range(r, node, path, min, max);
+    }
+    *out = v;
+    return LB_OK;
+}
+
+enum lb_status lb_read_float(const struct lb_reader *r, const struct lb_yaml *node, const char *path,
+                             double min, double max, double *out) {
+    /* No hexadecimal, "nan" or "infinity", which strtod would take. */
+    if (node->kind != LB_YAML_SCALAR || node->text[0] == '\0' ||
+        strspn(node->text, "0123456789+-.eE") != strlen(node->text)) {
+        return lb_read_not_a(r, node, path, "a number");
+    }
+    char *end = NULL;
+    double v = strtod(node->text, &end);
+    if (*end != '\0') {
+        return lb_read_not_a(r, node, path, "a number");
+    }
+    if (!isfinite(v) || v < min || v > max) {
+        return out_of_range(r, node, path, min, max);
+    }
+    *out = v;
+    return LB_OK;
+}
+
+enum lb_status lb_read_bool(const struct lb_reader *r, const struct lb_yaml *node, const char *path,
+                            bool *out) {
+    static const char *const words[2][3] = {{"false", "no", "off"}, {"true", "yes", "on"}};
+    for (int value = 0; node->kind == LB_YAML_SCALAR && value < 2; value++) {
+        for (int i = 0; i < 3; i++) {
+            if (strcasecmp(node->text, words[value][i]) == 0) {
+                *out = value != 0;
+                return LB_OK;
+            }
+        }
+    }
+    return lb_read_not_a(r, node, path, "true or false");
+}
+
+enum lb_status lb_read_string(const struct lb_reader *r, const struct lb_yaml *node, const char *path,
+                              const char **out) {
+    if (node->kind != LB_YAML_SCALAR) {
+        return lb_read_not_a(r, node, path, "a text");
+    }
+    enum lb_status status = lb_read_empty(r, node, path);
+    if (status == LB_OK) {
+        *out = node->text;
+    }
+    return status;
+}
+
+/* A word that is none of the n names there are. */
+static enum lb_status no_such_name(const struct lb_reader *r, const struct lb_yaml *node, const char *path,
+                                   const char *const *names, size_t n) {
+    struct lb_buf list;
+    lb_buf_init(&list, 4096);
+    for (size_t i = 0; i < n; i++) {
+        lb_buf_printf(&list, "%s%s", i == 0 ? "one of " : ", ", names[i]);
+    }
+    const char *nearest = node->kind == LB_YAML_SCALAR ? lb_nearest_name(node->text, names, n) : NULL;
+    if (nearest != NULL) {
+        lb_buf_printf(&list, "; did you mean %s?", nearest);
+    }
+    enum lb_status status =
+        lb_buf_status(&list) == LB_OK ? lb_read_not_a(r, node, path, list.data) : lb_read_no_memory(r);
+    lb_buf_finish(&list);
+    return status;
+}
+
+static enum lb_status read_enum(const struct lb_reader *r, const struct lb_yaml *node,
+                                const struct lb_field *f, const char *path, int *out) {
+    const char *names[MAX_NAMES];
+    size_t n = 0;
+    for (; f->names[n].name != NULL && n < MAX_NAMES; n++) {
+        names[n] = f->names[n].name;
+        if (node->kind == LB_YAML_SCALAR && strcmp(node->text, names[n]) == 0) {
+            *out = f->names[n].value;
+            return LB_OK;
+        }
+    }
+    return no_such_name(r, node, path, names, n);
+}
+
+static enum lb_status read_name(const struct lb_reader *r, const struct lb_yaml *node,
+                                const struct lb_field *f, const char *path, const char **out) {
+    const char *names[MAX_NAMES];
+    size_t n = 0;
+    enum lb_status status = lb_read_string(r, node, path, out);
+    if (status != LB_OK || f->name_at == NULL) {
+        return status;
+    }
+    for (; n < MAX_NAMES && (names[n] = f->name_at(n)) != NULL; n++) {
+        if (strcmp(node->text, names[n]) == 0) {
+            return LB_OK;
+        }
+    }
+    return no_such_name(r, node, path, names, n);
+}
+
+static enum lb_status read_map(const struct lb_reader *r, struct lb_yaml *node, const struct lb_field *fields,
+                               const char *prefix, char *base);
+
+static size_t entry_bytes(const struct lb_field *f) {
+    return f->kind == LB_FIELD_INTS      ? sizeof(int64_t)
+           : f->kind == LB_FIELD_STRINGS ? sizeof(const char *)
+                                         : f->entry_bytes;
+}
+
+static enum lb_status read_list(const struct lb_reader *r, struct lb_yaml *node, const struct lb_field *f,
+                                const char *path, char *base) {
+    if (node->kind != LB_YAML_LIST) {
+        return lb_read_not_a(r, node, path, "a list ([...] or lines that begin with \"- \")");
+    }
+    char *entry = lb_arena_zarray(r->arena, node->count, entry_bytes(f));
+    if (entry == NULL) {
+        return lb_read_no_memory(r);
+    }
+    *(char **)(base + f->offset) = entry;
+    *(unsigned *)(base + f->count_offset) = node->count;
+    unsigned i = 0;
+    enum lb_status status = LB_OK;
+    for (struct lb_yaml *item = node->first; item != NULL && status == LB_OK; item = item->next, i++) {
+        const char *at = lb_arena_printf(r->arena, "%s.%u", path, i);
+        if (at == NULL) {
+            return lb_read_no_memory(r);
+        }
+        if (f->kind == LB_FIELD_INTS) {
+            status = lb_read_int(r, item, at, f->min, f->max, (int64_t *)(void *)entry);
+        } else if (f->kind == LB_FIELD_STRINGS) {
+            status = lb_read_string(r, item, at, (const char **)(void *)entry);
+        } else {
+            status = read_map(r, item, f->fields, at, entry);
+        }
+        entry += entry_bytes(f);
+    }
+    return status;
+}
+
+static enum lb_status read_value(const struct lb_reader *r, struct lb_yaml *node, const struct lb_field *f,
+                                 const char *path, char *base) {
+    void *to = base + f->offset;
+    switch (f->kind) {
+    case LB_FIELD_INT:
+        return lb_read_int(r, node, path, f->min, f->max, to);
+    case LB_FIELD_FLOAT:
+        return lb_read_float(r, node, path, f->min, f->max, to);
+    case LB_FIELD_BOOL:
+        return lb_read_bool(r, node, path, to);
+    case LB_FIELD_ENUM:
+        return read_enum(r, node, f, path, to);
+    case LB_FIELD_STRING:
+    case LB_FIELD_PATH:
+        return read_name(r, node, f, path, to);
+    case LB_FIELD_INTS:
+    case LB_FIELD_STRINGS:
+    case LB_FIELD_MAPS:
+        return read_list(r, node, f, path, base);
+    case LB_FIELD_STUDENT:
+        return lb_student_read(r, node, to);
+    }
+    return LB_E_INTERNAL;
+}
+
+/* What is missing gets its default, or is an error when it is required. */
+static enum lb_status fill_missing(const struct lb_reader *r, const struct lb_yaml *map,
+                                   const struct lb_field *fields, const char *prefix, char *base) {
+    for (const struct lb_field *f = fields; f->key != NULL; f++) {
+        if (lb_yaml_find(map, f->key) != NULL) {
+            continue;
+        }
+        const char *path = join_path(r, prefix, f->key);
+        if (path == NULL) {
+            return lb_read_no_memory(r);
+        }
+        if ((f->flags & LB_FIELD_REQUIRED) != 0) {
+            return lb_read_fail(r, map->line, path, "is missing; a recipe cannot do without it");
+        }
+        struct lb_yaml fallback = {.kind = LB_YAML_SCALAR, .plain = true, .text = f->fallback};
+        enum lb_status status = f->fallback != NULL ? read_value(r, &fallback, f, path, base) : LB_OK;
+        if (status != LB_OK) {
+            return status;
+        }
+    }
+    return LB_OK;
+}
+
+static enum lb_status unknown_key(const struct lb_reader *r, const struct lb_yaml *node,
+                                  const struct lb_field *fields, const char *prefix) {
+    const char *names[MAX_NAMES];
+    size_t n = 0;
+    for (const struct lb_field *f = fields; f->key != NULL && n < MAX_NAMES; f++) {
+        names[n++] = f->key;
+    }
+    return lb_read_unknown(r, node, prefix, names, n);
+}
+
+/* Recursion follows the tables, whose depth is fixed, not the input. */
+static enum lb_status read_map(const struct lb_reader *r, struct lb_yaml *node, const struct lb_field *fields,
+                               const char *prefix, char *base) {
+    if (node->kind != LB_YAML_MAP) {
+        return lb_read_not_a(r, node, prefix[0] != '\0' ? prefix : "the file",
+                             "a mapping of keys (key: value)");
+    }
+    for (struct lb_yaml *child = node->first, *next = NULL; child != NULL; child = next) {
+        next = child->next;
+        const struct lb_field *f = fields;
+        while (f->key != NULL && strcmp(f->key, child->key) != 0) {
+            f++;
+        }
+        if (f->key == NULL) {
+            return unknown_key(r, child, fields, prefix);
+        }
+        if (lb_yaml_is_null(child) || (child->kind == LB_YAML_LIST && child->count == 0)) {
+            lb_yaml_remove(node, child); /* as if it were not there */
+            continue;
+        }
+        const char *path = join_path(r, prefix, f->key);
+        if (path == NULL) {
+            return lb_read_no_memory(r);
+        }
+        enum lb_status status = lb_read_empty(r, child, path);
+        status = status == LB_OK ? read_value(r, child, f, path, base) : status;
+        if (status != LB_OK) {
+            return status;
+        }
+    }
+    return fill_missing(r, node, fields, prefix, base);
+}
+
+enum lb_status lb_recipe_read(const struct lb_reader *r, struct lb_yaml *root, struct lb_recipe *out) {
+    return read_map(r, root, lb_recipe_fields, "", (char *)out);
+}
