@@ -27,6 +27,9 @@ enum lb_gguf_type {
 
 struct lb_gguf;
 
+/* A key of files that this program wrote: its version. They may be replaced, others not. */
+#define LB_GGUF_MARK "limbeck.version"
+
 /* Maps and checks every field before it is trusted; tensors of a ggml type that this build lacks are an
  * LB_E_UNSUPPORTED naming tensor and type. */
 LB_NODISCARD enum lb_status lb_gguf_open(const char *path, struct lb_gguf **out, struct lb_detail *detail);

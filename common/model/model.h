@@ -87,8 +87,8 @@ enum lb_status lb_model_check_tap(const struct lb_model *model, enum lb_tap_kind
                                   struct lb_detail *detail);
 
 /* Writes a Hugging Face folder: config.json, model.safetensors (F32, F16 or BF16) and, when tokenizer_json is
- * not NULL, tokenizer.json and tokenizer_config.json. The folder appears complete or not at all (an existing
- * one is replaced). */
+ * not NULL, tokenizer.json and tokenizer_config.json. The folder appears complete or not at all. One that
+ * this program wrote before is replaced; anything else that stands there is LB_E_ARG. */
 LB_NODISCARD enum lb_status lb_model_save_hf(const struct lb_model *model, const char *dir,
                                              enum lb_dtype dtype, const char *tokenizer_json,
                                              size_t tokenizer_len, struct lb_detail *detail);

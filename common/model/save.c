@@ -1,5 +1,6 @@
 /* Models as files: Hugging Face folders and GGUF. */
 #include "common/base/file.h"
+#include "common/base/folder.h"
 #include "common/base/json.h"
 #include "common/base/mem.h"
 #include "common/formats/safetensors.h"
@@ -143,6 +144,12 @@ enum lb_status lb_model_save_hf(const struct lb_model *model, const char *dir, e
         len--;
     }
     snprintf(temp, strlen(dir) + 32, "%.*s.new-%ld", (int)len, dir, (long)getpid());
+    status = lb_folder_check(dir, "model", detail);
+    if (status != LB_OK) {
+        lb_free(temp);
+        return status;
+    }
+    lb_folder_sweep_beside(dir);
     weights = lb_path_join(temp, "model.safetensors");
     status = weights != NULL ? lb_remove_tree(temp, detail) : LB_E_NOMEM;
     status = status == LB_OK ? lb_mkdirs(temp, detail) : status;
@@ -153,6 +160,7 @@ enum lb_status lb_model_save_hf(const struct lb_model *model, const char *dir, e
     if (status == LB_OK && tokenizer_json != NULL) {
         status = put_tokenizer(model, temp, tokenizer_json, tokenizer_len, detail);
     }
+    status = status == LB_OK ? lb_folder_mark(temp, "model", detail) : status;
     if (status == LB_OK) {
         status = swap_in(temp, dir, detail);
     }
@@ -195,6 +203,7 @@ static void put_config(struct lb_gguf_out *out, const struct lb_config *c, enum 
     /* general.file_type as llama.cpp numbers it. */
     uint32_t file_type = dtype == LB_F16 ? 1 : dtype == LB_Q8_0 ? 7 : dtype == LB_BF16 ? 32 : 0;
     lb_gguf_put_string(out, "general.architecture", "llama");
+    lb_gguf_put_string(out, LB_GGUF_MARK, LB_VERSION);
     lb_gguf_put_u32(out, "general.file_type", file_type);
     lb_gguf_put_u32(out, "general.quantization_version", 2);
     lb_gguf_put_u32(out, "llama.context_length", (uint32_t)c->max_position_embeddings);

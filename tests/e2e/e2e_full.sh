@@ -30,7 +30,7 @@ same_student run small
 start first.log "$limbeck" train distil.yaml --output-dir later
 await reached later 9
 kill -INT "$job"
-ends_with 1 "$job" first.log
+ends_with 3 "$job" first.log
 before=$(last_checkpoint later)
 expect 1 later.log bash -c "trap '' XFSZ; ulimit -f $((bytes / 2048)); exec \"\$@\"" - \
     "$limbeck" train distil.yaml --output-dir later --resume

@@ -18,7 +18,10 @@
 
 #define LB_EXIT_FAILED 1
 #define LB_EXIT_USAGE 2
+#define LB_EXIT_SAVED 3 /* interrupted, and everything is saved */
 
+/* Set by SIGUSR1: a run saves and goes on. */
+volatile sig_atomic_t *lb_save_now(void);
 int lb_cmd_train(int argc, char **argv, volatile sig_atomic_t *stop);
 int lb_cmd_eval(int argc, char **argv, volatile sig_atomic_t *stop);
 int lb_cmd_generate(int argc, char **argv, volatile sig_atomic_t *stop);

@@ -73,7 +73,10 @@ int lb_cmd_export(int argc, char **argv, volatile sig_atomic_t *stop) {
     static const struct argp_option options[] = {
         {"format", 'f', "hf|gguf", 0,
          "A Hugging Face folder (safetensors, config.json, tokenizer) or a GGUF file", 0},
-        {"out", 'o', "PATH", 0, "Where to write it; what is there is replaced once the new one is whole", 0},
+        {"out", 'o', "PATH", 0,
+         "Where to write it; an earlier export there is replaced once the new one is whole, anything else "
+         "never",
+         0},
         {"dtype", 'd', "NAME", 0, "Numbers of the matrices: f32, f16, bf16, or for gguf q8_0 (default f32)",
          0},
         {"tokenizer", 'k', "PATH", 0, "tokenizer.json, or its folder (default: the model's)", 0},

@@ -26,7 +26,11 @@ static const struct command {
 
 const char *argp_program_version = "limbeck " LB_VERSION;
 
-static volatile sig_atomic_t stop;
+static volatile sig_atomic_t stop, save_now;
+
+volatile sig_atomic_t *lb_save_now(void) {
+    return &save_now;
+}
 
 /* The first signal asks for a clean end, the second takes none. */
 static void on_signal(int number) {
@@ -40,11 +44,25 @@ static void on_signal(int number) {
     (void)ignored;
 }
 
+/* What a scheduler sends some time before it ends a job (SLURM: --signal=USR1). */
+static void on_save(int number) {
+    (void)number;
+    save_now = 1;
+}
+
 static void catch_signals(void) {
     struct sigaction action = {.sa_handler = on_signal};
     sigemptyset(&action.sa_mask);
     sigaction(SIGINT, &action, NULL);
     sigaction(SIGTERM, &action, NULL);
+    struct sigaction before;
+    if (sigaction(SIGHUP, NULL, &before) == 0 && before.sa_handler != SIG_IGN) { /* nohup stays as it was */
+        sigaction(SIGHUP, &action, NULL);
+    }
+    action.sa_handler = on_save;
+    action.sa_flags = SA_RESTART;
+    sigaction(SIGUSR1, &action, NULL);
+    action.sa_flags = 0;
     action.sa_handler = SIG_IGN;
     sigaction(SIGPIPE, &action, NULL); /* a peer that hangs up is an error of write, not the end */
 }

@@ -1,7 +1,9 @@
 /* limbeck train RECIPE: one training run. */
+#include "common/base/file.h"
 #include "common/base/mem.h"
 #include "trainer/command/commands.h"
 #include "trainer/recipe/recipe.h"
+#include "trainer/run/journal.h"
 #include "trainer/run/loop.h"
 
 #include <errno.h>
@@ -41,6 +43,33 @@ static char *output_dir(const char *dir) {
         snprintf(out, size, "output_dir=%s%s%s", here, relative ? "/" : "", dir);
     }
     return out;
+}
+
+static bool sets_output_dir(const struct arguments *a) {
+    for (size_t i = 0; i < a->n_overrides; i++) {
+        if (strncmp(a->overrides[i], "output_dir=", strlen("output_dir=")) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* RUN/recipe.yaml, the copy that a run keeps, means that run wherever the folder is now: what output_dir says
+ * in it may be where it was. NULL for other recipes. */
+static char *own_folder(const char *recipe) {
+    const char *slash = strrchr(recipe, '/');
+    char *dir = slash != NULL ? lb_strdup(recipe) : lb_strdup(".");
+    char *found = NULL;
+    if (dir != NULL && strcmp(slash != NULL ? slash + 1 : recipe, "recipe.yaml") == 0) {
+        if (slash != NULL) {
+            dir[slash == recipe ? 1 : slash - recipe] = '\0';
+        }
+        char *metrics = lb_path_join(dir, LB_JOURNAL_FILE);
+        found = metrics != NULL && lb_file_exists(metrics) ? output_dir(dir) : NULL;
+        lb_free(metrics);
+    }
+    lb_free(dir);
+    return found;
 }
 
 static error_t parse(int key, char *value, struct argp_state *state) {
@@ -102,7 +131,9 @@ int lb_cmd_train(int argc, char **argv, volatile sig_atomic_t *stop) {
         "RECIPE.yaml",
         "Trains a student as the recipe says, alone or from teachers.\v"
         "The run folder gets recipe.yaml, metrics.jsonl, checkpoint-STEP/ and, at the end, student/: a "
-        "Hugging Face folder. Ctrl-C finishes the step and saves; --resume goes on to the same bits.",
+        "Hugging Face folder. Ctrl-C finishes the step and saves, with exit status 3; --resume goes on to "
+        "the same bits. "
+        "SIGUSR1 saves and goes on.",
         NULL,
         NULL,
         NULL};
@@ -114,6 +145,9 @@ int lb_cmd_train(int argc, char **argv, volatile sig_atomic_t *stop) {
         lb_free(a.output_dir);
         return print_keys();
     }
+    if (a.output_dir == NULL && !sets_output_dir(&a)) {
+        a.output_dir = own_folder(a.recipe);
+    }
     if (a.output_dir != NULL) {
         a.overrides[a.n_overrides++] = a.output_dir;
     }
@@ -121,7 +155,7 @@ int lb_cmd_train(int argc, char **argv, volatile sig_atomic_t *stop) {
     struct lb_recipe *recipe = NULL;
     enum lb_status status = lb_recipe_load(a.recipe, a.overrides, a.n_overrides, &recipe, &detail);
     if (status == LB_OK) {
-        struct lb_train_options how = {.resume = a.resume, .stop = stop};
+        struct lb_train_options how = {.resume = a.resume, .stop = stop, .save_now = lb_save_now()};
         status = lb_train(recipe, &how, &detail);
     }
     if (status == LB_E_CANCELLED) {
@@ -133,5 +167,5 @@ int lb_cmd_train(int argc, char **argv, volatile sig_atomic_t *stop) {
     if (status == LB_OK) {
         return 0;
     }
-    return status == LB_E_CANCELLED ? LB_EXIT_FAILED : lb_command_failed(&detail, status);
+    return status == LB_E_CANCELLED ? LB_EXIT_SAVED : lb_command_failed(&detail, status);
 }

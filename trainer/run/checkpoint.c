@@ -2,6 +2,7 @@
 
 #include "common/base/arena.h"
 #include "common/base/file.h"
+#include "common/base/folder.h"
 #include "common/base/json.h"
 #include "common/base/mem.h"
 #include "common/formats/safetensors.h"
@@ -10,6 +11,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -101,6 +103,12 @@ static enum lb_status write_state(const char *path, const struct lb_checkpoint *
         lb_buf_printf(&text,
                       "%s[\"%016" PRIx64 "\", \"%016" PRIx64 "\", \"%016" PRIx64 "\", \"%016" PRIx64 "\"]",
                       i > 0 ? ", " : "", s[0], s[1], s[2], s[3]);
+    }
+    lb_buf_printf(&text,
+                  "],\n  \"steps_summed\": %" PRId64 ",\n  \"tokens_summed\": %" PRId64 ",\n  \"sums\": [",
+                  state->steps_summed, state->tokens_summed);
+    for (unsigned i = 0; i < state->n_sums; i++) {
+        lb_buf_printf(&text, "%s%.17g", i > 0 ? ", " : "", isfinite(state->sums[i]) ? state->sums[i] : 0);
     }
     lb_buf_printf(&text,
                   "],\n  \"recipe\": \"%s\",\n  \"data\": \"%s\",\n  \"teachers\": \"%s\",\n"
@@ -283,6 +291,34 @@ enum lb_status lb_checkpoint_save(const char *output_dir, const struct lb_checkp
     return status;
 }
 
+enum lb_status lb_checkpoint_check_folder(const char *output_dir, bool resume, struct lb_detail *detail) {
+    static const char *const files[] = {"model.safetensors", "optimizer.safetensors", "state.json"};
+    struct found found;
+    enum lb_status status = find_folders(output_dir, PREFIX, &found, detail);
+    for (size_t i = 0; status == LB_OK && i < found.n; i++) {
+        char name[64];
+        snprintf(name, sizeof name, PREFIX "%" PRId64, found.steps[i]);
+        char *path = lb_path_join(output_dir, name),
+             *state = path != NULL ? lb_path_join(path, "state.json") : NULL;
+        if (state == NULL) {
+            status = no_memory(detail);
+        } else if (!lb_file_exists(state) || !lb_folder_holds_only(path, files, 3)) {
+            status = lb_fail(
+                detail, LB_E_ARG,
+                "%s was not written by Limbeck alone: choose another output_dir, or move it away", path);
+        } else if (!resume) {
+            status = lb_fail(
+                detail, LB_E_ARG,
+                "%s already holds a run (%s): continue it with --resume, or give another --output-dir",
+                output_dir, name);
+        }
+        lb_free(path);
+        lb_free(state);
+    }
+    lb_free(found.steps);
+    return status;
+}
+
 enum lb_status lb_checkpoint_latest(const char *output_dir, char **out_path, struct lb_detail *detail) {
     struct found found;
     enum lb_status status = find_folders(output_dir, PREFIX, &found, detail);
@@ -326,6 +362,26 @@ static enum lb_status read_rngs(const json_t *object, const char *what, struct l
     }
     out->n_rngs = (unsigned)n;
     return LB_OK;
+}
+
+/* Optional: files of earlier versions have none. */
+static enum lb_status read_sums(const json_t *object, const char *what, struct lb_checkpoint *out,
+                                struct lb_detail *detail) {
+    const json_t *list = json_object_get(object, "sums");
+    size_t n = json_array_size(list);
+    if (list != NULL && (!json_is_array(list) || n > LB_CHECKPOINT_MAX_SUMS)) {
+        return lb_fail(detail, LB_E_FORMAT, "%s: sums must be a list of at most %d", what,
+                       LB_CHECKPOINT_MAX_SUMS);
+    }
+    for (size_t i = 0; i < n; i++) {
+        out->sums[i] = json_number_value(json_array_get(list, i));
+    }
+    out->n_sums = (unsigned)n;
+    enum lb_status status =
+        lb_json_int(object, "steps_summed", false, 0, INT64_MAX, what, &out->steps_summed, detail);
+    return status == LB_OK
+               ? lb_json_int(object, "tokens_summed", false, 0, INT64_MAX, what, &out->tokens_summed, detail)
+               : status;
 }
 
 static enum lb_status read_digest(const json_t *object, const char *key, const char *what, bool may_be_empty,
@@ -414,6 +470,9 @@ static enum lb_status read_state(const char *path, struct stored *out, struct lb
     }
     if (status == LB_OK) {
         status = read_rngs(object, path, s, detail);
+    }
+    if (status == LB_OK) {
+        status = read_sums(object, path, s, detail);
     }
     json_decref(object);
     return status;

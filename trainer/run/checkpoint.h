@@ -19,12 +19,17 @@
 #include <stdint.h>
 
 #define LB_CHECKPOINT_MAX_RNGS 8
+#define LB_CHECKPOINT_MAX_SUMS 64
 
 /* A run's state besides its weights and moments. */
 struct lb_checkpoint {
     int64_t step;        /* optimiser steps done */
     int64_t micro_batch; /* the next one: its number over the whole run */
     int64_t tokens;      /* counted positions trained on so far */
+    /* of the steps since the last line of metrics */
+    int64_t steps_summed, tokens_summed;
+    unsigned n_sums;
+    double sums[LB_CHECKPOINT_MAX_SUMS];
     unsigned n_rngs;
     struct lb_rng rngs[LB_CHECKPOINT_MAX_RNGS];
     char recipe[LB_SHA256_HEX];   /* lb_recipe_fingerprint */
@@ -36,6 +41,10 @@ struct lb_checkpoint {
 LB_NODISCARD enum lb_status lb_checkpoint_save(const char *output_dir, const struct lb_checkpoint *state,
                                                const struct lb_optimizer *optimizer, int64_t keep,
                                                struct lb_detail *detail);
+/* Before a run begins in the folder: LB_E_ARG when something called checkpoint-N in it is not one of ours,
+ * or, for a new run (resume false), when there is any. */
+LB_NODISCARD enum lb_status lb_checkpoint_check_folder(const char *output_dir, bool resume,
+                                                       struct lb_detail *detail);
 /* The path (heap, lb_free) of the checkpoint with the highest step; LB_E_NOTFOUND when the folder holds none.
  */
 LB_NODISCARD enum lb_status lb_checkpoint_latest(const char *output_dir, char **out_path,

@@ -1,7 +1,10 @@
 #include "trainer/run/export.h"
 
+#include "common/base/file.h"
+#include "common/base/folder.h"
 #include "common/base/mem.h"
 #include "common/base/rng.h"
+#include "common/formats/gguf.h"
 #include "common/nn/head.h"
 #include "common/nn/tape.h"
 
@@ -115,6 +118,22 @@ static enum lb_status compare(const struct lb_model *model, const struct lb_mode
     return LB_OK;
 }
 
+/* A file of that name is replaced only if an export of ours wrote it. */
+static enum lb_status may_replace(const char *path, struct lb_detail *detail) {
+    if (!lb_file_exists(path)) {
+        return LB_OK;
+    }
+    struct lb_gguf *file = NULL;
+    bool ours = lb_gguf_open(path, &file, NULL) == LB_OK && lb_gguf_string(file, LB_GGUF_MARK) != NULL;
+    lb_gguf_destroy(file);
+    return ours ? LB_OK
+                : lb_fail(detail, LB_E_ARG,
+                          "%s is there and was not written by Limbeck: it is not replaced; choose another "
+                          "name, or move "
+                          "it away",
+                          path);
+}
+
 enum lb_status lb_export(const struct lb_model *model, const struct lb_tokenizer *tokenizer,
                          enum lb_export_format format, enum lb_dtype dtype, const char *path,
                          double *out_difference, struct lb_detail *detail) {
@@ -125,6 +144,11 @@ enum lb_status lb_export(const struct lb_model *model, const struct lb_tokenizer
         return lb_fail(detail, LB_E_ARG,
                        "a Hugging Face folder holds f32, f16 or bf16; q8_0 is for --format gguf");
     }
+    status = format == LB_EXPORT_GGUF ? may_replace(path, detail) : LB_OK;
+    if (status != LB_OK) {
+        return status;
+    }
+    lb_folder_sweep_beside(path);
     if (format == LB_EXPORT_HF) {
         status = lb_model_save_hf(model, path, dtype, source, len, detail);
     } else {

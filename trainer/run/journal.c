@@ -24,44 +24,47 @@ struct lb_journal {
     struct lb_buf line;
 };
 
-/* Bytes of the lines that are whole and not after step. */
-static size_t keep_length(const struct lb_map *map, int64_t step) {
-    const char *text = (const char *)map->data;
-    size_t at = 0;
-    while (at < map->len) {
-        const char *newline = memchr(text + at, '\n', map->len - at);
+/* Whether a line is a JSON object of a step up to this one. */
+static bool is_kept(const char *text, size_t len, int64_t step) {
+    json_t *object = NULL;
+    int64_t line_step = 0;
+    bool keep = lb_json_parse(text, len, 0, "", &object, NULL) == LB_OK &&
+                lb_json_int(object, "step", true, 0, step, "", &line_step, NULL) == LB_OK;
+    json_decref(object);
+    return keep;
+}
+
+/* The file with the lines that are whole and not after step; a damaged one (a full disk, a power cut) costs
+ * itself only.
+ */
+static enum lb_status cut(const char *path, int64_t step, struct lb_detail *detail) {
+    struct lb_map map = {0};
+    struct lb_buf kept;
+    enum lb_status status = lb_map_open(&map, path, detail);
+    if (status != LB_OK) {
+        return status == LB_E_NOTFOUND ? LB_OK : status;
+    }
+    lb_buf_init(&kept, map.len);
+    const char *text = (const char *)map.data;
+    for (size_t at = 0; at < map.len;) {
+        const char *newline = memchr(text + at, '\n', map.len - at);
         if (newline == NULL) {
             break;
         }
-        json_t *object = NULL;
-        int64_t line_step = 0;
         size_t len = (size_t)(newline - text) - at;
-        bool keep = lb_json_parse(text + at, len, 0, "", &object, NULL) == LB_OK &&
-                    lb_json_int(object, "step", true, 0, step, "", &line_step, NULL) == LB_OK;
-        json_decref(object);
-        if (!keep) {
-            break;
+        if (is_kept(text + at, len, step)) {
+            lb_buf_append(&kept, text + at, len + 1);
         }
         at += len + 1;
     }
-    return at;
-}
-
-static enum lb_status cut(const char *path, int fd, int64_t step, struct lb_detail *detail) {
-    size_t keep = 0;
-    if (step >= 0) {
-        struct lb_map map = {0};
-        enum lb_status status = lb_map_open(&map, path, detail);
-        if (status != LB_OK) {
-            return status;
-        }
-        keep = keep_length(&map, step);
-        lb_map_close(&map);
+    if (lb_buf_status(&kept) != LB_OK) {
+        status = lb_fail(detail, LB_E_NOMEM, "out of memory for %s", path);
+    } else if (kept.len < map.len) {
+        status = lb_file_replace(path, kept.data != NULL ? kept.data : "", kept.len, detail);
     }
-    if (ftruncate(fd, (off_t)keep) != 0) {
-        return lb_fail_errno(detail, LB_E_IO, errno, "cannot shorten %s", path);
-    }
-    return LB_OK;
+    lb_map_close(&map);
+    lb_buf_finish(&kept);
+    return status;
 }
 
 enum lb_status lb_journal_open(const char *output_dir, int64_t step, struct lb_journal **out,
@@ -77,16 +80,18 @@ enum lb_status lb_journal_open(const char *output_dir, int64_t step, struct lb_j
         status = lb_fail(detail, LB_E_NOMEM, "out of memory for %s", LB_JOURNAL_FILE);
         goto out;
     }
-    journal->fd = open(journal->path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
+    status = step >= 0 ? cut(journal->path, step, detail) : LB_OK;
+    if (status != LB_OK) {
+        goto out;
+    }
+    journal->fd =
+        open(journal->path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | (step < 0 ? O_TRUNC : 0), 0666);
     if (journal->fd < 0) {
         status = lb_fail_errno(detail, LB_E_IO, errno, "cannot open %s", journal->path);
         goto out;
     }
-    status = cut(journal->path, journal->fd, step, detail);
-    if (status == LB_OK) {
-        *out = journal;
-        journal = NULL;
-    }
+    *out = journal;
+    journal = NULL;
 out:
     lb_journal_close(journal);
     return status;

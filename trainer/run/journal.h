@@ -25,7 +25,7 @@ struct lb_metric {
 struct lb_journal;
 
 /* Opens OUTPUT_DIR/metrics.jsonl. step < 0: a new run, the file is emptied; else a run that goes on after
- * that step: later lines, which the run will write again, and a line cut short are dropped. */
+ * that step: later lines, which the run will write again, and damaged ones are dropped. */
 LB_NODISCARD enum lb_status lb_journal_open(const char *output_dir, int64_t step, struct lb_journal **out,
                                             struct lb_detail *detail);
 /* Accepts NULL. */

@@ -2,6 +2,7 @@
 
 #include "common/base/clock.h"
 #include "common/base/file.h"
+#include "common/base/folder.h"
 #include "common/base/log.h"
 #include "common/base/mem.h"
 #include "trainer/learn/optimizer.h"
@@ -54,13 +55,18 @@ struct run {
 static enum lb_status take_folder(struct run *run, struct lb_detail *detail) {
     run->dir = lb_recipe_resolve(run->recipe, run->recipe->output_dir);
     const char *dir = run->dir;
-    enum lb_status status =
-        dir != NULL ? lb_mkdirs(dir, detail) : lb_fail(detail, LB_E_NOMEM, "out of memory");
+    enum lb_status status = dir != NULL ? LB_OK : lb_fail(detail, LB_E_NOMEM, "out of memory");
+    if (status == LB_OK && run->options->resume && !lb_is_dir(dir)) {
+        status = lb_fail(detail, LB_E_NOTFOUND,
+                         "%s: there is no such folder, so no run to go on with; start without --resume", dir);
+    }
+    status = status == LB_OK ? lb_mkdirs(dir, detail) : status;
     if (status != LB_OK) {
         return status;
     }
-    char *lock = lb_path_join(dir, "lock"), *metrics = lb_path_join(dir, LB_JOURNAL_FILE);
-    if (lock == NULL || metrics == NULL) {
+    char *lock = lb_path_join(dir, "lock"), *metrics = lb_path_join(dir, LB_JOURNAL_FILE),
+         *student = lb_path_join(dir, "student"), *recipe = lb_path_join(dir, "recipe.yaml");
+    if (lock == NULL || metrics == NULL || student == NULL || recipe == NULL) {
         status = lb_fail(detail, LB_E_NOMEM, "out of memory");
         goto out;
     }
@@ -73,9 +79,19 @@ static enum lb_status take_folder(struct run *run, struct lb_detail *detail) {
             lb_fail(detail, LB_E_ARG,
                     "%s already holds a run: continue it with --resume, or give another --output-dir", dir);
     }
+    if (status == LB_OK && run->options->resume && !lb_file_exists(recipe)) {
+        status = lb_fail(detail, LB_E_NOTFOUND,
+                         "%s holds no run to go on with (no recipe.yaml); start without --resume", dir);
+    }
+    /* Before any work: what stands where results will be written is the user's unless we wrote it. */
+    status = status == LB_OK ? lb_folder_check(student, "model", detail) : status;
+    status = status == LB_OK ? lb_checkpoint_check_folder(dir, run->options->resume, detail) : status;
+    status = status == LB_OK ? lb_folder_sweep(dir, detail) : status;
 out:
     lb_free(lock);
     lb_free(metrics);
+    lb_free(student);
+    lb_free(recipe);
     return status;
 }
 
@@ -185,6 +201,24 @@ static enum lb_status open_teachers(struct run *run, struct lb_detail *detail) {
     return status;
 }
 
+/* What is summed up for the next line of metrics goes with the checkpoint, so that a resumed run reports the
+ * same. */
+static void keep_sums(struct run *run) {
+    _Static_assert(sizeof run->sums <= sizeof run->at.sums, "a checkpoint takes all sums");
+    memcpy(run->at.sums, &run->sums, sizeof run->sums);
+    run->at.n_sums = sizeof run->sums / sizeof(double);
+    run->at.steps_summed = run->steps_summed;
+    run->at.tokens_summed = run->tokens_summed;
+}
+
+static void recall_sums(struct run *run) {
+    if (run->at.n_sums == sizeof run->sums / sizeof(double)) {
+        memcpy(&run->sums, run->at.sums, sizeof run->sums);
+        run->steps_summed = run->at.steps_summed;
+        run->tokens_summed = run->at.tokens_summed;
+    }
+}
+
 static enum lb_status resume(struct run *run, struct lb_detail *detail) {
     char *path = NULL;
     enum lb_status status = lb_checkpoint_latest(run->dir, &path, detail);
@@ -197,6 +231,9 @@ static enum lb_status resume(struct run *run, struct lb_detail *detail) {
     if (status == LB_OK) {
         struct lb_checkpoint expected = run->at;
         status = lb_checkpoint_load(path, &expected, run->optimizer, &run->at, detail);
+        if (status == LB_OK) {
+            recall_sums(run);
+        }
     }
     if (status == LB_OK) {
         lb_log(LB_LOG_INFO, "resumed", "checkpoint=\"%s\" step=%lld", path, (long long)run->at.step);
@@ -256,6 +293,7 @@ static int64_t micro_rows(const struct run *run) {
 /* A step that fails halfway leaves the run where it was before. */
 static enum lb_status one_step(struct run *run, struct lb_detail *detail) {
     const struct lb_recipe *r = run->recipe;
+    struct lb_step_result before = run->sums;
     int64_t rows = micro_rows(run) * r->gradient_accumulation_steps, first = run->at.micro_batch;
     for (int64_t i = 0; i < r->gradient_accumulation_steps; i++) {
         const struct lb_sample *samples;
@@ -268,12 +306,14 @@ static enum lb_status one_step(struct run *run, struct lb_detail *detail) {
                                                rows, &rng, &run->sums, detail)
                                  : status;
         if (status != LB_OK) {
+            run->sums = before;
             return status;
         }
     }
     double lr = lb_learning_rate(r, run->total, run->at.step);
     enum lb_status status = lb_optimizer_step(run->optimizer, lr, 1.0, &run->grad_norm, detail);
     if (status != LB_OK) {
+        run->sums = before;
         return status;
     }
     run->at.micro_batch = first + r->gradient_accumulation_steps;
@@ -348,7 +388,8 @@ static void show(struct run *run, double loss, bool line) {
 
 static enum lb_status evaluate(struct run *run, struct lb_detail *detail) {
     struct lb_evaluation e;
-    enum lb_status status = lb_evaluate(run->student, run->eval_data, NULL, &e, detail);
+    const struct lb_evaluate_options options = {.stop = run->options->stop};
+    enum lb_status status = lb_evaluate(run->student, run->eval_data, &options, &e, detail);
     if (status != LB_OK) {
         return status;
     }
@@ -374,6 +415,7 @@ static enum lb_status evaluate(struct run *run, struct lb_detail *detail) {
 }
 
 static enum lb_status save(struct run *run, struct lb_detail *detail) {
+    keep_sums(run);
     return lb_checkpoint_save(run->dir, &run->at, run->optimizer, run->recipe->save_total_limit, detail);
 }
 
@@ -382,26 +424,47 @@ static bool due(const struct run *run, int64_t every) {
     return run->at.step == run->total || (every > 0 && run->at.step % every == 0);
 }
 
-/* A step could not be made: stopped while waiting for a teacher, or the teacher is lost or another one now.
- * What was learnt since the last checkpoint is kept; numbers that went bad are not worth a good one's place.
- */
+/* Something ended the run: what was learnt since the last checkpoint is kept, besides all that were there
+ * (numbers that went bad are not worth a good one's place). What it was stays the error. */
 static enum lb_status keep_whole_steps(struct run *run, int64_t saved, enum lb_status status,
                                        struct lb_detail *detail) {
-    bool teacher = status == LB_E_UNAVAILABLE || status == LB_E_TIMEOUT || status == LB_E_MISMATCH ||
-                   status == LB_E_DENIED;
-    if (saved == run->at.step || (status != LB_E_CANCELLED && !teacher)) {
+    if (saved == run->at.step) {
         return status;
     }
     struct lb_detail why = {0};
-    enum lb_status kept = save(run, &why);
+    keep_sums(run);
+    enum lb_status kept = lb_checkpoint_save(
+        run->dir, &run->at, run->optimizer, run->recipe->save_total_limit + (status != LB_E_CANCELLED), &why);
     if (kept != LB_OK && status == LB_E_CANCELLED) {
-        if (detail != NULL) {
-            *detail = why;
-        }
-        return kept;
+        return lb_fail(detail, kept, "%s", why.text);
     }
-    if (kept == LB_OK && teacher) {
+    if (kept != LB_OK) {
+        lb_log(LB_LOG_ERROR, "not_saved", "step=%lld error=\"%s\"", (long long)run->at.step, why.text);
+    } else if (status != LB_E_CANCELLED) {
         lb_log(LB_LOG_INFO, "saved", "step=%lld then=\"go on with --resume\"", (long long)run->at.step);
+    }
+    return status;
+}
+
+static bool is_set(const volatile sig_atomic_t *flag) {
+    return flag != NULL && *flag;
+}
+
+/* What follows a step: reports, evaluation, checkpoint; *saved: the step of the last checkpoint. */
+static enum lb_status after_step(struct run *run, int64_t *saved, struct lb_detail *detail) {
+    bool log = due(run, run->recipe->logging_steps), asked = is_set(run->options->save_now);
+    show(run, run->sums.loss / (double)run->steps_summed, log);
+    enum lb_status status = log ? report(run, detail) : LB_OK;
+    if (status == LB_OK && run->eval_data != NULL && due(run, run->recipe->eval_steps)) {
+        status = evaluate(run, detail);
+    }
+    if (status == LB_OK && (asked || due(run, run->recipe->save_steps))) {
+        status = save(run, detail);
+        *saved = run->at.step; /* one that failed is not tried again on the way out */
+        if (asked) {
+            *run->options->save_now = 0;
+            lb_log(LB_LOG_INFO, "saved", "step=%lld by=SIGUSR1", (long long)run->at.step);
+        }
     }
     return status;
 }
@@ -411,26 +474,10 @@ static enum lb_status steps(struct run *run, struct lb_detail *detail) {
     int64_t saved = run->at.step;
     run->since_ns = lb_now_ns();
     while (status == LB_OK && run->at.step < run->total) {
-        if (run->options->stop != NULL && *run->options->stop) {
-            status = saved < run->at.step ? save(run, detail) : LB_OK;
-            return status == LB_OK ? LB_E_CANCELLED : status;
-        }
-        status = one_step(run, detail);
-        if (status != LB_OK) {
-            return keep_whole_steps(run, saved, status, detail);
-        }
-        bool log = due(run, run->recipe->logging_steps);
-        show(run, run->sums.loss / (double)run->steps_summed, log);
-        status = log ? report(run, detail) : LB_OK;
-        if (status == LB_OK && run->eval_data != NULL && due(run, run->recipe->eval_steps)) {
-            status = evaluate(run, detail);
-        }
-        if (status == LB_OK && due(run, run->recipe->save_steps)) {
-            status = save(run, detail);
-            saved = run->at.step;
-        }
+        status = is_set(run->options->stop) ? LB_E_CANCELLED : one_step(run, detail);
+        status = status == LB_OK ? after_step(run, &saved, detail) : status;
     }
-    return status;
+    return status == LB_OK ? status : keep_whole_steps(run, saved, status, detail);
 }
 
 /* ---- the whole --------------------------------------------------------------------------------------------

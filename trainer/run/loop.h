@@ -14,11 +14,13 @@
 #include <stdbool.h>
 
 struct lb_train_options {
-    bool resume;                 /* from the last checkpoint; without one: from the start */
-    volatile sig_atomic_t *stop; /* set by a signal: finish the step, save, return LB_E_CANCELLED */
+    bool resume; /* from the last checkpoint of the run in the folder, or its start when it made none yet */
+    volatile sig_atomic_t *stop;     /* set by a signal: finish the step, save, return LB_E_CANCELLED */
+    volatile sig_atomic_t *save_now; /* set by a signal: save and go on; may be NULL */
 };
 
-/* LB_E_CANCELLED: stopped, everything is saved. */
+/* LB_E_CANCELLED: stopped, everything is saved. Whatever else ends a run, the steps that were made are saved
+ * before it returns. */
 LB_NODISCARD enum lb_status lb_train(const struct lb_recipe *recipe, const struct lb_train_options *options,
                                      struct lb_detail *detail);
 

@@ -7,6 +7,7 @@
 #include "common/base/sha256.h"
 
 #include <errno.h>
+#include <dirent.h>
 #include <fcntl.h>
 #include <pthread.h>
 #include <stdbool.h>
@@ -19,6 +20,9 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+/* Names of the folders in the temporary one, and of the lock in each. */
+#define PREFIX "limbeck-local-"
+#define LOCK "lock"
 #define MAX_LOG_TAIL 4096
 #define STOP_SECONDS 5
 
@@ -31,6 +35,7 @@ struct lb_local {
     pid_t pid;            /* 0: not started, or waited for */
     int exit_status;
     bool ended;
+    int lock_fd; /* on a file in dir, while this process lives; -1: none */
 };
 
 /* ---- the program ---- */
@@ -94,9 +99,33 @@ static enum lb_status write_token(struct lb_local *local, struct lb_detail *deta
     return ok ? LB_OK : lb_fail_errno(detail, LB_E_IO, error, "%s", local->token_file);
 }
 
+/* Removes folders of trainers that were killed: nobody holds their lock any more. */
+static void sweep(const char *temp) {
+    DIR *d = opendir(temp);
+    for (const struct dirent *entry; d && (entry = readdir(d));) {
+        struct stat st;
+        char *dir = strncmp(entry->d_name, PREFIX, strlen(PREFIX)) ? NULL : lb_path_join(temp, entry->d_name);
+        char *lock = dir ? lb_path_join(dir, LOCK) : NULL;
+        int fd = -1;
+        if (lock && !lstat(dir, &st) && S_ISDIR(st.st_mode) && st.st_uid == geteuid() &&
+            lb_file_exists(lock) && lb_lock_file(lock, &fd, NULL) == LB_OK) {
+            enum lb_status ignored = lb_remove_tree(dir, NULL);
+            (void)ignored;
+            lb_unlock_file(fd);
+        }
+        lb_free(lock);
+        lb_free(dir);
+    }
+    if (d) {
+        closedir(d);
+    }
+}
+
 static enum lb_status make_files(struct lb_local *local, const char *log_path, struct lb_detail *detail) {
     const char *temp = getenv("TMPDIR");
-    local->dir = lb_path_join(temp && *temp ? temp : "/tmp", "limbeck-XXXXXX");
+    temp = temp && *temp ? temp : "/tmp";
+    sweep(temp);
+    local->dir = lb_path_join(temp, PREFIX "XXXXXX");
     if (!local->dir) {
         return lb_fail(detail, LB_E_NOMEM, "out of memory for a local teacher");
     }
@@ -106,6 +135,12 @@ static enum lb_status make_files(struct lb_local *local, const char *log_path, s
         lb_free(local->dir);
         local->dir = NULL;
         return status;
+    }
+    char *lock = lb_path_join(local->dir, LOCK);
+    enum lb_status locked = lock ? lb_lock_file(lock, &local->lock_fd, detail) : LB_E_NOMEM;
+    lb_free(lock);
+    if (locked != LB_OK) {
+        return lb_fail(detail, locked, "out of memory for a local teacher");
     }
     local->port_file = lb_path_join(local->dir, "port");
     local->token_file = lb_path_join(local->dir, "token");
@@ -221,6 +256,7 @@ enum lb_status lb_local_start(const char *name, const char *path, const char *lo
     if (!local) {
         return lb_fail(detail, LB_E_NOMEM, "out of memory for a local teacher");
     }
+    local->lock_fd = -1;
     pthread_mutex_init(&local->lock, NULL);
     local->name = lb_strdup(name);
     enum lb_status status = LB_OK;
@@ -316,7 +352,10 @@ void lb_local_stop(struct lb_local *local) {
         }
     }
     if (local->dir && lb_remove_tree(local->dir, NULL)) {
-        /* a file in the system's temporary folder is left; nothing depends on it */
+        /* a file in the system's temporary folder is left; the next trainer sweeps it */
+    }
+    if (local->lock_fd >= 0) {
+        lb_unlock_file(local->lock_fd);
     }
     lb_free(local->name);
     lb_free(local->dir);
