@@ -17,10 +17,6 @@ const void *lb_read_span(struct lb_reader *reader, size_t len) {
     return span;
 }
 
-void lb_read_skip(struct lb_reader *reader, size_t len) {
-    (void)lb_read_span(reader, len);
-}
-
 /* The next len <= 8 bytes as a little-endian number. */
 static uint64_t read_le(struct lb_reader *reader, size_t len) {
     const uint8_t *p = lb_read_span(reader, len);

@@ -25,7 +25,6 @@ float lb_read_f32(struct lb_reader *reader);
 double lb_read_f64(struct lb_reader *reader);
 /* The next len bytes in place, or NULL past the end. */
 const void *lb_read_span(struct lb_reader *reader, size_t len);
-void lb_read_skip(struct lb_reader *reader, size_t len);
 size_t lb_reader_left(const struct lb_reader *reader);
 
 void lb_put_u8(struct lb_buf *buf, uint8_t v);

@@ -3,6 +3,7 @@
 #include "common/base/file.h"
 #include "common/base/mem.h"
 
+#include <errno.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -53,8 +54,8 @@ static bool too_deep(const char *bytes, size_t len, size_t max_depth, size_t *ou
     return false;
 }
 
-enum lb_status lb_json_parse(const void *bytes, size_t len, int max_depth, const char *what, json_t **out,
-                             struct lb_detail *detail) {
+static enum lb_status parse(const void *bytes, size_t len, int max_depth, size_t flags, const char *what,
+                            json_t **out, struct lb_detail *detail) {
     size_t limit = max_depth > 0 ? (size_t)max_depth : DEFAULT_DEPTH;
     size_t where;
     if (len == 0) {
@@ -66,7 +67,7 @@ enum lb_status lb_json_parse(const void *bytes, size_t len, int max_depth, const
     }
     json_error_t error = {0};
     allocation_failed = false;
-    json_t *value = json_loadb(bytes, len, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &error);
+    json_t *value = json_loadb(bytes, len, flags | JSON_DECODE_ANY, &error);
     if (allocation_failed) {
         json_decref(value);
         return lb_fail(detail, LB_E_NOMEM, "%s: out of memory while parsing %zu bytes of JSON", what, len);
@@ -80,12 +81,99 @@ enum lb_status lb_json_parse(const void *bytes, size_t len, int max_depth, const
     return LB_OK;
 }
 
+enum lb_status lb_json_parse(const void *bytes, size_t len, int max_depth, const char *what, json_t **out,
+                             struct lb_detail *detail) {
+    return parse(bytes, len, max_depth, JSON_REJECT_DUPLICATES, what, out, detail);
+}
+
+/* ---- what other tools write beside JSON proper ---- */
+
+/* Where the string ends whose first quote is at text[i]: behind its last quote, or len. */
+static size_t behind_string(const char *text, size_t i, size_t len) {
+    for (i++; i < len && text[i] != '"'; i++) {
+        i += text[i] == '\\';
+    }
+    return i < len ? i + 1 : len;
+}
+
+enum word { WORD_PLAIN, WORD_HIDE, WORD_REAL };
+
+/* The length of the bare word (a number or a name) at text, 0 when there is none, and what has to be done so
+ * that jansson reads it. */
+static size_t bare_word(const char *text, size_t len, enum word *out) {
+    enum { SHORT = 18, LONGEST = 300 }; /* so many digits fit an int64_t; a double, and C's buffers */
+    size_t n = 0, digits = 0, others = 0;
+    for (; n < len; n++) {
+        bool digit = text[n] >= '0' && text[n] <= '9';
+        bool letter = (text[n] >= 'a' && text[n] <= 'z') || (text[n] >= 'A' && text[n] <= 'Z');
+        if (!digit && !letter && text[n] != '+' && text[n] != '-' && text[n] != '.') {
+            break;
+        }
+        digits += digit;
+        others += letter && text[n] != 'e' && text[n] != 'E';
+    }
+    *out = WORD_PLAIN;
+    if ((n == 3 && memcmp(text, "NaN", 3) == 0) || (n == 8 && memcmp(text, "Infinity", 8) == 0) ||
+        (n == 9 && memcmp(text, "-Infinity", 9) == 0)) {
+        *out = WORD_HIDE;
+    } else if (digits > 0 && others == 0) {
+        bool whole = digits == n - (text[0] == '-');
+        char copy[LONGEST + 1] = "";
+        memcpy(copy, text, n < LONGEST ? n : LONGEST);
+        if (n > LONGEST || isinf(strtod(copy, NULL))) {
+            *out = WORD_HIDE;
+        } else if (whole && digits > SHORT) {
+            errno = 0;
+            (void)strtoll(copy, NULL, 10);
+            *out = errno != 0 ? WORD_REAL : WORD_PLAIN;
+        }
+    }
+    return n;
+}
+
+/* text as jansson reads it: what C has no number for becomes {"": "NaN"}, which no getter takes. Nothing is
+ * appended when it can be read as it stands. */
+static enum lb_status make_strict(const char *text, size_t len, struct lb_buf *buf) {
+    size_t done = 0;
+    for (size_t i = 0; i < len;) {
+        enum word word = WORD_PLAIN;
+        size_t n = text[i] == '"' ? behind_string(text, i, len) - i : bare_word(text + i, len - i, &word);
+        if (word != WORD_PLAIN) {
+            lb_buf_append(buf, text + done, i - done);
+            lb_buf_printf(buf, word == WORD_REAL ? "%.*s.0" : "{\"\":\"%.*s\"}", (int)n, text + i);
+            done = i + n;
+        }
+        i += n > 0 ? n : 1;
+    }
+    if (done > 0) {
+        lb_buf_append(buf, text + done, len - done);
+    }
+    return lb_buf_status(buf);
+}
+
+enum lb_status lb_json_parse_loose(const void *bytes, size_t len, int max_depth, const char *what,
+                                   json_t **out, struct lb_detail *detail) {
+    const char *text = bytes;
+    size_t mark = len >= 3 && memcmp(text, "\xef\xbb\xbf", 3) == 0 ? 3 : 0;
+    struct lb_buf buf;
+    lb_buf_init(&buf, SIZE_MAX / 2);
+    enum lb_status status = make_strict(text + mark, len - mark, &buf);
+    if (status != LB_OK) {
+        status = lb_fail(detail, status, "%s: out of memory while parsing %zu bytes of JSON", what, len);
+    } else {
+        status = parse(buf.len > 0 ? buf.data : text + mark, buf.len > 0 ? buf.len : len - mark, max_depth,
+                       JSON_ALLOW_NUL, what, out, detail);
+    }
+    lb_buf_finish(&buf);
+    return status;
+}
+
 enum lb_status lb_json_file(const char *path, size_t max_bytes, json_t **out, struct lb_detail *detail) {
     struct lb_buf buf;
     lb_buf_init(&buf, max_bytes);
     enum lb_status status = lb_file_read(path, &buf, detail);
     if (status == LB_OK) {
-        status = lb_json_parse(buf.data, buf.len, 0, path, out, detail);
+        status = lb_json_parse_loose(buf.data, buf.len, 0, path, out, detail);
     }
     lb_buf_finish(&buf);
     return status;
@@ -204,7 +292,9 @@ enum lb_status lb_json_dump(const json_t *value, size_t flags, struct lb_buf *bu
 static const char *type_name(const json_t *value) {
     switch (json_typeof(value)) {
     case JSON_OBJECT:
-        return "an object";
+        return json_object_size(value) == 1 && json_object_get(value, "") != NULL
+                   ? "NaN, Infinity or a number beyond all bounds" /* make_strict */
+                   : "an object";
     case JSON_ARRAY:
         return "an array";
     case JSON_STRING:
@@ -306,6 +396,9 @@ enum lb_status lb_json_str(const json_t *object, const char *key, bool required,
     }
     if (!json_is_string(value)) {
         return wrong_type(value, key, what, "a string", detail);
+    }
+    if (strlen(json_string_value(value)) != json_string_length(value)) {
+        return lb_fail(detail, LB_E_FORMAT, "%s: %s holds a NUL character", what, key);
     }
     *out = json_string_value(value);
     return LB_OK;

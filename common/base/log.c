@@ -1,5 +1,7 @@
 #include "common/base/log.h"
 
+#include "common/base/utf8.h"
+
 #include <ctype.h>
 #include <errno.h>
 #include <stdlib.h>
@@ -43,33 +45,12 @@ static void put_str(struct line *line, const char *text) {
     put(line, text, strlen(text));
 }
 
-/* Length of the well-formed UTF-8 sequence at s (of n bytes), 0 when there is none. */
-static size_t utf8_length(const unsigned char *s, size_t n) {
-    size_t len = s[0] < 0x80                    ? 1
-                 : s[0] >= 0xc2 && s[0] <= 0xdf ? 2
-                 : (s[0] & 0xf0) == 0xe0        ? 3
-                 : s[0] >= 0xf0 && s[0] <= 0xf4 ? 4
-                                                : 0;
-    if (len == 0 || len > n) {
-        return 0;
-    }
-    for (size_t i = 1; i < len; i++) {
-        if ((s[i] & 0xc0) != 0x80) {
-            return 0;
-        }
-    }
-    bool overlong = (s[0] == 0xe0 && s[1] < 0xa0) || (s[0] == 0xf0 && s[1] < 0x90);
-    bool surrogate = s[0] == 0xed && s[1] > 0x9f;
-    bool beyond = s[0] == 0xf4 && s[1] > 0x8f;
-    return overlong || surrogate || beyond ? 0 : len;
-}
-
 /* Text form: control characters and broken UTF-8 as \xNN, so that one event stays one line. */
 static void put_plain(struct line *line, const char *text) {
     const unsigned char *s = (const unsigned char *)text;
     size_t n = strlen(text);
     for (size_t i = 0; i < n;) {
-        size_t len = utf8_length(s + i, n - i);
+        size_t len = lb_utf8_char(s + i, n - i);
         if (len == 0 || s[i] < 0x20 || s[i] == 0x7f) {
             char escape[5];
             snprintf(escape, sizeof escape, "\\x%02x", s[i]);
@@ -86,7 +67,7 @@ static void put_json_string(struct line *line, const char *text, size_t n) {
     const unsigned char *s = (const unsigned char *)text;
     put(line, "\"", 1);
     for (size_t i = 0; i < n;) {
-        size_t len = utf8_length(s + i, n - i);
+        size_t len = lb_utf8_char(s + i, n - i);
         if (len == 0) {
             put_str(line, "\xef\xbf\xbd"); /* U+FFFD */
             i++;

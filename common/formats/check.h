@@ -3,6 +3,7 @@
 #ifndef LB_FORMATS_CHECK_H
 #define LB_FORMATS_CHECK_H
 
+#include "common/base/utf8.h"
 #include "common/nn/tensor.h"
 
 #include <inttypes.h>
@@ -16,44 +17,9 @@ static inline size_t lb_check_align(enum lb_dtype dtype) {
                                       : 2; /* a block starts with its f16 scale */
 }
 
-/* Length of the valid UTF-8 sequence (RFC 3629: shortest form, no surrogates) at s, 0 when there is none. */
-static inline size_t lb_check_utf8_length(const uint8_t *s, size_t left) {
-    uint8_t lead = s[0];
-    if (lead < 0x80) {
-        return 1;
-    }
-    size_t n = lead >= 0xC2 && lead <= 0xDF   ? 2
-               : lead >= 0xE0 && lead <= 0xEF ? 3
-               : lead >= 0xF0 && lead <= 0xF4 ? 4
-                                              : 0;
-    if (n == 0 || n > left) {
-        return 0;
-    }
-    /* The second byte excludes overlong forms, surrogates and what lies above U+10FFFF. */
-    uint8_t low = lead == 0xE0 ? 0xA0 : lead == 0xF0 ? 0x90 : 0x80;
-    uint8_t high = lead == 0xED ? 0x9F : lead == 0xF4 ? 0x8F : 0xBF;
-    if (s[1] < low || s[1] > high) {
-        return 0;
-    }
-    for (size_t i = 2; i < n; i++) {
-        if (s[i] < 0x80 || s[i] > 0xBF) {
-            return 0;
-        }
-    }
-    return n;
-}
-
 /* Text that a C string can hold: valid UTF-8 without NUL. */
 static inline bool lb_check_text(const void *text, size_t len) {
-    const uint8_t *s = text;
-    for (size_t i = 0; i < len;) {
-        size_t n = s[i] == 0 ? 0 : lb_check_utf8_length(s + i, len - i);
-        if (n == 0) {
-            return false;
-        }
-        i += n;
-    }
-    return true;
+    return memchr(text, 0, len) == NULL && lb_utf8_check(text, len) == len;
 }
 
 /* A tensor's name: text of at least one byte and without control characters, so that it can stand in an error

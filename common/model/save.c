@@ -251,7 +251,7 @@ static enum lb_status put_vocabulary(struct lb_gguf_out *out, const struct lb_co
                                      const char *text, size_t len, struct lb_detail *detail) {
     lb_arena_init(&v->joined, (size_t)1 << 30);
     enum lb_status status = lb_tokenizer_parse(text, len, "tokenizer.json", &v->tokenizer, detail);
-    status = status == LB_OK ? lb_json_parse(text, len, 0, "tokenizer.json", &v->json, detail) : status;
+    status = status == LB_OK ? lb_json_parse_loose(text, len, 0, "tokenizer.json", &v->json, detail) : status;
     if (status != LB_OK) {
         return status;
     }

@@ -2,6 +2,8 @@
 
 #include "common/base/mem.h"
 
+#include <string.h>
+
 enum lb_status lb_ids_reserve(struct lb_ids *ids, size_t n) {
     size_t need;
     if (!lb_add_size(ids->len, n, &need)) {
@@ -21,10 +23,15 @@ enum lb_status lb_ids_reserve(struct lb_ids *ids, size_t n) {
     return LB_OK;
 }
 
-enum lb_status lb_ids_push(struct lb_ids *ids, int32_t id) {
-    enum lb_status status = lb_ids_reserve(ids, 1);
-    if (status == LB_OK) {
-        ids->data[ids->len++] = id;
+enum lb_status lb_ids_append(struct lb_ids *ids, const int32_t *from, size_t n) {
+    enum lb_status status = lb_ids_reserve(ids, n);
+    if (status == LB_OK && n > 0) {
+        memcpy(ids->data + ids->len, from, n * sizeof *from);
+        ids->len += n;
     }
     return status;
+}
+
+enum lb_status lb_ids_push(struct lb_ids *ids, int32_t id) {
+    return lb_ids_append(ids, &id, 1);
 }

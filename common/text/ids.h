@@ -15,6 +15,8 @@ struct lb_ids {
 
 /* Makes room for n more ids. */
 LB_NODISCARD enum lb_status lb_ids_reserve(struct lb_ids *ids, size_t n);
+/* Appends n ids. */
+LB_NODISCARD enum lb_status lb_ids_append(struct lb_ids *ids, const int32_t *from, size_t n);
 /* Appends one id. */
 LB_NODISCARD enum lb_status lb_ids_push(struct lb_ids *ids, int32_t id);
 

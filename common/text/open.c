@@ -50,7 +50,7 @@ enum lb_status lb_tokenizer_parse(const void *json, size_t len, const char *what
                                   struct lb_detail *detail) {
     json_t *root = NULL;
     struct lb_tokenizer *to = lb_calloc(1, sizeof *to);
-    enum lb_status status = to ? lb_json_parse(json, len, MAX_DEPTH, what, &root, detail) : LB_E_NOMEM;
+    enum lb_status status = to ? lb_json_parse_loose(json, len, MAX_DEPTH, what, &root, detail) : LB_E_NOMEM;
     if (status == LB_OK) {
         status = lb_tokenizer_read(to, root, what, detail);
     }

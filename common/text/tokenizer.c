@@ -34,15 +34,6 @@ struct encoder {
     struct lb_detail *detail;
 };
 
-static enum lb_status append_ids(struct encoder *e, const int32_t *ids, size_t n) {
-    enum lb_status status = lb_ids_reserve(e->out, n);
-    if (status == LB_OK && n) {
-        memcpy(e->out->data + e->out->len, ids, n * sizeof *ids);
-        e->out->len += n;
-    }
-    return status;
-}
-
 /* Text without added tokens, normalized: pieces, then ids. */
 static enum lb_status encode_plain(struct encoder *e, const char *text, size_t len) {
     if (!len) {
@@ -70,7 +61,7 @@ encode_around(struct encoder *e, const struct lb_added_set *set, const char *tex
             status = between(e, text + done, match.start - done);
         }
         if (status == LB_OK) {
-            status = append_ids(e, &match.id, 1);
+            status = lb_ids_push(e->out, match.id);
         }
         done = match.end;
     }
@@ -96,13 +87,13 @@ enum lb_status lb_tokenizer_encode(const struct lb_tokenizer *tokenizer, const c
     size_t before = out->len;
     enum lb_status status = LB_OK;
     if (add_special) {
-        status = append_ids(&e, tokenizer->before.data, tokenizer->before.len);
+        status = lb_ids_append(out, tokenizer->before.data, tokenizer->before.len);
     }
     if (status == LB_OK) {
         status = encode_around(&e, &tokenizer->raw, text, len, encode_raw);
     }
     if (status == LB_OK && add_special) {
-        status = append_ids(&e, tokenizer->after.data, tokenizer->after.len);
+        status = lb_ids_append(out, tokenizer->after.data, tokenizer->after.len);
     }
     lb_normalized_finish(&e.normalized);
     lb_pieces_finish(&e.pieces);

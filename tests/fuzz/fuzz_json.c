@@ -16,6 +16,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     struct lb_detail detail = {0};
     enum lb_status status = lb_json_parse(data, size, 8, "input", &value, &detail);
     require(status == detail.code);
+    /* What is JSON proper means the same to the loose parser. */
+    json_t *loose = NULL;
+    enum lb_status loosely = lb_json_parse_loose(data, size, 8, "input", &loose, NULL);
+    require(loosely == LB_OK || status != LB_OK);
+    require(status != LB_OK || json_equal(value, loose));
+    json_decref(loose);
     if (status != LB_OK) {
         require(value == NULL && detail.text[0] != '\0');
         return 0;

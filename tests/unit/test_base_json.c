@@ -45,6 +45,85 @@ static void accepts_what_json_is(void **state) {
     }
 }
 
+static json_t *parse_loose(const char *text, size_t len) {
+    struct lb_detail d = {0};
+    json_t *value = NULL;
+    if (lb_json_parse_loose(text, len, 0, "there.json", &value, &d) != LB_OK) {
+        assert_null(value);
+        assert_non_null(strstr(d.text, "there.json: "));
+        return NULL;
+    }
+    return value;
+}
+
+/* What Python's json writes and reads, and the strict parser refuses. */
+static void loose_reads_what_others_write(void **state) {
+    (void)state;
+    static const struct {
+        const char *text;
+        enum { INTEGER, REAL, TEXT, HIDDEN, OTHER } type;
+    } cases[] = {{"NaN", HIDDEN},
+                 {"Infinity", HIDDEN},
+                 {"-Infinity", HIDDEN},
+                 {"1000000000000000019884624838656", REAL},
+                 {"-9223372036854775809", REAL},
+                 {"9223372036854775807", INTEGER},
+                 {"-9223372036854775808", INTEGER},
+                 {"0000", OTHER},
+                 {"1e999", HIDDEN},
+                 {"-1e999", HIDDEN},
+                 {"1e30", REAL},
+                 {"\"NaN 1000000000000000019884624838656 \\\" Infinity\"", TEXT}};
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        char text[256];
+        snprintf(text, sizeof text, "{\"first\": [%s], \"second\": %s ,\"n\":7}", cases[i].text,
+                 cases[i].text);
+        json_t *value = parse_loose(text, strlen(text));
+        if (cases[i].type == OTHER) {
+            assert_null(value);
+            continue;
+        }
+        if (value == NULL) {
+            fail_msg("refused: %s", text);
+        }
+        const json_t *one = json_array_get(json_object_get(value, "first"), 0);
+        assert_true(json_equal((json_t *)one, json_object_get(value, "second")));
+        assert_int_equal(json_is_integer(one)  ? INTEGER
+                         : json_is_real(one)   ? REAL
+                         : json_is_object(one) ? HIDDEN
+                                               : TEXT,
+                         cases[i].type);
+        assert_int_equal(json_integer_value(json_object_get(value, "n")), 7);
+        /* Whoever asks for such a number is told; nothing stands in for it. */
+        int64_t v = 5;
+        if (cases[i].type != INTEGER) {
+            assert_int_equal(lb_json_int(value, "second", true, 0, 9, "x", &v, NULL), LB_E_FORMAT);
+        }
+        json_decref(value);
+    }
+    json_t *value = parse_loose("\xef\xbb\xbf{\"a\": 1, \"a\": 2}", 19);
+    assert_int_equal(json_integer_value(json_object_get(value, "a")), 2);
+    json_decref(value);
+    value = parse_loose("{\"a\": \"x\\u0000y\"}", 17);
+    const char *out = NULL;
+    struct lb_detail d = {0};
+    assert_int_equal(json_string_length(json_object_get(value, "a")), 3);
+    assert_int_equal(lb_json_str(value, "a", true, "there.json", &out, &d), LB_E_FORMAT);
+    assert_string_equal(d.text, "there.json: a holds a NUL character");
+    json_decref(value);
+    static const char *const bad[] = {"",  "\xef\xbb\xbf", "nan", "NaNs", "{\"a\": Inf}", "[1 NaN]",
+                                      "-", "[\"open",      "\"\\"};
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        assert_null(parse_loose(bad[i], strlen(bad[i])));
+    }
+    /* Longer than any number that C reads, at the end of the bytes. */
+    char many[1200];
+    memset(many, '9', sizeof many);
+    value = parse_loose(many, sizeof many);
+    assert_true(json_is_object(value));
+    json_decref(value);
+}
+
 static void refuses_everything_else(void **state) {
     (void)state;
     static const char *const bad[] = {"",
@@ -339,6 +418,7 @@ static void files_are_limited(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(accepts_what_json_is),
+        cmocka_unit_test(loose_reads_what_others_write),
         cmocka_unit_test(refuses_everything_else),
         cmocka_unit_test(depth_is_limited),
         cmocka_unit_test(errors_say_where),

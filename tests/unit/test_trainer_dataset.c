@@ -171,6 +171,35 @@ static void tags_are_shared_and_entries_kept_apart(void **state) {
     lb_dataset_destroy(data);
 }
 
+/* A byte order mark is no text, and what other tools write beside it in a line does not matter. */
+static void what_others_write_is_read(void **state) {
+    (void)state;
+    write_text("m.txt", "\xef\xbb\xbf"
+                        "abcd\n");
+    struct lb_recipe_dataset e = entry("m.txt", LB_DATA_TEXT, NULL);
+    struct lb_dataset *data = open_data(&e, 1, false);
+    assert_int_equal(lb_dataset_count(data), 1);
+    expect_row(data, 0, "abcd.", -1);
+    lb_dataset_destroy(data);
+    write_text("m.jsonl", "\xef\xbb\xbf{\"text\": \"a\", \"x\": NaN}\n"
+                          "{\"text\": \"b\", \"x\": [-Infinity, 123456789012345678901234567890]}\n \t\n"
+                          "{\"text\": \"no\", \"text\": \"c\"}\n");
+    e = entry("m.jsonl", LB_DATA_JSONL, NULL);
+    data = open_data(&e, 1, false);
+    assert_int_equal(lb_dataset_count(data), 1);
+    expect_row(data, 0, "a.b.c", -1);
+    lb_dataset_destroy(data);
+    write_text("m.jsonl", "{\"text\": \"ab\\u0000d\"}\n");
+    data = open_data(&e, 1, false);
+    struct lb_sample s;
+    lb_dataset_get(data, 0, &s);
+    assert_int_equal(s.ids[2], 1); /* the byte 0 */
+    assert_int_equal(s.ids[3], 'd' + 1);
+    lb_dataset_destroy(data);
+    write_text("m.jsonl", "{\"text\": NaN}\n");
+    expect_error(&e, 1, "m.jsonl:1: the line: ");
+}
+
 static void bad_texts(void **state) {
     (void)state;
     struct lb_recipe_dataset e = entry("none.txt", LB_DATA_TEXT, NULL);
@@ -179,7 +208,11 @@ static void bad_texts(void **state) {
     e = entry("e.txt", LB_DATA_TEXT, NULL);
     expect_error(&e, 1, "e.txt:2: ");
     write_text("e.txt", "\n\n");
-    expect_error(&e, 1, "e.txt: holds no text");
+    expect_error(&e, 1, "e.txt: holds no text: all its lines are blank");
+    write_text("e.txt", "  \n \t \r\n\n");
+    expect_error(&e, 1, "e.txt: holds no text: all its lines are blank");
+    write_text("e.txt", "");
+    expect_error(&e, 1, "e.txt: holds no text: it is empty");
     write_text("e.txt", "abc\n");
     expect_error(&e, 1, "no whole row of max_length 4 tokens");
     write_text("e.jsonl", "{\"text\": \"abcd\"}\n{\"body\": \"abcd\"}\n");
@@ -344,6 +377,24 @@ static void bad_images(void **state) {
     e = image_entry("i", "l");
     expect_error(&e, 1, "item 1 has label 2; the student has num_labels 2");
     recipe.student.config.vocab_size = 0;
+    struct lb_dataset *data = open_data(&e, 1, false);
+    const struct {
+        struct lb_config config;
+        const char *message;
+    } students[] = {
+        {{.input_size = lb_dataset_features(data), .vocab_size = 3}, NULL},
+        {{.input_size = lb_dataset_features(data), .vocab_size = 2},
+         "eval: an item has label 2, the student's num_labels is 2"},
+        {{.input_size = 9, .vocab_size = 3}, "the student's input_size is 9"},
+        {{.vocab_size = 300}, "eval: these are images, the student reads text"},
+    };
+    for (size_t i = 0; i < sizeof students / sizeof students[0]; i++) {
+        struct lb_detail detail = {0};
+        enum lb_status status = lb_dataset_fits(data, &students[i].config, "eval", &detail);
+        assert_int_equal(status, students[i].message != NULL ? LB_E_MISMATCH : LB_OK);
+        assert_non_null(strstr(detail.text, students[i].message != NULL ? students[i].message : ""));
+    }
+    lb_dataset_destroy(data);
     int64_t all[] = {0, 1, 2};
     e.exclude_labels = all;
     e.exclude_labels_count = 3;
@@ -422,6 +473,7 @@ int main(void) {
         cmocka_unit_test(rows_overlap_by_one),
         cmocka_unit_test(max_tokens_counts_labels),
         cmocka_unit_test(tags_are_shared_and_entries_kept_apart),
+        cmocka_unit_test(what_others_write_is_read),
         cmocka_unit_test(bad_texts),
         cmocka_unit_test(threads_do_not_matter),
         cmocka_unit_test(fingerprint_sees_everything),

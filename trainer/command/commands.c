@@ -11,6 +11,16 @@
 #include <stdlib.h>
 #include <string.h>
 
+static int threads_option;
+
+void lb_threads_option_set(int threads) {
+    threads_option = threads;
+}
+
+int lb_threads_option(void) {
+    return threads_option;
+}
+
 int lb_command_failed(const struct lb_detail *detail, enum lb_status status) {
     fprintf(stderr, "limbeck: %s\n", detail->text[0] != '\0' ? detail->text : lb_status_name(status));
     return LB_EXIT_FAILED;
@@ -46,7 +56,8 @@ static bool holds(const char *folder, const char *name) {
     return there;
 }
 
-enum lb_status lb_model_argument(const char *argument, char **out_path, struct lb_detail *detail) {
+/* The path that a MODEL argument means, on the heap. */
+static enum lb_status model_path(const char *argument, char **out_path, struct lb_detail *detail) {
     if (!lb_file_exists(argument)) {
         return lb_fail(detail, LB_E_NOTFOUND, "%s: no such file or folder", argument);
     }
@@ -103,7 +114,7 @@ static enum lb_status open_beside(const char *model_path, struct lb_tokenizer **
 enum lb_status lb_opened_init(struct lb_opened *opened, const char *argument, const char *tokenizer,
                               struct lb_detail *detail) {
     *opened = (struct lb_opened){0};
-    enum lb_status status = lb_model_argument(argument, &opened->path, detail);
+    enum lb_status status = model_path(argument, &opened->path, detail);
     if (status == LB_OK) {
         status = lb_model_open(opened->path, false, &opened->model, detail);
     }
@@ -135,7 +146,7 @@ enum lb_status lb_tokenizer_argument(const char *argument, struct lb_tokenizer *
         return lb_tokenizer_open(argument, out, detail);
     }
     char *path = NULL;
-    enum lb_status status = lb_model_argument(argument, &path, detail);
+    enum lb_status status = model_path(argument, &path, detail);
     if (status == LB_OK) {
         status = open_beside(path, out, detail);
     }

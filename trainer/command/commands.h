@@ -30,6 +30,10 @@ int lb_cmd_probe(int argc, char **argv, volatile sig_atomic_t *stop);
 int lb_cmd_cache(int argc, char **argv, volatile sig_atomic_t *stop);
 int lb_cmd_tokenize(int argc, char **argv, volatile sig_atomic_t *stop);
 
+/* What limbeck --threads said before the command's name; 0: nothing. main sets it. */
+void lb_threads_option_set(int threads);
+int lb_threads_option(void);
+
 /* "limbeck: <text>" on standard error; returns LB_EXIT_FAILED. */
 int lb_command_failed(const struct lb_detail *detail, enum lb_status status);
 
@@ -40,20 +44,17 @@ int64_t lb_option_int(const struct argp_state *state, const char *option, const 
 double lb_option_number(const struct argp_state *state, const char *option, const char *text, double min,
                         double max);
 
-/* A MODEL argument: a Hugging Face folder, a .gguf file, or a run folder (whose exported student stands in
- * student/). Returns the path to open, on the heap. LB_E_NOTFOUND tells what the folder lacks. */
-LB_NODISCARD enum lb_status lb_model_argument(const char *argument, char **out_path,
-                                              struct lb_detail *detail);
 /* max_length of the recipe that a run folder was made with, 0 when argument is no run folder. */
 int64_t lb_run_max_length(const char *argument);
 
-/* A model and its tokenizer. */
+/* A MODEL argument and its tokenizer: a Hugging Face folder, a .gguf file, or a run folder (whose exported
+ * student stands in student/). */
 struct lb_opened {
     char *path;
     struct lb_model *model;
     struct lb_tokenizer *tokenizer; /* NULL for classifiers */
 };
-/* tokenizer: a path, or NULL: the one beside the model. */
+/* tokenizer: a path, or NULL: the one beside the model. LB_E_NOTFOUND tells what a folder lacks. */
 LB_NODISCARD enum lb_status lb_opened_init(struct lb_opened *opened, const char *argument,
                                            const char *tokenizer, struct lb_detail *detail);
 void lb_opened_finish(struct lb_opened *opened);

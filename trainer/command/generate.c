@@ -99,26 +99,16 @@ static enum lb_status take(void *context, int32_t id) {
     if (*w->stop) {
         return LB_E_CANCELLED;
     }
-    if (w->ids.len == w->ids.cap) {
-        size_t cap = w->ids.cap * 2 + 64;
-        int32_t *data = lb_realloc_array(w->ids.data, cap, sizeof *data);
-        if (data == NULL) {
-            return LB_E_NOMEM;
-        }
-        w->ids.data = data;
-        w->ids.cap = cap;
-    }
-    w->ids.data[w->ids.len++] = id;
+    enum lb_status status = lb_ids_push(&w->ids, id);
     size_t len = 0;
     const char *bytes = lb_tokenizer_bytes(w->tokenizer, id, &len);
-    if (bytes != NULL && !lb_tokenizer_is_special(w->tokenizer, id)) {
-        enum lb_status status = lb_buf_append(&w->text, bytes, len);
-        if (status != LB_OK) {
-            return status;
+    if (status == LB_OK && bytes != NULL && !lb_tokenizer_is_special(w->tokenizer, id)) {
+        status = lb_buf_append(&w->text, bytes, len);
+        if (status == LB_OK) {
+            print_new(w, false);
         }
-        print_new(w, false);
     }
-    return LB_OK;
+    return status;
 }
 
 /* The decoder's text, not the bytes as they came: what is no UTF-8 (a character cut in two) cannot stand in
@@ -154,13 +144,8 @@ static enum lb_status encode_prompt(const struct arguments *a, const struct lb_t
     if (first < 0) {
         return lb_fail(detail, LB_E_ARG, "the prompt is empty, and the tokenizer has no token to begin with");
     }
-    out->data = lb_malloc_array(1, sizeof *out->data);
-    if (out->data == NULL) {
-        return lb_fail(detail, LB_E_NOMEM, "out of memory");
-    }
-    out->data[0] = first;
-    out->len = out->cap = 1;
-    return LB_OK;
+    status = lb_ids_push(out, first);
+    return status == LB_OK ? LB_OK : lb_fail(detail, status, "out of memory");
 }
 
 static enum lb_status generate(struct arguments *a, const struct lb_opened *opened,

@@ -130,6 +130,7 @@ int main(int argc, char **argv) {
     struct arguments a = {0};
     argp_err_exit_status = LB_EXIT_USAGE;
     argp_parse(&argp, argc, argv, ARGP_IN_ORDER, NULL, &a);
+    lb_threads_option_set(a.threads);
     lb_gemm_setup(a.threads, argv); /* may start the program again, so before anything that lasts */
     catch_signals();
     char name[64];

@@ -155,7 +155,8 @@ int lb_cmd_train(int argc, char **argv, volatile sig_atomic_t *stop) {
     struct lb_recipe *recipe = NULL;
     enum lb_status status = lb_recipe_load(a.recipe, a.overrides, a.n_overrides, &recipe, &detail);
     if (status == LB_OK) {
-        struct lb_train_options how = {.resume = a.resume, .stop = stop, .save_now = lb_save_now()};
+        struct lb_train_options how = {
+            .resume = a.resume, .threads = lb_threads_option(), .stop = stop, .save_now = lb_save_now()};
         status = lb_train(recipe, &how, &detail);
     }
     if (status == LB_E_CANCELLED) {

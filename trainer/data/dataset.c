@@ -86,6 +86,30 @@ out:
     return status;
 }
 
+enum lb_status lb_dataset_fits(const struct lb_dataset *data, const struct lb_config *config,
+                               const char *name, struct lb_detail *detail) {
+    if (!data->images || config->input_size == 0) {
+        return data->images == (config->input_size > 0)
+                   ? LB_OK
+                   : lb_fail(detail, LB_E_MISMATCH, "%s: these are %s, the student reads %s", name,
+                             data->images ? "images" : "texts",
+                             data->images ? "text" : "images (type: idx, with labels)");
+    }
+    if (config->input_size != data->n_features) {
+        return lb_fail(detail, LB_E_MISMATCH,
+                       "%s: items have %lld features, the student's input_size is %lld", name,
+                       (long long)data->n_features, (long long)config->input_size);
+    }
+    for (int64_t i = 0; i < data->count; i++) {
+        if (data->labels[i].label >= config->vocab_size) {
+            return lb_fail(detail, LB_E_MISMATCH,
+                           "%s: an item has label %d, the student's num_labels is %lld", name,
+                           data->labels[i].label, (long long)config->vocab_size);
+        }
+    }
+    return LB_OK;
+}
+
 void lb_dataset_destroy(struct lb_dataset *data) {
     if (data == NULL) {
         return;

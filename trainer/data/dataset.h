@@ -23,6 +23,11 @@ LB_NODISCARD enum lb_status lb_dataset_open(const struct lb_recipe *recipe,
                                             struct lb_dataset **out, struct lb_detail *detail);
 void lb_dataset_destroy(struct lb_dataset *data);
 
+/* Whether a model of that config can read them: the width of features, labels within the classes. name
+ * ("datasets") stands in the error. */
+LB_NODISCARD enum lb_status lb_dataset_fits(const struct lb_dataset *data, const struct lb_config *config,
+                                            const char *name, struct lb_detail *detail);
+
 int64_t lb_dataset_count(const struct lb_dataset *data);
 /* Text bytes behind all the samples' labels, for bits per byte; 0 for images. Per tag: tag >= 0; all: -1. */
 int64_t lb_dataset_bytes(const struct lb_dataset *data, int tag);

@@ -15,6 +15,8 @@
 struct lines {
     const char *at, *end;
     int64_t number; /* of the line that at begins, from 1 */
+    bool json;
+    bool blank; /* so far there was nothing but white space */
 };
 
 struct line {
@@ -59,7 +61,17 @@ void lb_text_source_finish(struct lb_text_source *source) {
     source->token_bytes = NULL;
 }
 
-/* The next line that is not empty; false at the end. */
+/* Whether the line holds nothing but white space. */
+static bool is_blank(const struct line *line) {
+    for (size_t i = 0; i < line->len; i++) {
+        if (strchr(" \t\r\f\v", line->text[i]) == NULL || line->text[i] == '\0') {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* The next line that is not empty; false at the end. Between JSON lines, white space is nothing either. */
 static bool next_line(struct lines *lines, struct line *out) {
     while (lines->at < lines->end) {
         const char *newline = memchr(lines->at, '\n', (size_t)(lines->end - lines->at));
@@ -70,37 +82,26 @@ static bool next_line(struct lines *lines, struct line *out) {
         if (len > 0 && out->text[len - 1] == '\r') {
             out->len--;
         }
-        if (out->len > 0) {
+        bool blank = is_blank(out);
+        lines->blank = lines->blank && blank;
+        if (out->len > 0 && !(blank && lines->json)) {
             return true;
         }
     }
     return false;
 }
 
-static enum lb_status put_eos(struct lb_ids *ids, int32_t eos, struct lb_detail *detail) {
-    if (ids->len == ids->cap) {
-        size_t cap = ids->cap < 64 ? 64 : ids->cap * 2;
-        int32_t *data = lb_realloc_array(ids->data, cap, sizeof *data);
-        if (data == NULL) {
-            return lb_fail(detail, LB_E_NOMEM, "out of memory for the text");
-        }
-        ids->data = data;
-        ids->cap = cap;
-    }
-    ids->data[ids->len++] = eos;
-    return LB_OK;
-}
-
 static enum lb_status encode_json(const struct lb_text_source *source, const char *field,
                                   const struct line *line, struct lb_ids *ids, struct lb_detail *detail) {
     json_t *object = NULL;
-    const char *text = NULL;
-    enum lb_status status = lb_json_parse(line->text, line->len, 0, "the line", &object, detail);
-    if (status == LB_OK) {
-        status = lb_json_str(object, field, true, "the line", &text, detail);
-    }
-    if (status == LB_OK) {
-        status = lb_tokenizer_encode(source->tokenizer, text, strlen(text), false, ids, detail);
+    enum lb_status status = lb_json_parse_loose(line->text, line->len, 0, "the line", &object, detail);
+    const json_t *text = json_object_get(object, field);
+    if (status == LB_OK && json_is_string(text)) { /* it may hold a NUL */
+        status = lb_tokenizer_encode(source->tokenizer, json_string_value(text), json_string_length(text),
+                                     false, ids, detail);
+    } else if (status == LB_OK) {
+        const char *unused;
+        status = lb_json_str(object, field, true, "the line", &unused, detail);
     }
     json_decref(object);
     return status;
@@ -119,7 +120,8 @@ static enum lb_status encode_line(const struct lb_text_source *source, const str
     } else {
         status = lb_tokenizer_encode(source->tokenizer, line->text, line->len, false, ids, detail);
     }
-    return status == LB_OK ? put_eos(ids, source->eos, detail) : status;
+    status = status == LB_OK ? lb_ids_push(ids, source->eos) : status;
+    return status == LB_OK ? LB_OK : lb_fail(detail, status, "out of memory for the text");
 }
 
 static void encode_part(const struct lb_text_source *source, const struct lb_recipe_dataset *entry,
@@ -133,23 +135,6 @@ static void encode_part(const struct lb_text_source *source, const struct lb_rec
             lb_detail_prefix(&part->detail, "%s:%lld", path, (long long)line->number);
         }
     }
-}
-
-static enum lb_status append_ids(struct lb_ids *to, const struct lb_ids *from, struct lb_detail *detail) {
-    if (to->cap - to->len < from->len) {
-        size_t cap = to->len + from->len + to->cap;
-        int32_t *data = lb_realloc_array(to->data, cap, sizeof *data);
-        if (data == NULL) {
-            return lb_fail(detail, LB_E_NOMEM, "out of memory for the text");
-        }
-        to->data = data;
-        to->cap = cap;
-    }
-    if (from->len > 0) {
-        memcpy(to->data + to->len, from->data, from->len * sizeof *from->data);
-        to->len += from->len;
-    }
-    return LB_OK;
 }
 
 /* Encodes n lines and appends them in order, whatever the number of threads. */
@@ -170,9 +155,9 @@ static enum lb_status encode_block(struct lb_dataset *data, const struct lb_text
         if (parts[p].status != LB_OK) {
             return lb_fail(detail, parts[p].status, "%s", parts[p].detail.text);
         }
-        enum lb_status status = append_ids(&data->ids, &parts[p].ids, detail);
+        enum lb_status status = lb_ids_append(&data->ids, parts[p].ids.data, parts[p].ids.len);
         if (status != LB_OK) {
-            return status;
+            return lb_fail(detail, status, "out of memory for the text");
         }
     }
     return LB_OK;
@@ -189,7 +174,11 @@ static enum lb_status encode_file(struct lb_dataset *data, const struct lb_text_
     if (status == LB_OK && (parts == NULL || block == NULL)) {
         status = lb_fail(detail, LB_E_NOMEM, "%s: out of memory", path);
     }
-    struct lines lines = {(const char *)map.data, (const char *)map.data + map.len, 1};
+    struct lines lines = {(const char *)map.data, (const char *)map.data + map.len, 1,
+                          entry->type == LB_DATA_JSONL, true};
+    if (map.len >= 3 && memcmp(map.data, "\xef\xbb\xbf", 3) == 0) {
+        lines.at += 3; /* a byte order mark is no text */
+    }
     size_t before = data->ids.len;
     while (status == LB_OK && (wanted == 0 || data->ids.len - before < wanted)) {
         size_t n = 0;
@@ -200,6 +189,10 @@ static enum lb_status encode_file(struct lb_dataset *data, const struct lb_text_
             break;
         }
         status = encode_block(data, source, entry, path, block, n, parts, detail);
+    }
+    if (status == LB_OK && lines.blank) {
+        status = lb_fail(detail, LB_E_ARG, "%s: holds no text: %s", path,
+                         map.len == 0 ? "it is empty" : "all its lines are blank");
     }
     for (int p = 0; parts != NULL && p < MAX_PARTS; p++) {
         lb_free(parts[p].ids.data);

@@ -16,6 +16,7 @@
 #include "trainer/run/progress.h"
 
 #include <math.h>
+#include <omp.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -114,7 +115,7 @@ static enum lb_status open_student(struct run *run, struct lb_detail *detail) {
         enum lb_status status = path != NULL ? lb_model_open(path, true, &run->student, detail)
                                              : lb_fail(detail, LB_E_NOMEM, "out of memory");
         lb_free(path);
-        if (status == LB_OK && run->tokenizer != NULL &&
+        if (status == LB_OK && run->tokenizer != NULL && lb_model_config(run->student)->input_size == 0 &&
             lb_model_config(run->student)->vocab_size < lb_tokenizer_vocab_size(run->tokenizer)) {
             return lb_fail(detail, LB_E_MISMATCH,
                            "student.model has a vocabulary of %lld, the tokenizer of %d",
@@ -158,12 +159,10 @@ static enum lb_status open_inputs(struct run *run, struct lb_detail *detail) {
                          "max_length is %lld, the student reads at most %lld (max_position_embeddings)",
                          (long long)r->max_length, (long long)c->max_position_embeddings);
     }
-    if (status == LB_OK && c->input_size != lb_dataset_features(run->data)) {
-        status = lb_fail(detail, LB_E_MISMATCH,
-                         "datasets: items have %lld features, student.input_size is %lld (0: text)",
-                         (long long)lb_dataset_features(run->data), (long long)c->input_size);
-    }
-    return status;
+    status = status == LB_OK ? lb_dataset_fits(run->data, c, "datasets", detail) : status;
+    return status == LB_OK && run->eval_data != NULL
+               ? lb_dataset_fits(run->eval_data, c, "eval_datasets", detail)
+               : status;
 }
 
 /* One hash over the teachers' fingerprints, in order: a resumed run must meet the same ones. */
@@ -274,9 +273,9 @@ static enum lb_status begin(struct run *run, struct lb_detail *detail) {
     run->progress = lb_progress_create(stderr, run->total, run->at.step);
     lb_optimizer_zero(run->optimizer);
     lb_log(LB_LOG_INFO, "training",
-           "student_parameters=%lld samples=%lld steps=%lld teachers=%u output_dir=\"%s\"",
+           "student_parameters=%lld samples=%lld steps=%lld teachers=%u threads=%d output_dir=\"%s\"",
            (long long)lb_model_parameters(run->student), (long long)lb_dataset_count(run->data),
-           (long long)run->total, run->plan->n_teachers, run->dir);
+           (long long)run->total, run->plan->n_teachers, omp_get_max_threads(), run->dir);
     return run->step != NULL ? LB_OK : lb_fail(detail, LB_E_NOMEM, "out of memory");
 }
 
@@ -521,6 +520,10 @@ enum lb_status lb_train(const struct lb_recipe *recipe, const struct lb_train_op
                         struct lb_detail *detail) {
     struct run run = {.recipe = recipe, .options = options, .lock = -1};
     uint64_t start = lb_now_ns();
+    int threads = options->threads > 0 ? options->threads : (int)recipe->threads;
+    if (threads > 0) { /* else as many as cores, or as OMP_NUM_THREADS says */
+        omp_set_num_threads(threads);
+    }
     enum lb_status status = begin(&run, detail);
     status = status == LB_OK ? steps(&run, detail) : status;
     if (status == LB_OK) {

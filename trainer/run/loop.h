@@ -15,6 +15,7 @@
 
 struct lb_train_options {
     bool resume; /* from the last checkpoint of the run in the folder, or its start when it made none yet */
+    int threads; /* given on the command line, instead of the recipe's; 0: not given */
     volatile sig_atomic_t *stop;     /* set by a signal: finish the step, save, return LB_E_CANCELLED */
     volatile sig_atomic_t *save_now; /* set by a signal: save and go on; may be NULL */
 };

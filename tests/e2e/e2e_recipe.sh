@@ -1,0 +1,93 @@
+#!/bin/bash
+# What a recipe says is done or refused: threads, data of another kind, files as other tools write them.
+. "${LB_SOURCE_ROOT:?}/tests/e2e/lib.sh"
+
+text nouns 200 1 >data.txt
+base_recipe >recipe.yaml
+cat >>recipe.yaml <<END
+datasets: [{path: data.txt}]
+loss_functions: [{function: cross_entropy}]
+max_steps: 3
+seed: 5
+output_dir: run
+END
+sed -i '/^max_steps: 40$/d' recipe.yaml
+
+refused() { # file, text... -- option...
+    local file=$1 texts=()
+    shift
+    while [ "$1" != -- ]; do
+        texts+=("$1")
+        shift
+    done
+    shift
+    expect 1 "$file" "$limbeck" train recipe.yaml -o "$file.run" "$@"
+    one_error "$file"
+    said "$file" "${texts[@]}"
+    ! reached "$file.run" 1 || fail "it made steps"
+}
+
+say "threads: as the recipe says, unless the command line does; the same bits"
+expect 0 one.log "$limbeck" train recipe.yaml -o one --set threads=1
+said one.log "threads=1 "
+expect 0 three.log "$limbeck" train recipe.yaml -o three --set threads=3
+said three.log "threads=3 "
+expect 0 two.log "$limbeck" --threads 2 train recipe.yaml -o two --set threads=3
+said two.log "threads=2 "
+same_student one three
+same_student one two
+
+say "a run that was made on other threads goes on"
+expect 0 part.log "$limbeck" train recipe.yaml -o part --set threads=1 --set save_steps=1
+expect 0 again.log "$limbeck" train recipe.yaml -o part --set threads=2 --set save_steps=1 --resume
+said again.log "resumed"
+
+say "data that the student cannot read"
+printf '\0\0\10\3\0\0\0\2\0\0\0\1\0\0\0\2\1\2\3\4' >two-images-idx3-ubyte
+printf '\0\0\10\1\0\0\0\2\0\5' >two-labels-idx1-ubyte
+printf '\0\0\10\3\0\0\0\2\0\0\0\1\0\0\0\3\1\2\3\4\5\6' >three-images-idx3-ubyte
+refused kinds.log "recipe.yaml" "eval_datasets.0: text and type: idx data do not mix" -- \
+    --set 'eval_datasets=[{path: two-images-idx3-ubyte, labels: two-labels-idx1-ubyte}]'
+cat >images.yaml <<END
+student: {input_size: 2, hidden_sizes: [3], num_labels: 6}
+datasets: [{path: two-images-idx3-ubyte, labels: two-labels-idx1-ubyte}]
+loss_functions: [{function: cross_entropy}]
+max_steps: 1
+per_device_train_batch_size: 2
+output_dir: images
+END
+expect 0 images.log "$limbeck" train images.yaml
+expect 1 width.log "$limbeck" train images.yaml -o width \
+    --set 'eval_datasets=[{path: three-images-idx3-ubyte, labels: two-labels-idx1-ubyte}]'
+one_error width.log
+said width.log "eval_datasets: items have 3 features, the student's input_size is 2"
+! reached width 1 || fail "it made steps"
+expect 1 classes.log "$limbeck" train images.yaml -o classes --set student.num_labels=5
+said classes.log "label 5" "num_labels 5"
+expect 1 model.log "$limbeck" train recipe.yaml -o model --set 'student={model: images/student}'
+said model.log "datasets: these are texts, the student reads images"
+
+say "a list is no recipe"
+printf -- '- a\n- b\n' >list.yaml
+expect 1 list.log "$limbeck" train list.yaml -o list --set max_steps=1
+one_error list.log
+said list.log "list.yaml:1: the file: must be a mapping of keys (key: value), not a list"
+
+say "a tokenizer's and a model's configs as Python writes them"
+cp -r one/student student
+jq '. + {model_max_length: 7}' one/student/tokenizer_config.json |
+    sed 's/"model_max_length": 7/"model_max_length": 1000000000000000019884624838656, "x": NaN, "x": -Infinity/' \
+        >student/tokenizer_config.json
+jq '. + {some_limit: 7}' one/student/config.json | sed 's/"some_limit": 7/"some_limit": Infinity/' >student/config.json
+grep -q 19884624838656 student/tokenizer_config.json
+grep -q Infinity student/config.json
+"$limbeck" tokenize one/student 'a small bird' >right.ids
+"$limbeck" tokenize student 'a small bird' >ids
+cmp right.ids ids
+expect 0 generate.log "$limbeck" generate student --prompt 'a small' --max-new-tokens 3
+printf '\357\273\277{"text": "a small bird that can sing", "score": NaN}\n' >data.jsonl
+expect 0 eval.log "$limbeck" eval student data.jsonl
+printf 'text,n\na,1\n' >table.csv
+expect 1 table.log "$limbeck" eval student table.csv
+one_error table.log
+said table.log '"table.csv" is a table; write its column of texts as JSON lines'
