@@ -15,6 +15,8 @@ struct arguments {
     bool json, repair;
 };
 
+static const char *const actions[] = {"stats", "verify", NULL};
+
 static error_t parse(int key, char *text, struct argp_state *state) {
     struct arguments *a = state->input;
     switch (key) {
@@ -38,9 +40,7 @@ static error_t parse(int key, char *text, struct argp_state *state) {
             argp_error(state, "what to do and the cache's folder are needed: limbeck cache stats DIR");
             return EINVAL; /* not reached */
         }
-        if (strcmp(a->action, "stats") && strcmp(a->action, "verify")) {
-            argp_error(state, "\"%s\" is not one of stats, verify", a->action);
-        }
+        (void)lb_option_name(state, "what to do", a->action, actions);
         if (a->repair && strcmp(a->action, "verify")) {
             argp_error(state, "--repair goes with verify");
         }
@@ -48,12 +48,6 @@ static error_t parse(int key, char *text, struct argp_state *state) {
     default:
         return ARGP_ERR_UNKNOWN;
     }
-}
-
-static void print_json(json_t *object) {
-    json_dumpf(object, stdout, 0);
-    putchar('\n');
-    json_decref(object);
 }
 
 static double mib(uint64_t bytes) {
@@ -68,11 +62,12 @@ static enum lb_status print_stats(struct lb_cache *cache, const struct arguments
         return status;
     }
     if (a->json) {
-        print_json(json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "dir", a->dir, "entries",
-                             (json_int_t)s.entries, "blobs", (json_int_t)s.blobs, "tokens",
-                             (json_int_t)s.tokens, "raw_bytes", (json_int_t)s.raw_bytes, "stored_bytes",
-                             (json_int_t)s.stored_bytes, "file_bytes", (json_int_t)s.file_bytes, "max_bytes",
-                             (json_int_t)s.max_bytes));
+        lb_print_json(json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "dir", a->dir, "entries",
+                                (json_int_t)s.entries, "blobs", (json_int_t)s.blobs, "tokens",
+                                (json_int_t)s.tokens, "raw_bytes", (json_int_t)s.raw_bytes, "stored_bytes",
+                                (json_int_t)s.stored_bytes, "file_bytes", (json_int_t)s.file_bytes,
+                                "max_bytes", (json_int_t)s.max_bytes),
+                      0);
         return LB_OK;
     }
     printf("%s: %" PRIu64 " answers about %" PRIu64 " tokens, %" PRIu64 " heads and infos\n", a->dir,
@@ -92,9 +87,10 @@ static enum lb_status verify(const struct arguments *a, struct lb_detail *detail
     }
     bool bad = r.bad > 0 || r.file_damaged;
     if (a->json) {
-        print_json(json_pack("{s:s, s:I, s:I, s:b, s:b}", "dir", a->dir, "entries", (json_int_t)r.entries,
-                             "bad", (json_int_t)r.bad, "file_damaged", r.file_damaged, "repaired",
-                             a->repair && bad));
+        lb_print_json(json_pack("{s:s, s:I, s:I, s:b, s:b}", "dir", a->dir, "entries", (json_int_t)r.entries,
+                                "bad", (json_int_t)r.bad, "file_damaged", r.file_damaged, "repaired",
+                                a->repair && bad),
+                      0);
     } else {
         printf("%s: %" PRIu64 " answers read, %" PRIu64 " bad%s\n", a->dir, r.entries, r.bad,
                r.bad > 0 && a->repair ? " ones removed; they will be asked for again" : "");

@@ -48,6 +48,32 @@ double lb_option_number(const struct argp_state *state, const char *option, cons
     return v;
 }
 
+void lb_list_names(char *text, size_t size, const char *const *names) {
+    for (size_t i = 0; names[i] != NULL; i++) {
+        size_t len = strlen(text);
+        snprintf(text + len, size - len, "%s%s", i > 0 ? ", " : "", names[i]);
+    }
+}
+
+int lb_option_name(const struct argp_state *state, const char *option, const char *text,
+                   const char *const *names) {
+    for (int i = 0; names[i] != NULL; i++) {
+        if (strcmp(text, names[i]) == 0) {
+            return i;
+        }
+    }
+    char list[256] = "";
+    lb_list_names(list, sizeof list, names);
+    argp_error(state, "%s: \"%s\" is not one of %s", option, text, list);
+    return 0; /* not reached */
+}
+
+void lb_print_json(json_t *value, size_t flags) {
+    json_dumpf(value, stdout, flags);
+    putchar('\n');
+    json_decref(value);
+}
+
 /* Whether folder/name exists. */
 static bool holds(const char *folder, const char *name) {
     char *path = lb_path_join(folder, name);

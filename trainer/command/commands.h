@@ -7,6 +7,7 @@
 #ifndef LB_COMMAND_COMMANDS_H
 #define LB_COMMAND_COMMANDS_H
 
+#include "common/base/json.h"
 #include "common/base/status.h"
 #include "common/model/model.h"
 #include "common/text/tokenizer.h"
@@ -29,6 +30,15 @@ int lb_cmd_export(int argc, char **argv, volatile sig_atomic_t *stop);
 int lb_cmd_probe(int argc, char **argv, volatile sig_atomic_t *stop);
 int lb_cmd_cache(int argc, char **argv, volatile sig_atomic_t *stop);
 int lb_cmd_tokenize(int argc, char **argv, volatile sig_atomic_t *stop);
+
+/* The place of a word given as an option among names (NULL ends them); wrong usage when it is none of them.
+ */
+int lb_option_name(const struct argp_state *state, const char *option, const char *text,
+                   const char *const *names);
+/* Appends "a, b, c" to text (of size bytes, a string already). */
+void lb_list_names(char *text, size_t size, const char *const *names);
+/* One line on standard output (JSON_... flags); lets go of value. */
+void lb_print_json(json_t *value, size_t flags);
 
 /* What limbeck --threads said before the command's name; 0: nothing. main sets it. */
 void lb_threads_option_set(int threads);

@@ -220,12 +220,6 @@ static void add_bias(json_t *object, const struct arguments *a) {
     json_object_set_new(object, "bias", bias);
 }
 
-static void print_json(json_t *value) {
-    json_dumpf(value, stdout, JSON_INDENT(2));
-    putchar('\n');
-    json_decref(value);
-}
-
 static void print_text(const struct lb_evaluation *e) {
     printf("%-24s %10s %12s %10s %10s\n", "part", "tokens", "perplexity", "bits/byte", "error %");
     for (int i = 0; i < e->n_parts; i++) {
@@ -289,7 +283,7 @@ static enum lb_status evaluate(const struct arguments *a, const struct lb_opened
         if (a->n_bias > 0) {
             add_bias(object, a);
         }
-        print_json(object);
+        lb_print_json(object, JSON_INDENT(2));
     } else if (status == LB_OK) {
         (e->text ? print_text : print_images)(e);
     }
@@ -355,7 +349,7 @@ static void print_hosted(const struct arguments *a, const struct lb_recipe_teach
         }
     }
     if (a->json) {
-        print_json(json_pack("{s:O}", "models", list));
+        lb_print_json(json_pack("{s:O}", "models", list), JSON_INDENT(2));
     }
     json_decref(list);
 }

@@ -13,35 +13,24 @@ struct arguments {
     bool json;
 };
 
-static enum lb_dtype dtype_of(const struct argp_state *state, const char *text) {
-    static const struct {
-        const char *name;
-        enum lb_dtype dtype;
-    } names[] = {{"f32", LB_F32}, {"f16", LB_F16}, {"bf16", LB_BF16}, {"q8_0", LB_Q8_0}};
-    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
-        if (strcmp(text, names[i].name) == 0) {
-            return names[i].dtype;
-        }
-    }
-    argp_error(state, "--dtype: \"%s\" is not one of f32, f16, bf16, q8_0", text);
-    return LB_F32;
-}
+/* In the order of enum lb_export_format. */
+static const char *const formats[] = {"hf", "gguf", NULL};
+_Static_assert(LB_EXPORT_HF == 0 && LB_EXPORT_GGUF == 1, "formats are found by their number");
+
+static const char *const dtype_names[] = {"f32", "f16", "bf16", "q8_0", NULL};
+static const enum lb_dtype dtypes[] = {LB_F32, LB_F16, LB_BF16, LB_Q8_0};
 
 static error_t parse(int key, char *text, struct argp_state *state) {
     struct arguments *a = state->input;
     switch (key) {
     case 'f':
-        a->format =
-            strcmp(text, "hf") == 0 ? LB_EXPORT_HF : (strcmp(text, "gguf") == 0 ? LB_EXPORT_GGUF : -1);
-        if (a->format < 0) {
-            argp_error(state, "--format: \"%s\" is not one of hf, gguf", text);
-        }
+        a->format = lb_option_name(state, "--format", text, formats);
         return 0;
     case 'o':
         a->out = text;
         return 0;
     case 'd':
-        a->dtype = dtype_of(state, text);
+        a->dtype = dtypes[lb_option_name(state, "--dtype", text, dtype_names)];
         return 0;
     case 'k':
         a->tokenizer = text;
@@ -70,6 +59,8 @@ static error_t parse(int key, char *text, struct argp_state *state) {
 
 int lb_cmd_export(int argc, char **argv, volatile sig_atomic_t *stop) {
     (void)stop;
+    static char dtype_help[160] = "Numbers of the matrices (default f32; q8_0 for gguf only): ";
+    lb_list_names(dtype_help, sizeof dtype_help, dtype_names);
     static const struct argp_option options[] = {
         {"format", 'f', "hf|gguf", 0,
          "A Hugging Face folder (safetensors, config.json, tokenizer) or a GGUF file", 0},
@@ -77,8 +68,7 @@ int lb_cmd_export(int argc, char **argv, volatile sig_atomic_t *stop) {
          "Where to write it; an earlier export there is replaced once the new one is whole, anything else "
          "never",
          0},
-        {"dtype", 'd', "NAME", 0, "Numbers of the matrices: f32, f16, bf16, or for gguf q8_0 (default f32)",
-         0},
+        {"dtype", 'd', "NAME", 0, dtype_help, 0},
         {"tokenizer", 'k', "PATH", 0, "tokenizer.json, or its folder (default: the model's)", 0},
         {"json", 'j', NULL, 0, "Print the result as JSON", 0},
         {0}};
@@ -105,9 +95,7 @@ int lb_cmd_export(int argc, char **argv, volatile sig_atomic_t *stop) {
     if (a.json) {
         json_t *object = json_pack("{s:s, s:s, s:f}", "out", a.out, "dtype", lb_dtype_name(a.dtype),
                                    "largest_difference", difference);
-        json_dumpf(object, stdout, 0);
-        putchar('\n');
-        json_decref(object);
+        lb_print_json(object, 0);
     } else {
         printf("%s: written, reopened, logits agree (largest difference %.2g of the largest logit)\n", a.out,
                difference);

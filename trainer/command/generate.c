@@ -124,9 +124,7 @@ static enum lb_status print_json(const struct arguments *a, const struct writing
                       text.data != NULL ? text.data : "", "prompt_tokens", (json_int_t)prompt_tokens,
                       "completion_tokens", (json_int_t)w->ids.len, "seconds", seconds, "tokens_per_second",
                       seconds > 0 ? (double)w->ids.len / seconds : 0.0, "finish_reason", reason);
-        json_dumpf(object, stdout, JSON_ENSURE_ASCII);
-        putchar('\n');
-        json_decref(object);
+        lb_print_json(object, JSON_ENSURE_ASCII);
     }
     lb_buf_finish(&text);
     return status;

@@ -352,9 +352,7 @@ static void print_all(struct probe *probe) {
     compare(probe, agreement);
     if (probe->arguments->json) {
         json_t *all = json_pack("{s:O, s:O}", "teachers", teachers, "agreement", agreement);
-        json_dumpf(all, stdout, 0);
-        putchar('\n');
-        json_decref(all);
+        lb_print_json(all, 0);
     }
     json_decref(teachers);
     json_decref(agreement);

@@ -46,9 +46,7 @@ static void print_json(const struct lb_tokenizer *tokenizer, const struct lb_ids
         json_array_append_new(names, json_string(name != NULL ? name : ""));
     }
     json_t *object = json_pack("{s:o, s:o}", "ids", list, "tokens", names);
-    json_dumpf(object, stdout, JSON_ENSURE_ASCII);
-    putchar('\n');
-    json_decref(object);
+    lb_print_json(object, JSON_ENSURE_ASCII);
 }
 
 /* table: one token a line, with its written form; else the ids in one line. */

@@ -136,9 +136,13 @@ static enum lb_status take_event(struct parse *p, const yaml_event_t *event) {
     case YAML_MAPPING_END_EVENT:
         p->depth--;
         return LB_OK;
-    default:
-        return LB_OK;
+    case YAML_NO_EVENT:
+    case YAML_STREAM_START_EVENT:
+    case YAML_STREAM_END_EVENT:
+    case YAML_DOCUMENT_END_EVENT:
+        break;
     }
+    return LB_OK;
 }
 
 enum lb_status lb_yaml_parse(struct lb_arena *arena, const char *text, size_t len, const char *what,
