@@ -3,8 +3,8 @@
  * JSON, 65535: none). */
 #include "common/base/mem.h"
 #include "trainer/cache/value.h"
+#include "trainer/wire/dialect.h"
 #include "trainer/wire/metadata.h"
-#include "trainer/wire/oip.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -52,17 +52,18 @@ static void read_reply(const uint8_t *data, size_t size) {
     struct lb_arena scratch, arenas[2];
     struct lb_arena *into[] = {&arenas[0], &arenas[1]};
     struct lb_answer answers[2] = {0};
+    const struct lb_dialect *oip = lb_dialect_get(LB_PROTOCOL_OIP);
     struct lb_asked asked;
     lb_arena_init(&scratch, 1 << 22);
     lb_arena_init(&arenas[0], 1 << 20);
     lb_arena_init(&arenas[1], 1 << 20);
-    if (size >= 2 && !lb_ask_build(&info, &spec, samples, 2, 0, &scratch, &asked, NULL)) {
+    if (size >= 2 && !oip->build(&info, &spec, samples, 2, 0, &scratch, &asked, NULL)) {
         int64_t json = data[0] | data[1] << 8;
         const struct lb_ask_reply reply = {.body = data + 2,
                                            .len = size - 2,
                                            .json_bytes = json == 65535 ? -1 : json,
                                            .digest = asked.digest};
-        if (!lb_ask_split(&info, &spec, &asked, samples, &reply, &scratch, into, answers, NULL, NULL)) {
+        if (!oip->split(&info, &spec, &asked, samples, &reply, &scratch, into, answers, NULL, NULL)) {
             use(&answers[0], &a);
             use(&answers[1], &b);
         }

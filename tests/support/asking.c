@@ -108,17 +108,17 @@ static float number_at(const struct lb_wire_tensor *tensor, size_t i) {
     return v;
 }
 
-bool asking_is_right(const struct lb_answer *answer, const struct lb_sample *sample,
-                     const char *fingerprint) {
-    if (!answer || answer->n_tensors != asking_spec.n_outputs) {
+bool asking_is_right_for(const struct lb_answer *answer, const struct lb_sample *sample,
+                         const char *fingerprint, const struct lb_ask_spec *spec) {
+    if (!answer || answer->n_tensors != spec->n_outputs) {
         fprintf(stderr, "no answer, or one of %zu tensors\n", answer ? answer->n_tensors : 0);
         return false;
     }
     for (size_t j = 0; j < answer->n_tensors; j++) {
         const struct lb_wire_tensor *tensor = &answer->tensors[j];
         char name[LB_MAX_NAME];
-        lb_output_format(asking_spec.outputs[j].kind, asking_spec.outputs[j].layer, name);
-        if (strcmp(name, tensor->name) || tensor->datatype != asking_spec.outputs[j].datatype ||
+        lb_output_format(spec->outputs[j].kind, spec->outputs[j].layer, name);
+        if (strcmp(name, tensor->name) || tensor->datatype != spec->outputs[j].datatype ||
             tensor->dim[0] != sample->n) {
             fprintf(stderr, "tensor %zu is %s [%lld, ...]\n", j, tensor->name, (long long)tensor->dim[0]);
             return false;
@@ -139,6 +139,11 @@ bool asking_is_right(const struct lb_answer *answer, const struct lb_sample *sam
         }
     }
     return true;
+}
+
+bool asking_is_right(const struct lb_answer *answer, const struct lb_sample *sample,
+                     const char *fingerprint) {
+    return asking_is_right_for(answer, sample, fingerprint, &asking_spec);
 }
 
 enum lb_status asking_open(struct asking *asking, volatile sig_atomic_t *stop, struct lb_teachers **out,

@@ -37,6 +37,9 @@ void asking_free_samples(struct lb_sample *samples, int64_t n);
 /* Whether answer holds exactly what a fake of this fingerprint says about the sample under asking_spec; names
  * the first difference on standard error. */
 bool asking_is_right(const struct lb_answer *answer, const struct lb_sample *sample, const char *fingerprint);
+/* The same under another spec, of outputs that have positions first. */
+bool asking_is_right_for(const struct lb_answer *answer, const struct lb_sample *sample,
+                         const char *fingerprint, const struct lb_ask_spec *spec);
 /* Opens the teachers and gives all of them asking_spec. */
 enum lb_status asking_open(struct asking *asking, volatile sig_atomic_t *stop, struct lb_teachers **out,
                            struct lb_detail *detail);

@@ -37,7 +37,7 @@ struct fake_teacher {
     pthread_t threads[MAX_CONNECTIONS];
     int n_connections;
     enum fake_fault fault;
-    int fault_left, requests, sequences, heads;
+    int fault_left, requests, sequences, heads, scored;
     bool no_cache;
 };
 
@@ -55,48 +55,6 @@ struct incoming {
 };
 
 /* ---- what it answers ---- */
-
-/* Within -4 .. 4. */
-static float noise(const char *fingerprint, const char *output, const int32_t *ids, int64_t t, int64_t c) {
-    uint64_t h = 1469598103934665603ull;
-    for (const char *p = fingerprint; *p; p++) {
-        h = lb_mix64(h ^ (uint64_t)*p);
-    }
-    for (const char *p = output; *p; p++) {
-        h = lb_mix64(h ^ (uint64_t)*p);
-    }
-    for (int64_t i = 0; i <= t; i++) {
-        h = lb_mix64(h ^ (uint32_t)ids[i]);
-    }
-    h = lb_mix64(h ^ (uint64_t)c);
-    return (float)((double)(h >> 40) / 16777216.0 * 8 - 4);
-}
-
-float fake_value(const char *fingerprint, const char *output, const int32_t *ids, int64_t t, int64_t c) {
-    if (!strcmp(output, "logits.topk_values")) { /* falling */
-        return noise(fingerprint, output, ids, t, 0) - (float)c / 4;
-    }
-    if (!strcmp(output, "logprobs.actual")) {
-        return -fabsf(noise(fingerprint, output, ids, t, c));
-    }
-    if (!strcmp(output, "logsumexp")) { /* above all logits */
-        return 12 + noise(fingerprint, output, ids, t, c);
-    }
-    if (!strncmp(output, "attentions.", 11)) { /* probabilities of what came before */
-        double sum = 0;
-        for (int64_t u = 0; u <= t; u++) {
-            sum += 5 + noise(fingerprint, output, ids, t, u);
-        }
-        return c > t ? 0 : (float)((5 + noise(fingerprint, output, ids, t, c)) / sum);
-    }
-    return noise(fingerprint, output, ids, t, c);
-}
-
-int32_t fake_id(const char *fingerprint, const char *output, const int32_t *ids, int64_t t, int64_t c,
-                int64_t vocab_size) {
-    double first = (noise(fingerprint, output, ids, t, 0) + 4) / 8 * (double)vocab_size;
-    return (int32_t)(((int64_t)first + c) % vocab_size);
-}
 
 static void put_number(void *data, size_t i, enum lb_datatype datatype, float v, int64_t id) {
     uint16_t half;
@@ -306,6 +264,36 @@ static enum fake_fault next_fault(struct fake_teacher *fake, const struct incomi
     return fault;
 }
 
+static const struct lb_wire_tensor *find_input(const struct lb_infer_request *request, const char *name) {
+    for (size_t i = 0; i < request->n_inputs; i++) {
+        if (!strcmp(request->inputs[i].name, name)) {
+            return &request->inputs[i];
+        }
+    }
+    return NULL;
+}
+
+static int count_scored(const struct lb_infer_request *request) {
+    const struct lb_wire_tensor *score = find_input(request, "score_ids"),
+                                *ids = find_input(request, LB_IN_IDS);
+    const struct lb_wire_tensor *lengths = find_input(request, LB_IN_LENGTHS);
+    int right = 0;
+    if (!score || !ids || score->n_dims != 3 || score->dim[1] != ids->dim[1] || score->dim[2] != 2) {
+        return 0;
+    }
+    for (int64_t b = 0; b < ids->dim[0]; b++) {
+        int64_t n = lengths ? ((const int32_t *)lengths->data)[b] : ids->dim[1];
+        bool same = true;
+        for (int64_t t = 0; t < n; t++) {
+            const int32_t *pair = (const int32_t *)score->data + (b * ids->dim[1] + t) * 2;
+            int32_t id = ((const int32_t *)ids->data)[b * ids->dim[1] + t];
+            same = same && pair[0] == id && pair[1] == id + 1;
+        }
+        right += same;
+    }
+    return right;
+}
+
 static bool answer_infer(struct fake_teacher *fake, int fd, struct incoming *in) {
     enum fake_fault fault = next_fault(fake, in);
     bool handled, ok = send_fault(fd, fault, &handled);
@@ -324,6 +312,7 @@ static bool answer_infer(struct fake_teacher *fake, int fd, struct incoming *in)
         if (fault == FAKE_FINE || fault == FAKE_SLOW || fault == FAKE_413) {
             pthread_mutex_lock(&fake->lock);
             fake->sequences += (int)request.inputs[0].dim[0];
+            fake->scored += count_scored(&request);
             pthread_mutex_unlock(&fake->lock);
         }
         ok = send_answer(fake, fd, &request, fault, &arena);
@@ -624,6 +613,10 @@ int fake_requests(struct fake_teacher *fake) {
 
 int fake_sequences(struct fake_teacher *fake) {
     return read_int(fake, &fake->sequences);
+}
+
+int fake_scored(struct fake_teacher *fake) {
+    return read_int(fake, &fake->scored);
 }
 
 int fake_heads(struct fake_teacher *fake) {

@@ -58,6 +58,8 @@ const char *fake_url(const struct fake_teacher *fake);
 void fake_fault(struct fake_teacher *fake, enum fake_fault fault, int n);
 /* Infer requests that came in; sequences in those that were answered rightly; GETs of the head. */
 int fake_requests(struct fake_teacher *fake);
+/* Sequences that came with the further input score_ids [B, T, 2], holding id and id + 1 at each position. */
+int fake_scored(struct fake_teacher *fake);
 int fake_sequences(struct fake_teacher *fake);
 int fake_heads(struct fake_teacher *fake);
 /* Of the last infer request: was the HTTP cache told not to answer. */

@@ -8,7 +8,6 @@
 
 #include "common/base/clock.h"
 #include "tests/support/asking.h"
-#include "trainer/wire/oip.h"
 
 #include <string.h>
 
@@ -333,6 +332,102 @@ static void test_attentions(void **state) {
     fake_stop(fake);
 }
 
+/* Questions about the same samples that ask for different things, together in the queue: each gets its own
+ * answer, and each is kept by itself. */
+static void test_own_spec_and_extra(void **state) {
+    (void)state;
+    const struct lb_ask_spec own = {
+        .n_outputs = 2,
+        .outputs = {{LB_OUT_LOGITS, 0, LB_DT_FP32}, {LB_OUT_TOPK_IDS, 0, LB_DT_INT32}},
+        .top_k = 3,
+        .temperature = 1};
+    const struct lb_ask_spec none = {.n_outputs = 1, .outputs = {{LB_OUT_HIDDEN, 9, LB_DT_FP32}}};
+    struct fake_teacher *fake = fake_start(&(struct fake_options){0});
+    struct asking asking;
+    struct lb_detail detail = {0};
+    struct lb_sample *samples = asking_samples(N, 5, false),
+                     *others[] = {asking_samples(N, 6, false), asking_samples(N, 7, false)};
+    struct lb_sample scored[N];
+    struct lb_extra extra[N];
+    int32_t values[N][2 * 12];
+    for (int i = 0; i < N; i++) {
+        for (int64_t t = 0; t < samples[i].n; t++) {
+            values[i][2 * t] = samples[i].ids[t];
+            values[i][2 * t + 1] = samples[i].ids[t] + 1;
+        }
+        extra[i] = (struct lb_extra){"score_ids", values[i], 2};
+        scored[i] = samples[i];
+        scored[i].extra = &extra[i];
+    }
+    asking_setup(&asking);
+    asking_add(&asking, fake_url(fake));
+    asking_use_cache(&asking);
+    for (int run = 0; run < 2; run++) {
+        struct lb_teachers *teachers = NULL;
+        struct lb_teachers_stats stats;
+        const struct lb_answer *const *answers = NULL;
+        must(asking_open(&asking, NULL, &teachers, &detail), &detail);
+        fake_fault(fake, FAKE_SLOW, 2); /* two requests keep the address busy while the rest queues up */
+        must(lb_teachers_submit(teachers, 0, others[0], N, NULL, &detail), &detail);
+        must(lb_teachers_submit(teachers, 1, others[1], N, NULL, &detail), &detail);
+        must(lb_teachers_submit_as(teachers, 2, samples, N, NULL, &own, &detail), &detail);
+        must(lb_teachers_submit(teachers, 3, samples, N, NULL, &detail), &detail);
+        must(lb_teachers_submit(teachers, 4, scored, N, NULL, &detail), &detail);
+        struct lb_detail told = {0};
+        assert_int_equal(lb_teachers_submit_as(teachers, 5, samples, N, NULL, &none, &told), LB_E_ARG);
+        assert_non_null(strstr(told.text, "teacher t0 does not give hidden_states.9"));
+        for (int q = 0; q < 5; q++) {
+            const struct lb_sample *about = q < 2 ? others[q] : samples;
+            must(lb_teachers_take(teachers, q, &answers, &detail), &detail);
+            for (int i = 0; i < N; i++) {
+                assert_true(asking_is_right_for(answers[i], &about[i], fake_fingerprint,
+                                                q == 2 ? &own : &asking_spec));
+            }
+            lb_teachers_release(teachers, q);
+        }
+        lb_teachers_stats(teachers, &stats);
+        assert_int_equal(stats.cache_hits, run ? 5 * N : 0);
+        assert_int_equal(fake_sequences(fake), 5 * N);
+        assert_int_equal(fake_scored(fake), N);
+        lb_teachers_close(teachers);
+    }
+    asking_free_samples(samples, N);
+    asking_free_samples(others[0], N);
+    asking_free_samples(others[1], N);
+    asking_teardown(&asking);
+    fake_stop(fake);
+}
+
+/* Recipes name dialects as the dialects name themselves. */
+static void test_dialects(void **state) {
+    (void)state;
+#define NAMED(kind, word) assert_string_equal(lb_dialect_get(LB_PROTOCOL_##kind)->name, #word);
+    LB_DIALECTS(NAMED)
+}
+
+/* A teacher that lacks what is needed is refused before anything is asked. */
+static void test_what_is_not_given(void **state) {
+    (void)state;
+    struct fake_teacher *fake = fake_start(&(struct fake_options){0});
+    struct asking asking;
+    struct lb_teachers *teachers = NULL;
+    struct lb_detail detail = {0}, told = {0};
+    struct lb_ask_spec spec = {.n_outputs = 1, .outputs = {{LB_OUT_ATTENTION, 3, LB_DT_FP32}}};
+    asking_setup(&asking);
+    asking_add(&asking, fake_url(fake));
+    must(lb_teachers_open_recipe(&asking.recipe, NULL, &teachers, &detail), &detail);
+    assert_int_equal(lb_teachers_set_spec(teachers, 0, &spec, &told), LB_E_ARG);
+    assert_string_equal(
+        told.text, "teacher t0 does not give attentions.3, which this run needs; it gives logits, "
+                   "logits.topk_ids, logits.topk_values, logsumexp, logprobs.actual, hidden_states.final, "
+                   "hidden_states.0 to 3, attentions.0 to 2");
+    spec.outputs[0].layer = 2;
+    must(lb_teachers_set_spec(teachers, 0, &spec, &detail), &detail);
+    lb_teachers_close(teachers);
+    asking_teardown(&asking);
+    fake_stop(fake);
+}
+
 static void test_what_is_asked(void **state) {
     (void)state;
     const struct lb_teacher_info info = {
@@ -382,6 +477,9 @@ int main(void) {
         cmocka_unit_test(test_replicas_share),
         cmocka_unit_test(test_features),
         cmocka_unit_test(test_attentions),
+        cmocka_unit_test(test_own_spec_and_extra),
+        cmocka_unit_test(test_dialects),
+        cmocka_unit_test(test_what_is_not_given),
         cmocka_unit_test(test_what_is_asked),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -233,6 +233,12 @@ enum lb_status lb_cache_key(const char *fingerprint, const struct lb_sample *sam
     }
     lb_sha256_u64(hash, (uint64_t)asked.top_k);
     lb_sha256_u64(hash, temperature);
+    if (sample->extra) { /* others' keys stay what they were */
+        lb_sha256_update(hash, sample->extra->name, strlen(sample->extra->name) + 1);
+        lb_sha256_u64(hash, (uint64_t)sample->extra->width);
+        lb_sha256_update(hash, sample->extra->values,
+                         (size_t)(sample->n * sample->extra->width) * sizeof *sample->extra->values);
+    }
     lb_sha256_final(hash, out);
     return LB_OK;
 }

@@ -5,8 +5,8 @@
 #include "common/base/mem.h"
 #include "common/base/rng.h"
 #include "trainer/command/commands.h"
+#include "trainer/wire/dialect.h"
 #include "trainer/wire/metadata.h"
-#include "trainer/wire/oip.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -169,19 +169,20 @@ static enum lb_status ask(struct probe *probe, struct found *found, int q, struc
     char where[400];
     struct lb_contact contact = contact_of(probe, found->url);
     char *path = lb_metadata_path(found->model, found->info.fingerprint, "/infer");
-    lb_metadata_where(&contact, where, sizeof where);
+    lb_contact_where(&contact, where, sizeof where);
     lb_call_init(&call, found->url, path ? path : "", probe->token);
     enum lb_status status = LB_E_NOMEM;
     if (!path || !make_sample(&found->info, q, &found->arena, &sample)) {
         lb_fail(detail, LB_E_NOMEM, "out of memory for a question");
     } else {
         status =
-            lb_ask_build(&found->info, &spec, samples, 1, TIMEOUT_NS / 1000, &found->arena, &asked, detail);
+            lb_dialect_get(LB_PROTOCOL_OIP)
+                ->build(&found->info, &spec, samples, 1, TIMEOUT_NS / 1000, &found->arena, &asked, detail);
     }
     if (status == LB_OK) {
         call.body = asked.body.data;
         call.body_bytes = asked.body.len;
-        call.json_bytes = (int64_t)asked.json_bytes;
+        call.json_bytes = asked.json_bytes;
         call.timeout_ns = TIMEOUT_NS;
         call.fresh = true;
         lb_client_perform(probe->http, &call, probe->stop);
@@ -190,8 +191,9 @@ static enum lb_status ask(struct probe *probe, struct found *found, int q, struc
     if (status == LB_OK) {
         const struct lb_ask_reply reply = {call.answer.data, call.answer.len, call.answer_json_bytes,
                                            call.digest};
-        status = lb_ask_split(&found->info, &spec, &asked, samples, &reply, &found->arena, arenas,
-                              &found->answers[found->n_answers], NULL, detail);
+        status = lb_dialect_get(LB_PROTOCOL_OIP)
+                     ->split(&found->info, &spec, &asked, samples, &reply, &found->arena, arenas,
+                             &found->answers[found->n_answers], NULL, detail);
         if (status != LB_OK) {
             lb_detail_prefix(detail, "%s", where);
         }

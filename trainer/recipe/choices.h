@@ -2,8 +2,9 @@
 #ifndef LB_RECIPE_CHOICES_H
 #define LB_RECIPE_CHOICES_H
 
+#include "trainer/wire/dialect.h"
+
 enum lb_data_type { LB_DATA_TEXT, LB_DATA_JSONL, LB_DATA_IDX };
-enum lb_protocol { LB_PROTOCOL_OIP };
 /* What is asked of teachers for losses on distributions. */
 enum lb_target_lane {
     LB_LANE_FINAL, /* hidden_states.final + the downloaded head: exact, C numbers a token */

@@ -45,7 +45,8 @@ _Static_assert(sizeof(enum lb_data_type) == sizeof(int) && sizeof(enum lb_schedu
 
 static const struct lb_field_name data_types[] = {
     {"text", LB_DATA_TEXT}, {"jsonl", LB_DATA_JSONL}, {"idx", LB_DATA_IDX}, {NULL, 0}};
-static const struct lb_field_name protocols[] = {{"oip", LB_PROTOCOL_OIP}, {NULL, 0}};
+#define PROTOCOL_(kind, name) {#name, LB_PROTOCOL_##kind},
+static const struct lb_field_name protocols[] = {LB_DIALECTS(PROTOCOL_){NULL, 0}};
 static const struct lb_field_name lanes[] = {
     {"final_hidden", LB_LANE_FINAL}, {"topk", LB_LANE_TOPK}, {"logits", LB_LANE_LOGITS}, {NULL, 0}};
 static const struct lb_field_name mixtures[] = {

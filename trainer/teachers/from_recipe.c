@@ -47,7 +47,8 @@ enum lb_status lb_teachers_open_recipe(const struct lb_recipe *recipe, volatile 
                                         .model = from->model,
                                         .replicas = from->replicas,
                                         .n_replicas = from->replicas_count,
-                                        .token_file = resolved(recipe, from->token_file, &arena, &bad)};
+                                        .token_file = resolved(recipe, from->token_file, &arena, &bad),
+                                        .protocol = from->protocol};
     }
     struct lb_teachers_options options = {.teachers = teachers,
                                           .n_teachers = recipe->teachers_count,

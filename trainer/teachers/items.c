@@ -29,6 +29,20 @@ void lb_item_free(struct lb_asker *asker, struct item *item) {
     lb_free(item);
 }
 
+static bool copy_extra(const struct lb_sample *sample, struct lb_arena *arena, struct lb_sample *out) {
+    size_t n = (size_t)(sample->n * sample->extra->width);
+    struct lb_extra *extra = lb_arena_array(arena, 1, sizeof *extra);
+    const char *name = lb_arena_strdup(arena, sample->extra->name);
+    int32_t *values = lb_arena_array(arena, n, sizeof *values);
+    if (!extra || !name || !values) {
+        return false;
+    }
+    memcpy(values, sample->extra->values, n * sizeof *values);
+    *extra = (struct lb_extra){name, values, sample->extra->width};
+    out->extra = extra;
+    return true;
+}
+
 /* A copy of the sample that lives as long as the item. */
 static bool copy_sample(const struct lb_sample *sample, int64_t n_features, struct lb_arena *arena,
                         struct lb_sample *out) {
@@ -42,17 +56,18 @@ static bool copy_sample(const struct lb_sample *sample, int64_t n_features, stru
     memcpy(copy, sample->features ? (const void *)sample->features : sample->ids, bytes);
     out->features = sample->features ? copy : NULL;
     out->ids = sample->features ? NULL : copy;
-    return true;
+    return !sample->extra || copy_extra(sample, arena, out);
 }
 
 struct item *lb_item_make(struct lb_asker *asker, unsigned k, const struct lb_sample *sample,
-                          const uint8_t key[LB_SHA256_BYTES]) {
+                          const struct lb_ask_spec *spec, const uint8_t key[LB_SHA256_BYTES]) {
     struct item *item = lb_calloc(1, sizeof *item);
     if (!item) {
         return NULL;
     }
     item->teacher = k;
     item->avoid = -1;
+    item->spec = *spec;
     memcpy(item->key, key, LB_SHA256_BYTES);
     lb_arena_init(&item->arena, LB_MAX_RESPONSE_BYTES + ((size_t)1 << 20));
     struct item **bucket = bucket_of(asker, key);

@@ -4,7 +4,7 @@
 
 #include "trainer/teachers/pool.h"
 #include "trainer/teachers/questions.h"
-#include "trainer/wire/oip.h"
+#include "trainer/wire/dialect.h"
 
 #include <pthread.h>
 
@@ -18,7 +18,8 @@ struct item {
     unsigned teacher;
     unsigned refs; /* slots of questions that point here */
     uint8_t key[LB_SHA256_BYTES];
-    struct lb_sample sample; /* ids or features are a copy, in arena */
+    struct lb_ask_spec spec; /* normalised */
+    struct lb_sample sample; /* what it points to is a copy, in arena */
     struct lb_arena arena;
     struct lb_answer answer;
     bool done, lost;           /* lost: done without an answer */
@@ -34,6 +35,7 @@ struct question {
     unsigned n_teachers;
     struct lb_sample *samples; /* [n] */
     bool *wanted;              /* [n * teachers] */
+    struct lb_ask_spec *specs; /* [teachers] normalised */
     struct item **slots;       /* [n * teachers] NULL: not wanted. The thread's. */
     size_t pending;            /* slots not answered yet. The thread's. */
 
@@ -61,8 +63,7 @@ struct request {
 /* A teacher, with what the thread knows about it. */
 struct asked_teacher {
     struct lb_asker_teacher is;
-    struct lb_ask_spec spec; /* normalised */
-    char *infer_path, *info_path;
+    char *ask_path, *info_path;
     struct lb_pool pool;
     struct item *queue; /* to be asked, oldest first */
     int64_t queued_tokens;
@@ -105,7 +106,7 @@ struct lb_asker {
 struct item *lb_item_find(struct lb_asker *asker, unsigned teacher, const uint8_t key[LB_SHA256_BYTES]);
 /* A new one, in its bucket; NULL when out of memory. */
 struct item *lb_item_make(struct lb_asker *asker, unsigned teacher, const struct lb_sample *sample,
-                          const uint8_t key[LB_SHA256_BYTES]);
+                          const struct lb_ask_spec *spec, const uint8_t key[LB_SHA256_BYTES]);
 void lb_item_free(struct lb_asker *asker, struct item *item);
 /* A slot of question waits for the item; false when out of memory. */
 bool lb_item_wait(struct item *item, struct question *question);

@@ -4,7 +4,6 @@
 #include "common/base/log.h"
 #include "common/base/mem.h"
 #include "trainer/teachers/parts.h"
-#include "trainer/wire/metadata.h"
 #include "trainer/wire/possible.h"
 
 #include <string.h>
@@ -51,8 +50,8 @@ static bool look_up(struct lb_asker *asker, struct item *item) {
         return false;
     }
     bool good =
-        lb_answer_check(&item->answer, &teacher->spec, &teacher->is.info, item->sample.n, &detail) == LB_OK &&
-        lb_answer_possible(&item->answer, teacher->spec.temperature, teacher->is.name, &detail) == LB_OK;
+        lb_answer_check(&item->answer, &item->spec, &teacher->is.info, item->sample.n, &detail) == LB_OK &&
+        lb_answer_possible(&item->answer, item->spec.temperature, teacher->is.name, &detail) == LB_OK;
     if (!good) { /* kept by an older version, or by somebody who lied */
         lb_cache_drop(asker->options.cache, item->key);
         lb_log(LB_LOG_WARN, "cache_entry_bad", "then=\"asked for again\" error=\"%s\"", detail.text);
@@ -66,19 +65,19 @@ static enum lb_status admit_slot(struct lb_asker *asker, struct question *questi
                                  struct lb_teachers_stats *counts, struct lb_detail *detail) {
     struct asked_teacher *teacher = &asker->teachers[k];
     const struct lb_sample *sample = &question->samples[i];
+    const struct lb_ask_spec *spec = &question->specs[k];
     uint8_t key[LB_SHA256_BYTES];
     enum lb_status status = lb_ask_check(&teacher->is.info, sample, teacher->is.name, detail);
     if (status != LB_OK) {
         return status;
     }
-    if (lb_cache_key(teacher->is.info.fingerprint, sample, teacher->is.info.input_size, &teacher->spec,
-                     key)) {
+    if (lb_cache_key(teacher->is.info.fingerprint, sample, teacher->is.info.input_size, spec, key)) {
         return lb_fail(detail, LB_E_NOMEM, "out of memory for a question to teacher %s", teacher->is.name);
     }
     struct item *item = lb_item_find(asker, k, key);
     counts->questions++;
     if (!item) {
-        item = lb_item_make(asker, k, sample, key);
+        item = lb_item_make(asker, k, sample, spec, key);
         if (!item) {
             return lb_fail(detail, LB_E_NOMEM, "out of memory for a question to teacher %s",
                            teacher->is.name);
@@ -126,6 +125,7 @@ static void admit(struct lb_asker *asker, struct question *question) {
 static void discard(struct question *question) {
     lb_free(question->samples);
     lb_free(question->wanted);
+    lb_free(question->specs);
     lb_free(question->slots);
     lb_free(question->answers);
     lb_free(question);
@@ -211,11 +211,12 @@ static enum lb_status make_teacher(const struct lb_asker_options *options,
                                    struct asked_teacher *teacher, struct lb_detail *detail) {
     teacher->is = *from;
     teacher->most_tokens = LB_ASK_TOKENS;
-    lb_ask_normalise(&from->spec, &teacher->spec);
-    teacher->infer_path = lb_metadata_path(from->info.model, from->info.fingerprint, "/infer");
-    teacher->info_path = lb_metadata_path(from->info.model, NULL, "");
-    if (!teacher->infer_path || !teacher->info_path) {
-        return lb_fail(detail, LB_E_NOMEM, "out of memory for teacher %s", from->name);
+    enum lb_status status = from->dialect->path(&from->info, LB_PATH_ASK, &teacher->ask_path, detail);
+    if (status == LB_OK) {
+        status = from->dialect->path(&from->info, LB_PATH_INFO, &teacher->info_path, detail);
+    }
+    if (status != LB_OK) {
+        return status;
     }
     lb_pool_init(&teacher->pool, from->n_urls, REQUESTS_PER_REPLICA, BACK_OFF_NS, BACK_OFF_CAP_NS,
                  options->seed ^ lb_mix64(stream + 1));
@@ -288,7 +289,7 @@ void lb_asker_destroy(struct lb_asker *asker) {
         }
     }
     for (unsigned k = 0; k < asker->n_teachers; k++) {
-        lb_free(asker->teachers[k].infer_path);
+        lb_free(asker->teachers[k].ask_path);
         lb_free(asker->teachers[k].info_path);
     }
     lb_free(asker->teachers);
@@ -301,7 +302,8 @@ void lb_asker_destroy(struct lb_asker *asker) {
 /* ---- the training loop's side ---- */
 
 static struct question *make_question(const struct lb_asker *asker, int64_t number,
-                                      const struct lb_sample *samples, int64_t n, const bool *wanted) {
+                                      const struct lb_sample *samples, int64_t n, const bool *wanted,
+                                      const struct lb_ask_spec *specs) {
     struct question *question = lb_calloc(1, sizeof *question);
     if (!question) {
         return NULL;
@@ -312,9 +314,11 @@ static struct question *make_question(const struct lb_asker *asker, int64_t numb
     question->n = n;
     question->samples = lb_malloc_array((size_t)n, sizeof *samples);
     question->wanted = lb_malloc_array(slots, sizeof *wanted);
+    question->specs = lb_malloc_array(asker->n_teachers, sizeof *question->specs);
     question->slots = lb_calloc(slots, sizeof(struct item *));
     question->answers = lb_calloc(slots, sizeof(struct lb_answer *));
-    if (!question->samples || !question->wanted || !question->slots || !question->answers) {
+    if (!question->samples || !question->wanted || !question->specs || !question->slots ||
+        !question->answers) {
         discard(question);
         return NULL;
     }
@@ -322,19 +326,42 @@ static struct question *make_question(const struct lb_asker *asker, int64_t numb
     for (size_t i = 0; i < slots; i++) {
         question->wanted[i] = wanted ? wanted[i] : true;
     }
+    for (unsigned k = 0; k < asker->n_teachers; k++) {
+        lb_ask_normalise(specs ? &specs[k] : &asker->teachers[k].is.spec, &question->specs[k]);
+    }
     return question;
 }
 
+/* Whether each teacher gives what it is to be asked. Those that were set have been looked at. */
+static enum lb_status check_specs(const struct lb_asker *asker, const struct lb_ask_spec *specs,
+                                  struct lb_detail *detail) {
+    enum lb_status status = LB_OK;
+    for (unsigned k = 0; k < asker->n_teachers && status == LB_OK; k++) {
+        const struct lb_asker_teacher *is = &asker->teachers[k].is;
+        if ((specs ? specs[k].n_outputs : is->spec.n_outputs) == 0) {
+            status =
+                lb_fail(detail, LB_E_INTERNAL, "teacher %s was asked before it was said what for", is->name);
+        } else if (specs) {
+            status = is->dialect->gives(&is->info, &specs[k], is->name, detail);
+        }
+    }
+    return status;
+}
+
 enum lb_status lb_asker_submit(struct lb_asker *asker, int64_t number, const struct lb_sample *samples,
-                               int64_t n, const bool *wanted, struct lb_detail *detail) {
+                               int64_t n, const bool *wanted, const struct lb_ask_spec *specs,
+                               struct lb_detail *detail) {
     if (n < 1 || number < 0) {
         return lb_fail(detail, LB_E_ARG, "question %lld has %lld samples", (long long)number, (long long)n);
     }
-    struct question *question = make_question(asker, number, samples, n, wanted);
+    enum lb_status status = check_specs(asker, specs, detail);
+    if (status != LB_OK) {
+        return status;
+    }
+    struct question *question = make_question(asker, number, samples, n, wanted, specs);
     if (!question) {
         return lb_fail(detail, LB_E_NOMEM, "out of memory for question %lld", (long long)number);
     }
-    enum lb_status status = LB_OK;
     pthread_mutex_lock(&asker->lock);
     if (asker->failed) {
         status = lb_fail(detail, asker->failed, "%s", asker->failure.text);

@@ -23,8 +23,9 @@ struct lb_asker_teacher {
     const bool *reached; /* [n_urls] answered when the run began */
     int n_urls;
     struct lb_local *local; /* NULL: not ours */
+    const struct lb_dialect *dialect;
     struct lb_teacher_info info;
-    struct lb_ask_spec spec;
+    struct lb_ask_spec spec; /* of questions that have none of their own */
 };
 
 struct lb_asker_options {
@@ -43,10 +44,11 @@ LB_NODISCARD enum lb_status lb_asker_create(const struct lb_asker_options *optio
 /* Calls off what is under way. Accepts NULL. Before the HTTP client and the cache. */
 void lb_asker_destroy(struct lb_asker *asker);
 
-/* As lb_teachers_submit, _take, _release, _stats. submit, take and release are called by one thread. */
+/* As lb_teachers_submit_as (specs NULL: the teachers'), _take, _release, _stats. submit, take and release are
+ * called by one thread. */
 LB_NODISCARD enum lb_status lb_asker_submit(struct lb_asker *asker, int64_t number,
                                             const struct lb_sample *samples, int64_t n, const bool *wanted,
-                                            struct lb_detail *detail);
+                                            const struct lb_ask_spec *specs, struct lb_detail *detail);
 LB_NODISCARD enum lb_status lb_asker_take(struct lb_asker *asker, int64_t number,
                                           const struct lb_answer *const **out_answers,
                                           struct lb_detail *detail);

@@ -4,7 +4,6 @@
 #include "common/base/mem.h"
 #include "trainer/teachers/parts.h"
 #include "trainer/wire/possible.h"
-#include "trainer/wire/metadata.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -37,7 +36,9 @@ static struct item *unqueue(struct asked_teacher *teacher) {
     return item;
 }
 
-/* How many items from the front make one request: all slots get their share, within the maxima. */
+/* How many items from the front make one request: what asks for the same; all slots get their share, within
+ * the maxima.
+ */
 static int64_t group_size(const struct asked_teacher *teacher) {
     unsigned slots = lb_pool_free_slots(&teacher->pool);
     int64_t budget = teacher->queued_tokens / (slots ? slots : 1);
@@ -45,9 +46,14 @@ static int64_t group_size(const struct asked_teacher *teacher) {
     budget = budget > teacher->most_tokens ? teacher->most_tokens : budget;
     int64_t n = 0, longest = 0;
     uint64_t bytes = 0;
-    for (const struct item *item = teacher->queue; item && n < LB_MAX_SEQUENCES; item = item->next_in_queue) {
+    const struct item *first = teacher->queue;
+    for (const struct item *item = first; item && n < LB_MAX_SEQUENCES; item = item->next_in_queue) {
+        if (!lb_spec_same(&item->spec, &first->spec) ||
+            !lb_extra_alike(item->sample.extra, first->sample.extra)) {
+            break;
+        }
         longest = item->sample.n > longest ? item->sample.n : longest;
-        bytes = lb_ask_answer_bytes(&teacher->is.info, &teacher->spec, longest) * (uint64_t)(n + 1);
+        bytes = lb_ask_answer_bytes(&teacher->is.info, &first->spec, longest) * (uint64_t)(n + 1);
         if (n > 0 && (longest * (n + 1) > budget || bytes > LB_ASK_ANSWER_BYTES)) {
             break;
         }
@@ -127,7 +133,7 @@ static struct request *make_request(struct lb_asker *asker, unsigned k, int repl
 static enum lb_status send_group(struct lb_asker *asker, unsigned k, int replica, int64_t n,
                                  struct lb_detail *detail) {
     struct asked_teacher *teacher = &asker->teachers[k];
-    struct request *request = make_request(asker, k, replica, teacher->infer_path, n);
+    struct request *request = make_request(asker, k, replica, teacher->ask_path, n);
     if (!request) {
         return lb_fail(detail, LB_E_NOMEM, "out of memory for a request to teacher %s", teacher->is.name);
     }
@@ -139,8 +145,9 @@ static enum lb_status send_group(struct lb_asker *asker, unsigned k, int replica
     }
     struct lb_arena scratch;
     lb_arena_init(&scratch, LB_MAX_BODY_BYTES);
-    enum lb_status status = lb_ask_build(&teacher->is.info, &teacher->spec, request->samples, n,
-                                         asker->options.timeout_ns / 1000, &scratch, &request->asked, detail);
+    enum lb_status status =
+        teacher->is.dialect->build(&teacher->is.info, &request->items[0]->spec, request->samples, n,
+                                   asker->options.timeout_ns / 1000, &scratch, &request->asked, detail);
     lb_arena_finish(&scratch);
     if (status != LB_OK) {
         free_request(request);
@@ -148,7 +155,7 @@ static enum lb_status send_group(struct lb_asker *asker, unsigned k, int replica
     }
     request->call.body = request->asked.body.data;
     request->call.body_bytes = request->asked.body.len;
-    request->call.json_bytes = (int64_t)request->asked.json_bytes;
+    request->call.json_bytes = request->asked.json_bytes;
     pthread_mutex_lock(&asker->lock);
     asker->stats.requests++;
     asker->stats.bytes_sent += request->asked.body.len;
@@ -243,6 +250,7 @@ static void ask_again(struct lb_asker *asker, struct request *request, bool bad,
 static enum lb_status unpack(struct lb_asker *asker, struct request *request, bool *other,
                              struct lb_detail *detail) {
     const struct asked_teacher *teacher = &asker->teachers[request->teacher];
+    const struct lb_ask_spec *spec = &request->items[0]->spec; /* that of all */
     size_t n = (size_t)request->n;
     struct lb_answer *answers = lb_calloc(n, sizeof *answers);
     struct lb_arena **arenas = lb_calloc(n, sizeof *arenas);
@@ -259,11 +267,11 @@ static enum lb_status unpack(struct lb_asker *asker, struct request *request, bo
         for (size_t i = 0; i < n; i++) {
             arenas[i] = &request->items[i]->arena;
         }
-        status = lb_ask_split(&teacher->is.info, &teacher->spec, &request->asked, request->samples, &reply,
-                              &scratch, arenas, answers, other, detail);
+        status = teacher->is.dialect->split(&teacher->is.info, spec, &request->asked, request->samples,
+                                            &reply, &scratch, arenas, answers, other, detail);
     }
     for (size_t i = 0; i < n && status == LB_OK; i++) {
-        status = lb_answer_possible(&answers[i], teacher->spec.temperature, teacher->is.name, detail);
+        status = lb_answer_possible(&answers[i], spec->temperature, teacher->is.name, detail);
     }
     for (size_t i = 0; i < n && status == LB_OK; i++) {
         request->items[i]->answer = answers[i];
@@ -304,8 +312,8 @@ static void land_probe(struct lb_asker *asker, struct request *request) {
     snprintf(where, sizeof where, "teacher %s at %s", teacher->is.name, request->call.base);
     enum lb_status status = lb_call_check(&request->call, where, &detail);
     if (status == LB_OK) {
-        status = lb_info_parse(request->call.answer.data ? request->call.answer.data : "",
-                               request->call.answer.len, where, &info, &detail);
+        status = teacher->is.dialect->info_read(request->call.answer.data ? request->call.answer.data : "",
+                                                request->call.answer.len, where, &info, &detail);
     }
     if (status == LB_OK && strcmp(info.fingerprint, teacher->is.info.fingerprint)) {
         lb_fail(&detail, LB_E_MISMATCH,

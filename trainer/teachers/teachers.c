@@ -6,7 +6,6 @@
 #include "common/base/mem.h"
 #include "trainer/teachers/pool.h"
 #include "trainer/teachers/questions.h"
-#include "trainer/wire/metadata.h"
 #include "trainer/wire/possible.h"
 
 #include <stdio.h>
@@ -22,6 +21,7 @@
 
 struct teacher {
     const struct lb_teacher_address *is;
+    const struct lb_dialect *dialect;
     char label[LB_MAX_NAME + 16]; /* "teacher math", for errors */
     const char **urls;            /* [n_urls] borrowed */
     bool *reached;                /* [n_urls] */
@@ -30,8 +30,8 @@ struct teacher {
     char *own_token; /* from token_file */
     const char *token;
     struct lb_teacher_info info;
-    bool has_spec, has_head;
-    struct lb_ask_spec spec;
+    bool has_head;
+    struct lb_ask_spec spec; /* of no outputs until it is set */
     struct lb_teacher_head head;
 };
 
@@ -143,7 +143,7 @@ static bool recall_info(const struct lb_teachers *teachers, struct teacher *teac
     struct lb_buf text;
     lb_buf_init(&text, MAX_INFO_BYTES);
     bool found = name && !lb_cache_get_blob(teachers->cache, name, &text, NULL) && text.len &&
-                 !lb_info_parse(text.data, text.len, teacher->label, &teacher->info, NULL);
+                 !teacher->dialect->info_read(text.data, text.len, teacher->label, &teacher->info, NULL);
     lb_buf_finish(&text);
     lb_free(name);
     return found;
@@ -152,14 +152,9 @@ static bool recall_info(const struct lb_teachers *teachers, struct teacher *teac
 static enum lb_status ask_info(const struct lb_teachers *teachers, const struct teacher *teacher, int replica,
                                struct lb_buf *text, struct lb_teacher_info *out, struct lb_detail *detail) {
     struct lb_contact contact = contact_of(teachers, teacher, replica);
-    char only[LB_MAX_NAME];
-    const char *model = teacher->is->model;
-    enum lb_status status = LB_OK;
-    if (!model || teacher->local) { /* a daemon of ours has its own name for it */
-        status = lb_metadata_only_model(&contact, only, detail);
-        model = only;
-    }
-    return status != LB_OK ? status : lb_metadata_info(&contact, model, text, out, detail);
+    /* A daemon of ours has its own name for its only one. */
+    const char *model = teacher->local ? NULL : teacher->is->model;
+    return teacher->dialect->info(&contact, model, text, out, detail);
 }
 
 /* One round over all replicas. LB_OK when at least one answered; they must agree. */
@@ -259,6 +254,7 @@ static enum lb_status prepare(const struct lb_teachers *teachers, const struct l
                               struct teacher *teacher, struct lb_detail *detail) {
     enum lb_status status = LB_OK;
     teacher->is = is;
+    teacher->dialect = lb_dialect_get(is->protocol);
     snprintf(teacher->label, sizeof teacher->label, "teacher %s", is->name);
     teacher->n_urls = 1 + (int)is->n_replicas;
     if (teacher->n_urls > LB_POOL_MAX_REPLICAS) {
@@ -341,7 +337,8 @@ static bool copy_options(const struct lb_teachers_options *from, struct lb_arena
                                                    .model = copy(arena, is->model, &bad),
                                                    .replicas = replicas,
                                                    .n_replicas = is->n_replicas,
-                                                   .token_file = copy(arena, is->token_file, &bad)};
+                                                   .token_file = copy(arena, is->token_file, &bad),
+                                                   .protocol = is->protocol};
     }
     *to = *from;
     to->teachers = addresses;
@@ -422,7 +419,7 @@ static enum lb_status download(const struct lb_teachers *teachers, const struct 
         struct lb_contact contact = contact_of(teachers, teacher, r);
         struct lb_detail why = {0};
         contact.timeout_ns = timeout_ns(teachers);
-        enum lb_status status = lb_metadata_get(&contact, path, out, NULL, &why);
+        enum lb_status status = lb_contact_get(&contact, path, out, NULL, &why);
         if (status == LB_OK) {
             return LB_OK;
         }
@@ -439,12 +436,12 @@ static enum lb_status download(const struct lb_teachers *teachers, const struct 
     }
 }
 
-/* The file from the cache or from the teacher; what: "head", "tokenizer". */
+/* The file from the cache or from the teacher: its head, its tokenizer. */
 static enum lb_status fetch(const struct lb_teachers *teachers, const struct teacher *teacher,
-                            const char *what, bool again, struct lb_buf *out, struct lb_detail *detail) {
-    char name[LB_SHA256_HEX + 32], suffix[32];
+                            enum lb_path which, bool again, struct lb_buf *out, struct lb_detail *detail) {
+    const char *what = which == LB_PATH_HEAD ? "head" : "tokenizer";
+    char name[LB_SHA256_HEX + 32];
     snprintf(name, sizeof name, "%s:%s", what, teacher->info.fingerprint);
-    snprintf(suffix, sizeof suffix, "/%s", what);
     if (teachers->cache && !again && !lb_cache_get_blob(teachers->cache, name, out, NULL) && out->len) {
         return LB_OK;
     }
@@ -453,9 +450,9 @@ static enum lb_status fetch(const struct lb_teachers *teachers, const struct tea
         return lb_fail(detail, LB_E_UNAVAILABLE, "%s is away and its %s is not in the cache", teacher->label,
                        what);
     }
-    char *path = lb_metadata_path(teacher->info.model, teacher->info.fingerprint, suffix);
-    enum lb_status status = path ? download(teachers, teacher, path, out, detail)
-                                 : lb_fail(detail, LB_E_NOMEM, "out of memory for %s", teacher->label);
+    char *path = NULL;
+    enum lb_status status = teacher->dialect->path(&teacher->info, which, &path, detail);
+    status = status != LB_OK ? status : download(teachers, teacher, path, out, detail);
     lb_free(path);
     if (status == LB_OK) {
         remember(teachers, name, out->data, out->len);
@@ -472,12 +469,12 @@ enum lb_status lb_teachers_head(struct lb_teachers *teachers, unsigned k, const 
         struct lb_buf bytes;
         struct lb_detail why = {0};
         lb_buf_init(&bytes, LB_MAX_RESPONSE_BYTES);
-        status = fetch(teachers, teacher, "head", attempt > 0, &bytes, &why);
+        status = fetch(teachers, teacher, LB_PATH_HEAD, attempt > 0, &bytes, &why);
         if (status != LB_OK) {
             attempt = 2;
         } else {
-            status = lb_teacher_head_parse(bytes.data, bytes.len, &teacher->info, teacher->label,
-                                           &teacher->head, &why);
+            status = teacher->dialect->head_read(bytes.data, bytes.len, &teacher->info, teacher->label,
+                                                 &teacher->head, &why);
             if (status == LB_OK &&
                 (status = lb_head_possible(&teacher->head, teacher->is->name, &why)) != LB_OK) {
                 lb_teacher_head_finish(&teacher->head);
@@ -495,7 +492,7 @@ enum lb_status lb_teachers_head(struct lb_teachers *teachers, unsigned k, const 
 
 enum lb_status lb_teachers_tokenizer(struct lb_teachers *teachers, unsigned k, struct lb_buf *out,
                                      struct lb_detail *detail) {
-    return fetch(teachers, &teachers->teachers[k], "tokenizer", false, out, detail);
+    return fetch(teachers, &teachers->teachers[k], LB_PATH_TOKENIZER, false, out, detail);
 }
 
 /* ---- questions ---- */
@@ -503,10 +500,9 @@ enum lb_status lb_teachers_tokenizer(struct lb_teachers *teachers, unsigned k, s
 enum lb_status lb_teachers_set_spec(struct lb_teachers *teachers, unsigned k, const struct lb_ask_spec *spec,
                                     struct lb_detail *detail) {
     struct teacher *teacher = &teachers->teachers[k];
-    enum lb_status status = lb_info_gives(&teacher->info, spec, teacher->is->name, detail);
+    enum lb_status status = teacher->dialect->gives(&teacher->info, spec, teacher->is->name, detail);
     if (status == LB_OK) {
         teacher->spec = *spec;
-        teacher->has_spec = true;
     }
     return status;
 }
@@ -525,10 +521,10 @@ static enum lb_status start_asker(struct lb_teachers *teachers, struct lb_detail
     if (!asked) {
         return lb_fail(detail, LB_E_NOMEM, "out of memory for teachers");
     }
-    enum lb_status status = LB_OK;
     for (unsigned k = 0; k < teachers->n; k++) {
         const struct teacher *teacher = &teachers->teachers[k];
         asked[k] = (struct lb_asker_teacher){.name = teacher->is->name,
+                                             .dialect = teacher->dialect,
                                              .token = teacher->token,
                                              .urls = teacher->urls,
                                              .reached = teacher->reached,
@@ -536,13 +532,8 @@ static enum lb_status start_asker(struct lb_teachers *teachers, struct lb_detail
                                              .local = teacher->local,
                                              .info = teacher->info,
                                              .spec = teacher->spec};
-        if (!teacher->has_spec || teacher->spec.n_outputs == 0) {
-            status =
-                lb_fail(detail, LB_E_INTERNAL, "%s was asked before it was said what for", teacher->label);
-        }
     }
-    status =
-        status != LB_OK ? status : lb_asker_create(&options, asked, teachers->n, &teachers->asker, detail);
+    enum lb_status status = lb_asker_create(&options, asked, teachers->n, &teachers->asker, detail);
     lb_free(asked);
     return status;
 }
@@ -550,13 +541,19 @@ static enum lb_status start_asker(struct lb_teachers *teachers, struct lb_detail
 enum lb_status lb_teachers_submit(struct lb_teachers *teachers, int64_t number,
                                   const struct lb_sample *samples, int64_t n, const bool *wanted,
                                   struct lb_detail *detail) {
+    return lb_teachers_submit_as(teachers, number, samples, n, wanted, NULL, detail);
+}
+
+enum lb_status lb_teachers_submit_as(struct lb_teachers *teachers, int64_t number,
+                                     const struct lb_sample *samples, int64_t n, const bool *wanted,
+                                     const struct lb_ask_spec *specs, struct lb_detail *detail) {
     if (!teachers->asker) {
         enum lb_status status = start_asker(teachers, detail);
         if (status != LB_OK) {
             return status;
         }
     }
-    return lb_asker_submit(teachers->asker, number, samples, n, wanted, detail);
+    return lb_asker_submit(teachers->asker, number, samples, n, wanted, specs, detail);
 }
 
 enum lb_status lb_teachers_take(struct lb_teachers *teachers, int64_t number,

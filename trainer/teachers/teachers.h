@@ -9,7 +9,7 @@
 
 #include "common/base/buf.h"
 #include "trainer/recipe/choices.h"
-#include "trainer/wire/answer.h"
+#include "trainer/wire/dialect.h"
 
 #include <signal.h>
 
@@ -32,6 +32,7 @@ struct lb_teacher_address {
     const char *const *replicas; /* [n_replicas] further URLs of the same teacher */
     unsigned n_replicas;
     const char *token_file; /* NULL: none */
+    enum lb_protocol protocol;
 };
 
 struct lb_teachers_options {
@@ -73,11 +74,17 @@ LB_NODISCARD enum lb_status lb_teachers_set_spec(struct lb_teachers *teachers, u
                                                  const struct lb_ask_spec *spec, struct lb_detail *detail);
 
 /* Asks about n samples as question number `number` (0, 1, 2, ... without gaps, ahead of take). wanted [n *
- * teachers]: which teacher is asked about which sample (route), NULL: all. samples' ids stay valid until
- * release. Returns at once; the work goes on in the background. */
+ * teachers]: which teacher is asked about which sample (route), NULL: all. what samples point
+ * to stays valid until release. Returns at once; the work goes on in the background. */
 LB_NODISCARD enum lb_status lb_teachers_submit(struct lb_teachers *teachers, int64_t number,
                                                const struct lb_sample *samples, int64_t n, const bool *wanted,
                                                struct lb_detail *detail);
+/* The same, but each teacher is asked what specs [teachers] says, for this question only. LB_E_ARG when one
+ * does not give all of it. */
+LB_NODISCARD enum lb_status lb_teachers_submit_as(struct lb_teachers *teachers, int64_t number,
+                                                  const struct lb_sample *samples, int64_t n,
+                                                  const bool *wanted, const struct lb_ask_spec *specs,
+                                                  struct lb_detail *detail);
 /* Waits for question `number` (in order). answers[i * teachers + k] is NULL where not wanted, or where the
  * teacher is lost and the recipe says renormalise. Valid until lb_teachers_release(number). */
 LB_NODISCARD enum lb_status lb_teachers_take(struct lb_teachers *teachers, int64_t number,

@@ -1,11 +1,16 @@
 #include "trainer/wire/answer.h"
 
 #include "common/base/buf.h"
+#include "common/base/mem.h"
 #include "common/nn/dtype.h"
 
 #include <string.h>
 
 /* ---- what is asked ---- */
+
+bool lb_extra_alike(const struct lb_extra *a, const struct lb_extra *b) {
+    return a == b || (a && b && a->width == b->width && strcmp(a->name, b->name) == 0);
+}
 
 bool lb_spec_same(const struct lb_ask_spec *a, const struct lb_ask_spec *b) {
     bool same = a->n_outputs == b->n_outputs && a->top_k == b->top_k && a->temperature == b->temperature;
@@ -254,4 +259,12 @@ enum lb_status lb_answer_check(const struct lb_answer *answer, const struct lb_a
         }
     }
     return LB_OK;
+}
+
+void lb_teacher_head_finish(struct lb_teacher_head *head) {
+    if (head) {
+        lb_free(head->weight);
+        lb_free(head->bias);
+        memset(head, 0, sizeof *head);
+    }
 }

@@ -52,7 +52,10 @@ struct lb_teacher_head {
     float *bias;   /* [V] or NULL */
     int64_t vocab_size, hidden_size;
 };
+void lb_teacher_head_finish(struct lb_teacher_head *head);
 
+/* Whether two samples' further inputs (NULL: none) can travel in one request. */
+bool lb_extra_alike(const struct lb_extra *a, const struct lb_extra *b);
 /* Whether two specs ask for the same. */
 bool lb_spec_same(const struct lb_ask_spec *a, const struct lb_ask_spec *b);
 /* The datatype of output j: its own where the spec says none. */

@@ -1,6 +1,5 @@
 #include "trainer/wire/metadata.h"
 
-#include "common/base/file.h"
 #include "common/base/json.h"
 #include "common/base/mem.h"
 #include "common/formats/safetensors.h"
@@ -12,39 +11,6 @@
 #define MAX_INFO_BYTES (4u << 20)
 #define MAX_DIMENSION (1ll << 40)
 
-void lb_metadata_where(const struct lb_contact *contact, char *out, size_t size) {
-    snprintf(out, size, "%s at %s", contact->name, contact->base);
-}
-
-/* One exchange, checked to be a 200. The caller finishes call. */
-static enum lb_status exchange(const struct lb_contact *contact, struct lb_call *call, const char *path,
-                               const char *body, size_t max_bytes, struct lb_detail *detail) {
-    char where[400];
-    lb_metadata_where(contact, where, sizeof where);
-    lb_call_init(call, contact->base, path, contact->token);
-    call->body = body;
-    call->body_bytes = body ? strlen(body) : 0;
-    call->timeout_ns = contact->timeout_ns;
-    call->max_bytes = max_bytes;
-    lb_client_perform(contact->http, call, contact->stop);
-    return lb_call_check(call, where, detail);
-}
-
-enum lb_status lb_metadata_get(const struct lb_contact *contact, const char *path, struct lb_buf *out,
-                               uint64_t *out_elapsed_ns, struct lb_detail *detail) {
-    struct lb_call call;
-    enum lb_status status = exchange(contact, &call, path, NULL, out->max, detail);
-    if (status == LB_OK && lb_buf_append(out, call.answer.data, call.answer.len)) {
-        status = lb_fail(detail, lb_buf_status(out), "%s: no memory for an answer of %zu bytes",
-                         contact->name, call.answer.len);
-    }
-    if (status == LB_OK && out_elapsed_ns) {
-        *out_elapsed_ns = call.elapsed_ns;
-    }
-    lb_call_finish(&call);
-    return status;
-}
-
 /* ---- models ---- */
 
 enum lb_status lb_metadata_models(const struct lb_contact *contact,
@@ -54,8 +20,9 @@ enum lb_status lb_metadata_models(const struct lb_contact *contact,
     struct lb_call call;
     json_t *list = NULL;
     char where[400];
-    lb_metadata_where(contact, where, sizeof where);
-    enum lb_status status = exchange(contact, &call, "/v2/repository/index", "{}", MAX_INFO_BYTES, detail);
+    lb_contact_where(contact, where, sizeof where);
+    enum lb_status status =
+        lb_contact_call(contact, &call, "/v2/repository/index", "{}", MAX_INFO_BYTES, detail);
     if (status == LB_OK) {
         status = lb_json_parse(call.answer.data, call.answer.len, LB_MAX_JSON_DEPTH, where, &list, detail);
     }
@@ -101,7 +68,7 @@ enum lb_status lb_metadata_only_model(const struct lb_contact *contact, char out
     if (status != LB_OK) {
         return status;
     }
-    lb_metadata_where(contact, where, sizeof where);
+    lb_contact_where(contact, where, sizeof where);
     if (names.n == 0) {
         return lb_fail(detail, LB_E_NOTFOUND, "%s serves no model", where);
     }
@@ -223,8 +190,8 @@ enum lb_status lb_metadata_info(const struct lb_contact *contact, const char *mo
     if (!path) {
         return lb_fail(detail, LB_E_NOMEM, "out of memory for a request");
     }
-    lb_metadata_where(contact, where, sizeof where);
-    enum lb_status status = lb_metadata_get(contact, path, text, NULL, detail);
+    lb_contact_where(contact, where, sizeof where);
+    enum lb_status status = lb_contact_get(contact, path, text, NULL, detail);
     lb_free(path);
     return status != LB_OK ? status
                            : lb_info_parse(text->data + before, text->len - before, where, out, detail);
@@ -329,36 +296,4 @@ enum lb_status lb_teacher_head_parse(const void *bytes, size_t len, const struct
     }
     *out = head;
     return LB_OK;
-}
-
-void lb_teacher_head_finish(struct lb_teacher_head *head) {
-    if (head) {
-        lb_free(head->weight);
-        lb_free(head->bias);
-        memset(head, 0, sizeof *head);
-    }
-}
-
-/* ---- token ---- */
-
-enum lb_status lb_token_read(const char *path, char **out, struct lb_detail *detail) {
-    struct lb_buf buf;
-    lb_buf_init(&buf, LB_MAX_TOKEN_FILE_BYTES);
-    enum lb_status status = lb_file_read(path, &buf, detail);
-    if (status == LB_OK) {
-        const char *text = buf.data ? buf.data : "";
-        text += strspn(text, " \t\r\n");
-        size_t n = strcspn(text, " \t\r\n");
-        char *token = n ? lb_malloc_array(n + 1, 1) : NULL;
-        if (token) {
-            memcpy(token, text, n);
-            token[n] = 0;
-            *out = token;
-        } else {
-            status = lb_fail(detail, n ? LB_E_NOMEM : LB_E_ARG, "token file %s %s", path,
-                             n ? "is too much" : "is empty");
-        }
-    }
-    lb_buf_finish(&buf);
-    return status;
 }

@@ -1,4 +1,5 @@
-/* Talking to one server about what it serves: its models, a model's metadata, its output head, its tokenizer.
+/* What servers of the Open Inference Protocol say of what they serve: their models, a model's metadata, its
+ * output head, its tokenizer. Part of the dialect oip; `limbeck probe` asks for the list of models.
  *
  * One request each, no retries: those who call decide what a failure means. Any thread; stop (may be NULL)
  * ends a wait with LB_E_CANCELLED.
@@ -8,23 +9,7 @@
 
 #include "common/base/buf.h"
 #include "trainer/wire/answer.h"
-#include "trainer/wire/http_client.h"
-
-/* A server as it is asked. name stands in errors ("teacher math"). */
-struct lb_contact {
-    struct lb_client *http;
-    const char *name, *base, *token; /* token NULL: none */
-    uint64_t timeout_ns;
-    volatile sig_atomic_t *stop;
-};
-
-/* "name at base", for errors. */
-void lb_metadata_where(const struct lb_contact *contact, char *out, size_t size);
-
-/* GET path; the body is appended to out (whose maximum bounds it). */
-LB_NODISCARD enum lb_status lb_metadata_get(const struct lb_contact *contact, const char *path,
-                                            struct lb_buf *out, uint64_t *out_elapsed_ns,
-                                            struct lb_detail *detail);
+#include "trainer/wire/contact.h"
 
 /* The models that the server lists (POST /v2/repository/index): calls each(user, name, version, state) for
  * every one. */
@@ -52,9 +37,5 @@ char *lb_metadata_path(const char *model, const char *fingerprint, const char *s
 LB_NODISCARD enum lb_status lb_teacher_head_parse(const void *bytes, size_t len,
                                                   const struct lb_teacher_info *info, const char *what,
                                                   struct lb_teacher_head *out, struct lb_detail *detail);
-void lb_teacher_head_finish(struct lb_teacher_head *head);
-
-/* The first line of a token file, without blanks, on the heap (lb_free). */
-LB_NODISCARD enum lb_status lb_token_read(const char *path, char **out, struct lb_detail *detail);
 
 #endif

@@ -1,17 +1,27 @@
-#include "trainer/wire/oip.h"
-
+/* The dialect oip: one question about several sequences as an infer request, and its answer taken apart
+ * again.
+ *
+ * Sequences of unlike lengths are right-padded and travel with their lengths; all tensors are binary.
+ */
 #include "common/base/mem.h"
+#include "trainer/wire/dialect.h"
+#include "trainer/wire/metadata.h"
 
 #include <string.h>
 
 /* ---- building ---- */
 
+/* dims that are 0 are not there. */
 static struct lb_wire_tensor binary_tensor(const char *name, enum lb_datatype datatype, int64_t rows,
-                                           int64_t cols, const void *data) {
-    struct lb_wire_tensor tensor = {.name = name, .datatype = datatype, .data = data, .binary = true};
-    tensor.n_dims = cols ? 2 : 1;
-    tensor.dim[0] = rows;
-    tensor.dim[1] = cols;
+                                           int64_t cols, int64_t width, const void *data) {
+    struct lb_wire_tensor tensor = {.name = name,
+                                    .datatype = datatype,
+                                    .n_dims = width  ? 3
+                                              : cols ? 2
+                                                     : 1,
+                                    .dim = {rows, cols, width},
+                                    .data = data,
+                                    .binary = true};
     tensor.bytes = (size_t)lb_wire_elements(&tensor) * lb_datatype_bytes(datatype);
     return tensor;
 }
@@ -30,11 +40,29 @@ static bool fill_ids(const struct lb_sample *const *samples, int64_t n, int64_t 
         lengths[i] = (int32_t)samples[i]->n;
         ragged = ragged || samples[i]->n < longest;
     }
-    request->inputs[request->n_inputs++] = binary_tensor(LB_IN_IDS, LB_DT_INT32, n, longest, ids);
+    request->inputs[request->n_inputs++] = binary_tensor(LB_IN_IDS, LB_DT_INT32, n, longest, 0, ids);
     if (ragged) {
-        request->inputs[request->n_inputs++] = binary_tensor(LB_IN_LENGTHS, LB_DT_INT32, n, 0, lengths);
+        request->inputs[request->n_inputs++] = binary_tensor(LB_IN_LENGTHS, LB_DT_INT32, n, 0, 0, lengths);
     }
     return true;
+}
+
+/* The samples' further input [n, longest, width], padded as ids are. */
+static bool fill_extra(const struct lb_sample *const *samples, int64_t n, int64_t longest,
+                       struct lb_arena *scratch, struct lb_infer_request *request) {
+    const struct lb_extra *first = samples[0]->extra;
+    if (!first) {
+        return true;
+    }
+    size_t row = (size_t)(longest * first->width);
+    int32_t *values = lb_arena_zarray(scratch, (size_t)n * row, sizeof *values);
+    for (int64_t i = 0; values && i < n; i++) {
+        memcpy(values + (size_t)i * row, samples[i]->extra->values,
+               (size_t)(samples[i]->n * first->width) * sizeof *values);
+    }
+    request->inputs[request->n_inputs++] =
+        binary_tensor(first->name, LB_DT_INT32, n, longest, first->width, values);
+    return values != NULL;
 }
 
 static bool fill_features(const struct lb_teacher_info *info, const struct lb_sample *const *samples,
@@ -51,7 +79,7 @@ static bool fill_features(const struct lb_teacher_info *info, const struct lb_sa
     for (int64_t i = 0; i < n; i++) {
         memcpy(features + i * width, samples[i]->features, (size_t)width * sizeof *features);
     }
-    request->inputs[request->n_inputs++] = binary_tensor(LB_IN_FEATURES, LB_DT_FP32, n, width, features);
+    request->inputs[request->n_inputs++] = binary_tensor(LB_IN_FEATURES, LB_DT_FP32, n, width, 0, features);
     return true;
 }
 
@@ -71,7 +99,7 @@ static bool fill_outputs(const struct lb_ask_spec *spec, struct lb_arena *scratc
     return true;
 }
 
-enum lb_status lb_ask_build(const struct lb_teacher_info *info, const struct lb_ask_spec *spec,
+static enum lb_status build(const struct lb_teacher_info *info, const struct lb_ask_spec *spec,
                             const struct lb_sample *const *samples, int64_t n, uint64_t timeout_us,
                             struct lb_arena *scratch, struct lb_asked *out, struct lb_detail *detail) {
     memset(out, 0, sizeof *out);
@@ -79,8 +107,12 @@ enum lb_status lb_ask_build(const struct lb_teacher_info *info, const struct lb_
     out->n = n;
     for (int64_t i = 0; i < n; i++) {
         out->longest = samples[i]->n > out->longest ? samples[i]->n : out->longest;
+        if (!lb_extra_alike(samples[i]->extra, samples[0]->extra)) {
+            return lb_fail(detail, LB_E_INTERNAL, "samples with unlike further inputs in one request");
+        }
     }
-    struct lb_wire_tensor inputs[2];
+    struct lb_wire_tensor inputs[3];
+    size_t json_bytes = 0;
     struct lb_wire_output outputs[LB_MAX_ASKED];
     struct lb_infer_request request = {
         .top_k = spec->top_k < info->vocab_size || info->vocab_size <= 0 ? spec->top_k : info->vocab_size,
@@ -91,10 +123,12 @@ enum lb_status lb_ask_build(const struct lb_teacher_info *info, const struct lb_
         .binary_default = true};
     bool filled = samples[0]->features ? fill_features(info, samples, n, scratch, &request)
                                        : fill_ids(samples, n, out->longest, scratch, &request);
+    filled = filled && fill_extra(samples, n, out->longest, scratch, &request);
     if (!filled || !fill_outputs(spec, scratch, &request)) {
         return lb_fail(detail, LB_E_NOMEM, "out of memory for a request of %lld sequences", (long long)n);
     }
-    enum lb_status status = lb_infer_request_encode(&request, &out->body, &out->json_bytes, detail);
+    enum lb_status status = lb_infer_request_encode(&request, &out->body, &json_bytes, detail);
+    out->json_bytes = (int64_t)json_bytes;
     if (status != LB_OK) {
         lb_asked_finish(out);
         return status;
@@ -105,12 +139,6 @@ enum lb_status lb_ask_build(const struct lb_teacher_info *info, const struct lb_
         return lb_fail(detail, status, "no digest of a request of %lld sequences", (long long)n);
     }
     return LB_OK;
-}
-
-void lb_asked_finish(struct lb_asked *asked) {
-    if (asked) {
-        lb_buf_finish(&asked->body);
-    }
 }
 
 /* ---- taking apart ---- */
@@ -232,7 +260,7 @@ static enum lb_status check_head(const struct lb_teacher_info *info, const struc
     return LB_OK;
 }
 
-enum lb_status lb_ask_split(const struct lb_teacher_info *info, const struct lb_ask_spec *spec,
+static enum lb_status split(const struct lb_teacher_info *info, const struct lb_ask_spec *spec,
                             const struct lb_asked *asked, const struct lb_sample *const *samples,
                             const struct lb_ask_reply *reply, struct lb_arena *scratch,
                             struct lb_arena *const *arenas, struct lb_answer *answers, bool *out_other,
@@ -266,3 +294,42 @@ enum lb_status lb_ask_split(const struct lb_teacher_info *info, const struct lb_
     }
     return status;
 }
+
+/* ---- the rest is metadata.c's ---- */
+
+static enum lb_status info(const struct lb_contact *contact, const char *model, struct lb_buf *text,
+                           struct lb_teacher_info *out, struct lb_detail *detail) {
+    char only[LB_MAX_NAME];
+    enum lb_status status = LB_OK;
+    if (!model) {
+        status = lb_metadata_only_model(contact, only, detail);
+        model = only;
+    }
+    return status != LB_OK ? status : lb_metadata_info(contact, model, text, out, detail);
+}
+
+/* Under the version, but for what tells which version there is. */
+static enum lb_status path(const struct lb_teacher_info *info, enum lb_path which, char **out,
+                           struct lb_detail *detail) {
+    static const char *const suffix[] = {[LB_PATH_INFO] = "",
+                                         [LB_PATH_ASK] = "/infer",
+                                         [LB_PATH_HEAD] = "/head",
+                                         [LB_PATH_TOKENIZER] = "/tokenizer"};
+    char *made =
+        lb_metadata_path(info->model, which == LB_PATH_INFO ? NULL : info->fingerprint, suffix[which]);
+    if (!made) {
+        return lb_fail(detail, LB_E_NOMEM, "out of memory for a path of model %s", info->model);
+    }
+    *out = made;
+    return LB_OK;
+}
+
+extern const struct lb_dialect lb_dialect_oip;
+const struct lb_dialect lb_dialect_oip = {.name = "oip",
+                                          .info = info,
+                                          .info_read = lb_info_parse,
+                                          .path = path,
+                                          .gives = lb_info_gives,
+                                          .build = build,
+                                          .split = split,
+                                          .head_read = lb_teacher_head_parse};

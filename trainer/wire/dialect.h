@@ -1,0 +1,90 @@
+/* Dialects: how a server is asked, and how its answers are read. A table of functions for each; the rest of
+ * the trainer knows no other way to a teacher.
+ *
+ * A new one is trainer/wire/<name>.c, which defines `const struct lb_dialect lb_dialect_<name>`, and a line
+ * below. No state: any thread. Nothing in an answer is trusted: what was evaluated, by which model, and
+ * names, datatypes and shapes must be what was asked for, so that an answer meant for somebody else is never
+ * learnt from.
+ */
+#ifndef LB_WIRE_DIALECT_H
+#define LB_WIRE_DIALECT_H
+
+#include "trainer/wire/answer.h"
+#include "trainer/wire/contact.h"
+
+/* LB_PROTOCOL_..., and the name that recipes write (teachers.K.protocol). The first is the default. */
+#define LB_DIALECTS(X) X(OIP, oip)
+
+#define LB_DIALECT_KIND(kind, name) LB_PROTOCOL_##kind,
+enum lb_protocol { LB_DIALECTS(LB_DIALECT_KIND) };
+#undef LB_DIALECT_KIND
+
+/* Most positions (after padding) and most answer bytes that one request should ask for. */
+#define LB_ASK_TOKENS 8192
+#define LB_ASK_ANSWER_BYTES (96u << 20)
+
+/* A question ready to be sent: POST of body to the path LB_PATH_ASK. */
+struct lb_asked {
+    struct lb_buf body;
+    int64_t json_bytes;         /* of the body's front; -1: it is all JSON */
+    char digest[LB_SHA256_HEX]; /* of what is asked; "" where the dialect has none */
+    int64_t n, longest;         /* sequences, and positions of the longest */
+};
+void lb_asked_finish(struct lb_asked *asked);
+
+/* What came back. */
+struct lb_ask_reply {
+    const void *body;
+    size_t len;
+    int64_t json_bytes; /* -1: no header */
+    const char *digest; /* "" when the header is absent */
+};
+
+enum lb_path {
+    LB_PATH_INFO, /* GET: read by info_read */
+    LB_PATH_ASK,  /* POST: build and split */
+    LB_PATH_HEAD, /* GET: read by head_read */
+    LB_PATH_TOKENIZER
+};
+
+struct lb_dialect {
+    const char *name;
+
+    /* Asks a server what it says of a model (NULL: of the only one there), reads it into out and appends the
+     * bytes to text, from which info_read gives the same again (a cache keeps them). what names their source
+     * in errors. */
+    enum lb_status (*info)(const struct lb_contact *contact, const char *model, struct lb_buf *text,
+                           struct lb_teacher_info *out, struct lb_detail *detail);
+    enum lb_status (*info_read)(const void *text, size_t len, const char *what, struct lb_teacher_info *out,
+                                struct lb_detail *detail);
+    /* The path of a teacher's resource, on the heap (lb_free). LB_E_UNSUPPORTED when the dialect has no such
+     * thing. */
+    enum lb_status (*path)(const struct lb_teacher_info *info, enum lb_path which, char **out,
+                           struct lb_detail *detail);
+    /* Whether this teacher gives what spec asks for; LB_E_ARG names what is missing. name: the teacher's. */
+    enum lb_status (*gives)(const struct lb_teacher_info *info, const struct lb_ask_spec *spec,
+                            const char *name, struct lb_detail *detail);
+
+    /* Builds the request about n samples (pointers; all with the same extra input, or none) into out
+     * (initialised here; lb_asked_finish). scratch is used on the way. */
+    enum lb_status (*build)(const struct lb_teacher_info *info, const struct lb_ask_spec *spec,
+                            const struct lb_sample *const *samples, int64_t n, uint64_t timeout_us,
+                            struct lb_arena *scratch, struct lb_asked *out, struct lb_detail *detail);
+    /* Checks the reply against what was asked and copies each sequence's part: the data of answers[i] is
+     * allocated in arenas[i]; they pass lb_answer_check. LB_E_MISMATCH with both fingerprints when another
+     * model answered; LB_E_FORMAT and LB_E_MISMATCH otherwise name what does not fit. *out_other (may be
+     * NULL) is set when the fingerprint differs: no retry helps then. */
+    enum lb_status (*split)(const struct lb_teacher_info *info, const struct lb_ask_spec *spec,
+                            const struct lb_asked *asked, const struct lb_sample *const *samples,
+                            const struct lb_ask_reply *reply, struct lb_arena *scratch,
+                            struct lb_arena *const *arenas, struct lb_answer *answers, bool *out_other,
+                            struct lb_detail *detail);
+
+    /* Reads a downloaded output head; checked against info. lb_teacher_head_finish frees it. */
+    enum lb_status (*head_read)(const void *bytes, size_t len, const struct lb_teacher_info *info,
+                                const char *what, struct lb_teacher_head *out, struct lb_detail *detail);
+};
+
+const struct lb_dialect *lb_dialect_get(enum lb_protocol protocol);
+
+#endif
