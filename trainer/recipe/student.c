@@ -76,7 +76,7 @@ static enum lb_status set_list(const struct lb_reader *r, const struct lb_yaml *
     for (const struct lb_yaml *item = node->first; item != NULL && status == LB_OK; item = item->next, i++) {
         int64_t v = 0;
         const char *at = lb_arena_printf(r->arena, "%s.%u", path, i);
-        status = at != NULL ? lb_read_int(r, item, at, INT64_MIN, INT64_MAX, &v) : lb_read_no_memory(r);
+        status = at != NULL ? lb_read_int(r, item, at, -INFINITY, INFINITY, &v) : lb_read_no_memory(r);
         if (status == LB_OK && json_array_append_new(list, json_integer(v)) != 0) {
             status = lb_read_no_memory(r);
         }
@@ -99,7 +99,7 @@ static enum lb_status set_plain(const struct lb_reader *r, const struct lb_yaml 
         return lb_read_not_a(r, node, path, "a number, a text, true or false");
     }
     json_t *value = NULL;
-    if (node->plain && lb_read_int(&quiet, node, path, INT64_MIN, INT64_MAX, &whole) == LB_OK) {
+    if (node->plain && lb_read_int(&quiet, node, path, -INFINITY, INFINITY, &whole) == LB_OK) {
         value = json_integer(whole);
     } else if (node->plain && lb_read_float(&quiet, node, path, -INFINITY, INFINITY, &number) == LB_OK) {
         value = json_real(number);
@@ -127,7 +127,7 @@ static enum lb_status set_key(const struct lb_reader *r, const struct lb_yaml *n
         return set_plain(r, node, path, object);
     }
     if (f->kind == LB_FIELD_INT) {
-        status = lb_read_int(r, node, path, INT64_MIN, INT64_MAX, &whole);
+        status = lb_read_int(r, node, path, -INFINITY, INFINITY, &whole);
         return status == LB_OK ? set(r, object, key, json_integer(whole)) : status;
     }
     if (f->kind == LB_FIELD_FLOAT) {
