@@ -47,6 +47,17 @@ void lb_added_sort(struct lb_added_set *set) {
     }
 }
 
+void lb_added_hash(const struct lb_added_set *set, struct lb_sha256 *hash) {
+    lb_sha256_u64(hash, set->n);
+    for (size_t i = 0; i < set->n; i++) {
+        const struct lb_added_token *t = &set->token[i];
+        lb_sha256_u64(hash, t->len);
+        lb_sha256_update(hash, t->pattern, t->len);
+        lb_sha256_u32(hash, (uint32_t)t->id);
+        lb_sha256_u32(hash, (uint32_t)t->single_word << 2 | (uint32_t)t->lstrip << 1 | (uint32_t)t->rstrip);
+    }
+}
+
 void lb_added_finish(struct lb_added_set *set) {
     if (set) {
         for (size_t i = 0; i < set->n; i++) {

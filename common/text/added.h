@@ -7,6 +7,7 @@
 #ifndef LB_TEXT_ADDED_H
 #define LB_TEXT_ADDED_H
 
+#include "common/base/sha256.h"
 #include "common/base/status.h"
 
 #include <stdbool.h>
@@ -37,6 +38,8 @@ struct lb_added_match {
 LB_NODISCARD enum lb_status lb_added_put(struct lb_added_set *set, const char *pattern, size_t len,
                                          const struct lb_added_token *flags);
 void lb_added_sort(struct lb_added_set *set);
+/* Adds all that decides what is found; after lb_added_sort. */
+void lb_added_hash(const struct lb_added_set *set, struct lb_sha256 *hash);
 /* Accepts NULL and a zeroed set. */
 void lb_added_finish(struct lb_added_set *set);
 

@@ -8,6 +8,7 @@
 #include "common/text/byte_level.h"
 #include "common/text/kind.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 #define NO_RANK UINT32_MAX
@@ -216,6 +217,40 @@ static enum lb_status read_merges(const json_t *object, const char *what, struct
     }
     lb_free(joined);
     return status != LB_OK ? lb_fail(detail, status, "%s: out of memory for %zu merges", what, n) : LB_OK;
+}
+
+static int by_rank(const void *a, const void *b) {
+    const struct pair *x = a, *y = b;
+    return (x->rank > y->rank) - (x->rank < y->rank);
+}
+
+/* Merges in their order, and what becomes of bytes without a letter. */
+static enum lb_status bpe_hash(const void *model, struct lb_sha256 *hash) {
+    const struct bpe *bpe = model;
+    size_t n = 0;
+    struct pair *sorted = lb_malloc_array((size_t)bpe->mask + 1, sizeof *sorted);
+    if (!sorted) {
+        return LB_E_NOMEM;
+    }
+    for (uint32_t i = 0; i <= bpe->mask; i++) {
+        if (bpe->pair[i].left >= 0) {
+            sorted[n++] = bpe->pair[i];
+        }
+    }
+    qsort(sorted, n, sizeof *sorted, by_rank);
+    lb_sha256_u64(hash, n);
+    for (size_t i = 0; i < n; i++) {
+        lb_sha256_u32(hash, (uint32_t)sorted[i].left);
+        lb_sha256_u32(hash, (uint32_t)sorted[i].right);
+    }
+    lb_free(sorted);
+    for (int b = 0; b < 256; b++) {
+        lb_sha256_u32(hash, (uint32_t)bpe->byte_id[b]);
+        lb_sha256_u32(hash, bpe->byte_unknown[b]);
+    }
+    lb_sha256_u32(hash, bpe->fuse_unk);
+    lb_sha256_u32(hash, bpe->ignore_merges);
+    return LB_OK;
 }
 
 static void bpe_destroy(void *model) {
@@ -448,5 +483,9 @@ static enum lb_status bpe_encode(const void *model, const char *piece, size_t n,
     return LB_OK;
 }
 
-const struct lb_text_model_kind lb_bpe_kind = {
-    .type = "BPE", .decoder = "ByteLevel", .parse = bpe_parse, .encode = bpe_encode, .destroy = bpe_destroy};
+const struct lb_text_model_kind lb_bpe_kind = {.type = "BPE",
+                                               .decoder = "ByteLevel",
+                                               .parse = bpe_parse,
+                                               .encode = bpe_encode,
+                                               .hash = bpe_hash,
+                                               .destroy = bpe_destroy};

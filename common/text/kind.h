@@ -6,6 +6,7 @@
 #define LB_TEXT_KIND_H
 
 #include "common/base/json.h"
+#include "common/base/sha256.h"
 #include "common/base/status.h"
 #include "common/text/ids.h"
 #include "common/text/vocab.h"
@@ -30,6 +31,8 @@ struct lb_text_model_kind {
     /* Appends the ids of one piece of n > 0 bytes. LB_E_NOMEM. */
     enum lb_status (*encode)(const void *model, const char *piece, size_t n, struct lb_text_scratch *scratch,
                              struct lb_ids *out);
+    /* Adds all that decides ids beside the vocabulary. LB_E_NOMEM. */
+    enum lb_status (*hash)(const void *model, struct lb_sha256 *hash);
     /* Accepts NULL. */
     void (*destroy)(void *model);
 };

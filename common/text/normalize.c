@@ -185,6 +185,11 @@ static enum lb_status run_step(struct lb_normalized *out, int step) {
     return len < MAX_TEXT_BYTES ? LB_OK : LB_E_LIMIT;
 }
 
+void lb_normalizer_hash(const struct lb_normalizer *normalizer, struct lb_sha256 *hash) {
+    lb_sha256_u32(hash, (uint32_t)normalizer->n);
+    lb_sha256_update(hash, normalizer->step, (size_t)normalizer->n);
+}
+
 enum lb_status lb_normalize(const struct lb_normalizer *normalizer, const char *text, size_t len,
                             struct lb_normalized *out, struct lb_detail *detail) {
     out->text = text;

@@ -6,6 +6,7 @@
 #define LB_TEXT_NORMALIZE_H
 
 #include "common/base/json.h"
+#include "common/base/sha256.h"
 #include "common/base/status.h"
 
 #include <stdbool.h>
@@ -41,6 +42,9 @@ LB_NODISCARD enum lb_status lb_normalizer_parse(const json_t *value, const char 
 /* text: valid UTF-8, less than 2^31 bytes. LB_E_NOMEM, LB_E_LIMIT. */
 LB_NODISCARD enum lb_status lb_normalize(const struct lb_normalizer *normalizer, const char *text, size_t len,
                                          struct lb_normalized *out, struct lb_detail *detail);
+
+/* Adds all that decides what it does. */
+void lb_normalizer_hash(const struct lb_normalizer *normalizer, struct lb_sha256 *hash);
 
 /* A word character as Rust's regex crate has it: alphabetic, mark, decimal digit, connector, joiner. */
 bool lb_is_word(uint32_t code_point);

@@ -26,7 +26,16 @@ static void guess_ends(struct lb_tokenizer *to) {
     to->bos = first_known(to, bos, sizeof bos / sizeof bos[0]);
 }
 
-/* SHA-256 over (id, length, written form) in order of ids, numbers as 32 bits little-endian. */
+static void hash_ids(const struct lb_ids *ids, struct lb_sha256 *hash) {
+    lb_sha256_u64(hash, ids->len);
+    for (size_t i = 0; i < ids->len; i++) {
+        lb_sha256_u32(hash, (uint32_t)ids->data[i]);
+    }
+}
+
+/* SHA-256 over all that decides ids, as it was understood, not as it was written: the vocabulary by ids,
+ * normalizer, pre-tokenizer, the model's merges and options, added tokens, what is put around. Numbers as 32
+ * or 64 bits little-endian. */
 static enum lb_status take_fingerprint(struct lb_tokenizer *to) {
     struct lb_sha256 *hash = lb_sha256_create();
     if (!hash) {
@@ -37,13 +46,22 @@ static enum lb_status take_fingerprint(struct lb_tokenizer *to) {
         const struct lb_entry *entry = &to->vocab.entry[id];
         if (entry->flags) {
             lb_sha256_u32(hash, (uint32_t)id);
+            lb_sha256_u32(hash, entry->flags & LB_ENTRY_MODEL);
             lb_sha256_u32(hash, entry->len);
             lb_sha256_update(hash, to->vocab.pool + entry->text, entry->len);
         }
     }
+    lb_normalizer_hash(&to->normalizer, hash);
+    lb_pretokenizer_hash(to->pretokenizer, hash);
+    lb_sha256_update(hash, to->kind->type, strlen(to->kind->type) + 1);
+    enum lb_status status = to->kind->hash(to->model, hash);
+    lb_added_hash(&to->raw, hash);
+    lb_added_hash(&to->normalized, hash);
+    hash_ids(&to->before, hash);
+    hash_ids(&to->after, hash);
     lb_sha256_final(hash, digest);
     lb_hex(digest, sizeof digest, to->fingerprint);
-    return LB_OK;
+    return status;
 }
 
 enum lb_status lb_tokenizer_parse(const void *json, size_t len, const char *what, struct lb_tokenizer **out,

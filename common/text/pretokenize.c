@@ -30,6 +30,8 @@ struct step {
     enum behaviour behaviour;
     bool invert; /* what does not match counts as matched, and the other way round */
     pcre2_code *code;
+    uint8_t
+        pattern[LB_SHA256_BYTES]; /* digest of the pattern as the file has it, and of whether it is literal */
 };
 
 struct lb_pretokenizer {
@@ -113,6 +115,10 @@ static enum lb_status add_split(const struct parser *parser, const char *pattern
     if (status == LB_OK) {
         step->behaviour = behaviour;
         step->invert = invert;
+        struct lb_sha256 *digest = lb_sha256_create();
+        lb_sha256_u32(digest, literal);
+        lb_sha256_update(digest, pattern, len);
+        lb_sha256_final(digest, step->pattern);
         status = compile(parser, words.data, words.len, literal, step);
     } else if (status == LB_E_NOMEM) {
         status = no_memory(parser);
@@ -307,6 +313,18 @@ void lb_pretokenizer_destroy(struct lb_pretokenizer *pretokenizer) {
         pcre2_general_context_free(pretokenizer->memory);
         lb_free(pretokenizer);
     }
+}
+
+void lb_pretokenizer_hash(const struct lb_pretokenizer *pretokenizer, struct lb_sha256 *hash) {
+    lb_sha256_u32(hash, (uint32_t)pretokenizer->n_steps);
+    for (int i = 0; i < pretokenizer->n_steps; i++) {
+        const struct step *step = &pretokenizer->step[i];
+        lb_sha256_u32(hash, step->kind);
+        lb_sha256_u32(hash, step->behaviour);
+        lb_sha256_u32(hash, step->invert);
+        lb_sha256_update(hash, step->pattern, sizeof step->pattern);
+    }
+    lb_sha256_u32(hash, (uint32_t)pretokenizer->bytes << 1 | (uint32_t)pretokenizer->letters);
 }
 
 bool lb_pretokenizer_bytes(const struct lb_pretokenizer *pretokenizer) {

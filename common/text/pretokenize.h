@@ -9,6 +9,7 @@
 #define LB_TEXT_PRETOKENIZE_H
 
 #include "common/base/json.h"
+#include "common/base/sha256.h"
 #include "common/base/status.h"
 
 #include <stdbool.h>
@@ -45,6 +46,8 @@ LB_NODISCARD enum lb_status lb_pretokenizer_create(const json_t *value, const ch
 void lb_pretokenizer_destroy(struct lb_pretokenizer *pretokenizer);
 /* True when ByteLevel is among the steps: the pieces are then to be read as bytes. */
 bool lb_pretokenizer_bytes(const struct lb_pretokenizer *pretokenizer);
+/* Adds all that decides how text is cut. */
+void lb_pretokenizer_hash(const struct lb_pretokenizer *pretokenizer, struct lb_sha256 *hash);
 /* Cuts text (valid UTF-8, less than 2^31 bytes) into pieces, none of them empty. Spans stay valid until the
  * next run or as long as text does. LB_E_LIMIT when a regex of the file takes too many steps. */
 LB_NODISCARD enum lb_status lb_pretokenize(const struct lb_pretokenizer *pretokenizer, const char *text,

@@ -51,8 +51,8 @@ int32_t lb_tokenizer_id(const struct lb_tokenizer *tokenizer, const char *token)
  * tokens. */
 int32_t lb_tokenizer_eos(const struct lb_tokenizer *tokenizer);
 int32_t lb_tokenizer_bos(const struct lb_tokenizer *tokenizer);
-/* SHA-256 of the vocabulary (ids and written forms), in hex. Two tokenizers that agree on it may share soft
- * targets. */
+/* SHA-256 over all that decides ids, in hex: two tokenizers that agree on it read every text alike and may
+ * share soft targets. */
 const char *lb_tokenizer_fingerprint(const struct lb_tokenizer *tokenizer);
 /* The file's own bytes, so that an export can carry them along. */
 const char *lb_tokenizer_source(const struct lb_tokenizer *tokenizer, size_t *out_len);
