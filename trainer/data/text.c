@@ -174,9 +174,9 @@ static enum lb_status encode_file(struct lb_dataset *data, const struct lb_text_
     if (status == LB_OK && (parts == NULL || block == NULL)) {
         status = lb_fail(detail, LB_E_NOMEM, "%s: out of memory", path);
     }
-    struct lines lines = {(const char *)map.data, (const char *)map.data + map.len, 1,
-                          entry->type == LB_DATA_JSONL, true};
-    if (map.len >= 3 && memcmp(map.data, "\xef\xbb\xbf", 3) == 0) {
+    const char *text = map.len > 0 ? (const char *)map.data : "";
+    struct lines lines = {text, text + map.len, 1, entry->type == LB_DATA_JSONL, true};
+    if (map.len >= 3 && memcmp(text, "\xef\xbb\xbf", 3) == 0) {
         lines.at += 3; /* a byte order mark is no text */
     }
     size_t before = data->ids.len;
