@@ -116,7 +116,7 @@ static const struct lb_field teacher_fields[] = {
     PATH_(url, REQ, "http(s)://HOST:PORT, or local:PATH: a daemon of our own for the run"),
     STRING_(model, 0, NULL, "the model's name there; none: the only one"),
     STRINGS_(replicas, 0, "further addresses of the same teacher"),
-    ENUM_(protocol, 0, protocols, "oip", "how it is asked"),
+    ENUM_(protocol, LB_FIELD_GROWS, protocols, "oip", "how it is asked"),
     FLOAT_(weight, DEC, 0, 1e6, "1", "its share in the mixture"),
     STRINGS_(tags, DEC, "the datasets it is asked about, for mixture: route"),
     PATH_(token_file, 0, "a file whose first line is the bearer token"),
