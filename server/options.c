@@ -15,7 +15,11 @@
 #define DEFAULT_QUEUE_TOKENS 1048576
 #define DEFAULT_TIMEOUT_S 600
 #define DEFAULT_DRAIN_S 30
-#define DEFAULT_PENDING_MIB 4096
+#define DEFAULT_HTTP_THREADS 2
+#define DEFAULT_CODEC_THREADS 2
+#define DEFAULT_CONNECTIONS 4096
+#define DEFAULT_IDLE_S 120
+#define DEFAULT_RATE_KIB 32
 
 const char *argp_program_version = "limbeckd " LB_VERSION;
 
@@ -32,7 +36,13 @@ enum key {
     KEY_QUEUE_TOKENS,
     KEY_TIMEOUT,
     KEY_DRAIN,
-    KEY_PENDING,
+    KEY_MEMORY,
+    KEY_CONNECTIONS,
+    KEY_PER_ADDRESS,
+    KEY_IDLE,
+    KEY_RATE,
+    KEY_HTTP_THREADS,
+    KEY_CODEC_THREADS,
     KEY_THREADS,
     KEY_LOG_FORMAT,
     KEY_VERBOSE,
@@ -72,15 +82,33 @@ static const struct argp_option list[] = {
      4},
     {"request-timeout", KEY_TIMEOUT, "SECONDS", 0,
      "Deadline of a request that names none (default " TEXT(DEFAULT_TIMEOUT_S) ")", 4},
-    {"max-pending-mib", KEY_PENDING, "N", 0,
-     "Most MiB of request bodies and answers in memory (default " TEXT(DEFAULT_PENDING_MIB) ")", 4},
+    {"memory-limit-mib", KEY_MEMORY, "N", 0,
+     "Most MiB of memory beside the models' weights: requests, answers and what is computed, shared fairly "
+     "among "
+     "clients (default: half of the machine's or the control group's)",
+     4},
     {"drain-seconds", KEY_DRAIN, "N", 0,
-     "After SIGTERM: time to finish what is queued (default " TEXT(DEFAULT_DRAIN_S) ")", 4},
+     "After SIGTERM: time to finish what is queued and being sent (default " TEXT(DEFAULT_DRAIN_S) ")", 4},
     {"threads", KEY_THREADS, "N", 0, "Threads that compute (default: as many as cores)", 4},
-    {NULL, 0, NULL, 0, "Other", 5},
-    {"log-format", KEY_LOG_FORMAT, "text|json", 0, "Form of the log on standard error (default text)", 5},
-    {"verbose", KEY_VERBOSE, NULL, 0, "Log health checks and connection details too", 5},
-    {"check", KEY_CHECK, NULL, 0, "Open the models, run the self-test, and exit", 5},
+    {"codec-threads", KEY_CODEC_THREADS, "N", 0,
+     "Threads that decode requests and encode answers (default " TEXT(DEFAULT_CODEC_THREADS) ")", 4},
+    {NULL, 0, NULL, 0, "Connections", 5},
+    {"http-threads", KEY_HTTP_THREADS, "N", 0,
+     "Threads that move bytes (default " TEXT(DEFAULT_HTTP_THREADS) ")", 5},
+    {"max-connections", KEY_CONNECTIONS, "N", 0,
+     "Most connections (default " TEXT(DEFAULT_CONNECTIONS) ", or what the limit of open files allows)", 5},
+    {"max-connections-per-address", KEY_PER_ADDRESS, "N", 0,
+     "Most connections of one address (default: three quarters of all)", 5},
+    {"idle-seconds", KEY_IDLE, "N", 0,
+     "A connection without a request is closed after this (default " TEXT(DEFAULT_IDLE_S) ")", 5},
+    {"least-rate-kib", KEY_RATE, "N", 0,
+     "KiB a second that a client must send or read, after ten seconds; 0: any (default " TEXT(
+         DEFAULT_RATE_KIB) ")",
+     5},
+    {NULL, 0, NULL, 0, "Other", 6},
+    {"log-format", KEY_LOG_FORMAT, "text|json", 0, "Form of the log on standard error (default text)", 6},
+    {"verbose", KEY_VERBOSE, NULL, 0, "Log health checks and connection details too", 6},
+    {"check", KEY_CHECK, NULL, 0, "Open the models, run the self-test, and exit", 6},
     {0}};
 
 static int64_t number(const char *option, const char *text, int64_t min, int64_t max,
@@ -111,8 +139,26 @@ static error_t parse_number(int key, const char *text, struct lb_options *o, str
     case KEY_DRAIN:
         o->drain_s = number("drain-seconds", text, 0, 86400, state);
         return 0;
-    case KEY_PENDING:
-        o->max_pending_mib = number("max-pending-mib", text, 1, INT64_C(1) << 24, state);
+    case KEY_MEMORY:
+        o->memory_limit_mib = number("memory-limit-mib", text, 16, INT64_C(1) << 24, state);
+        return 0;
+    case KEY_CONNECTIONS:
+        o->max_connections = number("max-connections", text, 1, 1 << 20, state);
+        return 0;
+    case KEY_PER_ADDRESS:
+        o->max_connections_per_address = number("max-connections-per-address", text, 1, 1 << 20, state);
+        return 0;
+    case KEY_IDLE:
+        o->idle_s = number("idle-seconds", text, 1, 86400, state);
+        return 0;
+    case KEY_RATE:
+        o->least_rate_kib = number("least-rate-kib", text, 0, 1 << 20, state);
+        return 0;
+    case KEY_HTTP_THREADS:
+        o->http_threads = (int)number("http-threads", text, 1, 64, state);
+        return 0;
+    case KEY_CODEC_THREADS:
+        o->codec_threads = (int)number("codec-threads", text, 1, 64, state);
         return 0;
     case KEY_THREADS:
         o->threads = (int)number("threads", text, 1, 1024, state);
@@ -192,7 +238,11 @@ void lb_options_parse(int argc, char **argv, struct lb_options *out) {
                                .max_queue_tokens = DEFAULT_QUEUE_TOKENS,
                                .request_timeout_s = DEFAULT_TIMEOUT_S,
                                .drain_s = DEFAULT_DRAIN_S,
-                               .max_pending_mib = DEFAULT_PENDING_MIB};
+                               .max_connections = DEFAULT_CONNECTIONS,
+                               .idle_s = DEFAULT_IDLE_S,
+                               .least_rate_kib = DEFAULT_RATE_KIB,
+                               .http_threads = DEFAULT_HTTP_THREADS,
+                               .codec_threads = DEFAULT_CODEC_THREADS};
     out->models = lb_calloc((size_t)argc + 1, sizeof *out->models);
     argp_err_exit_status = 2;
     if (!out->models || argp_parse(&argp, argc, argv, 0, NULL, out) != 0) {

@@ -8,28 +8,60 @@
 #include "server/api/table.h"
 
 #include <errno.h>
+#include <stdint.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
-#define HTTP_THREADS 2
-#define MAX_CONNECTIONS 4096
-#define IDLE_SECONDS 120
+/* For a request's headers, and before the least rate holds. */
+#define GRACE_MS 10000
 #define MAX_PEM_BYTES ((size_t)1 << 20)
-/* After the queue is empty: time for clients to read their answers. */
-#define CLOSE_SECONDS 5
+/* When the time to drain is over: for those who are told so to read it. */
+#define CLOSE_SECONDS 1
+/* Of the memory limit, computing has a quarter at least and three quarters at most, as the models need. */
+#define LEAST_TAPE(limit) ((limit) / 4)
+#define MOST_TAPE(limit) ((limit) / 4 * 3)
+/* Rows that a model should be able to compute at once, and too few to be of use. */
+#define USEFUL_ROWS 4096
+#define FEW_ROWS 64
 
 /* ---- start and stop ---- */
 
+/* Computing gets the memory that this model needs for a batch, requests and answers have the rest. */
+static void share_memory(struct lb_server *server, const struct lb_hosted *hosted) {
+    int64_t longest = lb_model_config(hosted->model)->max_position_embeddings,
+            rows = longest > 0 && longest < USEFUL_ROWS ? longest : USEFUL_ROWS;
+    rows = rows < server->options->max_batch_tokens ? server->options->max_batch_tokens : rows;
+    rows = rows > USEFUL_ROWS ? USEFUL_ROWS : rows;
+    size_t need = hosted->base_bytes + (size_t)rows * hosted->row_bytes,
+           most = MOST_TAPE(server->memory_limit);
+    need = need < most ? need : most;
+    if (need > lb_engine_tape_bytes(server->engine)) {
+        lb_engine_limit(server->engine, need);
+        lb_budget_resize(server->budget, server->memory_limit - need);
+    }
+    if (hosted->base_bytes + FEW_ROWS * hosted->row_bytes > most) {
+        lb_log(
+            LB_LOG_WARN, "memory_short",
+            "model=%s limit_mib=%zu hint=\"%d tokens need %zu MiB to be computed; raise --memory-limit-mib\"",
+            hosted->name, server->memory_limit >> 20, FEW_ROWS,
+            (hosted->base_bytes + FEW_ROWS * hosted->row_bytes) >> 20);
+    }
+}
+
 static enum lb_status prove(void *context, struct lb_hosted *hosted, struct lb_detail *detail) {
     struct lb_server *server = context;
-    enum lb_status status = lb_engine_self_test(server->engine, hosted, &hosted->batch_invariant, detail);
+    enum lb_status status = lb_engine_self_test(server->engine, hosted, detail);
     if (status == LB_OK && !hosted->batch_invariant) {
         lb_log(LB_LOG_WARN, "not_batch_invariant",
                "model=%s kernels=\"%s\" meaning=\"answers depend on the batch in their last bits; caches and "
                "replicas may disagree\"",
                hosted->name, lb_gemm_description());
+    }
+    if (status == LB_OK) {
+        share_memory(server, hosted);
     }
     return status;
 }
@@ -80,36 +112,64 @@ static enum lb_status list_models(struct lb_repository *repository, const struct
     return status;
 }
 
-/* Half of the machine's memory is what one batch may use. */
-static size_t tape_bytes(void) {
+/* A number in a file of the control group; SIZE_MAX when there is none, or no limit. */
+static size_t cgroup_bytes(const char *path) {
+    struct lb_buf text;
+    lb_buf_init(&text, 4096);
+    size_t bytes = SIZE_MAX;
+    if (lb_file_read(path, &text, NULL) == LB_OK && text.data && text.data[0] >= '0' && text.data[0] <= '9') {
+        bytes = (size_t)strtoull(text.data, NULL, 10);
+    }
+    lb_buf_finish(&text);
+    return bytes;
+}
+
+/* What the option says, or half of the memory that the machine, the control group or ulimit allows. */
+static size_t memory_limit(const struct lb_options *options) {
+    if (options->memory_limit_mib > 0) {
+        return (size_t)options->memory_limit_mib << 20;
+    }
     long pages = sysconf(_SC_PHYS_PAGES), size = sysconf(_SC_PAGESIZE);
-    return pages > 0 && size > 0 ? (size_t)pages / 2 * (size_t)size : (size_t)4 << 30;
+    size_t all = pages > 0 && size > 0 ? (size_t)pages * (size_t)size : (size_t)8 << 30;
+    const size_t others[] = {cgroup_bytes("/sys/fs/cgroup/memory.max"),
+                             cgroup_bytes("/sys/fs/cgroup/memory/memory.limit_in_bytes")};
+    for (size_t i = 0; i < sizeof others / sizeof *others; i++) {
+        all = others[i] < all ? others[i] : all;
+    }
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_AS, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY && limit.rlim_cur < all) {
+        all = limit.rlim_cur;
+    }
+    return all / 2;
 }
 
 /* As many connections as files may be open, some left for the models. */
-static unsigned connection_limit(void) {
+static unsigned connection_limit(const struct lb_options *options) {
     struct rlimit limit;
+    unsigned most = (unsigned)options->max_connections;
     if (getrlimit(RLIMIT_NOFILE, &limit) != 0) {
-        return 256;
+        return most < 256 ? most : 256;
     }
     limit.rlim_cur = limit.rlim_max;
     if (setrlimit(RLIMIT_NOFILE, &limit) != 0 && getrlimit(RLIMIT_NOFILE, &limit) != 0) {
-        return 256;
+        return most < 256 ? most : 256;
     }
     rlim_t spare = limit.rlim_cur > 128 ? limit.rlim_cur - 64 : limit.rlim_cur / 2;
-    return limit.rlim_cur == RLIM_INFINITY || spare > MAX_CONNECTIONS ? MAX_CONNECTIONS : (unsigned)spare;
+    return limit.rlim_cur == RLIM_INFINITY || spare > most ? most : (unsigned)spare;
 }
 
 static enum lb_status start_parts(struct lb_server *server, const struct lb_options *options,
                                   struct lb_detail *detail) {
     struct lb_batcher_args args = {options->max_batch_tokens, (uint64_t)options->max_wait_us * 1000,
-                                   options->max_queue_tokens};
+                                   options->max_queue_tokens, LEAST_TAPE(server->memory_limit)};
+    server->budget = lb_budget_create(server->memory_limit - LEAST_TAPE(server->memory_limit));
     server->metrics = lb_metrics_create();
     server->batcher = lb_batcher_create(&args);
     server->engine =
-        server->batcher ? lb_engine_create(server->batcher, server->metrics, tape_bytes()) : NULL;
+        server->batcher ? lb_engine_create(server->batcher, server->metrics, LEAST_TAPE(server->memory_limit))
+                        : NULL;
     server->repository = lb_repository_create(prove, server);
-    if (!server->metrics || !server->batcher || !server->engine || !server->repository) {
+    if (!server->budget || !server->metrics || !server->batcher || !server->engine || !server->repository) {
         return lb_fail(detail, LB_E_NOMEM, "out of memory while starting");
     }
     enum lb_status status = list_models(server->repository, options, detail);
@@ -138,14 +198,22 @@ static enum lb_status start_http(struct lb_server *server, const struct lb_optio
         status = lb_listen(options->listen, &server->listener, detail);
     }
     if (status == LB_OK) {
+        unsigned connections = connection_limit(options);
+        int64_t per_address = options->max_connections_per_address;
         struct lb_http_args args = {.listen_fd = server->listener.fd,
                                     .certificate = certificate.data,
                                     .key = key.data,
-                                    .threads = HTTP_THREADS,
-                                    .max_connections = connection_limit(),
-                                    .idle_seconds = IDLE_SECONDS,
+                                    .threads = options->http_threads,
+                                    .codec_threads = options->codec_threads,
+                                    .max_connections = connections,
+                                    .max_connections_per_client = per_address > 0
+                                                                      ? (unsigned)per_address
+                                                                      : connections - connections / 4,
+                                    .idle_seconds = (unsigned)options->idle_s,
+                                    .grace_ms = GRACE_MS,
+                                    .least_rate = (unsigned)options->least_rate_kib << 10,
                                     .max_body_bytes = LB_MAX_BODY_BYTES,
-                                    .budget = &server->budget,
+                                    .budget = server->budget,
                                     .app = lb_api(server)};
         status = lb_http_start(&args, &server->http, detail);
         server->listener.fd = status == LB_OK ? -1 : server->listener.fd;
@@ -169,7 +237,7 @@ enum lb_status lb_server_start(struct lb_server *server, const struct lb_options
     server->loaded = loaded;
     server->loaded_context = context;
     atomic_init(&server->draining, false);
-    lb_budget_init(&server->budget, (size_t)options->max_pending_mib << 20);
+    server->memory_limit = memory_limit(options);
     enum lb_status status = start_parts(server, options, detail);
     if (status == LB_OK) {
         status = start_http(server, options, detail);
@@ -192,8 +260,7 @@ enum lb_status lb_server_start(struct lb_server *server, const struct lb_options
 }
 
 /* Answers what is queued, or tells it off when time is up. */
-static void drain(struct lb_server *server) {
-    uint64_t until = lb_now_ns() + (uint64_t)server->options->drain_s * LB_SECOND_NS;
+static void drain(struct lb_server *server, uint64_t until) {
     struct lb_batcher_state left = lb_batcher_state(server->batcher);
     lb_log(LB_LOG_INFO, "draining", "requests=%zu tokens=%lld limit_s=%lld", left.jobs,
            (long long)(left.waiting_tokens + left.running_tokens), (long long)server->options->drain_s);
@@ -206,9 +273,10 @@ static void drain(struct lb_server *server) {
 }
 
 void lb_server_stop(struct lb_server *server) {
+    uint64_t until = lb_now_ns() + (uint64_t)server->options->drain_s * LB_SECOND_NS;
     atomic_store(&server->draining, true);
     if (server->http) {
-        drain(server);
+        drain(server, until);
     } else if (server->batcher) {
         lb_batcher_abort(server->batcher);
     }
@@ -216,9 +284,12 @@ void lb_server_stop(struct lb_server *server) {
     if (server->repository) {
         lb_repository_stop(server->repository);
     }
-    /* From here on nothing is suspended. */
+    /* From here on nothing is deferred; answers are still being sent. */
     if (server->http) {
-        lb_http_wait_idle(server->http, lb_now_ns() + CLOSE_SECONDS * LB_SECOND_NS);
+        uint64_t least = lb_now_ns() + CLOSE_SECONDS * LB_SECOND_NS;
+        if (!lb_http_wait_idle(server->http, until > least ? until : least)) {
+            lb_log(LB_LOG_WARN, "answers_cut_short", "requests=%u", lb_http_exchanges(server->http));
+        }
         lb_http_stop(server->http);
         server->http = NULL;
     }
@@ -227,6 +298,7 @@ void lb_server_stop(struct lb_server *server) {
     lb_engine_destroy(server->engine);
     lb_batcher_destroy(server->batcher);
     lb_metrics_destroy(server->metrics);
+    lb_budget_destroy(server->budget);
     lb_auth_destroy(server->auth);
     lb_auth_destroy(server->admin_auth);
     if (server->port_file_written) {
@@ -238,7 +310,7 @@ void lb_server_stop(struct lb_server *server) {
 
 static enum lb_status prove_here(void *context, struct lb_hosted *hosted, struct lb_detail *detail) {
     struct lb_server *server = context;
-    enum lb_status status = lb_engine_run_self_test(server->engine, hosted, &hosted->batch_invariant, detail);
+    enum lb_status status = lb_engine_self_test(server->engine, hosted, detail);
     if (status == LB_OK && !hosted->batch_invariant) {
         status = lb_fail(detail, LB_E_MISMATCH,
                          "model %s: a sequence's answer depends on what it is batched with (kernels: %s)",
@@ -249,7 +321,7 @@ static enum lb_status prove_here(void *context, struct lb_hosted *hosted, struct
 
 enum lb_status lb_server_check(const struct lb_options *options, struct lb_detail *detail) {
     struct lb_server server = {.options = options};
-    server.engine = lb_engine_create(NULL, NULL, tape_bytes());
+    server.engine = lb_engine_create(NULL, NULL, memory_limit(options));
     server.repository = lb_repository_create(prove_here, &server);
     enum lb_status status = server.engine && server.repository
                                 ? list_models(server.repository, options, detail)

@@ -90,9 +90,9 @@ static enum lb_status add_tensors(json_t *root, const struct lb_tensor *tensors,
     return LB_OK;
 }
 
-/* The length, the JSON and the spaces after it that align the data; header is initialised by the caller. */
-static enum lb_status make_header(struct lb_buf *header, const struct lb_tensor *tensors, size_t n,
-                                  const char *const *metadata, size_t n_metadata, struct lb_detail *detail) {
+enum lb_status lb_safetensors_header(struct lb_buf *header, const struct lb_tensor *tensors, size_t n,
+                                     const char *const *metadata, size_t n_metadata,
+                                     struct lb_detail *detail) {
     enum lb_status status = LB_OK;
     json_t *root = json_object();
     if (root == NULL) {
@@ -130,7 +130,7 @@ enum lb_status lb_safetensors_encode(struct lb_buf *buf, const struct lb_tensor 
                                      struct lb_detail *detail) {
     struct lb_buf header;
     lb_buf_init(&header, LB_SAFETENSORS_MAX_HEADER + 8);
-    enum lb_status status = make_header(&header, tensors, n, metadata, n_metadata, detail);
+    enum lb_status status = lb_safetensors_header(&header, tensors, n, metadata, n_metadata, detail);
     if (status == LB_OK) {
         lb_buf_append(buf, header.data, header.len);
         for (size_t i = 0; i < n; i++) {
@@ -154,7 +154,7 @@ enum lb_status lb_safetensors_write(const char *path, const struct lb_tensor *te
     struct lb_writer writer;
     struct lb_buf header;
     lb_buf_init(&header, LB_SAFETENSORS_MAX_HEADER + 8);
-    enum lb_status status = make_header(&header, tensors, n, metadata, n_metadata, detail);
+    enum lb_status status = lb_safetensors_header(&header, tensors, n, metadata, n_metadata, detail);
     if (status != LB_OK) {
         lb_detail_prefix(detail, "%s", path);
     } else if ((status = lb_writer_open(&writer, path, detail)) == LB_OK) {

@@ -63,6 +63,17 @@ size_t lb_tape_high(const struct lb_tape *tape) {
     return tape->memory.high + tape->kept.high;
 }
 
+void lb_tape_limit(struct lb_tape *tape, size_t max_bytes) {
+    lb_tape_shrink(tape);
+    lb_arena_init(&tape->memory, max_bytes);
+    lb_arena_init(&tape->kept, max_bytes);
+}
+
+void lb_tape_shrink(struct lb_tape *tape) {
+    lb_arena_finish(&tape->memory);
+    lb_arena_finish(&tape->kept);
+}
+
 static void *from(struct lb_tape *tape, struct lb_arena *arena, size_t count, size_t size) {
     void *p = lb_arena_array(arena, count, size);
     if (p == NULL && tape->status == LB_OK) {

@@ -53,6 +53,10 @@ const struct lb_ragged *lb_tape_ragged(const struct lb_tape *tape);
 struct lb_rng *lb_tape_rng(struct lb_tape *tape);
 /* Most bytes ever in use. */
 size_t lb_tape_high(const struct lb_tape *tape);
+/* Between two batches: another maximum. */
+void lb_tape_limit(struct lb_tape *tape, size_t max_bytes);
+/* Between two batches: gives all memory back; what lb_tape_high told begins anew. */
+void lb_tape_shrink(struct lb_tape *tape);
 
 /* A value with uninitialised data [rows, cols]; NULL (and sticky) when memory runs out. */
 struct lb_value *lb_tape_value(struct lb_tape *tape, int64_t rows, int64_t cols);

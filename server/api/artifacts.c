@@ -8,62 +8,86 @@
 
 #include <string.h>
 
-/* The weight as F16 (as stored) or F32; *out_owned is what was made for it. */
-static enum lb_status as_tensor(const struct lb_weight *w, const char *name, int n_dims,
-                                struct lb_tensor *out, float **out_owned, struct lb_detail *detail) {
-    bool as_stored = w->dtype == LB_F32 || (w->dtype == LB_F16 && n_dims == 2);
-    int64_t n = w->rows * w->cols;
+/* Floats made at once while a client reads. */
+#define PIECE ((int64_t)262144)
+#define MAX_HEADER_BYTES 65536
+
+static bool as_stored(const struct lb_weight *w) {
+    return w->dtype == LB_F32 || w->dtype == LB_F16;
+}
+
+static enum lb_status describe(const struct lb_weight *w, const char *name, int n_dims, struct lb_tensor *out,
+                               struct lb_detail *detail) {
+    bool narrow = w->dtype == LB_F16 && n_dims == 2;
     *out = (struct lb_tensor){
-        .name = name, .dtype = as_stored ? w->dtype : LB_F32, .n_dims = n_dims, .data = w->data};
-    out->dim[0] = n_dims == 2 ? w->rows : n;
+        .name = name, .dtype = narrow ? LB_F16 : LB_F32, .n_dims = n_dims, .data = w->data};
+    out->dim[0] = n_dims == 2 ? w->rows : w->rows * w->cols;
     out->dim[1] = w->cols;
-    if (!lb_dtype_bytes(out->dtype, n, &out->bytes)) {
-        return lb_fail(detail, LB_E_LIMIT, "%s: too large", name);
-    }
-    if (!as_stored) {
-        *out_owned = lb_malloc_array((size_t)n, sizeof(float));
-        if (!*out_owned) {
-            return lb_fail(detail, LB_E_NOMEM, "no memory for %s as F32 (%zu bytes)", name, out->bytes);
-        }
-        lb_dequantize(w->dtype, w->data, *out_owned, n);
-        out->data = *out_owned;
-    }
-    return LB_OK;
+    return lb_dtype_bytes(out->dtype, w->rows * w->cols, &out->bytes)
+               ? LB_OK
+               : lb_fail(detail, LB_E_LIMIT, "%s: too large", name);
 }
 
-static enum lb_status make(struct lb_hosted *hosted, struct lb_detail *detail) {
+enum lb_status lb_artifact_head_begin(const struct lb_hosted *hosted, struct lb_arena *arena,
+                                      struct lb_artifact_head *out, struct lb_detail *detail) {
     const char *metadata[] = {"format", "pt", "model", hosted->name, "fingerprint", hosted->version};
-    const struct lb_weight *bias = lb_model_head_bias(hosted->model);
+    const struct lb_weight *weight = lb_model_head(hosted->model), *bias = lb_model_head_bias(hosted->model);
     struct lb_tensor tensors[2];
-    float *owned[2] = {NULL, NULL};
-    enum lb_status status =
-        as_tensor(lb_model_head(hosted->model), "lm_head.weight", 2, &tensors[0], &owned[0], detail);
+    struct lb_buf header;
+    lb_buf_init(&header, MAX_HEADER_BYTES);
+    struct lb_artifact_head head = {.weight = weight};
+    enum lb_status status = describe(weight, "lm_head.weight", 2, &tensors[0], detail);
     if (status == LB_OK && bias) {
-        status = as_tensor(bias, "lm_head.bias", 1, &tensors[1], &owned[1], detail);
+        status = describe(bias, "lm_head.bias", 1, &tensors[1], detail);
     }
     if (status == LB_OK) {
-        status = lb_safetensors_encode(&hosted->head, tensors, bias ? 2 : 1, metadata, 3, detail);
+        status = lb_safetensors_header(&header, tensors, bias ? 2 : 1, metadata, 3, detail);
     }
-    lb_free(owned[0]);
-    lb_free(owned[1]);
     if (status != LB_OK) {
-        lb_buf_reset(&hosted->head);
+        goto out;
     }
+    char *text = lb_arena_alloc(arena, header.len);
+    float *made_bias = bias ? lb_arena_array(arena, (size_t)(bias->rows * bias->cols), sizeof(float)) : NULL;
+    head.piece = as_stored(weight) ? NULL : lb_arena_array(arena, (size_t)PIECE, sizeof(float));
+    if (!text || (bias && !made_bias) || (!as_stored(weight) && !head.piece)) {
+        status = lb_fail(detail, LB_E_NOMEM, "out of memory; try again");
+        goto out;
+    }
+    memcpy(text, header.data, header.len);
+    head.header = (struct lb_span){text, header.len};
+    if (bias) {
+        lb_dequantize(bias->dtype, bias->data, made_bias, bias->rows * bias->cols);
+        head.bias = (struct lb_span){made_bias, tensors[1].bytes};
+    }
+    head.total_bytes = header.len + tensors[0].bytes + (bias ? tensors[1].bytes : 0);
+    *out = head;
+out:
+    lb_buf_finish(&header);
     return status;
 }
 
-enum lb_status lb_artifact_head_bytes(struct lb_hosted *hosted, const struct lb_buf **out,
-                                      struct lb_detail *detail) {
-    enum lb_status status = LB_OK;
-    pthread_mutex_lock(&hosted->head_lock);
-    if (hosted->head.len == 0) {
-        status = make(hosted, detail);
+size_t lb_artifact_head_next(struct lb_artifact_head *head, struct lb_span parts[3]) {
+    const struct lb_weight *w = head->weight;
+    int64_t all = w->rows * w->cols, n = all - head->done < PIECE ? all - head->done : PIECE;
+    size_t n_parts = 0;
+    if (head->done == 0) {
+        parts[n_parts++] = head->header;
     }
-    pthread_mutex_unlock(&hosted->head_lock);
-    if (status == LB_OK) {
-        *out = &hosted->head; /* not changed any more */
+    if (!head->piece) {
+        n = all;
+        parts[n_parts].data = w->data;
+        (void)lb_dtype_bytes(w->dtype, all, &parts[n_parts++].len); /* as it was in begin */
+    } else {
+        size_t skip = 0;
+        (void)lb_dtype_bytes(w->dtype, head->done, &skip);
+        lb_dequantize(w->dtype, (const char *)w->data + skip, head->piece, n);
+        parts[n_parts++] = (struct lb_span){head->piece, (size_t)n * sizeof(float)};
     }
-    return status;
+    head->done += n;
+    if (head->done == all && head->bias.len > 0) {
+        parts[n_parts++] = head->bias;
+    }
+    return n_parts;
 }
 
 /* Sends bytes that belong to one version of a model: ETag, 304 when the client has them, immutable under a
@@ -87,20 +111,45 @@ static void send_artifact(struct lb_exchange *x, const char *kind, const char *c
     lb_reply_header(x, "Cache-Control", lb_visit_cache_control(visit));
 }
 
+struct head_answer {
+    struct lb_artifact_head head;
+    struct lb_span parts[3];
+};
+
+static bool next_of_head(struct lb_exchange *x) {
+    struct head_answer *answer = ((struct lb_visit *)x->user)->stream;
+    x->reply.n_parts = lb_artifact_head_next(&answer->head, answer->parts);
+    x->reply.parts = answer->parts;
+    return true;
+}
+
+/* Nothing is kept: the weight's own bytes are sent, or floats that are made of them while the client reads.
+ */
 void lb_handle_head(struct lb_server *server, struct lb_exchange *x, const struct lb_route_match *match) {
     (void)server;
     (void)match;
     struct lb_detail detail = {0};
-    const struct lb_buf *bytes = NULL;
+    struct lb_visit *visit = x->user;
     if (!lb_visit_model(x)) {
         return;
     }
-    enum lb_status status = lb_artifact_head_bytes(((struct lb_visit *)x->user)->hosted, &bytes, &detail);
+    struct head_answer *answer = lb_arena_zarray(&x->arena, 1, sizeof *answer);
+    enum lb_status status = answer ? lb_artifact_head_begin(visit->hosted, &x->arena, &answer->head, &detail)
+                                   : lb_fail(&detail, LB_E_NOMEM, "out of memory; try again");
     if (status != LB_OK) {
         lb_reply_fail(x, status, &detail);
         return;
     }
-    send_artifact(x, "head", "application/octet-stream", bytes->data, bytes->len);
+    if (!lb_hold(&x->memory, x->arena.used)) {
+        lb_reply_error(x, 503, "too many bytes in flight; try again");
+        return;
+    }
+    send_artifact(x, "head", "application/octet-stream", NULL, 0);
+    if (x->reply.status == 200) {
+        visit->stream = answer;
+        x->reply.total_bytes = answer->head.total_bytes;
+        x->reply.next = next_of_head;
+    }
 }
 
 void lb_handle_tokenizer(struct lb_server *server, struct lb_exchange *x,

@@ -7,7 +7,6 @@
 #include "server/api/reply.h"
 #include "server/engine/admit.h"
 
-#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -25,14 +24,12 @@ static bool json_length(struct lb_exchange *x, int64_t *out) {
     if (!text) {
         return true;
     }
-    char *end = NULL;
-    errno = 0;
-    long long value = strtoll(text, &end, 10);
-    if (errno != 0 || end == text || *end || value < 0) {
+    size_t digits = strspn(text, "0123456789");
+    if (digits == 0 || digits > 18 || text[digits]) {
         lb_reply_error(x, 400, LB_HEADER_JSON_LENGTH ": \"%.32s\" is not a number of bytes", text);
         return false;
     }
-    *out = value;
+    *out = strtoll(text, NULL, 10);
     return true;
 }
 
@@ -55,6 +52,52 @@ static int rank_of(int64_t priority) {
     return priority > MAX_RANK ? MAX_RANK : (int)priority;
 }
 
+/* ---- memory ---- */
+
+/* What one JSON value takes while it is decoded, and one number of an answer as JSON, about. */
+#define DECODED_VALUE 64
+#define JSON_NUMBER 16
+/* An answer with more numbers as JSON than this is heavy. */
+#define LIGHT_NUMBERS 4096
+
+/* Held before it is needed; false, and answered, when it can't be had. */
+static bool hold(struct lb_server *server, struct lb_exchange *x, size_t bytes) {
+    size_t largest = lb_budget_largest(server->budget);
+    if (x->memory.bytes + bytes > largest) {
+        lb_reply_error(
+            x, 413,
+            "the request and its answer need %zu MiB of memory, of which one request may have %zu here "
+            "(--memory-limit-mib); ask for fewer sequences at once, FP16, or top-k instead of logits",
+            ((x->memory.bytes + bytes) >> 20) + 1, largest >> 20);
+        return false;
+    }
+    if (!lb_hold(&x->memory, bytes)) {
+        lb_reply_error(x, 503, "too many bytes in flight; try again");
+        return false;
+    }
+    return true;
+}
+
+/* For decoding the body, which is JSON up to json_len (-1: all of it). */
+static size_t decoding_bytes(const struct lb_exchange *x, int64_t json_len) {
+    size_t len = json_len >= 0 && (size_t)json_len < x->body.len ? (size_t)json_len : x->body.len, values = 0;
+    for (size_t i = 0; i < len; i++) {
+        values += x->body.data[i] == ',' || x->body.data[i] == '[';
+    }
+    return len + values * DECODED_VALUE;
+}
+
+static size_t json_numbers(const struct lb_job *job) {
+    size_t n = 0;
+    for (size_t i = 0; i < job->n_outputs; i++) {
+        const struct lb_job_output *o = &job->outputs[i];
+        n += o->binary ? 0 : o->bytes / lb_datatype_bytes(o->datatype);
+    }
+    return n;
+}
+
+/* ---- the job ---- */
+
 /* Makes visit->job of the request, or answers. */
 static bool make_job(struct lb_server *server, struct lb_exchange *x,
                      const struct lb_infer_request *request) {
@@ -69,17 +112,20 @@ static bool make_job(struct lb_server *server, struct lb_exchange *x,
     visit->job = job;
     job->model = lb_hosted_retain(visit->hosted);
     enum lb_status status = lb_plan(request, &limits, job, &detail);
+    if (status == LB_OK) {
+        status = lb_engine_admit(server->engine, job, &detail);
+    }
     if (status != LB_OK) {
         lb_reply_fail(x, status, &detail);
         return false;
     }
-    if (!lb_budget_take(&server->budget, job->output_bytes)) {
-        lb_reply_error(x, 503, "too many bytes in flight; try again");
-        return false;
-    }
-    visit->taken = job->output_bytes;
+    visit->id = request->id ? lb_arena_strdup(&job->arena, request->id) : NULL;
+    size_t numbers = json_numbers(job);
+    visit->json_bytes = numbers * JSON_NUMBER;
+    x->heavy = numbers > LIGHT_NUMBERS;
     job->deadline_ns = deadline(server, request, x->started_ns);
     job->rank = rank_of(request->priority);
+    job->client = x->memory.client;
     job->done = job_done;
     job->context = x;
     return true;
@@ -148,6 +194,7 @@ static bool assemble(struct lb_exchange *x, const struct lb_job *job, const stru
         binary |= job->outputs[i].binary;
     }
     x->reply.status = 200;
+    x->reply.text = !binary;
     x->reply.parts = parts;
     x->reply.n_parts = n;
     lb_reply_header(x, "Content-Type", binary ? "application/octet-stream" : "application/json");
@@ -155,6 +202,21 @@ static bool assemble(struct lb_exchange *x, const struct lb_job *job, const stru
         lb_reply_header(x, LB_HEADER_JSON_LENGTH, length);
     }
     return true;
+}
+
+/* Once they are written as JSON, the numbers themselves go, and what was held too much for the text. */
+static void release_json_outputs(struct lb_exchange *x, struct lb_job *job) {
+    struct lb_visit *visit = x->user;
+    for (size_t i = 0; i < job->n_outputs; i++) {
+        if (!job->outputs[i].binary) {
+            lb_free(job->outputs[i].data);
+            job->outputs[i].data = NULL;
+            lb_unhold(&x->memory, job->outputs[i].bytes);
+        }
+    }
+    if (x->body.len < visit->json_bytes) {
+        lb_unhold(&x->memory, visit->json_bytes - x->body.len);
+    }
 }
 
 static void reply_outputs(struct lb_exchange *x) {
@@ -168,9 +230,8 @@ static void reply_outputs(struct lb_exchange *x) {
                                          .temperature = job->temperature,
                                          .n_outputs = job->n_outputs,
                                          .outputs = wire_outputs(x, job)};
-    /* The request's bytes aren't needed any more; their buffer takes the answer's JSON and lives as long as
-     * the exchange. */
-    lb_buf_finish(&x->body);
+    /* The request's bytes are gone; their buffer takes the answer's JSON and lives as long as the exchange.
+     */
     lb_buf_init(&x->body, LB_MAX_JSON_ANSWER_BYTES);
     enum lb_status status = response.outputs ? lb_infer_response_head(&response, &x->body, &detail)
                                              : lb_fail(&detail, LB_E_NOMEM, "out of memory; try again");
@@ -179,6 +240,7 @@ static void reply_outputs(struct lb_exchange *x) {
         lb_reply_fail(x, status == LB_E_UNSUPPORTED ? LB_E_ARG : status, &detail);
         return;
     }
+    release_json_outputs(x, job);
     if (!assemble(x, job, &x->body)) {
         lb_reply_error(x, 503, "out of memory; try again");
         return;
@@ -188,9 +250,18 @@ static void reply_outputs(struct lb_exchange *x) {
     lb_reply_header(x, "Cache-Control", lb_visit_cache_control(visit));
 }
 
+/* Somebody may still be reading: one who closed only his own side. */
+static void reply_gone(struct lb_exchange *x) {
+    lb_reply_error(x, 400, "the connection was closed for sending before the answer was there; keep it open");
+}
+
 static void finish(struct lb_server *server, struct lb_exchange *x) {
     struct lb_visit *visit = x->user;
     observe(server, visit->job);
+    if (visit->job->status == LB_E_CANCELLED) {
+        reply_gone(x);
+        return;
+    }
     if (visit->job->status != LB_OK) {
         lb_reply_fail(x, visit->job->status, &visit->job->detail);
         return;
@@ -215,29 +286,53 @@ static enum lb_status decode(struct lb_exchange *x, int64_t json_len, struct lb_
     return status;
 }
 
-void lb_handle_infer(struct lb_server *server, struct lb_exchange *x, const struct lb_route_match *match) {
-    (void)match;
-    struct lb_visit *visit = x->user;
+/* The request as a job that is ready to be queued, and nothing else of it left; or an answer. */
+static bool prepare(struct lb_server *server, struct lb_exchange *x) {
     struct lb_infer_request request;
     struct lb_detail detail = {0};
     int64_t json_len = -1;
     if (!lb_visit_model(x) || !json_length(x, &json_len)) {
-        return;
+        return false;
     }
+    size_t decoding = decoding_bytes(x, json_len), received = x->memory.bytes;
+    if (!hold(server, x, decoding)) {
+        return false;
+    }
+    struct lb_arena_mark mark = lb_arena_mark(&x->arena);
     enum lb_status status = decode(x, json_len, &request, &detail);
     if (status != LB_OK) {
         lb_reply_fail(x, status, &detail);
-        return;
+        return false;
     }
-    visit->id = request.id;
     if (!digest(x, &request) || !make_job(server, x, &request)) {
+        return false;
+    }
+    struct lb_visit *visit = x->user;
+    struct lb_job *job = visit->job;
+    lb_arena_release(&x->arena, mark);
+    lb_buf_finish(&x->body);
+    lb_unhold(&x->memory, received + decoding);
+    return hold(server, x, job->arena.used + job->output_bytes + visit->json_bytes);
+}
+
+void lb_handle_infer(struct lb_server *server, struct lb_exchange *x, const struct lb_route_match *match) {
+    (void)match;
+    struct lb_visit *visit = x->user;
+    struct lb_detail detail = {0};
+    if (atomic_load(&x->gone)) {
+        reply_gone(x);
         return;
     }
-    /* Suspended first: the worker may be done before submit returns. */
+    if (!prepare(server, x)) {
+        return;
+    }
+    /* Deferred first: the worker may be done before submit returns. */
     struct lb_job *job = visit->job;
     visit->finish = finish;
     lb_exchange_defer(x);
-    status = lb_batcher_submit(server->batcher, job, &detail);
+    atomic_store(&visit->submitted, job);
+    enum lb_status status = atomic_load(&x->gone) ? lb_fail(&detail, LB_E_CANCELLED, "the client has left")
+                                                  : lb_batcher_submit(server->batcher, job, &detail);
     if (status != LB_OK) {
         job->status = status;
         job->detail = detail;

@@ -66,7 +66,7 @@ static void give_order(struct lb_server *server, struct lb_exchange *x, const ch
     order->context = x;
     visit->order = order;
     visit->finish = finish;
-    /* Suspended first: the loader may be done before the order is given back. */
+    /* Deferred first: the loader may be done before the order is given back. */
     lb_exchange_defer(x);
     status = lb_repository_order(server->repository, order, &detail);
     if (status != LB_OK) {

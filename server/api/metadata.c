@@ -129,7 +129,9 @@ void lb_handle_metrics(struct lb_server *server, struct lb_exchange *x, const st
                                     NULL, NULL, (double)lb_http_exchanges(server->http)};
     gauges[n++] =
         (struct lb_gauge){"limbeckd_pending_bytes", "Bytes of request bodies and answers in memory.", NULL,
-                          NULL, (double)atomic_load(&server->budget.used)};
+                          NULL, (double)lb_budget_used(server->budget)};
+    gauges[n++] = (struct lb_gauge){"limbeckd_connections", "Open connections.", NULL, NULL,
+                                    (double)lb_http_connections(server->http)};
     gauges[n++] = (struct lb_gauge){
         "limbeckd_ready", "1 when all models are loaded and nothing is shutting down.", NULL, NULL,
         lb_repository_ready(server->repository) && !atomic_load(&server->draining)};

@@ -15,6 +15,8 @@ void lb_reply_bytes(struct lb_exchange *exchange, int status, const char *conten
     exchange->reply.status = part ? status : 503;
     exchange->reply.parts = part;
     exchange->reply.n_parts = part && len > 0 ? 1 : 0;
+    exchange->reply.next = NULL;
+    exchange->reply.text = strcmp(content_type, "application/octet-stream") != 0;
     if (part) {
         part->data = bytes;
         part->len = len;

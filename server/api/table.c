@@ -29,17 +29,27 @@ static const struct lb_route routes[] = {
     {"GET", "/metrics", "metrics", LB_ACCESS_TOKEN, lb_handle_metrics},
 };
 
-/* 0, or the status that refuses: 401 when no good token came, 403 when it is good for less. */
+/* 0, or the status that refuses: 401 when no good token came, 403 when it is good for less. Whoever has a
+ * token is known by it from here on. */
 static int check_access(const struct lb_server *server, struct lb_exchange *x, enum lb_route_access need) {
     const char *authorization = lb_exchange_header(x, "Authorization");
-    if (need == LB_ACCESS_OPEN || lb_auth_allows(server->admin_auth, authorization)) {
+    char name[32];
+    if (need == LB_ACCESS_OPEN) {
         return 0;
     }
-    bool known = !server->auth || lb_auth_allows(server->auth, authorization);
-    if (!known) {
-        return 401;
+    int token = lb_auth_find(server->admin_auth, authorization);
+    bool admin = token >= 0;
+    if (!admin && server->auth) {
+        token = lb_auth_find(server->auth, authorization);
+        if (token < 0) {
+            return 401;
+        }
     }
-    return need == LB_ACCESS_ADMIN ? 403 : 0;
+    if (token >= 0) {
+        snprintf(name, sizeof name, "%s %d", admin ? "admin token" : "token", token + 1);
+        lb_exchange_client(x, name);
+    }
+    return need == LB_ACCESS_ADMIN && !admin ? 403 : 0;
 }
 
 static void copy_request_id(struct lb_exchange *x, struct lb_visit *visit) {
@@ -65,6 +75,7 @@ static void on_begin(void *context, struct lb_exchange *x) {
     enum lb_status status =
         lb_route_find(routes, sizeof routes / sizeof *routes, x->method, x->path, &visit->match, allow);
     /* Without a token nobody learns which paths there are. */
+    x->quick = status == LB_OK && visit->match.route->access == LB_ACCESS_OPEN;
     int refused = check_access(server, x, status == LB_OK ? visit->match.route->access : LB_ACCESS_TOKEN);
     if (refused == 403) {
         lb_reply_error(x, 403, "only an admin token may do this (--admin-token-file)");
@@ -98,6 +109,17 @@ static void on_handle(void *context, struct lb_exchange *x) {
 static void on_resumed(void *context, struct lb_exchange *x) {
     const struct lb_visit *visit = x->user;
     visit->finish(context, x);
+}
+
+/* On an HTTP thread, while another may be about to submit the job: it looks at x->gone after it has set
+ * submitted, and this at submitted after gone was set, so that one of the two sees the other. */
+static void on_lost(void *context, struct lb_exchange *x) {
+    struct lb_server *server = context;
+    struct lb_visit *visit = x->user;
+    struct lb_job *job = visit ? atomic_load(&visit->submitted) : NULL;
+    if (job) {
+        lb_batcher_cancel(server->batcher, job);
+    }
 }
 
 static void on_refuse(void *context, struct lb_exchange *x, int status, const char *text) {
@@ -151,5 +173,6 @@ static void on_end(void *context, struct lb_exchange *x, bool complete) {
 }
 
 struct lb_http_app lb_api(struct lb_server *server) {
-    return (struct lb_http_app){server, on_begin, on_handle, on_resumed, on_refuse, on_sending, on_end};
+    return (struct lb_http_app){server,  on_begin,  on_handle,  on_resumed,
+                                on_lost, on_refuse, on_sending, on_end};
 }

@@ -6,7 +6,6 @@ void lb_visit_free(void *user) {
     struct lb_visit *visit = user;
     lb_job_destroy(visit->job);
     lb_hosted_release(visit->hosted);
-    lb_budget_give(&visit->server->budget, visit->taken);
 }
 
 bool lb_visit_model(struct lb_exchange *x) {

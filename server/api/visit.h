@@ -20,7 +20,8 @@
 struct lb_server {
     const struct lb_options *options;
     struct lb_auth *auth, *admin_auth; /* NULL: not asked for; nobody */
-    struct lb_budget budget;
+    size_t memory_limit;               /* of all but the weights */
+    struct lb_budget *budget;          /* what of it requests and answers have */
     struct lb_metrics *metrics;
     struct lb_batcher *batcher;
     struct lb_engine *engine;
@@ -42,12 +43,14 @@ struct lb_visit {
     const char *request_id; /* X-Request-Id, echoed; NULL */
     /* After a deferred exchange was resumed: answers. */
     void (*finish)(struct lb_server *server, struct lb_exchange *exchange);
-    struct lb_hosted *hosted;    /* a reference, once the model is known; NULL */
-    struct lb_job *job;          /* of an infer request; owned */
-    struct lb_load_order *order; /* of a load or unload request; in the arena */
-    const char *id;              /* the infer request's id; NULL */
-    char digest[80];             /* "sha-256=..." of an infer request */
-    size_t taken;                /* bytes of the answer, from the budget */
+    struct lb_hosted *hosted;           /* a reference, once the model is known; NULL */
+    struct lb_job *job;                 /* of an infer request; owned */
+    _Atomic(struct lb_job *) submitted; /* the job, once the batcher may have it: what to cancel */
+    void *stream;                       /* of an answer that is made while it is sent; in the arena */
+    struct lb_load_order *order;        /* of a load or unload request; in the arena */
+    const char *id;                     /* the infer request's id; in the job's arena; NULL */
+    char digest[80];                    /* "sha-256=..." of an infer request */
+    size_t json_bytes;                  /* held for the answer's JSON, about */
 };
 
 /* The Cache-Control of an answer: what stands under a versioned path never changes. Where tokens are asked

@@ -2,9 +2,16 @@
 
 #include "common/base/clock.h"
 #include "common/base/mem.h"
+#include "server/engine/heap.h"
+#include "server/engine/turns.h"
 
 #include <pthread.h>
 #include <time.h>
+
+/* For every 256 tokens a job counts as if it had come this much later. */
+#define AGE_TOKENS 256
+#define AGE_NS (25 * LB_MS_NS)
+#define IDLE_NS LB_SECOND_NS
 
 struct call {
     void (*run)(void *argument);
@@ -20,10 +27,15 @@ struct lb_batcher {
     pthread_cond_t clock; /* the reaper waits here */
     pthread_cond_t called;
     pthread_cond_t empty;
-    struct lb_job *first, *last; /* by rank, then arrival */
-    size_t n_jobs;
+    struct lb_job *jobs; /* all of them */
+    struct lb_turns turns;
+    struct lb_heap deadlines;   /* of jobs that the engine doesn't hold */
+    size_t n_jobs, n_deadlines; /* n_deadlines: jobs that have one */
+    uint64_t n_submitted;
     int64_t waiting_tokens, running_tokens;
     struct call *calls;
+    void (*idle)(void *context);
+    void *idle_context;
     bool closed, aborted, worker_left;
 };
 
@@ -33,6 +45,7 @@ struct lb_batcher *lb_batcher_create(const struct lb_batcher_args *args) {
         return NULL;
     }
     b->args = *args;
+    b->deadlines.kind = LB_BY_DEADLINE;
     pthread_condattr_t monotonic;
     pthread_condattr_init(&monotonic);
     pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
@@ -49,12 +62,26 @@ void lb_batcher_destroy(struct lb_batcher *b) {
     if (!b) {
         return;
     }
+    lb_heap_finish(&b->deadlines);
     pthread_cond_destroy(&b->empty);
     pthread_cond_destroy(&b->called);
     pthread_cond_destroy(&b->clock);
     pthread_cond_destroy(&b->work);
     pthread_mutex_destroy(&b->lock);
     lb_free(b);
+}
+
+void lb_batcher_on_idle(struct lb_batcher *b, void (*idle)(void *context), void *context) {
+    pthread_mutex_lock(&b->lock);
+    b->idle = idle;
+    b->idle_context = context;
+    pthread_mutex_unlock(&b->lock);
+}
+
+void lb_batcher_limit(struct lb_batcher *b, size_t max_batch_bytes) {
+    pthread_mutex_lock(&b->lock);
+    b->args.max_batch_bytes = max_batch_bytes;
+    pthread_mutex_unlock(&b->lock);
 }
 
 /* until_ns 0: without end. */
@@ -68,19 +95,7 @@ static void wait_until(pthread_cond_t *cond, pthread_mutex_t *lock, uint64_t unt
     pthread_cond_timedwait(cond, lock, &until);
 }
 
-/* ---- the list, under the lock ---- */
-
-static void insert(struct lb_batcher *b, struct lb_job *job) {
-    struct lb_job *after = b->last;
-    while (after && after->rank > job->rank) {
-        after = after->previous;
-    }
-    job->previous = after;
-    job->next = after ? after->next : b->first;
-    *(after ? &after->next : &b->first) = job;
-    *(job->next ? &job->next->previous : &b->last) = job;
-    b->n_jobs++;
-}
+/* ---- jobs, under the lock ---- */
 
 static int64_t tokens_left(const struct lb_job *job) {
     return job->n_tokens - job->offsets[job->next_seq];
@@ -88,11 +103,20 @@ static int64_t tokens_left(const struct lb_job *job) {
 
 /* Takes the job out and puts it on the list of ended ones, whose done is called without the lock. */
 static void end_job(struct lb_batcher *b, struct lb_job *job, struct lb_job **ended) {
-    *(job->previous ? &job->previous->next : &b->first) = job->next;
-    *(job->next ? &job->next->previous : &b->last) = job->previous;
+    if (job->queue) {
+        job->queue->line->waiting_tokens -= tokens_left(job);
+        b->waiting_tokens -= tokens_left(job);
+    }
+    lb_turns_leave(&b->turns, job);
+    lb_heap_remove(&b->deadlines, job);
+    b->n_deadlines -= job->deadline_ns != 0;
+    *(job->previous ? &job->previous->next : &b->jobs) = job->next;
+    if (job->next) {
+        job->next->previous = job->previous;
+    }
     b->n_jobs--;
-    b->waiting_tokens -= tokens_left(job);
     job->finished_ns = lb_now_ns();
+    job->queued = false;
     job->previous = NULL;
     job->next = *ended;
     *ended = job;
@@ -121,40 +145,91 @@ static bool is_late(const struct lb_job *job, uint64_t now) {
     return job->deadline_ns != 0 && job->deadline_ns <= now;
 }
 
+/* Jobs in the engine's hands are not among the deadlines: they end after their batch. */
 static void expire(struct lb_batcher *b, uint64_t now, struct lb_job **ended) {
-    struct lb_job *next;
-    for (struct lb_job *job = b->first; job; job = next) {
-        next = job->next;
-        if (!job->running && is_late(job, now)) {
-            fail_job(job, LB_E_TIMEOUT, "the request's deadline passed before its answer was computed");
-            end_job(b, job, ended);
+    struct lb_job *job;
+    while ((job = lb_heap_top(&b->deadlines)) != NULL && is_late(job, now)) {
+        fail_job(job, LB_E_TIMEOUT, "the request's deadline passed before its answer was computed");
+        end_job(b, job, ended);
+    }
+}
+
+/* The reaper sleeps until the first deadline: it must hear of an earlier one. There is room (n_deadlines). */
+static void watch_deadline(struct lb_batcher *b, struct lb_job *job) {
+    if (job->deadline_ns != 0) {
+        lb_heap_put(&b->deadlines, job);
+        if (lb_heap_top(&b->deadlines) == job) {
+            pthread_cond_signal(&b->clock);
         }
     }
 }
 
-/* ---- HTTP threads ---- */
+/* Room for the deadlines of all jobs there are, so that those that come back from the engine find theirs. */
+static bool reserve_deadline(struct lb_batcher *b, const struct lb_job *job) {
+    struct lb_heap all = b->deadlines;
+    all.n = b->n_deadlines;
+    bool ok = job->deadline_ns == 0 || lb_heap_reserve(&all) == LB_OK;
+    b->deadlines.jobs = all.jobs;
+    b->deadlines.cap = all.cap;
+    return ok;
+}
+
+/* ---- those who ask ---- */
+
+static enum lb_status submit_locked(struct lb_batcher *b, struct lb_job *job, struct lb_detail *detail) {
+    if (b->closed) {
+        return lb_fail(detail, LB_E_UNAVAILABLE, "this daemon is shutting down; ask another one");
+    }
+    if (job->cancelled) {
+        return lb_fail(detail, LB_E_CANCELLED, "the client has left");
+    }
+    if (b->n_jobs > 0 && b->waiting_tokens + job->n_tokens > b->args.max_queue_tokens) {
+        return lb_fail(detail, LB_E_UNAVAILABLE, "the queue is full (%lld tokens waiting); try again later",
+                       (long long)b->waiting_tokens);
+    }
+    struct lb_queue *q = reserve_deadline(b, job) ? lb_turns_queue(&b->turns, job) : NULL;
+    if (!q) {
+        return lb_fail(detail, LB_E_NOMEM, "out of memory; try again");
+    }
+    job->queued_ns = lb_now_ns();
+    job->turn_ns = job->queued_ns + (uint64_t)(job->n_tokens / AGE_TOKENS) * AGE_NS;
+    job->number = b->n_submitted++;
+    job->next_seq = job->done_seqs = job->out_seqs = 0;
+    job->queued = true;
+    job->queue = q;
+    lb_heap_put(&q->jobs, job);
+    job->previous = NULL;
+    job->next = b->jobs;
+    if (b->jobs) {
+        b->jobs->previous = job;
+    }
+    b->jobs = job;
+    b->n_jobs++;
+    b->n_deadlines += job->deadline_ns != 0;
+    b->waiting_tokens += job->n_tokens;
+    q->line->waiting_tokens += job->n_tokens;
+    watch_deadline(b, job);
+    pthread_cond_signal(&b->work);
+    return LB_OK;
+}
 
 enum lb_status lb_batcher_submit(struct lb_batcher *b, struct lb_job *job, struct lb_detail *detail) {
-    enum lb_status status = LB_OK;
     pthread_mutex_lock(&b->lock);
-    int64_t queued = b->waiting_tokens;
-    if (b->closed) {
-        status = lb_fail(detail, LB_E_UNAVAILABLE, "this daemon is shutting down; ask another one");
-    } else if (b->n_jobs > 0 && queued + job->n_tokens > b->args.max_queue_tokens) {
-        status = lb_fail(detail, LB_E_UNAVAILABLE, "the queue is full (%lld tokens waiting); try again later",
-                         (long long)queued);
-    } else {
-        job->queued_ns = lb_now_ns();
-        job->next_seq = job->done_seqs = 0;
-        insert(b, job);
-        b->waiting_tokens += job->n_tokens;
-        pthread_cond_signal(&b->work);
-        if (job->deadline_ns != 0) {
-            pthread_cond_signal(&b->clock);
-        }
-    }
+    enum lb_status status = submit_locked(b, job, detail);
     pthread_mutex_unlock(&b->lock);
     return status;
+}
+
+void lb_batcher_cancel(struct lb_batcher *b, struct lb_job *job) {
+    struct lb_job *ended = NULL;
+    pthread_mutex_lock(&b->lock);
+    job->cancelled = true;
+    if (job->queued && job->out_seqs == 0) {
+        fail_job(job, LB_E_CANCELLED, "the client has left");
+        end_job(b, job, &ended);
+    }
+    pthread_mutex_unlock(&b->lock);
+    call_done(ended);
 }
 
 bool lb_batcher_call(struct lb_batcher *b, void (*run)(void *argument), void *argument) {
@@ -177,10 +252,13 @@ bool lb_batcher_call(struct lb_batcher *b, void (*run)(void *argument), void *ar
 
 /* ---- the worker ---- */
 
+/* Those that are there now: a chain of calls lets jobs in between. */
 static void run_calls(struct lb_batcher *b) {
-    while (b->calls) {
-        struct call *call = b->calls;
-        b->calls = call->next;
+    struct call *calls = b->calls;
+    b->calls = NULL;
+    while (calls) {
+        struct call *call = calls;
+        calls = call->next;
         pthread_mutex_unlock(&b->lock);
         call->run(call->argument);
         pthread_mutex_lock(&b->lock);
@@ -189,68 +267,93 @@ static void run_calls(struct lb_batcher *b) {
     }
 }
 
-static struct lb_job *first_waiting(const struct lb_batcher *b) {
-    struct lb_job *job = b->first;
-    while (job && job->next_seq == job->n_seqs) {
-        job = job->next;
-    }
-    return job;
-}
-
 /* Whether the batch that head leads should wait for company: it isn't full, and head is young. */
 static bool should_wait(const struct lb_batcher *b, const struct lb_job *head, uint64_t now,
                         uint64_t *out_until) {
     *out_until = head->queued_ns + b->args.max_wait_ns;
-    if (b->closed || head->next_seq > 0 || now >= *out_until) {
-        return false;
-    }
-    int64_t tokens = 0;
-    for (const struct lb_job *job = b->first; job && tokens < b->args.max_batch_tokens; job = job->next) {
-        tokens += job->model == head->model ? tokens_left(job) : 0;
-    }
-    return tokens < b->args.max_batch_tokens;
+    return !b->closed && head->next_seq == 0 && now < *out_until &&
+           head->queue->line->waiting_tokens < b->args.max_batch_tokens;
 }
 
-/* Adds as many of the job's sequences as the budget allows; always one when the batch is empty. */
-static void add_slice(struct lb_batcher *b, struct lb_batch *batch, struct lb_job *job, uint64_t now) {
-    struct lb_slice slice = {job, job->next_seq, 0};
-    while (job->next_seq < job->n_seqs) {
-        int64_t length = lb_job_length(job, job->next_seq);
-        if (batch->n_tokens > 0 && batch->n_tokens + length > b->args.max_batch_tokens) {
-            break;
-        }
-        batch->n_tokens += length;
-        job->next_seq++;
-        slice.n++;
+/* Whether the job's next sequence goes into the batch; the first one always does. */
+static bool fits(const struct lb_batcher *b, const struct lb_batch *batch, const struct lb_job *job) {
+    if (batch->n_tokens == 0) {
+        return true;
     }
-    if (slice.n > 0) {
-        batch->slices[batch->n_slices++] = slice;
-        batch->n_seqs += slice.n;
-        job->running = true;
+    return batch->n_tokens + lb_job_length(job, job->next_seq) <= b->args.max_batch_tokens &&
+           (b->args.max_batch_bytes == 0 ||
+            batch->tape_bytes + lb_job_tape(job, job->next_seq) <= b->args.max_batch_bytes) &&
+           (job->slice > 0 || batch->n_slices < LB_BATCH_MAX_SLICES);
+}
+
+/* Adds the job's next sequence. */
+static void add_sequence(struct lb_batcher *b, struct lb_batch *batch, struct lb_job *job, uint64_t now) {
+    if (job->slice == 0) {
+        batch->slices[batch->n_slices++] = (struct lb_slice){job, job->next_seq, 0};
+        job->slice = batch->n_slices;
         job->n_batches++;
         job->started_ns = job->started_ns ? job->started_ns : now;
+        lb_heap_remove(&b->deadlines, job);
+    }
+    int64_t length = lb_job_length(job, job->next_seq);
+    struct lb_queue *q = job->queue;
+    batch->slices[job->slice - 1].n++;
+    batch->tape_bytes += lb_job_tape(job, job->next_seq);
+    batch->n_tokens += length;
+    batch->n_seqs++;
+    job->out_seqs++;
+    job->next_seq++;
+    q->party->served += length;
+    q->line->waiting_tokens -= length;
+    b->waiting_tokens -= length;
+    if (job->next_seq == job->n_seqs) {
+        lb_turns_leave(&b->turns, job);
     }
 }
 
-static void form(struct lb_batcher *b, const struct lb_job *head, struct lb_batch *batch, uint64_t now) {
-    batch->model = head->model;
+static void form(struct lb_batcher *b, struct lb_queue *lead, struct lb_batch *batch, uint64_t now) {
+    batch->model = lead->line->model;
     batch->n_slices = 0;
     batch->n_seqs = batch->n_tokens = 0;
-    for (struct lb_job *job = b->first; job && batch->n_slices < LB_BATCH_MAX_SLICES; job = job->next) {
-        if (job->model != batch->model || job->next_seq == job->n_seqs) {
-            continue;
-        }
-        add_slice(b, batch, job, now);
-        if (batch->n_tokens >= b->args.max_batch_tokens) {
+    batch->tape_bytes = lb_heap_top(&lead->jobs)->base_bytes;
+    struct lb_hosted *model = lead->line->model;
+    uint64_t taps = lead->line->taps;
+    struct lb_queue *q = lead;
+    while (q) {
+        struct lb_job *job = lb_heap_top(&q->jobs);
+        if (!fits(b, batch, job)) {
             break;
         }
+        add_sequence(b, batch, job, now);
+        /* The line may be gone with its last job. */
+        const struct lb_line *line = lb_turns_line(&b->turns, model, taps);
+        q = line ? lb_turns_first(&b->turns, line) : NULL;
     }
-    b->waiting_tokens -= batch->n_tokens;
+    for (size_t i = 0; i < batch->n_slices; i++) {
+        batch->slices[i].job->slice = 0;
+    }
     b->running_tokens = batch->n_tokens;
+}
+
+/* Waits for work; gives idle its turn first when nothing has come for a while. */
+static void rest(struct lb_batcher *b, uint64_t until, bool *rested) {
+    if (until != 0 || *rested || !b->idle) {
+        wait_until(&b->work, &b->lock, until);
+        return;
+    }
+    uint64_t end = lb_now_ns() + IDLE_NS;
+    wait_until(&b->work, &b->lock, end);
+    if (lb_now_ns() >= end && b->n_jobs == 0 && !b->calls) {
+        *rested = true;
+        pthread_mutex_unlock(&b->lock);
+        b->idle(b->idle_context);
+        pthread_mutex_lock(&b->lock);
+    }
 }
 
 enum lb_status lb_batcher_next(struct lb_batcher *b, struct lb_batch *out) {
     enum lb_status status = LB_OK;
+    bool rested = false;
     pthread_mutex_lock(&b->lock);
     for (;;) {
         run_calls(b);
@@ -263,21 +366,42 @@ enum lb_status lb_batcher_next(struct lb_batcher *b, struct lb_batch *out) {
             pthread_mutex_lock(&b->lock);
             continue;
         }
-        struct lb_job *head = first_waiting(b);
-        if (head && !should_wait(b, head, now, &until)) {
-            form(b, head, out, now);
+        struct lb_queue *lead = lb_turns_first(&b->turns, NULL);
+        if (lead && !should_wait(b, lb_heap_top(&lead->jobs), now, &until)) {
+            form(b, lead, out, now);
             break;
         }
-        if (!head && b->closed) {
+        if (!lead && b->closed && !b->calls) {
             b->worker_left = true;
             pthread_cond_broadcast(&b->called);
             status = LB_E_CANCELLED;
             break;
         }
-        wait_until(&b->work, &b->lock, until);
+        if (!b->calls) {
+            rest(b, until, &rested);
+        }
     }
     pthread_mutex_unlock(&b->lock);
     return status;
+}
+
+/* A job of which sequences came back from the engine. */
+static void settle(struct lb_batcher *b, struct lb_job *job, uint64_t now, struct lb_job **ended) {
+    bool complete = job->done_seqs == job->n_seqs;
+    if (!complete && job->cancelled) {
+        fail_job(job, LB_E_CANCELLED, "the client has left");
+    }
+    if (!complete && is_late(job, now)) {
+        fail_job(job, LB_E_TIMEOUT, "the request's deadline passed before its answer was complete");
+    }
+    if (!complete && b->aborted) {
+        fail_job(job, LB_E_UNAVAILABLE, "this daemon is shutting down; ask another one");
+    }
+    if (complete || job->status != LB_OK) {
+        end_job(b, job, ended);
+    } else {
+        watch_deadline(b, job);
+    }
 }
 
 void lb_batcher_finish(struct lb_batcher *b, const struct lb_batch *batch, enum lb_status status,
@@ -285,42 +409,24 @@ void lb_batcher_finish(struct lb_batcher *b, const struct lb_batch *batch, enum 
     struct lb_job *ended = NULL;
     pthread_mutex_lock(&b->lock);
     uint64_t now = lb_now_ns();
-    b->running_tokens = 0;
+    b->running_tokens -= batch->n_tokens;
     for (size_t i = 0; i < batch->n_slices; i++) {
         struct lb_job *job = batch->slices[i].job;
-        job->running = false;
+        job->out_seqs -= batch->slices[i].n;
         job->done_seqs += batch->slices[i].n;
         job->compute_ns += compute_ns;
         if (status != LB_OK) {
             fail_job(job, status, detail && detail->text[0] ? detail->text : lb_status_name(status));
         }
-        bool complete = job->done_seqs == job->n_seqs;
-        if (!complete && is_late(job, now)) {
-            fail_job(job, LB_E_TIMEOUT, "the request's deadline passed before its answer was complete");
-        }
-        if (!complete && b->aborted) {
-            fail_job(job, LB_E_UNAVAILABLE, "this daemon is shutting down; ask another one");
-        }
-        if (complete || job->status != LB_OK) {
-            end_job(b, job, &ended);
+        if (job->out_seqs == 0) {
+            settle(b, job, now, &ended);
         }
     }
-    pthread_cond_signal(&b->clock);
     pthread_mutex_unlock(&b->lock);
     call_done(ended);
 }
 
 /* ---- the reaper and the end ---- */
-
-static uint64_t earliest_deadline(const struct lb_batcher *b) {
-    uint64_t earliest = 0;
-    for (const struct lb_job *job = b->first; job; job = job->next) {
-        if (!job->running && job->deadline_ns != 0 && (earliest == 0 || job->deadline_ns < earliest)) {
-            earliest = job->deadline_ns;
-        }
-    }
-    return earliest;
-}
 
 void lb_batcher_reap(struct lb_batcher *b) {
     pthread_mutex_lock(&b->lock);
@@ -333,7 +439,8 @@ void lb_batcher_reap(struct lb_batcher *b) {
             pthread_mutex_lock(&b->lock);
             continue;
         }
-        wait_until(&b->clock, &b->lock, earliest_deadline(b));
+        const struct lb_job *first = lb_heap_top(&b->deadlines);
+        wait_until(&b->clock, &b->lock, first ? first->deadline_ns : 0);
     }
     pthread_mutex_unlock(&b->lock);
 }
@@ -355,9 +462,9 @@ void lb_batcher_abort(struct lb_batcher *b) {
     pthread_mutex_lock(&b->lock);
     b->aborted = true;
     close_locked(b);
-    for (struct lb_job *job = b->first; job; job = next) {
+    for (struct lb_job *job = b->jobs; job; job = next) {
         next = job->next;
-        if (!job->running) {
+        if (job->out_seqs == 0) {
             fail_job(job, LB_E_UNAVAILABLE, "this daemon is shutting down; ask another one");
             end_job(b, job, &ended);
         }

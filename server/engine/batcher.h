@@ -1,9 +1,15 @@
 /* The queue of jobs, bounded in tokens, and how batches are made of it.
  *
- * HTTP threads submit; one worker asks for the next batch, computes it and hands it back; a reaper thread
- * ends jobs whose deadline passed. A batch holds sequences of one model up to a budget of tokens; a job
- * larger than that is served in several batches, a single sequence larger than that is a batch of its own.
- * One lock guards everything; done is called without it.
+ * Codec threads submit; one worker asks for the next batch, computes it and hands it back; a reaper thread
+ * ends jobs whose deadline passed. A batch holds sequences of one model, of jobs that ask for the same taps,
+ * up to a budget of tokens and of memory; a job larger than that is served in several batches, a single
+ * sequence larger than that is a batch of its own.
+ *
+ * Each client has a queue of its own, and whoever was served least goes first, sequence by sequence. Within a
+ * client's queue the lower rank goes first, then the earlier; a job counts as if it had come later the larger
+ * it is, so that a short one need not wait for all of a long one, and no job waits for ever.
+ *
+ * One lock guards everything; submitting costs a logarithm of the jobs that wait. done is called without it.
  */
 #ifndef LB_ENGINE_BATCHER_H
 #define LB_ENGINE_BATCHER_H
@@ -27,12 +33,14 @@ struct lb_batch {
     struct lb_slice slices[LB_BATCH_MAX_SLICES];
     size_t n_slices;
     int64_t n_seqs, n_tokens;
+    size_t tape_bytes; /* as estimated */
 };
 
 struct lb_batcher_args {
     int64_t max_batch_tokens;
     uint64_t max_wait_ns; /* how long the oldest job waits for others to fill its batch */
     int64_t max_queue_tokens;
+    size_t max_batch_bytes; /* of tape; 0: no maximum */
 };
 
 struct lb_batcher;
@@ -44,13 +52,22 @@ void lb_batcher_destroy(struct lb_batcher *batcher);
 
 /* Hands the job over: from here on it is the batcher's until done is called, exactly once. LB_E_UNAVAILABLE
  * (the job stays the caller's, done isn't called): draining, or the queue is full. A job is always taken when
- * the queue is empty. */
+ * the queue is empty. LB_E_CANCELLED: lb_batcher_cancel came first. LB_E_NOMEM. */
 LB_NODISCARD enum lb_status lb_batcher_submit(struct lb_batcher *batcher, struct lb_job *job,
                                               struct lb_detail *detail);
 
+/* The client has left: what isn't computed yet of the job won't be, and it ends with LB_E_CANCELLED, now or
+ * after its batch. The job must not be freed meanwhile. Nothing happens when it has ended. */
+void lb_batcher_cancel(struct lb_batcher *batcher, struct lb_job *job);
+/* Called by the worker when nothing has come for a second, once: the time to give memory back. */
+void lb_batcher_on_idle(struct lb_batcher *batcher, void (*idle)(void *context), void *context);
+/* Most bytes of tape in a batch, from now on. */
+void lb_batcher_limit(struct lb_batcher *batcher, size_t max_batch_bytes);
+
 /* Worker: waits for a batch. LB_E_CANCELLED once closed and empty. */
 LB_NODISCARD enum lb_status lb_batcher_next(struct lb_batcher *batcher, struct lb_batch *out);
-/* Worker: the batch is computed (or failed); ends the jobs that are complete, failed or late. */
+/* Worker: the batch, or a part of it (fewer slices, or shorter ones), is computed (or failed); ends the jobs
+ * that are complete, failed or late. Each sequence is handed back once. */
 void lb_batcher_finish(struct lb_batcher *batcher, const struct lb_batch *batch, enum lb_status status,
                        const struct lb_detail *detail, uint64_t compute_ns);
 

@@ -11,7 +11,9 @@
 #include "server/metrics.h"
 #include "server/models/repository.h"
 
+#include <malloc.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <string.h>
 
 /* Offsets, ids and places of one batch: bounded by the largest single sequence and the number of slices. */
@@ -23,7 +25,9 @@ struct lb_engine {
     struct lb_batcher *batcher;
     struct lb_metrics *metrics;
     struct lb_tape *tape;
-    struct lb_arena scratch; /* of one batch */
+    atomic_size_t tape_bytes; /* its maximum */
+    struct lb_arena scratch;  /* of one batch */
+    int n_small;              /* batches since one used a good part of what the tape holds */
     pthread_t worker, reaper;
     bool started;
 };
@@ -37,6 +41,7 @@ struct lb_engine *lb_engine_create(struct lb_batcher *batcher, struct lb_metrics
     engine->batcher = batcher;
     engine->metrics = metrics;
     engine->tape = lb_tape_create(tape_bytes);
+    atomic_init(&engine->tape_bytes, tape_bytes);
     lb_arena_init(&engine->scratch, SCRATCH_BYTES);
     if (!engine->tape) {
         lb_engine_destroy(engine);
@@ -203,16 +208,71 @@ static void observe(struct lb_engine *engine, const struct lb_batch *batch, uint
     lb_stats_batch(&batch->model->stats, batch->n_seqs, ns);
 }
 
+/* Runs the batch or a part of it, and hands it back. */
+static enum lb_status run_and_finish(struct lb_engine *engine, const struct lb_batch *batch, bool last_try) {
+    struct lb_detail detail = {0};
+    uint64_t begun = lb_now_ns();
+    enum lb_status status = lb_engine_run(engine, batch, &detail);
+    uint64_t ns = lb_now_ns() - begun;
+    if (status == LB_E_NOMEM && !last_try) {
+        return status;
+    }
+    observe(engine, batch, ns);
+    lb_batcher_finish(engine->batcher, batch, status, &detail, ns);
+    return status;
+}
+
+/* Memory ran out: one job after the other, and one sequence after the other where that isn't enough, so that
+ * only those fail that are too large by themselves. */
+static void run_in_parts(struct lb_engine *engine, const struct lb_batch *whole) {
+    struct lb_batch part = {.model = whole->model, .n_slices = 1};
+    for (size_t i = 0; i < whole->n_slices; i++) {
+        struct lb_slice slice = whole->slices[i];
+        int64_t step = slice.n;
+        for (int64_t done = 0; done < slice.n; done += step) {
+            part.slices[0] = (struct lb_slice){slice.job, slice.first + done, step};
+            part.n_seqs = step;
+            part.n_tokens =
+                slice.job->offsets[slice.first + done + step] - slice.job->offsets[slice.first + done];
+            lb_tape_shrink(engine->tape);
+            if (run_and_finish(engine, &part, step == 1) == LB_E_NOMEM && step > 1) {
+                step = 1;
+                done = -1;
+            }
+        }
+    }
+}
+
+/* Peaks are not kept: after a while of batches that need much less, and when there is nothing to do. */
+#define LARGE_TAPE ((size_t)32 << 20)
+#define SMALL_BATCHES 64
+
+static void give_back(void *context) {
+    struct lb_engine *engine = context;
+    lb_tape_shrink(engine->tape);
+    lb_arena_finish(&engine->scratch);
+    engine->n_small = 0;
+    malloc_trim(0);
+}
+
+static void consider_shrinking(struct lb_engine *engine, const struct lb_batch *batch) {
+    size_t held = lb_tape_high(engine->tape);
+    engine->n_small = held > LARGE_TAPE && batch->tape_bytes < held / 4 ? engine->n_small + 1 : 0;
+    if (engine->n_small > SMALL_BATCHES) {
+        give_back(engine);
+    }
+}
+
 static void *work(void *argument) {
     struct lb_engine *engine = argument;
     struct lb_batch batch;
+    lb_batcher_on_idle(engine->batcher, give_back, engine);
     while (lb_batcher_next(engine->batcher, &batch) == LB_OK) {
-        struct lb_detail detail = {0};
-        uint64_t begun = lb_now_ns();
-        enum lb_status status = lb_engine_run(engine, &batch, &detail);
-        uint64_t ns = lb_now_ns() - begun;
-        observe(engine, &batch, ns);
-        lb_batcher_finish(engine->batcher, &batch, status, &detail, ns);
+        bool alone = batch.n_seqs == 1;
+        if (run_and_finish(engine, &batch, alone) == LB_E_NOMEM && !alone) {
+            run_in_parts(engine, &batch);
+        }
+        consider_shrinking(engine, &batch);
     }
     return NULL;
 }
@@ -246,31 +306,84 @@ void lb_engine_join(struct lb_engine *engine) {
     }
 }
 
+/* ---- what a job needs ---- */
+
+/* Numbers that differ for different sets of taps, as good as certainly; should two sets fall together, their
+ * jobs share batches. */
+static uint64_t mix(uint64_t x) {
+    x = (x ^ (x >> 31)) * 0x9e3779b97f4a7c15u;
+    return (x ^ (x >> 29)) * 0xbf58476d1ce4e5b9u + 1;
+}
+
+enum lb_status lb_engine_admit(struct lb_engine *engine, struct lb_job *job, struct lb_detail *detail) {
+    const struct lb_hosted *hosted = job->model;
+    size_t heads = (size_t)lb_model_config(hosted->model)->num_attention_heads;
+    job->base_bytes = hosted->base_bytes;
+    job->row_bytes = hosted->row_bytes;
+    job->square_bytes = 0;
+    job->taps = 0;
+    for (size_t i = 0; i < job->n_outputs; i++) {
+        const struct lb_output_name *what = &job->outputs[i].what;
+        enum lb_output_source source = lb_output_get(what->kind)->source;
+        if (source == LB_FROM_HIDDEN) {
+            job->row_bytes += (size_t)job->outputs[i].width * sizeof(float);
+            job->taps += mix((uint64_t)what->layer * 2 + 1);
+        } else if (source == LB_FROM_ATTENTION) {
+            /* One as computed, and each as kept. */
+            job->square_bytes += (job->square_bytes ? 1 : 2) * heads * sizeof(float);
+            job->taps += mix((uint64_t)what->layer * 2 + 2);
+        }
+    }
+    size_t limit = atomic_load(&engine->tape_bytes);
+    for (int64_t b = 0; b < job->n_seqs; b++) {
+        size_t need = job->base_bytes + lb_job_tape(job, b);
+        if (need > limit) {
+            return lb_fail(detail, LB_E_LIMIT,
+                           "sequence %lld (%lld tokens) needs %zu MiB of memory to be computed with these "
+                           "outputs, and this daemon has %zu (--memory-limit-mib); ask for fewer outputs, or "
+                           "shorter sequences",
+                           (long long)b, (long long)lb_job_length(job, b), (need >> 20) + 1, limit >> 20);
+        }
+    }
+    return LB_OK;
+}
+
 /* ---- the self-test ---- */
 
-enum lb_status lb_engine_run_self_test(struct lb_engine *engine, struct lb_hosted *hosted,
-                                       bool *out_invariant, struct lb_detail *detail) {
-    return lb_self_test(hosted->model, hosted->decoder, engine->tape, out_invariant, detail);
-}
-
-struct test_call {
-    struct lb_engine *engine;
-    struct lb_hosted *hosted;
-    bool *out_invariant;
-    struct lb_detail *detail;
-    enum lb_status status;
-};
-
-static void run_test_call(void *argument) {
-    struct test_call *call = argument;
-    call->status = lb_engine_run_self_test(call->engine, call->hosted, call->out_invariant, call->detail);
-}
-
-enum lb_status lb_engine_self_test(struct lb_engine *engine, struct lb_hosted *hosted, bool *out_invariant,
-                                   struct lb_detail *detail) {
-    struct test_call call = {engine, hosted, out_invariant, detail, LB_OK};
-    if (!lb_batcher_call(engine->batcher, run_test_call, &call)) {
-        return lb_fail(detail, LB_E_CANCELLED, "the daemon is shutting down");
+static bool on_worker(void *context, void (*call)(void *argument), void *argument) {
+    struct lb_engine *engine = context;
+    if (!engine->batcher) {
+        call(argument);
+        return true;
     }
-    return call.status;
+    return lb_batcher_call(engine->batcher, call, argument);
+}
+
+enum lb_status lb_engine_self_test(struct lb_engine *engine, struct lb_hosted *hosted,
+                                   struct lb_detail *detail) {
+    struct lb_self_test_result result = {0};
+    enum lb_status status = lb_self_test(hosted->model, hosted->decoder, on_worker, engine, &result, detail);
+    if (status == LB_OK) {
+        hosted->batch_invariant = result.invariant;
+        hosted->base_bytes = result.base_bytes;
+        hosted->row_bytes = result.row_bytes;
+    }
+    return status;
+}
+
+size_t lb_engine_tape_bytes(struct lb_engine *engine) {
+    return atomic_load(&engine->tape_bytes);
+}
+
+static void limit_tape(void *argument) {
+    struct lb_engine *engine = argument;
+    lb_tape_limit(engine->tape, atomic_load(&engine->tape_bytes));
+}
+
+void lb_engine_limit(struct lb_engine *engine, size_t tape_bytes) {
+    atomic_store(&engine->tape_bytes, tape_bytes);
+    (void)on_worker(engine, limit_tape, engine);
+    if (engine->batcher) {
+        lb_batcher_limit(engine->batcher, tape_bytes);
+    }
 }

@@ -11,8 +11,8 @@
 struct lb_metrics;
 struct lb_engine;
 
-/* tape_bytes bounds the memory of one batch. NULL when out of memory. metrics may be NULL; both are borrowed.
- */
+/* tape_bytes bounds the memory of one batch (lb_engine_limit). NULL when out of memory. batcher and metrics
+ * may be NULL; both are borrowed. */
 struct lb_engine *lb_engine_create(struct lb_batcher *batcher, struct lb_metrics *metrics, size_t tape_bytes);
 /* The worker must have been stopped. Accepts NULL. */
 void lb_engine_destroy(struct lb_engine *engine);
@@ -26,13 +26,19 @@ void lb_engine_join(struct lb_engine *engine);
 LB_NODISCARD enum lb_status lb_engine_run(struct lb_engine *engine, const struct lb_batch *batch,
                                           struct lb_detail *detail);
 
-/* Batch invariance: runs a few sequences of different lengths alone and together, and compares the bits of
- * final states and logits. *out_invariant tells. Worker only: see lb_engine_self_test. */
-LB_NODISCARD enum lb_status lb_engine_run_self_test(struct lb_engine *engine, struct lb_hosted *hosted,
-                                                    bool *out_invariant, struct lb_detail *detail);
-/* The same from any other thread, run on the worker between batches. LB_E_CANCELLED when the worker has left.
+/* Estimates what tape the job's sequences need, by what the model's self-test measured and the taps that it
+ * asks for, and sets how it shares batches. LB_E_LIMIT when one of them can't be computed within the engine's
+ * limit. Any thread. */
+LB_NODISCARD enum lb_status lb_engine_admit(struct lb_engine *engine, struct lb_job *job,
+                                            struct lb_detail *detail);
+
+/* The self-test (selftest.h) of a model, each of its forwards run on the worker between batches (without a
+ * batcher: here); fills in what it finds. Any thread but the worker. LB_E_CANCELLED when the worker has left.
  */
 LB_NODISCARD enum lb_status lb_engine_self_test(struct lb_engine *engine, struct lb_hosted *hosted,
-                                                bool *out_invariant, struct lb_detail *detail);
+                                                struct lb_detail *detail);
+/* Most bytes of tape, now and from now on; raising only. Any thread but the worker. */
+size_t lb_engine_tape_bytes(struct lb_engine *engine);
+void lb_engine_limit(struct lb_engine *engine, size_t tape_bytes);
 
 #endif

@@ -18,6 +18,9 @@
 
 struct lb_hosted;
 
+/* In what order a heap holds jobs. */
+enum lb_heap_kind { LB_BY_TURN, LB_BY_DEADLINE, LB_HEAP_KINDS };
+
 struct lb_job_output {
     struct lb_output_name what;
     char name[LB_MAX_NAME];
@@ -50,13 +53,25 @@ struct lb_job {
     struct lb_job_output *outputs;
     size_t output_bytes; /* of all outputs together */
 
+    /* For the schedule, set before it is submitted. */
+    uint64_t deadline_ns;                       /* 0: none */
+    int rank;                                   /* lower goes first, among its client's */
+    const void *client;                         /* clients take turns; NULL: one like any other */
+    uint64_t taps;                              /* jobs of unlike taps don't share a batch; 0: none */
+    size_t base_bytes, row_bytes, square_bytes; /* tape: of a batch; of a sequence of n rows, n row_bytes and
+                                                   n^2 square_bytes (lb_engine_admit) */
+
     /* The schedule: the batcher's, under its lock. */
-    uint64_t deadline_ns; /* 0: none */
-    int rank;             /* lower goes first */
     uint64_t queued_ns, started_ns, finished_ns, compute_ns;
+    uint64_t turn_ns, number; /* its place among its client's */
     int64_t next_seq, done_seqs;
     int n_batches;
-    bool running; /* part of the batch in the engine's hands */
+    bool queued;      /* with the batcher */
+    int64_t out_seqs; /* in the engine's hands */
+    bool cancelled;   /* nobody wants the answer */
+    size_t place[LB_HEAP_KINDS];
+    size_t slice; /* while a batch is formed: which one, + 1 */
+    struct lb_queue *queue;
     struct lb_job *previous, *next;
 
     /* The result. */
@@ -68,6 +83,12 @@ struct lb_job {
 
 static inline int64_t lb_job_length(const struct lb_job *job, int64_t seq) {
     return job->offsets[seq + 1] - job->offsets[seq];
+}
+
+/* Tape that a sequence needs, as estimated. */
+static inline size_t lb_job_tape(const struct lb_job *job, int64_t seq) {
+    size_t n = (size_t)lb_job_length(job, seq);
+    return n * job->row_bytes + n * n * job->square_bytes;
 }
 
 /* An empty job on the heap; NULL when out of memory. */

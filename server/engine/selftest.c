@@ -4,28 +4,38 @@
 #include "common/base/rng.h"
 #include "common/base/sha256.h"
 #include "common/nn/head.h"
+#include "common/nn/tape.h"
 
 #include <string.h>
 
-/* Lengths around the places where kernels change: single rows, below and above 4, odd, a few register tiles.
- */
-static const int lengths[] = {1, 2, 3, 5, 8, 13, 31, 64};
+/* Lengths around the places where kernels change: single rows, below and above 4, odd, a few register tiles;
+ * the last is longer than a panel of a product, and than blocks of attention and of the head. */
+static const int lengths[] = {1, 2, 3, 5, 8, 13, 31, 64, 200};
 #define N_SEQS ((int)(sizeof lengths / sizeof *lengths))
-#define MAX_ROWS (1 + 2 + 3 + 5 + 8 + 13 + 31 + 64)
+#define MAX_LENGTH 200
+#define MAX_ROWS (1 + 2 + 3 + 5 + 8 + 13 + 31 + 64 + MAX_LENGTH)
+#define TAPE_BYTES ((size_t)8 << 30)
+
+typedef uint8_t digests[N_SEQS][LB_SHA256_BYTES];
 
 struct test {
     const struct lb_model *model;
-    struct lb_tape *tape;
     bool decoder;
     int64_t input_size;
-    int n_rows[N_SEQS];      /* of each sequence */
-    int32_t ids[N_SEQS][64]; /* decoders */
-    float *features;         /* classifiers: [N_SEQS, input_size] */
-    /* what one run reads */
+    int n_rows[N_SEQS];              /* of each sequence */
+    int32_t ids[N_SEQS][MAX_LENGTH]; /* decoders */
+    float *features;                 /* classifiers: [N_SEQS, input_size] */
+    /* one run: sequences order[0..n-1] as one batch; out[order[i]] becomes the digest of their numbers */
+    int order[N_SEQS], n;
+    uint8_t (*out)[LB_SHA256_BYTES];
+    enum lb_status status;
     int32_t offsets[N_SEQS + 1];
     int32_t run_ids[MAX_ROWS];
     float *run_features;
     struct lb_sha256 *hash[N_SEQS]; /* by place in the run */
+    /* the tape of all runs: of the forwards with least and most rows, and the most with the head */
+    int least_rows, most_rows;
+    size_t least_bytes, most_bytes, whole_bytes;
 };
 
 static enum lb_status hash_logits(void *context, int64_t row, int64_t n, float *z) {
@@ -39,11 +49,21 @@ static enum lb_status hash_logits(void *context, int64_t row, int64_t n, float *
     return LB_OK;
 }
 
-/* Runs the sequences order[0..n-1] as one batch; out[order[i]] becomes the digest of sequence order[i]'s
- * numbers. */
-static enum lb_status run(struct test *test, const int *order, int n, uint8_t out[N_SEQS][LB_SHA256_BYTES]) {
-    for (int i = 0; i < n; i++) {
-        int s = order[i];
+static void measure(struct test *test, int rows, size_t forward_bytes, size_t bytes) {
+    if (test->least_rows == 0 || rows < test->least_rows) {
+        test->least_rows = rows;
+        test->least_bytes = forward_bytes;
+    }
+    if (rows >= test->most_rows) {
+        test->most_rows = rows;
+        test->most_bytes = forward_bytes;
+        test->whole_bytes = bytes;
+    }
+}
+
+static void fill_run(struct test *test) {
+    for (int i = 0; i < test->n; i++) {
+        int s = test->order[i];
         test->offsets[i + 1] = test->offsets[i] + test->n_rows[s];
         if (test->decoder) {
             memcpy(test->run_ids + test->offsets[i], test->ids[s],
@@ -54,27 +74,42 @@ static enum lb_status run(struct test *test, const int *order, int n, uint8_t ou
         }
         test->hash[i] = lb_sha256_create();
     }
-    struct lb_input input = {
-        {n, test->offsets}, test->decoder ? test->run_ids : NULL, test->decoder ? NULL : test->run_features};
-    lb_tape_begin(test->tape, LB_TAPE_PLAIN, &input.ragged, NULL);
-    struct lb_value *h = lb_model_forward(test->model, test->tape, &input, NULL, 0, NULL);
-    enum lb_status status = h ? LB_OK : LB_E_NOMEM;
-    for (int i = 0; i < n; i++) {
+}
+
+/* On the worker. A tape of its own, so that its memory is this run's. */
+static void run(void *argument) {
+    struct test *test = argument;
+    struct lb_tape *tape = lb_tape_create(TAPE_BYTES);
+    fill_run(test);
+    struct lb_input input = {{test->n, test->offsets},
+                             test->decoder ? test->run_ids : NULL,
+                             test->decoder ? NULL : test->run_features};
+    struct lb_value *h = NULL;
+    if (tape) {
+        lb_tape_begin(tape, LB_TAPE_PLAIN, &input.ragged, NULL);
+        h = lb_model_forward(test->model, tape, &input, NULL, 0, NULL);
+    }
+    size_t forward_bytes = tape ? lb_tape_high(tape) : 0;
+    test->status = h ? LB_OK : LB_E_NOMEM;
+    for (int i = 0; i < test->n; i++) {
         if (!test->hash[i]) {
-            status = LB_E_NOMEM;
+            test->status = LB_E_NOMEM;
         } else if (h) {
             lb_sha256_update(test->hash[i], h->data + test->offsets[i] * h->cols,
-                             (size_t)(test->n_rows[order[i]] * h->cols) * sizeof *h->data);
+                             (size_t)(test->n_rows[test->order[i]] * h->cols) * sizeof *h->data);
         }
     }
-    if (status == LB_OK) {
-        status = lb_head_run(test->tape, h, lb_model_head(test->model), lb_model_head_bias(test->model), NULL,
-                             hash_logits, test);
+    if (test->status == LB_OK) {
+        test->status = lb_head_run(tape, h, lb_model_head(test->model), lb_model_head_bias(test->model), NULL,
+                                   hash_logits, test);
     }
-    for (int i = 0; i < n; i++) {
-        lb_sha256_final(test->hash[i], out[order[i]]);
+    for (int i = 0; i < test->n; i++) {
+        lb_sha256_final(test->hash[i], test->out[test->order[i]]);
     }
-    return status;
+    if (test->status == LB_OK) {
+        measure(test, test->offsets[test->n], forward_bytes, lb_tape_high(tape));
+    }
+    lb_tape_destroy(tape);
 }
 
 static bool prepare(struct test *test) {
@@ -101,37 +136,52 @@ static bool prepare(struct test *test) {
     return test->features && test->run_features;
 }
 
-enum lb_status lb_self_test(const struct lb_model *model, bool decoder, struct lb_tape *tape,
-                            bool *out_invariant, struct lb_detail *detail) {
+/* The three ways: each alone, all in order, all in the opposite order. */
+static enum lb_status run_all(struct test *test, lb_on_worker_fn on_worker, void *context, digests alone,
+                              digests together, digests reversed) {
+    for (int i = 0; i < N_SEQS + 2; i++) {
+        test->n = i < N_SEQS ? 1 : N_SEQS;
+        test->out = i < N_SEQS ? alone : i == N_SEQS ? together : reversed;
+        for (int k = 0; k < test->n; k++) {
+            test->order[k] = i < N_SEQS ? i : i == N_SEQS ? k : N_SEQS - 1 - k;
+        }
+        if (!on_worker(context, run, test)) {
+            return LB_E_CANCELLED;
+        }
+        if (test->status != LB_OK) {
+            return test->status;
+        }
+    }
+    return LB_OK;
+}
+
+/* A row's tape from the smallest and the largest forward; what else the largest run needed is the base. */
+static void conclude(const struct test *test, struct lb_self_test_result *out) {
+    int rows = test->most_rows - test->least_rows;
+    out->row_bytes = rows > 0 ? (test->most_bytes - test->least_bytes) / (size_t)rows + 1
+                              : test->most_bytes / (size_t)test->most_rows + 1;
+    size_t of_rows = out->row_bytes * (size_t)test->most_rows;
+    out->base_bytes = test->whole_bytes > of_rows ? test->whole_bytes - of_rows : 0;
+}
+
+enum lb_status lb_self_test(const struct lb_model *model, bool decoder, lb_on_worker_fn on_worker,
+                            void *context, struct lb_self_test_result *out, struct lb_detail *detail) {
     struct test *test = lb_calloc(1, sizeof *test);
-    uint8_t alone[N_SEQS][LB_SHA256_BYTES], together[N_SEQS][LB_SHA256_BYTES],
-        reversed[N_SEQS][LB_SHA256_BYTES];
-    int forwards[N_SEQS], backwards[N_SEQS];
+    digests alone, together, reversed;
     enum lb_status status = LB_E_NOMEM;
     if (!test) {
         goto out;
     }
     test->model = model;
-    test->tape = tape;
     test->decoder = decoder;
     if (!prepare(test)) {
         goto out;
     }
-    status = LB_OK;
-    for (int s = 0; s < N_SEQS && status == LB_OK; s++) {
-        forwards[s] = s;
-        backwards[s] = N_SEQS - 1 - s;
-        status = run(test, &s, 1, alone);
-    }
+    status = run_all(test, on_worker, context, alone, together, reversed);
     if (status == LB_OK) {
-        status = run(test, forwards, N_SEQS, together);
-    }
-    if (status == LB_OK) {
-        status = run(test, backwards, N_SEQS, reversed);
-    }
-    if (status == LB_OK) {
-        *out_invariant =
+        out->invariant =
             memcmp(alone, together, sizeof alone) == 0 && memcmp(alone, reversed, sizeof alone) == 0;
+        conclude(test, out);
     }
 out:
     if (test) {

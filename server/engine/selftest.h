@@ -5,14 +5,23 @@
 
 #include "common/base/status.h"
 #include "common/model/model.h"
-#include "common/nn/tape.h"
 
 #include <stdbool.h>
+#include <stddef.h>
+
+struct lb_self_test_result {
+    bool invariant;               /* final hidden states and logits agree bit for bit */
+    size_t base_bytes, row_bytes; /* tape of a forward with the head, about: of all, and of each row */
+};
+
+/* Runs call(argument) on the thread that owns the models' forwards, and waits; false when that has ended. */
+typedef bool (*lb_on_worker_fn)(void *context, void (*call)(void *argument), void *argument);
 
 /* Runs sequences of several lengths, made of seeded random ids (or features), one by one and all together, in
- * two orders; *out_invariant: final hidden states and logits agree bit for bit. The caller owns the tape and
- * is its thread. */
-LB_NODISCARD enum lb_status lb_self_test(const struct lb_model *model, bool decoder, struct lb_tape *tape,
-                                         bool *out_invariant, struct lb_detail *detail);
+ * two orders, each run by one call of on_worker, so that others' work goes on in between. LB_E_CANCELLED when
+ * the worker has left. */
+LB_NODISCARD enum lb_status lb_self_test(const struct lb_model *model, bool decoder,
+                                         lb_on_worker_fn on_worker, void *context,
+                                         struct lb_self_test_result *out, struct lb_detail *detail);
 
 #endif

@@ -7,6 +7,7 @@
 #include "proto/limits.h"
 
 #include <errno.h>
+#include <stdbool.h>
 #include <string.h>
 #include <strings.h>
 #include <sys/stat.h>
@@ -115,21 +116,21 @@ void lb_auth_destroy(struct lb_auth *auth) {
     }
 }
 
-bool lb_auth_allows(const struct lb_auth *auth, const char *authorization) {
+int lb_auth_find(const struct lb_auth *auth, const char *authorization) {
     if (!auth || !authorization || strncasecmp(authorization, "Bearer ", 7) != 0) {
-        return false;
+        return -1;
     }
     const char *token = authorization + 7;
     token += strspn(token, " ");
     uint8_t digest[LB_SHA256_BYTES];
     lb_sha256(token, strlen(token), digest);
-    unsigned any = 0;
+    int found = -1;
     for (size_t i = 0; i < auth->n; i++) {
         volatile unsigned difference = 0; /* volatile: no shortcut out of the loop */
         for (size_t j = 0; j < LB_SHA256_BYTES; j++) {
             difference |= (unsigned)(digest[j] ^ auth->digests[i][j]);
         }
-        any |= difference == 0;
+        found = difference == 0 ? (int)i : found;
     }
-    return any != 0;
+    return found;
 }

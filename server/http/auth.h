@@ -4,8 +4,6 @@
 
 #include "common/base/status.h"
 
-#include <stdbool.h>
-
 struct lb_auth;
 
 /* One token per line (visible ASCII, at least 8 characters); empty lines and lines that begin with '#' are
@@ -14,8 +12,9 @@ struct lb_auth;
 LB_NODISCARD enum lb_status lb_auth_open(const char *path, struct lb_auth **out, struct lb_detail *detail);
 void lb_auth_destroy(struct lb_auth *auth);
 
-/* Whether an Authorization header's value is "Bearer <one of the tokens>". The time taken does not depend on
- * how much of a token is right: SHA-256 digests of equal length are compared, all of them. False for NULL. */
-bool lb_auth_allows(const struct lb_auth *auth, const char *authorization);
+/* Which of the tokens an Authorization header's value "Bearer TOKEN" holds, from 0 in the file's order; -1:
+ * none of them (or NULL). The time taken does not depend on how much of a token is right: SHA-256 digests of
+ * equal length are compared, all of them. */
+int lb_auth_find(const struct lb_auth *auth, const char *authorization);
 
 #endif

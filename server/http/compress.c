@@ -96,13 +96,34 @@ static bool has_zlib_header(const uint8_t *bytes, size_t len) {
     return len >= 2 && (bytes[0] & 0x0f) == 8 && ((bytes[0] << 8) | bytes[1]) % 31 == 0;
 }
 
+/* An output that grows as its owner allows. */
+struct growth {
+    struct lb_buf *out;
+    lb_grow_fn grow;
+    void *context;
+    size_t allowed; /* bytes of out */
+    bool stopped;
+};
+
 /* Room for the next step of output, never beyond the buffer's maximum. */
-static uint8_t *next_room(struct lb_buf *out, size_t *room) {
+static uint8_t *next_room(struct growth *g, size_t *room) {
+    struct lb_buf *out = g->out;
     *room = out->max - out->len < STEP ? out->max - out->len : STEP;
+    if (out->len + *room > g->allowed) {
+        if (g->grow && !g->grow(g->context, STEP)) {
+            g->stopped = true;
+            return NULL;
+        }
+        g->allowed += STEP;
+    }
     return *room > 0 ? lb_buf_extend(out, *room) : NULL;
 }
 
-static enum lb_status no_room(const struct lb_buf *out, struct lb_detail *detail) {
+static enum lb_status no_room(const struct growth *g, struct lb_detail *detail) {
+    const struct lb_buf *out = g->out;
+    if (g->stopped) {
+        return lb_fail(detail, LB_E_UNAVAILABLE, "too many bytes in flight; try again");
+    }
     if (lb_buf_status(out) == LB_E_NOMEM) {
         return lb_fail(detail, LB_E_NOMEM, "out of memory while (un)packing a body of %zu bytes", out->len);
     }
@@ -110,10 +131,11 @@ static enum lb_status no_room(const struct lb_buf *out, struct lb_detail *detail
                    out->max);
 }
 
-enum lb_status lb_unpack(enum lb_coding coding, const void *bytes, size_t len, struct lb_buf *out,
-                         struct lb_detail *detail) {
+enum lb_status lb_unpack(enum lb_coding coding, const void *bytes, size_t len, lb_grow_fn grow, void *context,
+                         struct lb_buf *out, struct lb_detail *detail) {
+    struct growth g = {out, grow, context, out->len, false};
     if (coding == LB_CODING_IDENTITY) {
-        return lb_buf_append(out, bytes, len) == LB_OK ? LB_OK : no_room(out, detail);
+        return lb_buf_append(out, bytes, len) == LB_OK ? LB_OK : no_room(&g, detail);
     }
     if (coding == LB_CODING_UNKNOWN) {
         return lb_fail(detail, LB_E_UNSUPPORTED,
@@ -130,14 +152,14 @@ enum lb_status lb_unpack(enum lb_coding coding, const void *bytes, size_t len, s
     int r = Z_OK;
     while (r != Z_STREAM_END && status == LB_OK) {
         size_t room = 0;
-        z.next_out = next_room(out, &room);
+        z.next_out = next_room(&g, &room);
         if (!z.next_out) {
             /* The maximum may have been reached exactly: one more byte of output decides. */
             uint8_t probe;
             z.next_out = &probe;
             z.avail_out = 1;
-            r = lb_buf_status(out) == LB_OK ? inflate(&z, Z_NO_FLUSH) : Z_MEM_ERROR;
-            status = r == Z_STREAM_END && z.avail_out == 1 ? LB_OK : no_room(out, detail);
+            r = lb_buf_status(out) == LB_OK && !g.stopped ? inflate(&z, Z_NO_FLUSH) : Z_MEM_ERROR;
+            status = r == Z_STREAM_END && z.avail_out == 1 ? LB_OK : no_room(&g, detail);
             break;
         }
         z.avail_out = (uInt)room;
@@ -156,8 +178,9 @@ enum lb_status lb_unpack(enum lb_coding coding, const void *bytes, size_t len, s
     return status;
 }
 
-enum lb_status lb_pack(enum lb_coding coding, const struct lb_span *spans, size_t n, struct lb_buf *out,
-                       struct lb_detail *detail) {
+enum lb_status lb_pack(enum lb_coding coding, const struct lb_span *spans, size_t n, lb_grow_fn grow,
+                       void *context, struct lb_buf *out, struct lb_detail *detail) {
+    struct growth g = {out, grow, context, out->len, false};
     z_stream z = {0};
     int window = coding == LB_CODING_GZIP ? WINDOW + 16 : WINDOW;
     if (deflateInit2(&z, Z_BEST_SPEED, Z_DEFLATED, window, 8, Z_DEFAULT_STRATEGY) != Z_OK) {
@@ -174,9 +197,9 @@ enum lb_status lb_pack(enum lb_coding coding, const struct lb_span *spans, size_
             size_t room = 0;
             z.next_in = (Bytef *)(uintptr_t)data;
             z.avail_in = piece;
-            z.next_out = next_room(out, &room);
+            z.next_out = next_room(&g, &room);
             if (!z.next_out) {
-                status = no_room(out, detail);
+                status = no_room(&g, detail);
                 break;
             }
             z.avail_out = (uInt)room;

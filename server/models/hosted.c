@@ -9,7 +9,6 @@
 #include <string.h>
 
 #define MAX_TOKENIZER_BYTES ((size_t)256 << 20)
-#define MAX_HEAD_BYTES ((size_t)LB_MAX_RESPONSE_BYTES)
 
 /* A folder's tokenizer.json; LB_OK with nothing set when there is none. */
 static enum lb_status read_folder_tokenizer(struct lb_hosted *hosted, const char *path,
@@ -67,8 +66,6 @@ static enum lb_status open_tokenizer(struct lb_hosted *hosted, const char *path,
 }
 
 static void hosted_destroy(struct lb_hosted *hosted) {
-    lb_buf_finish(&hosted->head);
-    pthread_mutex_destroy(&hosted->head_lock);
     lb_stats_finish(&hosted->stats);
     lb_tokenizer_destroy(hosted->tokenizer);
     lb_free(hosted->tokenizer_json);
@@ -85,8 +82,6 @@ enum lb_status lb_hosted_open(const char *name, const char *path, struct lb_host
     atomic_init(&hosted->references, 1);
     snprintf(hosted->name, sizeof hosted->name, "%s", name);
     lb_stats_init(&hosted->stats);
-    pthread_mutex_init(&hosted->head_lock, NULL);
-    lb_buf_init(&hosted->head, MAX_HEAD_BYTES);
     enum lb_status status = lb_model_open(path, false, &hosted->model, detail);
     if (status == LB_OK) {
         hosted->version = lb_model_fingerprint(hosted->model);

@@ -29,13 +29,11 @@ struct lb_hosted {
     const char *version;            /* the fingerprint */
     bool decoder;                   /* or a classifier of features */
     bool batch_invariant;           /* what the self-test found */
+    size_t base_bytes, row_bytes;   /* and what tape a forward and the head need, about: of all, of a row */
     struct lb_tokenizer *tokenizer; /* NULL: none, or one that this build can't run */
     char *tokenizer_json;           /* tokenizer.json's bytes, NULL: none */
     size_t tokenizer_bytes;
     struct lb_stats stats;
-    /* The head as safetensors, made when first asked for. */
-    pthread_mutex_t head_lock;
-    struct lb_buf head;
     atomic_int references;
 };
 

@@ -32,7 +32,7 @@ BEGIN {
         "trainer/teachers trainer/learn trainer/run trainer/command trainer tests", tiers, " ")
 
     # Library header -> the files that may include it. "one": of the files that fit, only one may.
-    home("microhttpd.h",   "^server/http/http[a-z_]*[.]c$",    "one")
+    home("gnutls/",        "^server/http/tls[a-z_]*[.]c$", "one")
     home("curl/",          "^trainer/wire/http[a-z_]*[.]c$",   "one")
     home("cblas.h",        "^common/nn/gemm[.]c$",        "one")
     home("sqlite3.h",      "^trainer/cache/parts[.]h$",    "one")

@@ -29,7 +29,7 @@ static void pack(enum lb_coding coding, struct lb_buf *packed) {
     const struct lb_span spans[] = {
         {plain, 1}, {plain + 1, 0}, {plain + 1, 70000}, {plain + 70001, SIZE - 70001}};
     lb_buf_init(packed, SIZE * 2);
-    assert_int_equal(lb_pack(coding, spans, 4, packed, NULL), LB_OK);
+    assert_int_equal(lb_pack(coding, spans, 4, NULL, NULL, packed, NULL), LB_OK);
     assert_true(packed->len > 100 && packed->len < SIZE * 3 / 4);
 }
 
@@ -40,7 +40,7 @@ static void test_round_trip(void **state) {
         struct lb_buf packed, out;
         pack(codings[i], &packed);
         lb_buf_init(&out, SIZE); /* exactly enough */
-        assert_int_equal(lb_unpack(codings[i], packed.data, packed.len, &out, NULL), LB_OK);
+        assert_int_equal(lb_unpack(codings[i], packed.data, packed.len, NULL, NULL, &out, NULL), LB_OK);
         assert_int_equal(out.len, SIZE);
         assert_memory_equal(out.data, plain, SIZE);
         lb_buf_finish(&out);
@@ -60,7 +60,7 @@ static void test_raw_deflate(void **state) {
     assert_int_equal(deflate(&z, Z_FINISH), Z_STREAM_END);
     struct lb_buf out;
     lb_buf_init(&out, 500);
-    assert_int_equal(lb_unpack(LB_CODING_DEFLATE, raw, z.total_out, &out, NULL), LB_OK);
+    assert_int_equal(lb_unpack(LB_CODING_DEFLATE, raw, z.total_out, NULL, NULL, &out, NULL), LB_OK);
     assert_int_equal(out.len, 500);
     assert_memory_equal(out.data, plain, 500);
     lb_buf_finish(&out);
@@ -74,18 +74,19 @@ static void test_damage(void **state) {
     pack(LB_CODING_GZIP, &packed);
     for (size_t len = 0; len < packed.len; len += len < 64 ? 1 : 7919) {
         lb_buf_init(&out, SIZE);
-        assert_int_equal(lb_unpack(LB_CODING_GZIP, packed.data, len, &out, NULL), LB_E_FORMAT);
+        assert_int_equal(lb_unpack(LB_CODING_GZIP, packed.data, len, NULL, NULL, &out, NULL), LB_E_FORMAT);
         lb_buf_finish(&out);
     }
     packed.data[packed.len - 6] ^= 1; /* the checksum */
     lb_buf_init(&out, SIZE + 1);
-    assert_int_equal(lb_unpack(LB_CODING_GZIP, packed.data, packed.len, &out, &detail), LB_E_FORMAT);
+    assert_int_equal(lb_unpack(LB_CODING_GZIP, packed.data, packed.len, NULL, NULL, &out, &detail),
+                     LB_E_FORMAT);
     assert_non_null(strstr(detail.text, "gzip"));
     packed.data[packed.len - 6] ^= 1;
     lb_buf_finish(&out);
     lb_buf_append(&packed, "x", 1);
     lb_buf_init(&out, SIZE);
-    assert_int_equal(lb_unpack(LB_CODING_GZIP, packed.data, packed.len, &out, NULL), LB_E_FORMAT);
+    assert_int_equal(lb_unpack(LB_CODING_GZIP, packed.data, packed.len, NULL, NULL, &out, NULL), LB_E_FORMAT);
     lb_buf_finish(&out);
     lb_buf_finish(&packed);
 }
@@ -96,14 +97,15 @@ static void test_bomb(void **state) {
     const struct lb_span span = {zeros, sizeof zeros};
     struct lb_buf packed, out;
     lb_buf_init(&packed, 1 << 20);
-    assert_int_equal(lb_pack(LB_CODING_GZIP, &span, 1, &packed, NULL), LB_OK);
+    assert_int_equal(lb_pack(LB_CODING_GZIP, &span, 1, NULL, NULL, &packed, NULL), LB_OK);
     lb_buf_init(&out, sizeof zeros - 1); /* one byte short */
-    assert_int_equal(lb_unpack(LB_CODING_GZIP, packed.data, packed.len, &out, NULL), LB_E_LIMIT);
+    assert_int_equal(lb_unpack(LB_CODING_GZIP, packed.data, packed.len, NULL, NULL, &out, NULL), LB_E_LIMIT);
     assert_true(out.len <= sizeof zeros - 1);
     lb_buf_finish(&out);
     lb_buf_finish(&packed);
     lb_buf_init(&packed, 10); /* packing has a limit too */
-    assert_int_equal(lb_pack(LB_CODING_GZIP, &(struct lb_span){plain, SIZE}, 1, &packed, NULL), LB_E_LIMIT);
+    assert_int_equal(lb_pack(LB_CODING_GZIP, &(struct lb_span){plain, SIZE}, 1, NULL, NULL, &packed, NULL),
+                     LB_E_LIMIT);
     lb_buf_finish(&packed);
 }
 

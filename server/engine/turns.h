@@ -1,0 +1,50 @@
+/* Whose turn it is: the queues of jobs that wait, one for each client and each kind of batch. The batcher's,
+ * under its lock. */
+#ifndef LB_ENGINE_TURNS_H
+#define LB_ENGINE_TURNS_H
+
+#include "server/engine/heap.h"
+
+/* Who has jobs waiting. */
+struct lb_party {
+    const void *client;
+    int64_t served; /* tokens, since somebody waits */
+    int n_queues;
+    struct lb_party *next;
+};
+
+/* Jobs that can share a batch. */
+struct lb_line {
+    struct lb_hosted *model;
+    uint64_t taps;
+    int64_t waiting_tokens;
+    int n_queues;
+    struct lb_line *next;
+};
+
+/* The jobs of one party in one line, those that have sequences to compute. */
+struct lb_queue {
+    struct lb_party *party;
+    struct lb_line *line;
+    struct lb_heap jobs;
+    struct lb_queue *next;
+};
+
+struct lb_turns {
+    struct lb_party *parties;
+    struct lb_line *lines;
+    struct lb_queue *queues; /* oldest first */
+};
+
+/* The queue that the job belongs to, made when new, with room for it; NULL when out of memory. */
+struct lb_queue *lb_turns_queue(struct lb_turns *turns, const struct lb_job *job);
+/* Takes the job out of its queue, if it is in one; a queue that is empty then goes. */
+void lb_turns_leave(struct lb_turns *turns, struct lb_job *job);
+/* The line of such jobs, NULL when none wait. */
+const struct lb_line *lb_turns_line(const struct lb_turns *turns, const struct lb_hosted *model,
+                                    uint64_t taps);
+/* The queue whose turn it is: of the party that was served least, the one whose first job comes first; line
+ * NULL: of all lines. NULL when nothing waits. */
+struct lb_queue *lb_turns_first(const struct lb_turns *turns, const struct lb_line *line);
+
+#endif

@@ -1,0 +1,306 @@
+/* What happens to an exchange away from its connection: unpacking, the handlers, packing. */
+#include "common/base/clock.h"
+#include "common/base/mem.h"
+#include "proto/limits.h"
+#include "server/http/parts.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <strings.h>
+#include <time.h>
+
+/* Smaller answers are sent as they are. */
+#define PACK_FROM 1024
+/* Larger bodies, and packed ones, wait among the heavy tasks. */
+#define LIGHT_BODY ((size_t)64 << 10)
+/* An exchange's arena holds decoded tensors and JSON texts. */
+#define ARENA_BYTES ((size_t)LB_MAX_JSON_BYTES * 16)
+
+static struct lb_held *held_of(struct lb_exchange *exchange) {
+    return (struct lb_held *)(void *)((char *)exchange - offsetof(struct lb_held, x));
+}
+
+/* ---- for handlers ---- */
+
+const char *lb_exchange_header(struct lb_exchange *exchange, const char *name) {
+    return lb_head_find(&held_of(exchange)->head, name);
+}
+
+void lb_reply_header(struct lb_exchange *exchange, const char *name, const char *value) {
+    struct lb_reply *reply = &exchange->reply;
+    if (value && reply->n_headers < LB_REPLY_MAX_HEADERS) {
+        reply->headers[reply->n_headers].name = name;
+        reply->headers[reply->n_headers++].value = value;
+    }
+}
+
+void lb_exchange_client(struct lb_exchange *exchange, const char *name) {
+    struct lb_client *client = lb_client_get(held_of(exchange)->http->args.budget, name);
+    if (client) {
+        lb_hold_as(&exchange->memory, client);
+    }
+}
+
+void lb_exchange_defer(struct lb_exchange *exchange) {
+    *held_of(exchange)->deferred = true;
+}
+
+void lb_exchange_resume(struct lb_exchange *exchange) {
+    struct lb_held *held = held_of(exchange);
+    held->resumed = true;
+    lb_held_send_away(held);
+}
+
+/* ---- life ---- */
+
+struct lb_held *lb_held_create(struct lb_conn *conn, const char *head, size_t head_len) {
+    struct lb_held *held = lb_calloc(1, sizeof *held);
+    if (!held) {
+        return NULL;
+    }
+    held->http = conn->loop->http;
+    held->conn = conn;
+    held->x.started_ns = lb_now_ns();
+    held->x.method = held->x.path = "";
+    atomic_init(&held->x.gone, false);
+    lb_buf_init(&held->x.body, held->http->args.max_body_bytes);
+    lb_buf_init(&held->packed, LB_MAX_RESPONSE_BYTES);
+    lb_arena_init(&held->x.arena, ARENA_BYTES);
+    memcpy(held->x.peer, conn->peer, sizeof held->x.peer);
+    char *text = lb_arena_alloc(&held->x.arena, head_len);
+    if (!text) {
+        lb_free(held);
+        return NULL;
+    }
+    memcpy(text, head, head_len);
+    held->x.memory.client = lb_client_retain(conn->client);
+    atomic_fetch_add(&held->http->exchanges, 1);
+    const char *why = NULL;
+    int status = lb_head_parse(text, head_len, &held->head, &why);
+    held->x.method = held->head.method;
+    held->x.path = held->head.path;
+    held->close = status != 0 || !held->head.keep_alive;
+    if (status != 0) {
+        lb_held_refuse(held, status, why);
+    }
+    return held;
+}
+
+void lb_held_end(struct lb_held *held, bool complete) {
+    struct lb_http *http = held->http;
+    held->x.sent_bytes = held->body_sent;
+    http->args.app.end(http->args.app.context, &held->x, complete);
+    if (held->x.user_free) {
+        held->x.user_free(held->x.user);
+    }
+    lb_buf_finish(&held->packed);
+    lb_buf_finish(&held->x.body);
+    lb_arena_finish(&held->x.arena);
+    lb_holding_finish(&held->x.memory);
+    lb_free(held);
+    if (atomic_fetch_sub(&http->exchanges, 1) == 1) {
+        pthread_mutex_lock(&http->lock);
+        pthread_cond_broadcast(&http->idle);
+        pthread_mutex_unlock(&http->lock);
+    }
+}
+
+void lb_held_refuse(struct lb_held *held, int status, const char *text) {
+    held->refused = true;
+    held->http->args.app.refuse(held->http->args.app.context, &held->x, status, text);
+    if (status == 503) {
+        lb_reply_header(&held->x, "Retry-After", "1");
+    }
+}
+
+/* ---- the answer ---- */
+
+static size_t parts_bytes(const struct lb_reply *reply) {
+    size_t sum = 0;
+    for (size_t i = 0; i < reply->n_parts; i++) {
+        sum += reply->parts[i].len;
+    }
+    return sum;
+}
+
+static bool hold_more(void *context, size_t bytes) {
+    struct lb_held *held = context;
+    return !atomic_load(&held->x.gone) && lb_hold(&held->x.memory, bytes);
+}
+
+/* Packs the answer when the client asked for it and it is worth it; a failure leaves it as it is. */
+static void pack_reply(struct lb_held *held) {
+    struct lb_reply *reply = &held->x.reply;
+    enum lb_coding coding = lb_coding_accepted(lb_exchange_header(&held->x, "Accept-Encoding"));
+    if (coding == LB_CODING_IDENTITY || reply->status != 200 || !reply->text || reply->next ||
+        strcmp(held->x.method, "HEAD") == 0 || parts_bytes(reply) < PACK_FROM) {
+        return;
+    }
+    struct lb_span *packed = lb_arena_array(&held->x.arena, 1, sizeof *packed);
+    if (!packed ||
+        lb_pack(coding, reply->parts, reply->n_parts, hold_more, held, &held->packed, NULL) != LB_OK) {
+        lb_buf_finish(&held->packed);
+        return;
+    }
+    packed->data = held->packed.data;
+    packed->len = held->packed.len;
+    reply->parts = packed;
+    reply->n_parts = 1;
+    held->x.sent_coding = coding;
+    lb_reply_header(&held->x, "Content-Encoding", lb_coding_name(coding));
+}
+
+static const char *reason(int status) {
+    static const struct {
+        int status;
+        const char *text;
+    } reasons[] = {{200, "OK"},
+                   {304, "Not Modified"},
+                   {400, "Bad Request"},
+                   {401, "Unauthorized"},
+                   {403, "Forbidden"},
+                   {404, "Not Found"},
+                   {405, "Method Not Allowed"},
+                   {408, "Request Timeout"},
+                   {409, "Conflict"},
+                   {413, "Content Too Large"},
+                   {415, "Unsupported Media Type"},
+                   {417, "Expectation Failed"},
+                   {429, "Too Many Requests"},
+                   {431, "Request Header Fields Too Large"},
+                   {500, "Internal Server Error"},
+                   {501, "Not Implemented"},
+                   {503, "Service Unavailable"},
+                   {504, "Gateway Timeout"},
+                   {505, "HTTP Version Not Supported"}};
+    for (size_t i = 0; i < sizeof reasons / sizeof *reasons; i++) {
+        if (reasons[i].status == status) {
+            return reasons[i].text;
+        }
+    }
+    return "Error";
+}
+
+static void put(struct lb_held *held, const char *format, const char *a, const char *b) {
+    size_t room = sizeof held->answer_head - held->head_len;
+    int n = snprintf(held->answer_head + held->head_len, room, format, a, b);
+    held->failed |= n < 0 || (size_t)n >= room;
+    held->head_len += held->failed ? 0 : (size_t)n;
+}
+
+static void write_head(struct lb_held *held) {
+    struct lb_reply *reply = &held->x.reply;
+    char number[32], date[40];
+    time_t now = time(NULL);
+    struct tm utc;
+    gmtime_r(&now, &utc);
+    strftime(date, sizeof date, "%a, %d %b %Y %H:%M:%S GMT", &utc);
+    held->head_len = 0;
+    snprintf(number, sizeof number, "%d", reply->status);
+    put(held, "HTTP/1.1 %s %s\r\n", number, reason(reply->status));
+    put(held, "Date: %s\r\n%s", date, "");
+    for (int i = 0; i < reply->n_headers; i++) {
+        put(held, "%s: %s\r\n", reply->headers[i].name, reply->headers[i].value);
+    }
+    if (reply->status != 304) {
+        snprintf(number, sizeof number, "%zu", reply->next ? reply->total_bytes : parts_bytes(reply));
+        put(held, "Content-Length: %s\r\n%s", number, "");
+    }
+    put(held, "%s%s\r\n", held->close ? "Connection: close\r\n" : "", "");
+    if (strcmp(held->x.method, "HEAD") == 0 || reply->status == 304) {
+        reply->n_parts = 0;
+        reply->next = NULL;
+    }
+}
+
+void lb_held_prepare(struct lb_held *held, bool may_pack) {
+    struct lb_http_app *app = &held->http->args.app;
+    if (held->x.reply.status == 0) {
+        app->refuse(app->context, &held->x, 500, "no answer was made: a bug in limbeckd");
+    }
+    app->sending(app->context, &held->x);
+    if (may_pack) {
+        pack_reply(held);
+    }
+    held->close |= atomic_load(&held->http->draining);
+    write_head(held);
+}
+
+/* ---- on the codec's threads ---- */
+
+static int unpack_status(enum lb_status status) {
+    switch (status) {
+    case LB_E_LIMIT:
+        return 413;
+    case LB_E_UNSUPPORTED:
+        return 415;
+    case LB_E_NOMEM:
+        return 503;
+    default:
+        return 400;
+    }
+}
+
+/* Undoes Content-Encoding: body becomes what the client meant. */
+static void unpack_body(struct lb_held *held) {
+    enum lb_coding coding = lb_coding_parse(lb_exchange_header(&held->x, "Content-Encoding"));
+    size_t received = held->x.body.len;
+    if (coding == LB_CODING_IDENTITY || received == 0) {
+        return;
+    }
+    struct lb_buf plain;
+    struct lb_detail detail = {0};
+    lb_buf_init(&plain, held->http->args.max_body_bytes);
+    enum lb_status status = lb_unpack(coding, held->x.body.data, received, hold_more, held, &plain, &detail);
+    if (status == LB_E_FORMAT && held->x.body.data[0] == '{') {
+        /* The header is left over from an earlier request (tritonclient writes it into its caller's
+         * dictionary of headers): no coding begins with a JSON object's first byte. */
+        lb_buf_finish(&plain);
+        return;
+    }
+    if (status != LB_OK) {
+        lb_buf_finish(&plain);
+        lb_held_refuse(held, unpack_status(status), detail.text);
+        return;
+    }
+    lb_buf_finish(&held->x.body);
+    held->x.body = plain;
+    lb_unhold(&held->x.memory, received);
+}
+
+static void handle(struct lb_held *held) {
+    struct lb_http_app *app = &held->http->args.app;
+    if (held->resumed) {
+        app->resumed(app->context, &held->x);
+        return;
+    }
+    unpack_body(held);
+    if (!held->refused) {
+        app->handle(app->context, &held->x);
+    }
+}
+
+static void run(struct lb_codec_task *task) {
+    struct lb_held *held = (struct lb_held *)(void *)((char *)task - offsetof(struct lb_held, task));
+    bool deferred = false;
+    if (held->streaming) {
+        held->failed |= atomic_load(&held->x.gone) || !held->x.reply.next(&held->x);
+    } else {
+        held->deferred = &deferred;
+        handle(held);
+        if (deferred) {
+            return; /* it is somebody else's, and may be gone */
+        }
+        lb_held_prepare(held, true);
+    }
+    lb_loop_give_back(held->conn->loop, held);
+}
+
+void lb_held_send_away(struct lb_held *held) {
+    bool packed = lb_coding_parse(lb_exchange_header(&held->x, "Content-Encoding")) != LB_CODING_IDENTITY;
+    held->task = (struct lb_codec_task){
+        .run = run,
+        .client = held->x.memory.client,
+        .heavy = held->x.heavy || (!held->resumed && (packed || held->x.body.len > LIGHT_BODY))};
+    lb_codec_push(held->http->codec, &held->task);
+}

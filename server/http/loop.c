@@ -1,0 +1,271 @@
+/* One HTTP thread: accepts, waits for its sockets, looks at the clock. */
+#include "common/base/clock.h"
+#include "common/base/log.h"
+#include "common/base/mem.h"
+#include "proto/limits.h"
+#include "server/http/parts.h"
+
+#include <errno.h>
+#include <netdb.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#define TICK_MS 100
+#define MAX_EVENTS 64
+#define ACCEPT_AT_ONCE 64
+
+static const char busy[] = "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\n"
+                           "Retry-After: 1\r\nConnection: close\r\nContent-Length: 68\r\n\r\n"
+                           "{\"error\":\"too many connections; close some, or try again a bit later\"}";
+
+void lb_loop_watch(struct lb_conn *conn, unsigned events) {
+    struct epoll_event event = {.events = events, .data.ptr = conn};
+    if (conn->fd >= 0 && conn->events != events) {
+        conn->events = events;
+        epoll_ctl(conn->loop->epoll_fd, EPOLL_CTL_MOD, conn->fd, &event);
+    }
+}
+
+void lb_loop_wake(struct lb_loop *loop) {
+    uint64_t one = 1;
+    while (write(loop->wake_fd, &one, sizeof one) < 0 && errno == EINTR) {
+    }
+}
+
+void lb_loop_give_back(struct lb_loop *loop, struct lb_held *held) {
+    pthread_mutex_lock(&loop->lock);
+    bool first = loop->back == NULL;
+    held->next_back = loop->back;
+    loop->back = held;
+    if (first) {
+        lb_loop_wake(loop); /* under the lock: the loop lives until it has seen this */
+    }
+    pthread_mutex_unlock(&loop->lock);
+}
+
+/* Exchanges that came back, oldest first. */
+static void take_back(struct lb_loop *loop) {
+    uint64_t count;
+    while (read(loop->wake_fd, &count, sizeof count) < 0 && errno == EINTR) {
+    }
+    pthread_mutex_lock(&loop->lock);
+    struct lb_held *back = loop->back, *ordered = NULL;
+    loop->back = NULL;
+    pthread_mutex_unlock(&loop->lock);
+    while (back) {
+        struct lb_held *next = back->next_back;
+        back->next_back = ordered;
+        ordered = back;
+        back = next;
+    }
+    while (ordered) {
+        struct lb_held *next = ordered->next_back;
+        lb_conn_back(ordered);
+        ordered = next;
+    }
+}
+
+/* ---- accepting ---- */
+
+/* The address as text, and as what counts as one client: an IPv6 network of 64 bits is one. */
+static void name_peer(const struct sockaddr_storage *address, socklen_t len, char peer[64], char client[80]) {
+    peer[0] = '\0';
+    snprintf(client, 80, "local");
+    if (address->ss_family != AF_INET && address->ss_family != AF_INET6) {
+        return;
+    }
+    getnameinfo((const struct sockaddr *)address, len, peer, 64, NULL, 0, NI_NUMERICHOST);
+    snprintf(client, 80, "address %s", peer);
+    if (address->ss_family == AF_INET6) {
+        const struct in6_addr *in6 = &((const struct sockaddr_in6 *)(const void *)address)->sin6_addr;
+        if (!IN6_IS_ADDR_V4MAPPED(in6)) {
+            const uint8_t *b = in6->s6_addr;
+            snprintf(client, 80, "network %02x%02x:%02x%02x:%02x%02x:%02x%02x", b[0], b[1], b[2], b[3], b[4],
+                     b[5], b[6], b[7]);
+        }
+    }
+}
+
+/* Says so and closes; who speaks TLS hears nothing. */
+static void turn_away(struct lb_loop *loop, int fd) {
+    if (!loop->http->tls) {
+        (void)!send(fd, busy, sizeof busy - 1, MSG_NOSIGNAL | MSG_DONTWAIT);
+        shutdown(fd, SHUT_WR);
+    }
+    close(fd);
+}
+
+static struct lb_conn *conn_create(struct lb_loop *loop, int fd, const char *peer, struct lb_client *client) {
+    struct lb_conn *conn = lb_calloc(1, sizeof *conn);
+    if (!conn) {
+        return NULL;
+    }
+    conn->loop = loop;
+    conn->fd = fd;
+    conn->client = client;
+    conn->phase_ns = lb_now_ns();
+    snprintf(conn->peer, sizeof conn->peer, "%s", peer);
+    lb_buf_init(&conn->in, LB_MAX_HEADER_BYTES + LB_READ_BYTES);
+    conn->state = loop->http->tls ? LB_CONN_HANDSHAKE : LB_CONN_HEAD;
+    conn->tls = loop->http->tls ? lb_tls_session_create(loop->http->tls, fd) : NULL;
+    conn->events = EPOLLIN;
+    struct epoll_event event = {.events = EPOLLIN, .data.ptr = conn};
+    if ((loop->http->tls && !conn->tls) || epoll_ctl(loop->epoll_fd, EPOLL_CTL_ADD, fd, &event) != 0) {
+        lb_tls_session_destroy(conn->tls);
+        lb_free(conn);
+        return NULL;
+    }
+    conn->next = loop->first;
+    if (loop->first) {
+        loop->first->previous = conn;
+    }
+    loop->first = conn;
+    return conn;
+}
+
+static void welcome(struct lb_loop *loop, int fd, const struct sockaddr_storage *address, socklen_t len) {
+    struct lb_http *http = loop->http;
+    char peer[64], name[80];
+    int on = 1;
+    name_peer(address, len, peer, name);
+    struct lb_client *client = lb_client_get(http->args.budget, name);
+    unsigned most = peer[0] ? http->args.max_connections_per_client : http->args.max_connections;
+    bool counted = client && lb_client_connect(client, most);
+    if (atomic_fetch_add(&http->connections, 1) >= http->args.max_connections || !counted) {
+        atomic_fetch_sub(&http->connections, 1);
+        turn_away(loop, fd);
+    } else {
+        if (peer[0]) {
+            setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+        }
+        if (conn_create(loop, fd, peer, client)) {
+            return;
+        }
+        atomic_fetch_sub(&http->connections, 1);
+        turn_away(loop, fd);
+    }
+    if (counted) {
+        lb_client_disconnect(client);
+    }
+    lb_client_release(client);
+}
+
+static void listen_again(struct lb_loop *loop, bool hear) {
+    struct epoll_event event = {.events = EPOLLIN | EPOLLEXCLUSIVE, .data.ptr = &loop->deaf};
+    loop->deaf = !hear;
+    epoll_ctl(loop->epoll_fd, hear ? EPOLL_CTL_ADD : EPOLL_CTL_DEL, loop->http->args.listen_fd, &event);
+}
+
+static void accept_some(struct lb_loop *loop) {
+    for (int i = 0; i < ACCEPT_AT_ONCE; i++) {
+        struct sockaddr_storage address = {0};
+        socklen_t len = sizeof address;
+        int fd = accept4(loop->http->args.listen_fd, (struct sockaddr *)&address, &len,
+                         SOCK_NONBLOCK | SOCK_CLOEXEC);
+        if (fd >= 0) {
+            welcome(loop, fd, &address, len);
+        } else if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) {
+            listen_again(loop, false); /* until the next turn: who waits would wake this thread for ever */
+            return;
+        } else if (errno != EINTR && errno != ECONNABORTED) {
+            return;
+        }
+    }
+}
+
+/* ---- the thread ---- */
+
+static void scan(struct lb_loop *loop, uint64_t now) {
+    loop->scanned_ns = now;
+    if (loop->deaf) {
+        listen_again(loop, true);
+    }
+    for (struct lb_conn *conn = loop->first, *next; conn; conn = next) {
+        next = conn->next;
+        lb_conn_tick(conn, now);
+    }
+}
+
+static void *run(void *argument) {
+    struct lb_loop *loop = argument;
+    struct epoll_event events[MAX_EVENTS];
+    while (!atomic_load(&loop->http->stopping)) {
+        int n = epoll_wait(loop->epoll_fd, events, MAX_EVENTS, loop->first || loop->deaf ? TICK_MS : -1);
+        /* A connection is destroyed by its own event only, and has one at most among these; exchanges that
+         * come back destroy others', so they are taken last. */
+        bool back = false;
+        for (int i = 0; i < n; i++) {
+            if (events[i].data.ptr == &loop->deaf) {
+                accept_some(loop);
+            } else if (events[i].data.ptr == loop) {
+                back = true;
+            } else {
+                lb_conn_event(events[i].data.ptr, events[i].events);
+            }
+        }
+        if (back) {
+            take_back(loop);
+        }
+        uint64_t now = lb_now_ns();
+        if (now - loop->scanned_ns >= TICK_MS * LB_MS_NS) {
+            scan(loop, now);
+        }
+    }
+    return NULL;
+}
+
+enum lb_status lb_loop_start(struct lb_loop *loop, struct lb_http *http, struct lb_detail *detail) {
+    loop->http = http;
+    loop->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+    loop->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    loop->buffer = lb_malloc_array(LB_READ_BYTES, 1);
+    pthread_mutex_init(&loop->lock, NULL);
+    struct epoll_event wake = {.events = EPOLLIN, .data.ptr = loop},
+                       hear = {.events = EPOLLIN | EPOLLEXCLUSIVE, .data.ptr = &loop->deaf};
+    if (!loop->buffer) {
+        return lb_fail(detail, LB_E_NOMEM, "out of memory while starting HTTP");
+    }
+    if (loop->epoll_fd < 0 || loop->wake_fd < 0 ||
+        epoll_ctl(loop->epoll_fd, EPOLL_CTL_ADD, loop->wake_fd, &wake) != 0 ||
+        epoll_ctl(loop->epoll_fd, EPOLL_CTL_ADD, http->args.listen_fd, &hear) != 0) {
+        return lb_fail_errno(detail, LB_E_IO, errno, "starting HTTP");
+    }
+    int error = pthread_create(&loop->thread, NULL, run, loop);
+    if (error != 0) {
+        return lb_fail_errno(detail, LB_E_NOMEM, error, "starting an HTTP thread");
+    }
+    loop->started = true;
+    return LB_OK;
+}
+
+void lb_loop_join(struct lb_loop *loop) {
+    if (loop->started) {
+        lb_loop_wake(loop);
+        pthread_join(loop->thread, NULL);
+        loop->started = false;
+    }
+}
+
+void lb_loop_finish(struct lb_loop *loop) {
+    if (!loop->http) {
+        return; /* never begun */
+    }
+    while (loop->first) {
+        loop->first->state = LB_CONN_SEND; /* whatever was away has come back */
+        lb_conn_destroy(loop->first);
+    }
+    if (loop->epoll_fd >= 0) {
+        close(loop->epoll_fd);
+    }
+    if (loop->wake_fd >= 0) {
+        close(loop->wake_fd);
+    }
+    pthread_mutex_destroy(&loop->lock);
+    lb_free(loop->buffer);
+}

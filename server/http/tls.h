@@ -1,0 +1,33 @@
+/* TLS 1.2 and 1.3 on accepted sockets: the only file that knows GnuTLS.
+ *
+ * Credentials are immutable and shared by threads; a session belongs to one thread. Sockets are non-blocking.
+ */
+#ifndef LB_HTTP_TLS_H
+#define LB_HTTP_TLS_H
+
+#include "common/base/status.h"
+
+#include <stddef.h>
+#include <sys/types.h>
+
+struct lb_tls;
+struct lb_tls_session;
+
+/* certificate (a chain) and key: PEM texts. LB_E_ARG when they can't be read or don't belong together. */
+LB_NODISCARD enum lb_status lb_tls_create(const char *certificate, const char *key, struct lb_tls **out,
+                                          struct lb_detail *detail);
+/* Accepts NULL. */
+void lb_tls_destroy(struct lb_tls *tls);
+
+/* NULL when out of memory. The socket stays the caller's. */
+struct lb_tls_session *lb_tls_session_create(struct lb_tls *tls, int fd);
+/* Says good-bye if that does not block, and frees. Accepts NULL. */
+void lb_tls_session_destroy(struct lb_tls_session *session);
+/* 1: done; 0: the socket must become readable (*out_write false) or writable first; -1: failed. */
+int lb_tls_handshake(struct lb_tls_session *session, int *out_write);
+/* As recv and send: -1 with errno EAGAIN when nothing can be done now; any other errno: broken. A send that
+ * got EAGAIN is repeated with the same bytes. */
+ssize_t lb_tls_read(struct lb_tls_session *session, void *bytes, size_t len);
+ssize_t lb_tls_write(struct lb_tls_session *session, const void *bytes, size_t len);
+
+#endif

@@ -1,0 +1,169 @@
+/* Heads of requests: what is read, what is refused and how, cut anywhere; the chunked coding, in pieces. */
+#include <stdarg.h>
+#include <stddef.h>
+#include <setjmp.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include "server/http/head.h"
+
+#include <stdio.h>
+#include <string.h>
+
+static char text[4096];
+static struct lb_request_head head;
+static const char *why;
+
+static int parse(const char *request) {
+    size_t len = strlen(request);
+    memcpy(text, request, len + 1);
+    why = NULL;
+    return lb_head_parse(text, len, &head, &why);
+}
+
+static void test_reads(void **state) {
+    (void)state;
+    assert_int_equal(
+        parse("POST /v2/models/a%2Fb%20c/infer?x=%zz HTTP/1.1\r\nHost: h\r\nContent-Length: 12 \r\n"
+              "X-A:\t one two\t\r\nX-B:\r\nConnection: keep-alive, Close\r\n\r\n"),
+        0);
+    assert_string_equal(head.method, "POST");
+    assert_string_equal(head.path, "/v2/models/a/b c/infer");
+    assert_true(head.has_length && !head.chunked && !head.keep_alive);
+    assert_int_equal(head.length, 12);
+    assert_string_equal(lb_head_find(&head, "x-a"), "one two");
+    assert_string_equal(lb_head_find(&head, "X-B"), "");
+    assert_null(lb_head_find(&head, "X-C"));
+    assert_int_equal(parse("\r\nGET http://host:1/p HTTP/1.0\r\n\r\n"), 0);
+    assert_string_equal(head.path, "/p");
+    assert_false(head.keep_alive);
+    assert_int_equal(parse("GET / HTTP/1.1\r\nhost: h\r\nTransfer-Encoding: Chunked\r\n"
+                           "Expect: 100-Continue\r\n\r\n"),
+                     0);
+    assert_true(head.chunked && head.keep_alive && head.expects_continue);
+    assert_int_equal(parse("GET / HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\nContent-Length: 5\r\n\r\n"), 0);
+}
+
+#define LINE "POST /v2 HTTP/1.1\r\n"
+#define HOST "Host: h\r\n"
+
+static void test_refuses(void **state) {
+    (void)state;
+    const struct {
+        int status;
+        const char *request;
+    } bad[] = {
+        {400, LINE HOST "Content-Length: 5\r\nContent-Length: 6\r\n\r\n"},
+        {400, LINE HOST "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n"},
+        {400, LINE HOST "Transfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n"},
+        {400, LINE HOST HOST "\r\n"},
+        {400, LINE "\r\n"},
+        {400, LINE HOST "Content-Length : 5\r\n\r\n"},
+        {400, LINE HOST "Content-Length: +5\r\n\r\n"},
+        {400, LINE HOST "Content-Length: 5, 5\r\n\r\n"},
+        {400, LINE HOST "Content-Length:\r\n\r\n"},
+        {413, LINE HOST "Content-Length: 99999999999999999999\r\n\r\n"},
+        {501, LINE HOST "Transfer-Encoding: gzip, chunked\r\n\r\n"},
+        {501, LINE HOST "Transfer-Encoding: identity\r\n\r\n"},
+        {400, LINE HOST "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n"},
+        {400, "POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n"},
+        {417, LINE HOST "Expect: the-unexpected\r\n\r\n"},
+        {400, LINE HOST "X: a\r\n folded\r\n\r\n"},
+        {400, LINE HOST ": a\r\n\r\n"},
+        {400, LINE HOST "X\r\n\r\n"},
+        {400, LINE HOST "X: a\001b\r\n\r\n"},
+        {400, LINE HOST "X: a\rb\r\n\r\n"},
+        {400, "POST /v2 HTTP/1.1\n" HOST "\r\n"},
+        {400, "POST /v2%00x HTTP/1.1\r\n" HOST "\r\n"},
+        {400, "POST /v2%4 HTTP/1.1\r\n" HOST "\r\n"},
+        {400, "POST /v2\tx HTTP/1.1\r\n" HOST "\r\n"},
+        {400, "POST v2 HTTP/1.1\r\n" HOST "\r\n"},
+        {400, "POST /v2 x HTTP/1.1\r\n" HOST "\r\n"},
+        {400, "P()ST /v2 HTTP/1.1\r\n" HOST "\r\n"},
+        {400, "POST /v2\r\n" HOST "\r\n"},
+        {400, "\r\n\r\n"},
+        {505, "POST /v2 HTTP/2.0\r\n" HOST "\r\n"},
+        {400, "POST /v2 HTTP1.1\r\n" HOST "\r\n"},
+    };
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        int status = parse(bad[i].request);
+        if (status != bad[i].status) {
+            fail_msg("%d instead of %d: %s", status, bad[i].status, bad[i].request);
+        }
+        assert_non_null(why);
+    }
+    char many[4096] = LINE HOST;
+    for (int i = 0; i < LB_MAX_HEADERS; i++) {
+        strcat(many, "A: b\r\n");
+    }
+    strcat(many, "\r\n");
+    assert_int_equal(parse(many), 431);
+    const char nul[] = "GET /\0 HTTP/1.1\r\nHost: h\r\n\r\n";
+    memcpy(text, nul, sizeof nul);
+    assert_int_equal(lb_head_parse(text, sizeof nul - 1, &head, &why), 400);
+}
+
+/* Wherever it is cut, the end is found when it is there, and not before. */
+static void test_end(void **state) {
+    (void)state;
+    const char request[] = "\r\nGET / HTTP/1.1\r\nHost: h\r\n\r\nrest";
+    size_t whole = strlen(request) - 4;
+    for (size_t cut = 0; cut <= strlen(request); cut++) {
+        for (size_t from = 0; from <= cut; from++) {
+            size_t end = lb_head_end(request, cut, from < whole ? from : whole - 1);
+            assert_int_equal(end, cut >= whole ? whole : 0);
+        }
+    }
+    assert_int_equal(lb_head_end("GET /\n\n", 7, 0), 7); /* so that it can be refused */
+}
+
+static bool decode(const char *bytes, size_t piece, char *out, bool *done, size_t *used) {
+    struct lb_chunks chunks = {0};
+    size_t len = strlen(bytes), n_out = 0, n = 0;
+    const char *data = NULL, *at = bytes;
+    while (at < bytes + len && !chunks.done) {
+        const char *end = at + piece < bytes + len ? at + piece : bytes + len;
+        do {
+            if (!lb_chunks_next(&chunks, &at, end, &data, &n)) {
+                return false;
+            }
+            memcpy(out + n_out, data, n);
+            n_out += n;
+        } while (n > 0);
+    }
+    out[n_out] = '\0';
+    *done = chunks.done;
+    *used = (size_t)(at - bytes);
+    return true;
+}
+
+static void test_chunks(void **state) {
+    (void)state;
+    const char good[] = "4\r\nWiki\r\n0A;name=\"v\"\r\npedia in \n\r\n0\r\nX: y\r\n\r\nnext";
+    char out[256];
+    bool done = false;
+    size_t used = 0;
+    for (size_t piece = 1; piece < sizeof good; piece++) {
+        assert_true(decode(good, piece, out, &done, &used));
+        assert_true(done);
+        assert_string_equal(out, "Wikipedia in \n");
+        assert_string_equal(good + used, "next");
+    }
+    const char *bad[] = {"x\r\n",       "\r\n",         "4\nWiki",      "4\r\nWikix\r\n",      "-1\r\n",
+                         "4\rWiki\r\n", "4\r\nWiki\n0", "0\r\nX\n\r\n", "1111111111111111\r\n"};
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        if (decode(bad[i], 100, out, &done, &used)) {
+            fail_msg("taken: %s", bad[i]);
+        }
+    }
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_reads),
+        cmocka_unit_test(test_refuses),
+        cmocka_unit_test(test_end),
+        cmocka_unit_test(test_chunks),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,459 @@
+/* HTTP by itself, over real sockets: what is refused and how, slow and lost clients, limits, streams, the
+ * end.
+ */
+#include <stdarg.h>
+#include <stddef.h>
+#include <setjmp.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include "common/base/clock.h"
+#include "server/http/http.h"
+#include "server/http/listen.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <netinet/in.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/time.h>
+#include <unistd.h>
+
+#define MIB ((size_t)1 << 20)
+#define STREAM_BYTES (24 * MIB)
+
+static struct lb_http *http;
+static struct lb_budget *budget;
+static int port;
+static _Atomic(struct lb_exchange *) kept; /* deferred by /defer, or at the gate */
+static atomic_int n_lost, n_ended, n_complete, n_pieces;
+static pthread_mutex_t gate = PTHREAD_MUTEX_INITIALIZER;
+
+/* ---- the app ---- */
+
+static void reply(struct lb_exchange *x, int status, const void *bytes, size_t len) {
+    struct lb_span *part = lb_arena_array(&x->arena, 1, sizeof *part);
+    assert_non_null(part);
+    *part = (struct lb_span){bytes, len};
+    x->reply.n_headers = 0;
+    x->reply.status = status;
+    x->reply.parts = part;
+    x->reply.n_parts = 1;
+}
+
+static void begin(void *context, struct lb_exchange *x) {
+    (void)context;
+    x->quick = strcmp(x->path, "/quick") == 0;
+}
+
+static bool next_piece(struct lb_exchange *x) {
+    static char zeros[1 << 20];
+    atomic_fetch_add(&n_pieces, 1);
+    struct lb_span *part = lb_arena_array(&x->arena, 1, sizeof *part);
+    *part = (struct lb_span){zeros, sizeof zeros};
+    x->reply.parts = part;
+    x->reply.n_parts = 1;
+    return true;
+}
+
+static void handle(void *context, struct lb_exchange *x) {
+    (void)context;
+    static char big[16 << 20];
+    if (strcmp(x->path, "/defer") == 0) {
+        lb_exchange_defer(x);
+        atomic_store(&kept, x);
+    } else if (strcmp(x->path, "/gate") == 0) {
+        atomic_store(&kept, x);
+        pthread_mutex_lock(&gate);
+        pthread_mutex_unlock(&gate);
+        reply(x, 200, "late", 4);
+    } else if (strcmp(x->path, "/stream") == 0) {
+        reply(x, 200, "", 0);
+        x->reply.next = next_piece;
+        x->reply.total_bytes = STREAM_BYTES;
+    } else if (strcmp(x->path, "/big") == 0) {
+        reply(x, 200, big, sizeof big);
+    } else if (strcmp(x->path, "/quick") == 0) {
+        reply(x, 200, "quick", 5);
+    } else {
+        reply(x, 200, x->body.data ? x->body.data : "", x->body.len);
+    }
+}
+
+static void resumed(void *context, struct lb_exchange *x) {
+    (void)context;
+    reply(x, 200, "resumed", 7);
+}
+
+static void lost(void *context, struct lb_exchange *x) {
+    (void)context;
+    (void)x;
+    atomic_fetch_add(&n_lost, 1);
+}
+
+static void refuse(void *context, struct lb_exchange *x, int status, const char *text) {
+    (void)context;
+    char *json = lb_arena_printf(&x->arena, "{\"error\":\"%s\"}", text);
+    reply(x, status, json, strlen(json));
+}
+
+static void sending(void *context, struct lb_exchange *x) {
+    (void)context;
+    lb_reply_header(x, "X-App", "test");
+}
+
+static void ended(void *context, struct lb_exchange *x, bool complete) {
+    (void)context;
+    (void)x;
+    atomic_fetch_add(&n_complete, complete);
+    atomic_fetch_add(&n_ended, 1);
+}
+
+static void start(unsigned per_client, unsigned grace_ms, unsigned rate) {
+    struct lb_listener listener;
+    assert_int_equal(lb_listen("127.0.0.1:0", &listener, NULL), LB_OK);
+    port = listener.port;
+    kept = NULL;
+    n_lost = n_ended = n_complete = n_pieces = 0;
+    budget = lb_budget_create(64 * MIB);
+    struct lb_http_args args = {.listen_fd = listener.fd,
+                                .threads = 2,
+                                .codec_threads = 2,
+                                .max_connections = 64,
+                                .max_connections_per_client = per_client,
+                                .idle_seconds = 1,
+                                .grace_ms = grace_ms,
+                                .least_rate = rate,
+                                .max_body_bytes = 16 * MIB,
+                                .budget = budget,
+                                .app = {NULL, begin, handle, resumed, lost, refuse, sending, ended}};
+    assert_int_equal(lb_http_start(&args, &http, NULL), LB_OK);
+}
+
+static void stop(void) {
+    lb_http_stop(http);
+    assert_int_equal(lb_budget_used(budget), 0);
+    lb_budget_destroy(budget);
+}
+
+/* ---- the client ---- */
+
+static int dial(void) {
+    struct sockaddr_in in = {
+        .sin_family = AF_INET, .sin_port = htons((uint16_t)port), .sin_addr = {htonl(INADDR_LOOPBACK)}};
+    struct timeval patience = {.tv_sec = 10};
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
+    assert_int_equal(connect(fd, (const struct sockaddr *)&in, sizeof in), 0);
+    return fd;
+}
+
+static void say(int fd, const char *text) {
+    size_t len = strlen(text), at = 0;
+    while (at < len) {
+        ssize_t n = send(fd, text + at, len - at, MSG_NOSIGNAL);
+        assert_true(n > 0);
+        at += (size_t)n;
+    }
+}
+
+/* All that comes until the daemon closes; false when it doesn't within ten seconds. */
+static bool hear(int fd, char *out, size_t size) {
+    size_t len = 0;
+    ssize_t n = 1;
+    while (len + 1 < size && (n = recv(fd, out + len, size - len - 1, 0)) > 0) {
+        len += (size_t)n;
+    }
+    out[len] = '\0';
+    return n == 0 || (n < 0 && errno == ECONNRESET);
+}
+
+/* As much as belongs to one small answer. */
+static void hear_one(int fd, char *out, size_t size, const char *end) {
+    size_t len = 0;
+    while (len + 1 < size) {
+        ssize_t n = recv(fd, out + len, size - len - 1, 0);
+        assert_true(n > 0);
+        len += (size_t)n;
+        out[len] = '\0';
+        if (strstr(out, end)) {
+            return;
+        }
+    }
+}
+
+static int count(const char *text, const char *word) {
+    int n = 0;
+    for (const char *p = text; (p = strstr(p, word)) != NULL; p++) {
+        n++;
+    }
+    return n;
+}
+
+static void await(atomic_int *counter, int least) {
+    uint64_t until = lb_now_ns() + 10 * LB_SECOND_NS;
+    while (atomic_load(counter) < least) {
+        assert_true(lb_now_ns() < until);
+        lb_sleep_ns(LB_MS_NS);
+    }
+}
+
+static struct lb_exchange *await_kept(void) {
+    uint64_t until = lb_now_ns() + 10 * LB_SECOND_NS;
+    while (!atomic_load(&kept)) {
+        assert_true(lb_now_ns() < until);
+        lb_sleep_ns(LB_MS_NS);
+    }
+    return atomic_load(&kept);
+}
+
+#define POST "POST /echo HTTP/1.1\r\nHost: h\r\n"
+#define QUICK "GET /quick HTTP/1.1\r\nHost: h\r\n\r\n"
+
+/* ---- what is refused ---- */
+
+/* One answer, in the app's form, and a closed connection. */
+static void refused(const char *request, int status, bool half_close) {
+    char heard[4096], want[32];
+    int fd = dial();
+    say(fd, request);
+    if (half_close) {
+        shutdown(fd, SHUT_WR);
+    }
+    assert_true(hear(fd, heard, sizeof heard));
+    snprintf(want, sizeof want, "HTTP/1.1 %d ", status);
+    if (strncmp(heard, want, strlen(want)) != 0 || count(heard, "Date: ") != 1 ||
+        count(heard, "{\"error\":") != 1 || count(heard, "Connection: close") != 1 ||
+        strstr(heard, "<html")) {
+        fail_msg("%d expected: %s\n%s", status, request, heard);
+    }
+    close(fd);
+}
+
+static void test_strict(void **state) {
+    (void)state;
+    start(64, 5000, 0);
+    refused(POST "Content-Length: 2\r\nContent-Length: 3\r\n\r\nabc", 400, false);
+    refused(POST "Content-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400, false);
+    refused(POST "Host: h\r\nContent-Length: 2\r\n\r\nab", 400, false);
+    refused(POST "Content-Length : 2\r\n\r\nab", 400, false);
+    refused(POST "Content-Length: abc\r\n\r\nab", 400, false);
+    refused(POST "Transfer-Encoding: foo\r\n\r\nab", 501, false);
+    refused(POST "Transfer-Encoding: chunked\r\n\r\nxyz\r\n", 400, false);
+    refused(POST "Content-Length: 99999999\r\n\r\n", 413, false);
+    refused("nonsense\r\n\r\n", 400, false);
+    refused("GET / HTTP/1.1\n\n", 400, false);
+    refused("GET /%00 HTTP/1.1\r\nHost: h\r\n\r\n", 400, false);
+    refused(POST "Content-Len", 400, true);
+    refused(POST "Content-Length: 10\r\n\r\nabc", 400, true);
+    char *large = calloc(1, 80000);
+    assert_non_null(large);
+    snprintf(large, 80000, "GET / HTTP/1.1\r\nHost: h\r\nX: %070000d\r\n\r\n", 1);
+    refused(large, 431, false);
+    free(large);
+    stop();
+}
+
+static void test_keeps_alive(void **state) {
+    (void)state;
+    char heard[8192];
+    start(64, 5000, 0);
+    int fd = dial();
+    /* Three at once, one in chunks, answered in order; the last one closes. */
+    say(fd, POST "Content-Length: 5\r\n\r\nfirst" POST
+                 "Transfer-Encoding: chunked\r\n\r\n3\r\nsec\r\n3\r\nond\r\n"
+                 "0\r\n\r\n" QUICK POST "Connection: close\r\nContent-Length: 4\r\n\r\nlast");
+    assert_true(hear(fd, heard, sizeof heard));
+    assert_int_equal(count(heard, "HTTP/1.1 200 OK"), 4);
+    assert_int_equal(count(heard, "X-App: test"), 4);
+    const char *first = strstr(heard, "first"), *second = strstr(heard, "second"),
+               *quick = strstr(heard, "quick"), *last = strstr(heard, "last");
+    assert_true(first && second && quick && last && first < second && second < quick && quick < last);
+    close(fd);
+    fd = dial();
+    say(fd, POST "Expect: 100-continue\r\nContent-Length: 2\r\n\r\n");
+    hear_one(fd, heard, sizeof heard, "100 Continue\r\n\r\n");
+    say(fd, "ok");
+    hear_one(fd, heard, sizeof heard, "\r\n\r\nok");
+    say(fd, "HEAD /echo HTTP/1.1\r\nHost: h\r\n\r\n" QUICK);
+    hear_one(fd, heard, sizeof heard, "quick");
+    assert_int_equal(count(heard, "HTTP/1.1 200"), 2);
+    close(fd);
+    stop();
+}
+
+/* ---- slow ones, lost ones, many ---- */
+
+static void test_slow(void **state) {
+    (void)state;
+    char heard[4096];
+    uint64_t begun = lb_now_ns();
+    start(64, 200, 1000000);
+    int head = dial(), body = dial(), idle = dial(), reader = dial(), small = 4096;
+    setsockopt(reader, SOL_SOCKET, SO_RCVBUF, &small, sizeof small);
+    say(head, "GET /quick HTT");
+    say(body, POST "Content-Length: 1000000\r\n\r\nslow");
+    say(reader, "GET /big HTTP/1.1\r\nHost: h\r\n\r\n");
+    assert_true(hear(head, heard, sizeof heard));
+    assert_memory_equal(heard, "HTTP/1.1 408 ", 13);
+    assert_true(hear(body, heard, sizeof heard));
+    assert_memory_equal(heard, "HTTP/1.1 408 ", 13);
+    await(&n_ended, 3); /* the one who doesn't read is cut off */
+    assert_int_equal(n_complete, 2);
+    assert_true(hear(idle, heard, sizeof heard));
+    assert_string_equal(heard, "");
+    assert_true(lb_now_ns() - begun < 9 * LB_SECOND_NS);
+    close(head);
+    close(body);
+    close(idle);
+    close(reader);
+    stop();
+}
+
+static void test_lost_client(void **state) {
+    (void)state;
+    char heard[4096];
+    start(64, 5000, 0);
+    int fd = dial();
+    say(fd, "GET /defer HTTP/1.1\r\nHost: h\r\n\r\n");
+    struct lb_exchange *x = await_kept();
+    assert_false(atomic_load(&x->gone));
+    close(fd);
+    await(&n_lost, 1);
+    assert_true(atomic_load(&x->gone));
+    assert_int_equal(n_ended, 0);
+    lb_exchange_resume(x);
+    await(&n_ended, 1);
+    /* Half-closed: told as well, and still answered. */
+    kept = NULL;
+    fd = dial();
+    say(fd, "GET /defer HTTP/1.1\r\nHost: h\r\n\r\n");
+    x = await_kept();
+    shutdown(fd, SHUT_WR);
+    await(&n_lost, 2);
+    lb_exchange_resume(x);
+    assert_true(hear(fd, heard, sizeof heard));
+    assert_non_null(strstr(heard, "resumed"));
+    close(fd);
+    stop();
+}
+
+/* With both codec threads held up, who asks for something quick is answered. */
+static void test_quick_is_quick(void **state) {
+    (void)state;
+    char heard[4096];
+    start(64, 5000, 0);
+    pthread_mutex_lock(&gate);
+    int busy[3];
+    for (int i = 0; i < 3; i++) {
+        busy[i] = dial();
+        say(busy[i], "GET /gate HTTP/1.1\r\nHost: h\r\n\r\n");
+    }
+    await_kept();
+    int fd = dial();
+    for (int i = 0; i < 100; i++) {
+        say(fd, QUICK);
+        hear_one(fd, heard, sizeof heard, "quick");
+    }
+    pthread_mutex_unlock(&gate);
+    for (int i = 0; i < 3; i++) {
+        hear_one(busy[i], heard, sizeof heard, "late");
+        close(busy[i]);
+    }
+    close(fd);
+    stop();
+}
+
+static void test_many_connections(void **state) {
+    (void)state;
+    char heard[4096];
+    start(3, 5000, 0);
+    int fds[3];
+    for (int i = 0; i < 3; i++) {
+        fds[i] = dial();
+        say(fds[i], QUICK);
+        hear_one(fds[i], heard, sizeof heard, "quick");
+    }
+    int fd = dial();
+    assert_true(hear(fd, heard, sizeof heard));
+    assert_memory_equal(heard, "HTTP/1.1 503 ", 13);
+    assert_non_null(strstr(heard, "}"));
+    close(fd);
+    close(fds[0]);
+    uint64_t until = lb_now_ns() + 10 * LB_SECOND_NS;
+    while (lb_http_connections(http) > 2) {
+        assert_true(lb_now_ns() < until);
+        lb_sleep_ns(LB_MS_NS);
+    }
+    fd = dial();
+    say(fd, QUICK);
+    hear_one(fd, heard, sizeof heard, "quick");
+    close(fd);
+    close(fds[1]);
+    close(fds[2]);
+    stop();
+}
+
+/* A body that is made while it is read: not ahead of the reader, and whole. */
+static void test_stream(void **state) {
+    (void)state;
+    static char heard[STREAM_BYTES + 4096];
+    start(64, 5000, 0);
+    int fd = dial(), small = 65536;
+    setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &small, sizeof small);
+    say(fd, "GET /stream HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n");
+    await(&n_pieces, 1);
+    lb_sleep_ns(50 * LB_MS_NS);
+    assert_true(n_pieces < 24); /* what the sockets don't hold isn't made */
+    size_t len = 0;
+    ssize_t n;
+    while ((n = recv(fd, heard + len, sizeof heard - len, 0)) > 0) {
+        len += (size_t)n;
+    }
+    const char *body = strstr(heard, "\r\n\r\n");
+    assert_non_null(body);
+    assert_int_equal(len - (size_t)(body + 4 - heard), STREAM_BYTES);
+    assert_int_equal(n_pieces, 24);
+    close(fd);
+    stop();
+}
+
+/* While it drains, answers go on being sent, and each closes its connection. */
+static void test_drain(void **state) {
+    (void)state;
+    static char heard[17 << 20];
+    start(64, 5000, 0);
+    int fd = dial(), other = dial();
+    say(fd, "GET /big HTTP/1.1\r\nHost: h\r\n\r\n");
+    assert_true(recv(fd, heard, 100, MSG_WAITALL) == 100);
+    lb_http_drain(http);
+    assert_false(lb_http_wait_idle(http, lb_now_ns() + 20 * LB_MS_NS));
+    say(other, QUICK);
+    assert_true(hear(other, heard, 4096));
+    assert_non_null(strstr(heard, "Connection: close"));
+    assert_true(hear(fd, heard, sizeof heard));
+    assert_true(lb_http_wait_idle(http, lb_now_ns() + 10 * LB_SECOND_NS));
+    assert_int_equal(n_complete, 2);
+    close(fd);
+    close(other);
+    stop();
+}
+
+int main(void) {
+    signal(SIGPIPE, SIG_IGN);
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_strict),
+        cmocka_unit_test(test_keeps_alive),
+        cmocka_unit_test(test_slow),
+        cmocka_unit_test(test_lost_client),
+        cmocka_unit_test(test_quick_is_quick),
+        cmocka_unit_test(test_stream),
+        cmocka_unit_test(test_many_connections),
+        cmocka_unit_test(test_drain),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
