@@ -273,6 +273,22 @@ static void test_a_full_cache_keeps_what_is_used(void **state) {
     assert_int_equal(lb_cache_open(dir, 1000, &cache, NULL), LB_E_ARG);
 }
 
+/* 16 answers of 50 positions in one transaction, of the next seeds. */
+static void put_at_once(struct lb_cache *cache, uint64_t *seed) {
+    enum { TOGETHER = 16 };
+    struct lb_detail detail = {0};
+    struct made *made = lb_calloc(TOGETHER, sizeof *made);
+    const struct lb_answer *answers[TOGETHER];
+    uint8_t keys[TOGETHER][LB_SHA256_BYTES];
+    for (int i = 0; i < TOGETHER; i++) {
+        make(&made[i], (*seed)++, 50, false);
+        answers[i] = &made[i].answer;
+        memcpy(keys[i], made[i].key, sizeof keys[i]);
+    }
+    must(lb_cache_put(cache, (const uint8_t(*)[LB_SHA256_BYTES])keys, answers, TOGETHER, &detail), &detail);
+    lb_free(made);
+}
+
 /* A full cache loses no more than what comes needs: one answer for one of its size, and for a large value as
  * many as it is large. */
 static void test_no_more_goes_than_must(void **state) {
@@ -289,6 +305,8 @@ static void test_no_more_goes_than_must(void **state) {
         status = put(cache, made, NULL);
     }
     assert_int_equal(status, LB_E_LIMIT);
+    must(lb_cache_stats(cache, &before, &detail), &detail);
+    assert_true(before.file_bytes > (4 << 20) / 10 * 9); /* and it was full */
     lb_cache_close(cache);
     usleep(2000);
     cache = open_cache(dir, 4 << 20);
@@ -304,6 +322,10 @@ static void test_no_more_goes_than_must(void **state) {
                      (unsigned long long)before.entries);
         }
     }
+    must(lb_cache_stats(cache, &before, &detail), &detail);
+    put_at_once(cache, &seed);
+    must(lb_cache_stats(cache, &after, &detail), &detail);
+    assert_true(after.entries + 8 >= before.entries && after.entries <= before.entries + 8); /* 16 for 16 */
     must(lb_cache_stats(cache, &before, &detail), &detail);
     struct lb_rng rng;
     uint64_t *noise = lb_malloc_array(BLOB_BYTES / 8, sizeof *noise);

@@ -1,0 +1,140 @@
+"""Small random models of each family that Limbeck writes, and what the peers make of them.
+
+The GGUF of write_gguf is made by the gguf package and by llama.cpp's rules for what stands in such a file, without a
+line of Limbeck: names from gguf's own map, rows of q and k reordered for the families that llama.cpp rotates in pairs.
+Needs gguf, llama_cpp, numpy, torch and transformers (requirements.txt).
+"""
+import json
+
+import gguf
+import llama_cpp
+import numpy
+import torch
+import transformers
+
+SMALL = dict(hidden_size=24, intermediate_size=40, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
+             max_position_embeddings=64, rope_theta=500.0, rms_norm_eps=1e-5, initializer_range=0.25, bos_token_id=None,
+             eos_token_id=0, pad_token_id=None)
+
+# name: (transformers' config class, what it is about, the GGUF's architecture)
+FAMILIES = {
+    'llama': (transformers.LlamaConfig, dict(head_dim=8, tie_word_embeddings=True), 'llama'),
+    'llama_bias': (transformers.LlamaConfig, dict(attention_bias=True, mlp_bias=True, tie_word_embeddings=False), 'llama'),
+    'mistral': (transformers.MistralConfig, dict(head_dim=8, sliding_window=None, tie_word_embeddings=False), 'llama'),
+    'qwen2': (transformers.Qwen2Config, dict(tie_word_embeddings=True), 'qwen2'),
+    'qwen2_untied': (transformers.Qwen2Config, dict(tie_word_embeddings=False), 'qwen2'),
+}
+
+
+def make(name, vocab_size):
+    """A model of the family with weights that all matter: norms and biases are noise too."""
+    config_class, special, _ = FAMILIES[name]
+    torch.manual_seed(sum(name.encode()))
+    config = config_class(vocab_size=vocab_size, attn_implementation='eager', **{**SMALL, **special})
+    model = transformers.AutoModelForCausalLM.from_config(config).float().eval()
+    with torch.no_grad():
+        for p in model.parameters():
+            if p.dim() == 1:
+                p += 0.3 * torch.randn_like(p)
+    return model
+
+
+def reorder(rows, heads):
+    """transformers rotates (j, j + D/2), llama.cpp's llama (2j, 2j + 1): row j of a head's half h becomes 2j + h."""
+    d = rows.shape[0] // heads
+    out = numpy.empty_like(rows)
+    for head in range(heads):
+        for half in range(2):
+            for j in range(d // 2):
+                out[head * d + 2 * j + half] = rows[head * d + half * (d // 2) + j]
+    return out
+
+
+def write_gguf(name, model, path):
+    arch, c = FAMILIES[name][2], model.config
+    out = gguf.GGUFWriter(path, arch)
+    out.add_context_length(c.max_position_embeddings)
+    out.add_embedding_length(c.hidden_size)
+    out.add_block_count(c.num_hidden_layers)
+    out.add_feed_forward_length(c.intermediate_size)
+    out.add_head_count(c.num_attention_heads)
+    out.add_head_count_kv(c.num_key_value_heads)
+    out.add_rope_freq_base(c.rope_parameters['rope_theta'])
+    out.add_layer_norm_rms_eps(c.rms_norm_eps)
+    head_dim = getattr(c, 'head_dim', None) or c.hidden_size // c.num_attention_heads
+    out.add_key_length(head_dim)
+    out.add_value_length(head_dim)
+    if arch == 'llama':
+        out.add_vocab_size(c.vocab_size)
+        out.add_rope_dimension_count(head_dim)
+    out.add_file_type(gguf.LlamaFileType.ALL_F32)
+    out.add_tokenizer_model('gpt2')
+    out.add_tokenizer_pre('default')
+    out.add_token_list([f't{i}' for i in range(c.vocab_size)])
+    out.add_token_types([gguf.TokenType.NORMAL] * c.vocab_size)
+    out.add_token_merges(['t 1'])
+    out.add_eos_token_id(0)
+    names = gguf.get_tensor_name_map(getattr(gguf.MODEL_ARCH, arch.upper()), c.num_hidden_layers)
+    for key, tensor in model.state_dict().items():
+        if key == 'lm_head.weight' and c.tie_word_embeddings:
+            continue
+        data = tensor.numpy()
+        if arch == 'llama' and '.q_proj.' in key:
+            data = reorder(data, c.num_attention_heads)
+        elif arch == 'llama' and '.k_proj.' in key:
+            data = reorder(data, c.num_key_value_heads)
+        target = names.get_name(key, try_suffixes=('.weight', '.bias'))
+        if target is None:
+            raise SystemExit(f'gguf has no name for {key}')
+        out.add_tensor(target, data)
+    out.write_header_to_file()
+    out.write_kv_data_to_file()
+    out.write_tensors_to_file()
+    out.close()
+
+
+def token_ids(vocab_size, n=24):
+    return numpy.random.default_rng(5).integers(0, vocab_size, n).astype(numpy.int32)
+
+
+def by_transformers(model, ids):
+    with torch.no_grad():
+        return model(torch.from_numpy(ids.astype(numpy.int64))[None]).logits[0].numpy()
+
+
+QUIET = llama_cpp.llama_log_callback(lambda level, text, user: None)  # a short context is what is meant here
+
+
+def by_llama_cpp(path, ids):
+    # Keys and values as FP32: by default they are kept as FP16.
+    llama_cpp.llama_log_set(QUIET, None)
+    llama = llama_cpp.Llama(str(path), n_ctx=64, n_batch=64, n_ubatch=64, n_threads=1, n_threads_batch=1,
+                            logits_all=True, type_k=gguf.GGMLQuantizationType.F32.value,
+                            type_v=gguf.GGMLQuantizationType.F32.value, verbose=False)
+    llama.eval(ids.tolist())
+    return numpy.array(llama.scores[:len(ids)], dtype=numpy.float32)
+
+
+def byte_tokenizer(vocab_size):
+    """tokenizer.json of the 256 bytes, and whatever else fills the vocabulary."""
+    shown = [b for r in ((33, 127), (161, 173), (174, 256)) for b in range(*r)]
+    hidden = [b for b in range(256) if b not in shown]
+    tokens = ['<|end|>'] + sorted(chr(b) for b in shown) + [chr(256 + i) for i in range(len(hidden))]
+    pairs = [(a, b) for a in 'etaoin' for b in 'etaoin'][:vocab_size - len(tokens)]
+    tokens += [a + b for a, b in pairs]
+    return json.dumps({
+        'version': '1.0',
+        'added_tokens': [{'id': 0, 'content': '<|end|>', 'single_word': False, 'lstrip': False, 'rstrip': False,
+                          'normalized': False, 'special': True}],
+        'normalizer': None,
+        'pre_tokenizer': {'type': 'ByteLevel', 'add_prefix_space': False, 'trim_offsets': True, 'use_regex': True},
+        'post_processor': None,
+        'decoder': {'type': 'ByteLevel', 'add_prefix_space': True, 'trim_offsets': True, 'use_regex': True},
+        'model': {'type': 'BPE', 'dropout': None, 'unk_token': None, 'continuing_subword_prefix': None,
+                  'end_of_word_suffix': None, 'fuse_unk': False, 'byte_fallback': False,
+                  'vocab': {t: i for i, t in enumerate(tokens)}, 'merges': [list(p) for p in pairs]}})
+
+
+def difference(have, want):
+    """Largest difference, relative to the largest number."""
+    return float(numpy.abs(have - want).max() / numpy.abs(want).max())
