@@ -1,9 +1,17 @@
-/* What a model is, apart from its weights: Hugging Face's config.json, and the same from GGUF keys. */
+/* What a model is, apart from its weights, read and written by tables of keys: Hugging Face's config.json,
+ * and the same as GGUF keys. Which keys there are and what a missing one means is a family's matter: it gives
+ * a struct lb_config_form (common/model has them; common/model/families.h finds the right one).
+ *
+ * A key is known and used (the form's tables), known and harmless (config_known.c, the one list), known and
+ * unsupported (refused unless it has its neutral value), or unknown: then a note names it, or, where its name
+ * speaks of what would change the numbers (rope, attention, scale, norm, cap, window, bias, activation), it
+ * is refused. */
 #ifndef LB_FORMATS_CONFIG_H
 #define LB_FORMATS_CONFIG_H
 
 #include "common/base/buf.h"
 #include "common/base/json.h"
+#include "common/base/notes.h"
 #include "common/base/status.h"
 #include "common/formats/gguf.h"
 
@@ -14,40 +22,104 @@
 
 /* Zero means "not given" where zero makes no sense. */
 struct lb_config {
-    char model_type[32]; /* "llama", "limbeck_mlp", ... : the key into the architecture table */
+    char model_type[32]; /* "llama", "limbeck_mlp", ... : names the family */
     /* decoders */
     int64_t vocab_size, hidden_size, intermediate_size, num_hidden_layers;
     int64_t num_attention_heads, num_key_value_heads, head_dim, max_position_embeddings;
     double norm_eps, rope_theta;
-    bool tie_word_embeddings, attention_bias, mlp_bias;
+    bool tie_word_embeddings;
+    bool attention_bias;                              /* of q, k, v and o */
+    bool qkv_bias;                                    /* of q, k and v, none of o */
+    bool mlp_bias;                                    /* of gate, up and down */
     int64_t bos_token_id, eos_token_id, pad_token_id; /* -1: none */
     double initializer_range;                         /* 0.02 */
-    /* classifiers ("limbeck_mlp"): input_size -> hidden_sizes... -> vocab_size classes ("num_labels") */
+    /* While a config is read; then max_position_embeddings is at most the window, and both are zero. */
+    int64_t sliding_window;
+    bool use_sliding_window;
+    /* classifiers: input_size -> hidden_sizes... -> vocab_size classes ("num_labels") */
     int64_t input_size;
     int64_t n_hidden;
     int64_t hidden_sizes[LB_MLP_MAX_HIDDEN];
     double input_dropout, hidden_dropout;
 };
 
-/* Parses and checks a config.json object of type llama, mistral, qwen2 or limbeck_mlp. Both spellings of rope
- * (rope_theta; rope_parameters) and of dtype are accepted, of several eos_token_id the first is taken, and
- * missing keys mean what they mean to transformers' class. What would change the numbers and is not computed
- * here (scaled rotary embeddings, other activations, packed weights) is LB_E_UNSUPPORTED. A sliding window
- * caps max_position_embeddings: within it, it changes nothing. what names the file. */
-LB_NODISCARD enum lb_status lb_config_parse(const json_t *object, const char *what, struct lb_config *out,
-                                            struct lb_detail *detail);
-/* The same from a GGUF of general.architecture llama or qwen2: biases and an untied head are seen by their
- * tensors. */
-LB_NODISCARD enum lb_status lb_config_from_gguf(const struct lb_gguf *file, const char *what,
-                                                struct lb_config *out, struct lb_detail *detail);
-/* Checks that the numbers fit each other (heads divide width, sizes in range); called by both parsers and by
- * whoever fills a config by hand. */
-LB_NODISCARD enum lb_status lb_config_check(const struct lb_config *config, const char *what,
-                                            struct lb_detail *detail);
-/* The config.json that transformers reads, as text; dtype_name: "float32", "float16", "bfloat16". */
-LB_NODISCARD enum lb_status lb_config_write(const struct lb_config *config, const char *dtype_name,
-                                            struct lb_buf *buf);
-/* Number of parameters that the shapes give (tied ones once). */
-int64_t lb_config_parameters(const struct lb_config *config);
+enum lb_key_kind {
+    /* Fields of struct lb_config. null and a missing key mean the form's own value. */
+    LB_KEY_INT,    /* int64_t in [min, max] */
+    LB_KEY_REAL,   /* double in [min, max] */
+    LB_KEY_BOOL,   /* bool */
+    LB_KEY_TOKEN,  /* int64_t: an id of the vocabulary, a list (the first counts), null or -1 for none */
+    LB_KEY_WIDTHS, /* hidden_sizes, n_hidden */
+    /* What a value may be without changing the numbers; missing is neutral too. */
+    LB_KEY_ONLY_TEXT,   /* only */
+    LB_KEY_ONLY_NUMBER, /* min or max, also as false and true */
+    LB_KEY_ANY,         /* anything: harmless */
+    /* config.json's own */
+    LB_KEY_MODEL_TYPE,
+    LB_KEY_CLASS,       /* "architectures" */
+    LB_KEY_DTYPE,       /* a text; how weights are stored is seen by the files */
+    LB_KEY_ROPE,        /* an object of rope_type, which is "default", and rope_theta, the field */
+    LB_KEY_LAYER_TYPES, /* full_attention, or sliding_attention where there is a window */
+    LB_KEY_PACKED,      /* quantization_config: null */
+    /* GGUF's own */
+    LB_KEY_SAME, /* must be what the int64_t field is */
+    LB_KEY_HAS,  /* bool field: whether there is a tensor of that name */
+    LB_KEY_LACKS
+};
+enum {
+    LB_KEY_NEEDED = 1,
+    LB_KEY_NULL_IS_0 = 2, /* LB_KEY_INT: null is 0 ("none", "as many as ..."), and 0 is written as null */
+    LB_KEY_WRITTEN = 4,   /* other kinds than fields: written too (of LB_KEY_ANY: only, as JSON) */
+    LB_KEY_FILE_ONLY = 8  /* a field that only files give: no key for a new model, not written to GGUF */
+};
+
+struct lb_config_key {
+    const char *name; /* GGUF: ".block_count" stands for "<architecture>.block_count" */
+    enum lb_key_kind kind;
+    unsigned flags;
+    size_t field; /* offsetof in struct lb_config */
+    double min, max;
+    const char *only;
+};
+
+/* What the configs of one family look like. Tables of keys end with a NULL name and are read in their order;
+ * vocab_size stands before tokens, windows before layer types. */
+struct lb_config_form {
+    const char *model_type;
+    const char *class_name;   /* transformers' class */
+    struct lb_config missing; /* what missing keys of config.json mean */
+    const struct lb_config_key *keys[2];
+    const char *gguf; /* general.architecture; NULL: the family has none */
+    const struct lb_config_key *gguf_keys[2];
+    /* Fills what follows from other fields; called before check. */
+    void (*settle)(struct lb_config *config);
+    /* Whether the fields, each within its key's range, fit each other. */
+    enum lb_status (*check)(const struct lb_config *config, const char *what, struct lb_detail *detail);
+};
+
+/* Reads and checks a config.json object of the form's model_type. Missing keys mean what they mean to
+ * transformers' class; what would change the numbers and is not computed is LB_E_UNSUPPORTED. what names the
+ * file in errors and notes. */
+LB_NODISCARD enum lb_status lb_config_read(const struct lb_config_form *form, const json_t *object,
+                                           const char *what, struct lb_config *out, struct lb_notes *notes,
+                                           struct lb_detail *detail);
+/* The same from the keys of a GGUF of the form's architecture. */
+LB_NODISCARD enum lb_status lb_config_read_gguf(const struct lb_config_form *form, const struct lb_gguf *file,
+                                                const char *what, struct lb_config *out,
+                                                struct lb_notes *notes, struct lb_detail *detail);
+/* Checks ranges, and that the numbers fit each other. */
+LB_NODISCARD enum lb_status lb_config_check_form(const struct lb_config_form *form,
+                                                 const struct lb_config *config, const char *what,
+                                                 struct lb_detail *detail);
+/* The config.json that transformers reads, as text; dtype_name: "float32", "float16", "bfloat16". The config
+ * is checked first. */
+LB_NODISCARD enum lb_status lb_config_write_form(const struct lb_config_form *form,
+                                                 const struct lb_config *config, const char *dtype_name,
+                                                 struct lb_buf *buf);
+/* The form's keys of its architecture; errors are reported when out is written. */
+void lb_config_put_gguf(const struct lb_config_form *form, const struct lb_config *config,
+                        struct lb_gguf_out *out);
+/* The i-th key whose value is a new model's to choose; NULL after the last. */
+const char *lb_config_own_key(const struct lb_config_form *form, size_t i);
 
 #endif

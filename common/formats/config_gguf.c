@@ -1,4 +1,4 @@
-#include "common/formats/config.h"
+#include "common/formats/config_keys.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -14,10 +14,10 @@ struct source {
     struct lb_detail *detail;
 };
 
-/* "<arch>.<suffix>" into key. */
-static const char *arch_key(const struct source *s, const char *suffix, char key[MAX_KEY]) {
-    snprintf(key, MAX_KEY, "%s.%s", s->arch, suffix);
-    return key;
+/* The key's name in the file, into name. */
+static const char *full_name(const struct source *s, const struct lb_config_key *key, char name[MAX_KEY]) {
+    snprintf(name, MAX_KEY, "%s%s", key->name[0] == '.' ? s->arch : "", key->name);
+    return name;
 }
 
 /* The double that a person wrote where the file has a float: of the doubles that round to it the shortest, so
@@ -76,38 +76,6 @@ static enum lb_status get_whole(const struct source *s, const char *key, bool re
     return LB_OK;
 }
 
-static enum lb_status read_sizes(const struct source *s, struct lb_config *c) {
-    const struct {
-        const char *suffix;
-        bool required;
-        int64_t *out;
-    } sizes[] = {
-        {"context_length", true, &c->max_position_embeddings},
-        {"embedding_length", true, &c->hidden_size},
-        {"block_count", true, &c->num_hidden_layers},
-        {"feed_forward_length", true, &c->intermediate_size},
-        {"attention.head_count", true, &c->num_attention_heads},
-        {"attention.head_count_kv", false, &c->num_key_value_heads},
-        {"attention.key_length", false, &c->head_dim},
-        {"vocab_size", false, &c->vocab_size},
-    };
-    char key[MAX_KEY];
-    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
-        enum lb_status status =
-            get_whole(s, arch_key(s, sizes[i].suffix, key), sizes[i].required, sizes[i].out);
-        if (status != LB_OK) {
-            return status;
-        }
-    }
-    if (c->num_key_value_heads == 0) {
-        c->num_key_value_heads = c->num_attention_heads;
-    }
-    if (c->head_dim == 0 && c->num_attention_heads > 0) {
-        c->head_dim = c->hidden_size / c->num_attention_heads;
-    }
-    return LB_OK;
-}
-
 /* Where the key is missing: as many as there are tokens, or rows of the embedding. */
 static void find_vocab_size(const struct source *s, struct lb_config *c) {
     int64_t n_tokens = lb_gguf_array_count(s->file, "tokenizer.ggml.tokens");
@@ -119,101 +87,146 @@ static void find_vocab_size(const struct source *s, struct lb_config *c) {
     }
 }
 
-static enum lb_status refuse(const struct source *s, const char *key, const char *why) {
-    return lb_fail(s->detail, LB_E_UNSUPPORTED, "%s: %s: %s", s->what, key, why);
+static enum lb_status only_text(const struct source *s, const char *name, const char *wanted) {
+    const char *text = lb_gguf_string(s->file, name);
+    if (!lb_gguf_has(s->file, name) || (text != NULL && strcmp(text, wanted) == 0)) {
+        return LB_OK;
+    }
+    return lb_fail(s->detail, LB_E_UNSUPPORTED, "%s: key %s is \"%.64s\"; only \"%s\" is supported", s->what,
+                   name, text != NULL ? text : "", wanted);
 }
 
-/* What would give other numbers than the forward that this build has. */
-static enum lb_status refuse_variants(const struct source *s, const struct lb_config *c) {
-    char key[MAX_KEY];
-    int64_t experts = 0, value_length = c->head_dim, rotated = c->head_dim;
-    double factor = 1, linear = 1;
-    enum lb_status status;
-    if ((status = get_whole(s, arch_key(s, "expert_count", key), false, &experts)) != LB_OK ||
-        (status = get_whole(s, arch_key(s, "attention.value_length", key), false, &value_length)) != LB_OK ||
-        (status = get_whole(s, arch_key(s, "rope.dimension_count", key), false, &rotated)) != LB_OK ||
-        (status = get_real(s, arch_key(s, "rope.scaling.factor", key), false, &factor)) != LB_OK ||
-        (status = get_real(s, arch_key(s, "rope.scale_linear", key), false, &linear)) != LB_OK) {
-        return status;
-    }
-    const char *scaling = lb_gguf_string(s->file, arch_key(s, "rope.scaling.type", key));
-    bool linear_type = scaling == NULL || strcmp(scaling, "linear") == 0; /* a missing type means linear */
-    if (linear_type ? factor != 0 && factor != 1 : strcmp(scaling, "none") != 0) {
-        return refuse(s, key, "scaled rotary embeddings are not supported");
-    }
-    if (linear != 0 && linear != 1) {
-        return refuse(s, arch_key(s, "rope.scale_linear", key), "scaled rotary embeddings are not supported");
-    }
-    if (lb_gguf_find(s->file, "rope_freqs.weight") != NULL) {
-        return refuse(s, "tensor rope_freqs.weight", "scaled rotary embeddings are not supported");
-    }
-    if (experts > 0) {
-        return refuse(s, arch_key(s, "expert_count", key), "mixtures of experts are not supported");
-    }
-    if (value_length != c->head_dim) {
-        return refuse(s, arch_key(s, "attention.value_length", key), "must be the length of a key");
-    }
-    if (rotated != c->head_dim) {
-        return refuse(s, arch_key(s, "rope.dimension_count", key),
-                      "rotary embeddings of a part of a head are not supported");
-    }
-    return LB_OK;
-}
-
-/* Within the window a sliding window changes nothing: the model is used up to that length only. */
-static enum lb_status cap_at_window(const struct source *s, struct lb_config *c) {
-    char key[MAX_KEY];
-    int64_t window = 0;
-    enum lb_status status = get_whole(s, arch_key(s, "attention.sliding_window", key), false, &window);
-    if (status == LB_OK && window > 0 && window < c->max_position_embeddings) {
-        c->max_position_embeddings = window;
+static enum lb_status only_number(const struct source *s, const char *name, double a, double b) {
+    double v = a;
+    enum lb_status status = get_real(s, name, false, &v);
+    if (status == LB_OK && v != a && v != b) {
+        status = lb_fail(s->detail, LB_E_UNSUPPORTED, "%s: key %s is %g; only %g is supported", s->what, name,
+                         v, b);
     }
     return status;
 }
 
-static enum lb_status read_tokens(const struct source *s, struct lb_config *c) {
-    enum lb_status status = get_whole(s, "tokenizer.ggml.bos_token_id", false, &c->bos_token_id);
-    if (status == LB_OK) {
-        status = get_whole(s, "tokenizer.ggml.eos_token_id", false, &c->eos_token_id);
+static enum lb_status must_be(const struct source *s, const char *name, int64_t wanted) {
+    int64_t v = wanted;
+    enum lb_status status = get_whole(s, name, false, &v);
+    if (status == LB_OK && v != wanted) {
+        status = lb_fail(s->detail, LB_E_UNSUPPORTED,
+                         "%s: key %s is %" PRId64 "; only %" PRId64 ", the length of a key, is supported",
+                         s->what, name, v, wanted);
     }
-    return status == LB_OK ? get_whole(s, "tokenizer.ggml.padding_token_id", false, &c->pad_token_id)
-                           : status;
+    return status;
 }
 
-enum lb_status lb_config_from_gguf(const struct lb_gguf *file, const char *what, struct lb_config *out,
+static enum lb_status read_field(const struct source *s, const struct lb_config_key *key,
+                                 struct lb_config *c) {
+    char name[MAX_KEY];
+    const bool needed = (key->flags & LB_KEY_NEEDED) != 0;
+    full_name(s, key, name);
+    switch (key->kind) {
+    case LB_KEY_INT:
+    case LB_KEY_TOKEN:
+        return get_whole(s, name, needed, lb_key_int(c, key));
+    case LB_KEY_REAL:
+        return get_real(s, name, needed, lb_key_real(c, key));
+    case LB_KEY_HAS:
+    case LB_KEY_LACKS:
+        *lb_key_bool(c, key) = (lb_gguf_find(s->file, key->name) != NULL) == (key->kind == LB_KEY_HAS);
+        return LB_OK;
+    case LB_KEY_ONLY_TEXT:
+    case LB_KEY_ONLY_NUMBER:
+    case LB_KEY_SAME:
+    case LB_KEY_ANY: /* all four: judge_key */
+    case LB_KEY_BOOL:
+    case LB_KEY_WIDTHS:
+    case LB_KEY_MODEL_TYPE:
+    case LB_KEY_CLASS:
+    case LB_KEY_DTYPE:
+    case LB_KEY_ROPE:
+    case LB_KEY_LAYER_TYPES:
+    case LB_KEY_PACKED:
+        break;
+    }
+    return LB_OK;
+}
+
+/* A key that is there and gives no field: what is known about it decides. */
+static enum lb_status judge_key(const struct source *s, const struct lb_config_key *key, const char *name,
+                                const struct lb_config *c) {
+    if (key->kind == LB_KEY_ONLY_TEXT) {
+        return only_text(s, name, key->only);
+    }
+    if (key->kind == LB_KEY_ONLY_NUMBER) {
+        return only_number(s, name, key->min, key->max);
+    }
+    return key->kind == LB_KEY_SAME ? must_be(s, name, *(const int64_t *)lb_key_field(c, key)) : LB_OK;
+}
+
+/* The form's key, or a known one, of that name; NULL: unknown. */
+static const struct lb_config_key *find_key(const struct source *s, const struct lb_config_form *form,
+                                            const char *name) {
+    const struct lb_config_key *key;
+    size_t arch_len = strlen(s->arch);
+    bool own = strncmp(name, s->arch, arch_len) == 0 && name[arch_len] == '.';
+    const char *short_name = own ? name + arch_len : name;
+    for (size_t i = 0; (key = lb_key_at(form->gguf_keys, i)) != NULL; i++) {
+        if (strcmp(key->name, short_name) == 0) {
+            return key;
+        }
+    }
+    return lb_config_known_gguf(short_name);
+}
+
+/* Whether an unknown key is switched off: ggml reads 0 and false as "not used". */
+static bool switched_off(const struct lb_gguf *file, const char *name) {
+    double v = 1;
+    return lb_gguf_number(file, name, &v) && v == 0;
+}
+
+static enum lb_status judge_keys(const struct source *s, const struct lb_config_form *form,
+                                 const struct lb_config *c, struct lb_notes *notes) {
+    enum lb_gguf_type type, element;
+    const char *name;
+    enum lb_status status = LB_OK;
+    for (size_t i = 0; status == LB_OK && (name = lb_gguf_key(s->file, i, &type, &element)) != NULL; i++) {
+        const struct lb_config_key *key = find_key(s, form, name);
+        if (key != NULL) {
+            status = judge_key(s, key, name, c);
+        } else if (!lb_config_speaks_of_numbers(name)) {
+            lb_note(notes, "%s: key %.64s is not known and is ignored", s->what, name);
+        } else if (!switched_off(s->file, name)) {
+            status = lb_fail(s->detail, LB_E_UNSUPPORTED,
+                             "%s: key %.64s is not known to architecture %s and speaks of what would change "
+                             "the numbers",
+                             s->what, name, s->arch);
+        }
+    }
+    return status;
+}
+
+enum lb_status lb_config_read_gguf(const struct lb_config_form *form, const struct lb_gguf *file,
+                                   const char *what, struct lb_config *out, struct lb_notes *notes,
                                    struct lb_detail *detail) {
-    struct lb_config c = {.rope_theta = 10000,
-                          .initializer_range = 0.02,
-                          .bos_token_id = -1,
-                          .eos_token_id = -1,
-                          .pad_token_id = -1};
-    struct source s = {
-        .file = file, .what = what, .arch = lb_gguf_string(file, "general.architecture"), .detail = detail};
-    char key[MAX_KEY];
-    if (s.arch == NULL) {
-        return lb_fail(detail, LB_E_FORMAT, "%s: key general.architecture is missing or no text", what);
+    struct lb_config c = form->missing;
+    struct source s = {file, what, form->gguf, detail};
+    const struct lb_config_key *key;
+    enum lb_status status = LB_OK;
+    snprintf(c.model_type, sizeof c.model_type, "%s", form->model_type);
+    /* what transformers' class takes for missing keys is no matter here */
+    c.num_key_value_heads = c.sliding_window = 0;
+    c.bos_token_id = c.eos_token_id = c.pad_token_id = -1;
+    c.use_sliding_window = true;
+    for (size_t i = 0; status == LB_OK && (key = lb_key_at(form->gguf_keys, i)) != NULL; i++) {
+        status = read_field(&s, key, &c);
     }
-    if (strcmp(s.arch, "llama") != 0 && strcmp(s.arch, "qwen2") != 0) {
-        return lb_fail(detail, LB_E_UNSUPPORTED,
-                       "%s: general.architecture \"%.64s\" is not one of llama, qwen2", what, s.arch);
-    }
-    snprintf(c.model_type, sizeof c.model_type, "%s", s.arch);
-    enum lb_status status = read_sizes(&s, &c);
-    if (status != LB_OK || (status = cap_at_window(&s, &c)) != LB_OK ||
-        (status = read_tokens(&s, &c)) != LB_OK ||
-        (status = get_real(&s, arch_key(&s, "attention.layer_norm_rms_epsilon", key), true, &c.norm_eps)) !=
-            LB_OK ||
-        (status = get_real(&s, arch_key(&s, "rope.freq_base", key), false, &c.rope_theta)) != LB_OK) {
+    if (status != LB_OK) {
         return status;
     }
     find_vocab_size(&s, &c);
-    c.tie_word_embeddings = lb_gguf_find(file, "output.weight") == NULL;
-    c.attention_bias = lb_gguf_find(file, "blk.0.attn_q.bias") != NULL;
-    c.mlp_bias = lb_gguf_find(file, "blk.0.ffn_down.bias") != NULL;
-    if ((status = lb_config_check(&c, what, detail)) != LB_OK ||
-        (status = refuse_variants(&s, &c)) != LB_OK) {
-        return status;
+    form->settle(&c);
+    status = lb_config_check_form(form, &c, what, detail);
+    status = status == LB_OK ? judge_keys(&s, form, &c, notes) : status;
+    if (status == LB_OK) {
+        *out = c;
     }
-    *out = c;
-    return LB_OK;
+    return status;
 }

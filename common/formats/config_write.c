@@ -1,102 +1,120 @@
-#include "common/formats/config.h"
+#include "common/formats/config_keys.h"
 
+#include <stdio.h>
 #include <string.h>
 
-#define ID(id) ((id) >= 0 ? json_integer(id) : json_null())
-
-/* Adds key: value, both taken over; NULL values (out of memory) are an error. */
-static int put(json_t *object, const char *key, json_t *value) {
-    return json_object_set_new(object, key, value);
-}
-
-static int put_architecture(json_t *object, const char *name) {
+static json_t *class_list(const char *name) {
     json_t *list = json_array();
     if (list == NULL || json_array_append_new(list, json_string(name)) != 0) {
         json_decref(list);
-        return -1;
+        return NULL;
     }
-    return put(object, "architectures", list);
+    return list;
 }
 
-/* The keys in the order of the alphabet, as transformers writes them; rope_theta and torch_dtype are there
- * for its version 4, rope_parameters and dtype for 5. */
-static int fill_decoder(json_t *o, const struct lb_config *c, const char *dtype) {
-    const bool mistral = strcmp(c->model_type, "mistral") == 0, qwen2 = strcmp(c->model_type, "qwen2") == 0;
-    const bool llama = !mistral && !qwen2;
-    int failed = put_architecture(o, mistral ? "MistralForCausalLM"
-                                     : qwen2 ? "Qwen2ForCausalLM"
-                                             : "LlamaForCausalLM");
-    if (llama) {
-        failed |= put(o, "attention_bias", json_boolean(c->attention_bias));
+static json_t *widths(const struct lb_config *c) {
+    json_t *list = json_array();
+    for (int64_t i = 0; list != NULL && i < c->n_hidden; i++) {
+        if (json_array_append_new(list, json_integer(c->hidden_sizes[i])) != 0) {
+            json_decref(list);
+            return NULL;
+        }
     }
-    failed |= put(o, "attention_dropout", json_real(0.0));
-    failed |= put(o, "bos_token_id", ID(c->bos_token_id));
-    failed |= put(o, "dtype", json_string(dtype));
-    failed |= put(o, "eos_token_id", ID(c->eos_token_id));
-    failed |= put(o, "head_dim", json_integer(c->head_dim));
-    failed |= put(o, "hidden_act", json_string("silu"));
-    failed |= put(o, "hidden_size", json_integer(c->hidden_size));
-    failed |= put(o, "initializer_range", json_real(c->initializer_range));
-    failed |= put(o, "intermediate_size", json_integer(c->intermediate_size));
-    failed |= put(o, "max_position_embeddings", json_integer(c->max_position_embeddings));
-    if (llama) {
-        failed |= put(o, "mlp_bias", json_boolean(c->mlp_bias));
-    }
-    failed |= put(o, "model_type", json_string(c->model_type));
-    failed |= put(o, "num_attention_heads", json_integer(c->num_attention_heads));
-    failed |= put(o, "num_hidden_layers", json_integer(c->num_hidden_layers));
-    failed |= put(o, "num_key_value_heads", json_integer(c->num_key_value_heads));
-    failed |= put(o, "pad_token_id", ID(c->pad_token_id));
-    failed |= put(o, "rms_norm_eps", json_real(c->norm_eps));
-    failed |= put(o, "rope_parameters",
-                  json_pack("{s:f, s:s}", "rope_theta", c->rope_theta, "rope_type", "default"));
-    failed |= put(o, "rope_theta", json_real(c->rope_theta));
-    if (!llama) {
-        failed |= put(o, "sliding_window", json_null()); /* a missing key would mean 4096 */
-    }
-    failed |= put(o, "tie_word_embeddings", json_boolean(c->tie_word_embeddings));
-    failed |= put(o, "torch_dtype", json_string(dtype));
-    failed |= put(o, "use_cache", json_true());
-    failed |= put(o, "vocab_size", json_integer(c->vocab_size));
-    return failed;
+    return list;
 }
 
-static int fill_mlp(json_t *o, const struct lb_config *c, const char *dtype) {
-    json_t *sizes = json_array();
-    int failed = put_architecture(o, "LimbeckMLPForClassification");
-    for (int64_t i = 0; i < c->n_hidden; i++) {
-        failed |= json_array_append_new(sizes, json_integer(c->hidden_sizes[i]));
+/* The value of a key that is written whatever it may be when it is read. */
+static json_t *constant(const struct lb_config_key *key, const struct lb_config *c) {
+    if (key->kind == LB_KEY_ROPE) {
+        return json_pack("{s:f, s:s}", "rope_theta", *(const double *)lb_key_field(c, key), "rope_type",
+                         "default");
     }
-    failed |= put(o, "dtype", json_string(dtype));
-    failed |= put(o, "hidden_act", json_string("relu"));
-    failed |= put(o, "hidden_dropout", json_real(c->hidden_dropout));
-    failed |= put(o, "hidden_sizes", sizes);
-    failed |= put(o, "initializer_range", json_real(c->initializer_range));
-    failed |= put(o, "input_dropout", json_real(c->input_dropout));
-    failed |= put(o, "input_size", json_integer(c->input_size));
-    failed |= put(o, "model_type", json_string(c->model_type));
-    failed |= put(o, "num_labels", json_integer(c->vocab_size));
-    failed |= put(o, "torch_dtype", json_string(dtype));
-    return failed;
+    return key->kind == LB_KEY_ONLY_TEXT ? json_string(key->only)
+                                         : json_loads(key->only, JSON_DECODE_ANY, NULL);
 }
 
-enum lb_status lb_config_write(const struct lb_config *config, const char *dtype_name, struct lb_buf *buf) {
+/* A new reference, or NULL when out of memory; *out_written false: the key is not written. */
+static json_t *value_of(const struct lb_config_form *form, const struct lb_config_key *key,
+                        const struct lb_config *c, const char *dtype, bool *out_written) {
+    const void *field = lb_key_field(c, key);
+    *out_written = true;
+    switch (key->kind) {
+    case LB_KEY_INT:
+        return (key->flags & LB_KEY_NULL_IS_0) != 0 && *(const int64_t *)field == 0
+                   ? json_null()
+                   : json_integer(*(const int64_t *)field);
+    case LB_KEY_REAL:
+        return json_real(*(const double *)field);
+    case LB_KEY_BOOL:
+        return json_boolean(*(const bool *)field);
+    case LB_KEY_TOKEN:
+        return *(const int64_t *)field >= 0 ? json_integer(*(const int64_t *)field) : json_null();
+    case LB_KEY_WIDTHS:
+        return widths(c);
+    case LB_KEY_MODEL_TYPE:
+        return json_string(form->model_type);
+    case LB_KEY_CLASS:
+        return class_list(form->class_name);
+    case LB_KEY_DTYPE:
+        return json_string(dtype);
+    case LB_KEY_ONLY_TEXT:
+    case LB_KEY_ONLY_NUMBER:
+    case LB_KEY_ANY:
+    case LB_KEY_ROPE:
+    case LB_KEY_LAYER_TYPES:
+    case LB_KEY_PACKED:
+        *out_written = (key->flags & LB_KEY_WRITTEN) != 0;
+        return *out_written ? constant(key, c) : NULL;
+    case LB_KEY_SAME:
+    case LB_KEY_HAS:
+    case LB_KEY_LACKS:
+        break;
+    }
+    *out_written = false;
+    return NULL;
+}
+
+/* The keys in the order of the alphabet, as transformers writes them. */
+enum lb_status lb_config_write_form(const struct lb_config_form *form, const struct lb_config *config,
+                                    const char *dtype_name, struct lb_buf *buf) {
     if (strcmp(dtype_name, "float32") != 0 && strcmp(dtype_name, "float16") != 0 &&
         strcmp(dtype_name, "bfloat16") != 0) {
         return LB_E_ARG;
     }
-    enum lb_status status = lb_config_check(config, "config", NULL);
+    enum lb_status status = lb_config_check_form(form, config, "config", NULL);
     if (status != LB_OK) {
         return status;
     }
     json_t *object = json_object();
-    bool is_mlp = strcmp(config->model_type, "limbeck_mlp") == 0;
-    if (object == NULL ||
-        (is_mlp ? fill_mlp(object, config, dtype_name) : fill_decoder(object, config, dtype_name)) != 0) {
-        status = LB_E_NOMEM;
-    } else if ((status = lb_json_dump(object, JSON_INDENT(2), buf)) == LB_OK) {
-        status = lb_buf_append_str(buf, "\n");
+    status = object != NULL ? LB_OK : LB_E_NOMEM;
+    const struct lb_config_key *key;
+    for (size_t i = 0; status == LB_OK && (key = lb_key_at(form->keys, i)) != NULL; i++) {
+        bool written;
+        json_t *value = value_of(form, key, config, dtype_name, &written);
+        if (written && json_object_set_new(object, key->name, value) != 0) { /* also where value is NULL */
+            status = LB_E_NOMEM;
+        }
     }
+    status = status == LB_OK ? lb_json_dump(object, JSON_INDENT(2) | JSON_SORT_KEYS, buf) : status;
+    status = status == LB_OK ? lb_buf_append_str(buf, "\n") : status;
     json_decref(object);
     return status;
+}
+
+void lb_config_put_gguf(const struct lb_config_form *form, const struct lb_config *config,
+                        struct lb_gguf_out *out) {
+    const struct lb_config_key *key;
+    char name[96]; /* architecture and the longest of our own keys */
+    for (size_t i = 0; (key = lb_key_at(form->gguf_keys, i)) != NULL; i++) {
+        const void *field = lb_key_field(config, key);
+        if (key->name[0] != '.' || (key->flags & LB_KEY_FILE_ONLY) != 0) {
+            continue; /* what is not the architecture's own is written by others */
+        }
+        snprintf(name, sizeof name, "%s%s", form->gguf, key->name);
+        if (key->kind == LB_KEY_INT || key->kind == LB_KEY_SAME) {
+            lb_gguf_put_u32(out, name, (uint32_t) * (const int64_t *)field);
+        } else if (key->kind == LB_KEY_REAL) {
+            lb_gguf_put_f32(out, name, (float)*(const double *)field);
+        }
+    }
 }

@@ -10,7 +10,8 @@
 struct lb_safetensors;
 
 /* Maps and checks the whole header: every tensor's shape against its span, no holes, no overlaps, no
- * duplicates. A folder's model.safetensors.index.json may be given instead: its shards are opened as one. */
+ * duplicates. A folder's model.safetensors.index.json may be given instead: its shards are opened as one,
+ * with those tensors that it lists, each from the shard that it names. */
 LB_NODISCARD enum lb_status lb_safetensors_open(const char *path, struct lb_safetensors **out,
                                                 struct lb_detail *detail);
 /* The same over bytes that the caller keeps until destroy; what names them in errors. */

@@ -40,28 +40,20 @@ static enum lb_status list_shards(json_t *weight_map, const char *path, const ch
     return LB_OK;
 }
 
-/* Every tensor of a shard must be listed for that shard. With that, no name can come twice. */
-static enum lb_status check_listed(const struct lb_safetensors_part *part, const char *shard,
-                                   json_t *weight_map, const char *path, struct lb_detail *detail) {
+/* The index decides: what it does not list, or lists for another shard, is stale or unneeded and left out.
+ * With that, no name can come twice. */
+static void keep_listed(struct lb_safetensors_part *part, const char *shard, json_t *weight_map) {
+    size_t kept = 0;
     for (size_t i = 0; i < part->n; i++) {
-        const char *name = part->tensors[i].name;
-        const char *listed = json_string_value(json_object_get(weight_map, name));
-        if (listed == NULL) {
-            return lb_fail(
-                detail, LB_E_MISMATCH,
-                "%s: weight_map does not list tensor %.200s of %s; do index and shards belong together?",
-                path, name, shard);
-        }
-        if (strcmp(listed, shard) != 0) {
-            return lb_fail(detail, LB_E_MISMATCH,
-                           "%s: weight_map says that tensor %.200s is in %s, but %s has it too", path, name,
-                           listed, shard);
+        const char *listed = json_string_value(json_object_get(weight_map, part->tensors[i].name));
+        if (listed != NULL && strcmp(listed, shard) == 0) {
+            part->tensors[kept++] = part->tensors[i];
         }
     }
-    return LB_OK;
+    part->n = kept;
 }
 
-/* And every listed tensor must be there. */
+/* Every listed tensor must be there. */
 static enum lb_status check_complete(const struct lb_safetensors *file, json_t *weight_map, const char *path,
                                      struct lb_detail *detail) {
     const char *name;
@@ -90,7 +82,7 @@ static enum lb_status open_shards(struct lb_safetensors *file, const char *const
         memcpy(shard + dir_len, names[i], name_size);
         enum lb_status status = lb_safetensors_part_open(&file->parts[i], shard, detail);
         if (status == LB_OK) {
-            status = check_listed(&file->parts[i], names[i], weight_map, path, detail);
+            keep_listed(&file->parts[i], names[i], weight_map);
         }
         lb_free(shard);
         if (status != LB_OK) {

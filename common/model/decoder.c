@@ -1,11 +1,11 @@
-/* The config-driven decoder: pre-norm blocks of attention with rotary positions and a gated feed-forward, as
- * in llama.
+/* The forward of the config-driven decoder: pre-norm blocks of attention with rotary positions and a gated
+ * feed-forward, as in llama.
  *
  * Touvron et al. 2023 (LLaMA), Su et al. 2021 (RoPE), Shazeer 2020 (SwiGLU), Ainslie et al. 2023 (grouped
  * queries).
  */
 #include "common/base/mem.h"
-#include "common/model/arch.h"
+#include "common/model/decoder.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -21,14 +21,15 @@ struct decoder {
     struct layer layers[];
 };
 
-/* The weight declared last has rows that llama.cpp keeps in another order. */
+/* The weight declared last has rows that rotary positions turn; llama.cpp keeps some families' in another
+ * order. */
 static void with_rope(struct lb_spec_list *list, int64_t heads) {
     if (list->status == LB_OK) {
         list->items[list->n - 1].rope_heads = heads;
     }
 }
 
-static void declare(const struct lb_config *c, struct lb_spec_list *list) {
+void lb_decoder_declare(const struct lb_config *c, struct lb_spec_list *list) {
     int64_t w = c->hidden_size, f = c->intermediate_size;
     int64_t qw = c->num_attention_heads * c->head_dim, kw = c->num_key_value_heads * c->head_dim;
     lb_spec_add(list, "model.embed_tokens.weight", "token_embd.weight", 0, c->vocab_size, w, 2,
@@ -43,12 +44,14 @@ static void declare(const struct lb_config *c, struct lb_spec_list *list) {
         with_rope(list, c->num_key_value_heads);
         ADD("self_attn.v_proj.weight", "attn_v.weight", kw, w, 2, LB_INIT_NORMAL);
         ADD("self_attn.o_proj.weight", "attn_output.weight", w, qw, 2, LB_INIT_RESIDUAL);
-        if (c->attention_bias) {
+        if (c->attention_bias || c->qkv_bias) {
             ADD("self_attn.q_proj.bias", "attn_q.bias", 1, qw, 1, LB_INIT_ZEROS);
             with_rope(list, c->num_attention_heads);
             ADD("self_attn.k_proj.bias", "attn_k.bias", 1, kw, 1, LB_INIT_ZEROS);
             with_rope(list, c->num_key_value_heads);
             ADD("self_attn.v_proj.bias", "attn_v.bias", 1, kw, 1, LB_INIT_ZEROS);
+        }
+        if (c->attention_bias) {
             ADD("self_attn.o_proj.bias", "attn_output.bias", 1, w, 1, LB_INIT_ZEROS);
         }
         ADD("post_attention_layernorm.weight", "ffn_norm.weight", 1, w, 1, LB_INIT_ONES);
@@ -74,7 +77,7 @@ static const struct lb_weight *of_layer(const struct lb_model *model, int64_t la
     return lb_model_weight(model, full);
 }
 
-static void *bind(const struct lb_model *model) {
+void *lb_decoder_bind(const struct lb_model *model) {
     int64_t n = model->config.num_hidden_layers;
     struct decoder *d = lb_calloc(1, sizeof *d + (size_t)n * sizeof d->layers[0]);
     if (d == NULL) {
@@ -137,8 +140,9 @@ static struct lb_value *feed_forward(const struct lb_config *c, const struct lay
     return lb_linear(tape, lb_swiglu(tape, gate, up), w->down, w->down_bias);
 }
 
-static struct lb_value *forward(const struct lb_model *model, struct lb_tape *tape, const struct lb_input *in,
-                                struct lb_tap *taps, size_t n_taps, struct lb_kv *kv) {
+struct lb_value *lb_decoder_forward(const struct lb_model *model, struct lb_tape *tape,
+                                    const struct lb_input *in, struct lb_tap *taps, size_t n_taps,
+                                    struct lb_kv *kv) {
     const struct lb_config *c = &model->config;
     const struct decoder *d = model->bound;
     int64_t n = in->ragged.offsets[in->ragged.n_seqs];
@@ -171,15 +175,6 @@ static struct lb_value *forward(const struct lb_model *model, struct lb_tape *ta
     return x;
 }
 
-static const char *head(const struct lb_config *c) {
+const char *lb_decoder_head(const struct lb_config *c) {
     return c->tie_word_embeddings ? "model.embed_tokens.weight" : "lm_head.weight";
 }
-
-const struct lb_arch lb_arch_llama = {
-    .model_type = "llama",
-    .declare = declare,
-    .bind = bind,
-    .forward = forward,
-    .head = head,
-    .has_attention = true,
-};

@@ -1,44 +1,93 @@
 #include "common/model/families.h"
 
+#include "common/base/mem.h"
+#include "common/model/family.h"
+
+#include <stdio.h>
 #include <string.h>
 
-static const char *const decoder_keys[] = {
-    "model_type",
-    "vocab_size",
-    "hidden_size",
-    "intermediate_size",
-    "num_hidden_layers",
-    "num_attention_heads",
-    "num_key_value_heads",
-    "head_dim",
-    "rms_norm_eps",
-    "rope_theta",
-    "tie_word_embeddings",
-    "max_position_embeddings",
-    "attention_bias",
-    "mlp_bias",
-    "bos_token_id",
-    "eos_token_id",
-    "pad_token_id",
-    "initializer_range",
-    NULL,
-};
-static const char *const mlp_keys[] = {
-    "model_type",    "input_size",     "num_labels",        "hidden_sizes",
-    "input_dropout", "hidden_dropout", "initializer_range", NULL,
-};
+/* One line a family, lb_family_<name>. Of those that share a GGUF architecture the first one reads it. */
+#define FAMILIES(F)                                                                                          \
+    F(llama)                                                                                                 \
+    F(mistral)                                                                                               \
+    F(qwen2)                                                                                                 \
+    F(mlp)
 
-const char *lb_family_key(const char *model_type, size_t i) {
-    bool mlp = strcmp(model_type, "limbeck_mlp") == 0;
-    const char *const *keys = mlp ? mlp_keys : decoder_keys;
-    size_t n = (mlp ? sizeof mlp_keys : sizeof decoder_keys) / sizeof *keys;
-    return i < n ? keys[i] : NULL;
+#define DECLARED(name) extern const struct lb_family lb_family_##name;
+#define LISTED(name) &lb_family_##name,
+FAMILIES(DECLARED)
+static const struct lb_family *const table[] = {FAMILIES(LISTED)};
+#define N_FAMILIES (sizeof table / sizeof *table)
+
+const struct lb_family *lb_family_find(const char *model_type) {
+    for (size_t i = 0; i < N_FAMILIES; i++) {
+        if (strcmp(table[i]->form.model_type, model_type) == 0) {
+            return table[i];
+        }
+    }
+    return NULL;
 }
 
-static bool takes(const char *model_type, const char *key) {
-    const char *name;
-    for (size_t i = 0; (name = lb_family_key(model_type, i)) != NULL; i++) {
-        if (strcmp(name, key) == 0) {
+const struct lb_family *lb_family_find_gguf(const char *architecture) {
+    for (size_t i = 0; i < N_FAMILIES; i++) {
+        if (table[i]->form.gguf != NULL && strcmp(table[i]->form.gguf, architecture) == 0) {
+            return table[i];
+        }
+    }
+    return NULL;
+}
+
+/* Each family's model_type, or each distinct architecture of GGUF. */
+static const char *list_names(bool gguf, char names[LB_FAMILY_NAMES]) {
+    size_t at = 0;
+    names[0] = '\0';
+    for (size_t i = 0; i < N_FAMILIES; i++) {
+        const char *name = gguf ? table[i]->form.gguf : table[i]->form.model_type;
+        if (name != NULL && (!gguf || lb_family_find_gguf(name) == table[i]) && at < LB_FAMILY_NAMES) {
+            at += (size_t)snprintf(names + at, LB_FAMILY_NAMES - at, "%s%s", at > 0 ? ", " : "", name);
+        }
+    }
+    return names;
+}
+
+const char *lb_family_names(char names[LB_FAMILY_NAMES]) {
+    return list_names(false, names);
+}
+
+/* The form for a model_type; otherwise an error that lists what there is. */
+static enum lb_status find_form(const char *model_type, const char *what, const struct lb_config_form **out,
+                                struct lb_detail *detail) {
+    char names[LB_FAMILY_NAMES];
+    const struct lb_family *family = lb_family_find(model_type);
+    if (family == NULL) {
+        return lb_fail(detail, LB_E_UNSUPPORTED, "%s: model_type \"%.64s\" is not one of %s", what,
+                       model_type, lb_family_names(names));
+    }
+    *out = &family->form;
+    return LB_OK;
+}
+
+static enum lb_status form_of(const json_t *object, const char *what, const struct lb_config_form **out,
+                              struct lb_detail *detail) {
+    const char *model_type = NULL;
+    if (!json_is_object(object)) {
+        return lb_fail(detail, LB_E_FORMAT, "%s: a model's config must be a JSON object", what);
+    }
+    enum lb_status status = lb_json_str(object, "model_type", true, what, &model_type, detail);
+    return status == LB_OK ? find_form(model_type, what, out, detail) : status;
+}
+
+enum lb_status lb_config_parse(const json_t *object, const char *what, struct lb_config *out,
+                               struct lb_notes *notes, struct lb_detail *detail) {
+    const struct lb_config_form *form = NULL;
+    enum lb_status status = form_of(object, what, &form, detail);
+    return status == LB_OK ? lb_config_read(form, object, what, out, notes, detail) : status;
+}
+
+static bool owns(const struct lb_config_form *form, const char *name) {
+    const char *key;
+    for (size_t i = 0; (key = lb_config_own_key(form, i)) != NULL; i++) {
+        if (strcmp(key, name) == 0) {
             return true;
         }
     }
@@ -47,18 +96,60 @@ static bool takes(const char *model_type, const char *key) {
 
 enum lb_status lb_config_parse_new(const json_t *object, const char *what, struct lb_config *out,
                                    struct lb_detail *detail) {
-    struct lb_config config;
-    enum lb_status status = lb_config_parse(object, what, &config, detail);
+    const struct lb_config_form *form = NULL;
+    enum lb_status status = form_of(object, what, &form, detail);
     if (status != LB_OK) {
         return status;
     }
     json_t *keys = (json_t *)(uintptr_t)object; /* jansson's iterators take no const */
     for (void *at = json_object_iter(keys); at != NULL; at = json_object_iter_next(keys, at)) {
-        if (!takes(config.model_type, json_object_iter_key(at))) {
+        if (!owns(form, json_object_iter_key(at))) {
             return lb_fail(detail, LB_E_ARG, "%s: %.64s is no key of model_type %s", what,
-                           json_object_iter_key(at), config.model_type);
+                           json_object_iter_key(at), form->model_type);
         }
     }
-    *out = config;
-    return LB_OK;
+    return lb_config_read(form, object, what, out, NULL, detail);
+}
+
+enum lb_status lb_config_from_gguf(const struct lb_gguf *file, const char *what, struct lb_config *out,
+                                   struct lb_notes *notes, struct lb_detail *detail) {
+    char names[LB_FAMILY_NAMES];
+    const char *name = lb_gguf_string(file, "general.architecture");
+    if (name == NULL) {
+        return lb_fail(detail, LB_E_FORMAT, "%s: key general.architecture is missing or no text", what);
+    }
+    const struct lb_family *family = lb_family_find_gguf(name);
+    if (family == NULL) {
+        return lb_fail(detail, LB_E_UNSUPPORTED, "%s: general.architecture \"%.64s\" is not one of %s", what,
+                       name, list_names(true, names));
+    }
+    return lb_config_read_gguf(&family->form, file, what, out, notes, detail);
+}
+
+enum lb_status lb_config_check(const struct lb_config *config, const char *what, struct lb_detail *detail) {
+    const struct lb_config_form *form = NULL;
+    enum lb_status status = find_form(config->model_type, what, &form, detail);
+    return status == LB_OK ? lb_config_check_form(form, config, what, detail) : status;
+}
+
+enum lb_status lb_config_write(const struct lb_config *config, const char *dtype_name, struct lb_buf *buf) {
+    const struct lb_config_form *form = NULL;
+    enum lb_status status = find_form(config->model_type, "config", &form, NULL);
+    return status == LB_OK ? lb_config_write_form(form, config, dtype_name, buf) : status;
+}
+
+int64_t lb_config_parameters(const struct lb_config *config) {
+    struct lb_spec_list list = {0};
+    int64_t n = 0;
+    lb_family_find(config->model_type)->declare(config, &list);
+    for (size_t i = 0; i < list.n; i++) {
+        n += list.items[i].rows * list.items[i].cols;
+    }
+    lb_free(list.items);
+    return list.status == LB_OK ? n : 0;
+}
+
+const char *lb_family_key(const char *model_type, size_t i) {
+    const struct lb_family *family = lb_family_find(model_type);
+    return family != NULL ? lb_config_own_key(&family->form, i) : NULL;
 }

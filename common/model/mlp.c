@@ -1,6 +1,6 @@
 /* A classifier of fixed-width features: linear layers with ReLU and dropout, then the head. */
 #include "common/base/mem.h"
-#include "common/model/arch.h"
+#include "common/model/family.h"
 
 #include <stdio.h>
 
@@ -65,8 +65,41 @@ static const char *head(const struct lb_config *c) {
     return "classifier.weight";
 }
 
-const struct lb_arch lb_arch_mlp = {
-    .model_type = "limbeck_mlp",
+#define FIELD(member) offsetof(struct lb_config, member)
+#define MAX_WIDTH (1 << 22) /* keeps every product of sizes within 63 bits */
+
+static const struct lb_config_key keys[] = {
+    {"model_type", LB_KEY_MODEL_TYPE},
+    {"architectures", LB_KEY_CLASS},
+    {"dtype", LB_KEY_DTYPE},
+    {"torch_dtype", LB_KEY_DTYPE},
+    {"input_size", LB_KEY_INT, LB_KEY_NEEDED, FIELD(input_size), 1, MAX_WIDTH},
+    {"num_labels", LB_KEY_INT, LB_KEY_NEEDED, FIELD(vocab_size), 1, MAX_WIDTH},
+    {"hidden_sizes", LB_KEY_WIDTHS, LB_KEY_NEEDED, FIELD(hidden_sizes), 1, MAX_WIDTH},
+    {"input_dropout", LB_KEY_REAL, 0, FIELD(input_dropout), 0, 0.99},
+    {"hidden_dropout", LB_KEY_REAL, 0, FIELD(hidden_dropout), 0, 0.99},
+    {"initializer_range", LB_KEY_REAL, 0, FIELD(initializer_range), 0, 1},
+    {"hidden_act", LB_KEY_ONLY_TEXT, LB_KEY_WRITTEN, .only = "relu"},
+    {NULL},
+};
+
+static void settle(struct lb_config *c) {
+    (void)c; /* nothing follows from anything */
+}
+
+static enum lb_status check(const struct lb_config *c, const char *what, struct lb_detail *detail) {
+    (void)c, (void)what, (void)detail; /* any widths fit each other */
+    return LB_OK;
+}
+
+const struct lb_family lb_family_mlp = {
+    .form =
+        {.model_type = "limbeck_mlp",
+         .class_name = "LimbeckMLPForClassification",
+         .missing = {.initializer_range = 0.02, .bos_token_id = -1, .eos_token_id = -1, .pad_token_id = -1},
+         .keys = {keys},
+         .settle = settle,
+         .check = check},
     .declare = declare,
     .bind = bind,
     .forward = forward,

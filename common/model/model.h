@@ -13,7 +13,8 @@
 struct lb_model;
 
 /* path: a Hugging Face folder (config.json, model.safetensors or its index) or a .gguf file. trainable: copy
- * the weights into FP32 masters. Errors name file, tensor, and both shapes. */
+ * the weights into FP32 masters. Errors name file, tensor, and both shapes. Every tensor is a weight of the
+ * config's family, harmless, or refused by name; see also lb_model_note. */
 LB_NODISCARD enum lb_status lb_model_open(const char *path, bool trainable, struct lb_model **out,
                                           struct lb_detail *detail);
 /* A new trainable model: matrices N(0, initializer_range), projections back into the residual stream divided
@@ -23,6 +24,9 @@ LB_NODISCARD enum lb_status lb_model_create(const struct lb_config *config, uint
 void lb_model_destroy(struct lb_model *model);
 
 const struct lb_config *lb_model_config(const struct lb_model *model);
+/* What a person should know about the files that were opened, though nothing failed: keys that are not known,
+ * which of two contradicting things was taken. Line i; NULL after the last. */
+const char *lb_model_note(const struct lb_model *model, size_t i);
 /* 64 hex digits of SHA-256 over weights, config and tokenizer.json; "" for a model not opened from files. */
 const char *lb_model_fingerprint(const struct lb_model *model);
 int64_t lb_model_parameters(const struct lb_model *model);

@@ -4,7 +4,8 @@
 #include "common/base/json.h"
 #include "common/base/mem.h"
 #include "common/formats/safetensors.h"
-#include "common/model/arch.h"
+#include "common/model/families.h"
+#include "common/model/family.h"
 #include "common/text/tokenizer.h"
 
 #include <errno.h>
@@ -199,25 +200,14 @@ static enum lb_status permute(struct converted *c, size_t i, int64_t heads, stru
     return LB_OK;
 }
 
-static void put_config(struct lb_gguf_out *out, const struct lb_config *c, enum lb_dtype dtype) {
+static void put_config(struct lb_gguf_out *out, const struct lb_model *model, enum lb_dtype dtype) {
     /* general.file_type as llama.cpp numbers it. */
     uint32_t file_type = dtype == LB_F16 ? 1 : dtype == LB_Q8_0 ? 7 : dtype == LB_BF16 ? 32 : 0;
-    lb_gguf_put_string(out, "general.architecture", "llama");
+    lb_gguf_put_string(out, "general.architecture", model->family->form.gguf);
     lb_gguf_put_string(out, LB_GGUF_MARK, LB_VERSION);
     lb_gguf_put_u32(out, "general.file_type", file_type);
     lb_gguf_put_u32(out, "general.quantization_version", 2);
-    lb_gguf_put_u32(out, "llama.context_length", (uint32_t)c->max_position_embeddings);
-    lb_gguf_put_u32(out, "llama.embedding_length", (uint32_t)c->hidden_size);
-    lb_gguf_put_u32(out, "llama.block_count", (uint32_t)c->num_hidden_layers);
-    lb_gguf_put_u32(out, "llama.feed_forward_length", (uint32_t)c->intermediate_size);
-    lb_gguf_put_u32(out, "llama.vocab_size", (uint32_t)c->vocab_size);
-    lb_gguf_put_u32(out, "llama.attention.head_count", (uint32_t)c->num_attention_heads);
-    lb_gguf_put_u32(out, "llama.attention.head_count_kv", (uint32_t)c->num_key_value_heads);
-    lb_gguf_put_u32(out, "llama.attention.key_length", (uint32_t)c->head_dim);
-    lb_gguf_put_u32(out, "llama.attention.value_length", (uint32_t)c->head_dim);
-    lb_gguf_put_u32(out, "llama.rope.dimension_count", (uint32_t)c->head_dim);
-    lb_gguf_put_f32(out, "llama.rope.freq_base", (float)c->rope_theta);
-    lb_gguf_put_f32(out, "llama.attention.layer_norm_rms_epsilon", (float)c->norm_eps);
+    lb_config_put_gguf(&model->family->form, &model->config, out);
 }
 
 /* Strings that the GGUF writer borrows until it is done. */
@@ -299,7 +289,7 @@ static enum lb_status put_vocabulary(struct lb_gguf_out *out, const struct lb_co
 enum lb_status lb_model_save_gguf(const struct lb_model *model, const char *path, enum lb_dtype dtype,
                                   const char *tokenizer_json, size_t tokenizer_len,
                                   struct lb_detail *detail) {
-    if (strcmp(model->arch->model_type, "llama") != 0) {
+    if (model->family->form.gguf == NULL) {
         return lb_fail(detail, LB_E_UNSUPPORTED, "%s: GGUF has no architecture for model_type %s", path,
                        model->config.model_type);
     }
@@ -308,13 +298,13 @@ enum lb_status lb_model_save_gguf(const struct lb_model *model, const char *path
     struct lb_gguf_out *out = lb_gguf_out_create();
     enum lb_status status = out != NULL ? convert(model, dtype, true, &c, detail) : LB_E_NOMEM;
     if (status == LB_OK) {
-        put_config(out, &model->config, dtype);
+        put_config(out, model, dtype);
         if (tokenizer_json != NULL) {
             status = put_vocabulary(out, &model->config, &v, tokenizer_json, tokenizer_len, detail);
         }
     }
     for (size_t i = 0; status == LB_OK && i < c.n; i++) {
-        if (model->specs[i].rope_heads > 0) {
+        if (model->family->gguf_permutes && model->specs[i].rope_heads > 0) {
             status = permute(&c, i, model->specs[i].rope_heads, detail);
         }
         c.tensors[i].name = model->specs[i].gguf;

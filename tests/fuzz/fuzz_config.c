@@ -1,5 +1,5 @@
 /* lb_config_parse: whatever is accepted passes its check, and comes back the same when it is written. */
-#include "common/formats/config.h"
+#include "common/model/families.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -17,7 +17,7 @@ static void rewrite(const struct lb_config *config, struct lb_buf *text, struct 
     json_t *object = NULL;
     require(lb_config_write(config, "bfloat16", text) == LB_OK);
     require(lb_json_parse(text->data, text->len, 0, "again", &object, NULL) == LB_OK);
-    require(lb_config_parse(object, "again", again, NULL) == LB_OK);
+    require(lb_config_parse(object, "again", again, NULL, NULL) == LB_OK);
     json_decref(object);
 }
 
@@ -28,7 +28,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     }
     struct lb_config config, again, third;
     struct lb_detail detail = {0};
-    enum lb_status status = lb_config_parse(object, "input", &config, &detail);
+    enum lb_status status = lb_config_parse(object, "input", &config, NULL, &detail);
     json_decref(object);
     require(status == detail.code);
     if (status != LB_OK) {

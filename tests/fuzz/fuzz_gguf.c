@@ -1,7 +1,7 @@
 /* lb_gguf_parse and lb_config_from_gguf: whatever is accepted can be read to its last byte, and comes back
  * the same when it is written (as far as the writer has the types). */
-#include "common/formats/config.h"
 #include "common/formats/gguf.h"
+#include "common/model/families.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -139,7 +139,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     }
     write_and_compare(file, size);
     struct lb_config config;
-    status = lb_config_from_gguf(file, "input", &config, &detail);
+    status = lb_config_from_gguf(file, "input", &config, NULL, &detail);
     require(status == detail.code);
     require(status != LB_OK
                 ? strncmp(detail.text, "input: ", 7) == 0

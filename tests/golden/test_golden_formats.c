@@ -11,7 +11,7 @@
 
 #include "common/base/file.h"
 #include "common/base/mem.h"
-#include "common/formats/config.h"
+#include "common/model/families.h"
 #include "common/formats/gguf.h"
 #include "common/formats/safetensors.h"
 
@@ -167,7 +167,7 @@ static void reads_gguf_config(void **state) {
     (void)state;
     struct lb_gguf *file = open_gguf();
     struct lb_config c;
-    assert_int_equal(lb_config_from_gguf(file, "types.gguf", &c, NULL), LB_OK);
+    assert_int_equal(lb_config_from_gguf(file, "types.gguf", &c, NULL, NULL), LB_OK);
     assert_string_equal(c.model_type, "llama");
     assert_int_equal(c.vocab_size, 5);
     assert_int_equal(c.hidden_size, 32);
@@ -277,10 +277,11 @@ static int write_all(const char *dir) {
     c.tie_word_embeddings = false;
     c.attention_bias = c.mlp_bias = true;
     write_config(dir, "llama_bias", &c);
-    c.mlp_bias = false;
+    c.attention_bias = c.mlp_bias = false;
+    c.qkv_bias = true;
     memcpy(c.model_type, "qwen2", 6);
     write_config(dir, "qwen2", &c);
-    c.attention_bias = false;
+    c.qkv_bias = false;
     memcpy(c.model_type, "mistral", 8);
     write_config(dir, "mistral", &c);
     return 0;

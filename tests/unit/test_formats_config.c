@@ -6,7 +6,7 @@
 #include <cmocka.h>
 
 #include "common/base/mem.h"
-#include "common/formats/config.h"
+#include "common/model/families.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -33,7 +33,7 @@ static const char smollm2[] =
 static enum lb_status parse(const char *text, struct lb_config *out, struct lb_detail *detail) {
     json_t *object = NULL;
     assert_int_equal(lb_json_parse(text, strlen(text), 0, "config.json", &object, NULL), LB_OK);
-    enum lb_status status = lb_config_parse(object, "config.json", out, detail);
+    enum lb_status status = lb_config_parse(object, "config.json", out, NULL, detail);
     json_decref(object);
     return status;
 }
@@ -60,6 +60,7 @@ static void assert_same(const struct lb_config *a, const struct lb_config *b) {
     assert_true(a->norm_eps == b->norm_eps && a->rope_theta == b->rope_theta);
     assert_int_equal(a->tie_word_embeddings, b->tie_word_embeddings);
     assert_int_equal(a->attention_bias, b->attention_bias);
+    assert_int_equal(a->qkv_bias, b->qkv_bias);
     assert_int_equal(a->mlp_bias, b->mlp_bias);
     assert_int_equal(a->bos_token_id, b->bos_token_id);
     assert_int_equal(a->eos_token_id, b->eos_token_id);
@@ -104,7 +105,7 @@ static void what_missing_keys_mean(void **state) {
     assert_int_equal(c.eos_token_id, 2);
     assert_int_equal(c.pad_token_id, -1);
     c = accept(LEAST("qwen2") ", \"num_key_value_heads\": 2}");
-    assert_true(c.attention_bias && !c.mlp_bias);
+    assert_true(c.qkv_bias && !c.attention_bias && !c.mlp_bias);
     assert_int_equal(c.max_position_embeddings, 32768); /* the window of 4096 is not in use */
     assert_int_equal(c.bos_token_id, -1);
     c = accept(
@@ -333,14 +334,17 @@ static struct lb_gguf_out *llama_keys(const char *arch) {
     return out;
 }
 
+static struct lb_notes gguf_notes; /* of the last read_back */
+
 /* Destroys out. */
 static enum lb_status read_back(struct lb_gguf_out *out, struct lb_config *c, struct lb_detail *detail) {
     struct lb_gguf *file = NULL;
     struct lb_buf buf;
     lb_buf_init(&buf, 1 << 20);
+    gguf_notes.n = 0;
     assert_int_equal(lb_gguf_encode(out, &buf, detail), LB_OK);
     assert_int_equal(lb_gguf_parse(buf.data, buf.len, "m.gguf", &file, detail), LB_OK);
-    enum lb_status status = lb_config_from_gguf(file, "m.gguf", c, detail);
+    enum lb_status status = lb_config_from_gguf(file, "m.gguf", c, &gguf_notes, detail);
     lb_gguf_destroy(file);
     lb_buf_finish(&buf);
     lb_gguf_out_destroy(out);
@@ -412,8 +416,7 @@ static void refuse_gguf(struct lb_gguf_out *out, enum lb_status status, const ch
     struct lb_config c;
     struct lb_detail detail = {0};
     enum lb_status got = read_back(out, &c, &detail);
-    if (got != status || strstr(detail.text, says) == NULL ||
-        strncmp(detail.text, "m.gguf: ", 8) != 0) {
+    if (got != status || strstr(detail.text, says) == NULL || strncmp(detail.text, "m.gguf: ", 8) != 0) {
         fail_msg("status %d, text \"%s\"; expected %d and \"%s\"", (int)got, detail.text, (int)status, says);
     }
 }
@@ -461,15 +464,123 @@ static void unfit_ggufs_are_refused_by_key(void **state) {
     refuse_gguf(out, LB_E_UNSUPPORTED, "rope.scaling");
     out = fine(), lb_gguf_put_f32(out, "llama.rope.scale_linear", 4);
     refuse_gguf(out, LB_E_UNSUPPORTED, "llama.rope.scale_linear");
-    struct lb_tensor factors = vector("rope_freqs.weight");
-    out = fine(), lb_gguf_put_tensor(out, &factors);
-    refuse_gguf(out, LB_E_UNSUPPORTED, "rope_freqs.weight");
+    out = fine(), lb_gguf_put_bool(out, "llama.attention.causal", false);
+    refuse_gguf(out, LB_E_UNSUPPORTED, "llama.attention.causal is 0; only 1");
+    out = fine(), lb_gguf_put_f32(out, "llama.rope.scaling.attn_factor", 0.5f);
+    refuse_gguf(out, LB_E_UNSUPPORTED, "llama.rope.scaling.attn_factor is 0.5; only 1");
+    out = fine(), lb_gguf_put_f32(out, "llama.attn_logit_softcapping", 50);
+    refuse_gguf(out, LB_E_UNSUPPORTED, "llama.attn_logit_softcapping is not known to architecture llama");
+    out = fine(), lb_gguf_put_f32(out, "llama.attention.scale", 0.5f);
+    refuse_gguf(out, LB_E_UNSUPPORTED, "llama.attention.scale");
+    out = fine(), lb_gguf_put_u32(out, "split.count", 2);
+    refuse_gguf(out, LB_E_UNSUPPORTED, "split.count");
+    out = fine(), lb_gguf_put_string(out, "general.type", "adapter");
+    refuse_gguf(out, LB_E_UNSUPPORTED, "general.type is \"adapter\"");
     out = fine(), lb_gguf_put_f32(out, "llama.rope.freq_base", __builtin_nanf(""));
     refuse_gguf(out, LB_E_FORMAT, "llama.rope.freq_base is no number");
     struct lb_config c;
     out = fine(), lb_gguf_put_string(out, "llama.rope.scaling.type", "none");
+    lb_gguf_put_bool(out, "llama.attention.causal", true);
+    lb_gguf_put_f32(out, "llama.rope.scaling.attn_factor", 1);
+    lb_gguf_put_f32(out, "llama.attn_logit_softcapping", 0); /* off */
+    lb_gguf_put_string(out, "general.name", "of no consequence");
+    lb_gguf_put_string(out, "llama.tensor_data_layout", "Meta AI original pth");
     assert_int_equal(read_back(out, &c, NULL), LB_OK);
     assert_int_equal(read_back(fine(), &c, NULL), LB_OK);
+}
+
+/* Keys beside the family's: harmless ones say nothing, unknown ones get a note, unless their name speaks of
+ * what changes the numbers. */
+static void unknown_keys(void **state) {
+    (void)state;
+    static const struct {
+        const char *more, *refused, *note;
+    } cases[] = {
+        {", \"use_cache\": false, \"id2label\": {\"0\": \"a\"}, \"attention_dropout\": 0.3", NULL, NULL},
+        {", \"favourite_colour\": \"copper\"", NULL,
+         "config.json: key favourite_colour is not known and is ignored"},
+        {", \"attn_logit_softcapping\": 50.0", "key attn_logit_softcapping is not known to model_type llama",
+         NULL},
+        {", \"attn_logit_softcapping\": null, \"use_qk_norm\": false", NULL, NULL},
+        {", \"use_qk_norm\": true", "use_qk_norm", NULL},
+        {", \"embedding_multiplier\": 12", "embedding_multiplier", NULL},
+        {", \"sliding_window\": 16", "sliding_window", NULL},
+        {", \"rope_interleaved\": true", "rope_interleaved true is not supported", NULL},
+        {", \"is_encoder_decoder\": true", "is_encoder_decoder", NULL},
+        {", \"rope_parameters\": {\"rope_type\": \"default\", \"factor\": 4}", "factor 4", NULL},
+        {", \"rope_parameters\": {\"rope_type\": \"default\", \"factor\": 1.0}", NULL, NULL},
+        {", \"activation_function\": \"relu\"", "activation_function", NULL},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char text[512];
+        struct lb_config c;
+        struct lb_detail detail = {0};
+        struct lb_notes notes = {0};
+        json_t *object = NULL;
+        int len = snprintf(text, sizeof text, "%s%s}", LEAST("llama"), cases[i].more);
+        assert_int_equal(lb_json_parse(text, (size_t)len, 0, "config.json", &object, NULL), LB_OK);
+        enum lb_status status = lb_config_parse(object, "config.json", &c, &notes, &detail);
+        json_decref(object);
+        assert_int_equal(status, cases[i].refused != NULL ? LB_E_UNSUPPORTED : LB_OK);
+        if (cases[i].refused != NULL && strstr(detail.text, cases[i].refused) == NULL) {
+            fail_msg("%s: \"%s\"", cases[i].more, detail.text);
+        }
+        if (cases[i].refused == NULL && cases[i].note == NULL) {
+            assert_null(lb_note_get(&notes, 0));
+        } else if (cases[i].note != NULL) {
+            assert_string_equal(lb_note_get(&notes, 0), cases[i].note);
+            assert_null(lb_note_get(&notes, 1));
+        }
+    }
+    struct lb_config c;
+    struct lb_gguf_out *out = fine();
+    lb_gguf_put_string(out, "llama.favourite_colour", "copper");
+    assert_int_equal(read_back(out, &c, NULL), LB_OK);
+    assert_non_null(strstr(lb_note_get(&gguf_notes, 0), "key llama.favourite_colour is not known"));
+    /* what a family has no key for is not a config's to choose */
+    c = accept(LEAST("qwen2") ", \"num_key_value_heads\": 2}");
+    c.qkv_bias = false;
+    assert_int_equal(lb_config_check(&c, "hand", NULL), LB_E_ARG);
+    c = accept(LEAST("mistral") ", \"num_key_value_heads\": 2}");
+    c.attention_bias = true;
+    assert_int_equal(lb_config_check(&c, "hand", NULL), LB_E_ARG);
+}
+
+static void layer_types(void **state) {
+    (void)state;
+    static const char sliding[] = LEAST("qwen2") ", \"num_key_value_heads\": 2, \"sliding_window\": 64, "
+                                                 "\"layer_types\": [\"full_attention\", "
+                                                 "\"sliding_attention\"]}";
+    assert_int_equal(accept(sliding).max_position_embeddings, 64);
+    assert_int_equal(accept(LEAST("qwen2") ", \"num_key_value_heads\": 2, \"layer_types\": "
+                                           "[\"full_attention\", \"full_attention\"]}")
+                         .max_position_embeddings,
+                     32768);
+    struct lb_config c;
+    struct lb_detail detail = {0};
+    assert_int_equal(parse(LEAST("qwen2") ", \"num_key_value_heads\": 2, \"layer_types\": "
+                                          "[\"linear_attention\"]}",
+                           &c, &detail),
+                     LB_E_UNSUPPORTED);
+    assert_non_null(strstr(detail.text, "layer_types[0] \"linear_attention\""));
+    assert_int_equal(parse(LEAST("qwen2") ", \"num_key_value_heads\": 2, \"sliding_window\": null, "
+                                          "\"layer_types\": [\"sliding_attention\"]}",
+                           &c, NULL),
+                     LB_E_ARG);
+}
+
+static void notes_are_bounded(void **state) {
+    (void)state;
+    struct lb_notes notes = {0};
+    for (int i = 0; i < LB_MAX_NOTES; i++) {
+        lb_note(&notes, "note %d", i);
+    }
+    assert_string_equal(lb_note_get(&notes, LB_MAX_NOTES - 1), "note 15");
+    lb_note(&notes, "one");
+    lb_note(&notes, "two");
+    assert_string_equal(lb_note_get(&notes, LB_MAX_NOTES - 1), "and 3 more of this kind");
+    assert_null(lb_note_get(&notes, LB_MAX_NOTES));
+    lb_note(NULL, "nobody reads this");
 }
 
 int main(void) {
@@ -484,6 +595,9 @@ int main(void) {
         cmocka_unit_test(written_configs_read_back),
         cmocka_unit_test(config_from_gguf),
         cmocka_unit_test(unfit_ggufs_are_refused_by_key),
+        cmocka_unit_test(unknown_keys),
+        cmocka_unit_test(layer_types),
+        cmocka_unit_test(notes_are_bounded),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,6 +1,7 @@
 #include "trainer/command/commands.h"
 
 #include "common/base/file.h"
+#include "common/base/log.h"
 #include "common/base/mem.h"
 #include "trainer/recipe/recipe.h"
 
@@ -143,6 +144,10 @@ enum lb_status lb_opened_init(struct lb_opened *opened, const char *argument, co
     enum lb_status status = model_path(argument, &opened->path, detail);
     if (status == LB_OK) {
         status = lb_model_open(opened->path, false, &opened->model, detail);
+    }
+    const char *note;
+    for (size_t i = 0; status == LB_OK && (note = lb_model_note(opened->model, i)) != NULL; i++) {
+        lb_log(LB_LOG_WARN, "model_note", "note=\"%s\"", note);
     }
     if (status == LB_OK && tokenizer != NULL) {
         status = lb_tokenizer_open(tokenizer, &opened->tokenizer, detail);

@@ -1,27 +1,9 @@
-#include "common/model/arch.h"
+#include "common/model/family.h"
 
 #include "common/base/mem.h"
 
 #include <stdio.h>
 #include <string.h>
-
-static const struct lb_arch *const table[] = {
-    &lb_arch_llama,
-    &lb_arch_mlp,
-};
-
-const struct lb_arch *lb_arch_find(const char *model_type) {
-    for (size_t i = 0; i < sizeof table / sizeof table[0]; i++) {
-        if (strcmp(table[i]->model_type, model_type) == 0) {
-            return table[i];
-        }
-    }
-    return NULL;
-}
-
-const char *lb_arch_names(void) {
-    return "llama, limbeck_mlp";
-}
 
 void lb_spec_add(struct lb_spec_list *list, const char *name, const char *gguf, int layer, int64_t rows,
                  int64_t cols, int n_dims, enum lb_init init) {

@@ -1,10 +1,10 @@
-/* Inside of models: what an architecture gives, and the model that the architectures fill. Only common/model
- * includes this.
+/* Inside of models: what a family gives, and the model that the families fill. Only common/model includes
+ * this.
  *
- * Adding an architecture: one file with its struct lb_arch, one line in arch.c's table.
+ * Adding a family: one file with its struct lb_family, one line in families.c's table.
  */
-#ifndef LB_MODEL_ARCH_H
-#define LB_MODEL_ARCH_H
+#ifndef LB_MODEL_FAMILY_H
+#define LB_MODEL_FAMILY_H
 
 #include "common/model/model.h"
 
@@ -18,14 +18,14 @@ enum lb_init {
     LB_INIT_ZEROS
 };
 
-/* One parameter that an architecture asks for. */
+/* One parameter that a family asks for. */
 struct lb_weight_spec {
     char name[LB_WEIGHT_NAME]; /* Hugging Face's */
-    char gguf[LB_WEIGHT_NAME]; /* GGUF's; "" when the architecture has none */
+    char gguf[LB_WEIGHT_NAME]; /* GGUF's; "" when the family has none */
     int64_t rows, cols;        /* vectors: rows 1 */
     int n_dims;                /* 1 or 2 */
     enum lb_init init;
-    int64_t rope_heads; /* > 0: GGUF interleaves the rows of each of so many heads */
+    int64_t rope_heads; /* > 0: rows of so many heads that rotary positions turn */
 };
 
 struct lb_spec_list {
@@ -38,8 +38,12 @@ struct lb_spec_list {
 void lb_spec_add(struct lb_spec_list *list, const char *name, const char *gguf, int layer, int64_t rows,
                  int64_t cols, int n_dims, enum lb_init init);
 
-struct lb_arch {
-    const char *model_type;
+/* A family: its configs, its weights, its forward. Those that are variants of one forward share its functions
+ * (decoder.h). */
+struct lb_family {
+    struct lb_config_form form;
+    /* llama.cpp's converter interleaves the rotary halves of this family's q and k rows */
+    bool gguf_permutes;
     /* All parameters in the order that files and checkpoints have. */
     void (*declare)(const struct lb_config *config, struct lb_spec_list *list);
     /* Looks its weights up once (lb_model_weight) into memory of its own, freed with lb_free; NULL when out
@@ -52,19 +56,18 @@ struct lb_arch {
     bool has_attention;
 };
 
-/* NULL when there is none of that model_type. */
-const struct lb_arch *lb_arch_find(const char *model_type);
-/* "llama, limbeck_mlp" */
-const char *lb_arch_names(void);
+/* NULL when there is none of that model_type; of that general.architecture, the first one. */
+const struct lb_family *lb_family_find(const char *model_type);
+const struct lb_family *lb_family_find_gguf(const char *architecture);
 
 struct lb_model {
     struct lb_config config;
-    const struct lb_arch *arch;
-    void *bound; /* the architecture's */
+    const struct lb_family *family;
+    void *bound; /* the family's */
     struct lb_weight *weights;
     struct lb_weight_spec *specs; /* of the same order; weights' names point here */
     size_t n_weights;             /* all */
-    size_t n_own;                 /* those of the architecture; what lb_model_extend added comes after */
+    size_t n_own;                 /* those of the family; what lb_model_extend added comes after */
     const struct lb_weight *head, *head_bias;
     float *values, *grads; /* trainable: one block each */
     size_t n_values;
@@ -74,6 +77,7 @@ struct lb_model {
     void **owned; /* rows that had to be reordered */
     size_t n_owned;
     char fingerprint[65];
+    struct lb_notes notes; /* of opening */
 };
 
 /* NULL when there is none of that name. */
@@ -83,6 +87,14 @@ void lb_tap_offer(struct lb_tape *tape, struct lb_tap *taps, size_t n_taps, enum
                   struct lb_value *v);
 bool lb_tap_wanted(const struct lb_tap *taps, size_t n_taps, enum lb_tap_kind kind, int layer);
 
-extern const struct lb_arch lb_arch_llama, lb_arch_mlp;
+/* The steps of making a model. A model with all parameters declared, none of them pointing anywhere yet; what
+ * names the config in errors. */
+LB_NODISCARD enum lb_status lb_model_declare(const struct lb_config *config, const char *what,
+                                             struct lb_model **out, struct lb_detail *detail);
+/* One block of FP32 masters and one of gradients, each weight at a multiple of 16 floats; stored weights are
+ * widened in. */
+LB_NODISCARD enum lb_status lb_model_make_trainable(struct lb_model *model, struct lb_detail *detail);
+/* Finds the head and what forward needs, again after the weights moved. */
+LB_NODISCARD enum lb_status lb_model_bind(struct lb_model *model, struct lb_detail *detail);
 
 #endif

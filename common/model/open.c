@@ -1,0 +1,310 @@
+/* Models opened from files. */
+#include "common/base/file.h"
+#include "common/base/json.h"
+#include "common/base/mem.h"
+#include "common/base/sha256.h"
+#include "common/formats/safetensors.h"
+#include "common/model/families.h"
+#include "common/model/family.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define MAX_CONFIG_BYTES ((size_t)4 << 20)
+#define MAX_TOKENIZER_BYTES ((size_t)256 << 20)
+
+static void shape_text(const int64_t *dim, int n, char *out, size_t cap) {
+    size_t at = (size_t)snprintf(out, cap, "[");
+    for (int i = 0; i < n && at < cap; i++) {
+        at += (size_t)snprintf(out + at, cap - at, i > 0 ? ", %lld" : "%lld", (long long)dim[i]);
+    }
+    if (at < cap) {
+        snprintf(out + at, cap - at, "]");
+    }
+}
+
+static enum lb_status take_tensor(struct lb_model *model, size_t i, const struct lb_tensor *t,
+                                  const char *path, struct lb_detail *detail) {
+    struct lb_weight *w = &model->weights[i];
+    int64_t want[LB_MAX_DIMS] = {w->n_dims == 1 ? w->cols : w->rows, w->cols};
+    if (t == NULL) {
+        return lb_fail(detail, LB_E_FORMAT, "%s: tensor %s is missing", path, w->name);
+    }
+    if (t->n_dims != w->n_dims || t->dim[0] != want[0] || (w->n_dims == 2 && t->dim[1] != want[1])) {
+        char have[64], need[64];
+        shape_text(t->dim, t->n_dims, have, sizeof have);
+        shape_text(want, w->n_dims, need, sizeof need);
+        return lb_fail(detail, LB_E_MISMATCH, "%s: tensor %s has shape %s, the config asks for %s", path,
+                       t->name, have, need);
+    }
+    if (!lb_dtype_is_weight(t->dtype)) {
+        return lb_fail(detail, LB_E_UNSUPPORTED,
+                       "%s: tensor %s has dtype %s; weights are F32, F16, BF16 or Q8_0", path, t->name,
+                       lb_dtype_name(t->dtype));
+    }
+    w->dtype = t->dtype;
+    w->data = t->data;
+    return LB_OK;
+}
+
+/* llama.cpp stores the rows of each head's rotary halves interleaved: row 2 j + i there is row i D/2 + j
+ * here. */
+static enum lb_status unpermute(struct lb_model *model, size_t i, struct lb_detail *detail) {
+    struct lb_weight *w = &model->weights[i];
+    int64_t heads = model->specs[i].rope_heads, rows = w->n_dims == 1 ? w->cols : w->rows;
+    int64_t d = rows / heads, row_elements = w->n_dims == 1 ? 1 : w->cols;
+    size_t row_bytes = 0;
+    char *copy = NULL;
+    void **owned = lb_realloc_array(model->owned, model->n_owned + 1, sizeof *owned);
+    if (owned != NULL) {
+        model->owned = owned;
+    }
+    if (owned == NULL || !lb_dtype_bytes(w->dtype, row_elements, &row_bytes) ||
+        (copy = lb_malloc_array((size_t)rows, row_bytes)) == NULL) {
+        return lb_fail(detail, LB_E_NOMEM, "no memory to reorder tensor %s", w->name);
+    }
+    model->owned[model->n_owned++] = copy;
+    for (int64_t r = 0; r < rows; r++) {
+        int64_t head = r / d, in = r % d, i2 = in / (d / 2), j = in % (d / 2);
+        memcpy(copy + (size_t)r * row_bytes,
+               (const char *)w->data + (size_t)(head * d + 2 * j + i2) * row_bytes, row_bytes);
+    }
+    w->data = copy;
+    return LB_OK;
+}
+
+/* ---- what is in the file ---- */
+
+/* The tensors of either kind of file. */
+struct contents {
+    const struct lb_safetensors *folder;
+    const struct lb_gguf *gguf;
+};
+
+static const struct lb_tensor *nth(const struct contents *c, size_t i) {
+    return c->gguf != NULL ? lb_gguf_get(c->gguf, i) : lb_safetensors_get(c->folder, i);
+}
+
+static int by_name(const void *a, const void *b) {
+    const char *const *x = a, *const *y = b;
+    return strcmp(*x, *y);
+}
+
+/* Tensors that change nothing: what rotary positions are made from and masks, which forward makes itself. */
+static bool is_harmless(const char *name) {
+    static const char *const ends[] = {"rotary_emb.inv_freq", "attn_rot_embd.weight", "masked_bias",
+                                       "causal_mask"};
+    size_t len = strlen(name);
+    for (size_t i = 0; i < sizeof ends / sizeof *ends; i++) {
+        size_t n = strlen(ends[i]);
+        if (len >= n && strcmp(name + len - n, ends[i]) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* A tensor that forward does not read would have changed the numbers: each is a weight, harmless, or refused.
+ * A tied head that is stored too is the embedding's copy (untie_head). */
+static enum lb_status refuse_others(const struct lb_model *model, const struct contents *file,
+                                    const char *path, struct lb_detail *detail) {
+    struct lb_config untied = model->config;
+    untied.tie_word_embeddings = false;
+    const char *head = model->family->head(&untied);
+    const char **names = lb_calloc(model->n_weights, sizeof *names);
+    const struct lb_tensor *t;
+    enum lb_status status = LB_OK;
+    if (names == NULL) {
+        return lb_fail(detail, LB_E_NOMEM, "%s: out of memory", path);
+    }
+    for (size_t i = 0; i < model->n_weights; i++) {
+        names[i] = file->gguf != NULL ? model->specs[i].gguf : model->specs[i].name;
+    }
+    qsort(names, model->n_weights, sizeof *names, by_name);
+    for (size_t i = 0; status == LB_OK && (t = nth(file, i)) != NULL; i++) {
+        bool tied_head = file->gguf == NULL && strcmp(t->name, head) == 0;
+        if (!tied_head && !is_harmless(t->name) &&
+            bsearch(&t->name, names, model->n_weights, sizeof *names, by_name) == NULL) {
+            status = lb_fail(detail, LB_E_UNSUPPORTED,
+                             "%s: tensor %.200s is no weight of a %s of this config; ignoring it would give "
+                             "other numbers",
+                             path, t->name, model->config.model_type);
+        }
+    }
+    lb_free(names);
+    return status;
+}
+
+/* A config that ties the head to the embedding, beside a stored head with other numbers: transformers (5)
+ * takes the stored one. */
+static void untie_head(const struct lb_safetensors *file, const char *what, struct lb_config *config,
+                       struct lb_notes *notes) {
+    const struct lb_family *family = lb_family_find(config->model_type);
+    struct lb_config untied = *config;
+    if (!config->tie_word_embeddings) {
+        return;
+    }
+    untied.tie_word_embeddings = false;
+    const char *name = family->head(&untied);
+    const struct lb_tensor *head = lb_safetensors_find(file, name),
+                           *embedding = lb_safetensors_find(file, family->head(config));
+    if (head != NULL && embedding != NULL &&
+        (head->dtype != embedding->dtype || head->bytes != embedding->bytes ||
+         memcmp(head->data, embedding->data, head->bytes) != 0)) {
+        lb_note(notes,
+                "%s: tie_word_embeddings is true, but %s is stored and is not the embedding; it is used",
+                what, name);
+        config->tie_word_embeddings = false;
+    }
+}
+
+/* ---- opening ---- */
+
+/* model.safetensors of the folder, or its index; *out is the caller's. */
+static enum lb_status find_weights(const char *path, char **out, struct lb_detail *detail) {
+    static const char *const names[] = {"model.safetensors", "model.safetensors.index.json"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        char *file = lb_path_join(path, names[i]);
+        if (file == NULL) {
+            return lb_fail(detail, LB_E_NOMEM, "%s: out of memory", path);
+        }
+        if (lb_file_exists(file)) {
+            *out = file;
+            return LB_OK;
+        }
+        lb_free(file);
+    }
+    return lb_fail(detail, LB_E_NOTFOUND, "%s: no model.safetensors (nor its index) in this folder", path);
+}
+
+static enum lb_status read_config(const char *path, struct lb_config *config, struct lb_notes *notes,
+                                  struct lb_detail *detail) {
+    json_t *json = NULL;
+    enum lb_status status = lb_json_file(path, MAX_CONFIG_BYTES, &json, detail);
+    status = status == LB_OK ? lb_config_parse(json, path, config, notes, detail) : status;
+    json_decref(json);
+    return status;
+}
+
+static enum lb_status open_folder(const char *path, struct lb_model **out, struct lb_detail *detail) {
+    char *config_path = lb_path_join(path, "config.json"), *weights = NULL;
+    struct lb_config config;
+    struct lb_notes notes = {0};
+    struct lb_model *model = NULL;
+    struct lb_safetensors *file = NULL;
+    enum lb_status status = config_path != NULL ? find_weights(path, &weights, detail)
+                                                : lb_fail(detail, LB_E_NOMEM, "%s: out of memory", path);
+    status = status == LB_OK ? read_config(config_path, &config, &notes, detail) : status;
+    status = status == LB_OK ? lb_safetensors_open(weights, &file, detail) : status;
+    if (status == LB_OK) {
+        untie_head(file, config_path, &config, &notes);
+        status = lb_model_declare(&config, config_path, &model, detail);
+    }
+    if (status != LB_OK) {
+        lb_safetensors_destroy(file);
+        goto out;
+    }
+    model->safetensors = file;
+    model->notes = notes;
+    for (size_t i = 0; status == LB_OK && i < model->n_weights; i++) {
+        status = take_tensor(model, i, lb_safetensors_find(file, model->weights[i].name), weights, detail);
+    }
+    status =
+        status == LB_OK ? refuse_others(model, &(struct contents){.folder = file}, weights, detail) : status;
+out:
+    lb_free(config_path);
+    lb_free(weights);
+    if (status != LB_OK) {
+        lb_model_destroy(model);
+        return status;
+    }
+    *out = model;
+    return LB_OK;
+}
+
+static enum lb_status open_gguf(const char *path, struct lb_model **out, struct lb_detail *detail) {
+    struct lb_gguf *file = NULL;
+    struct lb_config config;
+    struct lb_notes notes = {0};
+    struct lb_model *model = NULL;
+    enum lb_status status = lb_gguf_open(path, &file, detail);
+    status = status == LB_OK ? lb_config_from_gguf(file, path, &config, &notes, detail) : status;
+    status = status == LB_OK ? lb_model_declare(&config, path, &model, detail) : status;
+    if (status != LB_OK) {
+        lb_gguf_destroy(file);
+        return status;
+    }
+    model->gguf = file;
+    model->notes = notes;
+    for (size_t i = 0; status == LB_OK && i < model->n_weights; i++) {
+        const char *name = model->specs[i].gguf;
+        status = take_tensor(model, i, name[0] != 0 ? lb_gguf_find(file, name) : NULL, path, detail);
+        if (status == LB_OK && model->family->gguf_permutes && model->specs[i].rope_heads > 0) {
+            status = unpermute(model, i, detail);
+        }
+    }
+    status = status == LB_OK ? refuse_others(model, &(struct contents){.gguf = file}, path, detail) : status;
+    if (status != LB_OK) {
+        lb_model_destroy(model);
+        return status;
+    }
+    *out = model;
+    return LB_OK;
+}
+
+/* SHA-256 over config, weights as stored, and the tokenizer beside them. */
+static enum lb_status fingerprint(struct lb_model *model, const char *folder, struct lb_detail *detail) {
+    struct lb_buf buf;
+    lb_buf_init(&buf, MAX_TOKENIZER_BYTES);
+    struct lb_sha256 *hash = lb_sha256_create();
+    enum lb_status status = hash != NULL ? lb_config_write(&model->config, "float32", &buf) : LB_E_NOMEM;
+    lb_sha256_update(hash, buf.data, buf.len);
+    for (size_t i = 0; status == LB_OK && i < model->n_weights; i++) {
+        const struct lb_weight *w = &model->weights[i];
+        size_t bytes = 0;
+        (void)lb_dtype_bytes(w->dtype, w->rows * w->cols, &bytes);
+        lb_sha256_update(hash, w->name, strlen(w->name) + 1);
+        lb_sha256_u32(hash, (uint32_t)w->dtype);
+        lb_sha256_u64(hash, (uint64_t)w->rows);
+        lb_sha256_u64(hash, (uint64_t)w->cols);
+        lb_sha256_update(hash, w->data, bytes);
+    }
+    char *tokenizer = folder != NULL ? lb_path_join(folder, "tokenizer.json") : NULL;
+    if (folder != NULL && tokenizer == NULL) {
+        status = LB_E_NOMEM;
+    }
+    if (status == LB_OK && tokenizer != NULL && lb_file_exists(tokenizer)) {
+        lb_buf_reset(&buf);
+        status = lb_file_read(tokenizer, &buf, detail);
+        lb_sha256_update(hash, buf.data, buf.len);
+    }
+    uint8_t digest[LB_SHA256_BYTES];
+    lb_sha256_final(hash, digest);
+    lb_hex(digest, sizeof digest, model->fingerprint);
+    lb_free(tokenizer);
+    lb_buf_finish(&buf);
+    return status == LB_OK ? LB_OK : lb_fail(detail, status, "cannot compute the fingerprint");
+}
+
+enum lb_status lb_model_open(const char *path, bool trainable, struct lb_model **out,
+                             struct lb_detail *detail) {
+    bool folder = lb_is_dir(path);
+    if (!folder && !lb_file_exists(path)) {
+        return lb_fail(detail, LB_E_NOTFOUND,
+                       "%s: no such file or folder; a model is a Hugging Face folder or a .gguf file", path);
+    }
+    struct lb_model *model = NULL;
+    enum lb_status status = folder ? open_folder(path, &model, detail) : open_gguf(path, &model, detail);
+    status = status == LB_OK ? fingerprint(model, folder ? path : NULL, detail) : status;
+    if (status == LB_OK && trainable) {
+        status = lb_model_make_trainable(model, detail);
+    }
+    status = status == LB_OK ? lb_model_bind(model, detail) : status;
+    if (status != LB_OK) {
+        lb_model_destroy(model);
+        return status;
+    }
+    *out = model;
+    return LB_OK;
+}

@@ -1,0 +1,342 @@
+/* What every family in the table must do, and files that hold more or other than a family has. */
+#include <stdarg.h>
+#include <stddef.h>
+#include <setjmp.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include "common/base/file.h"
+#include "common/formats/safetensors.h"
+#include "common/model/families.h"
+#include "common/model/model.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { N = 11, WIDTH = 32, HEADS = 4, KV_HEADS = 2, HEAD_DIM = 8 };
+
+static char folder[] = "/tmp/lb-test-families-XXXXXX";
+
+static int make_folder(void **state) {
+    (void)state;
+    return mkdtemp(folder) != NULL ? 0 : -1;
+}
+
+static int remove_folder(void **state) {
+    (void)state;
+    return lb_remove_tree(folder, NULL) == LB_OK ? 0 : -1;
+}
+
+static const char *in_folder(const char *name) {
+    static char path[2][300];
+    static int next;
+    next = 1 - next;
+    snprintf(path[next], sizeof path[next], "%s/%s", folder, name);
+    return path[next];
+}
+
+/* A small decoder of the family, every number its own: biases and norms too. */
+static struct lb_model *make(const char *model_type, bool tied, const char *more) {
+    char text[600];
+    struct lb_detail detail = {0};
+    struct lb_config config;
+    struct lb_model *model = NULL;
+    json_t *object = NULL;
+    int len = snprintf(text, sizeof text,
+                       "{\"model_type\": \"%s\", \"vocab_size\": 40, \"hidden_size\": %d, "
+                       "\"intermediate_size\": 48, \"num_hidden_layers\": 2, \"num_attention_heads\": %d, "
+                       "\"num_key_value_heads\": %d, \"max_position_embeddings\": 64, \"initializer_range\": "
+                       "0.3, \"tie_word_embeddings\": %s%s}",
+                       model_type, WIDTH, HEADS, KV_HEADS, tied ? "true" : "false", more);
+    assert_int_equal(lb_json_parse(text, (size_t)len, 0, "text", &object, NULL), LB_OK);
+    if (lb_config_parse_new(object, "student", &config, &detail) != LB_OK ||
+        lb_model_create(&config, 5, &model, &detail) != LB_OK) {
+        fail_msg("%s: %s", model_type, detail.text);
+    }
+    json_decref(object);
+    size_t n;
+    float *values = lb_model_values(model, &n);
+    for (size_t i = 0; i < n; i++) {
+        values[i] += 1e-3f * (float)(i % 977);
+    }
+    return model;
+}
+
+static struct lb_model *must_open(const char *path) {
+    struct lb_model *model = NULL;
+    struct lb_detail detail = {0};
+    if (lb_model_open(path, false, &model, &detail) != LB_OK) {
+        fail_msg("%s", detail.text);
+    }
+    return model;
+}
+
+static void must_refuse(const char *path, const char *says) {
+    struct lb_model *model = NULL;
+    struct lb_detail detail = {0};
+    assert_int_equal(lb_model_open(path, false, &model, &detail), LB_E_UNSUPPORTED);
+    if (strstr(detail.text, says) == NULL) {
+        fail_msg("\"%s\" lacks \"%s\"", detail.text, says);
+    }
+}
+
+/* The same weights under the same names, bit for bit; the forward is the same function of them. */
+static void assert_same_weights(const struct lb_model *a, const struct lb_model *b) {
+    size_t n, n_b;
+    const struct lb_weight *w = lb_model_weights(a, &n), *v = lb_model_weights(b, &n_b);
+    assert_int_equal(n, n_b);
+    for (size_t i = 0; i < n; i++) {
+        assert_string_equal(w[i].name, v[i].name);
+        if (memcmp(w[i].data, v[i].data, (size_t)(w[i].rows * w[i].cols) * sizeof(float)) != 0) {
+            fail_msg("%s differs", w[i].name);
+        }
+    }
+}
+
+/* Whether the family is a decoder, by its keys. */
+static bool is_decoder(const char *model_type) {
+    const char *key;
+    for (size_t i = 0; (key = lb_family_key(model_type, i)) != NULL; i++) {
+        if (strcmp(key, "num_hidden_layers") == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static void run(const struct lb_model *model) {
+    int32_t ids[N], offsets[2] = {0, N};
+    for (int i = 0; i < N; i++) {
+        ids[i] = (7 * i + 3) % 40;
+    }
+    struct lb_input in = {.ragged = {1, offsets}, .ids = ids};
+    struct lb_tape *tape = lb_tape_create((size_t)1 << 26);
+    lb_tape_begin(tape, LB_TAPE_PLAIN, &in.ragged, NULL);
+    assert_non_null(lb_model_forward(model, tape, &in, NULL, 0, NULL));
+    assert_int_equal(lb_tape_status(tape), LB_OK);
+    lb_tape_destroy(tape);
+}
+
+static void each_decoder_comes_back_from_both_formats(void **state) {
+    (void)state;
+    char names[LB_FAMILY_NAMES], *rest = NULL;
+    int n = 0;
+    lb_family_names(names);
+    for (char *name = strtok_r(names, ", ", &rest); name != NULL; name = strtok_r(NULL, ", ", &rest)) {
+        if (!is_decoder(name)) {
+            continue;
+        }
+        for (int tied = 0; tied < 2; tied++) {
+            struct lb_model *model = make(name, tied, "");
+            run(model);
+            assert_int_equal(lb_model_parameters(model), lb_config_parameters(lb_model_config(model)));
+            assert_int_equal(lb_model_save_hf(model, in_folder("hf"), LB_F32, NULL, 0, NULL), LB_OK);
+            struct lb_model *again = must_open(in_folder("hf"));
+            assert_string_equal(lb_model_config(again)->model_type, name);
+            assert_null(lb_model_note(again, 0)); /* what is written is known */
+            assert_same_weights(again, model);
+            lb_model_destroy(again);
+            assert_int_equal(lb_model_save_gguf(model, in_folder("m.gguf"), LB_F32, NULL, 0, NULL), LB_OK);
+            again = must_open(in_folder("m.gguf"));
+            assert_null(lb_model_note(again, 0));
+            assert_same_weights(again, model);
+            lb_model_destroy(again);
+            lb_model_destroy(model);
+            n++;
+        }
+    }
+    assert_true(n >= 6);
+}
+
+/* llama.cpp's convert_hf_to_gguf.py, LlamaModel.permute: w.reshape(n_head, 2, d / 2, cols).swapaxes(1, 2)
+ * .reshape(w.shape). Written as it stands there: out[h][j][i] = in[h][i][j], i of 2, j of d / 2. */
+static void as_llamacpp_permutes(const float *in, float *out, int64_t n_head, int64_t d, int64_t cols) {
+    for (int64_t h = 0; h < n_head; h++) {
+        for (int64_t i = 0; i < 2; i++) {
+            for (int64_t j = 0; j < d / 2; j++) {
+                memcpy(out + ((h * (d / 2) + j) * 2 + i) * cols, in + ((h * 2 + i) * (d / 2) + j) * cols,
+                       (size_t)cols * sizeof *in);
+            }
+        }
+    }
+}
+
+static void check_rows(const struct lb_model *model, const struct lb_gguf *file, const char *name,
+                       const char *gguf, int64_t heads, int64_t cols, bool permuted) {
+    const struct lb_tensor *stored = lb_gguf_find(file, gguf);
+    const float *own = lb_model_find(model, name)->data;
+    float want[HEADS * HEAD_DIM * WIDTH];
+    assert_non_null(stored);
+    if (permuted) {
+        as_llamacpp_permutes(own, want, heads, HEAD_DIM, cols);
+    } else {
+        memcpy(want, own, (size_t)(heads * HEAD_DIM * cols) * sizeof *want);
+    }
+    if (memcmp(stored->data, want, (size_t)(heads * HEAD_DIM * cols) * sizeof *want) != 0) {
+        fail_msg("%s: rows are not in llama.cpp's order", gguf);
+    }
+}
+
+/* The file's own bytes against llama.cpp's rule, so that reader and writer cannot be wrong together. */
+static void rows_of_q_and_k_lie_as_llamacpp_has_them(void **state) {
+    (void)state;
+    static const struct {
+        const char *model_type, *more, *architecture;
+        bool permuted, bias;
+    } cases[] = {{"llama", "", "llama", true, false},
+                 {"llama", ", \"attention_bias\": true", "llama", true, true},
+                 {"mistral", "", "llama", true, false},
+                 {"qwen2", "", "qwen2", false, true}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct lb_model *model = make(cases[i].model_type, true, cases[i].more);
+        struct lb_gguf *file = NULL;
+        bool p = cases[i].permuted;
+        assert_int_equal(lb_model_save_gguf(model, in_folder("rows.gguf"), LB_F32, NULL, 0, NULL), LB_OK);
+        assert_int_equal(lb_gguf_open(in_folder("rows.gguf"), &file, NULL), LB_OK);
+        assert_string_equal(lb_gguf_string(file, "general.architecture"), cases[i].architecture);
+        check_rows(model, file, "model.layers.1.self_attn.q_proj.weight", "blk.1.attn_q.weight", HEADS, WIDTH,
+                   p);
+        check_rows(model, file, "model.layers.1.self_attn.k_proj.weight", "blk.1.attn_k.weight", KV_HEADS,
+                   WIDTH, p);
+        check_rows(model, file, "model.layers.1.self_attn.v_proj.weight", "blk.1.attn_v.weight", KV_HEADS,
+                   WIDTH, false);
+        if (cases[i].bias) {
+            check_rows(model, file, "model.layers.0.self_attn.q_proj.bias", "blk.0.attn_q.bias", HEADS, 1, p);
+            check_rows(model, file, "model.layers.0.self_attn.k_proj.bias", "blk.0.attn_k.bias", KV_HEADS, 1,
+                       p);
+        }
+        lb_gguf_destroy(file);
+        struct lb_model *again = must_open(in_folder("rows.gguf"));
+        assert_same_weights(again, model);
+        lb_model_destroy(again);
+        lb_model_destroy(model);
+    }
+}
+
+/* ---- files that hold more ---- */
+
+static const float some[64 * 64];
+
+/* The folder's model.safetensors again with one more tensor. */
+static void add_to_folder(const struct lb_model *model, const char *name, const void *data, int64_t rows,
+                          int64_t cols) {
+    size_t n;
+    const struct lb_weight *w = lb_model_weights(model, &n);
+    struct lb_tensor tensors[64];
+    assert_true(n < 64);
+    for (size_t i = 0; i < n; i++) {
+        bool vector = w[i].n_dims == 1;
+        tensors[i] = (struct lb_tensor){.name = w[i].name,
+                                        .dtype = LB_F32,
+                                        .n_dims = w[i].n_dims,
+                                        .dim = {vector ? w[i].cols : w[i].rows, vector ? 0 : w[i].cols},
+                                        .data = w[i].data,
+                                        .bytes = (size_t)(w[i].rows * w[i].cols) * sizeof(float)};
+    }
+    tensors[n] = (struct lb_tensor){.name = name,
+                                    .dtype = LB_F32,
+                                    .n_dims = 2,
+                                    .dim = {rows, cols},
+                                    .data = data,
+                                    .bytes = (size_t)(rows * cols) * sizeof(float)};
+    assert_int_equal(lb_safetensors_write(in_folder("more/model.safetensors"), tensors, n + 1, NULL, 0, NULL),
+                     LB_OK);
+}
+
+static void tensors_of_a_folder(void **state) {
+    (void)state;
+    struct lb_model *model = make("llama", false, "");
+    assert_int_equal(lb_model_save_hf(model, in_folder("more"), LB_F32, NULL, 0, NULL), LB_OK);
+    add_to_folder(model, "model.layers.0.self_attn.rotary_emb.inv_freq", some, 1, 4);
+    lb_model_destroy(must_open(in_folder("more")));
+    static const char *const names[] = {"model.layers.1.self_attn.q_proj.bias",
+                                        "model.layers.2.mlp.up_proj.weight",
+                                        "model.layers.0.self_attn.q_norm.weight", "score.weight"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        add_to_folder(model, names[i], some, 1, 8);
+        must_refuse(in_folder("more"), names[i]);
+    }
+    lb_model_destroy(model);
+}
+
+static void tensors_of_a_gguf(void **state) {
+    (void)state;
+    static const char *const names[] = {"blk.1.attn_q.bias", "blk.0.ffn_gate.bias", "rope_freqs.weight",
+                                        "blk.0.attn_q_norm.weight", "blk.7.attn_q.weight"};
+    struct lb_model *model = make("llama", true, "");
+    assert_int_equal(lb_model_save_gguf(model, in_folder("plain.gguf"), LB_F32, NULL, 0, NULL), LB_OK);
+    struct lb_gguf *file = NULL;
+    assert_int_equal(lb_gguf_open(in_folder("plain.gguf"), &file, NULL), LB_OK);
+    for (size_t i = 0; i <= sizeof names / sizeof *names; i++) {
+        bool harmless = i == sizeof names / sizeof *names;
+        const char *name = harmless ? "blk.0.attn_rot_embd.weight" : names[i];
+        struct lb_gguf_out *out = lb_gguf_out_create();
+        enum lb_gguf_type type, element;
+        const char *key;
+        for (size_t k = 0; (key = lb_gguf_key(file, k, &type, &element)) != NULL; k++) {
+            double v = 0;
+            if (type == LB_GGUF_STRING) {
+                lb_gguf_put_string(out, key, lb_gguf_string(file, key));
+            } else if (lb_gguf_number(file, key, &v) && type == LB_GGUF_U32) {
+                lb_gguf_put_u32(out, key, (uint32_t)v);
+            } else {
+                lb_gguf_put_f32(out, key, (float)v);
+            }
+        }
+        for (size_t t = 0; t < lb_gguf_count(file); t++) {
+            lb_gguf_put_tensor(out, lb_gguf_get(file, t));
+        }
+        lb_gguf_put_tensor(out, &(struct lb_tensor){.name = name,
+                                                    .dtype = LB_F32,
+                                                    .n_dims = 1,
+                                                    .dim = {WIDTH},
+                                                    .data = some,
+                                                    .bytes = WIDTH * sizeof(float)});
+        assert_int_equal(lb_gguf_write(out, in_folder("more.gguf"), NULL), LB_OK);
+        lb_gguf_out_destroy(out);
+        if (harmless) {
+            lb_model_destroy(must_open(in_folder("more.gguf")));
+        } else {
+            must_refuse(in_folder("more.gguf"), name);
+        }
+    }
+    lb_gguf_destroy(file);
+    lb_model_destroy(model);
+}
+
+/* A tied config beside a stored head: a copy of the embedding is no matter, other numbers are used, as
+ * transformers (5) does, and told. */
+static void a_tied_config_and_a_stored_head(void **state) {
+    (void)state;
+    struct lb_model *model = make("llama", true, "");
+    const struct lb_weight *embedding = lb_model_find(model, "model.embed_tokens.weight");
+    assert_int_equal(lb_model_save_hf(model, in_folder("more"), LB_F32, NULL, 0, NULL), LB_OK);
+    struct lb_model *plain = must_open(in_folder("more"));
+    add_to_folder(model, "lm_head.weight", embedding->data, embedding->rows, embedding->cols);
+    struct lb_model *again = must_open(in_folder("more"));
+    assert_true(lb_model_config(again)->tie_word_embeddings);
+    assert_null(lb_model_note(again, 0));
+    assert_string_equal(lb_model_fingerprint(again), lb_model_fingerprint(plain));
+    lb_model_destroy(again);
+    lb_model_destroy(plain);
+    add_to_folder(model, "lm_head.weight", some, embedding->rows, embedding->cols);
+    again = must_open(in_folder("more"));
+    assert_false(lb_model_config(again)->tie_word_embeddings);
+    assert_memory_equal(lb_model_head(again)->data, some, (size_t)(40 * WIDTH) * sizeof *some);
+    assert_non_null(strstr(lb_model_note(again, 0), "tie_word_embeddings is true, but lm_head.weight"));
+    lb_model_destroy(again);
+    lb_model_destroy(model);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(each_decoder_comes_back_from_both_formats),
+        cmocka_unit_test(rows_of_q_and_k_lie_as_llamacpp_has_them),
+        cmocka_unit_test(tensors_of_a_folder),
+        cmocka_unit_test(tensors_of_a_gguf),
+        cmocka_unit_test(a_tied_config_and_a_stored_head),
+    };
+    return cmocka_run_group_tests(tests, make_folder, remove_folder);
+}
