@@ -130,7 +130,7 @@ void lb_handle_head(struct lb_server *server, struct lb_exchange *x, const struc
     (void)match;
     struct lb_detail detail = {0};
     struct lb_visit *visit = x->user;
-    if (!lb_visit_model(x)) {
+    if (!lb_reply_find_model(x)) {
         return;
     }
     struct head_answer *answer = lb_arena_zarray(&x->arena, 1, sizeof *answer);
@@ -155,7 +155,7 @@ void lb_handle_head(struct lb_server *server, struct lb_exchange *x, const struc
 void lb_handle_tokenizer(struct lb_server *server, struct lb_exchange *x,
                          const struct lb_route_match *match) {
     (void)server;
-    if (!lb_visit_model(x)) {
+    if (!lb_reply_find_model(x)) {
         return;
     }
     const struct lb_hosted *hosted = ((struct lb_visit *)x->user)->hosted;

@@ -291,7 +291,7 @@ static bool prepare(struct lb_server *server, struct lb_exchange *x) {
     struct lb_infer_request request;
     struct lb_detail detail = {0};
     int64_t json_len = -1;
-    if (!lb_visit_model(x) || !json_length(x, &json_len)) {
+    if (!lb_reply_find_model(x) || !json_length(x, &json_len)) {
         return false;
     }
     size_t decoding = decoding_bytes(x, json_len), received = x->memory.bytes;

@@ -37,7 +37,7 @@ void lb_handle_ready(struct lb_server *server, struct lb_exchange *x, const stru
 
 void lb_handle_model_ready(struct lb_server *server, struct lb_exchange *x,
                            const struct lb_route_match *match) {
-    if (!lb_visit_model(x)) {
+    if (!lb_reply_find_model(x)) {
         return;
     }
     if (atomic_load(&server->draining)) {
@@ -51,7 +51,7 @@ void lb_handle_model_metadata(struct lb_server *server, struct lb_exchange *x,
                               const struct lb_route_match *match) {
     (void)server;
     (void)match;
-    if (lb_visit_model(x)) {
+    if (lb_reply_find_model(x)) {
         const struct lb_visit *visit = x->user;
         lb_reply_json(x, 200, lb_describe_model(visit->hosted));
         lb_reply_header(x, "Cache-Control", "no-cache");
@@ -62,7 +62,7 @@ void lb_handle_model_config(struct lb_server *server, struct lb_exchange *x,
                             const struct lb_route_match *match) {
     (void)server;
     (void)match;
-    if (lb_visit_model(x)) {
+    if (lb_reply_find_model(x)) {
         const struct lb_visit *visit = x->user;
         lb_reply_json(x, 200, lb_describe_config(visit->hosted));
         lb_reply_header(x, "Cache-Control", lb_visit_cache_control(visit));
@@ -72,7 +72,7 @@ void lb_handle_model_config(struct lb_server *server, struct lb_exchange *x,
 void lb_handle_stats(struct lb_server *server, struct lb_exchange *x, const struct lb_route_match *match) {
     json_t *list = json_array();
     if (match->model[0]) {
-        if (!lb_visit_model(x)) {
+        if (!lb_reply_find_model(x)) {
             json_decref(list);
             return;
         }

@@ -2,6 +2,7 @@
 
 #include "common/base/json.h"
 #include "proto/limits.h"
+#include "server/api/visit.h"
 
 #include <stdarg.h>
 #include <stdio.h>
@@ -40,16 +41,18 @@ void lb_reply_json(struct lb_exchange *exchange, int status, json_t *value) {
     lb_buf_finish(&buf);
 }
 
-/* A JSON string of any text: what is no UTF-8 becomes '?'. */
-static json_t *safe_string(char *text) {
+json_t *lb_error_body(int status, const char *text) {
+    (void)status;
+    return json_pack("{s:s}", "error", text);
+}
+
+/* What is no UTF-8 becomes '?', so that JSON can say it. */
+static void make_safe(char *text) {
     json_t *string = json_string(text);
-    if (!string) {
-        for (char *p = text; *p; p++) {
-            *p = *p & 0x80 ? '?' : *p;
-        }
-        string = json_string(text);
+    for (char *p = text; !string && *p; p++) {
+        *p = *p & 0x80 ? '?' : *p;
     }
-    return string;
+    json_decref(string);
 }
 
 void lb_reply_error(struct lb_exchange *exchange, int status, const char *format, ...) {
@@ -58,8 +61,12 @@ void lb_reply_error(struct lb_exchange *exchange, int status, const char *format
     va_start(arguments, format);
     vsnprintf(text, sizeof text, format, arguments);
     va_end(arguments);
+    make_safe(text);
+    const struct lb_visit *visit = exchange->user;
+    json_t *body =
+        visit && visit->dialect ? visit->dialect->error(status, text) : lb_error_body(status, text);
     exchange->reply.n_headers = 0;
-    lb_reply_json(exchange, status, json_pack("{s:o}", "error", safe_string(text)));
+    lb_reply_json(exchange, status, body);
     if (status == 503) {
         lb_reply_header(exchange, "Retry-After", "1");
     } else if (status == 401) {
@@ -99,4 +106,15 @@ int lb_http_status(enum lb_status status) {
 void lb_reply_fail(struct lb_exchange *exchange, enum lb_status status, const struct lb_detail *detail) {
     lb_reply_error(exchange, lb_http_status(status), "%s",
                    detail->text[0] ? detail->text : lb_status_name(status));
+}
+
+bool lb_reply_find_model(struct lb_exchange *x) {
+    struct lb_visit *visit = x->user;
+    struct lb_detail detail = {0};
+    enum lb_status status = lb_repository_get(visit->server->repository, visit->match.model,
+                                              visit->match.version, &visit->hosted, &detail);
+    if (status != LB_OK) {
+        lb_reply_fail(x, status, &detail);
+    }
+    return status == LB_OK;
 }

@@ -92,3 +92,31 @@ enum lb_status lb_route_find(const struct lb_route *routes, size_t n, const char
     }
     return allow[0] ? LB_E_UNSUPPORTED : LB_E_NOTFOUND;
 }
+
+static bool owns(const struct lb_api_dialect *dialect, const char *path) {
+    size_t len = strlen(dialect->prefix);
+    return strncmp(path, dialect->prefix, len) == 0 && (len == 0 || path[len] == '/' || path[len] == '\0');
+}
+
+enum lb_status lb_dialect_find(const struct lb_api_dialect *const *dialects, size_t n, const char *method,
+                               const char *path, const struct lb_api_dialect **out_dialect,
+                               struct lb_route_match *out, char allow[LB_ALLOW_SIZE]) {
+    const struct lb_api_dialect *owner = NULL, *other_method = NULL;
+    char theirs[LB_ALLOW_SIZE];
+    allow[0] = '\0';
+    for (size_t i = 0; i < n; i++) {
+        enum lb_status status =
+            lb_route_find(dialects[i]->routes, dialects[i]->n_routes, method, path, out, theirs);
+        if (status == LB_OK) {
+            *out_dialect = dialects[i];
+            return LB_OK;
+        }
+        if (status == LB_E_UNSUPPORTED && !other_method) {
+            other_method = dialects[i];
+            memcpy(allow, theirs, sizeof theirs);
+        }
+        owner = owner || !owns(dialects[i], path) ? owner : dialects[i];
+    }
+    *out_dialect = other_method ? other_method : owner ? owner : dialects[n - 1];
+    return other_method ? LB_E_UNSUPPORTED : LB_E_NOTFOUND;
+}

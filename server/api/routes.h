@@ -4,6 +4,7 @@
 #ifndef LB_API_ROUTES_H
 #define LB_API_ROUTES_H
 
+#include "common/base/json.h"
 #include "common/base/status.h"
 #include "proto/limits.h"
 
@@ -37,11 +38,29 @@ struct lb_route_match {
     char version[LB_MAX_NAME]; /* "" when absent */
 };
 
+/* A dialect as the daemon speaks it: its routes, and the form of its errors. server/api/<name>.c defines
+ * `const struct lb_api_dialect lb_api_<name>`; table.c lists them. */
+struct lb_api_dialect {
+    const char *name;
+    const char *prefix; /* "/v2": paths under it are its own, also those that don't exist; "": all that are
+                           nobody's */
+    const struct lb_route *routes;
+    size_t n_routes;
+    /* The body of an error of this status; NULL when out of memory. */
+    json_t *(*error)(int status, const char *text);
+};
+
 #define LB_ALLOW_SIZE 64
 
 /* One trailing slash is ignored. LB_E_NOTFOUND: no pattern fits the path. LB_E_UNSUPPORTED: one does, but not
  * with this method; allow then holds the methods that it has ("GET, HEAD, POST"). */
 enum lb_status lb_route_find(const struct lb_route *routes, size_t n, const char *method, const char *path,
                              struct lb_route_match *out, char allow[LB_ALLOW_SIZE]);
+
+/* The same over several dialects: the first that has the path and the method. Where there is none,
+ * *out_dialect is the one that owns the path, else the last. */
+enum lb_status lb_dialect_find(const struct lb_api_dialect *const *dialects, size_t n, const char *method,
+                               const char *path, const struct lb_api_dialect **out_dialect,
+                               struct lb_route_match *out, char allow[LB_ALLOW_SIZE]);
 
 #endif

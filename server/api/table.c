@@ -7,27 +7,14 @@
 #include <stdio.h>
 #include <string.h>
 
-static const struct lb_route routes[] = {
-    {"GET", "/v2", "server_metadata", LB_ACCESS_TOKEN, lb_handle_server_metadata},
-    {"GET", "/v2/health/live", "live", LB_ACCESS_OPEN, lb_handle_live},
-    {"GET", "/v2/health/ready", "ready", LB_ACCESS_OPEN, lb_handle_ready},
-    {"GET", "/health", "ready", LB_ACCESS_OPEN, lb_handle_ready},
-    {"GET", "/v2/models/stats", "stats", LB_ACCESS_TOKEN, lb_handle_stats},
-    {"GET", "/v2/models/{model}[/versions/{version}]", "metadata", LB_ACCESS_TOKEN, lb_handle_model_metadata},
-    {"GET", "/v2/models/{model}[/versions/{version}]/ready", "model_ready", LB_ACCESS_TOKEN,
-     lb_handle_model_ready},
-    {"GET", "/v2/models/{model}[/versions/{version}]/config", "config", LB_ACCESS_TOKEN,
-     lb_handle_model_config},
-    {"GET", "/v2/models/{model}[/versions/{version}]/stats", "stats", LB_ACCESS_TOKEN, lb_handle_stats},
-    {"GET", "/v2/models/{model}[/versions/{version}]/head", "head", LB_ACCESS_TOKEN, lb_handle_head},
-    {"GET", "/v2/models/{model}[/versions/{version}]/tokenizer", "tokenizer", LB_ACCESS_TOKEN,
-     lb_handle_tokenizer},
-    {"POST", "/v2/models/{model}[/versions/{version}]/infer", "infer", LB_ACCESS_TOKEN, lb_handle_infer},
-    {"POST", "/v2/repository/index", "index", LB_ACCESS_TOKEN, lb_handle_index},
-    {"POST", "/v2/repository/models/{model}/load", "load", LB_ACCESS_ADMIN, lb_handle_load},
-    {"POST", "/v2/repository/models/{model}/unload", "unload", LB_ACCESS_ADMIN, lb_handle_unload},
-    {"GET", "/metrics", "metrics", LB_ACCESS_TOKEN, lb_handle_metrics},
-};
+/* One line per dialect; the last gets what is nobody's. */
+#define DIALECTS(X) X(oip)
+
+#define DECLARED(name) extern const struct lb_api_dialect lb_api_##name;
+DIALECTS(DECLARED)
+
+#define LISTED(name) &lb_api_##name,
+static const struct lb_api_dialect *const dialects[] = {DIALECTS(LISTED)};
 
 /* 0, or the status that refuses: 401 when no good token came, 403 when it is good for less. Whoever has a
  * token is known by it from here on. */
@@ -72,8 +59,8 @@ static void on_begin(void *context, struct lb_exchange *x) {
     x->user_free = lb_visit_free;
     copy_request_id(x, visit);
     char allow[LB_ALLOW_SIZE];
-    enum lb_status status =
-        lb_route_find(routes, sizeof routes / sizeof *routes, x->method, x->path, &visit->match, allow);
+    enum lb_status status = lb_dialect_find(dialects, sizeof dialects / sizeof *dialects, x->method, x->path,
+                                            &visit->dialect, &visit->match, allow);
     /* Without a token nobody learns which paths there are. */
     x->quick = status == LB_OK && visit->match.route->access == LB_ACCESS_OPEN;
     int refused = check_access(server, x, status == LB_OK ? visit->match.route->access : LB_ACCESS_TOKEN);

@@ -39,6 +39,7 @@ struct lb_server {
 /* What one exchange is about; its user pointer. In the exchange's arena. */
 struct lb_visit {
     struct lb_server *server;
+    const struct lb_api_dialect *dialect; /* of errors; NULL until the path has been looked at */
     struct lb_route_match match;
     const char *request_id; /* X-Request-Id, echoed; NULL */
     /* After a deferred exchange was resumed: answers. */
@@ -59,7 +60,5 @@ const char *lb_visit_cache_control(const struct lb_visit *visit);
 
 /* user is the visit: gives back what it holds. */
 void lb_visit_free(void *user);
-/* The model that the path names (visit->hosted), or an error reply and false. */
-bool lb_visit_model(struct lb_exchange *exchange);
 
 #endif

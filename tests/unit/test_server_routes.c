@@ -1,11 +1,14 @@
-/* Paths to handlers: patterns with optional parts, methods, names too long. */
+/* Paths to handlers: patterns with optional parts, methods, names too long; several dialects, each with its
+ * own errors. */
 #include <stdarg.h>
 #include <stddef.h>
 #include <setjmp.h>
 #include <stdint.h>
 #include <cmocka.h>
 
+#include "server/api/reply.h"
 #include "server/api/routes.h"
+#include "server/api/visit.h"
 
 #include <string.h>
 
@@ -94,8 +97,65 @@ static void test_long_names(void **state) {
     assert_int_equal(find("GET", path), LB_E_NOTFOUND);
 }
 
+static json_t *other_error(int status, const char *text) {
+    return json_pack("{s:{s:s,s:i}}", "error", "message", text, "code", status);
+}
+
+static const struct lb_route other_table[] = {{"GET", "/v1/models", "models", LB_ACCESS_TOKEN, NULL},
+                                              {"POST", "/v2/models/stats", "odd", LB_ACCESS_TOKEN, NULL}};
+static const struct lb_api_dialect native = {"native", "", table, N, lb_error_body},
+                                   other = {"other", "/v1", other_table, 2, other_error};
+static const struct lb_api_dialect *const dialects[] = {&other, &native};
+
+static const struct lb_api_dialect *speak(const char *method, const char *path, enum lb_status wanted) {
+    const struct lb_api_dialect *dialect = NULL;
+    assert_int_equal(lb_dialect_find(dialects, 2, method, path, &dialect, &found, allow), wanted);
+    return dialect;
+}
+
+static void test_dialects(void **state) {
+    (void)state;
+    assert_ptr_equal(speak("GET", "/v2", LB_OK), &native);
+    assert_string_equal(found.route->endpoint, "root");
+    assert_ptr_equal(speak("GET", "/v1/models", LB_OK), &other);
+    assert_string_equal(found.route->endpoint, "models");
+    assert_ptr_equal(speak("POST", "/v1/models", LB_E_UNSUPPORTED), &other);
+    assert_string_equal(allow, "GET, HEAD");
+    /* One has the path, the other has it with this method. */
+    assert_ptr_equal(speak("GET", "/v2/models/stats", LB_OK), &native);
+    assert_string_equal(found.route->endpoint, "all_stats");
+    assert_ptr_equal(speak("POST", "/v2/models/stats", LB_OK), &other);
+    /* What does not exist belongs to the prefix. */
+    assert_ptr_equal(speak("GET", "/v1/nothing", LB_E_NOTFOUND), &other);
+    assert_ptr_equal(speak("GET", "/v1", LB_E_NOTFOUND), &other);
+    assert_ptr_equal(speak("GET", "/v10", LB_E_NOTFOUND), &native);
+    assert_ptr_equal(speak("GET", "/nothing", LB_E_NOTFOUND), &native);
+}
+
+static void expect_error(struct lb_visit *visit, const char *body) {
+    struct lb_exchange x = {.user = visit};
+    lb_arena_init(&x.arena, 1 << 16);
+    lb_reply_error(&x, 404, "no \"%s\"", "m\xff");
+    assert_int_equal(x.reply.status, 404);
+    assert_int_equal(x.reply.n_parts, 1);
+    assert_int_equal(x.reply.parts[0].len, strlen(body));
+    assert_memory_equal(x.reply.parts[0].data, body, strlen(body));
+    lb_arena_finish(&x.arena);
+}
+
+static void test_errors(void **state) {
+    (void)state;
+    struct lb_visit visit = {.dialect = &native};
+    const char *plain = "{\"error\":\"no \\\"m?\\\"\"}\n";
+    expect_error(&visit, plain);
+    expect_error(NULL, plain);
+    visit.dialect = &other;
+    expect_error(&visit, "{\"error\":{\"message\":\"no \\\"m?\\\"\",\"code\":404}}\n");
+}
+
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_finds), cmocka_unit_test(test_unknown_paths),
-                                       cmocka_unit_test(test_methods), cmocka_unit_test(test_long_names)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_finds),    cmocka_unit_test(test_unknown_paths),
+                                       cmocka_unit_test(test_methods),  cmocka_unit_test(test_long_names),
+                                       cmocka_unit_test(test_dialects), cmocka_unit_test(test_errors)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
