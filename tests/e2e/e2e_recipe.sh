@@ -42,6 +42,19 @@ expect 0 part.log "$limbeck" train recipe.yaml -o part --set threads=1 --set sav
 expect 0 again.log "$limbeck" train recipe.yaml -o part --set threads=2 --set save_steps=1 --resume
 said again.log "resumed"
 
+say "a teacher on a socket file, named from the recipe's folder"
+"$limbeckd" t=one/student --listen unix:socket --port-file socket.port >socket.log 2>&1 &
+pid[socket]=$!
+await test -S socket
+await is_up socket
+mkdir recipes
+sed 's|path: data.txt|path: ../data.txt|' recipe.yaml >recipes/taught.yaml
+expect 0 taught.log "$limbeck" train recipes/taught.yaml -o taught --set max_steps=1 \
+    --set 'teachers=[{name: T, url: "unix:../socket"}]' --set 'loss_functions=[{function: kl}]'
+said taught/recipe.yaml "url: \"unix:/"
+expect 0 hosted.log "$limbeck" eval unix:socket data.txt
+drop socket
+
 say "data that the student cannot read"
 printf '\0\0\10\3\0\0\0\2\0\0\0\1\0\0\0\2\1\2\3\4' >two-images-idx3-ubyte
 printf '\0\0\10\1\0\0\0\2\0\5' >two-labels-idx1-ubyte

@@ -353,6 +353,7 @@ static void contradictions(void **state) {
         {"eval_steps=5", "eval_steps: there are no eval_datasets"},
         {"teachers.1.name=N", "teachers.1.name: \"N\" is the name of teachers.0 too"},
         {"teachers.0.url=127.0.0.1:8500", "teachers.0.url: \"127.0.0.1:8500\" is no URL"},
+        {"teachers.0.replicas=[unix:x]", ""},
         {"teachers.0.replicas=[local:x]", "teachers.0.replicas.0: \"local:x\" is no URL"},
         {"teachers=null", "r.yaml:16: loss_functions.0: kl learns from teachers, and the recipe lists none"},
         {"loss_functions=[{function: cross_entropy}]", "r.yaml:10: teachers: no loss function asks them"},
@@ -426,6 +427,14 @@ static void paths_resolve(void **state) {
     char *relative = lb_recipe_resolve(r, "data/a.txt"), *absolute = lb_recipe_resolve(r, "/data/a.txt");
     assert_string_equal(relative, "dir/data/a.txt");
     assert_string_equal(absolute, "/data/a.txt");
+    char *local = lb_recipe_resolve(r, "local:m"), *socket = lb_recipe_resolve(r, "unix:/run/s"),
+         *url = lb_recipe_resolve(r, "http://h:1");
+    assert_string_equal(local, "local:dir/m");
+    assert_string_equal(socket, "unix:/run/s");
+    assert_string_equal(url, "http://h:1");
+    lb_free(local);
+    lb_free(socket);
+    lb_free(url);
     lb_free(relative);
     lb_free(absolute);
     lb_recipe_destroy(r);

@@ -34,7 +34,7 @@ enum { KEY_TOKEN = 256, KEY_FIELD, KEY_LABELS, KEY_ROWS, KEY_SKIP, KEY_SAMPLES, 
 
 static bool is_hosted(const char *text) {
     return strncmp(text, "http://", 7) == 0 || strncmp(text, "https://", 8) == 0 ||
-           strncmp(text, "local:", 6) == 0;
+           lb_recipe_scheme(text) > 0;
 }
 
 /* CLASS=VALUE */

@@ -92,8 +92,8 @@ static enum lb_status check_datasets(const struct check *c) {
 }
 
 static bool has_scheme(const char *url, bool local_too) {
-    const char *const schemes[] = {"http://", "https://", "local:"};
-    for (int i = 0; i < (local_too ? 3 : 2); i++) {
+    const char *const schemes[] = {"http://", "https://", "unix:", "local:"};
+    for (int i = 0; i < (local_too ? 4 : 3); i++) {
         size_t n = strlen(schemes[i]);
         if (strncmp(url, schemes[i], n) == 0 && url[n] != '\0') {
             return true;
@@ -114,13 +114,15 @@ static enum lb_status check_teacher(const struct check *c, unsigned k) {
     }
     snprintf(path, sizeof path, "teachers.%u.url", k);
     if (!has_scheme(t->url, true)) {
-        return complain(c, path, "\"%s\" is no URL; write http://HOST:PORT, https://HOST:PORT or local:PATH",
-                        t->url);
+        return complain(
+            c, path, "\"%s\" is no URL; write http://HOST:PORT, https://HOST:PORT, unix:PATH or local:PATH",
+            t->url);
     }
     for (unsigned i = 0; i < t->replicas_count; i++) {
         snprintf(path, sizeof path, "teachers.%u.replicas.%u", k, i);
         if (!has_scheme(t->replicas[i], false)) {
-            return complain(c, path, "\"%s\" is no URL; write http://HOST:PORT or https://HOST:PORT",
+            return complain(c, path,
+                            "\"%s\" is no URL; write http://HOST:PORT, https://HOST:PORT or unix:PATH",
                             t->replicas[i]);
         }
     }

@@ -33,8 +33,8 @@ static void put_number(struct lb_buf *buf, double v) {
 
 /* Absolute, so that the copy in the run folder means the same places. */
 static void put_path(const struct dump *d, const char *path) {
-    bool local = strncmp(path, "local:", 6) == 0;
-    const char *place = local ? path + 6 : path;
+    size_t scheme = lb_recipe_scheme(path);
+    const char *place = path + scheme;
     if (place[0] == '/' || strstr(path, "://") != NULL) {
         lb_yaml_quote(path, d->buf);
         return;
@@ -43,7 +43,7 @@ static void put_path(const struct dump *d, const char *path) {
     char *here = directory[0] == '/' ? NULL : getcwd(NULL, 0);
     struct lb_buf full;
     lb_buf_init(&full, TEXT_BYTES);
-    lb_buf_append_str(&full, local ? "local:" : "");
+    lb_buf_append(&full, path, scheme);
     if (here != NULL) {
         lb_buf_printf(&full, "%s/", here);
     }
@@ -58,6 +58,10 @@ static void put_path(const struct dump *d, const char *path) {
     }
     lb_buf_finish(&full);
     free(here);
+}
+
+static void put_text(const struct dump *d, const char *text) {
+    lb_yaml_quote(text, d->buf);
 }
 
 static const char *enum_name(const struct lb_field *f, int value) {
@@ -111,7 +115,8 @@ static void put_list(const struct dump *d, const char *base, const struct lb_fie
         if (f->kind == LB_FIELD_INTS) {
             lb_buf_printf(d->buf, "%lld", (long long)((const int64_t *)(const void *)entries)[i]);
         } else {
-            lb_yaml_quote(((char *const *)(const void *)entries)[i], d->buf);
+            ((f->flags & LB_FIELD_PLACES) != 0 ? put_path
+                                               : put_text)(d, ((char *const *)(const void *)entries)[i]);
         }
     }
     lb_buf_append_str(d->buf, "]\n");

@@ -113,9 +113,9 @@ static const struct lb_field dataset_fields[] = {
 #define S lb_recipe_teacher
 static const struct lb_field teacher_fields[] = {
     STRING_(name, REQ, NULL, "names it in metrics and messages"),
-    PATH_(url, REQ, "http(s)://HOST:PORT, or local:PATH: a daemon of our own for the run"),
+    PATH_(url, REQ, "http(s)://HOST:PORT, unix:PATH, or local:PATH: a daemon of our own for the run"),
     STRING_(model, 0, NULL, "the model's name there; none: the only one"),
-    STRINGS_(replicas, 0, "further addresses of the same teacher"),
+    STRINGS_(replicas, LB_FIELD_PLACES, "further addresses of the same teacher"),
     ENUM_(protocol, LB_FIELD_GROWS, protocols, "oip", "how it is asked"),
     FLOAT_(weight, DEC, 0, 1e6, "1", "its share in the mixture"),
     STRINGS_(tags, DEC, "the datasets it is asked about, for mixture: route"),

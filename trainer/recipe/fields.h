@@ -28,7 +28,8 @@ enum lb_field_kind {
 enum {
     LB_FIELD_REQUIRED = 1,
     LB_FIELD_DECIDES = 2, /* part of the fingerprint: another value gives another student */
-    LB_FIELD_GROWS = 8    /* an ENUM whose names are another room's table: told below the table of keys */
+    LB_FIELD_GROWS = 8,   /* an ENUM whose names are another room's table: told below the table of keys */
+    LB_FIELD_PLACES = 16  /* STRINGS that are places, as PATH is */
 };
 
 struct lb_field_name {

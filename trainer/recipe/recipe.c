@@ -178,9 +178,30 @@ void lb_recipe_destroy(struct lb_recipe *recipe) {
     }
 }
 
+size_t lb_recipe_scheme(const char *place) {
+    static const char *const schemes[] = {"local:", "unix:"};
+    for (size_t i = 0; i < sizeof schemes / sizeof schemes[0]; i++) {
+        if (strncmp(place, schemes[i], strlen(schemes[i])) == 0) {
+            return strlen(schemes[i]);
+        }
+    }
+    return 0;
+}
+
 char *lb_recipe_resolve(const struct lb_recipe *recipe, const char *path) {
-    if (path[0] == '/') {
+    size_t scheme = lb_recipe_scheme(path);
+    if (path[scheme] == '/' || strstr(path, "://") != NULL) {
         return lb_strdup(path);
     }
-    return lb_path_join(recipe->directory, path);
+    char *full = lb_path_join(recipe->directory, path + scheme);
+    if (full == NULL || scheme == 0) {
+        return full;
+    }
+    size_t size = scheme + strlen(full) + 1;
+    char *out = lb_malloc_array(size, 1);
+    if (out != NULL) {
+        snprintf(out, size, "%.*s%s", (int)scheme, path, full);
+    }
+    lb_free(full);
+    return out;
 }

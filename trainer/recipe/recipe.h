@@ -122,7 +122,10 @@ enum lb_status lb_recipe_help(struct lb_buf *buf);
 /* SHA-256 (hex) over everything that decides the result: a run resumes only with the same. Leaves out
  * output_dir, logging, saving, URLs, timeouts, cache place, threads. LB_E_NOMEM: all zero. */
 enum lb_status lb_recipe_fingerprint(const struct lb_recipe *recipe, char out[65]);
-/* path as it stands in the recipe, made relative to the recipe's folder unless absolute; heap (lb_free). */
+/* How long "local:" or "unix:" before a place on this machine is; 0: there is none. */
+size_t lb_recipe_scheme(const char *place);
+/* A place as it stands in the recipe, made relative to the recipe's folder unless it is absolute or a URL of
+ * another machine; heap (lb_free). */
 char *lb_recipe_resolve(const struct lb_recipe *recipe, const char *path);
 
 #endif

@@ -20,17 +20,14 @@ static char *resolved(const struct lb_recipe *recipe, const char *path, struct l
     return copied;
 }
 
-/* "local:PATH" with its path resolved; every other URL as it is. */
-static const char *resolved_url(const struct lb_recipe *recipe, const char *url, struct lb_arena *arena,
-                                bool *bad) {
-    size_t n = strlen("local:");
-    if (strncmp(url, "local:", n)) {
-        return url;
+static const char *const *resolved_list(const struct lb_recipe *recipe, const char *const *list, unsigned n,
+                                        struct lb_arena *arena, bool *bad) {
+    const char **out = lb_arena_zarray(arena, n, sizeof *out);
+    *bad = *bad || !out;
+    for (unsigned i = 0; out && i < n; i++) {
+        out[i] = resolved(recipe, list[i], arena, bad);
     }
-    const char *path = resolved(recipe, url + n, arena, bad);
-    const char *full = path ? lb_arena_printf(arena, "local:%s", path) : NULL;
-    *bad = *bad || !full;
-    return full;
+    return out;
 }
 
 enum lb_status lb_teachers_open_recipe(const struct lb_recipe *recipe, volatile sig_atomic_t *stop,
@@ -41,14 +38,14 @@ enum lb_status lb_teachers_open_recipe(const struct lb_recipe *recipe, volatile 
     bool bad = !teachers;
     for (unsigned k = 0; !bad && k < recipe->teachers_count; k++) {
         const struct lb_recipe_teacher *from = &recipe->teachers[k];
-        teachers[k] =
-            (struct lb_teacher_address){.name = from->name,
-                                        .url = resolved_url(recipe, from->url, &arena, &bad),
-                                        .model = from->model,
-                                        .replicas = from->replicas,
-                                        .n_replicas = from->replicas_count,
-                                        .token_file = resolved(recipe, from->token_file, &arena, &bad),
-                                        .protocol = from->protocol};
+        teachers[k] = (struct lb_teacher_address){
+            .name = from->name,
+            .url = resolved(recipe, from->url, &arena, &bad),
+            .model = from->model,
+            .replicas = resolved_list(recipe, from->replicas, from->replicas_count, &arena, &bad),
+            .n_replicas = from->replicas_count,
+            .token_file = resolved(recipe, from->token_file, &arena, &bad),
+            .protocol = from->protocol};
     }
     struct lb_teachers_options options = {.teachers = teachers,
                                           .n_teachers = recipe->teachers_count,
