@@ -116,10 +116,10 @@ static enum lb_status add_split(const struct parser *parser, const char *pattern
         step->behaviour = behaviour;
         step->invert = invert;
         struct lb_sha256 *digest = lb_sha256_create();
+        status = digest ? compile(parser, words.data, words.len, literal, step) : no_memory(parser);
         lb_sha256_u32(digest, literal);
         lb_sha256_update(digest, pattern, len);
         lb_sha256_final(digest, step->pattern);
-        status = compile(parser, words.data, words.len, literal, step);
     } else if (status == LB_E_NOMEM) {
         status = no_memory(parser);
     }
