@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Makes tests/golden/model/: small llama models by transformers, and what PyTorch computes with them.
+"""Makes tests/golden/model/: small models of each family by transformers, and what PyTorch computes with them.
 
-usage: make_model.py     (needs torch, transformers, safetensors; run once, the results are committed)
+usage: make_model.py [CASE...]     (needs torch, transformers, safetensors; run once, the results are committed)
 Each folder holds config.json and model.safetensors as transformers writes them, and expected.safetensors with
   ids [N], offsets [S + 1]              ragged sequences, and labels [N]
   logits [N, V], hidden_states.L [N, C], attentions.L.S [H, T, T]
@@ -10,10 +10,11 @@ Each folder holds config.json and model.safetensors as transformers writes them,
   target [N, V], kd_loss, kd_grad.<p>   0.5 CE + 0.5 T^2 KL(target || student) at T = 2, target a softmax at T
 """
 import pathlib
+import sys
 import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM
 
 HERE = pathlib.Path(__file__).parent / 'model'
 CASES = {
@@ -22,14 +23,24 @@ CASES = {
     'untied': dict(vocab_size=53, hidden_size=16, intermediate_size=24, num_hidden_layers=3, num_attention_heads=2,
                    num_key_value_heads=2, head_dim=16, tie_word_embeddings=False, attention_bias=True, mlp_bias=True,
                    rope_theta=500.0, rms_norm_eps=1e-6),
+    # heads wider than hidden_size / heads; a window that 40 positions do not leave
+    'mistral': dict(model_type='mistral', vocab_size=37, hidden_size=16, intermediate_size=24, num_hidden_layers=2,
+                    num_attention_heads=2, num_key_value_heads=1, head_dim=12, tie_word_embeddings=False,
+                    rope_theta=3000.0, rms_norm_eps=1e-5, sliding_window=48),
+    # biases of q, k and v, none of o
+    'qwen2': dict(model_type='qwen2', vocab_size=41, hidden_size=16, intermediate_size=24, num_hidden_layers=2,
+                  num_attention_heads=4, num_key_value_heads=2, tie_word_embeddings=True, rope_theta=1000.0,
+                  rms_norm_eps=1e-6, use_sliding_window=False),
 }
 LENGTHS = [1, 7, 19, 40]
 
 
 def make(name, config):
     torch.manual_seed(7)
-    model = LlamaForCausalLM(LlamaConfig(max_position_embeddings=64, initializer_range=0.2, eos_token_id=0,
-                                         bos_token_id=None, attn_implementation='eager', **config)).float()
+    config = dict(dict(model_type='llama'), **config)
+    settings = AutoConfig.for_model(max_position_embeddings=64, initializer_range=0.2, eos_token_id=0,
+                                    bos_token_id=None, attn_implementation='eager', **config)
+    model = AutoModelForCausalLM.from_config(settings, attn_implementation='eager').float()
     for p in model.parameters():  # biases and norms that do something
         if p.dim() == 1:
             p.data += 0.3 * torch.randn_like(p)
@@ -69,4 +80,5 @@ def make(name, config):
 
 
 for case, settings in CASES.items():
-    make(case, settings)
+    if len(sys.argv) < 2 or case in sys.argv[1:]:
+        make(case, settings)
