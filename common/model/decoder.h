@@ -19,7 +19,7 @@ struct lb_value *lb_decoder_forward(const struct lb_model *model, struct lb_tape
                                     struct lb_kv *kv);
 const char *lb_decoder_head(const struct lb_config *config);
 
-/* What every row begins with, of its form and of itself. */
+/* What all rows share, of the form and of the row itself. */
 #define LB_DECODER_FORM .settle = lb_decoder_settle, .check = lb_decoder_check
 #define LB_DECODER                                                                                           \
     .declare = lb_decoder_declare, .bind = lb_decoder_bind, .forward = lb_decoder_forward,                   \

@@ -108,7 +108,9 @@ enum lb_status lb_config_parse_new(const json_t *object, const char *what, struc
                            json_object_iter_key(at), form->model_type);
         }
     }
-    return lb_config_read(form, object, what, out, NULL, detail);
+    struct lb_config_form fresh = *form;
+    fresh.missing.sliding_window = 0; /* no key of a new model: it is as long as it says */
+    return lb_config_read(&fresh, object, what, out, NULL, detail);
 }
 
 enum lb_status lb_config_from_gguf(const struct lb_gguf *file, const char *what, struct lb_config *out,

@@ -119,6 +119,21 @@ static void run(const struct lb_model *model) {
     lb_tape_destroy(tape);
 }
 
+/* A family whose files have a window when they say nothing: a new model has none. */
+static void new_models_have_no_window(void **state) {
+    (void)state;
+    json_t *object =
+        json_pack("{s:s, s:i, s:i, s:i, s:i, s:i, s:i, s:i}", "model_type", "mistral", "vocab_size", 9,
+                  "hidden_size", 8, "intermediate_size", 8, "num_hidden_layers", 1, "num_attention_heads", 2,
+                  "num_key_value_heads", 2, "max_position_embeddings", 8192);
+    struct lb_config c;
+    assert_int_equal(lb_config_parse_new(object, "student", &c, NULL), LB_OK);
+    assert_int_equal(c.max_position_embeddings, 8192);
+    assert_int_equal(lb_config_parse(object, "config.json", &c, NULL, NULL), LB_OK);
+    assert_int_equal(c.max_position_embeddings, 4096);
+    json_decref(object);
+}
+
 static void each_decoder_comes_back_from_both_formats(void **state) {
     (void)state;
     char names[LB_FAMILY_NAMES], *rest = NULL;
@@ -333,6 +348,7 @@ static void a_tied_config_and_a_stored_head(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(each_decoder_comes_back_from_both_formats),
+        cmocka_unit_test(new_models_have_no_window),
         cmocka_unit_test(rows_of_q_and_k_lie_as_llamacpp_has_them),
         cmocka_unit_test(tensors_of_a_folder),
         cmocka_unit_test(tensors_of_a_gguf),

@@ -55,7 +55,7 @@ struct lb_field {
 extern const struct lb_field lb_recipe_fields[];
 
 /* One key of student: beside model, of those that are told and always written back. Which keys there are and
- * what a key may hold is known to common/formats (lb_config_parse); here stands what is written back and
+ * what a key may hold is known to common/model (lb_config_parse_new); here stands what is written back and
  * told. */
 struct lb_student_field {
     const char *key;
