@@ -1,4 +1,5 @@
 /* The list of keys for people: what README.md shows and limbeck train --help-recipe prints. */
+#include "common/model/families.h"
 #include "trainer/recipe/fields.h"
 
 #include <stdio.h>
@@ -66,6 +67,8 @@ static void help_names(struct lb_buf *buf, const struct lb_field *fields, const 
 enum lb_status lb_recipe_help(struct lb_buf *buf) {
     lb_buf_append_str(buf, "| key | default | what it says |\n|---|---|---|\n");
     help_fields(buf, lb_recipe_fields, "");
+    char families[LB_FAMILY_NAMES];
+    lb_buf_printf(buf, "\nstudent.model_type: %s", lb_family_names(families));
     help_names(buf, lb_recipe_fields, "");
     lb_buf_append_str(buf, "\n");
     return lb_buf_status(buf);

@@ -45,7 +45,10 @@ static enum lb_status unknown_key(const struct lb_reader *r, const struct lb_yam
     size_t n = 0;
     names[n++] = "model";
     for (size_t i = 0; n < MAX_NAMES && (name = lb_family_key(type, i)) != NULL; i++) {
-        names[n++] = strcmp(name, "rms_norm_eps") == 0 ? "norm_eps" : name;
+        names[n++] = name;
+    }
+    if (n < MAX_NAMES && lb_student_takes(type, "norm_eps")) {
+        names[n++] = "norm_eps";
     }
     return lb_read_unknown(r, node, "student", names, n);
 }
