@@ -36,9 +36,16 @@ static bool integer_range(enum lb_datatype datatype, int64_t *min, int64_t *max)
     case LB_DT_INT64:
         *min = INT64_MIN, *max = INT64_MAX;
         return true;
-    default:
-        return false;
+    case LB_DT_NONE:
+    case LB_DT_BOOL:
+    case LB_DT_FP16:
+    case LB_DT_BF16:
+    case LB_DT_FP32:
+    case LB_DT_FP64:
+    case LB_DT_BYTES:
+        break;
     }
+    return false;
 }
 
 /* Stores one value; NULL, or what is wrong with it. */
@@ -325,9 +332,13 @@ static size_t value_text(enum lb_datatype datatype, const uint8_t *at, char out[
         return integer_text(v.i64, out);
     case LB_DT_UINT64: /* most parsers, ours too, end at 2^63 - 1 */
         return v.i64 >= 0 ? integer_text(v.i64, out) : 0;
-    default:
-        return 0;
+    case LB_DT_NONE:
+    case LB_DT_FP16:
+    case LB_DT_BF16:
+    case LB_DT_BYTES:
+        break;
     }
+    return 0;
 }
 
 enum lb_status lb_wire_put_values(struct lb_buf *buf, const struct lb_wire_tensor *tensor, const char *role,

@@ -98,9 +98,11 @@ int lb_http_status(enum lb_status status) {
         return 503;
     case LB_E_TIMEOUT:
         return 504;
-    default:
-        return 500;
+    case LB_E_IO:
+    case LB_E_INTERNAL:
+        break;
     }
+    return 500;
 }
 
 void lb_reply_fail(struct lb_exchange *exchange, enum lb_status status, const struct lb_detail *detail) {
