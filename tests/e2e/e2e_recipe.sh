@@ -73,12 +73,12 @@ expect 0 images.log "$limbeck" train images.yaml
 expect 1 width.log "$limbeck" train images.yaml -o width \
     --set 'eval_datasets=[{path: three-images-idx3-ubyte, labels: two-labels-idx1-ubyte}]'
 one_error width.log
-said width.log "eval_datasets: items have 3 features, the student's input_size is 2"
+said width.log "images.yaml: eval_datasets: items have 3 features, the student's input_size is 2"
 ! reached width 1 || fail "it made steps"
 expect 1 classes.log "$limbeck" train images.yaml -o classes --set student.num_labels=5
 said classes.log "label 5" "num_labels 5"
 expect 1 model.log "$limbeck" train recipe.yaml -o model --set 'student={model: images/student}'
-said model.log "datasets: these are texts, the student reads images"
+said model.log "recipe.yaml:" ": datasets: these are texts, the student reads images"
 
 say "a list is no recipe"
 printf -- '- a\n- b\n' >list.yaml

@@ -80,7 +80,11 @@ echo "learning_rat: 1" >>distil.yaml
 refused "distil.yaml:$(wc -l <distil.yaml)" learning_rat "did you mean learning_rate" --
 cp kept.yaml distil.yaml
 refused "did you mean hs_mse" -- --set loss_functions.1.function=hs_mze
-refused "loss_functions.1.layer_mapping" "teacher nouns has no layer 9" -- --set 'loss_functions.1.layer_mapping=[{student: 2, teacher: 9}]'
+layers=$(grep -n hs_mse distil.yaml | cut -d : -f 1)
+sed -i 's/function: hs_mse, /&layer_mapping: [{student: 2, teacher: 9}], /' distil.yaml
+refused "distil.yaml:$layers: loss_functions.1.layer_mapping" "teacher nouns has no layer 9" --
+cp kept.yaml distil.yaml
+refused "distil.yaml: loss_functions.1.layer_mapping" "teacher nouns has no layer 9" -- --set 'loss_functions.1.layer_mapping=[{student: 2, teacher: 9}]'
 
 say "the run folder"
 : >file

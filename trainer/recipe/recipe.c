@@ -27,6 +27,27 @@ enum lb_status lb_recipe_fail(const struct lb_recipe *recipe, struct lb_detail *
     return lb_fail(detail, code, "%s%s: %s: %s", recipe->path, where, path, text);
 }
 
+void lb_recipe_locate(const struct lb_recipe *recipe, struct lb_detail *detail) {
+    char path[128];
+    size_t n = detail != NULL ? strcspn(detail->text, ": ") : 0;
+    if (n == 0 || n >= sizeof path || recipe->tree == NULL) {
+        return;
+    }
+    memcpy(path, detail->text, n);
+    path[n] = '\0';
+    for (const struct lb_field *f = lb_recipe_fields; f->key != NULL; f++) {
+        if (strcspn(path, ".") == strlen(f->key) && strncmp(path, f->key, strlen(f->key)) == 0) {
+            int line = lb_yaml_line(recipe->tree, path);
+            if (line > 0) {
+                lb_detail_prefix(detail, "%s:%d", recipe->path, line);
+            } else {
+                lb_detail_prefix(detail, "%s", recipe->path);
+            }
+            return;
+        }
+    }
+}
+
 /* ---- what follows from other values ---- */
 
 static bool ends_with(const char *text, const char *end) {

@@ -112,6 +112,9 @@ LB_NODISCARD enum lb_status lb_recipe_dump(const struct lb_recipe *recipe, char 
  * that show when the recipe meets data and models. */
 enum lb_status lb_recipe_fail(const struct lb_recipe *recipe, struct lb_detail *detail, enum lb_status code,
                               const char *path, const char *format, ...) LB_PRINTF(5, 6);
+/* Puts "<file>:<line>: " before an error that begins with a key of the recipe
+ * ("loss_functions.1.layer_mapping: ...") and came from a room that knows no lines. */
+void lb_recipe_locate(const struct lb_recipe *recipe, struct lb_detail *detail);
 /* What a data file is by its name's ending. LB_E_ARG: nothing that is read (a table, one JSON value, packed),
  * with what to do. */
 LB_NODISCARD enum lb_status lb_recipe_data_type(const char *path, enum lb_data_type *out,

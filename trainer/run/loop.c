@@ -160,7 +160,7 @@ static enum lb_status open_inputs(struct run *run, struct lb_detail *detail) {
     const struct lb_config *c = lb_model_config(run->student);
     if (c->input_size == 0 && r->max_length > c->max_position_embeddings) {
         status = lb_fail(detail, LB_E_ARG,
-                         "max_length is %lld, the student reads at most %lld (max_position_embeddings)",
+                         "max_length: %lld, the student reads at most %lld (max_position_embeddings)",
                          (long long)r->max_length, (long long)c->max_position_embeddings);
     }
     status = status == LB_OK ? lb_dataset_fits(run->data, c, "datasets", detail) : status;
@@ -248,14 +248,21 @@ static enum lb_status resume(struct run *run, struct lb_detail *detail) {
 static enum lb_status begin(struct run *run, struct lb_detail *detail) {
     const struct lb_recipe *r = run->recipe;
     enum lb_status status = take_folder(run, detail);
-    status = status == LB_OK ? open_inputs(run, detail) : status;
     if (status != LB_OK) {
+        return status;
+    }
+    status = open_inputs(run, detail);
+    if (status != LB_OK) {
+        lb_recipe_locate(r, detail);
         return status;
     }
     run->total = lb_total_steps(r, lb_dataset_count(run->data));
     snprintf(run->at.data, sizeof run->at.data, "%s", lb_dataset_fingerprint(run->data));
     status = lb_recipe_fingerprint(r, run->at.recipe) == LB_OK ? open_teachers(run, detail)
                                                                : lb_fail(detail, LB_E_NOMEM, "out of memory");
+    if (status != LB_OK) {
+        lb_recipe_locate(r, detail);
+    }
     if (status == LB_OK) {
         struct lb_weight_group group;
         group.weights = lb_model_weights(run->student, &group.n);
