@@ -43,7 +43,7 @@ same_student run moved
 
 say "stop: it ends with the reason, keeps its steps, and goes on later"
 sed -i "s|\(name: nouns, url: \)\"[^\"]*\"|\1\"${url[nouns]}\"|" distil.yaml
-run_and_lose stopped others 10 --set on_lost_teacher=stop --set teacher_timeout=1 --set save_steps=0
+run_and_lose stopped others 10 --set on_lost_teacher=stop --set teacher_timeout=1 --set give_up_after=1 --set save_steps=0
 ends_with 1 "$job" stopped.log
 one_error stopped.log
 said stopped.log "teacher others has not answered" "on_lost_teacher: stop" "saved step="
@@ -55,13 +55,13 @@ same_student run stopped
 
 say "stop: at the start as well"
 drop others
-expect 1 absent.log "$limbeck" train distil.yaml --output-dir absent --set on_lost_teacher=stop --set teacher_timeout=1
+expect 1 absent.log "$limbeck" train distil.yaml --output-dir absent --set on_lost_teacher=stop --set teacher_timeout=1 --set give_up_after=1
 one_error absent.log
 said absent.log "teacher others" "${url[others]}" "no answer"
 
 say "renormalise: the other teacher's weight becomes one"
 host others others/student
-run_and_lose renormalised others 4 --set on_lost_teacher=renormalise --set teacher_timeout=1
+run_and_lose renormalised others 4 --set on_lost_teacher=renormalise --set teacher_timeout=1 --set give_up_after=1
 await has renormalised.log 'then="going on without it"'
 alone() { # steps that one teacher taught
     [ "$(jq -s '[.[] | select(.["weight/others"] == 0)] | length' renormalised/metrics.jsonl)" -ge "$1" ]
@@ -76,7 +76,7 @@ other_student run renormalised
 say "both lost: nothing is left to learn from"
 host others others/student
 start both.log "$limbeck" train distil.yaml --output-dir both --set on_lost_teacher=renormalise \
-    --set teacher_timeout=1 --set save_steps=0
+    --set teacher_timeout=1 --set give_up_after=1 --set save_steps=0
 await reached both 4
 drop others
 drop nouns

@@ -245,7 +245,7 @@ def random_recipe(r, url, known):
         recipe['cache_dir'] = 'cache'
     recipe.update(max_steps=r.choice([1, 1, 1, 2]), max_length=pick(r, [8, 16, 16], [1, 64, 65, 4096]),
                   per_device_train_batch_size=r.choice([1, 2, 4]), gradient_accumulation_steps=r.choice([1, 1, 2]),
-                  on_lost_teacher='stop', teacher_timeout=20)
+                  on_lost_teacher='stop', teacher_timeout=20, give_up_after=2)
     if sometimes(r, r.odd):  # something odd anywhere
         key = r.choice(known['keys'])
         value = r.choice([0, -1, 1e300, '', None, [], {}, True, 'x' * 300, 'no', 2**63 - 1, [1, 'a'], 0.5])

@@ -42,6 +42,7 @@ static void open_scene(struct scene *scene, enum lb_lost_teacher on_lost, double
     asking_add(&scene->asking, fake_url(scene->fake));
     scene->asking.recipe.on_lost_teacher = on_lost;
     scene->asking.recipe.teacher_timeout = timeout;
+    scene->asking.recipe.give_up_after = timeout;
     must(asking_open(&scene->asking, NULL, &scene->teachers, &scene->detail), &scene->detail);
 }
 
@@ -135,7 +136,7 @@ static void test_lasting_trouble(void **state) {
         {FAKE_503, LB_E_UNAVAILABLE, "loading"},
         {FAKE_CLOSE, LB_E_UNAVAILABLE, "on_lost_teacher"},
         {FAKE_CLOSE_MID_BODY, LB_E_UNAVAILABLE, "on_lost_teacher"},
-        {FAKE_HANG, LB_E_UNAVAILABLE, "on_lost_teacher"},
+        {FAKE_HANG, LB_E_TIMEOUT, "on_lost_teacher"},
         {FAKE_400, LB_E_ARG, "no such thing"},
         {FAKE_REDIRECT, LB_E_FORMAT, "redirect"},
         {FAKE_WRONG_DIGEST, LB_E_MISMATCH, "another question"},
@@ -149,12 +150,18 @@ static void test_lasting_trouble(void **state) {
         {FAKE_HUGE, LB_E_LIMIT, "larger than"},
         {FAKE_GARBAGE, LB_E_FORMAT, ""},
         {FAKE_NO_HTTP, LB_E_FORMAT, ""},
+        {FAKE_401, LB_E_DENIED, "token_file"},
+        {FAKE_403, LB_E_DENIED, "token"},
+        {FAKE_501, LB_E_UNSUPPORTED, "not here"},
+        {FAKE_NAN, LB_E_FORMAT, "not finite"},
+        {FAKE_TWICE, LB_E_FORMAT, "twice"},
+        {FAKE_LOW_SUM, LB_E_FORMAT, "logsumexp"},
     };
     enum { CASES = sizeof cases / sizeof *cases };
     static struct scene scenes[CASES];
     uint64_t began = lb_now_ns();
     for (size_t c = 0; c < CASES; c++) {
-        open_scene(&scenes[c], LB_LOST_STOP, cases[c].status == LB_E_UNAVAILABLE ? 1 : 5);
+        open_scene(&scenes[c], LB_LOST_STOP, 1);
         fake_fault(scenes[c].fake, cases[c].fault, -1);
         submit(&scenes[c], 0);
     }
@@ -285,6 +292,102 @@ static void test_a_dead_replica(void **state) {
     close_scene(&scene);
 }
 
+/* Whatever is wrong with one replica, the run goes on with the other, and uses it again once it is well. */
+static void test_one_bad_replica(void **state) {
+    (void)state;
+    static const enum fake_fault faults[] = {FAKE_400,
+                                             FAKE_401,
+                                             FAKE_403,
+                                             FAKE_413,
+                                             FAKE_501,
+                                             FAKE_REDIRECT,
+                                             FAKE_500,
+                                             FAKE_CLOSE,
+                                             FAKE_NAN,
+                                             FAKE_TWICE,
+                                             FAKE_LOW_SUM,
+                                             FAKE_GARBAGE,
+                                             FAKE_NO_HTTP,
+                                             FAKE_HUGE,
+                                             FAKE_WILD_ID,
+                                             FAKE_WRONG_SHAPE,
+                                             FAKE_WRONG_FINGERPRINT,
+                                             FAKE_WRONG_DIGEST};
+    for (size_t c = 0; c < sizeof faults / sizeof faults[0]; c++) {
+        struct scene scene = {0};
+        struct fake_teacher *other = fake_start(&(struct fake_options){0});
+        scene.fake = fake_start(&(struct fake_options){0});
+        asking_setup(&scene.asking);
+        asking_add(&scene.asking, fake_url(scene.fake));
+        asking_add_replica(&scene.asking, fake_url(other));
+        scene.asking.recipe.on_lost_teacher = LB_LOST_STOP;
+        must(asking_open(&scene.asking, NULL, &scene.teachers, &scene.detail), &scene.detail);
+        fake_fault(scene.fake, faults[c], -1);
+        int q = 0, bad = 0;
+        for (; q < 6; q++) {
+            const struct lb_answer *const *answers = NULL;
+            scene.samples = asking_samples(N, 100 + (uint64_t)q, false);
+            enum lb_status status = ask(&scene, q, &answers);
+            if (status != LB_OK) {
+                fail_msg("fault %d: %s", (int)faults[c], scene.detail.text);
+            }
+            check_answers(&scene, answers, fake_fingerprint);
+            lb_teachers_release(scene.teachers, q);
+            asking_free_samples(scene.samples, N);
+        }
+        assert_true(fake_requests(scene.fake) > 0);
+        bad = fake_requests(scene.fake);
+        fake_fault(scene.fake, FAKE_FINE, -1);
+        uint64_t until = lb_now_ns() + 20 * LB_SECOND_NS;
+        while (fake_requests(scene.fake) == bad) { /* it comes back */
+            const struct lb_answer *const *answers = NULL;
+            assert_true(lb_now_ns() < until);
+            scene.samples = asking_samples(N, 100 + (uint64_t)q, false);
+            must(ask(&scene, q, &answers), &scene.detail);
+            lb_teachers_release(scene.teachers, q++);
+            asking_free_samples(scene.samples, N);
+        }
+        scene.samples = NULL;
+        fake_stop(other);
+        close_scene(&scene);
+    }
+}
+
+/* One sequence that every replica refuses ends the run at once, found among its fellows; the rest were
+ * answered. */
+static void test_one_bad_sequence(void **state) {
+    (void)state;
+    struct scene scene;
+    const struct lb_answer *const *answers = NULL;
+    struct lb_teachers_stats stats;
+    open_scene(&scene, LB_LOST_WAIT, 5);
+    int32_t ids[] = {FAKE_POISON, FAKE_POISON, 2, 3};
+    struct lb_sample samples[N];
+    memcpy(samples, scene.samples, sizeof samples);
+    samples[N / 2] = (struct lb_sample){.ids = ids, .n = 3, .tag = -1};
+    fake_fault(scene.fake, FAKE_400_FOR_ONE, -1);
+    uint64_t began = lb_now_ns();
+    must(lb_teachers_submit(scene.teachers, 0, samples, N, NULL, &scene.detail), &scene.detail);
+    assert_int_equal(lb_teachers_take(scene.teachers, 0, &answers, &scene.detail), LB_E_ARG);
+    assert_non_null(strstr(scene.detail.text, "poison"));
+    assert_true(lb_now_ns() - began < 3 * LB_SECOND_NS);
+    lb_teachers_stats(scene.teachers, &stats);
+    assert_true(stats.requests <= N + 2);
+    close_scene(&scene);
+}
+
+/* On a line that is too slow for large requests they shrink until they fit. */
+static void test_slow_line(void **state) {
+    (void)state;
+    struct scene scene;
+    const struct lb_answer *const *answers = NULL;
+    open_scene(&scene, LB_LOST_WAIT, 0.3);
+    fake_fault(scene.fake, FAKE_SLOW_LINE, -1);
+    must(ask(&scene, 0, &answers), &scene.detail);
+    check_answers(&scene, answers, fake_fingerprint);
+    close_scene(&scene);
+}
+
 static void test_replicas_that_disagree(void **state) {
     (void)state;
     struct fake_teacher *a = fake_start(&(struct fake_options){0});
@@ -319,6 +422,7 @@ static void test_renormalise(void **state) {
     asking_add(&asking, fake_url(b));
     asking.recipe.on_lost_teacher = LB_LOST_RENORMALISE;
     asking.recipe.teacher_timeout = 1.5;
+    asking.recipe.give_up_after = 1.5;
     must(asking_open(&asking, NULL, &teachers, &detail), &detail);
     fake_stop(b);
     b = NULL;
@@ -460,6 +564,7 @@ static void test_unreachable(void **state) {
     asking_add(&asking, fake_url(fake));
     asking.recipe.on_lost_teacher = LB_LOST_STOP;
     asking.recipe.teacher_timeout = 0.4;
+    asking.recipe.give_up_after = 0.4;
     fake_stop(fake);
     assert_int_equal(asking_open(&asking, &stop, &teachers, &detail), LB_E_UNAVAILABLE);
     assert_non_null(strstr(detail.text, "teacher t0 at http://127.0.0.1"));
@@ -513,6 +618,9 @@ int main(void) {
         cmocka_unit_test(test_killed_and_restarted),
         cmocka_unit_test(test_restarted_as_another),
         cmocka_unit_test(test_a_dead_replica),
+        cmocka_unit_test(test_one_bad_replica),
+        cmocka_unit_test(test_one_bad_sequence),
+        cmocka_unit_test(test_slow_line),
         cmocka_unit_test(test_replicas_that_disagree),
         cmocka_unit_test(test_renormalise),
         cmocka_unit_test(test_tokens),

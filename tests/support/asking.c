@@ -29,6 +29,7 @@ void asking_setup(struct asking *asking) {
     asking->recipe.directory = asking->directory;
     asking->recipe.teachers = asking->teachers;
     asking->recipe.teacher_timeout = 5;
+    asking->recipe.give_up_after = 5;
     asking->recipe.cache_max_bytes = 64 << 20;
 }
 

@@ -160,6 +160,17 @@ static void spoil(struct lb_infer_response *response, enum fake_fault fault) {
                 memcpy((void *)(uintptr_t)response->outputs[j].data, &wild, sizeof wild);
             }
         }
+    } else if (fault == FAKE_NAN) { /* hidden_states.final, FP16 */
+        ((uint16_t *)(uintptr_t)first->data)[3] = 0x7e00;
+    } else if (fault == FAKE_TWICE || fault == FAKE_LOW_SUM) {
+        for (size_t j = 0; j < response->n_outputs; j++) {
+            void *data = (void *)(uintptr_t)response->outputs[j].data;
+            if (fault == FAKE_TWICE && !strcmp(response->outputs[j].name, "logits.topk_ids")) {
+                ((int32_t *)data)[1] = ((int32_t *)data)[0];
+            } else if (fault == FAKE_LOW_SUM && !strcmp(response->outputs[j].name, "logsumexp")) {
+                ((float *)data)[0] = -50;
+            }
+        }
     } else if (fault == FAKE_WRONG_FINGERPRINT) {
         response->model_version = fake_other_fingerprint;
     }
@@ -232,6 +243,12 @@ static bool send_fault(int fd, enum fake_fault fault, bool *handled) {
         return send_simple(fd, 503, "Retry-After: 1\r\n", "{\"error\": \"overloaded\"}");
     case FAKE_400:
         return send_simple(fd, 400, "", "{\"error\": \"input_ids: no such thing\"}");
+    case FAKE_401:
+        return send_simple(fd, 401, "", "{\"error\": \"a token is needed\"}");
+    case FAKE_403:
+        return send_simple(fd, 403, "", "{\"error\": \"not with this token\"}");
+    case FAKE_501:
+        return send_simple(fd, 501, "", "{\"error\": \"not here\"}");
     case FAKE_REDIRECT:
         return send_simple(fd, 302, "Location: http://127.0.0.1:9/elsewhere\r\n", "");
     case FAKE_HUGE:
@@ -294,6 +311,17 @@ static int count_scored(const struct lb_infer_request *request) {
     return right;
 }
 
+static bool has_poison(const struct lb_infer_request *request) {
+    const struct lb_wire_tensor *ids = find_input(request, LB_IN_IDS);
+    for (int64_t b = 0; ids && b < ids->dim[0]; b++) {
+        const int32_t *row = (const int32_t *)ids->data + b * ids->dim[1];
+        if (ids->dim[1] > 1 && row[0] == FAKE_POISON && row[1] == FAKE_POISON) {
+            return true;
+        }
+    }
+    return false;
+}
+
 static bool answer_infer(struct fake_teacher *fake, int fd, struct incoming *in) {
     enum fake_fault fault = next_fault(fake, in);
     bool handled, ok = send_fault(fd, fault, &handled);
@@ -306,10 +334,15 @@ static bool answer_infer(struct fake_teacher *fake, int fd, struct incoming *in)
     lb_arena_init(&arena, 1u << 28);
     if (lb_infer_request_decode(in->body.data, in->body.len, in->json_len, &arena, &request, &detail)) {
         ok = send_simple(fd, 400, "", "{\"error\": \"no infer request\"}");
+    } else if (fault == FAKE_SLOW_LINE && request.inputs[0].dim[0] * request.inputs[0].dim[1] > 24) {
+        wait_until_closed(fd);
+        ok = false;
+    } else if (fault == FAKE_400_FOR_ONE && has_poison(&request)) {
+        ok = send_simple(fd, 400, "", "{\"error\": \"input_ids: poison\"}");
     } else if (fault == FAKE_413 && request.inputs[0].dim[0] > 1) {
         ok = send_simple(fd, 413, "", "{\"error\": \"too many tokens\"}");
     } else {
-        if (fault == FAKE_FINE || fault == FAKE_SLOW || fault == FAKE_413) {
+        if (fault == FAKE_FINE || fault == FAKE_SLOW || fault == FAKE_413 || fault == FAKE_SLOW_LINE) {
             pthread_mutex_lock(&fake->lock);
             fake->sequences += (int)request.inputs[0].dim[0];
             fake->scored += count_scored(&request);

@@ -21,7 +21,15 @@ enum fake_fault {
     FAKE_503_RETRY_AFTER, /* Retry-After: 1 */
     FAKE_413,             /* when more than one sequence is asked about */
     FAKE_400,
+    FAKE_400_FOR_ONE, /* when a sequence that begins with FAKE_POISON twice is in it */
+    FAKE_401,
+    FAKE_403,
+    FAKE_501,
     FAKE_REDIRECT,
+    FAKE_SLOW_LINE, /* never answers about more than 24 positions */
+    FAKE_NAN,       /* a number that is none */
+    FAKE_TWICE,     /* an id twice in a row of top-k */
+    FAKE_LOW_SUM,   /* log-sum-exp below the largest logit */
     FAKE_WRONG_DIGEST,
     FAKE_NO_DIGEST,
     FAKE_WRONG_SHAPE,    /* one position too few */
@@ -36,6 +44,8 @@ enum fake_fault {
     FAKE_ENDLESS_INFO,      /* metadata that never end */
     FAKE_BAD_INFO           /* metadata without parameters */
 };
+
+#define FAKE_POISON 49 /* twice, at the beginning */
 
 struct fake_options {
     const char *fingerprint;         /* 64 hex digits; NULL: fake_fingerprint */

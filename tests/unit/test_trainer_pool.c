@@ -17,20 +17,20 @@ static void test_least_outstanding(void **state) {
     lb_pool_init(&pool, 3, 2, BASE, CAP, 1);
     assert_int_equal(lb_pool_free_slots(&pool), 6);
     for (int n = 0; n < 6; n++) {
-        int i = lb_pool_pick(&pool, -1);
+        int i = lb_pool_pick(&pool, -1, 0);
         assert_true(i >= 0);
         assert_int_equal(sent[i], (unsigned)n / 3); /* all have one before any has two */
         sent[i]++;
         lb_pool_sent(&pool, i);
     }
-    assert_int_equal(lb_pool_pick(&pool, -1), -1);
+    assert_int_equal(lb_pool_pick(&pool, -1, 0), -1);
     assert_int_equal(lb_pool_free_slots(&pool), 0);
     lb_pool_answered(&pool, 1);
-    assert_int_equal(lb_pool_pick(&pool, -1), 1);
-    assert_int_equal(lb_pool_pick(&pool, 1), 1); /* the one to avoid, for want of another */
+    assert_int_equal(lb_pool_pick(&pool, -1, 0), 1);
+    assert_int_equal(lb_pool_pick(&pool, 1, 0), 1); /* the one to avoid, for want of another */
     lb_pool_dropped(&pool, 2);
-    assert_int_equal(lb_pool_pick(&pool, 1), 2);
-    assert_int_equal(lb_pool_pick(&pool, 2), 1);
+    assert_int_equal(lb_pool_pick(&pool, 1, 0), 2);
+    assert_int_equal(lb_pool_pick(&pool, 2, 0), 1);
     assert_int_equal(pool.lost_ns, 0);
 }
 
@@ -46,7 +46,7 @@ static void test_back_off(void **state) {
     lb_pool_failed(&pool, 0, now, 0);
     lb_pool_failed(&pool, 0, now, 0); /* they fell together: one failure */
     assert_int_equal(pool.lost_ns, now);
-    assert_int_equal(lb_pool_pick(&pool, -1), -1);
+    assert_int_equal(lb_pool_pick(&pool, -1, 0), -1);
     for (int failures = 1; failures < 9; failures++) {
         uint64_t next = lb_pool_next_ns(&pool);
         assert_true(next >= now + pause / 2 && next <= now + pause);
@@ -66,7 +66,7 @@ static void test_back_off(void **state) {
     assert_true(lb_pool_trying(&pool));
     assert_int_equal(lb_pool_free_slots(&pool), 1); /* on trial: one */
     lb_pool_sent(&pool, 0);
-    assert_int_equal(lb_pool_pick(&pool, -1), -1);
+    assert_int_equal(lb_pool_pick(&pool, -1, 0), -1);
     assert_int_equal(pool.lost_ns, 5000);
     lb_pool_answered(&pool, 0);
     assert_false(lb_pool_trying(&pool));
@@ -85,7 +85,7 @@ static void test_retry_after_and_mark_down(void **state) {
     lb_pool_failed(&pool, 0, 100, 1000000); /* longer than the cap: the server knows */
     assert_int_equal(lb_pool_next_ns(&pool), 1000100);
     assert_int_equal(pool.lost_ns, 0); /* the other is healthy */
-    assert_int_equal(lb_pool_pick(&pool, -1), 1);
+    assert_int_equal(lb_pool_pick(&pool, -1, 0), 1);
     lb_pool_mark_down(&pool, 1, 200);
     assert_int_equal(pool.lost_ns, 200);
     assert_true(lb_pool_next_ns(&pool) <= 200 + BASE);

@@ -192,6 +192,7 @@ static void test_cache_and_offline(void **state) {
     asking_use_cache(&asking);
     asking.recipe.on_lost_teacher = LB_LOST_STOP;
     asking.recipe.teacher_timeout = 2;
+    asking.recipe.give_up_after = 2;
     for (int run = 0; run < 3; run++) {
         struct lb_teachers *teachers = NULL;
         if (run == 2) {

@@ -363,7 +363,8 @@ static enum lb_status evaluate_hosted(struct arguments *a, volatile sig_atomic_t
                               .teachers = teachers,
                               .teachers_count = a->n_urls,
                               .on_lost_teacher = LB_LOST_STOP,
-                              .teacher_timeout = 60};
+                              .teacher_timeout = 60,
+                              .give_up_after = 60};
     struct lb_teachers *asked = NULL;
     struct lb_tokenizer *tokenizer = NULL;
     struct lb_dataset *data = NULL;

@@ -164,6 +164,9 @@ const struct lb_field lb_recipe_fields[] = {
            "of teacher's and student's distributions"),
     ENUM_(on_lost_teacher, 0, lost, "wait", "what a teacher that stays away means"),
     FLOAT_(teacher_timeout, 0, 0.1, 86400, "60", "seconds an answer may take before it is asked again"),
+    FLOAT_(give_up_after, 0, 0, 1e9, "120",
+           "seconds a teacher may be lost (but for on_lost_teacher: wait) or answer wrongly before it is "
+           "given up; 0: for ever"),
     INT_(prefetch, 0, 1, 1024, "4", "steps that are asked ahead"),
     BOOL_(fp16_targets, DEC, "true", "numbers travel and are cached as FP16, else FP32"),
     PATH_(cache_dir, 0, "the folder of cached answers; none: no cache"),

@@ -81,9 +81,11 @@ struct lb_recipe {
     bool loss_add_tail; /* true */
     double temperature; /* 1 */
     enum lb_lost_teacher on_lost_teacher;
-    double teacher_timeout;  /* seconds an answer may take before it is asked again; 60 */
-    int64_t prefetch;        /* steps asked ahead; 4 */
-    bool fp16_targets;       /* floating targets travel and are cached as FP16; true */
+    double teacher_timeout; /* seconds an answer may take before it is asked again; 60 */
+    double
+        give_up_after; /* seconds a teacher may be lost (but for wait) or answer wrongly; 0: for ever; 120 */
+    int64_t prefetch;  /* steps asked ahead; 4 */
+    bool fp16_targets; /* floating targets travel and are cached as FP16; true */
     const char *cache_dir;   /* NULL: no cache */
     int64_t cache_max_bytes; /* 8 GiB */
     /* optimisation, Hugging Face's names */

@@ -52,6 +52,7 @@ enum lb_status lb_teachers_open_recipe(const struct lb_recipe *recipe, volatile 
                                           .cache_dir = resolved(recipe, recipe->cache_dir, &arena, &bad),
                                           .cache_max_bytes = (uint64_t)recipe->cache_max_bytes,
                                           .timeout = recipe->teacher_timeout,
+                                          .give_up_after = recipe->give_up_after,
                                           .on_lost = recipe->on_lost_teacher,
                                           .log_dir = resolved(recipe, recipe->output_dir, &arena, &bad),
                                           .stop = stop};

@@ -2,6 +2,7 @@
 #ifndef LB_TEACHERS_PARTS_H
 #define LB_TEACHERS_PARTS_H
 
+#include "common/base/clock.h"
 #include "trainer/teachers/pool.h"
 #include "trainer/teachers/questions.h"
 #include "trainer/wire/dialect.h"
@@ -25,6 +26,9 @@ struct item {
     bool done, lost;           /* lost: done without an answer */
     int avoid;                 /* the replica that failed last, -1: none */
     unsigned bad;              /* wrong answers so far */
+    uint64_t bad_since_ns;     /* the first of them; 0: none */
+    bool alone;                /* to be asked by itself: a request with others was refused */
+    uint64_t refused;          /* bits of replicas that refused it, asked alone */
     struct question **waiting; /* [n_waiting] one for each slot that waits */
     size_t n_waiting, cap_waiting;
 };
@@ -67,8 +71,12 @@ struct asked_teacher {
     struct lb_pool pool;
     struct item *queue; /* to be asked, oldest first */
     int64_t queued_tokens;
-    int64_t most_tokens; /* of one request */
-    uint64_t told_ns;    /* when its loss was last spoken of; 0: never since it was last there */
+    int64_t most_tokens;  /* of one request now; grows again up to limit_tokens */
+    int64_t limit_tokens; /* more is refused as too large */
+    uint64_t told_ns;     /* when its loss was last spoken of; 0: never since it was last there */
+    uint64_t aside_told_ns[LB_POOL_MAX_REPLICAS]; /* when a replica that was set aside was last named */
+    uint64_t wrong; /* bits of replicas that serve another model, or let nobody in: no use to the run as they
+                       are */
     struct lb_detail last_error;
 };
 
@@ -125,5 +133,11 @@ void lb_requests_queue(struct lb_asker *asker, struct item *item, bool first);
 void lb_requests_land(struct lb_asker *asker, struct request *request);
 /* Calls off all that is under way and frees it. */
 void lb_requests_finish(struct lb_asker *asker);
+
+#define LB_TOLD_EVERY_NS (10 * LB_SECOND_NS) /* what goes on is spoken of again */
+
+/* landing.c: called by lb_requests_land, which frees the request afterwards */
+void lb_landing_probe(struct lb_asker *asker, struct request *request);
+void lb_landing_answer(struct lb_asker *asker, struct request *request);
 
 #endif

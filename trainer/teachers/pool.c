@@ -21,11 +21,11 @@ static unsigned room(const struct lb_pool *pool, const struct lb_replica *replic
     return replica->outstanding < most ? most - replica->outstanding : 0;
 }
 
-int lb_pool_pick(const struct lb_pool *pool, int avoid) {
+int lb_pool_pick(const struct lb_pool *pool, int avoid, uint64_t never) {
     int best = -1;
     for (int i = 0; i < pool->n; i++) {
         const struct lb_replica *a = &pool->replicas[i];
-        if (!room(pool, a)) {
+        if (!room(pool, a) || (never >> i & 1)) {
             continue;
         }
         if (best < 0 || best == avoid) {
@@ -90,6 +90,9 @@ static void back_off(struct lb_pool *pool, struct lb_replica *replica, uint64_t 
         wait = (double)pool->cap_ns;
     }
     wait *= 0.5 + 0.5 * lb_rng_double(&pool->rng);
+    if (retry_after_ns > LB_POOL_MAX_RETRY_AFTER_NS) {
+        retry_after_ns = LB_POOL_MAX_RETRY_AFTER_NS;
+    }
     if (wait < (double)retry_after_ns) {
         wait = (double)retry_after_ns;
     }

@@ -15,6 +15,8 @@
 #include <stdint.h>
 
 #define LB_POOL_MAX_REPLICAS 64
+/* Longest that a Retry-After is honoured: a server that says "tomorrow" is asked again all the same. */
+#define LB_POOL_MAX_RETRY_AFTER_NS (300 * UINT64_C(1000000000))
 
 enum lb_replica_state {
     LB_REPLICA_UP,
@@ -43,9 +45,9 @@ struct lb_pool {
 /* All n replicas healthy. */
 void lb_pool_init(struct lb_pool *pool, int n, unsigned max_outstanding, uint64_t base_ns, uint64_t cap_ns,
                   uint64_t seed);
-/* The replica to ask, or -1 when none may be asked now. avoid (-1: none) is taken only if there is no other.
- */
-int lb_pool_pick(const struct lb_pool *pool, int avoid);
+/* The replica to ask, or -1 when none may be asked now. avoid (-1: none) is taken only if there is no other;
+ * never: bits of replicas that are not taken at all. */
+int lb_pool_pick(const struct lb_pool *pool, int avoid, uint64_t never);
 /* Requests that may be started now. */
 unsigned lb_pool_free_slots(const struct lb_pool *pool);
 /* Whether a replica that was probed well has its one request to prove itself, or is about to get it. */

@@ -210,7 +210,7 @@ static enum lb_status make_teacher(const struct lb_asker_options *options,
                                    const struct lb_asker_teacher *from, uint64_t stream,
                                    struct asked_teacher *teacher, struct lb_detail *detail) {
     teacher->is = *from;
-    teacher->most_tokens = LB_ASK_TOKENS;
+    teacher->most_tokens = teacher->limit_tokens = LB_ASK_TOKENS;
     enum lb_status status = from->dialect->path(&from->info, LB_PATH_ASK, &teacher->ask_path, detail);
     if (status == LB_OK) {
         status = from->dialect->path(&from->info, LB_PATH_INFO, &teacher->info_path, detail);

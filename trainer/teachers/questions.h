@@ -32,7 +32,8 @@ struct lb_asker_options {
     struct lb_client *http;
     struct lb_cache *cache; /* NULL: none */
     enum lb_lost_teacher on_lost;
-    uint64_t timeout_ns; /* of one request; and how long a teacher may be lost, but for wait */
+    uint64_t timeout_ns; /* of one request */
+    uint64_t give_up_ns; /* how long a teacher may be lost (but for wait) or answer wrongly; 0: for ever */
     uint64_t seed;       /* of the back-off's jitter */
     volatile sig_atomic_t *stop;
 };

@@ -50,6 +50,10 @@ static uint64_t timeout_ns(const struct lb_teachers *teachers) {
     return (uint64_t)(seconds * (double)LB_SECOND_NS);
 }
 
+static uint64_t give_up_ns(const struct lb_teachers *teachers) {
+    return (uint64_t)(teachers->options.give_up_after * (double)LB_SECOND_NS);
+}
+
 static struct lb_contact contact_of(const struct lb_teachers *teachers, const struct teacher *teacher,
                                     int replica) {
     uint64_t timeout = timeout_ns(teachers);
@@ -84,8 +88,8 @@ static enum lb_status be_patient(const struct lb_teachers *teachers, const struc
     if (teacher->local && lb_local_check(teacher->local, &ended)) {
         return lb_fail(detail, ended.code, "%s", ended.text);
     }
-    if (!teacher->local && teachers->options.on_lost != LB_LOST_WAIT &&
-        now - patience->began_ns > timeout_ns(teachers)) {
+    if (!teacher->local && teachers->options.on_lost != LB_LOST_WAIT && give_up_ns(teachers) != 0 &&
+        now - patience->began_ns > give_up_ns(teachers)) {
         return lb_fail(detail, LB_E_UNAVAILABLE, "%s; no answer for %.0f s", why->text,
                        (double)(now - patience->began_ns) / (double)LB_SECOND_NS);
     }
@@ -157,10 +161,10 @@ static enum lb_status ask_info(const struct lb_teachers *teachers, const struct 
     return teacher->dialect->info(&contact, model, text, out, detail);
 }
 
-/* One round over all replicas. LB_OK when at least one answered; they must agree. */
+/* One round over all replicas. LB_OK when at least one answered; they must agree. Others are set aside. */
 static enum lb_status ask_replicas(const struct lb_teachers *teachers, struct teacher *teacher,
                                    struct lb_detail *detail) {
-    struct lb_detail away = {0};
+    struct lb_detail away = {0}, refused = {0};
     int first = -1;
     for (int r = 0; r < teacher->n_urls; r++) {
         struct lb_buf text;
@@ -185,14 +189,18 @@ static enum lb_status ask_replicas(const struct lb_teachers *teachers, struct te
                 teacher->label, teacher->urls[first], teacher->info.fingerprint, teacher->urls[r],
                 info.fingerprint);
         }
-        if (status != LB_OK && !is_transient(status)) {
+        if (status == LB_E_CANCELLED) {
             return lb_fail(detail, status, "%s", why.text);
         }
-        if (status != LB_OK) {
-            lb_fail(&away, status, "%s", why.text);
+        if (status != LB_OK) { /* what may pass is better news than what may not */
+            struct lb_detail *kept = is_transient(status) ? &away : &refused;
+            lb_fail(kept, status, "%s", why.text);
+            lb_log(teacher->n_urls > 1 ? LB_LOG_WARN : LB_LOG_DEBUG, "replica_aside",
+                   "teacher=%s url=\"%s\" error=\"%s\"", teacher->is->name, teacher->urls[r], why.text);
         }
     }
-    return first >= 0 ? LB_OK : lb_fail(detail, away.code, "%s", away.text);
+    const struct lb_detail *why = away.code != LB_OK ? &away : &refused;
+    return first >= 0 ? LB_OK : lb_fail(detail, why->code, "%s", why->text);
 }
 
 /* Reaches a teacher, or takes what the cache remembers of it when it is away. */
@@ -515,6 +523,7 @@ static enum lb_status start_asker(struct lb_teachers *teachers, struct lb_detail
                                        .cache = teachers->cache,
                                        .on_lost = teachers->options.on_lost,
                                        .timeout_ns = timeout_ns(teachers),
+                                       .give_up_ns = give_up_ns(teachers),
                                        .stop = teachers->options.stop};
     memcpy(&options.seed, jitter, sizeof options.seed);
     struct lb_asker_teacher *asked = lb_calloc(teachers->n ? teachers->n : 1, sizeof *asked);

@@ -40,7 +40,8 @@ struct lb_teachers_options {
     unsigned n_teachers;
     const char *cache_dir; /* NULL: no cache */
     uint64_t cache_max_bytes;
-    double timeout; /* seconds an answer may take before it is asked again; 0: 60 */
+    double timeout;       /* seconds an answer may take before it is asked again; 0: 60 */
+    double give_up_after; /* seconds a teacher may be lost (but for wait) or answer wrongly; 0: for ever */
     enum lb_lost_teacher on_lost;
     const char *log_dir; /* where logs of our own daemons are kept if the folder is there; NULL: nowhere */
     volatile sig_atomic_t *stop; /* set by a signal: ends all waiting with LB_E_CANCELLED; may be NULL */
