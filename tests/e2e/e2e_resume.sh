@@ -93,7 +93,7 @@ say "another recipe, other data, another teacher: not this run"
 cp shared/recipe.yaml resolved.yaml
 expect 1 recipe.log "$limbeck" train distil.yaml --output-dir shared --resume --set learning_rate=0.02
 one_error recipe.log
-said recipe.log recipe
+said recipe.log recipe "there learning_rate: 0.01, here learning_rate: 0.02"
 cmp resolved.yaml shared/recipe.yaml || fail "a refused run changed the folder's recipe"
 cp train.nouns.txt kept.txt
 sed -i '7s/can/could/' train.nouns.txt

@@ -234,3 +234,38 @@ enum lb_status lb_recipe_fingerprint(const struct lb_recipe *recipe, char out[65
     lb_buf_finish(&buf);
     return status;
 }
+
+static size_t line_at(const struct lb_buf *text, size_t at, const char **out) {
+    const char *end = at < text->len ? memchr(text->data + at, '\n', text->len - at) : NULL;
+    *out = at < text->len ? text->data + at : "nothing";
+    return end != NULL ? (size_t)(end - text->data) - at : at < text->len ? text->len - at : strlen(*out);
+}
+
+bool lb_recipe_difference(const struct lb_recipe *there, const struct lb_recipe *here, char *out,
+                          size_t out_size) {
+    const struct lb_recipe *recipes[] = {there, here};
+    struct lb_buf text[2];
+    const char *line[2];
+    size_t len[2];
+    bool differ = false, made = true;
+    for (int i = 0; i < 2; i++) {
+        lb_buf_init(&text[i], TEXT_BYTES);
+        struct dump d = {recipes[i], &text[i], LB_FIELD_DECIDES};
+        put_fields(&d, (const char *)recipes[i], lb_recipe_fields, 0, false);
+        made = made && lb_buf_status(&text[i]) == LB_OK;
+    }
+    for (size_t at = 0; made && !differ && (at < text[0].len || at < text[1].len); at += len[0] + 1) {
+        for (int i = 0; i < 2; i++) {
+            len[i] = line_at(&text[i], at, &line[i]);
+        }
+        differ = len[0] != len[1] || memcmp(line[0], line[1], len[0]) != 0;
+    }
+    if (differ) {
+        size_t blanks[] = {strspn(line[0], " -"), strspn(line[1], " -")};
+        snprintf(out, out_size, "there %.*s, here %.*s", (int)(len[0] - blanks[0]), line[0] + blanks[0],
+                 (int)(len[1] - blanks[1]), line[1] + blanks[1]);
+    }
+    lb_buf_finish(&text[0]);
+    lb_buf_finish(&text[1]);
+    return differ;
+}

@@ -222,6 +222,18 @@ static void recall_sums(struct run *run) {
     }
 }
 
+/* Names the key that differs from the recipe in the run folder, which is that of the checkpoints. */
+static void tell_difference(const struct run *run, struct lb_detail *detail) {
+    char *path = lb_path_join(run->dir, "recipe.yaml"), text[256];
+    struct lb_recipe *there = NULL;
+    if (detail != NULL && path != NULL && lb_recipe_load(path, NULL, 0, &there, NULL) == LB_OK &&
+        lb_recipe_difference(there, run->recipe, text, sizeof text)) {
+        lb_detail_prefix(detail, "another recipe than this run began with (%s)", text);
+    }
+    lb_recipe_destroy(there);
+    lb_free(path);
+}
+
 static enum lb_status resume(struct run *run, struct lb_detail *detail) {
     char *path = NULL;
     enum lb_status status = lb_checkpoint_latest(run->dir, &path, detail);
@@ -236,6 +248,8 @@ static enum lb_status resume(struct run *run, struct lb_detail *detail) {
         status = lb_checkpoint_load(path, &expected, run->optimizer, &run->at, detail);
         if (status == LB_OK) {
             recall_sums(run);
+        } else if (status == LB_E_MISMATCH) {
+            tell_difference(run, detail);
         }
     }
     if (status == LB_OK) {
