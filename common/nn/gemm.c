@@ -1,5 +1,6 @@
 #include "common/nn/gemm.h"
 
+#include "common/nn/cpu.h"
 #include "common/nn/simd.h"
 
 #include <assert.h>
@@ -44,14 +45,9 @@ static bool setenv_if_absent(const char *name, const char *value) {
 
 void lb_gemm_setup(int threads, char **argv) {
     bool again = false;
-#if defined(__x86_64__)
-    __builtin_cpu_init();
-    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
-        !core_uses_avx512(openblas_get_corename())) {
+    if (lb_cpu_class() == LB_CPU_AVX512 && !core_uses_avx512(openblas_get_corename())) {
         again |= setenv_if_absent("OPENBLAS_CORETYPE", "SkylakeX");
     }
-#endif
     /* Libraries read these once, when they are loaded: so the program starts again with them set. Threads
      * that wait spin only briefly, since teachers and trainers often share one machine. */
     if (getenv("OMP_WAIT_POLICY") == NULL) {

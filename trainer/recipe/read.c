@@ -153,7 +153,7 @@ static enum lb_status read_enum(const struct lb_reader *r, const struct lb_yaml 
                                 const struct lb_field *f, const char *path, int *out) {
     const char *names[MAX_NAMES];
     size_t n = 0;
-    for (; f->names[n].name != NULL && n < MAX_NAMES; n++) {
+    for (; n < MAX_NAMES && f->names[n].name != NULL; n++) {
         names[n] = f->names[n].name;
         if (node->kind == LB_YAML_SCALAR && strcmp(node->text, names[n]) == 0) {
             *out = f->names[n].value;

@@ -105,7 +105,7 @@ static enum lb_status derive_datasets(const struct lb_recipe *recipe, const char
     const struct lb_yaml *entries = lb_yaml_find(recipe->tree, key);
     const struct lb_yaml *entry = entries != NULL ? entries->first : NULL;
     enum lb_status status = LB_OK;
-    for (unsigned i = 0; i < count && status == LB_OK; i++, entry = entry->next) {
+    for (unsigned i = 0; entry != NULL && i < count && status == LB_OK; i++, entry = entry->next) {
         status = derive_type(recipe, &list[i], entry, key, i, detail);
         if (list[i].type == LB_DATA_JSONL && list[i].field == NULL) {
             list[i].field = "text";

@@ -82,13 +82,14 @@ static enum lb_status check_order(const struct lb_wire_tensor *t, const char *na
                                   struct lb_detail *detail) {
     int64_t k = columns_of(t), rows = rows_of(t);
     for (int64_t r = 0; r < rows; r++) {
-        float before, v;
-        lb_wire_floats(t, r * k, 1, &before);
-        for (int64_t i = 1; i < k; i++, before = v) {
+        float before = HUGE_VALF;
+        for (int64_t i = 0; i < k; i++) {
+            float v;
             lb_wire_floats(t, r * k + i, 1, &v);
             if (v > before) {
                 return refuse(detail, name, t, r, "is not in falling order", (double)v);
             }
+            before = v;
         }
     }
     return LB_OK;
