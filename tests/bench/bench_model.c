@@ -1,10 +1,11 @@
-/* How fast models score and train, as a share of the machine's own matrix products at the same shapes in the
- * same run.
+/* How fast models score and train, beside what the machine can do, measured in the same run.
  *
  * usage: bench_model [10m|1m] [ROUNDS]
- * One JSON line a figure: tokens_per_second (median of rounds), gflops (2 x parameters in products x rows, 6
- * x in training), sgemm_gflops (this run's products at the model's shapes, weighted as the model uses them),
- * ratio, peak_mib.
+ * One JSON line a figure: tokens_per_second (median of rounds), gflops (products and causal attention,
+ * nothing else: 2 x parameters in products x rows and 2 C T (T + 1) a layer and sequence; three times that in
+ * training), fma_gflops (multiply-adds in registers on the same threads) and blas_gflops (the best plain
+ * sgemm, on one thread or all, at the model's shapes, as often as the model uses them), the shares of_fma and
+ * of_blas, spread (slowest round / fastest), peak_mib.
  */
 #include "common/base/clock.h"
 #include "common/base/mem.h"
@@ -13,6 +14,7 @@
 #include "common/nn/gemm.h"
 #include "common/nn/head.h"
 #include "common/nn/reduce.h"
+#include "tests/bench/limits.h"
 #include "trainer/learn/optimizer.h"
 #include "trainer/loss/loss.h"
 
@@ -49,16 +51,6 @@ struct bench {
     float top_p[TOP_K];
 };
 
-static void emit(const struct bench *b, const char *what, const char *unit, double per_second, double gflops,
-                 double sgemm) {
-    struct rusage usage;
-    getrusage(RUSAGE_SELF, &usage);
-    printf("{\"case\": \"%s-%s\", \"%s\": %.1f, \"gflops\": %.1f, \"sgemm_gflops\": %.1f, \"ratio\": %.3f, "
-           "\"peak_mib\": %ld}\n",
-           what, b->shape->name, unit, per_second, gflops, sgemm, gflops / sgemm, usage.ru_maxrss / 1024);
-    fflush(stdout);
-}
-
 static int by_value(const void *a, const void *b) {
     double d = *(const double *)a - *(const double *)b;
     return d < 0 ? -1 : d > 0;
@@ -69,63 +61,53 @@ static double median(double *seconds, int n) {
     return seconds[n / 2];
 }
 
-/* The best of some rounds: what the machine can do at this shape. kind 0: nt (forward), 1: nn (input
- * gradient), 2: tn. */
-static double best_seconds(int kind, int64_t m, int64_t n, int64_t k, int rounds) {
-    float *a = lb_malloc_aligned((size_t)(m * k) * 4), *w = lb_malloc_aligned((size_t)(n * k) * 4);
-    float *y = lb_malloc_aligned((size_t)(m * n) * 4);
-    double best = 1e9;
-    for (int64_t i = 0; i < m * k; i++) {
-        a[i] = (float)(i % 7) - 3;
-    }
-    for (int64_t i = 0; i < n * k; i++) {
-        w[i] = (float)(i % 5) - 2;
-    }
-    for (int r = 0; r < rounds + 2; r++) {
-        uint64_t t = lb_now_ns();
-        if (kind == 0) {
-            lb_gemm_nt(m, n, k, a, k, w, k, 0, y, n, NULL);
-        } else if (kind == 1) {
-            lb_gemm_nn(m, n, k, a, k, w, n, 0, y, n);
-        } else {
-            lb_gemm_tn(m, n, k, a, m, w, n, 0, y, n);
-        }
-        double s = (double)(lb_now_ns() - t) / 1e9;
-        best = s < best ? s : best;
-    }
-    lb_free(a);
-    lb_free(w);
-    lb_free(y);
-    return best;
+static void add_shape(struct lb_limits *limits, int64_t m, int64_t n, int64_t k, double times, bool trans) {
+    limits->shape[limits->n_shapes++] = (struct lb_limit_shape){m, n, k, times, trans};
 }
 
-/* GFLOP/s of plain products at the model's shapes, each as often as the model uses it; training adds both
- * gradients. */
-static double sgemm_rate(const struct bench *b, int64_t rows, bool train, int64_t chunk) {
+/* The model's products over so many rows; the head's in chunks. */
+static struct lb_limits limits_of(const struct bench *b, int64_t rows, bool train, int64_t chunk) {
     const struct shape *s = b->shape;
     const int64_t dims[][3] = {/* out, in, how often */
                                {s->width, s->width, 4 * s->layers},
                                {s->feed, s->width, 2 * s->layers},
                                {s->width, s->feed, s->layers},
                                {s->vocab, s->width, 1}};
-    double flops = 0, seconds = 0;
+    struct lb_limits limits = {0};
     for (int i = 0; i < 4; i++) {
         int64_t m = i == 3 ? chunk : rows;
         double times = (double)dims[i][2] * (double)rows / (double)m;
-        double f = 2.0 * (double)m * (double)dims[i][0] * (double)dims[i][1];
-        seconds += times * best_seconds(0, m, dims[i][0], dims[i][1], b->rounds);
-        flops += times * f;
-        if (train) {
-            seconds += times * (best_seconds(1, m, dims[i][1], dims[i][0], b->rounds) +
-                                best_seconds(2, dims[i][0], dims[i][1], m, b->rounds));
-            flops += 2 * times * f;
+        add_shape(&limits, m, dims[i][0], dims[i][1], times, true);
+        if (train) { /* the input's gradient, and the weight's, whose transpose costs the same */
+            add_shape(&limits, m, dims[i][1], dims[i][0], times, false);
+            add_shape(&limits, dims[i][0], dims[i][1], m, times, false);
         }
     }
-    return flops / seconds / 1e9;
+    return limits;
 }
 
 static double product_parameters(const struct shape *s) {
     return (double)(s->layers * (4 * s->width * s->width + 3 * s->width * s->feed) + s->vocab * s->width);
+}
+
+/* Of a forward: products and causal attention. */
+static double forward_flops(const struct shape *s, int64_t seqs, int64_t len) {
+    double rows = (double)(seqs * len);
+    return 2 * product_parameters(s) * rows +
+           (double)(s->layers * seqs) * 2 * (double)s->width * (double)len * (double)(len + 1);
+}
+
+static void emit(const struct bench *b, const char *what, double *seconds, double flops,
+                 const struct lb_limits *limits) {
+    struct rusage usage;
+    getrusage(RUSAGE_SELF, &usage);
+    double s = median(seconds, b->rounds), gflops = flops / s / 1e9, blas = lb_limits_blas_gflops(limits);
+    printf(
+        "{\"case\": \"%s-%s\", \"tokens_per_second\": %.1f, \"gflops\": %.1f, \"fma_gflops\": %.1f, "
+        "\"blas_gflops\": %.1f, \"of_fma\": %.3f, \"of_blas\": %.3f, \"spread\": %.3f, \"peak_mib\": %ld}\n",
+        what, b->shape->name, (double)b->n / s, gflops, limits->fma_gflops, blas, gflops / limits->fma_gflops,
+        gflops / blas, seconds[b->rounds - 1] / seconds[0], usage.ru_maxrss / 1024);
+    fflush(stdout);
 }
 
 static void batch(struct bench *b, int64_t seqs, int64_t len) {
@@ -162,6 +144,7 @@ static void score(struct bench *b) {
     double seconds[MAX_ROUNDS];
     batch(b, b->shape->score_seqs, b->shape->score_len);
     struct lb_input in = {.ragged = {b->shape->score_seqs, b->offsets}, .ids = b->ids};
+    struct lb_limits limits = limits_of(b, b->n, false, lb_head_chunk(b->v));
     for (int r = -1; r < b->rounds; r++) {
         uint64_t t = lb_now_ns();
         lb_tape_begin(b->tape, LB_TAPE_PLAIN, &in.ragged, NULL);
@@ -170,10 +153,9 @@ static void score(struct bench *b) {
             exit(1);
         }
         seconds[r < 0 ? 0 : r] = (double)(lb_now_ns() - t) / 1e9;
+        lb_limits_round(&limits);
     }
-    double s = median(seconds, b->rounds), flops = 2 * product_parameters(b->shape) * (double)b->n;
-    emit(b, "score", "tokens_per_second", (double)b->n / s, flops / s / 1e9,
-         sgemm_rate(b, b->n, false, lb_head_chunk(b->v)));
+    emit(b, "score", seconds, forward_flops(b->shape, b->shape->score_seqs, b->shape->score_len), &limits);
 }
 
 static enum lb_status losses(void *context, int64_t row, int64_t n, float *z) {
@@ -209,6 +191,7 @@ static void train(struct bench *b, const char *name) {
     batch(b, b->shape->train_seqs, b->shape->train_len);
     b->scale = 1.0f / (float)b->n;
     struct lb_input in = {.ragged = {b->shape->train_seqs, b->offsets}, .ids = b->ids};
+    struct lb_limits limits = limits_of(b, b->n, true, lb_head_chunk(b->v));
     for (int r = -1; r < b->rounds; r++) {
         uint64_t t = lb_now_ns();
         lb_tape_begin(b->tape, LB_TAPE_TRAIN, &in.ragged, NULL);
@@ -219,10 +202,9 @@ static void train(struct bench *b, const char *name) {
             exit(1);
         }
         seconds[r < 0 ? 0 : r] = (double)(lb_now_ns() - t) / 1e9;
+        lb_limits_round(&limits);
     }
-    double s = median(seconds, b->rounds), flops = 6 * product_parameters(b->shape) * (double)b->n;
-    emit(b, name, "tokens_per_second", (double)b->n / s, flops / s / 1e9,
-         sgemm_rate(b, b->n, true, lb_head_chunk(b->v)));
+    emit(b, name, seconds, 3 * forward_flops(b->shape, b->shape->train_seqs, b->shape->train_len), &limits);
     lb_optimizer_destroy(optimizer);
 }
 
