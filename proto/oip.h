@@ -20,6 +20,9 @@
 #include <stdint.h>
 
 #define LB_HEADER_JSON_LENGTH "Inference-Header-Content-Length"
+/* The number of what Limbeck adds to the protocol (names of outputs, parameters, digests and what they mean).
+ */
+#define LB_WIRE_VERSION 1
 #define LB_HEADER_DIGEST "Limbeck-Request-Digest" /* value: sha-256=<64 hex> */
 
 struct lb_wire_output {

@@ -119,6 +119,7 @@ static json_t *parameters(const struct lb_hosted *hosted) {
     if (!p) {
         return NULL;
     }
+    json_object_set_new(p, "wire", json_integer(LB_WIRE_VERSION));
     json_object_set_new(p, "weight_bytes", json_integer((json_int_t)lb_model_bytes(hosted->model)));
     if (hosted->decoder) {
         json_object_set_new(p, "num_layers", json_integer((json_int_t)config->num_hidden_layers));

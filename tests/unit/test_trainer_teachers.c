@@ -8,7 +8,9 @@
 
 #include "common/base/clock.h"
 #include "tests/support/asking.h"
+#include "trainer/wire/metadata.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #define N 12
@@ -467,8 +469,27 @@ static void test_what_is_asked(void **state) {
     assert_int_equal(lb_ask_answer_bytes(&info, &asking_spec, 5), 5 * (6 * 2 + 4 * 4 + 4 * 2 + 4));
 }
 
+/* A daemon of another number of the wire is refused in words; one that says nothing is of the first. */
+static void test_another_wire(void **state) {
+    (void)state;
+    static const char format[] =
+        "{\"name\": \"m\", \"parameters\": {\"fingerprint\": \"%s\", \"vocab_size\": 5%s}, "
+        "\"outputs\": [{\"name\": \"logits\", \"datatype\": \"FP32\", \"shape\": [-1, -1, 5]}]}";
+    char text[600];
+    struct lb_teacher_info info;
+    struct lb_detail detail = {0};
+    int len = snprintf(text, sizeof text, format, fake_fingerprint, "");
+    assert_int_equal(lb_info_parse(text, (size_t)len, "here", &info, &detail), LB_OK);
+    len = snprintf(text, sizeof text, format, fake_fingerprint, ", \"wire\": 1");
+    assert_int_equal(lb_info_parse(text, (size_t)len, "here", &info, &detail), LB_OK);
+    len = snprintf(text, sizeof text, format, fake_fingerprint, ", \"wire\": 2");
+    assert_int_equal(lb_info_parse(text, (size_t)len, "here", &info, &detail), LB_E_UNSUPPORTED);
+    assert_non_null(strstr(detail.text, "number 2 of the wire"));
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_another_wire),
         cmocka_unit_test(test_two_teachers_in_order),
         cmocka_unit_test(test_single_flight),
         cmocka_unit_test(test_many_small_questions),

@@ -157,6 +157,15 @@ enum lb_status lb_info_parse(const void *text, size_t len, const char *what, str
     status = status != LB_OK
                  ? status
                  : lb_json_int(parameters, "weight_bytes", false, 0, INT64_MAX, what, &info.bytes, detail);
+    int64_t wire = LB_WIRE_VERSION; /* those that say nothing are of the first */
+    status =
+        status != LB_OK ? status : lb_json_int(parameters, "wire", false, 0, INT64_MAX, what, &wire, detail);
+    if (status == LB_OK && wire != LB_WIRE_VERSION) {
+        status = lb_fail(detail, LB_E_UNSUPPORTED,
+                         "%s: its limbeckd speaks number %lld of the wire, this limbeck speaks %d; use "
+                         "versions that agree",
+                         what, (long long)wire, LB_WIRE_VERSION);
+    }
     status =
         status != LB_OK ? status : lb_json_str(parameters, "fingerprint", true, what, &fingerprint, detail);
     status = status != LB_OK
