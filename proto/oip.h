@@ -39,6 +39,7 @@ struct lb_infer_request {
     int64_t priority;     /* 0: default; 1 is the highest */
     int64_t sample_count; /* 0 */
     uint64_t seed;        /* 0; below 2^63 on the wire */
+    bool answer_digest;   /* the answer ends with its digest */
     size_t n_inputs, n_outputs;
     struct lb_wire_tensor *inputs;
     struct lb_wire_output
@@ -51,6 +52,9 @@ struct lb_infer_response {
     const char *id;                         /* NULL: none */
     int64_t top_k;                          /* echoed when > 0 */
     double temperature; /* echoed: what was applied; 0: not stated (another server's answer) */
+    /* The request's digest (64 hex digits): the answer ends with its own; NULL: it has none. Encoding only.
+     */
+    const char *digest_of;
     size_t n_outputs;
     struct lb_wire_tensor *outputs;
 };
@@ -72,7 +76,9 @@ LB_NODISCARD enum lb_status lb_infer_response_decode(const void *body, size_t le
                                                      struct lb_detail *detail);
 /* Appends the JSON part only: FP32 numbers so that they read back to the same bits; non-finite ones are
  * LB_E_UNSUPPORTED ("ask for binary_data"). When some tensor is binary, spaces make the length a multiple of
- * 8, so that the first of them is aligned. The caller sends the binary tensors' bytes after it, in order. */
+ * 8, so that the first of them is aligned. The caller sends the binary tensors' bytes after it, in order, and
+ * where digest_of is set, lb_answer_digest's behind them; an answer that is all JSON ends with its digest
+ * already. */
 LB_NODISCARD enum lb_status lb_infer_response_head(const struct lb_infer_response *response,
                                                    struct lb_buf *head, struct lb_detail *detail);
 
@@ -82,5 +88,14 @@ LB_NODISCARD enum lb_status lb_infer_response_head(const struct lb_infer_respons
  */
 enum lb_status lb_request_digest(const char *fingerprint, const struct lb_infer_request *request,
                                  char out[LB_SHA256_HEX]);
+
+/* What ends a binary answer, as the last tensor: SHA-256 over digest_of and all bytes before it, head [len]
+ * being what lb_infer_response_head wrote. See PROTOCOL.md "Digest". LB_E_NOMEM is the only failure. */
+LB_NODISCARD enum lb_status lb_answer_digest(const struct lb_infer_response *response, const void *head,
+                                             size_t len, uint8_t out[LB_SHA256_BYTES]);
+/* Whether a body, as it was received (json_len as for decoding), ends with its digest as the answer to the
+ * request of that digest. LB_E_FORMAT when it doesn't: nothing in it may be used. */
+LB_NODISCARD enum lb_status lb_answer_digest_check(const void *body, size_t len, int64_t json_len,
+                                                   const char *request_digest, struct lb_detail *detail);
 
 #endif

@@ -35,6 +35,9 @@ static enum lb_status read_parameters(const json_t *root, struct lb_infer_reques
     if (status == LB_OK) {
         status = lb_json_bool(parameters, "binary_data_output", false, what, &out->binary_default, detail);
     }
+    if (status == LB_OK) {
+        status = lb_json_bool(parameters, "answer_digest", false, what, &out->answer_digest, detail);
+    }
     out->timeout_us = (uint64_t)timeout;
     out->seed = (uint64_t)seed;
     return status;
@@ -232,6 +235,9 @@ static void put_parameters(struct lb_buf *buf, const struct lb_infer_request *re
     }
     if (request->binary_default) {
         lb_buf_append_str(buf, ",\"binary_data_output\":true");
+    }
+    if (request->answer_digest) {
+        lb_buf_append_str(buf, ",\"answer_digest\":true");
     }
     if (buf->len > start && lb_buf_status(buf) == LB_OK) {
         buf->data[start] = '{'; /* instead of the first comma */

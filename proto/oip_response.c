@@ -120,10 +120,36 @@ static void put_parameters(struct lb_buf *buf, const struct lb_infer_response *r
     lb_buf_append_str(buf, "}");
 }
 
+static enum lb_status put_outputs(struct lb_buf *head, const struct lb_infer_response *response,
+                                  bool *out_binary, struct lb_detail *detail) {
+    static const struct lb_wire_tensor digest = {.name = LB_WIRE_DIGEST,
+                                                 .datatype = LB_DT_UINT8,
+                                                 .n_dims = 1,
+                                                 .dim = {LB_SHA256_BYTES},
+                                                 .bytes = LB_SHA256_BYTES,
+                                                 .binary = true};
+    enum lb_status status = LB_OK;
+    *out_binary = false;
+    lb_buf_append_str(head, ",\"outputs\":[");
+    for (size_t i = 0; i < response->n_outputs && status == LB_OK; i++) {
+        lb_buf_append_str(head, i ? "," : "");
+        status = lb_wire_put_tensor(head, &response->outputs[i], "output", detail);
+        *out_binary = *out_binary || response->outputs[i].binary;
+    }
+    if (status == LB_OK && response->digest_of && *out_binary) {
+        lb_buf_append_str(head, ",");
+        status = lb_wire_put_tensor(head, &digest, "output", detail);
+    }
+    lb_buf_append_str(head, "]");
+    return status;
+}
+
 static enum lb_status check_response(const struct lb_infer_response *response, struct lb_detail *detail) {
-    if (!response->model_name || response->n_outputs > LB_MAX_TENSORS || !isfinite(response->temperature)) {
+    size_t listed = response->n_outputs + (response->digest_of != NULL);
+    if (!response->model_name || listed > LB_MAX_TENSORS || !isfinite(response->temperature)) {
         return lb_fail(detail, LB_E_ARG,
-                       "answer: it needs a model name, at most %d outputs and a finite temperature",
+                       "answer: it needs a model name, at most %d outputs (its digest is one) and a finite "
+                       "temperature",
                        LB_MAX_TENSORS);
     }
     int64_t n_values = 0;
@@ -162,14 +188,15 @@ enum lb_status lb_infer_response_head(const struct lb_infer_response *response, 
         status = lb_wire_put_string(head, response->id, "the request's id", detail);
     }
     put_parameters(head, response);
-    lb_buf_append_str(head, ",\"outputs\":[");
     bool binary = false;
-    for (size_t i = 0; i < response->n_outputs && status == LB_OK; i++) {
-        lb_buf_append_str(head, i ? "," : "");
-        status = lb_wire_put_tensor(head, &response->outputs[i], "output", detail);
-        binary = binary || response->outputs[i].binary;
+    if (status == LB_OK) {
+        status = put_outputs(head, response, &binary, detail);
     }
-    lb_buf_append_str(head, "]}");
+    if (status == LB_OK && response->digest_of && !binary) {
+        status = lb_wire_put_digest(head, start, response->digest_of, detail);
+    } else {
+        lb_buf_append_str(head, "}");
+    }
     if (status != LB_OK) {
         return status;
     }

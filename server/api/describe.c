@@ -158,8 +158,8 @@ json_t *lb_describe_config(const struct lb_hosted *hosted) {
 }
 
 json_t *lb_describe_server(void) {
-    return json_pack("{s:s,s:s,s:[s,s,s,s,s,s,s,s,s]}", "name", "limbeckd", "version", LB_VERSION,
+    return json_pack("{s:s,s:s,s:[s,s,s,s,s,s,s,s,s,s]}", "name", "limbeckd", "version", LB_VERSION,
                      "extensions", "binary_tensor_data", "parameters", "model_configuration",
-                     "model_repository", "statistics", "kd_topk/1", "kd_hidden/1", "kd_head/1",
-                     "kd_digest/1");
+                     "model_repository", "statistics", "kd_topk/1", "kd_hidden/1", "kd_head/1", "kd_digest/1",
+                     "kd_answer_digest/1");
 }

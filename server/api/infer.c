@@ -59,6 +59,8 @@ static int rank_of(int64_t priority) {
 #define JSON_NUMBER 16
 /* An answer with more numbers as JSON than this is heavy. */
 #define LIGHT_NUMBERS 4096
+/* And one of more bytes, when they are digested. */
+#define LIGHT_BYTES ((size_t)1 << 20)
 
 /* Held before it is needed; false, and answered, when it can't be had. */
 static bool hold(struct lb_server *server, struct lb_exchange *x, size_t bytes) {
@@ -122,7 +124,13 @@ static bool make_job(struct lb_server *server, struct lb_exchange *x,
     visit->id = request->id ? lb_arena_strdup(&job->arena, request->id) : NULL;
     size_t numbers = json_numbers(job);
     visit->json_bytes = numbers * JSON_NUMBER;
-    x->heavy = numbers > LIGHT_NUMBERS;
+    x->heavy = numbers > LIGHT_NUMBERS || (request->answer_digest && job->output_bytes > LIGHT_BYTES);
+    visit->answer_digest = request->answer_digest;
+    if (request->answer_digest && job->n_outputs >= LB_MAX_TENSORS) {
+        lb_reply_error(x, 400, "%zu outputs and answer_digest; at most %d outputs have one", job->n_outputs,
+                       LB_MAX_TENSORS - 1);
+        return false;
+    }
     job->deadline_ns = deadline(server, request, x->started_ns);
     job->rank = rank_of(request->priority);
     job->client = x->memory.client;
@@ -175,11 +183,13 @@ static struct lb_wire_tensor *wire_outputs(struct lb_exchange *x, const struct l
     return tensors;
 }
 
-/* Puts the JSON and the binary tensors together as parts, and sets the headers. */
-static bool assemble(struct lb_exchange *x, const struct lb_job *job, const struct lb_buf *head) {
-    struct lb_span *parts = lb_arena_array(&x->arena, job->n_outputs + 1, sizeof *parts);
+/* Puts the JSON, the binary tensors and their digest together as parts, and sets the headers. */
+static bool assemble(struct lb_exchange *x, const struct lb_job *job,
+                     const struct lb_infer_response *response, const struct lb_buf *head) {
+    struct lb_span *parts = lb_arena_array(&x->arena, job->n_outputs + 2, sizeof *parts);
+    uint8_t *digest = lb_arena_array(&x->arena, LB_SHA256_BYTES, 1);
     char *length = lb_arena_printf(&x->arena, "%zu", head->len);
-    if (!parts || !length) {
+    if (!parts || !length || !digest) {
         return false;
     }
     size_t n = 0;
@@ -192,6 +202,12 @@ static bool assemble(struct lb_exchange *x, const struct lb_job *job, const stru
     bool binary = false;
     for (size_t i = 0; i < job->n_outputs; i++) {
         binary |= job->outputs[i].binary;
+    }
+    if (binary && response->digest_of) {
+        if (lb_answer_digest(response, head->data, head->len, digest) != LB_OK) {
+            return false;
+        }
+        parts[n++] = (struct lb_span){digest, LB_SHA256_BYTES};
     }
     x->reply.status = 200;
     x->reply.text = !binary;
@@ -228,6 +244,8 @@ static void reply_outputs(struct lb_exchange *x) {
                                          .id = visit->id,
                                          .top_k = job->needs_topk ? job->top_k : 0,
                                          .temperature = job->temperature,
+                                         .digest_of =
+                                             visit->answer_digest ? visit->digest + strlen("sha-256=") : NULL,
                                          .n_outputs = job->n_outputs,
                                          .outputs = wire_outputs(x, job)};
     /* The request's bytes are gone; their buffer takes the answer's JSON and lives as long as the exchange.
@@ -241,7 +259,7 @@ static void reply_outputs(struct lb_exchange *x) {
         return;
     }
     release_json_outputs(x, job);
-    if (!assemble(x, job, &x->body)) {
+    if (!assemble(x, job, &response, &x->body)) {
         lb_reply_error(x, 503, "out of memory; try again");
         return;
     }

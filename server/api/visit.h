@@ -51,6 +51,7 @@ struct lb_visit {
     struct lb_load_order *order;        /* of a load or unload request; in the arena */
     const char *id;                     /* the infer request's id; in the job's arena; NULL */
     char digest[80];                    /* "sha-256=..." of an infer request */
+    bool answer_digest;                 /* its answer ends with its own */
     size_t json_bytes;                  /* held for the answer's JSON, about */
 };
 

@@ -2,7 +2,8 @@
  *
  * usage: bench_wire [V C K]      default 2048 256 64: the WordNet teachers
  * One JSON line a lane for a question about 32 sequences of 64 tokens: bytes of request and answer (bodies,
- * without HTTP's own headers) per token, microseconds per token to encode and to decode the answer.
+ * without HTTP's own headers) per token, microseconds per token to encode and to decode the answer, as the
+ * trainer asks for it: with its digest; and how much of both the digest is (made once, checked once).
  */
 #include "common/base/clock.h"
 #include "common/base/mem.h"
@@ -48,6 +49,7 @@ static size_t request_bytes(const struct lane *lane) {
     }
     struct lb_infer_request request = {.top_k = LB_DEFAULT_TOP_K,
                                        .temperature = 1,
+                                       .answer_digest = true,
                                        .n_inputs = 1,
                                        .inputs = &input,
                                        .n_outputs = (size_t)lane->n,
@@ -64,6 +66,7 @@ static size_t request_bytes(const struct lane *lane) {
 }
 
 static void run(const struct lane *lane) {
+    static const char of[] = "66647936c07baf963fc10c6d2c7733bf43b20a1c998b9ba8ffc51b2fdedf4585";
     struct lb_wire_tensor tensors[4];
     for (int i = 0; i < lane->n; i++) {
         int64_t width = lane->outputs[i].width;
@@ -88,13 +91,14 @@ static void run(const struct lane *lane) {
                                        .model_version =
                                            "66647936c07baf963fc10c6d2c7733bf43b20a1c998b9ba8ffc51b2fdedf4585",
                                        .temperature = 1,
+                                       .digest_of = of,
                                        .n_outputs = (size_t)lane->n,
                                        .outputs = tensors};
     struct lb_buf body;
     struct lb_arena arena;
     lb_buf_init(&body, LB_MAX_RESPONSE_BYTES);
     lb_arena_init(&arena, (size_t)2 << 30);
-    uint64_t encoding = 0, decoding = 0;
+    uint64_t encoding = 0, decoding = 0, digesting = 0;
     size_t bytes = 0;
     for (int r = 0; r < ROUNDS; r++) {
         uint64_t t = lb_now_ns();
@@ -103,17 +107,30 @@ static void run(const struct lane *lane) {
             fail("cannot encode an answer");
         }
         size_t json = body.len;
+        bool binary = false;
         for (int i = 0; i < lane->n; i++) {
             if (tensors[i].binary) {
                 (void)lb_buf_append(&body, tensors[i].data, tensors[i].bytes);
+                binary = true;
             }
         }
+        uint8_t digest[LB_SHA256_BYTES];
+        uint64_t d = lb_now_ns();
+        if (binary && (lb_answer_digest(&answer, body.data, json, digest) != LB_OK ||
+                       lb_buf_append(&body, digest, sizeof digest) != LB_OK)) {
+            fail("no digest");
+        }
+        digesting += lb_now_ns() - d;
         encoding += lb_now_ns() - t;
         t = lb_now_ns();
         struct lb_infer_response decoded;
         lb_arena_reset(&arena);
-        if (lb_infer_response_decode(body.data, body.len, body.len > json ? (int64_t)json : -1, &arena,
-                                     &decoded, NULL) != LB_OK) {
+        if (lb_answer_digest_check(body.data, body.len, binary ? (int64_t)json : -1, of, NULL) != LB_OK) {
+            fail("a wrong digest");
+        }
+        digesting += lb_now_ns() - t;
+        if (lb_infer_response_decode(body.data, body.len, binary ? (int64_t)json : -1, &arena, &decoded,
+                                     NULL) != LB_OK) {
             fail("cannot decode an answer");
         }
         decoding += lb_now_ns() - t;
@@ -122,9 +139,9 @@ static void run(const struct lane *lane) {
     double tokens = SEQS * LENGTH, rounds = ROUNDS * tokens * 1000;
     printf("{\"case\": \"wire %s\", \"request_bytes_per_token\": %.1f, \"answer_bytes_per_token\": %.1f, "
            "\"encode_us_per_token\": "
-           "%.3f, \"decode_us_per_token\": %.3f}\n",
+           "%.3f, \"decode_us_per_token\": %.3f, \"digest_us_per_token\": %.3f}\n",
            lane->name, (double)request_bytes(lane) / tokens, (double)bytes / tokens,
-           (double)encoding / rounds, (double)decoding / rounds);
+           (double)encoding / rounds, (double)decoding / rounds, (double)digesting / rounds);
     for (int i = 0; i < lane->n; i++) {
         lb_free((void *)tensors[i].data);
     }

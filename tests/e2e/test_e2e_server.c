@@ -222,6 +222,31 @@ static void test_batch_invariance(void **state) {
     lb_ask_finish(&together);
 }
 
+/* An answer that is asked for its digest ends with it; the others have none. */
+static void test_answer_digest(void **state) {
+    (void)state;
+    for (int form = 0; form < 3; form++) { /* all binary, one output as JSON, all JSON */
+        struct lb_ask ask;
+        char header[128], length[32];
+        lb_ask_ids(&ask, 2, 16, ids);
+        lb_ask_output(&ask, "logsumexp", LB_DT_NONE, form == 0);
+        lb_ask_output(&ask, "logits.topk_values", LB_DT_NONE, form < 2);
+        ask.request.answer_digest = true;
+        lb_ask_send_ok(&daemon_, "teacher", &ask, "");
+        assert_true(lb_answer_header(&ask.answer, LB_HEADER_DIGEST, header, sizeof header));
+        bool binary = lb_answer_header(&ask.answer, LB_HEADER_JSON_LENGTH, length, sizeof length);
+        assert_int_equal(binary, form < 2);
+        assert_int_equal(ask.response.n_outputs, form < 2 ? 3 : 2);
+        struct lb_buf *body = &ask.answer.body;
+        int64_t json_len = binary ? atoll(length) : -1;
+        const char *of = header + strlen("sha-256=");
+        assert_int_equal(lb_answer_digest_check(body->data, body->len, json_len, of, NULL), LB_OK);
+        body->data[body->len / 2] ^= 1;
+        assert_int_equal(lb_answer_digest_check(body->data, body->len, json_len, of, NULL), LB_E_FORMAT);
+        lb_ask_finish(&ask);
+    }
+}
+
 static void test_classifier(void **state) {
     (void)state;
     float x[3 * 12];
@@ -532,6 +557,7 @@ int main(void) {
         cmocka_unit_test(test_index_stats_metrics),
         cmocka_unit_test(test_json_equals_binary),
         cmocka_unit_test(test_batch_invariance),
+        cmocka_unit_test(test_answer_digest),
         cmocka_unit_test(test_classifier),
         cmocka_unit_test(test_headers),
         cmocka_unit_test(test_compression),

@@ -1,6 +1,6 @@
 /* What a trainer reads from a teacher and from its cache. The first byte chooses: model metadata, the tensors
  * of a cached answer, a whole cached value, or the reply to a question (two more bytes give the length of its
- * JSON, 65535: none). */
+ * JSON, 65535: none; a binary one's last 32 bytes are set to the right digest). */
 #include "common/base/mem.h"
 #include "trainer/cache/value.h"
 #include "trainer/wire/dialect.h"
@@ -45,7 +45,7 @@ static void use(const struct lb_answer *answer, const struct lb_sample *sample) 
     }
 }
 
-static void read_reply(const uint8_t *data, size_t size) {
+static void read_reply(uint8_t *data, size_t size) {
     static const int32_t ids[] = {1, 2, 3};
     const struct lb_sample a = {.ids = ids, .n = 3}, b = {.ids = ids, .n = 2};
     const struct lb_sample *samples[] = {&a, &b};
@@ -59,6 +59,11 @@ static void read_reply(const uint8_t *data, size_t size) {
     lb_arena_init(&arenas[1], 1 << 20);
     if (size >= 2 && !oip->build(&info, &spec, samples, 2, 0, &scratch, &asked, NULL)) {
         int64_t json = data[0] | data[1] << 8;
+        const struct lb_infer_response of = {.digest_of = asked.digest};
+        size_t last = size - LB_SHA256_BYTES;
+        if (size > 2 + LB_SHA256_BYTES && lb_answer_digest(&of, data + 2, last - 2, data + last) != LB_OK) {
+            abort();
+        }
         const struct lb_ask_reply reply = {.body = data + 2,
                                            .len = size - 2,
                                            .json_bytes = json == 65535 ? -1 : json,

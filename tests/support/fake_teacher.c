@@ -1,4 +1,5 @@
 #include "tests/support/fake_teacher.h"
+#include "tests/support/fake_spoil.h"
 
 #include "common/base/clock.h"
 #include "common/base/mem.h"
@@ -143,39 +144,6 @@ static bool send_bytes(int fd, const char *headers, const struct lb_buf *body, s
     return send_all(fd, text, strlen(text)) && send_all(fd, body->data, send_len);
 }
 
-static void spoil(struct lb_infer_response *response, enum fake_fault fault) {
-    struct lb_wire_tensor *first = &response->outputs[0];
-    if (fault == FAKE_WRONG_SHAPE) {
-        first->dim[1]--;
-        first->bytes = (size_t)lb_wire_elements(first) * lb_datatype_bytes(first->datatype);
-    } else if (fault == FAKE_WRONG_DATATYPE) {
-        first->datatype = LB_DT_FP32;
-        first->bytes = (size_t)lb_wire_elements(first) * 4;
-    } else if (fault == FAKE_MISSING_OUTPUT) {
-        response->n_outputs--;
-    } else if (fault == FAKE_WILD_ID) {
-        for (size_t j = 0; j < response->n_outputs; j++) {
-            if (!strcmp(response->outputs[j].name, "logits.topk_ids")) {
-                const int32_t wild = 1 << 20;
-                memcpy((void *)(uintptr_t)response->outputs[j].data, &wild, sizeof wild);
-            }
-        }
-    } else if (fault == FAKE_NAN) { /* hidden_states.final, FP16 */
-        ((uint16_t *)(uintptr_t)first->data)[3] = 0x7e00;
-    } else if (fault == FAKE_TWICE || fault == FAKE_LOW_SUM) {
-        for (size_t j = 0; j < response->n_outputs; j++) {
-            void *data = (void *)(uintptr_t)response->outputs[j].data;
-            if (fault == FAKE_TWICE && !strcmp(response->outputs[j].name, "logits.topk_ids")) {
-                ((int32_t *)data)[1] = ((int32_t *)data)[0];
-            } else if (fault == FAKE_LOW_SUM && !strcmp(response->outputs[j].name, "logsumexp")) {
-                ((float *)data)[0] = -50;
-            }
-        }
-    } else if (fault == FAKE_WRONG_FINGERPRINT) {
-        response->model_version = fake_other_fingerprint;
-    }
-}
-
 static bool send_answer(struct fake_teacher *fake, int fd, const struct lb_infer_request *request,
                         enum fake_fault fault, struct lb_arena *arena) {
     struct lb_wire_tensor outputs[LB_MAX_ASKED];
@@ -195,23 +163,30 @@ static bool send_answer(struct fake_teacher *fake, int fd, const struct lb_infer
     if (fault == FAKE_WRONG_DIGEST) {
         digest[0] = digest[0] == 'a' ? 'b' : 'a';
     }
-    spoil(&response, fault);
+    fake_spoil(&response, fault);
+    response.digest_of = request->answer_digest && fault != FAKE_NO_ANSWER_DIGEST ? digest : NULL;
     struct lb_buf body;
     lb_buf_init(&body, 1u << 28);
     if (lb_infer_response_head(&response, &body, NULL)) {
         abort();
     }
+    size_t json_len = body.len;
     if (fault != FAKE_NO_DIGEST) {
         snprintf(digest_line, sizeof digest_line, "%s: sha-256=%s\r\n", LB_HEADER_DIGEST, digest);
     }
     snprintf(headers, sizeof headers, "%s: %zu\r\n%sContent-Type: application/octet-stream\r\n",
-             LB_HEADER_JSON_LENGTH, body.len, digest_line);
+             LB_HEADER_JSON_LENGTH, json_len, digest_line);
     for (size_t j = 0; j < response.n_outputs; j++) {
         lb_buf_append(&body, outputs[j].data, outputs[j].bytes);
     }
-    if (fault == FAKE_WRONG_LENGTH) {
-        body.len -= 2;
+    if (response.digest_of) {
+        uint8_t own[LB_SHA256_BYTES];
+        if (lb_answer_digest(&response, body.data, json_len, own)) {
+            abort();
+        }
+        lb_buf_append(&body, own, sizeof own);
     }
+    fake_spoil_bytes(&body, json_len, &response, fault);
     bool ok = send_bytes(fd, headers, &body, fault == FAKE_CLOSE_MID_BODY ? body.len / 2 : body.len);
     lb_buf_finish(&body);
     return ok && fault != FAKE_CLOSE_MID_BODY;

@@ -36,6 +36,10 @@ enum fake_fault {
     FAKE_WRONG_DATATYPE, /* FP32 for FP16 */
     FAKE_WRONG_LENGTH,   /* binary data shorter than the JSON says */
     FAKE_MISSING_OUTPUT,
+    FAKE_FLIPPED,           /* one bit of a tensor, on the way */
+    FAKE_SWAPPED,           /* the first two sequences of the first output, on the way */
+    FAKE_ZEROED,            /* the last output, on the way */
+    FAKE_NO_ANSWER_DIGEST,  /* as a server that makes none */
     FAKE_WILD_ID,           /* a top-k id beyond the vocabulary */
     FAKE_WRONG_FINGERPRINT, /* in the answer */
     FAKE_HUGE,              /* announces 3 GiB */

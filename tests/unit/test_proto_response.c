@@ -221,6 +221,57 @@ static void json_head_has_this_text(void **state) {
     lb_buf_finish(&head);
 }
 
+/* The digest is over the request's digest and all that stands before it; where, depends on the form. */
+static void digests_end_answers(void **state) {
+    (void)state;
+    static const char of[] = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";
+    static const char listed[] = "{\"name\":\"digest\",\"datatype\":\"UINT8\",\"shape\":[32],"
+                                 "\"parameters\":{\"binary_data_size\":32}}]}";
+    const float lse[] = {0.5f, -2};
+    for (int form = 0; form < 2; form++) {
+        struct lb_wire_tensor output = {"logsumexp", LB_DT_FP32, 2, {1, 2}, lse, sizeof lse, form == 0};
+        struct lb_infer_response r = {.model_name = "m", .digest_of = of, .n_outputs = 1, .outputs = &output};
+        struct lb_buf body, bytes;
+        uint8_t own[LB_SHA256_BYTES], wanted[LB_SHA256_BYTES];
+        char hex[LB_SHA256_HEX];
+        lb_buf_init(&body, 4096);
+        lb_buf_init(&bytes, 4096);
+        assert_int_equal(lb_infer_response_head(&r, &body, NULL), LB_OK);
+        int64_t json_len = form == 0 ? (int64_t)body.len : -1;
+        lb_buf_append_str(&bytes, of);
+        if (form == 0) {
+            assert_non_null(strstr(body.data, listed));
+            lb_buf_append(&bytes, body.data, body.len);
+            lb_buf_append(&bytes, lse, sizeof lse);
+            lb_sha256(bytes.data, bytes.len, wanted);
+            assert_int_equal(lb_answer_digest(&r, body.data, body.len, own), LB_OK);
+            assert_memory_equal(own, wanted, sizeof own);
+            lb_buf_append(&body, lse, sizeof lse);
+            lb_buf_append(&body, own, sizeof own);
+        } else {
+            static const char front[] = "{\"model_name\":\"m\",\"outputs\":[{\"name\":\"logsumexp\","
+                                        "\"datatype\":\"FP32\",\"shape\":[1,2],\"data\":[0.5,-2.0]}]";
+            lb_buf_append_str(&bytes, front);
+            lb_sha256(bytes.data, bytes.len, wanted);
+            lb_hex(wanted, sizeof wanted, hex);
+            lb_buf_reset(&bytes);
+            lb_buf_printf(&bytes, "%s,\"digest\":\"%s\"}", front, hex);
+            assert_string_equal(body.data, bytes.data);
+        }
+        assert_int_equal(lb_answer_digest_check(body.data, body.len, json_len, of, NULL), LB_OK);
+        for (size_t i = 0; i < body.len * 8; i++) {
+            body.data[i / 8] ^= (char)(1 << i % 8);
+            assert_int_equal(lb_answer_digest_check(body.data, body.len, json_len, of, NULL), LB_E_FORMAT);
+            body.data[i / 8] ^= (char)(1 << i % 8);
+        }
+        for (size_t len = 0; len < body.len; len++) {
+            assert_int_equal(lb_answer_digest_check(body.data, len, json_len, of, NULL), LB_E_FORMAT);
+        }
+        lb_buf_finish(&body);
+        lb_buf_finish(&bytes);
+    }
+}
+
 /* What other servers send: nested data, no version, own parameters, a null id. */
 static void other_servers_answers_are_read(void **state) {
     (void)state;
@@ -363,6 +414,7 @@ int main(void) {
         cmocka_unit_test(numbers_are_written_in_the_shortest_way),
         cmocka_unit_test(answers_survive_a_round_trip),
         cmocka_unit_test(json_head_has_this_text),
+        cmocka_unit_test(digests_end_answers),
         cmocka_unit_test(other_servers_answers_are_read),
         cmocka_unit_test(malformed_answers_are_named),
         cmocka_unit_test(answers_that_cannot_be_written_are_refused),

@@ -120,7 +120,8 @@ static enum lb_status build(const struct lb_teacher_info *info, const struct lb_
         .timeout_us = timeout_us,
         .inputs = inputs,
         .outputs = outputs,
-        .binary_default = true};
+        .binary_default = true,
+        .answer_digest = true};
     bool filled = samples[0]->features ? fill_features(info, samples, n, scratch, &request)
                                        : fill_ids(samples, n, out->longest, scratch, &request);
     filled = filled && fill_extra(samples, n, out->longest, scratch, &request);
@@ -229,6 +230,17 @@ static enum lb_status copy_part(const struct lb_teacher_info *info, const struct
     return LB_OK;
 }
 
+/* Before anything in the answer is believed, its own fingerprint too: that its bytes are those that were sent
+ * as the answer to the request that its header names. */
+static enum lb_status check_bytes(const struct lb_ask_reply *reply, struct lb_detail *detail) {
+    if (!*reply->digest) {
+        return lb_fail(detail, LB_E_FORMAT,
+                       "the answer carries no %s header; is something between that removes headers?",
+                       LB_HEADER_DIGEST);
+    }
+    return lb_answer_digest_check(reply->body, reply->len, reply->json_bytes, reply->digest, detail);
+}
+
 static enum lb_status check_head(const struct lb_teacher_info *info, const struct lb_ask_spec *spec,
                                  const struct lb_asked *asked, const struct lb_ask_reply *reply,
                                  const struct lb_infer_response *response, bool *other,
@@ -240,11 +252,6 @@ static enum lb_status check_head(const struct lb_teacher_info *info, const struc
             "another model answers now: fingerprint %s, this run began with %s; serve the same model again, "
             "or start a new run",
             response->model_version ? response->model_version : "(none)", info->fingerprint);
-    }
-    if (!*reply->digest) {
-        return lb_fail(detail, LB_E_FORMAT,
-                       "the answer carries no %s header; is something between that removes headers?",
-                       LB_HEADER_DIGEST);
     }
     if (strcmp(reply->digest, asked->digest)) {
         return lb_fail(
@@ -267,8 +274,11 @@ static enum lb_status split(const struct lb_teacher_info *info, const struct lb_
                             struct lb_detail *detail) {
     struct lb_infer_response response;
     bool other = false, features = samples[0]->features != NULL;
-    enum lb_status status =
-        lb_infer_response_decode(reply->body, reply->len, reply->json_bytes, scratch, &response, detail);
+    enum lb_status status = check_bytes(reply, detail);
+    if (status == LB_OK) {
+        status =
+            lb_infer_response_decode(reply->body, reply->len, reply->json_bytes, scratch, &response, detail);
+    }
     if (status == LB_OK) {
         status = check_head(info, spec, asked, reply, &response, &other, detail);
     }
