@@ -1,6 +1,7 @@
 #include "server/options.h"
 
 #include "common/base/mem.h"
+#include "common/base/memo.h"
 
 #include <argp.h>
 #include <stdlib.h>
@@ -46,6 +47,7 @@ enum key {
     KEY_THREADS,
     KEY_LOG_FORMAT,
     KEY_VERBOSE,
+    KEY_REHASH,
     KEY_CHECK
 };
 
@@ -108,6 +110,8 @@ static const struct argp_option list[] = {
     {NULL, 0, NULL, 0, "Other", 6},
     {"log-format", KEY_LOG_FORMAT, "text|json", 0, "Form of the log on standard error (default text)", 6},
     {"verbose", KEY_VERBOSE, NULL, 0, "Log health checks and connection details too", 6},
+    {"rehash", KEY_REHASH, NULL, 0,
+     "Compute fingerprints and self-tests of large models anew, whatever the cache folder kept of them", 3},
     {"check", KEY_CHECK, NULL, 0, "Open the models, run the self-test, and exit", 6},
     {0}};
 
@@ -203,6 +207,9 @@ static error_t parse(int key, char *text, struct argp_state *state) {
         break;
     case KEY_VERBOSE:
         o->verbose = true;
+        break;
+    case KEY_REHASH:
+        lb_memo_distrust();
         break;
     case KEY_CHECK:
         o->check = true;

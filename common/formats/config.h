@@ -12,6 +12,7 @@
 #include "common/base/buf.h"
 #include "common/base/json.h"
 #include "common/base/notes.h"
+#include "common/base/sha256.h"
 #include "common/base/status.h"
 #include "common/formats/gguf.h"
 
@@ -119,6 +120,10 @@ LB_NODISCARD enum lb_status lb_config_write_form(const struct lb_config_form *fo
 /* The form's keys of its architecture; errors are reported when out is written. */
 void lb_config_put_gguf(const struct lb_config_form *form, const struct lb_config *config,
                         struct lb_gguf_out *out);
+/* Adds what decides a model's numbers to hash: the family, and the fields that are not what a missing key
+ * means (so a key that comes later changes no hash). */
+void lb_config_hash(const struct lb_config_form *form, const struct lb_config *config,
+                    struct lb_sha256 *hash);
 /* The i-th key whose value is a new model's to choose; NULL after the last. */
 const char *lb_config_own_key(const struct lb_config_form *form, size_t i);
 

@@ -118,3 +118,53 @@ void lb_config_put_gguf(const struct lb_config_form *form, const struct lb_confi
         }
     }
 }
+
+/* Fields that only training reads. */
+static bool is_for_training(const struct lb_config_key *key) {
+    return key->field == offsetof(struct lb_config, initializer_range) ||
+           key->field == offsetof(struct lb_config, input_dropout) ||
+           key->field == offsetof(struct lb_config, hidden_dropout);
+}
+
+/* Bytes of the field that a key stands for; 0: for none. */
+static size_t field_bytes(const struct lb_config_key *key) {
+    switch (key->kind) {
+    case LB_KEY_INT:
+    case LB_KEY_TOKEN:
+        return sizeof(int64_t);
+    case LB_KEY_REAL:
+    case LB_KEY_ROPE:
+        return sizeof(double);
+    case LB_KEY_BOOL:
+        return sizeof(bool);
+    case LB_KEY_WIDTHS:
+        return sizeof(int64_t[LB_MLP_MAX_HIDDEN]);
+    case LB_KEY_ONLY_TEXT:
+    case LB_KEY_ONLY_NUMBER:
+    case LB_KEY_ANY:
+    case LB_KEY_MODEL_TYPE:
+    case LB_KEY_CLASS:
+    case LB_KEY_DTYPE:
+    case LB_KEY_LAYER_TYPES:
+    case LB_KEY_PACKED:
+    case LB_KEY_SAME:
+    case LB_KEY_HAS:
+    case LB_KEY_LACKS:
+        return 0;
+    }
+    return 0;
+}
+
+void lb_config_hash(const struct lb_config_form *form, const struct lb_config *config,
+                    struct lb_sha256 *hash) {
+    const struct lb_config_key *key;
+    lb_sha256_update(hash, form->model_type, strlen(form->model_type) + 1);
+    for (size_t i = 0; (key = lb_key_at(form->keys, i)) != NULL; i++) {
+        size_t bytes = is_for_training(key) ? 0 : field_bytes(key);
+        const void *field = lb_key_field(config, key);
+        if (bytes > 0 && memcmp(field, lb_key_field(&form->missing, key), bytes) != 0) {
+            lb_sha256_update(hash, key->name, strlen(key->name) + 1);
+            lb_sha256_update(hash, field, bytes);
+        }
+    }
+}

@@ -80,6 +80,10 @@ struct lb_model {
     struct lb_notes notes; /* of opening */
 };
 
+/* fingerprint.c: fills model->fingerprint; path: the folder or file that it was opened from. Kept in the
+ * user's cache folder for models that take long (memo.h). */
+LB_NODISCARD enum lb_status lb_model_take_fingerprint(struct lb_model *model, const char *path, bool folder,
+                                                      struct lb_detail *detail);
 /* NULL when there is none of that name. */
 const struct lb_weight *lb_model_weight(const struct lb_model *model, const char *name);
 /* The tap of this kind and layer among taps gets v (kept across lb_tape_release). */

@@ -27,7 +27,8 @@ const struct lb_config *lb_model_config(const struct lb_model *model);
 /* What a person should know about the files that were opened, though nothing failed: keys that are not known,
  * which of two contradicting things was taken. Line i; NULL after the last. */
 const char *lb_model_note(const struct lb_model *model, size_t i);
-/* 64 hex digits of SHA-256 over weights, config and tokenizer.json; "" for a model not opened from files. */
+/* 64 hex digits of SHA-256 over weights, config and tokenizer as they were understood; "" for a model not
+ * opened from files. */
 const char *lb_model_fingerprint(const struct lb_model *model);
 int64_t lb_model_parameters(const struct lb_model *model);
 /* Bytes of the weights as stored. */

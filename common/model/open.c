@@ -2,7 +2,6 @@
 #include "common/base/file.h"
 #include "common/base/json.h"
 #include "common/base/mem.h"
-#include "common/base/sha256.h"
 #include "common/formats/safetensors.h"
 #include "common/model/families.h"
 #include "common/model/family.h"
@@ -12,7 +11,6 @@
 #include <string.h>
 
 #define MAX_CONFIG_BYTES ((size_t)4 << 20)
-#define MAX_TOKENIZER_BYTES ((size_t)256 << 20)
 
 static void shape_text(const int64_t *dim, int n, char *out, size_t cap) {
     size_t at = (size_t)snprintf(out, cap, "[");
@@ -253,40 +251,6 @@ static enum lb_status open_gguf(const char *path, struct lb_model **out, struct 
     return LB_OK;
 }
 
-/* SHA-256 over config, weights as stored, and the tokenizer beside them. */
-static enum lb_status fingerprint(struct lb_model *model, const char *folder, struct lb_detail *detail) {
-    struct lb_buf buf;
-    lb_buf_init(&buf, MAX_TOKENIZER_BYTES);
-    struct lb_sha256 *hash = lb_sha256_create();
-    enum lb_status status = hash != NULL ? lb_config_write(&model->config, "float32", &buf) : LB_E_NOMEM;
-    lb_sha256_update(hash, buf.data, buf.len);
-    for (size_t i = 0; status == LB_OK && i < model->n_weights; i++) {
-        const struct lb_weight *w = &model->weights[i];
-        size_t bytes = 0;
-        (void)lb_dtype_bytes(w->dtype, w->rows * w->cols, &bytes);
-        lb_sha256_update(hash, w->name, strlen(w->name) + 1);
-        lb_sha256_u32(hash, (uint32_t)w->dtype);
-        lb_sha256_u64(hash, (uint64_t)w->rows);
-        lb_sha256_u64(hash, (uint64_t)w->cols);
-        lb_sha256_update(hash, w->data, bytes);
-    }
-    char *tokenizer = folder != NULL ? lb_path_join(folder, "tokenizer.json") : NULL;
-    if (folder != NULL && tokenizer == NULL) {
-        status = LB_E_NOMEM;
-    }
-    if (status == LB_OK && tokenizer != NULL && lb_file_exists(tokenizer)) {
-        lb_buf_reset(&buf);
-        status = lb_file_read(tokenizer, &buf, detail);
-        lb_sha256_update(hash, buf.data, buf.len);
-    }
-    uint8_t digest[LB_SHA256_BYTES];
-    lb_sha256_final(hash, digest);
-    lb_hex(digest, sizeof digest, model->fingerprint);
-    lb_free(tokenizer);
-    lb_buf_finish(&buf);
-    return status == LB_OK ? LB_OK : lb_fail(detail, status, "cannot compute the fingerprint");
-}
-
 enum lb_status lb_model_open(const char *path, bool trainable, struct lb_model **out,
                              struct lb_detail *detail) {
     bool folder = lb_is_dir(path);
@@ -296,7 +260,7 @@ enum lb_status lb_model_open(const char *path, bool trainable, struct lb_model *
     }
     struct lb_model *model = NULL;
     enum lb_status status = folder ? open_folder(path, &model, detail) : open_gguf(path, &model, detail);
-    status = status == LB_OK ? fingerprint(model, folder ? path : NULL, detail) : status;
+    status = status == LB_OK ? lb_model_take_fingerprint(model, path, folder, detail) : status;
     if (status == LB_OK && trainable) {
         status = lb_model_make_trainable(model, detail);
     }

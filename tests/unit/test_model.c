@@ -6,6 +6,8 @@
 #include <cmocka.h>
 
 #include "common/base/file.h"
+#include "common/base/mem.h"
+#include "common/base/memo.h"
 #include "common/model/families.h"
 #include "common/model/generate.h"
 #include "common/model/model.h"
@@ -303,10 +305,127 @@ static void new_configs(void **state) {
     }
 }
 
+/* ---- fingerprints ---- */
+
+static void fingerprint_of(const char *path, char out[65]) {
+    struct lb_model *model = NULL;
+    struct lb_detail detail = {0};
+    if (lb_model_open(path, false, &model, &detail) != LB_OK) {
+        fail_msg("%s", detail.text);
+    }
+    snprintf(out, 65, "%s", lb_model_fingerprint(model));
+    lb_model_destroy(model);
+}
+
+/* Writes a file of the folder again with its first `from` replaced. */
+static void rewrite(const char *dir, const char *name, const char *from, const char *to) {
+    char *path = lb_path_join(dir, name);
+    struct lb_buf in, out;
+    lb_buf_init(&in, 1 << 24);
+    lb_buf_init(&out, 1 << 24);
+    assert_int_equal(lb_file_read(path, &in, NULL), LB_OK);
+    const char *at = memmem(in.data, in.len, from, strlen(from));
+    assert_non_null(at);
+    lb_buf_append(&out, in.data, (size_t)(at - in.data));
+    lb_buf_append_str(&out, to);
+    lb_buf_append(&out, at + strlen(from), in.len - (size_t)(at - in.data) - strlen(from));
+    assert_int_equal(lb_file_replace(path, out.data, out.len, NULL), LB_OK);
+    lb_buf_finish(&in);
+    lb_buf_finish(&out);
+    lb_free(path);
+}
+
+/* They cover what decides answers and ids, however it is written. */
+static void fingerprints(void **state) {
+    (void)state;
+    struct lb_config config;
+    char *dir = lb_path_join(folder, "printed"), first[65], other[65];
+    lb_tiny_llama(&config);
+    config.vocab_size = 258;
+    lb_tiny_save(&config, 5, dir, LB_F32, true);
+    fingerprint_of(dir, first);
+    rewrite(dir, "config.json", "{", "{\n\n  \"attention_bias\": false, \"use_cache\": true,");
+    rewrite(dir, "tokenizer.json", "{", "{ \n \"normalizer\": null,");
+    fingerprint_of(dir, other);
+    assert_string_equal(first, other);
+    rewrite(dir, "config.json", "\"initializer_range\"", "\"x_initializer\""); /* of training only */
+    fingerprint_of(dir, other);
+    assert_string_equal(first, other);
+    rewrite(dir, "config.json", "\"rms_norm_eps\": 1", "\"rms_norm_eps\": 3");
+    fingerprint_of(dir, other);
+    assert_string_not_equal(first, other);
+    rewrite(dir, "config.json", "\"rms_norm_eps\": 3", "\"rms_norm_eps\": 1");
+    fingerprint_of(dir, other);
+    assert_string_equal(first, other);
+    rewrite(dir, "tokenizer.json", "\"normalizer\":null,", "\"normalizer\": {\"type\": \"NFC\"},");
+    fingerprint_of(dir, other);
+    assert_string_not_equal(first, other);
+    lb_free(dir);
+}
+
+/* A GGUF's vocabulary is in it. */
+static void fingerprints_of_vocabularies(void **state) {
+    (void)state;
+    struct lb_config config;
+    char *dir = lb_path_join(folder, "vocabulary"), *with = lb_path_join(folder, "with.gguf"),
+         *without = lb_path_join(folder, "without.gguf"), a[65], b[65];
+    struct lb_model *model = NULL;
+    struct lb_buf json;
+    lb_tiny_llama(&config);
+    config.vocab_size = 258;
+    lb_tiny_save(&config, 5, dir, LB_F32, true);
+    assert_int_equal(lb_model_open(dir, false, &model, NULL), LB_OK);
+    char *path = lb_path_join(dir, "tokenizer.json");
+    lb_buf_init(&json, 1 << 24);
+    assert_int_equal(lb_file_read(path, &json, NULL), LB_OK);
+    assert_int_equal(lb_model_save_gguf(model, with, LB_F32, json.data, json.len, NULL), LB_OK);
+    assert_int_equal(lb_model_save_gguf(model, without, LB_F32, NULL, 0, NULL), LB_OK);
+    fingerprint_of(with, a);
+    fingerprint_of(without, b);
+    assert_string_not_equal(a, b);
+    lb_model_destroy(model);
+    lb_buf_finish(&json);
+    lb_free(path);
+    lb_free(with);
+    lb_free(without);
+    lb_free(dir);
+}
+
+/* What is kept of large files is found again, until the file changes. */
+static void memos(void **state) {
+    (void)state;
+    char key[LB_SHA256_HEX], other[LB_SHA256_HEX], text[80];
+    char *path = lb_path_join(folder, "large");
+    uint8_t digest[LB_SHA256_BYTES];
+    assert_int_equal(setenv("XDG_CACHE_HOME", folder, 1), 0);
+    struct lb_sha256 *hash = lb_sha256_create();
+    assert_false(lb_memo_file(hash, path)); /* not there */
+    assert_int_equal(lb_file_replace(path, "x", 1, NULL), LB_OK);
+    assert_false(lb_memo_file(hash, path)); /* just written: a change in the same instant would not be seen */
+    assert_true(lb_memo_file(hash, "/etc/passwd"));
+    lb_sha256_final(hash, digest);
+    lb_hex(digest, sizeof digest, key);
+    digest[0] ^= 1;
+    lb_hex(digest, sizeof digest, other);
+    assert_false(lb_memo_get("fingerprint", key, text, sizeof text));
+    lb_memo_put("fingerprint", key, "12345");
+    assert_true(lb_memo_get("fingerprint", key, text, sizeof text));
+    assert_string_equal(text, "12345");
+    assert_false(lb_memo_get("fingerprint", other, text, sizeof text));
+    assert_false(lb_memo_get("selftest", key, text, sizeof text));
+    assert_false(lb_memo_get("fingerprint", key, text, 5)); /* does not fit */
+    lb_memo_distrust();
+    assert_false(lb_memo_get("fingerprint", key, text, sizeof text));
+    lb_free(path);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(folders),    cmocka_unit_test(gguf),     cmocka_unit_test(extended),
-        cmocka_unit_test(generating), cmocka_unit_test(refusals), cmocka_unit_test(new_configs),
+        cmocka_unit_test(fingerprints), cmocka_unit_test(fingerprints_of_vocabularies),
+        cmocka_unit_test(memos),        cmocka_unit_test(folders),
+        cmocka_unit_test(gguf),         cmocka_unit_test(extended),
+        cmocka_unit_test(generating),   cmocka_unit_test(refusals),
+        cmocka_unit_test(new_configs),
     };
     return cmocka_run_group_tests(tests, make_folder, remove_folder);
 }
