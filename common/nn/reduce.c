@@ -59,6 +59,14 @@ void lb_softmax(const float *z, int64_t v, double temperature, double lse, float
     }
 }
 
+void lb_softmax_single(const float *z, int64_t v, double temperature, double lse, float *q) {
+    float inverse = (float)(1 / temperature), shift = (float)lse;
+#pragma omp simd
+    for (int64_t j = 0; j < v; j++) {
+        q[j] = lb_expf(z[j] * inverse - shift);
+    }
+}
+
 /* Whether element (a, i) comes before (b, j): larger value, then lower id; NaN after everything. */
 static bool before(float a, int32_t i, float b, int32_t j) {
     bool a_nan = a != a, b_nan = b != b;

@@ -163,15 +163,20 @@ static enum lb_status losses(void *context, int64_t row, int64_t n, float *z) {
 #pragma omp parallel for schedule(static)
     for (int64_t i = 0; i < n; i++) {
         float dz[WORKSPACE_V];
-        struct lb_target t = {.label = b->ids[row + i + 1], .temperature = 1, .add_tail = true};
+        float memory[2 * WORKSPACE_V];
+        struct lb_row one;
+        const struct lb_loss_args args = {.weight = 1, .temperature = 1};
+        struct lb_target t = {.kind = LB_TARGET_TRUNCATED, .temperature = 1, .add_tail = true};
         memset(dz, 0, (size_t)b->v * sizeof *dz);
-        lb_loss_cross_entropy(z + i * b->v, b->v, &t, b->scale, dz);
+        lb_row_init(&one, b->v, 1, memory);
+        lb_row_begin(&one, z + i * b->v, b->ids[row + i + 1]);
+        lb_loss_find("cross_entropy")->row(&one, NULL, &args, b->scale, dz);
         if (b->truncated) {
             t.k = TOP_K;
             t.ids = b->top_ids;
             t.p_at = b->top_p;
             t.tail = 0.1;
-            lb_loss_kl(z + i * b->v, b->v, &t, b->scale, dz);
+            lb_loss_find("kl")->row(&one, &t, &args, b->scale, dz);
         }
         memcpy(z + i * b->v, dz, (size_t)b->v * sizeof *dz);
     }

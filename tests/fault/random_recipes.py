@@ -258,6 +258,9 @@ def random_recipe(r, url, known):
 
 
 def choices(table, key):
+    for line in table.splitlines():  # names that grow with other rooms' tables stand below
+        if line.startswith(key + ': '):
+            return line.split(': ')[1].replace(' ', '').split(',')
     for line in table.splitlines():
         if line.startswith('| `%s` |' % key):
             return [part for part in line.split('|')[3].split('`')[1::2]]
@@ -277,8 +280,7 @@ def main():
     table = run([limbeck, 'train', '--help-recipe'], 'help.log')[1]
     known = dict(mixtures=choices(table, 'mixture'), targets=choices(table, 'targets'),
                  keys=[l.split('`')[1] for l in table.splitlines() if l.startswith('| `')],
-                 losses=next(l for l in table.splitlines() if l.startswith('loss_functions.N.function:'))
-                 .split(':')[1].replace(' ', '').split(','))
+                 losses=choices(table, 'loss_functions.N.function'))
     counts, refusals, bad = collections.Counter(), collections.Counter(), 0
     for i in range(a.n):
         shutil.rmtree('run', ignore_errors=True)

@@ -134,14 +134,20 @@ static enum lb_status losses(void *context, int64_t row, int64_t n, float *z) {
     bool kd = f->target != NULL;
     for (int64_t i = 0; i < n; i++) {
         float dz[V_MAX] = {0}, *zi = z + i * f->v, scale = (float)((kd ? 0.5 : 1.0) / (double)f->n);
-        struct lb_target t = {.label = f->labels[row + i], .temperature = 2};
-        f->loss += scale * lb_loss_cross_entropy(zi, f->v, &t, scale, dz);
+        static float memory[4 * V_MAX];
+        struct lb_row one;
+        const struct lb_loss_args args = {.weight = 1, .temperature = 2};
+        struct lb_target t = {.kind = LB_TARGET_DENSE, .temperature = 2};
+        assert_true(lb_row_floats(f->v, 2) <= sizeof memory / sizeof *memory);
+        lb_row_init(&one, f->v, 2, memory);
+        lb_row_begin(&one, zi, f->labels[row + i]);
+        f->loss += scale * lb_loss_find("cross_entropy")->row(&one, NULL, &args, scale, dz);
         if (kd) {
             t.p = f->target + (row + i) * f->v;
             for (int64_t j = 0; j < f->v; j++) {
                 t.neg_entropy += t.p[j] * log(t.p[j]);
             }
-            f->loss += scale * lb_loss_kl(zi, f->v, &t, scale, dz);
+            f->loss += scale * lb_loss_find("kl")->row(&one, &t, &args, scale, dz);
         }
         memcpy(zi, dz, (size_t)f->v * sizeof *zi);
     }

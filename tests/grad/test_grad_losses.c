@@ -1,5 +1,7 @@
-/* Each loss against its formula in double: the value, and the gradient against central differences of that
- * formula, with sign. */
+/* Each loss of the table against its formula in double: the value, and the gradient against central
+ * differences of that formula, with sign. A loss without a formula here fails. Each mixture's weights against
+ * its paper.
+ */
 #include <stdarg.h>
 #include <stddef.h>
 #include <setjmp.h>
@@ -16,7 +18,9 @@
 
 #define V 50
 #define K 6
-#define ROWS 5
+#define LABEL 17
+#define ROWS 6
+#define HEAD_ROWS 3 /* attention: two heads of three positions */
 #define WIDTH 12
 /* Float gradients of sums of V terms: rounding is near 1e-6 of the largest. */
 #define TOLERANCE 1e-5
@@ -43,19 +47,21 @@ static void softmax(const double *z, double t, double *q) {
     }
 }
 
-/* ---- the formulas in double
- * -------------------------------------------------------------------------------- */
+/* ---- the formulas in double -------------------------------------------------------------------------------
+ */
 
-static double ce(const double *z, const struct lb_target *t) {
+static double ce(const double *z, int32_t label, const struct lb_target *t) {
+    (void)t;
     double q[V];
     softmax(z, 1, q);
-    return -log(q[t->label]);
+    return -log(q[label]);
 }
 
-static double kl(const double *z, const struct lb_target *t) {
+static double kl(const double *z, int32_t label, const struct lb_target *t) {
+    (void)label;
     double q[V], sum = 0, tail = 1;
     softmax(z, t->temperature, q);
-    if (t->p != NULL) {
+    if (t->kind == LB_TARGET_DENSE) {
         for (int i = 0; i < V; i++) {
             sum += t->p[i] * (log(t->p[i]) - log(q[i]));
         }
@@ -75,148 +81,398 @@ static double kl(const double *z, const struct lb_target *t) {
     return t->temperature * t->temperature * sum;
 }
 
-typedef double (*formula)(const double *z, const struct lb_target *t);
+static double mse(const double *a, const struct lb_states *s, bool normalize) {
+    double sum = 0, square = 0, rows = 0;
+    for (int i = 0; i < s->n; i++) {
+        double row = 0;
+        for (int j = 0; j < s->width; j++) {
+            double b = s->b[i * s->width + j], d = a[i * s->width + j] - b;
+            row += d * d;
+            square += s->row_weight[i] > 0 ? b * b : 0;
+        }
+        rows += s->row_weight[i] > 0;
+        sum += s->row_weight[i] * row / (double)s->width;
+    }
+    return normalize ? sum / (square / (rows * (double)s->width)) : sum;
+}
 
-static void check_row(const char *name, lb_row_loss loss, formula f, const struct lb_target *t,
-                      const float *z) {
+static double cosine(const double *a, const struct lb_states *s, bool normalize) {
+    (void)normalize;
+    double sum = 0;
+    for (int i = 0; i < s->n; i++) {
+        double aa = 0, bb = 0, ab = 0;
+        for (int j = 0; j < s->width; j++) {
+            double x = a[i * s->width + j], y = s->b[i * s->width + j];
+            aa += x * x;
+            bb += y * y;
+            ab += x * y;
+        }
+        sum += s->row_weight[i] * (1 - ab / sqrt(aa * bb));
+    }
+    return sum;
+}
+
+/* The mean over heads and causal entries, times T, each row by its weight. */
+static double attention(const double *a, const struct lb_states *s, bool normalize) {
+    (void)normalize;
+    double sum = 0, t = (double)s->width;
+    for (int i = 0; i < s->n; i++) {
+        for (int j = 0; j < s->width; j++) {
+            double d = a[i * s->width + j] - s->b[i * s->width + j];
+            sum += s->row_weight[i] * d * d;
+        }
+    }
+    return sum * t / ((double)s->heads * t * (t + 1) / 2);
+}
+
+static const struct {
+    const char *name;
+    double (*row)(const double *z, int32_t label, const struct lb_target *t);
+    double (*state)(const double *a, const struct lb_states *s, bool normalize);
+} formulas[] = {
+    {"cross_entropy", ce, NULL},        {"kl", kl, NULL}, {"hs_mse", NULL, mse}, {"hs_cosine", NULL, cosine},
+    {"attention_mse", NULL, attention},
+};
+
+static size_t formula_of(const struct lb_loss *loss) {
+    for (size_t i = 0; i < sizeof formulas / sizeof formulas[0]; i++) {
+        if (strcmp(formulas[i].name, loss->name) == 0) {
+            return i;
+        }
+    }
+    fail_msg("%s is in the table of losses and has no formula in this test", loss->name);
+    return 0;
+}
+
+/* ---- rows of logits ---------------------------------------------------------------------------------------
+ */
+
+static double run_row(const struct lb_loss *loss, const float *z, const struct lb_target *t,
+                      double temperature, float scale, float *dz) {
+    float memory[4 * (V + 16)];
+    struct lb_row row;
+    const struct lb_loss_args args = {.weight = 1, .temperature = temperature};
+    assert_true(lb_row_floats(V, 2) <= sizeof memory / sizeof *memory);
+    lb_row_init(&row, V, 2, memory);
+    lb_row_begin(&row, z, LABEL);
+    return loss->row(&row, t, &args, scale, dz);
+}
+
+static void check_row(const struct lb_loss *loss, const char *how, const struct lb_target *t,
+                      double temperature, const float *z) {
     float dz[V];
     double zd[V], worst = 0, scale = 0, factor = 0.7;
+    size_t f = formula_of(loss);
     for (int i = 0; i < V; i++) {
         zd[i] = z[i];
         dz[i] = 0.25f; /* losses add to what is there */
     }
-    double have = loss(z, V, t, (float)factor, dz), expected = f(zd, t);
+    double have = run_row(loss, z, t, temperature, (float)factor, dz),
+           expected = formulas[f].row(zd, LABEL, t);
     assert_true(fabs(have - expected) < 1e-5 * fmax(1, fabs(expected)));
     for (int i = 0; i < V; i++) {
         double keep = zd[i], h = 1e-5;
         zd[i] = keep + h;
-        double up = f(zd, t);
+        double up = formulas[f].row(zd, LABEL, t);
         zd[i] = keep - h;
-        double down = f(zd, t);
+        double down = formulas[f].row(zd, LABEL, t);
         zd[i] = keep;
         double g = factor * (up - down) / (2 * h);
         worst = fmax(worst, fabs(dz[i] - 0.25 - g));
         scale = fmax(scale, fabs(g));
     }
-    printf("%-24s loss %.6f, gradient off by %.2e of its largest\n", name, have, worst / scale);
+    printf("%-14s %-20s T %-4g loss %.6f, gradient off by %.2e of its largest\n", loss->name, how,
+           temperature, have, worst / scale);
     assert_true(worst / scale < TOLERANCE);
 }
 
-static void distributions(void **state) {
-    (void)state;
-    float z[V], other[V], p[V], p_at[K];
-    double wide[V], soft[V];
-    int32_t ids[K] = {3, 41, 7, 0, 49, 22};
-    normals(z, V, 2);
-    normals(other, V, 2);
+/* A teacher's distribution, whole and cut to K ids. */
+struct teacher {
+    float z[V], p[V], p_at[K];
+    int32_t ids[K];
+    struct lb_target dense, top;
+};
+
+static void make_teacher(struct teacher *t, double temperature) {
+    static const int32_t ids[K] = {3, 41, 7, 0, 49, 22};
+    double wide[V], soft[V], in = 0;
+    memcpy(t->ids, ids, sizeof ids);
+    t->dense = (struct lb_target){.kind = LB_TARGET_DENSE, .temperature = temperature, .z = t->z, .p = t->p};
     for (int i = 0; i < V; i++) {
-        wide[i] = other[i];
+        wide[i] = t->z[i];
     }
-    static const double temperatures[] = {1, 2.5};
-    for (int n = 0; n < 2; n++) {
-        struct lb_target t = {.label = 17, .temperature = temperatures[n], .p = p};
-        softmax(wide, t.temperature, soft);
-        for (int i = 0; i < V; i++) {
-            p[i] = (float)soft[i];
-            t.neg_entropy += soft[i] * log(soft[i]);
-        }
-        check_row("cross_entropy", lb_loss_cross_entropy, ce, &t, z);
-        check_row("kl, dense", lb_loss_kl, kl, &t, z);
-        double in = 0;
-        for (int i = 0; i < K; i++) {
-            p_at[i] = p[ids[i]];
-            in += p_at[i];
-        }
-        struct lb_target top = {.temperature = temperatures[n],
+    softmax(wide, temperature, soft);
+    for (int i = 0; i < V; i++) {
+        t->p[i] = (float)soft[i];
+        t->dense.neg_entropy += soft[i] * log(soft[i]);
+    }
+    for (int i = 0; i < K; i++) {
+        t->p_at[i] = t->p[ids[i]];
+        in += t->p_at[i];
+    }
+    t->top = (struct lb_target){.kind = LB_TARGET_TRUNCATED,
+                                .temperature = temperature,
                                 .k = K,
-                                .ids = ids,
-                                .p_at = p_at,
+                                .ids = t->ids,
+                                .p_at = t->p_at,
                                 .tail = 1 - in,
                                 .add_tail = true};
-        check_row("kl, top-k with tail", lb_loss_kl, kl, &top, z);
-        /* The coarse-grained KL lies between nothing and the full one. */
-        float dz[V] = {0};
-        double full = lb_loss_kl(z, V, &t, 1, dz), coarse = lb_loss_kl(z, V, &top, 1, dz);
-        assert_true(coarse >= 0 && coarse <= full);
-        top.add_tail = false;
-        check_row("kl, top-k renormalised", lb_loss_kl, kl, &top, z);
+}
+
+static void rows(void **state) {
+    (void)state;
+    static const double temperatures[] = {1, 2.5};
+    float z[V];
+    struct teacher t;
+    normals(z, V, 2);
+    normals(t.z, V, 2);
+    for (size_t i = 0; lb_loss_at(i) != NULL; i++) {
+        const struct lb_loss *loss = lb_loss_at(i);
+        if (loss->on == LB_ON_LABEL) {
+            check_row(loss, "label", NULL, 1, z);
+        }
+        for (int n = 0; loss->on == LB_ON_TARGET && n < 2; n++) {
+            make_teacher(&t, temperatures[n]);
+            if ((loss->kinds & LB_TARGET_DENSE) != 0) {
+                check_row(loss, "dense", &t.dense, temperatures[n], z);
+            }
+            if ((loss->kinds & LB_TARGET_TRUNCATED) != 0) {
+                check_row(loss, "top-k with tail", &t.top, temperatures[n], z);
+                t.top.add_tail = false;
+                check_row(loss, "top-k renormalised", &t.top, temperatures[n], z);
+            }
+        }
+    }
+}
+
+/* Softmaxes are made once per temperature, and made anew for another row. */
+static void softmax_once(void **state) {
+    (void)state;
+    float z[V], other[V], memory[4 * (V + 16)];
+    struct lb_row row;
+    normals(z, V, 2);
+    normals(other, V, 2);
+    lb_row_init(&row, V, 2, memory);
+    lb_row_begin(&row, z, -1);
+    const struct lb_softmax *one = lb_row_softmax(&row, 1), *two = lb_row_softmax(&row, 2);
+    double lse = one->lse;
+    assert_ptr_equal(one, lb_row_softmax(&row, 1));
+    assert_ptr_equal(two, lb_row_softmax(&row, 2));
+    assert_true(fabs(two->q[5] - exp(z[5] / 2 - two->lse)) < 1e-6);
+    const struct lb_softmax *three = lb_row_softmax(&row, 3); /* there is room for two */
+    assert_true(three->temperature == 3 && lb_row_softmax(&row, 1)->lse == lse);
+    lb_row_begin(&row, other, -1);
+    assert_true(lb_row_softmax(&row, 1)->lse != lse);
+}
+
+/* The coarse-grained KL lies between nothing and the full one. Where the student leaves its tail almost
+ * nothing, value and gradient keep their digits. */
+static void tails(void **state) {
+    (void)state;
+    const struct lb_loss *loss = lb_loss_find("kl");
+    float z[V], dz[V] = {0};
+    struct teacher t;
+    normals(z, V, 2);
+    normals(t.z, V, 2);
+    make_teacher(&t, 1);
+    double full = run_row(loss, z, &t.dense, 1, 1, dz), coarse = run_row(loss, z, &t.top, 1, 1, dz);
+    assert_true(coarse >= 0 && coarse <= full);
+    for (double drop = 5; drop <= 60; drop += 5) {
+        double zd[V], in = 0, out = 0, value = 0, top = -INFINITY;
+        bool listed[V] = {false};
+        for (int i = 0; i < K; i++) {
+            listed[t.ids[i]] = true;
+        }
+        for (int i = 0; i < V; i++) {
+            z[i] = listed[i] ? (float)i / V : (float)(-drop - i % 3);
+            zd[i] = z[i];
+            top = fmax(top, zd[i]);
+            dz[i] = 0;
+        }
+        for (int i = 0; i < V; i++) {
+            *(listed[i] ? &in : &out) += exp(zd[i] - top);
+        }
+        for (int i = 0; i < K; i++) {
+            value += t.p_at[i] * (log(t.p_at[i]) - (zd[t.ids[i]] - top - log(in + out)));
+        }
+        value += t.top.tail * (log(t.top.tail) - (log(out) - log(in + out)));
+        double have = run_row(loss, z, &t.top, 1, 1, dz);
+        assert_true(fabs(have - value) < 1e-6 * value);
+        for (int i = 0; i < V; i++) {
+            double q = exp(zd[i] - top) / (in + out),
+                   p = listed[i] ? t.p[i] : t.top.tail * q / (out / (in + out));
+            assert_true(fabs(dz[i] - (q - p)) < 2e-6);
+        }
     }
 }
 
 /* ---- states -----------------------------------------------------------------------------------------------
  */
 
-static double mse(const double *a, const float *b, const double *w, bool normalize) {
-    double sum = 0, square = 0, rows = 0;
-    for (int i = 0; i < ROWS; i++) {
-        double row = 0;
-        for (int j = 0; j < WIDTH; j++) {
-            double d = a[i * WIDTH + j] - b[i * WIDTH + j];
-            row += d * d;
-            square += w[i] > 0 ? (double)b[i * WIDTH + j] * b[i * WIDTH + j] : 0;
-        }
-        rows += w[i] > 0;
-        sum += w[i] * row / WIDTH;
+static void check_states(const struct lb_loss *loss, const struct lb_states *s, bool normalize) {
+    const struct lb_loss_args args = {.weight = 1, .normalize = normalize};
+    double ad[ROWS * WIDTH], worst = 0, scale = 0;
+    float da[ROWS * WIDTH] = {0};
+    size_t f = formula_of(loss);
+    int64_t n = s->n * s->width;
+    for (int64_t i = 0; i < n; i++) {
+        ad[i] = s->a[i];
     }
-    return normalize ? sum / (square / (rows * WIDTH)) : sum;
-}
-
-static double cosine(const double *a, const float *b, const double *w, bool normalize) {
-    (void)normalize;
-    double sum = 0;
-    for (int i = 0; i < ROWS; i++) {
-        double aa = 0, bb = 0, ab = 0;
-        for (int j = 0; j < WIDTH; j++) {
-            double x = a[i * WIDTH + j], y = b[i * WIDTH + j];
-            aa += x * x;
-            bb += y * y;
-            ab += x * y;
-        }
-        sum += w[i] * (1 - ab / sqrt(aa * bb));
-    }
-    return sum;
-}
-
-static void check_states(const char *name, lb_state_loss loss,
-                         double (*f)(const double *, const float *, const double *, bool), bool normalize) {
-    float a[ROWS * WIDTH], b[ROWS * WIDTH], da[ROWS * WIDTH] = {0};
-    double ad[ROWS * WIDTH], w[ROWS] = {1, 0.3, 0, 1, 0.5}, worst = 0, scale = 0;
-    normals(a, ROWS * WIDTH, 1);
-    normals(b, ROWS * WIDTH, 3);
-    for (int i = 0; i < ROWS * WIDTH; i++) {
-        ad[i] = a[i];
-    }
-    double have = loss(a, b, ROWS, WIDTH, w, normalize, 0.5, da), expected = f(ad, b, w, normalize);
+    double have = loss->state(s, &args, 0.5, da), expected = formulas[f].state(ad, s, normalize);
     assert_true(fabs(have - expected) < 1e-5 * fabs(expected));
-    for (int i = 0; i < ROWS * WIDTH; i++) {
+    for (int64_t i = 0; i < n; i++) {
         double keep = ad[i], h = 1e-5;
         ad[i] = keep + h;
-        double up = f(ad, b, w, normalize);
+        double up = formulas[f].state(ad, s, normalize);
         ad[i] = keep - h;
-        double g = 0.5 * (up - f(ad, b, w, normalize)) / (2 * h);
+        double g = 0.5 * (up - formulas[f].state(ad, s, normalize)) / (2 * h);
         ad[i] = keep;
         worst = fmax(worst, fabs(da[i] - g));
         scale = fmax(scale, fabs(g));
     }
-    printf("%-24s loss %.6f, gradient off by %.2e of its largest\n", name, have, worst / scale);
+    printf("%-14s %-20s loss %.6f, gradient off by %.2e of its largest\n", loss->name,
+           normalize ? "normalised" : "", have, worst / scale);
     assert_true(worst / scale < TOLERANCE);
 }
 
 static void states(void **state) {
     (void)state;
-    check_states("mse", lb_loss_mse, mse, false);
-    check_states("mse, normalised", lb_loss_mse, mse, true);
-    check_states("cosine", lb_loss_cosine, cosine, false);
+    static const int32_t sequences[] = {0, 2, ROWS}, one[] = {0, HEAD_ROWS};
+    static const double weight[ROWS] = {1, 0.3, 0, 1, 0.5, 0.7};
+    float a[ROWS * WIDTH], b[ROWS * WIDTH];
+    normals(a, ROWS * WIDTH, 1);
+    normals(b, ROWS * WIDTH, 3);
+    const struct lb_states hidden = {.a = a,
+                                     .b = b,
+                                     .n = ROWS,
+                                     .width = WIDTH,
+                                     .row_weight = weight,
+                                     .n_sequences = 2,
+                                     .offsets = sequences};
+    const struct lb_states planes = {.a = a,
+                                     .b = b,
+                                     .n = ROWS,
+                                     .width = HEAD_ROWS,
+                                     .row_weight = weight,
+                                     .n_sequences = 1,
+                                     .offsets = one,
+                                     .heads = ROWS / HEAD_ROWS};
+    for (size_t i = 0; lb_loss_at(i) != NULL; i++) {
+        const struct lb_loss *loss = lb_loss_at(i);
+        if (loss->on == LB_ON_HIDDEN || loss->on == LB_ON_ATTENTION) {
+            const struct lb_states *s = loss->on == LB_ON_HIDDEN ? &hidden : &planes;
+            check_states(loss, s, false);
+            if (lb_loss_reads(loss, "normalize")) {
+                check_states(loss, s, true);
+            }
+        }
+    }
+}
+
+/* ---- the table --------------------------------------------------------------------------------------------
+ */
+
+static void table(void **state) {
+    (void)state;
+    char list[512] = "";
+    size_t n = 0;
+    for (; lb_loss_at(n) != NULL; n++) {
+        const struct lb_loss *loss = lb_loss_at(n);
+        assert_ptr_equal(lb_loss_find(loss->name), loss);
+        assert_true((loss->row != NULL) == (loss->on == LB_ON_LABEL || loss->on == LB_ON_TARGET));
+        assert_true((loss->state != NULL) == (loss->on == LB_ON_HIDDEN || loss->on == LB_ON_ATTENTION));
+        assert_true((loss->kinds != 0) == (loss->on == LB_ON_TARGET));
+        assert_true(lb_loss_reads(loss, "temperature") == (loss->on == LB_ON_TARGET));
+        assert_false(lb_loss_reads(loss, "temp"));
+        snprintf(list + strlen(list), sizeof list - strlen(list), "%s%s", n > 0 ? ", " : "", loss->name);
+    }
+    assert_string_equal(list, lb_loss_names());
+    assert_null(lb_loss_find("kll"));
+    assert_true(n == sizeof formulas / sizeof formulas[0]);
 }
 
 /* ---- mixtures ---------------------------------------------------------------------------------------------
  */
 
+/* Weights as the papers have them, of three teachers of which all answered; the caller normalises. */
+static void given_weights(const struct lb_weighing *in, double *w) {
+    for (unsigned k = 0; k < in->n; k++) {
+        w[k] = in->given[k];
+    }
+}
+
+/* CA-MKD (Zhang et al. 2022), eq. 2: w_k = (1 - exp(L_k) / sum_j exp(L_j)) / (K - 1). */
+static void ca_mkd_weights(const struct lb_weighing *in, double *w) {
+    double sum = 0;
+    for (unsigned k = 0; k < in->n; k++) {
+        sum += exp(in->cross_entropy[k]);
+    }
+    for (unsigned k = 0; k < in->n; k++) {
+        w[k] = in->given[k] * (1 - exp(in->cross_entropy[k]) / sum) / (in->n - 1);
+    }
+}
+
+static const struct {
+    const char *name;
+    void (*weights)(const struct lb_weighing *in, double *w);
+} mixture_formulas[] = {
+    {"mean_probs", given_weights}, {"mean_logits", given_weights}, {"mean_losses", given_weights},
+    {"ca_mkd", ca_mkd_weights},    {"route", given_weights},
+};
+
+static void check_mixture(const struct lb_mixture *m, void (*formula)(const struct lb_weighing *, double *)) {
+    static const double given[3] = {1, 1, 2}, ce_of[3] = {1.0, 2.0, 4.0};
+    static const bool all[3] = {true, true, true}, two[3] = {true, false, true},
+                      one[3] = {false, true, false};
+    double w[3], want[3], sum = 0;
+    const struct lb_weighing in = {3, all, given, ce_of};
+    formula(&in, want);
+    for (int k = 0; k < 3; k++) {
+        sum += want[k];
+    }
+    lb_mixture_weights(m, &in, w);
+    for (int k = 0; k < 3; k++) {
+        assert_true(fabs(w[k] - want[k] / sum) < 1e-12);
+    }
+    /* A lost teacher: as if there were only the others. */
+    const struct lb_weighing rest = {2, all, (double[]){1, 2}, (double[]){1.0, 4.0}},
+                             lost = {3, two, given, ce_of};
+    lb_mixture_weights(m, &rest, want);
+    lb_mixture_weights(m, &lost, w);
+    assert_true(w[1] == 0 && fabs(w[0] - want[0]) < 1e-12 && fabs(w[2] - want[1]) < 1e-12);
+    assert_true(fabs(w[0] + w[2] - 1) < 1e-12);
+    const struct lb_weighing alone = {3, one, given, ce_of};
+    lb_mixture_weights(m, &alone, w);
+    assert_true(w[0] == 0 && w[1] == 1 && w[2] == 0);
+}
+
+static void weights(void **state) {
+    (void)state;
+    char list[512] = "";
+    for (size_t i = 0; lb_mixture_at(i) != NULL; i++) {
+        const struct lb_mixture *m = lb_mixture_at(i);
+        bool found = false;
+        assert_ptr_equal(lb_mixture_find(m->name), m);
+        snprintf(list + strlen(list), sizeof list - strlen(list), "%s%s", i > 0 ? ", " : "", m->name);
+        for (size_t f = 0; f < sizeof mixture_formulas / sizeof mixture_formulas[0]; f++) {
+            if (strcmp(mixture_formulas[f].name, m->name) == 0) {
+                check_mixture(m, mixture_formulas[f].weights);
+                found = true;
+            }
+        }
+        if (!found) {
+            fail_msg("%s is in the table of mixtures and has no formula in this test", m->name);
+        }
+    }
+    assert_string_equal(list, lb_mixture_names());
+}
+
 static void mixture_of_probabilities(void **state) {
     (void)state;
+    const struct lb_loss *loss = lb_loss_find("kl");
     float z[2][V], p[V], one[V], student[V], mixed[V] = {0}, separate[V] = {0};
     double w[2] = {0.3, 0.7}, qd[2][V], zd[V], entropy = 0;
-    const float *rows[2] = {z[0], z[1]};
+    const float *both[2] = {z[0], z[1]};
     normals(z[0], V, 2);
     normals(z[1], V, 2);
     normals(student, V, 1);
@@ -226,8 +482,8 @@ static void mixture_of_probabilities(void **state) {
         }
         softmax(zd, 2, qd[k]);
     }
-    struct lb_target t = {.temperature = 2, .p = p};
-    t.neg_entropy = lb_mixture_dense(LB_MIX_PROBS, 2, rows, w, 2, V, p);
+    struct lb_target t = {.kind = LB_TARGET_DENSE, .temperature = 2, .p = p};
+    t.neg_entropy = lb_mixture_dense(LB_COMBINE_PROBS, 2, both, w, 2, V, p);
     for (int i = 0; i < V; i++) {
         double q = w[0] * qd[0][i] + w[1] * qd[1][i];
         assert_true(fabs(p[i] - q) < 1e-6);
@@ -235,13 +491,13 @@ static void mixture_of_probabilities(void **state) {
     }
     assert_true(fabs(entropy - t.neg_entropy) < 1e-5);
     /* For the forward KL the gradient of the mixture is the mixture of the gradients. */
-    (void)lb_loss_kl(student, V, &t, 1, mixed);
+    (void)run_row(loss, student, &t, 2, 1, mixed);
     for (int k = 0; k < 2; k++) {
         const float *row = z[k];
         double whole = 1;
-        struct lb_target single = {.temperature = 2, .p = one};
-        single.neg_entropy = lb_mixture_dense(LB_MIX_PROBS, 1, &row, &whole, 2, V, one);
-        (void)lb_loss_kl(student, V, &single, (float)w[k], separate);
+        struct lb_target single = {.kind = LB_TARGET_DENSE, .temperature = 2, .p = one};
+        single.neg_entropy = lb_mixture_dense(LB_COMBINE_PROBS, 1, &row, &whole, 2, V, one);
+        (void)run_row(loss, student, &single, 2, (float)w[k], separate);
     }
     for (int i = 0; i < V; i++) {
         assert_true(fabs(mixed[i] - separate[i]) < 2e-6);
@@ -252,7 +508,7 @@ static void mixture_of_probabilities(void **state) {
         mean[i] = w[0] * z[0][i] + w[1] * z[1][i];
     }
     softmax(mean, 2, product);
-    (void)lb_mixture_dense(LB_MIX_LOGITS, 2, rows, w, 2, V, one);
+    (void)lb_mixture_dense(LB_COMBINE_LOGITS, 2, both, w, 2, V, one);
     for (int i = 0; i < V; i++) {
         assert_true(fabs(one[i] - product[i]) < 1e-6);
         difference = fmax(difference, fabs(one[i] - p[i]));
@@ -260,32 +516,52 @@ static void mixture_of_probabilities(void **state) {
     assert_true(difference > 1e-3);
 }
 
-static void weights(void **state) {
+/* The union of lists: what nobody lists is in the tail, what one leaves out gets an even share of its tail.
+ */
+static void mixture_of_truncated(void **state) {
     (void)state;
-    bool present[3] = {true, true, true};
-    double given[3] = {1, 1, 2}, ce_of[3] = {1.0, 2.0, 4.0}, w[3];
-    lb_mixture_weights(LB_MIX_PROBS, 3, present, given, ce_of, w);
-    assert_true(fabs(w[0] - 0.25) < 1e-12 && fabs(w[2] - 0.5) < 1e-12);
-    present[1] = false; /* a lost teacher: the others share */
-    lb_mixture_weights(LB_MIX_PROBS, 3, present, given, ce_of, w);
-    assert_true(w[1] == 0 && fabs(w[0] - 1.0 / 3) < 1e-12);
-    /* CA-MKD, two teachers: w = 1 - softmax(CE). */
-    bool both[2] = {true, true};
-    double equal[2] = {1, 1}, soft = exp(1.0) / (exp(1.0) + exp(2.0));
-    lb_mixture_weights(LB_MIX_CA_MKD, 2, both, equal, ce_of, w);
-    assert_true(fabs(w[0] - (1 - soft)) < 1e-12 && fabs(w[0] + w[1] - 1) < 1e-12 && w[0] > w[1]);
-    both[0] = false;
-    lb_mixture_weights(LB_MIX_CA_MKD, 2, both, equal, ce_of, w);
-    assert_true(w[0] == 0 && w[1] == 1);
+    static const int32_t left[3] = {4, 1, 7}, right[2] = {7, 9};
+    static const float p_left[3] = {0.5f, 0.2f, 0.1f}, p_right[2] = {0.4f, 0.3f};
+    const struct lb_truncated from[3] = {{3, left, p_left, 0.2}, {0}, {2, right, p_right, 0.3}};
+    double w[3] = {0.25, 0, 0.75}, tail, sum = 0, u = 0.2 / (V - 3), v = 0.3 / (V - 2);
+    int32_t slot[V], ids[5];
+    float p[5];
+    memset(slot, -1, sizeof slot);
+    assert_int_equal(lb_mixture_truncated(3, from, w, V, slot, ids, p, &tail), 4);
+    const double want[4] = {0.25 * 0.5 + 0.75 * v, 0.25 * 0.2 + 0.75 * v, 0.25 * 0.1 + 0.75 * 0.4,
+                            0.25 * u + 0.75 * 0.3};
+    static const int32_t want_ids[4] = {4, 1, 7, 9};
+    for (int i = 0; i < 4; i++) {
+        assert_int_equal(ids[i], want_ids[i]);
+        assert_true(fabs(p[i] - want[i]) < 1e-7);
+        sum += p[i];
+    }
+    assert_true(fabs(tail - (0.25 * u + 0.75 * v) * (V - 4)) < 1e-12 && fabs(sum + tail - 1) < 1e-6);
+    for (int i = 0; i < V; i++) {
+        assert_int_equal(slot[i], -1);
+    }
+    /* A teacher given twice is that teacher; the order of teachers does not matter but for rounding. */
+    const struct lb_truncated twice[2] = {from[0], from[0]};
+    const double halves[2] = {0.5, 0.5};
+    assert_int_equal(lb_mixture_truncated(2, twice, halves, V, slot, ids, p, &tail), 3);
+    for (int i = 0; i < 3; i++) {
+        assert_int_equal(ids[i], left[i]);
+        assert_true(fabs(p[i] - p_left[i]) < 1e-7);
+    }
+    assert_true(fabs(tail - 0.2) < 1e-12);
 }
 
 int main(void) {
     lb_rng_seed(&rng, 11, 0);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(distributions),
+        cmocka_unit_test(table),
+        cmocka_unit_test(rows),
+        cmocka_unit_test(softmax_once),
+        cmocka_unit_test(tails),
         cmocka_unit_test(states),
-        cmocka_unit_test(mixture_of_probabilities),
         cmocka_unit_test(weights),
+        cmocka_unit_test(mixture_of_probabilities),
+        cmocka_unit_test(mixture_of_truncated),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,5 +1,5 @@
-/* A whole training step against finite differences: decoder, fused head, every kind of loss, two teachers,
- * projections, attention.
+/* A whole training step against finite differences: decoder, fused head, every loss and every mixture of the
+ * tables, two teachers, projections, attention.
  *
  * For each tensor of the student the step's gradient g is compared with the change of the loss along g: (L(w
  * + e g/|g|) - L(w - e g/|g|)) / 2e must be |g|, with its sign. Losses are computed in float, so e is chosen
@@ -12,6 +12,7 @@
 #include <cmocka.h>
 
 #include "common/base/rng.h"
+#include "common/nn/head.h"
 #include "trainer/learn/step.h"
 
 #include <math.h>
@@ -80,14 +81,15 @@ static float *attention(int64_t heads, int64_t t) {
     return out;
 }
 
-static void top_k(struct lb_answer *a, int64_t t, int64_t k) {
+/* Teachers list other ids, some of them the same. */
+static void top_k(struct lb_answer *a, int64_t t, int64_t k, int teacher) {
     int32_t *ids = malloc((size_t)(t * k) * sizeof *ids);
     float *values = normals(t * k, 1), *lse = malloc((size_t)t * sizeof *lse);
     assert_true(ids != NULL && lse != NULL);
     for (int64_t i = 0; i < t; i++) {
         double sum = 0;
         for (int64_t j = 0; j < k; j++) {
-            ids[i * k + j] = (int32_t)((i + 5 * j) % VOCAB);
+            ids[i * k + j] = (int32_t)((i + (5 + teacher) * j) % VOCAB);
             sum += exp(values[i * k + j]);
         }
         lse[i] = (float)log(sum * 1.3); /* some mass for the others */
@@ -118,7 +120,7 @@ static void make_answers(struct world *w) {
                 actual[i] = -1.0f - (float)fabs(actual[i]);
             }
             add(a, "logprobs.actual", t, 0, 0, actual);
-            top_k(a, t, 8);
+            top_k(a, t, 8, k);
             w->pointers[s * 2 + k] = a;
         }
     }
@@ -148,15 +150,14 @@ static void make_student(struct world *w, bool tied) {
     }
 }
 
-static void add_loss(struct world *w, const char *name, double weight, double temperature) {
+static unsigned add_loss(struct world *w, const struct lb_loss *loss, double weight, double temperature) {
     unsigned l = (unsigned)w->plan.n_losses++;
-    w->plan.losses[l].loss = lb_loss_find(name);
-    assert_non_null(w->plan.losses[l].loss);
-    w->plan.losses[l].weight = weight;
-    w->plan.losses[l].temperature = temperature;
-    w->plan.losses[l].normalize = true;
+    w->plan.losses[l].loss = loss;
+    w->plan.losses[l].args =
+        (struct lb_loss_args){.weight = weight, .temperature = temperature, .normalize = true};
     w->plan.on_label |= w->plan.losses[l].loss->on == LB_ON_LABEL;
     w->plan.on_target |= w->plan.losses[l].loss->on == LB_ON_TARGET;
+    return l;
 }
 
 static void add_pair(struct world *w, unsigned loss, unsigned teacher, int student_layer,
@@ -175,19 +176,42 @@ static void add_pair(struct world *w, unsigned loss, unsigned teacher, int stude
     w->plan.n_pairs++;
 }
 
-static struct world *make_world(enum lb_mixture_method mixture, enum lb_target_lane lane, bool tied,
-                                bool activations) {
+/* A loss of the table with what it needs: activations of both teachers at the final state or at layer 1, or
+ * attention. */
+static void add_from_table(struct world *w, const struct lb_loss *loss, enum lb_target_lane lane) {
+    static const double weight[] = {
+        [LB_ON_LABEL] = 0.4, [LB_ON_TARGET] = 0.7, [LB_ON_HIDDEN] = 0.6, [LB_ON_ATTENTION] = 30};
+    double temperature = loss->on == LB_ON_TARGET && lane != LB_LANE_TOPK ? 1.5 : 1;
+    unsigned l = add_loss(w, loss, weight[loss->on], temperature);
+    for (unsigned k = 0; k < 2 && loss->on == LB_ON_HIDDEN; k++) {
+        add_pair(w, l, k, l % 2 == 0 ? -1 : 1, l % 2 == 0 ? LB_OUT_HIDDEN_FINAL : LB_OUT_HIDDEN,
+                 l % 2 == 0 ? 0 : 1);
+    }
+    for (unsigned k = 0; k < 2 && loss->on == LB_ON_ATTENTION; k++) {
+        add_pair(w, l, k, 0, LB_OUT_ATTENTION, 0);
+    }
+}
+
+static bool serves(enum lb_target_lane lane, const struct lb_loss *loss) {
+    unsigned kind = lane == LB_LANE_TOPK ? LB_TARGET_TRUNCATED : LB_TARGET_DENSE;
+    return loss->on != LB_ON_TARGET || (loss->kinds & kind) != 0;
+}
+
+/* only NULL: every loss of the table that the lane serves. */
+static struct world *make_world(const struct lb_mixture *mixture, enum lb_target_lane lane, bool tied,
+                                const struct lb_loss *only) {
     struct world *w = calloc(1, sizeof *w);
     assert_non_null(w);
     w->recipe = (struct lb_recipe){.teachers = w->teachers,
                                    .teachers_count = 2,
-                                   .mixture = mixture,
+                                   .mixture = mixture->name,
                                    .targets = lane,
                                    .loss_top_k = 8,
                                    .loss_add_tail = true,
                                    .temperature = 1};
     make_student(w, tied);
     w->plan.recipe = &w->recipe;
+    w->plan.mixture = mixture;
     w->plan.n_teachers = 2;
     static char name[] = "t";
     for (int k = 0; k < 2; k++) {
@@ -199,16 +223,9 @@ static struct world *make_world(enum lb_mixture_method mixture, enum lb_target_l
         w->plan.info[k] = &w->info[k];
         w->plan.head[k] = &w->head[k];
     }
-    add_loss(w, "cross_entropy", 0.4, 1);
-    add_loss(w, "kl", 0.7, lane == LB_LANE_TOPK ? 1 : 1.5);
-    if (activations) {
-        add_loss(w, "hs_mse", 0.5, 1);
-        add_loss(w, "hs_cosine", 0.8, 1);
-        add_loss(w, "attention_mse", 30, 1);
-        for (unsigned k = 0; k < 2; k++) {
-            add_pair(w, 2, k, -1, LB_OUT_HIDDEN_FINAL, 0);
-            add_pair(w, 3, k, 1, LB_OUT_HIDDEN, 1);
-            add_pair(w, 4, k, 0, LB_OUT_ATTENTION, 0);
+    for (size_t i = 0; lb_loss_at(i) != NULL; i++) {
+        if (only != NULL ? lb_loss_at(i) == only : serves(lane, lb_loss_at(i))) {
+            add_from_table(w, lb_loss_at(i), lane);
         }
     }
     make_answers(w);
@@ -262,14 +279,14 @@ static void free_world(struct world *w) {
     free(w);
 }
 
-static void check(const char *name, enum lb_mixture_method mixture, enum lb_target_lane lane, bool tied,
-                  bool activations) {
-    struct world *w = make_world(mixture, lane, tied, activations);
+static void check(const char *name, const struct lb_mixture *mixture, enum lb_target_lane lane, bool tied,
+                  const struct lb_loss *only) {
+    struct world *w = make_world(mixture, lane, tied, only);
     size_t n;
     const struct lb_weight *weights = lb_model_weights(w->student, &n);
     double worst = 0;
+    size_t reached = 0, n_grads;
     (void)run(w);
-    size_t n_grads;
     float *grads = lb_model_grads(w->student, &n_grads), *analytic = malloc(n_grads * sizeof *analytic);
     assert_non_null(analytic);
     memcpy(analytic, grads, n_grads * sizeof *analytic);
@@ -284,13 +301,15 @@ static void check(const char *name, enum lb_mixture_method mixture, enum lb_targ
             norm += (double)g[j] * g[j];
         }
         norm = sqrt(norm);
-        assert_true(norm > 0);
+        assert_true(norm > 0 || only != NULL); /* one loss alone does not reach every tensor */
+        reached += norm > 0 ? 1 : 0;
         for (int64_t j = 0; j < size; j++) {
-            direction[j] = g[j] / norm;
+            direction[j] = norm > 0 ? g[j] / norm : 0;
         }
         double wide = along(w, &weights[i], keep, direction, 4e-3),
                narrow = along(w, &weights[i], keep, direction, 2e-3);
-        double measured = (4 * narrow - wide) / 3, error = fabs(measured - norm) / norm;
+        double measured = (4 * narrow - wide) / 3,
+               error = norm > 0 ? fabs(measured - norm) / norm : fabs(measured);
         worst = fmax(worst, error);
         if (error > TOLERANCE) {
             fail_msg("%s: %s: along its gradient the loss changes by %.6g, the gradient says %.6g", name,
@@ -299,29 +318,116 @@ static void check(const char *name, enum lb_mixture_method mixture, enum lb_targ
         free(keep);
         free(direction);
     }
-    printf("%-44s %zu tensors, largest relative error %.2e\n", name, n, worst);
+    char label[64];
+    snprintf(label, sizeof label, "%s, %s%s", name, lane == LB_LANE_TOPK ? "top-k" : "final states",
+             tied ? ", tied" : "");
+    printf("%-44s %zu of %zu tensors, largest relative error %.2e\n", label, reached, n, worst);
+    assert_true(reached > 0);
     free(analytic);
     free_world(w);
 }
 
-static void distributions(void **state) {
+static const enum lb_target_lane lanes[] = {LB_LANE_FINAL, LB_LANE_TOPK};
+
+static void each_loss(void **state) {
     (void)state;
-    check("mean of probabilities, final states, tied", LB_MIX_PROBS, LB_LANE_FINAL, true, false);
-    check("mean of logits, final states, untied", LB_MIX_LOGITS, LB_LANE_FINAL, false, false);
-    check("mean of losses, final states", LB_MIX_LOSSES, LB_LANE_FINAL, true, false);
-    check("ca_mkd, top-k with tail", LB_MIX_CA_MKD, LB_LANE_TOPK, true, false);
+    const struct lb_mixture *mean = lb_mixture_find("mean_probs");
+    for (size_t i = 0; lb_loss_at(i) != NULL; i++) {
+        const struct lb_loss *loss = lb_loss_at(i);
+        bool served = false;
+        for (int l = 0; l < (loss->on == LB_ON_TARGET ? 2 : 1); l++) {
+            if (serves(lanes[l], loss)) {
+                check(loss->name, mean, lanes[l], true, loss);
+                served = true;
+            }
+        }
+        assert_true(served);
+    }
 }
 
-static void everything(void **state) {
+static void each_mixture(void **state) {
     (void)state;
-    check("ca_mkd, all losses, projections, attention", LB_MIX_CA_MKD, LB_LANE_FINAL, true, true);
+    for (size_t i = 0; lb_mixture_at(i) != NULL; i++) {
+        const struct lb_mixture *mixture = lb_mixture_at(i);
+        check(mixture->name, mixture, LB_LANE_FINAL, i % 2 == 0, NULL);
+        if (mixture->combine != LB_COMBINE_LOGITS) {
+            check(mixture->name, mixture, LB_LANE_TOPK, i % 2 != 0, NULL);
+        }
+    }
+}
+
+/* Weights of each token: a teacher counts by the label's probability under it. */
+static void by_label(const struct lb_weighing *in, double *w) {
+    for (unsigned k = 0; k < in->n; k++) {
+        w[k] *= exp(-in->cross_entropy[k]);
+    }
+}
+
+static void weights_of_tokens(void **state) {
+    (void)state;
+    static const struct lb_mixture tokens = {.name = "tokens",
+                                             .needs = LB_NEEDS_CROSS_ENTROPY,
+                                             .per_token = true,
+                                             .combine = LB_COMBINE_PROBS,
+                                             .weigh = by_label};
+    struct lb_mixture losses = tokens, sequences = tokens;
+    losses.combine = LB_COMBINE_LOSSES;
+    sequences.per_token = false;
+    check("weights of tokens", &tokens, LB_LANE_FINAL, true, NULL);
+    check("weights of tokens", &tokens, LB_LANE_TOPK, true, NULL);
+    check("weights of tokens, losses", &losses, LB_LANE_FINAL, true, NULL);
+    struct world *a = make_world(&tokens, LB_LANE_FINAL, true, NULL);
+    double of_tokens = run(a);
+    a->plan.mixture = &sequences;
+    assert_true(fabs(of_tokens - run(a)) > 1e-4);
+    free_world(a);
+}
+
+/* Between its halves a step lets its states be read, and comes to the same bits. */
+static void two_halves(void **state) {
+    (void)state;
+    struct world *w = make_world(lb_mixture_find("ca_mkd"), LB_LANE_FINAL, true, NULL);
+    struct lb_step_result whole = {0}, halves = {0};
+    struct lb_detail detail = {0};
+    const struct lb_value *states;
+    const struct lb_weight *head = lb_model_head(w->student);
+    float z[VOCAB];
+    size_t n;
+    float *grads = lb_model_grads(w->student, &n), *keep = malloc(n * sizeof *keep);
+    assert_non_null(keep);
+    memset(grads, 0, n * sizeof *grads);
+    lb_rng_seed(&rng, 2, 2);
+    assert_int_equal(lb_step_losses(w->step, w->pointers, w->rows, &whole, &detail), LB_E_ARG);
+    assert_int_equal(lb_step_run(w->step, w->samples, SAMPLES, w->pointers, w->rows, &rng, &whole, &detail),
+                     LB_OK);
+    memcpy(keep, grads, n * sizeof *keep);
+    memset(grads, 0, n * sizeof *grads);
+    lb_rng_seed(&rng, 2, 2);
+    assert_int_equal(lb_step_forward(w->step, w->samples, SAMPLES, &rng, &states, &detail), LB_OK);
+    assert_int_equal(states->rows, w->rows);
+    assert_int_equal(states->cols, head->cols);
+    lb_head_logits(states->data + (w->rows - 1) * states->cols, 1, states->cols, head->value, NULL, VOCAB, z);
+    for (int j = 0; j < VOCAB; j++) {
+        double sum = 0;
+        for (int64_t c = 0; c < head->cols; c++) {
+            sum += (double)head->value[j * head->cols + c] * states->data[(w->rows - 1) * states->cols + c];
+        }
+        assert_true(fabs(z[j] - sum) < 1e-5);
+    }
+    assert_int_equal(lb_step_losses(w->step, w->pointers, w->rows, &halves, &detail), LB_OK);
+    assert_memory_equal(keep, grads, n * sizeof *keep);
+    assert_memory_equal(&whole, &halves, sizeof whole);
+    free(keep);
+    free_world(w);
 }
 
 int main(void) {
     lb_rng_seed(&rng, 1, 0);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(distributions),
-        cmocka_unit_test(everything),
+        cmocka_unit_test(each_loss),
+        cmocka_unit_test(each_mixture),
+        cmocka_unit_test(weights_of_tokens),
+        cmocka_unit_test(two_halves),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

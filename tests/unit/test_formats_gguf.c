@@ -262,8 +262,7 @@ static void refuse(struct lb_buf *b, enum lb_status status, const char *says) {
     struct lb_detail detail = {0};
     enum lb_status got = lb_gguf_parse(b->data, b->len, "bad.gguf", &file, &detail);
     assert_null(file);
-    if (got != status || strstr(detail.text, says) == NULL ||
-        strncmp(detail.text, "bad.gguf: ", 10) != 0) {
+    if (got != status || strstr(detail.text, says) == NULL || strncmp(detail.text, "bad.gguf: ", 10) != 0) {
         fail_msg("status %d, text \"%s\"; expected %d and \"%s\"", (int)got, detail.text, (int)status, says);
     }
     lb_buf_finish(b);

@@ -85,8 +85,8 @@ static void defaults_and_values(void **state) {
     assert_string_equal(r->teachers[1].tags[0], "rest");
     assert_int_equal(r->loss_functions_count, 2);
     assert_int_equal(r->loss_functions[1].layer_mapping[0].teacher, 3);
-    assert_true(r->loss_functions[1].normalize && !r->loss_functions[0].normalize);
-    assert_int_equal(r->mixture, LB_MIX_PROBS);
+    assert_true(r->loss_functions[1].args.normalize && !r->loss_functions[0].args.normalize);
+    assert_string_equal(r->mixture, "mean_probs");
     assert_int_equal(r->targets, LB_LANE_FINAL);
     assert_true(r->learning_rate == 4e-3 && r->adam_beta1 == 0.9 && r->adam_beta2 == 0.999);
     assert_true(r->adam_epsilon == 1e-8 && r->max_grad_norm == 1.0 && r->weight_decay == 0.0);
@@ -132,7 +132,7 @@ static void overrides(void **state) {
     assert_true(r->student.config.tie_word_embeddings);
     assert_int_equal(r->datasets_count, 3);
     assert_null(r->cache_dir);
-    assert_int_equal(r->mixture, LB_MIX_CA_MKD);
+    assert_string_equal(r->mixture, "ca_mkd");
     lb_recipe_destroy(r);
 }
 
@@ -365,21 +365,27 @@ static void contradictions(void **state) {
         {"loss_functions.0.function=kll", "; did you mean kl?"},
         {"loss_functions=[{function: kl, weight: 0}]", "loss_functions: every weight is 0"},
         {"loss_functions.0.layer_mapping=[{student: 1, teacher: 1}]",
-         "r.yaml:16: loss_functions.0: layer_mapping has no meaning for kl"},
-        {"loss_functions.0.normalize=true", "loss_functions.0: normalize is for losses on activations"},
-        {"loss_functions.1.temperature=2",
-         "r.yaml:17: loss_functions.1: temperature is for losses on a teacher's distribution"},
+         "loss_functions.0.layer_mapping: kl does not read it; its keys are weight, temperature"},
+        {"loss_functions.0.normalize=true", "loss_functions.0.normalize: kl does not read it"},
+        {"loss_functions.1.temperature=2", "loss_functions.1.temperature: hs_mse does not read it; its keys "
+                                           "are weight, layer_mapping, normalize"},
         {"loss_functions.0.temperature=0.0001",
          "loss_functions.0.temperature: 0.0001 is out of range; allowed is "},
         {"datasets.0.path=a/b.json", "datasets.0.path: \"a/b.json\" holds one JSON value; write JSON lines"},
         {"datasets.1.path=b.csv", "datasets.1.path: \"b.csv\" is a table"},
         {"eval_datasets=[{path: x.tsv}]", "eval_datasets.0.path: \"x.tsv\" is a table"},
         {"datasets.0={path: b.csv, type: text}", ""},
+        {"loss_functions.1={function: hs_cosine, normalize: true}",
+         "loss_functions.1.normalize: hs_cosine does not read it; its keys are weight, layer_mapping"},
+        {"loss_functions.1={function: cross_entropy, temperature: 2}",
+         "loss_functions.1.temperature: cross_entropy does not read it; its keys are weight"},
         {"loss_functions.1.layer_mapping.0.student=5", "the student has no layer 5 there; its last is 4"},
         {"loss_functions.1={function: attention_mse}", "attention_mse needs layer_mapping"},
         {"loss_functions.1={function: attention_mse, layer_mapping: [{student: -1, teacher: 0}]}",
          "attention layers are numbered from 0"},
         {"warmup_steps=101", "warmup_steps: 101 steps of warm-up in a run of 100"},
+        {"mixture=mean_prob", "mixture: \"mean_prob\" is not one of mean_probs, mean_logits, mean_losses, "
+                              "ca_mkd, route; did you mean "},
         {"mixture=route", ""}, /* right as it is: replaced below */
         {"learning_rate", "--set learning_rate: write it as key=value"},
         {"teachers.9.url=x", "--set teachers.9.url: there is no \"9\" there"},
@@ -399,6 +405,10 @@ static void contradictions(void **state) {
     expect_error(routed, "teachers.0.tags=[x]", "r.yaml:8: datasets.0: no teacher has the tag \"noun\"");
     expect_error(routed, "teachers.0.tags=[]", "r.yaml:11: teachers.0: mixture: route needs tags");
     lb_free(routed);
+    char *cut = replaced(good, "max_steps: 100", "targets: topk");
+    expect_error(cut, "mixture=mean_logits", "mixture: mean_logits needs whole logits");
+    lb_recipe_destroy(parse(cut, (const char *const[]){"mixture=mean_losses"}, 1));
+    lb_free(cut);
     char *ended = replaced(good, "max_steps: 100", "num_train_epochs: 0");
     expect_error(ended, NULL, "r.yaml:21: num_train_epochs: max_steps and num_train_epochs are both 0");
     lb_free(ended);

@@ -120,18 +120,19 @@ static void plan_pairs(struct scene *s, int64_t teacher_heads) {
     static char name[] = "t";
     s->recipe = (struct lb_recipe){.teachers = s->teachers,
                                    .teachers_count = TEACHERS,
-                                   .mixture = LB_MIX_PROBS,
+                                   .mixture = "mean_probs",
                                    .targets = LB_LANE_FINAL,
                                    .loss_top_k = 4,
                                    .temperature = 1};
     s->plan.recipe = &s->recipe;
+    s->plan.mixture = lb_mixture_find("mean_probs");
     s->plan.n_teachers = TEACHERS;
     s->plan.n_losses = 2;
     s->plan.losses[0].loss = lb_loss_find("hs_mse");
     s->plan.losses[1].loss = lb_loss_find("attention_mse");
     for (unsigned l = 0; l < 2; l++) {
         assert_non_null(s->plan.losses[l].loss);
-        s->plan.losses[l].weight = s->plan.losses[l].temperature = 1;
+        s->plan.losses[l].args = (struct lb_loss_args){.weight = 1, .temperature = 1};
     }
     for (unsigned k = 0; k < TEACHERS; k++) {
         s->teachers[k] = (struct lb_recipe_teacher){.name = name, .weight = k == 0 ? 1 : 3};

@@ -3,10 +3,6 @@
 #include <stdio.h>
 #include <string.h>
 
-/* Classes and widths up to which ca_mkd reads a classifier's logits per image. */
-#define MAX_CLASSES 1024
-#define MAX_CLASSIFIER_WIDTH 4096
-
 static bool classifier(const struct lb_model *m) {
     return lb_model_config(m)->input_size > 0;
 }
@@ -63,10 +59,35 @@ static enum lb_status ask_lane(struct lb_plan *plan, const struct lb_model *stud
         status = status == LB_OK ? ask(spec, LB_OUT_LOGSUMEXP, 0, LB_DT_FP32, detail) : status;
         break;
     }
-    if (status == LB_OK && r->mixture == LB_MIX_CA_MKD && !classifier(student)) {
-        status = ask(spec, LB_OUT_ACTUAL, 0, LB_DT_FP32, detail);
-    }
     return status;
+}
+
+/* What the mixture's weights ask of teacher k, whether a loss reads its distribution or not. */
+static enum lb_status ask_weights(struct lb_plan *plan, const struct lb_model *student, unsigned k,
+                                  struct lb_detail *detail) {
+    const struct lb_recipe *r = plan->recipe;
+    const struct lb_teacher_info *info = plan->info[k];
+    if ((plan->mixture->needs & LB_NEEDS_CROSS_ENTROPY) == 0) {
+        return LB_OK;
+    }
+    if (!classifier(student)) {
+        return ask(&plan->spec[k], LB_OUT_ACTUAL, 0, LB_DT_FP32, detail);
+    }
+    if (info->vocab_size != lb_model_config(student)->vocab_size) {
+        return lb_fail(
+            detail, LB_E_MISMATCH,
+            "teacher %s has %lld classes, the student %lld: %s weighs it by the labels' cross entropy",
+            r->teachers[k].name, (long long)info->vocab_size, (long long)lb_model_config(student)->vocab_size,
+            plan->mixture->name);
+    }
+    if (info->vocab_size > LB_MAX_IMAGE_CLASSES || info->hidden_size > LB_MAX_IMAGE_WIDTH) {
+        return lb_fail(detail, LB_E_LIMIT,
+                       "teacher %s: %s reads classifiers of up to %d classes and width %d",
+                       r->teachers[k].name, plan->mixture->name, LB_MAX_IMAGE_CLASSES, LB_MAX_IMAGE_WIDTH);
+    }
+    bool at_hand = plan->on_target && r->targets != LB_LANE_TOPK; /* the lane has the logits */
+    return at_hand ? LB_OK
+                   : ask(&plan->spec[k], LB_OUT_LOGITS, 0, r->fp16_targets ? LB_DT_FP16 : LB_DT_FP32, detail);
 }
 
 /* Makes pair (student layer, teacher layer) of loss l for teacher k. */
@@ -133,9 +154,10 @@ static enum lb_status add_loss(struct lb_plan *plan, struct lb_model *student, u
                        from->function, lb_loss_names());
     }
     plan->losses[l].loss = loss;
-    plan->losses[l].weight = from->weight;
-    plan->losses[l].temperature = from->temperature > 0 ? from->temperature : plan->recipe->temperature;
-    plan->losses[l].normalize = from->normalize;
+    plan->losses[l].args = from->args;
+    if (from->args.temperature == 0) {
+        plan->losses[l].args.temperature = plan->recipe->temperature;
+    }
     plan->n_losses = l + 1;
     plan->on_label |= loss->on == LB_ON_LABEL;
     plan->on_target |= loss->on == LB_ON_TARGET;
@@ -147,8 +169,13 @@ static enum lb_status add_loss(struct lb_plan *plan, struct lb_model *student, u
                        from->function);
     }
     if (loss->on == LB_ON_TARGET) {
-        if (plan->recipe->targets == LB_LANE_TOPK &&
-            plan->losses[l].temperature != plan->recipe->temperature) {
+        bool whole = plan->recipe->targets != LB_LANE_TOPK;
+        if ((loss->kinds & (whole ? LB_TARGET_DENSE : LB_TARGET_TRUNCATED)) == 0) {
+            return lb_fail(detail, LB_E_ARG, "loss_functions.%u: %s cannot learn from targets: %s", l,
+                           from->function,
+                           whole ? "final_hidden or logits; use topk" : "topk; use final_hidden or logits");
+        }
+        if (!whole && plan->losses[l].args.temperature != plan->recipe->temperature) {
             return lb_fail(detail, LB_E_ARG,
                            "loss_functions.%u.temperature: top-k targets are normalised at the recipe's "
                            "temperature %g; set that one",
@@ -193,12 +220,6 @@ static enum lb_status check_teacher(const struct lb_plan *plan, const struct lb_
         return lb_fail(detail, LB_E_LIMIT, "teacher %s reads at most %lld tokens, max_length is %lld", name,
                        (long long)info->max_length, (long long)plan->recipe->max_length);
     }
-    if (plan->recipe->mixture == LB_MIX_CA_MKD && info->input_size > 0 &&
-        (info->vocab_size > MAX_CLASSES || info->hidden_size > MAX_CLASSIFIER_WIDTH)) {
-        return lb_fail(detail, LB_E_LIMIT,
-                       "teacher %s: ca_mkd reads classifiers of up to %d classes and width %d", name,
-                       MAX_CLASSES, MAX_CLASSIFIER_WIDTH);
-    }
     return LB_OK;
 }
 
@@ -212,6 +233,11 @@ enum lb_status lb_plan_make(const struct lb_recipe *recipe, struct lb_model *stu
         return lb_fail(detail, LB_E_LIMIT, "at most %d teachers and %d loss_functions", LB_MAX_TEACHERS,
                        LB_MAX_LOSSES);
     }
+    out->mixture = lb_mixture_find(recipe->mixture);
+    if (out->mixture == NULL) {
+        return lb_fail(detail, LB_E_ARG, "mixture: \"%s\" is not one of %s", recipe->mixture,
+                       lb_mixture_names());
+    }
     enum lb_status status = LB_OK;
     for (unsigned k = 0; k < out->n_teachers && status == LB_OK; k++) {
         out->info[k] = lb_teachers_info(teachers, k);
@@ -224,6 +250,7 @@ enum lb_status lb_plan_make(const struct lb_recipe *recipe, struct lb_model *stu
     }
     for (unsigned k = 0; k < out->n_teachers && status == LB_OK; k++) {
         status = out->on_target ? ask_lane(out, student, teachers, k, detail) : LB_OK;
+        status = status == LB_OK ? ask_weights(out, student, k, detail) : status;
         if (status == LB_OK) {
             status = lb_teachers_set_spec(teachers, k, &out->spec[k], detail);
         }
@@ -246,7 +273,7 @@ void lb_plan_wanted(const struct lb_plan *plan, const struct lb_dataset *data,
         const char *tag = samples[i].tag >= 0 ? lb_dataset_tag(data, samples[i].tag) : NULL;
         for (unsigned k = 0; k < plan->n_teachers; k++) {
             wanted[i * plan->n_teachers + k] =
-                plan->recipe->mixture != LB_MIX_ROUTE || has_tag(&plan->recipe->teachers[k], tag);
+                !plan->mixture->by_tag || has_tag(&plan->recipe->teachers[k], tag);
         }
     }
 }

@@ -29,6 +29,7 @@ struct lb_pair {
 
 struct lb_plan {
     const struct lb_recipe *recipe;
+    const struct lb_mixture *mixture;
     unsigned n_teachers;
     const struct lb_teacher_info *info[LB_MAX_TEACHERS];
     const struct lb_teacher_head *head[LB_MAX_TEACHERS]; /* NULL unless the lane needs it */
@@ -36,8 +37,7 @@ struct lb_plan {
     size_t n_losses;
     struct {
         const struct lb_loss *loss;
-        double weight, temperature;
-        bool normalize;
+        struct lb_loss_args args; /* temperature resolved */
     } losses[LB_MAX_LOSSES];
     bool on_label, on_target; /* any such loss */
     size_t n_pairs;

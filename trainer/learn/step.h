@@ -1,5 +1,8 @@
 /* One micro-batch: forward, losses, backward. Gradients accumulate in the student; no file or network is
  * touched.
+ *
+ * A step has two halves, so that answers can arrive, or be asked for with what the student says, between
+ * them.
  */
 #ifndef LB_LEARN_STEP_H
 #define LB_LEARN_STEP_H
@@ -19,9 +22,20 @@ struct lb_step_result {
 struct lb_step *lb_step_create(const struct lb_plan *plan, struct lb_model *student, size_t max_bytes);
 void lb_step_destroy(struct lb_step *step);
 
-/* samples [n] with answers [n * teachers] (NULL without teachers), checked when they came in
- * (lb_answer_check). rows: positions of all micro-batches of this optimizer step (the means' denominator).
- * rng: dropout. Adds to result. A non-finite loss is an error naming its first row. */
+/* The first half: the student reads samples [n] (borrowed until the second half is done; so is rng, which
+ * feeds dropout). *out_states (may be NULL): its final states [N, C], rows of the samples one after the
+ * other, good until the second half: lb_head_logits with the student's head makes logits of any of them. */
+LB_NODISCARD enum lb_status lb_step_forward(struct lb_step *step, const struct lb_sample *samples, int64_t n,
+                                            struct lb_rng *rng, const struct lb_value **out_states,
+                                            struct lb_detail *detail);
+/* The second half, once after each forward: losses against answers [n * teachers] (NULL without teachers),
+ * checked when they came in (lb_answer_check), and backward. rows: positions of all micro-batches of this
+ * optimizer step (the means' denominator). Adds to result. A non-finite loss is an error naming its first
+ * row. LB_E_ARG: no forward waits for it. */
+LB_NODISCARD enum lb_status lb_step_losses(struct lb_step *step, const struct lb_answer *const *answers,
+                                           int64_t rows, struct lb_step_result *result,
+                                           struct lb_detail *detail);
+/* Both, when the answers are there already. */
 LB_NODISCARD enum lb_status lb_step_run(struct lb_step *step, const struct lb_sample *samples, int64_t n,
                                         const struct lb_answer *const *answers, int64_t rows,
                                         struct lb_rng *rng, struct lb_step_result *result,

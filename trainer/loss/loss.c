@@ -2,27 +2,50 @@
 
 #include <string.h>
 
-static const struct lb_loss table[] = {
-    {"cross_entropy", LB_ON_LABEL, lb_loss_cross_entropy, NULL},
-    {"kl", LB_ON_TARGET, lb_loss_kl, NULL},
-    {"hs_mse", LB_ON_HIDDEN, NULL, lb_loss_mse},
-    {"hs_cosine", LB_ON_HIDDEN, NULL, lb_loss_cosine},
-    {"attention_mse", LB_ON_ATTENTION, NULL, lb_loss_mse},
-};
+/* The table: one line a loss. */
+/* clang-format off */
+#define LOSSES(X)    \
+    X(cross_entropy) \
+    X(kl)            \
+    X(hs_mse)        \
+    X(hs_cosine)     \
+    X(attention_mse)
+/* clang-format on */
+
+#define DECLARED(name) extern const struct lb_loss lb_loss_##name;
+#define PLACE(name) &lb_loss_##name,
+#define LISTED(name) ", " #name
+
+LOSSES(DECLARED)
+
+static const struct lb_loss *const table[] = {LOSSES(PLACE) NULL};
+static const char names[] = LOSSES(LISTED);
+
+const struct lb_loss *lb_loss_at(size_t i) {
+    return i < sizeof table / sizeof table[0] ? table[i] : NULL;
+}
 
 const struct lb_loss *lb_loss_find(const char *name) {
-    for (size_t i = 0; i < sizeof table / sizeof table[0]; i++) {
-        if (strcmp(table[i].name, name) == 0) {
-            return &table[i];
+    for (size_t i = 0; table[i] != NULL; i++) {
+        if (strcmp(table[i]->name, name) == 0) {
+            return table[i];
         }
     }
     return NULL;
 }
 
 const char *lb_loss_names(void) {
-    return "cross_entropy, kl, hs_mse, hs_cosine, attention_mse";
+    return names + strlen(", ");
 }
 
-const struct lb_loss *lb_loss_at(size_t i) {
-    return i < sizeof table / sizeof table[0] ? &table[i] : NULL;
+bool lb_loss_reads(const struct lb_loss *loss, const char *key) {
+    size_t n = strlen(key);
+    for (const char *at = loss->parameters; *at != '\0'; at += strspn(at, ", ")) {
+        size_t word = strcspn(at, ", ");
+        if (word == n && memcmp(at, key, n) == 0) {
+            return true;
+        }
+        at += word;
+    }
+    return false;
 }

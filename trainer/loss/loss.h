@@ -1,39 +1,70 @@
-/* The losses. One table, one file per family, each with formula, paper and gradient in its header comment.
+/* The losses. One table (loss.c), one file a loss, each with formula, paper and gradient in its header
+ * comment.
  *
  * Losses are nats (or squared units) per counted position; the caller passes the factor that makes the mean.
- * Adding a loss: one file (or function beside its family) and one line in loss.c's table.
+ * Adding a loss: its file with a `const struct lb_loss lb_loss_<name>`, that file's line in meson.build, and
+ * one line in loss.c's table. A parameter of its own is a member of struct lb_loss_args and a line in
+ * trainer/recipe/fields.c.
  */
 #ifndef LB_LOSS_LOSS_H
 #define LB_LOSS_LOSS_H
 
-#include "common/nn/tape.h"
+#include "trainer/loss/row.h"
 
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
-/* What a row of logits is compared with. */
-struct lb_target {
-    int32_t label;      /* the right class, -1: none */
-    double temperature; /* of the distribution below */
-    const float *p;     /* dense: probabilities [V]; NULL: truncated or none */
-    double neg_entropy; /* dense: sum p log p */
-    int64_t k;          /* truncated: so many ids, their probabilities, and the mass of all others; 0: none */
-    const int32_t *ids; /* [k] */
-    const float *p_at;  /* [k] */
-    double tail;
-    bool add_tail; /* truncated: keep the tail as one bucket, else renormalise over the ids */
+/* One entry of loss_functions, as the recipe gives it. */
+struct lb_loss_args {
+    double weight;      /* of this loss in the sum */
+    double temperature; /* both distributions are softened by it */
+    bool normalize;     /* states: by the mean square of the teacher's */
 };
 
-/* One row: z [V] logits. Adds scale * dL/dz to dz [V] and returns L (not scaled). */
-typedef double (*lb_row_loss)(const float *z, int64_t v, const struct lb_target *target, float scale,
-                              float *dz);
+/* How a teacher's distribution is known; a loss names those it can compare with. */
+enum lb_target_kind {
+    LB_TARGET_DENSE = 1,     /* p of every class */
+    LB_TARGET_TRUNCATED = 2, /* p_at of k ids, the mass of all others in tail */
+    LB_TARGET_SAMPLED = 4, /* p_at: relative frequencies of the k ids that were drawn; nothing is left over */
+    LB_TARGET_AT_IDS = 8   /* p_at of k ids that the student chose; nothing is known of the others */
+};
 
-/* Two activations of the same shape: adds scale * dL/da to da (written, not added, when fresh) and returns
- * the sum of L over rows. a [n, width] the student's (projected) states, b [n, width] the teacher's; row i
- * counts row_weight[i] times. normalize: see the loss. */
-typedef double (*lb_state_loss)(const float *a, const float *b, int64_t n, int64_t width,
-                                const double *row_weight, bool normalize, double scale, float *da);
+/* A teacher's (or a mixture's) distribution for one row, at the loss's temperature. */
+struct lb_target {
+    enum lb_target_kind kind;
+    double temperature;
+    const float *z;     /* dense: logits of this distribution [V]; NULL for a mean of several distributions */
+    const float *p;     /* dense: probabilities [V] */
+    double neg_entropy; /* dense: sum p log p */
+    int64_t k;          /* the other kinds */
+    const int32_t *ids; /* [k], each once, in any order */
+    const float *p_at;  /* [k] */
+    double tail;        /* truncated */
+    bool add_tail;      /* truncated: keep the tail as one bucket, else renormalise over the ids */
+};
+
+/* One row of logits: adds scale * dL/dz to dz [V] and returns L (neither scaled nor weighted). target is NULL
+ * for losses on labels. row->work is the loss's to use. */
+typedef double (*lb_row_loss)(struct lb_row *row, const struct lb_target *target,
+                              const struct lb_loss_args *args, float scale, float *dz);
+
+/* Activations of one pair of layers, a the student's (projected where widths differ), b the teacher's. Hidden
+ * states: all rows of the micro-batch. Attention: one sequence of T positions, n = heads * T rows (row h T +
+ * i is what position i attends to in head h, nothing beyond its entry i), width T. */
+struct lb_states {
+    const float *a, *b; /* [n, width] */
+    int64_t n, width;
+    const double *row_weight; /* [n]: row i counts so many times; 0: absent */
+    int64_t n_sequences;
+    const int32_t *offsets;           /* [n_sequences + 1] positions */
+    int64_t heads;                    /* attention; 0: hidden states */
+    int student_layer, teacher_layer; /* numbers; -1: the final hidden state */
+};
+
+/* Adds scale * dL/da to da [n, width] and returns the weighted sum of L over rows. */
+typedef double (*lb_state_loss)(const struct lb_states *states, const struct lb_loss_args *args, double scale,
+                                float *da);
 
 enum lb_loss_on {
     LB_ON_LABEL,    /* rows of logits and labels */
@@ -45,23 +76,19 @@ enum lb_loss_on {
 struct lb_loss {
     const char *name;
     enum lb_loss_on on;
-    lb_row_loss row;
-    lb_state_loss state;
+    unsigned kinds;         /* on a target: those of enum lb_target_kind that it can compare with */
+    const char *parameters; /* keys of its entry in loss_functions beside function and weight: "a, b" */
+    lb_row_loss row;        /* on labels and targets */
+    lb_state_loss state;    /* on activations */
 };
 
+/* The i-th of the table; NULL behind the last. */
+const struct lb_loss *lb_loss_at(size_t i);
 /* NULL when there is none of that name. */
 const struct lb_loss *lb_loss_find(const char *name);
-/* The i-th loss of the table; NULL behind the last. */
-const struct lb_loss *lb_loss_at(size_t i);
 /* "cross_entropy, kl, ..." */
 const char *lb_loss_names(void);
-
-double lb_loss_cross_entropy(const float *z, int64_t v, const struct lb_target *target, float scale,
-                             float *dz);
-double lb_loss_kl(const float *z, int64_t v, const struct lb_target *target, float scale, float *dz);
-double lb_loss_mse(const float *a, const float *b, int64_t n, int64_t width, const double *row_weight,
-                   bool normalize, double scale, float *da);
-double lb_loss_cosine(const float *a, const float *b, int64_t n, int64_t width, const double *row_weight,
-                      bool normalize, double scale, float *da);
+/* Whether the loss reads that key of its entry. */
+bool lb_loss_reads(const struct lb_loss *loss, const char *key);
 
 #endif

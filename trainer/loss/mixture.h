@@ -1,34 +1,82 @@
-/* Several teachers, one target: weights per sequence, and distributions made one.
+/* Several teachers, one target: how much each counts, and distributions made one.
+ *
+ * One table (mixture.c), one file a way of weighing. Adding a mixture: its file with a `const struct
+ * lb_mixture lb_mixture_<name>` that holds formula and paper, that file's line in meson.build, and one line
+ * in the table.
  */
 #ifndef LB_LOSS_MIXTURE_H
 #define LB_LOSS_MIXTURE_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #define LB_MAX_TEACHERS 16
 
-enum lb_mixture_method {
-    LB_MIX_PROBS,  /* p = sum_k w_k softmax(z_k / T) */
-    LB_MIX_LOGITS, /* z = sum_k w_k z_k */
-    LB_MIX_LOSSES, /* L = sum_k w_k L(p_k, q) */
-    LB_MIX_CA_MKD, /* mean of probabilities, w_k per sequence from the label's cross entropy under teacher k
-                    */
-    LB_MIX_ROUTE   /* the teacher whose tags hold the sequence's tag (several: equal weights) */
+/* What of the teachers becomes one. */
+enum lb_combine {
+    LB_COMBINE_PROBS,  /* p = sum_k w_k p_k: every loss is against that one distribution */
+    LB_COMBINE_LOGITS, /* p = softmax(sum_k w_k z_k / T); whole logits only */
+    LB_COMBINE_LOSSES  /* L = sum_k w_k L(p_k, q) */
 };
 
-/* The weights of the teachers for one sequence, summing to 1 over those that answered.
- * present[k]: teacher k answered; static_weight[k] >= 0 from the recipe; cross_entropy[k]: of the labels
- * under teacher k, nats per position (read for ca_mkd only). out [n]. ca_mkd (Zhang et al. 2022,
- * "Confidence-Aware Multi-teacher Knowledge Distillation", eq. 2): w_k = (1 - softmax_k(CE)) / (K - 1), times
- * the static weight, renormalised. One teacher: 1. */
-void lb_mixture_weights(enum lb_mixture_method method, unsigned n, const bool *present,
-                        const double *static_weight, const double *cross_entropy, double *out);
+/* What a mixture weighs by, beside the recipe's weights. */
+enum lb_mixture_needs { LB_NEEDS_CROSS_ENTROPY = 1 };
+
+/* What is known of n teachers about one sequence, or one token of it. */
+struct lb_weighing {
+    unsigned n;
+    const bool *present;         /* [n] teacher k answered */
+    const double *given;         /* [n] the recipe's weights, at least 0 */
+    const double *cross_entropy; /* [n] of the labels under teacher k at temperature 1, nats per position; 0
+                                    of those absent and where the label is not known; NULL unless needed */
+};
+
+struct lb_mixture {
+    const char *name;
+    unsigned needs; /* of enum lb_mixture_needs */
+    bool per_token; /* weights for each token; false: for each sequence */
+    bool by_tag;    /* a sequence is asked of the teachers that have its tag, and of no others */
+    enum lb_combine combine;
+    /* Changes w [n], which holds the given weight of each teacher that is present and 0 of the others; what
+     * it leaves is made to sum to 1. NULL: the given weights. */
+    void (*weigh)(const struct lb_weighing *in, double *w);
+};
+
+/* The i-th of the table; NULL behind the last. */
+const struct lb_mixture *lb_mixture_at(size_t i);
+/* NULL when there is none of that name. */
+const struct lb_mixture *lb_mixture_find(const char *name);
+/* "mean_probs, mean_logits, ..." */
+const char *lb_mixture_names(void);
+
+/* The teachers' weights, out [n], at least 0 and summing to 1 over those present (all 0 when no teacher is
+ * present or each of them has weight 0). */
+void lb_mixture_weights(const struct lb_mixture *mixture, const struct lb_weighing *in, double *out);
 
 /* One distribution p [V] from the teachers' logits z[k] [V] (NULL or weight 0: absent) at a temperature;
- * returns sum p log p. mean_logits: softmax(sum w_k z_k / T), the product mixture. All others: sum w_k
+ * returns sum p log p. LB_COMBINE_LOGITS: softmax(sum w_k z_k / T), the product of powers. Else: sum w_k
  * softmax(z_k / T). */
-double lb_mixture_dense(enum lb_mixture_method method, unsigned n, const float *const *z,
-                        const double *weight, double temperature, int64_t v, float *p);
+double lb_mixture_dense(enum lb_combine combine, unsigned n, const float *const *z, const double *weight,
+                        double temperature, int64_t v, float *p);
+
+/* A teacher's largest probabilities. */
+struct lb_truncated {
+    int64_t k;
+    const int32_t *ids; /* [k], each once */
+    const float *p;     /* [k] */
+    double tail;        /* the mass of the other V - k */
+};
+
+/* The mean of truncated distributions over the union S of their ids, with one tail:
+ *   p(i) = sum_k w_k p_k(i) for i in S, where teacher k, if it did not list i, gives it an even share of its
+ *   tail, u_k = tail_k / (V - K_k);   p_tail = sum_k w_k u_k (V - |S|).
+ * All masses are accounted for: S and tail sum to 1 when each teacher's do. What is listed by all teachers is
+ * exact. What only some list is off by at most sum w_k |p_k(i) - u_k| over the others, each less than w_k
+ * times the least that teacher k listed; so losses on it are those of a near distribution, not of the exact
+ * mean cut to S. Lists that agree, and one teacher given twice, are exact. from[k].k 0 or weight 0: absent.
+ * slot [V]: all -1, and left so. ids, p [min(V, sum of k)]. Returns |S|. */
+int64_t lb_mixture_truncated(unsigned n, const struct lb_truncated *from, const double *weight, int64_t v,
+                             int32_t *slot, int32_t *ids, float *p, double *out_tail);
 
 #endif

@@ -53,32 +53,50 @@ void lb_target_states(const struct lb_answered *batch, unsigned k, enum lb_outpu
     }
 }
 
-double lb_target_cross_entropy(const struct lb_answered *batch, unsigned k, int64_t i,
-                               const struct lb_teacher_head *head) {
-    const struct lb_answer *a = batch->answers[i * batch->n_teachers + k];
-    if (a == NULL) {
-        return 0;
-    }
-    const struct lb_sample *sample = &batch->samples[i];
-    const struct lb_wire_tensor *actual = lb_answer_find(a, LB_OUT_ACTUAL, 0);
-    double sum = 0;
-    if (actual != NULL) {
-        for (int64_t t = 0; t + 1 < sample->n; t++) {
-            float v;
-            lb_wire_floats(actual, t, 1, &v);
-            sum -= v;
-        }
-        return sample->n > 1 ? sum / (double)(sample->n - 1) : 0;
-    }
+/* Of an image's class, from the logits or from the final state. */
+static double image_cross_entropy(const struct lb_answer *a, int32_t label,
+                                  const struct lb_teacher_head *head) {
     const struct lb_wire_tensor *logits = lb_answer_find(a, LB_OUT_LOGITS, 0);
-    const struct lb_wire_tensor *h = lb_answer_find(a, LB_OUT_HIDDEN_FINAL, 0);
-    float z[1024], states[4096]; /* classes and widths of classifiers; lb_plan refuses more */
+    float z[LB_MAX_IMAGE_CLASSES], states[LB_MAX_IMAGE_WIDTH];
     int64_t v = logits != NULL ? lb_wire_elements(logits) : head->vocab_size;
     if (logits != NULL) {
         lb_wire_floats(logits, 0, v, z);
     } else {
-        lb_wire_floats(h, 0, head->hidden_size, states);
+        lb_wire_floats(lb_answer_find(a, LB_OUT_HIDDEN_FINAL, 0), 0, head->hidden_size, states);
         lb_head_logits(states, 1, head->hidden_size, head->weight, head->bias, v, z);
     }
-    return lb_logsumexp(z, v, 1) - z[sample->label];
+    return lb_logsumexp(z, v, 1) - z[label];
+}
+
+/* Of a text's label at position t. */
+static double text_cross_entropy(const struct lb_wire_tensor *actual, int64_t t) {
+    float logprob;
+    lb_wire_floats(actual, t, 1, &logprob);
+    return -(double)logprob;
+}
+
+double lb_target_cross_entropy_at(const struct lb_answered *batch, unsigned k, int64_t i, int64_t t,
+                                  const struct lb_teacher_head *head) {
+    const struct lb_answer *a = batch->answers[i * batch->n_teachers + k];
+    const struct lb_sample *sample = &batch->samples[i];
+    if (a != NULL && sample->ids == NULL) {
+        return image_cross_entropy(a, sample->label, head);
+    }
+    bool seen = a != NULL && t + 1 < sample->n;
+    return seen ? text_cross_entropy(lb_answer_find(a, LB_OUT_ACTUAL, 0), t) : 0;
+}
+
+double lb_target_cross_entropy(const struct lb_answered *batch, unsigned k, int64_t i,
+                               const struct lb_teacher_head *head) {
+    const struct lb_answer *a = batch->answers[i * batch->n_teachers + k];
+    const struct lb_sample *sample = &batch->samples[i];
+    if (a == NULL || sample->n < 2) {
+        return lb_target_cross_entropy_at(batch, k, i, 0, head);
+    }
+    const struct lb_wire_tensor *actual = lb_answer_find(a, LB_OUT_ACTUAL, 0);
+    double sum = 0;
+    for (int64_t t = 0; t + 1 < sample->n; t++) {
+        sum += text_cross_entropy(actual, t);
+    }
+    return sum / (double)(sample->n - 1);
 }

@@ -8,6 +8,10 @@
 
 #include "trainer/wire/answer.h"
 
+/* Largest classifier whose logits are read for the cross entropy of images. */
+#define LB_MAX_IMAGE_CLASSES 1024
+#define LB_MAX_IMAGE_WIDTH 4096
+
 /* The rows of one micro-batch and who answered about them. */
 struct lb_answered {
     const struct lb_sample *samples;
@@ -25,8 +29,12 @@ void lb_target_logits(const struct lb_answered *batch, unsigned k, const struct 
 /* Teacher k's states (hidden or attention) of all rows of the batch, [N, width]; absent rows are zero. */
 void lb_target_states(const struct lb_answered *batch, unsigned k, enum lb_output_kind kind, int layer,
                       int64_t width, float *out);
-/* Mean cross entropy of sample i's labels under teacher k; 0 when it did not answer. Text: over all but the
- * last position, whose label the teacher has not seen, from logprobs.actual. Images: from the logits. */
+/* Cross entropy of position t's label of sample i under teacher k; 0 when it did not answer. Text: from
+ * logprobs.actual; 0 at the last position, whose label the teacher has not seen. Images: from the logits, or
+ * from the final state and head. */
+double lb_target_cross_entropy_at(const struct lb_answered *batch, unsigned k, int64_t i, int64_t t,
+                                  const struct lb_teacher_head *head);
+/* The mean over the sample's positions (but text's last). */
 double lb_target_cross_entropy(const struct lb_answered *batch, unsigned k, int64_t i,
                                const struct lb_teacher_head *head);
 

@@ -2,9 +2,11 @@
  * and the remedy. */
 #include "proto/limits.h"
 #include "trainer/loss/loss.h"
+#include "trainer/loss/mixture.h"
 #include "trainer/recipe/fields.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #define MLP_TYPE "limbeck_mlp"
@@ -159,6 +161,21 @@ static enum lb_status check_route(const struct check *c) {
     return LB_OK;
 }
 
+static enum lb_status check_mixture(const struct check *c) {
+    const struct lb_recipe *r = c->recipe;
+    const struct lb_mixture *mixture = lb_mixture_find(r->mixture);
+    if (mixture->by_tag && r->teachers_count == 0) {
+        return complain(c, "mixture", "%s without teachers; list them under teachers", mixture->name);
+    }
+    if (mixture->combine == LB_COMBINE_LOGITS && r->targets == LB_LANE_TOPK) {
+        return complain(c, "mixture",
+                        "%s needs whole logits, and targets: topk has the largest only; use mean_probs, or "
+                        "targets: final_hidden or logits",
+                        mixture->name);
+    }
+    return mixture->by_tag ? check_route(c) : LB_OK;
+}
+
 static enum lb_status check_teachers(const struct check *c) {
     const struct lb_recipe *r = c->recipe;
     double sum = 0;
@@ -175,12 +192,7 @@ static enum lb_status check_teachers(const struct check *c) {
     if (r->teachers_count > 0 && !(sum > 0)) {
         return complain(c, "teachers", "every weight is 0; at least one teacher must count");
     }
-    if (r->mixture == LB_MIX_ROUTE) {
-        return r->teachers_count == 0
-                   ? complain(c, "mixture", "route without teachers; list them under teachers")
-                   : check_route(c);
-    }
-    return LB_OK;
+    return check_mixture(c);
 }
 
 static enum lb_status check_layers(const struct check *c, const struct lb_recipe_loss *loss, bool attention,
@@ -207,31 +219,65 @@ static enum lb_status check_layers(const struct check *c, const struct lb_recipe
     return LB_OK;
 }
 
+static bool at_default(const char *entry, const struct lb_field *f) {
+    const char *at = entry + f->offset;
+    switch (f->kind) {
+    case LB_FIELD_INT:
+        return *(const int64_t *)(const void *)at ==
+               (f->fallback != NULL ? strtoll(f->fallback, NULL, 10) : 0);
+    case LB_FIELD_FLOAT:
+        return *(const double *)(const void *)at == (f->fallback != NULL ? strtod(f->fallback, NULL) : 0);
+    case LB_FIELD_BOOL:
+        return *(const bool *)at == (f->fallback != NULL && strcmp(f->fallback, "true") == 0);
+    case LB_FIELD_STRING:
+    case LB_FIELD_PATH:
+        return *(const char *const *)(const void *)at == NULL;
+    case LB_FIELD_INTS:
+    case LB_FIELD_STRINGS:
+    case LB_FIELD_MAPS:
+        return *(const unsigned *)(const void *)(entry + f->count_offset) == 0;
+    case LB_FIELD_ENUM:
+    case LB_FIELD_STUDENT:
+        break;
+    }
+    return true; /* no such fields in an entry of loss_functions */
+}
+
+/* A key that the loss does not read is no key of its entry. */
+static enum lb_status check_loss_keys(const struct check *c, const struct lb_loss *loss, unsigned i) {
+    const char *entry = (const char *)&c->recipe->loss_functions[i];
+    for (const struct lb_field *f = lb_recipe_loss_fields; f->key != NULL; f++) {
+        bool every = strcmp(f->key, "function") == 0 || strcmp(f->key, "weight") == 0;
+        if (!every && !at_default(entry, f) && !lb_loss_reads(loss, f->key)) {
+            char path[64];
+            snprintf(path, sizeof path, "loss_functions.%u.%s", i, f->key);
+            return complain(c, path, "%s does not read it; its keys are weight%s%s", loss->name,
+                            loss->parameters[0] != '\0' ? ", " : "", loss->parameters);
+        }
+    }
+    return LB_OK;
+}
+
 static enum lb_status check_loss(const struct check *c, unsigned i, const struct lb_loss **out) {
     const struct lb_recipe_loss *loss = &c->recipe->loss_functions[i];
     const struct lb_loss *entry = lb_loss_find(loss->function);
+    double temperature = loss->args.temperature;
     char path[64];
-    snprintf(path, sizeof path, "loss_functions.%u", i);
-    bool internal = entry->on == LB_ON_HIDDEN || entry->on == LB_ON_ATTENTION;
-    if (!internal && loss->layer_mapping_count != 0) {
-        return complain(c, path, "layer_mapping has no meaning for %s", loss->function);
+    enum lb_status status = check_loss_keys(c, entry, i);
+    if (status != LB_OK) {
+        return status;
     }
-    if (!internal && loss->normalize) {
-        return complain(c, path, "normalize is for losses on activations, not %s", loss->function);
-    }
-    if (entry->on != LB_ON_TARGET && loss->temperature != 0) {
-        return complain(c, path, "temperature is for losses on a teacher's distribution, not %s",
-                        loss->function);
-    }
-    if (loss->temperature != 0 && loss->temperature < LB_MIN_TEMPERATURE) {
+    if (temperature != 0 && temperature < LB_MIN_TEMPERATURE) {
         snprintf(path, sizeof path, "loss_functions.%u.temperature", i);
         return complain(c, path, "%g is out of range; allowed is %g to %g, or 0 for the recipe's",
-                        loss->temperature, LB_MIN_TEMPERATURE, LB_MAX_TEMPERATURE);
+                        temperature, LB_MIN_TEMPERATURE, LB_MAX_TEMPERATURE);
     }
     if (entry->on != LB_ON_LABEL && c->recipe->teachers_count == 0) {
+        snprintf(path, sizeof path, "loss_functions.%u", i);
         return complain(c, path, "%s learns from teachers, and the recipe lists none", loss->function);
     }
     *out = entry;
+    bool internal = entry->on == LB_ON_HIDDEN || entry->on == LB_ON_ATTENTION;
     return internal ? check_layers(c, loss, entry->on == LB_ON_ATTENTION, i) : LB_OK;
 }
 
@@ -245,8 +291,8 @@ static enum lb_status check_losses(const struct check *c) {
         if (status != LB_OK) {
             return status;
         }
-        sum += r->loss_functions[i].weight;
-        asks = asks || (entry != NULL && entry->on != LB_ON_LABEL && r->loss_functions[i].weight > 0);
+        sum += r->loss_functions[i].args.weight;
+        asks = asks || (entry != NULL && entry->on != LB_ON_LABEL && r->loss_functions[i].args.weight > 0);
     }
     if (!(sum > 0)) {
         return complain(c, "loss_functions", "every weight is 0; there is nothing to learn from");

@@ -134,6 +134,8 @@ static void put_scalar(const struct dump *d, const void *at, const struct lb_fie
         lb_buf_append_str(d->buf, enum_name(f, *(const int *)at));
     } else if (f->kind == LB_FIELD_PATH) {
         put_path(d, *(char *const *)at);
+    } else if ((f->flags & LB_FIELD_BARE) != 0) {
+        lb_buf_append_str(d->buf, *(char *const *)at);
     } else {
         lb_yaml_quote(*(char *const *)at, d->buf);
     }

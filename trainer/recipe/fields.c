@@ -3,6 +3,7 @@
 #include "common/formats/config.h"
 #include "proto/limits.h"
 #include "trainer/loss/loss.h"
+#include "trainer/loss/mixture.h"
 
 #define COUNT_MAX 1e15 /* of steps, tokens, bytes: whole in a double and far from overflowing */
 #define SIZE_MAX_ 1e6  /* of one dimension of a model */
@@ -49,9 +50,6 @@ static const struct lb_field_name data_types[] = {
 static const struct lb_field_name protocols[] = {LB_DIALECTS(PROTOCOL_){NULL, 0}};
 static const struct lb_field_name lanes[] = {
     {"final_hidden", LB_LANE_FINAL}, {"topk", LB_LANE_TOPK}, {"logits", LB_LANE_LOGITS}, {NULL, 0}};
-static const struct lb_field_name mixtures[] = {
-    {"mean_probs", LB_MIX_PROBS}, {"mean_logits", LB_MIX_LOGITS}, {"mean_losses", LB_MIX_LOSSES},
-    {"ca_mkd", LB_MIX_CA_MKD},    {"route", LB_MIX_ROUTE},        {NULL, 0}};
 static const struct lb_field_name schedules[] = {{"linear", LB_SCHEDULE_LINEAR},
                                                  {"cosine", LB_SCHEDULE_COSINE},
                                                  {"constant", LB_SCHEDULE_CONSTANT},
@@ -62,6 +60,11 @@ static const struct lb_field_name lost[] = {
 static const char *loss_name(size_t i) {
     const struct lb_loss *loss = lb_loss_at(i);
     return loss != NULL ? loss->name : NULL;
+}
+
+static const char *mixture_name(size_t i) {
+    const struct lb_mixture *mixture = lb_mixture_at(i);
+    return mixture != NULL ? mixture->name : NULL;
 }
 
 /* The order is that of the fingerprint's text: new keys go to the end. */
@@ -132,14 +135,22 @@ static const struct lb_field layer_fields[] = {
 };
 #undef S
 
+/* A parameter of losses: a member of struct lb_loss_args. Which loss reads it, its row in the loss table
+ * says.
+ */
+#define ARG_(member, k, low, high, value, text)                                                              \
+    {                                                                                                        \
+        .key = #member, .offset = offsetof(struct lb_recipe_loss, args.member), .kind = LB_FIELD_##k,        \
+        .flags = DEC, .min = low, .max = high, .fallback = value, .help = text                               \
+    }
 #define S lb_recipe_loss
-static const struct lb_field loss_fields[] = {
+const struct lb_field lb_recipe_loss_fields[] = {
     {PLACE_(function), .kind = LB_FIELD_STRING, .flags = REQ | DEC, .name_at = loss_name, .help = "the loss"},
-    FLOAT_(weight, DEC, 0, 1e6, "1", "its factor"),
-    FLOAT_(temperature, DEC, 0, LB_MAX_TEMPERATURE, "0", "of the distributions; 0: the recipe's"),
+    ARG_(weight, FLOAT, 0, 1e6, "1", "its factor"),
+    ARG_(temperature, FLOAT, 0, LB_MAX_TEMPERATURE, "0", "of the distributions; 0: the recipe's"),
     MAPS_(layer_mapping, DEC, lb_layer_pair, layer_fields,
           "losses on activations: pairs of layers; none: final to final"),
-    BOOL_(normalize, DEC, "false", "hs_mse: divide by the teacher's mean square"),
+    ARG_(normalize, BOOL, 0, 0, "false", "hs_mse: divide by the teacher's mean square"),
     {NULL},
 };
 #undef S
@@ -154,8 +165,10 @@ const struct lb_field lb_recipe_fields[] = {
     MAPS_(datasets, REQ | DEC, lb_recipe_dataset, dataset_fields, "what is trained on"),
     MAPS_(eval_datasets, 0, lb_recipe_dataset, dataset_fields, "held-out data, with the keys of datasets"),
     MAPS_(teachers, DEC, lb_recipe_teacher, teacher_fields, "who is asked"),
-    MAPS_(loss_functions, REQ | DEC, lb_recipe_loss, loss_fields, "what is minimised: the weighted sum"),
-    ENUM_(mixture, DEC, mixtures, "mean_probs", "how several teachers become one target or loss"),
+    MAPS_(loss_functions, REQ | DEC, lb_recipe_loss, lb_recipe_loss_fields,
+          "what is minimised: the weighted sum"),
+    {PLACE_(mixture), .kind = LB_FIELD_STRING, .flags = DEC | LB_FIELD_BARE, .fallback = "mean_probs",
+     .name_at = mixture_name, .help = "how several teachers become one target or loss"},
     {PLACE_(targets), .kind = LB_FIELD_ENUM, .flags = DEC, .names = lanes,
      .derived = "final_hidden; logits for images", .help = "what teachers send for losses on distributions"},
     INT_(loss_top_k, DEC, 1, LB_MAX_TOP_K, "64", "topk: so many ids a position"),

@@ -28,6 +28,7 @@ enum lb_field_kind {
 enum {
     LB_FIELD_REQUIRED = 1,
     LB_FIELD_DECIDES = 2, /* part of the fingerprint: another value gives another student */
+    LB_FIELD_BARE = 4,    /* of STRING: written without quotes, as the names of an ENUM are */
     LB_FIELD_GROWS = 8,   /* an ENUM whose names are another room's table: told below the table of keys */
     LB_FIELD_PLACES = 16  /* STRINGS that are places, as PATH is */
 };
@@ -53,6 +54,7 @@ struct lb_field {
 };
 
 extern const struct lb_field lb_recipe_fields[];
+extern const struct lb_field lb_recipe_loss_fields[]; /* of one entry of loss_functions */
 
 /* One key of student: beside model, of those that are told and always written back. Which keys there are and
  * what a key may hold is known to common/model (lb_config_parse_new); here stands what is written back and

@@ -9,7 +9,7 @@
 #include "common/base/buf.h"
 #include "common/base/status.h"
 #include "common/formats/config.h"
-#include "trainer/loss/mixture.h"
+#include "trainer/loss/loss.h"
 #include "trainer/recipe/choices.h"
 
 #include <stdbool.h>
@@ -54,12 +54,10 @@ struct lb_layer_pair {
 };
 
 struct lb_recipe_loss {
-    const char *function; /* a name of the loss table: cross_entropy, kl, hs_mse, hs_cosine, attention_mse */
-    double weight;        /* 1 */
-    double temperature;   /* 0: the recipe's */
+    const char *function;                /* a name of the loss table */
+    struct lb_loss_args args;            /* weight 1; temperature 0: the recipe's */
     struct lb_layer_pair *layer_mapping; /* hidden and attention losses; none: final to final */
     unsigned layer_mapping_count;
-    bool normalize; /* hs_mse: divide by the target's mean square */
 };
 
 struct lb_recipe {
@@ -75,7 +73,7 @@ struct lb_recipe {
     unsigned teachers_count;
     struct lb_recipe_loss *loss_functions;
     unsigned loss_functions_count;
-    enum lb_mixture_method mixture;
+    const char *mixture; /* a name of the mixture table */
     enum lb_target_lane targets;
     int64_t loss_top_k; /* 64 */
     bool loss_add_tail; /* true */

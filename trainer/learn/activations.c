@@ -1,0 +1,136 @@
+/* Losses between activations: hidden states of the whole micro-batch, attention sequence by sequence. */
+#include "trainer/learn/parts.h"
+
+#include <string.h>
+
+static bool zero_if_fresh(struct lb_tape *tape, struct lb_value *v) {
+    if (lb_grad_fresh(tape, v)) {
+        memset(v->grad, 0, (size_t)(v->rows * v->cols) * sizeof *v->grad);
+    }
+    return v->grad != NULL;
+}
+
+static double state_loss(const struct lb_step *step, const struct lb_pair *p, const struct lb_states *states,
+                         float *da) {
+    const struct lb_loss_args *args = &step->plan->losses[p->loss].args;
+    return step->plan->losses[p->loss].loss->state(states, args, args->weight * step->inverse, da);
+}
+
+/* Hidden states: project where widths differ, then the loss over all rows. */
+static enum lb_status hidden_pair(struct lb_step *step, const struct lb_pair *p, struct lb_value *state,
+                                  double *loss) {
+    struct lb_value *a = state;
+    if (p->projection[0] != 0) {
+        a = lb_linear(step->tape, state, lb_model_find(step->student, p->projection), NULL);
+    }
+    double *weight = lb_arena_array(&step->memory, (size_t)step->n_rows, sizeof *weight);
+    float *b = lb_arena_array(&step->memory, (size_t)(step->n_rows * p->teacher_width), sizeof *b);
+    if (a == NULL || b == NULL || weight == NULL || !zero_if_fresh(step->tape, a)) {
+        return LB_E_NOMEM;
+    }
+    for (int64_t r = 0; r < step->n_rows; r++) {
+        weight[r] = lb_step_mix(step, r)[p->teacher];
+    }
+    lb_target_states(&step->batch, p->teacher, p->kind, p->layer, p->teacher_width, b);
+    const struct lb_states states = {.a = a->data,
+                                     .b = b,
+                                     .n = step->n_rows,
+                                     .width = p->teacher_width,
+                                     .row_weight = weight,
+                                     .n_sequences = step->batch.n_samples,
+                                     .offsets = step->batch.offsets,
+                                     .student_layer = p->final ? -1 : p->tap.layer,
+                                     .teacher_layer = p->kind == LB_OUT_HIDDEN_FINAL ? -1 : p->layer};
+    *loss += state_loss(step, p, &states, a->grad);
+    return LB_OK;
+}
+
+/* Workspaces for attention: [heads, T, T] of the longest sequence. */
+struct planes {
+    float *teacher, *da, *mean_a, *mean_b;
+    double *weight; /* [heads * T] */
+};
+
+/* mean [square] over the heads of x [heads, square] */
+static void mean_of_heads(const float *x, int64_t heads, int64_t square, float *mean) {
+    memset(mean, 0, (size_t)square * sizeof *mean);
+    for (int64_t i = 0; i < heads * square; i++) {
+        mean[i % square] += x[i] / (float)heads;
+    }
+}
+
+/* Sample s: a [H, T, T] the student's, p->teacher the teacher's. Where the numbers of heads differ, the means
+ * over heads are compared. */
+static double attention_sample(const struct lb_step *step, const struct lb_pair *p, int64_t s, const float *a,
+                               const struct planes *m, float *da) {
+    int64_t first = step->batch.offsets[s], t = step->batch.samples[s].n, h = p->student_width,
+            square = t * t;
+    bool same = h == p->teacher_width;
+    int32_t offsets[2] = {0, (int32_t)t};
+    struct lb_states states = {.a = a,
+                               .b = m->teacher,
+                               .n = (same ? h : 1) * t,
+                               .width = t,
+                               .row_weight = m->weight,
+                               .n_sequences = 1,
+                               .offsets = offsets,
+                               .heads = same ? h : 1,
+                               .student_layer = p->tap.layer,
+                               .teacher_layer = p->layer};
+    if (!same) {
+        mean_of_heads(a, h, square, m->mean_a);
+        mean_of_heads(m->teacher, p->teacher_width, square, m->mean_b);
+        states.a = m->mean_a;
+        states.b = m->mean_b;
+    }
+    for (int64_t i = 0; i < states.n; i++) {
+        m->weight[i] = lb_step_mix(step, first + i % t)[p->teacher];
+    }
+    memset(m->da, 0, (size_t)(states.n * t) * sizeof *m->da);
+    double loss = state_loss(step, p, &states, m->da);
+    for (int64_t i = 0; i < h * square; i++) {
+        da[i] += same ? m->da[i] : m->da[i % square] / (float)h;
+    }
+    return loss;
+}
+
+static bool planes_memory(struct lb_step *step, const struct lb_pair *p, struct planes *out) {
+    int64_t most = 0, heads = p->student_width > p->teacher_width ? p->student_width : p->teacher_width;
+    for (int64_t s = 0; s < step->batch.n_samples; s++) {
+        most = step->batch.samples[s].n > most ? step->batch.samples[s].n : most;
+    }
+    size_t square = (size_t)(most * most);
+    out->teacher = lb_arena_array(&step->memory, (size_t)heads * square, sizeof *out->teacher);
+    out->da = lb_arena_array(&step->memory, (size_t)heads * square, sizeof *out->da);
+    out->mean_a = lb_arena_array(&step->memory, square, sizeof *out->mean_a);
+    out->mean_b = lb_arena_array(&step->memory, square, sizeof *out->mean_b);
+    out->weight = lb_arena_array(&step->memory, (size_t)(heads * most), sizeof *out->weight);
+    return out->teacher != NULL && out->da != NULL && out->mean_a != NULL && out->mean_b != NULL &&
+           out->weight != NULL;
+}
+
+static enum lb_status attention_pair(struct lb_step *step, const struct lb_pair *p, struct lb_value *probs,
+                                     double *loss) {
+    struct planes planes;
+    if (!planes_memory(step, p, &planes) || !zero_if_fresh(step->tape, probs)) {
+        return LB_E_NOMEM;
+    }
+    int64_t at = 0, n = (int64_t)step->plan->n_teachers;
+    for (int64_t s = 0; s < step->batch.n_samples; s++) {
+        int64_t t = step->batch.samples[s].n;
+        const struct lb_answer *answer = step->batch.answers[s * n + p->teacher];
+        if (answer != NULL) {
+            lb_wire_floats(lb_answer_find(answer, p->kind, p->layer), 0, p->teacher_width * t * t,
+                           planes.teacher);
+            *loss += attention_sample(step, p, s, probs->data + at, &planes, probs->grad + at);
+        }
+        at += p->student_width * t * t;
+    }
+    return LB_OK;
+}
+
+enum lb_status lb_step_pair(struct lb_step *step, const struct lb_pair *pair, struct lb_value *value,
+                            double *loss) {
+    return pair->kind == LB_OUT_ATTENTION ? attention_pair(step, pair, value, loss)
+                                          : hidden_pair(step, pair, value, loss);
+}

@@ -1,0 +1,72 @@
+/* Inside of a step: what its files share. Only trainer/learn includes this.
+ */
+#ifndef LB_LEARN_PARTS_H
+#define LB_LEARN_PARTS_H
+
+#include "common/base/arena.h"
+#include "trainer/learn/step.h"
+
+/* A distribution made for one row, kept for the losses that compare with it. */
+struct lb_made_target {
+    bool made, there; /* there: somebody answered about this row */
+    unsigned who;     /* a teacher, or n_teachers: their mixture */
+    double temperature;
+    struct lb_target target;
+    float *p;     /* [V] dense, or one per id */
+    int32_t *ids; /* truncated */
+};
+
+/* What one thread works with. */
+struct lb_worker {
+    struct lb_row row;
+    float *dz; /* [V] */
+    unsigned n_targets;
+    struct lb_made_target *targets; /* [n_targets] */
+    /* mixing of truncated distributions */
+    int32_t *slot;     /* [V], all -1 */
+    int32_t *list_ids; /* [teachers, K] */
+    float *list_p;     /* [teachers, K] */
+};
+
+struct lb_step {
+    const struct lb_plan *plan;
+    struct lb_model *student;
+    struct lb_tape *tape;
+    struct lb_arena memory; /* what one micro-batch needs beside the tape */
+    int64_t v, top_k;
+    /* one micro-batch: its rows and the student's forward */
+    struct lb_answered batch;
+    struct lb_input in;
+    const int32_t *labels; /* [N] */
+    int64_t n_rows;
+    struct lb_tap taps[LB_MAX_PAIRS];
+    struct lb_value *states; /* final [N, C]; NULL: no forward waits for its losses */
+    /* its losses */
+    double inverse;            /* 1 / rows of the optimizer step */
+    double *mix;               /* weights [rows or samples, teachers], see lb_step_mix */
+    double *row_loss;          /* [losses, N] */
+    float *z[LB_MAX_TEACHERS]; /* teachers' logits of one chunk */
+    float *teacher_states;     /* workspace of lb_target_logits */
+    struct lb_worker *workers; /* one per thread */
+};
+
+/* weights.c: weighs the teachers and adds to result->weight. false: out of memory. */
+bool lb_step_weigh(struct lb_step *step, struct lb_step_result *result);
+/* The teachers' weights [teachers] for one row. */
+const double *lb_step_mix(const struct lb_step *step, int64_t row);
+
+/* targets.c: what a loss at this temperature compares row's logits with: teacher `who`'s distribution, or for
+ * who = n_teachers the mixture's. in_chunk: the row's place in step->z. NULL: nobody who counts answered. */
+const struct lb_target *lb_step_target(const struct lb_step *step, struct lb_worker *worker, unsigned who,
+                                       double temperature, int64_t row, int64_t in_chunk);
+/* Memory for them. */
+bool lb_step_targets_init(struct lb_step *step, struct lb_worker *worker);
+
+/* rows.c: all losses on logits, chunk by chunk. */
+enum lb_status lb_step_rows(struct lb_step *step);
+
+/* activations.c: the loss of one pair of activations, added to *loss; its gradient into the tape. */
+enum lb_status lb_step_pair(struct lb_step *step, const struct lb_pair *pair, struct lb_value *value,
+                            double *loss);
+
+#endif

@@ -1,0 +1,108 @@
+/* Losses on rows of logits, inside the fused head. */
+#include "common/nn/head.h"
+#include "trainer/learn/parts.h"
+
+#include <omp.h>
+#include <string.h>
+
+/* One loss on distributions: against the mixture of the teachers, or the weighted sum against each. */
+static double target_loss(const struct lb_step *step, struct lb_worker *worker, unsigned l, int64_t row,
+                          int64_t in_chunk, double factor) {
+    const struct lb_plan *plan = step->plan;
+    const struct lb_loss *loss = plan->losses[l].loss;
+    const struct lb_loss_args *args = &plan->losses[l].args;
+    unsigned n = plan->n_teachers;
+    if (plan->mixture->combine != LB_COMBINE_LOSSES) {
+        const struct lb_target *t = lb_step_target(step, worker, n, args->temperature, row, in_chunk);
+        return t != NULL ? loss->row(&worker->row, t, args, (float)factor, worker->dz) : 0;
+    }
+    const double *w = lb_step_mix(step, row);
+    double sum = 0;
+    for (unsigned k = 0; k < n; k++) {
+        const struct lb_target *t = lb_step_target(step, worker, k, args->temperature, row, in_chunk);
+        sum += t != NULL ? w[k] * loss->row(&worker->row, t, args, (float)(factor * w[k]), worker->dz) : 0;
+    }
+    return sum;
+}
+
+/* All losses on logits of one row; z becomes the gradient. */
+static void row_losses(const struct lb_step *step, struct lb_worker *worker, int64_t row, int64_t in_chunk,
+                       float *z) {
+    const struct lb_plan *plan = step->plan;
+    size_t bytes = (size_t)step->v * sizeof *z;
+    lb_row_begin(&worker->row, z, step->labels[row]);
+    for (unsigned i = 0; i < worker->n_targets; i++) {
+        worker->targets[i].made = false;
+    }
+    memset(worker->dz, 0, bytes);
+    for (unsigned l = 0; l < plan->n_losses; l++) {
+        const struct lb_loss *loss = plan->losses[l].loss;
+        double factor = plan->losses[l].args.weight * step->inverse, value = 0;
+        if (loss->on == LB_ON_LABEL) {
+            value = loss->row(&worker->row, NULL, &plan->losses[l].args, (float)factor, worker->dz);
+        } else if (loss->on == LB_ON_TARGET) {
+            value = target_loss(step, worker, l, row, in_chunk, factor);
+        }
+        step->row_loss[l * (size_t)step->n_rows + (size_t)row] = value;
+    }
+    memcpy(z, worker->dz, bytes);
+}
+
+static bool reads_logits(const struct lb_step *step) {
+    return step->plan->on_target && step->plan->recipe->targets != LB_LANE_TOPK;
+}
+
+static enum lb_status on_logits(void *context, int64_t row, int64_t n, float *z) {
+    struct lb_step *step = context;
+    for (unsigned k = 0; reads_logits(step) && k < step->plan->n_teachers; k++) {
+        lb_target_logits(&step->batch, k, step->plan->head[k], step->v, row, n, step->teacher_states,
+                         step->z[k]);
+    }
+#pragma omp parallel for schedule(static)
+    for (int64_t i = 0; i < n; i++) {
+        row_losses(step, &step->workers[omp_get_thread_num()], row + i, i, z + i * step->v);
+    }
+    return LB_OK;
+}
+
+/* Workspaces for a chunk of logits: at most as many rows as the batch, or as the head's chunk size. */
+static bool chunk_memory(struct lb_step *step) {
+    const struct lb_plan *plan = step->plan;
+    struct lb_arena *a = &step->memory;
+    int64_t rows = lb_head_chunk(step->v), width = 1;
+    rows = rows < step->n_rows ? rows : step->n_rows;
+    for (unsigned k = 0; reads_logits(step) && k < plan->n_teachers; k++) {
+        width = plan->info[k]->hidden_size > width ? plan->info[k]->hidden_size : width;
+        step->z[k] = lb_arena_array(a, (size_t)(rows * step->v), sizeof(float));
+        if (step->z[k] == NULL) {
+            return false;
+        }
+    }
+    step->teacher_states = lb_arena_array(a, (size_t)(rows * width), sizeof(float));
+    return step->teacher_states != NULL;
+}
+
+static bool worker_memory(struct lb_step *step, struct lb_worker *worker) {
+    size_t floats = lb_row_floats(step->v, (unsigned)step->plan->n_losses);
+    float *memory = lb_arena_array(&step->memory, floats, sizeof *memory);
+    worker->dz = lb_arena_array(&step->memory, (size_t)step->v, sizeof *worker->dz);
+    if (memory == NULL || worker->dz == NULL) {
+        return false;
+    }
+    lb_row_init(&worker->row, step->v, (unsigned)step->plan->n_losses, memory);
+    return lb_step_targets_init(step, worker);
+}
+
+enum lb_status lb_step_rows(struct lb_step *step) {
+    int threads = omp_get_max_threads();
+    bool ok = chunk_memory(step);
+    step->workers = lb_arena_zarray(&step->memory, (size_t)threads, sizeof *step->workers);
+    for (int i = 0; ok && step->workers != NULL && i < threads; i++) {
+        ok = worker_memory(step, &step->workers[i]);
+    }
+    if (!ok || step->workers == NULL) {
+        return LB_E_NOMEM;
+    }
+    return lb_head_run(step->tape, step->states, lb_model_head(step->student),
+                       lb_model_head_bias(step->student), NULL, on_logits, step);
+}

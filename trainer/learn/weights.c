@@ -1,0 +1,51 @@
+/* How much each teacher counts, per sequence or per token. */
+#include "trainer/learn/parts.h"
+
+/* Sample i, token t of it, or with t < 0 the whole sequence. */
+static void weigh_one(const struct lb_step *step, int64_t i, int64_t t, double *out) {
+    const struct lb_plan *plan = step->plan;
+    unsigned n = plan->n_teachers;
+    bool present[LB_MAX_TEACHERS];
+    double given[LB_MAX_TEACHERS], ce[LB_MAX_TEACHERS] = {0};
+    bool needs_ce = (plan->mixture->needs & LB_NEEDS_CROSS_ENTROPY) != 0;
+    for (unsigned k = 0; k < n; k++) {
+        present[k] = step->batch.answers[i * n + k] != NULL;
+        given[k] = plan->recipe->teachers[k].weight;
+        if (needs_ce) {
+            ce[k] = t < 0 ? lb_target_cross_entropy(&step->batch, k, i, plan->head[k])
+                          : lb_target_cross_entropy_at(&step->batch, k, i, t, plan->head[k]);
+        }
+    }
+    const struct lb_weighing in = {n, present, given, needs_ce ? ce : NULL};
+    lb_mixture_weights(plan->mixture, &in, out);
+}
+
+bool lb_step_weigh(struct lb_step *step, struct lb_step_result *result) {
+    const struct lb_plan *plan = step->plan;
+    size_t n = plan->n_teachers;
+    if (n == 0) {
+        return true;
+    }
+    bool per_token = plan->mixture->per_token;
+    size_t sets = (size_t)(per_token ? step->n_rows : step->batch.n_samples);
+    step->mix = lb_arena_zarray(&step->memory, sets * n, sizeof *step->mix);
+    if (step->mix == NULL) {
+        return false;
+    }
+    double *w = step->mix;
+    for (int64_t i = 0; i < step->batch.n_samples; i++) {
+        int64_t length = step->batch.samples[i].n, times = per_token ? length : 1;
+        for (int64_t t = 0; t < times; t++, w += n) {
+            weigh_one(step, i, per_token ? t : -1, w);
+            for (size_t k = 0; k < n; k++) {
+                result->weight[k] += w[k] * (double)(per_token ? 1 : length) * step->inverse;
+            }
+        }
+    }
+    return true;
+}
+
+const double *lb_step_mix(const struct lb_step *step, int64_t row) {
+    const struct lb_plan *plan = step->plan;
+    return step->mix + (plan->mixture->per_token ? row : step->batch.sequence[row]) * plan->n_teachers;
+}

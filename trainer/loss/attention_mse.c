@@ -1,0 +1,24 @@
+/* Mean square error between attention probabilities (TinyBERT, Jiao et al. 2020, eq. 7, on probabilities):
+ * the mean over the heads and the T (T + 1) / 2 entries that a causal row can have, times T, so that a
+ * sequence counts as its rows: L = T sum (a - b)^2 / (H T (T + 1) / 2); dL/da = 2 T (a - b) / (H T (T + 1) /
+ * 2). */
+#include "trainer/loss/loss.h"
+
+static double attention_mse(const struct lb_states *s, const struct lb_loss_args *args, double scale,
+                            float *da) {
+    (void)args;
+    double t = (double)s->width, entries = (double)s->heads * t * (t + 1) / 2, loss = 0;
+    for (int64_t i = 0; i < s->n; i++) {
+        double weight = s->row_weight[i] * t / entries;
+        float factor = (float)(2 * scale * weight);
+        for (int64_t j = i * s->width; j < (i + 1) * s->width; j++) {
+            float d = s->a[j] - s->b[j];
+            da[j] += factor * d;
+            loss += weight * ((double)d * d);
+        }
+    }
+    return loss;
+}
+
+const struct lb_loss lb_loss_attention_mse = {
+    .name = "attention_mse", .on = LB_ON_ATTENTION, .parameters = "layer_mapping", .state = attention_mse};

@@ -1,0 +1,24 @@
+/* Confidence-aware (Zhang et al. 2022, "Confidence-Aware Multi-teacher Knowledge Distillation", eq. 2): per
+ * sequence, w_k = (1 - softmax_k(CE)) / (K - 1) with CE the labels' cross entropy under teacher k, times the
+ * given weight. One teacher: 1. */
+#include "trainer/loss/mixture.h"
+
+#include <math.h>
+
+static void ca_mkd(const struct lb_weighing *in, double *w) {
+    unsigned there = 0;
+    double least = INFINITY, sum = 0;
+    for (unsigned k = 0; k < in->n; k++) {
+        there += in->present[k] ? 1 : 0;
+        least = in->present[k] ? fmin(least, in->cross_entropy[k]) : least;
+    }
+    for (unsigned k = 0; k < in->n; k++) {
+        sum += in->present[k] ? exp(in->cross_entropy[k] - least) : 0;
+    }
+    for (unsigned k = 0; there > 1 && k < in->n; k++) {
+        w[k] *= in->present[k] ? (1 - exp(in->cross_entropy[k] - least) / sum) / (there - 1) : 0;
+    }
+}
+
+const struct lb_mixture lb_mixture_ca_mkd = {
+    .name = "ca_mkd", .needs = LB_NEEDS_CROSS_ENTROPY, .combine = LB_COMBINE_PROBS, .weigh = ca_mkd};
