@@ -52,6 +52,8 @@ struct lb_infer_response {
     const char *id;                         /* NULL: none */
     int64_t top_k;                          /* echoed when > 0 */
     double temperature; /* echoed: what was applied; 0: not stated (another server's answer) */
+    const char
+        *compute; /* what computed it (64 hex digits, PROTOCOL.md "Identity"); "" or NULL: not stated */
     /* The request's digest (64 hex digits): the answer ends with its own; NULL: it has none. Encoding only.
      */
     const char *digest_of;

@@ -27,10 +27,11 @@ static enum lb_status read_model(const json_t *root, struct lb_arena *arena, str
     return lb_wire_id(root, "answer", arena, &out->id, detail);
 }
 
-static enum lb_status read_parameters(const json_t *root, struct lb_infer_response *out,
-                                      struct lb_detail *detail) {
+static enum lb_status read_parameters(const json_t *root, struct lb_arena *arena,
+                                      struct lb_infer_response *out, struct lb_detail *detail) {
     static const char what[] = "answer parameters";
     const json_t *parameters;
+    const char *compute = "";
     enum lb_status status = lb_wire_parameters(root, "answer", &parameters, detail);
     if (status == LB_OK && parameters) {
         status = lb_json_int(parameters, "top_k", false, 0, INT64_MAX, what, &out->top_k, detail);
@@ -38,6 +39,15 @@ static enum lb_status read_parameters(const json_t *root, struct lb_infer_respon
             status = lb_json_number(parameters, "temperature", false, 0, LB_MAX_TEMPERATURE, what,
                                     &out->temperature, detail);
         }
+        if (status == LB_OK) {
+            status = lb_json_str(parameters, "compute", false, what, &compute, detail);
+        }
+    }
+    if (status == LB_OK && strlen(compute) >= LB_MAX_NAME) {
+        return lb_fail(detail, LB_E_LIMIT, "%s: compute has more than %d bytes", what, LB_MAX_NAME - 1);
+    }
+    if (status == LB_OK && !(out->compute = lb_arena_strdup(arena, compute))) {
+        return lb_fail(detail, LB_E_NOMEM, "answer: no memory left");
     }
     return status;
 }
@@ -86,7 +96,7 @@ enum lb_status lb_infer_response_decode(const void *body, size_t len, int64_t js
     struct lb_infer_response response = {0};
     status = read_model(source.root, arena, &response, detail);
     if (status == LB_OK) {
-        status = read_parameters(source.root, &response, detail);
+        status = read_parameters(source.root, arena, &response, detail);
     }
     if (status == LB_OK) {
         status = read_outputs(&source, &response, detail);
@@ -104,20 +114,27 @@ enum lb_status lb_infer_response_decode(const void *body, size_t len, int64_t js
 
 /* ---- encoding ---- */
 
-static void put_parameters(struct lb_buf *buf, const struct lb_infer_response *response) {
+static enum lb_status put_parameters(struct lb_buf *buf, const struct lb_infer_response *response,
+                                     struct lb_detail *detail) {
     char number[LB_NUMBER_TEXT];
-    if (response->top_k <= 0 && !(response->temperature > 0)) {
-        return;
-    }
-    lb_buf_append_str(buf, ",\"parameters\":{");
+    const char *before = ",\"parameters\":{", *next = ",";
+    enum lb_status status = LB_OK;
     if (response->temperature > 0) {
         int len = (int)lb_wire_double_text(response->temperature, number);
-        lb_buf_printf(buf, "\"temperature\":%.*s%s", len, number, response->top_k > 0 ? "," : "");
+        lb_buf_printf(buf, "%s\"temperature\":%.*s", before, len, number);
+        before = next;
     }
     if (response->top_k > 0) {
-        lb_buf_printf(buf, "\"top_k\":%lld", (long long)response->top_k);
+        lb_buf_printf(buf, "%s\"top_k\":%lld", before, (long long)response->top_k);
+        before = next;
     }
-    lb_buf_append_str(buf, "}");
+    if (response->compute && response->compute[0]) {
+        lb_buf_printf(buf, "%s\"compute\":", before);
+        status = lb_wire_put_string(buf, response->compute, "what computed it", detail);
+        before = next;
+    }
+    lb_buf_append_str(buf, before == next ? "}" : "");
+    return status;
 }
 
 static enum lb_status put_outputs(struct lb_buf *head, const struct lb_infer_response *response,
@@ -187,8 +204,10 @@ enum lb_status lb_infer_response_head(const struct lb_infer_response *response, 
         lb_buf_append_str(head, ",\"id\":");
         status = lb_wire_put_string(head, response->id, "the request's id", detail);
     }
-    put_parameters(head, response);
     bool binary = false;
+    if (status == LB_OK) {
+        status = put_parameters(head, response, detail);
+    }
     if (status == LB_OK) {
         status = put_outputs(head, response, &binary, detail);
     }

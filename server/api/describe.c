@@ -120,6 +120,9 @@ static json_t *parameters(const struct lb_hosted *hosted) {
         return NULL;
     }
     json_object_set_new(p, "wire", json_integer(LB_WIRE_VERSION));
+    if (hosted->compute[0]) {
+        json_object_set_new(p, "compute", json_string(hosted->compute));
+    }
     json_object_set_new(p, "weight_bytes", json_integer((json_int_t)lb_model_bytes(hosted->model)));
     if (hosted->decoder) {
         json_object_set_new(p, "num_layers", json_integer((json_int_t)config->num_hidden_layers));

@@ -244,6 +244,7 @@ static void reply_outputs(struct lb_exchange *x) {
                                          .id = visit->id,
                                          .top_k = job->needs_topk ? job->top_k : 0,
                                          .temperature = job->temperature,
+                                         .compute = job->model->compute,
                                          .digest_of =
                                              visit->answer_digest ? visit->digest + strlen("sha-256=") : NULL,
                                          .n_outputs = job->n_outputs,

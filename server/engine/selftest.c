@@ -4,6 +4,7 @@
 #include "common/base/rng.h"
 #include "common/base/sha256.h"
 #include "common/nn/head.h"
+#include "common/nn/reduce.h"
 #include "common/nn/tape.h"
 
 #include <string.h>
@@ -46,6 +47,10 @@ static enum lb_status hash_logits(void *context, int64_t row, int64_t n, float *
         s++;
     }
     lb_sha256_update(test->hash[s], z, (size_t)(n * v) * sizeof *z);
+    for (int64_t i = 0; i < n; i++) {
+        double lse = lb_logsumexp(z + i * v, v, 1);
+        lb_sha256_update(test->hash[s], &lse, sizeof lse);
+    }
     return LB_OK;
 }
 
@@ -164,6 +169,21 @@ static void conclude(const struct test *test, struct lb_self_test_result *out) {
     out->base_bytes = test->whole_bytes > of_rows ? test->whole_bytes - of_rows : 0;
 }
 
+/* All computation is in FP32, whatever weights are stored as. */
+static enum lb_status digest_compute(const digests alone, char out[LB_SHA256_HEX]) {
+    static const char what[] = "limbeck-compute-1\nfp32";
+    uint8_t digest[LB_SHA256_BYTES];
+    struct lb_sha256 *hash = lb_sha256_create();
+    if (!hash) {
+        return LB_E_NOMEM;
+    }
+    lb_sha256_update(hash, what, sizeof what);
+    lb_sha256_update(hash, alone, sizeof(digests));
+    lb_sha256_final(hash, digest);
+    lb_hex(digest, sizeof digest, out);
+    return LB_OK;
+}
+
 enum lb_status lb_self_test(const struct lb_model *model, bool decoder, lb_on_worker_fn on_worker,
                             void *context, struct lb_self_test_result *out, struct lb_detail *detail) {
     struct test *test = lb_calloc(1, sizeof *test);
@@ -182,6 +202,7 @@ enum lb_status lb_self_test(const struct lb_model *model, bool decoder, lb_on_wo
         out->invariant =
             memcmp(alone, together, sizeof alone) == 0 && memcmp(alone, reversed, sizeof alone) == 0;
         conclude(test, out);
+        status = digest_compute(alone, out->compute);
     }
 out:
     if (test) {

@@ -1,8 +1,11 @@
 /* The start-up self-test of the promise that caches and replicas rely on: a sequence's answer has the same
- * bits whatever it is batched with. */
+ * bits whatever it is batched with. And what those bits are:
+ * the questions depend on the model's configuration alone, so that two machines whose answers agree have
+ * computed with the same bits (PROTOCOL.md "Identity"). */
 #ifndef LB_ENGINE_SELFTEST_H
 #define LB_ENGINE_SELFTEST_H
 
+#include "common/base/sha256.h"
 #include "common/base/status.h"
 #include "common/model/model.h"
 
@@ -11,6 +14,7 @@
 
 struct lb_self_test_result {
     bool invariant;               /* final hidden states and logits agree bit for bit */
+    char compute[LB_SHA256_HEX];  /* what computes: digest of the precision and of the bits of all answers */
     size_t base_bytes, row_bytes; /* tape of a forward with the head, about: of all, and of each row */
 };
 

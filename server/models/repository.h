@@ -9,6 +9,7 @@
 
 #include "common/base/buf.h"
 #include "common/base/json.h"
+#include "common/base/sha256.h"
 #include "common/base/status.h"
 #include "common/model/model.h"
 #include "common/text/tokenizer.h"
@@ -29,6 +30,7 @@ struct lb_hosted {
     const char *version;            /* the fingerprint */
     bool decoder;                   /* or a classifier of features */
     bool batch_invariant;           /* what the self-test found */
+    char compute[LB_SHA256_HEX];    /* which bits this machine computes; "": not tested */
     size_t base_bytes, row_bytes;   /* and what tape a forward and the head need, about: of all, of a row */
     struct lb_tokenizer *tokenizer; /* NULL: none, or one that this build can't run */
     char *tokenizer_json;           /* tokenizer.json's bytes, NULL: none */

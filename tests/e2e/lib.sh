@@ -18,6 +18,7 @@ for tool in curl jq; do
 done
 
 declare -A pid=() port=() url=() # of daemons, by name
+declare -A served=()             # the model's name there, where it is another
 declare -a jobs=()               # other processes
 declare -a mounts=()             # file systems of the test's own
 
@@ -156,12 +157,12 @@ murder() { # process
     { kill -9 "$1" && wait "$1"; } 2>/dev/null || true
 }
 
-# Starts limbeckd with one model named NAME and waits until it is ready.
+# Starts limbeckd with one model named NAME (or served[NAME]) and waits until it is ready.
 host() { # name, model, option...
     local name=$1 model=$2 listen=127.0.0.1:${port[$1]:-0}
     shift 2
     rm -f "$name.port"
-    "$limbeckd" "$name=$model" --listen "$listen" --port-file "$name.port" --threads 1 "$@" >>"$name.log" 2>&1 &
+    "$limbeckd" "${served[$name]:-$name}=$model" --listen "$listen" --port-file "$name.port" --threads 1 "$@" >>"$name.log" 2>&1 &
     pid[$name]=$!
     await is_up "$name"
     port[$name]=$(cat "$name.port")

@@ -155,6 +155,7 @@ static void test_lasting_trouble(void **state) {
         {FAKE_NO_ANSWER_DIGEST, LB_E_FORMAT, "digest"},
         {FAKE_WILD_ID, LB_E_FORMAT, "names id 1048576"},
         {FAKE_WRONG_FINGERPRINT, LB_E_MISMATCH, fake_other_fingerprint},
+        {FAKE_WRONG_COMPUTE, LB_E_MISMATCH, "other kernels"},
         {FAKE_HUGE, LB_E_LIMIT, "larger than"},
         {FAKE_GARBAGE, LB_E_FORMAT, ""},
         {FAKE_NO_HTTP, LB_E_FORMAT, ""},
@@ -320,6 +321,8 @@ static void test_one_bad_replica(void **state) {
                                              FAKE_WILD_ID,
                                              FAKE_WRONG_SHAPE,
                                              FAKE_WRONG_FINGERPRINT,
+                                             FAKE_WRONG_COMPUTE,
+                                             FAKE_FLIPPED,
                                              FAKE_WRONG_DIGEST};
     for (size_t c = 0; c < sizeof faults / sizeof faults[0]; c++) {
         struct scene scene = {0};

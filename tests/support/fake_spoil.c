@@ -32,6 +32,8 @@ void fake_spoil(struct lb_infer_response *response, enum fake_fault fault) {
         }
     } else if (fault == FAKE_WRONG_FINGERPRINT) {
         response->model_version = fake_other_fingerprint;
+    } else if (fault == FAKE_WRONG_COMPUTE) {
+        response->compute = fake_other_fingerprint;
     }
 }
 

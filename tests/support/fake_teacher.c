@@ -151,6 +151,7 @@ static bool send_answer(struct fake_teacher *fake, int fd, const struct lb_infer
                                          .model_version = fake->fingerprint,
                                          .top_k = request->top_k,
                                          .temperature = request->temperature,
+                                         .compute = fake->is.compute,
                                          .n_outputs = request->n_outputs,
                                          .outputs = outputs};
     char digest[LB_SHA256_HEX], headers[400], digest_line[160] = "";
@@ -384,10 +385,12 @@ static bool answer_info(struct fake_teacher *fake, int fd) {
                   "{\"name\":\"" MODEL
                   "\",\"versions\":[\"%s\"],\"platform\":\"limbeck\",\"inputs\":[],\"outputs\":[%s],"
                   "\"parameters\":{\"fingerprint\":\"%s\",\"vocab_size\":%lld,"
-                  "\"hidden_size\":%lld,\"num_layers\":%d,\"num_heads\":%d,\"max_length\":64%s}}",
+                  "\"hidden_size\":%lld,\"num_layers\":%d,\"num_heads\":%d,\"max_length\":64,\"kernels\":"
+                  "\"fake\\\"s 1\",\"batch_invariant\":%s%s%s%s%s}}",
                   fake->fingerprint, outputs.data, fake->fingerprint, (long long)fake->is.vocab_size,
-                  (long long)fake->is.hidden_size, LAYERS, HEADS,
-                  fake->is.classifier ? ",\"input_size\":4" : "");
+                  (long long)fake->is.hidden_size, LAYERS, HEADS, fake->is.batch_dependent ? "false" : "true",
+                  fake->is.compute ? ",\"compute\":\"" : "", fake->is.compute ? fake->is.compute : "",
+                  fake->is.compute ? "\"" : "", fake->is.classifier ? ",\"input_size\":4" : "");
     bool ok = send_simple(fd, 200, "Content-Type: application/json\r\n", body.data);
     lb_buf_finish(&outputs);
     lb_buf_finish(&body);

@@ -42,6 +42,7 @@ enum fake_fault {
     FAKE_NO_ANSWER_DIGEST,  /* as a server that makes none */
     FAKE_WILD_ID,           /* a top-k id beyond the vocabulary */
     FAKE_WRONG_FINGERPRINT, /* in the answer */
+    FAKE_WRONG_COMPUTE,     /* in the answer */
     FAKE_HUGE,              /* announces 3 GiB */
     FAKE_GARBAGE,           /* 200 with bytes that are nothing */
     FAKE_NO_HTTP,           /* bytes that are no HTTP answer */
@@ -53,6 +54,8 @@ enum fake_fault {
 
 struct fake_options {
     const char *fingerprint;         /* 64 hex digits; NULL: fake_fingerprint */
+    const char *compute;             /* 64 hex digits, in metadata and answers; NULL: not told */
+    bool batch_dependent;            /* batch_invariant: false */
     const char *token;               /* NULL: none needed */
     int port;                        /* 0: any */
     int64_t vocab_size, hidden_size; /* 0: 50 and 6 */

@@ -68,6 +68,9 @@ static inline const char *oip_response_difference(const struct lb_infer_response
     if (a->top_k != b->top_k || a->temperature != b->temperature) {
         return "top_k or temperature";
     }
+    if (strcmp(a->compute ? a->compute : "", b->compute ? b->compute : "") != 0) {
+        return "compute";
+    }
     if (a->n_outputs != b->n_outputs) {
         return "the number of outputs";
     }

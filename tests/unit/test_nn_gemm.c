@@ -6,6 +6,7 @@
 #include <cmocka.h>
 
 #include "common/base/rng.h"
+#include "common/nn/compute.h"
 #include "common/nn/gemm.h"
 #include "common/nn/head.h"
 
@@ -178,6 +179,19 @@ static void head_formats_and_first(void **state) {
     free(h), free(w), free(wide), free(want), free(all.z), free(some.z), free(stored);
 }
 
+/* Which bits this machine computes is no matter of threads. */
+static void compute_is_the_machines(void **state) {
+    (void)state;
+    char first[LB_SHA256_HEX], again[LB_SHA256_HEX];
+    int threads = omp_get_max_threads();
+    assert_int_equal(lb_compute_digest(first, NULL), LB_OK);
+    omp_set_num_threads(threads > 1 ? 1 : 2);
+    assert_int_equal(lb_compute_digest(again, NULL), LB_OK);
+    omp_set_num_threads(threads);
+    assert_string_equal(first, again);
+    assert_int_equal(strlen(first), LB_SHA256_HEX - 1);
+}
+
 int main(void) {
     lb_rng_seed(&rng, 4, 0);
     const struct CMUnitTest tests[] = {
@@ -185,6 +199,7 @@ int main(void) {
         cmocka_unit_test(threads_change_no_bit),
         cmocka_unit_test(company_changes_no_bit),
         cmocka_unit_test(head_formats_and_first),
+        cmocka_unit_test(compute_is_the_machines),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

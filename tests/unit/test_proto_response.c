@@ -177,6 +177,7 @@ static void answers_survive_a_round_trip(void **state) {
                                       .id = form ? NULL : "\x01 id",
                                       .top_k = form ? 64 : 0,
                                       .temperature = form ? 0.7 : 0,
+                                      .compute = form ? "c0\"ffee" : NULL,
                                       .n_outputs = form ? 8 : 7,
                                       .outputs = outputs};
         struct lb_infer_response back;

@@ -573,6 +573,12 @@ static void test_self_test(void **state) {
     assert_true(llama->row_bytes > C * 4 && llama->row_bytes < (1 << 20));
     assert_int_equal(lb_engine_self_test(engine, mlp, NULL), LB_OK);
     assert_true(mlp->batch_invariant);
+    char first[LB_SHA256_HEX]; /* what computes is the same at each try, and of another model another */
+    memcpy(first, llama->compute, sizeof first);
+    assert_int_equal(strlen(first), LB_SHA256_HEX - 1);
+    assert_int_equal(lb_engine_self_test(engine, llama, NULL), LB_OK);
+    assert_string_equal(llama->compute, first);
+    assert_string_not_equal(mlp->compute, first);
 }
 
 static struct lb_hosted *open_tiny(const char *name, const struct lb_config *config, enum lb_dtype dtype) {

@@ -70,6 +70,11 @@ static struct lb_checkpoint state_at(int64_t step) {
     memset(s.recipe, 'a', sizeof s.recipe - 1);
     memset(s.data, 'b', sizeof s.data - 1);
     memset(s.teachers, 'c', sizeof s.teachers - 1);
+    s.computes.n = 2;
+    for (unsigned i = 0; i < s.computes.n; i++) {
+        memset(s.computes.by[i].digest, 'd' + (int)i, sizeof s.computes.by[i].digest - 1);
+        snprintf(s.computes.by[i].kernels, sizeof s.computes.by[i].kernels, "kernels %u", i);
+    }
     return s;
 }
 
@@ -127,6 +132,14 @@ static void resumed_is_the_same(void **state) {
     assert_int_equal(loaded.step, 5);
     assert_int_equal(loaded.micro_batch, 20);
     assert_int_equal(loaded.tokens, 5000);
+    char text[400];
+    assert_int_equal(loaded.computes.n, 2);
+    assert_false(lb_computes_differ(&loaded.computes, &expected.computes, text, sizeof text));
+    expected.computes.by[0].kernels[0] = 'K'; /* names only explain */
+    assert_false(lb_computes_differ(&loaded.computes, &expected.computes, text, sizeof text));
+    expected.computes.by[1].digest[0] = 'x';
+    assert_true(lb_computes_differ(&loaded.computes, &expected.computes, text, sizeof text));
+    assert_string_equal(text, "teacher 1: xeeeeeeeeeee (kernels 1), then eeeeeeeeeeee (kernels 1)");
     assert_int_equal(lb_optimizer_steps(b.optimizer), 5);
     train(&b, 3);
     assert_memory_equal(a.matrix, b.matrix, sizeof a.matrix);

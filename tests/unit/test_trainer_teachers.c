@@ -229,6 +229,72 @@ static void test_cache_and_offline(void **state) {
     asking_teardown(&asking);
 }
 
+/* Opens t0 at these addresses, asks N questions about it and returns how many were answered by the cache; -1,
+ * with the message, when it is refused. */
+static int ask_as(const struct asking *kept, const char *url, const char *replica, bool allowed,
+                  struct lb_detail *detail) {
+    static const char *const fingerprints[] = {fake_fingerprint};
+    struct asking asking = {.recipe = kept->recipe};
+    struct lb_teachers *teachers = NULL;
+    struct lb_teachers_stats stats;
+    *detail = (struct lb_detail){0};
+    asking.recipe.teachers = asking.teachers;
+    asking.recipe.allow_other_kernels = allowed;
+    asking_add(&asking, url);
+    if (replica) {
+        asking_add_replica(&asking, replica);
+    }
+    if (asking_open(&asking, NULL, &teachers, detail) != LB_OK) {
+        return -1;
+    }
+    struct lb_sample *samples = asking_samples(N, 5, false);
+    must(lb_teachers_submit(teachers, 0, samples, N, NULL, detail), detail);
+    take_and_check(teachers, 0, samples, N, fingerprints);
+    lb_teachers_stats(teachers, &stats);
+    lb_teachers_close(teachers);
+    asking_free_samples(samples, N);
+    return (int)stats.cache_hits;
+}
+
+/* Who answers is the fingerprint and what computes: replicas and the cache go by both. */
+static void test_identity(void **state) {
+    (void)state;
+    static const char a_bits[] = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
+    static const char b_bits[] = "bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb";
+    struct fake_teacher *a = fake_start(&(struct fake_options){.compute = a_bits}),
+                        *b = fake_start(&(struct fake_options){.compute = b_bits}),
+                        *none = fake_start(&(struct fake_options){0}),
+                        *loose = fake_start(&(struct fake_options){.batch_dependent = true});
+    struct asking asking;
+    struct lb_detail detail;
+    asking_setup(&asking);
+    asking_use_cache(&asking);
+    assert_int_equal(ask_as(&asking, fake_url(a), fake_url(b), false, &detail), -1);
+    assert_int_equal(detail.code, LB_E_MISMATCH);
+    assert_non_null(strstr(detail.text, fake_url(a)));
+    assert_non_null(strstr(detail.text, fake_url(b)));
+    assert_non_null(strstr(detail.text, "(fake?s 1)")); /* words that break no line and no JSON */
+    assert_non_null(strstr(detail.text, "allow_other_kernels"));
+    assert_int_equal(ask_as(&asking, fake_url(a), fake_url(none), false, &detail), -1);
+    assert_int_equal(ask_as(&asking, fake_url(loose), NULL, false, &detail), -1);
+    assert_int_equal(detail.code, LB_E_MISMATCH);
+    assert_non_null(strstr(detail.text, "batch_invariant"));
+
+    assert_int_equal(ask_as(&asking, fake_url(a), NULL, false, &detail), 0);
+    assert_int_equal(ask_as(&asking, fake_url(a), NULL, false, &detail), N);
+    assert_int_equal(ask_as(&asking, fake_url(b), NULL, false, &detail), 0);
+    assert_int_equal(ask_as(&asking, fake_url(a), fake_url(b), true, &detail), 0); /* by fingerprint alone */
+    assert_int_equal(ask_as(&asking, fake_url(b), fake_url(a), true, &detail), N);
+    assert_int_equal(ask_as(&asking, fake_url(loose), NULL, true, &detail), N);
+    assert_int_equal(ask_as(&asking, fake_url(none), NULL, false, &detail),
+                     N); /* as before there was compute */
+    fake_stop(a);
+    fake_stop(b);
+    fake_stop(none);
+    fake_stop(loose);
+    asking_teardown(&asking);
+}
+
 static void test_replicas_share(void **state) {
     (void)state;
     static const char *const fingerprints[] = {fake_fingerprint};
@@ -495,6 +561,7 @@ int main(void) {
         cmocka_unit_test(test_many_small_questions),
         cmocka_unit_test(test_wanted_and_wrong_use),
         cmocka_unit_test(test_cache_and_offline),
+        cmocka_unit_test(test_identity),
         cmocka_unit_test(test_replicas_share),
         cmocka_unit_test(test_features),
         cmocka_unit_test(test_attentions),

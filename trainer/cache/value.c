@@ -204,7 +204,7 @@ uint64_t lb_cache_answer_tokens(const struct lb_answer *answer) {
                                      : t->dim[0]); /* attentions are [H, n, n], the rest [n, ...] */
 }
 
-enum lb_status lb_cache_key(const char *fingerprint, const struct lb_sample *sample, int64_t n_features,
+enum lb_status lb_cache_key(const char *identity, const struct lb_sample *sample, int64_t n_features,
                             const struct lb_ask_spec *spec, uint8_t out[LB_SHA256_BYTES]) {
     struct lb_ask_spec asked;
     lb_ask_normalise(spec, &asked);
@@ -216,7 +216,7 @@ enum lb_status lb_cache_key(const char *fingerprint, const struct lb_sample *sam
         return LB_E_NOMEM;
     }
     lb_sha256_update(hash, "limbeck answer 1", 16);
-    lb_sha256_update(hash, fingerprint, strlen(fingerprint) + 1);
+    lb_sha256_update(hash, identity, strlen(identity) + 1);
     lb_sha256_u64(hash, sample->features ? 0 : (uint64_t)sample->n);
     lb_sha256_u64(hash, sample->features ? (uint64_t)n_features : 0);
     if (sample->features) {

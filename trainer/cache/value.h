@@ -47,7 +47,7 @@ enum lb_status lb_cache_answer_inflate(const struct lb_cache_header *h, const vo
 uint64_t lb_cache_answer_tokens(const struct lb_answer *answer);
 
 /* LB_E_NOMEM: all zero, the key of nothing. */
-enum lb_status lb_cache_key(const char *fingerprint, const struct lb_sample *sample, int64_t n_features,
+enum lb_status lb_cache_key(const char *identity, const struct lb_sample *sample, int64_t n_features,
                             const struct lb_ask_spec *spec, uint8_t out[LB_SHA256_BYTES]);
 
 #endif

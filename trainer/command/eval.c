@@ -363,6 +363,7 @@ static enum lb_status evaluate_hosted(struct arguments *a, volatile sig_atomic_t
                               .teachers = teachers,
                               .teachers_count = a->n_urls,
                               .on_lost_teacher = LB_LOST_STOP,
+                              .allow_other_kernels = true, /* no replicas, no cache */
                               .teacher_timeout = 60,
                               .give_up_after = 60};
     struct lb_teachers *asked = NULL;

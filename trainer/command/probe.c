@@ -306,6 +306,9 @@ static void print_found(const struct found *found) {
     if (*info->tokenizer_fingerprint) {
         printf("  tokenizer_fingerprint  %s\n", info->tokenizer_fingerprint);
     }
+    if (*info->compute) {
+        printf("  compute                %s\n  kernels                %s\n", info->compute, info->kernels);
+    }
     printf("  %-21s  %" PRId64 "\n", info->input_size ? "classes" : "vocab_size", info->vocab_size);
     printf("  hidden_size            %" PRId64 "\n  num_layers             %" PRId64 "\n", info->hidden_size,
            info->n_layers);
@@ -331,9 +334,10 @@ static json_t *found_json(const struct found *found) {
         return object;
     }
     json_t *more = json_pack(
-        "{s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:s, s:f, s:f}", "fingerprint", info->fingerprint,
-        "tokenizer_fingerprint", info->tokenizer_fingerprint, "vocab_size", (json_int_t)info->vocab_size,
-        "hidden_size", (json_int_t)info->hidden_size, "num_layers", (json_int_t)info->n_layers, "num_heads",
+        "{s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:s, s:f, s:f}", "fingerprint", info->fingerprint,
+        "compute", info->compute, "kernels", info->kernels, "tokenizer_fingerprint",
+        info->tokenizer_fingerprint, "vocab_size", (json_int_t)info->vocab_size, "hidden_size",
+        (json_int_t)info->hidden_size, "num_layers", (json_int_t)info->n_layers, "num_heads",
         (json_int_t)info->n_heads, "max_length", (json_int_t)info->max_length, "input_size",
         (json_int_t)info->input_size, "outputs", found->outputs ? found->outputs : "", "latency_median_ms",
         median(found), "latency_fastest_ms", found->n_answers ? found->latency_ms[0] : 0.0);

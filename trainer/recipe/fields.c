@@ -156,7 +156,7 @@ const struct lb_field lb_recipe_loss_fields[] = {
 #undef S
 
 /* Not in the fingerprint: places, what only waits or watches, and on_lost_teacher, so that a run whose
- * teacher died can go on without it. */
+ * teacher died can go on without it, and allow_other_kernels, likewise for one whose machine changed. */
 #define S lb_recipe
 const struct lb_field lb_recipe_fields[] = {
     {PLACE_(student), .kind = LB_FIELD_STUDENT, .flags = REQ | DEC, .help = "what is trained"},
@@ -180,6 +180,9 @@ const struct lb_field lb_recipe_fields[] = {
     FLOAT_(give_up_after, 0, 0, 1e9, "120",
            "seconds a teacher may be lost (but for on_lost_teacher: wait) or answer wrongly before it is "
            "given up; 0: for ever"),
+    BOOL_(allow_other_kernels, 0, "false",
+          "teachers, replicas and the machine of a resumed run may compute other bits; the run can't be "
+          "repeated then"),
     INT_(prefetch, 0, 1, 1024, "4", "steps that are asked ahead"),
     BOOL_(fp16_targets, DEC, "true", "numbers travel and are cached as FP16, else FP32"),
     PATH_(cache_dir, 0, "the folder of cached answers; none: no cache"),

@@ -79,7 +79,8 @@ struct lb_recipe {
     bool loss_add_tail; /* true */
     double temperature; /* 1 */
     enum lb_lost_teacher on_lost_teacher;
-    double teacher_timeout; /* seconds an answer may take before it is asked again; 60 */
+    bool allow_other_kernels; /* who answers is known by its fingerprint alone; false */
+    double teacher_timeout;   /* seconds an answer may take before it is asked again; 60 */
     double
         give_up_after; /* seconds a teacher may be lost (but for wait) or answer wrongly; 0: for ever; 120 */
     int64_t prefetch;  /* steps asked ahead; 4 */

@@ -110,8 +110,10 @@ static enum lb_status write_state(const char *path, const struct lb_checkpoint *
     for (unsigned i = 0; i < state->n_sums; i++) {
         lb_buf_printf(&text, "%s%.17g", i > 0 ? ", " : "", isfinite(state->sums[i]) ? state->sums[i] : 0);
     }
+    lb_buf_append_str(&text, "],\n  \"computes\": ");
+    lb_computes_write(&state->computes, &text);
     lb_buf_printf(&text,
-                  "],\n  \"recipe\": \"%s\",\n  \"data\": \"%s\",\n  \"teachers\": \"%s\",\n"
+                  ",\n  \"recipe\": \"%s\",\n  \"data\": \"%s\",\n  \"teachers\": \"%s\",\n"
                   "  \"model_sha256\": \"%s\",\n  \"optimizer_sha256\": \"%s\"",
                   state->recipe, state->data, state->teachers, model_digest, moments_digest);
     char own[LB_SHA256_HEX];
@@ -473,6 +475,9 @@ static enum lb_status read_state(const char *path, struct stored *out, struct lb
     }
     if (status == LB_OK) {
         status = read_sums(object, path, s, detail);
+    }
+    if (status == LB_OK) {
+        status = lb_computes_read(object, path, &s->computes, detail);
     }
     json_decref(object);
     return status;

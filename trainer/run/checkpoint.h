@@ -15,6 +15,7 @@
 #include "common/base/sha256.h"
 #include "common/base/status.h"
 #include "trainer/learn/optimizer.h"
+#include "trainer/run/computes.h"
 
 #include <stdint.h>
 
@@ -35,6 +36,7 @@ struct lb_checkpoint {
     char recipe[LB_SHA256_HEX];   /* lb_recipe_fingerprint */
     char data[LB_SHA256_HEX];     /* lb_dataset_fingerprint */
     char teachers[LB_SHA256_HEX]; /* over the teachers' fingerprints; "" without teachers */
+    struct lb_computes computes;  /* whose bits are in it; not compared here */
 };
 
 /* Saves and then removes the oldest beyond keep (>= 1), and what killed runs left half-written. */

@@ -201,6 +201,7 @@ static enum lb_status open_teachers(struct run *run, struct lb_detail *detail) {
     if (status == LB_OK && run->teachers != NULL) {
         status = teachers_fingerprint(run, run->at.teachers, detail);
     }
+    status = status == LB_OK ? lb_computes_find(run->teachers, &run->at.computes, detail) : status;
     return status;
 }
 
@@ -234,8 +235,28 @@ static void tell_difference(const struct run *run, struct lb_detail *detail) {
     lb_free(path);
 }
 
+/* Other kernels than the run began with change its student's bits: not without the recipe's word. */
+static enum lb_status check_computes(struct run *run, const struct lb_computes *now, const char *path,
+                                     struct lb_detail *detail) {
+    char text[400];
+    bool differ = lb_computes_differ(&run->at.computes, now, text, sizeof text);
+    run->at.computes = *now;
+    if (!differ) {
+        return LB_OK;
+    }
+    if (!run->recipe->allow_other_kernels) {
+        return lb_fail(detail, LB_E_MISMATCH,
+                       "%s: other kernels compute other bits now (%s); go on where the run began, or set "
+                       "allow_other_kernels: true",
+                       path, text);
+    }
+    lb_log(LB_LOG_WARN, "other_kernels", "checkpoint=\"%s\" differ=\"%s\"", path, text);
+    return LB_OK;
+}
+
 static enum lb_status resume(struct run *run, struct lb_detail *detail) {
     char *path = NULL;
+    struct lb_computes now = {0};
     enum lb_status status = lb_checkpoint_latest(run->dir, &path, detail);
     if (status == LB_E_NOTFOUND) {
         if (detail != NULL) {
@@ -245,12 +266,16 @@ static enum lb_status resume(struct run *run, struct lb_detail *detail) {
     }
     if (status == LB_OK) {
         struct lb_checkpoint expected = run->at;
+        now = run->at.computes;
         status = lb_checkpoint_load(path, &expected, run->optimizer, &run->at, detail);
         if (status == LB_OK) {
             recall_sums(run);
         } else if (status == LB_E_MISMATCH) {
             tell_difference(run, detail);
         }
+    }
+    if (status == LB_OK) {
+        status = check_computes(run, &now, path, detail);
     }
     if (status == LB_OK) {
         lb_log(LB_LOG_INFO, "resumed", "checkpoint=\"%s\" step=%lld", path, (long long)run->at.step);

@@ -54,6 +54,7 @@ enum lb_status lb_teachers_open_recipe(const struct lb_recipe *recipe, volatile 
                                           .timeout = recipe->teacher_timeout,
                                           .give_up_after = recipe->give_up_after,
                                           .on_lost = recipe->on_lost_teacher,
+                                          .allow_other_kernels = recipe->allow_other_kernels,
                                           .log_dir = resolved(recipe, recipe->output_dir, &arena, &bad),
                                           .stop = stop};
     enum lb_status status = bad ? lb_fail(detail, LB_E_NOMEM, "out of memory for teachers")

@@ -173,6 +173,14 @@ void lb_landing_probe(struct lb_asker *asker, struct request *request) {
             "again, or start a new run",
             where, info.fingerprint, teacher->is.info.fingerprint);
     }
+    if (status == LB_OK && !teacher->is.info.any_compute && strcmp(info.compute, teacher->is.info.compute)) {
+        status =
+            lb_fail(&detail, LB_E_MISMATCH,
+                    "%s computes with other kernels now: compute %.16s (%s), this run began with %.16s (%s); "
+                    "serve it "
+                    "as then, or allow_other_kernels: true",
+                    where, info.compute, info.kernels, teacher->is.info.compute, teacher->is.info.kernels);
+    }
     lb_pool_probed(&teacher->pool, request->replica, status == LB_OK, lb_now_ns(),
                    request->call.retry_after_ns);
     if (status == LB_OK) {

@@ -67,11 +67,13 @@ static enum lb_status admit_slot(struct lb_asker *asker, struct question *questi
     const struct lb_sample *sample = &question->samples[i];
     const struct lb_ask_spec *spec = &question->specs[k];
     uint8_t key[LB_SHA256_BYTES];
+    char identity[LB_IDENTITY_TEXT];
     enum lb_status status = lb_ask_check(&teacher->is.info, sample, teacher->is.name, detail);
     if (status != LB_OK) {
         return status;
     }
-    if (lb_cache_key(teacher->is.info.fingerprint, sample, teacher->is.info.input_size, spec, key)) {
+    lb_info_identity(&teacher->is.info, identity);
+    if (lb_cache_key(identity, sample, teacher->is.info.input_size, spec, key)) {
         return lb_fail(detail, LB_E_NOMEM, "out of memory for a question to teacher %s", teacher->is.name);
     }
     struct item *item = lb_item_find(asker, k, key);

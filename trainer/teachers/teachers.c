@@ -148,6 +148,7 @@ static bool recall_info(const struct lb_teachers *teachers, struct teacher *teac
     lb_buf_init(&text, MAX_INFO_BYTES);
     bool found = name && !lb_cache_get_blob(teachers->cache, name, &text, NULL) && text.len &&
                  !teacher->dialect->info_read(text.data, text.len, teacher->label, &teacher->info, NULL);
+    teacher->info.any_compute = teachers->options.allow_other_kernels;
     lb_buf_finish(&text);
     lb_free(name);
     return found;
@@ -159,6 +160,48 @@ static enum lb_status ask_info(const struct lb_teachers *teachers, const struct 
     /* A daemon of ours has its own name for its only one. */
     const char *model = teacher->local ? NULL : teacher->is->model;
     return teacher->dialect->info(&contact, model, text, out, detail);
+}
+
+static const char *or_unknown(const char *text) {
+    return *text ? text : "unknown";
+}
+
+/* Replica r says this of itself; the first that answered has spoken for all. */
+static enum lb_status agree(const struct lb_teachers *teachers, const struct teacher *teacher, int first,
+                            int r, const struct lb_teacher_info *info, struct lb_detail *detail) {
+    const struct lb_teacher_info *said = &teacher->info;
+    if (strcmp(info->fingerprint, said->fingerprint)) {
+        return lb_fail(
+            detail, LB_E_MISMATCH,
+            "%s: its replicas serve different models: %s has fingerprint %s, %s has %s; serve the same "
+            "files everywhere",
+            teacher->label, teacher->urls[first], said->fingerprint, teacher->urls[r], info->fingerprint);
+    }
+    if (teachers->options.allow_other_kernels) {
+        if (strcmp(info->compute, said->compute) || info->batch_dependent) {
+            lb_log(LB_LOG_WARN, "other_kernels",
+                   "teacher=%s url=\"%s\" compute=%.16s kernels=\"%s\" batch_invariant=%s first=%.16s",
+                   teacher->is->name, teacher->urls[r], or_unknown(info->compute), info->kernels,
+                   info->batch_dependent ? "false" : "true", or_unknown(said->compute));
+        }
+        return LB_OK;
+    }
+    if (strcmp(info->compute, said->compute)) {
+        return lb_fail(
+            detail, LB_E_MISMATCH,
+            "%s: its replicas compute different bits: %s has compute %.16s (%s), %s has %.16s (%s); "
+            "give all the same kernels, or set allow_other_kernels: true",
+            teacher->label, teacher->urls[first], or_unknown(said->compute), or_unknown(said->kernels),
+            teacher->urls[r], or_unknown(info->compute), or_unknown(info->kernels));
+    }
+    if (info->batch_dependent) {
+        return lb_fail(detail, LB_E_MISMATCH,
+                       "%s: %s says batch_invariant: false (%s): its answers depend on what else it computes "
+                       "at the time, so no run on them can be repeated or resumed to the same bits; set "
+                       "allow_other_kernels: true to train all the same",
+                       teacher->label, teacher->urls[r], or_unknown(info->kernels));
+    }
+    return LB_OK;
 }
 
 /* One round over all replicas. LB_OK when at least one answered; they must agree. Others are set aside. */
@@ -177,17 +220,13 @@ static enum lb_status ask_replicas(const struct lb_teachers *teachers, struct te
             remember(teachers, name, text.data, text.len);
             lb_free(name);
             teacher->info = info;
+            teacher->info.any_compute = teachers->options.allow_other_kernels;
             first = r;
         }
         lb_buf_finish(&text);
         teacher->reached[r] = status == LB_OK;
-        if (status == LB_OK && strcmp(info.fingerprint, teacher->info.fingerprint)) {
-            return lb_fail(
-                detail, LB_E_MISMATCH,
-                "%s: its replicas serve different models: %s has fingerprint %s, %s has %s; serve the same "
-                "files everywhere",
-                teacher->label, teacher->urls[first], teacher->info.fingerprint, teacher->urls[r],
-                info.fingerprint);
+        if (status == LB_OK && (status = agree(teachers, teacher, first, r, &info, detail)) != LB_OK) {
+            return status;
         }
         if (status == LB_E_CANCELLED) {
             return lb_fail(detail, status, "%s", why.text);

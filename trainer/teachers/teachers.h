@@ -43,12 +43,13 @@ struct lb_teachers_options {
     double timeout;       /* seconds an answer may take before it is asked again; 0: 60 */
     double give_up_after; /* seconds a teacher may be lost (but for wait) or answer wrongly; 0: for ever */
     enum lb_lost_teacher on_lost;
+    bool allow_other_kernels; /* the fingerprint alone says who answers, whatever bits its machine computes */
     const char *log_dir; /* where logs of our own daemons are kept if the folder is there; NULL: nowhere */
     volatile sig_atomic_t *stop; /* set by a signal: ends all waiting with LB_E_CANCELLED; may be NULL */
 };
 
 /* Starts local: daemons, connects to all teachers (waiting for them as on_lost says), reads their info,
- * checks that replicas agree on the fingerprint. Nothing of options is kept but stop. */
+ * checks that replicas agree on who answers: fingerprint and compute. Nothing of options is kept but stop. */
 LB_NODISCARD enum lb_status lb_teachers_open(const struct lb_teachers_options *options,
                                              struct lb_teachers **out, struct lb_detail *detail);
 /* The same with the teachers, cache and policies of a recipe. */

@@ -4,6 +4,7 @@
 #include "common/base/mem.h"
 #include "common/nn/dtype.h"
 
+#include <stdio.h>
 #include <string.h>
 
 /* ---- what is asked ---- */
@@ -45,7 +46,12 @@ void lb_ask_normalise(const struct lb_ask_spec *spec, struct lb_ask_spec *out) {
     }
 }
 
-/* ---- what a teacher gives ---- */
+/* ---- what a teacher is and gives ---- */
+
+void lb_info_identity(const struct lb_teacher_info *info, char out[LB_IDENTITY_TEXT]) {
+    bool both = info->compute[0] && !info->any_compute;
+    snprintf(out, LB_IDENTITY_TEXT, "%s%s%s", info->fingerprint, both ? ":" : "", both ? info->compute : "");
+}
 
 static const struct lb_given *find_given(const struct lb_teacher_info *info, enum lb_output_kind kind,
                                          int layer) {

@@ -25,10 +25,16 @@ struct lb_ask_spec {
 /* Most outputs that a teacher may list. */
 #define LB_MAX_GIVEN 1024
 
+#define LB_KERNELS_TEXT 128
+
 /* What a teacher says of itself (GET /v2/models/M). */
 struct lb_teacher_info {
     char fingerprint[LB_SHA256_HEX];
     char tokenizer_fingerprint[LB_SHA256_HEX]; /* "" when it has none */
+    char compute[LB_SHA256_HEX];               /* which bits its machine computes; "": not told */
+    char kernels[LB_KERNELS_TEXT];             /* what explains that, for people; "": not told */
+    bool batch_dependent;                      /* it says that its answers depend on what else it computes */
+    bool any_compute; /* not told but decided here: answers of other bits are as good (allow_other_kernels) */
     char model[LB_MAX_NAME];
     int64_t vocab_size, hidden_size, n_layers, n_heads, max_length, input_size;
     int64_t parameters, bytes; /* 0: not told */
@@ -53,6 +59,11 @@ struct lb_teacher_head {
     int64_t vocab_size, hidden_size;
 };
 void lb_teacher_head_finish(struct lb_teacher_head *head);
+
+/* What computed an answer, as one text: "FINGERPRINT:COMPUTE", or the fingerprint alone where compute is not
+ * told or any will do. Answers of one identity have the same bits. */
+#define LB_IDENTITY_TEXT (2 * LB_SHA256_HEX)
+void lb_info_identity(const struct lb_teacher_info *info, char out[LB_IDENTITY_TEXT]);
 
 /* Whether two samples' further inputs (NULL: none) can travel in one request. */
 bool lb_extra_alike(const struct lb_extra *a, const struct lb_extra *b);

@@ -124,11 +124,22 @@ static enum lb_status parse_given(const json_t *outputs, const char *what, struc
     return LB_OK;
 }
 
+/* A server's words, cut to fit, without what could break a line or a JSON text. */
+static void copy_words(const char *from, char *to, size_t size) {
+    size_t n = 0;
+    for (; from[n] && n + 1 < size; n++) {
+        bool plain = from[n] >= ' ' && from[n] < 0x7f && from[n] != '"' && from[n] != '\\';
+        to[n] = plain ? from[n] : '?';
+    }
+    to[n] = '\0';
+}
+
 enum lb_status lb_info_parse(const void *text, size_t len, const char *what, struct lb_teacher_info *out,
                              struct lb_detail *detail) {
     json_t *root = NULL;
     struct lb_teacher_info info = {0};
-    const char *name = NULL, *fingerprint = NULL, *tokenizer = "";
+    const char *name = NULL, *fingerprint = NULL, *tokenizer = "", *compute = "", *kernels = "";
+    bool invariant = true;
     enum lb_status status = lb_json_parse(text, len, LB_MAX_JSON_DEPTH, what, &root, detail);
     if (status != LB_OK) {
         return status;
@@ -171,8 +182,14 @@ enum lb_status lb_info_parse(const void *text, size_t len, const char *what, str
     status = status != LB_OK
                  ? status
                  : lb_json_str(parameters, "tokenizer_fingerprint", false, what, &tokenizer, detail);
-    if (status == LB_OK && (!is_fingerprint(fingerprint) || (*tokenizer && !is_fingerprint(tokenizer)))) {
-        status = lb_fail(detail, LB_E_FORMAT, "%s: a fingerprint is no SHA-256 of 64 hex digits", what);
+    status = status != LB_OK ? status : lb_json_str(parameters, "compute", false, what, &compute, detail);
+    status = status != LB_OK ? status : lb_json_str(parameters, "kernels", false, what, &kernels, detail);
+    status = status != LB_OK ? status
+                             : lb_json_bool(parameters, "batch_invariant", false, what, &invariant, detail);
+    if (status == LB_OK && (!is_fingerprint(fingerprint) || (*tokenizer && !is_fingerprint(tokenizer)) ||
+                            (*compute && !is_fingerprint(compute)))) {
+        status = lb_fail(detail, LB_E_FORMAT, "%s: a fingerprint, or compute, is no SHA-256 of 64 hex digits",
+                         what);
     }
     if (status == LB_OK) {
         status = parse_given(json_object_get(root, "outputs"), what, &info, detail);
@@ -185,6 +202,9 @@ enum lb_status lb_info_parse(const void *text, size_t len, const char *what, str
         snprintf(info.model, sizeof info.model, "%s", name);
         snprintf(info.fingerprint, sizeof info.fingerprint, "%s", fingerprint);
         snprintf(info.tokenizer_fingerprint, sizeof info.tokenizer_fingerprint, "%s", tokenizer);
+        snprintf(info.compute, sizeof info.compute, "%s", compute);
+        copy_words(kernels, info.kernels, sizeof info.kernels);
+        info.batch_dependent = !invariant;
         *out = info;
     }
     json_decref(root);

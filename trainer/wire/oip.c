@@ -253,6 +253,14 @@ static enum lb_status check_head(const struct lb_teacher_info *info, const struc
             "or start a new run",
             response->model_version ? response->model_version : "(none)", info->fingerprint);
     }
+    if (!info->any_compute && strcmp(response->compute, info->compute)) {
+        *other = true;
+        return lb_fail(
+            detail, LB_E_MISMATCH,
+            "other kernels compute the answers now: compute %.16s..., this run began with %.16s...; "
+            "serve it as then, or allow_other_kernels: true",
+            *response->compute ? response->compute : "(none)", *info->compute ? info->compute : "(none)");
+    }
     if (strcmp(reply->digest, asked->digest)) {
         return lb_fail(
             detail, LB_E_MISMATCH,
