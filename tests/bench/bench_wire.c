@@ -92,6 +92,7 @@ static void run(const struct lane *lane) {
                                            "66647936c07baf963fc10c6d2c7733bf43b20a1c998b9ba8ffc51b2fdedf4585",
                                        .temperature = 1,
                                        .digest_of = of,
+                                       .compute = of,
                                        .n_outputs = (size_t)lane->n,
                                        .outputs = tensors};
     struct lb_buf body;

@@ -77,7 +77,7 @@ kill -INT "$job"
 ends_with 3 "$job" resumed0.log
 expect 1 resumed1.log "$limbeck" train twin.yaml --output-dir resumed --resume
 one_error resumed1.log
-said resumed1.log "teacher 1" Haswell SkylakeX allow_other_kernels
+said resumed1.log "teacher nouns: " Haswell SkylakeX allow_other_kernels
 OPENBLAS_CORETYPE=SkylakeX expect 1 resumed2.log "$limbeck" train distil.yaml --output-dir resumed --resume
 one_error resumed2.log
 said resumed2.log "the trainer itself" Haswell SkylakeX allow_other_kernels

@@ -203,21 +203,29 @@ static void test_retry_after_is_honoured(void **state) {
     close_scene(&scene);
 }
 
-/* After an answer to another question, caches in between are told not to answer. */
-static void test_caches_are_passed_by(void **state) {
-    (void)state;
+/* After an answer to another question, or from before the teacher moved, caches in between are told not to
+ * answer. */
+static void check_passed_by(enum fake_fault fault) {
     struct scene scene;
     const struct lb_answer *const *answers = NULL;
     open_scene(&scene, LB_LOST_WAIT, 5);
-    fake_fault(scene.fake, FAKE_WRONG_DIGEST, 1);
+    fake_fault(scene.fake, fault, 1);
     must(ask(&scene, 0, &answers), &scene.detail);
     assert_true(fake_saw_no_cache(scene.fake));
+    check_answers(&scene, answers, fake_fingerprint);
     struct lb_sample *others = asking_samples(N, 99, false);
     must(lb_teachers_submit(scene.teachers, 1, others, N, NULL, &scene.detail), &scene.detail);
     must(lb_teachers_take(scene.teachers, 1, &answers, &scene.detail), &scene.detail);
     assert_false(fake_saw_no_cache(scene.fake));
     close_scene(&scene);
     asking_free_samples(others, N);
+}
+
+static void test_caches_are_passed_by(void **state) {
+    (void)state;
+    check_passed_by(FAKE_WRONG_DIGEST);
+    check_passed_by(FAKE_WRONG_COMPUTE);
+    check_passed_by(FAKE_FLIPPED);
 }
 
 /* Killed in the middle and started again on the same port: nothing is missing, nothing out of order. */

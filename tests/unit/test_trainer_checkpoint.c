@@ -133,13 +133,14 @@ static void resumed_is_the_same(void **state) {
     assert_int_equal(loaded.micro_batch, 20);
     assert_int_equal(loaded.tokens, 5000);
     char text[400];
+    const struct lb_recipe_teacher math = {.name = "math"};
     assert_int_equal(loaded.computes.n, 2);
-    assert_false(lb_computes_differ(&loaded.computes, &expected.computes, text, sizeof text));
+    assert_false(lb_computes_differ(&loaded.computes, &expected.computes, &math, text, sizeof text));
     expected.computes.by[0].kernels[0] = 'K'; /* names only explain */
-    assert_false(lb_computes_differ(&loaded.computes, &expected.computes, text, sizeof text));
+    assert_false(lb_computes_differ(&loaded.computes, &expected.computes, &math, text, sizeof text));
     expected.computes.by[1].digest[0] = 'x';
-    assert_true(lb_computes_differ(&loaded.computes, &expected.computes, text, sizeof text));
-    assert_string_equal(text, "teacher 1: xeeeeeeeeeee (kernels 1), then eeeeeeeeeeee (kernels 1)");
+    assert_true(lb_computes_differ(&loaded.computes, &expected.computes, &math, text, sizeof text));
+    assert_string_equal(text, "teacher math: xeeeeeeeeeee (kernels 1), then eeeeeeeeeeee (kernels 1)");
     assert_int_equal(lb_optimizer_steps(b.optimizer), 5);
     train(&b, 3);
     assert_memory_equal(a.matrix, b.matrix, sizeof a.matrix);

@@ -66,21 +66,18 @@ static const char *or_unknown(const char *text) {
     return *text != '\0' ? text : "unknown";
 }
 
-bool lb_computes_differ(const struct lb_computes *then, const struct lb_computes *now, char *text,
-                        size_t size) {
+bool lb_computes_differ(const struct lb_computes *then, const struct lb_computes *now,
+                        const struct lb_recipe_teacher *teachers, char *text, size_t size) {
     size_t used = 0;
     for (unsigned i = 0; i < then->n && i < now->n; i++) {
         const struct lb_compute *a = &then->by[i], *b = &now->by[i];
         if (strcmp(a->digest, b->digest) == 0 || used >= size) {
             continue;
         }
-        char who[32] = "the trainer itself";
-        if (i > 0) {
-            snprintf(who, sizeof who, "teacher %u", i);
-        }
-        int n = snprintf(text + used, size - used, "%s%s: %.12s (%s), then %.12s (%s)", used > 0 ? "; " : "",
-                         who, or_unknown(b->digest), or_unknown(b->kernels), or_unknown(a->digest),
-                         or_unknown(a->kernels));
+        int n = snprintf(text + used, size - used, "%s%s%s: %.12s (%s), then %.12s (%s)",
+                         used > 0 ? "; " : "", i > 0 ? "teacher " : "the trainer itself",
+                         i > 0 ? teachers[i - 1].name : "", or_unknown(b->digest), or_unknown(b->kernels),
+                         or_unknown(a->digest), or_unknown(a->kernels));
         used += n > 0 ? (size_t)n : 0;
     }
     return used > 0;

@@ -6,6 +6,7 @@
 #include "common/base/buf.h"
 #include "common/base/json.h"
 #include "trainer/loss/mixture.h"
+#include "trainer/recipe/recipe.h"
 #include "trainer/wire/answer.h"
 
 struct lb_teachers;
@@ -26,9 +27,9 @@ void lb_computes_write(const struct lb_computes *computes, struct lb_buf *out);
 /* The member "computes" of object; n is 0 when it isn't there. LB_E_FORMAT. */
 LB_NODISCARD enum lb_status lb_computes_read(const json_t *object, const char *what, struct lb_computes *out,
                                              struct lb_detail *detail);
-/* Whether other bits are computed now than then, and where: "teacher 1 (was OpenBLAS 0.3.21 Haswell, ...)".
- */
-bool lb_computes_differ(const struct lb_computes *then, const struct lb_computes *now, char *text,
-                        size_t size);
+/* Whether other bits are computed now than then; text says where, by the teachers' names: "teacher math:
+ * 0123... (KERNELS), then 4567... (KERNELS)". */
+bool lb_computes_differ(const struct lb_computes *then, const struct lb_computes *now,
+                        const struct lb_recipe_teacher *teachers, char *text, size_t size);
 
 #endif

@@ -239,7 +239,7 @@ static void tell_difference(const struct run *run, struct lb_detail *detail) {
 static enum lb_status check_computes(struct run *run, const struct lb_computes *now, const char *path,
                                      struct lb_detail *detail) {
     char text[400];
-    bool differ = lb_computes_differ(&run->at.computes, now, text, sizeof text);
+    bool differ = lb_computes_differ(&run->at.computes, now, run->recipe->teachers, text, sizeof text);
     run->at.computes = *now;
     if (!differ) {
         return LB_OK;

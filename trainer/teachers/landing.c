@@ -280,7 +280,7 @@ static void land_failed(struct lb_asker *asker, struct request *request, enum lb
     bool bad = is_bad(request);
     lb_pool_failed(&teacher->pool, request->replica, lb_now_ns(), request->call.retry_after_ns);
     tell_aside(teacher, request->replica, detail);
-    if (other) {
+    if (other && request->call.fresh) { /* not from a cache that kept it from before */
         mark_wrong(asker, teacher, request->replica, status, detail);
     } else if (bad && is_too_bad(asker, request, detail)) {
         lb_asker_fail(asker, status, detail);
