@@ -86,3 +86,13 @@ holds '(.teachers | length) == 2 and (.teachers[0].fingerprint == .teachers[1].f
 expect 0 probe2.json "$limbeck" probe --json --token-file token "${url[nouns]}" "${url[others]}"
 holds '.teachers[0].fingerprint != .teachers[1].fingerprint and .agreement == []
     and .teachers[0].tokenizer_fingerprint == .teachers[1].tokenizer_fingerprint' probe2.json
+
+say "an answer's digest, made again with other tools"
+curl -sf -D headers -o answer.json "${url[third]}/v2/models/third/infer" -d '{"parameters": {"answer_digest": true, "top_k": 2},
+    "inputs": [{"name": "input_ids", "datatype": "INT32", "shape": [1, 3], "data": [5, 6, 7]}]}'
+of=$(sed -n 's/^limbeck-request-digest: sha-256=\([0-9a-f]*\).*/\1/Ip' headers)
+[ ${#of} -eq 64 ] || fail "no digest of the request"
+{ printf '%s' "$of" && head -c -77 answer.json; } | sha256sum | cut -d ' ' -f 1 >wanted
+jq -r .digest answer.json | cmp - wanted || fail "another digest than that of the bytes"
+curl -sf "${url[third]}/v2/models/third" | jq -er .parameters.compute >wanted
+jq -r .parameters.compute answer.json | cmp - wanted || fail "another compute than the metadata's"
