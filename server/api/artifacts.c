@@ -28,20 +28,34 @@ static enum lb_status describe(const struct lb_weight *w, const char *name, int 
                : lb_fail(detail, LB_E_LIMIT, "%s: too large", name);
 }
 
+void lb_artifact_head_end(struct lb_artifact_head *head) {
+    if (head->hash) {
+        lb_sha256_final(head->hash, head->digest);
+        head->hash = NULL;
+    }
+}
+
 enum lb_status lb_artifact_head_begin(const struct lb_hosted *hosted, struct lb_arena *arena,
                                       struct lb_artifact_head *out, struct lb_detail *detail) {
     const char *metadata[] = {"format", "pt", "model", hosted->name, "fingerprint", hosted->version};
     const struct lb_weight *weight = lb_model_head(hosted->model), *bias = lb_model_head_bias(hosted->model);
-    struct lb_tensor tensors[2];
+    struct lb_tensor tensors[3];
+    size_t n = 0;
     struct lb_buf header;
     lb_buf_init(&header, MAX_HEADER_BYTES);
     struct lb_artifact_head head = {.weight = weight};
-    enum lb_status status = describe(weight, "lm_head.weight", 2, &tensors[0], detail);
+    enum lb_status status = describe(weight, "lm_head.weight", 2, &tensors[n++], detail);
     if (status == LB_OK && bias) {
-        status = describe(bias, "lm_head.bias", 1, &tensors[1], detail);
+        status = describe(bias, "lm_head.bias", 1, &tensors[n++], detail);
     }
+    tensors[n++] = (struct lb_tensor){.name = "digest",
+                                      .dtype = LB_U8,
+                                      .n_dims = 1,
+                                      .dim = {LB_SHA256_BYTES},
+                                      .data = head.digest,
+                                      .bytes = LB_SHA256_BYTES};
     if (status == LB_OK) {
-        status = lb_safetensors_header(&header, tensors, bias ? 2 : 1, metadata, 3, detail);
+        status = lb_safetensors_header(&header, tensors, n, metadata, 3, detail);
     }
     if (status != LB_OK) {
         goto out;
@@ -49,7 +63,9 @@ enum lb_status lb_artifact_head_begin(const struct lb_hosted *hosted, struct lb_
     char *text = lb_arena_alloc(arena, header.len);
     float *made_bias = bias ? lb_arena_array(arena, (size_t)(bias->rows * bias->cols), sizeof(float)) : NULL;
     head.piece = as_stored(weight) ? NULL : lb_arena_array(arena, (size_t)PIECE, sizeof(float));
-    if (!text || (bias && !made_bias) || (!as_stored(weight) && !head.piece)) {
+    head.hash = lb_sha256_create();
+    if (!text || !head.hash || (bias && !made_bias) || (!as_stored(weight) && !head.piece)) {
+        lb_artifact_head_end(&head);
         status = lb_fail(detail, LB_E_NOMEM, "out of memory; try again");
         goto out;
     }
@@ -59,33 +75,42 @@ enum lb_status lb_artifact_head_begin(const struct lb_hosted *hosted, struct lb_
         lb_dequantize(bias->dtype, bias->data, made_bias, bias->rows * bias->cols);
         head.bias = (struct lb_span){made_bias, tensors[1].bytes};
     }
-    head.total_bytes = header.len + tensors[0].bytes + (bias ? tensors[1].bytes : 0);
+    head.total_bytes = header.len;
+    for (size_t i = 0; i < n; i++) {
+        head.total_bytes += tensors[i].bytes;
+    }
     *out = head;
 out:
     lb_buf_finish(&header);
     return status;
 }
 
-size_t lb_artifact_head_next(struct lb_artifact_head *head, struct lb_span parts[3]) {
+size_t lb_artifact_head_next(struct lb_artifact_head *head, struct lb_span parts[LB_ARTIFACT_PARTS]) {
     const struct lb_weight *w = head->weight;
     int64_t all = w->rows * w->cols, n = all - head->done < PIECE ? all - head->done : PIECE;
-    size_t n_parts = 0;
+    size_t n_parts = 0, skip = 0, len = 0;
     if (head->done == 0) {
         parts[n_parts++] = head->header;
     }
-    if (!head->piece) {
-        n = all;
-        parts[n_parts].data = w->data;
-        (void)lb_dtype_bytes(w->dtype, all, &parts[n_parts++].len); /* as it was in begin */
-    } else {
-        size_t skip = 0;
-        (void)lb_dtype_bytes(w->dtype, head->done, &skip);
-        lb_dequantize(w->dtype, (const char *)w->data + skip, head->piece, n);
+    (void)lb_dtype_bytes(w->dtype, head->done, &skip); /* all of it fits: begin has seen to that */
+    const char *stored = (const char *)w->data + skip;
+    if (head->piece) {
+        lb_dequantize(w->dtype, stored, head->piece, n);
         parts[n_parts++] = (struct lb_span){head->piece, (size_t)n * sizeof(float)};
+    } else {
+        (void)lb_dtype_bytes(w->dtype, n, &len);
+        parts[n_parts++] = (struct lb_span){stored, len};
     }
     head->done += n;
     if (head->done == all && head->bias.len > 0) {
         parts[n_parts++] = head->bias;
+    }
+    for (size_t i = 0; i < n_parts; i++) {
+        lb_sha256_update(head->hash, parts[i].data, parts[i].len);
+    }
+    if (head->done == all) {
+        lb_artifact_head_end(head);
+        parts[n_parts++] = (struct lb_span){head->digest, sizeof head->digest};
     }
     return n_parts;
 }
@@ -113,7 +138,7 @@ static void send_artifact(struct lb_exchange *x, const char *kind, const char *c
 
 struct head_answer {
     struct lb_artifact_head head;
-    struct lb_span parts[3];
+    struct lb_span parts[LB_ARTIFACT_PARTS];
 };
 
 static bool next_of_head(struct lb_exchange *x) {
@@ -121,6 +146,10 @@ static bool next_of_head(struct lb_exchange *x) {
     x->reply.n_parts = lb_artifact_head_next(&answer->head, answer->parts);
     x->reply.parts = answer->parts;
     return true;
+}
+
+static void end_of_head(void *stream) {
+    lb_artifact_head_end(&((struct head_answer *)stream)->head);
 }
 
 /* Nothing is kept: the weight's own bytes are sent, or floats that are made of them while the client reads.
@@ -140,13 +169,14 @@ void lb_handle_head(struct lb_server *server, struct lb_exchange *x, const struc
         lb_reply_fail(x, status, &detail);
         return;
     }
+    visit->stream = answer;
+    visit->stream_end = end_of_head;
     if (!lb_hold(&x->memory, x->arena.used)) {
         lb_reply_error(x, 503, "too many bytes in flight; try again");
         return;
     }
     send_artifact(x, "head", "application/octet-stream", NULL, 0);
     if (x->reply.status == 200) {
-        visit->stream = answer;
         x->reply.total_bytes = answer->head.total_bytes;
         x->reply.next = next_of_head;
     }

@@ -2,6 +2,9 @@
 
 void lb_visit_free(void *user) {
     struct lb_visit *visit = user;
+    if (visit->stream) {
+        visit->stream_end(visit->stream);
+    }
     lb_job_destroy(visit->job);
     lb_hosted_release(visit->hosted);
 }

@@ -48,6 +48,7 @@ struct lb_visit {
     struct lb_job *job;                 /* of an infer request; owned */
     _Atomic(struct lb_job *) submitted; /* the job, once the batcher may have it: what to cancel */
     void *stream;                       /* of an answer that is made while it is sent; in the arena */
+    void (*stream_end)(void *stream);   /* called at the end; NULL without a stream */
     struct lb_load_order *order;        /* of a load or unload request; in the arena */
     const char *id;                     /* the infer request's id; in the job's arena; NULL */
     char digest[80];                    /* "sha-256=..." of an infer request */

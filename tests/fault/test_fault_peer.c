@@ -228,6 +228,21 @@ static void test_caches_are_passed_by(void **state) {
     check_passed_by(FAKE_FLIPPED);
 }
 
+/* A head whose bits changed on the way is fetched again, and never used. */
+static void test_flipped_head(void **state) {
+    (void)state;
+    struct scene scene;
+    const struct lb_teacher_head *head = NULL;
+    open_scene(&scene, LB_LOST_WAIT, 5);
+    fake_fault(scene.fake, FAKE_FLIPPED_HEAD, 2);
+    must(lb_teachers_head(scene.teachers, 0, &head, &scene.detail), &scene.detail);
+    assert_int_equal(fake_heads(scene.fake), 3);
+    for (int64_t i = 0; i < 50 * 6; i++) {
+        assert_true(head->weight[i] == (float)i / 16);
+    }
+    close_scene(&scene);
+}
+
 /* Killed in the middle and started again on the same port: nothing is missing, nothing out of order. */
 static void test_killed_and_restarted(void **state) {
     (void)state;
@@ -634,6 +649,7 @@ int main(void) {
         cmocka_unit_test(test_lasting_trouble),
         cmocka_unit_test(test_retry_after_is_honoured),
         cmocka_unit_test(test_caches_are_passed_by),
+        cmocka_unit_test(test_flipped_head),
         cmocka_unit_test(test_killed_and_restarted),
         cmocka_unit_test(test_restarted_as_another),
         cmocka_unit_test(test_a_dead_replica),

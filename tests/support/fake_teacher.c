@@ -403,19 +403,32 @@ static bool answer_head(struct fake_teacher *fake, int fd) {
     for (int64_t i = 0; i < V * C; i++) {
         weight[i] = lb_f32_to_f16((float)i / 16);
     }
-    const struct lb_tensor tensor = {.name = "lm_head.weight",
-                                     .dtype = LB_F16,
-                                     .n_dims = 2,
-                                     .dim = {V, C},
-                                     .data = weight,
-                                     .bytes = (size_t)(V * C) * 2};
+    const uint8_t none[LB_SHA256_BYTES] = {0};
+    const struct lb_tensor tensors[] = {{.name = "lm_head.weight",
+                                         .dtype = LB_F16,
+                                         .n_dims = 2,
+                                         .dim = {V, C},
+                                         .data = weight,
+                                         .bytes = (size_t)(V * C) * 2},
+                                        {.name = "digest",
+                                         .dtype = LB_U8,
+                                         .n_dims = 1,
+                                         .dim = {LB_SHA256_BYTES},
+                                         .data = none,
+                                         .bytes = sizeof none}};
     const char *metadata[] = {"fingerprint", fake->fingerprint};
     struct lb_buf body;
     lb_buf_init(&body, 1u << 24);
-    if (lb_safetensors_encode(&body, &tensor, 1, metadata, 1, NULL)) {
+    if (lb_safetensors_encode(&body, tensors, 2, metadata, 1, NULL)) {
         abort();
     }
+    size_t last = body.len - sizeof none;
+    lb_sha256(body.data, last, (uint8_t *)body.data + last);
     pthread_mutex_lock(&fake->lock);
+    if (fake->fault == FAKE_FLIPPED_HEAD && fake->fault_left > 0) {
+        fake->fault_left--;
+        body.data[last - 7] ^= 1;
+    }
     fake->heads++;
     pthread_mutex_unlock(&fake->lock);
     bool ok = send_bytes(fd, "", &body, body.len);

@@ -39,6 +39,7 @@ enum fake_fault {
     FAKE_FLIPPED,           /* one bit of a tensor, on the way */
     FAKE_SWAPPED,           /* the first two sequences of the first output, on the way */
     FAKE_ZEROED,            /* the last output, on the way */
+    FAKE_FLIPPED_HEAD,      /* one bit of the head, on the way */
     FAKE_NO_ANSWER_DIGEST,  /* as a server that makes none */
     FAKE_WILD_ID,           /* a top-k id beyond the vocabulary */
     FAKE_WRONG_FINGERPRINT, /* in the answer */

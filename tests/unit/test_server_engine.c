@@ -527,7 +527,8 @@ static void test_head(void **state) {
     struct lb_arena arena;
     struct lb_buf bytes;
     struct lb_artifact_head head;
-    struct lb_span parts[3];
+    struct lb_span parts[LB_ARTIFACT_PARTS];
+    uint8_t digest[LB_SHA256_BYTES];
     lb_arena_init(&arena, 1 << 24);
     lb_buf_init(&bytes, 1 << 24);
     assert_int_equal(lb_artifact_head_begin(mlp, &arena, &head, NULL), LB_OK);
@@ -540,7 +541,10 @@ static void test_head(void **state) {
     }
     assert_int_equal(bytes.len, head.total_bytes);
     assert_int_equal(lb_safetensors_parse(bytes.data, bytes.len, "head", &file, NULL), LB_OK);
-    assert_int_equal(lb_safetensors_count(file), 2);
+    assert_int_equal(lb_safetensors_count(file), 3);
+    lb_sha256(bytes.data, bytes.len - sizeof digest, digest);
+    assert_memory_equal(bytes.data + bytes.len - sizeof digest, digest, sizeof digest);
+    assert_memory_equal(lb_safetensors_find(file, "digest")->data, digest, sizeof digest);
     assert_string_equal(lb_safetensors_metadata(file, "fingerprint"), mlp->version);
     const struct lb_tensor *w = lb_safetensors_find(file, "lm_head.weight"),
                            *b = lb_safetensors_find(file, "lm_head.bias");

@@ -460,18 +460,24 @@ const struct lb_teacher_info *lb_teachers_info(const struct lb_teachers *teacher
 
 /* Asks one replica after the other for the file, with the recipe's patience. */
 static enum lb_status download(const struct lb_teachers *teachers, const struct teacher *teacher,
-                               const char *path, struct lb_buf *out, struct lb_detail *detail) {
+                               enum lb_path which, const char *path, struct lb_buf *out,
+                               struct lb_detail *detail) {
     struct patience patience = new_patience();
     for (int r = 0;; r = (r + 1) % teacher->n_urls) {
         struct lb_contact contact = contact_of(teachers, teacher, r);
         struct lb_detail why = {0};
         contact.timeout_ns = timeout_ns(teachers);
         enum lb_status status = lb_contact_get(&contact, path, out, NULL, &why);
+        bool whole = true;
+        if (status == LB_OK && which == LB_PATH_HEAD) {
+            status = teacher->dialect->head_arrived(out->data, out->len, teacher->urls[r], &why);
+            whole = status == LB_OK;
+        }
         if (status == LB_OK) {
             return LB_OK;
         }
         lb_buf_reset(out);
-        if (!is_transient(status)) {
+        if (whole && !is_transient(status)) {
             return lb_fail(detail, status, "%s", why.text);
         }
         if (r == teacher->n_urls - 1) {
@@ -499,7 +505,7 @@ static enum lb_status fetch(const struct lb_teachers *teachers, const struct tea
     }
     char *path = NULL;
     enum lb_status status = teacher->dialect->path(&teacher->info, which, &path, detail);
-    status = status != LB_OK ? status : download(teachers, teacher, path, out, detail);
+    status = status != LB_OK ? status : download(teachers, teacher, which, path, out, detail);
     lb_free(path);
     if (status == LB_OK) {
         remember(teachers, name, out->data, out->len);

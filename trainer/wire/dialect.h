@@ -80,6 +80,8 @@ struct lb_dialect {
                             struct lb_arena *const *arenas, struct lb_answer *answers, bool *out_other,
                             struct lb_detail *detail);
 
+    /* Whether an output head arrived as it was sent, by its own digest; LB_E_FORMAT when not. */
+    enum lb_status (*head_arrived)(const void *bytes, size_t len, const char *what, struct lb_detail *detail);
     /* Reads a downloaded output head; checked against info. lb_teacher_head_finish frees it. */
     enum lb_status (*head_read)(const void *bytes, size_t len, const struct lb_teacher_info *info,
                                 const char *what, struct lb_teacher_head *out, struct lb_detail *detail);

@@ -281,6 +281,20 @@ static bool ends_with(const char *text, const char *end) {
     return n >= m && !strcmp(text + n - m, end);
 }
 
+enum lb_status lb_teacher_head_arrived(const void *bytes, size_t len, const char *what,
+                                       struct lb_detail *detail) {
+    uint8_t digest[LB_SHA256_BYTES];
+    size_t at = len > sizeof digest ? len - sizeof digest : 0;
+    lb_sha256(bytes, at, digest);
+    if (at == 0 || memcmp((const char *)bytes + at, digest, sizeof digest) != 0) {
+        return lb_fail(detail, LB_E_FORMAT,
+                       "%s: the head's %zu bytes do not end with their digest: something in between changed "
+                       "them, or the server is too old to make one",
+                       what, len);
+    }
+    return LB_OK;
+}
+
 enum lb_status lb_teacher_head_parse(const void *bytes, size_t len, const struct lb_teacher_info *info,
                                      const char *what, struct lb_teacher_head *out,
                                      struct lb_detail *detail) {

@@ -350,4 +350,5 @@ const struct lb_dialect lb_dialect_oip = {.name = "oip",
                                           .gives = lb_info_gives,
                                           .build = build,
                                           .split = split,
+                                          .head_arrived = lb_teacher_head_arrived,
                                           .head_read = lb_teacher_head_parse};
