@@ -5,12 +5,17 @@
 #include "server/options.h"
 #include "server/server.h"
 
+#include <malloc.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <unistd.h>
 
 #define SAME_SIGNAL_NS (300 * LB_MS_NS)
+/* For the last lines of the log, when standard error is read at all. */
+#define FLUSH_MS 500
+/* Larger blocks are mapped one by one, so that they go back to the system when they are freed. */
+#define MAP_FROM (256 << 10)
 
 /* Why main wakes up. */
 struct wake {
@@ -55,6 +60,7 @@ static void *watch_signals(void *argument) {
         pthread_mutex_unlock(&wake->lock);
         lb_log(LB_LOG_INFO, "signal", "number=%d action=%s", number, again ? "exit" : "drain");
         if (again) {
+            lb_log_flush(FLUSH_MS);
             _exit(1);
         }
     }
@@ -92,6 +98,10 @@ static int serve(const struct lb_options *options) {
         return fail(&detail);
     }
     pthread_detach(watcher);
+    if (lb_log_start_thread() != LB_OK) {
+        (void)lb_fail(&detail, LB_E_NOMEM, "starting the log's thread failed");
+        return fail(&detail);
+    }
     if (lb_server_start(&server, options, on_loaded, &wake, &detail) != LB_OK) {
         return fail(&detail);
     }
@@ -124,7 +134,11 @@ int main(int argc, char **argv) {
     lb_options_parse(argc, argv, &options);
     lb_log_setup(options.verbose ? LB_LOG_DEBUG : LB_LOG_INFO, options.log_json);
     lb_gemm_setup(options.threads, argv);
+    mallopt(M_MMAP_THRESHOLD, MAP_FROM);
+    mallopt(M_TRIM_THRESHOLD, 4 * MAP_FROM);
+    mallopt(M_ARENA_MAX, 4);
     int status = options.check ? check(&options) : serve(&options);
     lb_options_finish(&options);
+    lb_log_flush(FLUSH_MS);
     return status;
 }

@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <math.h>
+#include <pthread.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <string.h>
@@ -199,6 +200,90 @@ static void write_all(const char *bytes, size_t n) {
     }
 }
 
+/* ---- a thread that alone waits for standard error ---- */
+
+enum { WAITING_MAX = 256 << 10 };
+
+static struct {
+    pthread_mutex_t lock; /* guards all below */
+    pthread_cond_t more, written;
+    bool started, writing;
+    size_t len;
+    unsigned long dropped;
+    char waiting[WAITING_MAX], being_written[WAITING_MAX];
+} queue = {.lock = PTHREAD_MUTEX_INITIALIZER, .more = PTHREAD_COND_INITIALIZER};
+
+static void *write_lines(void *unused) {
+    (void)unused;
+    pthread_mutex_lock(&queue.lock);
+    for (;;) {
+        if (queue.len == 0) {
+            pthread_cond_wait(&queue.more, &queue.lock);
+            continue;
+        }
+        size_t len = queue.len;
+        memcpy(queue.being_written, queue.waiting, len);
+        queue.len = 0;
+        queue.writing = true;
+        pthread_mutex_unlock(&queue.lock);
+        write_all(queue.being_written, len);
+        pthread_mutex_lock(&queue.lock);
+        queue.writing = false;
+        pthread_cond_broadcast(&queue.written);
+    }
+    return NULL;
+}
+
+enum lb_status lb_log_start_thread(void) {
+    pthread_t thread;
+    pthread_condattr_t monotonic;
+    pthread_condattr_init(&monotonic);
+    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+    pthread_cond_init(&queue.written, &monotonic);
+    pthread_condattr_destroy(&monotonic);
+    if (pthread_create(&thread, NULL, write_lines, NULL) != 0) {
+        return LB_E_NOMEM;
+    }
+    pthread_detach(thread); /* it ends with the process, in the middle of a write if need be */
+    pthread_mutex_lock(&queue.lock);
+    queue.started = true;
+    pthread_mutex_unlock(&queue.lock);
+    return LB_OK;
+}
+
+void lb_log_flush(unsigned ms) {
+    struct timespec until;
+    clock_gettime(CLOCK_MONOTONIC, &until);
+    until.tv_nsec += (long)(ms % 1000) * 1000000;
+    until.tv_sec += (time_t)(ms / 1000) + until.tv_nsec / 1000000000;
+    until.tv_nsec %= 1000000000;
+    pthread_mutex_lock(&queue.lock);
+    int r = 0;
+    while (queue.started && (queue.len > 0 || queue.writing) && r == 0) {
+        r = pthread_cond_timedwait(&queue.written, &queue.lock, &until);
+    }
+    pthread_mutex_unlock(&queue.lock);
+}
+
+/* False: there is no thread; the line is the caller's to write. */
+static bool enqueue(const struct line *line, bool *out_dropped_before, unsigned long *out_dropped) {
+    pthread_mutex_lock(&queue.lock);
+    bool started = queue.started;
+    *out_dropped_before = false;
+    if (started && queue.len + line->len <= WAITING_MAX) {
+        memcpy(queue.waiting + queue.len, line->bytes, line->len);
+        queue.len += line->len;
+        pthread_cond_signal(&queue.more);
+        *out_dropped_before = queue.dropped > 0;
+        *out_dropped = queue.dropped;
+        queue.dropped = 0;
+    } else if (started) {
+        queue.dropped++;
+    }
+    pthread_mutex_unlock(&queue.lock);
+    return started;
+}
+
 void lb_log(enum lb_log_level level, const char *event, const char *format, ...) {
     static const char *const names[] = {"debug", "info", "warn", "error"};
     if (level < least_level) {
@@ -245,6 +330,13 @@ void lb_log(enum lb_log_level level, const char *event, const char *format, ...)
         }
         line.bytes[line.len++] = '\n';
     }
-    write_all(line.bytes, line.len);
+    bool dropped_before = false;
+    unsigned long dropped = 0;
+    if (!enqueue(&line, &dropped_before, &dropped)) {
+        write_all(line.bytes, line.len);
+    }
+    if (dropped_before) {
+        lb_log(LB_LOG_WARN, "log_dropped", "lines=%lu", dropped);
+    }
     errno = saved_errno;
 }

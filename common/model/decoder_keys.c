@@ -1,5 +1,6 @@
 /* The keys that the families of the decoder share, in config.json and in GGUF, and how their values fit. */
 #include "common/model/decoder.h"
+#include "common/nn/ops.h"
 
 #include <inttypes.h>
 
@@ -11,7 +12,7 @@
 #define MAX_FEED_FORWARD (1 << 22)
 #define MAX_LAYERS 4096
 #define MAX_HEADS 4096
-#define MAX_HEAD_DIM 4096
+#define MAX_HEAD_DIM LB_MAX_HEAD_DIM
 
 const struct lb_config_key lb_decoder_keys[] = {
     {"model_type", LB_KEY_MODEL_TYPE},

@@ -9,7 +9,7 @@
 #include <math.h>
 #include <string.h>
 
-enum { ROWS = 32, KEYS = 64, MAX_DIM = 256 };
+enum { ROWS = 32, KEYS = 64, MAX_DIM = LB_MAX_HEAD_DIM };
 _Static_assert(ROWS % LB_LANES == 0 && KEYS % LB_LANES == 0, "blocks are whole vectors");
 #define PARALLEL_FROM 65536 /* multiply-adds */
 

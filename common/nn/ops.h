@@ -9,6 +9,8 @@
 
 #include "common/nn/tape.h"
 
+#define LB_MAX_HEAD_DIM 256 /* D of attention: its blocks stand on the stack */
+
 /* embedding.c   out[i,:] = table[ids[i],:]                ids [n] within the table (checked by the caller);
  * out [n, C] */
 struct lb_value *lb_embedding(struct lb_tape *tape, const struct lb_weight *table, const int32_t *ids,

@@ -9,7 +9,7 @@
 #include <string.h>
 
 /* Floats made at once while a client reads. */
-#define PIECE ((int64_t)262144)
+#define PIECE ((int64_t)16384)
 #define MAX_HEADER_BYTES 65536
 
 static bool as_stored(const struct lb_weight *w) {

@@ -9,7 +9,7 @@
 #define BUCKETS 256
 /* The part kept for small requests, and how much of the whole a small request holds at most. */
 #define KEPT 8
-#define SMALL 64
+#define SMALL 256
 
 struct lb_client {
     struct lb_budget *budget;
@@ -189,26 +189,18 @@ static bool fits_small(const struct lb_client *client, size_t bytes) {
 
 bool lb_hold(struct lb_holding *h, size_t bytes) {
     struct lb_budget *b = h->client->budget;
-    pthread_mutex_lock(&b->lock);
-    bool small = h->bytes + bytes <= b->max / SMALL && (h->small || h->bytes == 0);
-    bool fits = false;
-    if (bytes > SIZE_MAX / 2) {
-        fits = false;
-    } else if (small && fits_small(h->client, bytes)) {
-        h->small = true;
-        add(h->client, bytes, true);
-        fits = true;
-    } else if (!h->small) {
-        fits = fits_large(h->client, bytes);
-        add(h->client, fits ? bytes : 0, false);
-    } else if (fits_large(h->client, h->bytes + bytes)) {
-        /* Small no longer: it moves as a whole. */
-        drop(h->client, h->bytes, true);
-        add(h->client, h->bytes + bytes, false);
-        h->small = false;
-        fits = true;
+    if (bytes > SIZE_MAX / 2 - h->bytes) {
+        return false;
     }
-    h->bytes += fits ? bytes : 0;
+    pthread_mutex_lock(&b->lock);
+    /* It stands as a whole among the large or the small ones: as if it were let in anew. */
+    size_t whole = h->bytes + bytes;
+    drop(h->client, h->bytes, h->small);
+    bool large = fits_large(h->client, whole);
+    bool fits = large || (whole <= b->max / SMALL && fits_small(h->client, whole));
+    h->small = fits ? !large : h->small;
+    h->bytes = fits ? whole : h->bytes;
+    add(h->client, h->bytes, h->small);
     pthread_mutex_unlock(&b->lock);
     return fits;
 }

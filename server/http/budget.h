@@ -3,7 +3,7 @@
  *
  * A client is a token or, without one, an address. While n clients hold something, each may hold one part in
  * n + 1, so that whoever comes next finds room; a lone client thus has one half. An eighth of the maximum is
- * kept for small requests (those that hold at most a sixty-fourth of it), so that they are served whatever
+ * kept for small requests (those that hold at most one part in 256 of it), so that they are served whatever
  * the large ones do; each client may have one half of that. Thread-safe: one lock, held for a few steps.
  */
 #ifndef LB_HTTP_BUDGET_H

@@ -228,6 +228,40 @@ static void threads_do_not_mix_lines(void **state) {
     assert_int_equal(lines, 800);
 }
 
+/* Nobody reads standard error: whoever logs goes on all the same; what was dropped is told once somebody
+ * reads. */
+static void blocked_pipe_blocks_nobody(void **state) {
+    (void)state;
+    int ends[2], saved = dup(STDERR_FILENO);
+    assert_int_equal(pipe(ends), 0);
+    dup2(ends[1], STDERR_FILENO);
+    assert_int_equal(lb_log_start_thread(), LB_OK);
+    for (int i = 0; i < 20000; i++) { /* a megabyte: more than the pipe and what waits */
+        lb_log(LB_LOG_INFO, "line", "number=%d", i);
+    }
+    lb_log_flush(20); /* gives up */
+    dup2(saved, STDERR_FILENO);
+    close(saved);
+    close(ends[1]);
+    /* The thread holds its last write to the pipe; reading ends it, and the next line tells. */
+    static char text[1 << 21];
+    size_t len = 0;
+    ssize_t n = 0;
+    while (len + 1 < sizeof text && (n = read(ends[0], text + len, sizeof text - len - 1)) > 0) {
+        len += (size_t)n;
+        text[len] = '\0';
+    }
+    assert_non_null(strstr(text, "line number=0\n"));
+    assert_null(strstr(text, "number=19999"));
+    assert_true(len < (size_t)1 << 20);
+    close(ends[0]);
+    lb_log(LB_LOG_INFO, "again", "%s", "");
+    lb_log_flush(5000);
+    const char *later = logged();
+    assert_non_null(strstr(later, "again"));
+    assert_non_null(strstr(later, "log_dropped lines="));
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(text_lines, capture, release),
@@ -238,6 +272,8 @@ int main(void) {
         cmocka_unit_test_setup_teardown(long_lines_are_cut_and_stay_valid, capture, release),
         cmocka_unit_test_setup_teardown(errno_survives, capture, release),
         cmocka_unit_test_setup_teardown(threads_do_not_mix_lines, capture, release),
+        cmocka_unit_test_setup_teardown(blocked_pipe_blocks_nobody, capture,
+                                        release), /* the last: a thread stays */
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -192,6 +192,7 @@ static const struct {
      "num_attention_heads 4 is no multiple of num_key_value_heads 3"},
     {LEAST("llama") ", \"num_key_value_heads\": \"4\"}", LB_E_FORMAT, "num_key_value_heads"},
     {LEAST("llama") ", \"head_dim\": 15}", LB_E_ARG, "head_dim 15 is odd"},
+    {LEAST("llama") ", \"head_dim\": 258}", LB_E_FORMAT, "256"}, /* wider than attention's blocks */
     {LEAST("llama") ", \"max_position_embeddings\": 1e3}", LB_E_FORMAT, "max_position_embeddings"},
     {LEAST("llama") ", \"rms_norm_eps\": -1}", LB_E_FORMAT, "rms_norm_eps"},
     {LEAST("llama") ", \"rope_theta\": 0}", LB_E_FORMAT, "rope_theta"},
@@ -272,7 +273,8 @@ static void check_bounds_what_is_filled_by_hand(void **state) {
     c.vocab_size = INT32_MAX;
     c.hidden_size = 1 << 20;
     c.intermediate_size = 1 << 22;
-    c.num_hidden_layers = c.num_attention_heads = c.num_key_value_heads = c.head_dim = 4096;
+    c.num_hidden_layers = c.num_attention_heads = c.num_key_value_heads = 4096;
+    c.head_dim = 256;
     c.attention_bias = c.mlp_bias = true;
     assert_int_equal(lb_config_check(&c, "hand", NULL), LB_OK);
     assert_true(lb_config_parameters(&c) > 1ll << 56);

@@ -36,8 +36,10 @@ static void test_shares(void **state) {
     budget = lb_budget_create(128 * MIB);
     struct lb_holding a = of("a"), b = of("b"), c = of("c"), again = of("a");
     assert_int_equal(lb_budget_largest(budget), 56 * MIB);
-    assert_int_equal(grab(&a), 56);    /* alone: half of all but the kept eighth */
-    assert_int_equal(grab(&again), 2); /* one client, however many requests; one small one all the same */
+    assert_int_equal(grab(&a), 56);        /* alone: half of all but the kept eighth */
+    assert_int_equal(grab(&again), 0);     /* one client, however many requests */
+    assert_true(lb_hold(&again, MIB / 2)); /* a small one all the same */
+    lb_unhold(&again, MIB / 2);
     assert_int_equal(grab(&b), 36);
     assert_true(grab(&c) >= 20); /* the third still finds room */
     lb_unhold(&a, 40 * MIB);
@@ -65,17 +67,17 @@ static void test_small_ones(void **state) {
     int n = 0;
     for (; n < 64; n++) {
         small[n] = of("large 0"); /* even one of theirs */
-        if (!lb_hold(&small[n], MIB)) {
+        if (!lb_hold(&small[n], MIB / 4)) {
             break;
         }
     }
-    assert_int_equal(n, 4); /* half of the kept 8 MiB */
+    assert_int_equal(n, 16); /* half of the kept 8 MiB */
     struct lb_holding other = of("other");
-    assert_true(lb_hold(&other, MIB));
+    assert_true(lb_hold(&other, MIB / 4));
     assert_false(lb_hold(&other, 40 * MIB)); /* no longer small: what it has stays */
-    assert_int_equal(other.bytes, MIB);
+    assert_int_equal(other.bytes, MIB / 4);
     lb_hold_as(&other, lb_client_get(budget, "renamed"));
-    assert_int_equal(other.bytes, MIB);
+    assert_int_equal(other.bytes, MIB / 4);
     lb_holding_finish(&other);
     for (int i = 0; i <= n; i++) {
         lb_holding_finish(&small[i]);
