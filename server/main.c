@@ -7,8 +7,10 @@
 
 #include <malloc.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #define SAME_SIGNAL_NS (300 * LB_MS_NS)
@@ -16,6 +18,26 @@
 #define FLUSH_MS 500
 /* Larger blocks are mapped one by one, so that they go back to the system when they are freed. */
 #define MAP_FROM (256 << 10)
+
+/* OpenBLAS maps a buffer of 128 MiB for each thread as soon as it is loaded, and tries for ever where ulimit
+ * -v has no room for it. So this runs before any library begins. */
+#define BLAS_BYTES ((rlim_t)128 << 20)
+#define LEAST_BYTES ((rlim_t)192 << 20)
+static void refuse_little_room(void) {
+    static const char text[] =
+        "limbeckd: ulimit -v is too small: each thread needs 128 MiB of address space, and the "
+        "program 320 MiB; raise it, or give fewer processors (taskset)\n";
+    struct rlimit limit;
+    cpu_set_t set;
+    int n = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 1;
+    if (getrlimit(RLIMIT_AS, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY &&
+        limit.rlim_cur < LEAST_BYTES + BLAS_BYTES * (rlim_t)(n + 1)) {
+        (void)!write(STDERR_FILENO, text, sizeof text - 1);
+        _exit(1);
+    }
+}
+__attribute__((section(".preinit_array"),
+               used)) static void (*const before_libraries)(void) = refuse_little_room;
 
 /* Why main wakes up. */
 struct wake {

@@ -4,6 +4,7 @@
 
 #include <assert.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <string.h>
@@ -60,17 +61,19 @@ static const struct family {
                            0},
 };
 
+/* Made once and never freed before the end; its numbers are added to without a lock. */
 struct series {
     char *labels; /* `model="m",endpoint="infer"` */
-    double sum;
-    uint64_t count, buckets[MAX_BUCKETS]; /* not cumulative until written */
+    _Atomic double sum;
+    atomic_ullong count, buckets[MAX_BUCKETS]; /* not cumulative until written */
+    _Atomic(struct series *) next;
 };
 
 struct lb_metrics {
-    pthread_mutex_t lock; /* guards all below */
-    struct series *series[LB_METRICS];
-    size_t n[LB_METRICS];
-    size_t total, dropped;
+    _Atomic(struct series *) series[LB_METRICS]; /* oldest first */
+    pthread_mutex_t lock;                        /* for making one */
+    size_t total;
+    atomic_size_t dropped;
 };
 
 struct lb_metrics *lb_metrics_create(void) {
@@ -86,10 +89,11 @@ void lb_metrics_destroy(struct lb_metrics *metrics) {
         return;
     }
     for (int f = 0; f < LB_METRICS; f++) {
-        for (size_t i = 0; i < metrics->n[f]; i++) {
-            lb_free(metrics->series[f][i].labels);
+        for (struct series *s = atomic_load(&metrics->series[f]), *next; s; s = next) {
+            next = atomic_load(&s->next);
+            lb_free(s->labels);
+            lb_free(s);
         }
-        lb_free(metrics->series[f]);
     }
     pthread_mutex_destroy(&metrics->lock);
     lb_free(metrics);
@@ -117,29 +121,41 @@ static void put_labels(struct lb_buf *buf, const struct family *family, const ch
     }
 }
 
-/* Under the lock: the series of these labels, made when new; NULL when there is no room for another. */
+/* The series of these labels among those from *at on, NULL when it isn't there; *at is then where a new one
+ * goes. */
+static struct series *look(_Atomic(struct series *) **at, const char *labels) {
+    struct series *s;
+    while ((s = atomic_load(*at)) != NULL) {
+        if (strcmp(s->labels, labels) == 0) {
+            return s;
+        }
+        *at = &s->next;
+    }
+    return NULL;
+}
+
+/* Made when new; NULL when there is no room for another. */
 static struct series *find(struct lb_metrics *metrics, enum lb_metric metric, const char *labels) {
-    for (size_t i = 0; i < metrics->n[metric]; i++) {
-        if (strcmp(metrics->series[metric][i].labels, labels) == 0) {
-            return &metrics->series[metric][i];
+    _Atomic(struct series *) *at = &metrics->series[metric];
+    struct series *s = look(&at, labels);
+    if (s) {
+        return s;
+    }
+    pthread_mutex_lock(&metrics->lock);
+    s = look(&at, labels); /* somebody may have been faster */
+    if (!s && metrics->total < MAX_SERIES) {
+        s = lb_calloc(1, sizeof *s);
+        char *copy = s ? lb_strdup(labels) : NULL;
+        if (copy) {
+            s->labels = copy;
+            metrics->total++;
+            atomic_store(at, s);
+        } else {
+            lb_free(s);
+            s = NULL;
         }
     }
-    if (metrics->total == MAX_SERIES) {
-        return NULL;
-    }
-    struct series *grown = lb_realloc_array(metrics->series[metric], metrics->n[metric] + 1, sizeof *grown);
-    if (!grown) {
-        return NULL;
-    }
-    metrics->series[metric] = grown;
-    struct series *s = &grown[metrics->n[metric]];
-    memset(s, 0, sizeof *s);
-    s->labels = lb_strdup(labels);
-    if (!s->labels) {
-        return NULL;
-    }
-    metrics->n[metric]++;
-    metrics->total++;
+    pthread_mutex_unlock(&metrics->lock);
     return s;
 }
 
@@ -153,35 +169,36 @@ void lb_metrics_add(struct lb_metrics *metrics, enum lb_metric metric, const cha
     struct lb_buf text;
     lb_buf_init(&text, 4096);
     put_labels(&text, family, labels);
-    pthread_mutex_lock(&metrics->lock);
     struct series *s = lb_buf_status(&text) == LB_OK ? find(metrics, metric, text.data) : NULL;
-    if (s) {
-        s->sum += amount;
-        s->count++;
-        for (int b = 0; b < family->n_buckets; b++) {
-            if (amount <= family->buckets[b]) {
-                s->buckets[b]++;
-                break;
-            }
-        }
-    } else {
-        metrics->dropped++;
-    }
-    pthread_mutex_unlock(&metrics->lock);
     lb_buf_finish(&text);
+    if (!s) {
+        atomic_fetch_add(&metrics->dropped, 1);
+        return;
+    }
+    double sum = atomic_load(&s->sum);
+    while (!atomic_compare_exchange_weak(&s->sum, &sum, sum + amount)) {
+    }
+    /* Counted before its bucket, and read behind the buckets: the whole is never less than its parts. */
+    atomic_fetch_add(&s->count, 1);
+    for (int b = 0; b < family->n_buckets; b++) {
+        if (amount <= family->buckets[b]) {
+            atomic_fetch_add(&s->buckets[b], 1);
+            break;
+        }
+    }
 }
 
-static void put_histogram(struct lb_buf *out, const struct family *family, const struct series *s) {
+static void put_histogram(struct lb_buf *out, const struct family *family, struct series *s) {
     uint64_t below = 0;
     for (int b = 0; b < family->n_buckets; b++) {
-        below += s->buckets[b];
+        below += atomic_load(&s->buckets[b]);
         lb_buf_printf(out, "%s_bucket{%s,le=\"%g\"} %llu\n", family->name, s->labels, family->buckets[b],
                       (unsigned long long)below);
     }
-    lb_buf_printf(out, "%s_bucket{%s,le=\"+Inf\"} %llu\n", family->name, s->labels,
-                  (unsigned long long)s->count);
-    lb_buf_printf(out, "%s_sum{%s} %.9g\n%s_count{%s} %llu\n", family->name, s->labels, s->sum, family->name,
-                  s->labels, (unsigned long long)s->count);
+    unsigned long long count = atomic_load(&s->count);
+    lb_buf_printf(out, "%s_bucket{%s,le=\"+Inf\"} %llu\n", family->name, s->labels, count);
+    lb_buf_printf(out, "%s_sum{%s} %.9g\n%s_count{%s} %llu\n", family->name, s->labels, atomic_load(&s->sum),
+                  family->name, s->labels, count);
 }
 
 static void put_gauge(struct lb_buf *out, const struct lb_gauge *gauge, bool first) {
@@ -199,22 +216,19 @@ static void put_gauge(struct lb_buf *out, const struct lb_gauge *gauge, bool fir
 
 enum lb_status lb_metrics_write(struct lb_metrics *metrics, const struct lb_gauge *gauges, size_t n_gauges,
                                 struct lb_buf *out) {
-    pthread_mutex_lock(&metrics->lock);
     for (int f = 0; f < LB_METRICS; f++) {
         const struct family *family = &families[f];
         lb_buf_printf(out, "# HELP %s %s\n# TYPE %s %s\n", family->name, family->help, family->name,
                       family->buckets ? "histogram" : "counter");
-        for (size_t i = 0; i < metrics->n[f]; i++) {
-            const struct series *s = &metrics->series[f][i];
+        for (struct series *s = atomic_load(&metrics->series[f]); s; s = atomic_load(&s->next)) {
             if (family->buckets) {
                 put_histogram(out, family, s);
             } else {
-                lb_buf_printf(out, "%s{%s} %.17g\n", family->name, s->labels, s->sum);
+                lb_buf_printf(out, "%s{%s} %.17g\n", family->name, s->labels, atomic_load(&s->sum));
             }
         }
     }
-    size_t dropped = metrics->dropped;
-    pthread_mutex_unlock(&metrics->lock);
+    size_t dropped = atomic_load(&metrics->dropped);
     lb_buf_printf(
         out,
         "# HELP limbeckd_metrics_dropped_total Observations dropped because there were too many series.\n"

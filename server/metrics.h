@@ -1,4 +1,4 @@
-/* Prometheus metrics, text format 0.0.4. Thread-safe (one lock, held for microseconds). */
+/* Prometheus metrics, text format 0.0.4. Thread-safe; adding takes no lock once a series is there. */
 #ifndef LB_SERVER_METRICS_H
 #define LB_SERVER_METRICS_H
 

@@ -26,6 +26,7 @@ const char *argp_program_version = "limbeckd " LB_VERSION;
 
 enum key {
     KEY_REPOSITORY = 256,
+    KEY_LOAD_MODEL,
     KEY_LISTEN,
     KEY_PORT_FILE,
     KEY_TOKEN_FILE,
@@ -55,6 +56,8 @@ static const struct argp_option list[] = {
     {NULL, 0, NULL, 0, "Models", 1},
     {"repository", KEY_REPOSITORY, "DIR", 0,
      "Serve each subfolder and each .gguf file of DIR under its own name", 1},
+    {"load-model", KEY_LOAD_MODEL, "NAME", 0,
+     "Load only this model of the repository at start; may be given several times (default: all)", 1},
     {NULL, 0, NULL, 0, "Listening", 2},
     {"listen", KEY_LISTEN, "ADDR:PORT|unix:PATH", 0,
      "Where to listen; port 0 picks a free one (default " DEFAULT_LISTEN ")", 2},
@@ -181,6 +184,9 @@ static error_t parse(int key, char *text, struct argp_state *state) {
     case KEY_REPOSITORY:
         o->repository = text;
         break;
+    case KEY_LOAD_MODEL:
+        o->load_models[o->n_load_models++] = text;
+        break;
     case KEY_LISTEN:
         o->listen = text;
         break;
@@ -218,6 +224,9 @@ static error_t parse(int key, char *text, struct argp_state *state) {
         if (o->n_models == 0 && !o->repository) {
             argp_error(state, "no model: give NAME=PATH or --repository DIR");
         }
+        if (o->n_load_models > 0 && !o->repository) {
+            argp_error(state, "--load-model names models of --repository, which is missing");
+        }
         if (!o->tls_certificate != !o->tls_key) {
             argp_error(state, "--tls-certificate and --tls-key go together");
         }
@@ -251,15 +260,17 @@ void lb_options_parse(int argc, char **argv, struct lb_options *out) {
                                .http_threads = DEFAULT_HTTP_THREADS,
                                .codec_threads = DEFAULT_CODEC_THREADS};
     out->models = lb_calloc((size_t)argc + 1, sizeof *out->models);
+    out->load_models = lb_calloc((size_t)argc + 1, sizeof *out->load_models);
     argp_err_exit_status = 2;
-    if (!out->models || argp_parse(&argp, argc, argv, 0, NULL, out) != 0) {
+    if (!out->models || !out->load_models || argp_parse(&argp, argc, argv, 0, NULL, out) != 0) {
         abort(); /* out of memory before anything began */
     }
 }
 
 void lb_options_finish(struct lb_options *options) {
     lb_free(options->models);
-    options->models = NULL;
+    lb_free(options->load_models);
+    options->models = options->load_models = NULL;
 }
 
 enum lb_status lb_options_split(const char *text, char **out_name, const char **out_path,

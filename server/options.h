@@ -12,6 +12,8 @@ struct lb_options {
     const char **models; /* NAME=PATH as given */
     size_t n_models;
     const char *repository;
+    const char **load_models; /* of the repository, n_load_models of them; none: all */
+    size_t n_load_models;
     const char *listen;
     const char *port_file;
     const char *token_file, *admin_token_file;

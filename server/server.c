@@ -6,6 +6,7 @@
 #include "common/base/mem.h"
 #include "common/nn/gemm.h"
 #include "server/api/table.h"
+#include "server/http/tls.h"
 
 #include <errno.h>
 #include <stdint.h>
@@ -108,6 +109,9 @@ static enum lb_status list_models(struct lb_repository *repository, const struct
                              "--repository %s: no subfolder with a config.json and no .gguf file in it",
                              options->repository);
         }
+        if (status == LB_OK && options->n_load_models > 0) {
+            status = lb_repository_select(repository, options->load_models, options->n_load_models, detail);
+        }
     }
     return status;
 }
@@ -182,18 +186,36 @@ static enum lb_status start_parts(struct lb_server *server, const struct lb_opti
     return status == LB_OK ? lb_engine_start(server->engine, detail) : status;
 }
 
+static enum lb_status read_tls(const struct lb_options *options, struct lb_buf *certificate,
+                               struct lb_buf *key, struct lb_detail *detail) {
+    enum lb_status status = LB_OK;
+    if (options->tls_certificate) {
+        status = lb_file_read(options->tls_certificate, certificate, detail);
+        if (status == LB_OK && certificate->len == 0) {
+            status = lb_fail(detail, LB_E_FORMAT, "--tls-certificate %s: the file is empty",
+                             options->tls_certificate);
+        }
+    }
+    if (status == LB_OK && options->tls_key) {
+        status = lb_file_read(options->tls_key, key, detail);
+    }
+    return status;
+}
+
+static void forget(struct lb_buf *certificate, struct lb_buf *key) {
+    if (key->data) {
+        explicit_bzero(key->data, key->len);
+    }
+    lb_buf_finish(key);
+    lb_buf_finish(certificate);
+}
+
 static enum lb_status start_http(struct lb_server *server, const struct lb_options *options,
                                  struct lb_detail *detail) {
     struct lb_buf certificate, key;
     lb_buf_init(&certificate, MAX_PEM_BYTES);
     lb_buf_init(&key, MAX_PEM_BYTES);
-    enum lb_status status = LB_OK;
-    if (options->tls_certificate) {
-        status = lb_file_read(options->tls_certificate, &certificate, detail);
-    }
-    if (status == LB_OK && options->tls_key) {
-        status = lb_file_read(options->tls_key, &key, detail);
-    }
+    enum lb_status status = read_tls(options, &certificate, &key, detail);
     if (status == LB_OK) {
         status = lb_listen(options->listen, &server->listener, detail);
     }
@@ -218,11 +240,7 @@ static enum lb_status start_http(struct lb_server *server, const struct lb_optio
         status = lb_http_start(&args, &server->http, detail);
         server->listener.fd = status == LB_OK ? -1 : server->listener.fd;
     }
-    if (key.data) {
-        explicit_bzero(key.data, key.len);
-    }
-    lb_buf_finish(&key);
-    lb_buf_finish(&certificate);
+    forget(&certificate, &key);
     return status;
 }
 
@@ -319,6 +337,34 @@ static enum lb_status prove_here(void *context, struct lb_hosted *hosted, struct
     return status;
 }
 
+/* What would stop the daemon from listening, as far as it can be told without doing so. */
+static enum lb_status check_access(const struct lb_options *options, struct lb_detail *detail) {
+    struct lb_buf certificate, key;
+    struct lb_tls *tls = NULL;
+    struct lb_auth *auth = NULL;
+    lb_buf_init(&certificate, MAX_PEM_BYTES);
+    lb_buf_init(&key, MAX_PEM_BYTES);
+    enum lb_status status = lb_listen_check(options->listen, detail);
+    if (status == LB_OK) {
+        status = read_tls(options, &certificate, &key, detail);
+    }
+    if (status == LB_OK && options->tls_certificate) {
+        status =
+            lb_tls_create(certificate.data ? certificate.data : "", key.data ? key.data : "", &tls, detail);
+    }
+    const char *const files[] = {options->token_file, options->admin_token_file};
+    for (int i = 0; i < 2 && status == LB_OK; i++) {
+        if (files[i]) {
+            status = lb_auth_open(files[i], &auth, detail);
+            lb_auth_destroy(auth);
+            auth = NULL;
+        }
+    }
+    lb_tls_destroy(tls);
+    forget(&certificate, &key);
+    return status;
+}
+
 enum lb_status lb_server_check(const struct lb_options *options, struct lb_detail *detail) {
     struct lb_server server = {.options = options};
     server.engine = lb_engine_create(NULL, NULL, memory_limit(options));
@@ -326,6 +372,9 @@ enum lb_status lb_server_check(const struct lb_options *options, struct lb_detai
     enum lb_status status = server.engine && server.repository
                                 ? list_models(server.repository, options, detail)
                                 : lb_fail(detail, LB_E_NOMEM, "out of memory while starting");
+    if (status == LB_OK) {
+        status = check_access(options, detail);
+    }
     if (status == LB_OK) {
         lb_log(LB_LOG_INFO, "checking", "models=%zu kernels=\"%s\"", lb_repository_count(server.repository),
                lb_gemm_description());

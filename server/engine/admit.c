@@ -81,16 +81,18 @@ static enum lb_status check_vector(const struct lb_wire_tensor *t, int64_t n_seq
 
 static enum lb_status read_lengths(const struct inputs *in, struct lb_job *job, int64_t max_length,
                                    const struct lb_plan_limits *limits, struct lb_detail *detail) {
+    if (max_length > 0 && job->padded_t > max_length) {
+        return lb_fail(
+            detail, LB_E_ARG,
+            "input input_ids: %lld columns; this model takes at most %lld tokens, padding included",
+            (long long)job->padded_t, (long long)max_length);
+    }
     int64_t total = 0;
     for (int64_t b = 0; b < job->n_seqs; b++) {
         int64_t length = in->lengths ? integer_at(in->lengths, b) : job->padded_t;
         if (length < 1 || length > job->padded_t) {
             return lb_fail(detail, LB_E_ARG, "lengths[%lld] = %lld: must be within 1..%lld", (long long)b,
                            (long long)length, (long long)job->padded_t);
-        }
-        if (max_length > 0 && length > max_length) {
-            return lb_fail(detail, LB_E_ARG, "sequence %lld has %lld tokens; this model takes at most %lld",
-                           (long long)b, (long long)length, (long long)max_length);
         }
         total += length;
         if (total > limits->max_tokens) {

@@ -7,6 +7,7 @@
 #include "common/nn/reduce.h"
 #include "common/nn/tape.h"
 
+#include <math.h>
 #include <string.h>
 
 /* Lengths around the places where kernels change: single rows, below and above 4, odd, a few register tiles;
@@ -30,13 +31,17 @@ struct test {
     int order[N_SEQS], n;
     uint8_t (*out)[LB_SHA256_BYTES];
     enum lb_status status;
+    bool finite; /* all numbers of all runs */
     int32_t offsets[N_SEQS + 1];
     int32_t run_ids[MAX_ROWS];
     float *run_features;
     struct lb_sha256 *hash[N_SEQS]; /* by place in the run */
-    /* the tape of all runs: of the forwards with least and most rows, and the most with the head */
-    int least_rows, most_rows;
-    size_t least_bytes, most_bytes, whole_bytes;
+    /* the tape of all runs: of a forward, and with the head */
+    struct {
+        int rows;
+        size_t forward_bytes, bytes;
+    } runs[N_SEQS + 2];
+    int n_runs;
 };
 
 static enum lb_status hash_logits(void *context, int64_t row, int64_t n, float *z) {
@@ -50,20 +55,9 @@ static enum lb_status hash_logits(void *context, int64_t row, int64_t n, float *
     for (int64_t i = 0; i < n; i++) {
         double lse = lb_logsumexp(z + i * v, v, 1);
         lb_sha256_update(test->hash[s], &lse, sizeof lse);
+        test->finite &= isfinite(lse) != 0;
     }
     return LB_OK;
-}
-
-static void measure(struct test *test, int rows, size_t forward_bytes, size_t bytes) {
-    if (test->least_rows == 0 || rows < test->least_rows) {
-        test->least_rows = rows;
-        test->least_bytes = forward_bytes;
-    }
-    if (rows >= test->most_rows) {
-        test->most_rows = rows;
-        test->most_bytes = forward_bytes;
-        test->whole_bytes = bytes;
-    }
 }
 
 static void fill_run(struct test *test) {
@@ -112,7 +106,9 @@ static void run(void *argument) {
         lb_sha256_final(test->hash[i], test->out[test->order[i]]);
     }
     if (test->status == LB_OK) {
-        measure(test, test->offsets[test->n], forward_bytes, lb_tape_high(tape));
+        test->runs[test->n_runs].rows = test->offsets[test->n];
+        test->runs[test->n_runs].forward_bytes = forward_bytes;
+        test->runs[test->n_runs++].bytes = lb_tape_high(tape);
     }
     lb_tape_destroy(tape);
 }
@@ -160,13 +156,22 @@ static enum lb_status run_all(struct test *test, lb_on_worker_fn on_worker, void
     return LB_OK;
 }
 
-/* A row's tape from the smallest and the largest forward; what else the largest run needed is the base. */
+/* A row's tape from the smallest and the largest forward; the base is what any run needed beside its rows. */
 static void conclude(const struct test *test, struct lb_self_test_result *out) {
-    int rows = test->most_rows - test->least_rows;
-    out->row_bytes = rows > 0 ? (test->most_bytes - test->least_bytes) / (size_t)rows + 1
-                              : test->most_bytes / (size_t)test->most_rows + 1;
-    size_t of_rows = out->row_bytes * (size_t)test->most_rows;
-    out->base_bytes = test->whole_bytes > of_rows ? test->whole_bytes - of_rows : 0;
+    int least = 0, most = 0;
+    for (int i = 0; i < test->n_runs; i++) {
+        least = test->runs[i].rows < test->runs[least].rows ? i : least;
+        most = test->runs[i].rows > test->runs[most].rows ? i : most;
+    }
+    int rows = test->runs[most].rows - test->runs[least].rows;
+    size_t bytes = test->runs[most].forward_bytes;
+    out->row_bytes = rows > 0 ? (bytes - test->runs[least].forward_bytes) / (size_t)rows + 1
+                              : bytes / (size_t)test->runs[most].rows + 1;
+    out->base_bytes = 0;
+    for (int i = 0; i < test->n_runs; i++) {
+        size_t of_rows = out->row_bytes * (size_t)test->runs[i].rows, all = test->runs[i].bytes;
+        out->base_bytes = all > of_rows + out->base_bytes ? all - of_rows : out->base_bytes;
+    }
 }
 
 /* All computation is in FP32, whatever weights are stored as. */
@@ -194,10 +199,15 @@ enum lb_status lb_self_test(const struct lb_model *model, bool decoder, lb_on_wo
     }
     test->model = model;
     test->decoder = decoder;
+    test->finite = true;
     if (!prepare(test)) {
         goto out;
     }
     status = run_all(test, on_worker, context, alone, together, reversed);
+    if (status == LB_OK && !test->finite) {
+        status = lb_fail(detail, LB_E_FORMAT,
+                         "self-test: this model answers with NaN or infinity; its weights are damaged");
+    }
     if (status == LB_OK) {
         out->invariant =
             memcmp(alone, together, sizeof alone) == 0 && memcmp(alone, reversed, sizeof alone) == 0;

@@ -79,6 +79,9 @@ static enum lb_status split(const char *where, char *host, size_t host_size, con
         strspn(colon + 1, "0123456789") != strlen(colon + 1)) {
         return lb_fail(detail, LB_E_ARG, "--listen %s: expected ADDR:PORT, [IPV6]:PORT or unix:PATH", where);
     }
+    if (strlen(colon + 1) > 5 || strtol(colon + 1, NULL, 10) > 65535) {
+        return lb_fail(detail, LB_E_ARG, "--listen %s: a port is at most 65535", where);
+    }
     memcpy(host, start, len);
     host[len] = '\0';
     *port = colon + 1;
@@ -97,6 +100,12 @@ static void describe(int fd, struct lb_listener *out) {
     out->fd = fd;
     out->port = (int)strtol(port, NULL, 10);
     snprintf(out->address, sizeof out->address, strchr(host, ':') ? "[%s]:%s" : "%s:%s", host, port);
+}
+
+enum lb_status lb_listen_check(const char *where, struct lb_detail *detail) {
+    char host[128];
+    const char *port = NULL;
+    return strncmp(where, "unix:", 5) == 0 ? LB_OK : split(where, host, sizeof host, &port, detail);
 }
 
 enum lb_status lb_listen(const char *where, struct lb_listener *out, struct lb_detail *detail) {

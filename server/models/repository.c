@@ -161,9 +161,8 @@ static bool is_model(const char *path, const char *file, char name[LB_MAX_NAME])
     return false;
 }
 
-/* Under the lock (or before start): adds what the folder holds; known: skip names that are on the list
- * already. */
-static enum lb_status scan(struct lb_repository *r, const char *dir, bool skip_known,
+/* Under the lock (or before start): adds what the folder holds; only: nothing but the model of this name. */
+static enum lb_status scan(struct lb_repository *r, const char *dir, const char *only,
                            struct lb_detail *detail) {
     struct dirent **items = NULL;
     int n = scandir(dir, &items, NULL, alphasort);
@@ -178,7 +177,7 @@ static enum lb_status scan(struct lb_repository *r, const char *dir, bool skip_k
         if (!path) {
             status = lb_fail(detail, LB_E_NOMEM, "out of memory");
         } else if (status == LB_OK && is_model(path, items[i]->d_name, name) &&
-                   !(skip_known && (find(r, name) || !name_is_good(name)))) {
+                   (!only || strcmp(name, only) == 0)) {
             status = add_entry(r, name, path, false, detail);
         }
         lb_free(path);
@@ -190,7 +189,30 @@ static enum lb_status scan(struct lb_repository *r, const char *dir, bool skip_k
 
 enum lb_status lb_repository_add_folder(struct lb_repository *r, const char *dir, struct lb_detail *detail) {
     r->folder = lb_strdup(dir);
-    return r->folder ? scan(r, dir, false, detail) : lb_fail(detail, LB_E_NOMEM, "out of memory");
+    return r->folder ? scan(r, dir, NULL, detail) : lb_fail(detail, LB_E_NOMEM, "out of memory");
+}
+
+enum lb_status lb_repository_select(struct lb_repository *r, const char *const *names, size_t n,
+                                    struct lb_detail *detail) {
+    for (size_t i = 0; i < n; i++) {
+        if (!find(r, names[i])) {
+            return lb_fail(detail, LB_E_NOTFOUND, "--load-model %s: no such model in --repository %s",
+                           names[i], r->folder);
+        }
+    }
+    for (size_t e = 0; e < r->n; e++) {
+        struct entry *entry = r->entries[e];
+        bool named = entry->required; /* of the command line */
+        for (size_t i = 0; i < n; i++) {
+            named |= strcmp(entry->name, names[i]) == 0;
+        }
+        entry->required = named;
+        if (!named) {
+            entry->state = LB_HOSTED_UNLOADED;
+            snprintf(entry->reason, sizeof entry->reason, "not loaded: --load-model names others");
+        }
+    }
+    return LB_OK;
 }
 
 size_t lb_repository_count(struct lb_repository *r) {
@@ -241,7 +263,7 @@ static void unload(struct lb_repository *r, struct entry *entry) {
     struct lb_hosted *old = entry->hosted;
     entry->hosted = NULL;
     entry->state = LB_HOSTED_UNLOADED;
-    snprintf(entry->reason, sizeof entry->reason, "unloaded");
+    snprintf(entry->reason, sizeof entry->reason, "it was unloaded; an admin can load it again");
     pthread_mutex_unlock(&r->lock);
     lb_hosted_release(old);
     lb_log(LB_LOG_INFO, "model_unloaded", "model=%s", entry->name);
@@ -255,7 +277,11 @@ static void open_first(struct lb_repository *r) {
         struct lb_detail detail = {0};
         pthread_mutex_lock(&r->lock);
         struct entry *entry = r->entries[i];
+        bool asked_for = entry->state == LB_HOSTED_LOADING;
         pthread_mutex_unlock(&r->lock);
+        if (!asked_for) {
+            continue;
+        }
         enum lb_status status = open_entry(r, entry, &detail);
         n_ready += status == LB_OK;
         if (status != LB_OK) {
@@ -327,7 +353,7 @@ static enum lb_status order_locked(struct lb_repository *r, struct lb_load_order
     }
     enum lb_status status = LB_OK;
     if (!find(r, order->name) && r->folder) {
-        status = scan(r, r->folder, true, detail);
+        status = name_is_good(order->name) ? scan(r, r->folder, order->name, detail) : LB_OK;
     }
     if (status == LB_OK && !find(r, order->name)) {
         status = lb_fail(detail, LB_E_NOTFOUND, "model \"%.128s\" is not in this daemon's repository",
@@ -357,7 +383,7 @@ enum lb_status lb_repository_order(struct lb_repository *r, struct lb_load_order
 enum lb_status lb_repository_open_all(struct lb_repository *r, struct lb_detail *detail) {
     enum lb_status status = LB_OK;
     for (size_t i = 0; i < r->n && status == LB_OK; i++) {
-        status = open_entry(r, r->entries[i], detail);
+        status = r->entries[i]->state == LB_HOSTED_LOADING ? open_entry(r, r->entries[i], detail) : LB_OK;
     }
     return status;
 }
@@ -386,7 +412,7 @@ static enum lb_status get_locked(struct lb_repository *r, const char *name, cons
         return lb_fail(detail, LB_E_UNAVAILABLE, "model %s is still loading; try again", entry->name);
     }
     if (entry->state != LB_HOSTED_READY) {
-        return lb_fail(detail, LB_E_UNAVAILABLE, "model %s is not available: %s", entry->name, entry->reason);
+        return lb_fail(detail, LB_E_NOTFOUND, "model %s is not served: %s", entry->name, entry->reason);
     }
     if (version && version[0] && strcmp(version, entry->hosted->version) != 0) {
         return lb_fail(detail, LB_E_NOTFOUND, "model %s has version %s here, not %.128s", entry->name,

@@ -66,6 +66,10 @@ LB_NODISCARD enum lb_status lb_repository_add(struct lb_repository *repository, 
  * order of names. */
 LB_NODISCARD enum lb_status lb_repository_add_folder(struct lb_repository *repository, const char *dir,
                                                      struct lb_detail *detail);
+/* Before start: of the folder's models only those named are opened; the others are listed, and can be loaded
+ * later. LB_E_NOTFOUND names one that the folder lacks. */
+LB_NODISCARD enum lb_status lb_repository_select(struct lb_repository *repository, const char *const *names,
+                                                 size_t n, struct lb_detail *detail);
 size_t lb_repository_count(struct lb_repository *repository);
 
 /* Opens all in the background, in order, then waits for orders; finished (may be NULL) is called at the end
@@ -100,8 +104,8 @@ LB_NODISCARD enum lb_status lb_repository_open_all(struct lb_repository *reposit
                                                    struct lb_detail *detail);
 
 /* A reference to a ready model. version "" or NULL: whichever is served. LB_E_NOTFOUND: no such model or
- * version; LB_E_UNAVAILABLE: it is still loading, was unloaded, or could not be opened (the detail says why).
- */
+ * version, or it was unloaded or could not be opened (the detail says why); LB_E_UNAVAILABLE: it is still
+ * loading. */
 LB_NODISCARD enum lb_status lb_repository_get(struct lb_repository *repository, const char *name,
                                               const char *version, struct lb_hosted **out,
                                               struct lb_detail *detail);

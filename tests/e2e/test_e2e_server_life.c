@@ -17,6 +17,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -154,15 +155,16 @@ static void test_repository(void **state) {
     const char *admin = write_tokens("admin-tokens", "admin-token-1\n", 0600);
     struct lb_daemon daemon;
     struct lb_config config;
-    char late[160];
+    struct lb_answer answer;
+    char late[160], beside[160];
     assert_true(lb_daemon_start(
         &daemon, folder, "repository",
         (const char *[]){"--repository", repository, "--admin-token-file", admin, NULL}, true));
     assert_int_equal(ask_status(&daemon, "GET", "/v2/models/teacher/ready", ""), 200);
     assert_int_equal(ask_status(&daemon, "GET", "/v2/models/broken/ready", ""),
-                     503); /* listed with its reason, and the rest is served */
+                     404); /* listed with its reason, and the rest is served */
     assert_int_equal(ask_status(&daemon, "POST", "/v2/repository/models/teacher/unload", ADMIN), 200);
-    assert_int_equal(ask_status(&daemon, "GET", "/v2/models/teacher/ready", ""), 503);
+    assert_int_equal(ask_status(&daemon, "GET", "/v2/models/teacher/ready", ""), 404);
     assert_int_equal(ask_status(&daemon, "GET", "/v2/health/ready", ""), 503); /* it was the only one */
     assert_int_equal(ask_status(&daemon, "POST", "/v2/repository/models/teacher/load", ADMIN), 200);
     assert_int_equal(ask_status(&daemon, "GET", "/v2/models/teacher/ready", ""), 200);
@@ -171,8 +173,15 @@ static void test_repository(void **state) {
     snprintf(late, sizeof late, "%s/late", repository);
     lb_tiny_llama(&config);
     lb_tiny_save(&config, 9, late, LB_F32, false); /* it appears while the daemon runs */
+    snprintf(beside, sizeof beside, "%s/beside", repository);
+    lb_tiny_save(&config, 9, beside, LB_F32, false); /* nobody asks for this one */
     assert_int_equal(ask_status(&daemon, "POST", "/v2/repository/models/late/load", ADMIN), 200);
     assert_int_equal(ask_status(&daemon, "GET", "/v2/models/late/ready", ""), 200);
+    assert_int_equal(ask_status(&daemon, "GET", "/v2/models/beside/ready", ""), 404);
+    assert_true(lb_daemon_ask(&daemon, "POST", "/v2/repository/index", "", NULL, 0, &answer));
+    assert_null(strstr(answer.body.data, "LOADING"));
+    lb_answer_finish(&answer);
+    assert_int_equal(lb_remove_tree(beside, NULL), LB_OK);
     assert_int_equal(lb_remove_tree(late, NULL), LB_OK); /* mapped files live on */
     struct lb_ask ask;
     lb_ask_ids(&ask, 1, 16, ids);
@@ -182,12 +191,112 @@ static void test_repository(void **state) {
     assert_int_equal(ask_status(&daemon, "GET", "/v2/models/late/ready", ""),
                      200); /* a failed load takes nothing away */
     const char *upload = "{\"parameters\":{\"file:1/model.bin\":\"AAAA\"}}";
-    struct lb_answer answer;
     assert_true(lb_daemon_ask(&daemon, "POST", "/v2/repository/models/teacher/load", ADMIN, upload,
                               strlen(upload), &answer));
     assert_int_equal(answer.status, 400);
     lb_answer_finish(&answer);
     assert_int_equal(lb_daemon_stop(&daemon, SIGTERM), 0);
+}
+
+/* Of a repository only what is named; the rest is there when somebody asks for it. */
+static void test_load_model(void **state) {
+    (void)state;
+    const char *admin = write_tokens("admin-tokens", "admin-token-1\n", 0600);
+    struct lb_daemon daemon;
+    struct lb_answer answer;
+    assert_int_equal(lb_daemon_run(folder, "unnamed",
+                                   (const char *[]){"--repository", repository, "--load-model", "nobody",
+                                                    "--listen", "127.0.0.1:0", NULL}),
+                     1);
+    assert_int_equal(lb_daemon_run(folder, "nofolder", (const char *[]){"--load-model", "x", teacher, NULL}),
+                     2);
+    char other[160];
+    struct lb_config config;
+    snprintf(other, sizeof other, "%s/other", repository);
+    lb_tiny_mlp(&config);
+    lb_tiny_save(&config, 4, other, LB_F32, false);
+    assert_true(lb_daemon_start(&daemon, folder, "named",
+                                (const char *[]){"--repository", repository, "--load-model", "other",
+                                                 "--admin-token-file", admin, NULL},
+                                true));
+    assert_int_equal(ask_status(&daemon, "GET", "/v2/models/other/ready", ""), 200);
+    assert_true(lb_daemon_ask(&daemon, "GET", "/v2/models/teacher/ready", "", NULL, 0, &answer));
+    assert_int_equal(answer.status, 404);
+    assert_non_null(strstr(answer.body.data, "--load-model"));
+    lb_answer_finish(&answer);
+    assert_int_equal(ask_status(&daemon, "POST", "/v2/repository/models/teacher/load", ADMIN), 200);
+    assert_int_equal(ask_status(&daemon, "GET", "/v2/models/teacher/ready", ""), 200);
+    assert_int_equal(lb_daemon_stop(&daemon, SIGTERM), 0);
+    assert_int_equal(lb_remove_tree(other, NULL), LB_OK);
+}
+
+static bool run_says(const char *name, const char *text) {
+    struct lb_daemon log = {0};
+    snprintf(log.log_file, sizeof log.log_file, "%s/%s.log", folder, name);
+    return lb_daemon_logged(&log, text);
+}
+
+/* What --check refuses: all that would stop the daemon, and weights that answer with NaN. */
+static void test_check(void **state) {
+    (void)state;
+    const char *bad = write_tokens("bad.pem", "no certificate\n", 0600),
+               *empty = write_tokens("empty.pem", "", 0600);
+    assert_int_equal(
+        lb_daemon_run(folder, "pem",
+                      (const char *[]){"--check", "--tls-certificate", bad, "--tls-key", bad, teacher, NULL}),
+        1);
+    assert_true(run_says("pem", "--tls-certificate"));
+    assert_int_equal(lb_daemon_run(folder, "pem2",
+                                   (const char *[]){"--check", "--tls-certificate", empty, "--tls-key", bad,
+                                                    teacher, NULL}),
+                     1);
+    assert_int_equal(
+        lb_daemon_run(folder, "tok",
+                      (const char *[]){"--check", "--token-file", "/nonexistent", teacher, NULL}),
+        1);
+    const char *ports[] = {"127.0.0.1:99999", ":99999", "127.0.0.1:65536", "127.0.0.1:000080"};
+    for (int i = 0; i < 4; i++) {
+        assert_int_equal(
+            lb_daemon_run(folder, "port", (const char *[]){"--check", "--listen", ports[i], teacher, NULL}),
+            1);
+        assert_int_equal(lb_daemon_run(folder, "port", (const char *[]){"--listen", ports[i], teacher, NULL}),
+                         1);
+        assert_true(run_says("port", "--listen"));
+    }
+    struct lb_config config;
+    char path[160], served[180], file[180];
+    snprintf(path, sizeof path, "%s/nan", folder);
+    lb_tiny_llama(&config);
+    lb_tiny_save(&config, 5, path, LB_F32, false);
+    snprintf(file, sizeof file, "%s/model.safetensors", path);
+    struct lb_buf bytes;
+    lb_buf_init(&bytes, 1 << 24);
+    assert_int_equal(lb_file_read(file, &bytes, NULL), LB_OK);
+    const float nan = __builtin_nanf("");
+    memcpy(bytes.data + bytes.len - 4, &nan, 4); /* the last number of the last tensor */
+    assert_int_equal(lb_file_replace(file, bytes.data, bytes.len, NULL), LB_OK);
+    lb_buf_finish(&bytes);
+    snprintf(served, sizeof served, "nan=%s", path);
+    assert_int_equal(lb_daemon_run(folder, "nan", (const char *[]){"--check", served, NULL}), 1);
+    assert_true(run_says("nan", "NaN"));
+}
+
+/* Where there is no room for OpenBLAS's buffers it would try for ever: one line instead. */
+static void test_little_room(void **state) {
+    (void)state;
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+    skip(); /* sanitizers need more themselves */
+#endif
+    struct rlimit before, little = {(rlim_t)300 << 20, (rlim_t)300 << 20};
+    getrlimit(RLIMIT_AS, &before);
+    little.rlim_max = before.rlim_max;
+    if (setrlimit(RLIMIT_AS, &little) != 0) {
+        skip(); /* the sanitizer needs more itself */
+    }
+    int status = lb_daemon_run(folder, "room", (const char *[]){"--check", teacher, NULL});
+    setrlimit(RLIMIT_AS, &before);
+    assert_int_equal(status, 1);
+    assert_true(run_says("room", "ulimit -v is too small"));
 }
 
 static void test_unix_socket(void **state) {
@@ -431,7 +540,8 @@ int main(void) {
         cmocka_unit_test(test_repository), cmocka_unit_test(test_unix_socket),
         cmocka_unit_test(test_drain),      cmocka_unit_test(test_short_drain),
         cmocka_unit_test(test_deadline),   cmocka_unit_test(test_second_signal),
-        cmocka_unit_test(test_full_queue),
+        cmocka_unit_test(test_full_queue), cmocka_unit_test(test_load_model),
+        cmocka_unit_test(test_check),      cmocka_unit_test(test_little_room),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

@@ -353,6 +353,142 @@ static void test_drain_and_abort(void **state) {
     end(b);
 }
 
+/* A job whose client has left: what waits is not computed; what is being computed ends after its batch. */
+static void test_cancel(void **state) {
+    (void)state;
+    struct lb_batcher *b = create(10, 0, 1000);
+    struct lb_batch batch;
+    struct fake waiting, running, early;
+    make(&running, &model_a, 3, 10);
+    make(&waiting, &model_a, 1, 10);
+    submit(b, &running);
+    submit(b, &waiting);
+    next(b, &batch, 1, 10, 1);
+    assert_ptr_equal(batch.slices[0].job, &running.job);
+    lb_batcher_cancel(b, &waiting.job);
+    assert_int_equal(waiting.done, 1);
+    assert_int_equal(waiting.job.status, LB_E_CANCELLED);
+    lb_batcher_cancel(b, &running.job);
+    assert_int_equal(running.done, 0);
+    finish(b, &batch);
+    assert_int_equal(running.done, 1);
+    assert_int_equal(running.job.status, LB_E_CANCELLED); /* two sequences were never computed */
+    lb_batcher_cancel(b, &running.job);                   /* it has ended: nothing happens */
+    assert_int_equal(running.done, 1);
+    make(&early, &model_a, 1, 10);
+    lb_batcher_cancel(b, &early.job); /* before it was submitted */
+    assert_int_equal(lb_batcher_submit(b, &early.job, NULL), LB_E_CANCELLED);
+    assert_int_equal(lb_batcher_state(b).jobs, 0);
+    assert_int_equal(lb_batcher_state(b).waiting_tokens, 0);
+    end(b);
+}
+
+/* Whoever was served least goes first; ranks order one client's jobs only; short ones pass long ones. */
+static void test_clients_take_turns(void **state) {
+    (void)state;
+    struct lb_batcher *b = create(20, 0, 100000);
+    struct lb_batch batch;
+    struct fake greedy, modest, first, last, huge, small;
+    make(&greedy, &model_a, 8, 10);
+    make(&modest, &model_a, 2, 10);
+    greedy.job.client = "greedy";
+    greedy.job.rank = 1;
+    modest.job.client = "modest";
+    modest.job.rank = 9;
+    submit(b, &greedy);
+    next(b, &batch, 2, 20, 1);
+    submit(b, &modest);
+    finish(b, &batch);
+    next(b, &batch, 2, 20, 2); /* one of each */
+    finish(b, &batch);
+    next(b, &batch, 2, 20, 2);
+    finish(b, &batch);
+    assert_int_equal(modest.done, 1);
+    lb_batcher_cancel(b, &greedy.job);
+    make(&last, &model_a, 2, 10);
+    make(&first, &model_a, 2, 10);
+    last.job.rank = 9;
+    submit(b, &last);
+    submit(b, &first);
+    next(b, &batch, 2, 20, 1);
+    assert_ptr_equal(batch.slices[0].job, &first.job);
+    finish(b, &batch);
+    next(b, &batch, 2, 20, 1);
+    finish(b, &batch);
+    make(&huge, &model_a, 60, 1000);
+    make(&small, &model_a, 1, 10);
+    submit(b, &huge);
+    submit(b, &small);
+    next(b, &batch, 1, 10, 1);
+    assert_ptr_equal(batch.slices[0].job, &small.job);
+    finish(b, &batch);
+    lb_batcher_cancel(b, &huge.job);
+    end(b);
+}
+
+/* Jobs that ask for unlike taps don't share a batch; nor does a batch need more tape than there is. */
+static void test_taps_and_tape(void **state) {
+    (void)state;
+    struct lb_batcher *b = lb_batcher_create(&(struct lb_batcher_args){
+        .max_batch_tokens = 1000, .max_queue_tokens = 10000, .max_batch_bytes = 1000});
+    struct lb_batch batch;
+    struct fake plain, taps, again, wide;
+    assert_non_null(b);
+    make(&plain, &model_a, 1, 10);
+    make(&taps, &model_a, 1, 10);
+    make(&again, &model_a, 1, 10);
+    taps.job.taps = 7;
+    submit(b, &plain);
+    submit(b, &taps);
+    submit(b, &again);
+    next(b, &batch, 2, 20, 2);
+    assert_ptr_equal(batch.slices[1].job, &again.job);
+    finish(b, &batch);
+    next(b, &batch, 1, 10, 1);
+    finish(b, &batch);
+    make(&wide, &model_a, 5, 10); /* each 10 * 10 + 100 * 2, beside 300 */
+    wide.job.base_bytes = 300;
+    wide.job.row_bytes = 10;
+    wide.job.square_bytes = 2;
+    submit(b, &wide);
+    next(b, &batch, 2, 20, 1);
+    assert_int_equal(batch.tape_bytes, 900);
+    finish(b, &batch);
+    lb_batcher_limit(b, 100); /* less than one needs: it is tried all the same */
+    next(b, &batch, 1, 10, 1);
+    finish(b, &batch);
+    lb_batcher_cancel(b, &wide.job);
+    end(b);
+}
+
+/* A batch that comes back in parts: a job ends when all of its parts are back, whatever became of them. */
+static void test_parts(void **state) {
+    (void)state;
+    struct lb_batcher *b = create(100, 0, 1000);
+    struct lb_batch batch, part;
+    struct lb_detail detail = {LB_E_NOMEM, "too large"};
+    struct fake x, y;
+    make(&x, &model_a, 2, 10);
+    make(&y, &model_a, 1, 10);
+    submit(b, &x);
+    submit(b, &y);
+    next(b, &batch, 3, 30, 2);
+    part = (struct lb_batch){
+        .model = &model_a, .slices = {{&x.job, 0, 1}}, .n_slices = 1, .n_seqs = 1, .n_tokens = 10};
+    lb_batcher_finish(b, &part, LB_E_NOMEM, &detail, 1);
+    assert_int_equal(x.done, 0);
+    part.slices[0] = (struct lb_slice){&x.job, 1, 1};
+    finish(b, &part);
+    assert_int_equal(x.done, 1);
+    assert_int_equal(x.job.status, LB_E_NOMEM);
+    part.slices[0] = (struct lb_slice){&y.job, 0, 1};
+    finish(b, &part);
+    assert_int_equal(y.done, 1);
+    assert_int_equal(y.job.status, LB_OK);
+    assert_int_equal(lb_batcher_state(b).running_tokens, 0);
+    end(b);
+}
+
 /* ---- with threads: many clients, one worker, a reaper ---- */
 
 #define N_CLIENTS 4
@@ -450,6 +586,10 @@ int main(void) {
         cmocka_unit_test(test_reaper_leaves_running_jobs),
         cmocka_unit_test(test_failure_ends_all_of_a_batch),
         cmocka_unit_test(test_drain_and_abort),
+        cmocka_unit_test(test_cancel),
+        cmocka_unit_test(test_clients_take_turns),
+        cmocka_unit_test(test_taps_and_tape),
+        cmocka_unit_test(test_parts),
         cmocka_unit_test(test_crowd),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
