@@ -1,5 +1,6 @@
 #include "server/engine/engine.h"
 
+#include "common/model/batch.h"
 #include "common/base/arena.h"
 #include "common/base/clock.h"
 #include "common/base/mem.h"
@@ -63,26 +64,23 @@ void lb_engine_destroy(struct lb_engine *engine) {
 struct run {
     const struct lb_batch *batch;
     struct lb_place *places;
-    int32_t *offsets, *first, *ids;
-    float *features;
+    int32_t *first;
+    struct lb_model_batch rows;
     struct lb_input input;
     struct lb_tap *taps; /* room for every output of every job */
     size_t n_taps;
     bool needs_head;
 };
 
-static void place_slice(struct run *run, const struct lb_slice *slice, int64_t *s, int64_t input_size) {
+static void place_slice(struct run *run, const struct lb_slice *slice) {
     const struct lb_job *job = slice->job;
-    for (int64_t b = slice->first; b < slice->first + slice->n; b++, (*s)++) {
-        int32_t length = (int32_t)lb_job_length(job, b), at = run->offsets[*s];
-        run->places[*s] = (struct lb_place){slice->job, b};
-        run->offsets[*s + 1] = at + length;
-        run->first[*s] = job->needs_head ? job->start[b] : NO_ROWS;
-        if (run->ids) {
-            memcpy(run->ids + at, job->ids + job->offsets[b], (size_t)length * sizeof *run->ids);
+    for (int64_t b = slice->first; b < slice->first + slice->n; b++) {
+        run->places[run->rows.n_seqs] = (struct lb_place){slice->job, b};
+        run->first[run->rows.n_seqs] = job->needs_head ? job->start[b] : NO_ROWS;
+        if (run->rows.ids) {
+            lb_model_batch_add_ids(&run->rows, job->ids + job->offsets[b], NULL, lb_job_length(job, b));
         } else {
-            memcpy(run->features + at * input_size, job->features + b * input_size,
-                   (size_t)input_size * sizeof *run->features);
+            lb_model_batch_add_features(&run->rows, job->features + b * run->rows.input_size, -1);
         }
     }
     run->needs_head |= job->needs_head;
@@ -116,35 +114,31 @@ static void add_taps(struct run *run, const struct lb_job *job) {
 
 static enum lb_status prepare(struct lb_engine *engine, const struct lb_batch *batch, struct run *run) {
     struct lb_arena *arena = &engine->scratch;
-    size_t n = (size_t)batch->n_seqs, rows = (size_t)batch->n_tokens;
+    size_t n = (size_t)batch->n_seqs;
     int64_t input_size = lb_model_config(batch->model->model)->input_size;
     *run = (struct run){.batch = batch};
     lb_arena_reset(arena);
     run->places = lb_arena_array(arena, n, sizeof *run->places);
-    run->offsets = lb_arena_zarray(arena, n + 1, sizeof *run->offsets);
     run->first = lb_arena_array(arena, n, sizeof *run->first);
-    if (batch->model->decoder) {
-        run->ids = lb_arena_array(arena, rows, sizeof *run->ids);
-    } else {
-        run->features = lb_arena_array(arena, rows * (size_t)input_size, sizeof *run->features);
+    if (!lb_model_batch_init(&run->rows, arena, batch->n_seqs, batch->n_tokens, input_size, false)) {
+        return LB_E_NOMEM;
     }
     size_t most_taps = 0;
     for (size_t i = 0; i < batch->n_slices; i++) {
         most_taps += batch->slices[i].job->n_outputs;
     }
     run->taps = lb_arena_array(arena, most_taps, sizeof *run->taps);
-    if (!run->places || !run->offsets || !run->first || (!run->ids && !run->features) || !run->taps) {
+    if (!run->places || !run->first || !run->taps) {
         return LB_E_NOMEM;
     }
-    int64_t s = 0;
     for (size_t i = 0; i < batch->n_slices; i++) {
         if (lb_job_allocate(batch->slices[i].job) != LB_OK) {
             return LB_E_NOMEM;
         }
         add_taps(run, batch->slices[i].job);
-        place_slice(run, &batch->slices[i], &s, input_size);
+        place_slice(run, &batch->slices[i]);
     }
-    run->input = (struct lb_input){{batch->n_seqs, run->offsets}, run->ids, run->features};
+    run->input = lb_model_batch_input(&run->rows);
     return LB_OK;
 }
 

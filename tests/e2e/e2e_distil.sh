@@ -39,6 +39,11 @@ score distilled.json run
 score alone.json alone
 holds -n --slurpfile a distilled.json --slurpfile b alone.json '$a[0].balanced_perplexity < $b[0].balanced_perplexity'
 
+say "weights by the labels' cross entropy where no loss reads distributions"
+sed '/function: kl/d' distil.yaml >states.yaml
+expect 0 states.log "$limbeck" train states.yaml --output-dir states --set max_steps=3 --set eval_steps=0
+holds -s '[.[] | select(.loss)] | length == 3 and any(.[]; .["weight/nouns"] - 0.5 | fabs > 0.001)' states/metrics.jsonl
+
 say "the student as the next teacher"
 host third run/student
 score folder.json run/student

@@ -53,6 +53,11 @@ holds "$right"'right == 0' hard.json
 holds "$right"'right > 50' soft.json
 holds -n --slurpfile hard hard.json --slurpfile soft soft.json '$soft[0].all.error_percent < $hard[0].all.error_percent'
 
+say "two teachers' top classes, weighed by their logits at the label"
+learn no9-soft --output-dir no9-topk --set max_steps=3 --set logging_steps=1 --set targets=topk --set loss_top_k=3 --set mixture=ca_mkd \
+    --set "teachers=[{name: a, url: '${url[teacher]}', token_file: '$PWD/token'}, {name: b, url: 'local:$PWD/no9-hard/student'}]"
+holds -s '[.[] | select(.loss)] | length == 3 and any(.[]; .["weight/a"] - 0.5 | fabs > 0.001)' no9-topk/metrics.jsonl
+
 say "the bias of class 9"
 score raised.json no9-soft --bias 9=1.5
 holds -n --slurpfile raised raised.json --slurpfile soft soft.json "$right"'

@@ -159,7 +159,8 @@ static enum lb_status train_step(struct parts *p, struct lb_detail *detail) {
     struct lb_rng rng;
     struct lb_step_result result = {0};
     double norm;
-    enum lb_status status = lb_prefetch_next(p->ahead, &samples, &answers, detail);
+    enum lb_status status = lb_prefetch_next(p->ahead, &samples, detail);
+    status = status == LB_OK ? lb_prefetch_answers(p->ahead, &answers, detail) : status;
     if (status != LB_OK) {
         return status;
     }

@@ -245,6 +245,26 @@ static void rows(void **state) {
     }
 }
 
+/* A row without a label gives a loss on labels nothing. */
+static void no_label(void **state) {
+    (void)state;
+    const struct lb_loss_args args = {.weight = 1, .temperature = 1};
+    float z[V], around[V + 2], memory[4 * (V + 16)];
+    struct lb_row row;
+    normals(z, V, 2);
+    lb_row_init(&row, V, 2, memory);
+    for (size_t i = 0; lb_loss_at(i) != NULL; i++) {
+        if (lb_loss_at(i)->on == LB_ON_LABEL) {
+            memset(around, 0, sizeof around);
+            lb_row_begin(&row, z, -1);
+            assert_true(lb_loss_at(i)->row(&row, NULL, &args, 1, around + 1) == 0);
+            for (int j = 0; j < V + 2; j++) {
+                assert_true(around[j] == 0);
+            }
+        }
+    }
+}
+
 /* Softmaxes are made once per temperature, and made anew for another row. */
 static void softmax_once(void **state) {
     (void)state;
@@ -556,6 +576,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(table),
         cmocka_unit_test(rows),
+        cmocka_unit_test(no_label),
         cmocka_unit_test(softmax_once),
         cmocka_unit_test(tails),
         cmocka_unit_test(states),

@@ -8,6 +8,7 @@
 #include "common/base/file.h"
 #include "common/base/mem.h"
 #include "common/base/memo.h"
+#include "common/model/batch.h"
 #include "common/model/families.h"
 #include "common/model/generate.h"
 #include "common/model/model.h"
@@ -336,6 +337,38 @@ static void rewrite(const char *dir, const char *name, const char *from, const c
 }
 
 /* They cover what decides answers and ids, however it is written. */
+static void batches(void **state) {
+    (void)state;
+    struct lb_arena arena;
+    struct lb_model_batch b;
+    static const int32_t text[] = {5, 6, 7, 8, 9};
+    static const float features[2][2] = {{1, 2}, {3, 4}};
+    lb_arena_init(&arena, (size_t)1 << 20);
+    assert_true(lb_model_batch_init(&b, &arena, 2, 4, 0, true));
+    for (int round = 0; round < 2; round++) { /* once more after it was cleared */
+        lb_model_batch_clear(&b);
+        lb_model_batch_add_ids(&b, text, text + 1, 3);
+        lb_model_batch_add_ids(&b, text + 3, text + 4, 1);
+        struct lb_input in = lb_model_batch_input(&b);
+        assert_int_equal(in.ragged.n_seqs, 2);
+        assert_memory_equal(in.ragged.offsets, ((int32_t[]){0, 3, 4}), 3 * sizeof(int32_t));
+        assert_memory_equal(in.ids, text, 4 * sizeof *text);
+        assert_memory_equal(b.labels, text + 1, 4 * sizeof *text);
+        assert_true(in.features == NULL && b.n_rows == 4);
+    }
+    assert_true(lb_model_batch_init(&b, &arena, 2, 2, 2, false));
+    lb_model_batch_add_features(&b, features[0], -1);
+    lb_model_batch_add_features(&b, features[1], -1);
+    struct lb_input in = lb_model_batch_input(&b);
+    assert_memory_equal(in.features, features, sizeof features);
+    assert_memory_equal(in.ragged.offsets, ((int32_t[]){0, 1, 2}), 3 * sizeof(int32_t));
+    assert_true(in.ids == NULL && b.labels == NULL);
+    assert_false(lb_model_batch_init(&b, &arena, 1, (int64_t)INT32_MAX + 1, 0, false));
+    assert_false(
+        lb_model_batch_init(&b, &arena, 1, (int64_t)1 << 24, 0, false)); /* more than the arena has */
+    lb_arena_finish(&arena);
+}
+
 static void fingerprints(void **state) {
     (void)state;
     struct lb_config config;
@@ -421,10 +454,15 @@ static void memos(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(fingerprints), cmocka_unit_test(fingerprints_of_vocabularies),
-        cmocka_unit_test(memos),        cmocka_unit_test(folders),
-        cmocka_unit_test(gguf),         cmocka_unit_test(extended),
-        cmocka_unit_test(generating),   cmocka_unit_test(refusals),
+        cmocka_unit_test(batches),
+        cmocka_unit_test(fingerprints),
+        cmocka_unit_test(fingerprints_of_vocabularies),
+        cmocka_unit_test(memos),
+        cmocka_unit_test(folders),
+        cmocka_unit_test(gguf),
+        cmocka_unit_test(extended),
+        cmocka_unit_test(generating),
+        cmocka_unit_test(refusals),
         cmocka_unit_test(new_configs),
     };
     return cmocka_run_group_tests(tests, make_folder, remove_folder);

@@ -23,18 +23,18 @@ static enum lb_status hidden_pair(struct lb_step *step, const struct lb_pair *p,
     if (p->projection[0] != 0) {
         a = lb_linear(step->tape, state, lb_model_find(step->student, p->projection), NULL);
     }
-    double *weight = lb_arena_array(&step->memory, (size_t)step->n_rows, sizeof *weight);
-    float *b = lb_arena_array(&step->memory, (size_t)(step->n_rows * p->teacher_width), sizeof *b);
+    double *weight = lb_arena_array(&step->memory, (size_t)step->rows.n_rows, sizeof *weight);
+    float *b = lb_arena_array(&step->memory, (size_t)(step->rows.n_rows * p->teacher_width), sizeof *b);
     if (a == NULL || b == NULL || weight == NULL || !zero_if_fresh(step->tape, a)) {
         return LB_E_NOMEM;
     }
-    for (int64_t r = 0; r < step->n_rows; r++) {
+    for (int64_t r = 0; r < step->rows.n_rows; r++) {
         weight[r] = lb_step_mix(step, r)[p->teacher];
     }
     lb_target_states(&step->batch, p->teacher, p->kind, p->layer, p->teacher_width, b);
     const struct lb_states states = {.a = a->data,
                                      .b = b,
-                                     .n = step->n_rows,
+                                     .n = step->rows.n_rows,
                                      .width = p->teacher_width,
                                      .row_weight = weight,
                                      .n_sequences = step->batch.n_samples,

@@ -4,6 +4,7 @@
 #define LB_LEARN_PARTS_H
 
 #include "common/base/arena.h"
+#include "common/model/batch.h"
 #include "trainer/learn/step.h"
 
 /* A distribution made for one row, kept for the losses that compare with it. */
@@ -36,9 +37,8 @@ struct lb_step {
     int64_t v, top_k;
     /* one micro-batch: its rows and the student's forward */
     struct lb_answered batch;
+    struct lb_model_batch rows;
     struct lb_input in;
-    const int32_t *labels; /* [N] */
-    int64_t n_rows;
     struct lb_tap taps[LB_MAX_PAIRS];
     struct lb_value *states; /* final [N, C]; NULL: no forward waits for its losses */
     /* its losses */

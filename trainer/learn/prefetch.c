@@ -78,7 +78,7 @@ static enum lb_status ask(struct lb_prefetch *a, int64_t number, struct lb_detai
 }
 
 enum lb_status lb_prefetch_next(struct lb_prefetch *a, const struct lb_sample **out_samples,
-                                const struct lb_answer *const **out_answers, struct lb_detail *detail) {
+                                struct lb_detail *detail) {
     if (a->teachers != NULL && a->taken > a->first) {
         lb_teachers_release(a->teachers, a->taken - 1 - a->first);
     }
@@ -89,15 +89,19 @@ enum lb_status lb_prefetch_next(struct lb_prefetch *a, const struct lb_sample **
         }
         a->asked++;
     }
-    const struct lb_answer *const *answers = NULL;
-    if (a->teachers != NULL) {
-        enum lb_status status = lb_teachers_take(a->teachers, a->taken - a->first, &answers, detail);
-        if (status != LB_OK) {
-            return status;
-        }
-    }
     *out_samples = slot(a, a->taken);
-    *out_answers = answers;
     a->taken++;
     return LB_OK;
+}
+
+enum lb_status lb_prefetch_answers(struct lb_prefetch *a, const struct lb_answer *const **out_answers,
+                                   struct lb_detail *detail) {
+    const struct lb_answer *const *answers = NULL;
+    enum lb_status status = a->teachers != NULL
+                                ? lb_teachers_take(a->teachers, a->taken - 1 - a->first, &answers, detail)
+                                : LB_OK;
+    if (status == LB_OK) {
+        *out_answers = answers;
+    }
+    return status;
 }

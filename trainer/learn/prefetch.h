@@ -17,11 +17,14 @@ LB_NODISCARD enum lb_status lb_prefetch_create(const struct lb_plan *plan, const
                                                struct lb_prefetch **out, struct lb_detail *detail);
 void lb_prefetch_destroy(struct lb_prefetch *prefetch);
 
-/* The next micro-batch: *out_samples [per_device_train_batch_size], *out_answers as lb_teachers_take gives
- * them (NULL without teachers). Valid until the next call. */
+/* The next micro-batch: *out_samples [per_device_train_batch_size], valid until the next call. Its question
+ * is on the way, and so are those of the steps ahead. */
 LB_NODISCARD enum lb_status lb_prefetch_next(struct lb_prefetch *prefetch,
-                                             const struct lb_sample **out_samples,
-                                             const struct lb_answer *const **out_answers,
-                                             struct lb_detail *detail);
+                                             const struct lb_sample **out_samples, struct lb_detail *detail);
+/* Waits for what the teachers say of it, once after each next: *out_answers as lb_teachers_take gives them
+ * (NULL without teachers), valid as long as the samples. */
+LB_NODISCARD enum lb_status lb_prefetch_answers(struct lb_prefetch *prefetch,
+                                                const struct lb_answer *const **out_answers,
+                                                struct lb_detail *detail);
 
 #endif

@@ -30,7 +30,7 @@ static void row_losses(const struct lb_step *step, struct lb_worker *worker, int
                        float *z) {
     const struct lb_plan *plan = step->plan;
     size_t bytes = (size_t)step->v * sizeof *z;
-    lb_row_begin(&worker->row, z, step->labels[row]);
+    lb_row_begin(&worker->row, z, step->rows.labels[row]);
     for (unsigned i = 0; i < worker->n_targets; i++) {
         worker->targets[i].made = false;
     }
@@ -43,7 +43,7 @@ static void row_losses(const struct lb_step *step, struct lb_worker *worker, int
         } else if (loss->on == LB_ON_TARGET) {
             value = target_loss(step, worker, l, row, in_chunk, factor);
         }
-        step->row_loss[l * (size_t)step->n_rows + (size_t)row] = value;
+        step->row_loss[l * (size_t)step->rows.n_rows + (size_t)row] = value;
     }
     memcpy(z, worker->dz, bytes);
 }
@@ -70,7 +70,7 @@ static bool chunk_memory(struct lb_step *step) {
     const struct lb_plan *plan = step->plan;
     struct lb_arena *a = &step->memory;
     int64_t rows = lb_head_chunk(step->v), width = 1;
-    rows = rows < step->n_rows ? rows : step->n_rows;
+    rows = rows < step->rows.n_rows ? rows : step->rows.n_rows;
     for (unsigned k = 0; reads_logits(step) && k < plan->n_teachers; k++) {
         width = plan->info[k]->hidden_size > width ? plan->info[k]->hidden_size : width;
         step->z[k] = lb_arena_array(a, (size_t)(rows * step->v), sizeof(float));

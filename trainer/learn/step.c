@@ -33,47 +33,38 @@ void lb_step_destroy(struct lb_step *step) {
     lb_free(step);
 }
 
-/* Lays the samples' rows one after the other: ids, labels, features, and the sample of each row. */
+/* Lays the samples' rows one after the other, with the sample of each row. */
 static bool lay_out(struct lb_step *step, const struct lb_sample *samples, int64_t n) {
     struct lb_arena *a = &step->memory;
-    const struct lb_config *c = lb_model_config(step->student);
+    struct lb_model_batch *b = &step->rows;
     int64_t rows = 0;
     for (int64_t i = 0; i < n; i++) {
         rows += samples[i].n;
     }
-    int32_t *offsets = lb_arena_array(a, (size_t)n + 1, sizeof *offsets);
     int32_t *sequence = lb_arena_array(a, (size_t)rows, sizeof *sequence);
-    int32_t *labels = lb_arena_array(a, (size_t)rows, sizeof *labels);
-    int32_t *ids = lb_arena_array(a, (size_t)rows, sizeof *ids);
-    float *features = lb_arena_array(a, (size_t)(rows * c->input_size), sizeof *features);
-    if (offsets == NULL || sequence == NULL || labels == NULL || ids == NULL || features == NULL) {
+    if (sequence == NULL ||
+        !lb_model_batch_init(b, a, n, rows, lb_model_config(step->student)->input_size, true)) {
         return false;
     }
-    int32_t row = 0;
     for (int64_t i = 0; i < n; i++) {
-        offsets[i] = row;
-        for (int64_t t = 0; t < samples[i].n; t++, row++) {
-            sequence[row] = (int32_t)i;
-            labels[row] = samples[i].ids != NULL ? samples[i].ids[t + 1] : samples[i].label;
-            ids[row] = samples[i].ids != NULL ? samples[i].ids[t] : 0;
+        for (int64_t t = 0; t < samples[i].n; t++) {
+            sequence[b->n_rows + t] = (int32_t)i;
         }
-        if (samples[i].features != NULL) {
-            memcpy(features + i * c->input_size, samples[i].features,
-                   (size_t)c->input_size * sizeof *features);
+        if (samples[i].ids != NULL) {
+            lb_model_batch_add_ids(b, samples[i].ids, samples[i].ids + 1, samples[i].n);
+        } else {
+            lb_model_batch_add_features(b, samples[i].features, samples[i].label);
         }
     }
-    offsets[n] = row;
-    step->labels = labels;
-    step->n_rows = rows;
-    step->in = (struct lb_input){.ragged = {n, offsets}, .ids = ids, .features = features};
-    step->batch = (struct lb_answered){samples, n, offsets, sequence, step->plan->n_teachers, NULL};
+    step->in = lb_model_batch_input(b);
+    step->batch = (struct lb_answered){samples, n, b->offsets, sequence, step->plan->n_teachers, NULL};
     return true;
 }
 
 static enum lb_status check_finite(const struct lb_step *step, struct lb_detail *detail) {
     for (size_t l = 0; l < step->plan->n_losses; l++) {
-        for (int64_t r = 0; r < step->n_rows; r++) {
-            if (!isfinite(step->row_loss[l * (size_t)step->n_rows + (size_t)r])) {
+        for (int64_t r = 0; r < step->rows.n_rows; r++) {
+            if (!isfinite(step->row_loss[l * (size_t)step->rows.n_rows + (size_t)r])) {
                 int64_t s = step->batch.sequence[r];
                 return lb_fail(detail, LB_E_ARG,
                                "%s is not finite at position %lld of sample %lld of the batch: lower "
@@ -90,8 +81,8 @@ static enum lb_status check_finite(const struct lb_step *step, struct lb_detail 
 static void add_up(const struct lb_step *step, const double *pair_loss, struct lb_step_result *result) {
     for (size_t l = 0; l < step->plan->n_losses; l++) {
         double sum = pair_loss[l];
-        for (int64_t r = 0; r < step->n_rows; r++) {
-            sum += step->row_loss[l * (size_t)step->n_rows + (size_t)r];
+        for (int64_t r = 0; r < step->rows.n_rows; r++) {
+            sum += step->row_loss[l * (size_t)step->rows.n_rows + (size_t)r];
         }
         result->term[l] += sum * step->inverse;
         result->loss += step->plan->losses[l].args.weight * sum * step->inverse;
@@ -154,8 +145,8 @@ enum lb_status lb_step_losses(struct lb_step *step, const struct lb_answer *cons
     }
     step->inverse = 1.0 / (double)rows;
     step->batch.answers = answers;
-    step->row_loss =
-        lb_arena_zarray(&step->memory, step->plan->n_losses * (size_t)step->n_rows, sizeof *step->row_loss);
+    step->row_loss = lb_arena_zarray(&step->memory, step->plan->n_losses * (size_t)step->rows.n_rows,
+                                     sizeof *step->row_loss);
     if (step->row_loss == NULL || !lb_step_weigh(step, result)) {
         return out_of_memory(step->batch.n_samples, detail);
     }

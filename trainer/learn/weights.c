@@ -27,7 +27,7 @@ bool lb_step_weigh(struct lb_step *step, struct lb_step_result *result) {
         return true;
     }
     bool per_token = plan->mixture->per_token;
-    size_t sets = (size_t)(per_token ? step->n_rows : step->batch.n_samples);
+    size_t sets = (size_t)(per_token ? step->rows.n_rows : step->batch.n_samples);
     step->mix = lb_arena_zarray(&step->memory, sets * n, sizeof *step->mix);
     if (step->mix == NULL) {
         return false;

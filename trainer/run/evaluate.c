@@ -2,6 +2,7 @@
 
 #include "common/base/clock.h"
 #include "common/base/mem.h"
+#include "common/model/batch.h"
 #include "common/nn/head.h"
 #include "common/nn/reduce.h"
 #include "common/nn/tape.h"
@@ -14,65 +15,44 @@
 
 /* One batch on its way: rows of text, or images. */
 struct batch {
-    struct lb_sample *samples; /* [rows] */
-    int32_t *offsets;          /* [rows + 1] */
-    int32_t *ids;              /* [N] */
-    float *features;           /* [rows, n_features] */
-    int32_t *labels;           /* [N] */
+    struct lb_arena memory;
+    struct lb_model_batch rows;
+    struct lb_sample *samples; /* [n_seqs] */
     double *nats;              /* [N] */
     bool *correct;             /* [N] */
-    int64_t n_seqs, vocab_size;
+    int64_t vocab_size;
     const struct lb_evaluate_options *options;
 };
-
-static void batch_finish(struct batch *b) {
-    lb_free(b->samples);
-    lb_free(b->offsets);
-    lb_free(b->ids);
-    lb_free(b->features);
-    lb_free(b->labels);
-    lb_free(b->nats);
-    lb_free(b->correct);
-}
 
 static enum lb_status batch_init(struct batch *b, int64_t rows, int64_t longest, int64_t n_features,
                                  struct lb_detail *detail) {
     size_t n = 0, floats = 0;
     *b = (struct batch){0};
+    lb_arena_init(&b->memory, TAPE_BYTES);
     if (!lb_mul_size((size_t)rows, (size_t)longest, &n) || n > INT32_MAX ||
         !lb_mul_size((size_t)rows, (size_t)n_features, &floats)) {
         return lb_fail(detail, LB_E_LIMIT, "%lld rows of %lld positions are too many for one batch",
                        (long long)rows, (long long)longest);
     }
-    b->samples = lb_malloc_array((size_t)rows, sizeof *b->samples);
-    b->offsets = lb_malloc_array((size_t)rows + 1, sizeof *b->offsets);
-    b->ids = lb_malloc_array(n, sizeof *b->ids);
-    b->features = lb_malloc_array(floats, sizeof *b->features);
-    b->labels = lb_malloc_array(n, sizeof *b->labels);
-    b->nats = lb_malloc_array(n, sizeof *b->nats);
-    b->correct = lb_malloc_array(n, sizeof *b->correct);
-    if (b->samples == NULL || b->offsets == NULL || b->ids == NULL || b->features == NULL ||
-        b->labels == NULL || b->nats == NULL || b->correct == NULL) {
+    b->samples = lb_arena_array(&b->memory, (size_t)rows, sizeof *b->samples);
+    b->nats = lb_arena_array(&b->memory, n, sizeof *b->nats);
+    b->correct = lb_arena_array(&b->memory, n, sizeof *b->correct);
+    if (!lb_model_batch_init(&b->rows, &b->memory, rows, (int64_t)n, n_features, true) ||
+        b->samples == NULL || b->nats == NULL || b->correct == NULL) {
         return lb_fail(detail, LB_E_NOMEM, "out of memory for the evaluation");
     }
     return LB_OK;
 }
 
 static void batch_fill(struct batch *b, const struct lb_dataset *data, int64_t first, int64_t n) {
-    int64_t width = lb_dataset_features(data);
-    b->n_seqs = n;
-    b->offsets[0] = 0;
+    lb_model_batch_clear(&b->rows);
     for (int64_t i = 0; i < n; i++) {
         struct lb_sample *s = &b->samples[i];
         lb_dataset_get(data, first + i, s);
-        int32_t at = b->offsets[i];
-        b->offsets[i + 1] = at + (int32_t)s->n;
         if (s->ids == NULL) {
-            memcpy(b->features + i * width, s->features, (size_t)width * sizeof(float));
-            b->labels[at] = s->label;
+            lb_model_batch_add_features(&b->rows, s->features, s->label);
         } else {
-            memcpy(b->ids + at, s->ids, (size_t)s->n * sizeof(int32_t));
-            memcpy(b->labels + at, s->ids + 1, (size_t)s->n * sizeof(int32_t));
+            lb_model_batch_add_ids(&b->rows, s->ids, s->ids + 1, s->n);
         }
     }
 }
@@ -84,7 +64,7 @@ static enum lb_status take_rows(void *context, int64_t row, int64_t n, float *z)
 #pragma omp parallel for schedule(static) if (n > 1)
     for (int64_t i = 0; i < n; i++) {
         float *logits = z + i * v;
-        int32_t label = b->labels[row + i];
+        int32_t label = b->rows.labels[row + i];
         for (int j = 0; j < b->options->n_bias; j++) {
             logits[j] += b->options->bias[j];
         }
@@ -101,9 +81,9 @@ static void add(struct lb_eval_part *part, double nats, bool correct) {
 }
 
 static void batch_collect(const struct batch *b, struct lb_evaluation *out) {
-    for (int64_t i = 0; i < b->n_seqs; i++) {
+    for (int64_t i = 0; i < b->rows.n_seqs; i++) {
         const struct lb_sample *s = &b->samples[i];
-        for (int32_t row = b->offsets[i]; row < b->offsets[i + 1]; row++) {
+        for (int32_t row = b->rows.offsets[i]; row < b->rows.offsets[i + 1]; row++) {
             add(&out->all, b->nats[row], b->correct[row]);
             if (s->tag >= 0) {
                 add(&out->part[s->tag], b->nats[row], b->correct[row]);
@@ -117,7 +97,7 @@ static void batch_collect(const struct batch *b, struct lb_evaluation *out) {
 
 static enum lb_status run_batch(const struct lb_model *model, struct lb_tape *tape, struct batch *b,
                                 struct lb_detail *detail) {
-    struct lb_input in = {.ragged = {b->n_seqs, b->offsets}, .ids = b->ids, .features = b->features};
+    struct lb_input in = lb_model_batch_input(&b->rows);
     lb_tape_begin(tape, LB_TAPE_PLAIN, &in.ragged, NULL);
     struct lb_value *h = lb_model_forward(model, tape, &in, NULL, 0, NULL);
     enum lb_status status = lb_tape_status(tape);
@@ -126,7 +106,7 @@ static enum lb_status run_batch(const struct lb_model *model, struct lb_tape *ta
     }
     return status == LB_OK ? LB_OK
                            : lb_fail(detail, status, "evaluating a batch of %lld rows: %s",
-                                     (long long)b->n_seqs, lb_status_name(status));
+                                     (long long)b->rows.n_seqs, lb_status_name(status));
 }
 
 /* Whether the model can read the data at all; *out_longest row. */
@@ -247,7 +227,7 @@ enum lb_status lb_evaluate(const struct lb_model *model, const struct lb_dataset
             batch_collect(&batch, &sums);
         }
     }
-    batch_finish(&batch);
+    lb_arena_finish(&batch.memory);
     lb_tape_destroy(tape);
     if (status != LB_OK) {
         return status;

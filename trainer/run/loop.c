@@ -348,12 +348,15 @@ static enum lb_status one_step(struct run *run, struct lb_detail *detail) {
         const struct lb_sample *samples;
         const struct lb_answer *const *answers;
         struct lb_rng rng;
-        enum lb_status status = lb_prefetch_next(run->prefetch, &samples, &answers, detail);
+        enum lb_status status = lb_prefetch_next(run->prefetch, &samples, detail);
         /* Dropout depends on the micro-batch's number alone, so resuming needs no state of it. */
         lb_rng_seed(&rng, (uint64_t)r->seed, (uint64_t)(first + i + 1));
-        status = status == LB_OK ? lb_step_run(run->step, samples, r->per_device_train_batch_size, answers,
-                                               rows, &rng, &run->sums, detail)
-                                 : status;
+        status = status == LB_OK
+                     ? lb_step_forward(run->step, samples, r->per_device_train_batch_size, &rng, NULL, detail)
+                     : status;
+        /* The student has read while its teachers may still be answering. */
+        status = status == LB_OK ? lb_prefetch_answers(run->prefetch, &answers, detail) : status;
+        status = status == LB_OK ? lb_step_losses(run->step, answers, rows, &run->sums, detail) : status;
         if (status != LB_OK) {
             run->sums = before;
             return status;
