@@ -433,7 +433,7 @@ static void go_on(struct lb_conn *conn) {
     if (conn->state == LB_CONN_HEAD && !conn->dead) {
         understand(conn, 0);
     }
-    if (conn->tls && reads(conn)) {
+    if (conn->tls && conn->state != LB_CONN_HANDSHAKE && reads(conn)) {
         receive(conn); /* what the session has read ahead, epoll doesn't tell of */
     }
     if (conn->dead) {
