@@ -94,9 +94,11 @@ static bool get_number(const struct lb_gguf_pair *pair, uint64_t i, double *out)
     case LB_GGUF_F64:
         *out = lb_read_f64(&r);
         return true;
-    default:
-        return false;
+    case LB_GGUF_STRING:
+    case LB_GGUF_ARRAY:
+        break;
     }
+    return false;
 }
 
 bool lb_gguf_number(const struct lb_gguf *file, const char *key, double *out) {

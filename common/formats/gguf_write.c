@@ -183,9 +183,20 @@ static int ggml_number(enum lb_dtype dtype) {
         return 8;
     case LB_BF16:
         return 30;
-    default:
-        return -1;
+    case LB_F64:
+    case LB_I8:
+    case LB_I16:
+    case LB_I32:
+    case LB_I64:
+    case LB_U8:
+    case LB_U16:
+    case LB_U32:
+    case LB_U64:
+    case LB_BOOL:
+    case LB_DTYPES:
+        break;
     }
+    return -1;
 }
 
 static enum lb_status check_tensor(const struct lb_tensor *tensor, struct lb_detail *detail) {
