@@ -124,9 +124,7 @@ int main(void) {
 #define FAMILY(name)                                                                                         \
     { name, check_family, NULL, NULL, (void *)(uintptr_t)name }
     const struct CMUnitTest tests[] = {
-        FAMILY("llama"),
-        FAMILY("llama_bias"),
-        FAMILY("mistral"),
+        FAMILY("llama"), FAMILY("llama_bias"), FAMILY("mistral"), FAMILY("qwen2"), FAMILY("qwen2_untied"),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

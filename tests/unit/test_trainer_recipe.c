@@ -302,8 +302,7 @@ static void bad_values(void **state) {
         {"{student: 2, teacher: 3}", "3",
          "r.yaml:18: loss_functions.1.layer_mapping.0: \"3\" is not a mapping of keys"},
         {"{student: 2, teacher: 3}", "{student: 2}", "loss_functions.1.layer_mapping.0.teacher: is missing"},
-        {"max_steps", "mixture: wish\nmax_steps",
-         "r.yaml:21: mixture: \"wish\" is not one of mean_probs, mean_logits, mean_losses, ca_mkd, route"},
+        {"max_steps", "mixture: wish\nmax_steps", "r.yaml:21: mixture: \"wish\" is not one of mean_probs, "},
         {"max_steps", "seed: 1\nseed: 2\nmax_steps", "r.yaml:22: seed is given twice (first in line 21)"},
         {"  hidden_size: 128", "  hidden_size: 128\n wrong", "r.yaml:"},
         {"tok/tokenizer.json", "&a x\ncache_dir: *a", "r.yaml:7: aliases (*name) are not read"},
@@ -384,8 +383,7 @@ static void contradictions(void **state) {
         {"loss_functions.1={function: attention_mse, layer_mapping: [{student: -1, teacher: 0}]}",
          "attention layers are numbered from 0"},
         {"warmup_steps=101", "warmup_steps: 101 steps of warm-up in a run of 100"},
-        {"mixture=mean_prob", "mixture: \"mean_prob\" is not one of mean_probs, mean_logits, mean_losses, "
-                              "ca_mkd, route; did you mean "},
+        {"mixture=mean_prob", "; did you mean mean_probs?"},
         {"mixture=route", ""}, /* right as it is: replaced below */
         {"learning_rate", "--set learning_rate: write it as key=value"},
         {"teachers.9.url=x", "--set teachers.9.url: there is no \"9\" there"},
