@@ -84,7 +84,7 @@ enum lb_status lb_request_digest(const char *fingerprint, const struct lb_infer_
     if (!hash) {
         return LB_E_NOMEM;
     }
-    put_string(hash, "limbeck-request-1");
+    put_string(hash, LB_DIGEST_FORMAT);
     put_string(hash, fingerprint);
     uint64_t temperature;
     memcpy(&temperature, &request->temperature, sizeof temperature);

@@ -23,6 +23,8 @@
 /* The number of what Limbeck adds to the protocol (names of outputs, parameters, digests and what they mean).
  */
 #define LB_WIRE_VERSION 1
+/* What a request's digest begins with: another number when what is hashed, or how, changes. */
+#define LB_DIGEST_FORMAT "limbeck-request-1"
 #define LB_HEADER_DIGEST "Limbeck-Request-Digest" /* value: sha-256=<64 hex> */
 
 struct lb_wire_output {

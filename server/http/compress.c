@@ -190,7 +190,7 @@ enum lb_status lb_pack(enum lb_coding coding, const struct lb_span *spans, size_
     int r = Z_OK;
     for (size_t i = 0; i <= n && status == LB_OK; i++) {
         int flush = i == n ? Z_FINISH : Z_NO_FLUSH;
-        const uint8_t *data = i < n ? spans[i].data : NULL;
+        const uint8_t *data = i < n ? spans[i].data : (const uint8_t *)"";
         size_t left = i < n ? spans[i].len : 0;
         do {
             uInt piece = left > (1u << 30) ? 1u << 30 : (uInt)left;

@@ -127,7 +127,9 @@ static bool decode(const char *bytes, size_t piece, char *out, bool *done, size_
             if (!lb_chunks_next(&chunks, &at, end, &data, &n)) {
                 return false;
             }
-            memcpy(out + n_out, data, n);
+            if (n > 0) {
+                memcpy(out + n_out, data, n);
+            }
             n_out += n;
         } while (n > 0);
     }

@@ -632,6 +632,21 @@ static void test_opened_twice_is_shared(void **state) {
     lb_free(made);
 }
 
+/* A value of another version is told apart from a damaged one. */
+static void test_value_version(void **state) {
+    (void)state;
+    struct lb_buf value;
+    struct lb_cache_header header;
+    const void *payload = NULL;
+    lb_buf_init(&value, 4096);
+    assert_int_equal(lb_cache_value_make("key", 3, "answer", 6, 1, &value), LB_OK);
+    assert_null(lb_cache_value_check("key", 3, value.data, value.len, &header, &payload));
+    value.data[4]++; /* the version follows the magic */
+    assert_string_equal(lb_cache_value_check("key", 3, value.data, value.len, &header, &payload),
+                        "was written by another version of Limbeck");
+    lb_buf_finish(&value);
+}
+
 static void key_of(const struct lb_sample *sample, const struct lb_ask_spec *spec, const char *fingerprint,
                    char out[LB_SHA256_HEX]) {
     uint8_t key[LB_SHA256_BYTES];
@@ -738,6 +753,7 @@ int main(void) {
         TEST(test_two_processes),
         TEST(test_killed_writer),
         TEST(test_opened_twice_is_shared),
+        cmocka_unit_test(test_value_version),
         cmocka_unit_test(test_keys),
         cmocka_unit_test(test_values_cut_and_flipped),
     };

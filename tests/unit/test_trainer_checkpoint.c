@@ -7,6 +7,7 @@
 #include "common/base/buf.h"
 #include "common/base/file.h"
 #include "common/base/mem.h"
+#include "common/base/sha256.h"
 #include "trainer/run/checkpoint.h"
 
 #include <stdio.h>
@@ -243,12 +244,43 @@ static void mismatches_are_refused(void **state) {
     end(&r);
 }
 
+/* state.json as another version of Limbeck would have sealed it. */
+static void another_version_is_refused(void **state) {
+    (void)state;
+    static const char one[] = "\"version\": 1,", two[] = "\"version\": 2,", seal[] = ",\n  \"sha256\": \"";
+    struct run r;
+    struct lb_buf text;
+    char hex[LB_SHA256_HEX];
+    uint8_t digest[LB_SHA256_BYTES];
+    start(&r, 4, 1.0f);
+    save(&r, 5, 2);
+    char *newest = latest(), *path = lb_path_join(newest, "state.json");
+    lb_buf_init(&text, 65536);
+    assert_int_equal(lb_file_read(path, &text, NULL), LB_OK);
+    char *number = memmem(text.data, text.len, one, strlen(one)),
+         *end_of_text = memmem(text.data, text.len, seal, strlen(seal));
+    assert_non_null(number);
+    assert_non_null(end_of_text);
+    memcpy(number, two, strlen(two));
+    lb_sha256(text.data, (size_t)(end_of_text - text.data), digest);
+    lb_hex(digest, sizeof digest, hex);
+    memcpy(end_of_text + strlen(seal), hex, strlen(hex));
+    assert_int_equal(lb_file_replace(path, text.data, text.len, NULL), LB_OK);
+    struct lb_checkpoint expected = state_at(5);
+    expect_refusal(&r, &expected, LB_E_UNSUPPORTED, "has version 2, this Limbeck reads 1");
+    lb_buf_finish(&text);
+    lb_free(path);
+    lb_free(newest);
+    end(&r);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(resumed_is_the_same, set_up, tear_down),
         cmocka_unit_test_setup_teardown(keeps_the_newest, set_up, tear_down),
         cmocka_unit_test_setup_teardown(the_same_step_again_replaces, set_up, tear_down),
         cmocka_unit_test_setup_teardown(mismatches_are_refused, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(another_version_is_refused, set_up, tear_down),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -9,6 +9,8 @@
 
 #define MAGIC 0x4143424cu /* "LBCA" */
 #define VERSION 2
+/* What a key is the digest of begins so: another number when what is hashed, or how, changes. */
+#define KEY_FORMAT "limbeck answer 1"
 #define FLAG_ZSTD 1u
 #define ZSTD_LEVEL 1
 
@@ -215,7 +217,7 @@ enum lb_status lb_cache_key(const char *identity, const struct lb_sample *sample
         memset(out, 0, LB_SHA256_BYTES);
         return LB_E_NOMEM;
     }
-    lb_sha256_update(hash, "limbeck answer 1", 16);
+    lb_sha256_update(hash, KEY_FORMAT, strlen(KEY_FORMAT));
     lb_sha256_update(hash, identity, strlen(identity) + 1);
     lb_sha256_u64(hash, sample->features ? 0 : (uint64_t)sample->n);
     lb_sha256_u64(hash, sample->features ? (uint64_t)n_features : 0);

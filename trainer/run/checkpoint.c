@@ -446,7 +446,10 @@ static enum lb_status read_state(const char *path, struct stored *out, struct lb
         status = lb_json_int(object, "version", true, 1, INT64_MAX, path, &version, detail);
     }
     if (status == LB_OK && version != VERSION) {
-        status = lb_fail(detail, LB_E_UNSUPPORTED, "%s: version %" PRId64 "; this program reads version %d",
+        status = lb_fail(detail, LB_E_UNSUPPORTED,
+                         "%s: the checkpoint has version %" PRId64
+                         ", this Limbeck reads %d; go on with the one that "
+                         "wrote it, or start anew in another output_dir",
                          path, version, VERSION);
     }
     const struct {
