@@ -13,11 +13,11 @@
  * what a row is made of (LB_FROM_...), numbers per row (LB_WIDE_...), what they are (LB_ARE_...), what else decides them (LB_USES_...),
  * and the function of server/engine that fills a row (lb_extract_...). */
 #define LB_OUTPUTS(X) \
-    X(LOGITS,       "logits",              FP32,  FP16,   LOGITS,    VOCAB, NUMBERS,  0,                                       row) \
-    X(TOPK_IDS,     "logits.topk_ids",     INT32, UINT16, LOGITS,    TOP_K, IDS,      LB_USES_TOP_K,                           topk_ids) \
-    X(TOPK_VALUES,  "logits.topk_values",  FP32,  FP16,   LOGITS,    TOP_K, FALLING,  LB_USES_TOP_K,                           topk_values) \
-    X(LOGSUMEXP,    "logsumexp",           FP32,  NONE,   LOGITS,    ONE,   NUMBERS,  LB_USES_TEMPERATURE,                     logsumexp) \
-    X(ACTUAL,       "logprobs.actual",     FP32,  NONE,   LOGITS,    ONE,   LOGPROBS, LB_USES_TEMPERATURE | LB_USES_NEXT_TOKEN, actual) \
+    X(LOGITS,       "logits",              FP32,  FP16,   LOGITS,    VOCAB, NUMBERS,  LB_IN_PIECES,                            row) \
+    X(TOPK_IDS,     "logits.topk_ids",     INT32, UINT16, LOGITS,    TOP_K, IDS,      LB_USES_TOP_K | LB_IN_PIECES,            topk_ids) \
+    X(TOPK_VALUES,  "logits.topk_values",  FP32,  FP16,   LOGITS,    TOP_K, FALLING,  LB_USES_TOP_K | LB_IN_PIECES,            topk_values) \
+    X(LOGSUMEXP,    "logsumexp",           FP32,  NONE,   LOGITS,    ONE,   NUMBERS,  LB_USES_TEMPERATURE | LB_IN_PIECES,      logsumexp) \
+    X(ACTUAL,       "logprobs.actual",     FP32,  NONE,   LOGITS,    ONE,   LOGPROBS, LB_USES_TEMPERATURE | LB_USES_NEXT_TOKEN | LB_IN_PIECES, actual) \
     X(HIDDEN_FINAL, "hidden_states.final", FP32,  FP16,   FINAL,     STATE, NUMBERS,  0,                                       row) \
     X(HIDDEN,       "hidden_states.N",     FP32,  FP16,   HIDDEN,    STATE, NUMBERS,  0,                                       row) \
     X(ATTENTION,    "attentions.N",        FP32,  FP16,   ATTENTION, KEYS,  SHARES,   0,                                       keys)
@@ -56,7 +56,9 @@ enum lb_output_numbers {
 enum {
     LB_USES_TOP_K = 1,
     LB_USES_TEMPERATURE = 2,
-    LB_USES_NEXT_TOKEN = 4 /* none in a sequence's last row, which is 0; classifiers have no such output */
+    LB_USES_NEXT_TOKEN = 4, /* none in a sequence's last row, which is 0; classifiers have no such output */
+    LB_IN_PIECES = 8 /* made of top-k, log-sum-exp, the next token's logit, or the logits as they are: no
+                        function needs a whole row of logits, and large heads are multiplied by panels */
 };
 
 struct lb_output {

@@ -21,6 +21,8 @@
 #define PANEL_COLS 512
 /* Up to so many rows dot products beat packing. */
 #define DOT_ROWS 2
+/* Most floats of a panel that is widened: 16 MiB. */
+#define WIDE_FLOATS ((int64_t)4 << 20)
 
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 
@@ -250,6 +252,82 @@ void lb_gemm_tn(int64_t m, int64_t n, int64_t k, const float *x, int64_t ldx, co
                 float beta, float *y, int64_t ldy) {
     struct product p = {CblasTrans, CblasNoTrans, m, n, k, x, w, ldx, ldw, ldy, beta, y};
     run(&p, PANEL_ROWS, tile_cols(n), NULL);
+}
+
+/* ---- stored weights ---------------------------------------------------------------------------------------
+ */
+
+static void widen(const struct lb_weight *w, int64_t first, int64_t n, float *out) {
+    size_t row_bytes = 0;
+    (void)lb_dtype_bytes(w->dtype, w->cols, &row_bytes); /* checked when the model was opened */
+#pragma omp parallel for schedule(static) if (n * w->cols > 65536)
+    for (int64_t r = 0; r < n; r++) {
+        const char *src = (const char *)w->data + (size_t)(first + r) * row_bytes;
+        lb_dequantize(w->dtype, src, out + r * w->cols, w->cols);
+    }
+}
+
+/* Rows of w that are widened at a time: whole tiles. */
+static int64_t wide_rows(const struct lb_weight *w) {
+    int64_t step = lb_gemm_panel_step(w), rows = WIDE_FLOATS / w->cols / step * step;
+    rows = rows > step ? rows : step;
+    return w->dtype == LB_F32 || rows > w->rows ? w->rows : rows;
+}
+
+int64_t lb_gemm_panel_step(const struct lb_weight *w) {
+    return tile_cols(w->rows);
+}
+
+int64_t lb_gemm_panel_floats(const struct lb_weight *w, int64_t n) {
+    return w->dtype == LB_F32 ? 0 : n * w->cols;
+}
+
+struct lb_gemm_panel lb_gemm_panel(const struct lb_weight *w, int64_t first, int64_t n, float *workspace) {
+    assert(first % lb_gemm_panel_step(w) == 0 && first + n <= w->rows);
+    struct lb_gemm_panel panel = {w, first, n, workspace};
+    if (w->dtype == LB_F32) {
+        panel.data = (const float *)w->data + first * w->cols;
+    } else {
+        widen(w, first, n, workspace);
+    }
+    return panel;
+}
+
+void lb_gemm_by_panel(const float *x, int64_t m, const struct lb_gemm_panel *panel, float beta, float *y,
+                      int64_t ldy, const struct lb_ragged *ragged) {
+    int64_t c = panel->w->cols;
+    struct product p = {CblasNoTrans, CblasTrans, m, panel->n, c, x, panel->data, c, c, ldy, beta, y};
+    run(&p, PANEL_ROWS, lb_gemm_panel_step(panel->w), ragged);
+}
+
+void lb_gemm_by_panel_back(const float *dy, int64_t ldy, int64_t m, const struct lb_gemm_panel *panel,
+                           float beta, float *dx) {
+    int64_t c = panel->w->cols;
+    lb_gemm_nn(m, c, panel->n, dy, ldy, panel->data, c, beta, dx, c);
+}
+
+int64_t lb_gemm_weight_floats(const struct lb_weight *w) {
+    return lb_gemm_panel_floats(w, wide_rows(w));
+}
+
+void lb_gemm_weight(const float *x, int64_t m, const struct lb_weight *w, float beta, float *y,
+                    const struct lb_ragged *ragged, float *workspace) {
+    int64_t step = wide_rows(w);
+    for (int64_t first = 0; first < w->rows; first += step) {
+        int64_t n = w->rows - first < step ? w->rows - first : step;
+        struct lb_gemm_panel panel = lb_gemm_panel(w, first, n, workspace);
+        lb_gemm_by_panel(x, m, &panel, beta, y + first, w->rows, ragged);
+    }
+}
+
+void lb_gemm_weight_back(const float *dy, int64_t m, const struct lb_weight *w, float beta, float *dx,
+                         float *workspace) {
+    int64_t step = wide_rows(w);
+    for (int64_t first = 0; first < w->rows; first += step) {
+        int64_t n = w->rows - first < step ? w->rows - first : step;
+        struct lb_gemm_panel panel = lb_gemm_panel(w, first, n, workspace);
+        lb_gemm_by_panel_back(dy + first, w->rows, m, &panel, first == 0 ? beta : 1, dx);
+    }
 }
 
 void lb_gemm_nt_reference(int64_t m, int64_t n, int64_t k, const float *x, const float *w, float *y) {

@@ -19,10 +19,49 @@ void lb_gemm_setup(int threads, char **argv);
 /* "OpenBLAS 0.3.21 Zen, 2 threads" */
 const char *lb_gemm_description(void);
 
+/* ---- products with weights as they are stored ----
+ *
+ * All of a model's products with its own weights go through these, so that another library of kernels can
+ * stand behind them: one that reads narrow formats, or keeps a packed form in the weight. A weight of any
+ * format gives the bits of the same weight widened to FP32.
+ */
+
+/* Some rows of a weight [O, C] ready to be multiplied with, as columns of results: FP32 where it is stored,
+ * other formats widened in a workspace. */
+struct lb_gemm_panel {
+    const struct lb_weight *w;
+    int64_t first, n;  /* rows of w */
+    const float *data; /* [n, C] */
+};
+/* Panels begin at multiples of so many rows: how a product is cut into tiles does not depend on panels. */
+int64_t lb_gemm_panel_step(const struct lb_weight *w);
+/* Floats of workspace for a panel of n rows: 0 where none is needed (workspace may be NULL then). */
+int64_t lb_gemm_panel_floats(const struct lb_weight *w, int64_t n);
+/* Rows first .. first + n - 1 of w. workspace is the panel's for as long as it is used. */
+struct lb_gemm_panel lb_gemm_panel(const struct lb_weight *w, int64_t first, int64_t n, float *workspace);
+/* y[m, n] = x[m, C] panel^T + beta y; rows of y lie ldy floats apart. ragged (may be NULL) covers the m
+ * rows. */
+void lb_gemm_by_panel(const float *x, int64_t m, const struct lb_gemm_panel *panel, float beta, float *y,
+                      int64_t ldy, const struct lb_ragged *ragged);
+/* dx[m, C] = dy[m, n] panel + beta dx; rows of dy lie ldy floats apart. */
+void lb_gemm_by_panel_back(const float *dy, int64_t ldy, int64_t m, const struct lb_gemm_panel *panel,
+                           float beta, float *dx);
+
+/* Floats of workspace that a product with all of w takes; 0 for FP32. */
+int64_t lb_gemm_weight_floats(const struct lb_weight *w);
+/* y[m, O] = x[m, C] W^T + beta y, panel by panel: each is widened once for all m rows. */
+void lb_gemm_weight(const float *x, int64_t m, const struct lb_weight *w, float beta, float *y,
+                    const struct lb_ragged *ragged, float *workspace);
+/* dx[m, C] = dy[m, O] W + beta dx: the way back. */
+void lb_gemm_weight_back(const float *dy, int64_t m, const struct lb_weight *w, float beta, float *dx,
+                         float *workspace);
+
+/* ---- products of plain matrices ---- */
+
 /* y[m,n] = x[m,k] w[n,k]^T + beta y. ragged (may be NULL) covers the m rows. ld: floats between rows. */
 void lb_gemm_nt(int64_t m, int64_t n, int64_t k, const float *x, int64_t ldx, const float *w, int64_t ldw,
                 float beta, float *y, int64_t ldy, const struct lb_ragged *ragged);
-/* y[m,n] = x[m,k] w[k,n] + beta y (a linear's input gradient: dx = dy W). */
+/* y[m,n] = x[m,k] w[k,n] + beta y. */
 void lb_gemm_nn(int64_t m, int64_t n, int64_t k, const float *x, int64_t ldx, const float *w, int64_t ldw,
                 float beta, float *y, int64_t ldy);
 /* y[m,n] = x[k,m]^T w[k,n] + beta y (a weight's gradient: dW = dy^T x). */

@@ -2,6 +2,7 @@
 
 #include "common/nn/gemm.h"
 #include "common/nn/linear.h"
+#include "common/nn/reduce.h"
 
 #include <string.h>
 
@@ -9,6 +10,11 @@
 #define CHUNK_FLOATS ((int64_t)1 << 20)
 #define CHUNK_MIN_ROWS 64
 #define CHUNK_MAX_ROWS 512
+/* A narrow head up to so many floats is widened once, not once a chunk. */
+#define KEPT_FLOATS ((int64_t)32 << 20)
+/* Columns of a panel, and most rows whose logits of one panel exist together: 16 MiB. */
+#define PANEL_COLS ((int64_t)2048)
+#define PANEL_ROWS ((int64_t)2048)
 
 int64_t lb_head_chunk(int64_t v) {
     int64_t rows = CHUNK_FLOATS / v;
@@ -16,64 +22,340 @@ int64_t lb_head_chunk(int64_t v) {
     return rows > CHUNK_MAX_ROWS ? CHUNK_MAX_ROWS : rows;
 }
 
+static int64_t smaller(int64_t a, int64_t b) {
+    return a < b ? a : b;
+}
+
+/* Rows row .. row + n - 1 of h, multiplied as a sequence of their own; the first skip of them for nobody. */
 struct chunk {
-    struct lb_value *h;
-    const struct lb_weight *w, *bias;
-    float *z; /* [rows, V] */
-    bool train;
+    int64_t row, n, skip;
 };
 
-static enum lb_status logits(struct lb_tape *tape, const struct chunk *c, int64_t row, int64_t n) {
-    int32_t offsets[2] = {0, (int32_t)n};
-    struct lb_ragged alone = {1, offsets};
-    bool ok = lb_linear_product(tape, c->h->data + row * c->h->cols, n, c->w, c->bias, c->z,
-                                c->train ? NULL : &alone);
+/* A head at work. */
+struct work {
+    struct lb_tape *tape;
+    const struct lb_value *h;
+    const struct lb_weight *w;
+    const float *bias; /* [V] or NULL */
+    struct chunk *chunks;
+    int64_t n_chunks;
+    int32_t *offsets; /* [n_chunks + 1] scratch */
+    float *z;         /* the logits of some rows */
+    float *workspace; /* of products with w */
+    struct lb_gemm_panel panel;
+    bool has_panel; /* the panel holds what is multiplied with next */
+};
+
+/* Chunks begin at multiples of the chunk's size within their sequence, whatever first says: a row's bits do
+ * not depend on it. */
+static bool list_chunks(struct work *work, const int32_t *first) {
+    const struct lb_ragged *ragged = lb_tape_ragged(work->tape);
+    int64_t step = lb_head_chunk(work->w->rows), most = ragged->n_seqs + work->h->rows / step;
+    work->chunks = lb_tape_bytes(work->tape, (size_t)most * sizeof *work->chunks);
+    work->offsets = lb_tape_bytes(work->tape, (size_t)(most + 1) * sizeof *work->offsets);
+    for (int64_t s = 0; work->chunks != NULL && s < ragged->n_seqs; s++) {
+        int64_t begin = ragged->offsets[s], end = ragged->offsets[s + 1];
+        int64_t wanted = begin + (first != NULL ? first[s] : 0);
+        for (int64_t row = begin + (wanted - begin) / step * step; row < end; row += step) {
+            int64_t n = smaller(step, end - row), skip = wanted > row ? smaller(wanted - row, n) : 0;
+            if (skip < n) {
+                work->chunks[work->n_chunks++] = (struct chunk){row, n, skip};
+            }
+        }
+    }
+    return work->chunks != NULL && work->offsets != NULL;
+}
+
+static bool begin(struct work *work, struct lb_tape *tape, const struct lb_value *h,
+                  const struct lb_weight *w, const struct lb_weight *bias) {
+    *work = (struct work){.tape = tape, .h = h, .w = w};
+    return lb_linear_bias(tape, bias, &work->bias);
+}
+
+/* For products with all of w at once: room for the logits of as many rows, and a panel that holds the whole
+ * head where it is small enough, or stored as it is multiplied. */
+static bool begin_rows(struct work *work, int64_t rows) {
+    int64_t v = work->w->rows, floats = lb_gemm_panel_floats(work->w, v);
+    work->z = lb_tape_bytes(work->tape, (size_t)(rows * v) * sizeof(float));
+    work->has_panel = floats == 0 || (floats <= KEPT_FLOATS && work->h->rows > rows);
+    floats = work->has_panel ? floats : lb_gemm_weight_floats(work->w);
+    work->workspace = floats > 0 ? lb_tape_bytes(work->tape, (size_t)floats * sizeof(float)) : NULL;
+    if (work->z == NULL || (floats > 0 && work->workspace == NULL)) {
+        return false;
+    }
+    if (work->has_panel) {
+        work->panel = lb_gemm_panel(work->w, 0, v, work->workspace);
+    }
+    return true;
+}
+
+/* z = the logits of n rows from row on, of the panel's ids where there is one. */
+static void product(const struct work *work, int64_t row, int64_t n, const struct lb_ragged *ragged) {
+    const float *x = work->h->data + row * work->h->cols;
+    int64_t first = work->has_panel ? work->panel.first : 0;
+    int64_t cols = work->has_panel ? work->panel.n : work->w->rows;
+    if (work->bias != NULL) {
+        lb_linear_fill(work->z, n, cols, work->bias + first);
+    }
+    float beta = work->bias != NULL ? 1 : 0;
+    if (work->has_panel) {
+        lb_gemm_by_panel(x, n, &work->panel, beta, work->z, cols, ragged);
+    } else {
+        lb_gemm_weight(x, n, work->w, beta, work->z, ragged, work->workspace);
+    }
+}
+
+/* ---- reading ----------------------------------------------------------------------------------------------
+ */
+
+/* A row on its way. */
+struct state {
+    struct lb_head_want want;
+    struct lb_lse lse;
+    struct lb_top top;
+    float *at;
+};
+
+/* Chunks that go through the head together, and the states of their rows, those skipped too. */
+struct group {
+    const struct chunk *chunks;
+    int64_t n_chunks, n_rows;
+    struct state *states; /* [n_rows] */
+};
+
+static bool group_begin(struct work *work, struct group *g, const struct lb_head_reader *reader) {
+    int64_t tops = 0, ats = 0, r = 0;
+    g->states = lb_tape_bytes(work->tape, (size_t)g->n_rows * sizeof *g->states);
+    for (int64_t c = 0; g->states != NULL && c < g->n_chunks; c++) {
+        for (int64_t i = 0; i < g->chunks[c].n; i++, r++) {
+            struct state *s = &g->states[r];
+            *s = (struct state){.lse = LB_LSE_EMPTY};
+            if (reader->want != NULL && i >= g->chunks[c].skip) {
+                s->want = reader->want(reader->context, g->chunks[c].row + i);
+            }
+            tops += s->want.k;
+            ats += s->want.n_at;
+        }
+    }
+    int32_t *ids = lb_tape_bytes(work->tape, (size_t)tops * sizeof *ids);
+    float *values = lb_tape_bytes(work->tape, (size_t)tops * sizeof *values);
+    float *at = lb_tape_bytes(work->tape, (size_t)ats * sizeof *at);
+    if (g->states == NULL || ids == NULL || values == NULL || at == NULL) {
+        return false;
+    }
+    for (r = 0; r < g->n_rows; r++) {
+        struct state *s = &g->states[r];
+        s->top = (struct lb_top){ids, values, s->want.k, 0};
+        s->at = at;
+        ids += s->want.k;
+        values += s->want.k;
+        at += s->want.n_at;
+    }
+    return true;
+}
+
+/* The next n_ids logits of a row. */
+static void state_add(struct state *s, const float *z, int64_t id, int64_t n_ids) {
+    if (s->want.k > 0) {
+        lb_top_add(&s->top, z, n_ids, id);
+    }
+    if (s->want.temperature > 0) {
+        lb_lse_add(&s->lse, z, n_ids, s->want.temperature);
+    }
+    for (int64_t i = 0; i < s->want.n_at; i++) {
+        int64_t j = s->want.at[i] - id;
+        if (j >= 0 && j < n_ids) {
+            s->at[i] = z[j];
+        }
+    }
+}
+
+/* Chunks c .. c + n - 1 of the group, which lie one behind the other in h: n_rows rows, whose states begin at
+ * states. */
+static void read_run(const struct work *work, const struct chunk *chunks, int64_t n, int64_t n_rows,
+                     struct state *states, const struct lb_head_reader *reader) {
+    int64_t id = work->has_panel ? work->panel.first : 0;
+    int64_t n_ids = work->has_panel ? work->panel.n : work->w->rows;
+    work->offsets[0] = 0;
+    for (int64_t c = 0; c < n; c++) {
+        work->offsets[c + 1] = work->offsets[c] + (int32_t)chunks[c].n;
+    }
+    product(work, chunks[0].row, n_rows, &(struct lb_ragged){n, work->offsets});
+    for (int64_t r = 0; reader->n_add > id && r < n_rows; r++) {
+        for (int64_t j = 0; j < smaller(n_ids, reader->n_add - id); j++) {
+            work->z[r * n_ids + j] += reader->add[id + j];
+        }
+    }
+    for (int64_t c = 0; reader->logits != NULL && c < n; c++) {
+        int64_t skip = chunks[c].skip;
+        reader->logits(reader->context, chunks[c].row + skip, chunks[c].n - skip, id, n_ids,
+                       work->z + (work->offsets[c] + skip) * n_ids, n_ids);
+    }
+    if (reader->want != NULL) {
+#pragma omp parallel for schedule(dynamic, 4) if (n_rows > 1)
+        for (int64_t r = 0; r < n_rows; r++) {
+            state_add(&states[r], work->z + r * n_ids, id, n_ids);
+        }
+    }
+}
+
+/* All rows of the group against what the panel holds. */
+static void read_panel(const struct work *work, const struct group *g, int64_t most_rows,
+                       const struct lb_head_reader *reader) {
+    int64_t row = 0; /* of the group */
+    for (int64_t c = 0; c < g->n_chunks;) {
+        int64_t n = 1, rows = g->chunks[c].n;
+        while (c + n < g->n_chunks && rows + g->chunks[c + n].n <= most_rows &&
+               g->chunks[c + n].row == g->chunks[c].row + rows) {
+            rows += g->chunks[c + n++].n;
+        }
+        read_run(work, g->chunks + c, n, rows, g->states + row, reader);
+        row += rows;
+        c += n;
+    }
+}
+
+static void group_finish(const struct group *g, const struct lb_head_reader *reader) {
+    int64_t row = 0;
+    for (int64_t c = 0; reader->row != NULL && c < g->n_chunks; row += g->chunks[c++].n) {
+        const struct chunk *chunk = &g->chunks[c];
+#pragma omp parallel for schedule(dynamic, 4) if (chunk->n > 1)
+        for (int64_t i = chunk->skip; i < chunk->n; i++) {
+            struct state *s = &g->states[row + i];
+            lb_top_finish(&s->top);
+            double lse = s->want.temperature > 0 ? lb_lse_value(&s->lse, s->want.temperature) : 0;
+            struct lb_head_row left = {s->top.ids, s->top.values, s->at, s->want.n_at, lse};
+            reader->row(reader->context, chunk->row + i, &left);
+        }
+    }
+}
+
+/* Groups as small as a chunk, each with all logits of its rows. */
+static bool read_by_rows(struct work *work, const struct lb_head_reader *reader) {
+    int64_t most = smaller(lb_head_chunk(work->w->rows), work->h->rows);
+    bool ok = begin_rows(work, most);
+    for (int64_t c = 0; ok && c < work->n_chunks;) {
+        struct group g = {.chunks = work->chunks + c};
+        while (c < work->n_chunks && g.n_rows + work->chunks[c].n <= most) {
+            g.n_rows += work->chunks[c++].n;
+            g.n_chunks++;
+        }
+        struct lb_arena_mark mark = lb_tape_mark(work->tape);
+        ok = group_begin(work, &g, reader);
+        if (ok) {
+            read_panel(work, &g, most, reader);
+            group_finish(&g, reader);
+        }
+        lb_tape_release(work->tape, mark);
+    }
+    return ok;
+}
+
+/* The whole batch is one group that meets the head panel by panel. */
+static bool read_by_panels(struct work *work, const struct lb_head_reader *reader) {
+    struct group g = {.chunks = work->chunks, .n_chunks = work->n_chunks};
+    for (int64_t c = 0; c < work->n_chunks; c++) {
+        g.n_rows += work->chunks[c].n;
+    }
+    int64_t v = work->w->rows;
+    size_t floats = (size_t)lb_gemm_panel_floats(work->w, PANEL_COLS);
+    work->z = lb_tape_bytes(work->tape, (size_t)(PANEL_ROWS * PANEL_COLS) * sizeof(float));
+    work->workspace = floats > 0 ? lb_tape_bytes(work->tape, floats * sizeof(float)) : NULL;
+    if (work->z == NULL || (floats > 0 && work->workspace == NULL) || !group_begin(work, &g, reader)) {
+        return false;
+    }
+    work->has_panel = true;
+    for (int64_t id = 0; id < v; id += PANEL_COLS) {
+        work->panel = lb_gemm_panel(work->w, id, smaller(PANEL_COLS, v - id), work->workspace);
+        read_panel(work, &g, PANEL_ROWS, reader);
+    }
+    group_finish(&g, reader);
+    return true;
+}
+
+enum lb_status lb_head_read(struct lb_tape *tape, const struct lb_value *h, const struct lb_weight *w,
+                            const struct lb_weight *bias, const int32_t *first,
+                            const struct lb_head_reader *reader) {
+    if (h == NULL) {
+        return lb_tape_status(tape) != LB_OK ? lb_tape_status(tape) : LB_E_NOMEM;
+    }
+    struct lb_arena_mark mark = lb_tape_mark(tape);
+    struct work work;
+    bool ok = begin(&work, tape, h, w, bias) && list_chunks(&work, first);
+    if (ok && work.n_chunks > 0) {
+        ok = w->rows > LB_HEAD_WIDE_V ? read_by_panels(&work, reader) : read_by_rows(&work, reader);
+    }
+    lb_tape_release(tape, mark);
     return ok ? LB_OK : LB_E_NOMEM;
 }
 
-/* z holds dL/dlogits: dh = z W, dW += z^T h, db += column sums. */
-static void chunk_backward(const struct chunk *c, int64_t row, int64_t n, bool fresh) {
-    int64_t v = c->w->rows, width = c->w->cols;
-    const float *h = c->h->data + row * width;
-    lb_gemm_nn(n, width, v, c->z, v, c->w->data, width, fresh ? 0 : 1, c->h->grad + row * width, width);
-    if (c->w->grad != NULL) {
-        lb_gemm_tn(v, width, n, c->z, v, h, width, 1, c->w->grad, width);
+double lb_head_logsumexp(const float *z, int64_t v, double temperature) {
+    int64_t step = v > LB_HEAD_WIDE_V ? PANEL_COLS : v;
+    struct lb_lse lse = LB_LSE_EMPTY;
+    for (int64_t id = 0; id < v; id += step) {
+        lb_lse_add(&lse, z + id, smaller(step, v - id), temperature);
     }
-    if (c->bias != NULL && c->bias->grad != NULL) {
-        lb_bias_backward(c->z, n, v, c->bias->grad);
+    return lb_lse_value(&lse, temperature);
+}
+
+void lb_head_read_bytes(int64_t v, int64_t k, size_t *of_all, size_t *of_row) {
+    size_t row = sizeof(struct state) + (size_t)k * (sizeof(int32_t) + sizeof(float)) + sizeof(float);
+    *of_all = v > LB_HEAD_WIDE_V ? 0 : (size_t)lb_head_chunk(v) * row;
+    *of_row = v > LB_HEAD_WIDE_V ? row : 0;
+}
+
+/* ---- whole rows -------------------------------------------------------------------------------------------
+ */
+
+/* z holds dL/dlogits: dh = z W, dW += z^T h, db += column sums. */
+static void chunk_backward(const struct work *work, const struct lb_weight *bias, int64_t row, int64_t n,
+                           bool fresh) {
+    const struct lb_weight *w = work->w;
+    const float *h = work->h->data + row * w->cols;
+    float beta = fresh ? 0 : 1, *dh = work->h->grad + row * w->cols;
+    if (work->has_panel) {
+        lb_gemm_by_panel_back(work->z, w->rows, n, &work->panel, beta, dh);
+    } else {
+        lb_gemm_weight_back(work->z, n, w, beta, dh, work->workspace);
+    }
+    if (w->grad != NULL) {
+        lb_gemm_tn(w->rows, w->cols, n, work->z, w->rows, h, w->cols, 1, w->grad, w->cols);
+    }
+    if (bias != NULL && bias->grad != NULL) {
+        lb_bias_backward(work->z, n, w->rows, bias->grad);
     }
 }
 
-static enum lb_status run_train(struct lb_tape *tape, const struct chunk *c, int64_t step, lb_head_fn fn,
-                                void *context) {
-    bool fresh = lb_grad_fresh(tape, c->h);
-    if (c->h->grad == NULL) {
+static enum lb_status run_train(struct work *work, struct lb_value *h, const struct lb_weight *bias,
+                                int64_t step, lb_head_fn fn, void *context) {
+    bool fresh = lb_grad_fresh(work->tape, h);
+    if (h->grad == NULL) {
         return LB_E_NOMEM;
     }
     enum lb_status status = LB_OK;
-    for (int64_t row = 0; row < c->h->rows && status == LB_OK; row += step) {
-        int64_t n = c->h->rows - row < step ? c->h->rows - row : step;
-        status = logits(tape, c, row, n);
-        status = status == LB_OK ? fn(context, row, n, c->z) : status;
+    for (int64_t row = 0; row < h->rows && status == LB_OK; row += step) {
+        int64_t n = smaller(step, h->rows - row);
+        product(work, row, n, NULL);
+        status = fn(context, row, n, work->z);
         if (status == LB_OK) {
-            chunk_backward(c, row, n, fresh);
+            chunk_backward(work, bias, row, n, fresh);
         }
     }
     return status;
 }
 
-/* Chunks begin at multiples of step within their sequence, whatever first says: a row's bits do not depend on
- * it. */
-static enum lb_status run_sequence(struct lb_tape *tape, const struct chunk *c, int64_t begin, int64_t end,
-                                   int64_t first, int64_t step, lb_head_fn fn, void *context) {
+static enum lb_status run_plain(struct work *work, const int32_t *first, lb_head_fn fn, void *context) {
+    if (!list_chunks(work, first)) {
+        return LB_E_NOMEM;
+    }
     enum lb_status status = LB_OK;
-    for (int64_t row = begin + first / step * step; row < end && status == LB_OK; row += step) {
-        int64_t n = end - row < step ? end - row : step;
-        status = logits(tape, c, row, n);
-        int64_t skip = begin + first > row ? begin + first - row : 0;
-        if (status == LB_OK && skip < n) {
-            status = fn(context, row + skip, n - skip, c->z + skip * c->w->rows);
-        }
+    for (int64_t c = 0; c < work->n_chunks && status == LB_OK; c++) {
+        const struct chunk *chunk = &work->chunks[c];
+        work->offsets[0] = 0;
+        work->offsets[1] = (int32_t)chunk->n;
+        product(work, chunk->row, chunk->n, &(struct lb_ragged){1, work->offsets});
+        status = fn(context, chunk->row + chunk->skip, chunk->n - chunk->skip,
+                    work->z + chunk->skip * work->w->rows);
     }
     return status;
 }
@@ -83,34 +365,13 @@ enum lb_status lb_head_run(struct lb_tape *tape, struct lb_value *h, const struc
     if (h == NULL) {
         return lb_tape_status(tape) != LB_OK ? lb_tape_status(tape) : LB_E_NOMEM;
     }
-    int64_t v = w->rows, step = lb_head_chunk(v);
+    int64_t step = smaller(lb_head_chunk(w->rows), h->rows);
     struct lb_arena_mark mark = lb_tape_mark(tape);
-    struct lb_weight wide = *w;
-    struct chunk c = {h, w, bias, NULL, lb_tape_records(tape)};
-    c.z = lb_tape_bytes(tape, (size_t)(step * v) * sizeof(float));
-    if (c.z == NULL) {
-        return LB_E_NOMEM;
-    }
-    /* A head that is stored narrow and fits the workspace is widened once, not once a chunk. */
-    if (w->dtype != LB_F32 && v * w->cols <= 32 * CHUNK_FLOATS && h->rows > step) {
-        float *data = lb_tape_bytes(tape, (size_t)(v * w->cols) * sizeof(float));
-        if (data == NULL) {
-            return LB_E_NOMEM;
-        }
-        lb_dequantize(w->dtype, w->data, data, v * w->cols);
-        wide.data = data;
-        wide.dtype = LB_F32;
-        c.w = &wide;
-    }
-    enum lb_status status = LB_OK;
-    if (c.train) {
-        status = run_train(tape, &c, step, fn, context);
-    } else {
-        const struct lb_ragged *ragged = lb_tape_ragged(tape);
-        for (int64_t s = 0; s < ragged->n_seqs && status == LB_OK; s++) {
-            status = run_sequence(tape, &c, ragged->offsets[s], ragged->offsets[s + 1],
-                                  first != NULL ? first[s] : 0, step, fn, context);
-        }
+    struct work work;
+    enum lb_status status = begin(&work, tape, h, w, bias) && begin_rows(&work, step) ? LB_OK : LB_E_NOMEM;
+    if (status == LB_OK) {
+        status = lb_tape_records(tape) ? run_train(&work, h, bias, step, fn, context)
+                                       : run_plain(&work, first, fn, context);
     }
     lb_tape_release(tape, mark);
     return status;
@@ -118,10 +379,9 @@ enum lb_status lb_head_run(struct lb_tape *tape, struct lb_value *h, const struc
 
 void lb_head_logits(const float *h, int64_t n, int64_t c, const float *w, const float *bias, int64_t v,
                     float *z) {
+    struct lb_weight head = {.rows = v, .cols = c, .dtype = LB_F32, .data = w};
     if (bias != NULL) {
-        for (int64_t i = 0; i < n; i++) {
-            memcpy(z + i * v, bias, (size_t)v * sizeof(float));
-        }
+        lb_linear_fill(z, n, v, bias);
     }
-    lb_gemm_nt(n, v, c, h, c, w, c, bias != NULL ? 1 : 0, z, v, NULL);
+    lb_gemm_weight(h, n, &head, bias != NULL ? 1 : 0, z, NULL, NULL);
 }

@@ -1,22 +1,84 @@
-/* The output head over chunks of rows: [N, V] never exists.
+/* The output head by pieces: [N, V] never exists, and a head that is stored narrow is never wide as a whole.
  *
- * For each chunk, logits are made in a workspace and handed to a function that reduces them (top-k,
- * log-sum-exp, a loss). In training the function replaces the logits by dL/dlogits, and the gradients of h
- * and of the head's weight are added before the chunk is dropped.
+ * Reading (plain mode): logits are reduced as they come, to what is wanted of each row: the k largest,
+ * log-sum-exp, single logits, or a copy. Up to LB_HEAD_WIDE_V classes, chunks of rows have all their logits
+ * at once, while they are in cache. Above, panels of columns are the outer loop and all rows of the batch
+ * the inner: each panel of the stored head is read (and widened) once a batch, not once a chunk of rows. The
+ * logits are the same, bit for bit, by either way; log-sum-exp is made panel by panel above and may end in
+ * other last bits than in one piece. Where panels begin depends on V alone, so that a row's answer depends on
+ * its sequence only.
+ *
+ * Training stays with chunks of rows at every V. A loss on distributions is a function of a whole row of the
+ * student's logits and of whole rows of its teachers' (some sort or standardise it, reverse divergences need
+ * their own expectation): panels would have to run twice, once for the sums and once for the gradients, with
+ * the student's and every exact teacher's product made twice: a third more in the head, 4 products instead of
+ * 3, to save 64 x V floats a teacher. There is nothing to widen either: students' heads are FP32.
  */
 #ifndef LB_NN_HEAD_H
 #define LB_NN_HEAD_H
 
 #include "common/nn/tape.h"
 
+/* Most classes whose logits are reduced in one piece. */
+#define LB_HEAD_WIDE_V 65536
+
+/* ---- reading ---- */
+
+/* What is wanted of a row's logits. */
+struct lb_head_want {
+    int64_t k;          /* the k largest, k <= V; 0: none */
+    double temperature; /* > 0: log sum_j exp(z[j] / temperature); 0: none */
+    const int32_t *at;  /* [n_at] ids whose logits are wanted, each within 0 .. V - 1; lives until the end */
+    int64_t n_at;
+};
+
+/* What is left of a row; lives during the call. */
+struct lb_head_row {
+    int32_t *ids;  /* [k] of the k largest, in lb_topk's order */
+    float *values; /* [k] */
+    float *at;     /* [n_at] */
+    int64_t n_at;
+    double lse;
+};
+
+/* Who reads. A row is that of h, counted over the whole batch. */
+struct lb_head_reader {
+    void *context;
+    const float *add; /* [n_add] added to the first n_add logits of each row before all else */
+    int64_t n_add;
+    /* Asked once for each row, in order, by the calling thread. NULL: rows are not reduced. */
+    struct lb_head_want (*want)(void *context, int64_t row);
+    /* Called once for each row, by any thread, in any order. */
+    void (*row)(void *context, int64_t row, const struct lb_head_row *left);
+    /* Logits as they come (may be NULL): rows row .. row + n - 1, ids id .. id + n_ids - 1, z's rows ldz
+     * floats apart. By the calling thread; may use OpenMP. Each row's pieces come in the order of ids, and
+     * within a piece rows are in order. */
+    void (*logits)(void *context, int64_t row, int64_t n, int64_t id, int64_t n_ids, const float *z,
+                   int64_t ldz);
+};
+
+/* Plain mode. h [N, C]; w [V, C]; bias [V] or NULL. first (may be NULL): per sequence of the tape's batch the
+ * first row, counted within the sequence, that is wanted; rows before it are skipped. LB_E_NOMEM. */
+enum lb_status lb_head_read(struct lb_tape *tape, const struct lb_value *h, const struct lb_weight *w,
+                            const struct lb_weight *bias, const int32_t *first,
+                            const struct lb_head_reader *reader);
+
+/* log-sum-exp of a whole row of V logits with the bits that lb_head_read gives it. */
+double lb_head_logsumexp(const float *z, int64_t v, double temperature);
+
+/* Tape that the answers of rows wait in, where k and one logit are wanted of each: *of_all, and *of_row for
+ * each row. */
+void lb_head_read_bytes(int64_t v, int64_t k, size_t *of_all, size_t *of_row);
+
+/* ---- whole rows: training, and whatever needs a row of logits at once ---- */
+
 /* Rows row .. row + n - 1 of h (never across two sequences in plain mode) have the logits z [n, V]. In
  * training: replace z by the gradient. May use OpenMP. A status other than LB_OK ends the run and is
  * returned. */
 typedef enum lb_status (*lb_head_fn)(void *context, int64_t row, int64_t n, float *z);
 
-/* h [N, C]; w [V, C]; bias [V] or NULL. first (may be NULL): per sequence of the tape's batch the first row,
- * counted within the sequence, that is wanted; rows before it are skipped. In training the weight's gradient
- * and h->grad accumulate at once (no node is recorded). */
+/* By chunks of whole rows at every V; h, w, bias, first as above. In training the weight's gradient and
+ * h->grad accumulate at once (no node is recorded). */
 enum lb_status lb_head_run(struct lb_tape *tape, struct lb_value *h, const struct lb_weight *w,
                            const struct lb_weight *bias, const int32_t *first, lb_head_fn fn, void *context);
 

@@ -5,60 +5,52 @@
 
 #include <string.h>
 
-/* Most floats of one dequantised panel: 16 MiB. */
-#define PANEL_FLOATS ((int64_t)4 << 20)
 /* Columns of a bias gradient summed by one thread. */
 #define BIAS_BLOCK 64
 
-static void fill_rows(float *y, int64_t n, int64_t o, const float *bias) {
+void lb_linear_fill(float *y, int64_t n, int64_t o, const float *bias) {
 #pragma omp parallel for schedule(static) if (n * o > 65536)
     for (int64_t i = 0; i < n; i++) {
         memcpy(y + i * o, bias, (size_t)o * sizeof(float));
     }
 }
 
-static void dequantize_rows(const struct lb_weight *w, int64_t first, int64_t rows, float *out) {
-    size_t row_bytes = 0;
-    (void)lb_dtype_bytes(w->dtype, w->cols, &row_bytes); /* checked when the model was opened */
-#pragma omp parallel for schedule(static) if (rows * w->cols > 65536)
-    for (int64_t r = 0; r < rows; r++) {
-        const char *src = (const char *)w->data + (size_t)(first + r) * row_bytes;
-        lb_dequantize(w->dtype, src, out + r * w->cols, w->cols);
+bool lb_linear_workspace(struct lb_tape *tape, const struct lb_weight *w, float **out) {
+    size_t floats = (size_t)lb_gemm_weight_floats(w);
+    *out = floats > 0 ? lb_tape_bytes(tape, floats * sizeof(float)) : NULL;
+    return floats == 0 || *out != NULL;
+}
+
+bool lb_linear_bias(struct lb_tape *tape, const struct lb_weight *bias, const float **out) {
+    *out = bias != NULL ? bias->data : NULL;
+    if (bias == NULL || bias->dtype == LB_F32) {
+        return true;
     }
+    float *wide = lb_tape_bytes(tape, (size_t)bias->cols * sizeof *wide);
+    if (wide != NULL) {
+        lb_dequantize(bias->dtype, bias->data, wide, bias->cols);
+    }
+    *out = wide;
+    return wide != NULL;
 }
 
 bool lb_linear_product(struct lb_tape *tape, const float *x, int64_t n, const struct lb_weight *w,
                        const struct lb_weight *bias, float *y, const struct lb_ragged *ragged) {
-    int64_t o = w->rows, c = w->cols;
-    float beta = 0;
-    if (bias != NULL) {
-        const float *b = bias->data;
-        if (bias->dtype != LB_F32) {
-            float *wide = lb_tape_bytes(tape, (size_t)o * sizeof(float));
-            if (wide == NULL) {
-                return false;
-            }
-            lb_dequantize(bias->dtype, bias->data, wide, o);
-            b = wide;
-        }
-        fill_rows(y, n, o, b);
-        beta = 1;
+    const float *b;
+    if (!lb_linear_bias(tape, bias, &b)) {
+        return false;
     }
-    if (w->dtype == LB_F32) {
-        lb_gemm_nt(n, o, c, x, c, w->data, c, beta, y, o, ragged);
-        return true;
+    if (b != NULL) {
+        lb_linear_fill(y, n, w->rows, b);
     }
-    int64_t rows = PANEL_FLOATS / c > 0 ? PANEL_FLOATS / c : 1;
-    rows = rows < o ? rows : o;
     struct lb_arena_mark mark = lb_tape_mark(tape);
-    float *panel = lb_tape_bytes(tape, (size_t)(rows * c) * sizeof(float));
-    for (int64_t first = 0; panel != NULL && first < o; first += rows) {
-        int64_t here = o - first < rows ? o - first : rows;
-        dequantize_rows(w, first, here, panel);
-        lb_gemm_nt(n, here, c, x, c, panel, c, beta, y + first, o, ragged);
+    float *workspace;
+    bool ok = lb_linear_workspace(tape, w, &workspace);
+    if (ok) {
+        lb_gemm_weight(x, n, w, b != NULL ? 1 : 0, y, ragged, workspace);
     }
     lb_tape_release(tape, mark);
-    return panel != NULL;
+    return ok;
 }
 
 void lb_bias_backward(const float *dy, int64_t n, int64_t o, float *dbias) {
@@ -86,10 +78,11 @@ static void linear_backward(struct lb_tape *tape, struct lb_node *node) {
     int64_t n = x->rows, o = w->rows, c = w->cols;
     if (!x->constant) {
         bool fresh = lb_grad_fresh(tape, x);
-        if (x->grad == NULL) {
+        float *workspace;
+        if (x->grad == NULL || !lb_linear_workspace(tape, w, &workspace)) {
             return;
         }
-        lb_gemm_nn(n, c, o, dy, o, w->data, c, fresh ? 0 : 1, x->grad, c);
+        lb_gemm_weight_back(dy, n, w, fresh ? 0 : 1, x->grad, workspace);
     }
     if (w->grad != NULL) {
         lb_gemm_tn(o, c, n, dy, o, x->data, c, 1, w->grad, c);

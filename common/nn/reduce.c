@@ -25,30 +25,58 @@ static float max_of(const float *z, int64_t v) {
     return m;
 }
 
-double lb_logsumexp(const float *z, int64_t v, double temperature) {
-    float m = max_of(z, v);
-    if (isinf(m)) { /* all -inf, or +inf among them; a NaN among them wins, as it does in the sum below */
-        for (int64_t j = 0; j < v; j++) {
-            if (isnan(z[j])) {
-                return NAN;
-            }
+static bool has_nan(const float *z, int64_t n) {
+    for (int64_t j = 0; j < n; j++) {
+        if (isnan(z[j])) {
+            return true;
         }
-        return m;
     }
+    return false;
+}
+
+/* sum_j exp((z[j] - max) / temperature) */
+static double sum_exp(const float *z, int64_t v, float max, double temperature) {
     float inverse = (float)(1 / temperature);
     lb_vd sum_low = {0}, sum_high = {0};
     int64_t j = 0;
     for (; j + LB_LANES <= v; j += LB_LANES) {
         float e[LB_LANES];
-        lb_vstore(e, lb_vexp((lb_vload(z + j) - m) * inverse));
+        lb_vstore(e, lb_vexp((lb_vload(z + j) - max) * inverse));
         sum_low += lb_vload_double(e);
         sum_high += lb_vload_double(e + LB_LANES / 2);
     }
     double sum = lb_vsum_double(sum_low + sum_high);
     for (; j < v; j++) {
-        sum += (double)lb_expf((z[j] - m) * inverse);
+        sum += (double)lb_expf((z[j] - max) * inverse);
     }
-    return m / temperature + log(sum);
+    return sum;
+}
+
+/* A NaN anywhere makes the sum one, whatever else is there. */
+void lb_lse_add(struct lb_lse *lse, const float *z, int64_t n, double temperature) {
+    float here = max_of(z, n);
+    if (here > lse->max) {
+        lse->sum *= exp((lse->max - here) / temperature);
+        lse->max = here;
+    }
+    if (isinf(lse->max)) { /* nothing but -inf so far, or +inf among them: no sum to be made */
+        lse->sum = has_nan(z, n) ? NAN : lse->sum;
+    } else {
+        lse->sum += sum_exp(z, n, (float)lse->max, temperature);
+    }
+}
+
+double lb_lse_value(const struct lb_lse *lse, double temperature) {
+    if (isnan(lse->sum)) {
+        return NAN;
+    }
+    return isinf(lse->max) ? lse->max : lse->max / temperature + log(lse->sum);
+}
+
+double lb_logsumexp(const float *z, int64_t v, double temperature) {
+    struct lb_lse lse = LB_LSE_EMPTY;
+    lb_lse_add(&lse, z, v, temperature);
+    return lb_lse_value(&lse, temperature);
 }
 
 void lb_softmax(const float *z, int64_t v, double temperature, double lse, float *q) {
@@ -126,39 +154,55 @@ static float least_of_top(const float *z, int64_t v, int64_t k, int32_t *ids, fl
     return values[k - 1];
 }
 
-void lb_topk(const float *z, int64_t v, int64_t k, int32_t *ids, float *values) {
-    if (k <= 0) {
-        return;
+/* The first elements fill the heap; returns how many of z they were. */
+static int64_t fill(struct lb_top *top, const float *z, int64_t n, int64_t first) {
+    int64_t take = top->k - top->n < n ? top->k - top->n : n;
+    for (int64_t i = 0; i < take; i++) {
+        top->ids[top->n + i] = (int32_t)(first + i);
+        top->values[top->n + i] = z[i];
     }
-    float least = least_of_top(z, v, k, ids, values);
-    for (int64_t i = 0; i < k; i++) {
-        ids[i] = (int32_t)i;
-        /* NOLINTNEXTLINE(clang-analyzer-core.*): maxima of all groups are there */
-        values[i] = z[i];
+    top->n += take;
+    for (int64_t i = top->k / 2; top->n == top->k && i-- > 0;) {
+        sink(top->ids, top->values, top->k, i, top->ids[i], top->values[i]);
     }
-    for (int64_t i = k / 2; i-- > 0;) {
-        sink(ids, values, k, i, ids[i], values[i]);
-    }
-    for (int64_t j0 = k; j0 < v; j0 += CHUNK) {
-        int64_t j1 = j0 + CHUNK < v ? j0 + CHUNK : v;
+    return take;
+}
+
+void lb_top_add(struct lb_top *top, const float *z, int64_t n, int64_t first) {
+    int32_t *ids = top->ids;
+    float *values = top->values;
+    float least = top->n == 0 && top->k > 0 ? least_of_top(z, n, top->k, ids, values) : -INFINITY;
+    int64_t begin = top->n < top->k ? fill(top, z, n, first) : 0;
+    for (int64_t j0 = begin; top->k > 0 && j0 < n; j0 += CHUNK) {
+        int64_t j1 = j0 + CHUNK < n ? j0 + CHUNK : n;
         /* Later ids lose ties, so only what is above the root enters - or any number while the root is a NaN.
          */
         if (values[0] == values[0] && !any_enters(z + j0, j1 - j0, least, values[0])) {
             continue;
         }
         for (int64_t j = j0; j < j1; j++) {
-            if (!(z[j] < least) && before(z[j], (int32_t)j, values[0], ids[0])) {
-                sink(ids, values, k, 0, (int32_t)j, z[j]);
+            int32_t id = (int32_t)(first + j);
+            if (!(z[j] < least) && before(z[j], id, values[0], ids[0])) {
+                sink(ids, values, top->k, 0, id, z[j]);
             }
         }
     }
-    for (int64_t n = k - 1; n > 0; n--) { /* the last of those left goes to the end */
-        int32_t id = ids[0];
-        float value = values[0];
-        sink(ids, values, n, 0, ids[n], values[n]);
-        ids[n] = id;
-        values[n] = value;
+}
+
+void lb_top_finish(struct lb_top *top) {
+    for (int64_t n = top->n - 1; n > 0; n--) { /* the last of those left goes to the end */
+        int32_t id = top->ids[0];
+        float value = top->values[0];
+        sink(top->ids, top->values, n, 0, top->ids[n], top->values[n]);
+        top->ids[n] = id;
+        top->values[n] = value;
     }
+}
+
+void lb_topk(const float *z, int64_t v, int64_t k, int32_t *ids, float *values) {
+    struct lb_top top = {ids, values, k, 0};
+    lb_top_add(&top, z, v, 0);
+    lb_top_finish(&top);
 }
 
 int64_t lb_argmax(const float *z, int64_t v) {

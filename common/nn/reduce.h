@@ -1,7 +1,11 @@
-/* Reductions of rows of logits, in log space from the true maximum. V classes, K wanted. */
+/* Reductions of rows of logits, in log space from the true maximum. V classes, K wanted.
+ *
+ * Rows that come in pieces are reduced as they come (lb_lse, lb_top): a row in one piece gives the bits of
+ * the plain functions; in several, top-k still does and log-sum-exp may end in other last bits. */
 #ifndef LB_NN_REDUCE_H
 #define LB_NN_REDUCE_H
 
+#include <math.h>
 #include <stdint.h>
 
 /* log sum_j exp(z[j] / temperature); sums in double. */
@@ -12,6 +16,27 @@ void lb_softmax(const float *z, int64_t v, double temperature, double lse, float
 void lb_softmax_single(const float *z, int64_t v, double temperature, double lse, float *q);
 /* The k largest, value descending, ties by lower id; k <= v. NaN sorts last. */
 void lb_topk(const float *z, int64_t v, int64_t k, int32_t *ids, float *values);
+
+/* log-sum-exp of a row that comes in pieces; starts as LB_LSE_EMPTY. */
+struct lb_lse {
+    double max; /* of what has come, NaN aside */
+    double sum; /* of exp((z - max) / temperature) */
+};
+#define LB_LSE_EMPTY ((struct lb_lse){-INFINITY, 0})
+void lb_lse_add(struct lb_lse *lse, const float *z, int64_t n, double temperature);
+double lb_lse_value(const struct lb_lse *lse, double temperature);
+
+/* The k largest of a row that comes in pieces, in the order of its ids; n starts as 0. */
+struct lb_top {
+    int32_t *ids;  /* [k] */
+    float *values; /* [k] */
+    int64_t k, n;  /* wanted, held */
+};
+/* The next n elements; the first of them has id first. */
+void lb_top_add(struct lb_top *top, const float *z, int64_t n, int64_t first);
+/* Puts them in lb_topk's order, at the row's end; nothing is added after it. */
+void lb_top_finish(struct lb_top *top);
+
 int64_t lb_argmax(const float *z, int64_t v);
 /* Index of the first NaN or infinity, or -1. */
 int64_t lb_first_nonfinite(const float *x, int64_t n);

@@ -28,6 +28,7 @@ struct lb_weight {
     float *value;     /* data when trainable, else NULL */
     float *grad;      /* [rows, cols], accumulated; NULL when not trainable */
     int n_dims;       /* 1 for vectors, 2 for matrices: weight decay applies to matrices only */
+    void *packed; /* room for a form that the kernels behind gemm.h keep beside data; NULL: they read data */
 };
 
 /* One matrix of activations on the tape: N rows of C floats, rows of all sequences one after the other. */

@@ -19,7 +19,7 @@
 
 /* Offsets, ids and places of one batch: bounded by the largest single sequence and the number of slices. */
 #define SCRATCH_BYTES ((size_t)1 << 30)
-/* As lb_head_run's first row of a sequence: behind any end, so that none of its rows are computed. */
+/* As the head's first row of a sequence: behind any end, so that none of its rows are computed. */
 #define NO_ROWS INT32_MAX
 
 struct lb_engine {
@@ -170,9 +170,15 @@ static enum lb_status compute(struct lb_engine *engine, struct run *run) {
                                  tap->value);
         }
     }
-    return run->needs_head ? lb_head_run(engine->tape, h, head, lb_model_head_bias(model), run->first,
-                                         lb_extract_logits, &extract)
-                           : LB_OK;
+    const struct lb_weight *bias = lb_model_head_bias(model);
+    if (!run->needs_head) {
+        return LB_OK;
+    }
+    if (lb_extract_needs_rows(&extract)) {
+        return lb_head_run(engine->tape, h, head, bias, run->first, lb_extract_logits, &extract);
+    }
+    const struct lb_head_reader reader = lb_extract_reader(&extract);
+    return lb_head_read(engine->tape, h, head, bias, run->first, &reader);
 }
 
 enum lb_status lb_engine_run(struct lb_engine *engine, const struct lb_batch *batch,
@@ -327,6 +333,12 @@ enum lb_status lb_engine_admit(struct lb_engine *engine, struct lb_job *job, str
             job->square_bytes += (job->square_bytes ? 1 : 2) * heads * sizeof(float);
             job->taps += mix((uint64_t)what->layer * 2 + 2);
         }
+    }
+    if (job->needs_head) {
+        size_t of_all, of_row;
+        lb_head_read_bytes(lb_model_head(hosted->model)->rows, job->top_k, &of_all, &of_row);
+        job->base_bytes += of_all;
+        job->row_bytes += of_row;
     }
     size_t limit = atomic_load(&engine->tape_bytes);
     for (int64_t b = 0; b < job->n_seqs; b++) {

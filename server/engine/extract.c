@@ -26,10 +26,15 @@ enum lb_status lb_extract_init(struct lb_extract *extract, const struct lb_place
 
 double lb_row_logsumexp(struct lb_row *row) {
     if (!row->has_lse) {
-        row->lse = lb_logsumexp(row->x, row->n, row->job->temperature);
+        row->lse = lb_head_logsumexp(row->x, row->n, row->job->temperature);
         row->has_lse = true;
     }
     return row->lse;
+}
+
+double lb_row_next_logit(const struct lb_row *row) {
+    const struct lb_job *job = row->job;
+    return row->x ? row->x[job->ids[job->offsets[row->seq] + row->t + 1]] : row->next_logit;
 }
 
 static void make_top_k(struct lb_row *row) {
@@ -96,7 +101,7 @@ static void fill_row(struct lb_row *row, enum lb_output_source source, int layer
     }
 }
 
-/* ---- all rows ---- */
+/* ---- whole rows of logits ---- */
 
 enum lb_status lb_extract_logits(void *context, int64_t row, int64_t n, float *z) {
     struct lb_extract *extract = context;
@@ -120,6 +125,109 @@ enum lb_status lb_extract_logits(void *context, int64_t row, int64_t n, float *z
     }
     return LB_OK;
 }
+
+/* ---- logits in pieces ---- */
+
+/* The place of the batch that a row belongs to. */
+static int64_t place_of(const struct lb_extract *extract, int64_t row) {
+    int64_t low = 0, high = extract->ragged->n_seqs - 1;
+    while (low < high) {
+        int64_t middle = (low + high + 1) / 2;
+        if (extract->ragged->offsets[middle] <= row) {
+            low = middle;
+        } else {
+            high = middle - 1;
+        }
+    }
+    return low;
+}
+
+static bool in_pieces(const struct lb_job_output *o) {
+    const struct lb_output *is = lb_output_get(o->what.kind);
+    return is->source == LB_FROM_LOGITS && (is->uses & LB_IN_PIECES) != 0;
+}
+
+bool lb_extract_needs_rows(const struct lb_extract *extract) {
+    for (int64_t s = 0; s < extract->ragged->n_seqs; s++) {
+        const struct lb_job *job = extract->places[s].job;
+        for (size_t i = 0; i < job->n_outputs; i++) {
+            if (lb_output_get(job->outputs[i].what.kind)->source == LB_FROM_LOGITS &&
+                !in_pieces(&job->outputs[i])) {
+                return true;
+            }
+        }
+    }
+    return false;
+}
+
+static struct lb_head_want want(void *context, int64_t row) {
+    const struct lb_extract *extract = context;
+    int64_t s = place_of(extract, row), seq = extract->places[s].seq;
+    const struct lb_job *job = extract->places[s].job;
+    struct lb_head_want want = {0};
+    unsigned uses = 0;
+    for (size_t i = 0; i < job->n_outputs; i++) {
+        uses |= in_pieces(&job->outputs[i]) ? lb_output_get(job->outputs[i].what.kind)->uses : 0;
+    }
+    want.k = uses & LB_USES_TOP_K ? job->top_k : 0;
+    want.temperature = uses & LB_USES_TEMPERATURE ? job->temperature : 0;
+    int64_t next = row - extract->ragged->offsets[s] + 1;
+    if ((uses & LB_USES_NEXT_TOKEN) != 0 && next < lb_job_length(job, seq)) {
+        want.at = job->ids + job->offsets[seq] + next;
+        want.n_at = 1;
+    }
+    return want;
+}
+
+/* All outputs of a row that are made of what is left of it. */
+static void take_row(void *context, int64_t row, const struct lb_head_row *left) {
+    const struct lb_extract *extract = context;
+    int64_t s = place_of(extract, row);
+    const struct lb_job *job = extract->places[s].job;
+    struct lb_row one = {.job = job,
+                         .seq = extract->places[s].seq,
+                         .t = row - extract->ragged->offsets[s],
+                         .n = extract->v,
+                         .heads = 1,
+                         .has_lse = true,
+                         .has_top_k = true,
+                         .lse = left->lse,
+                         .next_logit = left->n_at > 0 ? left->at[0] : 0,
+                         .ids = left->ids,
+                         .values = left->values};
+    for (size_t i = 0; i < job->n_outputs; i++) {
+        const struct lb_job_output *o = &job->outputs[i];
+        if (in_pieces(o) && lb_output_get(o->what.kind)->width != LB_WIDE_VOCAB) {
+            fills[o->what.kind](&one, o);
+        }
+    }
+}
+
+/* Logits that are wanted as they are go to their place as they come. */
+static void take_logits(void *context, int64_t row, int64_t n, int64_t id, int64_t n_ids, const float *z,
+                        int64_t ldz) {
+    const struct lb_extract *extract = context;
+    int64_t s = place_of(extract, row);
+    const struct lb_job *job = extract->places[s].job;
+    for (size_t k = 0; k < job->n_outputs; k++) {
+        const struct lb_job_output *o = &job->outputs[k];
+        if (!in_pieces(o) || lb_output_get(o->what.kind)->width != LB_WIDE_VOCAB) {
+            continue;
+        }
+#pragma omp parallel for schedule(static) if (n * n_ids > 65536)
+        for (int64_t i = 0; i < n; i++) {
+            struct lb_row one = {
+                .job = job, .seq = extract->places[s].seq, .t = row + i - extract->ragged->offsets[s]};
+            put(o, element(&one, o) + (size_t)id, z + i * ldz, n_ids);
+        }
+    }
+}
+
+struct lb_head_reader lb_extract_reader(struct lb_extract *extract) {
+    return (struct lb_head_reader){.context = extract, .want = want, .row = take_row, .logits = take_logits};
+}
+
+/* ---- states ---- */
 
 /* Whether a job asks for anything that is made of this. */
 static bool wanted(const struct lb_job *job, enum lb_output_source source, int layer) {

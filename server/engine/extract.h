@@ -10,7 +10,7 @@
 #define LB_ENGINE_EXTRACT_H
 
 #include "common/base/arena.h"
-#include "common/nn/tensor.h"
+#include "common/nn/head.h"
 #include "server/engine/job.h"
 
 /* Which sequence of which job stands at a place of the batch. */
@@ -33,7 +33,11 @@ struct lb_extract {
 /* Scratch memory comes from arena and lives as long as it. LB_E_NOMEM. */
 enum lb_status lb_extract_init(struct lb_extract *extract, const struct lb_place *places,
                                const struct lb_ragged *ragged, int64_t v, struct lb_arena *arena);
-/* An lb_head_fn whose context is the struct lb_extract: outputs that are made of logits. */
+/* Outputs that are made of logits, as these come: for lb_head_read. Not where lb_extract_needs_rows. */
+struct lb_head_reader lb_extract_reader(struct lb_extract *extract);
+/* Whether an output that a job asks for has a function that reads whole rows of logits (no LB_IN_PIECES). */
+bool lb_extract_needs_rows(const struct lb_extract *extract);
+/* The same from whole rows, with the same bits: an lb_head_fn whose context is the struct lb_extract. */
 enum lb_status lb_extract_logits(void *context, int64_t row, int64_t n, float *z);
 /* Outputs that are made of states: the rows of value [N, C]. layer: 0 for the final state. */
 void lb_extract_states(const struct lb_extract *extract, enum lb_output_source source, int layer,
@@ -48,21 +52,25 @@ void lb_extract_attention(const struct lb_extract *extract, int layer, int64_t h
 struct lb_row {
     const struct lb_job *job;
     int64_t seq, t; /* its sequence in the job, its position there */
-    const float
-        *x;    /* what the output is made of: logits [V], a state [C], one head's probabilities [length] */
-    int64_t n; /* numbers of x */
+    /* What the output is made of: logits [V], a state [C], one head's probabilities [length]. NULL for
+     * outputs of the table with LB_IN_PIECES, which have the functions below. */
+    const float *x;
+    int64_t n;             /* numbers of x */
     int64_t heads, stride; /* of attention: head h begins at x + h * stride; else 1, 0 */
     /* What several outputs share, made at the first call of the functions below. */
     bool has_lse, has_top_k;
     double lse;
     int32_t *ids;
     float *values;
+    float next_logit;
 };
 
 typedef void (*lb_extract_fn)(struct lb_row *row, const struct lb_job_output *o);
 
 /* Of logits: log of the sum of exp(z / temperature). */
 double lb_row_logsumexp(struct lb_row *row);
+/* Of logits: that of the sequence's next token; there is one. */
+double lb_row_next_logit(const struct lb_row *row);
 /* Of logits: ids and values of the job's top_k largest. */
 const int32_t *lb_row_top_ids(struct lb_row *row);
 const float *lb_row_top_values(struct lb_row *row);

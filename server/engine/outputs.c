@@ -1,7 +1,7 @@
 /* The functions that fill one row of an output; proto/outputs.h says of which. */
 #include "server/engine/extract.h"
 
-/* All numbers as they are: logits, states. */
+/* All numbers as they are: logits (as they come), states. */
 void lb_extract_row(struct lb_row *row, const struct lb_job_output *o) {
     lb_put_floats(row, o, row->x);
 }
@@ -23,8 +23,7 @@ void lb_extract_logsumexp(struct lb_row *row, const struct lb_job_output *o) {
 void lb_extract_actual(struct lb_row *row, const struct lb_job_output *o) {
     const struct lb_job *job = row->job;
     if (row->t + 1 < lb_job_length(job, row->seq)) {
-        int32_t id = job->ids[job->offsets[row->seq] + row->t + 1];
-        float value = (float)((double)row->x[id] / job->temperature - lb_row_logsumexp(row));
+        float value = (float)(lb_row_next_logit(row) / job->temperature - lb_row_logsumexp(row));
         lb_put_floats(row, o, &value);
     }
 }

@@ -42,22 +42,27 @@ struct test {
         size_t forward_bytes, bytes;
     } runs[N_SEQS + 2];
     int n_runs;
+    struct lb_lse lse[MAX_ROWS]; /* of a run's rows */
 };
 
-static enum lb_status hash_logits(void *context, int64_t row, int64_t n, float *z) {
+/* Logits as they come, and when a row is complete its log-sum-exp. */
+static void hash_logits(void *context, int64_t row, int64_t n, int64_t id, int64_t n_ids, const float *z,
+                        int64_t ldz) {
     struct test *test = context;
-    int64_t v = lb_model_head(test->model)->rows;
     int s = 0;
     while (row >= test->offsets[s + 1]) {
         s++;
     }
-    lb_sha256_update(test->hash[s], z, (size_t)(n * v) * sizeof *z);
     for (int64_t i = 0; i < n; i++) {
-        double lse = lb_logsumexp(z + i * v, v, 1);
+        test->lse[row + i] = id == 0 ? LB_LSE_EMPTY : test->lse[row + i];
+        lb_sha256_update(test->hash[s], z + i * ldz, (size_t)n_ids * sizeof *z);
+        lb_lse_add(&test->lse[row + i], z + i * ldz, n_ids, 1);
+    }
+    for (int64_t i = 0; id + n_ids == lb_model_head(test->model)->rows && i < n; i++) {
+        double lse = lb_lse_value(&test->lse[row + i], 1);
         lb_sha256_update(test->hash[s], &lse, sizeof lse);
         test->finite &= isfinite(lse) != 0;
     }
-    return LB_OK;
 }
 
 static void fill_run(struct test *test) {
@@ -99,8 +104,9 @@ static void run(void *argument) {
         }
     }
     if (test->status == LB_OK) {
-        test->status = lb_head_run(tape, h, lb_model_head(test->model), lb_model_head_bias(test->model), NULL,
-                                   hash_logits, test);
+        const struct lb_head_reader reader = {.context = test, .logits = hash_logits};
+        test->status =
+            lb_head_read(tape, h, lb_model_head(test->model), lb_model_head_bias(test->model), NULL, &reader);
     }
     for (int i = 0; i < test->n; i++) {
         lb_sha256_final(test->hash[i], test->out[test->order[i]]);

@@ -11,7 +11,6 @@
 #include "common/base/file.h"
 #include "server/http/compress.h"
 #include "tests/support/daemon.h"
-#include "tests/support/sanitized.h"
 #include "tests/support/tiny_model.h"
 
 #include <arpa/inet.h>
@@ -326,16 +325,16 @@ static void keep_company(const char *name) {
     if (asked.n_bad > 0) {
         fail_msg("%s", asked.what);
     }
-    assert_true(LB_SANITIZED || largest_kib <= allowed_kib);
+    assert_true(largest_kib <= allowed_kib);
     assert_true(told.slowest_ms < 500);
     assert_true(asked.slowest_ms < 2000);
     /* And nothing stays behind. */
     until = lb_now_ns() + 8 * LB_SECOND_NS;
-    while (!LB_SANITIZED && status_kib("VmRSS:") > before_kib + 48 * 1024 && lb_now_ns() < until) {
+    while (status_kib("VmRSS:") > before_kib + 48 * 1024 && lb_now_ns() < until) {
         lb_sleep_ns(50 * LB_MS_NS);
     }
     printf("afterwards: %ld MiB\n", status_kib("VmRSS:") >> 10);
-    assert_true(LB_SANITIZED || status_kib("VmRSS:") <= before_kib + 48 * 1024);
+    assert_true(status_kib("VmRSS:") <= before_kib + 48 * 1024);
     assert_int_equal(lb_daemon_stop(&daemon_, SIGTERM), 0);
 }
 

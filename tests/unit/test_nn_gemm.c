@@ -132,6 +132,43 @@ static void company_changes_no_bit(void **state) {
     company(37, 13); /* rows that begin at any address, and a rest */
 }
 
+/* A stored weight multiplies as the same weight in FP32 does, both ways, also where it is widened in several
+ * panels; in FP32 it is the plain product. */
+static void stored_weights(void **state) {
+    (void)state;
+    static const enum lb_dtype formats[] = {LB_F32, LB_F16, LB_BF16, LB_Q8_0};
+    static const int64_t shapes[][2] = {{37, 32}, {700, 96}, {1300, 4096}}; /* the last: three panels */
+    int32_t offsets[] = {0, 5, 6, 40};
+    struct lb_ragged ragged = {3, offsets};
+    int64_t m = 40;
+    for (size_t t = 0; t < sizeof shapes / sizeof shapes[0]; t++) {
+        int64_t o = shapes[t][0], c = shapes[t][1];
+        float *x = normals(m * c), *dy = normals(m * o), *w = normals(o * c), *start = normals(m * c);
+        float *wide = malloc((size_t)(o * c) * 4), *space = malloc((size_t)(o * c) * 4);
+        float *y = malloc((size_t)(m * o) * 4), *want = malloc((size_t)(m * o) * 4);
+        float *dx = malloc((size_t)(m * c) * 4), *want_dx = malloc((size_t)(m * c) * 4);
+        void *stored = malloc((size_t)(o * c) * 4);
+        for (size_t f = 0; f < 4; f++) {
+            lb_quantize(formats[f], w, stored, o * c);
+            lb_dequantize(formats[f], stored, wide, o * c);
+            struct lb_weight weight = {.rows = o, .cols = c, .dtype = formats[f], .data = stored};
+            assert_true(lb_gemm_weight_floats(&weight) <= o * c);
+            assert_int_equal(lb_gemm_weight_floats(&weight) == 0, formats[f] == LB_F32);
+            lb_gemm_nt(m, o, c, x, c, wide, c, 0, want, o, &ragged);
+            lb_gemm_weight(x, m, &weight, 0, y, &ragged, space);
+            assert_memory_equal(y, want, (size_t)(m * o) * 4);
+            memcpy(dx, start, (size_t)(m * c) * 4);
+            memcpy(want_dx, start, (size_t)(m * c) * 4);
+            lb_gemm_nn(m, c, o, dy, o, wide, c, 1, want_dx, c);
+            lb_gemm_weight_back(dy, m, &weight, 1, dx, space);
+            check_close(dx, want_dx, m * c, 4 * TOLERANCE((double)o));
+            assert_true(formats[f] != LB_F32 || memcmp(dx, want_dx, (size_t)(m * c) * 4) == 0);
+        }
+        free(x), free(dy), free(w), free(start), free(wide), free(space), free(y), free(want), free(dx);
+        free(want_dx), free(stored);
+    }
+}
+
 struct kept {
     float *z;
     int64_t v, rows;
@@ -195,11 +232,9 @@ static void compute_is_the_machines(void **state) {
 int main(void) {
     lb_rng_seed(&rng, 4, 0);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(all_products),
-        cmocka_unit_test(threads_change_no_bit),
-        cmocka_unit_test(company_changes_no_bit),
-        cmocka_unit_test(head_formats_and_first),
-        cmocka_unit_test(compute_is_the_machines),
+        cmocka_unit_test(all_products),           cmocka_unit_test(threads_change_no_bit),
+        cmocka_unit_test(company_changes_no_bit), cmocka_unit_test(stored_weights),
+        cmocka_unit_test(head_formats_and_first), cmocka_unit_test(compute_is_the_machines),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -15,6 +15,7 @@
 #include "server/api/describe.h"
 #include "server/engine/admit.h"
 #include "server/engine/engine.h"
+#include "server/engine/extract.h"
 #include "server/models/repository.h"
 #include "tests/support/tiny_model.h"
 
@@ -26,10 +27,10 @@
 #define B 2
 #define T 9
 #define TAPE_BYTES ((size_t)1 << 28)
-#define MOST (4 * T * 100) /* numbers of one sequence's source */
+#define LARGE_V (LB_HEAD_WIDE_V + 100)
 
 static char folder[] = "/tmp/limbeck-outputs-XXXXXX";
-static struct lb_hosted *llama, *mlp;
+static struct lb_hosted *llama, *large, *mlp; /* large: of a large vocabulary */
 static struct lb_engine *engine;
 static struct lb_detail detail;
 static int32_t ids[B * T];
@@ -54,8 +55,8 @@ static struct lb_wire_tensor input(const char *name, enum lb_datatype datatype, 
     return t;
 }
 
-/* The job about that output alone, computed; NULL when it was refused. */
-static struct lb_job *answer(const struct question *q) {
+/* The job about that output alone; NULL when it was refused. */
+static struct lb_job *planned(const struct question *q) {
     const struct lb_plan_limits limits = {LB_MAX_RESPONSE_BYTES, LB_MAX_REQUEST_TOKENS, LB_MAX_JSON_VALUES};
     char name[LB_MAX_NAME];
     lb_output_format(q->kind, q->layer, name);
@@ -79,6 +80,15 @@ static struct lb_job *answer(const struct question *q) {
         lb_job_destroy(job);
         return NULL;
     }
+    return job;
+}
+
+/* The same, computed. */
+static struct lb_job *answer(const struct question *q) {
+    struct lb_job *job = planned(q);
+    if (job == NULL) {
+        return NULL;
+    }
     struct lb_batch *batch = calloc(1, sizeof *batch);
     assert_non_null(batch);
     batch->model = q->hosted;
@@ -99,7 +109,7 @@ static double number(const struct lb_job_output *o, int64_t i) {
 /* What the output is made of, for one sequence alone: rows of width numbers; attention: [heads, n, n]. */
 struct source {
     int64_t n, width;
-    float x[MOST];
+    float *x; /* malloc */
 };
 
 static enum lb_status keep(void *context, int64_t row, int64_t n, float *z) {
@@ -123,13 +133,16 @@ static void compute(const struct question *q, int b, struct source *out) {
     out->n = n;
     if (from == LB_FROM_LOGITS) {
         out->width = lb_model_head(model)->rows;
+        out->x = malloc((size_t)(n * out->width) * sizeof(float));
+        assert_non_null(out->x);
         assert_int_equal(
             lb_head_run(tape, h, lb_model_head(model), lb_model_head_bias(model), NULL, keep, out), LB_OK);
     } else {
         const struct lb_value *v = taps ? tap.value : h;
         out->width = from == LB_FROM_ATTENTION ? n : v->cols;
         size_t numbers = from == LB_FROM_ATTENTION ? (size_t)(4 * n * n) : (size_t)(n * v->cols);
-        assert_true(numbers <= MOST);
+        out->x = malloc(numbers * sizeof(float));
+        assert_non_null(out->x);
         memcpy(out->x, v->data, numbers * sizeof(float));
     }
     lb_tape_destroy(tape);
@@ -145,16 +158,16 @@ static double logsumexp(const float *z, int64_t v, double temperature) {
 
 /* The id of the c-th largest logit, ties by lower id. */
 static int64_t ranked(const float *z, int64_t v, int64_t c) {
-    for (int64_t j = 0; j < v; j++) {
-        int64_t before = 0;
-        for (int64_t i = 0; i < v; i++) {
-            before += z[i] > z[j] || (z[i] == z[j] && i < j);
+    int64_t last = -1;
+    for (int64_t rank = 0; rank <= c; rank++) {
+        int64_t best = -1;
+        for (int64_t j = 0; j < v; j++) {
+            bool left = last < 0 || z[j] < z[last] || (z[j] == z[last] && j > last);
+            best = left && (best < 0 || z[j] > z[best]) ? j : best;
         }
-        if (before == c) {
-            return j;
-        }
+        last = best;
     }
-    return -1;
+    return last;
 }
 
 /* Number c of row t (of attention: of head h's row) of sequence b. */
@@ -223,9 +236,8 @@ static const struct {
 static void check_numbers(const struct question *q, const struct lb_job *job) {
     const struct lb_job_output *o = &job->outputs[0];
     int64_t heads = lb_output_get(q->kind)->width == LB_WIDE_KEYS ? 4 : 1;
-    struct source *s = calloc(1, sizeof *s);
-    assert_non_null(s);
     for (int b = 0; b < B; b++) {
+        struct source source = {0}, *s = &source;
         compute(q, b, s);
         for (int64_t i = 0; i < heads * job->rows * o->width; i++) {
             int64_t h = i / o->width / job->rows, t = i / o->width % job->rows, c = i % o->width;
@@ -236,8 +248,8 @@ static void check_numbers(const struct question *q, const struct lb_job *job) {
                          q->temperature, b, (long long)t, (long long)c, got, want);
             }
         }
+        free(s->x);
     }
-    free(s);
 }
 
 static bool same_answer(const struct lb_job *x, const struct lb_job *y) {
@@ -343,6 +355,48 @@ static void test_decoder(void **state) {
     assert_true(check_model(llama) >= 6 + 3 + 2);
 }
 
+/* Above a size of vocabularies, logits come in panels. */
+static void test_large_vocabulary(void **state) {
+    (void)state;
+    assert_true(check_model(large) >= 6 + 3 + 2);
+}
+
+/* A function that reads whole rows of logits (one without LB_IN_PIECES) makes the batch's others be filled
+ * from whole rows as well: with the same bits. */
+static void test_whole_rows(void **state) {
+    (void)state;
+    struct lb_hosted *const hosted[] = {llama, large};
+    for (int i = 0; i < 2 * LB_N_OUTPUTS; i++) {
+        struct question q = {hosted[i % 2], (enum lb_output_kind)(i / 2), 0, 1.5, 3};
+        if (lb_output_get(q.kind)->source != LB_FROM_LOGITS) {
+            continue;
+        }
+        struct lb_job *job = answer(&q), *rows = planned(&q);
+        const struct lb_model *model = q.hosted->model;
+        struct lb_tape *tape = lb_tape_create(TAPE_BYTES);
+        struct lb_place places[B] = {{rows, 0}, {rows, 1}};
+        struct lb_extract extract;
+        struct lb_arena arena;
+        int32_t offsets[B + 1] = {0, lengths[0], lengths[0] + lengths[1]}, packed[B * T];
+        memcpy(packed, ids, (size_t)lengths[0] * sizeof *ids);
+        memcpy(packed + lengths[0], ids + T, (size_t)lengths[1] * sizeof *ids);
+        struct lb_input in = {{B, offsets}, packed, NULL};
+        lb_arena_init(&arena, 1 << 20);
+        assert_int_equal(lb_job_allocate(rows), LB_OK);
+        assert_int_equal(lb_extract_init(&extract, places, &in.ragged, lb_model_head(model)->rows, &arena),
+                         LB_OK);
+        lb_tape_begin(tape, LB_TAPE_PLAIN, &in.ragged, NULL);
+        struct lb_value *h = lb_model_forward(model, tape, &in, NULL, 0, NULL);
+        assert_int_equal(lb_head_run(tape, h, lb_model_head(model), NULL, NULL, lb_extract_logits, &extract),
+                         LB_OK);
+        assert_true(same_answer(job, rows));
+        lb_arena_finish(&arena);
+        lb_tape_destroy(tape);
+        lb_job_destroy(job);
+        lb_job_destroy(rows);
+    }
+}
+
 static void test_classifier(void **state) {
     (void)state;
     assert_true(check_model(mlp) >= 5 + 3);
@@ -388,6 +442,8 @@ int main(int argc, char **argv) {
     }
     lb_tiny_llama(&config);
     llama = open_tiny("llama", &config);
+    config.vocab_size = LARGE_V;
+    large = open_tiny("large", &config);
     lb_tiny_mlp(&config);
     config.initializer_range = 0.3; /* so that answers differ */
     mlp = open_tiny("mlp", &config);
@@ -399,10 +455,12 @@ int main(int argc, char **argv) {
         features[i] = sinf((float)i);
     }
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_table), cmocka_unit_test(test_decoder),
-                                       cmocka_unit_test(test_classifier)};
+                                       cmocka_unit_test(test_large_vocabulary),
+                                       cmocka_unit_test(test_whole_rows), cmocka_unit_test(test_classifier)};
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     lb_engine_destroy(engine);
     lb_hosted_release(llama);
+    lb_hosted_release(large);
     lb_hosted_release(mlp);
     return lb_remove_tree(folder, NULL) == LB_OK ? failed : 1;
 }

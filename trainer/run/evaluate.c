@@ -20,7 +20,6 @@ struct batch {
     struct lb_sample *samples; /* [n_seqs] */
     double *nats;              /* [N] */
     bool *correct;             /* [N] */
-    int64_t vocab_size;
     const struct lb_evaluate_options *options;
 };
 
@@ -57,21 +56,16 @@ static void batch_fill(struct batch *b, const struct lb_dataset *data, int64_t f
     }
 }
 
-/* lb_head_fn: a label's cross entropy is log-sum-exp minus its logit. */
-static enum lb_status take_rows(void *context, int64_t row, int64_t n, float *z) {
+/* A label's cross entropy is log-sum-exp minus its logit. */
+static struct lb_head_want want(void *context, int64_t row) {
+    const struct batch *b = context;
+    return (struct lb_head_want){.k = 1, .temperature = 1, .at = &b->rows.labels[row], .n_at = 1};
+}
+
+static void take_row(void *context, int64_t row, const struct lb_head_row *left) {
     struct batch *b = context;
-    int64_t v = b->vocab_size;
-#pragma omp parallel for schedule(static) if (n > 1)
-    for (int64_t i = 0; i < n; i++) {
-        float *logits = z + i * v;
-        int32_t label = b->rows.labels[row + i];
-        for (int j = 0; j < b->options->n_bias; j++) {
-            logits[j] += b->options->bias[j];
-        }
-        b->nats[row + i] = lb_logsumexp(logits, v, 1.0) - (double)logits[label];
-        b->correct[row + i] = lb_argmax(logits, v) == label;
-    }
-    return LB_OK;
+    b->nats[row] = left->lse - (double)left->at[0];
+    b->correct[row] = left->ids[0] == b->rows.labels[row];
 }
 
 static void add(struct lb_eval_part *part, double nats, bool correct) {
@@ -102,7 +96,12 @@ static enum lb_status run_batch(const struct lb_model *model, struct lb_tape *ta
     struct lb_value *h = lb_model_forward(model, tape, &in, NULL, 0, NULL);
     enum lb_status status = lb_tape_status(tape);
     if (status == LB_OK) {
-        status = lb_head_run(tape, h, lb_model_head(model), lb_model_head_bias(model), NULL, take_rows, b);
+        const struct lb_head_reader reader = {.context = b,
+                                              .add = b->options->bias,
+                                              .n_add = b->options->n_bias,
+                                              .want = want,
+                                              .row = take_row};
+        status = lb_head_read(tape, h, lb_model_head(model), lb_model_head_bias(model), NULL, &reader);
     }
     return status == LB_OK ? LB_OK
                            : lb_fail(detail, status, "evaluating a batch of %lld rows: %s",
@@ -214,7 +213,6 @@ enum lb_status lb_evaluate(const struct lb_model *model, const struct lb_dataset
     if (tape == NULL) {
         status = lb_fail(detail, LB_E_NOMEM, "out of memory for the evaluation");
     }
-    batch.vocab_size = classes;
     batch.options = o;
     for (int64_t first = 0; status == LB_OK && first < count; first += rows) {
         if (o->stop != NULL && *o->stop != 0) {

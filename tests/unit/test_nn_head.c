@@ -1,0 +1,310 @@
+/* The head by rows and by panels: what is read of a row is right, and the same bits whatever the threads and
+ * the company. */
+#include <stdarg.h>
+#include <stddef.h>
+#include <setjmp.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include "common/base/rng.h"
+#include "common/nn/head.h"
+#include "common/nn/reduce.h"
+
+#include <math.h>
+#include <omp.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define C 32
+#define BIG_V (LB_HEAD_WIDE_V + 4321) /* the last panel is narrower than others */
+#define SMALL_V 2100
+#define TOP 70
+#define AT 5
+
+static struct lb_rng rng;
+
+static void fill_normals(float *out, int64_t n) {
+    for (int64_t i = 0; i < n; i++) {
+        out[i] = (float)lb_rng_normal(&rng);
+    }
+}
+
+/* What a reading leaves of each row. */
+struct rows {
+    int64_t v, n;
+    float *z;            /* [n, V] */
+    int32_t (*ids)[TOP]; /* [n] */
+    float (*values)[TOP];
+    float (*at)[AT];
+    double *lse;
+    int *times; /* each row was given so often */
+    const int32_t *asked;
+    int64_t k;
+    double temperature;
+};
+
+static struct rows rows_of(int64_t v, int64_t n, const int32_t *asked) {
+    struct rows r = {.v = v, .n = n, .asked = asked, .k = TOP, .temperature = 1.5};
+    r.z = calloc((size_t)(n * v), sizeof *r.z);
+    r.ids = calloc((size_t)n, sizeof *r.ids);
+    r.values = calloc((size_t)n, sizeof *r.values);
+    r.at = calloc((size_t)n, sizeof *r.at);
+    r.lse = calloc((size_t)n, sizeof *r.lse);
+    r.times = calloc((size_t)n, sizeof *r.times);
+    assert_true(r.z && r.ids && r.values && r.at && r.lse && r.times);
+    return r;
+}
+
+static void rows_free(struct rows *r) {
+    free(r->z), free(r->ids), free(r->values), free(r->at), free(r->lse), free(r->times);
+}
+
+static struct lb_head_want want(void *context, int64_t row) {
+    (void)row;
+    struct rows *r = context;
+    return (struct lb_head_want){r->k, r->temperature, r->asked, AT};
+}
+
+static void take_row(void *context, int64_t row, const struct lb_head_row *left) {
+    struct rows *r = context;
+    memcpy(r->ids[row], left->ids, (size_t)r->k * sizeof(int32_t));
+    memcpy(r->values[row], left->values, (size_t)r->k * sizeof(float));
+    memcpy(r->at[row], left->at, sizeof r->at[row]);
+    r->lse[row] = left->lse;
+    r->times[row]++;
+}
+
+static void take_logits(void *context, int64_t row, int64_t n, int64_t id, int64_t n_ids, const float *z,
+                        int64_t ldz) {
+    struct rows *r = context;
+    for (int64_t i = 0; i < n; i++) {
+        memcpy(r->z + (row + i) * r->v + id, z + i * ldz, (size_t)n_ids * sizeof *z);
+    }
+}
+
+static enum lb_status take_whole(void *context, int64_t row, int64_t n, float *z) {
+    struct rows *r = context;
+    memcpy(r->z + row * r->v, z, (size_t)(n * r->v) * sizeof *z);
+    return LB_OK;
+}
+
+/* Sequences of a batch, the head and its bias. */
+struct setting {
+    struct lb_tape *tape;
+    int32_t offsets[8];
+    int64_t n_seqs;
+    float *h, *stored;
+    struct lb_weight w, bias;
+};
+
+static void begin(struct setting *s, int64_t v, enum lb_dtype dtype, const int32_t *lengths, int64_t n_seqs) {
+    *s = (struct setting){.n_seqs = n_seqs, .tape = lb_tape_create((size_t)1 << 30)};
+    for (int64_t i = 0; i < n_seqs; i++) {
+        s->offsets[i + 1] = s->offsets[i] + lengths[i];
+    }
+    int64_t n = s->offsets[n_seqs];
+    float *w = malloc((size_t)(v * C) * sizeof *w), *bias = malloc((size_t)v * sizeof *bias);
+    s->h = malloc((size_t)(n * C) * sizeof *s->h);
+    s->stored = malloc((size_t)(v * C) * sizeof *s->stored);
+    assert_true(s->tape && w && bias && s->h && s->stored);
+    fill_normals(s->h, n * C);
+    fill_normals(w, v * C);
+    fill_normals(bias, v);
+    lb_quantize(dtype, w, s->stored, v * C);
+    s->w = (struct lb_weight){.rows = v, .cols = C, .dtype = dtype, .data = s->stored, .n_dims = 2};
+    s->bias = (struct lb_weight){.rows = 1, .cols = v, .dtype = LB_F32, .data = bias, .n_dims = 1};
+    free(w);
+}
+
+static void finish(struct setting *s) {
+    lb_tape_destroy(s->tape);
+    free(s->h), free(s->stored), free((void *)s->bias.data);
+}
+
+/* Sequences first .. first + n - 1 as a batch of their own. */
+static struct lb_value *batch(struct setting *s, int64_t first, int64_t n, int32_t *offsets,
+                              struct lb_ragged *ragged) {
+    for (int64_t i = 0; i <= n; i++) {
+        offsets[i] = s->offsets[first + i] - s->offsets[first];
+    }
+    *ragged = (struct lb_ragged){n, offsets};
+    lb_tape_begin(s->tape, LB_TAPE_PLAIN, ragged, NULL);
+    struct lb_value *x = lb_tape_value(s->tape, offsets[n], C);
+    assert_non_null(x);
+    memcpy(x->data, s->h + s->offsets[first] * C, (size_t)(offsets[n] * C) * sizeof(float));
+    return x;
+}
+
+static void read(struct setting *s, int64_t first, int64_t n, const int32_t *first_rows, const float *add,
+                 struct rows *out) {
+    int32_t offsets[8];
+    struct lb_ragged ragged;
+    const struct lb_head_reader reader = {out, add, add != NULL ? out->v : 0, want, take_row, take_logits};
+    struct lb_value *x = batch(s, first, n, offsets, &ragged);
+    assert_int_equal(lb_head_read(s->tape, x, &s->w, &s->bias, first_rows, &reader), LB_OK);
+}
+
+static void same_row(const struct rows *a, int64_t i, const struct rows *b, int64_t j) {
+    assert_memory_equal(a->z + i * a->v, b->z + j * b->v, (size_t)a->v * sizeof(float));
+    assert_memory_equal(a->ids[i], b->ids[j], sizeof a->ids[i]);
+    assert_memory_equal(a->values[i], b->values[j], sizeof a->values[i]);
+    assert_memory_equal(a->at[i], b->at[j], sizeof a->at[i]);
+    assert_memory_equal(&a->lse[i], &b->lse[j], sizeof a->lse[i]);
+}
+
+static const int32_t lengths[] = {3, 70, 1, 1, 0, 2};
+enum { SEQS = sizeof lengths / sizeof lengths[0], ROWS = 77 };
+
+/* What is read against plain reductions of the logits, and those against the way of whole rows. */
+static void right(struct setting *s, const struct rows *have) {
+    struct rows whole = rows_of(have->v, ROWS, have->asked);
+    int32_t offsets[8], ids[TOP];
+    float values[TOP];
+    struct lb_ragged ragged;
+    struct lb_value *x = batch(s, 0, SEQS, offsets, &ragged);
+    assert_int_equal(lb_head_run(s->tape, x, &s->w, &s->bias, NULL, take_whole, &whole), LB_OK);
+    assert_memory_equal(whole.z, have->z, (size_t)(ROWS * have->v) * sizeof(float));
+    for (int64_t i = 0; i < ROWS; i++) {
+        const float *z = have->z + i * have->v;
+        lb_topk(z, have->v, TOP, ids, values);
+        assert_memory_equal(ids, have->ids[i], sizeof ids);
+        assert_memory_equal(values, have->values[i], sizeof values);
+        double lse = lb_logsumexp(z, have->v, have->temperature);
+        double same = lb_head_logsumexp(z, have->v, have->temperature);
+        assert_memory_equal(&same, &have->lse[i], sizeof same);
+        assert_true(have->v > LB_HEAD_WIDE_V ? fabs(have->lse[i] - lse) < 1e-6 : have->lse[i] == lse);
+        for (int a = 0; a < AT; a++) {
+            assert_true(have->at[i][a] == z[have->asked[a]]);
+        }
+        assert_int_equal(have->times[i], 1);
+    }
+    rows_free(&whole);
+}
+
+static void one_head(int64_t v, enum lb_dtype dtype) {
+    const int32_t asked[AT] = {0, (int32_t)v - 1, 2047, 2048, 7};
+    struct setting s;
+    begin(&s, v, dtype, lengths, SEQS);
+    struct rows all = rows_of(v, ROWS, asked), other = rows_of(v, ROWS, asked);
+    int threads = omp_get_max_threads();
+    read(&s, 0, SEQS, NULL, NULL, &all);
+    right(&s, &all);
+    for (int n = 1; n <= 3; n++) {
+        omp_set_num_threads(n);
+        read(&s, 0, SEQS, NULL, NULL, &other);
+        for (int64_t i = 0; i < ROWS; i++) {
+            same_row(&all, i, &other, i);
+        }
+    }
+    omp_set_num_threads(threads);
+    for (int64_t first = 0; first < SEQS; first++) { /* alone, and with the next two */
+        for (int64_t n = 1; n <= 3 && first + n <= SEQS; n += 2) {
+            read(&s, first, n, NULL, NULL, &other);
+            for (int64_t i = s.offsets[first]; i < s.offsets[first + n]; i++) {
+                same_row(&all, i, &other, i - s.offsets[first]);
+            }
+        }
+    }
+    rows_free(&all), rows_free(&other);
+    finish(&s);
+}
+
+static void rows_first(void **state) {
+    (void)state;
+    one_head(SMALL_V, LB_F32);
+    one_head(SMALL_V, LB_Q8_0);
+}
+
+static void by_panels(void **state) {
+    (void)state;
+    one_head(BIG_V, LB_F32);
+    one_head(BIG_V, LB_F16);
+    one_head(BIG_V, LB_Q8_0);
+}
+
+/* Rows before `first` are skipped, others keep their bits; a sequence may be skipped altogether. */
+static void from_first(void **state) {
+    (void)state;
+    static const int32_t first[] = {1, 66, INT32_MAX, 0, 0, 1}, asked[AT] = {0};
+    static const int64_t v[] = {SMALL_V, BIG_V};
+    for (int t = 0; t < 2; t++) {
+        struct setting s;
+        begin(&s, v[t], LB_F32, lengths, SEQS);
+        struct rows all = rows_of(v[t], ROWS, asked), some = rows_of(v[t], ROWS, asked);
+        read(&s, 0, SEQS, NULL, NULL, &all);
+        read(&s, 0, SEQS, first, NULL, &some);
+        int n = 0;
+        for (int q = 0; q < SEQS; q++) {
+            for (int64_t i = s.offsets[q]; i < s.offsets[q + 1]; i++) {
+                bool wanted = i - s.offsets[q] >= first[q];
+                assert_int_equal(some.times[i], wanted);
+                if (wanted) {
+                    same_row(&all, i, &some, i);
+                    n++;
+                }
+            }
+        }
+        assert_int_equal(n, 2 + 4 + 0 + 1 + 0 + 1);
+        rows_free(&all), rows_free(&some);
+        finish(&s);
+    }
+}
+
+/* What is added to logits counts in all that is read. */
+static void added(void **state) {
+    (void)state;
+    static const int32_t asked[AT] = {0, 1, 2, 3, 2047};
+    static const int64_t v[] = {SMALL_V, BIG_V};
+    for (int t = 0; t < 2; t++) {
+        struct setting s;
+        begin(&s, v[t], LB_F32, lengths, 1);
+        struct rows plain = rows_of(v[t], 3, asked), with = rows_of(v[t], 3, asked);
+        float *add = malloc((size_t)v[t] * sizeof *add);
+        fill_normals(add, v[t]);
+        add[v[t] - 1] = 100;
+        read(&s, 0, 1, NULL, NULL, &plain);
+        read(&s, 0, 1, NULL, add, &with);
+        for (int64_t i = 0; i < 3; i++) {
+            for (int64_t j = 0; j < v[t]; j++) {
+                assert_true(with.z[i * v[t] + j] == plain.z[i * v[t] + j] + add[j]);
+            }
+            assert_int_equal(with.ids[i][0], v[t] - 1);
+            assert_true(fabs(with.lse[i] - lb_logsumexp(with.z + i * v[t], v[t], 1.5)) < 1e-6);
+            assert_true(with.at[i][4] == with.z[i * v[t] + 2047]);
+        }
+        free(add);
+        rows_free(&plain), rows_free(&with);
+        finish(&s);
+    }
+}
+
+/* A tape that is too small says so, by either way. */
+static void no_memory(void **state) {
+    (void)state;
+    static const int32_t asked[AT] = {0};
+    static const int64_t v[] = {SMALL_V, BIG_V};
+    for (int t = 0; t < 2; t++) {
+        struct setting s;
+        int32_t offsets[8];
+        struct lb_ragged ragged;
+        begin(&s, v[t], LB_F32, lengths, SEQS);
+        struct rows r = rows_of(v[t], ROWS, asked);
+        const struct lb_head_reader reader = {.context = &r, .want = want, .row = take_row};
+        lb_tape_destroy(s.tape);
+        s.tape = lb_tape_create((size_t)300 << 10);
+        struct lb_value *x = batch(&s, 0, SEQS, offsets, &ragged);
+        assert_int_equal(lb_head_read(s.tape, x, &s.w, NULL, NULL, &reader), LB_E_NOMEM);
+        assert_int_equal(lb_head_read(s.tape, NULL, &s.w, NULL, NULL, &reader), LB_E_NOMEM);
+        rows_free(&r);
+        finish(&s);
+    }
+}
+
+int main(void) {
+    lb_rng_seed(&rng, 11, 0);
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(rows_first), cmocka_unit_test(by_panels), cmocka_unit_test(from_first),
+        cmocka_unit_test(added),      cmocka_unit_test(no_memory),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
