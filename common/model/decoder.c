@@ -108,11 +108,13 @@ void *lb_decoder_bind(const struct lb_model *model) {
     return d;
 }
 
-/* Positions of all rows: each sequence counts from 0, or goes on where the KV cache ends. */
-static const int32_t *positions(struct lb_tape *tape, const struct lb_ragged *ragged, int64_t before) {
+/* Positions of all rows: each sequence counts from 0, or goes on where its part of the KV cache ends. */
+static const int32_t *positions(struct lb_tape *tape, const struct lb_ragged *ragged,
+                                const struct lb_kv *kv) {
     int64_t n = ragged->offsets[ragged->n_seqs];
     int32_t *out = lb_tape_bytes(tape, (size_t)n * sizeof *out);
     for (int64_t s = 0; out != NULL && s < ragged->n_seqs; s++) {
+        int64_t before = kv != NULL ? kv->places[s].length : 0;
         for (int32_t i = ragged->offsets[s]; i < ragged->offsets[s + 1]; i++) {
             out[i] = (int32_t)(before + i - ragged->offsets[s]);
         }
@@ -146,14 +148,14 @@ struct lb_value *lb_decoder_forward(const struct lb_model *model, struct lb_tape
     const struct lb_config *c = &model->config;
     const struct decoder *d = model->bound;
     int64_t n = in->ragged.offsets[in->ragged.n_seqs];
-    const int32_t *pos = positions(tape, &in->ragged, kv != NULL ? kv->length : 0);
+    const int32_t *pos = positions(tape, &in->ragged, kv);
     struct lb_value *x = pos != NULL ? lb_embedding(tape, d->embed, in->ids, n) : NULL;
     lb_tap_offer(tape, taps, n_taps, LB_TAP_HIDDEN, 0, x);
     struct lb_attention_args args = {.heads = (int)c->num_attention_heads,
                                      .kv_heads = (int)c->num_key_value_heads,
                                      .head_dim = (int)c->head_dim,
                                      .scale = 1.0f / sqrtf((float)c->head_dim),
-                                     .kv_length = kv != NULL ? kv->length : 0};
+                                     .kv_places = kv != NULL ? kv->places : NULL};
     for (int l = 0; l < c->num_hidden_layers && x != NULL; l++) {
         struct lb_arena_mark mark = lb_tape_mark(tape);
         struct lb_value *probs = NULL;
@@ -169,8 +171,8 @@ struct lb_value *lb_decoder_forward(const struct lb_model *model, struct lb_tape
     }
     x = lb_rmsnorm(tape, x, d->norm, (float)c->norm_eps);
     lb_tap_offer(tape, taps, n_taps, LB_TAP_HIDDEN, (int)c->num_hidden_layers, x);
-    if (kv != NULL && x != NULL) {
-        kv->length += n;
+    for (int64_t s = 0; kv != NULL && x != NULL && s < kv->n_seqs; s++) {
+        kv->places[s].length += in->ragged.offsets[s + 1] - in->ragged.offsets[s];
     }
     return x;
 }

@@ -1,109 +1,221 @@
 #include "common/model/generate.h"
 
+#include "common/base/arena.h"
 #include "common/base/mem.h"
 #include "common/nn/head.h"
 #include "common/nn/reduce.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #define GENERATE_BYTES ((size_t)8 << 30)
 
-/* What sampling needs of one row of logits. */
-struct sampler {
+/* A text that is being written. */
+struct text {
+    int64_t prompt; /* which */
     const struct lb_generate_args *args;
     struct lb_rng rng;
-    int64_t v;
-    int32_t *ids;  /* [V] sorted by logit */
-    float *values; /* [V] */
+    int64_t left; /* ids that may still come */
     int32_t next;
 };
 
+/* All that are, in the order of the cache's sequences, and the workspace of a step. */
+struct batch {
+    const struct lb_model *model;
+    struct lb_tape *tape;
+    struct lb_kv kv;
+    struct text *texts;
+    int64_t n, v;
+    int32_t *ids;     /* what goes through the model next */
+    int32_t *offsets; /* [n + 1] of ids */
+    int32_t *first;   /* [n] the last row of each: the only one whose logits matter */
+    float *z;         /* [n, V] their logits */
+    int32_t *top_ids; /* [n, V] */
+    float *top;       /* [n, V] */
+};
+
 /* Draws from softmax(z / temperature) over the top_k ids, cut to the smallest set that holds top_p of their
- * mass (Holtzman et al. 2020). */
-static int32_t draw(struct sampler *s, const float *z) {
-    const struct lb_generate_args *a = s->args;
+ * mass (Holtzman et al. 2020). ids and values [v] are scratch. */
+static int32_t draw(struct text *text, const float *z, int64_t v, int32_t *ids, float *values) {
+    const struct lb_generate_args *a = text->args;
     if (a->temperature <= 0) {
-        return (int32_t)lb_argmax(z, s->v);
+        return (int32_t)lb_argmax(z, v);
     }
-    int64_t k = a->top_k > 0 && a->top_k < s->v ? a->top_k : s->v;
-    lb_topk(z, s->v, k, s->ids, s->values);
-    double lse = lb_logsumexp(s->values, k, a->temperature);
-    lb_softmax(s->values, k, a->temperature, lse, s->values);
+    int64_t k = a->top_k > 0 && a->top_k < v ? a->top_k : v;
+    lb_topk(z, v, k, ids, values);
+    double lse = lb_logsumexp(values, k, a->temperature);
+    lb_softmax(values, k, a->temperature, lse, values);
     double mass = 0;
     int64_t n = 0;
     while (n < k && (n == 0 || mass < a->top_p)) {
-        mass += s->values[n++];
+        mass += values[n++];
     }
-    double u = lb_rng_double(&s->rng) * mass;
+    double u = lb_rng_double(&text->rng) * mass;
     for (int64_t i = 0; i < n; i++) {
-        u -= s->values[i];
+        u -= values[i];
         if (u < 0) {
-            return s->ids[i];
+            return ids[i];
         }
     }
-    return s->ids[n - 1];
+    return ids[n - 1];
 }
 
-static enum lb_status last_row(void *context, int64_t row, int64_t n, float *z) {
-    (void)row;
-    struct sampler *s = context;
-    s->next = draw(s, z + (n - 1) * s->v);
+/* Copies the logits of last rows to their text's. */
+static void take_logits(void *context, int64_t row, int64_t n, int64_t id, int64_t n_ids, const float *z,
+                        int64_t ldz) {
+    struct batch *b = context;
+    int64_t s = 0;
+    for (int64_t i = 0; i < n; i++) {
+        while (b->offsets[s + 1] <= row + i) {
+            s++;
+        }
+        memcpy(b->z + s * b->v + id, z + i * ldz, (size_t)n_ids * sizeof *z);
+    }
+}
+
+/* Runs the ids through the model, behind what the cache holds; next of each text is the id drawn after its
+ * last. */
+static enum lb_status step(struct batch *b) {
+    struct lb_input in = {.ragged = {b->n, b->offsets}, .ids = b->ids};
+    for (int64_t s = 0; s < b->n; s++) {
+        b->first[s] = b->offsets[s + 1] - b->offsets[s] - 1;
+    }
+    lb_tape_begin(b->tape, LB_TAPE_PLAIN, &in.ragged, NULL);
+    struct lb_value *h = lb_model_forward(b->model, b->tape, &in, NULL, 0, &b->kv);
+    const struct lb_head_reader reader = {.context = b, .logits = take_logits};
+    enum lb_status status =
+        lb_head_read(b->tape, h, lb_model_head(b->model), lb_model_head_bias(b->model), b->first, &reader);
+#pragma omp parallel for schedule(dynamic) if (status == LB_OK && b->n > 1)
+    for (int64_t s = 0; s < (status == LB_OK ? b->n : 0); s++) {
+        b->texts[s].next =
+            draw(&b->texts[s], b->z + s * b->v, b->v, b->top_ids + s * b->v, b->top + s * b->v);
+    }
+    return status;
+}
+
+/* Gives each text's id, and makes the next ids of those that go on; the others leave. */
+static enum lb_status give(struct batch *b, lb_generate_batch_fn fn, void *context) {
+    enum lb_status status = LB_OK;
+    int64_t n = 0;
+    for (int64_t s = 0; s < b->n && status == LB_OK; s++) {
+        struct text *text = &b->texts[s];
+        bool stops = text->next == text->args->eos;
+        status = stops ? LB_OK : fn(context, text->prompt, text->next);
+        if (stops || --text->left == 0) {
+            lb_kv_drop(&b->kv, n);
+            continue;
+        }
+        b->ids[n] = text->next;
+        b->offsets[n + 1] = (int32_t)n + 1;
+        b->texts[n++] = *text;
+    }
+    b->n = n;
+    return status;
+}
+
+static enum lb_status check(const struct lb_model *model, const struct lb_generate_prompt *prompt, int64_t i,
+                            int64_t n, struct lb_detail *detail) {
+    const struct lb_config *c = lb_model_config(model);
+    char which[40] = "the prompt";
+    if (n > 1) {
+        snprintf(which, sizeof which, "prompt %lld", (long long)i);
+    }
+    if (prompt->n < 1 || prompt->n >= c->max_position_embeddings) {
+        return lb_fail(detail, LB_E_ARG, "%s has %lld tokens; this model takes 1 to %lld", which,
+                       (long long)prompt->n, (long long)c->max_position_embeddings - 1);
+    }
+    for (int64_t t = 0; t < prompt->n; t++) {
+        if (prompt->ids[t] < 0 || prompt->ids[t] >= c->vocab_size) {
+            return lb_fail(detail, LB_E_ARG, "%s: id %d at %lld is outside the vocabulary of %lld", which,
+                           prompt->ids[t], (long long)t, (long long)c->vocab_size);
+        }
+    }
     return LB_OK;
 }
 
-/* Runs n ids through the model after what kv holds; s->next is the id drawn after the last. */
-static enum lb_status step(const struct lb_model *model, struct lb_tape *tape, struct lb_kv *kv,
-                           const int32_t *ids, int64_t n, struct sampler *s) {
-    int32_t offsets[2] = {0, (int32_t)n}, first = (int32_t)(n - 1);
-    struct lb_input in = {.ragged = {1, offsets}, .ids = ids};
-    lb_tape_begin(tape, LB_TAPE_PLAIN, &in.ragged, NULL);
-    struct lb_value *h = lb_model_forward(model, tape, &in, NULL, 0, kv);
-    return lb_head_run(tape, h, lb_model_head(model), lb_model_head_bias(model), &first, last_row, s);
+/* The texts that have anything to come, and their prompts as the first step. capacity [n] is scratch. */
+static enum lb_status begin(struct batch *b, const struct lb_generate_prompt *prompts, int64_t n,
+                            int64_t *capacity) {
+    int64_t limit = lb_model_config(b->model)->max_position_embeddings, total = 0;
+    for (int64_t i = 0; i < n; i++) {
+        const struct lb_generate_prompt *p = &prompts[i];
+        int64_t room = limit - p->n, left = p->args.max_new_tokens < room ? p->args.max_new_tokens : room;
+        if (left <= 0) {
+            continue;
+        }
+        b->texts[b->n] = (struct text){.prompt = i, .args = &p->args, .left = left};
+        lb_rng_seed(&b->texts[b->n].rng, p->args.seed, 0);
+        memcpy(b->ids + total, p->ids, (size_t)p->n * sizeof *p->ids);
+        capacity[b->n] = p->n + left;
+        total += p->n;
+        b->offsets[++b->n] = (int32_t)total;
+    }
+    return b->n > 0 ? lb_kv_init(&b->kv, b->model, b->n, capacity) : LB_OK;
+}
+
+enum lb_status lb_generate_batch(const struct lb_model *model, const struct lb_generate_prompt *prompts,
+                                 int64_t n, lb_generate_batch_fn fn, void *context,
+                                 struct lb_detail *detail) {
+    struct batch b = {.model = model, .v = lb_model_config(model)->vocab_size};
+    size_t rows = 0, numbers = 0;
+    if (lb_model_check_tap(model, LB_TAP_ATTENTION, 0, NULL) != LB_OK) {
+        return lb_fail(detail, LB_E_UNSUPPORTED, "a classifier generates no text");
+    }
+    for (int64_t i = 0; i < n; i++) {
+        enum lb_status status = check(model, &prompts[i], i, n, detail);
+        if (status != LB_OK) {
+            return status;
+        }
+        rows += (size_t)prompts[i].n;
+    }
+    if (n < 1 || rows > INT32_MAX || !lb_mul_size((size_t)n, (size_t)b.v, &numbers)) {
+        return lb_fail(detail, LB_E_ARG, "%lld prompts of %zu tokens can't be one batch", (long long)n, rows);
+    }
+    struct lb_arena memory;
+    lb_arena_init(&memory, GENERATE_BYTES);
+    int64_t *capacity = lb_arena_array(&memory, (size_t)n, sizeof *capacity);
+    b.tape = lb_tape_create(GENERATE_BYTES);
+    b.texts = lb_arena_array(&memory, (size_t)n, sizeof *b.texts);
+    b.ids = lb_arena_array(&memory, rows, sizeof *b.ids);
+    b.offsets = lb_arena_zarray(&memory, (size_t)n + 1, sizeof *b.offsets);
+    b.first = lb_arena_array(&memory, (size_t)n, sizeof *b.first);
+    b.z = lb_arena_array(&memory, numbers, sizeof *b.z);
+    b.top_ids = lb_arena_array(&memory, numbers, sizeof *b.top_ids);
+    b.top = lb_arena_array(&memory, numbers, sizeof *b.top);
+    bool ok = capacity != NULL && b.tape != NULL && b.texts != NULL && b.ids != NULL && b.offsets != NULL &&
+              b.first != NULL && b.z != NULL && b.top_ids != NULL && b.top != NULL;
+    enum lb_status status = ok ? begin(&b, prompts, n, capacity) : LB_E_NOMEM;
+    enum lb_status given = LB_OK; /* what fn says */
+    while (status == LB_OK && given == LB_OK && b.n > 0) {
+        status = step(&b);
+        given = status == LB_OK ? give(&b, fn, context) : LB_OK;
+    }
+    if (status == LB_E_NOMEM || status == LB_E_LIMIT) {
+        (void)lb_fail(detail, status, "no memory to go on with %lld prompts of %zu tokens", (long long)n,
+                      rows);
+    }
+    lb_kv_finish(&b.kv);
+    lb_tape_destroy(b.tape);
+    lb_arena_finish(&memory);
+    return status == LB_OK ? given : status;
+}
+
+/* One for lb_generate. */
+struct single {
+    lb_generate_fn fn;
+    void *context;
+};
+
+static enum lb_status take_single(void *context, int64_t i, int32_t id) {
+    (void)i;
+    const struct single *single = context;
+    return single->fn(single->context, id);
 }
 
 enum lb_status lb_generate(const struct lb_model *model, const int32_t *prompt, int64_t n,
                            const struct lb_generate_args *args, lb_generate_fn fn, void *context,
                            struct lb_detail *detail) {
-    const struct lb_config *c = lb_model_config(model);
-    if (lb_model_check_tap(model, LB_TAP_ATTENTION, 0, NULL) != LB_OK) {
-        return lb_fail(detail, LB_E_UNSUPPORTED, "a classifier generates no text");
-    }
-    for (int64_t i = 0; i < n; i++) {
-        if (prompt[i] < 0 || prompt[i] >= c->vocab_size) {
-            return lb_fail(detail, LB_E_ARG, "prompt id %d at %lld is outside the vocabulary of %lld",
-                           prompt[i], (long long)i, (long long)c->vocab_size);
-        }
-    }
-    int64_t limit = c->max_position_embeddings;
-    if (n < 1 || n >= limit) {
-        return lb_fail(detail, LB_E_ARG, "the prompt has %lld tokens; this model takes 1 to %lld",
-                       (long long)n, (long long)limit - 1);
-    }
-    int64_t total = n + args->max_new_tokens < limit ? n + args->max_new_tokens : limit;
-    struct lb_kv kv = {0};
-    struct lb_tape *tape = lb_tape_create(GENERATE_BYTES);
-    struct sampler s = {.args = args, .v = c->vocab_size};
-    lb_rng_seed(&s.rng, args->seed, 0);
-    s.ids = lb_malloc_array((size_t)s.v, sizeof *s.ids);
-    s.values = lb_malloc_array((size_t)s.v, sizeof *s.values);
-    enum lb_status status = tape != NULL && s.ids != NULL && s.values != NULL ? LB_OK : LB_E_NOMEM;
-    status = status == LB_OK ? lb_kv_init(&kv, model, total) : status;
-    if (status == LB_OK && total > n) {
-        status = step(model, tape, &kv, prompt, n, &s);
-    }
-    for (int64_t at = n; status == LB_OK && at < total && s.next != args->eos; at++) {
-        int32_t id = s.next;
-        status = fn(context, id);
-        if (status == LB_OK && at + 1 < total) {
-            status = step(model, tape, &kv, &id, 1, &s);
-        }
-    }
-    if (status == LB_E_NOMEM) {
-        (void)lb_fail(detail, status, "no memory to generate %lld tokens", (long long)total);
-    }
-    lb_kv_finish(&kv);
-    lb_tape_destroy(tape);
-    lb_free(s.ids);
-    lb_free(s.values);
-    return status;
+    struct lb_generate_prompt one = {prompt, n, *args};
+    struct single single = {fn, context};
+    return lb_generate_batch(model, &one, 1, take_single, &single, detail);
 }

@@ -14,6 +14,14 @@ struct lb_generate_args {
     uint64_t seed;
 };
 
+/* What is to be gone on with, and how: all that decides the text, so that it does not depend on what it is
+ * batched with. */
+struct lb_generate_prompt {
+    const int32_t *ids; /* [n], n > 0 */
+    int64_t n;
+    struct lb_generate_args args;
+};
+
 /* Called with each new id; a status other than LB_OK stops and is returned. */
 typedef enum lb_status (*lb_generate_fn)(void *context, int32_t id);
 
@@ -21,5 +29,16 @@ typedef enum lb_status (*lb_generate_fn)(void *context, int32_t id);
 LB_NODISCARD enum lb_status lb_generate(const struct lb_model *model, const int32_t *prompt, int64_t n,
                                         const struct lb_generate_args *args, lb_generate_fn fn, void *context,
                                         struct lb_detail *detail);
+
+/* Called with each new id of prompt i; a status other than LB_OK stops all and is returned. */
+typedef enum lb_status (*lb_generate_batch_fn)(void *context, int64_t i, int32_t id);
+
+/* Several together, which is faster than one after the other: each ends for itself, as lb_generate's would,
+ * and gets the ids that it gets there, bit for bit the same logits behind them. Each step's ids come in the
+ * order of prompts. Memory: the caches of all, and a forward over all prompts at once. */
+LB_NODISCARD enum lb_status lb_generate_batch(const struct lb_model *model,
+                                              const struct lb_generate_prompt *prompts, int64_t n,
+                                              lb_generate_batch_fn fn, void *context,
+                                              struct lb_detail *detail);
 
 #endif

@@ -264,31 +264,50 @@ struct lb_value *lb_model_forward(const struct lb_model *model, struct lb_tape *
     return model->family->forward(model, tape, in, taps, n_taps, kv);
 }
 
-enum lb_status lb_kv_init(struct lb_kv *kv, const struct lb_model *model, int64_t capacity) {
+enum lb_status lb_kv_init(struct lb_kv *kv, const struct lb_model *model, int64_t n_seqs,
+                          const int64_t *capacity) {
     const struct lb_config *c = &model->config;
-    size_t layers = (size_t)c->num_hidden_layers, row = (size_t)(c->num_key_value_heads * c->head_dim), n;
-    *kv = (struct lb_kv){.capacity = capacity};
-    if (capacity <= 0 || !lb_mul_size((size_t)capacity, row, &n) || !lb_mul_size(n, 2 * layers, &n)) {
+    size_t layers = (size_t)c->num_hidden_layers, row = (size_t)(c->num_key_value_heads * c->head_dim);
+    size_t rows = 0, n;
+    *kv = (struct lb_kv){.n_seqs = n_seqs};
+    for (int64_t s = 0; s < n_seqs; s++) {
+        if (capacity[s] <= 0 || !lb_add_size(rows, (size_t)capacity[s], &rows)) {
+            return LB_E_LIMIT;
+        }
+    }
+    if (n_seqs <= 0 || !lb_mul_size(rows, row, &n) || !lb_mul_size(n, 2 * layers, &n)) {
         return LB_E_LIMIT;
     }
+    kv->places = lb_malloc_array((size_t)n_seqs, sizeof *kv->places);
     kv->layers = lb_calloc(layers, sizeof *kv->layers);
     float *block = kv->layers != NULL ? lb_malloc_array(n, sizeof *block) : NULL;
-    if (block == NULL) {
+    if (block == NULL || kv->places == NULL) {
+        lb_free(block);
         lb_free(kv->layers);
-        kv->layers = NULL;
+        lb_free(kv->places);
+        *kv = (struct lb_kv){0};
         return LB_E_NOMEM;
     }
     for (size_t l = 0; l < layers; l++) {
-        kv->layers[l].k = block + 2 * l * (size_t)capacity * row;
-        kv->layers[l].v = kv->layers[l].k + (size_t)capacity * row;
+        kv->layers[l].k = block + 2 * l * rows * row;
+        kv->layers[l].v = kv->layers[l].k + rows * row;
+    }
+    for (int64_t s = 0, begin = 0; s < n_seqs; begin += capacity[s++]) {
+        kv->places[s] = (struct lb_kv_place){begin, 0, capacity[s]};
     }
     return LB_OK;
+}
+
+void lb_kv_drop(struct lb_kv *kv, int64_t s) {
+    kv->n_seqs--;
+    memmove(kv->places + s, kv->places + s + 1, (size_t)(kv->n_seqs - s) * sizeof *kv->places);
 }
 
 void lb_kv_finish(struct lb_kv *kv) {
     if (kv != NULL && kv->layers != NULL) {
         lb_free(kv->layers[0].k); /* the block */
         lb_free(kv->layers);
-        kv->layers = NULL;
+        lb_free(kv->places);
+        *kv = (struct lb_kv){0};
     }
 }

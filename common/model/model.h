@@ -73,17 +73,23 @@ struct lb_tap {
     struct lb_value *value; /* filled by forward; lives as long as the tape's batch */
 };
 
-/* Keys and values of one sequence, for generation. */
+/* Keys and values of a batch's sequences, for generation: each has a past of its own. */
 struct lb_kv {
     struct lb_kv_layer *layers;
-    int64_t length, capacity;
+    struct lb_kv_place *places; /* [n_seqs] in the order of the batch's sequences */
+    int64_t n_seqs;
 };
-LB_NODISCARD enum lb_status lb_kv_init(struct lb_kv *kv, const struct lb_model *model, int64_t capacity);
+/* Empty, with room for capacity[s] positions of each of n_seqs sequences. LB_E_NOMEM, LB_E_LIMIT. */
+LB_NODISCARD enum lb_status lb_kv_init(struct lb_kv *kv, const struct lb_model *model, int64_t n_seqs,
+                                       const int64_t *capacity);
+/* Sequence s leaves, those behind it move up; its memory stays until finish. */
+void lb_kv_drop(struct lb_kv *kv, int64_t s);
 void lb_kv_finish(struct lb_kv *kv);
 
 /* The tape has begun with in->ragged. Returns the final hidden states [N, C] (after the final norm: what the
  * head multiplies); NULL: see lb_tape_status. taps are checked by lb_model_check_tap first. kv (may be NULL;
- * plain mode, one sequence): rows continue at kv->length, which grows. */
+ * plain mode; for decoders): as many sequences as the batch, whose rows go on where its places end, which
+ * grow; they have room for that. */
 struct lb_value *lb_model_forward(const struct lb_model *model, struct lb_tape *tape,
                                   const struct lb_input *in, struct lb_tap *taps, size_t n_taps,
                                   struct lb_kv *kv);

@@ -18,7 +18,8 @@ struct attention {
     int64_t dim;                    /* D */
     int64_t q_stride, kv_stride;    /* H * D, G * D */
     int64_t window;                 /* 0: all */
-    int64_t past;                   /* rows of k and v before the batch's own: generation */
+    const struct lb_kv_place
+        *past; /* generation: of each sequence, rows of k and v before its own; or NULL */
     float scale;
     int64_t n_seqs;
     const int32_t *offsets;
@@ -46,6 +47,15 @@ struct block {
 
 static int64_t sequence_length(const struct attention *a, int64_t s) {
     return a->offsets[s + 1] - a->offsets[s];
+}
+
+static int64_t past_length(const struct attention *a, int64_t s) {
+    return a->past != NULL ? a->past[s].length : 0;
+}
+
+/* Where the keys and values of a sequence begin. */
+static int64_t first_key(const struct attention *a, int64_t s) {
+    return a->past != NULL ? a->past[s].begin : a->offsets[s];
 }
 
 static int64_t round_up(int64_t n, int64_t multiple) {
@@ -93,8 +103,8 @@ static void block_begin(const struct attention *a, int64_t s, int64_t g, int64_t
     b->first = first;
     b->n = smaller(rows - first, ROWS);
     b->lanes = round_up(b->n, LB_LANES);
-    b->k = a->k + a->offsets[s] * a->kv_stride + g * a->dim;
-    b->v = a->v + a->offsets[s] * a->kv_stride + g * a->dim;
+    b->k = a->k + first_key(a, s) * a->kv_stride + g * a->dim;
+    b->v = a->v + first_key(a, s) * a->kv_stride + g * a->dim;
     fetch(a->q + (a->offsets[s] + first / a->share) * a->q_stride + g * a->share * a->dim, a->q_stride,
           (b->n + a->share - 1) / a->share, a->share * a->dim);
     for (int64_t r = 0; r < b->lanes; r++) {
@@ -103,7 +113,7 @@ static void block_begin(const struct attention *a, int64_t s, int64_t g, int64_t
         for (int64_t d = 0; d < a->dim; d++) {
             b->q[d * ROWS + r] = q[d] * a->scale;
         }
-        b->position[r] = (int32_t)(a->past + row / a->share);
+        b->position[r] = (int32_t)(past_length(a, s) + row / a->share);
         b->max[r] = -FLT_MAX;
         b->sum[r] = 0;
     }
@@ -383,12 +393,17 @@ static void probs_backward(struct lb_tape *tape, struct lb_node *node) {
     }
 }
 
-/* Puts the batch's keys and values behind those of the cache. */
+/* Puts each sequence's keys and values behind those that the cache holds of it. */
 static void append(const struct attention *a, const struct lb_value *k, const struct lb_value *v,
                    const struct lb_kv_layer *kv) {
-    size_t bytes = (size_t)(k->rows * a->kv_stride) * sizeof(float);
-    memcpy(kv->k + a->past * a->kv_stride, k->data, bytes);
-    memcpy(kv->v + a->past * a->kv_stride, v->data, bytes);
+    for (int64_t s = 0; s < a->n_seqs; s++) {
+        int64_t to = (a->past[s].begin + a->past[s].length) * a->kv_stride,
+                from = a->offsets[s] * a->kv_stride;
+        size_t bytes = (size_t)(sequence_length(a, s) * a->kv_stride) * sizeof(float);
+        assert(a->past[s].length + sequence_length(a, s) <= a->past[s].capacity);
+        memcpy(kv->k + to, k->data + from, bytes);
+        memcpy(kv->v + to, v->data + from, bytes);
+    }
 }
 
 /* Lays out the work and the results; false when tape memory runs out. */
@@ -409,7 +424,7 @@ static bool plan(struct lb_tape *tape, struct attention *a, bool want_probs, str
             int64_t t = sequence_length(a, s);
             tasks += a->kv_heads * ((t * a->share + ROWS - 1) / ROWS);
             probs += a->heads * t * t;
-            a->work += t * (t + a->past) * a->q_stride;
+            a->work += t * (t + past_length(a, s)) * a->q_stride;
         }
     }
     if (want_probs) {
@@ -452,7 +467,7 @@ struct lb_value *lb_attention(struct lb_tape *tape, struct lb_value *q, struct l
     assert(q->cols == (int64_t)args->heads * args->head_dim && q->rows == ragged->offsets[ragged->n_seqs]);
     assert(k->cols == (int64_t)args->kv_heads * args->head_dim && k->rows == q->rows);
     assert(v->cols == k->cols && v->rows == k->rows);
-    assert(args->kv == NULL || (!lb_tape_records(tape) && ragged->n_seqs == 1 && !args->want_probs));
+    assert(args->kv == NULL || (!lb_tape_records(tape) && !args->want_probs));
     struct lb_value *out = lb_tape_value(tape, q->rows, q->cols), *probs = NULL;
     float *lse = lb_tape_bytes(tape, (size_t)(q->rows * args->heads) * sizeof *lse);
     struct attention *a = lb_tape_bytes(tape, sizeof *a);
@@ -467,7 +482,7 @@ struct lb_value *lb_attention(struct lb_tape *tape, struct lb_value *q, struct l
         .q_stride = q->cols,
         .kv_stride = k->cols,
         .window = args->window,
-        .past = args->kv != NULL ? args->kv_length : 0,
+        .past = args->kv != NULL ? args->kv_places : NULL,
         .scale = args->scale,
         .n_seqs = ragged->n_seqs,
         .offsets = ragged->offsets,

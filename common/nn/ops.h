@@ -32,9 +32,13 @@ struct lb_value *lb_layernorm(struct lb_tape *tape, struct lb_value *x, const st
 struct lb_value *lb_rope(struct lb_tape *tape, struct lb_value *x, int heads, const int32_t *positions,
                          float theta);
 
-/* Keys and values of earlier positions of one sequence, one layer. */
+/* Keys and values of earlier positions, one layer; and which of their rows are a sequence's. */
 struct lb_kv_layer {
-    float *k, *v; /* [capacity, G * D] */
+    float *k, *v; /* [rows of all sequences, G * D] */
+};
+struct lb_kv_place {
+    int64_t begin;            /* first row in every layer */
+    int64_t length, capacity; /* rows held, and that there is room for */
 };
 struct lb_attention_args {
     int heads;    /* H */
@@ -42,11 +46,12 @@ struct lb_attention_args {
     int head_dim; /* D */
     float scale;  /* of the scores, usually 1/sqrt(D) */
     int window;   /* a row sees itself and window - 1 rows before it; 0: all */
-    /* Generation (plain mode, one sequence): k and v are appended to kv at row kv_length, and the rows attend
-     * to all. */
+    /* Generation (plain mode): the k and v of each sequence are appended behind what its place holds of kv,
+     * where there is room for them, and its rows attend to all. The places' lengths stay: they are of all
+     * layers. */
     struct lb_kv_layer *kv;
-    int64_t kv_length;
-    bool want_probs; /* also return the probabilities */
+    const struct lb_kv_place *kv_places; /* [sequences of the batch] */
+    bool want_probs;                     /* also return the probabilities */
 };
 /* attention.c   Causal grouped-query attention over the ragged batch; q [N, H*D], k and v [N, G*D], out [N,
  * H*D]. Online softmax over key blocks: no [T, T] memory, saved for backward: log-sum-exp [N, H]. probs

@@ -190,7 +190,8 @@ static void test_cache(void **state) {
                 memcpy(step.k->data, whole.k->data + at * kv_c, (size_t)(n * kv_c) * sizeof(float));
                 memcpy(step.v->data, whole.v->data + at * kv_c, (size_t)(n * kv_c) * sizeof(float));
                 step.args.kv = &kv;
-                step.args.kv_length = done;
+                const struct lb_kv_place place = {0, done, 130};
+                step.args.kv_places = &place;
                 attend(&step);
                 assert_memory_equal(step.out->data, whole.out->data + at * c,
                                     (size_t)(n * c) * sizeof(float));
@@ -203,6 +204,66 @@ static void test_cache(void **state) {
         }
         free(kv.k);
         free(kv.v);
+        lb_tape_destroy(whole.tape);
+        lb_tape_destroy(step.tape);
+    }
+}
+
+/* All sequences in one cache, each in pieces of its own sizes, so that their pasts are never alike; in the
+ * cache they lie in another order than in the batch. The bits of the whole. */
+static void test_cache_of_many(void **state) {
+    (void)state;
+    for (int k = 0; k < SHAPES; k++) {
+        struct run whole, step;
+        begin(&whole, &shapes[k], LB_TAPE_PLAIN, 2);
+        attend(&whole);
+        begin(&step, &shapes[k], LB_TAPE_PLAIN, 2);
+        int64_t c = whole.q->cols, kv_c = whole.k->cols, n_seqs = ragged.n_seqs;
+        struct lb_kv_layer kv = {malloc((size_t)(N * kv_c) * sizeof(float)),
+                                 malloc((size_t)(N * kv_c) * sizeof(float))};
+        struct lb_kv_place *places = calloc((size_t)n_seqs, sizeof *places);
+        int32_t *own_offsets = calloc((size_t)n_seqs + 1, sizeof *own_offsets);
+        assert_true(kv.k != NULL && kv.v != NULL && places != NULL && own_offsets != NULL);
+        for (int64_t s = 0; s < n_seqs; s++) {
+            places[s] = (struct lb_kv_place){N - offsets[s + 1], 0, offsets[s + 1] - offsets[s]};
+        }
+        for (int turn = 0, left = 1; left > 0; turn++) {
+            left = 0;
+            for (int64_t s = 0; s < n_seqs; s++) {
+                int64_t most = places[s].capacity - places[s].length, n = (turn * 7 + s * 13) % 5 * 6;
+                own_offsets[s + 1] = own_offsets[s] + (int32_t)(n < most ? n : most);
+                left += (int)most;
+            }
+            const struct lb_ragged own = {n_seqs, own_offsets};
+            int64_t n = own_offsets[n_seqs];
+            lb_tape_begin(step.tape, LB_TAPE_PLAIN, &own, NULL);
+            step.q = lb_tape_value(step.tape, n, c);
+            step.k = lb_tape_value(step.tape, n, kv_c);
+            step.v = lb_tape_value(step.tape, n, kv_c);
+            for (int64_t s = 0; s < n_seqs; s++) {
+                int64_t from = offsets[s] + places[s].length, to = own_offsets[s],
+                        rows = own_offsets[s + 1] - to;
+                memcpy(step.q->data + to * c, whole.q->data + from * c, (size_t)(rows * c) * sizeof(float));
+                memcpy(step.k->data + to * kv_c, whole.k->data + from * kv_c,
+                       (size_t)(rows * kv_c) * sizeof(float));
+                memcpy(step.v->data + to * kv_c, whole.v->data + from * kv_c,
+                       (size_t)(rows * kv_c) * sizeof(float));
+            }
+            step.args.kv = &kv;
+            step.args.kv_places = places;
+            attend(&step);
+            for (int64_t s = 0; s < n_seqs; s++) {
+                int64_t from = offsets[s] + places[s].length, to = own_offsets[s],
+                        rows = own_offsets[s + 1] - to;
+                assert_memory_equal(step.out->data + to * c, whole.out->data + from * c,
+                                    (size_t)(rows * c) * sizeof(float));
+                places[s].length += rows;
+            }
+        }
+        free(kv.k);
+        free(kv.v);
+        free(places);
+        free(own_offsets);
         lb_tape_destroy(whole.tape);
         lb_tape_destroy(step.tape);
     }
@@ -242,8 +303,10 @@ static void test_empty(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_values), cmocka_unit_test(test_alone),         cmocka_unit_test(test_threads),
-        cmocka_unit_test(test_cache),  cmocka_unit_test(test_window_of_one), cmocka_unit_test(test_empty),
+        cmocka_unit_test(test_values),        cmocka_unit_test(test_alone),
+        cmocka_unit_test(test_threads),       cmocka_unit_test(test_cache),
+        cmocka_unit_test(test_cache_of_many), cmocka_unit_test(test_window_of_one),
+        cmocka_unit_test(test_empty),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
