@@ -34,6 +34,7 @@ static char folder[] = "/tmp/limbeck-company-XXXXXX";
 static struct lb_daemon daemon_;
 static atomic_bool over;
 static int seconds = 5;
+static bool timed; /* seconds are given: then so are bounds on times */
 static struct lb_buf bomb;
 static atomic_long served[N_GREEDY], refused[N_GREEDY];
 
@@ -326,8 +327,10 @@ static void keep_company(const char *name) {
         fail_msg("%s", asked.what);
     }
     assert_true(largest_kib <= allowed_kib);
-    assert_true(told.slowest_ms < 500);
-    assert_true(asked.slowest_ms < 2000);
+    if (timed) { /* by hand, on a quiet machine: other work on it is no fault of the daemon's */
+        assert_true(told.slowest_ms < 500);
+        assert_true(asked.slowest_ms < 2000);
+    }
     /* And nothing stays behind. */
     until = lb_now_ns() + 8 * LB_SECOND_NS;
     while (status_kib("VmRSS:") > before_kib + 48 * 1024 && lb_now_ns() < until) {
@@ -371,6 +374,7 @@ static int teardown(void **state) {
 int main(int argc, char **argv) {
     signal(SIGPIPE, SIG_IGN);
     seconds = argc > 1 ? atoi(argv[1]) : seconds;
+    timed = argc > 1;
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_one_address),
                                        cmocka_unit_test(test_own_addresses)};
     return cmocka_run_group_tests(tests, setup, teardown);
