@@ -111,11 +111,12 @@ struct job {
     int order;
 };
 
-static atomic_int n_run;
+static atomic_int n_run, n_done;
 static pthread_mutex_t gate = PTHREAD_MUTEX_INITIALIZER;
 
 static void run(struct lb_codec_task *task) {
     ((struct job *)(void *)task)->order = atomic_fetch_add(&n_run, 1);
+    atomic_fetch_add(&n_done, 1); /* and the order can be read */
 }
 
 static void wait_at_gate(struct lb_codec_task *task) {
@@ -132,7 +133,7 @@ static void test_turns(void **state) {
     struct job blocker = {.task = {.run = wait_at_gate, .client = "x", .heavy = true}}, light[3], heavy[6];
     const char *const clients[] = {"a", "a", "a", "a", "b", "b"};
     const int order[] = {4, 6, 8, 9, 5, 7};
-    n_run = 0;
+    n_run = n_done = 0;
     assert_int_equal(lb_codec_start(2, &codec, NULL), LB_OK);
     pthread_mutex_lock(&gate);
     lb_codec_push(codec, &blocker.task);
@@ -144,7 +145,7 @@ static void test_turns(void **state) {
         light[i] = (struct job){.task = {.run = run, .client = "a"}};
         lb_codec_push(codec, &light[i].task);
     }
-    while (atomic_load(&n_run) < 3) {
+    while (atomic_load(&n_done) < 3) {
     }
     assert_int_equal(light[0].order + light[1].order + light[2].order, 0 + 1 + 2);
     pthread_mutex_unlock(&gate);
