@@ -51,8 +51,8 @@ static void write_tail(const uint8_t digest[LB_SHA256_BYTES], char out[TAIL_BYTE
     memcpy(out + TAIL_BYTES - (sizeof END - 1), END, sizeof END);
 }
 
-enum lb_status lb_wire_put_digest(struct lb_buf *head, size_t start, const char *request_digest,
-                                  struct lb_detail *detail) {
+enum lb_status lb_answer_digest_put(struct lb_buf *head, size_t start, const char *request_digest,
+                                    struct lb_detail *detail) {
     uint8_t digest[LB_SHA256_BYTES];
     char tail[TAIL_BYTES + 1];
     enum lb_status status = lb_wire_written(head, "the answer", detail);

@@ -97,6 +97,10 @@ enum lb_status lb_request_digest(const char *fingerprint, const struct lb_infer_
  * being what lb_infer_response_head wrote. See PROTOCOL.md "Digest". LB_E_NOMEM is the only failure. */
 LB_NODISCARD enum lb_status lb_answer_digest(const struct lb_infer_response *response, const void *head,
                                              size_t len, uint8_t out[LB_SHA256_BYTES]);
+/* Ends head, a JSON object from byte start on but for its last brace, with its digest as the last member: an
+ * answer that is all JSON, or metadata (which answer no request that has a digest: ""). */
+LB_NODISCARD enum lb_status lb_answer_digest_put(struct lb_buf *head, size_t start,
+                                                 const char *request_digest, struct lb_detail *detail);
 /* Whether a body, as it was received (json_len as for decoding), ends with its digest as the answer to the
  * request of that digest. LB_E_FORMAT when it doesn't: nothing in it may be used. */
 LB_NODISCARD enum lb_status lb_answer_digest_check(const void *body, size_t len, int64_t json_len,

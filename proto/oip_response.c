@@ -212,7 +212,7 @@ enum lb_status lb_infer_response_head(const struct lb_infer_response *response, 
         status = put_outputs(head, response, &binary, detail);
     }
     if (status == LB_OK && response->digest_of && !binary) {
-        status = lb_wire_put_digest(head, start, response->digest_of, detail);
+        status = lb_answer_digest_put(head, start, response->digest_of, detail);
     } else {
         lb_buf_append_str(head, "}");
     }

@@ -68,10 +68,6 @@ void lb_wire_pad(struct lb_buf *buf, size_t start);
 LB_NODISCARD enum lb_status lb_wire_written(const struct lb_buf *buf, const char *what,
                                             struct lb_detail *detail);
 
-/* Ends head, an answer that is all JSON from byte start on but for its last brace, with its digest. */
-LB_NODISCARD enum lb_status lb_wire_put_digest(struct lb_buf *head, size_t start, const char *request_digest,
-                                               struct lb_detail *detail);
-
 #define LB_WIRE_DIGEST "digest" /* the tensor's name, and the member's */
 
 #define LB_NUMBER_TEXT 32

@@ -53,7 +53,7 @@ void lb_handle_model_metadata(struct lb_server *server, struct lb_exchange *x,
     (void)match;
     if (lb_reply_find_model(x)) {
         const struct lb_visit *visit = x->user;
-        lb_reply_json(x, 200, lb_describe_model(visit->hosted));
+        lb_reply_json_digest(x, 200, lb_describe_model(visit->hosted));
         lb_reply_header(x, "Cache-Control", "no-cache");
     }
 }

@@ -2,6 +2,7 @@
 
 #include "common/base/json.h"
 #include "proto/limits.h"
+#include "proto/oip.h"
 #include "server/api/visit.h"
 
 #include <stdarg.h>
@@ -25,20 +26,35 @@ void lb_reply_bytes(struct lb_exchange *exchange, int status, const char *conten
     }
 }
 
-void lb_reply_json(struct lb_exchange *exchange, int status, json_t *value) {
-    struct lb_buf buf;
-    lb_buf_init(&buf, LB_MAX_JSON_BYTES);
-    char *copy = NULL;
-    if (value && lb_json_dump(value, 0, &buf) == LB_OK && lb_buf_append(&buf, "\n", 1) == LB_OK) {
-        copy = lb_arena_strdup(&exchange->arena, buf.data);
-    }
-    json_decref(value);
+/* The text (taken over), or 503 when it could not be made. */
+static void reply_text(struct lb_exchange *exchange, int status, struct lb_buf *text, bool made) {
+    const char *copy = made ? lb_arena_strdup(&exchange->arena, text->data) : NULL;
     if (copy) {
-        lb_reply_bytes(exchange, status, "application/json", copy, buf.len);
+        lb_reply_bytes(exchange, status, "application/json", copy, text->len);
     } else {
         lb_reply_bytes(exchange, 503, "application/json", no_memory, strlen(no_memory));
     }
-    lb_buf_finish(&buf);
+    lb_buf_finish(text);
+}
+
+void lb_reply_json(struct lb_exchange *exchange, int status, json_t *value) {
+    struct lb_buf text;
+    lb_buf_init(&text, LB_MAX_JSON_BYTES);
+    bool made = value && lb_json_dump(value, 0, &text) == LB_OK && lb_buf_append(&text, "\n", 1) == LB_OK;
+    json_decref(value);
+    reply_text(exchange, status, &text, made);
+}
+
+void lb_reply_json_digest(struct lb_exchange *exchange, int status, json_t *object) {
+    struct lb_buf text;
+    lb_buf_init(&text, LB_MAX_JSON_BYTES);
+    bool made = object && lb_json_dump(object, 0, &text) == LB_OK && text.len > 1;
+    if (made) {
+        text.data[--text.len] = '\0'; /* its last brace comes with the digest */
+        made = lb_answer_digest_put(&text, 0, "", NULL) == LB_OK && lb_buf_status(&text) == LB_OK;
+    }
+    json_decref(object);
+    reply_text(exchange, status, &text, made);
 }
 
 json_t *lb_error_body(int status, const char *text) {

@@ -9,6 +9,8 @@
 
 /* Sends the value (taken over; NULL: 503, out of memory). */
 void lb_reply_json(struct lb_exchange *exchange, int status, json_t *value);
+/* The same for an object that ends with its digest (PROTOCOL.md "The answer's own digest"). */
+void lb_reply_json_digest(struct lb_exchange *exchange, int status, json_t *object);
 /* Sends bytes that live until the exchange ends. */
 void lb_reply_bytes(struct lb_exchange *exchange, int status, const char *content_type, const void *bytes,
                     size_t len);

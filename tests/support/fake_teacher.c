@@ -386,12 +386,13 @@ static bool answer_info(struct fake_teacher *fake, int fd) {
                   "\",\"versions\":[\"%s\"],\"platform\":\"limbeck\",\"inputs\":[],\"outputs\":[%s],"
                   "\"parameters\":{\"fingerprint\":\"%s\",\"vocab_size\":%lld,"
                   "\"hidden_size\":%lld,\"num_layers\":%d,\"num_heads\":%d,\"max_length\":64,\"kernels\":"
-                  "\"fake\\\"s 1\",\"batch_invariant\":%s%s%s%s%s}}",
+                  "\"fake\\\"s 1\",\"batch_invariant\":%s%s%s%s%s}",
                   fake->fingerprint, outputs.data, fake->fingerprint, (long long)fake->is.vocab_size,
                   (long long)fake->is.hidden_size, LAYERS, HEADS, fake->is.batch_dependent ? "false" : "true",
                   fake->is.compute ? ",\"compute\":\"" : "", fake->is.compute ? fake->is.compute : "",
                   fake->is.compute ? "\"" : "", fake->is.classifier ? ",\"input_size\":4" : "");
-    bool ok = send_simple(fd, 200, "Content-Type: application/json\r\n", body.data);
+    bool ok = lb_answer_digest_put(&body, 0, "", NULL) == LB_OK &&
+              send_simple(fd, 200, "Content-Type: application/json\r\n", body.data);
     lb_buf_finish(&outputs);
     lb_buf_finish(&body);
     return ok;

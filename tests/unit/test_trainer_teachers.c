@@ -553,9 +553,36 @@ static void test_another_wire(void **state) {
     assert_non_null(strstr(detail.text, "number 2 of the wire"));
 }
 
+/* Metadata end with their digest: any other byte in them, and they are not taken. */
+static void test_metadata_have_a_digest(void **state) {
+    (void)state;
+    struct lb_buf text;
+    struct lb_teacher_info info;
+    struct lb_detail detail = {0};
+    lb_buf_init(&text, 4096);
+    lb_buf_printf(&text,
+                  "{\"name\": \"m\", \"parameters\": {\"fingerprint\": \"%s\", \"vocab_size\": 5}, "
+                  "\"outputs\": []",
+                  fake_fingerprint);
+    must(lb_answer_digest_put(&text, 0, "", &detail), &detail);
+    must(lb_info_read(text.data, text.len, "here", &info, &detail), &detail);
+    assert_int_equal(info.vocab_size, 5);
+    for (size_t i = 0; i < text.len; i++) {
+        text.data[i] ^= 1;
+        assert_int_not_equal(lb_info_read(text.data, text.len, "here", &info, NULL), LB_OK);
+        text.data[i] ^= 1;
+    }
+    *strchr(text.data, '5') = '6';
+    assert_int_equal(lb_info_read(text.data, text.len, "here", &info, &detail), LB_E_FORMAT);
+    assert_non_null(strstr(detail.text, "here: its metadata: "));
+    assert_non_null(strstr(detail.text, "digest"));
+    lb_buf_finish(&text);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_another_wire),
+        cmocka_unit_test(test_metadata_have_a_digest),
         cmocka_unit_test(test_two_teachers_in_order),
         cmocka_unit_test(test_single_flight),
         cmocka_unit_test(test_many_small_questions),

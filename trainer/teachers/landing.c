@@ -146,13 +146,21 @@ static void tell_aside(struct asked_teacher *teacher, int replica, const struct 
     }
 }
 
-/* This replica is of no use as it is; when that is so of all, nothing is left to wait for. */
+/* This replica is of no use as it is; when that is so of all, nothing is left to wait for. One answer may be
+ * an accident, so it takes two of them with no good one in between. */
 static void mark_wrong(struct lb_asker *asker, struct asked_teacher *teacher, int replica,
                        enum lb_status status, const struct lb_detail *detail) {
-    teacher->wrong |= UINT64_C(1) << replica;
+    uint64_t bit = UINT64_C(1) << replica;
+    teacher->wrong |= teacher->doubted & bit;
+    teacher->doubted |= bit;
     if (teacher->wrong == all_of(teacher)) {
         lb_asker_fail(asker, status, detail);
     }
+}
+
+static void mark_good(struct asked_teacher *teacher, int replica) {
+    teacher->wrong &= ~(UINT64_C(1) << replica);
+    teacher->doubted &= ~(UINT64_C(1) << replica);
 }
 
 void lb_landing_probe(struct lb_asker *asker, struct request *request) {
@@ -184,7 +192,7 @@ void lb_landing_probe(struct lb_asker *asker, struct request *request) {
     lb_pool_probed(&teacher->pool, request->replica, status == LB_OK, lb_now_ns(),
                    request->call.retry_after_ns);
     if (status == LB_OK) {
-        teacher->wrong &= ~(UINT64_C(1) << request->replica);
+        mark_good(teacher, request->replica);
         return;
     }
     teacher->last_error = detail;
@@ -311,7 +319,7 @@ void lb_landing_answer(struct lb_asker *asker, struct request *request) {
         return;
     }
     lb_pool_answered(&teacher->pool, request->replica);
-    teacher->wrong &= ~(UINT64_C(1) << request->replica);
+    mark_good(teacher, request->replica);
     grow(teacher);
     be_back(teacher);
     count(asker, request, true);

@@ -155,6 +155,9 @@ static enum lb_status send_group(struct lb_asker *asker, unsigned k, int replica
     request->call.body = request->asked.body.data;
     request->call.body_bytes = request->asked.body.len;
     request->call.json_bytes = request->asked.json_bytes;
+    request->call.max_bytes =
+        LB_MAX_JSON_BYTES +
+        (size_t)n * lb_ask_answer_bytes(&teacher->is.info, &request->items[0]->spec, request->asked.longest);
     pthread_mutex_lock(&asker->lock);
     asker->stats.requests++;
     asker->stats.bytes_sent += request->asked.body.len;
@@ -201,11 +204,18 @@ static void tell_lost(const struct lb_asker *asker, struct asked_teacher *teache
            teacher->last_error.text);
 }
 
+/* Whether a lost teacher may still come back: give_up_after has not passed, or what was tried before it had
+ * passed is under way. Replicas that are tried in turn, and hang, don't prolong it for ever. */
+static bool may_come_back(const struct lb_asker *asker, const struct lb_pool *pool, uint64_t now) {
+    uint64_t patience = pool->lost_ns + asker->options.give_up_ns;
+    return now < patience || (now < patience + asker->options.timeout_ns && lb_pool_trying(pool));
+}
+
 /* Whether every teacher has been lost for longer than one may be: nothing would be left to learn from. */
 static bool none_left(const struct lb_asker *asker, uint64_t now) {
     for (unsigned k = 0; k < asker->n_teachers; k++) {
         const struct lb_pool *pool = &asker->teachers[k].pool;
-        if (!pool->lost_ns || now < pool->lost_ns + asker->options.give_up_ns || lb_pool_trying(pool)) {
+        if (!pool->lost_ns || may_come_back(asker, pool, now)) {
             return false;
         }
     }
@@ -228,8 +238,9 @@ static uint64_t mind_lost(struct lb_asker *asker, struct asked_teacher *teacher,
     if (asker->options.on_lost == LB_LOST_WAIT || asker->options.give_up_ns == 0) {
         return tell;
     }
-    if (now < patience || lb_pool_trying(&teacher->pool)) {
-        return now < patience && patience < tell ? patience : tell;
+    if (may_come_back(asker, &teacher->pool, now)) {
+        uint64_t next = now < patience ? patience : patience + asker->options.timeout_ns;
+        return next < tell ? next : tell;
     }
     if (asker->options.on_lost == LB_LOST_STOP) {
         enum lb_status status = teacher->last_error.code ? teacher->last_error.code : LB_E_UNAVAILABLE;

@@ -1,271 +1,35 @@
 #include "trainer/teachers/teachers.h"
 
-#include "common/base/clock.h"
 #include "common/base/log.h"
-#include "common/base/arena.h"
 #include "common/base/mem.h"
+#include "trainer/teachers/opened.h"
 #include "trainer/teachers/pool.h"
-#include "trainer/teachers/questions.h"
-#include "trainer/wire/possible.h"
 
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
 #define CONTACT_TIMEOUT_NS (10 * LB_SECOND_NS)
-#define FIRST_WAIT_NS (100 * LB_MS_NS)
-#define LONGEST_WAIT_NS (5 * LB_SECOND_NS)
-#define TOLD_EVERY_NS (10 * LB_SECOND_NS)
-#define MAX_INFO_BYTES (4u << 20)
 #define MAX_OPTIONS_BYTES ((size_t)16 << 20)
 
-struct teacher {
-    const struct lb_teacher_address *is;
-    const struct lb_dialect *dialect;
-    char label[LB_MAX_NAME + 16]; /* "teacher math", for errors */
-    const char **urls;            /* [n_urls] borrowed */
-    bool *reached;                /* [n_urls] */
-    int n_urls;
-    struct lb_local *local;
-    char *own_token; /* from token_file */
-    const char *token;
-    struct lb_teacher_info info;
-    bool has_head;
-    struct lb_ask_spec spec; /* of no outputs until it is set */
-    struct lb_teacher_head head;
-};
-
-struct lb_teachers {
-    struct lb_teachers_options options;
-    struct lb_client *http;
-    struct lb_cache *cache;
-    struct teacher *teachers;
-    unsigned n;
-    struct lb_asker *asker; /* from the first submit on */
-    struct lb_arena arena;  /* options' strings */
-};
-
-static uint64_t timeout_ns(const struct lb_teachers *teachers) {
+uint64_t lb_teachers_timeout_ns(const struct lb_teachers *teachers) {
     double seconds = teachers->options.timeout > 0 ? teachers->options.timeout : 60;
     return (uint64_t)(seconds * (double)LB_SECOND_NS);
 }
 
-static uint64_t give_up_ns(const struct lb_teachers *teachers) {
+uint64_t lb_teachers_give_up_ns(const struct lb_teachers *teachers) {
     return (uint64_t)(teachers->options.give_up_after * (double)LB_SECOND_NS);
 }
 
-static struct lb_contact contact_of(const struct lb_teachers *teachers, const struct teacher *teacher,
-                                    int replica) {
-    uint64_t timeout = timeout_ns(teachers);
+struct lb_contact lb_teacher_contact(const struct lb_teachers *teachers, const struct teacher *teacher,
+                                     int replica) {
+    uint64_t timeout = lb_teachers_timeout_ns(teachers);
     return (struct lb_contact){.http = teachers->http,
                                .name = teacher->label,
                                .base = teacher->urls[replica],
                                .token = teacher->token,
                                .timeout_ns = timeout < CONTACT_TIMEOUT_NS ? timeout : CONTACT_TIMEOUT_NS,
                                .stop = teachers->options.stop};
-}
-
-/* Whether asking again may help. */
-static bool is_transient(enum lb_status status) {
-    return status == LB_E_UNAVAILABLE || status == LB_E_TIMEOUT || status == LB_E_INTERNAL;
-}
-
-/* ---- waiting for a teacher ---- */
-
-/* Between attempts to reach a teacher: how long it has been, how long the next pause is, when it was last
- * spoken of. */
-struct patience {
-    uint64_t began_ns, told_ns, pause_ns;
-};
-
-/* After a failed attempt: pauses and returns LB_OK when another is to be made, else the status to end with. A
- * daemon of our own that lives is loading, however long that takes. */
-static enum lb_status be_patient(const struct lb_teachers *teachers, const struct teacher *teacher,
-                                 struct patience *patience, const struct lb_detail *why,
-                                 struct lb_detail *detail) {
-    uint64_t now = lb_now_ns();
-    struct lb_detail ended = {0};
-    if (teacher->local && lb_local_check(teacher->local, &ended)) {
-        return lb_fail(detail, ended.code, "%s", ended.text);
-    }
-    if (!teacher->local && teachers->options.on_lost != LB_LOST_WAIT && give_up_ns(teachers) != 0 &&
-        now - patience->began_ns > give_up_ns(teachers)) {
-        return lb_fail(detail, LB_E_UNAVAILABLE, "%s; no answer for %.0f s", why->text,
-                       (double)(now - patience->began_ns) / (double)LB_SECOND_NS);
-    }
-    if (now - patience->began_ns > LB_SECOND_NS &&
-        (!patience->told_ns || now - patience->told_ns > TOLD_EVERY_NS)) {
-        patience->told_ns = now;
-        lb_log(LB_LOG_WARN, "teacher_lost", "teacher=%s for_s=%.0f error=\"%s\"", teacher->is->name,
-               (double)(now - patience->began_ns) / (double)LB_SECOND_NS, why->text);
-    }
-    for (uint64_t until = now + patience->pause_ns; lb_now_ns() < until;) {
-        if (teachers->options.stop && *teachers->options.stop) {
-            return lb_fail(detail, LB_E_CANCELLED, "stopped while waiting for %s", teacher->label);
-        }
-        lb_sleep_ns(20 * LB_MS_NS);
-    }
-    patience->pause_ns = patience->pause_ns * 2 < LONGEST_WAIT_NS ? patience->pause_ns * 2 : LONGEST_WAIT_NS;
-    return LB_OK;
-}
-
-static struct patience new_patience(void) {
-    return (struct patience){.began_ns = lb_now_ns(), .pause_ns = FIRST_WAIT_NS};
-}
-
-/* ---- what a teacher says of itself ---- */
-
-/* The blob's name of a teacher's info: what the recipe says, since the teacher itself may be away. */
-static char *info_name(const struct teacher *teacher) {
-    const struct lb_teacher_address *is = teacher->is;
-    uint8_t hash[LB_SHA256_BYTES];
-    char hex[LB_SHA256_HEX];
-    struct lb_buf buf;
-    lb_buf_init(&buf, 1u << 20);
-    lb_buf_printf(&buf, "%s\n%s\n%s", is->name, is->url, is->model ? is->model : "");
-    lb_sha256(buf.data ? buf.data : "", buf.len, hash);
-    lb_buf_finish(&buf);
-    lb_hex(hash, sizeof hash, hex);
-    lb_buf_init(&buf, 256);
-    lb_buf_printf(&buf, "info:%s", hex);
-    return lb_buf_take(&buf, NULL);
-}
-
-static void remember(const struct lb_teachers *teachers, const char *name, const void *bytes, size_t len) {
-    struct lb_detail detail = {0};
-    enum lb_status status =
-        teachers->cache && name ? lb_cache_put_blob(teachers->cache, name, bytes, len, &detail) : LB_OK;
-    if (status != LB_OK) {
-        lb_log(LB_LOG_WARN, "cache_not_written", "error=\"%s\"",
-               detail.code ? detail.text : lb_status_name(status));
-    }
-}
-
-/* The info from the cache; false when it is not there. */
-static bool recall_info(const struct lb_teachers *teachers, struct teacher *teacher) {
-    char *name = teachers->cache ? info_name(teacher) : NULL;
-    struct lb_buf text;
-    lb_buf_init(&text, MAX_INFO_BYTES);
-    bool found = name && !lb_cache_get_blob(teachers->cache, name, &text, NULL) && text.len &&
-                 !teacher->dialect->info_read(text.data, text.len, teacher->label, &teacher->info, NULL);
-    teacher->info.any_compute = teachers->options.allow_other_kernels;
-    lb_buf_finish(&text);
-    lb_free(name);
-    return found;
-}
-
-static enum lb_status ask_info(const struct lb_teachers *teachers, const struct teacher *teacher, int replica,
-                               struct lb_buf *text, struct lb_teacher_info *out, struct lb_detail *detail) {
-    struct lb_contact contact = contact_of(teachers, teacher, replica);
-    /* A daemon of ours has its own name for its only one. */
-    const char *model = teacher->local ? NULL : teacher->is->model;
-    return teacher->dialect->info(&contact, model, text, out, detail);
-}
-
-static const char *or_unknown(const char *text) {
-    return *text ? text : "unknown";
-}
-
-/* Replica r says this of itself; the first that answered has spoken for all. */
-static enum lb_status agree(const struct lb_teachers *teachers, const struct teacher *teacher, int first,
-                            int r, const struct lb_teacher_info *info, struct lb_detail *detail) {
-    const struct lb_teacher_info *said = &teacher->info;
-    if (strcmp(info->fingerprint, said->fingerprint)) {
-        return lb_fail(
-            detail, LB_E_MISMATCH,
-            "%s: its replicas serve different models: %s has fingerprint %s, %s has %s; serve the same "
-            "files everywhere",
-            teacher->label, teacher->urls[first], said->fingerprint, teacher->urls[r], info->fingerprint);
-    }
-    if (teachers->options.allow_other_kernels) {
-        if (strcmp(info->compute, said->compute) || info->batch_dependent) {
-            lb_log(LB_LOG_WARN, "other_kernels",
-                   "teacher=%s url=\"%s\" compute=%.16s kernels=\"%s\" batch_invariant=%s first=%.16s",
-                   teacher->is->name, teacher->urls[r], or_unknown(info->compute), info->kernels,
-                   info->batch_dependent ? "false" : "true", or_unknown(said->compute));
-        }
-        return LB_OK;
-    }
-    if (strcmp(info->compute, said->compute)) {
-        return lb_fail(
-            detail, LB_E_MISMATCH,
-            "%s: its replicas compute different bits: %s has compute %.16s (%s), %s has %.16s (%s); "
-            "give all the same kernels, or set allow_other_kernels: true",
-            teacher->label, teacher->urls[first], or_unknown(said->compute), or_unknown(said->kernels),
-            teacher->urls[r], or_unknown(info->compute), or_unknown(info->kernels));
-    }
-    if (info->batch_dependent) {
-        return lb_fail(detail, LB_E_MISMATCH,
-                       "%s: %s says batch_invariant: false (%s): its answers depend on what else it computes "
-                       "at the time, so no run on them can be repeated or resumed to the same bits; set "
-                       "allow_other_kernels: true to train all the same",
-                       teacher->label, teacher->urls[r], or_unknown(info->kernels));
-    }
-    return LB_OK;
-}
-
-/* One round over all replicas. LB_OK when at least one answered; they must agree. Others are set aside. */
-static enum lb_status ask_replicas(const struct lb_teachers *teachers, struct teacher *teacher,
-                                   struct lb_detail *detail) {
-    struct lb_detail away = {0}, refused = {0};
-    int first = -1;
-    for (int r = 0; r < teacher->n_urls; r++) {
-        struct lb_buf text;
-        struct lb_teacher_info info;
-        struct lb_detail why = {0};
-        lb_buf_init(&text, MAX_INFO_BYTES);
-        enum lb_status status = ask_info(teachers, teacher, r, &text, &info, &why);
-        if (status == LB_OK && first < 0) {
-            char *name = info_name(teacher);
-            remember(teachers, name, text.data, text.len);
-            lb_free(name);
-            teacher->info = info;
-            teacher->info.any_compute = teachers->options.allow_other_kernels;
-            first = r;
-        }
-        lb_buf_finish(&text);
-        teacher->reached[r] = status == LB_OK;
-        if (status == LB_OK && (status = agree(teachers, teacher, first, r, &info, detail)) != LB_OK) {
-            return status;
-        }
-        if (status == LB_E_CANCELLED) {
-            return lb_fail(detail, status, "%s", why.text);
-        }
-        if (status != LB_OK) { /* what may pass is better news than what may not */
-            struct lb_detail *kept = is_transient(status) ? &away : &refused;
-            lb_fail(kept, status, "%s", why.text);
-            lb_log(teacher->n_urls > 1 ? LB_LOG_WARN : LB_LOG_DEBUG, "replica_aside",
-                   "teacher=%s url=\"%s\" error=\"%s\"", teacher->is->name, teacher->urls[r], why.text);
-        }
-    }
-    const struct lb_detail *why = away.code != LB_OK ? &away : &refused;
-    return first >= 0 ? LB_OK : lb_fail(detail, why->code, "%s", why->text);
-}
-
-/* Reaches a teacher, or takes what the cache remembers of it when it is away. */
-static enum lb_status meet(const struct lb_teachers *teachers, struct teacher *teacher,
-                           struct lb_detail *detail) {
-    struct patience patience = new_patience();
-    for (;;) {
-        struct lb_detail why = {0};
-        enum lb_status status = ask_replicas(teachers, teacher, &why);
-        if (status == LB_OK) {
-            return LB_OK;
-        }
-        if (!is_transient(status)) {
-            return lb_fail(detail, status, "%s", why.text);
-        }
-        if (recall_info(teachers, teacher)) {
-            lb_log(LB_LOG_WARN, "teacher_offline",
-                   "teacher=%s then=\"answers come from the cache\" error=\"%s\"", teacher->is->name,
-                   why.text);
-            return LB_OK;
-        }
-        status = be_patient(teachers, teacher, &patience, &why, detail);
-        if (status != LB_OK) {
-            return status;
-        }
-    }
 }
 
 /* ---- opening ---- */
@@ -292,7 +56,7 @@ static enum lb_status start_local(const struct lb_teachers *teachers, struct tea
     return status;
 }
 
-static bool is_local(const struct lb_teacher_address *is) {
+bool lb_teacher_is_local(const struct lb_teacher_address *is) {
     return !strncmp(is->url, "local:", strlen("local:"));
 }
 
@@ -325,7 +89,7 @@ static enum lb_status prepare(const struct lb_teachers *teachers, const struct l
         }
         teacher->token = teacher->own_token;
     }
-    if (status == LB_OK && !is_local(is)) {
+    if (status == LB_OK && !lb_teacher_is_local(is)) {
         status = lb_url_check(is->url, detail);
     } else if (status == LB_OK && teacher->n_urls > 1) {
         status = lb_fail(detail, LB_E_ARG, "%s: a local: teacher has no replicas", teacher->label);
@@ -333,7 +97,7 @@ static enum lb_status prepare(const struct lb_teachers *teachers, const struct l
         struct lb_detail why = {0};
         status = start_local(teachers, teacher, &why);
         if (status == LB_E_NOTFOUND &&
-            recall_info(teachers, teacher)) { /* its files are gone, its answers are here */
+            lb_teacher_recall(teachers, teacher)) { /* its files are gone, its answers are here */
             lb_log(LB_LOG_WARN, "teacher_offline", "teacher=%s error=\"%s\"", is->name, why.text);
             return LB_OK;
         }
@@ -354,8 +118,8 @@ static enum lb_status meet_all(struct lb_teachers *teachers, struct lb_detail *d
             teacher->urls[0] = lb_local_url(teacher->local);
             teacher->token = lb_local_token(teacher->local);
         }
-        if (status == LB_OK && (teacher->local || !is_local(teacher->is))) {
-            status = meet(teachers, teacher, detail);
+        if (status == LB_OK && (teacher->local || !lb_teacher_is_local(teacher->is))) {
+            status = lb_teacher_meet(teachers, teacher, detail);
         }
     }
     return status;
@@ -456,98 +220,6 @@ const struct lb_teacher_info *lb_teachers_info(const struct lb_teachers *teacher
     return &teachers->teachers[k].info;
 }
 
-/* ---- files of a teacher: its head, its tokenizer ---- */
-
-/* Asks one replica after the other for the file, with the recipe's patience. */
-static enum lb_status download(const struct lb_teachers *teachers, const struct teacher *teacher,
-                               enum lb_path which, const char *path, struct lb_buf *out,
-                               struct lb_detail *detail) {
-    struct patience patience = new_patience();
-    for (int r = 0;; r = (r + 1) % teacher->n_urls) {
-        struct lb_contact contact = contact_of(teachers, teacher, r);
-        struct lb_detail why = {0};
-        contact.timeout_ns = timeout_ns(teachers);
-        enum lb_status status = lb_contact_get(&contact, path, out, NULL, &why);
-        bool whole = true;
-        if (status == LB_OK && which == LB_PATH_HEAD) {
-            status = teacher->dialect->head_arrived(out->data, out->len, teacher->urls[r], &why);
-            whole = status == LB_OK;
-        }
-        if (status == LB_OK) {
-            return LB_OK;
-        }
-        lb_buf_reset(out);
-        if (whole && !is_transient(status)) {
-            return lb_fail(detail, status, "%s", why.text);
-        }
-        if (r == teacher->n_urls - 1) {
-            status = be_patient(teachers, teacher, &patience, &why, detail);
-            if (status != LB_OK) {
-                return status;
-            }
-        }
-    }
-}
-
-/* The file from the cache or from the teacher: its head, its tokenizer. */
-static enum lb_status fetch(const struct lb_teachers *teachers, const struct teacher *teacher,
-                            enum lb_path which, bool again, struct lb_buf *out, struct lb_detail *detail) {
-    const char *what = which == LB_PATH_HEAD ? "head" : "tokenizer";
-    char name[LB_SHA256_HEX + 32];
-    snprintf(name, sizeof name, "%s:%s", what, teacher->info.fingerprint);
-    if (teachers->cache && !again && !lb_cache_get_blob(teachers->cache, name, out, NULL) && out->len) {
-        return LB_OK;
-    }
-    lb_buf_reset(out);
-    if (!*teacher->urls[0] || (is_local(teacher->is) && !teacher->local)) {
-        return lb_fail(detail, LB_E_UNAVAILABLE, "%s is away and its %s is not in the cache", teacher->label,
-                       what);
-    }
-    char *path = NULL;
-    enum lb_status status = teacher->dialect->path(&teacher->info, which, &path, detail);
-    status = status != LB_OK ? status : download(teachers, teacher, which, path, out, detail);
-    lb_free(path);
-    if (status == LB_OK) {
-        remember(teachers, name, out->data, out->len);
-    }
-    return status;
-}
-
-enum lb_status lb_teachers_head(struct lb_teachers *teachers, unsigned k, const struct lb_teacher_head **out,
-                                struct lb_detail *detail) {
-    struct teacher *teacher = &teachers->teachers[k];
-    enum lb_status status = LB_OK;
-    for (int attempt = 0; !teacher->has_head && attempt < 2;
-         attempt++) { /* a bad one in the cache is fetched anew */
-        struct lb_buf bytes;
-        struct lb_detail why = {0};
-        lb_buf_init(&bytes, LB_MAX_RESPONSE_BYTES);
-        status = fetch(teachers, teacher, LB_PATH_HEAD, attempt > 0, &bytes, &why);
-        if (status != LB_OK) {
-            attempt = 2;
-        } else {
-            status = teacher->dialect->head_read(bytes.data, bytes.len, &teacher->info, teacher->label,
-                                                 &teacher->head, &why);
-            if (status == LB_OK &&
-                (status = lb_head_possible(&teacher->head, teacher->is->name, &why)) != LB_OK) {
-                lb_teacher_head_finish(&teacher->head);
-            }
-            teacher->has_head = status == LB_OK;
-        }
-        lb_buf_finish(&bytes);
-        if (status != LB_OK && (attempt > 0 || !teachers->cache)) {
-            return lb_fail(detail, status, "%s", why.text);
-        }
-    }
-    *out = &teacher->head;
-    return LB_OK;
-}
-
-enum lb_status lb_teachers_tokenizer(struct lb_teachers *teachers, unsigned k, struct lb_buf *out,
-                                     struct lb_detail *detail) {
-    return fetch(teachers, &teachers->teachers[k], LB_PATH_TOKENIZER, false, out, detail);
-}
-
 /* ---- questions ---- */
 
 enum lb_status lb_teachers_set_spec(struct lb_teachers *teachers, unsigned k, const struct lb_ask_spec *spec,
@@ -567,8 +239,8 @@ static enum lb_status start_asker(struct lb_teachers *teachers, struct lb_detail
     struct lb_asker_options options = {.http = teachers->http,
                                        .cache = teachers->cache,
                                        .on_lost = teachers->options.on_lost,
-                                       .timeout_ns = timeout_ns(teachers),
-                                       .give_up_ns = give_up_ns(teachers),
+                                       .timeout_ns = lb_teachers_timeout_ns(teachers),
+                                       .give_up_ns = lb_teachers_give_up_ns(teachers),
                                        .stop = teachers->options.stop};
     memcpy(&options.seed, jitter, sizeof options.seed);
     struct lb_asker_teacher *asked = lb_calloc(teachers->n ? teachers->n : 1, sizeof *asked);

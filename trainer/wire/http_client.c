@@ -270,6 +270,14 @@ static enum lb_status status_of(CURLcode code) {
     }
 }
 
+/* Some versions of libcurl call a header that is longer than they take a lack of memory. That is the server's
+ * doing: whatever fails once an answer has begun, may be asked for again. */
+static bool is_long_header(const struct lb_call *call, CURLcode code) {
+    curl_off_t began = 0;
+    return code == CURLE_OUT_OF_MEMORY && call->answer.len == 0 &&
+           !curl_easy_getinfo(call->easy, CURLINFO_STARTTRANSFER_TIME_T, &began) && began > 0;
+}
+
 /* Fills in how the transfer ended. */
 static void record_result(struct lb_call *call, CURLcode code) {
     long http_code = 0;
@@ -281,7 +289,9 @@ static void record_result(struct lb_call *call, CURLcode code) {
     } else {
         call->status = status_of(code);
     }
-    if (call->status == LB_E_LIMIT) {
+    if (is_long_header(call, code)) {
+        call->status = lb_fail(&call->detail, LB_E_FORMAT, "the answer has a header that is too long");
+    } else if (call->status == LB_E_LIMIT) {
         lb_fail(&call->detail, LB_E_LIMIT, "the answer is larger than the %zu bytes that are allowed",
                 call->answer.max);
     } else if (call->status) {

@@ -211,6 +211,19 @@ enum lb_status lb_info_parse(const void *text, size_t len, const char *what, str
     return status;
 }
 
+enum lb_status lb_info_read(const void *text, size_t len, const char *what, struct lb_teacher_info *out,
+                            struct lb_detail *detail) {
+    struct lb_teacher_info info;
+    enum lb_status status = lb_info_parse(text, len, what, &info, detail);
+    if (status == LB_OK && (status = lb_answer_digest_check(text, len, -1, "", detail)) != LB_OK) {
+        lb_detail_prefix(detail, "%s: its metadata", what);
+    }
+    if (status == LB_OK) {
+        *out = info;
+    }
+    return status;
+}
+
 enum lb_status lb_metadata_info(const struct lb_contact *contact, const char *model, struct lb_buf *text,
                                 struct lb_teacher_info *out, struct lb_detail *detail) {
     char where[400];
@@ -222,8 +235,18 @@ enum lb_status lb_metadata_info(const struct lb_contact *contact, const char *mo
     lb_contact_where(contact, where, sizeof where);
     enum lb_status status = lb_contact_get(contact, path, text, NULL, detail);
     lb_free(path);
-    return status != LB_OK ? status
-                           : lb_info_parse(text->data + before, text->len - before, where, out, detail);
+    struct lb_teacher_info info;
+    if (status == LB_OK) {
+        status = lb_info_read(text->data + before, text->len - before, where, &info, detail);
+    }
+    if (status == LB_OK && strcmp(info.model, model)) {
+        status = lb_fail(detail, LB_E_FORMAT, "%s: asked about model %s, it answered about %s", where, model,
+                         info.model);
+    }
+    if (status == LB_OK) {
+        *out = info;
+    }
+    return status;
 }
 
 /* Appends text with all but unreserved characters as %XX (RFC 3986). */

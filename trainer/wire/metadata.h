@@ -21,10 +21,15 @@ LB_NODISCARD enum lb_status lb_metadata_models(const struct lb_contact *contact,
  * none. */
 LB_NODISCARD enum lb_status lb_metadata_only_model(const struct lb_contact *contact, char out[LB_MAX_NAME],
                                                    struct lb_detail *detail);
-/* Model metadata (GET /v2/models/M) as JSON bytes appended to text, and read into out. */
+/* Model metadata (GET /v2/models/M) as JSON bytes appended to text, and read into out. LB_E_FORMAT when they
+ * are another model's. */
 LB_NODISCARD enum lb_status lb_metadata_info(const struct lb_contact *contact, const char *model,
                                              struct lb_buf *text, struct lb_teacher_info *out,
                                              struct lb_detail *detail);
+/* Reads metadata as they arrived or were kept: as lb_info_parse, and LB_E_FORMAT when they don't end with
+ * their digest. */
+LB_NODISCARD enum lb_status lb_info_read(const void *text, size_t len, const char *what,
+                                         struct lb_teacher_info *out, struct lb_detail *detail);
 /* Reads metadata; what names their source. LB_E_FORMAT when they are not those of a Limbeck teacher. */
 LB_NODISCARD enum lb_status lb_info_parse(const void *text, size_t len, const char *what,
                                           struct lb_teacher_info *out, struct lb_detail *detail);

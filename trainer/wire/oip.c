@@ -345,7 +345,7 @@ static enum lb_status path(const struct lb_teacher_info *info, enum lb_path whic
 extern const struct lb_dialect lb_dialect_oip;
 const struct lb_dialect lb_dialect_oip = {.name = "oip",
                                           .info = info,
-                                          .info_read = lb_info_parse,
+                                          .info_read = lb_info_read,
                                           .path = path,
                                           .gives = lb_info_gives,
                                           .build = build,

@@ -1,0 +1,136 @@
+/* Files of a teacher: its head, its tokenizer. They come from the cache or from a replica, and are read
+ * before they are kept. */
+#include "common/base/mem.h"
+#include "common/text/tokenizer.h"
+#include "trainer/teachers/opened.h"
+#include "trainer/wire/possible.h"
+
+#include <stdio.h>
+#include <string.h>
+
+/* Reads the file's bytes, which came from `where`, into out. *damaged: they are not what was sent. */
+typedef enum lb_status reads(const struct teacher *teacher, const struct lb_buf *bytes, const char *where,
+                             void *out, bool *damaged, struct lb_detail *detail);
+
+static enum lb_status read_head(const struct teacher *teacher, const struct lb_buf *bytes, const char *where,
+                                void *out, bool *damaged, struct lb_detail *detail) {
+    struct lb_teacher_head *head = out;
+    enum lb_status status = teacher->dialect->head_arrived(bytes->data, bytes->len, where, detail);
+    *damaged = status == LB_E_FORMAT;
+    if (status != LB_OK) {
+        return status;
+    }
+    status = teacher->dialect->head_read(bytes->data, bytes->len, &teacher->info, where, head, detail);
+    if (status == LB_OK && (status = lb_head_possible(head, where, detail)) != LB_OK) {
+        lb_teacher_head_finish(head);
+    }
+    return status;
+}
+
+/* No digest covers it, but its fingerprint is in the metadata. */
+static enum lb_status read_tokenizer(const struct teacher *teacher, const struct lb_buf *bytes,
+                                     const char *where, void *out, bool *damaged, struct lb_detail *detail) {
+    struct lb_tokenizer *tokenizer = NULL;
+    const char *wanted = teacher->info.tokenizer_fingerprint;
+    (void)out;
+    (void)damaged; /* it can't be told from a server's that serves another */
+    enum lb_status status = lb_tokenizer_parse(bytes->data, bytes->len, where, &tokenizer, detail);
+    if (status == LB_OK && *wanted && strcmp(lb_tokenizer_fingerprint(tokenizer), wanted) != 0) {
+        status =
+            lb_fail(detail, LB_E_FORMAT,
+                    "%s: the tokenizer has fingerprint %.16s..., its metadata say %.16s...: something in "
+                    "between changed it",
+                    where, lb_tokenizer_fingerprint(tokenizer), wanted);
+    }
+    lb_tokenizer_destroy(tokenizer);
+    return status;
+}
+
+/* One replica's file into bytes, and read. */
+static enum lb_status get(const struct lb_teachers *teachers, const struct teacher *teacher, int replica,
+                          const char *path, reads *read, struct lb_buf *bytes, void *out, bool *damaged,
+                          struct lb_detail *detail) {
+    struct lb_contact contact = lb_teacher_contact(teachers, teacher, replica);
+    char where[400];
+    contact.timeout_ns = lb_teachers_timeout_ns(teachers);
+    lb_contact_where(&contact, where, sizeof where);
+    enum lb_status status = lb_contact_get(&contact, path, bytes, NULL, detail);
+    return status != LB_OK ? status : read(teacher, bytes, where, out, damaged, detail);
+}
+
+/* Asks one replica after the other, with the recipe's patience, until a file can be read. */
+static enum lb_status download(const struct lb_teachers *teachers, const struct teacher *teacher,
+                               const char *path, reads *read, struct lb_buf *bytes, void *out,
+                               struct lb_detail *detail) {
+    struct lb_patience patience = lb_patience_begin();
+    for (;;) {
+        struct lb_round round = {0};
+        for (int r = 0; r < teacher->n_urls; r++) {
+            struct lb_detail why = {0};
+            bool damaged = false;
+            enum lb_status status = get(teachers, teacher, r, path, read, bytes, out, &damaged, &why);
+            if (status == LB_OK) {
+                return LB_OK;
+            }
+            lb_buf_reset(bytes);
+            if (status == LB_E_CANCELLED || status == LB_E_NOMEM) {
+                return lb_fail(detail, status, "%s", why.text);
+            }
+            lb_round_note(&round, status, damaged, &why);
+        }
+        enum lb_status status = lb_patience_more(teachers, teacher, &patience, &round, detail);
+        if (status != LB_OK) {
+            return status;
+        }
+    }
+}
+
+/* The file from the cache, or where that has none that can be read, from the teacher. */
+static enum lb_status fetch(const struct lb_teachers *teachers, const struct teacher *teacher,
+                            enum lb_path which, reads *read, struct lb_buf *bytes, void *out,
+                            struct lb_detail *detail) {
+    const char *what = which == LB_PATH_HEAD ? "head" : "tokenizer";
+    char name[LB_SHA256_HEX + 32];
+    bool damaged = false;
+    snprintf(name, sizeof name, "%s:%s", what, teacher->info.fingerprint);
+    if (teachers->cache && !lb_cache_get_blob(teachers->cache, name, bytes, NULL) && bytes->len &&
+        read(teacher, bytes, teacher->label, out, &damaged, NULL) == LB_OK) {
+        return LB_OK;
+    }
+    lb_buf_reset(bytes);
+    if (!*teacher->urls[0] || (lb_teacher_is_local(teacher->is) && !teacher->local)) {
+        return lb_fail(detail, LB_E_UNAVAILABLE, "%s is away and its %s is not in the cache", teacher->label,
+                       what);
+    }
+    char *path = NULL;
+    enum lb_status status = teacher->dialect->path(&teacher->info, which, &path, detail);
+    status = status != LB_OK ? status : download(teachers, teacher, path, read, bytes, out, detail);
+    lb_free(path);
+    if (status == LB_OK) {
+        lb_teachers_remember(teachers, name, bytes->data, bytes->len);
+    }
+    return status;
+}
+
+enum lb_status lb_teachers_head(struct lb_teachers *teachers, unsigned k, const struct lb_teacher_head **out,
+                                struct lb_detail *detail) {
+    struct teacher *teacher = &teachers->teachers[k];
+    if (!teacher->has_head) {
+        struct lb_buf bytes;
+        lb_buf_init(&bytes, LB_MAX_RESPONSE_BYTES);
+        enum lb_status status =
+            fetch(teachers, teacher, LB_PATH_HEAD, read_head, &bytes, &teacher->head, detail);
+        lb_buf_finish(&bytes);
+        if (status != LB_OK) {
+            return status;
+        }
+        teacher->has_head = true;
+    }
+    *out = &teacher->head;
+    return LB_OK;
+}
+
+enum lb_status lb_teachers_tokenizer(struct lb_teachers *teachers, unsigned k, struct lb_buf *out,
+                                     struct lb_detail *detail) {
+    return fetch(teachers, &teachers->teachers[k], LB_PATH_TOKENIZER, read_tokenizer, out, NULL, detail);
+}

@@ -1,0 +1,224 @@
+/* Meeting teachers: patience with those that are away or answer badly, and what they say of themselves. */
+#include "common/base/log.h"
+#include "common/base/mem.h"
+#include "trainer/teachers/opened.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#define FIRST_WAIT_NS (100 * LB_MS_NS)
+#define LONGEST_WAIT_NS (5 * LB_SECOND_NS)
+#define TOLD_EVERY_NS (10 * LB_SECOND_NS)
+#define MAX_INFO_BYTES (4u << 20)
+#define ROUNDS_REFUSED 3
+
+/* ---- patience ---- */
+
+struct lb_patience lb_patience_begin(void) {
+    return (struct lb_patience){.began_ns = lb_now_ns(), .pause_ns = FIRST_WAIT_NS};
+}
+
+void lb_round_note(struct lb_round *round, enum lb_status status, bool damaged, const struct lb_detail *why) {
+    bool passes = damaged || status == LB_E_UNAVAILABLE || status == LB_E_TIMEOUT || status == LB_E_INTERNAL;
+    struct lb_detail *kept = passes ? &round->away : &round->refused;
+    round->damaged = round->damaged || damaged;
+    lb_fail(kept, status, "%s", why->text);
+}
+
+/* Whether what may pass has taken longer than a teacher may be away, or answer wrongly. */
+static bool is_over(const struct lb_teachers *teachers, const struct lb_patience *patience,
+                    const struct lb_round *round, uint64_t now) {
+    uint64_t give_up = lb_teachers_give_up_ns(teachers);
+    return (teachers->options.on_lost != LB_LOST_WAIT || round->damaged) && give_up != 0 &&
+           now - patience->began_ns > give_up;
+}
+
+enum lb_status lb_patience_more(const struct lb_teachers *teachers, const struct teacher *teacher,
+                                struct lb_patience *patience, const struct lb_round *round,
+                                struct lb_detail *detail) {
+    uint64_t now = lb_now_ns();
+    struct lb_detail ended = {0};
+    const struct lb_detail *why = round->away.code != LB_OK ? &round->away : &round->refused;
+    if (teacher->local && lb_local_check(teacher->local, &ended)) {
+        return lb_fail(detail, ended.code, "%s", ended.text);
+    }
+    if (round->away.code == LB_OK && ++patience->refused >= ROUNDS_REFUSED) {
+        return lb_fail(detail, why->code, "%s", why->text);
+    }
+    if (!teacher->local && is_over(teachers, patience, round, now)) {
+        return lb_fail(detail, why->code, "%s; no %sanswer for %.0f s", why->text,
+                       round->damaged ? "good " : "",
+                       (double)(now - patience->began_ns) / (double)LB_SECOND_NS);
+    }
+    if (now - patience->began_ns > LB_SECOND_NS &&
+        (!patience->told_ns || now - patience->told_ns > TOLD_EVERY_NS)) {
+        patience->told_ns = now;
+        lb_log(LB_LOG_WARN, "teacher_lost", "teacher=%s for_s=%.0f error=\"%s\"", teacher->is->name,
+               (double)(now - patience->began_ns) / (double)LB_SECOND_NS, why->text);
+    }
+    for (uint64_t until = now + patience->pause_ns; lb_now_ns() < until;) {
+        if (teachers->options.stop && *teachers->options.stop) {
+            return lb_fail(detail, LB_E_CANCELLED, "stopped while waiting for %s", teacher->label);
+        }
+        lb_sleep_ns(20 * LB_MS_NS);
+    }
+    patience->pause_ns = patience->pause_ns * 2 < LONGEST_WAIT_NS ? patience->pause_ns * 2 : LONGEST_WAIT_NS;
+    return LB_OK;
+}
+
+/* ---- what a teacher says of itself ---- */
+
+/* The blob's name of a teacher's info: what the recipe says, since the teacher itself may be away. */
+static char *info_name(const struct teacher *teacher) {
+    const struct lb_teacher_address *is = teacher->is;
+    uint8_t hash[LB_SHA256_BYTES];
+    char hex[LB_SHA256_HEX];
+    struct lb_buf buf;
+    lb_buf_init(&buf, 1u << 20);
+    lb_buf_printf(&buf, "%s\n%s\n%s", is->name, is->url, is->model ? is->model : "");
+    lb_sha256(buf.data ? buf.data : "", buf.len, hash);
+    lb_buf_finish(&buf);
+    lb_hex(hash, sizeof hash, hex);
+    lb_buf_init(&buf, 256);
+    lb_buf_printf(&buf, "info:%s", hex);
+    return lb_buf_take(&buf, NULL);
+}
+
+void lb_teachers_remember(const struct lb_teachers *teachers, const char *name, const void *bytes,
+                          size_t len) {
+    struct lb_detail detail = {0};
+    enum lb_status status =
+        teachers->cache && name ? lb_cache_put_blob(teachers->cache, name, bytes, len, &detail) : LB_OK;
+    if (status != LB_OK) {
+        lb_log(LB_LOG_WARN, "cache_not_written", "error=\"%s\"",
+               detail.code ? detail.text : lb_status_name(status));
+    }
+}
+
+bool lb_teacher_recall(const struct lb_teachers *teachers, struct teacher *teacher) {
+    char *name = teachers->cache ? info_name(teacher) : NULL;
+    struct lb_buf text;
+    lb_buf_init(&text, MAX_INFO_BYTES);
+    bool found = name && !lb_cache_get_blob(teachers->cache, name, &text, NULL) && text.len &&
+                 !teacher->dialect->info_read(text.data, text.len, teacher->label, &teacher->info, NULL);
+    teacher->info.any_compute = teachers->options.allow_other_kernels;
+    lb_buf_finish(&text);
+    lb_free(name);
+    return found;
+}
+
+static enum lb_status ask_info(const struct lb_teachers *teachers, const struct teacher *teacher, int replica,
+                               struct lb_buf *text, struct lb_teacher_info *out, struct lb_detail *detail) {
+    struct lb_contact contact = lb_teacher_contact(teachers, teacher, replica);
+    /* A daemon of ours has its own name for its only one. */
+    const char *model = teacher->local ? NULL : teacher->is->model;
+    return teacher->dialect->info(&contact, model, text, out, detail);
+}
+
+static const char *or_unknown(const char *text) {
+    return *text ? text : "unknown";
+}
+
+/* Replica r says this of itself; the first that answered has spoken for all. */
+static enum lb_status agree(const struct lb_teachers *teachers, const struct teacher *teacher, int first,
+                            int r, const struct lb_teacher_info *info, struct lb_detail *detail) {
+    const struct lb_teacher_info *said = &teacher->info;
+    if (strcmp(info->fingerprint, said->fingerprint)) {
+        return lb_fail(
+            detail, LB_E_MISMATCH,
+            "%s: its replicas serve different models: %s has fingerprint %s, %s has %s; serve the same "
+            "files everywhere",
+            teacher->label, teacher->urls[first], said->fingerprint, teacher->urls[r], info->fingerprint);
+    }
+    if (teachers->options.allow_other_kernels) {
+        if (strcmp(info->compute, said->compute) || info->batch_dependent) {
+            lb_log(LB_LOG_WARN, "other_kernels",
+                   "teacher=%s url=\"%s\" compute=%.16s kernels=\"%s\" batch_invariant=%s first=%.16s",
+                   teacher->is->name, teacher->urls[r], or_unknown(info->compute), info->kernels,
+                   info->batch_dependent ? "false" : "true", or_unknown(said->compute));
+        }
+        return LB_OK;
+    }
+    if (strcmp(info->compute, said->compute)) {
+        return lb_fail(
+            detail, LB_E_MISMATCH,
+            "%s: its replicas compute different bits: %s has compute %.16s (%s), %s has %.16s (%s); "
+            "give all the same kernels, or set allow_other_kernels: true",
+            teacher->label, teacher->urls[first], or_unknown(said->compute), or_unknown(said->kernels),
+            teacher->urls[r], or_unknown(info->compute), or_unknown(info->kernels));
+    }
+    if (info->batch_dependent) {
+        return lb_fail(detail, LB_E_MISMATCH,
+                       "%s: %s says batch_invariant: false (%s): its answers depend on what else it computes "
+                       "at the time, so no run on them can be repeated or resumed to the same bits; set "
+                       "allow_other_kernels: true to train all the same",
+                       teacher->label, teacher->urls[r], or_unknown(info->kernels));
+    }
+    return LB_OK;
+}
+
+/* One round over all replicas: *met when at least one answered; they must agree, or the status says that they
+ * don't. Others are set aside. */
+static enum lb_status ask_replicas(const struct lb_teachers *teachers, struct teacher *teacher,
+                                   struct lb_round *round, bool *met, struct lb_detail *detail) {
+    struct lb_buf first_text;
+    enum lb_status status = LB_OK;
+    int first = -1;
+    lb_buf_init(&first_text, MAX_INFO_BYTES);
+    for (int r = 0; r < teacher->n_urls && status == LB_OK; r++) {
+        struct lb_buf text;
+        struct lb_teacher_info info;
+        struct lb_detail why = {0};
+        lb_buf_init(&text, MAX_INFO_BYTES);
+        enum lb_status asked = ask_info(teachers, teacher, r, &text, &info, &why);
+        teacher->reached[r] = asked == LB_OK;
+        if (asked == LB_OK && first < 0) {
+            teacher->info = info;
+            teacher->info.any_compute = teachers->options.allow_other_kernels;
+            first = r;
+            first_text = text;
+        } else {
+            lb_buf_finish(&text);
+        }
+        if (asked == LB_OK) {
+            status = agree(teachers, teacher, first, r, &info, detail);
+        } else if (asked == LB_E_CANCELLED || asked == LB_E_NOMEM) {
+            status = lb_fail(detail, asked, "%s", why.text);
+        } else {
+            lb_round_note(round, asked, false, &why);
+            lb_log(teacher->n_urls > 1 ? LB_LOG_WARN : LB_LOG_DEBUG, "replica_aside",
+                   "teacher=%s url=\"%s\" error=\"%s\"", teacher->is->name, teacher->urls[r], why.text);
+        }
+    }
+    *met = first >= 0;
+    if (status == LB_OK && *met) {
+        char *name = info_name(teacher);
+        lb_teachers_remember(teachers, name, first_text.data, first_text.len);
+        lb_free(name);
+    }
+    lb_buf_finish(&first_text);
+    return status;
+}
+
+enum lb_status lb_teacher_meet(const struct lb_teachers *teachers, struct teacher *teacher,
+                               struct lb_detail *detail) {
+    struct lb_patience patience = lb_patience_begin();
+    for (;;) {
+        struct lb_round round = {0};
+        bool met = false;
+        enum lb_status status = ask_replicas(teachers, teacher, &round, &met, detail);
+        if (status != LB_OK || met) {
+            return status;
+        }
+        if (round.away.code != LB_OK && lb_teacher_recall(teachers, teacher)) {
+            lb_log(LB_LOG_WARN, "teacher_offline",
+                   "teacher=%s then=\"answers come from the cache\" error=\"%s\"", teacher->is->name,
+                   round.away.text);
+            return LB_OK;
+        }
+        status = lb_patience_more(teachers, teacher, &patience, &round, detail);
+        if (status != LB_OK) {
+            return status;
+        }
+    }
+}

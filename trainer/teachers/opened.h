@@ -1,0 +1,81 @@
+/* What teachers.c (opening, questions), meet.c (who they are) and files.c (heads, tokenizers) share. Nobody
+ * else includes this. */
+#ifndef LB_TEACHERS_OPENED_H
+#define LB_TEACHERS_OPENED_H
+
+#include "common/base/arena.h"
+#include "common/base/clock.h"
+#include "trainer/cache/cache.h"
+#include "trainer/teachers/local.h"
+#include "trainer/teachers/questions.h"
+#include "trainer/teachers/teachers.h"
+
+struct teacher {
+    const struct lb_teacher_address *is;
+    const struct lb_dialect *dialect;
+    char label[LB_MAX_NAME + 16]; /* "teacher math", for errors */
+    const char **urls;            /* [n_urls] borrowed */
+    bool *reached;                /* [n_urls] */
+    int n_urls;
+    struct lb_local *local;
+    char *own_token; /* from token_file */
+    const char *token;
+    struct lb_teacher_info info;
+    bool has_head;
+    struct lb_ask_spec spec; /* of no outputs until it is set */
+    struct lb_teacher_head head;
+};
+
+struct lb_teachers {
+    struct lb_teachers_options options;
+    struct lb_client *http;
+    struct lb_cache *cache;
+    struct teacher *teachers;
+    unsigned n;
+    struct lb_asker *asker; /* from the first submit on */
+    struct lb_arena arena;  /* options' strings */
+};
+
+uint64_t lb_teachers_timeout_ns(const struct lb_teachers *teachers);
+uint64_t lb_teachers_give_up_ns(const struct lb_teachers *teachers);
+/* For one request to a replica, of at most the seconds that a request about a model takes. */
+struct lb_contact lb_teacher_contact(const struct lb_teachers *teachers, const struct teacher *teacher,
+                                     int replica);
+bool lb_teacher_is_local(const struct lb_teacher_address *is);
+
+/* ---- patience: rounds over all replicas, until one gives what is wanted ---- */
+
+/* What became of one round: what may pass, and what the servers mean. */
+struct lb_round {
+    struct lb_detail away, refused; /* the first of each */
+    bool damaged;                   /* away: an answer came, but not as it was sent */
+};
+
+/* Over all rounds. */
+struct lb_patience {
+    uint64_t began_ns, told_ns, pause_ns;
+    unsigned refused; /* rounds in which every replica refused */
+};
+
+struct lb_patience lb_patience_begin(void);
+/* Notes a replica's failure. damaged: its answer was not what was sent. */
+void lb_round_note(struct lb_round *round, enum lb_status status, bool damaged, const struct lb_detail *why);
+/* After a round in which no replica gave it: pauses and returns LB_OK when another is to be made, else the
+ * status to end with, and why. What all replicas refuse is believed when they have said so three times; one
+ * of several is never believed alone. A daemon of our own that lives is loading, however long that takes. */
+LB_NODISCARD enum lb_status lb_patience_more(const struct lb_teachers *teachers,
+                                             const struct teacher *teacher, struct lb_patience *patience,
+                                             const struct lb_round *round, struct lb_detail *detail);
+
+/* ---- what a teacher says of itself ---- */
+
+/* Reaches a teacher, or takes what the cache remembers of it when it is away. */
+LB_NODISCARD enum lb_status lb_teacher_meet(const struct lb_teachers *teachers, struct teacher *teacher,
+                                            struct lb_detail *detail);
+/* The info from the cache; false when it is not there. */
+bool lb_teacher_recall(const struct lb_teachers *teachers, struct teacher *teacher);
+/* Keeps bytes in the cache, if there is one; complains of failures in the log. */
+void lb_teachers_remember(const struct lb_teachers *teachers, const char *name, const void *bytes,
+                          size_t len);
+
+#endif
