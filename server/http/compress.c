@@ -205,7 +205,7 @@ enum lb_status lb_pack(enum lb_coding coding, const struct lb_span *spans, size_
             z.avail_out = (uInt)room;
             r = deflate(&z, flush);
             out->len -= z.avail_out;
-            data += piece - z.avail_in;
+            data = data ? data + (piece - z.avail_in) : NULL;
             left -= piece - z.avail_in;
         } while (left > 0 || z.avail_out == 0 || (flush == Z_FINISH && r != Z_STREAM_END));
     }

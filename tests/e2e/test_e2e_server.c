@@ -344,6 +344,32 @@ static void test_compression(void **state) {
     lb_ask_finish(&plain);
 }
 
+/* White space around a header's value is not part of it; a sign in front is no number of bytes. */
+static void test_json_length(void **state) {
+    (void)state;
+    const char *const forms[] = {"%zu", "%zu ", "%zu\t ", "+%zu", "-%zu", "0x%zx", "%zu.0"};
+    for (int i = 0; i < 7; i++) {
+        struct lb_ask ask;
+        struct lb_buf body;
+        struct lb_answer answer;
+        size_t json_len = 0;
+        char number[64], headers[160];
+        lb_ask_ids(&ask, 1, 16, ids);
+        lb_buf_init(&body, 1 << 20);
+        assert_int_equal(lb_infer_request_encode(&ask.request, &body, &json_len, NULL), LB_OK);
+        const char *digits = strstr(forms[i], "%z");
+        snprintf(number, sizeof number, "%.*s%zu%s", (int)(digits - forms[i]), forms[i], json_len,
+                 digits + 3);
+        snprintf(headers, sizeof headers, LB_HEADER_JSON_LENGTH ": %s\r\n", number);
+        assert_true(lb_daemon_ask(&daemon_, "POST", "/v2/models/teacher/infer", headers, body.data, body.len,
+                                  &answer));
+        assert_int_equal(answer.status, i < 3 ? 200 : 400);
+        lb_answer_finish(&answer);
+        lb_buf_finish(&body);
+        lb_ask_finish(&ask);
+    }
+}
+
 static void test_downloads(void **state) {
     (void)state;
     struct lb_answer answer;
@@ -561,6 +587,7 @@ int main(void) {
         cmocka_unit_test(test_classifier),
         cmocka_unit_test(test_headers),
         cmocka_unit_test(test_compression),
+        cmocka_unit_test(test_json_length),
         cmocka_unit_test(test_downloads),
         cmocka_unit_test(test_errors),
         cmocka_unit_test(test_many_clients),

@@ -10,6 +10,7 @@
 #include "common/base/file.h"
 #include "tests/e2e/ask.h"
 #include "tests/support/daemon.h"
+#include "tests/support/sanitized.h"
 #include "tests/support/tiny_model.h"
 
 #include <pthread.h>
@@ -284,9 +285,9 @@ static void test_check(void **state) {
 /* Where there is no room for OpenBLAS's buffers it would try for ever: one line instead. */
 static void test_little_room(void **state) {
     (void)state;
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-    skip(); /* sanitizers need more themselves */
-#endif
+    if (LB_SANITIZED) {
+        skip(); /* sanitizers need more themselves */
+    }
     struct rlimit before, little = {(rlim_t)300 << 20, (rlim_t)300 << 20};
     getrlimit(RLIMIT_AS, &before);
     little.rlim_max = before.rlim_max;

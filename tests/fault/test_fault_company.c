@@ -11,6 +11,7 @@
 #include "common/base/file.h"
 #include "server/http/compress.h"
 #include "tests/support/daemon.h"
+#include "tests/support/sanitized.h"
 #include "tests/support/tiny_model.h"
 
 #include <arpa/inet.h>
@@ -34,7 +35,7 @@ static char folder[] = "/tmp/limbeck-company-XXXXXX";
 static struct lb_daemon daemon_;
 static atomic_bool over;
 static int seconds = 5;
-static bool timed; /* seconds are given: then so are bounds on times */
+static bool timed; /* seconds are given: a measured run, on a quiet machine */
 static struct lb_buf bomb;
 static atomic_long served[N_GREEDY], refused[N_GREEDY];
 
@@ -326,18 +327,18 @@ static void keep_company(const char *name) {
     if (asked.n_bad > 0) {
         fail_msg("%s", asked.what);
     }
-    assert_true(largest_kib <= allowed_kib);
-    if (timed) { /* by hand, on a quiet machine: other work on it is no fault of the daemon's */
-        assert_true(told.slowest_ms < 500);
-        assert_true(asked.slowest_ms < 2000);
-    }
+    assert_true(LB_SANITIZED || largest_kib <= allowed_kib);
+    /* In a suite, other work on the machine is no fault of the daemon's. */
+    double patience = timed ? 1 : 5;
+    assert_true(told.slowest_ms < 500 * patience);
+    assert_true(asked.slowest_ms < 2000 * patience);
     /* And nothing stays behind. */
     until = lb_now_ns() + 8 * LB_SECOND_NS;
-    while (status_kib("VmRSS:") > before_kib + 48 * 1024 && lb_now_ns() < until) {
+    while (!LB_SANITIZED && status_kib("VmRSS:") > before_kib + 48 * 1024 && lb_now_ns() < until) {
         lb_sleep_ns(50 * LB_MS_NS);
     }
     printf("afterwards: %ld MiB\n", status_kib("VmRSS:") >> 10);
-    assert_true(status_kib("VmRSS:") <= before_kib + 48 * 1024);
+    assert_true(LB_SANITIZED || status_kib("VmRSS:") <= before_kib + 48 * 1024);
     assert_int_equal(lb_daemon_stop(&daemon_, SIGTERM), 0);
 }
 
