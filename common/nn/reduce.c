@@ -144,7 +144,7 @@ static float least_of_top(const float *z, int64_t v, int64_t k, int32_t *ids, fl
         size *= 2;
     }
     int64_t groups = v / size;
-    if (groups < 4 * k) {
+    if (groups < 1 || groups < 4 * k) {
         return -INFINITY;
     }
     for (int64_t g = 0; g < groups; g++) {

@@ -1,7 +1,7 @@
-#!/usr/bin/env bash
+#!/bin/bash
 # limbeckd behind TLS: 1.2 and 1.3, nothing older; requests and answers of many records; keep-alive; who speaks plainly
 # is turned away, and nobody is held up by it.
-source "$(dirname "$0")/lib.sh"
+. "${LB_SOURCE_ROOT:?}/tests/e2e/lib.sh"
 
 command -v openssl >/dev/null || {
     echo "openssl is not installed"
