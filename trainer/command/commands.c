@@ -13,6 +13,7 @@
 #include <string.h>
 
 static int threads_option;
+static volatile sig_atomic_t save_now;
 
 void lb_threads_option_set(int threads) {
     threads_option = threads;
@@ -20,6 +21,10 @@ void lb_threads_option_set(int threads) {
 
 int lb_threads_option(void) {
     return threads_option;
+}
+
+volatile sig_atomic_t *lb_save_now(void) {
+    return &save_now;
 }
 
 int lb_command_failed(const struct lb_detail *detail, enum lb_status status) {

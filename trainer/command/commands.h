@@ -21,8 +21,6 @@
 #define LB_EXIT_USAGE 2
 #define LB_EXIT_SAVED 3 /* interrupted, and everything is saved */
 
-/* Set by SIGUSR1: a run saves and goes on. */
-volatile sig_atomic_t *lb_save_now(void);
 int lb_cmd_train(int argc, char **argv, volatile sig_atomic_t *stop);
 int lb_cmd_eval(int argc, char **argv, volatile sig_atomic_t *stop);
 int lb_cmd_generate(int argc, char **argv, volatile sig_atomic_t *stop);
@@ -43,6 +41,8 @@ void lb_print_json(json_t *value, size_t flags);
 /* What limbeck --threads said before the command's name; 0: nothing. main sets it. */
 void lb_threads_option_set(int threads);
 int lb_threads_option(void);
+/* Set by SIGUSR1, for which main listens: a run saves and goes on. */
+volatile sig_atomic_t *lb_save_now(void);
 
 /* "limbeck: <text>" on standard error; returns LB_EXIT_FAILED. */
 int lb_command_failed(const struct lb_detail *detail, enum lb_status status);

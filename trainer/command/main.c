@@ -26,11 +26,7 @@ static const struct command {
 
 const char *argp_program_version = "limbeck " LB_VERSION;
 
-static volatile sig_atomic_t stop, save_now;
-
-volatile sig_atomic_t *lb_save_now(void) {
-    return &save_now;
-}
+static volatile sig_atomic_t stop;
 
 /* The first signal asks for a clean end, the second takes none. */
 static void on_signal(int number) {
@@ -47,7 +43,7 @@ static void on_signal(int number) {
 /* What a scheduler sends some time before it ends a job (SLURM: --signal=USR1). */
 static void on_save(int number) {
     (void)number;
-    save_now = 1;
+    *lb_save_now() = 1;
 }
 
 static void catch_signals(void) {

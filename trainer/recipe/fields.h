@@ -8,7 +8,7 @@
 #include "common/base/arena.h"
 #include "common/base/buf.h"
 #include "trainer/recipe/recipe.h"
-#include "trainer/recipe/tree.h"
+#include "trainer/recipe/values.h"
 
 #include <stddef.h>
 
@@ -70,53 +70,17 @@ struct lb_student_field {
 extern const struct lb_student_field lb_student_fields[];
 #define LB_STUDENT_MODEL_HELP "a folder or file to start from, instead of sizes for a new model"
 
-/* ---- names.c ---- */
+/* ---- read.c ---- */
 
-/* The name in names nearest to word when it is near enough to be a slip, else NULL. */
-const char *lb_nearest_name(const char *word, const char *const *names, size_t n);
-/* What this tool calls a key of another tool, or a short form; NULL when it is none that is known. */
-const char *lb_other_name(const char *key);
-
-/* ---- read.c: a tree into a struct ---- */
-
-/* What reading carries along. */
-struct lb_reader {
-    struct lb_arena *arena; /* of the recipe: strings and lists live in it */
-    const char *what;       /* the file, for errors */
-    struct lb_detail *detail;
-};
-
-/* LB_E_ARG: "<file>:<line>: <path>: <text>". */
-enum lb_status lb_read_fail(const struct lb_reader *r, int line, const char *path, const char *format, ...)
-    LB_PRINTF(4, 5);
-enum lb_status lb_read_no_memory(const struct lb_reader *r);
-/* "is not <kind>", naming what stands there. */
-enum lb_status lb_read_not_a(const struct lb_reader *r, const struct lb_yaml *node, const char *path,
-                             const char *kind);
-/* An unknown key, with the nearest of n names. */
-enum lb_status lb_read_unknown(const struct lb_reader *r, const struct lb_yaml *node, const char *prefix,
-                               const char *const *names, size_t n);
-/* One value each. Errors name the path. */
-LB_NODISCARD enum lb_status lb_read_int(const struct lb_reader *r, const struct lb_yaml *node,
-                                        const char *path, double min, double max, int64_t *out);
-LB_NODISCARD enum lb_status lb_read_float(const struct lb_reader *r, const struct lb_yaml *node,
-                                          const char *path, double min, double max, double *out);
-LB_NODISCARD enum lb_status lb_read_bool(const struct lb_reader *r, const struct lb_yaml *node,
-                                         const char *path, bool *out);
-LB_NODISCARD enum lb_status lb_read_string(const struct lb_reader *r, const struct lb_yaml *node,
-                                           const char *path, const char **out);
-/* A value that says nothing ("key:"): an error, since it would hide a slip. null is dropped: absent. */
-LB_NODISCARD enum lb_status lb_read_empty(const struct lb_reader *r, const struct lb_yaml *node,
-                                          const char *path);
 /* The whole recipe: unknown keys, kinds, ranges, what is missing, defaults. */
-LB_NODISCARD enum lb_status lb_recipe_read(const struct lb_reader *r, struct lb_yaml *root,
+LB_NODISCARD enum lb_status lb_recipe_read(const struct lb_recipe_reader *r, struct lb_yaml *root,
                                            struct lb_recipe *out);
 
 /* ---- student.c ---- */
 
 /* Whether a student of that family has the key. */
 bool lb_student_takes(const char *model_type, const char *key);
-LB_NODISCARD enum lb_status lb_student_read(const struct lb_reader *r, struct lb_yaml *map,
+LB_NODISCARD enum lb_status lb_student_read(const struct lb_recipe_reader *r, struct lb_yaml *map,
                                             struct lb_recipe_student *out);
 
 /* ---- check.c ---- */

@@ -1,5 +1,4 @@
-/* Names that were meant: the nearest one, and what other tools call the same. */
-#include "trainer/recipe/fields.h"
+#include "trainer/recipe/names.h"
 
 #include <string.h>
 

@@ -1,139 +1,15 @@
 /* A tree into struct lb_recipe as the tables say: each key known, each value of its kind and in its range,
  * nothing required missing, defaults where the recipe is silent. */
 #include "trainer/recipe/fields.h"
+#include "trainer/recipe/names.h"
 
-#include <errno.h>
-#include <math.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <strings.h>
 
 #define MAX_NAMES 96
 
-enum lb_status lb_read_fail(const struct lb_reader *r, int line, const char *path, const char *format, ...) {
-    char text[512], where[32] = "";
-    va_list args;
-    va_start(args, format);
-    vsnprintf(text, sizeof text, format, args);
-    va_end(args);
-    if (line > 0) {
-        snprintf(where, sizeof where, ":%d", line);
-    }
-    return lb_fail(r->detail, LB_E_ARG, "%s%s: %s: %s", r->what, where, path, text);
-}
-
-enum lb_status lb_read_no_memory(const struct lb_reader *r) {
-    return lb_fail(r->detail, LB_E_NOMEM, "%s: out of memory while reading the recipe", r->what);
-}
-
-enum lb_status lb_read_not_a(const struct lb_reader *r, const struct lb_yaml *node, const char *path,
-                             const char *kind) {
-    if (node->kind == LB_YAML_SCALAR) {
-        return lb_read_fail(r, node->line, path, "\"%.80s\" is not %s", node->text, kind);
-    }
-    return lb_read_fail(r, node->line, path, "must be %s, not a %s", kind,
-                        node->kind == LB_YAML_LIST ? "list" : "mapping of keys");
-}
-
-/* "prefix.key" in the arena; "" prefix: the key. */
-static const char *join_path(const struct lb_reader *r, const char *prefix, const char *key) {
-    return prefix[0] == '\0' ? key : lb_arena_printf(r->arena, "%s.%s", prefix, key);
-}
-
-enum lb_status lb_read_unknown(const struct lb_reader *r, const struct lb_yaml *node, const char *prefix,
-                               const char *const *names, size_t n) {
-    const char *path = join_path(r, prefix, node->key), *nearest = lb_nearest_name(node->key, names, n);
-    nearest = nearest != NULL ? nearest : lb_other_name(node->key);
-    if (path == NULL) {
-        return lb_read_no_memory(r);
-    }
-    if (nearest != NULL) {
-        return lb_read_fail(r, node->line, path, "unknown key; did you mean %s?", nearest);
-    }
-    return lb_read_fail(r, node->line, path,
-                        "unknown key; limbeck train --help-recipe lists the recipe's keys");
-}
-
-static enum lb_status out_of_range(const struct lb_reader *r, const struct lb_yaml *node, const char *path,
-                                   double min, double max) {
-    if (max >= 1e15) {
-        return lb_read_fail(r, node->line, path, "%.80s is out of range; at least %.10g", node->text, min);
-    }
-    return lb_read_fail(r, node->line, path, "%.80s is out of range; allowed is %.10g to %.10g", node->text,
-                        min, max);
-}
-
-enum lb_status lb_read_empty(const struct lb_reader *r, const struct lb_yaml *node, const char *path) {
-    if (node->kind == LB_YAML_SCALAR && node->text[0] == '\0') {
-        return lb_read_fail(r, node->line, path, "is empty; give a value or drop the key");
-    }
-    return LB_OK;
-}
-
-enum lb_status lb_read_int(const struct lb_reader *r, const struct lb_yaml *node, const char *path,
-                           double min, double max, int64_t *out) {
-    const char *digits = node->kind == LB_YAML_SCALAR ? node->text + strspn(node->text, "+-") : "";
-    if (digits[0] == '\0' || digits > node->text + 1 || strspn(digits, "0123456789") != strlen(digits)) {
-        return lb_read_not_a(r, node, path, "a whole number");
-    }
-    errno = 0;
-    long long v = strtoll(node->text, NULL, 10); /* "010" is ten */
-    if (errno != 0 || (double)v < min || (double)v > max) {
-        return out_of_range(r, node, path, min, max);
-    }
-    *out = v;
-    return LB_OK;
-}
-
-enum lb_status lb_read_float(const struct lb_reader *r, const struct lb_yaml *node, const char *path,
-                             double min, double max, double *out) {
-    /* No hexadecimal, "nan" or "infinity", which strtod would take. */
-    if (node->kind != LB_YAML_SCALAR || node->text[0] == '\0' ||
-        strspn(node->text, "0123456789+-.eE") != strlen(node->text)) {
-        return lb_read_not_a(r, node, path, "a number");
-    }
-    char *end = NULL;
-    double v = strtod(node->text, &end);
-    if (*end != '\0') {
-        return lb_read_not_a(r, node, path, "a number");
-    }
-    if (!isfinite(v) || v < min || v > max) {
-        return out_of_range(r, node, path, min, max);
-    }
-    *out = v;
-    return LB_OK;
-}
-
-enum lb_status lb_read_bool(const struct lb_reader *r, const struct lb_yaml *node, const char *path,
-                            bool *out) {
-    static const char *const words[2][3] = {{"false", "no", "off"}, {"true", "yes", "on"}};
-    for (int value = 0; node->kind == LB_YAML_SCALAR && value < 2; value++) {
-        for (int i = 0; i < 3; i++) {
-            if (strcasecmp(node->text, words[value][i]) == 0) {
-                *out = value != 0;
-                return LB_OK;
-            }
-        }
-    }
-    return lb_read_not_a(r, node, path, "true or false");
-}
-
-enum lb_status lb_read_string(const struct lb_reader *r, const struct lb_yaml *node, const char *path,
-                              const char **out) {
-    if (node->kind != LB_YAML_SCALAR) {
-        return lb_read_not_a(r, node, path, "a text");
-    }
-    enum lb_status status = lb_read_empty(r, node, path);
-    if (status == LB_OK) {
-        *out = node->text;
-    }
-    return status;
-}
-
 /* A word that is none of the n names there are. */
-static enum lb_status no_such_name(const struct lb_reader *r, const struct lb_yaml *node, const char *path,
-                                   const char *const *names, size_t n) {
+static enum lb_status no_such_name(const struct lb_recipe_reader *r, const struct lb_yaml *node,
+                                   const char *path, const char *const *names, size_t n) {
     struct lb_buf list;
     lb_buf_init(&list, 4096);
     for (size_t i = 0; i < n; i++) {
@@ -149,7 +25,7 @@ static enum lb_status no_such_name(const struct lb_reader *r, const struct lb_ya
     return status;
 }
 
-static enum lb_status read_enum(const struct lb_reader *r, const struct lb_yaml *node,
+static enum lb_status read_enum(const struct lb_recipe_reader *r, const struct lb_yaml *node,
                                 const struct lb_field *f, const char *path, int *out) {
     const char *names[MAX_NAMES];
     size_t n = 0;
@@ -163,7 +39,7 @@ static enum lb_status read_enum(const struct lb_reader *r, const struct lb_yaml 
     return no_such_name(r, node, path, names, n);
 }
 
-static enum lb_status read_name(const struct lb_reader *r, const struct lb_yaml *node,
+static enum lb_status read_name(const struct lb_recipe_reader *r, const struct lb_yaml *node,
                                 const struct lb_field *f, const char *path, const char **out) {
     const char *names[MAX_NAMES];
     size_t n = 0;
@@ -179,8 +55,8 @@ static enum lb_status read_name(const struct lb_reader *r, const struct lb_yaml 
     return no_such_name(r, node, path, names, n);
 }
 
-static enum lb_status read_map(const struct lb_reader *r, struct lb_yaml *node, const struct lb_field *fields,
-                               const char *prefix, char *base);
+static enum lb_status read_map(const struct lb_recipe_reader *r, struct lb_yaml *node,
+                               const struct lb_field *fields, const char *prefix, char *base);
 
 static size_t entry_bytes(const struct lb_field *f) {
     return f->kind == LB_FIELD_INTS      ? sizeof(int64_t)
@@ -188,8 +64,8 @@ static size_t entry_bytes(const struct lb_field *f) {
                                          : f->entry_bytes;
 }
 
-static enum lb_status read_list(const struct lb_reader *r, struct lb_yaml *node, const struct lb_field *f,
-                                const char *path, char *base) {
+static enum lb_status read_list(const struct lb_recipe_reader *r, struct lb_yaml *node,
+                                const struct lb_field *f, const char *path, char *base) {
     if (node->kind != LB_YAML_LIST) {
         return lb_read_not_a(r, node, path, "a list ([...] or lines that begin with \"- \")");
     }
@@ -218,8 +94,8 @@ static enum lb_status read_list(const struct lb_reader *r, struct lb_yaml *node,
     return status;
 }
 
-static enum lb_status read_value(const struct lb_reader *r, struct lb_yaml *node, const struct lb_field *f,
-                                 const char *path, char *base) {
+static enum lb_status read_value(const struct lb_recipe_reader *r, struct lb_yaml *node,
+                                 const struct lb_field *f, const char *path, char *base) {
     void *to = base + f->offset;
     switch (f->kind) {
     case LB_FIELD_INT:
@@ -244,13 +120,13 @@ static enum lb_status read_value(const struct lb_reader *r, struct lb_yaml *node
 }
 
 /* What is missing gets its default, or is an error when it is required. */
-static enum lb_status fill_missing(const struct lb_reader *r, const struct lb_yaml *map,
+static enum lb_status fill_missing(const struct lb_recipe_reader *r, const struct lb_yaml *map,
                                    const struct lb_field *fields, const char *prefix, char *base) {
     for (const struct lb_field *f = fields; f->key != NULL; f++) {
         if (lb_yaml_find(map, f->key) != NULL) {
             continue;
         }
-        const char *path = join_path(r, prefix, f->key);
+        const char *path = lb_read_path(r, prefix, f->key);
         if (path == NULL) {
             return lb_read_no_memory(r);
         }
@@ -266,7 +142,7 @@ static enum lb_status fill_missing(const struct lb_reader *r, const struct lb_ya
     return LB_OK;
 }
 
-static enum lb_status unknown_key(const struct lb_reader *r, const struct lb_yaml *node,
+static enum lb_status unknown_key(const struct lb_recipe_reader *r, const struct lb_yaml *node,
                                   const struct lb_field *fields, const char *prefix) {
     const char *names[MAX_NAMES];
     size_t n = 0;
@@ -277,8 +153,8 @@ static enum lb_status unknown_key(const struct lb_reader *r, const struct lb_yam
 }
 
 /* Recursion follows the tables, whose depth is fixed, not the input. */
-static enum lb_status read_map(const struct lb_reader *r, struct lb_yaml *node, const struct lb_field *fields,
-                               const char *prefix, char *base) {
+static enum lb_status read_map(const struct lb_recipe_reader *r, struct lb_yaml *node,
+                               const struct lb_field *fields, const char *prefix, char *base) {
     if (node->kind != LB_YAML_MAP) {
         return lb_read_not_a(r, node, prefix[0] != '\0' ? prefix : "the file",
                              "a mapping of keys (key: value)");
@@ -296,7 +172,7 @@ static enum lb_status read_map(const struct lb_reader *r, struct lb_yaml *node, 
             lb_yaml_remove(node, child); /* as if it were not there */
             continue;
         }
-        const char *path = join_path(r, prefix, f->key);
+        const char *path = lb_read_path(r, prefix, f->key);
         if (path == NULL) {
             return lb_read_no_memory(r);
         }
@@ -309,6 +185,6 @@ static enum lb_status read_map(const struct lb_reader *r, struct lb_yaml *node, 
     return fill_missing(r, node, fields, prefix, base);
 }
 
-enum lb_status lb_recipe_read(const struct lb_reader *r, struct lb_yaml *root, struct lb_recipe *out) {
+enum lb_status lb_recipe_read(const struct lb_recipe_reader *r, struct lb_yaml *root, struct lb_recipe *out) {
     return read_map(r, root, lb_recipe_fields, "", (char *)out);
 }

@@ -10,44 +10,6 @@
 
 #define ARENA_BYTES ((size_t)64 << 20)
 
-enum lb_status lb_recipe_fail(const struct lb_recipe *recipe, struct lb_detail *detail, enum lb_status code,
-                              const char *path, const char *format, ...) {
-    char text[512], where[32] = "";
-    va_list args;
-    va_start(args, format);
-    vsnprintf(text, sizeof text, format, args);
-    va_end(args);
-    int line = recipe->tree != NULL ? lb_yaml_line(recipe->tree, path) : 0;
-    if (line > 0) {
-        snprintf(where, sizeof where, ":%d", line);
-    }
-    if (recipe->path == NULL) {
-        return lb_fail(detail, code, "%s: %s", path, text);
-    }
-    return lb_fail(detail, code, "%s%s: %s: %s", recipe->path, where, path, text);
-}
-
-void lb_recipe_locate(const struct lb_recipe *recipe, struct lb_detail *detail) {
-    char path[128];
-    size_t n = detail != NULL ? strcspn(detail->text, ": ") : 0;
-    if (n == 0 || n >= sizeof path || recipe->tree == NULL) {
-        return;
-    }
-    memcpy(path, detail->text, n);
-    path[n] = '\0';
-    for (const struct lb_field *f = lb_recipe_fields; f->key != NULL; f++) {
-        if (strcspn(path, ".") == strlen(f->key) && strncmp(path, f->key, strlen(f->key)) == 0) {
-            int line = lb_yaml_line(recipe->tree, path);
-            if (line > 0) {
-                lb_detail_prefix(detail, "%s:%d", recipe->path, line);
-            } else {
-                lb_detail_prefix(detail, "%s", recipe->path);
-            }
-            return;
-        }
-    }
-}
-
 /* ---- what follows from other values ---- */
 
 static bool ends_with(const char *text, const char *end) {
@@ -156,7 +118,7 @@ static enum lb_status fill(struct lb_recipe *recipe, const char *text, size_t le
     for (size_t i = 0; status == LB_OK && i < n_overrides; i++) {
         status = lb_yaml_set(&recipe->arena, tree, overrides[i], detail);
     }
-    const struct lb_reader reader = {&recipe->arena, path, detail};
+    const struct lb_recipe_reader reader = {&recipe->arena, path, detail};
     status = status == LB_OK ? lb_recipe_read(&reader, tree, recipe) : status;
     recipe->tree = tree;
     status = status == LB_OK ? derive(recipe, detail) : status;

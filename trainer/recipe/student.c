@@ -36,8 +36,8 @@ static const struct lb_student_field *find_field(const char *key) {
 }
 
 /* A key that the family doesn't have. */
-static enum lb_status unknown_key(const struct lb_reader *r, const struct lb_yaml *node, const char *type,
-                                  const char *path) {
+static enum lb_status unknown_key(const struct lb_recipe_reader *r, const struct lb_yaml *node,
+                                  const char *type, const char *path) {
     if (find_field(node->key) != NULL) {
         return lb_read_fail(r, node->line, path, "is no key of model_type %s", type);
     }
@@ -64,11 +64,11 @@ static bool comes_from_tokenizer(const char *key) {
     return false;
 }
 
-static enum lb_status set(const struct lb_reader *r, json_t *object, const char *key, json_t *value) {
+static enum lb_status set(const struct lb_recipe_reader *r, json_t *object, const char *key, json_t *value) {
     return json_object_set_new(object, key, value) == 0 ? LB_OK : lb_read_no_memory(r);
 }
 
-static enum lb_status set_list(const struct lb_reader *r, const struct lb_yaml *node, const char *key,
+static enum lb_status set_list(const struct lb_recipe_reader *r, const struct lb_yaml *node, const char *key,
                                const char *path, json_t *object) {
     if (node->kind != LB_YAML_LIST) {
         return lb_read_not_a(r, node, path, "a list ([...] or lines that begin with \"- \")");
@@ -92,9 +92,9 @@ static enum lb_status set_list(const struct lb_reader *r, const struct lb_yaml *
 }
 
 /* A value of a key that only the family knows, typed as YAML does. */
-static enum lb_status set_plain(const struct lb_reader *r, const struct lb_yaml *node, const char *path,
-                                json_t *object) {
-    struct lb_reader quiet = {r->arena, r->what, NULL};
+static enum lb_status set_plain(const struct lb_recipe_reader *r, const struct lb_yaml *node,
+                                const char *path, json_t *object) {
+    struct lb_recipe_reader quiet = {r->arena, r->what, NULL};
     int64_t whole = 0;
     double number = 0;
     bool truth = false;
@@ -115,7 +115,7 @@ static enum lb_status set_plain(const struct lb_reader *r, const struct lb_yaml 
 }
 
 /* One key into the object that the parser is given. */
-static enum lb_status set_key(const struct lb_reader *r, const struct lb_yaml *node, const char *path,
+static enum lb_status set_key(const struct lb_recipe_reader *r, const struct lb_yaml *node, const char *path,
                               json_t *object) {
     const struct lb_student_field *f = find_field(node->key);
     const char *key = config_key(node->key), *text = NULL;
@@ -157,7 +157,7 @@ static const char *type_of(const struct lb_yaml *map) {
     return lb_yaml_find(map, "input_size") != NULL ? MLP_TYPE : "llama";
 }
 
-static enum lb_status take_key(const struct lb_reader *r, const struct lb_yaml *map,
+static enum lb_status take_key(const struct lb_recipe_reader *r, const struct lb_yaml *map,
                                const struct lb_yaml *node, const char *path, json_t *object,
                                struct lb_recipe_student *out) {
     const char *type = type_of(map);
@@ -176,7 +176,7 @@ static enum lb_status take_key(const struct lb_reader *r, const struct lb_yaml *
 }
 
 /* The mapping's keys into object, or model into out. */
-static enum lb_status take_keys(const struct lb_reader *r, struct lb_yaml *map, json_t *object,
+static enum lb_status take_keys(const struct lb_recipe_reader *r, struct lb_yaml *map, json_t *object,
                                 struct lb_recipe_student *out) {
     for (struct lb_yaml *child = map->first, *next = NULL; child != NULL; child = next) {
         next = child->next;
@@ -204,7 +204,7 @@ static enum lb_status take_keys(const struct lb_reader *r, struct lb_yaml *map, 
 }
 
 /* The keys that only the family knows, as they are written back. */
-static enum lb_status keep_others(const struct lb_reader *r, json_t *object, const struct lb_yaml *map,
+static enum lb_status keep_others(const struct lb_recipe_reader *r, json_t *object, const struct lb_yaml *map,
                                   struct lb_recipe_student *out) {
     struct lb_buf buf;
     lb_buf_init(&buf, LB_YAML_MAX_BYTES);
@@ -226,7 +226,7 @@ static enum lb_status keep_others(const struct lb_reader *r, json_t *object, con
 
 /* What a new student takes from the recipe and not from its family's defaults. The tokenizer decides about
  * the vocabulary, later: the largest one stands for it. */
-static enum lb_status add_defaults(const struct lb_reader *r, const char *type, json_t *object) {
+static enum lb_status add_defaults(const struct lb_recipe_reader *r, const char *type, json_t *object) {
     enum lb_status status = LB_OK;
     if (json_object_get(object, "model_type") == NULL) {
         status = set(r, object, "model_type", json_string(type));
@@ -249,8 +249,8 @@ static enum lb_status add_defaults(const struct lb_reader *r, const char *type, 
 }
 
 /* The parser's complaint "student: KEY ...", with the line of that key. */
-static enum lb_status point_to(const struct lb_reader *r, const struct lb_yaml *map, enum lb_status status,
-                               const struct lb_detail *found) {
+static enum lb_status point_to(const struct lb_recipe_reader *r, const struct lb_yaml *map,
+                               enum lb_status status, const struct lb_detail *found) {
     const char *text = found->text + strcspn(found->text, " ");
     text += strspn(text, " ");
     int line = map->line;
@@ -269,7 +269,7 @@ static enum lb_status point_to(const struct lb_reader *r, const struct lb_yaml *
     return lb_fail(r->detail, status, "%s: %s%s", r->what, found->text, remedy);
 }
 
-enum lb_status lb_student_read(const struct lb_reader *r, struct lb_yaml *map,
+enum lb_status lb_student_read(const struct lb_recipe_reader *r, struct lb_yaml *map,
                                struct lb_recipe_student *out) {
     if (map->kind != LB_YAML_MAP) {
         return lb_read_not_a(r, map, "student", "a mapping of keys (key: value)");

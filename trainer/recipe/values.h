@@ -1,0 +1,47 @@
+/* Values of a recipe's tree, one at a time: each of its kind and in its range, or one line about it. Knows no
+ * key; read.c and student.c, which do, call it.
+ */
+#ifndef LB_RECIPE_VALUES_H
+#define LB_RECIPE_VALUES_H
+
+#include "common/base/arena.h"
+#include "common/base/status.h"
+#include "trainer/recipe/tree.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* What reading carries along. */
+struct lb_recipe_reader {
+    struct lb_arena *arena; /* of the recipe: strings and lists live in it */
+    const char *what;       /* the file, for errors */
+    struct lb_detail *detail;
+};
+
+/* LB_E_ARG: "<file>:<line>: <path>: <text>". */
+enum lb_status lb_read_fail(const struct lb_recipe_reader *r, int line, const char *path, const char *format,
+                            ...) LB_PRINTF(4, 5);
+enum lb_status lb_read_no_memory(const struct lb_recipe_reader *r);
+/* "is not <kind>", naming what stands there. */
+enum lb_status lb_read_not_a(const struct lb_recipe_reader *r, const struct lb_yaml *node, const char *path,
+                             const char *kind);
+/* "prefix.key" in the arena, or key where prefix is ""; NULL: out of memory. */
+const char *lb_read_path(const struct lb_recipe_reader *r, const char *prefix, const char *key);
+/* An unknown key, with the nearest of n names. */
+enum lb_status lb_read_unknown(const struct lb_recipe_reader *r, const struct lb_yaml *node,
+                               const char *prefix, const char *const *names, size_t n);
+/* One value each. Errors name the path. */
+LB_NODISCARD enum lb_status lb_read_int(const struct lb_recipe_reader *r, const struct lb_yaml *node,
+                                        const char *path, double min, double max, int64_t *out);
+LB_NODISCARD enum lb_status lb_read_float(const struct lb_recipe_reader *r, const struct lb_yaml *node,
+                                          const char *path, double min, double max, double *out);
+LB_NODISCARD enum lb_status lb_read_bool(const struct lb_recipe_reader *r, const struct lb_yaml *node,
+                                         const char *path, bool *out);
+LB_NODISCARD enum lb_status lb_read_string(const struct lb_recipe_reader *r, const struct lb_yaml *node,
+                                           const char *path, const char **out);
+/* A value that says nothing ("key:"): an error, since it would hide a slip. null is dropped: absent. */
+LB_NODISCARD enum lb_status lb_read_empty(const struct lb_recipe_reader *r, const struct lb_yaml *node,
+                                          const char *path);
+
+#endif
