@@ -6,10 +6,7 @@
 #include "trainer/recipe/fields.h"
 
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-
-#define MLP_TYPE "limbeck_mlp"
 
 struct check {
     const struct lb_recipe *recipe;
@@ -27,7 +24,7 @@ static enum lb_status check_student(const struct check *c) {
     if (s->model != NULL) {
         return LB_OK;
     }
-    bool mlp = strcmp(s->config.model_type, MLP_TYPE) == 0;
+    bool mlp = s->config.input_size > 0;
     if (mlp != is_classifier(c->recipe)) {
         return mlp ? complain(c, "student",
                               "a limbeck_mlp learns from type: idx data (images with labels), the datasets "
@@ -186,8 +183,8 @@ static enum lb_status check_teachers(const struct check *c) {
         }
         sum += r->teachers[k].weight;
     }
-    if (r->teachers_count > 16) {
-        return complain(c, "teachers", "%u teachers; at most 16", r->teachers_count);
+    if (r->teachers_count > LB_MAX_TEACHERS) {
+        return complain(c, "teachers", "%u teachers; at most %d", r->teachers_count, LB_MAX_TEACHERS);
     }
     if (r->teachers_count > 0 && !(sum > 0)) {
         return complain(c, "teachers", "every weight is 0; at least one teacher must count");
@@ -219,36 +216,12 @@ static enum lb_status check_layers(const struct check *c, const struct lb_recipe
     return LB_OK;
 }
 
-static bool at_default(const char *entry, const struct lb_field *f) {
-    const char *at = entry + f->offset;
-    switch (f->kind) {
-    case LB_FIELD_INT:
-        return *(const int64_t *)(const void *)at ==
-               (f->fallback != NULL ? strtoll(f->fallback, NULL, 10) : 0);
-    case LB_FIELD_FLOAT:
-        return *(const double *)(const void *)at == (f->fallback != NULL ? strtod(f->fallback, NULL) : 0);
-    case LB_FIELD_BOOL:
-        return *(const bool *)at == (f->fallback != NULL && strcmp(f->fallback, "true") == 0);
-    case LB_FIELD_STRING:
-    case LB_FIELD_PATH:
-        return *(const char *const *)(const void *)at == NULL;
-    case LB_FIELD_INTS:
-    case LB_FIELD_STRINGS:
-    case LB_FIELD_MAPS:
-        return *(const unsigned *)(const void *)(entry + f->count_offset) == 0;
-    case LB_FIELD_ENUM:
-    case LB_FIELD_STUDENT:
-        break;
-    }
-    return true; /* no such fields in an entry of loss_functions */
-}
-
 /* A key that the loss does not read is no key of its entry. */
 static enum lb_status check_loss_keys(const struct check *c, const struct lb_loss *loss, unsigned i) {
     const char *entry = (const char *)&c->recipe->loss_functions[i];
     for (const struct lb_field *f = lb_recipe_loss_fields; f->key != NULL; f++) {
         bool every = strcmp(f->key, "function") == 0 || strcmp(f->key, "weight") == 0;
-        if (!every && !at_default(entry, f) && !lb_loss_reads(loss, f->key)) {
+        if (!every && !lb_field_at_default(f, entry) && !lb_loss_reads(loss, f->key)) {
             char path[64];
             snprintf(path, sizeof path, "loss_functions.%u.%s", i, f->key);
             return complain(c, path, "%s does not read it; its keys are weight%s%s", loss->name,

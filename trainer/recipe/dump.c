@@ -75,26 +75,9 @@ static const char *enum_name(const struct lb_field *f, int value) {
 
 /* Keys without a default stay away while they hold nothing, as they did in the file. */
 static bool holds_nothing(const char *base, const struct lb_field *f) {
-    const char *at = base + f->offset;
-    switch (f->kind) {
-    case LB_FIELD_INT:
-        return f->fallback == NULL && (f->flags & LB_FIELD_REQUIRED) == 0 && *(const int64_t *)at == 0;
-    case LB_FIELD_FLOAT:
-        return f->fallback == NULL && *(const double *)at == 0;
-    case LB_FIELD_BOOL:
-        return f->fallback == NULL && !*(const bool *)at;
-    case LB_FIELD_STRING:
-    case LB_FIELD_PATH:
-        return *(char *const *)at == NULL;
-    case LB_FIELD_INTS:
-    case LB_FIELD_STRINGS:
-    case LB_FIELD_MAPS:
-        return *(const unsigned *)(base + f->count_offset) == 0;
-    case LB_FIELD_ENUM:
-    case LB_FIELD_STUDENT:
-        return false;
-    }
-    return false;
+    bool written = f->kind == LB_FIELD_ENUM || f->kind == LB_FIELD_STUDENT || f->fallback != NULL ||
+                   (f->flags & LB_FIELD_REQUIRED) != 0;
+    return !written && lb_field_at_default(f, base);
 }
 
 static void put_fields(const struct dump *d, const char *base, const struct lb_field *fields, int indent,

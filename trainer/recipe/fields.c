@@ -5,6 +5,9 @@
 #include "trainer/loss/loss.h"
 #include "trainer/loss/mixture.h"
 
+#include <stdlib.h>
+#include <string.h>
+
 #define COUNT_MAX 1e15 /* of steps, tokens, bytes: whole in a double and far from overflowing */
 #define SIZE_MAX_ 1e6  /* of one dimension of a model */
 
@@ -212,3 +215,28 @@ const struct lb_field lb_recipe_fields[] = {
     {NULL},
 };
 #undef S
+
+bool lb_field_at_default(const struct lb_field *f, const char *base) {
+    const void *at = base + f->offset;
+    switch (f->kind) {
+    case LB_FIELD_INT:
+        return *(const int64_t *)at == (f->fallback != NULL ? strtoll(f->fallback, NULL, 10) : 0);
+    case LB_FIELD_FLOAT:
+        return *(const double *)at == (f->fallback != NULL ? strtod(f->fallback, NULL) : 0);
+    case LB_FIELD_BOOL:
+        return *(const bool *)at == (f->fallback != NULL && strcmp(f->fallback, "true") == 0);
+    case LB_FIELD_STRING:
+    case LB_FIELD_PATH: {
+        const char *text = *(const char *const *)at;
+        return text == NULL || (f->fallback != NULL && strcmp(text, f->fallback) == 0);
+    }
+    case LB_FIELD_INTS:
+    case LB_FIELD_STRINGS:
+    case LB_FIELD_MAPS:
+        return *(const unsigned *)(const void *)(base + f->count_offset) == 0;
+    case LB_FIELD_ENUM:
+    case LB_FIELD_STUDENT:
+        break;
+    }
+    return false;
+}

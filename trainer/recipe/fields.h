@@ -56,6 +56,10 @@ struct lb_field {
 extern const struct lb_field lb_recipe_fields[];
 extern const struct lb_field lb_recipe_loss_fields[]; /* of one entry of loss_functions */
 
+/* Whether the struct at base holds there what a recipe without the key gives it. Not told of ENUM and
+ * STUDENT: false. */
+bool lb_field_at_default(const struct lb_field *field, const char *base);
+
 /* One key of student: beside model, of those that are told and always written back. Which keys there are and
  * what a key may hold is known to common/model (lb_config_parse_new); here stands what is written back and
  * told. */
