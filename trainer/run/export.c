@@ -1,10 +1,12 @@
 #include "trainer/run/export.h"
 
+#include "common/base/arena.h"
 #include "common/base/file.h"
 #include "common/base/folder.h"
 #include "common/base/mem.h"
 #include "common/base/rng.h"
 #include "common/formats/gguf.h"
+#include "common/model/batch.h"
 #include "common/nn/head.h"
 #include "common/nn/tape.h"
 
@@ -26,41 +28,53 @@ static enum lb_status gather(void *context, int64_t row, int64_t n, float *z) {
     return LB_OK;
 }
 
-/* The model's logits z [POSITIONS, V] on numbers that are the same for every model of its sizes. */
+/* One sequence of ids, or so many rows of features: the same for every model of these sizes. */
+static bool probe_batch(struct lb_model_batch *batch, struct lb_arena *arena, const struct lb_config *config,
+                        int64_t positions) {
+    struct lb_rng rng;
+    int32_t ids[POSITIONS];
+    float *features = lb_arena_array(arena, (size_t)config->input_size, sizeof *features);
+    lb_rng_seed(&rng, 2015, 0);
+    if (features == NULL ||
+        !lb_model_batch_init(batch, arena, positions, positions, config->input_size, false)) {
+        return false;
+    }
+    for (int64_t i = 0; i < positions && config->input_size > 0; i++) {
+        for (int64_t j = 0; j < config->input_size; j++) {
+            features[j] = lb_rng_float(&rng);
+        }
+        lb_model_batch_add_features(batch, features, -1);
+    }
+    if (config->input_size == 0) {
+        for (int64_t i = 0; i < positions; i++) {
+            ids[i] = (int32_t)lb_rng_below(&rng, (uint64_t)config->vocab_size);
+        }
+        lb_model_batch_add_ids(batch, ids, NULL, positions);
+    }
+    return true;
+}
+
+/* The model's logits z [positions, V] of the probe. */
 static enum lb_status probe_logits(const struct lb_model *model, int64_t positions, float *z) {
     const struct lb_config *config = lb_model_config(model);
-    struct lb_rng rng;
-    lb_rng_seed(&rng, 2015, 0);
+    struct lb_model_batch batch;
+    struct lb_arena arena;
+    lb_arena_init(&arena, TAPE_BYTES);
     struct lb_tape *tape = lb_tape_create(TAPE_BYTES);
-    size_t floats = config->input_size > 0 ? (size_t)(positions * config->input_size) : 1;
-    float *features = lb_malloc_array(floats, sizeof *features);
-    if (tape == NULL || features == NULL) {
-        lb_tape_destroy(tape);
-        lb_free(features);
-        return LB_E_NOMEM;
-    }
-    int32_t ids[POSITIONS], offsets[POSITIONS + 1] = {0};
-    for (size_t i = 0; i < floats; i++) {
-        features[i] = lb_rng_float(&rng);
-    }
-    for (int64_t i = 0; i < positions; i++) {
-        ids[i] = (int32_t)lb_rng_below(&rng, (uint64_t)config->vocab_size);
-        offsets[i + 1] = (int32_t)i + 1;
-    }
-    struct lb_input in = {.ragged = {positions, offsets}, .ids = ids, .features = features};
-    if (config->input_size == 0) {
-        in.ragged.n_seqs = 1;
-        offsets[1] = (int32_t)positions;
-    }
-    struct gathered g = {z, config->vocab_size};
-    lb_tape_begin(tape, LB_TAPE_PLAIN, &in.ragged, NULL);
-    struct lb_value *h = lb_model_forward(model, tape, &in, NULL, 0, NULL);
-    enum lb_status status = lb_tape_status(tape);
+    enum lb_status status =
+        tape != NULL && probe_batch(&batch, &arena, config, positions) ? LB_OK : LB_E_NOMEM;
     if (status == LB_OK) {
-        status = lb_head_run(tape, h, lb_model_head(model), lb_model_head_bias(model), NULL, gather, &g);
+        struct lb_input in = lb_model_batch_input(&batch);
+        lb_tape_begin(tape, LB_TAPE_PLAIN, &in.ragged, NULL);
+        struct lb_value *h = lb_model_forward(model, tape, &in, NULL, 0, NULL);
+        struct gathered g = {z, config->vocab_size};
+        status = lb_tape_status(tape);
+        status = status == LB_OK
+                     ? lb_head_run(tape, h, lb_model_head(model), lb_model_head_bias(model), NULL, gather, &g)
+                     : status;
     }
     lb_tape_destroy(tape);
-    lb_free(features);
+    lb_arena_finish(&arena);
     return status;
 }
 
