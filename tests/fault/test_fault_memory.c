@@ -14,9 +14,9 @@
 #include "tests/e2e/hosts.h"
 #include "tests/support/tiny_model.h"
 #include "tests/support/tiny_tokenizer.h"
+#include "tests/support/whole_step.h"
 #include "trainer/learn/optimizer.h"
 #include "trainer/learn/prefetch.h"
-#include "trainer/learn/step.h"
 #include "trainer/run/loop.h"
 
 #include <stdio.h>
@@ -170,7 +170,7 @@ static enum lb_status train_step(struct parts *p, struct lb_detail *detail) {
     }
     lb_rng_seed(&rng, 1, 1);
     lb_optimizer_zero(p->optimizer);
-    status = lb_step_run(p->step, samples, 2, answers, 2 * samples[0].n, &rng, &result, detail);
+    status = lb_whole_step(p->step, samples, 2, answers, 2 * samples[0].n, &rng, &result, detail);
     return status == LB_OK ? lb_optimizer_step(p->optimizer, 1e-2, 1, &norm, detail) : status;
 }
 

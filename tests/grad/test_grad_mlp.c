@@ -12,7 +12,7 @@
 #include <cmocka.h>
 
 #include "common/base/rng.h"
-#include "trainer/learn/step.h"
+#include "tests/support/whole_step.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -162,7 +162,7 @@ static double run(struct world *w) {
     float *grads = lb_model_grads(w->student, &n);
     memset(grads, 0, n * sizeof *grads);
     lb_rng_seed(&masks, 2, 2);
-    if (lb_step_run(w->step, w->samples, IMAGES, w->pointers, IMAGES, &masks, &result, &detail) != LB_OK) {
+    if (lb_whole_step(w->step, w->samples, IMAGES, w->pointers, IMAGES, &masks, &result, &detail) != LB_OK) {
         fail_msg("%s", detail.text);
     }
     return result.loss;

@@ -13,7 +13,7 @@
 
 #include "common/base/rng.h"
 #include "common/nn/head.h"
-#include "trainer/learn/step.h"
+#include "tests/support/whole_step.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -241,7 +241,7 @@ static double run(struct world *w) {
     float *grads = lb_model_grads(w->student, &n);
     memset(grads, 0, n * sizeof *grads);
     lb_rng_seed(&rng, 2, 2);
-    if (lb_step_run(w->step, w->samples, SAMPLES, w->pointers, w->rows, &rng, &result, &detail) != LB_OK) {
+    if (lb_whole_step(w->step, w->samples, SAMPLES, w->pointers, w->rows, &rng, &result, &detail) != LB_OK) {
         fail_msg("%s", detail.text);
     }
     return result.loss;
@@ -398,7 +398,7 @@ static void two_halves(void **state) {
     memset(grads, 0, n * sizeof *grads);
     lb_rng_seed(&rng, 2, 2);
     assert_int_equal(lb_step_losses(w->step, w->pointers, w->rows, &whole, &detail), LB_E_ARG);
-    assert_int_equal(lb_step_run(w->step, w->samples, SAMPLES, w->pointers, w->rows, &rng, &whole, &detail),
+    assert_int_equal(lb_whole_step(w->step, w->samples, SAMPLES, w->pointers, w->rows, &rng, &whole, &detail),
                      LB_OK);
     memcpy(keep, grads, n * sizeof *keep);
     memset(grads, 0, n * sizeof *grads);

@@ -9,7 +9,7 @@
 
 #include "common/model/model.h"
 #include "tests/support/tiny_model.h"
-#include "trainer/learn/step.h"
+#include "tests/support/whole_step.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -170,7 +170,7 @@ static void check(int64_t teacher_heads) {
     plan_pairs(s, teacher_heads);
     struct lb_step *step = lb_step_create(&s->plan, s->student, (size_t)1 << 26);
     assert_non_null(step);
-    if (lb_step_run(step, s->samples, SAMPLES, s->pointers, s->rows, &rng, &result, &detail) != LB_OK) {
+    if (lb_whole_step(step, s->samples, SAMPLES, s->pointers, s->rows, &rng, &result, &detail) != LB_OK) {
         fail_msg("%s", detail.text);
     }
     /* Each entry is off by the teacher's constant: its square is every row's mean, whatever widths, heads and

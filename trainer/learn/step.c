@@ -158,10 +158,3 @@ enum lb_status lb_step_losses(struct lb_step *step, const struct lb_answer *cons
     add_up(step, pair_loss, result);
     return check_finite(step, detail);
 }
-
-enum lb_status lb_step_run(struct lb_step *step, const struct lb_sample *samples, int64_t n,
-                           const struct lb_answer *const *answers, int64_t rows, struct lb_rng *rng,
-                           struct lb_step_result *result, struct lb_detail *detail) {
-    enum lb_status status = lb_step_forward(step, samples, n, rng, NULL, detail);
-    return status == LB_OK ? lb_step_losses(step, answers, rows, result, detail) : status;
-}

@@ -35,10 +35,5 @@ LB_NODISCARD enum lb_status lb_step_forward(struct lb_step *step, const struct l
 LB_NODISCARD enum lb_status lb_step_losses(struct lb_step *step, const struct lb_answer *const *answers,
                                            int64_t rows, struct lb_step_result *result,
                                            struct lb_detail *detail);
-/* Both, when the answers are there already. */
-LB_NODISCARD enum lb_status lb_step_run(struct lb_step *step, const struct lb_sample *samples, int64_t n,
-                                        const struct lb_answer *const *answers, int64_t rows,
-                                        struct lb_rng *rng, struct lb_step_result *result,
-                                        struct lb_detail *detail);
 
 #endif
