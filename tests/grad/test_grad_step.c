@@ -417,6 +417,7 @@ static void two_halves(void **state) {
     assert_int_equal(lb_step_losses(w->step, w->pointers, w->rows, &halves, &detail), LB_OK);
     assert_memory_equal(keep, grads, n * sizeof *keep);
     assert_memory_equal(&whole, &halves, sizeof whole);
+    assert_int_equal(lb_step_losses(w->step, w->pointers, w->rows, &halves, &detail), LB_E_ARG); /* once */
     free(keep);
     free_world(w);
 }
