@@ -197,12 +197,60 @@ static void image_logits(void **state) {
     }
 }
 
+/* Three texts, the second of them answered or not: any rows of them that a chunk may hold, by logits and by
+ * final states. */
+static void text_logits(void **state) {
+    (void)state;
+    enum { TEXTS = 3, ROWS = 10 };
+    static const int64_t lengths[TEXTS] = {3, 5, 2};
+    static const int32_t offsets[TEXTS + 1] = {0, 3, 8, 10}, sequence[ROWS] = {0, 0, 0, 1, 1, 1, 1, 1, 2, 2};
+    float weight[V * C], states[ROWS * C], logits[ROWS * V], z[ROWS * V], work[ROWS * C];
+    struct lb_teacher_head head = {weight, NULL, V, C};
+    struct lb_sample samples[TEXTS];
+    struct lb_answer answers[TEXTS];
+    for (int i = 0; i < V * C; i++) {
+        weight[i] = (float)(i % 7) / 4 - 0.5f;
+    }
+    for (int i = 0; i < ROWS * C; i++) {
+        states[i] = (float)(i * i % 13) - 5.5f;
+    }
+    for (int i = 0; i < ROWS * V; i++) {
+        logits[i] = 0;
+        for (int c = 0; c < C; c++) {
+            logits[i] += weight[i % V * C + c] * states[i / V * C + c];
+        }
+    }
+    for (int how = 0; how < 4; how++) {
+        bool whole = how % 2 == 0, gap = how / 2 == 0;
+        for (int i = 0; i < TEXTS; i++) {
+            samples[i] = (struct lb_sample){.n = lengths[i], .tag = -1};
+            answers[i] = named((struct lb_answer){
+                .n_tensors = 1,
+                .tensors = {whole ? tensor("logits", LB_DT_FP32, 2, lengths[i], V, 1, logits + offsets[i] * V)
+                                  : tensor("hidden_states.final", LB_DT_FP32, 2, lengths[i], C, 1,
+                                           states + offsets[i] * C)}});
+        }
+        const struct lb_answer *pointers[TEXTS] = {&answers[0], gap ? NULL : &answers[1], &answers[2]};
+        const struct lb_answered batch = {samples, TEXTS, offsets, sequence, 1, pointers};
+        for (int row = 0; row < ROWS; row++) {
+            for (int n = 1; row + n <= ROWS; n++) {
+                for (int i = 0; i < ROWS * V; i++) {
+                    z[i] = -77;
+                }
+                lb_target_logits(&batch, 0, whole ? NULL : &head, V, row, n, work, z);
+                for (int i = 0; i < ROWS * V; i++) {
+                    bool there = i < n * V && !(gap && sequence[row + i / V] == 1);
+                    assert_true(fabsf(z[i] - (there ? logits[row * V + i] : -77)) < 1e-5f);
+                }
+            }
+        }
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(text_answers),
-        cmocka_unit_test(image_answers),
-        cmocka_unit_test(what_is_given),
-        cmocka_unit_test(image_logits),
+        cmocka_unit_test(text_answers), cmocka_unit_test(image_answers), cmocka_unit_test(what_is_given),
+        cmocka_unit_test(image_logits), cmocka_unit_test(text_logits),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
