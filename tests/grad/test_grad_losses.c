@@ -394,7 +394,6 @@ static void states(void **state) {
 
 static void table(void **state) {
     (void)state;
-    char list[512] = "";
     size_t n = 0;
     for (; lb_loss_at(n) != NULL; n++) {
         const struct lb_loss *loss = lb_loss_at(n);
@@ -404,9 +403,7 @@ static void table(void **state) {
         assert_true((loss->kinds != 0) == (loss->on == LB_ON_TARGET));
         assert_true(lb_loss_reads(loss, "temperature") == (loss->on == LB_ON_TARGET));
         assert_false(lb_loss_reads(loss, "temp"));
-        snprintf(list + strlen(list), sizeof list - strlen(list), "%s%s", n > 0 ? ", " : "", loss->name);
     }
-    assert_string_equal(list, lb_loss_names());
     assert_null(lb_loss_find("kll"));
     assert_true(n == sizeof formulas / sizeof formulas[0]);
 }
@@ -468,12 +465,10 @@ static void check_mixture(const struct lb_mixture *m, void (*formula)(const stru
 
 static void weights(void **state) {
     (void)state;
-    char list[512] = "";
     for (size_t i = 0; lb_mixture_at(i) != NULL; i++) {
         const struct lb_mixture *m = lb_mixture_at(i);
         bool found = false;
         assert_ptr_equal(lb_mixture_find(m->name), m);
-        snprintf(list + strlen(list), sizeof list - strlen(list), "%s%s", i > 0 ? ", " : "", m->name);
         for (size_t f = 0; f < sizeof mixture_formulas / sizeof mixture_formulas[0]; f++) {
             if (strcmp(mixture_formulas[f].name, m->name) == 0) {
                 check_mixture(m, mixture_formulas[f].weights);
@@ -484,7 +479,6 @@ static void weights(void **state) {
             fail_msg("%s is in the table of mixtures and has no formula in this test", m->name);
         }
     }
-    assert_string_equal(list, lb_mixture_names());
 }
 
 static void mixture_of_probabilities(void **state) {

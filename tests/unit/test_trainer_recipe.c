@@ -405,6 +405,10 @@ static void contradictions(void **state) {
     lb_free(routed);
     char *cut = replaced(good, "max_steps: 100", "targets: topk");
     expect_error(cut, "mixture=mean_logits", "mixture: mean_logits needs whole logits");
+    expect_error(cut, "loss_functions.0.temperature=2",
+                 "r.yaml: loss_functions.0.temperature: top-k targets are normalised at the recipe's "
+                 "temperature 1; set that one");
+    lb_recipe_destroy(parse(cut, (const char *const[]){"loss_functions.0.temperature=1"}, 1));
     lb_recipe_destroy(parse(cut, (const char *const[]){"mixture=mean_losses"}, 1));
     lb_free(cut);
     char *ended = replaced(good, "max_steps: 100", "num_train_epochs: 0");
@@ -421,6 +425,37 @@ static void contradictions(void **state) {
     expect_error(images, "student.hidden_size=5", "student.hidden_size: is no key of model_type limbeck_mlp");
     expect_error(images, "student.hidden_sizes=[1,2,3,4,5,6,7,8,9]",
                  "student: hidden_sizes must be an array of at most 8 widths");
+}
+
+/* As many losses and teachers as there is room for, and one more. */
+static void too_many(void **state) {
+    (void)state;
+    static const struct {
+        const char *key, *message;
+    } lists[] = {{"loss_functions", "loss_functions: 17 losses; at most 16"},
+                 {"teachers", "teachers: 17 teachers; at most 16"}};
+    for (size_t i = 0; i < sizeof lists / sizeof lists[0]; i++) {
+        struct lb_buf buf;
+        lb_buf_init(&buf, 4096);
+        lb_buf_printf(&buf, "%s=[", lists[i].key);
+        for (int n = 0; n < 17; n++) {
+            if (n == 16) {
+                char *most = lb_strdup(buf.data);
+                assert_non_null(most);
+                most[strlen(most) - 1] = ']';
+                lb_recipe_destroy(parse(good, (const char *const *)&most, 1));
+                lb_free(most);
+            }
+            if (i == 0) {
+                lb_buf_append_str(&buf, "{function: kl},");
+            } else {
+                lb_buf_printf(&buf, "{name: %d, url: 'http://h'},", n);
+            }
+        }
+        buf.data[buf.len - 1] = ']';
+        expect_error(good, buf.data, lists[i].message);
+        lb_buf_finish(&buf);
+    }
 }
 
 static void byte_order_mark_is_skipped(void **state) {
@@ -480,6 +515,7 @@ int main(void) {
         cmocka_unit_test(fingerprint_follows_what_decides),
         cmocka_unit_test(bad_values),
         cmocka_unit_test(contradictions),
+        cmocka_unit_test(too_many),
         cmocka_unit_test(byte_order_mark_is_skipped),
         cmocka_unit_test(paths_resolve),
         cmocka_unit_test(memory_runs_out),

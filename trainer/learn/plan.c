@@ -149,10 +149,6 @@ static enum lb_status add_loss(struct lb_plan *plan, struct lb_model *student, u
                                struct lb_detail *detail) {
     const struct lb_recipe_loss *from = &plan->recipe->loss_functions[l];
     const struct lb_loss *loss = lb_loss_find(from->function);
-    if (loss == NULL) {
-        return lb_fail(detail, LB_E_ARG, "loss_functions.%u.function: \"%s\" is not one of %s", l,
-                       from->function, lb_loss_names());
-    }
     plan->losses[l].loss = loss;
     plan->losses[l].args = from->args;
     if (from->args.temperature == 0) {
@@ -161,32 +157,10 @@ static enum lb_status add_loss(struct lb_plan *plan, struct lb_model *student, u
     plan->n_losses = l + 1;
     plan->on_label |= loss->on == LB_ON_LABEL;
     plan->on_target |= loss->on == LB_ON_TARGET;
-    if (loss->on == LB_ON_LABEL) {
-        return LB_OK;
-    }
-    if (plan->n_teachers == 0) {
-        return lb_fail(detail, LB_E_ARG, "loss_functions.%u: %s needs a teacher, the recipe has none", l,
-                       from->function);
-    }
-    if (loss->on == LB_ON_TARGET) {
-        bool whole = plan->recipe->targets != LB_LANE_TOPK;
-        if ((loss->kinds & (whole ? LB_TARGET_DENSE : LB_TARGET_TRUNCATED)) == 0) {
-            return lb_fail(detail, LB_E_ARG, "loss_functions.%u: %s cannot learn from targets: %s", l,
-                           from->function,
-                           whole ? "final_hidden or logits; use topk" : "topk; use final_hidden or logits");
-        }
-        if (!whole && plan->losses[l].args.temperature != plan->recipe->temperature) {
-            return lb_fail(detail, LB_E_ARG,
-                           "loss_functions.%u.temperature: top-k targets are normalised at the recipe's "
-                           "temperature %g; set that one",
-                           l, plan->recipe->temperature);
-        }
+    if (loss->on == LB_ON_LABEL || loss->on == LB_ON_TARGET) {
         return LB_OK;
     }
     static const struct lb_layer_pair final = {-1, -1};
-    if (from->layer_mapping_count == 0 && loss->on == LB_ON_ATTENTION) {
-        return lb_fail(detail, LB_E_ARG, "loss_functions.%u: %s needs a layer_mapping", l, from->function);
-    }
     for (unsigned k = 0; k < plan->n_teachers; k++) {
         unsigned n = from->layer_mapping_count > 0 ? from->layer_mapping_count : 1;
         for (unsigned i = 0; i < n; i++) {
@@ -229,15 +203,7 @@ enum lb_status lb_plan_make(const struct lb_recipe *recipe, struct lb_model *stu
     memset(out, 0, sizeof *out);
     out->recipe = recipe;
     out->n_teachers = teachers != NULL ? lb_teachers_count(teachers) : 0;
-    if (out->n_teachers > LB_MAX_TEACHERS || recipe->loss_functions_count > LB_MAX_LOSSES) {
-        return lb_fail(detail, LB_E_LIMIT, "at most %d teachers and %d loss_functions", LB_MAX_TEACHERS,
-                       LB_MAX_LOSSES);
-    }
     out->mixture = lb_mixture_find(recipe->mixture);
-    if (out->mixture == NULL) {
-        return lb_fail(detail, LB_E_ARG, "mixture: \"%s\" is not one of %s", recipe->mixture,
-                       lb_mixture_names());
-    }
     enum lb_status status = LB_OK;
     for (unsigned k = 0; k < out->n_teachers && status == LB_OK; k++) {
         out->info[k] = lb_teachers_info(teachers, k);

@@ -12,7 +12,6 @@
 #include "trainer/loss/target.h"
 #include "trainer/teachers/teachers.h"
 
-#define LB_MAX_LOSSES 16
 #define LB_MAX_PAIRS 64
 
 /* One pair of activations, student's and one teacher's. */
@@ -44,7 +43,8 @@ struct lb_plan {
     struct lb_pair pairs[LB_MAX_PAIRS];
 };
 
-/* Adds the projections to the student (lb_model_extend). teachers may be NULL when there are none.
+/* Adds the projections to the student (lb_model_extend). recipe: one that was read, so that it makes sense by
+ * itself. teachers may be NULL when there are none.
  * tokenizer_fingerprint: the student's, "" when it has none; teachers that have another one are refused. */
 LB_NODISCARD enum lb_status lb_plan_make(const struct lb_recipe *recipe, struct lb_model *student,
                                          const char *tokenizer_fingerprint, struct lb_teachers *teachers,

@@ -14,12 +14,10 @@
 
 #define DECLARED(name) extern const struct lb_loss lb_loss_##name;
 #define PLACE(name) &lb_loss_##name,
-#define LISTED(name) ", " #name
 
 LOSSES(DECLARED)
 
 static const struct lb_loss *const table[] = {LOSSES(PLACE) NULL};
-static const char names[] = LOSSES(LISTED);
 
 const struct lb_loss *lb_loss_at(size_t i) {
     return i < sizeof table / sizeof table[0] ? table[i] : NULL;
@@ -32,10 +30,6 @@ const struct lb_loss *lb_loss_find(const char *name) {
         }
     }
     return NULL;
-}
-
-const char *lb_loss_names(void) {
-    return names + strlen(", ");
 }
 
 bool lb_loss_reads(const struct lb_loss *loss, const char *key) {

@@ -15,6 +15,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#define LB_MAX_LOSSES 16 /* of one recipe */
+
 /* One entry of loss_functions, as the recipe gives it. */
 struct lb_loss_args {
     double weight;      /* of this loss in the sum */
@@ -86,8 +88,6 @@ struct lb_loss {
 const struct lb_loss *lb_loss_at(size_t i);
 /* NULL when there is none of that name. */
 const struct lb_loss *lb_loss_find(const char *name);
-/* "cross_entropy, kl, ..." */
-const char *lb_loss_names(void);
 /* Whether the loss reads that key of its entry. */
 bool lb_loss_reads(const struct lb_loss *loss, const char *key);
 

@@ -14,12 +14,10 @@
 
 #define DECLARED(name) extern const struct lb_mixture lb_mixture_##name;
 #define PLACE(name) &lb_mixture_##name,
-#define LISTED(name) ", " #name
 
 MIXTURES(DECLARED)
 
 static const struct lb_mixture *const table[] = {MIXTURES(PLACE) NULL};
-static const char names[] = MIXTURES(LISTED);
 
 const struct lb_mixture *lb_mixture_at(size_t i) {
     return i < sizeof table / sizeof table[0] ? table[i] : NULL;
@@ -32,10 +30,6 @@ const struct lb_mixture *lb_mixture_find(const char *name) {
         }
     }
     return NULL;
-}
-
-const char *lb_mixture_names(void) {
-    return names + strlen(", ");
 }
 
 void lb_mixture_weights(const struct lb_mixture *mixture, const struct lb_weighing *in, double *out) {

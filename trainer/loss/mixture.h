@@ -47,8 +47,6 @@ struct lb_mixture {
 const struct lb_mixture *lb_mixture_at(size_t i);
 /* NULL when there is none of that name. */
 const struct lb_mixture *lb_mixture_find(const char *name);
-/* "mean_probs, mean_logits, ..." */
-const char *lb_mixture_names(void);
 
 /* The teachers' weights, out [n], at least 0 and summing to 1 over those present (all 0 when no teacher is
  * present or each of them has weight 0). */

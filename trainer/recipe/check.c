@@ -231,6 +231,25 @@ static enum lb_status check_loss_keys(const struct check *c, const struct lb_los
     return LB_OK;
 }
 
+/* What teachers send must be what the loss can compare with. */
+static enum lb_status check_target(const struct check *c, const struct lb_loss *loss, unsigned i) {
+    const struct lb_recipe *r = c->recipe;
+    double temperature = r->loss_functions[i].args.temperature;
+    bool whole = r->targets != LB_LANE_TOPK;
+    char path[64];
+    if ((loss->kinds & (whole ? LB_TARGET_DENSE : LB_TARGET_TRUNCATED)) == 0) {
+        snprintf(path, sizeof path, "loss_functions.%u", i);
+        return complain(c, path, "%s cannot learn from targets: %s", loss->name,
+                        whole ? "final_hidden or logits; use topk" : "topk; use final_hidden or logits");
+    }
+    if (!whole && temperature != 0 && temperature != r->temperature) {
+        snprintf(path, sizeof path, "loss_functions.%u.temperature", i);
+        return complain(c, path, "top-k targets are normalised at the recipe's temperature %g; set that one",
+                        r->temperature);
+    }
+    return LB_OK;
+}
+
 static enum lb_status check_loss(const struct check *c, unsigned i, const struct lb_loss **out) {
     const struct lb_recipe_loss *loss = &c->recipe->loss_functions[i];
     const struct lb_loss *entry = lb_loss_find(loss->function);
@@ -250,14 +269,19 @@ static enum lb_status check_loss(const struct check *c, unsigned i, const struct
         return complain(c, path, "%s learns from teachers, and the recipe lists none", loss->function);
     }
     *out = entry;
-    bool internal = entry->on == LB_ON_HIDDEN || entry->on == LB_ON_ATTENTION;
-    return internal ? check_layers(c, loss, entry->on == LB_ON_ATTENTION, i) : LB_OK;
+    if (entry->on == LB_ON_TARGET) {
+        return check_target(c, entry, i);
+    }
+    return entry->on == LB_ON_LABEL ? LB_OK : check_layers(c, loss, entry->on == LB_ON_ATTENTION, i);
 }
 
 static enum lb_status check_losses(const struct check *c) {
     const struct lb_recipe *r = c->recipe;
     bool asks = false;
     double sum = 0;
+    if (r->loss_functions_count > LB_MAX_LOSSES) {
+        return complain(c, "loss_functions", "%u losses; at most %d", r->loss_functions_count, LB_MAX_LOSSES);
+    }
     for (unsigned i = 0; i < r->loss_functions_count; i++) {
         const struct lb_loss *entry = NULL;
         enum lb_status status = check_loss(c, i, &entry);
