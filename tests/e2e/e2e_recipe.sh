@@ -42,6 +42,15 @@ expect 0 part.log "$limbeck" train recipe.yaml -o part --set threads=1 --set sav
 expect 0 again.log "$limbeck" train recipe.yaml -o part --set threads=2 --set save_steps=1 --resume
 said again.log "resumed"
 
+say "metrics have every loss and every part of the held-out data by a name of its own"
+parts=$(for n in $(seq 60); do echo "{path: data.txt, tag: part$n, max_tokens: 100},"; done | tr -d '\n')
+expect 0 names.log "$limbeck" train recipe.yaml -o names --set "eval_datasets=[${parts%,}]" --set max_steps=1 \
+    --set 'loss_functions=[{function: cross_entropy}, {function: cross_entropy, weight: 2}]'
+holds -s '.[0] | [keys[] | select(startswith("loss"))] == ["loss", "loss/cross_entropy", "loss/cross_entropy.1"]' \
+    names/metrics.jsonl
+holds -s '.[1] | [keys[] | select(startswith("eval_perplexity/"))] | length == 60' names/metrics.jsonl
+holds -s '.[1] | has("eval_perplexity_balanced")' names/metrics.jsonl
+
 say "a teacher on a socket file, named from the recipe's folder"
 "$limbeckd" t=one/student --listen unix:socket --port-file socket.port >socket.log 2>&1 &
 pid[socket]=$!

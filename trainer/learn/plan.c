@@ -145,6 +145,17 @@ static enum lb_status add_pair(struct lb_plan *plan, struct lb_model *student, u
     return ask(&plan->spec[k], p->kind, p->layer, wide, detail);
 }
 
+static void name_loss(struct lb_plan *plan, unsigned l) {
+    const struct lb_loss *loss = plan->losses[l].loss;
+    char place[16] = "";
+    for (unsigned i = 0; i < l; i++) {
+        if (plan->losses[i].loss == loss) {
+            snprintf(place, sizeof place, ".%u", l);
+        }
+    }
+    snprintf(plan->losses[l].name, sizeof plan->losses[l].name, "%s%s", loss->name, place);
+}
+
 static enum lb_status add_loss(struct lb_plan *plan, struct lb_model *student, unsigned l,
                                struct lb_detail *detail) {
     const struct lb_recipe_loss *from = &plan->recipe->loss_functions[l];
@@ -154,6 +165,7 @@ static enum lb_status add_loss(struct lb_plan *plan, struct lb_model *student, u
     if (from->args.temperature == 0) {
         plan->losses[l].args.temperature = plan->recipe->temperature;
     }
+    name_loss(plan, l);
     plan->n_losses = l + 1;
     plan->on_label |= loss->on == LB_ON_LABEL;
     plan->on_target |= loss->on == LB_ON_TARGET;

@@ -37,6 +37,7 @@ struct lb_plan {
     struct {
         const struct lb_loss *loss;
         struct lb_loss_args args; /* temperature resolved */
+        char name[64]; /* in metrics: the function; a further one of it with its place in loss_functions */
     } losses[LB_MAX_LOSSES];
     bool on_label, on_target; /* any such loss */
     size_t n_pairs;

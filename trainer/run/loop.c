@@ -23,7 +23,7 @@
 
 /* Activations of one micro-batch. */
 #define STEP_BYTES ((size_t)16 << 30)
-#define MAX_METRICS (16 + LB_MAX_LOSSES + LB_MAX_TEACHERS)
+#define MAX_METRICS (16 + LB_MAX_LOSSES + LB_MAX_TEACHERS + LB_EVAL_MAX_PARTS)
 
 struct run {
     const struct lb_recipe *recipe;
@@ -402,7 +402,7 @@ static enum lb_status report(struct run *run, struct lb_detail *detail) {
     double steps = (double)run->steps_summed, seconds = (double)(lb_now_ns() - run->since_ns) / 1e9;
     metric(m, &n, NULL, "loss", run->sums.loss / steps);
     for (size_t l = 0; l < run->plan->n_losses; l++) {
-        metric(m, &n, "loss", run->plan->losses[l].loss->name, run->sums.term[l] / steps);
+        metric(m, &n, "loss", run->plan->losses[l].name, run->sums.term[l] / steps);
     }
     metric(m, &n, NULL, "learning_rate", lb_learning_rate(run->recipe, run->total, run->at.step - 1));
     metric(m, &n, NULL, "grad_norm", run->grad_norm);
