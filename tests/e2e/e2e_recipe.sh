@@ -109,6 +109,9 @@ cmp right.ids ids
 expect 0 generate.log "$limbeck" generate student --prompt 'a small' --max-new-tokens 3
 printf '\357\273\277{"text": "a small bird that can sing", "score": NaN}\n' >data.jsonl
 expect 0 eval.log "$limbeck" eval student data.jsonl
+expect 1 some.log "$limbeck" eval student data.jsonl --max-samples 1
+one_error some.log
+said some.log "data.jsonl: " "--max-samples are for images"
 printf 'text,n\na,1\n' >table.csv
 expect 1 table.log "$limbeck" eval student table.csv
 one_error table.log

@@ -150,6 +150,10 @@ static enum lb_status make_entry(const struct arguments *a, const char *argument
     } else if (out->type == LB_DATA_JSONL) {
         out->field = a->field != NULL ? a->field : "text";
     }
+    if (status == LB_OK && out->type != LB_DATA_IDX && (a->skip > 0 || a->max_samples > 0)) {
+        return lb_fail(detail, LB_E_ARG, "%s: --skip-samples and --max-samples are for images, this is text",
+                       out->path);
+    }
     bool whole = out->tag != NULL && (out->type != LB_DATA_IDX || out->labels != NULL);
     return status == LB_OK && !whole ? lb_fail(detail, LB_E_NOMEM, "out of memory") : status;
 }
