@@ -1,8 +1,9 @@
-/* One connection: reads requests, hands them on, sends answers; keeps to the clock. */
+#include "server/http/connection.h"
+
 #include "common/base/clock.h"
 #include "common/base/mem.h"
 #include "proto/limits.h"
-#include "server/http/parts.h"
+#include "server/http/exchange.h"
 
 #include <errno.h>
 #include <string.h>
@@ -20,11 +21,20 @@
 
 #define TOO_LARGE "the request's body is larger than this daemon's maximum; ask in smaller pieces"
 
+/* What epoll is to tell of this connection. */
+static void watch(struct lb_conn *conn, unsigned events) {
+    struct epoll_event event = {.events = events, .data.ptr = conn};
+    if (conn->fd >= 0 && conn->events != events) {
+        conn->events = events;
+        epoll_ctl(conn->loop->epoll_fd, EPOLL_CTL_MOD, conn->fd, &event);
+    }
+}
+
 static void enter(struct lb_conn *conn, enum lb_conn_state state, unsigned events) {
     conn->state = state;
     conn->phase_ns = lb_now_ns();
     conn->moved = 0;
-    lb_loop_watch(conn, events);
+    watch(conn, events);
 }
 
 /* ---- the end ---- */
@@ -146,7 +156,7 @@ static void send_some(struct lb_conn *conn) {
             continue;
         }
         if (sent < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) {
-            lb_loop_watch(conn, EPOLLOUT);
+            watch(conn, EPOLLOUT);
             return;
         }
         if (sent < 0) {
@@ -161,7 +171,7 @@ static void send_some(struct lb_conn *conn) {
         held->streaming = true;
         conn->state = LB_CONN_AWAY;
         conn->phase_ns = lb_now_ns() - conn->phase_ns; /* the clock of sending stands still */
-        lb_loop_watch(conn, EPOLLRDHUP);
+        watch(conn, EPOLLRDHUP);
         lb_held_send_away(held);
         return;
     }
@@ -421,7 +431,7 @@ static void handshake(struct lb_conn *conn) {
     if (r < 0) {
         lose(conn);
     } else if (r == 0) {
-        lb_loop_watch(conn, writes ? EPOLLOUT : EPOLLIN);
+        watch(conn, writes ? EPOLLOUT : EPOLLIN);
     } else {
         enter(conn, LB_CONN_HEAD, EPOLLIN);
         receive(conn);
@@ -449,7 +459,7 @@ void lb_conn_event(struct lb_conn *conn, unsigned events) {
             lose(conn);
         } else if (events & EPOLLRDHUP) {
             conn->half_closed = true;
-            lb_loop_watch(conn, 0);
+            watch(conn, 0);
             tell_gone(conn);
         }
         return;

@@ -1,8 +1,9 @@
-/* What happens to an exchange away from its connection: unpacking, the handlers, packing. */
+#include "server/http/exchange.h"
+
 #include "common/base/clock.h"
 #include "common/base/mem.h"
 #include "proto/limits.h"
-#include "server/http/parts.h"
+#include "server/http/mailbox.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -293,7 +294,7 @@ static void run(struct lb_codec_task *task) {
         }
         lb_held_prepare(held, true);
     }
-    lb_loop_give_back(held->conn->loop, held);
+    lb_mailbox_put(&held->conn->loop->mailbox, held);
 }
 
 void lb_held_send_away(struct lb_held *held) {

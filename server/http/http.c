@@ -2,7 +2,7 @@
 
 #include "common/base/clock.h"
 #include "common/base/mem.h"
-#include "server/http/parts.h"
+#include "server/http/loop.h"
 
 #include <string.h>
 #include <unistd.h>

@@ -1,9 +1,10 @@
-/* One HTTP thread: accepts, waits for its sockets, looks at the clock. */
+#include "server/http/loop.h"
+
 #include "common/base/clock.h"
-#include "common/base/log.h"
 #include "common/base/mem.h"
 #include "proto/limits.h"
-#include "server/http/parts.h"
+#include "server/http/connection.h"
+#include "server/http/mailbox.h"
 
 #include <errno.h>
 #include <netdb.h>
@@ -12,7 +13,6 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/epoll.h>
-#include <sys/eventfd.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -24,50 +24,11 @@ static const char busy[] = "HTTP/1.1 503 Service Unavailable\r\nContent-Type: ap
                            "Retry-After: 1\r\nConnection: close\r\nContent-Length: 68\r\n\r\n"
                            "{\"error\":\"too many connections; close some, or try again a bit later\"}";
 
-void lb_loop_watch(struct lb_conn *conn, unsigned events) {
-    struct epoll_event event = {.events = events, .data.ptr = conn};
-    if (conn->fd >= 0 && conn->events != events) {
-        conn->events = events;
-        epoll_ctl(conn->loop->epoll_fd, EPOLL_CTL_MOD, conn->fd, &event);
-    }
-}
-
-void lb_loop_wake(struct lb_loop *loop) {
-    uint64_t one = 1;
-    while (write(loop->wake_fd, &one, sizeof one) < 0 && errno == EINTR) {
-    }
-}
-
-void lb_loop_give_back(struct lb_loop *loop, struct lb_held *held) {
-    pthread_mutex_lock(&loop->lock);
-    bool first = loop->back == NULL;
-    held->next_back = loop->back;
-    loop->back = held;
-    if (first) {
-        lb_loop_wake(loop); /* under the lock: the loop lives until it has seen this */
-    }
-    pthread_mutex_unlock(&loop->lock);
-}
-
-/* Exchanges that came back, oldest first. */
+/* Exchanges that came back. */
 static void take_back(struct lb_loop *loop) {
-    uint64_t count;
-    while (read(loop->wake_fd, &count, sizeof count) < 0 && errno == EINTR) {
-    }
-    pthread_mutex_lock(&loop->lock);
-    struct lb_held *back = loop->back, *ordered = NULL;
-    loop->back = NULL;
-    pthread_mutex_unlock(&loop->lock);
-    while (back) {
-        struct lb_held *next = back->next_back;
-        back->next_back = ordered;
-        ordered = back;
-        back = next;
-    }
-    while (ordered) {
-        struct lb_held *next = ordered->next_back;
-        lb_conn_back(ordered);
-        ordered = next;
+    for (struct lb_held *held = lb_mailbox_take(&loop->mailbox), *next; held; held = next) {
+        next = held->next_back;
+        lb_conn_back(held);
     }
 }
 
@@ -223,16 +184,15 @@ static void *run(void *argument) {
 enum lb_status lb_loop_start(struct lb_loop *loop, struct lb_http *http, struct lb_detail *detail) {
     loop->http = http;
     loop->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
-    loop->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    bool opened = lb_mailbox_open(&loop->mailbox);
     loop->buffer = lb_malloc_array(LB_READ_BYTES, 1);
-    pthread_mutex_init(&loop->lock, NULL);
     struct epoll_event wake = {.events = EPOLLIN, .data.ptr = loop},
                        hear = {.events = EPOLLIN | EPOLLEXCLUSIVE, .data.ptr = &loop->deaf};
     if (!loop->buffer) {
         return lb_fail(detail, LB_E_NOMEM, "out of memory while starting HTTP");
     }
-    if (loop->epoll_fd < 0 || loop->wake_fd < 0 ||
-        epoll_ctl(loop->epoll_fd, EPOLL_CTL_ADD, loop->wake_fd, &wake) != 0 ||
+    if (loop->epoll_fd < 0 || !opened ||
+        epoll_ctl(loop->epoll_fd, EPOLL_CTL_ADD, loop->mailbox.wake_fd, &wake) != 0 ||
         epoll_ctl(loop->epoll_fd, EPOLL_CTL_ADD, http->args.listen_fd, &hear) != 0) {
         return lb_fail_errno(detail, LB_E_IO, errno, "starting HTTP");
     }
@@ -246,7 +206,7 @@ enum lb_status lb_loop_start(struct lb_loop *loop, struct lb_http *http, struct 
 
 void lb_loop_join(struct lb_loop *loop) {
     if (loop->started) {
-        lb_loop_wake(loop);
+        lb_mailbox_wake(&loop->mailbox);
         pthread_join(loop->thread, NULL);
         loop->started = false;
     }
@@ -263,9 +223,6 @@ void lb_loop_finish(struct lb_loop *loop) {
     if (loop->epoll_fd >= 0) {
         close(loop->epoll_fd);
     }
-    if (loop->wake_fd >= 0) {
-        close(loop->wake_fd);
-    }
-    pthread_mutex_destroy(&loop->lock);
+    lb_mailbox_close(&loop->mailbox);
     lb_free(loop->buffer);
 }

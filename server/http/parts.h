@@ -1,10 +1,12 @@
-/* What the files of HTTP share: loops, connections, exchanges as they hold them. Private to server/http. */
+/* What the files of HTTP share: loops, connections, exchanges as they hold them. Types only; private to
+ * server/http, where http.c stands on loop.c, that on connection.c, that on exchange.c, that on mailbox.c. */
 #ifndef LB_HTTP_PARTS_H
 #define LB_HTTP_PARTS_H
 
 #include "server/http/codec.h"
 #include "server/http/head.h"
 #include "server/http/http.h"
+#include "server/http/mailbox.h"
 #include "server/http/tls.h"
 
 #include <pthread.h>
@@ -72,13 +74,12 @@ struct lb_loop {
     struct lb_http *http;
     pthread_t thread;
     bool started;
-    int epoll_fd, wake_fd;
+    int epoll_fd;
     bool deaf; /* accept failed for want of files: not listening until the next turn */
     uint64_t scanned_ns;
     struct lb_conn *first;
     char *buffer;
-    pthread_mutex_t lock; /* guards back */
-    struct lb_held *back; /* exchanges that come back */
+    struct lb_mailbox mailbox;
 };
 
 struct lb_http {
@@ -91,42 +92,5 @@ struct lb_http {
     pthread_mutex_t lock; /* for idle */
     pthread_cond_t idle;
 };
-
-/* ---- connection.c: all on the loop's thread ---- */
-
-/* The socket may be read or written, or is broken (EPOLL flags). */
-void lb_conn_event(struct lb_conn *conn, unsigned events);
-/* The exchange came back. */
-void lb_conn_back(struct lb_held *held);
-/* Looks at the clock. */
-void lb_conn_tick(struct lb_conn *conn, uint64_t now);
-/* Ends the exchange if there is one (it must not be away) and the connection. */
-void lb_conn_destroy(struct lb_conn *conn);
-
-/* ---- exchange.c ---- */
-
-/* An exchange for a head of head_len bytes, which is copied; NULL when out of memory. */
-struct lb_held *lb_held_create(struct lb_conn *conn, const char *head, size_t head_len);
-void lb_held_end(struct lb_held *held, bool complete);
-/* Fills the reply with a refusal. */
-void lb_held_refuse(struct lb_held *held, int status, const char *text);
-/* The last headers, packing (where may_pack), the answer's head. */
-void lb_held_prepare(struct lb_held *held, bool may_pack);
-/* To the codec, which gives it back to the connection's loop. */
-void lb_held_send_away(struct lb_held *held);
-
-/* ---- loop.c ---- */
-
-LB_NODISCARD enum lb_status lb_loop_start(struct lb_loop *loop, struct lb_http *http,
-                                          struct lb_detail *detail);
-/* Waits for the thread (stopping is set). */
-void lb_loop_join(struct lb_loop *loop);
-/* Closes what is left. */
-void lb_loop_finish(struct lb_loop *loop);
-void lb_loop_wake(struct lb_loop *loop);
-/* Any thread: into the mailbox. */
-void lb_loop_give_back(struct lb_loop *loop, struct lb_held *held);
-/* What epoll is to tell of this connection. */
-void lb_loop_watch(struct lb_conn *conn, unsigned events);
 
 #endif
