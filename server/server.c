@@ -280,10 +280,11 @@ enum lb_status lb_server_start(struct lb_server *server, const struct lb_options
 /* Answers what is queued, or tells it off when time is up. */
 static void drain(struct lb_server *server, uint64_t until) {
     struct lb_batcher_state left = lb_batcher_state(server->batcher);
-    lb_log(LB_LOG_INFO, "draining", "requests=%zu tokens=%lld limit_s=%lld", left.jobs,
-           (long long)(left.waiting_tokens + left.running_tokens), (long long)server->options->drain_s);
     lb_batcher_close(server->batcher);
     lb_http_drain(server->http);
+    /* Said when it is so: whoever reads it may count on it. */
+    lb_log(LB_LOG_INFO, "draining", "requests=%zu tokens=%lld limit_s=%lld", left.jobs,
+           (long long)(left.waiting_tokens + left.running_tokens), (long long)server->options->drain_s);
     if (!lb_batcher_wait_empty(server->batcher, until)) {
         lb_log(LB_LOG_WARN, "drain_cut_short", "requests=%zu", lb_batcher_state(server->batcher).jobs);
     }

@@ -370,8 +370,9 @@ static void start_clients(const struct lb_daemon *daemon, struct client clients[
  * closed. */
 static void test_drain(void **state) {
     (void)state;
-    struct lb_daemon daemon;
-    struct client clients[N_CLIENTS], reference;
+    static struct lb_daemon daemon; /* the clients of a test that fails live on */
+    static struct client clients[N_CLIENTS];
+    struct client reference;
     pthread_t threads[N_CLIENTS];
     assert_true(lb_daemon_start(&daemon, folder, "reference", (const char *[]){teacher, NULL}, true));
     reference = (struct client){.daemon = &daemon};
@@ -417,8 +418,8 @@ static void test_drain(void **state) {
 /* With no time to drain, everybody still gets an answer. */
 static void test_short_drain(void **state) {
     (void)state;
-    struct lb_daemon daemon;
-    struct client clients[N_CLIENTS];
+    static struct lb_daemon daemon;
+    static struct client clients[N_CLIENTS];
     pthread_t threads[N_CLIENTS];
     assert_true(lb_daemon_start(&daemon, folder, "short",
                                 (const char *[]){"--max-wait-us", "10000000", "--drain-seconds", "0",
@@ -478,8 +479,8 @@ static void test_deadline(void **state) {
 /* A queue that is full says so at once. */
 static void test_full_queue(void **state) {
     (void)state;
-    struct lb_daemon daemon;
-    struct client clients[N_CLIENTS];
+    static struct lb_daemon daemon;
+    static struct client clients[N_CLIENTS];
     pthread_t threads[N_CLIENTS];
     struct lb_ask ask;
     char value[16];
