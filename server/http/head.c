@@ -4,14 +4,23 @@
 #include <strings.h>
 
 #define MAX_METHOD 16
+#define MAX_EMPTY_LINES 4
+
+/* Empty lines in front of a request are ignored (RFC 9112, 2.2), a few of them; returns their bytes. */
+static size_t skip_empty_lines(const char *text, size_t len) {
+    size_t n = 0;
+    while (n < (size_t)2 * MAX_EMPTY_LINES && n + 1 < len && text[n] == '\r' && text[n + 1] == '\n') {
+        n += 2;
+    }
+    return n;
+}
 
 size_t lb_head_end(const char *text, size_t len, size_t from) {
     /* The empty line may have begun before. */
     size_t at = from > 3 ? from - 3 : 0;
-    /* Empty lines in front of a request are ignored (RFC 9112, 2.2). */
-    size_t begin = 0;
-    while (begin + 1 < len && text[begin] == '\r' && text[begin + 1] == '\n') {
-        begin += 2;
+    size_t begin = skip_empty_lines(text, len);
+    if (begin + 1 < len && text[begin] == '\r' && text[begin + 1] == '\n') {
+        return begin + 2; /* nothing but empty lines: to be refused */
     }
     at = at < begin ? begin : at;
     while (at < len) {
@@ -93,9 +102,10 @@ static int parse_request_line(char *line, struct lb_request_head *out, const cha
     }
     char *target = space + 1;
     if (strncasecmp(target, "http://", 7) == 0 || strncasecmp(target, "https://", 8) == 0) {
-        target = strchr(strchr(target, '/') + 2, '/'); /* the absolute form, as to a proxy */
+        target = strchr(target, '/') + 2; /* the absolute form, as to a proxy */
+        target += strcspn(target, "/?#");
     }
-    if (!target || *target != '/') {
+    if (*target != '/') {
         return refuse(out_why, 400, "the request's path must begin with /");
     }
     for (const char *p = target; *p; p++) {
@@ -174,13 +184,13 @@ static int parse_length(const char *value, struct lb_request_head *out, const ch
     return 0;
 }
 
-static void parse_connection(const char *value, struct lb_request_head *out) {
+/* *out_close: set when the connection is to be closed, whatever else is said. */
+static void parse_connection(const char *value, struct lb_request_head *out, bool *out_close) {
     while (*value) {
         value += strspn(value, ", \t");
         size_t len = strcspn(value, ", \t");
         if (len == 5 && strncasecmp(value, "close", 5) == 0) {
-            out->keep_alive = false;
-            return;
+            *out_close = true;
         }
         if (len == 10 && strncasecmp(value, "keep-alive", 10) == 0) {
             out->keep_alive = true;
@@ -191,6 +201,7 @@ static void parse_connection(const char *value, struct lb_request_head *out) {
 
 static int check_framing(struct lb_request_head *out, const char **out_why) {
     int n_hosts = 0, status = 0;
+    bool close = false;
     for (size_t i = 0; i < out->n_headers && status == 0; i++) {
         const char *name = out->headers[i].name, *value = out->headers[i].value;
         if (strcasecmp(name, "Host") == 0) {
@@ -205,12 +216,14 @@ static int check_framing(struct lb_request_head *out, const char **out_why) {
             }
             out->chunked = true;
         } else if (strcasecmp(name, "Connection") == 0) {
-            parse_connection(value, out);
+            parse_connection(value, out, &close);
         } else if (strcasecmp(name, "Expect") == 0) {
-            out->expects_continue = strcasecmp(value, "100-continue") == 0;
-            status = out->expects_continue ? 0 : refuse(out_why, 417, "Expect: only 100-continue is known");
+            bool known = strcasecmp(value, "100-continue") == 0;
+            status = known ? 0 : refuse(out_why, 417, "Expect: only 100-continue is known");
+            out->expects_continue = known && out->minor == 1; /* RFC 9110, 10.1.1 */
         }
     }
+    out->keep_alive &= !close;
     if (status != 0) {
         return status;
     }
@@ -229,10 +242,7 @@ static int check_framing(struct lb_request_head *out, const char **out_why) {
 int lb_head_parse(char *text, size_t len, struct lb_request_head *out, const char **out_why) {
     memset(out, 0, sizeof *out);
     out->method = out->path = "";
-    char *at = text, *end = text + len;
-    while (end - at >= 2 && at[0] == '\r' && at[1] == '\n') {
-        at += 2;
-    }
+    char *at = text + skip_empty_lines(text, len), *end = text + len;
     if (memchr(at, '\0', (size_t)(end - at))) {
         return refuse(out_why, 400, "the request's head holds a NUL byte");
     }
@@ -258,12 +268,25 @@ int lb_head_parse(char *text, size_t len, struct lb_request_head *out, const cha
 
 /* ---- chunks ---- */
 
-enum { SIZE, EXTENSION, SIZE_LF, DATA, DATA_CR, DATA_LF, TRAILER, TRAILER_LINE, TRAILER_LF, LAST_LF };
+enum {
+    SIZE,
+    SIZE_SPACE,
+    EXTENSION,
+    SIZE_LF,
+    DATA,
+    DATA_CR,
+    DATA_LF,
+    TRAILER,
+    TRAILER_LINE,
+    TRAILER_LF,
+    LAST_LF
+};
 #define MAX_DIGITS 15
 #define MAX_EXTRA 8192
 
 static bool size_char(struct lb_chunks *c, char ch) {
-    int digit = hex_digit(ch);
+    bool space = ch == ' ' || ch == '\t';
+    int digit = c->state == SIZE ? hex_digit(ch) : -1;
     if (digit >= 0) {
         c->left = c->left * 16 + (uint64_t)digit;
         return ++c->digits <= MAX_DIGITS;
@@ -271,14 +294,15 @@ static bool size_char(struct lb_chunks *c, char ch) {
     if (c->digits == 0) {
         return false;
     }
-    c->state = ch == '\r' ? SIZE_LF : EXTENSION;
-    return ch == '\r' || ch == ';' || ch == ' ' || ch == '\t';
+    c->state = ch == '\r' ? SIZE_LF : space ? SIZE_SPACE : EXTENSION;
+    return ch == '\r' || ch == ';' || (space && ++c->extra <= MAX_EXTRA);
 }
 
 /* One byte that is no data. */
 static bool step(struct lb_chunks *c, char ch) {
     switch (c->state) {
     case SIZE:
+    case SIZE_SPACE:
         return size_char(c, ch);
     case EXTENSION:
         c->state = ch == '\r' ? SIZE_LF : EXTENSION;
