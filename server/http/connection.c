@@ -186,6 +186,10 @@ static void send_answer(struct lb_conn *conn) {
     conn->moved = held->streaming ? conn->moved : 0;
     conn->state = LB_CONN_SEND;
     held->part = held->part_sent = 0;
+    if (held->failed) {
+        lose(conn);
+        return;
+    }
     send_some(conn);
 }
 
@@ -215,7 +219,7 @@ static void complete(struct lb_conn *conn) {
         app->handle(app->context, &held->x);
         answer(conn);
     } else {
-        enter(conn, LB_CONN_AWAY, conn->half_closed ? 0 : EPOLLRDHUP);
+        enter(conn, LB_CONN_AWAY, EPOLLRDHUP);
         lb_held_send_away(held);
     }
 }
@@ -291,11 +295,14 @@ static void consume(struct lb_conn *conn, size_t n) {
     }
 }
 
-/* Tells the client to send the body that it announced. A new connection's socket takes these few bytes. */
+/* Tells the client to send the body that it announced. Only where earlier answers fill the socket does it not
+ * take these few bytes, and what it took of them can't be taken back. */
 static void say_continue(struct lb_conn *conn) {
     static const char text[] = "HTTP/1.1 100 Continue\r\n\r\n";
     struct iovec iov = {(void *)(uintptr_t)text, sizeof text - 1};
-    (void)put(conn, &iov, 1);
+    if (put(conn, &iov, 1) != (ssize_t)(sizeof text - 1)) {
+        lose(conn);
+    }
 }
 
 /* A head of n bytes is there; n 0: it is too large, or cut short, as status and why say. */
@@ -478,8 +485,7 @@ void lb_conn_event(struct lb_conn *conn, unsigned events) {
 
 void lb_conn_back(struct lb_held *held) {
     struct lb_conn *conn = held->conn;
-    if (conn->fd < 0 || held->failed) {
-        conn->state = LB_CONN_SEND;
+    if (conn->fd < 0) {
         lb_conn_destroy(conn);
         return;
     }

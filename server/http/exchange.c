@@ -109,9 +109,6 @@ void lb_held_end(struct lb_held *held, bool complete) {
 void lb_held_refuse(struct lb_held *held, int status, const char *text) {
     held->refused = true;
     held->http->args.app.refuse(held->http->args.app.context, &held->x, status, text);
-    if (status == 503) {
-        lb_reply_header(&held->x, "Retry-After", "1");
-    }
 }
 
 /* ---- the answer ---- */
@@ -207,7 +204,9 @@ static void write_head(struct lb_held *held) {
         snprintf(number, sizeof number, "%zu", reply->next ? reply->total_bytes : parts_bytes(reply));
         put(held, "Content-Length: %s\r\n%s", number, "");
     }
-    put(held, "%s%s\r\n", held->close ? "Connection: close\r\n" : "", "");
+    /* HTTP/1.0 clients believe in a close unless they are told otherwise. */
+    put(held, "%s%s\r\n", held->close ? "Connection: close\r\n" : "",
+        !held->close && held->head.minor == 0 ? "Connection: keep-alive\r\n" : "");
     if (strcmp(held->x.method, "HEAD") == 0 || reply->status == 304) {
         reply->n_parts = 0;
         reply->next = NULL;

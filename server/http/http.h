@@ -74,8 +74,8 @@ struct lb_http_app {
     /* The client has left (gone is set) while somebody else holds the exchange: may tell them to stop. HTTP
      * thread; the exchange does not end meanwhile. */
     void (*lost)(void *context, struct lb_exchange *exchange);
-    /* For refusals that this layer decides: fills the reply with the app's form of an error. Either thread.
-     */
+    /* For refusals that this layer decides: fills the reply with the app's form of an error, and the headers
+     * that go with the status. Either thread. */
     void (*refuse)(void *context, struct lb_exchange *exchange, int status, const char *text);
     /* The answer is about to go out, whoever made it: the place for headers that every answer has. */
     void (*sending)(void *context, struct lb_exchange *exchange);

@@ -217,7 +217,6 @@ void lb_loop_finish(struct lb_loop *loop) {
         return; /* never begun */
     }
     while (loop->first) {
-        loop->first->state = LB_CONN_SEND; /* whatever was away has come back */
         lb_conn_destroy(loop->first);
     }
     if (loop->epoll_fd >= 0) {

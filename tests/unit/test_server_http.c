@@ -99,6 +99,9 @@ static void refuse(void *context, struct lb_exchange *x, int status, const char 
     (void)context;
     char *json = lb_arena_printf(&x->arena, "{\"error\":\"%s\"}", text);
     reply(x, status, json, strlen(json));
+    if (status == 503) {
+        lb_reply_header(x, "Retry-After", "1"); /* as the daemon's own does */
+    }
 }
 
 static void sending(void *context, struct lb_exchange *x) {
@@ -286,6 +289,52 @@ static void test_keeps_alive(void **state) {
     stop();
 }
 
+/* HTTP/1.0: closed unless asked otherwise, which is confirmed; no 100 before the answer. */
+static void test_old_version(void **state) {
+    (void)state;
+    char heard[4096];
+    start(64, 5000, 0);
+    int fd = dial();
+    say(fd,
+        "POST /echo HTTP/1.0\r\nConnection: Keep-Alive\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\nab"
+        "GET /quick HTTP/1.0\r\n\r\n");
+    assert_true(hear(fd, heard, sizeof heard));
+    assert_int_equal(count(heard, "HTTP/1.1 200 OK"), 2);
+    assert_int_equal(count(heard, "HTTP/1.1 "), 2);
+    assert_int_equal(count(heard, "Connection: keep-alive"), 1);
+    assert_int_equal(count(heard, "Connection: close"), 1);
+    close(fd);
+    stop();
+}
+
+/* What one client's bodies may hold together is bounded; told once when to come back, on a connection that
+ * lives. */
+static void test_full(void **state) {
+    (void)state;
+    char heard[8192];
+    static char body[15 << 20];
+    start(64, 5000, 0);
+    int first = dial(), second = dial();
+    memset(body, 'a', sizeof body - 1);
+    say(first, POST "Content-Length: 15728640\r\n\r\n");
+    say(first, body); /* but for the last byte */
+    uint64_t until = lb_now_ns() + 10 * LB_SECOND_NS;
+    while (lb_budget_used(budget) < sizeof body - 1) {
+        assert_true(lb_now_ns() < until);
+        lb_sleep_ns(LB_MS_NS);
+    }
+    say(second, POST "Content-Length: 15728639\r\n\r\n");
+    say(second, body);
+    hear_one(second, heard, sizeof heard, "in flight; try again\"}");
+    assert_memory_equal(heard, "HTTP/1.1 503 ", 13);
+    assert_int_equal(count(heard, "Retry-After: 1\r\n"), 1);
+    say(second, QUICK);
+    hear_one(second, heard, sizeof heard, "quick");
+    close(first);
+    close(second);
+    stop();
+}
+
 /* ---- slow ones, lost ones, many ---- */
 
 static void test_slow(void **state) {
@@ -448,6 +497,8 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_strict),
         cmocka_unit_test(test_keeps_alive),
+        cmocka_unit_test(test_old_version),
+        cmocka_unit_test(test_full),
         cmocka_unit_test(test_slow),
         cmocka_unit_test(test_lost_client),
         cmocka_unit_test(test_quick_is_quick),
