@@ -114,7 +114,7 @@ static const struct argp_option list[] = {
     {"log-format", KEY_LOG_FORMAT, "text|json", 0, "Form of the log on standard error (default text)", 6},
     {"verbose", KEY_VERBOSE, NULL, 0, "Log health checks and connection details too", 6},
     {"rehash", KEY_REHASH, NULL, 0,
-     "Compute fingerprints and self-tests of large models anew, whatever the cache folder kept of them", 3},
+     "Compute fingerprints and self-tests of large models anew, whatever the cache folder kept of them", 6},
     {"check", KEY_CHECK, NULL, 0, "Open the models, run the self-test, and exit", 6},
     {0}};
 

@@ -186,20 +186,20 @@ static enum lb_status start_parts(struct lb_server *server, const struct lb_opti
     return status == LB_OK ? lb_engine_start(server->engine, detail) : status;
 }
 
-static enum lb_status read_tls(const struct lb_options *options, struct lb_buf *certificate,
-                               struct lb_buf *key, struct lb_detail *detail) {
-    enum lb_status status = LB_OK;
-    if (options->tls_certificate) {
-        status = lb_file_read(options->tls_certificate, certificate, detail);
-        if (status == LB_OK && certificate->len == 0) {
-            status = lb_fail(detail, LB_E_FORMAT, "--tls-certificate %s: the file is empty",
-                             options->tls_certificate);
-        }
-    }
-    if (status == LB_OK && options->tls_key) {
-        status = lb_file_read(options->tls_key, key, detail);
+/* Nothing without a path. */
+static enum lb_status read_pem(const char *option, const char *path, struct lb_buf *out,
+                               struct lb_detail *detail) {
+    enum lb_status status = path ? lb_file_read(path, out, detail) : LB_OK;
+    if (status == LB_OK && path && out->len == 0) {
+        status = lb_fail(detail, LB_E_FORMAT, "%s %s: the file is empty", option, path);
     }
     return status;
+}
+
+static enum lb_status read_tls(const struct lb_options *options, struct lb_buf *certificate,
+                               struct lb_buf *key, struct lb_detail *detail) {
+    enum lb_status status = read_pem("--tls-certificate", options->tls_certificate, certificate, detail);
+    return status == LB_OK ? read_pem("--tls-key", options->tls_key, key, detail) : status;
 }
 
 static void forget(struct lb_buf *certificate, struct lb_buf *key) {
@@ -350,8 +350,7 @@ static enum lb_status check_access(const struct lb_options *options, struct lb_d
         status = read_tls(options, &certificate, &key, detail);
     }
     if (status == LB_OK && options->tls_certificate) {
-        status =
-            lb_tls_create(certificate.data ? certificate.data : "", key.data ? key.data : "", &tls, detail);
+        status = lb_tls_create(certificate.data, key.data, &tls, detail);
     }
     const char *const files[] = {options->token_file, options->admin_token_file};
     for (int i = 0; i < 2 && status == LB_OK; i++) {

@@ -26,24 +26,36 @@ static enum lb_status clear_stale(const struct sockaddr_un *address, struct lb_d
     if (fd < 0) {
         return lb_fail_errno(detail, LB_E_IO, errno, "--listen unix:%s: socket", address->sun_path);
     }
-    bool alive = connect(fd, (const struct sockaddr *)address, sizeof *address) == 0;
+    int error = connect(fd, (const struct sockaddr *)address, sizeof *address) == 0 ? 0 : errno;
     close(fd);
-    if (alive) {
+    if (error == 0) {
         return lb_fail(detail, LB_E_BUSY, "--listen unix:%s: another process listens there",
                        address->sun_path);
+    }
+    if (error != ECONNREFUSED && error != ENOENT) {
+        return lb_fail_errno(detail, LB_E_BUSY, error, "--listen unix:%s: a socket that may be in use",
+                             address->sun_path);
     }
     unlink(address->sun_path);
     return LB_OK;
 }
 
-static enum lb_status listen_unix(const char *path, struct lb_listener *out, struct lb_detail *detail) {
-    struct sockaddr_un address = {.sun_family = AF_UNIX};
-    if (strlen(path) == 0 || strlen(path) >= sizeof address.sun_path) {
+static enum lb_status unix_address(const char *path, struct sockaddr_un *out, struct lb_detail *detail) {
+    *out = (struct sockaddr_un){.sun_family = AF_UNIX};
+    if (strlen(path) == 0 || strlen(path) >= sizeof out->sun_path) {
         return lb_fail(detail, LB_E_ARG, "--listen unix:%s: the path must have 1 to %zu bytes", path,
-                       sizeof address.sun_path - 1);
+                       sizeof out->sun_path - 1);
     }
-    memcpy(address.sun_path, path, strlen(path) + 1);
-    enum lb_status status = clear_stale(&address, detail);
+    memcpy(out->sun_path, path, strlen(path) + 1);
+    return LB_OK;
+}
+
+static enum lb_status listen_unix(const char *path, struct lb_listener *out, struct lb_detail *detail) {
+    struct sockaddr_un address;
+    enum lb_status status = unix_address(path, &address, detail);
+    if (status == LB_OK) {
+        status = clear_stale(&address, detail);
+    }
     if (status != LB_OK) {
         return status;
     }
@@ -105,7 +117,9 @@ static void describe(int fd, struct lb_listener *out) {
 enum lb_status lb_listen_check(const char *where, struct lb_detail *detail) {
     char host[128];
     const char *port = NULL;
-    return strncmp(where, "unix:", 5) == 0 ? LB_OK : split(where, host, sizeof host, &port, detail);
+    struct sockaddr_un address;
+    return strncmp(where, "unix:", 5) == 0 ? unix_address(where + 5, &address, detail)
+                                           : split(where, host, sizeof host, &port, detail);
 }
 
 enum lb_status lb_listen(const char *where, struct lb_listener *out, struct lb_detail *detail) {

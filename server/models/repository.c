@@ -216,7 +216,10 @@ enum lb_status lb_repository_select(struct lb_repository *r, const char *const *
 }
 
 size_t lb_repository_count(struct lb_repository *r) {
-    return r->n;
+    pthread_mutex_lock(&r->lock);
+    size_t n = r->n;
+    pthread_mutex_unlock(&r->lock);
+    return n;
 }
 
 /* ---- opening ---- */
@@ -272,7 +275,7 @@ static void unload(struct lb_repository *r, struct entry *entry) {
 /* All that were there at the start; the first failure that matters is told. */
 static void open_first(struct lb_repository *r) {
     struct lb_detail first = {0}, any = {0};
-    size_t n_ready = 0, n = r->n;
+    size_t n_ready = 0, n = lb_repository_count(r); /* orders may add more */
     for (size_t i = 0; i < n && !is_stopping(r); i++) {
         struct lb_detail detail = {0};
         pthread_mutex_lock(&r->lock);

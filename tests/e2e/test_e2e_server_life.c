@@ -19,7 +19,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 static char folder[] = "/tmp/limbeck-life-XXXXXX";
@@ -251,12 +253,20 @@ static void test_check(void **state) {
                                    (const char *[]){"--check", "--tls-certificate", empty, "--tls-key", bad,
                                                     teacher, NULL}),
                      1);
+    assert_int_equal(lb_daemon_run(folder, "pem3",
+                                   (const char *[]){"--check", "--tls-certificate", bad, "--tls-key", empty,
+                                                    teacher, NULL}),
+                     1);
+    assert_true(run_says("pem3", "the file is empty"));
     assert_int_equal(
         lb_daemon_run(folder, "tok",
                       (const char *[]){"--check", "--token-file", "/nonexistent", teacher, NULL}),
         1);
-    const char *ports[] = {"127.0.0.1:99999", ":99999", "127.0.0.1:65536", "127.0.0.1:000080"};
-    for (int i = 0; i < 4; i++) {
+    char long_path[160];
+    snprintf(long_path, sizeof long_path, "unix:/%0120d", 0);
+    const char *ports[] = {"127.0.0.1:99999",  ":99999", "127.0.0.1:65536",
+                           "127.0.0.1:000080", "unix:",  long_path};
+    for (size_t i = 0; i < sizeof ports / sizeof *ports; i++) {
         assert_int_equal(
             lb_daemon_run(folder, "port", (const char *[]){"--check", "--listen", ports[i], teacher, NULL}),
             1);
@@ -317,6 +327,17 @@ static void test_unix_socket(void **state) {
                      1);
     lb_daemon_stop(&daemon, SIGKILL);
     assert_int_equal(access(path, F_OK), 0);
+    /* Another program's socket of another kind isn't one that was left. */
+    struct sockaddr_un other = {.sun_family = AF_UNIX};
+    snprintf(other.sun_path, sizeof other.sun_path, "%.90s/log.sock", folder);
+    snprintf(listen_at, sizeof listen_at, "unix:%s", other.sun_path);
+    int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    assert_int_equal(bind(fd, (const struct sockaddr *)&other, sizeof other), 0);
+    assert_int_equal(lb_daemon_run(folder, "unix4", (const char *[]){"--listen", listen_at, teacher, NULL}),
+                     1);
+    assert_int_equal(access(other.sun_path, F_OK), 0);
+    close(fd);
+    snprintf(listen_at, sizeof listen_at, "unix:%s", path);
     assert_true(lb_daemon_start(&second, folder, "unix3",
                                 (const char *[]){"--listen", listen_at, teacher, NULL}, true));
     assert_int_equal(lb_daemon_stop(&second, SIGTERM), 0);
