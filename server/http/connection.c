@@ -130,7 +130,7 @@ static ssize_t put(struct lb_conn *conn, struct iovec *iov, int n) {
 /* The answer is out: the next request, or good-bye. */
 static void answered(struct lb_conn *conn) {
     struct lb_held *held = conn->held;
-    bool closing = held->close || conn->half_closed || atomic_load(&conn->loop->http->draining);
+    bool closing = held->close || atomic_load(&conn->loop->http->draining);
     conn->held = NULL;
     lb_held_end(held, true);
     if (closing) {
@@ -366,7 +366,6 @@ static void understand(struct lb_conn *conn, size_t from) {
 
 static void at_end(struct lb_conn *conn) {
     static const char why[] = "the connection was closed for sending before the request was complete";
-    conn->half_closed = true;
     if (conn->state == LB_CONN_HEAD && conn->in.len > 0) {
         begin(conn, 0, 400, why);
     } else if (conn->state == LB_CONN_BODY) {
@@ -465,8 +464,7 @@ void lb_conn_event(struct lb_conn *conn, unsigned events) {
         if (broken) {
             lose(conn);
         } else if (events & EPOLLRDHUP) {
-            conn->half_closed = true;
-            watch(conn, 0);
+            watch(conn, 0); /* told once */
             tell_gone(conn);
         }
         return;

@@ -284,7 +284,7 @@ static void run(struct lb_codec_task *task) {
     struct lb_held *held = (struct lb_held *)(void *)((char *)task - offsetof(struct lb_held, task));
     bool deferred = false;
     if (held->streaming) {
-        held->failed |= atomic_load(&held->x.gone) || !held->x.reply.next(&held->x);
+        held->failed |= !held->x.reply.next(&held->x);
     } else {
         held->deferred = &deferred;
         handle(held);

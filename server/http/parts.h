@@ -37,9 +37,8 @@ struct lb_conn {
     struct lb_client *client; /* by address */
     char peer[64];
     enum lb_conn_state state;
-    unsigned events; /* what epoll was told */
-    bool close;      /* after this answer */
-    bool half_closed;
+    unsigned events;   /* what epoll was told */
+    bool close;        /* after this answer */
     bool dead;         /* to be destroyed at the end of this turn */
     uint64_t phase_ns; /* since when it is in this state */
     size_t moved;      /* bytes received or sent in this state */

@@ -5,6 +5,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 
+#include "common/base/clock.h"
 #include "server/http/budget.h"
 #include "server/http/codec.h"
 
@@ -156,12 +157,39 @@ static void test_turns(void **state) {
     }
 }
 
+/* However many heavy ones there are, a thread is left for the light ones. */
+static void test_light_thread(void **state) {
+    (void)state;
+    struct lb_codec *codec = NULL;
+    struct job heavy[3], light[20];
+    n_run = n_done = 0;
+    assert_int_equal(lb_codec_start(2, &codec, NULL), LB_OK);
+    pthread_mutex_lock(&gate);
+    for (int i = 0; i < 3; i++) {
+        heavy[i] = (struct job){.task = {.run = wait_at_gate, .client = "a", .heavy = true}};
+        lb_codec_push(codec, &heavy[i].task);
+    }
+    /* One after the other: between them its thread is free to take something heavy. */
+    uint64_t until = lb_now_ns() + 10 * LB_SECOND_NS;
+    for (int i = 0; i < 20; i++) {
+        light[i] = (struct job){.task = {.run = run, .client = "a"}};
+        lb_codec_push(codec, &light[i].task);
+        while (atomic_load(&n_done) <= i && lb_now_ns() < until) {
+            lb_sleep_ns(LB_MS_NS / 10);
+        }
+    }
+    pthread_mutex_unlock(&gate);
+    lb_codec_stop(codec);
+    for (int i = 0; i < 20; i++) {
+        assert_int_equal(light[i].order, i);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_shares),
-        cmocka_unit_test(test_small_ones),
-        cmocka_unit_test(test_connections),
-        cmocka_unit_test(test_turns),
+        cmocka_unit_test(test_shares),       cmocka_unit_test(test_small_ones),
+        cmocka_unit_test(test_connections),  cmocka_unit_test(test_turns),
+        cmocka_unit_test(test_light_thread),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -25,6 +25,7 @@
 
 #define MIB ((size_t)1 << 20)
 #define STREAM_BYTES (24 * MIB)
+#define MAX_CONNECTIONS 64
 
 static struct lb_http *http;
 static struct lb_budget *budget;
@@ -48,6 +49,9 @@ static void reply(struct lb_exchange *x, int status, const void *bytes, size_t l
 static void begin(void *context, struct lb_exchange *x) {
     (void)context;
     x->quick = strcmp(x->path, "/quick") == 0;
+    if (strcmp(x->path, "/no") == 0) {
+        reply(x, 403, "no", 2);
+    }
 }
 
 static bool next_piece(struct lb_exchange *x) {
@@ -126,7 +130,7 @@ static void start(unsigned per_client, unsigned grace_ms, unsigned rate) {
     struct lb_http_args args = {.listen_fd = listener.fd,
                                 .threads = 2,
                                 .codec_threads = 2,
-                                .max_connections = 64,
+                                .max_connections = MAX_CONNECTIONS,
                                 .max_connections_per_client = per_client,
                                 .idle_seconds = 1,
                                 .grace_ms = grace_ms,
@@ -289,6 +293,43 @@ static void test_keeps_alive(void **state) {
     stop();
 }
 
+/* Refused by its headers: the body is dropped and the connection lives, unless it is long, or waited for. */
+static void test_refused_bodies(void **state) {
+    (void)state;
+    static char heard[8192], piece[MIB + 1];
+    start(64, 5000, 0);
+    memset(piece, 'a', MIB);
+    int fd = dial();
+    say(fd, "POST /no HTTP/1.1\r\nHost: h\r\nContent-Length: 1048576\r\n\r\n");
+    say(fd, piece);
+    say(fd, QUICK);
+    hear_one(fd, heard, sizeof heard, "quick");
+    assert_int_equal(count(heard, "HTTP/1.1 403 "), 1);
+    say(fd, "POST /no HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n");
+    assert_true(hear(fd, heard, sizeof heard));
+    assert_int_equal(count(heard, "HTTP/1.1 "), 1);
+    assert_int_equal(count(heard, "HTTP/1.1 403 "), 1);
+    close(fd);
+    for (int chunked = 0; chunked < 2; chunked++) {
+        fd = dial();
+        say(fd, chunked ? "POST /no HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n2000000\r\n"
+                        : POST "Content-Length: 33554432\r\n\r\n");
+        for (int i = 0; i < 20; i++) {
+            say(fd, piece); /* goes on after the answer, which isn't cut off by it */
+        }
+        hear_one(fd, heard, sizeof heard, "Connection: close\r\n");
+        assert_memory_equal(heard, chunked ? "HTTP/1.1 403 " : "HTTP/1.1 413 ", 13);
+        /* Who doesn't close is closed. */
+        uint64_t until = lb_now_ns() + 10 * LB_SECOND_NS;
+        while (lb_http_connections(http) > 0) {
+            assert_true(lb_now_ns() < until);
+            lb_sleep_ns(LB_MS_NS);
+        }
+        close(fd);
+    }
+    stop();
+}
+
 /* HTTP/1.0: closed unless asked otherwise, which is confirmed; no 100 before the answer. */
 static void test_old_version(void **state) {
     (void)state;
@@ -377,17 +418,23 @@ static void test_lost_client(void **state) {
     assert_int_equal(n_ended, 0);
     lb_exchange_resume(x);
     await(&n_ended, 1);
-    /* Half-closed: told as well, and still answered. */
+    /* Half-closed: told as well, and all that came is still answered. */
     kept = NULL;
     fd = dial();
-    say(fd, "GET /defer HTTP/1.1\r\nHost: h\r\n\r\n");
+    int other = dial();
+    say(fd, "GET /defer HTTP/1.1\r\nHost: h\r\n\r\n" QUICK);
     x = await_kept();
     shutdown(fd, SHUT_WR);
     await(&n_lost, 2);
+    say(other, QUICK);
+    hear_one(other, heard, sizeof heard, "quick");
     lb_exchange_resume(x);
     assert_true(hear(fd, heard, sizeof heard));
-    assert_non_null(strstr(heard, "resumed"));
+    const char *first = strstr(heard, "resumed");
+    assert_true(first && strstr(first, "quick"));
+    assert_int_equal(n_lost, 2);
     close(fd);
+    close(other);
     stop();
 }
 
@@ -445,6 +492,22 @@ static void test_many_connections(void **state) {
     close(fds[1]);
     close(fds[2]);
     stop();
+    /* And of all together. */
+    int all[MAX_CONNECTIONS];
+    start(2 * MAX_CONNECTIONS, 5000, 0);
+    for (int i = 0; i < MAX_CONNECTIONS; i++) {
+        all[i] = dial();
+    }
+    say(all[MAX_CONNECTIONS - 1], QUICK);
+    hear_one(all[MAX_CONNECTIONS - 1], heard, sizeof heard, "quick");
+    fd = dial();
+    assert_true(hear(fd, heard, sizeof heard));
+    assert_memory_equal(heard, "HTTP/1.1 503 ", 13);
+    close(fd);
+    for (int i = 0; i < MAX_CONNECTIONS; i++) {
+        close(all[i]);
+    }
+    stop();
 }
 
 /* A body that is made while it is read: not ahead of the reader, and whole. */
@@ -458,6 +521,7 @@ static void test_stream(void **state) {
     await(&n_pieces, 1);
     lb_sleep_ns(50 * LB_MS_NS);
     assert_true(n_pieces < 24); /* what the sockets don't hold isn't made */
+    shutdown(fd, SHUT_WR);      /* who has said all may still read all */
     size_t len = 0;
     ssize_t n;
     while ((n = recv(fd, heard + len, sizeof heard - len, 0)) > 0) {
@@ -495,15 +559,11 @@ static void test_drain(void **state) {
 int main(void) {
     signal(SIGPIPE, SIG_IGN);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_strict),
-        cmocka_unit_test(test_keeps_alive),
-        cmocka_unit_test(test_old_version),
-        cmocka_unit_test(test_full),
-        cmocka_unit_test(test_slow),
-        cmocka_unit_test(test_lost_client),
-        cmocka_unit_test(test_quick_is_quick),
-        cmocka_unit_test(test_stream),
-        cmocka_unit_test(test_many_connections),
+        cmocka_unit_test(test_strict),         cmocka_unit_test(test_keeps_alive),
+        cmocka_unit_test(test_refused_bodies), cmocka_unit_test(test_old_version),
+        cmocka_unit_test(test_full),           cmocka_unit_test(test_slow),
+        cmocka_unit_test(test_lost_client),    cmocka_unit_test(test_quick_is_quick),
+        cmocka_unit_test(test_stream),         cmocka_unit_test(test_many_connections),
         cmocka_unit_test(test_drain),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
