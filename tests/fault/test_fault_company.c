@@ -320,9 +320,12 @@ static void keep_company(const char *name) {
     printf("health: %d answers, slowest %.0f ms, mean %.1f\n", told.n, told.slowest_ms, told.sum_ms / told.n);
     printf("the tenth: %d requests, %d not answered, slowest %.0f ms, mean %.1f\n", asked.n, asked.n_bad,
            asked.slowest_ms, asked.sum_ms / asked.n);
+    long n_greedy = 0;
     for (int i = 0; i < N_GREEDY; i++) {
         printf("greedy %d: %ld served, %ld refused\n", i, atomic_load(&served[i]), atomic_load(&refused[i]));
+        n_greedy += atomic_load(&served[i]) + atomic_load(&refused[i]);
     }
+    assert_true(n_greedy > 0); /* there was company */
     assert_int_equal(told.n_bad, 0);
     if (asked.n_bad > 0) {
         fail_msg("%s", asked.what);
