@@ -54,8 +54,11 @@ static int rank_of(int64_t priority) {
 
 /* ---- memory ---- */
 
-/* What one JSON value takes while it is decoded, and one number of an answer as JSON, about. */
+/* What takes memory while it is decoded, about: a JSON value, what an object takes beside it, a member's key;
+ * and one number of an answer as JSON. */
 #define DECODED_VALUE 64
+#define DECODED_OBJECT 192
+#define DECODED_KEY 64
 #define JSON_NUMBER 16
 /* An answer with more numbers as JSON than this is heavy. */
 #define LIGHT_NUMBERS 4096
@@ -80,13 +83,17 @@ static bool hold(struct lb_server *server, struct lb_exchange *x, size_t bytes) 
     return true;
 }
 
-/* For decoding the body, which is JSON up to json_len (-1: all of it). */
+/* For decoding the body: JSON up to json_len (-1: all of it), and tensors, of which the job has copies. */
 static size_t decoding_bytes(const struct lb_exchange *x, int64_t json_len) {
-    size_t len = json_len >= 0 && (size_t)json_len < x->body.len ? (size_t)json_len : x->body.len, values = 0;
+    size_t len = json_len >= 0 && (size_t)json_len < x->body.len ? (size_t)json_len : x->body.len;
+    size_t values = 0, objects = 0, keys = 0;
     for (size_t i = 0; i < len; i++) {
-        values += x->body.data[i] == ',' || x->body.data[i] == '[';
+        char c = x->body.data[i];
+        values += c == ',' || c == '[';
+        objects += c == '{';
+        keys += c == ':';
     }
-    return len + values * DECODED_VALUE;
+    return x->body.len + values * DECODED_VALUE + objects * DECODED_OBJECT + keys * DECODED_KEY;
 }
 
 static size_t json_numbers(const struct lb_job *job) {
@@ -290,47 +297,57 @@ static void finish(struct lb_server *server, struct lb_exchange *x) {
 
 /* ---- the question ---- */
 
-/* tritonclient writes the header into the dictionary of headers that its caller passed, so a program that
+/* Whether the body can be one JSON object: its last byte but for spaces. */
+static bool ends_as_object(const struct lb_buf *body) {
+    size_t len = body->len;
+    while (len > 0 && strchr(" \t\r\n", body->data[len - 1]) && body->data[len - 1] != '\0') {
+        len--;
+    }
+    return len > 0 && body->data[len - 1] == '}';
+}
+
+/* The request, in the exchange's arena, for which memory is held first; or an answer.
+ *
+ * tritonclient writes the header into the dictionary of headers that its caller passed, so a program that
  * keeps one dictionary (for its token) sends the length of an earlier request with one that is all JSON. Such
  * a body is one JSON object from end to end and can mean nothing else: it is taken. Otherwise the first error
  * stands. */
-static enum lb_status decode(struct lb_exchange *x, int64_t json_len, struct lb_infer_request *out,
-                             struct lb_detail *detail) {
+static bool decode(struct lb_server *server, struct lb_exchange *x, int64_t json_len,
+                   struct lb_infer_request *out) {
     const char *body = x->body.data ? x->body.data : "";
-    enum lb_status status = lb_infer_request_decode(body, x->body.len, json_len, &x->arena, out, detail);
-    if (status == LB_E_FORMAT && json_len >= 0 &&
-        lb_infer_request_decode(body, x->body.len, -1, &x->arena, out, NULL) == LB_OK) {
-        return LB_OK;
+    struct lb_detail detail = {0};
+    if (!hold(server, x, decoding_bytes(x, json_len))) {
+        return false;
     }
-    return status;
+    enum lb_status status = lb_infer_request_decode(body, x->body.len, json_len, &x->arena, out, &detail);
+    if (status == LB_E_FORMAT && json_len >= 0 && ends_as_object(&x->body)) {
+        if (!hold(server, x, decoding_bytes(x, -1))) {
+            return false;
+        }
+        if (lb_infer_request_decode(body, x->body.len, -1, &x->arena, out, NULL) == LB_OK) {
+            return true;
+        }
+    }
+    if (status != LB_OK) {
+        lb_reply_fail(x, status, &detail);
+    }
+    return status == LB_OK;
 }
 
 /* The request as a job that is ready to be queued, and nothing else of it left; or an answer. */
 static bool prepare(struct lb_server *server, struct lb_exchange *x) {
     struct lb_infer_request request;
-    struct lb_detail detail = {0};
     int64_t json_len = -1;
-    if (!lb_reply_find_model(x) || !json_length(x, &json_len)) {
-        return false;
-    }
-    size_t decoding = decoding_bytes(x, json_len), received = x->memory.bytes;
-    if (!hold(server, x, decoding)) {
-        return false;
-    }
     struct lb_arena_mark mark = lb_arena_mark(&x->arena);
-    enum lb_status status = decode(x, json_len, &request, &detail);
-    if (status != LB_OK) {
-        lb_reply_fail(x, status, &detail);
-        return false;
-    }
-    if (!digest(x, &request) || !make_job(server, x, &request)) {
+    if (!lb_reply_find_model(x) || !json_length(x, &json_len) || !decode(server, x, json_len, &request) ||
+        !digest(x, &request) || !make_job(server, x, &request)) {
         return false;
     }
     struct lb_visit *visit = x->user;
     struct lb_job *job = visit->job;
     lb_arena_release(&x->arena, mark);
     lb_buf_finish(&x->body);
-    lb_unhold(&x->memory, received + decoding);
+    lb_unhold(&x->memory, x->memory.bytes);
     return hold(server, x, job->arena.used + job->output_bytes + visit->json_bytes);
 }
 

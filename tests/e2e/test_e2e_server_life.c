@@ -525,6 +525,49 @@ static void test_full_queue(void **state) {
     }
 }
 
+/* Of one request: n times something in a member that nobody reads, or as bytes of a tensor. */
+static int ask_large(const struct lb_daemon *daemon, const char *headers, const char *open, const char *piece,
+                     size_t n, const char *close) {
+    struct lb_answer answer;
+    struct lb_buf body;
+    lb_buf_init(&body, (size_t)32 << 20);
+    lb_buf_append_str(&body, open);
+    for (size_t i = 0; i < n; i++) {
+        lb_buf_append_str(&body, piece);
+    }
+    lb_buf_append_str(&body, close);
+    assert_int_equal(lb_buf_status(&body), LB_OK);
+    lb_daemon_ask(daemon, "POST", "/v2/models/teacher/infer", headers, body.data, body.len, &answer);
+    int status = answer.status;
+    assert_true(status != 413 || strstr(answer.body.data, "--memory-limit-mib"));
+    lb_answer_finish(&answer);
+    lb_buf_finish(&body);
+    return status;
+}
+
+/* What a request needs to be decoded is counted however it is written: many values, objects, keys, JSON under
+ * the length of an earlier request, tensors that are copied. One may have 21 MiB here. */
+static void test_decoding_memory(void **state) {
+    (void)state;
+    static const char open[] = "{\"inputs\":[{\"name\":\"input_ids\",\"shape\":[1,2],\"datatype\":\"INT64\","
+                               "\"data\":[3,4]}],\"x\":[";
+    static const char tensor[] = "{\"inputs\":[{\"name\":\"input_ids\",\"shape\":[1,1572864],\"datatype\":"
+                                 "\"INT64\",\"parameters\":{\"binary_data_size\":12582912}}]}";
+    char length[64];
+    struct lb_daemon daemon;
+    assert_true(lb_daemon_start(&daemon, folder, "decoding",
+                                (const char *[]){"--memory-limit-mib", "64", teacher, NULL}, true));
+    assert_int_equal(ask_large(&daemon, "", open, "1,", 100000, "1]}"), 200);
+    assert_int_equal(ask_large(&daemon, "", open, "1,", 400000, "1]}"), 413);
+    assert_int_equal(ask_large(&daemon, LB_HEADER_JSON_LENGTH ": 2\r\n", open, "1,", 100000, "1]}"), 200);
+    assert_int_equal(ask_large(&daemon, LB_HEADER_JSON_LENGTH ": 2\r\n", open, "1,", 400000, "1]}"), 413);
+    assert_int_equal(ask_large(&daemon, "", open, "{},", 150000, "1]}"), 413);
+    assert_int_equal(ask_large(&daemon, "", open, "{\"a\":1},", 80000, "1]}"), 413);
+    snprintf(length, sizeof length, LB_HEADER_JSON_LENGTH ": %zu\r\n", sizeof tensor - 1);
+    assert_int_equal(ask_large(&daemon, length, tensor, "12345678", 1572864, ""), 413);
+    assert_int_equal(lb_daemon_stop(&daemon, SIGTERM), 0);
+}
+
 static int setup(void **state) {
     (void)state;
     struct lb_config config;
@@ -559,12 +602,13 @@ static int teardown(void **state) {
 int main(void) {
     signal(SIGPIPE, SIG_IGN);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_usage),      cmocka_unit_test(test_tokens),
-        cmocka_unit_test(test_repository), cmocka_unit_test(test_unix_socket),
-        cmocka_unit_test(test_drain),      cmocka_unit_test(test_short_drain),
-        cmocka_unit_test(test_deadline),   cmocka_unit_test(test_second_signal),
-        cmocka_unit_test(test_full_queue), cmocka_unit_test(test_load_model),
-        cmocka_unit_test(test_check),      cmocka_unit_test(test_little_room),
+        cmocka_unit_test(test_usage),           cmocka_unit_test(test_tokens),
+        cmocka_unit_test(test_repository),      cmocka_unit_test(test_unix_socket),
+        cmocka_unit_test(test_drain),           cmocka_unit_test(test_short_drain),
+        cmocka_unit_test(test_deadline),        cmocka_unit_test(test_second_signal),
+        cmocka_unit_test(test_full_queue),      cmocka_unit_test(test_load_model),
+        cmocka_unit_test(test_check),           cmocka_unit_test(test_little_room),
+        cmocka_unit_test(test_decoding_memory),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
