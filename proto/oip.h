@@ -79,10 +79,10 @@ LB_NODISCARD enum lb_status lb_infer_response_decode(const void *body, size_t le
                                                      struct lb_arena *arena, struct lb_infer_response *out,
                                                      struct lb_detail *detail);
 /* Appends the JSON part only: FP32 numbers so that they read back to the same bits; non-finite ones are
- * LB_E_UNSUPPORTED ("ask for binary_data"). When some tensor is binary, spaces make the length a multiple of
- * 8, so that the first of them is aligned. The caller sends the binary tensors' bytes after it, in order, and
- * where digest_of is set, lb_answer_digest's behind them; an answer that is all JSON ends with its digest
- * already. */
+ * LB_E_UNSUPPORTED ("ask for binary_data"). When some tensor is binary, there are at most LB_MAX_JSON_BYTES
+ * (LB_E_LIMIT), and spaces make the length a multiple of 8, so that the first of them is aligned. The caller
+ * sends the binary tensors' bytes after it, in order, and where digest_of is set, lb_answer_digest's behind
+ * them; an answer that is all JSON ends with its digest already. */
 LB_NODISCARD enum lb_status lb_infer_response_head(const struct lb_infer_response *response,
                                                    struct lb_buf *head, struct lb_detail *detail);
 

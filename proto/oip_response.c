@@ -221,6 +221,13 @@ enum lb_status lb_infer_response_head(const struct lb_infer_response *response, 
     }
     if (binary) {
         lb_wire_pad(head, start);
+        if (head->len - start > LB_MAX_JSON_BYTES) {
+            return lb_fail(
+                detail, LB_E_LIMIT,
+                "answer: the JSON in front of its binary tensors has %zu bytes, the maximum is %u; "
+                "ask for binary_data",
+                head->len - start, LB_MAX_JSON_BYTES);
+        }
     }
     return lb_wire_written(head, "the answer", detail);
 }

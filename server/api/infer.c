@@ -13,6 +13,8 @@
 
 /* A job's own arena: ids, offsets and output descriptions. */
 #define JOB_ARENA_BYTES ((size_t)LB_MAX_BODY_BYTES * 2)
+/* Of an answer's tensors, so that it has room for the JSON in front of them and for its digest. */
+#define MAX_OUTPUT_BYTES (LB_MAX_RESPONSE_BYTES - LB_MAX_JSON_BYTES - LB_SHA256_BYTES)
 /* Where a priority of 0, the default, stands among those that are given (1 is the highest). */
 #define DEFAULT_RANK 8
 #define MAX_RANK 1000000
@@ -110,7 +112,7 @@ static size_t json_numbers(const struct lb_job *job) {
 /* Makes visit->job of the request, or answers. */
 static bool make_job(struct lb_server *server, struct lb_exchange *x,
                      const struct lb_infer_request *request) {
-    const struct lb_plan_limits limits = {LB_MAX_RESPONSE_BYTES, LB_MAX_REQUEST_TOKENS, LB_MAX_JSON_VALUES};
+    const struct lb_plan_limits limits = {MAX_OUTPUT_BYTES, LB_MAX_REQUEST_TOKENS, LB_MAX_JSON_VALUES};
     struct lb_visit *visit = x->user;
     struct lb_detail detail = {0};
     struct lb_job *job = lb_job_create(JOB_ARENA_BYTES);

@@ -458,6 +458,26 @@ static void test_errors(void **state) {
     }
 }
 
+/* Two tensors that make the largest answer leave no room for the JSON that tells their shapes. */
+static void test_largest_answer(void **state) {
+    (void)state;
+    const int64_t b = 2048, t = 128;
+    int32_t *many = calloc((size_t)(b * t), sizeof *many);
+    struct lb_ask ask;
+    assert_non_null(many);
+    assert_int_equal(b * 4 * t * t * 4 * 2, LB_MAX_RESPONSE_BYTES);
+    int fd = lb_daemon_connect(&daemon_);
+    lb_ask_ids(&ask, b, t, many);
+    lb_ask_output(&ask, "attentions.0", LB_DT_NONE, true);
+    lb_ask_output(&ask, "attentions.1", LB_DT_NONE, true);
+    assert_true(lb_ask_on(fd, "teacher", &ask, ""));
+    assert_int_equal(ask.answer.status, 413);
+    assert_non_null(strstr(ask.answer.body.data, "the answer would be larger than"));
+    lb_ask_finish(&ask);
+    close(fd);
+    free(many);
+}
+
 #define INFER "POST /v2/models/teacher/infer HTTP/1.1\r\nHost: x\r\n"
 
 /* Bytes that are no request, requests that stop, clients that leave: the daemon goes on. */
@@ -590,6 +610,7 @@ int main(void) {
         cmocka_unit_test(test_json_length),
         cmocka_unit_test(test_downloads),
         cmocka_unit_test(test_errors),
+        cmocka_unit_test(test_largest_answer),
         cmocka_unit_test(test_many_clients),
         cmocka_unit_test(test_hostile),
     };

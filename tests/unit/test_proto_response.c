@@ -380,6 +380,38 @@ static void answers_that_cannot_be_written_are_refused(void **state) {
     lb_buf_finish(&small);
 }
 
+/* Readers take so much JSON only where all is JSON. */
+static void long_json_stands_alone(void **state) {
+    (void)state;
+    const int64_t n = 1500000;
+    float *many = calloc((size_t)n, sizeof *many), one = 1;
+    assert_non_null(many);
+    for (int64_t i = 0; i < n; i++) {
+        many[i] = -1.2345678e-10f;
+    }
+    struct lb_wire_tensor outputs[] = {
+        {"many", LB_DT_FP32, 1, {n}, many, (size_t)n * sizeof *many, false},
+        {"one", LB_DT_FP32, 1, {1}, &one, sizeof one, false},
+    };
+    struct lb_infer_response r = {.model_name = "m", .temperature = 1, .n_outputs = 2, .outputs = outputs};
+    struct lb_infer_response back;
+    struct lb_arena arena;
+    struct lb_buf head;
+    struct lb_detail detail = {0};
+    lb_arena_init(&arena, KEEP);
+    lb_buf_init(&head, LB_MAX_JSON_ANSWER_BYTES);
+    assert_int_equal(lb_infer_response_head(&r, &head, NULL), LB_OK);
+    assert_true(head.len > LB_MAX_JSON_BYTES);
+    assert_int_equal(lb_infer_response_decode(head.data, head.len, -1, &arena, &back, NULL), LB_OK);
+    lb_buf_reset(&head);
+    outputs[1].binary = true;
+    assert_int_equal(lb_infer_response_head(&r, &head, &detail), LB_E_LIMIT);
+    assert_non_null(strstr(detail.text, "ask for binary_data"));
+    lb_buf_finish(&head);
+    lb_arena_finish(&arena);
+    free(many);
+}
+
 static void failing_allocations_are_reported(void **state) {
     (void)state;
     static const char json[] =
@@ -419,6 +451,7 @@ int main(void) {
         cmocka_unit_test(other_servers_answers_are_read),
         cmocka_unit_test(malformed_answers_are_named),
         cmocka_unit_test(answers_that_cannot_be_written_are_refused),
+        cmocka_unit_test(long_json_stands_alone),
         cmocka_unit_test(failing_allocations_are_reported),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
