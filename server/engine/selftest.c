@@ -1,8 +1,10 @@
 #include "server/engine/selftest.h"
 
+#include "common/base/arena.h"
 #include "common/base/mem.h"
 #include "common/base/rng.h"
 #include "common/base/sha256.h"
+#include "common/model/batch.h"
 #include "common/nn/head.h"
 #include "common/nn/reduce.h"
 #include "common/nn/tape.h"
@@ -17,13 +19,15 @@ static const int lengths[] = {1, 2, 3, 5, 8, 13, 31, 64, 200};
 #define MAX_LENGTH 200
 #define MAX_ROWS (1 + 2 + 3 + 5 + 8 + 13 + 31 + 64 + MAX_LENGTH)
 #define TAPE_BYTES ((size_t)8 << 30)
+#define ARENA_BYTES ((size_t)1 << 30) /* features, and the batch */
 
 typedef uint8_t digests[N_SEQS][LB_SHA256_BYTES];
 
 struct test {
     const struct lb_model *model;
     bool decoder;
-    int64_t input_size;
+    struct lb_arena arena;
+    int64_t input_size;              /* classifiers; else 0 */
     int n_rows[N_SEQS];              /* of each sequence */
     int32_t ids[N_SEQS][MAX_LENGTH]; /* decoders */
     float *features;                 /* classifiers: [N_SEQS, input_size] */
@@ -32,9 +36,7 @@ struct test {
     uint8_t (*out)[LB_SHA256_BYTES];
     enum lb_status status;
     bool finite; /* all numbers of all runs */
-    int32_t offsets[N_SEQS + 1];
-    int32_t run_ids[MAX_ROWS];
-    float *run_features;
+    struct lb_model_batch batch;
     struct lb_sha256 *hash[N_SEQS]; /* by place in the run */
     /* the tape of all runs: of a forward, and with the head */
     struct {
@@ -50,7 +52,7 @@ static void hash_logits(void *context, int64_t row, int64_t n, int64_t id, int64
                         int64_t ldz) {
     struct test *test = context;
     int s = 0;
-    while (row >= test->offsets[s + 1]) {
+    while (row >= test->batch.offsets[s + 1]) {
         s++;
     }
     for (int64_t i = 0; i < n; i++) {
@@ -66,15 +68,13 @@ static void hash_logits(void *context, int64_t row, int64_t n, int64_t id, int64
 }
 
 static void fill_run(struct test *test) {
+    lb_model_batch_clear(&test->batch);
     for (int i = 0; i < test->n; i++) {
         int s = test->order[i];
-        test->offsets[i + 1] = test->offsets[i] + test->n_rows[s];
         if (test->decoder) {
-            memcpy(test->run_ids + test->offsets[i], test->ids[s],
-                   (size_t)test->n_rows[s] * sizeof *test->run_ids);
+            lb_model_batch_add_ids(&test->batch, test->ids[s], NULL, test->n_rows[s]);
         } else {
-            memcpy(test->run_features + i * test->input_size, test->features + s * test->input_size,
-                   (size_t)test->input_size * sizeof *test->features);
+            lb_model_batch_add_features(&test->batch, test->features + s * test->input_size, -1);
         }
         test->hash[i] = lb_sha256_create();
     }
@@ -85,9 +85,8 @@ static void run(void *argument) {
     struct test *test = argument;
     struct lb_tape *tape = lb_tape_create(TAPE_BYTES);
     fill_run(test);
-    struct lb_input input = {{test->n, test->offsets},
-                             test->decoder ? test->run_ids : NULL,
-                             test->decoder ? NULL : test->run_features};
+    struct lb_input input = lb_model_batch_input(&test->batch);
+    const int32_t *offsets = input.ragged.offsets;
     struct lb_value *h = NULL;
     if (tape) {
         lb_tape_begin(tape, LB_TAPE_PLAIN, &input.ragged, NULL);
@@ -99,7 +98,7 @@ static void run(void *argument) {
         if (!test->hash[i]) {
             test->status = LB_E_NOMEM;
         } else if (h) {
-            lb_sha256_update(test->hash[i], h->data + test->offsets[i] * h->cols,
+            lb_sha256_update(test->hash[i], h->data + offsets[i] * h->cols,
                              (size_t)(test->n_rows[test->order[i]] * h->cols) * sizeof *h->data);
         }
     }
@@ -112,7 +111,7 @@ static void run(void *argument) {
         lb_sha256_final(test->hash[i], test->out[test->order[i]]);
     }
     if (test->status == LB_OK) {
-        test->runs[test->n_runs].rows = test->offsets[test->n];
+        test->runs[test->n_runs].rows = offsets[test->n];
         test->runs[test->n_runs].forward_bytes = forward_bytes;
         test->runs[test->n_runs++].bytes = lb_tape_high(tape);
     }
@@ -131,16 +130,13 @@ static bool prepare(struct test *test) {
             test->ids[s][t] = (int32_t)lb_rng_below(&rng, (uint64_t)config->vocab_size);
         }
     }
-    if (test->decoder) {
-        return true;
-    }
     size_t n = (size_t)N_SEQS * (size_t)test->input_size;
-    test->features = lb_malloc_array(n, sizeof *test->features);
-    test->run_features = lb_malloc_array(n, sizeof *test->run_features);
+    test->features = lb_arena_array(&test->arena, n, sizeof *test->features);
     for (size_t i = 0; test->features && i < n; i++) {
         test->features[i] = lb_rng_float(&rng);
     }
-    return test->features && test->run_features;
+    return test->features && lb_model_batch_init(&test->batch, &test->arena, N_SEQS,
+                                                 test->decoder ? MAX_ROWS : N_SEQS, test->input_size, false);
 }
 
 /* The three ways: each alone, all in order, all in the opposite order. */
@@ -206,6 +202,7 @@ enum lb_status lb_self_test(const struct lb_model *model, bool decoder, lb_on_wo
     test->model = model;
     test->decoder = decoder;
     test->finite = true;
+    lb_arena_init(&test->arena, ARENA_BYTES);
     if (!prepare(test)) {
         goto out;
     }
@@ -222,8 +219,7 @@ enum lb_status lb_self_test(const struct lb_model *model, bool decoder, lb_on_wo
     }
 out:
     if (test) {
-        lb_free(test->features);
-        lb_free(test->run_features);
+        lb_arena_finish(&test->arena);
         lb_free(test);
     }
     return status == LB_OK ? LB_OK : lb_fail(detail, status, "self-test: %s", lb_status_name(status));
