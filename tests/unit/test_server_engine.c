@@ -7,7 +7,6 @@
 #include <cmocka.h>
 
 #include "common/base/file.h"
-#include "common/base/mem.h"
 #include "common/model/model.h"
 #include "common/nn/gemm.h"
 #include "common/nn/head.h"
@@ -16,7 +15,7 @@
 #include "server/engine/admit.h"
 #include "server/engine/engine.h"
 #include "server/models/repository.h"
-#include "tests/support/tiny_model.h"
+#include "tests/support/tiny_hosted.h"
 
 #include "common/formats/safetensors.h"
 
@@ -585,18 +584,6 @@ static void test_self_test(void **state) {
     assert_string_not_equal(mlp->compute, first);
 }
 
-static struct lb_hosted *open_tiny(const char *name, const struct lb_config *config, enum lb_dtype dtype) {
-    char *path = lb_path_join(folder, name);
-    struct lb_hosted *hosted = NULL;
-    lb_tiny_save(config, 7, path, dtype, false);
-    if (lb_hosted_open(name, path, &hosted, &detail) != LB_OK) {
-        fprintf(stderr, "%s\n", detail.text);
-        exit(1);
-    }
-    lb_free(path);
-    return hosted;
-}
-
 int main(int argc, char **argv) {
     (void)argc;
     struct lb_config config;
@@ -605,9 +592,9 @@ int main(int argc, char **argv) {
         return 1;
     }
     lb_tiny_llama(&config);
-    llama = open_tiny("llama", &config, LB_F32);
+    llama = lb_tiny_hosted(folder, "llama", &config);
     lb_tiny_mlp(&config);
-    mlp = open_tiny("mlp", &config, LB_F32);
+    mlp = lb_tiny_hosted(folder, "mlp", &config);
     engine = lb_engine_create(NULL, NULL, TAPE_BYTES);
     fill_ids();
     const struct CMUnitTest tests[] = {

@@ -8,7 +8,6 @@
 #include <cmocka.h>
 
 #include "common/base/file.h"
-#include "common/base/mem.h"
 #include "common/model/model.h"
 #include "common/nn/gemm.h"
 #include "common/nn/head.h"
@@ -17,7 +16,7 @@
 #include "server/engine/engine.h"
 #include "server/engine/extract.h"
 #include "server/models/repository.h"
-#include "tests/support/tiny_model.h"
+#include "tests/support/tiny_hosted.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -421,18 +420,6 @@ static void test_table(void **state) {
     }
 }
 
-static struct lb_hosted *open_tiny(const char *name, const struct lb_config *config) {
-    char *path = lb_path_join(folder, name);
-    struct lb_hosted *hosted = NULL;
-    lb_tiny_save(config, 7, path, LB_F32, false);
-    if (lb_hosted_open(name, path, &hosted, &detail) != LB_OK) {
-        fprintf(stderr, "%s\n", detail.text);
-        exit(1);
-    }
-    lb_free(path);
-    return hosted;
-}
-
 int main(int argc, char **argv) {
     (void)argc;
     struct lb_config config;
@@ -441,12 +428,12 @@ int main(int argc, char **argv) {
         return 1;
     }
     lb_tiny_llama(&config);
-    llama = open_tiny("llama", &config);
+    llama = lb_tiny_hosted(folder, "llama", &config);
     config.vocab_size = LARGE_V;
-    large = open_tiny("large", &config);
+    large = lb_tiny_hosted(folder, "large", &config);
     lb_tiny_mlp(&config);
     config.initializer_range = 0.3; /* so that answers differ */
-    mlp = open_tiny("mlp", &config);
+    mlp = lb_tiny_hosted(folder, "mlp", &config);
     engine = lb_engine_create(NULL, NULL, TAPE_BYTES);
     for (int i = 0; i < B * T; i++) {
         ids[i] = (i * 31 + i * i * 7) % 97;
