@@ -132,7 +132,6 @@ static void send_artifact(struct lb_exchange *x, const char *kind, const char *c
         lb_reply_bytes(x, 200, content_type, bytes, len);
     }
     lb_reply_header(x, "ETag", etag);
-    lb_reply_header(x, "Vary", "Accept-Encoding");
     lb_reply_header(x, "Cache-Control", lb_visit_cache_control(visit));
 }
 

@@ -274,7 +274,6 @@ static void reply_outputs(struct lb_exchange *x) {
         return;
     }
     lb_reply_header(x, LB_HEADER_DIGEST, visit->digest);
-    lb_reply_header(x, "Vary", "Accept-Encoding");
     lb_reply_header(x, "Cache-Control", lb_visit_cache_control(visit));
 }
 

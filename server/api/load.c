@@ -9,12 +9,8 @@
 
 /* Uploads and configurations, which Triton takes here, are refused rather than ignored. */
 static enum lb_status check_body(const struct lb_exchange *x, struct lb_detail *detail) {
-    if (x->body.len == 0) {
-        return LB_OK;
-    }
     json_t *request = NULL;
-    enum lb_status status =
-        lb_json_parse(x->body.data, x->body.len, LB_MAX_JSON_DEPTH, "request", &request, detail);
+    enum lb_status status = lb_visit_object(x, &request, detail);
     const char *key;
     json_t *value;
     json_object_foreach(json_object_get(request, "parameters"), key, value) {
@@ -40,7 +36,7 @@ static void finish(struct lb_server *server, struct lb_exchange *x) {
     if (order->status != LB_OK) {
         /* A model of the list that can't be opened is the server's trouble, whatever the reason was. */
         int code = lb_http_status(order->status);
-        lb_reply_error(x, order->done && code < 500 ? 500 : code, "%s", order->detail.text);
+        lb_reply_error(x, order->done && code != 503 ? 500 : code, "%s", order->detail.text);
         return;
     }
     lb_reply_json(

@@ -29,7 +29,7 @@ void lb_handle_ready(struct lb_server *server, struct lb_exchange *x, const stru
     if (atomic_load(&server->draining)) {
         lb_reply_error(x, 503, "this daemon is shutting down");
     } else if (!lb_repository_ready(server->repository)) {
-        lb_reply_error(x, 503, "models are still loading");
+        lb_reply_error(x, 503, "no model is ready, or some are still loading");
     } else {
         lb_reply_json(x, 200, json_pack("{s:b}", "ready", 1));
     }
@@ -92,23 +92,16 @@ void lb_handle_stats(struct lb_server *server, struct lb_exchange *x, const stru
 void lb_handle_index(struct lb_server *server, struct lb_exchange *x, const struct lb_route_match *match) {
     (void)match;
     bool only_ready = false;
-    if (x->body.len > 0) {
-        json_t *request = NULL;
-        struct lb_detail detail = {0};
-        enum lb_status status =
-            lb_json_parse(x->body.data, x->body.len, LB_MAX_JSON_DEPTH, "request", &request, &detail);
-        if (status == LB_OK && !json_is_object(request)) {
-            status =
-                lb_fail(&detail, LB_E_FORMAT, "request: expected a JSON object, as in {\"ready\": true}");
-        }
-        if (status == LB_OK) {
-            status = lb_json_bool(request, "ready", false, "request", &only_ready, &detail);
-        }
-        json_decref(request);
-        if (status != LB_OK) {
-            lb_reply_fail(x, status, &detail);
-            return;
-        }
+    json_t *request = NULL;
+    struct lb_detail detail = {0};
+    enum lb_status status = lb_visit_object(x, &request, &detail);
+    if (status == LB_OK && request) {
+        status = lb_json_bool(request, "ready", false, "request", &only_ready, &detail);
+    }
+    json_decref(request);
+    if (status != LB_OK) {
+        lb_reply_fail(x, status, &detail);
+        return;
     }
     lb_reply_json(x, 200, lb_repository_index(server->repository, only_ready));
 }

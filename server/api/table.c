@@ -86,6 +86,7 @@ static void on_sending(void *context, struct lb_exchange *x) {
     if (visit && visit->request_id) {
         lb_reply_header(x, "X-Request-Id", visit->request_id);
     }
+    lb_reply_header(x, "Vary", "Accept-Encoding"); /* any text may come packed */
 }
 
 static void on_handle(void *context, struct lb_exchange *x) {

@@ -9,6 +9,23 @@ void lb_visit_free(void *user) {
     lb_hosted_release(visit->hosted);
 }
 
+enum lb_status lb_visit_object(const struct lb_exchange *exchange, json_t **out, struct lb_detail *detail) {
+    json_t *object = NULL;
+    if (exchange->body.len > 0) {
+        enum lb_status status = lb_json_parse(exchange->body.data, exchange->body.len, LB_MAX_JSON_DEPTH,
+                                              "request", &object, detail);
+        if (status != LB_OK) {
+            return status;
+        }
+        if (!json_is_object(object)) {
+            json_decref(object);
+            return lb_fail(detail, LB_E_FORMAT, "request: expected a JSON object, as in {}");
+        }
+    }
+    *out = object;
+    return LB_OK;
+}
+
 const char *lb_visit_cache_control(const struct lb_visit *visit) {
     if (!visit->match.version[0]) {
         return "no-cache";

@@ -60,6 +60,10 @@ struct lb_visit {
  * for it is the client's own, since a shared cache would give it to anybody (RFC 9111 section 3.5). */
 const char *lb_visit_cache_control(const struct lb_visit *visit);
 
+/* The body as a JSON object, the caller's; NULL when it is empty. LB_E_FORMAT when it is something else. */
+LB_NODISCARD enum lb_status lb_visit_object(const struct lb_exchange *exchange, json_t **out,
+                                            struct lb_detail *detail);
+
 /* user is the visit: gives back what it holds. */
 void lb_visit_free(void *user);
 

@@ -288,6 +288,8 @@ static void test_headers(void **state) {
     assert_string_equal(value, expected);
     assert_true(lb_answer_header(&ask.answer, "Cache-Control", value, sizeof value));
     assert_non_null(strstr(value, "immutable"));
+    assert_true(lb_answer_header(&ask.answer, "Vary", value, sizeof value));
+    assert_string_equal(value, "Accept-Encoding");
     lb_ask_ids(&plain, 1, 16, ids);
     lb_ask_send_ok(&daemon_, "teacher", &plain, "");
     assert_true(lb_answer_header(&plain.answer, "Cache-Control", value, sizeof value));
@@ -337,6 +339,12 @@ static void test_compression(void **state) {
         assert_memory_equal(unpacked.data, text.body.data, unpacked.len);
         lb_answer_finish(&answer);
         lb_answer_finish(&text);
+        /* Whatever may come packed says so: a cache keeps one of each. */
+        get("/v2/models/teacher", headers, 200, &answer);
+        assert_true(lb_answer_header(&answer, "Content-Encoding", value, sizeof value));
+        assert_true(lb_answer_header(&answer, "Vary", value, sizeof value));
+        assert_string_equal(value, "Accept-Encoding");
+        lb_answer_finish(&answer);
         lb_buf_finish(&unpacked);
         lb_buf_finish(&packed);
         lb_buf_finish(&body);

@@ -172,6 +172,7 @@ static void test_repository(void **state) {
     assert_int_equal(ask_status(&daemon, "POST", "/v2/repository/models/teacher/load", ADMIN), 200);
     assert_int_equal(ask_status(&daemon, "GET", "/v2/models/teacher/ready", ""), 200);
     assert_int_equal(ask_status(&daemon, "POST", "/v2/repository/models/broken/load", ADMIN), 500);
+    assert_int_equal(ask_status(&daemon, "POST", "/v2/repository/models/bert/load", ADMIN), 500);
     assert_int_equal(ask_status(&daemon, "POST", "/v2/repository/models/late/load", ADMIN), 404);
     snprintf(late, sizeof late, "%s/late", repository);
     lb_tiny_llama(&config);
@@ -193,11 +194,13 @@ static void test_repository(void **state) {
     assert_int_equal(ask_status(&daemon, "POST", "/v2/repository/models/late/load", ADMIN), 500);
     assert_int_equal(ask_status(&daemon, "GET", "/v2/models/late/ready", ""),
                      200); /* a failed load takes nothing away */
-    const char *upload = "{\"parameters\":{\"file:1/model.bin\":\"AAAA\"}}";
-    assert_true(lb_daemon_ask(&daemon, "POST", "/v2/repository/models/teacher/load", ADMIN, upload,
-                              strlen(upload), &answer));
-    assert_int_equal(answer.status, 400);
-    lb_answer_finish(&answer);
+    const char *const bodies[] = {"{\"parameters\":{\"file:1/model.bin\":\"AAAA\"}}", "[]", "7", "{"};
+    for (size_t i = 0; i < 4; i++) {
+        assert_true(lb_daemon_ask(&daemon, "POST", "/v2/repository/models/teacher/load", ADMIN, bodies[i],
+                                  strlen(bodies[i]), &answer));
+        assert_int_equal(answer.status, 400);
+        lb_answer_finish(&answer);
+    }
     assert_int_equal(lb_daemon_stop(&daemon, SIGTERM), 0);
 }
 
@@ -591,7 +594,14 @@ static int setup(void **state) {
     for (int i = 0; i < 64; i++) {
         ids[i] = (i * 37 + 11) % 97;
     }
-    return lb_file_replace(path, "{}", 2, NULL) == LB_OK ? 0 : 1;
+    if (lb_file_replace(path, "{}", 2, NULL) != LB_OK) {
+        return 1;
+    }
+    static const char bert[] = "{\"model_type\":\"bert\"}"; /* of a family that there isn't */
+    snprintf(path, sizeof path, "%s/bert", repository);
+    lb_tiny_save(&config, 1, path, LB_F32, false);
+    snprintf(path, sizeof path, "%s/bert/config.json", repository);
+    return lb_file_replace(path, bert, sizeof bert - 1, NULL) == LB_OK ? 0 : 1;
 }
 
 static int teardown(void **state) {
