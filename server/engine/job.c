@@ -29,7 +29,7 @@ enum lb_status lb_job_allocate(struct lb_job *job) {
         if (!o->data && o->bytes > 0) {
             o->data = lb_calloc(o->bytes, 1);
             if (!o->data) {
-                return lb_fail(&job->detail, LB_E_NOMEM, "no memory for %zu bytes of %s", o->bytes, o->name);
+                return LB_E_NOMEM;
             }
         }
     }

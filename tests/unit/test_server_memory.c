@@ -7,6 +7,7 @@
 
 #include "common/base/clock.h"
 #include "common/base/file.h"
+#include "common/base/mem.h"
 #include "common/nn/gemm.h"
 #include "server/engine/admit.h"
 #include "server/engine/engine.h"
@@ -113,6 +114,19 @@ static void test_admission(void **state) {
     lb_job_destroy(job);
 }
 
+/* A try that found no memory leaves no text behind, which would stand in a later error of another kind. */
+static void test_failed_try(void **state) {
+    (void)state;
+    struct lb_job *job = queued(1, "one");
+    lb_mem_fail_from(1);
+    enum lb_status status = lb_job_allocate(job);
+    lb_mem_fail_from(0);
+    assert_int_equal(status, LB_E_NOMEM);
+    assert_int_equal(job->detail.code, LB_OK);
+    assert_int_equal(lb_job_allocate(job), LB_OK);
+    lb_job_destroy(job);
+}
+
 static int setup(void **state) {
     (void)state;
     struct lb_config config;
@@ -141,7 +155,7 @@ static int teardown(void **state) {
 int main(int argc, char **argv) {
     (void)argc;
     lb_gemm_setup(0, argv);
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_little_memory),
-                                       cmocka_unit_test(test_admission)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_little_memory), cmocka_unit_test(test_admission),
+                                       cmocka_unit_test(test_failed_try)};
     return cmocka_run_group_tests(tests, setup, teardown);
 }
