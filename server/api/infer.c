@@ -15,6 +15,9 @@
 #define JOB_ARENA_BYTES ((size_t)LB_MAX_BODY_BYTES * 2)
 /* Of an answer's tensors, so that it has room for the JSON in front of them and for its digest. */
 #define MAX_OUTPUT_BYTES (LB_MAX_RESPONSE_BYTES - LB_MAX_JSON_BYTES - LB_SHA256_BYTES)
+/* Of its numbers as JSON, so that there is room for what readers count beside them: about 15 commas and
+ * brackets for each output. */
+#define MAX_JSON_NUMBERS (LB_MAX_JSON_VALUES - 32 * LB_MAX_TENSORS)
 /* Where a priority of 0, the default, stands among those that are given (1 is the highest). */
 #define DEFAULT_RANK 8
 #define MAX_RANK 1000000
@@ -98,21 +101,12 @@ static size_t decoding_bytes(const struct lb_exchange *x, int64_t json_len) {
     return x->body.len + values * DECODED_VALUE + objects * DECODED_OBJECT + keys * DECODED_KEY;
 }
 
-static size_t json_numbers(const struct lb_job *job) {
-    size_t n = 0;
-    for (size_t i = 0; i < job->n_outputs; i++) {
-        const struct lb_job_output *o = &job->outputs[i];
-        n += o->binary ? 0 : o->bytes / lb_datatype_bytes(o->datatype);
-    }
-    return n;
-}
-
 /* ---- the job ---- */
 
 /* Makes visit->job of the request, or answers. */
 static bool make_job(struct lb_server *server, struct lb_exchange *x,
                      const struct lb_infer_request *request) {
-    const struct lb_plan_limits limits = {MAX_OUTPUT_BYTES, LB_MAX_REQUEST_TOKENS, LB_MAX_JSON_VALUES};
+    const struct lb_plan_limits limits = {MAX_OUTPUT_BYTES, LB_MAX_REQUEST_TOKENS, MAX_JSON_NUMBERS};
     struct lb_visit *visit = x->user;
     struct lb_detail detail = {0};
     struct lb_job *job = lb_job_create(JOB_ARENA_BYTES);
@@ -131,7 +125,7 @@ static bool make_job(struct lb_server *server, struct lb_exchange *x,
         return false;
     }
     visit->id = request->id ? lb_arena_strdup(&job->arena, request->id) : NULL;
-    size_t numbers = json_numbers(job);
+    size_t numbers = lb_job_json_numbers(job);
     visit->json_bytes = numbers * JSON_NUMBER;
     x->heavy = numbers > LIGHT_NUMBERS || (request->answer_digest && job->output_bytes > LIGHT_BYTES);
     visit->answer_digest = request->answer_digest;

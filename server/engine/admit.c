@@ -324,11 +324,7 @@ static enum lb_status plan_output(const struct lb_wire_output *asked, const stru
 
 static enum lb_status check_json_values(const struct lb_job *job, const struct lb_plan_limits *limits,
                                         struct lb_detail *detail) {
-    size_t values = 0;
-    for (size_t i = 0; i < job->n_outputs; i++) {
-        values +=
-            job->outputs[i].binary ? 0 : job->outputs[i].bytes / lb_datatype_bytes(job->outputs[i].datatype);
-    }
+    size_t values = lb_job_json_numbers(job);
     if (values > (size_t)limits->max_json_values) {
         return lb_fail(detail, LB_E_ARG,
                        "the answer would hold %zu numbers as JSON, the maximum is %lld; ask for binary_data",

@@ -23,6 +23,15 @@ void lb_job_destroy(struct lb_job *job) {
     lb_free(job);
 }
 
+size_t lb_job_json_numbers(const struct lb_job *job) {
+    size_t n = 0;
+    for (size_t i = 0; i < job->n_outputs; i++) {
+        const struct lb_job_output *o = &job->outputs[i];
+        n += o->binary ? 0 : o->bytes / lb_datatype_bytes(o->datatype);
+    }
+    return n;
+}
+
 enum lb_status lb_job_allocate(struct lb_job *job) {
     for (size_t i = 0; i < job->n_outputs; i++) {
         struct lb_job_output *o = &job->outputs[i];

@@ -95,6 +95,8 @@ static inline size_t lb_job_tape(const struct lb_job *job, int64_t seq) {
 struct lb_job *lb_job_create(size_t max_arena_bytes);
 /* Gives the reference to the model back and frees everything. Accepts NULL. Not while it is queued. */
 void lb_job_destroy(struct lb_job *job);
+/* Numbers of its outputs that go out as JSON. */
+size_t lb_job_json_numbers(const struct lb_job *job);
 /* Makes the outputs' memory (zeroed) if it isn't there. LB_E_NOMEM: it may be tried again, with what was made
  * so far. */
 enum lb_status lb_job_allocate(struct lb_job *job);

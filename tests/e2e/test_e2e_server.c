@@ -466,24 +466,33 @@ static void test_errors(void **state) {
     }
 }
 
-/* Two tensors that make the largest answer leave no room for the JSON that tells their shapes. */
-static void test_largest_answer(void **state) {
-    (void)state;
-    const int64_t b = 2048, t = 128;
+/* Refused before it is computed, not by its reader afterwards. */
+static void check_too_large(int64_t b, int64_t t, const char *const outputs[2], bool binary, int status,
+                            const char *text) {
     int32_t *many = calloc((size_t)(b * t), sizeof *many);
     struct lb_ask ask;
     assert_non_null(many);
-    assert_int_equal(b * 4 * t * t * 4 * 2, LB_MAX_RESPONSE_BYTES);
     int fd = lb_daemon_connect(&daemon_);
     lb_ask_ids(&ask, b, t, many);
-    lb_ask_output(&ask, "attentions.0", LB_DT_NONE, true);
-    lb_ask_output(&ask, "attentions.1", LB_DT_NONE, true);
+    for (int i = 0; i < 2 && outputs[i]; i++) {
+        lb_ask_output(&ask, outputs[i], LB_DT_NONE, binary);
+    }
     assert_true(lb_ask_on(fd, "teacher", &ask, ""));
-    assert_int_equal(ask.answer.status, 413);
-    assert_non_null(strstr(ask.answer.body.data, "the answer would be larger than"));
+    assert_int_equal(ask.answer.status, status);
+    assert_non_null(strstr(ask.answer.body.data, text));
     lb_ask_finish(&ask);
     close(fd);
     free(many);
+}
+
+/* Tensors or numbers as many as an answer may have leave no room for the JSON that tells their shapes. */
+static void test_largest_answers(void **state) {
+    (void)state;
+    assert_int_equal(2 * 4 * 2048 * 4 * 128 * 128, LB_MAX_RESPONSE_BYTES);
+    check_too_large(2048, 128, (const char *const[2]){"attentions.0", "attentions.1"}, true, 413,
+                    "the answer would be larger than");
+    assert_int_equal(LB_MAX_JSON_VALUES - 959 * 43 * V, 11);
+    check_too_large(959, 43, (const char *const[2]){"logits"}, false, 400, "numbers as JSON");
 }
 
 #define INFER "POST /v2/models/teacher/infer HTTP/1.1\r\nHost: x\r\n"
@@ -618,7 +627,7 @@ int main(void) {
         cmocka_unit_test(test_json_length),
         cmocka_unit_test(test_downloads),
         cmocka_unit_test(test_errors),
-        cmocka_unit_test(test_largest_answer),
+        cmocka_unit_test(test_largest_answers),
         cmocka_unit_test(test_many_clients),
         cmocka_unit_test(test_hostile),
     };
