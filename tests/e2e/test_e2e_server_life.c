@@ -571,6 +571,42 @@ static void test_decoding_memory(void **state) {
     assert_int_equal(lb_daemon_stop(&daemon, SIGTERM), 0);
 }
 
+static bool holds_little(const struct lb_daemon *daemon) {
+    struct lb_answer answer;
+    bool asked = lb_daemon_ask(daemon, "GET", "/metrics", "", NULL, 0, &answer);
+    const char *name = "\nlimbeckd_pending_bytes ", *at = asked ? strstr(answer.body.data, name) : NULL;
+    bool little = at && strtod(at + strlen(name), NULL) < (double)(1 << 20);
+    lb_answer_finish(&answer);
+    return little;
+}
+
+/* While a request waits its body is gone, and so is what was held for it. */
+static void test_waiting_memory(void **state) {
+    (void)state;
+    static const char open[] = "{\"inputs\":[{\"name\":\"input_ids\",\"shape\":[1,2],\"datatype\":\"INT64\","
+                               "\"data\":[3,4]}],\"x\":\"";
+    struct lb_daemon daemon;
+    struct lb_answer answer;
+    struct lb_buf body;
+    assert_true(lb_daemon_start(&daemon, folder, "waiting",
+                                (const char *[]){"--max-wait-us", "10000000", teacher, NULL}, true));
+    lb_buf_init(&body, (size_t)8 << 20);
+    lb_buf_append_str(&body, open);
+    memset(lb_buf_extend(&body, (size_t)4 << 20), 'x', (size_t)4 << 20);
+    lb_buf_append_str(&body, "\"}");
+    assert_int_equal(lb_buf_status(&body), LB_OK);
+    int fd = lb_daemon_connect(&daemon);
+    assert_true(lb_http_send(fd, "POST", "/v2/models/teacher/infer", "", body.data, body.len));
+    await(metrics_hold, &daemon, "\nlimbeckd_queue_requests 1\n");
+    assert_true(holds_little(&daemon));
+    assert_int_equal(lb_daemon_stop(&daemon, SIGTERM), 0);
+    assert_true(lb_http_receive(fd, &answer));
+    assert_int_equal(answer.status, 200);
+    lb_answer_finish(&answer);
+    lb_buf_finish(&body);
+    close(fd);
+}
+
 static int setup(void **state) {
     (void)state;
     struct lb_config config;
@@ -618,7 +654,7 @@ int main(void) {
         cmocka_unit_test(test_deadline),        cmocka_unit_test(test_second_signal),
         cmocka_unit_test(test_full_queue),      cmocka_unit_test(test_load_model),
         cmocka_unit_test(test_check),           cmocka_unit_test(test_little_room),
-        cmocka_unit_test(test_decoding_memory),
+        cmocka_unit_test(test_decoding_memory), cmocka_unit_test(test_waiting_memory),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

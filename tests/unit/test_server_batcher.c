@@ -151,6 +151,7 @@ static void test_the_rest_of_a_batch_is_filled(void **state) {
     end(b);
 }
 
+/* Within a client's jobs, whatever they ask. */
 static void test_ranks(void **state) {
     (void)state;
     struct lb_batcher *b = create(10, 0, 1000);
@@ -158,7 +159,7 @@ static void test_ranks(void **state) {
     struct fake jobs[4];
     const int ranks[] = {5, 5, 1, 9}, order[] = {2, 0, 1, 3};
     for (int i = 0; i < 4; i++) {
-        make(&jobs[i], &model_a, 1, 10);
+        make(&jobs[i], i % 2 ? &model_b : &model_a, 1, 10);
         jobs[i].job.rank = ranks[i];
         submit(b, &jobs[i]);
     }
@@ -489,6 +490,27 @@ static void test_parts(void **state) {
     end(b);
 }
 
+/* A batch has room for so many jobs, however small they are. */
+static void test_many_small_jobs(void **state) {
+    (void)state;
+    enum { N = LB_BATCH_MAX_SLICES + 4 };
+    struct lb_batcher *b = create(100000, 0, 100000);
+    struct lb_batch *batch = calloc(1, sizeof *batch);
+    struct fake *jobs = calloc(N, sizeof *jobs);
+    assert_true(batch && jobs);
+    for (int i = 0; i < N; i++) {
+        make(&jobs[i], &model_a, 1, 1);
+        submit(b, &jobs[i]);
+    }
+    next(b, batch, LB_BATCH_MAX_SLICES, LB_BATCH_MAX_SLICES, LB_BATCH_MAX_SLICES);
+    finish(b, batch);
+    next(b, batch, 4, 4, 4);
+    finish(b, batch);
+    end(b);
+    free(jobs);
+    free(batch);
+}
+
 /* ---- with threads: many clients, one worker, a reaper ---- */
 
 #define N_CLIENTS 4
@@ -590,6 +612,7 @@ int main(void) {
         cmocka_unit_test(test_clients_take_turns),
         cmocka_unit_test(test_taps_and_tape),
         cmocka_unit_test(test_parts),
+        cmocka_unit_test(test_many_small_jobs),
         cmocka_unit_test(test_crowd),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -44,6 +44,7 @@ struct question {
     int layer;
     double temperature;
     int64_t top_k;
+    enum lb_datatype datatype; /* LB_DT_NONE: the output's own */
 };
 
 static struct lb_wire_tensor input(const char *name, enum lb_datatype datatype, int64_t cols,
@@ -59,7 +60,7 @@ static struct lb_job *planned(const struct question *q) {
     const struct lb_plan_limits limits = {LB_MAX_RESPONSE_BYTES, LB_MAX_REQUEST_TOKENS, LB_MAX_JSON_VALUES};
     char name[LB_MAX_NAME];
     lb_output_format(q->kind, q->layer, name);
-    struct lb_wire_output output = {.name = name, .binary = true};
+    struct lb_wire_output output = {.name = name, .binary = true, .datatype = q->datatype};
     struct lb_wire_tensor inputs[2] = {input(LB_IN_IDS, LB_DT_INT32, T, ids),
                                        input(LB_IN_LENGTHS, LB_DT_INT32, 0, lengths)};
     if (!q->hosted->decoder) {
@@ -358,6 +359,10 @@ static void test_decoder(void **state) {
 static void test_large_vocabulary(void **state) {
     (void)state;
     assert_true(check_model(large) >= 6 + 3 + 2);
+    struct question q = {
+        .hosted = large, .kind = LB_OUT_TOPK_IDS, .temperature = 1, .top_k = 3, .datatype = LB_DT_UINT16};
+    assert_null(answer(&q)); /* its ids don't fit */
+    assert_non_null(strstr(detail.text, "ask for INT32"));
 }
 
 /* A function that reads whole rows of logits (one without LB_IN_PIECES) makes the batch's others be filled
