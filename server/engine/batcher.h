@@ -9,7 +9,8 @@
  * client's queue the lower rank goes first, then the earlier; a job counts as if it had come later the larger
  * it is, so that a short one need not wait for all of a long one, and no job waits for ever.
  *
- * One lock guards everything; submitting costs a logarithm of the jobs that wait. done is called without it.
+ * One lock guards everything; submitting costs a logarithm of the jobs that wait in its queue, and a look at
+ * each queue: one for each client, model and set of taps. done is called without it.
  */
 #ifndef LB_ENGINE_BATCHER_H
 #define LB_ENGINE_BATCHER_H
