@@ -10,16 +10,23 @@
 #define CHUNK_FLOATS ((int64_t)1 << 20)
 #define CHUNK_MIN_ROWS 64
 #define CHUNK_MAX_ROWS 512
+/* Rows of a chunk of plain mode above LB_HEAD_WIDE_V: a tile of a product. */
+#define WIDE_CHUNK_ROWS 128
 /* A narrow head up to so many floats is widened once, not once a chunk. */
 #define KEPT_FLOATS ((int64_t)32 << 20)
 /* Columns of a panel, and most rows whose logits of one panel exist together: 16 MiB. */
-#define PANEL_COLS ((int64_t)2048)
-#define PANEL_ROWS ((int64_t)2048)
+#define PANEL_COLS ((int64_t)4096)
+#define PANEL_ROWS ((int64_t)1024)
 
 int64_t lb_head_chunk(int64_t v) {
     int64_t rows = CHUNK_FLOATS / v;
     rows = rows < CHUNK_MIN_ROWS ? CHUNK_MIN_ROWS : rows;
     return rows > CHUNK_MAX_ROWS ? CHUNK_MAX_ROWS : rows;
+}
+
+/* Most rows of a chunk of plain mode: the same by rows and by panels, so that logits are. */
+static int64_t plain_chunk(int64_t v) {
+    return v > LB_HEAD_WIDE_V ? WIDE_CHUNK_ROWS : lb_head_chunk(v);
 }
 
 static int64_t smaller(int64_t a, int64_t b) {
@@ -50,7 +57,7 @@ struct work {
  * not depend on it. */
 static bool list_chunks(struct work *work, const int32_t *first) {
     const struct lb_ragged *ragged = lb_tape_ragged(work->tape);
-    int64_t step = lb_head_chunk(work->w->rows), most = ragged->n_seqs + work->h->rows / step;
+    int64_t step = plain_chunk(work->w->rows), most = ragged->n_seqs + work->h->rows / step;
     work->chunks = lb_tape_bytes(work->tape, (size_t)most * sizeof *work->chunks);
     work->offsets = lb_tape_bytes(work->tape, (size_t)(most + 1) * sizeof *work->offsets);
     for (int64_t s = 0; work->chunks != NULL && s < ragged->n_seqs; s++) {
@@ -300,8 +307,12 @@ double lb_head_logsumexp(const float *z, int64_t v, double temperature) {
 
 void lb_head_read_bytes(int64_t v, int64_t k, size_t *of_all, size_t *of_row) {
     size_t row = sizeof(struct state) + (size_t)k * (sizeof(int32_t) + sizeof(float)) + sizeof(float);
-    *of_all = v > LB_HEAD_WIDE_V ? 0 : (size_t)lb_head_chunk(v) * row;
+    *of_all = v > LB_HEAD_WIDE_V ? 0 : (size_t)plain_chunk(v) * row;
     *of_row = v > LB_HEAD_WIDE_V ? row : 0;
+}
+
+size_t lb_head_run_bytes(int64_t v) {
+    return (size_t)(plain_chunk(v) * v) * sizeof(float);
 }
 
 /* ---- whole rows -------------------------------------------------------------------------------------------
@@ -365,13 +376,13 @@ enum lb_status lb_head_run(struct lb_tape *tape, struct lb_value *h, const struc
     if (h == NULL) {
         return lb_tape_status(tape) != LB_OK ? lb_tape_status(tape) : LB_E_NOMEM;
     }
-    int64_t step = smaller(lb_head_chunk(w->rows), h->rows);
+    bool train = lb_tape_records(tape);
+    int64_t step = smaller(train ? lb_head_chunk(w->rows) : plain_chunk(w->rows), h->rows);
     struct lb_arena_mark mark = lb_tape_mark(tape);
     struct work work;
     enum lb_status status = begin(&work, tape, h, w, bias) && begin_rows(&work, step) ? LB_OK : LB_E_NOMEM;
     if (status == LB_OK) {
-        status = lb_tape_records(tape) ? run_train(&work, h, bias, step, fn, context)
-                                       : run_plain(&work, first, fn, context);
+        status = train ? run_train(&work, h, bias, step, fn, context) : run_plain(&work, first, fn, context);
     }
     lb_tape_release(tape, mark);
     return status;

@@ -82,7 +82,10 @@ typedef enum lb_status (*lb_head_fn)(void *context, int64_t row, int64_t n, floa
 enum lb_status lb_head_run(struct lb_tape *tape, struct lb_value *h, const struct lb_weight *w,
                            const struct lb_weight *bias, const int32_t *first, lb_head_fn fn, void *context);
 
-/* Most rows of one chunk for a vocabulary of v. */
+/* Tape for the logits of a chunk in plain mode, about. */
+size_t lb_head_run_bytes(int64_t v);
+
+/* Most rows of one chunk in training for a vocabulary of v. */
 int64_t lb_head_chunk(int64_t v);
 
 /* Logits of any rows under any head: z [n, V] = h [n, C] w^T + bias (a downloaded teacher head). */

@@ -328,6 +328,8 @@ enum lb_status lb_engine_admit(struct lb_engine *engine, struct lb_job *job, str
         if (source == LB_FROM_HIDDEN) {
             job->row_bytes += (size_t)job->outputs[i].width * sizeof(float);
             job->taps += mix((uint64_t)what->layer * 2 + 1);
+        } else if (source == LB_FROM_LOGITS && !(lb_output_get(what->kind)->uses & LB_IN_PIECES)) {
+            job->base_bytes += lb_head_run_bytes(lb_model_head(hosted->model)->rows);
         } else if (source == LB_FROM_ATTENTION) {
             /* One as computed, and each as kept. */
             job->square_bytes += (job->square_bytes ? 1 : 2) * heads * sizeof(float);

@@ -32,7 +32,7 @@ static void fill_normals(float *out, int64_t n) {
 /* What a reading leaves of each row. */
 struct rows {
     int64_t v, n;
-    float *z;            /* [n, V] */
+    float *z;            /* [n, V]; NULL: logits are not taken */
     int32_t (*ids)[TOP]; /* [n] */
     float (*values)[TOP];
     float (*at)[AT];
@@ -139,21 +139,24 @@ static void read(struct setting *s, int64_t first, int64_t n, const int32_t *fir
                  struct rows *out) {
     int32_t offsets[8];
     struct lb_ragged ragged;
-    const struct lb_head_reader reader = {out, add, add != NULL ? out->v : 0, want, take_row, take_logits};
+    const struct lb_head_reader reader = {out,  add,      add != NULL ? out->v : 0,
+                                          want, take_row, out->z != NULL ? take_logits : NULL};
     struct lb_value *x = batch(s, first, n, offsets, &ragged);
     assert_int_equal(lb_head_read(s->tape, x, &s->w, &s->bias, first_rows, &reader), LB_OK);
 }
 
 static void same_row(const struct rows *a, int64_t i, const struct rows *b, int64_t j) {
-    assert_memory_equal(a->z + i * a->v, b->z + j * b->v, (size_t)a->v * sizeof(float));
+    if (a->z != NULL) {
+        assert_memory_equal(a->z + i * a->v, b->z + j * b->v, (size_t)a->v * sizeof(float));
+    }
     assert_memory_equal(a->ids[i], b->ids[j], sizeof a->ids[i]);
     assert_memory_equal(a->values[i], b->values[j], sizeof a->values[i]);
     assert_memory_equal(a->at[i], b->at[j], sizeof a->at[i]);
     assert_memory_equal(&a->lse[i], &b->lse[j], sizeof a->lse[i]);
 }
 
-static const int32_t lengths[] = {3, 70, 1, 1, 0, 2};
-enum { SEQS = sizeof lengths / sizeof lengths[0], ROWS = 77 };
+static const int32_t lengths[] = {3, 140, 1, 1, 0, 2};
+enum { SEQS = sizeof lengths / sizeof lengths[0], ROWS = 147 };
 
 /* What is read against plain reductions of the logits, and those against the way of whole rows. */
 static void right(struct setting *s, const struct rows *have) {
@@ -222,10 +225,31 @@ static void by_panels(void **state) {
     one_head(BIG_V, LB_Q8_0);
 }
 
+/* More rows than have logits at the same time. */
+static void many_rows(void **state) {
+    (void)state;
+    static const int32_t asked[AT] = {0, 1, 4096, BIG_V - 1, 9}, long_ones[] = {900, 1, 600};
+    struct setting s;
+    begin(&s, BIG_V, LB_F16, long_ones, 3);
+    struct rows all = rows_of(BIG_V, 1501, asked), alone = rows_of(BIG_V, 900, asked);
+    free(all.z), free(alone.z);
+    all.z = alone.z = NULL;
+    read(&s, 0, 3, NULL, NULL, &all);
+    for (int64_t q = 0; q < 3; q++) {
+        read(&s, q, 1, NULL, NULL, &alone);
+        for (int64_t i = s.offsets[q]; i < s.offsets[q + 1]; i++) {
+            same_row(&all, i, &alone, i - s.offsets[q]);
+            assert_int_equal(all.times[i], 1);
+        }
+    }
+    rows_free(&all), rows_free(&alone);
+    finish(&s);
+}
+
 /* Rows before `first` are skipped, others keep their bits; a sequence may be skipped altogether. */
 static void from_first(void **state) {
     (void)state;
-    static const int32_t first[] = {1, 66, INT32_MAX, 0, 0, 1}, asked[AT] = {0};
+    static const int32_t first[] = {1, 136, INT32_MAX, 0, 0, 1}, asked[AT] = {0};
     static const int64_t v[] = {SMALL_V, BIG_V};
     for (int t = 0; t < 2; t++) {
         struct setting s;
@@ -303,8 +327,8 @@ static void no_memory(void **state) {
 int main(void) {
     lb_rng_seed(&rng, 11, 0);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(rows_first), cmocka_unit_test(by_panels), cmocka_unit_test(from_first),
-        cmocka_unit_test(added),      cmocka_unit_test(no_memory),
+        cmocka_unit_test(rows_first), cmocka_unit_test(by_panels), cmocka_unit_test(many_rows),
+        cmocka_unit_test(from_first), cmocka_unit_test(added),     cmocka_unit_test(no_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
