@@ -390,7 +390,7 @@ static void config_from_gguf(void **state) {
     lb_gguf_put_u32(out, "llama.attention.key_length", 32);
     lb_gguf_put_u32(out, "llama.attention.value_length", 32);
     lb_gguf_put_u32(out, "llama.rope.dimension_count", 32);
-    lb_gguf_put_f32(out, "llama.rope.freq_base", 500000);
+    lb_gguf_put_f32(out, "llama.rope.freq_base", 1234567.9f); /* a float of more than six digits */
     lb_gguf_put_u32(out, "llama.attention.sliding_window", 100);
     lb_gguf_put_strings(out, "tokenizer.ggml.tokens", tokens, 3);
     lb_gguf_put_u32(out, "tokenizer.ggml.bos_token_id", 1);
@@ -405,7 +405,7 @@ static void config_from_gguf(void **state) {
     assert_int_equal(read_back(out, &c, NULL), LB_OK);
     assert_int_equal(c.num_key_value_heads, 2);
     assert_int_equal(c.head_dim, 32);
-    assert_true(c.rope_theta == 500000);
+    assert_true(c.rope_theta == 1234567.9);
     assert_int_equal(c.vocab_size, 3);
     assert_int_equal(c.max_position_embeddings, 100);
     assert_int_equal(c.bos_token_id, 1);
@@ -512,6 +512,15 @@ static void unknown_keys(void **state) {
         {", \"rope_parameters\": {\"rope_type\": \"default\", \"factor\": 4}", "factor 4", NULL},
         {", \"rope_parameters\": {\"rope_type\": \"default\", \"factor\": 1.0}", NULL, NULL},
         {", \"activation_function\": \"relu\"", "activation_function", NULL},
+        {", \"mlp_act_fn\": \"relu\"", "mlp_act_fn", NULL},
+        {", \"rotary_dim\": 8", "rotary_dim", NULL},
+        {", \"rope_fraction\": 0.5", "rope_fraction", NULL},
+        {", \"attention_sinks\": 4", "attention_sinks", NULL},
+        {", \"attn_temperature\": 0.1", "attn_temperature", NULL},
+        {", \"logit_scale\": 0.1", "logit_scale", NULL},
+        {", \"final_softcap\": 30", "final_softcap", NULL},
+        {", \"local_window\": 16", "local_window", NULL},
+        {", \"lm_head_bias\": true", "lm_head_bias", NULL},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         char text[512];

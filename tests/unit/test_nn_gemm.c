@@ -163,6 +163,9 @@ static void stored_weights(void **state) {
             lb_gemm_weight_back(dy, m, &weight, 1, dx, space);
             check_close(dx, want_dx, m * c, 4 * TOLERANCE((double)o));
             assert_true(formats[f] != LB_F32 || memcmp(dx, want_dx, (size_t)(m * c) * 4) == 0);
+            lb_gemm_nn(m, c, o, dy, o, wide, c, 0, want_dx, c);
+            lb_gemm_weight_back(dy, m, &weight, 0, dx, space); /* whatever dx held */
+            check_close(dx, want_dx, m * c, 4 * TOLERANCE((double)o));
         }
         free(x), free(dy), free(w), free(start), free(wide), free(space), free(y), free(want), free(dx);
         free(want_dx), free(stored);

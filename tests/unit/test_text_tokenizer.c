@@ -442,8 +442,8 @@ static void test_fingerprint(void **state) {
         "\"b\":1,\"ab\":2,\"\u0120b\":4},\"merges\":[\"a b\"]}}",
     };
     static const char *const others[] = {
-        /* an id, a merge, an option, the normalizer, the regex, an added token and each of its flags, the
-           template */
+        /* an id, a merge, an option, the normalizer, an added token and each of its flags, the regex, a
+           text instead of one, the template before and behind */
         "{" TINY_GPT2 "\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0,\"b\":1,\"ab\":2,\"\u0120b\":3},"
         "\"merges\":[\"a b\"]}}",
         "{" TINY_GPT2
@@ -469,6 +469,16 @@ static void test_fingerprint(void **state) {
         "\"Regex\":\"b+\"},\"behavior\":\"Isolated\",\"invert\":false},{\"type\":\"ByteLevel\",\"add_prefix_"
         "space\":false,\"use_regex\":false}]},\"decoder\":{\"type\":\"ByteLevel\"},\"model\":{\"type\":"
         "\"BPE\",\"vocab\":{\"a\":0,\"b\":1,\"ab\":2,\"\u0120b\":4},\"merges\":[\"a b\"]}}",
+        "{\"pre_tokenizer\":{\"type\":\"Sequence\",\"pretokenizers\":[{\"type\":\"Split\",\"pattern\":{"
+        "\"String\":\"a+\"},\"behavior\":\"Isolated\",\"invert\":false},{\"type\":\"ByteLevel\",\"add_prefix_"
+        "space\":false,\"use_regex\":false}]},\"decoder\":{\"type\":\"ByteLevel\"},\"model\":{\"type\":"
+        "\"BPE\",\"vocab\":{\"a\":0,\"b\":1,\"ab\":2,\"\u0120b\":4},\"merges\":[\"a b\"]}}",
+        "{" TINY_GPT2 "\"post_processor\":{\"type\":\"TemplateProcessing\",\"single\":[{\"SpecialToken\":{"
+        "\"id\":\"a\"}},{\"Sequence\":{\"id\":\"A\"}}],\"special_tokens\":{\"a\":{\"ids\":[0]}}},\"model\":{"
+        "\"type\":\"BPE\",\"vocab\":{\"a\":0,\"b\":1,\"ab\":2,\"\u0120b\":4},\"merges\":[\"a b\"]}}",
+        "{" TINY_GPT2 "\"post_processor\":{\"type\":\"TemplateProcessing\",\"single\":[{\"Sequence\":{\"id\":"
+        "\"A\"}},{\"SpecialToken\":{\"id\":\"a\"}}],\"special_tokens\":{\"a\":{\"ids\":[0]}}},\"model\":{"
+        "\"type\":\"BPE\",\"vocab\":{\"a\":0,\"b\":1,\"ab\":2,\"\u0120b\":4},\"merges\":[\"a b\"]}}",
     };
     enum { N_SAME = sizeof same / sizeof same[0], N_OTHERS = sizeof others / sizeof others[0] };
     struct lb_tokenizer *t[1];
