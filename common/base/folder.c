@@ -74,6 +74,9 @@ enum lb_status lb_folder_check(const char *path, const char *kind, struct lb_det
         return LB_OK;
     }
     DIR *d = opendir(path);
+    if (d == NULL && errno != ENOTDIR) {
+        return lb_fail_errno(detail, LB_E_IO, errno, "cannot open %s", path);
+    }
     if (d == NULL) {
         return lb_fail(detail, LB_E_ARG,
                        "%s is there and is no folder: it is not replaced; choose another place", path);

@@ -16,7 +16,7 @@
 /* Marks a finished folder with all that is in it now. kind: "model". */
 LB_NODISCARD enum lb_status lb_folder_mark(const char *dir, const char *kind, struct lb_detail *detail);
 /* LB_OK when path may be written to as a folder of that kind: nothing is there, an empty folder, or one that
- * this program wrote and nobody added to. LB_E_ARG names what is in the way. */
+ * this program wrote and nobody added to. LB_E_ARG names what is in the way; LB_E_IO. */
 LB_NODISCARD enum lb_status lb_folder_check(const char *path, const char *kind, struct lb_detail *detail);
 /* Whether the folder holds nothing but files of the n names. */
 bool lb_folder_holds_only(const char *dir, const char *const *names, size_t n);

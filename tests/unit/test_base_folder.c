@@ -1,0 +1,159 @@
+/* Folders that are our own, told from others, and what killed writers leave. */
+#include <stdarg.h>
+#include <stddef.h>
+#include <setjmp.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include "common/base/file.h"
+#include "common/base/folder.h"
+
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+static char folder[] = "/tmp/lb-test-folder-XXXXXX";
+
+static int make_folder(void **state) {
+    (void)state;
+    return mkdtemp(folder) != NULL ? 0 : -1;
+}
+
+static int remove_folder(void **state) {
+    (void)state;
+    return lb_remove_tree(folder, NULL) == LB_OK ? 0 : -1;
+}
+
+static const char *in_folder(const char *name) {
+    static char path[4][500];
+    static int next;
+    next = (next + 1) % 4;
+    snprintf(path[next], sizeof path[next], "%s/%s", folder, name);
+    return path[next];
+}
+
+static void put(const char *name) {
+    assert_int_equal(lb_file_replace(in_folder(name), "x", 1, NULL), LB_OK);
+}
+
+static void refused(const char *name, const char *says) {
+    struct lb_detail detail = {0};
+    assert_int_equal(lb_folder_check(in_folder(name), "model", &detail), LB_E_ARG);
+    if (strstr(detail.text, says) == NULL) {
+        fail_msg("\"%s\" lacks \"%s\"", detail.text, says);
+    }
+}
+
+static void accepted(const char *name) {
+    assert_int_equal(lb_folder_check(in_folder(name), "model", NULL), LB_OK);
+}
+
+static void only_ours_is_replaced(void **state) {
+    (void)state;
+    struct lb_detail detail = {0};
+    accepted("nothing");
+    put("file");
+    refused("file", "is no folder");
+    assert_int_equal(lb_mkdirs(in_folder("ours"), NULL), LB_OK);
+    accepted("ours"); /* empty */
+    put("ours/config.json");
+    refused("ours", "holds config.json");
+    assert_int_equal(lb_folder_mark(in_folder("ours"), "model", NULL), LB_OK);
+    accepted("ours");
+    assert_int_equal(lb_folder_check(in_folder("ours"), "cache", NULL), LB_E_ARG);
+    put("ours/config"); /* a part of a name that is listed */
+    refused("ours", "holds config,");
+    unlink(in_folder("ours/config"));
+    unlink(in_folder("ours/config.json")); /* somebody took a file away: nothing of theirs is there */
+    accepted("ours");
+    put("ours/model 1"); /* what the mark's first line says is no name */
+    refused("ours", "holds model 1,");
+    /* what cannot be looked at is not said to be a file */
+    char name[300];
+    memset(name, 'n', sizeof name - 1);
+    name[sizeof name - 1] = '\0';
+    assert_int_equal(lb_folder_check(in_folder(name), "model", &detail), LB_E_IO);
+    assert_non_null(strstr(detail.text, "cannot open"));
+}
+
+static void what_it_holds(void **state) {
+    (void)state;
+    static const char *const names[] = {"a", "b"};
+    assert_int_equal(lb_mkdirs(in_folder("held"), NULL), LB_OK);
+    assert_true(lb_folder_holds_only(in_folder("held"), names, 2));
+    put("held/b");
+    assert_true(lb_folder_holds_only(in_folder("held"), names, 2));
+    assert_false(lb_folder_holds_only(in_folder("held"), names, 1));
+    assert_false(lb_folder_holds_only(in_folder("gone"), names, 2));
+}
+
+static void remains_are_swept(void **state) {
+    (void)state;
+    static const char *const kept[] = {"new",     "a.new-",   "a.new-x", "a.new-7x",
+                                       "a.tmp-7", "a.tmp-7-", ".new-71", "a.tmp-7-1x"};
+    static const char *const swept[] = {"a.new-7", "a.tmp-7-0", "b.tmp-1.new-7", "a.tmp-7-12"};
+    char name[64];
+    assert_int_equal(lb_mkdirs(in_folder("swept/a.new-99"), NULL), LB_OK);
+    put("swept/a.new-99/inside");
+    for (size_t i = 0; i < sizeof kept / sizeof *kept; i++) {
+        snprintf(name, sizeof name, "swept/%s", kept[i]);
+        put(name);
+    }
+    for (size_t i = 0; i < sizeof swept / sizeof *swept; i++) {
+        snprintf(name, sizeof name, "swept/%s", swept[i]);
+        put(name);
+    }
+    assert_int_equal(lb_folder_sweep(in_folder("swept"), NULL), LB_OK);
+    assert_true(lb_folder_holds_only(in_folder("swept"), kept, sizeof kept / sizeof *kept));
+    for (size_t i = 0; i < sizeof kept / sizeof *kept; i++) {
+        snprintf(name, sizeof name, "swept/%s", kept[i]);
+        assert_true(lb_file_exists(in_folder(name)));
+    }
+    assert_int_equal(lb_folder_sweep(in_folder("gone"), NULL), LB_E_IO);
+}
+
+/* Beside a path: only what a process that is gone left of that very name, a minute ago or longer. */
+static void remains_beside_a_path(void **state) {
+    (void)state;
+    enum { N = 5, SWEPT = 2 };
+    char name[N][64], path[400];
+    const char *left[N - SWEPT];
+    pid_t gone = fork();
+    if (gone == 0) {
+        _exit(0);
+    }
+    assert_int_equal(waitpid(gone, NULL, 0), gone);
+    snprintf(name[0], sizeof name[0], "m.new-%ld", (long)gone);
+    snprintf(name[1], sizeof name[1], "m.tmp-%ld-3", (long)gone);
+    snprintf(name[2], sizeof name[2], "m.new-%ld", (long)getpid());
+    snprintf(name[3], sizeof name[3], "x.new-%ld", (long)gone);
+    snprintf(name[4], sizeof name[4], "m.tmp-%ld-4", (long)gone);
+    assert_int_equal(lb_mkdirs(in_folder("beside"), NULL), LB_OK);
+    for (int i = 0; i < N; i++) {
+        static const struct timespec long_ago[2] = {{.tv_sec = 1000}, {.tv_sec = 1000}};
+        snprintf(path, sizeof path, "beside/%s", name[i]);
+        put(path);
+        assert_true(i == 4 || utimensat(AT_FDCWD, in_folder(path), long_ago, 0) == 0); /* the last is young */
+    }
+    lb_folder_sweep_beside(in_folder("beside/m/"));
+    for (int i = SWEPT; i < N; i++) {
+        snprintf(path, sizeof path, "beside/%s", name[i]);
+        assert_true(lb_file_exists(in_folder(path)));
+        left[i - SWEPT] = name[i];
+    }
+    assert_true(lb_folder_holds_only(in_folder("beside"), left, N - SWEPT));
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(only_ours_is_replaced),
+        cmocka_unit_test(what_it_holds),
+        cmocka_unit_test(remains_are_swept),
+        cmocka_unit_test(remains_beside_a_path),
+    };
+    return cmocka_run_group_tests(tests, make_folder, remove_folder);
+}
