@@ -20,7 +20,7 @@ void lb_log(enum lb_log_level level, const char *event, const char *format, ...)
 /* From now on lines are written by a thread of their own, so that standard error that nobody reads holds up
  * nobody: at most 256 KiB of lines wait; those beyond are dropped and counted (event log_dropped).
  * LB_E_NOMEM. */
-enum lb_status lb_log_start_thread(void);
+LB_NODISCARD enum lb_status lb_log_start_thread(void);
 /* Waits until all that was logged is written, at most this long: before the process ends. */
 void lb_log_flush(unsigned ms);
 

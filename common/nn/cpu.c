@@ -9,8 +9,8 @@
 
 enum leaf { LEAF_1_ECX, LEAF_7_EBX, LEAF_7_ECX, LEAF_7_EDX, LEAF_71_EAX, LEAF_X1_ECX, N_LEAVES };
 
-/* Registers that the operating system has to save (XCR0): of 256 bits, of 512 bits, tiles. */
-enum saved { SAVED_ANY = 0, SAVED_256 = 0x6, SAVED_512 = 0xe6, SAVED_TILES = 0x60000 };
+/* Registers that the operating system has to save (XCR0): of 256 bits, of 512 bits. */
+enum saved { SAVED_ANY = 0, SAVED_256 = 0x6, SAVED_512 = 0xe6 };
 
 /* Intel, "Software Developer's Manual", volume 2, CPUID; AMD, "Programmer's Manual", volume 3, appendix E. */
 static const struct {
@@ -34,8 +34,6 @@ static const struct {
     {"avx512vbmi2", LEAF_7_ECX, 6, SAVED_512},   {"avx512vnni", LEAF_7_ECX, 11, SAVED_512},
     {"avx512bitalg", LEAF_7_ECX, 12, SAVED_512}, {"avx512vpopcntdq", LEAF_7_ECX, 14, SAVED_512},
     {"avx512fp16", LEAF_7_EDX, 23, SAVED_512},   {"avx512bf16", LEAF_71_EAX, 5, SAVED_512},
-    {"amx-tile", LEAF_7_EDX, 24, SAVED_TILES},   {"amx-bf16", LEAF_7_EDX, 22, SAVED_TILES},
-    {"amx-int8", LEAF_7_EDX, 25, SAVED_TILES},
 };
 
 static uint32_t saved_registers(void) {
@@ -104,9 +102,4 @@ enum lb_cpu_class lb_cpu_class(void) {
     return lb_cpu_missing("avx512f avx512bw avx512cd avx512dq avx512vl", lb_cpu_has, missing, sizeof missing)
                ? LB_CPU_AVX2
                : LB_CPU_AVX512;
-}
-
-const char *lb_cpu_class_name(enum lb_cpu_class which) {
-    static const char *const names[] = {"plain", "avx2", "avx512"};
-    return names[which];
 }

@@ -11,8 +11,7 @@
 #include <stddef.h>
 
 /* Whether the CPU has the instruction set and the system saves its registers; names as GCC's -m options have
- * them
- * ("avx2", "avx512bw", "f16c"). False for names that are not known here. */
+ * them ("avx2", "avx512bw", "f16c"). False for names that are not known here. */
 bool lb_cpu_has(const char *name);
 
 /* Which of several kernels to take: each class includes those before it. */
@@ -22,8 +21,6 @@ enum lb_cpu_class {
     LB_CPU_AVX512 /* and avx512f, bw, cd, dq, vl: x86-64-v4 */
 };
 enum lb_cpu_class lb_cpu_class(void);
-/* "plain", "avx2", "avx512" */
-const char *lb_cpu_class_name(enum lb_cpu_class which);
 
 /* The first name in needs (separated by spaces) that has does not give, copied into out; false when all are
  * there. */

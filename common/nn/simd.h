@@ -25,7 +25,6 @@ typedef float lb_vf __attribute__((vector_size(LB_LANES * 4)));
 typedef int32_t lb_vi __attribute__((vector_size(LB_LANES * 4)));
 typedef uint32_t lb_vu __attribute__((vector_size(LB_LANES * 4)));
 typedef double lb_vd __attribute__((vector_size(LB_LANES * 8 / 2)));
-typedef float lb_vf_half __attribute__((vector_size(LB_LANES * 4 / 2)));
 typedef float lb_vf_any __attribute__((vector_size(LB_LANES * 4), aligned(4), may_alias));
 typedef float lb_vf_half_any __attribute__((vector_size(LB_LANES * 4 / 2), aligned(4), may_alias));
 

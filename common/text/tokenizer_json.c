@@ -171,11 +171,7 @@ static enum lb_status put_id(const struct reader *r, struct lb_ids *ids, int64_t
         return lb_fail(r->detail, LB_E_FORMAT, "%s: post_processor: id %lld is not in the vocabulary",
                        r->what, (long long)id);
     }
-    if (lb_ids_reserve(ids, 1)) {
-        return no_memory(r);
-    }
-    ids->data[ids->len++] = (int32_t)id;
-    return LB_OK;
+    return lb_ids_push(ids, (int32_t)id) == LB_OK ? LB_OK : no_memory(r);
 }
 
 /* The ids of a template's special token, looked up in the processor's own table. */
@@ -272,14 +268,10 @@ static enum lb_status read_processor(const struct reader *r, const json_t *proce
     struct lb_ids before = {.data = NULL};
     struct lb_ids *inner = &r->to->before;
     status = processors[i].read(r, processor, &before, &r->to->after);
-    if (status == LB_OK && before.len) {
-        status = lb_ids_reserve(&before, inner->len) ? no_memory(r) : LB_OK;
+    if (status == LB_OK && before.len > 0 && lb_ids_append(&before, inner->data, inner->len) != LB_OK) {
+        status = no_memory(r);
     }
-    if (status == LB_OK && before.len) {
-        if (inner->len) {
-            memcpy(before.data + before.len, inner->data, inner->len * sizeof *inner->data);
-        }
-        before.len += inner->len;
+    if (status == LB_OK && before.len > 0) {
         struct lb_ids old = *inner;
         *inner = before;
         before = old;
