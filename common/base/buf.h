@@ -29,7 +29,7 @@ enum lb_status lb_buf_append_str(struct lb_buf *buf, const char *text);
 enum lb_status lb_buf_printf(struct lb_buf *buf, const char *format, ...) LB_PRINTF(2, 3);
 /* Makes room for len more bytes and returns where they go (len grows by that much); NULL on failure. */
 void *lb_buf_extend(struct lb_buf *buf, size_t len);
-/* LB_OK, LB_E_LIMIT or LB_E_NOMEM: the first failure since init or reset. */
+/* LB_OK, LB_E_LIMIT or LB_E_NOMEM (lb_json_dump: or LB_E_INTERNAL): the first failure since init or reset. */
 enum lb_status lb_buf_status(const struct lb_buf *buf);
 /* Hands the heap bytes over (free with lb_free) and leaves buf empty. Never NULL unless out of memory. A
  * failure recorded before stays recorded (lb_buf_status): check it, the bytes may be cut short. */

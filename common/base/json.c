@@ -272,7 +272,7 @@ enum lb_status lb_json_dump(const json_t *value, size_t flags, struct lb_buf *bu
     if (json_dump_callback(value, append_chunk, buf, flags | JSON_ENCODE_ANY) != 0) {
         enum lb_status status = lb_buf_status(buf);
         if (status == LB_OK) {
-            status = allocation_failed ? LB_E_NOMEM : LB_E_INTERNAL;
+            status = buf->status = allocation_failed ? LB_E_NOMEM : LB_E_INTERNAL;
         }
         buf->len = start; /* no half a document */
         if (buf->data != NULL) {

@@ -23,7 +23,8 @@ LB_NODISCARD enum lb_status lb_json_parse_loose(const void *bytes, size_t len, i
 /* Reads and parses a file of at most max_bytes, as lb_json_parse_loose does. */
 LB_NODISCARD enum lb_status lb_json_file(const char *path, size_t max_bytes, json_t **out,
                                          struct lb_detail *detail);
-/* Appends compact JSON with shortest round-trip numbers for reals up to 17 digits. */
+/* Appends compact JSON with shortest round-trip numbers for reals up to 17 digits. Any failure is the
+ * buffer's too, as with every append. */
 enum lb_status lb_json_dump(const json_t *value, size_t flags, struct lb_buf *buf);
 
 /* Getters: *out is left alone (its default) when the key is missing or null and required is false.

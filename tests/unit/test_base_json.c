@@ -384,6 +384,7 @@ static void dumping_survives_failing_allocations(void **state) {
         finished = lb_mem_count() < n;
         lb_mem_fail_from(0);
         assert_int_equal(status, finished ? LB_OK : LB_E_NOMEM);
+        assert_int_equal(lb_buf_status(&buf), status); /* whoever looks only at the end sees it too */
         assert_true(finished || buf.len == 0);
         lb_buf_finish(&buf);
     }
