@@ -33,13 +33,9 @@ const char *lb_safetensors_metadata(const struct lb_safetensors *file, const cha
 LB_NODISCARD enum lb_status lb_safetensors_write(const char *path, const struct lb_tensor *tensors, size_t n,
                                                  const char *const *metadata, size_t n_metadata,
                                                  struct lb_detail *detail);
-/* Appends what stands in a file before the tensors: the length, the JSON, and the spaces after it that align
- * the data. The tensors' data must be there but is not read. */
+/* What stands in a file before the tensors, into an empty buffer: the length, the JSON, and the spaces after
+ * it that align the data. The tensors' data must be there but is not read. */
 LB_NODISCARD enum lb_status lb_safetensors_header(struct lb_buf *header, const struct lb_tensor *tensors,
-                                                  size_t n, const char *const *metadata, size_t n_metadata,
-                                                  struct lb_detail *detail);
-/* The same appended to a buffer. */
-LB_NODISCARD enum lb_status lb_safetensors_encode(struct lb_buf *buf, const struct lb_tensor *tensors,
                                                   size_t n, const char *const *metadata, size_t n_metadata,
                                                   struct lb_detail *detail);
 

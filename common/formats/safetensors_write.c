@@ -125,29 +125,6 @@ out:
     return status;
 }
 
-enum lb_status lb_safetensors_encode(struct lb_buf *buf, const struct lb_tensor *tensors, size_t n,
-                                     const char *const *metadata, size_t n_metadata,
-                                     struct lb_detail *detail) {
-    struct lb_buf header;
-    lb_buf_init(&header, LB_SAFETENSORS_MAX_HEADER + 8);
-    enum lb_status status = lb_safetensors_header(&header, tensors, n, metadata, n_metadata, detail);
-    if (status == LB_OK) {
-        lb_buf_append(buf, header.data, header.len);
-        for (size_t i = 0; i < n; i++) {
-            if (tensors[i].bytes > 0) {
-                lb_buf_append(buf, tensors[i].data, tensors[i].bytes);
-            }
-        }
-        status = lb_buf_status(buf);
-        if (status != LB_OK) {
-            lb_fail(detail, status, "safetensors: %zu tensors do not fit the buffer of at most %zu bytes", n,
-                    buf->max);
-        }
-    }
-    lb_buf_finish(&header);
-    return status;
-}
-
 enum lb_status lb_safetensors_write(const char *path, const struct lb_tensor *tensors, size_t n,
                                     const char *const *metadata, size_t n_metadata,
                                     struct lb_detail *detail) {

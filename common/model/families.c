@@ -1,6 +1,5 @@
 #include "common/model/families.h"
 
-#include "common/base/mem.h"
 #include "common/model/family.h"
 
 #include <stdio.h>
@@ -138,17 +137,6 @@ enum lb_status lb_config_write(const struct lb_config *config, const char *dtype
     const struct lb_config_form *form = NULL;
     enum lb_status status = find_form(config->model_type, "config", &form, NULL);
     return status == LB_OK ? lb_config_write_form(form, config, dtype_name, buf) : status;
-}
-
-int64_t lb_config_parameters(const struct lb_config *config) {
-    struct lb_spec_list list = {0};
-    int64_t n = 0;
-    lb_family_find(config->model_type)->declare(config, &list);
-    for (size_t i = 0; i < list.n; i++) {
-        n += list.items[i].rows * list.items[i].cols;
-    }
-    lb_free(list.items);
-    return list.status == LB_OK ? n : 0;
 }
 
 const char *lb_family_key(const char *model_type, size_t i) {

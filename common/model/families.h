@@ -26,8 +26,6 @@ LB_NODISCARD enum lb_status lb_config_check(const struct lb_config *config, cons
 /* The config.json that transformers reads, as text; dtype_name: "float32", "float16", "bfloat16". */
 LB_NODISCARD enum lb_status lb_config_write(const struct lb_config *config, const char *dtype_name,
                                             struct lb_buf *buf);
-/* Number of parameters (tied ones once); 0 when out of memory. The config has passed lb_config_check. */
-int64_t lb_config_parameters(const struct lb_config *config);
 
 #define LB_FAMILY_NAMES 512
 /* "llama, mistral, ...": all model_types, into names, which it returns. */

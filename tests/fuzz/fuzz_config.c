@@ -1,5 +1,6 @@
 /* lb_config_parse: whatever is accepted passes its check, and comes back the same when it is written. */
 #include "common/model/families.h"
+#include "tests/support/parameters.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -35,14 +36,14 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         require(strncmp(detail.text, "input: ", 7) == 0);
         return 0;
     }
-    require(lb_config_check(&config, "input", NULL) == LB_OK && lb_config_parameters(&config) > 0);
+    require(lb_config_check(&config, "input", NULL) == LB_OK && config_parameters(&config) > 0);
     struct lb_buf first, second;
     lb_buf_init(&first, 1 << 16);
     lb_buf_init(&second, 1 << 16);
     rewrite(&config, &first, &again);
     rewrite(&again, &second, &third);
     require(first.len == second.len && memcmp(first.data, second.data, first.len) == 0);
-    require(lb_config_parameters(&again) == lb_config_parameters(&config));
+    require(config_parameters(&again) == config_parameters(&config));
     lb_buf_finish(&first);
     lb_buf_finish(&second);
     return 0;

@@ -2,6 +2,7 @@
  * the same when it is written (as far as the writer has the types). */
 #include "common/formats/gguf.h"
 #include "common/model/families.h"
+#include "tests/support/parameters.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -143,7 +144,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     require(status == detail.code);
     require(status != LB_OK
                 ? strncmp(detail.text, "input: ", 7) == 0
-                : lb_config_check(&config, "again", NULL) == LB_OK && lb_config_parameters(&config) > 0);
+                : lb_config_check(&config, "again", NULL) == LB_OK && config_parameters(&config) > 0);
     lb_gguf_destroy(file);
     return 0;
 }

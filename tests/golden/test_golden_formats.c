@@ -14,6 +14,7 @@
 #include "common/model/families.h"
 #include "common/formats/gguf.h"
 #include "common/formats/safetensors.h"
+#include "tests/support/parameters.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -251,7 +252,7 @@ static void write_config(const char *dir, const char *name, const struct lb_conf
     must(lb_config_write(config, "float32", &text), &detail);
     must(lb_file_replace(path, text.data, text.len, &detail), &detail);
     lb_buf_finish(&text);
-    printf("%s %" PRId64 "\n", name, lb_config_parameters(config));
+    printf("%s %" PRId64 "\n", name, config_parameters(config));
 }
 
 static int write_all(const char *dir) {

@@ -1,10 +1,10 @@
 #include "tests/support/fake_teacher.h"
 #include "tests/support/fake_spoil.h"
+#include "tests/support/safetensors.h"
 
 #include "common/base/clock.h"
 #include "common/base/mem.h"
 #include "common/base/rng.h"
-#include "common/formats/safetensors.h"
 
 #include <arpa/inet.h>
 #include <netinet/in.h>
@@ -420,7 +420,7 @@ static bool answer_head(struct fake_teacher *fake, int fd) {
     const char *metadata[] = {"fingerprint", fake->fingerprint};
     struct lb_buf body;
     lb_buf_init(&body, 1u << 24);
-    if (lb_safetensors_encode(&body, tensors, 2, metadata, 1, NULL)) {
+    if (encode_safetensors(&body, tensors, 2, metadata, 1, NULL) != LB_OK) {
         abort();
     }
     size_t last = body.len - sizeof none;

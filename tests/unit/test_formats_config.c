@@ -7,6 +7,7 @@
 
 #include "common/base/mem.h"
 #include "common/model/families.h"
+#include "tests/support/parameters.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -90,7 +91,7 @@ static void a_real_config(void **state) {
     assert_int_equal(c.eos_token_id, 2); /* the first of the list */
     assert_int_equal(c.pad_token_id, -1);
     assert_true(c.initializer_range == 0.041666666666666664);
-    assert_int_equal(lb_config_parameters(&c), 134515008); /* what transformers counts */
+    assert_int_equal(config_parameters(&c), 134515008); /* what transformers counts */
 }
 
 static void what_missing_keys_mean(void **state) {
@@ -171,10 +172,10 @@ static void classifiers(void **state) {
     assert_int_equal(c.hidden_sizes[1], 800);
     assert_int_equal(c.vocab_size, 10);
     assert_true(c.input_dropout == 0.2 && c.hidden_dropout == 0.5);
-    assert_int_equal(lb_config_parameters(&c), 785 * 1200 + 1201 * 800 + 801 * 10);
+    assert_int_equal(config_parameters(&c), 785 * 1200 + 1201 * 800 + 801 * 10);
     c = accept(
         "{\"model_type\": \"limbeck_mlp\", \"input_size\": 3, \"hidden_sizes\": [], \"num_labels\": 2}");
-    assert_int_equal(lb_config_parameters(&c), 8);
+    assert_int_equal(config_parameters(&c), 8);
 }
 
 static const struct {
@@ -277,7 +278,7 @@ static void check_bounds_what_is_filled_by_hand(void **state) {
     c.head_dim = 256;
     c.attention_bias = c.mlp_bias = true;
     assert_int_equal(lb_config_check(&c, "hand", NULL), LB_OK);
-    assert_true(lb_config_parameters(&c) > 1ll << 56);
+    assert_true(config_parameters(&c) > 1ll << 56);
 }
 
 static void written_configs_read_back(void **state) {

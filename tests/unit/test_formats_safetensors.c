@@ -8,7 +8,7 @@
 #include "common/base/bytes.h"
 #include "common/base/file.h"
 #include "common/base/mem.h"
-#include "common/formats/safetensors.h"
+#include "tests/support/safetensors.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -38,7 +38,7 @@ static const char *const sample_metadata[] = {"format", "pt", "note", "line one\
 static void encode_sample(struct lb_buf *buf) {
     struct lb_detail detail = {0};
     lb_buf_init(buf, 1 << 20);
-    assert_int_equal(lb_safetensors_encode(buf, sample, N_SAMPLE, sample_metadata, 2, &detail), LB_OK);
+    assert_int_equal(encode_safetensors(buf, sample, N_SAMPLE, sample_metadata, 2, &detail), LB_OK);
 }
 
 static void check_same(const struct lb_tensor *got, const struct lb_tensor *want) {
@@ -140,7 +140,7 @@ static void no_file_for_each_failing_allocation(void **state) {
         struct lb_buf again;
         lb_buf_init(&again, 1 << 20);
         lb_mem_fail_from(++n);
-        status = lb_safetensors_encode(&again, sample, N_SAMPLE, sample_metadata, 2, NULL);
+        status = encode_safetensors(&again, sample, N_SAMPLE, sample_metadata, 2, NULL);
         lb_mem_fail_from(0);
         assert_true(status == LB_E_NOMEM ||
                     (again.len == buf.len && memcmp(again.data, buf.data, buf.len) == 0));
@@ -273,7 +273,7 @@ static void check_unwritable(const struct lb_tensor *tensors, size_t n, enum lb_
     struct lb_detail detail = {0};
     struct lb_buf buf;
     lb_buf_init(&buf, 1 << 16);
-    assert_int_equal(lb_safetensors_encode(&buf, tensors, n, NULL, 0, &detail), status);
+    assert_int_equal(encode_safetensors(&buf, tensors, n, NULL, 0, &detail), status);
     assert_non_null(strstr(detail.text, says));
     assert_int_equal(buf.len, 0);
     lb_buf_finish(&buf);
@@ -304,12 +304,12 @@ static void unwritable_tensors_are_refused(void **state) {
     struct lb_buf small;
     lb_buf_init(&small, 100);
     struct lb_detail detail = {0};
-    assert_int_equal(lb_safetensors_encode(&small, sample, N_SAMPLE, NULL, 0, &detail), LB_E_LIMIT);
+    assert_int_equal(encode_safetensors(&small, sample, N_SAMPLE, NULL, 0, &detail), LB_E_LIMIT);
     assert_int_equal(detail.code, LB_E_LIMIT);
     lb_buf_finish(&small);
     const char *const twice[] = {"k", "v", "k", "w"};
     lb_buf_init(&small, 1 << 16);
-    assert_int_equal(lb_safetensors_encode(&small, sample, 1, twice, 2, NULL), LB_E_ARG);
+    assert_int_equal(encode_safetensors(&small, sample, 1, twice, 2, NULL), LB_E_ARG);
     lb_buf_finish(&small);
 }
 

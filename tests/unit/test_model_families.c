@@ -9,6 +9,7 @@
 #include "common/formats/safetensors.h"
 #include "common/model/families.h"
 #include "common/model/model.h"
+#include "tests/support/parameters.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -146,7 +147,7 @@ static void each_decoder_comes_back_from_both_formats(void **state) {
         for (int tied = 0; tied < 2; tied++) {
             struct lb_model *model = make(name, tied, "");
             run(model);
-            assert_int_equal(lb_model_parameters(model), lb_config_parameters(lb_model_config(model)));
+            assert_int_equal(lb_model_parameters(model), config_parameters(lb_model_config(model)));
             assert_int_equal(lb_model_save_hf(model, in_folder("hf"), LB_F32, NULL, 0, NULL), LB_OK);
             struct lb_model *again = must_open(in_folder("hf"));
             assert_string_equal(lb_model_config(again)->model_type, name);
