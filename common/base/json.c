@@ -12,11 +12,13 @@
 enum { DEFAULT_DEPTH = 64 };
 
 /* jansson allocates through us, so that failing allocations reach it in tests; and since it overlooks some of
- * its own failures (a token that could not grow is cut short), each failure is remembered per thread. */
-static _Thread_local bool allocation_failed;
+ * its own failures (a token that could not grow is cut short), each failure is remembered per thread, and
+ * after one all others of the same parse fail too: jansson would write the whole of such a token into memory
+ * that it measured by the part. */
+static _Thread_local bool allocation_failed, parsing;
 
 static void *json_alloc(size_t bytes) {
-    void *p = lb_malloc_array(bytes, 1);
+    void *p = parsing && allocation_failed ? NULL : lb_malloc_array(bytes, 1);
     if (p == NULL) {
         allocation_failed = true;
     }
@@ -67,7 +69,9 @@ static enum lb_status parse(const void *bytes, size_t len, int max_depth, size_t
     }
     json_error_t error = {0};
     allocation_failed = false;
+    parsing = true;
     json_t *value = json_loadb(bytes, len, flags | JSON_DECODE_ANY, &error);
+    parsing = false;
     if (allocation_failed) {
         json_decref(value);
         return lb_fail(detail, LB_E_NOMEM, "%s: out of memory while parsing %zu bytes of JSON", what, len);

@@ -1,5 +1,6 @@
 #include "common/base/mem.h"
 
+#include <limits.h>
 #include <stdatomic.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -7,15 +8,15 @@
 
 enum { ALIGNMENT = 64 };
 
-/* asked counts allocations since the last lb_mem_fail_from; from fail_from on (when it is not 0) they fail.
- */
+/* asked counts allocations since the last lb_mem_fail_from; from fail_from (when it is not 0) to fail_to they
+ * fail. */
 static atomic_long asked;
-static atomic_long fail_from;
+static atomic_long fail_from, fail_to;
 
 static bool may_allocate(void) {
     long nth = atomic_fetch_add_explicit(&asked, 1, memory_order_relaxed) + 1;
     long limit = atomic_load_explicit(&fail_from, memory_order_relaxed);
-    return limit == 0 || nth < limit;
+    return limit == 0 || nth < limit || nth > atomic_load_explicit(&fail_to, memory_order_relaxed);
 }
 
 bool lb_mul_size(size_t a, size_t b, size_t *out) {
@@ -93,10 +94,19 @@ void lb_free(void *p) {
     free(p);
 }
 
-void lb_mem_fail_from(long nth) {
+static void fail(long from, long to) {
     atomic_store(&fail_from, 0);
     atomic_store(&asked, 0);
-    atomic_store(&fail_from, nth);
+    atomic_store(&fail_to, to);
+    atomic_store(&fail_from, from);
+}
+
+void lb_mem_fail_from(long nth) {
+    fail(nth, LONG_MAX);
+}
+
+void lb_mem_fail_only(long nth) {
+    fail(nth, nth);
 }
 
 long lb_mem_count(void) {

@@ -25,6 +25,9 @@ void lb_free(void *p);
 
 /* Tests only: the nth allocation from now (1 = next) fails, and each one after it; 0 turns this off. */
 void lb_mem_fail_from(long nth);
+/* Tests only: the same of the nth alone, as when memory is short for a moment; what is overlooked then is not
+ * covered up by failures that follow. */
+void lb_mem_fail_only(long nth);
 /* Tests only: allocations asked for since the last lb_mem_fail_from. */
 long lb_mem_count(void);
 

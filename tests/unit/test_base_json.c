@@ -347,22 +347,24 @@ static const char sample[] =
     "123456789012345678],\"o\":{\"a\":1,\"b\":2,\"c\":3,\"d\":4,\"e\":5,\"f\":6,\"g\":7,"
     "\"h\":8,\"i\":9,\"j\":10,\"k\":11}}";
 
-static void parsing_survives_failing_allocations(void **state) {
-    (void)state;
-    json_t *whole = must_parse(sample);
+/* Memory that is short from some moment on, or for one moment. */
+static void (*const fails[])(long nth) = {lb_mem_fail_from, lb_mem_fail_only};
+
+static void parse_with_failures(const char *text, void (*spoil)(long nth), long least) {
+    json_t *whole = must_parse(text);
     bool finished = false;
     for (long n = 1; !finished; n++) {
         json_t *value = NULL;
         struct lb_detail d = {0};
-        lb_mem_fail_from(n);
-        enum lb_status status = lb_json_parse(sample, strlen(sample), 0, "x", &value, &d);
+        spoil(n);
+        enum lb_status status = lb_json_parse(text, strlen(text), 0, "x", &value, &d);
         finished = lb_mem_count() < n;
         lb_mem_fail_from(0);
         if (finished) {
             assert_int_equal(status, LB_OK);
             assert_true(json_equal(value, whole));
             json_decref(value);
-            assert_true(n > 30); /* the hook does reach the library */
+            assert_true(n > least); /* the hook does reach the library */
         } else {
             assert_int_equal(status, LB_E_NOMEM);
             assert_int_equal(d.code, LB_E_NOMEM);
@@ -372,21 +374,41 @@ static void parsing_survives_failing_allocations(void **state) {
     json_decref(whole);
 }
 
+/* Texts of every length: the byte that no longer fits is a quote once, half an escape once. */
+static void parsing_survives_failing_allocations(void **state) {
+    (void)state;
+    for (size_t f = 0; f < 2; f++) {
+        parse_with_failures(sample, fails[f], 30);
+        for (int len = 0; len < 140; len++) {
+            char text[200];
+            snprintf(
+                text, sizeof text, "[\"%.*s\\n\"]", len,
+                "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
+                "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
+                "a");
+            parse_with_failures(text, fails[f], 3);
+        }
+    }
+}
+
 static void dumping_survives_failing_allocations(void **state) {
     (void)state;
     json_t *value = must_parse(sample);
-    bool finished = false;
-    for (long n = 1; !finished; n++) {
+    for (long n = 1, f = 0; f < 2; n++) {
         struct lb_buf buf;
         lb_buf_init(&buf, 1 << 16);
-        lb_mem_fail_from(n);
+        fails[f](n);
         enum lb_status status = lb_json_dump(value, JSON_SORT_KEYS, &buf);
-        finished = lb_mem_count() < n;
+        bool finished = lb_mem_count() < n;
         lb_mem_fail_from(0);
         assert_int_equal(status, finished ? LB_OK : LB_E_NOMEM);
         assert_int_equal(lb_buf_status(&buf), status); /* whoever looks only at the end sees it too */
         assert_true(finished || buf.len == 0);
         lb_buf_finish(&buf);
+        if (finished) {
+            f++;
+            n = 0;
+        }
     }
     json_decref(value);
 }

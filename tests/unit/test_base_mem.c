@@ -140,6 +140,16 @@ static void nth_allocation_fails(void **state) {
     lb_free(a);
     lb_free(b);
     assert_int_equal(lb_mem_count(), 0);
+    lb_mem_fail_only(2);
+    a = lb_malloc_array(1, 8);
+    b = lb_strdup("two");
+    c = lb_calloc(1, 8);
+    lb_mem_fail_from(0);
+    assert_non_null(a);
+    assert_null(b);
+    assert_non_null(c);
+    lb_free(a);
+    lb_free(c);
 }
 
 /* ---- arena ---- */
