@@ -32,7 +32,7 @@ struct shape {
     int64_t layers, width, feed, heads, vocab;
     int64_t score_seqs, score_len, train_seqs, train_len;
 };
-/* The sizes that ../README's comparison tables use. */
+/* README.md's table has these. */
 static const struct shape shapes[] = {
     {"10m", 8, 256, 688, 8, 8192, 8, 512, 16, 256},
     {"1m", 4, 128, 344, 4, 4096, 32, 128, 32, 128},

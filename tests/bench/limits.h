@@ -8,8 +8,7 @@
 #define LB_LIMIT_SHAPES 16
 
 /* One product of a model: y [m, n] over k, so often in a pass. trans: as the weights lie ([n, k], forward),
- * or not
- * ([k, n], gradients). */
+ * or not ([k, n], gradients). */
 struct lb_limit_shape {
     int64_t m, n, k;
     double times;

@@ -95,7 +95,7 @@ self_test() {
     seed common/base/sha256.c '#include <openssl/evp.h>'
     seed common/base/json.h '#ifndef LB_BASE_JSON_H' '#define LB_BASE_JSON_H' '#include <jansson.h>' '#endif'
     seed common/nn/gemm.c '#include <cblas.h>' '#include "common/base/a.h"' '#include "common/nn/b.h"'
-    seed common/text/t.c '#include "common/nn/dtype.h"' '#include <pcre2.h>' 'strtok_r(a, b, &c);' 'my_rand(3);'
+    seed common/text/t.c '#include "common/base/b.h"' '#include <pcre2.h>' 'strtok_r(a, b, &c);' 'my_rand(3);'
     seed common/model/m.c '#include "common/text/t.h"' '#include "common/formats/f.h"'
     seed proto/p.c '#include "common/base/a.h"' '#include "proto/p.h"' '/*' ' * exit(1)' ' */'
     seed server/http/tls.c '#include <gnutls/gnutls.h>' '#include "proto/p.h"' '#include "common/model/m.h"' 'exit(1);'

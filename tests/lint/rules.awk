@@ -7,13 +7,13 @@ BEGIN {
     allow["common/base"]    = "common/base/"
     allow["common/nn"]      = "common/base/ common/nn/"
     allow["common/formats"] = "common/base/ common/nn/ common/formats/"
-    allow["common/text"]    = "common/base/ common/nn/dtype.h common/formats/ common/text/"
+    allow["common/text"]    = "common/base/ common/text/"
     allow["common/model"]   = "common/"
     allow["proto"]          = "common/base/ proto/"
     common = "common/ proto/"
     allow["server/http"]    = common " server/http/"
     allow["server/models"]  = common " server/models/"
-    allow["server/engine"]  = common " server/metrics.h server/http/budget.h server/models/ server/engine/"
+    allow["server/engine"]  = common " server/metrics.h server/models/ server/engine/"
     allow["server/api"]     = common " server/metrics.h server/options.h server/http/ server/models/ server/engine/ server/api/"
     allow["server"]         = common " server/"
     allow["trainer/wire"]     = common " trainer/wire/"
@@ -40,7 +40,7 @@ BEGIN {
     home("openssl/",       "^common/base/sha256[.]c$",    "one")
     home("jansson.h",      "^common/base/json[.]h$",      "one")
     home("pcre2.h",        "^common/text/",               "any")
-    home("utf8proc.h",     "^common/(base|text)/",               "any")
+    home("utf8proc.h",     "^common/text/",               "any")
     home("zstd.h",         "^trainer/cache/[a-z_]*[.]c$",  "one")
     home("xxhash.h",       "^trainer/cache/[a-z_]*[.]c$",  "one")
 
