@@ -7,6 +7,7 @@
 #include "common/base/mem.h"
 #include "common/model/decoder.h"
 
+#include <assert.h>
 #include <math.h>
 #include <stdio.h>
 
@@ -148,6 +149,7 @@ struct lb_value *lb_decoder_forward(const struct lb_model *model, struct lb_tape
     const struct lb_config *c = &model->config;
     const struct decoder *d = model->bound;
     int64_t n = in->ragged.offsets[in->ragged.n_seqs];
+    assert(kv == NULL || kv->n_seqs == in->ragged.n_seqs);
     const int32_t *pos = positions(tape, &in->ragged, kv);
     struct lb_value *x = pos != NULL ? lb_embedding(tape, d->embed, in->ids, n) : NULL;
     lb_tap_offer(tape, taps, n_taps, LB_TAP_HIDDEN, 0, x);
