@@ -189,6 +189,24 @@ static void test_lasting_trouble(void **state) {
     assert_true(lb_now_ns() - began < 30 * LB_SECOND_NS);
 }
 
+/* Waiting is for teachers that are away: one that answers wrongly for good ends the run all the same, and at
+ * once where it names another model, whatever its metadata say. */
+static void test_wait_has_an_end(void **state) {
+    (void)state;
+    static const enum fake_fault faults[] = {FAKE_WRONG_FINGERPRINT, FAKE_WRONG_COMPUTE, FAKE_FLIPPED};
+    for (size_t c = 0; c < sizeof faults / sizeof *faults; c++) {
+        struct scene scene;
+        const struct lb_answer *const *answers = NULL;
+        bool other = faults[c] != FAKE_FLIPPED;
+        open_scene(&scene, LB_LOST_WAIT, other ? 120 : 1);
+        fake_fault(scene.fake, faults[c], -1);
+        uint64_t began = lb_now_ns();
+        assert_int_equal(ask(&scene, 0, &answers), other ? LB_E_MISMATCH : LB_E_FORMAT);
+        assert_true(lb_now_ns() - began < 30 * LB_SECOND_NS);
+        close_scene(&scene);
+    }
+}
+
 static void test_retry_after_is_honoured(void **state) {
     (void)state;
     struct scene scene;
@@ -665,3 +683,4 @@ int main(void) {
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
+        cmocka_unit_test(test_wait_has_an_end),

@@ -147,7 +147,7 @@ static void tell_aside(struct asked_teacher *teacher, int replica, const struct 
 }
 
 /* This replica is of no use as it is; when that is so of all, nothing is left to wait for. One answer may be
- * an accident, so it takes two of them with no good one in between. */
+ * an accident, so it takes two of them with no good answer to a question in between. */
 static void mark_wrong(struct lb_asker *asker, struct asked_teacher *teacher, int replica,
                        enum lb_status status, const struct lb_detail *detail) {
     uint64_t bit = UINT64_C(1) << replica;
@@ -158,10 +158,6 @@ static void mark_wrong(struct lb_asker *asker, struct asked_teacher *teacher, in
     }
 }
 
-static void mark_good(struct asked_teacher *teacher, int replica) {
-    teacher->wrong &= ~(UINT64_C(1) << replica);
-    teacher->doubted &= ~(UINT64_C(1) << replica);
-}
 
 void lb_landing_probe(struct lb_asker *asker, struct request *request) {
     struct asked_teacher *teacher = &asker->teachers[request->teacher];
@@ -191,8 +187,8 @@ void lb_landing_probe(struct lb_asker *asker, struct request *request) {
     }
     lb_pool_probed(&teacher->pool, request->replica, status == LB_OK, lb_now_ns(),
                    request->call.retry_after_ns);
-    if (status == LB_OK) {
-        mark_good(teacher, request->replica);
+    if (status == LB_OK) { /* whether its answers are good too is another matter */
+        teacher->wrong &= ~(UINT64_C(1) << request->replica);
         return;
     }
     teacher->last_error = detail;
@@ -290,7 +286,8 @@ static void land_failed(struct lb_asker *asker, struct request *request, enum lb
     tell_aside(teacher, request->replica, detail);
     if (other && request->call.fresh) { /* not from a cache that kept it from before */
         mark_wrong(asker, teacher, request->replica, status, detail);
-    } else if (bad && is_too_bad(asker, request, detail)) {
+    }
+    if (bad && is_too_bad(asker, request, detail)) {
         lb_asker_fail(asker, status, detail);
     }
     ask_again(asker, request, bad, true);
@@ -319,7 +316,8 @@ void lb_landing_answer(struct lb_asker *asker, struct request *request) {
         return;
     }
     lb_pool_answered(&teacher->pool, request->replica);
-    mark_good(teacher, request->replica);
+    teacher->wrong &= ~(UINT64_C(1) << request->replica);
+    teacher->doubted &= ~(UINT64_C(1) << request->replica);
     grow(teacher);
     be_back(teacher);
     count(asker, request, true);

@@ -75,7 +75,7 @@ struct asked_teacher {
     int64_t limit_tokens; /* more is refused as too large */
     uint64_t told_ns;     /* when its loss was last spoken of; 0: never since it was last there */
     uint64_t aside_told_ns[LB_POOL_MAX_REPLICAS]; /* when a replica that was set aside was last named */
-    uint64_t doubted; /* bits of replicas that were found of no use once since they last were of use */
+    uint64_t doubted; /* bits of replicas that were found of no use once since their last good answer */
     uint64_t wrong; /* bits of replicas that serve another model, or let nobody in: no use to the run as they
                        are */
     struct lb_detail last_error;
