@@ -641,6 +641,54 @@ static void test_stop_while_waiting(void **state) {
     struct asking asking;
     struct lb_teachers *teachers = NULL;
     struct lb_detail detail = {0};
+/* Away when the run began, which lived on the cache for longer than give_up_after: its time begins when it is
+ * asked, and by then it is back. */
+static void check_not_asked_yet(enum lb_lost_teacher on_lost) {
+    struct fake_teacher *fake = fake_start(&(struct fake_options){0});
+    int port = fake_port(fake), q = 0;
+    struct asking asking;
+    struct lb_teachers *teachers = NULL;
+    struct lb_detail detail = {0};
+    const struct lb_answer *const *answers = NULL;
+    struct lb_sample *known = asking_samples(N, 1, false), *others = asking_samples(N, 2, false);
+    asking_setup(&asking);
+    asking_add(&asking, fake_url(fake));
+    asking_use_cache(&asking);
+    asking.recipe.on_lost_teacher = on_lost;
+    asking.recipe.teacher_timeout = 0.4;
+    asking.recipe.give_up_after = 0.4;
+    must(asking_open(&asking, NULL, &teachers, &detail), &detail);
+    must(lb_teachers_submit(teachers, 0, known, N, NULL, &detail), &detail);
+    must(lb_teachers_take(teachers, 0, &answers, &detail), &detail);
+    lb_teachers_close(teachers);
+    fake_stop(fake);
+
+    must(asking_open(&asking, NULL, &teachers, &detail), &detail);
+    for (uint64_t until = lb_now_ns() + 1500 * LB_MS_NS; lb_now_ns() < until; q++) {
+        must(lb_teachers_submit(teachers, q, known, N, NULL, &detail), &detail);
+        must(lb_teachers_take(teachers, q, &answers, &detail), &detail);
+        assert_true(asking_is_right(answers[0], &known[0], fake_fingerprint));
+        lb_teachers_release(teachers, q);
+        lb_sleep_ns(5 * LB_MS_NS); /* a step of training */
+    }
+    fake = fake_start(&(struct fake_options){.port = port});
+    assert_non_null(fake);
+    must(lb_teachers_submit(teachers, q, others, N, NULL, &detail), &detail);
+    must(lb_teachers_take(teachers, q, &answers, &detail), &detail);
+    assert_true(asking_is_right(answers[0], &others[0], fake_fingerprint));
+    lb_teachers_close(teachers);
+    asking_free_samples(known, N);
+    asking_free_samples(others, N);
+    asking_teardown(&asking);
+    fake_stop(fake);
+}
+
+static void test_not_asked_yet(void **state) {
+    (void)state;
+    check_not_asked_yet(LB_LOST_STOP);
+    check_not_asked_yet(LB_LOST_RENORMALISE);
+}
+
     const struct lb_answer *const *answers = NULL;
     struct lb_sample *samples = asking_samples(N, 1, false);
     asking_setup(&asking);
@@ -684,3 +732,4 @@ int main(void) {
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
         cmocka_unit_test(test_wait_has_an_end),
+        cmocka_unit_test(test_not_asked_yet),

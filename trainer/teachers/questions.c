@@ -227,6 +227,7 @@ static enum lb_status make_teacher(const struct lb_asker_options *options,
             lb_pool_mark_down(&teacher->pool, i, lb_now_ns());
         }
     }
+    teacher->pool.lost_ns = 0; /* its time begins when it is first asked in vain */
     return LB_OK;
 }
 
