@@ -459,9 +459,9 @@ static void test_replicas_that_disagree(void **state) {
 }
 
 /* renormalise: after the time-out the other teacher goes on alone, and the lost one joins in again when it is
- * back: also about what it was asked in vain, while somebody still holds that question. */
-static void test_renormalise(void **state) {
-    (void)state;
+ * back, after so many seconds: also about what it was asked in vain, while somebody still holds that
+ * question. */
+static void lose_for(double seconds) {
     struct fake_teacher *a = fake_start(&(struct fake_options){0}),
                         *b = fake_start(&(struct fake_options){0});
     struct asking asking;
@@ -478,6 +478,7 @@ static void test_renormalise(void **state) {
     must(asking_open(&asking, NULL, &teachers, &detail), &detail);
     fake_stop(b);
     b = NULL;
+    uint64_t return_ns = lb_now_ns() + (uint64_t)(seconds * (double)LB_SECOND_NS);
     bool back = false;
     int q = 0;
     struct lb_sample *first = NULL;
@@ -490,7 +491,7 @@ static void test_renormalise(void **state) {
         }
         if (q < 3) {
             assert_null(answers[1]);
-        } else if (!b) {
+        } else if (!b && lb_now_ns() > return_ns) {
             b = fake_start(&(struct fake_options){.port = port});
             assert_non_null(b);
         } else if (answers[1]) {
@@ -517,6 +518,12 @@ static void test_renormalise(void **state) {
     asking_teardown(&asking);
     fake_stop(a);
     fake_stop(b);
+}
+
+static void test_renormalise(void **state) {
+    (void)state;
+    lose_for(0);
+    lose_for(4); /* longer than give_up_after and teacher_timeout together */
 }
 
 /* ---- at the beginning of a run ---- */
@@ -634,13 +641,6 @@ static void test_unreachable(void **state) {
     fake_stop(fake);
 }
 
-/* A signal ends the wait for an answer; closing calls off what is under way. */
-static void test_stop_while_waiting(void **state) {
-    (void)state;
-    struct fake_teacher *fake = fake_start(&(struct fake_options){0});
-    struct asking asking;
-    struct lb_teachers *teachers = NULL;
-    struct lb_detail detail = {0};
 /* Away when the run began, which lived on the cache for longer than give_up_after: its time begins when it is
  * asked, and by then it is back. */
 static void check_not_asked_yet(enum lb_lost_teacher on_lost) {
@@ -689,6 +689,13 @@ static void test_not_asked_yet(void **state) {
     check_not_asked_yet(LB_LOST_RENORMALISE);
 }
 
+/* A signal ends the wait for an answer; closing calls off what is under way. */
+static void test_stop_while_waiting(void **state) {
+    (void)state;
+    struct fake_teacher *fake = fake_start(&(struct fake_options){0});
+    struct asking asking;
+    struct lb_teachers *teachers = NULL;
+    struct lb_detail detail = {0};
     const struct lb_answer *const *answers = NULL;
     struct lb_sample *samples = asking_samples(N, 1, false);
     asking_setup(&asking);
@@ -713,6 +720,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_passing_trouble),
         cmocka_unit_test(test_lasting_trouble),
+        cmocka_unit_test(test_wait_has_an_end),
         cmocka_unit_test(test_retry_after_is_honoured),
         cmocka_unit_test(test_caches_are_passed_by),
         cmocka_unit_test(test_flipped_head),
@@ -727,9 +735,8 @@ int main(void) {
         cmocka_unit_test(test_tokens),
         cmocka_unit_test(test_bad_beginnings),
         cmocka_unit_test(test_unreachable),
+        cmocka_unit_test(test_not_asked_yet),
         cmocka_unit_test(test_stop_while_waiting),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
-        cmocka_unit_test(test_wait_has_an_end),
-        cmocka_unit_test(test_not_asked_yet),

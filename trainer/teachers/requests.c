@@ -205,17 +205,22 @@ static void tell_lost(const struct lb_asker *asker, struct asked_teacher *teache
 }
 
 /* Whether a lost teacher may still come back: give_up_after has not passed, or what was tried before it had
- * passed is under way. Replicas that are tried in turn, and hang, don't prolong it for ever. */
-static bool may_come_back(const struct lb_asker *asker, const struct lb_pool *pool, uint64_t now) {
-    uint64_t patience = pool->lost_ns + asker->options.give_up_ns;
-    return now < patience || (now < patience + asker->options.timeout_ns && lb_pool_trying(pool));
+ * passed is under way. Replicas that are tried in turn, and hang, don't prolong it for ever. Where the run
+ * goes on without it, it is tried later too, so that it can join in again; but what failed is not waited for
+ * once more (that stands in front of the queue). */
+static bool may_come_back(const struct lb_asker *asker, const struct asked_teacher *teacher, uint64_t now) {
+    uint64_t patience = teacher->pool.lost_ns + asker->options.give_up_ns;
+    bool failed = teacher->queue && teacher->queue->avoid >= 0;
+    bool waits = now < patience + asker->options.timeout_ns ||
+                 (asker->options.on_lost == LB_LOST_RENORMALISE && !failed);
+    return now < patience || (waits && lb_pool_trying(&teacher->pool));
 }
 
 /* Whether every teacher has been lost for longer than one may be: nothing would be left to learn from. */
 static bool none_left(const struct lb_asker *asker, uint64_t now) {
     for (unsigned k = 0; k < asker->n_teachers; k++) {
-        const struct lb_pool *pool = &asker->teachers[k].pool;
-        if (!pool->lost_ns || may_come_back(asker, pool, now)) {
+        const struct asked_teacher *teacher = &asker->teachers[k];
+        if (!teacher->pool.lost_ns || may_come_back(asker, teacher, now)) {
             return false;
         }
     }
@@ -238,9 +243,9 @@ static uint64_t mind_lost(struct lb_asker *asker, struct asked_teacher *teacher,
     if (asker->options.on_lost == LB_LOST_WAIT || asker->options.give_up_ns == 0) {
         return tell;
     }
-    if (may_come_back(asker, &teacher->pool, now)) {
+    if (may_come_back(asker, teacher, now)) {
         uint64_t next = now < patience ? patience : patience + asker->options.timeout_ns;
-        return next < tell ? next : tell;
+        return now < next && next < tell ? next : tell;
     }
     if (asker->options.on_lost == LB_LOST_STOP) {
         enum lb_status status = teacher->last_error.code ? teacher->last_error.code : LB_E_UNAVAILABLE;
