@@ -1,5 +1,5 @@
 /* Questions to teachers and their answers: right, complete, in order, asked once, from the cache, offline.
- * Peers that misbehave are in tests/fault/test_fault_peer.c. */
+ * Peers that misbehave are in tests/fault/test_fault_peer.c, lost ones in test_fault_lost.c. */
 #include <stdarg.h>
 #include <stddef.h>
 #include <setjmp.h>
