@@ -80,6 +80,24 @@ struct item *lb_item_make(struct lb_asker *asker, unsigned k, const struct lb_sa
     return item;
 }
 
+void lb_item_queue(struct lb_asker *asker, struct item *item, bool first) {
+    struct asked_teacher *teacher = &asker->teachers[item->teacher];
+    struct item **at = &teacher->queue;
+    while (!first && *at) {
+        at = &(*at)->next_in_queue;
+    }
+    item->next_in_queue = *at;
+    *at = item;
+    teacher->queued_tokens += item->sample.n;
+}
+
+struct item *lb_item_unqueue(struct asked_teacher *teacher) {
+    struct item *item = teacher->queue;
+    teacher->queue = item->next_in_queue;
+    teacher->queued_tokens -= item->sample.n;
+    return item;
+}
+
 bool lb_item_wait(struct item *item, struct question *question) {
     if (item->n_waiting == item->cap_waiting) {
         size_t cap = item->cap_waiting ? item->cap_waiting * 2 : 2;
@@ -95,12 +113,24 @@ bool lb_item_wait(struct item *item, struct question *question) {
     return true;
 }
 
+void lb_question_complete(struct lb_asker *asker, struct question *question) {
+    size_t n = (size_t)question->n * question->n_teachers;
+    pthread_mutex_lock(&asker->lock);
+    for (size_t i = 0; i < n; i++) {
+        const struct item *item = question->slots[i];
+        question->answers[i] = item && !item->lost ? &item->answer : NULL;
+    }
+    question->done = true;
+    pthread_cond_broadcast(&asker->news);
+    pthread_mutex_unlock(&asker->lock);
+}
+
 void lb_item_settle(struct lb_asker *asker, struct item *item, bool lost) {
     item->done = true;
     item->lost = lost;
     for (size_t i = 0; i < item->n_waiting; i++) {
         if (--item->waiting[i]->pending == 0) {
-            asker->complete(asker, item->waiting[i]);
+            lb_question_complete(asker, item->waiting[i]);
         }
     }
     item->n_waiting = 0;

@@ -62,7 +62,7 @@ static void ask_again(struct lb_asker *asker, struct request *request, bool bad,
     for (int64_t i = request->n - 1; i >= 0; i--) {
         request->items[i]->avoid = request->replica;
         request->items[i]->bad += bad;
-        lb_requests_queue(asker, request->items[i], true);
+        lb_item_queue(asker, request->items[i], true);
     }
     if (counts) {
         pthread_mutex_lock(&asker->lock);
@@ -157,7 +157,6 @@ static void mark_wrong(struct lb_asker *asker, struct asked_teacher *teacher, in
         lb_asker_fail(asker, status, detail);
     }
 }
-
 
 void lb_landing_probe(struct lb_asker *asker, struct request *request) {
     struct asked_teacher *teacher = &asker->teachers[request->teacher];

@@ -1,4 +1,5 @@
-/* What questions.c (questions and items) and requests.c (requests) share. Nobody else includes this. */
+/* What questions.c (questions, the thread), requests.c (what is sent), landing.c (what comes back) and
+ * items.c share: each calls those behind it only, and items.c none. Nobody else includes this. */
 #ifndef LB_TEACHERS_PARTS_H
 #define LB_TEACHERS_PARTS_H
 
@@ -88,9 +89,6 @@ struct lb_asker {
     pthread_t thread;
     bool running;
 
-    /* All slots of a question are answered: called by the thread, outside the lock. */
-    void (*complete)(struct lb_asker *asker, struct question *question);
-
     /* The thread's own. */
     struct item *buckets[LB_ITEM_BUCKETS];
     struct request *requests;
@@ -117,10 +115,16 @@ struct item *lb_item_find(struct lb_asker *asker, unsigned teacher, const uint8_
 struct item *lb_item_make(struct lb_asker *asker, unsigned teacher, const struct lb_sample *sample,
                           const struct lb_ask_spec *spec, const uint8_t key[LB_SHA256_BYTES]);
 void lb_item_free(struct lb_asker *asker, struct item *item);
+/* Puts an item into its teacher's queue: at its end, or in front of all. */
+void lb_item_queue(struct lb_asker *asker, struct item *item, bool first);
+/* Takes out the first, which must be there. */
+struct item *lb_item_unqueue(struct asked_teacher *teacher);
 /* A slot of question waits for the item; false when out of memory. */
 bool lb_item_wait(struct item *item, struct question *question);
 /* Ends the run's asking: take returns this from now on. */
 void lb_asker_fail(struct lb_asker *asker, enum lb_status status, const struct lb_detail *detail);
+/* All slots of the question are answered: hands the answers over. */
+void lb_question_complete(struct lb_asker *asker, struct question *question);
 /* The item is answered (or lost): tells the questions that wait. */
 void lb_item_settle(struct lb_asker *asker, struct item *item, bool lost);
 
@@ -128,8 +132,6 @@ void lb_item_settle(struct lb_asker *asker, struct item *item, bool lost);
 /* Sends what can be sent, probes what is due, applies the policy for lost teachers. Returns when to be called
  * again at the latest. */
 uint64_t lb_requests_dispatch(struct lb_asker *asker);
-/* Puts an item into its teacher's queue: at its end, or in front of all. */
-void lb_requests_queue(struct lb_asker *asker, struct item *item, bool first);
 /* A request ended. */
 void lb_requests_land(struct lb_asker *asker, struct request *request);
 /* Calls off all that is under way and frees it. */

@@ -20,19 +20,6 @@ static void call_thread(struct lb_asker *asker) {
 
 /* ---- questions: the thread's ---- */
 
-/* All its slots are answered: hands the answers over. */
-static void complete(struct lb_asker *asker, struct question *question) {
-    size_t n = (size_t)question->n * question->n_teachers;
-    pthread_mutex_lock(&asker->lock);
-    for (size_t i = 0; i < n; i++) {
-        const struct item *item = question->slots[i];
-        question->answers[i] = item && !item->lost ? &item->answer : NULL;
-    }
-    question->done = true;
-    pthread_cond_broadcast(&asker->news);
-    pthread_mutex_unlock(&asker->lock);
-}
-
 /* The answer from the cache, if it is there and good. */
 static bool look_up(struct lb_asker *asker, struct item *item) {
     if (!asker->options.cache) {
@@ -88,7 +75,7 @@ static enum lb_status admit_slot(struct lb_asker *asker, struct question *questi
             item->done = true;
             counts->cache_hits++;
         } else {
-            lb_requests_queue(asker, item, false);
+            lb_item_queue(asker, item, false);
         }
     }
     item->refs++;
@@ -120,7 +107,7 @@ static void admit(struct lb_asker *asker, struct question *question) {
     if (status != LB_OK) {
         lb_asker_fail(asker, status, &detail);
     } else if (--question->pending == 0) {
-        complete(asker, question);
+        lb_question_complete(asker, question);
     }
 }
 
@@ -246,7 +233,6 @@ enum lb_status lb_asker_create(const struct lb_asker_options *options,
     pthread_cond_init(&asker->news, &monotonic);
     pthread_condattr_destroy(&monotonic);
     asker->options = *options;
-    asker->complete = complete;
     asker->next_number = -1;
     asker->teachers = lb_calloc(n, sizeof *asker->teachers);
     enum lb_status status = LB_OK;

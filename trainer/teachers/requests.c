@@ -12,25 +12,7 @@
 #define FIRST_TOLD_NS LB_SECOND_NS
 #define MAX_INFO_BYTES (4u << 20)
 
-/* ---- the queue ---- */
-
-void lb_requests_queue(struct lb_asker *asker, struct item *item, bool first) {
-    struct asked_teacher *teacher = &asker->teachers[item->teacher];
-    struct item **at = &teacher->queue;
-    while (!first && *at) {
-        at = &(*at)->next_in_queue;
-    }
-    item->next_in_queue = *at;
-    *at = item;
-    teacher->queued_tokens += item->sample.n;
-}
-
-static struct item *unqueue(struct asked_teacher *teacher) {
-    struct item *item = teacher->queue;
-    teacher->queue = item->next_in_queue;
-    teacher->queued_tokens -= item->sample.n;
-    return item;
-}
+/* ---- grouping ---- */
 
 /* How many items from the front make one request: what asks for the same; all slots get their share, within
  * the maxima.
@@ -137,7 +119,7 @@ static enum lb_status send_group(struct lb_asker *asker, unsigned k, int replica
         return lb_fail(detail, LB_E_NOMEM, "out of memory for a request to teacher %s", teacher->is.name);
     }
     for (int64_t i = 0; i < n; i++) {
-        struct item *item = unqueue(teacher);
+        struct item *item = lb_item_unqueue(teacher);
         request->items[i] = item;
         request->samples[i] = &item->sample;
         request->call.fresh = request->call.fresh || item->bad > 0;
@@ -263,7 +245,7 @@ static uint64_t mind_lost(struct lb_asker *asker, struct asked_teacher *teacher,
         return UINT64_MAX;
     }
     while (teacher->queue) {
-        lb_item_settle(asker, unqueue(teacher), true);
+        lb_item_settle(asker, lb_item_unqueue(teacher), true);
     }
     return tell;
 }
@@ -290,7 +272,8 @@ static uint64_t dispatch_teacher(struct lb_asker *asker, unsigned k, uint64_t no
     for (int64_t passed = 0; teacher->queue;) {
         int replica = lb_pool_pick(&teacher->pool, teacher->queue->avoid, teacher->queue->refused);
         if (replica < 0 && teacher->queue->refused && passed++ < LB_MAX_SEQUENCES) {
-            lb_requests_queue(asker, unqueue(teacher), false); /* others need not wait for the same replica */
+            lb_item_queue(asker, lb_item_unqueue(teacher),
+                          false); /* others need not wait for the same replica */
             continue;
         }
         if (replica < 0) {
