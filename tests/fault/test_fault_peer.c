@@ -187,6 +187,25 @@ static void test_lasting_trouble(void **state) {
     assert_true(lb_now_ns() - began < 30 * LB_SECOND_NS);
 }
 
+/* However large the answers are that metadata lead to expect: more than an answer may have is not received.
+ */
+static void test_bound_of_answers(void **state) {
+    (void)state;
+    struct scene scene = {0};
+    const struct lb_answer *const *answers = NULL;
+    scene.fake = fake_start(&(struct fake_options){.hidden_size = 1 << 30});
+    scene.samples = asking_samples(N, 11, false);
+    asking_setup(&scene.asking);
+    asking_add(&scene.asking, fake_url(scene.fake));
+    scene.asking.recipe.on_lost_teacher = LB_LOST_STOP;
+    scene.asking.recipe.give_up_after = 1;
+    must(asking_open(&scene.asking, NULL, &scene.teachers, &scene.detail), &scene.detail);
+    fake_fault(scene.fake, FAKE_HUGE, -1);
+    assert_int_equal(ask(&scene, 0, &answers), LB_E_LIMIT);
+    assert_non_null(strstr(scene.detail.text, "larger than the 1073741824 bytes"));
+    close_scene(&scene);
+}
+
 /* Waiting is for teachers that are away: one that answers wrongly for good ends the run all the same, and at
  * once where it names another model, whatever its metadata say. */
 static void test_wait_has_an_end(void **state) {
@@ -529,13 +548,21 @@ static void test_bad_beginnings(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_passing_trouble),        cmocka_unit_test(test_lasting_trouble),
-        cmocka_unit_test(test_wait_has_an_end),        cmocka_unit_test(test_retry_after_is_honoured),
-        cmocka_unit_test(test_caches_are_passed_by),   cmocka_unit_test(test_flipped_head),
-        cmocka_unit_test(test_killed_and_restarted),   cmocka_unit_test(test_restarted_as_another),
-        cmocka_unit_test(test_a_dead_replica),         cmocka_unit_test(test_one_bad_replica),
-        cmocka_unit_test(test_one_bad_sequence),       cmocka_unit_test(test_slow_line),
-        cmocka_unit_test(test_replicas_that_disagree), cmocka_unit_test(test_tokens),
+        cmocka_unit_test(test_passing_trouble),
+        cmocka_unit_test(test_lasting_trouble),
+        cmocka_unit_test(test_bound_of_answers),
+        cmocka_unit_test(test_wait_has_an_end),
+        cmocka_unit_test(test_retry_after_is_honoured),
+        cmocka_unit_test(test_caches_are_passed_by),
+        cmocka_unit_test(test_flipped_head),
+        cmocka_unit_test(test_killed_and_restarted),
+        cmocka_unit_test(test_restarted_as_another),
+        cmocka_unit_test(test_a_dead_replica),
+        cmocka_unit_test(test_one_bad_replica),
+        cmocka_unit_test(test_one_bad_sequence),
+        cmocka_unit_test(test_slow_line),
+        cmocka_unit_test(test_replicas_that_disagree),
+        cmocka_unit_test(test_tokens),
         cmocka_unit_test(test_bad_beginnings),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

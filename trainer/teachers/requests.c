@@ -137,9 +137,10 @@ static enum lb_status send_group(struct lb_asker *asker, unsigned k, int replica
     request->call.body = request->asked.body.data;
     request->call.body_bytes = request->asked.body.len;
     request->call.json_bytes = request->asked.json_bytes;
-    request->call.max_bytes =
-        LB_MAX_JSON_BYTES +
-        (size_t)n * lb_ask_answer_bytes(&teacher->is.info, &request->items[0]->spec, request->asked.longest);
+    uint64_t most =
+        LB_MAX_JSON_BYTES + (uint64_t)n * lb_ask_answer_bytes(&teacher->is.info, &request->items[0]->spec,
+                                                              request->asked.longest);
+    request->call.max_bytes = most < LB_MAX_RESPONSE_BYTES ? most : LB_MAX_RESPONSE_BYTES;
     pthread_mutex_lock(&asker->lock);
     asker->stats.requests++;
     asker->stats.bytes_sent += request->asked.body.len;
