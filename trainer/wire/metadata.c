@@ -134,12 +134,81 @@ static void copy_words(const char *from, char *to, size_t size) {
     to[n] = '\0';
 }
 
+static enum lb_status parse_numbers(const json_t *parameters, const char *what, struct lb_teacher_info *info,
+                                    struct lb_detail *detail) {
+    const struct {
+        const char *key;
+        bool required;
+        int64_t most, *out;
+    } numbers[] = {
+        {"vocab_size", true, MAX_DIMENSION, &info->vocab_size},
+        {"hidden_size", false, MAX_DIMENSION, &info->hidden_size},
+        {"num_layers", false, MAX_DIMENSION, &info->n_layers},
+        {"num_heads", false, MAX_DIMENSION, &info->n_heads},
+        {"max_length", false, MAX_DIMENSION, &info->max_length},
+        {"input_size", false, MAX_DIMENSION, &info->input_size},
+        {"num_parameters", false, INT64_MAX, &info->parameters},
+        {"weight_bytes", false, INT64_MAX, &info->bytes},
+    };
+    enum lb_status status = LB_OK;
+    for (size_t i = 0; status == LB_OK && i < sizeof numbers / sizeof *numbers; i++) {
+        status = lb_json_int(parameters, numbers[i].key, numbers[i].required, 0, numbers[i].most, what,
+                             numbers[i].out, detail);
+    }
+    return status;
+}
+
+static enum lb_status check_wire(const json_t *parameters, const char *what, struct lb_detail *detail) {
+    int64_t wire = LB_WIRE_VERSION; /* those that say nothing are of the first */
+    enum lb_status status = lb_json_int(parameters, "wire", false, 0, INT64_MAX, what, &wire, detail);
+    if (status == LB_OK && wire != LB_WIRE_VERSION) {
+        status = lb_fail(detail, LB_E_UNSUPPORTED,
+                         "%s: its limbeckd speaks number %lld of the wire, this limbeck speaks %d; use "
+                         "versions that agree",
+                         what, (long long)wire, LB_WIRE_VERSION);
+    }
+    return status;
+}
+
+/* Who answers, and with which bits. */
+static enum lb_status parse_identity(const json_t *parameters, const char *what, struct lb_teacher_info *info,
+                                     struct lb_detail *detail) {
+    const char *fingerprint = "", *tokenizer = "", *compute = "", *kernels = "";
+    bool invariant = true;
+    const struct {
+        const char *key;
+        bool required;
+        const char **out;
+    } words[] = {{"fingerprint", true, &fingerprint},
+                 {"tokenizer_fingerprint", false, &tokenizer},
+                 {"compute", false, &compute},
+                 {"kernels", false, &kernels}};
+    enum lb_status status = LB_OK;
+    for (size_t i = 0; status == LB_OK && i < sizeof words / sizeof *words; i++) {
+        status = lb_json_str(parameters, words[i].key, words[i].required, what, words[i].out, detail);
+    }
+    status = status != LB_OK ? status
+                             : lb_json_bool(parameters, "batch_invariant", false, what, &invariant, detail);
+    if (status == LB_OK && (!is_fingerprint(fingerprint) || (*tokenizer && !is_fingerprint(tokenizer)) ||
+                            (*compute && !is_fingerprint(compute)))) {
+        status = lb_fail(detail, LB_E_FORMAT, "%s: a fingerprint, or compute, is no SHA-256 of 64 hex digits",
+                         what);
+    }
+    if (status == LB_OK) {
+        snprintf(info->fingerprint, sizeof info->fingerprint, "%s", fingerprint);
+        snprintf(info->tokenizer_fingerprint, sizeof info->tokenizer_fingerprint, "%s", tokenizer);
+        snprintf(info->compute, sizeof info->compute, "%s", compute);
+        copy_words(kernels, info->kernels, sizeof info->kernels);
+        info->batch_dependent = !invariant;
+    }
+    return status;
+}
+
 enum lb_status lb_info_parse(const void *text, size_t len, const char *what, struct lb_teacher_info *out,
                              struct lb_detail *detail) {
     json_t *root = NULL;
     struct lb_teacher_info info = {0};
-    const char *name = NULL, *fingerprint = NULL, *tokenizer = "", *compute = "", *kernels = "";
-    bool invariant = true;
+    const char *name = NULL;
     enum lb_status status = lb_json_parse(text, len, LB_MAX_JSON_DEPTH, what, &root, detail);
     if (status != LB_OK) {
         return status;
@@ -149,62 +218,16 @@ enum lb_status lb_info_parse(const void *text, size_t len, const char *what, str
     if (status == LB_OK && !json_is_object(parameters)) {
         status = lb_fail(detail, LB_E_FORMAT, "%s: no parameters in its metadata; is it a limbeckd?", what);
     }
-    const struct {
-        const char *key;
-        bool required;
-        int64_t *out;
-    } numbers[] = {
-        {"vocab_size", true, &info.vocab_size},  {"hidden_size", false, &info.hidden_size},
-        {"num_layers", false, &info.n_layers},   {"num_heads", false, &info.n_heads},
-        {"max_length", false, &info.max_length}, {"input_size", false, &info.input_size},
-    };
-    for (size_t i = 0; status == LB_OK && i < sizeof numbers / sizeof *numbers; i++) {
-        status = lb_json_int(parameters, numbers[i].key, numbers[i].required, 0, MAX_DIMENSION, what,
-                             numbers[i].out, detail);
-    }
-    status = status != LB_OK ? status
-                             : lb_json_int(parameters, "num_parameters", false, 0, INT64_MAX, what,
-                                           &info.parameters, detail);
-    status = status != LB_OK
-                 ? status
-                 : lb_json_int(parameters, "weight_bytes", false, 0, INT64_MAX, what, &info.bytes, detail);
-    int64_t wire = LB_WIRE_VERSION; /* those that say nothing are of the first */
-    status =
-        status != LB_OK ? status : lb_json_int(parameters, "wire", false, 0, INT64_MAX, what, &wire, detail);
-    if (status == LB_OK && wire != LB_WIRE_VERSION) {
-        status = lb_fail(detail, LB_E_UNSUPPORTED,
-                         "%s: its limbeckd speaks number %lld of the wire, this limbeck speaks %d; use "
-                         "versions that agree",
-                         what, (long long)wire, LB_WIRE_VERSION);
-    }
-    status =
-        status != LB_OK ? status : lb_json_str(parameters, "fingerprint", true, what, &fingerprint, detail);
-    status = status != LB_OK
-                 ? status
-                 : lb_json_str(parameters, "tokenizer_fingerprint", false, what, &tokenizer, detail);
-    status = status != LB_OK ? status : lb_json_str(parameters, "compute", false, what, &compute, detail);
-    status = status != LB_OK ? status : lb_json_str(parameters, "kernels", false, what, &kernels, detail);
-    status = status != LB_OK ? status
-                             : lb_json_bool(parameters, "batch_invariant", false, what, &invariant, detail);
-    if (status == LB_OK && (!is_fingerprint(fingerprint) || (*tokenizer && !is_fingerprint(tokenizer)) ||
-                            (*compute && !is_fingerprint(compute)))) {
-        status = lb_fail(detail, LB_E_FORMAT, "%s: a fingerprint, or compute, is no SHA-256 of 64 hex digits",
-                         what);
-    }
-    if (status == LB_OK) {
-        status = parse_given(json_object_get(root, "outputs"), what, &info, detail);
-    }
+    status = status != LB_OK ? status : parse_numbers(parameters, what, &info, detail);
+    status = status != LB_OK ? status : check_wire(parameters, what, detail);
+    status = status != LB_OK ? status : parse_identity(parameters, what, &info, detail);
+    status = status != LB_OK ? status : parse_given(json_object_get(root, "outputs"), what, &info, detail);
     if (status == LB_OK && strlen(name) >= LB_MAX_NAME) {
         status = lb_fail(detail, LB_E_FORMAT, "%s: the model's name is longer than %d bytes", what,
                          LB_MAX_NAME - 1);
     }
     if (status == LB_OK) {
         snprintf(info.model, sizeof info.model, "%s", name);
-        snprintf(info.fingerprint, sizeof info.fingerprint, "%s", fingerprint);
-        snprintf(info.tokenizer_fingerprint, sizeof info.tokenizer_fingerprint, "%s", tokenizer);
-        snprintf(info.compute, sizeof info.compute, "%s", compute);
-        copy_words(kernels, info.kernels, sizeof info.kernels);
-        info.batch_dependent = !invariant;
         *out = info;
     }
     json_decref(root);
