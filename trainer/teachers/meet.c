@@ -9,7 +9,6 @@
 #define FIRST_WAIT_NS (100 * LB_MS_NS)
 #define LONGEST_WAIT_NS (5 * LB_SECOND_NS)
 #define TOLD_EVERY_NS (10 * LB_SECOND_NS)
-#define MAX_INFO_BYTES (4u << 20)
 #define ROUNDS_REFUSED 3
 
 /* ---- patience ---- */
@@ -98,7 +97,7 @@ void lb_teachers_remember(const struct lb_teachers *teachers, const char *name, 
 bool lb_teacher_recall(const struct lb_teachers *teachers, struct teacher *teacher) {
     char *name = teachers->cache ? info_name(teacher) : NULL;
     struct lb_buf text;
-    lb_buf_init(&text, MAX_INFO_BYTES);
+    lb_buf_init(&text, LB_MAX_INFO_BYTES);
     bool found = name && !lb_cache_get_blob(teachers->cache, name, &text, NULL) && text.len &&
                  !teacher->dialect->info_read(text.data, text.len, teacher->label, &teacher->info, NULL);
     teacher->info.any_compute = teachers->options.allow_other_kernels;
@@ -164,12 +163,12 @@ static enum lb_status ask_replicas(const struct lb_teachers *teachers, struct te
     struct lb_buf first_text;
     enum lb_status status = LB_OK;
     int first = -1;
-    lb_buf_init(&first_text, MAX_INFO_BYTES);
+    lb_buf_init(&first_text, LB_MAX_INFO_BYTES);
     for (int r = 0; r < teacher->n_urls && status == LB_OK; r++) {
         struct lb_buf text;
         struct lb_teacher_info info;
         struct lb_detail why = {0};
-        lb_buf_init(&text, MAX_INFO_BYTES);
+        lb_buf_init(&text, LB_MAX_INFO_BYTES);
         enum lb_status asked = ask_info(teachers, teacher, r, &text, &info, &why);
         teacher->reached[r] = asked == LB_OK;
         if (asked == LB_OK && first < 0) {

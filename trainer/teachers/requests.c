@@ -10,7 +10,6 @@
 #define LEAST_TOKENS 1024 /* of a request, when there are slots for more but smaller ones */
 #define PROBE_TIMEOUT_NS (10 * LB_SECOND_NS)
 #define FIRST_TOLD_NS LB_SECOND_NS
-#define MAX_INFO_BYTES (4u << 20)
 
 /* ---- grouping ---- */
 
@@ -158,7 +157,7 @@ static void send_probe(struct lb_asker *asker, unsigned k, int replica) {
         return; /* it stays due */
     }
     request->probe = true;
-    request->call.max_bytes = MAX_INFO_BYTES;
+    request->call.max_bytes = LB_MAX_INFO_BYTES;
     if (request->call.timeout_ns > PROBE_TIMEOUT_NS) {
         request->call.timeout_ns = PROBE_TIMEOUT_NS;
     }

@@ -8,7 +8,6 @@
 #include <stdio.h>
 #include <string.h>
 
-#define MAX_INFO_BYTES (4u << 20)
 #define MAX_DIMENSION (1ll << 40)
 
 /* ---- models ---- */
@@ -22,7 +21,7 @@ enum lb_status lb_metadata_models(const struct lb_contact *contact,
     char where[400];
     lb_contact_where(contact, where, sizeof where);
     enum lb_status status =
-        lb_contact_call(contact, &call, "/v2/repository/index", "{}", MAX_INFO_BYTES, detail);
+        lb_contact_call(contact, &call, "/v2/repository/index", "{}", LB_MAX_INFO_BYTES, detail);
     if (status == LB_OK) {
         status = lb_json_parse(call.answer.data, call.answer.len, LB_MAX_JSON_DEPTH, where, &list, detail);
     }
