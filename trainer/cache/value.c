@@ -2,6 +2,7 @@
 
 #include "common/base/bytes.h"
 #include "common/base/mem.h"
+#include "trainer/wire/possible.h"
 
 #include <string.h>
 #include <xxhash.h>
@@ -183,16 +184,17 @@ enum lb_status lb_cache_answer_inflate(const struct lb_cache_header *h, const vo
     return status;
 }
 
-bool lb_cache_value_good(const void *name, size_t name_len, const void *value, size_t len) {
+bool lb_cache_value_good(const void *key, size_t key_len, const void *value, size_t len) {
     struct lb_cache_header h;
     const void *payload;
     struct lb_answer answer;
     struct lb_arena arena;
-    if (lb_cache_value_check(name, name_len, value, len, &h, &payload)) {
+    if (key_len != LB_SHA256_BYTES || lb_cache_value_check(key, key_len, value, len, &h, &payload) != NULL) {
         return false;
     }
     lb_arena_init(&arena, (size_t)h.raw_bytes + (1u << 20));
     enum lb_status status = lb_cache_answer_inflate(&h, payload, &arena, &answer);
+    status = status == LB_OK ? lb_answer_possible(&answer, 0, "cache", NULL) : status;
     lb_arena_finish(&arena);
     return status != LB_E_FORMAT;
 }

@@ -30,8 +30,9 @@ const char *lb_cache_value_check(const void *name, size_t name_len, const void *
 /* Writes the h->raw_bytes bytes of a checked value to raw; false when the payload does not unpack to them. */
 bool lb_cache_value_inflate(const struct lb_cache_header *h, const void *payload, void *raw);
 
-/* Whether a stored answer can be used. */
-bool lb_cache_value_good(const void *name, size_t name_len, const void *value, size_t len);
+/* Whether a stored answer is whole and says what a teacher can say; true where memory is too short to tell.
+ */
+bool lb_cache_value_good(const void *key, size_t key_len, const void *value, size_t len);
 
 /* An answer as bytes: u32 count; for each tensor u16 name length, name, u8 datatype, u8 n_dims, u64 dims, u64
  * bytes; then the data of all. */

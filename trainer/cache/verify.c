@@ -3,7 +3,6 @@
 #include "common/base/file.h"
 #include "common/base/mem.h"
 #include "trainer/cache/parts.h"
-#include "trainer/wire/possible.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -45,30 +44,13 @@ static int64_t last_id(sqlite3 *db) {
     return id;
 }
 
-/* Whether the value is whole and says what a teacher can say. */
-static bool is_good(const void *key, size_t key_len, const void *value, size_t len) {
-    struct lb_cache_header h;
-    const void *payload;
-    struct lb_answer answer;
-    struct lb_arena arena;
-    if (key_len != LB_SHA256_BYTES || lb_cache_value_check(key, key_len, value, len, &h, &payload) != NULL) {
-        return false;
-    }
-    lb_arena_init(&arena, (size_t)h.raw_bytes + (1u << 20));
-    enum lb_status status = lb_cache_answer_inflate(&h, payload, &arena, &answer);
-    bool good =
-        status == LB_E_NOMEM || (status == LB_OK && lb_answer_possible(&answer, 0, "cache", NULL) == LB_OK);
-    lb_arena_finish(&arena);
-    return good;
-}
-
 /* The row that the statement stands on: counted, judged, copied. */
 static int take_entry(struct walk *w, sqlite3_stmt *row) {
     int64_t id = sqlite3_column_int64(row, 0);
     const void *key = sqlite3_column_blob(row, 1), *value = sqlite3_column_blob(row, 5);
     size_t key_len = (size_t)sqlite3_column_bytes(row, 1), len = (size_t)sqlite3_column_bytes(row, 5);
     w->report->entries++;
-    if (key == NULL || value == NULL || !is_good(key, key_len, value, len)) {
+    if (key == NULL || value == NULL || !lb_cache_value_good(key, key_len, value, len)) {
         w->report->bad++;
         return lb_buf_append(&w->bad, &id, sizeof id) == LB_OK ? SQLITE_OK : SQLITE_NOMEM;
     }
