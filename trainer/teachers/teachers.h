@@ -65,8 +65,8 @@ const struct lb_teacher_info *lb_teachers_info(const struct lb_teachers *teacher
  * teacher. Owned by teachers. */
 LB_NODISCARD enum lb_status lb_teachers_head(struct lb_teachers *teachers, unsigned k,
                                              const struct lb_teacher_head **out, struct lb_detail *detail);
-/* The teacher's tokenizer.json, appended to out (whose maximum bounds it); LB_E_NOTFOUND when it has none.
- * From the cache when it is there. */
+/* The teacher's tokenizer.json into out, which is empty and whose maximum bounds it; checked against the
+ * fingerprint in the metadata. LB_E_NOTFOUND when it has none. From the cache when it is there. */
 LB_NODISCARD enum lb_status lb_teachers_tokenizer(struct lb_teachers *teachers, unsigned k,
                                                   struct lb_buf *out, struct lb_detail *detail);
 /* What teacher k is asked about every sample; before the first submit. LB_E_ARG when it does not give all of

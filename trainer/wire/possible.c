@@ -177,20 +177,18 @@ enum lb_status lb_answer_possible(const struct lb_answer *answer, double tempera
     return status;
 }
 
-enum lb_status lb_head_possible(const struct lb_teacher_head *head, const char *name,
+enum lb_status lb_head_possible(const struct lb_teacher_head *head, const char *where,
                                 struct lb_detail *detail) {
     for (int64_t i = 0; i < head->vocab_size * head->hidden_size; i++) {
         if (!isfinite(head->weight[i])) {
-            return lb_fail(detail, LB_E_FORMAT,
-                           "teacher %s: its head has a number that is not finite at row %lld", name,
-                           (long long)(i / head->hidden_size));
+            return lb_fail(detail, LB_E_FORMAT, "%s: its head has a number that is not finite at row %lld",
+                           where, (long long)(i / head->hidden_size));
         }
     }
     for (int64_t i = 0; head->bias != NULL && i < head->vocab_size; i++) {
         if (!isfinite(head->bias[i])) {
-            return lb_fail(detail, LB_E_FORMAT,
-                           "teacher %s: its head has a bias that is not finite at row %lld", name,
-                           (long long)i);
+            return lb_fail(detail, LB_E_FORMAT, "%s: its head has a bias that is not finite at row %lld",
+                           where, (long long)i);
         }
     }
     return LB_OK;

@@ -12,8 +12,8 @@
  * the teacher's. */
 LB_NODISCARD enum lb_status lb_answer_possible(const struct lb_answer *answer, double temperature,
                                                const char *name, struct lb_detail *detail);
-/* The same for a downloaded head: finite. */
-LB_NODISCARD enum lb_status lb_head_possible(const struct lb_teacher_head *head, const char *name,
+/* The same for a head, downloaded from where: finite. */
+LB_NODISCARD enum lb_status lb_head_possible(const struct lb_teacher_head *head, const char *where,
                                              struct lb_detail *detail);
 
 #endif
