@@ -208,6 +208,8 @@ def attempt(scene, lane, schedule, kinds):
     for d in daemons:
         if d.poll() is not None:
             sys.exit('FAILED: limbeckd ended with status %s' % d.returncode)
+    if scene.liar.broken:
+        sys.exit('FAILED: a lie that fell over was not told: ' + '; '.join(scene.liar.broken))
     return did, wrong, seconds
 
 
@@ -346,9 +348,9 @@ def each_once(scene):
     return bad
 
 
-scene = Scene()
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that a time-out leaves no daemon and no folder
 try:
-    failed = every_way(scene) if a.all or a.only or a.of else each_once(scene)
+    failed = (every_way if a.all or a.only or a.of else each_once)(Scene())
 finally:
     for d in daemons:
         d.kill()

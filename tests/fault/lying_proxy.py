@@ -105,6 +105,7 @@ class Liar:
 
     def __init__(self):
         self.lock = threading.Condition()
+        self.broken = []  # lies that fell over, which looks like a connection that breaks off
         self.be('honest')
 
     def be(self, schedule, kinds=(), spare=0, also_500=0, one_only=False, mid_run=False):
@@ -171,6 +172,9 @@ class Liar:
                         self.kinds.append(kind)
                     answer.body, answer.headers = honest[0], honest[1]
                     continue
+                except Exception as error:
+                    self.broken.append('%s: %r' % (kind.name, error))
+                    raise
                 self.told_kinds.append(kind.name)
                 self.lied_last.add(proxy.name)
                 if kind.found is True:
