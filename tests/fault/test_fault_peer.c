@@ -445,6 +445,23 @@ static void test_one_bad_sequence(void **state) {
     close_scene(&scene);
 }
 
+/* A sequence that was in a request of its own from the start is asked once more, as those of a larger one
+ * are: one refusal may be an accident of what stands between. */
+static void test_one_refusal(void **state) {
+    (void)state;
+    static const enum fake_fault faults[] = {FAKE_400, FAKE_401, FAKE_REDIRECT};
+    for (size_t c = 0; c < sizeof faults / sizeof *faults; c++) {
+        struct scene scene;
+        const struct lb_answer *const *answers = NULL;
+        open_scene(&scene, LB_LOST_WAIT, 5);
+        fake_fault(scene.fake, faults[c], 1);
+        must(lb_teachers_submit(scene.teachers, 0, scene.samples, 1, NULL, &scene.detail), &scene.detail);
+        must(lb_teachers_take(scene.teachers, 0, &answers, &scene.detail), &scene.detail);
+        assert_true(asking_is_right(answers[0], &scene.samples[0], fake_fingerprint));
+        close_scene(&scene);
+    }
+}
+
 /* On a line that is too slow for large requests they shrink until they fit. */
 static void test_slow_line(void **state) {
     (void)state;
@@ -560,6 +577,7 @@ int main(void) {
         cmocka_unit_test(test_a_dead_replica),
         cmocka_unit_test(test_one_bad_replica),
         cmocka_unit_test(test_one_bad_sequence),
+        cmocka_unit_test(test_one_refusal),
         cmocka_unit_test(test_slow_line),
         cmocka_unit_test(test_replicas_that_disagree),
         cmocka_unit_test(test_tokens),

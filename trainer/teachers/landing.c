@@ -197,8 +197,8 @@ void lb_landing_probe(struct lb_asker *asker, struct request *request) {
     }
 }
 
-/* A request was refused. With others in it, each is asked alone, so that one bad sequence is found; refused
- * by every replica, it ends the run. */
+/* A request was refused. Each of its sequences is asked again, alone, so that one bad one is found and one
+ * accident passes; refused by every replica then, it ends the run. */
 static void land_refused(struct lb_asker *asker, struct request *request, enum lb_status status,
                          const struct lb_detail *detail) {
     struct asked_teacher *teacher = &asker->teachers[request->teacher];
@@ -212,7 +212,7 @@ static void land_refused(struct lb_asker *asker, struct request *request, enum l
     }
     if (code == 413 && request->n > 1) { /* smaller ones, then */
         teacher->limit_tokens = teacher->most_tokens = request->asked.n * request->asked.longest / 2;
-    } else if (request->n > 1) {
+    } else if (request->n > 1 || !request->items[0]->alone) {
         for (int64_t i = 0; i < request->n; i++) {
             request->items[i]->alone = true;
         }

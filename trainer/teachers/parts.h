@@ -28,7 +28,7 @@ struct item {
     int avoid;                 /* the replica that failed last, -1: none */
     unsigned bad;              /* wrong answers so far */
     uint64_t bad_since_ns;     /* the first of them; 0: none */
-    bool alone;                /* to be asked by itself: a request with others was refused */
+    bool alone;                /* to be asked by itself: a request that it was in was refused */
     uint64_t refused;          /* bits of replicas that refused it, asked alone */
     struct question **waiting; /* [n_waiting] one for each slot that waits */
     size_t n_waiting, cap_waiting;
