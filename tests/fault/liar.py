@@ -245,7 +245,11 @@ def once(scene, lane, schedule, kinds):
     if found is None:
         did = 'trained on it' if status == 0 and bits('out') != right else 'same bits' if status == 0 else 'ended'
         liar.be('honest')
-        return did, [] if did != 'ended' else ['status %s: %s' % (status, said.strip()[-300:])], seconds
+        if did == 'ended':
+            wrong = ['status %s: %s' % (status, said.strip()[-300:])]
+        elif did == 'same bits' and schedule == 'all':
+            wrong = ['it changes nothing: no lie that cannot be found']
+        return did, wrong, seconds
     if status == 0:
         did = 'same bits'
         if bits('out') != right:

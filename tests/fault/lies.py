@@ -564,7 +564,7 @@ each('head', [('head: ' + n, c) for n, c in
                ('no weight', lambda t, d: t.pop('lm_head.weight') and None))],
      lambda change: head(change, True), lane='final_hidden')
 lie('head: a bit, digest made anew', 'head', found=None, lane='final_hidden')(
-    head(lambda t, d: d.__setitem__(1000, d[1000] ^ 1), True))
+    head(lambda t, d: d.__setitem__(1002, d[1002] ^ 64), True))
 framing('head', 'final_hidden')
 
 # ---- the tokenizer, which `limbeck eval` asks for ----
