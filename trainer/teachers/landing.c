@@ -79,6 +79,7 @@ static enum lb_status unpack(struct lb_asker *asker, struct request *request, bo
     size_t n = (size_t)request->n;
     struct lb_answer *answers = lb_calloc(n, sizeof *answers);
     struct lb_arena **arenas = lb_calloc(n, sizeof *arenas);
+    struct lb_arena_mark *marks = lb_calloc(n, sizeof *marks);
     struct lb_arena scratch;
     const struct lb_ask_reply reply = {.body = request->call.answer.data ? request->call.answer.data : "",
                                        .len = request->call.answer.len,
@@ -86,11 +87,12 @@ static enum lb_status unpack(struct lb_asker *asker, struct request *request, bo
                                        .digest = request->call.digest};
     lb_arena_init(&scratch, LB_MAX_RESPONSE_BYTES);
     enum lb_status status = LB_E_NOMEM;
-    if (!answers || !arenas) {
+    if (!answers || !arenas || !marks) {
         lb_fail(detail, LB_E_NOMEM, "out of memory for an answer of teacher %s", teacher->is.name);
     } else {
         for (size_t i = 0; i < n; i++) {
             arenas[i] = &request->items[i]->arena;
+            marks[i] = lb_arena_mark(arenas[i]);
         }
         status = teacher->is.dialect->split(&teacher->is.info, spec, &request->asked, request->samples,
                                             &reply, &scratch, arenas, answers, other, detail);
@@ -101,9 +103,13 @@ static enum lb_status unpack(struct lb_asker *asker, struct request *request, bo
     for (size_t i = 0; i < n && status == LB_OK; i++) {
         request->items[i]->answer = answers[i];
     }
+    for (size_t i = 0; status != LB_OK && arenas && i < n && arenas[i]; i++) {
+        lb_arena_release(arenas[i], marks[i]); /* or bad answers would pile up until a good one comes */
+    }
     lb_arena_finish(&scratch);
     lb_free(answers);
     lb_free(arenas);
+    lb_free(marks);
     return status;
 }
 

@@ -73,7 +73,7 @@ struct lb_dialect {
     /* Checks the reply against what was asked and copies each sequence's part: the data of answers[i] is
      * allocated in arenas[i]; they pass lb_answer_check. LB_E_MISMATCH with both fingerprints when another
      * model answered; LB_E_FORMAT and LB_E_MISMATCH otherwise name what does not fit. *out_other (may be
-     * NULL) is set when the fingerprint differs: no retry helps then. */
+     * NULL) is set when fingerprint or compute differ: somebody else answered. */
     enum lb_status (*split)(const struct lb_teacher_info *info, const struct lb_ask_spec *spec,
                             const struct lb_asked *asked, const struct lb_sample *const *samples,
                             const struct lb_ask_reply *reply, struct lb_arena *scratch,
