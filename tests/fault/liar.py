@@ -58,9 +58,11 @@ def run(command, log):
         try:
             status = p.wait(patience)
         except subprocess.TimeoutExpired:
-            os.killpg(p.pid, signal.SIGKILL)
-            p.wait()
             status = None
+        finally:
+            if p.poll() is None:
+                os.killpg(p.pid, signal.SIGKILL)
+                p.wait()
     with open(log, 'rb') as f:
         return status, f.read().decode(errors='replace')
 
