@@ -1,4 +1,5 @@
-/* Meeting teachers: patience with those that are away or answer badly, and what they say of themselves. */
+/* Meeting teachers: how they are reached, patience with those that are away or answer badly, and what they
+ * say of themselves. */
 #include "common/base/log.h"
 #include "common/base/mem.h"
 #include "trainer/teachers/opened.h"
@@ -6,10 +7,37 @@
 #include <stdio.h>
 #include <string.h>
 
+#define CONTACT_TIMEOUT_NS (10 * LB_SECOND_NS)
 #define FIRST_WAIT_NS (100 * LB_MS_NS)
 #define LONGEST_WAIT_NS (5 * LB_SECOND_NS)
 #define TOLD_EVERY_NS (10 * LB_SECOND_NS)
 #define ROUNDS_REFUSED 3
+
+/* ---- how they are reached ---- */
+
+bool lb_teacher_is_local(const struct lb_teacher_address *is) {
+    return !strncmp(is->url, "local:", strlen("local:"));
+}
+
+uint64_t lb_teachers_timeout_ns(const struct lb_teachers *teachers) {
+    double seconds = teachers->options.timeout > 0 ? teachers->options.timeout : 60;
+    return (uint64_t)(seconds * (double)LB_SECOND_NS);
+}
+
+uint64_t lb_teachers_give_up_ns(const struct lb_teachers *teachers) {
+    return (uint64_t)(teachers->options.give_up_after * (double)LB_SECOND_NS);
+}
+
+struct lb_contact lb_teacher_contact(const struct lb_teachers *teachers, const struct teacher *teacher,
+                                     int replica) {
+    uint64_t timeout = lb_teachers_timeout_ns(teachers);
+    return (struct lb_contact){.http = teachers->http,
+                               .name = teacher->label,
+                               .base = teacher->urls[replica],
+                               .token = teacher->token,
+                               .timeout_ns = timeout < CONTACT_TIMEOUT_NS ? timeout : CONTACT_TIMEOUT_NS,
+                               .stop = teachers->options.stop};
+}
 
 /* ---- patience ---- */
 

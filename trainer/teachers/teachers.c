@@ -9,28 +9,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#define CONTACT_TIMEOUT_NS (10 * LB_SECOND_NS)
 #define MAX_OPTIONS_BYTES ((size_t)16 << 20)
-
-uint64_t lb_teachers_timeout_ns(const struct lb_teachers *teachers) {
-    double seconds = teachers->options.timeout > 0 ? teachers->options.timeout : 60;
-    return (uint64_t)(seconds * (double)LB_SECOND_NS);
-}
-
-uint64_t lb_teachers_give_up_ns(const struct lb_teachers *teachers) {
-    return (uint64_t)(teachers->options.give_up_after * (double)LB_SECOND_NS);
-}
-
-struct lb_contact lb_teacher_contact(const struct lb_teachers *teachers, const struct teacher *teacher,
-                                     int replica) {
-    uint64_t timeout = lb_teachers_timeout_ns(teachers);
-    return (struct lb_contact){.http = teachers->http,
-                               .name = teacher->label,
-                               .base = teacher->urls[replica],
-                               .token = teacher->token,
-                               .timeout_ns = timeout < CONTACT_TIMEOUT_NS ? timeout : CONTACT_TIMEOUT_NS,
-                               .stop = teachers->options.stop};
-}
 
 /* ---- opening ---- */
 
@@ -54,10 +33,6 @@ static enum lb_status start_local(const struct lb_teachers *teachers, struct tea
         lb_local_start(teacher->is->name, teacher->is->url + strlen("local:"), log, &teacher->local, detail);
     lb_free(log);
     return status;
-}
-
-bool lb_teacher_is_local(const struct lb_teacher_address *is) {
-    return !strncmp(is->url, "local:", strlen("local:"));
 }
 
 /* Everything about a teacher that needs no network; a local daemon is started, but not waited for. */
