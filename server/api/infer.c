@@ -89,16 +89,16 @@ static bool hold(struct lb_server *server, struct lb_exchange *x, size_t bytes) 
 }
 
 /* For decoding the body: JSON up to json_len (-1: all of it), and tensors, of which the job has copies. */
-static size_t decoding_bytes(const struct lb_exchange *x, int64_t json_len) {
-    size_t len = json_len >= 0 && (size_t)json_len < x->body.len ? (size_t)json_len : x->body.len;
+static size_t decoding_bytes(const char *body, size_t body_len, int64_t json_len) {
+    size_t len = json_len >= 0 && (size_t)json_len < body_len ? (size_t)json_len : body_len;
     size_t values = 0, objects = 0, keys = 0;
     for (size_t i = 0; i < len; i++) {
-        char c = x->body.data[i];
+        char c = body[i];
         values += c == ',' || c == '[';
         objects += c == '{';
         keys += c == ':';
     }
-    return x->body.len + values * DECODED_VALUE + objects * DECODED_OBJECT + keys * DECODED_KEY;
+    return body_len + values * DECODED_VALUE + objects * DECODED_OBJECT + keys * DECODED_KEY;
 }
 
 /* ---- the job ---- */
@@ -311,12 +311,12 @@ static bool decode(struct lb_server *server, struct lb_exchange *x, int64_t json
                    struct lb_infer_request *out) {
     const char *body = x->body.data ? x->body.data : "";
     struct lb_detail detail = {0};
-    if (!hold(server, x, decoding_bytes(x, json_len))) {
+    if (!hold(server, x, decoding_bytes(body, x->body.len, json_len))) {
         return false;
     }
     enum lb_status status = lb_infer_request_decode(body, x->body.len, json_len, &x->arena, out, &detail);
     if (status == LB_E_FORMAT && json_len >= 0 && ends_as_object(&x->body)) {
-        if (!hold(server, x, decoding_bytes(x, -1))) {
+        if (!hold(server, x, decoding_bytes(body, x->body.len, -1))) {
             return false;
         }
         if (lb_infer_request_decode(body, x->body.len, -1, &x->arena, out, NULL) == LB_OK) {

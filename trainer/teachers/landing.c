@@ -103,7 +103,7 @@ static enum lb_status unpack(struct lb_asker *asker, struct request *request, bo
     for (size_t i = 0; i < n && status == LB_OK; i++) {
         request->items[i]->answer = answers[i];
     }
-    for (size_t i = 0; status != LB_OK && arenas && i < n && arenas[i]; i++) {
+    for (size_t i = 0; status != LB_OK && arenas && marks && i < n && arenas[i]; i++) {
         lb_arena_release(arenas[i], marks[i]); /* or bad answers would pile up until a good one comes */
     }
     lb_arena_finish(&scratch);
