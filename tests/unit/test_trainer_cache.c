@@ -45,6 +45,34 @@ static void test_round_trip_and_reopen(void **state) {
     lb_free(a);
 }
 
+/* Lookups that share a transaction see what is there; writing, by this cache or another one, is as ever. */
+static void test_held(void **state) {
+    const char *dir = cached_dir(state);
+    struct lb_detail detail = {0};
+    struct cached *a = lb_calloc(3, sizeof *a), *b = a + 1, *c = a + 2;
+    cached_make(a, 1, 64, true);
+    cached_make(b, 2, 7, false);
+    cached_make(c, 3, 9, false);
+    struct lb_cache *cache = cached_open(dir, CACHED_SPACIOUS), *other = cached_open(dir, CACHED_SPACIOUS);
+    cached_must(cached_put(other, a, &detail), &detail);
+    lb_cache_hold(cache);
+    cached_must(cached_get(cache, a, &detail), &detail);
+    assert_int_equal(cached_get(cache, b, &detail), LB_E_NOTFOUND);
+    cached_must(cached_put(cache, b, &detail), &detail);
+    cached_must(cached_get(cache, b, &detail), &detail);
+    lb_cache_release(cache);
+    lb_cache_hold(cache);
+    lb_cache_hold(cache); /* held is held */
+    cached_must(cached_get(cache, b, &detail), &detail);
+    lb_cache_release(cache);
+    cached_must(cached_put(other, c, &detail), &detail); /* nobody is in its way */
+    cached_must(cached_get(cache, c, &detail), &detail);
+    lb_cache_release(cache);
+    lb_cache_close(cache);
+    lb_cache_close(other);
+    lb_free(a);
+}
+
 static void test_blobs(void **state) {
     const char *dir = cached_dir(state);
     struct lb_detail detail = {0};
@@ -349,6 +377,7 @@ int main(void) {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, cached_setup, cached_teardown)
     const struct CMUnitTest tests[] = {
         TEST(test_round_trip_and_reopen),
+        TEST(test_held),
         TEST(test_blobs),
         TEST(test_a_full_cache_keeps_what_is_used),
         TEST(test_no_more_goes_than_must),

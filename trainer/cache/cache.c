@@ -24,6 +24,7 @@
 
 static const char *const sql[LB_CACHE_STATEMENTS] = {
     [LB_CACHE_BEGIN] = "BEGIN IMMEDIATE",
+    [LB_CACHE_BEGIN_READING] = "BEGIN DEFERRED",
     [LB_CACHE_COMMIT] = "COMMIT",
     [LB_CACHE_ROLLBACK] = "ROLLBACK",
     [LB_CACHE_FIND] =
@@ -97,7 +98,15 @@ static int execute(struct lb_cache *cache, enum lb_cache_statement which, const 
     return is_good(code) ? SQLITE_OK : code;
 }
 
+/* Nothing is read in a transaction any more. */
+static void let_go(struct lb_cache *cache) {
+    if (!sqlite3_get_autocommit(cache->db)) {
+        execute(cache, LB_CACHE_COMMIT, NULL, 0);
+    }
+}
+
 static int begin(struct lb_cache *cache) {
+    let_go(cache);
     return execute(cache, LB_CACHE_BEGIN, NULL, 0);
 }
 
@@ -197,7 +206,8 @@ enum lb_status lb_cache_open_file(const char *dir, const char *name, bool create
             /* No map and no shared memory (WAL has some): a file that is cut off is an error, not a signal.
              */
             code = sqlite3_exec(cache->db,
-                                "PRAGMA page_size = " PAGE_BYTES "; PRAGMA mmap_size = 0;"
+                                "PRAGMA page_size = " PAGE_BYTES
+                                "; PRAGMA mmap_size = 0; PRAGMA cache_size = -32768;"
                                 "PRAGMA journal_mode = TRUNCATE; PRAGMA synchronous = NORMAL;"
                                 "PRAGMA cell_size_check = ON; PRAGMA trusted_schema = OFF",
                                 NULL, NULL, NULL);
@@ -285,6 +295,22 @@ void lb_cache_close(struct lb_cache *cache) {
 }
 
 /* ---- reading ---- */
+
+void lb_cache_hold(struct lb_cache *cache) {
+    if (cache != NULL) {
+        pthread_mutex_lock(&cache->lock);
+        (void)execute(cache, LB_CACHE_BEGIN_READING, NULL, 0); /* without it, each lookup is one */
+        pthread_mutex_unlock(&cache->lock);
+    }
+}
+
+void lb_cache_release(struct lb_cache *cache) {
+    if (cache != NULL) {
+        pthread_mutex_lock(&cache->lock);
+        let_go(cache);
+        pthread_mutex_unlock(&cache->lock);
+    }
+}
 
 static int find(struct lb_cache *cache, const uint8_t key[LB_SHA256_BYTES]) {
     sqlite3_stmt *statement = cache->statement[LB_CACHE_FIND];

@@ -32,6 +32,11 @@ LB_NODISCARD enum lb_status lb_cache_open(const char *dir, uint64_t max_bytes, s
                                           struct lb_detail *detail);
 void lb_cache_close(struct lb_cache *cache);
 
+/* Lookups up to release share one read transaction: the file is locked and looked at once, not once an entry.
+ * Others' writing waits meanwhile, so only for a batch of lookups. Writing ends it too. Accept NULL. */
+void lb_cache_hold(struct lb_cache *cache);
+void lb_cache_release(struct lb_cache *cache);
+
 /* LB_E_NOTFOUND on a miss. The answer's data lies in arena. */
 LB_NODISCARD enum lb_status lb_cache_get(struct lb_cache *cache, const uint8_t key[LB_SHA256_BYTES],
                                          struct lb_arena *arena, struct lb_answer *out,

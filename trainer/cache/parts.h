@@ -13,6 +13,7 @@
 
 enum lb_cache_statement {
     LB_CACHE_BEGIN,
+    LB_CACHE_BEGIN_READING,
     LB_CACHE_COMMIT,
     LB_CACHE_ROLLBACK,
     LB_CACHE_FIND,       /* key -> id, used, value */

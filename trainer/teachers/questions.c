@@ -91,6 +91,7 @@ static void admit(struct lb_asker *asker, struct question *question) {
     struct lb_detail detail = {0};
     enum lb_status status = LB_OK;
     question->pending = 1; /* so that nothing completes it half-way */
+    lb_cache_hold(asker->options.cache);
     for (int64_t i = 0; status == LB_OK && i < question->n; i++) {
         for (unsigned k = 0; status == LB_OK && k < question->n_teachers; k++) {
             if (question->wanted[i * question->n_teachers + k]) {
@@ -98,6 +99,7 @@ static void admit(struct lb_asker *asker, struct question *question) {
             }
         }
     }
+    lb_cache_release(asker->options.cache);
     pthread_mutex_lock(&asker->lock);
     asker->stats.questions += counts.questions;
     asker->stats.cache_hits += counts.cache_hits;
