@@ -68,7 +68,7 @@ struct lb_model {
     struct lb_weight_spec *specs; /* of the same order; weights' names point here */
     size_t n_weights;             /* all */
     size_t n_own;                 /* those of the family; what lb_model_extend added comes after */
-    const struct lb_weight *head, *head_bias;
+    struct lb_head head;
     float *values, *grads; /* trainable: one block each */
     size_t n_values;
     /* serving: what the weights point into */

@@ -83,8 +83,7 @@ static enum lb_status step(struct batch *b) {
     lb_tape_begin(b->tape, LB_TAPE_PLAIN, &in.ragged, NULL);
     struct lb_value *h = lb_model_forward(b->model, b->tape, &in, NULL, 0, &b->kv);
     const struct lb_head_reader reader = {.context = b, .logits = take_logits};
-    enum lb_status status =
-        lb_head_read(b->tape, h, lb_model_head(b->model), lb_model_head_bias(b->model), b->first, &reader);
+    enum lb_status status = lb_head_read(b->tape, h, lb_model_head(b->model), b->first, &reader);
 #pragma omp parallel for schedule(dynamic) if (status == LB_OK && b->n > 1)
     for (int64_t s = 0; s < (status == LB_OK ? b->n : 0); s++) {
         b->texts[s].next =

@@ -61,9 +61,10 @@ enum lb_status lb_model_declare(const struct lb_config *config, const char *what
 }
 
 enum lb_status lb_model_bind(struct lb_model *model, struct lb_detail *detail) {
-    model->head = lb_model_weight(model, model->family->head(&model->config));
-    model->head_bias =
-        model->family->head_bias != NULL ? lb_model_weight(model, model->family->head_bias) : NULL;
+    const char *bias = model->family->head_bias;
+    model->head = (struct lb_head){.weight = lb_model_weight(model, model->family->head(&model->config)),
+                                   .bias = bias != NULL ? lb_model_weight(model, bias) : NULL,
+                                   .shape = LB_HEAD_PLAIN};
     lb_free(model->bound);
     model->bound = model->family->bind(model);
     return model->bound != NULL ? LB_OK : lb_fail(detail, LB_E_NOMEM, "out of memory");
@@ -220,12 +221,8 @@ const struct lb_weight *lb_model_find(const struct lb_model *model, const char *
     return lb_model_weight(model, name);
 }
 
-const struct lb_weight *lb_model_head(const struct lb_model *model) {
-    return model->head;
-}
-
-const struct lb_weight *lb_model_head_bias(const struct lb_model *model) {
-    return model->head_bias;
+const struct lb_head *lb_model_head(const struct lb_model *model) {
+    return &model->head;
 }
 
 float *lb_model_values(struct lb_model *model, size_t *out_n) {

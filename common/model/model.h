@@ -8,6 +8,7 @@
 
 #include "common/base/status.h"
 #include "common/formats/config.h"
+#include "common/nn/head.h"
 #include "common/nn/ops.h"
 
 struct lb_model;
@@ -36,10 +37,8 @@ size_t lb_model_bytes(const struct lb_model *model);
 
 /* All parameters in a fixed order; *out_n of them. */
 const struct lb_weight *lb_model_weights(const struct lb_model *model, size_t *out_n);
-/* What final hidden states are multiplied with to give logits: [V, C]; the embedding when tied. */
-const struct lb_weight *lb_model_head(const struct lb_model *model);
-/* [V] or NULL. */
-const struct lb_weight *lb_model_head_bias(const struct lb_model *model);
+/* What final hidden states are multiplied with to give logits; its weight is the embedding when tied. */
+const struct lb_head *lb_model_head(const struct lb_model *model);
 /* Trainable: the blocks of *out_n floats that hold all masters and all gradients, in the order of
  * lb_model_weights. */
 float *lb_model_values(struct lb_model *model, size_t *out_n);

@@ -4,6 +4,7 @@
 #include "common/nn/linear.h"
 #include "common/nn/reduce.h"
 
+#include <math.h>
 #include <string.h>
 
 /* Floats of one chunk of logits, as long as that leaves enough rows for the product to be worth it. */
@@ -44,6 +45,7 @@ struct work {
     const struct lb_value *h;
     const struct lb_weight *w;
     const float *bias; /* [V] or NULL */
+    struct lb_head_shape shape;
     struct chunk *chunks;
     int64_t n_chunks;
     int32_t *offsets; /* [n_chunks + 1] scratch */
@@ -74,9 +76,37 @@ static bool list_chunks(struct work *work, const int32_t *first) {
 }
 
 static bool begin(struct work *work, struct lb_tape *tape, const struct lb_value *h,
-                  const struct lb_weight *w, const struct lb_weight *bias) {
-    *work = (struct work){.tape = tape, .h = h, .w = w};
-    return lb_linear_bias(tape, bias, &work->bias);
+                  const struct lb_head *head) {
+    *work = (struct work){.tape = tape, .h = h, .w = head->weight, .shape = head->shape};
+    return lb_linear_bias(tape, head->bias, &work->bias);
+}
+
+/* Products to logits, and back: dL/dlogit in d to dL/dproduct, where z holds the logits. */
+static void shape_logits(struct lb_head_shape shape, float *z, int64_t n) {
+    if (shape.softcap > 0) {
+        float inner = shape.scale / shape.softcap;
+#pragma omp parallel for if (n > 16384)
+        for (int64_t i = 0; i < n; i++) {
+            z[i] = shape.softcap * tanhf(z[i] * inner);
+        }
+    } else if (shape.scale != 1) {
+#pragma omp parallel for if (n > 16384)
+        for (int64_t i = 0; i < n; i++) {
+            z[i] *= shape.scale;
+        }
+    }
+}
+
+static void shape_back(struct lb_head_shape shape, const float *z, float *d, int64_t n) {
+#pragma omp parallel for if (n > 16384)
+    for (int64_t i = 0; i < n; i++) {
+        float t = shape.softcap > 0 ? z[i] / shape.softcap : 0;
+        d[i] *= shape.scale * (1 - t * t);
+    }
+}
+
+static bool is_plain(struct lb_head_shape shape) {
+    return shape.softcap <= 0 && shape.scale == 1;
 }
 
 /* For products with all of w at once: room for the logits of as many rows, and a panel that holds the whole
@@ -110,6 +140,7 @@ static void product(const struct work *work, int64_t row, int64_t n, const struc
     } else {
         lb_gemm_weight(x, n, work->w, beta, work->z, ragged, work->workspace);
     }
+    shape_logits(work->shape, work->z, n * cols);
 }
 
 /* ---- reading ----------------------------------------------------------------------------------------------
@@ -280,17 +311,16 @@ static bool read_by_panels(struct work *work, const struct lb_head_reader *reade
     return true;
 }
 
-enum lb_status lb_head_read(struct lb_tape *tape, const struct lb_value *h, const struct lb_weight *w,
-                            const struct lb_weight *bias, const int32_t *first,
-                            const struct lb_head_reader *reader) {
+enum lb_status lb_head_read(struct lb_tape *tape, const struct lb_value *h, const struct lb_head *head,
+                            const int32_t *first, const struct lb_head_reader *reader) {
     if (h == NULL) {
         return lb_tape_status(tape) != LB_OK ? lb_tape_status(tape) : LB_E_NOMEM;
     }
     struct lb_arena_mark mark = lb_tape_mark(tape);
     struct work work;
-    bool ok = begin(&work, tape, h, w, bias) && list_chunks(&work, first);
+    bool ok = begin(&work, tape, h, head) && list_chunks(&work, first);
     if (ok && work.n_chunks > 0) {
-        ok = w->rows > LB_HEAD_WIDE_V ? read_by_panels(&work, reader) : read_by_rows(&work, reader);
+        ok = work.w->rows > LB_HEAD_WIDE_V ? read_by_panels(&work, reader) : read_by_rows(&work, reader);
     }
     lb_tape_release(tape, mark);
     return ok ? LB_OK : LB_E_NOMEM;
@@ -340,15 +370,25 @@ static void chunk_backward(const struct work *work, const struct lb_weight *bias
 static enum lb_status run_train(struct work *work, struct lb_value *h, const struct lb_weight *bias,
                                 int64_t step, lb_head_fn fn, void *context) {
     bool fresh = lb_grad_fresh(work->tape, h);
-    if (h->grad == NULL) {
+    float *logits = NULL; /* of a chunk, for the way back through its shape */
+    if (!is_plain(work->shape)) {
+        logits = lb_tape_bytes(work->tape, (size_t)(step * work->w->rows) * sizeof *logits);
+    }
+    if (h->grad == NULL || (logits == NULL && !is_plain(work->shape))) {
         return LB_E_NOMEM;
     }
     enum lb_status status = LB_OK;
     for (int64_t row = 0; row < h->rows && status == LB_OK; row += step) {
         int64_t n = smaller(step, h->rows - row);
         product(work, row, n, NULL);
+        if (logits != NULL) {
+            memcpy(logits, work->z, (size_t)(n * work->w->rows) * sizeof *logits);
+        }
         status = fn(context, row, n, work->z);
         if (status == LB_OK) {
+            if (logits != NULL) {
+                shape_back(work->shape, logits, work->z, n * work->w->rows);
+            }
             chunk_backward(work, bias, row, n, fresh);
         }
     }
@@ -371,28 +411,30 @@ static enum lb_status run_plain(struct work *work, const int32_t *first, lb_head
     return status;
 }
 
-enum lb_status lb_head_run(struct lb_tape *tape, struct lb_value *h, const struct lb_weight *w,
-                           const struct lb_weight *bias, const int32_t *first, lb_head_fn fn, void *context) {
+enum lb_status lb_head_run(struct lb_tape *tape, struct lb_value *h, const struct lb_head *head,
+                           const int32_t *first, lb_head_fn fn, void *context) {
     if (h == NULL) {
         return lb_tape_status(tape) != LB_OK ? lb_tape_status(tape) : LB_E_NOMEM;
     }
     bool train = lb_tape_records(tape);
-    int64_t step = smaller(train ? lb_head_chunk(w->rows) : plain_chunk(w->rows), h->rows);
+    int64_t v = head->weight->rows, step = smaller(train ? lb_head_chunk(v) : plain_chunk(v), h->rows);
     struct lb_arena_mark mark = lb_tape_mark(tape);
     struct work work;
-    enum lb_status status = begin(&work, tape, h, w, bias) && begin_rows(&work, step) ? LB_OK : LB_E_NOMEM;
+    enum lb_status status = begin(&work, tape, h, head) && begin_rows(&work, step) ? LB_OK : LB_E_NOMEM;
     if (status == LB_OK) {
-        status = train ? run_train(&work, h, bias, step, fn, context) : run_plain(&work, first, fn, context);
+        status =
+            train ? run_train(&work, h, head->bias, step, fn, context) : run_plain(&work, first, fn, context);
     }
     lb_tape_release(tape, mark);
     return status;
 }
 
 void lb_head_logits(const float *h, int64_t n, int64_t c, const float *w, const float *bias, int64_t v,
-                    float *z) {
+                    struct lb_head_shape shape, float *z) {
     struct lb_weight head = {.rows = v, .cols = c, .dtype = LB_F32, .data = w};
     if (bias != NULL) {
         lb_linear_fill(z, n, v, bias);
     }
     lb_gemm_weight(h, n, &head, bias != NULL ? 1 : 0, z, NULL, NULL);
+    shape_logits(shape, z, n * v);
 }

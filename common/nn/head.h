@@ -19,6 +19,19 @@
 
 #include "common/nn/tape.h"
 
+/* What is done to each product z = h W^T + b: logit = softcap * tanh(scale * z / softcap). */
+struct lb_head_shape {
+    float scale;   /* 1: none */
+    float softcap; /* 0: none (Gemma 2, Gemma Team 2024, section 2) */
+};
+#define LB_HEAD_PLAIN ((struct lb_head_shape){1, 0})
+
+struct lb_head {
+    const struct lb_weight *weight; /* [V, C] */
+    const struct lb_weight *bias;   /* [V], or NULL */
+    struct lb_head_shape shape;
+};
+
 /* Most classes whose logits are reduced in one piece. */
 #define LB_HEAD_WIDE_V 65536
 
@@ -57,11 +70,10 @@ struct lb_head_reader {
                    int64_t ldz);
 };
 
-/* Plain mode. h [N, C]; w [V, C]; bias [V] or NULL. first (may be NULL): per sequence of the tape's batch the
+/* Plain mode. h [N, C]. first (may be NULL): per sequence of the tape's batch the
  * first row, counted within the sequence, that is wanted; rows before it are skipped. LB_E_NOMEM. */
-enum lb_status lb_head_read(struct lb_tape *tape, const struct lb_value *h, const struct lb_weight *w,
-                            const struct lb_weight *bias, const int32_t *first,
-                            const struct lb_head_reader *reader);
+enum lb_status lb_head_read(struct lb_tape *tape, const struct lb_value *h, const struct lb_head *head,
+                            const int32_t *first, const struct lb_head_reader *reader);
 
 /* log-sum-exp of a whole row of V logits with the bits that lb_head_read gives it. */
 double lb_head_logsumexp(const float *z, int64_t v, double temperature);
@@ -77,10 +89,10 @@ void lb_head_read_bytes(int64_t v, int64_t k, size_t *of_all, size_t *of_row);
  * returned. */
 typedef enum lb_status (*lb_head_fn)(void *context, int64_t row, int64_t n, float *z);
 
-/* By chunks of whole rows at every V; h, w, bias, first as above. In training the weight's gradient and
+/* By chunks of whole rows at every V; h, head, first as above. In training the weight's gradient and
  * h->grad accumulate at once (no node is recorded). */
-enum lb_status lb_head_run(struct lb_tape *tape, struct lb_value *h, const struct lb_weight *w,
-                           const struct lb_weight *bias, const int32_t *first, lb_head_fn fn, void *context);
+enum lb_status lb_head_run(struct lb_tape *tape, struct lb_value *h, const struct lb_head *head,
+                           const int32_t *first, lb_head_fn fn, void *context);
 
 /* Tape for the logits of a chunk in plain mode, about. */
 size_t lb_head_run_bytes(int64_t v);
@@ -88,8 +100,9 @@ size_t lb_head_run_bytes(int64_t v);
 /* Most rows of one chunk in training for a vocabulary of v. */
 int64_t lb_head_chunk(int64_t v);
 
-/* Logits of any rows under any head: z [n, V] = h [n, C] w^T + bias (a downloaded teacher head). */
-void lb_head_logits(const float *h, int64_t n, int64_t c, const float *w /* [V, C] */, const float *bias,
-                    int64_t v, float *z);
+/* Logits of any rows under any head: z [n, V] of h [n, C], w [V, C], bias [V] or NULL (a downloaded teacher
+ * head). */
+void lb_head_logits(const float *h, int64_t n, int64_t c, const float *w, const float *bias, int64_t v,
+                    struct lb_head_shape shape, float *z);
 
 #endif

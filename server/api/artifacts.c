@@ -6,6 +6,7 @@
 #include "server/api/reply.h"
 #include "server/api/table.h"
 
+#include <stdio.h>
 #include <string.h>
 
 /* Floats made at once while a client reads. */
@@ -37,8 +38,15 @@ void lb_artifact_head_end(struct lb_artifact_head *head) {
 
 enum lb_status lb_artifact_head_begin(const struct lb_hosted *hosted, struct lb_arena *arena,
                                       struct lb_artifact_head *out, struct lb_detail *detail) {
-    const char *metadata[] = {"format", "pt", "model", hosted->name, "fingerprint", hosted->version};
-    const struct lb_weight *weight = lb_model_head(hosted->model), *bias = lb_model_head_bias(hosted->model);
+    const struct lb_head *of = lb_model_head(hosted->model);
+    const struct lb_weight *weight = of->weight, *bias = of->bias;
+    char scale[32], softcap[32];
+    snprintf(scale, sizeof scale, "%.9g", (double)of->shape.scale);
+    snprintf(softcap, sizeof softcap, "%.9g", (double)of->shape.softcap);
+    const char *metadata[] = {"format",      "pt",          "model",
+                              hosted->name,  "fingerprint", hosted->version,
+                              "logit_scale", scale,         "final_logit_softcapping",
+                              softcap};
     struct lb_tensor tensors[3];
     size_t n = 0;
     struct lb_buf header;
@@ -55,7 +63,8 @@ enum lb_status lb_artifact_head_begin(const struct lb_hosted *hosted, struct lb_
                                       .data = head.digest,
                                       .bytes = LB_SHA256_BYTES};
     if (status == LB_OK) {
-        status = lb_safetensors_header(&header, tensors, n, metadata, 3, detail);
+        status = lb_safetensors_header(&header, tensors, n, metadata,
+                                       sizeof metadata / sizeof metadata[0] / 2, detail);
     }
     if (status != LB_OK) {
         goto out;

@@ -66,7 +66,7 @@ static json_t *inputs(const struct lb_hosted *hosted, render_fn render, bool opt
 /* The output of this kind and layer, with what the request decides left open. */
 static void add_output(json_t *list, render_fn render, const struct lb_hosted *hosted,
                        enum lb_output_kind kind, int layer) {
-    const struct lb_weight *head = lb_model_head(hosted->model);
+    const struct lb_weight *head = lb_model_head(hosted->model)->weight;
     const struct lb_output *is = lb_output_get(kind);
     const struct lb_output_sizes sizes = {
         .sequences = -1,
@@ -110,7 +110,7 @@ static void set_id(json_t *object, const char *key, int64_t id) {
 /* What a trainer has to know before it asks. */
 static json_t *parameters(const struct lb_hosted *hosted) {
     const struct lb_config *config = lb_model_config(hosted->model);
-    const struct lb_weight *head = lb_model_head(hosted->model);
+    const struct lb_weight *head = lb_model_head(hosted->model)->weight;
     json_t *p = json_pack(
         "{s:s,s:s,s:I,s:I,s:I,s:s,s:b,s:s}", "fingerprint", hosted->version, "model_type", config->model_type,
         "vocab_size", (json_int_t)head->rows, "hidden_size", (json_int_t)head->cols, "num_parameters",
@@ -163,6 +163,6 @@ json_t *lb_describe_config(const struct lb_hosted *hosted) {
 json_t *lb_describe_server(void) {
     return json_pack("{s:s,s:s,s:[s,s,s,s,s,s,s,s,s,s]}", "name", "limbeckd", "version", LB_VERSION,
                      "extensions", "binary_tensor_data", "parameters", "model_configuration",
-                     "model_repository", "statistics", "kd_topk/1", "kd_hidden/1", "kd_head/1", "kd_digest/1",
+                     "model_repository", "statistics", "kd_topk/1", "kd_hidden/1", "kd_head/2", "kd_digest/1",
                      "kd_answer_digest/1");
 }

@@ -259,7 +259,7 @@ static enum lb_status check_output(const struct lb_hosted *hosted, const struct 
 }
 
 static void shape_output(const struct lb_hosted *hosted, const struct lb_job *job, struct lb_job_output *o) {
-    const struct lb_weight *head = lb_model_head(hosted->model);
+    const struct lb_weight *head = lb_model_head(hosted->model)->weight;
     const struct lb_output *is = lb_output_get(o->what.kind);
     const struct lb_output_sizes sizes = {
         .sequences = job->n_seqs,
@@ -310,7 +310,7 @@ static enum lb_status plan_output(const struct lb_wire_output *asked, const stru
     }
     status = check_output(hosted, o, detail);
     if (status == LB_OK) {
-        status = choose_dtype(asked, lb_model_head(hosted->model)->rows, o, detail);
+        status = choose_dtype(asked, lb_model_head(hosted->model)->weight->rows, o, detail);
     }
     if (status != LB_OK) {
         return status;
@@ -361,7 +361,7 @@ static enum lb_status plan_outputs(const struct lb_infer_request *request,
 enum lb_status lb_plan(const struct lb_infer_request *request, const struct lb_plan_limits *limits,
                        struct lb_job *job, struct lb_detail *detail) {
     const struct lb_config *config = lb_model_config(job->model->model);
-    int64_t v = lb_model_head(job->model->model)->rows;
+    int64_t v = lb_model_head(job->model->model)->weight->rows;
     if (!(request->temperature >= LB_MIN_TEMPERATURE && request->temperature <= LB_MAX_TEMPERATURE)) {
         return lb_fail(detail, LB_E_ARG, "temperature %g: must be within %g..%g", request->temperature,
                        LB_MIN_TEMPERATURE, LB_MAX_TEMPERATURE);

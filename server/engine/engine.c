@@ -144,10 +144,10 @@ static enum lb_status prepare(struct lb_engine *engine, const struct lb_batch *b
 
 static enum lb_status compute(struct lb_engine *engine, struct run *run) {
     const struct lb_model *model = run->batch->model->model;
-    const struct lb_weight *head = lb_model_head(model);
+    const struct lb_head *head = lb_model_head(model);
     struct lb_extract extract;
     enum lb_status status =
-        lb_extract_init(&extract, run->places, &run->input.ragged, head->rows, &engine->scratch);
+        lb_extract_init(&extract, run->places, &run->input.ragged, head->weight->rows, &engine->scratch);
     if (status != LB_OK) {
         return status;
     }
@@ -170,15 +170,14 @@ static enum lb_status compute(struct lb_engine *engine, struct run *run) {
                                  tap->value);
         }
     }
-    const struct lb_weight *bias = lb_model_head_bias(model);
     if (!run->needs_head) {
         return LB_OK;
     }
     if (lb_extract_needs_rows(&extract)) {
-        return lb_head_run(engine->tape, h, head, bias, run->first, lb_extract_logits, &extract);
+        return lb_head_run(engine->tape, h, head, run->first, lb_extract_logits, &extract);
     }
     const struct lb_head_reader reader = lb_extract_reader(&extract);
-    return lb_head_read(engine->tape, h, head, bias, run->first, &reader);
+    return lb_head_read(engine->tape, h, head, run->first, &reader);
 }
 
 enum lb_status lb_engine_run(struct lb_engine *engine, const struct lb_batch *batch,
@@ -329,7 +328,7 @@ enum lb_status lb_engine_admit(struct lb_engine *engine, struct lb_job *job, str
             job->row_bytes += (size_t)job->outputs[i].width * sizeof(float);
             job->taps += mix((uint64_t)what->layer * 2 + 1);
         } else if (source == LB_FROM_LOGITS && !(lb_output_get(what->kind)->uses & LB_IN_PIECES)) {
-            job->base_bytes += lb_head_run_bytes(lb_model_head(hosted->model)->rows);
+            job->base_bytes += lb_head_run_bytes(lb_model_head(hosted->model)->weight->rows);
         } else if (source == LB_FROM_ATTENTION) {
             /* One as computed, and each as kept. */
             job->square_bytes += (job->square_bytes ? 1 : 2) * heads * sizeof(float);
@@ -338,7 +337,7 @@ enum lb_status lb_engine_admit(struct lb_engine *engine, struct lb_job *job, str
     }
     if (job->needs_head) {
         size_t of_all, of_row;
-        lb_head_read_bytes(lb_model_head(hosted->model)->rows, job->top_k, &of_all, &of_row);
+        lb_head_read_bytes(lb_model_head(hosted->model)->weight->rows, job->top_k, &of_all, &of_row);
         job->base_bytes += of_all;
         job->row_bytes += of_row;
     }

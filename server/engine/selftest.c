@@ -60,7 +60,7 @@ static void hash_logits(void *context, int64_t row, int64_t n, int64_t id, int64
         lb_sha256_update(test->hash[s], z + i * ldz, (size_t)n_ids * sizeof *z);
         lb_lse_add(&test->lse[row + i], z + i * ldz, n_ids, 1);
     }
-    for (int64_t i = 0; id + n_ids == lb_model_head(test->model)->rows && i < n; i++) {
+    for (int64_t i = 0; id + n_ids == lb_model_head(test->model)->weight->rows && i < n; i++) {
         double lse = lb_lse_value(&test->lse[row + i], 1);
         lb_sha256_update(test->hash[s], &lse, sizeof lse);
         test->finite &= isfinite(lse) != 0;
@@ -104,8 +104,7 @@ static void run(void *argument) {
     }
     if (test->status == LB_OK) {
         const struct lb_head_reader reader = {.context = test, .logits = hash_logits};
-        test->status =
-            lb_head_read(tape, h, lb_model_head(test->model), lb_model_head_bias(test->model), NULL, &reader);
+        test->status = lb_head_read(tape, h, lb_model_head(test->model), NULL, &reader);
     }
     for (int i = 0; i < test->n; i++) {
         lb_sha256_final(test->hash[i], test->out[test->order[i]]);

@@ -117,11 +117,12 @@ int main(int argc, char **argv) {
     }
     size_t before = lb_tape_high(tape);
     long stored = peak_mib();
+    const struct lb_head head = {&w, NULL, LB_HEAD_PLAIN};
     const struct lb_head_reader reader = {.context = read, .want = want, .row = take};
     for (int64_t r = 0; r < rounds; r++) {
         uint64_t t = lb_now_ns();
-        enum lb_status status = rows_first ? lb_head_run(tape, h, &w, NULL, NULL, reduce_rows, NULL)
-                                           : lb_head_read(tape, h, &w, NULL, NULL, &reader);
+        enum lb_status status = rows_first ? lb_head_run(tape, h, &head, NULL, reduce_rows, NULL)
+                                           : lb_head_read(tape, h, &head, NULL, &reader);
         seconds[r] = (double)(lb_now_ns() - t) / 1e9;
         for (int64_t i = 0; !rows_first && i < n; i++) {
             sum += read[i];

@@ -149,7 +149,7 @@ static void score(struct bench *b) {
         uint64_t t = lb_now_ns();
         lb_tape_begin(b->tape, LB_TAPE_PLAIN, &in.ragged, NULL);
         struct lb_value *h = lb_model_forward(b->model, b->tape, &in, NULL, 0, NULL);
-        if (lb_head_run(b->tape, h, lb_model_head(b->model), NULL, NULL, reduce, b) != LB_OK) {
+        if (lb_head_run(b->tape, h, lb_model_head(b->model), NULL, reduce, b) != LB_OK) {
             exit(1);
         }
         seconds[r < 0 ? 0 : r] = (double)(lb_now_ns() - t) / 1e9;
@@ -201,7 +201,7 @@ static void train(struct bench *b, const char *name) {
         uint64_t t = lb_now_ns();
         lb_tape_begin(b->tape, LB_TAPE_TRAIN, &in.ragged, NULL);
         struct lb_value *h = lb_model_forward(b->model, b->tape, &in, NULL, 0, NULL);
-        if (lb_head_run(b->tape, h, lb_model_head(b->model), NULL, NULL, losses, b) != LB_OK ||
+        if (lb_head_run(b->tape, h, lb_model_head(b->model), NULL, losses, b) != LB_OK ||
             lb_tape_backward(b->tape) != LB_OK ||
             lb_optimizer_step(optimizer, 1e-4, 1, &norm, NULL) != LB_OK) {
             exit(1);

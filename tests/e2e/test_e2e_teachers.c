@@ -138,7 +138,7 @@ static void test_local_teachers(void **state) {
     for (unsigned k = 0; k < 2; k++) {
         must(lb_teachers_head(teachers, k, &heads[k], &detail), &detail);
     }
-    assert_memory_equal(heads[0]->weight, lb_model_head(model)->data, 97 * 32 * sizeof(float));
+    assert_memory_equal(heads[0]->weight, lb_model_head(model)->weight->data, 97 * 32 * sizeof(float));
     lb_model_destroy(model);
 
     struct lb_buf tokenizer, file;

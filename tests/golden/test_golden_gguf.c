@@ -73,8 +73,7 @@ static void check_logits(const struct lb_model *model, const char *name, const c
     lb_tape_begin(tape, LB_TAPE_PLAIN, &in.ragged, NULL);
     struct lb_value *h = lb_model_forward(model, tape, &in, NULL, 0, NULL);
     assert_non_null(h);
-    must(lb_head_run(tape, h, lb_model_head(model), lb_model_head_bias(model), NULL, compare, &peers),
-         &detail);
+    must(lb_head_run(tape, h, lb_model_head(model), NULL, compare, &peers), &detail);
     printf("%s: %.1e from llama.cpp, %.1e from transformers\n", name, peers.apart[0] / peers.largest,
            peers.apart[1] / peers.largest);
     assert_true(peers.apart[0] < TOLERANCE * peers.largest && peers.apart[1] < TOLERANCE * peers.largest);

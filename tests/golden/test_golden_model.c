@@ -102,9 +102,7 @@ static void check_forward(const char *name) {
     lb_tape_begin(f.tape, LB_TAPE_PLAIN, &f.in.ragged, NULL);
     struct lb_value *h = lb_model_forward(f.model, f.tape, &f.in, taps, n_taps, NULL);
     assert_non_null(h);
-    assert_int_equal(
-        lb_head_run(f.tape, h, lb_model_head(f.model), lb_model_head_bias(f.model), NULL, compare_logits, &f),
-        LB_OK);
+    assert_int_equal(lb_head_run(f.tape, h, lb_model_head(f.model), NULL, compare_logits, &f), LB_OK);
     printf("%s: logits %.2e", name, f.worst);
     assert_true(f.worst < LOGIT_TOLERANCE);
     double worst = 0;
@@ -160,8 +158,7 @@ static void check_backward(const char *name, bool kd) {
     f.target = kd ? want(&f, "target")->data : NULL;
     lb_tape_begin(f.tape, LB_TAPE_TRAIN, &f.in.ragged, NULL);
     struct lb_value *h = lb_model_forward(f.model, f.tape, &f.in, NULL, 0, NULL);
-    assert_int_equal(
-        lb_head_run(f.tape, h, lb_model_head(f.model), lb_model_head_bias(f.model), NULL, losses, &f), LB_OK);
+    assert_int_equal(lb_head_run(f.tape, h, lb_model_head(f.model), NULL, losses, &f), LB_OK);
     assert_int_equal(lb_tape_backward(f.tape), LB_OK);
     double expected = ((const float *)want(&f, kd ? "kd_loss" : "loss")->data)[0], worst = 0;
     assert_true(fabs(f.loss - expected) < 1e-5 * expected);

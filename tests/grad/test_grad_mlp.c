@@ -121,7 +121,7 @@ static struct world *make_world(const char *mixture, enum lb_target_lane lane) {
         w->info[k] = (struct lb_teacher_info){
             .vocab_size = CLASSES, .hidden_size = TEACHER_WIDTH, .n_layers = 1, .input_size = PIXELS};
         w->head[k] = (struct lb_teacher_head){normals(CLASSES * TEACHER_WIDTH), normals(CLASSES), CLASSES,
-                                              TEACHER_WIDTH};
+                                              TEACHER_WIDTH, LB_HEAD_PLAIN};
         w->plan.info[k] = &w->info[k];
         w->plan.head[k] = &w->head[k];
         w->plan.spec[k] = (struct lb_ask_spec){

@@ -218,8 +218,8 @@ static struct world *make_world(const struct lb_mixture *mixture, enum lb_target
         w->teachers[k] = (struct lb_recipe_teacher){.name = name, .weight = 1 + k};
         w->info[k] = (struct lb_teacher_info){
             .vocab_size = VOCAB, .hidden_size = TEACHER_WIDTH, .n_layers = 2, .n_heads = TEACHER_HEADS};
-        w->head[k] =
-            (struct lb_teacher_head){normals(VOCAB * TEACHER_WIDTH, 0.5), NULL, VOCAB, TEACHER_WIDTH};
+        w->head[k] = (struct lb_teacher_head){normals(VOCAB * TEACHER_WIDTH, 0.5), NULL, VOCAB, TEACHER_WIDTH,
+                                              LB_HEAD_PLAIN};
         w->plan.info[k] = &w->info[k];
         w->plan.head[k] = &w->head[k];
     }
@@ -390,7 +390,7 @@ static void two_halves(void **state) {
     struct lb_step_result whole = {0}, halves = {0};
     struct lb_detail detail = {0};
     const struct lb_value *states;
-    const struct lb_weight *head = lb_model_head(w->student);
+    const struct lb_weight *head = lb_model_head(w->student)->weight;
     float z[VOCAB];
     size_t n;
     float *grads = lb_model_grads(w->student, &n), *keep = malloc(n * sizeof *keep);
@@ -406,7 +406,8 @@ static void two_halves(void **state) {
     assert_int_equal(lb_step_forward(w->step, w->samples, SAMPLES, &rng, &states, &detail), LB_OK);
     assert_int_equal(states->rows, w->rows);
     assert_int_equal(states->cols, head->cols);
-    lb_head_logits(states->data + (w->rows - 1) * states->cols, 1, states->cols, head->value, NULL, VOCAB, z);
+    lb_head_logits(states->data + (w->rows - 1) * states->cols, 1, states->cols, head->value, NULL, VOCAB,
+                   LB_HEAD_PLAIN, z);
     for (int j = 0; j < VOCAB; j++) {
         double sum = 0;
         for (int64_t c = 0; c < head->cols; c++) {

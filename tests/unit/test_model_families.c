@@ -340,7 +340,7 @@ static void a_tied_config_and_a_stored_head(void **state) {
     add_to_folder(model, "lm_head.weight", some, embedding->rows, embedding->cols);
     again = must_open(in_folder("more"));
     assert_false(lb_model_config(again)->tie_word_embeddings);
-    assert_memory_equal(lb_model_head(again)->data, some, (size_t)(40 * WIDTH) * sizeof *some);
+    assert_memory_equal(lb_model_head(again)->weight->data, some, (size_t)(40 * WIDTH) * sizeof *some);
     assert_non_null(strstr(lb_model_note(again, 0), "tie_word_embeddings is true, but lm_head.weight"));
     lb_model_destroy(again);
     lb_model_destroy(model);

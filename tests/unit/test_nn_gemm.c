@@ -200,14 +200,15 @@ static void head_formats_and_first(void **state) {
     for (size_t f = 0; f < 4; f++) {
         lb_quantize(formats[f], w, stored, v * c);
         lb_dequantize(formats[f], stored, wide, v * c);
-        struct lb_weight head = {
+        struct lb_weight weight = {
             .name = "head", .rows = v, .cols = c, .dtype = formats[f], .data = stored, .n_dims = 2};
+        struct lb_head head = {&weight, NULL, LB_HEAD_PLAIN};
         lb_tape_begin(tape, LB_TAPE_PLAIN, &ragged, NULL);
         struct lb_value *x = lb_tape_value(tape, rows, c);
         memcpy(x->data, h, (size_t)(rows * c) * 4);
         all.rows = some.rows = 0;
-        assert_int_equal(lb_head_run(tape, x, &head, NULL, NULL, keep, &all), LB_OK);
-        assert_int_equal(lb_head_run(tape, x, &head, NULL, first, keep, &some), LB_OK);
+        assert_int_equal(lb_head_run(tape, x, &head, NULL, keep, &all), LB_OK);
+        assert_int_equal(lb_head_run(tape, x, &head, first, keep, &some), LB_OK);
         assert_int_equal(all.rows, rows);
         assert_int_equal(some.rows, 2 + 70);
         lb_gemm_nt_reference(rows, v, c, h, wide, want);

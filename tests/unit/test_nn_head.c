@@ -95,6 +95,7 @@ struct setting {
     int64_t n_seqs;
     float *h, *stored;
     struct lb_weight w, bias;
+    struct lb_head head;
 };
 
 static void begin(struct setting *s, int64_t v, enum lb_dtype dtype, const int32_t *lengths, int64_t n_seqs) {
@@ -113,6 +114,7 @@ static void begin(struct setting *s, int64_t v, enum lb_dtype dtype, const int32
     lb_quantize(dtype, w, s->stored, v * C);
     s->w = (struct lb_weight){.rows = v, .cols = C, .dtype = dtype, .data = s->stored, .n_dims = 2};
     s->bias = (struct lb_weight){.rows = 1, .cols = v, .dtype = LB_F32, .data = bias, .n_dims = 1};
+    s->head = (struct lb_head){&s->w, &s->bias, LB_HEAD_PLAIN};
     free(w);
 }
 
@@ -142,7 +144,7 @@ static void read(struct setting *s, int64_t first, int64_t n, const int32_t *fir
     const struct lb_head_reader reader = {out,  add,      add != NULL ? out->v : 0,
                                           want, take_row, out->z != NULL ? take_logits : NULL};
     struct lb_value *x = batch(s, first, n, offsets, &ragged);
-    assert_int_equal(lb_head_read(s->tape, x, &s->w, &s->bias, first_rows, &reader), LB_OK);
+    assert_int_equal(lb_head_read(s->tape, x, &s->head, first_rows, &reader), LB_OK);
 }
 
 static void same_row(const struct rows *a, int64_t i, const struct rows *b, int64_t j) {
@@ -165,7 +167,7 @@ static void right(struct setting *s, const struct rows *have) {
     float values[TOP];
     struct lb_ragged ragged;
     struct lb_value *x = batch(s, 0, SEQS, offsets, &ragged);
-    assert_int_equal(lb_head_run(s->tape, x, &s->w, &s->bias, NULL, take_whole, &whole), LB_OK);
+    assert_int_equal(lb_head_run(s->tape, x, &s->head, NULL, take_whole, &whole), LB_OK);
     assert_memory_equal(whole.z, have->z, (size_t)(ROWS * have->v) * sizeof(float));
     for (int64_t i = 0; i < ROWS; i++) {
         const float *z = have->z + i * have->v;
@@ -302,6 +304,30 @@ static void added(void **state) {
     }
 }
 
+/* A scale and a soft-cap are done to every product, by either way, before anything is read of it. */
+static void shaped(void **state) {
+    (void)state;
+    static const int32_t asked[AT] = {1, 70, 0, 3, 9};
+    static const int64_t v[] = {SMALL_V, BIG_V};
+    static const struct lb_head_shape shapes[] = {{0.125f, 0}, {1, 5}, {0.5f, 3}};
+    for (int t = 0; t < 6; t++) {
+        struct setting s;
+        begin(&s, v[t / 3], LB_F16, lengths, SEQS);
+        struct rows plain = rows_of(v[t / 3], ROWS, asked), has = rows_of(v[t / 3], ROWS, asked);
+        read(&s, 0, SEQS, NULL, NULL, &plain);
+        s.head.shape = shapes[t % 3];
+        read(&s, 0, SEQS, NULL, NULL, &has);
+        for (int64_t i = 0; i < ROWS * has.v; i++) {
+            double z = (double)plain.z[i] * (double)s.head.shape.scale, cap = (double)s.head.shape.softcap;
+            z = cap > 0 ? cap * tanh(z / cap) : z;
+            assert_true(fabs((double)has.z[i] - z) < 1e-5);
+        }
+        right(&s, &has);
+        rows_free(&plain), rows_free(&has);
+        finish(&s);
+    }
+}
+
 /* A tape that is too small says so, by either way. */
 static void no_memory(void **state) {
     (void)state;
@@ -317,8 +343,8 @@ static void no_memory(void **state) {
         lb_tape_destroy(s.tape);
         s.tape = lb_tape_create((size_t)300 << 10);
         struct lb_value *x = batch(&s, 0, SEQS, offsets, &ragged);
-        assert_int_equal(lb_head_read(s.tape, x, &s.w, NULL, NULL, &reader), LB_E_NOMEM);
-        assert_int_equal(lb_head_read(s.tape, NULL, &s.w, NULL, NULL, &reader), LB_E_NOMEM);
+        assert_int_equal(lb_head_read(s.tape, x, &s.head, NULL, &reader), LB_E_NOMEM);
+        assert_int_equal(lb_head_read(s.tape, NULL, &s.head, NULL, &reader), LB_E_NOMEM);
         rows_free(&r);
         finish(&s);
     }
@@ -327,8 +353,9 @@ static void no_memory(void **state) {
 int main(void) {
     lb_rng_seed(&rng, 11, 0);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(rows_first), cmocka_unit_test(by_panels), cmocka_unit_test(many_rows),
-        cmocka_unit_test(from_first), cmocka_unit_test(added),     cmocka_unit_test(no_memory),
+        cmocka_unit_test(rows_first), cmocka_unit_test(by_panels),  cmocka_unit_test(shaped),
+        cmocka_unit_test(many_rows),  cmocka_unit_test(from_first), cmocka_unit_test(added),
+        cmocka_unit_test(no_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

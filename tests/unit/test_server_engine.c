@@ -153,7 +153,7 @@ static struct reference *reference(const int32_t *ids, int length) {
     memcpy(r->h, h->data, (size_t)(length * C) * sizeof(float));
     memcpy(r->hidden1, taps[0].value->data, (size_t)(length * C) * sizeof(float));
     memcpy(r->attention0, taps[1].value->data, (size_t)(4 * length * length) * sizeof(float));
-    assert_int_equal(lb_head_run(tape, h, lb_model_head(llama->model), NULL, NULL, keep_logits, r->z), LB_OK);
+    assert_int_equal(lb_head_run(tape, h, lb_model_head(llama->model), NULL, keep_logits, r->z), LB_OK);
     lb_tape_destroy(tape);
     return r;
 }
@@ -545,6 +545,8 @@ static void test_head(void **state) {
     assert_memory_equal(bytes.data + bytes.len - sizeof digest, digest, sizeof digest);
     assert_memory_equal(lb_safetensors_find(file, "digest")->data, digest, sizeof digest);
     assert_string_equal(lb_safetensors_metadata(file, "fingerprint"), mlp->version);
+    assert_string_equal(lb_safetensors_metadata(file, "logit_scale"), "1");
+    assert_string_equal(lb_safetensors_metadata(file, "final_logit_softcapping"), "0");
     const struct lb_tensor *w = lb_safetensors_find(file, "lm_head.weight"),
                            *b = lb_safetensors_find(file, "lm_head.bias");
     assert_int_equal(w->dim[0], 5);
@@ -559,7 +561,7 @@ static void test_head(void **state) {
     add_output(&ask, "logits", LB_DT_NONE);
     struct lb_job *job = plan(mlp, &ask);
     run_whole(job);
-    lb_head_logits(job->outputs[0].data, 1, 8, w->data, b->data, 5, z);
+    lb_head_logits(job->outputs[0].data, 1, 8, w->data, b->data, 5, LB_HEAD_PLAIN, z);
     for (int i = 0; i < 5; i++) {
         assert_true(fabsf(z[i] - ((float *)job->outputs[1].data)[i]) < 1e-5f);
     }

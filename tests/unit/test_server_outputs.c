@@ -132,11 +132,10 @@ static void compute(const struct question *q, int b, struct source *out) {
     assert_non_null(h);
     out->n = n;
     if (from == LB_FROM_LOGITS) {
-        out->width = lb_model_head(model)->rows;
+        out->width = lb_model_head(model)->weight->rows;
         out->x = malloc((size_t)(n * out->width) * sizeof(float));
         assert_non_null(out->x);
-        assert_int_equal(
-            lb_head_run(tape, h, lb_model_head(model), lb_model_head_bias(model), NULL, keep, out), LB_OK);
+        assert_int_equal(lb_head_run(tape, h, lb_model_head(model), NULL, keep, out), LB_OK);
     } else {
         const struct lb_value *v = taps ? tap.value : h;
         out->width = from == LB_FROM_ATTENTION ? n : v->cols;
@@ -387,11 +386,11 @@ static void test_whole_rows(void **state) {
         struct lb_input in = {{B, offsets}, packed, NULL};
         lb_arena_init(&arena, 1 << 20);
         assert_int_equal(lb_job_allocate(rows), LB_OK);
-        assert_int_equal(lb_extract_init(&extract, places, &in.ragged, lb_model_head(model)->rows, &arena),
-                         LB_OK);
+        assert_int_equal(
+            lb_extract_init(&extract, places, &in.ragged, lb_model_head(model)->weight->rows, &arena), LB_OK);
         lb_tape_begin(tape, LB_TAPE_PLAIN, &in.ragged, NULL);
         struct lb_value *h = lb_model_forward(model, tape, &in, NULL, 0, NULL);
-        assert_int_equal(lb_head_run(tape, h, lb_model_head(model), NULL, NULL, lb_extract_logits, &extract),
+        assert_int_equal(lb_head_run(tape, h, lb_model_head(model), NULL, lb_extract_logits, &extract),
                          LB_OK);
         assert_true(same_answer(job, rows));
         lb_arena_finish(&arena);

@@ -94,8 +94,7 @@ static double row_nats(const struct lb_model *model, const struct lb_sample *s, 
     struct rows r = {z, lb_model_config(model)->vocab_size};
     lb_tape_begin(tape, LB_TAPE_PLAIN, &in.ragged, NULL);
     struct lb_value *h = lb_model_forward(model, tape, &in, NULL, 0, NULL);
-    assert_int_equal(
-        lb_head_run(tape, h, lb_model_head(model), lb_model_head_bias(model), NULL, copy_rows, &r), LB_OK);
+    assert_int_equal(lb_head_run(tape, h, lb_model_head(model), NULL, copy_rows, &r), LB_OK);
     lb_tape_destroy(tape);
     long double nats = 0;
     for (int64_t t = 0; t < s->n; t++) {

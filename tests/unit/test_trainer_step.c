@@ -304,9 +304,9 @@ static void log_softmax(const float *z, int64_t n, double temperature, double *o
 /* The student's logits of a row of its states. */
 static void student_logits(const struct lb_model *student, const struct lb_value *states, int64_t row,
                            float *z) {
-    const struct lb_weight *head = lb_model_head(student), *bias = lb_model_head_bias(student);
-    lb_head_logits(states->data + row * states->cols, 1, states->cols, head->value,
-                   bias != NULL ? bias->value : NULL, head->rows, z);
+    const struct lb_head *head = lb_model_head(student);
+    lb_head_logits(states->data + row * states->cols, 1, states->cols, head->weight->value,
+                   head->bias != NULL ? head->bias->value : NULL, head->weight->rows, head->shape, z);
 }
 
 /* Cross entropy of the labels: of a text the next token, of an image its class. */
@@ -319,7 +319,7 @@ static void check_labels(struct lb_model *student, const struct lb_sample *sampl
     struct lb_rng rng;
     const struct lb_value *states;
     double expected = 0;
-    int64_t row = 0, v = lb_model_head(student)->rows;
+    int64_t row = 0, v = lb_model_head(student)->weight->rows;
     plan.losses[0].loss = lb_loss_find("cross_entropy");
     plan.losses[0].args = (struct lb_loss_args){.weight = 1, .temperature = 1};
     lb_rng_seed(&rng, 1, 1);

@@ -143,7 +143,7 @@ static void image_logits(void **state) {
     (void)state;
     enum { N = 3 };
     float weight[V * C], bias[V], states[N * C], logits[N * V], z[N * V], work[N * C];
-    struct lb_teacher_head head = {weight, bias, V, C};
+    struct lb_teacher_head head = {weight, bias, V, C, LB_HEAD_PLAIN};
     for (int i = 0; i < V * C; i++) {
         weight[i] = (float)(i % 7) / 4 - 0.5f;
     }
@@ -205,7 +205,7 @@ static void text_logits(void **state) {
     static const int64_t lengths[TEXTS] = {3, 5, 2};
     static const int32_t offsets[TEXTS + 1] = {0, 3, 8, 10}, sequence[ROWS] = {0, 0, 0, 1, 1, 1, 1, 1, 2, 2};
     float weight[V * C], states[ROWS * C], logits[ROWS * V], z[ROWS * V], work[ROWS * C];
-    struct lb_teacher_head head = {weight, NULL, V, C};
+    struct lb_teacher_head head = {weight, NULL, V, C, LB_HEAD_PLAIN};
     struct lb_sample samples[TEXTS];
     struct lb_answer answers[TEXTS];
     for (int i = 0; i < V * C; i++) {

@@ -206,6 +206,7 @@ static void test_cache_and_offline(void **state) {
         assert_int_equal(head->hidden_size, 6);
         assert_null(head->bias);
         assert_true(head->weight[17] == 17.0f / 16);
+        assert_true(head->shape.scale == 1 && head->shape.softcap == 30);
         must(lb_teachers_submit(teachers, 0, samples, N, NULL, &detail), &detail);
         take_and_check(teachers, 0, samples, N, fingerprints);
         lb_teachers_stats(teachers, &stats);

@@ -126,7 +126,7 @@ static enum lb_status add_pair(struct lb_plan *plan, struct lb_model *student, u
     } else {
         p->kind = layers.teacher < 0 ? LB_OUT_HIDDEN_FINAL : LB_OUT_HIDDEN;
         p->layer = layers.teacher < 0 ? 0 : p->layer;
-        p->student_width = lb_model_head(student)->cols;
+        p->student_width = lb_model_head(student)->weight->cols;
         if (!p->final && classifier(student)) {
             p->student_width = layers.student == 0 ? c->input_size : c->hidden_sizes[layers.student - 1];
         }

@@ -103,6 +103,5 @@ enum lb_status lb_step_rows(struct lb_step *step) {
     if (!ok || step->workers == NULL) {
         return LB_E_NOMEM;
     }
-    return lb_head_run(step->tape, step->states, lb_model_head(step->student),
-                       lb_model_head_bias(step->student), NULL, on_logits, step);
+    return lb_head_run(step->tape, step->states, lb_model_head(step->student), NULL, on_logits, step);
 }

@@ -15,7 +15,7 @@ struct lb_step *lb_step_create(const struct lb_plan *plan, struct lb_model *stud
     step->student = student;
     step->tape = lb_tape_create(max_bytes);
     lb_arena_init(&step->memory, max_bytes);
-    step->v = lb_model_head(student)->rows;
+    step->v = lb_model_head(student)->weight->rows;
     step->top_k = plan->recipe->loss_top_k < step->v ? plan->recipe->loss_top_k : step->v;
     if (step->tape == NULL) {
         lb_step_destroy(step);

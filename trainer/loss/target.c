@@ -31,7 +31,7 @@ void lb_target_logits(const struct lb_answered *batch, unsigned k, const struct 
         bool gap = a == NULL || logits != NULL;
         if (pending > 0 && (gap || stop == end)) {
             lb_head_logits(states + (pending_at - row) * head->hidden_size, pending, head->hidden_size,
-                           head->weight, head->bias, v, z + (pending_at - row) * v);
+                           head->weight, head->bias, v, head->shape, z + (pending_at - row) * v);
             pending = 0;
         }
         r = stop;
@@ -63,7 +63,7 @@ static double image_cross_entropy(const struct lb_answer *a, int32_t label,
         lb_wire_floats(logits, 0, v, z);
     } else {
         lb_wire_floats(lb_answer_find(a, LB_OUT_HIDDEN_FINAL, 0), 0, head->hidden_size, states);
-        lb_head_logits(states, 1, head->hidden_size, head->weight, head->bias, v, z);
+        lb_head_logits(states, 1, head->hidden_size, head->weight, head->bias, v, head->shape, z);
     }
     return lb_logsumexp(z, v, 1) - z[label];
 }

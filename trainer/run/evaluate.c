@@ -101,7 +101,7 @@ static enum lb_status run_batch(const struct lb_model *model, struct lb_tape *ta
                                               .n_add = b->options->n_bias,
                                               .want = want,
                                               .row = take_row};
-        status = lb_head_read(tape, h, lb_model_head(model), lb_model_head_bias(model), NULL, &reader);
+        status = lb_head_read(tape, h, lb_model_head(model), NULL, &reader);
     }
     return status == LB_OK ? LB_OK
                            : lb_fail(detail, status, "evaluating a batch of %lld rows: %s",

@@ -69,9 +69,7 @@ static enum lb_status probe_logits(const struct lb_model *model, int64_t positio
         struct lb_value *h = lb_model_forward(model, tape, &in, NULL, 0, NULL);
         struct gathered g = {z, config->vocab_size};
         status = lb_tape_status(tape);
-        status = status == LB_OK
-                     ? lb_head_run(tape, h, lb_model_head(model), lb_model_head_bias(model), NULL, gather, &g)
-                     : status;
+        status = status == LB_OK ? lb_head_run(tape, h, lb_model_head(model), NULL, gather, &g) : status;
     }
     lb_tape_destroy(tape);
     lb_arena_finish(&arena);

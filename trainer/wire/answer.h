@@ -4,6 +4,7 @@
 #define LB_WIRE_ANSWER_H
 
 #include "common/base/status.h"
+#include "common/nn/head.h"
 #include "proto/outputs.h"
 #include "proto/oip.h"
 #include "trainer/wire/sample.h"
@@ -59,6 +60,7 @@ struct lb_teacher_head {
     float *weight; /* [V, C] */
     float *bias;   /* [V] or NULL */
     int64_t vocab_size, hidden_size;
+    struct lb_head_shape shape;
 };
 void lb_teacher_head_finish(struct lb_teacher_head *head);
 

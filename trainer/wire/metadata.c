@@ -5,7 +5,10 @@
 #include "common/formats/safetensors.h"
 
 #include <ctype.h>
+#include <float.h>
+#include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #define MAX_DIMENSION (1ll << 40)
@@ -321,6 +324,26 @@ static enum lb_status to_floats(const struct lb_tensor *tensor, const char *what
     return LB_OK;
 }
 
+/* A number that the head's metadata may have. */
+static enum lb_status shape_number(const struct lb_safetensors *file, const char *key, double missing,
+                                   double min, const char *what, float *out, struct lb_detail *detail) {
+    const char *text = lb_safetensors_metadata(file, key);
+    char *end = NULL;
+    double value = text ? strtod(text, &end) : missing;
+    if ((text && (end == text || *end)) || !isfinite(value) || value < min || value > FLT_MAX) {
+        return lb_fail(detail, LB_E_FORMAT, "%s: the head's %s is \"%.40s\"", what, key, text ? text : "");
+    }
+    *out = (float)value;
+    return LB_OK;
+}
+
+static enum lb_status read_shape(const struct lb_safetensors *file, const char *what,
+                                 struct lb_head_shape *out, struct lb_detail *detail) {
+    enum lb_status status = shape_number(file, "logit_scale", 1, FLT_MIN, what, &out->scale, detail);
+    return status != LB_OK ? status
+                           : shape_number(file, "final_logit_softcapping", 0, 0, what, &out->softcap, detail);
+}
+
 static bool ends_with(const char *text, const char *end) {
     size_t n = strlen(text), m = strlen(end);
     return n >= m && !strcmp(text + n - m, end);
@@ -376,6 +399,7 @@ enum lb_status lb_teacher_head_parse(const void *bytes, size_t len, const struct
         if (status == LB_OK && bias) {
             status = to_floats(bias, what, &head.bias, detail);
         }
+        status = status == LB_OK ? read_shape(file, what, &head.shape, detail) : status;
     }
     lb_safetensors_destroy(file);
     if (status != LB_OK) {
