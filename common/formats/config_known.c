@@ -99,7 +99,6 @@ static const struct lb_config_key known[] = {
 /* GGUF: a name that ends on a dot stands for all that begin with it. */
 static const struct lb_config_key known_gguf[] = {
     {"general.type", LB_KEY_ONLY_TEXT, .only = "model"},
-    {"split.count", LB_KEY_ONLY_NUMBER, .min = 0, .max = 1},
     ANY("general."),
     ANY("split."),
     ANY("tokenizer."), /* common/text reads it */

@@ -13,46 +13,11 @@
 #define MIN_KEY_BYTES (8 + 1 + 4 + 1)            /* length, one letter, type, smallest value */
 #define MIN_TENSOR_BYTES (8 + 1 + 4 + 0 + 4 + 8) /* length, one letter, dimensions, type, offset */
 
-/* ggml's types by number; has: whether this build reads them. */
-static const struct ggml_type {
-    const char *name;
-    bool has;
-    enum lb_dtype dtype;
-} ggml_types[] = {
-    [0] = {"F32", true, LB_F32},
-    [1] = {"F16", true, LB_F16},
-    [2] = {"Q4_0"},
-    [3] = {"Q4_1"},
-    [6] = {"Q5_0"},
-    [7] = {"Q5_1"},
-    [8] = {"Q8_0", true, LB_Q8_0},
-    [9] = {"Q8_1"},
-    [10] = {"Q2_K"},
-    [11] = {"Q3_K"},
-    [12] = {"Q4_K"},
-    [13] = {"Q5_K"},
-    [14] = {"Q6_K"},
-    [15] = {"Q8_K"},
-    [16] = {"IQ2_XXS"},
-    [17] = {"IQ2_XS"},
-    [18] = {"IQ3_XXS"},
-    [19] = {"IQ1_S"},
-    [20] = {"IQ4_NL"},
-    [21] = {"IQ3_S"},
-    [22] = {"IQ2_S"},
-    [23] = {"IQ4_XS"},
-    [24] = {"I8"},
-    [25] = {"I16"},
-    [26] = {"I32"},
-    [27] = {"I64"},
-    [28] = {"F64"},
-    [29] = {"IQ1_M"},
-    [30] = {"BF16", true, LB_BF16},
-    [34] = {"TQ1_0"},
-    [35] = {"TQ2_0"},
-    [39] = {"MXFP4"},
-    [40] = {"NVFP4"},
-    [41] = {"Q1_0"},
+/* ggml's types that hold no weights here, by number: common/nn/quant.h has those that do. */
+static const char *const ggml_types[] = {
+    [9] = "Q8_1",   [15] = "Q8_K",  [16] = "IQ2_XXS", [17] = "IQ2_XS", [18] = "IQ3_XXS", [19] = "IQ1_S",
+    [21] = "IQ3_S", [22] = "IQ2_S", [24] = "I8",      [25] = "I16",    [26] = "I32",     [27] = "I64",
+    [28] = "F64",   [29] = "IQ1_M", [34] = "TQ1_0",   [35] = "TQ2_0",  [40] = "NVFP4",   [41] = "Q1_0",
 };
 #define N_GGML_TYPES (sizeof ggml_types / sizeof *ggml_types)
 
@@ -71,6 +36,11 @@ void lb_gguf_destroy(struct lb_gguf *file) {
     lb_free(file->offsets);
     lb_free(file->names);
     lb_free(file->by_name);
+    for (int i = 0; file->parts != NULL && i < file->n_parts - 1; i++) {
+        lb_gguf_destroy(file->parts[i]); /* has no parts itself */
+    }
+    lb_free(file->parts);
+    lb_free(file->path);
     lb_map_close(&file->map);
     lb_free(file);
 }
@@ -275,18 +245,19 @@ static enum lb_status read_type(const struct lb_gguf *file, struct lb_reader *r,
     if (r->failed) {
         return cut_short(file, r, "tensor ", tensor->name, detail);
     }
-    if (type >= N_GGML_TYPES || ggml_types[type].name == NULL) {
-        return lb_fail(detail, LB_E_UNSUPPORTED,
-                       "%s: tensor %s has ggml type %" PRIu32 ", which is unknown here", file->what,
-                       tensor->name, type);
+    char names[LB_DTYPE_NAMES];
+    if (!lb_dtype_from_ggml(type, &tensor->dtype)) {
+        const char *known = type < N_GGML_TYPES ? ggml_types[type] : NULL;
+        return known != NULL
+                   ? lb_fail(
+                         detail, LB_E_UNSUPPORTED,
+                         "%s: tensor %s has type %s; this build reads %s: get or make the model in one of "
+                         "these",
+                         file->what, tensor->name, known, lb_dtype_gguf_names(false, names))
+                   : lb_fail(detail, LB_E_UNSUPPORTED,
+                             "%s: tensor %s has ggml type %" PRIu32 ", which is unknown here", file->what,
+                             tensor->name, type);
     }
-    if (!ggml_types[type].has) {
-        return lb_fail(detail, LB_E_UNSUPPORTED,
-                       "%s: tensor %s has type %s; this build reads F32, F16, BF16 and Q8_0: get or make the "
-                       "model in one of these",
-                       file->what, tensor->name, ggml_types[type].name);
-    }
-    tensor->dtype = ggml_types[type].dtype;
     char shape[LB_SHAPE_TEXT];
     if (!lb_check_shape_bytes(tensor, &tensor->bytes)) {
         return lb_fail(detail, LB_E_FORMAT,
@@ -329,6 +300,24 @@ static int by_tensor_name(const void *a, const void *b) {
     return strcmp((*x)->name, (*y)->name);
 }
 
+enum lb_status lb_gguf_index(struct lb_gguf *file, const char *what, struct lb_detail *detail) {
+    lb_free(file->by_name);
+    file->by_name = lb_calloc(file->n_tensors + 1, sizeof *file->by_name);
+    if (file->by_name == NULL) {
+        return lb_fail(detail, LB_E_NOMEM, "%s: no memory for its keys and tensors", what);
+    }
+    for (size_t i = 0; i < file->n_tensors; i++) {
+        file->by_name[i] = &file->tensors[i];
+    }
+    qsort(file->by_name, file->n_tensors, sizeof *file->by_name, by_tensor_name);
+    for (size_t i = 1; i < file->n_tensors; i++) {
+        if (strcmp(file->by_name[i - 1]->name, file->by_name[i]->name) == 0) {
+            return lb_fail(detail, LB_E_FORMAT, "%s: tensor %s comes twice", what, file->by_name[i]->name);
+        }
+    }
+    return LB_OK;
+}
+
 static enum lb_status read_tensors(struct lb_gguf *file, struct lb_reader *r, uint64_t n,
                                    struct lb_detail *detail) {
     if (n > lb_reader_left(r) / MIN_TENSOR_BYTES) {
@@ -339,8 +328,7 @@ static enum lb_status read_tensors(struct lb_gguf *file, struct lb_reader *r, ui
     file->tensors = lb_calloc((size_t)n + 1, sizeof *file->tensors);
     file->offsets = lb_calloc((size_t)n + 1, sizeof *file->offsets);
     file->names = lb_calloc((size_t)n + 1, MAX_NAME_BYTES + 1);
-    file->by_name = lb_calloc((size_t)n + 1, sizeof *file->by_name);
-    if (file->tensors == NULL || file->offsets == NULL || file->names == NULL || file->by_name == NULL) {
+    if (file->tensors == NULL || file->offsets == NULL || file->names == NULL) {
         return no_memory(file, detail);
     }
     file->n_tensors = (size_t)n;
@@ -349,16 +337,8 @@ static enum lb_status read_tensors(struct lb_gguf *file, struct lb_reader *r, ui
         if (status != LB_OK) {
             return status;
         }
-        file->by_name[i] = &file->tensors[i];
     }
-    qsort(file->by_name, file->n_tensors, sizeof *file->by_name, by_tensor_name);
-    for (size_t i = 1; i < file->n_tensors; i++) {
-        if (strcmp(file->by_name[i - 1]->name, file->by_name[i]->name) == 0) {
-            return lb_fail(detail, LB_E_FORMAT, "%s: tensor %s comes twice", file->what,
-                           file->by_name[i]->name);
-        }
-    }
-    return LB_OK;
+    return lb_gguf_index(file, file->what, detail);
 }
 
 /* *out = the next multiple of alignment (a power of two); false on overflow. */
@@ -457,6 +437,7 @@ enum lb_status lb_gguf_parse(const void *bytes, size_t len, const char *what, st
         return lb_fail(detail, LB_E_NOMEM, "%s: no memory to open it", what);
     }
     file->what = what;
+    file->n_parts = 1;
     struct lb_reader reader;
     lb_reader_init(&reader, bytes, len);
     enum lb_status status = read_file(file, &reader, detail);
@@ -465,23 +446,6 @@ enum lb_status lb_gguf_parse(const void *bytes, size_t len, const char *what, st
         lb_gguf_destroy(file);
         return status;
     }
-    *out = file;
-    return LB_OK;
-}
-
-enum lb_status lb_gguf_open(const char *path, struct lb_gguf **out, struct lb_detail *detail) {
-    struct lb_map map = {0};
-    struct lb_gguf *file = NULL;
-    enum lb_status status = lb_map_open(&map, path, detail);
-    if (status != LB_OK) {
-        return status;
-    }
-    status = lb_gguf_parse(map.data, map.len, path, &file, detail);
-    if (status != LB_OK) {
-        lb_map_close(&map);
-        return status;
-    }
-    file->map = map;
     *out = file;
     return LB_OK;
 }

@@ -31,9 +31,17 @@ struct lb_gguf;
 #define LB_GGUF_MARK "limbeck.version"
 
 /* Maps and checks every field before it is trusted; tensors of a ggml type that this build lacks are an
- * LB_E_UNSUPPORTED naming tensor and type. */
+ * LB_E_UNSUPPORTED naming tensor and type. The first of several parts (NAME-00001-of-0000N.gguf, keys
+ * split.*) opens them all: its keys, the tensors of all. A part that is missing, of another model or not the
+ * first is refused by its name. */
 LB_NODISCARD enum lb_status lb_gguf_open(const char *path, struct lb_gguf **out, struct lb_detail *detail);
-/* The same over bytes at a multiple of 8 that the caller keeps until destroy; what names them in errors. */
+/* The files that were opened: path 0, 1...; NULL after the last. */
+const char *lb_gguf_path(const struct lb_gguf *file, int i);
+/* Whether a path ends as those of parts do: the length of what stands before, which part (from 1) of how
+ * many.
+ */
+bool lb_gguf_part_name(const char *path, size_t *out_stem, int *out_part, int *out_parts);
+/* One file over bytes at a multiple of 8 that the caller keeps until destroy; what names them in errors. */
 LB_NODISCARD enum lb_status lb_gguf_parse(const void *bytes, size_t len, const char *what,
                                           struct lb_gguf **out, struct lb_detail *detail);
 void lb_gguf_destroy(struct lb_gguf *file);

@@ -1,4 +1,5 @@
-/* A GGUF file as parsed. Private to common/formats: gguf.c makes it, gguf_get.c answers from it. */
+/* A GGUF file as parsed. Private to common/formats: gguf.c makes it, gguf_split.c joins the parts of one that
+ * is split, gguf_get.c answers from it. */
 #ifndef LB_FORMATS_GGUF_FILE_H
 #define LB_FORMATS_GGUF_FILE_H
 
@@ -27,7 +28,13 @@ struct lb_gguf {
     char *names;       /* [n_tensors][MAX_NAME_BYTES + 1] */
     size_t n_tensors;
     const struct lb_tensor **by_name;
+    char *path;             /* NULL: parsed from memory */
+    struct lb_gguf **parts; /* [n_parts - 1] the others of a split file; tensors has theirs, too */
+    int n_parts;
 };
+
+/* Sorts tensors into by_name; LB_E_FORMAT when a name comes twice. */
+LB_NODISCARD enum lb_status lb_gguf_index(struct lb_gguf *file, const char *what, struct lb_detail *detail);
 
 /* Bytes of the value types; 0: strings and arrays. */
 static const uint8_t lb_gguf_value_bytes[] = {

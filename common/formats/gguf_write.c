@@ -172,33 +172,6 @@ void lb_gguf_put_f32s(struct lb_gguf_out *out, const char *key, const float *v, 
 
 /* ---- tensors ---- */
 
-/* ggml's number of a type, -1: none that GGUF readers expect weights in. */
-static int ggml_number(enum lb_dtype dtype) {
-    switch (dtype) {
-    case LB_F32:
-        return 0;
-    case LB_F16:
-        return 1;
-    case LB_Q8_0:
-        return 8;
-    case LB_BF16:
-        return 30;
-    case LB_F64:
-    case LB_I8:
-    case LB_I16:
-    case LB_I32:
-    case LB_I64:
-    case LB_U8:
-    case LB_U16:
-    case LB_U32:
-    case LB_U64:
-    case LB_BOOL:
-    case LB_DTYPES:
-        break;
-    }
-    return -1;
-}
-
 static enum lb_status check_tensor(const struct lb_tensor *tensor, struct lb_detail *detail) {
     size_t bytes = 0, len = tensor->name != NULL ? strlen(tensor->name) : 0;
     char shape[LB_SHAPE_TEXT];
@@ -207,10 +180,10 @@ static enum lb_status check_tensor(const struct lb_tensor *tensor, struct lb_det
                        "\"%.200s\" is no name for a tensor: 1 to %d bytes of printable text",
                        len > 0 ? tensor->name : "", MAX_NAME_BYTES);
     }
-    if (ggml_number(tensor->dtype) < 0) {
-        return lb_fail(detail, LB_E_UNSUPPORTED,
-                       "tensor %s: GGUF files are written with F32, F16, BF16 or Q8_0, not %s", tensor->name,
-                       lb_dtype_name(tensor->dtype));
+    if (lb_dtype_ggml(tensor->dtype) < 0) {
+        char names[LB_DTYPE_NAMES];
+        return lb_fail(detail, LB_E_UNSUPPORTED, "tensor %s: GGUF files are written with %s, not %s",
+                       tensor->name, lb_dtype_gguf_names(false, names), lb_dtype_name(tensor->dtype));
     }
     if (tensor->n_dims < 0 || tensor->n_dims > LB_MAX_DIMS) {
         return lb_fail(detail, LB_E_ARG, "tensor %s has %d dimensions", tensor->name, tensor->n_dims);
@@ -259,7 +232,7 @@ static enum lb_status put_info(struct lb_buf *head, const struct lb_tensor *tens
     for (int i = tensor->n_dims - 1; i >= 0; i--) {
         lb_put_u64(head, (uint64_t)tensor->dim[i]);
     }
-    lb_put_u32(head, (uint32_t)ggml_number(tensor->dtype));
+    lb_put_u32(head, (uint32_t)lb_dtype_ggml(tensor->dtype));
     lb_put_u64(head, *offset);
     if (!lb_add_size(*offset, tensor->bytes, offset) || !lb_add_size(*offset, padding(*offset), offset)) {
         return lb_fail(detail, LB_E_LIMIT, "the tensors up to %s are too large for one file", tensor->name);

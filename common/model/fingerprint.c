@@ -28,12 +28,17 @@ static void hash_weights(const struct lb_model *model, struct lb_sha256 *hash) {
     for (size_t i = 0; i < model->n_weights; i++) {
         const struct lb_weight *w = &model->weights[i];
         size_t bytes = 0;
-        (void)lb_dtype_bytes(w->dtype, w->rows * w->cols, &bytes);
+        (void)lb_dtype_bytes(w->dtype, w->cols, &bytes);
         hash_text(hash, w->name);
         lb_sha256_u32(hash, (uint32_t)w->dtype);
         lb_sha256_u64(hash, (uint64_t)w->rows);
         lb_sha256_u64(hash, (uint64_t)w->cols);
-        lb_sha256_update(hash, w->data, bytes);
+        if (w->interleaved == 0) {
+            lb_sha256_update(hash, w->data, (size_t)w->rows * bytes);
+        }
+        for (int64_t r = 0; w->interleaved > 0 && r < w->rows; r++) {
+            lb_sha256_update(hash, lb_weight_row(w, r, bytes), bytes);
+        }
     }
 }
 
@@ -139,14 +144,15 @@ static bool name_folder(const char *path, struct lb_sha256 *hash) {
 
 /* Names all files that the fingerprint is taken over; false when it is not to be kept. */
 static bool name_files(const struct lb_model *model, const char *path, bool folder, char key[LB_SHA256_HEX]) {
+    const char *part;
     struct lb_sha256 *hash = lb_model_bytes(model) >= WORTH_KEEPING ? lb_sha256_create() : NULL;
     bool named = hash != NULL;
     uint8_t digest[LB_SHA256_BYTES];
     if (named) {
         hash_text(hash, "limbeck fingerprint 2 of " LB_VERSION);
     }
-    if (named && !folder) {
-        named = lb_memo_file(hash, path);
+    for (int i = 0; named && !folder && (part = lb_gguf_path(model->gguf, i)) != NULL; i++) {
+        named = lb_memo_file(hash, part);
     }
     named = named && (!folder || name_folder(path, hash));
     lb_sha256_final(hash, digest);

@@ -5,6 +5,7 @@
 #include "common/formats/safetensors.h"
 #include "common/model/families.h"
 #include "common/model/family.h"
+#include "common/nn/gemm.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -89,9 +90,10 @@ enum lb_status lb_model_make_trainable(struct lb_model *model, struct lb_detail 
     for (size_t i = 0; i < model->n_weights; i++) {
         struct lb_weight *w = &model->weights[i];
         if (w->data != NULL) {
-            lb_dequantize(w->dtype, w->data, values + at, w->rows * w->cols);
+            lb_gemm_widen(w, 0, w->rows, values + at);
         }
         w->dtype = LB_F32;
+        w->interleaved = 0;
         w->value = values + at;
         w->data = w->value;
         w->grad = grads + at;

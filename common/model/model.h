@@ -102,10 +102,12 @@ enum lb_status lb_model_check_tap(const struct lb_model *model, enum lb_tap_kind
 LB_NODISCARD enum lb_status lb_model_save_hf(const struct lb_model *model, const char *dir,
                                              enum lb_dtype dtype, const char *tokenizer_json,
                                              size_t tokenizer_len, struct lb_detail *detail);
-/* Writes a GGUF file (F32, F16, BF16 or Q8_0 matrices; vectors F32), with the vocabulary when tokenizer_json
- * is not NULL. */
+/* Writes a GGUF file (matrices of a type that lb_dtype_narrows; vectors F32), with the vocabulary when
+ * tokenizer_json is not NULL. Matrices whose rows are no whole blocks become F16, which is noted (notes may
+ * be NULL). */
 LB_NODISCARD enum lb_status lb_model_save_gguf(const struct lb_model *model, const char *path,
                                                enum lb_dtype dtype, const char *tokenizer_json,
-                                               size_t tokenizer_len, struct lb_detail *detail);
+                                               size_t tokenizer_len, struct lb_notes *notes,
+                                               struct lb_detail *detail);
 
 #endif

@@ -37,9 +37,8 @@ static enum lb_status take_tensor(struct lb_model *model, size_t i, const struct
                        t->name, have, need);
     }
     if (!lb_dtype_is_weight(t->dtype)) {
-        return lb_fail(detail, LB_E_UNSUPPORTED,
-                       "%s: tensor %s has dtype %s; weights are F32, F16, BF16 or Q8_0", path, t->name,
-                       lb_dtype_name(t->dtype));
+        return lb_fail(detail, LB_E_UNSUPPORTED, "%s: tensor %s has dtype %s, which no weights have", path,
+                       t->name, lb_dtype_name(t->dtype));
     }
     w->dtype = t->dtype;
     w->data = t->data;
@@ -47,13 +46,22 @@ static enum lb_status take_tensor(struct lb_model *model, size_t i, const struct
 }
 
 /* llama.cpp stores the rows of each head's rotary halves interleaved: row 2 j + i there is row i D/2 + j
- * here. */
+ * here. What is widened before use stays where it is, and is read in that order; what is used in place is
+ * copied. */
 static enum lb_status unpermute(struct lb_model *model, size_t i, struct lb_detail *detail) {
     struct lb_weight *w = &model->weights[i];
     int64_t heads = model->specs[i].rope_heads, rows = w->n_dims == 1 ? w->cols : w->rows;
     int64_t d = rows / heads, row_elements = w->n_dims == 1 ? 1 : w->cols;
     size_t row_bytes = 0;
     char *copy = NULL;
+    if (w->dtype != LB_F32 && w->n_dims == 2) {
+        w->interleaved = d;
+        return LB_OK;
+    }
+    if (lb_dtype_block(w->dtype) > 1) {
+        return lb_fail(detail, LB_E_UNSUPPORTED, "tensor %s has type %s; a vector has no such blocks",
+                       w->name, lb_dtype_name(w->dtype));
+    }
     void **owned = lb_realloc_array(model->owned, model->n_owned + 1, sizeof *owned);
     if (owned != NULL) {
         model->owned = owned;

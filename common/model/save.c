@@ -6,6 +6,7 @@
 #include "common/formats/safetensors.h"
 #include "common/model/families.h"
 #include "common/model/family.h"
+#include "common/nn/gemm.h"
 #include "common/text/tokenizer.h"
 
 #include <errno.h>
@@ -29,10 +30,31 @@ static void converted_finish(struct converted *c) {
     lb_free(c->tensors);
 }
 
+/* The weight's rows in another format, or in its own where they are stored in another order; the caller's. */
+static void *convert_rows(const struct lb_weight *w, enum lb_dtype to, size_t bytes) {
+    char *out = lb_malloc_array(bytes, 1);
+    float *row = lb_malloc_array((size_t)w->cols, sizeof *row);
+    size_t row_bytes = w->rows > 0 ? bytes / (size_t)w->rows : 0;
+    for (int64_t r = 0; out != NULL && row != NULL && r < w->rows; r++) {
+        if (to == w->dtype) {
+            memcpy(out + (size_t)r * row_bytes, lb_weight_row(w, r, row_bytes), row_bytes);
+        } else {
+            lb_gemm_widen(w, r, 1, row);
+            lb_quantize(to, row, out + (size_t)r * row_bytes, w->cols);
+        }
+    }
+    if (row == NULL) {
+        lb_free(out);
+        return NULL;
+    }
+    lb_free(row);
+    return out;
+}
+
 /* dtype for matrices; vectors too unless vectors_f32. Block formats need rows of whole blocks: others fall
- * back to F16. */
+ * back to F16, as in llama.cpp. */
 static enum lb_status convert(const struct lb_model *model, enum lb_dtype dtype, bool vectors_f32,
-                              struct converted *out, struct lb_detail *detail) {
+                              struct converted *out, struct lb_notes *notes, struct lb_detail *detail) {
     out->n = model->n_own;
     out->tensors = lb_calloc(out->n, sizeof *out->tensors);
     out->bytes = lb_calloc(out->n, sizeof *out->bytes);
@@ -43,27 +65,24 @@ static enum lb_status convert(const struct lb_model *model, enum lb_dtype dtype,
         const struct lb_weight *w = &model->weights[i];
         struct lb_tensor *t = &out->tensors[i];
         enum lb_dtype to = w->n_dims == 1 && vectors_f32 ? LB_F32 : dtype;
-        to = w->cols % lb_dtype_block(to) != 0 ? LB_F16 : to;
-        int64_t n = w->rows * w->cols;
+        if (w->cols % lb_dtype_block(to) != 0) {
+            lb_note(notes, "tensor %s is written as F16: its rows of %lld are no multiple of the %d of %s",
+                    w->name, (long long)w->cols, lb_dtype_block(to), lb_dtype_name(to));
+            to = LB_F16;
+        }
         *t = (struct lb_tensor){.name = w->name, .dtype = to, .n_dims = w->n_dims, .data = w->data};
         t->dim[0] = w->n_dims == 1 ? w->cols : w->rows;
         t->dim[1] = w->n_dims == 1 ? 0 : w->cols;
-        if (!lb_dtype_bytes(to, n, &t->bytes)) {
+        if (!lb_dtype_bytes(to, w->rows * w->cols, &t->bytes)) {
             return lb_fail(detail, LB_E_LIMIT, "tensor %s is too large", w->name);
         }
-        if (to == w->dtype) {
+        if (to == w->dtype && w->interleaved == 0) {
             continue;
         }
-        float *wide = lb_malloc_array((size_t)n, sizeof *wide);
-        out->bytes[i] = lb_malloc_array(t->bytes, 1);
-        if (wide == NULL || out->bytes[i] == NULL) {
-            lb_free(wide);
+        t->data = out->bytes[i] = convert_rows(w, to, t->bytes);
+        if (t->data == NULL) {
             return lb_fail(detail, LB_E_NOMEM, "out of memory");
         }
-        lb_dequantize(w->dtype, w->data, wide, n);
-        lb_quantize(to, wide, out->bytes[i], n);
-        lb_free(wide);
-        t->data = out->bytes[i];
     }
     return LB_OK;
 }
@@ -154,7 +173,7 @@ enum lb_status lb_model_save_hf(const struct lb_model *model, const char *dir, e
     weights = lb_path_join(temp, "model.safetensors");
     status = weights != NULL ? lb_remove_tree(temp, detail) : LB_E_NOMEM;
     status = status == LB_OK ? lb_mkdirs(temp, detail) : status;
-    status = status == LB_OK ? convert(model, dtype, false, &c, detail) : status;
+    status = status == LB_OK ? convert(model, dtype, false, &c, NULL, detail) : status;
     status = status == LB_OK ? lb_safetensors_write(weights, c.tensors, c.n, metadata, 1, detail) : status;
     status = status == LB_OK ? lb_config_write(&model->config, torch_name(dtype), &config) : status;
     status = status == LB_OK ? put_file(temp, "config.json", config.data, config.len, detail) : status;
@@ -201,11 +220,9 @@ static enum lb_status permute(struct converted *c, size_t i, int64_t heads, stru
 }
 
 static void put_config(struct lb_gguf_out *out, const struct lb_model *model, enum lb_dtype dtype) {
-    /* general.file_type as llama.cpp numbers it. */
-    uint32_t file_type = dtype == LB_F16 ? 1 : dtype == LB_Q8_0 ? 7 : dtype == LB_BF16 ? 32 : 0;
     lb_gguf_put_string(out, "general.architecture", model->family->form.gguf);
     lb_gguf_put_string(out, LB_GGUF_MARK, LB_VERSION);
-    lb_gguf_put_u32(out, "general.file_type", file_type);
+    lb_gguf_put_u32(out, "general.file_type", lb_dtype_file_type(dtype));
     lb_gguf_put_u32(out, "general.quantization_version", 2);
     lb_config_put_gguf(&model->family->form, &model->config, out);
 }
@@ -287,8 +304,13 @@ static enum lb_status put_vocabulary(struct lb_gguf_out *out, const struct lb_co
 }
 
 enum lb_status lb_model_save_gguf(const struct lb_model *model, const char *path, enum lb_dtype dtype,
-                                  const char *tokenizer_json, size_t tokenizer_len,
+                                  const char *tokenizer_json, size_t tokenizer_len, struct lb_notes *notes,
                                   struct lb_detail *detail) {
+    char names[LB_DTYPE_NAMES];
+    if (!lb_dtype_narrows(dtype)) {
+        return lb_fail(detail, LB_E_UNSUPPORTED, "%s: GGUF files are written with %s, not %s", path,
+                       lb_dtype_gguf_names(true, names), lb_dtype_name(dtype));
+    }
     if (model->family->form.gguf == NULL) {
         return lb_fail(detail, LB_E_UNSUPPORTED, "%s: GGUF has no architecture for model_type %s", path,
                        model->config.model_type);
@@ -296,7 +318,7 @@ enum lb_status lb_model_save_gguf(const struct lb_model *model, const char *path
     struct converted c = {0};
     struct vocabulary v = {0};
     struct lb_gguf_out *out = lb_gguf_out_create();
-    enum lb_status status = out != NULL ? convert(model, dtype, true, &c, detail) : LB_E_NOMEM;
+    enum lb_status status = out != NULL ? convert(model, dtype, true, &c, notes, detail) : LB_E_NOMEM;
     if (status == LB_OK) {
         put_config(out, model, dtype);
         if (tokenizer_json != NULL) {

@@ -309,13 +309,12 @@ void lb_gemm_tn(int64_t m, int64_t n, int64_t k, const float *x, int64_t ldx, co
 /* ---- stored weights ---------------------------------------------------------------------------------------
  */
 
-static void widen(const struct lb_weight *w, int64_t first, int64_t n, float *out) {
+void lb_gemm_widen(const struct lb_weight *w, int64_t first, int64_t n, float *out) {
     size_t row_bytes = 0;
     (void)lb_dtype_bytes(w->dtype, w->cols, &row_bytes); /* checked when the model was opened */
 #pragma omp parallel for schedule(static) if (n * w->cols > 65536)
     for (int64_t r = 0; r < n; r++) {
-        const char *src = (const char *)w->data + (size_t)(first + r) * row_bytes;
-        lb_dequantize(w->dtype, src, out + r * w->cols, w->cols);
+        lb_dequantize(w->dtype, lb_weight_row(w, first + r, row_bytes), out + r * w->cols, w->cols);
     }
 }
 
@@ -340,7 +339,7 @@ struct lb_gemm_panel lb_gemm_panel(const struct lb_weight *w, int64_t first, int
     if (w->dtype == LB_F32) {
         panel.data = (const float *)w->data + first * w->cols;
     } else {
-        widen(w, first, n, workspace);
+        lb_gemm_widen(w, first, n, workspace);
     }
     return panel;
 }

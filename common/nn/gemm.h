@@ -26,6 +26,9 @@ const char *lb_gemm_description(void);
  * format gives the bits of the same weight widened to FP32.
  */
 
+/* out[n, C] = rows first .. first + n - 1 of w as FP32. */
+void lb_gemm_widen(const struct lb_weight *w, int64_t first, int64_t n, float *out);
+
 /* Some rows of a weight [O, C] ready to be multiplied with, as columns of results: FP32 where it is stored,
  * other formats widened in a workspace. */
 struct lb_gemm_panel {

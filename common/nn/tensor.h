@@ -28,8 +28,20 @@ struct lb_weight {
     float *value;     /* data when trainable, else NULL */
     float *grad;      /* [rows, cols], accumulated; NULL when not trainable */
     int n_dims;       /* 1 for vectors, 2 for matrices: weight decay applies to matrices only */
+    /* > 0: the rows of each so many (a head's) are stored as llama.cpp keeps those that rotary positions
+     * turn, those of both halves in turn: see lb_weight_row */
+    int64_t interleaved;
     void *packed; /* room for a form that the kernels behind gemm.h keep beside data; NULL: they read data */
 };
+
+/* Where row r is stored, in formats other than F32 (which are never interleaved); row_bytes: of one row. */
+static inline const void *lb_weight_row(const struct lb_weight *w, int64_t r, size_t row_bytes) {
+    if (w->interleaved > 0) {
+        int64_t in = r % w->interleaved, half = w->interleaved / 2;
+        r += 2 * (in % half) + in / half - in;
+    }
+    return (const char *)w->data + (size_t)r * row_bytes;
+}
 
 /* One matrix of activations on the tape: N rows of C floats, rows of all sequences one after the other. */
 struct lb_value {

@@ -4,6 +4,7 @@
 #include "common/base/file.h"
 #include "common/base/log.h"
 #include "common/base/mem.h"
+#include "common/formats/gguf.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -141,7 +142,7 @@ enum lb_status lb_repository_add(struct lb_repository *r, const char *name, cons
     return add_entry(r, name, path, required, detail);
 }
 
-/* A subfolder with a config.json, or a .gguf file: writes the model's name. */
+/* A subfolder with a config.json, or a .gguf file (the first of its parts): writes the model's name. */
 static bool is_model(const char *path, const char *file, char name[LB_MAX_NAME]) {
     size_t len = strlen(file);
     if (file[0] == '.' || len >= LB_MAX_NAME) {
@@ -154,11 +155,14 @@ static bool is_model(const char *path, const char *file, char name[LB_MAX_NAME])
         lb_free(config);
         return is;
     }
-    if (len > 5 && strcmp(file + len - 5, ".gguf") == 0) {
-        name[len - 5] = '\0';
-        return true;
+    size_t stem = len > 5 ? len - 5 : 0;
+    int part = 1, parts;
+    if (stem == 0 || strcmp(file + stem, ".gguf") != 0) {
+        return false;
     }
-    return false;
+    (void)lb_gguf_part_name(file, &stem, &part, &parts);
+    name[stem] = '\0';
+    return part == 1; /* which opens the others */
 }
 
 /* Under the lock (or before start): adds what the folder holds; only: nothing but the model of this name. */

@@ -62,8 +62,8 @@ void lb_repository_destroy(struct lb_repository *repository);
  * has other characters than letters, digits, '.', '_' and '-'. */
 LB_NODISCARD enum lb_status lb_repository_add(struct lb_repository *repository, const char *name,
                                               const char *path, bool required, struct lb_detail *detail);
-/* Before start: each subfolder with a config.json, and each .gguf file (named without the ending), in the
- * order of names. */
+/* Before start: each subfolder with a config.json, and each .gguf file (named without the ending and, in
+ * parts, without their numbers), in the order of names. */
 LB_NODISCARD enum lb_status lb_repository_add_folder(struct lb_repository *repository, const char *dir,
                                                      struct lb_detail *detail);
 /* Before start: of the folder's models only those named are opened; the others are listed, and can be loaded

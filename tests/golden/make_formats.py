@@ -99,8 +99,8 @@ def make_gguf():
     w.close()
 
     # A type that is not read: the error must name it.
-    w = gguf.GGUFWriter(os.path.join(HERE, "q4_k.gguf"), "llama")
-    w.add_tensor("blk.0.ffn_up.weight", np.zeros((1, 144), dtype=np.uint8), raw_dtype=gguf.GGMLQuantizationType.Q4_K)
+    w = gguf.GGUFWriter(os.path.join(HERE, "iq2_s.gguf"), "llama")
+    w.add_tensor("blk.0.ffn_up.weight", np.zeros((1, 82), dtype=np.uint8), raw_dtype=gguf.GGMLQuantizationType.IQ2_S)
     w.write_header_to_file()
     w.write_kv_data_to_file()
     w.write_tensors_to_file()

@@ -189,8 +189,8 @@ static void names_a_type_that_is_not_read(void **state) {
     (void)state;
     struct lb_gguf *file = NULL;
     struct lb_detail detail = {0};
-    assert_int_equal(lb_gguf_open(golden("q4_k.gguf"), &file, &detail), LB_E_UNSUPPORTED);
-    assert_non_null(strstr(detail.text, "q4_k.gguf: tensor blk.0.ffn_up.weight has type Q4_K"));
+    assert_int_equal(lb_gguf_open(golden("iq2_s.gguf"), &file, &detail), LB_E_UNSUPPORTED);
+    assert_non_null(strstr(detail.text, "iq2_s.gguf: tensor blk.0.ffn_up.weight has type IQ2_S"));
 }
 
 /* ---- the other way ---- */

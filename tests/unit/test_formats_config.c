@@ -475,8 +475,6 @@ static void unfit_ggufs_are_refused_by_key(void **state) {
     refuse_gguf(out, LB_E_UNSUPPORTED, "llama.attn_logit_softcapping is not known to architecture llama");
     out = fine(), lb_gguf_put_f32(out, "llama.attention.scale", 0.5f);
     refuse_gguf(out, LB_E_UNSUPPORTED, "llama.attention.scale");
-    out = fine(), lb_gguf_put_u32(out, "split.count", 2);
-    refuse_gguf(out, LB_E_UNSUPPORTED, "split.count");
     out = fine(), lb_gguf_put_string(out, "general.type", "adapter");
     refuse_gguf(out, LB_E_UNSUPPORTED, "general.type is \"adapter\"");
     out = fine(), lb_gguf_put_f32(out, "llama.rope.freq_base", __builtin_nanf(""));

@@ -367,7 +367,8 @@ static void damaged_keys_are_refused(void **state) {
 static void damaged_tensors_are_refused_by_name(void **state) {
     (void)state;
     static const uint64_t two_four[] = {2, 4, 1, 1, 1}, huge[] = {1ull << 40, 1ull << 40},
-                          above[] = {1ull << 63}, rows33[] = {33, 32};
+                          above[] = {1ull << 63}, rows33[] = {33, 32}, rows128[] = {128, 2},
+                          rows256[] = {256, 2}, many256[] = {256, 1ull << 55};
     struct lb_buf b;
     begin(&b, 3, 1, 0), tensor(&b, "", 2, two_four, 0, 0), data(&b, 32);
     refuse(&b, LB_E_FORMAT, "the tensor name at byte 24");
@@ -385,8 +386,21 @@ static void damaged_tensors_are_refused_by_name(void **state) {
     refuse(&b, LB_E_FORMAT, "tensor w: dimension 9223372036854775808");
     begin(&b, 3, 1, 0), tensor(&b, "w", 2, rows33, 8, 0), data(&b, (size_t)33 * 34);
     refuse(&b, LB_E_FORMAT, "rows are no multiple of the 32 of Q8_0");
-    begin(&b, 3, 1, 0), tensor(&b, "blk.0.attn_q.weight", 2, two_four, 12, 0), data(&b, 32);
-    refuse(&b, LB_E_UNSUPPORTED, "tensor blk.0.attn_q.weight has type Q4_K; this build reads F32");
+    begin(&b, 3, 1, 0), tensor(&b, "blk.0.attn_q.weight", 2, two_four, 16, 0), data(&b, 32);
+    refuse(&b, LB_E_UNSUPPORTED,
+           "tensor blk.0.attn_q.weight has type IQ2_XXS; this build reads F32, F16, BF16, Q8_0");
+    static const uint32_t lacking[] = {9, 15, 17, 18, 19, 21, 22, 24, 25, 26, 27, 28, 29, 34, 35, 40, 41};
+    for (size_t i = 0; i < sizeof lacking / sizeof *lacking; i++) {
+        begin(&b, 3, 1, 0), tensor(&b, "w", 2, two_four, lacking[i], 0), data(&b, 32);
+        refuse(&b, LB_E_UNSUPPORTED, "tensor w has type ");
+    }
+    begin(&b, 3, 1, 0), tensor(&b, "w", 2, rows128, 12, 0), data(&b, (size_t)2 * 144);
+    refuse(&b, LB_E_FORMAT,
+           "tensor w: shape [2, 128] overflows or its rows are no multiple of the 256 of Q4_K");
+    begin(&b, 3, 1, 0), tensor(&b, "w", 2, rows256, 12, 0), data(&b, (size_t)2 * 144 - 1);
+    refuse(&b, LB_E_FORMAT, "the 288 bytes of tensor w go past the end");
+    begin(&b, 3, 1, 0), tensor(&b, "w", 2, many256, 14, 0), data(&b, 32);
+    refuse(&b, LB_E_FORMAT, "overflows");
     begin(&b, 3, 1, 0), tensor(&b, "w", 2, two_four, 4, 0), data(&b, 32);
     refuse(&b, LB_E_UNSUPPORTED, "tensor w has ggml type 4");
     begin(&b, 3, 1, 0), tensor(&b, "w", 2, two_four, UINT32_MAX, 0), data(&b, 32);

@@ -117,26 +117,75 @@ static void folders(void **state) {
     lb_model_destroy(model);
 }
 
+static void assert_same_files(const char *a, const char *b) {
+    struct lb_map x = {0}, y = {0};
+    assert_int_equal(lb_map_open(&x, a, NULL), LB_OK);
+    assert_int_equal(lb_map_open(&y, b, NULL), LB_OK);
+    assert_int_equal(x.len, y.len);
+    assert_memory_equal(x.data, y.data, x.len);
+    lb_map_close(&x);
+    lb_map_close(&y);
+}
+
 /* The rotary rows are stored in another order there; what is read must be what was written. */
 static void gguf(void **state) {
     (void)state;
-    static const enum lb_dtype formats[] = {LB_F32, LB_F16, LB_Q8_0};
-    static const double tolerance[] = {0, 5e-3, 6e-2};
+    static const enum lb_dtype formats[] = {LB_F32, LB_F16, LB_Q8_0, LB_Q5_1, LB_Q5_0, LB_Q4_1, LB_Q4_0};
+    static const double tolerance[] = {0, 5e-3, 6e-2, 0.3, 0.3, 0.6, 0.6};
     struct lb_config config;
     struct lb_model *model = make(&config);
     float *want = logits(model);
-    char path[256];
+    char path[256], path2[256];
     snprintf(path, sizeof path, "%s/m.gguf", folder);
-    for (int f = 0; f < 3; f++) {
-        assert_int_equal(lb_model_save_gguf(model, path, formats[f], NULL, 0, NULL), LB_OK);
+    snprintf(path2, sizeof path2, "%s/m2.gguf", folder);
+    assert_int_equal(lb_model_save_gguf(model, path, LB_Q4_K, NULL, 0, NULL, NULL), LB_E_UNSUPPORTED);
+    for (size_t f = 0; f < sizeof formats / sizeof *formats; f++) {
+        assert_int_equal(lb_model_save_gguf(model, path, formats[f], NULL, 0, NULL, NULL), LB_OK);
         struct lb_model *again = open_again(path);
         float *have = logits(again);
         double d = difference(have, want, N * config.vocab_size);
         assert_true(d <= tolerance[f] && (f == 0 || d > 0));
+        /* as stored, without being widened and rounded once more */
+        assert_int_equal(lb_model_save_gguf(again, path2, formats[f], NULL, 0, NULL, NULL), LB_OK);
+        assert_same_files(path, path2);
+        /* FP32 masters of it are the same numbers, in the same order */
+        struct lb_model *masters = NULL;
+        assert_int_equal(lb_model_open(path, true, &masters, NULL), LB_OK);
+        float *from_masters = logits(masters);
+        assert_memory_equal(from_masters, have, (size_t)(N * config.vocab_size) * sizeof *have);
+        free(from_masters);
+        lb_model_destroy(masters);
         lb_model_destroy(again);
         free(have);
     }
     free(want);
+    lb_model_destroy(model);
+}
+
+/* Rows that are no whole blocks are written as F16, which is said. */
+static void gguf_falls_back(void **state) {
+    (void)state;
+    struct lb_config config;
+    struct lb_model *model = make(&config);
+    struct lb_notes notes = {0};
+    struct lb_gguf *file = NULL;
+    char path[256];
+    lb_model_destroy(model);
+    config.intermediate_size = 40;
+    assert_int_equal(lb_model_create(&config, 5, &model, NULL), LB_OK);
+    snprintf(path, sizeof path, "%s/odd.gguf", folder);
+    assert_int_equal(lb_model_save_gguf(model, path, LB_Q5_0, NULL, 0, &notes, NULL), LB_OK);
+    assert_int_equal(notes.n, config.num_hidden_layers);
+    assert_non_null(
+        strstr(lb_note_get(&notes, 0),
+               "mlp.down_proj.weight is written as F16: its rows of 40 are no multiple of the 32 of Q5_0"));
+    assert_int_equal(lb_gguf_open(path, &file, NULL), LB_OK);
+    double file_type = 0;
+    assert_true(lb_gguf_number(file, "general.file_type", &file_type) && file_type == 8);
+    assert_int_equal(lb_gguf_find(file, "blk.0.ffn_down.weight")->dtype, LB_F16);
+    assert_int_equal(lb_gguf_find(file, "blk.0.ffn_up.weight")->dtype, LB_Q5_0);
+    assert_int_equal(lb_gguf_find(file, "blk.0.ffn_norm.weight")->dtype, LB_F32);
+    lb_gguf_destroy(file);
     lb_model_destroy(model);
 }
 
@@ -410,8 +459,8 @@ static void fingerprints_of_vocabularies(void **state) {
     char *path = lb_path_join(dir, "tokenizer.json");
     lb_buf_init(&json, 1 << 24);
     assert_int_equal(lb_file_read(path, &json, NULL), LB_OK);
-    assert_int_equal(lb_model_save_gguf(model, with, LB_F32, json.data, json.len, NULL), LB_OK);
-    assert_int_equal(lb_model_save_gguf(model, without, LB_F32, NULL, 0, NULL), LB_OK);
+    assert_int_equal(lb_model_save_gguf(model, with, LB_F32, json.data, json.len, NULL, NULL), LB_OK);
+    assert_int_equal(lb_model_save_gguf(model, without, LB_F32, NULL, 0, NULL, NULL), LB_OK);
     fingerprint_of(with, a);
     fingerprint_of(without, b);
     assert_string_not_equal(a, b);
@@ -459,6 +508,7 @@ int main(void) {
         cmocka_unit_test(memos),
         cmocka_unit_test(folders),
         cmocka_unit_test(gguf),
+        cmocka_unit_test(gguf_falls_back),
         cmocka_unit_test(extended),
         cmocka_unit_test(generating),
         cmocka_unit_test(refusals),

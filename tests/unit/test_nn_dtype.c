@@ -127,13 +127,27 @@ static void test_sizes(void **state) {
     assert_int_equal(bytes, 6);
     assert_true(lb_dtype_bytes(LB_BOOL, 0, &bytes));
     assert_int_equal(bytes, 0);
-    static const char *const names[LB_DTYPES] = {"F32", "F16", "BF16", "F64", "I8",  "I16",  "I32",
-                                                 "I64", "U8",  "U16",  "U32", "U64", "BOOL", "Q8_0"};
+    /* the numbers are part of fingerprints */
+    static const char *const names[LB_DTYPES] = {"F32",  "F16",  "BF16",   "F64",    "I8",   "I16",  "I32",
+                                                 "I64",  "U8",   "U16",    "U32",    "U64",  "BOOL", "Q8_0",
+                                                 "Q4_0", "Q4_1", "Q5_0",   "Q5_1",   "Q2_K", "Q3_K", "Q4_K",
+                                                 "Q5_K", "Q6_K", "IQ4_NL", "IQ4_XS", "MXFP4"};
     for (int d = 0; d < LB_DTYPES; d++) {
         assert_string_equal(lb_dtype_name((enum lb_dtype)d), names[d]);
     }
     assert_true(lb_dtype_is_weight(LB_F64));
     assert_false(lb_dtype_is_weight(LB_I8));
+    assert_true(lb_dtype_narrows(LB_Q5_1) && !lb_dtype_narrows(LB_Q4_K) && !lb_dtype_narrows(LB_F64));
+    assert_false(lb_dtype_bytes(LB_Q6_K, 128, &bytes));
+    assert_true(lb_dtype_bytes(LB_Q6_K, 512, &bytes));
+    assert_int_equal(bytes, 420);
+    enum lb_dtype dtype = LB_F64;
+    assert_true(lb_dtype_from_ggml(23, &dtype) && dtype == LB_IQ4_XS && lb_dtype_ggml(LB_IQ4_XS) == 23);
+    assert_false(lb_dtype_from_ggml(4, &dtype) || lb_dtype_from_ggml(UINT32_MAX, &dtype));
+    assert_true(lb_dtype_file_type(LB_Q5_0) == 8 && lb_dtype_file_type(LB_BF16) == 32);
+    char list[LB_DTYPE_NAMES];
+    assert_string_equal(lb_dtype_gguf_names(true, list), "F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1");
+    assert_true(strlen(lb_dtype_gguf_names(false, list)) < LB_DTYPE_NAMES - 1);
 }
 
 /* Scale 1 (the largest is 127): halves go away from zero, and the bytes stand where GGUF has them. */
@@ -175,6 +189,24 @@ static void test_q8_rows(void **state) {
     }
 }
 
+/* Blocks that no scale can represent, or of no numbers, are undefined conversions nowhere. */
+static void test_block_extremes(void **state) {
+    (void)state;
+    float x[32] = {0}, y[32];
+    unsigned char block[64];
+    static const float extremes[] = {0, 1e-44f, 1e-39f, 3e38f, INFINITY, NAN};
+    for (int d = LB_Q8_0; d < LB_DTYPES; d++) {
+        for (size_t k = 0; k < sizeof extremes / sizeof *extremes && lb_dtype_narrows((enum lb_dtype)d);
+             k++) {
+            x[3] = extremes[k];
+            x[4] = -extremes[k];
+            lb_quantize((enum lb_dtype)d, x, block, 32);
+            lb_dequantize((enum lb_dtype)d, block, y, 32);
+            assert_true(!(fabsf(x[3]) < 1e-30f) || (fabsf(y[3]) < 1e-30f && y[7] == 0));
+        }
+    }
+}
+
 /* Blocks that no scale can represent give zeros, not undefined conversions. */
 static void test_q8_extremes(void **state) {
     (void)state;
@@ -211,11 +243,11 @@ static void test_other_rows(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_f16_all),    cmocka_unit_test(test_f16_rounding),
-        cmocka_unit_test(test_f16_rows),   cmocka_unit_test(test_bf16),
-        cmocka_unit_test(test_sizes),      cmocka_unit_test(test_q8_block),
-        cmocka_unit_test(test_q8_rows),    cmocka_unit_test(test_q8_extremes),
-        cmocka_unit_test(test_other_rows),
+        cmocka_unit_test(test_f16_all),        cmocka_unit_test(test_f16_rounding),
+        cmocka_unit_test(test_f16_rows),       cmocka_unit_test(test_bf16),
+        cmocka_unit_test(test_sizes),          cmocka_unit_test(test_q8_block),
+        cmocka_unit_test(test_q8_rows),        cmocka_unit_test(test_q8_extremes),
+        cmocka_unit_test(test_block_extremes), cmocka_unit_test(test_other_rows),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

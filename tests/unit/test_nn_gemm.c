@@ -172,6 +172,41 @@ static void stored_weights(void **state) {
     }
 }
 
+/* Every block format, rows as they are and as llama.cpp interleaves them: products, some rows, the embedding
+ * are those of the widened weight. */
+static void blocks_and_interleaved_rows(void **state) {
+    (void)state;
+    enum { O = 300, C = 512, HEAD = 6, M = 9 };
+    float *x = normals(M * C), *wide = malloc(O * C * 4), *order = malloc(O * C * 4),
+          *space = malloc(O * C * 4);
+    float y[M * O], want[M * O], rows[2 * C];
+    unsigned char *stored = malloc(O * C * 4);
+    for (int d = LB_Q8_0; d < LB_DTYPES; d++) {
+        size_t bytes = 0, row = 0;
+        enum lb_dtype dtype = (enum lb_dtype)d;
+        assert_true(lb_dtype_bytes(dtype, O * C, &bytes) && lb_dtype_bytes(dtype, C, &row));
+        for (size_t i = 0; i < bytes; i++) {
+            stored[i] = (uint8_t)lb_rng_below(&rng, 96); /* no infinity in any scale */
+        }
+        lb_dequantize(dtype, stored, wide, O * C);
+        struct lb_weight w = {.rows = O, .cols = C, .dtype = dtype, .data = stored, .n_dims = 2};
+        lb_gemm_nt(M, O, C, x, C, wide, C, 0, want, O, NULL);
+        lb_gemm_weight(x, M, &w, 0, y, NULL, space);
+        assert_memory_equal(y, want, sizeof y);
+        for (int64_t r = 0; r < O; r++) { /* stored row 2 j + half of a head is row half * HEAD / 2 + j */
+            int64_t in = r % HEAD, from = r - in + 2 * (in % (HEAD / 2)) + in / (HEAD / 2);
+            memcpy(order + r * C, wide + from * C, C * 4);
+        }
+        w.interleaved = HEAD;
+        lb_gemm_nt(M, O, C, x, C, order, C, 0, want, O, NULL);
+        lb_gemm_weight(x, M, &w, 0, y, NULL, space);
+        assert_memory_equal(y, want, sizeof y);
+        lb_gemm_widen(&w, 7, 2, rows);
+        assert_memory_equal(rows, order + 7 * C, sizeof rows);
+    }
+    free(x), free(wide), free(order), free(space), free(stored);
+}
+
 struct kept {
     float *z;
     int64_t v, rows;
@@ -236,9 +271,13 @@ static void compute_is_the_machines(void **state) {
 int main(void) {
     lb_rng_seed(&rng, 4, 0);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(all_products),           cmocka_unit_test(threads_change_no_bit),
-        cmocka_unit_test(company_changes_no_bit), cmocka_unit_test(stored_weights),
-        cmocka_unit_test(head_formats_and_first), cmocka_unit_test(compute_is_the_machines),
+        cmocka_unit_test(all_products),
+        cmocka_unit_test(threads_change_no_bit),
+        cmocka_unit_test(company_changes_no_bit),
+        cmocka_unit_test(stored_weights),
+        cmocka_unit_test(blocks_and_interleaved_rows),
+        cmocka_unit_test(head_formats_and_first),
+        cmocka_unit_test(compute_is_the_machines),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,5 +1,6 @@
 /* limbeck export RUN|MODEL --format hf|gguf --out PATH */
 #include "common/base/json.h"
+#include "common/base/log.h"
 #include "trainer/command/commands.h"
 #include "trainer/run/export.h"
 
@@ -7,7 +8,7 @@
 #include <string.h>
 
 struct arguments {
-    const char *model, *out, *tokenizer;
+    const char *model, *out, *tokenizer, *dtype_name;
     int format; /* -1: not given */
     enum lb_dtype dtype;
     bool json;
@@ -17,8 +18,24 @@ struct arguments {
 static const char *const formats[] = {"hf", "gguf", NULL};
 _Static_assert(LB_EXPORT_HF == 0 && LB_EXPORT_GGUF == 1, "formats are found by their number");
 
-static const char *const dtype_names[] = {"f32", "f16", "bf16", "q8_0", NULL};
-static const enum lb_dtype dtypes[] = {LB_F32, LB_F16, LB_BF16, LB_Q8_0};
+/* What GGUF files are written with, in small letters. */
+static char dtype_texts[LB_DTYPES][8];
+static const char *dtype_names[LB_DTYPES + 1];
+static enum lb_dtype dtypes[LB_DTYPES];
+
+static void list_dtypes(void) {
+    size_t n = 0;
+    for (int d = 0; d < LB_DTYPES; d++) {
+        if (lb_dtype_ggml((enum lb_dtype)d) >= 0 && lb_dtype_narrows((enum lb_dtype)d)) {
+            snprintf(dtype_texts[n], sizeof dtype_texts[n], "%s", lb_dtype_name((enum lb_dtype)d));
+            for (char *c = dtype_texts[n]; *c != '\0'; c++) {
+                *c = (char)(*c >= 'A' && *c <= 'Z' ? *c - 'A' + 'a' : *c);
+            }
+            dtype_names[n] = dtype_texts[n];
+            dtypes[n++] = (enum lb_dtype)d;
+        }
+    }
+}
 
 static error_t parse(int key, char *text, struct argp_state *state) {
     struct arguments *a = state->input;
@@ -31,6 +48,7 @@ static error_t parse(int key, char *text, struct argp_state *state) {
         return 0;
     case 'd':
         a->dtype = dtypes[lb_option_name(state, "--dtype", text, dtype_names)];
+        a->dtype_name = text;
         return 0;
     case 'k':
         a->tokenizer = text;
@@ -48,8 +66,8 @@ static error_t parse(int key, char *text, struct argp_state *state) {
         if (a->model == NULL || a->out == NULL || a->format < 0) {
             argp_error(state, "MODEL, --format and --out are needed");
         }
-        if (a->format == LB_EXPORT_HF && a->dtype == LB_Q8_0) {
-            argp_error(state, "--dtype q8_0 is for --format gguf");
+        if (a->format == LB_EXPORT_HF && lb_dtype_block(a->dtype) > 1) {
+            argp_error(state, "--dtype %s is for --format gguf", a->dtype_name);
         }
         return 0;
     default:
@@ -59,7 +77,8 @@ static error_t parse(int key, char *text, struct argp_state *state) {
 
 int lb_cmd_export(int argc, char **argv, volatile sig_atomic_t *stop) {
     (void)stop;
-    static char dtype_help[160] = "Numbers of the matrices (default f32; q8_0 for gguf only): ";
+    static char dtype_help[160] = "Numbers of the matrices (default f32; q... for gguf only): ";
+    list_dtypes();
     lb_list_names(dtype_help, sizeof dtype_help, dtype_names);
     static const struct argp_option options[] = {
         {"format", 'f', "hf|gguf", 0,
@@ -82,12 +101,17 @@ int lb_cmd_export(int argc, char **argv, volatile sig_atomic_t *stop) {
     argp_parse(&argp, argc, argv, 0, NULL, &a);
     struct lb_detail detail = {0};
     struct lb_opened opened;
+    struct lb_notes notes = {0};
     double difference = 0;
     enum lb_status status = lb_opened_init(&opened, a.model, a.tokenizer, &detail);
     if (status == LB_OK) {
         status = lb_export(opened.model, opened.tokenizer, (enum lb_export_format)a.format, a.dtype, a.out,
-                           &difference, &detail);
+                           &difference, &notes, &detail);
         lb_opened_finish(&opened);
+    }
+    const char *note;
+    for (size_t i = 0; (note = lb_note_get(&notes, i)) != NULL; i++) {
+        lb_log(LB_LOG_WARN, "export_note", "note=\"%s\"", note);
     }
     if (status != LB_OK) {
         return lb_command_failed(&detail, status);

@@ -80,14 +80,15 @@ static enum lb_status probe_logits(const struct lb_model *model, int64_t positio
  * transposed, permuted or missing tensor does. */
 static double tolerance(enum lb_dtype dtype) {
     switch (dtype) {
+    case LB_F32:
+        return 1e-4;
     case LB_F16:
         return 2e-2;
     case LB_BF16:
-        return 1e-1;
     case LB_Q8_0:
         return 1e-1;
-    default:
-        return 1e-4;
+    default: /* four or five bits */
+        return 5e-1;
     }
 }
 
@@ -148,13 +149,13 @@ static enum lb_status may_replace(const char *path, struct lb_detail *detail) {
 
 enum lb_status lb_export(const struct lb_model *model, const struct lb_tokenizer *tokenizer,
                          enum lb_export_format format, enum lb_dtype dtype, const char *path,
-                         double *out_difference, struct lb_detail *detail) {
+                         double *out_difference, struct lb_notes *notes, struct lb_detail *detail) {
     size_t len = 0;
     const char *source = tokenizer != NULL ? lb_tokenizer_source(tokenizer, &len) : NULL;
     enum lb_status status;
-    if (format == LB_EXPORT_HF && dtype == LB_Q8_0) {
-        return lb_fail(detail, LB_E_ARG,
-                       "a Hugging Face folder holds f32, f16 or bf16; q8_0 is for --format gguf");
+    if (format == LB_EXPORT_HF && lb_dtype_block(dtype) > 1) {
+        return lb_fail(detail, LB_E_ARG, "a Hugging Face folder holds F32, F16 or BF16; %s is for GGUF files",
+                       lb_dtype_name(dtype));
     }
     status = format == LB_EXPORT_GGUF ? may_replace(path, detail) : LB_OK;
     if (status != LB_OK) {
@@ -164,7 +165,7 @@ enum lb_status lb_export(const struct lb_model *model, const struct lb_tokenizer
     if (format == LB_EXPORT_HF) {
         status = lb_model_save_hf(model, path, dtype, source, len, detail);
     } else {
-        status = lb_model_save_gguf(model, path, dtype, source, len, detail);
+        status = lb_model_save_gguf(model, path, dtype, source, len, notes, detail);
     }
     struct lb_model *again = NULL;
     if (status == LB_OK) {

@@ -10,9 +10,11 @@ enum lb_export_format { LB_EXPORT_HF, LB_EXPORT_GGUF };
 
 /* tokenizer may be NULL (classifiers). *out_difference: the largest difference between the logits of the
  * model and of the reopened file over a fixed input, relative to the largest logit. Beyond what the dtype's
- * rounding explains it is LB_E_MISMATCH, and what was written stays for a look. */
+ * rounding explains it is LB_E_MISMATCH, and what was written stays for a look. notes (may be NULL) get what
+ * was written otherwise than asked for. */
 LB_NODISCARD enum lb_status lb_export(const struct lb_model *model, const struct lb_tokenizer *tokenizer,
                                       enum lb_export_format format, enum lb_dtype dtype, const char *path,
-                                      double *out_difference, struct lb_detail *detail);
+                                      double *out_difference, struct lb_notes *notes,
+                                      struct lb_detail *detail);
 
 #endif

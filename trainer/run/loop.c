@@ -541,7 +541,7 @@ static enum lb_status finish(const struct run *run, struct lb_detail *detail) {
     char *student = lb_path_join(run->dir, "student");
     double difference = 0;
     enum lb_status status = student != NULL ? lb_export(run->student, run->tokenizer, LB_EXPORT_HF, LB_F32,
-                                                        student, &difference, detail)
+                                                        student, &difference, NULL, detail)
                                             : lb_fail(detail, LB_E_NOMEM, "out of memory");
     if (status == LB_OK && difference != 0) {
         status = lb_fail(detail, LB_E_INTERNAL, "%s: reopened, its logits differ by %g of the largest",

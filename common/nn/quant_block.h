@@ -1,0 +1,98 @@
+/* Blocks of GGUF's formats as they lie in files, and what their readers share. Internal to common/nn.
+ *
+ * All members are bytes: a block may begin at any address. Halves are little-endian f16.
+ */
+#ifndef LB_NN_QUANT_BLOCK_H
+#define LB_NN_QUANT_BLOCK_H
+
+#include "common/nn/dtype.h"
+
+#include <string.h>
+#if defined(__F16C__) || defined(__SSSE3__)
+#include <immintrin.h>
+#endif
+
+/* ---- 32 weights: codes 0-15 in the low halves of bytes, 16-31 in the high ones ---- */
+
+struct lb_q4_0_block {
+    uint8_t scale[2], q[16];
+};
+struct lb_q4_1_block {
+    uint8_t scale[2], least[2], q[16];
+};
+struct lb_q5_0_block {
+    uint8_t scale[2], fifth[4], q[16]; /* bit i of fifth: the highest bit of code i */
+};
+struct lb_q5_1_block {
+    uint8_t scale[2], least[2], fifth[4], q[16];
+};
+struct lb_q8_0_block {
+    uint8_t scale[2];
+    int8_t q[32];
+};
+struct lb_iq4_nl_block {
+    uint8_t scale[2], q[16];
+};
+struct lb_mxfp4_block {
+    uint8_t exponent, q[16]; /* E8M0: a power of two */
+};
+
+/* ---- 256 weights: scales of 16 or 32 of them are small integers, multiplied with the block's scale ---- */
+
+struct lb_q2_k_block {
+    uint8_t scales[16]; /* low half: scale, high half: least, each of 16 weights */
+    uint8_t q[64], scale[2], least[2];
+};
+struct lb_q3_k_block {
+    uint8_t third[32], q[64], scales[12], scale[2];
+};
+struct lb_q4_k_block {
+    uint8_t scale[2], least[2], scales[12], q[128];
+};
+struct lb_q5_k_block {
+    uint8_t scale[2], least[2], scales[12], fifth[32], q[128];
+};
+struct lb_q6_k_block {
+    uint8_t low[128], high[64];
+    int8_t scales[16];
+    uint8_t scale[2];
+};
+struct lb_iq4_xs_block {
+    uint8_t scale[2], scales_high[2], scales_low[4], q[128];
+};
+
+#define LB_CHECK_BLOCK(NAME, name, ggml, elements, bytes, ...)                                               \
+    _Static_assert(sizeof(struct lb_##name##_block) == (bytes), #NAME " blocks have no padding");
+LB_BLOCK_FORMATS(LB_CHECK_BLOCK)
+
+static inline float lb_quant_half(const uint8_t half[2]) {
+    uint16_t h = (uint16_t)(half[0] | half[1] << 8);
+#ifdef __F16C__
+    return _cvtsh_ss(h);
+#else
+    return lb_f16_to_f32(h);
+#endif
+}
+
+/* The values of the codes of 16 bytes: low[16] of their low halves, high[16] of their high ones. */
+static inline void lb_quant_look_up(const int8_t values[16], const uint8_t q[16], int8_t low[16],
+                                    int8_t high[16]) {
+#ifdef __SSSE3__
+    const __m128i mask = _mm_set1_epi8(15), table = _mm_loadu_si128((const __m128i *)(const void *)values);
+    __m128i codes = _mm_loadu_si128((const __m128i *)(const void *)q);
+    __m128i upper = _mm_and_si128(_mm_srli_epi16(codes, 4), mask);
+    _mm_storeu_si128((__m128i *)(void *)low, _mm_shuffle_epi8(table, _mm_and_si128(codes, mask)));
+    _mm_storeu_si128((__m128i *)(void *)high, _mm_shuffle_epi8(table, upper));
+#else
+    for (int j = 0; j < 16; j++) {
+        low[j] = values[q[j] & 15];
+        high[j] = values[q[j] >> 4];
+    }
+#endif
+}
+
+/* The values of IQ4_NL's and IQ4_XS's codes (ggml's kvalues_iq4nl). */
+static const int8_t lb_iq4_values[16] = {-127, -104, -83, -65, -49, -35, -22, -10,
+                                         1,    13,   25,  38,  53,  69,  89,  113};
+
+#endif
