@@ -118,9 +118,14 @@ static void f16_row_from(const float *src, unsigned char *dst, int64_t n) {
     lb_f16_row_from(src, (void *)dst, n);
 }
 
+/* Seen as whole numbers, so that the loop becomes one of vectors. */
 static void bf16_row(const unsigned char *src, float *dst, int64_t n) {
+    typedef uint16_t u16_any __attribute__((aligned(1), may_alias));
+    typedef uint32_t u32_any __attribute__((may_alias));
+    const u16_any *restrict from = (const void *)src;
+    u32_any *restrict to = (void *)dst;
     for (int64_t i = 0; i < n; i++) {
-        dst[i] = lb_bf16_to_f32(load_u16(src + 2 * i));
+        to[i] = (uint32_t)from[i] << 16;
     }
 }
 

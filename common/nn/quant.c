@@ -67,20 +67,10 @@ void lb_q8_0_widen(const unsigned char *restrict src, float *restrict dst, int64
     }
 }
 
-static void widen_by_table(const int8_t values[16], float scale, const uint8_t *restrict q,
-                           float *restrict dst) {
-    int8_t low[16], high[16];
-    lb_quant_look_up(values, q, low, high);
-    for (int j = 0; j < 16; j++) {
-        dst[j] = scale * (float)low[j];
-        dst[16 + j] = scale * (float)high[j];
-    }
-}
-
 void lb_iq4_nl_widen(const unsigned char *restrict src, float *restrict dst, int64_t n) {
     const struct lb_iq4_nl_block *block = (const void *)src;
     for (int64_t b = 0; b < n / 32; b++, block++, dst += 32) {
-        widen_by_table(lb_iq4_values, lb_quant_half(block->scale), block->q, dst);
+        lb_quant_look_up(lb_iq4_values, lb_quant_half(block->scale), block->q, dst);
     }
 }
 
@@ -96,7 +86,7 @@ void lb_mxfp4_widen(const unsigned char *restrict src, float *restrict dst, int6
     static const int8_t values[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};
     const struct lb_mxfp4_block *block = (const void *)src;
     for (int64_t b = 0; b < n / 32; b++, block++, dst += 32) {
-        widen_by_table(values, half_power(block->exponent), block->q, dst);
+        lb_quant_look_up(values, half_power(block->exponent), block->q, dst);
     }
 }
 

@@ -8,7 +8,7 @@
 #include "common/nn/dtype.h"
 
 #include <string.h>
-#if defined(__F16C__) || defined(__SSSE3__)
+#if defined(__F16C__) || defined(__AVX2__)
 #include <immintrin.h>
 #endif
 
@@ -74,19 +74,25 @@ static inline float lb_quant_half(const uint8_t half[2]) {
 #endif
 }
 
-/* The values of the codes of 16 bytes: low[16] of their low halves, high[16] of their high ones. */
-static inline void lb_quant_look_up(const int8_t values[16], const uint8_t q[16], int8_t low[16],
-                                    int8_t high[16]) {
-#ifdef __SSSE3__
+/* 32 weights whose codes are places in a table: those of the low halves of q, then those of the high ones. */
+static inline void lb_quant_look_up(const int8_t values[16], float scale, const uint8_t *restrict q,
+                                    float *restrict dst) {
+#ifdef __AVX2__
     const __m128i mask = _mm_set1_epi8(15), table = _mm_loadu_si128((const __m128i *)(const void *)values);
+    const __m256 by = _mm256_set1_ps(scale);
     __m128i codes = _mm_loadu_si128((const __m128i *)(const void *)q);
-    __m128i upper = _mm_and_si128(_mm_srli_epi16(codes, 4), mask);
-    _mm_storeu_si128((__m128i *)(void *)low, _mm_shuffle_epi8(table, _mm_and_si128(codes, mask)));
-    _mm_storeu_si128((__m128i *)(void *)high, _mm_shuffle_epi8(table, upper));
+    for (int half = 0; half < 2; half++, dst += 16) {
+        __m128i found = _mm_shuffle_epi8(table, _mm_and_si128(codes, mask));
+        __m256 first = _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(found));
+        __m256 second = _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_srli_si128(found, 8)));
+        _mm256_storeu_ps(dst, _mm256_mul_ps(by, first));
+        _mm256_storeu_ps(dst + 8, _mm256_mul_ps(by, second));
+        codes = _mm_srli_epi16(codes, 4);
+    }
 #else
     for (int j = 0; j < 16; j++) {
-        low[j] = values[q[j] & 15];
-        high[j] = values[q[j] >> 4];
+        dst[j] = scale * (float)values[q[j] & 15];
+        dst[16 + j] = scale * (float)values[q[j] >> 4];
     }
 #endif
 }

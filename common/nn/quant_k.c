@@ -106,12 +106,7 @@ void lb_iq4_xs_widen(const unsigned char *restrict src, float *restrict dst, int
         for (int i = 0; i < 8; i++, dst += 32) {
             int of = (block->scales_low[i / 2] >> i % 2 * 4 & 15) | (high >> 2 * i & 3) << 4;
             float by = scale * (float)(of - 32);
-            int8_t first[16], second[16];
-            lb_quant_look_up(lb_iq4_values, block->q + 16 * i, first, second);
-            for (int j = 0; j < 16; j++) {
-                dst[j] = by * (float)first[j];
-                dst[16 + j] = by * (float)second[j];
-            }
+            lb_quant_look_up(lb_iq4_values, by, block->q + 16 * i, dst);
         }
     }
 }
