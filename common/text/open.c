@@ -114,6 +114,20 @@ static enum lb_status config_token(const struct lb_tokenizer *tokenizer, const j
     return LB_OK;
 }
 
+/* add_bos_token and add_eos_token, where the post-processor puts nothing there. The fingerprint is that of
+ * tokenizer.json, which alone goes over the wire. */
+static enum lb_status add_ends(struct lb_tokenizer *to, const json_t *config) {
+    enum lb_status status = LB_OK;
+    if (to->before.len == 0 && to->bos >= 0 && json_is_true(json_object_get(config, "add_bos_token"))) {
+        status = lb_ids_push(&to->before, to->bos);
+    }
+    if (status == LB_OK && to->after.len == 0 && to->eos >= 0 &&
+        json_is_true(json_object_get(config, "add_eos_token"))) {
+        status = lb_ids_push(&to->after, to->eos);
+    }
+    return status;
+}
+
 /* tokenizer_config.json beside a tokenizer.json says which tokens begin and end a text. */
 static enum lb_status read_config(struct lb_tokenizer *to, const char *dir, struct lb_detail *detail) {
     char *path = lb_path_join(dir, "tokenizer_config.json");
@@ -123,6 +137,9 @@ static enum lb_status read_config(struct lb_tokenizer *to, const char *dir, stru
         status = lb_json_file(path, MAX_CONFIG_BYTES, &config, detail);
         status = status != LB_OK ? status : config_token(to, config, "eos_token", path, &to->eos, detail);
         status = status != LB_OK ? status : config_token(to, config, "bos_token", path, &to->bos, detail);
+        if (status == LB_OK && add_ends(to, config) != LB_OK) {
+            status = lb_fail(detail, LB_E_NOMEM, "%s: out of memory", path);
+        }
     }
     json_decref(config);
     lb_free(path);

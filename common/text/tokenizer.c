@@ -165,6 +165,14 @@ int32_t lb_tokenizer_bos(const struct lb_tokenizer *tokenizer) {
     return tokenizer->bos;
 }
 
+const struct lb_ids *lb_tokenizer_before(const struct lb_tokenizer *tokenizer) {
+    return &tokenizer->before;
+}
+
+const struct lb_ids *lb_tokenizer_after(const struct lb_tokenizer *tokenizer) {
+    return &tokenizer->after;
+}
+
 const char *lb_tokenizer_fingerprint(const struct lb_tokenizer *tokenizer) {
     return tokenizer->fingerprint;
 }

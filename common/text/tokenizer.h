@@ -51,6 +51,9 @@ int32_t lb_tokenizer_id(const struct lb_tokenizer *tokenizer, const char *token)
  * tokens. */
 int32_t lb_tokenizer_eos(const struct lb_tokenizer *tokenizer);
 int32_t lb_tokenizer_bos(const struct lb_tokenizer *tokenizer);
+/* What add_special puts before and behind a text. */
+const struct lb_ids *lb_tokenizer_before(const struct lb_tokenizer *tokenizer);
+const struct lb_ids *lb_tokenizer_after(const struct lb_tokenizer *tokenizer);
 /* SHA-256 over all that decides ids, in hex: two tokenizers that agree on it read every text alike and may
  * share soft targets. */
 const char *lb_tokenizer_fingerprint(const struct lb_tokenizer *tokenizer);

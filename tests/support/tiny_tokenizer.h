@@ -28,15 +28,16 @@ static inline void tiny_string(struct lb_buf *out, const unsigned char *bytes, s
     }
 }
 
-/* Appends the file. root: more keys of the root object, each with a comma behind; model: of the model.
- * Results of the merges are 257, 258, ...: no two may make the same. */
-static inline void tiny_tokenizer(struct lb_buf *out, const struct tiny_merge *merge, size_t n,
-                                  const char *root, const char *model) {
+/* Appends the file. root: more keys of the root object, each with a comma behind; model: of the model; added:
+ * more added tokens, each with a comma before. Results of the merges are 257, 258, ...: no two may make the
+ * same. */
+static inline void tiny_tokenizer_adding(struct lb_buf *out, const struct tiny_merge *merge, size_t n,
+                                         const char *root, const char *model, const char *added) {
     lb_buf_printf(
         out,
-        "{%s\"added_tokens\":[{\"id\":0,\"content\":\"<eos>\",\"special\":true,\"normalized\":false}],"
+        "{%s\"added_tokens\":[{\"id\":0,\"content\":\"<eos>\",\"special\":true,\"normalized\":false}%s],"
         "\"decoder\":{\"type\":\"ByteLevel\"},\"model\":{\"type\":\"BPE\",%s\"vocab\":{\"<eos>\":0",
-        root, model);
+        root, added, model);
     for (int byte = 0; byte < 256; byte++) {
         unsigned char b = (unsigned char)byte;
         lb_buf_append_str(out, ",\"");
@@ -60,7 +61,21 @@ static inline void tiny_tokenizer(struct lb_buf *out, const struct tiny_merge *m
     lb_buf_append_str(out, "]}}");
 }
 
+/* The same without more added tokens. */
+static inline void tiny_tokenizer(struct lb_buf *out, const struct tiny_merge *merge, size_t n,
+                                  const char *root, const char *model) {
+    tiny_tokenizer_adding(out, merge, n, root, model, "");
+}
+
 #define TINY_GPT2 "\"pre_tokenizer\":{\"type\":\"ByteLevel\",\"add_prefix_space\":false,\"use_regex\":true},"
+/* <bos> 257 (without merges), which texts begin with. */
+#define TINY_BOS ",{\"id\":257,\"content\":\"<bos>\",\"special\":true,\"normalized\":false}"
+#define TINY_BEGINS                                                                                          \
+    "\"post_processor\":{\"type\":\"TemplateProcessing\",\"single\":[{\"SpecialToken\":{\"id\":\"<bos>\","   \
+    "\"type_id\":"                                                                                           \
+    "0}},{\"Sequence\":{\"id\":\"A\",\"type_id\":0}}],\"pair\":[],\"special_tokens\":{\"<bos>\":{\"id\":\"<" \
+    "bos>\","                                                                                                \
+    "\"ids\":[257],\"tokens\":[\"<bos>\"]}}},"
 #define TINY_WHOLE                                                                                           \
     "\"pre_tokenizer\":{\"type\":\"ByteLevel\",\"add_prefix_space\":false,\"use_regex\":false},"
 

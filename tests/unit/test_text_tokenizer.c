@@ -420,6 +420,19 @@ static void test_folder(void **state) {
             lb_tokenizer_destroy(t);
         }
     }
+    static const char ends[] = "{\"eos_token\": \"the\", \"bos_token\": \"<eos>\", \"add_bos_token\": true, "
+                               "\"add_eos_token\": true}";
+    write_file(dir, "tokenizer_config.json", ends, sizeof ends - 1);
+    assert_int_equal(lb_tokenizer_open(dir, &t, NULL), LB_OK);
+    struct lb_ids ids = {0};
+    assert_int_equal(lb_tokenizer_encode(t, "h", 1, true, &ids, NULL), LB_OK);
+    assert_int_equal(ids.len, 3);
+    assert_true(ids.data[0] == 0 && ids.data[1] == 'h' + 1 && ids.data[2] == 258);
+    ids.len = 0;
+    assert_int_equal(lb_tokenizer_encode(t, "h", 1, false, &ids, NULL), LB_OK);
+    assert_int_equal(ids.len, 1);
+    lb_free(ids.data);
+    lb_tokenizer_destroy(t);
     static const char wrong[] = "{\"eos_token\": \"<end>\"}";
     write_file(dir, "tokenizer_config.json", wrong, sizeof wrong - 1);
     memset(&detail, 0, sizeof detail);

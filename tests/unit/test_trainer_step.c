@@ -189,6 +189,36 @@ static void expect_term(const struct scene *s, const struct lb_step_result *resu
     }
 }
 
+/* Positions that count and those that do not, taken in turn with one denominator, make the whole: a position
+ * that does not count adds nothing to any term, weight or gradient. */
+static void expect_halves(struct scene *s, struct lb_step *step, const struct lb_step_result *whole) {
+    static uint8_t counts[SAMPLES][MAX_T + 1];
+    struct lb_step_result halves = {0}, before = {0};
+    struct lb_rng rng;
+    for (int half = 0; half < 2; half++) {
+        for (int i = 0; i < SAMPLES; i++) {
+            for (int64_t t = 0; t <= MAX_T; t++) {
+                counts[i][t] = (uint8_t)((i + t) % 3 == 0) != half;
+            }
+            s->samples[i].counts = counts[i];
+        }
+        lb_rng_seed(&rng, 1, 1);
+        assert_int_equal(lb_whole_step(step, s->samples, SAMPLES, s->pointers, s->rows, &rng, &halves, NULL),
+                         LB_OK);
+        for (size_t l = 0; l < s->plan.n_losses; l++) { /* each half has something to say */
+            assert_true(fabs(halves.term[l] - before.term[l]) > 1e-9);
+        }
+        before = halves;
+    }
+    for (size_t l = 0; l < s->plan.n_losses; l++) {
+        assert_true(fabs(halves.term[l] - whole->term[l]) < 1e-6 * fmax(1, fabs(whole->term[l])));
+    }
+    assert_true(fabs(halves.loss - whole->loss) < 1e-6 * fmax(1, fabs(whole->loss)));
+    for (int k = 0; k < TEACHERS; k++) {
+        assert_true(fabs(halves.weight[k] - whole->weight[k]) < 1e-9);
+    }
+}
+
 static void check(int64_t teacher_heads) {
     struct scene *s = new_scene();
     struct lb_step_result result = {0};
@@ -215,6 +245,7 @@ static void check(int64_t teacher_heads) {
         expect_term(s, &result, l, teacher_heads == 4 ? "equal heads" : "other heads", expected);
     }
     assert_true(fabs(result.weight[0] - weight[0]) < 1e-9 && fabs(result.weight[1] - weight[1]) < 1e-9);
+    expect_halves(s, step, &result);
     lb_step_destroy(step);
     free_scene(s);
 }
@@ -525,6 +556,7 @@ static void check_targets(const char *mix, enum lb_target_lane lane) {
     assert_int_equal(lb_step_losses(step, s->pointers, s->rows, &result, &detail), LB_OK);
     expect_term(s, &result, 0, mix, expected[0]);
     expect_term(s, &result, 1, mix, expected[1]);
+    expect_halves(s, step, &result);
     lb_step_destroy(step);
     free_scene(s);
 }

@@ -130,10 +130,15 @@ static enum lb_status print_json(const struct arguments *a, const struct writing
     return status;
 }
 
-/* The prompt's ids; an empty prompt begins as a text does: with bos, or behind the end of another text. */
+/* The prompt's ids behind what the tokenizer puts before a text; what it puts behind one comes when the text
+ * is at its end. An empty prompt without that begins with bos, or behind the end of another text. */
 static enum lb_status encode_prompt(const struct arguments *a, const struct lb_tokenizer *tokenizer,
                                     struct lb_ids *out, struct lb_detail *detail) {
-    enum lb_status status = lb_tokenizer_encode(tokenizer, a->prompt, strlen(a->prompt), true, out, detail);
+    const struct lb_ids *before = lb_tokenizer_before(tokenizer);
+    enum lb_status status = lb_ids_append(out, before->data, before->len);
+    if (status == LB_OK) {
+        status = lb_tokenizer_encode(tokenizer, a->prompt, strlen(a->prompt), false, out, detail);
+    }
     if (status != LB_OK || out->len > 0) {
         return status;
     }

@@ -59,7 +59,7 @@ enum lb_status lb_dataset_open(const struct lb_recipe *recipe, const struct lb_r
     data->images = n_entries > 0 && entries[0].type == LB_DATA_IDX;
     lb_sha256_update(data->hash, data->images ? "images" : "text\0\0", 6);
     if (!data->images && tokenizer != NULL) {
-        status = lb_text_source_init(&source, tokenizer, detail);
+        status = lb_text_source_init(&source, tokenizer, recipe->add_bos_token, detail);
     }
     for (unsigned i = 0; status == LB_OK && i < n_entries; i++) {
         if ((entries[i].type == LB_DATA_IDX) != data->images) {
@@ -117,6 +117,7 @@ void lb_dataset_destroy(struct lb_dataset *data) {
     uint8_t unused[LB_SHA256_BYTES];
     lb_sha256_final(data->hash, unused);
     lb_free(data->ids.data);
+    lb_free(data->counts);
     lb_free(data->rows);
     lb_free(data->features);
     lb_free(data->labels);
@@ -147,7 +148,11 @@ void lb_dataset_get(const struct lb_dataset *data, int64_t i, struct lb_sample *
         return;
     }
     const struct lb_text_row *row = &data->rows[i];
-    *out = (struct lb_sample){.ids = data->ids.data + row->start, .n = row->n, .label = -1, .tag = row->tag};
+    *out = (struct lb_sample){.ids = data->ids.data + row->start,
+                              .n = row->n,
+                              .label = -1,
+                              .tag = row->tag,
+                              .counts = data->counts != NULL ? data->counts + row->start : NULL};
 }
 
 int lb_dataset_tags(const struct lb_dataset *data) {

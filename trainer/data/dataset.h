@@ -15,7 +15,9 @@ struct lb_dataset;
 
 /* Text: each line is encoded and ended by eos, lines are concatenated per dataset entry and cut into rows of
  * max_length + 1 ids that overlap by one (every id but the first is a label once); a last short row is
- * dropped in training, kept in evaluation. Reports through detail: missing files, no eos, invalid UTF-8 with
+ * dropped in training, kept in evaluation. Where texts begin with something (bos: the tokenizer's template
+ * says it, or the recipe's add_bos_token), each line does, and each row does instead of overlapping; it never
+ * counts as a label. Reports through detail: missing files, no eos, invalid UTF-8 with
  * line, a JSON line without the field, IDX sizes that do not agree. */
 LB_NODISCARD enum lb_status lb_dataset_open(const struct lb_recipe *recipe,
                                             const struct lb_recipe_dataset *entries, unsigned n_entries,

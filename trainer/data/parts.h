@@ -23,6 +23,7 @@ struct lb_dataset {
     int64_t count, cap;
     /* text */
     struct lb_ids ids;
+    uint8_t *counts;          /* [ids.len] as in struct lb_sample; NULL: all do */
     struct lb_text_row *rows; /* [cap] */
     /* images */
     float *features; /* [cap, n_features] */
@@ -44,9 +45,10 @@ struct lb_text_source {
     const struct lb_tokenizer *tokenizer;
     uint16_t *token_bytes; /* [vocabulary] bytes of text that a token stands for; eos: the line's end */
     int32_t vocab_size, eos;
+    struct lb_ids begin, end; /* what each text begins with, and ends with: eos last */
 };
 LB_NODISCARD enum lb_status lb_text_source_init(struct lb_text_source *source,
-                                                const struct lb_tokenizer *tokenizer,
+                                                const struct lb_tokenizer *tokenizer, enum lb_add_bos add_bos,
                                                 struct lb_detail *detail);
 void lb_text_source_finish(struct lb_text_source *source);
 /* path is resolved; rows of max_length positions are added to data. */

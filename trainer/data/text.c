@@ -33,8 +33,35 @@ struct part {
     struct lb_detail detail;
 };
 
+/* What texts begin and end with: as the tokenizer's template says, bos as the recipe has it, and eos. */
+static enum lb_status find_ends(struct lb_text_source *source, enum lb_add_bos add_bos,
+                                struct lb_detail *detail) {
+    const struct lb_ids *before = lb_tokenizer_before(source->tokenizer),
+                        *after = lb_tokenizer_after(source->tokenizer);
+    int32_t bos = lb_tokenizer_bos(source->tokenizer);
+    bool has = before->len > 0 && before->data[0] == bos;
+    size_t skip = has && add_bos == LB_BOS_NO ? 1 : 0;
+    enum lb_status status = LB_OK;
+    if (add_bos == LB_BOS_YES && bos < 0) {
+        return lb_fail(detail, LB_E_ARG,
+                       "add_bos_token: true, but the tokenizer does not say which token begins a text; put a "
+                       "tokenizer_config.json with bos_token beside it");
+    }
+    if (add_bos == LB_BOS_YES && !has) {
+        status = lb_ids_push(&source->begin, bos);
+    }
+    for (size_t i = skip; status == LB_OK && i < before->len; i++) {
+        status = lb_ids_push(&source->begin, before->data[i]);
+    }
+    status = status == LB_OK ? lb_ids_append(&source->end, after->data, after->len) : status;
+    if (status == LB_OK && (after->len == 0 || after->data[after->len - 1] != source->eos)) {
+        status = lb_ids_push(&source->end, source->eos);
+    }
+    return status == LB_OK ? LB_OK : lb_fail(detail, status, "out of memory for the tokenizer");
+}
+
 enum lb_status lb_text_source_init(struct lb_text_source *source, const struct lb_tokenizer *tokenizer,
-                                   struct lb_detail *detail) {
+                                   enum lb_add_bos add_bos, struct lb_detail *detail) {
     int32_t eos = lb_tokenizer_eos(tokenizer), v = lb_tokenizer_vocab_size(tokenizer);
     if (eos < 0) {
         return lb_fail(detail, LB_E_ARG,
@@ -53,12 +80,14 @@ enum lb_status lb_text_source_init(struct lb_text_source *source, const struct l
         }
     }
     source->token_bytes[eos] = 1;
-    return LB_OK;
+    return find_ends(source, add_bos, detail);
 }
 
 void lb_text_source_finish(struct lb_text_source *source) {
     lb_free(source->token_bytes);
-    source->token_bytes = NULL;
+    lb_free(source->begin.data);
+    lb_free(source->end.data);
+    *source = (struct lb_text_source){0};
 }
 
 /* Whether the line holds nothing but white space. */
@@ -107,20 +136,24 @@ static enum lb_status encode_json(const struct lb_text_source *source, const cha
     return status;
 }
 
-/* Appends one document and its eos. */
+/* Appends one document with what begins and ends it. The former is written as its complement, so that rows
+ * know it. */
 static enum lb_status encode_line(const struct lb_text_source *source, const struct lb_recipe_dataset *entry,
                                   const struct line *line, struct lb_ids *ids, struct lb_detail *detail) {
     if (line->len > MAX_LINE) {
         return lb_fail(detail, LB_E_LIMIT, "a line of more than %u bytes; one line is one document",
                        MAX_LINE);
     }
-    enum lb_status status;
-    if (entry->type == LB_DATA_JSONL) {
+    enum lb_status status = LB_OK;
+    for (size_t i = 0; status == LB_OK && i < source->begin.len; i++) {
+        status = lb_ids_push(ids, ~source->begin.data[i]);
+    }
+    if (status == LB_OK && entry->type == LB_DATA_JSONL) {
         status = encode_json(source, entry->field != NULL ? entry->field : "text", line, ids, detail);
-    } else {
+    } else if (status == LB_OK) {
         status = lb_tokenizer_encode(source->tokenizer, line->text, line->len, false, ids, detail);
     }
-    status = status == LB_OK ? lb_ids_push(ids, source->eos) : status;
+    status = status == LB_OK ? lb_ids_append(ids, source->end.data, source->end.len) : status;
     return status == LB_OK ? LB_OK : lb_fail(detail, status, "out of memory for the text");
 }
 
@@ -138,7 +171,7 @@ static void encode_part(const struct lb_text_source *source, const struct lb_rec
 }
 
 /* Encodes n lines and appends them in order, whatever the number of threads. */
-static enum lb_status encode_block(struct lb_dataset *data, const struct lb_text_source *source,
+static enum lb_status encode_block(struct lb_ids *ids, const struct lb_text_source *source,
                                    const struct lb_recipe_dataset *entry, const char *path,
                                    const struct line *lines, size_t n, struct part *parts,
                                    struct lb_detail *detail) {
@@ -155,7 +188,7 @@ static enum lb_status encode_block(struct lb_dataset *data, const struct lb_text
         if (parts[p].status != LB_OK) {
             return lb_fail(detail, parts[p].status, "%s", parts[p].detail.text);
         }
-        enum lb_status status = lb_ids_append(&data->ids, parts[p].ids.data, parts[p].ids.len);
+        enum lb_status status = lb_ids_append(ids, parts[p].ids.data, parts[p].ids.len);
         if (status != LB_OK) {
             return lb_fail(detail, status, "out of memory for the text");
         }
@@ -163,8 +196,9 @@ static enum lb_status encode_block(struct lb_dataset *data, const struct lb_text
     return LB_OK;
 }
 
-/* The whole file, or as much as gives `wanted` ids (0: all), behind what data->ids holds already. */
-static enum lb_status encode_file(struct lb_dataset *data, const struct lb_text_source *source,
+/* The whole file, or as much as gives `wanted` ids (0: all) besides what begins texts, behind what ids holds
+ * already. */
+static enum lb_status encode_file(struct lb_ids *ids, const struct lb_text_source *source,
                                   const struct lb_recipe_dataset *entry, const char *path, size_t wanted,
                                   struct lb_detail *detail) {
     struct lb_map map = {0};
@@ -179,8 +213,8 @@ static enum lb_status encode_file(struct lb_dataset *data, const struct lb_text_
     if (map.len >= 3 && memcmp(text, "\xef\xbb\xbf", 3) == 0) {
         lines.at += 3; /* a byte order mark is no text */
     }
-    size_t before = data->ids.len;
-    while (status == LB_OK && (wanted == 0 || data->ids.len - before < wanted)) {
+    size_t others = ids->len;
+    while (status == LB_OK && (wanted == 0 || ids->len - others < wanted)) {
         size_t n = 0;
         while (n < BLOCK_LINES && next_line(&lines, &block[n])) {
             n++;
@@ -188,7 +222,8 @@ static enum lb_status encode_file(struct lb_dataset *data, const struct lb_text_
         if (n == 0) {
             break;
         }
-        status = encode_block(data, source, entry, path, block, n, parts, detail);
+        status = encode_block(ids, source, entry, path, block, n, parts, detail);
+        others += n * source->begin.len;
     }
     if (status == LB_OK && lines.blank) {
         status = lb_fail(detail, LB_E_ARG, "%s: holds no text: %s", path,
@@ -203,6 +238,14 @@ static enum lb_status encode_file(struct lb_dataset *data, const struct lb_text_
     return status;
 }
 
+/* How a stream becomes rows. */
+struct cut {
+    const char *path;
+    int64_t max_length, max_tokens; /* 0: all */
+    bool keep_short;
+    int tag;
+};
+
 static enum lb_status reserve_rows(struct lb_dataset *data, int64_t more, struct lb_detail *detail) {
     struct lb_text_row *rows = lb_realloc_array(data->rows, (size_t)(data->count + more), sizeof *rows);
     if (rows == NULL) {
@@ -213,45 +256,120 @@ static enum lb_status reserve_rows(struct lb_dataset *data, int64_t more, struct
     return LB_OK;
 }
 
+/* Rows that overlap by one, out of the stream that data->ids ends with, from start on. *out_used: labels. */
+static enum lb_status cut_overlapping(struct lb_dataset *data, int64_t start, const struct cut *cut,
+                                      int64_t *out_used, struct lb_detail *detail) {
+    int64_t labels = (int64_t)data->ids.len - start - 1;
+    if (cut->max_tokens > 0 && labels > cut->max_tokens) {
+        labels = cut->max_tokens;
+    }
+    if (labels < 0) {
+        return lb_fail(detail, LB_E_ARG, "%s: holds no text", cut->path);
+    }
+    int64_t rows = labels / cut->max_length + (cut->keep_short && labels % cut->max_length != 0);
+    enum lb_status status = reserve_rows(data, rows, detail);
+    for (int64_t r = 0; status == LB_OK && r < rows; r++) {
+        int64_t left = labels - r * cut->max_length, n = left < cut->max_length ? left : cut->max_length;
+        data->rows[data->count++] = (struct lb_text_row){start + r * cut->max_length, n, cut->tag};
+    }
+    *out_used = cut->keep_short ? labels : rows * cut->max_length;
+    return status;
+}
+
+/* Appends a row to data: what texts begin with, and labels [n] of the stream, of which those that begin texts
+ * (complements) do not count. */
+static enum lb_status append_row(struct lb_dataset *data, const struct lb_ids *begin, const int32_t *labels,
+                                 int64_t n, int tag) {
+    int64_t start = (int64_t)data->ids.len, all = (int64_t)begin->len + n;
+    enum lb_status status = lb_ids_append(&data->ids, begin->data, begin->len);
+    status = status == LB_OK ? lb_ids_append(&data->ids, labels, (size_t)n) : status;
+    uint8_t *counts = status == LB_OK ? lb_realloc_array(data->counts, data->ids.cap, 1) : NULL;
+    if (counts == NULL) {
+        return LB_E_NOMEM;
+    }
+    data->counts = counts;
+    for (int64_t i = start; i < start + all; i++) {
+        int32_t *id = &data->ids.data[i];
+        counts[i] = i >= start + (int64_t)begin->len && *id >= 0;
+        *id = *id >= 0 ? *id : ~*id;
+    }
+    data->rows[data->count++] = (struct lb_text_row){start, all - 1, tag};
+    return LB_OK;
+}
+
+/* Rows that each begin as a text does, out of a stream of texts. */
+static enum lb_status cut_begun(struct lb_dataset *data, const struct lb_text_source *source,
+                                const struct lb_ids *stream, const struct cut *cut,
+                                struct lb_detail *detail) {
+    int64_t most = cut->max_length - (int64_t)source->begin.len + 1, len = (int64_t)stream->len, at = 0;
+    int64_t left = cut->max_tokens > 0 ? cut->max_tokens : INT64_MAX;
+    if (most < 1) {
+        return lb_fail(detail, LB_E_ARG,
+                       "max_length: %lld is no more than the %zu tokens each text begins with",
+                       (long long)cut->max_length, source->begin.len);
+    }
+    enum lb_status status = reserve_rows(data, len / most + 1, detail);
+    while (status == LB_OK && at < len && left > 0) {
+        while (at < len && stream->data[at] < 0) {
+            at++; /* the row's own beginning is this text's */
+        }
+        int64_t n = 0;
+        for (; n < most && at + n < len && left > 0; n++) {
+            left -= stream->data[at + n] >= 0;
+        }
+        if (n > 0 && (n == most || cut->keep_short)) {
+            status = append_row(data, &source->begin, stream->data + at, n, cut->tag);
+        }
+        at += n;
+    }
+    return status == LB_OK ? LB_OK : lb_fail(detail, status, "out of memory for the rows");
+}
+
+/* Bytes of text behind the labels that count of the rows from `first` on. */
+static int64_t bytes_of(const struct lb_dataset *data, const struct lb_text_source *source, int64_t first) {
+    int64_t bytes = 0;
+    for (int64_t r = first; r < data->count; r++) {
+        struct lb_sample s;
+        lb_dataset_get(data, r, &s);
+        for (int64_t t = 0; t < s.n; t++) {
+            bytes += lb_sample_counts(&s, t) ? source->token_bytes[s.ids[t + 1]] : 0;
+        }
+    }
+    return bytes;
+}
+
 enum lb_status lb_dataset_add_text(struct lb_dataset *data, const struct lb_text_source *source,
                                    const struct lb_recipe_dataset *entry, const char *path,
                                    int64_t max_length, bool keep_short, struct lb_detail *detail) {
-    int tag = lb_dataset_take_tag(data, entry->tag);
-    if (tag == -2) {
+    const struct cut cut = {path, max_length, entry->max_tokens, keep_short,
+                            lb_dataset_take_tag(data, entry->tag)};
+    if (cut.tag == -2) {
         return lb_fail(detail, LB_E_NOMEM, "%s: out of memory", path);
     }
-    int64_t start = (int64_t)data->ids.len;
-    enum lb_status status = encode_file(data, source, entry, path,
-                                        entry->max_tokens > 0 ? (size_t)entry->max_tokens + 1 : 0, detail);
+    int64_t start = (int64_t)data->ids.len, first = data->count, used = 0;
+    size_t wanted = entry->max_tokens > 0 ? (size_t)entry->max_tokens + 1 : 0;
+    bool begun = source->begin.len > 0;
+    struct lb_ids stream = {0};
+    enum lb_status status = encode_file(begun ? &stream : &data->ids, source, entry, path, wanted, detail);
+    if (status == LB_OK && begun) {
+        status = cut_begun(data, source, &stream, &cut, detail);
+    } else if (status == LB_OK) {
+        status = cut_overlapping(data, start, &cut, &used, detail);
+        data->ids.len = (size_t)(start + used + 1); /* what no row reads is dropped */
+    }
+    lb_free(stream.data);
     if (status != LB_OK) {
         return status;
     }
-    int64_t labels = (int64_t)data->ids.len - start - 1;
-    if (entry->max_tokens > 0 && labels > entry->max_tokens) {
-        labels = entry->max_tokens;
-    }
-    if (labels < 0) {
-        return lb_fail(detail, LB_E_ARG, "%s: holds no text", path);
-    }
-    int64_t rows = labels / max_length + (keep_short && labels % max_length != 0);
-    status = reserve_rows(data, rows, detail);
-    if (status != LB_OK) {
-        return status;
-    }
-    for (int64_t r = 0; r < rows; r++) {
-        int64_t n = labels - r * max_length < max_length ? labels - r * max_length : max_length;
-        data->rows[data->count++] = (struct lb_text_row){start + r * max_length, n, tag};
-    }
-    int64_t used = keep_short ? labels : rows * max_length;
-    int64_t bytes = 0;
-    for (int64_t i = 1; i <= used; i++) {
-        bytes += source->token_bytes[data->ids.data[start + i]];
-    }
+    int64_t bytes = bytes_of(data, source, first);
     data->bytes += bytes;
-    if (tag >= 0) {
-        data->tag_bytes[tag] += bytes;
+    if (cut.tag >= 0) {
+        data->tag_bytes[cut.tag] += bytes;
     }
-    data->ids.len = (size_t)(start + used + 1); /* what no row reads is dropped */
-    lb_sha256_update(data->hash, data->ids.data + start, (size_t)(used + 1) * sizeof *data->ids.data);
+    size_t n = data->ids.len - (size_t)start;
+    lb_sha256_update(data->hash, data->ids.data + start, n * sizeof *data->ids.data);
+    if (data->counts != NULL) {
+        lb_sha256_update(data->hash, data->counts + start, n);
+    }
     return LB_OK;
 }

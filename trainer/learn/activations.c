@@ -29,7 +29,7 @@ static enum lb_status hidden_pair(struct lb_step *step, const struct lb_pair *p,
         return LB_E_NOMEM;
     }
     for (int64_t r = 0; r < step->rows.n_rows; r++) {
-        weight[r] = lb_step_mix(step, r)[p->teacher];
+        weight[r] = step->rows.labels[r] >= 0 ? lb_step_mix(step, r)[p->teacher] : 0;
     }
     lb_target_states(&step->batch, p->teacher, p->kind, p->layer, p->teacher_width, b);
     const struct lb_states states = {.a = a->data,
@@ -84,7 +84,8 @@ static double attention_sample(const struct lb_step *step, const struct lb_pair 
         states.b = m->mean_b;
     }
     for (int64_t i = 0; i < states.n; i++) {
-        m->weight[i] = lb_step_mix(step, first + i % t)[p->teacher];
+        int64_t row = first + i % t;
+        m->weight[i] = step->rows.labels[row] >= 0 ? lb_step_mix(step, row)[p->teacher] : 0;
     }
     memset(m->da, 0, (size_t)(states.n * t) * sizeof *m->da);
     double loss = state_loss(step, p, &states, m->da);

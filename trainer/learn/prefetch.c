@@ -77,6 +77,24 @@ static enum lb_status ask(struct lb_prefetch *a, int64_t number, struct lb_detai
     return lb_teachers_submit(a->teachers, number - a->first, samples, a->batch, a->wanted, detail);
 }
 
+enum lb_status lb_prefetch_positions(struct lb_prefetch *a, int64_t n, int64_t *out,
+                                     struct lb_detail *detail) {
+    int64_t sum = 0;
+    for (int64_t m = a->taken; m < a->taken + n; m++) {
+        enum lb_status status = lb_order_batch(a->order, m, a->batch, a->indices);
+        if (status != LB_OK) {
+            return lb_fail(detail, status, "cannot order the samples of batch %lld", (long long)m);
+        }
+        for (int64_t i = 0; i < a->batch; i++) {
+            struct lb_sample sample;
+            lb_dataset_get(a->data, a->indices[i], &sample);
+            sum += lb_sample_counted(&sample);
+        }
+    }
+    *out = sum;
+    return LB_OK;
+}
+
 enum lb_status lb_prefetch_next(struct lb_prefetch *a, const struct lb_sample **out_samples,
                                 struct lb_detail *detail) {
     if (a->teachers != NULL && a->taken > a->first) {

@@ -21,6 +21,9 @@ void lb_prefetch_destroy(struct lb_prefetch *prefetch);
  * is on the way, and so are those of the steps ahead. */
 LB_NODISCARD enum lb_status lb_prefetch_next(struct lb_prefetch *prefetch,
                                              const struct lb_sample **out_samples, struct lb_detail *detail);
+/* Positions that count in the next n micro-batches together. */
+LB_NODISCARD enum lb_status lb_prefetch_positions(struct lb_prefetch *prefetch, int64_t n, int64_t *out,
+                                                  struct lb_detail *detail);
 /* Waits for what the teachers say of it, once after each next: *out_answers as lb_teachers_take gives them
  * (NULL without teachers), valid as long as the samples. */
 LB_NODISCARD enum lb_status lb_prefetch_answers(struct lb_prefetch *prefetch,

@@ -30,6 +30,10 @@ static void row_losses(const struct lb_step *step, struct lb_worker *worker, int
                        float *z) {
     const struct lb_plan *plan = step->plan;
     size_t bytes = (size_t)step->v * sizeof *z;
+    if (step->rows.labels[row] < 0) { /* does not count */
+        memset(z, 0, bytes);
+        return;
+    }
     lb_row_begin(&worker->row, z, step->rows.labels[row]);
     for (unsigned i = 0; i < worker->n_targets; i++) {
         worker->targets[i].made = false;

@@ -51,7 +51,11 @@ static bool lay_out(struct lb_step *step, const struct lb_sample *samples, int64
             sequence[b->n_rows + t] = (int32_t)i;
         }
         if (samples[i].ids != NULL) {
+            int32_t *labels = b->labels + b->n_rows;
             lb_model_batch_add_ids(b, samples[i].ids, samples[i].ids + 1, samples[i].n);
+            for (int64_t t = 0; t < samples[i].n; t++) {
+                labels[t] = lb_sample_counts(&samples[i], t) ? labels[t] : -1;
+            }
         } else {
             lb_model_batch_add_features(b, samples[i].features, samples[i].label);
         }
@@ -143,7 +147,7 @@ enum lb_status lb_step_losses(struct lb_step *step, const struct lb_answer *cons
     if (step->states == NULL) {
         return lb_fail(detail, LB_E_ARG, "losses of a step without its forward");
     }
-    step->inverse = 1.0 / (double)rows;
+    step->inverse = rows > 0 ? 1.0 / (double)rows : 0;
     step->batch.answers = answers;
     step->row_loss = lb_arena_zarray(&step->memory, step->plan->n_losses * (size_t)step->rows.n_rows,
                                      sizeof *step->row_loss);

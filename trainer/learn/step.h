@@ -29,9 +29,9 @@ LB_NODISCARD enum lb_status lb_step_forward(struct lb_step *step, const struct l
                                             struct lb_rng *rng, const struct lb_value **out_states,
                                             struct lb_detail *detail);
 /* The second half, once after each forward: losses against answers [n * teachers] (NULL without teachers),
- * checked when they came in (lb_answer_check), and backward. rows: positions of all micro-batches of this
- * optimizer step (the means' denominator). Adds to result. A non-finite loss is an error naming its first
- * row. LB_E_ARG: no forward waits for it. */
+ * checked when they came in (lb_answer_check), and backward. rows: positions that count of all micro-batches
+ * of this optimizer step (the means' denominator). Adds to result. A non-finite loss is an error naming its
+ * first row. LB_E_ARG: no forward waits for it. */
 LB_NODISCARD enum lb_status lb_step_losses(struct lb_step *step, const struct lb_answer *const *answers,
                                            int64_t rows, struct lb_step_result *result,
                                            struct lb_detail *detail);

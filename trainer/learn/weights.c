@@ -34,11 +34,13 @@ bool lb_step_weigh(struct lb_step *step, struct lb_step_result *result) {
     }
     double *w = step->mix;
     for (int64_t i = 0; i < step->batch.n_samples; i++) {
-        int64_t length = step->batch.samples[i].n, times = per_token ? length : 1;
+        const struct lb_sample *sample = &step->batch.samples[i];
+        int64_t times = per_token ? sample->n : 1;
         for (int64_t t = 0; t < times; t++, w += n) {
+            int64_t counted = per_token ? lb_sample_counts(sample, t) : lb_sample_counted(sample);
             weigh_one(step, i, per_token ? t : -1, w);
             for (size_t k = 0; k < n; k++) {
-                result->weight[k] += w[k] * (double)(per_token ? 1 : length) * step->inverse;
+                result->weight[k] += w[k] * (double)counted * step->inverse;
             }
         }
     }

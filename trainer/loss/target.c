@@ -82,7 +82,7 @@ double lb_target_cross_entropy_at(const struct lb_answered *batch, unsigned k, i
     if (a != NULL && sample->ids == NULL) {
         return image_cross_entropy(a, sample->label, head);
     }
-    bool seen = a != NULL && t + 1 < sample->n;
+    bool seen = a != NULL && t + 1 < sample->n && lb_sample_counts(sample, t);
     return seen ? text_cross_entropy(lb_answer_find(a, LB_OUT_ACTUAL, 0), t) : 0;
 }
 
@@ -95,8 +95,12 @@ double lb_target_cross_entropy(const struct lb_answered *batch, unsigned k, int6
     }
     const struct lb_wire_tensor *actual = lb_answer_find(a, LB_OUT_ACTUAL, 0);
     double sum = 0;
+    int64_t n = 0;
     for (int64_t t = 0; t + 1 < sample->n; t++) {
-        sum += text_cross_entropy(actual, t);
+        if (lb_sample_counts(sample, t)) {
+            sum += text_cross_entropy(actual, t);
+            n++;
+        }
     }
-    return sum / (double)(sample->n - 1);
+    return n > 0 ? sum / (double)n : 0;
 }

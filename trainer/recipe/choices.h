@@ -4,6 +4,8 @@
 
 #include "trainer/wire/dialect.h"
 
+/* Whether texts begin with bos: as the tokenizer says, or as the recipe does. */
+enum lb_add_bos { LB_BOS_AS_TOKENIZER, LB_BOS_NO, LB_BOS_YES };
 enum lb_data_type { LB_DATA_TEXT, LB_DATA_JSONL, LB_DATA_IDX };
 /* What is asked of teachers for losses on distributions. */
 enum lb_target_lane {

@@ -75,8 +75,10 @@ static const char *enum_name(const struct lb_field *f, int value) {
 
 /* Keys without a default stay away while they hold nothing, as they did in the file. */
 static bool holds_nothing(const char *base, const struct lb_field *f) {
-    bool written = f->kind == LB_FIELD_ENUM || f->kind == LB_FIELD_STUDENT || f->fallback != NULL ||
-                   (f->flags & LB_FIELD_REQUIRED) != 0;
+    if (f->kind == LB_FIELD_ENUM) { /* one without a name: the key was not there */
+        return enum_name(f, *(const int *)(const void *)(base + f->offset))[0] == '\0';
+    }
+    bool written = f->kind == LB_FIELD_STUDENT || f->fallback != NULL || (f->flags & LB_FIELD_REQUIRED) != 0;
     return !written && lb_field_at_default(f, base);
 }
 

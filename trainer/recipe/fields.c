@@ -57,6 +57,7 @@ static const struct lb_field_name schedules[] = {{"linear", LB_SCHEDULE_LINEAR},
                                                  {"cosine", LB_SCHEDULE_COSINE},
                                                  {"constant", LB_SCHEDULE_CONSTANT},
                                                  {NULL, 0}};
+static const struct lb_field_name add_bos[] = {{"true", LB_BOS_YES}, {"false", LB_BOS_NO}, {NULL, 0}};
 static const struct lb_field_name lost[] = {
     {"wait", LB_LOST_WAIT}, {"renormalise", LB_LOST_RENORMALISE}, {"stop", LB_LOST_STOP}, {NULL, 0}};
 
@@ -165,6 +166,8 @@ const struct lb_field lb_recipe_fields[] = {
     {PLACE_(student), .kind = LB_FIELD_STUDENT, .flags = REQ | DEC, .help = "what is trained"},
     {PLACE_(tokenizer), .kind = LB_FIELD_PATH, .derived = "student.model's",
      .help = "a tokenizer.json, or a folder that holds one; none for images"},
+    {PLACE_(add_bos_token), .kind = LB_FIELD_ENUM, .flags = DEC, .names = add_bos,
+     .derived = "as the tokenizer says", .help = "whether each text, and each row, begins with bos_token"},
     MAPS_(datasets, REQ | DEC, lb_recipe_dataset, dataset_fields, "what is trained on"),
     MAPS_(eval_datasets, 0, lb_recipe_dataset, dataset_fields, "held-out data, with the keys of datasets"),
     MAPS_(teachers, DEC, lb_recipe_teacher, teacher_fields, "who is asked"),

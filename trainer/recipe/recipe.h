@@ -67,6 +67,7 @@ struct lb_recipe {
     const char *directory;      /* of the file: paths in it are relative to it */
     struct lb_recipe_student student;
     const char *tokenizer; /* tokenizer.json; NULL for classifiers */
+    enum lb_add_bos add_bos_token;
     struct lb_recipe_dataset *datasets, *eval_datasets;
     unsigned datasets_count, eval_datasets_count;
     struct lb_recipe_teacher *teachers;

@@ -51,7 +51,11 @@ static void batch_fill(struct batch *b, const struct lb_dataset *data, int64_t f
         if (s->ids == NULL) {
             lb_model_batch_add_features(&b->rows, s->features, s->label);
         } else {
+            int32_t *labels = b->rows.labels + b->rows.n_rows;
             lb_model_batch_add_ids(&b->rows, s->ids, s->ids + 1, s->n);
+            for (int64_t t = 0; t < s->n; t++) {
+                labels[t] = lb_sample_counts(s, t) ? labels[t] : -1;
+            }
         }
     }
 }
@@ -59,11 +63,16 @@ static void batch_fill(struct batch *b, const struct lb_dataset *data, int64_t f
 /* A label's cross entropy is log-sum-exp minus its logit. */
 static struct lb_head_want want(void *context, int64_t row) {
     const struct batch *b = context;
-    return (struct lb_head_want){.k = 1, .temperature = 1, .at = &b->rows.labels[row], .n_at = 1};
+    bool counts = b->rows.labels[row] >= 0;
+    return (struct lb_head_want){
+        .k = counts, .temperature = counts, .at = &b->rows.labels[row], .n_at = counts};
 }
 
 static void take_row(void *context, int64_t row, const struct lb_head_row *left) {
     struct batch *b = context;
+    if (b->rows.labels[row] < 0) {
+        return;
+    }
     b->nats[row] = left->lse - (double)left->at[0];
     b->correct[row] = left->ids[0] == b->rows.labels[row];
 }
@@ -78,6 +87,9 @@ static void batch_collect(const struct batch *b, struct lb_evaluation *out) {
     for (int64_t i = 0; i < b->rows.n_seqs; i++) {
         const struct lb_sample *s = &b->samples[i];
         for (int32_t row = b->rows.offsets[i]; row < b->rows.offsets[i + 1]; row++) {
+            if (b->rows.labels[row] < 0) {
+                continue;
+            }
             add(&out->all, b->nats[row], b->correct[row]);
             if (s->tag >= 0) {
                 add(&out->part[s->tag], b->nats[row], b->correct[row]);

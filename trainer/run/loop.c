@@ -332,23 +332,18 @@ static enum lb_status begin(struct run *run, struct lb_detail *detail) {
 /* ---- one step ---------------------------------------------------------------------------------------------
  */
 
-/* Positions of one micro-batch; training samples of a run are all of one length, but for images. */
-static int64_t micro_rows(const struct run *run) {
-    struct lb_sample sample;
-    lb_dataset_get(run->data, 0, &sample);
-    return sample.n * run->recipe->per_device_train_batch_size;
-}
-
 /* A step that fails halfway leaves the run where it was before. */
 static enum lb_status one_step(struct run *run, struct lb_detail *detail) {
     const struct lb_recipe *r = run->recipe;
     struct lb_step_result before = run->sums;
-    int64_t rows = micro_rows(run) * r->gradient_accumulation_steps, first = run->at.micro_batch;
-    for (int64_t i = 0; i < r->gradient_accumulation_steps; i++) {
+    int64_t rows = 0, first = run->at.micro_batch;
+    enum lb_status status =
+        lb_prefetch_positions(run->prefetch, r->gradient_accumulation_steps, &rows, detail);
+    for (int64_t i = 0; status == LB_OK && i < r->gradient_accumulation_steps; i++) {
         const struct lb_sample *samples;
         const struct lb_answer *const *answers;
         struct lb_rng rng;
-        enum lb_status status = lb_prefetch_next(run->prefetch, &samples, detail);
+        status = lb_prefetch_next(run->prefetch, &samples, detail);
         /* Dropout depends on the micro-batch's number alone, so resuming needs no state of it. */
         lb_rng_seed(&rng, (uint64_t)r->seed, (uint64_t)(first + i + 1));
         status = status == LB_OK
@@ -357,13 +352,9 @@ static enum lb_status one_step(struct run *run, struct lb_detail *detail) {
         /* The student has read while its teachers may still be answering. */
         status = status == LB_OK ? lb_prefetch_answers(run->prefetch, &answers, detail) : status;
         status = status == LB_OK ? lb_step_losses(run->step, answers, rows, &run->sums, detail) : status;
-        if (status != LB_OK) {
-            run->sums = before;
-            return status;
-        }
     }
     double lr = lb_learning_rate(r, run->total, run->at.step);
-    enum lb_status status = lb_optimizer_step(run->optimizer, lr, 1.0, &run->grad_norm, detail);
+    status = status == LB_OK ? lb_optimizer_step(run->optimizer, lr, 1.0, &run->grad_norm, detail) : status;
     if (status != LB_OK) {
         run->sums = before;
         return status;

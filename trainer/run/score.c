@@ -52,6 +52,9 @@ static void collect_row(struct scoring *s, const struct lb_sample *sample,
                         const struct lb_answer *const *answers) {
     for (int64_t t = 0; t + 1 < sample->n; t++) {
         double mean = 0;
+        if (!lb_sample_counts(sample, t)) {
+            continue;
+        }
         for (unsigned k = 0; k < s->n; k++) {
             float logprob;
             lb_wire_floats(lb_answer_find(answers[k], LB_OUT_ACTUAL, 0), t, 1, &logprob);
