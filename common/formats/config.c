@@ -194,14 +194,23 @@ static enum lb_status read_rope(const struct reading *r, const struct lb_config_
     return status;
 }
 
-/* An id, null, or a list of which the first one is taken; -1 is how some write null. What a missing key means
- * holds for vocabularies that have that id. */
+/* An id, null, or a list, of which all count for eos and the first one for others; -1 is how some write null.
+ * What a missing key means holds for vocabularies that have that id. */
 static enum lb_status read_token(const struct reading *r, const struct lb_config_key *key) {
     const json_t *value = json_object_get(r->object, key->name);
     int64_t *out = lb_key_int(r->c, key);
     if (value == NULL) {
         *out = *out < r->c->vocab_size ? *out : -1;
         return LB_OK;
+    }
+    if (json_is_array(value) && key->field == offsetof(struct lb_config, eos_token_id)) {
+        struct lb_ends ends;
+        enum lb_status status =
+            lb_config_read_ends(value, r->c->vocab_size, r->what, key->name, &ends, r->detail);
+        if (status == LB_OK) {
+            lb_config_set_ends(r->c, &ends);
+        }
+        return status;
     }
     if (json_is_array(value)) {
         value = json_array_get(value, 0);

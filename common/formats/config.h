@@ -20,6 +20,12 @@
 #include <stdint.h>
 
 #define LB_MLP_MAX_HIDDEN 8
+#define LB_MAX_ENDS 32
+
+/* Tokens that end a text, the first of them what training puts behind one. */
+struct lb_ends {
+    int64_t n, ids[LB_MAX_ENDS];
+};
 
 /* Zero means "not given" where zero makes no sense. */
 struct lb_config {
@@ -33,6 +39,7 @@ struct lb_config {
     bool qkv_bias;                                    /* of q, k and v, none of o */
     bool mlp_bias;                                    /* of gate, up and down */
     int64_t bos_token_id, eos_token_id, pad_token_id; /* -1: none */
+    int64_t n_more_eos, more_eos[LB_MAX_ENDS - 1];    /* where eos_token_id is a list: behind the first */
     double initializer_range;                         /* 0.02 */
     /* While a config is read; then max_position_embeddings is at most the window, and both are zero. */
     int64_t sliding_window;
@@ -49,7 +56,8 @@ enum lb_key_kind {
     LB_KEY_INT,    /* int64_t in [min, max] */
     LB_KEY_REAL,   /* double in [min, max] */
     LB_KEY_BOOL,   /* bool */
-    LB_KEY_TOKEN,  /* int64_t: an id of the vocabulary, a list (the first counts), null or -1 for none */
+    LB_KEY_TOKEN,  /* int64_t: an id of the vocabulary, a list (of bos and pad the first counts), null or -1
+                      for none */
     LB_KEY_WIDTHS, /* hidden_sizes, n_hidden */
     /* What a value may be without changing the numbers; missing is neutral too. */
     LB_KEY_ONLY_TEXT,   /* only */
@@ -108,6 +116,15 @@ LB_NODISCARD enum lb_status lb_config_read(const struct lb_config_form *form, co
 LB_NODISCARD enum lb_status lb_config_read_gguf(const struct lb_config_form *form, const struct lb_gguf *file,
                                                 const char *what, struct lb_config *out,
                                                 struct lb_notes *notes, struct lb_detail *detail);
+/* One id, a list of them, or null or NULL for none: each once, each within the vocabulary; -1 is how some
+ * write null. what and key name the place in errors. */
+LB_NODISCARD enum lb_status lb_config_read_ends(const json_t *value, int64_t vocab_size, const char *what,
+                                                const char *key, struct lb_ends *out,
+                                                struct lb_detail *detail);
+/* eos_token_id of a config, as the list that it may be. */
+struct lb_ends lb_config_ends(const struct lb_config *config);
+void lb_config_set_ends(struct lb_config *config, const struct lb_ends *ends);
+bool lb_ends_has(const struct lb_ends *ends, int64_t id);
 /* Checks ranges, and that the numbers fit each other. */
 LB_NODISCARD enum lb_status lb_config_check_form(const struct lb_config_form *form,
                                                  const struct lb_config *config, const char *what,

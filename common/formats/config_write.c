@@ -23,6 +23,18 @@ static json_t *widths(const struct lb_config *c) {
     return list;
 }
 
+static json_t *ends(const struct lb_config *c) {
+    const struct lb_ends all = lb_config_ends(c);
+    json_t *list = json_array();
+    for (int64_t i = 0; list != NULL && i < all.n; i++) {
+        if (json_array_append_new(list, json_integer(all.ids[i])) != 0) {
+            json_decref(list);
+            return NULL;
+        }
+    }
+    return list;
+}
+
 /* The value of a key that is written whatever it may be when it is read. */
 static json_t *constant(const struct lb_config_key *key, const struct lb_config *c) {
     if (key->kind == LB_KEY_ROPE) {
@@ -48,6 +60,9 @@ static json_t *value_of(const struct lb_config_form *form, const struct lb_confi
     case LB_KEY_BOOL:
         return json_boolean(*(const bool *)field);
     case LB_KEY_TOKEN:
+        if (key->field == offsetof(struct lb_config, eos_token_id) && c->n_more_eos > 0) {
+            return ends(c);
+        }
         return *(const int64_t *)field >= 0 ? json_integer(*(const int64_t *)field) : json_null();
     case LB_KEY_WIDTHS:
         return widths(c);
@@ -166,5 +181,9 @@ void lb_config_hash(const struct lb_config_form *form, const struct lb_config *c
             lb_sha256_update(hash, key->name, strlen(key->name) + 1);
             lb_sha256_update(hash, field, bytes);
         }
+    }
+    if (config->n_more_eos > 0) {
+        lb_sha256_update(hash, "more_eos", sizeof "more_eos");
+        lb_sha256_update(hash, config->more_eos, (size_t)config->n_more_eos * sizeof *config->more_eos);
     }
 }

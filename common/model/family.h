@@ -78,6 +78,7 @@ struct lb_model {
     size_t n_owned;
     char fingerprint[65];
     struct lb_notes notes; /* of opening */
+    struct lb_ends ends;   /* generation stops there */
 };
 
 /* fingerprint.c: fills model->fingerprint; path: the folder or file that it was opened from. Kept in the

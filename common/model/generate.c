@@ -38,6 +38,7 @@ struct batch {
  * mass (Holtzman et al. 2020). ids and values [v] are scratch. */
 static int32_t draw(struct text *text, const float *z, int64_t v, int32_t *ids, float *values) {
     const struct lb_generate_args *a = text->args;
+    v = a->n_ids > 0 && a->n_ids < v ? a->n_ids : v;
     if (a->temperature <= 0) {
         return (int32_t)lb_argmax(z, v);
     }
@@ -98,7 +99,7 @@ static enum lb_status give(struct batch *b, lb_generate_batch_fn fn, void *conte
     int64_t n = 0;
     for (int64_t s = 0; s < b->n && status == LB_OK; s++) {
         struct text *text = &b->texts[s];
-        bool stops = text->next == text->args->eos;
+        bool stops = text->args->ends != NULL && lb_ends_has(text->args->ends, text->next);
         status = stops ? LB_OK : fn(context, text->prompt, text->next);
         if (stops || --text->left == 0) {
             lb_kv_drop(&b->kv, n);

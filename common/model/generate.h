@@ -10,8 +10,9 @@ struct lb_generate_args {
     double temperature; /* 0: greedy */
     int64_t top_k;      /* 0: all */
     double top_p;       /* 1: all */
-    int32_t eos;        /* stops; -1: never */
     uint64_t seed;
+    const struct lb_ends *ends; /* each of them stops; NULL: none does */
+    int64_t n_ids;              /* ids from here on are never drawn: a padded vocabulary; 0: all may be */
 };
 
 /* What is to be gone on with, and how: all that decides the text, so that it does not depend on what it is
@@ -25,7 +26,8 @@ struct lb_generate_prompt {
 /* Called with each new id; a status other than LB_OK stops and is returned. */
 typedef enum lb_status (*lb_generate_fn)(void *context, int32_t id);
 
-/* prompt [n], n > 0. Stops at eos (not reported), max_new_tokens or the model's maximum length. */
+/* prompt [n], n > 0. Stops at one of args->ends (not reported), max_new_tokens or the model's maximum length.
+ */
 LB_NODISCARD enum lb_status lb_generate(const struct lb_model *model, const int32_t *prompt, int64_t n,
                                         const struct lb_generate_args *args, lb_generate_fn fn, void *context,
                                         struct lb_detail *detail);

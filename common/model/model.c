@@ -41,6 +41,7 @@ enum lb_status lb_model_declare(const struct lb_config *config, const char *what
         return lb_fail(detail, LB_E_NOMEM, "%s: out of memory", what);
     }
     model->config = *config;
+    model->ends = lb_config_ends(config);
     model->family = family;
     struct lb_spec_list list = {0};
     family->declare(config, &list);
@@ -182,6 +183,29 @@ enum lb_status lb_model_extend(struct lb_model *model, const char *name, int64_t
 
 /* ---- asking -----------------------------------------------------------------------------------------------
  */
+
+const struct lb_ends *lb_model_ends(const struct lb_model *model) {
+    return &model->ends;
+}
+
+enum lb_status lb_model_train_end(struct lb_model *model, int64_t id, struct lb_detail *detail) {
+    struct lb_ends *lists[2] = {&model->ends, NULL}, config = lb_config_ends(&model->config);
+    lists[1] = &config;
+    for (int i = 0; i < 2; i++) {
+        if (lb_ends_has(lists[i], id)) {
+            continue;
+        }
+        if (lists[i]->n == LB_MAX_ENDS) {
+            return lb_fail(detail, LB_E_LIMIT, "the model has %d tokens that end a text already",
+                           LB_MAX_ENDS);
+        }
+        memmove(lists[i]->ids + 1, lists[i]->ids, (size_t)lists[i]->n * sizeof *lists[i]->ids);
+        lists[i]->ids[0] = id;
+        lists[i]->n++;
+    }
+    lb_config_set_ends(&model->config, &config);
+    return LB_OK;
+}
 
 const struct lb_config *lb_model_config(const struct lb_model *model) {
     return &model->config;

@@ -25,6 +25,12 @@ LB_NODISCARD enum lb_status lb_model_create(const struct lb_config *config, uint
 void lb_model_destroy(struct lb_model *model);
 
 const struct lb_config *lb_model_config(const struct lb_model *model);
+/* Tokens at which generation stops: what generation_config.json beside the weights names, else config.json,
+ * as with transformers. */
+const struct lb_ends *lb_model_ends(const struct lb_model *model);
+/* Training puts token id behind each text: from now on it is one of those that end one, here and in what is
+ * saved. LB_E_LIMIT: there are too many. */
+LB_NODISCARD enum lb_status lb_model_train_end(struct lb_model *model, int64_t id, struct lb_detail *detail);
 /* What a person should know about the files that were opened, though nothing failed: keys that are not known,
  * which of two contradicting things was taken. Line i; NULL after the last. */
 const char *lb_model_note(const struct lb_model *model, size_t i);

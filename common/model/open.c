@@ -193,6 +193,24 @@ static enum lb_status read_config(const char *path, struct lb_config *config, st
     return status;
 }
 
+/* generation_config.json, where it is there and names ends of texts. */
+static enum lb_status read_generation(const char *dir, struct lb_model *model, struct lb_detail *detail) {
+    char *path = lb_path_join(dir, "generation_config.json");
+    json_t *json = NULL;
+    enum lb_status status = path != NULL ? LB_OK : lb_fail(detail, LB_E_NOMEM, "%s: out of memory", dir);
+    if (status == LB_OK && lb_file_exists(path)) {
+        status = lb_json_file(path, MAX_CONFIG_BYTES, &json, detail);
+    }
+    const json_t *ends = json_object_get(json, "eos_token_id");
+    if (status == LB_OK && ends != NULL && !json_is_null(ends)) {
+        status =
+            lb_config_read_ends(ends, model->config.vocab_size, path, "eos_token_id", &model->ends, detail);
+    }
+    json_decref(json);
+    lb_free(path);
+    return status;
+}
+
 static enum lb_status open_folder(const char *path, struct lb_model **out, struct lb_detail *detail) {
     char *config_path = lb_path_join(path, "config.json"), *weights = NULL;
     struct lb_config config;
@@ -218,6 +236,7 @@ static enum lb_status open_folder(const char *path, struct lb_model **out, struc
     }
     status =
         status == LB_OK ? refuse_others(model, &(struct contents){.folder = file}, weights, detail) : status;
+    status = status == LB_OK ? read_generation(path, model, detail) : status;
 out:
     lb_free(config_path);
     lb_free(weights);

@@ -66,7 +66,7 @@ int main(int argc, char **argv) {
             prompts[i] = (struct lb_generate_prompt){
                 ids[i],
                 8 + 4 * i,
-                {.max_new_tokens = new_tokens, .temperature = t, .top_p = 1, .eos = -1, .seed = (uint64_t)i}};
+                {.max_new_tokens = new_tokens, .temperature = t, .top_p = 1, .seed = (uint64_t)i}};
         }
         for (int64_t b = 1; b <= MOST; b = b == 1 ? 4 : 2 * b) {
             double apart = run(model, prompts, b, 1), together = run(model, prompts, b, b);

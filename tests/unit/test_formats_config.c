@@ -66,6 +66,8 @@ static void assert_same(const struct lb_config *a, const struct lb_config *b) {
     assert_int_equal(a->bos_token_id, b->bos_token_id);
     assert_int_equal(a->eos_token_id, b->eos_token_id);
     assert_int_equal(a->pad_token_id, b->pad_token_id);
+    assert_int_equal(a->n_more_eos, b->n_more_eos);
+    assert_memory_equal(a->more_eos, b->more_eos, sizeof a->more_eos);
     assert_true(a->initializer_range == b->initializer_range);
     assert_int_equal(a->input_size, b->input_size);
     assert_int_equal(a->n_hidden, b->n_hidden);
@@ -88,7 +90,9 @@ static void a_real_config(void **state) {
     assert_true(c.norm_eps == 1e-5 && c.rope_theta == 100000);
     assert_true(c.tie_word_embeddings && !c.attention_bias && !c.mlp_bias);
     assert_int_equal(c.bos_token_id, 0);
-    assert_int_equal(c.eos_token_id, 2); /* the first of the list */
+    assert_int_equal(c.eos_token_id, 2);
+    assert_int_equal(c.n_more_eos, 1);
+    assert_int_equal(c.more_eos[0], 0);
     assert_int_equal(c.pad_token_id, -1);
     assert_true(c.initializer_range == 0.041666666666666664);
     assert_int_equal(config_parameters(&c), 134515008); /* what transformers counts */
@@ -215,6 +219,9 @@ static const struct {
     {LEAST("llama") ", \"dtype\": 16}", LB_E_FORMAT, "dtype"},
     {LEAST("llama") ", \"eos_token_id\": 100}", LB_E_ARG,
      "eos_token_id is 100, which is no id of a vocabulary of 100"},
+    {LEAST("llama") ", \"eos_token_id\": [1, 100]}", LB_E_ARG,
+     "eos_token_id is 100, which is no id of a vocabulary of 100"},
+    {LEAST("llama") ", \"eos_token_id\": [1, \"2\"]}", LB_E_FORMAT, "eos_token_id must be a token id"},
     {LEAST("llama") ", \"bos_token_id\": -2}", LB_E_ARG, "bos_token_id"},
     {LEAST("llama") ", \"pad_token_id\": \"<pad>\"}", LB_E_FORMAT, "pad_token_id"},
     {LEAST("llama") ", \"initializer_range\": 2}", LB_E_FORMAT, "initializer_range"},

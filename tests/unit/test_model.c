@@ -235,6 +235,49 @@ static enum lb_status take(void *context, int32_t id) {
     return LB_OK;
 }
 
+/* Where generation stops: as generation_config.json says, else config.json; training's own end is added. */
+static void ends_of_texts(void **state) {
+    (void)state;
+    static const char *const names[] = {"{\"eos_token_id\": [5, 7, 5]}", "{\"eos_token_id\": 8}",
+                                        "{\"eos_token_id\": null, \"top_p\": 0.9}",
+                                        "{\"eos_token_id\": [3, 97]}"};
+    struct lb_config config;
+    struct lb_model *model = NULL, *again = NULL;
+    struct lb_detail detail = {0};
+    lb_tiny_llama(&config);
+    lb_config_set_ends(&config, &(struct lb_ends){3, {2, 9, 4}});
+    assert_int_equal(lb_model_create(&config, 3, &model, NULL), LB_OK);
+    char *path = lb_path_join(folder, "ends"), *file = lb_path_join(path, "generation_config.json");
+    assert_int_equal(lb_model_save_hf(model, path, LB_F32, NULL, 0, NULL), LB_OK);
+    assert_int_equal(lb_model_open(path, false, &again, NULL), LB_OK);
+    assert_int_equal(lb_model_ends(again)->n, 3); /* written and read as a list */
+    assert_memory_equal(lb_model_ends(again)->ids, ((int64_t[]){2, 9, 4}), 3 * sizeof(int64_t));
+    lb_model_destroy(again);
+    for (int i = 0; i < 4; i++) {
+        assert_int_equal(lb_file_replace(file, names[i], strlen(names[i]), NULL), LB_OK);
+        if (i == 3) {
+            assert_int_equal(lb_model_open(path, false, &again, &detail), LB_E_ARG);
+            assert_non_null(strstr(detail.text, "generation_config.json: eos_token_id is 97"));
+            break;
+        }
+        assert_int_equal(lb_model_open(path, false, &again, NULL), LB_OK);
+        const struct lb_ends *ends = lb_model_ends(again);
+        assert_int_equal(ends->n, i == 0 ? 2 : i == 1 ? 1 : 3);
+        assert_int_equal(ends->ids[0], i == 0 ? 5 : i == 1 ? 8 : 2);
+        assert_int_equal(lb_model_train_end(again, 9, NULL), LB_OK);
+        assert_true(lb_ends_has(ends, 9));
+        assert_int_equal(ends->n, i == 2 ? 3 : i == 0 ? 3 : 2);
+        assert_int_equal(lb_model_config(again)->eos_token_id, 2); /* config.json had it */
+        assert_int_equal(lb_model_train_end(again, 11, NULL), LB_OK);
+        assert_int_equal(lb_model_config(again)->eos_token_id, 11);
+        assert_int_equal(lb_model_config(again)->n_more_eos, 3);
+        lb_model_destroy(again);
+    }
+    lb_model_destroy(model);
+    lb_free(file);
+    lb_free(path);
+}
+
 /* Greedy text with the cache is what one forward over the whole text would choose at each place. */
 static void generating(void **state) {
     (void)state;
@@ -245,7 +288,7 @@ static void generating(void **state) {
     for (int i = 0; i < N; i++) {
         prompt[i] = (int32_t)((7 * i + 3) % config.vocab_size);
     }
-    struct lb_generate_args args = {.max_new_tokens = 12, .eos = -1, .top_p = 1};
+    struct lb_generate_args args = {.max_new_tokens = 12, .top_p = 1};
     assert_int_equal(lb_generate(model, prompt, 5, &args, take, &w, NULL), LB_OK);
     assert_int_equal(w.n, 12);
     int32_t all[64], offsets[2] = {0, 17};
@@ -272,6 +315,18 @@ static void generating(void **state) {
     float values[3];
     lb_topk(k.z + 4 * k.v, k.v, 3, top, values);
     assert_true(a.ids[0] == top[0] || a.ids[0] == top[1] || a.ids[0] == top[2]);
+    /* Of a padded vocabulary only what the tokenizer knows is drawn, whatever the others' logits. */
+    args = (struct lb_generate_args){.max_new_tokens = 12, .top_p = 1, .n_ids = top[0]};
+    for (int i = 0; i < 20; i++) {
+        struct written few = {.n = 0};
+        args.temperature = i % 2 ? 3 : 0;
+        args.seed = (uint64_t)i;
+        assert_int_equal(lb_generate(model, prompt, 5, &args, take, &few, NULL), LB_OK);
+        assert_int_equal(few.n, 12);
+        for (int t = 0; t < 12; t++) {
+            assert_true(few.ids[t] < top[0]);
+        }
+    }
     struct lb_detail detail = {0};
     prompt[0] = (int32_t)config.vocab_size;
     assert_int_equal(lb_generate(model, prompt, 5, &args, take, &a, &detail), LB_E_ARG);
@@ -510,6 +565,7 @@ int main(void) {
         cmocka_unit_test(gguf),
         cmocka_unit_test(gguf_falls_back),
         cmocka_unit_test(extended),
+        cmocka_unit_test(ends_of_texts),
         cmocka_unit_test(generating),
         cmocka_unit_test(refusals),
         cmocka_unit_test(new_configs),

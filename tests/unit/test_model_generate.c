@@ -46,17 +46,15 @@ static void generating_together(void **state) {
     struct lb_generate_prompt prompts[B], turned[B];
     struct texts alone = {0}, together = {0}, reversed = {0};
     int32_t ids[B][64];
+    struct lb_ends stop;
     for (int i = 0; i < B; i++) {
         for (int t = 0; t < lengths[i]; t++) {
             ids[i][t] = (int32_t)((5 * i + 11 * t + i * t) % config.vocab_size);
         }
-        prompts[i] = (struct lb_generate_prompt){ids[i],
-                                                 lengths[i],
-                                                 {.max_new_tokens = limits[i],
-                                                  .temperature = i % 2 ? 0 : 1.3,
-                                                  .top_p = 0.95,
-                                                  .eos = -1,
-                                                  .seed = 3}};
+        prompts[i] = (struct lb_generate_prompt){
+            ids[i],
+            lengths[i],
+            {.max_new_tokens = limits[i], .temperature = i % 2 ? 0 : 1.3, .top_p = 0.95, .seed = 3}};
     }
     /* In the second pass one ends at an id that it is known to write; in the third two end at once. */
     for (int pass = 0; pass < 3; pass++) {
@@ -80,7 +78,8 @@ static void generating_together(void **state) {
             assert_memory_equal(reversed.ids[B - 1 - i], alone.ids[i], sizeof alone.ids[i]);
         }
         if (pass == 0) {
-            prompts[2].args.eos = alone.ids[2][9];
+            stop = (struct lb_ends){2, {-1, alone.ids[2][9]}};
+            prompts[2].args.ends = &stop;
         } else {
             prompts[0].args.max_new_tokens = limits[0] = limits[1];
         }

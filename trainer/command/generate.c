@@ -167,7 +167,12 @@ static enum lb_status generate(struct arguments *a, const struct lb_opened *open
                              a->model, ids.data[i]);
         }
     }
-    a->generate.eos = lb_tokenizer_eos(opened->tokenizer);
+    struct lb_ends ends = *lb_model_ends(opened->model);
+    if (ends.n == 0 && lb_tokenizer_eos(opened->tokenizer) >= 0) {
+        ends.ids[ends.n++] = lb_tokenizer_eos(opened->tokenizer);
+    }
+    a->generate.ends = &ends;
+    a->generate.n_ids = lb_tokenizer_vocab_size(opened->tokenizer);
     uint64_t start = lb_now_ns();
     if (status == LB_OK) {
         if (!a->json) {
