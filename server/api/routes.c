@@ -1,5 +1,7 @@
 #include "server/api/routes.h"
 
+#include "server/http/head.h"
+
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
@@ -13,6 +15,7 @@ static bool take_segment(const char **path, const char *end, char out[LB_MAX_NAM
     }
     memcpy(out, *path, len);
     out[len] = '\0';
+    lb_segment_decode(out);
     *path += len;
     return true;
 }

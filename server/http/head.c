@@ -1,5 +1,7 @@
 #include "server/http/head.h"
 
+#include "proto/oip.h"
+
 #include <string.h>
 #include <strings.h>
 
@@ -15,12 +17,20 @@ static size_t skip_empty_lines(const char *text, size_t len) {
     return n;
 }
 
+static bool is_token_char(char c) {
+    return (c >= '0' && c <= '9') || (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') ||
+           (c != '\0' && strchr("!#$%&'*+-.^_`|~", c) != NULL);
+}
+
 size_t lb_head_end(const char *text, size_t len, size_t from) {
     /* The empty line may have begun before. */
     size_t at = from > 3 ? from - 3 : 0;
     size_t begin = skip_empty_lines(text, len);
     if (begin + 1 < len && text[begin] == '\r' && text[begin + 1] == '\n') {
         return begin + 2; /* nothing but empty lines: to be refused */
+    }
+    if (begin < len && text[begin] != '\r' && !is_token_char(text[begin])) {
+        return len; /* no request begins so (TLS, say): to be refused, whatever else may come */
     }
     at = at < begin ? begin : at;
     while (at < len) {
@@ -39,11 +49,6 @@ size_t lb_head_end(const char *text, size_t len, size_t from) {
     return 0;
 }
 
-static bool is_token_char(char c) {
-    return (c >= '0' && c <= '9') || (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') ||
-           (c != '\0' && strchr("!#$%&'*+-.^_`|~", c) != NULL);
-}
-
 /* Control characters but the tab; what lies above ASCII is let through. */
 static bool is_control(char c) {
     return ((unsigned char)c < 0x20 && c != '\t') || c == 0x7f;
@@ -57,7 +62,9 @@ static int hex_digit(char c) {
     return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
 }
 
-/* In place; false for a broken escape or one of NUL. */
+/* In place, but for escaped slashes and percent signs, which stay as they are: only who splits the path into
+ * segments may decode them (lb_segment_decode), or a name with a slash would be another path. False for a
+ * broken escape or one of NUL. */
 static bool decode_path(char *path) {
     char *to = path;
     for (const char *from = path; *from; from++) {
@@ -69,11 +76,27 @@ static bool decode_path(char *path) {
         if (low < 0 || high * 16 + low == 0) {
             return false;
         }
-        *to++ = (char)(high * 16 + low);
+        int c = high * 16 + low;
+        if (c == '/' || c == '%') {
+            memcpy(to, c == '/' ? "%2F" : "%25", 3);
+            to += 3;
+        } else {
+            *to++ = (char)c;
+        }
         from += 2;
     }
     *to = '\0';
     return true;
+}
+
+void lb_segment_decode(char *segment) {
+    char *to = segment;
+    for (const char *from = segment; *from; from++) {
+        bool escaped = *from == '%' && hex_digit(from[1]) >= 0 && hex_digit(from[2]) >= 0;
+        *to++ = escaped ? (char)(hex_digit(from[1]) * 16 + hex_digit(from[2])) : *from;
+        from += escaped ? 2 : 0;
+    }
+    *to = '\0';
 }
 
 static int refuse(const char **out_why, int status, const char *why) {
@@ -199,6 +222,30 @@ static void parse_connection(const char *value, struct lb_request_head *out, boo
     }
 }
 
+/* Headers that say one thing: given twice, two readers could take different ones. */
+static int check_singles(const struct lb_request_head *out, const char **out_why) {
+    static const struct {
+        const char *name, *why;
+    } single[] = {
+#define SINGLE(name) {name, "the header " name " is given twice, with different values"}
+        SINGLE("Authorization"), SINGLE("Content-Type"), SINGLE("Content-Encoding"),
+        SINGLE(LB_HEADER_JSON_LENGTH), SINGLE("If-None-Match")};
+#undef SINGLE
+    for (size_t k = 0; k < sizeof single / sizeof *single; k++) {
+        const char *first = NULL;
+        for (size_t i = 0; i < out->n_headers; i++) {
+            if (strcasecmp(out->headers[i].name, single[k].name) != 0) {
+                continue;
+            }
+            if (first && strcmp(first, out->headers[i].value) != 0) {
+                return refuse(out_why, 400, single[k].why);
+            }
+            first = out->headers[i].value;
+        }
+    }
+    return 0;
+}
+
 static int check_framing(struct lb_request_head *out, const char **out_why) {
     int n_hosts = 0, status = 0;
     bool close = false;
@@ -236,7 +283,7 @@ static int check_framing(struct lb_request_head *out, const char **out_why) {
                       out->has_length ? "both Content-Length and Transfer-Encoding tell where the body ends"
                                       : "HTTP/1.0 has no Transfer-Encoding");
     }
-    return 0;
+    return check_singles(out, out_why);
 }
 
 int lb_head_parse(char *text, size_t len, struct lb_request_head *out, const char **out_why) {

@@ -12,7 +12,7 @@
 
 struct lb_request_head {
     const char *method;
-    const char *path; /* decoded, without the query */
+    const char *path; /* without the query; decoded, but for %2F and %25 (lb_segment_decode) */
     int minor;        /* HTTP/1.minor: 0 or 1 */
     size_t n_headers;
     struct {
@@ -31,7 +31,9 @@ size_t lb_head_end(const char *text, size_t len, size_t from);
  * 0, or the status that refuses it with *out_why as its text. After a refusal nobody knows where the next
  * request begins: the connection must be closed. */
 int lb_head_parse(char *text, size_t len, struct lb_request_head *out, const char **out_why);
-/* A header's value (the first of the name) or NULL. */
+/* Decodes what is left in one segment of a path, in place. */
+void lb_segment_decode(char *segment);
+/* A header's value (the first of the name; those that matter do not differ) or NULL. */
 const char *lb_head_find(const struct lb_request_head *head, const char *name);
 
 struct lb_chunks {

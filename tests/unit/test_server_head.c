@@ -31,12 +31,18 @@ static void test_reads(void **state) {
               "X-A:\t one two\t\r\nX-B:\r\nConnection: keep-alive, Close\r\n\r\n"),
         0);
     assert_string_equal(head.method, "POST");
-    assert_string_equal(head.path, "/v2/models/a/b c/infer");
+    assert_string_equal(head.path, "/v2/models/a%2Fb c/infer");
     assert_true(head.has_length && !head.chunked && !head.keep_alive);
     assert_int_equal(head.length, 12);
     assert_string_equal(lb_head_find(&head, "x-a"), "one two");
     assert_string_equal(lb_head_find(&head, "X-B"), "");
     assert_null(lb_head_find(&head, "X-C"));
+    assert_int_equal(parse("GET /v2/%6dodels/%2f%2525%41 HTTP/1.1\r\nHost: h\r\n\r\n"), 0);
+    assert_string_equal(head.path, "/v2/models/%2F%2525A");
+    char segment[] = "%2F%2525%";
+    lb_segment_decode(segment);
+    assert_string_equal(segment, "/%25%");
+    assert_int_equal(parse(LINE HOST "Authorization: Bearer a\r\nauthorization: Bearer a\r\n\r\n"), 0);
     assert_int_equal(parse("\r\nGET http://host:1/p HTTP/1.0\r\n\r\n"), 0);
     assert_string_equal(head.path, "/p");
     assert_false(head.keep_alive);
@@ -91,6 +97,10 @@ static void test_refuses(void **state) {
         {400, "GET http://h HTTP/1.1\r\n" HOST "\r\n"},
         {400, "\r\n\r\n\r\n\r\n\r\n" LINE HOST "\r\n"},
         {400, "P()ST /v2 HTTP/1.1\r\n" HOST "\r\n"},
+        {400, LINE HOST "Authorization: Bearer a\r\nauthorization: Bearer b\r\n\r\n"},
+        {400, LINE HOST "Content-Type: a/b\r\nContent-Type: c/d\r\n\r\n"},
+        {400, LINE HOST "Content-Encoding: gzip\r\nContent-Encoding: identity\r\n\r\n"},
+        {400, LINE HOST "Inference-Header-Content-Length: 1\r\nInference-Header-Content-Length: 2\r\n\r\n"},
         {400, "POST /v2\r\n" HOST "\r\n"},
         {400, "\r\n\r\n"},
         {505, "POST /v2 HTTP/2.0\r\n" HOST "\r\n"},
@@ -129,6 +139,8 @@ static void test_end(void **state) {
     /* Some empty lines in front are ignored; a client that sends nothing else isn't waited for. */
     assert_int_equal(lb_head_end("\r\n\r\n\r\n\r\nGET", 11, 0), 0);
     assert_int_equal(lb_head_end("\r\n\r\n\r\n\r\n\r\n", 10, 8), 10);
+    /* Who begins with TLS does not wait for an answer that never comes. */
+    assert_int_equal(lb_head_end("\x16\x03\x01\x02", 4, 0), 4);
 }
 
 static bool decode(const char *bytes, size_t piece, char *out, bool *done, size_t *used) {

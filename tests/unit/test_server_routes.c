@@ -52,6 +52,10 @@ static void test_finds(void **state) {
     expect("POST", "/v2/models/versions/infer", "infer", "versions", "");
     expect("GET", "/v2/models/stats", "all_stats", "", "");
     expect("POST", "/v2/repository/models/m/load", "load", "m", "");
+    /* A slash within a name is no slash of the path. */
+    expect("POST", "/v2/models/a%2Finfer/infer", "infer", "a/infer", "");
+    expect("GET", "/v2/models/a%2Fversions%2Fb", "metadata", "a/versions/b", "");
+    expect("GET", "/v2/models/a%252Fb", "metadata", "a%2Fb", "");
 }
 
 static void test_unknown_paths(void **state) {
