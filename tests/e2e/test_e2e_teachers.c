@@ -309,6 +309,29 @@ static void test_local_daemons_live_and_die(void **state) {
 }
 
 /* A model that does not load: the daemon's own words. */
+/* A test that falls over leaves no daemon behind. */
+static void test_daemons_of_a_dead_test(void **state) {
+    (void)state;
+    int pipe_fds[2];
+    char url[64] = "";
+    assert_int_equal(pipe(pipe_fds), 0);
+    pid_t child = fork();
+    if (child == 0) {
+        const struct host *host = host_start(folder, "orphan", model_path, NULL);
+        if (write(pipe_fds[1], host_url(host), strlen(host_url(host))) < 0) {
+            _exit(1);
+        }
+        pause();
+        _exit(1);
+    }
+    assert_true(read(pipe_fds[0], url, sizeof url - 1) > 0);
+    close(pipe_fds[0]);
+    close(pipe_fds[1]);
+    assert_int_equal(kill(child, SIGKILL), 0);
+    assert_int_equal(waitpid(child, NULL, 0), child);
+    wait_until_gone(url);
+}
+
 static void test_local_that_does_not_start(void **state) {
     (void)state;
     struct asking asking;
@@ -435,6 +458,7 @@ int main(void) {
         cmocka_unit_test(test_replicas_and_a_killed_one),
         cmocka_unit_test(test_another_model_on_the_port),
         cmocka_unit_test(test_local_daemons_live_and_die),
+        cmocka_unit_test(test_daemons_of_a_dead_test),
         cmocka_unit_test(test_local_that_does_not_start),
         cmocka_unit_test(test_probe),
         cmocka_unit_test(test_cache_command),

@@ -19,6 +19,7 @@ import tempfile
 import time
 import urllib.request
 
+import children
 import lies
 from lying_proxy import Liar, Proxy
 
@@ -54,7 +55,8 @@ def write(path, text):
 def run(command, log):
     """(status, text); status None: still running when patience was over."""
     with open(log, 'wb') as out:
-        p = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, env=environment, start_new_session=True)
+        p = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, env=environment, start_new_session=True,
+                             preexec_fn=children.die_with_parent)
         try:
             status = p.wait(patience)
         except subprocess.TimeoutExpired:
@@ -99,7 +101,8 @@ def host(name, models):
     log = open(name + '.log', 'wb')
     daemons.append(subprocess.Popen([limbeckd] + ['%s=%s/student' % (m, m) for m in models] +
                                     ['--listen', '127.0.0.1:0', '--port-file', name, '--threads', '1'],
-                                    stdout=log, stderr=subprocess.STDOUT, env=environment))
+                                    stdout=log, stderr=subprocess.STDOUT, env=environment,
+                                    preexec_fn=children.die_with_parent))
     until = time.monotonic() + patience
     while not (os.path.exists(name) and os.path.getsize(name)):
         if daemons[-1].poll() is not None or time.monotonic() > until:

@@ -20,6 +20,8 @@ import sys
 import tempfile
 import time
 
+import children
+
 arguments = argparse.ArgumentParser()
 arguments.add_argument('build')
 arguments.add_argument('--n', type=int, default=150)
@@ -101,7 +103,8 @@ mlp = dict(model_type='limbeck_mlp', input_size=12, hidden_sizes=[16, 8], num_la
 def run(command, log):
     """(status, text); status None: still running when patience was over."""
     with open(log, 'wb') as out:
-        p = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, env=environment, start_new_session=True)
+        p = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, env=environment, start_new_session=True,
+                             preexec_fn=children.die_with_parent)
         try:
             status = p.wait(patience)
         except subprocess.TimeoutExpired:
@@ -129,7 +132,8 @@ def make_teacher(name, student, data, **keys):
 def host(models):
     command = [limbeckd] + ['%s=%s' % (n, p) for n, p in models.items()] + ['--port-file', 'port', '--threads', '1',
                '--listen', '127.0.0.1:0']
-    daemons.append(subprocess.Popen(command, stdout=open('daemon.log', 'wb'), stderr=subprocess.STDOUT, env=environment))
+    daemons.append(subprocess.Popen(command, stdout=open('daemon.log', 'wb'), stderr=subprocess.STDOUT, env=environment,
+                                    preexec_fn=children.die_with_parent))
     until = time.monotonic() + patience
     while not os.path.exists('port'):
         if daemons[-1].poll() is not None or time.monotonic() > until:
