@@ -470,14 +470,20 @@ json_t *lb_repository_index(struct lb_repository *r, bool only_ready) {
     return list;
 }
 
-size_t lb_repository_list(struct lb_repository *r, struct lb_hosted **out, size_t max) {
+enum lb_status lb_repository_list(struct lb_repository *r, struct lb_hosted ***out, size_t *out_n) {
     size_t n = 0;
     pthread_mutex_lock(&r->lock);
-    for (size_t i = 0; i < r->n && n < max; i++) {
+    struct lb_hosted **list = lb_malloc_array(r->n, sizeof *list);
+    for (size_t i = 0; list && i < r->n; i++) {
         if (r->entries[i]->state == LB_HOSTED_READY) {
-            out[n++] = lb_hosted_retain(r->entries[i]->hosted);
+            list[n++] = lb_hosted_retain(r->entries[i]->hosted);
         }
     }
     pthread_mutex_unlock(&r->lock);
-    return n;
+    if (!list) {
+        return LB_E_NOMEM;
+    }
+    *out = list;
+    *out_n = n;
+    return LB_OK;
 }

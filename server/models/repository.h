@@ -113,7 +113,8 @@ LB_NODISCARD enum lb_status lb_repository_get(struct lb_repository *repository, 
 bool lb_repository_ready(struct lb_repository *repository);
 /* The body of POST /v2/repository/index; only_ready leaves out the others. NULL when out of memory. */
 json_t *lb_repository_index(struct lb_repository *repository, bool only_ready);
-/* References to all ready models, at most max of them; returns how many. */
-size_t lb_repository_list(struct lb_repository *repository, struct lb_hosted **out, size_t max);
+/* References to all ready models, in a list on the heap (lb_free, after a release of each). LB_E_NOMEM. */
+LB_NODISCARD enum lb_status lb_repository_list(struct lb_repository *repository, struct lb_hosted ***out,
+                                               size_t *out_n);
 
 #endif
