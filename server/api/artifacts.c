@@ -13,6 +13,8 @@
 #define PIECE ((int64_t)16384)
 #define MAX_HEADER_BYTES 65536
 
+enum { NONE, WRITING, KNOWN }; /* a hosted model's head_digest_state */
+
 static bool as_stored(const struct lb_weight *w) {
     return w->dtype == LB_F32 || w->dtype == LB_F16;
 }
@@ -36,7 +38,22 @@ void lb_artifact_head_end(struct lb_artifact_head *head) {
     }
 }
 
-enum lb_status lb_artifact_head_begin(const struct lb_hosted *hosted, struct lb_arena *arena,
+/* All was given: the digest is written behind it, and kept for later downloads. */
+static void keep_digest(struct lb_artifact_head *head) {
+    static const uint8_t failed[LB_SHA256_BYTES];
+    int none = NONE;
+    if (head->hash == NULL) {
+        return;
+    }
+    lb_artifact_head_end(head);
+    if (memcmp(head->digest, failed, sizeof failed) != 0 &&
+        atomic_compare_exchange_strong(&head->hosted->head_digest_state, &none, WRITING)) {
+        memcpy(head->hosted->head_digest, head->digest, sizeof head->digest);
+        atomic_store(&head->hosted->head_digest_state, KNOWN);
+    }
+}
+
+enum lb_status lb_artifact_head_begin(struct lb_hosted *hosted, struct lb_arena *arena,
                                       struct lb_artifact_head *out, struct lb_detail *detail) {
     const struct lb_head *of = lb_model_head(hosted->model);
     const struct lb_weight *weight = of->weight, *bias = of->bias;
@@ -51,7 +68,8 @@ enum lb_status lb_artifact_head_begin(const struct lb_hosted *hosted, struct lb_
     size_t n = 0;
     struct lb_buf header;
     lb_buf_init(&header, MAX_HEADER_BYTES);
-    struct lb_artifact_head head = {.weight = weight};
+    struct lb_artifact_head head = {.hosted = hosted, .weight = weight};
+    bool known = atomic_load(&hosted->head_digest_state) == KNOWN;
     enum lb_status status = describe(weight, "lm_head.weight", 2, &tensors[n++], detail);
     if (status == LB_OK && bias) {
         status = describe(bias, "lm_head.bias", 1, &tensors[n++], detail);
@@ -72,8 +90,11 @@ enum lb_status lb_artifact_head_begin(const struct lb_hosted *hosted, struct lb_
     char *text = lb_arena_alloc(arena, header.len);
     float *made_bias = bias ? lb_arena_array(arena, (size_t)(bias->rows * bias->cols), sizeof(float)) : NULL;
     head.piece = as_stored(weight) ? NULL : lb_arena_array(arena, (size_t)PIECE, sizeof(float));
-    head.hash = lb_sha256_create();
-    if (!text || !head.hash || (bias && !made_bias) || (!as_stored(weight) && !head.piece)) {
+    head.hash = known ? NULL : lb_sha256_create();
+    if (known) {
+        memcpy(head.digest, hosted->head_digest, sizeof head.digest);
+    }
+    if (!text || (!known && !head.hash) || (bias && !made_bias) || (!as_stored(weight) && !head.piece)) {
         lb_artifact_head_end(&head);
         status = lb_fail(detail, LB_E_NOMEM, "out of memory; try again");
         goto out;
@@ -114,11 +135,11 @@ size_t lb_artifact_head_next(struct lb_artifact_head *head, struct lb_span parts
     if (head->done == all && head->bias.len > 0) {
         parts[n_parts++] = head->bias;
     }
-    for (size_t i = 0; i < n_parts; i++) {
+    for (size_t i = 0; head->hash && i < n_parts; i++) {
         lb_sha256_update(head->hash, parts[i].data, parts[i].len);
     }
     if (head->done == all) {
-        lb_artifact_head_end(head);
+        keep_digest(head);
         parts[n_parts++] = (struct lb_span){head->digest, sizeof head->digest};
     }
     return n_parts;

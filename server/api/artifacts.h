@@ -12,8 +12,9 @@
 /* Tensors lm_head.weight [V, C] (F16 when stored as F16, else F32) and, when there is one, lm_head.bias [V]
  * F32; then digest U8 [32]; metadata: fingerprint, model. */
 struct lb_artifact_head {
+    struct lb_hosted *hosted;
     const struct lb_weight *weight;
-    struct lb_sha256 *hash; /* of what was given; NULL once it is written */
+    struct lb_sha256 *hash; /* of what was given; NULL: it is known already, from an earlier download */
     uint8_t digest[LB_SHA256_BYTES];
     struct lb_span header, bias; /* bias: len 0 when there is none */
     float *piece;                /* NULL: the weight is sent as it is stored */
@@ -21,8 +22,9 @@ struct lb_artifact_head {
     size_t total_bytes;          /* of the file */
 };
 
-/* Memory comes from the arena; the model must outlive out, which lb_artifact_head_end ends at any time. */
-LB_NODISCARD enum lb_status lb_artifact_head_begin(const struct lb_hosted *hosted, struct lb_arena *arena,
+/* The digest is made by the first download that comes to its end, and is the model's from then on. Memory
+ * comes from the arena; the model must outlive out, which lb_artifact_head_end ends at any time. */
+LB_NODISCARD enum lb_status lb_artifact_head_begin(struct lb_hosted *hosted, struct lb_arena *arena,
                                                    struct lb_artifact_head *out, struct lb_detail *detail);
 void lb_artifact_head_end(struct lb_artifact_head *head);
 #define LB_ARTIFACT_PARTS 4

@@ -87,6 +87,7 @@ enum lb_status lb_hosted_open(const char *name, const char *path, struct lb_host
         return lb_fail(detail, LB_E_NOMEM, "%s: out of memory", path);
     }
     atomic_init(&hosted->references, 1);
+    atomic_init(&hosted->head_digest_state, 0);
     snprintf(hosted->name, sizeof hosted->name, "%s", name);
     lb_stats_init(&hosted->stats);
     enum lb_status status = lb_model_open(path, false, &hosted->model, detail);
