@@ -8,8 +8,9 @@
 #define LB_MAX_JSON_ANSWER_BYTES                                                                             \
     (64u << 20) /* an answer that is all JSON: room for LB_MAX_JSON_VALUES numbers */
 #define LB_MAX_JSON_DEPTH 32
-#define LB_MAX_JSON_VALUES 4000000 /* values in one JSON part, either way; more: "ask for binary_data" */
-#define LB_MAX_TENSORS 64          /* inputs, or outputs, of one request */
+#define LB_MAX_JSON_VALUES 4000000   /* values in one JSON part, either way; more: "ask for binary_data" */
+#define LB_MAX_INFO_BYTES (4u << 20) /* what a server says of itself, or of a model */
+#define LB_MAX_TENSORS 64            /* inputs, or outputs, of one request */
 #define LB_MAX_WIRE_DIMS 6
 #define LB_MAX_NAME 128 /* bytes of a model's or tensor's name, with the NUL */
 #define LB_MAX_ID 256   /* bytes of a request id */

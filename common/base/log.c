@@ -234,6 +234,14 @@ static void *write_lines(void *unused) {
     return NULL;
 }
 
+void lb_log_notes(const char *event, const char *model, const struct lb_notes *notes) {
+    const char *note;
+    for (size_t i = 0; (note = lb_note_get(notes, i)) != NULL; i++) {
+        lb_log(LB_LOG_WARN, event, "%s%s%snote=\"%s\"", model != NULL ? "model=" : "",
+               model != NULL ? model : "", model != NULL ? " " : "", note);
+    }
+}
+
 enum lb_status lb_log_start_thread(void) {
     pthread_t thread;
     pthread_condattr_t monotonic;

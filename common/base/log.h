@@ -5,6 +5,7 @@
 #ifndef LB_BASE_LOG_H
 #define LB_BASE_LOG_H
 
+#include "common/base/notes.h"
 #include "common/base/status.h"
 
 #include <stdbool.h>
@@ -16,6 +17,9 @@ void lb_log_setup(enum lb_log_level least, bool json);
 /* event is a short constant word ("listening"); format gives the rest as key=value pairs (values with spaces
  * in double quotes), or "" for none. In JSON form the pairs become members. */
 void lb_log(enum lb_log_level level, const char *event, const char *format, ...) LB_PRINTF(3, 4);
+
+/* Each note as a warning of that event; model: its member of that name, NULL: none. */
+void lb_log_notes(const char *event, const char *model, const struct lb_notes *notes);
 
 /* From now on lines are written by a thread of their own, so that standard error that nobody reads holds up
  * nobody: at most 256 KiB of lines wait; those beyond are dropped and counted (event log_dropped).

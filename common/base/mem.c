@@ -81,6 +81,11 @@ char *lb_strdup(const char *text) {
     return copy;
 }
 
+bool lb_ends_with(const char *text, const char *end) {
+    size_t n = strlen(text), m = strlen(end);
+    return n >= m && memcmp(text + n - m, end, m) == 0;
+}
+
 void *lb_malloc_aligned(size_t bytes) {
     size_t padded;
     if (!lb_add_size(bytes == 0 ? 1 : bytes, ALIGNMENT - 1, &padded) || padded > PTRDIFF_MAX ||

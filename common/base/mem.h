@@ -18,6 +18,8 @@ void *lb_calloc(size_t count, size_t size);
 void *lb_realloc_array(void *p, size_t count, size_t size);
 /* A heap copy of text; NULL when out of memory. */
 char *lb_strdup(const char *text);
+/* Whether text ends with end; the empty text ends all. */
+bool lb_ends_with(const char *text, const char *end);
 /* Bytes aligned to 64, for vectors. Free with lb_free. */
 void *lb_malloc_aligned(size_t bytes);
 /* Accepts NULL. */

@@ -134,9 +134,7 @@ out:
 }
 
 enum lb_status lb_safetensors_open(const char *path, struct lb_safetensors **out, struct lb_detail *detail) {
-    static const char suffix[] = ".index.json";
-    size_t len = strlen(path);
-    if (len >= sizeof suffix && strcmp(path + len - (sizeof suffix - 1), suffix) == 0) {
+    if (lb_ends_with(path, ".index.json")) {
         return lb_safetensors_open_index(path, out, detail);
     }
     struct lb_safetensors *file = lb_safetensors_create(1);

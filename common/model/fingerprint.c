@@ -110,11 +110,6 @@ static int by_text(const void *a, const void *b) {
     return strcmp(*(char *const *)a, *(char *const *)b);
 }
 
-static bool ends_with(const char *name, const char *end) {
-    size_t n = strlen(name), m = strlen(end);
-    return n > m && strcmp(name + n - m, end) == 0;
-}
-
 /* Names the weights, configs and tokenizer files of a folder, in the order of their names. */
 static bool name_folder(const char *path, struct lb_sha256 *hash) {
     char *names[MAX_FILES];
@@ -122,7 +117,7 @@ static bool name_folder(const char *path, struct lb_sha256 *hash) {
     DIR *dir = opendir(path);
     bool named = dir != NULL;
     for (const struct dirent *entry; named && (entry = readdir(dir)) != NULL;) {
-        if (ends_with(entry->d_name, ".safetensors") || ends_with(entry->d_name, ".json")) {
+        if (lb_ends_with(entry->d_name, ".safetensors") || lb_ends_with(entry->d_name, ".json")) {
             names[n] = n < MAX_FILES - 1 ? lb_strdup(entry->d_name) : NULL;
             named = names[n] != NULL;
             n += named;

@@ -211,8 +211,8 @@ const struct lb_config *lb_model_config(const struct lb_model *model) {
     return &model->config;
 }
 
-const char *lb_model_note(const struct lb_model *model, size_t i) {
-    return lb_note_get(&model->notes, i);
+const struct lb_notes *lb_model_notes(const struct lb_model *model) {
+    return &model->notes;
 }
 
 const char *lb_model_fingerprint(const struct lb_model *model) {

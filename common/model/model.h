@@ -15,7 +15,7 @@ struct lb_model;
 
 /* path: a Hugging Face folder (config.json, model.safetensors or its index) or a .gguf file. trainable: copy
  * the weights into FP32 masters. Errors name file, tensor, and both shapes. Every tensor is a weight of the
- * config's family, harmless, or refused by name; see also lb_model_note. */
+ * config's family, harmless, or refused by name; see also lb_model_notes. */
 LB_NODISCARD enum lb_status lb_model_open(const char *path, bool trainable, struct lb_model **out,
                                           struct lb_detail *detail);
 /* A new trainable model: matrices N(0, initializer_range), projections back into the residual stream divided
@@ -32,8 +32,8 @@ const struct lb_ends *lb_model_ends(const struct lb_model *model);
  * saved. LB_E_LIMIT: there are too many. */
 LB_NODISCARD enum lb_status lb_model_train_end(struct lb_model *model, int64_t id, struct lb_detail *detail);
 /* What a person should know about the files that were opened, though nothing failed: keys that are not known,
- * which of two contradicting things was taken. Line i; NULL after the last. */
-const char *lb_model_note(const struct lb_model *model, size_t i);
+ * which of two contradicting things was taken (lb_log_notes tells them). */
+const struct lb_notes *lb_model_notes(const struct lb_model *model);
 /* 64 hex digits of SHA-256 over weights, config and tokenizer as they were understood; "" for a model not
  * opened from files. */
 const char *lb_model_fingerprint(const struct lb_model *model);

@@ -101,10 +101,8 @@ static int by_name(const void *a, const void *b) {
 static bool is_harmless(const char *name) {
     static const char *const ends[] = {"rotary_emb.inv_freq", "attn_rot_embd.weight", "masked_bias",
                                        "causal_mask"};
-    size_t len = strlen(name);
     for (size_t i = 0; i < sizeof ends / sizeof *ends; i++) {
-        size_t n = strlen(ends[i]);
-        if (len >= n && strcmp(name + len - n, ends[i]) == 0) {
+        if (lb_ends_with(name, ends[i])) {
             return true;
         }
     }

@@ -73,13 +73,6 @@ static void hosted_destroy(struct lb_hosted *hosted) {
     lb_free(hosted);
 }
 
-static void tell_notes(const struct lb_hosted *hosted) {
-    const char *note;
-    for (size_t i = 0; (note = lb_model_note(hosted->model, i)) != NULL; i++) {
-        lb_log(LB_LOG_WARN, "model_note", "model=%s note=\"%s\"", hosted->name, note);
-    }
-}
-
 enum lb_status lb_hosted_open(const char *name, const char *path, struct lb_hosted **out,
                               struct lb_detail *detail) {
     struct lb_hosted *hosted = lb_calloc(1, sizeof *hosted);
@@ -94,7 +87,7 @@ enum lb_status lb_hosted_open(const char *name, const char *path, struct lb_host
     if (status == LB_OK) {
         hosted->version = lb_model_fingerprint(hosted->model);
         hosted->decoder = lb_model_config(hosted->model)->input_size == 0;
-        tell_notes(hosted);
+        lb_log_notes("model_note", hosted->name, lb_model_notes(hosted->model));
         status = open_tokenizer(hosted, path, detail);
     }
     if (status != LB_OK) {

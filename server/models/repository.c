@@ -157,7 +157,7 @@ static bool is_model(const char *path, const char *file, char name[LB_MAX_NAME])
     }
     size_t stem = len > 5 ? len - 5 : 0;
     int part = 1, parts;
-    if (stem == 0 || strcmp(file + stem, ".gguf") != 0) {
+    if (stem == 0 || !lb_ends_with(file, ".gguf")) {
         return false;
     }
     (void)lb_gguf_part_name(file, &stem, &part, &parts);

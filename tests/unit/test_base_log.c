@@ -262,6 +262,18 @@ static void blocked_pipe_blocks_nobody(void **state) {
     assert_non_null(strstr(later, "log_dropped lines="));
 }
 
+static void notes_are_warnings(void **state) {
+    (void)state;
+    struct lb_notes notes = {0};
+    lb_note(&notes, "key %s is not known", "a");
+    lb_note(&notes, "another");
+    lb_log_notes("model_note", "m", &notes);
+    lb_log_notes("model_note", NULL, &notes);
+    const char *text = logged();
+    assert_non_null(strstr(text, "warn model_note model=m note=\"key a is not known\"\n"));
+    assert_non_null(strstr(text, "warn model_note note=\"another\"\n"));
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(text_lines, capture, release),
@@ -270,6 +282,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(pairs_become_members, capture, release),
         cmocka_unit_test_setup_teardown(quotes_within_values, capture, release),
         cmocka_unit_test_setup_teardown(long_lines_are_cut_and_stay_valid, capture, release),
+        cmocka_unit_test_setup_teardown(notes_are_warnings, capture, release),
         cmocka_unit_test_setup_teardown(errno_survives, capture, release),
         cmocka_unit_test_setup_teardown(threads_do_not_mix_lines, capture, release),
         cmocka_unit_test_setup_teardown(blocked_pipe_blocks_nobody, capture,

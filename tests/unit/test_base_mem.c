@@ -86,6 +86,13 @@ static void sizes_do_not_wrap(void **state) {
     assert_null(lb_malloc_aligned(SIZE_MAX - 63));
 }
 
+static void ends_of_texts(void **state) {
+    (void)state;
+    assert_true(lb_ends_with("a.json", ".json") && lb_ends_with(".json", ".json") && lb_ends_with("a", ""));
+    assert_false(lb_ends_with("json", ".json") || lb_ends_with("", "a") ||
+                 lb_ends_with("a.json.gz", ".json"));
+}
+
 static void nothing_is_still_an_address(void **state) {
     (void)state;
     void *a = lb_malloc_array(0, 8);
@@ -467,6 +474,7 @@ int main(void) {
         cmocka_unit_test(long_texts_are_cut_visibly),
         cmocka_unit_test(every_status_has_a_name),
         cmocka_unit_test(sizes_do_not_wrap),
+        cmocka_unit_test(ends_of_texts),
         cmocka_unit_test(nothing_is_still_an_address),
         cmocka_unit_test(allocations_have_their_shape),
         cmocka_unit_test(nth_allocation_fails),

@@ -151,13 +151,13 @@ static void each_decoder_comes_back_from_both_formats(void **state) {
             assert_int_equal(lb_model_save_hf(model, in_folder("hf"), LB_F32, NULL, 0, NULL), LB_OK);
             struct lb_model *again = must_open(in_folder("hf"));
             assert_string_equal(lb_model_config(again)->model_type, name);
-            assert_null(lb_model_note(again, 0)); /* what is written is known */
+            assert_null(lb_note_get(lb_model_notes(again), 0)); /* what is written is known */
             assert_same_weights(again, model);
             lb_model_destroy(again);
             assert_int_equal(lb_model_save_gguf(model, in_folder("m.gguf"), LB_F32, NULL, 0, NULL, NULL),
                              LB_OK);
             again = must_open(in_folder("m.gguf"));
-            assert_null(lb_model_note(again, 0));
+            assert_null(lb_note_get(lb_model_notes(again), 0));
             assert_same_weights(again, model);
             lb_model_destroy(again);
             lb_model_destroy(model);
@@ -335,7 +335,7 @@ static void a_tied_config_and_a_stored_head(void **state) {
     add_to_folder(model, "lm_head.weight", embedding->data, embedding->rows, embedding->cols);
     struct lb_model *again = must_open(in_folder("more"));
     assert_true(lb_model_config(again)->tie_word_embeddings);
-    assert_null(lb_model_note(again, 0));
+    assert_null(lb_note_get(lb_model_notes(again), 0));
     assert_string_equal(lb_model_fingerprint(again), lb_model_fingerprint(plain));
     lb_model_destroy(again);
     lb_model_destroy(plain);
@@ -343,7 +343,8 @@ static void a_tied_config_and_a_stored_head(void **state) {
     again = must_open(in_folder("more"));
     assert_false(lb_model_config(again)->tie_word_embeddings);
     assert_memory_equal(lb_model_head(again)->weight->data, some, (size_t)(40 * WIDTH) * sizeof *some);
-    assert_non_null(strstr(lb_model_note(again, 0), "tie_word_embeddings is true, but lm_head.weight"));
+    assert_non_null(
+        strstr(lb_note_get(lb_model_notes(again), 0), "tie_word_embeddings is true, but lm_head.weight"));
     lb_model_destroy(again);
     lb_model_destroy(model);
 }

@@ -150,9 +150,8 @@ enum lb_status lb_opened_init(struct lb_opened *opened, const char *argument, co
     if (status == LB_OK) {
         status = lb_model_open(opened->path, false, &opened->model, detail);
     }
-    const char *note;
-    for (size_t i = 0; status == LB_OK && (note = lb_model_note(opened->model, i)) != NULL; i++) {
-        lb_log(LB_LOG_WARN, "model_note", "note=\"%s\"", note);
+    if (status == LB_OK) {
+        lb_log_notes("model_note", NULL, lb_model_notes(opened->model));
     }
     if (status == LB_OK && tokenizer != NULL) {
         status = lb_tokenizer_open(tokenizer, &opened->tokenizer, detail);
@@ -174,8 +173,7 @@ void lb_opened_finish(struct lb_opened *opened) {
 
 enum lb_status lb_tokenizer_argument(const char *argument, struct lb_tokenizer **out,
                                      struct lb_detail *detail) {
-    size_t len = strlen(argument);
-    if (len > 5 && strcmp(argument + len - 5, ".json") == 0) {
+    if (lb_ends_with(argument, ".json")) {
         return lb_tokenizer_open(argument, out, detail);
     }
     if (lb_is_dir(argument) && holds(argument, "tokenizer.json")) {

@@ -15,7 +15,6 @@
 #include <string.h>
 
 #define MAX_URLS 64
-#define MAX_INFO_BYTES (4u << 20)
 #define QUESTIONS 5
 #define POSITIONS 32
 #define TIMEOUT_NS (60 * LB_SECOND_NS)
@@ -216,7 +215,7 @@ static void probe_model(struct probe *probe, struct found *found) {
     struct lb_contact contact = contact_of(probe, found->url);
     struct lb_detail detail = {0};
     struct lb_buf text;
-    lb_buf_init(&text, MAX_INFO_BYTES);
+    lb_buf_init(&text, LB_MAX_INFO_BYTES);
     enum lb_status status = lb_metadata_info(&contact, found->model, &text, &found->info, &detail);
     if (status == LB_OK) {
         found->served = true;

@@ -12,11 +12,6 @@
 
 /* ---- what follows from other values ---- */
 
-static bool ends_with(const char *text, const char *end) {
-    size_t n = strlen(text), m = strlen(end);
-    return n >= m && strcmp(text + n - m, end) == 0;
-}
-
 /* Endings whose files are no lines of text, and what to do about them. */
 static const struct {
     const char *ending, *advice;
@@ -39,11 +34,11 @@ enum lb_status lb_recipe_data_type(const char *path, enum lb_data_type *out, str
         return LB_OK;
     }
     for (size_t k = 0; k < sizeof foreign / sizeof foreign[0]; k++) {
-        if (ends_with(path, foreign[k].ending)) {
+        if (lb_ends_with(path, foreign[k].ending)) {
             return lb_fail(detail, LB_E_ARG, "\"%s\" %s", path, foreign[k].advice);
         }
     }
-    *out = ends_with(path, ".jsonl") || ends_with(path, ".ndjson") ? LB_DATA_JSONL : LB_DATA_TEXT;
+    *out = lb_ends_with(path, ".jsonl") || lb_ends_with(path, ".ndjson") ? LB_DATA_JSONL : LB_DATA_TEXT;
     return LB_OK;
 }
 

@@ -115,9 +115,8 @@ static enum lb_status open_student(struct run *run, struct lb_detail *detail) {
         enum lb_status status = path != NULL ? lb_model_open(path, true, &run->student, detail)
                                              : lb_fail(detail, LB_E_NOMEM, "out of memory");
         lb_free(path);
-        const char *note;
-        for (size_t i = 0; status == LB_OK && (note = lb_model_note(run->student, i)) != NULL; i++) {
-            lb_log(LB_LOG_WARN, "model_note", "note=\"%s\"", note);
+        if (status == LB_OK) {
+            lb_log_notes("model_note", NULL, lb_model_notes(run->student));
         }
         if (status == LB_OK && run->tokenizer != NULL && lb_model_config(run->student)->input_size == 0 &&
             lb_model_config(run->student)->vocab_size < lb_tokenizer_vocab_size(run->tokenizer)) {

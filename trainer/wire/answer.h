@@ -27,8 +27,6 @@ struct lb_ask_spec {
 #define LB_MAX_GIVEN 1024
 
 #define LB_KERNELS_TEXT 128
-/* Most bytes of metadata. */
-#define LB_MAX_INFO_BYTES (4u << 20)
 
 /* What a teacher says of itself (GET /v2/models/M). */
 struct lb_teacher_info {

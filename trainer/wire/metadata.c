@@ -344,11 +344,6 @@ static enum lb_status read_shape(const struct lb_safetensors *file, const char *
                            : shape_number(file, "final_logit_softcapping", 0, 0, what, &out->softcap, detail);
 }
 
-static bool ends_with(const char *text, const char *end) {
-    size_t n = strlen(text), m = strlen(end);
-    return n >= m && !strcmp(text + n - m, end);
-}
-
 enum lb_status lb_teacher_head_arrived(const void *bytes, size_t len, const char *what,
                                        struct lb_detail *detail) {
     uint8_t digest[LB_SHA256_BYTES];
@@ -375,9 +370,9 @@ enum lb_status lb_teacher_head_parse(const void *bytes, size_t len, const struct
     }
     for (size_t i = 0; i < lb_safetensors_count(file); i++) {
         const struct lb_tensor *tensor = lb_safetensors_get(file, i);
-        if (tensor->n_dims == 2 && ends_with(tensor->name, "weight")) {
+        if (tensor->n_dims == 2 && lb_ends_with(tensor->name, "weight")) {
             weight = tensor;
-        } else if (tensor->n_dims == 1 && ends_with(tensor->name, "bias")) {
+        } else if (tensor->n_dims == 1 && lb_ends_with(tensor->name, "bias")) {
             bias = tensor;
         }
     }
