@@ -8,6 +8,7 @@
 #include "trainer/recipe/recipe.h"
 #include "trainer/run/evaluate.h"
 #include "trainer/run/score.h"
+#include "trainer/wire/url.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -33,8 +34,7 @@ struct arguments {
 enum { KEY_TOKEN = 256, KEY_FIELD, KEY_LABELS, KEY_ROWS, KEY_SKIP, KEY_SAMPLES, KEY_BIAS };
 
 static bool is_hosted(const char *text) {
-    return strncmp(text, "http://", 7) == 0 || strncmp(text, "https://", 8) == 0 ||
-           lb_recipe_scheme(text) > 0;
+    return lb_url_scheme(text, NULL) != LB_SCHEME_NONE;
 }
 
 /* CLASS=VALUE */

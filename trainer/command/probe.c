@@ -7,6 +7,7 @@
 #include "trainer/command/commands.h"
 #include "trainer/wire/dialect.h"
 #include "trainer/wire/metadata.h"
+#include "trainer/wire/url.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -368,7 +369,7 @@ static void list_models(struct probe *probe, const char *url) {
     struct lb_detail detail = {0};
     struct found **before = probe->last;
     probe->url = url;
-    enum lb_status status = lb_url_check(url, &detail);
+    enum lb_status status = lb_url_check(url, false, &detail);
     status = status != LB_OK ? status : lb_metadata_models(&contact, note_model, probe, &detail);
     if (status == LB_OK && probe->last == before) {
         status = probe->arguments->model ? lb_fail(&detail, LB_E_NOTFOUND, "%s serves no model named %s", url,

@@ -4,6 +4,7 @@
 #include "trainer/loss/loss.h"
 #include "trainer/loss/mixture.h"
 #include "trainer/recipe/fields.h"
+#include "trainer/wire/url.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -90,15 +91,9 @@ static enum lb_status check_datasets(const struct check *c) {
     return LB_OK;
 }
 
-static bool has_scheme(const char *url, bool local_too) {
-    const char *const schemes[] = {"http://", "https://", "unix:", "local:"};
-    for (int i = 0; i < (local_too ? 4 : 3); i++) {
-        size_t n = strlen(schemes[i]);
-        if (strncmp(url, schemes[i], n) == 0 && url[n] != '\0') {
-            return true;
-        }
-    }
-    return false;
+static enum lb_status check_url(const struct check *c, const char *path, const char *url, bool local_too) {
+    struct lb_detail why = {0};
+    return lb_url_check(url, local_too, &why) == LB_OK ? LB_OK : complain(c, path, "%s", why.text);
 }
 
 static enum lb_status check_teacher(const struct check *c, unsigned k) {
@@ -112,20 +107,12 @@ static enum lb_status check_teacher(const struct check *c, unsigned k) {
         }
     }
     snprintf(path, sizeof path, "teachers.%u.url", k);
-    if (!has_scheme(t->url, true)) {
-        return complain(
-            c, path, "\"%s\" is no URL; write http://HOST:PORT, https://HOST:PORT, unix:PATH or local:PATH",
-            t->url);
-    }
-    for (unsigned i = 0; i < t->replicas_count; i++) {
+    enum lb_status status = check_url(c, path, t->url, true);
+    for (unsigned i = 0; status == LB_OK && i < t->replicas_count; i++) {
         snprintf(path, sizeof path, "teachers.%u.replicas.%u", k, i);
-        if (!has_scheme(t->replicas[i], false)) {
-            return complain(c, path,
-                            "\"%s\" is no URL; write http://HOST:PORT, https://HOST:PORT or unix:PATH",
-                            t->replicas[i]);
-        }
+        status = check_url(c, path, t->replicas[i], false);
     }
-    return LB_OK;
+    return status;
 }
 
 /* Routing sends a sequence to the teachers whose tags hold its dataset's tag: each dataset must find one. */

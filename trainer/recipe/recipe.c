@@ -4,6 +4,7 @@
 #include "common/base/mem.h"
 #include "trainer/recipe/fields.h"
 #include "trainer/recipe/tree.h"
+#include "trainer/wire/url.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -157,13 +158,9 @@ void lb_recipe_destroy(struct lb_recipe *recipe) {
 }
 
 size_t lb_recipe_scheme(const char *place) {
-    static const char *const schemes[] = {"local:", "unix:"};
-    for (size_t i = 0; i < sizeof schemes / sizeof schemes[0]; i++) {
-        if (strncmp(place, schemes[i], strlen(schemes[i])) == 0) {
-            return strlen(schemes[i]);
-        }
-    }
-    return 0;
+    size_t len;
+    enum lb_scheme scheme = lb_url_scheme(place, &len);
+    return scheme == LB_SCHEME_LOCAL || scheme == LB_SCHEME_UNIX ? len : 0;
 }
 
 char *lb_recipe_resolve(const struct lb_recipe *recipe, const char *path) {

@@ -3,6 +3,7 @@
 #include "common/base/log.h"
 #include "common/base/mem.h"
 #include "trainer/teachers/opened.h"
+#include "trainer/wire/url.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -16,7 +17,7 @@
 /* ---- how they are reached ---- */
 
 bool lb_teacher_is_local(const struct lb_teacher_address *is) {
-    return !strncmp(is->url, "local:", strlen("local:"));
+    return lb_url_scheme(is->url, NULL) == LB_SCHEME_LOCAL;
 }
 
 uint64_t lb_teachers_timeout_ns(const struct lb_teachers *teachers) {

@@ -4,6 +4,7 @@
 #include "common/base/mem.h"
 #include "trainer/teachers/opened.h"
 #include "trainer/teachers/pool.h"
+#include "trainer/wire/url.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -29,8 +30,10 @@ static char *log_path(const struct lb_teachers *teachers, const char *name) {
 static enum lb_status start_local(const struct lb_teachers *teachers, struct teacher *teacher,
                                   struct lb_detail *detail) {
     char *log = log_path(teachers, teacher->is->name);
+    size_t scheme;
+    lb_url_scheme(teacher->is->url, &scheme);
     enum lb_status status =
-        lb_local_start(teacher->is->name, teacher->is->url + strlen("local:"), log, &teacher->local, detail);
+        lb_local_start(teacher->is->name, teacher->is->url + scheme, log, &teacher->local, detail);
     lb_free(log);
     return status;
 }
@@ -55,7 +58,7 @@ static enum lb_status prepare(const struct lb_teachers *teachers, const struct l
     teacher->urls[0] = is->url;
     for (unsigned r = 0; r < is->n_replicas; r++) {
         teacher->urls[r + 1] = is->replicas[r];
-        status = status != LB_OK ? status : lb_url_check(is->replicas[r], detail);
+        status = status != LB_OK ? status : lb_url_check(is->replicas[r], false, detail);
     }
     if (status == LB_OK && is->token_file) {
         status = lb_token_read(is->token_file, &teacher->own_token, detail);
@@ -65,7 +68,7 @@ static enum lb_status prepare(const struct lb_teachers *teachers, const struct l
         teacher->token = teacher->own_token;
     }
     if (status == LB_OK && !lb_teacher_is_local(is)) {
-        status = lb_url_check(is->url, detail);
+        status = lb_url_check(is->url, false, detail);
     } else if (status == LB_OK && teacher->n_urls > 1) {
         status = lb_fail(detail, LB_E_ARG, "%s: a local: teacher has no replicas", teacher->label);
     } else if (status == LB_OK) {

@@ -20,6 +20,10 @@ struct lb_contact {
 /* "name at base", for errors. */
 void lb_contact_where(const struct lb_contact *contact, char *out, size_t size);
 
+/* Turns an answer that is no 200 into a status and one line: what the server said, and what to do about it.
+ * where names teacher and address. A transport error is passed on. LB_OK for a 200. */
+enum lb_status lb_call_check(const struct lb_call *call, const char *where, struct lb_detail *detail);
+
 /* One exchange (body NULL: GET, else POST of that JSON), checked to be a 200. The caller finishes call
  * (initialised here) in any case. */
 LB_NODISCARD enum lb_status lb_contact_call(const struct lb_contact *contact, struct lb_call *call,

@@ -1,11 +1,12 @@
 #include "trainer/wire/http_client.h"
 
 #include "common/base/clock.h"
-#include "common/base/json.h"
 #include "common/base/mem.h"
 #include "proto/oip.h"
+#include "trainer/wire/url.h"
 
 #include <curl/curl.h>
+#include <errno.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -18,6 +19,7 @@
 /* Memory taken in one go because an answer announced its length; a longer one grows as it comes. */
 #define RESERVE_BYTES (64u << 20)
 #define IDLE_EASY 16
+_Static_assert(sizeof((struct lb_call *)NULL)->error >= CURL_ERROR_SIZE, "libcurl writes as much");
 
 struct lb_client {
     pthread_t thread;
@@ -56,20 +58,6 @@ void lb_call_finish(struct lb_call *call) {
     if (call) {
         lb_buf_finish(&call->answer);
     }
-}
-
-enum lb_status lb_url_check(const char *base, struct lb_detail *detail) {
-    if (!strncasecmp(base, "http://", 7) || !strncasecmp(base, "https://", 8)) {
-        const char *host = strstr(base, "://") + 3;
-        if (*host && *host != '/' && *host != ':' && !strpbrk(host, " ?#")) {
-            return LB_OK;
-        }
-    } else if (!strncmp(base, "unix:", 5) && base[5]) {
-        return LB_OK;
-    }
-    return lb_fail(detail, LB_E_ARG,
-                   "'%s' is no address of a teacher; write http://HOST:PORT, https://HOST:PORT or unix:PATH",
-                   base);
 }
 
 /* ---- one call ---- */
@@ -182,7 +170,7 @@ static bool make_headers(struct lb_call *call, struct curl_slist **list) {
 
 /* base without slashes at its end, then path. */
 static char *make_url(const char *base, const char *path) {
-    if (!strncmp(base, "unix:", 5)) {
+    if (lb_url_scheme(base, NULL) == LB_SCHEME_UNIX) {
         base = "http://localhost";
     }
     size_t n = strlen(base);
@@ -227,13 +215,15 @@ static bool set_options(struct lb_call *call, CURL *easy, struct curl_slist *hea
     SET(CURLOPT_HEADERFUNCTION, on_header);
     SET(CURLOPT_HEADERDATA, call);
     SET(CURLOPT_PRIVATE, call);
+    SET(CURLOPT_ERRORBUFFER, call->error);
     if (call->body) {
         SET(CURLOPT_POST, 1L);
         SET(CURLOPT_POSTFIELDS, call->body);
         SET(CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)call->body_bytes);
     }
-    if (!strncmp(call->base, "unix:", 5)) {
-        SET(CURLOPT_UNIX_SOCKET_PATH, call->base + 5);
+    size_t scheme;
+    if (lb_url_scheme(call->base, &scheme) == LB_SCHEME_UNIX) {
+        SET(CURLOPT_UNIX_SOCKET_PATH, call->base + scheme);
     }
     if (is_loopback(call->url)) {
         SET(CURLOPT_PROXY, ""); /* a proxy of the environment is for other machines */
@@ -244,6 +234,12 @@ static bool set_options(struct lb_call *call, CURL *easy, struct curl_slist *hea
     }
 #undef SET
     return bad == CURLE_OK;
+}
+
+/* Spoken to without TLS, or the other way round: that doesn't pass by waiting. */
+static bool is_other_protocol(const struct lb_call *call, CURLcode code) {
+    return code == CURLE_SSL_CONNECT_ERROR && (strstr(call->error, "wrong version number") != NULL ||
+                                               strstr(call->error, "unexpected TLS packet") != NULL);
 }
 
 static enum lb_status status_of(CURLcode code) {
@@ -278,6 +274,47 @@ static bool is_long_header(const struct lb_call *call, CURLcode code) {
            !curl_easy_getinfo(call->easy, CURLINFO_STARTTRANSFER_TIME_T, &began) && began > 0;
 }
 
+/* What to do about a transfer that failed, beside what libcurl says of it; "" for nothing. */
+static const char *remedy_for(const struct lb_call *call, CURLcode code) {
+    static const char no_tls[] = "; if it speaks no TLS, write http:// instead of https://";
+    enum lb_scheme scheme = lb_url_scheme(call->base, NULL);
+    switch (code) {
+    case CURLE_COULDNT_RESOLVE_HOST:
+        return "; look at the name's spelling, or give the host's number";
+    case CURLE_PEER_FAILED_VERIFICATION:
+        return "; if it is to be trusted, name its certificate's file (or its authority's) with "
+               "SSL_CERT_FILE=FILE, and ask it by a name that stands in it";
+    case CURLE_SSL_CACERT_BADFILE:
+        return "; SSL_CERT_FILE must name a file of certificates (PEM)";
+    case CURLE_OPERATION_TIMEDOUT:
+        return strstr(call->error, "SSL connection timeout") != NULL ? no_tls : "";
+    case CURLE_SSL_CONNECT_ERROR:
+        return no_tls;
+    case CURLE_GOT_NOTHING:
+    case CURLE_RECV_ERROR:
+    case CURLE_UNSUPPORTED_PROTOCOL:
+    case CURLE_WEIRD_SERVER_REPLY:
+        return scheme == LB_SCHEME_HTTP ? "; if it speaks TLS, write https:// instead of http://" : "";
+    default:
+        return "";
+    }
+}
+
+/* One line for people: what failed and what to do. */
+static void tell(struct lb_call *call, CURLcode code) {
+    long error = 0;
+    char reason[128];
+    const char *said = call->error[0] ? call->error : curl_easy_strerror(code);
+    curl_easy_getinfo(call->easy, CURLINFO_OS_ERRNO, &error);
+    if (code == CURLE_COULDNT_CONNECT && (error == ECONNREFUSED || error == ENOENT)) {
+        lb_fail(&call->detail, call->status, "%s: nothing listens there; is the daemon running, and is %s?",
+                strerror_r((int)error, reason, sizeof reason),
+                lb_url_scheme(call->base, NULL) == LB_SCHEME_UNIX ? "this its socket" : "the port right");
+    } else {
+        lb_fail(&call->detail, call->status, "%s%s", said, remedy_for(call, code));
+    }
+}
+
 /* Fills in how the transfer ended. */
 static void record_result(struct lb_call *call, CURLcode code) {
     long http_code = 0;
@@ -287,7 +324,7 @@ static void record_result(struct lb_call *call, CURLcode code) {
     if (code == CURLE_WRITE_ERROR && lb_buf_status(&call->answer)) {
         call->status = lb_buf_status(&call->answer);
     } else {
-        call->status = status_of(code);
+        call->status = is_other_protocol(call, code) ? LB_E_FORMAT : status_of(code);
     }
     if (is_long_header(call, code)) {
         call->status = lb_fail(&call->detail, LB_E_FORMAT, "the answer has a header that is too long");
@@ -295,7 +332,7 @@ static void record_result(struct lb_call *call, CURLcode code) {
         lb_fail(&call->detail, LB_E_LIMIT, "the answer is larger than the %zu bytes that are allowed",
                 call->answer.max);
     } else if (call->status) {
-        lb_fail(&call->detail, call->status, "%s", curl_easy_strerror(code));
+        tell(call, code);
     } else if (!curl_easy_getinfo(call->easy, CURLINFO_RETRY_AFTER, &retry_after) && retry_after > 0) {
         uint64_t seconds = retry_after > 3600 ? 3600 : (uint64_t)retry_after;
         call->retry_after_ns = seconds * LB_SECOND_NS;
@@ -533,74 +570,4 @@ enum lb_status lb_client_perform(struct lb_client *http, struct lb_call *call, v
     pthread_cond_destroy(&waiting.changed);
     pthread_mutex_destroy(&waiting.lock);
     return call->status;
-}
-
-/* ---- answers that are no 200 ---- */
-
-/* The server's own words: {"error": "text"}, or the beginning of a text, in one line. */
-static void server_words(const struct lb_call *call, char *out, size_t size) {
-    json_t *body = NULL;
-    const char *text = NULL;
-    size_t len = 0;
-    if (call->answer.len &&
-        !lb_json_parse(call->answer.data, call->answer.len, LB_MAX_JSON_DEPTH, "error", &body, NULL)) {
-        json_t *error = json_object_get(body, "error");
-        text = json_string_value(json_is_object(error) ? json_object_get(error, "message") : error);
-        len = text ? strlen(text) : 0;
-    }
-    if (!text) {
-        text = call->answer.data;
-        len = call->answer.len;
-    }
-    size_t n = 0;
-    for (size_t i = 0; i < len && n + 1 < size; i++) {
-        unsigned char c = (unsigned char)text[i];
-        if (c < ' ' || c == 127) {
-            c = ' ';
-        }
-        if (c != ' ' || (n && out[n - 1] != ' ')) {
-            out[n++] = (char)c;
-        }
-    }
-    out[n] = 0;
-    json_decref(body);
-}
-
-enum lb_status lb_call_check(const struct lb_call *call, const char *where, struct lb_detail *detail) {
-    if (call->status) {
-        return lb_fail(detail, call->status, "%s: %s", where, call->detail.text);
-    }
-    if (call->code == 200) {
-        return LB_OK;
-    }
-    static const struct {
-        int code;
-        enum lb_status status;
-        const char *remedy;
-    } known[] = {
-        {400, LB_E_ARG, ""},
-        {401, LB_E_DENIED, "; give its token with token_file"},
-        {403, LB_E_DENIED, "; this token may not do that"},
-        {404, LB_E_NOTFOUND, ""},
-        {413, LB_E_LIMIT, ""},
-        {429, LB_E_UNAVAILABLE, ""},
-        {500, LB_E_INTERNAL, "; its log tells more"},
-        {501, LB_E_UNSUPPORTED, ""},
-        {502, LB_E_UNAVAILABLE, ""},
-        {503, LB_E_UNAVAILABLE, ""},
-        {504, LB_E_TIMEOUT, ""},
-    };
-    enum lb_status status = call->code >= 500 ? LB_E_UNAVAILABLE : LB_E_FORMAT;
-    const char *remedy =
-        call->code >= 300 && call->code < 400 ? "; redirects are not followed, give the final address" : "";
-    for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
-        if (known[i].code == call->code) {
-            status = known[i].status;
-            remedy = known[i].remedy;
-        }
-    }
-    char words[400];
-    server_words(call, words, sizeof words);
-    return lb_fail(detail, status, "%s answered %d%s%s%s", where, call->code, *words ? ": " : "", words,
-                   remedy);
 }

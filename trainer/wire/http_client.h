@@ -27,7 +27,7 @@ struct lb_client;
  * called. */
 struct lb_call {
     /* The request. */
-    const char *base;  /* "http://host:port", "https://..." or "unix:PATH"; a path prefix is allowed */
+    const char *base;  /* a URL that lb_url_check takes, none of local: */
     const char *path;  /* "/v2/models/m" */
     const char *token; /* bearer token, NULL: none */
     const void *body;  /* NULL: GET, else POST */
@@ -55,6 +55,7 @@ struct lb_call {
     struct lb_call *next;
     void *easy, *headers;
     char *url;
+    char error[256]; /* libcurl's own words */
     bool cancelled;
     uint64_t started_ns;
 };
@@ -75,11 +76,5 @@ void lb_client_cancel(struct lb_client *http, struct lb_call *call);
 /* Starts the call and waits for it; done and user are used up. stop (may be NULL): when it becomes non-zero
  * the call is cancelled. Returns call->status; the detail is call->detail. */
 enum lb_status lb_client_perform(struct lb_client *http, struct lb_call *call, volatile sig_atomic_t *stop);
-
-/* Turns an answer that is no 200 into a status and one line: what the server said, and what to do about it.
- * where names teacher and address. A transport error is passed on. LB_OK for a 200. */
-enum lb_status lb_call_check(const struct lb_call *call, const char *where, struct lb_detail *detail);
-/* Whether base is a URL that calls accept: http://, https:// or unix:. */
-LB_NODISCARD enum lb_status lb_url_check(const char *base, struct lb_detail *detail);
 
 #endif
