@@ -159,7 +159,11 @@ static void test_repository(void **state) {
     struct lb_daemon daemon;
     struct lb_config config;
     struct lb_answer answer;
-    char late[160], beside[160];
+    char late[160], beside[160], parts[2][160];
+    for (int i = 0; i < 2; i++) { /* a model in parts is one model */
+        snprintf(parts[i], sizeof parts[i], "%s/halves-0000%d-of-00002.gguf", repository, i + 1);
+        assert_int_equal(lb_file_replace(parts[i], "GGUF", 4, NULL), LB_OK);
+    }
     assert_true(lb_daemon_start(
         &daemon, folder, "repository",
         (const char *[]){"--repository", repository, "--admin-token-file", admin, NULL}, true));
@@ -184,7 +188,10 @@ static void test_repository(void **state) {
     assert_int_equal(ask_status(&daemon, "GET", "/v2/models/beside/ready", ""), 404);
     assert_true(lb_daemon_ask(&daemon, "POST", "/v2/repository/index", "", NULL, 0, &answer));
     assert_null(strstr(answer.body.data, "LOADING"));
+    assert_non_null(strstr(answer.body.data, "\"halves\""));
+    assert_null(strstr(answer.body.data, "\"halves-0000")); /* no name; the reason has the path */
     lb_answer_finish(&answer);
+    assert_true(unlink(parts[0]) == 0 && unlink(parts[1]) == 0);
     assert_int_equal(lb_remove_tree(beside, NULL), LB_OK);
     assert_int_equal(lb_remove_tree(late, NULL), LB_OK); /* mapped files live on */
     struct lb_ask ask;
