@@ -11,10 +11,13 @@
 #include "trainer/run/journal.h"
 #include "trainer/run/progress.h"
 
+#include <fcntl.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
 
 static char folder[] = "/tmp/lb-journal-XXXXXX";
 
@@ -159,24 +162,95 @@ static void progress_says_what_matters(void **state) {
                                       .tokens = 25690,
                                       .wait_seconds = 1.06,
                                       .questions = 200,
-                                      .cache_hits = 148};
-    lb_progress_format(&now, &before, 2.0, 585, 252, line, sizeof line);
+                                      .cache_hits = 148,
+                                      .cached = true};
+    lb_progress_format(&now, &before, 2.0, 585, 252, 200, line, sizeof line);
     assert_string_equal(line, "step 120/585  loss 3.412  12,345 tokens/s  wait 3%  cache 98%  4:12 left");
     now.images = true;
-    lb_progress_format(&now, &before, 2.0, 585, 252, line, sizeof line);
+    lb_progress_format(&now, &before, 2.0, 585, 252, 200, line, sizeof line);
     assert_string_equal(line, "step 120/585  loss 3.412  12,345 images/s  wait 3%  cache 98%  4:12 left");
     now.images = false;
+    now.cached = false; /* where there is no cache, none is shown */
+    lb_progress_format(&now, &before, 2.0, 585, 252, 200, line, sizeof line);
+    assert_string_equal(line, "step 120/585  loss 3.412  12,345 tokens/s  wait 3%  4:12 left");
+    now.cached = true;
     now.loss = NAN;
     now.questions = now.cache_hits = 0;
     before.questions = 0;
     now.tokens = 1000 + 2 * 1234567;
-    lb_progress_format(&now, &before, 2.0, 585, 7 * 3600 + 62, line, sizeof line);
+    lb_progress_format(&now, &before, 2.0, 585, 7 * 3600 + 62, 200, line, sizeof line);
     assert_string_equal(line, "step 120/585  1,234,567 tokens/s  7:01:02 left");
     now.tokens = before.tokens;
-    lb_progress_format(&now, &before, 0, 585, -1, line, sizeof line);
+    lb_progress_format(&now, &before, 0, 585, -1, 200, line, sizeof line);
     assert_string_equal(line, "step 120/585");
-    lb_progress_format(&now, &before, 0, 585, -1, line, 8); /* too small: cut, not overrun */
+    lb_progress_format(&now, &before, 0, 585, -1, 200, line, 8); /* too small: cut, not overrun */
     assert_string_equal(line, "step 12");
+}
+
+/* However narrow the terminal is, a line fits, and the step is the last to go. */
+static void progress_fits(void **state) {
+    (void)state;
+    char line[256];
+    const struct lb_progress_numbers before = {.step = 110}, now = {.step = 120,
+                                                                    .loss = 3.4119,
+                                                                    .tokens = 24690,
+                                                                    .wait_seconds = 0.06,
+                                                                    .questions = 200,
+                                                                    .cache_hits = 196,
+                                                                    .cached = true};
+    const char *const full[] = {"step 120/585  loss 3.412  12,345 tokens/s  wait 3%  cache 98%  4:12 left",
+                                "step 120/585  loss 3.412  12,345 tokens/s  wait 3%  4:12 left",
+                                "step 120/585  loss 3.412  12,345 tokens/s  4:12 left",
+                                "step 120/585  loss 3.412  4:12 left",
+                                "step 120/585  loss 3.412",
+                                "step 120/585"};
+    size_t at = 0;
+    for (size_t width = 100; width > 0; width--) {
+        lb_progress_format(&now, &before, 2.0, 585, 252, width, line, sizeof line);
+        assert_true(strlen(line) <= width);
+        while (at + 1 < sizeof full / sizeof *full && strlen(full[at]) > width) {
+            at++;
+        }
+        assert_memory_equal(line, full[at], strlen(line));
+        assert_true(strlen(line) == strlen(full[at]) || (at == 5 && strlen(line) == width));
+    }
+}
+
+/* On a terminal each line fits the width of the moment; a dumb one gets plain lines. */
+static void progress_on_a_terminal(void **state) {
+    (void)state;
+    int main_end = posix_openpt(O_RDWR | O_NOCTTY);
+    if (main_end < 0 || grantpt(main_end) != 0 || unlockpt(main_end) != 0) {
+        skip();
+    }
+    int terminal = open(ptsname(main_end), O_RDWR | O_NOCTTY);
+    FILE *f = fdopen(terminal, "w");
+    assert_non_null(f);
+    setenv("TERM", "xterm", 1);
+    struct lb_progress *p = lb_progress_create(f, 20, 0);
+    static const unsigned short widths[] = {80, 30, 10};
+    for (int s = 1; s <= 3; s++) {
+        const struct lb_progress_numbers now = {.step = s, .loss = 2.5, .tokens = 100 * s};
+        char text[512];
+        assert_int_equal(
+            ioctl(main_end, TIOCSWINSZ, &(struct winsize){.ws_row = 10, .ws_col = widths[s - 1]}), 0);
+        lb_progress_update(p, &now, true);
+        ssize_t n = read(main_end, text, sizeof text);
+        assert_true(n > 4);
+        assert_int_equal(text[0], '\r');
+        assert_true(n - 4 < widths[s - 1]); /* without \r and \033[K */
+    }
+    lb_progress_destroy(p);
+    setenv("TERM", "dumb", 1);
+    p = lb_progress_create(f, 20, 0);
+    lb_progress_update(p, &(struct lb_progress_numbers){.step = 1, .loss = 2.5}, true);
+    char text[512];
+    ssize_t n = read(main_end, text, sizeof text - 1);
+    text[n > 0 ? n : 0] = '\0';
+    assert_null(strstr(text, "\033"));
+    lb_progress_destroy(p);
+    fclose(f);
+    close(main_end);
 }
 
 /* A file is no terminal: only reports, each a line of its own. */
@@ -212,6 +286,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(lines_are_json),       cmocka_unit_test(resume_drops_what_comes_again),
         cmocka_unit_test(no_folder_no_journal), cmocka_unit_test(progress_says_what_matters),
+        cmocka_unit_test(progress_fits),        cmocka_unit_test(progress_on_a_terminal),
         cmocka_unit_test(progress_into_a_file),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);

@@ -424,7 +424,8 @@ static void show(struct run *run, double loss, bool line) {
                                       .images = lb_dataset_features(run->data) > 0,
                                       .wait_seconds = stats.wait_seconds,
                                       .questions = (int64_t)stats.questions,
-                                      .cache_hits = (int64_t)stats.cache_hits};
+                                      .cache_hits = (int64_t)stats.cache_hits,
+                                      .cached = stats.cached};
     lb_progress_update(run->progress, &now, line);
 }
 

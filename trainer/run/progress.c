@@ -6,8 +6,9 @@
 
 #include <inttypes.h>
 #include <math.h>
-#include <stdarg.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #define LINE_BYTES 256
@@ -26,7 +27,8 @@ struct lb_progress *lb_progress_create(FILE *out, int64_t total_steps, int64_t s
     struct lb_progress *p = lb_calloc(1, sizeof *p);
     if (p != NULL) {
         p->out = out;
-        p->terminal = isatty(fileno(out)) == 1;
+        const char *kind = getenv("TERM");
+        p->terminal = isatty(fileno(out)) == 1 && (kind == NULL || strcmp(kind, "dumb") != 0);
         p->total = total_steps;
         p->first_step = step;
         p->before.step = step;
@@ -45,60 +47,98 @@ void lb_progress_destroy(struct lb_progress *progress) {
     }
 }
 
-/* Appends to a text of a fixed size, cutting at its end. */
-static void append(char *out, size_t size, const char *format, ...) LB_PRINTF(3, 4);
-
-static void append(char *out, size_t size, const char *format, ...) {
-    size_t len = strlen(out);
-    va_list args;
-    va_start(args, format);
-    vsnprintf(out + len, size - len, format, args);
-    va_end(args);
-}
+/* The parts of the line in their order. */
+enum { STEP, LOSS, RATE, WAIT, CACHE, LEFT, N_PARTS };
+#define PART_BYTES 64
 
 /* 12,345 */
-static void append_grouped(char *out, size_t size, double v) {
+static int put_grouped(char *out, size_t size, double v) {
     int64_t n = (int64_t)llround(v);
     if (n >= 1000000) {
-        append(out, size, "%" PRId64 ",%03d,%03d", n / 1000000, (int)(n / 1000 % 1000), (int)(n % 1000));
-    } else if (n >= 1000) {
-        append(out, size, "%" PRId64 ",%03d", n / 1000, (int)(n % 1000));
+        return snprintf(out, size, "%" PRId64 ",%03d,%03d", n / 1000000, (int)(n / 1000 % 1000),
+                        (int)(n % 1000));
+    }
+    return n >= 1000 ? snprintf(out, size, "%" PRId64 ",%03d", n / 1000, (int)(n % 1000))
+                     : snprintf(out, size, "%" PRId64, n);
+}
+
+static void put_left(char out[PART_BYTES], double seconds) {
+    int64_t s = (int64_t)llround(seconds);
+    if (s >= 3600) {
+        snprintf(out, PART_BYTES, "%" PRId64 ":%02d:%02d left", s / 3600, (int)(s / 60 % 60), (int)(s % 60));
     } else {
-        append(out, size, "%" PRId64, n);
+        snprintf(out, PART_BYTES, "%d:%02d left", (int)(s / 60), (int)(s % 60));
     }
 }
 
-void lb_progress_format(const struct lb_progress_numbers *now, const struct lb_progress_numbers *before,
-                        double seconds, int64_t total_steps, double left_seconds, char *out,
-                        size_t out_size) {
-    out[0] = '\0';
-    append(out, out_size, "step %" PRId64 "/%" PRId64, now->step, total_steps);
+/* Those that there is nothing to say of stay empty. */
+static void put_parts(const struct lb_progress_numbers *now, const struct lb_progress_numbers *before,
+                      double seconds, int64_t total_steps, double left_seconds,
+                      char parts[N_PARTS][PART_BYTES]) {
+    snprintf(parts[STEP], PART_BYTES, "step %" PRId64 "/%" PRId64, now->step, total_steps);
     if (!isnan(now->loss)) {
-        append(out, out_size, "  loss %.3f", now->loss);
+        snprintf(parts[LOSS], PART_BYTES, "loss %.3f", now->loss);
     }
     if (now->tokens > before->tokens && seconds > 0) {
-        append(out, out_size, "  ");
-        append_grouped(out, out_size, (double)(now->tokens - before->tokens) / seconds);
-        append(out, out_size, now->images ? " images/s" : " tokens/s");
+        int n = put_grouped(parts[RATE], PART_BYTES - 16, (double)(now->tokens - before->tokens) / seconds);
+        snprintf(parts[RATE] + n, 16, now->images ? " images/s" : " tokens/s");
     }
     if (now->questions > 0 && seconds > 0) {
         double wait = (now->wait_seconds - before->wait_seconds) / seconds;
-        append(out, out_size, "  wait %.0f%%", 100 * fmin(fmax(wait, 0), 1));
+        snprintf(parts[WAIT], PART_BYTES, "wait %.0f%%", 100 * fmin(fmax(wait, 0), 1));
     }
-    if (now->questions > before->questions) {
-        append(out, out_size, "  cache %.0f%%",
-               100.0 * (double)(now->cache_hits - before->cache_hits) /
-                   (double)(now->questions - before->questions));
+    if (now->cached && now->questions > before->questions) {
+        snprintf(parts[CACHE], PART_BYTES, "cache %.0f%%",
+                 100.0 * (double)(now->cache_hits - before->cache_hits) /
+                     (double)(now->questions - before->questions));
     }
     if (left_seconds >= 0) {
-        int64_t s = (int64_t)llround(left_seconds);
-        if (s >= 3600) {
-            append(out, out_size, "  %" PRId64 ":%02d:%02d left", s / 3600, (int)(s / 60 % 60),
-                   (int)(s % 60));
-        } else {
-            append(out, out_size, "  %d:%02d left", (int)(s / 60), (int)(s % 60));
+        put_left(parts[LEFT], left_seconds);
+    }
+}
+
+static size_t length_of(char parts[N_PARTS][PART_BYTES]) {
+    size_t len = 0;
+    for (int i = 0; i < N_PARTS; i++) {
+        size_t n = strlen(parts[i]);
+        len += n > 0 && len > 0 ? n + 2 : n;
+    }
+    return len;
+}
+
+void lb_progress_format(const struct lb_progress_numbers *now, const struct lb_progress_numbers *before,
+                        double seconds, int64_t total_steps, double left_seconds, size_t width, char *out,
+                        size_t out_size) {
+    static const int least[] = {CACHE, WAIT, RATE, LEFT, LOSS};
+    char parts[N_PARTS][PART_BYTES] = {""};
+    size_t most = width < out_size - 1 ? width : out_size - 1, len = 0;
+    put_parts(now, before, seconds, total_steps, left_seconds, parts);
+    for (size_t i = 0; i < sizeof least / sizeof *least && length_of(parts) > most; i++) {
+        parts[least[i]][0] = '\0';
+    }
+    out[0] = '\0';
+    for (int i = 0; i < N_PARTS; i++) {
+        if (parts[i][0] != '\0' && len < most) {
+            int n = snprintf(out + len, most + 1 - len, "%s%s", len > 0 ? "  " : "", parts[i]);
+            len += (size_t)n < most - len ? (size_t)n : most - len;
         }
     }
+}
+
+/* Columns that a line may fill without going on in the next row; asked each time, since it may change. */
+static size_t width_of(const struct lb_progress *progress) {
+    struct winsize size = {0};
+    const char *columns = getenv("COLUMNS");
+    long width = 80;
+    if (!progress->terminal) {
+        return LINE_BYTES;
+    }
+    if (ioctl(fileno(progress->out), TIOCGWINSZ, &size) == 0 && size.ws_col > 0) {
+        width = size.ws_col;
+    } else if (columns != NULL && atol(columns) > 0) {
+        width = atol(columns);
+    }
+    return width > 1 ? (size_t)width - 1 : 1;
 }
 
 void lb_progress_update(struct lb_progress *progress, const struct lb_progress_numbers *now, bool report) {
@@ -115,7 +155,7 @@ void lb_progress_update(struct lb_progress *progress, const struct lb_progress_n
     double left = done > 0 ? elapsed / (double)done * (double)(p->total - now->step) : -1;
     char line[LINE_BYTES];
     lb_progress_format(now, &p->before, (double)(at - p->before_ns) / (double)LB_SECOND_NS, p->total, left,
-                       line, sizeof line);
+                       width_of(p), line, sizeof line);
     /* \033[K clears what a longer line left behind. */
     fprintf(p->out, p->terminal ? "\r%s\033[K" : "%s\n", line);
     fflush(p->out);

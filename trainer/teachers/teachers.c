@@ -279,4 +279,5 @@ void lb_teachers_stats(const struct lb_teachers *teachers, struct lb_teachers_st
     if (teachers->asker) {
         lb_asker_stats(teachers->asker, out);
     }
+    out->cached = teachers->cache != NULL;
 }

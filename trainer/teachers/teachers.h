@@ -12,6 +12,7 @@
 #include "trainer/wire/dialect.h"
 
 #include <signal.h>
+#include <stdbool.h>
 
 struct lb_recipe;
 struct lb_teachers;
@@ -20,6 +21,7 @@ struct lb_teachers;
 struct lb_teachers_stats {
     uint64_t requests, retries, failures;
     uint64_t questions, cache_hits;
+    bool cached; /* there is a cache to look into */
     uint64_t bytes_sent, bytes_received, tokens_answered;
     double wait_seconds; /* the training loop waited for answers */
 };
