@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 enum { WRITE_BUFFER = 256 << 10, READ_STEP = 64 << 10 };
+#define WRITE_AT_ONCE ((size_t)16 << 20) /* until it is looked whether to stop */
 
 static enum lb_status open_failed(struct lb_detail *detail, int errnum, const char *path) {
     enum lb_status code = errnum == ENOENT || errnum == ENOTDIR ? LB_E_NOTFOUND : LB_E_IO;
@@ -208,9 +209,25 @@ static void writer_fail(struct lb_writer *writer, int errnum) {
     writer_clear(writer, true);
 }
 
+static _Thread_local const volatile sig_atomic_t *stop_writing;
+
+void lb_writing_stop_on(const volatile sig_atomic_t *stop) {
+    stop_writing = stop;
+}
+
+bool lb_writing_stopped(void) {
+    return stop_writing != NULL && *stop_writing != 0;
+}
+
 static bool write_out(struct lb_writer *writer, const uint8_t *bytes, size_t len) {
     while (len > 0) {
-        ssize_t n = write(writer->fd, bytes, len);
+        if (lb_writing_stopped()) {
+            writer->status = lb_fail(&writer->detail, LB_E_CANCELLED,
+                                     "stopped while writing %s (it is as it was before)", writer->path);
+            writer_clear(writer, true);
+            return false;
+        }
+        ssize_t n = write(writer->fd, bytes, len < WRITE_AT_ONCE ? len : WRITE_AT_ONCE);
         if (n < 0 && errno == EINTR) {
             continue;
         }

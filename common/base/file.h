@@ -9,6 +9,7 @@
 #include "common/base/buf.h"
 #include "common/base/status.h"
 
+#include <signal.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -41,6 +42,11 @@ LB_NODISCARD enum lb_status lb_writer_open(struct lb_writer *writer, const char 
                                            struct lb_detail *detail);
 /* Buffered; sticky: check at commit. */
 void lb_writer_put(struct lb_writer *writer, const void *bytes, size_t len);
+/* From now on, on this thread: when *stop becomes other than 0, writers fail with LB_E_CANCELLED instead of
+ * taking more; NULL: never (the default). For long work that nobody waits for any more. */
+void lb_writing_stop_on(const volatile sig_atomic_t *stop);
+/* Whether that has happened. */
+bool lb_writing_stopped(void);
 /* Flush, fsync, rename over path, fsync the folder. After any failure (a full disk) path is as it was. */
 LB_NODISCARD enum lb_status lb_writer_commit(struct lb_writer *writer, struct lb_detail *detail);
 /* Removes the temporary file; accepts a committed or zeroed writer. */

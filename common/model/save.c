@@ -62,6 +62,9 @@ static enum lb_status convert(const struct lb_model *model, enum lb_dtype dtype,
         return lb_fail(detail, LB_E_NOMEM, "out of memory");
     }
     for (size_t i = 0; i < out->n; i++) {
+        if (lb_writing_stopped()) {
+            return lb_fail(detail, LB_E_CANCELLED, "stopped; nothing was written");
+        }
         const struct lb_weight *w = &model->weights[i];
         struct lb_tensor *t = &out->tensors[i];
         enum lb_dtype to = w->n_dims == 1 && vectors_f32 ? LB_F32 : dtype;

@@ -304,6 +304,9 @@ static bool read_by_panels(struct work *work, const struct lb_head_reader *reade
     }
     work->has_panel = true;
     for (int64_t id = 0; id < v; id += PANEL_COLS) {
+        if (lb_tape_stopped(work->tape)) {
+            return false;
+        }
         work->panel = lb_gemm_panel(work->w, id, smaller(PANEL_COLS, v - id), work->workspace);
         read_panel(work, &g, PANEL_ROWS, reader);
     }
@@ -323,7 +326,7 @@ enum lb_status lb_head_read(struct lb_tape *tape, const struct lb_value *h, cons
         ok = work.w->rows > LB_HEAD_WIDE_V ? read_by_panels(&work, reader) : read_by_rows(&work, reader);
     }
     lb_tape_release(tape, mark);
-    return ok ? LB_OK : LB_E_NOMEM;
+    return ok ? LB_OK : lb_tape_status(tape) == LB_E_CANCELLED ? LB_E_CANCELLED : LB_E_NOMEM;
 }
 
 double lb_head_logsumexp(const float *z, int64_t v, double temperature) {

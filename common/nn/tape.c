@@ -12,6 +12,7 @@ struct lb_tape {
     struct lb_arena memory; /* between marks in plain mode; everything in training */
     struct lb_arena kept;   /* taps of plain mode */
     struct lb_node *last;
+    const volatile sig_atomic_t *stop;
 };
 
 struct lb_tape *lb_tape_create(size_t max_bytes) {
@@ -74,7 +75,22 @@ void lb_tape_shrink(struct lb_tape *tape) {
     lb_arena_finish(&tape->kept);
 }
 
+void lb_tape_stop_on(struct lb_tape *tape, const volatile sig_atomic_t *stop) {
+    tape->stop = stop;
+}
+
+bool lb_tape_stopped(struct lb_tape *tape) {
+    bool stopped = tape->stop != NULL && *tape->stop != 0;
+    if (stopped && tape->status == LB_OK) {
+        tape->status = LB_E_CANCELLED;
+    }
+    return stopped;
+}
+
 static void *from(struct lb_tape *tape, struct lb_arena *arena, size_t count, size_t size) {
+    if (lb_tape_stopped(tape)) {
+        return NULL;
+    }
     void *p = lb_arena_array(arena, count, size);
     if (p == NULL && tape->status == LB_OK) {
         tape->status = LB_E_NOMEM;

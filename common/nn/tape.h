@@ -18,6 +18,7 @@
 #include "common/base/status.h"
 #include "common/nn/tensor.h"
 
+#include <signal.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -53,6 +54,11 @@ const struct lb_ragged *lb_tape_ragged(const struct lb_tape *tape);
 struct lb_rng *lb_tape_rng(struct lb_tape *tape);
 /* Most bytes ever in use. */
 size_t lb_tape_high(const struct lb_tape *tape);
+/* When *stop becomes other than 0, all that asks for memory fails, and the status is LB_E_CANCELLED: work
+ * ends within an op, its values are worth nothing. NULL: never. */
+void lb_tape_stop_on(struct lb_tape *tape, const volatile sig_atomic_t *stop);
+/* Whether that has happened. */
+bool lb_tape_stopped(struct lb_tape *tape);
 /* Between two batches: another maximum. */
 void lb_tape_limit(struct lb_tape *tape, size_t max_bytes);
 /* Between two batches: gives all memory back; what lb_tape_high told begins anew. */

@@ -39,6 +39,11 @@ one_error later.log
 expect 0 later2.log "$limbeck" train distil.yaml --output-dir later --resume
 same_student run later
 
+say "output that finds no room"
+expect 1 output.log bash -c '"$@" >/dev/full' - "$limbeck" tokenize nouns/student "a small bird"
+one_error output.log
+said output.log "not all of the output could be written: No space left on device"
+
 say "a small disk"
 mkdir disk
 if ! mount -t tmpfs -o size=$((bytes * 7 / 2)) none disk 2>mount.log; then

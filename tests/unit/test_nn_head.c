@@ -137,8 +137,8 @@ static struct lb_value *batch(struct setting *s, int64_t first, int64_t n, int32
     return x;
 }
 
-static void read(struct setting *s, int64_t first, int64_t n, const int32_t *first_rows, const float *add,
-                 struct rows *out) {
+static void read_rows(struct setting *s, int64_t first, int64_t n, const int32_t *first_rows,
+                      const float *add, struct rows *out) {
     int32_t offsets[8];
     struct lb_ragged ragged;
     const struct lb_head_reader reader = {out,  add,      add != NULL ? out->v : 0,
@@ -192,11 +192,11 @@ static void one_head(int64_t v, enum lb_dtype dtype) {
     begin(&s, v, dtype, lengths, SEQS);
     struct rows all = rows_of(v, ROWS, asked), other = rows_of(v, ROWS, asked);
     int threads = omp_get_max_threads();
-    read(&s, 0, SEQS, NULL, NULL, &all);
+    read_rows(&s, 0, SEQS, NULL, NULL, &all);
     right(&s, &all);
     for (int n = 1; n <= 3; n++) {
         omp_set_num_threads(n);
-        read(&s, 0, SEQS, NULL, NULL, &other);
+        read_rows(&s, 0, SEQS, NULL, NULL, &other);
         for (int64_t i = 0; i < ROWS; i++) {
             same_row(&all, i, &other, i);
         }
@@ -204,7 +204,7 @@ static void one_head(int64_t v, enum lb_dtype dtype) {
     omp_set_num_threads(threads);
     for (int64_t first = 0; first < SEQS; first++) { /* alone, and with the next two */
         for (int64_t n = 1; n <= 3 && first + n <= SEQS; n += 2) {
-            read(&s, first, n, NULL, NULL, &other);
+            read_rows(&s, first, n, NULL, NULL, &other);
             for (int64_t i = s.offsets[first]; i < s.offsets[first + n]; i++) {
                 same_row(&all, i, &other, i - s.offsets[first]);
             }
@@ -236,9 +236,9 @@ static void many_rows(void **state) {
     struct rows all = rows_of(BIG_V, 1501, asked), alone = rows_of(BIG_V, 900, asked);
     free(all.z), free(alone.z);
     all.z = alone.z = NULL;
-    read(&s, 0, 3, NULL, NULL, &all);
+    read_rows(&s, 0, 3, NULL, NULL, &all);
     for (int64_t q = 0; q < 3; q++) {
-        read(&s, q, 1, NULL, NULL, &alone);
+        read_rows(&s, q, 1, NULL, NULL, &alone);
         for (int64_t i = s.offsets[q]; i < s.offsets[q + 1]; i++) {
             same_row(&all, i, &alone, i - s.offsets[q]);
             assert_int_equal(all.times[i], 1);
@@ -257,8 +257,8 @@ static void from_first(void **state) {
         struct setting s;
         begin(&s, v[t], LB_F32, lengths, SEQS);
         struct rows all = rows_of(v[t], ROWS, asked), some = rows_of(v[t], ROWS, asked);
-        read(&s, 0, SEQS, NULL, NULL, &all);
-        read(&s, 0, SEQS, first, NULL, &some);
+        read_rows(&s, 0, SEQS, NULL, NULL, &all);
+        read_rows(&s, 0, SEQS, first, NULL, &some);
         int n = 0;
         for (int q = 0; q < SEQS; q++) {
             for (int64_t i = s.offsets[q]; i < s.offsets[q + 1]; i++) {
@@ -288,8 +288,8 @@ static void added(void **state) {
         float *add = malloc((size_t)v[t] * sizeof *add);
         fill_normals(add, v[t]);
         add[v[t] - 1] = 100;
-        read(&s, 0, 1, NULL, NULL, &plain);
-        read(&s, 0, 1, NULL, add, &with);
+        read_rows(&s, 0, 1, NULL, NULL, &plain);
+        read_rows(&s, 0, 1, NULL, add, &with);
         for (int64_t i = 0; i < 3; i++) {
             for (int64_t j = 0; j < v[t]; j++) {
                 assert_true(with.z[i * v[t] + j] == plain.z[i * v[t] + j] + add[j]);
@@ -314,9 +314,9 @@ static void shaped(void **state) {
         struct setting s;
         begin(&s, v[t / 3], LB_F16, lengths, SEQS);
         struct rows plain = rows_of(v[t / 3], ROWS, asked), has = rows_of(v[t / 3], ROWS, asked);
-        read(&s, 0, SEQS, NULL, NULL, &plain);
+        read_rows(&s, 0, SEQS, NULL, NULL, &plain);
         s.head.shape = shapes[t % 3];
-        read(&s, 0, SEQS, NULL, NULL, &has);
+        read_rows(&s, 0, SEQS, NULL, NULL, &has);
         for (int64_t i = 0; i < ROWS * has.v; i++) {
             double z = (double)plain.z[i] * (double)s.head.shape.scale, cap = (double)s.head.shape.softcap;
             z = cap > 0 ? cap * tanh(z / cap) : z;

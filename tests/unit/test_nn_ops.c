@@ -275,12 +275,32 @@ static void test_memory(void **state) {
     assert_true(succeeded && failed_late);
 }
 
+/* Work that is to stop ends with the op under way; the next begin starts anew. */
+static void test_stop(void **state) {
+    (void)state;
+    volatile sig_atomic_t stop = 0;
+    struct lb_tape *tape = begin(LB_TAPE_PLAIN, (size_t)1 << 26);
+    lb_tape_stop_on(tape, &stop);
+    struct lb_value *x = lb_embedding(tape, &table, ids, N);
+    assert_non_null(x);
+    assert_false(lb_tape_stopped(tape));
+    stop = 1;
+    assert_null(lb_rmsnorm(tape, x, &weight, 1e-6f));
+    assert_null(lb_tape_bytes(tape, 1));
+    assert_int_equal(lb_tape_status(tape), LB_E_CANCELLED);
+    stop = 0;
+    assert_int_equal(lb_tape_status(tape), LB_E_CANCELLED); /* sticky */
+    lb_tape_begin(tape, LB_TAPE_PLAIN, &ragged, &rng);
+    assert_non_null(lb_embedding(tape, &table, ids, N));
+    lb_tape_destroy(tape);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_values),         cmocka_unit_test(test_gelu_tail),
         cmocka_unit_test(test_weight_formats), cmocka_unit_test(test_rows_alone),
         cmocka_unit_test(test_threads),        cmocka_unit_test(test_plain_mode),
-        cmocka_unit_test(test_memory),
+        cmocka_unit_test(test_memory),         cmocka_unit_test(test_stop),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

@@ -57,7 +57,7 @@ static enum lb_status open_text(const char *text, const struct lb_tokenizer *tok
         .path = "a.txt", .type = LB_DATA_TEXT, .tag = "x", .max_tokens = max_tokens};
     assert_int_equal(lb_file_replace(path, text, strlen(text), NULL), LB_OK);
     lb_free(path);
-    return lb_dataset_open(&recipe, &entry, 1, keep_short, tokenizer, out, detail);
+    return lb_dataset_open(&recipe, &entry, 1, keep_short, tokenizer, NULL, out, detail);
 }
 
 /* '.' ends a text, '^' begins one; a space behind a label: it does not count. */
@@ -215,7 +215,7 @@ static void memory_runs_out(void **state) {
         assert_int_equal(lb_file_replace(path, "ab\ncd\n", 6, NULL), LB_OK);
         lb_free(path);
         lb_mem_fail_from(i);
-        enum lb_status status = lb_dataset_open(&recipe, &entry, 1, true, tokenizer, &data, NULL);
+        enum lb_status status = lb_dataset_open(&recipe, &entry, 1, true, tokenizer, NULL, &data, NULL);
         lb_mem_fail_from(0);
         lb_dataset_destroy(data);
         if (status == LB_OK) {

@@ -84,7 +84,7 @@ static struct lb_recipe_dataset entry(const char *path, enum lb_data_type type, 
 static struct lb_dataset *open_data(const struct lb_recipe_dataset *entries, unsigned n, bool keep_short) {
     struct lb_dataset *data = NULL;
     struct lb_detail detail = {0};
-    if (lb_dataset_open(&recipe, entries, n, keep_short, letters, &data, &detail) != LB_OK) {
+    if (lb_dataset_open(&recipe, entries, n, keep_short, letters, NULL, &data, &detail) != LB_OK) {
         fail_msg("%s", detail.text);
     }
     return data;
@@ -93,7 +93,7 @@ static struct lb_dataset *open_data(const struct lb_recipe_dataset *entries, uns
 static void expect_error(const struct lb_recipe_dataset *entries, unsigned n, const char *message) {
     struct lb_dataset *data = NULL;
     struct lb_detail detail = {0};
-    assert_int_not_equal(lb_dataset_open(&recipe, entries, n, false, letters, &data, &detail), LB_OK);
+    assert_int_not_equal(lb_dataset_open(&recipe, entries, n, false, letters, NULL, &data, &detail), LB_OK);
     assert_null(data);
     if (strstr(detail.text, message) == NULL) {
         fail_msg("expected: %s\n     but was: %s", message, detail.text);
@@ -207,6 +207,12 @@ static void bad_texts(void **state) {
     write_text("e.txt", "good\nbad \xff here\nmore\n");
     e = entry("e.txt", LB_DATA_TEXT, NULL);
     expect_error(&e, 1, "e.txt:2: ");
+    write_text("e.txt", "good\n");
+    volatile sig_atomic_t stop = 1;
+    struct lb_dataset *data = NULL;
+    struct lb_detail detail = {0};
+    assert_int_equal(lb_dataset_open(&recipe, &e, 1, false, letters, &stop, &data, &detail), LB_E_CANCELLED);
+    assert_null(data);
     write_text("e.txt", "\n\n");
     expect_error(&e, 1, "e.txt: holds no text: all its lines are blank");
     write_text("e.txt", "  \n \t \r\n\n");
@@ -456,7 +462,7 @@ static void memory_runs_out(void **state) {
         for (long i = 1;; i++) {
             struct lb_dataset *data = NULL;
             lb_mem_fail_from(i);
-            enum lb_status status = lb_dataset_open(&recipe, &both[k], 1, false, letters, &data, NULL);
+            enum lb_status status = lb_dataset_open(&recipe, &both[k], 1, false, letters, NULL, &data, NULL);
             lb_mem_fail_from(0);
             if (status == LB_OK) {
                 assert_true(i > 5);

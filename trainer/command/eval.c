@@ -276,7 +276,7 @@ static enum lb_status evaluate(const struct arguments *a, const struct lb_opened
     enum lb_status status = e != NULL ? make_entries(a, &frame.arena, entries, detail)
                                       : lb_fail(detail, LB_E_NOMEM, "out of memory");
     if (status == LB_OK) {
-        status = lb_dataset_open(&frame, entries, a->n_data, true, opened->tokenizer, &data, detail);
+        status = lb_dataset_open(&frame, entries, a->n_data, true, opened->tokenizer, stop, &data, detail);
     }
     if (status == LB_OK) {
         status = lb_evaluate(opened->model, data, &options, e, detail);
@@ -387,8 +387,9 @@ static enum lb_status evaluate_hosted(struct arguments *a, volatile sig_atomic_t
         frame.max_length = most > 1 && most - 1 < frame.max_length ? most - 1 : frame.max_length;
     }
     status = status == LB_OK ? hosted_tokenizer(a, asked, &tokenizer, detail) : status;
-    status = status == LB_OK ? lb_dataset_open(&frame, entries, a->n_data, true, tokenizer, &data, detail)
-                             : status;
+    status = status == LB_OK
+                 ? lb_dataset_open(&frame, entries, a->n_data, true, tokenizer, stop, &data, detail)
+                 : status;
     if (status == LB_OK && lb_dataset_features(data) > 0) {
         status = lb_fail(detail, LB_E_UNSUPPORTED,
                          "hosted models are scored on text; give the classifier's folder for images");

@@ -76,7 +76,6 @@ static error_t parse(int key, char *text, struct argp_state *state) {
 }
 
 int lb_cmd_export(int argc, char **argv, volatile sig_atomic_t *stop) {
-    (void)stop;
     static char dtype_help[160] = "Numbers of the matrices (default f32; q... for gguf only): ";
     list_dtypes();
     lb_list_names(dtype_help, sizeof dtype_help, dtype_names);
@@ -106,13 +105,10 @@ int lb_cmd_export(int argc, char **argv, volatile sig_atomic_t *stop) {
     enum lb_status status = lb_opened_init(&opened, a.model, a.tokenizer, &detail);
     if (status == LB_OK) {
         status = lb_export(opened.model, opened.tokenizer, (enum lb_export_format)a.format, a.dtype, a.out,
-                           &difference, &notes, &detail);
+                           stop, &difference, &notes, &detail);
         lb_opened_finish(&opened);
     }
-    const char *note;
-    for (size_t i = 0; (note = lb_note_get(&notes, i)) != NULL; i++) {
-        lb_log(LB_LOG_WARN, "export_note", "note=\"%s\"", note);
-    }
+    lb_log_notes("export_note", NULL, &notes);
     if (status != LB_OK) {
         return lb_command_failed(&detail, status);
     }

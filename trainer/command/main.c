@@ -115,6 +115,18 @@ static error_t parse(int key, char *text, struct argp_state *state) {
     }
 }
 
+/* What was printed may be lost only now (a full disk): then the command has failed. */
+static int flush_output(int status) {
+    bool lost = ferror(stdout) != 0;
+    errno = 0;
+    if (fclose(stdout) != 0 || lost) {
+        fprintf(stderr, "limbeck: not all of the output could be written%s%s\n", errno != 0 ? ": " : "",
+                errno != 0 ? strerror(errno) : "");
+        return status == 0 ? LB_EXIT_FAILED : status;
+    }
+    return status;
+}
+
 int main(int argc, char **argv) {
     static const struct argp_option options[] = {
         {"threads", 't', "N", 0, "Threads that compute (default: as many as cores)", 0}, {0}};
@@ -132,5 +144,5 @@ int main(int argc, char **argv) {
     char name[64];
     snprintf(name, sizeof name, "limbeck %s", a.command->name);
     argv[a.first] = name;
-    return a.command->run(argc - a.first, argv + a.first, &stop);
+    return flush_output(a.command->run(argc - a.first, argv + a.first, &stop));
 }

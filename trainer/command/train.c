@@ -153,20 +153,24 @@ int lb_cmd_train(int argc, char **argv, volatile sig_atomic_t *stop) {
     }
     struct lb_detail detail = {0};
     struct lb_recipe *recipe = NULL;
+    bool resumable = false;
     enum lb_status status = lb_recipe_load(a.recipe, a.overrides, a.n_overrides, &recipe, &detail);
     if (status == LB_OK) {
-        struct lb_train_options how = {
-            .resume = a.resume, .threads = lb_threads_option(), .stop = stop, .save_now = lb_save_now()};
+        struct lb_train_options how = {.resume = a.resume,
+                                       .threads = lb_threads_option(),
+                                       .stop = stop,
+                                       .save_now = lb_save_now(),
+                                       .resumable = &resumable};
         status = lb_train(recipe, &how, &detail);
-    }
-    if (status == LB_E_CANCELLED) {
-        fprintf(stderr,
-                "limbeck: stopped; what was done is saved: go on with the same command and --resume\n");
     }
     lb_recipe_destroy(recipe);
     lb_free(a.output_dir);
-    if (status == LB_OK) {
-        return 0;
+    if (status == LB_E_CANCELLED) {
+        fprintf(stderr, resumable
+                            ? "limbeck: stopped; what was done is saved: go on with the same command and "
+                              "--resume\n"
+                            : "limbeck: stopped before there was anything to save\n");
+        return resumable ? LB_EXIT_SAVED : LB_EXIT_FAILED;
     }
-    return status == LB_E_CANCELLED ? LB_EXIT_SAVED : lb_command_failed(&detail, status);
+    return status == LB_OK ? 0 : lb_command_failed(&detail, status);
 }

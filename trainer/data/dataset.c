@@ -45,7 +45,8 @@ static void finish_fingerprint(struct lb_dataset *data) {
 
 enum lb_status lb_dataset_open(const struct lb_recipe *recipe, const struct lb_recipe_dataset *entries,
                                unsigned n_entries, bool keep_short, const struct lb_tokenizer *tokenizer,
-                               struct lb_dataset **out, struct lb_detail *detail) {
+                               const volatile sig_atomic_t *stop, struct lb_dataset **out,
+                               struct lb_detail *detail) {
     struct lb_text_source source = {0};
     enum lb_status status = LB_OK;
     struct lb_dataset *data = lb_calloc(1, sizeof *data);
@@ -60,6 +61,7 @@ enum lb_status lb_dataset_open(const struct lb_recipe *recipe, const struct lb_r
     lb_sha256_update(data->hash, data->images ? "images" : "text\0\0", 6);
     if (!data->images && tokenizer != NULL) {
         status = lb_text_source_init(&source, tokenizer, recipe->add_bos_token, detail);
+        source.stop = stop;
     }
     for (unsigned i = 0; status == LB_OK && i < n_entries; i++) {
         if ((entries[i].type == LB_DATA_IDX) != data->images) {

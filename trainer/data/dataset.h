@@ -9,6 +9,7 @@
 #include "trainer/recipe/recipe.h"
 #include "trainer/wire/sample.h"
 
+#include <signal.h>
 #include <stdint.h>
 
 struct lb_dataset;
@@ -18,11 +19,13 @@ struct lb_dataset;
  * dropped in training, kept in evaluation. Where texts begin with something (bos: the tokenizer's template
  * says it, or the recipe's add_bos_token), each line does, and each row does instead of overlapping; it never
  * counts as a label. Reports through detail: missing files, no eos, invalid UTF-8 with
- * line, a JSON line without the field, IDX sizes that do not agree. */
+ * line, a JSON line without the field, IDX sizes that do not agree. LB_E_CANCELLED soon after *stop
+ * (may be NULL) became other than 0. */
 LB_NODISCARD enum lb_status lb_dataset_open(const struct lb_recipe *recipe,
                                             const struct lb_recipe_dataset *entries, unsigned n_entries,
                                             bool keep_short, const struct lb_tokenizer *tokenizer,
-                                            struct lb_dataset **out, struct lb_detail *detail);
+                                            const volatile sig_atomic_t *stop, struct lb_dataset **out,
+                                            struct lb_detail *detail);
 void lb_dataset_destroy(struct lb_dataset *data);
 
 /* Whether a model of that config can read them: the width of features, labels within the classes. name

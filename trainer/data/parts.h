@@ -45,7 +45,8 @@ struct lb_text_source {
     const struct lb_tokenizer *tokenizer;
     uint16_t *token_bytes; /* [vocabulary] bytes of text that a token stands for; eos: the line's end */
     int32_t vocab_size, eos;
-    struct lb_ids begin, end; /* what each text begins with, and ends with: eos last */
+    struct lb_ids begin, end;          /* what each text begins with, and ends with: eos last */
+    const volatile sig_atomic_t *stop; /* may be NULL */
 };
 LB_NODISCARD enum lb_status lb_text_source_init(struct lb_text_source *source,
                                                 const struct lb_tokenizer *tokenizer, enum lb_add_bos add_bos,

@@ -163,7 +163,11 @@ static void encode_part(const struct lb_text_source *source, const struct lb_rec
     part->status = LB_OK;
     for (size_t i = 0; part->status == LB_OK && i < part->n; i++) {
         const struct line *line = &lines[part->first + i];
-        part->status = encode_line(source, entry, line, &part->ids, &part->detail);
+        if (source->stop != NULL && *source->stop != 0) {
+            part->status = lb_fail(&part->detail, LB_E_CANCELLED, "stopped while reading");
+        } else {
+            part->status = encode_line(source, entry, line, &part->ids, &part->detail);
+        }
         if (part->status != LB_OK) {
             lb_detail_prefix(&part->detail, "%s:%lld", path, (long long)line->number);
         }

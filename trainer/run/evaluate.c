@@ -115,6 +115,9 @@ static enum lb_status run_batch(const struct lb_model *model, struct lb_tape *ta
                                               .row = take_row};
         status = lb_head_read(tape, h, lb_model_head(model), NULL, &reader);
     }
+    if (status == LB_E_CANCELLED) {
+        return lb_fail(detail, status, "stopped while evaluating");
+    }
     return status == LB_OK ? LB_OK
                            : lb_fail(detail, status, "evaluating a batch of %lld rows: %s",
                                      (long long)b->rows.n_seqs, lb_status_name(status));
@@ -226,6 +229,9 @@ enum lb_status lb_evaluate(const struct lb_model *model, const struct lb_dataset
         status = lb_fail(detail, LB_E_NOMEM, "out of memory for the evaluation");
     }
     batch.options = o;
+    if (status == LB_OK) {
+        lb_tape_stop_on(tape, o->stop);
+    }
     for (int64_t first = 0; status == LB_OK && first < count; first += rows) {
         if (o->stop != NULL && *o->stop != 0) {
             status = lb_fail(detail, LB_E_CANCELLED, "stopped while evaluating");

@@ -55,7 +55,8 @@ static bool probe_batch(struct lb_model_batch *batch, struct lb_arena *arena, co
 }
 
 /* The model's logits z [positions, V] of the probe. */
-static enum lb_status probe_logits(const struct lb_model *model, int64_t positions, float *z) {
+static enum lb_status probe_logits(const struct lb_model *model, int64_t positions,
+                                   const volatile sig_atomic_t *stop, float *z) {
     const struct lb_config *config = lb_model_config(model);
     struct lb_model_batch batch;
     struct lb_arena arena;
@@ -65,6 +66,7 @@ static enum lb_status probe_logits(const struct lb_model *model, int64_t positio
         tape != NULL && probe_batch(&batch, &arena, config, positions) ? LB_OK : LB_E_NOMEM;
     if (status == LB_OK) {
         struct lb_input in = lb_model_batch_input(&batch);
+        lb_tape_stop_on(tape, stop);
         lb_tape_begin(tape, LB_TAPE_PLAIN, &in.ragged, NULL);
         struct lb_value *h = lb_model_forward(model, tape, &in, NULL, 0, NULL);
         struct gathered g = {z, config->vocab_size};
@@ -92,8 +94,14 @@ static double tolerance(enum lb_dtype dtype) {
     }
 }
 
+static enum lb_status not_compared(const char *path, struct lb_detail *detail) {
+    return lb_fail(detail, LB_E_CANCELLED, "%s: written, but stopped before it was compared with the model",
+                   path);
+}
+
 static enum lb_status compare(const struct lb_model *model, const struct lb_model *again, double allowed,
-                              const char *path, double *out_difference, struct lb_detail *detail) {
+                              const char *path, const volatile sig_atomic_t *stop, double *out_difference,
+                              struct lb_detail *detail) {
     const struct lb_config *a = lb_model_config(model), *b = lb_model_config(again);
     if (a->vocab_size != b->vocab_size || a->input_size != b->input_size) {
         return lb_fail(detail, LB_E_MISMATCH, "%s: reopened with %lld classes instead of %lld", path,
@@ -105,9 +113,13 @@ static enum lb_status compare(const struct lb_model *model, const struct lb_mode
     }
     int64_t n = positions * a->vocab_size;
     float *z = lb_malloc_array((size_t)n, 2 * sizeof(float));
-    enum lb_status status = z == NULL ? LB_E_NOMEM : probe_logits(model, positions, z);
+    enum lb_status status = z == NULL ? LB_E_NOMEM : probe_logits(model, positions, stop, z);
     if (status == LB_OK) {
-        status = probe_logits(again, positions, z + n);
+        status = probe_logits(again, positions, stop, z + n);
+    }
+    if (status == LB_E_CANCELLED) {
+        lb_free(z);
+        return not_compared(path, detail);
     }
     if (status != LB_OK) {
         lb_free(z);
@@ -149,7 +161,8 @@ static enum lb_status may_replace(const char *path, struct lb_detail *detail) {
 
 enum lb_status lb_export(const struct lb_model *model, const struct lb_tokenizer *tokenizer,
                          enum lb_export_format format, enum lb_dtype dtype, const char *path,
-                         double *out_difference, struct lb_notes *notes, struct lb_detail *detail) {
+                         const volatile sig_atomic_t *stop, double *out_difference, struct lb_notes *notes,
+                         struct lb_detail *detail) {
     size_t len = 0;
     const char *source = tokenizer != NULL ? lb_tokenizer_source(tokenizer, &len) : NULL;
     enum lb_status status;
@@ -162,17 +175,22 @@ enum lb_status lb_export(const struct lb_model *model, const struct lb_tokenizer
         return status;
     }
     lb_folder_sweep_beside(path);
+    lb_writing_stop_on(stop);
     if (format == LB_EXPORT_HF) {
         status = lb_model_save_hf(model, path, dtype, source, len, detail);
     } else {
         status = lb_model_save_gguf(model, path, dtype, source, len, notes, detail);
     }
+    lb_writing_stop_on(NULL);
     struct lb_model *again = NULL;
+    if (status == LB_OK && stop != NULL && *stop != 0) {
+        status = not_compared(path, detail);
+    }
     if (status == LB_OK) {
         status = lb_model_open(path, false, &again, detail);
     }
     if (status == LB_OK) {
-        status = compare(model, again, tolerance(dtype), path, out_difference, detail);
+        status = compare(model, again, tolerance(dtype), path, stop, out_difference, detail);
     }
     lb_model_destroy(again);
     return status;

@@ -22,14 +22,17 @@ struct lb_journal {
     int fd;
     char *path;
     struct lb_buf line;
+    bool evaluated; /* the step that it was cut behind */
 };
 
-/* Whether a line is a JSON object of a step up to this one. */
-static bool is_kept(const char *text, size_t len, int64_t step) {
+/* Whether a line is a JSON object of a step up to this one; *evaluated is set when it is of this one and
+ * holds an evaluation. */
+static bool is_kept(const char *text, size_t len, int64_t step, bool *evaluated) {
     json_t *object = NULL;
     int64_t line_step = 0;
     bool keep = lb_json_parse(text, len, 0, "", &object, NULL) == LB_OK &&
                 lb_json_int(object, "step", true, 0, step, "", &line_step, NULL) == LB_OK;
+    *evaluated = *evaluated || (keep && line_step == step && json_object_get(object, "eval_loss") != NULL);
     json_decref(object);
     return keep;
 }
@@ -37,7 +40,7 @@ static bool is_kept(const char *text, size_t len, int64_t step) {
 /* The file with the lines that are whole and not after step; a damaged one (a full disk, a power cut) costs
  * itself only.
  */
-static enum lb_status cut(const char *path, int64_t step, struct lb_detail *detail) {
+static enum lb_status cut(const char *path, int64_t step, bool *evaluated, struct lb_detail *detail) {
     struct lb_map map = {0};
     struct lb_buf kept;
     enum lb_status status = lb_map_open(&map, path, detail);
@@ -52,7 +55,7 @@ static enum lb_status cut(const char *path, int64_t step, struct lb_detail *deta
             break;
         }
         size_t len = (size_t)(newline - text) - at;
-        if (is_kept(text + at, len, step)) {
+        if (is_kept(text + at, len, step, evaluated)) {
             lb_buf_append(&kept, text + at, len + 1);
         }
         at += len + 1;
@@ -80,7 +83,7 @@ enum lb_status lb_journal_open(const char *output_dir, int64_t step, struct lb_j
         status = lb_fail(detail, LB_E_NOMEM, "out of memory for %s", LB_JOURNAL_FILE);
         goto out;
     }
-    status = step >= 0 ? cut(journal->path, step, detail) : LB_OK;
+    status = step >= 0 ? cut(journal->path, step, &journal->evaluated, detail) : LB_OK;
     if (status != LB_OK) {
         goto out;
     }
@@ -95,6 +98,10 @@ enum lb_status lb_journal_open(const char *output_dir, int64_t step, struct lb_j
 out:
     lb_journal_close(journal);
     return status;
+}
+
+bool lb_journal_evaluated(const struct lb_journal *journal) {
+    return journal->evaluated;
 }
 
 void lb_journal_close(struct lb_journal *journal) {

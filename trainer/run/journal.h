@@ -11,6 +11,7 @@
 
 #include "common/base/status.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -28,6 +29,8 @@ struct lb_journal;
  * that step: later lines, which the run will write again, and damaged ones are dropped. */
 LB_NODISCARD enum lb_status lb_journal_open(const char *output_dir, int64_t step, struct lb_journal **out,
                                             struct lb_detail *detail);
+/* Whether the step that the run goes on after was evaluated: a line of it holds eval_loss. */
+bool lb_journal_evaluated(const struct lb_journal *journal);
 /* Accepts NULL. */
 void lb_journal_close(struct lb_journal *journal);
 /* Appends step, epoch, the metrics in their order, and ts (seconds since 1970). */

@@ -48,6 +48,7 @@ struct run {
     uint64_t since_ns;
     double wait_before;
     double grad_norm;
+    bool resumable; /* the folder holds this run by now */
 };
 
 /* ---- beginning --------------------------------------------------------------------------------------------
@@ -147,11 +148,11 @@ static enum lb_status open_inputs(struct run *run, struct lb_detail *detail) {
     }
     status = status == LB_OK ? open_student(run, detail) : status;
     status = status == LB_OK ? lb_dataset_open(r, r->datasets, r->datasets_count, false, run->tokenizer,
-                                               &run->data, detail)
+                                               run->options->stop, &run->data, detail)
                              : status;
     if (status == LB_OK && r->eval_datasets_count > 0) {
         status = lb_dataset_open(r, r->eval_datasets, r->eval_datasets_count, true, run->tokenizer,
-                                 &run->eval_data, detail);
+                                 run->options->stop, &run->eval_data, detail);
     }
     if (status != LB_OK) {
         return status;
@@ -289,6 +290,7 @@ static enum lb_status begin(struct run *run, struct lb_detail *detail) {
     if (status != LB_OK) {
         return status;
     }
+    run->resumable = run->options->resume;
     status = open_inputs(run, detail);
     if (status != LB_OK) {
         lb_recipe_locate(r, detail);
@@ -308,6 +310,7 @@ static enum lb_status begin(struct run *run, struct lb_detail *detail) {
     }
     status = status == LB_OK && run->options->resume ? resume(run, detail) : status;
     status = status == LB_OK ? write_recipe(run, detail) : status;
+    run->resumable = run->resumable || status == LB_OK;
     status = status == LB_OK
                  ? lb_journal_open(run->dir, run->at.step > 0 ? run->at.step : -1, &run->journal, detail)
                  : status;
@@ -515,6 +518,11 @@ static enum lb_status after_step(struct run *run, int64_t *saved, struct lb_deta
 static enum lb_status steps(struct run *run, struct lb_detail *detail) {
     enum lb_status status = LB_OK;
     int64_t saved = run->at.step;
+    /* An evaluation that was broken off is made up for: its step was saved before it. */
+    if (run->at.step > 0 && run->eval_data != NULL && due(run, run->recipe->eval_steps) &&
+        !lb_journal_evaluated(run->journal)) {
+        status = evaluate(run, detail);
+    }
     run->since_ns = lb_now_ns();
     while (status == LB_OK && run->at.step < run->total) {
         status = is_set(run->options->stop) ? LB_E_CANCELLED : one_step(run, detail);
@@ -531,9 +539,10 @@ static enum lb_status steps(struct run *run, struct lb_detail *detail) {
 static enum lb_status finish(const struct run *run, struct lb_detail *detail) {
     char *student = lb_path_join(run->dir, "student");
     double difference = 0;
-    enum lb_status status = student != NULL ? lb_export(run->student, run->tokenizer, LB_EXPORT_HF, LB_F32,
-                                                        student, &difference, NULL, detail)
-                                            : lb_fail(detail, LB_E_NOMEM, "out of memory");
+    enum lb_status status = student != NULL
+                                ? lb_export(run->student, run->tokenizer, LB_EXPORT_HF, LB_F32, student,
+                                            run->options->stop, &difference, NULL, detail)
+                                : lb_fail(detail, LB_E_NOMEM, "out of memory");
     if (status == LB_OK && difference != 0) {
         status = lb_fail(detail, LB_E_INTERNAL, "%s: reopened, its logits differ by %g of the largest",
                          student, difference);
@@ -584,6 +593,9 @@ enum lb_status lb_train(const struct lb_recipe *recipe, const struct lb_train_op
                (unsigned long long)(stats.bytes_sent + stats.bytes_received),
                (unsigned long long)stats.tokens_answered, (unsigned long long)stats.cache_hits,
                stats.wait_seconds, run.dir);
+    }
+    if (options->resumable != NULL) {
+        *options->resumable = run.resumable;
     }
     end(&run);
     return status;

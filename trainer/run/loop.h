@@ -18,10 +18,11 @@ struct lb_train_options {
     int threads; /* given on the command line, instead of the recipe's; 0: not given */
     volatile sig_atomic_t *stop;     /* set by a signal: finish the step, save, return LB_E_CANCELLED */
     volatile sig_atomic_t *save_now; /* set by a signal: save and go on; may be NULL */
+    bool *resumable; /* becomes whether the folder holds a run that resume goes on with; may be NULL */
 };
 
-/* LB_E_CANCELLED: stopped, everything is saved. Whatever else ends a run, the steps that were made are saved
- * before it returns. */
+/* LB_E_CANCELLED: stopped, everything that was done is saved. Whatever else ends a run, the steps that were
+ * made are saved before it returns. */
 LB_NODISCARD enum lb_status lb_train(const struct lb_recipe *recipe, const struct lb_train_options *options,
                                      struct lb_detail *detail);
 
