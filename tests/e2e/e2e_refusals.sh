@@ -59,6 +59,14 @@ refused "max_length: 80" "max_position_embeddings 64" -- --set max_length=80
 say "models that are not there"
 refused "teacher nouns" "${url[nouns]}" absent -- --set teachers.0.model=absent
 refused "teacher nouns" nowhere "no model" -- --set teachers.0.url=local:nowhere
+sed '/^student:$/,/^tokenizer:/{/^student:$/!{/^tokenizer:/!d}}; s/^student:$/student:\n  model: nowhere/' distil.yaml >model.yaml
+expect 1 model.log "$limbeck" train model.yaml -o model
+one_error model.log
+said model.log "model.yaml:2: student.model: ./nowhere: no such file or folder"
+refused "distil.yaml: tokenizer: cannot open ./nowhere" -- --set tokenizer=nowhere
+sed 's/model_type: llama/model_type: gpt9/' distil.yaml >model.yaml
+expect 1 model.log "$limbeck" train model.yaml -o model
+said model.log 'model.yaml:2: student: model_type "gpt9" is not one of'
 refused teachers.0.url ftp -- --set teachers.0.url=ftp://host
 "$limbeckd" a=nouns/student b=others/student --listen 127.0.0.1:0 --port-file two.port >two.log 2>&1 &
 pid[two]=$!

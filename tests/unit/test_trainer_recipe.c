@@ -504,6 +504,33 @@ static void memory_runs_out(void **state) {
     }
 }
 
+/* The first key that differs, by its whole name. */
+static void differences_are_named(void **state) {
+    (void)state;
+    const struct {
+        const char *set, *told;
+    } cases[] = {
+        {"learning_rate=0.5", "there learning_rate: 0.004, here learning_rate: 0.5"},
+        {"student.hidden_size=256", "there student.hidden_size: 128, here student.hidden_size: 256"},
+        {"loss_functions.1.weight=3", "there loss_functions.1.weight: 1, here loss_functions.1.weight: 3"},
+        {"teachers.1.weight=0.5", "there teachers.1.weight: 0.25, here teachers.1.weight: 0.5"},
+        {"teachers.1.tags=[noun, rest]",
+         "there teachers.1.tags: [\"rest\"], here teachers.1.tags: [\"noun\", \"rest\"]"},
+        {"loss_functions.1.layer_mapping.0.teacher=4", "there loss_functions.1.layer_mapping.0.teacher: 3, "
+                                                       "here loss_functions.1.layer_mapping.0.teacher: 4"},
+    };
+    struct lb_recipe *there = parse(good, NULL, 0);
+    char text[256];
+    assert_false(lb_recipe_difference(there, there, text, sizeof text));
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct lb_recipe *here = parse(good, &cases[i].set, 1);
+        assert_true(lb_recipe_difference(there, here, text, sizeof text));
+        assert_string_equal(text, cases[i].told);
+        lb_recipe_destroy(here);
+    }
+    lb_recipe_destroy(there);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(defaults_and_values),
@@ -513,6 +540,7 @@ int main(void) {
         cmocka_unit_test(texts_survive_quoting),
         cmocka_unit_test(fingerprints_stay),
         cmocka_unit_test(fingerprint_follows_what_decides),
+        cmocka_unit_test(differences_are_named),
         cmocka_unit_test(bad_values),
         cmocka_unit_test(contradictions),
         cmocka_unit_test(too_many),

@@ -228,10 +228,58 @@ static size_t line_at(const struct lb_buf *text, size_t at, const char **out) {
     return end != NULL ? (size_t)(end - text->data) - at : at < text->len ? text->len - at : strlen(*out);
 }
 
+/* Where a line of such a text stands: keys, and numbers of list items, from the outside in. */
+#define MAX_DEPTH 8
+struct place {
+    struct {
+        const char *key; /* NULL: an item */
+        int len, item;
+    } at[MAX_DEPTH];
+    int depth;
+    const char *value; /* behind the key */
+};
+
+/* On to the next line. */
+static void place_add(struct place *place, const char *line, size_t len) {
+    const char *end = line + len;
+    size_t indent = strspn(line, " ");
+    int level = indent < 2 * (MAX_DEPTH - 2) ? (int)indent / 2 : MAX_DEPTH - 2;
+    const char *text = line + (indent < len ? indent : len);
+    if (len >= indent + 2 && text[0] == '-') {
+        bool next = place->depth > level && place->at[level].key == NULL;
+        place->at[level].item = next ? place->at[level].item + 1 : 0;
+        place->at[level++].key = NULL;
+        text += 2;
+    }
+    const char *colon = memchr(text, ':', (size_t)(end - text));
+    place->value = colon != NULL ? colon + 1 + (colon + 1 < end) : text;
+    place->depth = level;
+    if (colon != NULL) {
+        place->at[level].key = text;
+        place->at[level].len = (int)(colon - text);
+        place->depth++;
+    }
+}
+
+/* "losses.0.weight: 1" */
+static void put_place(const struct place *place, const char *end, struct lb_buf *out) {
+    for (int i = 0; i < place->depth; i++) {
+        const char *dot = i > 0 ? "." : "";
+        if (place->at[i].key != NULL) {
+            lb_buf_printf(out, "%s%.*s", dot, place->at[i].len, place->at[i].key);
+        } else {
+            lb_buf_printf(out, "%s%d", dot, place->at[i].item);
+        }
+    }
+    lb_buf_printf(out, "%s%.*s", place->depth > 0 ? ": " : "",
+                  end > place->value ? (int)(end - place->value) : 0, place->value);
+}
+
 bool lb_recipe_difference(const struct lb_recipe *there, const struct lb_recipe *here, char *out,
                           size_t out_size) {
     const struct lb_recipe *recipes[] = {there, here};
-    struct lb_buf text[2];
+    struct lb_buf text[2], told;
+    struct place place[2] = {{.depth = 0}, {.depth = 0}};
     const char *line[2];
     size_t len[2];
     bool differ = false, made = true;
@@ -244,14 +292,17 @@ bool lb_recipe_difference(const struct lb_recipe *there, const struct lb_recipe 
     for (size_t at = 0; made && !differ && (at < text[0].len || at < text[1].len); at += len[0] + 1) {
         for (int i = 0; i < 2; i++) {
             len[i] = line_at(&text[i], at, &line[i]);
+            place_add(&place[i], line[i], len[i]);
         }
         differ = len[0] != len[1] || memcmp(line[0], line[1], len[0]) != 0;
     }
-    if (differ) {
-        size_t blanks[] = {strspn(line[0], " -"), strspn(line[1], " -")};
-        snprintf(out, out_size, "there %.*s, here %.*s", (int)(len[0] - blanks[0]), line[0] + blanks[0],
-                 (int)(len[1] - blanks[1]), line[1] + blanks[1]);
+    lb_buf_init(&told, TEXT_BYTES);
+    for (int i = 0; differ && i < 2; i++) {
+        lb_buf_append_str(&told, i == 0 ? "there " : ", here ");
+        put_place(&place[i], line[i] + len[i], &told);
     }
+    snprintf(out, out_size, "%s", told.data != NULL ? told.data : "");
+    lb_buf_finish(&told);
     lb_buf_finish(&text[0]);
     lb_buf_finish(&text[1]);
     return differ;

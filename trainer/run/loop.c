@@ -116,6 +116,9 @@ static enum lb_status open_student(struct run *run, struct lb_detail *detail) {
         enum lb_status status = path != NULL ? lb_model_open(path, true, &run->student, detail)
                                              : lb_fail(detail, LB_E_NOMEM, "out of memory");
         lb_free(path);
+        if (status != LB_OK) {
+            lb_detail_prefix(detail, "student.model");
+        }
         if (status == LB_OK) {
             lb_log_notes("model_note", NULL, lb_model_notes(run->student));
         }
@@ -145,6 +148,9 @@ static enum lb_status open_inputs(struct run *run, struct lb_detail *detail) {
         status = path != NULL ? lb_tokenizer_open(path, &run->tokenizer, detail)
                               : lb_fail(detail, LB_E_NOMEM, "out of memory");
         lb_free(path);
+        if (status != LB_OK) {
+            lb_detail_prefix(detail, "tokenizer");
+        }
     }
     status = status == LB_OK ? open_student(run, detail) : status;
     status = status == LB_OK ? lb_dataset_open(r, r->datasets, r->datasets_count, false, run->tokenizer,
