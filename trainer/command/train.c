@@ -111,7 +111,7 @@ static error_t parse(int key, char *value, struct argp_state *state) {
     }
 }
 
-/* The table of README.md's last section. */
+/* The table of trainer/RECIPE.md. */
 static int print_keys(void) {
     struct lb_buf buf;
     lb_buf_init(&buf, 1 << 20);

@@ -1,5 +1,5 @@
 /* The recipe's keys as data: one line per key says its kind, range, default, place in struct lb_recipe and
- * what it is for. Reading, writing, the fingerprint and the list in README.md all walk these tables, so a new
+ * what it is for. Reading, writing, the fingerprint and the list in RECIPE.md all walk these tables, so a new
  * key is one new line.
  */
 #ifndef LB_RECIPE_FIELDS_H

@@ -1,4 +1,4 @@
-/* The list of keys for people: what README.md shows and limbeck train --help-recipe prints. */
+/* The list of keys for people: what RECIPE.md shows and limbeck train --help-recipe prints. */
 #include "common/model/families.h"
 #include "trainer/recipe/fields.h"
 
@@ -45,7 +45,7 @@ static void help_fields(struct lb_buf *buf, const struct lb_field *fields, const
     }
 }
 
-/* Names that tables of other rooms hold stand below the table of keys, so that README.md need not follow
+/* Names that tables of other rooms hold stand below the table of keys, so that RECIPE.md need not follow
  * them. */
 static void help_names(struct lb_buf *buf, const struct lb_field *fields, const char *prefix) {
     for (const struct lb_field *f = fields; f->key != NULL; f++) {
