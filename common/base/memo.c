@@ -4,6 +4,7 @@
 #include "common/base/file.h"
 #include "common/base/mem.h"
 
+#include <link.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -32,6 +33,29 @@ bool lb_memo_file(struct lb_sha256 *hash, const char *path) {
         lb_sha256_u64(hash, numbers[i]);
     }
     return true;
+}
+
+struct program {
+    struct lb_sha256 *hash;
+    bool named;
+};
+
+/* One object of the process: "" is the program itself; what the kernel maps has no path. */
+static int add_object(struct dl_phdr_info *object, size_t size, void *data) {
+    struct program *program = data;
+    (void)size;
+    if (object->dlpi_name == NULL || object->dlpi_name[0] == '\0') {
+        program->named = program->named && lb_memo_file(program->hash, "/proc/self/exe");
+    } else if (object->dlpi_name[0] == '/') {
+        program->named = program->named && lb_memo_file(program->hash, object->dlpi_name);
+    }
+    return 0;
+}
+
+bool lb_memo_program(struct lb_sha256 *hash) {
+    struct program program = {hash, true};
+    (void)dl_iterate_phdr(add_object, &program);
+    return program.named;
 }
 
 /* The file's path on the heap; NULL where there is no cache folder. */

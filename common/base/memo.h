@@ -13,6 +13,8 @@
 /* Adds what the file system says of a file to hash. False when the file cannot be named so that a later
  * change is seen: missing, or changed within the last two seconds (file systems keep coarse times). */
 bool lb_memo_file(struct lb_sha256 *hash, const char *path);
+/* Adds which program this is: its file and those of all libraries that it has loaded, as above. */
+bool lb_memo_program(struct lb_sha256 *hash);
 /* The text kept under kind ("fingerprint") and key, NUL-terminated, into out; false when there is none that
  * fits. */
 bool lb_memo_get(const char *kind, const char key[LB_SHA256_HEX], char *out, size_t out_size);

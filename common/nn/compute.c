@@ -1,9 +1,14 @@
 #include "common/nn/compute.h"
 
 #include "common/base/mem.h"
+#include "common/base/memo.h"
 #include "common/base/rng.h"
+#include "common/nn/cpu.h"
 #include "common/nn/gemm.h"
 #include "common/nn/reduce.h"
+
+#include <string.h>
+#include <unistd.h>
 
 /* Longer than a panel of rows and than OpenBLAS's blocks of the inner dimension, and no multiples of
  * registers. */
@@ -55,4 +60,22 @@ enum lb_status lb_compute_digest(char out[LB_SHA256_HEX], struct lb_detail *deta
     }
     lb_hex(digest, sizeof digest, out);
     return LB_OK;
+}
+
+static void add_text(void *hash, const char *text) {
+    lb_sha256_update(hash, text, strlen(text) + 1);
+}
+
+bool lb_compute_named(struct lb_sha256 *hash) {
+    static const char *const decides[] = {"OPENBLAS_", "GLIBC_TUNABLES="};
+    add_text(hash, lb_gemm_description());
+    lb_cpu_each(add_text, hash);
+    for (size_t i = 0; i < sizeof decides / sizeof decides[0]; i++) {
+        for (char **at = environ; *at != NULL; at++) {
+            if (strncmp(*at, decides[i], strlen(decides[i])) == 0) {
+                add_text(hash, *at);
+            }
+        }
+    }
+    return lb_memo_program(hash);
 }

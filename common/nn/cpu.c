@@ -75,7 +75,20 @@ bool lb_cpu_has(const char *name) {
     }
     return false;
 }
+
+void lb_cpu_each(void (*add)(void *context, const char *name), void *context) {
+    for (size_t i = 0; i < sizeof sets / sizeof sets[0]; i++) {
+        if (lb_cpu_has(sets[i].name)) {
+            add(context, sets[i].name);
+        }
+    }
+}
 #else
+void lb_cpu_each(void (*add)(void *context, const char *name), void *context) {
+    (void)add;
+    (void)context;
+}
+
 bool lb_cpu_has(const char *name) {
     (void)name;
     return false;

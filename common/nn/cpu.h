@@ -14,6 +14,9 @@
  * them ("avx2", "avx512bw", "f16c"). False for names that are not known here. */
 bool lb_cpu_has(const char *name);
 
+/* Calls add for each name that the CPU has, in the order of the table. */
+void lb_cpu_each(void (*add)(void *context, const char *name), void *context);
+
 /* Which of several kernels to take: each class includes those before it. */
 enum lb_cpu_class {
     LB_CPU_PLAIN, /* what every CPU of the architecture has */

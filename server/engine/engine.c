@@ -372,6 +372,7 @@ enum lb_status lb_engine_self_test(struct lb_engine *engine, struct lb_hosted *h
     enum lb_status status = lb_self_test(hosted->model, hosted->decoder, on_worker, engine, &result, detail);
     if (status == LB_OK) {
         hosted->batch_invariant = result.invariant;
+        hosted->test_kept = result.kept;
         memcpy(hosted->compute, result.compute, sizeof hosted->compute);
         hosted->base_bytes = result.base_bytes;
         hosted->row_bytes = result.row_bytes;

@@ -252,10 +252,11 @@ static enum lb_status open_entry(struct lb_repository *r, struct entry *entry, s
     }
     if (status == LB_OK) {
         lb_log(LB_LOG_INFO, "model_ready",
-               "model=%s fingerprint=%s parameters=%lld bytes=%zu batch_invariant=%s compute=%s load_ms=%llu",
+               "model=%s fingerprint=%s parameters=%lld bytes=%zu batch_invariant=%s compute=%s "
+               "self_test=%s load_ms=%llu",
                entry->name, hosted->version, (long long)lb_model_parameters(hosted->model),
                lb_model_bytes(hosted->model), hosted->batch_invariant ? "true" : "false", hosted->compute,
-               (unsigned long long)((lb_now_ns() - begun) / LB_MS_NS));
+               hosted->test_kept ? "kept" : "run", (unsigned long long)((lb_now_ns() - begun) / LB_MS_NS));
     } else {
         lb_log(LB_LOG_ERROR, "model_failed", "model=%s reason=\"%s\"", entry->name, detail->text);
         lb_hosted_release(hosted);

@@ -30,6 +30,7 @@ struct lb_hosted {
     const char *version;            /* the fingerprint */
     bool decoder;                   /* or a classifier of features */
     bool batch_invariant;           /* what the self-test found */
+    bool test_kept;                 /* at an earlier start */
     char compute[LB_SHA256_HEX];    /* which bits this machine computes; "": not tested */
     size_t base_bytes, row_bytes;   /* and what tape a forward and the head need, about: of all, of a row */
     struct lb_tokenizer *tokenizer; /* NULL: none, or one that this build can't run */

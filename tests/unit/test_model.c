@@ -550,6 +550,14 @@ static void memos(void **state) {
     assert_false(lb_memo_get("fingerprint", other, text, sizeof text));
     assert_false(lb_memo_get("selftest", key, text, sizeof text));
     assert_false(lb_memo_get("fingerprint", key, text, 5)); /* does not fit */
+    hash = lb_sha256_create();
+    assert_true(lb_memo_program(hash)); /* this program and its libraries were not written just now */
+    lb_sha256_final(hash, digest);
+    lb_hex(digest, sizeof digest, other);
+    hash = lb_sha256_create();
+    lb_sha256_final(hash, digest);
+    lb_hex(digest, sizeof digest, key);
+    assert_string_not_equal(key, other);
     lb_memo_distrust();
     assert_false(lb_memo_get("fingerprint", key, text, sizeof text));
     lb_free(path);
