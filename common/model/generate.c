@@ -34,6 +34,21 @@ struct batch {
     float *top;       /* [n, V] */
 };
 
+#define FEW 256
+#define MORE 8
+
+/* The first of n shares up to which they sum to more than u; n when all do not. */
+static int64_t first_beyond(const float *shares, int64_t n, double u) {
+    int64_t i = 0;
+    for (; i < n; i++) {
+        u -= shares[i];
+        if (u < 0) {
+            break;
+        }
+    }
+    return i;
+}
+
 /* Draws from softmax(z / temperature) over the top_k ids, cut to the smallest set that holds top_p of their
  * mass (Holtzman et al. 2020). ids and values [v] are scratch. */
 static int32_t draw(struct text *text, const float *z, int64_t v, int32_t *ids, float *values) {
@@ -42,23 +57,27 @@ static int32_t draw(struct text *text, const float *z, int64_t v, int32_t *ids, 
     if (a->temperature <= 0) {
         return (int32_t)lb_argmax(z, v);
     }
-    int64_t k = a->top_k > 0 && a->top_k < v ? a->top_k : v;
-    lb_topk(z, v, k, ids, values);
-    double lse = lb_logsumexp(values, k, a->temperature);
-    lb_softmax(values, k, a->temperature, lse, values);
-    double mass = 0;
-    int64_t n = 0;
-    while (n < k && (n == 0 || mass < a->top_p)) {
-        mass += values[n++];
-    }
-    double u = lb_rng_double(&text->rng) * mass;
-    for (int64_t i = 0; i < n; i++) {
-        u -= values[i];
-        if (u < 0) {
-            return ids[i];
+    bool all = a->top_k <= 0 || a->top_k >= v;
+    double lse = all ? lb_logsumexp(z, v, a->temperature) : 0, u = lb_rng_double(&text->rng);
+    /* Nearly all draws fall among the first few: the others need not be put in order. */
+    for (int64_t k = all ? FEW < v ? FEW : v : a->top_k;; k = MORE * k < v ? MORE * k : v) {
+        bool last = !all || k == v;
+        lb_topk(z, v, k, ids, values);
+        lse = all ? lse : lb_logsumexp(values, k, a->temperature);
+        lb_softmax(values, k, a->temperature, lse, values);
+        double mass = 0;
+        int64_t n = 0;
+        while (n < k && (n == 0 || mass < a->top_p)) {
+            mass += values[n++];
+        }
+        bool held = last || mass >= a->top_p; /* all that may be drawn is here */
+        if (held || a->top_p >= 1) {
+            int64_t i = first_beyond(values, n, u * (held ? mass : 1));
+            if (i < n || held) {
+                return ids[i < n ? i : n - 1];
+            }
         }
     }
-    return ids[n - 1];
 }
 
 /* Copies the logits of last rows to their text's. */

@@ -95,6 +95,38 @@ static void generating_together(void **state) {
     lb_model_destroy(model);
 }
 
+/* All classes allowed: drawn as where one more than needed is cut off, though nobody puts all in order. */
+static void drawing_from_all(void **state) {
+    (void)state;
+    struct lb_config config;
+    struct lb_model *model = NULL;
+    lb_tiny_llama(&config);
+    config.vocab_size = 3000;
+    assert_int_equal(lb_model_create(&config, 5, &model, NULL), LB_OK);
+    int beyond = 0;
+    for (uint64_t seed = 0; seed < 40; seed++) {
+        static const double top_p[] = {1, 0.5, 0.9};
+        int32_t prompt[] = {5, 77};
+        struct texts all = {0}, cut = {0};
+        struct lb_generate_args args = {.max_new_tokens = 30,
+                                        .temperature = seed % 2 ? 1 : 0.2, /* flat, and few that count */
+                                        .top_p = top_p[seed % 3],
+                                        .eos = -1,
+                                        .seed = seed};
+        assert_int_equal(lb_generate(model, prompt, 2, &args, take, &all, NULL), LB_OK);
+        args.top_k = config.vocab_size - 1; /* the one that is left out has nearly no mass */
+        assert_int_equal(lb_generate(model, prompt, 2, &args, take, &cut, NULL), LB_OK);
+        int same = 0;
+        for (int i = 0; i < 30; i++) {
+            same += all.ids[0][i] == cut.ids[0][i];
+        }
+        beyond += same < 30;
+    }
+    assert_true(beyond <=
+                4); /* one in 3000 may fall on the other side of a border, and its text goes another way */
+    lb_model_destroy(model);
+}
+
 /* The states behind the ids: sequences with pasts of their own, in a batch and each alone, bit for bit; one
  * leaves on the way. */
 static void cache_of_many(void **state) {
@@ -162,6 +194,6 @@ static void cache_of_many(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(generating_together),
-                                       cmocka_unit_test(cache_of_many)};
+                                       cmocka_unit_test(drawing_from_all), cmocka_unit_test(cache_of_many)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
