@@ -107,9 +107,11 @@ def run(command, log):
                              preexec_fn=children.die_with_parent)
         try:
             status = p.wait(patience)
-        except subprocess.TimeoutExpired:
+        except BaseException as e:  # SIGTERM and Ctrl-C too: what was begun is not left behind
             os.killpg(p.pid, signal.SIGKILL)
             p.wait()
+            if not isinstance(e, subprocess.TimeoutExpired):
+                raise
             status = None
     with open(log, 'rb') as f:
         return status, f.read().decode(errors='replace')
@@ -315,6 +317,7 @@ def main():
     return bad
 
 
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that a time-out leaves no daemon and no folder
 try:
     failed = main()
 finally:
