@@ -418,6 +418,43 @@ static void test_probe(void **state) {
     host_kill(c);
 }
 
+/* A local: teacher whose folder is gone: what the cache knows is used, and what it lacks ends the run at
+ * once, also where one that is lost would be waited for. */
+static void test_local_that_is_gone(void **state) {
+    (void)state;
+    struct asking asking;
+    struct lb_teachers *teachers = NULL;
+    struct lb_detail detail = {0};
+    const struct lb_answer *const *answers = NULL;
+    struct lb_sample *samples = asking_samples(N, 1, false), *others = asking_samples(N, 2, false);
+    char path[80], url[100];
+    snprintf(path, sizeof path, "%s/brief", folder);
+    local_url(path, url);
+    struct lb_config config;
+    lb_tiny_llama(&config);
+    lb_tiny_save(&config, 3, path, LB_F32, true);
+    asking_setup(&asking);
+    asking_use_cache(&asking);
+    asking_add(&asking, url);
+    asking.recipe.on_lost_teacher = LB_LOST_WAIT;
+    must(asking_open(&asking, NULL, &teachers, &detail), &detail);
+    must(lb_teachers_submit(teachers, 0, samples, N, NULL, &detail), &detail);
+    must(lb_teachers_take(teachers, 0, &answers, &detail), &detail);
+    lb_teachers_close(teachers);
+    must(lb_remove_tree(path, &detail), &detail);
+    must(asking_open(&asking, NULL, &teachers, &detail), &detail);
+    must(lb_teachers_submit(teachers, 0, samples, N, NULL, &detail), &detail);
+    must(lb_teachers_take(teachers, 0, &answers, &detail), &detail);
+    must(lb_teachers_submit(teachers, 1, others, N, NULL, &detail), &detail);
+    assert_int_equal(lb_teachers_take(teachers, 1, &answers, &detail), LB_E_UNAVAILABLE);
+    assert_non_null(strstr(detail.text, path));
+    assert_non_null(strstr(detail.text, "--resume"));
+    lb_teachers_close(teachers);
+    asking_free_samples(samples, N);
+    asking_free_samples(others, N);
+    asking_teardown(&asking);
+}
+
 static void test_cache_command(void **state) {
     (void)state;
     struct host *host = host_start(folder, "cached", model_path, NULL);
@@ -461,6 +498,7 @@ int main(void) {
         cmocka_unit_test(test_daemons_of_a_dead_test),
         cmocka_unit_test(test_local_that_does_not_start),
         cmocka_unit_test(test_probe),
+        cmocka_unit_test(test_local_that_is_gone),
         cmocka_unit_test(test_cache_command),
     };
     return cmocka_run_group_tests(tests, setup, teardown);

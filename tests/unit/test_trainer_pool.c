@@ -92,6 +92,35 @@ static void test_retry_after_and_mark_down(void **state) {
     assert_int_equal(lb_pool_probe_due(&pool, 200 + BASE), 1);
 }
 
+/* A server that says "in a billion seconds" does not end a run whose patience is shorter: it is asked again,
+ * and again, before that; and so is one that had said so while another was well, when that falls too. */
+static void test_patience_outlasts_retry_after(void **state) {
+    (void)state;
+    struct lb_pool pool;
+    const uint64_t second = 1000000000, patience = 120 * second, long_time = 1000000000 * second;
+    uint64_t now = 7 * second;
+    int asked = 0;
+    lb_pool_init(&pool, 1, 1, second / 10, 5 * second, 7);
+    pool.patience_ns = patience;
+    lb_pool_sent(&pool, 0);
+    lb_pool_failed(&pool, 0, now, long_time);
+    while ((now = lb_pool_next_ns(&pool)) < pool.lost_ns + patience) {
+        assert_int_equal(lb_pool_probe_due(&pool, now), 0);
+        lb_pool_probing(&pool, 0);
+        lb_pool_probed(&pool, 0, false, now, long_time);
+        asked++;
+    }
+    assert_true(asked >= 4);
+
+    lb_pool_init(&pool, 2, 1, second / 10, 5 * second, 7);
+    pool.patience_ns = patience;
+    lb_pool_sent(&pool, 0);
+    lb_pool_failed(&pool, 0, second, long_time);
+    assert_int_equal(lb_pool_next_ns(&pool), second + LB_POOL_MAX_RETRY_AFTER_NS); /* the other is well */
+    lb_pool_mark_down(&pool, 1, 2 * second);
+    assert_int_equal(pool.replicas[0].retry_ns, 2 * second + patience / 2);
+}
+
 /* Pools of different trainers do not come back in step. */
 static void test_jitter(void **state) {
     (void)state;
@@ -108,6 +137,7 @@ int main(void) {
         cmocka_unit_test(test_least_outstanding),
         cmocka_unit_test(test_back_off),
         cmocka_unit_test(test_retry_after_and_mark_down),
+        cmocka_unit_test(test_patience_outlasts_retry_after),
         cmocka_unit_test(test_jitter),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

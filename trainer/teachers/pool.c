@@ -80,6 +80,18 @@ uint64_t lb_pool_next_ns(const struct lb_pool *pool) {
     return next;
 }
 
+/* No replica waits longer for its server's sake than half of what is left of the patience. */
+static void shorten_waits(struct lb_pool *pool, uint64_t now_ns) {
+    uint64_t end = pool->lost_ns + pool->patience_ns, left = end > now_ns ? end - now_ns : 0;
+    for (int i = 0; i < pool->n; i++) {
+        struct lb_replica *replica = &pool->replicas[i];
+        if (replica->state == LB_REPLICA_DOWN && replica->retry_ns > now_ns + left / 2) {
+            uint64_t half = now_ns + left / 2;
+            replica->retry_ns = half > replica->soonest_ns ? half : replica->soonest_ns;
+        }
+    }
+}
+
 /* Base times two to the failures, within the cap, times 0.5 to 1; at least what the server asked for. */
 static void back_off(struct lb_pool *pool, struct lb_replica *replica, uint64_t now_ns,
                      uint64_t retry_after_ns) {
@@ -90,6 +102,7 @@ static void back_off(struct lb_pool *pool, struct lb_replica *replica, uint64_t 
         wait = (double)pool->cap_ns;
     }
     wait *= 0.5 + 0.5 * lb_rng_double(&pool->rng);
+    replica->soonest_ns = now_ns + (uint64_t)wait;
     if (retry_after_ns > LB_POOL_MAX_RETRY_AFTER_NS) {
         retry_after_ns = LB_POOL_MAX_RETRY_AFTER_NS;
     }
@@ -106,6 +119,9 @@ static void back_off(struct lb_pool *pool, struct lb_replica *replica, uint64_t 
     }
     if (!pool->lost_ns) {
         pool->lost_ns = now_ns;
+    }
+    if (pool->patience_ns && now_ns < pool->lost_ns + pool->patience_ns) {
+        shorten_waits(pool, now_ns);
     }
 }
 

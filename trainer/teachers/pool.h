@@ -15,7 +15,9 @@
 #include <stdint.h>
 
 #define LB_POOL_MAX_REPLICAS 64
-/* Longest that a Retry-After is honoured: a server that says "tomorrow" is asked again all the same. */
+/* Longest that a Retry-After is honoured: a server that says "tomorrow" is asked again all the same. While
+ * all replicas are lost, and the run ends when that lasts, also no longer than half of the time that is left:
+ * one word of a server's is not the end of a run that would have had time to ask again. */
 #define LB_POOL_MAX_RETRY_AFTER_NS (300 * UINT64_C(1000000000))
 
 enum lb_replica_state {
@@ -30,7 +32,8 @@ struct lb_replica {
     unsigned outstanding; /* requests under way */
     unsigned failures;    /* in a row */
     uint64_t retry_ns;
-    uint64_t sent; /* requests ever */
+    uint64_t soonest_ns; /* the same without what the server asked for */
+    uint64_t sent;       /* requests ever */
 };
 
 struct lb_pool {
@@ -38,7 +41,8 @@ struct lb_pool {
     int n;
     unsigned max_outstanding; /* requests under way per replica */
     uint64_t base_ns, cap_ns; /* back-off after the first failure, and its most */
-    uint64_t lost_ns;         /* since when no replica has been healthy; 0: some is */
+    uint64_t patience_ns; /* how long all may be lost before the run does without; 0, as begun: for ever */
+    uint64_t lost_ns;     /* since when no replica has been healthy; 0: some is */
     struct lb_rng rng;
 };
 

@@ -211,6 +211,7 @@ static enum lb_status make_teacher(const struct lb_asker_options *options,
     }
     lb_pool_init(&teacher->pool, from->n_urls, REQUESTS_PER_REPLICA, BACK_OFF_NS, BACK_OFF_CAP_NS,
                  options->seed ^ lb_mix64(stream + 1));
+    teacher->pool.patience_ns = options->on_lost == LB_LOST_WAIT ? 0 : options->give_up_ns;
     for (int i = 0; i < from->n_urls; i++) {
         if (!from->reached[i]) {
             lb_pool_mark_down(&teacher->pool, i, lb_now_ns());

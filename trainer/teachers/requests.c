@@ -10,6 +10,7 @@
 #define LEAST_TOKENS 1024 /* of a request, when there are slots for more but smaller ones */
 #define PROBE_TIMEOUT_NS (10 * LB_SECOND_NS)
 #define FIRST_TOLD_NS LB_SECOND_NS
+#define LOCAL "local:"
 
 /* ---- grouping ---- */
 
@@ -209,11 +210,27 @@ static bool none_left(const struct lb_asker *asker, uint64_t now) {
     return true;
 }
 
+/* A local: teacher whose files were gone when the run began: it was begun with what the cache remembers, and
+ * there is no address at which it could come back. */
+static bool is_gone(const struct lb_asker *asker, const struct asked_teacher *teacher) {
+    return !teacher->is.local && !strncmp(teacher->is.urls[0], LOCAL, strlen(LOCAL)) &&
+           asker->options.on_lost != LB_LOST_RENORMALISE;
+}
+
 /* Applies the recipe's on_lost_teacher. Returns when something is to be said or done next. */
 static uint64_t mind_lost(struct lb_asker *asker, struct asked_teacher *teacher, uint64_t now) {
     struct lb_detail detail = {0};
     uint64_t lost = teacher->pool.lost_ns, patience = lost + asker->options.give_up_ns;
     if (teacher->is.local && lb_local_check(teacher->is.local, &detail)) {
+        lb_asker_fail(asker, LB_E_UNAVAILABLE, &detail);
+        return UINT64_MAX;
+    }
+    if (is_gone(asker, teacher)) {
+        lb_fail(
+            &detail, LB_E_UNAVAILABLE,
+            "teacher %s: there is no model at %s any more, and the cache lacks an answer of it: put it back, "
+            "then go on with --resume",
+            teacher->is.name, teacher->is.urls[0] + strlen(LOCAL));
         lb_asker_fail(asker, LB_E_UNAVAILABLE, &detail);
         return UINT64_MAX;
     }
