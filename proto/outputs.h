@@ -18,6 +18,7 @@
     X(TOPK_VALUES,  "logits.topk_values",  FP32,  FP16,   LOGITS,    TOP_K, FALLING,  LB_USES_TOP_K | LB_IN_PIECES,            topk_values) \
     X(LOGSUMEXP,    "logsumexp",           FP32,  NONE,   LOGITS,    ONE,   NUMBERS,  LB_USES_TEMPERATURE | LB_IN_PIECES,      logsumexp) \
     X(ACTUAL,       "logprobs.actual",     FP32,  NONE,   LOGITS,    ONE,   LOGPROBS, LB_USES_TEMPERATURE | LB_USES_NEXT_TOKEN | LB_IN_PIECES, actual) \
+    X(REST,         "logprobs.rest",       FP32,  NONE,   LOGITS,    ONE,   LOGPROBS, LB_USES_TOP_K | LB_USES_TEMPERATURE | LB_IN_PIECES, rest) \
     X(HIDDEN_FINAL, "hidden_states.final", FP32,  FP16,   FINAL,     STATE, NUMBERS,  0,                                       row) \
     X(HIDDEN,       "hidden_states.N",     FP32,  FP16,   HIDDEN,    STATE, NUMBERS,  0,                                       row) \
     X(ATTENTION,    "attentions.N",        FP32,  FP16,   ATTENTION, KEYS,  SHARES,   0,                                       keys)

@@ -151,6 +151,7 @@ struct state {
     struct lb_head_want want;
     struct lb_lse lse;
     struct lb_top top;
+    double rest;
     float *at;
 };
 
@@ -194,11 +195,15 @@ static bool group_begin(struct work *work, struct group *g, const struct lb_head
 
 /* The next n_ids logits of a row. */
 static void state_add(struct state *s, const float *z, int64_t id, int64_t n_ids) {
-    if (s->want.k > 0) {
-        lb_top_add(&s->top, z, n_ids, id);
-    }
-    if (s->want.temperature > 0) {
-        lb_lse_add(&s->lse, z, n_ids, s->want.temperature);
+    if (s->want.rest) {
+        lb_rest_add(&s->rest, &s->lse, &s->top, z, n_ids, id, s->want.temperature);
+    } else {
+        if (s->want.k > 0) {
+            lb_top_add(&s->top, z, n_ids, id);
+        }
+        if (s->want.temperature > 0) {
+            lb_lse_add(&s->lse, z, n_ids, s->want.temperature);
+        }
     }
     for (int64_t i = 0; i < s->want.n_at; i++) {
         int64_t j = s->want.at[i] - id;
@@ -260,9 +265,14 @@ static void group_finish(const struct group *g, const struct lb_head_reader *rea
 #pragma omp parallel for schedule(dynamic, 4) if (chunk->n > 1)
         for (int64_t i = chunk->skip; i < chunk->n; i++) {
             struct state *s = &g->states[row + i];
+            double temperature = s->want.temperature;
             lb_top_finish(&s->top);
-            double lse = s->want.temperature > 0 ? lb_lse_value(&s->lse, s->want.temperature) : 0;
-            struct lb_head_row left = {s->top.ids, s->top.values, s->at, s->want.n_at, lse};
+            struct lb_head_row left = {.ids = s->top.ids,
+                                       .values = s->top.values,
+                                       .at = s->at,
+                                       .n_at = s->want.n_at,
+                                       .lse = temperature > 0 ? lb_lse_value(&s->lse, temperature) : 0};
+            left.log_rest = s->want.rest ? lb_rest_value(s->rest, &s->lse, &s->top, temperature) : 0;
             reader->row(reader->context, chunk->row + i, &left);
         }
     }
@@ -336,6 +346,19 @@ double lb_head_logsumexp(const float *z, int64_t v, double temperature) {
         lb_lse_add(&lse, z + id, smaller(step, v - id), temperature);
     }
     return lb_lse_value(&lse, temperature);
+}
+
+double lb_head_log_rest(const float *z, int64_t v, double temperature, int64_t k, int32_t *ids,
+                        float *values) {
+    int64_t step = v > LB_HEAD_WIDE_V ? PANEL_COLS : v;
+    struct lb_lse lse = LB_LSE_EMPTY;
+    struct lb_top top = {ids, values, k, 0};
+    double rest = 0;
+    for (int64_t id = 0; id < v; id += step) {
+        lb_rest_add(&rest, &lse, &top, z + id, smaller(step, v - id), id, temperature);
+    }
+    lb_top_finish(&top);
+    return lb_rest_value(rest, &lse, &top, temperature);
 }
 
 void lb_head_read_bytes(int64_t v, int64_t k, size_t *of_all, size_t *of_row) {

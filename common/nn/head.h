@@ -41,6 +41,7 @@ struct lb_head {
 struct lb_head_want {
     int64_t k;          /* the k largest, k <= V; 0: none */
     double temperature; /* > 0: log sum_j exp(z[j] / temperature); 0: none */
+    bool rest;          /* and what all but the k largest have of probability; k > 0 and a temperature */
     const int32_t *at;  /* [n_at] ids whose logits are wanted, each within 0 .. V - 1; lives until the end */
     int64_t n_at;
 };
@@ -52,6 +53,7 @@ struct lb_head_row {
     float *at;     /* [n_at] */
     int64_t n_at;
     double lse;
+    double log_rest; /* log of it: lb_rest_value */
 };
 
 /* Who reads. A row is that of h, counted over the whole batch. */
@@ -77,6 +79,9 @@ enum lb_status lb_head_read(struct lb_tape *tape, const struct lb_value *h, cons
 
 /* log-sum-exp of a whole row of V logits with the bits that lb_head_read gives it. */
 double lb_head_logsumexp(const float *z, int64_t v, double temperature);
+/* The same for log_rest; ids and values [k] become those of the k largest, as lb_topk has them. */
+double lb_head_log_rest(const float *z, int64_t v, double temperature, int64_t k, int32_t *ids,
+                        float *values);
 
 /* Tape that the answers of rows wait in, where k and one logit are wanted of each: *of_all, and *of_row for
  * each row. */

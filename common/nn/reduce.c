@@ -205,6 +205,30 @@ void lb_topk(const float *z, int64_t v, int64_t k, int32_t *ids, float *values) 
     lb_top_finish(&top);
 }
 
+void lb_rest_add(double *rest, struct lb_lse *lse, struct lb_top *top, const float *z, int64_t n,
+                 int64_t first, double temperature) {
+    struct lb_lse before = *lse;
+    lb_lse_add(lse, z, n, temperature);
+    if (isinf(lse->max)) {
+        lb_top_add(top, z, n, first);
+        return;
+    }
+    /* As lb_lse_add has scaled what came before. */
+    double factor = lse->max > before.max ? exp((before.max - lse->max) / temperature) : 1;
+    double came = lse->sum - before.sum * factor;
+    double held = sum_exp(top->values, top->n, (float)lse->max, temperature);
+    lb_top_add(top, z, n, first);
+    *rest = *rest * factor + (came + held - sum_exp(top->values, top->n, (float)lse->max, temperature));
+}
+
+double lb_rest_value(double rest, const struct lb_lse *lse, const struct lb_top *top, double temperature) {
+    if (isinf(lse->max) || isnan(lse->sum)) {
+        return NAN;
+    }
+    double listed = sum_exp(top->values, top->n, (float)lse->max, temperature);
+    return rest > LB_LEAST_REST * listed ? -log1p(listed / rest) : LB_LOG_LEAST_REST;
+}
+
 int64_t lb_argmax(const float *z, int64_t v) {
     float m = max_of(z, v);
     for (int64_t j = 0; j < v; j++) {

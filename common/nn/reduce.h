@@ -37,6 +37,18 @@ void lb_top_add(struct lb_top *top, const float *z, int64_t n, int64_t first);
 /* Puts them in lb_topk's order, at the row's end; nothing is added after it. */
 void lb_top_finish(struct lb_top *top);
 
+/* What the k largest leave of a row's probability. Feeds lse and top with the next n elements and keeps *rest
+ * (which starts as 0): the sum of exp((z - max) / temperature) over all that top does not hold. The terms
+ * that are taken off again are the very floats that were added, so that nothing but the additions in double
+ * is rounded: about 1e-15 of the whole sum, where 1 minus the listed probabilities keeps 1e-7. */
+void lb_rest_add(double *rest, struct lb_lse *lse, struct lb_top *top, const float *z, int64_t n,
+                 int64_t first, double temperature);
+/* log of its share in the whole, below 0, and never below LB_LOG_LEAST_REST (1e-12, well above the rounding):
+ * so much is said of no rest as well. NaN where a logit is NaN or +inf. */
+double lb_rest_value(double rest, const struct lb_lse *lse, const struct lb_top *top, double temperature);
+#define LB_LEAST_REST 1e-12
+#define LB_LOG_LEAST_REST (-27.631021115928547)
+
 int64_t lb_argmax(const float *z, int64_t v);
 /* Index of the first NaN or infinity, or -1. */
 int64_t lb_first_nonfinite(const float *x, int64_t n);

@@ -44,6 +44,15 @@ static void make_top_k(struct lb_row *row) {
     }
 }
 
+double lb_row_log_rest(struct lb_row *row) {
+    if (!row->has_rest) {
+        row->log_rest =
+            lb_head_log_rest(row->x, row->n, row->job->temperature, row->job->top_k, row->ids, row->values);
+        row->has_rest = row->has_top_k = true;
+    }
+    return row->log_rest;
+}
+
 const int32_t *lb_row_top_ids(struct lb_row *row) {
     make_top_k(row);
     return row->ids;
@@ -167,7 +176,9 @@ static struct lb_head_want want(void *context, int64_t row) {
     struct lb_head_want want = {0};
     unsigned uses = 0;
     for (size_t i = 0; i < job->n_outputs; i++) {
-        uses |= in_pieces(&job->outputs[i]) ? lb_output_get(job->outputs[i].what.kind)->uses : 0;
+        unsigned of_one = in_pieces(&job->outputs[i]) ? lb_output_get(job->outputs[i].what.kind)->uses : 0;
+        want.rest |= (of_one & LB_USES_TOP_K) != 0 && (of_one & LB_USES_TEMPERATURE) != 0;
+        uses |= of_one;
     }
     want.k = uses & LB_USES_TOP_K ? job->top_k : 0;
     want.temperature = uses & LB_USES_TEMPERATURE ? job->temperature : 0;
@@ -191,7 +202,9 @@ static void take_row(void *context, int64_t row, const struct lb_head_row *left)
                          .heads = 1,
                          .has_lse = true,
                          .has_top_k = true,
+                         .has_rest = true,
                          .lse = left->lse,
+                         .log_rest = left->log_rest,
                          .next_logit = left->n_at > 0 ? left->at[0] : 0,
                          .ids = left->ids,
                          .values = left->values};

@@ -28,6 +28,12 @@ void lb_extract_actual(struct lb_row *row, const struct lb_job_output *o) {
     }
 }
 
+/* log of the probability of all ids that are not among the k largest. */
+void lb_extract_rest(struct lb_row *row, const struct lb_job_output *o) {
+    float value = (float)lb_row_log_rest(row);
+    lb_put_floats(row, o, &value);
+}
+
 /* Keys behind the sequence's end stay zero. */
 void lb_extract_keys(struct lb_row *row, const struct lb_job_output *o) {
     for (int64_t h = 0; h < row->heads; h++) {

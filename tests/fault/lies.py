@@ -47,7 +47,7 @@ def flip(data, at, bit=0):
 # ---- bits of answers ----
 
 tensors = {'final_hidden': ['hidden_states.final', 'hidden_states.1'],
-           'topk': ['logits.topk_ids', 'logits.topk_values', 'logsumexp', 'attentions.1'],
+           'topk': ['logits.topk_ids', 'logits.topk_values', 'logprobs.rest', 'attentions.1'],
            'logits': ['logits']}
 
 
@@ -349,19 +349,9 @@ for lane, names in tensors.items():
             for what, value in (('NaN', math.nan), ('infinity', math.inf), ('-infinity', -math.inf)):
                 lie('%s in %s' % (what, name), lane=lane)(
                     of_tensor(name, row(lambda v, value=value: [value] + v[1:]), True))
-lie('log-sum-exp below the largest logit', lane='topk')(of_tensor('logsumexp', row(lambda v: [-30.0]), True))
-
-@lie('log-sum-exp a little below what is known', lane='topk')
-def _(answer, liar):
-    told, data, i = find(answer, 'logits.topk_values')
-    cell, k = cells(told['outputs'][i]), told['outputs'][i]['shape'][-1]
-    known = struct.unpack('<%d%s' % (k, cell), bytes(data[i][:k * struct.calcsize(cell)]))
-    at = [o['name'] for o in told['outputs']].index('logsumexp')
-    data[at][:4] = struct.pack('<f', math.log(sum(map(math.exp, known))) - 0.1)
-    answer.together(told, data)
-
-
-lie('log-sum-exp zeroed', lane='topk')(of_tensor('logsumexp', zero, True))
+lie('a rest that is likelier than all', lane='topk')(of_tensor('logprobs.rest', row(lambda v: [0.5]), True))
+lie('a rest that leaves nothing', lane='topk')(of_tensor('logprobs.rest', row(lambda v: [-0.0]), True))
+lie('rests zeroed', lane='topk')(of_tensor('logprobs.rest', zero, True))
 lie('an id twice', lane='topk')(of_tensor('logits.topk_ids', row(lambda v: [v[1]] + v[1:]), True))
 lie('an id out of range', lane='topk')(of_tensor('logits.topk_ids', row(lambda v: [60000] + v[1:]), True))
 lie('an id that is negative (65535)', lane='topk')(of_tensor('logits.topk_ids', row(lambda v: [65535] + v[1:]), True))

@@ -84,19 +84,17 @@ static float *attention(int64_t heads, int64_t t) {
 /* Teachers list other ids, some of them the same. */
 static void top_k(struct lb_answer *a, int64_t t, int64_t k, int teacher) {
     int32_t *ids = malloc((size_t)(t * k) * sizeof *ids);
-    float *values = normals(t * k, 1), *lse = malloc((size_t)t * sizeof *lse);
-    assert_true(ids != NULL && lse != NULL);
+    float *values = normals(t * k, 1), *rest = malloc((size_t)t * sizeof *rest);
+    assert_true(ids != NULL && rest != NULL);
     for (int64_t i = 0; i < t; i++) {
-        double sum = 0;
         for (int64_t j = 0; j < k; j++) {
             ids[i * k + j] = (int32_t)((i + (5 + teacher) * j) % VOCAB);
-            sum += exp(values[i * k + j]);
         }
-        lse[i] = (float)log(sum * 1.3); /* some mass for the others */
+        rest[i] = (float)log(0.3 / 1.3); /* some mass for the others */
     }
     add(a, "logits.topk_ids", t, k, 0, (float *)ids)->datatype = LB_DT_INT32;
     add(a, "logits.topk_values", t, k, 0, values);
-    add(a, "logsumexp", t, 0, 0, lse);
+    add(a, "logprobs.rest", t, 0, 0, rest);
 }
 
 static void make_answers(struct world *w) {
@@ -153,6 +151,7 @@ static void make_student(struct world *w, bool tied) {
 static unsigned add_loss(struct world *w, const struct lb_loss *loss, double weight, double temperature) {
     unsigned l = (unsigned)w->plan.n_losses++;
     w->plan.losses[l].loss = loss;
+    snprintf(w->plan.losses[l].name, sizeof w->plan.losses[l].name, "%s", loss->name);
     w->plan.losses[l].args =
         (struct lb_loss_args){.weight = weight, .temperature = temperature, .normalize = true};
     w->plan.on_label |= w->plan.losses[l].loss->on == LB_ON_LABEL;
@@ -397,7 +396,7 @@ static void two_halves(void **state) {
     assert_non_null(keep);
     memset(grads, 0, n * sizeof *grads);
     lb_rng_seed(&rng, 2, 2);
-    assert_int_equal(lb_step_losses(w->step, w->pointers, w->rows, &whole, &detail), LB_E_ARG);
+    assert_int_equal(lb_step_losses(w->step, w->pointers, w->rows, NULL, &whole, &detail), LB_E_ARG);
     assert_int_equal(lb_whole_step(w->step, w->samples, SAMPLES, w->pointers, w->rows, &rng, &whole, &detail),
                      LB_OK);
     memcpy(keep, grads, n * sizeof *keep);
@@ -415,21 +414,123 @@ static void two_halves(void **state) {
         }
         assert_true(fabs(z[j] - sum) < 1e-5);
     }
-    assert_int_equal(lb_step_losses(w->step, w->pointers, w->rows, &halves, &detail), LB_OK);
+    assert_int_equal(lb_step_losses(w->step, w->pointers, w->rows, NULL, &halves, &detail), LB_OK);
     assert_memory_equal(keep, grads, n * sizeof *keep);
     assert_memory_equal(&whole, &halves, sizeof whole);
-    assert_int_equal(lb_step_losses(w->step, w->pointers, w->rows, &halves, &detail), LB_E_ARG); /* once */
+    assert_int_equal(lb_step_losses(w->step, w->pointers, w->rows, NULL, &halves, &detail),
+                     LB_E_ARG); /* once */
     free(keep);
     free_world(w);
+}
+
+static void refused(struct world *w, const char *first, const char *second) {
+    struct lb_step_result result = {0};
+    struct lb_detail detail = {0};
+    lb_rng_seed(&rng, 2, 2);
+    assert_int_equal(
+        lb_whole_step(w->step, w->samples, SAMPLES, w->pointers, w->rows, &rng, &result, &detail), LB_E_ARG);
+    if (strstr(detail.text, first) == NULL || strstr(detail.text, second) == NULL) {
+        fail_msg("%s", detail.text);
+    }
+    assert_true(result.loss == 0); /* nothing of it is counted */
+}
+
+/* A loss that is no number says whose numbers are none, and what helps. */
+static void not_finite(void **state) {
+    (void)state;
+    static char names[2][4] = {"ann", "ben"};
+    const struct lb_mixture *mean = lb_mixture_find("mean_probs");
+    for (int who = 0; who < 3; who++) {
+        struct world *w = make_world(mean, LB_LANE_FINAL, false, lb_loss_find(who < 2 ? "kl" : "hs_mse"));
+        size_t n;
+        w->teachers[0].name = names[0];
+        w->teachers[1].name = names[1];
+        if (who == 0) {
+            const struct lb_weight *embedding = lb_model_weights(w->student, &n);
+            embedding->value[w->samples[1].ids[0] * embedding->cols] = NAN;
+            refused(w, "kl is not finite at position",
+                    "the student's logits are NaN or infinite there; lower");
+        } else if (who == 1) {
+            w->head[1].weight[3] = INFINITY;
+            refused(w, "kl is not finite at position",
+                    "the logits of teacher ben are NaN or infinite there; set fp16");
+        } else {
+            float *states = (float *)(uintptr_t)lb_answer_find(w->pointers[3], LB_OUT_HIDDEN_FINAL, 0)->data;
+            states[5] = INFINITY;
+            refused(w, "hs_mse is not finite against hidden_states.final of teacher ben", "layer_mapping");
+        }
+        free_world(w);
+    }
+}
+
+/* The same samples as one batch, and one by one as micro-batches of one step; gradients into grads. */
+static struct lb_step_result in_parts(struct world *w, bool whole, float *grads) {
+    struct lb_step_result result = {0};
+    struct lb_step_totals totals = {.square = {0}};
+    struct lb_detail detail = {0};
+    size_t n;
+    float *own = lb_model_grads(w->student, &n);
+    memset(own, 0, n * sizeof *own);
+    enum lb_status status = LB_OK;
+    for (int i = 0; i < (whole ? 1 : SAMPLES) && status == LB_OK; i++) {
+        lb_rng_seed(&rng, 2, 2);
+        status = lb_step_forward(w->step, w->samples + i, whole ? SAMPLES : 1, &rng, NULL, &detail);
+        for (int j = 0; j < SAMPLES && i == 0 && !whole && status == LB_OK; j++) {
+            status = lb_step_count(w->step, w->samples + j, 1, w->pointers + 2 * j, &totals, &detail);
+        }
+        status = status == LB_OK ? lb_step_losses(w->step, w->pointers + 2 * i, w->rows,
+                                                  whole ? NULL : &totals, &result, &detail)
+                                 : status;
+    }
+    if (status != LB_OK) {
+        fail_msg("%s", detail.text);
+    }
+    memcpy(grads, own, n * sizeof *own);
+    return result;
+}
+
+/* A step is the same, to rounding, however it is cut into micro-batches: each loss of the table, all
+ * together. */
+static void micro_batches(void **state) {
+    (void)state;
+    for (size_t l = 0; l == 0 || lb_loss_at(l - 1) != NULL; l++) { /* the last: all */
+        const struct lb_loss *only = lb_loss_at(l);
+        for (int lane = 0; lane < 2; lane++) {
+            if (only != NULL && !serves(lanes[lane], only)) {
+                continue;
+            }
+            const char *mixture = only == NULL && lane == 0 ? "ca_mkd" : "mean_probs";
+            struct world *w = make_world(lb_mixture_find(mixture), lanes[lane], true, only);
+            size_t n;
+            (void)lb_model_grads(w->student, &n);
+            float *one = malloc(n * sizeof *one), *cut = malloc(n * sizeof *cut);
+            assert_true(one != NULL && cut != NULL);
+            struct lb_step_result a = in_parts(w, true, one), b = in_parts(w, false, cut);
+            double norm = 0, apart = 0;
+            for (size_t i = 0; i < n; i++) {
+                norm += (double)one[i] * one[i];
+                apart += ((double)one[i] - cut[i]) * ((double)one[i] - cut[i]);
+            }
+            printf("%-14s %-12s loss off by %.1e, gradient by %.1e of its norm\n",
+                   only != NULL ? only->name : "all", lane == 0 ? "final states" : "top-k",
+                   fabs(a.loss - b.loss), sqrt(apart / norm));
+            assert_true(norm > 0 && sqrt(apart / norm) < 1e-5);
+            assert_true(fabs(a.loss - b.loss) < 1e-6 * fabs(a.loss));
+            for (size_t i = 0; i < w->plan.n_losses; i++) {
+                assert_true(fabs(a.term[i] - b.term[i]) < 1e-6 * fabs(a.term[i]));
+            }
+            free(one);
+            free(cut);
+            free_world(w);
+        }
+    }
 }
 
 int main(void) {
     lb_rng_seed(&rng, 1, 0);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(each_loss),
-        cmocka_unit_test(each_mixture),
-        cmocka_unit_test(weights_of_tokens),
-        cmocka_unit_test(two_halves),
+        cmocka_unit_test(each_loss),  cmocka_unit_test(each_mixture),  cmocka_unit_test(weights_of_tokens),
+        cmocka_unit_test(two_halves), cmocka_unit_test(micro_batches), cmocka_unit_test(not_finite),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

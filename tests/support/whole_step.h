@@ -9,7 +9,7 @@ static inline enum lb_status lb_whole_step(struct lb_step *step, const struct lb
                                            struct lb_rng *rng, struct lb_step_result *result,
                                            struct lb_detail *detail) {
     enum lb_status status = lb_step_forward(step, samples, n, rng, NULL, detail);
-    return status == LB_OK ? lb_step_losses(step, answers, rows, result, detail) : status;
+    return status == LB_OK ? lb_step_losses(step, answers, rows, NULL, result, detail) : status;
 }
 
 #endif

@@ -36,7 +36,7 @@ struct rows {
     int32_t (*ids)[TOP]; /* [n] */
     float (*values)[TOP];
     float (*at)[AT];
-    double *lse;
+    double *lse, *log_rest;
     int *times; /* each row was given so often */
     const int32_t *asked;
     int64_t k;
@@ -50,19 +50,21 @@ static struct rows rows_of(int64_t v, int64_t n, const int32_t *asked) {
     r.values = calloc((size_t)n, sizeof *r.values);
     r.at = calloc((size_t)n, sizeof *r.at);
     r.lse = calloc((size_t)n, sizeof *r.lse);
+    r.log_rest = calloc((size_t)n, sizeof *r.log_rest);
     r.times = calloc((size_t)n, sizeof *r.times);
-    assert_true(r.z && r.ids && r.values && r.at && r.lse && r.times);
+    assert_true(r.z && r.ids && r.values && r.at && r.lse && r.log_rest && r.times);
     return r;
 }
 
 static void rows_free(struct rows *r) {
-    free(r->z), free(r->ids), free(r->values), free(r->at), free(r->lse), free(r->times);
+    free(r->z), free(r->ids), free(r->values), free(r->at), free(r->lse), free(r->log_rest), free(r->times);
 }
 
 static struct lb_head_want want(void *context, int64_t row) {
     (void)row;
     struct rows *r = context;
-    return (struct lb_head_want){r->k, r->temperature, r->asked, AT};
+    return (struct lb_head_want){
+        .k = r->k, .temperature = r->temperature, .rest = true, .at = r->asked, .n_at = AT};
 }
 
 static void take_row(void *context, int64_t row, const struct lb_head_row *left) {
@@ -71,6 +73,7 @@ static void take_row(void *context, int64_t row, const struct lb_head_row *left)
     memcpy(r->values[row], left->values, (size_t)r->k * sizeof(float));
     memcpy(r->at[row], left->at, sizeof r->at[row]);
     r->lse[row] = left->lse;
+    r->log_rest[row] = left->log_rest;
     r->times[row]++;
 }
 
@@ -155,6 +158,7 @@ static void same_row(const struct rows *a, int64_t i, const struct rows *b, int6
     assert_memory_equal(a->values[i], b->values[j], sizeof a->values[i]);
     assert_memory_equal(a->at[i], b->at[j], sizeof a->at[i]);
     assert_memory_equal(&a->lse[i], &b->lse[j], sizeof a->lse[i]);
+    assert_memory_equal(&a->log_rest[i], &b->log_rest[j], sizeof a->log_rest[i]);
 }
 
 static const int32_t lengths[] = {3, 140, 1, 1, 0, 2};
@@ -178,6 +182,14 @@ static void right(struct setting *s, const struct rows *have) {
         double same = lb_head_logsumexp(z, have->v, have->temperature);
         assert_memory_equal(&same, &have->lse[i], sizeof same);
         assert_true(have->v > LB_HEAD_WIDE_V ? fabs(have->lse[i] - lse) < 1e-6 : have->lse[i] == lse);
+        double rest = lb_head_log_rest(z, have->v, have->temperature, TOP, ids, values), others = 0;
+        assert_memory_equal(&rest, &have->log_rest[i], sizeof rest);
+        assert_memory_equal(ids, have->ids[i], sizeof ids);
+        assert_memory_equal(values, have->values[i], sizeof values);
+        for (int64_t j = 0; j < have->v; j++) { /* none is as large as the last of the largest by chance */
+            others += z[j] < values[TOP - 1] ? exp(z[j] / have->temperature) : 0;
+        }
+        assert_true(fabs(rest - (log(others) - lse)) < 1e-6);
         for (int a = 0; a < AT; a++) {
             assert_true(have->at[i][a] == z[have->asked[a]]);
         }

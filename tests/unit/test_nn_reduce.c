@@ -218,6 +218,65 @@ static void test_pieces(void **state) {
     }
 }
 
+/* The mass that the k largest leave, down to where there is none: in one piece and in many, from one in ten
+ * to one in 10^11. Told by one minus the listed probabilities it would be noise below 10^-6. */
+static void test_rest(void **state) {
+    (void)state;
+    static float z[20000], values[64];
+    static int32_t ids[64];
+    struct lb_rng rng;
+    lb_rng_seed(&rng, 14, 0);
+    for (int t = 0; t < 400; t++) {
+        int64_t v = 65 + (int64_t)lb_rng_below(&rng, 19000), k = t % 10 == 0 ? 1 : 64;
+        double temperature = t % 5 == 0 ? 0.5 : t % 5 == 1 ? 4 : 1;
+        float above =
+            (float)(temperature * (t % 40)); /* the listed stand out by so much, and rise piece by piece */
+        for (int64_t j = 0; j < v; j++) {
+            z[j] = 3 * lb_rng_float(&rng) - 40;
+        }
+        for (int64_t i = 0; i < k; i++) {
+            z[i * (v / k)] += above + (float)i / 7;
+        }
+        lb_topk(z, v, k, ids, values);
+        double listed = 0, others = 0;
+        for (int64_t j = 0; j < v; j++) {
+            bool is_listed = false;
+            for (int64_t i = 0; i < k; i++) {
+                is_listed |= ids[i] == j;
+            }
+            *(is_listed ? &listed : &others) += exp(((double)z[j] - values[0]) / temperature);
+        }
+        double share = others / (listed + others);
+        double want = share > LB_LEAST_REST ? log(share) : LB_LOG_LEAST_REST;
+        int64_t pieces[] = {v, 4096, 100, 7};
+        for (int p = 0; p < 4; p++) {
+            struct lb_lse lse = LB_LSE_EMPTY;
+            struct lb_top top = {ids, values, k, 0};
+            double rest = 0;
+            for (int64_t j = 0; j < v; j += pieces[p]) {
+                int64_t n = v - j < pieces[p] ? v - j : pieces[p];
+                lb_rest_add(&rest, &lse, &top, z + j, n, j, temperature);
+            }
+            double have = lb_rest_value(rest, &lse, &top, temperature);
+            if (!(fabs(have - want) < 3e-6 + 1e-14 / share)) {
+                fail_msg("%g of the mass is left, told as %g (pieces of %lld)", share, exp(have),
+                         (long long)pieces[p]);
+            }
+            assert_true(have < 0);
+        }
+    }
+    float few[] = {1, 2, -INFINITY}, bad[] = {1, NAN, 0}, most[] = {1, INFINITY, 0};
+    float *rows[] = {few, bad, most};
+    for (int r = 0; r < 3; r++) { /* all listed: the least that is told */
+        struct lb_lse lse = LB_LSE_EMPTY;
+        struct lb_top top = {ids, values, 3, 0};
+        double rest = 0;
+        lb_rest_add(&rest, &lse, &top, rows[r], 3, 0, 1);
+        double have = lb_rest_value(rest, &lse, &top, 1);
+        assert_true(r == 0 ? have == LB_LOG_LEAST_REST : isnan(have));
+    }
+}
+
 static void test_nonfinite(void **state) {
     (void)state;
     float x[300];
@@ -243,6 +302,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_exp),  cmocka_unit_test(test_exp_vector), cmocka_unit_test(test_logsumexp),
         cmocka_unit_test(test_topk), cmocka_unit_test(test_nonfinite),  cmocka_unit_test(test_pieces),
+        cmocka_unit_test(test_rest),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

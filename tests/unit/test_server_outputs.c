@@ -208,6 +208,16 @@ static double actual(const struct question *q, const struct source *s, int b, in
     return (double)s->x[t * s->width + ids[b * T + t + 1]] / q->temperature - lse(q, s, b, h, t, c);
 }
 
+static double rest(const struct question *q, const struct source *s, int b, int64_t h, int64_t t, int64_t c) {
+    const float *z = s->x + t * s->width;
+    double least = top_value(q, s, b, h, t, q->top_k - 1), sum = 0; /* none is twice there */
+    (void)c;
+    for (int64_t j = 0; j < s->width; j++) {
+        sum += (double)z[j] < least ? exp(z[j] / q->temperature) : 0;
+    }
+    return log(sum) - lse(q, s, b, h, t, 0);
+}
+
 static double keys(const struct question *q, const struct source *s, int b, int64_t h, int64_t t, int64_t c) {
     (void)q;
     (void)b;
@@ -225,6 +235,7 @@ static const struct {
     [LB_OUT_TOPK_VALUES] = {LB_FROM_LOGITS, LB_WIDE_TOP_K, top_value},
     [LB_OUT_LOGSUMEXP] = {LB_FROM_LOGITS, LB_WIDE_ONE, lse},
     [LB_OUT_ACTUAL] = {LB_FROM_LOGITS, LB_WIDE_ONE, actual},
+    [LB_OUT_REST] = {LB_FROM_LOGITS, LB_WIDE_ONE, rest},
     [LB_OUT_HIDDEN_FINAL] = {LB_FROM_FINAL, LB_WIDE_STATE, same},
     [LB_OUT_HIDDEN] = {LB_FROM_HIDDEN, LB_WIDE_STATE, same},
     [LB_OUT_ATTENTION] = {LB_FROM_ATTENTION, LB_WIDE_KEYS, keys},
@@ -416,7 +427,7 @@ static void test_table(void **state) {
         bool tapped = is->source == LB_FROM_HIDDEN || is->source == LB_FROM_ATTENTION;
         assert_int_equal(lb_output_layered((enum lb_output_kind)k), tapped);
         assert_int_equal(is->own == LB_DT_INT32, is->numbers == LB_ARE_IDS);
-        assert_int_equal((is->uses & LB_USES_TOP_K) != 0, is->width == LB_WIDE_TOP_K);
+        assert_true((is->uses & LB_USES_TOP_K) != 0 || is->width != LB_WIDE_TOP_K);
         assert_true(is->width != LB_WIDE_KEYS || is->source == LB_FROM_ATTENTION);
         assert_true(lb_output_comes_as((enum lb_output_kind)k, is->own));
         assert_false(lb_output_comes_as((enum lb_output_kind)k, LB_DT_NONE));

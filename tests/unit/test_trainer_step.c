@@ -367,7 +367,7 @@ static void check_labels(struct lb_model *student, const struct lb_sample *sampl
                 log_q[samples[i].ids != NULL ? samples[i].ids[t + 1] : samples[i].label] / (double)rows;
         }
     }
-    assert_int_equal(lb_step_losses(step, NULL, rows, &result, &detail), LB_OK);
+    assert_int_equal(lb_step_losses(step, NULL, rows, NULL, &result, &detail), LB_OK);
     assert_true(row == rows && fabs(result.loss - expected) < 1e-5);
     lb_step_destroy(step);
 }
@@ -401,18 +401,18 @@ static void answer_logits(struct scene *s) {
         struct lb_answer *answer = &s->answers[i / TEACHERS][i % TEACHERS];
         int64_t n = lengths[i / TEACHERS];
         float *z = malloc((size_t)(n * v) * sizeof *z),
-              *values = malloc((size_t)(n * TOP_K) * sizeof *values), *lse = malloc((size_t)n * sizeof *lse);
+              *values = malloc((size_t)(n * TOP_K) * sizeof *values),
+              *rest = malloc((size_t)n * sizeof *rest);
         int32_t *ids = malloc((size_t)(n * TOP_K) * sizeof *ids);
-        assert_true(z != NULL && values != NULL && lse != NULL && ids != NULL);
+        assert_true(z != NULL && values != NULL && rest != NULL && ids != NULL);
         for (int64_t t = 0; t < n; t++) {
             float *row = z + t * v;
-            double log_p[MAX_V];
+            double log_p[MAX_V], others = 0;
             bool taken[MAX_V] = {false};
             for (int64_t j = 0; j < v; j++) {
                 row[j] = (float)(3 * sin((double)(j * (i + 2) + 17 * t + i)));
             }
             log_softmax(row, v, 1, log_p);
-            lse[t] = (float)(row[0] - log_p[0]);
             for (int m = 0; m < TOP_K; m++) {
                 int32_t best = -1;
                 for (int32_t j = 0; j < v; j++) {
@@ -422,12 +422,16 @@ static void answer_logits(struct scene *s) {
                 ids[t * TOP_K + m] = best;
                 values[t * TOP_K + m] = row[best];
             }
+            for (int64_t j = 0; j < v; j++) {
+                others += taken[j] ? 0 : exp(log_p[j]);
+            }
+            rest[t] = (float)log(others);
         }
         add_tensor(answer, "logits", 2, n, v, 1, z);
         add_tensor(answer, "logits.topk_ids", 2, n, TOP_K, 1, (float *)(void *)ids);
         answer->tensors[1].datatype = LB_DT_INT32;
         add_tensor(answer, "logits.topk_values", 2, n, TOP_K, 1, values);
-        add_tensor(answer, "logsumexp", 1, n, 1, 1, lse);
+        add_tensor(answer, "logprobs.rest", 1, n, 1, 1, rest);
         s->pointers[i] = mixture[i / TEACHERS][i % TEACHERS] > 0 ? answer : NULL;
     }
 }
@@ -476,18 +480,17 @@ static double listed_kl(const struct scene *s, int i, int64_t t, const float *st
     for (int k = 0; k < TEACHERS; k++) {
         const struct lb_answer *a = &s->answers[i][k];
         const int32_t *ids = (const int32_t *)a->tensors[1].data + t * TOP_K;
-        double own[MAX_V], tail = 1;
-        for (int m = 0; weight[k] > 0 && m < TOP_K; m++) {
-            listed[ids[m]] = true;
-            tail -= exp((double)((const float *)a->tensors[2].data)[t * TOP_K + m] -
-                        (double)((const float *)a->tensors[3].data)[t]);
+        const float *values = (const float *)a->tensors[2].data + t * TOP_K;
+        double own[MAX_V], sum = 0, tail = exp((double)((const float *)a->tensors[3].data)[t]);
+        for (int m = 0; m < TOP_K; m++) {
+            listed[ids[m]] |= weight[k] > 0;
+            sum += exp(values[m]);
         }
         for (int64_t j = 0; j < v; j++) {
             own[j] = tail / (double)(v - TOP_K);
         }
         for (int m = 0; m < TOP_K; m++) {
-            own[ids[m]] = exp((double)((const float *)a->tensors[2].data)[t * TOP_K + m] -
-                              (double)((const float *)a->tensors[3].data)[t]);
+            own[ids[m]] = (1 - tail) * exp(values[m]) / sum;
         }
         for (int64_t j = 0; weight[k] > 0 && j < v; j++) {
             p[j] += weight[k] * own[j];
@@ -553,7 +556,7 @@ static void check_targets(const char *mix, enum lb_target_lane lane) {
             }
         }
     }
-    assert_int_equal(lb_step_losses(step, s->pointers, s->rows, &result, &detail), LB_OK);
+    assert_int_equal(lb_step_losses(step, s->pointers, s->rows, NULL, &result, &detail), LB_OK);
     expect_term(s, &result, 0, mix, expected[0]);
     expect_term(s, &result, 1, mix, expected[1]);
     expect_halves(s, step, &result);

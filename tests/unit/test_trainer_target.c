@@ -7,6 +7,7 @@
 #include <cmocka.h>
 
 #include "trainer/loss/target.h"
+#include "trainer/wire/possible.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -138,6 +139,23 @@ static void what_is_given(void **state) {
                         "logits, hidden_states.0 to 1, logsumexp");
 }
 
+/* The rest of a row has less than all of the probability. */
+static void what_is_left(void **state) {
+    (void)state;
+    float rest[T] = {-0.5f, -27.6f, -1e-20f, -3};
+    struct lb_answer answer = named((struct lb_answer){
+        .n_tensors = 1, .tensors = {tensor("logprobs.rest", LB_DT_FP32, 1, T, 1, 1, rest)}});
+    struct lb_detail detail = {0};
+    assert_int_equal(lb_answer_possible(&answer, 1, "tutor", &detail), LB_OK);
+    static const float bad[] = {0, 1e-4f, 0.5f, NAN, -INFINITY};
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        detail = (struct lb_detail){0};
+        rest[2] = bad[i];
+        assert_int_equal(lb_answer_possible(&answer, 1, "tutor", &detail), LB_E_FORMAT);
+        assert_non_null(strstr(detail.text, "teacher tutor: logprobs.rest of its answer cannot be: row 2"));
+    }
+}
+
 /* Three images, the second of them not answered: by logits and by final states the teacher says the same. */
 static void image_logits(void **state) {
     (void)state;
@@ -250,7 +268,7 @@ static void text_logits(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(text_answers), cmocka_unit_test(image_answers), cmocka_unit_test(what_is_given),
-        cmocka_unit_test(image_logits), cmocka_unit_test(text_logits),
+        cmocka_unit_test(image_logits), cmocka_unit_test(what_is_left),  cmocka_unit_test(text_logits),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

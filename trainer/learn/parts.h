@@ -29,6 +29,12 @@ struct lb_worker {
     float *list_p;     /* [teachers, K] */
 };
 
+enum lb_culprit {
+    LB_CULPRIT_NONE, /* nobody's, as far as is known */
+    LB_CULPRIT_STUDENT,
+    LB_CULPRIT_TEACHER /* and its index */
+};
+
 struct lb_step {
     const struct lb_plan *plan;
     struct lb_model *student;
@@ -42,15 +48,22 @@ struct lb_step {
     struct lb_tap taps[LB_MAX_PAIRS];
     struct lb_value *states; /* final [N, C]; NULL: no forward waits for its losses */
     /* its losses */
-    double inverse;            /* 1 / rows of the optimizer step */
-    double *mix;               /* weights [rows or samples, teachers], see lb_step_mix */
-    double *row_loss;          /* [losses, N] */
-    float *z[LB_MAX_TEACHERS]; /* teachers' logits of one chunk */
-    float *teacher_states;     /* workspace of lb_target_logits */
-    struct lb_worker *workers; /* one per thread */
+    double inverse; /* 1 / rows of the optimizer step */
+    const struct lb_step_totals *totals;
+    double *mix;                    /* weights [rows or samples, teachers], see lb_step_mix */
+    double *row_loss;               /* [losses, N] */
+    const struct lb_pair *bad_pair; /* the first whose loss is not finite */
+    int8_t *culprit;                /* [N] whose numbers made a row's loss not finite: enum lb_culprit */
+    float *z[LB_MAX_TEACHERS];      /* teachers' logits of one chunk */
+    float *teacher_states;          /* workspace of lb_target_logits */
+    struct lb_worker *workers;      /* one per thread */
 };
 
-/* weights.c: weighs the teachers and adds to result->weight. false: out of memory. */
+/* weights.c: the teachers' weights [teachers] for sample i of the batch, its token t or with t < 0 all of it.
+ */
+void lb_step_weigh_one(const struct lb_step *step, const struct lb_answered *batch, int64_t i, int64_t t,
+                       double *out);
+/* Weighs the teachers and adds to result->weight. false: out of memory. */
 bool lb_step_weigh(struct lb_step *step, struct lb_step_result *result);
 /* The teachers' weights [teachers] for one row. */
 const double *lb_step_mix(const struct lb_step *step, int64_t row);

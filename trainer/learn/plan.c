@@ -56,7 +56,7 @@ static enum lb_status ask_lane(struct lb_plan *plan, const struct lb_model *stud
     case LB_LANE_TOPK:
         status = ask(spec, LB_OUT_TOPK_IDS, 0, v <= 65536 ? LB_DT_UINT16 : LB_DT_INT32, detail);
         status = status == LB_OK ? ask(spec, LB_OUT_TOPK_VALUES, 0, wide, detail) : status;
-        status = status == LB_OK ? ask(spec, LB_OUT_LOGSUMEXP, 0, LB_DT_FP32, detail) : status;
+        status = status == LB_OK ? ask(spec, LB_OUT_REST, 0, LB_DT_FP32, detail) : status;
         break;
     }
     return status;

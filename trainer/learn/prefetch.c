@@ -30,8 +30,9 @@ enum lb_status lb_prefetch_create(const struct lb_plan *plan, const struct lb_da
     a->data = data;
     a->teachers = teachers;
     a->batch = r->per_device_train_batch_size;
-    /* The one in use, and those of the steps asked ahead. */
+    /* The one in use, and those of the steps asked ahead; at the least all of one step. */
     a->depth = 1 + (teachers != NULL ? r->prefetch * r->gradient_accumulation_steps : 0);
+    a->depth = a->depth < r->gradient_accumulation_steps ? r->gradient_accumulation_steps : a->depth;
     a->first = a->asked = a->taken = first;
     a->end = end;
     a->order = lb_order_create(lb_dataset_count(data), (uint64_t)r->seed);
@@ -114,11 +115,18 @@ enum lb_status lb_prefetch_next(struct lb_prefetch *a, const struct lb_sample **
 
 enum lb_status lb_prefetch_answers(struct lb_prefetch *a, const struct lb_answer *const **out_answers,
                                    struct lb_detail *detail) {
+    const struct lb_sample *samples;
+    return lb_prefetch_ahead(a, 0, &samples, out_answers, detail);
+}
+
+enum lb_status lb_prefetch_ahead(struct lb_prefetch *a, int64_t i, const struct lb_sample **out_samples,
+                                 const struct lb_answer *const **out_answers, struct lb_detail *detail) {
     const struct lb_answer *const *answers = NULL;
-    enum lb_status status = a->teachers != NULL
-                                ? lb_teachers_take(a->teachers, a->taken - 1 - a->first, &answers, detail)
-                                : LB_OK;
+    int64_t number = a->taken - 1 + i;
+    enum lb_status status =
+        a->teachers != NULL ? lb_teachers_take(a->teachers, number - a->first, &answers, detail) : LB_OK;
     if (status == LB_OK) {
+        *out_samples = slot(a, number);
         *out_answers = answers;
     }
     return status;

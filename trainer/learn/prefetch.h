@@ -29,5 +29,11 @@ LB_NODISCARD enum lb_status lb_prefetch_positions(struct lb_prefetch *prefetch, 
 LB_NODISCARD enum lb_status lb_prefetch_answers(struct lb_prefetch *prefetch,
                                                 const struct lb_answer *const **out_answers,
                                                 struct lb_detail *detail);
+/* Waits for what the teachers say of the i-th micro-batch behind the one that next gave (0: that one), i less
+ * than gradient_accumulation_steps; NULL without teachers. Valid until next has come to the one behind it. */
+LB_NODISCARD enum lb_status lb_prefetch_ahead(struct lb_prefetch *prefetch, int64_t i,
+                                              const struct lb_sample **out_samples,
+                                              const struct lb_answer *const **out_answers,
+                                              struct lb_detail *detail);
 
 #endif

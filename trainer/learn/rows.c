@@ -1,9 +1,15 @@
 /* Losses on rows of logits, inside the fused head. */
 #include "common/nn/head.h"
+#include "common/nn/reduce.h"
 #include "trainer/learn/parts.h"
 
+#include <math.h>
 #include <omp.h>
 #include <string.h>
+
+static bool reads_logits(const struct lb_step *step) {
+    return step->plan->on_target && step->plan->recipe->targets != LB_LANE_TOPK;
+}
 
 /* One loss on distributions: against the mixture of the teachers, or the weighted sum against each. */
 static double target_loss(const struct lb_step *step, struct lb_worker *worker, unsigned l, int64_t row,
@@ -23,6 +29,21 @@ static double target_loss(const struct lb_step *step, struct lb_worker *worker, 
         sum += t != NULL ? w[k] * loss->row(&worker->row, t, args, (float)(factor * w[k]), worker->dz) : 0;
     }
     return sum;
+}
+
+/* Whose logits of a row are not finite. */
+static int8_t find_culprit(const struct lb_step *step, const float *z, int64_t row, int64_t in_chunk) {
+    const struct lb_answer *const *answers =
+        step->batch.answers + (int64_t)step->batch.sequence[row] * step->plan->n_teachers;
+    if (lb_first_nonfinite(z, step->v) >= 0) {
+        return LB_CULPRIT_STUDENT;
+    }
+    for (unsigned k = 0; reads_logits(step) && k < step->plan->n_teachers; k++) {
+        if (answers[k] != NULL && lb_first_nonfinite(step->z[k] + in_chunk * step->v, step->v) >= 0) {
+            return (int8_t)(LB_CULPRIT_TEACHER + k);
+        }
+    }
+    return LB_CULPRIT_NONE;
 }
 
 /* All losses on logits of one row; z becomes the gradient. */
@@ -48,12 +69,11 @@ static void row_losses(const struct lb_step *step, struct lb_worker *worker, int
             value = target_loss(step, worker, l, row, in_chunk, factor);
         }
         step->row_loss[l * (size_t)step->rows.n_rows + (size_t)row] = value;
+        if (!isfinite(value) && step->culprit[row] == LB_CULPRIT_NONE) {
+            step->culprit[row] = find_culprit(step, z, row, in_chunk);
+        }
     }
     memcpy(z, worker->dz, bytes);
-}
-
-static bool reads_logits(const struct lb_step *step) {
-    return step->plan->on_target && step->plan->recipe->targets != LB_LANE_TOPK;
 }
 
 static enum lb_status on_logits(void *context, int64_t row, int64_t n, float *z) {

@@ -1,6 +1,7 @@
 #include "trainer/learn/step.h"
 
 #include "common/base/mem.h"
+#include "common/nn/reduce.h"
 #include "trainer/learn/parts.h"
 
 #include <math.h>
@@ -65,21 +66,63 @@ static bool lay_out(struct lb_step *step, const struct lb_sample *samples, int64
     return true;
 }
 
+#define STUDENT_REMEDY "lower learning_rate, warm up longer (warmup_steps) or lower max_grad_norm"
+
+/* A loss on logits at row r. */
+static enum lb_status row_not_finite(const struct lb_step *step, size_t l, int64_t r,
+                                     struct lb_detail *detail) {
+    const char *name = step->plan->losses[l].name;
+    int64_t s = step->batch.sequence[r], t = r - step->batch.offsets[s];
+    int8_t culprit = step->culprit[r];
+    if (culprit == LB_CULPRIT_STUDENT) {
+        return lb_fail(
+            detail, LB_E_ARG,
+            "%s is not finite at position %lld of sample %lld of the batch: the student's logits are "
+            "NaN or infinite there; " STUDENT_REMEDY,
+            name, (long long)t, (long long)s);
+    }
+    if (culprit >= LB_CULPRIT_TEACHER) {
+        return lb_fail(
+            detail, LB_E_ARG,
+            "%s is not finite at position %lld of sample %lld of the batch: the logits of teacher %s "
+            "are NaN or infinite there; set fp16_targets: false, or look at that teacher",
+            name, (long long)t, (long long)s,
+            step->plan->recipe->teachers[culprit - LB_CULPRIT_TEACHER].name);
+    }
+    return lb_fail(
+        detail, LB_E_ARG,
+        "%s is not finite at position %lld of sample %lld of the batch, though all logits are; lower "
+        "learning_rate, or raise temperature",
+        name, (long long)t, (long long)s);
+}
+
+/* A loss between activations. */
+static enum lb_status pair_not_finite(const struct lb_step *step, struct lb_detail *detail) {
+    const struct lb_pair *p = step->bad_pair;
+    const struct lb_value *own = p->final ? step->states : step->taps[p - step->plan->pairs].value;
+    char output[LB_MAX_NAME];
+    lb_output_format(p->kind, p->layer, output);
+    if (lb_first_nonfinite(own->data, own->rows * own->cols) >= 0) {
+        return lb_fail(detail, LB_E_ARG,
+                       "%s is not finite: the student's side of %s is NaN or infinite; " STUDENT_REMEDY,
+                       step->plan->losses[p->loss].name, output);
+    }
+    return lb_fail(
+        detail, LB_E_ARG,
+        "%s is not finite against %s of teacher %s, though the student's side of it is; look at that "
+        "teacher, or compare other layers (layer_mapping)",
+        step->plan->losses[p->loss].name, output, step->plan->recipe->teachers[p->teacher].name);
+}
+
 static enum lb_status check_finite(const struct lb_step *step, struct lb_detail *detail) {
     for (size_t l = 0; l < step->plan->n_losses; l++) {
         for (int64_t r = 0; r < step->rows.n_rows; r++) {
             if (!isfinite(step->row_loss[l * (size_t)step->rows.n_rows + (size_t)r])) {
-                int64_t s = step->batch.sequence[r];
-                return lb_fail(detail, LB_E_ARG,
-                               "%s is not finite at position %lld of sample %lld of the batch: lower "
-                               "learning_rate, or look at the "
-                               "teacher's answer",
-                               step->plan->losses[l].loss->name, (long long)(r - step->batch.offsets[s]),
-                               (long long)s);
+                return row_not_finite(step, l, r, detail);
             }
         }
     }
-    return LB_OK;
+    return step->bad_pair == NULL ? LB_OK : pair_not_finite(step, detail);
 }
 
 static void add_up(const struct lb_step *step, const double *pair_loss, struct lb_step_result *result) {
@@ -137,13 +180,16 @@ static enum lb_status losses_and_backward(struct lb_step *step, double *pair_los
     for (size_t i = 0; i < plan->n_pairs && status == LB_OK; i++) {
         const struct lb_pair *p = &plan->pairs[i];
         status = lb_step_pair(step, p, p->final ? step->states : step->taps[i].value, &pair_loss[p->loss]);
+        step->bad_pair = step->bad_pair == NULL && !isfinite(pair_loss[p->loss]) ? p : step->bad_pair;
     }
     return status == LB_OK ? lb_tape_backward(step->tape) : status;
 }
 
 enum lb_status lb_step_losses(struct lb_step *step, const struct lb_answer *const *answers, int64_t rows,
-                              struct lb_step_result *result, struct lb_detail *detail) {
+                              const struct lb_step_totals *totals, struct lb_step_result *result,
+                              struct lb_detail *detail) {
     double pair_loss[LB_MAX_LOSSES] = {0};
+    struct lb_step_totals own = {.square = {0}};
     if (step->states == NULL) {
         return lb_fail(detail, LB_E_ARG, "losses of a step without its forward");
     }
@@ -151,14 +197,21 @@ enum lb_status lb_step_losses(struct lb_step *step, const struct lb_answer *cons
     step->batch.answers = answers;
     step->row_loss = lb_arena_zarray(&step->memory, step->plan->n_losses * (size_t)step->rows.n_rows,
                                      sizeof *step->row_loss);
-    if (step->row_loss == NULL || !lb_step_weigh(step, result)) {
+    step->culprit = lb_arena_zarray(&step->memory, (size_t)step->rows.n_rows, sizeof *step->culprit);
+    step->bad_pair = NULL;
+    if (step->row_loss == NULL || step->culprit == NULL || !lb_step_weigh(step, result)) {
         return out_of_memory(step->batch.n_samples, detail);
     }
-    enum lb_status status = losses_and_backward(step, pair_loss);
+    enum lb_status status = totals == NULL ? lb_step_count(step, step->batch.samples, step->batch.n_samples,
+                                                           answers, &own, detail)
+                                           : LB_OK;
+    step->totals = totals != NULL ? totals : &own;
+    status = status == LB_OK ? losses_and_backward(step, pair_loss) : status;
+    step->totals = NULL;
+    status = status == LB_OK ? check_finite(step, detail) : too_small(status, detail);
     step->states = NULL;
-    if (status != LB_OK) {
-        return too_small(status, detail);
+    if (status == LB_OK) {
+        add_up(step, pair_loss, result);
     }
-    add_up(step, pair_loss, result);
-    return check_finite(step, detail);
+    return status;
 }

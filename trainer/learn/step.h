@@ -18,6 +18,16 @@ struct lb_step_result {
     double weight[LB_MAX_TEACHERS]; /* mean mixture weight of each teacher */
 };
 
+/* What the answers of all micro-batches of one optimizer step make of the denominators that losses have (of
+ * each pair of activations): gathered before the first loss, so that a step is the same however it is cut.
+ * Starts as zeros. */
+struct lb_step_totals {
+    double square[LB_MAX_PAIRS], numbers[LB_MAX_PAIRS];
+};
+
+/* Whether any loss of the plan has such a denominator; else totals need not be gathered. */
+bool lb_step_needs_totals(const struct lb_plan *plan);
+
 /* student and plan are borrowed. max_bytes bounds the activations. NULL when out of memory. */
 struct lb_step *lb_step_create(const struct lb_plan *plan, struct lb_model *student, size_t max_bytes);
 void lb_step_destroy(struct lb_step *step);
@@ -28,12 +38,18 @@ void lb_step_destroy(struct lb_step *step);
 LB_NODISCARD enum lb_status lb_step_forward(struct lb_step *step, const struct lb_sample *samples, int64_t n,
                                             struct lb_rng *rng, const struct lb_value **out_states,
                                             struct lb_detail *detail);
+/* Adds to totals what answers [n * teachers] say about samples [n], of this micro-batch or of another one of
+ * the step; at any time after the first forward. LB_E_NOMEM. */
+LB_NODISCARD enum lb_status lb_step_count(struct lb_step *step, const struct lb_sample *samples, int64_t n,
+                                          const struct lb_answer *const *answers,
+                                          struct lb_step_totals *totals, struct lb_detail *detail);
 /* The second half, once after each forward: losses against answers [n * teachers] (NULL without teachers),
  * checked when they came in (lb_answer_check), and backward. rows: positions that count of all micro-batches
- * of this optimizer step (the means' denominator). Adds to result. A non-finite loss is an error naming its
- * first row. LB_E_ARG: no forward waits for it. */
+ * of this optimizer step (the means' denominator). totals: of all its micro-batches; NULL: this is the only
+ * one. Adds to result. A non-finite loss is LB_E_ARG and says where it is, whose numbers are bad, and which
+ * option helps. LB_E_ARG also: no forward waits for it. */
 LB_NODISCARD enum lb_status lb_step_losses(struct lb_step *step, const struct lb_answer *const *answers,
-                                           int64_t rows, struct lb_step_result *result,
-                                           struct lb_detail *detail);
+                                           int64_t rows, const struct lb_step_totals *totals,
+                                           struct lb_step_result *result, struct lb_detail *detail);
 
 #endif

@@ -1,5 +1,6 @@
 /* What losses on distributions compare a row with: a teacher's distribution or the mixture's, by the lane
  * that the answers came in. Made once per row, teacher and temperature. */
+#include "common/nn/reduce.h"
 #include "trainer/learn/parts.h"
 
 #include <math.h>
@@ -50,22 +51,25 @@ bool lb_step_targets_init(struct lb_step *step, struct lb_worker *worker) {
     return ok && worker->targets != NULL;
 }
 
-/* The truncated distribution of an answer at its position t, into ids and p [K]. */
+/* The truncated distribution of an answer at its position t, into ids and p [K]. The values say how the
+ * listed ids share what the rest leaves, and the rest is told by itself: rounding of the values (as FP16)
+ * does not reach the tail, and the whole sums to 1. */
 static struct lb_truncated read_top_k(const struct lb_step *step, const struct lb_answer *answer, int64_t t,
                                       double temperature, int32_t *ids, float *p) {
     const struct lb_wire_tensor *at = lb_answer_find(answer, LB_OUT_TOPK_IDS, 0);
     const struct lb_wire_tensor *values = lb_answer_find(answer, LB_OUT_TOPK_VALUES, 0);
-    const struct lb_wire_tensor *lse = lb_answer_find(answer, LB_OUT_LOGSUMEXP, 0);
-    float norm;
-    double sum = 0;
-    lb_wire_floats(lse, t, 1, &norm);
+    const struct lb_wire_tensor *rest = lb_answer_find(answer, LB_OUT_REST, 0);
+    bool all = step->top_k == step->v;
+    float log_rest;
+    lb_wire_floats(rest, t, 1, &log_rest);
     lb_wire_floats(values, t * step->top_k, step->top_k, p);
+    double norm = lb_logsumexp(p, step->top_k, temperature);
+    norm -= all ? 0 : log(-expm1(log_rest));
     for (int64_t i = 0; i < step->top_k; i++) {
         ids[i] = lb_answer_id(at, t * step->top_k + i);
         p[i] = (float)exp(p[i] / temperature - norm);
-        sum += p[i];
     }
-    return (struct lb_truncated){step->top_k, ids, p, sum < 1 && step->top_k < step->v ? 1 - sum : 0};
+    return (struct lb_truncated){step->top_k, ids, p, all ? 0 : exp(log_rest)};
 }
 
 /* weight [teachers]: 0 for those that don't count. */

@@ -1,19 +1,19 @@
 /* How much each teacher counts, per sequence or per token. */
 #include "trainer/learn/parts.h"
 
-/* Sample i, token t of it, or with t < 0 the whole sequence. */
-static void weigh_one(const struct lb_step *step, int64_t i, int64_t t, double *out) {
+void lb_step_weigh_one(const struct lb_step *step, const struct lb_answered *batch, int64_t i, int64_t t,
+                       double *out) {
     const struct lb_plan *plan = step->plan;
     unsigned n = plan->n_teachers;
     bool present[LB_MAX_TEACHERS];
     double given[LB_MAX_TEACHERS], ce[LB_MAX_TEACHERS] = {0};
     bool needs_ce = (plan->mixture->needs & LB_NEEDS_CROSS_ENTROPY) != 0;
     for (unsigned k = 0; k < n; k++) {
-        present[k] = step->batch.answers[i * n + k] != NULL;
+        present[k] = batch->answers[i * n + k] != NULL;
         given[k] = plan->recipe->teachers[k].weight;
         if (needs_ce) {
-            ce[k] = t < 0 ? lb_target_cross_entropy(&step->batch, k, i, plan->head[k])
-                          : lb_target_cross_entropy_at(&step->batch, k, i, t, plan->head[k]);
+            ce[k] = t < 0 ? lb_target_cross_entropy(batch, k, i, plan->head[k])
+                          : lb_target_cross_entropy_at(batch, k, i, t, plan->head[k]);
         }
     }
     const struct lb_weighing in = {n, present, given, needs_ce ? ce : NULL};
@@ -38,7 +38,7 @@ bool lb_step_weigh(struct lb_step *step, struct lb_step_result *result) {
         int64_t times = per_token ? sample->n : 1;
         for (int64_t t = 0; t < times; t++, w += n) {
             int64_t counted = per_token ? lb_sample_counts(sample, t) : lb_sample_counted(sample);
-            weigh_one(step, i, per_token ? t : -1, w);
+            lb_step_weigh_one(step, &step->batch, i, per_token ? t : -1, w);
             for (size_t k = 0; k < n; k++) {
                 result->weight[k] += w[k] * (double)counted * step->inverse;
             }

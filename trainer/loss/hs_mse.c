@@ -1,25 +1,12 @@
 /* Mean square error between hidden states (FitNets, Romero et al. 2014): L = |a - b|^2 / d per row of width
- * d; dL/da = 2 (a - b) / d. normalize: divided by the mean square of all of b (of the rows that count), so
- * that the loss is 1 for a = 0 whatever the teacher's scale. */
+ * d; dL/da = 2 (a - b) / d. normalize: divided by the mean square of all of b, over the rows of the optimizer
+ * step that count, so that the loss is 1 for a = 0 whatever the teacher's scale, and however a step is cut
+ * into micro-batches. */
 #include "trainer/loss/loss.h"
-
-/* 1 / the mean square of the rows of b that count. */
-static double inverse_square(const struct lb_states *s) {
-    double square = 0, rows = 0;
-    for (int64_t i = 0; i < s->n; i++) {
-        double row = 0;
-        for (int64_t j = 0; j < s->width; j++) {
-            row += (double)s->b[i * s->width + j] * s->b[i * s->width + j];
-        }
-        square += s->row_weight[i] > 0 ? row : 0;
-        rows += s->row_weight[i] > 0 ? 1 : 0;
-    }
-    return square > 0 ? rows * (double)s->width / square : 1.0;
-}
 
 static double hs_mse(const struct lb_states *s, const struct lb_loss_args *args, double scale, float *da) {
     int64_t width = s->width;
-    double inverse = args->normalize ? inverse_square(s) : 1.0, loss = 0;
+    double inverse = args->normalize ? s->inverse_square : 1.0, loss = 0;
     for (int64_t i = 0; i < s->n; i++) {
         double sum = 0;
         float factor = (float)(2 * scale * inverse * s->row_weight[i] / (double)width);

@@ -26,10 +26,8 @@ struct lb_loss_args {
 
 /* How a teacher's distribution is known; a loss names those it can compare with. */
 enum lb_target_kind {
-    LB_TARGET_DENSE = 1,     /* p of every class */
-    LB_TARGET_TRUNCATED = 2, /* p_at of k ids, the mass of all others in tail */
-    LB_TARGET_SAMPLED = 4, /* p_at: relative frequencies of the k ids that were drawn; nothing is left over */
-    LB_TARGET_AT_IDS = 8   /* p_at of k ids that the student chose; nothing is known of the others */
+    LB_TARGET_DENSE = 1,    /* p of every class */
+    LB_TARGET_TRUNCATED = 2 /* p_at of k ids, the mass of all others in tail */
 };
 
 /* A teacher's (or a mixture's) distribution for one row, at the loss's temperature. */
@@ -39,7 +37,7 @@ struct lb_target {
     const float *z;     /* dense: logits of this distribution [V]; NULL for a mean of several distributions */
     const float *p;     /* dense: probabilities [V] */
     double neg_entropy; /* dense: sum p log p */
-    int64_t k;          /* the other kinds */
+    int64_t k;          /* truncated */
     const int32_t *ids; /* [k], each once, in any order */
     const float *p_at;  /* [k] */
     double tail;        /* truncated */
@@ -58,6 +56,8 @@ struct lb_states {
     const float *a, *b; /* [n, width] */
     int64_t n, width;
     const double *row_weight; /* [n]: row i counts so many times; 0: absent */
+    double inverse_square; /* for normalize: 1 / the mean square of b over all rows of the optimizer step that
+                              count, of which these may be a part; 1 where that is 0. Else 1 */
     int64_t n_sequences;
     const int32_t *offsets;           /* [n_sequences + 1] positions */
     int64_t heads;                    /* attention; 0: hidden states */

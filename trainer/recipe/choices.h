@@ -10,7 +10,7 @@ enum lb_data_type { LB_DATA_TEXT, LB_DATA_JSONL, LB_DATA_IDX };
 /* What is asked of teachers for losses on distributions. */
 enum lb_target_lane {
     LB_LANE_FINAL, /* hidden_states.final + the downloaded head: exact, C numbers a token */
-    LB_LANE_TOPK,  /* top-k ids and values + logsumexp */
+    LB_LANE_TOPK,  /* top-k ids and values, the mass of the rest */
     LB_LANE_LOGITS /* full logits */
 };
 enum lb_schedule { LB_SCHEDULE_LINEAR, LB_SCHEDULE_COSINE, LB_SCHEDULE_CONSTANT };

@@ -340,10 +340,27 @@ static enum lb_status begin(struct run *run, struct lb_detail *detail) {
 /* ---- one step ---------------------------------------------------------------------------------------------
  */
 
+/* What all answers of the step make of the losses' denominators. */
+static enum lb_status gather(struct run *run, struct lb_step_totals *totals, struct lb_detail *detail) {
+    enum lb_status status = LB_OK;
+    memset(totals, 0, sizeof *totals);
+    for (int64_t i = 0; i < run->recipe->gradient_accumulation_steps && status == LB_OK; i++) {
+        const struct lb_sample *samples;
+        const struct lb_answer *const *answers;
+        status = lb_prefetch_ahead(run->prefetch, i, &samples, &answers, detail);
+        status = status == LB_OK ? lb_step_count(run->step, samples, run->recipe->per_device_train_batch_size,
+                                                 answers, totals, detail)
+                                 : status;
+    }
+    return status;
+}
+
 /* A step that fails halfway leaves the run where it was before. */
 static enum lb_status one_step(struct run *run, struct lb_detail *detail) {
     const struct lb_recipe *r = run->recipe;
     struct lb_step_result before = run->sums;
+    struct lb_step_totals totals;
+    bool needs_totals = lb_step_needs_totals(run->plan);
     int64_t rows = 0, first = run->at.micro_batch;
     enum lb_status status =
         lb_prefetch_positions(run->prefetch, r->gradient_accumulation_steps, &rows, detail);
@@ -358,8 +375,15 @@ static enum lb_status one_step(struct run *run, struct lb_detail *detail) {
                      ? lb_step_forward(run->step, samples, r->per_device_train_batch_size, &rng, NULL, detail)
                      : status;
         /* The student has read while its teachers may still be answering. */
+        status = status == LB_OK && i == 0 && needs_totals ? gather(run, &totals, detail) : status;
         status = status == LB_OK ? lb_prefetch_answers(run->prefetch, &answers, detail) : status;
-        status = status == LB_OK ? lb_step_losses(run->step, answers, rows, &run->sums, detail) : status;
+        if (status == LB_OK) {
+            status =
+                lb_step_losses(run->step, answers, rows, needs_totals ? &totals : NULL, &run->sums, detail);
+            if (status == LB_E_ARG) { /* as the optimizer's errors do */
+                lb_detail_prefix(detail, "step %lld", (long long)run->at.step + 1);
+            }
+        }
     }
     double lr = lb_learning_rate(r, run->total, run->at.step);
     status = status == LB_OK ? lb_optimizer_step(run->optimizer, lr, 1.0, &run->grad_norm, detail) : status;

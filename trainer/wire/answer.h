@@ -20,7 +20,7 @@ struct lb_ask_spec {
         enum lb_datatype datatype;
     } outputs[LB_MAX_ASKED];
     int64_t top_k;
-    double temperature; /* of logsumexp and logprobs.actual */
+    double temperature; /* of logsumexp and logprobs.* */
 };
 
 /* Most outputs that a teacher may list. */

@@ -1,6 +1,7 @@
 #include "trainer/wire/possible.h"
 
 #include "common/base/mem.h"
+#include "common/nn/reduce.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -36,11 +37,15 @@ static enum lb_status check_floats(const struct lb_wire_tensor *t, double most, 
     for (int64_t at = 0; at < n; at += CHUNK) {
         int64_t m = n - at < CHUNK ? n - at : CHUNK;
         lb_wire_floats(t, at, m, v);
+        int64_t bad = lb_first_nonfinite(v, m);
+        if (bad >= 0) {
+            return refuse(detail, name, t, (at + bad) / columns,
+                          t->datatype == LB_DT_FP16
+                              ? "has a number that is not finite; FP16 ends at 65504, set fp16_targets: false"
+                              : "has a number that is not finite",
+                          (double)v[bad]);
+        }
         for (int64_t i = 0; i < m; i++) {
-            if (!isfinite(v[i])) {
-                return refuse(detail, name, t, (at + i) / columns, "has a number that is not finite",
-                              (double)v[i]);
-            }
             if (v[i] > most) {
                 return refuse(detail, name, t, (at + i) / columns, "has a log-probability above 0",
                               (double)v[i]);
@@ -114,6 +119,19 @@ static enum lb_status check_sum(const struct lb_wire_tensor *lse, const struct l
     return LB_OK;
 }
 
+/* Where all ids but those listed have all of the probability, none is left for those that are likelier. */
+static enum lb_status check_rest(const struct lb_wire_tensor *rest, const char *name,
+                                 struct lb_detail *detail) {
+    for (int64_t r = 0; r < lb_wire_elements(rest); r++) {
+        float v;
+        lb_wire_floats(rest, r, 1, &v);
+        if (!(v < 0)) {
+            return refuse(detail, name, rest, r, "leaves no probability for the ids listed", (double)v);
+        }
+    }
+    return LB_OK;
+}
+
 /* Rows of probabilities. */
 static enum lb_status check_shares(const struct lb_wire_tensor *t, const char *name,
                                    struct lb_detail *detail) {
@@ -168,6 +186,8 @@ enum lb_status lb_answer_possible(const struct lb_answer *answer, double tempera
         status =
             check_tensor(&answer->tensors[i], lb_output_get(answer->what[i].kind)->numbers, name, detail);
     }
+    const struct lb_wire_tensor *rest = lb_answer_find(answer, LB_OUT_REST, 0);
+    status = status == LB_OK && rest != NULL ? check_rest(rest, name, detail) : status;
     const struct lb_wire_tensor *lse = lb_answer_find(answer, LB_OUT_LOGSUMEXP, 0);
     const struct lb_wire_tensor *z = lb_answer_find(answer, LB_OUT_LOGITS, 0);
     z = z != NULL ? z : lb_answer_find(answer, LB_OUT_TOPK_VALUES, 0);
@@ -179,17 +199,15 @@ enum lb_status lb_answer_possible(const struct lb_answer *answer, double tempera
 
 enum lb_status lb_head_possible(const struct lb_teacher_head *head, const char *where,
                                 struct lb_detail *detail) {
-    for (int64_t i = 0; i < head->vocab_size * head->hidden_size; i++) {
-        if (!isfinite(head->weight[i])) {
-            return lb_fail(detail, LB_E_FORMAT, "%s: its head has a number that is not finite at row %lld",
-                           where, (long long)(i / head->hidden_size));
-        }
+    int64_t at = lb_first_nonfinite(head->weight, head->vocab_size * head->hidden_size);
+    if (at >= 0) {
+        return lb_fail(detail, LB_E_FORMAT, "%s: its head has a number that is not finite at row %lld", where,
+                       (long long)(at / head->hidden_size));
     }
-    for (int64_t i = 0; head->bias != NULL && i < head->vocab_size; i++) {
-        if (!isfinite(head->bias[i])) {
-            return lb_fail(detail, LB_E_FORMAT, "%s: its head has a bias that is not finite at row %lld",
-                           where, (long long)i);
-        }
+    at = head->bias != NULL ? lb_first_nonfinite(head->bias, head->vocab_size) : -1;
+    if (at >= 0) {
+        return lb_fail(detail, LB_E_FORMAT, "%s: its head has a bias that is not finite at row %lld", where,
+                       (long long)at);
     }
     return LB_OK;
 }
