@@ -401,7 +401,8 @@ static enum lb_status place_tensors(struct lb_gguf *file, const struct lb_reader
 
 /* ---- the whole ---- */
 
-static enum lb_status read_file(struct lb_gguf *file, struct lb_reader *r, struct lb_detail *detail) {
+static enum lb_status read_file(struct lb_gguf *file, struct lb_reader *r, bool keys_only,
+                                struct lb_detail *detail) {
     const void *magic = lb_read_span(r, 4);
     if (magic == NULL || memcmp(magic, "GGUF", 4) != 0) {
         return lb_fail(detail, LB_E_FORMAT, "%s: does not begin with GGUF; is this a GGUF file?", file->what);
@@ -421,14 +422,15 @@ static enum lb_status read_file(struct lb_gguf *file, struct lb_reader *r, struc
                        file->what, version);
     }
     enum lb_status status = read_pairs(file, r, n_pairs, detail);
-    if (status == LB_OK) {
+    if (status == LB_OK && !keys_only) {
         status = read_tensors(file, r, n_tensors, detail);
+        status = status == LB_OK ? place_tensors(file, r, detail) : status;
     }
-    return status == LB_OK ? place_tensors(file, r, detail) : status;
+    return status;
 }
 
-enum lb_status lb_gguf_parse(const void *bytes, size_t len, const char *what, struct lb_gguf **out,
-                             struct lb_detail *detail) {
+static enum lb_status parse(const void *bytes, size_t len, const char *what, bool keys_only,
+                            struct lb_gguf **out, struct lb_detail *detail) {
     if ((uintptr_t)bytes % 8 != 0) {
         return lb_fail(detail, LB_E_ARG, "%s: the bytes of a GGUF must lie at a multiple of 8", what);
     }
@@ -440,7 +442,7 @@ enum lb_status lb_gguf_parse(const void *bytes, size_t len, const char *what, st
     file->n_parts = 1;
     struct lb_reader reader;
     lb_reader_init(&reader, bytes, len);
-    enum lb_status status = read_file(file, &reader, detail);
+    enum lb_status status = read_file(file, &reader, keys_only, detail);
     file->what = NULL;
     if (status != LB_OK) {
         lb_gguf_destroy(file);
@@ -448,4 +450,14 @@ enum lb_status lb_gguf_parse(const void *bytes, size_t len, const char *what, st
     }
     *out = file;
     return LB_OK;
+}
+
+enum lb_status lb_gguf_parse(const void *bytes, size_t len, const char *what, struct lb_gguf **out,
+                             struct lb_detail *detail) {
+    return parse(bytes, len, what, false, out, detail);
+}
+
+enum lb_status lb_gguf_parse_keys(const void *bytes, size_t len, const char *what, struct lb_gguf **out,
+                                  struct lb_detail *detail) {
+    return parse(bytes, len, what, true, out, detail);
 }

@@ -41,6 +41,9 @@ const char *lb_gguf_path(const struct lb_gguf *file, int i);
  * many.
  */
 bool lb_gguf_part_name(const char *path, size_t *out_stem, int *out_part, int *out_parts);
+/* Keys only: the file has no tensors to its caller, whatever they are. */
+LB_NODISCARD enum lb_status lb_gguf_open_keys(const char *path, struct lb_gguf **out,
+                                              struct lb_detail *detail);
 /* One file over bytes at a multiple of 8 that the caller keeps until destroy; what names them in errors. */
 LB_NODISCARD enum lb_status lb_gguf_parse(const void *bytes, size_t len, const char *what,
                                           struct lb_gguf **out, struct lb_detail *detail);

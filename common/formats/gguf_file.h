@@ -33,6 +33,9 @@ struct lb_gguf {
     int n_parts;
 };
 
+/* lb_gguf_parse without the tensors. */
+LB_NODISCARD enum lb_status lb_gguf_parse_keys(const void *bytes, size_t len, const char *what,
+                                               struct lb_gguf **out, struct lb_detail *detail);
 /* Sorts tensors into by_name; LB_E_FORMAT when a name comes twice. */
 LB_NODISCARD enum lb_status lb_gguf_index(struct lb_gguf *file, const char *what, struct lb_detail *detail);
 

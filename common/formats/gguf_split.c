@@ -50,14 +50,16 @@ static char *part_path(const char *path, size_t stem, int part, int parts) {
     return out;
 }
 
-static enum lb_status open_one(const char *path, struct lb_gguf **out, struct lb_detail *detail) {
+static enum lb_status open_one(const char *path, bool keys_only, struct lb_gguf **out,
+                               struct lb_detail *detail) {
     struct lb_map map = {0};
     struct lb_gguf *file = NULL;
     enum lb_status status = lb_map_open(&map, path, detail);
     if (status != LB_OK) {
         return status;
     }
-    status = lb_gguf_parse(map.data, map.len, path, &file, detail);
+    status = keys_only ? lb_gguf_parse_keys(map.data, map.len, path, &file, detail)
+                       : lb_gguf_parse(map.data, map.len, path, &file, detail);
     if (status != LB_OK) {
         lb_map_close(&map);
         return status;
@@ -124,7 +126,7 @@ static enum lb_status open_part(struct lb_gguf *first, int i, struct lb_detail *
     if (!lb_file_exists(path)) {
         status = lb_fail(detail, LB_E_NOTFOUND, "%s: part %d of %d of this model is missing", path, i + 1, n);
     }
-    status = status == LB_OK ? open_one(path, &part, detail) : status;
+    status = status == LB_OK ? open_one(path, false, &part, detail) : status;
     if (status == LB_OK &&
         (split_number(part, "split.no", -1) != i || split_number(part, "split.count", -1) != n ||
          split_number(part, "split.tensors.count", 0) != tensors)) {
@@ -174,7 +176,7 @@ static enum lb_status join_tensors(struct lb_gguf *first, struct lb_detail *deta
 
 enum lb_status lb_gguf_open(const char *path, struct lb_gguf **out, struct lb_detail *detail) {
     struct lb_gguf *file = NULL;
-    enum lb_status status = open_one(path, &file, detail);
+    enum lb_status status = open_one(path, false, &file, detail);
     if (status != LB_OK) {
         return status;
     }
@@ -194,6 +196,10 @@ enum lb_status lb_gguf_open(const char *path, struct lb_gguf **out, struct lb_de
     }
     *out = file;
     return LB_OK;
+}
+
+enum lb_status lb_gguf_open_keys(const char *path, struct lb_gguf **out, struct lb_detail *detail) {
+    return open_one(path, true, out, detail);
 }
 
 const char *lb_gguf_path(const struct lb_gguf *file, int i) {

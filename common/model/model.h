@@ -108,12 +108,12 @@ enum lb_status lb_model_check_tap(const struct lb_model *model, enum lb_tap_kind
 LB_NODISCARD enum lb_status lb_model_save_hf(const struct lb_model *model, const char *dir,
                                              enum lb_dtype dtype, const char *tokenizer_json,
                                              size_t tokenizer_len, struct lb_detail *detail);
-/* Writes a GGUF file (matrices of a type that lb_dtype_narrows; vectors F32), with the vocabulary when
- * tokenizer_json is not NULL. Matrices whose rows are no whole blocks become F16, which is noted (notes may
+struct lb_tokenizer;
+/* Writes a GGUF file (matrices of a type that lb_dtype_narrows; vectors F32), with the vocabulary of
+ * tokenizer unless it is NULL. Matrices whose rows are no whole blocks become F16, which is noted (notes may
  * be NULL). */
 LB_NODISCARD enum lb_status lb_model_save_gguf(const struct lb_model *model, const char *path,
-                                               enum lb_dtype dtype, const char *tokenizer_json,
-                                               size_t tokenizer_len, struct lb_notes *notes,
-                                               struct lb_detail *detail);
+                                               enum lb_dtype dtype, const struct lb_tokenizer *tokenizer,
+                                               struct lb_notes *notes, struct lb_detail *detail);
 
 #endif

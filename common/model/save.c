@@ -230,84 +230,8 @@ static void put_config(struct lb_gguf_out *out, const struct lb_model *model, en
     lb_config_put_gguf(&model->family->form, &model->config, out);
 }
 
-/* Strings that the GGUF writer borrows until it is done. */
-struct vocabulary {
-    struct lb_tokenizer *tokenizer;
-    json_t *json;
-    const char **tokens, **merges;
-    int32_t *types;
-    struct lb_arena joined; /* merges that the file has as pairs */
-};
-
-static void vocabulary_finish(struct vocabulary *v) {
-    lb_tokenizer_destroy(v->tokenizer);
-    json_decref(v->json);
-    lb_free(v->tokens);
-    lb_free(v->merges);
-    lb_free(v->types);
-    lb_arena_finish(&v->joined);
-}
-
-static const char *merge_text(struct vocabulary *v, const json_t *merge) {
-    if (json_is_string(merge)) {
-        return json_string_value(merge);
-    }
-    const char *a = json_string_value(json_array_get(merge, 0)),
-               *b = json_string_value(json_array_get(merge, 1));
-    return a != NULL && b != NULL ? lb_arena_printf(&v->joined, "%s %s", a, b) : NULL;
-}
-
-static enum lb_status put_vocabulary(struct lb_gguf_out *out, const struct lb_config *c, struct vocabulary *v,
-                                     const char *text, size_t len, struct lb_detail *detail) {
-    lb_arena_init(&v->joined, (size_t)1 << 30);
-    enum lb_status status = lb_tokenizer_parse(text, len, "tokenizer.json", &v->tokenizer, detail);
-    status = status == LB_OK ? lb_json_parse_loose(text, len, 0, "tokenizer.json", &v->json, detail) : status;
-    if (status != LB_OK) {
-        return status;
-    }
-    json_t *merges = json_object_get(json_object_get(v->json, "model"), "merges"), *merge, *added;
-    size_t n = (size_t)c->vocab_size, n_merges = json_array_size(merges), i;
-    v->tokens = lb_calloc(n, sizeof *v->tokens);
-    v->types = lb_calloc(n, sizeof *v->types);
-    v->merges = lb_calloc(n_merges + 1, sizeof *v->merges);
-    if (v->tokens == NULL || v->types == NULL || v->merges == NULL) {
-        return lb_fail(detail, LB_E_NOMEM, "out of memory");
-    }
-    for (i = 0; i < n; i++) {
-        const char *token = lb_tokenizer_token(v->tokenizer, (int32_t)i);
-        v->tokens[i] = token != NULL ? token : "";
-        v->types[i] = token != NULL ? 1 : 5; /* normal, unused */
-    }
-    json_array_foreach(json_object_get(v->json, "added_tokens"), i, added) {
-        json_int_t id = json_integer_value(json_object_get(added, "id"));
-        if (id >= 0 && (size_t)id < n) {
-            v->types[id] =
-                json_is_true(json_object_get(added, "special")) ? 3 : 4; /* control, user-defined */
-        }
-    }
-    json_array_foreach(merges, i, merge) {
-        if ((v->merges[i] = merge_text(v, merge)) == NULL) {
-            return lb_fail(detail, LB_E_FORMAT, "tokenizer.json: merge %zu is neither a string nor a pair",
-                           i);
-        }
-    }
-    lb_gguf_put_string(out, "tokenizer.ggml.model", "gpt2");
-    lb_gguf_put_string(out, "tokenizer.ggml.pre", "gpt-2");
-    lb_gguf_put_strings(out, "tokenizer.ggml.tokens", v->tokens, n);
-    lb_gguf_put_i32s(out, "tokenizer.ggml.token_type", v->types, n);
-    lb_gguf_put_strings(out, "tokenizer.ggml.merges", v->merges, n_merges);
-    if (lb_tokenizer_eos(v->tokenizer) >= 0) {
-        lb_gguf_put_u32(out, "tokenizer.ggml.eos_token_id", (uint32_t)lb_tokenizer_eos(v->tokenizer));
-    }
-    if (lb_tokenizer_bos(v->tokenizer) >= 0) {
-        lb_gguf_put_u32(out, "tokenizer.ggml.bos_token_id", (uint32_t)lb_tokenizer_bos(v->tokenizer));
-    }
-    lb_gguf_put_bool(out, "tokenizer.ggml.add_bos_token", false);
-    return LB_OK;
-}
-
 enum lb_status lb_model_save_gguf(const struct lb_model *model, const char *path, enum lb_dtype dtype,
-                                  const char *tokenizer_json, size_t tokenizer_len, struct lb_notes *notes,
+                                  const struct lb_tokenizer *tokenizer, struct lb_notes *notes,
                                   struct lb_detail *detail) {
     char names[LB_DTYPE_NAMES];
     if (!lb_dtype_narrows(dtype)) {
@@ -319,13 +243,15 @@ enum lb_status lb_model_save_gguf(const struct lb_model *model, const char *path
                        model->config.model_type);
     }
     struct converted c = {0};
-    struct vocabulary v = {0};
     struct lb_gguf_out *out = lb_gguf_out_create();
     enum lb_status status = out != NULL ? convert(model, dtype, true, &c, notes, detail) : LB_E_NOMEM;
     if (status == LB_OK) {
         put_config(out, model, dtype);
-        if (tokenizer_json != NULL) {
-            status = put_vocabulary(out, &model->config, &v, tokenizer_json, tokenizer_len, detail);
+        if (tokenizer != NULL) {
+            status = lb_tokenizer_put_gguf(tokenizer, model->config.vocab_size, out, detail);
+            if (status != LB_OK) {
+                lb_detail_prefix(detail, "%s", path);
+            }
         }
     }
     for (size_t i = 0; status == LB_OK && i < c.n; i++) {
@@ -337,7 +263,6 @@ enum lb_status lb_model_save_gguf(const struct lb_model *model, const char *path
     }
     status = status == LB_OK ? lb_gguf_write(out, path, detail) : status;
     lb_gguf_out_destroy(out);
-    vocabulary_finish(&v);
     converted_finish(&c);
     return status == LB_E_NOMEM ? lb_fail(detail, status, "%s: out of memory", path) : status;
 }

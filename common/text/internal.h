@@ -17,10 +17,11 @@ struct lb_tokenizer {
     struct lb_pretokenizer *pretokenizer;
     const struct lb_text_model_kind *kind;
     void *model;
-    struct lb_added_set raw, normalized; /* looked for before and after the normalizer */
-    struct lb_ids before, after;         /* what the post-processor puts around */
-    int32_t bos, eos;
+    struct lb_added_set raw, normalized;        /* looked for before and after the normalizer */
+    struct lb_ids before, after;                /* what the post-processor puts around */
+    int32_t bos, eos, unk, sep, cls, pad, mask; /* -1: not known */
     char fingerprint[LB_SHA256_HEX];
+    char *chat_template; /* NULL: none */
     char *source;
     size_t source_len;
 };

@@ -2,8 +2,12 @@
 
 #include "common/base/file.h"
 #include "common/base/mem.h"
+#include "common/base/utf8.h"
+#include "common/formats/gguf.h"
+#include "common/text/gguf_vocab.h"
 #include "common/text/internal.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #define MAX_FILE_BYTES ((size_t)256 << 20)
@@ -20,6 +24,7 @@ static int32_t first_known(const struct lb_tokenizer *tokenizer, const char *con
 }
 
 static void guess_ends(struct lb_tokenizer *to) {
+    to->unk = to->sep = to->cls = to->pad = to->mask = -1;
     static const char *const eos[] = {"<eos>", "</s>", "<|endoftext|>", "<|end_of_text|>", "<|im_end|>"};
     static const char *const bos[] = {"<bos>", "<s>", "<|begin_of_text|>", "<|startoftext|>"};
     to->eos = first_known(to, eos, sizeof eos / sizeof eos[0]);
@@ -128,6 +133,58 @@ static enum lb_status add_ends(struct lb_tokenizer *to, const json_t *config) {
     return status;
 }
 
+/* A key like "pad_token", of which nothing here depends: what is not in the vocabulary is not taken. */
+static void other_token(const struct lb_tokenizer *tokenizer, const json_t *config, const char *key,
+                        int32_t *id) {
+    const json_t *value = json_object_get(config, key);
+    const char *text = json_string_value(json_is_object(value) ? json_object_get(value, "content") : value);
+    int32_t found = text ? lb_tokenizer_id(tokenizer, text) : -1;
+    *id = found >= 0 ? found : *id;
+}
+
+/* The text of the default one of a list of named templates, or the only one. */
+static const char *template_text(const json_t *value) {
+    for (size_t i = 0; i < json_array_size(value); i++) {
+        const json_t *item = json_array_get(value, i);
+        const char *name = json_string_value(json_object_get(item, "name"));
+        if (name && !strcmp(name, "default")) {
+            return json_string_value(json_object_get(item, "template"));
+        }
+    }
+    return json_string_value(value);
+}
+
+static enum lb_status keep_template(struct lb_tokenizer *to, const char *text, struct lb_detail *detail) {
+    char *copy = text ? lb_strdup(text) : NULL;
+    if (text && !copy) {
+        return lb_fail(detail, LB_E_NOMEM, "out of memory for the chat template");
+    }
+    lb_free(to->chat_template);
+    to->chat_template = copy;
+    return LB_OK;
+}
+
+/* chat_template.jinja beside a tokenizer.json stands above the template in tokenizer_config.json. */
+static enum lb_status read_template(struct lb_tokenizer *to, const char *dir, struct lb_detail *detail) {
+    char *path = lb_path_join(dir, "chat_template.jinja");
+    struct lb_buf text;
+    lb_buf_init(&text, MAX_CONFIG_BYTES);
+    enum lb_status status = path ? LB_OK : lb_fail(detail, LB_E_NOMEM, "%s: out of memory", dir);
+    if (status == LB_OK && lb_file_exists(path)) {
+        status = lb_file_read(path, &text, detail);
+        if (status == LB_OK && (lb_utf8_check(text.data ? text.data : "", text.len) < text.len ||
+                                (text.len && memchr(text.data, 0, text.len)))) {
+            status = lb_fail(detail, LB_E_FORMAT, "%s: not UTF-8 text", path);
+        }
+        if (status == LB_OK && lb_buf_append(&text, "", 1) == LB_OK) {
+            status = keep_template(to, text.data, detail);
+        }
+    }
+    lb_buf_finish(&text);
+    lb_free(path);
+    return status;
+}
+
 /* tokenizer_config.json beside a tokenizer.json says which tokens begin and end a text. */
 static enum lb_status read_config(struct lb_tokenizer *to, const char *dir, struct lb_detail *detail) {
     char *path = lb_path_join(dir, "tokenizer_config.json");
@@ -140,35 +197,103 @@ static enum lb_status read_config(struct lb_tokenizer *to, const char *dir, stru
         if (status == LB_OK && add_ends(to, config) != LB_OK) {
             status = lb_fail(detail, LB_E_NOMEM, "%s: out of memory", path);
         }
+        other_token(to, config, "unk_token", &to->unk);
+        other_token(to, config, "sep_token", &to->sep);
+        other_token(to, config, "cls_token", &to->cls);
+        other_token(to, config, "pad_token", &to->pad);
+        other_token(to, config, "mask_token", &to->mask);
+        const char *text = template_text(json_object_get(config, "chat_template"));
+        status = status == LB_OK ? keep_template(to, text, detail) : status;
     }
     json_decref(config);
     lb_free(path);
+    return status == LB_OK ? read_template(to, dir, detail) : status;
+}
+
+/* ---- GGUF ---- */
+
+enum lb_status lb_tokenizer_from_gguf(const struct lb_gguf *file, const char *what, struct lb_tokenizer **out,
+                                      struct lb_detail *detail) {
+    const char *whole = lb_gguf_string(file, "tokenizer.huggingface.json");
+    struct lb_gguf_ids ids = {-1, -1, -1, -1, -1};
+    struct lb_tokenizer *to = NULL;
+    struct lb_buf json;
+    lb_buf_init(&json, MAX_FILE_BYTES);
+    enum lb_status status = whole ? lb_buf_append_str(&json, whole) : LB_OK;
+    if (!whole) {
+        status = lb_gguf_vocab_json(file, what, &json, &ids, detail);
+    }
+    status = status == LB_OK ? lb_tokenizer_parse(json.data, json.len, what, &to, detail) : status;
+    if (status == LB_OK) {
+        to->bos = ids.bos >= 0 ? ids.bos : to->bos;
+        to->eos = ids.eos >= 0 ? ids.eos : to->eos;
+        to->unk = ids.unk;
+        to->sep = ids.sep;
+        to->cls = ids.cls;
+        status = keep_template(to, lb_gguf_string(file, "tokenizer.chat_template"), detail);
+    }
+    lb_buf_finish(&json);
+    if (status != LB_OK) {
+        lb_tokenizer_destroy(to);
+        return lb_fail(detail, status, "%s: out of memory for the vocabulary", what);
+    }
+    *out = to;
+    return LB_OK;
+}
+
+static bool is_gguf(const char *path) {
+    char magic[4] = "";
+    FILE *file = fopen(path, "rb");
+    bool is = file && fread(magic, 1, sizeof magic, file) == sizeof magic && !memcmp(magic, "GGUF", 4);
+    if (file) {
+        fclose(file);
+    }
+    return is;
+}
+
+static enum lb_status open_gguf(const char *path, struct lb_tokenizer **out, struct lb_detail *detail) {
+    struct lb_gguf *file = NULL;
+    enum lb_status status = lb_gguf_open_keys(path, &file, detail);
+    status = status == LB_OK ? lb_tokenizer_from_gguf(file, path, out, detail) : status;
+    lb_gguf_destroy(file);
     return status;
 }
 
-enum lb_status lb_tokenizer_open(const char *path, struct lb_tokenizer **out, struct lb_detail *detail) {
+/* ---- paths ---- */
+
+/* The tokenizer.json at name, and what lies beside it in dir. */
+static enum lb_status open_json(const char *name, const char *dir, struct lb_tokenizer **out,
+                                struct lb_detail *detail) {
     struct lb_buf file;
     struct lb_tokenizer *to = NULL;
-    bool is_dir = lb_is_dir(path);
-    const char *slash = strrchr(path, '/');
-    char *name = is_dir ? lb_path_join(path, "tokenizer.json") : lb_strdup(path);
-    char *dir = lb_strdup(is_dir ? path : slash ? path : ".");
     lb_buf_init(&file, MAX_FILE_BYTES);
-    enum lb_status status = name && dir ? LB_OK : lb_fail(detail, LB_E_NOMEM, "%s: out of memory", path);
-    if (status == LB_OK && !is_dir && slash) {
-        dir[slash == path ? 1 : slash - path] = '\0';
-    }
-    status = status != LB_OK ? status : lb_file_read(name, &file, detail);
+    enum lb_status status = lb_file_read(name, &file, detail);
     status = status != LB_OK ? status
                              : lb_tokenizer_parse(file.data ? file.data : "", file.len, name, &to, detail);
     status = status != LB_OK ? status : read_config(to, dir, detail);
     lb_buf_finish(&file);
-    lb_free(name);
-    lb_free(dir);
     if (status != LB_OK) {
         lb_tokenizer_destroy(to);
         return status;
     }
     *out = to;
     return LB_OK;
+}
+
+enum lb_status lb_tokenizer_open(const char *path, struct lb_tokenizer **out, struct lb_detail *detail) {
+    bool is_dir = lb_is_dir(path), gguf = !is_dir && is_gguf(path);
+    const char *slash = strrchr(path, '/');
+    char *dir = lb_strdup(is_dir ? path : slash ? path : ".");
+    if (dir && !is_dir && slash) {
+        dir[slash == path ? 1 : slash - path] = '\0';
+    }
+    char *name = !dir ? NULL : is_dir || gguf ? lb_path_join(dir, "tokenizer.json") : lb_strdup(path);
+    enum lb_status status = name ? LB_OK : lb_fail(detail, LB_E_NOMEM, "%s: out of memory", path);
+    if (status == LB_OK) {
+        status =
+            gguf && !lb_file_exists(name) ? open_gguf(path, out, detail) : open_json(name, dir, out, detail);
+    }
+    lb_free(name);
+    lb_free(dir);
+    return status;
 }

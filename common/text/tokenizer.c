@@ -17,6 +17,7 @@ void lb_tokenizer_destroy(struct lb_tokenizer *tokenizer) {
         lb_free(tokenizer->before.data);
         lb_free(tokenizer->after.data);
         lb_vocab_finish(&tokenizer->vocab);
+        lb_free(tokenizer->chat_template);
         lb_free(tokenizer->source);
         lb_free(tokenizer);
     }
@@ -175,6 +176,10 @@ const struct lb_ids *lb_tokenizer_after(const struct lb_tokenizer *tokenizer) {
 
 const char *lb_tokenizer_fingerprint(const struct lb_tokenizer *tokenizer) {
     return tokenizer->fingerprint;
+}
+
+const char *lb_tokenizer_chat_template(const struct lb_tokenizer *tokenizer) {
+    return tokenizer->chat_template;
 }
 
 const char *lb_tokenizer_source(const struct lb_tokenizer *tokenizer, size_t *out_len) {

@@ -1,4 +1,4 @@
-/* Text to token ids and back, as the model's own tokenizer.json (or, later, GGUF vocabulary) says.
+/* Text to token ids and back, as the model's own tokenizer.json or the vocabulary of its GGUF file says.
  *
  * The ids are those of Hugging Face's tokenizers for the same file, for text within the Unicode version of
  * PCRE2 and utf8proc. A byte that the vocabulary has neither a letter nor an unknown token for is left out,
@@ -18,13 +18,20 @@
 #include <stdint.h>
 
 struct lb_tokenizer;
+struct lb_gguf;
+struct lb_gguf_out;
 
-/* path: a tokenizer.json, or a folder holding one (tokenizer_config.json beside it is read for special
- * tokens). Anything in it that would change ids and is not supported is LB_E_UNSUPPORTED, naming the key. */
+/* path: a tokenizer.json, a folder holding one, or a .gguf file: the tokenizer.json that lies beside it, else
+ * its own vocabulary (LB_E_NOTFOUND: it has neither). tokenizer_config.json and chat_template.jinja beside a
+ * tokenizer.json are read for special tokens and the template. Anything in it that would change ids and is
+ * not supported is LB_E_UNSUPPORTED, naming the key. */
 LB_NODISCARD enum lb_status lb_tokenizer_open(const char *path, struct lb_tokenizer **out,
                                               struct lb_detail *detail);
 LB_NODISCARD enum lb_status lb_tokenizer_parse(const void *json, size_t len, const char *what,
                                                struct lb_tokenizer **out, struct lb_detail *detail);
+/* The vocabulary that the file itself carries; LB_E_NOTFOUND: it has none. */
+LB_NODISCARD enum lb_status lb_tokenizer_from_gguf(const struct lb_gguf *file, const char *what,
+                                                   struct lb_tokenizer **out, struct lb_detail *detail);
 void lb_tokenizer_destroy(struct lb_tokenizer *tokenizer);
 
 /* Appends the ids of text (UTF-8; invalid bytes are LB_E_FORMAT with their offset). add_special: as the
@@ -57,7 +64,14 @@ const struct lb_ids *lb_tokenizer_after(const struct lb_tokenizer *tokenizer);
 /* SHA-256 over all that decides ids, in hex: two tokenizers that agree on it read every text alike and may
  * share soft targets. */
 const char *lb_tokenizer_fingerprint(const struct lb_tokenizer *tokenizer);
-/* The file's own bytes, so that an export can carry them along. */
+/* The template of chats that came with it, NULL: none. */
+const char *lb_tokenizer_chat_template(const struct lb_tokenizer *tokenizer);
+/* Puts the vocabulary of a model of n_rows tokens as llama.cpp reads it. LB_E_UNSUPPORTED names what a GGUF
+ * cannot say; LB_E_MISMATCH: there are more tokens than rows. */
+LB_NODISCARD enum lb_status lb_tokenizer_put_gguf(const struct lb_tokenizer *tokenizer, int64_t n_rows,
+                                                  struct lb_gguf_out *out, struct lb_detail *detail);
+/* The bytes of the tokenizer.json, so that an export can carry them along; of a GGUF's vocabulary, those of
+ * one that says the same. */
 const char *lb_tokenizer_source(const struct lb_tokenizer *tokenizer, size_t *out_len);
 
 #endif

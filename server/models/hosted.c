@@ -3,7 +3,6 @@
 #include "common/base/file.h"
 #include "common/base/log.h"
 #include "common/base/mem.h"
-#include "common/formats/gguf.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -31,38 +30,51 @@ static enum lb_status read_folder_tokenizer(struct lb_hosted *hosted, const char
     return status;
 }
 
-/* A .gguf file may carry the whole tokenizer.json under one key. */
-static enum lb_status read_gguf_tokenizer(struct lb_hosted *hosted, const char *path,
-                                          struct lb_detail *detail) {
-    struct lb_gguf *file = NULL;
-    enum lb_status status = lb_gguf_open(path, &file, detail);
-    const char *json = status == LB_OK ? lb_gguf_string(file, "tokenizer.huggingface.json") : NULL;
-    if (json) {
-        hosted->tokenizer_json = lb_strdup(json);
-        hosted->tokenizer_bytes = strlen(json);
-        status = hosted->tokenizer_json ? LB_OK : lb_fail(detail, LB_E_NOMEM, "%s: out of memory", path);
+/* Scoring works on ids, so a tokenizer that this build can't run is told, not fatal. */
+static enum lb_status tell_unusable(const struct lb_hosted *hosted, enum lb_status status,
+                                    const struct lb_detail *why, struct lb_detail *detail) {
+    if (status == LB_E_NOMEM) {
+        return lb_fail(detail, status, "%s", why->text);
     }
-    lb_gguf_destroy(file);
-    return status;
+    if (status != LB_OK) {
+        lb_log(LB_LOG_WARN, "tokenizer_unusable", "model=%s reason=\"%s\"", hosted->name, why->text);
+    }
+    return LB_OK;
 }
 
-/* Scoring works on ids, so a tokenizer that this build can't run is told, not fatal. */
+/* A file's tokenizer: what lies beside it, else its own vocabulary, as the tokenizer.json that says the same.
+ */
+static enum lb_status open_gguf_tokenizer(struct lb_hosted *hosted, const char *path,
+                                          struct lb_detail *detail) {
+    struct lb_detail why = {0};
+    enum lb_status status = lb_tokenizer_open(path, &hosted->tokenizer, &why);
+    if (status == LB_E_NOTFOUND) {
+        return LB_OK; /* it has none */
+    }
+    if (status != LB_OK) {
+        return tell_unusable(hosted, status, &why, detail);
+    }
+    const char *json = lb_tokenizer_source(hosted->tokenizer, &hosted->tokenizer_bytes);
+    hosted->tokenizer_json = lb_malloc_array(hosted->tokenizer_bytes, 1);
+    if (!hosted->tokenizer_json) {
+        return lb_fail(detail, LB_E_NOMEM, "%s: out of memory", path);
+    }
+    memcpy(hosted->tokenizer_json, json, hosted->tokenizer_bytes);
+    return LB_OK;
+}
+
 static enum lb_status open_tokenizer(struct lb_hosted *hosted, const char *path, struct lb_detail *detail) {
-    enum lb_status status = lb_is_dir(path) ? read_folder_tokenizer(hosted, path, detail)
-                                            : read_gguf_tokenizer(hosted, path, detail);
+    if (!lb_is_dir(path)) {
+        return hosted->decoder ? open_gguf_tokenizer(hosted, path, detail) : LB_OK;
+    }
+    enum lb_status status = read_folder_tokenizer(hosted, path, detail);
     if (status != LB_OK || !hosted->tokenizer_json) {
         return status;
     }
     struct lb_detail why = {0};
     status =
         lb_tokenizer_parse(hosted->tokenizer_json, hosted->tokenizer_bytes, path, &hosted->tokenizer, &why);
-    if (status == LB_E_NOMEM) {
-        return lb_fail(detail, status, "%s", why.text);
-    }
-    if (status != LB_OK) {
-        lb_log(LB_LOG_WARN, "tokenizer_unusable", "model=%s reason=\"%s\"", hosted->name, why.text);
-    }
-    return LB_OK;
+    return tell_unusable(hosted, status, &why, detail);
 }
 
 static void hosted_destroy(struct lb_hosted *hosted) {

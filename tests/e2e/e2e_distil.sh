@@ -76,12 +76,25 @@ said refused.log "q8_0 is for --format gguf"
 
 say "generation"
 write() { # model
-    "$limbeck" generate "$1" --tokenizer "$tokenizer" --prompt "a small" --max-new-tokens 12 --temperature 0 2>/dev/null
+    "$limbeck" generate "$1" --prompt "a small" --max-new-tokens 12 --temperature 0 2>/dev/null
 }
 [ -n "$(write run)" ] || fail "nothing was written"
 for other in run/student student-f32.hf student-f32.gguf; do
     [ "$(write run)" = "$(write "$other")" ] || fail "$other writes something else: $(write "$other")"
 done
+
+say "a .gguf file alone: its vocabulary is the tokenizer"
+host alone student-f32.gguf
+expect 0 alone.json "$limbeck" eval --json student-f32.gguf "${data[@]}" --max-length 24
+holds -n --slurpfile a folder.json --slurpfile b alone.json '($a[0].all.perplexity - $b[0].all.perplexity) | fabs < 1e-6 * $a[0].all.perplexity'
+for line in "a small <eos>still" "It's  12345 stills,	naïve!"; do
+    [ "$("$limbeck" tokenize run "$line")" = "$("$limbeck" tokenize student-f32.gguf "$line")" ] || fail "other ids for $line"
+done
+curl -sf "${url[alone]}/v2/models/alone/tokenizer" >alone-tokenizer.json
+[ "$("$limbeck" tokenize alone-tokenizer.json "a still")" = "$("$limbeck" tokenize run "a still")" ] || fail "other ids by the served one"
+expect 0 none.log "$limbeck" export run --format gguf --out none.gguf --no-vocabulary
+expect 1 none2.log "$limbeck" tokenize none.gguf "a still"
+said none2.log "no vocabulary in this file"
 
 say "probe"
 host again run/student

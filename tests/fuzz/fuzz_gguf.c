@@ -1,7 +1,9 @@
-/* lb_gguf_parse and lb_config_from_gguf: whatever is accepted can be read to its last byte, and comes back
- * the same when it is written (as far as the writer has the types). */
+/* lb_gguf_parse, lb_config_from_gguf and lb_tokenizer_from_gguf: whatever is accepted can be read to its last
+ * byte, and comes back the same when it is written (as far as the writer has the types). */
 #include "common/formats/gguf.h"
+#include "common/base/mem.h"
 #include "common/model/families.h"
+#include "common/text/tokenizer.h"
 #include "tests/support/parameters.h"
 
 #include <stdlib.h>
@@ -129,6 +131,35 @@ static void write_and_compare(const struct lb_gguf *file, size_t size) {
     free(copied);
 }
 
+/* The vocabulary, if there is one: its tokenizer cuts text within itself, and can be asked to go into a file.
+ */
+static void make_tokenizer(const struct lb_gguf *file) {
+    static const char text[] = "It's a <s>still</s>,\n\n  12345 \xc3\x9c\xe2\x96\x81 \xe4\xb8\x80.";
+    struct lb_tokenizer *t = NULL;
+    struct lb_detail detail = {0};
+    enum lb_status status = lb_tokenizer_from_gguf(file, "input", &t, &detail);
+    require(status == detail.code && (status == LB_OK) == (t != NULL));
+    if (status != LB_OK) {
+        require(strncmp(detail.text, "input: ", 7) == 0);
+        return;
+    }
+    struct lb_ids ids = {0};
+    struct lb_gguf_out *out = lb_gguf_out_create();
+    int32_t size = lb_tokenizer_vocab_size(t);
+    status = lb_tokenizer_encode(t, text, sizeof text - 1, true, &ids, &detail);
+    require(out != NULL && status == detail.code);
+    for (size_t i = 0; i < ids.len; i++) {
+        require(lb_tokenizer_token(t, ids.data[i]) != NULL);
+    }
+    require(lb_tokenizer_bos(t) < size && lb_tokenizer_eos(t) < size);
+    detail = (struct lb_detail){0};
+    status = lb_tokenizer_put_gguf(t, size, out, &detail);
+    require(status == detail.code);
+    lb_gguf_out_destroy(out);
+    lb_free(ids.data);
+    lb_tokenizer_destroy(t);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     struct lb_gguf *file = NULL;
     struct lb_detail detail = {0};
@@ -139,6 +170,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         return 0;
     }
     write_and_compare(file, size);
+    make_tokenizer(file);
     struct lb_config config;
     status = lb_config_from_gguf(file, "input", &config, NULL, &detail);
     require(status == detail.code);

@@ -87,7 +87,7 @@ static void check_written(const struct lb_model *model, const char *name, const 
     struct lb_detail detail = {0};
     char path[96];
     snprintf(path, sizeof path, "%s/%s.gguf", folder, name);
-    must(lb_model_save_gguf(model, path, LB_F32, NULL, 0, NULL, &detail), &detail);
+    must(lb_model_save_gguf(model, path, LB_F32, NULL, NULL, &detail), &detail);
     must(lb_gguf_open(path, &ours, &detail), &detail);
     must(lb_gguf_open(theirs_path, &theirs, &detail), &detail);
     assert_string_equal(lb_gguf_string(ours, "general.architecture"),

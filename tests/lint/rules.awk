@@ -7,7 +7,7 @@ BEGIN {
     allow["common/base"]    = "common/base/"
     allow["common/nn"]      = "common/base/ common/nn/"
     allow["common/formats"] = "common/base/ common/nn/ common/formats/"
-    allow["common/text"]    = "common/base/ common/text/"
+    allow["common/text"]    = "common/base/ common/formats/ common/text/"
     allow["common/model"]   = "common/"
     allow["proto"]          = "common/base/ proto/"
     common = "common/ proto/"

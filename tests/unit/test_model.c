@@ -12,6 +12,7 @@
 #include "common/model/families.h"
 #include "common/model/generate.h"
 #include "common/model/model.h"
+#include "common/text/tokenizer.h"
 #include "common/nn/head.h"
 #include "common/nn/reduce.h"
 #include "tests/support/tiny_model.h"
@@ -138,15 +139,15 @@ static void gguf(void **state) {
     char path[256], path2[256];
     snprintf(path, sizeof path, "%s/m.gguf", folder);
     snprintf(path2, sizeof path2, "%s/m2.gguf", folder);
-    assert_int_equal(lb_model_save_gguf(model, path, LB_Q4_K, NULL, 0, NULL, NULL), LB_E_UNSUPPORTED);
+    assert_int_equal(lb_model_save_gguf(model, path, LB_Q4_K, NULL, NULL, NULL), LB_E_UNSUPPORTED);
     for (size_t f = 0; f < sizeof formats / sizeof *formats; f++) {
-        assert_int_equal(lb_model_save_gguf(model, path, formats[f], NULL, 0, NULL, NULL), LB_OK);
+        assert_int_equal(lb_model_save_gguf(model, path, formats[f], NULL, NULL, NULL), LB_OK);
         struct lb_model *again = open_again(path);
         float *have = logits(again);
         double d = difference(have, want, N * config.vocab_size);
         assert_true(d <= tolerance[f] && (f == 0 || d > 0));
         /* as stored, without being widened and rounded once more */
-        assert_int_equal(lb_model_save_gguf(again, path2, formats[f], NULL, 0, NULL, NULL), LB_OK);
+        assert_int_equal(lb_model_save_gguf(again, path2, formats[f], NULL, NULL, NULL), LB_OK);
         assert_same_files(path, path2);
         /* FP32 masters of it are the same numbers, in the same order */
         struct lb_model *masters = NULL;
@@ -174,7 +175,7 @@ static void gguf_falls_back(void **state) {
     config.intermediate_size = 40;
     assert_int_equal(lb_model_create(&config, 5, &model, NULL), LB_OK);
     snprintf(path, sizeof path, "%s/odd.gguf", folder);
-    assert_int_equal(lb_model_save_gguf(model, path, LB_Q5_0, NULL, 0, &notes, NULL), LB_OK);
+    assert_int_equal(lb_model_save_gguf(model, path, LB_Q5_0, NULL, &notes, NULL), LB_OK);
     assert_int_equal(notes.n, config.num_hidden_layers);
     assert_non_null(
         strstr(lb_note_get(&notes, 0),
@@ -514,8 +515,11 @@ static void fingerprints_of_vocabularies(void **state) {
     char *path = lb_path_join(dir, "tokenizer.json");
     lb_buf_init(&json, 1 << 24);
     assert_int_equal(lb_file_read(path, &json, NULL), LB_OK);
-    assert_int_equal(lb_model_save_gguf(model, with, LB_F32, json.data, json.len, NULL, NULL), LB_OK);
-    assert_int_equal(lb_model_save_gguf(model, without, LB_F32, NULL, 0, NULL, NULL), LB_OK);
+    struct lb_tokenizer *tokenizer = NULL;
+    assert_int_equal(lb_tokenizer_parse(json.data, json.len, path, &tokenizer, NULL), LB_OK);
+    assert_int_equal(lb_model_save_gguf(model, with, LB_F32, tokenizer, NULL, NULL), LB_OK);
+    lb_tokenizer_destroy(tokenizer);
+    assert_int_equal(lb_model_save_gguf(model, without, LB_F32, NULL, NULL, NULL), LB_OK);
     fingerprint_of(with, a);
     fingerprint_of(without, b);
     assert_string_not_equal(a, b);

@@ -154,8 +154,7 @@ static void each_decoder_comes_back_from_both_formats(void **state) {
             assert_null(lb_note_get(lb_model_notes(again), 0)); /* what is written is known */
             assert_same_weights(again, model);
             lb_model_destroy(again);
-            assert_int_equal(lb_model_save_gguf(model, in_folder("m.gguf"), LB_F32, NULL, 0, NULL, NULL),
-                             LB_OK);
+            assert_int_equal(lb_model_save_gguf(model, in_folder("m.gguf"), LB_F32, NULL, NULL, NULL), LB_OK);
             again = must_open(in_folder("m.gguf"));
             assert_null(lb_note_get(lb_model_notes(again), 0));
             assert_same_weights(again, model);
@@ -210,8 +209,7 @@ static void rows_of_q_and_k_lie_as_llamacpp_has_them(void **state) {
         struct lb_model *model = make(cases[i].model_type, true, cases[i].more);
         struct lb_gguf *file = NULL;
         bool p = cases[i].permuted;
-        assert_int_equal(lb_model_save_gguf(model, in_folder("rows.gguf"), LB_F32, NULL, 0, NULL, NULL),
-                         LB_OK);
+        assert_int_equal(lb_model_save_gguf(model, in_folder("rows.gguf"), LB_F32, NULL, NULL, NULL), LB_OK);
         assert_int_equal(lb_gguf_open(in_folder("rows.gguf"), &file, NULL), LB_OK);
         assert_string_equal(lb_gguf_string(file, "general.architecture"), cases[i].architecture);
         check_rows(model, file, "model.layers.1.self_attn.q_proj.weight", "blk.1.attn_q.weight", HEADS, WIDTH,
@@ -284,7 +282,7 @@ static void tensors_of_a_gguf(void **state) {
     static const char *const names[] = {"blk.1.attn_q.bias", "blk.0.ffn_gate.bias", "rope_freqs.weight",
                                         "blk.0.attn_q_norm.weight", "blk.7.attn_q.weight"};
     struct lb_model *model = make("llama", true, "");
-    assert_int_equal(lb_model_save_gguf(model, in_folder("plain.gguf"), LB_F32, NULL, 0, NULL, NULL), LB_OK);
+    assert_int_equal(lb_model_save_gguf(model, in_folder("plain.gguf"), LB_F32, NULL, NULL, NULL), LB_OK);
     struct lb_gguf *file = NULL;
     assert_int_equal(lb_gguf_open(in_folder("plain.gguf"), &file, NULL), LB_OK);
     for (size_t i = 0; i <= sizeof names / sizeof *names; i++) {

@@ -118,33 +118,7 @@ int64_t lb_run_max_length(const char *argument) {
     return length;
 }
 
-/* The tokenizer beside a model: in its folder, or in the folder that a .gguf file lies in. */
-static enum lb_status open_beside(const char *model_path, struct lb_tokenizer **out,
-                                  struct lb_detail *detail) {
-    if (lb_is_dir(model_path)) {
-        return lb_tokenizer_open(model_path, out, detail);
-    }
-    char *folder = lb_strdup(model_path);
-    if (folder == NULL) {
-        return lb_fail(detail, LB_E_NOMEM, "out of memory");
-    }
-    char *slash = strrchr(folder, '/');
-    if (slash != NULL) {
-        slash[slash == folder ? 1 : 0] = '\0';
-    }
-    enum lb_status status;
-    if (!holds(slash != NULL ? folder : ".", "tokenizer.json")) {
-        status = lb_fail(detail, LB_E_NOTFOUND, "%s: no tokenizer.json beside it; name one with --tokenizer",
-                         model_path);
-    } else {
-        status = lb_tokenizer_open(slash != NULL ? folder : ".", out, detail);
-    }
-    lb_free(folder);
-    return status;
-}
-
-enum lb_status lb_opened_init(struct lb_opened *opened, const char *argument, const char *tokenizer,
-                              struct lb_detail *detail) {
+enum lb_status lb_opened_model(struct lb_opened *opened, const char *argument, struct lb_detail *detail) {
     *opened = (struct lb_opened){0};
     enum lb_status status = model_path(argument, &opened->path, detail);
     if (status == LB_OK) {
@@ -153,10 +127,19 @@ enum lb_status lb_opened_init(struct lb_opened *opened, const char *argument, co
     if (status == LB_OK) {
         lb_log_notes("model_note", NULL, lb_model_notes(opened->model));
     }
+    if (status != LB_OK) {
+        lb_opened_finish(opened);
+    }
+    return status;
+}
+
+enum lb_status lb_opened_init(struct lb_opened *opened, const char *argument, const char *tokenizer,
+                              struct lb_detail *detail) {
+    enum lb_status status = lb_opened_model(opened, argument, detail);
     if (status == LB_OK && tokenizer != NULL) {
         status = lb_tokenizer_open(tokenizer, &opened->tokenizer, detail);
     } else if (status == LB_OK && lb_model_config(opened->model)->input_size == 0) {
-        status = open_beside(opened->path, &opened->tokenizer, detail);
+        status = lb_tokenizer_open(opened->path, &opened->tokenizer, detail);
     }
     if (status != LB_OK) {
         lb_opened_finish(opened);
@@ -182,7 +165,7 @@ enum lb_status lb_tokenizer_argument(const char *argument, struct lb_tokenizer *
     char *path = NULL;
     enum lb_status status = model_path(argument, &path, detail);
     if (status == LB_OK) {
-        status = open_beside(path, out, detail);
+        status = lb_tokenizer_open(path, out, detail);
     }
     lb_free(path);
     return status;

@@ -64,7 +64,10 @@ struct lb_opened {
     struct lb_model *model;
     struct lb_tokenizer *tokenizer; /* NULL for classifiers */
 };
-/* tokenizer: a path, or NULL: the one beside the model. LB_E_NOTFOUND tells what a folder lacks. */
+/* Without the tokenizer. */
+LB_NODISCARD enum lb_status lb_opened_model(struct lb_opened *opened, const char *argument,
+                                            struct lb_detail *detail);
+/* tokenizer: a path, or NULL: the one beside or within the model. LB_E_NOTFOUND tells what a folder lacks. */
 LB_NODISCARD enum lb_status lb_opened_init(struct lb_opened *opened, const char *argument,
                                            const char *tokenizer, struct lb_detail *detail);
 void lb_opened_finish(struct lb_opened *opened);

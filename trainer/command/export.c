@@ -11,7 +11,7 @@ struct arguments {
     const char *model, *out, *tokenizer, *dtype_name;
     int format; /* -1: not given */
     enum lb_dtype dtype;
-    bool json;
+    bool json, no_vocabulary;
 };
 
 /* In the order of enum lb_export_format. */
@@ -53,6 +53,9 @@ static error_t parse(int key, char *text, struct argp_state *state) {
     case 'k':
         a->tokenizer = text;
         return 0;
+    case 'n':
+        a->no_vocabulary = true;
+        return 0;
     case 'j':
         a->json = true;
         return 0;
@@ -87,14 +90,16 @@ int lb_cmd_export(int argc, char **argv, volatile sig_atomic_t *stop) {
          "never",
          0},
         {"dtype", 'd', "NAME", 0, dtype_help, 0},
-        {"tokenizer", 'k', "PATH", 0, "tokenizer.json, or its folder (default: the model's)", 0},
+        {"tokenizer", 'k', "PATH", 0, "tokenizer.json, its folder or a .gguf file (default: the model's)", 0},
+        {"no-vocabulary", 'n', NULL, 0, "Write the model without its tokenizer", 0},
         {"json", 'j', NULL, 0, "Print the result as JSON", 0},
         {0}};
     static const struct argp argp = {
         .options = options,
         .parser = parse,
         .args_doc = "RUN|MODEL",
-        .doc = "Writes a model in a format that other tools load, opens it again and compares the logits.\v"
+        .doc = "Writes a model in a format that other tools load, opens it again and compares logits and "
+               "token ids.\v"
                "RUN|MODEL is a run folder (its student), a Hugging Face folder or a .gguf file."};
     struct arguments a = {.format = -1, .dtype = LB_F32};
     argp_parse(&argp, argc, argv, 0, NULL, &a);
@@ -102,8 +107,11 @@ int lb_cmd_export(int argc, char **argv, volatile sig_atomic_t *stop) {
     struct lb_opened opened;
     struct lb_notes notes = {0};
     double difference = 0;
-    enum lb_status status = lb_opened_init(&opened, a.model, a.tokenizer, &detail);
+    bool vocabulary = false;
+    enum lb_status status = a.no_vocabulary ? lb_opened_model(&opened, a.model, &detail)
+                                            : lb_opened_init(&opened, a.model, a.tokenizer, &detail);
     if (status == LB_OK) {
+        vocabulary = opened.tokenizer != NULL;
         status = lb_export(opened.model, opened.tokenizer, (enum lb_export_format)a.format, a.dtype, a.out,
                            stop, &difference, &notes, &detail);
         lb_opened_finish(&opened);
@@ -117,8 +125,8 @@ int lb_cmd_export(int argc, char **argv, volatile sig_atomic_t *stop) {
                                    "largest_difference", difference);
         lb_print_json(object, 0);
     } else {
-        printf("%s: written, reopened, logits agree (largest difference %.2g of the largest logit)\n", a.out,
-               difference);
+        printf("%s: written, reopened, logits agree (largest difference %.2g of the largest logit)%s\n",
+               a.out, difference, vocabulary ? ", token ids are the same" : "");
     }
     return 0;
 }

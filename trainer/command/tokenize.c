@@ -110,7 +110,8 @@ int lb_cmd_tokenize(int argc, char **argv, volatile sig_atomic_t *stop) {
         .args_doc = "MODEL [TEXT]",
         .doc = "Shows TEXT, or each line of standard input, as the model's tokenizer cuts it.\vMODEL is a "
                "Hugging Face folder, "
-               "a .gguf file with a tokenizer.json beside it, a run folder, or a tokenizer.json."};
+               "a .gguf file (a tokenizer.json beside it stands above its own vocabulary), a run folder, "
+               "or a tokenizer.json."};
     struct arguments a = {0};
     argp_parse(&argp, argc, argv, 0, NULL, &a);
     struct lb_detail detail = {0};

@@ -165,7 +165,7 @@ const struct lb_field lb_recipe_loss_fields[] = {
 const struct lb_field lb_recipe_fields[] = {
     {PLACE_(student), .kind = LB_FIELD_STUDENT, .flags = REQ | DEC, .help = "what is trained"},
     {PLACE_(tokenizer), .kind = LB_FIELD_PATH, .derived = "student.model's",
-     .help = "a tokenizer.json, or a folder that holds one; none for images"},
+     .help = "a tokenizer.json, a folder that holds one, or a .gguf file; none for images"},
     {PLACE_(add_bos_token), .kind = LB_FIELD_ENUM, .flags = DEC, .names = add_bos,
      .derived = "as the tokenizer says", .help = "whether each text, and each row, begins with bos_token"},
     MAPS_(datasets, REQ | DEC, lb_recipe_dataset, dataset_fields, "what is trained on"),

@@ -143,6 +143,82 @@ static enum lb_status compare(const struct lb_model *model, const struct lb_mode
     return LB_OK;
 }
 
+/* ---- the vocabulary ---- */
+
+/* What tokenizers disagree about: spaces and their runs, digits, apostrophes, marks, scripts, case, lines,
+ * characters of two parts, and what nobody has in a vocabulary. */
+static const char hard_text[] =
+    "Hello, world!  It's   1234567 o'clock; they'LL \t\tpay $3.50\n\n\n  for (i = 0; i++) {\r\n}\n"
+    " na\xc3\xafve cafe\xcc\x81 \xc3\x89\xc3\x89\xc3\xa9 \xd0\x9f\xd1\x80\xd0\xb8\xd0\xb2\xd0\xb5\xd1\x82 "
+    "\xe4\xbd\xa0\xe5\xa5\xbd\xe4\xb8\x96\xe7\x95\x8c \xe3\x81\x93\xe3\x82\x93 \xed\x95\x9c\xea\xb5\xad "
+    "\xe0\xa4\xa8\xe0\xa4\xae\xe0\xa4\xb8\xe0\xa5\x8d \xd9\x85\xd8\xb1\xd8\xad \xc2\xbd\xc2\xb2 "
+    "\xf0\x9f\x99\x82\xf0\x9f\x91\x8d\xf0\x9f\x8f\xbd \xc2\xa0\xe2\x80\x83x\xef\xbf\xbd "
+    "<b>UPPER_case-CamelCase</b> "
+    "https://a.b/c?d=e#f  ...!!! \\\"quotes\\\"\x01\x7f end   ";
+
+/* hard_text, and around and between its parts each token that is looked for in text, up to so many. */
+static enum lb_status make_text(const struct lb_tokenizer *tokenizer, struct lb_buf *text) {
+    int32_t left = 64;
+    lb_buf_append_str(text, hard_text);
+    for (int32_t id = 0; id < lb_tokenizer_vocab_size(tokenizer) && left > 0; id++) {
+        if (lb_tokenizer_is_special(tokenizer, id)) {
+            lb_buf_printf(text, "a%s b %s ", lb_tokenizer_token(tokenizer, id),
+                          lb_tokenizer_token(tokenizer, id));
+            left--;
+        }
+    }
+    return lb_buf_append_str(text, hard_text);
+}
+
+/* Fails where again cuts the text into other ids. */
+static enum lb_status compare_ids(const struct lb_tokenizer *tokenizer, const struct lb_tokenizer *again,
+                                  const struct lb_buf *text, bool special, const char *path,
+                                  struct lb_detail *detail) {
+    struct lb_ids a = {0}, b = {0};
+    enum lb_status status = lb_tokenizer_encode(tokenizer, text->data, text->len, special, &a, detail);
+    status =
+        status == LB_OK ? lb_tokenizer_encode(again, text->data, text->len, special, &b, detail) : status;
+    size_t i = 0;
+    while (status == LB_OK && i < a.len && i < b.len && a.data[i] == b.data[i]) {
+        i++;
+    }
+    if (status == LB_OK && (i < a.len || i < b.len)) {
+        const char *have = i < b.len ? lb_tokenizer_token(again, b.data[i]) : "",
+                   *want = i < a.len ? lb_tokenizer_token(tokenizer, a.data[i]) : "";
+        status =
+            lb_fail(detail, LB_E_MISMATCH,
+                    "%s: its vocabulary, read back, cuts text otherwise (\"%.40s\" where the tokenizer has "
+                    "\"%.40s\"): do not use it; write it with --no-vocabulary",
+                    path, have, want);
+    }
+    lb_free(a.data);
+    lb_free(b.data);
+    return status;
+}
+
+static enum lb_status compare_tokenizers(const struct lb_tokenizer *tokenizer, enum lb_export_format format,
+                                         const char *path, struct lb_detail *detail) {
+    struct lb_tokenizer *again = NULL;
+    struct lb_gguf *file = NULL;
+    struct lb_buf text;
+    lb_buf_init(&text, (size_t)64 << 20);
+    enum lb_status status = format == LB_EXPORT_HF ? lb_tokenizer_open(path, &again, detail)
+                                                   : lb_gguf_open_keys(path, &file, detail);
+    if (status == LB_OK && format == LB_EXPORT_GGUF) {
+        status = lb_tokenizer_from_gguf(file, path, &again, detail);
+    }
+    if (status == LB_OK && make_text(tokenizer, &text) != LB_OK) {
+        status = lb_fail(detail, lb_buf_status(&text), "%s: no memory to compare its vocabulary", path);
+    }
+    for (int special = 0; status == LB_OK && special < 2; special++) {
+        status = compare_ids(tokenizer, again, &text, special, path, detail);
+    }
+    lb_buf_finish(&text);
+    lb_gguf_destroy(file);
+    lb_tokenizer_destroy(again);
+    return status;
+}
+
 /* A file of that name is replaced only if an export of ours wrote it. */
 static enum lb_status may_replace(const char *path, struct lb_detail *detail) {
     if (!lb_file_exists(path)) {
@@ -179,7 +255,7 @@ enum lb_status lb_export(const struct lb_model *model, const struct lb_tokenizer
     if (format == LB_EXPORT_HF) {
         status = lb_model_save_hf(model, path, dtype, source, len, detail);
     } else {
-        status = lb_model_save_gguf(model, path, dtype, source, len, notes, detail);
+        status = lb_model_save_gguf(model, path, dtype, tokenizer, notes, detail);
     }
     lb_writing_stop_on(NULL);
     struct lb_model *again = NULL;
@@ -191,6 +267,9 @@ enum lb_status lb_export(const struct lb_model *model, const struct lb_tokenizer
     }
     if (status == LB_OK) {
         status = compare(model, again, tolerance(dtype), path, stop, out_difference, detail);
+    }
+    if (status == LB_OK && tokenizer != NULL) {
+        status = compare_tokenizers(tokenizer, format, path, detail);
     }
     lb_model_destroy(again);
     return status;
