@@ -1,5 +1,5 @@
 /* Normalizers: what is done to text before it is cut (tokenizer.json, "normalizer"), and the few questions
- * about characters that need Unicode's tables. The only file that knows utf8proc is normalize.c. Everything
+ * about characters that need Unicode's tables. utf8proc is known by normalize.c and letters.c. Everything
  * here is constant after parsing.
  */
 #ifndef LB_TEXT_NORMALIZE_H

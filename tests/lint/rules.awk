@@ -8,6 +8,7 @@ BEGIN {
     allow["common/nn"]      = "common/base/ common/nn/"
     allow["common/formats"] = "common/base/ common/nn/ common/formats/"
     allow["common/text"]    = "common/base/ common/formats/ common/text/"
+    allow["common/chat"]    = "common/base/ common/formats/ common/text/ common/chat/"
     allow["common/model"]   = "common/"
     allow["proto"]          = "common/base/ proto/"
     common = "common/ proto/"
@@ -27,7 +28,7 @@ BEGIN {
     allow["trainer/command"]  = allow["trainer/run"] " trainer/command/"
     allow["trainer"]          = ""
     allow["tests"]          = "common/ proto/ server/ trainer/ tests/"
-    n_tiers = split("common/base common/nn common/formats common/text common/model proto server/http server/models " \
+    n_tiers = split("common/base common/nn common/formats common/text common/chat common/model proto server/http server/models " \
         "server/engine server/api server trainer/wire trainer/loss trainer/cache trainer/recipe trainer/data " \
         "trainer/teachers trainer/learn trainer/run trainer/command trainer tests", tiers, " ")
 
