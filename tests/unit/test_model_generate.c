@@ -111,7 +111,6 @@ static void drawing_from_all(void **state) {
         struct lb_generate_args args = {.max_new_tokens = 30,
                                         .temperature = seed % 2 ? 1 : 0.2, /* flat, and few that count */
                                         .top_p = top_p[seed % 3],
-                                        .eos = -1,
                                         .seed = seed};
         assert_int_equal(lb_generate(model, prompt, 2, &args, take, &all, NULL), LB_OK);
         args.top_k = config.vocab_size - 1; /* the one that is left out has nearly no mass */
