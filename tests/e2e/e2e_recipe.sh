@@ -89,6 +89,18 @@ said classes.log "label 5" "num_labels 5"
 expect 1 model.log "$limbeck" train recipe.yaml -o model --set 'student={model: images/student}'
 said model.log "recipe.yaml:" ": datasets: these are texts, the student reads images"
 
+say "a classifier's inner layers, of other widths than its last"
+expect 0 wide.log "$limbeck" train images.yaml -o wide --set 'student.hidden_sizes=[6, 3]'
+taught=(--set 'teachers=[{name: T, url: "local:wide/student"}]' --set 'student.hidden_sizes=[5, 4]')
+for layers in 0 1 2; do
+    expect 0 layer.log "$limbeck" train images.yaml -o "layer$layers" "${taught[@]}" \
+        --set "loss_functions=[{function: hs_mse, layer_mapping: [{student: $layers, teacher: $layers}]}]"
+done
+expect 1 layer.log "$limbeck" train images.yaml -o layer3 "${taught[@]}" \
+    --set 'loss_functions=[{function: hs_mse, layer_mapping: [{student: 1, teacher: 3}]}]'
+one_error layer.log
+said layer.log "loss_functions.0.layer_mapping: teacher T has no layer 3, its last is 2"
+
 say "a list is no recipe"
 printf -- '- a\n- b\n' >list.yaml
 expect 1 list.log "$limbeck" train list.yaml -o list --set max_steps=1
