@@ -64,6 +64,27 @@ said room.log "resumed checkpoint="
 same_student run disk/run
 [ -z "$(find disk/run -name '.unfinished*' -o -name '*.tmp*')" ] || fail "something half-written was left"
 
+say "a full disk of the journal alone: the steps are kept"
+start journal.log "$limbeck" train distil.yaml --output-dir journal
+await reached journal 9
+kill -INT "$job"
+ends_with 3 "$job" journal.log
+mkdir journaldisk
+mount -t tmpfs -o size=$((($(stat -c %s journal/metrics.jsonl) | 4095) + 1)) none journaldisk
+mounts+=("$folder/journaldisk")
+cp journal/metrics.jsonl journaldisk/
+head -c 1M /dev/zero >journaldisk/zeros 2>/dev/null || true
+mount --bind journaldisk/metrics.jsonl journal/metrics.jsonl
+mounts+=("$folder/journal/metrics.jsonl")
+before=$(last_checkpoint journal)
+expect 1 journal2.log "$limbeck" train distil.yaml --output-dir journal --resume --set save_steps=0
+one_error journal2.log
+said journal2.log "cannot write" metrics.jsonl "No space left on device" "saved step="
+[ "$(last_checkpoint journal)" != "$before" ] || fail "the steps are lost"
+umount -l journal/metrics.jsonl
+expect 0 journal3.log "$limbeck" train distil.yaml --output-dir journal --resume
+same_student run journal
+
 say "a full disk of the cache costs speed, not the run"
 mkdir cachedisk
 mount -t tmpfs -o size=128k none cachedisk

@@ -224,30 +224,48 @@ static void add_bias(json_t *object, const struct arguments *a) {
     json_object_set_new(object, "bias", bias);
 }
 
+/* "12.34", or "-" where nobody knows. */
+static const char *cell(double value, int digits, char out[32]) {
+    if (isnan(value)) {
+        return "-";
+    }
+    snprintf(out, 32, "%.*f", digits, value);
+    return out;
+}
+
+static void print_text_part(const char *name, const struct lb_eval_part *p) {
+    char bits[32], error[32];
+    printf("%-24s %10lld %12.3f %10s %10s\n", name, (long long)p->tokens, p->perplexity,
+           cell(p->bits_per_byte, 4, bits), cell(p->error_percent, 2, error));
+}
+
 static void print_text(const struct lb_evaluation *e) {
     printf("%-24s %10s %12s %10s %10s\n", "part", "tokens", "perplexity", "bits/byte", "error %");
     for (int i = 0; i < e->n_parts; i++) {
-        const struct lb_eval_part *p = &e->part[i];
-        printf("%-24s %10lld %12.3f %10.4f %10.2f\n", p->name, (long long)p->tokens, p->perplexity,
-               p->bits_per_byte, p->error_percent);
+        print_text_part(e->part[i].name, &e->part[i]);
     }
     if (e->n_parts > 1) {
-        printf("%-24s %10lld %12.3f %10.4f %10.2f\n", "all", (long long)e->all.tokens, e->all.perplexity,
-               e->all.bits_per_byte, e->all.error_percent);
+        print_text_part("all", &e->all);
         printf("balanced perplexity (geometric mean of the parts): %.3f\n", e->balanced_perplexity);
     }
     printf("%.0f tokens/s\n", (double)e->all.tokens / e->seconds);
 }
 
+static void print_image_part(const char *name, const struct lb_eval_part *p) {
+    char loss[32], error[32];
+    printf("%-24s %10lld %10s %10s\n", name, (long long)p->tokens, cell(p->loss, 4, loss),
+           cell(p->error_percent, 2, error));
+}
+
 static void print_images(const struct lb_evaluation *e) {
     printf("%-24s %10s %10s %10s\n", "part", "images", "loss", "error %");
     for (int i = 0; i < e->n_parts; i++) {
-        const struct lb_eval_part *p = &e->part[i];
-        printf("%-24s %10lld %10.4f %10.2f\n", p->name, (long long)p->tokens, p->loss, p->error_percent);
+        print_image_part(e->part[i].name, &e->part[i]);
     }
     for (int i = 0; i < e->n_classes; i++) {
-        const struct lb_eval_part *p = &e->classes[i];
-        printf("class %-18d %10lld %10.4f %10.2f\n", i, (long long)p->tokens, p->loss, p->error_percent);
+        char name[32];
+        snprintf(name, sizeof name, "class %d", i);
+        print_image_part(name, &e->classes[i]);
     }
     printf("%.0f images/s\n", (double)e->all.tokens / e->seconds);
 }
