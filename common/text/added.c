@@ -2,7 +2,7 @@
 
 #include "common/base/mem.h"
 #include "common/base/utf8.h"
-#include "common/text/normalize.h"
+#include "common/text/unicode.h"
 
 #include <stdlib.h>
 #include <string.h>

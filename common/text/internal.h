@@ -5,6 +5,7 @@
 #include "common/base/json.h"
 #include "common/base/sha256.h"
 #include "common/text/added.h"
+#include "common/text/decode.h"
 #include "common/text/kind.h"
 #include "common/text/normalize.h"
 #include "common/text/pretokenize.h"
@@ -17,6 +18,7 @@ struct lb_tokenizer {
     struct lb_pretokenizer *pretokenizer;
     const struct lb_text_model_kind *kind;
     void *model;
+    struct lb_decoder *decoder;
     struct lb_added_set raw, normalized;        /* looked for before and after the normalizer */
     struct lb_ids before, after;                /* what the post-processor puts around */
     int32_t bos, eos, unk, sep, cls, pad, mask; /* -1: not known */

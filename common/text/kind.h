@@ -22,13 +22,13 @@ struct lb_text_scratch {
 };
 
 struct lb_text_model_kind {
-    const char *type;    /* of tokenizer.json */
-    const char *decoder; /* the decoder's type that goes with it */
-    /* Reads the "model" object into vocab (entries with LB_ENTRY_MODEL, their decoded bytes included) and
-     * *out. bytes: the pre-tokenizer has ByteLevel. vocab stays valid as long as the model. */
+    const char *type; /* of tokenizer.json */
+    /* Reads the "model" object into vocab (entries with LB_ENTRY_MODEL) and *out. bytes: the pre-tokenizer
+     * has ByteLevel. vocab stays valid as long as the model. */
     enum lb_status (*parse)(const json_t *object, bool bytes, const char *what, struct lb_vocab *vocab,
                             void **out, struct lb_detail *detail);
-    /* Appends the ids of one piece of n > 0 bytes. LB_E_NOMEM. */
+    /* Appends the ids of one piece of n > 0 bytes. LB_E_NOMEM; LB_E_UNSUPPORTED when it has characters that
+     * are unknown to a model without an unknown token. */
     enum lb_status (*encode)(const void *model, const char *piece, size_t n, struct lb_text_scratch *scratch,
                              struct lb_ids *out);
     /* Adds all that decides ids beside the vocabulary. LB_E_NOMEM. */
@@ -37,7 +37,11 @@ struct lb_text_model_kind {
     void (*destroy)(void *model);
 };
 
-/* Byte-level byte-pair encoding: GPT-2, Llama 3, Qwen, SmolLM and most since. */
+/* Byte-pair encoding: GPT-2, Llama 2 and 3, Mistral, Gemma, Qwen, SmolLM and most since. */
 extern const struct lb_text_model_kind lb_bpe_kind;
+/* The longest token first: BERT and its like. */
+extern const struct lb_text_model_kind lb_wordpiece_kind;
+/* The likeliest way to cut: T5, XLM-R, ALBERT. */
+extern const struct lb_text_model_kind lb_unigram_kind;
 
 #endif

@@ -1,8 +1,8 @@
 /* Pre-tokenizers: how text is cut into the pieces that the model sees one by one (tokenizer.json,
  * "pre_tokenizer").
  *
- * A pre-tokenizer is a short list of steps, made once and constant: put a space before, cut by a regex, write
- * bytes as letters. The only file that knows PCRE2 is pretokenize.c. Safe to use from several threads, each
+ * A pre-tokenizer is a short list of steps, made once and constant: put a space before, cut by a regex or at
+ * a kind of character, write spaces as a sign or bytes as letters. Safe to use from several threads, each
  * with its own lb_pieces.
  */
 #ifndef LB_TEXT_PRETOKENIZE_H
@@ -11,6 +11,7 @@
 #include "common/base/json.h"
 #include "common/base/sha256.h"
 #include "common/base/status.h"
+#include "common/text/regex.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -25,6 +26,7 @@ struct lb_piece_span {
 
 /* The result of a run and its memory, kept from one run to the next. Zero-initialise. */
 struct lb_pieces {
+    bool continues;   /* set by the caller: the text is not the beginning of the whole one */
     const char *text; /* the text that the spans are of: the caller's, or a copy that a step has changed */
     struct lb_piece_span *span;
     size_t n;
@@ -34,7 +36,8 @@ struct lb_pieces {
     size_t spare_cap;
     char *copy[2];
     size_t copy_cap[2];
-    void *match; /* PCRE2's */
+    bool moved; /* the first piece is not what the whole text began with */
+    struct lb_regex_run run;
 };
 
 /* Accepts NULL and a zeroed object. */

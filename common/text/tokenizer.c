@@ -11,7 +11,9 @@ void lb_tokenizer_destroy(struct lb_tokenizer *tokenizer) {
         if (tokenizer->kind) {
             tokenizer->kind->destroy(tokenizer->model);
         }
+        lb_normalizer_finish(&tokenizer->normalizer);
         lb_pretokenizer_destroy(tokenizer->pretokenizer);
+        lb_decoder_destroy(tokenizer->decoder);
         lb_added_finish(&tokenizer->raw);
         lb_added_finish(&tokenizer->normalized);
         lb_free(tokenizer->before.data);
@@ -29,6 +31,8 @@ void lb_tokenizer_destroy(struct lb_tokenizer *tokenizer) {
 struct encoder {
     const struct lb_tokenizer *tokenizer;
     struct lb_ids *out;
+    const char *text; /* all of it */
+    bool begins;      /* what is in normalized begins the text */
     struct lb_normalized normalized;
     struct lb_pieces pieces;
     struct lb_text_scratch scratch;
@@ -41,6 +45,7 @@ static enum lb_status encode_plain(struct encoder *e, const char *text, size_t l
         return LB_OK;
     }
     const struct lb_tokenizer *tokenizer = e->tokenizer;
+    e->pieces.continues = !e->begins || text != e->normalized.text;
     enum lb_status status = lb_pretokenize(tokenizer->pretokenizer, text, len, &e->pieces, e->detail);
     for (size_t i = 0; i < e->pieces.n && status == LB_OK; i++) {
         const struct lb_piece_span *span = &e->pieces.span[i];
@@ -74,6 +79,7 @@ static enum lb_status encode_raw(struct encoder *e, const char *text, size_t len
     if (status != LB_OK) {
         return status;
     }
+    e->begins = text == e->text && !e->normalized.cut;
     return encode_around(e, &e->tokenizer->normalized, e->normalized.text, e->normalized.len, encode_plain);
 }
 
@@ -84,7 +90,7 @@ enum lb_status lb_tokenizer_encode(const struct lb_tokenizer *tokenizer, const c
         return lb_fail(detail, LB_E_FORMAT, "the text is not UTF-8 at byte %zu (0x%02x)", good,
                        (unsigned)(uint8_t)text[good]);
     }
-    struct encoder e = {.tokenizer = tokenizer, .out = out, .detail = detail};
+    struct encoder e = {.tokenizer = tokenizer, .text = text, .out = out, .detail = detail};
     size_t before = out->len;
     enum lb_status status = LB_OK;
     if (add_special) {
@@ -101,7 +107,12 @@ enum lb_status lb_tokenizer_encode(const struct lb_tokenizer *tokenizer, const c
     lb_free(e.scratch.data);
     if (status != LB_OK) {
         out->len = before;
-        return lb_fail(detail, status, "out of memory while encoding %zu bytes of text", len);
+        return lb_fail(detail, status,
+                       status == LB_E_UNSUPPORTED
+                           ? "the text of %zu bytes has characters that the tokenizer, which has no "
+                             "unknown token, does not know"
+                           : "out of memory while encoding %zu bytes of text",
+                       len);
     }
     return LB_OK;
 }
@@ -117,20 +128,7 @@ enum lb_status lb_tokenizer_decode(const struct lb_tokenizer *tokenizer, const i
                            vocab->size);
         }
     }
-    struct lb_buf bytes;
-    lb_buf_init(&bytes, SIZE_MAX / 2);
-    for (size_t i = 0; i < n; i++) {
-        const struct lb_entry *entry = &vocab->entry[ids[i]];
-        if (!skip_special || !(entry->flags & LB_ENTRY_SPECIAL)) {
-            lb_buf_append(&bytes, vocab->pool + entry->bytes, entry->n_bytes);
-        }
-    }
-    enum lb_status status = lb_buf_status(&bytes);
-    if (status == LB_OK && bytes.len) {
-        lb_utf8_append_lossy(out, bytes.data, bytes.len);
-        status = lb_buf_status(out);
-    }
-    lb_buf_finish(&bytes);
+    enum lb_status status = lb_decoder_run(tokenizer->decoder, vocab, ids, n, skip_special, out);
     return status != LB_OK ? lb_fail(detail, status, "the text of %zu tokens does not fit", n) : LB_OK;
 }
 

@@ -1,8 +1,9 @@
 /* Text to token ids and back, as the model's own tokenizer.json or the vocabulary of its GGUF file says.
  *
- * The ids are those of Hugging Face's tokenizers for the same file, for text within the Unicode version of
- * PCRE2 and utf8proc. A byte that the vocabulary has neither a letter nor an unknown token for is left out,
- * as there.
+ * The ids are those of Hugging Face's tokenizers (0.23) for the same file: BPE over bytes or characters,
+ * WordPiece and Unigram, with the normalizers, pre-tokenizers, post-processors and decoders that such files
+ * have. A byte or character that the vocabulary has neither a token nor an unknown token for is left out, as
+ * there.
  *
  * Immutable after open; encode and decode may be called from several threads at once.
  */
@@ -39,8 +40,8 @@ void lb_tokenizer_destroy(struct lb_tokenizer *tokenizer);
 LB_NODISCARD enum lb_status lb_tokenizer_encode(const struct lb_tokenizer *tokenizer, const char *text,
                                                 size_t len, bool add_special, struct lb_ids *out,
                                                 struct lb_detail *detail);
-/* Appends the text of ids; ids outside the vocabulary are LB_E_ARG. skip_special drops special tokens. Bytes
- * that make no character (ids cut within one) come out as U+FFFD. Added tokens stand for their content. */
+/* Appends the text of ids, as the decoder says; ids outside the vocabulary are LB_E_ARG. skip_special drops
+ * special tokens. Bytes that make no character (ids cut within one) come out as U+FFFD. */
 LB_NODISCARD enum lb_status lb_tokenizer_decode(const struct lb_tokenizer *tokenizer, const int32_t *ids,
                                                 size_t n, bool skip_special, struct lb_buf *out,
                                                 struct lb_detail *detail);
@@ -48,7 +49,8 @@ LB_NODISCARD enum lb_status lb_tokenizer_decode(const struct lb_tokenizer *token
 int32_t lb_tokenizer_vocab_size(const struct lb_tokenizer *tokenizer);
 /* The token's written form in the vocabulary (byte-level letters included), NULL out of range. */
 const char *lb_tokenizer_token(const struct lb_tokenizer *tokenizer, int32_t id);
-/* The bytes that the token adds to decoded text, possibly part of a character; NULL out of range. */
+/* The bytes that the token adds to decoded text behind other tokens, possibly part of a character; NULL out
+ * of range. The first token of a text may add less: a space that only says where a word begins. */
 const char *lb_tokenizer_bytes(const struct lb_tokenizer *tokenizer, int32_t id, size_t *out_len);
 /* Whether decoding may leave it out: <eos> and its like. */
 bool lb_tokenizer_is_special(const struct lb_tokenizer *tokenizer, int32_t id);

@@ -7,7 +7,7 @@
 #include <string.h>
 
 /* A new kind of model is a file and a line. */
-static const struct lb_text_model_kind *const kinds[] = {&lb_bpe_kind};
+static const struct lb_text_model_kind *const kinds[] = {&lb_bpe_kind, &lb_wordpiece_kind, &lb_unigram_kind};
 
 struct reader {
     struct lb_tokenizer *to;
@@ -69,10 +69,11 @@ static enum lb_status read_model(const struct reader *r) {
     }
     if (!r->to->kind) {
         return lb_fail(r->detail, LB_E_UNSUPPORTED,
-                       "%s: model type \"%.40s\" is not supported (byte-level BPE is)", r->what,
+                       "%s: model type \"%.40s\" is not supported (BPE, WordPiece and Unigram are)", r->what,
                        type ? type : "");
     }
-    size_t n = json_object_size(json_object_get(model, "vocab")) +
+    const json_t *vocab = json_object_get(model, "vocab");
+    size_t n = json_object_size(vocab) + json_array_size(vocab) +
                json_array_size(json_object_get(r->root, "added_tokens"));
     status = lb_vocab_init(&r->to->vocab, n);
     if (status != LB_OK) {
@@ -80,22 +81,6 @@ static enum lb_status read_model(const struct reader *r) {
     }
     return r->to->kind->parse(model, lb_pretokenizer_bytes(r->to->pretokenizer), r->what, &r->to->vocab,
                               &r->to->model, r->detail);
-}
-
-/* The decoder does not change ids: what is checked is that the text will be right. */
-static enum lb_status read_decoder(const struct reader *r) {
-    const json_t *decoder = json_object_get(r->root, "decoder");
-    const json_t *list = json_object_get(decoder, "decoders");
-    if (is_type(decoder, "Sequence") && json_array_size(list) == 1) {
-        decoder = json_array_get(list, 0);
-    }
-    if (!decoder || json_is_null(decoder) || is_type(decoder, r->to->kind->decoder)) {
-        return LB_OK;
-    }
-    const char *type = json_string_value(json_object_get(decoder, "type"));
-    return lb_fail(r->detail, LB_E_UNSUPPORTED,
-                   "%s: decoder type \"%.40s\" is not supported with a %s model (%s is)", r->what,
-                   type ? type : "", r->to->kind->type, r->to->kind->decoder);
 }
 
 /* One of added_tokens: into the vocabulary, and into the set that text is searched for. */
@@ -139,8 +124,10 @@ static enum lb_status read_added(const struct reader *r, const json_t *item, str
         pattern = scratch->text;
         len = scratch->len;
     }
-    /* Text is text: an added token stands for what was found, whatever letters it is made of. */
-    status = status != LB_OK ? status : lb_vocab_stands_for(&to->vocab, token.id, pattern, len);
+    if (status == LB_OK && lb_pretokenizer_bytes(to->pretokenizer)) {
+        /* Text is text: an added token stands for what was found, whatever letters it is made of. */
+        status = lb_vocab_stands_for(&to->vocab, token.id, pattern, len);
+    }
     if (status == LB_OK && len) {
         status = lb_added_put(normalized ? &to->normalized : &to->raw, pattern, len, &token);
     }
@@ -314,8 +301,12 @@ enum lb_status lb_tokenizer_read(struct lb_tokenizer *to, const json_t *root, co
                              : lb_pretokenizer_create(json_object_get(root, "pre_tokenizer"), what,
                                                       &to->pretokenizer, detail);
     status = status != LB_OK ? status : read_model(&r);
-    status = status != LB_OK ? status : read_decoder(&r);
+    status = status != LB_OK
+                 ? status
+                 : lb_decoder_create(json_object_get(root, "decoder"),
+                                     lb_pretokenizer_bytes(to->pretokenizer), what, &to->decoder, detail);
     status = status != LB_OK ? status : read_all_added(&r);
+    status = status != LB_OK ? status : lb_decoder_fill(to->decoder, &to->vocab, what, detail);
     status = status != LB_OK ? status : read_post_processor(&r);
     return status;
 }

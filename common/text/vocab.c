@@ -169,6 +169,27 @@ enum lb_status lb_vocab_put(struct lb_vocab *vocab, const char *text, size_t len
     return LB_OK;
 }
 
+enum lb_status lb_vocab_read(struct lb_vocab *vocab, json_t *entries, const char *what,
+                             struct lb_detail *detail) {
+    if (!json_is_object(entries)) {
+        return lb_fail(detail, LB_E_FORMAT, "%s: model.vocab must be an object of tokens and ids", what);
+    }
+    const char *text;
+    json_t *id;
+    json_object_foreach(entries, text, id) {
+        if (!json_is_integer(id)) {
+            return lb_fail(detail, LB_E_FORMAT, "%s: model.vocab: the id of \"%.80s\" must be a whole number",
+                           what, text);
+        }
+        enum lb_status status =
+            lb_vocab_put(vocab, text, strlen(text), json_integer_value(id), LB_ENTRY_MODEL, what, detail);
+        if (status != LB_OK) {
+            return status;
+        }
+    }
+    return LB_OK;
+}
+
 enum lb_status lb_vocab_stands_for(struct lb_vocab *vocab, int32_t id, const char *bytes, size_t n) {
     size_t offset;
     enum lb_status status = n < UINT32_MAX ? reserve(vocab, n, &offset) : LB_E_LIMIT;

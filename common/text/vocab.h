@@ -5,6 +5,7 @@
 #ifndef LB_TEXT_VOCAB_H
 #define LB_TEXT_VOCAB_H
 
+#include "common/base/json.h"
 #include "common/base/status.h"
 
 #include <stddef.h>
@@ -14,6 +15,7 @@
 #define LB_ENTRY_MODEL 1u   /* the model's own vocabulary: the model may produce it */
 #define LB_ENTRY_ADDED 2u   /* listed in added_tokens: found in the text before the model sees it */
 #define LB_ENTRY_SPECIAL 4u /* left out of decoded text on request */
+#define LB_ENTRY_BYTE 8u    /* stands for one byte of a character (decode.h) */
 
 /* Ids may have gaps, but no more than this beyond twice the number of entries: memory stays in proportion to
  * the file. */
@@ -48,6 +50,9 @@ void lb_vocab_finish(struct lb_vocab *vocab);
  * out; adding the same pair again adds the flags. what names the file. */
 LB_NODISCARD enum lb_status lb_vocab_put(struct lb_vocab *vocab, const char *text, size_t len, int64_t id,
                                          uint32_t flags, const char *what, struct lb_detail *detail);
+/* Adds all of a "vocab" that is an object of tokens and ids, as the model's. */
+LB_NODISCARD enum lb_status lb_vocab_read(struct lb_vocab *vocab, json_t *entries, const char *what,
+                                          struct lb_detail *detail);
 /* -1 when no entry with one of these flags is written so. */
 int32_t lb_vocab_find(const struct lb_vocab *vocab, const char *text, size_t len, uint32_t flags);
 /* The written form, NULL for an id that nobody has. */

@@ -2,12 +2,13 @@
 """Makes tests/golden/text/: small tokenizers of many kinds, and what Hugging Face's tokenizers does with hard texts.
 
 usage: make_tokenizers.py     (needs tokenizers; run once, the results are committed)
-NAME.json is a tokenizer.json; NAME.cases.json a list of {text, special, ids, decoded, skipped}: the ids with or without
+Those of MORE have fewer cases. NAME.json is a tokenizer.json; NAME.cases.json a list of {text, special, ids, decoded, skipped}: the ids with or without
 the post-processor's additions, and their text with and without special tokens. wordnet.cases.json is about
 examples/wordnet/tokenizer.json.
 """
 import json
 import pathlib
+import struct
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, processors, trainers
 from tokenizers import pre_tokenizers as pre
@@ -231,6 +232,207 @@ MAKERS = {
 }
 
 
+# ---- SentencePiece's models as Hugging Face writes them, WordPiece, Unigram ----
+
+KIMI = "|".join([
+    r"[\p{Han}]+", r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]*[\p{Ll}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]+(?i:'s|'t|'re)?",
+    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]+[\p{Ll}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]*(?i:'s|'t|'re)?",
+    r"\p{N}{1,3}+", r" ?[[:punct:]\p{S}]+[\r\n]*", r"\s*[\r\n]+", r"\s+(?!\S)", r"\s+$", r"\b\s+"])
+SIGN = "▁"
+BYTES = [f"<0x{b:02X}>" for b in range(256)]
+LATIN = TRAINING[:7]
+
+# Beside HARD: control characters, odd spaces, line ends, long runs, characters of new Unicode versions, marks in odd places.
+TORTURE = [
+    "", " ", "  a  ", "Hello, world! it's 'tis don't", "a b  c   d\te\nf\r\ng\n\nh ", "\n", "0 12 345 67890 ½ Ⅷ ٣٤٥ 1,000.5",
+    "naïve façade Ångström Zürich", "nai\u0308ve fac\u0327ade A\u030angstro\u0308m e\u0301\u0302\u0323", "ﬁne ﬂow ① ㎏ ½ Å ＡＢＣ１２３ ｶﾞ … ㋿ ™",
+    "Быстрая лиса. ЁЖИК й", "ΑΣ ΟΔΟΣ İstanbul ẞ ß ǅ", "שָׁלוֹם مرحبا العَرَبِيَّة", "नमस्ते क्षत्रिय สวัสดี", "こんにちは世界。漢字ｶﾀｶﾅ你好，世界！",
+    "안녕하세요 \u1112\u1161\u11ab", "🙂👍🏽 👨‍👩‍👧‍👦 🇫🇷🇩🇪 ❤️ 1️⃣ \U0001fae8 \U0002ebf0", "a\u00a0b\u2003c\u3000d\u200be\u2028f\u0085g\ufeffh\u00adi\u200dj\u2060",
+    "a\x00b\x01c\x1b[0m\x7f\x80\x9f", "\ufffd \uffff \U0010ffff \ue000 \u0378", "``quoted'' \"x\" a_b-c/d ^_^ $5 100% #x @y C++",
+    "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", "supercalifragilisticexpialidocious", "x" + "\u0301\u0323" * 9, "-" * 40, "9" * 40,
+    " " * 20 + "x" + " " * 5, "▁a▁▁b ▁ c", "<s>x</s> <unk> <pad>y [MASK] . a[MASK]b<0x41>", "[CLS] the [SEP] THE [UNK] ##ing", "the still of copper, distilled: x",
+    "q\u0300\u0301 \u0301q \u0300", "\u1c89\ua7cb\U00010d50\U00016ea0", "\U00011938\U00011935\U00011930 \u09fe\u0301", "don't do not can't, I 'm he 's ?",
+]
+
+
+def charsmap(rules):
+    """The rules as SentencePiece compiles them: a double-array trie (darts-clone) and the texts, in that order."""
+    texts, places = bytearray(), {}
+    for text in rules.values():
+        if text not in places:
+            places[text] = len(texts)
+            texts += text.encode() + b"\0"
+    tree = {}
+    for key, text in rules.items():
+        node = tree
+        for byte in key.encode():
+            node = node.setdefault(byte, {})
+        node[None] = places[text]
+    units, used = [0] * (1 << 14), {0}
+
+    def lay(node, at):
+        labels = [0 if byte is None else byte for byte in node]
+        base = next(b for b in range(1, len(units)) if not used & {b ^ label for label in labels} and b ^ at < 1 << 21)
+        used.update(base ^ label for label in labels)
+        units[at] |= (base ^ at) << 10 | (256 if None in node else 0)
+        for byte, child in node.items():
+            if byte is None:
+                units[base] = 1 << 31 | child
+            else:
+                units[base ^ byte] = byte
+                lay(child, base ^ byte)
+
+    lay(tree, 0)
+    units = units[:(max(used) | 255) + 1]
+    return struct.pack("<I", 4 * len(units)) + struct.pack(f"<{len(units)}I", *units) + bytes(texts)
+
+
+RULES = {"\t": " ", "\n": " ", "\r": " ", "\u00a0": " ", "\u3000": " ", "\u200b": "", "\u00ad": "", "\x7f": "", "ﬁ": "fi", "①": "1", "㎏": "kg", "½": "1⁄2",
+         "™": "TM", "e\u0301": "é", "o\u0308": "ö", "Ａ": "A", "Ｂ": "B", "１": "1", "ｶ": "カ", "…": "...", "\u0378": "<?>", "q": "Q"}
+
+
+def byte_bpe(size, train_pre=None, use_pre=None, normalizer=None, **options):
+    t = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True, fuse_unk=True, **options))
+    t.normalizer = normalizer
+    if train_pre:
+        t.pre_tokenizer = train_pre
+    t.train_from_iterator(LATIN, trainers.BpeTrainer(vocab_size=size, show_progress=False, special_tokens=["<unk>", "<s>", "</s>"] + BYTES))
+    spec = json.loads(t.to_str())
+    spec["added_tokens"] = spec["added_tokens"][:3]
+    spec["pre_tokenizer"] = json.loads(use_pre.__getstate__()) if use_pre else None
+    return Tokenizer.from_str(json.dumps(spec))
+
+
+def spaces(*more):
+    return normalizers.Sequence([*more, normalizers.Replace(" ", SIGN)])
+
+
+def unspaced(*more):
+    return decoders.Sequence([decoders.Replace(SIGN, " "), decoders.ByteFallback(), decoders.Fuse(), *more])
+
+
+def llama2():
+    """Llama 2: a space before each stretch of text, no pre-tokenizer; merges here reach over spaces."""
+    t = byte_bpe(480, normalizer=spaces(normalizers.Prepend(SIGN)))
+    t.decoder = unspaced(decoders.Strip(" ", 1, 0))
+    t.post_processor = template(t, "<s> $A", "<s>")
+    return t
+
+
+def mistral():
+    """Llama 2 and Mistral without "legacy": the space only at the beginning; text is one piece, merges keep to words."""
+    t = byte_bpe(420, pre.Metaspace(), pre.Metaspace(prepend_scheme="first", split=False))
+    t.decoder = unspaced(decoders.Strip(" ", 1, 0))
+    t.post_processor = template(t, "<s> $A </s>", "<s>", "</s>")
+    return t
+
+
+def gemma():
+    """Gemma: nothing put before, a Split that never matches behind the normalizer."""
+    t = byte_bpe(420, pre.Metaspace(prepend_scheme="never"), pre.Split(" ", "merged_with_previous"), normalizers.Replace(" ", SIGN))
+    t.decoder = unspaced()
+    t.add_tokens(["\n\n", SIGN * 3])
+    t.add_special_tokens(["<start_of_turn>"])
+    return t
+
+
+def clip():
+    """CLIP: words end in </w>, over byte letters."""
+    t = Tokenizer(models.BPE(unk_token="<|endoftext|>", end_of_word_suffix="</w>", continuing_subword_prefix=""))
+    t.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase()])
+    t.pre_tokenizer = pre.Sequence([split(r"'s|'t|'re|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+", "removed", True), pre.ByteLevel(add_prefix_space=False)])
+    t.decoder = decoders.ByteLevel()
+    t.train_from_iterator(TRAINING[:9], trainers.BpeTrainer(vocab_size=700, show_progress=False, end_of_word_suffix="</w>",
+                                                            special_tokens=["<|startoftext|>", "<|endoftext|>"],
+                                                            initial_alphabet=sorted(pre.ByteLevel.alphabet())))
+    t.post_processor = processors.RobertaProcessing(("<|endoftext|>", 1), ("<|startoftext|>", 0), False, False)
+    return t
+
+
+def words():
+    """BPE over words with a prefix inside them, unknown characters fused, no decoder."""
+    t = Tokenizer(models.BPE(unk_token="[UNK]", fuse_unk=True, continuing_subword_prefix="##"))
+    t.normalizer = normalizers.Sequence([normalizers.Strip(), normalizers.StripAccents(), normalizers.Nmt()])
+    t.pre_tokenizer = pre.Sequence([pre.Whitespace(), pre.CharDelimiterSplit("_"), pre.Digits(False)])
+    t.train_from_iterator(LATIN, trainers.BpeTrainer(vocab_size=220, show_progress=False, special_tokens=["[UNK]"], continuing_subword_prefix="##"))
+    return t
+
+
+def kimi():
+    """Sets that meet, POSIX classes, line ends and borders of words in the pattern."""
+    return bpe(480, pre.Sequence([split(KIMI), pre.ByteLevel(add_prefix_space=False, use_regex=False)]))
+
+
+def word_piece(normalizer, prefix="##", chars=100):
+    t = Tokenizer(models.WordPiece(unk_token="[UNK]", max_input_chars_per_word=chars))
+    t.normalizer = normalizer
+    t.pre_tokenizer = pre.BertPreTokenizer()
+    t.decoder = decoders.WordPiece(prefix, True)
+    t.train_from_iterator(TRAINING[:11], trainers.WordPieceTrainer(vocab_size=420, show_progress=False, continuing_subword_prefix=prefix,
+                                                                   special_tokens=["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]))
+    spec = json.loads(t.to_str())
+    spec["model"]["continuing_subword_prefix"] = prefix
+    return Tokenizer.from_str(json.dumps(spec))
+
+
+def bert():
+    t = word_piece(normalizers.BertNormalizer())
+    t.post_processor = template(t, "[CLS] $A [SEP]", "[CLS]", "[SEP]")
+    t.enable_truncation(8)
+    t.enable_padding(length=8)
+    return t
+
+
+def bert_cased():
+    """Accents and capitals stay; short words only, another prefix."""
+    t = word_piece(normalizers.BertNormalizer(True, True, False, False), "~", 12)
+    t.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
+    return t
+
+
+def unigram(size, normalizer, pre_tokenizer, byte_fallback=False, special=("<pad>", "</s>", "<unk>")):
+    t = Tokenizer(models.Unigram())
+    t.normalizer, t.pre_tokenizer = normalizer, pre_tokenizer
+    t.train_from_iterator(TRAINING[:13], trainers.UnigramTrainer(vocab_size=size, show_progress=False, special_tokens=list(special), unk_token="<unk>",
+                                                                 max_piece_length=8))
+    spec = json.loads(t.to_str())
+    spec["model"]["vocab"] = [[text, round(score, 4)] for text, score in spec["model"]["vocab"]]
+    if byte_fallback:
+        spec["model"]["vocab"] += [[text, -9.0] for text in BYTES]
+        spec["model"]["byte_fallback"] = True
+    return Tokenizer.from_str(json.dumps(spec))
+
+
+def t5():
+    """T5: a charsmap, a sign before each stretch of text."""
+    t = unigram(420, normalizers.Precompiled(charsmap(RULES)), pre.Metaspace())
+    t.decoder = decoders.Metaspace()
+    t.post_processor = template(t, "$A </s>", "</s>")
+    return t
+
+
+def xlmr():
+    """A Unigram that falls back to bytes, behind many steps."""
+    t = unigram(330, normalizers.Sequence([normalizers.Nmt(), normalizers.NFKC(), normalizers.Strip(True, False), normalizers.Replace(Regex(" {2,}"), " ")]),
+                pre.Sequence([pre.WhitespaceSplit(), pre.Metaspace(prepend_scheme="first")]), True, ("<s>", "<pad>", "</s>", "<unk>"))
+    t.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Metaspace(prepend_scheme="first")])
+    t.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 0))
+    t.add_special_tokens([AddedToken("[MASK]", lstrip=True, special=True)])
+    return t
+
+
+def albert():
+    """ALBERT: quotes, accents and capitals go."""
+    t = unigram(330, normalizers.Sequence([normalizers.Replace("``", '"'), normalizers.Replace("''", '"'), normalizers.NFKD(), normalizers.StripAccents(),
+                                           normalizers.Lowercase(), normalizers.Precompiled(charsmap(RULES))]), pre.Metaspace(), special=("<unk>", "[CLS]", "[SEP]"))
+    t.decoder = decoders.Metaspace(prepend_scheme="never")
+    return t
+
+
+MORE = {"llama2": llama2, "mistral": mistral, "gemma": gemma, "clip": clip, "words": words, "kimi": kimi, "bert": bert, "bert_cased": bert_cased,
+        "t5": t5, "xlmr": xlmr, "albert": albert}
+
+
 def old_form(text):
     """The same file as older versions wrote it: merges as "a b"."""
     spec = json.loads(text)
@@ -239,13 +441,15 @@ def old_form(text):
 
 
 def case(tokenizer, text, special):
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
     ids = tokenizer.encode(text, add_special_tokens=special).ids
     return {"text": text, "special": special, "ids": ids, "decoded": tokenizer.decode(ids, skip_special_tokens=False),
             "skipped": tokenizer.decode(ids, skip_special_tokens=True)}
 
 
-def write_cases(name, tokenizer):
-    cases = [case(tokenizer, text, i % 2 == 0) for i, text in enumerate(HARD)]
+def write_cases(name, tokenizer, texts=HARD):
+    cases = [case(tokenizer, text, i % 2 == 0) for i, text in enumerate(texts)]
     lines = ",\n".join(json.dumps(c, ensure_ascii=True, separators=(",", ":")) for c in cases)
     (HERE / "text" / f"{name}.cases.json").write_text("[\n" + lines + "\n]\n", encoding="utf-8")
 
@@ -258,6 +462,10 @@ def main():
         text = old_form(text) if name in ("gpt2", "roberta") else text
         (HERE / "text" / f"{name}.json").write_text(text + "\n", encoding="utf-8")
         write_cases(name, Tokenizer.from_str(text))
+    for name, make in MORE.items():
+        text = make().to_str()
+        (HERE / "text" / f"{name}.json").write_text(text + "\n", encoding="utf-8")
+        write_cases(name, Tokenizer.from_str(text), TORTURE)
     write_cases("wordnet", Tokenizer.from_file(str(WORDNET)))
 
 

@@ -34,13 +34,23 @@ static void test_translation(void **state) {
         {"(?i)ab", "(?i)ab"},
         {"a++b*+c?", "a++b*+c?"},
         {"\\{\\[\\$\\^", "\\{\\[\\$\\^"},
+        {"^a$", "(?m:^)a(?m:$)"},
+        {"a{,3}b{2}+(c|d){1,3}+?e{2}?", "a{0,3}(?:b{2})+(?:(c|d){1,3})+?(?:e{2})?"},
+        {"(?m:.)(?<n>a)(?#no)b", "(?s:.)(?:a)b"},
+        {"(x(?i)a|b)c", "(x(?i:a|b))c"},
+        {"x(?i)a|b", "x(?i:a|b)"},
+        {"[[:xdigit:]_]\\h", "[0-9a-fA-F_][0-9a-fA-F]"},
+        {"[\\p{L}&&[^\\p{Han}]]*", "(?:(?=[\\p{L}])(?:[^\\p{sc:Han}]))*"},
+        {"[^a&&[ab]]", "(?:(?!(?=[a])[ab])(?s:.))"},
+        {"[a[^b]\\H]", "(?:(?:[a]|[^b]|[^0-9a-fA-F]))"},
+        {"\\p{Letter}\\p{other number}\\p{^punct}", "\\p{L}\\p{No}[^\\p{P}$+<=>^`|~]"},
     };
     (void)state;
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         struct lb_buf out;
         struct lb_detail detail = {0};
         lb_buf_init(&out, 1000);
-        if (lb_onig_translate(cases[i].from, strlen(cases[i].from), "test", &out, &detail)) {
+        if (lb_onig_translate(cases[i].from, strlen(cases[i].from), "test", &out, NULL, &detail)) {
             fail_msg("%s: %s", cases[i].from, detail.text);
         }
         assert_string_equal(out.data, cases[i].to);
@@ -52,39 +62,39 @@ static void test_refusals(void **state) {
     static const struct {
         const char *pattern, *named;
     } cases[] = {
-        {"a\\b", "\"\\b\" at byte 1"},
-        {"^a", "\"^\" at byte 0"},
-        {"a$", "\"$\" at byte 1"},
-        {"(?m:.)", "(?m:"},
-        {"a(?i)b", "(?i)"},
-        {"(?<name>a)", "(?<n"},
-        {"(?#no)", "(?#"},
-        {"[[:alpha:]]", "[:alpha:]]"},
-        {"[a&&b]", "&&"},
-        {"[a[^b]]", "[^b]"},
+        {"a\\G", "\"\\G\" at byte 1"},
+        {"(?x:a)", "(?x:"},
+        {"(?~a)", "(?~a"},
+        {"(?#no", "comment"},
+        {"(?<name", "name"},
+        {"a)", "\")\" at byte 1"},
+        {"[[:nothing:]]", "[:nothing:]"},
+        {"[[:alpha]]", "[:alpha]"},
+        {"[a&&]", "]"},
+        {"[&&a]", "&&"},
+        {"[[[[[[[[[a]]]]]]]]]", "too deep"},
         {"[abc", "closing bracket"},
         {"[]a]", "[]a"},
-        {"a{,3}", "{"},
-        {"a{2}+", "{2}+"},
-        {"a{2}?", "{2}?"},
+        {"a{,}", "{,}"},
+        {"a{x}", "{x"},
+        {"{2}", "nothing before"},
         {"\\p{IsGreek}", "\\p{IsGreek}"},
         {"\\pL", "\\pL"},
         {"\\p{L", "closing brace"},
-        {"\\h", "\\h"},
         {"\\1", "\\1"},
         {"\\", "\\"},
         {"\\xff", "\\xff"},
         {"\\x{110000}", "\\x{110000"},
         {"\\u12", "\\u12"},
-        {"[\\W]", "\\W"},
     };
     (void)state;
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         struct lb_buf out;
         struct lb_detail detail = {0};
         lb_buf_init(&out, 1000);
-        assert_int_equal(lb_onig_translate(cases[i].pattern, strlen(cases[i].pattern), "test", &out, &detail),
-                         LB_E_UNSUPPORTED);
+        assert_int_equal(
+            lb_onig_translate(cases[i].pattern, strlen(cases[i].pattern), "test", &out, NULL, &detail),
+            LB_E_UNSUPPORTED);
         assert_non_null(strstr(detail.text, "test: "));
         if (!strstr(detail.text, cases[i].named)) {
             fail_msg("\"%s\" is not named in: %s", cases[i].named, detail.text);
@@ -171,6 +181,37 @@ static void test_pieces(void **state) {
                  "");
     check_pieces(SPLIT("\\\\w+", "Removed", "true"), "a\u0301_\u2460 \u24b6\u00b2", "a\u0301_|\u24b6\u00b2");
     check_pieces(SPLIT(".+", "Isolated", "false"), "a\rb\nc", "a\rb|\n|c");
+    check_pieces(SPLIT("^.|.$", "Isolated", "false"), "abc\nde\n", "a|b|c|\n|d|e|\n");
+    check_pieces(SPLIT("\\\\b", "Isolated", "false"), "ab c\u0301-d", "ab| |c\u0301|-|d");
+}
+
+/* What spaces become, and where one more is put. */
+static void test_metaspace(void **state) {
+#define METASPACE(keys) "{\"type\":\"Metaspace\",\"replacement\":\"_\"," keys "}"
+    (void)state;
+    check_pieces(METASPACE("\"add_prefix_space\":true"), "a  b c", "_a|_|_b|_c");
+    check_pieces(METASPACE("\"prepend_scheme\":\"never\""), "a b ", "a|_b|_");
+    check_pieces(METASPACE("\"prepend_scheme\":\"always\",\"split\":false"), " a b", "_a_b");
+    check_pieces("{\"type\":\"Sequence\",\"pretokenizers\":[{\"type\":\"WhitespaceSplit\"}," METASPACE(
+                     "\"prepend_scheme\":\"first\"") "]}",
+                 "a b", "_a|b");
+    check_pieces("{\"type\":\"Sequence\",\"pretokenizers\":[{\"type\":\"WhitespaceSplit\"}," METASPACE(
+                     "\"prepend_scheme\":\"first\"") "]}",
+                 " a b", "a|b");
+    check_pieces("{\"type\":\"Whitespace\"}", " a_1 ,,b\u0301.", "a_1|,,|b\u0301|.");
+    check_pieces("{\"type\":\"BertPreTokenizer\"}", " a_1 ,,b", "a|_|1|,|,|b");
+    check_pieces("{\"type\":\"CharDelimiterSplit\",\"delimiter\":\"\u00e9\"}", "a\u00e9b", "a|b");
+}
+
+/* Symbols and letters that PCRE2 is too old to know, by properties and beside named characters. */
+static void test_newer_characters(void **state) {
+    (void)state;
+    check_pieces(SPLIT("\\\\p{So}", "Isolated", "false"), "a\U0001fae8b\U0001f642",
+                 "a|\U0001fae8|b|\U0001f642");
+    check_pieces(SPLIT("\\\\p{Han}+", "Isolated", "false"), "a\u8336\U0002ebf0b", "a|\u8336\U0002ebf0|b");
+    check_pieces(SPLIT("[\U00020000-\U0002a6df]", "Removed", "false"), "a\U0002ebf0b\U00020000c",
+                 "a\U0002ebf0b|c");
+    check_pieces("{\"type\":\"Digits\"}", "a\U00011de0b", "a|\U00011de0|b");
 }
 
 /* An empty match cuts between characters, not within them. */
@@ -202,13 +243,21 @@ static void test_unsupported(void **state) {
         const char *json, *named;
         enum lb_status status;
     } cases[] = {
-        {"{\"type\":\"Metaspace\"}", "Metaspace", LB_E_UNSUPPORTED},
+        {"{\"type\":\"UnicodeScripts\"}", "UnicodeScripts", LB_E_UNSUPPORTED},
+        {"{\"type\":\"Metaspace\"}", "replacement", LB_E_FORMAT},
+        {"{\"type\":\"Metaspace\",\"replacement\":\"__\"}", "one character", LB_E_FORMAT},
+        {"{\"type\":\"Metaspace\",\"replacement\":\"_\",\"prepend_scheme\":\"last\"}", "last",
+         LB_E_UNSUPPORTED},
+        {"{\"type\":\"Metaspace\",\"replacement\":\"_\",\"prepend_scheme\":\"first\",\"add_prefix_space\":"
+         "false}",
+         "add_prefix_space", LB_E_UNSUPPORTED},
         {"{}", "type", LB_E_FORMAT},
         {"[]", "type", LB_E_FORMAT},
         {SPLIT("a", "Sideways", "false"), "Sideways", LB_E_UNSUPPORTED},
         {"{\"type\":\"Split\",\"behavior\":\"Isolated\"}", "pattern", LB_E_FORMAT},
         {"{\"type\":\"Split\",\"behavior\":\"Isolated\",\"pattern\":{\"String\":\"\"}}", "0 bytes",
          LB_E_LIMIT},
+        {SPLIT("\U0002ebf0", "Removed", "false"), "U+2EBF0", LB_E_UNSUPPORTED},
         {SPLIT("(a", "Isolated", "false"), "compiled", LB_E_UNSUPPORTED},
         {"{\"type\":\"ByteLevel\",\"use_regex\":1}", "use_regex", LB_E_FORMAT},
         {"{\"type\":\"Sequence\"}", "pretokenizers", LB_E_FORMAT},
@@ -238,6 +287,7 @@ int main(void) {
         cmocka_unit_test(test_translation), cmocka_unit_test(test_refusals),
         cmocka_unit_test(test_pieces),      cmocka_unit_test(test_empty_matches),
         cmocka_unit_test(test_runaway),     cmocka_unit_test(test_unsupported),
+        cmocka_unit_test(test_metaspace),   cmocka_unit_test(test_newer_characters),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
