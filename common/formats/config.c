@@ -4,6 +4,38 @@
 #include <math.h>
 #include <string.h>
 
+static bool in_table(const struct lb_config_key *table, const char *name) {
+    for (const struct lb_config_key *key = table; key != NULL && key->name != NULL; key++) {
+        if (strcmp(key->name, name) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+const struct lb_config_key *lb_key_at(const struct lb_config_key *const tables[3], size_t i) {
+    for (int t = 0; t < 3; t++) {
+        for (const struct lb_config_key *key = tables[t]; key != NULL && key->name != NULL; key++) {
+            bool hidden =
+                (t > 0 && in_table(tables[0], key->name)) || (t > 1 && in_table(tables[1], key->name));
+            if (!hidden && i-- == 0) {
+                return key;
+            }
+        }
+    }
+    return NULL;
+}
+
+const struct lb_config_key *lb_config_find_key(const struct lb_config_form *form, const char *name) {
+    const struct lb_config_key *key;
+    for (size_t i = 0; (key = lb_key_at(form->keys, i)) != NULL; i++) {
+        if (strcmp(key->name, name) == 0) {
+            return key;
+        }
+    }
+    return NULL;
+}
+
 /* ---- checking ---- */
 
 static enum lb_status check_int(const char *what, const char *key, int64_t value, int64_t min, int64_t max,
@@ -54,9 +86,15 @@ static enum lb_status check_key(const struct lb_config_key *key, const struct lb
     const void *field = lb_key_field(c, key);
     switch (key->kind) {
     case LB_KEY_INT:
+        if ((key->flags & LB_KEY_PASSING) != 0) {
+            return LB_OK;
+        }
         return check_int(what, key->name, *(const int64_t *)field, (int64_t)key->min, (int64_t)key->max,
                          detail);
     case LB_KEY_REAL:
+        if ((key->flags & LB_KEY_NULL_IS_0) != 0 && *(const double *)field == 0) {
+            return LB_OK;
+        }
         return check_real(what, key, *(const double *)field, detail);
     case LB_KEY_TOKEN:
         return check_token(what, key->name, *(const int64_t *)field, c->vocab_size, detail);
@@ -71,6 +109,7 @@ static enum lb_status check_key(const struct lb_config_key *key, const struct lb
     case LB_KEY_DTYPE:
     case LB_KEY_ROPE:
     case LB_KEY_LAYER_TYPES:
+    case LB_KEY_ROPE_LAYERS:
     case LB_KEY_PACKED:
     case LB_KEY_SAME:
     case LB_KEY_HAS:
@@ -118,20 +157,7 @@ enum lb_status lb_config_check_form(const struct lb_config_form *form, const str
 
 /* ---- parsing ---- */
 
-struct reading {
-    const json_t *object;
-    const char *what;
-    struct lb_config *c;
-    struct lb_detail *detail;
-};
-
-/* Present and not null. */
-static bool given(const json_t *object, const char *key) {
-    const json_t *value = json_object_get(object, key);
-    return value != NULL && !json_is_null(value);
-}
-
-static enum lb_status only_text(const struct reading *r, const json_t *object, const char *key,
+static enum lb_status only_text(const struct lb_config_reading *r, const json_t *object, const char *key,
                                 const char *wanted) {
     const char *text = wanted;
     enum lb_status status = lb_json_str(object, key, false, r->what, &text, r->detail);
@@ -142,11 +168,10 @@ static enum lb_status only_text(const struct reading *r, const json_t *object, c
     return status;
 }
 
-/* A number or a bool that is one of the two. */
-static enum lb_status only_number(const struct reading *r, const json_t *object, const char *key, double a,
-                                  double b) {
+enum lb_status lb_key_only_number(const struct lb_config_reading *r, const json_t *object, const char *key,
+                                  double a, double b) {
     const json_t *value = json_object_get(object, key);
-    if (!given(object, key)) {
+    if (!lb_key_given(object, key)) {
         return LB_OK;
     }
     if (json_is_boolean(value)) {
@@ -164,39 +189,9 @@ static enum lb_status only_number(const struct reading *r, const json_t *object,
     return status;
 }
 
-/* rope_parameters (transformers 5), or rope_scaling, which transformers lets win where it isn't empty. Scaled
- * rotary embeddings give other numbers, so they are refused, and with them whatever else stands there. */
-static enum lb_status read_rope(const struct reading *r, const struct lb_config_key *key) {
-    json_t *rope = json_object_get(r->object, key->name), *value;
-    const char *name;
-    if (!given(r->object, key->name)) {
-        return LB_OK;
-    }
-    if (!json_is_object(rope)) {
-        return lb_fail(r->detail, LB_E_FORMAT, "%s: %s must be an object or null", r->what, key->name);
-    }
-    if (given(rope, "full_attention") || given(rope, "sliding_attention")) {
-        return lb_fail(r->detail, LB_E_UNSUPPORTED, "%s: %s that differ by layer are not supported", r->what,
-                       key->name);
-    }
-    enum lb_status status = only_text(r, rope, "rope_type", "default");
-    status = status == LB_OK ? only_text(r, rope, "type", "default") : status;
-    status = status == LB_OK ? lb_json_number(rope, "rope_theta", false, key->min, key->max, r->what,
-                                              lb_key_real(r->c, key), r->detail)
-                             : status;
-    json_object_foreach(rope, name, value) {
-        bool mine =
-            strcmp(name, "rope_type") == 0 || strcmp(name, "type") == 0 || strcmp(name, "rope_theta") == 0;
-        if (status == LB_OK && !mine) {
-            status = only_number(r, rope, name, 1, 1);
-        }
-    }
-    return status;
-}
-
 /* An id, null, or a list, of which all count for eos and the first one for others; -1 is how some write null.
  * What a missing key means holds for vocabularies that have that id. */
-static enum lb_status read_token(const struct reading *r, const struct lb_config_key *key) {
+static enum lb_status read_token(const struct lb_config_reading *r, const struct lb_config_key *key) {
     const json_t *value = json_object_get(r->object, key->name);
     int64_t *out = lb_key_int(r->c, key);
     if (value == NULL) {
@@ -227,7 +222,7 @@ static enum lb_status read_token(const struct reading *r, const struct lb_config
     return LB_OK;
 }
 
-static enum lb_status read_widths(const struct reading *r, const struct lb_config_key *key) {
+static enum lb_status read_widths(const struct lb_config_reading *r, const struct lb_config_key *key) {
     const json_t *sizes = json_object_get(r->object, key->name);
     if (!json_is_array(sizes) || json_array_size(sizes) > LB_MLP_MAX_HIDDEN) {
         return lb_fail(r->detail, LB_E_FORMAT, "%s: %s must be an array of at most %d widths", r->what,
@@ -245,38 +240,9 @@ static enum lb_status read_widths(const struct reading *r, const struct lb_confi
     return LB_OK;
 }
 
-/* Layers with a window are used within it only, as the whole model then is. */
-static enum lb_status read_layer_types(const struct reading *r, const struct lb_config_key *key) {
-    const json_t *types = json_object_get(r->object, key->name), *type;
-    size_t i;
-    if (!given(r->object, key->name)) {
-        return LB_OK;
-    }
-    if (!json_is_array(types)) {
-        return lb_fail(r->detail, LB_E_FORMAT, "%s: %s must be an array or null", r->what, key->name);
-    }
-    json_array_foreach(types, i, type) {
-        const char *name = json_is_string(type) ? json_string_value(type) : "";
-        bool sliding = strcmp(name, "sliding_attention") == 0;
-        if (!sliding && strcmp(name, "full_attention") != 0) {
-            return lb_fail(r->detail, LB_E_UNSUPPORTED,
-                           "%s: %s[%zu] \"%.64s\" is not supported, only full_attention and "
-                           "sliding_attention",
-                           r->what, key->name, i, name);
-        }
-        if (sliding && r->c->sliding_window == 0) {
-            return lb_fail(r->detail, LB_E_ARG,
-                           "%s: %s[%zu] is sliding_attention, but there is no sliding_window", r->what,
-                           key->name, i);
-        }
-        r->c->use_sliding_window = r->c->use_sliding_window || sliding;
-    }
-    return LB_OK;
-}
-
 /* Weights that are packed in ways of their own cannot be read as tensors. */
-static enum lb_status refuse_packed(const struct reading *r, const struct lb_config_key *key) {
-    if (!given(r->object, key->name)) {
+static enum lb_status refuse_packed(const struct lb_config_reading *r, const struct lb_config_key *key) {
+    if (!lb_key_given(r->object, key->name)) {
         return LB_OK;
     }
     const char *method =
@@ -286,7 +252,7 @@ static enum lb_status refuse_packed(const struct reading *r, const struct lb_con
                    method != NULL ? method : "unnamed");
 }
 
-static enum lb_status read_key(const struct reading *r, const struct lb_config_key *key) {
+static enum lb_status read_key(const struct lb_config_reading *r, const struct lb_config_key *key) {
     const bool needed = (key->flags & LB_KEY_NEEDED) != 0;
     const char *text = NULL;
     switch (key->kind) {
@@ -297,6 +263,9 @@ static enum lb_status read_key(const struct reading *r, const struct lb_config_k
         return lb_json_int(r->object, key->name, needed, (int64_t)key->min, (int64_t)key->max, r->what,
                            lb_key_int(r->c, key), r->detail);
     case LB_KEY_REAL:
+        if ((key->flags & LB_KEY_NULL_IS_0) != 0 && json_is_null(json_object_get(r->object, key->name))) {
+            *lb_key_real(r->c, key) = 0;
+        }
         return lb_json_number(r->object, key->name, needed, key->min, key->max, r->what,
                               lb_key_real(r->c, key), r->detail);
     case LB_KEY_BOOL:
@@ -308,13 +277,15 @@ static enum lb_status read_key(const struct reading *r, const struct lb_config_k
     case LB_KEY_ONLY_TEXT:
         return only_text(r, r->object, key->name, key->only);
     case LB_KEY_ONLY_NUMBER:
-        return only_number(r, r->object, key->name, key->min, key->max);
+        return lb_key_only_number(r, r->object, key->name, key->min, key->max);
     case LB_KEY_DTYPE:
         return lb_json_str(r->object, key->name, false, r->what, &text, r->detail);
     case LB_KEY_ROPE:
-        return read_rope(r, key);
+        return lb_rope_read(r, key);
     case LB_KEY_LAYER_TYPES:
-        return read_layer_types(r, key);
+        return lb_layer_types_read(r, key);
+    case LB_KEY_ROPE_LAYERS:
+        return lb_rope_layers_read(r, key);
     case LB_KEY_PACKED:
         return refuse_packed(r, key);
     case LB_KEY_ANY:
@@ -328,18 +299,8 @@ static enum lb_status read_key(const struct reading *r, const struct lb_config_k
     return LB_OK;
 }
 
-static bool has_key(const struct lb_config_form *form, const char *name) {
-    const struct lb_config_key *key;
-    for (size_t i = 0; (key = lb_key_at(form->keys, i)) != NULL; i++) {
-        if (strcmp(key->name, name) == 0) {
-            return true;
-        }
-    }
-    return false;
-}
-
 /* The keys that the form does not have. */
-static enum lb_status judge_others(const struct reading *r, const struct lb_config_form *form,
+static enum lb_status judge_others(const struct lb_config_reading *r, const struct lb_config_form *form,
                                    struct lb_notes *notes) {
     json_t *object = (json_t *)(uintptr_t)r->object; /* jansson's iterators take no const */
     enum lb_status status = LB_OK;
@@ -348,7 +309,7 @@ static enum lb_status judge_others(const struct reading *r, const struct lb_conf
         const char *name = json_object_iter_key(at);
         const json_t *value = json_object_iter_value(at);
         const struct lb_config_key *known = lb_config_known(name);
-        if (has_key(form, name)) {
+        if (lb_config_find_key(form, name) != NULL) {
             continue;
         }
         if (known != NULL) {
@@ -369,7 +330,7 @@ static enum lb_status judge_others(const struct reading *r, const struct lb_conf
 enum lb_status lb_config_read(const struct lb_config_form *form, const json_t *object, const char *what,
                               struct lb_config *out, struct lb_notes *notes, struct lb_detail *detail) {
     struct lb_config c = form->missing;
-    struct reading r = {object, what, &c, detail};
+    struct lb_config_reading r = {object, what, form, &c, detail};
     const struct lb_config_key *key;
     enum lb_status status = LB_OK;
     snprintf(c.model_type, sizeof c.model_type, "%s", form->model_type);
@@ -392,7 +353,7 @@ const char *lb_config_own_key(const struct lb_config_form *form, size_t i) {
     const struct lb_config_key *key;
     for (size_t k = 0; (key = lb_key_at(form->keys, k)) != NULL; k++) {
         bool own = key->kind <= LB_KEY_WIDTHS || key->kind == LB_KEY_MODEL_TYPE;
-        if (own && (key->flags & LB_KEY_FILE_ONLY) == 0 && i-- == 0) {
+        if (own && (key->flags & (LB_KEY_FILE_ONLY | LB_KEY_PASSING)) == 0 && i-- == 0) {
             return key->name;
         }
     }

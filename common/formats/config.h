@@ -26,6 +26,40 @@
 struct lb_ends {
     int64_t n, ids[LB_MAX_ENDS];
 };
+#define LB_MAX_LAYERS 4096
+#define LB_MAX_ROPE_FACTORS 128 /* half of the widest head */
+
+/* How rotary positions are stretched beyond the length that a model was first trained on. */
+enum lb_rope_type {
+    LB_ROPE_DEFAULT,
+    LB_ROPE_LINEAR,
+    LB_ROPE_DYNAMIC, /* max_position_embeddings is factor times original then: see config_rope.c */
+    LB_ROPE_YARN,
+    LB_ROPE_LONGROPE,
+    LB_ROPE_LLAMA3
+};
+struct lb_rope_scaling {
+    int64_t type;                                        /* enum lb_rope_type */
+    int64_t original;                                    /* original_max_position_embeddings */
+    double factor;                                       /* 0: max_position_embeddings / original */
+    double attention_factor;                             /* 0: what the type's formula gives */
+    double low_freq_factor, high_freq_factor;            /* llama3 */
+    double beta_fast, beta_slow, mscale, mscale_all_dim; /* yarn; 0: not given */
+    int64_t untruncated;                                 /* yarn: 1 where truncate is false */
+    int64_t n_factors;                                   /* longrope: of each frequency's wavelength */
+    double short_factor[LB_MAX_ROPE_FACTORS], long_factor[LB_MAX_ROPE_FACTORS];
+};
+
+/* One bit a layer. */
+struct lb_layer_set {
+    uint8_t bits[LB_MAX_LAYERS / 8];
+};
+static inline bool lb_layer_has(const struct lb_layer_set *set, int64_t layer) {
+    return (set->bits[layer / 8] >> (layer % 8) & 1) != 0;
+}
+static inline void lb_layer_put(struct lb_layer_set *set, int64_t layer) {
+    set->bits[layer / 8] |= (uint8_t)(1u << (layer % 8));
+}
 
 /* Zero means "not given" where zero makes no sense. */
 struct lb_config {
@@ -33,6 +67,7 @@ struct lb_config {
     /* decoders */
     int64_t vocab_size, hidden_size, intermediate_size, num_hidden_layers;
     int64_t num_attention_heads, num_key_value_heads, head_dim, max_position_embeddings;
+    bool head_dim_rounded; /* it was not given, and hidden_size is no multiple of num_attention_heads */
     double norm_eps, rope_theta;
     bool tie_word_embeddings;
     bool attention_bias;                              /* of q, k, v and o */
@@ -41,9 +76,29 @@ struct lb_config {
     int64_t bos_token_id, eos_token_id, pad_token_id; /* -1: none */
     int64_t n_more_eos, more_eos[LB_MAX_ENDS - 1];    /* where eos_token_id is a list: behind the first */
     double initializer_range;                         /* 0.02 */
-    /* While a config is read; then max_position_embeddings is at most the window, and both are zero. */
+    struct lb_rope_scaling rope;
+    double rope_local_theta;      /* base of layers with a window, which are never scaled; 0: as the others */
+    double partial_rotary_factor; /* of head_dim; 0: 1 */
+    int64_t rotary_dims;          /* the same as a number of head_dim's; once a config is read */
+    struct lb_layer_set no_rope;  /* layers without rotary positions */
+    /* Layers of the set see that many positions; once a config is read the window is 0 (and
+     * use_sliding_window false) where no layer has one or none could leave it. */
     int64_t sliding_window;
     bool use_sliding_window;
+    struct lb_layer_set sliding;
+    double attention_multiplier;                      /* of scores; 0: 1 / sqrt(query_pre_attn_scalar) */
+    int64_t query_pre_attn_scalar;                    /* 0: head_dim */
+    double attention_softcap;                         /* of scores; 0: none */
+    double embedding_multiplier, residual_multiplier; /* 0: 1 */
+    double logit_scale; /* logits are divided by it (transformers' logits_scaling, llama.cpp's logit_scale);
+                           0: 1 */
+    double
+        logit_softcap; /* then become softcap tanh(logit / softcap) (final_logit_softcapping); 0: they stay */
+    bool use_parallel_residual; /* attention and feed-forward read the same stream */
+    /* While a config is read: how layers without a list of types come to have one. */
+    int64_t n_layer_types, n_rope_layers; /* how long the lists are; 0: there is none */
+    int64_t max_window_layers;            /* layers from this on have the window; */
+    int64_t window_pattern, rope_pattern; /* > 0: every n-th is without window; without rotary positions */
     /* classifiers: input_size -> hidden_sizes... -> vocab_size classes ("num_labels") */
     int64_t input_size;
     int64_t n_hidden;
@@ -65,10 +120,11 @@ enum lb_key_kind {
     LB_KEY_ANY,         /* anything: harmless */
     /* config.json's own */
     LB_KEY_MODEL_TYPE,
-    LB_KEY_CLASS,       /* "architectures" */
-    LB_KEY_DTYPE,       /* a text; how weights are stored is seen by the files */
-    LB_KEY_ROPE,        /* an object of rope_type, which is "default", and rope_theta, the field */
+    LB_KEY_CLASS, /* "architectures" */
+    LB_KEY_DTYPE, /* a text; how weights are stored is seen by the files */
+    LB_KEY_ROPE, /* an object of rope_type, its parameters, and rope_theta, the field; GGUF: .rope.scaling. */
     LB_KEY_LAYER_TYPES, /* full_attention, or sliding_attention where there is a window */
+    LB_KEY_ROPE_LAYERS, /* 1, or 0 for a layer without rotary positions */
     LB_KEY_PACKED,      /* quantization_config: null */
     /* GGUF's own */
     LB_KEY_SAME, /* must be what the int64_t field is */
@@ -77,9 +133,11 @@ enum lb_key_kind {
 };
 enum {
     LB_KEY_NEEDED = 1,
-    LB_KEY_NULL_IS_0 = 2, /* LB_KEY_INT: null is 0 ("none", "as many as ..."), and 0 is written as null */
+    LB_KEY_NULL_IS_0 =
+        2, /* LB_KEY_INT and REAL: null is 0 ("none", "as many as ..."), and 0 is written as null */
     LB_KEY_WRITTEN = 4,   /* other kinds than fields: written too (of LB_KEY_ANY: only, as JSON) */
-    LB_KEY_FILE_ONLY = 8  /* a field that only files give: no key for a new model, not written to GGUF */
+    LB_KEY_FILE_ONLY = 8, /* a field that only files give: no key for a new model, not written to GGUF */
+    LB_KEY_PASSING = 16   /* a field that settles others: neither written nor hashed */
 };
 
 struct lb_config_key {
@@ -92,14 +150,17 @@ struct lb_config_key {
 };
 
 /* What the configs of one family look like. Tables of keys end with a NULL name and are read in their order;
- * vocab_size stands before tokens, windows before layer types. */
+ * a name hides the same name in later ones. vocab_size stands before tokens, layers and windows before layer
+ * types. */
 struct lb_config_form {
     const char *model_type;
     const char *class_name;   /* transformers' class */
     struct lb_config missing; /* what missing keys of config.json mean */
-    const struct lb_config_key *keys[2];
+    const struct lb_config_key *keys[3];
     const char *gguf; /* general.architecture; NULL: the family has none */
-    const struct lb_config_key *gguf_keys[2];
+    const struct lb_config_key *gguf_keys[3];
+    /* May be NULL: fills what GGUF files leave to llama.cpp to know; called before settle. */
+    void (*settle_gguf)(struct lb_config *config);
     /* Fills what follows from other fields; called before check. */
     void (*settle)(struct lb_config *config);
     /* Whether the fields, each within its key's range, fit each other. */
@@ -141,6 +202,8 @@ void lb_config_put_gguf(const struct lb_config_form *form, const struct lb_confi
  * means (so a key that comes later changes no hash). */
 void lb_config_hash(const struct lb_config_form *form, const struct lb_config *config,
                     struct lb_sha256 *hash);
+/* Whether the form has that key, and reads, writes and hashes its field; NULL: no. */
+const struct lb_config_key *lb_config_find_key(const struct lb_config_form *form, const char *name);
 /* The i-th key whose value is a new model's to choose; NULL after the last. */
 const char *lb_config_own_key(const struct lb_config_form *form, size_t i);
 

@@ -7,15 +7,9 @@
 
 #define MAX_KEY 96 /* architecture (at most 31) and the longest suffix */
 
-/* What the getters below need. */
-struct source {
-    const struct lb_gguf *file;
-    const char *what, *arch;
-    struct lb_detail *detail;
-};
-
 /* The key's name in the file, into name. */
-static const char *full_name(const struct source *s, const struct lb_config_key *key, char name[MAX_KEY]) {
+static const char *full_name(const struct lb_gguf_reading *s, const struct lb_config_key *key,
+                             char name[MAX_KEY]) {
     snprintf(name, MAX_KEY, "%s%s", key->name[0] == '.' ? s->arch : "", key->name);
     return name;
 }
@@ -37,8 +31,7 @@ static double as_written(double v) {
     return strtod(text, NULL);
 }
 
-/* A number; *out stays its default when the key is missing and not required. */
-static enum lb_status get_real(const struct source *s, const char *key, bool required, double *out) {
+enum lb_status lb_gguf_real(const struct lb_gguf_reading *s, const char *key, bool required, double *out) {
     double v = 0;
     if (!lb_gguf_has(s->file, key) && !required) {
         return LB_OK;
@@ -57,13 +50,13 @@ static enum lb_status get_real(const struct source *s, const char *key, bool req
     return LB_OK;
 }
 
-/* As get_real, for whole numbers from 0 to 2^31 - 1; more is refused here, sense is checked later. */
-static enum lb_status get_whole(const struct source *s, const char *key, bool required, int64_t *out) {
+/* More than fits is refused here, sense is checked later. */
+enum lb_status lb_gguf_whole(const struct lb_gguf_reading *s, const char *key, bool required, int64_t *out) {
     double v = (double)*out;
     if (!lb_gguf_has(s->file, key) && !required) {
         return LB_OK;
     }
-    enum lb_status status = get_real(s, key, required, &v);
+    enum lb_status status = lb_gguf_real(s, key, required, &v);
     if (status != LB_OK) {
         return status;
     }
@@ -77,7 +70,7 @@ static enum lb_status get_whole(const struct source *s, const char *key, bool re
 }
 
 /* Where the key is missing: as many as there are tokens, or rows of the embedding. */
-static void find_vocab_size(const struct source *s, struct lb_config *c) {
+static void find_vocab_size(const struct lb_gguf_reading *s, struct lb_config *c) {
     int64_t n_tokens = lb_gguf_array_count(s->file, "tokenizer.ggml.tokens");
     const struct lb_tensor *embedding = lb_gguf_find(s->file, "token_embd.weight");
     if (c->vocab_size == 0 && n_tokens > 0) {
@@ -87,7 +80,7 @@ static void find_vocab_size(const struct source *s, struct lb_config *c) {
     }
 }
 
-static enum lb_status only_text(const struct source *s, const char *name, const char *wanted) {
+static enum lb_status only_text(const struct lb_gguf_reading *s, const char *name, const char *wanted) {
     const char *text = lb_gguf_string(s->file, name);
     if (!lb_gguf_has(s->file, name) || (text != NULL && strcmp(text, wanted) == 0)) {
         return LB_OK;
@@ -96,9 +89,9 @@ static enum lb_status only_text(const struct source *s, const char *name, const 
                    name, text != NULL ? text : "", wanted);
 }
 
-static enum lb_status only_number(const struct source *s, const char *name, double a, double b) {
+static enum lb_status only_number(const struct lb_gguf_reading *s, const char *name, double a, double b) {
     double v = a;
-    enum lb_status status = get_real(s, name, false, &v);
+    enum lb_status status = lb_gguf_real(s, name, false, &v);
     if (status == LB_OK && v != a && v != b) {
         status = lb_fail(s->detail, LB_E_UNSUPPORTED, "%s: key %s is %g; only %g is supported", s->what, name,
                          v, b);
@@ -106,9 +99,9 @@ static enum lb_status only_number(const struct source *s, const char *name, doub
     return status;
 }
 
-static enum lb_status must_be(const struct source *s, const char *name, int64_t wanted) {
+static enum lb_status must_be(const struct lb_gguf_reading *s, const char *name, int64_t wanted) {
     int64_t v = wanted;
-    enum lb_status status = get_whole(s, name, false, &v);
+    enum lb_status status = lb_gguf_whole(s, name, false, &v);
     if (status == LB_OK && v != wanted) {
         status = lb_fail(s->detail, LB_E_UNSUPPORTED,
                          "%s: key %s is %" PRId64 "; only %" PRId64 ", the length of a key, is supported",
@@ -117,7 +110,20 @@ static enum lb_status must_be(const struct source *s, const char *name, int64_t 
     return status;
 }
 
-static enum lb_status read_field(const struct source *s, const struct lb_config_key *key,
+/* A bool, or a number that stands for one; *out stays when the key is missing. */
+static enum lb_status get_bool(const struct lb_gguf_reading *s, const char *key, bool *out) {
+    double v = *out;
+    enum lb_status status = lb_gguf_real(s, key, false, &v);
+    if (status == LB_OK && v != 0 && v != 1) {
+        status = lb_fail(s->detail, LB_E_FORMAT, "%s: key %s is %g, neither true nor false", s->what, key, v);
+    }
+    if (status == LB_OK) {
+        *out = v != 0;
+    }
+    return status;
+}
+
+static enum lb_status read_field(const struct lb_gguf_reading *s, const struct lb_config_key *key,
                                  struct lb_config *c) {
     char name[MAX_KEY];
     const bool needed = (key->flags & LB_KEY_NEEDED) != 0;
@@ -125,24 +131,26 @@ static enum lb_status read_field(const struct source *s, const struct lb_config_
     switch (key->kind) {
     case LB_KEY_INT:
     case LB_KEY_TOKEN:
-        return get_whole(s, name, needed, lb_key_int(c, key));
+        return lb_gguf_whole(s, name, needed, lb_key_int(c, key));
     case LB_KEY_REAL:
-        return get_real(s, name, needed, lb_key_real(c, key));
+        return lb_gguf_real(s, name, needed, lb_key_real(c, key));
     case LB_KEY_HAS:
     case LB_KEY_LACKS:
         *lb_key_bool(c, key) = (lb_gguf_find(s->file, key->name) != NULL) == (key->kind == LB_KEY_HAS);
         return LB_OK;
+    case LB_KEY_BOOL:
+        return get_bool(s, name, lb_key_bool(c, key));
     case LB_KEY_ONLY_TEXT:
     case LB_KEY_ONLY_NUMBER:
     case LB_KEY_SAME:
     case LB_KEY_ANY: /* all four: judge_key */
-    case LB_KEY_BOOL:
     case LB_KEY_WIDTHS:
     case LB_KEY_MODEL_TYPE:
     case LB_KEY_CLASS:
     case LB_KEY_DTYPE:
-    case LB_KEY_ROPE:
+    case LB_KEY_ROPE: /* lb_rope_read_gguf */
     case LB_KEY_LAYER_TYPES:
+    case LB_KEY_ROPE_LAYERS:
     case LB_KEY_PACKED:
         break;
     }
@@ -150,8 +158,8 @@ static enum lb_status read_field(const struct source *s, const struct lb_config_
 }
 
 /* A key that is there and gives no field: what is known about it decides. */
-static enum lb_status judge_key(const struct source *s, const struct lb_config_key *key, const char *name,
-                                const struct lb_config *c) {
+static enum lb_status judge_key(const struct lb_gguf_reading *s, const struct lb_config_key *key,
+                                const char *name, const struct lb_config *c) {
     if (key->kind == LB_KEY_ONLY_TEXT) {
         return only_text(s, name, key->only);
     }
@@ -161,15 +169,26 @@ static enum lb_status judge_key(const struct source *s, const struct lb_config_k
     return key->kind == LB_KEY_SAME ? must_be(s, name, *(const int64_t *)lb_key_field(c, key)) : LB_OK;
 }
 
+static bool has_rope(const struct lb_config_form *form) {
+    const struct lb_config_key *key;
+    for (size_t i = 0; (key = lb_key_at(form->gguf_keys, i)) != NULL; i++) {
+        if (key->kind == LB_KEY_ROPE) {
+            return true;
+        }
+    }
+    return false;
+}
+
 /* The form's key, or a known one, of that name; NULL: unknown. */
-static const struct lb_config_key *find_key(const struct source *s, const struct lb_config_form *form,
-                                            const char *name) {
+static const struct lb_config_key *find_key(const struct lb_gguf_reading *s,
+                                            const struct lb_config_form *form, const char *name) {
     const struct lb_config_key *key;
     size_t arch_len = strlen(s->arch);
     bool own = strncmp(name, s->arch, arch_len) == 0 && name[arch_len] == '.';
     const char *short_name = own ? name + arch_len : name;
     for (size_t i = 0; (key = lb_key_at(form->gguf_keys, i)) != NULL; i++) {
-        if (strcmp(key->name, short_name) == 0) {
+        bool rope = key->kind == LB_KEY_ROPE && own && lb_rope_owns_gguf(short_name);
+        if (rope || strcmp(key->name, short_name) == 0) {
             return key;
         }
     }
@@ -182,7 +201,7 @@ static bool switched_off(const struct lb_gguf *file, const char *name) {
     return lb_gguf_number(file, name, &v) && v == 0;
 }
 
-static enum lb_status judge_keys(const struct source *s, const struct lb_config_form *form,
+static enum lb_status judge_keys(const struct lb_gguf_reading *s, const struct lb_config_form *form,
                                  const struct lb_config *c, struct lb_notes *notes) {
     enum lb_gguf_type type, element;
     const char *name;
@@ -207,7 +226,7 @@ enum lb_status lb_config_read_gguf(const struct lb_config_form *form, const stru
                                    const char *what, struct lb_config *out, struct lb_notes *notes,
                                    struct lb_detail *detail) {
     struct lb_config c = form->missing;
-    struct source s = {file, what, form->gguf, detail};
+    struct lb_gguf_reading s = {file, what, form->gguf, detail};
     const struct lb_config_key *key;
     enum lb_status status = LB_OK;
     snprintf(c.model_type, sizeof c.model_type, "%s", form->model_type);
@@ -215,13 +234,21 @@ enum lb_status lb_config_read_gguf(const struct lb_config_form *form, const stru
     c.num_key_value_heads = c.sliding_window = 0;
     c.bos_token_id = c.eos_token_id = c.pad_token_id = -1;
     c.use_sliding_window = true;
+    c.max_window_layers = c.query_pre_attn_scalar = c.rotary_dims = 0;
+    c.attention_multiplier = 0;
     for (size_t i = 0; status == LB_OK && (key = lb_key_at(form->gguf_keys, i)) != NULL; i++) {
         status = read_field(&s, key, &c);
+    }
+    if (status == LB_OK && has_rope(form)) {
+        status = lb_rope_read_gguf(&s, form, &c);
     }
     if (status != LB_OK) {
         return status;
     }
     find_vocab_size(&s, &c);
+    if (form->settle_gguf != NULL) {
+        form->settle_gguf(&c);
+    }
     form->settle(&c);
     status = lb_config_check_form(form, &c, what, detail);
     status = status == LB_OK ? judge_keys(&s, form, &c, notes) : status;

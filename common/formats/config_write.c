@@ -36,10 +36,10 @@ static json_t *ends(const struct lb_config *c) {
 }
 
 /* The value of a key that is written whatever it may be when it is read. */
-static json_t *constant(const struct lb_config_key *key, const struct lb_config *c) {
+static json_t *constant(const struct lb_config_form *form, const struct lb_config_key *key,
+                        const struct lb_config *c) {
     if (key->kind == LB_KEY_ROPE) {
-        return json_pack("{s:f, s:s}", "rope_theta", *(const double *)lb_key_field(c, key), "rope_type",
-                         "default");
+        return lb_rope_json(form, c);
     }
     return key->kind == LB_KEY_ONLY_TEXT ? json_string(key->only)
                                          : json_loads(key->only, JSON_DECODE_ANY, NULL);
@@ -49,14 +49,23 @@ static json_t *constant(const struct lb_config_key *key, const struct lb_config 
 static json_t *value_of(const struct lb_config_form *form, const struct lb_config_key *key,
                         const struct lb_config *c, const char *dtype, bool *out_written) {
     const void *field = lb_key_field(c, key);
-    *out_written = true;
+    *out_written = (key->flags & LB_KEY_PASSING) == 0;
+    if (!*out_written) {
+        return NULL;
+    }
     switch (key->kind) {
     case LB_KEY_INT:
+        if (key->field == offsetof(struct lb_config, max_position_embeddings) &&
+            c->rope.type == LB_ROPE_DYNAMIC) {
+            return json_integer(c->rope.original);
+        }
         return (key->flags & LB_KEY_NULL_IS_0) != 0 && *(const int64_t *)field == 0
                    ? json_null()
                    : json_integer(*(const int64_t *)field);
     case LB_KEY_REAL:
-        return json_real(*(const double *)field);
+        return (key->flags & LB_KEY_NULL_IS_0) != 0 && *(const double *)field == 0
+                   ? json_null()
+                   : json_real(*(const double *)field);
     case LB_KEY_BOOL:
         return json_boolean(*(const bool *)field);
     case LB_KEY_TOKEN:
@@ -72,14 +81,18 @@ static json_t *value_of(const struct lb_config_form *form, const struct lb_confi
         return class_list(form->class_name);
     case LB_KEY_DTYPE:
         return json_string(dtype);
+    case LB_KEY_LAYER_TYPES:
+        *out_written = (key->flags & LB_KEY_WRITTEN) != 0 || c->sliding_window > 0;
+        return *out_written ? lb_layer_types_json(c) : NULL;
+    case LB_KEY_ROPE_LAYERS:
+        return lb_rope_layers_json(c);
     case LB_KEY_ONLY_TEXT:
     case LB_KEY_ONLY_NUMBER:
     case LB_KEY_ANY:
     case LB_KEY_ROPE:
-    case LB_KEY_LAYER_TYPES:
     case LB_KEY_PACKED:
         *out_written = (key->flags & LB_KEY_WRITTEN) != 0;
-        return *out_written ? constant(key, c) : NULL;
+        return *out_written ? constant(form, key, c) : NULL;
     case LB_KEY_SAME:
     case LB_KEY_HAS:
     case LB_KEY_LACKS:
@@ -126,17 +139,26 @@ void lb_config_put_gguf(const struct lb_config_form *form, const struct lb_confi
             continue; /* what is not the architecture's own is written by others */
         }
         snprintf(name, sizeof name, "%s%s", form->gguf, key->name);
-        if (key->kind == LB_KEY_INT || key->kind == LB_KEY_SAME) {
-            lb_gguf_put_u32(out, name, (uint32_t) * (const int64_t *)field);
-        } else if (key->kind == LB_KEY_REAL) {
+        bool optional = (key->flags & LB_KEY_NULL_IS_0) != 0;
+        if (key->kind == LB_KEY_ROPE) {
+            lb_rope_put_gguf(form, config, out);
+        } else if (key->kind == LB_KEY_BOOL) {
+            lb_gguf_put_bool(out, name, *(const bool *)field);
+        } else if (key->kind == LB_KEY_INT || key->kind == LB_KEY_SAME) {
+            int64_t v = *(const int64_t *)field;
+            if (v != 0 || !optional) {
+                lb_gguf_put_u32(out, name, (uint32_t)v);
+            }
+        } else if (key->kind == LB_KEY_REAL && (*(const double *)field != 0 || !optional)) {
             lb_gguf_put_f32(out, name, (float)*(const double *)field);
         }
     }
 }
 
-/* Fields that only training reads. */
-static bool is_for_training(const struct lb_config_key *key) {
-    return key->field == offsetof(struct lb_config, initializer_range) ||
+/* Fields that only training reads, or that have settled others. */
+static bool changes_nothing(const struct lb_config_key *key) {
+    return (key->flags & LB_KEY_PASSING) != 0 ||
+           key->field == offsetof(struct lb_config, initializer_range) ||
            key->field == offsetof(struct lb_config, input_dropout) ||
            key->field == offsetof(struct lb_config, hidden_dropout);
 }
@@ -154,13 +176,15 @@ static size_t field_bytes(const struct lb_config_key *key) {
         return sizeof(bool);
     case LB_KEY_WIDTHS:
         return sizeof(int64_t[LB_MLP_MAX_HIDDEN]);
+    case LB_KEY_LAYER_TYPES:
+    case LB_KEY_ROPE_LAYERS:
+        return sizeof(struct lb_layer_set);
     case LB_KEY_ONLY_TEXT:
     case LB_KEY_ONLY_NUMBER:
     case LB_KEY_ANY:
     case LB_KEY_MODEL_TYPE:
     case LB_KEY_CLASS:
     case LB_KEY_DTYPE:
-    case LB_KEY_LAYER_TYPES:
     case LB_KEY_PACKED:
     case LB_KEY_SAME:
     case LB_KEY_HAS:
@@ -175,11 +199,15 @@ void lb_config_hash(const struct lb_config_form *form, const struct lb_config *c
     const struct lb_config_key *key;
     lb_sha256_update(hash, form->model_type, strlen(form->model_type) + 1);
     for (size_t i = 0; (key = lb_key_at(form->keys, i)) != NULL; i++) {
-        size_t bytes = is_for_training(key) ? 0 : field_bytes(key);
+        size_t bytes = changes_nothing(key) ? 0 : field_bytes(key);
         const void *field = lb_key_field(config, key);
         if (bytes > 0 && memcmp(field, lb_key_field(&form->missing, key), bytes) != 0) {
             lb_sha256_update(hash, key->name, strlen(key->name) + 1);
             lb_sha256_update(hash, field, bytes);
+        }
+        if (key->kind == LB_KEY_ROPE && (key->flags & LB_KEY_WRITTEN) != 0 &&
+            config->rope.type != LB_ROPE_DEFAULT) {
+            lb_rope_hash(&config->rope, hash);
         }
     }
     if (config->n_more_eos > 0) {

@@ -1,113 +1,25 @@
-/* The forward of the config-driven decoder: pre-norm blocks of attention with rotary positions and a gated
- * feed-forward, as in llama.
+/* The forward of the config-driven decoder: blocks of attention and a feed-forward, as in llama and what came
+ * before and after it.
  *
- * Touvron et al. 2023 (LLaMA), Su et al. 2021 (RoPE), Shazeer 2020 (SwiGLU), Ainslie et al. 2023 (grouped
- * queries).
+ * Radford et al. 2019 (GPT-2), Touvron et al. 2023 (LLaMA), Su et al. 2021 (RoPE), Shazeer 2020 (SwiGLU),
+ * Ainslie et al. 2023 (grouped queries), Gemma Team 2024 (soft-caps), Henry et al. 2020 (norms of q and k).
  */
-#include "common/base/mem.h"
+#include "common/formats/rope_scaling.h"
 #include "common/model/decoder.h"
 
 #include <assert.h>
 #include <math.h>
-#include <stdio.h>
+#include <string.h>
 
-struct layer {
-    const struct lb_weight *attn_norm, *q, *k, *v, *o, *mlp_norm, *gate, *up, *down;
-    const struct lb_weight *q_bias, *k_bias, *v_bias, *o_bias, *gate_bias, *up_bias,
-        *down_bias; /* NULL: none */
+/* One forward. */
+struct pass {
+    const struct lb_config *c;
+    const struct lb_decoder_traits *t;
+    struct lb_tape *tape;
+    const int32_t *positions;                      /* [N] */
+    const struct lb_rope_table *rope, *rope_local; /* of layers that see all, of those with a window */
+    struct lb_attention_args args;
 };
-
-struct decoder {
-    const struct lb_weight *embed, *norm;
-    struct layer layers[];
-};
-
-/* The weight declared last has rows that rotary positions turn; llama.cpp keeps some families' in another
- * order. */
-static void with_rope(struct lb_spec_list *list, int64_t heads) {
-    if (list->status == LB_OK) {
-        list->items[list->n - 1].rope_heads = heads;
-    }
-}
-
-void lb_decoder_declare(const struct lb_config *c, struct lb_spec_list *list) {
-    int64_t w = c->hidden_size, f = c->intermediate_size;
-    int64_t qw = c->num_attention_heads * c->head_dim, kw = c->num_key_value_heads * c->head_dim;
-    lb_spec_add(list, "model.embed_tokens.weight", "token_embd.weight", 0, c->vocab_size, w, 2,
-                LB_INIT_NORMAL);
-    for (int l = 0; l < c->num_hidden_layers; l++) {
-#define ADD(name, gguf, rows, cols, dims, init)                                                              \
-    lb_spec_add(list, "model.layers.%d." name, "blk.%d." gguf, l, rows, cols, dims, init)
-        ADD("input_layernorm.weight", "attn_norm.weight", 1, w, 1, LB_INIT_ONES);
-        ADD("self_attn.q_proj.weight", "attn_q.weight", qw, w, 2, LB_INIT_NORMAL);
-        with_rope(list, c->num_attention_heads);
-        ADD("self_attn.k_proj.weight", "attn_k.weight", kw, w, 2, LB_INIT_NORMAL);
-        with_rope(list, c->num_key_value_heads);
-        ADD("self_attn.v_proj.weight", "attn_v.weight", kw, w, 2, LB_INIT_NORMAL);
-        ADD("self_attn.o_proj.weight", "attn_output.weight", w, qw, 2, LB_INIT_RESIDUAL);
-        if (c->attention_bias || c->qkv_bias) {
-            ADD("self_attn.q_proj.bias", "attn_q.bias", 1, qw, 1, LB_INIT_ZEROS);
-            with_rope(list, c->num_attention_heads);
-            ADD("self_attn.k_proj.bias", "attn_k.bias", 1, kw, 1, LB_INIT_ZEROS);
-            with_rope(list, c->num_key_value_heads);
-            ADD("self_attn.v_proj.bias", "attn_v.bias", 1, kw, 1, LB_INIT_ZEROS);
-        }
-        if (c->attention_bias) {
-            ADD("self_attn.o_proj.bias", "attn_output.bias", 1, w, 1, LB_INIT_ZEROS);
-        }
-        ADD("post_attention_layernorm.weight", "ffn_norm.weight", 1, w, 1, LB_INIT_ONES);
-        ADD("mlp.gate_proj.weight", "ffn_gate.weight", f, w, 2, LB_INIT_NORMAL);
-        ADD("mlp.up_proj.weight", "ffn_up.weight", f, w, 2, LB_INIT_NORMAL);
-        ADD("mlp.down_proj.weight", "ffn_down.weight", w, f, 2, LB_INIT_RESIDUAL);
-        if (c->mlp_bias) {
-            ADD("mlp.gate_proj.bias", "ffn_gate.bias", 1, f, 1, LB_INIT_ZEROS);
-            ADD("mlp.up_proj.bias", "ffn_up.bias", 1, f, 1, LB_INIT_ZEROS);
-            ADD("mlp.down_proj.bias", "ffn_down.bias", 1, w, 1, LB_INIT_ZEROS);
-        }
-#undef ADD
-    }
-    lb_spec_add(list, "model.norm.weight", "output_norm.weight", 0, 1, w, 1, LB_INIT_ONES);
-    if (!c->tie_word_embeddings) {
-        lb_spec_add(list, "lm_head.weight", "output.weight", 0, c->vocab_size, w, 2, LB_INIT_NORMAL);
-    }
-}
-
-static const struct lb_weight *of_layer(const struct lb_model *model, int64_t layer, const char *name) {
-    char full[LB_WEIGHT_NAME];
-    snprintf(full, sizeof full, "model.layers.%lld.%s", (long long)layer, name);
-    return lb_model_weight(model, full);
-}
-
-void *lb_decoder_bind(const struct lb_model *model) {
-    int64_t n = model->config.num_hidden_layers;
-    struct decoder *d = lb_calloc(1, sizeof *d + (size_t)n * sizeof d->layers[0]);
-    if (d == NULL) {
-        return NULL;
-    }
-    d->embed = lb_model_weight(model, "model.embed_tokens.weight");
-    d->norm = lb_model_weight(model, "model.norm.weight");
-    for (int64_t l = 0; l < n; l++) {
-        d->layers[l] = (struct layer){
-            .attn_norm = of_layer(model, l, "input_layernorm.weight"),
-            .q = of_layer(model, l, "self_attn.q_proj.weight"),
-            .k = of_layer(model, l, "self_attn.k_proj.weight"),
-            .v = of_layer(model, l, "self_attn.v_proj.weight"),
-            .o = of_layer(model, l, "self_attn.o_proj.weight"),
-            .mlp_norm = of_layer(model, l, "post_attention_layernorm.weight"),
-            .gate = of_layer(model, l, "mlp.gate_proj.weight"),
-            .up = of_layer(model, l, "mlp.up_proj.weight"),
-            .down = of_layer(model, l, "mlp.down_proj.weight"),
-            .q_bias = of_layer(model, l, "self_attn.q_proj.bias"),
-            .k_bias = of_layer(model, l, "self_attn.k_proj.bias"),
-            .v_bias = of_layer(model, l, "self_attn.v_proj.bias"),
-            .o_bias = of_layer(model, l, "self_attn.o_proj.bias"),
-            .gate_bias = of_layer(model, l, "mlp.gate_proj.bias"),
-            .up_bias = of_layer(model, l, "mlp.up_proj.bias"),
-            .down_bias = of_layer(model, l, "mlp.down_proj.bias"),
-        };
-    }
-    return d;
-}
 
 /* Positions of all rows: each sequence counts from 0, or goes on where its part of the KV cache ends. */
 static const int32_t *positions(struct lb_tape *tape, const struct lb_ragged *ragged,
@@ -123,62 +35,208 @@ static const int32_t *positions(struct lb_tape *tape, const struct lb_ragged *ra
     return out;
 }
 
-static struct lb_value *attend(const struct lb_config *c, const struct layer *w, struct lb_tape *tape,
-                               struct lb_value *x, const int32_t *pos, struct lb_attention_args *args,
-                               struct lb_value **out_probs) {
-    struct lb_value *h = lb_rmsnorm(tape, x, w->attn_norm, (float)c->norm_eps);
-    struct lb_value *q = lb_linear(tape, h, w->q, w->q_bias);
-    struct lb_value *k = lb_linear(tape, h, w->k, w->k_bias);
-    struct lb_value *v = lb_linear(tape, h, w->v, w->v_bias);
-    q = lb_rope(tape, q, args->heads, pos, (float)c->rope_theta);
-    k = lb_rope(tape, k, args->kv_heads, pos, (float)c->rope_theta);
-    return lb_linear(tape, lb_attention(tape, q, k, v, args, out_probs), w->o, w->o_bias);
+/* Where frequencies depend on a sequence's length: a set for each sequence. */
+static const struct lb_rope_table *table_by_length(const struct pass *p, const struct lb_ragged *ragged,
+                                                   struct lb_rope_args *args) {
+    int64_t half = args->dims / 2;
+    double *frequency = lb_tape_bytes(p->tape, (size_t)(ragged->n_seqs * half) * sizeof *frequency);
+    int32_t *set = lb_tape_bytes(p->tape, (size_t)args->n * sizeof *set);
+    if (frequency == NULL || set == NULL) {
+        return NULL;
+    }
+    for (int64_t s = 0; s < ragged->n_seqs; s++) {
+        int32_t end = ragged->offsets[s + 1];
+        int64_t length = end > ragged->offsets[s] ? p->positions[end - 1] + 1 : 0;
+        lb_rope_scaled(p->c, length, frequency + s * half);
+        for (int32_t i = ragged->offsets[s]; i < end; i++) {
+            set[i] = (int32_t)s;
+        }
+    }
+    args->frequency = frequency;
+    args->set = set;
+    return lb_rope_table(p->tape, args);
 }
 
-static struct lb_value *feed_forward(const struct lb_config *c, const struct layer *w, struct lb_tape *tape,
+/* The tables of angles; false when tape memory runs out. */
+static bool make_tables(struct pass *p, const struct lb_ragged *ragged) {
+    double frequency[LB_MAX_HEAD_DIM / 2];
+    struct lb_rope_args args = {.positions = p->positions,
+                                .n = ragged->offsets[ragged->n_seqs],
+                                .dims = lb_rope_dims(p->c),
+                                .frequency = frequency,
+                                .factor = (float)lb_rope_attention_factor(p->c)};
+    if (p->t->positions) {
+        return true;
+    }
+    if (lb_rope_by_length(p->c)) {
+        p->rope = p->rope_local = table_by_length(p, ragged, &args);
+        return p->rope != NULL;
+    }
+    lb_rope_scaled(p->c, 0, frequency);
+    p->rope = p->rope_local = lb_rope_table(p->tape, &args);
+    if (p->c->rope_local_theta > 0) {
+        lb_rope_frequencies((double)(float)p->c->rope_local_theta, args.dims, frequency);
+        args.factor = 1;
+        p->rope_local = lb_rope_table(p->tape, &args);
+    }
+    return p->rope != NULL && p->rope_local != NULL;
+}
+
+static float score_scale(const struct lb_config *c) {
+    if (c->attention_multiplier > 0) {
+        return (float)c->attention_multiplier;
+    }
+    int64_t scalar = c->query_pre_attn_scalar > 0 ? c->query_pre_attn_scalar : c->head_dim;
+    return 1.0f / sqrtf((float)scalar);
+}
+
+static struct lb_value *norm(const struct pass *p, const struct lb_decoder_layer *w, enum lb_role role,
+                             struct lb_value *x) {
+    float eps = (float)p->c->norm_eps;
+    if (p->t->layer_norm) {
+        return lb_layernorm(p->tape, x, w->weight[role], w->bias[role], eps);
+    }
+    return p->t->one_plus ? lb_rmsnorm_one(p->tape, x, w->weight[role], eps)
+                          : lb_rmsnorm(p->tape, x, w->weight[role], eps);
+}
+
+static struct lb_value *linear(const struct pass *p, const struct lb_decoder_layer *w, enum lb_role role,
+                               struct lb_value *x) {
+    return lb_linear(p->tape, x, w->weight[role], w->bias[role]);
+}
+
+/* q, k and v of a block's input. */
+static void project(const struct pass *p, const struct lb_decoder_layer *w, struct lb_value *h,
+                    struct lb_value *qkv[3]) {
+    int64_t d = p->c->head_dim, qw = p->args.heads * d, kw = p->args.kv_heads * d;
+    if (p->t->qkv == LB_QKV_APART) {
+        qkv[0] = linear(p, w, LB_ROLE_Q, h);
+        qkv[1] = linear(p, w, LB_ROLE_K, h);
+        qkv[2] = linear(p, w, LB_ROLE_V, h);
+        return;
+    }
+    struct lb_value *all = linear(p, w, LB_ROLE_QKV, h);
+    for (int i = 0; i < 3; i++) {
+        int64_t first = i == 0 ? 0 : qw + (i - 1) * kw;
+        qkv[i] = p->t->qkv == LB_QKV_BY_HEAD ? lb_columns(p->tape, all, p->args.heads, i * d, d)
+                                             : lb_columns(p->tape, all, 1, first, i == 0 ? qw : kw);
+    }
+}
+
+static struct lb_value *attend(struct pass *p, const struct lb_decoder_layer *w, int layer,
+                               struct lb_value *x, struct lb_value **out_probs) {
+    struct lb_value *h = p->t->norms != LB_NORM_AFTER ? norm(p, w, LB_ROLE_ATTN_NORM, x) : x, *qkv[3];
+    bool sliding = p->c->sliding_window > 0 && lb_layer_has(&p->c->sliding, layer);
+    project(p, w, h, qkv);
+    if (p->t->qk_norm != LB_QK_NORM_NONE) {
+        qkv[0] = norm(p, w, LB_ROLE_Q_NORM, qkv[0]);
+        qkv[1] = norm(p, w, LB_ROLE_K_NORM, qkv[1]);
+    }
+    if (!p->t->positions && !lb_layer_has(&p->c->no_rope, layer)) {
+        const struct lb_rope_table *table = sliding ? p->rope_local : p->rope;
+        qkv[0] = lb_rope(p->tape, qkv[0], p->args.heads, table);
+        qkv[1] = lb_rope(p->tape, qkv[1], p->args.kv_heads, table);
+    }
+    p->args.window = sliding ? (int)p->c->sliding_window : 0;
+    h = lb_attention(p->tape, qkv[0], qkv[1], qkv[2], &p->args, out_probs);
+    h = linear(p, w, LB_ROLE_O, h);
+    return p->t->norms != LB_NORM_BEFORE ? norm(p, w, LB_ROLE_ATTN_POST_NORM, h) : h;
+}
+
+static struct lb_value *feed_forward(const struct pass *p, const struct lb_decoder_layer *w,
                                      struct lb_value *x) {
-    struct lb_value *h = lb_rmsnorm(tape, x, w->mlp_norm, (float)c->norm_eps);
-    struct lb_value *gate = lb_linear(tape, h, w->gate, w->gate_bias);
-    struct lb_value *up = lb_linear(tape, h, w->up, w->up_bias);
-    return lb_linear(tape, lb_swiglu(tape, gate, up), w->down, w->down_bias);
+    struct lb_value *h = p->t->norms != LB_NORM_AFTER ? norm(p, w, LB_ROLE_MLP_NORM, x) : x;
+    struct lb_value *gate = NULL, *up;
+    int64_t f = p->c->intermediate_size;
+    switch (p->t->mlp) {
+    case LB_MLP_SWIGLU:
+    case LB_MLP_GEGLU:
+        gate = linear(p, w, LB_ROLE_GATE, h);
+        up = linear(p, w, LB_ROLE_UP, h);
+        h = p->t->mlp == LB_MLP_GEGLU ? lb_geglu(p->tape, gate, up) : lb_swiglu(p->tape, gate, up);
+        break;
+    case LB_MLP_SWIGLU_JOINED:
+        up = linear(p, w, LB_ROLE_UP, h);
+        gate = lb_columns(p->tape, up, 1, 0, f);
+        h = lb_swiglu(p->tape, gate, lb_columns(p->tape, up, 1, f, f));
+        break;
+    case LB_MLP_GELU:
+    case LB_MLP_GELU_TANH:
+        h = lb_gelu(p->tape, linear(p, w, LB_ROLE_UP, h), p->t->mlp == LB_MLP_GELU_TANH);
+        break;
+    }
+    h = linear(p, w, LB_ROLE_DOWN, h);
+    return p->t->norms != LB_NORM_BEFORE ? norm(p, w, LB_ROLE_MLP_POST_NORM, h) : h;
+}
+
+/* What the residual stream gets of a block's output. */
+static struct lb_value *add_to_stream(const struct pass *p, struct lb_value *x, struct lb_value *h) {
+    double factor = p->c->residual_multiplier;
+    return lb_add(p->tape, x, factor > 0 ? lb_scale(p->tape, h, (float)factor) : h);
+}
+
+static struct lb_value *embed(const struct pass *p, const struct lb_decoder *d, const struct lb_input *in) {
+    int64_t n = in->ragged.offsets[in->ragged.n_seqs];
+    struct lb_value *x = lb_embedding(p->tape, d->top.weight[LB_ROLE_EMBED], in->ids, n);
+    if (p->t->scaled_embed) {
+        x = lb_scale(p->tape, x, (float)sqrt((double)p->c->hidden_size));
+    }
+    if (p->c->embedding_multiplier > 0) {
+        x = lb_scale(p->tape, x, (float)p->c->embedding_multiplier);
+    }
+    if (p->t->positions) {
+        x = lb_add(p->tape, x, lb_embedding(p->tape, d->top.weight[LB_ROLE_POSITIONS], p->positions, n));
+    }
+    return x;
+}
+
+/* One layer; *out_probs where they are wanted. */
+static struct lb_value *block(struct pass *p, const struct lb_decoder_layer *w, int layer, struct lb_value *x,
+                              struct lb_value **out_probs) {
+    struct lb_value *a = attend(p, w, layer, x, out_probs);
+    if (p->c->use_parallel_residual) {
+        struct lb_value *m = feed_forward(p, w, x);
+        return add_to_stream(p, add_to_stream(p, x, a), m);
+    }
+    x = add_to_stream(p, x, a);
+    return add_to_stream(p, x, feed_forward(p, w, x));
 }
 
 struct lb_value *lb_decoder_forward(const struct lb_model *model, struct lb_tape *tape,
                                     const struct lb_input *in, struct lb_tap *taps, size_t n_taps,
                                     struct lb_kv *kv) {
     const struct lb_config *c = &model->config;
-    const struct decoder *d = model->bound;
-    int64_t n = in->ragged.offsets[in->ragged.n_seqs];
+    const struct lb_decoder *d = model->bound;
     assert(kv == NULL || kv->n_seqs == in->ragged.n_seqs);
-    const int32_t *pos = positions(tape, &in->ragged, kv);
-    struct lb_value *x = pos != NULL ? lb_embedding(tape, d->embed, in->ids, n) : NULL;
+    struct pass p = {.c = c,
+                     .t = lb_decoder_traits(c),
+                     .tape = tape,
+                     .positions = positions(tape, &in->ragged, kv),
+                     .args = {.heads = (int)c->num_attention_heads,
+                              .kv_heads = (int)c->num_key_value_heads,
+                              .head_dim = (int)c->head_dim,
+                              .scale = score_scale(c),
+                              .softcap = (float)c->attention_softcap,
+                              .kv_places = kv != NULL ? kv->places : NULL}};
+    bool ready = p.positions != NULL && make_tables(&p, &in->ragged);
+    struct lb_value *x = ready ? embed(&p, d, in) : NULL;
     lb_tap_offer(tape, taps, n_taps, LB_TAP_HIDDEN, 0, x);
-    struct lb_attention_args args = {.heads = (int)c->num_attention_heads,
-                                     .kv_heads = (int)c->num_key_value_heads,
-                                     .head_dim = (int)c->head_dim,
-                                     .scale = 1.0f / sqrtf((float)c->head_dim),
-                                     .kv_places = kv != NULL ? kv->places : NULL};
     for (int l = 0; l < c->num_hidden_layers && x != NULL; l++) {
         struct lb_arena_mark mark = lb_tape_mark(tape);
         struct lb_value *probs = NULL;
-        args.want_probs = lb_tap_wanted(taps, n_taps, LB_TAP_ATTENTION, l);
-        args.kv = kv != NULL ? &kv->layers[l] : NULL;
-        x = lb_add(tape, x, attend(c, &d->layers[l], tape, x, pos, &args, &probs));
+        p.args.want_probs = lb_tap_wanted(taps, n_taps, LB_TAP_ATTENTION, l);
+        p.args.kv = kv != NULL ? &kv->layers[l] : NULL;
+        x = block(&p, &d->layers[l], l, x, &probs);
         lb_tap_offer(tape, taps, n_taps, LB_TAP_ATTENTION, l, probs);
-        x = lb_add(tape, x, feed_forward(c, &d->layers[l], tape, x));
         lb_tape_release(tape, mark);
         if (l + 1 < c->num_hidden_layers) {
             lb_tap_offer(tape, taps, n_taps, LB_TAP_HIDDEN, l + 1, x);
         }
     }
-    x = lb_rmsnorm(tape, x, d->norm, (float)c->norm_eps);
+    x = norm(&p, &d->top, LB_ROLE_NORM, x);
     lb_tap_offer(tape, taps, n_taps, LB_TAP_HIDDEN, (int)c->num_hidden_layers, x);
     for (int64_t s = 0; kv != NULL && x != NULL && s < kv->n_seqs; s++) {
         kv->places[s].length += in->ragged.offsets[s + 1] - in->ragged.offsets[s];
     }
     return x;
-}
-
-const char *lb_decoder_head(const struct lb_config *c) {
-    return c->tie_word_embeddings ? "model.embed_tokens.weight" : "lm_head.weight";
 }

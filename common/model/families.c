@@ -9,7 +9,17 @@
 #define FAMILIES(F)                                                                                          \
     F(llama)                                                                                                 \
     F(mistral)                                                                                               \
+    F(ministral)                                                                                             \
     F(qwen2)                                                                                                 \
+    F(qwen3)                                                                                                 \
+    F(gemma2)                                                                                                \
+    F(gemma3)                                                                                                \
+    F(smollm3)                                                                                               \
+    F(olmo2)                                                                                                 \
+    F(granite)                                                                                               \
+    F(phi3)                                                                                                  \
+    F(gpt2)                                                                                                  \
+    F(gpt_neox)                                                                                              \
     F(mlp)
 
 #define DECLARED(name) extern const struct lb_family lb_family_##name;
@@ -108,8 +118,31 @@ enum lb_status lb_config_parse_new(const json_t *object, const char *what, struc
         }
     }
     struct lb_config_form fresh = *form;
-    fresh.missing.sliding_window = 0; /* no key of a new model: it is as long as it says */
+    const struct lb_config_key *window = lb_config_find_key(form, "sliding_window");
+    if (window == NULL || (window->flags & LB_KEY_FILE_ONLY) != 0) {
+        fresh.missing.sliding_window = 0; /* no key of a new model: it sees as far as it is long */
+    }
     return lb_config_read(&fresh, object, what, out, NULL, detail);
+}
+
+/* Of the families that share an architecture the first, or, where the file has a window that the first does
+ * not know, the first that does. */
+static const struct lb_family *find_of_file(const struct lb_gguf *file, const char *architecture) {
+    char key[96];
+    double window = 0, length = 0;
+    const struct lb_family *first = lb_family_find_gguf(architecture);
+    snprintf(key, sizeof key, "%.60s.attention.sliding_window", architecture);
+    (void)lb_gguf_number(file, key, &window);
+    snprintf(key, sizeof key, "%.60s.context_length", architecture);
+    (void)lb_gguf_number(file, key, &length);
+    for (size_t i = 0; first != NULL && window > 0 && window < length && i < N_FAMILIES; i++) {
+        const struct lb_config_form *form = &table[i]->form;
+        if (form->gguf != NULL && strcmp(form->gguf, architecture) == 0 &&
+            lb_config_find_key(form, "sliding_window") != NULL) {
+            return table[i];
+        }
+    }
+    return first;
 }
 
 enum lb_status lb_config_from_gguf(const struct lb_gguf *file, const char *what, struct lb_config *out,
@@ -119,7 +152,7 @@ enum lb_status lb_config_from_gguf(const struct lb_gguf *file, const char *what,
     if (name == NULL) {
         return lb_fail(detail, LB_E_FORMAT, "%s: key general.architecture is missing or no text", what);
     }
-    const struct lb_family *family = lb_family_find_gguf(name);
+    const struct lb_family *family = find_of_file(file, name);
     if (family == NULL) {
         return lb_fail(detail, LB_E_UNSUPPORTED, "%s: general.architecture \"%.64s\" is not one of %s", what,
                        name, list_names(true, names));

@@ -25,7 +25,11 @@ struct lb_weight_spec {
     int64_t rows, cols;        /* vectors: rows 1 */
     int n_dims;                /* 1 or 2 */
     enum lb_init init;
-    int64_t rope_heads; /* > 0: rows of so many heads that rotary positions turn */
+    /* How files differ (layout.h). rope_heads > 0: rows of so many heads that rotary positions turn;
+     * qkv_heads > 0: rows of so many heads, each its q, k and v; transposed in Hugging Face's files;
+     * less_one: GGUF files hold 1 + w. */
+    int64_t rope_heads, qkv_heads;
+    bool transposed, less_one;
 };
 
 struct lb_spec_list {
@@ -40,10 +44,14 @@ void lb_spec_add(struct lb_spec_list *list, const char *name, const char *gguf, 
 
 /* A family: its configs, its weights, its forward. Those that are variants of one forward share its functions
  * (decoder.h). */
+struct lb_decoder_traits;
 struct lb_family {
     struct lb_config_form form;
     /* llama.cpp's converter interleaves the rotary halves of this family's q and k rows */
     bool gguf_permutes;
+    /* Of variants of the decoder (decoder.h): NULL as llama's. */
+    const struct lb_decoder_traits *traits;
+    const char *base; /* "model.": a prefix of names that some files lack; NULL: none */
     /* All parameters in the order that files and checkpoints have. */
     void (*declare)(const struct lb_config *config, struct lb_spec_list *list);
     /* Looks its weights up once (lb_model_weight) into memory of its own, freed with lb_free; NULL when out
@@ -52,7 +60,9 @@ struct lb_family {
     struct lb_value *(*forward)(const struct lb_model *model, struct lb_tape *tape, const struct lb_input *in,
                                 struct lb_tap *taps, size_t n_taps, struct lb_kv *kv);
     const char *(*head)(const struct lb_config *config); /* name of the head's weight */
-    const char *head_bias;                               /* name, or NULL */
+    /* Makes of a config, in place, the one that a GGUF gets; may be NULL: the same. */
+    enum lb_status (*for_gguf)(struct lb_config *config, const char *what, struct lb_detail *detail);
+    const char *head_bias; /* name, or NULL */
     bool has_attention;
 };
 

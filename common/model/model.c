@@ -64,9 +64,11 @@ enum lb_status lb_model_declare(const struct lb_config *config, const char *what
 
 enum lb_status lb_model_bind(struct lb_model *model, struct lb_detail *detail) {
     const char *bias = model->family->head_bias;
-    model->head = (struct lb_head){.weight = lb_model_weight(model, model->family->head(&model->config)),
+    const struct lb_config *c = &model->config;
+    model->head = (struct lb_head){.weight = lb_model_weight(model, model->family->head(c)),
                                    .bias = bias != NULL ? lb_model_weight(model, bias) : NULL,
-                                   .shape = LB_HEAD_PLAIN};
+                                   .shape = {.scale = c->logit_scale > 0 ? (float)(1 / c->logit_scale) : 1,
+                                             .softcap = (float)c->logit_softcap}};
     lb_free(model->bound);
     model->bound = model->family->bind(model);
     return model->bound != NULL ? LB_OK : lb_fail(detail, LB_E_NOMEM, "out of memory");

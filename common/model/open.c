@@ -5,6 +5,7 @@
 #include "common/formats/safetensors.h"
 #include "common/model/families.h"
 #include "common/model/family.h"
+#include "common/model/layout.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -23,9 +24,13 @@ static void shape_text(const int64_t *dim, int n, char *out, size_t cap) {
 }
 
 static enum lb_status take_tensor(struct lb_model *model, size_t i, const struct lb_tensor *t,
-                                  const char *path, struct lb_detail *detail) {
+                                  const char *path, bool gguf, struct lb_detail *detail) {
     struct lb_weight *w = &model->weights[i];
     int64_t want[LB_MAX_DIMS] = {w->n_dims == 1 ? w->cols : w->rows, w->cols};
+    if (lb_layout_is_turned(model, i, gguf)) {
+        want[0] = w->cols;
+        want[1] = w->rows;
+    }
     if (t == NULL) {
         return lb_fail(detail, LB_E_FORMAT, "%s: tensor %s is missing", path, w->name);
     }
@@ -42,42 +47,7 @@ static enum lb_status take_tensor(struct lb_model *model, size_t i, const struct
     }
     w->dtype = t->dtype;
     w->data = t->data;
-    return LB_OK;
-}
-
-/* llama.cpp stores the rows of each head's rotary halves interleaved: row 2 j + i there is row i D/2 + j
- * here. What is widened before use stays where it is, and is read in that order; what is used in place is
- * copied. */
-static enum lb_status unpermute(struct lb_model *model, size_t i, struct lb_detail *detail) {
-    struct lb_weight *w = &model->weights[i];
-    int64_t heads = model->specs[i].rope_heads, rows = w->n_dims == 1 ? w->cols : w->rows;
-    int64_t d = rows / heads, row_elements = w->n_dims == 1 ? 1 : w->cols;
-    size_t row_bytes = 0;
-    char *copy = NULL;
-    if (w->dtype != LB_F32 && w->n_dims == 2) {
-        w->interleaved = d;
-        return LB_OK;
-    }
-    if (lb_dtype_block(w->dtype) > 1) {
-        return lb_fail(detail, LB_E_UNSUPPORTED, "tensor %s has type %s; a vector has no such blocks",
-                       w->name, lb_dtype_name(w->dtype));
-    }
-    void **owned = lb_realloc_array(model->owned, model->n_owned + 1, sizeof *owned);
-    if (owned != NULL) {
-        model->owned = owned;
-    }
-    if (owned == NULL || !lb_dtype_bytes(w->dtype, row_elements, &row_bytes) ||
-        (copy = lb_malloc_array((size_t)rows, row_bytes)) == NULL) {
-        return lb_fail(detail, LB_E_NOMEM, "no memory to reorder tensor %s", w->name);
-    }
-    model->owned[model->n_owned++] = copy;
-    for (int64_t r = 0; r < rows; r++) {
-        int64_t head = r / d, in = r % d, i2 = in / (d / 2), j = in % (d / 2);
-        memcpy(copy + (size_t)r * row_bytes,
-               (const char *)w->data + (size_t)(head * d + 2 * j + i2) * row_bytes, row_bytes);
-    }
-    w->data = copy;
-    return LB_OK;
+    return lb_layout_take(model, i, gguf, detail);
 }
 
 /* ---- what is in the file ---- */
@@ -100,13 +70,36 @@ static int by_name(const void *a, const void *b) {
 /* Tensors that change nothing: what rotary positions are made from and masks, which forward makes itself. */
 static bool is_harmless(const char *name) {
     static const char *const ends[] = {"rotary_emb.inv_freq", "attn_rot_embd.weight", "masked_bias",
-                                       "causal_mask"};
+                                       "causal_mask",         ".attn.bias",           ".attention.bias"};
     for (size_t i = 0; i < sizeof ends / sizeof *ends; i++) {
         if (lb_ends_with(name, ends[i])) {
             return true;
         }
     }
     return false;
+}
+
+/* What the config's reader takes from a GGUF. */
+static bool is_of_config(const struct lb_model *model, const char *name) {
+    return model->config.rope.n_factors > 0 &&
+           (strcmp(name, "rope_freqs.weight") == 0 || strcmp(name, "rope_factors_long.weight") == 0 ||
+            strcmp(name, "rope_factors_short.weight") == 0);
+}
+
+static bool is_named(const char *const *names, size_t n, const char *name) {
+    return bsearch(&name, names, n, sizeof *names, by_name) != NULL;
+}
+
+/* Whether it is a weight, where the file's names may lack the family's prefix. */
+static bool is_weight(const struct lb_model *model, const char *const *names, const char *name) {
+    char whole[LB_WEIGHT_NAME];
+    const char *base = model->family->base;
+    if (is_named(names, model->n_weights, name)) {
+        return true;
+    }
+    snprintf(whole, sizeof whole, "%s%s", base != NULL ? base : "", name);
+    return base != NULL && strlen(name) < sizeof whole - strlen(base) &&
+           is_named(names, model->n_weights, whole);
 }
 
 /* A tensor that forward does not read would have changed the numbers: each is a weight, harmless, or refused.
@@ -127,9 +120,8 @@ static enum lb_status refuse_others(const struct lb_model *model, const struct c
     }
     qsort(names, model->n_weights, sizeof *names, by_name);
     for (size_t i = 0; status == LB_OK && (t = nth(file, i)) != NULL; i++) {
-        bool tied_head = file->gguf == NULL && strcmp(t->name, head) == 0;
-        if (!tied_head && !is_harmless(t->name) &&
-            bsearch(&t->name, names, model->n_weights, sizeof *names, by_name) == NULL) {
+        bool beside = file->gguf != NULL ? is_of_config(model, t->name) : strcmp(t->name, head) == 0;
+        if (!beside && !is_harmless(t->name) && !is_weight(model, names, t->name)) {
             status = lb_fail(detail, LB_E_UNSUPPORTED,
                              "%s: tensor %.200s is no weight of a %s of this config; ignoring it would give "
                              "other numbers",
@@ -138,6 +130,15 @@ static enum lb_status refuse_others(const struct lb_model *model, const struct c
     }
     lb_free(names);
     return status;
+}
+
+/* A tensor of the folder; of a base model's the names lack the prefix. */
+static const struct lb_tensor *find_in_folder(const struct lb_safetensors *file,
+                                              const struct lb_family *family, const char *name) {
+    const struct lb_tensor *t = lb_safetensors_find(file, name);
+    size_t n = family->base != NULL ? strlen(family->base) : 0;
+    return t == NULL && n > 0 && strncmp(name, family->base, n) == 0 ? lb_safetensors_find(file, name + n)
+                                                                     : t;
 }
 
 /* A config that ties the head to the embedding, beside a stored head with other numbers: transformers (5)
@@ -152,7 +153,7 @@ static void untie_head(const struct lb_safetensors *file, const char *what, stru
     untied.tie_word_embeddings = false;
     const char *name = family->head(&untied);
     const struct lb_tensor *head = lb_safetensors_find(file, name),
-                           *embedding = lb_safetensors_find(file, family->head(config));
+                           *embedding = find_in_folder(file, family, family->head(config));
     if (head != NULL && embedding != NULL &&
         (head->dtype != embedding->dtype || head->bytes != embedding->bytes ||
          memcmp(head->data, embedding->data, head->bytes) != 0)) {
@@ -230,7 +231,7 @@ static enum lb_status open_folder(const char *path, struct lb_model **out, struc
     model->safetensors = file;
     model->notes = notes;
     for (size_t i = 0; status == LB_OK && i < model->n_weights; i++) {
-        status = take_tensor(model, i, lb_safetensors_find(file, model->weights[i].name), weights, detail);
+        status = take_tensor(model, i, find_in_folder(file, model->family, model->weights[i].name), weights, false, detail);
     }
     status =
         status == LB_OK ? refuse_others(model, &(struct contents){.folder = file}, weights, detail) : status;
@@ -262,10 +263,7 @@ static enum lb_status open_gguf(const char *path, struct lb_model **out, struct 
     model->notes = notes;
     for (size_t i = 0; status == LB_OK && i < model->n_weights; i++) {
         const char *name = model->specs[i].gguf;
-        status = take_tensor(model, i, name[0] != 0 ? lb_gguf_find(file, name) : NULL, path, detail);
-        if (status == LB_OK && model->family->gguf_permutes && model->specs[i].rope_heads > 0) {
-            status = unpermute(model, i, detail);
-        }
+        status = take_tensor(model, i, name[0] != 0 ? lb_gguf_find(file, name) : NULL, path, true, detail);
     }
     status = status == LB_OK ? refuse_others(model, &(struct contents){.gguf = file}, path, detail) : status;
     if (status != LB_OK) {

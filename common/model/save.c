@@ -3,9 +3,11 @@
 #include "common/base/folder.h"
 #include "common/base/json.h"
 #include "common/base/mem.h"
+#include "common/formats/rope_scaling.h"
 #include "common/formats/safetensors.h"
 #include "common/model/families.h"
 #include "common/model/family.h"
+#include "common/model/layout.h"
 #include "common/nn/gemm.h"
 #include "common/text/tokenizer.h"
 
@@ -51,9 +53,21 @@ static void *convert_rows(const struct lb_weight *w, enum lb_dtype to, size_t by
     return out;
 }
 
-/* dtype for matrices; vectors too unless vectors_f32. Block formats need rows of whole blocks: others fall
+/* The tensor as the file has it: its bytes may become others. */
+static enum lb_status lay_out(const struct lb_model *model, size_t i, bool gguf, struct converted *c,
+                              struct lb_detail *detail) {
+    void *bytes = NULL;
+    enum lb_status status = lb_layout_give(model, i, gguf, &c->tensors[i], &bytes, detail);
+    if (bytes != NULL) {
+        lb_free(c->bytes[i]);
+        c->bytes[i] = bytes;
+    }
+    return status;
+}
+
+/* For a GGUF or a folder. dtype for matrices; vectors too, but in a GGUF they are F32. Block formats need rows of whole blocks: others fall
  * back to F16, as in llama.cpp. */
-static enum lb_status convert(const struct lb_model *model, enum lb_dtype dtype, bool vectors_f32,
+static enum lb_status convert(const struct lb_model *model, enum lb_dtype dtype, bool gguf,
                               struct converted *out, struct lb_notes *notes, struct lb_detail *detail) {
     out->n = model->n_own;
     out->tensors = lb_calloc(out->n, sizeof *out->tensors);
@@ -67,7 +81,7 @@ static enum lb_status convert(const struct lb_model *model, enum lb_dtype dtype,
         }
         const struct lb_weight *w = &model->weights[i];
         struct lb_tensor *t = &out->tensors[i];
-        enum lb_dtype to = w->n_dims == 1 && vectors_f32 ? LB_F32 : dtype;
+        enum lb_dtype to = w->n_dims == 1 && gguf ? LB_F32 : dtype;
         if (w->cols % lb_dtype_block(to) != 0) {
             lb_note(notes, "tensor %s is written as F16: its rows of %lld are no multiple of the %d of %s",
                     w->name, (long long)w->cols, lb_dtype_block(to), lb_dtype_name(to));
@@ -79,12 +93,12 @@ static enum lb_status convert(const struct lb_model *model, enum lb_dtype dtype,
         if (!lb_dtype_bytes(to, w->rows * w->cols, &t->bytes)) {
             return lb_fail(detail, LB_E_LIMIT, "tensor %s is too large", w->name);
         }
-        if (to == w->dtype && w->interleaved == 0) {
-            continue;
+        if (to != w->dtype || w->interleaved > 0) {
+            t->data = out->bytes[i] = convert_rows(w, to, t->bytes);
         }
-        t->data = out->bytes[i] = convert_rows(w, to, t->bytes);
-        if (t->data == NULL) {
-            return lb_fail(detail, LB_E_NOMEM, "out of memory");
+        enum lb_status status = t->data != NULL ? lay_out(model, i, gguf, out, detail) : LB_E_NOMEM;
+        if (status != LB_OK) {
+            return lb_fail(detail, status, "out of memory");
         }
     }
     return LB_OK;
@@ -201,33 +215,44 @@ enum lb_status lb_model_save_hf(const struct lb_model *model, const char *dir, e
 /* ---- GGUF -------------------------------------------------------------------------------------------------
  */
 
-/* The inverse of what opening does: row i D/2 + j of each head goes to row 2 j + i. Replaces the tensor's
- * bytes. */
-static enum lb_status permute(struct converted *c, size_t i, int64_t heads, struct lb_detail *detail) {
-    struct lb_tensor *t = &c->tensors[i];
-    int64_t rows = t->dim[0], d = rows / heads;
-    size_t row_bytes = t->bytes / (size_t)rows;
-    char *copy = lb_malloc_array((size_t)rows, row_bytes);
-    if (copy == NULL) {
-        return lb_fail(detail, LB_E_NOMEM, "out of memory");
+/* Factors of rotary wavelengths, which are tensors there. */
+struct rope_tensors {
+    float values[2][LB_MAX_ROPE_FACTORS];
+};
+
+static void put_rope(struct lb_gguf_out *out, const struct lb_config *c, struct rope_tensors *tensors) {
+    static const char *const names[] = {"rope_factors_long.weight", "rope_factors_short.weight"};
+    int64_t half = lb_rope_dims(c) / 2;
+    double plain[LB_MAX_HEAD_DIM / 2], scaled[LB_MAX_HEAD_DIM / 2];
+    bool two = c->rope.type == LB_ROPE_LONGROPE &&
+               memcmp(c->rope.long_factor, c->rope.short_factor, (size_t)half * sizeof *plain) != 0;
+    if (c->rope.type != LB_ROPE_LLAMA3 && c->rope.type != LB_ROPE_LONGROPE) {
+        return;
     }
-    for (int64_t r = 0; r < rows; r++) {
-        int64_t head = r / d, in = r % d, half = in / (d / 2), j = in % (d / 2);
-        memcpy(copy + (size_t)(head * d + 2 * j + half) * row_bytes,
-               (const char *)t->data + (size_t)r * row_bytes, row_bytes);
+    struct lb_config unscaled = *c;
+    unscaled.rope.type = LB_ROPE_DEFAULT;
+    lb_rope_scaled(&unscaled, 0, plain);
+    for (int t = 0; t < (two ? 2 : 1); t++) {
+        lb_rope_scaled(c, t == 0 ? INT32_MAX : 0, scaled);
+        for (int64_t j = 0; j < half; j++) {
+            tensors->values[t][j] = (float)(plain[j] / scaled[j]);
+        }
+        lb_gguf_put_tensor(out, &(struct lb_tensor){.name = two ? names[t] : "rope_freqs.weight",
+                                                    .dtype = LB_F32,
+                                                    .n_dims = 1,
+                                                    .dim = {half},
+                                                    .data = tensors->values[t],
+                                                    .bytes = (size_t)half * sizeof(float)});
     }
-    lb_free(c->bytes[i]);
-    c->bytes[i] = copy;
-    t->data = copy;
-    return LB_OK;
 }
 
-static void put_config(struct lb_gguf_out *out, const struct lb_model *model, enum lb_dtype dtype) {
+static void put_config(struct lb_gguf_out *out, const struct lb_model *model, const struct lb_config *config,
+                       enum lb_dtype dtype) {
     lb_gguf_put_string(out, "general.architecture", model->family->form.gguf);
     lb_gguf_put_string(out, LB_GGUF_MARK, LB_VERSION);
     lb_gguf_put_u32(out, "general.file_type", lb_dtype_file_type(dtype));
     lb_gguf_put_u32(out, "general.quantization_version", 2);
-    lb_config_put_gguf(&model->family->form, &model->config, out);
+    lb_config_put_gguf(&model->family->form, config, out);
 }
 
 enum lb_status lb_model_save_gguf(const struct lb_model *model, const char *path, enum lb_dtype dtype,
@@ -243,10 +268,18 @@ enum lb_status lb_model_save_gguf(const struct lb_model *model, const char *path
                        model->config.model_type);
     }
     struct converted c = {0};
+    struct lb_config config = model->config;
+    struct rope_tensors rope;
+    enum lb_status status =
+        model->family->for_gguf != NULL ? model->family->for_gguf(&config, path, detail) : LB_OK;
+    if (status != LB_OK) {
+        return status;
+    }
     struct lb_gguf_out *out = lb_gguf_out_create();
-    enum lb_status status = out != NULL ? convert(model, dtype, true, &c, notes, detail) : LB_E_NOMEM;
+    status = out != NULL ? convert(model, dtype, true, &c, notes, detail) : LB_E_NOMEM;
     if (status == LB_OK) {
-        put_config(out, model, dtype);
+        put_config(out, model, &config, dtype);
+        put_rope(out, &config, &rope);
         if (tokenizer != NULL) {
             status = lb_tokenizer_put_gguf(tokenizer, model->config.vocab_size, out, detail);
             if (status != LB_OK) {
@@ -255,9 +288,6 @@ enum lb_status lb_model_save_gguf(const struct lb_model *model, const char *path
         }
     }
     for (size_t i = 0; status == LB_OK && i < c.n; i++) {
-        if (model->family->gguf_permutes && model->specs[i].rope_heads > 0) {
-            status = permute(&c, i, model->specs[i].rope_heads, detail);
-        }
         c.tensors[i].name = model->specs[i].gguf;
         lb_gguf_put_tensor(out, &c.tensors[i]);
     }

@@ -157,6 +157,12 @@ struct lb_value *lb_relu(struct lb_tape *tape, struct lb_value *x) {
     return unary(tape, x, &relu_op);
 }
 
+/* A gate: y[n] = f(g[n]) u[n], and dg[n], du[n] from dy[n]. */
+struct gate {
+    void (*forward)(const float *g, const float *u, float *y, int64_t n);
+    void (*backward)(const float *g, const float *u, const float *dy, float *dg, float *du, int64_t n);
+};
+
 static void swiglu(const float *g, const float *u, float *y, int64_t n) {
 #pragma omp simd
     for (int64_t i = 0; i < n; i++) {
@@ -165,8 +171,8 @@ static void swiglu(const float *g, const float *u, float *y, int64_t n) {
 }
 
 /* silu'(g) = s (1 + g (1 - s)), s = sigmoid(g) */
-static void swiglu_gradients(const float *g, const float *u, const float *dy, float *dg, float *du,
-                             int64_t n) {
+static void swiglu_backward(const float *g, const float *u, const float *dy, float *dg, float *du,
+                            int64_t n) {
 #pragma omp simd
     for (int64_t i = 0; i < n; i++) {
         float s = sigmoid(g[i]);
@@ -175,8 +181,29 @@ static void swiglu_gradients(const float *g, const float *u, const float *dy, fl
     }
 }
 
-static void swiglu_backward(struct lb_tape *tape, struct lb_node *node) {
+static void geglu(const float *g, const float *u, float *y, int64_t n) {
+#pragma omp simd
+    for (int64_t i = 0; i < n; i++) {
+        y[i] = g[i] * gelu_tanh_gate(g[i]) * u[i];
+    }
+}
+
+static void geglu_backward(const float *g, const float *u, const float *dy, float *dg, float *du, int64_t n) {
+#pragma omp simd
+    for (int64_t i = 0; i < n; i++) {
+        float s = gelu_tanh_gate(g[i]);
+        float slope = lb_fmaf(3 * GELU_2AB, g[i] * g[i], GELU_2A);
+        dg[i] = dy[i] * u[i] * lb_fmaf(g[i] * s * (1 - s), slope, s);
+        du[i] = dy[i] * g[i] * s;
+    }
+}
+
+static const struct gate swiglu_op = {swiglu, swiglu_backward};
+static const struct gate geglu_op = {geglu, geglu_backward};
+
+static void gate_backward(struct lb_tape *tape, struct lb_node *node) {
     struct lb_value *gate = node->in[0], *up = node->in[1];
+    const struct gate *op = node->extra;
     bool gate_fresh = lb_grad_fresh(tape, gate), up_fresh = lb_grad_fresh(tape, up);
     int64_t n = gate->rows * gate->cols;
     if (gate->grad == NULL || up->grad == NULL) {
@@ -186,8 +213,8 @@ static void swiglu_backward(struct lb_tape *tape, struct lb_node *node) {
     for (int64_t i = 0; i < n; i += CHUNK) {
         float dg[CHUNK], du[CHUNK];
         int64_t here = chunk_end(i, n) - i;
-        swiglu_gradients(gate->data + i, up->data + i, node->out->grad + i, gate_fresh ? gate->grad + i : dg,
-                         up_fresh ? up->grad + i : du, here);
+        op->backward(gate->data + i, up->data + i, node->out->grad + i, gate_fresh ? gate->grad + i : dg,
+                     up_fresh ? up->grad + i : du, here);
         if (!gate_fresh) {
             add_to(gate->grad + i, dg, here);
         }
@@ -197,7 +224,8 @@ static void swiglu_backward(struct lb_tape *tape, struct lb_node *node) {
     }
 }
 
-struct lb_value *lb_swiglu(struct lb_tape *tape, struct lb_value *gate, struct lb_value *up) {
+static struct lb_value *gated(struct lb_tape *tape, struct lb_value *gate, struct lb_value *up,
+                              const struct gate *op) {
     if (gate == NULL || up == NULL) {
         return NULL;
     }
@@ -209,16 +237,25 @@ struct lb_value *lb_swiglu(struct lb_tape *tape, struct lb_value *gate, struct l
     int64_t n = gate->rows * gate->cols;
 #pragma omp parallel for schedule(static) if (n > CHUNK)
     for (int64_t i = 0; i < n; i += CHUNK) {
-        swiglu(gate->data + i, up->data + i, out->data + i, chunk_end(i, n) - i);
+        op->forward(gate->data + i, up->data + i, out->data + i, chunk_end(i, n) - i);
     }
     if (!lb_tape_records(tape)) {
         return out;
     }
-    struct lb_node *node = lb_tape_push(tape, swiglu_backward, out);
+    struct lb_node *node = lb_tape_push(tape, gate_backward, out);
     if (node == NULL) {
         return NULL;
     }
     node->in[0] = gate;
     node->in[1] = up;
+    node->extra = op;
     return out;
+}
+
+struct lb_value *lb_swiglu(struct lb_tape *tape, struct lb_value *gate, struct lb_value *up) {
+    return gated(tape, gate, up, &swiglu_op);
+}
+
+struct lb_value *lb_geglu(struct lb_tape *tape, struct lb_value *gate, struct lb_value *up) {
+    return gated(tape, gate, up, &geglu_op);
 }

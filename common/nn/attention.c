@@ -20,7 +20,7 @@ struct attention {
     int64_t window;                 /* 0: all */
     const struct lb_kv_place
         *past; /* generation: of each sequence, rows of k and v before its own; or NULL */
-    float scale;
+    float scale, softcap;
     int64_t n_seqs;
     const int32_t *offsets;
     int64_t *first_task; /* [n_seqs + 1] blocks of query rows, of all key/value heads, before each sequence */
@@ -120,10 +120,20 @@ static void block_begin(const struct attention *a, int64_t s, int64_t g, int64_t
     memset(b->out, 0, (size_t)(b->n * a->dim) * sizeof(float));
 }
 
+/* score := softcap tanh(score / softcap), n of them, whole vectors. */
+static void cap_scores(float softcap, float *score, int64_t n) {
+    for (int64_t j = 0; j < n; j += LB_LANES) {
+        lb_vstore(score + j, lb_vtanh(lb_vload(score + j) / softcap) * softcap);
+    }
+}
+
 /* Scores of keys j0 .. j0 + n - 1; -inf where the row does not see the key. */
 static void block_scores(const struct attention *a, struct block *b, int64_t j0, int64_t n) {
     struct lb_panel_a keys = {b->k + j0 * a->kv_stride, a->kv_stride, 1};
     lb_panel(n, b->lanes, a->dim, keys, b->q, ROWS, b->score, ROWS, false);
+    for (int64_t j = 0; a->softcap > 0 && j < n; j++) {
+        cap_scores(a->softcap, b->score + j * ROWS, b->lanes);
+    }
     int32_t window = a->window > 0 ? (int32_t)smaller(a->window, INT32_MAX) : INT32_MAX;
     /* A block has at least one row. NOLINTNEXTLINE(clang-analyzer-core.*) */
     bool all = j0 + n - 1 <= b->position[0] && b->position[b->n - 1] - j0 < window;
@@ -290,7 +300,15 @@ static void backward_scores(const struct attention *a, const struct gradients *d
             }
         }
         float lse = a->lse[(first + r) * a->heads + h], inner = d->inner[(first + r) * a->heads + h];
-        for (int64_t j = 0; j < lanes; j += LB_LANES) {
+        for (int64_t j = 0; j < lanes && a->softcap > 0;
+             j += LB_LANES) { /* (1 - tanh^2) is the cap's slope */
+            lb_vf capped = lb_vtanh(lb_vload(p + j) / a->softcap);
+            lb_vf probability = lb_vexp(capped * a->softcap - lse);
+            lb_vf slope = a->scale * (1.0f - capped * capped);
+            lb_vstore(p + j, probability);
+            lb_vstore(ds + j, probability * (lb_vload(ds + j) - inner) * slope);
+        }
+        for (int64_t j = 0; j < lanes && a->softcap == 0; j += LB_LANES) {
             lb_vf probability = lb_vexp(lb_vload(p + j) - lse);
             lb_vstore(p + j, probability);
             lb_vstore(ds + j, probability * (lb_vload(ds + j) - inner) * a->scale);
@@ -484,6 +502,7 @@ struct lb_value *lb_attention(struct lb_tape *tape, struct lb_value *q, struct l
         .window = args->window,
         .past = args->kv != NULL ? args->kv_places : NULL,
         .scale = args->scale,
+        .softcap = args->softcap,
         .n_seqs = ragged->n_seqs,
         .offsets = ragged->offsets,
         .q = q->data,

@@ -61,6 +61,53 @@ struct lb_value *lb_add(struct lb_tape *tape, struct lb_value *a, struct lb_valu
     return out;
 }
 
+/* to[i] (+)= factor from[i] */
+static void scale_all(const float *from, float factor, float *to, int64_t n, bool accumulate) {
+    if (accumulate) {
+#pragma omp parallel for simd schedule(static) if (n > PARALLEL_FROM)
+        for (int64_t i = 0; i < n; i++) {
+            to[i] += from[i] * factor;
+        }
+    } else {
+#pragma omp parallel for simd schedule(static) if (n > PARALLEL_FROM)
+        for (int64_t i = 0; i < n; i++) {
+            to[i] = from[i] * factor;
+        }
+    }
+}
+
+static void scale_backward(struct lb_tape *tape, struct lb_node *node) {
+    struct lb_value *x = node->in[0];
+    bool fresh = lb_grad_fresh(tape, x);
+    if (x->grad != NULL) {
+        scale_all(node->out->grad, *(const float *)node->extra, x->grad, x->rows * x->cols, !fresh);
+    }
+}
+
+struct lb_value *lb_scale(struct lb_tape *tape, struct lb_value *x, float factor) {
+    if (x == NULL || factor == 1) {
+        return x;
+    }
+    bool records = lb_tape_records(tape);
+    struct lb_value *out = records ? lb_tape_value(tape, x->rows, x->cols) : x;
+    if (out == NULL) {
+        return NULL;
+    }
+    scale_all(x->data, factor, out->data, x->rows * x->cols, false);
+    if (!records) {
+        return out;
+    }
+    float *kept = lb_tape_bytes(tape, sizeof *kept);
+    struct lb_node *node = lb_tape_push(tape, scale_backward, out);
+    if (kept == NULL || node == NULL) {
+        return NULL;
+    }
+    *kept = factor;
+    node->in[0] = x;
+    node->extra = kept;
+    return out;
+}
+
 /* Dropout's mask is a function of (key, place): nothing is stored, and threads draw nothing from the stream.
  */
 struct dropout {

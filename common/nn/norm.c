@@ -70,14 +70,17 @@ static void gradient_sums(const float *x, const float *dy, const float *w, int64
     }
 }
 
-/* The weight as FP32: itself, or a copy in tape memory. */
-static const float *as_floats(struct lb_tape *tape, const struct lb_weight *w) {
-    if (w->dtype == LB_F32 && (uintptr_t)w->data % sizeof(float) == 0) {
+/* The weight, and what is added to it, as FP32: itself, or a copy in tape memory. */
+static const float *as_floats(struct lb_tape *tape, const struct lb_weight *w, float more) {
+    if (more == 0 && w->dtype == LB_F32 && (uintptr_t)w->data % sizeof(float) == 0) {
         return w->data;
     }
     float *copy = lb_tape_bytes(tape, (size_t)w->cols * sizeof *copy);
     if (copy != NULL) {
         lb_dequantize(w->dtype, w->data, copy, w->cols);
+    }
+    for (int64_t j = 0; copy != NULL && more != 0 && j < w->cols; j++) {
+        copy[j] += more;
     }
     return copy;
 }
@@ -129,7 +132,7 @@ static void add_groups(const float *partial, int64_t groups, int64_t stride, int
 static void norm_backward(struct lb_tape *tape, struct lb_node *node) {
     struct lb_value *x = node->in[0];
     const struct saved *saved = node->extra;
-    int64_t n = x->rows, c = x->cols, groups = (n + ROW_GROUP - 1) / ROW_GROUP;
+    int64_t c = node->weight[0]->cols, n = x->rows * x->cols / c, groups = (n + ROW_GROUP - 1) / ROW_GROUP;
     float *w_grad = node->weight[0]->grad,
           *bias_grad = node->weight[1] != NULL ? node->weight[1]->grad : NULL;
     int64_t stride = (w_grad != NULL ? c : 0) + (bias_grad != NULL ? c : 0);
@@ -159,16 +162,16 @@ static void norm_backward(struct lb_tape *tape, struct lb_node *node) {
     }
 }
 
-/* Both norms; bias NULL and centred false is RMSNorm. */
+/* All norms; bias NULL and centred false is RMSNorm; more: added to the weight. */
 static struct lb_value *norm(struct lb_tape *tape, struct lb_value *x, const struct lb_weight *weight,
-                             const struct lb_weight *bias, float eps, bool centred) {
+                             const struct lb_weight *bias, float eps, bool centred, float more) {
     if (x == NULL) {
         return NULL;
     }
-    assert(weight->rows * weight->cols == x->cols && (bias == NULL || bias->rows * bias->cols == x->cols));
-    int64_t n = x->rows, c = x->cols;
-    struct lb_value *out = lb_tape_value(tape, n, c);
-    const float *w = as_floats(tape, weight), *b = bias != NULL ? as_floats(tape, bias) : NULL;
+    int64_t c = weight->cols, n = x->rows * x->cols / c;
+    assert(weight->rows == 1 && x->cols % c == 0 && (bias == NULL || bias->rows * bias->cols == c));
+    struct lb_value *out = lb_tape_value(tape, x->rows, x->cols);
+    const float *w = as_floats(tape, weight, more), *b = bias != NULL ? as_floats(tape, bias, 0) : NULL;
     float *rstds = lb_tape_bytes(tape, (size_t)n * sizeof *rstds);
     float *means = centred ? lb_tape_bytes(tape, (size_t)n * sizeof *means) : NULL;
     if (out == NULL || w == NULL || (bias != NULL && b == NULL) || rstds == NULL ||
@@ -209,10 +212,15 @@ static struct lb_value *norm(struct lb_tape *tape, struct lb_value *x, const str
 }
 
 struct lb_value *lb_rmsnorm(struct lb_tape *tape, struct lb_value *x, const struct lb_weight *w, float eps) {
-    return norm(tape, x, w, NULL, eps, false);
+    return norm(tape, x, w, NULL, eps, false, 0);
+}
+
+struct lb_value *lb_rmsnorm_one(struct lb_tape *tape, struct lb_value *x, const struct lb_weight *w,
+                                float eps) {
+    return norm(tape, x, w, NULL, eps, false, 1);
 }
 
 struct lb_value *lb_layernorm(struct lb_tape *tape, struct lb_value *x, const struct lb_weight *w,
                               const struct lb_weight *bias, float eps) {
-    return norm(tape, x, w, bias, eps, true);
+    return norm(tape, x, w, bias, eps, true, 0);
 }

@@ -20,17 +20,40 @@ struct lb_value *lb_embedding(struct lb_tape *tape, const struct lb_weight *tabl
 struct lb_value *lb_linear(struct lb_tape *tape, struct lb_value *x, const struct lb_weight *w,
                            const struct lb_weight *bias);
 
-/* norm.c        out = x * rsqrt(mean(x^2) + eps) * w      per row; w [C] */
+/* norm.c        out = x * rsqrt(mean(x^2) + eps) * w      per row; w [C]. All norms: where w is narrower than
+ *               the rows, C / (columns of w) parts of each row by themselves, all with the same w. */
 struct lb_value *lb_rmsnorm(struct lb_tape *tape, struct lb_value *x, const struct lb_weight *w, float eps);
+/* norm.c        the same with 1 + w */
+struct lb_value *lb_rmsnorm_one(struct lb_tape *tape, struct lb_value *x, const struct lb_weight *w,
+                                float eps);
 /* norm.c        out = (x - mean) * rsqrt(var + eps) * w + b */
 struct lb_value *lb_layernorm(struct lb_tape *tape, struct lb_value *x, const struct lb_weight *w,
                               const struct lb_weight *bias, float eps);
 
-/* rope.c        Rotates the halves of each head (NEOX order, as Hugging Face stores llama): for j < D/2,
- *               (a, b) = (x[j], x[j + D/2]) -> (a cos - b sin, b cos + a sin), angle = position *
- * theta^(-2j/D). In place: returns x. positions [N]; heads * D = x->cols. */
-struct lb_value *lb_rope(struct lb_tape *tape, struct lb_value *x, int heads, const int32_t *positions,
-                         float theta);
+/* columns.c     out = x[:, g * (C / groups) + first + j], j < width, for each group g;  out [N, groups *
+ * width] */
+struct lb_value *lb_columns(struct lb_tape *tape, struct lb_value *x, int64_t groups, int64_t first,
+                            int64_t width);
+
+/* Angles of a batch's rows: made once, used by all layers. */
+struct lb_rope_args {
+    const int32_t *positions; /* [n] */
+    int64_t n;                /* N */
+    int64_t dims;             /* R, even: so many of each head's D are turned, the first ones */
+    const double *frequency;  /* [sets, R / 2] radians a position; read while the table is made */
+    const int32_t *set;       /* [n] whose frequencies a row takes; NULL: all the first set's */
+    float factor;             /* of cosines and sines, usually 1 */
+};
+struct lb_rope_table;
+/* In tape memory, so to be made before the mark of a block; NULL: see lb_tape_status. */
+const struct lb_rope_table *lb_rope_table(struct lb_tape *tape, const struct lb_rope_args *args);
+/* frequency[j] = theta^(-2j/R), j < R/2: what Su et al. 2021 take. */
+void lb_rope_frequencies(double theta, int64_t dims, double *out);
+/* rope.c        Rotates the halves of each head (NEOX order, as Hugging Face stores llama): for j < R/2,
+ *               (a, b) = (x[j], x[j + R/2]) -> factor (a cos - b sin, b cos + a sin), angle = position *
+ * frequency[j]. In place: returns x. heads * D = x->cols. */
+struct lb_value *lb_rope(struct lb_tape *tape, struct lb_value *x, int heads,
+                         const struct lb_rope_table *table);
 
 /* Keys and values of earlier positions, one layer; and which of their rows are a sequence's. */
 struct lb_kv_layer {
@@ -41,11 +64,12 @@ struct lb_kv_place {
     int64_t length, capacity; /* rows held, and that there is room for */
 };
 struct lb_attention_args {
-    int heads;    /* H */
-    int kv_heads; /* G, divides H */
-    int head_dim; /* D */
-    float scale;  /* of the scores, usually 1/sqrt(D) */
-    int window;   /* a row sees itself and window - 1 rows before it; 0: all */
+    int heads;     /* H */
+    int kv_heads;  /* G, divides H */
+    int head_dim;  /* D */
+    float scale;   /* of the scores, usually 1/sqrt(D) */
+    float softcap; /* scores become softcap tanh(score / softcap) (Gemma 2); 0: as they are */
+    int window;    /* a row sees itself and window - 1 rows before it; 0: all */
     /* Generation (plain mode): the k and v of each sequence are appended behind what its place holds of kv,
      * where there is room for them, and its rows attend to all. The places' lengths stay: they are of all
      * layers. */
@@ -63,12 +87,16 @@ struct lb_value *lb_attention(struct lb_tape *tape, struct lb_value *q, struct l
 
 /* activation.c  out = silu(gate) * up,  silu(x) = x / (1 + exp(-x)) */
 struct lb_value *lb_swiglu(struct lb_tape *tape, struct lb_value *gate, struct lb_value *up);
+/* activation.c  out = gelu(gate) * up, the tanh form */
+struct lb_value *lb_geglu(struct lb_tape *tape, struct lb_value *gate, struct lb_value *up);
 /* activation.c  gelu: tanh form (gelu_new, gelu_pytorch_tanh) or exact by erf */
 struct lb_value *lb_gelu(struct lb_tape *tape, struct lb_value *x, bool tanh_form);
 struct lb_value *lb_relu(struct lb_tape *tape, struct lb_value *x);
 
 /* elementwise.c out = a + b; plain mode: in place, returns a */
 struct lb_value *lb_add(struct lb_tape *tape, struct lb_value *a, struct lb_value *b);
+/* elementwise.c out = factor x; plain mode: in place, returns x */
+struct lb_value *lb_scale(struct lb_tape *tape, struct lb_value *x, float factor);
 /* elementwise.c training: each element is 0 with probability p, else x / (1 - p); plain mode: returns x */
 struct lb_value *lb_dropout(struct lb_tape *tape, struct lb_value *x, float p);
 

@@ -146,4 +146,18 @@ static inline lb_vf lb_vexp(lb_vf x) {
     return (lb_vf)((lb_vi)scaled & ~(lb_vi)(x < LB_EXP_LOW));
 }
 
+/* tanh(x), to about 2 ulp: x + x^3 p(x^2) below 0.625 (coefficients as in Cephes' tanhf), else by exp(2 |x|).
+ */
+static inline lb_vf lb_vtanh(lb_vf x) {
+    lb_vf a = lb_vmax(x, -x), z = x * x;
+    lb_vf p = lb_vfma(lb_vset(-5.70498872745e-3f), z, lb_vset(2.06390887954e-2f));
+    p = lb_vfma(p, z, lb_vset(-5.37397155531e-2f));
+    p = lb_vfma(p, z, lb_vset(1.33314422036e-1f));
+    p = lb_vfma(p, z, lb_vset(-3.33332819422e-1f));
+    lb_vf near = lb_vfma(p * z, x, x);
+    lb_vf far = 1.0f - 2.0f / (lb_vexp(a + a) + 1.0f);
+    far = lb_vselect(x < 0, -far, far);
+    return lb_vselect(a < 0.625f, near, far);
+}
+
 #endif

@@ -9,11 +9,12 @@ Each folder holds config.json and model.safetensors as transformers writes them,
   grad.<parameter>                      its gradient
   target [N, V], kd_loss, kd_grad.<p>   0.5 CE + 0.5 T^2 KL(target || student) at T = 2, target a softmax at T
 """
+import json
 import pathlib
 import sys
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
 HERE = pathlib.Path(__file__).parent / 'model'
@@ -34,51 +35,146 @@ CASES = {
 }
 LENGTHS = [1, 7, 19, 40]
 
+# One family or one kind of rotary positions each; sequences are longer than every window and than every length
+# before stretching. 'wild' is what AutoConfig doesn't take as it stands: config.json is changed afterwards.
+WINDOW = 6
+ROPE = dict(vocab_size=19, hidden_size=12, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1,
+            num_key_value_heads=1, head_dim=16, tie_word_embeddings=True, rms_norm_eps=1e-5)
+FAMILY = dict(vocab_size=29, hidden_size=12, intermediate_size=20, num_hidden_layers=3, num_attention_heads=2,
+              num_key_value_heads=1, head_dim=10, rms_norm_eps=1e-5, rope_theta=700.0, pad_token_id=None)
+FULL, SLIDING = 'full_attention', 'sliding_attention'
 
-def make(name, config):
+
+def rope(**of):
+    return dict(ROPE, model_type='llama', rope_parameters=dict(rope_theta=300.0, **of))
+
+
+def longrope(n):
+    return dict(rope_type='longrope', short_factor=[1 + 0.1 * i for i in range(n)], long_factor=[1.5 + 0.5 * i for i in range(n)],
+                original_max_position_embeddings=10)
+
+
+FAMILIES = {
+    'rope_linear': rope(rope_type='linear', factor=3.0),
+    'rope_dynamic': dict(rope(rope_type='dynamic', factor=4.0), max_position_embeddings=8),
+    'rope_yarn': rope(rope_type='yarn', factor=4.0, original_max_position_embeddings=16),
+    'rope_yarn_more': rope(rope_type='yarn', factor=8.0, original_max_position_embeddings=9, beta_fast=4.0, beta_slow=0.5,
+                           mscale=0.9, mscale_all_dim=0.4, truncate=False),
+    'rope_llama3': rope(rope_type='llama3', factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0,
+                        original_max_position_embeddings=40),
+    'rope_longrope': rope(**longrope(8)),
+    'mistral_window': dict(FAMILY, model_type='mistral', sliding_window=WINDOW),
+    'ministral': dict(FAMILY, model_type='ministral', sliding_window=WINDOW, layer_types=[SLIDING, FULL, SLIDING]),
+    'qwen2_window': dict(FAMILY, model_type='qwen2', hidden_size=16, head_dim=None, use_sliding_window=True,
+                         sliding_window=WINDOW, max_window_layers=1),
+    'qwen3': dict(FAMILY, model_type='qwen3', tie_word_embeddings=True, attention_bias=True),
+    'gemma2': dict(FAMILY, model_type='gemma2', sliding_window=WINDOW, query_pre_attn_scalar=7, attn_logit_softcapping=2.0,
+                   final_logit_softcapping=3.0),
+    'gemma3': dict(FAMILY, model_type='gemma3_text', rope_theta=None, sliding_window=WINDOW, query_pre_attn_scalar=10,
+                   layer_types=[SLIDING, SLIDING, FULL], rope_parameters={
+                       FULL: dict(rope_type='linear', factor=2.0, rope_theta=900.0), SLIDING: dict(rope_type='default', rope_theta=50.0)}),
+    'smollm3': dict(FAMILY, model_type='smollm3', hidden_size=20, head_dim=None, no_rope_layers=[1, 0, 1]),
+    'olmo2': dict(FAMILY, model_type='olmo2', hidden_size=20, head_dim=None, tie_word_embeddings=False),
+    'granite': dict(FAMILY, model_type='granite', hidden_size=20, head_dim=None, embedding_multiplier=3.0,
+                    residual_multiplier=0.4, attention_multiplier=0.2, logits_scaling=2.5, attention_bias=True),
+    'phi3': dict(FAMILY, model_type='phi3', hidden_size=32, head_dim=None, num_hidden_layers=2, sliding_window=WINDOW + 5,
+                 original_max_position_embeddings=10, rope_theta=None,
+                 rope_parameters=dict(longrope(6), rope_theta=500.0, partial_rotary_factor=0.75)),
+    'gpt2': dict(model_type='gpt2', vocab_size=29, n_embd=18, n_inner=20, n_layer=2, n_head=2, n_positions=64),
+    'gpt_neox': dict(model_type='gpt_neox', vocab_size=29, hidden_size=24, intermediate_size=20, num_hidden_layers=2,
+                     num_attention_heads=2, rope_parameters=dict(rope_theta=400.0, partial_rotary_factor=0.34, rope_type='default')),
+    'gpt_neox_serial': dict(model_type='gpt_neox', vocab_size=29, hidden_size=16, intermediate_size=20, num_hidden_layers=2,
+                            num_attention_heads=2, tie_word_embeddings=True, use_parallel_residual=False, attention_bias=False,
+                            rope_parameters=dict(rope_theta=400.0, partial_rotary_factor=0.5, rope_type='default')),
+}
+FAMILY_LENGTHS = [1, 5, 23]
+
+
+def by_layer_kind(config):
+    """transformers 4's spelling of Gemma 3."""
+    rope = config.pop('rope_parameters')
+    config['rope_theta'] = rope[FULL].pop('rope_theta')
+    config['rope_scaling'] = rope[FULL]
+    config['rope_local_base_freq'] = rope[SLIDING]['rope_theta']
+    config['sliding_window_pattern'] = 3
+    del config['layer_types'], config['_sliding_window_pattern']
+
+
+def as_scaling(config):
+    """transformers 4's spelling of scaled positions."""
+    rope = config.pop('rope_parameters')
+    config['rope_theta'] = rope.pop('rope_theta')
+    config['rope_scaling'] = dict(rope, type=rope.pop('rope_type'))
+
+
+def without_prefix(tensors):
+    """As a file of the base model has them."""
+    return {k.removeprefix('transformer.'): v for k, v in tensors.items()}
+
+
+OLD = {'gemma3': by_layer_kind, 'rope_linear': as_scaling, 'rope_dynamic': as_scaling, 'rope_llama3': as_scaling}
+
+
+def make(name, config, lengths, distilled):
     torch.manual_seed(7)
-    config = dict(dict(model_type='llama'), **config)
-    settings = AutoConfig.for_model(max_position_embeddings=64, initializer_range=0.2, eos_token_id=0,
-                                    bos_token_id=None, attn_implementation='eager', **config)
-    model = AutoModelForCausalLM.from_config(settings, attn_implementation='eager').float()
+    config = {k: v for k, v in dict(dict(model_type='llama', max_position_embeddings=64, initializer_range=0.2, eos_token_id=0,
+                                         bos_token_id=None), **config).items()
+              if v is not None or k not in ('head_dim', 'rope_theta')}
+    settings = AutoConfig.for_model(attn_implementation='eager', **config)
+    model = AutoModelForCausalLM.from_config(settings, attn_implementation='eager').float().eval()
     for p in model.parameters():  # biases and norms that do something
         if p.dim() == 1:
             p.data += 0.3 * torch.randn_like(p)
     folder = HERE / name
     model.save_pretrained(folder)
     (folder / 'generation_config.json').unlink(missing_ok=True)
-    v, out = config['vocab_size'], {}
-    ids = [torch.randint(0, v, (n,)) for n in LENGTHS]
-    labels = [torch.randint(0, v, (n,)) for n in LENGTHS]
+    if name in OLD:
+        text = json.loads((folder / 'config.json').read_text())
+        OLD[name](text)
+        (folder / 'config.json').write_text(json.dumps(text, indent=2) + '\n')
+        again = AutoModelForCausalLM.from_pretrained(folder, attn_implementation='eager').float().eval()
+        some = torch.arange(40)[None] % config['vocab_size']
+        assert torch.equal(again(some).logits, model(some).logits)
+        model = again
+    if name == 'gpt2':
+        save_file(without_prefix(load_file(folder / 'model.safetensors')), folder / 'model.safetensors', {'format': 'pt'})
+    layers, v, out = settings.num_hidden_layers, config['vocab_size'], {}
+    ids = [torch.randint(0, v, (n,)) for n in lengths]
+    labels = [torch.randint(0, v, (n,)) for n in lengths]
     out['ids'] = torch.cat(ids).to(torch.int32)
     out['labels'] = torch.cat(labels).to(torch.int32)
-    out['offsets'] = torch.tensor([0] + LENGTHS).cumsum(0).to(torch.int32)
+    out['offsets'] = torch.tensor([0] + lengths).cumsum(0).to(torch.int32)
     runs = [model(input_ids=x[None], output_hidden_states=True, output_attentions=True) for x in ids]
     logits = torch.cat([r.logits[0] for r in runs])
     out['logits'] = logits.detach()
-    for layer in range(config['num_hidden_layers'] + 1):
+    for layer in range(layers + 1):
         out[f'hidden_states.{layer}'] = torch.cat([r.hidden_states[layer][0] for r in runs]).detach()
-    for layer in range(config['num_hidden_layers']):
+    for layer in range(layers):
         for s, r in enumerate(runs):
             out[f'attentions.{layer}.{s}'] = r.attentions[layer][0].detach()
     loss = F.cross_entropy(logits, torch.cat(labels))
-    loss.backward(retain_graph=True)
+    loss.backward(retain_graph=distilled)
     out['loss'] = loss.detach().reshape(1)
+    names = {n: n.replace('lm_head', 'embed_out') if config['model_type'] == 'gpt_neox' else n for n, _ in model.named_parameters()}
     for n, p in model.named_parameters():
-        out['grad.' + n] = p.grad.clone()
+        out['grad.' + names[n]] = p.grad.clone()
         p.grad = None
-    t = 2.0
-    target = (3 * torch.randn_like(logits)).softmax(-1)
-    kl = (target * (target.log() - (logits / t).log_softmax(-1))).sum(-1).mean() * t * t
-    kd = 0.5 * loss + 0.5 * kl
-    kd.backward()
-    out['target'] = target.detach()
-    out['kd_loss'] = kd.detach().reshape(1)
-    for n, p in model.named_parameters():
-        out['kd_grad.' + n] = p.grad.clone()
+    if distilled:
+        t = 2.0
+        target = (3 * torch.randn_like(logits)).softmax(-1)
+        kl = (target * (target.log() - (logits / t).log_softmax(-1))).sum(-1).mean() * t * t
+        kd = 0.5 * loss + 0.5 * kl
+        kd.backward()
+        out['target'] = target.detach()
+        out['kd_loss'] = kd.detach().reshape(1)
+        for n, p in model.named_parameters():
+            out['kd_grad.' + names[n]] = p.grad.clone()
     save_file({k: x.contiguous() for k, x in out.items()}, folder / 'expected.safetensors')
 
 
 for case, settings in CASES.items():
     if len(sys.argv) < 2 or case in sys.argv[1:]:
-        make(case, settings)
+        make(case, settings, LENGTHS, True)
+for case, settings in FAMILIES.items():
+    if len(sys.argv) < 2 or case in sys.argv[1:]:
+        make(case, settings, FAMILY_LENGTHS, False)

@@ -23,6 +23,7 @@ struct shape {
     float scale;     /* of q and k */
     int n_seqs;
     int32_t offsets[8];
+    float softcap;
 };
 
 #define ALL_LENGTHS                                                                                          \
@@ -51,6 +52,8 @@ static const struct shape shapes[] = {
     {"out and probabilities", 4, 2, 8, 0, true, true, false, 1, SHORT_LENGTHS},
     {"probabilities only", 2, 1, 8, 0, false, true, false, 1, SHORT_LENGTHS},
     {"probabilities, window 7", 2, 2, 20, 7, false, true, true, 1, SHORT_LENGTHS},
+    {"softcap", 4, 2, 8, 0, true, false, false, 3, MOST_LENGTHS, 2},
+    {"softcap, probabilities, window 20", 2, 1, 12, 20, true, true, true, 2, SHORT_LENGTHS, 0.7f},
 };
 
 struct context {
@@ -78,6 +81,7 @@ static void check(const struct shape *shape) {
                                      .head_dim = shape->dim,
                                      .window = shape->window,
                                      .scale = 1 / sqrtf((float)shape->dim),
+                                     .softcap = shape->softcap,
                                      .want_probs = shape->probs};
     struct lb_value *outs[2] = {NULL}, *probs[2] = {NULL};
     int calls = shape->twice ? 2 : 1;
@@ -104,8 +108,9 @@ static void check(const struct shape *shape) {
     }
     assert_int_equal(lb_tape_backward(tape), LB_OK);
     assert_true(q->grad != NULL && k->grad != NULL && v->grad != NULL);
-    struct context context = {
-        {shape->heads, shape->kv_heads, shape->dim, shape->window, (double)args.scale, &ragged}, n_out};
+    struct context context = {{shape->heads, shape->kv_heads, shape->dim, shape->window, (double)args.scale,
+                               (double)args.softcap, &ragged},
+                              n_out};
     struct gradcheck_input in[] = {{"q", q->data, q->grad, n * q->cols},
                                    {"k", k->data, k->grad, n * k->cols},
                                    {"v", v->data, v->grad, n * v->cols}};
@@ -159,7 +164,7 @@ static void test_self(void **state) {
     double coefficient[81 * 16] = {0};
     random_gradient(tape, &rng, y, coefficient);
     assert_int_equal(lb_tape_backward(tape), LB_OK);
-    struct reference_attention reference = {2, 2, 8, 0, 0.5, &ragged};
+    struct reference_attention reference = {2, 2, 8, 0, 0.5, 0, &ragged};
     struct gradcheck_input in = {"x", x->data, x->grad, 81 * 16};
     assert_true(gradcheck("q = k = v", self_forward, &reference, &in, 1, coefficient, 81 * 16) < TOLERANCE);
     lb_tape_destroy(tape);

@@ -152,27 +152,34 @@ static void test_unary(void **state) {
     }
 }
 
-static void swiglu_forward(const void *context, double *const *in, double *out) {
-    const bool *same = context;
+struct gate_case {
+    bool tanh_form; /* of gelu; else silu */
+    bool same;      /* gate and up are one value */
+};
+
+static void gate_forward(const void *context, double *const *in, double *out) {
+    const struct gate_case *g = context;
     for (int i = 0; i < N * C; i++) {
-        out[i] = reference_silu(in[0][i]) * in[*same ? 0 : 1][i];
+        double x = in[0][i];
+        out[i] = (g->tanh_form ? reference_gelu(x, true) : reference_silu(x)) * in[g->same ? 0 : 1][i];
     }
 }
 
-static void test_swiglu(void **state) {
+static void test_gates(void **state) {
     (void)state;
-    for (int same = 0; same < 2; same++) {
+    for (int k = 0; k < 4; k++) {
         struct fixture f;
         begin(&f, N);
-        struct lb_value *gate = random_value(f.tape, &f.rng, N, C, 4);
-        struct lb_value *up = same ? gate : random_value(f.tape, &f.rng, N, C, 2);
-        struct lb_value *first = lb_swiglu(f.tape, gate, up);
-        finish_forward(&f, first, lb_swiglu(f.tape, gate, up));
+        struct gate_case g = {k & 1, k & 2};
+        struct lb_value *gate = random_value(f.tape, &f.rng, N, C, 4), *y[2];
+        struct lb_value *up = g.same ? gate : random_value(f.tape, &f.rng, N, C, 2);
+        for (int i = 0; i < 2; i++) {
+            y[i] = g.tanh_form ? lb_geglu(f.tape, gate, up) : lb_swiglu(f.tape, gate, up);
+        }
+        finish_forward(&f, y[0], y[1]);
         struct gradcheck_input in[] = {of_value("gate", gate), of_value("up", up)};
-        bool context = same != 0;
-        double error = gradcheck(same ? "swiglu(x, x)" : "swiglu", swiglu_forward, &context, in, same ? 1 : 2,
-                                 f.coefficient, N * C);
-        assert_true(error < TOLERANCE);
+        assert_true(gradcheck(g.tanh_form ? "geglu" : "swiglu", gate_forward, &g, in, g.same ? 1 : 2,
+                              f.coefficient, N * C) < TOLERANCE);
         lb_tape_destroy(f.tape);
     }
 }
@@ -202,8 +209,10 @@ static void test_add(void **state) {
 
 struct rope_case {
     int heads;
-    int64_t d;
+    int64_t d, half;
+    double factor;
     int32_t positions[N];
+    double frequency[16];
 };
 
 static void rope_forward(const void *context, double *const *in, double *out) {
@@ -212,32 +221,149 @@ static void rope_forward(const void *context, double *const *in, double *out) {
     for (int64_t i = 0; i < N * r->heads * r->d; i++) {
         twice[i] = 2 * in[0][i];
     }
-    reference_rope(twice, N, r->heads, r->d, r->positions, 10000, out);
+    reference_rope(twice, N, r->heads, r->d, r->half, r->positions, r->frequency, r->factor, out);
 }
 
-/* Rotation is in place, so a sum stands before it; the second case has positions beyond N. */
+/* Rotation is in place, so a sum stands before it; the second case has positions beyond N, the last two turn
+ * parts of a head, by frequencies of their own and with a factor. */
 static void test_rope(void **state) {
     (void)state;
     static const struct rope_case cases[] = {
-        {3, 12, {0, 1, 2, 3, 0, 1, 2, 3, 4, 5, 6, 7, 8}},
-        {1, 32, {1000, 1001, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10}},
-        {2, 2, {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 12}},
+        {3, 12, 6, 1, {0, 1, 2, 3, 0, 1, 2, 3, 4, 5, 6, 7, 8}, {0}},
+        {1, 32, 16, 1, {1000, 1001, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10}, {0}},
+        {2, 2, 1, 1, {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 12}, {0}},
+        {2, 10, 2, 1, {0, 1, 2, 3, 0, 1, 2, 3, 4, 5, 6, 7, 8}, {0.5, 0.25}},
+        {3, 6, 3, 1.25, {0, 1, 2, 3, 0, 1, 2, 3, 4, 5, 6, 7, 8}, {1, 0.3, 0.0625}},
     };
     for (size_t k = 0; k < sizeof cases / sizeof *cases; k++) {
         struct fixture f;
         begin(&f, N);
-        const struct rope_case *r = &cases[k];
-        struct lb_value *x = random_value(f.tape, &f.rng, N, r->heads * r->d, 1), *y[2];
+        struct rope_case r = cases[k];
+        if (r.frequency[0] == 0) {
+            lb_rope_frequencies(10000, 2 * r.half, r.frequency);
+        }
+        const struct lb_rope_table *table =
+            lb_rope_table(f.tape, &(struct lb_rope_args){.positions = r.positions,
+                                                         .n = N,
+                                                         .dims = 2 * r.half,
+                                                         .frequency = r.frequency,
+                                                         .factor = (float)r.factor});
+        struct lb_value *x = random_value(f.tape, &f.rng, N, r.heads * r.d, 1), *y[2];
         for (int i = 0; i < 2; i++) {
             struct lb_value *sum = lb_add(f.tape, x, x);
-            y[i] = lb_rope(f.tape, sum, r->heads, r->positions, 10000);
+            y[i] = lb_rope(f.tape, sum, r.heads, table);
             assert_ptr_equal(y[i], sum);
         }
         finish_forward(&f, y[0], y[1]);
         struct gradcheck_input in[] = {of_value("x", x)};
-        assert_true(gradcheck("rope", rope_forward, r, in, 1, f.coefficient, x->rows * x->cols) < TOLERANCE);
+        assert_true(gradcheck("rope", rope_forward, &r, in, 1, f.coefficient, x->rows * x->cols) < TOLERANCE);
         lb_tape_destroy(f.tape);
     }
+}
+
+/* Each row takes the set of frequencies that is named for it. */
+static void test_rope_sets(void **state) {
+    (void)state;
+    static const double frequency[] = {1, 0.25, 0.5, 0.0625};
+    static const int32_t positions[N] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12},
+                         set[N] = {0, 0, 1, 1, 0, 1, 1, 1, 0, 0, 0, 0, 1};
+    struct fixture f;
+    begin(&f, N);
+    struct lb_rope_args args = {
+        .positions = positions, .n = N, .dims = 4, .frequency = frequency, .factor = 1};
+    struct lb_value *x = random_value(f.tape, &f.rng, N, 8, 1);
+    struct lb_value *zero = lb_scale(f.tape, x, 0), *mixed = lb_add(f.tape, x, zero), *plain[2];
+    for (int s = 0; s < 2; s++) {
+        args.frequency = frequency + 2 * s;
+        plain[s] = lb_rope(f.tape, lb_add(f.tape, x, zero), 2, lb_rope_table(f.tape, &args));
+    }
+    args.frequency = frequency;
+    args.set = set;
+    mixed = lb_rope(f.tape, mixed, 2, lb_rope_table(f.tape, &args));
+    for (int i = 0; i < N; i++) {
+        assert_memory_equal(mixed->data + i * 8, plain[set[i]]->data + i * 8, 8 * sizeof(float));
+    }
+    lb_tape_destroy(f.tape);
+}
+
+struct parts {
+    int64_t n, c;
+    bool one;
+};
+
+static void parts_forward(const void *context, double *const *in, double *out) {
+    const struct parts *p = context;
+    double w[MOST];
+    for (int64_t j = 0; j < p->c; j++) {
+        w[j] = in[1][j] + p->one;
+    }
+    reference_norm(in[0], w, NULL, p->n, p->c, 1e-5, false, out);
+}
+
+/* A weight narrower than the rows: each part of a row by itself; and weights that are stored less one. */
+static void test_norm_parts(void **state) {
+    (void)state;
+    for (int k = 0; k < 4; k++) {
+        struct fixture f;
+        begin(&f, N);
+        bool one = k & 1;
+        int64_t heads = k & 2 ? 3 : 1, c = 20;
+        struct lb_value *x = random_value(f.tape, &f.rng, N, heads * c, 2), *y[2];
+        struct lb_weight w = random_weight(&f.rng, 1, c, one ? 0 : 1);
+        for (int i = 0; i < 2; i++) {
+            y[i] = one ? lb_rmsnorm_one(f.tape, x, &w, 1e-5f) : lb_rmsnorm(f.tape, x, &w, 1e-5f);
+        }
+        finish_forward(&f, y[0], y[1]);
+        struct parts parts = {N * heads, c, one};
+        struct gradcheck_input in[] = {of_value("x", x), of_weight("w", &w)};
+        assert_true(gradcheck("rmsnorm of parts", parts_forward, &parts, in, 2, f.coefficient,
+                              N * heads * c) < TOLERANCE);
+        free_weight(&w);
+        lb_tape_destroy(f.tape);
+    }
+}
+
+static void columns_forward(const void *context, double *const *in, double *out) {
+    const int64_t *c = context; /* groups, period, first, width */
+    for (int64_t g = 0; g < N * c[0]; g++) {
+        memcpy(out + g * c[3], in[0] + g * c[1] + c[2], (size_t)c[3] * sizeof *out);
+    }
+}
+
+static void test_columns(void **state) {
+    (void)state;
+    static const int64_t cases[][4] = {{1, 30, 7, 11}, {3, 12, 4, 4}, {5, 6, 0, 6}};
+    for (size_t k = 0; k < sizeof cases / sizeof *cases; k++) {
+        const int64_t *c = cases[k];
+        struct fixture f;
+        begin(&f, N);
+        struct lb_value *x = random_value(f.tape, &f.rng, N, c[0] * c[1], 1);
+        struct lb_value *first = lb_columns(f.tape, x, c[0], c[2], c[3]);
+        finish_forward(&f, first, lb_columns(f.tape, x, c[0], c[2], c[3]));
+        struct gradcheck_input in[] = {of_value("x", x)};
+        assert_true(gradcheck("columns", columns_forward, c, in, 1, f.coefficient, N * c[0] * c[3]) <
+                    TOLERANCE);
+        lb_tape_destroy(f.tape);
+    }
+}
+
+static void scale_forward(const void *context, double *const *in, double *out) {
+    for (int i = 0; i < N * C; i++) {
+        out[i] = *(const double *)context * in[0][i];
+    }
+}
+
+static void test_scale(void **state) {
+    (void)state;
+    struct fixture f;
+    begin(&f, N);
+    struct lb_value *x = random_value(f.tape, &f.rng, N, C, 1), *first = lb_scale(f.tape, x, -2.5f);
+    finish_forward(&f, first, lb_scale(f.tape, x, -2.5f));
+    const double factor = -2.5;
+    struct gradcheck_input in[] = {of_value("x", x)};
+    assert_true(gradcheck("scale", scale_forward, &factor, in, 1, f.coefficient, N * C) < TOLERANCE);
+    assert_ptr_equal(lb_scale(f.tape, x, 1), x);
+    lb_tape_destroy(f.tape);
 }
 
 static const int32_t some_ids[N] = {3, 0, 3, 3, 6, 1, 0, 5, 3, 6, 6, 2, 0}; /* 4 never, 3 often */
@@ -325,9 +451,13 @@ static void test_harness(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_norms),     cmocka_unit_test(test_frozen_norm), cmocka_unit_test(test_unary),
-        cmocka_unit_test(test_swiglu),    cmocka_unit_test(test_add),         cmocka_unit_test(test_rope),
-        cmocka_unit_test(test_embedding), cmocka_unit_test(test_dropout),     cmocka_unit_test(test_harness),
+        cmocka_unit_test(test_norms),      cmocka_unit_test(test_frozen_norm),
+        cmocka_unit_test(test_norm_parts), cmocka_unit_test(test_unary),
+        cmocka_unit_test(test_gates),      cmocka_unit_test(test_add),
+        cmocka_unit_test(test_scale),      cmocka_unit_test(test_columns),
+        cmocka_unit_test(test_rope),       cmocka_unit_test(test_rope_sets),
+        cmocka_unit_test(test_embedding),  cmocka_unit_test(test_dropout),
+        cmocka_unit_test(test_harness),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

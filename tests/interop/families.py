@@ -12,25 +12,63 @@ import numpy
 import torch
 import transformers
 
+FULL, SLIDING = 'full_attention', 'sliding_attention'
+WINDOW = 6
 SMALL = dict(hidden_size=24, intermediate_size=40, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
              max_position_embeddings=64, rope_theta=500.0, rms_norm_eps=1e-5, initializer_range=0.25, bos_token_id=None,
              eos_token_id=0, pad_token_id=None)
+SIZES = {k: SMALL[k] for k in ('hidden_size', 'intermediate_size', 'num_hidden_layers', 'num_attention_heads',
+                               'max_position_embeddings', 'initializer_range', 'bos_token_id', 'eos_token_id', 'pad_token_id')}
+GEMMA = dict(head_dim=16, num_hidden_layers=7, sliding_window=WINDOW, rope_theta=None)
+
+
+def scaled(**rope):
+    return dict(rope_theta=None, head_dim=16, rope_parameters=dict(rope_theta=500.0, **rope))
+
+
+def factors(n):
+    return dict(rope_type='longrope', short_factor=[1 + 0.1 * i for i in range(n)], long_factor=[1.5 + 0.5 * i for i in range(n)])
+
 
 # name: (transformers' config class, what it is about, the GGUF's architecture)
 FAMILIES = {
     'llama': (transformers.LlamaConfig, dict(head_dim=8, tie_word_embeddings=True), 'llama'),
     'llama_bias': (transformers.LlamaConfig, dict(attention_bias=True, mlp_bias=True, tie_word_embeddings=False), 'llama'),
+    'llama_linear': (transformers.LlamaConfig, scaled(rope_type='linear', factor=3.0), 'llama'),
+    'llama_yarn': (transformers.LlamaConfig, scaled(rope_type='yarn', factor=4.0, original_max_position_embeddings=16), 'llama'),
+    'llama3': (transformers.LlamaConfig, scaled(rope_type='llama3', factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0,
+                                                original_max_position_embeddings=40), 'llama'),
     'mistral': (transformers.MistralConfig, dict(head_dim=8, sliding_window=None, tie_word_embeddings=False), 'llama'),
     'qwen2': (transformers.Qwen2Config, dict(tie_word_embeddings=True), 'qwen2'),
     'qwen2_untied': (transformers.Qwen2Config, dict(tie_word_embeddings=False), 'qwen2'),
+    'qwen3': (transformers.Qwen3Config, dict(head_dim=16, tie_word_embeddings=True), 'qwen3'),
+    'gemma3': (transformers.Gemma3TextConfig, dict(GEMMA, query_pre_attn_scalar=16, rope_parameters={
+        FULL: dict(rope_type='linear', factor=2.0, rope_theta=900.0), SLIDING: dict(rope_type='default', rope_theta=10000.0)}),
+               'gemma3'),
+    'smollm3': (transformers.SmolLM3Config, dict(num_hidden_layers=5), 'smollm3'),
+    'olmo2': (transformers.Olmo2Config, dict(tie_word_embeddings=False), 'olmo2'),
+    'granite': (transformers.GraniteConfig, dict(embedding_multiplier=3.0, residual_multiplier=0.4, attention_multiplier=0.2,
+                                                 tie_word_embeddings=True), 'granite'),
+    'phi3': (transformers.Phi3Config, dict(hidden_size=32, original_max_position_embeddings=64, rope_theta=None,
+                                           rope_parameters=dict(factors(4), rope_theta=500.0)), 'phi3'),
+    'gpt2': (transformers.GPT2Config, dict(n_embd=24, n_layer=2, n_head=2, n_inner=40, n_positions=64), 'gpt2'),
+    'gpt_neox': (transformers.GPTNeoXConfig, dict(rope_parameters=dict(rope_theta=500.0, partial_rotary_factor=0.67,
+                                                                      rope_type='default')), 'gptneox'),
+    'gpt_neox_serial': (transformers.GPTNeoXConfig, dict(use_parallel_residual=False), 'gptneox'),
 }
+BASES = {'gpt2': {}, 'gpt_neox': SIZES, 'gpt_neox_serial': SIZES}  # others: SMALL
+PAIRED = ('llama', 'granite', 'smollm3')  # llama.cpp rotates (2j, 2j + 1) there
 
 
 def make(name, vocab_size):
     """A model of the family with weights that all matter: norms and biases are noise too."""
     config_class, special, _ = FAMILIES[name]
     torch.manual_seed(sum(name.encode()))
-    config = config_class(vocab_size=vocab_size, attn_implementation='eager', **{**SMALL, **special})
+    chosen = {**BASES.get(name, SMALL), **special}
+    config = config_class(vocab_size=vocab_size, attn_implementation='eager', initializer_range=0.25, bos_token_id=None,
+                          eos_token_id=0, pad_token_id=None,
+                          **{k: v for k, v in chosen.items() if k not in ('initializer_range', 'bos_token_id', 'eos_token_id',
+                                                                          'pad_token_id') and (v is not None or k != 'rope_theta')})
     model = transformers.AutoModelForCausalLM.from_config(config).float().eval()
     with torch.no_grad():
         for p in model.parameters():
@@ -50,23 +88,77 @@ def reorder(rows, heads):
     return out
 
 
+def write_positions(out, c, head_dim):
+    """What llama.cpp is told about rotary positions; llama3's become factors of wavelengths."""
+    rope = c.rope_parameters.get(FULL, c.rope_parameters)
+    kind, turned = rope['rope_type'], int(head_dim * rope.get('partial_rotary_factor', 1.0))
+    out.add_rope_freq_base(rope['rope_theta'])
+    if turned != head_dim:
+        out.add_rope_dimension_count(turned)
+    if kind in ('linear', 'yarn'):
+        out.add_rope_scaling_type(gguf.RopeScalingType(kind))
+        out.add_rope_scaling_factor(rope['factor'])
+    if kind in ('yarn', 'longrope'):
+        out.add_rope_scaling_orig_ctx_len(rope['original_max_position_embeddings'])
+    if kind == 'llama3':
+        plain = rope['rope_theta'] ** (-numpy.arange(0, head_dim, 2) / head_dim)
+        wave, n = 2 * numpy.pi / plain, rope['original_max_position_embeddings']
+        low, high = rope['low_freq_factor'], rope['high_freq_factor']
+        smooth = numpy.clip((n / wave - low) / (high - low), 0, 1)
+        out.add_tensor('rope_freqs.weight', (1 / ((1 - smooth) / rope['factor'] + smooth)).astype(numpy.float32))
+    if kind == 'longrope':
+        for which in ('long', 'short'):
+            out.add_tensor(f'rope_factors_{which}.weight', numpy.array(rope[f'{which}_factor'], dtype=numpy.float32))
+
+
+def as_stored(arch, key, data, c):
+    """A tensor as llama.cpp's converter leaves it."""
+    heads = c.num_attention_heads
+    if arch in PAIRED and '.q_proj.' in key:
+        return reorder(data, heads)
+    if arch in PAIRED and '.k_proj.' in key:
+        return reorder(data, c.num_key_value_heads)
+    if arch == 'gemma3' and key.endswith('norm.weight'):
+        return data + 1
+    if arch == 'gpt2' and data.ndim == 2 and '.c_' in key:
+        return numpy.ascontiguousarray(data.T)
+    if arch == 'gptneox' and 'query_key_value' in key:
+        parts = data.reshape(heads, 3, -1, *data.shape[1:])
+        return numpy.ascontiguousarray(parts.swapaxes(0, 1)).reshape(data.shape)
+    return data
+
+
 def write_gguf(name, model, path):
     arch, c = FAMILIES[name][2], model.config
     out = gguf.GGUFWriter(path, arch)
+    head_dim = getattr(c, 'head_dim', None) or c.hidden_size // c.num_attention_heads
     out.add_context_length(c.max_position_embeddings)
     out.add_embedding_length(c.hidden_size)
     out.add_block_count(c.num_hidden_layers)
-    out.add_feed_forward_length(c.intermediate_size)
+    out.add_feed_forward_length(c.n_inner if arch == 'gpt2' else c.intermediate_size)
     out.add_head_count(c.num_attention_heads)
-    out.add_head_count_kv(c.num_key_value_heads)
-    out.add_rope_freq_base(c.rope_parameters['rope_theta'])
-    out.add_layer_norm_rms_eps(c.rms_norm_eps)
-    head_dim = getattr(c, 'head_dim', None) or c.hidden_size // c.num_attention_heads
-    out.add_key_length(head_dim)
-    out.add_value_length(head_dim)
+    if arch == 'gpt2':
+        out.add_layer_norm_eps(c.layer_norm_epsilon)
+    elif arch == 'gptneox':
+        out.add_layer_norm_eps(c.layer_norm_eps)
+        out.add_parallel_residual(c.use_parallel_residual)
+    else:
+        out.add_head_count_kv(c.num_key_value_heads)
+        out.add_layer_norm_rms_eps(c.rms_norm_eps)
+        out.add_key_length(head_dim)
+        out.add_value_length(head_dim)
+    if arch != 'gpt2':
+        write_positions(out, c, head_dim)
     if arch == 'llama':
         out.add_vocab_size(c.vocab_size)
         out.add_rope_dimension_count(head_dim)
+    if arch == 'gemma3':
+        out.add_sliding_window(c.sliding_window)
+    if arch == 'granite':
+        out.add_embedding_scale(c.embedding_multiplier)
+        out.add_residual_scale(c.residual_multiplier)
+        out.add_attention_scale(c.attention_multiplier)
+        out.add_logit_scale(c.logits_scaling)
     out.add_file_type(gguf.LlamaFileType.ALL_F32)
     out.add_tokenizer_model('gpt2')
     out.add_tokenizer_pre('default')
@@ -78,15 +170,14 @@ def write_gguf(name, model, path):
     for key, tensor in model.state_dict().items():
         if key == 'lm_head.weight' and c.tie_word_embeddings:
             continue
-        data = tensor.numpy()
-        if arch == 'llama' and '.q_proj.' in key:
-            data = reorder(data, c.num_attention_heads)
-        elif arch == 'llama' and '.k_proj.' in key:
-            data = reorder(data, c.num_key_value_heads)
-        target = names.get_name(key, try_suffixes=('.weight', '.bias'))
+        if key.endswith('.gate_up_proj.weight'):
+            target = key.split('.')[2]
+            target = f'blk.{target}.ffn_up.weight'
+        else:
+            target = names.get_name(key, try_suffixes=('.weight', '.bias'))
         if target is None:
             raise SystemExit(f'gguf has no name for {key}')
-        out.add_tensor(target, data)
+        out.add_tensor(target, as_stored(arch, key, tensor.numpy(), c))
     out.write_header_to_file()
     out.write_kv_data_to_file()
     out.write_tensors_to_file()

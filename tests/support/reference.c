@@ -19,14 +19,18 @@ void reference_norm(const double *x, const double *w, const double *bias, int64_
     }
 }
 
-void reference_rope(const double *x, int64_t n, int heads, int64_t d, const int32_t *positions, double theta,
-                    double *out) {
+void reference_rope(const double *x, int64_t n, int heads, int64_t d, int64_t half, const int32_t *positions,
+                    const double *frequency, double factor, double *out) {
     for (int64_t i = 0; i < n; i++) {
         for (int h = 0; h < heads; h++, x += d, out += d) {
-            for (int64_t j = 0; j < d / 2; j++) {
-                double angle = positions[i] * pow(theta, -2.0 * (double)j / (double)d);
-                out[j] = x[j] * cos(angle) - x[j + d / 2] * sin(angle);
-                out[j + d / 2] = x[j + d / 2] * cos(angle) + x[j] * sin(angle);
+            for (int64_t j = 0; j < half; j++) {
+                double c = factor * cos(positions[i] * frequency[j]),
+                       s = factor * sin(positions[i] * frequency[j]);
+                out[j] = x[j] * c - x[j + half] * s;
+                out[j + half] = x[j + half] * c + x[j] * s;
+            }
+            for (int64_t j = 2 * half; j < d; j++) {
+                out[j] = x[j];
             }
         }
     }
@@ -53,7 +57,9 @@ static void attend_row(const struct reference_attention *a, const double *q, con
         for (int d = 0; d < a->dim; d++) {
             score += q[d] * k[j * stride + d];
         }
-        p[j] = seen ? score * a->scale : -INFINITY;
+        score *= a->scale;
+        score = a->softcap > 0 ? a->softcap * tanh(score / a->softcap) : score;
+        p[j] = seen ? score : -INFINITY;
         max = fmax(max, p[j]);
     }
     for (int64_t j = 0; j < t; j++) {

@@ -62,6 +62,18 @@ static void assert_same(const struct lb_config *a, const struct lb_config *b) {
     assert_int_equal(a->tie_word_embeddings, b->tie_word_embeddings);
     assert_int_equal(a->attention_bias, b->attention_bias);
     assert_int_equal(a->qkv_bias, b->qkv_bias);
+    assert_memory_equal(&a->rope, &b->rope, sizeof a->rope);
+    assert_memory_equal(&a->no_rope, &b->no_rope, sizeof a->no_rope);
+    assert_memory_equal(&a->sliding, &b->sliding, sizeof a->sliding);
+    assert_int_equal(a->sliding_window, b->sliding_window);
+    assert_true(a->rope_local_theta == b->rope_local_theta && a->rotary_dims == b->rotary_dims);
+    assert_true(a->partial_rotary_factor == b->partial_rotary_factor);
+    assert_true(a->attention_multiplier == b->attention_multiplier);
+    assert_int_equal(a->query_pre_attn_scalar, b->query_pre_attn_scalar);
+    assert_true(a->attention_softcap == b->attention_softcap && a->logit_softcap == b->logit_softcap);
+    assert_true(a->embedding_multiplier == b->embedding_multiplier && a->logit_scale == b->logit_scale);
+    assert_true(a->residual_multiplier == b->residual_multiplier);
+    assert_int_equal(a->use_parallel_residual, b->use_parallel_residual);
     assert_int_equal(a->mlp_bias, b->mlp_bias);
     assert_int_equal(a->bos_token_id, b->bos_token_id);
     assert_int_equal(a->eos_token_id, b->eos_token_id);
@@ -135,6 +147,12 @@ static void spellings_of_rope(void **state) {
                     .rope_theta == 5e5);
 }
 
+/* Of two layers; set: bit l for layer l. */
+static bool has_windows(const struct lb_config *c, int64_t window, unsigned set) {
+    return c->sliding_window == window && lb_layer_has(&c->sliding, 0) == (set & 1) &&
+           lb_layer_has(&c->sliding, 1) == (set >> 1 & 1);
+}
+
 static void tokens_windows_and_types(void **state) {
     (void)state;
     struct lb_config c = accept(LEAST("llama") ", \"eos_token_id\": [], \"bos_token_id\": null, "
@@ -142,18 +160,26 @@ static void tokens_windows_and_types(void **state) {
     assert_int_equal(c.eos_token_id, -1);
     assert_int_equal(c.bos_token_id, -1);
     assert_int_equal(c.pad_token_id, -1);
-    /* within a window nothing changes; beyond it the model would */
     c = accept(LEAST("mistral") ", \"num_key_value_heads\": 2, \"max_position_embeddings\": 32768, "
                                 "\"sliding_window\": 1000}");
-    assert_int_equal(c.max_position_embeddings, 1000);
+    assert_true(c.max_position_embeddings == 32768 && has_windows(&c, 1000, 3));
     c = accept(LEAST("mistral") ", \"num_key_value_heads\": 2, \"max_position_embeddings\": 32768}");
-    assert_int_equal(c.max_position_embeddings, 4096);
+    assert_true(has_windows(&c, 4096, 3));
+    /* one that no position leaves is none */
+    c = accept(LEAST("mistral") ", \"num_key_value_heads\": 2, \"max_position_embeddings\": 4096}");
+    assert_true(c.max_position_embeddings == 4096 && has_windows(&c, 0, 0));
+    c = accept(
+        LEAST("qwen2") ", \"num_key_value_heads\": 2, \"use_sliding_window\": true, \"sliding_window\": "
+                       "512, \"max_window_layers\": 1}");
+    assert_true(c.max_position_embeddings == 32768 && has_windows(&c, 512, 2));
     c = accept(LEAST(
         "qwen2") ", \"num_key_value_heads\": 2, \"use_sliding_window\": true, \"sliding_window\": 512}");
-    assert_int_equal(c.max_position_embeddings, 512);
+    assert_true(has_windows(&c, 0, 0)); /* from layer 28 on */
     c = accept(LEAST(
         "qwen2") ", \"num_key_value_heads\": 2, \"use_sliding_window\": false, \"sliding_window\": 512}");
-    assert_int_equal(c.max_position_embeddings, 32768);
+    assert_true(c.max_position_embeddings == 32768 && has_windows(&c, 0, 0));
+    c = accept(LEAST("gemma3_text") ", \"sliding_window_pattern\": 2, \"sliding_window\": 99}");
+    assert_true(has_windows(&c, 99, 1) && c.rope_local_theta == 10000 && c.rope_theta == 1e6);
     c = accept(LEAST("llama") ", \"attention_bias\": true, \"mlp_bias\": true}");
     assert_true(c.attention_bias && c.mlp_bias);
     /* a vocabulary so small that the families' usual ids are outside */
@@ -190,7 +216,7 @@ static const struct {
     {"[]", LB_E_FORMAT, "JSON object"},
     {"{}", LB_E_FORMAT, "model_type"},
     {"{\"model_type\": 7}", LB_E_FORMAT, "model_type"},
-    {"{\"model_type\": \"gpt2\"}", LB_E_UNSUPPORTED, "model_type \"gpt2\" is not one of llama"},
+    {"{\"model_type\": \"mixtral\"}", LB_E_UNSUPPORTED, "model_type \"mixtral\" is not one of llama"},
     {"{\"model_type\": \"llama\"}", LB_E_FORMAT, "vocab_size"},
     {LEAST("llama") ", \"vocab_size_\": 0, \"head_dim\": 0}", LB_E_FORMAT, "head_dim"},
     {LEAST("llama") ", \"num_key_value_heads\": 3}", LB_E_ARG,
@@ -203,12 +229,34 @@ static const struct {
     {LEAST("llama") ", \"rope_theta\": 0}", LB_E_FORMAT, "rope_theta"},
     {LEAST("llama") ", \"rope_theta\": {\"full_attention\": 1}}", LB_E_FORMAT, "rope_theta"},
     {LEAST("llama") ", \"hidden_act\": \"gelu\"}", LB_E_UNSUPPORTED, "hidden_act \"gelu\""},
-    {LEAST("llama") ", \"rope_scaling\": {\"rope_type\": \"llama3\", \"factor\": 8}}", LB_E_UNSUPPORTED,
-     "rope_type \"llama3\""},
-    {LEAST("llama") ", \"rope_scaling\": {\"type\": \"linear\", \"factor\": 2}}", LB_E_UNSUPPORTED,
-     "type \"linear\""},
-    {LEAST("llama") ", \"rope_parameters\": {\"rope_type\": \"yarn\"}}", LB_E_UNSUPPORTED,
-     "rope_type \"yarn\""},
+    {LEAST("llama") ", \"rope_scaling\": {\"rope_type\": \"llama3\", \"factor\": 8}}", LB_E_FORMAT,
+     "low_freq_factor"},
+    {LEAST("llama") ", \"rope_scaling\": {\"rope_type\": \"llama3\", \"factor\": 8, \"low_freq_factor\": 4, "
+                    "\"high_freq_factor\": 4}}",
+     LB_E_ARG, "high_freq_factor 4 must be above"},
+    {LEAST("llama") ", \"rope_scaling\": {\"type\": \"linear\"}}", LB_E_FORMAT, "factor"},
+    {LEAST("llama") ", \"rope_scaling\": {\"type\": \"linear\", \"factor\": 0}}", LB_E_FORMAT, "factor"},
+    {LEAST("llama") ", \"rope_scaling\": {\"type\": \"linear\", \"factor\": 2, \"beta_fast\": 3}}",
+     LB_E_UNSUPPORTED, "beta_fast 3"},
+    {LEAST("llama") ", \"rope_scaling\": {\"type\": \"mrope\"}}", LB_E_UNSUPPORTED, "rope_type \"mrope\""},
+    {LEAST("llama") ", \"rope_scaling\": {\"type\": \"longrope\", \"short_factor\": [1, 2]}}", LB_E_FORMAT,
+     "long_factor"},
+    {LEAST("llama") ", \"rope_scaling\": {\"type\": \"su\", \"short_factor\": [1, 2], \"long_factor\": [1, "
+                    "2]}}",
+     LB_E_ARG, "2 factors; 8 pairs"},
+    {LEAST("llama") ", \"rope_scaling\": {\"type\": \"su\", \"short_factor\": [1, 2], \"long_factor\": [1]}}",
+     LB_E_ARG, "differ in length"},
+    {LEAST("gemma3_text") ", \"rope_parameters\": {\"rope_type\": \"default\"}}", LB_E_UNSUPPORTED,
+     "full_attention and sliding_attention"},
+    {LEAST("gemma3_text") ", \"rope_parameters\": {\"sliding_attention\": {\"rope_type\": \"yarn\"}}}",
+     LB_E_UNSUPPORTED, "sliding_attention.rope_type \"yarn\""},
+    {LEAST("gemma3_text") ", \"use_bidirectional_attention\": true}", LB_E_UNSUPPORTED,
+     "use_bidirectional_attention"},
+    {LEAST("gemma3_text") ", \"hidden_activation\": \"silu\"}", LB_E_UNSUPPORTED,
+     "hidden_activation \"silu\""},
+    {LEAST("smollm3") ", \"no_rope_layers\": [1]}", LB_E_ARG, "no_rope_layers has 1 entries"},
+    {LEAST("smollm3") ", \"no_rope_layers\": [1, 2]}", LB_E_FORMAT, "no_rope_layers[1]"},
+    {LEAST("phi3") ", \"partial_rotary_factor\": 0.1}", LB_E_ARG, "1 of head_dim 16"},
     {LEAST("llama") ", \"rope_parameters\": {\"full_attention\": {\"rope_theta\": 1}}}", LB_E_UNSUPPORTED,
      "differ by layer"},
     {LEAST("llama") ", \"rope_parameters\": [1]}", LB_E_FORMAT, "rope_parameters"},
@@ -297,6 +345,24 @@ static void written_configs_read_back(void **state) {
                        " \"rms_norm_eps\": 0.1}",
         LEAST("qwen2") ", \"num_key_value_heads\": 2}",
         LEAST("mistral") ", \"num_key_value_heads\": 2}",
+        LEAST("qwen2") ", \"num_key_value_heads\": 2, \"use_sliding_window\": true, \"sliding_window\": 9, "
+                       "\"layer_types\": [\"sliding_attention\", \"full_attention\"]}",
+        LEAST("llama") ", \"rope_scaling\": {\"type\": \"dynamic\", \"factor\": 3}}",
+        LEAST("llama") ", \"rope_scaling\": {\"rope_type\": \"yarn\", \"factor\": 3, \"truncate\": false, "
+                       "\"original_max_position_embeddings\": 77, \"mscale\": 0.5, \"mscale_all_dim\": 0.7}}",
+        LEAST(
+            "llama") ", \"rope_scaling\": {\"rope_type\": \"llama3\", \"factor\": 8, \"low_freq_factor\": 1,"
+                     " \"high_freq_factor\": 4}, \"original_max_position_embeddings\": 99}",
+        LEAST("phi3") ", \"rope_scaling\": {\"type\": \"su\", \"short_factor\": [1, 1.5], \"long_factor\": "
+                      "[2, 3]}, \"partial_rotary_factor\": 0.25, \"original_max_position_embeddings\": 50}",
+        LEAST("gemma3_text") ", \"rope_scaling\": {\"type\": \"linear\", \"factor\": 8}, "
+                             "\"rope_local_base_freq\": 77, \"final_logit_softcapping\": null}",
+        LEAST("gemma2") ", \"final_logit_softcapping\": null, \"attn_logit_softcapping\": null}",
+        LEAST("smollm3") ", \"no_rope_layers\": [0, 1]}",
+        LEAST("granite") ", \"residual_multiplier\": 0.25, \"logits_scaling\": 8}",
+        LEAST("gpt_neox") ", \"rotary_pct\": 0.5, \"rotary_emb_base\": 77, \"use_parallel_residual\": false}",
+        "{\"model_type\": \"gpt2\", \"vocab_size\": 9, \"n_embd\": 6, \"n_head\": 2, \"n_layer\": 1, "
+        "\"n_inner\": null}",
         "{\"model_type\": \"limbeck_mlp\", \"input_size\": 784, \"hidden_sizes\": [1200, 800], "
         "\"num_labels\": 10, \"hidden_dropout\": 0.1}",
     };
@@ -370,6 +436,23 @@ static struct lb_tensor vector(const char *name) {
         .name = name, .dtype = LB_F32, .n_dims = 1, .dim = {8}, .data = zeros, .bytes = 32};
 }
 
+static void refuse_gguf(struct lb_gguf_out *out, enum lb_status status, const char *says) {
+    struct lb_config c;
+    struct lb_detail detail = {0};
+    enum lb_status got = read_back(out, &c, &detail);
+    if (got != status || strstr(detail.text, says) == NULL || strncmp(detail.text, "m.gguf: ", 8) != 0) {
+        fail_msg("status %d, text \"%s\"; expected %d and \"%s\"", (int)got, detail.text, (int)status, says);
+    }
+}
+
+/* A llama that would be fine, with one more key. */
+static struct lb_gguf_out *fine(void) {
+    struct lb_gguf_out *out = llama_keys("llama");
+    lb_gguf_put_u32(out, "llama.attention.head_count", 4);
+    lb_gguf_put_tensor(out, &embedding);
+    return out;
+}
+
 static void config_from_gguf(void **state) {
     (void)state;
     struct lb_config c;
@@ -408,42 +491,63 @@ static void config_from_gguf(void **state) {
                      down_bias = vector("blk.0.ffn_down.bias");
     head.name = "output.weight";
     lb_gguf_put_tensor(out, &head);
-    lb_gguf_put_tensor(out, &q_bias);
-    lb_gguf_put_tensor(out, &down_bias);
     assert_int_equal(read_back(out, &c, NULL), LB_OK);
     assert_int_equal(c.num_key_value_heads, 2);
     assert_int_equal(c.head_dim, 32);
     assert_true(c.rope_theta == 1234567.9);
     assert_int_equal(c.vocab_size, 3);
-    assert_int_equal(c.max_position_embeddings, 100);
+    assert_string_equal(c.model_type, "mistral"); /* the family of that architecture that has windows */
+    assert_int_equal(c.max_position_embeddings, 512);
+    assert_int_equal(c.sliding_window, 100);
     assert_int_equal(c.bos_token_id, 1);
     assert_int_equal(c.eos_token_id, 2);
     assert_int_equal(c.pad_token_id, 0);
-    assert_true(!c.tie_word_embeddings && c.attention_bias && c.mlp_bias);
+    assert_false(c.tie_word_embeddings);
+    out = fine();
+    lb_gguf_put_tensor(out, &q_bias);
+    lb_gguf_put_tensor(out, &down_bias);
+    assert_int_equal(read_back(out, &c, NULL), LB_OK);
+    assert_true(c.attention_bias && c.mlp_bias);
 }
 
-static void refuse_gguf(struct lb_gguf_out *out, enum lb_status status, const char *says) {
+/* Scaled rotary positions as llama.cpp has them. */
+static void rope_from_gguf(void **state) {
+    (void)state;
     struct lb_config c;
-    struct lb_detail detail = {0};
-    enum lb_status got = read_back(out, &c, &detail);
-    if (got != status || strstr(detail.text, says) == NULL || strncmp(detail.text, "m.gguf: ", 8) != 0) {
-        fail_msg("status %d, text \"%s\"; expected %d and \"%s\"", (int)got, detail.text, (int)status, says);
-    }
-}
-
-/* A llama that would be fine, with one more key. */
-static struct lb_gguf_out *fine(void) {
-    struct lb_gguf_out *out = llama_keys("llama");
-    lb_gguf_put_u32(out, "llama.attention.head_count", 4);
-    lb_gguf_put_tensor(out, &embedding);
-    return out;
+    struct lb_gguf_out *out = fine();
+    lb_gguf_put_f32(out, "llama.rope.scaling.factor", 4); /* linear where no type is given */
+    assert_int_equal(read_back(out, &c, NULL), LB_OK);
+    assert_true(c.rope.type == LB_ROPE_LINEAR && c.rope.factor == 4);
+    out = fine();
+    lb_gguf_put_f32(out, "llama.rope.scale_linear", 2);
+    assert_int_equal(read_back(out, &c, NULL), LB_OK);
+    assert_true(c.rope.type == LB_ROPE_LINEAR && c.rope.factor == 2);
+    out = fine();
+    lb_gguf_put_string(out, "llama.rope.scaling.type", "yarn");
+    lb_gguf_put_f32(out, "llama.rope.scaling.factor", 4);
+    lb_gguf_put_u32(out, "llama.rope.scaling.original_context_length", 128);
+    lb_gguf_put_bool(out, "llama.rope.scaling.finetuned", true);
+    assert_int_equal(read_back(out, &c, NULL), LB_OK);
+    assert_true(c.rope.type == LB_ROPE_YARN && c.rope.factor == 4 && c.rope.original == 128);
+    static const float factors[8] = {1, 1, 1, 2, 3, 4, 8, 8};
+    struct lb_tensor freqs = {
+        .name = "rope_freqs.weight", .dtype = LB_F32, .n_dims = 1, .dim = {8}, .data = factors, .bytes = 32};
+    out = fine();
+    lb_gguf_put_tensor(out, &freqs);
+    assert_int_equal(read_back(out, &c, NULL), LB_OK);
+    assert_true(c.rope.type == LB_ROPE_LONGROPE && c.rope.n_factors == 8 && c.rope.attention_factor == 1);
+    assert_true(c.rope.long_factor[4] == 3 && c.rope.short_factor[7] == 8);
+    freqs.dim[0] = 7, freqs.bytes = 28;
+    out = fine();
+    lb_gguf_put_tensor(out, &freqs);
+    refuse_gguf(out, LB_E_ARG, "7 factors; 8 pairs");
 }
 
 static void unfit_ggufs_are_refused_by_key(void **state) {
     (void)state;
     struct lb_gguf_out *out = lb_gguf_out_create();
     refuse_gguf(out, LB_E_FORMAT, "general.architecture is missing");
-    refuse_gguf(llama_keys("gemma3"), LB_E_UNSUPPORTED, "general.architecture \"gemma3\"");
+    refuse_gguf(llama_keys("qwen3moe"), LB_E_UNSUPPORTED, "general.architecture \"qwen3moe\"");
     refuse_gguf(llama_keys("llama"), LB_E_FORMAT, "llama.attention.head_count is missing");
     refuse_gguf(llama_keys("qwen2"), LB_E_FORMAT, "qwen2.context_length is missing");
     out = llama_keys("llama"), lb_gguf_put_string(out, "llama.attention.head_count", "four");
@@ -469,15 +573,17 @@ static void unfit_ggufs_are_refused_by_key(void **state) {
     out = fine(), lb_gguf_put_u32(out, "llama.rope.dimension_count", 8);
     refuse_gguf(out, LB_E_UNSUPPORTED, "llama.rope.dimension_count");
     out = fine(), lb_gguf_put_string(out, "llama.rope.scaling.type", "yarn");
-    refuse_gguf(out, LB_E_UNSUPPORTED, "llama.rope.scaling.type");
-    out = fine(), lb_gguf_put_f32(out, "llama.rope.scaling.factor", 2);
-    refuse_gguf(out, LB_E_UNSUPPORTED, "rope.scaling");
-    out = fine(), lb_gguf_put_f32(out, "llama.rope.scale_linear", 4);
-    refuse_gguf(out, LB_E_UNSUPPORTED, "llama.rope.scale_linear");
+    refuse_gguf(out, LB_E_FORMAT, "llama.rope.scaling.type is yarn, but there is no factor");
+    out = fine(), lb_gguf_put_string(out, "llama.rope.scaling.type", "ntk");
+    refuse_gguf(out, LB_E_UNSUPPORTED, "llama.rope.scaling.type is \"ntk\"");
+    out = fine(), lb_gguf_put_f32(out, "llama.rope.scaling.factor", -2);
+    refuse_gguf(out, LB_E_UNSUPPORTED, "rope.scaling.factor is -2");
+    out = fine(), lb_gguf_put_f32(out, "llama.rope.scaling.alpha", 4);
+    refuse_gguf(out, LB_E_UNSUPPORTED, "llama.rope.scaling.alpha is not known");
     out = fine(), lb_gguf_put_bool(out, "llama.attention.causal", false);
     refuse_gguf(out, LB_E_UNSUPPORTED, "llama.attention.causal is 0; only 1");
     out = fine(), lb_gguf_put_f32(out, "llama.rope.scaling.attn_factor", 0.5f);
-    refuse_gguf(out, LB_E_UNSUPPORTED, "llama.rope.scaling.attn_factor is 0.5; only 1");
+    refuse_gguf(out, LB_E_UNSUPPORTED, "llama.rope.scaling.attn_factor 0.5");
     out = fine(), lb_gguf_put_f32(out, "llama.attn_logit_softcapping", 50);
     refuse_gguf(out, LB_E_UNSUPPORTED, "llama.attn_logit_softcapping is not known to architecture llama");
     out = fine(), lb_gguf_put_f32(out, "llama.attention.scale", 0.5f);
@@ -565,23 +671,29 @@ static void unknown_keys(void **state) {
 
 static void layer_types(void **state) {
     (void)state;
-    static const char sliding[] = LEAST("qwen2") ", \"num_key_value_heads\": 2, \"sliding_window\": 64, "
-                                                 "\"layer_types\": [\"full_attention\", "
-                                                 "\"sliding_attention\"]}";
-    assert_int_equal(accept(sliding).max_position_embeddings, 64);
-    assert_int_equal(accept(LEAST("qwen2") ", \"num_key_value_heads\": 2, \"layer_types\": "
-                                           "[\"full_attention\", \"full_attention\"]}")
-                         .max_position_embeddings,
-                     32768);
-    struct lb_config c;
+    static const char sliding[] =
+        LEAST("qwen2") ", \"num_key_value_heads\": 2, \"use_sliding_window\": true, "
+                       "\"sliding_window\": 64, \"layer_types\": "
+                       "[\"full_attention\", \"sliding_attention\"]}";
     struct lb_detail detail = {0};
+    struct lb_config c = accept(sliding);
+    assert_true(has_windows(&c, 64, 2));
+    c = accept(
+        LEAST("qwen2") ", \"num_key_value_heads\": 2, \"use_sliding_window\": true, \"sliding_window\": 64, "
+                       "\"layer_types\": [\"full_attention\", \"full_attention\"]}");
+    assert_true(has_windows(&c, 0, 0));
     assert_int_equal(parse(LEAST("qwen2") ", \"num_key_value_heads\": 2, \"layer_types\": "
-                                          "[\"linear_attention\"]}",
+                                          "[\"full_attention\"]}",
+                           &c, NULL),
+                     LB_E_ARG); /* of two layers */
+    assert_int_equal(parse(LEAST("qwen2") ", \"num_key_value_heads\": 2, \"layer_types\": "
+                                          "[\"linear_attention\", \"full_attention\"]}",
                            &c, &detail),
                      LB_E_UNSUPPORTED);
     assert_non_null(strstr(detail.text, "layer_types[0] \"linear_attention\""));
     assert_int_equal(parse(LEAST("qwen2") ", \"num_key_value_heads\": 2, \"sliding_window\": null, "
-                                          "\"layer_types\": [\"sliding_attention\"]}",
+                                          "\"layer_types\": [\"sliding_attention\", "
+                                          "\"sliding_attention\"]}",
                            &c, NULL),
                      LB_E_ARG);
 }
@@ -611,6 +723,7 @@ int main(void) {
         cmocka_unit_test(check_bounds_what_is_filled_by_hand),
         cmocka_unit_test(written_configs_read_back),
         cmocka_unit_test(config_from_gguf),
+        cmocka_unit_test(rope_from_gguf),
         cmocka_unit_test(unfit_ggufs_are_refused_by_key),
         cmocka_unit_test(unknown_keys),
         cmocka_unit_test(layer_types),

@@ -52,13 +52,26 @@ static struct lb_tape *begin(enum lb_tape_mode mode, size_t max_bytes) {
     return tape;
 }
 
+/* The table of plain rotary positions, theta 10000. */
+static const struct lb_rope_table *rope_table(struct lb_tape *tape, const int32_t *at, int64_t n,
+                                              int64_t dims) {
+    double frequency[C];
+    lb_rope_frequencies(10000, dims, frequency);
+    return lb_rope_table(
+        tape,
+        &(struct lb_rope_args){.positions = at, .n = n, .dims = dims, .frequency = frequency, .factor = 1});
+}
+
 /* Every op once. n rows from row `from`: positions and ids are the rows' own. */
 static struct lb_value *every_op(struct lb_tape *tape, struct lb_value *x, int64_t from, int64_t n) {
     struct lb_value *e = lb_embedding(tape, &table, ids + from, n);
     struct lb_value *a = lb_rmsnorm(tape, lb_add(tape, e, x), &weight, 1e-6f);
     struct lb_value *b = lb_layernorm(tape, x, &weight, &bias, 1e-6f);
-    struct lb_value *r = lb_rope(tape, lb_gelu(tape, a, false), 3, positions + from, 10000);
+    const struct lb_rope_table *angles = rope_table(tape, positions + from, n, C / 3);
+    struct lb_value *r = lb_rope(tape, lb_gelu(tape, a, false), 3, angles);
     struct lb_value *g = lb_swiglu(tape, lb_gelu(tape, b, true), r);
+    g = lb_geglu(tape, lb_scale(tape, lb_rmsnorm_one(tape, g, &weight, 1e-6f), 0.5f), g);
+    g = lb_add(tape, lb_columns(tape, g, 1, 0, C), g);
     return lb_add(tape, lb_relu(tape, b), g);
 }
 
@@ -93,8 +106,10 @@ static void test_values(void **state) {
         assert_true(fabs((double)tanh_form->data[i] - reference_gelu(in[i], true)) < 1e-6);
         assert_true((double)relu->data[i] == fmax(in[i], 0));
     }
-    reference_rope(in, N, 3, C / 3, positions, 10000, out);
-    struct lb_value *rotated = lb_rope(tape, x, 3, positions, 10000);
+    double frequency[C];
+    lb_rope_frequencies(10000, C / 3, frequency);
+    reference_rope(in, N, 3, C / 3, C / 6, positions, frequency, 1, out);
+    struct lb_value *rotated = lb_rope(tape, x, 3, rope_table(tape, positions, N, C / 3));
     assert_ptr_equal(rotated, x);
     for (int i = 0; i < N * C; i++) {
         assert_true(fabs((double)x->data[i] - out[i]) < 2e-6);
