@@ -77,12 +77,13 @@ enum lb_status lb_layout_take(struct lb_model *model, size_t i, bool gguf, struc
         return LB_OK;
     }
     if (change == ROWS && model->specs[i].qkv_heads == 0 && w->dtype != LB_F32 && w->n_dims == 2) {
-        w->interleaved = w->rows / model->specs[i].rope_heads; /* widened before use, and read in that order */
+        w->interleaved =
+            w->rows / model->specs[i].rope_heads; /* widened before use, and read in that order */
         return LB_OK;
     }
     if (w->n_dims == 1 && lb_dtype_block(w->dtype) > 1) {
-        return lb_fail(detail, LB_E_UNSUPPORTED, "tensor %s has type %s; a vector has no such blocks", w->name,
-                       lb_dtype_name(w->dtype));
+        return lb_fail(detail, LB_E_UNSUPPORTED, "tensor %s has type %s; a vector has no such blocks",
+                       w->name, lb_dtype_name(w->dtype));
     }
     if (change == ONE && w->dtype != LB_F32) {
         return lb_fail(detail, LB_E_UNSUPPORTED, "tensor %s of a norm is %s; only F32 is supported", w->name,

@@ -231,7 +231,8 @@ static enum lb_status open_folder(const char *path, struct lb_model **out, struc
     model->safetensors = file;
     model->notes = notes;
     for (size_t i = 0; status == LB_OK && i < model->n_weights; i++) {
-        status = take_tensor(model, i, find_in_folder(file, model->family, model->weights[i].name), weights, false, detail);
+        status = take_tensor(model, i, find_in_folder(file, model->family, model->weights[i].name), weights,
+                             false, detail);
     }
     status =
         status == LB_OK ? refuse_others(model, &(struct contents){.folder = file}, weights, detail) : status;

@@ -65,8 +65,8 @@ static enum lb_status lay_out(const struct lb_model *model, size_t i, bool gguf,
     return status;
 }
 
-/* For a GGUF or a folder. dtype for matrices; vectors too, but in a GGUF they are F32. Block formats need rows of whole blocks: others fall
- * back to F16, as in llama.cpp. */
+/* For a GGUF or a folder. dtype for matrices; vectors too, but in a GGUF they are F32. Block formats need
+ * rows of whole blocks: others fall back to F16, as in llama.cpp. */
 static enum lb_status convert(const struct lb_model *model, enum lb_dtype dtype, bool gguf,
                               struct converted *out, struct lb_notes *notes, struct lb_detail *detail) {
     out->n = model->n_own;

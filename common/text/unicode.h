@@ -53,10 +53,11 @@ LB_NODISCARD enum lb_status lb_form_points(enum lb_form form, const char *text, 
  * six bytes go. */
 bool lb_same_grapheme(uint32_t left, uint32_t right);
 
-#define LB_STAND_INS 3
+#define LB_STAND_INS 4
 
 /* A code point that PCRE2's tables are too old for has stand-ins: older ones of the same length in UTF-8 and,
- * to any property, of the same kind. The place of its range in the table, -1 when it needs none. */
+ * to any property, of the same kind (the last one only in its general category, but near). The place of its
+ * range in the table, -1 when it needs none. */
 int lb_newer_range(uint32_t code_point);
 int lb_newer_ranges(void);
 /* The i-th range, and one of its LB_STAND_INS. */
