@@ -313,7 +313,7 @@ static void test_two_processes(void **state) {
     assert_int_equal(stats.entries, 30 + 3 * 30); /* 30 common ones, 30 of each of three */
     assert_int_equal(stats.tokens, 120 * 20);
     lb_cache_close(cache);
-    cached_must(lb_cache_verify(dir, false, &report, &detail), &detail);
+    cached_must(lb_cache_verify(dir, false, NULL, &report, &detail), &detail);
     assert_int_equal(report.entries, 120);
     assert_int_equal(report.bad, 0);
     assert_false(report.file_damaged);
@@ -349,7 +349,7 @@ static void test_killed_writer(void **state) {
     struct lb_detail detail = {0};
     struct lb_cache_report report;
     struct cached *made = lb_calloc(1, sizeof *made);
-    cached_must(lb_cache_verify(dir, false, &report, &detail), &detail);
+    cached_must(lb_cache_verify(dir, false, NULL, &report, &detail), &detail);
     assert_true(report.entries > 20);
     assert_int_equal(report.bad, 0);
     assert_false(report.file_damaged);

@@ -49,7 +49,11 @@ static void test_damage_is_noticed(void **state) {
     damage(dir, &made[1]);
     damage(dir, &made[3]);
 
-    cached_must(lb_cache_verify(dir, false, &report, &detail), &detail);
+    volatile sig_atomic_t stop = 1;
+    assert_int_equal(lb_cache_verify(dir, true, &stop, &report, &told), LB_E_CANCELLED);
+    assert_non_null(strstr(told.text, "stopped"));
+    memset(&told, 0, sizeof told);
+    cached_must(lb_cache_verify(dir, false, NULL, &report, &detail), &detail);
     assert_int_equal(report.entries, 5);
     assert_int_equal(report.bad, 2);
     cache = cached_open(dir, 0);
@@ -60,11 +64,11 @@ static void test_damage_is_noticed(void **state) {
     assert_int_equal(stats.entries, 4);                 /* it went at once, so that a good one can come */
     cached_must(cached_put(cache, &made[1], &detail), &detail);
     cached_must(cached_get(cache, &made[1], &detail), &detail);
-    cached_must(lb_cache_verify(dir, true, &report, &detail), &detail);
+    cached_must(lb_cache_verify(dir, true, NULL, &report, &detail), &detail);
     assert_int_equal(report.entries, 5);
     assert_int_equal(report.bad, 1);
     assert_false(report.file_damaged);
-    cached_must(lb_cache_verify(dir, true, &report, &detail), &detail);
+    cached_must(lb_cache_verify(dir, true, NULL, &report, &detail), &detail);
     assert_int_equal(report.entries, 4);
     assert_int_equal(report.bad, 0);
     cached_must(cached_get(cache, &made[0], &detail), &detail);
@@ -73,7 +77,7 @@ static void test_damage_is_noticed(void **state) {
     cached_make(&made[5], 500, 40, false);
     made[5].lse[7] = NAN;
     cached_must(cached_put(cache, &made[5], &detail), &detail);
-    cached_must(lb_cache_verify(dir, true, &report, &detail), &detail);
+    cached_must(lb_cache_verify(dir, true, NULL, &report, &detail), &detail);
     assert_int_equal(report.bad, 1);
     assert_int_equal(cached_get(cache, &made[5], NULL), LB_E_NOTFOUND);
     lb_cache_close(cache);
@@ -112,15 +116,15 @@ static void test_files_that_are_none(void **state) {
     struct lb_cache_report report;
     char path[100], garbage[8192];
     snprintf(path, sizeof path, "%s/cache.db", dir);
-    assert_int_equal(lb_cache_verify(dir, true, &report, NULL), LB_E_NOTFOUND);
+    assert_int_equal(lb_cache_verify(dir, true, NULL, &report, NULL), LB_E_NOTFOUND);
     memset(garbage, 'g', sizeof garbage);
     cached_must(lb_file_replace(path, garbage, sizeof garbage, &detail), &detail);
     assert_int_equal(lb_cache_open(dir, CACHED_SPACIOUS, &cache, &told), LB_E_FORMAT);
     assert_non_null(strstr(told.text, "--repair"));
-    cached_must(lb_cache_verify(dir, true, &report, &detail), &detail);
+    cached_must(lb_cache_verify(dir, true, NULL, &report, &detail), &detail);
     assert_true(report.file_damaged);
     fill(dir, 3);
-    cached_must(lb_cache_verify(dir, false, &report, &detail), &detail);
+    cached_must(lb_cache_verify(dir, false, NULL, &report, &detail), &detail);
     assert_false(report.file_damaged);
     assert_int_equal(report.entries, 3);
 
@@ -182,8 +186,8 @@ static void test_damaged_pages(void **state) {
         (void)count_there(cache, n);
         (void)!cached_put(cache, made, NULL);
         lb_cache_close(cache);
-        cached_must(lb_cache_verify(dir, true, &report, &detail), &detail);
-        cached_must(lb_cache_verify(dir, false, &report, &detail), &detail);
+        cached_must(lb_cache_verify(dir, true, NULL, &report, &detail), &detail);
+        cached_must(lb_cache_verify(dir, false, NULL, &report, &detail), &detail);
         assert_false(report.file_damaged);
         assert_int_equal(report.bad, 0);
         cache = cached_open(dir, CACHED_SPACIOUS);

@@ -62,6 +62,9 @@ enum lb_status lb_cache_failed(const struct lb_cache *cache, int code, const cha
     if (kind == SQLITE_NOMEM) {
         return lb_fail(detail, LB_E_NOMEM, "cache %s: out of memory while %s", cache->dir, doing);
     }
+    if (kind == SQLITE_INTERRUPT) {
+        return lb_fail(detail, LB_E_CANCELLED, "cache %s: stopped while %s", cache->dir, doing);
+    }
     if (kind == SQLITE_CORRUPT || kind == SQLITE_NOTADB) {
         return lb_fail(
             detail, LB_E_FORMAT,

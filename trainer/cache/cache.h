@@ -68,8 +68,9 @@ struct lb_cache_report {
     uint64_t entries, bad;
     bool file_damaged;
 };
-/* The cache need not be open, and may be in use by others. LB_E_NOTFOUND without a cache in the folder. */
-LB_NODISCARD enum lb_status lb_cache_verify(const char *dir, bool repair, struct lb_cache_report *out,
-                                            struct lb_detail *detail);
+/* The cache need not be open, and may be in use by others. LB_E_NOTFOUND without a cache in the folder;
+ * LB_E_CANCELLED soon after *stop (may be NULL) became other than 0, and the cache is as it was. */
+LB_NODISCARD enum lb_status lb_cache_verify(const char *dir, bool repair, const volatile sig_atomic_t *stop,
+                                            struct lb_cache_report *out, struct lb_detail *detail);
 
 #endif

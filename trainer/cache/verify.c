@@ -5,6 +5,7 @@
 #include "trainer/cache/parts.h"
 
 #include <errno.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -18,6 +19,7 @@ struct walk {
     sqlite3_stmt *next, *at;    /* the first entry from an id on; the one with an id */
     struct lb_buf bad;          /* ids (int64_t) of bad entries */
     struct lb_cache_report *report;
+    const volatile sig_atomic_t *stop; /* may be NULL */
 };
 
 /* SQLite's own check of its pages and indices. */
@@ -60,8 +62,17 @@ static int take_entry(struct walk *w, sqlite3_stmt *row) {
                                  (uint64_t)sqlite3_column_int64(row, 4), sqlite3_column_int64(row, 2));
 }
 
+/* Whether work is to stop; SQLite asks so within long statements. */
+static int is_set(void *stop) {
+    const volatile sig_atomic_t *flag = stop;
+    return flag != NULL && *flag != 0;
+}
+
 /* One step of a statement that takes an id; *out_id is the row's. */
 static int step(struct walk *w, sqlite3_stmt *statement, int64_t id, int64_t *out_id) {
+    if (is_set((void *)(uintptr_t)w->stop)) {
+        return SQLITE_INTERRUPT;
+    }
     int code = sqlite3_bind_int64(statement, 1, id);
     code = code == SQLITE_OK ? sqlite3_step(statement) : code;
     if (code == SQLITE_ROW) {
@@ -179,9 +190,10 @@ static enum lb_status exchange(const char *dir, struct lb_detail *detail) {
 }
 
 /* Writes a new file with all that can be read of the damaged one; from NULL: nothing can. */
-static enum lb_status rescue(const char *dir, struct lb_cache *from, struct lb_detail *detail) {
+static enum lb_status rescue(const char *dir, struct lb_cache *from, const volatile sig_atomic_t *stop,
+                             struct lb_detail *detail) {
     struct lb_cache_report again = {0};
-    struct walk w = {.from = from, .report = &again};
+    struct walk w = {.from = from, .report = &again, .stop = stop};
     char *fresh = lb_path_join(dir, NEW_FILE);
     lb_buf_init(&w.bad, SIZE_MAX / 2);
     if (fresh != NULL) {
@@ -202,10 +214,10 @@ static enum lb_status rescue(const char *dir, struct lb_cache *from, struct lb_d
     return status == LB_OK ? exchange(dir, detail) : status;
 }
 
-enum lb_status lb_cache_verify(const char *dir, bool repair, struct lb_cache_report *out,
-                               struct lb_detail *detail) {
+enum lb_status lb_cache_verify(const char *dir, bool repair, const volatile sig_atomic_t *stop,
+                               struct lb_cache_report *out, struct lb_detail *detail) {
     struct lb_cache_report report = {0};
-    struct walk w = {.report = &report};
+    struct walk w = {.report = &report, .stop = stop};
     struct lb_detail why = {0};
     char *file = lb_path_join(dir, LB_CACHE_FILE);
     bool there = file != NULL && lb_file_exists(file);
@@ -221,6 +233,7 @@ enum lb_status lb_cache_verify(const char *dir, bool repair, struct lb_cache_rep
     } else if (status != LB_OK) {
         status = lb_fail(detail, status, "%s", why.text);
     } else {
+        sqlite3_progress_handler(w.from->db, 1000, is_set, (void *)(uintptr_t)stop);
         report.file_damaged = !is_whole(w.from->db);
         int code = walk_all(&w);
         if (code == SQLITE_OK && repair && !report.file_damaged && report.bad > 0) {
@@ -229,7 +242,7 @@ enum lb_status lb_cache_verify(const char *dir, bool repair, struct lb_cache_rep
         status = code == SQLITE_OK ? LB_OK : lb_cache_failed(w.from, code, "verifying", detail);
     }
     if (status == LB_OK && repair && report.file_damaged) {
-        status = rescue(dir, w.from, detail);
+        status = rescue(dir, w.from, stop, detail);
     }
     lb_cache_close(w.from);
     lb_buf_finish(&w.bad);

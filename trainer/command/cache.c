@@ -79,9 +79,10 @@ static enum lb_status print_stats(struct lb_cache *cache, const struct arguments
 }
 
 /* LB_E_FORMAT when bad answers are left. */
-static enum lb_status verify(const struct arguments *a, struct lb_detail *detail) {
+static enum lb_status verify(const struct arguments *a, const volatile sig_atomic_t *stop,
+                             struct lb_detail *detail) {
     struct lb_cache_report r;
-    enum lb_status status = lb_cache_verify(a->dir, a->repair, &r, detail);
+    enum lb_status status = lb_cache_verify(a->dir, a->repair, stop, &r, detail);
     if (status != LB_OK) {
         return status;
     }
@@ -108,7 +109,6 @@ static enum lb_status verify(const struct arguments *a, struct lb_detail *detail
 }
 
 int lb_cmd_cache(int argc, char **argv, volatile sig_atomic_t *stop) {
-    (void)stop;
     static const struct argp_option options[] = {
         {"json", 'j', NULL, 0, "Print the result as JSON", 0},
         {"repair", 'r', NULL, 0, "verify: remove damaged answers, so that they are asked for again", 0},
@@ -131,7 +131,7 @@ int lb_cmd_cache(int argc, char **argv, volatile sig_atomic_t *stop) {
     }
     lb_free(file);
     if (status == LB_OK && !strcmp(a.action, "verify")) {
-        status = verify(&a, &detail);
+        status = verify(&a, stop, &detail);
     } else if (status == LB_OK) {
         status = lb_cache_open(a.dir, 0, &cache, &detail);
         status = status == LB_OK ? print_stats(cache, &a, &detail) : status;
