@@ -82,29 +82,7 @@ await catches "$job"
 stops 1 TERM "$job" eval.log
 
 say "an export that takes long: what stood there stays, and nothing half-written"
-# A folder of a hundred million zeros: the file of weights is a header and a hole.
-mkdir big
-cp "$tokenizer" run.tokenizer.json && cp run.tokenizer.json big/tokenizer.json
-cp evaluated/student/tokenizer_config.json big/
-jq '. + {hidden_size: 1024, intermediate_size: 4096, num_hidden_layers: 6, num_attention_heads: 16,
-    num_key_value_heads: 16, head_dim: 64, torch_dtype: "float16"}' evaluated/student/config.json >big/config.json
-jq -cn --argjson v "$(jq .vocab_size big/config.json)" '
-    [["model.embed_tokens.weight", [$v, 1024]], ["model.norm.weight", [1024]],
-     (range(6) as $l | [["self_attn.q_proj", [1024, 1024]], ["self_attn.k_proj", [1024, 1024]],
-        ["self_attn.v_proj", [1024, 1024]], ["self_attn.o_proj", [1024, 1024]], ["mlp.gate_proj", [4096, 1024]],
-        ["mlp.up_proj", [4096, 1024]], ["mlp.down_proj", [1024, 4096]], ["input_layernorm", [1024]],
-        ["post_attention_layernorm", [1024]]][] | ["model.layers.\($l).\(.[0]).weight", .[1]])]
-    | reduce .[] as $t ({at: 0, all: {}}; ($t[1] | reduce .[] as $d (2; . * $d)) as $n
-        | .all[$t[0]] = {dtype: "F16", shape: $t[1], data_offsets: [.at, .at + $n]} | .at += $n) | .all' >header
-length=$(wc -c <header)
-{
-    for shift in 0 8 16 24 32 40 48 56; do
-        # shellcheck disable=SC2059 # the byte is the format
-        printf "\\x$(printf '%02x' $((length >> shift & 255)))"
-    done
-    cat header
-} >big/model.safetensors
-truncate -s "+$(jq '[.[].data_offsets[1]] | max' header)" big/model.safetensors
+hollow_model big evaluated/student 6 # a hundred million weights
 expect 0 earlier.log "$limbeck" export evaluated -f gguf -o big.gguf
 cp big.gguf earlier.gguf
 writing() {

@@ -292,3 +292,31 @@ seed: 3
 output_dir: run
 END
 }
+
+# A large model of zeros that takes no room: its file of weights is a header and a hole.
+hollow_model() { # folder, a student of the same tokenizer, layers (17 million weights each)
+    local length shift
+    mkdir "$1"
+    cp "$tokenizer" "$2/tokenizer_config.json" "$1"
+    jq --argjson layers "$3" '. + {hidden_size: 1024, intermediate_size: 4096, num_hidden_layers: $layers,
+        num_attention_heads: 16, num_key_value_heads: 16, head_dim: 64, torch_dtype: "float16"}' "$2/config.json" \
+        >"$1/config.json"
+    jq -cn --argjson v "$(jq .vocab_size "$2/config.json")" --argjson layers "$3" '
+        [["model.embed_tokens.weight", [$v, 1024]], ["model.norm.weight", [1024]],
+         (range($layers) as $l | [["self_attn.q_proj", [1024, 1024]], ["self_attn.k_proj", [1024, 1024]],
+            ["self_attn.v_proj", [1024, 1024]], ["self_attn.o_proj", [1024, 1024]],
+            ["mlp.gate_proj", [4096, 1024]], ["mlp.up_proj", [4096, 1024]], ["mlp.down_proj", [1024, 4096]],
+            ["input_layernorm", [1024]], ["post_attention_layernorm", [1024]]][]
+            | ["model.layers.\($l).\(.[0]).weight", .[1]])]
+        | reduce .[] as $t ({at: 0, all: {}}; ($t[1] | reduce .[] as $d (2; . * $d)) as $n
+            | .all[$t[0]] = {dtype: "F16", shape: $t[1], data_offsets: [.at, .at + $n]} | .at += $n) | .all' >"$1.header"
+    length=$(wc -c <"$1.header")
+    {
+        for shift in 0 8 16 24 32 40 48 56; do
+            # shellcheck disable=SC2059 # the byte is the format
+            printf "\\x$(printf '%02x' $((length >> shift & 255)))"
+        done
+        cat "$1.header"
+    } >"$1/model.safetensors"
+    truncate -s "+$(jq '[.[].data_offsets[1]] | max' "$1.header")" "$1/model.safetensors"
+}
