@@ -18,6 +18,7 @@
     X(TOPK_VALUES,  "logits.topk_values",  FP32,  FP16,   LOGITS,    TOP_K, FALLING,  LB_USES_TOP_K | LB_IN_PIECES,            topk_values) \
     X(LOGSUMEXP,    "logsumexp",           FP32,  NONE,   LOGITS,    ONE,   NUMBERS,  LB_USES_TEMPERATURE | LB_IN_PIECES,      logsumexp) \
     X(ACTUAL,       "logprobs.actual",     FP32,  NONE,   LOGITS,    ONE,   LOGPROBS, LB_USES_TEMPERATURE | LB_USES_NEXT_TOKEN | LB_IN_PIECES, actual) \
+    X(NEXT,         "logprobs.next",       FP32,  NONE,   LOGITS,    ONE,   LOGPROBS, LB_USES_PLAIN_SUM | LB_USES_NEXT_TOKEN | LB_IN_PIECES, next) \
     X(REST,         "logprobs.rest",       FP32,  NONE,   LOGITS,    ONE,   LOGPROBS, LB_USES_TOP_K | LB_USES_TEMPERATURE | LB_IN_PIECES, rest) \
     X(HIDDEN_FINAL, "hidden_states.final", FP32,  FP16,   FINAL,     STATE, NUMBERS,  0,                                       row) \
     X(HIDDEN,       "hidden_states.N",     FP32,  FP16,   HIDDEN,    STATE, NUMBERS,  0,                                       row) \
@@ -58,6 +59,7 @@ enum {
     LB_USES_TOP_K = 1,
     LB_USES_TEMPERATURE = 2,
     LB_USES_NEXT_TOKEN = 4, /* none in a sequence's last row, which is 0; classifiers have no such output */
+    LB_USES_PLAIN_SUM = 16, /* the log-sum-exp at temperature 1, whatever the request's is */
     LB_IN_PIECES = 8 /* made of top-k, log-sum-exp, the next token's logit, or the logits as they are: no
                         function needs a whole row of logits, and large heads are multiplied by panels */
 };

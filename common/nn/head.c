@@ -149,7 +149,7 @@ static void product(const struct work *work, int64_t row, int64_t n, const struc
 /* A row on its way. */
 struct state {
     struct lb_head_want want;
-    struct lb_lse lse;
+    struct lb_lse lse, plain;
     struct lb_top top;
     double rest;
     float *at;
@@ -168,7 +168,7 @@ static bool group_begin(struct work *work, struct group *g, const struct lb_head
     for (int64_t c = 0; g->states != NULL && c < g->n_chunks; c++) {
         for (int64_t i = 0; i < g->chunks[c].n; i++, r++) {
             struct state *s = &g->states[r];
-            *s = (struct state){.lse = LB_LSE_EMPTY};
+            *s = (struct state){.lse = LB_LSE_EMPTY, .plain = LB_LSE_EMPTY};
             if (reader->want != NULL && i >= g->chunks[c].skip) {
                 s->want = reader->want(reader->context, g->chunks[c].row + i);
             }
@@ -204,6 +204,9 @@ static void state_add(struct state *s, const float *z, int64_t id, int64_t n_ids
         if (s->want.temperature > 0) {
             lb_lse_add(&s->lse, z, n_ids, s->want.temperature);
         }
+    }
+    if (s->want.plain) {
+        lb_lse_add(&s->plain, z, n_ids, 1);
     }
     for (int64_t i = 0; i < s->want.n_at; i++) {
         int64_t j = s->want.at[i] - id;
@@ -272,6 +275,7 @@ static void group_finish(const struct group *g, const struct lb_head_reader *rea
                                        .at = s->at,
                                        .n_at = s->want.n_at,
                                        .lse = temperature > 0 ? lb_lse_value(&s->lse, temperature) : 0};
+            left.plain_lse = s->want.plain ? lb_lse_value(&s->plain, 1) : 0;
             left.log_rest = s->want.rest ? lb_rest_value(s->rest, &s->lse, &s->top, temperature) : 0;
             reader->row(reader->context, chunk->row + i, &left);
         }

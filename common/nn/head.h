@@ -42,6 +42,7 @@ struct lb_head_want {
     int64_t k;          /* the k largest, k <= V; 0: none */
     double temperature; /* > 0: log sum_j exp(z[j] / temperature); 0: none */
     bool rest;          /* and what all but the k largest have of probability; k > 0 and a temperature */
+    bool plain;         /* log sum_j exp(z[j]) as well, whatever the temperature */
     const int32_t *at;  /* [n_at] ids whose logits are wanted, each within 0 .. V - 1; lives until the end */
     int64_t n_at;
 };
@@ -54,6 +55,7 @@ struct lb_head_row {
     int64_t n_at;
     double lse;
     double log_rest; /* log of it: lb_rest_value */
+    double plain_lse;
 };
 
 /* Who reads. A row is that of h, counted over the whole batch. */

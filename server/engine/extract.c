@@ -44,6 +44,14 @@ static void make_top_k(struct lb_row *row) {
     }
 }
 
+double lb_row_plain_logsumexp(struct lb_row *row) {
+    if (!row->has_plain) {
+        row->plain_lse = lb_head_logsumexp(row->x, row->n, 1);
+        row->has_plain = true;
+    }
+    return row->plain_lse;
+}
+
 double lb_row_log_rest(struct lb_row *row) {
     if (!row->has_rest) {
         row->log_rest =
@@ -182,6 +190,7 @@ static struct lb_head_want want(void *context, int64_t row) {
     }
     want.k = uses & LB_USES_TOP_K ? job->top_k : 0;
     want.temperature = uses & LB_USES_TEMPERATURE ? job->temperature : 0;
+    want.plain = (uses & LB_USES_PLAIN_SUM) != 0;
     int64_t next = row - extract->ragged->offsets[s] + 1;
     if ((uses & LB_USES_NEXT_TOKEN) != 0 && next < lb_job_length(job, seq)) {
         want.at = job->ids + job->offsets[seq] + next;
@@ -203,8 +212,10 @@ static void take_row(void *context, int64_t row, const struct lb_head_row *left)
                          .has_lse = true,
                          .has_top_k = true,
                          .has_rest = true,
+                         .has_plain = true,
                          .lse = left->lse,
                          .log_rest = left->log_rest,
+                         .plain_lse = left->plain_lse,
                          .next_logit = left->n_at > 0 ? left->at[0] : 0,
                          .ids = left->ids,
                          .values = left->values};

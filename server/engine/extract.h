@@ -58,8 +58,8 @@ struct lb_row {
     int64_t n;             /* numbers of x */
     int64_t heads, stride; /* of attention: head h begins at x + h * stride; else 1, 0 */
     /* What several outputs share, made at the first call of the functions below. */
-    bool has_lse, has_top_k, has_rest;
-    double lse, log_rest;
+    bool has_lse, has_top_k, has_rest, has_plain;
+    double lse, log_rest, plain_lse;
     int32_t *ids;
     float *values;
     float next_logit;
@@ -69,6 +69,8 @@ typedef void (*lb_extract_fn)(struct lb_row *row, const struct lb_job_output *o)
 
 /* Of logits: log of the sum of exp(z / temperature). */
 double lb_row_logsumexp(struct lb_row *row);
+/* The same at temperature 1. */
+double lb_row_plain_logsumexp(struct lb_row *row);
 /* Of logits: log of the probability of all ids but the job's top_k largest. */
 double lb_row_log_rest(struct lb_row *row);
 /* Of logits: that of the sequence's next token; there is one. */

@@ -28,6 +28,14 @@ void lb_extract_actual(struct lb_row *row, const struct lb_job_output *o) {
     }
 }
 
+/* The same at temperature 1. */
+void lb_extract_next(struct lb_row *row, const struct lb_job_output *o) {
+    if (row->t + 1 < lb_job_length(row->job, row->seq)) {
+        float value = (float)(lb_row_next_logit(row) - lb_row_plain_logsumexp(row));
+        lb_put_floats(row, o, &value);
+    }
+}
+
 /* log of the probability of all ids that are not among the k largest. */
 void lb_extract_rest(struct lb_row *row, const struct lb_job_output *o) {
     float value = (float)lb_row_log_rest(row);

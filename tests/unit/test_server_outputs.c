@@ -208,6 +208,14 @@ static double actual(const struct question *q, const struct source *s, int b, in
     return (double)s->x[t * s->width + ids[b * T + t + 1]] / q->temperature - lse(q, s, b, h, t, c);
 }
 
+static double next(const struct question *q, const struct source *s, int b, int64_t h, int64_t t, int64_t c) {
+    const float *z = s->x + t * s->width;
+    (void)q;
+    (void)h;
+    (void)c;
+    return t + 1 == s->n ? 0 : (double)z[ids[b * T + t + 1]] - logsumexp(z, s->width, 1);
+}
+
 static double rest(const struct question *q, const struct source *s, int b, int64_t h, int64_t t, int64_t c) {
     const float *z = s->x + t * s->width;
     double least = top_value(q, s, b, h, t, q->top_k - 1), sum = 0; /* none is twice there */
@@ -235,6 +243,7 @@ static const struct {
     [LB_OUT_TOPK_VALUES] = {LB_FROM_LOGITS, LB_WIDE_TOP_K, top_value},
     [LB_OUT_LOGSUMEXP] = {LB_FROM_LOGITS, LB_WIDE_ONE, lse},
     [LB_OUT_ACTUAL] = {LB_FROM_LOGITS, LB_WIDE_ONE, actual},
+    [LB_OUT_NEXT] = {LB_FROM_LOGITS, LB_WIDE_ONE, next},
     [LB_OUT_REST] = {LB_FROM_LOGITS, LB_WIDE_ONE, rest},
     [LB_OUT_HIDDEN_FINAL] = {LB_FROM_FINAL, LB_WIDE_STATE, same},
     [LB_OUT_HIDDEN] = {LB_FROM_HIDDEN, LB_WIDE_STATE, same},

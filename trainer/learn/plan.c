@@ -71,7 +71,9 @@ static enum lb_status ask_weights(struct lb_plan *plan, const struct lb_model *s
         return LB_OK;
     }
     if (!classifier(student)) {
-        return ask(&plan->spec[k], LB_OUT_ACTUAL, 0, LB_DT_FP32, detail);
+        /* Weights are made at temperature 1, whatever the lane's question is asked at. */
+        bool plain = plan->spec[k].temperature == 1;
+        return ask(&plan->spec[k], plain ? LB_OUT_ACTUAL : LB_OUT_NEXT, 0, LB_DT_FP32, detail);
     }
     if (info->vocab_size != lb_model_config(student)->vocab_size) {
         return lb_fail(

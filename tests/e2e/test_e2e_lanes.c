@@ -1,0 +1,295 @@
+/* The lanes agree: the same recipe by whole logits, by final states and by top-k with K = V, from real
+ * daemons, gives the same mixture weights, losses and gradients at every temperature, for texts and
+ * classifiers; with FP16 within what its rounding can do (PROTOCOL.md, section 5); with K < V the loss never
+ * exceeds the full one. */
+#include <stdarg.h>
+#include <stddef.h>
+#include <setjmp.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include "common/base/file.h"
+#include "common/base/rng.h"
+#include "tests/e2e/hosts.h"
+#include "tests/support/asking.h"
+#include "tests/support/tiny_model.h"
+#include "tests/support/whole_step.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define SAMPLES 6
+#define TEACHERS 2
+#define MAX_T 24
+
+static char folder[] = "/tmp/limbeck-lanes-XXXXXX";
+static const enum lb_target_lane lanes[] = {LB_LANE_LOGITS, LB_LANE_FINAL, LB_LANE_TOPK};
+static const char *const lane_names[] = {"logits", "final_hidden", "topk"};
+
+/* A student and two hosted teachers. */
+struct scene {
+    const char *name;
+    struct lb_config config;
+    struct host *hosts[TEACHERS];
+    struct lb_model *student;
+    int32_t ids[SAMPLES][MAX_T + 1];
+    float features[SAMPLES][12];
+    struct lb_sample samples[SAMPLES];
+    int64_t rows;
+};
+
+/* What a step comes to. */
+struct outcome {
+    struct lb_step_result result;
+    size_t n;
+    float *grads;
+    double head_norms; /* sum over rows of |h| */
+    double delta;      /* most that FP16 moves a teacher's logit, by any lane */
+};
+
+static void must(enum lb_status status, const struct lb_detail *detail) {
+    if (status != LB_OK) {
+        fail_msg("%s: %s", lb_status_name(status), detail->text);
+    }
+}
+
+static void begin(struct scene *s, const char *name, bool text, double range) {
+    struct lb_detail detail = {0};
+    struct lb_rng rng;
+    memset(s, 0, sizeof *s);
+    s->name = name;
+    lb_rng_seed(&rng, 21, 0);
+    (text ? lb_tiny_llama : lb_tiny_mlp)(&s->config);
+    s->config.tie_word_embeddings = false;
+    s->config.vocab_size = text ? 1500 : 40;
+    s->config.initializer_range = range;
+    for (int k = 0; k < TEACHERS; k++) {
+        char path[80], label[24];
+        snprintf(label, sizeof label, "%s%d", name, k);
+        snprintf(path, sizeof path, "%s/%s", folder, label);
+        lb_tiny_save(&s->config, 11 + (uint64_t)k, path, LB_F32, false);
+        s->hosts[k] = host_start(folder, label, path, NULL);
+    }
+    must(lb_model_create(&s->config, 3, &s->student, &detail), &detail);
+    for (int i = 0; i < SAMPLES; i++) {
+        int64_t n = text ? 4 * i + 1 : 1;
+        for (int64_t t = 0; t <= n; t++) {
+            s->ids[i][t] = (int32_t)lb_rng_below(&rng, (uint64_t)s->config.vocab_size);
+        }
+        for (int c = 0; c < 12; c++) {
+            s->features[i][c] = 4 * lb_rng_float(&rng);
+        }
+        s->samples[i] = (struct lb_sample){.ids = text ? s->ids[i] : NULL,
+                                           .n = n,
+                                           .features = text ? NULL : s->features[i],
+                                           .label = s->ids[i][0],
+                                           .tag = -1};
+        s->rows += n;
+    }
+}
+
+static void end(struct scene *s) {
+    for (int k = 0; k < TEACHERS; k++) {
+        host_kill(s->hosts[k]);
+    }
+    lb_model_destroy(s->student);
+}
+
+/* Most that rounding to FP16 moves a logit of these answers, 2^-11 of each number that it rounds. */
+static double fp16_delta(const struct lb_plan *plan, const struct lb_answer *const *answers) {
+    double most = 0;
+    for (int i = 0; i < SAMPLES * TEACHERS; i++) {
+        const struct lb_teacher_head *head = plan->head[i % TEACHERS];
+        const struct lb_wire_tensor *z = lb_answer_find(answers[i], LB_OUT_LOGITS, 0);
+        const struct lb_wire_tensor *h = lb_answer_find(answers[i], LB_OUT_HIDDEN_FINAL, 0);
+        for (int64_t j = 0; z != NULL && j < lb_wire_elements(z); j++) {
+            float v;
+            lb_wire_floats(z, j, 1, &v);
+            most = fmax(most, fabs((double)v));
+        }
+        for (int64_t row = 0; head != NULL && h != NULL && row < lb_wire_elements(h) / head->hidden_size;
+             row++) {
+            for (int64_t j = 0; j < head->vocab_size; j++) {
+                double sum = 0;
+                for (int64_t c = 0; c < head->hidden_size; c++) {
+                    float v;
+                    lb_wire_floats(h, row * head->hidden_size + c, 1, &v);
+                    sum += fabs((double)v * (double)head->weight[j * head->hidden_size + c]);
+                }
+                most = fmax(most, sum);
+            }
+        }
+    }
+    return most / 2048;
+}
+
+/* One step of the recipe by a lane: real daemons, the real question, the real step. */
+static struct outcome run(struct scene *s, const char *mixture, enum lb_target_lane lane, bool fp16,
+                          double temperature, int64_t top_k) {
+    struct outcome out = {.n = 0};
+    struct asking asking;
+    struct lb_teachers *teachers = NULL;
+    struct lb_detail detail = {0};
+    struct lb_plan *plan = calloc(1, sizeof *plan);
+    static char kl[] = "kl";
+    struct lb_recipe_loss loss = {.function = kl, .args = {.weight = 1}};
+    const struct lb_answer *const *answers = NULL;
+    const struct lb_value *states = NULL;
+    struct lb_rng rng;
+    lb_rng_seed(&rng, 1, 1);
+    asking_setup(&asking);
+    for (int k = 0; k < TEACHERS; k++) {
+        asking_add(&asking, host_url(s->hosts[k]));
+        asking.teachers[k].weight = 1 + k;
+    }
+    asking.recipe.loss_functions = &loss;
+    asking.recipe.loss_functions_count = 1;
+    asking.recipe.mixture = mixture;
+    asking.recipe.targets = lane;
+    asking.recipe.loss_top_k = top_k;
+    asking.recipe.loss_add_tail = true;
+    asking.recipe.temperature = temperature;
+    asking.recipe.fp16_targets = fp16;
+    asking.recipe.max_length = MAX_T;
+    must(lb_teachers_open_recipe(&asking.recipe, NULL, &teachers, &detail), &detail);
+    must(lb_plan_make(&asking.recipe, s->student, "", teachers, plan, &detail), &detail);
+    must(lb_teachers_submit(teachers, 0, s->samples, SAMPLES, NULL, &detail), &detail);
+    must(lb_teachers_take(teachers, 0, &answers, &detail), &detail);
+    struct lb_step *step = lb_step_create(plan, s->student, (size_t)1 << 28);
+    assert_non_null(step);
+    float *grads = lb_model_grads(s->student, &out.n);
+    memset(grads, 0, out.n * sizeof *grads);
+    must(lb_step_forward(step, s->samples, SAMPLES, &rng, &states, &detail), &detail);
+    for (int64_t r = 0; r < s->rows; r++) {
+        double square = 0;
+        for (int64_t c = 0; c < states->cols; c++) {
+            square += (double)states->data[r * states->cols + c] * states->data[r * states->cols + c];
+        }
+        out.head_norms += sqrt(square);
+    }
+    must(lb_step_losses(step, answers, s->rows, NULL, &out.result, &detail), &detail);
+    out.delta = fp16 ? fp16_delta(plan, answers) : 0;
+    out.grads = malloc(out.n * sizeof *out.grads);
+    assert_non_null(out.grads);
+    memcpy(out.grads, grads, out.n * sizeof *grads);
+    lb_step_destroy(step);
+    lb_teachers_close(teachers);
+    asking_teardown(&asking);
+    free(plan);
+    return out;
+}
+
+/* |a - b| / |a| over the n gradients from begin on. */
+static double apart(const struct outcome *a, const struct outcome *b, size_t begin, size_t n,
+                    double *out_norm) {
+    double norm = 0, sum = 0;
+    for (size_t i = begin; i < begin + n; i++) {
+        norm += (double)a->grads[i] * a->grads[i];
+        sum += ((double)a->grads[i] - b->grads[i]) * ((double)a->grads[i] - b->grads[i]);
+    }
+    *out_norm = sqrt(norm);
+    return sqrt(sum / norm);
+}
+
+static void compare(const struct scene *s, const char *mixture, bool fp16, double temperature) {
+    struct outcome of[3];
+    double delta = 0;
+    for (int l = 0; l < 3; l++) {
+        of[l] = run((struct scene *)(uintptr_t)s, mixture, lanes[l], fp16, temperature, s->config.vocab_size);
+        delta = fmax(delta, of[l].delta);
+    }
+    const struct lb_weight *head = lb_model_head(s->student)->weight;
+    size_t n, begin = (size_t)(head->grad - lb_model_grads(s->student, &n));
+    /* Each of two lanes moves each log-probability by eta at most, and the weights' own move comes on top
+     * where they are made of rounded logits. */
+    double weights = fp16 && s->config.input_size > 0 && strcmp(mixture, "ca_mkd") == 0 ? 4 * delta : 0;
+    double eta = 2 * delta / temperature + 2 * weights;
+    double loss_bound =
+        fp16 ? 2 * (exp(eta) - 1) * (of[0].result.loss + temperature * temperature * (2 / exp(1) + eta))
+             : 1e-5 * fmax(1, of[0].result.loss);
+    double head_bound = 2 * temperature * (exp(eta) - 1) * of[0].head_norms / (double)s->rows;
+    for (int a = 0; a < 3; a++) {
+        int b = (a + 1) % 3;
+        double weight = 0, norm, head_norm, loss = fabs(of[a].result.loss - of[b].result.loss);
+        for (int k = 0; k < TEACHERS; k++) {
+            weight = fmax(weight, fabs(of[a].result.weight[k] - of[b].result.weight[k]));
+        }
+        double gradient = apart(&of[a], &of[b], 0, of[a].n, &norm);
+        double of_head =
+            apart(&of[a], &of[b], begin, (size_t)(head->rows * head->cols), &head_norm) * head_norm;
+        printf("%-10s %-11s %s T %-3g %-12s %-12s weights %.1e, loss %.1e of %.4f (bound %.1e), gradient "
+               "%.1e of its "
+               "norm\n",
+               s->name, mixture, fp16 ? "FP16" : "FP32", temperature, lane_names[a], lane_names[b], weight,
+               loss, of[a].result.loss, loss_bound, gradient);
+        assert_true(weight <= (fp16 ? exp(2 * weights) - 1 : 1e-5) + 1e-12);
+        assert_true(loss <= loss_bound);
+        assert_true(fp16 ? of_head <= head_bound : gradient <= 1e-4);
+    }
+    for (int l = 0; l < 3; l++) {
+        free(of[l].grads);
+    }
+}
+
+/* Lists of each teacher's own: the loss of each is that of a coarser distribution. */
+static void truncated(struct scene *s, double temperature) {
+    struct outcome full = run(s, "mean_losses", LB_LANE_LOGITS, false, temperature, 1);
+    double before = 0;
+    printf("%-10s T %-3g full %.6f, K of %lld:", s->name, temperature, full.result.loss,
+           (long long)s->config.vocab_size);
+    for (int64_t k = 1; k <= s->config.vocab_size; k *= 3) {
+        struct outcome cut = run(s, "mean_losses", LB_LANE_TOPK, false, temperature, k);
+        printf(" %lld: %.6f", (long long)k, cut.result.loss);
+        assert_true(cut.result.loss <= full.result.loss * (1 + 1e-6));
+        assert_true(cut.result.loss >= before * (1 - 1e-6)); /* and it grows with what is told */
+        before = cut.result.loss;
+        free(cut.grads);
+    }
+    printf("\n");
+    free(full.grads);
+}
+
+static void all(struct scene *s) {
+    static const double temperatures[] = {0.5, 1, 4};
+    static const char *const mixtures[] = {"ca_mkd", "mean_probs", "mean_losses"};
+    for (int t = 0; t < 3; t++) {
+        for (int m = 0; m < 3; m++) {
+            compare(s, mixtures[m], false, temperatures[t]);
+            compare(s, mixtures[m], true, temperatures[t]);
+        }
+        truncated(s, temperatures[t]);
+    }
+}
+
+static void texts(void **state) {
+    (void)state;
+    struct scene s;
+    begin(&s, "text", true, 0.3);
+    all(&s);
+    end(&s);
+}
+
+static void classifiers(void **state) {
+    (void)state;
+    struct scene s;
+    begin(&s, "classifier", false, 0.5);
+    all(&s);
+    end(&s);
+}
+
+static int setup(void **state) {
+    (void)state;
+    return mkdtemp(folder) ? 0 : -1;
+}
+
+static int teardown(void **state) {
+    (void)state;
+    return lb_remove_tree(folder, NULL);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {cmocka_unit_test(texts), cmocka_unit_test(classifiers)};
+    return cmocka_run_group_tests(tests, setup, teardown);
+}
