@@ -1,0 +1,86 @@
+/* The self-test's result is kept from one start to the next, as long as nothing changes that decides it. */
+#include <stdarg.h>
+#include <stddef.h>
+#include <setjmp.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include "common/base/file.h"
+#include "common/base/memo.h"
+#include "common/nn/compute.h"
+#include "common/nn/gemm.h"
+#include "server/engine/selftest.h"
+#include "tests/support/tiny_hosted.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static char folder[] = "/tmp/limbeck-selftest-XXXXXX";
+static int forwards;
+
+static bool count_and_run(void *context, void (*call)(void *argument), void *argument) {
+    (void)context;
+    forwards++;
+    call(argument);
+    return true;
+}
+
+/* Tests the model; returns how many forwards that took. */
+static int test_again(const struct lb_model *model, struct lb_self_test_result *out) {
+    forwards = 0;
+    memset(out, 0, sizeof *out);
+    assert_int_equal(lb_self_test(model, true, count_and_run, NULL, out, NULL), LB_OK);
+    assert_true(out->kept == (forwards == 0));
+    return forwards;
+}
+
+/* What was found of a large model is found again without a forward; by other kernels, or on --rehash, it is
+ * not. */
+static void test_kept_self_test(void **state) {
+    (void)state;
+    struct lb_config config;
+    struct lb_self_test_result first, second;
+    lb_tiny_llama(&config);
+    config.vocab_size = 70000;
+    config.hidden_size = 128;
+    config.num_hidden_layers = 1;
+    struct lb_hosted *large = lb_tiny_hosted(folder, "large", &config), *small;
+    lb_tiny_mlp(&config);
+    small = lb_tiny_hosted(folder, "small", &config);
+    assert_int_equal(setenv("XDG_CACHE_HOME", folder, 1), 0);
+    struct lb_sha256 *hash = lb_sha256_create();
+    uint8_t digest[LB_SHA256_BYTES];
+    bool named = lb_compute_named(hash);
+    lb_sha256_final(hash, digest);
+    assert_true(test_again(large->model, &first) > 0);
+    if (named) { /* not by a program that was linked in the last two seconds */
+        assert_int_equal(test_again(large->model, &second), 0);
+        second.kept = first.kept;
+        assert_string_equal(first.compute, second.compute);
+        assert_true(first.invariant == second.invariant && first.base_bytes == second.base_bytes &&
+                    first.row_bytes == second.row_bytes);
+        assert_int_equal(setenv("OPENBLAS_CORETYPE_OF_ANOTHER", "Prescott", 1), 0);
+        assert_true(test_again(large->model, &second) > 0);
+        assert_int_equal(test_again(large->model, &second), 0);
+        assert_int_equal(unsetenv("OPENBLAS_CORETYPE_OF_ANOTHER"), 0);
+    }
+    assert_int_equal(lb_self_test(small->model, false, count_and_run, NULL, &second, NULL), LB_OK);
+    forwards = 0; /* a small one costs less than to look */
+    assert_int_equal(lb_self_test(small->model, false, count_and_run, NULL, &second, NULL), LB_OK);
+    assert_true(forwards > 0 && !second.kept);
+    lb_memo_distrust();
+    assert_true(test_again(large->model, &second) > 0);
+    lb_hosted_release(large);
+    lb_hosted_release(small);
+}
+
+int main(int argc, char **argv) {
+    (void)argc;
+    lb_gemm_setup(0, argv);
+    if (!mkdtemp(folder)) {
+        return 1;
+    }
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_kept_self_test)};
+    int failed = cmocka_run_group_tests(tests, NULL, NULL);
+    return lb_remove_tree(folder, NULL) == LB_OK ? failed : 1;
+}
