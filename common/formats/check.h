@@ -13,8 +13,7 @@
 
 /* What a data type's elements must be aligned to for C to read them in place. */
 static inline size_t lb_check_align(enum lb_dtype dtype) {
-    return lb_dtype_block(dtype) == 1 ? lb_dtype_block_bytes(dtype)
-                                      : 2; /* a block starts with its f16 scale */
+    return lb_dtype_block(dtype) == 1 ? lb_dtype_block_bytes(dtype) : 1; /* blocks are read byte by byte */
 }
 
 /* Text that a C string can hold: valid UTF-8 without NUL. */

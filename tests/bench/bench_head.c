@@ -1,6 +1,6 @@
 /* The output head of a large vocabulary: time and memory of top-64 and log-sum-exp at every position.
  *
- * usage: bench_head [rows|panels] [F32|F16|BF16|Q8_0] [V C SEQS LENGTH ROUNDS]
+ * usage: bench_head [rows|panels] [F32|F16|BF16|Q8_0|Q4_0...] [V C SEQS LENGTH ROUNDS]
  *     default panels F32 131072 576 8 256 3
  * rows: chunks of whole rows (lb_head_run), as for small vocabularies; panels: lb_head_read. One JSON line:
  * the best and the median of rounds, GFLOP/s of the product alone, what the head took of the tape, and peak
@@ -80,7 +80,6 @@ static void *make_head(enum lb_dtype dtype, struct lb_rng *rng) {
 }
 
 int main(int argc, char **argv) {
-    static const enum lb_dtype dtypes[] = {LB_F32, LB_F16, LB_BF16, LB_Q8_0};
     enum lb_dtype dtype = LB_F32;
     int64_t *const numbers[] = {&v, &c, &seqs, &length, &rounds};
     double seconds[MAX_ROUNDS];
@@ -88,8 +87,9 @@ int main(int argc, char **argv) {
     lb_gemm_setup(0, argv);
     lb_rng_seed(&rng, 7, 0);
     bool rows_first = argc > 1 && strcmp(argv[1], "rows") == 0;
-    for (size_t i = 0; argc > 2 && i < sizeof dtypes / sizeof *dtypes; i++) {
-        dtype = strcmp(argv[2], lb_dtype_name(dtypes[i])) == 0 ? dtypes[i] : dtype;
+    for (int d = 0; argc > 2 && d < LB_DTYPES; d++) {
+        bool named = strcmp(argv[2], lb_dtype_name((enum lb_dtype)d)) == 0;
+        dtype = named && lb_dtype_narrows((enum lb_dtype)d) ? (enum lb_dtype)d : dtype;
     }
     for (int i = 0; i + 3 < argc && i < 5; i++) {
         *numbers[i] = strtoll(argv[i + 3], NULL, 10);
