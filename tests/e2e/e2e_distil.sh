@@ -92,6 +92,10 @@ for line in "a small <eos>still" "It's  12345 stills,	naïve!"; do
 done
 curl -sf "${url[alone]}/v2/models/alone/tokenizer" >alone-tokenizer.json
 [ "$("$limbeck" tokenize alone-tokenizer.json "a still")" = "$("$limbeck" tokenize run "a still")" ] || fail "other ids by the served one"
+said_fingerprint() { curl -sf "${url[$1]}/v2/models/$1" | jq -r .parameters.tokenizer_fingerprint; }
+[ "$(said_fingerprint alone)" = "$(said_fingerprint third)" ] || fail "the same tokenizer has two fingerprints"
+expect 0 vocabulary.log "$limbeck" train alone.yaml --output-dir vocabulary --set max_steps=1 --set eval_steps=0 --set tokenizer=student-f32.gguf
+cmp vocabulary/student/tokenizer.json alone-tokenizer.json
 expect 0 none.log "$limbeck" export run --format gguf --out none.gguf --no-vocabulary
 expect 1 none2.log "$limbeck" tokenize none.gguf "a still"
 said none2.log "no vocabulary in this file"

