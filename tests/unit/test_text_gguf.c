@@ -11,6 +11,7 @@
 #include "common/base/mem.h"
 #include "common/formats/gguf.h"
 #include "common/text/gguf_pre.h"
+#include "common/text/gguf_vocab.h"
 #include "common/text/tokenizer.h"
 
 #include <math.h>
@@ -286,12 +287,78 @@ static void test_names(void **state) {
     assert_null(lb_gguf_pre_find("gpt-2 phi-2"));
 }
 
+/* ---- memory ---- */
+
+/* SentencePiece's kind, with scores and a run of spaces. */
+static struct lb_gguf_out *pieces(void) {
+    static const char *const tokens[] = {"<unk>", "<s>", "</s>", "<0x0A>", "  ",
+                                         "a",     "b",   "ab",   "\u2581", "\u2581ab"};
+    static const int32_t types[] = {2, 3, 3, 6, 4, 1, 1, 1, 1, 1};
+    static const float scores[] = {0, 0, 0, 0, -1000, -3, -4, -1, -5, -2};
+    struct lb_gguf_out *out = lb_gguf_out_create();
+    assert_non_null(out);
+    lb_gguf_put_string(out, T "model", "llama");
+    lb_gguf_put_strings(out, T "tokens", tokens, 10);
+    lb_gguf_put_i32s(out, T "token_type", types, 10);
+    lb_gguf_put_f32s(out, T "scores", scores, 10);
+    return out;
+}
+
+/* Every allocation fails once: an error, nothing lost, nothing half done; then the text is as it was. */
+static void check_reading(struct lb_gguf_out *out) {
+    struct lb_buf bytes, text, want;
+    struct lb_gguf *file = NULL;
+    struct lb_gguf_ids ids;
+    lb_buf_init(&bytes, MAX_FILE), lb_buf_init(&text, MAX_FILE), lb_buf_init(&want, MAX_FILE);
+    assert_int_equal(lb_gguf_encode(out, &bytes, NULL), LB_OK);
+    assert_int_equal(lb_gguf_parse(bytes.data, bytes.len, "x.gguf", &file, NULL), LB_OK);
+    assert_int_equal(lb_gguf_vocab_json(file, "x.gguf", &want, &ids, NULL), LB_OK);
+    enum lb_status status = LB_E_NOMEM;
+    long n = 1;
+    for (; status; n++) {
+        lb_buf_finish(&text);
+        lb_buf_init(&text, MAX_FILE);
+        lb_mem_fail_from(n);
+        status = lb_gguf_vocab_json(file, "x.gguf", &text, &ids, NULL);
+        lb_mem_fail_from(0);
+        assert_true(status == LB_OK || status == LB_E_NOMEM);
+    }
+    assert_true(n > 5 && text.len == want.len && memcmp(text.data, want.data, want.len) == 0);
+    lb_gguf_destroy(file);
+    lb_gguf_out_destroy(out);
+    lb_buf_finish(&bytes), lb_buf_finish(&text), lb_buf_finish(&want);
+}
+
+static void test_out_of_memory(void **state) {
+    (void)state;
+    struct lb_tokenizer *tokenizer = NULL;
+    check_reading(whole("smollm"));
+    check_reading(pieces());
+    assert_int_equal(read_back(whole("smollm"), &tokenizer, NULL), LB_OK);
+    enum lb_status status = LB_E_NOMEM;
+    long n = 1;
+    for (; status; n++) {
+        struct lb_gguf_out *out = lb_gguf_out_create();
+        struct lb_buf bytes;
+        lb_buf_init(&bytes, MAX_FILE);
+        lb_mem_fail_from(n);
+        status = lb_tokenizer_put_gguf(tokenizer, N_LETTERS + 2, out, NULL);
+        status = status == LB_OK ? lb_gguf_encode(out, &bytes, NULL) : status;
+        lb_mem_fail_from(0);
+        assert_true(status == LB_OK || status == LB_E_NOMEM);
+        lb_buf_finish(&bytes);
+        lb_gguf_out_destroy(out);
+    }
+    assert_true(n > 10);
+    lb_tokenizer_destroy(tokenizer);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_wrong_lists), cmocka_unit_test(test_wrong_merges),
         cmocka_unit_test(test_wrong_keys),  cmocka_unit_test(test_large),
         cmocka_unit_test(test_taken),       cmocka_unit_test(test_beside),
-        cmocka_unit_test(test_names),
+        cmocka_unit_test(test_names),       cmocka_unit_test(test_out_of_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
