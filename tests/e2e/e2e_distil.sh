@@ -96,6 +96,10 @@ said_fingerprint() { curl -sf "${url[$1]}/v2/models/$1" | jq -r .parameters.toke
 [ "$(said_fingerprint alone)" = "$(said_fingerprint third)" ] || fail "the same tokenizer has two fingerprints"
 expect 0 vocabulary.log "$limbeck" train alone.yaml --output-dir vocabulary --set max_steps=1 --set eval_steps=0 --set tokenizer=student-f32.gguf
 cmp vocabulary/student/tokenizer.json alone-tokenizer.json
+# What a GGUF has no key for, and the check of what was written finds: an unknown token for a byte.
+jq '.model.unk_token = "<eos>" | del(.model.vocab["ā"])' "$tokenizer" >unknown.json
+expect 1 unknown.log "$limbeck" export run --format gguf --out unknown.gguf --tokenizer unknown.json
+said unknown.log "cuts text otherwise" no-vocabulary
 expect 0 none.log "$limbeck" export run --format gguf --out none.gguf --no-vocabulary
 expect 1 none2.log "$limbeck" tokenize none.gguf "a still"
 said none2.log "no vocabulary in this file"
