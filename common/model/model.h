@@ -12,6 +12,7 @@
 #include "common/nn/ops.h"
 
 struct lb_model;
+struct lb_tokenizer;
 
 /* path: a Hugging Face folder (config.json, model.safetensors or its index) or a .gguf file. trainable: copy
  * the weights into FP32 masters. Errors name file, tensor, and both shapes. Every tensor is a weight of the
@@ -102,13 +103,14 @@ struct lb_value *lb_model_forward(const struct lb_model *model, struct lb_tape *
 enum lb_status lb_model_check_tap(const struct lb_model *model, enum lb_tap_kind kind, int layer,
                                   struct lb_detail *detail);
 
-/* Writes a Hugging Face folder: config.json, model.safetensors (F32, F16 or BF16) and, when tokenizer_json is
- * not NULL, tokenizer.json and tokenizer_config.json. The folder appears complete or not at all. One that
- * this program wrote before is replaced; anything else that stands there is LB_E_ARG. */
+/* Writes a Hugging Face folder: config.json, model.safetensors (F32, F16 or BF16), where there is a tokenizer
+ * (may be NULL) tokenizer.json and the files that it was given with (common/text/beside.h), which are changed
+ * only where training did other than they say, and readme (may be NULL) as README.md. The folder appears
+ * complete or not at all. One that this program wrote before is replaced; anything else that stands there is
+ * LB_E_ARG. */
 LB_NODISCARD enum lb_status lb_model_save_hf(const struct lb_model *model, const char *dir,
-                                             enum lb_dtype dtype, const char *tokenizer_json,
-                                             size_t tokenizer_len, struct lb_detail *detail);
-struct lb_tokenizer;
+                                             enum lb_dtype dtype, const struct lb_tokenizer *tokenizer,
+                                             const char *readme, struct lb_detail *detail);
 /* Writes a GGUF file (matrices of a type that lb_dtype_narrows; vectors F32), with the vocabulary of
  * tokenizer unless it is NULL. Matrices whose rows are no whole blocks become F16, which is noted (notes may
  * be NULL). */

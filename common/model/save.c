@@ -8,6 +8,7 @@
 #include "common/model/families.h"
 #include "common/model/family.h"
 #include "common/model/layout.h"
+#include "common/model/save.h"
 #include "common/nn/gemm.h"
 #include "common/text/tokenizer.h"
 
@@ -107,45 +108,6 @@ static enum lb_status convert(const struct lb_model *model, enum lb_dtype dtype,
 /* ---- Hugging Face folder ----------------------------------------------------------------------------------
  */
 
-static enum lb_status put_file(const char *dir, const char *name, const void *bytes, size_t len,
-                               struct lb_detail *detail) {
-    char *path = lb_path_join(dir, name);
-    enum lb_status status = path != NULL ? lb_file_replace(path, bytes, len, detail)
-                                         : lb_fail(detail, LB_E_NOMEM, "%s: out of memory", dir);
-    lb_free(path);
-    return status;
-}
-
-/* What transformers' AutoTokenizer needs beside tokenizer.json. */
-static enum lb_status put_tokenizer(const struct lb_model *model, const char *dir, const char *json,
-                                    size_t len, struct lb_detail *detail) {
-    struct lb_tokenizer *tokenizer = NULL;
-    struct lb_buf buf;
-    lb_buf_init(&buf, 65536);
-    enum lb_status status = lb_tokenizer_parse(json, len, "tokenizer.json", &tokenizer, detail);
-    if (status == LB_OK) {
-        int32_t eos = lb_tokenizer_eos(tokenizer), bos = lb_tokenizer_bos(tokenizer);
-        json_t *object = json_pack("{s:s, s:I}", "tokenizer_class", "PreTrainedTokenizerFast",
-                                   "model_max_length", (json_int_t)model->config.max_position_embeddings);
-        bool made = object != NULL;
-        if (made && eos >= 0) {
-            made = json_object_set_new(object, "eos_token",
-                                       json_string(lb_tokenizer_token(tokenizer, eos))) == 0;
-        }
-        if (made && bos >= 0) {
-            made = json_object_set_new(object, "bos_token",
-                                       json_string(lb_tokenizer_token(tokenizer, bos))) == 0;
-        }
-        status = made ? lb_json_dump(object, JSON_INDENT(2), &buf) : LB_E_NOMEM;
-        json_decref(object);
-    }
-    status = status == LB_OK ? put_file(dir, "tokenizer_config.json", buf.data, buf.len, detail) : status;
-    status = status == LB_OK ? put_file(dir, "tokenizer.json", json, len, detail) : status;
-    lb_tokenizer_destroy(tokenizer);
-    lb_buf_finish(&buf);
-    return status;
-}
-
 /* temp takes dir's place at once; what was there is removed afterwards. */
 static enum lb_status swap_in(const char *temp, const char *dir, struct lb_detail *detail) {
     if (rename(temp, dir) == 0) {
@@ -162,7 +124,8 @@ static const char *torch_name(enum lb_dtype dtype) {
 }
 
 enum lb_status lb_model_save_hf(const struct lb_model *model, const char *dir, enum lb_dtype dtype,
-                                const char *tokenizer_json, size_t tokenizer_len, struct lb_detail *detail) {
+                                const struct lb_tokenizer *tokenizer, const char *readme,
+                                struct lb_detail *detail) {
     if (dtype != LB_F32 && dtype != LB_F16 && dtype != LB_BF16) {
         return lb_fail(detail, LB_E_UNSUPPORTED, "%s: a Hugging Face folder holds F32, F16 or BF16, not %s",
                        dir, lb_dtype_name(dtype));
@@ -193,9 +156,12 @@ enum lb_status lb_model_save_hf(const struct lb_model *model, const char *dir, e
     status = status == LB_OK ? convert(model, dtype, false, &c, NULL, detail) : status;
     status = status == LB_OK ? lb_safetensors_write(weights, c.tensors, c.n, metadata, 1, detail) : status;
     status = status == LB_OK ? lb_config_write(&model->config, torch_name(dtype), &config) : status;
-    status = status == LB_OK ? put_file(temp, "config.json", config.data, config.len, detail) : status;
-    if (status == LB_OK && tokenizer_json != NULL) {
-        status = put_tokenizer(model, temp, tokenizer_json, tokenizer_len, detail);
+    status = status == LB_OK ? lb_save_file(temp, "config.json", config.data, config.len, detail) : status;
+    if (status == LB_OK && tokenizer != NULL) {
+        status = lb_save_tokenizer(model, tokenizer, temp, detail);
+    }
+    if (status == LB_OK && readme != NULL) {
+        status = lb_save_file(temp, "README.md", readme, strlen(readme), detail);
     }
     status = status == LB_OK ? lb_folder_mark(temp, "model", detail) : status;
     if (status == LB_OK) {

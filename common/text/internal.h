@@ -5,6 +5,7 @@
 #include "common/base/json.h"
 #include "common/base/sha256.h"
 #include "common/text/added.h"
+#include "common/text/beside.h"
 #include "common/text/decode.h"
 #include "common/text/kind.h"
 #include "common/text/normalize.h"
@@ -26,6 +27,7 @@ struct lb_tokenizer {
     char *chat_template; /* NULL: none */
     char *source;
     size_t source_len;
+    struct lb_beside_file beside[LB_BESIDE_COUNT];
 };
 
 /* Fills a zeroed tokenizer from the root object of a tokenizer.json; the caller destroys it after a failure.

@@ -271,6 +271,7 @@ static enum lb_status open_json(const char *name, const char *dir, struct lb_tok
     status = status != LB_OK ? status
                              : lb_tokenizer_parse(file.data ? file.data : "", file.len, name, &to, detail);
     status = status != LB_OK ? status : read_config(to, dir, detail);
+    status = status != LB_OK ? status : lb_beside_read(dir, to->beside, detail);
     lb_buf_finish(&file);
     if (status != LB_OK) {
         lb_tokenizer_destroy(to);

@@ -21,6 +21,7 @@ void lb_tokenizer_destroy(struct lb_tokenizer *tokenizer) {
         lb_vocab_finish(&tokenizer->vocab);
         lb_free(tokenizer->chat_template);
         lb_free(tokenizer->source);
+        lb_beside_finish(tokenizer->beside);
         lb_free(tokenizer);
     }
 }
@@ -130,6 +131,15 @@ enum lb_status lb_tokenizer_decode(const struct lb_tokenizer *tokenizer, const i
     }
     enum lb_status status = lb_decoder_run(tokenizer->decoder, vocab, ids, n, skip_special, out);
     return status != LB_OK ? lb_fail(detail, status, "the text of %zu tokens does not fit", n) : LB_OK;
+}
+
+enum lb_status lb_tokenizer_fits(const struct lb_tokenizer *tokenizer, int64_t rows, const char *what,
+                                 struct lb_detail *detail) {
+    return tokenizer->vocab.size <= rows
+               ? LB_OK
+               : lb_fail(detail, LB_E_MISMATCH,
+                         "%s has a vocabulary of %lld, the tokenizer of %d; give it its own tokenizer", what,
+                         (long long)rows, tokenizer->vocab.size);
 }
 
 int32_t lb_tokenizer_vocab_size(const struct lb_tokenizer *tokenizer) {

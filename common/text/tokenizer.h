@@ -46,6 +46,9 @@ LB_NODISCARD enum lb_status lb_tokenizer_decode(const struct lb_tokenizer *token
                                                 size_t n, bool skip_special, struct lb_buf *out,
                                                 struct lb_detail *detail);
 
+/* Whether a vocabulary of rows has a row for each token; LB_E_MISMATCH otherwise. what names the model. */
+LB_NODISCARD enum lb_status lb_tokenizer_fits(const struct lb_tokenizer *tokenizer, int64_t rows,
+                                              const char *what, struct lb_detail *detail);
 int32_t lb_tokenizer_vocab_size(const struct lb_tokenizer *tokenizer);
 /* The token's written form in the vocabulary (byte-level letters included), NULL out of range. */
 const char *lb_tokenizer_token(const struct lb_tokenizer *tokenizer, int32_t id);

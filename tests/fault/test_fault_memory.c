@@ -63,8 +63,10 @@ static void write_model(const struct lb_buf *tokenizer) {
     config.vocab_size = VOCAB;
     snprintf(model_path, sizeof model_path, "%s/model", folder);
     assert_int_equal(lb_model_create(&config, 3, &model, NULL), LB_OK);
-    assert_int_equal(lb_model_save_hf(model, model_path, LB_F32, tokenizer->data, tokenizer->len, NULL),
-                     LB_OK);
+    struct lb_tokenizer *reads = NULL;
+    assert_int_equal(lb_tokenizer_parse(tokenizer->data, tokenizer->len, "tokenizer", &reads, NULL), LB_OK);
+    assert_int_equal(lb_model_save_hf(model, model_path, LB_F32, reads, NULL, NULL), LB_OK);
+    lb_tokenizer_destroy(reads);
     lb_model_destroy(model);
 }
 

@@ -2,6 +2,7 @@
 
 #include "common/base/buf.h"
 #include "common/model/model.h"
+#include "common/text/tokenizer.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -69,13 +70,14 @@ void lb_tiny_save(const struct lb_config *config, uint64_t seed, const char *dir
     struct lb_model *model = NULL;
     struct lb_buf json;
     lb_buf_init(&json, 1 << 20);
-    if (tokenizer) {
-        write_tokenizer(config->vocab_size, &json);
-    }
+    struct lb_tokenizer *reads = NULL;
     enum lb_status status = lb_model_create(config, seed, &model, &detail);
-    if (status == LB_OK) {
-        status = lb_model_save_hf(model, dir, dtype, json.data, json.len, &detail);
+    if (status == LB_OK && tokenizer) {
+        write_tokenizer(config->vocab_size, &json);
+        status = lb_tokenizer_parse(json.data, json.len, "tokenizer.json", &reads, &detail);
     }
+    status = status == LB_OK ? lb_model_save_hf(model, dir, dtype, reads, NULL, &detail) : status;
+    lb_tokenizer_destroy(reads);
     lb_model_destroy(model);
     lb_buf_finish(&json);
     if (status != LB_OK) {

@@ -102,7 +102,7 @@ static void folders(void **state) {
     char path[256], last[65] = "";
     for (int f = 0; f < 3; f++) {
         snprintf(path, sizeof path, "%s/hf", folder); /* the same folder: replaced each time */
-        assert_int_equal(lb_model_save_hf(model, path, formats[f], NULL, 0, NULL), LB_OK);
+        assert_int_equal(lb_model_save_hf(model, path, formats[f], NULL, NULL, NULL), LB_OK);
         struct lb_model *again = open_again(path);
         float *have = logits(again);
         double d = difference(have, want, N * config.vocab_size);
@@ -113,7 +113,7 @@ static void folders(void **state) {
         lb_model_destroy(again);
         free(have);
     }
-    assert_int_equal(lb_model_save_hf(model, path, LB_Q8_0, NULL, 0, NULL), LB_E_UNSUPPORTED);
+    assert_int_equal(lb_model_save_hf(model, path, LB_Q8_0, NULL, NULL, NULL), LB_E_UNSUPPORTED);
     free(want);
     lb_model_destroy(model);
 }
@@ -216,7 +216,7 @@ static void extended(void **state) {
     assert_memory_equal(have, want, (size_t)(N * config.vocab_size) * sizeof *want);
     char path[256];
     snprintf(path, sizeof path, "%s/extended", folder);
-    assert_int_equal(lb_model_save_hf(model, path, LB_F32, NULL, 0, NULL), LB_OK);
+    assert_int_equal(lb_model_save_hf(model, path, LB_F32, NULL, NULL, NULL), LB_OK);
     struct lb_model *again = open_again(path);
     assert_null(lb_model_find(again, "projection.0.weight"));
     lb_model_destroy(again);
@@ -249,7 +249,7 @@ static void ends_of_texts(void **state) {
     lb_config_set_ends(&config, &(struct lb_ends){3, {2, 9, 4}});
     assert_int_equal(lb_model_create(&config, 3, &model, NULL), LB_OK);
     char *path = lb_path_join(folder, "ends"), *file = lb_path_join(path, "generation_config.json");
-    assert_int_equal(lb_model_save_hf(model, path, LB_F32, NULL, 0, NULL), LB_OK);
+    assert_int_equal(lb_model_save_hf(model, path, LB_F32, NULL, NULL, NULL), LB_OK);
     assert_int_equal(lb_model_open(path, false, &again, NULL), LB_OK);
     assert_int_equal(lb_model_ends(again)->n, 3); /* written and read as a list */
     assert_memory_equal(lb_model_ends(again)->ids, ((int64_t[]){2, 9, 4}), 3 * sizeof(int64_t));
@@ -357,7 +357,7 @@ static void refusals(void **state) {
     expect_refusal(path, LB_E_NOTFOUND, "model.safetensors");
     /* Weights of another width than the config's. */
     snprintf(path, sizeof path, "%s/bent", folder);
-    assert_int_equal(lb_model_save_hf(model, path, LB_F32, NULL, 0, NULL), LB_OK);
+    assert_int_equal(lb_model_save_hf(model, path, LB_F32, NULL, NULL, NULL), LB_OK);
     config.intermediate_size = 64;
     struct lb_buf text;
     lb_buf_init(&text, 65536);

@@ -167,7 +167,7 @@ static void each_decoder_comes_back_from_both_formats(void **state) {
             struct lb_model *model = make(name, tied, "");
             run(model);
             assert_int_equal(lb_model_parameters(model), config_parameters(lb_model_config(model)));
-            assert_int_equal(lb_model_save_hf(model, in_folder("hf"), LB_F32, NULL, 0, NULL), LB_OK);
+            assert_int_equal(lb_model_save_hf(model, in_folder("hf"), LB_F32, NULL, NULL, NULL), LB_OK);
             struct lb_model *again = must_open(in_folder("hf"));
             assert_string_equal(lb_model_config(again)->model_type, name);
             assert_null(lb_note_get(lb_model_notes(again), 0)); /* what is written is known */
@@ -283,7 +283,7 @@ static void add_to_folder(const struct lb_model *model, const char *name, const 
 static void tensors_of_a_folder(void **state) {
     (void)state;
     struct lb_model *model = make("llama", false, "");
-    assert_int_equal(lb_model_save_hf(model, in_folder("more"), LB_F32, NULL, 0, NULL), LB_OK);
+    assert_int_equal(lb_model_save_hf(model, in_folder("more"), LB_F32, NULL, NULL, NULL), LB_OK);
     add_to_folder(model, "model.layers.0.self_attn.rotary_emb.inv_freq", some, 1, 4);
     lb_model_destroy(must_open(in_folder("more")));
     static const char *const names[] = {"model.layers.1.self_attn.q_proj.bias",
@@ -348,7 +348,7 @@ static void a_tied_config_and_a_stored_head(void **state) {
     (void)state;
     struct lb_model *model = make("llama", true, "");
     const struct lb_weight *embedding = lb_model_find(model, "model.embed_tokens.weight");
-    assert_int_equal(lb_model_save_hf(model, in_folder("more"), LB_F32, NULL, 0, NULL), LB_OK);
+    assert_int_equal(lb_model_save_hf(model, in_folder("more"), LB_F32, NULL, NULL, NULL), LB_OK);
     struct lb_model *plain = must_open(in_folder("more"));
     add_to_folder(model, "lm_head.weight", embedding->data, embedding->rows, embedding->cols);
     struct lb_model *again = must_open(in_folder("more"));

@@ -265,15 +265,18 @@ static void exports_agree(void **state) {
          *images = lb_path_join(folder, "mlp");
     double d = -1;
     struct lb_detail detail = {0};
-    assert_int_equal(lb_export(model, NULL, LB_EXPORT_HF, LB_F32, hf, NULL, &d, NULL, &detail), LB_OK);
+    assert_int_equal(lb_export(model, NULL, LB_EXPORT_HF, LB_F32, hf, NULL, NULL, &d, NULL, &detail), LB_OK);
     assert_true(d == 0);
-    assert_int_equal(lb_export(model, NULL, LB_EXPORT_HF, LB_BF16, hf, NULL, &d, NULL, &detail), LB_OK);
+    assert_int_equal(lb_export(model, NULL, LB_EXPORT_HF, LB_BF16, hf, NULL, NULL, &d, NULL, &detail), LB_OK);
     assert_true(d > 0);
-    assert_int_equal(lb_export(model, NULL, LB_EXPORT_GGUF, LB_F16, gguf, NULL, &d, NULL, &detail), LB_OK);
+    assert_int_equal(lb_export(model, NULL, LB_EXPORT_GGUF, LB_F16, gguf, NULL, NULL, &d, NULL, &detail),
+                     LB_OK);
     assert_true(d > 0);
-    assert_int_equal(lb_export(mlp, NULL, LB_EXPORT_HF, LB_F32, images, NULL, &d, NULL, &detail), LB_OK);
+    assert_int_equal(lb_export(mlp, NULL, LB_EXPORT_HF, LB_F32, images, NULL, NULL, &d, NULL, &detail),
+                     LB_OK);
     assert_true(d == 0);
-    assert_int_equal(lb_export(model, NULL, LB_EXPORT_HF, LB_Q8_0, hf, NULL, &d, NULL, &detail), LB_E_ARG);
+    assert_int_equal(lb_export(model, NULL, LB_EXPORT_HF, LB_Q8_0, hf, NULL, NULL, &d, NULL, &detail),
+                     LB_E_ARG);
     /* Stopped: what an earlier one wrote stays, and nothing half-written. */
     volatile sig_atomic_t stop = 1;
     struct lb_buf before, after;
@@ -283,7 +286,7 @@ static void exports_agree(void **state) {
     for (int format = LB_EXPORT_HF; format <= LB_EXPORT_GGUF; format++) {
         detail = (struct lb_detail){0};
         assert_int_equal(lb_export(model, NULL, (enum lb_export_format)format, LB_F16,
-                                   format == LB_EXPORT_HF ? hf : gguf, &stop, &d, NULL, &detail),
+                                   format == LB_EXPORT_HF ? hf : gguf, NULL, &stop, &d, NULL, &detail),
                          LB_E_CANCELLED);
         assert_non_null(strstr(detail.text, "stopped"));
     }
@@ -292,7 +295,7 @@ static void exports_agree(void **state) {
     assert_memory_equal(after.data, before.data, before.len);
     lb_buf_finish(&before);
     lb_buf_finish(&after);
-    assert_int_equal(lb_export(model, NULL, LB_EXPORT_HF, LB_F32, hf, NULL, &d, NULL, NULL), LB_OK);
+    assert_int_equal(lb_export(model, NULL, LB_EXPORT_HF, LB_F32, hf, NULL, NULL, &d, NULL, NULL), LB_OK);
     lb_free(hf);
     lb_free(gguf);
     lb_free(images);

@@ -141,6 +141,15 @@ enum lb_status lb_opened_init(struct lb_opened *opened, const char *argument, co
     } else if (status == LB_OK && lb_model_config(opened->model)->input_size == 0) {
         status = lb_tokenizer_open(opened->path, &opened->tokenizer, detail);
     }
+    if (status == LB_OK && opened->tokenizer != NULL) {
+        int64_t rows = lb_model_config(opened->model)->vocab_size;
+        int32_t tokens = lb_tokenizer_vocab_size(opened->tokenizer);
+        status = lb_tokenizer_fits(opened->tokenizer, rows, argument, detail);
+        if (status == LB_OK && tokens < rows) {
+            lb_log(LB_LOG_INFO, "padded_vocabulary", "model=\"%s\" tokens=%d rows=%lld", argument, tokens,
+                   (long long)rows);
+        }
+    }
     if (status != LB_OK) {
         lb_opened_finish(opened);
     }

@@ -113,7 +113,7 @@ int lb_cmd_export(int argc, char **argv, volatile sig_atomic_t *stop) {
     if (status == LB_OK) {
         vocabulary = opened.tokenizer != NULL;
         status = lb_export(opened.model, opened.tokenizer, (enum lb_export_format)a.format, a.dtype, a.out,
-                           stop, &difference, &notes, &detail);
+                           NULL, stop, &difference, &notes, &detail);
         lb_opened_finish(&opened);
     }
     lb_log_notes("export_note", NULL, &notes);

@@ -160,13 +160,6 @@ static enum lb_status generate(struct arguments *a, const struct lb_opened *open
     struct writing w = {.tokenizer = opened->tokenizer, .stop = stop, .print = !a->json};
     lb_buf_init(&w.text, MAX_TEXT);
     enum lb_status status = encode_prompt(a, opened->tokenizer, &ids, detail);
-    for (size_t i = 0; status == LB_OK && i < ids.len; i++) {
-        if (ids.data[i] >= lb_model_config(opened->model)->vocab_size) {
-            status = lb_fail(detail, LB_E_MISMATCH,
-                             "%s: token %d is beyond the model's vocabulary; is it its own tokenizer?",
-                             a->model, ids.data[i]);
-        }
-    }
     struct lb_ends ends = *lb_model_ends(opened->model);
     if (ends.n == 0 && lb_tokenizer_eos(opened->tokenizer) >= 0) {
         ends.ids[ends.n++] = lb_tokenizer_eos(opened->tokenizer);

@@ -237,10 +237,8 @@ static enum lb_status may_replace(const char *path, struct lb_detail *detail) {
 
 enum lb_status lb_export(const struct lb_model *model, const struct lb_tokenizer *tokenizer,
                          enum lb_export_format format, enum lb_dtype dtype, const char *path,
-                         const volatile sig_atomic_t *stop, double *out_difference, struct lb_notes *notes,
-                         struct lb_detail *detail) {
-    size_t len = 0;
-    const char *source = tokenizer != NULL ? lb_tokenizer_source(tokenizer, &len) : NULL;
+                         const char *readme, const volatile sig_atomic_t *stop, double *out_difference,
+                         struct lb_notes *notes, struct lb_detail *detail) {
     enum lb_status status;
     if (format == LB_EXPORT_HF && lb_dtype_block(dtype) > 1) {
         return lb_fail(detail, LB_E_ARG, "a Hugging Face folder holds F32, F16 or BF16; %s is for GGUF files",
@@ -253,7 +251,7 @@ enum lb_status lb_export(const struct lb_model *model, const struct lb_tokenizer
     lb_folder_sweep_beside(path);
     lb_writing_stop_on(stop);
     if (format == LB_EXPORT_HF) {
-        status = lb_model_save_hf(model, path, dtype, source, len, detail);
+        status = lb_model_save_hf(model, path, dtype, tokenizer, readme, detail);
     } else {
         status = lb_model_save_gguf(model, path, dtype, tokenizer, notes, detail);
     }

@@ -14,6 +14,7 @@
 #include "trainer/run/export.h"
 #include "trainer/run/journal.h"
 #include "trainer/run/progress.h"
+#include "trainer/run/student.h"
 
 #include <math.h>
 #include <omp.h>
@@ -109,37 +110,6 @@ static enum lb_status write_recipe(const struct run *run, struct lb_detail *deta
     return status;
 }
 
-static enum lb_status open_student(struct run *run, struct lb_detail *detail) {
-    const struct lb_recipe *r = run->recipe;
-    if (r->student.model != NULL) {
-        char *path = lb_recipe_resolve(r, r->student.model);
-        enum lb_status status = path != NULL ? lb_model_open(path, true, &run->student, detail)
-                                             : lb_fail(detail, LB_E_NOMEM, "out of memory");
-        lb_free(path);
-        if (status != LB_OK) {
-            lb_detail_prefix(detail, "student.model");
-        }
-        if (status == LB_OK) {
-            lb_log_notes("model_note", NULL, lb_model_notes(run->student));
-        }
-        if (status == LB_OK && run->tokenizer != NULL && lb_model_config(run->student)->input_size == 0 &&
-            lb_model_config(run->student)->vocab_size < lb_tokenizer_vocab_size(run->tokenizer)) {
-            return lb_fail(detail, LB_E_MISMATCH,
-                           "student.model has a vocabulary of %lld, the tokenizer of %d",
-                           (long long)lb_model_config(run->student)->vocab_size,
-                           lb_tokenizer_vocab_size(run->tokenizer));
-        }
-        return status;
-    }
-    struct lb_config config = r->student.config;
-    if (run->tokenizer != NULL) {
-        config.vocab_size = lb_tokenizer_vocab_size(run->tokenizer);
-        config.eos_token_id = lb_tokenizer_eos(run->tokenizer);
-        config.bos_token_id = lb_tokenizer_bos(run->tokenizer);
-    }
-    return lb_model_create(&config, (uint64_t)r->seed, &run->student, detail);
-}
-
 static enum lb_status open_inputs(struct run *run, struct lb_detail *detail) {
     const struct lb_recipe *r = run->recipe;
     enum lb_status status = LB_OK;
@@ -152,7 +122,7 @@ static enum lb_status open_inputs(struct run *run, struct lb_detail *detail) {
             lb_detail_prefix(detail, "tokenizer");
         }
     }
-    status = status == LB_OK ? open_student(run, detail) : status;
+    status = status == LB_OK ? lb_student_open(r, run->tokenizer, &run->student, detail) : status;
     status = status == LB_OK ? lb_dataset_open(r, r->datasets, r->datasets_count, false, run->tokenizer,
                                                run->options->stop, &run->data, detail)
                              : status;
@@ -196,6 +166,9 @@ static enum lb_status open_teachers(struct run *run, struct lb_detail *detail) {
     enum lb_status status = LB_OK;
     if (run->recipe->teachers_count > 0) {
         status = lb_teachers_open_recipe(run->recipe, run->options->stop, &run->teachers, detail);
+    }
+    if (status == LB_OK) {
+        status = lb_student_pad(run->recipe, run->tokenizer, run->teachers, &run->student, detail);
     }
     run->plan = lb_calloc(1, sizeof *run->plan);
     if (status == LB_OK && run->plan == NULL) {
@@ -570,7 +543,7 @@ static enum lb_status finish(const struct run *run, struct lb_detail *detail) {
     char *student = lb_path_join(run->dir, "student");
     double difference = 0;
     enum lb_status status = student != NULL
-                                ? lb_export(run->student, run->tokenizer, LB_EXPORT_HF, LB_F32, student,
+                                ? lb_export(run->student, run->tokenizer, LB_EXPORT_HF, LB_F32, student, NULL,
                                             run->options->stop, &difference, NULL, detail)
                                 : lb_fail(detail, LB_E_NOMEM, "out of memory");
     if (status == LB_OK && difference != 0) {

@@ -1,0 +1,74 @@
+#include "common/text/beside.h"
+
+#include "common/base/file.h"
+#include "common/base/mem.h"
+#include "common/text/internal.h"
+
+#include <string.h>
+
+#define MAX_BYTES ((size_t)64 << 20)
+
+static const char *const names[] = {
+    [LB_BESIDE_CONFIG] = "tokenizer_config.json",
+    [LB_BESIDE_TOKENS] = "special_tokens_map.json",
+    [LB_BESIDE_TEMPLATE] = "chat_template.jinja",
+    [LB_BESIDE_GENERATION] = "generation_config.json",
+};
+_Static_assert(sizeof names / sizeof *names == LB_BESIDE_COUNT, "each has a name");
+
+const char *lb_beside_name(enum lb_beside which) {
+    return names[which];
+}
+
+const char *lb_tokenizer_beside(const struct lb_tokenizer *tokenizer, enum lb_beside which, size_t *out_len) {
+    *out_len = tokenizer->beside[which].len;
+    return tokenizer->beside[which].bytes;
+}
+
+int32_t lb_tokenizer_named(const struct lb_tokenizer *tokenizer, const char *key) {
+    const struct lb_beside_file *file = &tokenizer->beside[LB_BESIDE_CONFIG];
+    json_t *config = NULL;
+    int32_t id = -1;
+    if (file->bytes != NULL &&
+        lb_json_parse_loose(file->bytes, file->len, 0, names[LB_BESIDE_CONFIG], &config, NULL) == LB_OK) {
+        const char *text = lb_beside_token(config, key);
+        id = text != NULL ? lb_tokenizer_id(tokenizer, text) : -1;
+    }
+    json_decref(config);
+    return id;
+}
+
+enum lb_status lb_beside_read(const char *dir, struct lb_beside_file files[LB_BESIDE_COUNT],
+                              struct lb_detail *detail) {
+    for (int i = 0; i < LB_BESIDE_COUNT; i++) {
+        struct lb_buf buf;
+        char *path = lb_path_join(dir, names[i]);
+        enum lb_status status = path != NULL ? LB_OK : lb_fail(detail, LB_E_NOMEM, "%s: out of memory", dir);
+        lb_buf_init(&buf, MAX_BYTES);
+        if (status == LB_OK && lb_file_exists(path) && !lb_is_dir(path)) {
+            status = lb_file_read(path, &buf, detail);
+            files[i].bytes = status == LB_OK ? lb_buf_take(&buf, &files[i].len) : NULL;
+            if (status == LB_OK && files[i].bytes == NULL) {
+                status = lb_fail(detail, LB_E_NOMEM, "%s: out of memory", path);
+            }
+        }
+        lb_buf_finish(&buf);
+        lb_free(path);
+        if (status != LB_OK) {
+            return status;
+        }
+    }
+    return LB_OK;
+}
+
+void lb_beside_finish(struct lb_beside_file files[LB_BESIDE_COUNT]) {
+    for (int i = 0; i < LB_BESIDE_COUNT; i++) {
+        lb_free(files[i].bytes);
+        files[i] = (struct lb_beside_file){0};
+    }
+}
+
+const char *lb_beside_token(const json_t *object, const char *key) {
+    const json_t *value = json_object_get(object, key);
+    return json_string_value(json_is_object(value) ? json_object_get(value, "content") : value);
+}

@@ -1,0 +1,90 @@
+#include "trainer/run/student.h"
+
+#include "common/base/log.h"
+#include "common/base/mem.h"
+#include "common/text/beside.h"
+
+#include <string.h>
+
+static enum lb_status no_memory(struct lb_detail *detail) {
+    return lb_fail(detail, LB_E_NOMEM, "out of memory");
+}
+
+/* One that the recipe starts from. */
+static enum lb_status open_given(const struct lb_recipe *recipe, const struct lb_tokenizer *tokenizer,
+                                 struct lb_model **out, struct lb_detail *detail) {
+    struct lb_model *student = NULL;
+    char *path = lb_recipe_resolve(recipe, recipe->student.model);
+    enum lb_status status = path != NULL ? lb_model_open(path, true, &student, detail) : no_memory(detail);
+    lb_free(path);
+    if (status != LB_OK) {
+        lb_detail_prefix(detail, "student.model");
+    }
+    if (status == LB_OK) {
+        lb_log_notes("model_note", NULL, lb_model_notes(student));
+    }
+    if (status == LB_OK && tokenizer != NULL && lb_model_config(student)->input_size == 0) {
+        status = lb_tokenizer_fits(tokenizer, lb_model_config(student)->vocab_size, "student.model", detail);
+        if (status == LB_OK && lb_tokenizer_eos(tokenizer) >= 0) {
+            status = lb_model_train_end(student, lb_tokenizer_eos(tokenizer), detail);
+        }
+    }
+    if (status != LB_OK) {
+        lb_model_destroy(student);
+        return status;
+    }
+    *out = student;
+    return LB_OK;
+}
+
+static enum lb_status create(const struct lb_recipe *recipe, const struct lb_tokenizer *tokenizer,
+                             int64_t vocab_size, struct lb_model **out, struct lb_detail *detail) {
+    struct lb_config config = recipe->student.config;
+    if (tokenizer != NULL) {
+        config.vocab_size = vocab_size;
+        config.eos_token_id = lb_tokenizer_eos(tokenizer);
+        config.bos_token_id = lb_tokenizer_bos(tokenizer);
+        config.pad_token_id = lb_tokenizer_named(tokenizer, "pad_token");
+    }
+    return lb_model_create(&config, (uint64_t)recipe->seed, out, detail);
+}
+
+enum lb_status lb_student_open(const struct lb_recipe *recipe, const struct lb_tokenizer *tokenizer,
+                               struct lb_model **out, struct lb_detail *detail) {
+    if (recipe->student.model != NULL) {
+        return open_given(recipe, tokenizer, out, detail);
+    }
+    return create(recipe, tokenizer, tokenizer != NULL ? lb_tokenizer_vocab_size(tokenizer) : 0, out, detail);
+}
+
+enum lb_status lb_student_pad(const struct lb_recipe *recipe, const struct lb_tokenizer *tokenizer,
+                              const struct lb_teachers *teachers, struct lb_model **student,
+                              struct lb_detail *detail) {
+    unsigned n = teachers != NULL ? lb_teachers_count(teachers) : 0;
+    if (n == 0 || tokenizer == NULL || recipe->student.model != NULL) {
+        return LB_OK;
+    }
+    int64_t v = lb_teachers_info(teachers, 0)->vocab_size;
+    for (unsigned k = 0; k < n; k++) {
+        const struct lb_teacher_info *info = lb_teachers_info(teachers, k);
+        if (info->vocab_size != v ||
+            strcmp(info->tokenizer_fingerprint, lb_tokenizer_fingerprint(tokenizer)) != 0) {
+            return LB_OK;
+        }
+    }
+    if (v <= lb_tokenizer_vocab_size(tokenizer)) {
+        return LB_OK;
+    }
+    lb_log(
+        LB_LOG_INFO, "padded_vocabulary",
+        "tokens=%d rows=%lld note=\"the teachers' vocabulary is padded beyond their tokenizer's; so is the "
+        "student's\"",
+        lb_tokenizer_vocab_size(tokenizer), (long long)v);
+    struct lb_model *padded = NULL;
+    enum lb_status status = create(recipe, tokenizer, v, &padded, detail);
+    if (status == LB_OK) {
+        lb_model_destroy(*student);
+        *student = padded;
+    }
+    return status;
+}

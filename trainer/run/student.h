@@ -1,0 +1,21 @@
+/* The student of a run: one that the recipe starts from, or a new one with the tokenizer's vocabulary. */
+#ifndef LB_RUN_STUDENT_H
+#define LB_RUN_STUDENT_H
+
+#include "common/model/model.h"
+#include "common/text/tokenizer.h"
+#include "trainer/recipe/recipe.h"
+#include "trainer/teachers/teachers.h"
+
+/* tokenizer: NULL for images. LB_E_MISMATCH: the tokenizer has more tokens than the model that is given. */
+LB_NODISCARD enum lb_status lb_student_open(const struct lb_recipe *recipe,
+                                            const struct lb_tokenizer *tokenizer, struct lb_model **out,
+                                            struct lb_detail *detail);
+/* Replaces a new student by one whose vocabulary is as long as the teachers', where they read the same
+ * tokenizer and all are padded to one length beyond it: distributions are then over the same rows. */
+LB_NODISCARD enum lb_status lb_student_pad(const struct lb_recipe *recipe,
+                                           const struct lb_tokenizer *tokenizer,
+                                           const struct lb_teachers *teachers, struct lb_model **student,
+                                           struct lb_detail *detail);
+
+#endif
