@@ -65,8 +65,14 @@ static bool settle_config(const struct saving *s, json_t *object, bool *changed)
         made = json_object_set_new(object, "model_max_length", json_integer(most)) == 0;
     }
     const struct lb_ids *before = lb_tokenizer_before(s->tokenizer);
+    const json_t *adds = json_object_get(object, "add_bos_token");
     int32_t bos = lb_tokenizer_bos(s->tokenizer);
     bool begins = before->len > 0 && before->data[0] == bos;
+    if (made && json_is_boolean(adds) && json_is_true(adds) != begins &&
+        lb_tokenizer_own_ends(s->tokenizer)) {
+        *changed = true;
+        made = json_object_set_new(object, "add_bos_token", json_boolean(begins)) == 0;
+    }
     made = made && set_token(s, object, "eos_token", lb_tokenizer_eos(s->tokenizer), changed);
     return made && (!begins || set_token(s, object, "bos_token", bos, changed));
 }
@@ -136,12 +142,60 @@ static enum lb_status make_config(const struct saving *s) {
     return status;
 }
 
+/* ---- tokenizer.json ---- */
+
+/* Appends ids to a template's pieces, and what they are to its table. */
+static bool put_pieces(const struct saving *s, const struct lb_ids *ids, json_t *pieces, json_t *table) {
+    bool made = true;
+    for (size_t i = 0; made && i < ids->len; i++) {
+        const char *token = lb_tokenizer_token(s->tokenizer, ids->data[i]);
+        made = json_array_append_new(
+                   pieces, json_pack("{s:{s:s, s:i}}", "SpecialToken", "id", token, "type_id", 0)) == 0 &&
+               json_object_set_new(
+                   table, token,
+                   json_pack("{s:s, s:[i], s:[s]}", "id", token, "ids", ids->data[i], "tokens", token)) == 0;
+    }
+    return made;
+}
+
+/* A TemplateProcessing that puts around a text what training did. */
+static json_t *make_template(const struct saving *s) {
+    json_t *pieces = json_array(), *table = json_object();
+    bool made =
+        pieces != NULL && table != NULL && put_pieces(s, lb_tokenizer_before(s->tokenizer), pieces, table) &&
+        json_array_append_new(pieces, json_pack("{s:{s:s, s:i}}", "Sequence", "id", "A", "type_id", 0)) ==
+            0 &&
+        put_pieces(s, lb_tokenizer_after(s->tokenizer), pieces, table);
+    json_t *out = made ? json_pack("{s:s, s:O, s:[{s:{s:s, s:i}}, {s:{s:s, s:i}}], s:O}", "type",
+                                   "TemplateProcessing", "single", pieces, "pair", "Sequence", "id", "A",
+                                   "type_id", 0, "Sequence", "id", "B", "type_id", 1, "special_tokens", table)
+                       : NULL;
+    json_decref(pieces);
+    json_decref(table);
+    return out;
+}
+
+/* tokenizer.json as it is, unless texts were begun or ended otherwise than it says. */
+static enum lb_status put_tokenizer(const struct saving *s) {
+    size_t len = 0;
+    const char *json = lb_tokenizer_source(s->tokenizer, &len);
+    if (!lb_tokenizer_own_ends(s->tokenizer)) {
+        return lb_save_file(s->dir, "tokenizer.json", json, len, s->detail);
+    }
+    json_t *root = NULL;
+    enum lb_status status = lb_json_parse_loose(json, len, 0, "tokenizer.json", &root, s->detail);
+    if (status == LB_OK && json_object_set_new(root, "post_processor", make_template(s)) != 0) {
+        status = no_memory(s);
+    }
+    status = status == LB_OK ? put_json(s, "tokenizer.json", root) : status;
+    json_decref(root);
+    return status;
+}
+
 enum lb_status lb_save_tokenizer(const struct lb_model *model, const struct lb_tokenizer *tokenizer,
                                  const char *dir, struct lb_detail *detail) {
     const struct saving s = {model, tokenizer, dir, detail};
-    size_t len = 0;
-    const char *json = lb_tokenizer_source(tokenizer, &len);
-    enum lb_status status = lb_save_file(dir, "tokenizer.json", json, len, detail);
+    enum lb_status status = put_tokenizer(&s);
     if (status == LB_OK) {
         size_t given = 0;
         status = lb_tokenizer_beside(tokenizer, LB_BESIDE_CONFIG, &given) != NULL

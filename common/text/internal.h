@@ -22,6 +22,7 @@ struct lb_tokenizer {
     struct lb_decoder *decoder;
     struct lb_added_set raw, normalized;        /* looked for before and after the normalizer */
     struct lb_ids before, after;                /* what the post-processor puts around */
+    bool own_ends;                              /* not those of the tokenizer.json */
     int32_t bos, eos, unk, sep, cls, pad, mask; /* -1: not known */
     char fingerprint[LB_SHA256_HEX];
     char *chat_template; /* NULL: none */

@@ -125,10 +125,12 @@ static enum lb_status add_ends(struct lb_tokenizer *to, const json_t *config) {
     enum lb_status status = LB_OK;
     if (to->before.len == 0 && to->bos >= 0 && json_is_true(json_object_get(config, "add_bos_token"))) {
         status = lb_ids_push(&to->before, to->bos);
+        to->own_ends = true;
     }
     if (status == LB_OK && to->after.len == 0 && to->eos >= 0 &&
         json_is_true(json_object_get(config, "add_eos_token"))) {
         status = lb_ids_push(&to->after, to->eos);
+        to->own_ends = true;
     }
     return status;
 }

@@ -182,6 +182,35 @@ const struct lb_ids *lb_tokenizer_after(const struct lb_tokenizer *tokenizer) {
     return &tokenizer->after;
 }
 
+enum lb_status lb_tokenizer_add_bos(struct lb_tokenizer *tokenizer, bool add, struct lb_detail *detail) {
+    struct lb_ids *before = &tokenizer->before;
+    bool has = before->len > 0 && before->data[0] == tokenizer->bos;
+    if (add && tokenizer->bos < 0) {
+        return lb_fail(detail, LB_E_ARG,
+                       "add_bos_token: true, but the tokenizer does not say which token begins a text; put a "
+                       "tokenizer_config.json with bos_token beside it");
+    }
+    if (add == has) {
+        return LB_OK;
+    }
+    if (add && lb_ids_push(before, tokenizer->bos) != LB_OK) {
+        return lb_fail(detail, LB_E_NOMEM, "out of memory for the tokenizer");
+    }
+    size_t rest = before->len - 1;
+    memmove(before->data + (add ? 1 : 0), before->data + (add ? 0 : 1), rest * sizeof *before->data);
+    if (add) {
+        before->data[0] = tokenizer->bos;
+    } else {
+        before->len = rest;
+    }
+    tokenizer->own_ends = true;
+    return LB_OK;
+}
+
+bool lb_tokenizer_own_ends(const struct lb_tokenizer *tokenizer) {
+    return tokenizer->own_ends;
+}
+
 const char *lb_tokenizer_fingerprint(const struct lb_tokenizer *tokenizer) {
     return tokenizer->fingerprint;
 }

@@ -66,6 +66,13 @@ int32_t lb_tokenizer_bos(const struct lb_tokenizer *tokenizer);
 /* What add_special puts before and behind a text. */
 const struct lb_ids *lb_tokenizer_before(const struct lb_tokenizer *tokenizer);
 const struct lb_ids *lb_tokenizer_after(const struct lb_tokenizer *tokenizer);
+/* From now on bos stands first of what is put before a text, or does not. Before others use the tokenizer.
+ * The fingerprint stays that of the tokenizer.json. LB_E_ARG: it has no bos. */
+LB_NODISCARD enum lb_status lb_tokenizer_add_bos(struct lb_tokenizer *tokenizer, bool add,
+                                                 struct lb_detail *detail);
+/* Whether what is put around a text is not what the tokenizer.json says: tokenizer_config.json, or
+ * lb_tokenizer_add_bos, said otherwise. */
+bool lb_tokenizer_own_ends(const struct lb_tokenizer *tokenizer);
 /* SHA-256 over all that decides ids, in hex: two tokenizers that agree on it read every text alike and may
  * share soft targets. */
 const char *lb_tokenizer_fingerprint(const struct lb_tokenizer *tokenizer);

@@ -48,16 +48,20 @@ static struct lb_tokenizer *make_tokenizer(bool begins, bool knows) {
     return out;
 }
 
-static enum lb_status open_text(const char *text, const struct lb_tokenizer *tokenizer,
-                                enum lb_add_bos add_bos, int64_t max_length, int64_t max_tokens,
-                                bool keep_short, struct lb_dataset **out, struct lb_detail *detail) {
+static enum lb_status open_text(const char *text, struct lb_tokenizer *tokenizer, enum lb_add_bos add_bos,
+                                int64_t max_length, int64_t max_tokens, bool keep_short,
+                                struct lb_dataset **out, struct lb_detail *detail) {
     char *path = lb_path_join(folder, "a.txt");
-    const struct lb_recipe recipe = {.directory = folder, .max_length = max_length, .add_bos_token = add_bos};
+    const struct lb_recipe recipe = {.directory = folder, .max_length = max_length};
     const struct lb_recipe_dataset entry = {
         .path = "a.txt", .type = LB_DATA_TEXT, .tag = "x", .max_tokens = max_tokens};
     assert_int_equal(lb_file_replace(path, text, strlen(text), NULL), LB_OK);
     lb_free(path);
-    return lb_dataset_open(&recipe, &entry, 1, keep_short, tokenizer, NULL, out, detail);
+    enum lb_status status = add_bos != LB_BOS_AS_TOKENIZER
+                                ? lb_tokenizer_add_bos(tokenizer, add_bos == LB_BOS_YES, detail)
+                                : LB_OK;
+    return status != LB_OK ? status
+                           : lb_dataset_open(&recipe, &entry, 1, keep_short, tokenizer, NULL, out, detail);
 }
 
 /* '.' ends a text, '^' begins one; a space behind a label: it does not count. */
@@ -172,8 +176,7 @@ static void evaluation_counts_the_text(void **state) {
     lb_tiny_llama(&config);
     config.vocab_size = 258;
     assert_int_equal(lb_model_create(&config, 3, &model, NULL), LB_OK);
-    assert_int_equal(open_text("ab\ncd\nefgh\n", tokenizer, LB_BOS_AS_TOKENIZER, 15, 0, true, &begun, NULL),
-                     LB_OK);
+    assert_int_equal(open_text("ab\ncd\nefgh\n", tokenizer, LB_BOS_YES, 15, 0, true, &begun, NULL), LB_OK);
     assert_int_equal(
         open_text("<bos>ab\n<bos>cd\n<bos>efgh\n", tokenizer, LB_BOS_NO, 15, 0, true, &written, NULL), LB_OK);
     assert_int_equal(lb_evaluate(model, begun, NULL, &counted, NULL), LB_OK);

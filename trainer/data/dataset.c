@@ -60,7 +60,7 @@ enum lb_status lb_dataset_open(const struct lb_recipe *recipe, const struct lb_r
     data->images = n_entries > 0 && entries[0].type == LB_DATA_IDX;
     lb_sha256_update(data->hash, data->images ? "images" : "text\0\0", 6);
     if (!data->images && tokenizer != NULL) {
-        status = lb_text_source_init(&source, tokenizer, recipe->add_bos_token, detail);
+        status = lb_text_source_init(&source, tokenizer, detail);
         source.stop = stop;
     }
     for (unsigned i = 0; status == LB_OK && i < n_entries; i++) {

@@ -16,8 +16,8 @@ struct lb_dataset;
 
 /* Text: each line is encoded and ended by eos, lines are concatenated per dataset entry and cut into rows of
  * max_length + 1 ids that overlap by one (every id but the first is a label once); a last short row is
- * dropped in training, kept in evaluation. Where texts begin with something (bos: the tokenizer's template
- * says it, or the recipe's add_bos_token), each line does, and each row does instead of overlapping; it never
+ * dropped in training, kept in evaluation. Where texts begin with something (bos, as the tokenizer's template
+ * says), each line does, and each row does instead of overlapping; it never
  * counts as a label. Reports through detail: missing files, no eos, invalid UTF-8 with
  * line, a JSON line without the field, IDX sizes that do not agree. LB_E_CANCELLED soon after *stop
  * (may be NULL) became other than 0. */

@@ -49,7 +49,7 @@ struct lb_text_source {
     const volatile sig_atomic_t *stop; /* may be NULL */
 };
 LB_NODISCARD enum lb_status lb_text_source_init(struct lb_text_source *source,
-                                                const struct lb_tokenizer *tokenizer, enum lb_add_bos add_bos,
+                                                const struct lb_tokenizer *tokenizer,
                                                 struct lb_detail *detail);
 void lb_text_source_finish(struct lb_text_source *source);
 /* path is resolved; rows of max_length positions are added to data. */

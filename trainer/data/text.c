@@ -33,26 +33,11 @@ struct part {
     struct lb_detail detail;
 };
 
-/* What texts begin and end with: as the tokenizer's template says, bos as the recipe has it, and eos. */
-static enum lb_status find_ends(struct lb_text_source *source, enum lb_add_bos add_bos,
-                                struct lb_detail *detail) {
+/* What texts begin and end with: as the tokenizer's template says, and eos. */
+static enum lb_status find_ends(struct lb_text_source *source, struct lb_detail *detail) {
     const struct lb_ids *before = lb_tokenizer_before(source->tokenizer),
                         *after = lb_tokenizer_after(source->tokenizer);
-    int32_t bos = lb_tokenizer_bos(source->tokenizer);
-    bool has = before->len > 0 && before->data[0] == bos;
-    size_t skip = has && add_bos == LB_BOS_NO ? 1 : 0;
-    enum lb_status status = LB_OK;
-    if (add_bos == LB_BOS_YES && bos < 0) {
-        return lb_fail(detail, LB_E_ARG,
-                       "add_bos_token: true, but the tokenizer does not say which token begins a text; put a "
-                       "tokenizer_config.json with bos_token beside it");
-    }
-    if (add_bos == LB_BOS_YES && !has) {
-        status = lb_ids_push(&source->begin, bos);
-    }
-    for (size_t i = skip; status == LB_OK && i < before->len; i++) {
-        status = lb_ids_push(&source->begin, before->data[i]);
-    }
+    enum lb_status status = lb_ids_append(&source->begin, before->data, before->len);
     status = status == LB_OK ? lb_ids_append(&source->end, after->data, after->len) : status;
     if (status == LB_OK && (after->len == 0 || after->data[after->len - 1] != source->eos)) {
         status = lb_ids_push(&source->end, source->eos);
@@ -61,7 +46,7 @@ static enum lb_status find_ends(struct lb_text_source *source, enum lb_add_bos a
 }
 
 enum lb_status lb_text_source_init(struct lb_text_source *source, const struct lb_tokenizer *tokenizer,
-                                   enum lb_add_bos add_bos, struct lb_detail *detail) {
+                                   struct lb_detail *detail) {
     int32_t eos = lb_tokenizer_eos(tokenizer), v = lb_tokenizer_vocab_size(tokenizer);
     if (eos < 0) {
         return lb_fail(detail, LB_E_ARG,
@@ -80,7 +65,7 @@ enum lb_status lb_text_source_init(struct lb_text_source *source, const struct l
         }
     }
     source->token_bytes[eos] = 1;
-    return find_ends(source, add_bos, detail);
+    return find_ends(source, detail);
 }
 
 void lb_text_source_finish(struct lb_text_source *source) {

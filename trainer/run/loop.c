@@ -9,6 +9,7 @@
 #include "trainer/learn/prefetch.h"
 #include "trainer/learn/schedule.h"
 #include "trainer/learn/step.h"
+#include "trainer/run/ask_bos.h"
 #include "trainer/run/checkpoint.h"
 #include "trainer/run/evaluate.h"
 #include "trainer/run/export.h"
@@ -121,6 +122,9 @@ static enum lb_status open_inputs(struct run *run, struct lb_detail *detail) {
         if (status != LB_OK) {
             lb_detail_prefix(detail, "tokenizer");
         }
+    }
+    if (status == LB_OK && run->tokenizer != NULL && r->add_bos_token != LB_BOS_AS_TOKENIZER) {
+        status = lb_tokenizer_add_bos(run->tokenizer, r->add_bos_token == LB_BOS_YES, detail);
     }
     status = status == LB_OK ? lb_student_open(r, run->tokenizer, &run->student, detail) : status;
     status = status == LB_OK ? lb_dataset_open(r, r->datasets, r->datasets_count, false, run->tokenizer,
@@ -288,6 +292,9 @@ static enum lb_status begin(struct run *run, struct lb_detail *detail) {
         status = lb_optimizer_create(r, &group, 1, &run->optimizer, detail);
     }
     status = status == LB_OK && run->options->resume ? resume(run, detail) : status;
+    if (status == LB_OK && run->at.step == 0) {
+        lb_ask_bos(r, run->teachers, run->tokenizer, run->data);
+    }
     status = status == LB_OK ? write_recipe(run, detail) : status;
     run->resumable = run->resumable || status == LB_OK;
     status = status == LB_OK

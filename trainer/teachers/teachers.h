@@ -95,6 +95,15 @@ LB_NODISCARD enum lb_status lb_teachers_take(struct lb_teachers *teachers, int64
                                              const struct lb_answer *const **out_answers,
                                              struct lb_detail *detail);
 void lb_teachers_release(struct lb_teachers *teachers, int64_t number);
+/* One question to teacher k alone, at once, past cache and counters: answers [n] with their data in arena.
+ * LB_E_UNAVAILABLE when it is away; any failure is for the caller to judge. */
+LB_NODISCARD enum lb_status lb_teachers_ask_once(struct lb_teachers *teachers, unsigned k,
+                                                 const struct lb_ask_spec *spec,
+                                                 const struct lb_sample *samples, int64_t n,
+                                                 struct lb_arena *arena, struct lb_answer *answers,
+                                                 struct lb_detail *detail);
+/* Whether there is a cache that holds answers already. */
+bool lb_teachers_cached(const struct lb_teachers *teachers);
 void lb_teachers_stats(const struct lb_teachers *teachers, struct lb_teachers_stats *out);
 
 #endif

@@ -1,0 +1,112 @@
+#!/bin/bash
+# Tokens that begin and end texts: rows, evaluation, generation and what is exported agree on them; what the student was
+# given comes out again; a teacher that misses its first token is noticed.
+. "${LB_SOURCE_ROOT:?}/tests/e2e/lib.sh"
+
+say "three tokenizers of one vocabulary: without bos, with one that nobody puts, with one that texts begin with"
+bos=$(jq '[.model.vocab[], .added_tokens[].id] | max + 1' "$tokenizer")
+mkdir knows begins
+jq --argjson id "$bos" '.added_tokens += [{id: $id, content: "<bos>", single_word: false, lstrip: false, rstrip: false,
+    normalized: false, special: true}, {id: ($id + 1), content: "<turn>", single_word: false, lstrip: false, rstrip: false,
+    normalized: false, special: true}]' "$tokenizer" >knows/tokenizer.json
+jq --argjson id "$bos" '.post_processor = {type: "TemplateProcessing", single: [{SpecialToken: {id: "<bos>", type_id: 0}},
+    {Sequence: {id: "A", type_id: 0}}], pair: [{Sequence: {id: "A", type_id: 0}}, {Sequence: {id: "B", type_id: 1}}],
+    special_tokens: {"<bos>": {id: "<bos>", ids: [$id], tokens: ["<bos>"]}}}' knows/tokenizer.json >begins/tokenizer.json
+echo '{"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<turn>", "bos_token": "<bos>", "pad_token": "<eos>",
+    "model_max_length": 48, "chat_template": "{{ messages[0].content }}"}' >begins/tokenizer_config.json
+echo '{"eos_token": "<turn>", "bos_token": "<bos>", "pad_token": "<eos>"}' >begins/special_tokens_map.json
+echo "{\"eos_token_id\": [$((bos + 1)), 0], \"temperature\": 0.7}" >begins/generation_config.json
+cp begins/tokenizer_config.json knows/
+
+text nouns 800 1 >nouns.txt
+text nouns 40 2 >test.txt
+base_recipe | sed '/^tokenizer:/d' >base.yaml
+cat base.yaml - >teacher.yaml <<END
+tokenizer: begins
+datasets: [{path: nouns.txt}]
+eval_datasets: [{path: test.txt}]
+loss_functions: [{function: cross_entropy}]
+output_dir: teacher
+END
+expect 0 teacher.log "$limbeck" train teacher.yaml --set max_steps=200
+
+say "what was given is there, byte for byte, and config.json has the same tokens"
+for file in tokenizer.json tokenizer_config.json special_tokens_map.json generation_config.json; do
+    cmp "begins/$file" "teacher/student/$file" || fail "$file was changed"
+done
+holds --argjson bos "$bos" '.bos_token_id == $bos and .eos_token_id == $bos + 1 and .pad_token_id == 0' teacher/student/config.json
+expect 0 export.log "$limbeck" export teacher -f hf -o exported
+cmp begins/tokenizer_config.json exported/tokenizer_config.json
+cmp begins/generation_config.json exported/generation_config.json
+
+say "the run's own evaluation is that of eval: labels are the text's, each line's end one of them"
+expect 0 eval.json "$limbeck" eval teacher test.txt --json
+expect 0 again.json "$limbeck" eval exported test.txt --json --max-length 24
+jq -e --slurpfile m <(grep eval_loss teacher/metrics.jsonl | tail -n 1) \
+    '(.all.loss - $m[0].eval_loss) | fabs < 1e-5' eval.json >/dev/null || fail "the run evaluated otherwise"
+[ "$(jq .all.bytes eval.json)" -eq "$(wc -c <test.txt)" ] || fail "other bytes than the text's were counted"
+holds --slurpfile a eval.json '.all.loss == $a[0].all.loss and .all.tokens == $a[0].all.tokens' again.json
+tokens=$("$limbeck" tokenize --count begins <test.txt)
+[ "$(jq .all.tokens eval.json)" -eq $((tokens + $(wc -l <test.txt))) ] || fail "other tokens than the text's were counted"
+expect 0 written.json "$limbeck" generate teacher --prompt "a small" -t 0 -n 60 --json
+holds '.finish_reason == "stop"' written.json
+[ "$(jq .prompt_tokens written.json)" -eq "$("$limbeck" tokenize --count --special begins "a small")" ]
+
+say "hosted, it is scored alike"
+host teacher teacher/student
+expect 0 hosted.json "$limbeck" eval "${url[teacher]}" test.txt --json --max-length 24 --tokenizer begins
+holds --slurpfile a eval.json '(.models[0].all.loss - $a[0].all.loss | fabs) < 1e-4 and
+    .models[0].all.tokens == $a[0].all.tokens' hosted.json
+
+say "rows that lack the teacher's first token: one line says so; with it, or with the recipe's word, none does"
+sed -i "s/^max_steps.*/max_steps: 3/" base.yaml
+cat base.yaml - >student.yaml <<END
+datasets: [{path: test.txt}]
+teachers: [{name: t, url: "${url[teacher]}"}]
+loss_functions: [{function: hs_mse}]
+output_dir: run
+END
+expect 0 without.log "$limbeck" train student.yaml --set add_bos_token=false --set tokenizer=begins -o without
+[ "$(grep -c teacher_expects_bos without.log)" -eq 1 ] || fail "no line, or more, about bos"
+said without.log "teacher=t" "<bos>" "add_bos_token: true"
+expect 0 with.log "$limbeck" train student.yaml --set tokenizer=begins -o with
+never_said with.log teacher_expects_bos
+[ "$("$limbeck" tokenize --special --json without/student a)" = "$("$limbeck" tokenize --json begins a)" ] ||
+    fail "the student's own tokenizer begins texts with what it never read"
+cmp begins/tokenizer.json with/student/tokenizer.json
+
+say "the recipe's word is as good as a template, also to what is exported"
+expect 0 says.log "$limbeck" train teacher.yaml --set max_steps=3 -o says
+expect 0 put.log "$limbeck" train teacher.yaml --set max_steps=3 --set add_bos_token=true --set tokenizer=knows -o put
+[ "$("$limbeck" tokenize --special --json put/student a)" = "$("$limbeck" tokenize --special --json begins a)" ] ||
+    fail "the student's own tokenizer does not begin texts as its rows did"
+cmp says/student/model.safetensors put/student/model.safetensors
+expect 1 unknown.log "$limbeck" train student.yaml --set add_bos_token=true --set tokenizer="$tokenizer" -o none
+one_error unknown.log
+said unknown.log student.yaml add_bos_token bos_token
+
+say "a tokenizer with more tokens than the model has rows is refused; one with fewer is not, and generates its own only"
+expect 0 small.log "$limbeck" train teacher.yaml --set tokenizer="$tokenizer" --set max_steps=2 -o small
+expect 1 larger.log "$limbeck" generate small --prompt a --tokenizer begins
+one_error larger.log
+said larger.log "vocabulary"
+expect 0 padded.json "$limbeck" generate teacher --prompt "a small" --tokenizer "$tokenizer" -n 30 --json
+
+say "a teacher whose vocabulary is padded beyond its tokenizer teaches students that are padded alike"
+cat base.yaml - >padded.yaml <<END
+tokenizer: $tokenizer
+datasets: [{path: test.txt}]
+loss_functions: [{function: cross_entropy}]
+output_dir: padded
+END
+sed -i '/^student:/,/^  tie/d' padded.yaml
+echo "student: {model: teacher/student}" >>padded.yaml
+expect 0 pad.log "$limbeck" train padded.yaml
+expect 0 pad.json "$limbeck" eval padded test.txt --json
+host padded padded/student
+for lane in final_hidden topk logits; do
+    expect 0 "$lane.log" "$limbeck" train student.yaml --set tokenizer="$tokenizer" --set "teachers.0.url=${url[padded]}" \
+        --set loss_functions.0.function=kl --set targets=$lane -o "$lane"
+    [ "$(grep -c padded_vocabulary $lane.log)" -eq 1 ] || fail "no line, or more, about the padding"
+    holds --argjson v $((bos + 2)) '.vocab_size == $v' "$lane/student/config.json"
+done

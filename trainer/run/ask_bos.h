@@ -1,0 +1,15 @@
+/* Whether teachers expect texts to begin with bos where a run's rows do not. */
+#ifndef LB_RUN_ASK_BOS_H
+#define LB_RUN_ASK_BOS_H
+
+#include "common/text/tokenizer.h"
+#include "trainer/data/dataset.h"
+#include "trainer/teachers/teachers.h"
+
+/* Asks each teacher about a few rows of data as they are and with bos before each text, and logs a warning
+ * for one that predicts the text far better so. Nothing where rows begin with it, the tokenizer (may be NULL,
+ * as may teachers) has no bos, teachers are away or a cache holds answers already. Changes nothing else. */
+void lb_ask_bos(const struct lb_recipe *recipe, struct lb_teachers *teachers,
+                const struct lb_tokenizer *tokenizer, const struct lb_dataset *data);
+
+#endif
