@@ -106,8 +106,8 @@ enum lb_status lb_model_check_tap(const struct lb_model *model, enum lb_tap_kind
 /* Writes a Hugging Face folder: config.json, model.safetensors (F32, F16 or BF16), where there is a tokenizer
  * (may be NULL) tokenizer.json and the files that it was given with (common/text/beside.h), which are changed
  * only where training did other than they say, and readme (may be NULL) as README.md. The folder appears
- * complete or not at all. One that this program wrote before is replaced; anything else that stands there is
- * LB_E_ARG. */
+ * complete or not at all. One that this program wrote before is replaced; anything else that stands there, or
+ * a README.md that was changed since, is LB_E_ARG. */
 LB_NODISCARD enum lb_status lb_model_save_hf(const struct lb_model *model, const char *dir,
                                              enum lb_dtype dtype, const struct lb_tokenizer *tokenizer,
                                              const char *readme, struct lb_detail *detail);

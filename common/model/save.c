@@ -8,6 +8,7 @@
 #include "common/model/families.h"
 #include "common/model/family.h"
 #include "common/model/layout.h"
+#include "common/model/readme.h"
 #include "common/model/save.h"
 #include "common/nn/gemm.h"
 #include "common/text/tokenizer.h"
@@ -145,6 +146,7 @@ enum lb_status lb_model_save_hf(const struct lb_model *model, const char *dir, e
     }
     snprintf(temp, strlen(dir) + 32, "%.*s.new-%ld", (int)len, dir, (long)getpid());
     status = lb_folder_check(dir, "model", detail);
+    status = status == LB_OK ? lb_readme_check(dir, detail) : status;
     if (status != LB_OK) {
         lb_free(temp);
         return status;
@@ -161,7 +163,7 @@ enum lb_status lb_model_save_hf(const struct lb_model *model, const char *dir, e
         status = lb_save_tokenizer(model, tokenizer, temp, detail);
     }
     if (status == LB_OK && readme != NULL) {
-        status = lb_save_file(temp, "README.md", readme, strlen(readme), detail);
+        status = lb_save_file(temp, LB_README, readme, strlen(readme), detail);
     }
     status = status == LB_OK ? lb_folder_mark(temp, "model", detail) : status;
     if (status == LB_OK) {

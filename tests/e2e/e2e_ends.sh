@@ -39,6 +39,16 @@ expect 0 export.log "$limbeck" export teacher -f hf -o exported
 cmp begins/tokenizer_config.json exported/tokenizer_config.json
 cmp begins/generation_config.json exported/generation_config.json
 
+say "a card says what it is; it goes along, and one that somebody changed is not replaced"
+said teacher/student/README.md "library_name: transformers" "cross_entropy" "perplexity" "AutoModelForCausalLM"
+cmp teacher/student/README.md exported/README.md
+expect 0 export2.log "$limbeck" export teacher -f hf -o exported
+echo "and a word of mine" >>exported/README.md
+expect 1 export3.log "$limbeck" export teacher -f hf -o exported
+one_error export3.log
+said export3.log README.md
+said exported/README.md "a word of mine"
+
 say "the run's own evaluation is that of eval: labels are the text's, each line's end one of them"
 expect 0 eval.json "$limbeck" eval teacher test.txt --json
 expect 0 again.json "$limbeck" eval exported test.txt --json --max-length 24
@@ -74,6 +84,7 @@ never_said with.log teacher_expects_bos
 [ "$("$limbeck" tokenize --special --json without/student a)" = "$("$limbeck" tokenize --json begins a)" ] ||
     fail "the student's own tokenizer begins texts with what it never read"
 cmp begins/tokenizer.json with/student/tokenizer.json
+said with/student/README.md "| t | \`$(jq -r '.versions[0]' <(curl -s "${url[teacher]}/v2/models/teacher"))\` |" hs_mse
 
 say "the recipe's word is as good as a template, also to what is exported"
 expect 0 says.log "$limbeck" train teacher.yaml --set max_steps=3 -o says

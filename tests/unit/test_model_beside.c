@@ -10,6 +10,7 @@
 #include "common/base/json.h"
 #include "common/base/mem.h"
 #include "common/model/model.h"
+#include "common/model/readme.h"
 #include "common/text/beside.h"
 #include "common/text/tokenizer.h"
 #include "tests/support/tiny_model.h"
@@ -58,6 +59,10 @@ static void save(void) {
     struct lb_model *model = NULL, *again = NULL;
     struct lb_tokenizer *tokenizer = NULL;
     struct lb_detail detail = {0};
+    struct lb_buf readme;
+    lb_buf_init(&readme, 1 << 16);
+    lb_buf_append_str(&readme, "# a card\n");
+    assert_int_equal(lb_readme_seal(&readme), LB_OK);
     lb_tiny_llama(&config);
     config.vocab_size = 260;
     if (lb_tokenizer_open(given, &tokenizer, &detail) != LB_OK) {
@@ -65,11 +70,12 @@ static void save(void) {
     }
     config.eos_token_id = lb_tokenizer_eos(tokenizer);
     assert_int_equal(lb_model_create(&config, 3, &model, NULL), LB_OK);
-    if (lb_model_save_hf(model, saved, LB_F32, tokenizer, "# a card\n", &detail) != LB_OK ||
+    if (lb_model_save_hf(model, saved, LB_F32, tokenizer, readme.data, &detail) != LB_OK ||
         lb_model_open(saved, false, &again, &detail) != LB_OK) {
         fail_msg("%s", detail.text);
     }
     assert_true(lb_ends_has(lb_model_ends(again), config.eos_token_id));
+    lb_buf_finish(&readme);
     lb_tokenizer_destroy(tokenizer);
     lb_model_destroy(again);
     lb_model_destroy(model);
@@ -123,7 +129,39 @@ static void nothing_beside(void **state) {
     expect_file("special_tokens_map.json", NULL);
     expect_file("chat_template.jinja", NULL);
     expect_file("generation_config.json", NULL);
-    expect_file("README.md", "# a card\n");
+}
+
+/* A README.md is replaced as long as it is as it was written. */
+static void cards(void **state) {
+    (void)state;
+    struct lb_buf text;
+    char *path = lb_path_join(saved, LB_README);
+    save();
+    save();
+    lb_buf_init(&text, 1 << 16);
+    assert_int_equal(lb_file_read(path, &text, NULL), LB_OK);
+    assert_memory_equal(text.data, "# a card\n", 9);
+    assert_true(lb_readme_is_sealed(text.data, text.len));
+    for (size_t i = 0; i < text.len; i++) {
+        text.data[i] ^= 1;
+        assert_false(lb_readme_is_sealed(text.data, text.len));
+        text.data[i] ^= 1;
+        assert_false(lb_readme_is_sealed(text.data, i));
+    }
+    text.data[0] = '!';
+    assert_int_equal(lb_file_replace(path, text.data, text.len, NULL), LB_OK);
+    struct lb_detail detail = {0};
+    assert_int_equal(lb_readme_check(saved, &detail), LB_E_ARG);
+    assert_non_null(strstr(detail.text, "README.md"));
+    struct lb_config config;
+    struct lb_model *model = NULL;
+    lb_tiny_llama(&config);
+    assert_int_equal(lb_model_create(&config, 3, &model, NULL), LB_OK);
+    assert_int_equal(lb_model_save_hf(model, saved, LB_F32, NULL, NULL, NULL), LB_E_ARG);
+    lb_model_destroy(model);
+    assert_int_equal(lb_remove_tree(saved, NULL), LB_OK);
+    lb_buf_finish(&text);
+    lb_free(path);
 }
 
 static void what_is_right_stays(void **state) {
@@ -175,6 +213,7 @@ static void what_is_wrong_is_mended(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(nothing_beside),
+        cmocka_unit_test(cards),
         cmocka_unit_test(what_is_right_stays),
         cmocka_unit_test(what_is_wrong_is_mended),
     };

@@ -2,10 +2,13 @@
 #include "common/base/json.h"
 #include "common/base/log.h"
 #include "trainer/command/commands.h"
+#include "trainer/run/card.h"
 #include "trainer/run/export.h"
 
 #include <stdio.h>
 #include <string.h>
+
+#define CARD_BYTES ((size_t)16 << 20)
 
 struct arguments {
     const char *model, *out, *tokenizer, *dtype_name;
@@ -78,6 +81,14 @@ static error_t parse(int key, char *text, struct argp_state *state) {
     }
 }
 
+/* README.md: that of the folder it comes from, if Limbeck wrote it, else a short one. */
+static enum lb_status make_card(const struct lb_opened *opened, const char *name, struct lb_buf *out,
+                                struct lb_detail *detail) {
+    const struct lb_card card = {.name = name, .model = opened->model};
+    enum lb_status status = lb_card_again(opened->path, out, detail);
+    return status == LB_OK && out->len == 0 ? lb_card_write(&card, out, detail) : status;
+}
+
 int lb_cmd_export(int argc, char **argv, volatile sig_atomic_t *stop) {
     static char dtype_help[160] = "Numbers of the matrices (default f32; q... for gguf only): ";
     list_dtypes();
@@ -106,16 +117,21 @@ int lb_cmd_export(int argc, char **argv, volatile sig_atomic_t *stop) {
     struct lb_detail detail = {0};
     struct lb_opened opened;
     struct lb_notes notes = {0};
+    struct lb_buf readme;
     double difference = 0;
+    lb_buf_init(&readme, CARD_BYTES);
     bool vocabulary = false;
     enum lb_status status = a.no_vocabulary ? lb_opened_model(&opened, a.model, &detail)
                                             : lb_opened_init(&opened, a.model, a.tokenizer, &detail);
     if (status == LB_OK) {
         vocabulary = opened.tokenizer != NULL;
-        status = lb_export(opened.model, opened.tokenizer, (enum lb_export_format)a.format, a.dtype, a.out,
-                           NULL, stop, &difference, &notes, &detail);
+        status = make_card(&opened, a.out, &readme, &detail);
+        status = status != LB_OK ? status
+                                 : lb_export(opened.model, opened.tokenizer, (enum lb_export_format)a.format,
+                                             a.dtype, a.out, readme.data, stop, &difference, &notes, &detail);
         lb_opened_finish(&opened);
     }
+    lb_buf_finish(&readme);
     lb_log_notes("export_note", NULL, &notes);
     if (status != LB_OK) {
         return lb_command_failed(&detail, status);

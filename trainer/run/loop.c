@@ -5,11 +5,13 @@
 #include "common/base/folder.h"
 #include "common/base/log.h"
 #include "common/base/mem.h"
+#include "common/model/readme.h"
 #include "trainer/learn/optimizer.h"
 #include "trainer/learn/prefetch.h"
 #include "trainer/learn/schedule.h"
 #include "trainer/learn/step.h"
 #include "trainer/run/ask_bos.h"
+#include "trainer/run/card.h"
 #include "trainer/run/checkpoint.h"
 #include "trainer/run/evaluate.h"
 #include "trainer/run/export.h"
@@ -25,6 +27,7 @@
 
 /* Activations of one micro-batch. */
 #define STEP_BYTES ((size_t)16 << 30)
+#define CARD_BYTES ((size_t)1 << 20)
 #define MAX_METRICS (16 + LB_MAX_LOSSES + LB_MAX_TEACHERS + LB_EVAL_MAX_PARTS)
 
 struct run {
@@ -89,6 +92,7 @@ static enum lb_status take_folder(struct run *run, struct lb_detail *detail) {
     }
     /* Before any work: what stands where results will be written is the user's unless we wrote it. */
     status = status == LB_OK ? lb_folder_check(student, "model", detail) : status;
+    status = status == LB_OK ? lb_readme_check(student, detail) : status;
     status = status == LB_OK ? lb_checkpoint_check_folder(dir, run->options->resume, detail) : status;
     status = status == LB_OK ? lb_folder_sweep(dir, detail) : status;
 out:
@@ -548,15 +552,26 @@ static enum lb_status steps(struct run *run, struct lb_detail *detail) {
  * as done. */
 static enum lb_status finish(const struct run *run, struct lb_detail *detail) {
     char *student = lb_path_join(run->dir, "student");
+    const struct lb_card card = {.name = run->dir,
+                                 .model = run->student,
+                                 .recipe = run->recipe,
+                                 .teachers = run->teachers,
+                                 .run_dir = run->dir,
+                                 .steps = run->at.step,
+                                 .tokens = run->at.tokens};
+    struct lb_buf readme;
     double difference = 0;
-    enum lb_status status = student != NULL
-                                ? lb_export(run->student, run->tokenizer, LB_EXPORT_HF, LB_F32, student, NULL,
-                                            run->options->stop, &difference, NULL, detail)
-                                : lb_fail(detail, LB_E_NOMEM, "out of memory");
+    lb_buf_init(&readme, CARD_BYTES);
+    enum lb_status status = student != NULL ? lb_card_write(&card, &readme, detail)
+                                            : lb_fail(detail, LB_E_NOMEM, "out of memory");
+    status = status == LB_OK ? lb_export(run->student, run->tokenizer, LB_EXPORT_HF, LB_F32, student,
+                                         readme.data, run->options->stop, &difference, NULL, detail)
+                             : status;
     if (status == LB_OK && difference != 0) {
         status = lb_fail(detail, LB_E_INTERNAL, "%s: reopened, its logits differ by %g of the largest",
                          student, difference);
     }
+    lb_buf_finish(&readme);
     lb_free(student);
     return status;
 }

@@ -1,0 +1,156 @@
+#include "trainer/run/card.h"
+
+#include "common/base/file.h"
+#include "common/base/json.h"
+#include "common/base/mem.h"
+#include "common/model/readme.h"
+#include "trainer/run/journal.h"
+
+#include <string.h>
+
+#define MAX_METRICS_BYTES ((size_t)1 << 30)
+
+/* A name within a table or a heading: on one line, and no end of a cell. */
+static void put_name(struct lb_buf *out, const char *name) {
+    for (const char *c = name; *c != '\0'; c++) {
+        char plain = *c == '|' || *c == '`' || (unsigned char)*c < ' ' ? '_' : *c;
+        lb_buf_append(out, &plain, 1);
+    }
+}
+
+static const char *last_part(const char *path) {
+    const char *slash = strrchr(path, '/');
+    return slash != NULL && slash[1] != '\0' ? slash + 1 : path;
+}
+
+static bool reads_text(const struct lb_card *card) {
+    return lb_model_config(card->model)->input_size == 0;
+}
+
+/* What the Hub reads: YAML between two lines. */
+static void put_front(const struct lb_card *card, struct lb_buf *out) {
+    lb_buf_printf(out, "---\nlibrary_name: %s\n", reads_text(card) ? "transformers" : "limbeck");
+    if (reads_text(card)) {
+        lb_buf_append_str(out, "pipeline_tag: text-generation\n");
+    }
+    lb_buf_append_str(out, "tags:\n- limbeck\n");
+    if (card->teachers != NULL) {
+        lb_buf_append_str(out, "- knowledge-distillation\n");
+    }
+    lb_buf_append_str(out, "---\n");
+}
+
+static void put_training(const struct lb_card *card, struct lb_buf *out) {
+    const struct lb_recipe *r = card->recipe;
+    unsigned n = card->teachers != NULL ? lb_teachers_count(card->teachers) : 0;
+    lb_buf_printf(out, "\n## Training\n\n%lld steps, %lld %s, learning rate %g (%s), seed %lld.\n",
+                  (long long)card->steps, (long long)card->tokens, reads_text(card) ? "tokens" : "images",
+                  r->learning_rate,
+                  r->lr_scheduler_type == LB_SCHEDULE_LINEAR   ? "linear"
+                  : r->lr_scheduler_type == LB_SCHEDULE_COSINE ? "cosine"
+                                                               : "constant",
+                  (long long)r->seed);
+    if (n > 0) {
+        lb_buf_append_str(out, "\n| teacher | fingerprint |\n|---|---|\n");
+    }
+    for (unsigned k = 0; k < n; k++) {
+        lb_buf_append_str(out, "| ");
+        put_name(out, r->teachers[k].name);
+        lb_buf_printf(out, " | `%s` |\n", lb_teachers_info(card->teachers, k)->fingerprint);
+    }
+    if (n > 1) {
+        lb_buf_printf(out, "\nMixture: `%s`.\n", r->mixture);
+    }
+    lb_buf_append_str(out, "\n| loss | weight | temperature |\n|---|---|---|\n");
+    for (unsigned l = 0; l < r->loss_functions_count; l++) {
+        const struct lb_recipe_loss *loss = &r->loss_functions[l];
+        lb_buf_printf(out, "| `%s` | %g | ", loss->function, loss->args.weight);
+        if (lb_loss_find(loss->function)->on == LB_ON_TARGET) {
+            lb_buf_printf(out, "%g", loss->args.temperature != 0 ? loss->args.temperature : r->temperature);
+        }
+        lb_buf_append_str(out, " |\n");
+    }
+}
+
+/* The last line of metrics.jsonl that has an evaluation; NULL: none. */
+static json_t *last_evaluation(const char *run_dir) {
+    struct lb_buf text;
+    char *path = lb_path_join(run_dir, LB_JOURNAL_FILE);
+    json_t *last = NULL;
+    lb_buf_init(&text, MAX_METRICS_BYTES);
+    if (path != NULL && lb_file_read(path, &text, NULL) == LB_OK) {
+        const char *at = text.data, *end = text.data + text.len;
+        while (at < end) {
+            const char *newline = memchr(at, '\n', (size_t)(end - at)),
+                       *stop = newline != NULL ? newline : end;
+            json_t *line = NULL;
+            if (lb_json_parse_loose(at, (size_t)(stop - at), 0, path, &line, NULL) == LB_OK &&
+                json_object_get(line, "eval_loss") != NULL) {
+                json_decref(last);
+                last = json_incref(line);
+            }
+            json_decref(line);
+            at = stop + 1;
+        }
+    }
+    lb_buf_finish(&text);
+    lb_free(path);
+    return last;
+}
+
+static void put_evaluation(const struct lb_card *card, struct lb_buf *out) {
+    json_t *line = last_evaluation(card->run_dir), *value;
+    const char *key;
+    if (line == NULL) {
+        return;
+    }
+    lb_buf_printf(out, "\n## Held-out data, after step %lld\n\n| figure | value |\n|---|---|\n",
+                  (long long)json_integer_value(json_object_get(line, "step")));
+    json_object_foreach(line, key, value) {
+        if (strncmp(key, "eval_", 5) == 0 && json_is_number(value)) {
+            lb_buf_append_str(out, "| ");
+            put_name(out, key + 5);
+            lb_buf_printf(out, " | %.4g |\n", json_number_value(value));
+        }
+    }
+    json_decref(line);
+}
+
+static void put_use(const struct lb_card *card, struct lb_buf *out) {
+    lb_buf_append_str(out, "\n## Use\n\n");
+    if (reads_text(card)) {
+        lb_buf_append_str(out, "```python\nfrom transformers import AutoModelForCausalLM, AutoTokenizer\n"
+                               "tokenizer = AutoTokenizer.from_pretrained(\".\")\n"
+                               "model = AutoModelForCausalLM.from_pretrained(\".\")\n```\n\n");
+    }
+    lb_buf_append_str(out, "`limbeckd NAME=.` serves it, as a teacher too.\n\n");
+}
+
+enum lb_status lb_card_write(const struct lb_card *card, struct lb_buf *out, struct lb_detail *detail) {
+    put_front(card, out);
+    lb_buf_append_str(out, "\n# ");
+    put_name(out, last_part(card->name));
+    lb_buf_printf(out, "\n\nA %s of %lld parameters, written by Limbeck %s.\n",
+                  lb_model_config(card->model)->model_type, (long long)lb_model_parameters(card->model),
+                  LB_VERSION);
+    if (card->recipe != NULL) {
+        put_training(card, out);
+        put_evaluation(card, out);
+    }
+    put_use(card, out);
+    enum lb_status status = lb_readme_seal(out);
+    return status == LB_OK ? LB_OK : lb_fail(detail, status, "out of memory for the model card");
+}
+
+enum lb_status lb_card_again(const char *path, struct lb_buf *out, struct lb_detail *detail) {
+    char *file = lb_path_join(path, LB_README);
+    enum lb_status status = file != NULL ? LB_OK : lb_fail(detail, LB_E_NOMEM, "%s: out of memory", path);
+    if (status == LB_OK && lb_file_exists(file)) {
+        status = lb_file_read(file, out, detail);
+        if (status == LB_OK && !lb_readme_is_sealed(out->data != NULL ? out->data : "", out->len)) {
+            lb_buf_reset(out);
+        }
+    }
+    lb_free(file);
+    return status;
+}
