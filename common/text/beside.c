@@ -61,6 +61,26 @@ enum lb_status lb_beside_read(const char *dir, struct lb_beside_file files[LB_BE
     return LB_OK;
 }
 
+enum lb_status lb_beside_config(const struct lb_beside_file files[LB_BESIDE_COUNT], struct lb_buf *out,
+                                struct lb_detail *detail) {
+    const struct lb_beside_file *config = &files[LB_BESIDE_CONFIG], *chat = &files[LB_BESIDE_TEMPLATE];
+    if (config->bytes == NULL || chat->bytes == NULL) {
+        enum lb_status status =
+            config->bytes != NULL ? lb_buf_append(out, config->bytes, config->len) : LB_OK;
+        return status == LB_OK ? LB_OK : lb_fail(detail, status, "out of memory for tokenizer_config.json");
+    }
+    json_t *object = NULL;
+    enum lb_status status =
+        lb_json_parse_loose(config->bytes, config->len, 0, names[LB_BESIDE_CONFIG], &object, detail);
+    if (status == LB_OK &&
+        json_object_set_new(object, "chat_template", json_stringn(chat->bytes, chat->len)) != 0) {
+        status = lb_fail(detail, LB_E_FORMAT, "%s is not UTF-8", names[LB_BESIDE_TEMPLATE]);
+    }
+    status = status == LB_OK ? lb_json_dump(object, JSON_INDENT(2), out) : status;
+    json_decref(object);
+    return status;
+}
+
 void lb_beside_finish(struct lb_beside_file files[LB_BESIDE_COUNT]) {
     for (int i = 0; i < LB_BESIDE_COUNT; i++) {
         lb_free(files[i].bytes);

@@ -4,6 +4,7 @@
 #ifndef LB_TEXT_BESIDE_H
 #define LB_TEXT_BESIDE_H
 
+#include "common/base/buf.h"
 #include "common/base/json.h"
 #include "common/base/status.h"
 
@@ -36,6 +37,12 @@ int32_t lb_tokenizer_named(const struct lb_tokenizer *tokenizer, const char *key
 /* The text of a key like "eos_token" of a tokenizer_config.json or special_tokens_map.json: a string, or an
  * object whose "content" is one; NULL: neither. */
 const char *lb_beside_token(const json_t *object, const char *key);
+
+/* The tokenizer_config.json of a tokenizer as one text appended to out, on the wire or where no file can
+ * stand beside it: the file's own, with the text of chat_template.jinja where that was beside it. Nothing is
+ * appended where there is no tokenizer_config.json. */
+LB_NODISCARD enum lb_status lb_beside_config(const struct lb_beside_file files[LB_BESIDE_COUNT],
+                                             struct lb_buf *out, struct lb_detail *detail);
 
 /* All that are in dir into files, which are NULL; the caller finishes them, also after a failure. */
 LB_NODISCARD enum lb_status lb_beside_read(const char *dir, struct lb_beside_file files[LB_BESIDE_COUNT],

@@ -224,3 +224,19 @@ void lb_handle_tokenizer(struct lb_server *server, struct lb_exchange *x,
     }
     send_artifact(x, "tokenizer", "application/json", hosted->tokenizer_json, hosted->tokenizer_bytes);
 }
+
+/* Not all of it is in the fingerprint, so it is asked for again each time. */
+void lb_handle_tokenizer_config(struct lb_server *server, struct lb_exchange *x,
+                                const struct lb_route_match *match) {
+    (void)server;
+    if (!lb_reply_find_model(x)) {
+        return;
+    }
+    const struct lb_hosted *hosted = ((struct lb_visit *)x->user)->hosted;
+    if (!hosted->tokenizer_config) {
+        lb_reply_error(x, 404, "model %s has no tokenizer_config.json", match->model);
+        return;
+    }
+    lb_reply_bytes(x, 200, "application/json", hosted->tokenizer_config, hosted->tokenizer_config_bytes);
+    lb_reply_header(x, "Cache-Control", "no-cache");
+}

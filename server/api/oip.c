@@ -18,6 +18,8 @@ static const struct lb_route routes[] = {
     {"GET", "/v2/models/{model}[/versions/{version}]/head", "head", LB_ACCESS_TOKEN, lb_handle_head},
     {"GET", "/v2/models/{model}[/versions/{version}]/tokenizer", "tokenizer", LB_ACCESS_TOKEN,
      lb_handle_tokenizer},
+    {"GET", "/v2/models/{model}[/versions/{version}]/tokenizer_config", "tokenizer_config", LB_ACCESS_TOKEN,
+     lb_handle_tokenizer_config},
     {"POST", "/v2/models/{model}[/versions/{version}]/infer", "infer", LB_ACCESS_TOKEN, lb_handle_infer},
     {"POST", "/v2/repository/index", "index", LB_ACCESS_TOKEN, lb_handle_index},
     {"POST", "/v2/repository/models/{model}/load", "load", LB_ACCESS_ADMIN, lb_handle_load},

@@ -3,6 +3,7 @@
 #include "common/base/file.h"
 #include "common/base/log.h"
 #include "common/base/mem.h"
+#include "common/text/beside.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -77,10 +78,34 @@ static enum lb_status open_tokenizer(struct lb_hosted *hosted, const char *path,
     return tell_unusable(hosted, status, &why, detail);
 }
 
+/* What lies beside the tokenizer.json of a folder, or what a file says in its place. */
+static enum lb_status read_tokenizer_config(struct lb_hosted *hosted, const char *path,
+                                            struct lb_detail *detail) {
+    struct lb_beside_file files[LB_BESIDE_COUNT] = {{0}};
+    struct lb_buf text;
+    bool folder = lb_is_dir(path);
+    lb_buf_init(&text, MAX_TOKENIZER_BYTES);
+    enum lb_status status = folder ? lb_beside_read(path, files, detail) : LB_OK;
+    for (int i = 0; !folder && i < LB_BESIDE_COUNT; i++) { /* the tokenizer's own bytes */
+        files[i].bytes =
+            (char *)(uintptr_t)lb_tokenizer_beside(hosted->tokenizer, (enum lb_beside)i, &files[i].len);
+    }
+    status = status == LB_OK ? lb_beside_config(files, &text, detail) : status;
+    if (status == LB_OK && text.len > 0) {
+        hosted->tokenizer_config = lb_buf_take(&text, &hosted->tokenizer_config_bytes);
+    }
+    lb_buf_finish(&text);
+    if (folder) {
+        lb_beside_finish(files);
+    }
+    return status;
+}
+
 static void hosted_destroy(struct lb_hosted *hosted) {
     lb_stats_finish(&hosted->stats);
     lb_tokenizer_destroy(hosted->tokenizer);
     lb_free(hosted->tokenizer_json);
+    lb_free(hosted->tokenizer_config);
     lb_model_destroy(hosted->model);
     lb_free(hosted);
 }
@@ -101,6 +126,9 @@ enum lb_status lb_hosted_open(const char *name, const char *path, struct lb_host
         hosted->decoder = lb_model_config(hosted->model)->input_size == 0;
         lb_log_notes("model_note", hosted->name, lb_model_notes(hosted->model));
         status = open_tokenizer(hosted, path, detail);
+        if (status == LB_OK && hosted->tokenizer_json) {
+            status = read_tokenizer_config(hosted, path, detail);
+        }
     }
     if (status != LB_OK) {
         lb_hosted_release(hosted);

@@ -36,6 +36,8 @@ struct lb_hosted {
     struct lb_tokenizer *tokenizer; /* NULL: none, or one that this build can't run */
     char *tokenizer_json;           /* tokenizer.json's bytes, NULL: none */
     size_t tokenizer_bytes;
+    char *tokenizer_config; /* tokenizer_config.json's, NULL: none */
+    size_t tokenizer_config_bytes;
     /* The digest at the end of the head's file, once one download has made it (server/api/artifacts.h). */
     atomic_int head_digest_state; /* 0: not yet, 1: being written, 2: there */
     uint8_t head_digest[LB_SHA256_BYTES];

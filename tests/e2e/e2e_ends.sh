@@ -62,8 +62,18 @@ expect 0 written.json "$limbeck" generate teacher --prompt "a small" -t 0 -n 60 
 holds '.finish_reason == "stop"' written.json
 [ "$(jq .prompt_tokens written.json)" -eq "$("$limbeck" tokenize --count --special begins "a small")" ]
 
-say "hosted, it is scored alike"
+say "hosted, it is scored alike, and tells what its tokenizer was given with"
 host teacher teacher/student
+curl -sf "${url[teacher]}/v2/models/teacher/tokenizer_config" | cmp - begins/tokenizer_config.json
+cp -r teacher/student jinja
+echo "{{ bos_token }}" >jinja/chat_template.jinja
+host jinja jinja
+holds --arg chat "{{ bos_token }}
+" '.chat_template == $chat and .eos_token == "<turn>"' <(curl -sf "${url[jinja]}/v2/models/jinja/tokenizer_config")
+rm jinja/tokenizer_config.json jinja/chat_template.jinja
+host without jinja
+[ "$(curl -s -o none.json -w '%{http_code}' "${url[without]}/v2/models/without/tokenizer_config")" = 404 ]
+said none.json "no tokenizer_config.json"
 expect 0 hosted.json "$limbeck" eval "${url[teacher]}" test.txt --json --max-length 24 --tokenizer begins
 holds --slurpfile a eval.json '(.models[0].all.loss - $a[0].all.loss | fabs) < 1e-4 and
     .models[0].all.tokens == $a[0].all.tokens' hosted.json
