@@ -134,10 +134,10 @@ static enum lb_status carry(const struct saving *s, enum lb_beside which,
 static enum lb_status make_config(const struct saving *s) {
     json_t *object = json_object();
     bool unused = false;
-    enum lb_status status = object != NULL && settle_config(s, object, &unused) &&
-                                    set_token(s, object, "bos_token", lb_tokenizer_bos(s->tokenizer), &unused)
-                                ? put_json(s, lb_beside_name(LB_BESIDE_CONFIG), object)
-                                : no_memory(s);
+    enum lb_status status =
+        object != NULL && settle_config(s, object, &unused) && lb_beside_put_own(s->tokenizer, object)
+            ? put_json(s, lb_beside_name(LB_BESIDE_CONFIG), object)
+            : no_memory(s);
     json_decref(object);
     return status;
 }

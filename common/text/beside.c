@@ -25,19 +25,6 @@ const char *lb_tokenizer_beside(const struct lb_tokenizer *tokenizer, enum lb_be
     return tokenizer->beside[which].bytes;
 }
 
-int32_t lb_tokenizer_named(const struct lb_tokenizer *tokenizer, const char *key) {
-    const struct lb_beside_file *file = &tokenizer->beside[LB_BESIDE_CONFIG];
-    json_t *config = NULL;
-    int32_t id = -1;
-    if (file->bytes != NULL &&
-        lb_json_parse_loose(file->bytes, file->len, 0, names[LB_BESIDE_CONFIG], &config, NULL) == LB_OK) {
-        const char *text = lb_beside_token(config, key);
-        id = text != NULL ? lb_tokenizer_id(tokenizer, text) : -1;
-    }
-    json_decref(config);
-    return id;
-}
-
 enum lb_status lb_beside_read(const char *dir, struct lb_beside_file files[LB_BESIDE_COUNT],
                               struct lb_detail *detail) {
     for (int i = 0; i < LB_BESIDE_COUNT; i++) {
@@ -61,24 +48,55 @@ enum lb_status lb_beside_read(const char *dir, struct lb_beside_file files[LB_BE
     return LB_OK;
 }
 
-enum lb_status lb_beside_config(const struct lb_beside_file files[LB_BESIDE_COUNT], struct lb_buf *out,
-                                struct lb_detail *detail) {
-    const struct lb_beside_file *config = &files[LB_BESIDE_CONFIG], *chat = &files[LB_BESIDE_TEMPLATE];
-    if (config->bytes == NULL || chat->bytes == NULL) {
-        enum lb_status status =
-            config->bytes != NULL ? lb_buf_append(out, config->bytes, config->len) : LB_OK;
-        return status == LB_OK ? LB_OK : lb_fail(detail, status, "out of memory for tokenizer_config.json");
-    }
+/* The file's own, with the text of a chat_template.jinja in its place. */
+static enum lb_status given_config(const struct lb_tokenizer *tokenizer, const struct lb_beside_file *config,
+                                   struct lb_buf *out, struct lb_detail *detail) {
     json_t *object = NULL;
+    if (tokenizer->beside[LB_BESIDE_TEMPLATE].bytes == NULL) {
+        return lb_buf_append(out, config->bytes, config->len);
+    }
     enum lb_status status =
         lb_json_parse_loose(config->bytes, config->len, 0, names[LB_BESIDE_CONFIG], &object, detail);
     if (status == LB_OK &&
-        json_object_set_new(object, "chat_template", json_stringn(chat->bytes, chat->len)) != 0) {
-        status = lb_fail(detail, LB_E_FORMAT, "%s is not UTF-8", names[LB_BESIDE_TEMPLATE]);
+        json_object_set_new(object, "chat_template", json_string(tokenizer->chat_template)) != 0) {
+        status = LB_E_NOMEM;
     }
     status = status == LB_OK ? lb_json_dump(object, JSON_INDENT(2), out) : status;
     json_decref(object);
     return status;
+}
+
+bool lb_beside_put_own(const struct lb_tokenizer *tokenizer, json_t *object) {
+    const struct {
+        const char *key;
+        int32_t id;
+    } tokens[] = {{"eos_token", tokenizer->eos},
+                  {"bos_token", tokenizer->bos},
+                  {"unk_token", tokenizer->unk},
+                  {"pad_token", tokenizer->pad}};
+    bool made = true;
+    for (size_t i = 0; made && i < sizeof tokens / sizeof *tokens; i++) {
+        const char *text = tokens[i].id >= 0 ? lb_tokenizer_token(tokenizer, tokens[i].id) : NULL;
+        made = text == NULL || json_object_set_new(object, tokens[i].key, json_string(text)) == 0;
+    }
+    return made && (tokenizer->chat_template == NULL ||
+                    json_object_set_new(object, "chat_template", json_string(tokenizer->chat_template)) == 0);
+}
+
+enum lb_status lb_tokenizer_config(const struct lb_tokenizer *tokenizer, struct lb_buf *out,
+                                   struct lb_detail *detail) {
+    const struct lb_beside_file *config = &tokenizer->beside[LB_BESIDE_CONFIG];
+    enum lb_status status = LB_OK;
+    if (config->bytes != NULL) {
+        status = given_config(tokenizer, config, out, detail);
+    } else {
+        json_t *object = json_pack("{s:s}", "tokenizer_class", "PreTrainedTokenizerFast");
+        status = object != NULL && lb_beside_put_own(tokenizer, object)
+                     ? lb_json_dump(object, JSON_INDENT(2), out)
+                     : LB_E_NOMEM;
+        json_decref(object);
+    }
+    return status == LB_OK ? LB_OK : lb_fail(detail, status, "no memory for tokenizer_config.json");
 }
 
 void lb_beside_finish(struct lb_beside_file files[LB_BESIDE_COUNT]) {

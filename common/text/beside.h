@@ -8,8 +8,8 @@
 #include "common/base/json.h"
 #include "common/base/status.h"
 
+#include <stdbool.h>
 #include <stddef.h>
-#include <stdint.h>
 
 struct lb_tokenizer;
 
@@ -31,18 +31,18 @@ const char *lb_beside_name(enum lb_beside which);
 /* Its bytes, the tokenizer's; NULL when it was not beside the tokenizer.json, or the tokenizer comes from
  * elsewhere. */
 const char *lb_tokenizer_beside(const struct lb_tokenizer *tokenizer, enum lb_beside which, size_t *out_len);
-/* The id of a key like "pad_token" of the tokenizer's tokenizer_config.json; -1: it names none, or one that
- * is not in the vocabulary. */
-int32_t lb_tokenizer_named(const struct lb_tokenizer *tokenizer, const char *key);
 /* The text of a key like "eos_token" of a tokenizer_config.json or special_tokens_map.json: a string, or an
  * object whose "content" is one; NULL: neither. */
 const char *lb_beside_token(const json_t *object, const char *key);
 
-/* The tokenizer_config.json of a tokenizer as one text appended to out, on the wire or where no file can
- * stand beside it: the file's own, with the text of chat_template.jinja where that was beside it. Nothing is
- * appended where there is no tokenizer_config.json. */
-LB_NODISCARD enum lb_status lb_beside_config(const struct lb_beside_file files[LB_BESIDE_COUNT],
-                                             struct lb_buf *out, struct lb_detail *detail);
+/* The tokenizer_config.json of a tokenizer as one text, appended to out: the file's own, with the text of a
+ * chat_template.jinja beside it; where none was given, one that says what is known otherwise (a GGUF file's
+ * keys, the usual names). */
+LB_NODISCARD enum lb_status lb_tokenizer_config(const struct lb_tokenizer *tokenizer, struct lb_buf *out,
+                                                struct lb_detail *detail);
+/* Sets the tokenizer's eos_token, bos_token, unk_token, pad_token and chat_template, as far as it has them;
+ * false: out of memory. */
+bool lb_beside_put_own(const struct lb_tokenizer *tokenizer, json_t *object);
 
 /* All that are in dir into files, which are NULL; the caller finishes them, also after a failure. */
 LB_NODISCARD enum lb_status lb_beside_read(const char *dir, struct lb_beside_file files[LB_BESIDE_COUNT],

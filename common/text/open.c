@@ -120,7 +120,7 @@ static enum lb_status config_token(const struct lb_tokenizer *tokenizer, const j
 }
 
 /* add_bos_token and add_eos_token, where the post-processor puts nothing there. The fingerprint is that of
- * tokenizer.json, which alone goes over the wire. */
+ * tokenizer.json, which servers tell of theirs. */
 static enum lb_status add_ends(struct lb_tokenizer *to, const json_t *config) {
     enum lb_status status = LB_OK;
     if (to->before.len == 0 && to->bos >= 0 && json_is_true(json_object_get(config, "add_bos_token"))) {
@@ -187,6 +187,32 @@ static enum lb_status read_template(struct lb_tokenizer *to, const char *dir, st
     return status;
 }
 
+/* What a tokenizer_config.json says; what names it in errors. */
+static enum lb_status follow(struct lb_tokenizer *to, const json_t *config, const char *what,
+                             struct lb_detail *detail) {
+    enum lb_status status = config_token(to, config, "eos_token", what, &to->eos, detail);
+    status = status != LB_OK ? status : config_token(to, config, "bos_token", what, &to->bos, detail);
+    if (status == LB_OK && add_ends(to, config) != LB_OK) {
+        status = lb_fail(detail, LB_E_NOMEM, "%s: out of memory", what);
+    }
+    other_token(to, config, "unk_token", &to->unk);
+    other_token(to, config, "sep_token", &to->sep);
+    other_token(to, config, "cls_token", &to->cls);
+    other_token(to, config, "pad_token", &to->pad);
+    other_token(to, config, "mask_token", &to->mask);
+    const char *text = template_text(json_object_get(config, "chat_template"));
+    return status == LB_OK ? keep_template(to, text, detail) : status;
+}
+
+enum lb_status lb_tokenizer_configure(struct lb_tokenizer *tokenizer, const void *json, size_t len,
+                                      const char *what, struct lb_detail *detail) {
+    json_t *config = NULL;
+    enum lb_status status = lb_json_parse_loose(json, len, MAX_DEPTH, what, &config, detail);
+    status = status == LB_OK ? follow(tokenizer, config, what, detail) : status;
+    json_decref(config);
+    return status;
+}
+
 /* tokenizer_config.json beside a tokenizer.json says which tokens begin and end a text. */
 static enum lb_status read_config(struct lb_tokenizer *to, const char *dir, struct lb_detail *detail) {
     char *path = lb_path_join(dir, "tokenizer_config.json");
@@ -194,18 +220,7 @@ static enum lb_status read_config(struct lb_tokenizer *to, const char *dir, stru
     enum lb_status status = path ? LB_OK : lb_fail(detail, LB_E_NOMEM, "%s: out of memory", dir);
     if (status == LB_OK && lb_file_exists(path)) {
         status = lb_json_file(path, MAX_CONFIG_BYTES, &config, detail);
-        status = status != LB_OK ? status : config_token(to, config, "eos_token", path, &to->eos, detail);
-        status = status != LB_OK ? status : config_token(to, config, "bos_token", path, &to->bos, detail);
-        if (status == LB_OK && add_ends(to, config) != LB_OK) {
-            status = lb_fail(detail, LB_E_NOMEM, "%s: out of memory", path);
-        }
-        other_token(to, config, "unk_token", &to->unk);
-        other_token(to, config, "sep_token", &to->sep);
-        other_token(to, config, "cls_token", &to->cls);
-        other_token(to, config, "pad_token", &to->pad);
-        other_token(to, config, "mask_token", &to->mask);
-        const char *text = template_text(json_object_get(config, "chat_template"));
-        status = status == LB_OK ? keep_template(to, text, detail) : status;
+        status = status == LB_OK ? follow(to, config, path, detail) : status;
     }
     json_decref(config);
     lb_free(path);
@@ -232,6 +247,11 @@ enum lb_status lb_tokenizer_from_gguf(const struct lb_gguf *file, const char *wh
         to->unk = ids.unk;
         to->sep = ids.sep;
         to->cls = ids.cls;
+        double pad = -1;
+        if (lb_gguf_number(file, "tokenizer.ggml.padding_token_id", &pad) && pad >= 0 &&
+            pad < to->vocab.size) {
+            to->pad = (int32_t)pad;
+        }
         status = keep_template(to, lb_gguf_string(file, "tokenizer.chat_template"), detail);
     }
     lb_buf_finish(&json);

@@ -174,6 +174,10 @@ int32_t lb_tokenizer_bos(const struct lb_tokenizer *tokenizer) {
     return tokenizer->bos;
 }
 
+int32_t lb_tokenizer_pad(const struct lb_tokenizer *tokenizer) {
+    return tokenizer->pad;
+}
+
 const struct lb_ids *lb_tokenizer_before(const struct lb_tokenizer *tokenizer) {
     return &tokenizer->before;
 }

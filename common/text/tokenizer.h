@@ -33,6 +33,9 @@ LB_NODISCARD enum lb_status lb_tokenizer_parse(const void *json, size_t len, con
 /* The vocabulary that the file itself carries; LB_E_NOTFOUND: it has none. */
 LB_NODISCARD enum lb_status lb_tokenizer_from_gguf(const struct lb_gguf *file, const char *what,
                                                    struct lb_tokenizer **out, struct lb_detail *detail);
+/* Follows a tokenizer_config.json that came otherwise than beside the file (over the wire). */
+LB_NODISCARD enum lb_status lb_tokenizer_configure(struct lb_tokenizer *tokenizer, const void *json,
+                                                   size_t len, const char *what, struct lb_detail *detail);
 void lb_tokenizer_destroy(struct lb_tokenizer *tokenizer);
 
 /* Appends the ids of text (UTF-8; invalid bytes are LB_E_FORMAT with their offset). add_special: as the
@@ -63,6 +66,8 @@ int32_t lb_tokenizer_id(const struct lb_tokenizer *tokenizer, const char *token)
  * tokens. */
 int32_t lb_tokenizer_eos(const struct lb_tokenizer *tokenizer);
 int32_t lb_tokenizer_bos(const struct lb_tokenizer *tokenizer);
+/* -1 when none is named. */
+int32_t lb_tokenizer_pad(const struct lb_tokenizer *tokenizer);
 /* What add_special puts before and behind a text. */
 const struct lb_ids *lb_tokenizer_before(const struct lb_tokenizer *tokenizer);
 const struct lb_ids *lb_tokenizer_after(const struct lb_tokenizer *tokenizer);

@@ -78,26 +78,25 @@ static enum lb_status open_tokenizer(struct lb_hosted *hosted, const char *path,
     return tell_unusable(hosted, status, &why, detail);
 }
 
-/* What lies beside the tokenizer.json of a folder, or what a file says in its place. */
+/* What goes with the tokenizer.json: of a folder the file beside it, of a GGUF file what its keys say. */
 static enum lb_status read_tokenizer_config(struct lb_hosted *hosted, const char *path,
                                             struct lb_detail *detail) {
-    struct lb_beside_file files[LB_BESIDE_COUNT] = {{0}};
+    struct lb_tokenizer *tokenizer = NULL;
     struct lb_buf text;
-    bool folder = lb_is_dir(path);
-    lb_buf_init(&text, MAX_TOKENIZER_BYTES);
-    enum lb_status status = folder ? lb_beside_read(path, files, detail) : LB_OK;
-    for (int i = 0; !folder && i < LB_BESIDE_COUNT; i++) { /* the tokenizer's own bytes */
-        files[i].bytes =
-            (char *)(uintptr_t)lb_tokenizer_beside(hosted->tokenizer, (enum lb_beside)i, &files[i].len);
+    size_t len = 0;
+    if (!hosted->tokenizer || lb_tokenizer_open(path, &tokenizer, NULL) != LB_OK) {
+        return LB_OK; /* one that can't be used: told already */
     }
-    status = status == LB_OK ? lb_beside_config(files, &text, detail) : status;
+    lb_buf_init(&text, MAX_TOKENIZER_BYTES);
+    enum lb_status status = LB_OK;
+    if (!lb_is_dir(path) || lb_tokenizer_beside(tokenizer, LB_BESIDE_CONFIG, &len)) {
+        status = lb_tokenizer_config(tokenizer, &text, detail);
+    }
     if (status == LB_OK && text.len > 0) {
         hosted->tokenizer_config = lb_buf_take(&text, &hosted->tokenizer_config_bytes);
     }
     lb_buf_finish(&text);
-    if (folder) {
-        lb_beside_finish(files);
-    }
+    lb_tokenizer_destroy(tokenizer);
     return status;
 }
 

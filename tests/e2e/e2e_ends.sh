@@ -70,11 +70,20 @@ echo "{{ bos_token }}" >jinja/chat_template.jinja
 host jinja jinja
 holds --arg chat "{{ bos_token }}
 " '.chat_template == $chat and .eos_token == "<turn>"' <(curl -sf "${url[jinja]}/v2/models/jinja/tokenizer_config")
+expect 0 gguf.log "$limbeck" export jinja -f gguf -o jinja.gguf
+host file jinja.gguf
+holds --arg chat "{{ bos_token }}
+" '.chat_template == $chat and .eos_token == "<turn>" and .bos_token == "<bos>" and .pad_token == "<eos>"' \
+    <(curl -sf "${url[file]}/v2/models/file/tokenizer_config")
+expect 0 back.log "$limbeck" export jinja.gguf -f hf -o back
+holds --arg chat "{{ bos_token }}
+" '.chat_template == $chat and .eos_token == "<turn>" and .bos_token == "<bos>" and .pad_token == "<eos>"' \
+    back/tokenizer_config.json
 rm jinja/tokenizer_config.json jinja/chat_template.jinja
 host without jinja
 [ "$(curl -s -o none.json -w '%{http_code}' "${url[without]}/v2/models/without/tokenizer_config")" = 404 ]
 said none.json "no tokenizer_config.json"
-expect 0 hosted.json "$limbeck" eval "${url[teacher]}" test.txt --json --max-length 24 --tokenizer begins
+expect 0 hosted.json "$limbeck" eval "${url[teacher]}" test.txt --json --max-length 24
 holds --slurpfile a eval.json '(.models[0].all.loss - $a[0].all.loss | fabs) < 1e-4 and
     .models[0].all.tokens == $a[0].all.tokens' hosted.json
 

@@ -183,8 +183,12 @@ static void what_is_right_stays(void **state) {
     expect_file("generation_config.json", generation);
     struct lb_tokenizer *tokenizer = NULL;
     assert_int_equal(lb_tokenizer_open(saved, &tokenizer, NULL), LB_OK);
-    assert_int_equal(lb_tokenizer_named(tokenizer, "pad_token"), 0);
-    assert_int_equal(lb_tokenizer_named(tokenizer, "unk_token"), -1);
+    assert_int_equal(lb_tokenizer_pad(tokenizer), 0);
+    struct lb_buf text;
+    lb_buf_init(&text, 1 << 16);
+    assert_int_equal(lb_tokenizer_config(tokenizer, &text, NULL), LB_OK);
+    assert_non_null(strstr(text.data, "\"chat_template\": \"{{ messages }}\"")); /* the file's, not its own */
+    lb_buf_finish(&text);
     assert_int_equal(lb_tokenizer_eos(tokenizer), 258);
     lb_tokenizer_destroy(tokenizer);
 }

@@ -1,4 +1,4 @@
-/* One question to one teacher, by itself: no cache, no retries, not counted. */
+/* One exchange with one teacher, by itself: no cache, no retries, not counted. */
 #include "common/base/mem.h"
 #include "trainer/teachers/opened.h"
 
@@ -82,6 +82,25 @@ enum lb_status lb_teachers_ask_once(struct lb_teachers *teachers, unsigned k, co
     }
     lb_arena_finish(&scratch);
     return status;
+}
+
+enum lb_status lb_teachers_tokenizer_config(const struct lb_teachers *teachers, unsigned k,
+                                            struct lb_buf *out, struct lb_detail *detail) {
+    const struct teacher *teacher = &teachers->teachers[k];
+    int replica = reached(teacher);
+    char *path = NULL;
+    struct lb_detail why = {0};
+    if (replica < 0) {
+        return lb_fail(detail, LB_E_UNAVAILABLE, "%s: it is away", teacher->label);
+    }
+    enum lb_status status = teacher->dialect->path(&teacher->info, LB_PATH_TOKENIZER_CONFIG, &path, detail);
+    if (status == LB_OK) {
+        struct lb_contact contact = lb_teacher_contact(teachers, teacher, replica);
+        status = lb_contact_get(&contact, path, out, NULL, &why);
+        status = status == LB_E_NOTFOUND ? LB_OK : status;
+    }
+    lb_free(path);
+    return status == LB_OK ? LB_OK : lb_fail(detail, status, "%s", why.text);
 }
 
 bool lb_teachers_cached(const struct lb_teachers *teachers) {

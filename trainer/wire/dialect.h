@@ -44,7 +44,8 @@ enum lb_path {
     LB_PATH_INFO, /* GET: read by info_read */
     LB_PATH_ASK,  /* POST: build and split */
     LB_PATH_HEAD, /* GET: read by head_read */
-    LB_PATH_TOKENIZER
+    LB_PATH_TOKENIZER,
+    LB_PATH_TOKENIZER_CONFIG /* GET: what goes with it */
 };
 
 struct lb_dialect {

@@ -332,7 +332,8 @@ static enum lb_status path(const struct lb_teacher_info *info, enum lb_path whic
     static const char *const suffix[] = {[LB_PATH_INFO] = "",
                                          [LB_PATH_ASK] = "/infer",
                                          [LB_PATH_HEAD] = "/head",
-                                         [LB_PATH_TOKENIZER] = "/tokenizer"};
+                                         [LB_PATH_TOKENIZER] = "/tokenizer",
+                                         [LB_PATH_TOKENIZER_CONFIG] = "/tokenizer_config"};
     char *made =
         lb_metadata_path(info->model, which == LB_PATH_INFO ? NULL : info->fingerprint, suffix[which]);
     if (!made) {
