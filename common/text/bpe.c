@@ -29,8 +29,8 @@ struct bpe {
     bool affixes;
     char prefix[MAX_AFFIX + 1], suffix[MAX_AFFIX + 1]; /* of characters that are not first, and of the last */
     size_t prefix_len, suffix_len;
-    int32_t gap; /* the entry of U+2581 when nothing merges with one on its right: text may be cut before it.
-                    -1: it may not */
+    int32_t gap;     /* the entry of U+2581, before which text may be cut; -1: it may not */
+    bool joins[256]; /* last bytes of what merges with a token that begins with U+2581: there it may not */
 };
 
 /* ---- reading ---- */
@@ -174,9 +174,8 @@ static enum lb_status read_merge(const json_t *merge, size_t number, const char 
                        : right < 0 ? b
                                    : "what it makes");
     }
-    if (begins(b, b_len) &&
-        (a_len < sizeof SIGN - 1 || !begins(a + a_len - (sizeof SIGN - 1), sizeof SIGN - 1))) {
-        bpe->gap = -1;
+    if (begins(b, b_len) && a_len > 0) {
+        bpe->joins[(uint8_t)a[a_len - 1]] = true;
     }
     lb_merges_put(&bpe->merges, left, right, id);
     return LB_OK;
@@ -346,13 +345,19 @@ static size_t put_characters(const struct bpe *bpe, const char *piece, size_t n,
     return m;
 }
 
-/* Merges symbols, in parts where no merge reaches across a gap. */
+/* Whether no merge reaches from the symbol left, whatever it has grown to, to U+2581 on its right. */
+static bool is_gap(const struct bpe *bpe, int32_t left) {
+    const struct lb_entry *entry = &bpe->vocab->entry[left];
+    return entry->len > 0 && !bpe->joins[(uint8_t)bpe->vocab->pool[entry->text + entry->len - 1]];
+}
+
+/* Merges symbols, word by word where no merge reaches from one to the next. */
 static size_t merge_parts(const struct bpe *bpe, struct lb_symbols *s, size_t n, int32_t *out) {
     int32_t *first = s->id;
     size_t start = 0, written = 0;
     while (start < n) {
         size_t end = bpe->gap >= 0 ? start + 1 : n;
-        while (end < n && (first[end] != bpe->gap || first[end - 1] == bpe->gap)) {
+        while (end < n && (first[end] != bpe->gap || !is_gap(bpe, first[end - 1]))) {
             end++;
         }
         s->id = first + start;

@@ -15,6 +15,7 @@
 #include <string.h>
 
 #define MAX_FIXTURE ((size_t)8 << 20)
+#define LONG_LINE ((size_t)1 << 20)
 
 struct fixture {
     struct lb_tokenizer *tokenizer;
@@ -135,12 +136,41 @@ static void test_options(void **state) {
     }
 }
 
+/* Lines without a space cost what their length is: with the square of it, this would take hours. */
+static void test_long(void **state) {
+    static const char *const names[] = {"gpt2",  "llama3", "o200k", "with_next", "llama2", "mistral", "clip",
+                                        "words", "kimi",   "bert",  "t5",        "xlmr",   "albert"};
+    static const char *const units[] = {"a", "A", "7", "\u0301\u0323", "\u2581", "\U0001fae8", "  ", "'"};
+    (void)state;
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+        struct fixture f;
+        char path[64];
+        snprintf(path, sizeof path, "tests/golden/text/%s.json", names[i]);
+        open_fixture(&f, names[i], path);
+        for (size_t k = 0; k < sizeof units / sizeof units[0]; k++) {
+            struct lb_buf line;
+            struct lb_ids ids = {0};
+            struct lb_detail detail = {0};
+            lb_buf_init(&line, MAX_FIXTURE);
+            lb_buf_append_str(&line, "x");
+            while (line.len < LONG_LINE) {
+                lb_buf_append_str(&line, units[k]);
+            }
+            if (lb_tokenizer_encode(f.tokenizer, line.data, line.len, false, &ids, &detail)) {
+                fail_msg("%s, \"%s\": %s", names[i], units[k], detail.text);
+            }
+            assert_true(ids.len > 0);
+            lb_free(ids.data);
+            lb_buf_finish(&line);
+        }
+        close_fixture(&f);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_wordnet),
-        cmocka_unit_test(test_families),
-        cmocka_unit_test(test_options),
-        cmocka_unit_test(test_more),
+        cmocka_unit_test(test_wordnet), cmocka_unit_test(test_families), cmocka_unit_test(test_options),
+        cmocka_unit_test(test_more),    cmocka_unit_test(test_long),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
