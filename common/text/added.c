@@ -85,8 +85,10 @@ static size_t bound(const struct lb_added_set *set, size_t low, size_t high, siz
     return low;
 }
 
-/* The longest pattern that text begins with, NULL when none does. */
-static const struct lb_added_token *longest_at(const struct lb_added_set *set, const char *text, size_t len) {
+/* The longest pattern that text begins with, NULL when none does; plain as in lb_added_next. */
+static const struct lb_added_token *longest_at(const struct lb_added_set *set, const char *text, size_t len,
+                                               const uint8_t *plain) {
+    bool any_plain = false;
     const struct lb_added_token *best = NULL;
     size_t low = 0, high = set->n;
     for (size_t depth = 0; depth < len; depth++) {
@@ -96,7 +98,8 @@ static const struct lb_added_token *longest_at(const struct lb_added_set *set, c
         if (low == high) {
             break;
         }
-        if (set->token[low].len == depth + 1) {
+        any_plain = any_plain || (plain && plain[depth]);
+        if (set->token[low].len == depth + 1 && !(any_plain && set->token[low].special)) {
             best = &set->token[low];
         }
     }
@@ -109,15 +112,16 @@ static bool stands_alone(const char *text, size_t len, size_t start, size_t end)
            (end == len || !lb_is_word(lb_utf8_next(text, &after)));
 }
 
-bool lb_added_next(const struct lb_added_set *set, const char *text, size_t len, size_t *cursor, size_t done,
-                   struct lb_added_match *out) {
+bool lb_added_next(const struct lb_added_set *set, const char *text, size_t len, const uint8_t *plain,
+                   size_t *cursor, size_t done, struct lb_added_match *out) {
     if (!set->n) {
         return false;
     }
     size_t at = *cursor;
     while (at < len) {
         const struct lb_added_token *token =
-            set->first[(uint8_t)text[at]] ? longest_at(set, text + at, len - at) : NULL;
+            set->first[(uint8_t)text[at]] ? longest_at(set, text + at, len - at, plain ? plain + at : NULL)
+                                          : NULL;
         if (!token) {
             at++;
             continue;

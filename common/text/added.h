@@ -20,6 +20,7 @@ struct lb_added_token {
     int32_t id;
     bool single_word;    /* not next to a word character */
     bool lstrip, rstrip; /* takes the white space before, behind */
+    bool special;        /* not found in text that is to stay plain */
 };
 
 struct lb_added_set {
@@ -44,8 +45,9 @@ void lb_added_hash(const struct lb_added_set *set, struct lb_sha256 *hash);
 void lb_added_finish(struct lb_added_set *set);
 
 /* The next match in text (valid UTF-8) at or after *cursor; false when there is none. *cursor moves behind
- * the pattern (not behind the space it takes); done: the end of the match before, 0 at first. */
-bool lb_added_next(const struct lb_added_set *set, const char *text, size_t len, size_t *cursor, size_t done,
-                   struct lb_added_match *out);
+ * the pattern (not behind the space it takes); done: the end of the match before, 0 at first. plain [len]: a
+ * special token is not found where a byte of it is not 0; NULL: all are. */
+bool lb_added_next(const struct lb_added_set *set, const char *text, size_t len, const uint8_t *plain,
+                   size_t *cursor, size_t done, struct lb_added_match *out);
 
 #endif

@@ -37,6 +37,7 @@ struct encoder {
     struct lb_normalized normalized;
     struct lb_pieces pieces;
     struct lb_text_scratch scratch;
+    const uint8_t *plain; /* [length of text] bytes that no special token may take; NULL: none */
     struct lb_detail *detail;
 };
 
@@ -56,14 +57,15 @@ static enum lb_status encode_plain(struct encoder *e, const char *text, size_t l
     return status;
 }
 
-/* Cuts text at the tokens of set; what lies between goes to between. */
-static enum lb_status
-encode_around(struct encoder *e, const struct lb_added_set *set, const char *text, size_t len,
-              enum lb_status (*between)(struct encoder *e, const char *text, size_t len)) {
+/* Cuts text at the tokens of set; what lies between goes to between. plain as in lb_added_next. */
+static enum lb_status encode_around(struct encoder *e, const struct lb_added_set *set, const char *text,
+                                    size_t len, const uint8_t *plain,
+                                    enum lb_status (*between)(struct encoder *e, const char *text,
+                                                              size_t len)) {
     struct lb_added_match match;
     size_t cursor = 0, done = 0;
     enum lb_status status = LB_OK;
-    while (status == LB_OK && lb_added_next(set, text, len, &cursor, done, &match)) {
+    while (status == LB_OK && lb_added_next(set, text, len, plain, &cursor, done, &match)) {
         if (done < match.start) {
             status = between(e, text + done, match.start - done);
         }
@@ -75,30 +77,61 @@ encode_around(struct encoder *e, const struct lb_added_set *set, const char *tex
     return status != LB_OK || done >= len ? status : between(e, text + done, len - done);
 }
 
+/* Text that the normalizer has changed has lost its marks: where some of it is to stay plain, a special token
+ * found in it could be anybody's. */
+static enum lb_status check_changed(const struct encoder *e, const uint8_t *plain, size_t len) {
+    const struct lb_normalized *changed = &e->normalized;
+    struct lb_added_match match;
+    size_t cursor = 0, n = 0;
+    while (plain && n < len && !plain[n]) {
+        n++;
+    }
+    if (!plain || n == len) {
+        return LB_OK;
+    }
+    while (lb_added_next(&e->tokenizer->normalized, changed->text, changed->len, NULL, &cursor, 0, &match)) {
+        if (lb_tokenizer_is_special(e->tokenizer, match.id)) {
+            return lb_fail(
+                e->detail, LB_E_UNSUPPORTED,
+                "the special token %.60s is looked for in normalized text, where it cannot be told "
+                "from a message that says so; give it \"normalized\": false in tokenizer.json",
+                lb_vocab_text(&e->tokenizer->vocab, match.id));
+        }
+    }
+    return LB_OK;
+}
+
 static enum lb_status encode_raw(struct encoder *e, const char *text, size_t len) {
     enum lb_status status = lb_normalize(&e->tokenizer->normalizer, text, len, &e->normalized, e->detail);
+    const uint8_t *plain = e->plain ? e->plain + (text - e->text) : NULL;
+    if (status == LB_OK && e->normalized.text != text) {
+        status = check_changed(e, plain, len);
+        plain = NULL;
+    }
     if (status != LB_OK) {
         return status;
     }
     e->begins = text == e->text && !e->normalized.cut;
-    return encode_around(e, &e->tokenizer->normalized, e->normalized.text, e->normalized.len, encode_plain);
+    return encode_around(e, &e->tokenizer->normalized, e->normalized.text, e->normalized.len, plain,
+                         encode_plain);
 }
 
-enum lb_status lb_tokenizer_encode(const struct lb_tokenizer *tokenizer, const char *text, size_t len,
-                                   bool add_special, struct lb_ids *out, struct lb_detail *detail) {
+static enum lb_status encode(const struct lb_tokenizer *tokenizer, const char *text, size_t len,
+                             bool add_special, const uint8_t *plain, struct lb_ids *out,
+                             struct lb_detail *detail) {
     size_t good = lb_utf8_check(text, len);
     if (good < len) {
         return lb_fail(detail, LB_E_FORMAT, "the text is not UTF-8 at byte %zu (0x%02x)", good,
                        (unsigned)(uint8_t)text[good]);
     }
-    struct encoder e = {.tokenizer = tokenizer, .text = text, .out = out, .detail = detail};
+    struct encoder e = {.tokenizer = tokenizer, .out = out, .text = text, .plain = plain, .detail = detail};
     size_t before = out->len;
     enum lb_status status = LB_OK;
     if (add_special) {
         status = lb_ids_append(out, tokenizer->before.data, tokenizer->before.len);
     }
     if (status == LB_OK) {
-        status = encode_around(&e, &tokenizer->raw, text, len, encode_raw);
+        status = encode_around(&e, &tokenizer->raw, text, len, plain, encode_raw);
     }
     if (status == LB_OK && add_special) {
         status = lb_ids_append(out, tokenizer->after.data, tokenizer->after.len);
@@ -116,6 +149,17 @@ enum lb_status lb_tokenizer_encode(const struct lb_tokenizer *tokenizer, const c
                        len);
     }
     return LB_OK;
+}
+
+enum lb_status lb_tokenizer_encode(const struct lb_tokenizer *tokenizer, const char *text, size_t len,
+                                   bool add_special, struct lb_ids *out, struct lb_detail *detail) {
+    return encode(tokenizer, text, len, add_special, NULL, out, detail);
+}
+
+enum lb_status lb_tokenizer_encode_marked(const struct lb_tokenizer *tokenizer, const char *text, size_t len,
+                                          const uint8_t *plain, struct lb_ids *out,
+                                          struct lb_detail *detail) {
+    return encode(tokenizer, text, len, false, plain, out, detail);
 }
 
 /* ---- decoding and questions ---- */

@@ -43,6 +43,12 @@ void lb_tokenizer_destroy(struct lb_tokenizer *tokenizer);
 LB_NODISCARD enum lb_status lb_tokenizer_encode(const struct lb_tokenizer *tokenizer, const char *text,
                                                 size_t len, bool add_special, struct lb_ids *out,
                                                 struct lb_detail *detail);
+/* As lb_tokenizer_encode without what is put around, for text of which some bytes came from people: plain
+ * [len]: where it is not 0, no special token is found, whatever stands there. NULL: as lb_tokenizer_encode.
+ * LB_E_UNSUPPORTED: a special token that is looked for in normalized text might be people's. */
+LB_NODISCARD enum lb_status lb_tokenizer_encode_marked(const struct lb_tokenizer *tokenizer, const char *text,
+                                                       size_t len, const uint8_t *plain, struct lb_ids *out,
+                                                       struct lb_detail *detail);
 /* Appends the text of ids, as the decoder says; ids outside the vocabulary are LB_E_ARG. skip_special drops
  * special tokens. Bytes that make no character (ids cut within one) come out as U+FFFD. */
 LB_NODISCARD enum lb_status lb_tokenizer_decode(const struct lb_tokenizer *tokenizer, const int32_t *ids,

@@ -118,6 +118,7 @@ static enum lb_status read_added(const struct reader *r, const json_t *item, str
         return status;
     }
     token.id = (int32_t)id;
+    token.special = special;
     const char *pattern = content;
     if (normalized) {
         status = lb_normalize(&to->normalizer, content, len, scratch, r->detail);

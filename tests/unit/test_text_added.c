@@ -36,7 +36,7 @@ static void check(const char *text, const char *want) {
     struct lb_added_match match;
     size_t cursor = 0, done = 0;
     lb_buf_init(&got, 1000);
-    while (lb_added_next(&set, text, strlen(text), &cursor, done, &match)) {
+    while (lb_added_next(&set, text, strlen(text), NULL, &cursor, done, &match)) {
         lb_buf_printf(&got, "%s%zu-%zu=%d", got.len ? " " : "", match.start, match.end, match.id);
         done = match.end;
     }
