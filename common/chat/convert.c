@@ -20,6 +20,13 @@ static struct lb_jv from_array(struct lb_jinja *j, const json_t *json, bool mark
     return list;
 }
 
+/* A role is a word that templates may build special tokens of; anything else is somebody's text. */
+static bool is_role(const char *key, const json_t *value) {
+    static const char letters[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-";
+    const char *text = json_string_value(value);
+    return !strcmp(key, "role") && text && strspn(text, letters) == json_string_length(value);
+}
+
 static struct lb_jv from_object(struct lb_jinja *j, const json_t *json, bool mark) {
     struct lb_jv dict = lb_jv_dict(j, json_object_size(json));
     json_t *object = (json_t *)json; /* iterators of jansson take no const */
@@ -27,7 +34,8 @@ static struct lb_jv from_object(struct lb_jinja *j, const json_t *json, bool mar
          it = json_object_iter_next(object, it)) {
         const char *name = json_object_iter_key(it);
         struct lb_jv key = from_text(j, name, strlen(name), mark);
-        struct lb_jv value = lb_jv_from_json(j, json_object_iter_value(it), mark);
+        const json_t *member = json_object_iter_value(it);
+        struct lb_jv value = lb_jv_from_json(j, member, mark && !is_role(name, member));
         if (j->status == LB_OK) { /* keys of an object differ: no search */
             dict.dict->key[dict.dict->n] = key;
             dict.dict->value[dict.dict->n++] = value;

@@ -33,11 +33,15 @@ LB_NODISCARD enum lb_status lb_chat_template_parse(const char *text, size_t len,
 void lb_chat_template_destroy(struct lb_chat_template *chat);
 /* Whether there is a {% generation %} block. */
 bool lb_chat_template_generates(const struct lb_chat_template *chat);
+/* Whether it asks for a variable of that name. */
+bool lb_chat_template_asks(const struct lb_chat_template *chat, const char *name);
 /* SHA-256 (hex) of the text. */
 const char *lb_chat_template_hash(const struct lb_chat_template *chat);
 
 struct lb_chat_input {
-    const json_t *data; /* an object: messages, tools and what else the template asks for; texts are marked */
+    /* An object: messages, tools and what else the template asks for. Texts are marked, but for plain words
+     * under the key "role": templates make special tokens of roles ("<|" + role + "|>"). */
+    const json_t *data;
     const json_t *words;  /* an object, or NULL: bos_token and the like; texts are not marked */
     const struct tm *now; /* for strftime_now; NULL: the template is told that there is no such function */
 };

@@ -124,7 +124,8 @@ static void test_depth(void **state) {
 /* want: for each byte of the text d where it came from the data, else t. */
 static void check_marks(const char *template, const char *text, const char *want) {
     static const char data[] =
-        "{\"a\": \" Xy \", \"l\": [\"p\", \"q\"], \"d\": {\"k\": \"v\\n\"}, \"n\": 12}";
+        "{\"a\": \" Xy \", \"l\": [\"p\", \"q\"], \"d\": {\"k\": \"v\\n\"}, \"n\": 12, \"m\": {\"role\": "
+        "\"user\", \"x\": \"user\"}, \"r\": {\"role\": \"<|b\"}}";
     struct lb_chat_text out = {.len = 0};
     struct lb_detail detail = {0};
     if (render(template, data, &out, &detail) != LB_OK) {
@@ -154,6 +155,7 @@ static void test_marks(void **state) {
     check_marks("{% set x %}[{{ a }}]{% endset %}{{ x | trim }}{{ n }}", "[ Xy ]12", "tddddttt");
     check_marks("{% macro m(t) %}<{{ t }}>{% endmacro %}{{ m(a.split()[0]) }}", "<Xy>", "tddt");
     check_marks("{{ 'x%sx' % a }}{{ a | title }}", "x Xy x Xy ", "tddddtdddd");
+    check_marks("{{ '<|' + m.role + '|>' + m.x }}{{ r.role }}", "<|user|>user<|b", "ttttttttddddddd");
     check_marks("{{ a | indent(1, true) }}{{ 'x' * 2 }}", "  Xy xx", "tddddtt");
 }
 
@@ -169,6 +171,8 @@ static void test_words_and_time(void **state) {
     static const char template[] = "{{ strftime_now('%d %b %Y') }}{% generation %}{% endgeneration %}";
     assert_int_equal(lb_chat_template_parse(template, sizeof template - 1, "t", &chat, NULL), LB_OK);
     assert_true(lb_chat_template_generates(chat));
+    assert_true(lb_chat_template_asks(chat, "strftime_now"));
+    assert_false(lb_chat_template_asks(chat, "pad_token"));
     assert_int_equal(strlen(lb_chat_template_hash(chat)), 64);
     struct lb_chat_input input = {NULL, NULL, &(struct tm){.tm_year = 126, .tm_mon = 6, .tm_mday = 9}};
     assert_int_equal(lb_chat_template_render(chat, &input, &out, NULL), LB_OK);

@@ -4,11 +4,12 @@
 #include "trainer/data/parts.h"
 
 #include <assert.h>
+#include <stdio.h>
 #include <string.h>
 
 static enum lb_status add_entry(struct lb_dataset *data, const struct lb_recipe *recipe,
                                 const struct lb_recipe_dataset *entry, bool keep_short,
-                                const struct lb_text_source *source, struct lb_detail *detail) {
+                                struct lb_text_source *source, struct lb_detail *detail) {
     char *path = lb_recipe_resolve(recipe, entry->path);
     char *labels = entry->labels != NULL ? lb_recipe_resolve(recipe, entry->labels) : NULL;
     enum lb_status status;
@@ -62,6 +63,12 @@ enum lb_status lb_dataset_open(const struct lb_recipe *recipe, const struct lb_r
     if (!data->images && tokenizer != NULL) {
         status = lb_text_source_init(&source, tokenizer, detail);
         source.stop = stop;
+        source.completion_only = recipe->completion_only_loss;
+        source.assistant_only = recipe->assistant_only_loss;
+    }
+    if (status == LB_OK && recipe->chat_template != NULL) {
+        source.chat_template = lb_recipe_resolve(recipe, recipe->chat_template);
+        status = source.chat_template != NULL ? LB_OK : lb_fail(detail, LB_E_NOMEM, "out of memory");
     }
     for (unsigned i = 0; status == LB_OK && i < n_entries; i++) {
         if ((entries[i].type == LB_DATA_IDX) != data->images) {
@@ -71,13 +78,18 @@ enum lb_status lb_dataset_open(const struct lb_recipe *recipe, const struct lb_r
         }
     }
     if (status == LB_OK && data->count == 0) {
-        status = lb_fail(detail, LB_E_ARG,
-                         data->images
-                             ? "the data hold no image; look at skip_samples, max_samples and exclude_labels"
-                             : "the data hold no whole row of max_length %lld tokens; lower max_length",
-                         (long long)recipe->max_length);
+        status = lb_fail(
+            detail, LB_E_ARG,
+            data->images ? "the data hold no image; look at skip_samples, max_samples and exclude_labels"
+            : data->dropped > 0
+                ? "no token of the data's records counts within max_length %lld; raise it, or look "
+                  "at completion_only_loss and assistant_only_loss"
+                : "the data hold no whole row of max_length %lld tokens; lower max_length",
+            (long long)recipe->max_length);
     }
     if (status == LB_OK) {
+        snprintf(data->chat_hash, sizeof data->chat_hash, "%s",
+                 source.chat != NULL ? lb_chat_hash(source.chat) : "");
         finish_fingerprint(data);
         *out = data;
         data = NULL;
@@ -168,6 +180,18 @@ const char *lb_dataset_tag(const struct lb_dataset *data, int tag) {
 
 int64_t lb_dataset_features(const struct lb_dataset *data) {
     return data->n_features;
+}
+
+const char *lb_dataset_chat_hash(const struct lb_dataset *data) {
+    return data->chat_hash;
+}
+
+int64_t lb_dataset_shortened(const struct lb_dataset *data) {
+    return data->shortened;
+}
+
+int64_t lb_dataset_dropped(const struct lb_dataset *data) {
+    return data->dropped;
 }
 
 const char *lb_dataset_fingerprint(const struct lb_dataset *data) {

@@ -16,11 +16,12 @@ struct lb_dataset;
 
 /* Text: each line is encoded and ended by eos, lines are concatenated per dataset entry and cut into rows of
  * max_length + 1 ids that overlap by one (every id but the first is a label once); a last short row is
- * dropped in training, kept in evaluation. Where texts begin with something (bos, as the tokenizer's template
- * says), each line does, and each row does instead of overlapping; it never
- * counts as a label. Reports through detail: missing files, no eos, invalid UTF-8 with
- * line, a JSON line without the field, IDX sizes that do not agree. LB_E_CANCELLED soon after *stop
- * (may be NULL) became other than 0. */
+ * dropped in training, kept in evaluation. Where texts begin with something (bos: the tokenizer's template
+ * says it, or the recipe's add_bos_token), each line does, and each row does instead of overlapping; it never
+ * counts as a label. JSON rows that are no texts (chat.h) are a sample each, written by the chat template,
+ * cut to max_length; which of their tokens count, completion_only_loss and assistant_only_loss say. Reports
+ * through detail: missing files, no eos, invalid UTF-8 with line, a JSON line without the field, IDX sizes
+ * that do not agree. LB_E_CANCELLED soon after *stop (may be NULL) became other than 0. */
 LB_NODISCARD enum lb_status lb_dataset_open(const struct lb_recipe *recipe,
                                             const struct lb_recipe_dataset *entries, unsigned n_entries,
                                             bool keep_short, const struct lb_tokenizer *tokenizer,
@@ -41,6 +42,11 @@ int lb_dataset_tags(const struct lb_dataset *data);
 const char *lb_dataset_tag(const struct lb_dataset *data, int tag);
 /* Width of features, 0 for text. */
 int64_t lb_dataset_features(const struct lb_dataset *data);
+/* SHA-256 (hex) of the chat template that records were written by; "" when none was needed. */
+const char *lb_dataset_chat_hash(const struct lb_dataset *data);
+/* Records that were cut to max_length, and those left out because no token of them counts within it. */
+int64_t lb_dataset_shortened(const struct lb_dataset *data);
+int64_t lb_dataset_dropped(const struct lb_dataset *data);
 /* SHA-256 (hex) over all samples: a resumed run must see the same data. */
 const char *lb_dataset_fingerprint(const struct lb_dataset *data);
 

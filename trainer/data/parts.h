@@ -3,6 +3,7 @@
 #define LB_DATA_PARTS_H
 
 #include "common/base/sha256.h"
+#include "trainer/data/chat.h"
 #include "trainer/data/dataset.h"
 
 #include <stdbool.h>
@@ -33,6 +34,8 @@ struct lb_dataset {
     int64_t *tag_bytes; /* [n_tags] */
     int n_tags;
     int64_t bytes;
+    int64_t shortened, dropped; /* records, see lb_dataset_shortened */
+    char chat_hash[LB_SHA256_HEX];
     struct lb_sha256 *hash; /* while open fills */
     char fingerprint[LB_SHA256_HEX];
 };
@@ -47,16 +50,26 @@ struct lb_text_source {
     int32_t vocab_size, eos;
     struct lb_ids begin, end;          /* what each text begins with, and ends with: eos last */
     const volatile sig_atomic_t *stop; /* may be NULL */
+    char *chat_template;               /* a file; NULL: the tokenizer's */
+    struct lb_chat *chat;              /* NULL until a row needs one */
+    enum lb_completion_only completion_only;
+    bool assistant_only;
 };
 LB_NODISCARD enum lb_status lb_text_source_init(struct lb_text_source *source,
                                                 const struct lb_tokenizer *tokenizer,
                                                 struct lb_detail *detail);
+/* Opens source->chat unless it is there. */
+LB_NODISCARD enum lb_status lb_text_source_chat(struct lb_text_source *source, struct lb_detail *detail);
 void lb_text_source_finish(struct lb_text_source *source);
 /* path is resolved; rows of max_length positions are added to data. */
-LB_NODISCARD enum lb_status lb_dataset_add_text(struct lb_dataset *data, const struct lb_text_source *source,
+LB_NODISCARD enum lb_status lb_dataset_add_text(struct lb_dataset *data, struct lb_text_source *source,
                                                 const struct lb_recipe_dataset *entry, const char *path,
                                                 int64_t max_length, bool keep_short,
                                                 struct lb_detail *detail);
+/* records.c: appends the ids of a row that is no text, those that do not count as their complement. */
+LB_NODISCARD enum lb_status lb_record_encode(const struct lb_text_source *source, const json_t *row,
+                                             enum lb_row_form form, struct lb_ids *ids,
+                                             struct lb_detail *detail);
 /* idx.c: num_labels 0: not known, not checked. */
 LB_NODISCARD enum lb_status lb_dataset_add_idx(struct lb_dataset *data, const struct lb_recipe_dataset *entry,
                                                const char *path, const char *labels_path, int64_t num_labels,

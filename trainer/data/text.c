@@ -29,6 +29,7 @@ struct line {
 struct part {
     size_t first, n;
     struct lb_ids ids;
+    struct lb_ids lens; /* of records */
     enum lb_status status;
     struct lb_detail detail;
 };
@@ -72,7 +73,15 @@ void lb_text_source_finish(struct lb_text_source *source) {
     lb_free(source->token_bytes);
     lb_free(source->begin.data);
     lb_free(source->end.data);
+    lb_free(source->chat_template);
+    lb_chat_destroy(source->chat);
     *source = (struct lb_text_source){0};
+}
+
+enum lb_status lb_text_source_chat(struct lb_text_source *source, struct lb_detail *detail) {
+    return source->chat != NULL
+               ? LB_OK
+               : lb_chat_open(source->tokenizer, source->chat_template, &source->chat, detail);
 }
 
 /* Whether the line holds nothing but white space. */
@@ -121,15 +130,48 @@ static enum lb_status encode_json(const struct lb_text_source *source, const cha
     return status;
 }
 
+/* A file's rows: where their ids go, how they are written. */
+struct stream {
+    const char *path;
+    enum lb_row_form form; /* of all its rows, as its first has it */
+    struct lb_ids *ids;
+    struct lb_ids *whole; /* where the ids of texts go that are cut as they stand */
+    struct lb_ids lens;   /* ids of each record; texts are one stream */
+};
+
+/* Appends a record. */
+static enum lb_status encode_record(const struct lb_text_source *source, enum lb_row_form form,
+                                    const struct line *line, struct part *part, struct lb_detail *detail) {
+    json_t *object = NULL;
+    enum lb_row_form is = form;
+    size_t before = part->ids.len;
+    enum lb_status status = lb_json_parse_loose(line->text, line->len, 0, "the line", &object, detail);
+    status = status == LB_OK ? lb_row_form(object, &is, detail) : status;
+    if (status == LB_OK && is != form) {
+        status =
+            lb_fail(detail, LB_E_FORMAT, "the line is written in another form than the file's first one");
+    }
+    status = status == LB_OK ? lb_record_encode(source, object, form, &part->ids, detail) : status;
+    status = status == LB_OK ? lb_ids_push(&part->lens, (int32_t)(part->ids.len - before)) : status;
+    json_decref(object);
+    return status;
+}
+
 /* Appends one document with what begins and ends it. The former is written as its complement, so that rows
  * know it. */
 static enum lb_status encode_line(const struct lb_text_source *source, const struct lb_recipe_dataset *entry,
-                                  const struct line *line, struct lb_ids *ids, struct lb_detail *detail) {
+                                  enum lb_row_form form, const struct line *line, struct part *part) {
+    struct lb_detail *detail = &part->detail;
+    struct lb_ids *ids = &part->ids;
     if (line->len > MAX_LINE) {
         return lb_fail(detail, LB_E_LIMIT, "a line of more than %u bytes; one line is one document",
                        MAX_LINE);
     }
     enum lb_status status = LB_OK;
+    if (form != LB_ROW_TEXT) {
+        status = encode_record(source, form, line, part, detail);
+        return status == LB_OK ? LB_OK : lb_fail(detail, status, "out of memory for the text");
+    }
     for (size_t i = 0; status == LB_OK && i < source->begin.len; i++) {
         status = lb_ids_push(ids, ~source->begin.data[i]);
     }
@@ -143,27 +185,26 @@ static enum lb_status encode_line(const struct lb_text_source *source, const str
 }
 
 static void encode_part(const struct lb_text_source *source, const struct lb_recipe_dataset *entry,
-                        const char *path, const struct line *lines, struct part *part) {
-    part->ids.len = 0;
+                        const struct stream *stream, const struct line *lines, struct part *part) {
+    part->ids.len = part->lens.len = 0;
     part->status = LB_OK;
     for (size_t i = 0; part->status == LB_OK && i < part->n; i++) {
         const struct line *line = &lines[part->first + i];
         if (source->stop != NULL && *source->stop != 0) {
             part->status = lb_fail(&part->detail, LB_E_CANCELLED, "stopped while reading");
         } else {
-            part->status = encode_line(source, entry, line, &part->ids, &part->detail);
+            part->status = encode_line(source, entry, stream->form, line, part);
         }
         if (part->status != LB_OK) {
-            lb_detail_prefix(&part->detail, "%s:%lld", path, (long long)line->number);
+            lb_detail_prefix(&part->detail, "%s:%lld", stream->path, (long long)line->number);
         }
     }
 }
 
 /* Encodes n lines and appends them in order, whatever the number of threads. */
-static enum lb_status encode_block(struct lb_ids *ids, const struct lb_text_source *source,
-                                   const struct lb_recipe_dataset *entry, const char *path,
-                                   const struct line *lines, size_t n, struct part *parts,
-                                   struct lb_detail *detail) {
+static enum lb_status encode_block(struct stream *stream, const struct lb_text_source *source,
+                                   const struct lb_recipe_dataset *entry, const struct line *lines, size_t n,
+                                   struct part *parts, struct lb_detail *detail) {
     int n_parts = omp_get_max_threads() < MAX_PARTS ? omp_get_max_threads() : MAX_PARTS;
     for (int p = 0; p < n_parts; p++) {
         parts[p].first = n * (size_t)p / (size_t)n_parts;
@@ -171,13 +212,15 @@ static enum lb_status encode_block(struct lb_ids *ids, const struct lb_text_sour
     }
 #pragma omp parallel for schedule(static, 1) num_threads(n_parts)
     for (int p = 0; p < n_parts; p++) {
-        encode_part(source, entry, path, lines, &parts[p]);
+        encode_part(source, entry, stream, lines, &parts[p]);
     }
     for (int p = 0; p < n_parts; p++) {
         if (parts[p].status != LB_OK) {
             return lb_fail(detail, parts[p].status, "%s", parts[p].detail.text);
         }
-        enum lb_status status = lb_ids_append(ids, parts[p].ids.data, parts[p].ids.len);
+        enum lb_status status = lb_ids_append(stream->ids, parts[p].ids.data, parts[p].ids.len);
+        status =
+            status == LB_OK ? lb_ids_append(&stream->lens, parts[p].lens.data, parts[p].lens.len) : status;
         if (status != LB_OK) {
             return lb_fail(detail, status, "out of memory for the text");
         }
@@ -185,11 +228,33 @@ static enum lb_status encode_block(struct lb_ids *ids, const struct lb_text_sour
     return LB_OK;
 }
 
-/* The whole file, or as much as gives `wanted` ids (0: all) besides what begins texts, behind what ids holds
- * already. */
-static enum lb_status encode_file(struct lb_ids *ids, const struct lb_text_source *source,
-                                  const struct lb_recipe_dataset *entry, const char *path, size_t wanted,
+/* How the rows of a file of JSON lines are written: as its first line is. What is wrong with that one, its
+ * encoding says. */
+static enum lb_status find_form(struct lines lines, const char *path, struct lb_text_source *source,
+                                enum lb_row_form *out, struct lb_detail *detail) {
+    struct line line;
+    json_t *row = NULL;
+    if (!next_line(&lines, &line) || line.len > MAX_LINE ||
+        lb_json_parse_loose(line.text, line.len, 0, "the line", &row, NULL) != LB_OK) {
+        return LB_OK;
+    }
+    enum lb_status status = lb_row_form(row, out, detail);
+    if (status == LB_OK && lb_row_needs_template(row, *out)) {
+        status = lb_text_source_chat(source, detail);
+    }
+    if (status != LB_OK) {
+        lb_detail_prefix(detail, "%s:%lld", path, (long long)line.number);
+    }
+    json_decref(row);
+    return status;
+}
+
+/* The whole file, or as much as gives `wanted` ids (0: all) besides what begins texts, behind what the
+ * stream's ids hold already. */
+static enum lb_status encode_file(struct stream *stream, struct lb_text_source *source,
+                                  const struct lb_recipe_dataset *entry, size_t wanted,
                                   struct lb_detail *detail) {
+    const char *path = stream->path;
     struct lb_map map = {0};
     struct part *parts = lb_calloc(MAX_PARTS, sizeof *parts);
     struct line *block = lb_malloc_array(BLOCK_LINES, sizeof *block);
@@ -202,8 +267,13 @@ static enum lb_status encode_file(struct lb_ids *ids, const struct lb_text_sourc
     if (map.len >= 3 && memcmp(text, "\xef\xbb\xbf", 3) == 0) {
         lines.at += 3; /* a byte order mark is no text */
     }
-    size_t others = ids->len;
-    while (status == LB_OK && (wanted == 0 || ids->len - others < wanted)) {
+    if (status == LB_OK && lines.json && entry->field == NULL) {
+        status = find_form(lines, path, source, &stream->form, detail);
+    }
+    size_t begin = stream->form == LB_ROW_TEXT ? source->begin.len : 0;
+    stream->ids = stream->form == LB_ROW_TEXT && begin == 0 ? stream->whole : stream->ids;
+    size_t others = stream->ids->len;
+    while (status == LB_OK && (wanted == 0 || stream->ids->len - others < wanted)) {
         size_t n = 0;
         while (n < BLOCK_LINES && next_line(&lines, &block[n])) {
             n++;
@@ -211,8 +281,8 @@ static enum lb_status encode_file(struct lb_ids *ids, const struct lb_text_sourc
         if (n == 0) {
             break;
         }
-        status = encode_block(ids, source, entry, path, block, n, parts, detail);
-        others += n * source->begin.len;
+        status = encode_block(stream, source, entry, block, n, parts, detail);
+        others += n * begin;
     }
     if (status == LB_OK && lines.blank) {
         status = lb_fail(detail, LB_E_ARG, "%s: holds no text: %s", path,
@@ -220,6 +290,7 @@ static enum lb_status encode_file(struct lb_ids *ids, const struct lb_text_sourc
     }
     for (int p = 0; parts != NULL && p < MAX_PARTS; p++) {
         lb_free(parts[p].ids.data);
+        lb_free(parts[p].lens.data);
     }
     lb_free(parts);
     lb_free(block);
@@ -276,6 +347,9 @@ static enum lb_status append_row(struct lb_dataset *data, const struct lb_ids *b
     if (counts == NULL) {
         return LB_E_NOMEM;
     }
+    if (data->counts == NULL && start > 0) {
+        memset(counts, 1, (size_t)start); /* what is there already counts whole */
+    }
     data->counts = counts;
     for (int64_t i = start; i < start + all; i++) {
         int32_t *id = &data->ids.data[i];
@@ -314,6 +388,52 @@ static enum lb_status cut_begun(struct lb_dataset *data, const struct lb_text_so
     return status == LB_OK ? LB_OK : lb_fail(detail, status, "out of memory for the rows");
 }
 
+/* Whether a label of a record counts: the first id is nobody's label. */
+static bool any_counts(const int32_t *ids, int64_t n) {
+    for (int64_t i = 1; i < n; i++) {
+        if (ids[i] >= 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Each record is a row of its own, cut where it is longer than rows are; one of which no position counts then
+ * is left out. */
+static enum lb_status cut_records(struct lb_dataset *data, const struct stream *stream, const struct cut *cut,
+                                  struct lb_detail *detail) {
+    static const struct lb_ids nothing;
+    int64_t left = cut->max_tokens > 0 ? cut->max_tokens : INT64_MAX;
+    enum lb_status status = reserve_rows(data, (int64_t)stream->lens.len, detail);
+    const int32_t *ids = stream->ids->data;
+    for (size_t r = 0; status == LB_OK && r < stream->lens.len && left > 0; r++) {
+        int64_t len = stream->lens.data[r], most = left < cut->max_length ? left : cut->max_length;
+        int64_t n = len - 1 < most ? len : most + 1;
+        if (n > 1 && any_counts(ids, n)) {
+            status = append_row(data, &nothing, ids, n, cut->tag);
+            data->shortened += n < len;
+            left -= n - 1;
+        } else {
+            data->dropped++;
+        }
+        ids += len;
+    }
+    return status == LB_OK ? LB_OK : lb_fail(detail, status, "out of memory for the rows");
+}
+
+/* Where some ids are known not to count, all are told of: those from start on do. */
+static enum lb_status count_all(struct lb_dataset *data, int64_t start, struct lb_detail *detail) {
+    uint8_t *counts = data->counts != NULL ? lb_realloc_array(data->counts, data->ids.cap, 1) : NULL;
+    if (data->counts != NULL && counts == NULL) {
+        return lb_fail(detail, LB_E_NOMEM, "out of memory for the rows");
+    }
+    data->counts = counts;
+    if (counts != NULL) {
+        memset(counts + start, 1, data->ids.len - (size_t)start);
+    }
+    return LB_OK;
+}
+
 /* Bytes of text behind the labels that count of the rows from `first` on. */
 static int64_t bytes_of(const struct lb_dataset *data, const struct lb_text_source *source, int64_t first) {
     int64_t bytes = 0;
@@ -327,7 +447,7 @@ static int64_t bytes_of(const struct lb_dataset *data, const struct lb_text_sour
     return bytes;
 }
 
-enum lb_status lb_dataset_add_text(struct lb_dataset *data, const struct lb_text_source *source,
+enum lb_status lb_dataset_add_text(struct lb_dataset *data, struct lb_text_source *source,
                                    const struct lb_recipe_dataset *entry, const char *path,
                                    int64_t max_length, bool keep_short, struct lb_detail *detail) {
     const struct cut cut = {path, max_length, entry->max_tokens, keep_short,
@@ -337,16 +457,20 @@ enum lb_status lb_dataset_add_text(struct lb_dataset *data, const struct lb_text
     }
     int64_t start = (int64_t)data->ids.len, first = data->count, used = 0;
     size_t wanted = entry->max_tokens > 0 ? (size_t)entry->max_tokens + 1 : 0;
-    bool begun = source->begin.len > 0;
-    struct lb_ids stream = {0};
-    enum lb_status status = encode_file(begun ? &stream : &data->ids, source, entry, path, wanted, detail);
-    if (status == LB_OK && begun) {
-        status = cut_begun(data, source, &stream, &cut, detail);
+    struct lb_ids ids = {0};
+    struct stream stream = {.path = path, .form = LB_ROW_TEXT, .ids = &ids, .whole = &data->ids};
+    enum lb_status status = encode_file(&stream, source, entry, wanted, detail);
+    if (status == LB_OK && stream.form != LB_ROW_TEXT) {
+        status = cut_records(data, &stream, &cut, detail);
+    } else if (status == LB_OK && source->begin.len > 0) {
+        status = cut_begun(data, source, &ids, &cut, detail);
     } else if (status == LB_OK) {
         status = cut_overlapping(data, start, &cut, &used, detail);
         data->ids.len = (size_t)(start + used + 1); /* what no row reads is dropped */
+        status = status == LB_OK ? count_all(data, start, detail) : status;
     }
-    lb_free(stream.data);
+    lb_free(ids.data);
+    lb_free(stream.lens.data);
     if (status != LB_OK) {
         return status;
     }

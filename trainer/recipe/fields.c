@@ -57,6 +57,8 @@ static const struct lb_field_name schedules[] = {{"linear", LB_SCHEDULE_LINEAR},
                                                  {"cosine", LB_SCHEDULE_COSINE},
                                                  {"constant", LB_SCHEDULE_CONSTANT},
                                                  {NULL, 0}};
+static const struct lb_field_name completion_only[] = {
+    {"true", LB_COMPLETION_ONLY_YES}, {"false", LB_COMPLETION_ONLY_NO}, {NULL, 0}};
 static const struct lb_field_name add_bos[] = {{"true", LB_BOS_YES}, {"false", LB_BOS_NO}, {NULL, 0}};
 static const struct lb_field_name lost[] = {
     {"wait", LB_LOST_WAIT}, {"renormalise", LB_LOST_RENORMALISE}, {"stop", LB_LOST_STOP}, {NULL, 0}};
@@ -168,6 +170,12 @@ const struct lb_field lb_recipe_fields[] = {
      .help = "a tokenizer.json, a folder that holds one, or a .gguf file; none for images"},
     {PLACE_(add_bos_token), .kind = LB_FIELD_ENUM, .flags = DEC, .names = add_bos,
      .derived = "as the tokenizer says", .help = "whether each text, and each row, begins with bos_token"},
+    {PLACE_(chat_template), .kind = LB_FIELD_PATH, .derived = "the tokenizer's",
+     .help = "a Jinja file that writes rows with messages"},
+    {PLACE_(completion_only_loss), .kind = LB_FIELD_ENUM, .flags = DEC, .names = completion_only,
+     .derived = "true for rows with a prompt", .help = "only completions count, of messages the assistant's"},
+    {PLACE_(assistant_only_loss), .kind = LB_FIELD_BOOL, .flags = DEC, .derived = "false",
+     .help = "only the assistant's tokens count"},
     MAPS_(datasets, REQ | DEC, lb_recipe_dataset, dataset_fields, "what is trained on"),
     MAPS_(eval_datasets, 0, lb_recipe_dataset, dataset_fields, "held-out data, with the keys of datasets"),
     MAPS_(teachers, DEC, lb_recipe_teacher, teacher_fields, "who is asked"),

@@ -68,6 +68,9 @@ struct lb_recipe {
     struct lb_recipe_student student;
     const char *tokenizer; /* tokenizer.json; NULL for classifiers */
     enum lb_add_bos add_bos_token;
+    const char *chat_template; /* a Jinja file; NULL: the tokenizer's */
+    enum lb_completion_only completion_only_loss;
+    bool assistant_only_loss; /* false */
     struct lb_recipe_dataset *datasets, *eval_datasets;
     unsigned datasets_count, eval_datasets_count;
     struct lb_recipe_teacher *teachers;
