@@ -139,6 +139,9 @@ static json_t *parameters(const struct lb_hosted *hosted) {
         json_object_set_new(p, "tokenizer_fingerprint",
                             json_string(lb_tokenizer_fingerprint(hosted->tokenizer)));
     }
+    if (*hosted->chat_template_hash) {
+        json_object_set_new(p, "chat_template_sha256", json_string(hosted->chat_template_hash));
+    }
     json_object_set_new(p, "max_request_tokens", json_integer(LB_MAX_REQUEST_TOKENS));
     json_object_set_new(p, "max_sequences", json_integer(LB_MAX_SEQUENCES));
     json_object_set_new(p, "max_top_k",

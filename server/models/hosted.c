@@ -73,8 +73,7 @@ static enum lb_status open_tokenizer(struct lb_hosted *hosted, const char *path,
         return status;
     }
     struct lb_detail why = {0};
-    status =
-        lb_tokenizer_parse(hosted->tokenizer_json, hosted->tokenizer_bytes, path, &hosted->tokenizer, &why);
+    status = lb_tokenizer_open(path, &hosted->tokenizer, &why); /* with what lies beside it */
     return tell_unusable(hosted, status, &why, detail);
 }
 
@@ -98,6 +97,22 @@ static enum lb_status read_tokenizer_config(struct lb_hosted *hosted, const char
     lb_buf_finish(&text);
     lb_tokenizer_destroy(tokenizer);
     return status;
+}
+
+static enum lb_status hash_template(struct lb_hosted *hosted, struct lb_detail *detail) {
+    const char *text = hosted->tokenizer ? lb_tokenizer_chat_template(hosted->tokenizer) : NULL;
+    uint8_t digest[LB_SHA256_BYTES];
+    struct lb_sha256 *hash = text ? lb_sha256_create() : NULL;
+    if (!text) {
+        return LB_OK;
+    }
+    if (!hash) {
+        return lb_fail(detail, LB_E_NOMEM, "%s: out of memory for the chat template", hosted->name);
+    }
+    lb_sha256_update(hash, text, strlen(text));
+    lb_sha256_final(hash, digest);
+    lb_hex(digest, sizeof digest, hosted->chat_template_hash);
+    return LB_OK;
 }
 
 static void hosted_destroy(struct lb_hosted *hosted) {
@@ -128,6 +143,7 @@ enum lb_status lb_hosted_open(const char *name, const char *path, struct lb_host
         if (status == LB_OK && hosted->tokenizer_json) {
             status = read_tokenizer_config(hosted, path, detail);
         }
+        status = status == LB_OK ? hash_template(hosted, detail) : status;
     }
     if (status != LB_OK) {
         lb_hosted_release(hosted);

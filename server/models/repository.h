@@ -34,7 +34,8 @@ struct lb_hosted {
     char compute[LB_SHA256_HEX];    /* which bits this machine computes; "": not tested */
     size_t base_bytes, row_bytes;   /* and what tape a forward and the head need, about: of all, of a row */
     struct lb_tokenizer *tokenizer; /* NULL: none, or one that this build can't run */
-    char *tokenizer_json;           /* tokenizer.json's bytes, NULL: none */
+    char chat_template_hash[LB_SHA256_HEX]; /* of the chat template's text; "": there is none */
+    char *tokenizer_json;                   /* tokenizer.json's bytes, NULL: none */
     size_t tokenizer_bytes;
     char *tokenizer_config; /* tokenizer_config.json's, NULL: none */
     size_t tokenizer_config_bytes;

@@ -70,7 +70,7 @@ static enum lb_status open_rows(const char *rows, const struct way *way, struct 
                                      .completion_only_loss = way->completion_only,
                                      .assistant_only_loss = way->assistant_only};
     const struct lb_recipe_dataset entry = {
-        .path = "a.jsonl", .type = LB_DATA_JSONL, .max_tokens = way->max_tokens};
+        .path = "a.jsonl", .type = LB_DATA_JSONL, .field = "text", .max_tokens = way->max_tokens};
     put("a.jsonl", rows);
     return lb_dataset_open(&recipe, &entry, 1, false, tokenizer, NULL, out, detail);
 }

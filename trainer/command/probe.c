@@ -306,6 +306,9 @@ static void print_found(const struct found *found) {
     if (*info->tokenizer_fingerprint) {
         printf("  tokenizer_fingerprint  %s\n", info->tokenizer_fingerprint);
     }
+    if (*info->chat_template_hash) {
+        printf("  chat_template_sha256   %s\n", info->chat_template_hash);
+    }
     if (*info->compute) {
         printf("  compute                %s\n  kernels                %s\n", info->compute, info->kernels);
     }
@@ -341,6 +344,7 @@ static json_t *found_json(const struct found *found) {
         (json_int_t)info->n_heads, "max_length", (json_int_t)info->max_length, "input_size",
         (json_int_t)info->input_size, "outputs", found->outputs ? found->outputs : "", "latency_median_ms",
         median(found), "latency_fastest_ms", found->n_answers ? found->latency_ms[0] : 0.0);
+    json_object_set_new(more, "chat_template_sha256", json_string(info->chat_template_hash));
     json_object_update(object, more);
     json_decref(more);
     return object;

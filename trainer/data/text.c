@@ -267,7 +267,8 @@ static enum lb_status encode_file(struct stream *stream, struct lb_text_source *
     if (map.len >= 3 && memcmp(text, "\xef\xbb\xbf", 3) == 0) {
         lines.at += 3; /* a byte order mark is no text */
     }
-    if (status == LB_OK && lines.json && entry->field == NULL) {
+    bool any_form = entry->field == NULL || strcmp(entry->field, "text") == 0;
+    if (status == LB_OK && lines.json && any_form) {
         status = find_form(lines, path, source, &stream->form, detail);
     }
     size_t begin = stream->form == LB_ROW_TEXT ? source->begin.len : 0;

@@ -109,7 +109,7 @@ static const struct lb_field dataset_fields[] = {
      .help = "one document a line, one JSON object a line, or images"},
     STRING_(tag, DEC, NULL, "names the part, for routing and for evaluation"),
     {PLACE_(field), .kind = LB_FIELD_STRING, .flags = DEC, .derived = "text",
-     .help = "jsonl: the member that holds the text"},
+     .help = "jsonl: the member that holds the text; text: rows may be records as well"},
     PATH_(labels, 0, "idx: the file of the images' labels"),
     INT_(max_tokens, DEC, 0, COUNT_MAX, "0", "only the first so many tokens; 0: all"),
     INT_(skip_samples, DEC, 0, COUNT_MAX, "0", "idx: items left out at the start"),

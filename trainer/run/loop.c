@@ -18,6 +18,7 @@
 #include "trainer/run/journal.h"
 #include "trainer/run/progress.h"
 #include "trainer/run/student.h"
+#include "trainer/run/tell.h"
 
 #include <math.h>
 #include <omp.h>
@@ -115,16 +116,6 @@ static enum lb_status write_recipe(const struct run *run, struct lb_detail *deta
     return status;
 }
 
-/* What of the records did not fit is told, not an error. */
-static void tell_records(const struct lb_dataset *data, const char *name, int64_t max_length) {
-    int64_t shortened = data != NULL ? lb_dataset_shortened(data) : 0,
-            dropped = data != NULL ? lb_dataset_dropped(data) : 0;
-    if (shortened > 0 || dropped > 0) {
-        lb_log(LB_LOG_WARN, "records_too_long", "of=%s max_length=%lld shortened=%lld left_out=%lld", name,
-               (long long)max_length, (long long)shortened, (long long)dropped);
-    }
-}
-
 static enum lb_status open_inputs(struct run *run, struct lb_detail *detail) {
     const struct lb_recipe *r = run->recipe;
     enum lb_status status = LB_OK;
@@ -151,8 +142,8 @@ static enum lb_status open_inputs(struct run *run, struct lb_detail *detail) {
     if (status != LB_OK) {
         return status;
     }
-    tell_records(run->data, "datasets", r->max_length);
-    tell_records(run->eval_data, "eval_datasets", r->max_length);
+    lb_tell_records(run->data, "datasets", r->max_length);
+    lb_tell_records(run->eval_data, "eval_datasets", r->max_length);
     const struct lb_config *c = lb_model_config(run->student);
     if (c->input_size == 0 && r->max_length > c->max_position_embeddings) {
         status = lb_fail(detail, LB_E_ARG,
@@ -198,6 +189,7 @@ static enum lb_status open_teachers(struct run *run, struct lb_detail *detail) {
                  ? lb_plan_make(run->recipe, run->student, tokenizer, run->teachers, run->plan, detail)
                  : status;
     if (status == LB_OK && run->teachers != NULL) {
+        lb_tell_templates(run->recipe, run->data, run->teachers);
         status = teachers_fingerprint(run, run->at.teachers, detail);
     }
     status = status == LB_OK ? lb_computes_find(run->teachers, &run->at.computes, detail) : status;

@@ -32,6 +32,7 @@ struct lb_ask_spec {
 struct lb_teacher_info {
     char fingerprint[LB_SHA256_HEX];
     char tokenizer_fingerprint[LB_SHA256_HEX]; /* "" when it has none */
+    char chat_template_hash[LB_SHA256_HEX];    /* "": it has no chat template, or does not tell */
     char compute[LB_SHA256_HEX];               /* which bits its machine computes; "": not told */
     char kernels[LB_KERNELS_TEXT];             /* what explains that, for people; "": not told */
     bool batch_dependent;                      /* it says that its answers depend on what else it computes */

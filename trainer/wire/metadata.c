@@ -175,7 +175,7 @@ static enum lb_status check_wire(const json_t *parameters, const char *what, str
 /* Who answers, and with which bits. */
 static enum lb_status parse_identity(const json_t *parameters, const char *what, struct lb_teacher_info *info,
                                      struct lb_detail *detail) {
-    const char *fingerprint = "", *tokenizer = "", *compute = "", *kernels = "";
+    const char *fingerprint = "", *tokenizer = "", *compute = "", *kernels = "", *chat = "";
     bool invariant = true;
     const struct {
         const char *key;
@@ -183,6 +183,7 @@ static enum lb_status parse_identity(const json_t *parameters, const char *what,
         const char **out;
     } words[] = {{"fingerprint", true, &fingerprint},
                  {"tokenizer_fingerprint", false, &tokenizer},
+                 {"chat_template_sha256", false, &chat},
                  {"compute", false, &compute},
                  {"kernels", false, &kernels}};
     enum lb_status status = LB_OK;
@@ -192,13 +193,16 @@ static enum lb_status parse_identity(const json_t *parameters, const char *what,
     status = status != LB_OK ? status
                              : lb_json_bool(parameters, "batch_invariant", false, what, &invariant, detail);
     if (status == LB_OK && (!is_fingerprint(fingerprint) || (*tokenizer && !is_fingerprint(tokenizer)) ||
-                            (*compute && !is_fingerprint(compute)))) {
-        status = lb_fail(detail, LB_E_FORMAT, "%s: a fingerprint, or compute, is no SHA-256 of 64 hex digits",
+                            (*chat && !is_fingerprint(chat)) || (*compute && !is_fingerprint(compute)))) {
+        status = lb_fail(detail, LB_E_FORMAT,
+                         "%s: a fingerprint, or compute, is no SHA-256 of 64 hex digits, or "
+                         "chat_template_sha256",
                          what);
     }
     if (status == LB_OK) {
         snprintf(info->fingerprint, sizeof info->fingerprint, "%s", fingerprint);
         snprintf(info->tokenizer_fingerprint, sizeof info->tokenizer_fingerprint, "%s", tokenizer);
+        snprintf(info->chat_template_hash, sizeof info->chat_template_hash, "%s", chat);
         snprintf(info->compute, sizeof info->compute, "%s", compute);
         copy_words(kernels, info->kernels, sizeof info->kernels);
         info->batch_dependent = !invariant;
