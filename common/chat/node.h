@@ -59,10 +59,9 @@ struct lb_jnode {
 struct lb_jname {
     char *s;
     size_t len;
-    int function; /* of enum lb_jinja_function; -1: none */
-    bool read;    /* somewhere in the template */
-    bool assigned;
-    int called; /* the line where it is called first; 0: nowhere */
+    int function;  /* of enum lb_jinja_function; -1: none */
+    bool assigned; /* somewhere in the template */
+    int called;    /* the line where it is called first; 0: nowhere */
 };
 
 struct lb_chat_template {

@@ -378,10 +378,6 @@ static struct lb_jnode *parse_name(struct lb_jparser *p, bool members) {
                               p->at->s);
     }
     node->name = lb_jparse_intern(p, p->at->s, p->at->len);
-    if (p->status != LB_OK) {
-        return NULL;
-    }
-    p->to->name[node->name].read = true;
     lb_jparse_next(p);
     if (members && lb_jparse_skip_op(p, '.')) {
         if (p->at->kind != LB_JT_NAME) {

@@ -77,15 +77,6 @@ bool lb_chat_template_generates(const struct lb_chat_template *chat) {
     return chat->generates;
 }
 
-bool lb_chat_template_asks(const struct lb_chat_template *chat, const char *name) {
-    for (int i = 0; i < chat->n_names; i++) {
-        if (chat->name[i].read && !strcmp(chat->name[i].s, name)) {
-            return true;
-        }
-    }
-    return false;
-}
-
 const char *lb_chat_template_hash(const struct lb_chat_template *chat) {
     return chat->hash;
 }

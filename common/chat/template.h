@@ -33,8 +33,6 @@ LB_NODISCARD enum lb_status lb_chat_template_parse(const char *text, size_t len,
 void lb_chat_template_destroy(struct lb_chat_template *chat);
 /* Whether there is a {% generation %} block. */
 bool lb_chat_template_generates(const struct lb_chat_template *chat);
-/* Whether it asks for a variable of that name. */
-bool lb_chat_template_asks(const struct lb_chat_template *chat, const char *name);
 /* SHA-256 (hex) of the text. */
 const char *lb_chat_template_hash(const struct lb_chat_template *chat);
 

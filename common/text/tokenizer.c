@@ -222,6 +222,22 @@ int32_t lb_tokenizer_pad(const struct lb_tokenizer *tokenizer) {
     return tokenizer->pad;
 }
 
+int32_t lb_tokenizer_named(const struct lb_tokenizer *tokenizer, const char *name) {
+    const struct {
+        const char *name;
+        int32_t id;
+    } tokens[] = {{"bos_token", tokenizer->bos},  {"eos_token", tokenizer->eos},
+                  {"unk_token", tokenizer->unk},  {"sep_token", tokenizer->sep},
+                  {"cls_token", tokenizer->cls},  {"pad_token", tokenizer->pad},
+                  {"mask_token", tokenizer->mask}};
+    for (size_t i = 0; i < sizeof tokens / sizeof tokens[0]; i++) {
+        if (!strcmp(tokens[i].name, name)) {
+            return tokens[i].id;
+        }
+    }
+    return -1;
+}
+
 const struct lb_ids *lb_tokenizer_before(const struct lb_tokenizer *tokenizer) {
     return &tokenizer->before;
 }

@@ -134,6 +134,14 @@ static void test_template(void **state) {
         "\"template\": \"d\"}]}",
         "d");
     check_template(dir, "{\"chat_template\": [{\"name\": \"rag\", \"template\": \"t\"}]}", NULL);
+    struct lb_tokenizer *tokenizer = NULL;
+    put(dir, "tokenizer_config.json", "{\"pad_token\": \"<bos>\"}");
+    assert_int_equal(lb_tokenizer_open(dir, &tokenizer, NULL), LB_OK);
+    assert_int_equal(lb_tokenizer_named(tokenizer, "pad_token"), BOS);
+    assert_int_equal(lb_tokenizer_named(tokenizer, "eos_token"), 0);
+    assert_int_equal(lb_tokenizer_named(tokenizer, "mask_token"), -1);
+    assert_int_equal(lb_tokenizer_named(tokenizer, "x_token"), -1);
+    lb_tokenizer_destroy(tokenizer);
     put(dir, "chat_template.jinja", "file\n");
     check_template(dir, "{\"chat_template\": \"{{ 1 }}\"}", "file\n");
     assert_int_equal(lb_remove_tree(dir, NULL), LB_OK);

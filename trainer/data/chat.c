@@ -10,7 +10,7 @@
 struct lb_chat {
     const struct lb_tokenizer *tokenizer;
     struct lb_chat_template *template;
-    json_t *words; /* bos_token, eos_token */
+    json_t *words; /* bos_token and the like */
 };
 
 /* ---- opening ---- */
@@ -38,31 +38,29 @@ static enum lb_status read_template(struct lb_chat *chat, const char *path, stru
     return status;
 }
 
-static bool set_word(struct lb_chat *chat, const char *key, int32_t id) {
-    const char *text = lb_tokenizer_token(chat->tokenizer, id);
-    return text == NULL || json_object_set_new(chat->words, key, json_string(text)) == 0;
+/* The special tokens that the tokenizer knows; the others are undefined in templates, as in transformers. */
+static bool set_words(struct lb_chat *chat) {
+    static const char *const names[] = {"bos_token", "eos_token", "unk_token", "sep_token",
+                                        "cls_token", "pad_token", "mask_token"};
+    bool ok = chat->words != NULL;
+    for (size_t i = 0; ok && i < sizeof names / sizeof names[0]; i++) {
+        const char *text = lb_tokenizer_token(chat->tokenizer, lb_tokenizer_named(chat->tokenizer, names[i]));
+        ok = text == NULL || json_object_set_new(chat->words, names[i], json_string(text)) == 0;
+    }
+    return ok;
 }
 
 enum lb_status lb_chat_open(const struct lb_tokenizer *tokenizer, const char *path, struct lb_chat **out,
                             struct lb_detail *detail) {
-    static const char *const others[] = {"unk_token", "pad_token", "sep_token", "cls_token", "mask_token"};
     struct lb_chat *chat = lb_calloc(1, sizeof *chat);
     if (chat == NULL) {
         return lb_fail(detail, LB_E_NOMEM, "out of memory for the chat template");
     }
     chat->tokenizer = tokenizer;
     chat->words = json_object();
-    bool ok = chat->words != NULL && set_word(chat, "bos_token", lb_tokenizer_bos(tokenizer)) &&
-              set_word(chat, "eos_token", lb_tokenizer_eos(tokenizer));
-    enum lb_status status = ok ? read_template(chat, path, detail)
-                               : lb_fail(detail, LB_E_NOMEM, "out of memory for the chat template");
-    for (size_t i = 0; status == LB_OK && i < sizeof others / sizeof others[0]; i++) {
-        if (lb_chat_template_asks(chat->template, others[i])) {
-            status = lb_fail(
-                detail, LB_E_UNSUPPORTED,
-                "the chat template asks for %s, which is not handed over; write the token itself", others[i]);
-        }
-    }
+    enum lb_status status = set_words(chat)
+                                ? read_template(chat, path, detail)
+                                : lb_fail(detail, LB_E_NOMEM, "out of memory for the chat template");
     if (status != LB_OK) {
         lb_chat_destroy(chat);
         return status;

@@ -19,8 +19,7 @@
 struct lb_chat;
 
 /* tokenizer is borrowed. path: a file that holds a template; NULL: the tokenizer's own. LB_E_NOTFOUND: there
- * is none, with what to do. Templates that ask for special tokens that are not handed over (all but bos_token
- * and eos_token) are refused. */
+ * is none, with what to do. */
 LB_NODISCARD enum lb_status lb_chat_open(const struct lb_tokenizer *tokenizer, const char *path,
                                          struct lb_chat **out, struct lb_detail *detail);
 void lb_chat_destroy(struct lb_chat *chat);
