@@ -236,6 +236,7 @@ enum lb_status lb_config_read_gguf(const struct lb_config_form *form, const stru
     c.use_sliding_window = true;
     c.max_window_layers = c.query_pre_attn_scalar = c.rotary_dims = 0;
     c.attention_multiplier = 0;
+    c.partial_rotary_factor = form->missing.partial_rotary_factor > 0 ? 1 : 0;
     for (size_t i = 0; status == LB_OK && (key = lb_key_at(form->gguf_keys, i)) != NULL; i++) {
         status = read_field(&s, key, &c);
     }

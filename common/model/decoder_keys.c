@@ -90,10 +90,10 @@ static void settle_windows(struct lb_config *c) {
 }
 
 void lb_decoder_settle_rotary(struct lb_config *c) {
-    if (c->rotary_dims > 0 && c->rotary_dims < c->head_dim) {
+    if (c->rotary_dims > 0 && c->partial_rotary_factor > 0 && c->head_dim > 0) {
         c->partial_rotary_factor = (double)c->rotary_dims / (double)c->head_dim;
         while (lb_rope_dims(c) < c->rotary_dims) { /* the quotient was rounded down */
-            c->partial_rotary_factor = nextafter(c->partial_rotary_factor, 1);
+            c->partial_rotary_factor = nextafter(c->partial_rotary_factor, 2);
         }
     }
     c->rotary_dims = lb_rope_dims(c);
@@ -118,7 +118,7 @@ void lb_decoder_settle(struct lb_config *c) {
 
 static enum lb_status check_rope(const struct lb_config *c, const char *what, struct lb_detail *detail) {
     int64_t dims = lb_rope_dims(c);
-    if (dims < 2 || dims % 2 != 0) {
+    if (dims < 2 || dims % 2 != 0 || dims > c->head_dim) {
         return c->partial_rotary_factor > 0
                    ? lb_fail(detail, LB_E_ARG,
                              "%s: %" PRId64 " of head_dim %" PRId64

@@ -42,21 +42,28 @@ FAMILIES = {
     'qwen2': (transformers.Qwen2Config, dict(tie_word_embeddings=True), 'qwen2'),
     'qwen2_untied': (transformers.Qwen2Config, dict(tie_word_embeddings=False), 'qwen2'),
     'qwen3': (transformers.Qwen3Config, dict(head_dim=16, tie_word_embeddings=True), 'qwen3'),
+    'gemma2': (transformers.Gemma2Config, dict(GEMMA, num_hidden_layers=3, query_pre_attn_scalar=16, attn_logit_softcapping=2.0,
+                                               final_logit_softcapping=3.0), 'gemma2'),
     'gemma3': (transformers.Gemma3TextConfig, dict(GEMMA, query_pre_attn_scalar=16, rope_parameters={
         FULL: dict(rope_type='linear', factor=2.0, rope_theta=900.0), SLIDING: dict(rope_type='default', rope_theta=10000.0)}),
                'gemma3'),
     'smollm3': (transformers.SmolLM3Config, dict(num_hidden_layers=5), 'smollm3'),
     'olmo2': (transformers.Olmo2Config, dict(tie_word_embeddings=False), 'olmo2'),
     'granite': (transformers.GraniteConfig, dict(embedding_multiplier=3.0, residual_multiplier=0.4, attention_multiplier=0.2,
-                                                 tie_word_embeddings=True), 'granite'),
-    'phi3': (transformers.Phi3Config, dict(hidden_size=32, original_max_position_embeddings=64, rope_theta=None,
-                                           rope_parameters=dict(factors(4), rope_theta=500.0)), 'phi3'),
+                                                 logits_scaling=2.5, tie_word_embeddings=True), 'granite'),
+    # llama.cpp chooses the factors by its context, 256 at least: here all tokens are within 512, or beyond 16
+    'phi3_short': (transformers.Phi3Config, dict(hidden_size=32, original_max_position_embeddings=512, max_position_embeddings=512,
+                                                 rope_theta=None, rope_parameters=dict(factors(4), rope_theta=500.0)), 'phi3'),
+    'phi3_long': (transformers.Phi3Config, dict(hidden_size=32, original_max_position_embeddings=16, rope_theta=None,
+                                                rope_parameters=dict(factors(4), rope_theta=500.0)), 'phi3'),
     'gpt2': (transformers.GPT2Config, dict(n_embd=24, n_layer=2, n_head=2, n_inner=40, n_positions=64), 'gpt2'),
     'gpt_neox': (transformers.GPTNeoXConfig, dict(rope_parameters=dict(rope_theta=500.0, partial_rotary_factor=0.67,
                                                                       rope_type='default')), 'gptneox'),
-    'gpt_neox_serial': (transformers.GPTNeoXConfig, dict(use_parallel_residual=False), 'gptneox'),
+    'gpt_neox_serial': (transformers.GPTNeoXConfig, dict(use_parallel_residual=False, rope_parameters=dict(
+        rope_theta=10000.0, partial_rotary_factor=1.0, rope_type='default')), 'gptneox'),
 }
 BASES = {'gpt2': {}, 'gpt_neox': SIZES, 'gpt_neox_serial': SIZES}  # others: SMALL
+BY_TABLE = ('gemma2', 'gemma3', 'gpt2', 'gptneox')  # llama.cpp looks gelu up in a table of FP16
 PAIRED = ('llama', 'granite', 'smollm3')  # llama.cpp rotates (2j, 2j + 1) there
 
 
@@ -109,6 +116,9 @@ def write_positions(out, c, head_dim):
     if kind == 'longrope':
         for which in ('long', 'short'):
             out.add_tensor(f'rope_factors_{which}.weight', numpy.array(rope[f'{which}_factor'], dtype=numpy.float32))
+        stretch = c.max_position_embeddings / rope['original_max_position_embeddings']
+        if stretch > 1:
+            out.add_rope_scaling_attn_factors((1 + numpy.log(stretch) / numpy.log(rope['original_max_position_embeddings'])) ** 0.5)
 
 
 def as_stored(arch, key, data, c):
@@ -118,7 +128,7 @@ def as_stored(arch, key, data, c):
         return reorder(data, heads)
     if arch in PAIRED and '.k_proj.' in key:
         return reorder(data, c.num_key_value_heads)
-    if arch == 'gemma3' and key.endswith('norm.weight'):
+    if arch in ('gemma2', 'gemma3') and key.endswith('norm.weight'):
         return data + 1
     if arch == 'gpt2' and data.ndim == 2 and '.c_' in key:
         return numpy.ascontiguousarray(data.T)
@@ -152,8 +162,11 @@ def write_gguf(name, model, path):
     if arch == 'llama':
         out.add_vocab_size(c.vocab_size)
         out.add_rope_dimension_count(head_dim)
-    if arch == 'gemma3':
+    if arch in ('gemma2', 'gemma3'):
         out.add_sliding_window(c.sliding_window)
+    if arch == 'gemma2':
+        out.add_attn_logit_softcapping(c.attn_logit_softcapping)
+        out.add_final_logit_softcapping(c.final_logit_softcapping)
     if arch == 'granite':
         out.add_embedding_scale(c.embedding_multiplier)
         out.add_residual_scale(c.residual_multiplier)
