@@ -133,11 +133,11 @@ static enum lb_status judge_member(const struct lb_config_reading *r, const json
     return lb_key_only_number(r, rope, name, 1, 1);
 }
 
-/* The length before stretching. transformers: what stands beside the object, where it does, wins. */
-static enum lb_status settle_original(const struct lb_config_reading *r) {
+/* The length before stretching. transformers: what stands beside the object wins, in Phi-3 even what a
+ * missing one means (beside; 0: none). */
+static enum lb_status settle_original(const struct lb_config_reading *r, int64_t beside) {
     struct lb_rope_scaling *rope = &r->c->rope;
     static const char name[] = "original_max_position_embeddings";
-    int64_t of_family = r->form->missing.rope.original;
     if (rope->type == LB_ROPE_DYNAMIC) { /* there the length that counts is the one that a config names */
         rope->original = r->c->max_position_embeddings;
         double most = floor((double)rope->original * rope->factor);
@@ -145,9 +145,10 @@ static enum lb_status settle_original(const struct lb_config_reading *r) {
         return LB_OK;
     }
     if (rope->type != LB_ROPE_YARN && rope->type != LB_ROPE_LONGROPE && rope->type != LB_ROPE_LLAMA3) {
+        rope->original = beside;
         return LB_OK;
     }
-    rope->original = of_family > 0 ? of_family : rope->original;
+    rope->original = beside > 0 ? beside : rope->original;
     rope->original = rope->original > 0 ? rope->original : r->c->max_position_embeddings;
     return lb_key_given(r->object, name)
                ? lb_json_int(r->object, name, false, 1, INT32_MAX, r->what, &rope->original, r->detail)
@@ -160,6 +161,7 @@ static enum lb_status read_object(const struct lb_config_reading *r, json_t *rop
     const char *name;
     json_t *value;
     bool truncate = true;
+    int64_t beside = r->form->missing.rope.original > 0 ? to->original : 0;
     *to = r->form->missing.rope;
     enum lb_status status = read_type(r, rope, key->name, &to->type);
     status = status == LB_OK ? lb_json_number(rope, "rope_theta", false, key->min, key->max, r->what,
@@ -183,7 +185,7 @@ static enum lb_status read_object(const struct lb_config_reading *r, json_t *rop
     json_object_foreach(rope, name, value) {
         status = status == LB_OK && !json_is_null(value) ? judge_member(r, rope, name) : status;
     }
-    return status == LB_OK ? settle_original(r) : status;
+    return status == LB_OK ? settle_original(r, beside) : status;
 }
 
 /* Two bases: an object for the layers that see all and one for those with a window, which is never scaled. */

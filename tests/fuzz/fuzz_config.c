@@ -38,8 +38,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     }
     require(lb_config_check(&config, "input", NULL) == LB_OK && config_parameters(&config) > 0);
     struct lb_buf first, second;
-    lb_buf_init(&first, 1 << 16);
-    lb_buf_init(&second, 1 << 16);
+    lb_buf_init(&first, 1 << 20);
+    lb_buf_init(&second, 1 << 20); /* a list of 4096 layers is long */
     rewrite(&config, &first, &again);
     rewrite(&again, &second, &third);
     require(first.len == second.len && memcmp(first.data, second.data, first.len) == 0);

@@ -355,6 +355,7 @@ static void written_configs_read_back(void **state) {
                      " \"high_freq_factor\": 4}, \"original_max_position_embeddings\": 99}",
         LEAST("phi3") ", \"rope_scaling\": {\"type\": \"su\", \"short_factor\": [1, 1.5], \"long_factor\": "
                       "[2, 3]}, \"partial_rotary_factor\": 0.25, \"original_max_position_embeddings\": 50}",
+        LEAST("phi3") ", \"original_max_position_embeddings\": 50}",
         LEAST("gemma3_text") ", \"rope_scaling\": {\"type\": \"linear\", \"factor\": 8}, "
                              "\"rope_local_base_freq\": 77, \"final_logit_softcapping\": null}",
         LEAST("gemma2") ", \"final_logit_softcapping\": null, \"attn_logit_softcapping\": null}",
