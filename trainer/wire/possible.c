@@ -9,6 +9,7 @@
 /* What rounding to FP16 and sums in another order may do to a number that is compared. */
 #define SLACK 2e-3
 #define CHUNK 256
+#define LOG_MOST_IDS 16.7 /* log of more ids than any vocabulary has */
 
 static int64_t rows_of(const struct lb_wire_tensor *t) {
     int64_t columns = t->n_dims > 1 ? t->dim[t->n_dims - 1] : 1;
@@ -132,6 +133,30 @@ static enum lb_status check_rest(const struct lb_wire_tensor *rest, const char *
     return LB_OK;
 }
 
+/* No id of the rest is likelier than the last one listed. */
+static enum lb_status check_rest_of(const struct lb_wire_tensor *rest, const struct lb_wire_tensor *z,
+                                    double temperature, const char *name, struct lb_detail *detail) {
+    int64_t k = columns_of(z), rows = rows_of(z);
+    for (int64_t r = 0; r < rows && r < lb_wire_elements(rest); r++) {
+        float log_rest, first, v = 0;
+        double listed = 0;
+        lb_wire_floats(rest, r, 1, &log_rest);
+        lb_wire_floats(z, r * k, 1, &first);
+        for (int64_t i = 0; i < k; i++) {
+            lb_wire_floats(z, r * k + i, 1, &v);
+            listed += exp((v - first) / temperature);
+        }
+        double odds = log_rest - log(-expm1(log_rest)),
+               most = LOG_MOST_IDS + (v - first) / temperature - log(listed);
+        double slack = SLACK * (1 + fabs((double)first)) / temperature;
+        if (log_rest > LB_LOG_LEAST_REST + SLACK && odds > most + slack) {
+            return refuse(detail, name, rest, r, "is likelier than ids below the last one listed can be",
+                          (double)log_rest);
+        }
+    }
+    return LB_OK;
+}
+
 /* Rows of probabilities. */
 static enum lb_status check_shares(const struct lb_wire_tensor *t, const char *name,
                                    struct lb_detail *detail) {
@@ -188,6 +213,10 @@ enum lb_status lb_answer_possible(const struct lb_answer *answer, double tempera
     }
     const struct lb_wire_tensor *rest = lb_answer_find(answer, LB_OUT_REST, 0);
     status = status == LB_OK && rest != NULL ? check_rest(rest, name, detail) : status;
+    const struct lb_wire_tensor *top = lb_answer_find(answer, LB_OUT_TOPK_VALUES, 0);
+    if (status == LB_OK && rest != NULL && top != NULL && temperature > 0) {
+        status = check_rest_of(rest, top, temperature, name, detail);
+    }
     const struct lb_wire_tensor *lse = lb_answer_find(answer, LB_OUT_LOGSUMEXP, 0);
     const struct lb_wire_tensor *z = lb_answer_find(answer, LB_OUT_LOGITS, 0);
     z = z != NULL ? z : lb_answer_find(answer, LB_OUT_TOPK_VALUES, 0);
