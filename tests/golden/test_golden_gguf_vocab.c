@@ -146,7 +146,8 @@ static void test_read(void **state) {
     static const struct {
         const char *name;
         int32_t bos, eos;
-    } files[] = {{"default", 420, 420}};
+    } files[] = {{"llama", 1, 2},       {"scores", 1, 2}, {"gemma", 2, 1},
+                 {"default", 420, 420}, {"bert", 2, -1},  {"t5", -1, 1}};
     (void)state;
     for (size_t i = 0; i < sizeof files / sizeof files[0]; i++) {
         struct lb_detail detail = {0};
@@ -181,7 +182,8 @@ static enum lb_status through_gguf(const struct lb_tokenizer *tokenizer, int64_t
         must(lb_gguf_encode(writer, &bytes, detail), detail, "encode");
         must(lb_gguf_parse(bytes.data, bytes.len, "written", &file, detail), detail, "parse");
         assert_int_equal(lb_gguf_array_count(file, "tokenizer.ggml.tokens"), n_rows);
-        snprintf(pre, 32, "%s", lb_gguf_string(file, "tokenizer.ggml.pre"));
+        const char *name = lb_gguf_string(file, "tokenizer.ggml.pre");
+        snprintf(pre, 32, "%s", name ? name : "");
         must(lb_tokenizer_from_gguf(file, "written", out, detail), detail, "read");
     }
     lb_gguf_destroy(file);
@@ -201,6 +203,10 @@ static void test_write(void **state) {
                  {"tests/golden/text", "bloom", "bloom", "bloom"},
                  {"tests/golden/text", "o200k", "o200k", "gpt-4o"},
                  {"tests/golden/gguf_vocab", "default", NULL, "default"},
+                 {"tests/golden/gguf_vocab", "llama", NULL, "default"},
+                 {"tests/golden/gguf_vocab", "scores", NULL, "default"},
+                 {"tests/golden/gguf_vocab", "gemma", NULL, "default"},
+                 {"tests/golden/gguf_vocab", "bert", NULL, ""},
                  {"examples/wordnet", "tokenizer", "wordnet", "gpt-2"}};
     (void)state;
     for (size_t i = 0; i < sizeof files / sizeof files[0]; i++) {
