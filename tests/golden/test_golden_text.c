@@ -136,6 +136,30 @@ static void test_options(void **state) {
     }
 }
 
+/* Fingerprints are in caches, checkpoints and on the wire: those of files that were read before stay. */
+static void test_fingerprints(void **state) {
+    static const struct {
+        const char *file, *fingerprint;
+    } cases[] = {
+        {"tests/golden/text/gpt2.json", "bc933eb19d3a88745a5daf2922a02241fabddc43fbc615977570bb780bda28df"},
+        {"tests/golden/text/falcon.json", "bca88d2e87b7a5a27e91987d3b2b8a1c42dae76dc5eacfeeee6a92115e9aeaa3"},
+        {"tests/golden/text/flags.json", "c094e7c747505758053df7992ef25456fb9ffa243c5475363d4d01e87934ae64"},
+        {"tests/golden/text/with_next.json",
+         "aaec12274742c4eb0a9480c94272a7f493a969a794cd939a7cf220d5dbc72696"},
+        {"examples/wordnet/tokenizer.json",
+         "6ef04cba69fc4ee9cce3436b5bdf2f3246196d8d82e527f32180f94473435771"},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        char path[1024];
+        struct lb_tokenizer *t = NULL;
+        snprintf(path, sizeof path, "%s/%s", getenv("LB_SOURCE_ROOT"), cases[i].file);
+        assert_int_equal(lb_tokenizer_open(path, &t, NULL), LB_OK);
+        assert_string_equal(lb_tokenizer_fingerprint(t), cases[i].fingerprint);
+        lb_tokenizer_destroy(t);
+    }
+}
+
 /* Lines without a space cost what their length is: with the square of it, this would take hours. */
 static void test_long(void **state) {
     static const char *const names[] = {"gpt2",  "llama3", "o200k", "with_next", "llama2", "mistral", "clip",
@@ -169,8 +193,8 @@ static void test_long(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_wordnet), cmocka_unit_test(test_families), cmocka_unit_test(test_options),
-        cmocka_unit_test(test_more),    cmocka_unit_test(test_long),
+        cmocka_unit_test(test_wordnet), cmocka_unit_test(test_families),     cmocka_unit_test(test_options),
+        cmocka_unit_test(test_more),    cmocka_unit_test(test_fingerprints), cmocka_unit_test(test_long),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
