@@ -2,19 +2,31 @@
 
 #include <string.h>
 
+/* Alphabetic and Lowercase with what has joined them since PCRE2's Unicode 14. */
+#define ALPHABETIC                                                                                           \
+    "\\p{Alphabetic}\\x{363}-\\x{36f}\\x{c04}\\x{f82}\\x{f83}\\x{1dd3}-\\x{1de6}\\x{11080}\\x{11081}"
+#define LOWERCASE "\\p{Lowercase}\\x{10fc}\\x{a7f2}-\\x{a7f4}\\x{ab69}"
+
 /* Names as Oniguruma compares them: small letters, without spaces, hyphens and underscores. */
 static const struct {
-    const char *name, *set; /* within brackets, PCRE2's */
-} sets[] = {
-    {"alpha", "\\p{Alphabetic}"}, {"alphabetic", "\\p{Alphabetic}"},
-    {"lower", "\\p{Lowercase}"},  {"lowercase", "\\p{Lowercase}"},
-    {"upper", "\\p{Uppercase}"},  {"uppercase", "\\p{Uppercase}"},
-    {"digit", "\\p{Nd}"},         {"alnum", "\\p{Alphabetic}\\p{Nd}"},
-    {"space", LB_ONIG_SPACE},     {"whitespace", LB_ONIG_SPACE},
-    {"blank", "\\t\\p{Zs}"},      {"punct", "\\p{P}$+<=>^`|~"},
-    {"cntrl", "\\p{Cc}"},         {"xdigit", LB_ONIG_HEX},
-    {"word", LB_ONIG_WORD},       {"ascii", "\\x00-\\x7f"},
-};
+    const char *name, *set; /* \p{name}, within brackets, PCRE2's */
+    const char *posix;      /* [:name:] where it is another set */
+} sets[] = {{"alpha", ALPHABETIC, NULL},
+            {"alphabetic", ALPHABETIC, NULL},
+            {"lower", LOWERCASE, NULL},
+            {"lowercase", LOWERCASE, NULL},
+            {"upper", "\\p{Uppercase}", NULL},
+            {"uppercase", "\\p{Uppercase}", NULL},
+            {"digit", "\\p{Nd}", NULL},
+            {"alnum", ALPHABETIC "\\p{Nd}", NULL},
+            {"space", LB_ONIG_SPACE, NULL},
+            {"whitespace", LB_ONIG_SPACE, NULL},
+            {"blank", "\\t\\p{Zs}", NULL},
+            {"punct", "\\p{P}", "\\p{P}\\p{S}"},
+            {"cntrl", "\\p{Cc}", NULL},
+            {"xdigit", LB_ONIG_HEX, NULL},
+            {"word", LB_ONIG_WORD, LB_ONIG_POSIX_WORD},
+            {"ascii", "\\x00-\\x7f", NULL}};
 
 static const struct {
     const char *name, *category;
@@ -96,7 +108,7 @@ bool lb_onig_put_name(const char *name, struct lb_buf *out) {
 const char *lb_onig_set(const char *name) {
     for (size_t i = 0; i < sizeof sets / sizeof sets[0]; i++) {
         if (is_name(sets[i].name, name)) {
-            return sets[i].set;
+            return sets[i].posix ? sets[i].posix : sets[i].set;
         }
     }
     return NULL;
