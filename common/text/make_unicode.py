@@ -7,7 +7,6 @@ code point is put to each of them through tokenizers' own interface; what is wri
 something else than the two libraries of Debian 12, and whole sets where the libraries have nothing alike.
 """
 import base64
-import bisect
 import ctypes
 import pathlib
 import struct
@@ -67,8 +66,8 @@ def ranges(points):
 
 
 def newer_than_pcre2():
-    """[first, last, four older code points that PCRE2 sees as tokenizers sees these]: of their length, category, script and
-    alphabetic or not; where nothing is all of that, and the last one, the nearest, of their length and category."""
+    """[first, last, three older code points that PCRE2 sees as tokenizers sees these]: of their length, category, script and
+    alphabetic or not; where nothing is all of that, of their length and category."""
     theirs, ours = {}, {}
     for k in CATEGORIES:
         theirs.update((c, k) for c in oniguruma(rf"\p{{{k}}}"))
@@ -89,10 +88,6 @@ def newer_than_pcre2():
             out[-1][1] = c
         else:
             out.append([c, c, stands])
-    for row in out:
-        alike = old[kind[row[0]][:2]]
-        at = bisect.bisect(alike, row[0])  # the nearest is on the same side of what most patterns name
-        row[2] += (min(alike[max(at - 1, 0):at + 1], key=lambda c: abs(c - row[0])),)
     return out
 
 
@@ -165,7 +160,7 @@ def table(name, comment, rows):
             line = "   "
         line += " " + cell if line == "   " else cell
     lines.append(line.rstrip())
-    kind = {2: "lb_range", 3: "lb_shift", 6: "lb_stand_in"}[len(rows[0]) if rows else 2]
+    kind = {2: "lb_range", 3: "lb_shift", 5: "lb_stand_in"}[len(rows[0]) if rows else 2]
     return f"/* {comment} */\nstatic const struct {kind} {name}[] = {{\n" + "\n".join(lines) + "\n};\n"
 
 

@@ -11,6 +11,7 @@
 #include <string.h>
 
 #define MAX_PATTERN_BYTES 65536
+#define MAX_TRIED 4096 /* characters in search of a stand-in */
 
 struct lb_regex {
     pcre2_general_context *memory;
@@ -18,8 +19,8 @@ struct lb_regex {
     pcre2_code *code;
     bool literal;
     uint8_t digest[LB_SHA256_BYTES];
-    uint8_t *stand_in; /* [lb_newer_ranges()] which of its stand-ins a newer character takes; NULL: the first
-                          for all */
+    uint32_t *stand_in; /* [lb_newer_ranges()] what takes the place of newer characters; NULL: the first of
+                           their stand-ins for all */
 };
 
 static void *allocate(size_t bytes, void *unused) {
@@ -68,32 +69,48 @@ static bool same_side(const struct lb_onig_range *named, size_t n, uint32_t firs
     return true;
 }
 
-/* A pattern may name characters beside properties: then a stand-in has to be on the same side of them. */
-static enum lb_status choose_stand_ins(struct lb_regex *regex, const struct lb_onig_range *named, size_t n,
-                                       const char *where, struct lb_detail *detail) {
-    int ranges = lb_newer_ranges();
-    if (n == 0) {
-        return LB_OK;
+/* The stand-in of a newer range for a pattern that names characters beside properties: on the same side of
+ * all that it names. 0: there is none. scripts: the pattern asks for scripts, too, so that only the listed
+ * ones will do. */
+static uint32_t choose_stand_in(const struct lb_onig_range *named, size_t n, int range, bool scripts) {
+    uint32_t first, last;
+    lb_newer_bounds(range, &first, &last);
+    for (int i = 0; i < LB_STAND_INS; i++) {
+        if (same_side(named, n, first, last, lb_stand_in(range, i))) {
+            return lb_stand_in(range, i);
+        }
     }
-    regex->stand_in = lb_calloc((size_t)ranges, 1);
+    uint32_t like = lb_stand_in(range, 0), end = like < 0x10000 ? 0x10000 : 0x110000;
+    int tried = 0;
+    for (uint32_t c = like < 0x10000 ? 0x800 : 0x10000; !scripts && c < end && tried < MAX_TRIED; c++) {
+        if (lb_same_category(c, like) && lb_newer_range(c) < 0) {
+            tried++;
+            if (same_side(named, n, first, last, c)) {
+                return c;
+            }
+        }
+    }
+    return 0;
+}
+
+static enum lb_status choose_stand_ins(struct lb_regex *regex, const struct lb_onig_range *named, size_t n,
+                                       bool scripts, const char *where, struct lb_detail *detail) {
+    int ranges = lb_newer_ranges();
+    regex->stand_in = lb_calloc((size_t)ranges, sizeof *regex->stand_in);
     if (!regex->stand_in) {
         return LB_E_NOMEM;
     }
     for (int i = 0; i < ranges; i++) {
-        uint32_t first, last;
-        uint8_t which = 0;
-        lb_newer_bounds(i, &first, &last);
-        while (which < LB_STAND_INS && !same_side(named, n, first, last, lb_stand_in(i, which))) {
-            which++;
-        }
-        if (which == LB_STAND_INS) {
+        regex->stand_in[i] = choose_stand_in(named, n, i, scripts);
+        if (!regex->stand_in[i]) {
+            uint32_t first, last;
+            lb_newer_bounds(i, &first, &last);
             return lb_fail(
                 detail, LB_E_UNSUPPORTED,
                 "%s: the regex tells U+%04X from other characters of its kind, which is newer than "
                 "the regex library here",
                 where, first);
         }
-        regex->stand_in[i] = which;
     }
     return LB_OK;
 }
@@ -153,7 +170,8 @@ enum lb_status lb_regex_create(const char *pattern, size_t len, bool literal, co
     status = status == LB_OK ? compile(regex, &words, where, detail) : status;
     if (status == LB_OK && named.len > 0) {
         status = choose_stand_ins(regex, (const struct lb_onig_range *)(const void *)named.data,
-                                  named.len / sizeof(struct lb_onig_range), where, detail);
+                                  named.len / sizeof(struct lb_onig_range),
+                                  strstr(words.data, "{sc:") != NULL, where, detail);
     }
     lb_buf_finish(&words);
     lb_buf_finish(&named);
@@ -194,7 +212,7 @@ enum lb_status lb_regex_subject(const struct lb_regex *regex, const char *text, 
             memcpy(run->copy, text, len);
             *out = run->copy;
         }
-        lb_utf8_put(lb_stand_in(range, regex->stand_in ? regex->stand_in[range] : 0), run->copy + at);
+        lb_utf8_put(regex->stand_in ? regex->stand_in[range] : lb_stand_in(range, 0), run->copy + at);
     }
     return LB_OK;
 }

@@ -285,3 +285,8 @@ void lb_newer_bounds(int range, uint32_t *first, uint32_t *last) {
 uint32_t lb_stand_in(int range, int which) {
     return newer[range].stands[which];
 }
+
+bool lb_same_category(uint32_t a, uint32_t b) {
+    utf8proc_category_t category = utf8proc_category((utf8proc_int32_t)a);
+    return category != UTF8PROC_CATEGORY_CN && category == utf8proc_category((utf8proc_int32_t)b);
+}

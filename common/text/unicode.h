@@ -3,7 +3,7 @@
  * Hugging Face's tokenizers asks four sources of different age: regexes see Unicode 16, Rust's char 17,
  * BERT's steps and punctuation about 8, the normal forms 9. Where utf8proc says something else,
  * unicode_data.h (made by make_unicode.py) has the last word, so that ids are the reference's. The only file
- * that knows utf8proc is unicode.c. Pure functions over constant tables.
+ * that knows utf8proc beside letters.c is unicode.c. Pure functions over constant tables.
  */
 #ifndef LB_TEXT_UNICODE_H
 #define LB_TEXT_UNICODE_H
@@ -53,15 +53,16 @@ LB_NODISCARD enum lb_status lb_form_points(enum lb_form form, const char *text, 
  * six bytes go. */
 bool lb_same_grapheme(uint32_t left, uint32_t right);
 
-#define LB_STAND_INS 4
+#define LB_STAND_INS 3
 
 /* A code point that PCRE2's tables are too old for has stand-ins: older ones of the same length in UTF-8 and,
- * to any property, of the same kind (the last one only in its general category, but near). The place of its
- * range in the table, -1 when it needs none. */
+ * to any property, of the same kind. The place of its range in the table, -1 when it needs none. */
 int lb_newer_range(uint32_t code_point);
 int lb_newer_ranges(void);
 /* The i-th range, and one of its LB_STAND_INS. */
 void lb_newer_bounds(int range, uint32_t *first, uint32_t *last);
 uint32_t lb_stand_in(int range, int which);
+/* Whether both are of one general category, unassigned ones of none. */
+bool lb_same_category(uint32_t a, uint32_t b);
 
 #endif

@@ -215,6 +215,9 @@ static void test_newer_characters(void **state) {
     check_pieces(SPLIT("\\\\p{Han}+", "Isolated", "false"), "a\u8336\U0002ebf0b", "a|\u8336\U0002ebf0|b");
     check_pieces(SPLIT("[\U00020000-\U0002a6df]", "Removed", "false"), "a\U0002ebf0b\U00020000c",
                  "a\U0002ebf0b|c");
+    /* all capitals that stand for U+1C89 unless they are named */
+    check_pieces(SPLIT("[\ua640-\ua69a]|\\\\p{Lu}+", "Isolated", "false"), "a\u1c89\u1c89b\ua664\ua664",
+                 "a|\u1c89\u1c89|b|\ua664|\ua664");
     check_pieces("{\"type\":\"Digits\"}", "a\U00011de0b", "a|\U00011de0|b");
 }
 
