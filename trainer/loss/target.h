@@ -30,8 +30,8 @@ void lb_target_logits(const struct lb_answered *batch, unsigned k, const struct 
 void lb_target_states(const struct lb_answered *batch, unsigned k, enum lb_output_kind kind, int layer,
                       int64_t width, float *out);
 /* Cross entropy of position t's label of sample i under teacher k; 0 when it did not answer. Text: from
- * logprobs.actual or .next; 0 at the last position, whose label the teacher has not seen, and where the sample does
- * not count. Images: from the logits, or from the final state and head. */
+ * logprobs.actual or .next; 0 at the last position, whose label the teacher has not seen, and where the
+ * sample does not count. Images: from the logits, or from the final state and head. */
 double lb_target_cross_entropy_at(const struct lb_answered *batch, unsigned k, int64_t i, int64_t t,
                                   const struct lb_teacher_head *head);
 /* The mean over the sample's positions that count (but text's last). */
