@@ -153,6 +153,41 @@ static void test_other_forms(void **state) {
           &(struct way){.template = "extra.jinja"}, "t,kFalsem[r]", "-xxxxxxxxxxx");
 }
 
+/* A tokenizer that puts a space before words, and whose special token eats white space: which tokens count is
+ * known all the same. One that changes letters is refused. */
+static void test_other_tokenizers(void **state) {
+    (void)state;
+    static const char prefix[] =
+        "\"pre_tokenizer\":{\"type\":\"ByteLevel\",\"add_prefix_space\":true,\"use_regex\":true},";
+    static const char eats[] =
+        ",{\"id\":257,\"content\":\"<bos>\",\"special\":true,\"normalized\":false,\"rstrip\":true}";
+    const struct way way = {.template = "eaten.jinja", .assistant_only = true};
+    static const char rows[] =
+        "{\"messages\": [{\"role\": \"user\", \"content\": \"Hi\"}, {\"role\": \"assistant\", "
+        "\"content\": \"yo\"}]}\n";
+    struct lb_tokenizer *usual = tokenizer;
+    put("eaten.jinja", "{% for m in messages %}<bos> \n{{ m.content }}<eos>{% endfor %}");
+    for (int lower = 0; lower < 2; lower++) {
+        struct lb_buf json;
+        char root[400];
+        struct lb_dataset *data = NULL;
+        struct lb_detail detail = {0};
+        lb_buf_init(&json, 1 << 16);
+        snprintf(root, sizeof root, "%s%s", lower ? "\"normalizer\":{\"type\":\"Lowercase\"}," : "", prefix);
+        tiny_tokenizer_adding(&json, NULL, 0, root, "", eats);
+        assert_int_equal(lb_tokenizer_parse(json.data, json.len, "tiny", &tokenizer, NULL), LB_OK);
+        if (lower) {
+            assert_int_equal(open_rows(rows, &way, &data, &detail), LB_E_UNSUPPORTED);
+            assert_non_null(strstr(detail.text, "the tokenizer changes the text"));
+        } else {
+            check(rows, &way, "^ Hi.^ yo.", "-----xxxxx");
+        }
+        lb_tokenizer_destroy(tokenizer);
+        lb_buf_finish(&json);
+    }
+    tokenizer = usual;
+}
+
 static void test_lengths(void **state) {
     (void)state;
     struct lb_dataset *data = NULL;
@@ -235,9 +270,10 @@ static void test_refusals(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_messages),      cmocka_unit_test(test_no_forging),
-        cmocka_unit_test(test_other_forms),   cmocka_unit_test(test_lengths),
-        cmocka_unit_test(test_mixed_entries), cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_messages),         cmocka_unit_test(test_no_forging),
+        cmocka_unit_test(test_other_forms),      cmocka_unit_test(test_lengths),
+        cmocka_unit_test(test_other_tokenizers), cmocka_unit_test(test_mixed_entries),
+        cmocka_unit_test(test_refusals),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

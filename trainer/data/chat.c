@@ -233,7 +233,9 @@ static enum lb_status leave_out(const struct lb_chat *chat, const struct lb_chat
                 at);
         }
         bool counts = false;
-        for (size_t k = start; k < at; k++) {
+        size_t end =
+            at > start || at == text->len ? at : at + 1; /* a space put before a word is the word's */
+        for (size_t k = start; k < end; k++) {
             counts |= (text->mark[k] & LB_CHAT_GENERATION) != 0;
         }
         ids[i] = counts ? ids[i] : ~ids[i];
