@@ -481,6 +481,9 @@ enum lb_status lb_dataset_add_text(struct lb_dataset *data, struct lb_text_sourc
         data->tag_bytes[cut.tag] += bytes;
     }
     size_t n = data->ids.len - (size_t)start;
+    if (n == 0) { /* all records were left out */
+        return LB_OK;
+    }
     lb_sha256_update(data->hash, data->ids.data + start, n * sizeof *data->ids.data);
     if (data->counts != NULL) {
         lb_sha256_update(data->hash, data->counts + start, n);
