@@ -19,7 +19,7 @@
 #include <stdint.h>
 #include <time.h>
 
-#define LB_JINJA_MAX_DEPTH 120 /* of expressions, statements, calls and values within one another */
+#define LB_JINJA_MAX_DEPTH 400 /* of expressions, statements, calls and values within one another */
 #define LB_JINJA_MAX_ARGS 12
 
 enum lb_jv_kind {

@@ -18,6 +18,9 @@ DATA = {
     'd': {'b': 1, 'A': 2, 'c': {'x': [1, None, 'q"\'']}, 'items': 'hidden'},
     'tools': [{'name': 'one', 'rank': 2, 'tags': ['x', 'y']}, {'name': 'Two', 'rank': 1}, {'name': 'three', 'rank': 2}],
 }
+DATA['deep'] = 'end'
+for level in range(25):
+    DATA['deep'] = {f'k{level}': DATA['deep']}
 WORDS = {'bos_token': '<s>', 'eos_token': '</s>'}
 
 TEXTS = [
@@ -78,6 +81,8 @@ TEXTS = [
     '{% set a = 1 %}{% for x in n %}{{ a }}{% set a = x %}{{ a }} {% endfor %}{{ a }}', '{% set ns = namespace(c=0, l=[]) %}{% for x in n %}{% set ns.c = ns.c + x %}{% set ns.l = ns.l + [x] %}{% endfor %}{{ ns.c }}{{ ns.l }}{{ ns.zz }}', '{% set a, b = 1, 2 %}{{ a }}{{ b }}{% set t = 1, 2 %}{{ t }}',
     '{% set x %}\n a{{ i }} {% endset %}[{{ x }}]{% set y | upper | trim %} b {% endset %}[{{ y }}]', '{% if false %}a{% elif i == 7 %}b{% else %}c{% endif %}{% if no %}x{% elif no %}y{% endif %}', '{% if true %}{% set z = 5 %}{% endif %}{{ z }}', '{% with a = 1, b = i %}{{ a }}{{ b }}{% set q = 3 %}{% endwith %}{{ q }}|{{ a }}',
     '{% macro m(a, b=2, c=a) %}{{ a }}-{{ b }}-{{ c }}{% endmacro %}{{ m(1) }} {{ m(1, 3) }} {{ m(1, c=9) }} {{ m() }}', '{% macro m(x) %} {{ x }}\n{%- endmacro %}{{ m("a") | trim ~ m("b") }}', '{% macro f(n) %}{{ n }}{% if n > 0 %}{{ f(n - 1) }}{% endif %}{% endmacro %}{{ f(3) }}',
+    '{% macro r(x) %}{% if x is mapping %}{% for k, v in x.items() %}<{{ k ~ r(v) }}>{% endfor %}{% else %}{{ x }}{% endif %}'
+    '{% endmacro %}{{ r(deep) }}{{ deep | tojson }}',
     '{% macro box(t) %}[{{ t }}:{{ caller() }}]{% endmacro %}{% call box("x") %}in{{ i }}{% endcall %}', '{% macro each(l) %}{% for x in l %}{{ caller(x) }}{% endfor %}{% endmacro %}{% call(v) each(n) %}<{{ v }}>{% endcall %}', '{% macro g() %}{{ later }}{% endmacro %}{% set later = 4 %}{{ g() }}', '{% set q = 1 %}{% macro g() %}{{ q }}{% set q = 2 %}{{ q }}{% endmacro %}{{ g() }}{{ q }}',
     '{{ range(3) | list }} {{ range(1, 7, 2) | list }} {{ range(3, 0, -1) | list }} {{ 2 in range(3) }} {{ range(3) | length }}', '{{ dict(a=1, b=2) }} {{ dict({"x": 1}, y=2) }} {{ dict([("p", 1)]) }}',
     '{% generation %}a{{ i }}{% endgeneration %}b{% for m in messages %}{% generation %}{{ m.content }}{% endgeneration %}|{% endfor %}', '{% for m in messages %}{{ bos_token + m.role ~ "\\n" + m["content"] | trim + eos_token }}{% endfor %}', '{%- for m in messages -%}\n{{ m.role | upper }}: {{ m.content }}\n{% endfor -%}',
