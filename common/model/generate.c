@@ -17,6 +17,8 @@ struct text {
     struct lb_rng rng;
     int64_t left; /* ids that may still come */
     int32_t next;
+    int32_t *so_far; /* [length] prompt and what came; NULL where keys that are held stay what they are */
+    int64_t length;
 };
 
 /* All that are, in the order of the cache's sequences, and the workspace of a step. */
@@ -112,6 +114,21 @@ static enum lb_status step(struct batch *b) {
     return status;
 }
 
+/* What goes through the model next of a text that goes on, the cache's sequence n: its new id, or all of it
+ * where keys have to be turned anew. */
+static int64_t next_ids(struct batch *b, struct text *text, int64_t n, int32_t *out) {
+    if (text->so_far != NULL) {
+        text->so_far[text->length++] = text->next;
+        if (lb_model_turns_anew(b->model, text->length)) {
+            b->kv.places[n].length = 0;
+            memcpy(out, text->so_far, (size_t)text->length * sizeof *out);
+            return text->length;
+        }
+    }
+    *out = text->next;
+    return 1;
+}
+
 /* Gives each text's id, and makes the next ids of those that go on; the others leave. */
 static enum lb_status give(struct batch *b, lb_generate_batch_fn fn, void *context) {
     enum lb_status status = LB_OK;
@@ -124,8 +141,7 @@ static enum lb_status give(struct batch *b, lb_generate_batch_fn fn, void *conte
             lb_kv_drop(&b->kv, n);
             continue;
         }
-        b->ids[n] = text->next;
-        b->offsets[n + 1] = (int32_t)n + 1;
+        b->offsets[n + 1] = b->offsets[n] + (int32_t)next_ids(b, text, n, b->ids + b->offsets[n]);
         b->texts[n++] = *text;
     }
     b->n = n;
@@ -172,6 +188,37 @@ static enum lb_status begin(struct batch *b, const struct lb_generate_prompt *pr
     return b->n > 0 ? lb_kv_init(&b->kv, b->model, b->n, capacity) : LB_OK;
 }
 
+/* Where keys have to be turned anew at some length: room for all ids of all texts. */
+static bool keep_ids(struct batch *b, const struct lb_generate_prompt *prompts, const int64_t *capacity,
+                     struct lb_arena *memory) {
+    int64_t total = 0, longest = 0;
+    for (int64_t s = 0; s < b->n; s++) {
+        total += capacity[s];
+        longest = capacity[s] > longest ? capacity[s] : longest;
+    }
+    bool anew = false;
+    for (int64_t t = 1; t <= longest && !anew; t++) {
+        anew = lb_model_turns_anew(b->model, t);
+    }
+    if (!anew) {
+        return true;
+    }
+    int32_t *ids = total <= INT32_MAX ? lb_arena_array(memory, (size_t)total, sizeof *ids) : NULL;
+    int32_t *all = ids != NULL ? lb_arena_array(memory, (size_t)total, sizeof *all) : NULL;
+    if (all == NULL) {
+        return false;
+    }
+    memcpy(ids, b->ids, (size_t)b->offsets[b->n] * sizeof *ids);
+    b->ids = ids;
+    for (int64_t s = 0; s < b->n; all += capacity[s++]) {
+        const struct lb_generate_prompt *p = &prompts[b->texts[s].prompt];
+        memcpy(all, p->ids, (size_t)p->n * sizeof *all);
+        b->texts[s].so_far = all;
+        b->texts[s].length = p->n;
+    }
+    return true;
+}
+
 enum lb_status lb_generate_batch(const struct lb_model *model, const struct lb_generate_prompt *prompts,
                                  int64_t n, lb_generate_batch_fn fn, void *context,
                                  struct lb_detail *detail) {
@@ -204,6 +251,7 @@ enum lb_status lb_generate_batch(const struct lb_model *model, const struct lb_g
     bool ok = capacity != NULL && b.tape != NULL && b.texts != NULL && b.ids != NULL && b.offsets != NULL &&
               b.first != NULL && b.z != NULL && b.top_ids != NULL && b.top != NULL;
     enum lb_status status = ok ? begin(&b, prompts, n, capacity) : LB_E_NOMEM;
+    status = status == LB_OK && !keep_ids(&b, prompts, capacity, &memory) ? LB_E_NOMEM : status;
     enum lb_status given = LB_OK; /* what fn says */
     while (status == LB_OK && given == LB_OK && b.n > 0) {
         status = step(&b);

@@ -289,6 +289,13 @@ struct lb_value *lb_model_forward(const struct lb_model *model, struct lb_tape *
     return model->family->forward(model, tape, in, taps, n_taps, kv);
 }
 
+bool lb_model_turns_anew(const struct lb_model *model, int64_t length) {
+    const struct lb_rope_scaling *rope = &model->config.rope;
+    return rope->type == LB_ROPE_LONGROPE && length == rope->original + 1 &&
+           memcmp(rope->short_factor, rope->long_factor,
+                  (size_t)rope->n_factors * sizeof *rope->short_factor) != 0;
+}
+
 enum lb_status lb_kv_init(struct lb_kv *kv, const struct lb_model *model, int64_t n_seqs,
                           const int64_t *capacity) {
     const struct lb_config *c = &model->config;

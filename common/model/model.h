@@ -88,6 +88,10 @@ struct lb_kv {
 /* Empty, with room for capacity[s] positions of each of n_seqs sequences. LB_E_NOMEM, LB_E_LIMIT. */
 LB_NODISCARD enum lb_status lb_kv_init(struct lb_kv *kv, const struct lb_model *model, int64_t n_seqs,
                                        const int64_t *capacity);
+/* Whether the keys of a sequence that has grown to that length are no more those that were held before it (as
+ * LongRoPE, which has other positions beyond the length that a model was first trained on): its whole then
+ * goes through forward again, with a place of length 0. */
+bool lb_model_turns_anew(const struct lb_model *model, int64_t length);
 /* Sequence s leaves, those behind it move up; its memory stays until finish. */
 void lb_kv_drop(struct lb_kv *kv, int64_t s);
 void lb_kv_finish(struct lb_kv *kv);

@@ -7,7 +7,7 @@
 #include <cmocka.h>
 
 #include "common/formats/safetensors.h"
-#include "common/model/model.h"
+#include "common/model/generate.h"
 #include "common/nn/head.h"
 #include "trainer/loss/loss.h"
 
@@ -260,6 +260,39 @@ static void generation(void **state) {
     }
 }
 
+/* What is written, id by id. */
+struct written {
+    int32_t ids[64];
+    int64_t n;
+};
+
+static enum lb_status write_id(void *context, int32_t id) {
+    struct written *w = context;
+    w->ids[w->n++] = id;
+    return LB_OK;
+}
+
+/* The likeliest ids, each from the whole text before it, across the length where keys are turned anew. */
+static void generation_across_lengths(void **state) {
+    (void)state;
+    static const char *const names[] = {"rope_longrope", "phi3"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        struct fixture f;
+        struct written w = {{7, 3, 5, 1}, 4}, whole = w;
+        open_case(&f, names[i], false);
+        const struct lb_generate_args args = {.max_new_tokens = 20, .top_p = 1};
+        assert_int_equal(lb_generate(f.model, whole.ids, 4, &args, write_id, &w, NULL), LB_OK);
+        assert_int_equal(w.n, 24);
+        const struct lb_generate_args one = {.max_new_tokens = 1, .top_p = 1};
+        while (whole.n < 24) {
+            int64_t n = whole.n;
+            assert_int_equal(lb_generate(f.model, whole.ids, n, &one, write_id, &whole, NULL), LB_OK);
+        }
+        assert_memory_equal(whole.ids, w.ids, sizeof w.ids);
+        close_case(&f);
+    }
+}
+
 static void backward_families(void **state) {
     (void)state;
     for (size_t i = 0; i < N_FAMILIES; i++) {
@@ -285,7 +318,7 @@ int main(void) {
         cmocka_unit_test(forward_tied),     cmocka_unit_test(forward_untied),
         cmocka_unit_test(backward_tied),    cmocka_unit_test(backward_untied),
         cmocka_unit_test(forward_families), cmocka_unit_test(backward_families),
-        cmocka_unit_test(generation),
+        cmocka_unit_test(generation),       cmocka_unit_test(generation_across_lengths),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
