@@ -233,9 +233,11 @@ enum lb_status lb_decoder_for_gguf(struct lb_config *c, const char *what, struct
     if (status == LB_OK && c->query_pre_attn_scalar > 0) {
         struct lb_config told = *c;
         family->form.settle_gguf(&told);
-        status = told.query_pre_attn_scalar == c->query_pre_attn_scalar
-                     ? LB_OK
-                     : no_word(what, detail, "this query_pre_attn_scalar");
+        if (told.query_pre_attn_scalar != c->query_pre_attn_scalar) {
+            status = lb_fail(detail, LB_E_UNSUPPORTED,
+                             "%s: query_pre_attn_scalar is %" PRId64 "; a GGUF of these sizes means %" PRId64,
+                             what, c->query_pre_attn_scalar, told.query_pre_attn_scalar);
+        }
     }
     return status;
 }

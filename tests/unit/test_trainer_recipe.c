@@ -116,6 +116,29 @@ static void defaults_and_values(void **state) {
     lb_recipe_destroy(r);
 }
 
+/* Families whose keys have other names, or lack some of llama's. */
+static void students_of_other_families(void **state) {
+    (void)state;
+    static const char rest[] = "tokenizer: t\ndatasets: [{path: x.txt}]\nloss_functions: [{function: "
+                               "cross_entropy}]\noutput_dir: o\nmax_length: 16\n";
+    static const char *const students[] = {
+        "{model_type: gpt2, n_embd: 64, n_layer: 2, n_head: 2, n_positions: 99}",
+        "{model_type: gpt_neox, hidden_size: 64, intermediate_size: 9, num_hidden_layers: 2, "
+        "num_attention_heads: 2, max_position_embeddings: 99}",
+        "{model_type: gemma3_text, hidden_size: 64, intermediate_size: 9, num_hidden_layers: 2, "
+        "num_attention_heads: 2, head_dim: 6, max_position_embeddings: 99}",
+    };
+    for (size_t i = 0; i < sizeof students / sizeof *students; i++) {
+        char text[600];
+        snprintf(text, sizeof text, "student: %s\n%s", students[i], rest);
+        struct lb_recipe *r = parse(text, NULL, 0);
+        assert_int_equal(r->student.config.hidden_size, 64);
+        assert_int_equal(r->student.config.num_key_value_heads, 2);
+        assert_int_equal(r->student.config.max_position_embeddings, 99);
+        lb_recipe_destroy(r);
+    }
+}
+
 static void overrides(void **state) {
     (void)state;
     const char *const set[] = {"learning_rate=1e-3",
@@ -534,6 +557,7 @@ static void differences_are_named(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(defaults_and_values),
+        cmocka_unit_test(students_of_other_families),
         cmocka_unit_test(overrides),
         cmocka_unit_test(dump_round_trip),
         cmocka_unit_test(keys_of_the_family),

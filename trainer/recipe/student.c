@@ -235,10 +235,12 @@ static enum lb_status add_defaults(const struct lb_recipe_reader *r, const char 
         return status;
     }
     json_t *heads = json_object_get(object, "num_attention_heads");
-    if (heads != NULL && json_object_get(object, "num_key_value_heads") == NULL) {
+    if (heads != NULL && json_object_get(object, "num_key_value_heads") == NULL &&
+        lb_student_takes(type, "num_key_value_heads")) {
         status = set(r, object, "num_key_value_heads", json_integer(json_integer_value(heads)));
     }
-    if (status == LB_OK && json_object_get(object, "max_position_embeddings") == NULL) {
+    if (status == LB_OK && json_object_get(object, "max_position_embeddings") == NULL &&
+        lb_student_takes(type, "max_position_embeddings")) {
         status = set(r, object, "max_position_embeddings", json_integer(NEW_LENGTH));
     }
     static const char *const tokens[] = {"bos_token_id", "eos_token_id", "pad_token_id"};
