@@ -250,6 +250,43 @@ static void rows_of_q_and_k_lie_as_llamacpp_has_them(void **state) {
     }
 }
 
+/* llama.cpp's converter adds one to Gemma's norms, and puts GPT-NeoX's rows, each head's q, k and v, as all
+ * q, then all k, then all v. */
+static void other_tensors_lie_as_llamacpp_has_them(void **state) {
+    (void)state;
+    struct lb_gguf *file = NULL;
+    struct lb_model *model = make("gemma3_text", true, "");
+    assert_int_equal(lb_model_save_gguf(model, in_folder("g.gguf"), LB_F32, NULL, NULL, NULL), LB_OK);
+    assert_int_equal(lb_gguf_open(in_folder("g.gguf"), &file, NULL), LB_OK);
+    static const char *const norms[][2] = {
+        {"model.norm.weight", "output_norm.weight"},
+        {"model.layers.1.pre_feedforward_layernorm.weight", "blk.1.ffn_norm.weight"},
+        {"model.layers.0.post_attention_layernorm.weight", "blk.0.post_attention_norm.weight"}};
+    for (size_t i = 0; i < 3; i++) {
+        const float *own = lb_model_find(model, norms[i][0])->data,
+                    *stored = lb_gguf_find(file, norms[i][1])->data;
+        for (int j = 0; j < WIDTH; j++) {
+            assert_true(stored[j] == own[j] + 1);
+        }
+    }
+    lb_gguf_destroy(file);
+    lb_model_destroy(model);
+
+    model = make("gpt_neox", false, "");
+    assert_int_equal(lb_model_save_gguf(model, in_folder("x.gguf"), LB_F32, NULL, NULL, NULL), LB_OK);
+    assert_int_equal(lb_gguf_open(in_folder("x.gguf"), &file, NULL), LB_OK);
+    const float *own = lb_model_find(model, "gpt_neox.layers.1.attention.query_key_value.weight")->data;
+    const float *stored = lb_gguf_find(file, "blk.1.attn_qkv.weight")->data;
+    for (int part = 0; part < 3; part++) {
+        for (int head = 0; head < HEADS; head++) {
+            assert_memory_equal(stored + (part * HEADS + head) * HEAD_DIM * WIDTH,
+                                own + (head * 3 + part) * HEAD_DIM * WIDTH, HEAD_DIM * WIDTH * sizeof *own);
+        }
+    }
+    lb_gguf_destroy(file);
+    lb_model_destroy(model);
+}
+
 /* ---- files that hold more ---- */
 
 static const float some[64 * 64];
@@ -372,6 +409,7 @@ int main(void) {
         cmocka_unit_test(each_decoder_comes_back_from_both_formats),
         cmocka_unit_test(new_models_have_no_window),
         cmocka_unit_test(rows_of_q_and_k_lie_as_llamacpp_has_them),
+        cmocka_unit_test(other_tensors_lie_as_llamacpp_has_them),
         cmocka_unit_test(tensors_of_a_folder),
         cmocka_unit_test(tensors_of_a_gguf),
         cmocka_unit_test(a_tied_config_and_a_stored_head),
