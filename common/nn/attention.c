@@ -18,6 +18,7 @@ struct attention {
     int64_t dim;                    /* D */
     int64_t q_stride, kv_stride;    /* H * D, G * D */
     int64_t window;                 /* 0: all */
+    bool both_ways;                 /* rows see those behind them too */
     const struct lb_kv_place
         *past; /* generation: of each sequence, rows of k and v before its own; or NULL */
     float scale, softcap;
@@ -42,6 +43,7 @@ struct block {
     int32_t position[ROWS];
     int64_t first, n; /* row of the group, rows */
     int64_t lanes;    /* n rounded up to whole vectors */
+    int64_t length;   /* of the sequence */
     const float *k, *v;
 };
 
@@ -103,6 +105,7 @@ static void block_begin(const struct attention *a, int64_t s, int64_t g, int64_t
     b->first = first;
     b->n = smaller(rows - first, ROWS);
     b->lanes = round_up(b->n, LB_LANES);
+    b->length = sequence_length(a, s);
     b->k = a->k + first_key(a, s) * a->kv_stride + g * a->dim;
     b->v = a->v + first_key(a, s) * a->kv_stride + g * a->dim;
     fetch(a->q + (a->offsets[s] + first / a->share) * a->q_stride + g * a->share * a->dim, a->q_stride,
@@ -136,7 +139,7 @@ static void block_scores(const struct attention *a, struct block *b, int64_t j0,
     }
     int32_t window = a->window > 0 ? (int32_t)smaller(a->window, INT32_MAX) : INT32_MAX;
     /* A block has at least one row. NOLINTNEXTLINE(clang-analyzer-core.*) */
-    bool all = j0 + n - 1 <= b->position[0] && b->position[b->n - 1] - j0 < window;
+    bool all = a->both_ways || (j0 + n - 1 <= b->position[0] && b->position[b->n - 1] - j0 < window);
     for (int64_t r = 0; !all && r < b->lanes; r += LB_LANES) {
         lb_vi position;
         memcpy(&position, b->position + r, sizeof position);
@@ -188,7 +191,7 @@ static void block_range(const struct attention *a, const struct block *b, int64_
                         int64_t *out_high) {
     /* NOLINTNEXTLINE(clang-analyzer-core.*): as above */
     *out_low = a->window > 0 ? larger(0, b->position[0] - a->window + 1) : 0;
-    *out_high = b->position[b->n - 1] + 1;
+    *out_high = a->both_ways ? b->length : b->position[b->n - 1] + 1;
 }
 
 /* Second pass: the probabilities themselves, now that max and sum are known. */
@@ -265,7 +268,8 @@ static void inner_of_probs(const struct attention *a, const struct gradients *d,
     int64_t t = sequence_length(a, s);
     for (int64_t i = 0; i < t; i++) {
         int64_t p = a->probs_at[s] + (h * t + i) * t;
-        d->inner[(a->offsets[s] + i) * a->heads + h] += (float)lb_vdot(d->probs + p, a->probs + p, i + 1);
+        d->inner[(a->offsets[s] + i) * a->heads + h] +=
+            (float)lb_vdot(d->probs + p, a->probs + p, a->both_ways ? t : i + 1);
     }
 }
 
@@ -313,7 +317,7 @@ static void backward_scores(const struct attention *a, const struct gradients *d
             lb_vstore(p + j, probability);
             lb_vstore(ds + j, probability * (lb_vload(ds + j) - inner) * a->scale);
         }
-        int64_t seen = smaller(n, i0 + r + 1 - j0);
+        int64_t seen = a->both_ways ? n : smaller(n, i0 + r + 1 - j0);
         int64_t unseen = a->window > 0 ? larger(0, smaller(n, i0 + r + 1 - a->window - j0)) : 0;
         for (int64_t j = 0; j < unseen; j++) {
             p[j] = ds[j] = 0;
@@ -330,8 +334,8 @@ static void backward_head(const struct attention *a, const struct gradients *d, 
     int64_t rows = sequence_length(a, s), begin = a->offsets[s];
     int64_t kv_at = (begin + j0) * a->kv_stride + h / a->share * a->dim;
     int64_t end = a->window > 0 ? smaller(rows, j0 + n - 1 + a->window) : rows;
-    for (int64_t i0 = j0; i0 < end; i0 += ROWS) {
-        int64_t n_rows = smaller(ROWS, rows - i0), n_keys = smaller(n, i0 + n_rows - j0);
+    for (int64_t i0 = a->both_ways ? 0 : j0; i0 < end; i0 += ROWS) {
+        int64_t n_rows = smaller(ROWS, rows - i0), n_keys = a->both_ways ? n : smaller(n, i0 + n_rows - j0);
         int64_t at = (begin + i0) * a->q_stride + h * a->dim;
         fetch(a->q + at, a->q_stride, n_rows, a->dim);
         fetch(d->out + at, a->q_stride, n_rows, a->dim);
@@ -486,6 +490,7 @@ struct lb_value *lb_attention(struct lb_tape *tape, struct lb_value *q, struct l
     assert(k->cols == (int64_t)args->kv_heads * args->head_dim && k->rows == q->rows);
     assert(v->cols == k->cols && v->rows == k->rows);
     assert(args->kv == NULL || (!lb_tape_records(tape) && !args->want_probs));
+    assert(!args->both_ways || (args->kv == NULL && args->window == 0));
     struct lb_value *out = lb_tape_value(tape, q->rows, q->cols), *probs = NULL;
     float *lse = lb_tape_bytes(tape, (size_t)(q->rows * args->heads) * sizeof *lse);
     struct attention *a = lb_tape_bytes(tape, sizeof *a);
@@ -500,6 +505,7 @@ struct lb_value *lb_attention(struct lb_tape *tape, struct lb_value *q, struct l
         .q_stride = q->cols,
         .kv_stride = k->cols,
         .window = args->window,
+        .both_ways = args->both_ways,
         .past = args->kv != NULL ? args->kv_places : NULL,
         .scale = args->scale,
         .softcap = args->softcap,

@@ -30,6 +30,15 @@ struct lb_value *lb_rmsnorm_one(struct lb_tape *tape, struct lb_value *x, const 
 struct lb_value *lb_layernorm(struct lb_tape *tape, struct lb_value *x, const struct lb_weight *w,
                               const struct lb_weight *bias, float eps);
 
+enum lb_pool_kind {
+    LB_POOL_NONE, /* there is nothing to pool */
+    LB_POOL_MEAN, /* over the rows of a sequence */
+    LB_POOL_FIRST /* its first row (CLS) */
+};
+/* pool.c        out[s,:] = mean of x's rows of sequence s, or its first row; normalize: then divided by its
+ * length max(|out|, 1e-12). out [sequences of the tape's ragged, C] */
+struct lb_value *lb_pool(struct lb_tape *tape, struct lb_value *x, enum lb_pool_kind kind, bool normalize);
+
 /* columns.c     out = x[:, g * (C / groups) + first + j], j < width, for each group g;  out [N, groups *
  * width] */
 struct lb_value *lb_columns(struct lb_tape *tape, struct lb_value *x, int64_t groups, int64_t first,
@@ -64,12 +73,14 @@ struct lb_kv_place {
     int64_t length, capacity; /* rows held, and that there is room for */
 };
 struct lb_attention_args {
-    int heads;     /* H */
-    int kv_heads;  /* G, divides H */
-    int head_dim;  /* D */
-    float scale;   /* of the scores, usually 1/sqrt(D) */
-    float softcap; /* scores become softcap tanh(score / softcap) (Gemma 2); 0: as they are */
-    int window;    /* a row sees itself and window - 1 rows before it; 0: all */
+    int heads;      /* H */
+    int kv_heads;   /* G, divides H */
+    int head_dim;   /* D */
+    float scale;    /* of the scores, usually 1/sqrt(D) */
+    float softcap;  /* scores become softcap tanh(score / softcap) (Gemma 2); 0: as they are */
+    int window;     /* a row sees itself and window - 1 rows before it; 0: all */
+    bool both_ways; /* of encoders: a row sees all rows of its sequence (no window, no kv); else those up to
+                       itself */
     /* Generation (plain mode): the k and v of each sequence are appended behind what its place holds of kv,
      * where there is room for them, and its rows attend to all. The places' lengths stay: they are of all
      * layers. */
@@ -77,10 +88,10 @@ struct lb_attention_args {
     const struct lb_kv_place *kv_places; /* [sequences of the batch] */
     bool want_probs;                     /* also return the probabilities */
 };
-/* attention.c   Causal grouped-query attention over the ragged batch; q [N, H*D], k and v [N, G*D], out [N,
- * H*D]. Online softmax over key blocks: no [T, T] memory, saved for backward: log-sum-exp [N, H]. probs
- * (want_probs): rows sum over sequences of H * T_s * T_s, one column: for each sequence [H, T, T] (zero above
- * the diagonal); its gradient, where a loss writes one, flows back into q and k. */
+/* attention.c   Causal (or both_ways) grouped-query attention over the ragged batch; q [N, H*D], k and v [N,
+ * G*D], out [N, H*D]. Online softmax over key blocks: no [T, T] memory, saved for backward: log-sum-exp [N,
+ * H]. probs (want_probs): rows sum over sequences of H * T_s * T_s, one column: for each sequence [H, T, T]
+ * (zero where a row does not see); its gradient, where a loss writes one, flows back into q and k. */
 struct lb_value *lb_attention(struct lb_tape *tape, struct lb_value *q, struct lb_value *k,
                               struct lb_value *v, const struct lb_attention_args *args,
                               struct lb_value **out_probs);

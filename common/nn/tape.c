@@ -56,6 +56,10 @@ const struct lb_ragged *lb_tape_ragged(const struct lb_tape *tape) {
     return tape->ragged;
 }
 
+void lb_tape_rows(struct lb_tape *tape, const struct lb_ragged *ragged) {
+    tape->ragged = ragged;
+}
+
 struct lb_rng *lb_tape_rng(struct lb_tape *tape) {
     return tape->rng;
 }

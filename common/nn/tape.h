@@ -50,6 +50,9 @@ void lb_tape_begin(struct lb_tape *tape, enum lb_tape_mode mode, const struct lb
                    struct lb_rng *rng);
 enum lb_status lb_tape_status(const struct lb_tape *tape);
 bool lb_tape_records(const struct lb_tape *tape);
+/* From here on values have the rows of another ragged, which lives as long as the tape's values: one row for
+ * each sequence, say. Ops that were recorded keep what they need of the old one. */
+void lb_tape_rows(struct lb_tape *tape, const struct lb_ragged *ragged);
 const struct lb_ragged *lb_tape_ragged(const struct lb_tape *tape);
 struct lb_rng *lb_tape_rng(struct lb_tape *tape);
 /* Most bytes ever in use. */

@@ -24,6 +24,7 @@ struct shape {
     int n_seqs;
     int32_t offsets[8];
     float softcap;
+    bool both_ways;
 };
 
 #define ALL_LENGTHS                                                                                          \
@@ -54,6 +55,9 @@ static const struct shape shapes[] = {
     {"probabilities, window 7", 2, 2, 20, 7, false, true, true, 1, SHORT_LENGTHS},
     {"softcap", 4, 2, 8, 0, true, false, false, 3, MOST_LENGTHS, 2},
     {"softcap, probabilities, window 20", 2, 1, 12, 20, true, true, true, 2, SHORT_LENGTHS, 0.7f},
+    {"both ways", 4, 2, 12, 0, true, false, true, 1, ALL_LENGTHS, 0, true},
+    {"both ways, probabilities", 2, 2, 8, 0, true, true, false, 2, SHORT_LENGTHS, 0, true},
+    {"both ways, probabilities only", 2, 1, 8, 0, false, true, true, 1, SHORT_LENGTHS, 1.5f, true},
 };
 
 struct context {
@@ -80,6 +84,7 @@ static void check(const struct shape *shape) {
                                      .kv_heads = shape->kv_heads,
                                      .head_dim = shape->dim,
                                      .window = shape->window,
+                                     .both_ways = shape->both_ways,
                                      .scale = 1 / sqrtf((float)shape->dim),
                                      .softcap = shape->softcap,
                                      .want_probs = shape->probs};
@@ -109,7 +114,7 @@ static void check(const struct shape *shape) {
     assert_int_equal(lb_tape_backward(tape), LB_OK);
     assert_true(q->grad != NULL && k->grad != NULL && v->grad != NULL);
     struct context context = {{shape->heads, shape->kv_heads, shape->dim, shape->window, (double)args.scale,
-                               (double)args.softcap, &ragged},
+                               (double)args.softcap, &ragged, shape->both_ways},
                               n_out};
     struct gradcheck_input in[] = {{"q", q->data, q->grad, n * q->cols},
                                    {"k", k->data, k->grad, n * k->cols},
@@ -164,7 +169,7 @@ static void test_self(void **state) {
     double coefficient[81 * 16] = {0};
     random_gradient(tape, &rng, y, coefficient);
     assert_int_equal(lb_tape_backward(tape), LB_OK);
-    struct reference_attention reference = {2, 2, 8, 0, 0.5, 0, &ragged};
+    struct reference_attention reference = {2, 2, 8, 0, 0.5, 0, &ragged, false};
     struct gradcheck_input in = {"x", x->data, x->grad, 81 * 16};
     assert_true(gradcheck("q = k = v", self_forward, &reference, &in, 1, coefficient, 81 * 16) < TOLERANCE);
     lb_tape_destroy(tape);

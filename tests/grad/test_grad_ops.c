@@ -449,15 +449,57 @@ static void test_harness(void **state) {
     lb_tape_destroy(f.tape);
 }
 
+/* The sequences of the fixture: the first third of the rows, and the others. */
+struct pooling {
+    enum lb_pool_kind kind;
+    bool normalize;
+};
+
+static void pool_forward(const void *context, double *const *in, double *out) {
+    const struct pooling *p = context;
+    static const int64_t offsets[] = {0, N / 3, N};
+    for (int s = 0; s < 2; s++, out += C) {
+        int64_t rows = p->kind == LB_POOL_FIRST ? 1 : offsets[s + 1] - offsets[s];
+        double square = 0;
+        for (int64_t j = 0; j < C; j++) {
+            out[j] = 0;
+            for (int64_t i = offsets[s]; i < offsets[s] + rows; i++) {
+                out[j] += in[0][i * C + j] / (double)rows;
+            }
+            square += out[j] * out[j];
+        }
+        for (int64_t j = 0; j < C && p->normalize; j++) {
+            out[j] /= sqrt(square);
+        }
+    }
+}
+
+static void test_pool(void **state) {
+    (void)state;
+    for (int k = 0; k < 4; k++) {
+        const struct pooling p = {k < 2 ? LB_POOL_MEAN : LB_POOL_FIRST, k % 2 == 1};
+        struct fixture f;
+        begin(&f, N);
+        struct lb_value *x = random_value(f.tape, &f.rng, N, C, 2), *y[2];
+        for (int i = 0; i < 2; i++) {
+            y[i] = lb_pool(f.tape, x, p.kind, p.normalize);
+        }
+        finish_forward(&f, y[0], y[1]);
+        struct gradcheck_input in = of_value("x", x);
+        assert_true(gradcheck("pool", pool_forward, &p, &in, 1, f.coefficient, 2 * C) < TOLERANCE);
+        lb_tape_destroy(f.tape);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_norms),      cmocka_unit_test(test_frozen_norm),
-        cmocka_unit_test(test_norm_parts), cmocka_unit_test(test_unary),
-        cmocka_unit_test(test_gates),      cmocka_unit_test(test_add),
-        cmocka_unit_test(test_scale),      cmocka_unit_test(test_columns),
-        cmocka_unit_test(test_rope),       cmocka_unit_test(test_rope_sets),
-        cmocka_unit_test(test_embedding),  cmocka_unit_test(test_dropout),
-        cmocka_unit_test(test_harness),
+        cmocka_unit_test(test_pool),        cmocka_unit_test(test_norms),
+        cmocka_unit_test(test_frozen_norm), cmocka_unit_test(test_norm_parts),
+        cmocka_unit_test(test_unary),       cmocka_unit_test(test_gates),
+        cmocka_unit_test(test_add),         cmocka_unit_test(test_scale),
+        cmocka_unit_test(test_columns),     cmocka_unit_test(test_rope),
+        cmocka_unit_test(test_rope_sets),   cmocka_unit_test(test_embedding),
+        cmocka_unit_test(test_dropout),     cmocka_unit_test(test_harness),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

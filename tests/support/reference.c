@@ -52,7 +52,7 @@ static void attend_row(const struct reference_attention *a, const double *q, con
                        int64_t stride, int64_t i, int64_t t, double *p, double *out) {
     double max = -INFINITY, sum = 0;
     for (int64_t j = 0; j < t; j++) {
-        bool seen = j <= i && (a->window == 0 || j > i - a->window);
+        bool seen = a->both_ways || (j <= i && (a->window == 0 || j > i - a->window));
         double score = 0;
         for (int d = 0; d < a->dim; d++) {
             score += q[d] * k[j * stride + d];

@@ -20,6 +20,7 @@ struct reference_attention {
     int heads, kv_heads, dim, window;
     double scale, softcap; /* softcap 0: none */
     const struct lb_ragged *ragged;
+    bool both_ways;
 };
 /* probs (may be NULL): per sequence [H, T, T]. */
 void reference_attention(const struct reference_attention *a, const double *q, const double *k,

@@ -75,9 +75,14 @@ static void test_values(void **state) {
             attend(&run);
             double *q = widen(run.q), *key = widen(run.k), *v = widen(run.v), *out = widen(run.out),
                    *probs = widen(run.probs);
-            struct reference_attention reference = {shapes[k].heads,  shapes[k].kv_heads,     shapes[k].dim,
-                                                    shapes[k].window, (double)run.args.scale, 0,
-                                                    &ragged};
+            struct reference_attention reference = {shapes[k].heads,
+                                                    shapes[k].kv_heads,
+                                                    shapes[k].dim,
+                                                    shapes[k].window,
+                                                    (double)run.args.scale,
+                                                    0,
+                                                    &ragged,
+                                                    false};
             reference_attention(&reference, q, key, v, out, probs);
             double tolerance = sharp ? 1e-4 : 2e-6;
             for (int64_t i = 0; i < N * run.q->cols; i++) {
