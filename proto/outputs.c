@@ -82,7 +82,7 @@ int lb_output_shape(enum lb_output_kind kind, const struct lb_output_sizes *size
     if (width == LB_WIDE_KEYS) {
         dim[n++] = sizes->heads;
     }
-    if (!sizes->classifier) {
+    if (!sizes->classifier && width != LB_WIDE_SENTENCE) {
         dim[n++] = sizes->rows;
     }
     switch (width) {
@@ -95,6 +95,7 @@ int lb_output_shape(enum lb_output_kind kind, const struct lb_output_sizes *size
         dim[n++] = sizes->top_k;
         break;
     case LB_WIDE_STATE:
+    case LB_WIDE_SENTENCE:
         dim[n++] = sizes->state;
         break;
     case LB_WIDE_KEYS:

@@ -22,7 +22,8 @@
     X(REST,         "logprobs.rest",       FP32,  NONE,   LOGITS,    ONE,   LOGPROBS, LB_USES_TOP_K | LB_USES_TEMPERATURE | LB_IN_PIECES, rest) \
     X(HIDDEN_FINAL, "hidden_states.final", FP32,  FP16,   FINAL,     STATE, NUMBERS,  0,                                       row) \
     X(HIDDEN,       "hidden_states.N",     FP32,  FP16,   HIDDEN,    STATE, NUMBERS,  0,                                       row) \
-    X(ATTENTION,    "attentions.N",        FP32,  FP16,   ATTENTION, KEYS,  SHARES,   0,                                       keys)
+    X(ATTENTION,    "attentions.N",        FP32,  FP16,   ATTENTION, KEYS,  SHARES,   0,                                       keys) \
+    X(SENTENCE,     "sentence_embedding",  FP32,  FP16,   SENTENCE,  SENTENCE, NUMBERS,  0,                                       row)
 /* clang-format on */
 
 #define LB_OUTPUT_KIND(kind, ...) LB_OUT_##kind,
@@ -34,17 +35,19 @@ enum { LB_N_OUTPUTS = 0 LB_OUTPUTS(LB_OUTPUT_ONE) };
 
 enum lb_output_source {
     LB_FROM_LOGITS,
-    LB_FROM_FINAL,    /* what the output head multiplies */
-    LB_FROM_HIDDEN,   /* what leaves block N; 0: what enters the first */
-    LB_FROM_ATTENTION /* probabilities of block N, from 0; decoders only */
+    LB_FROM_FINAL,     /* what the output head multiplies */
+    LB_FROM_HIDDEN,    /* what leaves block N; 0: what enters the first */
+    LB_FROM_ATTENTION, /* probabilities of block N, from 0; not of classifiers */
+    LB_FROM_SENTENCE   /* one row for a sequence: final states pooled; of encoders that say how */
 };
 
 enum lb_output_width {
-    LB_WIDE_ONE,   /* one number: [B, R] */
-    LB_WIDE_VOCAB, /* [B, R, V] */
-    LB_WIDE_TOP_K, /* [B, R, K] */
-    LB_WIDE_STATE, /* the columns of what it is made of: [B, R, C] */
-    LB_WIDE_KEYS   /* one for each head and position: [B, H, R, T] */
+    LB_WIDE_ONE,     /* one number: [B, R] */
+    LB_WIDE_VOCAB,   /* [B, R, V] */
+    LB_WIDE_TOP_K,   /* [B, R, K] */
+    LB_WIDE_STATE,   /* the columns of what it is made of: [B, R, C] */
+    LB_WIDE_KEYS,    /* one for each head and position: [B, H, R, T] */
+    LB_WIDE_SENTENCE /* a state's columns, once a sequence: [B, C] */
 };
 
 enum lb_output_numbers {

@@ -95,6 +95,9 @@ struct lb_config {
     double
         logit_softcap; /* then become softcap tanh(logit / softcap) (final_logit_softcapping); 0: they stay */
     bool use_parallel_residual; /* attention and feed-forward read the same stream */
+    /* encoders: kinds of segments of which an embedding is added, 0: none; rows of learned positions where
+     * the first ones stand for no position (max_position_embeddings is how many do) */
+    int64_t type_vocab_size, position_rows;
     /* While a config is read: how layers without a list of types come to have one. */
     int64_t n_layer_types, n_rope_layers; /* how long the lists are; 0: there is none */
     int64_t max_window_layers;            /* layers from this on have the window; */

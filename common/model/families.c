@@ -20,6 +20,9 @@
     F(phi3)                                                                                                  \
     F(gpt2)                                                                                                  \
     F(gpt_neox)                                                                                              \
+    F(bert)                                                                                                  \
+    F(roberta)                                                                                               \
+    F(distilbert)                                                                                            \
     F(mlp)
 
 #define DECLARED(name) extern const struct lb_family lb_family_##name;

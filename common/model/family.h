@@ -45,12 +45,14 @@ void lb_spec_add(struct lb_spec_list *list, const char *name, const char *gguf, 
 /* A family: its configs, its weights, its forward. Those that are variants of one forward share its functions
  * (decoder.h). */
 struct lb_decoder_traits;
+struct lb_encoder_traits;
 struct lb_family {
     struct lb_config_form form;
     /* llama.cpp's converter interleaves the rotary halves of this family's q and k rows */
     bool gguf_permutes;
     /* Of variants of the decoder (decoder.h): NULL as llama's. */
     const struct lb_decoder_traits *traits;
+    const struct lb_encoder_traits *encoder; /* of encoders (encoder.h); NULL: no encoder */
     const char *base; /* "model.": a prefix of names that some files lack; NULL: none */
     /* All parameters in the order that files and checkpoints have. */
     void (*declare)(const struct lb_config *config, struct lb_spec_list *list);
@@ -59,10 +61,13 @@ struct lb_family {
     void *(*bind)(const struct lb_model *model);
     struct lb_value *(*forward)(const struct lb_model *model, struct lb_tape *tape, const struct lb_input *in,
                                 struct lb_tap *taps, size_t n_taps, struct lb_kv *kv);
-    const char *(*head)(const struct lb_config *config); /* name of the head's weight */
+    const char *(*head)(const struct lb_config *config); /* name of the head's weight; NULL: there is none */
     /* Makes of a config, in place, the one that a GGUF gets; may be NULL: the same. */
     enum lb_status (*for_gguf)(struct lb_config *config, const char *what, struct lb_detail *detail);
     const char *head_bias; /* name, or NULL */
+    /* What names of tensors begin with that files have for tasks of their own, and forward does not read; up
+     * to a NULL. May be NULL. */
+    const char *const *unread;
     bool has_attention;
 };
 
@@ -87,9 +92,18 @@ struct lb_model {
     void **owned; /* rows that had to be reordered */
     size_t n_owned;
     char fingerprint[65];
-    struct lb_notes notes; /* of opening */
-    struct lb_ends ends;   /* generation stops there */
+    struct lb_notes notes;       /* of opening */
+    struct lb_ends ends;         /* generation stops there */
+    struct lb_sentence sentence; /* of encoders */
 };
+
+/* sentence.c: what modules.json of a folder says; LB_POOL_NONE where there is none. LB_E_UNSUPPORTED names
+ * what is not computed. */
+LB_NODISCARD enum lb_status lb_sentence_read(const char *dir, struct lb_sentence *out,
+                                             struct lb_detail *detail);
+/* Writes the same for sentence-transformers, which reads max_length tokens then. */
+LB_NODISCARD enum lb_status lb_sentence_write(const struct lb_sentence *sentence, int64_t width,
+                                              int64_t max_length, const char *dir, struct lb_detail *detail);
 
 /* fingerprint.c: fills model->fingerprint; path: the folder or file that it was opened from. Kept in the
  * user's cache folder for models that take long (memo.h). */

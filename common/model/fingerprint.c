@@ -42,6 +42,14 @@ static void hash_weights(const struct lb_model *model, struct lb_sha256 *hash) {
     }
 }
 
+static void hash_sentence(const struct lb_sentence *sentence, struct lb_sha256 *hash) {
+    if (sentence->kind != LB_POOL_NONE) {
+        hash_text(hash, "sentence");
+        lb_sha256_u32(hash, (uint32_t)sentence->kind);
+        lb_sha256_u32(hash, sentence->normalize);
+    }
+}
+
 /* One that this build cannot read still decides what ids mean: its bytes, then. */
 static enum lb_status hash_tokenizer_file(const char *folder, struct lb_sha256 *hash) {
     char *path = lb_path_join(folder, "tokenizer.json");
@@ -145,6 +153,7 @@ static bool name_files(const struct lb_model *model, const char *path, bool fold
     uint8_t digest[LB_SHA256_BYTES];
     if (named) {
         hash_text(hash, "limbeck fingerprint 2 of " LB_VERSION);
+        hash_sentence(&model->sentence, hash);
     }
     for (int i = 0; named && !folder && (part = lb_gguf_path(model->gguf, i)) != NULL; i++) {
         named = lb_memo_file(hash, part);
@@ -168,6 +177,7 @@ enum lb_status lb_model_take_fingerprint(struct lb_model *model, const char *pat
     uint8_t digest[LB_SHA256_BYTES];
     hash_text(hash, "limbeck model 2");
     lb_config_hash(&model->family->form, &model->config, hash);
+    hash_sentence(&model->sentence, hash);
     hash_weights(model, hash);
     if (status == LB_OK && folder) {
         status = hash_tokenizer_file(path, hash);

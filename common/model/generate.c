@@ -155,6 +155,9 @@ static enum lb_status check(const struct lb_model *model, const struct lb_genera
     if (n > 1) {
         snprintf(which, sizeof which, "prompt %lld", (long long)i);
     }
+    if (!lb_model_is_causal(model)) {
+        return lb_fail(detail, LB_E_ARG, "a %s does not generate text", c->model_type);
+    }
     if (prompt->n < 1 || prompt->n >= c->max_position_embeddings) {
         return lb_fail(detail, LB_E_ARG, "%s has %lld tokens; this model takes 1 to %lld", which,
                        (long long)prompt->n, (long long)c->max_position_embeddings - 1);

@@ -65,7 +65,8 @@ enum lb_status lb_model_declare(const struct lb_config *config, const char *what
 enum lb_status lb_model_bind(struct lb_model *model, struct lb_detail *detail) {
     const char *bias = model->family->head_bias;
     const struct lb_config *c = &model->config;
-    model->head = (struct lb_head){.weight = lb_model_weight(model, model->family->head(c)),
+    const char *head = model->family->head(c);
+    model->head = (struct lb_head){.weight = head != NULL ? lb_model_weight(model, head) : NULL,
                                    .bias = bias != NULL ? lb_model_weight(model, bias) : NULL,
                                    .shape = {.scale = c->logit_scale > 0 ? (float)(1 / c->logit_scale) : 1,
                                              .softcap = (float)c->logit_softcap}};
@@ -150,6 +151,9 @@ enum lb_status lb_model_create(const struct lb_config *config, uint64_t seed, st
         return status;
     }
     initialise(model, seed);
+    if (model->family->encoder != NULL) {
+        model->sentence = (struct lb_sentence){LB_POOL_MEAN, true};
+    }
     *out = model;
     return LB_OK;
 }
@@ -251,6 +255,22 @@ const struct lb_weight *lb_model_find(const struct lb_model *model, const char *
 
 const struct lb_head *lb_model_head(const struct lb_model *model) {
     return &model->head;
+}
+
+int64_t lb_model_width(const struct lb_model *model) {
+    return model->head.weight != NULL ? model->head.weight->cols : model->config.hidden_size;
+}
+
+bool lb_model_is_causal(const struct lb_model *model) {
+    return model->family->has_attention && model->family->encoder == NULL;
+}
+
+const struct lb_sentence *lb_model_sentence(const struct lb_model *model) {
+    return &model->sentence;
+}
+
+struct lb_value *lb_model_pool(const struct lb_model *model, struct lb_tape *tape, struct lb_value *states) {
+    return lb_pool(tape, states, model->sentence.kind, model->sentence.normalize);
 }
 
 float *lb_model_values(struct lb_model *model, size_t *out_n) {

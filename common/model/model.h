@@ -44,8 +44,25 @@ size_t lb_model_bytes(const struct lb_model *model);
 
 /* All parameters in a fixed order; *out_n of them. */
 const struct lb_weight *lb_model_weights(const struct lb_model *model, size_t *out_n);
-/* What final hidden states are multiplied with to give logits; its weight is the embedding when tied. */
+/* What final hidden states are multiplied with to give logits; its weight is the embedding when tied, and
+ * NULL for a model without logits. */
 const struct lb_head *lb_model_head(const struct lb_model *model);
+/* Columns of the final hidden states. */
+int64_t lb_model_width(const struct lb_model *model);
+/* Whether a position sees those up to it only, so that its logits are about the next token. */
+bool lb_model_is_causal(const struct lb_model *model);
+
+/* How an encoder makes one vector of a text: its rows pooled. What sentence-transformers' modules.json beside
+ * the weights says; of a new encoder the mean, normalised. */
+struct lb_sentence {
+    enum lb_pool_kind kind; /* LB_POOL_NONE: it does not */
+    bool normalize;
+};
+const struct lb_sentence *lb_model_sentence(const struct lb_model *model);
+/* sentence_embedding [sequences, width] of final states, as lb_model_sentence says; NULL: see
+ * lb_tape_status. */
+struct lb_value *lb_model_pool(const struct lb_model *model, struct lb_tape *tape, struct lb_value *states);
+
 /* Trainable: the blocks of *out_n floats that hold all masters and all gradients, in the order of
  * lb_model_weights. */
 float *lb_model_values(struct lb_model *model, size_t *out_n);

@@ -69,8 +69,9 @@ static int by_name(const void *a, const void *b) {
 
 /* Tensors that change nothing: what rotary positions are made from and masks, which forward makes itself. */
 static bool is_harmless(const char *name) {
-    static const char *const ends[] = {"rotary_emb.inv_freq", "attn_rot_embd.weight", "masked_bias",
-                                       "causal_mask",         ".attn.bias",           ".attention.bias"};
+    static const char *const ends[] = {
+        "rotary_emb.inv_freq", "attn_rot_embd.weight",   "masked_bias", "causal_mask", ".attn.bias",
+        ".attention.bias",     "embeddings.position_ids"};
     for (size_t i = 0; i < sizeof ends / sizeof *ends; i++) {
         if (lb_ends_with(name, ends[i])) {
             return true;
@@ -102,10 +103,21 @@ static bool is_weight(const struct lb_model *model, const char *const *names, co
            is_named(names, model->n_weights, whole);
 }
 
+/* Of a task that the family's files may have beside the model, which is not computed. */
+static bool is_unread(const struct lb_model *model, const char *name) {
+    const char *const *begins = model->family->unread;
+    for (; begins != NULL && *begins != NULL; begins++) {
+        if (strncmp(name, *begins, strlen(*begins)) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
 /* A tensor that forward does not read would have changed the numbers: each is a weight, harmless, or refused.
  * A tied head that is stored too is the embedding's copy (untie_head). */
-static enum lb_status refuse_others(const struct lb_model *model, const struct contents *file,
-                                    const char *path, struct lb_detail *detail) {
+static enum lb_status refuse_others(struct lb_model *model, const struct contents *file, const char *path,
+                                    struct lb_detail *detail) {
     struct lb_config untied = model->config;
     untied.tie_word_embeddings = false;
     const char *head = model->family->head(&untied);
@@ -119,9 +131,17 @@ static enum lb_status refuse_others(const struct lb_model *model, const struct c
         names[i] = file->gguf != NULL ? model->specs[i].gguf : model->specs[i].name;
     }
     qsort(names, model->n_weights, sizeof *names, by_name);
+    bool noted = false;
     for (size_t i = 0; status == LB_OK && (t = nth(file, i)) != NULL; i++) {
-        bool beside = file->gguf != NULL ? is_of_config(model, t->name) : strcmp(t->name, head) == 0;
-        if (!beside && !is_harmless(t->name) && !is_weight(model, names, t->name)) {
+        bool beside =
+            file->gguf != NULL ? is_of_config(model, t->name) : head != NULL && strcmp(t->name, head) == 0;
+        if (is_unread(model, t->name)) {
+            if (!noted) {
+                lb_note(&model->notes, "%s: tensors as %.100s are of a task that is not computed here", path,
+                        t->name);
+            }
+            noted = true;
+        } else if (!beside && !is_harmless(t->name) && !is_weight(model, names, t->name)) {
             status = lb_fail(detail, LB_E_UNSUPPORTED,
                              "%s: tensor %.200s is no weight of a %s of this config; ignoring it would give "
                              "other numbers",
@@ -237,6 +257,9 @@ static enum lb_status open_folder(const char *path, struct lb_model **out, struc
     status =
         status == LB_OK ? refuse_others(model, &(struct contents){.folder = file}, weights, detail) : status;
     status = status == LB_OK ? read_generation(path, model, detail) : status;
+    if (status == LB_OK && model->family->encoder != NULL) {
+        status = lb_sentence_read(path, &model->sentence, detail);
+    }
 out:
     lb_free(config_path);
     lb_free(weights);

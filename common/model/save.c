@@ -165,6 +165,10 @@ enum lb_status lb_model_save_hf(const struct lb_model *model, const char *dir, e
     if (status == LB_OK && readme != NULL) {
         status = lb_save_file(temp, LB_README, readme, strlen(readme), detail);
     }
+    if (status == LB_OK && model->sentence.kind != LB_POOL_NONE) {
+        status = lb_sentence_write(&model->sentence, lb_model_width(model),
+                                   model->config.max_position_embeddings, temp, detail);
+    }
     status = status == LB_OK ? lb_folder_mark(temp, "model", detail) : status;
     if (status == LB_OK) {
         status = swap_in(temp, dir, detail);

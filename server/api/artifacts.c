@@ -58,6 +58,9 @@ enum lb_status lb_artifact_head_begin(struct lb_hosted *hosted, struct lb_arena 
     const struct lb_head *of = lb_model_head(hosted->model);
     const struct lb_weight *weight = of->weight, *bias = of->bias;
     char scale[32], softcap[32];
+    if (!weight) {
+        return lb_fail(detail, LB_E_NOTFOUND, "model %s has no head that makes logits", hosted->name);
+    }
     snprintf(scale, sizeof scale, "%.9g", (double)of->shape.scale);
     snprintf(softcap, sizeof softcap, "%.9g", (double)of->shape.softcap);
     const char *metadata[] = {"format",      "pt",          "model",

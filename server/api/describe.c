@@ -66,17 +66,17 @@ static json_t *inputs(const struct lb_hosted *hosted, render_fn render, bool opt
 /* The output of this kind and layer, with what the request decides left open. */
 static void add_output(json_t *list, render_fn render, const struct lb_hosted *hosted,
                        enum lb_output_kind kind, int layer) {
-    const struct lb_weight *head = lb_model_head(hosted->model)->weight;
     const struct lb_output *is = lb_output_get(kind);
-    const struct lb_output_sizes sizes = {
-        .sequences = -1,
-        .rows = -1,
-        .positions = -1,
-        .vocab = head->rows,
-        .top_k = -1,
-        .heads = lb_model_config(hosted->model)->num_attention_heads,
-        .state = is->source == LB_FROM_HIDDEN ? lb_hosted_hidden_width(hosted, layer) : head->cols,
-        .classifier = !hosted->decoder};
+    const struct lb_output_sizes sizes = {.sequences = -1,
+                                          .rows = -1,
+                                          .positions = -1,
+                                          .vocab = lb_hosted_vocab(hosted),
+                                          .top_k = -1,
+                                          .heads = lb_model_config(hosted->model)->num_attention_heads,
+                                          .state = is->source == LB_FROM_HIDDEN
+                                                       ? lb_hosted_hidden_width(hosted, layer)
+                                                       : lb_model_width(hosted->model),
+                                          .classifier = !hosted->decoder};
     char name[LB_MAX_NAME];
     int64_t dim[LB_MAX_WIRE_DIMS];
     int n = lb_output_shape(kind, &sizes, dim);
@@ -94,7 +94,7 @@ static json_t *outputs(const struct lb_hosted *hosted, render_fn render) {
             for (int n = 0; lb_model_check_tap(hosted->model, tap, n, NULL) == LB_OK; n++) {
                 add_output(list, render, hosted, kind, n);
             }
-        } else if (hosted->decoder || !(is->uses & LB_USES_NEXT_TOKEN)) {
+        } else if (lb_hosted_gives(hosted, (struct lb_output_name){kind, 0}, "", NULL) == LB_OK) {
             add_output(list, render, hosted, kind, 0);
         }
     }
@@ -111,13 +111,17 @@ static void set_id(json_t *object, const char *key, int64_t id) {
 static json_t *parameters(const struct lb_hosted *hosted) {
     const struct lb_config *config = lb_model_config(hosted->model);
     const struct lb_weight *head = lb_model_head(hosted->model)->weight;
-    json_t *p = json_pack(
-        "{s:s,s:s,s:I,s:I,s:I,s:s,s:b,s:s}", "fingerprint", hosted->version, "model_type", config->model_type,
-        "vocab_size", (json_int_t)head->rows, "hidden_size", (json_int_t)head->cols, "num_parameters",
-        (json_int_t)lb_model_parameters(hosted->model), "head_dtype", lb_dtype_name(head->dtype),
-        "batch_invariant", hosted->batch_invariant, "kernels", lb_gemm_description());
+    int64_t v = lb_hosted_vocab(hosted);
+    json_t *p = json_pack("{s:s,s:s,s:I,s:I,s:I,s:b,s:s}", "fingerprint", hosted->version, "model_type",
+                          config->model_type, "vocab_size", (json_int_t)v, "hidden_size",
+                          (json_int_t)lb_model_width(hosted->model), "num_parameters",
+                          (json_int_t)lb_model_parameters(hosted->model), "batch_invariant",
+                          hosted->batch_invariant, "kernels", lb_gemm_description());
     if (!p) {
         return NULL;
+    }
+    if (head) {
+        json_object_set_new(p, "head_dtype", json_string(lb_dtype_name(head->dtype)));
     }
     json_object_set_new(p, "wire", json_integer(LB_WIRE_VERSION));
     if (hosted->compute[0]) {
@@ -144,8 +148,7 @@ static json_t *parameters(const struct lb_hosted *hosted) {
     }
     json_object_set_new(p, "max_request_tokens", json_integer(LB_MAX_REQUEST_TOKENS));
     json_object_set_new(p, "max_sequences", json_integer(LB_MAX_SEQUENCES));
-    json_object_set_new(p, "max_top_k",
-                        json_integer((json_int_t)(head->rows < LB_MAX_TOP_K ? head->rows : LB_MAX_TOP_K)));
+    json_object_set_new(p, "max_top_k", json_integer((json_int_t)(v < LB_MAX_TOP_K ? v : LB_MAX_TOP_K)));
     return p;
 }
 

@@ -243,33 +243,18 @@ static enum lb_status choose_dtype(const struct lb_wire_output *asked, int64_t v
     return LB_OK;
 }
 
-/* Whether the model has this output; what has a layer is the model's own answer. */
-static enum lb_status check_output(const struct lb_hosted *hosted, const struct lb_job_output *o,
-                                   struct lb_detail *detail) {
-    const struct lb_output *is = lb_output_get(o->what.kind);
-    if (is->source == LB_FROM_HIDDEN || is->source == LB_FROM_ATTENTION) {
-        return lb_model_check_tap(hosted->model,
-                                  is->source == LB_FROM_HIDDEN ? LB_TAP_HIDDEN : LB_TAP_ATTENTION,
-                                  o->what.layer, detail);
-    }
-    if (is->uses & LB_USES_NEXT_TOKEN && !hosted->decoder) {
-        return lb_fail(detail, LB_E_ARG, "output %s: a classifier has no next token", o->name);
-    }
-    return LB_OK;
-}
-
 static void shape_output(const struct lb_hosted *hosted, const struct lb_job *job, struct lb_job_output *o) {
-    const struct lb_weight *head = lb_model_head(hosted->model)->weight;
     const struct lb_output *is = lb_output_get(o->what.kind);
-    const struct lb_output_sizes sizes = {
-        .sequences = job->n_seqs,
-        .rows = job->rows,
-        .positions = job->padded_t,
-        .vocab = head->rows,
-        .top_k = job->top_k,
-        .heads = lb_model_config(hosted->model)->num_attention_heads,
-        .state = is->source == LB_FROM_HIDDEN ? lb_hosted_hidden_width(hosted, o->what.layer) : head->cols,
-        .classifier = !hosted->decoder};
+    const struct lb_output_sizes sizes = {.sequences = job->n_seqs,
+                                          .rows = job->rows,
+                                          .positions = job->padded_t,
+                                          .vocab = lb_hosted_vocab(hosted),
+                                          .top_k = job->top_k,
+                                          .heads = lb_model_config(hosted->model)->num_attention_heads,
+                                          .state = is->source == LB_FROM_HIDDEN
+                                                       ? lb_hosted_hidden_width(hosted, o->what.layer)
+                                                       : lb_model_width(hosted->model),
+                                          .classifier = !hosted->decoder};
     o->n_dims = lb_output_shape(o->what.kind, &sizes, o->dim);
     o->width = is->width == LB_WIDE_ONE ? 1 : o->dim[o->n_dims - 1];
 }
@@ -308,9 +293,9 @@ static enum lb_status plan_output(const struct lb_wire_output *asked, const stru
             return lb_fail(detail, LB_E_ARG, "output %s: asked for twice", o->name);
         }
     }
-    status = check_output(hosted, o, detail);
+    status = lb_hosted_gives(hosted, o->what, o->name, detail);
     if (status == LB_OK) {
-        status = choose_dtype(asked, lb_model_head(hosted->model)->weight->rows, o, detail);
+        status = choose_dtype(asked, lb_hosted_vocab(hosted), o, detail);
     }
     if (status != LB_OK) {
         return status;
@@ -336,13 +321,15 @@ static enum lb_status check_json_values(const struct lb_job *job, const struct l
 static enum lb_status plan_outputs(const struct lb_infer_request *request,
                                    const struct lb_plan_limits *limits, struct lb_job *job,
                                    struct lb_detail *detail) {
-    /* Nothing asked for means top-k and its tail, never everything. */
+    /* Nothing asked for means top-k and its tail, never everything; of an encoder the sentence. */
     const struct lb_wire_output defaults[] = {
         {.name = "logits.topk_ids", .binary = request->binary_default},
         {.name = "logits.topk_values", .binary = request->binary_default},
         {.name = "logsumexp", .binary = request->binary_default}};
-    const struct lb_wire_output *asked = request->n_outputs ? request->outputs : defaults;
-    size_t n = request->n_outputs ? request->n_outputs : sizeof defaults / sizeof *defaults;
+    const struct lb_wire_output sentence = {.name = "sentence_embedding", .binary = request->binary_default};
+    bool head = lb_model_head(job->model->model)->weight != NULL;
+    const struct lb_wire_output *asked = request->n_outputs ? request->outputs : head ? defaults : &sentence;
+    size_t n = request->n_outputs ? request->n_outputs : head ? sizeof defaults / sizeof *defaults : 1;
     job->outputs = lb_arena_zarray(&job->arena, n, sizeof *job->outputs);
     if (!job->outputs) {
         return out_of_memory(detail);
@@ -361,7 +348,7 @@ static enum lb_status plan_outputs(const struct lb_infer_request *request,
 enum lb_status lb_plan(const struct lb_infer_request *request, const struct lb_plan_limits *limits,
                        struct lb_job *job, struct lb_detail *detail) {
     const struct lb_config *config = lb_model_config(job->model->model);
-    int64_t v = lb_model_head(job->model->model)->weight->rows;
+    int64_t v = lb_hosted_vocab(job->model);
     if (!(request->temperature >= LB_MIN_TEMPERATURE && request->temperature <= LB_MAX_TEMPERATURE)) {
         return lb_fail(detail, LB_E_ARG, "temperature %g: must be within %g..%g", request->temperature,
                        LB_MIN_TEMPERATURE, LB_MAX_TEMPERATURE);

@@ -69,7 +69,7 @@ struct run {
     struct lb_input input;
     struct lb_tap *taps; /* room for every output of every job */
     size_t n_taps;
-    bool needs_head;
+    bool needs_head, needs_sentences;
 };
 
 static void place_slice(struct run *run, const struct lb_slice *slice) {
@@ -101,6 +101,9 @@ static void add_taps(struct run *run, const struct lb_job *job) {
         switch (lb_output_get(what->kind)->source) {
         case LB_FROM_LOGITS:
         case LB_FROM_FINAL:
+            break;
+        case LB_FROM_SENTENCE:
+            run->needs_sentences = true;
             break;
         case LB_FROM_HIDDEN:
             add_tap(run, LB_TAP_HIDDEN, what->layer);
@@ -146,8 +149,8 @@ static enum lb_status compute(struct lb_engine *engine, struct run *run) {
     const struct lb_model *model = run->batch->model->model;
     const struct lb_head *head = lb_model_head(model);
     struct lb_extract extract;
-    enum lb_status status =
-        lb_extract_init(&extract, run->places, &run->input.ragged, head->weight->rows, &engine->scratch);
+    enum lb_status status = lb_extract_init(&extract, run->places, &run->input.ragged,
+                                            lb_hosted_vocab(run->batch->model), &engine->scratch);
     if (status != LB_OK) {
         return status;
     }
@@ -169,6 +172,13 @@ static enum lb_status compute(struct lb_engine *engine, struct run *run) {
             lb_extract_attention(&extract, tap->layer, lb_model_config(model)->num_attention_heads,
                                  tap->value);
         }
+    }
+    if (run->needs_sentences) {
+        const struct lb_value *pooled = lb_model_pool(model, engine->tape, h);
+        if (!pooled) {
+            return lb_tape_status(engine->tape);
+        }
+        lb_extract_sentences(&extract, pooled);
     }
     if (!run->needs_head) {
         return LB_OK;
@@ -327,6 +337,9 @@ enum lb_status lb_engine_admit(struct lb_engine *engine, struct lb_job *job, str
         if (source == LB_FROM_HIDDEN) {
             job->row_bytes += (size_t)job->outputs[i].width * sizeof(float);
             job->taps += mix((uint64_t)what->layer * 2 + 1);
+        } else if (source == LB_FROM_SENTENCE) {
+            job->row_bytes +=
+                (size_t)job->outputs[i].width * sizeof(float) + 64; /* a sequence has a row or more */
         } else if (source == LB_FROM_LOGITS && !(lb_output_get(what->kind)->uses & LB_IN_PIECES)) {
             job->base_bytes += lb_head_run_bytes(lb_model_head(hosted->model)->weight->rows);
         } else if (source == LB_FROM_ATTENTION) {

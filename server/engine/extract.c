@@ -74,6 +74,9 @@ const float *lb_row_top_values(struct lb_row *row) {
 /* Element of the output at which the row begins. */
 static size_t element(const struct lb_row *row, const struct lb_job_output *o) {
     int64_t r = row->t - row->job->start[row->seq];
+    if (lb_output_get(o->what.kind)->width == LB_WIDE_SENTENCE) {
+        return (size_t)(row->seq * o->width);
+    }
     return (size_t)((row->seq * row->job->rows + r) * o->width);
 }
 
@@ -278,6 +281,19 @@ void lb_extract_states(const struct lb_extract *extract, enum lb_output_source s
                                  .heads = 1};
             fill_row(&row, source, layer);
         }
+    }
+}
+
+void lb_extract_sentences(const struct lb_extract *extract, const struct lb_value *value) {
+    for (int64_t s = 0; s < extract->ragged->n_seqs; s++) {
+        const struct lb_place *place = &extract->places[s];
+        struct lb_row row = {.job = place->job,
+                             .seq = place->seq,
+                             .t = place->job->start[place->seq],
+                             .x = value->data + s * value->cols,
+                             .n = value->cols,
+                             .heads = 1};
+        fill_row(&row, LB_FROM_SENTENCE, 0);
     }
 }
 

@@ -42,6 +42,8 @@ enum lb_status lb_extract_logits(void *context, int64_t row, int64_t n, float *z
 /* Outputs that are made of states: the rows of value [N, C]. layer: 0 for the final state. */
 void lb_extract_states(const struct lb_extract *extract, enum lb_output_source source, int layer,
                        const struct lb_value *value);
+/* Outputs that are made of sentences: value [sequences of the batch, C]. */
+void lb_extract_sentences(const struct lb_extract *extract, const struct lb_value *value);
 /* Outputs that are made of attention probabilities: value holds [H, T, T] for each sequence of the batch. */
 void lb_extract_attention(const struct lb_extract *extract, int layer, int64_t heads,
                           const struct lb_value *value);

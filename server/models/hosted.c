@@ -171,3 +171,31 @@ int64_t lb_hosted_hidden_width(const struct lb_hosted *hosted, int layer) {
     }
     return layer == 0 ? config->input_size : config->hidden_sizes[layer - 1];
 }
+
+int64_t lb_hosted_vocab(const struct lb_hosted *hosted) {
+    const struct lb_weight *head = lb_model_head(hosted->model)->weight;
+    return head ? head->rows : lb_model_config(hosted->model)->vocab_size;
+}
+
+enum lb_status lb_hosted_gives(const struct lb_hosted *hosted, struct lb_output_name what, const char *name,
+                               struct lb_detail *detail) {
+    const struct lb_output *is = lb_output_get(what.kind);
+    const struct lb_model *model = hosted->model;
+    if (is->source == LB_FROM_HIDDEN || is->source == LB_FROM_ATTENTION) {
+        return lb_model_check_tap(model, is->source == LB_FROM_HIDDEN ? LB_TAP_HIDDEN : LB_TAP_ATTENTION,
+                                  what.layer, detail);
+    }
+    if (is->uses & LB_USES_NEXT_TOKEN && !hosted->decoder) {
+        return lb_fail(detail, LB_E_ARG, "output %s: a classifier has no next token", name);
+    }
+    if (is->source == LB_FROM_LOGITS && !lb_model_head(model)->weight) {
+        return lb_fail(detail, LB_E_ARG, "output %s: this model has no head that makes logits", name);
+    }
+    if (is->source == LB_FROM_SENTENCE && lb_model_sentence(model)->kind == LB_POOL_NONE) {
+        return lb_fail(
+            detail, LB_E_ARG,
+            "output %s: no modules.json beside this model's weights says how a sentence becomes one vector",
+            name);
+    }
+    return LB_OK;
+}

@@ -14,6 +14,7 @@
 #include "common/model/model.h"
 #include "common/text/tokenizer.h"
 #include "proto/limits.h"
+#include "proto/outputs.h"
 #include "server/models/stats.h"
 
 #include <pthread.h>
@@ -28,7 +29,7 @@ struct lb_hosted {
     char name[LB_MAX_NAME];
     struct lb_model *model;
     const char *version;            /* the fingerprint */
-    bool decoder;                   /* or a classifier of features */
+    bool decoder;                   /* reads ids, else features */
     bool batch_invariant;           /* what the self-test found */
     bool test_kept;                 /* at an earlier start */
     char compute[LB_SHA256_HEX];    /* which bits this machine computes; "": not tested */
@@ -52,6 +53,11 @@ LB_NODISCARD enum lb_status lb_hosted_open(const char *name, const char *path, s
 struct lb_hosted *lb_hosted_retain(struct lb_hosted *hosted);
 /* Accepts NULL. */
 void lb_hosted_release(struct lb_hosted *hosted);
+/* Rows of the head; of a model without one its ids. */
+int64_t lb_hosted_vocab(const struct lb_hosted *hosted);
+/* Whether the model gives the output; LB_E_ARG says why not, name being the output's. */
+LB_NODISCARD enum lb_status lb_hosted_gives(const struct lb_hosted *hosted, struct lb_output_name what,
+                                            const char *name, struct lb_detail *detail);
 /* Width of hidden_states.layer, a tap that the model has. */
 int64_t lb_hosted_hidden_width(const struct lb_hosted *hosted, int layer);
 

@@ -8,6 +8,10 @@ Each folder holds config.json and model.safetensors as transformers writes them,
   loss                                  mean cross entropy over all N rows
   grad.<parameter>                      its gradient
   target [N, V], kd_loss, kd_grad.<p>   0.5 CE + 0.5 T^2 KL(target || student) at T = 2, target a softmax at T
+Of encoders, instead of labels and logits:
+  sentence_mean, sentence_first [S, C]  rows of a sequence pooled, divided by their length
+  states_target [N, C], sentence_target the loss is the sum of final states and of sentence_mean, each times these
+  pad_ids, pad_states                   a sequence that has the pad token within, and its final states
 """
 import json
 import pathlib
@@ -15,7 +19,7 @@ import sys
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForMaskedLM
 
 HERE = pathlib.Path(__file__).parent / 'model'
 CASES = {
@@ -88,6 +92,14 @@ FAMILIES = {
                             rope_parameters=dict(rope_theta=400.0, partial_rotary_factor=0.5, rope_type='default')),
 }
 FAMILY_LENGTHS = [1, 5, 23]
+SMALL_BERT = dict(vocab_size=29, hidden_size=12, intermediate_size=20, num_hidden_layers=2, num_attention_heads=3,
+                  max_position_embeddings=32, initializer_range=0.3)
+ENCODERS = {
+    'bert': dict(SMALL_BERT, model_type='bert', layer_norm_eps=1e-5),
+    'roberta': dict(SMALL_BERT, model_type='roberta', type_vocab_size=1, pad_token_id=3),
+    'distilbert': dict(model_type='distilbert', vocab_size=29, dim=16, hidden_dim=20, n_layers=2, n_heads=2,
+                       max_position_embeddings=32, initializer_range=0.3),
+}
 
 
 def by_layer_kind(config):
@@ -172,6 +184,50 @@ def make(name, config, lengths, distilled):
     save_file({k: x.contiguous() for k, x in out.items()}, folder / 'expected.safetensors')
 
 
+def make_encoder(name, config):
+    torch.manual_seed(11)
+    settings = AutoConfig.for_model(attn_implementation='eager', **config)
+    # RoBERTa's file has another task's head and its names a prefix; BERT's has a pooler and, as old ones, positions
+    kind = AutoModelForMaskedLM if name == 'roberta' else AutoModel
+    whole = kind.from_config(settings, attn_implementation='eager').float().eval()
+    for p in whole.parameters():
+        if p.dim() == 1:
+            p.data += 0.3 * torch.randn_like(p)
+    folder = HERE / name
+    whole.save_pretrained(folder)
+    if name == 'bert':
+        tensors = load_file(folder / 'model.safetensors')
+        save_file(dict(tensors, **{'embeddings.position_ids': torch.arange(32)[None]}), folder / 'model.safetensors', {'format': 'pt'})
+    model = getattr(whole, name) if name == 'roberta' else whole
+    layers, v, width, out = settings.num_hidden_layers, config['vocab_size'], settings.hidden_size, {}
+    ids = [torch.randint(4, v, (n,)) for n in FAMILY_LENGTHS]  # no pad: PyTorch leaves its gradient out
+    out['ids'] = torch.cat(ids).to(torch.int32)
+    out['offsets'] = torch.tensor([0] + FAMILY_LENGTHS).cumsum(0).to(torch.int32)
+    runs = [model(input_ids=x[None], output_hidden_states=True, output_attentions=True) for x in ids]
+    for layer in range(layers + 1):
+        out[f'hidden_states.{layer}'] = torch.cat([r.hidden_states[layer][0] for r in runs]).detach()
+    for layer in range(layers):
+        for s, r in enumerate(runs):
+            out[f'attentions.{layer}.{s}'] = r.attentions[layer][0].detach()
+    states = [r.last_hidden_state[0] for r in runs]
+    mean = F.normalize(torch.stack([x.mean(0) for x in states]))
+    out['sentence_mean'] = mean.detach()
+    out['sentence_first'] = F.normalize(torch.stack([x[0] for x in states])).detach()
+    out['states_target'] = torch.randn(sum(FAMILY_LENGTHS), width)
+    out['sentence_target'] = torch.randn(len(ids), width)
+    ((torch.cat(states) * out['states_target']).sum() + (mean * out['sentence_target']).sum()).backward()
+    for n, p in model.named_parameters():
+        if 'pooler' not in n:
+            out[f'grad.{config["model_type"]}.{n}'] = p.grad.clone()
+    pads = torch.tensor([5, settings.pad_token_id, 7, 8, settings.pad_token_id])
+    out['pad_ids'] = pads.to(torch.int32)
+    out['pad_states'] = model(input_ids=pads[None]).last_hidden_state[0].detach()
+    save_file({k: x.contiguous() for k, x in out.items()}, folder / 'expected.safetensors')
+
+
+for case, settings in ENCODERS.items():
+    if len(sys.argv) < 2 or case in sys.argv[1:]:
+        make_encoder(case, settings)
 for case, settings in CASES.items():
     if len(sys.argv) < 2 or case in sys.argv[1:]:
         make(case, settings, LENGTHS, True)

@@ -28,6 +28,24 @@ void lb_tiny_llama(struct lb_config *config) {
                                  .initializer_range = 0.3};
 }
 
+void lb_tiny_bert(struct lb_config *config) {
+    *config = (struct lb_config){.model_type = "bert",
+                                 .vocab_size = 97,
+                                 .hidden_size = 32,
+                                 .intermediate_size = 48,
+                                 .num_hidden_layers = 2,
+                                 .num_attention_heads = 4,
+                                 .num_key_value_heads = 4,
+                                 .head_dim = 8,
+                                 .max_position_embeddings = 64,
+                                 .type_vocab_size = 2,
+                                 .norm_eps = 1e-6,
+                                 .initializer_range = 0.3,
+                                 .bos_token_id = -1,
+                                 .eos_token_id = -1,
+                                 .pad_token_id = 0};
+}
+
 void lb_tiny_mlp(struct lb_config *config) {
     *config = (struct lb_config){.model_type = "limbeck_mlp",
                                  .vocab_size = 5,

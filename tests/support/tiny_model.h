@@ -10,6 +10,8 @@
 
 /* A llama of 2 layers: V 97, C 32, 4 heads (2 for keys), F 48, at most 128 positions. */
 void lb_tiny_llama(struct lb_config *config);
+/* A bert of 2 layers: V 97, C 32, 4 heads, F 48, at most 64 positions. */
+void lb_tiny_bert(struct lb_config *config);
 /* A classifier 12 -> 16 -> 8 -> 5 classes. */
 void lb_tiny_mlp(struct lb_config *config);
 /* Writes the model as a Hugging Face folder, with a byte-level tokenizer.json of the config's vocabulary

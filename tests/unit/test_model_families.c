@@ -117,12 +117,12 @@ static void assert_same_weights(const struct lb_model *a, const struct lb_model 
 /* Whether the family is a decoder, by its keys. */
 static bool is_decoder(const char *model_type) {
     const char *key;
+    bool blocks = false, segments = false; /* the latter of encoders */
     for (size_t i = 0; (key = lb_family_key(model_type, i)) != NULL; i++) {
-        if (strcmp(key, "num_hidden_layers") == 0 || strcmp(key, "n_layer") == 0) {
-            return true;
-        }
+        blocks |= strcmp(key, "num_hidden_layers") == 0 || strcmp(key, "n_layer") == 0;
+        segments |= strcmp(key, "type_vocab_size") == 0;
     }
-    return false;
+    return blocks && !segments;
 }
 
 static void run(const struct lb_model *model) {

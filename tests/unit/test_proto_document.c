@@ -306,6 +306,8 @@ static const char *shape_text(const struct lb_output *is) {
         return "`[B, R, C]`";
     case LB_WIDE_KEYS:
         return "`[B, H, R, T]`";
+    case LB_WIDE_SENTENCE:
+        return "`[B, C]`";
     }
     return "";
 }

@@ -29,7 +29,7 @@
 #define LARGE_V (LB_HEAD_WIDE_V + 100)
 
 static char folder[] = "/tmp/limbeck-outputs-XXXXXX";
-static struct lb_hosted *llama, *large, *mlp; /* large: of a large vocabulary */
+static struct lb_hosted *llama, *large, *mlp, *bert; /* large: of a large vocabulary */
 static struct lb_engine *engine;
 static struct lb_detail detail;
 static int32_t ids[B * T];
@@ -137,7 +137,11 @@ static void compute(const struct question *q, int b, struct source *out) {
         assert_non_null(out->x);
         assert_int_equal(lb_head_run(tape, h, lb_model_head(model), NULL, keep, out), LB_OK);
     } else {
-        const struct lb_value *v = taps ? tap.value : h;
+        const struct lb_value *v = taps                       ? tap.value
+                                   : from == LB_FROM_SENTENCE ? lb_model_pool(model, tape, h)
+                                                              : h;
+        n = from == LB_FROM_SENTENCE ? 1 : n;
+        out->n = n;
         out->width = from == LB_FROM_ATTENTION ? n : v->cols;
         size_t numbers = from == LB_FROM_ATTENTION ? (size_t)(4 * n * n) : (size_t)(n * v->cols);
         out->x = malloc(numbers * sizeof(float));
@@ -248,6 +252,7 @@ static const struct {
     [LB_OUT_HIDDEN_FINAL] = {LB_FROM_FINAL, LB_WIDE_STATE, same},
     [LB_OUT_HIDDEN] = {LB_FROM_HIDDEN, LB_WIDE_STATE, same},
     [LB_OUT_ATTENTION] = {LB_FROM_ATTENTION, LB_WIDE_KEYS, keys},
+    [LB_OUT_SENTENCE] = {LB_FROM_SENTENCE, LB_WIDE_SENTENCE, same},
 };
 
 /* ---- the checks ---- */
@@ -255,13 +260,14 @@ static const struct {
 static void check_numbers(const struct question *q, const struct lb_job *job) {
     const struct lb_job_output *o = &job->outputs[0];
     int64_t heads = lb_output_get(q->kind)->width == LB_WIDE_KEYS ? 4 : 1;
+    int64_t rows = lb_output_get(q->kind)->width == LB_WIDE_SENTENCE ? 1 : job->rows;
     for (int b = 0; b < B; b++) {
         struct source source = {0}, *s = &source;
         compute(q, b, s);
-        for (int64_t i = 0; i < heads * job->rows * o->width; i++) {
-            int64_t h = i / o->width / job->rows, t = i / o->width % job->rows, c = i % o->width;
+        for (int64_t i = 0; i < heads * rows * o->width; i++) {
+            int64_t h = i / o->width / rows, t = i / o->width % rows, c = i % o->width;
             double want = t < s->n ? expected[q->kind].number(q, s, b, h, t, c) : 0;
-            double got = number(o, b * heads * job->rows * o->width + i);
+            double got = number(o, b * heads * rows * o->width + i);
             if (!(fabs(got - want) <= 1e-5 * (1 + fabs(want)))) {
                 fail_msg("%s at temperature %g: sequence %d row %lld number %lld is %g, not %g", o->name,
                          q->temperature, b, (long long)t, (long long)c, got, want);
@@ -428,6 +434,27 @@ static void test_classifier(void **state) {
     assert_non_null(strstr(detail.text, "a classifier has no next token"));
 }
 
+/* No logits, but sentences; asked for nothing, it gives those. */
+static void test_encoder(void **state) {
+    (void)state;
+    assert_int_equal(check_model(bert), 1 + 3 + 2 + 1);
+    struct question q = {.hosted = bert, .kind = LB_OUT_LOGITS, .temperature = 1, .top_k = 3};
+    assert_null(answer(&q));
+    assert_non_null(strstr(detail.text, "output logits: this model has no head"));
+    q = (struct question){.hosted = llama, .kind = LB_OUT_SENTENCE, .temperature = 1, .top_k = 3};
+    assert_null(answer(&q));
+    assert_non_null(strstr(detail.text, "output sentence_embedding: no modules.json"));
+    struct lb_wire_tensor in = input(LB_IN_IDS, LB_DT_INT32, T, ids);
+    const struct lb_infer_request request = {.top_k = 3, .temperature = 1, .n_inputs = 1, .inputs = &in};
+    const struct lb_plan_limits limits = {LB_MAX_RESPONSE_BYTES, LB_MAX_REQUEST_TOKENS, LB_MAX_JSON_VALUES};
+    struct lb_job *job = lb_job_create((size_t)16 << 20);
+    job->model = lb_hosted_retain(bert);
+    assert_int_equal(lb_plan(&request, &limits, job, &detail), LB_OK);
+    assert_int_equal(job->n_outputs, 1);
+    assert_string_equal(job->outputs[0].name, "sentence_embedding");
+    lb_job_destroy(job);
+}
+
 /* Names and sources agree about layers, datatypes about what the numbers are. */
 static void test_table(void **state) {
     (void)state;
@@ -458,6 +485,8 @@ int main(int argc, char **argv) {
     lb_tiny_mlp(&config);
     config.initializer_range = 0.3; /* so that answers differ */
     mlp = lb_tiny_hosted(folder, "mlp", &config);
+    lb_tiny_bert(&config);
+    bert = lb_tiny_hosted(folder, "bert", &config);
     engine = lb_engine_create(NULL, NULL, TAPE_BYTES);
     for (int i = 0; i < B * T; i++) {
         ids[i] = (i * 31 + i * i * 7) % 97;
@@ -465,13 +494,17 @@ int main(int argc, char **argv) {
     for (int i = 0; i < B * 12; i++) {
         features[i] = sinf((float)i);
     }
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_table), cmocka_unit_test(test_decoder),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_table),
+                                       cmocka_unit_test(test_decoder),
                                        cmocka_unit_test(test_large_vocabulary),
-                                       cmocka_unit_test(test_whole_rows), cmocka_unit_test(test_classifier)};
+                                       cmocka_unit_test(test_whole_rows),
+                                       cmocka_unit_test(test_classifier),
+                                       cmocka_unit_test(test_encoder)};
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     lb_engine_destroy(engine);
     lb_hosted_release(llama);
     lb_hosted_release(large);
     lb_hosted_release(mlp);
+    lb_hosted_release(bert);
     return lb_remove_tree(folder, NULL) == LB_OK ? failed : 1;
 }

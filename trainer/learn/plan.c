@@ -128,7 +128,7 @@ static enum lb_status add_pair(struct lb_plan *plan, struct lb_model *student, u
     } else {
         p->kind = layers.teacher < 0 ? LB_OUT_HIDDEN_FINAL : LB_OUT_HIDDEN;
         p->layer = layers.teacher < 0 ? 0 : p->layer;
-        p->student_width = lb_model_head(student)->weight->cols;
+        p->student_width = lb_model_width(student);
         if (!p->final && classifier(student)) {
             p->student_width = layers.student == 0 ? c->input_size : c->hidden_sizes[layers.student - 1];
         }
@@ -172,7 +172,11 @@ static enum lb_status add_loss(struct lb_plan *plan, struct lb_model *student, u
     plan->on_label |= loss->on == LB_ON_LABEL;
     plan->on_target |= loss->on == LB_ON_TARGET;
     if (loss->on == LB_ON_LABEL || loss->on == LB_ON_TARGET) {
-        return LB_OK;
+        return lb_model_head(student)->weight != NULL
+                   ? LB_OK
+                   : lb_fail(detail, LB_E_ARG,
+                             "loss_functions.%u: %s reads logits, which a %s without a head does not make", l,
+                             loss->name, lb_model_config(student)->model_type);
     }
     static const struct lb_layer_pair final = {-1, -1};
     for (unsigned k = 0; k < plan->n_teachers; k++) {

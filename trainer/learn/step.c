@@ -16,7 +16,8 @@ struct lb_step *lb_step_create(const struct lb_plan *plan, struct lb_model *stud
     step->student = student;
     step->tape = lb_tape_create(max_bytes);
     lb_arena_init(&step->memory, max_bytes);
-    step->v = lb_model_head(student)->weight->rows;
+    const struct lb_weight *head = lb_model_head(student)->weight;
+    step->v = head != NULL ? head->rows : 1; /* no loss reads logits then */
     step->top_k = plan->recipe->loss_top_k < step->v ? plan->recipe->loss_top_k : step->v;
     if (step->tape == NULL) {
         lb_step_destroy(step);

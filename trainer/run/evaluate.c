@@ -128,6 +128,10 @@ static enum lb_status check_data(const struct lb_model *model, const struct lb_d
                                  int64_t *out_longest, struct lb_detail *detail) {
     const struct lb_config *config = lb_model_config(model);
     int64_t width = lb_dataset_features(data), longest = 1;
+    if (lb_model_head(model)->weight == NULL) {
+        return lb_fail(detail, LB_E_ARG, "a %s without a head predicts nothing that could be evaluated",
+                       config->model_type);
+    }
     if (lb_dataset_tags(data) > LB_EVAL_MAX_PARTS) {
         return lb_fail(detail, LB_E_LIMIT, "%d tags in the evaluation data; at most %d",
                        lb_dataset_tags(data), LB_EVAL_MAX_PARTS);

@@ -54,7 +54,13 @@ static bool probe_batch(struct lb_model_batch *batch, struct lb_arena *arena, co
     return true;
 }
 
-/* The model's logits z [positions, V] of the probe. */
+/* Numbers of a row that are compared: logits, or of a model without a head its final states. */
+static int64_t width_of(const struct lb_model *model) {
+    const struct lb_weight *head = lb_model_head(model)->weight;
+    return head != NULL ? head->rows : lb_model_width(model);
+}
+
+/* The model's logits z [positions, width_of] of the probe. */
 static enum lb_status probe_logits(const struct lb_model *model, int64_t positions,
                                    const volatile sig_atomic_t *stop, float *z) {
     const struct lb_config *config = lb_model_config(model);
@@ -69,9 +75,13 @@ static enum lb_status probe_logits(const struct lb_model *model, int64_t positio
         lb_tape_stop_on(tape, stop);
         lb_tape_begin(tape, LB_TAPE_PLAIN, &in.ragged, NULL);
         struct lb_value *h = lb_model_forward(model, tape, &in, NULL, 0, NULL);
-        struct gathered g = {z, config->vocab_size};
+        struct gathered g = {z, width_of(model)};
         status = lb_tape_status(tape);
-        status = status == LB_OK ? lb_head_run(tape, h, lb_model_head(model), NULL, gather, &g) : status;
+        if (status == LB_OK && lb_model_head(model)->weight == NULL) {
+            memcpy(z, h->data, (size_t)(h->rows * h->cols) * sizeof *z);
+        } else {
+            status = status == LB_OK ? lb_head_run(tape, h, lb_model_head(model), NULL, gather, &g) : status;
+        }
     }
     lb_tape_destroy(tape);
     lb_arena_finish(&arena);
@@ -103,7 +113,8 @@ static enum lb_status compare(const struct lb_model *model, const struct lb_mode
                               const char *path, const volatile sig_atomic_t *stop, double *out_difference,
                               struct lb_detail *detail) {
     const struct lb_config *a = lb_model_config(model), *b = lb_model_config(again);
-    if (a->vocab_size != b->vocab_size || a->input_size != b->input_size) {
+    if (a->vocab_size != b->vocab_size || a->input_size != b->input_size ||
+        width_of(model) != width_of(again)) {
         return lb_fail(detail, LB_E_MISMATCH, "%s: reopened with %lld classes instead of %lld", path,
                        (long long)b->vocab_size, (long long)a->vocab_size);
     }
@@ -111,7 +122,7 @@ static enum lb_status compare(const struct lb_model *model, const struct lb_mode
     if (a->input_size == 0 && a->max_position_embeddings > 0 && a->max_position_embeddings < positions) {
         positions = a->max_position_embeddings;
     }
-    int64_t n = positions * a->vocab_size;
+    int64_t n = positions * width_of(model);
     float *z = lb_malloc_array((size_t)n, 2 * sizeof(float));
     enum lb_status status = z == NULL ? LB_E_NOMEM : probe_logits(model, positions, stop, z);
     if (status == LB_OK) {

@@ -1,0 +1,53 @@
+/* BERT (Devlin et al. 2019) and what has its shape: MiniLM (Wang et al. 2020), sentence encoders. */
+#include "common/model/encoder.h"
+
+#define FIELD(member) offsetof(struct lb_config, member)
+
+const struct lb_config_key lb_bert_keys[] = {
+    {"model_type", LB_KEY_MODEL_TYPE},
+    {"architectures", LB_KEY_CLASS},
+    {"dtype", LB_KEY_DTYPE}, /* transformers 5, and 4: */
+    {"torch_dtype", LB_KEY_DTYPE},
+    {"vocab_size", LB_KEY_INT, LB_KEY_NEEDED, FIELD(vocab_size), 1, INT32_MAX},
+    {"hidden_size", LB_KEY_INT, LB_KEY_NEEDED, FIELD(hidden_size), 1, LB_ENCODER_MAX_WIDTH},
+    {"intermediate_size", LB_KEY_INT, LB_KEY_NEEDED, FIELD(intermediate_size), 1,
+     LB_ENCODER_MAX_FEED_FORWARD},
+    {"num_hidden_layers", LB_KEY_INT, LB_KEY_NEEDED, FIELD(num_hidden_layers), 1, LB_MAX_LAYERS},
+    {"num_attention_heads", LB_KEY_INT, LB_KEY_NEEDED, FIELD(num_attention_heads), 1, LB_ENCODER_MAX_HEADS},
+    {"max_position_embeddings", LB_KEY_INT, 0, FIELD(max_position_embeddings), 1, LB_ENCODER_MAX_WIDTH},
+    {"type_vocab_size", LB_KEY_INT, 0, FIELD(type_vocab_size), 1, LB_ENCODER_MAX_WIDTH},
+    {"layer_norm_eps", LB_KEY_REAL, 0, FIELD(norm_eps), 0, 1},
+    {"hidden_act", LB_KEY_ONLY_TEXT, LB_KEY_WRITTEN, .only = "gelu"},
+    {"position_embedding_type", LB_KEY_ONLY_TEXT, 0, .only = "absolute"},
+    {"is_decoder", LB_KEY_ONLY_NUMBER},
+    {"gradient_checkpointing", LB_KEY_ANY},
+    {"tie_word_embeddings", LB_KEY_ANY}, /* of a head that is not read */
+    {"bos_token_id", LB_KEY_TOKEN, 0, FIELD(bos_token_id)},
+    {"eos_token_id", LB_KEY_TOKEN, 0, FIELD(eos_token_id)},
+    {"pad_token_id", LB_KEY_TOKEN, 0, FIELD(pad_token_id)},
+    {"initializer_range", LB_KEY_REAL, 0, FIELD(initializer_range), 0, 1},
+    {"attention_probs_dropout_prob", LB_KEY_ANY, LB_KEY_WRITTEN, .only = "0.0"},
+    {"hidden_dropout_prob", LB_KEY_ANY, LB_KEY_WRITTEN, .only = "0.0"},
+    {NULL},
+};
+
+static const struct lb_encoder_traits traits = {.names = LB_BERT_NAMES("bert.")};
+
+static const char *const unread[] = {"cls.", "pooler.", "bert.pooler.", NULL};
+
+const struct lb_family lb_family_bert = {
+    .form = {.model_type = "bert",
+             .class_name = "BertModel",
+             .missing = {.norm_eps = 1e-12,
+                         .initializer_range = 0.02,
+                         .max_position_embeddings = 512,
+                         .type_vocab_size = 2,
+                         .bos_token_id = -1,
+                         .eos_token_id = -1,
+                         .pad_token_id = 0},
+             .keys = {lb_bert_keys},
+             LB_ENCODER_FORM},
+    .encoder = &traits,
+    .unread = unread,
+    LB_ENCODER_IN("bert."),
+};
