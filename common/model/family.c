@@ -28,6 +28,7 @@ void lb_spec_add(struct lb_spec_list *list, const char *name, const char *gguf, 
     spec->cols = cols;
     spec->n_dims = n_dims;
     spec->init = init;
+    spec->layer = strstr(name, "%d") != NULL ? layer : -1;
 }
 
 const struct lb_weight *lb_model_weight(const struct lb_model *model, const char *name) {

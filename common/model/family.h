@@ -25,6 +25,7 @@ struct lb_weight_spec {
     int64_t rows, cols;        /* vectors: rows 1 */
     int n_dims;                /* 1 or 2 */
     enum lb_init init;
+    int layer; /* -1: of no layer */
     /* How files differ (layout.h). rope_heads > 0: rows of so many heads that rotary positions turn;
      * qkv_heads > 0: rows of so many heads, each its q, k and v; transposed in Hugging Face's files;
      * less_one: GGUF files hold 1 + w. */

@@ -23,6 +23,10 @@ LB_NODISCARD enum lb_status lb_model_open(const char *path, bool trainable, stru
  * by sqrt(2 L), norms 1, biases 0. The same seed gives the same bits. */
 LB_NODISCARD enum lb_status lb_model_create(const struct lb_config *config, uint64_t seed,
                                             struct lb_model **out, struct lb_detail *detail);
+/* A trainable model of n layers of the one that path names, in that order (counted from 0, each at most
+ * once), and all that is not of a layer. LB_E_ARG: no such layer, or a model without layers. */
+LB_NODISCARD enum lb_status lb_model_from_layers(const char *path, const int64_t *layers, size_t n,
+                                                 struct lb_model **out, struct lb_detail *detail);
 void lb_model_destroy(struct lb_model *model);
 
 const struct lb_config *lb_model_config(const struct lb_model *model);

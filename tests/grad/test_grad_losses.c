@@ -110,7 +110,7 @@ static double cosine(const double *a, const struct lb_states *s, bool normalize)
     return sum;
 }
 
-/* The mean over heads and causal entries, times T, each row by its weight. */
+/* The mean over heads and causal entries, of an encoder over all, times T, each row by its weight. */
 static double attention(const double *a, const struct lb_states *s, bool normalize) {
     (void)normalize;
     double sum = 0, t = (double)s->width;
@@ -120,7 +120,7 @@ static double attention(const double *a, const struct lb_states *s, bool normali
             sum += s->row_weight[i] * d * d;
         }
     }
-    return sum * t / ((double)s->heads * t * (t + 1) / 2);
+    return sum * t / ((double)s->heads * t * (s->both_ways ? t : (t + 1) / 2));
 }
 
 static const struct {
@@ -128,8 +128,13 @@ static const struct {
     double (*row)(const double *z, int32_t label, const struct lb_target *t);
     double (*state)(const double *a, const struct lb_states *s, bool normalize);
 } formulas[] = {
-    {"cross_entropy", ce, NULL},        {"kl", kl, NULL}, {"hs_mse", NULL, mse}, {"hs_cosine", NULL, cosine},
+    {"cross_entropy", ce, NULL},
+    {"kl", kl, NULL},
+    {"hs_mse", NULL, mse},
+    {"hs_cosine", NULL, cosine},
     {"attention_mse", NULL, attention},
+    {"embedding_mse", NULL, mse},
+    {"embedding_cosine", NULL, cosine},
 };
 
 static size_t formula_of(const struct lb_loss *loss) {
@@ -378,9 +383,14 @@ static void states(void **state) {
                                      .heads = ROWS / HEAD_ROWS};
     for (size_t i = 0; lb_loss_at(i) != NULL; i++) {
         const struct lb_loss *loss = lb_loss_at(i);
-        if (loss->on == LB_ON_HIDDEN || loss->on == LB_ON_ATTENTION) {
-            const struct lb_states *s = loss->on == LB_ON_HIDDEN ? &hidden : &planes;
+        if (loss->state != NULL) {
+            const struct lb_states *s = loss->on == LB_ON_ATTENTION ? &planes : &hidden;
             check_states(loss, s, false);
+            if (loss->on == LB_ON_ATTENTION) {
+                struct lb_states encoder = planes;
+                encoder.both_ways = true;
+                check_states(loss, &encoder, false);
+            }
             if (lb_loss_reads(loss, "normalize")) {
                 check_states(loss, s, true);
             }
@@ -398,7 +408,7 @@ static void table(void **state) {
         const struct lb_loss *loss = lb_loss_at(n);
         assert_ptr_equal(lb_loss_find(loss->name), loss);
         assert_true((loss->row != NULL) == (loss->on == LB_ON_LABEL || loss->on == LB_ON_TARGET));
-        assert_true((loss->state != NULL) == (loss->on == LB_ON_HIDDEN || loss->on == LB_ON_ATTENTION));
+        assert_true((loss->state != NULL) == (loss->row == NULL));
         assert_true((loss->kinds != 0) == (loss->on == LB_ON_TARGET));
         assert_true(lb_loss_reads(loss, "temperature") == (loss->on == LB_ON_TARGET));
         assert_false(lb_loss_reads(loss, "temp"));

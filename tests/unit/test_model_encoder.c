@@ -110,8 +110,8 @@ static void test_round_trip(void **state) {
     snprintf(path, sizeof path, "%s/again", folder);
     lb_tiny_bert(&config);
     assert_int_equal(lb_model_create(&config, 3, &models[0], &detail), LB_OK);
-    assert_int_equal(lb_model_save_hf(models[0], path, LB_F32, NULL, 0, &detail), LB_OK);
-    assert_int_equal(lb_model_save_hf(models[0], path, LB_F32, NULL, 0, &detail),
+    assert_int_equal(lb_model_save_hf(models[0], path, LB_F32, NULL, NULL, &detail), LB_OK);
+    assert_int_equal(lb_model_save_hf(models[0], path, LB_F32, NULL, NULL, &detail),
                      LB_OK); /* its own is replaced */
     assert_int_equal(lb_model_open(path, false, &models[1], &detail), LB_OK);
     float kept[3 * 32];
@@ -136,9 +136,95 @@ static void test_round_trip(void **state) {
     lb_model_destroy(models[1]);
 }
 
+/* ---- a model of another one's layers ---- */
+
+static struct lb_value *states_of(const struct lb_model *model, struct lb_tape *tape, struct lb_tap *taps,
+                                  size_t n_taps) {
+    static const int32_t offsets[] = {0, 9}, ids[] = {1, 5, 9, 2, 6, 3, 8, 7, 4};
+    static const struct lb_input in = {.ragged = {1, offsets}, .ids = ids};
+    lb_tape_begin(tape, LB_TAPE_PLAIN, &in.ragged, NULL);
+    return lb_model_forward(model, tape, &in, taps, n_taps, NULL);
+}
+
+/* Of `layers` of the folder: saved, opened again, with the same states; of all layers in order those of the
+ * whole.
+ */
+static void check_layers(const char *path, const int64_t *layers, size_t n, bool all) {
+    char again_path[256];
+    struct lb_model *model = NULL, *again = NULL, *whole = NULL;
+    struct lb_tape *tape = lb_tape_create((size_t)1 << 26), *other = lb_tape_create((size_t)1 << 26);
+    snprintf(again_path, sizeof again_path, "%s/again", folder);
+    assert_int_equal(lb_remove_tree(again_path, &detail), LB_OK);
+    detail = (struct lb_detail){0};
+    if (lb_model_from_layers(path, layers, n, &model, &detail) != LB_OK ||
+        lb_model_save_hf(model, again_path, LB_F32, NULL, NULL, &detail) != LB_OK ||
+        lb_model_open(again_path, false, &again, &detail) != LB_OK ||
+        lb_model_open(path, false, &whole, &detail) != LB_OK) {
+        fail_msg("%s", detail.text);
+    }
+    assert_int_equal(lb_model_config(again)->num_hidden_layers, n);
+    struct lb_value *h = states_of(model, tape, NULL, 0), *g = states_of(again, other, NULL, 0);
+    assert_true(h != NULL && g != NULL);
+    assert_memory_equal(h->data, g->data, (size_t)(h->rows * h->cols) * sizeof(float));
+    for (size_t i = 0; i < n; i++) { /* a bias of each layer tells them apart */
+        for (int64_t l = 0; l < lb_model_config(whole)->num_hidden_layers; l++) {
+            char names[2][96];
+            const char *pattern = strstr(path, "bert") != NULL ? "bert.encoder.layer.%d.output.dense.weight"
+                                                               : "model.layers.%d.mlp.up_proj.weight";
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wformat-nonliteral"
+            snprintf(names[0], sizeof names[0], pattern, (int)i);
+            snprintf(names[1], sizeof names[1], pattern, (int)l);
+#pragma GCC diagnostic pop
+            const struct lb_weight *a = lb_model_find(model, names[0]), *b = lb_model_find(whole, names[1]);
+            size_t bytes = (size_t)(a->rows * a->cols) * sizeof(float);
+            assert_int_equal(memcmp(a->data, b->data, bytes) == 0, layers[i] == l);
+        }
+    }
+    g = states_of(whole, other, NULL, 0);
+    assert_int_equal(memcmp(h->data, g->data, (size_t)(h->rows * h->cols) * sizeof(float)) == 0, all);
+    lb_tape_destroy(tape);
+    lb_tape_destroy(other);
+    lb_model_destroy(model);
+    lb_model_destroy(again);
+    lb_model_destroy(whole);
+}
+
+static void test_layers(void **state) {
+    (void)state;
+    char path[512];
+    struct lb_model *model = NULL;
+    static const int64_t both[] = {0, 1}, last[] = {1}, turned[] = {1, 0}, outer[] = {2, 0}, full[] = {2},
+                         twice[] = {0, 0};
+    assert_int_equal(open_with(PLAIN, NULL, &model), LB_OK);
+    lb_model_destroy(model);
+    snprintf(path, sizeof path, "%s/bert", folder);
+    check_layers(path, both, 2, true);
+    check_layers(path, last, 1, false);
+    check_layers(path, turned, 2, false);
+    assert_int_equal(lb_model_from_layers(path, last, 1, &model, &detail), LB_OK);
+    assert_int_equal(lb_model_sentence(model)->kind, LB_POOL_MEAN); /* as the folder says */
+    assert_false(lb_model_sentence(model)->normalize);
+    lb_model_destroy(model);
+    assert_int_equal(lb_model_from_layers(path, outer, 2, &model, &detail), LB_E_ARG);
+    assert_non_null(strstr(detail.text, "no layer 2; it has 0 to 1"));
+    detail = (struct lb_detail){0};
+    assert_int_equal(lb_model_from_layers(path, twice, 2, &model, &detail), LB_E_ARG);
+    assert_non_null(strstr(detail.text, "layer 0 is named twice"));
+    /* A decoder whose layers see a window, a window, and all: each keeps what it sees. */
+    snprintf(path, sizeof path, "%s/tests/golden/model/gemma3", getenv("LB_SOURCE_ROOT"));
+    check_layers(path, outer, 2, false);
+    check_layers(path, full, 1, false);
+    detail = (struct lb_detail){0};
+    assert_int_equal(lb_model_from_layers(path, outer, 2, &model, &detail), LB_OK);
+    assert_false(lb_layer_has(&lb_model_config(model)->sliding, 0));
+    assert_true(lb_layer_has(&lb_model_config(model)->sliding, 1));
+    lb_model_destroy(model);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_read), cmocka_unit_test(test_refused),
-                                       cmocka_unit_test(test_round_trip)};
+                                       cmocka_unit_test(test_round_trip), cmocka_unit_test(test_layers)};
     if (!mkdtemp(folder)) {
         return 1;
     }

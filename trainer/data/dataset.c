@@ -61,7 +61,7 @@ enum lb_status lb_dataset_open(const struct lb_recipe *recipe, const struct lb_r
     data->images = n_entries > 0 && entries[0].type == LB_DATA_IDX;
     lb_sha256_update(data->hash, data->images ? "images" : "text\0\0", 6);
     if (!data->images && tokenizer != NULL) {
-        status = lb_text_source_init(&source, tokenizer, detail);
+        status = lb_text_source_init(&source, tokenizer, recipe->whole_texts, detail);
         source.stop = stop;
         source.completion_only = recipe->completion_only_loss;
         source.assistant_only = recipe->assistant_only_loss;

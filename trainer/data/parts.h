@@ -54,9 +54,14 @@ struct lb_text_source {
     struct lb_chat *chat;              /* NULL until a row needs one */
     enum lb_completion_only completion_only;
     bool assistant_only;
+    bool whole; /* each text is a row of its own, as encoders read it: ended as the template says */
+};
+struct lb_whole_rows {
+    int64_t max_length, max_tokens;
+    int tag;
 };
 LB_NODISCARD enum lb_status lb_text_source_init(struct lb_text_source *source,
-                                                const struct lb_tokenizer *tokenizer,
+                                                const struct lb_tokenizer *tokenizer, bool whole,
                                                 struct lb_detail *detail);
 /* Opens source->chat unless it is there. */
 LB_NODISCARD enum lb_status lb_text_source_chat(struct lb_text_source *source, struct lb_detail *detail);
@@ -70,6 +75,12 @@ LB_NODISCARD enum lb_status lb_dataset_add_text(struct lb_dataset *data, struct 
 LB_NODISCARD enum lb_status lb_record_encode(const struct lb_text_source *source, const json_t *row,
                                              enum lb_row_form form, struct lb_ids *ids,
                                              struct lb_detail *detail);
+/* whole.c: rows of at most max_length ids out of n_texts texts, begun as complements and ended as source
+ * says, which ids [sum of lens] holds one after the other; longer ones lose ids before their end. max_tokens
+ * 0: all. */
+LB_NODISCARD enum lb_status lb_dataset_add_whole(struct lb_dataset *data, const struct lb_text_source *source,
+                                                 const int32_t *ids, const int32_t *lens, size_t n_texts,
+                                                 const struct lb_whole_rows *rows, struct lb_detail *detail);
 /* idx.c: num_labels 0: not known, not checked. */
 LB_NODISCARD enum lb_status lb_dataset_add_idx(struct lb_dataset *data, const struct lb_recipe_dataset *entry,
                                                const char *path, const char *labels_path, int64_t num_labels,

@@ -40,21 +40,22 @@ static enum lb_status find_ends(struct lb_text_source *source, struct lb_detail 
                         *after = lb_tokenizer_after(source->tokenizer);
     enum lb_status status = lb_ids_append(&source->begin, before->data, before->len);
     status = status == LB_OK ? lb_ids_append(&source->end, after->data, after->len) : status;
-    if (status == LB_OK && (after->len == 0 || after->data[after->len - 1] != source->eos)) {
+    if (status == LB_OK && !source->whole &&
+        (after->len == 0 || after->data[after->len - 1] != source->eos)) {
         status = lb_ids_push(&source->end, source->eos);
     }
     return status == LB_OK ? LB_OK : lb_fail(detail, status, "out of memory for the tokenizer");
 }
 
 enum lb_status lb_text_source_init(struct lb_text_source *source, const struct lb_tokenizer *tokenizer,
-                                   struct lb_detail *detail) {
+                                   bool whole, struct lb_detail *detail) {
     int32_t eos = lb_tokenizer_eos(tokenizer), v = lb_tokenizer_vocab_size(tokenizer);
-    if (eos < 0) {
+    if (eos < 0 && !whole) {
         return lb_fail(detail, LB_E_ARG,
                        "the tokenizer does not say which token ends a text; put a tokenizer_config.json with "
                        "eos_token beside it");
     }
-    *source = (struct lb_text_source){.tokenizer = tokenizer, .vocab_size = v, .eos = eos};
+    *source = (struct lb_text_source){.tokenizer = tokenizer, .vocab_size = v, .eos = eos, .whole = whole};
     source->token_bytes = lb_calloc((size_t)v, sizeof *source->token_bytes);
     if (source->token_bytes == NULL) {
         return lb_fail(detail, LB_E_NOMEM, "out of memory for the vocabulary");
@@ -65,7 +66,9 @@ enum lb_status lb_text_source_init(struct lb_text_source *source, const struct l
             source->token_bytes[id] = (uint16_t)(len < UINT16_MAX ? len : UINT16_MAX);
         }
     }
-    source->token_bytes[eos] = 1;
+    if (eos >= 0) {
+        source->token_bytes[eos] = 1;
+    }
     return find_ends(source, detail);
 }
 
@@ -168,6 +171,7 @@ static enum lb_status encode_line(const struct lb_text_source *source, const str
                        MAX_LINE);
     }
     enum lb_status status = LB_OK;
+    size_t before = ids->len;
     if (form != LB_ROW_TEXT) {
         status = encode_record(source, form, line, part, detail);
         return status == LB_OK ? LB_OK : lb_fail(detail, status, "out of memory for the text");
@@ -181,6 +185,9 @@ static enum lb_status encode_line(const struct lb_text_source *source, const str
         status = lb_tokenizer_encode(source->tokenizer, line->text, line->len, false, ids, detail);
     }
     status = status == LB_OK ? lb_ids_append(ids, source->end.data, source->end.len) : status;
+    if (status == LB_OK && source->whole) {
+        status = lb_ids_push(&part->lens, (int32_t)(ids->len - before));
+    }
     return status == LB_OK ? LB_OK : lb_fail(detail, status, "out of memory for the text");
 }
 
@@ -272,7 +279,7 @@ static enum lb_status encode_file(struct stream *stream, struct lb_text_source *
         status = find_form(lines, path, source, &stream->form, detail);
     }
     size_t begin = stream->form == LB_ROW_TEXT ? source->begin.len : 0;
-    stream->ids = stream->form == LB_ROW_TEXT && begin == 0 ? stream->whole : stream->ids;
+    stream->ids = stream->form == LB_ROW_TEXT && begin == 0 && !source->whole ? stream->whole : stream->ids;
     size_t others = stream->ids->len;
     while (status == LB_OK && (wanted == 0 || stream->ids->len - others < wanted)) {
         size_t n = 0;
@@ -461,7 +468,13 @@ enum lb_status lb_dataset_add_text(struct lb_dataset *data, struct lb_text_sourc
     struct lb_ids ids = {0};
     struct stream stream = {.path = path, .form = LB_ROW_TEXT, .ids = &ids, .whole = &data->ids};
     enum lb_status status = encode_file(&stream, source, entry, wanted, detail);
-    if (status == LB_OK && stream.form != LB_ROW_TEXT) {
+    if (status == LB_OK && source->whole) {
+        const struct lb_whole_rows rows = {max_length, entry->max_tokens, cut.tag};
+        status = stream.form == LB_ROW_TEXT
+                     ? lb_dataset_add_whole(data, source, ids.data, stream.lens.data, stream.lens.len, &rows,
+                                            detail)
+                     : lb_fail(detail, LB_E_ARG, "%s: whole_texts reads texts, these are records", path);
+    } else if (status == LB_OK && stream.form != LB_ROW_TEXT) {
         status = cut_records(data, &stream, &cut, detail);
     } else if (status == LB_OK && source->begin.len > 0) {
         status = cut_begun(data, source, &ids, &cut, detail);

@@ -81,7 +81,8 @@ static double inverse_square(const struct lb_step *step, const struct lb_pair *p
 static double state_loss(const struct lb_step *step, const struct lb_pair *p, const struct lb_states *states,
                          float *da) {
     const struct lb_loss_args *args = &step->plan->losses[p->loss].args;
-    return step->plan->losses[p->loss].loss->state(states, args, args->weight * step->inverse, da);
+    return step->plan->losses[p->loss].loss->state(states, args,
+                                                   args->weight * lb_step_inverse(step, p->loss), da);
 }
 
 /* Hidden states: project where widths differ, then the loss over all rows. */
@@ -111,6 +112,40 @@ static enum lb_status hidden_pair(struct lb_step *step, const struct lb_pair *p,
                                      .student_layer = p->final ? -1 : p->tap.layer,
                                      .teacher_layer = p->kind == LB_OUT_HIDDEN_FINAL ? -1 : p->layer};
     *loss += state_loss(step, p, &states, a->grad);
+    return LB_OK;
+}
+
+/* Sentences: pool, project where widths differ, then the loss over the sequences. */
+static enum lb_status sentence_pair(struct lb_step *step, const struct lb_pair *p, struct lb_value *states,
+                                    double *loss) {
+    int64_t n = step->batch.n_samples;
+    struct lb_value *a = lb_model_pool(step->student, step->tape, states);
+    if (p->projection[0] != 0) {
+        a = lb_linear(step->tape, a, lb_model_find(step->student, p->projection), NULL);
+    }
+    double *weight = lb_arena_zarray(&step->memory, (size_t)n, sizeof *weight);
+    float *b = lb_arena_zarray(&step->memory, (size_t)(n * p->teacher_width), sizeof *b);
+    if (a == NULL || b == NULL || weight == NULL || !zero_if_fresh(step->tape, a)) {
+        return LB_E_NOMEM;
+    }
+    for (int64_t s = 0; s < n; s++) {
+        const struct lb_answer *answer = step->batch.answers[s * step->plan->n_teachers + p->teacher];
+        if (answer != NULL) {
+            weight[s] = lb_step_mix(step, step->batch.offsets[s])[p->teacher];
+            lb_wire_floats(lb_answer_find(answer, p->kind, 0), 0, p->teacher_width, b + s * p->teacher_width);
+        }
+    }
+    const struct lb_states rows = {.a = a->data,
+                                   .b = b,
+                                   .n = n,
+                                   .width = p->teacher_width,
+                                   .row_weight = weight,
+                                   .inverse_square = 1,
+                                   .n_sequences = n,
+                                   .offsets = step->batch.offsets,
+                                   .student_layer = -1,
+                                   .teacher_layer = -1};
+    *loss += state_loss(step, p, &rows, a->grad);
     return LB_OK;
 }
 
@@ -145,6 +180,7 @@ static double attention_sample(const struct lb_step *step, const struct lb_pair 
                                .n_sequences = 1,
                                .offsets = offsets,
                                .heads = same ? h : 1,
+                               .both_ways = !lb_model_is_causal(step->student),
                                .student_layer = p->tap.layer,
                                .teacher_layer = p->layer};
     if (!same) {
@@ -202,6 +238,7 @@ static enum lb_status attention_pair(struct lb_step *step, const struct lb_pair 
 
 enum lb_status lb_step_pair(struct lb_step *step, const struct lb_pair *pair, struct lb_value *value,
                             double *loss) {
-    return pair->kind == LB_OUT_ATTENTION ? attention_pair(step, pair, value, loss)
-                                          : hidden_pair(step, pair, value, loss);
+    return pair->kind == LB_OUT_ATTENTION  ? attention_pair(step, pair, value, loss)
+           : pair->kind == LB_OUT_SENTENCE ? sentence_pair(step, pair, value, loss)
+                                           : hidden_pair(step, pair, value, loss);
 }

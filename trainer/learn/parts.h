@@ -48,7 +48,8 @@ struct lb_step {
     struct lb_tap taps[LB_MAX_PAIRS];
     struct lb_value *states; /* final [N, C]; NULL: no forward waits for its losses */
     /* its losses */
-    double inverse; /* 1 / rows of the optimizer step */
+    double inverse;           /* 1 / rows of the optimizer step */
+    double inverse_sequences; /* 1 / its sequences */
     const struct lb_step_totals *totals;
     double *mix;                    /* weights [rows or samples, teachers], see lb_step_mix */
     double *row_loss;               /* [losses, N] */
@@ -67,6 +68,9 @@ void lb_step_weigh_one(const struct lb_step *step, const struct lb_answered *bat
 bool lb_step_weigh(struct lb_step *step, struct lb_step_result *result);
 /* The teachers' weights [teachers] for one row. */
 const double *lb_step_mix(const struct lb_step *step, int64_t row);
+
+/* What makes a mean of loss l's sum over the optimizer step: of its positions, or of its sequences. */
+double lb_step_inverse(const struct lb_step *step, size_t l);
 
 /* targets.c: what a loss at this temperature compares row's logits with: teacher `who`'s distribution, or for
  * who = n_teachers the mixture's. in_chunk: the row's place in step->z. NULL: nobody who counts answered. */

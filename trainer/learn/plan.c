@@ -99,6 +99,13 @@ static enum lb_status add_pair(struct lb_plan *plan, struct lb_model *student, u
     const struct lb_teacher_info *info = plan->info[k];
     const struct lb_config *c = lb_model_config(student);
     bool attention = plan->losses[l].loss->on == LB_ON_ATTENTION;
+    bool sentence = plan->losses[l].loss->on == LB_ON_SENTENCE;
+    if (sentence && lb_model_sentence(student)->kind == LB_POOL_NONE) {
+        return lb_fail(detail, LB_E_ARG,
+                       "loss_functions.%u: the student does not pool its states to a sentence's embedding; "
+                       "only encoders do, those from a folder as its modules.json says",
+                       l);
+    }
     if (plan->n_pairs == LB_MAX_PAIRS) {
         return lb_fail(detail, LB_E_LIMIT, "loss_functions: more than %d pairs of layers and teachers",
                        LB_MAX_PAIRS);
@@ -126,7 +133,7 @@ static enum lb_status add_pair(struct lb_plan *plan, struct lb_model *student, u
         p->student_width = c->num_attention_heads;
         p->teacher_width = info->n_heads;
     } else {
-        p->kind = layers.teacher < 0 ? LB_OUT_HIDDEN_FINAL : LB_OUT_HIDDEN;
+        p->kind = sentence ? LB_OUT_SENTENCE : layers.teacher < 0 ? LB_OUT_HIDDEN_FINAL : LB_OUT_HIDDEN;
         p->layer = layers.teacher < 0 ? 0 : p->layer;
         p->student_width = lb_model_width(student);
         if (!p->final && classifier(student)) {

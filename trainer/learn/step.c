@@ -126,14 +126,19 @@ static enum lb_status check_finite(const struct lb_step *step, struct lb_detail 
     return step->bad_pair == NULL ? LB_OK : pair_not_finite(step, detail);
 }
 
+double lb_step_inverse(const struct lb_step *step, size_t l) {
+    return step->plan->losses[l].loss->on == LB_ON_SENTENCE ? step->inverse_sequences : step->inverse;
+}
+
 static void add_up(const struct lb_step *step, const double *pair_loss, struct lb_step_result *result) {
     for (size_t l = 0; l < step->plan->n_losses; l++) {
         double sum = pair_loss[l];
         for (int64_t r = 0; r < step->rows.n_rows; r++) {
             sum += step->row_loss[l * (size_t)step->rows.n_rows + (size_t)r];
         }
-        result->term[l] += sum * step->inverse;
-        result->loss += step->plan->losses[l].args.weight * sum * step->inverse;
+        sum *= lb_step_inverse(step, l);
+        result->term[l] += sum;
+        result->loss += step->plan->losses[l].args.weight * sum;
     }
 }
 
@@ -195,6 +200,8 @@ enum lb_status lb_step_losses(struct lb_step *step, const struct lb_answer *cons
         return lb_fail(detail, LB_E_ARG, "losses of a step without its forward");
     }
     step->inverse = rows > 0 ? 1.0 / (double)rows : 0;
+    const struct lb_recipe *r = step->plan->recipe;
+    step->inverse_sequences = 1.0 / (double)(r->per_device_train_batch_size * r->gradient_accumulation_steps);
     step->batch.answers = answers;
     step->row_loss = lb_arena_zarray(&step->memory, step->plan->n_losses * (size_t)step->rows.n_rows,
                                      sizeof *step->row_loss);

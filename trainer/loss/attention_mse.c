@@ -1,13 +1,13 @@
 /* Mean square error between attention probabilities (TinyBERT, Jiao et al. 2020, eq. 7, on probabilities):
  * the mean over the heads and the T (T + 1) / 2 entries that a causal row can have, times T, so that a
  * sequence counts as its rows: L = T sum (a - b)^2 / (H T (T + 1) / 2); dL/da = 2 T (a - b) / (H T (T + 1) /
- * 2). */
+ * 2). Of an encoder's T^2 entries all can be: it is over those. */
 #include "trainer/loss/loss.h"
 
 static double attention_mse(const struct lb_states *s, const struct lb_loss_args *args, double scale,
                             float *da) {
     (void)args;
-    double t = (double)s->width, entries = (double)s->heads * t * (t + 1) / 2, loss = 0;
+    double t = (double)s->width, entries = (double)s->heads * t * (s->both_ways ? t : (t + 1) / 2), loss = 0;
     for (int64_t i = 0; i < s->n; i++) {
         double weight = s->row_weight[i] * t / entries;
         float factor = (float)(2 * scale * weight);

@@ -4,7 +4,7 @@
 
 #include <math.h>
 
-static double hs_cosine(const struct lb_states *s, const struct lb_loss_args *args, double scale, float *da) {
+double lb_states_cosine(const struct lb_states *s, const struct lb_loss_args *args, double scale, float *da) {
     (void)args;
     double loss = 0;
     for (int64_t i = 0; i < s->n; i++) {
@@ -27,4 +27,4 @@ static double hs_cosine(const struct lb_states *s, const struct lb_loss_args *ar
 }
 
 const struct lb_loss lb_loss_hs_cosine = {
-    .name = "hs_cosine", .on = LB_ON_HIDDEN, .parameters = "layer_mapping", .state = hs_cosine};
+    .name = "hs_cosine", .on = LB_ON_HIDDEN, .parameters = "layer_mapping", .state = lb_states_cosine};

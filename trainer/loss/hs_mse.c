@@ -4,7 +4,7 @@
  * into micro-batches. */
 #include "trainer/loss/loss.h"
 
-static double hs_mse(const struct lb_states *s, const struct lb_loss_args *args, double scale, float *da) {
+double lb_states_mse(const struct lb_states *s, const struct lb_loss_args *args, double scale, float *da) {
     int64_t width = s->width;
     double inverse = args->normalize ? s->inverse_square : 1.0, loss = 0;
     for (int64_t i = 0; i < s->n; i++) {
@@ -22,4 +22,4 @@ static double hs_mse(const struct lb_states *s, const struct lb_loss_args *args,
 }
 
 const struct lb_loss lb_loss_hs_mse = {
-    .name = "hs_mse", .on = LB_ON_HIDDEN, .parameters = "layer_mapping, normalize", .state = hs_mse};
+    .name = "hs_mse", .on = LB_ON_HIDDEN, .parameters = "layer_mapping, normalize", .state = lb_states_mse};

@@ -9,7 +9,9 @@
     X(kl)            \
     X(hs_mse)        \
     X(hs_cosine)     \
-    X(attention_mse)
+    X(attention_mse) \
+    X(embedding_mse) \
+    X(embedding_cosine)
 /* clang-format on */
 
 #define DECLARED(name) extern const struct lb_loss lb_loss_##name;

@@ -49,9 +49,17 @@ struct lb_target {
 typedef double (*lb_row_loss)(struct lb_row *row, const struct lb_target *target,
                               const struct lb_loss_args *args, float scale, float *dz);
 
+/* Also for other losses on states than those they are of (hs_mse.c, hs_cosine.c). */
+struct lb_states;
+double lb_states_mse(const struct lb_states *states, const struct lb_loss_args *args, double scale,
+                     float *da);
+double lb_states_cosine(const struct lb_states *states, const struct lb_loss_args *args, double scale,
+                        float *da);
+
 /* Activations of one pair of layers, a the student's (projected where widths differ), b the teacher's. Hidden
- * states: all rows of the micro-batch. Attention: one sequence of T positions, n = heads * T rows (row h T +
- * i is what position i attends to in head h, nothing beyond its entry i), width T. */
+ * states: all rows of the micro-batch. Sentences: one row a sequence. Attention: one sequence of T positions,
+ * n = heads * T rows (row h T + i is what position i attends to in head h, nothing beyond its entry i), width
+ * T. */
 struct lb_states {
     const float *a, *b; /* [n, width] */
     int64_t n, width;
@@ -61,6 +69,7 @@ struct lb_states {
     int64_t n_sequences;
     const int32_t *offsets;           /* [n_sequences + 1] positions */
     int64_t heads;                    /* attention; 0: hidden states */
+    bool both_ways;                   /* attention: of an encoder, no entry is nothing */
     int student_layer, teacher_layer; /* numbers; -1: the final hidden state */
 };
 
@@ -69,10 +78,11 @@ typedef double (*lb_state_loss)(const struct lb_states *states, const struct lb_
                                 float *da);
 
 enum lb_loss_on {
-    LB_ON_LABEL,    /* rows of logits and labels */
-    LB_ON_TARGET,   /* rows of logits and a teacher's distribution */
-    LB_ON_HIDDEN,   /* hidden states, projected where widths differ */
-    LB_ON_ATTENTION /* attention probabilities */
+    LB_ON_LABEL,     /* rows of logits and labels */
+    LB_ON_TARGET,    /* rows of logits and a teacher's distribution */
+    LB_ON_HIDDEN,    /* hidden states, projected where widths differ */
+    LB_ON_ATTENTION, /* attention probabilities */
+    LB_ON_SENTENCE   /* sentence embeddings, one row a sequence, projected where widths differ */
 };
 
 struct lb_loss {

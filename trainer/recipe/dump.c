@@ -138,7 +138,16 @@ static void put_sizes(struct lb_buf *buf, const int64_t *sizes, int64_t n) {
 static void put_student(const struct dump *d, const struct lb_recipe_student *student) {
     const char *config = (const char *)&student->config;
     lb_buf_append_str(d->buf, "\n");
-    if (student->model != NULL && d->only == 0) {
+    if (student->layers_count > 0) { /* which layers decides; where the model lies does not */
+        lb_buf_append_str(d->buf, "  layers_from:\n");
+        if (d->only == 0) {
+            lb_buf_append_str(d->buf, "    model: ");
+            put_path(d, student->model);
+            lb_buf_append_str(d->buf, "\n");
+        }
+        lb_buf_append_str(d->buf, "    layers:");
+        put_sizes(d->buf, student->layers, student->layers_count);
+    } else if (student->model != NULL && d->only == 0) {
         lb_buf_append_str(d->buf, "  model: ");
         put_path(d, student->model);
         lb_buf_append_str(d->buf, "\n");

@@ -176,6 +176,9 @@ const struct lb_field lb_recipe_fields[] = {
      .derived = "true for rows with a prompt", .help = "only completions count, of messages the assistant's"},
     {PLACE_(assistant_only_loss), .kind = LB_FIELD_BOOL, .flags = DEC, .derived = "false",
      .help = "only the assistant's tokens count"},
+    {PLACE_(whole_texts), .kind = LB_FIELD_BOOL, .flags = DEC, .derived = "false",
+     .help = "each text is a row of its own, cut at max_length, as encoders read them; else they are strung "
+             "together"},
     MAPS_(datasets, REQ | DEC, lb_recipe_dataset, dataset_fields, "what is trained on"),
     MAPS_(eval_datasets, 0, lb_recipe_dataset, dataset_fields, "held-out data, with the keys of datasets"),
     MAPS_(teachers, DEC, lb_recipe_teacher, teacher_fields, "who is asked"),

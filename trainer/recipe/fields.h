@@ -72,6 +72,9 @@ struct lb_student_field {
 };
 
 extern const struct lb_student_field lb_student_fields[];
+#define LB_STUDENT_LAYERS_HELP                                                                               \
+    "`{model: PATH, layers: [N, ...]}`: a student of a model's layers, counted from 0, with all that is "    \
+    "around them"
 #define LB_STUDENT_MODEL_HELP "a folder or file to start from, instead of sizes for a new model"
 
 /* ---- read.c ---- */

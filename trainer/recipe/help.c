@@ -34,6 +34,7 @@ static void help_fields(struct lb_buf *buf, const struct lb_field *fields, const
         snprintf(inner, sizeof inner, "%s%s.%s", prefix, f->key, f->kind == LB_FIELD_MAPS ? "N." : "");
         if (f->kind == LB_FIELD_STUDENT) {
             help_row(buf, inner, "model", NULL, NULL, false, LB_STUDENT_MODEL_HELP " |\n");
+            help_row(buf, inner, "layers_from", NULL, NULL, false, LB_STUDENT_LAYERS_HELP " |\n");
             for (const struct lb_student_field *s = lb_student_fields; s->key != NULL; s++) {
                 help_row(buf, inner, s->key, NULL, s->derived != NULL ? s->derived : "a new one needs it",
                          false, s->help);

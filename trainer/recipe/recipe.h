@@ -19,7 +19,9 @@
 struct lb_yaml;
 
 struct lb_recipe_student {
-    const char *model;       /* folder or file to start from; NULL: new, from config */
+    const char *model; /* folder or file to start from; NULL: new, from config */
+    int64_t *layers;   /* of that model the layers that the student has, in their order; NULL: all */
+    unsigned layers_count;
     struct lb_config config; /* of a new one; the tokenizer adds a decoder's vocabulary and ends of text */
     const char *others; /* lines of YAML: keys that were given and that only the family knows; NULL: none */
 };
@@ -71,6 +73,7 @@ struct lb_recipe {
     const char *chat_template; /* a Jinja file; NULL: the tokenizer's */
     enum lb_completion_only completion_only_loss;
     bool assistant_only_loss; /* false */
+    bool whole_texts;         /* false */
     struct lb_recipe_dataset *datasets, *eval_datasets;
     unsigned datasets_count, eval_datasets_count;
     struct lb_recipe_teacher *teachers;

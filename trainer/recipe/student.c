@@ -44,6 +44,7 @@ static enum lb_status unknown_key(const struct lb_recipe_reader *r, const struct
     const char *names[MAX_NAMES], *name;
     size_t n = 0;
     names[n++] = "model";
+    names[n++] = "layers_from";
     for (size_t i = 0; n < MAX_NAMES && (name = lb_family_key(type, i)) != NULL; i++) {
         names[n++] = name;
     }
@@ -157,6 +158,35 @@ static const char *type_of(const struct lb_yaml *map) {
     return lb_yaml_find(map, "input_size") != NULL ? MLP_TYPE : "llama";
 }
 
+/* layers_from: the model that the layers are of, and their numbers. */
+static enum lb_status take_layers(const struct lb_recipe_reader *r, const struct lb_yaml *map,
+                                  const char *path, struct lb_recipe_student *out) {
+    static const char *const names[] = {"model", "layers"};
+    const struct lb_yaml *model = lb_yaml_find(map, "model"), *layers = lb_yaml_find(map, "layers");
+    if (map->kind != LB_YAML_MAP) {
+        return lb_read_not_a(r, map, path, "a mapping {model: PATH, layers: [N, ...]}");
+    }
+    for (const struct lb_yaml *child = map->first; child != NULL; child = child->next) {
+        if (child != model && child != layers) {
+            return lb_read_unknown(r, child, path, names, 2);
+        }
+    }
+    if (model == NULL || layers == NULL || layers->kind != LB_YAML_LIST || layers->count == 0) {
+        return lb_read_fail(r, map->line, path, "needs model: PATH and layers: [N, ...]");
+    }
+    enum lb_status status = lb_read_string(r, model, "student.layers_from.model", &out->model);
+    out->layers = lb_arena_array(r->arena, layers->count, sizeof *out->layers);
+    if (out->layers == NULL) {
+        return lb_read_no_memory(r);
+    }
+    for (const struct lb_yaml *item = layers->first; item != NULL && status == LB_OK; item = item->next) {
+        status = lb_read_int(r, item, "student.layers_from.layers", 0, LB_MAX_LAYERS - 1,
+                             &out->layers[out->layers_count]);
+        out->layers_count++;
+    }
+    return status;
+}
+
 static enum lb_status take_key(const struct lb_recipe_reader *r, const struct lb_yaml *map,
                                const struct lb_yaml *node, const char *path, json_t *object,
                                struct lb_recipe_student *out) {
@@ -164,6 +194,9 @@ static enum lb_status take_key(const struct lb_recipe_reader *r, const struct lb
     bool known_type = lb_family_key(type, 0) != NULL;
     if (strcmp(node->key, "model") == 0) {
         return lb_read_string(r, node, path, &out->model);
+    }
+    if (strcmp(node->key, "layers_from") == 0) {
+        return take_layers(r, node, path, out);
     }
     if (comes_from_tokenizer(node->key)) {
         return lb_read_fail(r, node->line, path, "comes from the tokenizer; drop the key");
@@ -192,12 +225,12 @@ static enum lb_status take_keys(const struct lb_recipe_reader *r, struct lb_yaml
         }
     }
     for (const struct lb_yaml *child = map->first; out->model != NULL && child != NULL; child = child->next) {
-        if (strcmp(child->key, "model") != 0) {
+        if (strcmp(child->key, out->layers_count > 0 ? "layers_from" : "model") != 0) {
             const char *path = lb_arena_printf(r->arena, "student.%s", child->key);
-            return path == NULL
-                       ? lb_read_no_memory(r)
-                       : lb_read_fail(r, child->line, path,
-                                      "student.model brings its own configuration; drop one of the two");
+            return path == NULL ? lb_read_no_memory(r)
+                                : lb_read_fail(r, child->line, path,
+                                               "student.%s brings its own configuration; drop one of the two",
+                                               out->layers_count > 0 ? "layers_from" : "model");
         }
     }
     return LB_OK;

@@ -142,6 +142,20 @@ static enum lb_status open_inputs(struct run *run, struct lb_detail *detail) {
     if (status != LB_OK) {
         return status;
     }
+    bool encoder = lb_model_config(run->student)->input_size == 0 && !lb_model_is_causal(run->student);
+    if (r->whole_texts != encoder) {
+        return lb_fail(
+            detail, LB_E_ARG,
+            r->whole_texts
+                ? "whole_texts: a %s reads texts that are strung together; drop the key"
+                : "whole_texts: a %s is an encoder, which reads each text by itself; set it to true",
+            lb_model_config(run->student)->model_type);
+    }
+    if (run->eval_data != NULL && lb_model_head(run->student)->weight == NULL) {
+        return lb_fail(detail, LB_E_ARG,
+                       "eval_datasets: a %s without a head predicts nothing that could be evaluated",
+                       lb_model_config(run->student)->model_type);
+    }
     lb_tell_records(run->data, "datasets", r->max_length);
     lb_tell_records(run->eval_data, "eval_datasets", r->max_length);
     const struct lb_config *c = lb_model_config(run->student);

@@ -14,10 +14,19 @@ static enum lb_status open_given(const struct lb_recipe *recipe, const struct lb
                                  struct lb_model **out, struct lb_detail *detail) {
     struct lb_model *student = NULL;
     char *path = lb_recipe_resolve(recipe, recipe->student.model);
-    enum lb_status status = path != NULL ? lb_model_open(path, true, &student, detail) : no_memory(detail);
+    bool some = recipe->student.layers_count > 0;
+    enum lb_status status = LB_OK;
+    if (path == NULL) {
+        status = no_memory(detail);
+    } else if (some) {
+        status = lb_model_from_layers(path, recipe->student.layers, recipe->student.layers_count, &student,
+                                      detail);
+    } else {
+        status = lb_model_open(path, true, &student, detail);
+    }
     lb_free(path);
     if (status != LB_OK) {
-        lb_detail_prefix(detail, "student.model");
+        lb_detail_prefix(detail, some ? "student.layers_from" : "student.model");
     }
     if (status == LB_OK) {
         lb_log_notes("model_note", NULL, lb_model_notes(student));

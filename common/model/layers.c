@@ -1,0 +1,98 @@
+/* A model made of some of another one's layers: what a smaller student begins as. */
+#include "common/model/families.h"
+#include "common/model/family.h"
+
+#include <inttypes.h>
+#include <string.h>
+
+/* Those of a set that stay, under their new numbers. */
+static struct lb_layer_set renumber(const struct lb_layer_set *from, const int64_t *layers, size_t n) {
+    struct lb_layer_set to = {{0}};
+    for (size_t i = 0; i < n; i++) {
+        if (lb_layer_has(from, layers[i])) {
+            lb_layer_put(&to, (int64_t)i);
+        }
+    }
+    return to;
+}
+
+static enum lb_status make_config(const struct lb_model *from, const int64_t *layers, size_t n,
+                                  const char *path, struct lb_config *out, struct lb_detail *detail) {
+    static const struct lb_layer_set none;
+    struct lb_config c = from->config;
+    if (!from->family->has_attention) {
+        return lb_fail(detail, LB_E_ARG, "%s: a %s has no layers to choose from", path, c.model_type);
+    }
+    for (size_t i = 0; i < n; i++) {
+        if (layers[i] < 0 || layers[i] >= c.num_hidden_layers) {
+            return lb_fail(detail, LB_E_ARG, "%s: no layer %" PRId64 "; it has 0 to %" PRId64, path,
+                           layers[i], c.num_hidden_layers - 1);
+        }
+        for (size_t j = 0; j < i; j++) {
+            if (layers[j] == layers[i]) {
+                return lb_fail(detail, LB_E_ARG, "%s: layer %" PRId64 " is named twice", path, layers[i]);
+            }
+        }
+    }
+    c.num_hidden_layers = (int64_t)n;
+    c.sliding = renumber(&from->config.sliding, layers, n);
+    c.no_rope = renumber(&from->config.no_rope, layers, n);
+    if (memcmp(&c.sliding, &none, sizeof none) == 0) { /* as where no layer has a window */
+        c.sliding_window = 0;
+        c.use_sliding_window = false;
+    }
+    *out = c;
+    return lb_config_check(&c, path, detail);
+}
+
+/* The weight of `from` that stands where weight i of `model` does: of the layer it comes from, in the same
+ * place among that one's; NULL: there is none. */
+static const struct lb_weight *origin(const struct lb_model *model, size_t i, const struct lb_model *from,
+                                      const int64_t *layers) {
+    int layer = model->specs[i].layer;
+    if (layer < 0) {
+        return lb_model_weight(from, model->weights[i].name);
+    }
+    size_t place = 0, at = 0;
+    for (size_t k = 0; k < i; k++) {
+        place += model->specs[k].layer == layer;
+    }
+    for (size_t k = 0; k < from->n_own; k++) {
+        if (from->specs[k].layer == layers[layer] && at++ == place) {
+            return &from->weights[k];
+        }
+    }
+    return NULL;
+}
+
+enum lb_status lb_model_from_layers(const char *path, const int64_t *layers, size_t n, struct lb_model **out,
+                                    struct lb_detail *detail) {
+    struct lb_model *from = NULL, *model = NULL;
+    struct lb_config config;
+    enum lb_status status = lb_model_open(path, false, &from, detail);
+    status = status == LB_OK ? make_config(from, layers, n, path, &config, detail) : status;
+    status = status == LB_OK ? lb_model_declare(&config, path, &model, detail) : status;
+    for (size_t i = 0; status == LB_OK && i < model->n_weights; i++) {
+        const struct lb_weight *w = origin(model, i, from, layers);
+        if (w == NULL || w->rows != model->weights[i].rows || w->cols != model->weights[i].cols) {
+            status =
+                lb_fail(detail, LB_E_INTERNAL, "%s: nothing stands for %s", path, model->weights[i].name);
+            break;
+        }
+        model->weights[i].dtype = w->dtype;
+        model->weights[i].data = w->data;
+        model->weights[i].interleaved = w->interleaved;
+    }
+    status = status == LB_OK ? lb_model_make_trainable(model, detail) : status; /* copies what from holds */
+    status = status == LB_OK ? lb_model_bind(model, detail) : status;
+    if (status == LB_OK) {
+        model->ends = from->ends;
+        model->sentence = from->sentence;
+        model->notes = from->notes;
+        *out = model;
+        model = NULL;
+    }
+    lb_model_destroy(model);
+    lb_model_destroy(from);
+    return status;
+}
