@@ -125,8 +125,7 @@ static enum lb_status find_characters(const json_t *object, const char *what, st
     return LB_OK;
 }
 
-/* One merge as ["a", "b"] or "a b". */
-static bool merge_sides(const json_t *merge, const char **a, size_t *a_len, const char **b, size_t *b_len) {
+bool lb_bpe_merge_sides(const json_t *merge, const char **a, size_t *a_len, const char **b, size_t *b_len) {
     if (json_is_array(merge)) {
         const json_t *left = json_array_get(merge, 0), *right = json_array_get(merge, 1);
         *a = json_string_value(left);
@@ -155,7 +154,7 @@ static enum lb_status read_merge(const json_t *merge, size_t number, const char 
                                  char *joined, struct lb_detail *detail) {
     const char *a, *b;
     size_t a_len, b_len;
-    if (!merge_sides(merge, &a, &a_len, &b, &b_len)) {
+    if (!lb_bpe_merge_sides(merge, &a, &a_len, &b, &b_len)) {
         return lb_fail(detail, LB_E_FORMAT, "%s: model.merges[%zu] must be \"a b\" or [\"a\", \"b\"]", what,
                        number);
     }

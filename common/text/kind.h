@@ -39,6 +39,8 @@ struct lb_text_model_kind {
 
 /* Byte-pair encoding: GPT-2, Llama 2 and 3, Mistral, Gemma, Qwen, SmolLM and most since. */
 extern const struct lb_text_model_kind lb_bpe_kind;
+/* One of its merges, ["a", "b"] or "a b": both sides, in the JSON's memory. False when it is neither. */
+bool lb_bpe_merge_sides(const json_t *merge, const char **a, size_t *a_len, const char **b, size_t *b_len);
 /* The longest token first: BERT and its like. */
 extern const struct lb_text_model_kind lb_wordpiece_kind;
 /* The likeliest way to cut: T5, XLM-R, ALBERT. */

@@ -28,6 +28,7 @@ int lb_cmd_export(int argc, char **argv, volatile sig_atomic_t *stop);
 int lb_cmd_probe(int argc, char **argv, volatile sig_atomic_t *stop);
 int lb_cmd_cache(int argc, char **argv, volatile sig_atomic_t *stop);
 int lb_cmd_tokenize(int argc, char **argv, volatile sig_atomic_t *stop);
+int lb_cmd_tokenizer(int argc, char **argv, volatile sig_atomic_t *stop);
 
 /* The place of a word given as an option among names (NULL ends them); wrong usage when it is none of them.
  */

@@ -21,6 +21,7 @@ static const struct command {
     {"cache", "look into a cache of teachers' answers", lb_cmd_cache},
     {"probe", "what teachers serve, and whether replicas agree", lb_cmd_probe},
     {"tokenize", "show a text as token ids", lb_cmd_tokenize},
+    {"tokenizer", "make a smaller tokenizer of a model's", lb_cmd_tokenizer},
 };
 #define N_COMMANDS (sizeof commands / sizeof commands[0])
 
