@@ -23,6 +23,7 @@
 #define SAMPLES 6
 #define TEACHERS 2
 #define MAX_T 24
+#define MAX_V 1500
 
 static char folder[] = "/tmp/limbeck-lanes-XXXXXX";
 static const enum lb_target_lane lanes[] = {LB_LANE_LOGITS, LB_LANE_FINAL, LB_LANE_TOPK};
@@ -32,6 +33,7 @@ static const char *const lane_names[] = {"logits", "final_hidden", "topk"};
 struct scene {
     const char *name;
     struct lb_config config;
+    struct lb_vocab_map *map; /* NULL: the student has all of the teachers' vocabulary */
     struct host *hosts[TEACHERS];
     struct lb_model *student;
     int32_t ids[SAMPLES][MAX_T + 1];
@@ -47,6 +49,7 @@ struct outcome {
     float *grads;
     double head_norms; /* sum over rows of |h| */
     double delta;      /* most that FP16 moves a teacher's logit, by any lane */
+    double by_hand;    /* logits: the loss of mean_losses */
 };
 
 static void must(enum lb_status status, const struct lb_detail *detail) {
@@ -55,7 +58,26 @@ static void must(enum lb_status status, const struct lb_detail *detail) {
     }
 }
 
-static void begin(struct scene *s, const char *name, bool text, double range) {
+/* The student has a fifth of the teachers' vocabulary. */
+static void trim(struct scene *s, const char *teacher) {
+    struct lb_detail detail = {0};
+    struct lb_tokenizer *tokenizer = NULL;
+    s->map = calloc(1, sizeof *s->map);
+    assert_non_null(s->map);
+    must(lb_tokenizer_open(teacher, &tokenizer, &detail), &detail);
+    snprintf(s->map->full, sizeof s->map->full, "%s", lb_tokenizer_fingerprint(tokenizer));
+    memset(s->map->trimmed, 'a', sizeof s->map->trimmed - 1);
+    s->map->n = (int32_t)s->config.vocab_size / 5;
+    s->map->kept = malloc((size_t)s->map->n * sizeof *s->map->kept);
+    assert_non_null(s->map->kept);
+    for (int32_t i = 0; i < s->map->n; i++) {
+        s->map->kept[i] = 5 * i + i % 3;
+    }
+    s->config.vocab_size = s->map->n;
+    lb_tokenizer_destroy(tokenizer);
+}
+
+static void begin(struct scene *s, const char *name, bool text, double range, bool trimmed) {
     struct lb_detail detail = {0};
     struct lb_rng rng;
     memset(s, 0, sizeof *s);
@@ -63,14 +85,17 @@ static void begin(struct scene *s, const char *name, bool text, double range) {
     lb_rng_seed(&rng, 21, 0);
     (text ? lb_tiny_llama : lb_tiny_mlp)(&s->config);
     s->config.tie_word_embeddings = false;
-    s->config.vocab_size = text ? 1500 : 40;
+    s->config.vocab_size = text ? MAX_V : 40;
     s->config.initializer_range = range;
     for (int k = 0; k < TEACHERS; k++) {
         char path[80], label[24];
         snprintf(label, sizeof label, "%s%d", name, k);
         snprintf(path, sizeof path, "%s/%s", folder, label);
-        lb_tiny_save(&s->config, 11 + (uint64_t)k, path, LB_F32, false);
+        lb_tiny_save(&s->config, 11 + (uint64_t)k, path, LB_F32, trimmed);
         s->hosts[k] = host_start(folder, label, path, NULL);
+        if (trimmed && k == TEACHERS - 1) {
+            trim(s, path);
+        }
     }
     must(lb_model_create(&s->config, 3, &s->student, &detail), &detail);
     for (int i = 0; i < SAMPLES; i++) {
@@ -95,6 +120,10 @@ static void end(struct scene *s) {
         host_kill(s->hosts[k]);
     }
     lb_model_destroy(s->student);
+    if (s->map != NULL) {
+        free(s->map->kept);
+        free(s->map);
+    }
 }
 
 /* Most that rounding to FP16 moves a logit of these answers, 2^-11 of each number that it rounds. */
@@ -123,6 +152,48 @@ static double fp16_delta(const struct lb_plan *plan, const struct lb_answer *con
         }
     }
     return most / 2048;
+}
+
+/* The mean over positions and weighted teachers of sum_S p (log p - log q) - m log m, m = sum_S p, times T^2:
+ * what the teachers say of the tokens S that the student has. From whole logits. */
+static double by_hand(const struct scene *s, const struct lb_value *states,
+                      const struct lb_answer *const *answers, double temperature) {
+    const struct lb_weight *head = lb_model_head(s->student)->weight;
+    static double q[MAX_V], p[MAX_V];
+    double sum = 0;
+    int64_t v = head->rows, row = 0, whole = lb_answer_find(answers[0], LB_OUT_LOGITS, 0)->dim[1];
+    for (int i = 0; i < SAMPLES; i++) {
+        for (int64_t t = 0; t < s->samples[i].n; t++, row++) {
+            double q_norm = 0;
+            for (int64_t j = 0; j < v; j++) {
+                double z = 0;
+                for (int64_t c = 0; c < head->cols; c++) {
+                    z += (double)head->value[j * head->cols + c] *
+                         (double)states->data[row * states->cols + c];
+                }
+                q[j] = z / temperature;
+                q_norm += exp(q[j]);
+            }
+            for (int k = 0; k < TEACHERS; k++) {
+                const struct lb_wire_tensor *logits =
+                    lb_answer_find(answers[i * TEACHERS + k], LB_OUT_LOGITS, 0);
+                double p_norm = 0, mass = 0, loss = 0;
+                for (int64_t j = 0; j < whole; j++) {
+                    float z;
+                    lb_wire_floats(logits, t * whole + j, 1, &z);
+                    p[j] = exp((double)z / temperature);
+                    p_norm += p[j];
+                }
+                for (int64_t j = 0; j < v; j++) {
+                    double mine = p[s->map != NULL ? s->map->kept[j] : j] / p_norm;
+                    mass += mine;
+                    loss += mine * (log(mine) - q[j] + log(q_norm));
+                }
+                sum += (1.0 + k) / 3 * (loss - mass * log(mass));
+            }
+        }
+    }
+    return temperature * temperature * sum / (double)s->rows;
 }
 
 /* One step of the recipe by a lane: real daemons, the real question, the real step. */
@@ -154,7 +225,9 @@ static struct outcome run(struct scene *s, const char *mixture, enum lb_target_l
     asking.recipe.fp16_targets = fp16;
     asking.recipe.max_length = MAX_T;
     must(lb_teachers_open_recipe(&asking.recipe, NULL, &teachers, &detail), &detail);
-    must(lb_plan_make(&asking.recipe, s->student, "", teachers, plan, &detail), &detail);
+    must(lb_plan_make(&asking.recipe, s->student, s->map ? s->map->trimmed : "", s->map, teachers, plan,
+                      &detail),
+         &detail);
     must(lb_teachers_submit(teachers, 0, s->samples, SAMPLES, NULL, &detail), &detail);
     must(lb_teachers_take(teachers, 0, &answers, &detail), &detail);
     struct lb_step *step = lb_step_create(plan, s->student, (size_t)1 << 28);
@@ -169,6 +242,8 @@ static struct outcome run(struct scene *s, const char *mixture, enum lb_target_l
         }
         out.head_norms += sqrt(square);
     }
+    bool is_by_hand = lane == LB_LANE_LOGITS && !fp16 && strcmp(mixture, "mean_losses") == 0;
+    out.by_hand = is_by_hand ? by_hand(s, states, answers, temperature) : 0;
     must(lb_step_losses(step, answers, s->rows, NULL, &out.result, &detail), &detail);
     out.delta = fp16 ? fp16_delta(plan, answers) : 0;
     out.grads = malloc(out.n * sizeof *out.grads);
@@ -197,8 +272,13 @@ static void compare(const struct scene *s, const char *mixture, bool fp16, doubl
     struct outcome of[3];
     double delta = 0;
     for (int l = 0; l < 3; l++) {
-        of[l] = run((struct scene *)(uintptr_t)s, mixture, lanes[l], fp16, temperature, s->config.vocab_size);
+        of[l] = run((struct scene *)(uintptr_t)s, mixture, lanes[l], fp16, temperature, MAX_V);
         delta = fmax(delta, of[l].delta);
+    }
+    if (of[0].by_hand > 0) {
+        printf("%-10s T %-3g by hand %.7f, logits %.7f\n", s->name, temperature, of[0].by_hand,
+               of[0].result.loss);
+        assert_true(fabs(of[0].by_hand - of[0].result.loss) <= 1e-5 * fmax(1, of[0].by_hand));
     }
     const struct lb_weight *head = lb_model_head(s->student)->weight;
     size_t n, begin = (size_t)(head->grad - lb_model_grads(s->student, &n));
@@ -251,6 +331,20 @@ static void truncated(struct scene *s, double temperature) {
     free(full.grads);
 }
 
+/* All lanes tell the same of what lies outside. */
+static void same_left_out(struct scene *s) {
+    double left[3];
+    for (int l = 0; l < 3; l++) {
+        struct outcome of = run(s, "mean_probs", lanes[l], false, 1, MAX_V);
+        left[l] = of.result.left_out[0];
+        assert_true(fabs(of.result.cut[0] - 1) < 1e-9 && fabs(of.result.cut[1] - 1) < 1e-9);
+        free(of.grads);
+    }
+    printf("%-10s outside of the student's vocabulary: %.4f\n", s->name, left[0]);
+    assert_true(left[0] > 0.5 && left[0] < 0.95);
+    assert_true(fabs(left[1] - left[0]) < 1e-5 && fabs(left[2] - left[0]) < 1e-5);
+}
+
 static void all(struct scene *s) {
     static const double temperatures[] = {0.5, 1, 4};
     static const char *const mixtures[] = {"ca_mkd", "mean_probs", "mean_losses"};
@@ -259,14 +353,16 @@ static void all(struct scene *s) {
             compare(s, mixtures[m], false, temperatures[t]);
             compare(s, mixtures[m], true, temperatures[t]);
         }
-        truncated(s, temperatures[t]);
+        if (s->map == NULL) {
+            truncated(s, temperatures[t]);
+        }
     }
 }
 
 static void texts(void **state) {
     (void)state;
     struct scene s;
-    begin(&s, "text", true, 0.3);
+    begin(&s, "text", true, 0.3, false);
     all(&s);
     end(&s);
 }
@@ -274,8 +370,17 @@ static void texts(void **state) {
 static void classifiers(void **state) {
     (void)state;
     struct scene s;
-    begin(&s, "classifier", false, 0.5);
+    begin(&s, "classifier", false, 0.5, false);
     all(&s);
+    end(&s);
+}
+
+static void trimmed(void **state) {
+    (void)state;
+    struct scene s;
+    begin(&s, "trimmed", true, 0.3, true);
+    all(&s);
+    same_left_out(&s);
     end(&s);
 }
 
@@ -290,6 +395,7 @@ static int teardown(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(texts), cmocka_unit_test(classifiers)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(texts), cmocka_unit_test(classifiers),
+                                       cmocka_unit_test(trimmed)};
     return cmocka_run_group_tests(tests, setup, teardown);
 }

@@ -144,8 +144,8 @@ static enum lb_status open_parts(struct parts *p, const char *recipe, struct lb_
                                  p->tokenizer, NULL, &p->data, detail);
     }
     if (status == LB_OK) {
-        status = lb_plan_make(p->recipe, p->student, lb_tokenizer_fingerprint(p->tokenizer), NULL, &p->plan,
-                              detail);
+        status = lb_plan_make(p->recipe, p->student, lb_tokenizer_fingerprint(p->tokenizer), NULL, NULL,
+                              &p->plan, detail);
     }
     if (status == LB_OK) {
         struct lb_weight_group group = {.n = 0};

@@ -22,12 +22,18 @@
 
 #define SAMPLES 3
 #define VOCAB 37
+#define WHOLE 53 /* of a teacher whose vocabulary the student has a part of */
 #define TEACHER_WIDTH 20
 #define TEACHER_HEADS 3
 #define MAX_T 16
 #define TOLERANCE 2e-3
 
 static struct lb_rng rng;
+
+/* Ids 0, 1, 2 of three stay, so far as VOCAB goes; when set, it is the first teacher's. */
+static int32_t kept[VOCAB];
+static const struct lb_vocab_map part = {.kept = kept, .n = VOCAB};
+static const struct lb_vocab_map *trimmed;
 
 struct world {
     struct lb_recipe recipe;
@@ -88,7 +94,7 @@ static void top_k(struct lb_answer *a, int64_t t, int64_t k, int teacher) {
     assert_true(ids != NULL && rest != NULL);
     for (int64_t i = 0; i < t; i++) {
         for (int64_t j = 0; j < k; j++) {
-            ids[i * k + j] = (int32_t)((i + (5 + teacher) * j) % VOCAB);
+            ids[i * k + j] = (int32_t)((i + (5 + teacher) * j) % (trimmed && teacher == 0 ? WHOLE : VOCAB));
         }
         rest[i] = (float)log(0.3 / 1.3); /* some mass for the others */
     }
@@ -120,6 +126,13 @@ static void make_answers(struct world *w) {
             }
             add(a, "logprobs.actual", t, 0, 0, actual);
             top_k(a, t, 8, k);
+            if (trimmed) {
+                float *lse = normals(t, 0.5);
+                for (int64_t i = 0; i < t; i++) {
+                    lse[i] += 6; /* for some rows above all that is kept */
+                }
+                add(a, "logsumexp", t, 0, 0, lse);
+            }
             w->pointers[s * 2 + k] = a;
         }
     }
@@ -235,6 +248,10 @@ static struct world *make_world(const struct lb_mixture *mixture, enum lb_target
         w->head[k] = (struct lb_teacher_head){normals(VOCAB * TEACHER_WIDTH, 0.5), NULL, VOCAB, TEACHER_WIDTH,
                                               LB_HEAD_PLAIN};
         w->plan.info[k] = &w->info[k];
+        if (trimmed && k == 0) {
+            w->info[k].vocab_size = WHOLE;
+            w->plan.map[k] = trimmed;
+        }
         w->plan.head[k] = &w->head[k];
     }
     for (size_t i = 0; lb_loss_at(i) != NULL; i++) {
@@ -372,6 +389,30 @@ static void each_mixture(void **state) {
             check(mixture->name, mixture, LB_LANE_TOPK, i % 2 != 0, NULL);
         }
     }
+}
+
+/* One of two teachers has more tokens than the student. */
+static void trimmed_vocabulary(void **state) {
+    (void)state;
+    for (int32_t i = 0; i < VOCAB; i++) {
+        kept[i] = i + i / 3;
+    }
+    trimmed = &part;
+    struct world *w = make_world(lb_mixture_find("mean_losses"), LB_LANE_FINAL, true, lb_loss_find("kl"));
+    struct lb_step_result result = {0};
+    assert_int_equal(lb_whole_step(w->step, w->samples, SAMPLES, w->pointers, w->rows, &rng, &result, NULL),
+                     LB_OK);
+    assert_true(fabs(result.cut[0] - 1) < 1e-9 && result.cut[1] == 0 && result.left_out[1] == 0);
+    assert_true(result.left_out[0] > 0.05 && result.left_out[0] < 0.95);
+    free_world(w);
+    for (size_t i = 0; lb_mixture_at(i) != NULL; i++) {
+        const struct lb_mixture *mixture = lb_mixture_at(i);
+        check("trimmed", mixture, LB_LANE_FINAL, i % 2 == 0, lb_loss_find("kl"));
+        if (mixture->combine != LB_COMBINE_LOGITS) {
+            check("trimmed", mixture, LB_LANE_TOPK, i % 2 != 0, lb_loss_find("kl"));
+        }
+    }
+    trimmed = NULL;
 }
 
 /* Weights of each token: a teacher counts by the label's probability under it. */
@@ -548,8 +589,10 @@ static void micro_batches(void **state) {
 int main(void) {
     lb_rng_seed(&rng, 1, 0);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(each_loss),  cmocka_unit_test(each_mixture),  cmocka_unit_test(weights_of_tokens),
-        cmocka_unit_test(two_halves), cmocka_unit_test(micro_batches), cmocka_unit_test(not_finite),
+        cmocka_unit_test(each_loss),         cmocka_unit_test(each_mixture),
+        cmocka_unit_test(weights_of_tokens), cmocka_unit_test(trimmed_vocabulary),
+        cmocka_unit_test(two_halves),        cmocka_unit_test(micro_batches),
+        cmocka_unit_test(not_finite),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

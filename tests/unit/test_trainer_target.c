@@ -200,7 +200,7 @@ static void image_logits(void **state) {
         for (int i = 0; i < N * V; i++) {
             z[i] = -77;
         }
-        lb_target_logits(&batch, 0, lane == 0 ? NULL : &head, V, 0, N, work, z);
+        lb_target_logits(&batch, 0, lane == 0 ? NULL : &head, NULL, V, 0, N, work, z);
         for (int i = 0; i < N; i++) {
             double sum = 0;
             for (int j = 0; j < V; j++) {
@@ -255,7 +255,7 @@ static void text_logits(void **state) {
                 for (int i = 0; i < ROWS * V; i++) {
                     z[i] = -77;
                 }
-                lb_target_logits(&batch, 0, whole ? NULL : &head, V, row, n, work, z);
+                lb_target_logits(&batch, 0, whole ? NULL : &head, NULL, V, row, n, work, z);
                 for (int i = 0; i < ROWS * V; i++) {
                     bool there = i < n * V && !(gap && sequence[row + i / V] == 1);
                     assert_true(fabsf(z[i] - (there ? logits[row * V + i] : -77)) < 1e-5f);

@@ -23,7 +23,7 @@ struct lb_worker {
     float *dz; /* [V] */
     unsigned n_targets;
     struct lb_made_target *targets; /* [n_targets] */
-    /* mixing of truncated distributions */
+    /* mixing and cutting of truncated distributions */
     int32_t *slot;     /* [V], all -1 */
     int32_t *list_ids; /* [teachers, K] */
     float *list_p;     /* [teachers, K] */
@@ -40,7 +40,7 @@ struct lb_step {
     struct lb_model *student;
     struct lb_tape *tape;
     struct lb_arena memory; /* what one micro-batch needs beside the tape */
-    int64_t v, top_k;
+    int64_t v, top_k;       /* top_k: the most of any teacher */
     /* one micro-batch: its rows and the student's forward */
     struct lb_answered batch;
     struct lb_model_batch rows;
@@ -51,8 +51,10 @@ struct lb_step {
     double inverse;           /* 1 / rows of the optimizer step */
     double inverse_sequences; /* 1 / its sequences */
     const struct lb_step_totals *totals;
-    double *mix;                    /* weights [rows or samples, teachers], see lb_step_mix */
-    double *row_loss;               /* [losses, N] */
+    double *mix;      /* weights [rows or samples, teachers], see lb_step_mix */
+    double *row_loss; /* [losses, N] */
+    double *mass;     /* [teachers, N] what the student's vocabulary has of a teacher's distribution; -1: not
+                         read.     NULL: no teacher is asked through a map */
     const struct lb_pair *bad_pair; /* the first whose loss is not finite */
     int8_t *culprit;                /* [N] whose numbers made a row's loss not finite: enum lb_culprit */
     float *z[LB_MAX_TEACHERS];      /* teachers' logits of one chunk */
@@ -76,6 +78,10 @@ double lb_step_inverse(const struct lb_step *step, size_t l);
  * who = n_teachers the mixture's. in_chunk: the row's place in step->z. NULL: nobody who counts answered. */
 const struct lb_target *lb_step_target(const struct lb_step *step, struct lb_worker *worker, unsigned who,
                                        double temperature, int64_t row, int64_t in_chunk);
+/* The length of teacher k's lists. */
+int64_t lb_step_top_k(const struct lb_step *step, unsigned k);
+/* step->mass of a micro-batch; false: out of memory. */
+bool lb_step_masses_init(struct lb_step *step);
 /* Memory for them. */
 bool lb_step_targets_init(struct lb_step *step, struct lb_worker *worker);
 

@@ -32,17 +32,29 @@ static enum lb_status ask_lane(struct lb_plan *plan, const struct lb_model *stud
     struct lb_ask_spec *spec = &plan->spec[k];
     enum lb_datatype wide = r->fp16_targets ? LB_DT_FP16 : LB_DT_FP32;
     enum lb_status status = LB_OK;
-    int64_t v = lb_model_config(student)->vocab_size;
-    if (plan->info[k]->vocab_size != v) {
+    const struct lb_vocab_map *map = plan->map[k];
+    int64_t v = lb_model_config(student)->vocab_size, whole = plan->info[k]->vocab_size;
+    if (map != NULL && (map->n != v || map->kept[map->n - 1] >= whole)) {
+        return lb_fail(
+            detail, LB_E_MISMATCH,
+            "the trimmed tokenizer keeps %d tokens up to id %d: the student has a vocabulary of %lld, "
+            "teacher %s one of %lld",
+            map->n, map->kept[map->n - 1], (long long)v, r->teachers[k].name, (long long)whole);
+    }
+    if (map == NULL && whole != v) {
         return lb_fail(detail, LB_E_MISMATCH,
                        "teacher %s has a vocabulary of %lld, the student of %lld: distributions over unlike "
                        "vocabularies cannot "
                        "be compared; give the student the teacher's tokenizer",
-                       r->teachers[k].name, (long long)plan->info[k]->vocab_size, (long long)v);
+                       r->teachers[k].name, (long long)whole, (long long)v);
+    }
+    /* What the teacher gives to tokens that the student lacks. */
+    if (map != NULL && r->targets != LB_LANE_TOPK) {
+        status = ask(spec, LB_OUT_LOGSUMEXP, 0, LB_DT_FP32, detail);
     }
     switch (r->targets) {
     case LB_LANE_FINAL:
-        status = ask(spec, LB_OUT_HIDDEN_FINAL, 0, wide, detail);
+        status = status == LB_OK ? ask(spec, LB_OUT_HIDDEN_FINAL, 0, wide, detail) : status;
         status = status == LB_OK ? lb_teachers_head(teachers, k, &plan->head[k], detail) : status;
         if (status == LB_OK && plan->head[k]->vocab_size != v) {
             return lb_fail(detail, LB_E_MISMATCH,
@@ -51,10 +63,10 @@ static enum lb_status ask_lane(struct lb_plan *plan, const struct lb_model *stud
         }
         break;
     case LB_LANE_LOGITS:
-        status = ask(spec, LB_OUT_LOGITS, 0, wide, detail);
+        status = status == LB_OK ? ask(spec, LB_OUT_LOGITS, 0, wide, detail) : status;
         break;
     case LB_LANE_TOPK:
-        status = ask(spec, LB_OUT_TOPK_IDS, 0, v <= 65536 ? LB_DT_UINT16 : LB_DT_INT32, detail);
+        status = ask(spec, LB_OUT_TOPK_IDS, 0, whole <= 65536 ? LB_DT_UINT16 : LB_DT_INT32, detail);
         status = status == LB_OK ? ask(spec, LB_OUT_TOPK_VALUES, 0, wide, detail) : status;
         status = status == LB_OK ? ask(spec, LB_OUT_REST, 0, LB_DT_FP32, detail) : status;
         break;
@@ -178,6 +190,14 @@ static enum lb_status add_loss(struct lb_plan *plan, struct lb_model *student, u
     plan->n_losses = l + 1;
     plan->on_label |= loss->on == LB_ON_LABEL;
     plan->on_target |= loss->on == LB_ON_TARGET;
+    if (loss->on == LB_ON_TARGET && lb_plan_trimmed(plan) &&
+        plan->losses[l].args.temperature != plan->recipe->temperature) {
+        return lb_fail(
+            detail, LB_E_ARG,
+            "loss_functions.%u.temperature: what a teacher gives to tokens that a trimmed vocabulary "
+            "lacks is asked at the recipe's temperature %g; set that one",
+            l, plan->recipe->temperature);
+    }
     if (loss->on == LB_ON_LABEL || loss->on == LB_ON_TARGET) {
         return lb_model_head(student)->weight != NULL
                    ? LB_OK
@@ -199,18 +219,38 @@ static enum lb_status add_loss(struct lb_plan *plan, struct lb_model *student, u
     return LB_OK;
 }
 
-static enum lb_status check_teacher(const struct lb_plan *plan, const struct lb_model *student,
-                                    const char *tokenizer, unsigned k, struct lb_detail *detail) {
+/* Whether the teacher reads the student's ids, or through the map's. */
+static enum lb_status check_tokenizer(struct lb_plan *plan, const char *tokenizer,
+                                      const struct lb_vocab_map *map, unsigned k, struct lb_detail *detail) {
+    const struct lb_teacher_info *info = plan->info[k];
+    const char *name = plan->recipe->teachers[k].name, *its = info->tokenizer_fingerprint;
+    if (its[0] == 0 || tokenizer[0] == 0 || strcmp(its, tokenizer) == 0) {
+        return LB_OK;
+    }
+    if (map != NULL && strcmp(its, map->full) == 0) {
+        plan->map[k] = map;
+        return LB_OK;
+    }
+    if (map != NULL) {
+        return lb_fail(
+            detail, LB_E_MISMATCH,
+            "teacher %s has another tokenizer (%.12s) than the one that this recipe's was trimmed from "
+            "(%.12s): its answers would be about other text; trim that of GET /v2/models/%s/tokenizer",
+            name, its, map->full, info->model);
+    }
+    return lb_fail(
+        detail, LB_E_MISMATCH,
+        "teacher %s has another tokenizer (%.12s) than this recipe (%.12s): its answers would "
+        "be about other "
+        "text; use the tokenizer that GET /v2/models/%s/tokenizer gives, or a smaller one made of it by "
+        "limbeck tokenizer trim",
+        name, its, tokenizer, info->model);
+}
+
+static enum lb_status check_teacher(const struct lb_plan *plan, const struct lb_model *student, unsigned k,
+                                    struct lb_detail *detail) {
     const struct lb_teacher_info *info = plan->info[k];
     const char *name = plan->recipe->teachers[k].name;
-    if (info->tokenizer_fingerprint[0] != 0 && tokenizer[0] != 0 &&
-        strcmp(info->tokenizer_fingerprint, tokenizer) != 0) {
-        return lb_fail(detail, LB_E_MISMATCH,
-                       "teacher %s has another tokenizer (%.12s) than this recipe (%.12s): its answers would "
-                       "be about other "
-                       "text; use the tokenizer that GET /v2/models/%s/tokenizer gives",
-                       name, info->tokenizer_fingerprint, tokenizer, info->model);
-    }
     if (info->input_size != lb_model_config(student)->input_size) {
         return lb_fail(detail, LB_E_MISMATCH, "teacher %s reads %lld features, the student %lld (0: text)",
                        name, (long long)info->input_size, (long long)lb_model_config(student)->input_size);
@@ -223,8 +263,8 @@ static enum lb_status check_teacher(const struct lb_plan *plan, const struct lb_
 }
 
 enum lb_status lb_plan_make(const struct lb_recipe *recipe, struct lb_model *student,
-                            const char *tokenizer_fingerprint, struct lb_teachers *teachers,
-                            struct lb_plan *out, struct lb_detail *detail) {
+                            const char *tokenizer_fingerprint, const struct lb_vocab_map *map,
+                            struct lb_teachers *teachers, struct lb_plan *out, struct lb_detail *detail) {
     memset(out, 0, sizeof *out);
     out->recipe = recipe;
     out->n_teachers = teachers != NULL ? lb_teachers_count(teachers) : 0;
@@ -233,8 +273,13 @@ enum lb_status lb_plan_make(const struct lb_recipe *recipe, struct lb_model *stu
     for (unsigned k = 0; k < out->n_teachers && status == LB_OK; k++) {
         out->info[k] = lb_teachers_info(teachers, k);
         out->spec[k].top_k = recipe->loss_top_k;
-        out->spec[k].temperature = recipe->targets == LB_LANE_TOPK ? recipe->temperature : 1;
-        status = check_teacher(out, student, tokenizer_fingerprint, k, detail);
+        status = check_tokenizer(out, tokenizer_fingerprint, map, k, detail);
+        status = status == LB_OK ? check_teacher(out, student, k, detail) : status;
+        bool softened = recipe->targets == LB_LANE_TOPK || out->map[k] != NULL;
+        out->spec[k].temperature = softened ? recipe->temperature : 1;
+        if (status == LB_OK && out->map[k] != NULL) {
+            status = lb_teachers_set_map(teachers, k, map, detail);
+        }
     }
     for (unsigned l = 0; l < recipe->loss_functions_count && status == LB_OK; l++) {
         status = add_loss(out, student, l, detail);
@@ -247,6 +292,14 @@ enum lb_status lb_plan_make(const struct lb_recipe *recipe, struct lb_model *stu
         }
     }
     return status;
+}
+
+bool lb_plan_trimmed(const struct lb_plan *plan) {
+    bool any = false;
+    for (unsigned k = 0; k < plan->n_teachers; k++) {
+        any = any || plan->map[k] != NULL;
+    }
+    return any;
 }
 
 static bool has_tag(const struct lb_recipe_teacher *teacher, const char *tag) {

@@ -32,6 +32,8 @@ struct lb_plan {
     unsigned n_teachers;
     const struct lb_teacher_info *info[LB_MAX_TEACHERS];
     const struct lb_teacher_head *head[LB_MAX_TEACHERS]; /* NULL unless the lane needs it */
+    const struct lb_vocab_map *map[LB_MAX_TEACHERS]; /* NULL: the student has the teacher's own vocabulary;
+                                                        else the part of it that the student has */
     struct lb_ask_spec spec[LB_MAX_TEACHERS];
     size_t n_losses;
     struct {
@@ -46,10 +48,15 @@ struct lb_plan {
 
 /* Adds the projections to the student (lb_model_extend). recipe: one that was read, so that it makes sense by
  * itself. teachers may be NULL when there are none.
- * tokenizer_fingerprint: the student's, "" when it has none; teachers that have another one are refused. */
+ * tokenizer_fingerprint: the student's, "" when it has none; map: of a trimmed one, NULL: it is none; it
+ * outlives plan and teachers. Teachers that have neither this tokenizer nor the map's whole one are refused;
+ * those with the whole one are asked through the map. */
 LB_NODISCARD enum lb_status lb_plan_make(const struct lb_recipe *recipe, struct lb_model *student,
-                                         const char *tokenizer_fingerprint, struct lb_teachers *teachers,
-                                         struct lb_plan *out, struct lb_detail *detail);
+                                         const char *tokenizer_fingerprint, const struct lb_vocab_map *map,
+                                         struct lb_teachers *teachers, struct lb_plan *out,
+                                         struct lb_detail *detail);
+/* Whether any teacher is asked through a map. */
+bool lb_plan_trimmed(const struct lb_plan *plan);
 /* Which teacher is asked about which of n samples, into wanted [n * n_teachers]. */
 void lb_plan_wanted(const struct lb_plan *plan, const struct lb_dataset *data,
                     const struct lb_sample *samples, int64_t n, bool *wanted);

@@ -20,13 +20,15 @@ static double target_loss(const struct lb_step *step, struct lb_worker *worker, 
     unsigned n = plan->n_teachers;
     if (plan->mixture->combine != LB_COMBINE_LOSSES) {
         const struct lb_target *t = lb_step_target(step, worker, n, args->temperature, row, in_chunk);
-        return t != NULL ? loss->row(&worker->row, t, args, (float)factor, worker->dz) : 0;
+        return t != NULL ? t->mass * loss->row(&worker->row, t, args, (float)(factor * t->mass), worker->dz)
+                         : 0;
     }
     const double *w = lb_step_mix(step, row);
     double sum = 0;
     for (unsigned k = 0; k < n; k++) {
         const struct lb_target *t = lb_step_target(step, worker, k, args->temperature, row, in_chunk);
-        sum += t != NULL ? w[k] * loss->row(&worker->row, t, args, (float)(factor * w[k]), worker->dz) : 0;
+        double part = t != NULL ? w[k] * t->mass : 0;
+        sum += t != NULL ? part * loss->row(&worker->row, t, args, (float)(factor * part), worker->dz) : 0;
     }
     return sum;
 }
@@ -79,8 +81,8 @@ static void row_losses(const struct lb_step *step, struct lb_worker *worker, int
 static enum lb_status on_logits(void *context, int64_t row, int64_t n, float *z) {
     struct lb_step *step = context;
     for (unsigned k = 0; reads_logits(step) && k < step->plan->n_teachers; k++) {
-        lb_target_logits(&step->batch, k, step->plan->head[k], step->v, row, n, step->teacher_states,
-                         step->z[k]);
+        lb_target_logits(&step->batch, k, step->plan->head[k], step->plan->map[k], step->v, row, n,
+                         step->teacher_states, step->z[k]);
     }
 #pragma omp parallel for schedule(static)
     for (int64_t i = 0; i < n; i++) {

@@ -18,7 +18,9 @@ struct lb_step *lb_step_create(const struct lb_plan *plan, struct lb_model *stud
     lb_arena_init(&step->memory, max_bytes);
     const struct lb_weight *head = lb_model_head(student)->weight;
     step->v = head != NULL ? head->rows : 1; /* no loss reads logits then */
-    step->top_k = plan->recipe->loss_top_k < step->v ? plan->recipe->loss_top_k : step->v;
+    for (unsigned k = 0; k < plan->n_teachers; k++) {
+        step->top_k = lb_step_top_k(step, k) > step->top_k ? lb_step_top_k(step, k) : step->top_k;
+    }
     if (step->tape == NULL) {
         lb_step_destroy(step);
         return NULL;
@@ -142,6 +144,17 @@ static void add_up(const struct lb_step *step, const double *pair_loss, struct l
     }
 }
 
+/* What the teachers that are asked through a map had on tokens that the student lacks. */
+static void add_left_out(const struct lb_step *step, struct lb_step_result *result) {
+    for (unsigned k = 0; step->mass != NULL && k < step->plan->n_teachers; k++) {
+        for (int64_t r = 0; step->plan->map[k] != NULL && r < step->rows.n_rows; r++) {
+            double mass = step->mass[k * (size_t)step->rows.n_rows + (size_t)r];
+            result->cut[k] += mass >= 0 ? step->inverse : 0;
+            result->left_out[k] += mass >= 0 ? (1 - mass) * step->inverse : 0;
+        }
+    }
+}
+
 static enum lb_status out_of_memory(int64_t n, struct lb_detail *detail) {
     return lb_fail(detail, LB_E_NOMEM,
                    "no memory for a batch of %lld samples: lower per_device_train_batch_size", (long long)n);
@@ -207,7 +220,8 @@ enum lb_status lb_step_losses(struct lb_step *step, const struct lb_answer *cons
                                      sizeof *step->row_loss);
     step->culprit = lb_arena_zarray(&step->memory, (size_t)step->rows.n_rows, sizeof *step->culprit);
     step->bad_pair = NULL;
-    if (step->row_loss == NULL || step->culprit == NULL || !lb_step_weigh(step, result)) {
+    if (step->row_loss == NULL || step->culprit == NULL || !lb_step_masses_init(step) ||
+        !lb_step_weigh(step, result)) {
         return out_of_memory(step->batch.n_samples, detail);
     }
     enum lb_status status = totals == NULL ? lb_step_count(step, step->batch.samples, step->batch.n_samples,
@@ -220,6 +234,7 @@ enum lb_status lb_step_losses(struct lb_step *step, const struct lb_answer *cons
     step->states = NULL;
     if (status == LB_OK) {
         add_up(step, pair_loss, result);
+        add_left_out(step, result);
     }
     return status;
 }

@@ -16,6 +16,9 @@ struct lb_step_result {
     double loss;                    /* weighted sum of the terms */
     double term[LB_MAX_LOSSES];     /* each loss function's mean, unweighted */
     double weight[LB_MAX_TEACHERS]; /* mean mixture weight of each teacher */
+    /* Of teachers asked through a map: positions that they were read at, and what of their distributions
+     * there lies on tokens that the student lacks; of the step's positions. */
+    double cut[LB_MAX_TEACHERS], left_out[LB_MAX_TEACHERS];
 };
 
 /* What the answers of all micro-batches of one optimizer step make of the denominators that losses have (of

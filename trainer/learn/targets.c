@@ -24,6 +24,24 @@ static unsigned temperatures(const struct lb_plan *plan) {
     return n;
 }
 
+int64_t lb_step_top_k(const struct lb_step *step, unsigned k) {
+    int64_t most = step->plan->map[k] != NULL ? step->plan->info[k]->vocab_size : step->v;
+    return step->plan->recipe->loss_top_k < most ? step->plan->recipe->loss_top_k : most;
+}
+
+bool lb_step_masses_init(struct lb_step *step) {
+    size_t n = step->plan->n_teachers * (size_t)step->rows.n_rows;
+    step->mass = NULL;
+    if (!lb_plan_trimmed(step->plan)) {
+        return true;
+    }
+    step->mass = lb_arena_array(&step->memory, n, sizeof *step->mass);
+    for (size_t i = 0; step->mass != NULL && i < n; i++) {
+        step->mass[i] = -1;
+    }
+    return step->mass != NULL;
+}
+
 bool lb_step_targets_init(struct lb_step *step, struct lb_worker *worker) {
     const struct lb_plan *plan = step->plan;
     struct lb_arena *a = &step->memory;
@@ -39,7 +57,7 @@ bool lb_step_targets_init(struct lb_step *step, struct lb_worker *worker) {
         t->ids = truncated(step) ? lb_arena_array(a, (size_t)most, sizeof *t->ids) : NULL;
         ok = t->p != NULL && (t->ids != NULL || !truncated(step));
     }
-    if (ok && plan->on_target && truncated(step) && n > 1 && !each) {
+    if (ok && plan->on_target && truncated(step) && ((n > 1 && !each) || lb_plan_trimmed(plan))) {
         worker->slot = lb_arena_array(a, (size_t)step->v, sizeof *worker->slot);
         worker->list_ids = lb_arena_array(a, (size_t)lists, sizeof *worker->list_ids);
         worker->list_p = lb_arena_array(a, (size_t)lists, sizeof *worker->list_p);
@@ -51,76 +69,180 @@ bool lb_step_targets_init(struct lb_step *step, struct lb_worker *worker) {
     return ok && worker->targets != NULL;
 }
 
-/* The truncated distribution of an answer at its position t, into ids and p [K]. The values say how the
+/* ---- the part of a teacher's distribution that the student has ----
+ *
+ * A student with a trimmed vocabulary S gives no mass to other tokens, so the KL of the whole distributions
+ * is infinite whatever it does. What is left to learn is what the teacher says about S: with m = sum_S p and
+ * p' = p / m on S,
+ *   sum_S p (log p - log q) = m KL(p' || q) + m log m,
+ * whose second term is constant. So losses see p', and count m times: positions where the teacher means a
+ * token that the student lacks count less. m is told exactly: exp(lse_S - lse) from the kept logits and the
+ * whole's log-sum-exp; of lists, what they give to others is known and taken out, and what they did not list
+ * stays the tail of p'. Mixtures: p = sum w_k p_k is sum (w_k m_k) p'_k on S, with mass sum w_k m_k. (A mean
+ * of logits says nothing of its own mass; it counts by the same one.) */
+
+static void note_mass(const struct lb_step *step, unsigned k, int64_t row, double mass) {
+    step->mass[k * (size_t)step->rows.n_rows + (size_t)row] = mass;
+}
+
+/* Takes the ids that the student lacks out of a list, the others renumbered and made to sum to 1 with the
+ * tail again. Returns the mass. */
+static double cut_list(const struct lb_vocab_map *map, struct lb_truncated *list, int32_t *ids, float *p) {
+    int64_t n = 0;
+    double mass = list->tail;
+    for (int64_t i = 0; i < list->k; i++) {
+        int32_t id = lb_vocab_map_find(map, ids[i]);
+        if (id >= 0) {
+            mass += p[i];
+            ids[n] = id;
+            p[n++] = p[i];
+        }
+    }
+    for (int64_t i = 0; i < n && mass > 0; i++) {
+        p[i] = (float)(p[i] / mass);
+    }
+    list->k = n;
+    list->tail = mass > 0 ? list->tail / mass : 0;
+    return mass < 1 ? mass : 1;
+}
+
+/* The kept part of a teacher's whole distribution, from its kept logits z. */
+static double kept_mass(const struct lb_step *step, unsigned k, int64_t row, const float *z,
+                        double temperature) {
+    int64_t s = step->batch.sequence[row], t = row - step->batch.offsets[s];
+    const struct lb_answer *answer = step->batch.answers[s * step->plan->n_teachers + k];
+    float lse;
+    lb_wire_floats(lb_answer_find(answer, LB_OUT_LOGSUMEXP, 0), t, 1, &lse);
+    double log_mass = lb_logsumexp(z, step->v, temperature) - lse;
+    return log_mass < 0 ? exp(log_mass) : 1;
+}
+
+/* weight becomes that of the kept parts; returns the mixture's mass. */
+static double weigh_kept(const double *mass, unsigned n, double *weight) {
+    double sum = 0, given = 0;
+    for (unsigned k = 0; k < n; k++) {
+        given += weight[k];
+        weight[k] = weight[k] > 0 ? weight[k] * mass[k] : 0;
+        sum += weight[k];
+    }
+    for (unsigned k = 0; k < n && sum > 0; k++) {
+        weight[k] /= sum;
+    }
+    return given > 0 ? sum / given : 0;
+}
+
+/* ---- the target of a row ---- */
+
+/* The truncated distribution of teacher k's answer about the row, into ids and p [K]. The values say how the
  * listed ids share what the rest leaves, and the rest is told by itself: rounding of the values (as FP16)
  * does not reach the tail, and the whole sums to 1. */
-static struct lb_truncated read_top_k(const struct lb_step *step, const struct lb_answer *answer, int64_t t,
-                                      double temperature, int32_t *ids, float *p) {
+static struct lb_truncated read_top_k(const struct lb_step *step, unsigned k, int64_t row, double temperature,
+                                      int32_t *ids, float *p) {
+    int64_t s = step->batch.sequence[row], t = row - step->batch.offsets[s], top_k = lb_step_top_k(step, k);
+    const struct lb_answer *answer = step->batch.answers[s * step->plan->n_teachers + k];
     const struct lb_wire_tensor *at = lb_answer_find(answer, LB_OUT_TOPK_IDS, 0);
     const struct lb_wire_tensor *values = lb_answer_find(answer, LB_OUT_TOPK_VALUES, 0);
     const struct lb_wire_tensor *rest = lb_answer_find(answer, LB_OUT_REST, 0);
-    bool all = step->top_k == step->v;
+    bool all = top_k == (step->plan->map[k] != NULL ? step->plan->info[k]->vocab_size : step->v);
     float log_rest;
     lb_wire_floats(rest, t, 1, &log_rest);
-    lb_wire_floats(values, t * step->top_k, step->top_k, p);
-    double norm = lb_logsumexp(p, step->top_k, temperature);
+    lb_wire_floats(values, t * top_k, top_k, p);
+    double norm = lb_logsumexp(p, top_k, temperature);
     norm -= all ? 0 : log(-expm1(log_rest));
-    for (int64_t i = 0; i < step->top_k; i++) {
-        ids[i] = lb_answer_id(at, t * step->top_k + i);
+    for (int64_t i = 0; i < top_k; i++) {
+        ids[i] = lb_answer_id(at, t * top_k + i);
         p[i] = (float)exp(p[i] / temperature - norm);
     }
-    return (struct lb_truncated){step->top_k, ids, p, all ? 0 : exp(log_rest)};
+    return (struct lb_truncated){top_k, ids, p, all ? 0 : exp(log_rest)};
 }
 
-/* weight [teachers]: 0 for those that don't count. */
-static void make_truncated(const struct lb_step *step, struct lb_worker *worker, const double *weight,
-                           int64_t row, struct lb_made_target *made) {
-    struct lb_truncated from[LB_MAX_TEACHERS];
-    unsigned n = step->plan->n_teachers, there = 0, only = 0;
-    int64_t s = step->batch.sequence[row], t = row - step->batch.offsets[s];
-    for (unsigned k = 0; k < n; k++) {
-        there += weight[k] > 0 ? 1 : 0;
-        only = weight[k] > 0 ? k : only;
-    }
+/* One teacher's list, through its map if it has one. */
+static void make_single(const struct lb_step *step, const struct lb_worker *worker, unsigned k, int64_t row,
+                        struct lb_made_target *made) {
     struct lb_target *target = &made->target;
-    *target = (struct lb_target){.kind = LB_TARGET_TRUNCATED,
-                                 .temperature = made->temperature,
-                                 .ids = made->ids,
-                                 .p_at = made->p,
-                                 .add_tail = step->plan->recipe->loss_add_tail};
-    if (there == 1) {
-        from[only] =
-            read_top_k(step, step->batch.answers[s * n + only], t, made->temperature, made->ids, made->p);
-        target->k = from[only].k;
-        target->tail = from[only].tail;
-        return;
+    const struct lb_vocab_map *map = step->plan->map[k];
+    int32_t *ids = map != NULL ? worker->list_ids : made->ids;
+    float *p = map != NULL ? worker->list_p : made->p;
+    struct lb_truncated list = read_top_k(step, k, row, made->temperature, ids, p);
+    if (map != NULL) {
+        target->mass = cut_list(map, &list, ids, p);
+        note_mass(step, k, row, target->mass);
+        memcpy(made->ids, ids, (size_t)list.k * sizeof *ids);
+        memcpy(made->p, p, (size_t)list.k * sizeof *p);
     }
+    target->k = list.k;
+    target->tail = list.tail;
+}
+
+/* Several teachers' lists. weight [teachers]: 0 for those that don't count. */
+static void make_union(const struct lb_step *step, struct lb_worker *worker, double *weight, int64_t row,
+                       struct lb_made_target *made) {
+    struct lb_truncated from[LB_MAX_TEACHERS];
+    double mass[LB_MAX_TEACHERS];
+    unsigned n = step->plan->n_teachers;
     for (unsigned k = 0; k < n; k++) {
         from[k] = (struct lb_truncated){0};
+        mass[k] = 1;
         if (weight[k] > 0) {
-            from[k] = read_top_k(step, step->batch.answers[s * n + k], t, made->temperature,
-                                 worker->list_ids + k * step->top_k, worker->list_p + k * step->top_k);
+            int32_t *ids = worker->list_ids + k * step->top_k;
+            float *p = worker->list_p + k * step->top_k;
+            from[k] = read_top_k(step, k, row, made->temperature, ids, p);
+            if (step->plan->map[k] != NULL) {
+                mass[k] = cut_list(step->plan->map[k], &from[k], ids, p);
+                note_mass(step, k, row, mass[k]);
+            }
         }
     }
+    struct lb_target *target = &made->target;
+    target->mass = step->mass != NULL ? weigh_kept(mass, n, weight) : 1;
     target->k =
         lb_mixture_truncated(n, from, weight, step->v, worker->slot, made->ids, made->p, &target->tail);
 }
 
-static void make_dense(const struct lb_step *step, const double *weight, int64_t in_chunk,
+static void make_truncated(const struct lb_step *step, struct lb_worker *worker, double *weight, int64_t row,
+                           struct lb_made_target *made) {
+    unsigned n = step->plan->n_teachers, there = 0, only = 0;
+    for (unsigned k = 0; k < n; k++) {
+        there += weight[k] > 0 ? 1 : 0;
+        only = weight[k] > 0 ? k : only;
+    }
+    made->target = (struct lb_target){.kind = LB_TARGET_TRUNCATED,
+                                      .temperature = made->temperature,
+                                      .ids = made->ids,
+                                      .p_at = made->p,
+                                      .mass = 1,
+                                      .add_tail = step->plan->recipe->loss_add_tail};
+    if (there == 1) {
+        make_single(step, worker, only, row, made);
+    } else {
+        make_union(step, worker, weight, row, made);
+    }
+}
+
+static void make_dense(const struct lb_step *step, double *weight, int64_t row, int64_t in_chunk,
                        struct lb_made_target *made) {
     const float *z[LB_MAX_TEACHERS], *only = NULL;
+    double mass[LB_MAX_TEACHERS], kept[LB_MAX_TEACHERS];
     unsigned n = step->plan->n_teachers, there = 0;
+    enum lb_combine combine = step->plan->mixture->combine;
     for (unsigned k = 0; k < n; k++) {
         z[k] = weight[k] > 0 ? step->z[k] + in_chunk * step->v : NULL;
         there += z[k] != NULL ? 1 : 0;
         only = z[k] != NULL ? z[k] : only;
+        kept[k] = weight[k];
+        mass[k] = 1;
+        if (z[k] != NULL && step->plan->map[k] != NULL) {
+            mass[k] = kept_mass(step, k, row, z[k], made->temperature);
+            note_mass(step, k, row, mass[k]);
+        }
     }
     made->target = (struct lb_target){.kind = LB_TARGET_DENSE,
                                       .temperature = made->temperature,
                                       .z = there == 1 ? only : NULL,
                                       .p = made->p};
-    made->target.neg_entropy =
-        lb_mixture_dense(step->plan->mixture->combine, n, z, weight, made->temperature, step->v, made->p);
+    made->target.mass = step->mass != NULL ? weigh_kept(mass, n, kept) : 1;
+    made->target.neg_entropy = lb_mixture_dense(combine, n, z, combine == LB_COMBINE_LOGITS ? weight : kept,
+                                                made->temperature, step->v, made->p);
 }
 
 /* The weights that make the distribution of `who`; false when it has none here. */
@@ -151,8 +273,10 @@ const struct lb_target *lb_step_target(const struct lb_step *step, struct lb_wor
         if (made->there && truncated(step)) {
             make_truncated(step, worker, weight, row, made);
         } else if (made->there) {
-            make_dense(step, weight, in_chunk, made);
+            make_dense(step, weight, row, in_chunk, made);
         }
+        /* else the teacher means nothing that there is */
+        made->there = made->there && made->target.mass > 0;
     }
     return made->there ? &made->target : NULL;
 }

@@ -42,6 +42,9 @@ struct lb_target {
     const float *p_at;  /* [k] */
     double tail;        /* truncated */
     bool add_tail;      /* truncated: keep the tail as one bucket, else renormalise over the ids */
+    double mass; /* what of the teacher's whole distribution this is, made to sum to 1 again; less than 1
+                    where the student's vocabulary is a part of the teacher's. Whoever calls the loss
+                    multiplies by it, see learn/targets.c */
 };
 
 /* One row of logits: adds scale * dL/dz to dz [V] and returns L (neither scaled nor weighted). target is NULL

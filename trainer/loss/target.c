@@ -12,15 +12,31 @@ static int64_t run_end(const struct lb_answered *batch, int64_t row, int64_t end
     return stop < end ? stop : end;
 }
 
+/* Of rows first .. first + n - 1 of sent logits, those that the student has, into z [n, v]. */
+static void read_logits(const struct lb_wire_tensor *logits, const struct lb_vocab_map *map, int64_t v,
+                        int64_t first, int64_t n, float *z) {
+    if (map == NULL) {
+        lb_wire_floats(logits, first * v, n * v, z);
+        return;
+    }
+    int64_t whole = logits->dim[logits->n_dims - 1];
+    for (int64_t i = 0; i < n; i++) {
+        for (int64_t j = 0; j < v; j++) {
+            lb_wire_floats(logits, (first + i) * whole + map->kept[j], 1, z + i * v + j);
+        }
+    }
+}
+
 void lb_target_logits(const struct lb_answered *batch, unsigned k, const struct lb_teacher_head *head,
-                      int64_t v, int64_t row, int64_t n, float *states, float *z) {
+                      const struct lb_vocab_map *map, int64_t v, int64_t row, int64_t n, float *states,
+                      float *z) {
     int64_t end = row + n, pending = 0, pending_at = row; /* rows of states that wait for one product */
     for (int64_t r = row; r < end;) {
         int64_t s = batch->sequence[r], stop = run_end(batch, r, end), first = r - batch->offsets[s];
         const struct lb_answer *a = batch->answers[s * batch->n_teachers + k];
         const struct lb_wire_tensor *logits = a != NULL ? lb_answer_find(a, LB_OUT_LOGITS, 0) : NULL;
         if (logits != NULL) {
-            lb_wire_floats(logits, first * v, (stop - r) * v, z + (r - row) * v);
+            read_logits(logits, map, v, first, stop - r, z + (r - row) * v);
         } else if (a != NULL && head != NULL) {
             const struct lb_wire_tensor *h = lb_answer_find(a, LB_OUT_HIDDEN_FINAL, 0);
             pending_at = pending == 0 ? r : pending_at;

@@ -6,6 +6,7 @@
 #ifndef LB_LOSS_TARGET_H
 #define LB_LOSS_TARGET_H
 
+#include "common/text/trim.h"
 #include "trainer/wire/answer.h"
 
 /* Largest classifier whose logits are read for the cross entropy of images. */
@@ -23,9 +24,11 @@ struct lb_answered {
 };
 
 /* Teacher k's logits of rows row .. row + n - 1 into z [n, V]; rows that it did not answer are left alone.
- * states: workspace [n, C of the teacher]. head may be NULL when logits were sent. */
+ * states: workspace [n, C of the teacher]. head may be NULL when logits were sent. map (NULL: none): of
+ * logits that were sent, those of the ids that it keeps; head has their rows only. */
 void lb_target_logits(const struct lb_answered *batch, unsigned k, const struct lb_teacher_head *head,
-                      int64_t v, int64_t row, int64_t n, float *states, float *z);
+                      const struct lb_vocab_map *map, int64_t v, int64_t row, int64_t n, float *states,
+                      float *z);
 /* Teacher k's states (hidden or attention) of all rows of the batch, [N, width]; absent rows are zero. */
 void lb_target_states(const struct lb_answered *batch, unsigned k, enum lb_output_kind kind, int layer,
                       int64_t width, float *out);

@@ -70,9 +70,10 @@ static void ask(struct lb_teachers *teachers, unsigned k, const struct asking *a
     spec.outputs[0].kind = LB_OUT_ACTUAL;
     spec.outputs[0].datatype = LB_DT_FP32;
     lb_arena_init(&arena, MEMORY);
-    enum lb_status status = lb_teachers_ask_once(teachers, k, &spec, a->plain, a->n, &arena, plain, NULL);
+    enum lb_status status =
+        lb_teachers_ask_once(teachers, k, &spec, a->plain, a->n, false, &arena, plain, NULL);
     if (status == LB_OK) {
-        status = lb_teachers_ask_once(teachers, k, &spec, a->begun, a->n, &arena, begun, NULL);
+        status = lb_teachers_ask_once(teachers, k, &spec, a->begun, a->n, false, &arena, begun, NULL);
     }
     if (status == LB_OK) { /* else the run will tell */
         double without = nats(a, plain, false), with = nats(a, begun, true);

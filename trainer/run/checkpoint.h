@@ -20,7 +20,7 @@
 #include <stdint.h>
 
 #define LB_CHECKPOINT_MAX_RNGS 8
-#define LB_CHECKPOINT_MAX_SUMS 64
+#define LB_CHECKPOINT_MAX_SUMS 128
 
 /* A run's state besides its weights and moments. */
 struct lb_checkpoint {

@@ -18,6 +18,7 @@
 #include "trainer/run/journal.h"
 #include "trainer/run/progress.h"
 #include "trainer/run/student.h"
+#include "trainer/run/trimmed.h"
 #include "trainer/run/tell.h"
 
 #include <math.h>
@@ -29,7 +30,7 @@
 /* Activations of one micro-batch. */
 #define STEP_BYTES ((size_t)16 << 30)
 #define CARD_BYTES ((size_t)1 << 20)
-#define MAX_METRICS (16 + LB_MAX_LOSSES + LB_MAX_TEACHERS + LB_EVAL_MAX_PARTS)
+#define MAX_METRICS (16 + LB_MAX_LOSSES + 2 * LB_MAX_TEACHERS + LB_EVAL_MAX_PARTS)
 
 struct run {
     const struct lb_recipe *recipe;
@@ -37,6 +38,7 @@ struct run {
     char *dir; /* the run folder */
     int lock;
     struct lb_tokenizer *tokenizer;
+    struct lb_vocab_map *map; /* of a trimmed tokenizer; NULL: it is none */
     struct lb_model *student;
     struct lb_dataset *data, *eval_data;
     struct lb_teachers *teachers;
@@ -123,6 +125,7 @@ static enum lb_status open_inputs(struct run *run, struct lb_detail *detail) {
         char *path = lb_recipe_resolve(r, r->tokenizer);
         status = path != NULL ? lb_tokenizer_open(path, &run->tokenizer, detail)
                               : lb_fail(detail, LB_E_NOMEM, "out of memory");
+        status = status == LB_OK ? lb_vocab_map_open(path, run->tokenizer, &run->map, detail) : status;
         lb_free(path);
         if (status != LB_OK) {
             lb_detail_prefix(detail, "tokenizer");
@@ -199,9 +202,9 @@ static enum lb_status open_teachers(struct run *run, struct lb_detail *detail) {
     if (status == LB_OK && run->plan == NULL) {
         return lb_fail(detail, LB_E_NOMEM, "out of memory");
     }
-    status = status == LB_OK
-                 ? lb_plan_make(run->recipe, run->student, tokenizer, run->teachers, run->plan, detail)
-                 : status;
+    status = status == LB_OK ? lb_plan_make(run->recipe, run->student, tokenizer, run->map, run->teachers,
+                                            run->plan, detail)
+                             : status;
     if (status == LB_OK && run->teachers != NULL) {
         lb_tell_templates(run->recipe, run->data, run->teachers);
         status = teachers_fingerprint(run, run->at.teachers, detail);
@@ -316,6 +319,7 @@ static enum lb_status begin(struct run *run, struct lb_detail *detail) {
     status = status == LB_OK && run->options->resume ? resume(run, detail) : status;
     if (status == LB_OK && run->at.step == 0) {
         lb_ask_bos(r, run->teachers, run->tokenizer, run->data);
+        lb_trimmed_report(run->plan, run->teachers, run->data);
     }
     status = status == LB_OK ? write_recipe(run, detail) : status;
     run->resumable = run->resumable || status == LB_OK;
@@ -435,6 +439,12 @@ static enum lb_status report(struct run *run, struct lb_detail *detail) {
     metric(m, &n, NULL, "tokens_per_second", (double)run->tokens_summed / seconds);
     for (unsigned k = 0; k < run->plan->n_teachers; k++) {
         metric(m, &n, "weight", run->recipe->teachers[k].name, run->sums.weight[k] / steps);
+    }
+    for (unsigned k = 0; k < run->plan->n_teachers; k++) {
+        if (run->sums.cut[k] > 0) {
+            metric(m, &n, "tail_mass", run->recipe->teachers[k].name,
+                   run->sums.left_out[k] / run->sums.cut[k]);
+        }
     }
     if (run->teachers != NULL) {
         metric(m, &n, NULL, "teacher_wait_seconds", stats.wait_seconds - run->wait_before);
@@ -606,6 +616,7 @@ static void end(struct run *run) {
     lb_dataset_destroy(run->eval_data);
     lb_model_destroy(run->student);
     lb_tokenizer_destroy(run->tokenizer);
+    lb_vocab_map_destroy(run->map);
     if (run->lock >= 0) {
         lb_unlock_file(run->lock);
     }

@@ -112,6 +112,28 @@ static enum lb_status fetch(const struct lb_teachers *teachers, const struct tea
     return status;
 }
 
+/* Only the rows of the kept ids, in the order of theirs: they move forward, each before it is overwritten. */
+static enum lb_status keep_rows(struct teacher *teacher, struct lb_detail *detail) {
+    const struct lb_vocab_map *map = teacher->map;
+    struct lb_teacher_head *head = &teacher->head;
+    size_t width = (size_t)head->hidden_size;
+    if (map->kept[map->n - 1] >= head->vocab_size) {
+        return lb_fail(detail, LB_E_MISMATCH, "%s: its head has %lld rows, the trimmed tokenizer keeps id %d",
+                       teacher->label, (long long)head->vocab_size, map->kept[map->n - 1]);
+    }
+    for (int32_t i = 0; i < map->n; i++) {
+        memmove(head->weight + (size_t)i * width, head->weight + (size_t)map->kept[i] * width,
+                width * sizeof *head->weight);
+        if (head->bias) {
+            head->bias[i] = head->bias[map->kept[i]];
+        }
+    }
+    head->vocab_size = map->n;
+    float *less = lb_realloc_array(head->weight, (size_t)map->n * width, sizeof *less);
+    head->weight = less ? less : head->weight;
+    return LB_OK;
+}
+
 enum lb_status lb_teachers_head(struct lb_teachers *teachers, unsigned k, const struct lb_teacher_head **out,
                                 struct lb_detail *detail) {
     struct teacher *teacher = &teachers->teachers[k];
@@ -121,6 +143,9 @@ enum lb_status lb_teachers_head(struct lb_teachers *teachers, unsigned k, const 
         enum lb_status status =
             fetch(teachers, teacher, LB_PATH_HEAD, read_head, &bytes, &teacher->head, detail);
         lb_buf_finish(&bytes);
+        if (status == LB_OK && teacher->map && (status = keep_rows(teacher, detail)) != LB_OK) {
+            lb_teacher_head_finish(&teacher->head);
+        }
         if (status != LB_OK) {
             return status;
         }

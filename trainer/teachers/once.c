@@ -54,10 +54,13 @@ static enum lb_status exchange(const struct lb_teachers *teachers, const struct 
 }
 
 enum lb_status lb_teachers_ask_once(struct lb_teachers *teachers, unsigned k, const struct lb_ask_spec *spec,
-                                    const struct lb_sample *samples, int64_t n, struct lb_arena *arena,
-                                    struct lb_answer *answers, struct lb_detail *detail) {
+                                    const struct lb_sample *samples, int64_t n, bool its_ids,
+                                    struct lb_arena *arena, struct lb_answer *answers,
+                                    struct lb_detail *detail) {
     const struct teacher *teacher = &teachers->teachers[k];
     const struct lb_sample *pointers[MOST];
+    struct lb_sample own[MOST];
+    int32_t *ids[MOST] = {NULL};
     int replica = reached(teacher);
     if (replica < 0 || n < 1 || n > MOST) {
         return lb_fail(detail, replica < 0 ? LB_E_UNAVAILABLE : LB_E_LIMIT, "%s: %s", teacher->label,
@@ -65,8 +68,10 @@ enum lb_status lb_teachers_ask_once(struct lb_teachers *teachers, unsigned k, co
     }
     enum lb_status status = teacher->dialect->gives(&teacher->info, spec, teacher->is->name, detail);
     for (int64_t i = 0; status == LB_OK && i < n; i++) {
-        pointers[i] = &samples[i];
-        status = lb_ask_check(&teacher->info, &samples[i], teacher->label, detail);
+        pointers[i] = &own[i];
+        status = lb_sample_through(its_ids ? NULL : teacher->map, teacher->is->name, &samples[i], &own[i],
+                                   &ids[i], detail);
+        status = status == LB_OK ? lb_ask_check(&teacher->info, &own[i], teacher->label, detail) : status;
     }
     struct lb_arena scratch;
     struct lb_asked asked = {0};
@@ -81,6 +86,9 @@ enum lb_status lb_teachers_ask_once(struct lb_teachers *teachers, unsigned k, co
         lb_asked_finish(&asked);
     }
     lb_arena_finish(&scratch);
+    for (int64_t i = 0; i < n; i++) {
+        lb_free(ids[i]);
+    }
     return status;
 }
 

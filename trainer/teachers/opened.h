@@ -24,6 +24,7 @@ struct teacher {
     bool has_head;
     struct lb_ask_spec spec; /* of no outputs until it is set */
     struct lb_teacher_head head;
+    const struct lb_vocab_map *map; /* NULL: samples have its ids */
 };
 
 struct lb_teachers {

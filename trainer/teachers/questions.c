@@ -46,12 +46,38 @@ static bool look_up(struct lb_asker *asker, struct item *item) {
     return good;
 }
 
-/* The item of sample i and teacher k: one that is there already, one from the cache, or a new one in the
- * queue. */
-static enum lb_status admit_slot(struct lb_asker *asker, struct question *question, int64_t i, unsigned k,
-                                 struct lb_teachers_stats *counts, struct lb_detail *detail) {
+enum lb_status lb_sample_through(const struct lb_vocab_map *map, const char *teacher,
+                                 const struct lb_sample *from, struct lb_sample *out, int32_t **out_ids,
+                                 struct lb_detail *detail) {
+    *out = *from;
+    *out_ids = NULL;
+    if (!map || !from->ids) {
+        return LB_OK;
+    }
+    if (from->extra) {
+        return lb_fail(detail, LB_E_UNSUPPORTED,
+                       "teacher %s: a question with %s cannot be asked through a trimmed vocabulary", teacher,
+                       from->extra->name);
+    }
+    int32_t *ids = lb_malloc_array((size_t)from->n, sizeof *ids);
+    for (int64_t t = 0; ids && t < from->n; t++) {
+        if (from->ids[t] < 0 || from->ids[t] >= map->n) {
+            lb_free(ids);
+            return lb_fail(detail, LB_E_ARG, "id %d is not in the trimmed vocabulary of %d", from->ids[t],
+                           map->n);
+        }
+        ids[t] = map->kept[from->ids[t]];
+    }
+    out->ids = *out_ids = ids;
+    return ids ? LB_OK : lb_fail(detail, LB_E_NOMEM, "out of memory for a question to teacher %s", teacher);
+}
+
+/* The item of a sample, in teacher k's ids: one that is there already, one from the cache, or a new one in
+ * the queue; into slot. */
+static enum lb_status admit_sample(struct lb_asker *asker, struct question *question,
+                                   const struct lb_sample *sample, unsigned k, struct item **slot,
+                                   struct lb_teachers_stats *counts, struct lb_detail *detail) {
     struct asked_teacher *teacher = &asker->teachers[k];
-    const struct lb_sample *sample = &question->samples[i];
     const struct lb_ask_spec *spec = &question->specs[k];
     uint8_t key[LB_SHA256_BYTES];
     char identity[LB_IDENTITY_TEXT];
@@ -79,11 +105,25 @@ static enum lb_status admit_slot(struct lb_asker *asker, struct question *questi
         }
     }
     item->refs++;
-    question->slots[i * question->n_teachers + k] = item;
+    *slot = item;
     if (!item->done && !lb_item_wait(item, question)) {
         return lb_fail(detail, LB_E_NOMEM, "out of memory for a question to teacher %s", teacher->is.name);
     }
     return LB_OK;
+}
+
+static enum lb_status admit_slot(struct lb_asker *asker, struct question *question, int64_t i, unsigned k,
+                                 struct lb_teachers_stats *counts, struct lb_detail *detail) {
+    struct lb_sample sample;
+    int32_t *ids;
+    enum lb_status status = lb_sample_through(asker->teachers[k].is.map, asker->teachers[k].is.name,
+                                              &question->samples[i], &sample, &ids, detail);
+    if (status == LB_OK) {
+        status = admit_sample(asker, question, &sample, k, &question->slots[i * question->n_teachers + k],
+                              counts, detail);
+        lb_free(ids);
+    }
+    return status;
 }
 
 static void admit(struct lb_asker *asker, struct question *question) {

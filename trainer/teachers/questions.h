@@ -25,7 +25,8 @@ struct lb_asker_teacher {
     struct lb_local *local; /* NULL: not ours */
     const struct lb_dialect *dialect;
     struct lb_teacher_info info;
-    struct lb_ask_spec spec; /* of questions that have none of their own */
+    const struct lb_vocab_map *map; /* of trimmed ids, which samples have; NULL: they have its own */
+    struct lb_ask_spec spec;        /* of questions that have none of their own */
 };
 
 struct lb_asker_options {
@@ -44,6 +45,12 @@ LB_NODISCARD enum lb_status lb_asker_create(const struct lb_asker_options *optio
                                             struct lb_asker **out, struct lb_detail *detail);
 /* Calls off what is under way. Accepts NULL. Before the HTTP client and the cache. */
 void lb_asker_destroy(struct lb_asker *asker);
+
+/* The sample with the whole vocabulary's ids; *out_ids is what it points to then, to be freed (NULL where map
+ * is NULL). LB_E_ARG: an id that the map has not; LB_E_UNSUPPORTED: further inputs. teacher: for errors. */
+LB_NODISCARD enum lb_status lb_sample_through(const struct lb_vocab_map *map, const char *teacher,
+                                              const struct lb_sample *from, struct lb_sample *out,
+                                              int32_t **out_ids, struct lb_detail *detail);
 
 /* As lb_teachers_submit_as (specs NULL: the teachers'), _take, _release, _stats. submit, take and release are
  * called by one thread. */

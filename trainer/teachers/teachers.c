@@ -200,6 +200,16 @@ const struct lb_teacher_info *lb_teachers_info(const struct lb_teachers *teacher
 
 /* ---- questions ---- */
 
+enum lb_status lb_teachers_set_map(struct lb_teachers *teachers, unsigned k, const struct lb_vocab_map *map,
+                                   struct lb_detail *detail) {
+    struct teacher *teacher = &teachers->teachers[k];
+    if (teacher->has_head || teachers->asker) {
+        return lb_fail(detail, LB_E_ARG, "%s was asked before it was said in which ids", teacher->label);
+    }
+    teacher->map = map;
+    return LB_OK;
+}
+
 enum lb_status lb_teachers_set_spec(struct lb_teachers *teachers, unsigned k, const struct lb_ask_spec *spec,
                                     struct lb_detail *detail) {
     struct teacher *teacher = &teachers->teachers[k];
@@ -235,6 +245,7 @@ static enum lb_status start_asker(struct lb_teachers *teachers, struct lb_detail
                                              .n_urls = teacher->n_urls,
                                              .local = teacher->local,
                                              .info = teacher->info,
+                                             .map = teacher->map,
                                              .spec = teacher->spec};
     }
     enum lb_status status = lb_asker_create(&options, asked, teachers->n, &teachers->asker, detail);

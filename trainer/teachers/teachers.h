@@ -8,6 +8,7 @@
 #define LB_TEACHERS_TEACHERS_H
 
 #include "common/base/buf.h"
+#include "common/text/trim.h"
 #include "trainer/recipe/choices.h"
 #include "trainer/wire/dialect.h"
 
@@ -63,6 +64,10 @@ void lb_teachers_close(struct lb_teachers *teachers);
 
 unsigned lb_teachers_count(const struct lb_teachers *teachers);
 const struct lb_teacher_info *lb_teachers_info(const struct lb_teachers *teachers, unsigned k);
+/* From now on teacher k is asked with the whole vocabulary's ids of the samples' trimmed ones, and its head
+ * is that of the kept ids. Before its head is fetched and before the first submit. map is borrowed. */
+LB_NODISCARD enum lb_status lb_teachers_set_map(struct lb_teachers *teachers, unsigned k,
+                                                const struct lb_vocab_map *map, struct lb_detail *detail);
 /* Fetched at first use, and checked against the fingerprint; with a filled cache it is there without the
  * teacher. Owned by teachers. */
 LB_NODISCARD enum lb_status lb_teachers_head(struct lb_teachers *teachers, unsigned k,
@@ -96,10 +101,11 @@ LB_NODISCARD enum lb_status lb_teachers_take(struct lb_teachers *teachers, int64
                                              struct lb_detail *detail);
 void lb_teachers_release(struct lb_teachers *teachers, int64_t number);
 /* One question to teacher k alone, at once, past cache and counters: answers [n] with their data in arena.
+ * its_ids: the samples have its own ids, whatever map it has.
  * LB_E_UNAVAILABLE when it is away; any failure is for the caller to judge. */
 LB_NODISCARD enum lb_status lb_teachers_ask_once(struct lb_teachers *teachers, unsigned k,
                                                  const struct lb_ask_spec *spec,
-                                                 const struct lb_sample *samples, int64_t n,
+                                                 const struct lb_sample *samples, int64_t n, bool its_ids,
                                                  struct lb_arena *arena, struct lb_answer *answers,
                                                  struct lb_detail *detail);
 /* The tokenizer_config.json that goes with it, asked for at once; out stays empty when the server has none.
