@@ -34,11 +34,12 @@ static void map_id(void *context, json_t *id) {
 }
 
 /* {"token": id, ...} */
-static json_t *bpe_vocab(const struct lb_trim *t) {
+static json_t *bpe_vocab(struct lb_trim *t) {
     json_t *vocab = json_object();
     for (int32_t id = 0; id < t->full->vocab.size; id++) {
         if (t->kept[id] && (t->full->vocab.entry[id].flags & LB_ENTRY_MODEL)) {
-            json_object_set_new(vocab, lb_vocab_text(&t->full->vocab, id), json_integer(t->to[id]));
+            t->lost |=
+                json_object_set_new(vocab, lb_vocab_text(&t->full->vocab, id), json_integer(t->to[id])) != 0;
         }
     }
     return vocab;
@@ -50,7 +51,7 @@ static bool side_kept(const struct lb_trim *t, const char *text, size_t len) {
 }
 
 /* Those whose parts and result are kept. */
-static json_t *merges(const struct lb_trim *t, char *joined) {
+static json_t *merges(struct lb_trim *t, char *joined) {
     json_t *list = json_array(), *merge;
     size_t i;
     json_array_foreach(json_object_get(t->model, "merges"), i, merge) {
@@ -61,7 +62,7 @@ static json_t *merges(const struct lb_trim *t, char *joined) {
             memcpy(joined, a, a_len);
             memcpy(joined + a_len, b, b_len);
             if (side_kept(t, joined, a_len + b_len)) {
-                json_array_append(list, merge);
+                t->lost |= json_array_append(list, merge) != 0;
             }
         }
     }
@@ -69,26 +70,26 @@ static json_t *merges(const struct lb_trim *t, char *joined) {
 }
 
 /* [["token", score], ...] */
-static json_t *unigram_vocab(const struct lb_trim *t) {
+static json_t *unigram_vocab(struct lb_trim *t) {
     json_t *list = json_array(), *pair;
     size_t i;
     json_array_foreach(json_object_get(t->model, "vocab"), i, pair) {
         if (t->kept[i]) {
-            json_array_append(list, pair);
+            t->lost |= json_array_append(list, pair) != 0;
         }
     }
     return list;
 }
 
 /* Those of an added_tokens list that are kept, with their new ids. */
-static json_t *added(const struct lb_trim *t) {
+static json_t *added(struct lb_trim *t) {
     json_t *list = json_array(), *token;
     size_t i;
     json_array_foreach(json_object_get(t->root, "added_tokens"), i, token) {
         json_int_t id = json_integer_value(json_object_get(token, "id"));
         if (t->kept[id]) {
-            json_object_set_new(token, "id", json_integer(t->to[id]));
-            json_array_append(list, token);
+            t->lost |= json_object_set_new(token, "id", json_integer(t->to[id])) != 0;
+            t->lost |= json_array_append(list, token) != 0;
         }
     }
     return list;
@@ -104,16 +105,16 @@ static enum lb_status change(struct lb_trim *t) {
         t->to[id] = t->kept[id] ? next++ : -1;
     }
     if (t->merges) {
-        json_object_set_new(t->model, "vocab", bpe_vocab(t));
-        json_object_set_new(t->model, "merges", merges(t, joined));
+        t->lost |= json_object_set_new(t->model, "vocab", bpe_vocab(t)) != 0;
+        t->lost |= json_object_set_new(t->model, "merges", merges(t, joined)) != 0;
     } else {
-        json_object_set_new(t->model, "vocab", unigram_vocab(t));
+        t->lost |= json_object_set_new(t->model, "vocab", unigram_vocab(t)) != 0;
         map_id(t, json_object_get(t->model, "unk_id"));
     }
-    json_object_set_new(t->root, "added_tokens", added(t));
+    t->lost |= json_object_set_new(t->root, "added_tokens", added(t)) != 0;
     lb_trim_each_id(json_object_get(t->root, "post_processor"), map_id, t);
     lb_free(joined);
-    return LB_OK;
+    return t->lost ? lb_fail(t->detail, LB_E_NOMEM, "out of memory for the trimmed tokenizer") : LB_OK;
 }
 
 /* What of a model is not understood here. */

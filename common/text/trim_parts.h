@@ -17,6 +17,7 @@ struct lb_trim {
     bool *kept;  /* [size of the whole vocabulary] */
     int32_t *to; /* the same: new ids, -1 of those that go */
     int32_t n, most;
+    bool lost; /* something of the changed file is missing: out of memory */
     struct lb_detail *detail;
 };
 

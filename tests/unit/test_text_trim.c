@@ -319,10 +319,43 @@ static void test_map_file(void **state) {
     memset(&detail, 0, sizeof detail);
     assert_int_equal(lb_vocab_map_open(dir, made.tokenizer, &map, &detail), LB_E_FORMAT);
     assert_non_null(strstr(detail.text, "kept_ids[257]"));
+    memcpy(strstr(text.data, "200"), "260", 3);
+    for (size_t len = 0; len + 3 < text.len; len++) { /* cut before its last bracket, it is never read */
+        write_file(dir, LB_VOCAB_MAP_FILE, text.data, len);
+        assert_true(lb_vocab_map_open(dir, made.tokenizer, &map, NULL) != LB_OK);
+        assert_null(map);
+        len += len > 200 ? 97 : 0;
+    }
     lb_buf_finish(&text);
     finish(&made);
     lb_tokenizer_destroy(full);
     assert_int_equal(lb_remove_tree(dir, NULL), LB_OK);
+}
+
+/* Whichever allocation fails, alone or with all that follow: nothing is made, or what would have been. */
+static void test_no_memory(void **state) {
+    (void)state;
+    struct lb_tokenizer *full = tiny(small, 5, TINY_GPT2, "");
+    uint64_t counts[262] = {0};
+    counts[259] = 1;
+    struct made whole = trim(full, counts, 262);
+    for (int alone = 0; alone < 2; alone++) {
+        enum lb_status status = LB_E_NOMEM;
+        for (long n = 1; status != LB_OK; n += n < 40 ? 1 : 37) {
+            struct made made = {0};
+            (alone ? lb_mem_fail_only : lb_mem_fail_from)(n);
+            status = lb_tokenizer_trim(full, counts, 262, &made.tokenizer, &made.map, NULL);
+            lb_mem_fail_from(0);
+            if (status == LB_OK) {
+                assert_string_equal(made.map->trimmed, whole.map->trimmed);
+                finish(&made);
+            } else {
+                assert_true(status == LB_E_NOMEM && !made.tokenizer && !made.map);
+            }
+        }
+    }
+    finish(&whole);
+    lb_tokenizer_destroy(full);
 }
 
 int main(void) {
@@ -330,7 +363,7 @@ int main(void) {
         cmocka_unit_test(test_ancestors_stay), cmocka_unit_test(test_special_stay),
         cmocka_unit_test(test_random),         cmocka_unit_test(test_unigram),
         cmocka_unit_test(test_byte_fallback),  cmocka_unit_test(test_refused),
-        cmocka_unit_test(test_map_file),
+        cmocka_unit_test(test_map_file),       cmocka_unit_test(test_no_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
