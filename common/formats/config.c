@@ -252,16 +252,23 @@ static enum lb_status refuse_packed(const struct lb_config_reading *r, const str
                    method != NULL ? method : "unnamed");
 }
 
+/* Where null stands for 0 a written 0 is no such thing: transformers takes a window of 0 for one. */
+static enum lb_status read_int(const struct lb_config_reading *r, const struct lb_config_key *key) {
+    bool null_is_0 = (key->flags & LB_KEY_NULL_IS_0) != 0;
+    if (null_is_0 && json_is_null(json_object_get(r->object, key->name))) {
+        *lb_key_int(r->c, key) = 0;
+    }
+    return lb_json_int(r->object, key->name, (key->flags & LB_KEY_NEEDED) != 0,
+                       null_is_0 && key->min < 1 ? 1 : (int64_t)key->min, (int64_t)key->max, r->what,
+                       lb_key_int(r->c, key), r->detail);
+}
+
 static enum lb_status read_key(const struct lb_config_reading *r, const struct lb_config_key *key) {
     const bool needed = (key->flags & LB_KEY_NEEDED) != 0;
     const char *text = NULL;
     switch (key->kind) {
     case LB_KEY_INT:
-        if ((key->flags & LB_KEY_NULL_IS_0) != 0 && json_is_null(json_object_get(r->object, key->name))) {
-            *lb_key_int(r->c, key) = 0;
-        }
-        return lb_json_int(r->object, key->name, needed, (int64_t)key->min, (int64_t)key->max, r->what,
-                           lb_key_int(r->c, key), r->detail);
+        return read_int(r, key);
     case LB_KEY_REAL:
         if ((key->flags & LB_KEY_NULL_IS_0) != 0 && json_is_null(json_object_get(r->object, key->name))) {
             *lb_key_real(r->c, key) = 0;

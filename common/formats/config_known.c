@@ -92,6 +92,7 @@ static const struct lb_config_key known[] = {
     {"tie_encoder_decoder", LB_KEY_ONLY_NUMBER},
     {"rope_interleaved", LB_KEY_ONLY_NUMBER},
     {"use_mrope", LB_KEY_ONLY_NUMBER},
+    {"is_causal", LB_KEY_ONLY_NUMBER, .min = 1, .max = 1}, /* false: rows see what comes behind them */
     {"partial_rotary_factor", LB_KEY_ONLY_NUMBER, .min = 1, .max = 1},
     {NULL},
 };

@@ -160,7 +160,7 @@ static enum lb_status read_object(const struct lb_config_reading *r, json_t *rop
     struct lb_rope_scaling *to = &r->c->rope;
     const char *name;
     json_t *value;
-    bool truncate = true;
+    bool truncate;
     int64_t beside = r->form->missing.rope.original > 0 ? to->original : 0;
     *to = r->form->missing.rope;
     enum lb_status status = read_type(r, rope, key->name, &to->type);
@@ -175,6 +175,7 @@ static enum lb_status read_object(const struct lb_config_reading *r, json_t *rop
         status = status == LB_OK ? read_factors(r, rope, "long_factor", to->long_factor) : status;
     }
     if (status == LB_OK && to->type == LB_ROPE_YARN) {
+        truncate = !json_is_null(json_object_get(rope, "truncate")); /* transformers: null is false */
         status = lb_json_bool(rope, "truncate", false, r->what, &truncate, r->detail);
         to->untruncated = !truncate;
     }

@@ -37,10 +37,10 @@ static const int32_t *positions(struct lb_tape *tape, const struct lb_ragged *ra
 
 /* Where frequencies depend on a sequence's length: a set for each sequence. */
 static const struct lb_rope_table *table_by_length(const struct pass *p, const struct lb_ragged *ragged,
-                                                   struct lb_rope_args *args) {
-    int64_t half = args->dims / 2;
+                                                   struct lb_rope_args args) {
+    int64_t half = args.dims / 2;
     double *frequency = lb_tape_bytes(p->tape, (size_t)(ragged->n_seqs * half) * sizeof *frequency);
-    int32_t *set = lb_tape_bytes(p->tape, (size_t)args->n * sizeof *set);
+    int32_t *set = lb_tape_bytes(p->tape, (size_t)args.n * sizeof *set);
     if (frequency == NULL || set == NULL) {
         return NULL;
     }
@@ -52,9 +52,9 @@ static const struct lb_rope_table *table_by_length(const struct pass *p, const s
             set[i] = (int32_t)s;
         }
     }
-    args->frequency = frequency;
-    args->set = set;
-    return lb_rope_table(p->tape, args);
+    args.frequency = frequency;
+    args.set = set;
+    return lb_rope_table(p->tape, &args);
 }
 
 /* The tables of angles; false when tape memory runs out. */
@@ -69,12 +69,13 @@ static bool make_tables(struct pass *p, const struct lb_ragged *ragged) {
         return true;
     }
     if (lb_rope_by_length(p->c)) {
-        p->rope = p->rope_local = table_by_length(p, ragged, &args);
-        return p->rope != NULL;
+        p->rope = table_by_length(p, ragged, args);
+    } else {
+        lb_rope_scaled(p->c, 0, frequency);
+        p->rope = lb_rope_table(p->tape, &args);
     }
-    lb_rope_scaled(p->c, 0, frequency);
-    p->rope = p->rope_local = lb_rope_table(p->tape, &args);
-    if (p->c->rope_local_theta > 0) {
+    p->rope_local = p->rope;
+    if (p->c->rope_local_theta > 0) { /* never scaled */
         lb_rope_frequencies((double)(float)p->c->rope_local_theta, args.dims, frequency);
         args.factor = 1;
         p->rope_local = lb_rope_table(p->tape, &args);

@@ -86,6 +86,10 @@ static enum lb_status form_of(const json_t *object, const char *what, const stru
         return lb_fail(detail, LB_E_FORMAT, "%s: a model's config must be a JSON object", what);
     }
     enum lb_status status = lb_json_str(object, "model_type", true, what, &model_type, detail);
+    if (status == LB_OK && strcmp(model_type, "mistral") == 0 &&
+        json_object_get(object, "layer_types") != NULL) {
+        model_type = "ministral"; /* as transformers takes it */
+    }
     return status == LB_OK ? find_form(model_type, what, out, detail) : status;
 }
 

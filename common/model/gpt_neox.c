@@ -1,6 +1,9 @@
 /* GPT-NeoX and Pythia (Black et al. 2022, Biderman et al. 2023): LayerNorm, each head's q, k and v in one
  * matrix, rotary positions of a part of each head, attention and feed-forward side by side, no gate. */
 #include "common/model/decoder.h"
+#include "common/nn/ops.h"
+
+#include <inttypes.h>
 
 #define FIELD(member) offsetof(struct lb_config, member)
 
@@ -10,7 +13,7 @@ static const struct lb_config_key keys[] = {
     {"layer_norm_eps", LB_KEY_REAL, 0, FIELD(norm_eps), 0, 1},
     {"rms_norm_eps", LB_KEY_ANY},
     {"num_key_value_heads", LB_KEY_ANY}, /* no key of this class */
-    {"head_dim", LB_KEY_ANY},
+    {"head_dim", LB_KEY_INT, LB_KEY_PASSING, FIELD(head_dim), 1, LB_MAX_HEAD_DIM},
     {"rotary_emb_base", LB_KEY_REAL, LB_KEY_PASSING, FIELD(rope_theta), 1, 1e15},
     {"rotary_pct", LB_KEY_REAL, LB_KEY_PASSING, FIELD(partial_rotary_factor), 1e-6, 1},
     {"attention_bias", LB_KEY_BOOL, 0, FIELD(attention_bias)},
@@ -26,6 +29,18 @@ static const struct lb_config_key gguf_keys[] = {
     {"blk.0.attn_qkv.bias", LB_KEY_HAS, 0, FIELD(attention_bias)},
     {NULL},
 };
+
+/* transformers turns what a head_dim says and cuts heads by the width. */
+static enum lb_status check(const struct lb_config *c, const char *what, struct lb_detail *detail) {
+    enum lb_status status = lb_decoder_check(c, what, detail);
+    if (status == LB_OK && c->head_dim * c->num_attention_heads != c->hidden_size) {
+        status =
+            lb_fail(detail, LB_E_UNSUPPORTED,
+                    "%s: head_dim %" PRId64 " is not hidden_size %" PRId64 " / num_attention_heads %" PRId64,
+                    what, c->head_dim, c->hidden_size, c->num_attention_heads);
+    }
+    return status;
+}
 
 #define LAYER "gpt_neox.layers.%d."
 
@@ -63,7 +78,8 @@ const struct lb_family lb_family_gpt_neox = {
              .keys = {keys, lb_decoder_keys},
              .gguf = "gptneox",
              .gguf_keys = {gguf_keys, lb_decoder_gguf_keys},
-             LB_DECODER_FORM},
+             .settle = lb_decoder_settle,
+             .check = check},
     .traits = &traits,
     LB_DECODER_IN("gpt_neox."),
 };

@@ -147,6 +147,19 @@ static void spellings_of_rope(void **state) {
                     .rope_theta == 5e5);
 }
 
+static void yarn_without_truncate(void **state) {
+    (void)state;
+    static const char *const says[] = {"true", "false", "null"};
+    for (int i = 0; i < 3; i++) {
+        char text[400];
+        snprintf(text, sizeof text,
+                 LEAST("llama") ", \"rope_parameters\": {\"rope_type\": \"yarn\", \"factor\": 2, "
+                                "\"truncate\": %s}}",
+                 says[i]);
+        assert_int_equal(accept(text).rope.untruncated, i > 0);
+    }
+}
+
 /* Of two layers; set: bit l for layer l. */
 static bool has_windows(const struct lb_config *c, int64_t window, unsigned set) {
     return c->sliding_window == window && lb_layer_has(&c->sliding, 0) == (set & 1) &&
@@ -180,6 +193,10 @@ static void tokens_windows_and_types(void **state) {
     assert_true(c.max_position_embeddings == 32768 && has_windows(&c, 0, 0));
     c = accept(LEAST("gemma3_text") ", \"sliding_window_pattern\": 2, \"sliding_window\": 99}");
     assert_true(has_windows(&c, 99, 1) && c.rope_local_theta == 10000 && c.rope_theta == 1e6);
+    /* transformers takes a mistral with types for a ministral */
+    c = accept(LEAST("mistral") ", \"num_key_value_heads\": 2, \"layer_types\": [\"full_attention\", "
+                                "\"sliding_attention\"]}");
+    assert_true(has_windows(&c, 4096, 2) && strcmp(c.model_type, "ministral") == 0);
     c = accept(LEAST("llama") ", \"attention_bias\": true, \"mlp_bias\": true}");
     assert_true(c.attention_bias && c.mlp_bias);
     /* a vocabulary so small that the families' usual ids are outside */
@@ -274,6 +291,9 @@ static const struct {
     {LEAST("llama") ", \"pad_token_id\": \"<pad>\"}", LB_E_FORMAT, "pad_token_id"},
     {LEAST("llama") ", \"initializer_range\": 2}", LB_E_FORMAT, "initializer_range"},
     {LEAST("mistral") ", \"sliding_window\": -1}", LB_E_FORMAT, "sliding_window"},
+    {LEAST("gemma2") ", \"sliding_window\": 0}", LB_E_FORMAT, "sliding_window is 0"},
+    {LEAST("llama") ", \"is_causal\": false}", LB_E_UNSUPPORTED, "is_causal"},
+    {LEAST("gpt_neox") ", \"head_dim\": 8}", LB_E_UNSUPPORTED, "head_dim 8 is not hidden_size 64"},
     {"{\"model_type\": \"llama\", \"vocab_size\": 9, \"hidden_size\": 65, \"intermediate_size\": 9, "
      "\"num_hidden_layers\": 1,"
      " \"num_attention_heads\": 4}",
@@ -507,6 +527,7 @@ int main(void) {
         cmocka_unit_test(a_real_config),
         cmocka_unit_test(what_missing_keys_mean),
         cmocka_unit_test(spellings_of_rope),
+        cmocka_unit_test(yarn_without_truncate),
         cmocka_unit_test(tokens_windows_and_types),
         cmocka_unit_test(classifiers),
         cmocka_unit_test(what_cannot_be_run_is_refused_by_key),

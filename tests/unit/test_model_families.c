@@ -138,6 +138,53 @@ static void run(const struct lb_model *model) {
     lb_tape_destroy(tape);
 }
 
+/* The last state of each row of a gemma3 whose layers all have a window; rope: of those that see all. */
+static void run_windows(const char *rope, float out[N * WIDTH]) {
+    char text[700];
+    struct lb_config config;
+    struct lb_model *model = NULL;
+    json_t *object = NULL;
+    int32_t ids[N], offsets[2] = {0, N};
+    int len = snprintf(text, sizeof text,
+                       "{\"model_type\": \"gemma3_text\", \"vocab_size\": 40, \"hidden_size\": %d, "
+                       "\"intermediate_size\": 48, \"num_hidden_layers\": 2, \"num_attention_heads\": %d, "
+                       "\"num_key_value_heads\": 2, \"head_dim\": 8, \"max_position_embeddings\": 6, "
+                       "\"initializer_range\": 0.3, \"sliding_window\": 4, \"layer_types\": "
+                       "[\"sliding_attention\", \"sliding_attention\"], \"rope_parameters\": "
+                       "{\"full_attention\": {%s}, \"sliding_attention\": {\"rope_theta\": 50}}}",
+                       WIDTH, HEADS, rope);
+    assert_int_equal(lb_json_parse(text, (size_t)len, 0, "text", &object, NULL), LB_OK);
+    assert_int_equal(lb_config_parse(object, "config.json", &config, NULL, NULL), LB_OK);
+    json_decref(object);
+    assert_int_equal(lb_model_create(&config, 5, &model, NULL), LB_OK);
+    for (int i = 0; i < N; i++) {
+        ids[i] = (7 * i + 3) % 40;
+    }
+    struct lb_input in = {.ragged = {1, offsets}, .ids = ids};
+    struct lb_tape *tape = lb_tape_create((size_t)1 << 26);
+    lb_tape_begin(tape, LB_TAPE_PLAIN, &in.ragged, NULL);
+    struct lb_value *last = lb_model_forward(model, tape, &in, NULL, 0, NULL);
+    assert_non_null(last);
+    memcpy(out, last->data, N * WIDTH * sizeof *out);
+    lb_tape_destroy(tape);
+    lb_model_destroy(model);
+}
+
+/* What scales the positions of layers that see all is no matter to those with a window, whether it goes by
+ * the length or not. */
+static void windows_have_positions_of_their_own(void **state) {
+    (void)state;
+    static const char *const ropes[] = {
+        "\"rope_type\": \"linear\", \"factor\": 3", "\"rope_type\": \"dynamic\", \"factor\": 3",
+        "\"rope_type\": \"longrope\", \"short_factor\": [1, 2, 3, 4], \"long_factor\": [2, 3, 4, 5]"};
+    float plain[N * WIDTH], have[N * WIDTH];
+    run_windows("\"rope_type\": \"default\"", plain);
+    for (size_t i = 0; i < sizeof ropes / sizeof *ropes; i++) {
+        run_windows(ropes[i], have);
+        assert_memory_equal(have, plain, sizeof plain);
+    }
+}
+
 /* A family whose files have a window when they say nothing: a new model has none. */
 static void new_models_have_no_window(void **state) {
     (void)state;
@@ -408,6 +455,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(each_decoder_comes_back_from_both_formats),
         cmocka_unit_test(new_models_have_no_window),
+        cmocka_unit_test(windows_have_positions_of_their_own),
         cmocka_unit_test(rows_of_q_and_k_lie_as_llamacpp_has_them),
         cmocka_unit_test(other_tensors_lie_as_llamacpp_has_them),
         cmocka_unit_test(tensors_of_a_folder),
