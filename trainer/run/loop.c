@@ -135,6 +135,7 @@ static enum lb_status open_inputs(struct run *run, struct lb_detail *detail) {
         status = lb_tokenizer_add_bos(run->tokenizer, r->add_bos_token == LB_BOS_YES, detail);
     }
     status = status == LB_OK ? lb_student_open(r, run->tokenizer, &run->student, detail) : status;
+    status = status == LB_OK ? lb_student_reads(r, run->student, detail) : status;
     status = status == LB_OK ? lb_dataset_open(r, r->datasets, r->datasets_count, false, run->tokenizer,
                                                run->options->stop, &run->data, detail)
                              : status;
@@ -144,20 +145,6 @@ static enum lb_status open_inputs(struct run *run, struct lb_detail *detail) {
     }
     if (status != LB_OK) {
         return status;
-    }
-    bool encoder = lb_model_config(run->student)->input_size == 0 && !lb_model_is_causal(run->student);
-    if (r->whole_texts != encoder) {
-        return lb_fail(
-            detail, LB_E_ARG,
-            r->whole_texts
-                ? "whole_texts: a %s reads texts that are strung together; drop the key"
-                : "whole_texts: a %s is an encoder, which reads each text by itself; set it to true",
-            lb_model_config(run->student)->model_type);
-    }
-    if (run->eval_data != NULL && lb_model_head(run->student)->weight == NULL) {
-        return lb_fail(detail, LB_E_ARG,
-                       "eval_datasets: a %s without a head predicts nothing that could be evaluated",
-                       lb_model_config(run->student)->model_type);
     }
     lb_tell_records(run->data, "datasets", r->max_length);
     lb_tell_records(run->eval_data, "eval_datasets", r->max_length);

@@ -96,3 +96,22 @@ enum lb_status lb_student_pad(const struct lb_recipe *recipe, const struct lb_to
     }
     return status;
 }
+
+enum lb_status lb_student_reads(const struct lb_recipe *recipe, const struct lb_model *student,
+                                struct lb_detail *detail) {
+    const struct lb_config *c = lb_model_config(student);
+    bool encoder = c->input_size == 0 && !lb_model_is_causal(student);
+    if (recipe->whole_texts != encoder) {
+        return lb_fail(
+            detail, LB_E_ARG,
+            encoder ? "whole_texts: a %s is an encoder, which reads each text by itself; set it to true"
+                    : "whole_texts: a %s reads texts that are strung together; drop the key",
+            c->model_type);
+    }
+    if (recipe->eval_datasets_count > 0 && lb_model_head(student)->weight == NULL) {
+        return lb_fail(detail, LB_E_ARG,
+                       "eval_datasets: a %s without a head predicts nothing that could be evaluated",
+                       c->model_type);
+    }
+    return LB_OK;
+}
