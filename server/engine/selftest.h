@@ -23,9 +23,10 @@ struct lb_self_test_result {
 typedef bool (*lb_on_worker_fn)(void *context, void (*call)(void *argument), void *argument);
 
 /* Runs sequences of several lengths, made of seeded random ids (or features), one by one and all together, in
- * two orders, each run by one call of on_worker, so that others' work goes on in between. LB_E_CANCELLED when
- * the worker has left. A large model's result is kept in the user's cache folder, under its fingerprint and
- * all that decides which bits are computed here (lb_compute_named); it is not run again where that is known.
+ * one order (small models: two), each run by one call of on_worker, so that others' work goes on in between.
+ * LB_E_CANCELLED when the worker has left. A large model's result is kept in the user's cache folder, under
+ * its fingerprint and all that decides which bits are computed here (lb_compute_named); it is not run again
+ * where that is known.
  */
 LB_NODISCARD enum lb_status lb_self_test(const struct lb_model *model, bool decoder,
                                          lb_on_worker_fn on_worker, void *context,
