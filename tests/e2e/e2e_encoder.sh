@@ -55,6 +55,9 @@ holds -s '[.[0].outputs[0].data, .[1]] | transpose | all((.[0] - .[1]) | fabs < 
 curl -s "${url[teacher]}/v2/models/teacher/head" >head.json || true
 said head.json "has no head that makes logits"
 
+expect 0 probed "$limbeck" probe "${url[teacher]}"
+said probed "sentence_embedding"
+
 say "a student of the teacher's last layer learns; interrupted and resumed it is the same"
 expect 0 run.log "$limbeck" train recipe.yaml
 holds -s 'map(select(has("loss/embedding_cosine")) | .["loss/embedding_cosine"]) | (.[0:5] | add) > 3 * (.[-5:] | add)' run/metrics.jsonl
@@ -65,6 +68,7 @@ expect 0 again.log "$limbeck" train recipe.yaml -o part --resume
 same_student run part
 holds '.num_hidden_layers == 1 and .architectures == ["BertModel"]' run/student/config.json
 holds '.pooling_mode_mean_tokens' run/student/1_Pooling/config.json
+said run/student/README.md "pipeline_tag: sentence-similarity" "SentenceTransformer"
 holds 'length == 2' run/student/modules.json # as the teacher's: nothing is normalised
 
 say "what it writes is a teacher again, and a narrower student learns from it through projections"

@@ -156,11 +156,17 @@ static bool make_sample(const struct lb_teacher_info *info, int q, struct lb_are
 }
 
 static enum lb_status ask(struct probe *probe, struct found *found, int q, struct lb_detail *detail) {
-    const struct lb_ask_spec spec = {
-        .n_outputs = 2,
-        .outputs = {{LB_OUT_LOGSUMEXP, 0, LB_DT_FP32}, {LB_OUT_TOPK_VALUES, 0, LB_DT_FP32}},
-        .top_k = 8,
-        .temperature = 1};
+    static const struct lb_ask_spec of_logits = {.n_outputs = 2,
+                                                 .outputs = {{LB_OUT_LOGSUMEXP, 0, LB_DT_FP32},
+                                                             {LB_OUT_TOPK_VALUES, 0, LB_DT_FP32}},
+                                                 .top_k = 8,
+                                                 .temperature = 1},
+                                    of_states = {.n_outputs = 1,
+                                                 .outputs = {{LB_OUT_HIDDEN_FINAL, 0, LB_DT_FP32}},
+                                                 .top_k = LB_DEFAULT_TOP_K,
+                                                 .temperature = 1}; /* where there are no logits */
+    const struct lb_ask_spec spec =
+        lb_info_gives(&found->info, &of_logits, found->model, NULL) == LB_OK ? of_logits : of_states;
     struct lb_asked asked = {0};
     struct lb_call call;
     struct lb_sample sample;

@@ -27,11 +27,19 @@ static bool reads_text(const struct lb_card *card) {
     return lb_model_config(card->model)->input_size == 0;
 }
 
+static bool is_encoder(const struct lb_card *card) {
+    return lb_model_sentence(card->model)->kind != LB_POOL_NONE;
+}
+
 /* What the Hub reads: YAML between two lines. */
 static void put_front(const struct lb_card *card, struct lb_buf *out) {
-    lb_buf_printf(out, "---\nlibrary_name: %s\n", reads_text(card) ? "transformers" : "limbeck");
+    lb_buf_printf(out, "---\nlibrary_name: %s\n",
+                  is_encoder(card)   ? "sentence-transformers"
+                  : reads_text(card) ? "transformers"
+                                     : "limbeck");
     if (reads_text(card)) {
-        lb_buf_append_str(out, "pipeline_tag: text-generation\n");
+        lb_buf_printf(out, "pipeline_tag: %s\n",
+                      is_encoder(card) ? "sentence-similarity" : "text-generation");
     }
     lb_buf_append_str(out, "tags:\n- limbeck\n");
     if (card->teachers != NULL) {
@@ -118,7 +126,10 @@ static void put_evaluation(const struct lb_card *card, struct lb_buf *out) {
 
 static void put_use(const struct lb_card *card, struct lb_buf *out) {
     lb_buf_append_str(out, "\n## Use\n\n");
-    if (reads_text(card)) {
+    if (is_encoder(card)) {
+        lb_buf_append_str(out, "```python\nfrom sentence_transformers import SentenceTransformer\n"
+                               "vectors = SentenceTransformer(\".\").encode([\"a text\"])\n```\n\n");
+    } else if (reads_text(card)) {
         lb_buf_append_str(out, "```python\nfrom transformers import AutoModelForCausalLM, AutoTokenizer\n"
                                "tokenizer = AutoTokenizer.from_pretrained(\".\")\n"
                                "model = AutoModelForCausalLM.from_pretrained(\".\")\n```\n\n");
