@@ -1,0 +1,277 @@
+/* How a run begins: its folder, what its recipe names, the checkpoint that it goes on from. */
+#include "common/base/file.h"
+#include "common/base/folder.h"
+#include "common/base/log.h"
+#include "common/base/mem.h"
+#include "common/model/readme.h"
+#include "trainer/learn/schedule.h"
+#include "trainer/run/ask_bos.h"
+#include "trainer/run/run.h"
+#include "trainer/run/student.h"
+#include "trainer/run/tell.h"
+#include "trainer/run/trimmed.h"
+
+#include <omp.h>
+#include <stdio.h>
+#include <string.h>
+
+/* Activations of one micro-batch. */
+#define STEP_BYTES ((size_t)16 << 30)
+
+static enum lb_status take_folder(struct lb_run *run, struct lb_detail *detail) {
+    run->dir = lb_recipe_resolve(run->recipe, run->recipe->output_dir);
+    const char *dir = run->dir;
+    enum lb_status status = dir != NULL ? LB_OK : lb_fail(detail, LB_E_NOMEM, "out of memory");
+    if (status == LB_OK && run->options->resume && !lb_is_dir(dir)) {
+        status = lb_fail(detail, LB_E_NOTFOUND,
+                         "%s: there is no such folder, so no run to go on with; start without --resume", dir);
+    }
+    status = status == LB_OK ? lb_mkdirs(dir, detail) : status;
+    if (status != LB_OK) {
+        return status;
+    }
+    char *lock = lb_path_join(dir, "lock"), *metrics = lb_path_join(dir, LB_JOURNAL_FILE),
+         *student = lb_path_join(dir, "student"), *recipe = lb_path_join(dir, "recipe.yaml");
+    if (lock == NULL || metrics == NULL || student == NULL || recipe == NULL) {
+        status = lb_fail(detail, LB_E_NOMEM, "out of memory");
+        goto out;
+    }
+    status = lb_lock_file(lock, &run->lock, detail);
+    if (status == LB_E_BUSY) {
+        lb_detail_prefix(detail, "%s: another trainer runs in this folder", dir);
+    }
+    if (status == LB_OK && !run->options->resume && lb_file_exists(metrics)) {
+        status =
+            lb_fail(detail, LB_E_ARG,
+                    "%s already holds a run: continue it with --resume, or give another --output-dir", dir);
+    }
+    if (status == LB_OK && run->options->resume && !lb_file_exists(recipe)) {
+        status = lb_fail(detail, LB_E_NOTFOUND,
+                         "%s holds no run to go on with (no recipe.yaml); start without --resume", dir);
+    }
+    /* Before any work: what stands where results will be written is the user's unless we wrote it. */
+    status = status == LB_OK ? lb_folder_check(student, "model", detail) : status;
+    status = status == LB_OK ? lb_readme_check(student, detail) : status;
+    status = status == LB_OK ? lb_checkpoint_check_folder(dir, run->options->resume, detail) : status;
+    status = status == LB_OK ? lb_folder_sweep(dir, detail) : status;
+out:
+    lb_free(lock);
+    lb_free(metrics);
+    lb_free(student);
+    lb_free(recipe);
+    return status;
+}
+
+/* The resolved recipe, once it is sure that the run goes on by it. */
+static enum lb_status write_recipe(const struct lb_run *run, struct lb_detail *detail) {
+    char *path = lb_path_join(run->dir, "recipe.yaml"), *text = NULL;
+    size_t len;
+    enum lb_status status = path != NULL ? lb_recipe_dump(run->recipe, &text, &len, detail)
+                                         : lb_fail(detail, LB_E_NOMEM, "out of memory");
+    status = status == LB_OK ? lb_file_replace(path, text, len, detail) : status;
+    lb_free(path);
+    lb_free(text);
+    return status;
+}
+
+static enum lb_status open_inputs(struct lb_run *run, struct lb_detail *detail) {
+    const struct lb_recipe *r = run->recipe;
+    enum lb_status status = LB_OK;
+    if (r->tokenizer != NULL) {
+        char *path = lb_recipe_resolve(r, r->tokenizer);
+        status = path != NULL ? lb_tokenizer_open(path, &run->tokenizer, detail)
+                              : lb_fail(detail, LB_E_NOMEM, "out of memory");
+        status = status == LB_OK ? lb_vocab_map_open(path, run->tokenizer, &run->map, detail) : status;
+        lb_free(path);
+        if (status != LB_OK) {
+            lb_detail_prefix(detail, "tokenizer");
+        }
+    }
+    if (status == LB_OK && run->tokenizer != NULL && r->add_bos_token != LB_BOS_AS_TOKENIZER) {
+        status = lb_tokenizer_add_bos(run->tokenizer, r->add_bos_token == LB_BOS_YES, detail);
+    }
+    status = status == LB_OK ? lb_student_open(r, run->tokenizer, &run->student, detail) : status;
+    status = status == LB_OK ? lb_student_reads(r, run->student, detail) : status;
+    status = status == LB_OK ? lb_dataset_open(r, r->datasets, r->datasets_count, false, run->tokenizer,
+                                               run->options->stop, &run->data, detail)
+                             : status;
+    if (status == LB_OK && r->eval_datasets_count > 0) {
+        status = lb_dataset_open(r, r->eval_datasets, r->eval_datasets_count, true, run->tokenizer,
+                                 run->options->stop, &run->eval_data, detail);
+    }
+    if (status != LB_OK) {
+        return status;
+    }
+    lb_tell_records(run->data, "datasets", r->max_length);
+    lb_tell_records(run->eval_data, "eval_datasets", r->max_length);
+    const struct lb_config *c = lb_model_config(run->student);
+    if (c->input_size == 0 && r->max_length > c->max_position_embeddings) {
+        status = lb_fail(detail, LB_E_ARG,
+                         "max_length: %lld, the student reads at most %lld (max_position_embeddings)",
+                         (long long)r->max_length, (long long)c->max_position_embeddings);
+    }
+    status = status == LB_OK ? lb_dataset_fits(run->data, c, "datasets", detail) : status;
+    return status == LB_OK && run->eval_data != NULL
+               ? lb_dataset_fits(run->eval_data, c, "eval_datasets", detail)
+               : status;
+}
+
+/* One hash over the teachers' fingerprints, in order: a resumed run must meet the same ones. */
+static enum lb_status teachers_fingerprint(const struct lb_run *run, char out[LB_SHA256_HEX],
+                                           struct lb_detail *detail) {
+    struct lb_sha256 *hash = lb_sha256_create();
+    if (hash == NULL) {
+        return lb_fail(detail, LB_E_NOMEM, "out of memory");
+    }
+    for (unsigned k = 0; k < lb_teachers_count(run->teachers); k++) {
+        lb_sha256_update(hash, lb_teachers_info(run->teachers, k)->fingerprint, LB_SHA256_HEX - 1);
+    }
+    uint8_t digest[LB_SHA256_BYTES];
+    lb_sha256_final(hash, digest);
+    lb_hex(digest, sizeof digest, out);
+    return LB_OK;
+}
+
+static enum lb_status open_teachers(struct lb_run *run, struct lb_detail *detail) {
+    const char *tokenizer = run->tokenizer != NULL ? lb_tokenizer_fingerprint(run->tokenizer) : "";
+    enum lb_status status = LB_OK;
+    if (run->recipe->teachers_count > 0) {
+        status = lb_teachers_open_recipe(run->recipe, run->options->stop, &run->teachers, detail);
+    }
+    if (status == LB_OK) {
+        status = lb_student_pad(run->recipe, run->tokenizer, run->teachers, &run->student, detail);
+    }
+    run->plan = lb_calloc(1, sizeof *run->plan);
+    if (status == LB_OK && run->plan == NULL) {
+        return lb_fail(detail, LB_E_NOMEM, "out of memory");
+    }
+    status = status == LB_OK ? lb_plan_make(run->recipe, run->student, tokenizer, run->map, run->teachers,
+                                            run->plan, detail)
+                             : status;
+    if (status == LB_OK && run->teachers != NULL) {
+        lb_tell_templates(run->recipe, run->data, run->teachers);
+        status = teachers_fingerprint(run, run->at.teachers, detail);
+    }
+    status = status == LB_OK ? lb_computes_find(run->teachers, &run->at.computes, detail) : status;
+    return status;
+}
+
+static void recall_sums(struct lb_run *run) {
+    if (run->at.n_sums == sizeof run->sums / sizeof(double)) {
+        memcpy(&run->sums, run->at.sums, sizeof run->sums);
+        run->steps_summed = run->at.steps_summed;
+        run->tokens_summed = run->at.tokens_summed;
+    }
+}
+
+/* Names the key that differs from the recipe in the run folder, which is that of the checkpoints. */
+static void tell_difference(const struct lb_run *run, struct lb_detail *detail) {
+    char *path = lb_path_join(run->dir, "recipe.yaml"), text[256];
+    struct lb_recipe *there = NULL;
+    if (detail != NULL && path != NULL && lb_recipe_load(path, NULL, 0, &there, NULL) == LB_OK &&
+        lb_recipe_difference(there, run->recipe, text, sizeof text)) {
+        lb_detail_prefix(detail, "another recipe than this run began with (%s)", text);
+    }
+    lb_recipe_destroy(there);
+    lb_free(path);
+}
+
+/* Other kernels than the run began with change its student's bits: not without the recipe's word. */
+static enum lb_status check_computes(struct lb_run *run, const struct lb_computes *now, const char *path,
+                                     struct lb_detail *detail) {
+    char text[400];
+    bool differ = lb_computes_differ(&run->at.computes, now, run->recipe->teachers, text, sizeof text);
+    run->at.computes = *now;
+    if (!differ) {
+        return LB_OK;
+    }
+    if (!run->recipe->allow_other_kernels) {
+        return lb_fail(detail, LB_E_MISMATCH,
+                       "%s: other kernels compute other bits now (%s); go on where the run began, or set "
+                       "allow_other_kernels: true",
+                       path, text);
+    }
+    lb_log(LB_LOG_WARN, "other_kernels", "checkpoint=\"%s\" differ=\"%s\"", path, text);
+    return LB_OK;
+}
+
+static enum lb_status resume(struct lb_run *run, struct lb_detail *detail) {
+    char *path = NULL;
+    struct lb_computes now = {0};
+    enum lb_status status = lb_checkpoint_latest(run->dir, &path, detail);
+    if (status == LB_E_NOTFOUND) {
+        if (detail != NULL) {
+            memset(detail, 0, sizeof *detail); /* nothing was saved yet: begin at the beginning */
+        }
+        return LB_OK;
+    }
+    if (status == LB_OK) {
+        struct lb_checkpoint expected = run->at;
+        now = run->at.computes;
+        status = lb_checkpoint_load(path, &expected, run->optimizer, &run->at, detail);
+        if (status == LB_OK) {
+            recall_sums(run);
+        } else if (status == LB_E_MISMATCH) {
+            tell_difference(run, detail);
+        }
+    }
+    if (status == LB_OK) {
+        status = check_computes(run, &now, path, detail);
+    }
+    if (status == LB_OK) {
+        lb_log(LB_LOG_INFO, "resumed", "checkpoint=\"%s\" step=%lld", path, (long long)run->at.step);
+    }
+    lb_free(path);
+    return status;
+}
+
+enum lb_status lb_run_begin(struct lb_run *run, struct lb_detail *detail) {
+    const struct lb_recipe *r = run->recipe;
+    enum lb_status status = take_folder(run, detail);
+    if (status != LB_OK) {
+        return status;
+    }
+    run->resumable = run->options->resume;
+    status = open_inputs(run, detail);
+    if (status != LB_OK) {
+        lb_recipe_locate(r, detail);
+        return status;
+    }
+    run->total = lb_total_steps(r, lb_dataset_count(run->data));
+    snprintf(run->at.data, sizeof run->at.data, "%s", lb_dataset_fingerprint(run->data));
+    status = lb_recipe_fingerprint(r, run->at.recipe) == LB_OK ? open_teachers(run, detail)
+                                                               : lb_fail(detail, LB_E_NOMEM, "out of memory");
+    if (status != LB_OK) {
+        lb_recipe_locate(r, detail);
+    }
+    if (status == LB_OK) {
+        struct lb_weight_group group;
+        group.weights = lb_model_weights(run->student, &group.n);
+        status = lb_optimizer_create(r, &group, 1, &run->optimizer, detail);
+    }
+    status = status == LB_OK && run->options->resume ? resume(run, detail) : status;
+    if (status == LB_OK && run->at.step == 0) {
+        lb_ask_bos(r, run->teachers, run->tokenizer, run->data);
+        lb_trimmed_report(run->plan, run->teachers, run->data);
+    }
+    status = status == LB_OK ? write_recipe(run, detail) : status;
+    run->resumable = run->resumable || status == LB_OK;
+    status = status == LB_OK
+                 ? lb_journal_open(run->dir, run->at.step > 0 ? run->at.step : -1, &run->journal, detail)
+                 : status;
+    status = status == LB_OK
+                 ? lb_prefetch_create(run->plan, run->data, run->teachers, run->at.micro_batch,
+                                      run->total * r->gradient_accumulation_steps, &run->prefetch, detail)
+                 : status;
+    if (status != LB_OK) {
+        return status;
+    }
+    run->step = lb_step_create(run->plan, run->student, STEP_BYTES);
+    run->progress = lb_progress_create(stderr, run->total, run->at.step);
+    lb_optimizer_zero(run->optimizer);
+    lb_log(LB_LOG_INFO, "training",
+           "student_parameters=%lld samples=%lld steps=%lld teachers=%u threads=%d output_dir=\"%s\"",
+           (long long)lb_model_parameters(run->student), (long long)lb_dataset_count(run->data),
+           (long long)run->total, run->plan->n_teachers, omp_get_max_threads(), run->dir);
+    return run->step != NULL ? LB_OK : lb_fail(detail, LB_E_NOMEM, "out of memory");
+}

@@ -1,0 +1,108 @@
+/* What a run tells: metrics.jsonl, the terminal, how well it does on held-out data. */
+#include "common/base/clock.h"
+#include "trainer/learn/schedule.h"
+#include "trainer/run/evaluate.h"
+#include "trainer/run/run.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#define MAX_METRICS (16 + LB_MAX_LOSSES + 2 * LB_MAX_TEACHERS + LB_EVAL_MAX_PARTS)
+
+static void metric(struct lb_metric *list, size_t *n, const char *group, const char *name, double value) {
+    if (*n < MAX_METRICS) {
+        list[(*n)++] = (struct lb_metric){group, name, value};
+    }
+}
+
+static double epoch_of(const struct lb_run *run) {
+    return (double)(run->at.micro_batch * run->recipe->per_device_train_batch_size) /
+           (double)lb_dataset_count(run->data);
+}
+
+struct lb_teachers_stats lb_run_stats(const struct lb_run *run) {
+    struct lb_teachers_stats stats = {0};
+    if (run->teachers != NULL) {
+        lb_teachers_stats(run->teachers, &stats);
+    }
+    return stats;
+}
+
+enum lb_status lb_run_report(struct lb_run *run, struct lb_detail *detail) {
+    struct lb_metric m[MAX_METRICS];
+    size_t n = 0;
+    struct lb_teachers_stats stats = lb_run_stats(run);
+    double steps = (double)run->steps_summed, seconds = (double)(lb_now_ns() - run->since_ns) / 1e9;
+    metric(m, &n, NULL, "loss", run->sums.loss / steps);
+    for (size_t l = 0; l < run->plan->n_losses; l++) {
+        metric(m, &n, "loss", run->plan->losses[l].name, run->sums.term[l] / steps);
+    }
+    metric(m, &n, NULL, "learning_rate", lb_learning_rate(run->recipe, run->total, run->at.step - 1));
+    metric(m, &n, NULL, "grad_norm", run->grad_norm);
+    metric(m, &n, NULL, "tokens", (double)run->at.tokens);
+    metric(m, &n, NULL, "tokens_per_second", (double)run->tokens_summed / seconds);
+    for (unsigned k = 0; k < run->plan->n_teachers; k++) {
+        metric(m, &n, "weight", run->recipe->teachers[k].name, run->sums.weight[k] / steps);
+    }
+    for (unsigned k = 0; k < run->plan->n_teachers; k++) {
+        if (run->sums.cut[k] > 0) {
+            metric(m, &n, "tail_mass", run->recipe->teachers[k].name,
+                   run->sums.left_out[k] / run->sums.cut[k]);
+        }
+    }
+    if (run->teachers != NULL) {
+        metric(m, &n, NULL, "teacher_wait_seconds", stats.wait_seconds - run->wait_before);
+        metric(m, &n, NULL, "cache_hit_ratio",
+               stats.questions > 0 ? (double)stats.cache_hits / (double)stats.questions : 0);
+        metric(m, &n, NULL, "teacher_requests", (double)stats.requests);
+        metric(m, &n, NULL, "teacher_bytes", (double)(stats.bytes_sent + stats.bytes_received));
+    }
+    enum lb_status status = lb_journal_write(run->journal, run->at.step, epoch_of(run), m, n, detail);
+    memset(&run->sums, 0, sizeof run->sums);
+    run->steps_summed = run->tokens_summed = 0;
+    run->since_ns = lb_now_ns();
+    run->wait_before = stats.wait_seconds;
+    return status;
+}
+
+void lb_run_show(struct lb_run *run, double loss, bool line) {
+    struct lb_teachers_stats stats = lb_run_stats(run);
+    struct lb_progress_numbers now = {.step = run->at.step,
+                                      .loss = loss,
+                                      .tokens = run->at.tokens,
+                                      .images = lb_dataset_features(run->data) > 0,
+                                      .wait_seconds = stats.wait_seconds,
+                                      .questions = (int64_t)stats.questions,
+                                      .cache_hits = (int64_t)stats.cache_hits,
+                                      .cached = stats.cached};
+    lb_progress_update(run->progress, &now, line);
+}
+
+enum lb_status lb_run_evaluate(struct lb_run *run, struct lb_detail *detail) {
+    struct lb_evaluation e;
+    const struct lb_evaluate_options options = {.stop = run->options->stop};
+    enum lb_status status = lb_evaluate(run->student, run->eval_data, &options, &e, detail);
+    if (status != LB_OK) {
+        return status;
+    }
+    struct lb_metric m[MAX_METRICS];
+    size_t n = 0;
+    char text[512];
+    metric(m, &n, NULL, "eval_loss", e.all.loss);
+    if (e.text) {
+        metric(m, &n, NULL, "eval_perplexity", exp(e.all.loss));
+        for (int t = 0; t < e.n_parts; t++) {
+            metric(m, &n, "eval_perplexity", e.part[t].name, exp(e.part[t].loss));
+        }
+        metric(m, &n, NULL, "eval_perplexity_balanced", e.balanced_perplexity);
+        snprintf(text, sizeof text, "step %lld: held-out perplexity %.2f, balanced %.2f",
+                 (long long)run->at.step, exp(e.all.loss), e.balanced_perplexity);
+    } else {
+        metric(m, &n, NULL, "eval_error", e.all.error_percent);
+        snprintf(text, sizeof text, "step %lld: held-out loss %.4f, error %.2f %%", (long long)run->at.step,
+                 e.all.loss, e.all.error_percent);
+    }
+    lb_progress_note(run->progress, text);
+    return lb_journal_write(run->journal, run->at.step, epoch_of(run), m, n, detail);
+}

@@ -1,0 +1,54 @@
+/* A run as the files of the loop share it: begin.c opens it, loop.c makes its steps, report.c tells of them.
+ * Private to trainer/run.
+ */
+#ifndef LB_RUN_RUN_H
+#define LB_RUN_RUN_H
+
+#include "trainer/learn/optimizer.h"
+#include "trainer/learn/prefetch.h"
+#include "trainer/learn/step.h"
+#include "trainer/run/checkpoint.h"
+#include "trainer/run/journal.h"
+#include "trainer/run/loop.h"
+#include "trainer/run/progress.h"
+
+struct lb_run {
+    const struct lb_recipe *recipe;
+    const struct lb_train_options *options;
+    char *dir; /* the run folder */
+    int lock;
+    struct lb_tokenizer *tokenizer;
+    struct lb_vocab_map *map; /* of a trimmed tokenizer; NULL: it is none */
+    struct lb_model *student;
+    struct lb_dataset *data, *eval_data;
+    struct lb_teachers *teachers;
+    struct lb_plan *plan;
+    struct lb_optimizer *optimizer;
+    struct lb_step *step;
+    struct lb_prefetch *prefetch;
+    struct lb_journal *journal;
+    struct lb_progress *progress;
+    int64_t total;           /* steps of the run */
+    struct lb_checkpoint at; /* where it is */
+    /* since the last logging step */
+    struct lb_step_result sums;
+    int64_t steps_summed, tokens_summed;
+    uint64_t since_ns;
+    double wait_before;
+    double grad_norm;
+    bool resumable; /* the folder holds this run by now */
+};
+
+/* Takes the run folder, opens all that the recipe names, and goes back to the last checkpoint where the run
+ * is resumed. On failure too the caller ends what was opened. */
+LB_NODISCARD enum lb_status lb_run_begin(struct lb_run *run, struct lb_detail *detail);
+/* A line of metrics about the steps since the last one; their sums begin anew. */
+LB_NODISCARD enum lb_status lb_run_report(struct lb_run *run, struct lb_detail *detail);
+/* Predicts the held-out data; its figures go into the metrics and onto the terminal. */
+LB_NODISCARD enum lb_status lb_run_evaluate(struct lb_run *run, struct lb_detail *detail);
+/* Shows where the run is; line: on a line of its own where the terminal's is not drawn over. */
+void lb_run_show(struct lb_run *run, double loss, bool line);
+/* Zeros where there are no teachers. */
+struct lb_teachers_stats lb_run_stats(const struct lb_run *run);
+
+#endif
