@@ -107,7 +107,7 @@ static struct lb_jv sort_key(struct lb_jinja *j, struct lb_jv item, const struct
 /* Sorts items [n] by their keys, equal ones in their order; reverse as list.sort has it. */
 static void merge(struct lb_jinja *j, struct lb_jv *items, struct lb_jv *keys, size_t n, bool reverse) {
     struct lb_jv *item2 = lb_jinja_alloc(j, n, sizeof *items), *key2 = lb_jinja_alloc(j, n, sizeof *keys);
-    for (size_t width = 1; item2 && key2 && width < n && j->status == LB_OK; width *= 2) {
+    for (size_t width = 1; items && keys && item2 && key2 && width < n && j->status == LB_OK; width *= 2) {
         for (size_t low = 0; low < n && j->status == LB_OK; low += 2 * width) {
             size_t middle = low + width < n ? low + width : n,
                    high = low + 2 * width < n ? low + 2 * width : n;

@@ -259,9 +259,11 @@ static struct lb_jv m_changed(struct lb_jinja *j, const struct lb_jv *self, cons
 
 static struct lb_jv m_cycle(struct lb_jinja *j, const struct lb_jv *self, const struct lb_jv *const *arg) {
     size_t n = 0;
-    (void)j;
     while (n < LB_JINJA_MAX_ARGS && arg[n]) {
         n++;
+    }
+    if (n == 0) {
+        return lb_jinja_fail(j, LB_E_ARG, "cycle() needs something to cycle through");
     }
     return *arg[self->loop->at % n];
 }

@@ -134,14 +134,19 @@ static struct lb_jnode *chain(struct lb_jparser *p, struct lb_jnode *node, uint8
     return node;
 }
 
-/* Binary operators that bind alike, of level: 0 **, 1 * / // %, 2 ~, 3 + -. */
-static struct lb_jnode *parse_binary(struct lb_jparser *p, int level) {
-    static const char *const ops[] = {"P", "*/F%", "~", "+-"};
-    struct lb_jnode *a = level ? parse_binary(p, level - 1) : lb_jparse_unary(p, true), *node = NULL;
-    while (a && p->at->kind == LB_JT_OPERATOR && strchr(ops[level], p->at->op)) {
+/* Binary operators: + -, then what binds closer: ~, * / // %, **. */
+static const char *const binary[] = {"+-", "~", "*/F%", "P", NULL};
+
+/* Those that bind alike, of ops, one of binary; NULL: what stands between operators. */
+static struct lb_jnode *parse_binary(struct lb_jparser *p, const char *const *ops) {
+    if (!*ops) {
+        return lb_jparse_unary(p, true);
+    }
+    struct lb_jnode *a = parse_binary(p, ops + 1), *node = NULL;
+    while (a && p->at->kind == LB_JT_OPERATOR && strchr(*ops, p->at->op)) {
         char op = p->at->op;
         lb_jparse_next(p);
-        struct lb_jnode *b = level ? parse_binary(p, level - 1) : lb_jparse_unary(p, true);
+        struct lb_jnode *b = parse_binary(p, ops + 1);
         node = chain(p, node, LB_JN_BINARY, op, a, b);
         if (!node) {
             return NULL;
@@ -151,7 +156,7 @@ static struct lb_jnode *parse_binary(struct lb_jparser *p, int level) {
 }
 
 static struct lb_jnode *parse_compare(struct lb_jparser *p) {
-    struct lb_jnode *a = parse_binary(p, 3), *node = NULL;
+    struct lb_jnode *a = parse_binary(p, binary), *node = NULL;
     while (a && p->status == LB_OK) {
         char op = p->at->kind == LB_JT_OPERATOR && strchr("EN<>GL", p->at->op) ? p->at->op : '\0';
         if (lb_jparse_is_name(p, "in")) {
@@ -164,7 +169,7 @@ static struct lb_jnode *parse_compare(struct lb_jparser *p) {
             break;
         }
         lb_jparse_next(p);
-        node = chain(p, node, LB_JN_COMPARE, op, a, parse_binary(p, 3));
+        node = chain(p, node, LB_JN_COMPARE, op, a, parse_binary(p, binary));
         if (!node) {
             return NULL;
         }

@@ -173,14 +173,14 @@ void lb_jdict_put(struct lb_jinja *j, struct lb_jdict *dict, struct lb_jv key, s
         dict->value[there - dict->value] = value;
         return;
     }
-    if (dict->n == dict->cap) {
+    if (dict->n == dict->cap || !dict->key || !dict->value) {
         size_t cap = dict->cap ? dict->cap * 2 : 8;
         struct lb_jv *keys = lb_jinja_alloc(j, cap, sizeof *keys);
         struct lb_jv *values = lb_jinja_alloc(j, cap, sizeof *values);
         if (!keys || !values) {
             return;
         }
-        if (dict->n) {
+        if (dict->key && dict->value) {
             memcpy(keys, dict->key, dict->n * sizeof *keys);
             memcpy(values, dict->value, dict->n * sizeof *values);
         }

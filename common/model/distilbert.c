@@ -29,20 +29,20 @@ static const struct lb_config_key keys[] = {
     {NULL},
 };
 
-#define LAYER "distilbert.transformer.layer.%d."
+#define LAYER(name) ("distilbert.transformer.layer.%d." name)
 
 static const struct lb_encoder_traits traits = {
     .names = {[LB_ENCODER_WORDS] = "distilbert.embeddings.word_embeddings",
               [LB_ENCODER_POSITIONS] = "distilbert.embeddings.position_embeddings",
               [LB_ENCODER_NORM] = "distilbert.embeddings.LayerNorm",
-              [LB_ENCODER_Q] = LAYER "attention.q_lin",
-              [LB_ENCODER_K] = LAYER "attention.k_lin",
-              [LB_ENCODER_V] = LAYER "attention.v_lin",
-              [LB_ENCODER_O] = LAYER "attention.out_lin",
-              [LB_ENCODER_ATTN_NORM] = LAYER "sa_layer_norm",
-              [LB_ENCODER_UP] = LAYER "ffn.lin1",
-              [LB_ENCODER_DOWN] = LAYER "ffn.lin2",
-              [LB_ENCODER_MLP_NORM] = LAYER "output_layer_norm"}};
+              [LB_ENCODER_Q] = LAYER("attention.q_lin"),
+              [LB_ENCODER_K] = LAYER("attention.k_lin"),
+              [LB_ENCODER_V] = LAYER("attention.v_lin"),
+              [LB_ENCODER_O] = LAYER("attention.out_lin"),
+              [LB_ENCODER_ATTN_NORM] = LAYER("sa_layer_norm"),
+              [LB_ENCODER_UP] = LAYER("ffn.lin1"),
+              [LB_ENCODER_DOWN] = LAYER("ffn.lin2"),
+              [LB_ENCODER_MLP_NORM] = LAYER("output_layer_norm")}};
 
 static const char *const unread[] = {"vocab_transform.", "vocab_layer_norm.", "vocab_projector.", NULL};
 

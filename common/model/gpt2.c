@@ -57,18 +57,18 @@ static void settle(struct lb_config *c) {
     lb_decoder_settle(c);
 }
 
-#define LAYER "transformer.h.%d."
+#define LAYER(name) ("transformer.h.%d." name)
 
 static const struct lb_role_names names = {
     .hf = {[LB_ROLE_EMBED] = "transformer.wte",
            [LB_ROLE_POSITIONS] = "transformer.wpe",
            [LB_ROLE_NORM] = "transformer.ln_f",
-           [LB_ROLE_ATTN_NORM] = LAYER "ln_1",
-           [LB_ROLE_QKV] = LAYER "attn.c_attn",
-           [LB_ROLE_O] = LAYER "attn.c_proj",
-           [LB_ROLE_MLP_NORM] = LAYER "ln_2",
-           [LB_ROLE_UP] = LAYER "mlp.c_fc",
-           [LB_ROLE_DOWN] = LAYER "mlp.c_proj"},
+           [LB_ROLE_ATTN_NORM] = LAYER("ln_1"),
+           [LB_ROLE_QKV] = LAYER("attn.c_attn"),
+           [LB_ROLE_O] = LAYER("attn.c_proj"),
+           [LB_ROLE_MLP_NORM] = LAYER("ln_2"),
+           [LB_ROLE_UP] = LAYER("mlp.c_fc"),
+           [LB_ROLE_DOWN] = LAYER("mlp.c_proj")},
     .embed = "transformer.wte.weight",
 };
 

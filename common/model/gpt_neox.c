@@ -42,18 +42,18 @@ static enum lb_status check(const struct lb_config *c, const char *what, struct 
     return status;
 }
 
-#define LAYER "gpt_neox.layers.%d."
+#define LAYER(name) ("gpt_neox.layers.%d." name)
 
 static const struct lb_role_names names = {
     .hf = {[LB_ROLE_EMBED] = "gpt_neox.embed_in",
            [LB_ROLE_NORM] = "gpt_neox.final_layer_norm",
            [LB_ROLE_HEAD] = "embed_out",
-           [LB_ROLE_ATTN_NORM] = LAYER "input_layernorm",
-           [LB_ROLE_QKV] = LAYER "attention.query_key_value",
-           [LB_ROLE_O] = LAYER "attention.dense",
-           [LB_ROLE_MLP_NORM] = LAYER "post_attention_layernorm",
-           [LB_ROLE_UP] = LAYER "mlp.dense_h_to_4h",
-           [LB_ROLE_DOWN] = LAYER "mlp.dense_4h_to_h"},
+           [LB_ROLE_ATTN_NORM] = LAYER("input_layernorm"),
+           [LB_ROLE_QKV] = LAYER("attention.query_key_value"),
+           [LB_ROLE_O] = LAYER("attention.dense"),
+           [LB_ROLE_MLP_NORM] = LAYER("post_attention_layernorm"),
+           [LB_ROLE_UP] = LAYER("mlp.dense_h_to_4h"),
+           [LB_ROLE_DOWN] = LAYER("mlp.dense_4h_to_h")},
     .embed = "gpt_neox.embed_in.weight",
     .head = "embed_out.weight",
 };

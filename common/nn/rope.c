@@ -55,8 +55,9 @@ static void fill_row(const struct lb_rope_args *args, float *cosine, float *sine
 }
 
 void lb_rope_frequencies(double theta, int64_t dims, double *out) {
-    for (int64_t j = 0; j < dims / 2; j++) {
-        out[j] = pow(theta, -(double)j / (double)(dims / 2));
+    int64_t half = dims / 2;
+    for (int64_t j = 0; j < half; j++) {
+        out[j] = pow(theta, -(double)j / (double)half);
     }
 }
 

@@ -36,8 +36,9 @@ struct lb_weight {
 
 /* Where row r is stored, in formats other than F32 (which are never interleaved); row_bytes: of one row. */
 static inline const void *lb_weight_row(const struct lb_weight *w, int64_t r, size_t row_bytes) {
-    if (w->interleaved > 0) {
-        int64_t in = r % w->interleaved, half = w->interleaved / 2;
+    int64_t half = w->interleaved / 2;
+    if (half > 0) {
+        int64_t in = r % (2 * half);
         r += 2 * (in % half) + in / half - in;
     }
     return (const char *)w->data + (size_t)r * row_bytes;

@@ -352,7 +352,7 @@ static enum lb_status run_replace(const struct lb_normalizer_step *step, struct 
     while (step->literal_len <= n->len && at <= n->len - step->literal_len) {
         const char *found = memchr(n->text + at, step->literal[0], n->len - at);
         at = found ? (size_t)(found - n->text) : n->len;
-        if (at > n->len - step->literal_len) {
+        if (!found || at > n->len - step->literal_len) {
             break;
         }
         if (memcmp(found, step->literal, step->literal_len) != 0) {

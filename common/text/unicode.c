@@ -223,7 +223,7 @@ enum lb_status lb_form_points(enum lb_form form, const char *text, size_t len, s
         size_t end = plain_end(text, at, len);
         status = reserve(&points->data, &points->cap, points->n + (end - at));
         while (at < end && status == LB_OK) {
-            points->data[points->n++] = text[at++];
+            points->data[points->n++] = (uint8_t)text[at++];
         }
         /* From here to the next ASCII character or to what stays as it is: nothing beyond has a say. */
         size_t stop = at;

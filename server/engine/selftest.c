@@ -13,6 +13,7 @@
 
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 /* Lengths around the places where kernels change: single rows, below and above 4, odd, a few register tiles;
@@ -226,10 +227,14 @@ static bool recall(const char key[LB_SHA256_HEX], struct lb_self_test_result *ou
     struct lb_self_test_result result = {.kept = true};
     int n = 0;
     if (!lb_memo_get(KIND, key, text, sizeof text) ||
-        sscanf(text, "invariant %c compute %64[0-9a-f] bytes %zu %zu\n%n", &invariant, result.compute,
-               &result.base_bytes, &result.row_bytes, &n) != 4 ||
-        n == 0 || text[n] != '\0' || strlen(result.compute) != LB_SHA256_HEX - 1 || result.row_bytes == 0 ||
-        (invariant != 'y' && invariant != 'n')) {
+        sscanf(text, "invariant %c compute %64[0-9a-f] bytes %n", &invariant, result.compute, &n) != 2 ||
+        n == 0 || strlen(result.compute) != LB_SHA256_HEX - 1 || (invariant != 'y' && invariant != 'n')) {
+        return false;
+    }
+    char *end = text + n;
+    result.base_bytes = strtoull(end, &end, 10);
+    result.row_bytes = strtoull(end, &end, 10);
+    if (result.row_bytes == 0 || strcmp(end, "\n") != 0) {
         return false;
     }
     result.invariant = invariant == 'y';

@@ -164,14 +164,15 @@ static enum lb_status generate(struct arguments *a, const struct lb_opened *open
     if (ends.n == 0 && lb_tokenizer_eos(opened->tokenizer) >= 0) {
         ends.ids[ends.n++] = lb_tokenizer_eos(opened->tokenizer);
     }
-    a->generate.ends = &ends;
-    a->generate.n_ids = lb_tokenizer_vocab_size(opened->tokenizer);
+    struct lb_generate_args args = a->generate;
+    args.ends = &ends;
+    args.n_ids = lb_tokenizer_vocab_size(opened->tokenizer);
     uint64_t start = lb_now_ns();
     if (status == LB_OK) {
         if (!a->json) {
             fputs(a->prompt, stdout);
         }
-        status = lb_generate(opened->model, ids.data, (int64_t)ids.len, &a->generate, take, &w, detail);
+        status = lb_generate(opened->model, ids.data, (int64_t)ids.len, &args, take, &w, detail);
     }
     double seconds = (double)(lb_now_ns() - start) / (double)LB_SECOND_NS;
     if (status == LB_OK || status == LB_E_CANCELLED) {

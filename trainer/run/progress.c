@@ -135,8 +135,8 @@ static size_t width_of(const struct lb_progress *progress) {
     }
     if (ioctl(fileno(progress->out), TIOCGWINSZ, &size) == 0 && size.ws_col > 0) {
         width = size.ws_col;
-    } else if (columns != NULL && atol(columns) > 0) {
-        width = atol(columns);
+    } else if (columns != NULL && strtol(columns, NULL, 10) > 0) {
+        width = strtol(columns, NULL, 10);
     }
     return width > 1 ? (size_t)width - 1 : 1;
 }

@@ -138,11 +138,12 @@ static enum lb_status check_rest_of(const struct lb_wire_tensor *rest, const str
                                     double temperature, const char *name, struct lb_detail *detail) {
     int64_t k = columns_of(z), rows = rows_of(z);
     for (int64_t r = 0; r < rows && r < lb_wire_elements(rest); r++) {
-        float log_rest, first, v = 0;
-        double listed = 0;
+        float log_rest, first, v;
+        double listed = 1; /* beside the first one's probability, which is the first term */
         lb_wire_floats(rest, r, 1, &log_rest);
         lb_wire_floats(z, r * k, 1, &first);
-        for (int64_t i = 0; i < k; i++) {
+        v = first;
+        for (int64_t i = 1; i < k; i++) {
             lb_wire_floats(z, r * k + i, 1, &v);
             listed += exp((v - first) / temperature);
         }

@@ -30,12 +30,13 @@ enum lb_scheme lb_url_scheme(const char *text, size_t *out_len) {
 
 /* The port behind a host: digits, 1 to 65535. */
 static bool is_port(const char *text, size_t len) {
-    return len > 0 && len <= 5 && strspn(text, "0123456789") >= len && atoi(text) > 0 && atoi(text) <= 65535;
+    long port = len > 0 && len <= 5 && strspn(text, "0123456789") >= len ? strtol(text, NULL, 10) : 0;
+    return port > 0 && port <= 65535;
 }
 
 /* What is wrong with HOST[:PORT][/PATH]; NULL: nothing. */
 static const char *wrong_host(const char *text) {
-    size_t len = strcspn(text, "/"), host = len;
+    size_t len = strcspn(text, "/"), host;
     for (const char *p = text; *p; p++) {
         if ((unsigned char)*p <= ' ' || *p == 127) {
             return "it holds a space or a control character; take it away, or write it as %20";
