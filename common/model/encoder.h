@@ -49,18 +49,18 @@ const char *lb_encoder_head(const struct lb_config *config);
 extern const struct lb_config_key lb_bert_keys[];
 #define LB_BERT_NAMES(prefix)                                                                                \
     {                                                                                                        \
-        [LB_ENCODER_WORDS] = prefix "embeddings.word_embeddings",                                            \
-        [LB_ENCODER_POSITIONS] = prefix "embeddings.position_embeddings",                                    \
-        [LB_ENCODER_TYPES] = prefix "embeddings.token_type_embeddings",                                      \
-        [LB_ENCODER_NORM] = prefix "embeddings.LayerNorm",                                                   \
-        [LB_ENCODER_Q] = prefix "encoder.layer.%d.attention.self.query",                                     \
-        [LB_ENCODER_K] = prefix "encoder.layer.%d.attention.self.key",                                       \
-        [LB_ENCODER_V] = prefix "encoder.layer.%d.attention.self.value",                                     \
-        [LB_ENCODER_O] = prefix "encoder.layer.%d.attention.output.dense",                                   \
-        [LB_ENCODER_ATTN_NORM] = prefix "encoder.layer.%d.attention.output.LayerNorm",                       \
-        [LB_ENCODER_UP] = prefix "encoder.layer.%d.intermediate.dense",                                      \
-        [LB_ENCODER_DOWN] = prefix "encoder.layer.%d.output.dense",                                          \
-        [LB_ENCODER_MLP_NORM] = prefix "encoder.layer.%d.output.LayerNorm",                                  \
+        [LB_ENCODER_WORDS] = (prefix "embeddings.word_embeddings"),                                          \
+        [LB_ENCODER_POSITIONS] = (prefix "embeddings.position_embeddings"),                                  \
+        [LB_ENCODER_TYPES] = (prefix "embeddings.token_type_embeddings"),                                    \
+        [LB_ENCODER_NORM] = (prefix "embeddings.LayerNorm"),                                                 \
+        [LB_ENCODER_Q] = (prefix "encoder.layer.%d.attention.self.query"),                                   \
+        [LB_ENCODER_K] = (prefix "encoder.layer.%d.attention.self.key"),                                     \
+        [LB_ENCODER_V] = (prefix "encoder.layer.%d.attention.self.value"),                                   \
+        [LB_ENCODER_O] = (prefix "encoder.layer.%d.attention.output.dense"),                                 \
+        [LB_ENCODER_ATTN_NORM] = (prefix "encoder.layer.%d.attention.output.LayerNorm"),                     \
+        [LB_ENCODER_UP] = (prefix "encoder.layer.%d.intermediate.dense"),                                    \
+        [LB_ENCODER_DOWN] = (prefix "encoder.layer.%d.output.dense"),                                        \
+        [LB_ENCODER_MLP_NORM] = (prefix "encoder.layer.%d.output.LayerNorm"),                                \
     }
 
 #define LB_ENCODER_FORM .settle = lb_encoder_settle, .check = lb_encoder_check
