@@ -2,7 +2,6 @@
 
 #include <inttypes.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #define MAX_KEY 96 /* architecture (at most 31) and the longest suffix */
@@ -12,61 +11,6 @@ static const char *full_name(const struct lb_gguf_reading *s, const struct lb_co
                              char name[MAX_KEY]) {
     snprintf(name, MAX_KEY, "%s%s", key->name[0] == '.' ? s->arch : "", key->name);
     return name;
-}
-
-/* The double that a person wrote where the file has a float: of the doubles that round to it the shortest, so
- * that 1e-5 read from a GGUF is the 1e-5 of config.json. */
-static double as_written(double v) {
-    float f = (float)v;
-    char text[40];
-    if ((double)f != v) {
-        return v; /* stored as F64, or not finite */
-    }
-    for (int digits = 6; digits <= 9; digits++) {
-        snprintf(text, sizeof text, "%.*g", digits, v);
-        if (strtof(text, NULL) == f) {
-            break;
-        }
-    }
-    return strtod(text, NULL);
-}
-
-enum lb_status lb_gguf_real(const struct lb_gguf_reading *s, const char *key, bool required, double *out) {
-    double v = 0;
-    if (!lb_gguf_has(s->file, key) && !required) {
-        return LB_OK;
-    }
-    if (!lb_gguf_has(s->file, key)) {
-        return lb_fail(s->detail, LB_E_FORMAT, "%s: key %s is missing", s->what, key);
-    }
-    if (lb_gguf_array_count(s->file, key) >= 0) {
-        return lb_fail(s->detail, LB_E_UNSUPPORTED,
-                       "%s: key %s is an array: sizes that differ by layer are not supported", s->what, key);
-    }
-    if (!lb_gguf_number(s->file, key, &v) || !(v >= -1e300 && v <= 1e300)) {
-        return lb_fail(s->detail, LB_E_FORMAT, "%s: key %s is no number", s->what, key);
-    }
-    *out = as_written(v);
-    return LB_OK;
-}
-
-/* More than fits is refused here, sense is checked later. */
-enum lb_status lb_gguf_whole(const struct lb_gguf_reading *s, const char *key, bool required, int64_t *out) {
-    double v = (double)*out;
-    if (!lb_gguf_has(s->file, key) && !required) {
-        return LB_OK;
-    }
-    enum lb_status status = lb_gguf_real(s, key, required, &v);
-    if (status != LB_OK) {
-        return status;
-    }
-    (void)lb_gguf_number(s->file, key, &v); /* exactly as stored */
-    if (!(v >= 0 && v <= INT32_MAX) || v != (double)(int64_t)v) {
-        return lb_fail(s->detail, LB_E_FORMAT, "%s: key %s is %g, not a whole number from 0 to %d", s->what,
-                       key, v, INT32_MAX);
-    }
-    *out = (int64_t)v;
-    return LB_OK;
 }
 
 /* Where the key is missing: as many as there are tokens, or rows of the embedding. */

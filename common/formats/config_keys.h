@@ -1,5 +1,5 @@
-/* Keys and the fields they stand for. Private to common/formats: config.c, config_gguf.c and config_write.c
- * walk the same tables. */
+/* Keys and the fields they stand for. Private to common/formats: config_read.c, config_gguf.c and
+ * config_write.c walk the same tables and stand on config.c. */
 #ifndef LB_FORMATS_CONFIG_KEYS_H
 #define LB_FORMATS_CONFIG_KEYS_H
 
