@@ -76,7 +76,7 @@ bool lb_beside_put_own(const struct lb_tokenizer *tokenizer, json_t *object) {
                   {"pad_token", tokenizer->pad}};
     bool made = true;
     for (size_t i = 0; made && i < sizeof tokens / sizeof *tokens; i++) {
-        const char *text = tokens[i].id >= 0 ? lb_tokenizer_token(tokenizer, tokens[i].id) : NULL;
+        const char *text = tokens[i].id >= 0 ? lb_vocab_text(&tokenizer->vocab, tokens[i].id) : NULL;
         made = text == NULL || json_object_set_new(object, tokens[i].key, json_string(text)) == 0;
     }
     return made && (tokenizer->chat_template == NULL ||
