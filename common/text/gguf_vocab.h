@@ -20,7 +20,7 @@ LB_NODISCARD enum lb_status lb_gguf_vocab_json(const struct lb_gguf *file, const
                                                struct lb_buf *out, struct lb_gguf_ids *out_ids,
                                                struct lb_detail *detail);
 
-/* ---- for gguf_vocab.c, gguf_kinds.c and gguf_merges.c only ---- */
+/* ---- for gguf_read.c, gguf_kinds.c, gguf_merges.c and gguf_vocab.c, on which these stand, only ---- */
 
 /* The token types of gguf.md. */
 enum {
