@@ -18,6 +18,27 @@
 
 #define MAX_PARTS 1024 /* characters of a token */
 
+/* ---- the post-processor ---- */
+
+void lb_trim_each_id(json_t *processor, void (*visit)(void *context, json_t *id), void *context) {
+    json_t *list = json_object_get(processor, "processors"), *special;
+    const char *name;
+    for (size_t i = 0; i < json_array_size(list); i++) { /* a Sequence has no Sequence in it */
+        json_t *one = json_array_get(list, i);
+        if (!json_object_get(one, "processors")) {
+            lb_trim_each_id(one, visit, context);
+        }
+    }
+    json_object_foreach(json_object_get(processor, "special_tokens"), name, special) {
+        json_t *ids = json_object_get(special, "ids");
+        for (size_t i = 0; i < json_array_size(ids); i++) {
+            visit(context, json_array_get(ids, i));
+        }
+    }
+    visit(context, json_array_get(json_object_get(processor, "cls"), 1));
+    visit(context, json_array_get(json_object_get(processor, "sep"), 1));
+}
+
 /* ---- merges ---- */
 
 static int by_pair(const void *a, const void *b) {
@@ -188,6 +209,14 @@ static void keep_given(struct lb_trim *t, const uint64_t *counts) {
     keep_bytes(t);
 }
 
+/* An id of the post-processor. */
+static void keep_id(void *context, json_t *id) {
+    struct lb_trim *t = context;
+    if (json_is_integer(id) && json_integer_value(id) >= 0 && json_integer_value(id) < t->full->vocab.size) {
+        keep(t, (int32_t)json_integer_value(id));
+    }
+}
+
 struct candidate {
     uint64_t count;
     int32_t id;
@@ -200,7 +229,7 @@ static int by_count(const void *a, const void *b) {
 
 enum lb_status lb_trim_choose(struct lb_trim *t, const uint64_t *counts) {
     int32_t size = t->full->vocab.size;
-    lb_trim_each_id(json_object_get(t->root, "post_processor"), lb_trim_keep_id, t);
+    lb_trim_each_id(json_object_get(t->root, "post_processor"), keep_id, t);
     keep_given(t, counts);
     if (t->n > t->most) {
         return lb_fail(t->detail, LB_E_LIMIT,
@@ -225,11 +254,4 @@ enum lb_status lb_trim_choose(struct lb_trim *t, const uint64_t *counts) {
     }
     lb_free(list);
     return LB_OK;
-}
-
-void lb_trim_keep_id(void *context, json_t *id) {
-    struct lb_trim *t = context;
-    if (json_is_integer(id) && json_integer_value(id) >= 0 && json_integer_value(id) < t->full->vocab.size) {
-        keep(t, (int32_t)json_integer_value(id));
-    }
 }

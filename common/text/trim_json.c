@@ -7,25 +7,6 @@
 
 #define MAX_FILE_BYTES ((size_t)256 << 20)
 
-void lb_trim_each_id(json_t *processor, void (*visit)(void *context, json_t *id), void *context) {
-    json_t *list = json_object_get(processor, "processors"), *special;
-    const char *name;
-    for (size_t i = 0; i < json_array_size(list); i++) { /* a Sequence has no Sequence in it */
-        json_t *one = json_array_get(list, i);
-        if (!json_object_get(one, "processors")) {
-            lb_trim_each_id(one, visit, context);
-        }
-    }
-    json_object_foreach(json_object_get(processor, "special_tokens"), name, special) {
-        json_t *ids = json_object_get(special, "ids");
-        for (size_t i = 0; i < json_array_size(ids); i++) {
-            visit(context, json_array_get(ids, i));
-        }
-    }
-    visit(context, json_array_get(json_object_get(processor, "cls"), 1));
-    visit(context, json_array_get(json_object_get(processor, "sep"), 1));
-}
-
 static void map_id(void *context, json_t *id) {
     const struct lb_trim *t = context;
     if (json_is_integer(id)) { /* all are known: the tokenizer was opened */
@@ -51,7 +32,7 @@ static bool side_kept(const struct lb_trim *t, const char *text, size_t len) {
 }
 
 /* Those whose parts and result are kept. */
-static json_t *merges(struct lb_trim *t, char *joined) {
+static json_t *kept_merges(struct lb_trim *t, char *joined) {
     json_t *list = json_array(), *merge;
     size_t i;
     json_array_foreach(json_object_get(t->model, "merges"), i, merge) {
@@ -106,7 +87,7 @@ static enum lb_status change(struct lb_trim *t) {
     }
     if (t->merges) {
         t->lost |= json_object_set_new(t->model, "vocab", bpe_vocab(t)) != 0;
-        t->lost |= json_object_set_new(t->model, "merges", merges(t, joined)) != 0;
+        t->lost |= json_object_set_new(t->model, "merges", kept_merges(t, joined)) != 0;
     } else {
         t->lost |= json_object_set_new(t->model, "vocab", unigram_vocab(t)) != 0;
         map_id(t, json_object_get(t->model, "unk_id"));

@@ -27,6 +27,5 @@ void lb_trim_each_id(json_t *processor, void (*visit)(void *context, json_t *id)
 LB_NODISCARD enum lb_status lb_trim_read_merges(struct lb_trim *t);
 /* Fills kept and n. */
 LB_NODISCARD enum lb_status lb_trim_choose(struct lb_trim *t, const uint64_t *counts);
-void lb_trim_keep_id(void *context, json_t *id);
 
 #endif
