@@ -161,12 +161,7 @@ void lb_dataset_get(const struct lb_dataset *data, int64_t i, struct lb_sample *
                                   .tag = data->labels[i].tag};
         return;
     }
-    const struct lb_text_row *row = &data->rows[i];
-    *out = (struct lb_sample){.ids = data->ids.data + row->start,
-                              .n = row->n,
-                              .label = -1,
-                              .tag = row->tag,
-                              .counts = data->counts != NULL ? data->counts + row->start : NULL};
+    *out = lb_text_row_sample(data, i);
 }
 
 int lb_dataset_tags(const struct lb_dataset *data) {

@@ -40,6 +40,16 @@ struct lb_dataset {
     char fingerprint[LB_SHA256_HEX];
 };
 
+/* Row i of texts as a sample, good while no row is added. */
+static inline struct lb_sample lb_text_row_sample(const struct lb_dataset *data, int64_t i) {
+    const struct lb_text_row *row = &data->rows[i];
+    return (struct lb_sample){.ids = data->ids.data + row->start,
+                              .n = row->n,
+                              .label = -1,
+                              .tag = row->tag,
+                              .counts = data->counts != NULL ? data->counts + row->start : NULL};
+}
+
 /* The index of a tag, added when new; -1 for NULL, -2 when out of memory. */
 int lb_dataset_take_tag(struct lb_dataset *data, const char *tag);
 

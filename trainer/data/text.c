@@ -446,8 +446,7 @@ static enum lb_status count_all(struct lb_dataset *data, int64_t start, struct l
 static int64_t bytes_of(const struct lb_dataset *data, const struct lb_text_source *source, int64_t first) {
     int64_t bytes = 0;
     for (int64_t r = first; r < data->count; r++) {
-        struct lb_sample s;
-        lb_dataset_get(data, r, &s);
+        const struct lb_sample s = lb_text_row_sample(data, r);
         for (int64_t t = 0; t < s.n; t++) {
             bytes += lb_sample_counts(&s, t) ? source->token_bytes[s.ids[t + 1]] : 0;
         }
