@@ -10,74 +10,6 @@ static bool zero_if_fresh(struct lb_tape *tape, struct lb_value *v) {
     return v->grad != NULL;
 }
 
-/* ---- denominators ---- */
-
-static bool has_denominator(const struct lb_plan *plan, const struct lb_pair *p) {
-    return p->kind != LB_OUT_ATTENTION && plan->losses[p->loss].args.normalize;
-}
-
-bool lb_step_needs_totals(const struct lb_plan *plan) {
-    bool any = false;
-    for (size_t i = 0; i < plan->n_pairs; i++) {
-        any |= has_denominator(plan, &plan->pairs[i]);
-    }
-    return any;
-}
-
-/* The squares of one sample's rows that count, row by row. */
-static void count_sample(const struct lb_step *step, const struct lb_answered *batch, size_t pair, int64_t i,
-                         float *row, struct lb_step_totals *totals) {
-    const struct lb_plan *plan = step->plan;
-    const struct lb_pair *p = &plan->pairs[pair];
-    const struct lb_answer *answer = batch->answers[i * plan->n_teachers + p->teacher];
-    double weight[LB_MAX_TEACHERS];
-    for (int64_t t = 0; answer != NULL && t < batch->samples[i].n; t++) {
-        double square = 0;
-        if (t == 0 || plan->mixture->per_token) {
-            lb_step_weigh_one(step, batch, i, plan->mixture->per_token ? t : -1, weight);
-        }
-        if (!(weight[p->teacher] > 0) || !lb_sample_counts(&batch->samples[i], t)) {
-            continue;
-        }
-        lb_wire_floats(lb_answer_find(answer, p->kind, p->layer), t * p->teacher_width, p->teacher_width,
-                       row);
-        for (int64_t j = 0; j < p->teacher_width; j++) {
-            square += (double)row[j] * row[j];
-        }
-        totals->square[pair] += square;
-        totals->numbers[pair] += (double)p->teacher_width;
-    }
-}
-
-enum lb_status lb_step_count(struct lb_step *step, const struct lb_sample *samples, int64_t n,
-                             const struct lb_answer *const *answers, struct lb_step_totals *totals,
-                             struct lb_detail *detail) {
-    const struct lb_plan *plan = step->plan;
-    const struct lb_answered batch = {
-        .samples = samples, .n_samples = n, .n_teachers = plan->n_teachers, .answers = answers};
-    for (size_t i = 0; i < plan->n_pairs; i++) {
-        if (!has_denominator(plan, &plan->pairs[i])) {
-            continue;
-        }
-        float *row = lb_arena_array(&step->memory, (size_t)plan->pairs[i].teacher_width, sizeof *row);
-        if (row == NULL) {
-            return lb_fail(detail, LB_E_NOMEM, "no memory for the answers about %lld samples", (long long)n);
-        }
-        for (int64_t s = 0; s < n; s++) {
-            count_sample(step, &batch, i, s, row, totals);
-        }
-    }
-    return LB_OK;
-}
-
-static double inverse_square(const struct lb_step *step, const struct lb_pair *p) {
-    size_t i = (size_t)(p - step->plan->pairs);
-    bool any = has_denominator(step->plan, p) && step->totals->square[i] > 0;
-    return any ? step->totals->numbers[i] / step->totals->square[i] : 1;
-}
-
-/* ---- losses ---- */
-
 static double state_loss(const struct lb_step *step, const struct lb_pair *p, const struct lb_states *states,
                          float *da) {
     const struct lb_loss_args *args = &step->plan->losses[p->loss].args;
@@ -106,7 +38,7 @@ static enum lb_status hidden_pair(struct lb_step *step, const struct lb_pair *p,
                                      .n = step->rows.n_rows,
                                      .width = p->teacher_width,
                                      .row_weight = weight,
-                                     .inverse_square = inverse_square(step, p),
+                                     .inverse_square = lb_step_inverse_square(step, p),
                                      .n_sequences = step->batch.n_samples,
                                      .offsets = step->batch.offsets,
                                      .student_layer = p->final ? -1 : p->tap.layer,

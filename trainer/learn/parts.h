@@ -5,7 +5,7 @@
 
 #include "common/base/arena.h"
 #include "common/model/batch.h"
-#include "trainer/learn/step.h"
+#include "trainer/learn/totals.h"
 
 /* A distribution made for one row, kept for the losses that compare with it. */
 struct lb_made_target {
@@ -66,13 +66,16 @@ struct lb_step {
  */
 void lb_step_weigh_one(const struct lb_step *step, const struct lb_answered *batch, int64_t i, int64_t t,
                        double *out);
-/* Weighs the teachers and adds to result->weight. false: out of memory. */
-bool lb_step_weigh(struct lb_step *step, struct lb_step_result *result);
+/* Weighs the teachers and adds the mean weight of each to total [teachers]. false: out of memory. */
+bool lb_step_weigh(struct lb_step *step, double *total);
 /* The teachers' weights [teachers] for one row. */
 const double *lb_step_mix(const struct lb_step *step, int64_t row);
 
-/* What makes a mean of loss l's sum over the optimizer step: of its positions, or of its sequences. */
+/* totals.c: what makes a mean of loss l's sum over the optimizer step: of its positions, or of its sequences.
+ */
 double lb_step_inverse(const struct lb_step *step, size_t l);
+/* The denominator of a pair of activations, as a factor; 1: its loss has none. */
+double lb_step_inverse_square(const struct lb_step *step, const struct lb_pair *p);
 
 /* targets.c: what a loss at this temperature compares row's logits with: teacher `who`'s distribution, or for
  * who = n_teachers the mixture's. in_chunk: the row's place in step->z. NULL: nobody who counts answered. */

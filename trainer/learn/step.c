@@ -128,10 +128,6 @@ static enum lb_status check_finite(const struct lb_step *step, struct lb_detail 
     return step->bad_pair == NULL ? LB_OK : pair_not_finite(step, detail);
 }
 
-double lb_step_inverse(const struct lb_step *step, size_t l) {
-    return step->plan->losses[l].loss->on == LB_ON_SENTENCE ? step->inverse_sequences : step->inverse;
-}
-
 static void add_up(const struct lb_step *step, const double *pair_loss, struct lb_step_result *result) {
     for (size_t l = 0; l < step->plan->n_losses; l++) {
         double sum = pair_loss[l];
@@ -221,7 +217,7 @@ enum lb_status lb_step_losses(struct lb_step *step, const struct lb_answer *cons
     step->culprit = lb_arena_zarray(&step->memory, (size_t)step->rows.n_rows, sizeof *step->culprit);
     step->bad_pair = NULL;
     if (step->row_loss == NULL || step->culprit == NULL || !lb_step_masses_init(step) ||
-        !lb_step_weigh(step, result)) {
+        !lb_step_weigh(step, result->weight)) {
         return out_of_memory(step->batch.n_samples, detail);
     }
     enum lb_status status = totals == NULL ? lb_step_count(step, step->batch.samples, step->batch.n_samples,

@@ -8,6 +8,7 @@
 #define LB_LEARN_STEP_H
 
 #include "trainer/learn/plan.h"
+#include "trainer/learn/totals.h"
 
 struct lb_step;
 
@@ -21,16 +22,6 @@ struct lb_step_result {
     double cut[LB_MAX_TEACHERS], left_out[LB_MAX_TEACHERS];
 };
 
-/* What the answers of all micro-batches of one optimizer step make of the denominators that losses have (of
- * each pair of activations): gathered before the first loss, so that a step is the same however it is cut.
- * Starts as zeros. */
-struct lb_step_totals {
-    double square[LB_MAX_PAIRS], numbers[LB_MAX_PAIRS];
-};
-
-/* Whether any loss of the plan has such a denominator; else totals need not be gathered. */
-bool lb_step_needs_totals(const struct lb_plan *plan);
-
 /* student and plan are borrowed. max_bytes bounds the activations. NULL when out of memory. */
 struct lb_step *lb_step_create(const struct lb_plan *plan, struct lb_model *student, size_t max_bytes);
 void lb_step_destroy(struct lb_step *step);
@@ -41,11 +32,6 @@ void lb_step_destroy(struct lb_step *step);
 LB_NODISCARD enum lb_status lb_step_forward(struct lb_step *step, const struct lb_sample *samples, int64_t n,
                                             struct lb_rng *rng, const struct lb_value **out_states,
                                             struct lb_detail *detail);
-/* Adds to totals what answers [n * teachers] say about samples [n], of this micro-batch or of another one of
- * the step; at any time after the first forward. LB_E_NOMEM. */
-LB_NODISCARD enum lb_status lb_step_count(struct lb_step *step, const struct lb_sample *samples, int64_t n,
-                                          const struct lb_answer *const *answers,
-                                          struct lb_step_totals *totals, struct lb_detail *detail);
 /* The second half, once after each forward: losses against answers [n * teachers] (NULL without teachers),
  * checked when they came in (lb_answer_check), and backward. rows: positions that count of all micro-batches
  * of this optimizer step (the means' denominator). totals: of all its micro-batches; NULL: this is the only

@@ -20,7 +20,7 @@ void lb_step_weigh_one(const struct lb_step *step, const struct lb_answered *bat
     lb_mixture_weights(plan->mixture, &in, out);
 }
 
-bool lb_step_weigh(struct lb_step *step, struct lb_step_result *result) {
+bool lb_step_weigh(struct lb_step *step, double *total) {
     const struct lb_plan *plan = step->plan;
     size_t n = plan->n_teachers;
     if (n == 0) {
@@ -40,7 +40,7 @@ bool lb_step_weigh(struct lb_step *step, struct lb_step_result *result) {
             int64_t counted = per_token ? lb_sample_counts(sample, t) : lb_sample_counted(sample);
             lb_step_weigh_one(step, &step->batch, i, per_token ? t : -1, w);
             for (size_t k = 0; k < n; k++) {
-                result->weight[k] += w[k] * (double)counted * step->inverse;
+                total[k] += w[k] * (double)counted * step->inverse;
             }
         }
     }
