@@ -1,5 +1,10 @@
-/* Calls: functions, methods, macros; arguments to parameters. */
-#include "common/chat/run.h"
+/* Calls: functions, methods, macros. */
+#include "common/chat/calls.h"
+
+#include "common/chat/eval.h"
+#include "common/chat/scopes.h"
+#include "common/chat/statements.h"
+#include "common/chat/tables.h"
 
 #include <string.h>
 
@@ -27,41 +32,6 @@ int lb_jfunction_find(const char *name, size_t len) {
 
 const struct lb_jparams *lb_jfunction_params(int function) {
     return &functions[function].params;
-}
-
-/* The place of name among names ("a,b,c"), -1 when it is none of them. */
-static int place_of(const char *names, const struct lb_jname *name) {
-    int place = 0;
-    for (const char *at = names; *at; place++) {
-        size_t n = strcspn(at, ",");
-        if (n == name->len && !memcmp(at, name->s, n)) {
-            return place;
-        }
-        at += n + (at[n] == ',');
-    }
-    return -1;
-}
-
-bool lb_jargs_bind(struct lb_jinja *j, const struct lb_jargs *args, const struct lb_jparams *params,
-                   const char *who, const struct lb_jv *out[LB_JINJA_MAX_ARGS]) {
-    size_t given = 0;
-    memset(out, 0, LB_JINJA_MAX_ARGS * sizeof *out);
-    for (size_t i = 0; i < args->n; i++) {
-        int place = args->name[i] < 0 ? (int)i : place_of(params->names, &j->template->name[args->name[i]]);
-        if (place < 0 || out[place]) {
-            lb_jinja_fail(j, LB_E_ARG, "%s: the argument %s is not known or given twice", who,
-                          args->name[i] < 0 ? "" : j->template->name[args->name[i]].s);
-            return false;
-        }
-        out[place] = &args->value[i];
-    }
-    while (given < params->required && out[given]) {
-        given++;
-    }
-    if (given < params->required) {
-        lb_jinja_fail(j, LB_E_ARG, "%s: an argument is missing", who);
-    }
-    return j->status == LB_OK;
 }
 
 /* ---- functions ---- */
@@ -201,15 +171,17 @@ static struct lb_jv call_macro(struct lb_jinja *j, const struct lb_jmacro *macro
     return text;
 }
 
-struct lb_jv lb_jcall(struct lb_jinja *j, const struct lb_jv *callee, const struct lb_jargs *args,
-                      const struct lb_jmacro *caller) {
+void lb_jcall(struct lb_jinja *j, const struct lb_jv *callee, const struct lb_jargs *args,
+              const struct lb_jmacro *caller, struct lb_jv *out) {
     const struct lb_jv *arg[LB_JINJA_MAX_ARGS];
     struct lb_jv value = lb_jv_undefined(NULL);
+    *out = value;
     if (caller && callee->kind != LB_JV_MACRO) {
-        return lb_jinja_fail(j, LB_E_ARG, "{%% call %%} of something else than a macro");
+        lb_jinja_fail(j, LB_E_ARG, "{%% call %%} of something else than a macro");
+        return;
     }
     if (!lb_jinja_down(j)) {
-        return value;
+        return;
     }
     if (callee->kind == LB_JV_FUNCTION) {
         value = call_function(j, callee->id, args);
@@ -228,15 +200,5 @@ struct lb_jv lb_jcall(struct lb_jinja *j, const struct lb_jv *callee, const stru
         lb_jinja_fail(j, LB_E_ARG, "a %s cannot be called", lb_jv_type(callee));
     }
     lb_jinja_up(j);
-    return value;
-}
-
-struct lb_jv lb_jfilter_run(struct lb_jinja *j, const struct lb_jfilter *filter, struct lb_jv value,
-                            const struct lb_jargs *args) {
-    const struct lb_jv *arg[LB_JINJA_MAX_ARGS];
-    if (filter->params.open) { /* it looks at the arguments itself */
-        return filter->run(j, value, args, NULL);
-    }
-    return lb_jargs_bind(j, args, &filter->params, filter->name, arg) ? filter->run(j, value, args, arg)
-                                                                      : lb_jv_undefined(NULL);
+    *out = value;
 }

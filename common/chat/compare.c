@@ -1,4 +1,4 @@
-/* Truth, equality, order, membership: Python's. */
+/* Truth, equality, order, membership: Python's; dicts, whose keys are found by equality. */
 #include "common/chat/value.h"
 
 #include "common/base/utf8.h"
@@ -111,6 +111,64 @@ int lb_jv_order(struct lb_jinja *j, const struct lb_jv *a, const struct lb_jv *b
     lb_jinja_up(j);
     return order;
 }
+
+/* ---- dicts ---- */
+
+const struct lb_jv *lb_jdict_get(struct lb_jinja *j, const struct lb_jdict *dict, const struct lb_jv *key) {
+    if (key->kind == LB_JV_DICT || key->kind == LB_JV_LIST || key->kind == LB_JV_NAMESPACE) {
+        bool tuple = key->kind == LB_JV_LIST && key->list->sort == LB_SORT_TUPLE;
+        if (!tuple) {
+            lb_jinja_fail(j, LB_E_ARG, "a %s cannot be the key of a dict", lb_jv_type(key));
+            return NULL;
+        }
+    }
+    for (size_t i = 0; i < dict->n && lb_jinja_step(j, 1); i++) {
+        if (lb_jv_equal(j, &dict->key[i], key)) {
+            return &dict->value[i];
+        }
+    }
+    return NULL;
+}
+
+const struct lb_jv *lb_jdict_find(const struct lb_jdict *dict, const char *key, size_t len) {
+    for (size_t i = 0; i < dict->n; i++) {
+        const struct lb_jv *k = &dict->key[i];
+        if (k->kind == LB_JV_TEXT && k->len == len && !memcmp(k->s, key, len)) {
+            return &dict->value[i];
+        }
+    }
+    return NULL;
+}
+
+void lb_jdict_put(struct lb_jinja *j, struct lb_jdict *dict, struct lb_jv key, struct lb_jv value) {
+    const struct lb_jv *there = lb_jdict_get(j, dict, &key);
+    if (j->status != LB_OK) {
+        return;
+    }
+    if (there) {
+        dict->value[there - dict->value] = value;
+        return;
+    }
+    if (dict->n == dict->cap || !dict->key || !dict->value) {
+        size_t cap = dict->cap ? dict->cap * 2 : 8;
+        struct lb_jv *keys = lb_jinja_alloc(j, cap, sizeof *keys);
+        struct lb_jv *values = lb_jinja_alloc(j, cap, sizeof *values);
+        if (!keys || !values) {
+            return;
+        }
+        if (dict->key && dict->value) {
+            memcpy(keys, dict->key, dict->n * sizeof *keys);
+            memcpy(values, dict->value, dict->n * sizeof *values);
+        }
+        dict->key = keys;
+        dict->value = values;
+        dict->cap = cap;
+    }
+    dict->key[dict->n] = key;
+    dict->value[dict->n++] = value;
+}
+
+/* ---- membership, length ---- */
 
 bool lb_jv_contains(struct lb_jinja *j, const struct lb_jv *container, const struct lb_jv *item) {
     struct lb_jlist list;

@@ -1,5 +1,6 @@
 /* Filters of single values; those that go through lists are in filters_list.c. */
-#include "common/chat/run.h"
+#include "common/chat/tables.h"
+#include "common/chat/operators.h"
 #include "common/chat/texts.h"
 
 #include "common/base/utf8.h"
@@ -320,7 +321,7 @@ FILTER(f_tojson) {
     return lb_jb_done(&b);
 }
 
-static const struct lb_jfilter filters[] = {
+const struct lb_jfilter lb_jfilters_of_values[] = {
     {"trim", {"chars", 0, false}, 0, 0, f_trim},
     {"upper", {"", 0, false}, 0, 0, f_upper},
     {"lower", {"", 0, false}, 0, 0, f_lower},
@@ -342,19 +343,5 @@ static const struct lb_jfilter filters[] = {
     {"length", {"", 0, false}, 0, 0, f_length},
     {"count", {"", 0, false}, 0, 0, f_length},
     {"tojson", {"ensure_ascii,indent,separators,sort_keys", 0, false}, 0, 0, f_tojson},
+    {NULL, {"", 0, false}, 0, 0, NULL},
 };
-
-static const struct lb_jfilter *find_in(const struct lb_jfilter *list, size_t n, const char *name,
-                                        size_t len) {
-    for (size_t i = 0; i < n && list[i].name; i++) {
-        if (strlen(list[i].name) == len && !memcmp(list[i].name, name, len)) {
-            return &list[i];
-        }
-    }
-    return NULL;
-}
-
-const struct lb_jfilter *lb_jfilter_find(const char *name, size_t len) {
-    const struct lb_jfilter *found = find_in(filters, sizeof filters / sizeof filters[0], name, len);
-    return found ? found : find_in(lb_jfilters_of_lists, SIZE_MAX, name, len);
-}

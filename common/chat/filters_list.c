@@ -1,5 +1,9 @@
-/* Filters that go through lists. */
-#include "common/chat/run.h"
+/* Filters that go through lists; all filters by their names. */
+#include "common/chat/tables.h"
+
+#include "common/chat/access.h"
+#include "common/chat/operators.h"
+#include "common/chat/scopes.h"
 #include "common/chat/texts.h"
 
 #include <string.h>
@@ -342,7 +346,7 @@ FILTER(f_rejectattr) {
     return pick(j, value, args, true, false);
 }
 
-const struct lb_jfilter lb_jfilters_of_lists[] = {
+static const struct lb_jfilter filters[] = {
     {"list", {"", 0, false}, 0, 0, f_list},
     {"join", {"d,attribute", 0, false}, 0, 0, f_join},
     {"first", {"", 0, false}, 0, 0, f_first},
@@ -363,3 +367,17 @@ const struct lb_jfilter lb_jfilters_of_lists[] = {
     {"rejectattr", {"", 1, true}, 1, 1, f_rejectattr},
     {NULL, {"", 0, false}, 0, 0, NULL},
 };
+
+static const struct lb_jfilter *find_in(const struct lb_jfilter *list, const char *name, size_t len) {
+    for (size_t i = 0; list[i].name; i++) {
+        if (strlen(list[i].name) == len && !memcmp(list[i].name, name, len)) {
+            return &list[i];
+        }
+    }
+    return NULL;
+}
+
+const struct lb_jfilter *lb_jfilter_find(const char *name, size_t len) {
+    const struct lb_jfilter *found = find_in(lb_jfilters_of_values, name, len);
+    return found ? found : find_in(filters, name, len);
+}

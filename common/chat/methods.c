@@ -1,5 +1,5 @@
 /* Methods of texts, dicts, lists and loops. */
-#include "common/chat/run.h"
+#include "common/chat/tables.h"
 #include "common/chat/texts.h"
 
 #include "common/base/utf8.h"

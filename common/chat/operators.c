@@ -1,5 +1,6 @@
-/* Arithmetic and slices. */
-#include "common/chat/run.h"
+/* Arithmetic. */
+#include "common/chat/operators.h"
+
 #include "common/chat/texts.h"
 
 #include <math.h>
@@ -166,53 +167,4 @@ struct lb_jv lb_jinja_binary(struct lb_jinja *j, char op, const struct lb_jv *a,
         return repeat(j, b, lb_jv_whole(a));
     }
     return wrong(j, op, a, b);
-}
-
-/* ---- slices ---- */
-
-/* A bound of a slice of n items, as Python's slice.indices has it. */
-static int64_t bound(const struct lb_jv *value, int64_t fallback, int64_t n, bool backward) {
-    if (value->kind == LB_JV_NONE) {
-        return fallback;
-    }
-    int64_t at = lb_jv_whole(value), low = backward ? -1 : 0, high = backward ? n - 1 : n;
-    at = at < 0 ? (at < -n ? -n - 1 : at) + n : at;
-    return at < low ? low : at > high ? high : at;
-}
-
-struct lb_jv lb_jinja_slice(struct lb_jinja *j, const struct lb_jv *of, const struct lb_jv *start,
-                            const struct lb_jv *stop, const struct lb_jv *step) {
-    const struct lb_jv *parts[] = {start, stop, step};
-    bool list = of->kind == LB_JV_LIST && of->list->sort <= LB_SORT_RANGE;
-    struct lb_jlist items;
-    for (int i = 0; i < 3; i++) {
-        if (parts[i]->kind != LB_JV_NONE && !lb_jv_is_int(parts[i])) {
-            return lb_jinja_fail(j, LB_E_ARG, "a %s is no place in a slice", lb_jv_type(parts[i]));
-        }
-    }
-    int64_t by = step->kind == LB_JV_NONE ? 1 : lb_jv_whole(step);
-    if (by == 0) {
-        return lb_jinja_fail(j, LB_E_ARG, "a slice with step 0");
-    }
-    if (of->kind != LB_JV_TEXT && !list) {
-        if (of->kind == LB_JV_UNDEFINED) {
-            return lb_jeval_item(j, of, step);
-        }
-        return lb_jv_undefined(NULL);
-    }
-    if (!lb_jv_items(j, *of, "a slice", &items)) {
-        return lb_jv_undefined(NULL);
-    }
-    int64_t n = (int64_t)items.n;
-    int64_t at = bound(start, by < 0 ? n - 1 : 0, n, by < 0), end = bound(stop, by < 0 ? -1 : n, n, by < 0);
-    struct lb_jv part = lb_jv_list(j, list ? of->list->sort : LB_SORT_LIST, 8);
-    by = by > n ? n + 1 : by < -n ? -n - 1 : by;
-    for (; (by > 0 ? at < end : at > end) && j->status == LB_OK; at += by) {
-        lb_jlist_put(j, part, items.item[at]);
-    }
-    if (list || j->status != LB_OK) {
-        return part;
-    }
-    struct lb_jv nothing = lb_jv_cstr("");
-    return lb_jtext_join(j, &nothing, part.list);
 }

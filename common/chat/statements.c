@@ -1,78 +1,8 @@
 /* Statements: what the tags do. */
-#include "common/chat/run.h"
+#include "common/chat/statements.h"
 
-#include <string.h>
-
-/* ---- scopes ---- */
-
-bool lb_jscope_open(struct lb_jinja *j, struct lb_jscope *parent) {
-    struct lb_jscope *scope = lb_jinja_alloc(j, 1, sizeof *scope);
-    if (scope) {
-        *scope = (struct lb_jscope){.parent = parent};
-        j->scope = scope;
-    }
-    return scope != NULL;
-}
-
-void lb_jbind(struct lb_jinja *j, int name, struct lb_jv value) {
-    for (struct lb_jbinding *b = j->scope->first; b; b = b->next) {
-        if (b->name == name) {
-            b->value = value;
-            return;
-        }
-    }
-    struct lb_jbinding *b = lb_jinja_alloc(j, 1, sizeof *b);
-    if (b) {
-        *b = (struct lb_jbinding){.name = name, .value = value, .next = j->scope->first};
-        j->scope->first = b;
-    }
-}
-
-const struct lb_jv *lb_jlookup(const struct lb_jinja *j, int name) {
-    for (const struct lb_jscope *scope = j->scope; scope; scope = scope->parent) {
-        for (const struct lb_jbinding *b = scope->first; b; b = b->next) {
-            if (b->name == name) {
-                return &b->value;
-            }
-        }
-    }
-    return NULL;
-}
-
-/* ---- assignments ---- */
-
-static void set_member(struct lb_jinja *j, const struct lb_jnode *target, struct lb_jv value) {
-    const struct lb_jv *space = lb_jlookup(j, target->name);
-    if (!space || space->kind != LB_JV_NAMESPACE) {
-        lb_jinja_fail(j, LB_E_ARG, "%.60s is no namespace", j->template->name[target->name].s);
-    } else if (target->value.s[0] == '_') {
-        lb_jinja_fail(j, LB_E_ARG, "a namespace holds no name that begins with _");
-    } else {
-        lb_jdict_put(j, space->dict, target->value, value);
-    }
-}
-
-static void assign(struct lb_jinja *j, const struct lb_jnode *target, struct lb_jv value) {
-    if (j->status != LB_OK || !lb_jinja_down(j)) {
-        return;
-    }
-    struct lb_jlist items;
-    size_t n = 0;
-    if (target->kind == LB_JN_NAME) {
-        lb_jbind(j, target->name, value);
-    } else if (target->kind == LB_JN_MEMBER) {
-        set_member(j, target, value);
-    } else if (lb_jv_items(j, value, "an assignment to several names", &items)) {
-        const struct lb_jnode *part = target->args;
-        for (; part && n < items.n; part = part->next) {
-            assign(j, part->a, items.item[n++]);
-        }
-        if (part || n < items.n) {
-            lb_jinja_fail(j, LB_E_ARG, "%zu values for another number of names", items.n);
-        }
-    }
-    lb_jinja_up(j);
-}
+#include "common/chat/eval.h"
+#include "common/chat/scopes.h"
 
 /* ---- printing into a text ---- */
 
@@ -126,7 +56,7 @@ static bool sieve(struct lb_jinja *j, const struct lb_jnode *node, struct lb_jli
     struct lb_jv kept = lb_jv_list(j, LB_SORT_LIST, items->n);
     for (size_t i = 0; i < items->n && j->status == LB_OK; i++) {
         if (lb_jscope_open(j, around)) {
-            assign(j, node->a, items->item[i]);
+            lb_jassign(j, node->a, items->item[i]);
             struct lb_jv keep = lb_jeval(j, node->c);
             if (lb_jv_truth(j, &keep)) {
                 lb_jlist_put(j, kept, items->item[i]);
@@ -154,7 +84,7 @@ static void run_for(struct lb_jinja *j, const struct lb_jnode *node, struct lb_j
             break;
         }
         lb_jbind(j, j->template->loop_name, (struct lb_jv){.kind = LB_JV_LOOP, .loop = loop});
-        assign(j, node->a, items.item[loop->at]);
+        lb_jassign(j, node->a, items.item[loop->at]);
         lb_jrun(j, node->body);
         bool leave = j->leave == LB_LEAVE_BREAK;
         j->leave = LB_LEAVE_NOT;
@@ -220,7 +150,7 @@ static void run_with(struct lb_jinja *j, const struct lb_jnode *node) {
     }
     n = 0;
     for (const struct lb_jnode *part = node->args; part; part = part->next) {
-        assign(j, part->a, value[n++]);
+        lb_jassign(j, part->a, value[n++]);
     }
     lb_jrun(j, node->body);
     j->scope = around;
@@ -237,12 +167,12 @@ static void run_macro(struct lb_jinja *j, const struct lb_jnode *node) {
 static void run_call_block(struct lb_jinja *j, const struct lb_jnode *node) {
     struct lb_jargs args;
     struct lb_jmacro *caller = lb_jinja_alloc(j, 1, sizeof *caller);
-    struct lb_jv callee = lb_jeval(j, node->a->a);
+    struct lb_jv callee = lb_jeval(j, node->a->a), text;
     if (!caller || !lb_jeval_args(j, node->a->args, &args)) {
         return;
     }
     *caller = (struct lb_jmacro){.node = node, .scope = j->scope};
-    struct lb_jv text = lb_jcall(j, &callee, &args, caller);
+    j->call(j, &callee, &args, caller, &text);
     lb_jb_value(j->out, &text);
 }
 
@@ -268,11 +198,11 @@ static void run_one(struct lb_jinja *j, const struct lb_jnode *node) {
         }
         break;
     case LB_JN_SET:
-        assign(j, node->a, lb_jeval(j, node->b));
+        lb_jassign(j, node->a, lb_jeval(j, node->b));
         break;
     case LB_JN_SET_BLOCK:
         value = lb_jrun_text(j, node->body, j->scope);
-        assign(j, node->a, through(j, node->b, value));
+        lb_jassign(j, node->a, through(j, node->b, value));
         break;
     case LB_JN_WITH:
         run_with(j, node);

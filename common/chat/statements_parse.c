@@ -1,8 +1,6 @@
 /* Statements: the tags between the text. */
 #include "common/chat/parser.h"
 
-#include "common/chat/run.h"
-
 #include <string.h>
 
 /* What may end a body. */

@@ -3,8 +3,10 @@
 #include "common/base/mem.h"
 #include "common/base/sha256.h"
 #include "common/base/utf8.h"
+#include "common/chat/calls.h"
 #include "common/chat/parser.h"
-#include "common/chat/run.h"
+#include "common/chat/scopes.h"
+#include "common/chat/statements.h"
 
 #include <string.h>
 
@@ -132,7 +134,7 @@ static void run(struct lb_jinja *j, struct lb_jbuilder *text) {
 enum lb_status lb_chat_template_render(const struct lb_chat_template *chat, const struct lb_chat_input *input,
                                        struct lb_chat_text *out, struct lb_detail *detail) {
     struct lb_jbuilder text = {.len = 0};
-    struct lb_jinja j = {.template = chat, .input = input, .detail = detail, .line = 1};
+    struct lb_jinja j = {.template = chat, .input = input, .detail = detail, .line = 1, .call = lb_jcall};
     lb_arena_init(&j.arena, MAX_MEMORY);
     run(&j, &text);
     struct lb_chat_text result = {.len = text.len};

@@ -1,6 +1,8 @@
 /* Tests: what may stand behind `is`. */
-#include "common/chat/run.h"
+#include "common/chat/tables.h"
+
 #include "common/base/utf8.h"
+#include "common/chat/operators.h"
 #include "common/text/letters.h"
 
 #include <string.h>

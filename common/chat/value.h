@@ -87,6 +87,7 @@ struct lb_jdict {
 struct lb_jbuilder;
 struct lb_jscope;
 struct lb_jnode;
+struct lb_jargs;
 
 /* One rendering. */
 struct lb_jinja {
@@ -103,6 +104,9 @@ struct lb_jinja {
     struct lb_jbuilder *out; /* where statements print to */
     struct lb_jscope *scope; /* innermost */
     uint8_t leave;           /* enum lb_jleave */
+    /* lb_jcall. A call may lead back to expressions and statements (macros), so those call through here. */
+    void (*call)(struct lb_jinja *j, const struct lb_jv *callee, const struct lb_jargs *args,
+                 const struct lb_jmacro *caller, struct lb_jv *out);
 };
 
 /* values.c. Records an error with the template's name and line; returns undefined. */
@@ -132,11 +136,6 @@ struct lb_jv lb_jv_list(struct lb_jinja *j, uint8_t sort, size_t cap);
 void lb_jlist_put(struct lb_jinja *j, struct lb_jv list, struct lb_jv item);
 struct lb_jv lb_jv_pair(struct lb_jinja *j, struct lb_jv first, struct lb_jv second);
 struct lb_jv lb_jv_dict(struct lb_jinja *j, size_t cap);
-/* Sets a key; the first place of a key stays its place. */
-void lb_jdict_put(struct lb_jinja *j, struct lb_jdict *dict, struct lb_jv key, struct lb_jv value);
-/* NULL when the key is not there. */
-const struct lb_jv *lb_jdict_get(struct lb_jinja *j, const struct lb_jdict *dict, const struct lb_jv *key);
-const struct lb_jv *lb_jdict_find(const struct lb_jdict *dict, const char *key, size_t len);
 
 /* The items that going through a value gives, as a list (dicts: keys, texts: characters, undefined: none;
  * generators are used up). False with an error when it cannot be gone through; what: who asks. */
@@ -158,6 +157,11 @@ bool lb_jv_truth(struct lb_jinja *j, const struct lb_jv *value);
 bool lb_jv_equal(struct lb_jinja *j, const struct lb_jv *a, const struct lb_jv *b);
 /* -1, 0, 1; an error for what Python does not order. */
 int lb_jv_order(struct lb_jinja *j, const struct lb_jv *a, const struct lb_jv *b);
+/* Sets a key; the first place of a key stays its place. */
+void lb_jdict_put(struct lb_jinja *j, struct lb_jdict *dict, struct lb_jv key, struct lb_jv value);
+/* NULL when the key is not there. */
+const struct lb_jv *lb_jdict_get(struct lb_jinja *j, const struct lb_jdict *dict, const struct lb_jv *key);
+const struct lb_jv *lb_jdict_find(const struct lb_jdict *dict, const char *key, size_t len);
 /* item in container. */
 bool lb_jv_contains(struct lb_jinja *j, const struct lb_jv *container, const struct lb_jv *item);
 /* len(); -1 with an error for what has none. */

@@ -1,7 +1,8 @@
-/* The parts of expressions that bind tightest: literals, names, and what may stand behind them. */
+/* Expressions, in the order of precedence that Jinja gives them, from what binds tightest: literals, names
+ * and what may stand behind them; then operators. */
 #include "common/chat/parser.h"
 
-#include "common/chat/run.h"
+#include "common/chat/tables.h"
 
 #include <string.h>
 
@@ -47,65 +48,7 @@ static struct lb_jnode *parse_args(struct lb_jparser *p) {
     return first;
 }
 
-/* Whether name is among names ("a,b,c"). */
-static bool among(const char *names, const char *name, size_t len) {
-    for (const char *at = names; *at;) {
-        size_t n = strcspn(at, ",");
-        if (n == len && !memcmp(at, name, n)) {
-            return true;
-        }
-        at += n + (at[n] == ',');
-    }
-    return false;
-}
-
-static void check_args(struct lb_jparser *p, const struct lb_jparams *params, const struct lb_jnode *args,
-                       int line, const char *sort, const char *who) {
-    size_t n = 0, max = *params->names ? 1 : 0, given = 0;
-    for (const char *c = params->names; *c; c++) {
-        max += *c == ',';
-    }
-    for (const struct lb_jnode *arg = args; arg; arg = arg->next) {
-        const struct lb_jname *name = arg->name >= 0 ? &p->to->name[arg->name] : NULL;
-        if (name && !among(params->names, name->s, name->len)) {
-            lb_jparse_fail(p, LB_E_UNSUPPORTED, line, "the argument %.60s of the %s %s is not supported",
-                           name->s, sort, who);
-        }
-        n += !name;
-        given++;
-    }
-    if (n > max && !params->open) {
-        lb_jparse_fail(p, LB_E_UNSUPPORTED, line, "%zu arguments of the %s %s are not supported", n, sort,
-                       who);
-    }
-    if (given < params->required) {
-        lb_jparse_fail(p, LB_E_FORMAT, line, "the %s %s needs %d arguments", sort, who, params->required);
-    }
-}
-
 /* ---- filters and tests ---- */
-
-/* map('upper'), select('string'): the name has to stand there, so that it can be looked up now. */
-static void check_named(struct lb_jparser *p, const struct lb_jfilter *filter, const struct lb_jnode *args,
-                        int line) {
-    const struct lb_jnode *arg = args;
-    for (int i = 0; i < filter->names_at && arg; i++) {
-        arg = arg->next;
-    }
-    if (!filter->names_test || !arg || arg->name >= 0) {
-        return;
-    }
-    const struct lb_jv *name = &arg->a->value;
-    if (arg->a->kind != LB_JN_CONST || name->kind != LB_JV_TEXT) {
-        lb_jparse_fail(p, LB_E_UNSUPPORTED, line,
-                       "the filter %s with a name that is computed is not supported", filter->name);
-    } else if (filter->names_test == 1 ? !lb_jtest_find(name->s, name->len)
-                                       : !lb_jfilter_find(name->s, name->len)) {
-        lb_jparse_fail(p, LB_E_UNSUPPORTED, line, "the %s %.*s is not supported",
-                       filter->names_test == 1 ? "test" : "filter", (int)(name->len < 60 ? name->len : 60),
-                       name->s);
-    }
-}
 
 struct lb_jnode *lb_jparse_filters(struct lb_jparser *p, struct lb_jnode *a, bool first) {
     while (p->status == LB_OK && (first || lb_jparse_skip_op(p, '|'))) {
@@ -121,9 +64,9 @@ struct lb_jnode *lb_jparse_filters(struct lb_jparser *p, struct lb_jnode *a, boo
                                   (int)(name->len < 60 ? name->len : 60), name->s);
         }
         struct lb_jnode *args = lb_jparse_is_op(p, '(') ? parse_args(p) : NULL;
-        check_args(p, &filter->params, args, name->line, "filter", filter->name);
+        lb_jparse_check_args(p, &filter->params, args, name->line, "filter", filter->name);
         if (p->status == LB_OK) {
-            check_named(p, filter, args, name->line);
+            lb_jparse_check_named(p, filter, args, name->line);
         }
         if (p->status != LB_OK) {
             return NULL;
@@ -193,31 +136,12 @@ static struct lb_jnode *parse_test(struct lb_jparser *p, struct lb_jnode *a) {
 
 /* ---- calls, attributes, items ---- */
 
-/* What is called has to be known: a method of a text, dict, list or loop, a function, a macro. */
-static void check_callee(struct lb_jparser *p, const struct lb_jnode *a, const struct lb_jnode *args,
-                         int line) {
-    if (a->kind == LB_JN_NAME) {
-        struct lb_jname *name = &p->to->name[a->name];
-        name->called = name->called ? name->called : line;
-        if (name->function >= 0 && !lb_jfunction_params(name->function)->open) {
-            check_args(p, lb_jfunction_params(name->function), args, line, "function", name->s);
-        }
-    } else if (a->kind == LB_JN_ATTR) {
-        const struct lb_jv *name = &a->value;
-        int id = lb_jmethod_find(name->s, name->len, 0xff);
-        if (id < 0) {
-            lb_jparse_fail(p, LB_E_UNSUPPORTED, line, "the method %.*s() is not supported",
-                           (int)(name->len < 60 ? name->len : 60), name->s);
-        }
-    }
-}
-
 static struct lb_jnode *parse_call(struct lb_jparser *p, struct lb_jnode *a) {
     int line = p->at->line;
     struct lb_jnode *node = lb_jparse_node(p, LB_JN_CALL);
     struct lb_jnode *args = parse_args(p);
     if (p->status == LB_OK) {
-        check_callee(p, a, args, line);
+        lb_jparse_check_callee(p, a, args, line);
     }
     if (p->status != LB_OK || !node) {
         return NULL;
@@ -420,7 +344,8 @@ struct lb_jnode *lb_jparse_primary(struct lb_jparser *p, bool members) {
     return lb_jparse_unexpected(p, "an expression");
 }
 
-struct lb_jnode *lb_jparse_unary(struct lb_jparser *p, bool filters) {
+/* What a binary operator stands beside. filters: with | and is behind it. */
+static struct lb_jnode *parse_unary(struct lb_jparser *p, bool filters) {
     struct lb_jnode *node;
     if (p->depth >= LB_JINJA_MAX_DEPTH) {
         return lb_jparse_fail(p, LB_E_LIMIT, p->at->line, "more than %d levels within one another",
@@ -430,7 +355,7 @@ struct lb_jnode *lb_jparse_unary(struct lb_jparser *p, bool filters) {
     if (lb_jparse_is_op(p, '-') || lb_jparse_is_op(p, '+')) {
         node = lb_jparse_node(p, lb_jparse_is_op(p, '-') ? LB_JN_NEG : LB_JN_POS);
         lb_jparse_next(p);
-        struct lb_jnode *a = lb_jparse_unary(p, false);
+        struct lb_jnode *a = parse_unary(p, false);
         if (node) {
             node->a = a;
         }
@@ -441,4 +366,160 @@ struct lb_jnode *lb_jparse_unary(struct lb_jparser *p, bool filters) {
     node = filters ? parse_behind(p, node) : node;
     p->depth--;
     return node;
+}
+
+/* ---- operators ---- */
+
+/* Appends "op b" to the chain that begins with a: a node of kind, made when it is NULL. */
+static struct lb_jnode *chain(struct lb_jparser *p, struct lb_jnode *node, uint8_t kind, char op,
+                              struct lb_jnode *a, struct lb_jnode *b) {
+    struct lb_jnode *part = lb_jparse_node(p, LB_JN_PART);
+    node = node ? node : lb_jparse_node(p, kind);
+    if (!node || !part || !a || !b) {
+        return NULL;
+    }
+    struct lb_jnode **end = node->args ? &node->b->next : &node->args;
+    part->op = op;
+    part->a = b;
+    *end = part;
+    node->a = a;
+    node->b = part; /* the last one, while the chain grows */
+    return node;
+}
+
+/* Binary operators: + -, then what binds closer: ~, * / // %, **. */
+static const char *const binary[] = {"+-", "~", "*/F%", "P", NULL};
+
+/* Those that bind alike, of ops, one of binary; NULL: what stands between operators. */
+static struct lb_jnode *parse_binary(struct lb_jparser *p, const char *const *ops) {
+    if (!*ops) {
+        return parse_unary(p, true);
+    }
+    struct lb_jnode *a = parse_binary(p, ops + 1), *node = NULL;
+    while (a && p->at->kind == LB_JT_OPERATOR && strchr(*ops, p->at->op)) {
+        char op = p->at->op;
+        lb_jparse_next(p);
+        struct lb_jnode *b = parse_binary(p, ops + 1);
+        node = chain(p, node, LB_JN_BINARY, op, a, b);
+        if (!node) {
+            return NULL;
+        }
+    }
+    return node ? node : a;
+}
+
+static struct lb_jnode *parse_compare(struct lb_jparser *p) {
+    struct lb_jnode *a = parse_binary(p, binary), *node = NULL;
+    while (a && p->status == LB_OK) {
+        char op = p->at->kind == LB_JT_OPERATOR && strchr("EN<>GL", p->at->op) ? p->at->op : '\0';
+        if (lb_jparse_is_name(p, "in")) {
+            op = 'I';
+        } else if (lb_jparse_is_name(p, "not") && lb_jparse_token_is(p->at + 1, "in")) {
+            op = 'O';
+            lb_jparse_next(p);
+        }
+        if (!op) {
+            break;
+        }
+        lb_jparse_next(p);
+        node = chain(p, node, LB_JN_COMPARE, op, a, parse_binary(p, binary));
+        if (!node) {
+            return NULL;
+        }
+    }
+    return node ? node : a;
+}
+
+static struct lb_jnode *parse_not(struct lb_jparser *p) {
+    int nots = 0;
+    while (lb_jparse_is_name(p, "not") && !lb_jparse_token_is(p->at + 1, "in")) {
+        lb_jparse_next(p);
+        nots++;
+    }
+    struct lb_jnode *a = parse_compare(p);
+    for (; a && nots > 0; nots--) {
+        struct lb_jnode *node = nots > LB_JINJA_MAX_DEPTH ? NULL : lb_jparse_node(p, LB_JN_NOT);
+        if (!node) {
+            return lb_jparse_fail(p, LB_E_LIMIT, p->at->line, "too many nots");
+        }
+        node->a = a;
+        a = node;
+    }
+    return a;
+}
+
+static struct lb_jnode *parse_and(struct lb_jparser *p) {
+    struct lb_jnode *a = parse_not(p), *node = NULL;
+    while (a && lb_jparse_skip_name(p, "and")) {
+        node = chain(p, node, LB_JN_AND, '&', a, parse_not(p));
+        if (!node) {
+            return NULL;
+        }
+    }
+    return node ? node : a;
+}
+
+static struct lb_jnode *parse_or(struct lb_jparser *p) {
+    struct lb_jnode *a = parse_and(p), *node = NULL;
+    while (a && lb_jparse_skip_name(p, "or")) {
+        node = chain(p, node, LB_JN_OR, '|', a, parse_and(p));
+        if (!node) {
+            return NULL;
+        }
+    }
+    return node ? node : a;
+}
+
+struct lb_jnode *lb_jparse_expression(struct lb_jparser *p) {
+    struct lb_jnode *a = NULL;
+    if (p->depth >= LB_JINJA_MAX_DEPTH) {
+        return lb_jparse_fail(p, LB_E_LIMIT, p->at->line, "more than %d levels within one another",
+                              LB_JINJA_MAX_DEPTH);
+    }
+    p->depth++;
+    a = parse_or(p);
+    while (a && lb_jparse_skip_name(p, "if")) {
+        struct lb_jnode *node = lb_jparse_node(p, LB_JN_IF_ELSE), *b = parse_or(p);
+        struct lb_jnode *c = lb_jparse_skip_name(p, "else") ? lb_jparse_expression(p) : NULL;
+        if (!node || !b || p->status != LB_OK) {
+            a = NULL;
+            break;
+        }
+        node->a = a;
+        node->b = b;
+        node->c = c;
+        a = node;
+    }
+    p->depth--;
+    return p->status == LB_OK ? a : NULL;
+}
+
+struct lb_jnode *lb_jparse_tuple(struct lb_jparser *p, bool conditions, const char *stop) {
+    struct lb_jnode *node = NULL, **end = NULL, *a = conditions ? lb_jparse_expression(p) : parse_or(p);
+    while (a && lb_jparse_skip_op(p, ',')) {
+        if (!node) {
+            node = lb_jparse_node(p, LB_JN_TUPLE);
+            struct lb_jnode *first = lb_jparse_node(p, LB_JN_PART);
+            if (!node || !first) {
+                return NULL;
+            }
+            first->a = a;
+            node->args = first;
+            end = &first->next;
+        }
+        bool ends = p->at->kind == LB_JT_VARIABLE_END || p->at->kind == LB_JT_BLOCK_END ||
+                    lb_jparse_is_op(p, ')') || (stop && lb_jparse_is_name(p, stop));
+        if (ends) {
+            break;
+        }
+        struct lb_jnode *part = lb_jparse_node(p, LB_JN_PART);
+        a = conditions ? lb_jparse_expression(p) : parse_or(p);
+        if (!part || !a) {
+            return NULL;
+        }
+        part->a = a;
+        *end = part;
+        end = &part->next;
+    }
+    return p->status == LB_OK && a ? (node ? node : a) : NULL;
 }
