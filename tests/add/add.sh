@@ -133,7 +133,7 @@ add_output() {
     change server/engine/meson.build "s|'extract.c'|&, 'entropy.c'|"
     row proto/outputs.h LB_OUTPUTS '    X(ENTROPY, "entropy", FP32, NONE, LOGITS, ONE, NUMBERS, LB_USES_TEMPERATURE, entropy)'
     line proto/PROTOCOL.md '^\| `logsumexp` \|' '| `entropy` | FP32 | `[B, R]` | entropy of the row, in nats |'
-    change proto/openapi.yaml 's/(pattern:.*)\|attentions/\1|entropy|attentions/'
+    change proto/openapi.yaml 's/(pattern:.*)\|sentence_embedding/\1|entropy|sentence_embedding/'
 }
 
 add_family() {
