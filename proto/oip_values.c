@@ -271,25 +271,27 @@ size_t lb_wire_float_text(float x, char out[LB_NUMBER_TEXT]) {
 }
 
 size_t lb_wire_double_text(double x, char out[LB_NUMBER_TEXT]) {
-    int n = snprintf(out, LB_NUMBER_TEXT, "%.15g", x);
-    if (strtod(out, NULL) != x) {
-        n = snprintf(out, LB_NUMBER_TEXT, "%.16g", x);
+    char text[LB_NUMBER_TEXT];
+    int n = snprintf(text, sizeof text, "%.15g", x);
+    if (strtod(text, NULL) != x) {
+        n = snprintf(text, sizeof text, "%.16g", x);
     }
-    if (strtod(out, NULL) != x) {
-        n = snprintf(out, LB_NUMBER_TEXT, "%.17g", x);
+    if (strtod(text, NULL) != x) {
+        n = snprintf(text, sizeof text, "%.17g", x);
     }
     bool real = false;
     for (int i = 0; i < n; i++) {
-        if (out[i] == ',') { /* the decimal point of some locales */
-            out[i] = '.';
+        if (text[i] == ',') { /* the decimal point of some locales */
+            text[i] = '.';
         }
-        real = real || out[i] == '.' || out[i] == 'e';
+        real = real || text[i] == '.' || text[i] == 'e';
     }
     if (!real) {
-        out[n++] = '.';
-        out[n++] = '0';
-        out[n] = '\0';
+        text[n++] = '.';
+        text[n++] = '0';
+        text[n] = '\0';
     }
+    memcpy(out, text, (size_t)n + 1);
     return (size_t)n;
 }
 

@@ -4,7 +4,7 @@
 #include "trainer/learn/parts.h"
 
 static bool has_denominator(const struct lb_plan *plan, const struct lb_pair *p) {
-    return p->kind != LB_OUT_ATTENTION && plan->losses[p->loss].args.normalize;
+    return plan->losses[p->loss].loss->on == LB_ON_HIDDEN && plan->losses[p->loss].args.normalize;
 }
 
 bool lb_step_needs_totals(const struct lb_plan *plan) {
