@@ -80,22 +80,20 @@ static enum lb_status open_tokenizer(struct lb_hosted *hosted, const char *path,
 /* What goes with the tokenizer.json: of a folder the file beside it, of a GGUF file what its keys say. */
 static enum lb_status read_tokenizer_config(struct lb_hosted *hosted, const char *path,
                                             struct lb_detail *detail) {
-    struct lb_tokenizer *tokenizer = NULL;
     struct lb_buf text;
     size_t len = 0;
-    if (!hosted->tokenizer || lb_tokenizer_open(path, &tokenizer, NULL) != LB_OK) {
+    if (!hosted->tokenizer) {
         return LB_OK; /* one that can't be used: told already */
     }
     lb_buf_init(&text, MAX_TOKENIZER_BYTES);
     enum lb_status status = LB_OK;
-    if (!lb_is_dir(path) || lb_tokenizer_beside(tokenizer, LB_BESIDE_CONFIG, &len)) {
-        status = lb_tokenizer_config(tokenizer, &text, detail);
+    if (!lb_is_dir(path) || lb_tokenizer_beside(hosted->tokenizer, LB_BESIDE_CONFIG, &len)) {
+        status = lb_tokenizer_config(hosted->tokenizer, &text, detail);
     }
     if (status == LB_OK && text.len > 0) {
         hosted->tokenizer_config = lb_buf_take(&text, &hosted->tokenizer_config_bytes);
     }
     lb_buf_finish(&text);
-    lb_tokenizer_destroy(tokenizer);
     return status;
 }
 
