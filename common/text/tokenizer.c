@@ -218,10 +218,6 @@ int32_t lb_tokenizer_bos(const struct lb_tokenizer *tokenizer) {
     return tokenizer->bos;
 }
 
-int32_t lb_tokenizer_pad(const struct lb_tokenizer *tokenizer) {
-    return tokenizer->pad;
-}
-
 int32_t lb_tokenizer_named(const struct lb_tokenizer *tokenizer, const char *name) {
     const struct {
         const char *name;

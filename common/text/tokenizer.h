@@ -72,8 +72,6 @@ int32_t lb_tokenizer_id(const struct lb_tokenizer *tokenizer, const char *token)
  * tokens. */
 int32_t lb_tokenizer_eos(const struct lb_tokenizer *tokenizer);
 int32_t lb_tokenizer_bos(const struct lb_tokenizer *tokenizer);
-/* -1 when none is named. */
-int32_t lb_tokenizer_pad(const struct lb_tokenizer *tokenizer);
 /* The token that goes by a name of Hugging Face's (bos_token, eos_token, unk_token, sep_token, cls_token,
  * pad_token, mask_token); -1 when the tokenizer knows none. */
 int32_t lb_tokenizer_named(const struct lb_tokenizer *tokenizer, const char *name);

@@ -183,7 +183,7 @@ static void what_is_right_stays(void **state) {
     expect_file("generation_config.json", generation);
     struct lb_tokenizer *tokenizer = NULL;
     assert_int_equal(lb_tokenizer_open(saved, &tokenizer, NULL), LB_OK);
-    assert_int_equal(lb_tokenizer_pad(tokenizer), 0);
+    assert_int_equal(lb_tokenizer_named(tokenizer, "pad_token"), 0);
     struct lb_buf text;
     lb_buf_init(&text, 1 << 16);
     assert_int_equal(lb_tokenizer_config(tokenizer, &text, NULL), LB_OK);

@@ -52,7 +52,7 @@ static enum lb_status create(const struct lb_recipe *recipe, const struct lb_tok
         config.vocab_size = vocab_size;
         config.eos_token_id = lb_tokenizer_eos(tokenizer);
         config.bos_token_id = lb_tokenizer_bos(tokenizer);
-        config.pad_token_id = lb_tokenizer_pad(tokenizer);
+        config.pad_token_id = lb_tokenizer_named(tokenizer, "pad_token");
     }
     return lb_model_create(&config, (uint64_t)recipe->seed, out, detail);
 }
