@@ -21,8 +21,8 @@ static enum lb_status read_template(struct lb_chat *chat, const char *path, stru
         return lb_fail(
             detail, LB_E_NOTFOUND,
             "rows with messages need a chat template and the tokenizer has none: put its "
-            "tokenizer_config.json or chat_template.jinja beside it, or set chat_template to a Jinja "
-            "file");
+            "tokenizer_config.json or chat_template.jinja beside it, or name a Jinja file (chat_template "
+            "in a recipe, --chat-template on the command line)");
     }
     if (path == NULL) {
         return lb_chat_template_parse(own, strlen(own), "the tokenizer's chat template", &chat->template,
