@@ -70,10 +70,10 @@ bool lb_beside_put_own(const struct lb_tokenizer *tokenizer, json_t *object) {
     const struct {
         const char *key;
         int32_t id;
-    } tokens[] = {{"eos_token", tokenizer->eos},
-                  {"bos_token", tokenizer->bos},
-                  {"unk_token", tokenizer->unk},
-                  {"pad_token", tokenizer->pad}};
+    } tokens[] = {{"eos_token", tokenizer->eos},  {"bos_token", tokenizer->bos},
+                  {"unk_token", tokenizer->unk},  {"sep_token", tokenizer->sep},
+                  {"cls_token", tokenizer->cls},  {"pad_token", tokenizer->pad},
+                  {"mask_token", tokenizer->mask}};
     bool made = true;
     for (size_t i = 0; made && i < sizeof tokens / sizeof *tokens; i++) {
         const char *text = tokens[i].id >= 0 ? lb_vocab_text(&tokenizer->vocab, tokens[i].id) : NULL;

@@ -40,8 +40,8 @@ const char *lb_beside_token(const json_t *object, const char *key);
  * keys, the usual names). */
 LB_NODISCARD enum lb_status lb_tokenizer_config(const struct lb_tokenizer *tokenizer, struct lb_buf *out,
                                                 struct lb_detail *detail);
-/* Sets the tokenizer's eos_token, bos_token, unk_token, pad_token and chat_template, as far as it has them;
- * false: out of memory. */
+/* Sets the tokenizer's eos_token, bos_token and its like, and chat_template, as far as it has them; false:
+ * out of memory. */
 bool lb_beside_put_own(const struct lb_tokenizer *tokenizer, json_t *object);
 
 /* All that are in dir into files, which are NULL; the caller finishes them, also after a failure. */

@@ -128,7 +128,9 @@ static enum lb_status read_ids(struct lb_gguf_vocab *v, const struct lb_gguf_kin
     status = status == LB_OK ? read_id(v, "unknown_token_id", kind->ids.unk, &ids->unk) : status;
     /* so spelled there */
     status = status == LB_OK ? read_id(v, "seperator_token_id", kind->ids.sep, &ids->sep) : status;
-    return status == LB_OK ? read_id(v, "cls_token_id", ids->bos, &ids->cls) : status;
+    /* what begins a text is called bos in BERT's files; other kinds have no such token unless they say so */
+    int32_t cls = kind->ids.cls >= 0 ? ids->bos : -1;
+    return status == LB_OK ? read_id(v, "cls_token_id", cls, &ids->cls) : status;
 }
 
 /* Control and unknown tokens are special; what users define is looked for in text just so. */

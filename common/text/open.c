@@ -229,6 +229,28 @@ static enum lb_status read_config(struct lb_tokenizer *to, const char *dir, stru
 
 /* ---- GGUF ---- */
 
+/* The special tokens that the file's keys name: those that its vocabulary's conversion does not ask for, and
+ * all of them beside a whole tokenizer.json. */
+static void take_named(struct lb_tokenizer *to, const struct lb_gguf *file) {
+    const struct {
+        const char *key;
+        int32_t *id;
+    } named[] = {{LB_TOKENIZER_KEY "bos_token_id", &to->bos},
+                 {LB_TOKENIZER_KEY "eos_token_id", &to->eos},
+                 {LB_TOKENIZER_KEY "unknown_token_id", &to->unk},
+                 {LB_TOKENIZER_KEY "seperator_token_id", &to->sep}, /* so spelled there */
+                 {LB_TOKENIZER_KEY "cls_token_id", &to->cls},
+                 {LB_TOKENIZER_KEY "padding_token_id", &to->pad},
+                 {LB_TOKENIZER_KEY "mask_token_id", &to->mask}};
+    for (size_t i = 0; i < sizeof named / sizeof *named; i++) {
+        double id = -1;
+        if (lb_gguf_number(file, named[i].key, &id) && id >= 0 && id < to->vocab.size &&
+            lb_vocab_text(&to->vocab, (int32_t)id)) {
+            *named[i].id = (int32_t)id;
+        }
+    }
+}
+
 enum lb_status lb_tokenizer_from_gguf(const struct lb_gguf *file, const char *what, struct lb_tokenizer **out,
                                       struct lb_detail *detail) {
     const char *whole = lb_gguf_string(file, "tokenizer.huggingface.json");
@@ -247,11 +269,7 @@ enum lb_status lb_tokenizer_from_gguf(const struct lb_gguf *file, const char *wh
         to->unk = ids.unk;
         to->sep = ids.sep;
         to->cls = ids.cls;
-        double pad = -1;
-        if (lb_gguf_number(file, "tokenizer.ggml.padding_token_id", &pad) && pad >= 0 &&
-            pad < to->vocab.size) {
-            to->pad = (int32_t)pad;
-        }
+        take_named(to, file);
         status = keep_template(to, lb_gguf_string(file, "tokenizer.chat_template"), detail);
     }
     lb_buf_finish(&json);

@@ -10,6 +10,7 @@
 #include "common/base/json.h"
 #include "common/base/mem.h"
 #include "common/formats/gguf.h"
+#include "common/text/beside.h"
 #include "common/text/gguf_pre.h"
 #include "common/text/gguf_vocab.h"
 #include "common/text/tokenizer.h"
@@ -284,8 +285,6 @@ static void test_names(void **state) {
     assert_null(lb_gguf_pre_find("gpt-2 phi-2"));
 }
 
-/* ---- memory ---- */
-
 /* SentencePiece's kind, with scores and a run of spaces. */
 static struct lb_gguf_out *pieces(void) {
     static const char *const tokens[] = {"<unk>", "<s>", "</s>", "<0x0A>", "  ",
@@ -300,6 +299,51 @@ static struct lb_gguf_out *pieces(void) {
     lb_gguf_put_f32s(out, T "scores", scores, 10);
     return out;
 }
+
+/* The tokens that keys name, as Hugging Face calls them; a config made of them names the same. */
+static void test_special(void **state) {
+    (void)state;
+    static const char *const keys[][2] = {
+        {T "bos_token_id", "bos_token"},     {T "eos_token_id", "eos_token"},
+        {T "unknown_token_id", "unk_token"}, {T "seperator_token_id", "sep_token"},
+        {T "cls_token_id", "cls_token"},     {T "padding_token_id", "pad_token"},
+        {T "mask_token_id", "mask_token"}};
+    static const char json[] =
+        "{\"pre_tokenizer\":{\"type\":\"ByteLevel\",\"add_prefix_space\":false},\"model\":{\"type\":\"BPE\","
+        "\"vocab\":{\"t\":0,\"u\":1,\"v\":2,\"w\":3,\"x\":4,\"y\":5,\"z\":6},\"merges\":[]}}";
+    enum { N_KEYS = sizeof keys / sizeof keys[0] };
+    for (int all = 0; all < 2; all++) { /* with a whole tokenizer.json in the file, too */
+        struct lb_tokenizer *tokenizer = NULL;
+        struct lb_gguf_out *out = whole(NULL);
+        struct lb_buf text;
+        json_t *config = NULL;
+        lb_buf_init(&text, MAX_FILE);
+        for (int i = 0; i < N_KEYS; i++) {
+            lb_gguf_put_u32(out, keys[i][0], (uint32_t)i);
+        }
+        if (all) {
+            lb_gguf_put_string(out, "tokenizer.huggingface.json", json);
+        }
+        assert_int_equal(read_back(out, &tokenizer, NULL), LB_OK);
+        assert_int_equal(lb_tokenizer_config(tokenizer, &text, NULL), LB_OK);
+        assert_int_equal(lb_json_parse(text.data, text.len, 0, "config", &config, NULL), LB_OK);
+        for (int i = 0; i < N_KEYS; i++) {
+            assert_int_equal(lb_tokenizer_named(tokenizer, keys[i][1]), i);
+            assert_string_equal(lb_beside_token(config, keys[i][1]), lb_tokenizer_token(tokenizer, i));
+        }
+        json_decref(config);
+        lb_buf_finish(&text);
+        lb_tokenizer_destroy(tokenizer);
+    }
+    struct lb_tokenizer *tokenizer = NULL;
+    assert_int_equal(read_back(pieces(), &tokenizer, NULL), LB_OK);
+    assert_int_equal(lb_tokenizer_named(tokenizer, "bos_token"), 1);
+    assert_int_equal(lb_tokenizer_named(tokenizer, "cls_token"), -1); /* BERT's only is its bos */
+    assert_int_equal(lb_tokenizer_named(tokenizer, "pad_token"), -1);
+    lb_tokenizer_destroy(tokenizer);
+}
+
+/* ---- memory ---- */
 
 /* Every allocation fails once: an error, nothing lost, nothing half done; then the text is as it was. */
 static void check_reading(struct lb_gguf_out *out) {
@@ -352,10 +396,11 @@ static void test_out_of_memory(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_wrong_lists), cmocka_unit_test(test_wrong_merges),
-        cmocka_unit_test(test_wrong_keys),  cmocka_unit_test(test_large),
-        cmocka_unit_test(test_taken),       cmocka_unit_test(test_beside),
-        cmocka_unit_test(test_names),       cmocka_unit_test(test_out_of_memory),
+        cmocka_unit_test(test_wrong_lists),   cmocka_unit_test(test_wrong_merges),
+        cmocka_unit_test(test_wrong_keys),    cmocka_unit_test(test_large),
+        cmocka_unit_test(test_taken),         cmocka_unit_test(test_special),
+        cmocka_unit_test(test_beside),        cmocka_unit_test(test_names),
+        cmocka_unit_test(test_out_of_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
