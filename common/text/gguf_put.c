@@ -36,16 +36,31 @@ static bool is_text(const json_t *object, const char *key, const char *text) {
 
 /* ---- tokens ---- */
 
-/* Whether a token is looked for in normalized text, and that is another text to it. */
-static bool is_normalized(const struct writing *w, const json_t *added, const char *text) {
-    const json_t *normalized = json_object_get(added, "normalized"),
-                 *by = json_object_get(w->root, "normalizer");
+/* Whether a token is looked for in normalized text, and that is another text to it: one that the normalizer
+ * changes, or that it makes of capitals. */
+static enum lb_status is_normalized(const struct writing *w, const json_t *added, const char *text,
+                                    bool *out) {
+    const json_t *normalized = json_object_get(added, "normalized");
     bool asked = normalized ? json_is_true(normalized) : !json_is_true(json_object_get(added, "special"));
     bool ascii = true;
-    for (const char *at = text; *at; at++) {
-        ascii = ascii && !(*at & 0x80);
+    size_t len = strlen(text);
+    struct lb_normalized done = {0};
+    char *capitals = asked ? lb_malloc_array(len + 1, 1) : NULL;
+    enum lb_status status = capitals || !asked ? LB_OK : no_memory(w);
+    for (size_t i = 0; capitals && i < len; i++) {
+        capitals[i] = (char)(text[i] >= 'a' && text[i] <= 'z' ? text[i] - 'a' + 'A' : text[i]);
+        ascii = ascii && !(text[i] & 0x80);
     }
-    return asked && !ascii && by && !json_is_null(by);
+    if (capitals) {
+        status = lb_normalize(&w->tokenizer->normalizer, capitals, len, &done, w->detail);
+    }
+    if (status == LB_OK) {
+        *out = asked && w->tokenizer->normalizer.n > 0 &&
+               (!ascii || done.len != len || memcmp(done.text, capitals, len) != 0);
+    }
+    lb_normalized_finish(&done);
+    lb_free(capitals);
+    return status == LB_OK ? LB_OK : lb_fail(w->detail, status, "out of memory for the vocabulary");
 }
 
 static enum lb_status type_added(struct writing *w) {
@@ -57,7 +72,12 @@ static enum lb_status type_added(struct writing *w) {
         bool minds = json_is_true(json_object_get(added, "lstrip")) ||
                      json_is_true(json_object_get(added, "rstrip")) ||
                      json_is_true(json_object_get(added, "single_word"));
-        if (minds || is_normalized(w, added, w->text[id])) {
+        bool normalized = false;
+        enum lb_status status = is_normalized(w, added, w->text[id], &normalized);
+        if (status != LB_OK) {
+            return status;
+        }
+        if (minds || normalized) {
             return lb_fail(w->detail, LB_E_UNSUPPORTED,
                            "a GGUF cannot hold this tokenizer: its token \"%.60s\" %s" ADVICE, w->text[id],
                            minds ? "minds what stands beside it (lstrip, rstrip or single_word)"

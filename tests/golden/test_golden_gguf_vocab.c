@@ -279,10 +279,35 @@ static void test_nfc(void **state) {
     json_decref(root);
 }
 
+/* Tokens looked for in text that is all small letters, or has a space put before it: their own bytes never
+ * come there. */
+static void test_normalized(void **state) {
+    static const char *const names[] = {"bert", "llama"};
+    (void)state;
+    for (size_t f = 0; f < sizeof names / sizeof names[0]; f++) {
+        struct lb_detail detail = {0};
+        struct lb_tokenizer *tokenizer = NULL, *again = NULL;
+        struct lb_buf text;
+        char pre[32];
+        json_t *root = fixture("tests/golden/gguf_vocab", names[f], ".json");
+        json_t *added = json_array_get(json_object_get(root, "added_tokens"), 0);
+        lb_buf_init(&text, MAX_FIXTURE);
+        json_object_set_new(added, "normalized", json_true());
+        assert_int_equal(lb_json_dump(root, 0, &text), LB_OK);
+        must(lb_tokenizer_parse(text.data, text.len, names[f], &tokenizer, &detail), &detail, names[f]);
+        assert_int_equal(through_gguf(tokenizer, lb_tokenizer_vocab_size(tokenizer), pre, &again, &detail),
+                         LB_E_UNSUPPORTED);
+        assert_non_null(strstr(detail.text, "is looked for in normalized text"));
+        lb_tokenizer_destroy(tokenizer);
+        lb_buf_finish(&text);
+        json_decref(root);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_json),    cmocka_unit_test(test_read), cmocka_unit_test(test_write),
-        cmocka_unit_test(test_refused), cmocka_unit_test(test_nfc),
+        cmocka_unit_test(test_refused), cmocka_unit_test(test_nfc),  cmocka_unit_test(test_normalized),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
