@@ -24,6 +24,11 @@ said few.log "100 tokens are too few"
 [ ! -e few ] || fail "a folder was made for nothing"
 expect 2 usage.log "$limbeck" tokenizer trim "$nouns" --size 280 --out few
 
+say "a GGUF's: all special tokens that it names stay named"
+expect 0 gguf.log "$limbeck" tokenizer trim "$LB_SOURCE_ROOT/tests/golden/gguf_vocab/t5.gguf" --corpus test.txt --size 280 \
+    --out gguf
+holds '.eos_token == "</s>" and .unk_token == "<unk>" and .pad_token == "<pad>"' gguf/tokenizer_config.json
+
 say "a student learns: the loss falls, what is left out is told"
 host nouns "$nouns"
 base_recipe | sed '/^tokenizer:/d' >base.yaml

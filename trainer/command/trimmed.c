@@ -4,6 +4,7 @@
 #include "common/base/folder.h"
 #include "common/base/json.h"
 #include "common/base/mem.h"
+#include "common/text/beside.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -128,21 +129,11 @@ static enum lb_status carry_template(const struct writing *w) {
 
 /* Where nothing lies beside the tokenizer, as with a GGUF file. */
 static enum lb_status make_config(const struct writing *w) {
-    const struct {
-        const char *key;
-        int32_t id;
-    } named[] = {{"bos_token", lb_tokenizer_bos(w->full)}, {"eos_token", lb_tokenizer_eos(w->full)}};
     json_t *config = json_pack("{s:s, s:b}", "tokenizer_class", "PreTrainedTokenizerFast",
                                "clean_up_tokenization_spaces", 0);
-    for (size_t i = 0; i < sizeof named / sizeof *named; i++) {
-        if (named[i].id >= 0) {
-            json_object_set_new(config, named[i].key, json_string(lb_tokenizer_token(w->full, named[i].id)));
-        }
-    }
-    if (lb_tokenizer_chat_template(w->full) != NULL) {
-        json_object_set_new(config, "chat_template", json_string(lb_tokenizer_chat_template(w->full)));
-    }
-    enum lb_status status = put_json(w, CONFIG, config);
+    enum lb_status status = config != NULL && lb_beside_put_own(w->full, config)
+                                ? put_json(w, CONFIG, config)
+                                : lb_fail(w->detail, LB_E_NOMEM, "%s: out of memory", CONFIG);
     json_decref(config);
     return status;
 }
