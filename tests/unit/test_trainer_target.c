@@ -6,6 +6,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 
+#include "common/base/mem.h"
 #include "trainer/loss/target.h"
 #include "trainer/wire/possible.h"
 
@@ -156,6 +157,27 @@ static void what_is_left(void **state) {
     }
 }
 
+/* Numbers of other datatypes are not read as if they were the output's own. */
+static void other_datatypes(void **state) {
+    (void)state;
+    static const struct {
+        const char *name;
+        enum lb_datatype datatype;
+    } bad[] = {{"logits.topk_ids", LB_DT_UINT8},   {"logits.topk_ids", LB_DT_INT64},
+               {"logits.topk_values", LB_DT_INT8}, {"logprobs.rest", LB_DT_BOOL},
+               {"logsumexp", LB_DT_FP16},          {"attentions.0", LB_DT_UINT8}};
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        struct lb_detail detail = {0};
+        uint8_t *bytes = lb_calloc(1, lb_datatype_bytes(bad[i].datatype)); /* one number, nothing behind it */
+        struct lb_answer answer = named((struct lb_answer){
+            .n_tensors = 1, .tensors = {tensor(bad[i].name, bad[i].datatype, 2, 1, 1, 1, bytes)}});
+        assert_int_equal(lb_answer_possible(&answer, 1, "tutor", &detail), LB_E_FORMAT);
+        assert_non_null(strstr(detail.text, "it does not come as "));
+        assert_non_null(strstr(detail.text, lb_datatype_name(bad[i].datatype)));
+        lb_free(bytes);
+    }
+}
+
 /* Three images, the second of them not answered: by logits and by final states the teacher says the same. */
 static void image_logits(void **state) {
     (void)state;
@@ -268,7 +290,8 @@ static void text_logits(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(text_answers), cmocka_unit_test(image_answers), cmocka_unit_test(what_is_given),
-        cmocka_unit_test(image_logits), cmocka_unit_test(what_is_left),  cmocka_unit_test(text_logits),
+        cmocka_unit_test(image_logits), cmocka_unit_test(what_is_left),  cmocka_unit_test(other_datatypes),
+        cmocka_unit_test(text_logits),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -182,9 +182,14 @@ static enum lb_status check_shares(const struct lb_wire_tensor *t, const char *n
     return LB_OK;
 }
 
-static enum lb_status check_tensor(const struct lb_wire_tensor *t, enum lb_output_numbers numbers,
-                                   const char *name, struct lb_detail *detail) {
+static enum lb_status check_tensor(const struct lb_wire_tensor *t, enum lb_output_kind kind, const char *name,
+                                   struct lb_detail *detail) {
+    enum lb_output_numbers numbers = lb_output_get(kind)->numbers;
     enum lb_status status = LB_OK;
+    if (!lb_output_comes_as(kind, t->datatype)) { /* its numbers would be read beyond their end */
+        return lb_fail(detail, LB_E_FORMAT, "teacher %s: %s of its answer cannot be: it does not come as %s",
+                       name, t->name, lb_datatype_name(t->datatype));
+    }
     if (is_float(t)) {
         status = check_floats(t, numbers == LB_ARE_LOGPROBS ? SLACK : HUGE_VAL, name, detail);
     }
@@ -209,8 +214,7 @@ enum lb_status lb_answer_possible(const struct lb_answer *answer, double tempera
                                   struct lb_detail *detail) {
     enum lb_status status = LB_OK;
     for (size_t i = 0; i < answer->n_tensors && status == LB_OK; i++) {
-        status =
-            check_tensor(&answer->tensors[i], lb_output_get(answer->what[i].kind)->numbers, name, detail);
+        status = check_tensor(&answer->tensors[i], answer->what[i].kind, name, detail);
     }
     const struct lb_wire_tensor *rest = lb_answer_find(answer, LB_OUT_REST, 0);
     status = status == LB_OK && rest != NULL ? check_rest(rest, name, detail) : status;

@@ -6,10 +6,10 @@
 
 #include "trainer/wire/answer.h"
 
-/* Looks at every number: finite; ids not negative and different within a row; top-k values in falling order;
- * log-probabilities not above 0, that of the rest below 0; the log-sum-exp (at temperature; 0: not known) not
- * below the largest logit; rows of attention between 0 and 1 with sum 1. LB_E_FORMAT names the tensor, the
- * row and the number. name: the teacher's. */
+/* Looks at every number: of a datatype that the output comes in; finite; ids not negative and different
+ * within a row; top-k values in falling order; log-probabilities not above 0, that of the rest below 0; the
+ * log-sum-exp (at temperature; 0: not known) not below the largest logit; rows of attention between 0 and 1
+ * with sum 1. LB_E_FORMAT names the tensor, the row and the number. name: the teacher's. */
 LB_NODISCARD enum lb_status lb_answer_possible(const struct lb_answer *answer, double temperature,
                                                const char *name, struct lb_detail *detail);
 /* The same for a head, downloaded from where: finite. */
