@@ -572,6 +572,11 @@ static void mixture_of_truncated(void **state) {
         assert_true(fabs(p[i] - p_left[i]) < 1e-7);
     }
     assert_true(fabs(tail - 0.2) < 1e-12);
+    /* One that lists nothing (of a vocabulary that was trimmed) shares all that it has. */
+    const struct lb_truncated silent[2] = {from[0], {.tail = 1}};
+    assert_int_equal(lb_mixture_truncated(2, silent, halves, V, slot, ids, p, &tail), 3);
+    assert_true(fabs(p[0] - (0.25 + 0.5 / V)) < 1e-7);
+    assert_true(fabs((double)p[0] + (double)p[1] + (double)p[2] + tail - 1) < 1e-6);
 }
 
 int main(void) {

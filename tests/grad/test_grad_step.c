@@ -34,6 +34,7 @@ static struct lb_rng rng;
 static int32_t kept[VOCAB];
 static const struct lb_vocab_map part = {.kept = kept, .n = VOCAB};
 static const struct lb_vocab_map *trimmed;
+static int64_t listed = 8; /* of a teacher's ids */
 
 struct world {
     struct lb_recipe recipe;
@@ -125,7 +126,7 @@ static void make_answers(struct world *w) {
                 actual[i] = -1.0f - (float)fabs(actual[i]);
             }
             add(a, "logprobs.actual", t, 0, 0, actual);
-            top_k(a, t, 8, k);
+            top_k(a, t, w->recipe.loss_top_k, k);
             if (trimmed) {
                 float *lse = normals(t, 0.5);
                 for (int64_t i = 0; i < t; i++) {
@@ -231,7 +232,7 @@ static struct world *make_world(const struct lb_mixture *mixture, enum lb_target
                                    .teachers_count = 2,
                                    .mixture = mixture->name,
                                    .targets = lane,
-                                   .loss_top_k = 8,
+                                   .loss_top_k = listed,
                                    .loss_add_tail = true,
                                    .per_device_train_batch_size = SAMPLES,
                                    .gradient_accumulation_steps = 1,
@@ -412,6 +413,25 @@ static void trimmed_vocabulary(void **state) {
             check("trimmed", mixture, LB_LANE_TOPK, i % 2 != 0, lb_loss_find("kl"));
         }
     }
+
+    /* All that the student has is listed: what is not listed is none of it. */
+    listed = WHOLE - 1;
+    w = make_world(lb_mixture_find("mean_losses"), LB_LANE_TOPK, true, lb_loss_find("kl"));
+    for (int s = 0; s < SAMPLES; s++) {
+        int32_t *ids = (int32_t *)(uintptr_t)lb_answer_find(w->pointers[s * 2], LB_OUT_TOPK_IDS, 0)->data;
+        float *values = (float *)(uintptr_t)lb_answer_find(w->pointers[s * 2], LB_OUT_TOPK_VALUES, 0)->data;
+        for (int64_t i = 0; i < w->samples[s].n * listed; i++) {
+            ids[i] = (int32_t)(i % listed);
+            values[i] = 0;
+        }
+        w->pointers[s * 2 + 1] = NULL;
+    }
+    result = (struct lb_step_result){0};
+    assert_int_equal(lb_whole_step(w->step, w->samples, SAMPLES, w->pointers, w->rows, &rng, &result, NULL),
+                     LB_OK);
+    assert_true(fabs(result.left_out[0] - (1 - (double)VOCAB / (double)listed / 1.3)) < 1e-6);
+    free_world(w);
+    listed = 8;
     trimmed = NULL;
 }
 

@@ -89,20 +89,22 @@ static void note_mass(const struct lb_step *step, unsigned k, int64_t row, doubl
  * tail again. Returns the mass. */
 static double cut_list(const struct lb_vocab_map *map, struct lb_truncated *list, int32_t *ids, float *p) {
     int64_t n = 0;
-    double mass = list->tail;
     for (int64_t i = 0; i < list->k; i++) {
         int32_t id = lb_vocab_map_find(map, ids[i]);
         if (id >= 0) {
-            mass += p[i];
             ids[n] = id;
             p[n++] = p[i];
         }
+    }
+    double tail = n < map->n ? list->tail : 0, mass = tail; /* all that is kept is listed: no tail of it */
+    for (int64_t i = 0; i < n; i++) {
+        mass += p[i];
     }
     for (int64_t i = 0; i < n && mass > 0; i++) {
         p[i] = (float)(p[i] / mass);
     }
     list->k = n;
-    list->tail = mass > 0 ? list->tail / mass : 0;
+    list->tail = mass > 0 ? tail / mass : 0;
     return mass < 1 ? mass : 1;
 }
 

@@ -85,7 +85,7 @@ int64_t lb_mixture_truncated(unsigned n, const struct lb_truncated *from, const 
     double shares = 0; /* what an id would have that nobody listed */
     int64_t size = 0;
     for (unsigned k = 0; k < n; k++) {
-        shares += from[k].k > 0 && weight[k] > 0 ? weight[k] * even_share(&from[k], v) : 0;
+        shares += weight[k] > 0 ? weight[k] * even_share(&from[k], v) : 0;
     }
     for (unsigned k = 0; k < n; k++) {
         double share = even_share(&from[k], v);

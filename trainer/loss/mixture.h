@@ -72,8 +72,8 @@ struct lb_truncated {
  * All masses are accounted for: S and tail sum to 1 when each teacher's do. What is listed by all teachers is
  * exact. What only some list is off by at most sum w_k |p_k(i) - u_k| over the others, each less than w_k
  * times the least that teacher k listed; so losses on it are those of a near distribution, not of the exact
- * mean cut to S. Lists that agree, and one teacher given twice, are exact. from[k].k 0 or weight 0: absent.
- * slot [V]: all -1, and left so. ids, p [min(V, sum of k)]. Returns |S|. */
+ * mean cut to S. Lists that agree, and one teacher given twice, are exact. weight 0: absent; a list without
+ * ids is all tail. slot [V]: all -1, and left so. ids, p [min(V, sum of k)]. Returns |S|. */
 int64_t lb_mixture_truncated(unsigned n, const struct lb_truncated *from, const double *weight, int64_t v,
                              int32_t *slot, int32_t *ids, float *p, double *out_tail);
 

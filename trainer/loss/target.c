@@ -21,8 +21,11 @@ static void read_logits(const struct lb_wire_tensor *logits, const struct lb_voc
     }
     int64_t whole = logits->dim[logits->n_dims - 1];
     for (int64_t i = 0; i < n; i++) {
-        for (int64_t j = 0; j < v; j++) {
-            lb_wire_floats(logits, (first + i) * whole + map->kept[j], 1, z + i * v + j);
+        for (int64_t j = 0, next; j < v; j = next) { /* runs of neighbours, of which there are few */
+            for (next = j + 1; next < v && map->kept[next] == map->kept[next - 1] + 1;) {
+                next++;
+            }
+            lb_wire_floats(logits, (first + i) * whole + map->kept[j], next - j, z + i * v + j);
         }
     }
 }
