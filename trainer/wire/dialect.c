@@ -9,9 +9,3 @@ static const struct lb_dialect *const dialects[] = {LB_DIALECTS(ROW)};
 const struct lb_dialect *lb_dialect_get(enum lb_protocol protocol) {
     return dialects[protocol];
 }
-
-void lb_asked_finish(struct lb_asked *asked) {
-    if (asked) {
-        lb_buf_finish(&asked->body);
-    }
-}

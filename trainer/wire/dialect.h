@@ -30,7 +30,9 @@ struct lb_asked {
     char digest[LB_SHA256_HEX]; /* of what is asked; "" where the dialect has none */
     int64_t n, longest;         /* sequences, and positions of the longest */
 };
-void lb_asked_finish(struct lb_asked *asked);
+static inline void lb_asked_finish(struct lb_asked *asked) {
+    lb_buf_finish(&asked->body);
+}
 
 /* What came back. */
 struct lb_ask_reply {
