@@ -140,7 +140,7 @@ static uint64_t all_of(const struct asked_teacher *teacher) {
     return teacher->pool.n == 64 ? UINT64_MAX : (UINT64_C(1) << teacher->pool.n) - 1;
 }
 
-/* One of several replicas is of no use for now: it is named, the others go on. */
+/* One of several replicas gave no good answer and rests: it is named, the others go on. */
 static void tell_aside(struct asked_teacher *teacher, int replica, const struct lb_detail *why) {
     uint64_t now = lb_now_ns(), *told = &teacher->aside_told_ns[replica];
     if (teacher->pool.n > 1 && (*told == 0 || now - *told > LB_TOLD_EVERY_NS)) {
@@ -329,6 +329,6 @@ void lb_landing_answer(struct lb_asker *asker, struct request *request) {
     for (int64_t i = 0; i < request->n; i++) {
         lb_item_settle(asker, request->items[i], false);
     }
-    store(asker,
-          request); /* after the training loop has been served; items live until this thread frees them */
+    /* After the training loop has been served; items live until this thread frees them. */
+    store(asker, request);
 }
