@@ -68,6 +68,7 @@ struct request {
 /* A teacher, with what the thread knows about it. */
 struct asked_teacher {
     struct lb_asker_teacher is;
+    char identity[LB_IDENTITY_TEXT]; /* of is.info, in keys */
     char *ask_path, *info_path;
     struct lb_pool pool;
     struct item *queue; /* to be asked, oldest first */

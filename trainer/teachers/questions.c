@@ -80,13 +80,11 @@ static enum lb_status admit_sample(struct lb_asker *asker, struct question *ques
     struct asked_teacher *teacher = &asker->teachers[k];
     const struct lb_ask_spec *spec = &question->specs[k];
     uint8_t key[LB_SHA256_BYTES];
-    char identity[LB_IDENTITY_TEXT];
     enum lb_status status = lb_ask_check(&teacher->is.info, sample, teacher->is.name, detail);
     if (status != LB_OK) {
         return status;
     }
-    lb_info_identity(&teacher->is.info, identity);
-    if (lb_cache_key(identity, sample, teacher->is.info.input_size, spec, key)) {
+    if (lb_cache_key(teacher->identity, sample, teacher->is.info.input_size, spec, key)) {
         return lb_fail(detail, LB_E_NOMEM, "out of memory for a question to teacher %s", teacher->is.name);
     }
     struct item *item = lb_item_find(asker, k, key);
@@ -242,6 +240,7 @@ static enum lb_status make_teacher(const struct lb_asker_options *options,
                                    struct asked_teacher *teacher, struct lb_detail *detail) {
     teacher->is = *from;
     teacher->most_tokens = teacher->limit_tokens = LB_ASK_TOKENS;
+    lb_info_identity(&teacher->is.info, teacher->identity);
     enum lb_status status = from->dialect->path(&from->info, LB_PATH_ASK, &teacher->ask_path, detail);
     if (status == LB_OK) {
         status = from->dialect->path(&from->info, LB_PATH_INFO, &teacher->info_path, detail);

@@ -232,16 +232,16 @@ static enum lb_status check_ids(const struct lb_wire_tensor *ids, const struct l
 
 enum lb_status lb_answer_check(const struct lb_answer *answer, const struct lb_ask_spec *spec,
                                const struct lb_teacher_info *info, int64_t n, struct lb_detail *detail) {
+    char output[LB_MAX_NAME];
     if (answer->n_tensors != spec->n_outputs) {
         return lb_fail(detail, LB_E_FORMAT, "an answer of %zu outputs, %zu were asked for", answer->n_tensors,
                        spec->n_outputs);
     }
     for (size_t j = 0; j < spec->n_outputs; j++) {
         const struct lb_wire_tensor *t = &answer->tensors[j];
-        char output[LB_MAX_NAME];
-        lb_output_format(spec->outputs[j].kind, spec->outputs[j].layer, output);
         if (answer->what[j].kind != spec->outputs[j].kind ||
             answer->what[j].layer != spec->outputs[j].layer) {
+            lb_output_format(spec->outputs[j].kind, spec->outputs[j].layer, output);
             return lb_fail(detail, LB_E_FORMAT, "the answer lacks the output %s that was asked for", output);
         }
         int64_t dim[LB_MAX_WIRE_DIMS], elements = 1;
@@ -252,6 +252,7 @@ enum lb_status lb_answer_check(const struct lb_answer *answer, const struct lb_a
             elements *= dim[d];
         }
         if (!same || t->bytes != (size_t)elements * lb_datatype_bytes(t->datatype)) {
+            lb_output_format(spec->outputs[j].kind, spec->outputs[j].layer, output);
             return lb_fail(
                 detail, LB_E_MISMATCH,
                 "%s has another shape or datatype than was asked for %lld positions (vocabulary %lld, "
