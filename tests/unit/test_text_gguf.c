@@ -207,6 +207,51 @@ static void test_taken(void **state) {
     lb_tokenizer_destroy(tokenizer);
 }
 
+/* text becomes n ids, the first two of them these; destroys out. */
+static void reads(struct lb_gguf_out *out, const char *text, size_t n, int32_t first, int32_t second) {
+    struct lb_detail detail = {0};
+    struct lb_tokenizer *tokenizer = NULL;
+    struct lb_ids ids = {0};
+    if (read_back(out, &tokenizer, &detail) != LB_OK) {
+        fail_msg("%s", detail.text);
+    }
+    assert_int_equal(lb_tokenizer_encode(tokenizer, text, strlen(text), true, &ids, &detail), LB_OK);
+    assert_int_equal(ids.len, n);
+    assert_int_equal(ids.data[0], first);
+    assert_int_equal(ids.data[1], second);
+    lb_free(ids.data);
+    lb_tokenizer_destroy(tokenizer);
+}
+
+/* What keys that are missing mean: of each kind and row what the files of its models mean by it. */
+static void test_missing_keys(void **state) {
+    (void)state;
+    static const char *const pieces[] = {"<pad>", "</s>", "<unk>", "\u2581a", "b"};
+    static const char *const parts[] = {"<unk>", "<s>", "</s>", "\u2581a", "\u2581", "a"};
+    static const int32_t types[] = {3, 3, 2, 0, 1};
+    static const float scores[] = {0, 0, 0, -1, -2, -2};
+    static const char *const words[] = {"[UNK]", "[CLS]", "[SEP]", "\u2581a", "\u2581B", "b"};
+    static const int32_t word_types[] = {3, 3, 3, 1, 1, 1};
+    struct lb_gguf_out *out = whole("llama-bpe"); /* bos */
+    lb_gguf_put_u32(out, T "bos_token_id", 0);
+    reads(out, "a", 2, 0, 2);
+    out = lb_gguf_out_create(); /* bos is 1 */
+    lb_gguf_put_string(out, T "model", "llama");
+    lb_gguf_put_strings(out, T "tokens", parts, 6), lb_gguf_put_f32s(out, T "scores", scores, 6);
+    reads(out, "a", 2, 1, 3);
+    out = lb_gguf_out_create(); /* eos is 1, unk 2; a type of 0 is a normal token's */
+    lb_gguf_put_string(out, T "model", "t5");
+    lb_gguf_put_strings(out, T "tokens", pieces, 5), lb_gguf_put_f32s(out, T "scores", scores, 5);
+    lb_gguf_put_i32s(out, T "token_type", types, 5);
+    reads(out, "a", 2, 3, 1);
+    out = lb_gguf_out_create(); /* [CLS] is bos where nothing else is named, and words keep their case */
+    lb_gguf_put_string(out, T "model", "bert");
+    lb_gguf_put_strings(out, T "tokens", words, 6), lb_gguf_put_i32s(out, T "token_type", word_types, 6);
+    lb_gguf_put_u32(out, T "unknown_token_id", 0), lb_gguf_put_u32(out, T "bos_token_id", 1);
+    lb_gguf_put_u32(out, T "seperator_token_id", 2);
+    reads(out, "B", 3, 1, 4);
+}
+
 /* A tokenizer.json beside a file stands above its vocabulary, and the template beside that is taken. */
 static void test_beside(void **state) {
     (void)state;
@@ -396,11 +441,11 @@ static void test_out_of_memory(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_wrong_lists),   cmocka_unit_test(test_wrong_merges),
-        cmocka_unit_test(test_wrong_keys),    cmocka_unit_test(test_large),
-        cmocka_unit_test(test_taken),         cmocka_unit_test(test_special),
-        cmocka_unit_test(test_beside),        cmocka_unit_test(test_names),
-        cmocka_unit_test(test_out_of_memory),
+        cmocka_unit_test(test_wrong_lists),  cmocka_unit_test(test_wrong_merges),
+        cmocka_unit_test(test_wrong_keys),   cmocka_unit_test(test_large),
+        cmocka_unit_test(test_taken),        cmocka_unit_test(test_special),
+        cmocka_unit_test(test_missing_keys), cmocka_unit_test(test_beside),
+        cmocka_unit_test(test_names),        cmocka_unit_test(test_out_of_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
