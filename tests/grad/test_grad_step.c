@@ -392,6 +392,34 @@ static void each_mixture(void **state) {
     }
 }
 
+/* KL's gradient is linear in what the teachers say, so that a mixture of their kept parts, with its mass,
+ * pulls at the student just as all of them do, each with its own. */
+static void trimmed_masses(void) {
+    static const char *const names[2] = {"mean_probs", "mean_losses"};
+    float *grads[2];
+    size_t n = 0;
+    double norm = 0, apart = 0;
+    for (int i = 0; i < 2; i++) {
+        lb_rng_seed(&rng, 9, 0);
+        struct world *w = make_world(lb_mixture_find(names[i]), LB_LANE_FINAL, true, lb_loss_find("kl"));
+        (void)run(w);
+        const float *own = lb_model_grads(w->student, &n);
+        grads[i] = malloc(n * sizeof *grads[i]);
+        assert_non_null(grads[i]);
+        memcpy(grads[i], own, n * sizeof *own);
+        free_world(w);
+    }
+    for (size_t i = 0; i < n; i++) {
+        norm += (double)grads[0][i] * grads[0][i];
+        apart += ((double)grads[0][i] - grads[1][i]) * ((double)grads[0][i] - grads[1][i]);
+    }
+    printf("trimmed, a mixture and each by itself: gradients off by %.1e of their norm\n",
+           sqrt(apart / norm));
+    assert_true(norm > 0 && sqrt(apart / norm) < 1e-5);
+    free(grads[0]);
+    free(grads[1]);
+}
+
 /* One of two teachers has more tokens than the student. */
 static void trimmed_vocabulary(void **state) {
     (void)state;
@@ -406,6 +434,7 @@ static void trimmed_vocabulary(void **state) {
     assert_true(fabs(result.cut[0] - 1) < 1e-9 && result.cut[1] == 0 && result.left_out[1] == 0);
     assert_true(result.left_out[0] > 0.05 && result.left_out[0] < 0.95);
     free_world(w);
+    trimmed_masses();
     for (size_t i = 0; lb_mixture_at(i) != NULL; i++) {
         const struct lb_mixture *mixture = lb_mixture_at(i);
         check("trimmed", mixture, LB_LANE_FINAL, i % 2 == 0, lb_loss_find("kl"));

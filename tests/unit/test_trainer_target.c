@@ -178,6 +178,31 @@ static void other_datatypes(void **state) {
     }
 }
 
+/* Of a text the labels that count, seen at temperature 1: where both are there, logprobs.next has it. The
+ * last label no teacher sees. */
+static void text_cross_entropy(void **state) {
+    (void)state;
+    static const int32_t ids[T + 1] = {0, 1, 2, 3, 4};
+    static const uint8_t counts[T + 1] = {0, 1, 0, 1, 1};
+    float next[T] = {-1, -2, -4, -8}, actual[T] = {-16, -32, -64, -128};
+    struct lb_sample sample = {.ids = ids, .n = T, .tag = -1};
+    struct lb_answer answer = named((struct lb_answer){
+        .n_tensors = 1, .tensors = {tensor("logprobs.actual", LB_DT_FP32, 1, T, 1, 1, actual)}});
+    const struct lb_answer *pointer = &answer;
+    const struct lb_answered batch = {
+        .samples = &sample, .n_samples = 1, .n_teachers = 1, .answers = &pointer};
+    assert_true(fabs(lb_target_cross_entropy(&batch, 0, 0, NULL) - (16 + 32 + 64) / 3.0) < 1e-9);
+    answer.tensors[answer.n_tensors++] = tensor("logprobs.next", LB_DT_FP32, 1, T, 1, 1, next);
+    answer = named(answer);
+    assert_true(fabs(lb_target_cross_entropy(&batch, 0, 0, NULL) - (1 + 2 + 4) / 3.0) < 1e-9);
+    sample.counts = counts;
+    assert_true(fabs(lb_target_cross_entropy(&batch, 0, 0, NULL) - (1 + 4) / 2.0) < 1e-9);
+    static const double want[T] = {1, 0, 4, 0};
+    for (int64_t t = 0; t < T; t++) {
+        assert_true(fabs(lb_target_cross_entropy_at(&batch, 0, 0, t, NULL) - want[t]) < 1e-9);
+    }
+}
+
 /* Three images, the second of them not answered: by logits and by final states the teacher says the same. */
 static void image_logits(void **state) {
     (void)state;
@@ -289,9 +314,10 @@ static void text_logits(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(text_answers), cmocka_unit_test(image_answers), cmocka_unit_test(what_is_given),
-        cmocka_unit_test(image_logits), cmocka_unit_test(what_is_left),  cmocka_unit_test(other_datatypes),
-        cmocka_unit_test(text_logits),
+        cmocka_unit_test(text_answers),       cmocka_unit_test(image_answers),
+        cmocka_unit_test(what_is_given),      cmocka_unit_test(image_logits),
+        cmocka_unit_test(what_is_left),       cmocka_unit_test(other_datatypes),
+        cmocka_unit_test(text_cross_entropy), cmocka_unit_test(text_logits),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
