@@ -321,6 +321,60 @@ static void test_weights_of_tokens(void **state) {
     free_scene(s);
 }
 
+/* A second teacher that knows no label of odd positions. */
+static void at_even(const struct lb_weighing *in, double *w) {
+    w[1] = in->cross_entropy[1] > 1 ? 0 : w[1];
+}
+
+/* The denominator of normalized losses: squares of rows that count, of teachers that count there. */
+static void test_totals(void **state) {
+    (void)state;
+    static const struct lb_mixture even = {.name = "even",
+                                           .needs = LB_NEEDS_CROSS_ENTROPY,
+                                           .per_token = true,
+                                           .combine = LB_COMBINE_PROBS,
+                                           .weigh = at_even};
+    static uint8_t counts[SAMPLES][MAX_T + 1];
+    struct scene *s = new_scene();
+    struct lb_step_totals totals = {.square = {0}};
+    double square[TEACHERS] = {0}, numbers[TEACHERS] = {0};
+    int64_t width = s->config.hidden_size;
+    struct lb_rng rng;
+    lb_rng_seed(&rng, 1, 1);
+    answer_all(s, 4);
+    plan_pairs(s, 4);
+    s->plan.mixture = &even;
+    s->plan.losses[0].args.normalize = true;
+    for (int i = 0; i < SAMPLES * TEACHERS; i++) {
+        int64_t n = lengths[i / TEACHERS];
+        struct lb_answer *answer = &s->answers[i / TEACHERS][i % TEACHERS];
+        float *actual = malloc((size_t)n * sizeof *actual);
+        assert_non_null(actual);
+        for (int64_t t = 0; t < n; t++) {
+            bool seen = i % TEACHERS == 0 || t % 2 == 0 || t + 1 == n, counted = (i / TEACHERS + t) % 3 != 0;
+            const float *row = (const float *)answer->tensors[0].data + t * width;
+            actual[t] = seen ? -0.5f : -2;
+            counts[i / TEACHERS][t + 1] = counted;
+            for (int64_t j = 0; s->pointers[i] != NULL && counted && seen && j < width; j++) {
+                square[i % TEACHERS] += (double)row[j] * row[j];
+                numbers[i % TEACHERS]++;
+            }
+        }
+        add_tensor(answer, "logprobs.actual", 1, n, 1, 1, actual);
+        s->samples[i / TEACHERS].counts = counts[i / TEACHERS];
+    }
+    struct lb_step *step = lb_step_create(&s->plan, s->student, (size_t)1 << 26);
+    assert_non_null(step);
+    assert_int_equal(lb_step_forward(step, s->samples, SAMPLES, &rng, NULL, NULL), LB_OK);
+    assert_int_equal(lb_step_count(step, s->samples, SAMPLES, s->pointers, &totals, NULL), LB_OK);
+    for (int k = 0; k < TEACHERS; k++) { /* pairs of attention, between them, have none */
+        assert_true(totals.numbers[2 * k] == numbers[k] && totals.numbers[2 * k + 1] == 0);
+        assert_true(fabs(totals.square[2 * k] - square[k]) < 1e-9 * square[k]);
+    }
+    lb_step_destroy(step);
+    free_scene(s);
+}
+
 /* log softmax(z / temperature) of n */
 static void log_softmax(const float *z, int64_t n, double temperature, double *out) {
     double sum = 0;
@@ -575,8 +629,11 @@ static void test_targets(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_equal_heads),       cmocka_unit_test(test_other_heads),
-        cmocka_unit_test(test_weights_of_tokens), cmocka_unit_test(test_labels),
+        cmocka_unit_test(test_equal_heads),
+        cmocka_unit_test(test_other_heads),
+        cmocka_unit_test(test_weights_of_tokens),
+        cmocka_unit_test(test_totals),
+        cmocka_unit_test(test_labels),
         cmocka_unit_test(test_targets),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
