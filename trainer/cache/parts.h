@@ -16,7 +16,8 @@
 #include <pthread.h>
 #include <sqlite3.h>
 
-#define LB_CACHE_MAX_TOUCHED 256
+/* Marks written at once: each transaction writes most pages that hold any, so few and large ones. */
+#define LB_CACHE_MAX_TOUCHED 4096
 
 enum lb_cache_statement {
     LB_CACHE_BEGIN,
