@@ -31,6 +31,10 @@ int lb_cmd_embed(int argc, char **argv, volatile sig_atomic_t *stop);
 int lb_cmd_tokenize(int argc, char **argv, volatile sig_atomic_t *stop);
 int lb_cmd_tokenizer(int argc, char **argv, volatile sig_atomic_t *stop);
 
+/* The option 'k' of commands that take MODEL and read or write text: lb_opened_init's tokenizer. */
+#define LB_TOKENIZER_OPTION                                                                                  \
+    { "tokenizer", 'k', "PATH", 0, "tokenizer.json, its folder or a .gguf file (default: the model's)", 0 }
+
 /* The place of a word given as an option among names (NULL ends them); wrong usage when it is none of them.
  */
 int lb_option_name(const struct argp_state *state, const char *option, const char *text,

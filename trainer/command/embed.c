@@ -216,7 +216,7 @@ static enum lb_status run(const struct arguments *a, const struct lb_opened *ope
 int lb_cmd_embed(int argc, char **argv, volatile sig_atomic_t *stop) {
     static const struct argp_option options[] = {
         {"max-length", 'm', "N", 0, "Read at most N tokens of a text (default: what the model reads)", 0},
-        {"tokenizer", 'k', "PATH", 0, "tokenizer.json or its folder (default: the model's)", 0},
+        LB_TOKENIZER_OPTION,
         {"time", 't', NULL, 0,
          "Print no vectors but one JSON object: texts, tokens, seconds from text to vector", 0},
         {0}};

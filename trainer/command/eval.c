@@ -448,7 +448,7 @@ int lb_cmd_eval(int argc, char **argv, volatile sig_atomic_t *stop) {
         {"bias", KEY_BIAS, "CLASS=VALUE", 0,
          "Add VALUE to a class's logit, for classifiers; may be repeated (default: nothing)", 0},
         {"batch-size", KEY_ROWS, "N", 0, "Rows or images computed together (default: about 2,048 tokens)", 0},
-        {"tokenizer", 'k', "PATH", 0, "tokenizer.json, its folder or a .gguf file (default: the model's)", 0},
+        LB_TOKENIZER_OPTION,
         {"token-file", KEY_TOKEN, "FILE", 0, "Bearer token for hosted models", 0},
         {"json", 'j', NULL, 0, "Print the result as JSON", 0},
         {0}};

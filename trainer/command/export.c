@@ -101,7 +101,7 @@ int lb_cmd_export(int argc, char **argv, volatile sig_atomic_t *stop) {
          "never",
          0},
         {"dtype", 'd', "NAME", 0, dtype_help, 0},
-        {"tokenizer", 'k', "PATH", 0, "tokenizer.json, its folder or a .gguf file (default: the model's)", 0},
+        LB_TOKENIZER_OPTION,
         {"no-vocabulary", 'n', NULL, 0, "Write the model without its tokenizer", 0},
         {"json", 'j', NULL, 0, "Print the result as JSON", 0},
         {0}};

@@ -202,7 +202,7 @@ int lb_cmd_generate(int argc, char **argv, volatile sig_atomic_t *stop) {
         {"top-p", KEY_TOP_P, "X", 0, "Sample among the likeliest that hold X of the probability (default 1)",
          0},
         {"seed", KEY_SEED, "N", 0, "Of the sampling; the same seed writes the same text (default 42)", 0},
-        {"tokenizer", 'k', "PATH", 0, "tokenizer.json, its folder or a .gguf file (default: the model's)", 0},
+        LB_TOKENIZER_OPTION,
         {"json", 'j', NULL, 0, "Print one JSON object at the end instead of the text as it comes", 0},
         {0}};
     static const struct argp argp = {
