@@ -117,11 +117,27 @@ static void test_values_cut_and_flipped(void **state) {
     lb_free(made);
 }
 
+/* What an answer counts for: its rows, which are not an embedding's columns. */
+static void test_tokens(void **state) {
+    (void)state;
+    struct lb_answer answer = {.n_tensors = 1,
+                               .tensors = {{.name = "sentence_embedding", .n_dims = 1, .dim = {384}},
+                                           {.name = "attentions.0", .n_dims = 3, .dim = {12, 7, 7}}}};
+    assert_int_equal(lb_answer_name(&answer), LB_OK);
+    assert_int_equal(lb_cache_answer_tokens(&answer), 1);
+    answer.n_tensors = 2;
+    assert_int_equal(lb_answer_name(&answer), LB_OK);
+    assert_int_equal(lb_cache_answer_tokens(&answer), 7);
+    answer.n_tensors = 0;
+    assert_int_equal(lb_cache_answer_tokens(&answer), 0);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_value_version),
         cmocka_unit_test(test_keys),
         cmocka_unit_test(test_values_cut_and_flipped),
+        cmocka_unit_test(test_tokens),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

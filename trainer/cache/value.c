@@ -199,13 +199,21 @@ bool lb_cache_value_good(const void *key, size_t key_len, const void *value, siz
     return status != LB_E_FORMAT;
 }
 
-uint64_t lb_cache_answer_tokens(const struct lb_answer *answer) {
-    if (answer->n_tensors == 0 || answer->tensors[0].n_dims == 0) {
-        return 0;
+/* Attentions are [H, n, n], sentence embeddings one row whatever n, the rest [n, ...]. */
+static int64_t rows_of(const struct lb_wire_tensor *t, enum lb_output_kind kind) {
+    if (lb_output_get(kind)->width == LB_WIDE_SENTENCE) {
+        return 1;
     }
-    const struct lb_wire_tensor *t = &answer->tensors[0];
-    return (uint64_t)(t->n_dims == 3 ? t->dim[1]
-                                     : t->dim[0]); /* attentions are [H, n, n], the rest [n, ...] */
+    return t->n_dims == 3 ? t->dim[1] : t->n_dims > 0 ? t->dim[0] : 0;
+}
+
+uint64_t lb_cache_answer_tokens(const struct lb_answer *answer) {
+    int64_t most = 0;
+    for (size_t i = 0; i < answer->n_tensors; i++) {
+        int64_t rows = rows_of(&answer->tensors[i], answer->what[i].kind);
+        most = rows > most ? rows : most;
+    }
+    return (uint64_t)most;
 }
 
 enum lb_status lb_cache_key(const char *identity, const struct lb_sample *sample, int64_t n_features,

@@ -44,7 +44,7 @@ enum lb_status lb_cache_answer_value(const uint8_t key[LB_SHA256_BYTES], const s
  * LB_E_NOMEM. */
 enum lb_status lb_cache_answer_inflate(const struct lb_cache_header *h, const void *payload,
                                        struct lb_arena *arena, struct lb_answer *out);
-/* Positions that an answer is about. */
+/* Positions that an answer is about, as far as it says: a sentence's embedding alone counts as one. */
 uint64_t lb_cache_answer_tokens(const struct lb_answer *answer);
 
 /* LB_E_NOMEM: all zero, the key of nothing. */
