@@ -46,6 +46,8 @@ END
 
 say "the teacher's sentences over HTTP are those that embed makes of its folder"
 expect 0 embedded bash -c 'head -n 3 texts.txt | "$0" embed teacher --max-length 16' "$limbeck"
+expect 1 folder bash -c '"$0" embed teacher <.' "$limbeck"
+said folder "standard input: Is a directory"
 ids=$(sed -n 3p texts.txt | "$limbeck" tokenize teacher --special | jq -cR 'split(" ") | map(tonumber)')
 curl -sf "${url[teacher]}/v2/models/teacher/infer" -d "{\"inputs\": [{\"name\": \"input_ids\", \"datatype\": \"INT32\",
     \"shape\": [1, $(jq length <<<"$ids")], \"data\": $ids}]}" >answer.json

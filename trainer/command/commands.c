@@ -74,6 +74,18 @@ int lb_option_name(const struct argp_state *state, const char *option, const cha
     return 0; /* not reached */
 }
 
+enum lb_status lb_read_stdin(struct lb_buf *out, struct lb_detail *detail) {
+    char chunk[65536];
+    size_t n;
+    while ((n = fread(chunk, 1, sizeof chunk, stdin)) > 0 && lb_buf_append(out, chunk, n) == LB_OK) {
+    }
+    if (ferror(stdin)) {
+        return lb_fail_errno(detail, LB_E_IO, errno, "standard input");
+    }
+    return lb_buf_status(out) == LB_OK ? LB_OK
+                                       : lb_fail(detail, lb_buf_status(out), "standard input is too long");
+}
+
 void lb_print_json(json_t *value, size_t flags) {
     json_dumpf(value, stdout, flags);
     putchar('\n');

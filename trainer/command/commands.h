@@ -41,6 +41,8 @@ int lb_option_name(const struct argp_state *state, const char *option, const cha
                    const char *const *names);
 /* Appends "a, b, c" to text (of size bytes, a string already). */
 void lb_list_names(char *text, size_t size, const char *const *names);
+/* Standard input to its end. */
+LB_NODISCARD enum lb_status lb_read_stdin(struct lb_buf *out, struct lb_detail *detail);
 /* One line on standard output (JSON_... flags); lets go of value. */
 void lb_print_json(json_t *value, size_t flags);
 

@@ -156,15 +156,11 @@ static enum lb_status embed(struct embedding *e, volatile sig_atomic_t *stop, st
 
 static enum lb_status read_texts(struct embedding *e, struct lb_detail *detail) {
     struct lb_buf buf;
-    char chunk[65536];
-    size_t n;
     lb_buf_init(&buf, MAX_TEXT);
-    while ((n = fread(chunk, 1, sizeof chunk, stdin)) > 0 && lb_buf_append(&buf, chunk, n) == LB_OK) {
-    }
-    enum lb_status status = lb_buf_status(&buf);
+    enum lb_status status = lb_read_stdin(&buf, detail);
     e->text = lb_buf_take(&buf, &e->len);
     lb_buf_finish(&buf);
-    return status == LB_OK ? LB_OK : lb_fail(detail, status, "standard input is too long");
+    return status;
 }
 
 static enum lb_status run(const struct arguments *a, const struct lb_opened *opened,

@@ -121,23 +121,13 @@ static enum lb_status tokenize_lines(const struct arguments *a, const struct lb_
 
 /* ---- conversations ---- */
 
-/* Standard input to its end, for the file "-". */
-static enum lb_status read_stdin(struct lb_buf *buf, struct lb_detail *detail) {
-    char chunk[65536];
-    size_t n;
-    while ((n = fread(chunk, 1, sizeof chunk, stdin)) > 0 && lb_buf_append(buf, chunk, n) == LB_OK) {
-    }
-    return lb_buf_status(buf) == LB_OK ? LB_OK
-                                       : lb_fail(detail, lb_buf_status(buf), "standard input is too long");
-}
-
 /* A record as datasets have it, or a list of messages alone. */
 static enum lb_status read_record(const char *path, json_t **out, struct lb_detail *detail) {
     struct lb_buf buf;
     json_t *row = NULL;
     lb_buf_init(&buf, MAX_CHAT);
     enum lb_status status =
-        strcmp(path, "-") == 0 ? read_stdin(&buf, detail) : lb_file_read(path, &buf, detail);
+        strcmp(path, "-") == 0 ? lb_read_stdin(&buf, detail) : lb_file_read(path, &buf, detail);
     status = status == LB_OK
                  ? lb_json_parse_loose(buf.data != NULL ? buf.data : "", buf.len, 0, path, &row, detail)
                  : status;
