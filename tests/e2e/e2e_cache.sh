@@ -57,3 +57,10 @@ for again in 1 2; do
 done
 [ "$(done_number local1.log teacher_requests)" -gt 0 ] || fail "nothing was asked"
 [ "$(done_number local2.log teacher_requests)" -eq 0 ] || fail "local teachers were asked again"
+
+say "one that is gone is named, however its scheme is written"
+sed -i 's|"local:|"LOCAL:|' distil.yaml
+expect 0 local3.log "$limbeck" train distil.yaml --output-dir local3
+mv nouns/student nouns/elsewhere
+expect 1 gone.log timeout 60 "$limbeck" train distil.yaml --output-dir gone --set targets=topk --set max_steps=5
+said gone.log "teacher nouns: there is no model at " "nouns/student any more"

@@ -3,6 +3,7 @@
 #include "common/base/log.h"
 #include "common/base/mem.h"
 #include "trainer/teachers/parts.h"
+#include "trainer/wire/url.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -10,7 +11,6 @@
 #define LEAST_TOKENS 1024 /* of a request, when there are slots for more but smaller ones */
 #define PROBE_TIMEOUT_NS (10 * LB_SECOND_NS)
 #define FIRST_TOLD_NS LB_SECOND_NS
-#define LOCAL "local:"
 
 /* ---- grouping ---- */
 
@@ -213,7 +213,7 @@ static bool none_left(const struct lb_asker *asker, uint64_t now) {
 /* A local: teacher whose files were gone when the run began: it was begun with what the cache remembers, and
  * there is no address at which it could come back. */
 static bool is_gone(const struct lb_asker *asker, const struct asked_teacher *teacher) {
-    return !teacher->is.local && !strncmp(teacher->is.urls[0], LOCAL, strlen(LOCAL)) &&
+    return !teacher->is.local && lb_url_scheme(teacher->is.urls[0], NULL) == LB_SCHEME_LOCAL &&
            asker->options.on_lost != LB_LOST_RENORMALISE;
 }
 
@@ -226,11 +226,13 @@ static uint64_t mind_lost(struct lb_asker *asker, struct asked_teacher *teacher,
         return UINT64_MAX;
     }
     if (is_gone(asker, teacher)) {
+        size_t scheme;
+        lb_url_scheme(teacher->is.urls[0], &scheme);
         lb_fail(
             &detail, LB_E_UNAVAILABLE,
             "teacher %s: there is no model at %s any more, and the cache lacks an answer of it: put it back, "
             "then go on with --resume",
-            teacher->is.name, teacher->is.urls[0] + strlen(LOCAL));
+            teacher->is.name, teacher->is.urls[0] + scheme);
         lb_asker_fail(asker, LB_E_UNAVAILABLE, &detail);
         return UINT64_MAX;
     }
