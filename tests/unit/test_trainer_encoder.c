@@ -48,6 +48,24 @@ static void expect(const struct lb_dataset *data, int64_t i, const char *letters
     assert_int_equal(lb_sample_counted(&s), s.n); /* every position has a state */
 }
 
+/* So many tokens as max_tokens says, also where most of each text is cut off. */
+static void test_max_tokens(void **state) {
+    (void)state;
+    enum { LINES = 20000, ROWS = 12000 };
+    static const char line[] = "a b c d e f g\n";
+    struct lb_dataset *data = NULL;
+    struct lb_buf text;
+    lb_buf_init(&text, (size_t)1 << 24);
+    for (int i = 0; i < LINES; i++) {
+        lb_buf_append_str(&text, line);
+    }
+    assert_int_equal(lb_buf_append(&text, "", 1), LB_OK);
+    assert_int_equal(open_rows(text.data, 4, 4 * ROWS, &data), LB_OK);
+    assert_int_equal(lb_dataset_count(data), ROWS);
+    lb_dataset_destroy(data);
+    lb_buf_finish(&text);
+}
+
 static void test_rows(void **state) {
     (void)state;
     struct lb_dataset *data = NULL;
@@ -119,7 +137,8 @@ static void test_layers_from(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_rows), cmocka_unit_test(test_layers_from)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_rows), cmocka_unit_test(test_max_tokens),
+                                       cmocka_unit_test(test_layers_from)};
     char path[512];
     snprintf(path, sizeof path, "%s/tests/golden/text/bert.json", getenv("LB_SOURCE_ROOT"));
     if (!mkdtemp(folder) || lb_tokenizer_open(path, &tokenizer, &detail) != LB_OK) {

@@ -268,12 +268,33 @@ static void test_refusals(void **state) {
     }
 }
 
+/* So many labels as max_tokens says, also where most of each record is cut off or the record left out. */
+static void test_max_tokens(void **state) {
+    (void)state;
+    enum { LINES = 30000, ROWS = 12000 };
+    static const char long_one[] = "{\"prompt\": \"p\", \"completion\": \"cccccccccccc\"}\n",
+                      none[] = "{\"prompt\": \"pppppppppppp\", \"completion\": \"c\"}\n";
+    struct lb_buf rows;
+    struct lb_dataset *data = NULL;
+    const struct way way = {.max_length = 3, .max_tokens = 3 * ROWS};
+    lb_buf_init(&rows, (size_t)1 << 24);
+    for (int i = 0; i < LINES; i++) {
+        lb_buf_append_str(&rows, i % 2 ? none : long_one);
+    }
+    assert_int_equal(lb_buf_append(&rows, "", 1), LB_OK);
+    assert_int_equal(open_rows(rows.data, &way, &data, NULL), LB_OK);
+    assert_int_equal(lb_dataset_count(data), ROWS);
+    assert_int_equal(lb_dataset_shortened(data), ROWS);
+    lb_dataset_destroy(data);
+    lb_buf_finish(&rows);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_messages),         cmocka_unit_test(test_no_forging),
         cmocka_unit_test(test_other_forms),      cmocka_unit_test(test_lengths),
         cmocka_unit_test(test_other_tokenizers), cmocka_unit_test(test_mixed_entries),
-        cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_refusals),         cmocka_unit_test(test_max_tokens),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

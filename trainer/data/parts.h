@@ -85,6 +85,9 @@ LB_NODISCARD enum lb_status lb_dataset_add_text(struct lb_dataset *data, struct 
 LB_NODISCARD enum lb_status lb_record_encode(const struct lb_text_source *source, const json_t *row,
                                              enum lb_row_form form, struct lb_ids *ids,
                                              struct lb_detail *detail);
+/* whole.c: how many of the len ids of such a text stay; 0: there is nothing between what begins and ends it.
+ */
+int64_t lb_whole_kept(const struct lb_text_source *source, int64_t len, int64_t max_length);
 /* whole.c: rows of at most max_length ids out of n_texts texts, begun as complements and ended as source
  * says, which ids [sum of lens] holds one after the other; longer ones lose ids before their end. max_tokens
  * 0: all. */

@@ -140,7 +140,25 @@ struct stream {
     struct lb_ids *ids;
     struct lb_ids *whole; /* where the ids of texts go that are cut as they stand */
     struct lb_ids lens;   /* ids of each record; texts are one stream */
+    int64_t max_length;
+    int64_t labels; /* that the rows of lens will have, each cut to max_length */
 };
+
+/* Whether a label of a record counts: the first id is nobody's label. */
+static bool any_counts(const int32_t *ids, int64_t n) {
+    for (int64_t i = 1; i < n; i++) {
+        if (ids[i] >= 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* How many of a record's len ids its row has, of at most `most` labels; 0: none of them counts. */
+static int64_t record_kept(const int32_t *ids, int64_t len, int64_t most) {
+    int64_t n = len - 1 < most ? len : most + 1;
+    return n > 1 && any_counts(ids, n) ? n : 0;
+}
 
 /* Appends a record. */
 static enum lb_status encode_record(const struct lb_text_source *source, enum lb_row_form form,
@@ -208,6 +226,17 @@ static void encode_part(const struct lb_text_source *source, const struct lb_rec
     }
 }
 
+/* Adds the labels of a part's records or whole texts to the stream's. */
+static void count_labels(struct stream *stream, const struct lb_text_source *source,
+                         const struct part *part) {
+    const int32_t *ids = part->ids.data;
+    for (size_t i = 0; i < part->lens.len; ids += part->lens.data[i], i++) {
+        int64_t n = source->whole ? lb_whole_kept(source, part->lens.data[i], stream->max_length)
+                                  : record_kept(ids, part->lens.data[i], stream->max_length);
+        stream->labels += source->whole || n == 0 ? n : n - 1;
+    }
+}
+
 /* Encodes n lines and appends them in order, whatever the number of threads. */
 static enum lb_status encode_block(struct stream *stream, const struct lb_text_source *source,
                                    const struct lb_recipe_dataset *entry, const struct line *lines, size_t n,
@@ -225,6 +254,7 @@ static enum lb_status encode_block(struct stream *stream, const struct lb_text_s
         if (parts[p].status != LB_OK) {
             return lb_fail(detail, parts[p].status, "%s", parts[p].detail.text);
         }
+        count_labels(stream, source, &parts[p]);
         enum lb_status status = lb_ids_append(stream->ids, parts[p].ids.data, parts[p].ids.len);
         status =
             status == LB_OK ? lb_ids_append(&stream->lens, parts[p].lens.data, parts[p].lens.len) : status;
@@ -256,11 +286,17 @@ static enum lb_status find_form(struct lines lines, const char *path, struct lb_
     return status;
 }
 
-/* The whole file, or as much as gives `wanted` ids (0: all) besides what begins texts, behind what the
- * stream's ids hold already. */
+/* Whether the stream has max_tokens labels (0: never), where the first `others` of its ids are none. */
+static bool has_enough(const struct stream *stream, const struct lb_text_source *source, int64_t max_tokens,
+                       size_t others) {
+    bool one_stream = stream->form == LB_ROW_TEXT && !source->whole;
+    int64_t labels = one_stream ? (int64_t)(stream->ids->len - others) - 1 : stream->labels;
+    return max_tokens > 0 && labels >= max_tokens;
+}
+
+/* The whole file, or as much as gives the entry's max_tokens, behind what the stream's ids hold already. */
 static enum lb_status encode_file(struct stream *stream, struct lb_text_source *source,
-                                  const struct lb_recipe_dataset *entry, size_t wanted,
-                                  struct lb_detail *detail) {
+                                  const struct lb_recipe_dataset *entry, struct lb_detail *detail) {
     const char *path = stream->path;
     struct lb_map map = {0};
     struct part *parts = lb_calloc(MAX_PARTS, sizeof *parts);
@@ -281,7 +317,7 @@ static enum lb_status encode_file(struct stream *stream, struct lb_text_source *
     size_t begin = stream->form == LB_ROW_TEXT ? source->begin.len : 0;
     stream->ids = stream->form == LB_ROW_TEXT && begin == 0 && !source->whole ? stream->whole : stream->ids;
     size_t others = stream->ids->len;
-    while (status == LB_OK && (wanted == 0 || stream->ids->len - others < wanted)) {
+    while (status == LB_OK && !has_enough(stream, source, entry->max_tokens, others)) {
         size_t n = 0;
         while (n < BLOCK_LINES && next_line(&lines, &block[n])) {
             n++;
@@ -396,16 +432,6 @@ static enum lb_status cut_begun(struct lb_dataset *data, const struct lb_text_so
     return status == LB_OK ? LB_OK : lb_fail(detail, status, "out of memory for the rows");
 }
 
-/* Whether a label of a record counts: the first id is nobody's label. */
-static bool any_counts(const int32_t *ids, int64_t n) {
-    for (int64_t i = 1; i < n; i++) {
-        if (ids[i] >= 0) {
-            return true;
-        }
-    }
-    return false;
-}
-
 /* Each record is a row of its own, cut where it is longer than rows are; one of which no position counts then
  * is left out. */
 static enum lb_status cut_records(struct lb_dataset *data, const struct stream *stream, const struct cut *cut,
@@ -416,8 +442,8 @@ static enum lb_status cut_records(struct lb_dataset *data, const struct stream *
     const int32_t *ids = stream->ids->data;
     for (size_t r = 0; status == LB_OK && r < stream->lens.len && left > 0; r++) {
         int64_t len = stream->lens.data[r], most = left < cut->max_length ? left : cut->max_length;
-        int64_t n = len - 1 < most ? len : most + 1;
-        if (n > 1 && any_counts(ids, n)) {
+        int64_t n = record_kept(ids, len, most);
+        if (n > 0) {
             status = append_row(data, &nothing, ids, n, cut->tag);
             data->shortened += n < len;
             left -= n - 1;
@@ -463,10 +489,10 @@ enum lb_status lb_dataset_add_text(struct lb_dataset *data, struct lb_text_sourc
         return lb_fail(detail, LB_E_NOMEM, "%s: out of memory", path);
     }
     int64_t start = (int64_t)data->ids.len, first = data->count, used = 0;
-    size_t wanted = entry->max_tokens > 0 ? (size_t)entry->max_tokens + 1 : 0;
     struct lb_ids ids = {0};
-    struct stream stream = {.path = path, .form = LB_ROW_TEXT, .ids = &ids, .whole = &data->ids};
-    enum lb_status status = encode_file(&stream, source, entry, wanted, detail);
+    struct stream stream = {
+        .path = path, .form = LB_ROW_TEXT, .ids = &ids, .whole = &data->ids, .max_length = max_length};
+    enum lb_status status = encode_file(&stream, source, entry, detail);
     if (status == LB_OK && source->whole) {
         const struct lb_whole_rows rows = {max_length, entry->max_tokens, cut.tag};
         status = stream.form == LB_ROW_TEXT

@@ -21,6 +21,11 @@ static enum lb_status append(struct lb_dataset *data, const struct lb_text_sourc
     return status;
 }
 
+int64_t lb_whole_kept(const struct lb_text_source *source, int64_t len, int64_t max_length) {
+    int64_t keep = len < max_length ? len : max_length;
+    return keep > (int64_t)(source->begin.len + source->end.len) ? keep : 0;
+}
+
 enum lb_status lb_dataset_add_whole(struct lb_dataset *data, const struct lb_text_source *source,
                                     const int32_t *ids, const int32_t *lens, size_t n_texts,
                                     const struct lb_whole_rows *rows, struct lb_detail *detail) {
@@ -35,8 +40,8 @@ enum lb_status lb_dataset_add_whole(struct lb_dataset *data, const struct lb_tex
     enum lb_status status = more != NULL || n_texts == 0 ? LB_OK : LB_E_NOMEM;
     data->rows = more != NULL ? more : data->rows;
     for (size_t i = 0; i < n_texts && status == LB_OK && left > 0; ids += lens[i], i++) {
-        int64_t keep = lens[i] < rows->max_length ? lens[i] : rows->max_length;
-        if (keep > around) { /* else there is no text */
+        int64_t keep = lb_whole_kept(source, lens[i], rows->max_length);
+        if (keep > 0) {
             status = append(data, source, ids, lens[i], keep, rows->tag);
             left -= keep;
         }
