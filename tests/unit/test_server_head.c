@@ -100,6 +100,7 @@ static void test_refuses(void **state) {
         {400, LINE HOST "Authorization: Bearer a\r\nauthorization: Bearer b\r\n\r\n"},
         {400, LINE HOST "Content-Type: a/b\r\nContent-Type: c/d\r\n\r\n"},
         {400, LINE HOST "Content-Encoding: gzip\r\nContent-Encoding: identity\r\n\r\n"},
+        {400, LINE HOST "If-None-Match: \"a\"\r\nIf-None-Match: \"b\"\r\n\r\n"},
         {400, LINE HOST "Inference-Header-Content-Length: 1\r\nInference-Header-Content-Length: 2\r\n\r\n"},
         {400, "POST /v2\r\n" HOST "\r\n"},
         {400, "\r\n\r\n"},
