@@ -48,6 +48,9 @@ expect 1 export3.log "$limbeck" export teacher -f hf -o exported
 one_error export3.log
 said export3.log README.md
 said exported/README.md "a word of mine"
+expect 0 export4.log "$limbeck" export exported -f hf -o again
+said again/README.md "written by Limbeck" "AutoModelForCausalLM"
+never_said again/README.md "a word of mine"
 
 say "the run's own evaluation is that of eval: labels are the text's, each line's end one of them"
 expect 0 eval.json "$limbeck" eval teacher test.txt --json

@@ -20,7 +20,10 @@ ready() {
 }
 await ready
 curl -sf "${url[m300]}/v2/models/stats" | holds '.model_stats | map(.name) | unique | length == 300'
-[ "$(curl -sf "${url[m300]}/metrics" | grep -c '^limbeckd_model_bytes{')" -eq 300 ] || fail "metrics leave models out"
+curl -sf "${url[m300]}/metrics" >metrics.txt
+[ "$(grep -c '^limbeckd_model_bytes{' metrics.txt)" -eq 300 ] || fail "metrics leave models out"
+bytes=$(curl -sf "${url[m300]}/v2/models/m7" | jq .parameters.weight_bytes)
+grep -qFx "limbeckd_model_bytes{model=\"m7\"} $bytes" metrics.txt || fail "a model has other bytes in metrics"
 curl -sf -X POST "${url[m300]}/v2/repository/index" | holds 'map(select(.state == "READY")) | length == 300'
 drop m300
 

@@ -53,8 +53,8 @@ static int tear_down(void **state) {
     return lb_remove_tree(folder, NULL) == LB_OK ? 0 : -1;
 }
 
-/* Saves a model of 260 rows whose training put the tokenizer's eos behind texts. */
-static void save(void) {
+/* Saves a model of 260 rows whose training put the tokenizer's eos behind texts, and began them with bos. */
+static void save_begun(bool begins) {
     struct lb_config config;
     struct lb_model *model = NULL, *again = NULL;
     struct lb_tokenizer *tokenizer = NULL;
@@ -69,6 +69,7 @@ static void save(void) {
         fail_msg("%s", detail.text);
     }
     config.eos_token_id = lb_tokenizer_eos(tokenizer);
+    assert_int_equal(lb_tokenizer_add_bos(tokenizer, begins, NULL), LB_OK);
     assert_int_equal(lb_model_create(&config, 3, &model, NULL), LB_OK);
     if (lb_model_save_hf(model, saved, LB_F32, tokenizer, readme.data, &detail) != LB_OK ||
         lb_model_open(saved, false, &again, &detail) != LB_OK) {
@@ -79,6 +80,10 @@ static void save(void) {
     lb_tokenizer_destroy(tokenizer);
     lb_model_destroy(again);
     lb_model_destroy(model);
+}
+
+static void save(void) {
+    save_begun(true);
 }
 
 /* text NULL: the file is not there. */
@@ -214,12 +219,29 @@ static void what_is_wrong_is_mended(void **state) {
     expect_json("generation_config.json", "{'do_sample': true}"); /* config.json's counts then */
 }
 
+/* Where training did not begin texts, no reader of the folder does. */
+static void what_was_not_begun(void **state) {
+    (void)state;
+    struct lb_tokenizer *tokenizer = NULL;
+    write_given("tokenizer_config.json",
+                quoted("{'tokenizer_class': 'X', 'model_max_length': 9, 'eos_token': "
+                       "'<eos>', 'bos_token': '<bos>', 'add_bos_token': true}"));
+    save();
+    expect_json("tokenizer_config.json", "{'tokenizer_class': 'X', 'model_max_length': 9, 'eos_token': "
+                                         "'<eos>', 'bos_token': '<bos>', 'add_bos_token': true}");
+    save_begun(false);
+    expect_json("tokenizer_config.json", "{'tokenizer_class': 'X', 'model_max_length': 9, 'eos_token': "
+                                         "'<eos>', 'bos_token': '<bos>', 'add_bos_token': false}");
+    assert_int_equal(lb_tokenizer_open(saved, &tokenizer, NULL), LB_OK);
+    assert_int_equal(lb_tokenizer_before(tokenizer)->len, 0);
+    lb_tokenizer_destroy(tokenizer);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(nothing_beside),
-        cmocka_unit_test(cards),
-        cmocka_unit_test(what_is_right_stays),
-        cmocka_unit_test(what_is_wrong_is_mended),
+        cmocka_unit_test(nothing_beside),      cmocka_unit_test(cards),
+        cmocka_unit_test(what_is_right_stays), cmocka_unit_test(what_is_wrong_is_mended),
+        cmocka_unit_test(what_was_not_begun),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }
