@@ -321,6 +321,9 @@ static double compare_pooled(struct fixture *f, struct lb_value *h, enum lb_pool
 static void check_sentences(const char *name) {
     struct fixture f;
     open_case(&f, name, false);
+    const struct lb_config *c = lb_model_config(f.model);
+    assert_true(strcmp(name, "roberta") != 0 || /* the rows up to pad's are no text's */
+                c->max_position_embeddings == c->position_rows - c->pad_token_id - 1);
     lb_tape_begin(f.tape, LB_TAPE_PLAIN, &f.in.ragged, NULL);
     struct lb_value *h = lb_model_forward(f.model, f.tape, &f.in, NULL, 0, NULL);
     assert_true(compare_pooled(&f, h, LB_POOL_MEAN, "sentence_mean") < LOGIT_TOLERANCE);

@@ -145,6 +145,15 @@ static void max_tokens_counts_what_counts(void **state) {
     expect_row(data, 0, "^ab.^ cd.^ e");
     assert_int_equal(lb_dataset_bytes(data, -1), 7);
     lb_dataset_destroy(data);
+    enum { LINES = 10000 }; /* more than are read before it is looked whether that is enough */
+    static char many[3 * LINES + 1];
+    for (int i = 0; i < LINES; i++) {
+        memcpy(many + 3 * i, "ab\n", 4);
+    }
+    assert_int_equal(open_text(many, tokenizer, LB_BOS_AS_TOKENIZER, 12, 3 * LINES - 1, true, &data, NULL),
+                     LB_OK);
+    assert_int_equal(lb_dataset_bytes(data, -1), 3 * LINES - 1);
+    lb_dataset_destroy(data);
     lb_tokenizer_destroy(tokenizer);
 }
 
