@@ -159,6 +159,39 @@ static void test_marks(void **state) {
     check_marks("{{ a | indent(1, true) }}{{ 'x' * 2 }}", "  Xy xx", "tddddtt");
 }
 
+/* What is made of people's words alone is theirs, whichever filter or method makes it. */
+static void test_marks_stay(void **state) {
+    (void)state;
+    static const struct {
+        const char *template, *text;
+    } cases[] = {
+        {"{{ a | lower }}{{ a | capitalize }}{{ a | string }}{{ a | safe }}", " xy  xy  Xy  Xy "},
+        {"{{ l | first }}{{ l | last }}{{ l | max }}{{ l | min }}{{ l | list | join }}", "pqqppq"},
+        {"{{ l | reverse | join }}{{ l | sort | join }}{{ l | unique | join }}{{ a | reverse }}",
+         "qppqpq yX "},
+        {"{{ r.role | e }}{{ '%s' | format(a) }}{{ a | default('z') }}{{ nix | default(a) }}",
+         "&lt;|b Xy  Xy  Xy "},
+        {"{{ l | batch(2) | first | join }}{{ l | map('upper') | join }}{{ l | select | join }}", "pqPQpq"},
+        {"{{ d | dictsort | first | last | trim }}{{ d.get('k') | trim }}{{ d.keys() | list | first }}",
+         "vvk"},
+        {"{{ d.values() | list | first | trim }}{{ d | items | first | first }}", "vk"},
+        {"{{ a.title() }}{{ a.lower() }}{{ a.capitalize() }}{{ a.lstrip() }}{{ a.rstrip() }}",
+         " Xy  xy  xy Xy  Xy"},
+        {"{{ a.removeprefix(' ') }}{{ a.removesuffix(' ') }}{{ a.replace('z', '') }}", "Xy  Xy Xy "},
+        {"{{ a.rsplit()[0] }}{{ a.splitlines()[0] }}{{ a.split('X')[1] }}{{ ''.join(l) }}", "Xy Xy y pq"},
+        {"{{ a * 2 }}{{ a ~ a }}{{ a[1:] }}{% filter upper %}{{ a }}{% endfilter %}",
+         " Xy  Xy  Xy  Xy Xy  XY "},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        char want[64] = "";
+        assert_true(strlen(cases[i].text) < sizeof want);
+        memset(want, 'd', strlen(cases[i].text));
+        check_marks(cases[i].template, cases[i].text, want);
+    }
+    check_marks("{{ '<' | e | e }}{{ 'a<b' | title }}{{ ['b', 'B'] | max }}{{ [] | batch(2, 'x') | list }}",
+                "&lt;A<Bb[]", "tttttttttt");
+}
+
 static void test_words_and_time(void **state) {
     (void)state;
     struct lb_chat_text out = {.len = 0};
@@ -213,7 +246,8 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_refused_by_name), cmocka_unit_test(test_limits),
         cmocka_unit_test(test_depth),           cmocka_unit_test(test_marks),
-        cmocka_unit_test(test_words_and_time),  cmocka_unit_test(test_memory),
+        cmocka_unit_test(test_marks_stay),      cmocka_unit_test(test_words_and_time),
+        cmocka_unit_test(test_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
