@@ -417,10 +417,11 @@ static bool answer_head(struct fake_teacher *fake, int fd) {
                                          .dim = {LB_SHA256_BYTES},
                                          .data = none,
                                          .bytes = sizeof none}};
-    const char *metadata[] = {"fingerprint", fake->fingerprint, "final_logit_softcapping", "30"};
+    const char *metadata[] = {"fingerprint", fake->fingerprint, "final_logit_softcapping",
+                              "30",          "logit_scale",     "0.5"};
     struct lb_buf body;
     lb_buf_init(&body, 1u << 24);
-    if (encode_safetensors(&body, tensors, 2, metadata, 2, NULL) != LB_OK) {
+    if (encode_safetensors(&body, tensors, 2, metadata, 3, NULL) != LB_OK) {
         abort();
     }
     size_t last = body.len - sizeof none;

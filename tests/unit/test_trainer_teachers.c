@@ -7,7 +7,9 @@
 #include <cmocka.h>
 
 #include "common/base/clock.h"
+#include "common/base/mem.h"
 #include "tests/support/asking.h"
+#include "trainer/teachers/questions.h"
 #include "trainer/wire/metadata.h"
 
 #include <stdio.h>
@@ -206,7 +208,7 @@ static void test_cache_and_offline(void **state) {
         assert_int_equal(head->hidden_size, 6);
         assert_null(head->bias);
         assert_true(head->weight[17] == 17.0f / 16);
-        assert_true(head->shape.scale == 1 && head->shape.softcap == 30);
+        assert_true(head->shape.scale == 0.5f && head->shape.softcap == 30);
         must(lb_teachers_submit(teachers, 0, samples, N, NULL, &detail), &detail);
         take_and_check(teachers, 0, samples, N, fingerprints);
         lb_teachers_stats(teachers, &stats);
@@ -580,9 +582,29 @@ static void test_metadata_have_a_digest(void **state) {
     lb_buf_finish(&text);
 }
 
+/* A student with a part of a teacher's vocabulary asks in the teacher's ids, and in no other's. */
+static void test_through_a_map(void **state) {
+    (void)state;
+    int32_t kept[3] = {2, 5, 7}, ids[4] = {2, 0, 1, 0}, *whole = NULL;
+    static const int32_t want[4] = {7, 2, 5, 2};
+    const struct lb_vocab_map map = {.kept = kept, .n = 3};
+    struct lb_sample sample = {.ids = ids, .n = 4, .tag = -1}, out = {0};
+    must(lb_sample_through(&map, "t", &sample, &out, &whole, NULL), NULL);
+    assert_true(out.ids == whole && out.n == 4 && memcmp(whole, want, sizeof want) == 0);
+    lb_free(whole);
+    must(lb_sample_through(NULL, "t", &sample, &out, &whole, NULL), NULL);
+    assert_true(out.ids == ids && whole == NULL);
+    for (int32_t wrong = -1; wrong <= 3; wrong += 4) {
+        ids[3] = wrong;
+        assert_int_equal(lb_sample_through(&map, "t", &sample, &out, &whole, NULL), LB_E_ARG);
+        assert_null(whole);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_another_wire),
+        cmocka_unit_test(test_through_a_map),
         cmocka_unit_test(test_metadata_have_a_digest),
         cmocka_unit_test(test_two_teachers_in_order),
         cmocka_unit_test(test_single_flight),
