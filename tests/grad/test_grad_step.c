@@ -420,6 +420,26 @@ static void trimmed_masses(void) {
     free(grads[1]);
 }
 
+/* The loss of three, with more mass on other tokens each time: twice as much halves what the first teacher's
+ * part comes to, and all leaves none of it. */
+static void left_out_mass(void) {
+    static const float more[3] = {6, 6.6931472f, 90}; /* log 2 more; all */
+    struct world *w = make_world(lb_mixture_find("mean_losses"), LB_LANE_FINAL, true, lb_loss_find("kl"));
+    double loss[3];
+    for (int i = 0; i < 3; i++) {
+        for (int s = 0; s < SAMPLES; s++) {
+            float *lse = (float *)(uintptr_t)lb_answer_find(w->pointers[2 * s], LB_OUT_LOGSUMEXP, 0)->data;
+            for (int64_t t = 0; t < w->samples[s].n; t++) {
+                lse[t] += more[i] - (i > 0 ? more[i - 1] : 0);
+            }
+        }
+        loss[i] = run(w);
+    }
+    double once = loss[0] - loss[2], half = loss[1] - loss[2];
+    assert_true(once > 1e-4 && fabs(once - 2 * half) < 1e-3 * once);
+    free_world(w);
+}
+
 /* One of two teachers has more tokens than the student. */
 static void trimmed_vocabulary(void **state) {
     (void)state;
@@ -435,6 +455,7 @@ static void trimmed_vocabulary(void **state) {
     assert_true(result.left_out[0] > 0.05 && result.left_out[0] < 0.95);
     free_world(w);
     trimmed_masses();
+    left_out_mass();
     for (size_t i = 0; lb_mixture_at(i) != NULL; i++) {
         const struct lb_mixture *mixture = lb_mixture_at(i);
         check("trimmed", mixture, LB_LANE_FINAL, i % 2 == 0, lb_loss_find("kl"));
