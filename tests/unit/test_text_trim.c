@@ -123,6 +123,47 @@ static void test_special_stay(void **state) {
     lb_tokenizer_destroy(full);
 }
 
+/* What the post-processor puts, what is unknown, and what the chat template names, though no text has them.
+ */
+static void test_named_stay(void **state) {
+    (void)state;
+#define SPECIAL(id, name) "{\"id\":" id ",\"content\":\"" name "\",\"special\":true,\"normalized\":false}"
+#define PUT(id, name) "\"" name "\":{\"id\":\"" name "\",\"ids\":[" id "],\"tokens\":[\"" name "\"]}"
+    static const char json[] = "{\"added_tokens\":[" SPECIAL("0", "<p>") "," SPECIAL("1", "<q>") "," SPECIAL(
+        "2", "<turn>") "," SPECIAL("3",
+                                   "<idle>") "],\"post_processor\":{\"type\":\"TemplateProcessing\","
+                                             "\"single\":[{\"SpecialToken\":{"
+                                             "\"id\":\"<p>\",\"type_id\":0}},{\"SpecialToken\":{\"id\":\"<q>"
+                                             "\",\"type_id\":0}},{"
+                                             "\"Sequence\":{\"id\":\"A\",\"type_id\":0}}],\"pair\":[],"
+                                             "\"special_tokens\":{" PUT("0", "<p>") "," PUT(
+                                                 "1",
+                                                 "<q>") "}},\"model\":{\"type\":\"BPE\",\"unk_token\":\"?\","
+                                                        "\"vocab\":{\"a\":4,\"b\":5,\"?\":6},\"merges\":[]}}";
+    static const char config[] = "{\"chat_template\": \"{{ '<turn>' }}\"}";
+    char folder[] = "/tmp/limbeck-trim-XXXXXX";
+    struct lb_tokenizer *full = NULL;
+    struct lb_detail detail = {0};
+    assert_non_null(mkdtemp(folder));
+    char *path = lb_path_join(folder, "tokenizer.json"),
+         *beside = lb_path_join(folder, "tokenizer_config.json");
+    assert_int_equal(lb_file_replace(path, json, sizeof json - 1, NULL), LB_OK);
+    assert_int_equal(lb_file_replace(beside, config, sizeof config - 1, NULL), LB_OK);
+    if (lb_tokenizer_open(folder, &full, &detail) != LB_OK) {
+        fail_msg("%s", detail.text);
+    }
+    const uint64_t counts[7] = {0, 0, 0, 0, 3, 0, 0};
+    struct made made = trim(full, counts, 7);
+    assert_true(has(&made, "<p>") && has(&made, "<q>") && has(&made, "<turn>") && has(&made, "a"));
+    assert_int_equal(lb_tokenizer_id(made.tokenizer, "?"), made.map->n - 1);
+    assert_int_equal(made.map->n, 5); /* neither <idle> nor b */
+    finish(&made);
+    lb_tokenizer_destroy(full);
+    lb_free(path);
+    lb_free(beside);
+    assert_int_equal(lb_remove_tree(folder, NULL), LB_OK);
+}
+
 /* ---- any merges: what is kept is made as before, any text comes back ---- */
 
 static void random_merges(struct lb_rng *rng, struct tiny_merge *merge, size_t n) {
@@ -361,9 +402,10 @@ static void test_no_memory(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_ancestors_stay), cmocka_unit_test(test_special_stay),
-        cmocka_unit_test(test_random),         cmocka_unit_test(test_unigram),
-        cmocka_unit_test(test_byte_fallback),  cmocka_unit_test(test_refused),
-        cmocka_unit_test(test_map_file),       cmocka_unit_test(test_no_memory),
+        cmocka_unit_test(test_named_stay),     cmocka_unit_test(test_random),
+        cmocka_unit_test(test_unigram),        cmocka_unit_test(test_byte_fallback),
+        cmocka_unit_test(test_refused),        cmocka_unit_test(test_map_file),
+        cmocka_unit_test(test_no_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
