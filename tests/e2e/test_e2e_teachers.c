@@ -270,30 +270,44 @@ static void wait_until_gone(const char *url) {
     lb_client_destroy(http);
 }
 
-/* A local daemon ends with its trainer, even one that is killed; and a trainer whose daemon is killed says so
- * at once. */
-static void test_local_daemons_live_and_die(void **state) {
-    (void)state;
+/* A child starts a daemon and is killed; the daemon's end is waited for. start gives the daemon's URL. */
+static void kill_who_started(const char *(*start)(void)) {
     int pipe_fds[2];
     char url[64] = "";
     assert_int_equal(pipe(pipe_fds), 0);
     pid_t child = fork();
     if (child == 0) {
-        struct lb_local *local = NULL;
-        if (lb_local_start("t", model_path, NULL, &local, NULL) || lb_local_wait(local, NULL, NULL) ||
-            write(pipe_fds[1], lb_local_url(local), strlen(lb_local_url(local))) < 0) {
+        const char *own = start();
+        if (own == NULL || write(pipe_fds[1], own, strlen(own)) < 0) {
             _exit(1);
         }
         pause();
         _exit(1);
     }
+    close(pipe_fds[1]);
     assert_true(read(pipe_fds[0], url, sizeof url - 1) > 0);
     close(pipe_fds[0]);
-    close(pipe_fds[1]);
     assert_int_equal(kill(child, SIGKILL), 0);
     assert_int_equal(waitpid(child, NULL, 0), child);
     wait_until_gone(url);
+}
 
+static const char *start_local(void) {
+    struct lb_local *local = NULL;
+    bool ready = lb_local_start("t", model_path, NULL, &local, NULL) == LB_OK &&
+                 lb_local_wait(local, NULL, NULL) == LB_OK;
+    return ready ? lb_local_url(local) : NULL;
+}
+
+static const char *start_host(void) {
+    return host_url(host_start(folder, "orphan", model_path, NULL));
+}
+
+/* A local daemon ends with its trainer, even one that is killed; and a trainer whose daemon is killed says so
+ * at once. */
+static void test_local_daemons_live_and_die(void **state) {
+    (void)state;
+    kill_who_started(start_local);
     struct lb_local *local = NULL;
     struct lb_detail detail = {0}, told = {0};
     must(lb_local_start("mine", model_path, NULL, &local, &detail), &detail);
@@ -308,30 +322,13 @@ static void test_local_daemons_live_and_die(void **state) {
     lb_local_stop(local);
 }
 
-/* A model that does not load: the daemon's own words. */
 /* A test that falls over leaves no daemon behind. */
 static void test_daemons_of_a_dead_test(void **state) {
     (void)state;
-    int pipe_fds[2];
-    char url[64] = "";
-    assert_int_equal(pipe(pipe_fds), 0);
-    pid_t child = fork();
-    if (child == 0) {
-        const struct host *host = host_start(folder, "orphan", model_path, NULL);
-        if (write(pipe_fds[1], host_url(host), strlen(host_url(host))) < 0) {
-            _exit(1);
-        }
-        pause();
-        _exit(1);
-    }
-    assert_true(read(pipe_fds[0], url, sizeof url - 1) > 0);
-    close(pipe_fds[0]);
-    close(pipe_fds[1]);
-    assert_int_equal(kill(child, SIGKILL), 0);
-    assert_int_equal(waitpid(child, NULL, 0), child);
-    wait_until_gone(url);
+    kill_who_started(start_host);
 }
 
+/* A model that does not load: the daemon's own words. */
 static void test_local_that_does_not_start(void **state) {
     (void)state;
     struct asking asking;
