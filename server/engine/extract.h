@@ -48,7 +48,7 @@ void lb_extract_sentences(const struct lb_extract *extract, const struct lb_valu
 void lb_extract_attention(const struct lb_extract *extract, int layer, int64_t heads,
                           const struct lb_value *value);
 
-/* ---- for the functions that fill a row ---- */
+/* ---- for the functions that fill a row (row.c) ---- */
 
 /* One row of the model, and where it goes. */
 struct lb_row {
@@ -83,6 +83,9 @@ const float *lb_row_top_values(struct lb_row *row);
 /* Writes a row of the output: all its o->width numbers, in its datatype. */
 void lb_put_floats(const struct lb_row *row, const struct lb_job_output *o, const float *src);
 void lb_put_ids(const struct lb_row *row, const struct lb_job_output *o, const int32_t *src);
+/* Writes n of its numbers, from the number first on. */
+void lb_put_part(const struct lb_row *row, const struct lb_job_output *o, int64_t first, const float *src,
+                 int64_t n);
 /* Writes the first n numbers of a head's row of an output that has heads. */
 void lb_put_keys(const struct lb_row *row, const struct lb_job_output *o, int64_t head, const float *src,
                  int64_t n);

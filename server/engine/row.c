@@ -1,0 +1,99 @@
+/* What the functions that fill a row ask for and write with. */
+#include "server/engine/extract.h"
+
+#include "common/nn/dtype.h"
+#include "common/nn/reduce.h"
+
+#include <string.h>
+
+double lb_row_logsumexp(struct lb_row *row) {
+    if (!row->has_lse) {
+        row->lse = lb_head_logsumexp(row->x, row->n, row->job->temperature);
+        row->has_lse = true;
+    }
+    return row->lse;
+}
+
+double lb_row_next_logit(const struct lb_row *row) {
+    const struct lb_job *job = row->job;
+    return row->x ? row->x[job->ids[job->offsets[row->seq] + row->t + 1]] : row->next_logit;
+}
+
+static void make_top_k(struct lb_row *row) {
+    if (!row->has_top_k) {
+        lb_topk(row->x, row->n, row->job->top_k, row->ids, row->values);
+        row->has_top_k = true;
+    }
+}
+
+double lb_row_plain_logsumexp(struct lb_row *row) {
+    if (!row->has_plain) {
+        row->plain_lse = lb_head_logsumexp(row->x, row->n, 1);
+        row->has_plain = true;
+    }
+    return row->plain_lse;
+}
+
+double lb_row_log_rest(struct lb_row *row) {
+    if (!row->has_rest) {
+        row->log_rest =
+            lb_head_log_rest(row->x, row->n, row->job->temperature, row->job->top_k, row->ids, row->values);
+        row->has_rest = row->has_top_k = true;
+    }
+    return row->log_rest;
+}
+
+const int32_t *lb_row_top_ids(struct lb_row *row) {
+    make_top_k(row);
+    return row->ids;
+}
+
+const float *lb_row_top_values(struct lb_row *row) {
+    make_top_k(row);
+    return row->values;
+}
+
+/* Element of the output at which the row begins. */
+static size_t element(const struct lb_row *row, const struct lb_job_output *o) {
+    int64_t r = row->t - row->job->start[row->seq];
+    if (lb_output_get(o->what.kind)->width == LB_WIDE_SENTENCE) {
+        return (size_t)(row->seq * o->width);
+    }
+    return (size_t)((row->seq * row->job->rows + r) * o->width);
+}
+
+static void put(const struct lb_job_output *o, size_t at, const float *src, int64_t n) {
+    if (o->datatype == LB_DT_FP16) {
+        lb_f16_row_from(src, (uint16_t *)o->data + at, n);
+    } else {
+        memcpy((float *)o->data + at, src, (size_t)n * sizeof(float));
+    }
+}
+
+void lb_put_part(const struct lb_row *row, const struct lb_job_output *o, int64_t first, const float *src,
+                 int64_t n) {
+    put(o, element(row, o) + (size_t)first, src, n);
+}
+
+void lb_put_floats(const struct lb_row *row, const struct lb_job_output *o, const float *src) {
+    lb_put_part(row, o, 0, src, o->width);
+}
+
+void lb_put_ids(const struct lb_row *row, const struct lb_job_output *o, const int32_t *src) {
+    size_t at = element(row, o);
+    if (o->datatype == LB_DT_INT32) {
+        memcpy((int32_t *)o->data + at, src, (size_t)o->width * sizeof(int32_t));
+        return;
+    }
+    uint16_t *to = (uint16_t *)o->data + at;
+    for (int64_t i = 0; i < o->width; i++) {
+        to[i] = (uint16_t)src[i];
+    }
+}
+
+void lb_put_keys(const struct lb_row *row, const struct lb_job_output *o, int64_t head, const float *src,
+                 int64_t n) {
+    const struct lb_job *job = row->job;
+    int64_t r = row->t - job->start[row->seq];
+    put(o, (size_t)(((row->seq * row->heads + head) * job->rows + r) * o->width), src, n);
+}
