@@ -53,40 +53,54 @@ static void keep_digest(struct lb_artifact_head *head) {
     }
 }
 
-enum lb_status lb_artifact_head_begin(struct lb_hosted *hosted, struct lb_arena *arena,
-                                      struct lb_artifact_head *out, struct lb_detail *detail) {
-    const struct lb_head *of = lb_model_head(hosted->model);
-    const struct lb_weight *weight = of->weight, *bias = of->bias;
+/* The file's header with its tensors [out_n]; the last is the digest, whose bytes come to head->digest. */
+static enum lb_status make_header(const struct lb_artifact_head *head, const struct lb_head *of,
+                                  struct lb_buf *out, struct lb_tensor tensors[3], size_t *out_n,
+                                  struct lb_detail *detail) {
     char scale[32], softcap[32];
-    if (!weight) {
-        return lb_fail(detail, LB_E_NOTFOUND, "model %s has no head that makes logits", hosted->name);
-    }
     snprintf(scale, sizeof scale, "%.9g", (double)of->shape.scale);
     snprintf(softcap, sizeof softcap, "%.9g", (double)of->shape.softcap);
-    const char *metadata[] = {"format",      "pt",          "model",
-                              hosted->name,  "fingerprint", hosted->version,
-                              "logit_scale", scale,         "final_logit_softcapping",
+    const char *metadata[] = {"format",
+                              "pt",
+                              "model",
+                              head->hosted->name,
+                              "fingerprint",
+                              head->hosted->version,
+                              "logit_scale",
+                              scale,
+                              "final_logit_softcapping",
                               softcap};
-    struct lb_tensor tensors[3];
     size_t n = 0;
-    struct lb_buf header;
-    lb_buf_init(&header, MAX_HEADER_BYTES);
-    struct lb_artifact_head head = {.hosted = hosted, .weight = weight};
-    bool known = atomic_load(&hosted->head_digest_state) == KNOWN;
-    enum lb_status status = describe(weight, "lm_head.weight", 2, &tensors[n++], detail);
-    if (status == LB_OK && bias) {
-        status = describe(bias, "lm_head.bias", 1, &tensors[n++], detail);
+    enum lb_status status = describe(of->weight, "lm_head.weight", 2, &tensors[n++], detail);
+    if (status == LB_OK && of->bias) {
+        status = describe(of->bias, "lm_head.bias", 1, &tensors[n++], detail);
     }
     tensors[n++] = (struct lb_tensor){.name = "digest",
                                       .dtype = LB_U8,
                                       .n_dims = 1,
                                       .dim = {LB_SHA256_BYTES},
-                                      .data = head.digest,
+                                      .data = head->digest,
                                       .bytes = LB_SHA256_BYTES};
-    if (status == LB_OK) {
-        status = lb_safetensors_header(&header, tensors, n, metadata,
-                                       sizeof metadata / sizeof metadata[0] / 2, detail);
+    *out_n = n;
+    return status != LB_OK ? status
+                           : lb_safetensors_header(out, tensors, n, metadata,
+                                                   sizeof metadata / sizeof metadata[0] / 2, detail);
+}
+
+enum lb_status lb_artifact_head_begin(struct lb_hosted *hosted, struct lb_arena *arena,
+                                      struct lb_artifact_head *out, struct lb_detail *detail) {
+    const struct lb_head *of = lb_model_head(hosted->model);
+    const struct lb_weight *weight = of->weight, *bias = of->bias;
+    if (!weight) {
+        return lb_fail(detail, LB_E_NOTFOUND, "model %s has no head that makes logits", hosted->name);
     }
+    struct lb_tensor tensors[3];
+    size_t n;
+    struct lb_buf header;
+    lb_buf_init(&header, MAX_HEADER_BYTES);
+    struct lb_artifact_head head = {.hosted = hosted, .weight = weight};
+    bool known = atomic_load(&hosted->head_digest_state) == KNOWN;
+    enum lb_status status = make_header(&head, of, &header, tensors, &n, detail);
     if (status != LB_OK) {
         goto out;
     }
