@@ -66,22 +66,12 @@ static json_t *inputs(const struct lb_hosted *hosted, render_fn render, bool opt
 /* The output of this kind and layer, with what the request decides left open. */
 static void add_output(json_t *list, render_fn render, const struct lb_hosted *hosted,
                        enum lb_output_kind kind, int layer) {
-    const struct lb_output *is = lb_output_get(kind);
-    const struct lb_output_sizes sizes = {.sequences = -1,
-                                          .rows = -1,
-                                          .positions = -1,
-                                          .vocab = lb_hosted_vocab(hosted),
-                                          .top_k = -1,
-                                          .heads = lb_model_config(hosted->model)->num_attention_heads,
-                                          .state = is->source == LB_FROM_HIDDEN
-                                                       ? lb_hosted_hidden_width(hosted, layer)
-                                                       : lb_model_width(hosted->model),
-                                          .classifier = !hosted->decoder};
+    const struct lb_output_sizes sizes = lb_hosted_sizes(hosted, (struct lb_output_name){kind, layer});
     char name[LB_MAX_NAME];
     int64_t dim[LB_MAX_WIRE_DIMS];
     int n = lb_output_shape(kind, &sizes, dim);
     lb_output_format(kind, layer, name);
-    add(list, render, name, is->own, n, dim);
+    add(list, render, name, lb_output_get(kind)->own, n, dim);
 }
 
 static json_t *outputs(const struct lb_hosted *hosted, render_fn render) {

@@ -244,19 +244,13 @@ static enum lb_status choose_dtype(const struct lb_wire_output *asked, int64_t v
 }
 
 static void shape_output(const struct lb_hosted *hosted, const struct lb_job *job, struct lb_job_output *o) {
-    const struct lb_output *is = lb_output_get(o->what.kind);
-    const struct lb_output_sizes sizes = {.sequences = job->n_seqs,
-                                          .rows = job->rows,
-                                          .positions = job->padded_t,
-                                          .vocab = lb_hosted_vocab(hosted),
-                                          .top_k = job->top_k,
-                                          .heads = lb_model_config(hosted->model)->num_attention_heads,
-                                          .state = is->source == LB_FROM_HIDDEN
-                                                       ? lb_hosted_hidden_width(hosted, o->what.layer)
-                                                       : lb_model_width(hosted->model),
-                                          .classifier = !hosted->decoder};
+    struct lb_output_sizes sizes = lb_hosted_sizes(hosted, o->what);
+    sizes.sequences = job->n_seqs;
+    sizes.rows = job->rows;
+    sizes.positions = job->padded_t;
+    sizes.top_k = job->top_k;
     o->n_dims = lb_output_shape(o->what.kind, &sizes, o->dim);
-    o->width = is->width == LB_WIDE_ONE ? 1 : o->dim[o->n_dims - 1];
+    o->width = lb_output_get(o->what.kind)->width == LB_WIDE_ONE ? 1 : o->dim[o->n_dims - 1];
 }
 
 /* bytes = product of the dimensions times the element, with overflow checks. */

@@ -162,7 +162,12 @@ void lb_hosted_release(struct lb_hosted *hosted) {
     }
 }
 
-int64_t lb_hosted_hidden_width(const struct lb_hosted *hosted, int layer) {
+int64_t lb_hosted_vocab(const struct lb_hosted *hosted) {
+    const struct lb_weight *head = lb_model_head(hosted->model)->weight;
+    return head ? head->rows : lb_model_config(hosted->model)->vocab_size;
+}
+
+static int64_t hidden_width(const struct lb_hosted *hosted, int layer) {
     const struct lb_config *config = lb_model_config(hosted->model);
     if (hosted->decoder) {
         return config->hidden_size;
@@ -170,9 +175,17 @@ int64_t lb_hosted_hidden_width(const struct lb_hosted *hosted, int layer) {
     return layer == 0 ? config->input_size : config->hidden_sizes[layer - 1];
 }
 
-int64_t lb_hosted_vocab(const struct lb_hosted *hosted) {
-    const struct lb_weight *head = lb_model_head(hosted->model)->weight;
-    return head ? head->rows : lb_model_config(hosted->model)->vocab_size;
+struct lb_output_sizes lb_hosted_sizes(const struct lb_hosted *hosted, struct lb_output_name what) {
+    bool hidden = lb_output_get(what.kind)->source == LB_FROM_HIDDEN;
+    return (struct lb_output_sizes){.sequences = -1,
+                                    .rows = -1,
+                                    .positions = -1,
+                                    .vocab = lb_hosted_vocab(hosted),
+                                    .top_k = -1,
+                                    .heads = lb_model_config(hosted->model)->num_attention_heads,
+                                    .state = hidden ? hidden_width(hosted, what.layer)
+                                                    : lb_model_width(hosted->model),
+                                    .classifier = !hosted->decoder};
 }
 
 enum lb_status lb_hosted_gives(const struct lb_hosted *hosted, struct lb_output_name what, const char *name,

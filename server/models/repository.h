@@ -58,8 +58,8 @@ int64_t lb_hosted_vocab(const struct lb_hosted *hosted);
 /* Whether the model gives the output; LB_E_ARG says why not, name being the output's. */
 LB_NODISCARD enum lb_status lb_hosted_gives(const struct lb_hosted *hosted, struct lb_output_name what,
                                             const char *name, struct lb_detail *detail);
-/* Width of hidden_states.layer, a tap that the model has. */
-int64_t lb_hosted_hidden_width(const struct lb_hosted *hosted, int layer);
+/* What decides the shape of an output that the model gives; -1 where the request does. */
+struct lb_output_sizes lb_hosted_sizes(const struct lb_hosted *hosted, struct lb_output_name what);
 
 struct lb_repository;
 
