@@ -23,6 +23,11 @@
 #define DOT_ROWS 2
 /* Most floats of a panel that is widened: 16 MiB. */
 #define WIDE_FLOATS ((int64_t)4 << 20)
+/* Rows of a weight that are widened for dot products together, and how many of those a thread takes at a
+ * time; up to so many weights are not worth waking threads for. */
+#define STRIP_ROWS 4
+#define STRIPS 8
+#define STRIPS_ALONE 32768
 
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 
@@ -309,12 +314,16 @@ void lb_gemm_tn(int64_t m, int64_t n, int64_t k, const float *x, int64_t ldx, co
 /* ---- stored weights ---------------------------------------------------------------------------------------
  */
 
-void lb_gemm_widen(const struct lb_weight *w, int64_t first, int64_t n, float *out) {
+static void widen_row(const struct lb_weight *w, int64_t r, float *out) {
     size_t row_bytes = 0;
     (void)lb_dtype_bytes(w->dtype, w->cols, &row_bytes); /* checked when the model was opened */
+    lb_dequantize(w->dtype, lb_weight_row(w, r, row_bytes), out, w->cols);
+}
+
+void lb_gemm_widen(const struct lb_weight *w, int64_t first, int64_t n, float *out) {
 #pragma omp parallel for schedule(static) if (n * w->cols > 65536)
     for (int64_t r = 0; r < n; r++) {
-        lb_dequantize(w->dtype, lb_weight_row(w, first + r, row_bytes), out + r * w->cols, w->cols);
+        widen_row(w, first + r, out + r * w->cols);
     }
 }
 
@@ -333,27 +342,56 @@ int64_t lb_gemm_panel_floats(const struct lb_weight *w, int64_t n) {
     return w->dtype == LB_F32 ? 0 : n * w->cols;
 }
 
-struct lb_gemm_panel lb_gemm_panel(const struct lb_weight *w, int64_t first, int64_t n, float *workspace) {
+struct lb_gemm_panel lb_gemm_panel(const struct lb_weight *w, int64_t first, int64_t n, int64_t longest,
+                                   float *workspace) {
     assert(first % lb_gemm_panel_step(w) == 0 && first + n <= w->rows);
-    struct lb_gemm_panel panel = {w, first, n, workspace};
+    struct lb_gemm_panel panel = {w, first, n, workspace, workspace};
     if (w->dtype == LB_F32) {
         panel.data = (const float *)w->data + first * w->cols;
+    } else if (longest <= DOT_ROWS) {
+        panel.data = NULL;
     } else {
         lb_gemm_widen(w, first, n, workspace);
     }
     return panel;
 }
 
+/* A panel that is not widened, in dot products: a thread multiplies with the few rows that it has just
+ * widened while its nearest cache holds them. The same bits: an element's sum does not depend on the tile it
+ * stands in. */
+static void by_strips(const struct product *p, const struct lb_gemm_panel *panel) {
+    int64_t most = p->n / STRIP_ROWS, threads = omp_get_max_threads();
+    threads = p->n * p->k <= STRIPS_ALONE ? 1 : threads;
+    threads = threads > most ? most : threads;
+#pragma omp parallel for schedule(dynamic, STRIPS) num_threads(threads > 1 ? (int)threads : 1)
+    for (int64_t first = 0; first < p->n; first += STRIP_ROWS) {
+        int64_t n = p->n - first < STRIP_ROWS ? p->n - first : STRIP_ROWS;
+        float *rows = panel->workspace + omp_get_thread_num() * STRIP_ROWS * p->k;
+        for (int64_t r = 0; r < n; r++) {
+            widen_row(panel->w, panel->first + first + r, rows + r * p->k);
+        }
+        for (int64_t row = 0; row < p->m; row += PANEL_ROWS) {
+            dots(p, p->x + row * p->ldx, p->m - row < PANEL_ROWS ? p->m - row : PANEL_ROWS, rows, n,
+                 p->y + row * p->ldy + first);
+        }
+    }
+}
+
 void lb_gemm_by_panel(const float *x, int64_t m, const struct lb_gemm_panel *panel, float beta, float *y,
                       int64_t ldy, const struct lb_ragged *ragged) {
     int64_t c = panel->w->cols;
     struct product p = {CblasNoTrans, CblasTrans, m, panel->n, c, x, panel->data, c, c, ldy, beta, y};
-    run(&p, PANEL_ROWS, lb_gemm_panel_step(panel->w), ragged);
+    if (panel->data == NULL) {
+        by_strips(&p, panel);
+    } else {
+        run(&p, PANEL_ROWS, lb_gemm_panel_step(panel->w), ragged);
+    }
 }
 
 void lb_gemm_by_panel_back(const float *dy, int64_t ldy, int64_t m, const struct lb_gemm_panel *panel,
                            float beta, float *dx) {
     int64_t c = panel->w->cols;
+    assert(panel->data != NULL);
     lb_gemm_nn(m, c, panel->n, dy, ldy, panel->data, c, beta, dx, c);
 }
 
@@ -363,10 +401,14 @@ int64_t lb_gemm_weight_floats(const struct lb_weight *w) {
 
 void lb_gemm_weight(const float *x, int64_t m, const struct lb_weight *w, float beta, float *y,
                     const struct lb_ragged *ragged, float *workspace) {
-    int64_t step = wide_rows(w);
+    int64_t step = wide_rows(w), longest = ragged != NULL ? 0 : m;
+    for (int64_t s = 0; ragged != NULL && s < ragged->n_seqs; s++) {
+        int64_t rows = ragged->offsets[s + 1] - ragged->offsets[s];
+        longest = rows > longest ? rows : longest;
+    }
     for (int64_t first = 0; first < w->rows; first += step) {
         int64_t n = w->rows - first < step ? w->rows - first : step;
-        struct lb_gemm_panel panel = lb_gemm_panel(w, first, n, workspace);
+        struct lb_gemm_panel panel = lb_gemm_panel(w, first, n, longest, workspace);
         lb_gemm_by_panel(x, m, &panel, beta, y + first, w->rows, ragged);
     }
 }
@@ -376,7 +418,7 @@ void lb_gemm_weight_back(const float *dy, int64_t m, const struct lb_weight *w, 
     int64_t step = wide_rows(w);
     for (int64_t first = 0; first < w->rows; first += step) {
         int64_t n = w->rows - first < step ? w->rows - first : step;
-        struct lb_gemm_panel panel = lb_gemm_panel(w, first, n, workspace);
+        struct lb_gemm_panel panel = lb_gemm_panel(w, first, n, INT64_MAX, workspace);
         lb_gemm_by_panel_back(dy + first, w->rows, m, &panel, first == 0 ? beta : 1, dx);
     }
 }

@@ -34,14 +34,18 @@ void lb_gemm_widen(const struct lb_weight *w, int64_t first, int64_t n, float *o
 struct lb_gemm_panel {
     const struct lb_weight *w;
     int64_t first, n;  /* rows of w */
-    const float *data; /* [n, C] */
+    const float *data; /* [n, C]; NULL: widened a few rows at a time, in each product */
+    float *workspace;
 };
 /* Panels begin at multiples of so many rows: how a product is cut into tiles does not depend on panels. */
 int64_t lb_gemm_panel_step(const struct lb_weight *w);
 /* Floats of workspace for a panel of n rows: 0 where none is needed (workspace may be NULL then). */
 int64_t lb_gemm_panel_floats(const struct lb_weight *w, int64_t n);
-/* Rows first .. first + n - 1 of w. workspace is the panel's for as long as it is used. */
-struct lb_gemm_panel lb_gemm_panel(const struct lb_weight *w, int64_t first, int64_t n, float *workspace);
+/* Rows first .. first + n - 1 of w. longest: rows of the longest sequence that is multiplied with it (without
+ * ragged, of the product); INT64_MAX where it also goes the way back. workspace is the panel's for as long as
+ * it is used. */
+struct lb_gemm_panel lb_gemm_panel(const struct lb_weight *w, int64_t first, int64_t n, int64_t longest,
+                                   float *workspace);
 /* y[m, n] = x[m, C] panel^T + beta y; rows of y lie ldy floats apart. ragged (may be NULL) covers the m
  * rows. */
 void lb_gemm_by_panel(const float *x, int64_t m, const struct lb_gemm_panel *panel, float beta, float *y,
@@ -52,7 +56,7 @@ void lb_gemm_by_panel_back(const float *dy, int64_t ldy, int64_t m, const struct
 
 /* Floats of workspace that a product with all of w takes; 0 for FP32. */
 int64_t lb_gemm_weight_floats(const struct lb_weight *w);
-/* y[m, O] = x[m, C] W^T + beta y, panel by panel: each is widened once for all m rows. */
+/* y[m, O] = x[m, C] W^T + beta y, panel by panel: each row is widened once for all m. */
 void lb_gemm_weight(const float *x, int64_t m, const struct lb_weight *w, float beta, float *y,
                     const struct lb_ragged *ragged, float *workspace);
 /* dx[m, C] = dy[m, O] W + beta dx: the way back. */

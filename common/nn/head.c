@@ -121,7 +121,7 @@ static bool begin_rows(struct work *work, int64_t rows) {
         return false;
     }
     if (work->has_panel) {
-        work->panel = lb_gemm_panel(work->w, 0, v, work->workspace);
+        work->panel = lb_gemm_panel(work->w, 0, v, INT64_MAX, work->workspace);
     }
     return true;
 }
@@ -306,8 +306,10 @@ static bool read_by_rows(struct work *work, const struct lb_head_reader *reader)
 /* The whole batch is one group that meets the head panel by panel. */
 static bool read_by_panels(struct work *work, const struct lb_head_reader *reader) {
     struct group g = {.chunks = work->chunks, .n_chunks = work->n_chunks};
+    int64_t longest = 0;
     for (int64_t c = 0; c < work->n_chunks; c++) {
         g.n_rows += work->chunks[c].n;
+        longest = work->chunks[c].n > longest ? work->chunks[c].n : longest;
     }
     int64_t v = work->w->rows;
     size_t floats = (size_t)lb_gemm_panel_floats(work->w, PANEL_COLS);
@@ -321,7 +323,7 @@ static bool read_by_panels(struct work *work, const struct lb_head_reader *reade
         if (lb_tape_stopped(work->tape)) {
             return false;
         }
-        work->panel = lb_gemm_panel(work->w, id, smaller(PANEL_COLS, v - id), work->workspace);
+        work->panel = lb_gemm_panel(work->w, id, smaller(PANEL_COLS, v - id), longest, work->workspace);
         read_panel(work, &g, PANEL_ROWS, reader);
     }
     group_finish(&g, reader);

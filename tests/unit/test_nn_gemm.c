@@ -139,7 +139,11 @@ static void stored_weights(void **state) {
     static const enum lb_dtype formats[] = {LB_F32, LB_F16, LB_BF16, LB_Q8_0};
     static const int64_t shapes[][2] = {{37, 32}, {700, 96}, {1300, 4096}}; /* the last: three panels */
     int32_t offsets[] = {0, 5, 6, 40};
-    struct lb_ragged ragged = {3, offsets};
+    int32_t each[40 + 1];
+    for (int i = 0; i <= 40; i++) {
+        each[i] = i;
+    }
+    struct lb_ragged ragged = {3, offsets}, one_by_one = {40, each};
     int64_t m = 40;
     for (size_t t = 0; t < sizeof shapes / sizeof shapes[0]; t++) {
         int64_t o = shapes[t][0], c = shapes[t][1];
@@ -156,6 +160,9 @@ static void stored_weights(void **state) {
             assert_int_equal(lb_gemm_weight_floats(&weight) == 0, formats[f] == LB_F32);
             lb_gemm_nt(m, o, c, x, c, wide, c, 0, want, o, &ragged);
             lb_gemm_weight(x, m, &weight, 0, y, &ragged, space);
+            assert_memory_equal(y, want, (size_t)(m * o) * 4);
+            lb_gemm_nt(m, o, c, x, c, wide, c, 1, want, o, &one_by_one); /* on what the last product left */
+            lb_gemm_weight(x, m, &weight, 1, y, &one_by_one, space);
             assert_memory_equal(y, want, (size_t)(m * o) * 4);
             memcpy(dx, start, (size_t)(m * c) * 4);
             memcpy(want_dx, start, (size_t)(m * c) * 4);
@@ -201,6 +208,9 @@ static void blocks_and_interleaved_rows(void **state) {
         lb_gemm_nt(M, O, C, x, C, order, C, 0, want, O, NULL);
         lb_gemm_weight(x, M, &w, 0, y, NULL, space);
         assert_memory_equal(y, want, sizeof y);
+        lb_gemm_nt(1, O, C, x, C, order, C, 0, want, O, NULL);
+        lb_gemm_weight(x, 1, &w, 0, y, NULL, space);
+        assert_memory_equal(y, want, O * sizeof *y);
         lb_gemm_widen(&w, 7, 2, rows);
         assert_memory_equal(rows, order + 7 * C, sizeof rows);
     }
