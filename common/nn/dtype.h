@@ -2,6 +2,7 @@
 #ifndef LB_NN_DTYPE_H
 #define LB_NN_DTYPE_H
 
+#include "common/nn/half.h"
 #include "common/nn/quant.h"
 
 #include <stdbool.h>
@@ -51,15 +52,6 @@ bool lb_dtype_from_ggml(uint32_t number, enum lb_dtype *out);
 /* llama.cpp's general.file_type of a file whose matrices are of this type, which is one of lb_dtype_ggml's.
  */
 uint32_t lb_dtype_file_type(enum lb_dtype dtype);
-
-float lb_f16_to_f32(uint16_t h);
-/* Round to nearest even; overflow becomes infinity. */
-uint16_t lb_f32_to_f16(float f);
-float lb_bf16_to_f32(uint16_t h);
-uint16_t lb_f32_to_bf16(float f);
-
-void lb_f16_row(const uint16_t *src, float *dst, int64_t n);
-void lb_f16_row_from(const float *src, uint16_t *dst, int64_t n);
 
 /* dst[n] = the n elements at src (a row start) as FP32; dtype is one of the weight formats, n a multiple of
  * the block. */

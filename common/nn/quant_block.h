@@ -5,7 +5,8 @@
 #ifndef LB_NN_QUANT_BLOCK_H
 #define LB_NN_QUANT_BLOCK_H
 
-#include "common/nn/dtype.h"
+#include "common/nn/half.h"
+#include "common/nn/quant.h"
 
 #include <string.h>
 #if defined(__F16C__) || defined(__AVX2__)
