@@ -183,7 +183,7 @@ static enum lb_status no_word(const char *what, struct lb_detail *detail, const 
  * the window. */
 static enum lb_status windows_for_gguf(struct lb_config *c, const struct lb_family *family, const char *what,
                                        struct lb_detail *detail) {
-    if (!family->traits->gguf_windows) {
+    if (!lb_decoder_traits(c)->gguf_windows) {
         c->max_position_embeddings = c->sliding_window > 0 ? c->sliding_window : c->max_position_embeddings;
         c->sliding_window = 0;
         return LB_OK;
@@ -208,7 +208,7 @@ static enum lb_status rope_for_gguf(const struct lb_config *c, const struct lb_f
     if (r->type == LB_ROPE_YARN && r->untruncated) {
         return no_word(what, detail, "yarn without truncate");
     }
-    if ((two && !family->traits->gguf_longrope) || (r->type > LB_ROPE_LINEAR && c->rope_local_theta > 0)) {
+    if ((two && !lb_decoder_traits(c)->gguf_longrope) || (r->type > LB_ROPE_LINEAR && c->rope_local_theta > 0)) {
         return no_word(what, detail, "this kind of scaled rotary positions");
     }
     if (!follows(c, &c->no_rope, family->form.missing.rope_pattern, true)) {
@@ -219,11 +219,8 @@ static enum lb_status rope_for_gguf(const struct lb_config *c, const struct lb_f
 
 enum lb_status lb_decoder_for_gguf(struct lb_config *c, const char *what, struct lb_detail *detail) {
     const struct lb_family *family = lb_family_find(c->model_type);
-    static const struct lb_decoder_traits plain = {0};
-    struct lb_family with_traits = *family;
-    with_traits.traits = family->traits != NULL ? family->traits : &plain;
-    enum lb_status status = windows_for_gguf(c, &with_traits, what, detail);
-    status = status == LB_OK ? rope_for_gguf(c, &with_traits, what, detail) : status;
+    enum lb_status status = windows_for_gguf(c, family, what, detail);
+    status = status == LB_OK ? rope_for_gguf(c, family, what, detail) : status;
     if (status == LB_OK && c->attention_softcap == 0 && family->form.missing.attention_softcap > 0) {
         status = no_word(what, detail, "scores without a soft-cap");
     }
