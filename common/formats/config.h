@@ -152,6 +152,20 @@ struct lb_config_key {
     const char *only;
 };
 
+/* The rows that tables of config.json begin with, and those about tokens. */
+#define LB_KEYS_OF_CLASS                                                                                     \
+    {"model_type", LB_KEY_MODEL_TYPE}, {"architectures", LB_KEY_CLASS},                                      \
+        {"dtype", LB_KEY_DTYPE}, /* transformers 5, and 4: */                                                \
+    {                                                                                                        \
+        "torch_dtype", LB_KEY_DTYPE                                                                          \
+    }
+#define LB_KEYS_OF_TOKENS                                                                                    \
+    {"bos_token_id", LB_KEY_TOKEN, 0, offsetof(struct lb_config, bos_token_id)},                             \
+        {"eos_token_id", LB_KEY_TOKEN, 0, offsetof(struct lb_config, eos_token_id)},                         \
+        {"pad_token_id", LB_KEY_TOKEN, 0, offsetof(struct lb_config, pad_token_id)}, {                       \
+        "initializer_range", LB_KEY_REAL, 0, offsetof(struct lb_config, initializer_range), 0, 1             \
+    }
+
 /* What the configs of one family look like. Tables of keys end with a NULL name and are read in their order;
  * a name hides the same name in later ones. vocab_size stands before tokens, layers and windows before layer
  * types. */

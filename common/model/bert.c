@@ -4,10 +4,7 @@
 #define FIELD(member) offsetof(struct lb_config, member)
 
 const struct lb_config_key lb_bert_keys[] = {
-    {"model_type", LB_KEY_MODEL_TYPE},
-    {"architectures", LB_KEY_CLASS},
-    {"dtype", LB_KEY_DTYPE}, /* transformers 5, and 4: */
-    {"torch_dtype", LB_KEY_DTYPE},
+    LB_KEYS_OF_CLASS,
     {"vocab_size", LB_KEY_INT, LB_KEY_NEEDED, FIELD(vocab_size), 1, INT32_MAX},
     {"hidden_size", LB_KEY_INT, LB_KEY_NEEDED, FIELD(hidden_size), 1, LB_ENCODER_MAX_WIDTH},
     {"intermediate_size", LB_KEY_INT, LB_KEY_NEEDED, FIELD(intermediate_size), 1,
@@ -22,10 +19,7 @@ const struct lb_config_key lb_bert_keys[] = {
     {"is_decoder", LB_KEY_ONLY_NUMBER},
     {"gradient_checkpointing", LB_KEY_ANY},
     {"tie_word_embeddings", LB_KEY_ANY}, /* of a head that is not read */
-    {"bos_token_id", LB_KEY_TOKEN, 0, FIELD(bos_token_id)},
-    {"eos_token_id", LB_KEY_TOKEN, 0, FIELD(eos_token_id)},
-    {"pad_token_id", LB_KEY_TOKEN, 0, FIELD(pad_token_id)},
-    {"initializer_range", LB_KEY_REAL, 0, FIELD(initializer_range), 0, 1},
+    LB_KEYS_OF_TOKENS,
     {"attention_probs_dropout_prob", LB_KEY_ANY, LB_KEY_WRITTEN, .only = "0.0"},
     {"hidden_dropout_prob", LB_KEY_ANY, LB_KEY_WRITTEN, .only = "0.0"},
     {NULL},

@@ -18,10 +18,7 @@
 #define MAX_HEAD_DIM LB_MAX_HEAD_DIM
 
 const struct lb_config_key lb_decoder_keys[] = {
-    {"model_type", LB_KEY_MODEL_TYPE},
-    {"architectures", LB_KEY_CLASS},
-    {"dtype", LB_KEY_DTYPE}, /* transformers 5, and 4: */
-    {"torch_dtype", LB_KEY_DTYPE},
+    LB_KEYS_OF_CLASS,
     {"vocab_size", LB_KEY_INT, LB_KEY_NEEDED, FIELD(vocab_size), 1, MAX_VOCAB},
     {"hidden_size", LB_KEY_INT, LB_KEY_NEEDED, FIELD(hidden_size), 1, MAX_WIDTH},
     {"intermediate_size", LB_KEY_INT, LB_KEY_NEEDED, FIELD(intermediate_size), 1, MAX_FEED_FORWARD},
@@ -37,10 +34,7 @@ const struct lb_config_key lb_decoder_keys[] = {
     {"original_max_position_embeddings", LB_KEY_ANY}, /* read with them */
     {"hidden_act", LB_KEY_ONLY_TEXT, LB_KEY_WRITTEN, .only = "silu"},
     {"tie_word_embeddings", LB_KEY_BOOL, 0, FIELD(tie_word_embeddings)},
-    {"bos_token_id", LB_KEY_TOKEN, 0, FIELD(bos_token_id)},
-    {"eos_token_id", LB_KEY_TOKEN, 0, FIELD(eos_token_id)},
-    {"pad_token_id", LB_KEY_TOKEN, 0, FIELD(pad_token_id)},
-    {"initializer_range", LB_KEY_REAL, 0, FIELD(initializer_range), 0, 1},
+    LB_KEYS_OF_TOKENS,
     {"attention_dropout", LB_KEY_ANY, LB_KEY_WRITTEN, .only = "0.0"},
     {"use_cache", LB_KEY_ANY, LB_KEY_WRITTEN, .only = "true"},
     {NULL},
@@ -208,7 +202,8 @@ static enum lb_status rope_for_gguf(const struct lb_config *c, const struct lb_f
     if (r->type == LB_ROPE_YARN && r->untruncated) {
         return no_word(what, detail, "yarn without truncate");
     }
-    if ((two && !lb_decoder_traits(c)->gguf_longrope) || (r->type > LB_ROPE_LINEAR && c->rope_local_theta > 0)) {
+    if ((two && !lb_decoder_traits(c)->gguf_longrope) ||
+        (r->type > LB_ROPE_LINEAR && c->rope_local_theta > 0)) {
         return no_word(what, detail, "this kind of scaled rotary positions");
     }
     if (!follows(c, &c->no_rope, family->form.missing.rope_pattern, true)) {

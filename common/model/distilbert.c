@@ -4,10 +4,7 @@
 #define FIELD(member) offsetof(struct lb_config, member)
 
 static const struct lb_config_key keys[] = {
-    {"model_type", LB_KEY_MODEL_TYPE},
-    {"architectures", LB_KEY_CLASS},
-    {"dtype", LB_KEY_DTYPE}, /* transformers 5, and 4: */
-    {"torch_dtype", LB_KEY_DTYPE},
+    LB_KEYS_OF_CLASS,
     {"vocab_size", LB_KEY_INT, LB_KEY_NEEDED, FIELD(vocab_size), 1, INT32_MAX},
     {"dim", LB_KEY_INT, LB_KEY_NEEDED, FIELD(hidden_size), 1, LB_ENCODER_MAX_WIDTH},
     {"hidden_dim", LB_KEY_INT, LB_KEY_NEEDED, FIELD(intermediate_size), 1, LB_ENCODER_MAX_FEED_FORWARD},
@@ -18,10 +15,7 @@ static const struct lb_config_key keys[] = {
     {"sinusoidal_pos_embds", LB_KEY_ANY}, /* what they began as; they are stored */
     {"tie_weights_", LB_KEY_ANY},
     {"tie_word_embeddings", LB_KEY_ANY}, /* of a head that is not read */
-    {"bos_token_id", LB_KEY_TOKEN, 0, FIELD(bos_token_id)},
-    {"eos_token_id", LB_KEY_TOKEN, 0, FIELD(eos_token_id)},
-    {"pad_token_id", LB_KEY_TOKEN, 0, FIELD(pad_token_id)},
-    {"initializer_range", LB_KEY_REAL, 0, FIELD(initializer_range), 0, 1},
+    LB_KEYS_OF_TOKENS,
     {"attention_dropout", LB_KEY_ANY, LB_KEY_WRITTEN, .only = "0.0"},
     {"dropout", LB_KEY_ANY, LB_KEY_WRITTEN, .only = "0.0"},
     {"qa_dropout", LB_KEY_ANY},

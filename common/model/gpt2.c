@@ -5,10 +5,7 @@
 #define MAX_WIDTH (1 << 20)
 
 static const struct lb_config_key keys[] = {
-    {"model_type", LB_KEY_MODEL_TYPE},
-    {"architectures", LB_KEY_CLASS},
-    {"dtype", LB_KEY_DTYPE},
-    {"torch_dtype", LB_KEY_DTYPE},
+    LB_KEYS_OF_CLASS,
     {"vocab_size", LB_KEY_INT, LB_KEY_NEEDED, FIELD(vocab_size), 1, INT32_MAX},
     {"n_embd", LB_KEY_INT, LB_KEY_NEEDED, FIELD(hidden_size), 1, MAX_WIDTH},
     {"n_inner", LB_KEY_INT, LB_KEY_NULL_IS_0, FIELD(intermediate_size), 1, 4 * MAX_WIDTH},
@@ -27,10 +24,7 @@ static const struct lb_config_key keys[] = {
     {"summary_proj_to_labels", LB_KEY_ANY},
     {"summary_first_dropout", LB_KEY_ANY},
     {"tie_word_embeddings", LB_KEY_BOOL, 0, FIELD(tie_word_embeddings)},
-    {"bos_token_id", LB_KEY_TOKEN, 0, FIELD(bos_token_id)},
-    {"eos_token_id", LB_KEY_TOKEN, 0, FIELD(eos_token_id)},
-    {"pad_token_id", LB_KEY_TOKEN, 0, FIELD(pad_token_id)},
-    {"initializer_range", LB_KEY_REAL, 0, FIELD(initializer_range), 0, 1},
+    LB_KEYS_OF_TOKENS,
     {"resid_pdrop", LB_KEY_ANY, LB_KEY_WRITTEN, .only = "0.0"},
     {"embd_pdrop", LB_KEY_ANY, LB_KEY_WRITTEN, .only = "0.0"},
     {"attn_pdrop", LB_KEY_ANY, LB_KEY_WRITTEN, .only = "0.0"},

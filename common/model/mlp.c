@@ -69,10 +69,7 @@ static const char *head(const struct lb_config *c) {
 #define MAX_WIDTH (1 << 22) /* keeps every product of sizes within 63 bits */
 
 static const struct lb_config_key keys[] = {
-    {"model_type", LB_KEY_MODEL_TYPE},
-    {"architectures", LB_KEY_CLASS},
-    {"dtype", LB_KEY_DTYPE},
-    {"torch_dtype", LB_KEY_DTYPE},
+    LB_KEYS_OF_CLASS,
     {"input_size", LB_KEY_INT, LB_KEY_NEEDED, FIELD(input_size), 1, MAX_WIDTH},
     {"num_labels", LB_KEY_INT, LB_KEY_NEEDED, FIELD(vocab_size), 1, MAX_WIDTH},
     {"hidden_sizes", LB_KEY_WIDTHS, LB_KEY_NEEDED, FIELD(hidden_sizes), 1, MAX_WIDTH},
