@@ -345,35 +345,44 @@ int64_t lb_gemm_panel_floats(const struct lb_weight *w, int64_t n) {
 struct lb_gemm_panel lb_gemm_panel(const struct lb_weight *w, int64_t first, int64_t n, int64_t longest,
                                    float *workspace) {
     assert(first % lb_gemm_panel_step(w) == 0 && first + n <= w->rows);
-    struct lb_gemm_panel panel = {w, first, n, workspace, workspace};
+    bool strips = w->dtype != LB_F32 && longest <= DOT_ROWS;
+    struct lb_gemm_panel panel = {w, first, n, strips, workspace, workspace};
     if (w->dtype == LB_F32) {
         panel.data = (const float *)w->data + first * w->cols;
-    } else if (longest <= DOT_ROWS) {
-        panel.data = NULL;
-    } else {
+    } else if (!strips) {
         lb_gemm_widen(w, first, n, workspace);
     }
     return panel;
+}
+
+/* Columns first .. first + n - 1 of the product, their rows of the panel widened into rows. */
+static void strip(const struct product *p, const struct lb_gemm_panel *panel, int64_t first, int64_t n,
+                  float *rows) {
+    for (int64_t r = 0; r < n; r++) {
+        widen_row(panel->w, panel->first + first + r, rows + r * p->k);
+    }
+    for (int64_t row = 0; row < p->m; row += PANEL_ROWS) {
+        dots(p, p->x + row * p->ldx, p->m - row < PANEL_ROWS ? p->m - row : PANEL_ROWS, rows, n,
+             p->y + row * p->ldy + first);
+    }
+}
+
+/* As many as there are strips for; one where the product is soon done. */
+static int strip_threads(const struct product *p) {
+    int64_t most = p->n * p->k <= STRIPS_ALONE ? 1 : p->n / STRIP_ROWS;
+    int threads = omp_get_max_threads();
+    threads = threads > most ? (int)most : threads;
+    return threads > 1 ? threads : 1;
 }
 
 /* A panel that is not widened, in dot products: a thread multiplies with the few rows that it has just
  * widened while its nearest cache holds them. The same bits: an element's sum does not depend on the tile it
  * stands in. */
 static void by_strips(const struct product *p, const struct lb_gemm_panel *panel) {
-    int64_t most = p->n / STRIP_ROWS, threads = omp_get_max_threads();
-    threads = p->n * p->k <= STRIPS_ALONE ? 1 : threads;
-    threads = threads > most ? most : threads;
-#pragma omp parallel for schedule(dynamic, STRIPS) num_threads(threads > 1 ? (int)threads : 1)
+#pragma omp parallel for schedule(dynamic, STRIPS) num_threads(strip_threads(p))
     for (int64_t first = 0; first < p->n; first += STRIP_ROWS) {
         int64_t n = p->n - first < STRIP_ROWS ? p->n - first : STRIP_ROWS;
-        float *rows = panel->workspace + omp_get_thread_num() * STRIP_ROWS * p->k;
-        for (int64_t r = 0; r < n; r++) {
-            widen_row(panel->w, panel->first + first + r, rows + r * p->k);
-        }
-        for (int64_t row = 0; row < p->m; row += PANEL_ROWS) {
-            dots(p, p->x + row * p->ldx, p->m - row < PANEL_ROWS ? p->m - row : PANEL_ROWS, rows, n,
-                 p->y + row * p->ldy + first);
-        }
+        strip(p, panel, first, n, panel->workspace + omp_get_thread_num() * STRIP_ROWS * p->k);
     }
 }
 
@@ -381,7 +390,7 @@ void lb_gemm_by_panel(const float *x, int64_t m, const struct lb_gemm_panel *pan
                       int64_t ldy, const struct lb_ragged *ragged) {
     int64_t c = panel->w->cols;
     struct product p = {CblasNoTrans, CblasTrans, m, panel->n, c, x, panel->data, c, c, ldy, beta, y};
-    if (panel->data == NULL) {
+    if (panel->strips) {
         by_strips(&p, panel);
     } else {
         run(&p, PANEL_ROWS, lb_gemm_panel_step(panel->w), ragged);
@@ -391,7 +400,7 @@ void lb_gemm_by_panel(const float *x, int64_t m, const struct lb_gemm_panel *pan
 void lb_gemm_by_panel_back(const float *dy, int64_t ldy, int64_t m, const struct lb_gemm_panel *panel,
                            float beta, float *dx) {
     int64_t c = panel->w->cols;
-    assert(panel->data != NULL);
+    assert(!panel->strips);
     lb_gemm_nn(m, c, panel->n, dy, ldy, panel->data, c, beta, dx, c);
 }
 

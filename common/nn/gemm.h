@@ -34,7 +34,8 @@ void lb_gemm_widen(const struct lb_weight *w, int64_t first, int64_t n, float *o
 struct lb_gemm_panel {
     const struct lb_weight *w;
     int64_t first, n;  /* rows of w */
-    const float *data; /* [n, C]; NULL: widened a few rows at a time, in each product */
+    bool strips;       /* widened a few rows at a time, in each product */
+    const float *data; /* [n, C]; with strips nothing yet */
     float *workspace;
 };
 /* Panels begin at multiples of so many rows: how a product is cut into tiles does not depend on panels. */
