@@ -1,6 +1,7 @@
 #include "common/model/families.h"
 
 #include "common/model/family.h"
+#include "common/model/larger.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -96,6 +97,10 @@ static enum lb_status form_of(const json_t *object, const char *what, const stru
 enum lb_status lb_config_parse(const json_t *object, const char *what, struct lb_config *out,
                                struct lb_notes *notes, struct lb_detail *detail) {
     const struct lb_config_form *form = NULL;
+    const struct lb_larger *larger = lb_larger_of(object);
+    if (larger != NULL) {
+        return lb_larger_read(larger, object, what, out, notes, detail);
+    }
     enum lb_status status = form_of(object, what, &form, detail);
     return status == LB_OK ? lb_config_read(form, object, what, out, notes, detail) : status;
 }

@@ -5,6 +5,7 @@
 #include "common/formats/safetensors.h"
 #include "common/model/families.h"
 #include "common/model/family.h"
+#include "common/model/larger.h"
 #include "common/model/layout.h"
 
 #include <stdio.h>
@@ -56,10 +57,24 @@ static enum lb_status take_tensor(struct lb_model *model, size_t i, const struct
 struct contents {
     const struct lb_safetensors *folder;
     const struct lb_gguf *gguf;
+    const struct lb_larger *larger; /* of folders whose model is a part of theirs; NULL: it is the whole */
 };
 
 static const struct lb_tensor *nth(const struct contents *c, size_t i) {
     return c->gguf != NULL ? lb_gguf_get(c->gguf, i) : lb_safetensors_get(c->folder, i);
+}
+
+/* A tensor of the folder; of a base model's the names lack the prefix. */
+static const struct lb_tensor *find_in_folder(const struct contents *c, const struct lb_family *family,
+                                              const char *name) {
+    if (c->larger != NULL) {
+        return lb_larger_tensor(c->larger, c->folder, name);
+    }
+    const struct lb_tensor *t = lb_safetensors_find(c->folder, name);
+    size_t n = family->base != NULL ? strlen(family->base) : 0;
+    return t == NULL && n > 0 && strncmp(name, family->base, n) == 0
+               ? lb_safetensors_find(c->folder, name + n)
+               : t;
 }
 
 static int by_name(const void *a, const void *b) {
@@ -114,8 +129,50 @@ static bool is_unread(const struct lb_model *model, const char *name) {
     return false;
 }
 
-/* A tensor that forward does not read would have changed the numbers: each is a weight, harmless, or refused.
- * A tied head that is stored too is the embedding's copy (untie_head). */
+/* What is left unread and said so: of which kind, how many, the first. */
+struct unread {
+    size_t n_of_tasks, n_of_parts;
+    const char *of_task, *of_part;
+};
+
+static void note_unread(struct lb_model *model, const struct contents *file, const struct unread *unread,
+                        const char *path) {
+    if (unread->n_of_tasks > 0) {
+        lb_note(&model->notes, "%s: tensors as %.100s are of a task that is not computed here", path,
+                unread->of_task);
+    }
+    if (file->larger != NULL) {
+        lb_note(&model->notes,
+                "%s: of this %s the text model alone is opened; %zu tensors as %.60s are left out", path,
+                file->larger->form.model_type, unread->n_of_parts,
+                unread->n_of_parts > 0 ? unread->of_part : file->larger->others[0]);
+    }
+}
+
+/* A tensor that forward does not read would have changed the numbers: each is a weight, harmless, of what is
+ * left out, or refused. A tied head that is stored too is the embedding's copy (untie_head). */
+static enum lb_status judge_tensor(const struct lb_model *model, const struct contents *file,
+                                   const char *const *names, const char *head, const struct lb_tensor *t,
+                                   struct unread *unread, struct lb_detail *detail) {
+    char own[LB_WEIGHT_NAME];
+    const char *name = file->larger != NULL ? lb_larger_own_name(file->larger, t->name, own) : t->name;
+    bool beside = file->gguf != NULL ? is_of_config(model, name) : head != NULL && strcmp(name, head) == 0;
+    bool weight = file->larger == NULL ? is_weight(model, names, name)
+                                       : is_named(names, model->n_weights, name) &&
+                                             lb_larger_tensor(file->larger, file->folder, name) == t;
+    if (file->larger != NULL && lb_larger_leaves_out(file->larger, t->name)) {
+        unread->of_part = unread->n_of_parts++ == 0 ? t->name : unread->of_part;
+    } else if (is_unread(model, name)) {
+        unread->of_task = unread->n_of_tasks++ == 0 ? t->name : unread->of_task;
+    } else if (!beside && !is_harmless(name) && !weight) {
+        return lb_fail(
+            detail, LB_E_UNSUPPORTED,
+            "tensor %.200s is no weight of a %s of this config; ignoring it would give other numbers",
+            t->name, model->config.model_type);
+    }
+    return LB_OK;
+}
+
 static enum lb_status refuse_others(struct lb_model *model, const struct contents *file, const char *path,
                                     struct lb_detail *detail) {
     struct lb_config untied = model->config;
@@ -123,6 +180,7 @@ static enum lb_status refuse_others(struct lb_model *model, const struct content
     const char *head = model->family->head(&untied);
     const char **names = lb_calloc(model->n_weights, sizeof *names);
     const struct lb_tensor *t;
+    struct unread unread = {0};
     enum lb_status status = LB_OK;
     if (names == NULL) {
         return lb_fail(detail, LB_E_NOMEM, "%s: out of memory", path);
@@ -131,39 +189,21 @@ static enum lb_status refuse_others(struct lb_model *model, const struct content
         names[i] = file->gguf != NULL ? model->specs[i].gguf : model->specs[i].name;
     }
     qsort(names, model->n_weights, sizeof *names, by_name);
-    bool noted = false;
     for (size_t i = 0; status == LB_OK && (t = nth(file, i)) != NULL; i++) {
-        bool beside =
-            file->gguf != NULL ? is_of_config(model, t->name) : head != NULL && strcmp(t->name, head) == 0;
-        if (is_unread(model, t->name)) {
-            if (!noted) {
-                lb_note(&model->notes, "%s: tensors as %.100s are of a task that is not computed here", path,
-                        t->name);
-            }
-            noted = true;
-        } else if (!beside && !is_harmless(t->name) && !is_weight(model, names, t->name)) {
-            status = lb_fail(detail, LB_E_UNSUPPORTED,
-                             "%s: tensor %.200s is no weight of a %s of this config; ignoring it would give "
-                             "other numbers",
-                             path, t->name, model->config.model_type);
-        }
+        status = judge_tensor(model, file, names, head, t, &unread, detail);
     }
     lb_free(names);
-    return status;
-}
-
-/* A tensor of the folder; of a base model's the names lack the prefix. */
-static const struct lb_tensor *find_in_folder(const struct lb_safetensors *file,
-                                              const struct lb_family *family, const char *name) {
-    const struct lb_tensor *t = lb_safetensors_find(file, name);
-    size_t n = family->base != NULL ? strlen(family->base) : 0;
-    return t == NULL && n > 0 && strncmp(name, family->base, n) == 0 ? lb_safetensors_find(file, name + n)
-                                                                     : t;
+    if (status != LB_OK) {
+        lb_detail_prefix(detail, "%s", path);
+        return status;
+    }
+    note_unread(model, file, &unread, path);
+    return LB_OK;
 }
 
 /* A config that ties the head to the embedding, beside a stored head with other numbers: transformers (5)
  * takes the stored one. */
-static void untie_head(const struct lb_safetensors *file, const char *what, struct lb_config *config,
+static void untie_head(const struct contents *file, const char *what, struct lb_config *config,
                        struct lb_notes *notes) {
     const struct lb_family *family = lb_family_find(config->model_type);
     struct lb_config untied = *config;
@@ -172,7 +212,7 @@ static void untie_head(const struct lb_safetensors *file, const char *what, stru
     }
     untied.tie_word_embeddings = false;
     const char *name = family->head(&untied);
-    const struct lb_tensor *head = lb_safetensors_find(file, name),
+    const struct lb_tensor *head = find_in_folder(file, family, name),
                            *embedding = find_in_folder(file, family, family->head(config));
     if (head != NULL && embedding != NULL &&
         (head->dtype != embedding->dtype || head->bytes != embedding->bytes ||
@@ -203,11 +243,13 @@ static enum lb_status find_weights(const char *path, char **out, struct lb_detai
     return lb_fail(detail, LB_E_NOTFOUND, "%s: no model.safetensors (nor its index) in this folder", path);
 }
 
-static enum lb_status read_config(const char *path, struct lb_config *config, struct lb_notes *notes,
+static enum lb_status read_config(const char *path, struct lb_config *config,
+                                  const struct lb_larger **out_larger, struct lb_notes *notes,
                                   struct lb_detail *detail) {
     json_t *json = NULL;
     enum lb_status status = lb_json_file(path, MAX_CONFIG_BYTES, &json, detail);
     status = status == LB_OK ? lb_config_parse(json, path, config, notes, detail) : status;
+    *out_larger = lb_larger_of(json);
     json_decref(json);
     return status;
 }
@@ -236,12 +278,14 @@ static enum lb_status open_folder(const char *path, struct lb_model **out, struc
     struct lb_notes notes = {0};
     struct lb_model *model = NULL;
     struct lb_safetensors *file = NULL;
+    struct contents contents = {0};
     enum lb_status status = config_path != NULL ? find_weights(path, &weights, detail)
                                                 : lb_fail(detail, LB_E_NOMEM, "%s: out of memory", path);
-    status = status == LB_OK ? read_config(config_path, &config, &notes, detail) : status;
+    status = status == LB_OK ? read_config(config_path, &config, &contents.larger, &notes, detail) : status;
     status = status == LB_OK ? lb_safetensors_open(weights, &file, detail) : status;
+    contents.folder = file;
     if (status == LB_OK) {
-        untie_head(file, config_path, &config, &notes);
+        untie_head(&contents, config_path, &config, &notes);
         status = lb_model_declare(&config, config_path, &model, detail);
     }
     if (status != LB_OK) {
@@ -251,11 +295,10 @@ static enum lb_status open_folder(const char *path, struct lb_model **out, struc
     model->safetensors = file;
     model->notes = notes;
     for (size_t i = 0; status == LB_OK && i < model->n_weights; i++) {
-        status = take_tensor(model, i, find_in_folder(file, model->family, model->weights[i].name), weights,
-                             false, detail);
+        status = take_tensor(model, i, find_in_folder(&contents, model->family, model->weights[i].name),
+                             weights, false, detail);
     }
-    status =
-        status == LB_OK ? refuse_others(model, &(struct contents){.folder = file}, weights, detail) : status;
+    status = status == LB_OK ? refuse_others(model, &contents, weights, detail) : status;
     status = status == LB_OK ? read_generation(path, model, detail) : status;
     if (status == LB_OK && model->family->encoder != NULL) {
         status = lb_sentence_read(path, &model->sentence, detail);

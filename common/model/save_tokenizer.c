@@ -54,6 +54,9 @@ static bool set_token(const struct saving *s, json_t *object, const char *key, i
  * used, and no longer texts than the model reads. */
 static bool settle_config(const struct saving *s, json_t *object, bool *changed) {
     const json_t *length = json_object_get(object, "model_max_length");
+    if (json_object_del(object, "processor_class") == 0) {
+        *changed = true; /* of a model that also sees or hears, which is not what is saved */
+    }
     int64_t most = lb_model_config(s->model)->max_position_embeddings;
     bool made = true;
     if (!json_is_string(json_object_get(object, "tokenizer_class"))) {

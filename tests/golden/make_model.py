@@ -77,6 +77,12 @@ FAMILIES = {
     'gemma3': dict(FAMILY, model_type='gemma3_text', rope_theta=None, sliding_window=WINDOW, query_pre_attn_scalar=10,
                    layer_types=[SLIDING, SLIDING, FULL], rope_parameters={
                        FULL: dict(rope_type='linear', factor=2.0, rope_theta=900.0), SLIDING: dict(rope_type='default', rope_theta=50.0)}),
+    # the text model within one that also sees
+    'gemma3_sees': dict(model_type='gemma3', pad_token_id=None, max_position_embeddings=None, image_token_index=28, text_config=dict(
+        {k: v for k, v in FAMILY.items() if k != 'rope_theta'}, hidden_size=16, head_dim=10, num_hidden_layers=2, sliding_window=WINDOW, query_pre_attn_scalar=10,
+        max_position_embeddings=64, initializer_range=0.2, layer_types=[SLIDING, FULL], eos_token_id=7),
+        vision_config=dict(hidden_size=4, intermediate_size=4, num_hidden_layers=1, num_attention_heads=1, image_size=4, patch_size=2),
+        mm_tokens_per_image=1, eos_token_id=[3, 5]),
     'smollm3': dict(FAMILY, model_type='smollm3', hidden_size=20, head_dim=None, no_rope_layers=[1, 0, 1]),
     'olmo2': dict(FAMILY, model_type='olmo2', hidden_size=20, head_dim=None, tie_word_embeddings=False),
     'granite': dict(FAMILY, model_type='granite', hidden_size=20, head_dim=None, embedding_multiplier=3.0,
@@ -131,7 +137,7 @@ def make(name, config, lengths, distilled):
     torch.manual_seed(7)
     config = {k: v for k, v in dict(dict(model_type='llama', max_position_embeddings=64, initializer_range=0.2, eos_token_id=0,
                                          bos_token_id=None), **config).items()
-              if v is not None or k not in ('head_dim', 'rope_theta')}
+              if v is not None or k not in ('head_dim', 'rope_theta', 'max_position_embeddings')}
     settings = AutoConfig.for_model(attn_implementation='eager', **config)
     model = AutoModelForCausalLM.from_config(settings, attn_implementation='eager').float().eval()
     for p in model.parameters():  # biases and norms that do something
@@ -150,7 +156,7 @@ def make(name, config, lengths, distilled):
         model = again
     if name == 'gpt2':
         save_file(without_prefix(load_file(folder / 'model.safetensors')), folder / 'model.safetensors', {'format': 'pt'})
-    layers, v, out = settings.num_hidden_layers, config['vocab_size'], {}
+    layers, v, out = settings.get_text_config().num_hidden_layers, settings.get_text_config().vocab_size, {}
     ids = [torch.randint(0, v, (n,)) for n in lengths]
     labels = [torch.randint(0, v, (n,)) for n in lengths]
     out['ids'] = torch.cat(ids).to(torch.int32)
@@ -167,8 +173,10 @@ def make(name, config, lengths, distilled):
     loss = F.cross_entropy(logits, torch.cat(labels))
     loss.backward(retain_graph=distilled)
     out['loss'] = loss.detach().reshape(1)
-    names = {n: n.replace('lm_head', 'embed_out') if config['model_type'] == 'gpt_neox' else n for n, _ in model.named_parameters()}
-    for n, p in model.named_parameters():
+    parameters = [(n, p) for n, p in model.named_parameters() if p.grad is not None]  # what sees is not asked
+    names = {n: n.replace('lm_head', 'embed_out') if config['model_type'] == 'gpt_neox' else n.replace('.language_model.', '.')
+             for n, _ in parameters}
+    for n, p in parameters:
         out['grad.' + names[n]] = p.grad.clone()
         p.grad = None
     if distilled:
@@ -179,7 +187,7 @@ def make(name, config, lengths, distilled):
         kd.backward()
         out['target'] = target.detach()
         out['kd_loss'] = kd.detach().reshape(1)
-        for n, p in model.named_parameters():
+        for n, p in parameters:
             out['kd_grad.' + names[n]] = p.grad.clone()
     save_file({k: x.contiguous() for k, x in out.items()}, folder / 'expected.safetensors')
 

@@ -244,7 +244,7 @@ static const char *const families[] = {
     "rope_linear", "rope_dynamic", "rope_yarn",       "rope_yarn_more", "rope_llama3",  "rope_longrope",
     "mistral",     "qwen2",        "mistral_window",  "ministral",      "qwen2_window", "qwen3",
     "gemma2",      "gemma3",       "smollm3",         "olmo2",          "granite",      "phi3",
-    "gpt2",        "gpt_neox",     "gpt_neox_serial",
+    "gpt2",        "gpt_neox",     "gpt_neox_serial", "gemma3_sees",
 };
 #define N_FAMILIES (sizeof families / sizeof *families)
 

@@ -47,6 +47,8 @@ FAMILIES = {
     'gemma3': (transformers.Gemma3TextConfig, dict(GEMMA, query_pre_attn_scalar=16, rope_parameters={
         FULL: dict(rope_type='linear', factor=2.0, rope_theta=900.0), SLIDING: dict(rope_type='default', rope_theta=10000.0)}),
                'gemma3'),
+    'gemma3_sees': (transformers.Gemma3Config, dict(GEMMA, query_pre_attn_scalar=16, sees_with=dict(
+        hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1, image_size=4, patch_size=2)), 'gemma3'),
     'smollm3': (transformers.SmolLM3Config, dict(num_hidden_layers=5), 'smollm3'),
     'olmo2': (transformers.Olmo2Config, dict(tie_word_embeddings=False), 'olmo2'),
     'granite': (transformers.GraniteConfig, dict(embedding_multiplier=3.0, residual_multiplier=0.4, attention_multiplier=0.2,
@@ -67,15 +69,20 @@ BY_TABLE = ('gemma2', 'gemma3', 'gpt2', 'gptneox')  # llama.cpp looks gelu up in
 PAIRED = ('llama', 'granite', 'smollm3')  # llama.cpp rotates (2j, 2j + 1) there
 
 
+NEUTRAL = dict(initializer_range=0.25, bos_token_id=None, eos_token_id=0, pad_token_id=None)
+
+
 def make(name, vocab_size):
     """A model of the family with weights that all matter: norms and biases are noise too."""
     config_class, special, _ = FAMILIES[name]
     torch.manual_seed(sum(name.encode()))
     chosen = {**BASES.get(name, SMALL), **special}
-    config = config_class(vocab_size=vocab_size, attn_implementation='eager', initializer_range=0.25, bos_token_id=None,
-                          eos_token_id=0, pad_token_id=None,
-                          **{k: v for k, v in chosen.items() if k not in ('initializer_range', 'bos_token_id', 'eos_token_id',
-                                                                          'pad_token_id') and (v is not None or k != 'rope_theta')})
+    vision = chosen.pop('sees_with', None)
+    settings = dict(vocab_size=vocab_size, **{k: v for k, v in chosen.items() if v is not None or k != 'rope_theta'},
+                    **{k: v for k, v in NEUTRAL.items() if k not in chosen})
+    if vision:  # the text model is a part
+        settings = dict(text_config=settings, vision_config=vision, mm_tokens_per_image=1, image_token_index=1, eos_token_id=0)
+    config = config_class(attn_implementation='eager', **settings)
     model = transformers.AutoModelForCausalLM.from_config(config).float().eval()
     with torch.no_grad():
         for p in model.parameters():
@@ -139,7 +146,7 @@ def as_stored(arch, key, data, c):
 
 
 def write_gguf(name, model, path):
-    arch, c = FAMILIES[name][2], model.config
+    arch, c = FAMILIES[name][2], model.config.get_text_config()
     out = gguf.GGUFWriter(path, arch)
     head_dim = getattr(c, 'head_dim', None) or c.hidden_size // c.num_attention_heads
     out.add_context_length(c.max_position_embeddings)
@@ -181,7 +188,8 @@ def write_gguf(name, model, path):
     out.add_eos_token_id(0)
     names = gguf.get_tensor_name_map(getattr(gguf.MODEL_ARCH, arch.upper()), c.num_hidden_layers)
     for key, tensor in model.state_dict().items():
-        if key == 'lm_head.weight' and c.tie_word_embeddings:
+        key = key.replace('.language_model.', '.')
+        if key == 'lm_head.weight' and c.tie_word_embeddings or key.startswith(('model.vision_tower.', 'model.multi_modal_projector.')):
             continue
         if key.endswith('.gate_up_proj.weight'):
             target = key.split('.')[2]

@@ -200,8 +200,8 @@ static void what_is_right_stays(void **state) {
 
 static void what_is_wrong_is_mended(void **state) {
     (void)state;
-    write_given("tokenizer_config.json",
-                quoted("{'model_max_length': 1e30, 'eos_token': null, 'x': [1, 'y']}"));
+    write_given("tokenizer_config.json", quoted("{'model_max_length': 1e30, 'eos_token': null, 'x': [1, "
+                                                "'y'], 'processor_class': 'Gemma3Processor'}"));
     write_given("special_tokens_map.json",
                 quoted("{'eos_token': {'content': '<end>'}, 'pad_token': '<end>'}"));
     write_given("generation_config.json", quoted("{'eos_token_id': [258, 259, 700], 'temperature': 0.6}"));
