@@ -71,7 +71,8 @@ static enum lb_status read_output(struct lb_arena *arena, const json_t *object, 
             if (lb_datatype_bytes(output.datatype) == 0) {
                 return lb_fail(
                     detail, LB_E_ARG,
-                    "%s: unknown dtype \"%.32s\"; FP32 and FP16, for ids INT32 and UINT16, can be asked for",
+                    "%s: unknown dtype \"%.32s\"; FP32, FP16 and BF16, for ids INT32 and UINT16, for "
+                    "log-probabilities UINT8 too, can be asked for",
                     what, dtype);
             }
         }

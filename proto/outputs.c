@@ -5,9 +5,9 @@
 
 #define MAX_LAYER_DIGITS 4
 
-#define ROW(kind, name, own, other, source, width, numbers, uses, fill)                                      \
+#define ROW(kind, name, own, others, source, width, numbers, uses, fill)                                     \
     [LB_OUT_##kind] = {                                                                                      \
-        name, LB_DT_##own, LB_DT_##other, LB_FROM_##source, LB_WIDE_##width, LB_ARE_##numbers, uses},
+        name, LB_DT_##own, LB_TYPES_##others, LB_FROM_##source, LB_WIDE_##width, LB_ARE_##numbers, uses},
 static const struct lb_output rows[] = {LB_OUTPUTS(ROW)};
 
 #define LISTED(kind, name, ...) ", " name
@@ -31,8 +31,30 @@ bool lb_output_layered(enum lb_output_kind kind) {
     return prefix_of(rows[kind].name) > 0;
 }
 
+#define MAX_TYPES 4
+static const enum lb_datatype types[][MAX_TYPES] = {
+    [LB_TYPES_FLOATS] = {LB_DT_FP32, LB_DT_FP16, LB_DT_BF16},
+    [LB_TYPES_LOGS] = {LB_DT_FP32, LB_DT_FP16, LB_DT_BF16, LB_DT_UINT8},
+    [LB_TYPES_IDS] = {LB_DT_INT32, LB_DT_UINT16},
+};
+
 bool lb_output_comes_as(enum lb_output_kind kind, enum lb_datatype datatype) {
-    return datatype != LB_DT_NONE && (datatype == rows[kind].own || datatype == rows[kind].other);
+    bool listed = false;
+    for (int i = 0; i < MAX_TYPES && rows[kind].others != LB_TYPES_NONE; i++) {
+        listed = listed || types[rows[kind].others][i] == datatype;
+    }
+    return datatype != LB_DT_NONE && (datatype == rows[kind].own || listed);
+}
+
+const char *lb_output_types(enum lb_output_kind kind, char out[LB_OUTPUT_TYPES_TEXT]) {
+    int at = snprintf(out, LB_OUTPUT_TYPES_TEXT, "%s", lb_datatype_name(rows[kind].own));
+    for (int i = 0; i < MAX_TYPES && rows[kind].others != LB_TYPES_NONE; i++) {
+        enum lb_datatype type = types[rows[kind].others][i];
+        if (type != LB_DT_NONE && type != rows[kind].own) {
+            at += snprintf(out + at, LB_OUTPUT_TYPES_TEXT - (size_t)at, ", %s", lb_datatype_name(type));
+        }
+    }
+    return out;
 }
 
 /* A layer's number in its one spelling: 1 to 4 digits, no sign, no leading zero. */

@@ -9,21 +9,22 @@
 #include "proto/oip.h"
 
 /* clang-format off */
-/* kind (LB_OUT_...), name (N: a layer's number), datatype without dtype, the other one that dtype may ask for,
- * what a row is made of (LB_FROM_...), numbers per row (LB_WIDE_...), what they are (LB_ARE_...), what else decides them (LB_USES_...),
- * and the function of server/engine that fills a row (lb_extract_...). */
+/* kind (LB_OUT_...), name (N: a layer's number), datatype without dtype, the others that dtype may ask for (LB_TYPES_...),
+ * what a row is made of (LB_FROM_...), numbers per row (LB_WIDE_...), what they are (LB_ARE_...), what else decides
+ * them (LB_USES_...), and the function of server/engine that fills a row (lb_extract_...). */
 #define LB_OUTPUTS(X) \
-    X(LOGITS,       "logits",              FP32,  FP16,   LOGITS,    VOCAB, NUMBERS,  LB_IN_PIECES,                            row) \
-    X(TOPK_IDS,     "logits.topk_ids",     INT32, UINT16, LOGITS,    TOP_K, IDS,      LB_USES_TOP_K | LB_IN_PIECES,            topk_ids) \
-    X(TOPK_VALUES,  "logits.topk_values",  FP32,  FP16,   LOGITS,    TOP_K, FALLING,  LB_USES_TOP_K | LB_IN_PIECES,            topk_values) \
-    X(LOGSUMEXP,    "logsumexp",           FP32,  NONE,   LOGITS,    ONE,   NUMBERS,  LB_USES_TEMPERATURE | LB_IN_PIECES,      logsumexp) \
-    X(ACTUAL,       "logprobs.actual",     FP32,  NONE,   LOGITS,    ONE,   LOGPROBS, LB_USES_TEMPERATURE | LB_USES_NEXT_TOKEN | LB_IN_PIECES, actual) \
-    X(NEXT,         "logprobs.next",       FP32,  NONE,   LOGITS,    ONE,   LOGPROBS, LB_USES_PLAIN_SUM | LB_USES_NEXT_TOKEN | LB_IN_PIECES, next) \
-    X(REST,         "logprobs.rest",       FP32,  NONE,   LOGITS,    ONE,   LOGPROBS, LB_USES_TOP_K | LB_USES_TEMPERATURE | LB_IN_PIECES, rest) \
-    X(HIDDEN_FINAL, "hidden_states.final", FP32,  FP16,   FINAL,     STATE, NUMBERS,  0,                                       row) \
-    X(HIDDEN,       "hidden_states.N",     FP32,  FP16,   HIDDEN,    STATE, NUMBERS,  0,                                       row) \
-    X(ATTENTION,    "attentions.N",        FP32,  FP16,   ATTENTION, KEYS,  SHARES,   0,                                       keys) \
-    X(SENTENCE,     "sentence_embedding",  FP32,  FP16,   SENTENCE,  SENTENCE, NUMBERS,  0,                                       row)
+    X(LOGITS,        "logits",               FP32,  FLOATS, LOGITS,    VOCAB,    NUMBERS,  LB_IN_PIECES,                                                      row) \
+    X(TOPK_IDS,      "logits.topk_ids",      INT32, IDS,    LOGITS,    TOP_K,    IDS,      LB_USES_TOP_K | LB_IN_PIECES,                                      topk_ids) \
+    X(TOPK_VALUES,   "logits.topk_values",   FP32,  FLOATS, LOGITS,    TOP_K,    FALLING,  LB_USES_TOP_K | LB_IN_PIECES,                                      topk_values) \
+    X(LOGSUMEXP,     "logsumexp",            FP32,  FLOATS, LOGITS,    ONE,      NUMBERS,  LB_USES_TEMPERATURE | LB_IN_PIECES,                                logsumexp) \
+    X(ACTUAL,        "logprobs.actual",      FP32,  LOGS,   LOGITS,    ONE,      LOGPROBS, LB_USES_TEMPERATURE | LB_USES_NEXT_TOKEN | LB_IN_PIECES,           actual) \
+    X(NEXT,          "logprobs.next",        FP32,  LOGS,   LOGITS,    ONE,      LOGPROBS, LB_USES_PLAIN_SUM | LB_USES_NEXT_TOKEN | LB_IN_PIECES,             next) \
+    X(REST,          "logprobs.rest",        FP32,  FLOATS, LOGITS,    ONE,      LOGPROBS, LB_USES_TOP_K | LB_USES_TEMPERATURE | LB_USES_REST | LB_IN_PIECES, rest) \
+    X(TOPK_LOGPROBS, "logprobs.topk_values", FP32,  LOGS,   LOGITS,    TOP_K,    LOGPROBS, LB_USES_TOP_K | LB_USES_TEMPERATURE | LB_IN_PIECES,                topk_logprobs) \
+    X(HIDDEN_FINAL,  "hidden_states.final",  FP32,  FLOATS, FINAL,     STATE,    NUMBERS,  0,                                                                 row) \
+    X(HIDDEN,        "hidden_states.N",      FP32,  FLOATS, HIDDEN,    STATE,    NUMBERS,  0,                                                                 row) \
+    X(ATTENTION,     "attentions.N",         FP32,  FLOATS, ATTENTION, KEYS,     SHARES,   0,                                                                 keys) \
+    X(SENTENCE,      "sentence_embedding",   FP32,  FLOATS, SENTENCE,  SENTENCE, NUMBERS,  0,                                                                 row)
 /* clang-format on */
 
 #define LB_OUTPUT_KIND(kind, ...) LB_OUT_##kind,
@@ -32,6 +33,14 @@ enum lb_output_kind { LB_OUTPUTS(LB_OUTPUT_KIND) };
 enum { LB_N_OUTPUTS = 0 LB_OUTPUTS(LB_OUTPUT_ONE) };
 #undef LB_OUTPUT_KIND
 #undef LB_OUTPUT_ONE
+
+/* Datatypes that an output may be asked for in place of its own. */
+enum lb_output_types {
+    LB_TYPES_NONE,
+    LB_TYPES_FLOATS, /* FP32, FP16, BF16 */
+    LB_TYPES_LOGS,   /* those, and UINT8: codes of log-probabilities (proto/logprob8.h) */
+    LB_TYPES_IDS     /* INT32, UINT16 */
+};
 
 enum lb_output_source {
     LB_FROM_LOGITS,
@@ -63,13 +72,15 @@ enum {
     LB_USES_TEMPERATURE = 2,
     LB_USES_NEXT_TOKEN = 4, /* none in a sequence's last row, which is 0; classifiers have no such output */
     LB_USES_PLAIN_SUM = 16, /* the log-sum-exp at temperature 1, whatever the request's is */
+    LB_USES_REST = 32,      /* what all but the top k have of probability */
     LB_IN_PIECES = 8 /* made of top-k, log-sum-exp, the next token's logit, or the logits as they are: no
                         function needs a whole row of logits, and large heads are multiplied by panels */
 };
 
 struct lb_output {
-    const char *name;            /* one that ends in ".N" has layers */
-    enum lb_datatype own, other; /* other: LB_DT_NONE when there is none */
+    const char *name; /* one that ends in ".N" has layers */
+    enum lb_datatype own;
+    enum lb_output_types others;
     enum lb_output_source source;
     enum lb_output_width width;
     enum lb_output_numbers numbers;
@@ -86,6 +97,9 @@ const struct lb_output *lb_output_get(enum lb_output_kind kind);
 bool lb_output_layered(enum lb_output_kind kind);
 /* Whether the output comes in this datatype. */
 bool lb_output_comes_as(enum lb_output_kind kind, enum lb_datatype datatype);
+/* "FP32, FP16, BF16": all that it comes in, its own first. */
+#define LB_OUTPUT_TYPES_TEXT 64
+const char *lb_output_types(enum lb_output_kind kind, char out[LB_OUTPUT_TYPES_TEXT]);
 /* "logits, logits.topk_ids, ..., attentions.N": all of them, for people. */
 const char *lb_output_names(void);
 

@@ -226,19 +226,18 @@ static enum lb_status choose_dtype(const struct lb_wire_output *asked, int64_t v
     const struct lb_output *is = lb_output_get(o->what.kind);
     o->datatype = asked->datatype == LB_DT_NONE ? is->own : asked->datatype;
     if (!lb_output_comes_as(o->what.kind, o->datatype)) {
-        return lb_fail(detail, LB_E_ARG, "output %s: dtype %s; this output comes as %s%s%s", o->name,
-                       lb_datatype_name(o->datatype), lb_datatype_name(is->own),
-                       is->other != LB_DT_NONE ? " or " : "",
-                       is->other != LB_DT_NONE ? lb_datatype_name(is->other) : "");
+        char types[LB_OUTPUT_TYPES_TEXT];
+        return lb_fail(detail, LB_E_ARG, "output %s: dtype %s; this output comes as %s", o->name,
+                       lb_datatype_name(o->datatype), lb_output_types(o->what.kind, types));
     }
     if (o->datatype == LB_DT_UINT16 && v > 65536) {
         return lb_fail(detail, LB_E_ARG,
                        "output %s: dtype UINT16 can't hold ids of a vocabulary of %lld; ask for INT32",
                        o->name, (long long)v);
     }
-    if (o->datatype == LB_DT_FP16 && !o->binary) {
-        return lb_fail(detail, LB_E_ARG, "output %s: FP16 has no JSON form; ask for binary_data or for FP32",
-                       o->name);
+    if ((o->datatype == LB_DT_FP16 || o->datatype == LB_DT_BF16) && !o->binary) {
+        return lb_fail(detail, LB_E_ARG, "output %s: %s has no JSON form; ask for binary_data or for FP32",
+                       o->name, lb_datatype_name(o->datatype));
     }
     return LB_OK;
 }

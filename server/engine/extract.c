@@ -2,7 +2,8 @@
 
 #include <omp.h>
 
-#define FILLS(kind, name, own, other, source, width, numbers, uses, fill) [LB_OUT_##kind] = lb_extract_##fill,
+#define FILLS(kind, name, own, others, source, width, numbers, uses, fill)                                   \
+    [LB_OUT_##kind] = lb_extract_##fill,
 static const lb_extract_fn fills[] = {LB_OUTPUTS(FILLS)};
 
 enum lb_status lb_extract_init(struct lb_extract *extract, const struct lb_place *places,
@@ -95,9 +96,9 @@ static struct lb_head_want want(void *context, int64_t row) {
     unsigned uses = 0;
     for (size_t i = 0; i < job->n_outputs; i++) {
         unsigned of_one = in_pieces(&job->outputs[i]) ? lb_output_get(job->outputs[i].what.kind)->uses : 0;
-        want.rest |= (of_one & LB_USES_TOP_K) != 0 && (of_one & LB_USES_TEMPERATURE) != 0;
         uses |= of_one;
     }
+    want.rest = (uses & LB_USES_REST) != 0;
     want.k = uses & LB_USES_TOP_K ? job->top_k : 0;
     want.temperature = uses & LB_USES_TEMPERATURE ? job->temperature : 0;
     want.plain = (uses & LB_USES_PLAIN_SUM) != 0;

@@ -83,6 +83,8 @@ const float *lb_row_top_values(struct lb_row *row);
 /* Writes a row of the output: all its o->width numbers, in its datatype. */
 void lb_put_floats(const struct lb_row *row, const struct lb_job_output *o, const float *src);
 void lb_put_ids(const struct lb_row *row, const struct lb_job_output *o, const int32_t *src);
+/* The same of the log-probabilities, at the job's temperature, of ids whose logits are z. */
+void lb_put_logprobs(struct lb_row *row, const struct lb_job_output *o, const float *z);
 /* Writes n of its numbers, from the number first on. */
 void lb_put_part(const struct lb_row *row, const struct lb_job_output *o, int64_t first, const float *src,
                  int64_t n);
@@ -90,7 +92,7 @@ void lb_put_part(const struct lb_row *row, const struct lb_job_output *o, int64_
 void lb_put_keys(const struct lb_row *row, const struct lb_job_output *o, int64_t head, const float *src,
                  int64_t n);
 
-#define LB_EXTRACT_FN(kind, name, own, other, source, width, numbers, uses, fill)                            \
+#define LB_EXTRACT_FN(kind, name, own, others, source, width, numbers, uses, fill)                           \
     void lb_extract_##fill(struct lb_row *row, const struct lb_job_output *o);
 LB_OUTPUTS(LB_EXTRACT_FN)
 #undef LB_EXTRACT_FN

@@ -14,6 +14,11 @@ void lb_extract_topk_values(struct lb_row *row, const struct lb_job_output *o) {
     lb_put_floats(row, o, lb_row_top_values(row));
 }
 
+/* log p of the k largest, at the job's temperature. */
+void lb_extract_topk_logprobs(struct lb_row *row, const struct lb_job_output *o) {
+    lb_put_logprobs(row, o, lb_row_top_values(row));
+}
+
 void lb_extract_logsumexp(struct lb_row *row, const struct lb_job_output *o) {
     float lse = (float)lb_row_logsumexp(row);
     lb_put_floats(row, o, &lse);

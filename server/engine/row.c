@@ -3,6 +3,7 @@
 
 #include "common/nn/dtype.h"
 #include "common/nn/reduce.h"
+#include "proto/logprob8.h"
 
 #include <string.h>
 
@@ -63,9 +64,19 @@ static size_t element(const struct lb_row *row, const struct lb_job_output *o) {
 }
 
 static void put(const struct lb_job_output *o, size_t at, const float *src, int64_t n) {
-    if (o->datatype == LB_DT_FP16) {
+    switch (o->datatype) {
+    case LB_DT_FP16:
         lb_f16_row_from(src, (uint16_t *)o->data + at, n);
-    } else {
+        break;
+    case LB_DT_BF16:
+        lb_bf16_row_from(src, (uint16_t *)o->data + at, n);
+        break;
+    case LB_DT_UINT8:
+        for (int64_t i = 0; i < n; i++) {
+            ((uint8_t *)o->data)[at + (size_t)i] = lb_logprob8_from(src[i]);
+        }
+        break;
+    default:
         memcpy((float *)o->data + at, src, (size_t)n * sizeof(float));
     }
 }
@@ -77,6 +88,19 @@ void lb_put_part(const struct lb_row *row, const struct lb_job_output *o, int64_
 
 void lb_put_floats(const struct lb_row *row, const struct lb_job_output *o, const float *src) {
     lb_put_part(row, o, 0, src, o->width);
+}
+
+void lb_put_logprobs(struct lb_row *row, const struct lb_job_output *o, const float *z) {
+    float part[64];
+    double temperature = row->job->temperature, lse = lb_row_logsumexp(row);
+    for (int64_t at = 0, n; at < o->width; at += n) {
+        n = o->width - at < 64 ? o->width - at : 64;
+        for (int64_t i = 0; i < n; i++) {
+            double logprob = z[at + i] / temperature - lse;
+            part[i] = logprob > 0 ? 0 : (float)logprob; /* rounding makes no probability above 1 */
+        }
+        lb_put_part(row, o, at, part, n);
+    }
 }
 
 void lb_put_ids(const struct lb_row *row, const struct lb_job_output *o, const int32_t *src) {

@@ -327,9 +327,9 @@ static void outputs_are_as_stated(void **state) {
     for (int k = 0; k < LB_N_OUTPUTS; k++) {
         const struct lb_output *is = lb_output_get((enum lb_output_kind)k);
         char start[200];
-        snprintf(start, sizeof start, "| `%s` | %s%s%s", is->name, lb_datatype_name(is->own),
-                 is->other != LB_DT_NONE ? ", " : " |",
-                 is->other != LB_DT_NONE ? lb_datatype_name(is->other) : "");
+        char types[LB_OUTPUT_TYPES_TEXT];
+        snprintf(start, sizeof start, "| `%s` | %s |", is->name,
+                 lb_output_types((enum lb_output_kind)k, types));
         const char *line = strstr(section, start), *shape = line ? strstr(line, shape_text(is)) : NULL;
         if (!shape || shape > strchr(line, '\n')) {
             fail_msg("PROTOCOL.md, section 3.3, has no line \"%s ... %s\"", start, shape_text(is));

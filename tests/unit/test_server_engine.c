@@ -473,10 +473,13 @@ static void test_refused_outputs(void **state) {
     refused(&ask, llama, LB_E_ARG, "hidden_states.0 to hidden_states.2");
     ask = ask_output("attentions.2", LB_DT_NONE);
     refused(&ask, llama, LB_E_ARG, "attentions");
-    ask = ask_output("logsumexp", LB_DT_FP16);
-    refused(&ask, llama, LB_E_ARG, "this output comes as FP32");
+    ask = ask_output("logsumexp", LB_DT_UINT8);
+    refused(&ask, llama, LB_E_ARG, "this output comes as FP32, FP16, BF16");
     ask = ask_output("logits", LB_DT_INT32);
-    refused(&ask, llama, LB_E_ARG, "FP32 or FP16");
+    refused(&ask, llama, LB_E_ARG, "FP32, FP16, BF16");
+    ask = ask_output("logits", LB_DT_BF16);
+    ask.outputs[0].binary = false;
+    refused(&ask, llama, LB_E_ARG, "BF16 has no JSON form");
     ask = ask_output("logits", LB_DT_FP16);
     ask.outputs[0].binary = false;
     refused(&ask, llama, LB_E_ARG, "ask for binary_data");

@@ -10,7 +10,9 @@
 #include "common/base/file.h"
 #include "common/model/model.h"
 #include "common/nn/gemm.h"
+#include "common/nn/half.h"
 #include "common/nn/head.h"
+#include "proto/logprob8.h"
 #include "server/api/artifacts.h"
 #include "server/api/describe.h"
 #include "server/engine/admit.h"
@@ -231,6 +233,11 @@ static double rest(const struct question *q, const struct source *s, int b, int6
     return log(sum) - lse(q, s, b, h, t, 0);
 }
 
+static double top_logprob(const struct question *q, const struct source *s, int b, int64_t h, int64_t t,
+                          int64_t c) {
+    return top_value(q, s, b, h, t, c) / q->temperature - lse(q, s, b, h, t, c);
+}
+
 static double keys(const struct question *q, const struct source *s, int b, int64_t h, int64_t t, int64_t c) {
     (void)q;
     (void)b;
@@ -250,6 +257,7 @@ static const struct {
     [LB_OUT_ACTUAL] = {LB_FROM_LOGITS, LB_WIDE_ONE, actual},
     [LB_OUT_NEXT] = {LB_FROM_LOGITS, LB_WIDE_ONE, next},
     [LB_OUT_REST] = {LB_FROM_LOGITS, LB_WIDE_ONE, rest},
+    [LB_OUT_TOPK_LOGPROBS] = {LB_FROM_LOGITS, LB_WIDE_TOP_K, top_logprob},
     [LB_OUT_HIDDEN_FINAL] = {LB_FROM_FINAL, LB_WIDE_STATE, same},
     [LB_OUT_HIDDEN] = {LB_FROM_HIDDEN, LB_WIDE_STATE, same},
     [LB_OUT_ATTENTION] = {LB_FROM_ATTENTION, LB_WIDE_KEYS, keys},
@@ -257,6 +265,55 @@ static const struct {
 };
 
 /* ---- the checks ---- */
+
+/* Number i of an output, of any datatype, as the trainer reads it. */
+static double read_number(const struct lb_job_output *o, int64_t i) {
+    const uint16_t *halves = o->data;
+    switch (o->datatype) {
+    case LB_DT_FP16:
+        return (double)lb_f16_to_f32(halves[i]);
+    case LB_DT_BF16:
+        return (double)lb_bf16_to_f32(halves[i]);
+    case LB_DT_UINT16:
+        return halves[i];
+    case LB_DT_UINT8:
+        return (double)lb_logprob8_to(((const uint8_t *)o->data)[i]);
+    default:
+        return number(o, i);
+    }
+}
+
+/* In all datatypes that the table says, the numbers of its own within what the protocol states of rounding.
+ */
+static void check_datatypes(struct question q, const struct lb_job *plain) {
+    const struct lb_job_output *own = &plain->outputs[0];
+    int n_types = 0;
+    for (int d = LB_DT_NONE + 1; d <= LB_DT_BYTES; d++) {
+        q.datatype = (enum lb_datatype)d;
+        if (!lb_output_comes_as(q.kind, q.datatype) || (q.hosted == large && d == LB_DT_UINT16)) {
+            continue;
+        }
+        struct lb_job *job = answer(&q);
+        assert_non_null(job);
+        const struct lb_job_output *o = &job->outputs[0];
+        int64_t n = (int64_t)(own->bytes / lb_datatype_bytes(own->datatype));
+        assert_int_equal(o->bytes, (size_t)n * lb_datatype_bytes(q.datatype));
+        for (int64_t i = 0; i < n; i++) {
+            double want = number(own, i), got = read_number(o, i), most = 0;
+            most = d == LB_DT_FP16   ? 0x1p-11 * fabs(want) + 0x1p-25
+                   : d == LB_DT_BF16 ? 0x1p-8 * fabs(want)
+                                     : most;
+            most = d == LB_DT_UINT8 ? 0.0222 * sqrt(-want) + 0.0002 : most;
+            if (!(fabs(got - want) <= most)) {
+                fail_msg("%s as %s: number %lld is %g, of %g", o->name, lb_datatype_name(q.datatype),
+                         (long long)i, got, want);
+            }
+        }
+        lb_job_destroy(job);
+        n_types++;
+    }
+    assert_true(n_types >= (lb_output_get(q.kind)->others == LB_TYPES_NONE ? 1 : q.hosted == large ? 1 : 2));
+}
 
 static void check_numbers(const struct question *q, const struct lb_job *job) {
     const struct lb_job_output *o = &job->outputs[0];
@@ -352,6 +409,7 @@ static bool check_alone(struct question q, const json_t *metadata) {
         check_numbers(&warm, warmer);
         check_numbers(&wide, wider);
     }
+    check_datatypes(q, plain);
     lb_job_destroy(plain);
     lb_job_destroy(warmer);
     lb_job_destroy(wider);

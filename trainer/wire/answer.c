@@ -3,6 +3,7 @@
 #include "common/base/buf.h"
 #include "common/base/mem.h"
 #include "common/nn/dtype.h"
+#include "proto/logprob8.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -205,9 +206,19 @@ enum lb_status lb_answer_name(struct lb_answer *answer) {
 }
 
 void lb_wire_floats(const struct lb_wire_tensor *tensor, int64_t first, int64_t n, float *out) {
-    if (tensor->datatype == LB_DT_FP16) {
+    switch (tensor->datatype) {
+    case LB_DT_FP16:
         lb_f16_row((const uint16_t *)tensor->data + first, out, n);
-    } else {
+        break;
+    case LB_DT_BF16:
+        lb_bf16_row((const uint16_t *)tensor->data + first, out, n);
+        break;
+    case LB_DT_UINT8:
+        for (int64_t i = 0; i < n; i++) {
+            out[i] = lb_logprob8_to(((const uint8_t *)tensor->data)[first + i]);
+        }
+        break;
+    default:
         memcpy(out, (const float *)tensor->data + first, (size_t)n * sizeof *out);
     }
 }

@@ -102,7 +102,7 @@ const struct lb_wire_tensor *lb_answer_find(const struct lb_answer *answer, enum
                                             int layer);
 /* Parses the names of the answer's tensors into what. LB_E_NOTFOUND when one is no output's. */
 LB_NODISCARD enum lb_status lb_answer_name(struct lb_answer *answer);
-/* n numbers from element first on, FP16 or FP32, as floats. */
+/* n numbers from element first on, of any datatype that outputs of floats come in, as floats. */
 void lb_wire_floats(const struct lb_wire_tensor *tensor, int64_t first, int64_t n, float *out);
 int32_t lb_answer_id(const struct lb_wire_tensor *tensor, int64_t i);
 

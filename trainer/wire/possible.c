@@ -27,7 +27,12 @@ static enum lb_status refuse(struct lb_detail *detail, const char *name, const s
 }
 
 static bool is_float(const struct lb_wire_tensor *t) {
-    return t->datatype == LB_DT_FP32 || t->datatype == LB_DT_FP16;
+    return t->datatype != LB_DT_INT32 && t->datatype != LB_DT_UINT16;
+}
+
+/* What rounding may do to numbers of this datatype: BF16 has 3 bits less than FP16. */
+static double slack_of(const struct lb_wire_tensor *t) {
+    return t->datatype == LB_DT_BF16 ? 8 * SLACK : SLACK;
 }
 
 /* Every number finite and at most `most`. */
@@ -105,6 +110,7 @@ static enum lb_status check_order(const struct lb_wire_tensor *t, const char *na
 static enum lb_status check_sum(const struct lb_wire_tensor *lse, const struct lb_wire_tensor *z,
                                 double temperature, const char *name, struct lb_detail *detail) {
     int64_t k = columns_of(z), rows = rows_of(z);
+    double slack = fmax(slack_of(lse), slack_of(z));
     for (int64_t r = 0; r < rows && r < lb_wire_elements(lse); r++) {
         float sum, v;
         double mass = 0;
@@ -113,7 +119,7 @@ static enum lb_status check_sum(const struct lb_wire_tensor *lse, const struct l
             lb_wire_floats(z, r * k + i, 1, &v);
             mass += exp(v / temperature - sum);
         }
-        if (!(mass <= 1 + SLACK * (1 + fabs((double)sum)))) {
+        if (!(mass <= 1 + slack * (1 + fabs((double)sum)))) {
             return refuse(detail, name, lse, r, "is less than its logits sum up to", (double)sum);
         }
     }
@@ -149,7 +155,7 @@ static enum lb_status check_rest_of(const struct lb_wire_tensor *rest, const str
         }
         double odds = log_rest - log(-expm1(log_rest)),
                most = LOG_MOST_IDS + (v - first) / temperature - log(listed);
-        double slack = SLACK * (1 + fabs((double)first)) / temperature;
+        double slack = fmax(slack_of(rest), slack_of(z)) * (1 + fabs((double)first)) / temperature;
         if (log_rest > LB_LOG_LEAST_REST + SLACK && odds > most + slack) {
             return refuse(detail, name, rest, r, "is likelier than ids below the last one listed can be",
                           (double)log_rest);
