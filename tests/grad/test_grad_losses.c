@@ -123,18 +123,26 @@ static double attention(const double *a, const struct lb_states *s, bool normali
     return sum * t / ((double)s->heads * t * (s->both_ways ? t : (t + 1) / 2));
 }
 
+/* Cross entropy of two coins whose heads have the likelihoods to the power of 1 / T. */
+static double coins(double its, double own, double t) {
+    double p = exp(its / t - 1e-6), q = exp(own / t - 1e-6);
+    return -(p * log(q) + (1 - p) * log(1 - q));
+}
+
 static const struct {
     const char *name;
     double (*row)(const double *z, int32_t label, const struct lb_target *t);
     double (*state)(const double *a, const struct lb_states *s, bool normalize);
+    double (*chunk)(double its, double own, double t);
 } formulas[] = {
-    {"cross_entropy", ce, NULL},
-    {"kl", kl, NULL},
-    {"hs_mse", NULL, mse},
-    {"hs_cosine", NULL, cosine},
-    {"attention_mse", NULL, attention},
-    {"embedding_mse", NULL, mse},
-    {"embedding_cosine", NULL, cosine},
+    {"cross_entropy", ce, NULL, NULL},
+    {"kl", kl, NULL, NULL},
+    {"hs_mse", NULL, mse, NULL},
+    {"hs_cosine", NULL, cosine, NULL},
+    {"attention_mse", NULL, attention, NULL},
+    {"embedding_mse", NULL, mse, NULL},
+    {"embedding_cosine", NULL, cosine, NULL},
+    {"alm", NULL, NULL, coins},
 };
 
 static size_t formula_of(const struct lb_loss *loss) {
@@ -383,6 +391,9 @@ static void states(void **state) {
                                      .heads = ROWS / HEAD_ROWS};
     for (size_t i = 0; lb_loss_at(i) != NULL; i++) {
         const struct lb_loss *loss = lb_loss_at(i);
+        if (loss->on == LB_ON_CHUNK) {
+            continue;
+        }
         if (loss->state != NULL) {
             const struct lb_states *s = loss->on == LB_ON_ATTENTION ? &planes : &hidden;
             check_states(loss, s, false);
@@ -398,6 +409,34 @@ static void states(void **state) {
     }
 }
 
+/* ---- chunks -----------------------------------------------------------------------------------------------
+ */
+
+static void chunks(void **state) {
+    (void)state;
+    static const double likelihoods[] = {-1e-3, -0.4, -3, -11, -90, -700}, temps[] = {1, 30, 100};
+    for (size_t i = 0; lb_loss_at(i) != NULL; i++) {
+        const struct lb_loss *loss = lb_loss_at(i);
+        for (int n = 0; loss->chunk != NULL && n < 6 * 6 * 3; n++) {
+            double its = likelihoods[n % 6], own = likelihoods[n / 6 % 6], h = 1e-4 * fmin(1, -own),
+                   slope = 0;
+            const struct lb_loss_args args = {.weight = 1, .bce_temp = temps[n / 36]};
+            double (*formula)(double, double, double) = formulas[formula_of(loss)].chunk;
+            double have = loss->chunk(its, own, &args, &slope), want = formula(its, own, args.bce_temp);
+            double up = formula(its, own + h, args.bce_temp), down = formula(its, own - h, args.bce_temp);
+            assert_true(fabs(have - want) < 1e-9 * fmax(1, want));
+            assert_true(fabs(slope - (up - down) / (2 * h)) < 1e-6 * fmax(1e-2, fabs(slope)));
+            /* Least where the student is the teacher. */
+            assert_true(its == own ? fabs(slope) < 1e-9 : (slope > 0) == (own > its));
+        }
+        if (loss->chunk != NULL) { /* sure of all: finite */
+            const struct lb_loss_args args = {.weight = 1, .bce_temp = 100};
+            double slope = 0, value = loss->chunk(0, 1e-7, &args, &slope);
+            assert_true(isfinite(value) && isfinite(slope));
+        }
+    }
+}
+
 /* ---- the table --------------------------------------------------------------------------------------------
  */
 
@@ -408,7 +447,8 @@ static void table(void **state) {
         const struct lb_loss *loss = lb_loss_at(n);
         assert_ptr_equal(lb_loss_find(loss->name), loss);
         assert_true((loss->row != NULL) == (loss->on == LB_ON_LABEL || loss->on == LB_ON_TARGET));
-        assert_true((loss->state != NULL) == (loss->row == NULL));
+        assert_true((loss->chunk != NULL) == (loss->on == LB_ON_CHUNK));
+        assert_int_equal((loss->row != NULL) + (loss->state != NULL) + (loss->chunk != NULL), 1);
         assert_true((loss->kinds != 0) == (loss->on == LB_ON_TARGET));
         assert_true(lb_loss_reads(loss, "temperature") == (loss->on == LB_ON_TARGET));
         assert_false(lb_loss_reads(loss, "temp"));
@@ -588,6 +628,7 @@ int main(void) {
         cmocka_unit_test(softmax_once),
         cmocka_unit_test(tails),
         cmocka_unit_test(states),
+        cmocka_unit_test(chunks),
         cmocka_unit_test(weights),
         cmocka_unit_test(mixture_of_probabilities),
         cmocka_unit_test(mixture_of_truncated),

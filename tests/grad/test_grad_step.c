@@ -13,6 +13,7 @@
 
 #include "common/base/rng.h"
 #include "common/nn/head.h"
+#include "common/nn/reduce.h"
 #include "tests/support/whole_step.h"
 
 #include <math.h>
@@ -44,6 +45,8 @@ struct world {
     struct lb_teacher_info info[2];
     struct lb_teacher_head head[2];
     struct lb_sample samples[SAMPLES];
+    struct lb_reading readings[SAMPLES][2];
+    struct lb_chunk chunks[SAMPLES][MAX_T];
     struct lb_answer answers[SAMPLES * 2];
     const struct lb_answer *pointers[SAMPLES * 2];
     struct lb_step *step;
@@ -104,6 +107,22 @@ static void top_k(struct lb_answer *a, int64_t t, int64_t k, int teacher) {
     add(a, "logprobs.rest", t, 0, 0, rest);
 }
 
+/* The second teacher reads other tokens: of the row's all but the last few, by twos and ones, as one and two.
+ */
+static void make_readings(struct world *w, int s) {
+    static const int32_t ids[MAX_T] = {0};
+    struct lb_sample *sample = &w->samples[s];
+    int64_t n = 0, its = 0;
+    for (int64_t at = 0; at + 3 < sample->n && its + 3 < sample->n; n++) {
+        int32_t wide = 1 + (int32_t)(n % 2), its_n = 3 - wide;
+        w->chunks[s][n] = (struct lb_chunk){(int32_t)at, wide, (int32_t)its, its_n};
+        at += wide;
+        its += its_n;
+    }
+    w->readings[s][1] = (struct lb_reading){ids, sample->n, w->chunks[s], n};
+    sample->readings = w->readings[s];
+}
+
 static void make_answers(struct world *w) {
     static const int64_t lengths[SAMPLES] = {1, 9, MAX_T};
     for (int s = 0; s < SAMPLES; s++) {
@@ -114,6 +133,7 @@ static void make_answers(struct world *w) {
             ids[i] = (int32_t)lb_rng_below(&rng, VOCAB);
         }
         w->samples[s] = (struct lb_sample){.ids = ids, .n = t, .tag = -1};
+        make_readings(w, s);
         w->rows += t;
         for (int k = 0; k < 2; k++) {
             struct lb_answer *a = &w->answers[s * 2 + k];
@@ -173,10 +193,11 @@ static unsigned add_loss(struct world *w, const struct lb_loss *loss, double wei
     unsigned l = (unsigned)w->plan.n_losses++;
     w->plan.losses[l].loss = loss;
     snprintf(w->plan.losses[l].name, sizeof w->plan.losses[l].name, "%s", loss->name);
-    w->plan.losses[l].args =
-        (struct lb_loss_args){.weight = weight, .temperature = temperature, .normalize = true};
+    w->plan.losses[l].args = (struct lb_loss_args){
+        .weight = weight, .temperature = temperature, .normalize = true, .bce_temp = 10};
     w->plan.on_label |= w->plan.losses[l].loss->on == LB_ON_LABEL;
     w->plan.on_target |= w->plan.losses[l].loss->on == LB_ON_TARGET;
+    w->plan.on_chunk |= w->plan.losses[l].loss->on == LB_ON_CHUNK;
     return l;
 }
 
@@ -199,11 +220,8 @@ static void add_pair(struct world *w, unsigned loss, unsigned teacher, int stude
 /* A loss of the table with what it needs: activations of both teachers at the final state or at layer 1, or
  * attention. */
 static void add_from_table(struct world *w, const struct lb_loss *loss, enum lb_target_lane lane) {
-    static const double weight[] = {[LB_ON_LABEL] = 0.4,
-                                    [LB_ON_TARGET] = 0.7,
-                                    [LB_ON_HIDDEN] = 0.6,
-                                    [LB_ON_ATTENTION] = 30,
-                                    [LB_ON_SENTENCE] = 1};
+    static const double weight[] = {[LB_ON_LABEL] = 0.4,    [LB_ON_TARGET] = 0.7, [LB_ON_HIDDEN] = 0.6,
+                                    [LB_ON_ATTENTION] = 30, [LB_ON_SENTENCE] = 1, [LB_ON_CHUNK] = 8};
     double temperature = loss->on == LB_ON_TARGET && lane != LB_LANE_TOPK ? 1.5 : 1;
     unsigned l = add_loss(w, loss, weight[loss->on], temperature);
     for (unsigned k = 0; k < 2 && loss->on == LB_ON_HIDDEN; k++) {
@@ -312,9 +330,8 @@ static void free_world(struct world *w) {
     free(w);
 }
 
-static void check(const char *name, const struct lb_mixture *mixture, enum lb_target_lane lane, bool tied,
-                  const struct lb_loss *only) {
-    struct world *w = make_world(mixture, lane, tied, only);
+/* Frees the world. whole: its losses reach every tensor. */
+static void check_world(const char *name, struct world *w, bool whole) {
     size_t n;
     const struct lb_weight *weights = lb_model_weights(w->student, &n);
     double worst = 0;
@@ -337,7 +354,7 @@ static void check(const char *name, const struct lb_mixture *mixture, enum lb_ta
             norm += (double)g[j] * g[j];
         }
         norm = sqrt(norm);
-        assert_true(norm > 0 || only != NULL); /* one loss alone does not reach every tensor */
+        assert_true(norm > 0 || !whole);
         reached += norm > 0 ? 1 : 0;
         for (int64_t j = 0; j < size; j++) {
             direction[j] = norm > 0 ? g[j] / norm : 0;
@@ -354,13 +371,18 @@ static void check(const char *name, const struct lb_mixture *mixture, enum lb_ta
         free(keep);
         free(direction);
     }
-    char label[64];
-    snprintf(label, sizeof label, "%s, %s%s", name, lane == LB_LANE_TOPK ? "top-k" : "final states",
-             tied ? ", tied" : "");
-    printf("%-44s %zu of %zu tensors, largest relative error %.2e\n", label, reached, n, worst);
+    printf("%-44s %zu of %zu tensors, largest relative error %.2e\n", name, reached, n, worst);
     assert_true(reached > 0);
     free(analytic);
     free_world(w);
+}
+
+static void check(const char *name, const struct lb_mixture *mixture, enum lb_target_lane lane, bool tied,
+                  const struct lb_loss *only) {
+    char label[64];
+    snprintf(label, sizeof label, "%s, %s%s", name, lane == LB_LANE_TOPK ? "top-k" : "final states",
+             tied ? ", tied" : "");
+    check_world(label, make_world(mixture, lane, tied, only), only == NULL); /* one alone need not */
 }
 
 static const enum lb_target_lane lanes[] = {LB_LANE_FINAL, LB_LANE_TOPK};
@@ -389,6 +411,80 @@ static void each_mixture(void **state) {
         if (mixture->combine != LB_COMBINE_LOGITS) {
             check(mixture->name, mixture, LB_LANE_TOPK, i % 2 != 0, NULL);
         }
+    }
+}
+
+/* One loss from each teacher: what they weigh among themselves does not matter, and the one that reads other
+ * tokens is asked for nothing but its labels. */
+static struct world *make_apart(const char *mixture, enum lb_target_lane lane) {
+    struct world *w = make_world(lb_mixture_find(mixture), lane, true, lb_loss_find("kl"));
+    add_from_table(w, lb_loss_find("alm"), lane);
+    w->plan.sets[1] = 1;
+    w->plan.sets[2] = 2;
+    w->plan.n_sets = 2;
+    w->plan.losses[0].set = 1;
+    w->plan.losses[1].set = 2;
+    w->plan.unlike[1] = w->plan.apart[1] = true;
+    w->plan.head[1] = NULL;
+    for (int s = 0; s < SAMPLES; s++) {
+        struct lb_answer *a = &w->answers[s * 2 + 1];
+        for (size_t i = 0; i < a->n_tensors; i++) {
+            a->what[i].kind = a->what[i].kind == LB_OUT_ACTUAL ? LB_OUT_ACTUAL : LB_OUT_SENTENCE;
+        }
+    }
+    return w;
+}
+
+/* What the second teacher's chunks come to, by the formula. */
+static double alm_of(struct world *w) {
+    const struct lb_head *head = lb_model_head(w->student);
+    const struct lb_value *states;
+    double sum = 0;
+    int64_t row = 0;
+    assert_int_equal(lb_step_forward(w->step, w->samples, SAMPLES, &rng, &states, NULL), LB_OK);
+    for (int s = 0; s < SAMPLES; row += w->samples[s].n, s++) {
+        const struct lb_wire_tensor *its = lb_answer_find(&w->answers[s * 2 + 1], LB_OUT_ACTUAL, 0);
+        for (int64_t c = 0; s > 0 && c < w->readings[s][1].n_chunks; c++) {
+            const struct lb_chunk *chunk = &w->chunks[s][c];
+            double own = 0, teacher = 0;
+            for (int32_t t = chunk->at; t < chunk->at + chunk->n; t++) {
+                float z[VOCAB];
+                lb_head_logits(states->data + (row + t) * 16, 1, 16, head->weight->value, NULL, VOCAB,
+                               LB_HEAD_PLAIN, z);
+                own += z[w->samples[s].ids[t + 1]] - lb_logsumexp(z, VOCAB, 1);
+            }
+            for (int32_t t = chunk->its_at; t < chunk->its_at + chunk->its_n; t++) {
+                teacher += (double)((const float *)its->data)[t];
+            }
+            double p = exp(teacher / 10 - 1e-6), q = exp(own / 10 - 1e-6);
+            sum -= (p * log(q) + (1 - p) * log(1 - q)) / (double)w->rows;
+        }
+    }
+    return sum;
+}
+
+static void teachers_apart(void **state) {
+    (void)state;
+    for (int l = 0; l < 2; l++) {
+        double loss[3];
+        for (int i = 0; i < 3; i++) {
+            static const char *const names[] = {"mean_probs", "mean_losses", "ca_mkd"};
+            lb_rng_seed(&rng, 9, 0);
+            struct world *w = make_apart(names[i], lanes[l]);
+            struct lb_step_result result = {0};
+            loss[i] = run(w);
+            assert_int_equal(
+                lb_whole_step(w->step, w->samples, SAMPLES, w->pointers, w->rows, &rng, &result, NULL),
+                LB_OK);
+            /* Of 26 rows the second answered 25, and 19 are in chunks. */
+            assert_true(fabs(result.weight[0] - 1) < 1e-9 && fabs(result.weight[1] - 25 / 26.0) < 1e-9);
+            assert_true(result.term[0] > 0 && fabs(result.term[1] - alm_of(w)) < 1e-6 * result.term[1]);
+            assert_true(fabs(result.in_chunks[1] * 26 - 19) < 1e-9 && result.chunked[0] == 0);
+            free_world(w);
+        }
+        assert_true(loss[0] == loss[1] && loss[0] == loss[2]);
+        check_world(l == 0 ? "kl, and alm of another teacher" : "the same, top-k",
+                    make_apart("ca_mkd", lanes[l]), false);
     }
 }
 
@@ -662,7 +758,7 @@ int main(void) {
         cmocka_unit_test(each_loss),         cmocka_unit_test(each_mixture),
         cmocka_unit_test(weights_of_tokens), cmocka_unit_test(trimmed_vocabulary),
         cmocka_unit_test(two_halves),        cmocka_unit_test(micro_batches),
-        cmocka_unit_test(not_finite),
+        cmocka_unit_test(teachers_apart),    cmocka_unit_test(not_finite),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

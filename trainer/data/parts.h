@@ -12,6 +12,7 @@
 struct lb_text_row {
     int64_t start, n;
     int tag;
+    bool within; /* it begins within a text */
 };
 
 struct lb_image_row {
@@ -47,6 +48,7 @@ static inline struct lb_sample lb_text_row_sample(const struct lb_dataset *data,
                               .n = row->n,
                               .label = -1,
                               .tag = row->tag,
+                              .within = row->within,
                               .counts = data->counts != NULL ? data->counts + row->start : NULL};
 }
 

@@ -374,7 +374,7 @@ static enum lb_status cut_overlapping(struct lb_dataset *data, int64_t start, co
     enum lb_status status = reserve_rows(data, rows, detail);
     for (int64_t r = 0; status == LB_OK && r < rows; r++) {
         int64_t left = labels - r * cut->max_length, n = left < cut->max_length ? left : cut->max_length;
-        data->rows[data->count++] = (struct lb_text_row){start + r * cut->max_length, n, cut->tag};
+        data->rows[data->count++] = (struct lb_text_row){start + r * cut->max_length, n, cut->tag, r > 0};
     }
     *out_used = cut->keep_short ? labels : rows * cut->max_length;
     return status;
@@ -383,7 +383,7 @@ static enum lb_status cut_overlapping(struct lb_dataset *data, int64_t start, co
 /* Appends a row to data: what texts begin with, and labels [n] of the stream, of which those that begin texts
  * (complements) do not count. */
 static enum lb_status append_row(struct lb_dataset *data, const struct lb_ids *begin, const int32_t *labels,
-                                 int64_t n, int tag) {
+                                 int64_t n, int tag, bool within) {
     int64_t start = (int64_t)data->ids.len, all = (int64_t)begin->len + n;
     enum lb_status status = lb_ids_append(&data->ids, begin->data, begin->len);
     status = status == LB_OK ? lb_ids_append(&data->ids, labels, (size_t)n) : status;
@@ -400,7 +400,7 @@ static enum lb_status append_row(struct lb_dataset *data, const struct lb_ids *b
         counts[i] = i >= start + (int64_t)begin->len && *id >= 0;
         *id = *id >= 0 ? *id : ~*id;
     }
-    data->rows[data->count++] = (struct lb_text_row){start, all - 1, tag};
+    data->rows[data->count++] = (struct lb_text_row){start, all - 1, tag, within};
     return LB_OK;
 }
 
@@ -417,6 +417,7 @@ static enum lb_status cut_begun(struct lb_dataset *data, const struct lb_text_so
     }
     enum lb_status status = reserve_rows(data, len / most + 1, detail);
     while (status == LB_OK && at < len && left > 0) {
+        bool within = at < len && stream->data[at] >= 0;
         while (at < len && stream->data[at] < 0) {
             at++; /* the row's own beginning is this text's */
         }
@@ -425,7 +426,7 @@ static enum lb_status cut_begun(struct lb_dataset *data, const struct lb_text_so
             left -= stream->data[at + n] >= 0;
         }
         if (n > 0 && (n == most || cut->keep_short)) {
-            status = append_row(data, &source->begin, stream->data + at, n, cut->tag);
+            status = append_row(data, &source->begin, stream->data + at, n, cut->tag, within);
         }
         at += n;
     }
@@ -444,7 +445,7 @@ static enum lb_status cut_records(struct lb_dataset *data, const struct stream *
         int64_t len = stream->lens.data[r], most = left < cut->max_length ? left : cut->max_length;
         int64_t n = record_kept(ids, len, most);
         if (n > 0) {
-            status = append_row(data, &nothing, ids, n, cut->tag);
+            status = append_row(data, &nothing, ids, n, cut->tag, false);
             data->shortened += n < len;
             left -= n - 1;
         } else {

@@ -30,7 +30,7 @@ static enum lb_status hidden_pair(struct lb_step *step, const struct lb_pair *p,
         return LB_E_NOMEM;
     }
     for (int64_t r = 0; r < step->rows.n_rows; r++) {
-        weight[r] = step->rows.labels[r] >= 0 ? lb_step_mix(step, r)[p->teacher] : 0;
+        weight[r] = step->rows.labels[r] >= 0 ? lb_step_mix(step, p->loss, r)[p->teacher] : 0;
     }
     lb_target_states(&step->batch, p->teacher, p->kind, p->layer, p->teacher_width, b);
     const struct lb_states states = {.a = a->data,
@@ -63,7 +63,7 @@ static enum lb_status sentence_pair(struct lb_step *step, const struct lb_pair *
     for (int64_t s = 0; s < n; s++) {
         const struct lb_answer *answer = step->batch.answers[s * step->plan->n_teachers + p->teacher];
         if (answer != NULL) {
-            weight[s] = lb_step_mix(step, step->batch.offsets[s])[p->teacher];
+            weight[s] = lb_step_mix(step, p->loss, step->batch.offsets[s])[p->teacher];
             lb_wire_floats(lb_answer_find(answer, p->kind, 0), 0, p->teacher_width, b + s * p->teacher_width);
         }
     }
@@ -123,7 +123,7 @@ static double attention_sample(const struct lb_step *step, const struct lb_pair 
     }
     for (int64_t i = 0; i < states.n; i++) {
         int64_t row = first + i % t;
-        m->weight[i] = step->rows.labels[row] >= 0 ? lb_step_mix(step, row)[p->teacher] : 0;
+        m->weight[i] = step->rows.labels[row] >= 0 ? lb_step_mix(step, p->loss, row)[p->teacher] : 0;
     }
     memset(m->da, 0, (size_t)(states.n * t) * sizeof *m->da);
     double loss = state_loss(step, p, &states, m->da);

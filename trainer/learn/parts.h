@@ -5,12 +5,14 @@
 
 #include "common/base/arena.h"
 #include "common/model/batch.h"
+#include "trainer/learn/step.h"
 #include "trainer/learn/totals.h"
 
 /* A distribution made for one row, kept for the losses that compare with it. */
 struct lb_made_target {
     bool made, there; /* there: somebody answered about this row */
     unsigned who;     /* a teacher, or n_teachers: their mixture */
+    unsigned set;     /* of teachers, which that is of */
     double temperature;
     struct lb_target target;
     float *p;     /* [V] dense, or one per id */
@@ -51,8 +53,10 @@ struct lb_step {
     double inverse;           /* 1 / rows of the optimizer step */
     double inverse_sequences; /* 1 / its sequences */
     const struct lb_step_totals *totals;
-    double *mix;      /* weights [rows or samples, teachers], see lb_step_mix */
+    double *mix;      /* weights [sets, rows or samples, teachers], see lb_step_mix */
     double *row_loss; /* [losses, N] */
+    double *own;      /* [N] log q of the labels, for losses on chunks; NULL: there are none */
+    double *slope;    /* [N] their gradient by it, weighted */
     double *mass;     /* [teachers, N] what the student's vocabulary has of a teacher's distribution; -1: not
                          read.     NULL: no teacher is asked through a map */
     const struct lb_pair *bad_pair; /* the first whose loss is not finite */
@@ -62,14 +66,15 @@ struct lb_step {
     struct lb_worker *workers;      /* one per thread */
 };
 
-/* weights.c: the teachers' weights [teachers] for sample i of the batch, its token t or with t < 0 all of it.
- */
-void lb_step_weigh_one(const struct lb_step *step, const struct lb_answered *batch, int64_t i, int64_t t,
-                       double *out);
-/* Weighs the teachers and adds the mean weight of each to total [teachers]. false: out of memory. */
+/* weights.c: the teachers' weights [teachers] in a set of the plan's, for sample i of the batch, its token t
+ * or with t < 0 all of it. */
+void lb_step_weigh_one(const struct lb_step *step, const struct lb_answered *batch, unsigned set, int64_t i,
+                       int64_t t, double *out);
+/* Weighs the teachers and adds the mean weight of each, in the set of the first loss that learns from it, to
+ * total [teachers]. false: out of memory. */
 bool lb_step_weigh(struct lb_step *step, double *total);
-/* The teachers' weights [teachers] for one row. */
-const double *lb_step_mix(const struct lb_step *step, int64_t row);
+/* The teachers' weights [teachers] for one row in loss l. */
+const double *lb_step_mix(const struct lb_step *step, size_t l, int64_t row);
 
 /* totals.c: what makes a mean of loss l's sum over the optimizer step: of its positions, or of its sequences.
  */
@@ -77,16 +82,23 @@ double lb_step_inverse(const struct lb_step *step, size_t l);
 /* The denominator of a pair of activations, as a factor; 1: its loss has none. */
 double lb_step_inverse_square(const struct lb_step *step, const struct lb_pair *p);
 
-/* targets.c: what a loss at this temperature compares row's logits with: teacher `who`'s distribution, or for
- * who = n_teachers the mixture's. in_chunk: the row's place in step->z. NULL: nobody who counts answered. */
-const struct lb_target *lb_step_target(const struct lb_step *step, struct lb_worker *worker, unsigned who,
-                                       double temperature, int64_t row, int64_t in_chunk);
+/* targets.c: what loss l compares row's logits with: teacher `who`'s distribution, or for who = n_teachers
+ * the mixture's. in_chunk: the row's place in step->z. NULL: nobody who counts answered. */
+const struct lb_target *lb_step_target(const struct lb_step *step, struct lb_worker *worker, size_t l,
+                                       unsigned who, int64_t row, int64_t in_chunk);
 /* The length of teacher k's lists. */
 int64_t lb_step_top_k(const struct lb_step *step, unsigned k);
 /* step->mass of a micro-batch; false: out of memory. */
 bool lb_step_masses_init(struct lb_step *step);
 /* Memory for them. */
 bool lb_step_targets_init(struct lb_step *step, struct lb_worker *worker);
+
+/* chunks.c: losses on chunks, before the rows; false: out of memory. */
+bool lb_step_chunks(struct lb_step *step);
+/* Of the labels in sample s's chunks under teacher k, nats per token of the student's; 0: there is none. */
+double lb_step_chunks_cross_entropy(const struct lb_answered *batch, unsigned k, int64_t s);
+/* What of the samples lies in chunks, for teachers that are unlike. */
+void lb_step_chunks_count(const struct lb_step *step, struct lb_step_result *result);
 
 /* rows.c: all losses on logits, chunk by chunk. */
 enum lb_status lb_step_rows(struct lb_step *step);

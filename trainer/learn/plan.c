@@ -3,6 +3,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#define DEFAULT_BCE_TEMP 100 /* as the authors of alm have it */
+
 static bool classifier(const struct lb_model *m) {
     return lb_model_config(m)->input_size > 0;
 }
@@ -74,6 +76,12 @@ static enum lb_status ask_lane(struct lb_plan *plan, const struct lb_model *stud
     return status;
 }
 
+/* The labels' log-probabilities at temperature 1, whatever the lane's question is asked at. */
+static enum lb_status ask_labels(struct lb_plan *plan, unsigned k, struct lb_detail *detail) {
+    bool plain = plan->spec[k].temperature == 1;
+    return ask(&plan->spec[k], plain ? LB_OUT_ACTUAL : LB_OUT_NEXT, 0, LB_DT_FP32, detail);
+}
+
 /* What the mixture's weights ask of teacher k, whether a loss reads its distribution or not. */
 static enum lb_status ask_weights(struct lb_plan *plan, const struct lb_model *student, unsigned k,
                                   struct lb_detail *detail) {
@@ -83,9 +91,7 @@ static enum lb_status ask_weights(struct lb_plan *plan, const struct lb_model *s
         return LB_OK;
     }
     if (!classifier(student)) {
-        /* Weights are made at temperature 1, whatever the lane's question is asked at. */
-        bool plain = plan->spec[k].temperature == 1;
-        return ask(&plan->spec[k], plain ? LB_OUT_ACTUAL : LB_OUT_NEXT, 0, LB_DT_FP32, detail);
+        return ask_labels(plan, k, detail);
     }
     if (info->vocab_size != lb_model_config(student)->vocab_size) {
         return lb_fail(
@@ -99,7 +105,8 @@ static enum lb_status ask_weights(struct lb_plan *plan, const struct lb_model *s
                        "teacher %s: %s reads classifiers of up to %d classes and width %d",
                        r->teachers[k].name, plan->mixture->name, LB_MAX_IMAGE_CLASSES, LB_MAX_IMAGE_WIDTH);
     }
-    bool at_hand = plan->on_target && r->targets != LB_LANE_TOPK; /* the lane has the logits */
+    bool at_hand =
+        plan->on_target && !plan->apart[k] && r->targets != LB_LANE_TOPK; /* the lane has the logits */
     return at_hand ? LB_OK
                    : ask(&plan->spec[k], LB_OUT_LOGITS, 0, r->fp16_targets ? LB_DT_FP16 : LB_DT_FP32, detail);
 }
@@ -186,10 +193,14 @@ static enum lb_status add_loss(struct lb_plan *plan, struct lb_model *student, u
     if (from->args.temperature == 0) {
         plan->losses[l].args.temperature = plan->recipe->temperature;
     }
+    if (from->args.bce_temp == 0) {
+        plan->losses[l].args.bce_temp = DEFAULT_BCE_TEMP;
+    }
     name_loss(plan, l);
     plan->n_losses = l + 1;
     plan->on_label |= loss->on == LB_ON_LABEL;
     plan->on_target |= loss->on == LB_ON_TARGET;
+    plan->on_chunk |= loss->on == LB_ON_CHUNK;
     if (loss->on == LB_ON_TARGET && lb_plan_trimmed(plan) &&
         plan->losses[l].args.temperature != plan->recipe->temperature) {
         return lb_fail(
@@ -198,7 +209,12 @@ static enum lb_status add_loss(struct lb_plan *plan, struct lb_model *student, u
             "lacks is asked at the recipe's temperature %g; set that one",
             l, plan->recipe->temperature);
     }
-    if (loss->on == LB_ON_LABEL || loss->on == LB_ON_TARGET) {
+    if (loss->on == LB_ON_CHUNK && !lb_model_is_causal(student)) {
+        return lb_fail(detail, LB_E_ARG,
+                       "loss_functions.%u: %s compares how likely texts are, which a %s does not say", l,
+                       loss->name, lb_model_config(student)->model_type);
+    }
+    if (loss->on == LB_ON_LABEL || loss->on == LB_ON_TARGET || loss->on == LB_ON_CHUNK) {
         return lb_model_head(student)->weight != NULL
                    ? LB_OK
                    : lb_fail(detail, LB_E_ARG,
@@ -208,7 +224,7 @@ static enum lb_status add_loss(struct lb_plan *plan, struct lb_model *student, u
     static const struct lb_layer_pair final = {-1, -1};
     for (unsigned k = 0; k < plan->n_teachers; k++) {
         unsigned n = from->layer_mapping_count > 0 ? from->layer_mapping_count : 1;
-        for (unsigned i = 0; i < n; i++) {
+        for (unsigned i = 0; i < n && lb_plan_learns(plan, l, k); i++) {
             struct lb_layer_pair pair = from->layer_mapping_count > 0 ? from->layer_mapping[i] : final;
             enum lb_status status = add_pair(plan, student, l, k, pair, detail);
             if (status != LB_OK) {
@@ -219,7 +235,59 @@ static enum lb_status add_loss(struct lb_plan *plan, struct lb_model *student, u
     return LB_OK;
 }
 
-/* Whether the teacher reads the student's ids, or through the map's. */
+/* Which teachers each loss of the recipe learns from. */
+static void make_sets(struct lb_plan *plan) {
+    const struct lb_recipe *r = plan->recipe;
+    for (unsigned l = 0; l < r->loss_functions_count; l++) {
+        uint32_t set = 0, all = (uint32_t)((UINT64_C(1) << plan->n_teachers) - 1);
+        for (unsigned k = 0; k < plan->n_teachers; k++) {
+            for (unsigned i = 0; i < r->loss_functions[l].teachers_count; i++) {
+                bool named = strcmp(r->loss_functions[l].teachers[i], r->teachers[k].name) == 0;
+                set |= named ? UINT32_C(1) << k : 0;
+            }
+        }
+        set = set == all ? 0 : set;
+        unsigned i = 0;
+        while (i <= plan->n_sets && plan->sets[i] != set) {
+            i++;
+        }
+        plan->sets[i] = set;
+        plan->n_sets = i > plan->n_sets ? i : plan->n_sets;
+        plan->losses[l].set = i;
+    }
+}
+
+bool lb_plan_learns(const struct lb_plan *plan, size_t l, unsigned k) {
+    uint32_t set = plan->sets[plan->losses[l].set];
+    return set == 0 || (set >> k & 1) != 0;
+}
+
+/* Whether a loss of that kind learns from teacher k. */
+static bool any_learns(const struct lb_plan *plan, unsigned k, enum lb_loss_on on) {
+    for (unsigned l = 0; l < plan->recipe->loss_functions_count; l++) {
+        const struct lb_loss *loss = lb_loss_find(plan->recipe->loss_functions[l].function);
+        if (loss->on == on && lb_plan_learns(plan, l, k)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* The first loss that learns from teacher k and compares tokens with tokens; loss_functions_count: none. */
+static unsigned first_on_ids(const struct lb_plan *plan, unsigned k) {
+    unsigned l = 0;
+    for (; l < plan->recipe->loss_functions_count; l++) {
+        enum lb_loss_on on = lb_loss_find(plan->recipe->loss_functions[l].function)->on;
+        if (on != LB_ON_LABEL && on != LB_ON_CHUNK && lb_plan_learns(plan, l, k)) {
+            break;
+        }
+    }
+    return l;
+}
+
+/* Whether the teacher reads the student's ids, or through the map's, or has losses only for which it need
+ * not.
+ */
 static enum lb_status check_tokenizer(struct lb_plan *plan, const char *tokenizer,
                                       const struct lb_vocab_map *map, unsigned k, struct lb_detail *detail) {
     const struct lb_teacher_info *info = plan->info[k];
@@ -227,6 +295,12 @@ static enum lb_status check_tokenizer(struct lb_plan *plan, const char *tokenize
     if (its[0] == 0 || tokenizer[0] == 0 || strcmp(its, tokenizer) == 0) {
         return LB_OK;
     }
+    unsigned first = first_on_ids(plan, k);
+    if (first == plan->recipe->loss_functions_count) {
+        plan->unlike[k] = true;
+        return LB_OK;
+    }
+    const char *loss = plan->recipe->loss_functions[first].function;
     if (map != NULL && strcmp(its, map->full) == 0) {
         plan->map[k] = map;
         return LB_OK;
@@ -235,16 +309,19 @@ static enum lb_status check_tokenizer(struct lb_plan *plan, const char *tokenize
         return lb_fail(
             detail, LB_E_MISMATCH,
             "teacher %s has another tokenizer (%.12s) than the one that this recipe's was trimmed from "
-            "(%.12s): its answers would be about other text; trim that of GET /v2/models/%s/tokenizer",
-            name, its, map->full, info->model);
+            "(%.12s), and loss_functions.%u (%s) compares token by token: trim that of GET "
+            "/v2/models/%s/tokenizer, or let only alm learn from it (loss_functions: {function: alm, "
+            "teachers: [%s]}, and teachers without it for the others)",
+            name, its, map->full, first, loss, info->model, name);
     }
     return lb_fail(
         detail, LB_E_MISMATCH,
-        "teacher %s has another tokenizer (%.12s) than this recipe (%.12s): its answers would "
-        "be about other "
-        "text; use the tokenizer that GET /v2/models/%s/tokenizer gives, or a smaller one made of it by "
-        "limbeck tokenizer trim",
-        name, its, tokenizer, info->model);
+        "teacher %s has another tokenizer (%.12s) than this recipe (%.12s), and loss_functions.%u (%s) "
+        "compares token by token: use the tokenizer that GET /v2/models/%s/tokenizer gives, or a smaller one "
+        "made of it by limbeck tokenizer trim, or let only alm learn from it (loss_functions: {function: "
+        "alm, "
+        "teachers: [%s]}, and teachers without it for the others)",
+        name, its, tokenizer, first, loss, info->model, name);
 }
 
 static enum lb_status check_teacher(const struct lb_plan *plan, const struct lb_model *student, unsigned k,
@@ -255,7 +332,7 @@ static enum lb_status check_teacher(const struct lb_plan *plan, const struct lb_
         return lb_fail(detail, LB_E_MISMATCH, "teacher %s reads %lld features, the student %lld (0: text)",
                        name, (long long)info->input_size, (long long)lb_model_config(student)->input_size);
     }
-    if (info->input_size == 0 && info->max_length < plan->recipe->max_length) {
+    if (info->input_size == 0 && info->max_length < plan->recipe->max_length && !plan->unlike[k]) {
         return lb_fail(detail, LB_E_LIMIT, "teacher %s reads at most %lld tokens, max_length is %lld", name,
                        (long long)info->max_length, (long long)plan->recipe->max_length);
     }
@@ -270,13 +347,15 @@ enum lb_status lb_plan_make(const struct lb_recipe *recipe, struct lb_model *stu
     out->n_teachers = teachers != NULL ? lb_teachers_count(teachers) : 0;
     out->mixture = lb_mixture_find(recipe->mixture);
     enum lb_status status = LB_OK;
+    make_sets(out);
     for (unsigned k = 0; k < out->n_teachers && status == LB_OK; k++) {
         out->info[k] = lb_teachers_info(teachers, k);
         out->spec[k].top_k = recipe->loss_top_k;
+        out->apart[k] = !any_learns(out, k, LB_ON_TARGET);
         status = check_tokenizer(out, tokenizer_fingerprint, map, k, detail);
         status = status == LB_OK ? check_teacher(out, student, k, detail) : status;
         bool softened = recipe->targets == LB_LANE_TOPK || out->map[k] != NULL;
-        out->spec[k].temperature = softened ? recipe->temperature : 1;
+        out->spec[k].temperature = softened && !out->apart[k] ? recipe->temperature : 1;
         if (status == LB_OK && out->map[k] != NULL) {
             status = lb_teachers_set_map(teachers, k, map, detail);
         }
@@ -285,8 +364,10 @@ enum lb_status lb_plan_make(const struct lb_recipe *recipe, struct lb_model *stu
         status = add_loss(out, student, l, detail);
     }
     for (unsigned k = 0; k < out->n_teachers && status == LB_OK; k++) {
-        status = out->on_target ? ask_lane(out, student, teachers, k, detail) : LB_OK;
+        bool lane = out->on_target && !out->apart[k];
+        status = lane ? ask_lane(out, student, teachers, k, detail) : LB_OK;
         status = status == LB_OK ? ask_weights(out, student, k, detail) : status;
+        status = status == LB_OK && any_learns(out, k, LB_ON_CHUNK) ? ask_labels(out, k, detail) : status;
         if (status == LB_OK) {
             status = lb_teachers_set_spec(teachers, k, &out->spec[k], detail);
         }
@@ -316,8 +397,10 @@ void lb_plan_wanted(const struct lb_plan *plan, const struct lb_dataset *data,
     for (int64_t i = 0; i < n; i++) {
         const char *tag = samples[i].tag >= 0 ? lb_dataset_tag(data, samples[i].tag) : NULL;
         for (unsigned k = 0; k < plan->n_teachers; k++) {
+            const struct lb_reading *its = lb_sample_reading(&samples[i], k);
+            bool of_use = its == NULL || its->n_chunks > 0;
             wanted[i * plan->n_teachers + k] =
-                !plan->mixture->by_tag || has_tag(&plan->recipe->teachers[k], tag);
+                of_use && (!plan->mixture->by_tag || has_tag(&plan->recipe->teachers[k], tag));
         }
     }
 }

@@ -7,6 +7,7 @@
 
 #include "common/model/model.h"
 #include "trainer/data/dataset.h"
+#include "trainer/data/reading.h"
 #include "trainer/loss/loss.h"
 #include "trainer/loss/mixture.h"
 #include "trainer/loss/target.h"
@@ -34,14 +35,22 @@ struct lb_plan {
     const struct lb_teacher_head *head[LB_MAX_TEACHERS]; /* NULL unless the lane needs it */
     const struct lb_vocab_map *map[LB_MAX_TEACHERS]; /* NULL: the student has the teacher's own vocabulary;
                                                         else the part of it that the student has */
+    bool unlike[LB_MAX_TEACHERS]; /* it reads the texts in its own tokens, not in the student's */
+    bool apart[LB_MAX_TEACHERS];  /* no loss on distributions learns from it */
+    struct lb_reader *reader[LB_MAX_TEACHERS]; /* of those unlike, see lb_plan_readers */
+    struct lb_tokenizer *tokenizer[LB_MAX_TEACHERS];
     struct lb_ask_spec spec[LB_MAX_TEACHERS];
     size_t n_losses;
     struct {
         const struct lb_loss *loss;
         struct lb_loss_args args; /* temperature resolved */
         char name[64]; /* in metrics: the function; a further one of it with its place in loss_functions */
+        unsigned set;  /* of the teachers that it learns from: of sets */
     } losses[LB_MAX_LOSSES];
-    bool on_label, on_target; /* any such loss */
+    /* Teachers whose weights sum to 1 together, as bits; 0: all. The first is all. */
+    uint32_t sets[LB_MAX_LOSSES + 1];
+    unsigned n_sets;                    /* besides the first */
+    bool on_label, on_target, on_chunk; /* any such loss */
     size_t n_pairs;
     struct lb_pair pairs[LB_MAX_PAIRS];
 };
@@ -50,11 +59,23 @@ struct lb_plan {
  * itself. teachers may be NULL when there are none.
  * tokenizer_fingerprint: the student's, "" when it has none; map: of a trimmed one, NULL: it is none; it
  * outlives plan and teachers. Teachers that have neither this tokenizer nor the map's whole one are refused;
- * those with the whole one are asked through the map. */
+ * those with the whole one are asked through the map. One with another tokenizer is taken where nothing but
+ * losses on chunks learns from it; it is unlike then. */
 LB_NODISCARD enum lb_status lb_plan_make(const struct lb_recipe *recipe, struct lb_model *student,
                                          const char *tokenizer_fingerprint, const struct lb_vocab_map *map,
                                          struct lb_teachers *teachers, struct lb_plan *out,
                                          struct lb_detail *detail);
+/* Fetches the tokenizers of those that are unlike, and makes readers. tokenizer (the student's) is borrowed.
+ * What the plan then owns, finish frees. */
+LB_NODISCARD enum lb_status lb_plan_readers(struct lb_plan *plan, const struct lb_tokenizer *tokenizer,
+                                            struct lb_teachers *teachers, struct lb_detail *detail);
+/* Accepts NULL, and one that was not made. */
+void lb_plan_finish(struct lb_plan *plan);
+/* Whether loss l learns from teacher k. */
+bool lb_plan_learns(const struct lb_plan *plan, size_t l, unsigned k);
+/* The sample's readings [n_teachers] for teachers that are unlike, in arena; left NULL where none is. */
+LB_NODISCARD enum lb_status lb_plan_read(const struct lb_plan *plan, struct lb_sample *sample,
+                                         struct lb_arena *arena, struct lb_detail *detail);
 /* Whether any teacher is asked through a map. */
 bool lb_plan_trimmed(const struct lb_plan *plan);
 /* Which teacher is asked about which of n samples, into wanted [n * n_teachers]. */

@@ -4,6 +4,8 @@
 
 #include <string.h>
 
+#define READINGS_BYTES ((size_t)4 << 30) /* of one micro-batch */
+
 struct lb_prefetch {
     const struct lb_plan *plan;
     const struct lb_dataset *data;
@@ -15,6 +17,7 @@ struct lb_prefetch {
     int64_t asked, taken;      /* next number to ask about, to hand out */
     int64_t *indices;          /* [batch] */
     struct lb_sample *samples; /* [depth * batch], slot = number mod depth */
+    struct lb_arena *readings; /* [depth] what samples hold of teachers that read other tokens */
     bool *wanted;              /* [batch * teachers] */
 };
 
@@ -39,7 +42,12 @@ enum lb_status lb_prefetch_create(const struct lb_plan *plan, const struct lb_da
     a->indices = lb_malloc_array((size_t)a->batch, sizeof *a->indices);
     a->samples = lb_calloc((size_t)(a->depth * a->batch), sizeof *a->samples);
     a->wanted = lb_calloc((size_t)a->batch * (plan->n_teachers + 1), sizeof *a->wanted);
-    if (a->order == NULL || a->indices == NULL || a->samples == NULL || a->wanted == NULL) {
+    a->readings = lb_calloc((size_t)a->depth, sizeof *a->readings);
+    for (int64_t i = 0; a->readings != NULL && i < a->depth; i++) {
+        lb_arena_init(&a->readings[i], READINGS_BYTES);
+    }
+    if (a->order == NULL || a->indices == NULL || a->samples == NULL || a->wanted == NULL ||
+        a->readings == NULL) {
         lb_prefetch_destroy(a);
         return lb_fail(detail, LB_E_NOMEM, "out of memory");
     }
@@ -54,6 +62,10 @@ void lb_prefetch_destroy(struct lb_prefetch *prefetch) {
     lb_order_destroy(prefetch->order);
     lb_free(prefetch->indices);
     lb_free(prefetch->samples);
+    for (int64_t i = 0; prefetch->readings != NULL && i < prefetch->depth; i++) {
+        lb_arena_finish(&prefetch->readings[i]);
+    }
+    lb_free(prefetch->readings);
     lb_free(prefetch->wanted);
     lb_free(prefetch);
 }
@@ -68,11 +80,14 @@ static enum lb_status ask(struct lb_prefetch *a, int64_t number, struct lb_detai
     if (status != LB_OK) {
         return lb_fail(detail, status, "cannot order the samples of batch %lld", (long long)number);
     }
-    for (int64_t i = 0; i < a->batch; i++) {
+    struct lb_arena *arena = &a->readings[number % a->depth];
+    lb_arena_reset(arena);
+    for (int64_t i = 0; status == LB_OK && i < a->batch; i++) {
         lb_dataset_get(a->data, a->indices[i], &samples[i]);
+        status = lb_plan_read(a->plan, &samples[i], arena, detail);
     }
-    if (a->teachers == NULL) {
-        return LB_OK;
+    if (a->teachers == NULL || status != LB_OK) {
+        return status;
     }
     lb_plan_wanted(a->plan, a->data, samples, a->batch, a->wanted);
     return lb_teachers_submit(a->teachers, number - a->first, samples, a->batch, a->wanted, detail);

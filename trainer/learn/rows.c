@@ -7,8 +7,21 @@
 #include <omp.h>
 #include <string.h>
 
-static bool reads_logits(const struct lb_step *step) {
-    return step->plan->on_target && step->plan->recipe->targets != LB_LANE_TOPK;
+static bool reads_logits(const struct lb_step *step, unsigned k) {
+    return step->plan->on_target && !step->plan->apart[k] && step->plan->recipe->targets != LB_LANE_TOPK;
+}
+
+/* Losses on chunks, whose slopes by the label's log-probability are there: adds their gradient. */
+static void chunk_gradient(const struct lb_step *step, struct lb_worker *worker, int64_t row) {
+    float slope = (float)step->slope[row];
+    if (slope == 0) {
+        return;
+    }
+    const struct lb_softmax *s = lb_row_softmax(&worker->row, 1);
+    for (int64_t j = 0; j < step->v; j++) {
+        worker->dz[j] -= slope * s->q[j];
+    }
+    worker->dz[worker->row.label] += slope;
 }
 
 /* One loss on distributions: against the mixture of the teachers, or the weighted sum against each. */
@@ -19,14 +32,14 @@ static double target_loss(const struct lb_step *step, struct lb_worker *worker, 
     const struct lb_loss_args *args = &plan->losses[l].args;
     unsigned n = plan->n_teachers;
     if (plan->mixture->combine != LB_COMBINE_LOSSES) {
-        const struct lb_target *t = lb_step_target(step, worker, n, args->temperature, row, in_chunk);
+        const struct lb_target *t = lb_step_target(step, worker, l, n, row, in_chunk);
         return t != NULL ? t->mass * loss->row(&worker->row, t, args, (float)(factor * t->mass), worker->dz)
                          : 0;
     }
-    const double *w = lb_step_mix(step, row);
+    const double *w = lb_step_mix(step, l, row);
     double sum = 0;
     for (unsigned k = 0; k < n; k++) {
-        const struct lb_target *t = lb_step_target(step, worker, k, args->temperature, row, in_chunk);
+        const struct lb_target *t = lb_step_target(step, worker, l, k, row, in_chunk);
         double part = t != NULL ? w[k] * t->mass : 0;
         sum += t != NULL ? part * loss->row(&worker->row, t, args, (float)(factor * part), worker->dz) : 0;
     }
@@ -40,8 +53,9 @@ static int8_t find_culprit(const struct lb_step *step, const float *z, int64_t r
     if (lb_first_nonfinite(z, step->v) >= 0) {
         return LB_CULPRIT_STUDENT;
     }
-    for (unsigned k = 0; reads_logits(step) && k < step->plan->n_teachers; k++) {
-        if (answers[k] != NULL && lb_first_nonfinite(step->z[k] + in_chunk * step->v, step->v) >= 0) {
+    for (unsigned k = 0; k < step->plan->n_teachers; k++) {
+        if (reads_logits(step, k) && answers[k] != NULL &&
+            lb_first_nonfinite(step->z[k] + in_chunk * step->v, step->v) >= 0) {
             return (int8_t)(LB_CULPRIT_TEACHER + k);
         }
     }
@@ -69,20 +83,27 @@ static void row_losses(const struct lb_step *step, struct lb_worker *worker, int
             value = loss->row(&worker->row, NULL, &plan->losses[l].args, (float)factor, worker->dz);
         } else if (loss->on == LB_ON_TARGET) {
             value = target_loss(step, worker, l, row, in_chunk, factor);
+        } else if (loss->on == LB_ON_CHUNK) {
+            value = step->row_loss[l * (size_t)step->rows.n_rows + (size_t)row]; /* made before */
         }
         step->row_loss[l * (size_t)step->rows.n_rows + (size_t)row] = value;
         if (!isfinite(value) && step->culprit[row] == LB_CULPRIT_NONE) {
             step->culprit[row] = find_culprit(step, z, row, in_chunk);
         }
     }
+    if (step->slope != NULL) {
+        chunk_gradient(step, worker, row);
+    }
     memcpy(z, worker->dz, bytes);
 }
 
 static enum lb_status on_logits(void *context, int64_t row, int64_t n, float *z) {
     struct lb_step *step = context;
-    for (unsigned k = 0; reads_logits(step) && k < step->plan->n_teachers; k++) {
-        lb_target_logits(&step->batch, k, step->plan->head[k], step->plan->map[k], step->v, row, n,
-                         step->teacher_states, step->z[k]);
+    for (unsigned k = 0; k < step->plan->n_teachers; k++) {
+        if (reads_logits(step, k)) {
+            lb_target_logits(&step->batch, k, step->plan->head[k], step->plan->map[k], step->v, row, n,
+                             step->teacher_states, step->z[k]);
+        }
     }
 #pragma omp parallel for schedule(static)
     for (int64_t i = 0; i < n; i++) {
@@ -97,7 +118,10 @@ static bool chunk_memory(struct lb_step *step) {
     struct lb_arena *a = &step->memory;
     int64_t rows = lb_head_chunk(step->v), width = 1;
     rows = rows < step->rows.n_rows ? rows : step->rows.n_rows;
-    for (unsigned k = 0; reads_logits(step) && k < plan->n_teachers; k++) {
+    for (unsigned k = 0; k < plan->n_teachers; k++) {
+        if (!reads_logits(step, k)) {
+            continue;
+        }
         width = plan->info[k]->hidden_size > width ? plan->info[k]->hidden_size : width;
         step->z[k] = lb_arena_array(a, (size_t)(rows * step->v), sizeof(float));
         if (step->z[k] == NULL) {

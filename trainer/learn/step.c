@@ -191,7 +191,8 @@ enum lb_status lb_step_forward(struct lb_step *step, const struct lb_sample *sam
 
 static enum lb_status losses_and_backward(struct lb_step *step, double *pair_loss) {
     const struct lb_plan *plan = step->plan;
-    enum lb_status status = plan->on_label || plan->on_target ? lb_step_rows(step) : LB_OK;
+    bool rows = plan->on_label || plan->on_target || plan->on_chunk;
+    enum lb_status status = rows ? lb_step_rows(step) : LB_OK;
     for (size_t i = 0; i < plan->n_pairs && status == LB_OK; i++) {
         const struct lb_pair *p = &plan->pairs[i];
         status = lb_step_pair(step, p, p->final ? step->states : step->taps[i].value, &pair_loss[p->loss]);
@@ -217,7 +218,7 @@ enum lb_status lb_step_losses(struct lb_step *step, const struct lb_answer *cons
     step->culprit = lb_arena_zarray(&step->memory, (size_t)step->rows.n_rows, sizeof *step->culprit);
     step->bad_pair = NULL;
     if (step->row_loss == NULL || step->culprit == NULL || !lb_step_masses_init(step) ||
-        !lb_step_weigh(step, result->weight)) {
+        !lb_step_weigh(step, result->weight) || !lb_step_chunks(step)) {
         return out_of_memory(step->batch.n_samples, detail);
     }
     enum lb_status status = totals == NULL ? lb_step_count(step, step->batch.samples, step->batch.n_samples,
@@ -231,6 +232,7 @@ enum lb_status lb_step_losses(struct lb_step *step, const struct lb_answer *cons
     if (status == LB_OK) {
         add_up(step, pair_loss, result);
         add_left_out(step, result);
+        lb_step_chunks_count(step, result);
     }
     return status;
 }

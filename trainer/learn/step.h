@@ -20,6 +20,9 @@ struct lb_step_result {
     /* Of teachers asked through a map: positions that they were read at, and what of their distributions
      * there lies on tokens that the student lacks; of the step's positions. */
     double cut[LB_MAX_TEACHERS], left_out[LB_MAX_TEACHERS];
+    /* Of those that read other tokens: positions that count, those of them in chunks, and chunks; of the
+     * step's positions. */
+    double chunked[LB_MAX_TEACHERS], in_chunks[LB_MAX_TEACHERS], chunks[LB_MAX_TEACHERS];
 };
 
 /* student and plan are borrowed. max_bytes bounds the activations. NULL when out of memory. */

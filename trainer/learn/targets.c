@@ -10,13 +10,13 @@ static bool truncated(const struct lb_step *step) {
     return step->plan->recipe->targets == LB_LANE_TOPK;
 }
 
-/* Temperatures of the losses on distributions that differ. */
+/* Temperatures of the losses on distributions, each with the teachers that it learns from, that differ. */
 static unsigned temperatures(const struct lb_plan *plan) {
     unsigned n = 0;
     for (size_t l = 0; l < plan->n_losses; l++) {
         bool seen = plan->losses[l].loss->on != LB_ON_TARGET;
         for (size_t m = 0; m < l && !seen; m++) {
-            seen = plan->losses[m].loss->on == LB_ON_TARGET &&
+            seen = plan->losses[m].loss->on == LB_ON_TARGET && plan->losses[m].set == plan->losses[l].set &&
                    plan->losses[m].args.temperature == plan->losses[l].args.temperature;
         }
         n += seen ? 0 : 1;
@@ -247,10 +247,10 @@ static void make_dense(const struct lb_step *step, double *weight, int64_t row, 
                                                 made->temperature, step->v, made->p);
 }
 
-/* The weights that make the distribution of `who`; false when it has none here. */
-static bool weights_of(const struct lb_step *step, unsigned who, int64_t row, double *weight) {
+/* The weights that make the distribution of `who` for loss l; false when it has none here. */
+static bool weights_of(const struct lb_step *step, size_t l, unsigned who, int64_t row, double *weight) {
     unsigned n = step->plan->n_teachers;
-    const double *mix = lb_step_mix(step, row);
+    const double *mix = lb_step_mix(step, l, row);
     const struct lb_answer *const *answers = step->batch.answers + (int64_t)step->batch.sequence[row] * n;
     bool any = false;
     for (unsigned k = 0; k < n; k++) {
@@ -260,18 +260,20 @@ static bool weights_of(const struct lb_step *step, unsigned who, int64_t row, do
     return any;
 }
 
-const struct lb_target *lb_step_target(const struct lb_step *step, struct lb_worker *worker, unsigned who,
-                                       double temperature, int64_t row, int64_t in_chunk) {
-    double weight[LB_MAX_TEACHERS];
+const struct lb_target *lb_step_target(const struct lb_step *step, struct lb_worker *worker, size_t l,
+                                       unsigned who, int64_t row, int64_t in_chunk) {
+    double weight[LB_MAX_TEACHERS], temperature = step->plan->losses[l].args.temperature;
+    unsigned set = step->plan->losses[l].set;
     struct lb_made_target *made = worker->targets;
-    while (made->made && (made->who != who || made->temperature != temperature)) {
+    while (made->made && (made->who != who || made->set != set || made->temperature != temperature)) {
         made++; /* there is one for each pair that the losses ask for */
     }
     if (!made->made) {
         made->made = true;
         made->who = who;
+        made->set = set;
         made->temperature = temperature;
-        made->there = weights_of(step, who, row, weight);
+        made->there = weights_of(step, l, who, row, weight);
         if (made->there && truncated(step)) {
             make_truncated(step, worker, weight, row, made);
         } else if (made->there) {

@@ -25,7 +25,8 @@ static void count_sample(const struct lb_step *step, const struct lb_answered *b
     for (int64_t t = 0; answer != NULL && t < batch->samples[i].n; t++) {
         double square = 0;
         if (t == 0 || plan->mixture->per_token) {
-            lb_step_weigh_one(step, batch, i, plan->mixture->per_token ? t : -1, weight);
+            lb_step_weigh_one(step, batch, plan->losses[p->loss].set, i, plan->mixture->per_token ? t : -1,
+                              weight);
         }
         if (!(weight[p->teacher] > 0) || !lb_sample_counts(&batch->samples[i], t)) {
             continue;

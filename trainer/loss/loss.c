@@ -11,7 +11,8 @@
     X(hs_cosine)     \
     X(attention_mse) \
     X(embedding_mse) \
-    X(embedding_cosine)
+    X(embedding_cosine) \
+    X(alm)
 /* clang-format on */
 
 #define DECLARED(name) extern const struct lb_loss lb_loss_##name;

@@ -22,6 +22,7 @@ struct lb_loss_args {
     double weight;      /* of this loss in the sum */
     double temperature; /* both distributions are softened by it */
     bool normalize;     /* states: by the mean square of the teacher's */
+    double bce_temp;    /* chunks: their log-likelihoods are divided by it */
 };
 
 /* How a teacher's distribution is known; a loss names those it can compare with. */
@@ -80,12 +81,17 @@ struct lb_states {
 typedef double (*lb_state_loss)(const struct lb_states *states, const struct lb_loss_args *args, double scale,
                                 float *da);
 
+/* One chunk of text, of log-likelihoods its (the teacher's) and own (the student's), both at temperature 1:
+ * returns L, and dL/d own in out_slope. */
+typedef double (*lb_chunk_loss)(double its, double own, const struct lb_loss_args *args, double *out_slope);
+
 enum lb_loss_on {
     LB_ON_LABEL,     /* rows of logits and labels */
     LB_ON_TARGET,    /* rows of logits and a teacher's distribution */
     LB_ON_HIDDEN,    /* hidden states, projected where widths differ */
     LB_ON_ATTENTION, /* attention probabilities */
-    LB_ON_SENTENCE   /* sentence embeddings, one row a sequence, projected where widths differ */
+    LB_ON_SENTENCE,  /* sentence embeddings, one row a sequence, projected where widths differ */
+    LB_ON_CHUNK      /* log-likelihoods of pieces of text, whose tokens may differ */
 };
 
 struct lb_loss {
@@ -95,6 +101,7 @@ struct lb_loss {
     const char *parameters; /* keys of its entry in loss_functions beside function and weight: "a, b" */
     lb_row_loss row;        /* on labels and targets */
     lb_state_loss state;    /* on activations */
+    lb_chunk_loss chunk;    /* on chunks */
 };
 
 /* The i-th of the table; NULL behind the last. */

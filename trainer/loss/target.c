@@ -87,9 +87,8 @@ static double image_cross_entropy(const struct lb_answer *a, int32_t label,
     return lb_logsumexp(z, v, 1) - z[label];
 }
 
-/* The labels' log-probabilities at temperature 1: asked as these, or where the question has another one, as
- * those. */
-static const struct lb_wire_tensor *find_actual(const struct lb_answer *a) {
+/* Asked as these, or where the question has another temperature, as those. */
+const struct lb_wire_tensor *lb_answer_labels(const struct lb_answer *a) {
     const struct lb_wire_tensor *plain = lb_answer_find(a, LB_OUT_NEXT, 0);
     return plain != NULL ? plain : lb_answer_find(a, LB_OUT_ACTUAL, 0);
 }
@@ -109,7 +108,7 @@ double lb_target_cross_entropy_at(const struct lb_answered *batch, unsigned k, i
         return image_cross_entropy(a, sample->label, head);
     }
     bool seen = a != NULL && t + 1 < sample->n && lb_sample_counts(sample, t);
-    return seen ? text_cross_entropy(find_actual(a), t) : 0;
+    return seen ? text_cross_entropy(lb_answer_labels(a), t) : 0;
 }
 
 double lb_target_cross_entropy(const struct lb_answered *batch, unsigned k, int64_t i,
@@ -119,7 +118,7 @@ double lb_target_cross_entropy(const struct lb_answered *batch, unsigned k, int6
     if (a == NULL || sample->n < 2) {
         return lb_target_cross_entropy_at(batch, k, i, 0, head);
     }
-    const struct lb_wire_tensor *actual = find_actual(a);
+    const struct lb_wire_tensor *actual = lb_answer_labels(a);
     double sum = 0;
     int64_t n = 0;
     for (int64_t t = 0; t + 1 < sample->n; t++) {

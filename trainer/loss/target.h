@@ -32,6 +32,8 @@ void lb_target_logits(const struct lb_answered *batch, unsigned k, const struct 
 /* Teacher k's states (hidden or attention) of all rows of the batch, [N, width]; absent rows are zero. */
 void lb_target_states(const struct lb_answered *batch, unsigned k, enum lb_output_kind kind, int layer,
                       int64_t width, float *out);
+/* The labels' log-probabilities at temperature 1 in an answer that was asked for them. */
+const struct lb_wire_tensor *lb_answer_labels(const struct lb_answer *answer);
 /* Cross entropy of position t's label of sample i under teacher k; 0 when it did not answer. Text: from
  * logprobs.actual or .next; 0 at the last position, whose label the teacher has not seen, and where the
  * sample does not count. Images: from the logits, or from the final state and head. */

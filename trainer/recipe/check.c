@@ -207,11 +207,13 @@ static enum lb_status check_layers(const struct check *c, const struct lb_recipe
 static enum lb_status check_loss_keys(const struct check *c, const struct lb_loss *loss, unsigned i) {
     const char *entry = (const char *)&c->recipe->loss_functions[i];
     for (const struct lb_field *f = lb_recipe_loss_fields; f->key != NULL; f++) {
-        bool every = strcmp(f->key, "function") == 0 || strcmp(f->key, "weight") == 0;
+        bool every = strcmp(f->key, "function") == 0 || strcmp(f->key, "weight") == 0 ||
+                     (loss->on != LB_ON_LABEL && strcmp(f->key, "teachers") == 0);
         if (!every && !lb_field_at_default(f, entry) && !lb_loss_reads(loss, f->key)) {
             char path[64];
             snprintf(path, sizeof path, "loss_functions.%u.%s", i, f->key);
-            return complain(c, path, "%s does not read it; its keys are weight%s%s", loss->name,
+            return complain(c, path, "%s does not read it; its keys are weight%s%s%s", loss->name,
+                            loss->on != LB_ON_LABEL ? ", teachers" : "",
                             loss->parameters[0] != '\0' ? ", " : "", loss->parameters);
         }
     }
@@ -237,6 +239,56 @@ static enum lb_status check_target(const struct check *c, const struct lb_loss *
     return LB_OK;
 }
 
+static bool is_listed(const struct lb_recipe_loss *loss, const char *name) {
+    for (unsigned j = 0; j < loss->teachers_count; j++) {
+        if (strcmp(loss->teachers[j], name) == 0) {
+            return true;
+        }
+    }
+    return loss->teachers_count == 0;
+}
+
+/* The teachers that a loss names must be there, each once. */
+static enum lb_status check_loss_teachers(const struct check *c, const struct lb_recipe_loss *loss,
+                                          unsigned i) {
+    for (unsigned j = 0; j < loss->teachers_count; j++) {
+        unsigned there = 0, before = 0;
+        char path[64];
+        for (unsigned k = 0; k < c->recipe->teachers_count; k++) {
+            there += strcmp(c->recipe->teachers[k].name, loss->teachers[j]) == 0;
+        }
+        for (unsigned k = 0; k < j; k++) {
+            before += strcmp(loss->teachers[k], loss->teachers[j]) == 0;
+        }
+        snprintf(path, sizeof path, "loss_functions.%u.teachers.%u", i, j);
+        if (there == 0 || before > 0) {
+            return complain(c, path, there == 0 ? "no teacher is called \"%s\"" : "\"%s\" stands there twice",
+                            loss->teachers[j]);
+        }
+    }
+    return LB_OK;
+}
+
+/* Each teacher must be of use to some loss. */
+static enum lb_status check_use(const struct check *c) {
+    const struct lb_recipe *r = c->recipe;
+    for (unsigned k = 0; k < r->teachers_count; k++) {
+        bool used = false;
+        for (unsigned i = 0; i < r->loss_functions_count; i++) {
+            const struct lb_recipe_loss *loss = &r->loss_functions[i];
+            used |= lb_loss_find(loss->function)->on != LB_ON_LABEL && loss->args.weight > 0 &&
+                    is_listed(loss, r->teachers[k].name);
+        }
+        if (!used) {
+            char path[64];
+            snprintf(path, sizeof path, "teachers.%u", k);
+            return complain(c, path, "no loss learns from %s; name it in one's teachers, or drop it",
+                            r->teachers[k].name);
+        }
+    }
+    return LB_OK;
+}
+
 static enum lb_status check_loss(const struct check *c, unsigned i, const struct lb_loss **out) {
     const struct lb_recipe_loss *loss = &c->recipe->loss_functions[i];
     const struct lb_loss *entry = lb_loss_find(loss->function);
@@ -255,11 +307,21 @@ static enum lb_status check_loss(const struct check *c, unsigned i, const struct
         snprintf(path, sizeof path, "loss_functions.%u", i);
         return complain(c, path, "%s learns from teachers, and the recipe lists none", loss->function);
     }
+    if (entry->on == LB_ON_CHUNK && (is_classifier(c->recipe) || c->recipe->whole_texts)) {
+        snprintf(path, sizeof path, "loss_functions.%u", i);
+        return complain(c, path, "%s compares how likely texts are, token by token; %s", loss->function,
+                        is_classifier(c->recipe) ? "the data are images" : "whole_texts is for encoders");
+    }
+    status = check_loss_teachers(c, loss, i);
+    if (status != LB_OK) {
+        return status;
+    }
     *out = entry;
     if (entry->on == LB_ON_TARGET) {
         return check_target(c, entry, i);
     }
-    return entry->on == LB_ON_LABEL ? LB_OK : check_layers(c, loss, entry->on == LB_ON_ATTENTION, i);
+    bool layers = entry->on != LB_ON_LABEL && entry->on != LB_ON_CHUNK;
+    return layers ? check_layers(c, loss, entry->on == LB_ON_ATTENTION, i) : LB_OK;
 }
 
 static enum lb_status check_losses(const struct check *c) {
@@ -285,7 +347,7 @@ static enum lb_status check_losses(const struct check *c) {
         return complain(c, "teachers",
                         "no loss function asks them; add one (kl, hs_mse, ...) or drop the teachers");
     }
-    return LB_OK;
+    return check_use(c);
 }
 
 static enum lb_status check_steps(const struct check *c) {

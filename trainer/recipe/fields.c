@@ -157,6 +157,15 @@ const struct lb_field lb_recipe_loss_fields[] = {
     MAPS_(layer_mapping, DEC, lb_layer_pair, layer_fields,
           "losses on activations: pairs of layers; none: final to final"),
     ARG_(normalize, BOOL, 0, 0, "false", "hs_mse: divide by the teacher's mean square"),
+    STRINGS_(teachers, DEC, "names of the teachers that it learns from; none: all"),
+    {.key = "bce_temp",
+     .offset = offsetof(struct lb_recipe_loss, args.bce_temp),
+     .kind = LB_FIELD_FLOAT,
+     .flags = DEC,
+     .min = 0.01,
+     .max = 1e6,
+     .derived = "100",
+     .help = "alm: the log-likelihoods of a chunk are divided by it"},
     {NULL},
 };
 #undef S

@@ -88,7 +88,7 @@ static void ask(struct lb_teachers *teachers, unsigned k, const struct asking *a
     lb_arena_finish(&arena);
 }
 
-void lb_ask_bos(const struct lb_recipe *recipe, struct lb_teachers *teachers,
+void lb_ask_bos(const struct lb_recipe *recipe, struct lb_teachers *teachers, const bool *unlike,
                 const struct lb_tokenizer *tokenizer, const struct lb_dataset *data) {
     int32_t bos = tokenizer != NULL ? lb_tokenizer_bos(tokenizer) : -1;
     if (teachers == NULL || bos < 0 || lb_teachers_cached(teachers)) {
@@ -97,7 +97,7 @@ void lb_ask_bos(const struct lb_recipe *recipe, struct lb_teachers *teachers,
     struct asking *asking = lb_calloc(1, sizeof *asking);
     if (asking != NULL && prepare(asking, data, bos, lb_tokenizer_eos(tokenizer))) {
         for (unsigned k = 0; k < lb_teachers_count(teachers); k++) {
-            if (lb_teachers_info(teachers, k)->vocab_size > bos) {
+            if (!unlike[k] && lb_teachers_info(teachers, k)->vocab_size > bos) {
                 ask(teachers, k, asking, recipe->teachers[k].name, lb_tokenizer_token(tokenizer, bos));
             }
         }

@@ -10,6 +10,7 @@
 #include "trainer/run/student.h"
 #include "trainer/run/tell.h"
 #include "trainer/run/trimmed.h"
+#include "trainer/run/unlike.h"
 
 #include <omp.h>
 #include <stdio.h>
@@ -116,7 +117,8 @@ static enum lb_status open_inputs(struct lb_run *run, struct lb_detail *detail) 
                : status;
 }
 
-/* One hash over the teachers' fingerprints, in order: a resumed run must meet the same ones. */
+/* One hash over the teachers' fingerprints, in order: a resumed run must meet the same ones. What texts begin
+ * and end with for one that is unlike is not in its own. */
 static enum lb_status teachers_fingerprint(const struct lb_run *run, char out[LB_SHA256_HEX],
                                            struct lb_detail *detail) {
     struct lb_sha256 *hash = lb_sha256_create();
@@ -125,6 +127,9 @@ static enum lb_status teachers_fingerprint(const struct lb_run *run, char out[LB
     }
     for (unsigned k = 0; k < lb_teachers_count(run->teachers); k++) {
         lb_sha256_update(hash, lb_teachers_info(run->teachers, k)->fingerprint, LB_SHA256_HEX - 1);
+        if (run->plan->reader[k] != NULL) {
+            lb_reader_hash(run->plan->reader[k], hash);
+        }
     }
     uint8_t digest[LB_SHA256_BYTES];
     lb_sha256_final(hash, digest);
@@ -148,6 +153,7 @@ static enum lb_status open_teachers(struct lb_run *run, struct lb_detail *detail
     status = status == LB_OK ? lb_plan_make(run->recipe, run->student, tokenizer, run->map, run->teachers,
                                             run->plan, detail)
                              : status;
+    status = status == LB_OK ? lb_plan_readers(run->plan, run->tokenizer, run->teachers, detail) : status;
     if (status == LB_OK && run->teachers != NULL) {
         lb_tell_templates(run->recipe, run->data, run->teachers);
         status = teachers_fingerprint(run, run->at.teachers, detail);
@@ -251,8 +257,9 @@ enum lb_status lb_run_begin(struct lb_run *run, struct lb_detail *detail) {
     }
     status = status == LB_OK && run->options->resume ? resume(run, detail) : status;
     if (status == LB_OK && run->at.step == 0) {
-        lb_ask_bos(r, run->teachers, run->tokenizer, run->data);
+        lb_ask_bos(r, run->teachers, run->plan->unlike, run->tokenizer, run->data);
         lb_trimmed_report(run->plan, run->teachers, run->data);
+        status = lb_unlike_report(run->plan, run->teachers, run->tokenizer, run->data, detail);
     }
     status = status == LB_OK ? write_recipe(run, detail) : status;
     run->resumable = run->resumable || status == LB_OK;

@@ -196,6 +196,7 @@ static void end(struct lb_run *run) {
     lb_step_destroy(run->step);
     lb_optimizer_destroy(run->optimizer);
     lb_teachers_close(run->teachers);
+    lb_plan_finish(run->plan);
     lb_free(run->plan);
     lb_dataset_destroy(run->data);
     lb_dataset_destroy(run->eval_data);

@@ -8,7 +8,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#define MAX_METRICS (16 + LB_MAX_LOSSES + 2 * LB_MAX_TEACHERS + LB_EVAL_MAX_PARTS)
+#define MAX_METRICS (16 + LB_MAX_LOSSES + 4 * LB_MAX_TEACHERS + LB_EVAL_MAX_PARTS)
 
 static void metric(struct lb_metric *list, size_t *n, const char *group, const char *name, double value) {
     if (*n < MAX_METRICS) {
@@ -49,6 +49,14 @@ enum lb_status lb_run_report(struct lb_run *run, struct lb_detail *detail) {
         if (run->sums.cut[k] > 0) {
             metric(m, &n, "tail_mass", run->recipe->teachers[k].name,
                    run->sums.left_out[k] / run->sums.cut[k]);
+        }
+    }
+    for (unsigned k = 0; k < run->plan->n_teachers; k++) {
+        if (run->sums.chunked[k] > 0 && run->sums.chunks[k] > 0) {
+            metric(m, &n, "in_chunks", run->recipe->teachers[k].name,
+                   run->sums.in_chunks[k] / run->sums.chunked[k]);
+            metric(m, &n, "tokens_per_chunk", run->recipe->teachers[k].name,
+                   run->sums.in_chunks[k] / run->sums.chunks[k]);
         }
     }
     if (run->teachers != NULL) {

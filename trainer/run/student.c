@@ -72,13 +72,16 @@ enum lb_status lb_student_pad(const struct lb_recipe *recipe, const struct lb_to
     if (n == 0 || tokenizer == NULL || recipe->student.model != NULL) {
         return LB_OK;
     }
-    int64_t v = lb_teachers_info(teachers, 0)->vocab_size;
+    int64_t v = 0; /* of those that read its ids */
     for (unsigned k = 0; k < n; k++) {
         const struct lb_teacher_info *info = lb_teachers_info(teachers, k);
-        if (info->vocab_size != v ||
-            strcmp(info->tokenizer_fingerprint, lb_tokenizer_fingerprint(tokenizer)) != 0) {
+        if (strcmp(info->tokenizer_fingerprint, lb_tokenizer_fingerprint(tokenizer)) != 0) {
+            continue;
+        }
+        if (v > 0 && info->vocab_size != v) {
             return LB_OK;
         }
+        v = info->vocab_size;
     }
     if (v <= lb_tokenizer_vocab_size(tokenizer)) {
         return LB_OK;

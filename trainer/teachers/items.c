@@ -56,7 +56,8 @@ static bool copy_sample(const struct lb_sample *sample, int64_t n_features, stru
     memcpy(copy, sample->features ? (const void *)sample->features : sample->ids, bytes);
     out->features = sample->features ? copy : NULL;
     out->ids = sample->features ? NULL : copy;
-    out->counts = NULL; /* nobody asks about it */
+    out->counts = NULL;   /* nobody asks about it, */
+    out->readings = NULL; /* nor about these: this is one of them, or there is none */
     return !sample->extra || copy_extra(sample, arena, out);
 }
 

@@ -2,9 +2,11 @@
 #include "common/base/mem.h"
 #include "trainer/teachers/opened.h"
 
+#include <stdio.h>
 #include <string.h>
 
-#define MOST 64 /* samples of one question */
+#define MOST 64          /* samples of one question */
+#define NO_CONFIG "none" /* in the cache: it has no tokenizer_config.json */
 
 /* A replica that answered when it was met; -1: none. */
 static int reached(const struct teacher *teacher) {
@@ -92,20 +94,39 @@ enum lb_status lb_teachers_ask_once(struct lb_teachers *teachers, unsigned k, co
     return status;
 }
 
+/* What it said when it was last there. */
+static enum lb_status recall_config(const struct lb_teachers *teachers, const struct teacher *teacher,
+                                    const char *name, struct lb_buf *out, struct lb_detail *detail) {
+    if (!teachers->cache || lb_cache_get_blob(teachers->cache, name, out, NULL) || out->len == 0) {
+        lb_buf_reset(out);
+        return lb_fail(detail, LB_E_UNAVAILABLE, "%s is away and its tokenizer_config is not in the cache",
+                       teacher->label);
+    }
+    if (out->len == strlen(NO_CONFIG) && memcmp(out->data, NO_CONFIG, out->len) == 0) {
+        lb_buf_reset(out);
+    }
+    return LB_OK;
+}
+
 enum lb_status lb_teachers_tokenizer_config(const struct lb_teachers *teachers, unsigned k,
                                             struct lb_buf *out, struct lb_detail *detail) {
     const struct teacher *teacher = &teachers->teachers[k];
     int replica = reached(teacher);
-    char *path = NULL;
+    char *path = NULL, name[LB_SHA256_HEX + 32];
     struct lb_detail why = {0};
+    snprintf(name, sizeof name, "tokenizer_config:%s", teacher->info.fingerprint);
     if (replica < 0) {
-        return lb_fail(detail, LB_E_UNAVAILABLE, "%s: it is away", teacher->label);
+        return recall_config(teachers, teacher, name, out, detail);
     }
     enum lb_status status = teacher->dialect->path(&teacher->info, LB_PATH_TOKENIZER_CONFIG, &path, detail);
     if (status == LB_OK) {
         struct lb_contact contact = lb_teacher_contact(teachers, teacher, replica);
         status = lb_contact_get(&contact, path, out, NULL, &why);
         status = status == LB_E_NOTFOUND ? LB_OK : status;
+    }
+    if (status == LB_OK) {
+        lb_teachers_remember(teachers, name, out->len > 0 ? out->data : NO_CONFIG,
+                             out->len > 0 ? out->len : strlen(NO_CONFIG));
     }
     lb_free(path);
     return status == LB_OK ? LB_OK : lb_fail(detail, status, "%s", why.text);

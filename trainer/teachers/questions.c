@@ -112,8 +112,14 @@ static enum lb_status admit_sample(struct lb_asker *asker, struct question *ques
 
 static enum lb_status admit_slot(struct lb_asker *asker, struct question *question, int64_t i, unsigned k,
                                  struct lb_teachers_stats *counts, struct lb_detail *detail) {
+    const struct lb_reading *its = lb_sample_reading(&question->samples[i], k);
     struct lb_sample sample;
     int32_t *ids;
+    if (its != NULL) {
+        sample = (struct lb_sample){.ids = its->ids, .n = its->n, .label = -1, .tag = -1};
+        return admit_sample(asker, question, &sample, k, &question->slots[i * question->n_teachers + k],
+                            counts, detail);
+    }
     enum lb_status status = lb_sample_through(asker->teachers[k].is.map, asker->teachers[k].is.name,
                                               &question->samples[i], &sample, &ids, detail);
     if (status == LB_OK) {

@@ -108,8 +108,8 @@ LB_NODISCARD enum lb_status lb_teachers_ask_once(struct lb_teachers *teachers, u
                                                  const struct lb_sample *samples, int64_t n, bool its_ids,
                                                  struct lb_arena *arena, struct lb_answer *answers,
                                                  struct lb_detail *detail);
-/* The tokenizer_config.json that goes with it, asked for at once; out stays empty when the server has none.
- */
+/* The tokenizer_config.json that goes with it, asked for at once, and only of a teacher that is away taken
+ * from the cache; out stays empty when the server has none. */
 LB_NODISCARD enum lb_status lb_teachers_tokenizer_config(const struct lb_teachers *teachers, unsigned k,
                                                          struct lb_buf *out, struct lb_detail *detail);
 /* Whether there is a cache that holds answers already. */

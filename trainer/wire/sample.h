@@ -14,6 +14,22 @@ struct lb_extra {
     int64_t width;         /* > 0 */
 };
 
+/* Tokens of a sample and of a teacher that reads it in other tokens, which stand for the same bytes of text:
+ * the labels of the sample's positions at .. at + n - 1, and those of the teacher's its_at .. its_at + its_n
+ * - 1. */
+struct lb_chunk {
+    int32_t at, n, its_at, its_n;
+};
+
+/* A sample as such a teacher reads it. */
+struct lb_reading {
+    const int32_t *ids; /* [n] its tokens; NULL: it reads the sample's own */
+    int64_t n;
+    const struct lb_chunk
+        *chunks; /* [n_chunks] in their order; none overlap, what lies between does not count */
+    int64_t n_chunks;
+};
+
 /* One sample: a row of text (max_length + 1 ids: the input and, one further on, the labels), or one image. */
 struct lb_sample {
     const int32_t *ids;           /* [n + 1]; inputs are ids[0..n-1], the label of position t is ids[t + 1] */
@@ -23,7 +39,14 @@ struct lb_sample {
     int tag;                      /* index into lb_dataset_tag, -1: none */
     const uint8_t *counts;        /* [n + 1] whether ids[t] counts as a label; NULL: all do */
     const struct lb_extra *extra; /* NULL: none */
+    bool within;                  /* the row begins within a text */
+    const struct lb_reading *readings; /* [teachers]; NULL: all read ids */
 };
+
+/* How teacher k reads it; NULL: in the sample's own ids. */
+static inline const struct lb_reading *lb_sample_reading(const struct lb_sample *sample, unsigned k) {
+    return sample->readings != NULL && sample->readings[k].ids != NULL ? &sample->readings[k] : NULL;
+}
 
 /* Whether losses and scores count position t: its label is the text's, not one that begins every text. */
 static inline bool lb_sample_counts(const struct lb_sample *sample, int64_t t) {

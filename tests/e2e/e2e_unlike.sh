@@ -1,0 +1,122 @@
+#!/bin/bash
+# Two teachers of unlike tokenizers teach one student: one by distributions over the vocabulary that it shares, the other
+# by how likely it finds the same pieces of text (alm), over HTTP, from the cache, resumed; what does not go together is
+# refused before anything is learnt.
+. "${LB_SOURCE_ROOT:?}/tests/e2e/lib.sh"
+golden=$LB_SOURCE_ROOT/tests/golden/text
+
+# A SentencePiece vocabulary with a beginning of texts, and one of bytes without; the student has a third.
+for kind in llama2 gpt2; do
+    mkdir "$kind"
+    cp "$golden/$kind.json" "$kind/tokenizer.json"
+done
+echo '{"bos_token": "<s>", "eos_token": "</s>", "add_bos_token": true}' >llama2/tokenizer_config.json
+text nouns 1500 1 >nouns.txt
+text nouns 60 2 >test.txt
+for kind in llama2 gpt2; do
+    base_recipe | sed "s|^tokenizer: .*|tokenizer: $kind|; s|hidden_size: 32|hidden_size: 48|; s|^max_steps: .*|max_steps: 150|" \
+        >"$kind.yaml"
+    cat >>"$kind.yaml" <<END
+datasets: [{path: nouns.txt}]
+loss_functions: [{function: cross_entropy}]
+max_length: 48
+seed: 3
+output_dir: $kind-teacher
+END
+    sed -i '/^max_length: 24$/d' "$kind.yaml"
+    expect 0 "$kind.log" "$limbeck" train "$kind.yaml"
+done
+# One of the student's own vocabulary.
+base_recipe >own.yaml
+cat >>own.yaml <<END
+datasets: [{path: nouns.txt}]
+loss_functions: [{function: cross_entropy}]
+seed: 4
+output_dir: own-teacher
+END
+expect 0 own.log "$limbeck" train own.yaml
+host llama2 llama2-teacher/student
+host own own-teacher/student
+
+say "alm alone: a student that sees no label but through the teacher's likelihoods comes to predict the text"
+base_recipe | sed 's|^max_steps: .*|max_steps: 120|; s|^learning_rate: .*|learning_rate: 5.0e-3|' >alm.yaml
+cat >>alm.yaml <<END
+datasets: [{path: nouns.txt}]
+eval_datasets: [{path: test.txt}]
+eval_steps: 60
+teachers: [{name: llama2, url: "${url[llama2]}"}]
+loss_functions: [{function: alm}]
+seed: 1
+END
+expect 0 alm.log "$limbeck" train alm.yaml --set output_dir=alm
+said alm.log "unlike_tokenizer teacher=llama2" in_chunks= its_tokens_per_chunk= teacher_bits_per_byte=
+jq -s '[.[] | select(.loss)]' alm/metrics.jsonl >alm.json
+holds '.[0]["loss/alm"] > 1.05 * .[-1]["loss/alm"]' alm.json
+holds 'all(.["in_chunks/llama2"] > 0.5 and .["tokens_per_chunk/llama2"] >= 1 and .["weight/llama2"] == 1)' alm.json
+jq -s '[.[] | select(.eval_loss)]' alm/metrics.jsonl >alm-eval.json
+expect 0 zero.log "$limbeck" train alm.yaml --set output_dir=zero --set max_steps=1 --set eval_steps=1 --set learning_rate=1e-9
+jq -s '[.[] | select(.eval_loss)]' zero/metrics.jsonl >zero-eval.json
+holds --slurpfile b zero-eval.json '.[-1].eval_perplexity < 0.1 * $b[0][0].eval_perplexity' alm-eval.json
+
+say "two ways at once: kl and states from the one, alm from two others; a daemon of our own among them"
+base_recipe >both.yaml
+cat >>both.yaml <<END
+datasets: [{path: nouns.txt}]
+teachers:
+  - {name: own, url: "${url[own]}"}
+  - {name: llama2, url: "${url[llama2]}"}
+  - {name: gpt2, url: "local:gpt2-teacher/student"}
+loss_functions:
+  - {function: kl, teachers: [own]}
+  - {function: hs_mse, normalize: true, teachers: [own]}
+  - {function: alm, weight: 20, teachers: [llama2, gpt2]}
+mixture: ca_mkd
+seed: 1
+save_steps: 5
+END
+expect 0 both.log "$limbeck" train both.yaml --set output_dir=both
+jq -s '[.[] | select(.loss)]' both/metrics.jsonl >both.json
+holds 'all(.["weight/own"] == 1 and (.["weight/llama2"] + .["weight/gpt2"] - 1 | fabs) < 1e-9 and .["loss/alm"] > 0)
+    and (.[0]["loss/alm"] > .[-1]["loss/alm"]) and (.[0]["loss/kl"] > .[-1]["loss/kl"])' both.json
+
+say "the same bits from the cache, without the teachers, and after an interruption"
+expect 0 fill.log "$limbeck" train both.yaml --set cache_dir=cache --set output_dir=filled
+same_student both filled
+start part.log "$limbeck" train both.yaml --set cache_dir=cache --set output_dir=part
+await reached part 7
+murder "$job"
+drop llama2
+drop own
+mv gpt2-teacher gone
+expect 0 resume.log "$limbeck" train both.yaml --set cache_dir=cache --set output_dir=part --resume
+same_student both part
+expect 0 cached.log "$limbeck" train both.yaml --set cache_dir=cache --set output_dir=cached
+same_student both cached
+[ "$(done_number cached.log teacher_requests)" -eq 0 ] || fail "a cached run asked"
+mv gone gpt2-teacher
+host llama2 llama2-teacher/student
+host own own-teacher/student
+
+say "prompts and completions: what is asked does not count"
+jq -cR '{prompt: .[:9], completion: .[9:]}' nouns.txt >pairs.jsonl
+expect 0 pairs.log "$limbeck" train alm.yaml --set 'datasets=[{path: pairs.jsonl}]' --set output_dir=pairs --set max_steps=20
+jq -s '[.[] | select(.eval_loss)]' pairs/metrics.jsonl >pairs.json
+holds --slurpfile b zero-eval.json '.[-1].eval_perplexity < 0.5 * $b[0][0].eval_perplexity' pairs.json
+
+say "refused, each in one line: losses token by token from it, by default and by name; nothing is learnt before"
+refused() { # name, what the error says, option of train...
+    local name=$1 says=$2
+    shift 2
+    expect 1 "$name.log" "$limbeck" train both.yaml --set "output_dir=$name" "$@"
+    one_error "$name.log"
+    said "$name.log" "$says"
+    [ ! -e "$name/metrics.jsonl" ] || fail "$name learnt something"
+}
+refused no1 "loss_functions.0 (kl) compares token by token" --set 'loss_functions=[{function: kl}]'
+said no1.log "teacher llama2 has another tokenizer" "limbeck tokenizer trim" "alm" "teachers: [llama2]"
+refused no2 "loss_functions.1 (hs_mse) compares token by token" --set 'loss_functions.1.teachers=[own, llama2]'
+refused no3 "no teacher is called" --set 'loss_functions.0.teachers=[nobody]'
+refused no4 "no loss learns from gpt2" --set 'loss_functions.2.teachers=[llama2]'
+refused no5 "does not read it" --set 'loss_functions.2.temperature=2'
+expect 1 images.log "$limbeck" train both.yaml --set output_dir=no6 --set whole_texts=true
+said images.log "loss_functions.2: alm compares how likely texts are"

@@ -1,0 +1,92 @@
+/* The loss alm and, by the chain rule, its gradient by logits against PyTorch's (make_alm.py). How steps put
+ * it together is held against formula and finite differences in tests/grad/test_grad_step.c. */
+#include <stdarg.h>
+#include <stddef.h>
+#include <setjmp.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include "common/base/file.h"
+#include "common/base/mem.h"
+#include "common/formats/safetensors.h"
+#include "common/nn/reduce.h"
+#include "trainer/loss/loss.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define ROWS 24
+#define VOCAB 40
+
+static struct lb_safetensors *golden;
+
+static int open_golden(void **state) {
+    (void)state;
+    const char *root = getenv("LB_SOURCE_ROOT");
+    char *path = lb_path_join(root != NULL ? root : ".", "tests/golden/alm.safetensors");
+    enum lb_status status = lb_safetensors_open(path, &golden, NULL);
+    lb_free(path);
+    return status == LB_OK ? 0 : -1;
+}
+
+static int close_golden(void **state) {
+    (void)state;
+    lb_safetensors_destroy(golden);
+    return 0;
+}
+
+static const struct lb_tensor *find(const char *name) {
+    const struct lb_tensor *t = lb_safetensors_find(golden, name);
+    assert_non_null(t);
+    return t;
+}
+
+static void alm(void **state) {
+    (void)state;
+    static const struct {
+        double temp;
+        const char *loss, *grad;
+    } cases[] = {{1, "loss.1", "grad.1"}, {10, "loss.10", "grad.10"}, {100, "loss.100", "grad.100"}};
+    const struct lb_loss *loss = lb_loss_find("alm");
+    const float *z = find("logits")->data, *its = find("its")->data;
+    const int32_t *labels = find("labels")->data, *chunk = find("chunks")->data;
+    assert_non_null(loss);
+    assert_int_equal(find("logits")->dim[1], VOCAB);
+    for (size_t i = 0; i < 3; i++) {
+        const struct lb_loss_args args = {.weight = 1, .bce_temp = cases[i].temp};
+        const float *want = find(cases[i].grad)->data;
+        double sum = 0, grad[ROWS * VOCAB] = {0}, total, worst = 0, largest = 0;
+        for (int64_t c = 0; c < find("chunks")->dim[0]; c++) {
+            const int32_t *at = chunk + 4 * c;
+            double own = 0, teacher = 0, slope;
+            for (int32_t t = at[0]; t < at[0] + at[1]; t++) {
+                own += z[t * VOCAB + labels[t]] - lb_logsumexp(z + t * VOCAB, VOCAB, 1);
+            }
+            for (int32_t t = at[2]; t < at[2] + at[3]; t++) {
+                teacher += (double)its[t];
+            }
+            sum += loss->chunk(teacher, own, &args, &slope) / ROWS;
+            for (int32_t t = at[0]; t < at[0] + at[1]; t++) {
+                double lse = lb_logsumexp(z + t * VOCAB, VOCAB, 1);
+                for (int32_t j = 0; j < VOCAB; j++) {
+                    grad[t * VOCAB + j] = slope / ROWS * ((j == labels[t]) - exp(z[t * VOCAB + j] - lse));
+                }
+            }
+        }
+        memcpy(&total, find(cases[i].loss)->data, sizeof total);
+        for (int j = 0; j < ROWS * VOCAB; j++) {
+            worst = fmax(worst, fabs(grad[j] - (double)want[j]));
+            largest = fmax(largest, fabs((double)want[j]));
+        }
+        printf("bce_temp %-4g loss %.9f, PyTorch's %.9f; gradient off by %.1e of its largest\n",
+               cases[i].temp, sum, total, worst / largest);
+        assert_true(fabs(sum - total) < 1e-6 * total && worst < 1e-5 * largest);
+    }
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {cmocka_unit_test(alm)};
+    return cmocka_run_group_tests(tests, open_golden, close_golden);
+}

@@ -1,0 +1,331 @@
+#include "trainer/data/reading.h"
+
+#include "common/base/buf.h"
+#include "common/base/mem.h"
+#include "common/base/utf8.h"
+#include "common/text/place.h"
+
+#include <string.h>
+
+#define MAX_TEXT ((size_t)1 << 30)
+#define CHARACTER 4 /* bytes of one at most */
+
+/* One side's tokenizer. */
+struct side {
+    const struct lb_tokenizer *tokenizer;
+    struct lb_ids begin, end; /* of texts */
+    bool puts_space;          /* before a text that does not begin with one */
+    int32_t unk;
+};
+
+struct lb_reader {
+    struct side own, its;
+    int64_t max_length;
+    /* of the row that is read */
+    struct lb_ids ids; /* the teacher's */
+    struct lb_chunk *chunks;
+    size_t n_chunks, cap_chunks;
+    struct lb_buf text;
+    struct lb_placed *placed; /* the row's tokens and behind them the teacher's */
+    struct lb_meeting *meetings;
+    size_t cap_placed, cap_meetings;
+};
+
+/* ---- opening ---- */
+
+/* What texts begin and end with: as the tokenizer says, and eos. */
+static enum lb_status find_ends(struct side *side) {
+    const struct lb_ids *before = lb_tokenizer_before(side->tokenizer),
+                        *after = lb_tokenizer_after(side->tokenizer);
+    int32_t eos = lb_tokenizer_eos(side->tokenizer);
+    enum lb_status status = lb_ids_append(&side->begin, before->data, before->len);
+    status = status == LB_OK ? lb_ids_append(&side->end, after->data, after->len) : status;
+    bool ended = eos < 0 || (after->len > 0 && after->data[after->len - 1] == eos);
+    return status == LB_OK && !ended ? lb_ids_push(&side->end, eos) : status;
+}
+
+/* Whether a word at the beginning of a text gets a space that the text does not have. */
+static enum lb_status find_space(struct side *side) {
+    struct lb_ids ids = {0};
+    size_t n = 0;
+    enum lb_status status = lb_tokenizer_encode(side->tokenizer, "a", 1, false, &ids, NULL);
+    const char *bytes =
+        status == LB_OK && ids.len > 0 ? lb_tokenizer_bytes(side->tokenizer, ids.data[0], &n) : NULL;
+    side->puts_space = bytes != NULL && n > 0 && bytes[0] == ' ';
+    lb_free(ids.data);
+    return status;
+}
+
+static enum lb_status open_side(struct side *side, const struct lb_tokenizer *tokenizer) {
+    side->tokenizer = tokenizer;
+    side->unk = lb_tokenizer_named(tokenizer, "unk_token");
+    enum lb_status status = find_ends(side);
+    return status == LB_OK ? find_space(side) : status;
+}
+
+enum lb_status lb_reader_create(const struct lb_tokenizer *own, const struct lb_tokenizer *its,
+                                int64_t max_length, struct lb_reader **out, struct lb_detail *detail) {
+    struct lb_reader *reader = lb_calloc(1, sizeof *reader);
+    if (reader == NULL) {
+        return lb_fail(detail, LB_E_NOMEM, "out of memory");
+    }
+    reader->max_length = max_length > 0 ? max_length : INT64_MAX;
+    lb_buf_init(&reader->text, MAX_TEXT);
+    enum lb_status status = open_side(&reader->own, own);
+    status = status == LB_OK ? open_side(&reader->its, its) : status;
+    if (status != LB_OK) {
+        lb_reader_destroy(reader);
+        return lb_fail(detail, status, "the tokenizers of student and teacher cannot be compared: %s",
+                       lb_status_name(status));
+    }
+    *out = reader;
+    return LB_OK;
+}
+
+void lb_reader_hash(const struct lb_reader *reader, struct lb_sha256 *hash) {
+    const struct lb_ids *ids[] = {&reader->its.begin, &reader->its.end};
+    for (int i = 0; i < 2; i++) {
+        lb_sha256_u64(hash, ids[i]->len);
+        lb_sha256_update(hash, ids[i]->data, ids[i]->len * sizeof *ids[i]->data);
+    }
+}
+
+void lb_reader_destroy(struct lb_reader *reader) {
+    if (reader == NULL) {
+        return;
+    }
+    lb_free(reader->own.begin.data);
+    lb_free(reader->own.end.data);
+    lb_free(reader->its.begin.data);
+    lb_free(reader->its.end.data);
+    lb_free(reader->ids.data);
+    lb_free(reader->chunks);
+    lb_free(reader->placed);
+    lb_free(reader->meetings);
+    lb_buf_finish(&reader->text);
+    lb_free(reader);
+}
+
+/* ---- one row ---- */
+
+/* Ids of a row, from 0 to n: one more than positions. */
+struct row {
+    const struct lb_sample *sample;
+    const int32_t *ids;
+    int64_t n;
+};
+
+static bool holds(const struct row *row, int64_t at, const struct lb_ids *what) {
+    return what->len > 0 && row->n - at >= (int64_t)what->len &&
+           memcmp(row->ids + at, what->data, what->len * sizeof *what->data) == 0;
+}
+
+/* Whether a text ends at this place of the row, or would but for the row's own end. */
+static bool ends_at(const struct row *row, int64_t at, const struct lb_ids *end) {
+    size_t left = (size_t)(row->n - at), n = left < end->len ? left : end->len;
+    return n > 0 && memcmp(row->ids + at, end->data, n * sizeof *end->data) == 0;
+}
+
+static bool id_counts(const struct row *row, int64_t i) {
+    return row->sample->counts == NULL || row->sample->counts[i] != 0;
+}
+
+/* Tokens at .. at + n - 1 of the row, and its_at .. of the teacher's, as a chunk, if all of the row's count
+ * and something predicts both. false: out of memory. */
+static bool add_chunk(struct lb_reader *reader, const struct row *row, int64_t at, int64_t n, size_t its_at,
+                      size_t its_n) {
+    bool counts = at > 0 && its_at > 0;
+    for (int64_t i = at; counts && i < at + n; i++) {
+        counts = id_counts(row, i);
+    }
+    if (!counts) {
+        return true;
+    }
+    if (reader->n_chunks == reader->cap_chunks) {
+        size_t cap = reader->cap_chunks > 0 ? 2 * reader->cap_chunks : 256;
+        struct lb_chunk *more = lb_realloc_array(reader->chunks, cap, sizeof *more);
+        if (more == NULL) {
+            return false;
+        }
+        reader->chunks = more;
+        reader->cap_chunks = cap;
+    }
+    reader->chunks[reader->n_chunks++] =
+        (struct lb_chunk){(int32_t)(at - 1), (int32_t)n, (int32_t)(its_at - 1), (int32_t)its_n};
+    return true;
+}
+
+/* A piece of text that was encoded in one go: tokens at .. end - 1 of the row. */
+struct piece {
+    int64_t at, end;
+    bool within; /* it begins within a text */
+    bool cut;    /* it ends within one, as far as is known */
+    /* what is read of its bytes, reader->text: whole characters */
+    size_t from, len;
+};
+
+static bool is_continuation(char c) {
+    return ((uint8_t)c & 0xc0) == 0x80;
+}
+
+/* The piece's bytes into reader->text, and which of them are text by themselves. false: out of memory. */
+static bool write_text(struct lb_reader *reader, const struct row *row, struct piece *piece) {
+    struct lb_buf *text = &reader->text;
+    lb_buf_reset(text);
+    for (int64_t i = piece->at; i < piece->end; i++) {
+        size_t n = 0;
+        const char *bytes = lb_tokenizer_bytes(reader->own.tokenizer, row->ids[i], &n);
+        if (lb_buf_append(text, bytes != NULL ? bytes : "", bytes != NULL ? n : 0) != LB_OK) {
+            return false;
+        }
+    }
+    piece->from = !piece->within && reader->own.puts_space && text->len > 0 && text->data[0] == ' ';
+    while (piece->from < text->len && piece->from < CHARACTER && is_continuation(text->data[piece->from])) {
+        piece->from++;
+    }
+    const char *whole = text->len > 0 ? text->data + piece->from : "";
+    piece->len = lb_utf8_check(whole, text->len - piece->from);
+    return true;
+}
+
+static bool reserve_placed(struct lb_reader *reader, size_t n) {
+    if (n > reader->cap_placed) {
+        struct lb_placed *placed = lb_realloc_array(reader->placed, n, sizeof *placed);
+        reader->placed = placed != NULL ? placed : reader->placed;
+        struct lb_meeting *meetings = lb_realloc_array(reader->meetings, n, sizeof *meetings);
+        reader->meetings = meetings != NULL ? meetings : reader->meetings;
+        if (placed == NULL || meetings == NULL) {
+            return false;
+        }
+        reader->cap_placed = n;
+    }
+    return true;
+}
+
+/* Where the row's tokens end in the text that is read; *first: of those that have a part in it. Returns how
+ * many these are. */
+static size_t place_own(const struct lb_reader *reader, const struct row *row, const struct piece *piece,
+                        int64_t *first) {
+    size_t at = 0, n_placed = 0;
+    *first = piece->at;
+    for (int64_t i = piece->at; i < piece->end; i++) {
+        size_t n = 0, begin = at;
+        if (lb_tokenizer_bytes(reader->own.tokenizer, row->ids[i], &n) != NULL) {
+            at += n;
+        }
+        bool space = piece->from == 1 && begin == 0 && reader->text.data[0] == ' '; /* put before the text */
+        if (at <= piece->from && !space) {
+            *first = i + 1;
+            continue;
+        }
+        bool inside = at <= piece->from + piece->len && at >= piece->from;
+        bool same = inside && (begin >= piece->from || space) && row->ids[i] != reader->own.unk;
+        reader->placed[n_placed++] = (struct lb_placed){inside ? at - piece->from : LB_NO_PLACE, same};
+    }
+    return n_placed;
+}
+
+/* Appends the teacher's tokens for a piece, and its chunks. */
+static enum lb_status read_piece(struct lb_reader *reader, const struct row *row, struct piece *piece,
+                                 struct lb_detail *detail) {
+    size_t its_at = reader->ids.len;
+    int64_t first = 0;
+    if (!write_text(reader, row, piece)) {
+        return lb_fail(detail, LB_E_NOMEM, "out of memory for a row's text");
+    }
+    const char *text = reader->text.len > 0 ? reader->text.data + piece->from : "";
+    /* A word in the middle of a text has its space already. */
+    bool has_space = piece->within && reader->its.puts_space && piece->len > 1 && text[0] == ' ';
+    enum lb_status status = lb_tokenizer_encode(reader->its.tokenizer, text + has_space,
+                                                piece->len - has_space, false, &reader->ids, detail);
+    size_t its_n = reader->ids.len - its_at, own_n = (size_t)(piece->end - piece->at);
+    if (status == LB_OK && !reserve_placed(reader, own_n + its_n)) {
+        status = lb_fail(detail, LB_E_NOMEM, "out of memory for a row's tokens");
+    }
+    if (status != LB_OK) {
+        return status;
+    }
+    own_n = place_own(reader, row, piece, &first);
+    struct lb_placed *its = reader->placed + own_n;
+    lb_tokens_place(reader->its.tokenizer, reader->ids.data + its_at, its_n, text, piece->len, its);
+    size_t n = lb_tokens_meet(reader->placed, own_n, its, its_n, reader->meetings);
+    for (size_t i = 0; i < n; i++) {
+        const struct lb_meeting *m = &reader->meetings[i];
+        bool last = piece->cut && m->end == piece->len;
+        if (!last && !add_chunk(reader, row, first + (int64_t)m->a, (int64_t)m->n_a, its_at + m->b, m->n_b)) {
+            return lb_fail(detail, LB_E_NOMEM, "out of memory for a row's chunks");
+        }
+    }
+    return LB_OK;
+}
+
+/* Reads the end of a text at *at, and the beginning of the next. */
+static enum lb_status read_end(struct lb_reader *reader, const struct row *row, int64_t *at,
+                               struct lb_detail *detail) {
+    const struct lb_ids *end = &reader->own.end, *its = &reader->its.end, *begin = &reader->its.begin;
+    size_t its_at = reader->ids.len;
+    bool whole = row->n - *at >= (int64_t)end->len;
+    enum lb_status status = whole ? lb_ids_append(&reader->ids, its->data, its->len) : LB_OK;
+    if (status == LB_OK && whole && its->len > 0 &&
+        !add_chunk(reader, row, *at, (int64_t)end->len, its_at, its->len)) {
+        status = LB_E_NOMEM;
+    }
+    *at = whole ? *at + (int64_t)end->len : row->n;
+    if (status == LB_OK && *at < row->n) {
+        status = lb_ids_append(&reader->ids, begin->data, begin->len);
+        *at += holds(row, *at, &reader->own.begin) ? (int64_t)reader->own.begin.len : 0;
+    }
+    return status == LB_OK ? LB_OK : lb_fail(detail, status, "out of memory for a row's tokens");
+}
+
+static enum lb_status read_row(struct lb_reader *reader, const struct row *row, struct lb_detail *detail) {
+    const struct side *own = &reader->own;
+    int64_t at = holds(row, 0, &own->begin) ? (int64_t)own->begin.len : 0;
+    bool within = row->sample->within;
+    enum lb_status status = lb_ids_append(&reader->ids, reader->its.begin.data, reader->its.begin.len);
+    while (status == LB_OK && at < row->n) {
+        if (ends_at(row, at, &own->end)) {
+            status = read_end(reader, row, &at, detail);
+        } else {
+            struct piece piece = {.at = at, .end = at + 1, .within = within};
+            /* Prompts and completions were encoded one by one. */
+            while (piece.end < row->n && !ends_at(row, piece.end, &own->end) &&
+                   id_counts(row, piece.end) == id_counts(row, at)) {
+                piece.end++;
+            }
+            piece.cut = piece.end == row->n;
+            status = read_piece(reader, row, &piece, detail);
+            at = piece.end;
+        }
+        within = false;
+    }
+    return status;
+}
+
+enum lb_status lb_reader_read(struct lb_reader *reader, const struct lb_sample *sample,
+                              struct lb_arena *arena, struct lb_reading *out, struct lb_detail *detail) {
+    const struct row row = {sample, sample->ids, sample->n + 1};
+    reader->ids.len = reader->n_chunks = 0;
+    enum lb_status status = read_row(reader, &row, detail);
+    if (status != LB_OK) {
+        return status;
+    }
+    int64_t n = (int64_t)reader->ids.len < reader->max_length ? (int64_t)reader->ids.len : reader->max_length;
+    size_t n_chunks = reader->n_chunks;
+    while (n_chunks > 0 && reader->chunks[n_chunks - 1].its_at + reader->chunks[n_chunks - 1].its_n >= n) {
+        n_chunks--; /* what the teacher does not read whole */
+    }
+    int32_t *ids = lb_arena_array(arena, (size_t)n + 1, sizeof *ids);
+    struct lb_chunk *chunks = lb_arena_array(arena, n_chunks + 1, sizeof *chunks);
+    if (ids == NULL || chunks == NULL) {
+        return lb_fail(detail, LB_E_NOMEM, "out of memory for a row as a teacher reads it");
+    }
+    if (n > 0) {
+        memcpy(ids, reader->ids.data, (size_t)n * sizeof *ids);
+    }
+    if (n_chunks > 0) {
+        memcpy(chunks, reader->chunks, n_chunks * sizeof *chunks);
+    }
+    *out = (struct lb_reading){ids, n, chunks, (int64_t)n_chunks};
+    return LB_OK;
+}

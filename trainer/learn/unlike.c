@@ -1,0 +1,82 @@
+/* Teachers that read texts in tokens of their own: their tokenizers, and samples as they read them. */
+#include "common/base/mem.h"
+#include "trainer/learn/plan.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#define MAX_TOKENIZER ((size_t)256 << 20)
+#define MAX_CONFIG ((size_t)64 << 20)
+
+/* The teacher's tokenizer, with what goes with it. */
+static enum lb_status open_tokenizer(struct lb_teachers *teachers, unsigned k, const char *name,
+                                     struct lb_tokenizer **out, struct lb_detail *detail) {
+    struct lb_buf json, config;
+    struct lb_tokenizer *tokenizer = NULL;
+    char what[LB_MAX_NAME + 64];
+    snprintf(what, sizeof what, "the tokenizer of teacher %.100s", name);
+    lb_buf_init(&json, MAX_TOKENIZER);
+    lb_buf_init(&config, MAX_CONFIG);
+    enum lb_status status = lb_teachers_tokenizer(teachers, k, &json, detail);
+    if (status == LB_OK) {
+        status = lb_tokenizer_parse(json.data, json.len, what, &tokenizer, detail);
+    }
+    status = status == LB_OK ? lb_teachers_tokenizer_config(teachers, k, &config, detail) : status;
+    if (status == LB_OK && config.len > 0) {
+        status = lb_tokenizer_configure(tokenizer, config.data, config.len, what, detail);
+    }
+    lb_buf_finish(&json);
+    lb_buf_finish(&config);
+    if (status != LB_OK) {
+        lb_tokenizer_destroy(tokenizer);
+        return status;
+    }
+    *out = tokenizer;
+    return LB_OK;
+}
+
+enum lb_status lb_plan_readers(struct lb_plan *plan, const struct lb_tokenizer *tokenizer,
+                               struct lb_teachers *teachers, struct lb_detail *detail) {
+    enum lb_status status = LB_OK;
+    for (unsigned k = 0; k < plan->n_teachers && status == LB_OK; k++) {
+        if (!plan->unlike[k]) {
+            continue;
+        }
+        status = open_tokenizer(teachers, k, plan->recipe->teachers[k].name, &plan->tokenizer[k], detail);
+        if (status == LB_OK) {
+            status = lb_reader_create(tokenizer, plan->tokenizer[k], plan->info[k]->max_length,
+                                      &plan->reader[k], detail);
+        }
+    }
+    return status;
+}
+
+void lb_plan_finish(struct lb_plan *plan) {
+    for (unsigned k = 0; plan != NULL && k < plan->n_teachers; k++) {
+        lb_reader_destroy(plan->reader[k]);
+        lb_tokenizer_destroy(plan->tokenizer[k]);
+        plan->reader[k] = NULL;
+        plan->tokenizer[k] = NULL;
+    }
+}
+
+enum lb_status lb_plan_read(const struct lb_plan *plan, struct lb_sample *sample, struct lb_arena *arena,
+                            struct lb_detail *detail) {
+    struct lb_reading *readings = NULL;
+    enum lb_status status = LB_OK;
+    for (unsigned k = 0; k < plan->n_teachers && status == LB_OK; k++) {
+        if (plan->reader[k] == NULL) {
+            continue;
+        }
+        if (readings == NULL) {
+            readings = lb_arena_zarray(arena, plan->n_teachers, sizeof *readings);
+        }
+        status = readings != NULL
+                     ? lb_reader_read(plan->reader[k], sample, arena, &readings[k], detail)
+                     : lb_fail(detail, LB_E_NOMEM, "out of memory for a row as a teacher reads it");
+    }
+    if (status == LB_OK) {
+        sample->readings = readings;
+    }
+    return status;
+}

@@ -1,0 +1,142 @@
+#include "trainer/run/unlike.h"
+
+#include "common/base/arena.h"
+#include "common/base/log.h"
+
+#include <math.h>
+#include <stdio.h>
+
+#define ROWS 256 /* that are looked at */
+#define ASKED 4  /* that the teacher is asked about */
+#define MEMORY ((size_t)1 << 30)
+
+struct looking {
+    struct lb_arena arena;
+    int64_t rows, positions, in_chunks, its, chunks;
+    int64_t n_asked;
+    struct lb_sample asked[ASKED];
+};
+
+static bool look_at(struct looking *l, const struct lb_sample *row, unsigned k) {
+    const struct lb_reading *its = lb_sample_reading(row, k);
+    if (its == NULL) {
+        return false;
+    }
+    l->rows++;
+    l->positions += lb_sample_counted(row);
+    l->chunks += its->n_chunks;
+    for (int64_t i = 0; i < its->n_chunks; i++) {
+        l->in_chunks += its->chunks[i].n;
+        l->its += its->chunks[i].its_n;
+    }
+    if (l->n_asked < ASKED && its->n_chunks > 0) {
+        l->asked[l->n_asked++] = *row;
+        return true;
+    }
+    return false;
+}
+
+static double chunk_bytes(const struct lb_sample *row, const struct lb_chunk *chunk,
+                          const struct lb_tokenizer *tokenizer) {
+    size_t bytes = 0;
+    for (int64_t t = chunk->at; t < chunk->at + chunk->n; t++) {
+        size_t n = 0;
+        bool text = !lb_tokenizer_is_special(tokenizer, row->ids[t + 1]);
+        bytes += text && lb_tokenizer_bytes(tokenizer, row->ids[t + 1], &n) != NULL ? n : 0;
+    }
+    return (double)bytes;
+}
+
+/* Bits a byte of what is compared, of the rows asked about; NAN: the teacher does not say. */
+static double bits_per_byte(struct looking *l, struct lb_teachers *teachers, unsigned k,
+                            const struct lb_tokenizer *tokenizer) {
+    struct lb_ask_spec spec = {.n_outputs = 1, .top_k = 1, .temperature = 1};
+    struct lb_sample samples[ASKED];
+    struct lb_answer answers[ASKED] = {{0}};
+    double nats = 0, bytes = 0;
+    spec.outputs[0].kind = LB_OUT_ACTUAL;
+    spec.outputs[0].datatype = LB_DT_FP32;
+    for (int64_t i = 0; i < l->n_asked; i++) {
+        const struct lb_reading *its = lb_sample_reading(&l->asked[i], k);
+        samples[i] = (struct lb_sample){.ids = its->ids, .n = its->n, .label = -1, .tag = -1};
+    }
+    enum lb_status status =
+        l->n_asked > 0 && !lb_teachers_cached(teachers)
+            ? lb_teachers_ask_once(teachers, k, &spec, samples, l->n_asked, true, &l->arena, answers, NULL)
+            : LB_E_NOTFOUND;
+    for (int64_t i = 0; status == LB_OK && i < l->n_asked; i++) {
+        const struct lb_reading *its = lb_sample_reading(&l->asked[i], k);
+        for (int64_t c = 0; c < its->n_chunks; c++) {
+            const struct lb_chunk *chunk = &its->chunks[c];
+            for (int64_t t = chunk->its_at; t < chunk->its_at + chunk->its_n; t++) {
+                float logprob;
+                lb_wire_floats(lb_answer_find(&answers[i], LB_OUT_ACTUAL, 0), t, 1, &logprob);
+                nats -= (double)logprob;
+            }
+            bytes += chunk_bytes(&l->asked[i], chunk, tokenizer);
+        }
+    }
+    return status == LB_OK && bytes > 0 ? nats / bytes / log(2) : NAN;
+}
+
+static enum lb_status look(struct looking *l, const struct lb_plan *plan, unsigned k,
+                           const struct lb_dataset *data, struct lb_detail *detail) {
+    int64_t count = lb_dataset_count(data);
+    enum lb_status status = LB_OK;
+    for (int64_t i = 0; status == LB_OK && i < count && l->rows < ROWS; i++) {
+        struct lb_arena_mark mark = lb_arena_mark(&l->arena);
+        struct lb_sample row;
+        lb_dataset_get(data, i, &row);
+        status = lb_plan_read(plan, &row, &l->arena, detail);
+        if (status != LB_OK || !look_at(l, &row, k)) {
+            lb_arena_release(&l->arena, mark);
+        }
+    }
+    return status;
+}
+
+static void tell(struct looking *l, const char *name, struct lb_teachers *teachers, unsigned k,
+                 const struct lb_tokenizer *tokenizer) {
+    double bits = bits_per_byte(l, teachers, k, tokenizer), chunks = (double)l->chunks;
+    char told[64] = "";
+    if (isfinite(bits)) {
+        snprintf(told, sizeof told, " teacher_bits_per_byte=%.3f", bits);
+    }
+    lb_log(LB_LOG_INFO, "unlike_tokenizer",
+           "teacher=%s rows=%lld in_chunks=%.3f tokens_per_chunk=%.2f its_tokens_per_chunk=%.2f%s", name,
+           (long long)l->rows, (double)l->in_chunks / (double)l->positions, (double)l->in_chunks / chunks,
+           (double)l->its / chunks, told);
+}
+
+enum lb_status lb_unlike_report(const struct lb_plan *plan, struct lb_teachers *teachers,
+                                const struct lb_tokenizer *tokenizer, const struct lb_dataset *data,
+                                struct lb_detail *detail) {
+    enum lb_status status = LB_OK;
+    for (unsigned k = 0; k < plan->n_teachers && status == LB_OK; k++) {
+        struct looking l = {.rows = 0};
+        if (!plan->unlike[k]) {
+            continue;
+        }
+        if (*lb_dataset_chat_hash(data) != '\0') {
+            return lb_fail(
+                detail, LB_E_UNSUPPORTED,
+                "teacher %s has another tokenizer than this recipe, and the data are conversations, which "
+                "it would read by another chat template: give it texts, or prompts and completions",
+                plan->recipe->teachers[k].name);
+        }
+        lb_arena_init(&l.arena, MEMORY);
+        status = look(&l, plan, k, data, detail);
+        if (status == LB_OK && l.chunks == 0) {
+            status =
+                lb_fail(detail, LB_E_MISMATCH,
+                        "teacher %s: its tokenizer and this recipe's hold no piece of the first %lld rows in "
+                        "common; alm has nothing to compare (is max_length very short, does either change "
+                        "the text?)",
+                        plan->recipe->teachers[k].name, (long long)l.rows);
+        } else if (status == LB_OK) {
+            tell(&l, plan->recipe->teachers[k].name, teachers, k, tokenizer);
+        }
+        lb_arena_finish(&l.arena);
+    }
+    return status;
+}
