@@ -74,15 +74,6 @@ enum lb_status lb_wire_end(const struct lb_wire_source *source, const char *what
     return LB_OK;
 }
 
-enum lb_status lb_wire_failed(enum lb_status status, struct lb_detail *detail) {
-    for (char *p = detail ? detail->text : NULL; p && *p; p++) {
-        if ((unsigned char)*p < 0x20 || *p == 0x7f) {
-            *p = '?';
-        }
-    }
-    return status;
-}
-
 enum lb_status lb_wire_list(const json_t *root, const char *key, bool required, const char *what,
                             const json_t **out, struct lb_detail *detail) {
     const json_t *list = json_object_get(root, key);

@@ -158,7 +158,7 @@ enum lb_status lb_infer_request_decode(const void *body, size_t len, int64_t jso
     enum lb_status status =
         lb_wire_open(&source, body, len, json_len, LB_MAX_JSON_BYTES, arena, "request", detail);
     if (status != LB_OK) {
-        return lb_wire_failed(status, detail);
+        return status;
     }
     struct lb_infer_request request = {.top_k = LB_DEFAULT_TOP_K, .temperature = 1};
     status = lb_wire_id(source.root, "request", arena, &request.id, detail);
@@ -176,7 +176,7 @@ enum lb_status lb_infer_request_decode(const void *body, size_t len, int64_t jso
     }
     json_decref(source.root);
     if (status != LB_OK) {
-        return lb_wire_failed(status, detail);
+        return status;
     }
     *out = request;
     return LB_OK;

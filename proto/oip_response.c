@@ -91,7 +91,7 @@ enum lb_status lb_infer_response_decode(const void *body, size_t len, int64_t js
     struct lb_wire_source source;
     enum lb_status status = lb_wire_open(&source, body, len, json_len, max_json, arena, "answer", detail);
     if (status != LB_OK) {
-        return lb_wire_failed(status, detail);
+        return status;
     }
     struct lb_infer_response response = {0};
     status = read_model(source.root, arena, &response, detail);
@@ -106,7 +106,7 @@ enum lb_status lb_infer_response_decode(const void *body, size_t len, int64_t js
     }
     json_decref(source.root);
     if (status != LB_OK) {
-        return lb_wire_failed(status, detail);
+        return status;
     }
     *out = response;
     return LB_OK;

@@ -27,9 +27,6 @@ LB_NODISCARD enum lb_status lb_wire_open(struct lb_wire_source *source, const vo
 LB_NODISCARD enum lb_status lb_wire_end(const struct lb_wire_source *source, const char *what,
                                         struct lb_detail *detail);
 
-/* Pieces of the input may stand in an error's text: makes it one printable line. Returns status. */
-enum lb_status lb_wire_failed(enum lb_status status, struct lb_detail *detail);
-
 /* The array under key, of at most LB_MAX_TENSORS objects. *out is NULL when it is missing and not required.
  */
 LB_NODISCARD enum lb_status lb_wire_list(const json_t *root, const char *key, bool required, const char *what,

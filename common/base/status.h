@@ -29,7 +29,9 @@ enum lb_status {
 
 #define LB_DETAIL_TEXT 768
 
-/* One error for a person: what, where (file, tensor, key, byte), what to do. Zero-initialise before use. */
+/* One error for a person: what, where (file, tensor, key, byte), what to do. One line of UTF-8 without
+ * control characters: of what it quotes, those and bytes that are no UTF-8 are shown as '?', ends of lines as
+ * spaces. Zero-initialise before use. */
 struct lb_detail {
     enum lb_status code;
     char text[LB_DETAIL_TEXT];

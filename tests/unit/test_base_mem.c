@@ -9,6 +9,7 @@
 #include "common/base/bytes.h"
 #include "common/base/mem.h"
 #include "common/base/status.h"
+#include "common/base/utf8.h"
 
 #include <errno.h>
 #include <math.h>
@@ -55,6 +56,33 @@ static void long_texts_are_cut_visibly(void **state) {
     word[LB_DETAIL_TEXT - 3] = '\0'; /* the text fits, the reason does not */
     lb_fail_errno(&e, LB_E_IO, EIO, "%s", word);
     assert_string_equal(e.text + LB_DETAIL_TEXT - 5, "w...");
+}
+
+static void what_is_quoted_stays_one_line(void **state) {
+    (void)state;
+    struct lb_detail d = {0};
+    lb_fail(&d, LB_E_FORMAT,
+            "a\nb\tc \x1b[31m \xc2\x9b|\xe2\x80\xa8| \xff\xed\xa0\x80 \xc3\xa9\xf0\x9f\x98\x80 \x7f");
+    assert_string_equal(d.text, "a b c ?[31m ?"
+                                "?|?"
+                                "?"
+                                "?| ?"
+                                "?"
+                                "?"
+                                "? \xc3\xa9\xf0\x9f\x98\x80 ?");
+    lb_detail_prefix(&d, "x\ry");
+    assert_memory_equal(d.text, "x y: a b", 8);
+    struct lb_detail e = {0};
+    lb_fail_errno(&e, LB_E_IO, EIO, "\x01");
+    assert_memory_equal(e.text, "?: ", 3);
+    char word[LB_DETAIL_TEXT + 100]; /* cut within a character */
+    for (size_t i = 0; i < sizeof word; i++) {
+        word[i] = i % 2 == 0 ? '\xc3' : '\xa9';
+    }
+    word[sizeof word - 1] = '\0';
+    struct lb_detail f = {0};
+    lb_fail(&f, LB_E_FORMAT, "%s%s", LB_DETAIL_TEXT % 2 == 0 ? "" : "x", word);
+    assert_int_equal(lb_utf8_check(f.text, strlen(f.text)), strlen(f.text));
 }
 
 static void every_status_has_a_name(void **state) {
@@ -472,6 +500,7 @@ int main(void) {
         cmocka_unit_test(first_error_wins),
         cmocka_unit_test(errno_is_named),
         cmocka_unit_test(long_texts_are_cut_visibly),
+        cmocka_unit_test(what_is_quoted_stays_one_line),
         cmocka_unit_test(every_status_has_a_name),
         cmocka_unit_test(sizes_do_not_wrap),
         cmocka_unit_test(ends_of_texts),

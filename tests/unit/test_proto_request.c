@@ -265,7 +265,7 @@ static const struct {
     {"{" GOOD "}zz", 0, false, LB_E_FORMAT, "request: not valid JSON"},
     {"{\"inputs\":\x1b[2J\n", 0, false, LB_E_FORMAT, "request: not valid JSON"},
     {"{\"parameters\":{\"a\\n\\u001b\":[]}," GOOD "}", 0, false, LB_E_FORMAT,
-     "parameter \"a??\" is an array"},
+     "parameter \"a ?\" is an array"},
     {"{\"id\":\"1\",\"id\":\"2\"," GOOD "}", 0, false, LB_E_FORMAT, "duplicate"},
     {"{\"x\":[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[1]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]}", 0, false, LB_E_LIMIT,
      "nested deeper"},
