@@ -25,6 +25,18 @@ const char *lb_tokenizer_beside(const struct lb_tokenizer *tokenizer, enum lb_be
     return tokenizer->beside[which].bytes;
 }
 
+/* What is carried into a student's folder is looked at now: a run must not end on it. */
+static enum lb_status check_object(const char *path, const struct lb_beside_file *file,
+                                   struct lb_detail *detail) {
+    json_t *object = NULL;
+    enum lb_status status = lb_json_parse_loose(file->bytes, file->len, 0, path, &object, detail);
+    if (status == LB_OK && !json_is_object(object)) {
+        status = lb_fail(detail, LB_E_FORMAT, "%s: must be an object", path);
+    }
+    json_decref(object);
+    return status;
+}
+
 enum lb_status lb_beside_read(const char *dir, struct lb_beside_file files[LB_BESIDE_COUNT],
                               struct lb_detail *detail) {
     for (int i = 0; i < LB_BESIDE_COUNT; i++) {
@@ -37,6 +49,9 @@ enum lb_status lb_beside_read(const char *dir, struct lb_beside_file files[LB_BE
             files[i].bytes = status == LB_OK ? lb_buf_take(&buf, &files[i].len) : NULL;
             if (status == LB_OK && files[i].bytes == NULL) {
                 status = lb_fail(detail, LB_E_NOMEM, "%s: out of memory", path);
+            }
+            if (status == LB_OK && i != LB_BESIDE_TEMPLATE) {
+                status = check_object(path, &files[i], detail);
             }
         }
         lb_buf_finish(&buf);

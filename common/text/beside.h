@@ -44,7 +44,8 @@ LB_NODISCARD enum lb_status lb_tokenizer_config(const struct lb_tokenizer *token
  * out of memory. */
 bool lb_beside_put_own(const struct lb_tokenizer *tokenizer, json_t *object);
 
-/* All that are in dir into files, which are NULL; the caller finishes them, also after a failure. */
+/* All that are in dir into files, which are NULL; the caller finishes them, also after a failure.
+ * LB_E_FORMAT, LB_E_LIMIT: one is no JSON object. */
 LB_NODISCARD enum lb_status lb_beside_read(const char *dir, struct lb_beside_file files[LB_BESIDE_COUNT],
                                            struct lb_detail *detail);
 void lb_beside_finish(struct lb_beside_file files[LB_BESIDE_COUNT]);

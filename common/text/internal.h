@@ -25,7 +25,8 @@ struct lb_tokenizer {
     bool own_ends;                              /* not those of the tokenizer.json */
     int32_t bos, eos, unk, sep, cls, pad, mask; /* -1: not known */
     char fingerprint[LB_SHA256_HEX];
-    char *chat_template; /* NULL: none */
+    char *chat_template;      /* NULL: none */
+    char *chat_template_from; /* what names it in errors */
     char *source;
     size_t source_len;
     struct lb_beside_file beside[LB_BESIDE_COUNT];

@@ -156,13 +156,23 @@ static const char *template_text(const json_t *value) {
     return json_string_value(value);
 }
 
-static enum lb_status keep_template(struct lb_tokenizer *to, const char *text, struct lb_detail *detail) {
-    char *copy = text ? lb_strdup(text) : NULL;
-    if (text && !copy) {
-        return lb_fail(detail, LB_E_NOMEM, "out of memory for the chat template");
+/* text NULL: there is none. what: the file that it stands in, key its place there ("": it is all of it). */
+static enum lb_status keep_template(struct lb_tokenizer *to, const char *text, const char *what,
+                                    const char *key, struct lb_detail *detail) {
+    size_t size = strlen(what) + strlen(key) + 3;
+    char *copy = text ? lb_strdup(text) : NULL, *from = text ? lb_malloc_array(size, 1) : NULL;
+    if (from) {
+        snprintf(from, size, "%s%s%s", what, *key ? ": " : "", key);
+    }
+    if (text && (!copy || !from)) {
+        lb_free(copy);
+        lb_free(from);
+        return lb_fail(detail, LB_E_NOMEM, "%s: out of memory for the chat template", what);
     }
     lb_free(to->chat_template);
+    lb_free(to->chat_template_from);
     to->chat_template = copy;
+    to->chat_template_from = from;
     return LB_OK;
 }
 
@@ -179,7 +189,7 @@ static enum lb_status read_template(struct lb_tokenizer *to, const char *dir, st
             status = lb_fail(detail, LB_E_FORMAT, "%s: not UTF-8 text", path);
         }
         if (status == LB_OK && lb_buf_append(&text, "", 1) == LB_OK) {
-            status = keep_template(to, text.data, detail);
+            status = keep_template(to, text.data, path, "", detail);
         }
     }
     lb_buf_finish(&text);
@@ -201,7 +211,7 @@ static enum lb_status follow(struct lb_tokenizer *to, const json_t *config, cons
     other_token(to, config, "pad_token", &to->pad);
     other_token(to, config, "mask_token", &to->mask);
     const char *text = template_text(json_object_get(config, "chat_template"));
-    return status == LB_OK ? keep_template(to, text, detail) : status;
+    return status == LB_OK ? keep_template(to, text, what, "chat_template", detail) : status;
 }
 
 enum lb_status lb_tokenizer_configure(struct lb_tokenizer *tokenizer, const void *json, size_t len,
@@ -253,6 +263,7 @@ static void take_named(struct lb_tokenizer *to, const struct lb_gguf *file) {
 
 enum lb_status lb_tokenizer_from_gguf(const struct lb_gguf *file, const char *what, struct lb_tokenizer **out,
                                       struct lb_detail *detail) {
+    static const char chat_template[] = "tokenizer.chat_template";
     const char *whole = lb_gguf_string(file, "tokenizer.huggingface.json");
     struct lb_gguf_ids ids = {-1, -1, -1, -1, -1};
     struct lb_tokenizer *to = NULL;
@@ -270,7 +281,7 @@ enum lb_status lb_tokenizer_from_gguf(const struct lb_gguf *file, const char *wh
         to->sep = ids.sep;
         to->cls = ids.cls;
         take_named(to, file);
-        status = keep_template(to, lb_gguf_string(file, "tokenizer.chat_template"), detail);
+        status = keep_template(to, lb_gguf_string(file, chat_template), what, chat_template, detail);
     }
     lb_buf_finish(&json);
     if (status != LB_OK) {

@@ -20,6 +20,7 @@ void lb_tokenizer_destroy(struct lb_tokenizer *tokenizer) {
         lb_free(tokenizer->after.data);
         lb_vocab_finish(&tokenizer->vocab);
         lb_free(tokenizer->chat_template);
+        lb_free(tokenizer->chat_template_from);
         lb_free(tokenizer->source);
         lb_beside_finish(tokenizer->beside);
         lb_free(tokenizer);
@@ -277,6 +278,10 @@ const char *lb_tokenizer_fingerprint(const struct lb_tokenizer *tokenizer) {
 
 const char *lb_tokenizer_chat_template(const struct lb_tokenizer *tokenizer) {
     return tokenizer->chat_template;
+}
+
+const char *lb_tokenizer_chat_template_from(const struct lb_tokenizer *tokenizer) {
+    return tokenizer->chat_template_from;
 }
 
 const char *lb_tokenizer_source(const struct lb_tokenizer *tokenizer, size_t *out_len) {

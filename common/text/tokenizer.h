@@ -90,6 +90,8 @@ bool lb_tokenizer_own_ends(const struct lb_tokenizer *tokenizer);
 const char *lb_tokenizer_fingerprint(const struct lb_tokenizer *tokenizer);
 /* The template of chats that came with it, NULL: none. */
 const char *lb_tokenizer_chat_template(const struct lb_tokenizer *tokenizer);
+/* What names that template in errors, its file first; NULL: there is none. */
+const char *lb_tokenizer_chat_template_from(const struct lb_tokenizer *tokenizer);
 /* Puts the vocabulary of a model of n_rows tokens as llama.cpp reads it. LB_E_UNSUPPORTED names what a GGUF
  * cannot say; LB_E_MISMATCH: there are more tokens than rows. */
 LB_NODISCARD enum lb_status lb_tokenizer_put_gguf(const struct lb_tokenizer *tokenizer, int64_t n_rows,

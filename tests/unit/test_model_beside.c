@@ -237,11 +237,31 @@ static void what_was_not_begun(void **state) {
     lb_tokenizer_destroy(tokenizer);
 }
 
+/* Whatever is carried along is read before a run begins, not when its student is saved. */
+static void what_is_damaged_is_refused_at_once(void **state) {
+    (void)state;
+    static const char *const names[] = {"special_tokens_map.json", "generation_config.json",
+                                        "tokenizer_config.json"};
+    static const char *const texts[] = {"{\"eos_token\": ", "[]", ""};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        for (size_t k = 0; k < sizeof texts / sizeof *texts; k++) {
+            struct lb_tokenizer *tokenizer = NULL;
+            struct lb_detail detail = {0};
+            char path[128];
+            snprintf(path, sizeof path, "%s/%s: ", given, names[i]);
+            write_given(names[i], texts[k]);
+            assert_int_equal(lb_tokenizer_open(given, &tokenizer, &detail), LB_E_FORMAT);
+            assert_memory_equal(detail.text, path, strlen(path));
+        }
+        write_given(names[i], "{}");
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(nothing_beside),      cmocka_unit_test(cards),
         cmocka_unit_test(what_is_right_stays), cmocka_unit_test(what_is_wrong_is_mended),
-        cmocka_unit_test(what_was_not_begun),
+        cmocka_unit_test(what_was_not_begun),  cmocka_unit_test(what_is_damaged_is_refused_at_once),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

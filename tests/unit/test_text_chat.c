@@ -105,7 +105,8 @@ static void put(const char *dir, const char *name, const char *text) {
     lb_free(path);
 }
 
-static void check_template(const char *dir, const char *config, const char *want) {
+/* from: the file that the template is named by, with what follows its folder. */
+static void check_template(const char *dir, const char *config, const char *want, const char *from) {
     struct lb_tokenizer *tokenizer = NULL;
     struct lb_detail detail = {0};
     put(dir, "tokenizer_config.json", config);
@@ -114,6 +115,12 @@ static void check_template(const char *dir, const char *config, const char *want
     }
     const char *got = lb_tokenizer_chat_template(tokenizer);
     assert_true(want == NULL ? got == NULL : got != NULL && strcmp(got, want) == 0);
+    if (want == NULL) {
+        assert_null(lb_tokenizer_chat_template_from(tokenizer));
+    } else {
+        assert_memory_equal(lb_tokenizer_chat_template_from(tokenizer), dir, strlen(dir));
+        assert_string_equal(lb_tokenizer_chat_template_from(tokenizer) + strlen(dir), from);
+    }
     lb_tokenizer_destroy(tokenizer);
 }
 
@@ -125,15 +132,16 @@ static void test_template(void **state) {
     make_json(&json, TINY_GPT2);
     put(dir, "tokenizer.json", json.data);
     lb_buf_finish(&json);
-    check_template(dir, "{}", NULL);
-    check_template(dir, "{\"chat_template\": null}", NULL);
-    check_template(dir, "{\"chat_template\": \"{{ 1 }}\"}", "{{ 1 }}");
+    check_template(dir, "{}", NULL, NULL);
+    check_template(dir, "{\"chat_template\": null}", NULL, NULL);
+    check_template(dir, "{\"chat_template\": \"{{ 1 }}\"}", "{{ 1 }}",
+                   "/tokenizer_config.json: chat_template");
     check_template(
         dir,
         "{\"chat_template\": [{\"name\": \"tool_use\", \"template\": \"t\"}, {\"name\": \"default\", "
         "\"template\": \"d\"}]}",
-        "d");
-    check_template(dir, "{\"chat_template\": [{\"name\": \"rag\", \"template\": \"t\"}]}", NULL);
+        "d", "/tokenizer_config.json: chat_template");
+    check_template(dir, "{\"chat_template\": [{\"name\": \"rag\", \"template\": \"t\"}]}", NULL, NULL);
     struct lb_tokenizer *tokenizer = NULL;
     put(dir, "tokenizer_config.json", "{\"pad_token\": \"<bos>\"}");
     assert_int_equal(lb_tokenizer_open(dir, &tokenizer, NULL), LB_OK);
@@ -143,7 +151,7 @@ static void test_template(void **state) {
     assert_int_equal(lb_tokenizer_named(tokenizer, "x_token"), -1);
     lb_tokenizer_destroy(tokenizer);
     put(dir, "chat_template.jinja", "file\n");
-    check_template(dir, "{\"chat_template\": \"{{ 1 }}\"}", "file\n");
+    check_template(dir, "{\"chat_template\": \"{{ 1 }}\"}", "file\n", "/chat_template.jinja");
     assert_int_equal(lb_remove_tree(dir, NULL), LB_OK);
 }
 

@@ -25,8 +25,8 @@ static enum lb_status read_template(struct lb_chat *chat, const char *path, stru
             "in a recipe, --chat-template on the command line)");
     }
     if (path == NULL) {
-        return lb_chat_template_parse(own, strlen(own), "the tokenizer's chat template", &chat->template,
-                                      detail);
+        return lb_chat_template_parse(own, strlen(own), lb_tokenizer_chat_template_from(chat->tokenizer),
+                                      &chat->template, detail);
     }
     struct lb_buf text;
     lb_buf_init(&text, MAX_TEMPLATE);
