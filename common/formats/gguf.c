@@ -7,9 +7,11 @@
 
 #include <stdlib.h>
 
-#define MAX_KEY_BYTES 65535                      /* the format's own limit */
-#define MAX_NAME_BYTES 64                        /* the format's own limit for tensors */
-#define MAX_ALIGNMENT (1u << 20)                 /* as in ggml: more would only waste memory */
+#define MAX_KEY_BYTES 65535      /* the format's own limit */
+#define MAX_NAME_BYTES 64        /* the format's own limit for tensors */
+#define MAX_ALIGNMENT (1u << 20) /* as in ggml: more would only waste memory */
+#define MAX_KEYS 65536           /* counts are believed up to these: files have 100, and 10,000 */
+#define MAX_TENSORS 131072
 #define MIN_KEY_BYTES (8 + 1 + 4 + 1)            /* length, one letter, type, smallest value */
 #define MIN_TENSOR_BYTES (8 + 1 + 4 + 0 + 4 + 8) /* length, one letter, dimensions, type, offset */
 
@@ -191,6 +193,10 @@ static enum lb_status read_pairs(struct lb_gguf *file, struct lb_reader *r, uint
                        "%s: %" PRIu64 " keys cannot fit a file of %zu bytes; it is cut short or damaged",
                        file->what, n, r->len);
     }
+    if (n > MAX_KEYS) {
+        return lb_fail(detail, LB_E_LIMIT, "%s: %" PRIu64 " keys; at most %d are supported", file->what, n,
+                       MAX_KEYS);
+    }
     file->pairs = lb_calloc((size_t)n + 1, sizeof *file->pairs);
     file->by_key = lb_calloc((size_t)n + 1, sizeof *file->by_key);
     if (file->pairs == NULL || file->by_key == NULL) {
@@ -324,6 +330,10 @@ static enum lb_status read_tensors(struct lb_gguf *file, struct lb_reader *r, ui
         return lb_fail(detail, LB_E_FORMAT,
                        "%s: %" PRIu64 " tensors cannot fit a file of %zu bytes; it is cut short or damaged",
                        file->what, n, r->len);
+    }
+    if (n > MAX_TENSORS) {
+        return lb_fail(detail, LB_E_LIMIT, "%s: %" PRIu64 " tensors; at most %d are supported", file->what, n,
+                       MAX_TENSORS);
     }
     file->tensors = lb_calloc((size_t)n + 1, sizeof *file->tensors);
     file->offsets = lb_calloc((size_t)n + 1, sizeof *file->offsets);

@@ -327,6 +327,27 @@ static void damaged_headers_are_refused(void **state) {
     assert_int_equal(lb_gguf_parse(shifted + 1, 24, "odd", &file, NULL), LB_E_ARG);
 }
 
+/* A large file could hold them: what is kept of each would take many times its bytes. */
+static void too_many_of_anything_are_refused(void **state) {
+    (void)state;
+    const struct {
+        uint64_t n_tensors, n_keys;
+        const char *says;
+    } cases[] = {{0, 65537, "65537 keys; at most 65536"}, {131073, 0, "131073 tensors; at most 131072"}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct lb_buf b;
+        lb_buf_init(&b, (size_t)4 << 20);
+        lb_buf_append_str(&b, "GGUF");
+        lb_put_u32(&b, 3);
+        lb_put_u64(&b, cases[i].n_tensors);
+        lb_put_u64(&b, cases[i].n_keys);
+        void *rest = lb_buf_extend(&b, (size_t)3840 << 10);
+        assert_non_null(rest);
+        memset(rest, 0, (size_t)3840 << 10);
+        refuse(&b, LB_E_LIMIT, cases[i].says);
+    }
+}
+
 static void damaged_keys_are_refused(void **state) {
     (void)state;
     struct lb_buf b;
@@ -520,6 +541,7 @@ int main(void) {
         cmocka_unit_test(each_failing_allocation_is_reported),
         cmocka_unit_test(every_value_type_is_read),
         cmocka_unit_test(damaged_headers_are_refused),
+        cmocka_unit_test(too_many_of_anything_are_refused),
         cmocka_unit_test(damaged_keys_are_refused),
         cmocka_unit_test(damaged_tensors_are_refused_by_name),
         cmocka_unit_test(alignment_is_followed),
