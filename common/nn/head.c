@@ -153,7 +153,10 @@ struct state {
     struct lb_top top;
     double rest;
     float *at;
+    struct lb_sampler sampler;
 };
+
+_Static_assert(LB_HEAD_WIDE_V <= LB_MARK_STEP * LB_MARK_ROOM, "a row in one piece has its marks");
 
 /* Chunks that go through the head together, and the states of their rows, those skipped too. */
 struct group {
@@ -163,7 +166,7 @@ struct group {
 };
 
 static bool group_begin(struct work *work, struct group *g, const struct lb_head_reader *reader) {
-    int64_t tops = 0, ats = 0, r = 0;
+    int64_t tops = 0, ats = 0, draws = 0, r = 0;
     g->states = lb_tape_bytes(work->tape, (size_t)g->n_rows * sizeof *g->states);
     for (int64_t c = 0; g->states != NULL && c < g->n_chunks; c++) {
         for (int64_t i = 0; i < g->chunks[c].n; i++, r++) {
@@ -174,36 +177,47 @@ static bool group_begin(struct work *work, struct group *g, const struct lb_head
             }
             tops += s->want.k;
             ats += s->want.n_at;
+            draws += s->want.draw.n;
         }
     }
     int32_t *ids = lb_tape_bytes(work->tape, (size_t)tops * sizeof *ids);
     float *values = lb_tape_bytes(work->tape, (size_t)tops * sizeof *values);
     float *at = lb_tape_bytes(work->tape, (size_t)ats * sizeof *at);
-    if (g->states == NULL || ids == NULL || values == NULL || at == NULL) {
+    struct lb_drawn *drawn = lb_tape_bytes(work->tape, (size_t)draws * sizeof *drawn);
+    if (g->states == NULL || ids == NULL || values == NULL || at == NULL || drawn == NULL) {
         return false;
     }
+    memset(at, 0, (size_t)ats * sizeof *at);
     for (r = 0; r < g->n_rows; r++) {
         struct state *s = &g->states[r];
         s->top = (struct lb_top){ids, values, s->want.k, 0};
         s->at = at;
+        lb_sampler_begin(&s->sampler, &s->want.draw, drawn);
         ids += s->want.k;
         values += s->want.k;
         at += s->want.n_at;
+        drawn += s->want.draw.n;
     }
     return true;
 }
 
 /* The next n_ids logits of a row. */
 static void state_add(struct state *s, const float *z, int64_t id, int64_t n_ids) {
+    double room[LB_MARK_ROOM];
+    bool draws = s->want.draw.n > 0, one_sum = s->want.draw.temperature == s->want.temperature;
+    double *marks = draws && one_sum ? room : NULL;
     if (s->want.rest) {
-        lb_rest_add(&s->rest, &s->lse, &s->top, z, n_ids, id, s->want.temperature);
+        lb_rest_add(&s->rest, &s->lse, &s->top, z, n_ids, id, s->want.temperature, marks);
     } else {
         if (s->want.k > 0) {
             lb_top_add(&s->top, z, n_ids, id);
         }
         if (s->want.temperature > 0) {
-            lb_lse_add(&s->lse, z, n_ids, s->want.temperature);
+            lb_lse_add_marks(&s->lse, z, n_ids, s->want.temperature, marks);
         }
+    }
+    if (draws) {
+        lb_sampler_add(&s->sampler, &s->want.draw, z, n_ids, id, &s->lse, marks);
     }
     if (s->want.plain) {
         lb_lse_add(&s->plain, z, n_ids, 1);
@@ -275,6 +289,11 @@ static void group_finish(const struct group *g, const struct lb_head_reader *rea
                                        .at = s->at,
                                        .n_at = s->want.n_at,
                                        .lse = temperature > 0 ? lb_lse_value(&s->lse, temperature) : 0};
+            if (s->want.draw.n > 0) {
+                left.drawn = s->sampler.drawn;
+                left.n_drawn = lb_sampler_finish(&s->sampler, &s->want.draw);
+                left.draw_lse = lb_sampler_logsumexp(&s->sampler, &s->want.draw);
+            }
             left.plain_lse = s->want.plain ? lb_lse_value(&s->plain, 1) : 0;
             left.log_rest = s->want.rest ? lb_rest_value(s->rest, &s->lse, &s->top, temperature) : 0;
             reader->row(reader->context, chunk->row + i, &left);
@@ -361,14 +380,27 @@ double lb_head_log_rest(const float *z, int64_t v, double temperature, int64_t k
     struct lb_top top = {ids, values, k, 0};
     double rest = 0;
     for (int64_t id = 0; id < v; id += step) {
-        lb_rest_add(&rest, &lse, &top, z + id, smaller(step, v - id), id, temperature);
+        lb_rest_add(&rest, &lse, &top, z + id, smaller(step, v - id), id, temperature, NULL);
     }
     lb_top_finish(&top);
     return lb_rest_value(rest, &lse, &top, temperature);
 }
 
-void lb_head_read_bytes(int64_t v, int64_t k, size_t *of_all, size_t *of_row) {
-    size_t row = sizeof(struct state) + (size_t)k * (sizeof(int32_t) + sizeof(float)) + sizeof(float);
+int64_t lb_head_draw(const float *z, int64_t v, const struct lb_draw *draw, struct lb_drawn *drawn,
+                     double *out_lse) {
+    int64_t step = v > LB_HEAD_WIDE_V ? PANEL_COLS : v;
+    struct lb_sampler sampler;
+    lb_sampler_begin(&sampler, draw, drawn);
+    for (int64_t id = 0; id < v; id += step) {
+        lb_sampler_add(&sampler, draw, z + id, smaller(step, v - id), id, NULL, NULL);
+    }
+    *out_lse = lb_sampler_logsumexp(&sampler, draw);
+    return lb_sampler_finish(&sampler, draw);
+}
+
+void lb_head_read_bytes(int64_t v, const struct lb_head_want *most, size_t *of_all, size_t *of_row) {
+    size_t row = sizeof(struct state) + (size_t)most->k * (sizeof(int32_t) + sizeof(float)) +
+                 (size_t)most->n_at * sizeof(float) + (size_t)most->draw.n * sizeof(struct lb_drawn);
     *of_all = v > LB_HEAD_WIDE_V ? 0 : (size_t)plain_chunk(v) * row;
     *of_row = v > LB_HEAD_WIDE_V ? row : 0;
 }

@@ -17,6 +17,7 @@
 #ifndef LB_NN_HEAD_H
 #define LB_NN_HEAD_H
 
+#include "common/nn/sample.h"
 #include "common/nn/tape.h"
 
 /* What is done to each product z = h W^T + b: logit = softcap * tanh(scale * z / softcap). */
@@ -43,19 +44,23 @@ struct lb_head_want {
     double temperature; /* > 0: log sum_j exp(z[j] / temperature); 0: none */
     bool rest;          /* and what all but the k largest have of probability; k > 0 and a temperature */
     bool plain;         /* log sum_j exp(z[j]) as well, whatever the temperature */
-    const int32_t *at;  /* [n_at] ids whose logits are wanted, each within 0 .. V - 1; lives until the end */
+    const int32_t *at;  /* [n_at] ids whose logits are wanted, below V; lives until the end */
     int64_t n_at;
+    struct lb_draw draw; /* draws from the row's distribution at the draw's own temperature; n 0: none */
 };
 
 /* What is left of a row; lives during the call. */
 struct lb_head_row {
     int32_t *ids;  /* [k] of the k largest, in lb_topk's order */
     float *values; /* [k] */
-    float *at;     /* [n_at] */
+    float *at;     /* [n_at]; of a negative id 0 */
     int64_t n_at;
     double lse;
     double log_rest; /* log of it: lb_rest_value */
     double plain_lse;
+    const struct lb_drawn *drawn; /* [n_drawn] as lb_sampler_finish leaves them */
+    int64_t n_drawn;
+    double draw_lse; /* at the draw's temperature */
 };
 
 /* Who reads. A row is that of h, counted over the whole batch. */
@@ -85,9 +90,13 @@ double lb_head_logsumexp(const float *z, int64_t v, double temperature);
 double lb_head_log_rest(const float *z, int64_t v, double temperature, int64_t k, int32_t *ids,
                         float *values);
 
-/* Tape that the answers of rows wait in, where k and one logit are wanted of each: *of_all, and *of_row for
+/* The same for draws; drawn [draw->n]. Returns how many classes were drawn. */
+int64_t lb_head_draw(const float *z, int64_t v, const struct lb_draw *draw, struct lb_drawn *drawn,
+                     double *out_lse);
+
+/* Tape that the answers of rows wait in, where at most so much is wanted of each: *of_all, and *of_row for
  * each row. */
-void lb_head_read_bytes(int64_t v, int64_t k, size_t *of_all, size_t *of_row);
+void lb_head_read_bytes(int64_t v, const struct lb_head_want *most, size_t *of_all, size_t *of_row);
 
 /* ---- whole rows: training, and whatever needs a row of logits at once ---- */
 

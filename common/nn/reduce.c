@@ -6,7 +6,7 @@
 #include <stdbool.h>
 
 #define CHUNK 64        /* elements looked at together where most of them are of no interest */
-#define MAX_GROUPS 2048 /* maxima that give top-k its first threshold */
+#define MAX_GROUPS 2048 /* whose maxima tell which can hold any of the top k */
 
 /* The largest, NaN aside; -inf when there is none. */
 static float max_of(const float *z, int64_t v) {
@@ -34,35 +34,53 @@ static bool has_nan(const float *z, int64_t n) {
     return false;
 }
 
-/* sum_j exp((z[j] - max) / temperature) */
-static double sum_exp(const float *z, int64_t v, float max, double temperature) {
+/* sum_j exp((z[j] - max) / temperature); where it stands at the end of each block goes to marks (NULL:
+ * nowhere).
+ */
+static double sum_exp(const float *z, int64_t v, float max, double temperature, double *marks) {
     float inverse = (float)(1 / temperature);
     lb_vd sum_low = {0}, sum_high = {0};
-    int64_t j = 0;
-    for (; j + LB_LANES <= v; j += LB_LANES) {
-        float e[LB_LANES];
-        lb_vstore(e, lb_vexp((lb_vload(z + j) - max) * inverse));
-        sum_low += lb_vload_double(e);
-        sum_high += lb_vload_double(e + LB_LANES / 2);
+    int64_t j = 0, whole = v / LB_LANES * LB_LANES;
+    while (j < whole) {
+        int64_t end = j + LB_MARK_STEP < whole ? j + LB_MARK_STEP : whole;
+        for (; j < end; j += LB_LANES) {
+            float e[LB_LANES];
+            lb_vstore(e, lb_vexp((lb_vload(z + j) - max) * inverse));
+            sum_low += lb_vload_double(e);
+            sum_high += lb_vload_double(e + LB_LANES / 2);
+        }
+        if (marks != NULL) {
+            marks[(j - 1) / LB_MARK_STEP] = lb_vsum_double(sum_low + sum_high);
+        }
     }
     double sum = lb_vsum_double(sum_low + sum_high);
     for (; j < v; j++) {
         sum += (double)lb_expf((z[j] - max) * inverse);
+    }
+    if (marks != NULL) {
+        marks[(v - 1) / LB_MARK_STEP] = sum;
     }
     return sum;
 }
 
 /* A NaN anywhere makes the sum one, whatever else is there. */
 void lb_lse_add(struct lb_lse *lse, const float *z, int64_t n, double temperature) {
+    lb_lse_add_marks(lse, z, n, temperature, NULL);
+}
+
+void lb_lse_add_marks(struct lb_lse *lse, const float *z, int64_t n, double temperature, double *marks) {
     float here = max_of(z, n);
     if (here > lse->max) {
         lse->sum *= exp((lse->max - here) / temperature);
         lse->max = here;
     }
     if (isinf(lse->max)) { /* nothing but -inf so far, or +inf among them: no sum to be made */
+        for (int64_t block = 0; marks != NULL && block * LB_MARK_STEP < n; block++) {
+            marks[block] = 0;
+        }
         lse->sum = has_nan(z, n) ? NAN : lse->sum;
     } else {
-        lse->sum += sum_exp(z, n, (float)lse->max, temperature);
+        lse->sum += sum_exp(z, n, (float)lse->max, temperature, marks);
     }
 }
 
@@ -125,33 +143,93 @@ static void sink(int32_t *ids, float *values, int64_t n, int64_t i, int32_t id, 
     values[i] = value;
 }
 
-/* Whether anything among n may enter: not below least and above the root. */
-static bool any_enters(const float *z, int64_t n, float least, float root) {
+/* Whether anything among n may enter: above the root. */
+static bool any_enters(const float *z, int64_t n, float root) {
     int any = 0;
 #pragma omp simd reduction(| : any)
     for (int64_t j = 0; j < n; j++) {
-        any |= (z[j] >= least) & (z[j] > root);
+        any |= z[j] > root;
     }
     return any != 0;
 }
 
-/* A number that at least k of the elements reach: the k-th largest of the maxima of groups. -inf where there
- * are too few groups for that to be worth it. ids and values [k] are scratch. */
-static float least_of_top(const float *z, int64_t v, int64_t k, int32_t *ids, float *values) {
+/* Maxima of groups of a row's elements: the k-th largest of them is reached by k elements at least, so groups
+ * that stay below it hold none of the k largest. Groups are the lanes of `size` vectors that lie one behind
+ * the other. */
+struct groups {
     float maxima[MAX_GROUPS];
-    int64_t size = 2 * LB_LANES > 16 ? 2 * LB_LANES : 16;
-    while (v / size > MAX_GROUPS) {
-        size *= 2;
+    int64_t n, size;
+    float least; /* -inf: too few groups for that to be worth it */
+};
+
+/* ids and values [k] are scratch. */
+static void make_groups(const float *z, int64_t v, int64_t k, int32_t *ids, float *values,
+                        struct groups *out) {
+    out->size = 16;
+    while (v / out->size > MAX_GROUPS) {
+        out->size *= 2;
     }
-    int64_t groups = v / size;
-    if (groups < 1 || groups < 4 * k) {
-        return -INFINITY;
+    int64_t stride = out->size * LB_LANES;
+    out->n = v / stride * LB_LANES;
+    out->least = -INFINITY;
+    if (out->n < 1 || out->n < 4 * k) {
+        return;
     }
-    for (int64_t g = 0; g < groups; g++) {
-        maxima[g] = max_of(z + g * size, size);
+    for (int64_t g = 0; g < out->n; g += LB_LANES, z += stride) {
+        lb_vf best = lb_vset(-INFINITY);
+        for (int64_t j = 0; j < stride; j += LB_LANES) {
+            best = lb_vmax(lb_vload(z + j), best);
+        }
+        lb_vstore(out->maxima + g, best);
     }
-    lb_topk(maxima, groups, k, ids, values);
-    return values[k - 1];
+    lb_topk(out->maxima, out->n, k, ids, values);
+    out->least = values[k - 1];
+}
+
+static void make_heap(struct lb_top *top) {
+    for (int64_t i = top->k / 2; i-- > 0;) {
+        sink(top->ids, top->values, top->k, i, top->ids[i], top->values[i]);
+    }
+}
+
+/* The elements j0, j0 + step ... below j1 of a row's first piece that reach least; the first k of them fill
+ * the heap. */
+static void add_reaching(struct lb_top *top, const float *z, int64_t j0, int64_t j1, int64_t step,
+                         int64_t first, float least) {
+    for (int64_t j = j0; j < j1; j += step) {
+        int32_t id = (int32_t)(first + j);
+        if (!(z[j] >= least)) {
+            continue;
+        }
+        if (top->n < top->k) {
+            top->ids[top->n] = id;
+            top->values[top->n++] = z[j];
+            if (top->n == top->k) {
+                make_heap(top);
+            }
+        } else if (before(z[j], id, top->values[0], top->ids[0])) {
+            sink(top->ids, top->values, top->k, 0, id, z[j]);
+        }
+    }
+}
+
+/* A row's first piece, where groups tell what need not be looked at; false, and nothing is done, where not.
+ */
+static bool add_by_groups(struct lb_top *top, const float *z, int64_t n, int64_t first) {
+    struct groups groups;
+    make_groups(z, n, top->k, top->ids, top->values, &groups);
+    if (isinf(groups.least) && groups.least < 0) {
+        return false;
+    }
+    int64_t stride = groups.size * LB_LANES;
+    for (int64_t g = 0; g < groups.n; g++) {
+        if (groups.maxima[g] >= groups.least) {
+            int64_t block = g / LB_LANES * stride;
+            add_reaching(top, z, block + g % LB_LANES, block + stride, LB_LANES, first, groups.least);
+        }
+    }
+    add_reaching(top, z, groups.n / LB_LANES * stride, n, 1, first, groups.least);
+    return true;
 }
 
 /* The first elements fill the heap; returns how many of z they were. */
@@ -162,8 +240,8 @@ static int64_t fill(struct lb_top *top, const float *z, int64_t n, int64_t first
         top->values[top->n + i] = z[i];
     }
     top->n += take;
-    for (int64_t i = top->k / 2; top->n == top->k && i-- > 0;) {
-        sink(top->ids, top->values, top->k, i, top->ids[i], top->values[i]);
+    if (top->n == top->k) {
+        make_heap(top);
     }
     return take;
 }
@@ -171,18 +249,20 @@ static int64_t fill(struct lb_top *top, const float *z, int64_t n, int64_t first
 void lb_top_add(struct lb_top *top, const float *z, int64_t n, int64_t first) {
     int32_t *ids = top->ids;
     float *values = top->values;
-    float least = top->n == 0 && top->k > 0 ? least_of_top(z, n, top->k, ids, values) : -INFINITY;
+    if (top->n == 0 && top->k > 0 && add_by_groups(top, z, n, first)) {
+        return;
+    }
     int64_t begin = top->n < top->k ? fill(top, z, n, first) : 0;
     for (int64_t j0 = begin; top->k > 0 && j0 < n; j0 += CHUNK) {
         int64_t j1 = j0 + CHUNK < n ? j0 + CHUNK : n;
         /* Later ids lose ties, so only what is above the root enters - or any number while the root is a NaN.
          */
-        if (values[0] == values[0] && !any_enters(z + j0, j1 - j0, least, values[0])) {
+        if (values[0] == values[0] && !any_enters(z + j0, j1 - j0, values[0])) {
             continue;
         }
         for (int64_t j = j0; j < j1; j++) {
             int32_t id = (int32_t)(first + j);
-            if (!(z[j] < least) && before(z[j], id, values[0], ids[0])) {
+            if (before(z[j], id, values[0], ids[0])) {
                 sink(ids, values, top->k, 0, id, z[j]);
             }
         }
@@ -206,9 +286,9 @@ void lb_topk(const float *z, int64_t v, int64_t k, int32_t *ids, float *values) 
 }
 
 void lb_rest_add(double *rest, struct lb_lse *lse, struct lb_top *top, const float *z, int64_t n,
-                 int64_t first, double temperature) {
+                 int64_t first, double temperature, double *marks) {
     struct lb_lse before = *lse;
-    lb_lse_add(lse, z, n, temperature);
+    lb_lse_add_marks(lse, z, n, temperature, marks);
     if (isinf(lse->max)) {
         lb_top_add(top, z, n, first);
         return;
@@ -216,16 +296,16 @@ void lb_rest_add(double *rest, struct lb_lse *lse, struct lb_top *top, const flo
     /* As lb_lse_add has scaled what came before. */
     double factor = lse->max > before.max ? exp((before.max - lse->max) / temperature) : 1;
     double came = lse->sum - before.sum * factor;
-    double held = sum_exp(top->values, top->n, (float)lse->max, temperature);
+    double held = sum_exp(top->values, top->n, (float)lse->max, temperature, NULL);
     lb_top_add(top, z, n, first);
-    *rest = *rest * factor + (came + held - sum_exp(top->values, top->n, (float)lse->max, temperature));
+    *rest = *rest * factor + (came + held - sum_exp(top->values, top->n, (float)lse->max, temperature, NULL));
 }
 
 double lb_rest_value(double rest, const struct lb_lse *lse, const struct lb_top *top, double temperature) {
     if (isinf(lse->max) || isnan(lse->sum)) {
         return NAN;
     }
-    double listed = sum_exp(top->values, top->n, (float)lse->max, temperature);
+    double listed = sum_exp(top->values, top->n, (float)lse->max, temperature, NULL);
     return rest > LB_LEAST_REST * listed ? -log1p(listed / rest) : LB_LOG_LEAST_REST;
 }
 

@@ -24,6 +24,12 @@ struct lb_lse {
 };
 #define LB_LSE_EMPTY ((struct lb_lse){-INFINITY, 0})
 void lb_lse_add(struct lb_lse *lse, const float *z, int64_t n, double temperature);
+/* The same bits, and what the sum of this piece (n > 0) alone stands at after each LB_MARK_STEP of its
+ * elements and after its last, relative to lse->max as it is then: marks [(n - 1) / LB_MARK_STEP + 1]; NULL:
+ * nowhere. */
+#define LB_MARK_STEP 256
+#define LB_MARK_ROOM 256 /* marks of the largest piece that a head comes in */
+void lb_lse_add_marks(struct lb_lse *lse, const float *z, int64_t n, double temperature, double *marks);
 double lb_lse_value(const struct lb_lse *lse, double temperature);
 
 /* The k largest of a row that comes in pieces, in the order of its ids; n starts as 0. */
@@ -40,9 +46,10 @@ void lb_top_finish(struct lb_top *top);
 /* What the k largest leave of a row's probability. Feeds lse and top with the next n elements and keeps *rest
  * (which starts as 0): the sum of exp((z - max) / temperature) over all that top does not hold. The terms
  * that are taken off again are the very floats that were added, so that nothing but the additions in double
- * is rounded: about 1e-15 of the whole sum, where 1 minus the listed probabilities keeps 1e-7. */
+ * is rounded: about 1e-15 of the whole sum, where 1 minus the listed probabilities keeps 1e-7. marks: as for
+ * lb_lse_add_marks. */
 void lb_rest_add(double *rest, struct lb_lse *lse, struct lb_top *top, const float *z, int64_t n,
-                 int64_t first, double temperature);
+                 int64_t first, double temperature, double *marks);
 /* log of its share in the whole, below 0, and never below LB_LOG_LEAST_REST (1e-12, well above the rounding):
  * so much is said of no rest as well. NaN where a logit is NaN or +inf. */
 double lb_rest_value(double rest, const struct lb_lse *lse, const struct lb_top *top, double temperature);

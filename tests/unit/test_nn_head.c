@@ -29,6 +29,13 @@ static void fill_normals(float *out, int64_t n) {
     }
 }
 
+#define DRAWS 20
+static double draw_temperature = 1.5;
+
+static struct lb_draw draw_of(void) {
+    return (struct lb_draw){DRAWS, draw_temperature, 3, 4};
+}
+
 /* What a reading leaves of each row. */
 struct rows {
     int64_t v, n;
@@ -37,6 +44,8 @@ struct rows {
     float (*values)[TOP];
     float (*at)[AT];
     double *lse, *log_rest;
+    struct lb_drawn (*drawn)[DRAWS]; /* zero behind the last one */
+    double *draw_lse;
     int *times; /* each row was given so often */
     const int32_t *asked;
     int64_t k;
@@ -51,20 +60,27 @@ static struct rows rows_of(int64_t v, int64_t n, const int32_t *asked) {
     r.at = calloc((size_t)n, sizeof *r.at);
     r.lse = calloc((size_t)n, sizeof *r.lse);
     r.log_rest = calloc((size_t)n, sizeof *r.log_rest);
+    r.drawn = calloc((size_t)n, sizeof *r.drawn);
+    r.draw_lse = calloc((size_t)n, sizeof *r.draw_lse);
     r.times = calloc((size_t)n, sizeof *r.times);
-    assert_true(r.z && r.ids && r.values && r.at && r.lse && r.log_rest && r.times);
+    assert_true(r.drawn && r.draw_lse && r.z && r.ids && r.values && r.at && r.lse && r.log_rest && r.times);
     return r;
 }
 
 static void rows_free(struct rows *r) {
-    free(r->z), free(r->ids), free(r->values), free(r->at), free(r->lse), free(r->log_rest), free(r->times);
+    free(r->drawn), free(r->draw_lse), free(r->z), free(r->ids), free(r->values), free(r->at), free(r->lse),
+        free(r->log_rest), free(r->times);
 }
 
 static struct lb_head_want want(void *context, int64_t row) {
     (void)row;
     struct rows *r = context;
-    return (struct lb_head_want){
-        .k = r->k, .temperature = r->temperature, .rest = true, .at = r->asked, .n_at = AT};
+    return (struct lb_head_want){.k = r->k,
+                                 .temperature = r->temperature,
+                                 .rest = true,
+                                 .at = r->asked,
+                                 .n_at = AT,
+                                 .draw = draw_of()};
 }
 
 static void take_row(void *context, int64_t row, const struct lb_head_row *left) {
@@ -74,6 +90,9 @@ static void take_row(void *context, int64_t row, const struct lb_head_row *left)
     memcpy(r->at[row], left->at, sizeof r->at[row]);
     r->lse[row] = left->lse;
     r->log_rest[row] = left->log_rest;
+    memset(r->drawn[row], 0, sizeof r->drawn[row]);
+    memcpy(r->drawn[row], left->drawn, (size_t)left->n_drawn * sizeof *left->drawn);
+    r->draw_lse[row] = left->draw_lse;
     r->times[row]++;
 }
 
@@ -159,6 +178,8 @@ static void same_row(const struct rows *a, int64_t i, const struct rows *b, int6
     assert_memory_equal(a->at[i], b->at[j], sizeof a->at[i]);
     assert_memory_equal(&a->lse[i], &b->lse[j], sizeof a->lse[i]);
     assert_memory_equal(&a->log_rest[i], &b->log_rest[j], sizeof a->log_rest[i]);
+    assert_memory_equal(a->drawn[i], b->drawn[j], sizeof a->drawn[i]);
+    assert_memory_equal(&a->draw_lse[i], &b->draw_lse[j], sizeof a->draw_lse[i]);
 }
 
 static const int32_t lengths[] = {3, 140, 1, 1, 0, 2};
@@ -191,7 +212,18 @@ static void right(struct setting *s, const struct rows *have) {
         }
         assert_true(fabs(rest - (log(others) - lse)) < 1e-6);
         for (int a = 0; a < AT; a++) {
-            assert_true(have->at[i][a] == z[have->asked[a]]);
+            assert_true(have->at[i][a] == (have->asked[a] < 0 ? 0 : z[have->asked[a]]));
+        }
+        struct lb_drawn drawn[DRAWS] = {{0}};
+        const struct lb_draw draw = draw_of();
+        double draw_lse = 0;
+        int64_t n_drawn = lb_head_draw(z, have->v, &draw, drawn, &draw_lse);
+        memset(drawn + n_drawn, 0, (size_t)(DRAWS - n_drawn) * sizeof *drawn);
+        assert_memory_equal(drawn, have->drawn[i], sizeof drawn);
+        assert_memory_equal(&draw_lse, &have->draw_lse[i], sizeof draw_lse);
+        assert_true(fabs(draw_lse - lb_logsumexp(z, have->v, draw_temperature)) < 1e-6);
+        for (int64_t j = 0; j < n_drawn; j++) {
+            assert_true(drawn[j].logit == z[drawn[j].id]);
         }
         assert_int_equal(have->times[i], 1);
     }
@@ -199,8 +231,9 @@ static void right(struct setting *s, const struct rows *have) {
 }
 
 static void one_head(int64_t v, enum lb_dtype dtype) {
-    const int32_t asked[AT] = {0, (int32_t)v - 1, 2047, 2048, 7};
+    const int32_t asked[AT] = {0, (int32_t)v - 1, 2047, 2048, -1};
     struct setting s;
+    draw_temperature = dtype == LB_F32 ? 1.5 : 0.8; /* that of the log-sum-exp, and another */
     begin(&s, v, dtype, lengths, SEQS);
     struct rows all = rows_of(v, ROWS, asked), other = rows_of(v, ROWS, asked);
     int threads = omp_get_max_threads();

@@ -255,7 +255,7 @@ static void test_rest(void **state) {
             double rest = 0;
             for (int64_t j = 0; j < v; j += pieces[p]) {
                 int64_t n = v - j < pieces[p] ? v - j : pieces[p];
-                lb_rest_add(&rest, &lse, &top, z + j, n, j, temperature);
+                lb_rest_add(&rest, &lse, &top, z + j, n, j, temperature, NULL);
             }
             double have = lb_rest_value(rest, &lse, &top, temperature);
             if (!(fabs(have - want) < 3e-6 + 1e-14 / share)) {
@@ -271,7 +271,7 @@ static void test_rest(void **state) {
         struct lb_lse lse = LB_LSE_EMPTY;
         struct lb_top top = {ids, values, 3, 0};
         double rest = 0;
-        lb_rest_add(&rest, &lse, &top, rows[r], 3, 0, 1);
+        lb_rest_add(&rest, &lse, &top, rows[r], 3, 0, 1, NULL);
         double have = lb_rest_value(rest, &lse, &top, 1);
         assert_true(r == 0 ? have == LB_LOG_LEAST_REST : isnan(have));
     }
