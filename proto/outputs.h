@@ -21,6 +21,7 @@
     X(NEXT,          "logprobs.next",        FP32,  LOGS,   LOGITS,    ONE,      LOGPROBS, LB_USES_PLAIN_SUM | LB_USES_NEXT_TOKEN | LB_IN_PIECES,             next) \
     X(REST,          "logprobs.rest",        FP32,  FLOATS, LOGITS,    ONE,      LOGPROBS, LB_USES_TOP_K | LB_USES_TEMPERATURE | LB_USES_REST | LB_IN_PIECES, rest) \
     X(TOPK_LOGPROBS, "logprobs.topk_values", FP32,  LOGS,   LOGITS,    TOP_K,    LOGPROBS, LB_USES_TOP_K | LB_USES_TEMPERATURE | LB_IN_PIECES,                topk_logprobs) \
+    X(RANK,          "ranks.actual",         INT32, IDS,    LOGITS,    ONE,      IDS,      LB_USES_NEXT_TOKEN,                                                rank) \
     X(HIDDEN_FINAL,  "hidden_states.final",  FP32,  FLOATS, FINAL,     STATE,    NUMBERS,  0,                                                                 row) \
     X(HIDDEN,        "hidden_states.N",      FP32,  FLOATS, HIDDEN,    STATE,    NUMBERS,  0,                                                                 row) \
     X(ATTENTION,     "attentions.N",         FP32,  FLOATS, ATTENTION, KEYS,     SHARES,   0,                                                                 keys) \

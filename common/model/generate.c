@@ -51,16 +51,14 @@ static int64_t first_beyond(const float *shares, int64_t n, double u) {
     return i;
 }
 
-/* Draws from softmax(z / temperature) over the top_k ids, cut to the smallest set that holds top_p of their
- * mass (Holtzman et al. 2020). ids and values [v] are scratch. */
-static int32_t draw(struct text *text, const float *z, int64_t v, int32_t *ids, float *values) {
-    const struct lb_generate_args *a = text->args;
+int32_t lb_generate_draw(const struct lb_generate_args *a, struct lb_rng *rng, const float *z, int64_t v,
+                         int32_t *ids, float *values) {
     v = a->n_ids > 0 && a->n_ids < v ? a->n_ids : v;
     if (a->temperature <= 0) {
         return (int32_t)lb_argmax(z, v);
     }
     bool all = a->top_k <= 0 || a->top_k >= v;
-    double lse = all ? lb_logsumexp(z, v, a->temperature) : 0, u = lb_rng_double(&text->rng);
+    double lse = all ? lb_logsumexp(z, v, a->temperature) : 0, u = lb_rng_double(rng);
     /* Nearly all draws fall among the first few: the others need not be put in order. */
     for (int64_t k = all ? FEW < v ? FEW : v : a->top_k;; k = MORE * k < v ? MORE * k : v) {
         bool last = !all || k == v;
@@ -108,8 +106,9 @@ static enum lb_status step(struct batch *b) {
     enum lb_status status = lb_head_read(b->tape, h, lb_model_head(b->model), b->first, &reader);
 #pragma omp parallel for schedule(dynamic) if (status == LB_OK && b->n > 1)
     for (int64_t s = 0; s < (status == LB_OK ? b->n : 0); s++) {
-        b->texts[s].next =
-            draw(&b->texts[s], b->z + s * b->v, b->v, b->top_ids + s * b->v, b->top + s * b->v);
+        struct text *text = &b->texts[s];
+        text->next = lb_generate_draw(text->args, &text->rng, b->z + s * b->v, b->v, b->top_ids + s * b->v,
+                                      b->top + s * b->v);
     }
     return status;
 }

@@ -2,6 +2,7 @@
 #ifndef LB_MODEL_GENERATE_H
 #define LB_MODEL_GENERATE_H
 
+#include "common/base/rng.h"
 #include "common/model/model.h"
 #include "common/text/tokenizer.h"
 
@@ -22,6 +23,13 @@ struct lb_generate_prompt {
     int64_t n;
     struct lb_generate_args args;
 };
+
+/* The id that comes next: drawn from softmax(z / temperature) over the top_k likeliest, cut to the smallest
+ * set that holds top_p of their mass (Holtzman et al. 2020); the likeliest of all where the temperature is 0.
+ * z [v] are logits; ids and values [v] are scratch. An lb_generate draws with a state that is seeded by
+ * args->seed, stream 0. */
+int32_t lb_generate_draw(const struct lb_generate_args *args, struct lb_rng *rng, const float *z, int64_t v,
+                         int32_t *ids, float *values);
 
 /* Called with each new id; a status other than LB_OK stops and is returned. */
 typedef enum lb_status (*lb_generate_fn)(void *context, int32_t id);

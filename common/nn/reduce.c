@@ -309,6 +309,20 @@ double lb_rest_value(double rest, const struct lb_lse *lse, const struct lb_top 
     return rest > LB_LEAST_REST * listed ? -log1p(listed / rest) : LB_LOG_LEAST_REST;
 }
 
+int64_t lb_count_above(const float *z, int64_t v, float least) {
+    int64_t n = 0;
+    for (int64_t i0 = 0; i0 < v; i0 += CHUNK) {
+        int64_t i1 = i0 + CHUNK < v ? i0 + CHUNK : v;
+        int some = 0;
+#pragma omp simd reduction(+ : some)
+        for (int64_t i = i0; i < i1; i++) {
+            some += z[i] >= least;
+        }
+        n += some;
+    }
+    return n;
+}
+
 int64_t lb_argmax(const float *z, int64_t v) {
     float m = max_of(z, v);
     for (int64_t j = 0; j < v; j++) {

@@ -56,6 +56,8 @@ double lb_rest_value(double rest, const struct lb_lse *lse, const struct lb_top 
 #define LB_LEAST_REST 1e-12
 #define LB_LOG_LEAST_REST (-27.631021115928547)
 
+/* How many elements are at least as large as least. */
+int64_t lb_count_above(const float *z, int64_t v, float least);
 int64_t lb_argmax(const float *z, int64_t v);
 /* Index of the first NaN or infinity, or -1. */
 int64_t lb_first_nonfinite(const float *x, int64_t n);

@@ -348,6 +348,9 @@ enum lb_status lb_engine_admit(struct lb_engine *engine, struct lb_job *job, str
             job->taps += mix((uint64_t)what->layer * 2 + 2);
         }
     }
+    if (job->draw) {
+        job->base_bytes += lb_head_run_bytes(lb_model_head(hosted->model)->weight->rows);
+    }
     if (job->needs_head) {
         size_t of_all, of_row;
         const struct lb_head_want most = {.k = job->top_k, .n_at = 1};

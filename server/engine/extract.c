@@ -10,7 +10,8 @@ enum lb_status lb_extract_init(struct lb_extract *extract, const struct lb_place
                                const struct lb_ragged *ragged, int64_t v, struct lb_arena *arena) {
     *extract = (struct lb_extract){.places = places, .ragged = ragged, .v = v};
     for (int64_t s = 0; s < ragged->n_seqs; s++) {
-        int64_t k = places[s].job->needs_head ? places[s].job->top_k : 0;
+        const struct lb_job *job = places[s].job;
+        int64_t k = job->draw ? v : job->needs_head ? job->top_k : 0;
         extract->max_k = k > extract->max_k ? k : extract->max_k;
     }
     size_t n = (size_t)omp_get_max_threads() * (size_t)extract->max_k;
@@ -50,6 +51,9 @@ enum lb_status lb_extract_logits(void *context, int64_t row, int64_t n, float *z
                              .ids = extract->ids + scratch,
                              .values = extract->values + scratch};
         fill_row(&one, LB_FROM_LOGITS, 0);
+        if (one.job->draw && one.t + 1 == lb_job_length(one.job, one.seq)) {
+            lb_extract_draw(&one);
+        }
     }
     return LB_OK;
 }
@@ -78,6 +82,9 @@ static bool in_pieces(const struct lb_job_output *o) {
 bool lb_extract_needs_rows(const struct lb_extract *extract) {
     for (int64_t s = 0; s < extract->ragged->n_seqs; s++) {
         const struct lb_job *job = extract->places[s].job;
+        if (job->draw) {
+            return true;
+        }
         for (size_t i = 0; i < job->n_outputs; i++) {
             if (lb_output_get(job->outputs[i].what.kind)->source == LB_FROM_LOGITS &&
                 !in_pieces(&job->outputs[i])) {

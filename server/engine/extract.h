@@ -35,7 +35,7 @@ enum lb_status lb_extract_init(struct lb_extract *extract, const struct lb_place
                                const struct lb_ragged *ragged, int64_t v, struct lb_arena *arena);
 /* Outputs that are made of logits, as these come: for lb_head_read. Not where lb_extract_needs_rows. */
 struct lb_head_reader lb_extract_reader(struct lb_extract *extract);
-/* Whether an output that a job asks for has a function that reads whole rows of logits (no LB_IN_PIECES). */
+/* Whether a job needs whole rows of logits: an output without LB_IN_PIECES, a draw. */
 bool lb_extract_needs_rows(const struct lb_extract *extract);
 /* The same from whole rows, with the same bits: an lb_head_fn whose context is the struct lb_extract. */
 enum lb_status lb_extract_logits(void *context, int64_t row, int64_t n, float *z);
@@ -80,6 +80,8 @@ double lb_row_next_logit(const struct lb_row *row);
 /* Of logits: ids and values of the job's top_k largest. */
 const int32_t *lb_row_top_ids(struct lb_row *row);
 const float *lb_row_top_values(struct lb_row *row);
+/* Draws what the job wants of a whole row of logits, the sequence's last; its top k are gone afterwards. */
+void lb_extract_draw(struct lb_row *row);
 /* Writes a row of the output: all its o->width numbers, in its datatype. */
 void lb_put_floats(const struct lb_row *row, const struct lb_job_output *o, const float *src);
 void lb_put_ids(const struct lb_row *row, const struct lb_job_output *o, const int32_t *src);

@@ -33,6 +33,16 @@ struct lb_job_output {
     void *data; /* zeroed, then filled; the job's */
 };
 
+/* What is drawn of the distribution behind each sequence's end, beside the outputs. */
+struct lb_job_draw {
+    double temperature; /* above 0 */
+    int64_t top_k;      /* 0: all */
+    double top_p;       /* 1: all */
+    uint64_t seed;      /* of each sequence alike: what is drawn depends on the sequence only */
+    int32_t *ids;       /* [B] */
+    float *logprobs;    /* [B] at the job's temperature, of the whole distribution */
+};
+
 struct lb_job {
     struct lb_hosted *model; /* a reference */
     struct lb_arena arena;   /* all below but the outputs' data */
@@ -49,6 +59,7 @@ struct lb_job {
     int64_t top_k;         /* at most V */
     double temperature;
     bool needs_head, needs_topk; /* some output is made of logits, depends on top_k */
+    struct lb_job_draw *draw;    /* set before lb_engine_admit; NULL: nothing is drawn */
     size_t n_outputs;
     struct lb_job_output *outputs;
     size_t output_bytes; /* of all outputs together */

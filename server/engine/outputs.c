@@ -1,6 +1,8 @@
 /* The functions that fill one row of an output; proto/outputs.h says of which. */
 #include "server/engine/extract.h"
 
+#include "common/nn/reduce.h"
+
 /* All numbers as they are: logits (as they come), states. */
 void lb_extract_row(struct lb_row *row, const struct lb_job_output *o) {
     lb_put_floats(row, o, row->x);
@@ -38,6 +40,15 @@ void lb_extract_next(struct lb_row *row, const struct lb_job_output *o) {
     if (row->t + 1 < lb_job_length(row->job, row->seq)) {
         float value = (float)(lb_row_next_logit(row) - lb_row_plain_logsumexp(row));
         lb_put_floats(row, o, &value);
+    }
+}
+
+/* How many other ids have logits at least as large as the next token's. */
+void lb_extract_rank(struct lb_row *row, const struct lb_job_output *o) {
+    if (row->t + 1 < lb_job_length(row->job, row->seq)) {
+        int32_t n = (int32_t)lb_count_above(row->x, row->n, lb_row_next_logit(row)) - 1;
+        n = n < 0 ? 0 : n; /* where it is NaN */
+        lb_put_ids(row, o, &n);
     }
 }
 

@@ -145,6 +145,16 @@ static void check_topk(const float *z, int64_t v) {
     }
 }
 
+static void test_count_above(void **state) {
+    (void)state;
+    float z[] = {1, 3, NAN, 3, -INFINITY, 2};
+    assert_int_equal(lb_count_above(z, 6, 3), 2);
+    assert_int_equal(lb_count_above(z, 6, 2), 3);
+    assert_int_equal(lb_count_above(z, 6, -INFINITY), 5);
+    assert_int_equal(lb_count_above(z, 6, NAN), 0);
+    assert_int_equal(lb_count_above(z, 0, 0), 0);
+}
+
 static void test_topk(void **state) {
     (void)state;
     static float z[MOST];
@@ -300,9 +310,9 @@ static void test_nonfinite(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_exp),  cmocka_unit_test(test_exp_vector), cmocka_unit_test(test_logsumexp),
-        cmocka_unit_test(test_topk), cmocka_unit_test(test_nonfinite),  cmocka_unit_test(test_pieces),
-        cmocka_unit_test(test_rest),
+        cmocka_unit_test(test_exp),    cmocka_unit_test(test_exp_vector),  cmocka_unit_test(test_logsumexp),
+        cmocka_unit_test(test_topk),   cmocka_unit_test(test_count_above), cmocka_unit_test(test_nonfinite),
+        cmocka_unit_test(test_pieces), cmocka_unit_test(test_rest),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

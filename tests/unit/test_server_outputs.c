@@ -238,6 +238,18 @@ static double top_logprob(const struct question *q, const struct source *s, int 
     return top_value(q, s, b, h, t, c) / q->temperature - lse(q, s, b, h, t, c);
 }
 
+static double rank(const struct question *q, const struct source *s, int b, int64_t h, int64_t t, int64_t c) {
+    const float *z = s->x + t * s->width;
+    int n = 0;
+    (void)q;
+    (void)h;
+    (void)c;
+    for (int64_t j = 0; t + 1 < s->n && j < s->width; j++) {
+        n += j != ids[b * T + t + 1] && z[j] >= z[ids[b * T + t + 1]];
+    }
+    return n;
+}
+
 static double keys(const struct question *q, const struct source *s, int b, int64_t h, int64_t t, int64_t c) {
     (void)q;
     (void)b;
@@ -258,6 +270,7 @@ static const struct {
     [LB_OUT_NEXT] = {LB_FROM_LOGITS, LB_WIDE_ONE, next},
     [LB_OUT_REST] = {LB_FROM_LOGITS, LB_WIDE_ONE, rest},
     [LB_OUT_TOPK_LOGPROBS] = {LB_FROM_LOGITS, LB_WIDE_TOP_K, top_logprob},
+    [LB_OUT_RANK] = {LB_FROM_LOGITS, LB_WIDE_ONE, rank},
     [LB_OUT_HIDDEN_FINAL] = {LB_FROM_FINAL, LB_WIDE_STATE, same},
     [LB_OUT_HIDDEN] = {LB_FROM_HIDDEN, LB_WIDE_STATE, same},
     [LB_OUT_ATTENTION] = {LB_FROM_ATTENTION, LB_WIDE_KEYS, keys},
