@@ -103,6 +103,45 @@ expect 0 pairs.log "$limbeck" train alm.yaml --set 'datasets=[{path: pairs.jsonl
 jq -s '[.[] | select(.eval_loss)]' pairs/metrics.jsonl >pairs.json
 holds --slurpfile b zero-eval.json '.[-1].eval_perplexity < 0.5 * $b[0][0].eval_perplexity' pairs.json
 
+say "conversations: each writes them by its own template; a teacher without one is refused, one that refuses some is told"
+mkdir tok
+cp "$tokenizer" tok/tokenizer.json
+cat >tok/chat_template.jinja <<'END'
+{%- for m in messages -%}
+{{ m.role }}: {{ m.content }}{{ eos_token }}
+{%- endfor -%}
+{%- if add_generation_prompt %}assistant: {% endif -%}
+END
+head -n 300 nouns.txt | jq -cR '{messages: [{role: "user", content: .[:9]}, {role: "assistant", content: .[9:]}]}' >chats.jsonl
+chats() { # run folder, option of train...
+    local to=$1
+    shift
+    "$limbeck" train alm.yaml --set 'datasets=[{path: chats.jsonl}]' --set 'eval_datasets=[{path: chats.jsonl}]' --set tokenizer=tok \
+        --set assistant_only_loss=true --set max_length=60 --set max_steps=20 --set eval_steps=20 --set "output_dir=$to" "$@"
+}
+expect 1 bare.log chats bare
+one_error bare.log
+said bare.log "teacher llama2" "no chat template"
+cp -r llama2-teacher/student talks
+jq '.chat_template = "{% for m in messages %}{{ bos_token }}[{{ m.role[0] }}] {{ m.content | trim }} {{ eos_token }}{% endfor %}"' \
+    llama2-teacher/student/tokenizer_config.json >talks/tokenizer_config.json
+host talks talks
+expect 0 chats.log chats chats --set "teachers.0.url=${url[talks]}"
+never_said chats.log other_chat_template not_read
+jq -s '[.[] | select(.loss)]' chats/metrics.jsonl >chats.json
+holds 'all(.["in_chunks/llama2"] > 0.2 and .["in_chunks/llama2"] < 1)' chats.json
+{
+    echo '{"messages": [{"role": "user", "content": "hm"}, {"role": "assistant", "content": "a bird"}]}'
+    cat chats.jsonl
+} >odd.jsonl
+jq '.chat_template |= sub("{{ bos"; "{% if m.content == \"hm\" %}{{ raise_exception(\"not this\") }}{% endif %}{{ bos")' \
+    talks/tokenizer_config.json >config.json
+drop talks
+cp config.json talks/tokenizer_config.json
+host talks talks
+expect 0 odd.log chats odd --set 'datasets=[{path: odd.jsonl}]' --set "teachers.0.url=${url[talks]}"
+said odd.log "not_read teacher=llama2 rows=1 of=256" "not this"
+
 say "refused, each in one line: losses token by token from it, by default and by name; nothing is learnt before"
 refused() { # name, what the error says, option of train...
     local name=$1 says=$2
@@ -120,3 +159,9 @@ refused no4 "no loss learns from gpt2" --set 'loss_functions.2.teachers=[llama2]
 refused no5 "does not read it" --set 'loss_functions.2.temperature=2'
 expect 1 images.log "$limbeck" train both.yaml --set output_dir=no6 --set whole_texts=true
 said images.log "loss_functions.2: alm compares how likely texts are"
+
+say "scored side by side: only models that read the same ids"
+host gpt2 gpt2-teacher/student
+expect 1 eval.log "$limbeck" eval "${url[llama2]}" "${url[gpt2]}" test.txt
+one_error eval.log
+said eval.log "another tokenizer" "one by one"

@@ -208,6 +208,10 @@ def random_loss(r, names):
     if 'attention' in l['function'] or sometimes(r, 0.35 if '_' in l['function'] else r.odd):
         l['layer_mapping'] = [{'student': pick(r, [0, 1], [2, -1, 3, 9]), 'teacher': pick(r, [0, 1], [2, -1, 3, 9])}
                               for _ in range(r.randint(1, 2))]
+    if l['function'] == 'alm' or sometimes(r, r.odd):
+        l['bce_temp'] = pick(r, [1, 100], [0, -1, 1e9])
+    if sometimes(r, 0.1):
+        l['teachers'] = pick(r, [['t0'], ['t0', 't1'], []], [['t9'], ['t0', 't0'], 't0', [3]])
     if l['function'] == 'hs_mse' or sometimes(r, r.odd):
         l['normalize'] = sometimes(r, 0.5)
     return l

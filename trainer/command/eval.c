@@ -356,6 +356,23 @@ static enum lb_status hosted_tokenizer(const struct arguments *a, struct lb_teac
     return LB_OK;
 }
 
+/* All are asked with the same ids. */
+static enum lb_status check_tokenizers(const struct lb_recipe_teacher *teachers, struct lb_teachers *asked,
+                                       struct lb_detail *detail) {
+    const char *first = lb_teachers_info(asked, 0)->tokenizer_fingerprint;
+    for (unsigned k = 1; k < lb_teachers_count(asked); k++) {
+        const char *its = lb_teachers_info(asked, k)->tokenizer_fingerprint;
+        if (*first != '\0' && *its != '\0' && strcmp(first, its) != 0) {
+            return lb_fail(
+                detail, LB_E_MISMATCH,
+                "%s has another tokenizer (%.12s) than %s (%.12s): score them one by one, and compare "
+                "their bits per byte",
+                teachers[k].name, its, teachers[0].name, first);
+        }
+    }
+    return LB_OK;
+}
+
 /* k teachers' number of parameters and bytes; k = n: of all of them, which the mixture needs. */
 static void add_hosted_size(json_t *object, struct lb_teachers *asked, unsigned k) {
     int64_t parameters = 0, bytes = 0;
@@ -417,6 +434,7 @@ static enum lb_status evaluate_hosted(struct arguments *a, volatile sig_atomic_t
         int64_t most = lb_teachers_info(asked, k)->max_length;
         frame.max_length = most > 1 && most - 1 < frame.max_length ? most - 1 : frame.max_length;
     }
+    status = status == LB_OK ? check_tokenizers(teachers, asked, detail) : status;
     status = status == LB_OK ? hosted_tokenizer(a, asked, &tokenizer, detail) : status;
     status = status == LB_OK
                  ? lb_dataset_open(&frame, entries, a->n_data, true, tokenizer, stop, &data, detail)

@@ -44,6 +44,15 @@ static void finish_fingerprint(struct lb_dataset *data) {
     lb_hex(digest, sizeof digest, data->fingerprint);
 }
 
+/* Whether a loss compares how likely texts are, maybe under a teacher that reads them written otherwise. */
+static bool any_on_chunks(const struct lb_recipe *recipe) {
+    bool any = false;
+    for (unsigned i = 0; i < recipe->loss_functions_count; i++) {
+        any |= lb_loss_find(recipe->loss_functions[i].function)->on == LB_ON_CHUNK;
+    }
+    return any;
+}
+
 enum lb_status lb_dataset_open(const struct lb_recipe *recipe, const struct lb_recipe_dataset *entries,
                                unsigned n_entries, bool keep_short, const struct lb_tokenizer *tokenizer,
                                const volatile sig_atomic_t *stop, struct lb_dataset **out,
@@ -53,6 +62,7 @@ enum lb_status lb_dataset_open(const struct lb_recipe *recipe, const struct lb_r
     struct lb_dataset *data = lb_calloc(1, sizeof *data);
     if (data != NULL) {
         data->hash = lb_sha256_create();
+        lb_buf_init(&data->records, LB_MAX_RECORDS);
     }
     if (data == NULL || data->hash == NULL) {
         status = lb_fail(detail, LB_E_NOMEM, "out of memory for the data");
@@ -65,6 +75,7 @@ enum lb_status lb_dataset_open(const struct lb_recipe *recipe, const struct lb_r
         source.stop = stop;
         source.completion_only = recipe->completion_only_loss;
         source.assistant_only = recipe->assistant_only_loss;
+        source.keeps = any_on_chunks(recipe);
     }
     if (status == LB_OK && recipe->chat_template != NULL) {
         source.chat_template = lb_recipe_resolve(recipe, recipe->chat_template);
@@ -133,6 +144,7 @@ void lb_dataset_destroy(struct lb_dataset *data) {
     lb_free(data->ids.data);
     lb_free(data->counts);
     lb_free(data->rows);
+    lb_buf_finish(&data->records);
     lb_free(data->features);
     lb_free(data->labels);
     for (int i = 0; i < data->n_tags; i++) {

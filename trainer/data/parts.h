@@ -8,11 +8,14 @@
 
 #include <stdbool.h>
 
+#define LB_MAX_RECORDS ((size_t)1 << 40) /* bytes of conversations that are kept */
+
 /* A row of text: inputs ids[start .. start + n - 1]. */
 struct lb_text_row {
     int64_t start, n;
     int tag;
-    bool within; /* it begins within a text */
+    bool within;               /* it begins within a text */
+    size_t record, record_len; /* its conversation in records; 0: none */
 };
 
 struct lb_image_row {
@@ -27,6 +30,7 @@ struct lb_dataset {
     struct lb_ids ids;
     uint8_t *counts;          /* [ids.len] as in struct lb_sample; NULL: all do */
     struct lb_text_row *rows; /* [cap] */
+    struct lb_buf records;    /* conversations as JSON, one after the other, where they are kept */
     /* images */
     float *features; /* [cap, n_features] */
     struct lb_image_row *labels;
@@ -49,6 +53,8 @@ static inline struct lb_sample lb_text_row_sample(const struct lb_dataset *data,
                               .label = -1,
                               .tag = row->tag,
                               .within = row->within,
+                              .record = row->record_len > 0 ? data->records.data + row->record : NULL,
+                              .record_len = row->record_len,
                               .counts = data->counts != NULL ? data->counts + row->start : NULL};
 }
 
@@ -67,6 +73,7 @@ struct lb_text_source {
     enum lb_completion_only completion_only;
     bool assistant_only;
     bool whole; /* each text is a row of its own, as encoders read it: ended as the template says */
+    bool keeps; /* conversations are kept: a teacher may read them written by its own template */
 };
 struct lb_whole_rows {
     int64_t max_length, max_tokens;

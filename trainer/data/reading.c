@@ -1,40 +1,18 @@
 #include "trainer/data/reading.h"
 
-#include "common/base/buf.h"
 #include "common/base/mem.h"
 #include "common/base/utf8.h"
-#include "common/text/place.h"
+#include "trainer/data/reader.h"
 
 #include <string.h>
 
 #define MAX_TEXT ((size_t)1 << 30)
 #define CHARACTER 4 /* bytes of one at most */
 
-/* One side's tokenizer. */
-struct side {
-    const struct lb_tokenizer *tokenizer;
-    struct lb_ids begin, end; /* of texts */
-    bool puts_space;          /* before a text that does not begin with one */
-    int32_t unk;
-};
-
-struct lb_reader {
-    struct side own, its;
-    int64_t max_length;
-    /* of the row that is read */
-    struct lb_ids ids; /* the teacher's */
-    struct lb_chunk *chunks;
-    size_t n_chunks, cap_chunks;
-    struct lb_buf text;
-    struct lb_placed *placed; /* the row's tokens and behind them the teacher's */
-    struct lb_meeting *meetings;
-    size_t cap_placed, cap_meetings;
-};
-
 /* ---- opening ---- */
 
 /* What texts begin and end with: as the tokenizer says, and eos. */
-static enum lb_status find_ends(struct side *side) {
+static enum lb_status find_ends(struct lb_reader_side *side) {
     const struct lb_ids *before = lb_tokenizer_before(side->tokenizer),
                         *after = lb_tokenizer_after(side->tokenizer);
     int32_t eos = lb_tokenizer_eos(side->tokenizer);
@@ -45,7 +23,7 @@ static enum lb_status find_ends(struct side *side) {
 }
 
 /* Whether a word at the beginning of a text gets a space that the text does not have. */
-static enum lb_status find_space(struct side *side) {
+static enum lb_status find_space(struct lb_reader_side *side) {
     struct lb_ids ids = {0};
     size_t n = 0;
     enum lb_status status = lb_tokenizer_encode(side->tokenizer, "a", 1, false, &ids, NULL);
@@ -56,7 +34,7 @@ static enum lb_status find_space(struct side *side) {
     return status;
 }
 
-static enum lb_status open_side(struct side *side, const struct lb_tokenizer *tokenizer) {
+static enum lb_status open_side(struct lb_reader_side *side, const struct lb_tokenizer *tokenizer) {
     side->tokenizer = tokenizer;
     side->unk = lb_tokenizer_named(tokenizer, "unk_token");
     enum lb_status status = find_ends(side);
@@ -88,6 +66,10 @@ void lb_reader_hash(const struct lb_reader *reader, struct lb_sha256 *hash) {
         lb_sha256_u64(hash, ids[i]->len);
         lb_sha256_update(hash, ids[i]->data, ids[i]->len * sizeof *ids[i]->data);
     }
+    if (reader->its_chat != NULL) {
+        const char *template = lb_chat_hash(reader->its_chat);
+        lb_sha256_update(hash, template, strlen(template));
+    }
 }
 
 void lb_reader_destroy(struct lb_reader *reader) {
@@ -100,6 +82,8 @@ void lb_reader_destroy(struct lb_reader *reader) {
     lb_free(reader->its.end.data);
     lb_free(reader->ids.data);
     lb_free(reader->chunks);
+    lb_chat_destroy(reader->own_chat);
+    lb_chat_destroy(reader->its_chat);
     lb_free(reader->placed);
     lb_free(reader->meetings);
     lb_buf_finish(&reader->text);
@@ -108,32 +92,23 @@ void lb_reader_destroy(struct lb_reader *reader) {
 
 /* ---- one row ---- */
 
-/* Ids of a row, from 0 to n: one more than positions. */
-struct row {
-    const struct lb_sample *sample;
-    const int32_t *ids;
-    int64_t n;
-};
-
-static bool holds(const struct row *row, int64_t at, const struct lb_ids *what) {
+static bool holds(const struct lb_reader_row *row, int64_t at, const struct lb_ids *what) {
     return what->len > 0 && row->n - at >= (int64_t)what->len &&
            memcmp(row->ids + at, what->data, what->len * sizeof *what->data) == 0;
 }
 
 /* Whether a text ends at this place of the row, or would but for the row's own end. */
-static bool ends_at(const struct row *row, int64_t at, const struct lb_ids *end) {
+static bool ends_at(const struct lb_reader_row *row, int64_t at, const struct lb_ids *end) {
     size_t left = (size_t)(row->n - at), n = left < end->len ? left : end->len;
     return n > 0 && memcmp(row->ids + at, end->data, n * sizeof *end->data) == 0;
 }
 
-static bool id_counts(const struct row *row, int64_t i) {
+static bool id_counts(const struct lb_reader_row *row, int64_t i) {
     return row->sample->counts == NULL || row->sample->counts[i] != 0;
 }
 
-/* Tokens at .. at + n - 1 of the row, and its_at .. of the teacher's, as a chunk, if all of the row's count
- * and something predicts both. false: out of memory. */
-static bool add_chunk(struct lb_reader *reader, const struct row *row, int64_t at, int64_t n, size_t its_at,
-                      size_t its_n) {
+bool lb_reader_add(struct lb_reader *reader, const struct lb_reader_row *row, int64_t at, int64_t n,
+                   size_t its_at, size_t its_n) {
     bool counts = at > 0 && its_at > 0;
     for (int64_t i = at; counts && i < at + n; i++) {
         counts = id_counts(row, i);
@@ -169,7 +144,7 @@ static bool is_continuation(char c) {
 }
 
 /* The piece's bytes into reader->text, and which of them are text by themselves. false: out of memory. */
-static bool write_text(struct lb_reader *reader, const struct row *row, struct piece *piece) {
+static bool write_text(struct lb_reader *reader, const struct lb_reader_row *row, struct piece *piece) {
     struct lb_buf *text = &reader->text;
     lb_buf_reset(text);
     for (int64_t i = piece->at; i < piece->end; i++) {
@@ -188,7 +163,7 @@ static bool write_text(struct lb_reader *reader, const struct row *row, struct p
     return true;
 }
 
-static bool reserve_placed(struct lb_reader *reader, size_t n) {
+bool lb_reader_reserve(struct lb_reader *reader, size_t n) {
     if (n > reader->cap_placed) {
         struct lb_placed *placed = lb_realloc_array(reader->placed, n, sizeof *placed);
         reader->placed = placed != NULL ? placed : reader->placed;
@@ -204,8 +179,8 @@ static bool reserve_placed(struct lb_reader *reader, size_t n) {
 
 /* Where the row's tokens end in the text that is read; *first: of those that have a part in it. Returns how
  * many these are. */
-static size_t place_own(const struct lb_reader *reader, const struct row *row, const struct piece *piece,
-                        int64_t *first) {
+static size_t place_own(const struct lb_reader *reader, const struct lb_reader_row *row,
+                        const struct piece *piece, int64_t *first) {
     size_t at = 0, n_placed = 0;
     *first = piece->at;
     for (int64_t i = piece->at; i < piece->end; i++) {
@@ -226,8 +201,8 @@ static size_t place_own(const struct lb_reader *reader, const struct row *row, c
 }
 
 /* Appends the teacher's tokens for a piece, and its chunks. */
-static enum lb_status read_piece(struct lb_reader *reader, const struct row *row, struct piece *piece,
-                                 struct lb_detail *detail) {
+static enum lb_status read_piece(struct lb_reader *reader, const struct lb_reader_row *row,
+                                 struct piece *piece, struct lb_detail *detail) {
     size_t its_at = reader->ids.len;
     int64_t first = 0;
     if (!write_text(reader, row, piece)) {
@@ -239,7 +214,7 @@ static enum lb_status read_piece(struct lb_reader *reader, const struct row *row
     enum lb_status status = lb_tokenizer_encode(reader->its.tokenizer, text + has_space,
                                                 piece->len - has_space, false, &reader->ids, detail);
     size_t its_n = reader->ids.len - its_at, own_n = (size_t)(piece->end - piece->at);
-    if (status == LB_OK && !reserve_placed(reader, own_n + its_n)) {
+    if (status == LB_OK && !lb_reader_reserve(reader, own_n + its_n)) {
         status = lb_fail(detail, LB_E_NOMEM, "out of memory for a row's tokens");
     }
     if (status != LB_OK) {
@@ -252,7 +227,8 @@ static enum lb_status read_piece(struct lb_reader *reader, const struct row *row
     for (size_t i = 0; i < n; i++) {
         const struct lb_meeting *m = &reader->meetings[i];
         bool last = piece->cut && m->end == piece->len;
-        if (!last && !add_chunk(reader, row, first + (int64_t)m->a, (int64_t)m->n_a, its_at + m->b, m->n_b)) {
+        if (!last &&
+            !lb_reader_add(reader, row, first + (int64_t)m->a, (int64_t)m->n_a, its_at + m->b, m->n_b)) {
             return lb_fail(detail, LB_E_NOMEM, "out of memory for a row's chunks");
         }
     }
@@ -260,14 +236,14 @@ static enum lb_status read_piece(struct lb_reader *reader, const struct row *row
 }
 
 /* Reads the end of a text at *at, and the beginning of the next. */
-static enum lb_status read_end(struct lb_reader *reader, const struct row *row, int64_t *at,
+static enum lb_status read_end(struct lb_reader *reader, const struct lb_reader_row *row, int64_t *at,
                                struct lb_detail *detail) {
     const struct lb_ids *end = &reader->own.end, *its = &reader->its.end, *begin = &reader->its.begin;
     size_t its_at = reader->ids.len;
     bool whole = row->n - *at >= (int64_t)end->len;
     enum lb_status status = whole ? lb_ids_append(&reader->ids, its->data, its->len) : LB_OK;
     if (status == LB_OK && whole && its->len > 0 &&
-        !add_chunk(reader, row, *at, (int64_t)end->len, its_at, its->len)) {
+        !lb_reader_add(reader, row, *at, (int64_t)end->len, its_at, its->len)) {
         status = LB_E_NOMEM;
     }
     *at = whole ? *at + (int64_t)end->len : row->n;
@@ -278,8 +254,9 @@ static enum lb_status read_end(struct lb_reader *reader, const struct row *row, 
     return status == LB_OK ? LB_OK : lb_fail(detail, status, "out of memory for a row's tokens");
 }
 
-static enum lb_status read_row(struct lb_reader *reader, const struct row *row, struct lb_detail *detail) {
-    const struct side *own = &reader->own;
+static enum lb_status read_row(struct lb_reader *reader, const struct lb_reader_row *row,
+                               struct lb_detail *detail) {
+    const struct lb_reader_side *own = &reader->own;
     int64_t at = holds(row, 0, &own->begin) ? (int64_t)own->begin.len : 0;
     bool within = row->sample->within;
     enum lb_status status = lb_ids_append(&reader->ids, reader->its.begin.data, reader->its.begin.len);
@@ -304,9 +281,10 @@ static enum lb_status read_row(struct lb_reader *reader, const struct row *row, 
 
 enum lb_status lb_reader_read(struct lb_reader *reader, const struct lb_sample *sample,
                               struct lb_arena *arena, struct lb_reading *out, struct lb_detail *detail) {
-    const struct row row = {sample, sample->ids, sample->n + 1};
+    const struct lb_reader_row row = {sample, sample->ids, sample->n + 1};
     reader->ids.len = reader->n_chunks = 0;
-    enum lb_status status = read_row(reader, &row, detail);
+    enum lb_status status = sample->record != NULL ? lb_reader_conversation(reader, &row, detail)
+                                                   : read_row(reader, &row, detail);
     if (status != LB_OK) {
         return status;
     }

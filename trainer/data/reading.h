@@ -24,11 +24,17 @@ struct lb_reader;
 LB_NODISCARD enum lb_status lb_reader_create(const struct lb_tokenizer *own, const struct lb_tokenizer *its,
                                              int64_t max_length, struct lb_reader **out,
                                              struct lb_detail *detail);
+/* From now on rows that are conversations are read too: as the teacher's own chat template writes them, and
+ * compared in what came from the data and in the tokens that end messages. template: a Jinja file that wrote
+ * the rows; NULL: that of their tokenizer. LB_E_NOTFOUND: the teacher has none. */
+LB_NODISCARD enum lb_status lb_reader_converse(struct lb_reader *reader, const char *template,
+                                               struct lb_detail *detail);
 /* Adds to hash what of the teacher's tokenizer decides readings and is not in its fingerprint. */
 void lb_reader_hash(const struct lb_reader *reader, struct lb_sha256 *hash);
 /* Accepts NULL. */
 void lb_reader_destroy(struct lb_reader *reader);
-/* What out points to lies in arena. Where nothing can be compared, n_chunks is 0. */
+/* What out points to lies in arena. Where nothing can be compared, n_chunks is 0. LB_E_ARG and others: the
+ * teacher's template does not write that conversation. */
 LB_NODISCARD enum lb_status lb_reader_read(struct lb_reader *reader, const struct lb_sample *sample,
                                            struct lb_arena *arena, struct lb_reading *out,
                                            struct lb_detail *detail);

@@ -29,7 +29,9 @@ struct line {
 struct part {
     size_t first, n;
     struct lb_ids ids;
-    struct lb_ids lens; /* of records */
+    struct lb_ids lens;    /* of records */
+    struct lb_buf records; /* where they are kept: as JSON */
+    struct lb_ids record_lens;
     enum lb_status status;
     struct lb_detail detail;
 };
@@ -138,8 +140,10 @@ struct stream {
     const char *path;
     enum lb_row_form form; /* of all its rows, as its first has it */
     struct lb_ids *ids;
-    struct lb_ids *whole; /* where the ids of texts go that are cut as they stand */
-    struct lb_ids lens;   /* ids of each record; texts are one stream */
+    struct lb_ids *whole;  /* where the ids of texts go that are cut as they stand */
+    struct lb_ids lens;    /* ids of each record; texts are one stream */
+    struct lb_buf records; /* as in struct part */
+    struct lb_ids record_lens;
     int64_t max_length;
     int64_t labels; /* that the rows of lens will have, each cut to max_length */
 };
@@ -174,6 +178,11 @@ static enum lb_status encode_record(const struct lb_text_source *source, enum lb
     }
     status = status == LB_OK ? lb_record_encode(source, object, form, &part->ids, detail) : status;
     status = status == LB_OK ? lb_ids_push(&part->lens, (int32_t)(part->ids.len - before)) : status;
+    if (status == LB_OK && source->keeps) {
+        size_t len = lb_row_needs_template(object, form) ? line->len : 0;
+        status = lb_buf_append(&part->records, line->text, len);
+        status = status == LB_OK ? lb_ids_push(&part->record_lens, (int32_t)len) : status;
+    }
     json_decref(object);
     return status;
 }
@@ -211,7 +220,8 @@ static enum lb_status encode_line(const struct lb_text_source *source, const str
 
 static void encode_part(const struct lb_text_source *source, const struct lb_recipe_dataset *entry,
                         const struct stream *stream, const struct line *lines, struct part *part) {
-    part->ids.len = part->lens.len = 0;
+    part->ids.len = part->lens.len = part->record_lens.len = 0;
+    lb_buf_reset(&part->records);
     part->status = LB_OK;
     for (size_t i = 0; part->status == LB_OK && i < part->n; i++) {
         const struct line *line = &lines[part->first + i];
@@ -258,6 +268,11 @@ static enum lb_status encode_block(struct stream *stream, const struct lb_text_s
         enum lb_status status = lb_ids_append(stream->ids, parts[p].ids.data, parts[p].ids.len);
         status =
             status == LB_OK ? lb_ids_append(&stream->lens, parts[p].lens.data, parts[p].lens.len) : status;
+        const struct lb_ids *lens = &parts[p].record_lens;
+        status = status == LB_OK ? lb_ids_append(&stream->record_lens, lens->data, lens->len) : status;
+        status = status == LB_OK
+                     ? lb_buf_append(&stream->records, parts[p].records.data, parts[p].records.len)
+                     : status;
         if (status != LB_OK) {
             return lb_fail(detail, status, "out of memory for the text");
         }
@@ -305,6 +320,9 @@ static enum lb_status encode_file(struct stream *stream, struct lb_text_source *
     if (status == LB_OK && (parts == NULL || block == NULL)) {
         status = lb_fail(detail, LB_E_NOMEM, "%s: out of memory", path);
     }
+    for (int p = 0; parts != NULL && p < MAX_PARTS; p++) {
+        lb_buf_init(&parts[p].records, LB_MAX_RECORDS);
+    }
     const char *text = map.len > 0 ? (const char *)map.data : "";
     struct lines lines = {text, text + map.len, 1, entry->type == LB_DATA_JSONL, true};
     if (map.len >= 3 && memcmp(text, "\xef\xbb\xbf", 3) == 0) {
@@ -335,6 +353,8 @@ static enum lb_status encode_file(struct stream *stream, struct lb_text_source *
     for (int p = 0; parts != NULL && p < MAX_PARTS; p++) {
         lb_free(parts[p].ids.data);
         lb_free(parts[p].lens.data);
+        lb_free(parts[p].record_lens.data);
+        lb_buf_finish(&parts[p].records);
     }
     lb_free(parts);
     lb_free(block);
@@ -433,6 +453,14 @@ static enum lb_status cut_begun(struct lb_dataset *data, const struct lb_text_so
     return status == LB_OK ? LB_OK : lb_fail(detail, status, "out of memory for the rows");
 }
 
+/* The conversation that the last row is of. */
+static enum lb_status keep_record(struct lb_dataset *data, const char *json, size_t len) {
+    struct lb_text_row *row = &data->rows[data->count - 1];
+    row->record = data->records.len;
+    row->record_len = len;
+    return lb_buf_append(&data->records, json, len);
+}
+
 /* Each record is a row of its own, cut where it is longer than rows are; one of which no position counts then
  * is left out. */
 static enum lb_status cut_records(struct lb_dataset *data, const struct stream *stream, const struct cut *cut,
@@ -441,6 +469,7 @@ static enum lb_status cut_records(struct lb_dataset *data, const struct stream *
     int64_t left = cut->max_tokens > 0 ? cut->max_tokens : INT64_MAX;
     enum lb_status status = reserve_rows(data, (int64_t)stream->lens.len, detail);
     const int32_t *ids = stream->ids->data;
+    size_t record = 0;
     for (size_t r = 0; status == LB_OK && r < stream->lens.len && left > 0; r++) {
         int64_t len = stream->lens.data[r], most = left < cut->max_length ? left : cut->max_length;
         int64_t n = record_kept(ids, len, most);
@@ -451,6 +480,11 @@ static enum lb_status cut_records(struct lb_dataset *data, const struct stream *
         } else {
             data->dropped++;
         }
+        size_t record_len = stream->record_lens.len > r ? (size_t)stream->record_lens.data[r] : 0;
+        if (status == LB_OK && n > 0 && record_len > 0) {
+            status = keep_record(data, stream->records.data + record, record_len);
+        }
+        record += record_len;
         ids += len;
     }
     return status == LB_OK ? LB_OK : lb_fail(detail, status, "out of memory for the rows");
@@ -493,6 +527,7 @@ enum lb_status lb_dataset_add_text(struct lb_dataset *data, struct lb_text_sourc
     struct lb_ids ids = {0};
     struct stream stream = {
         .path = path, .form = LB_ROW_TEXT, .ids = &ids, .whole = &data->ids, .max_length = max_length};
+    lb_buf_init(&stream.records, LB_MAX_RECORDS);
     enum lb_status status = encode_file(&stream, source, entry, detail);
     if (status == LB_OK && source->whole) {
         const struct lb_whole_rows rows = {max_length, entry->max_tokens, cut.tag};
@@ -511,6 +546,8 @@ enum lb_status lb_dataset_add_text(struct lb_dataset *data, struct lb_text_sourc
     }
     lb_free(ids.data);
     lb_free(stream.lens.data);
+    lb_free(stream.record_lens.data);
+    lb_buf_finish(&stream.records);
     if (status != LB_OK) {
         return status;
     }

@@ -65,15 +65,17 @@ LB_NODISCARD enum lb_status lb_plan_make(const struct lb_recipe *recipe, struct 
                                          const char *tokenizer_fingerprint, const struct lb_vocab_map *map,
                                          struct lb_teachers *teachers, struct lb_plan *out,
                                          struct lb_detail *detail);
-/* Fetches the tokenizers of those that are unlike, and makes readers. tokenizer (the student's) is borrowed.
- * What the plan then owns, finish frees. */
+/* Fetches the tokenizers of those that are unlike, and makes readers of data's rows. tokenizer (the
+ * student's) is borrowed. What the plan then owns, finish frees. */
 LB_NODISCARD enum lb_status lb_plan_readers(struct lb_plan *plan, const struct lb_tokenizer *tokenizer,
-                                            struct lb_teachers *teachers, struct lb_detail *detail);
+                                            const struct lb_dataset *data, struct lb_teachers *teachers,
+                                            struct lb_detail *detail);
 /* Accepts NULL, and one that was not made. */
 void lb_plan_finish(struct lb_plan *plan);
 /* Whether loss l learns from teacher k. */
 bool lb_plan_learns(const struct lb_plan *plan, size_t l, unsigned k);
-/* The sample's readings [n_teachers] for teachers that are unlike, in arena; left NULL where none is. */
+/* The sample's readings [n_teachers] for teachers that are unlike, in arena; left NULL where none is. A
+ * conversation that a teacher's template does not write has nothing to compare. LB_E_NOMEM. */
 LB_NODISCARD enum lb_status lb_plan_read(const struct lb_plan *plan, struct lb_sample *sample,
                                          struct lb_arena *arena, struct lb_detail *detail);
 /* Whether any teacher is asked through a map. */

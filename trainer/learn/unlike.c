@@ -35,8 +35,23 @@ static enum lb_status open_tokenizer(struct lb_teachers *teachers, unsigned k, c
     return LB_OK;
 }
 
+/* Lets the reader read conversations too. */
+static enum lb_status converse(struct lb_plan *plan, unsigned k, struct lb_detail *detail) {
+    const char *template = plan->recipe->chat_template;
+    char *path = template != NULL ? lb_recipe_resolve(plan->recipe, template) : NULL;
+    enum lb_status status = template != NULL && path == NULL
+                                ? lb_fail(detail, LB_E_NOMEM, "out of memory")
+                                : lb_reader_converse(plan->reader[k], path, detail);
+    if (status != LB_OK) {
+        lb_detail_prefix(detail, "teacher %s", plan->recipe->teachers[k].name);
+    }
+    lb_free(path);
+    return status;
+}
+
 enum lb_status lb_plan_readers(struct lb_plan *plan, const struct lb_tokenizer *tokenizer,
-                               struct lb_teachers *teachers, struct lb_detail *detail) {
+                               const struct lb_dataset *data, struct lb_teachers *teachers,
+                               struct lb_detail *detail) {
     enum lb_status status = LB_OK;
     for (unsigned k = 0; k < plan->n_teachers && status == LB_OK; k++) {
         if (!plan->unlike[k]) {
@@ -47,6 +62,7 @@ enum lb_status lb_plan_readers(struct lb_plan *plan, const struct lb_tokenizer *
             status = lb_reader_create(tokenizer, plan->tokenizer[k], plan->info[k]->max_length,
                                       &plan->reader[k], detail);
         }
+        status = status == LB_OK && *lb_dataset_chat_hash(data) != '\0' ? converse(plan, k, detail) : status;
     }
     return status;
 }
@@ -58,6 +74,21 @@ void lb_plan_finish(struct lb_plan *plan) {
         plan->reader[k] = NULL;
         plan->tokenizer[k] = NULL;
     }
+}
+
+/* How teacher k reads the sample. */
+static enum lb_status read_one(const struct lb_plan *plan, unsigned k, const struct lb_sample *sample,
+                               struct lb_arena *arena, struct lb_reading *out, struct lb_detail *detail) {
+    static const int32_t none;
+    struct lb_detail why = {0};
+    enum lb_status status = lb_reader_read(plan->reader[k], sample, arena, out, &why);
+    if (status != LB_OK && status != LB_E_NOMEM && sample->record != NULL) {
+        *out = (struct lb_reading){.ids = &none}; /* its template does not write this one */
+        return LB_OK;
+    }
+    return status == LB_OK
+               ? LB_OK
+               : lb_fail(detail, status, "teacher %s: %s", plan->recipe->teachers[k].name, why.text);
 }
 
 enum lb_status lb_plan_read(const struct lb_plan *plan, struct lb_sample *sample, struct lb_arena *arena,
@@ -72,7 +103,7 @@ enum lb_status lb_plan_read(const struct lb_plan *plan, struct lb_sample *sample
             readings = lb_arena_zarray(arena, plan->n_teachers, sizeof *readings);
         }
         status = readings != NULL
-                     ? lb_reader_read(plan->reader[k], sample, arena, &readings[k], detail)
+                     ? read_one(plan, k, sample, arena, &readings[k], detail)
                      : lb_fail(detail, LB_E_NOMEM, "out of memory for a row as a teacher reads it");
     }
     if (status == LB_OK) {

@@ -153,9 +153,10 @@ static enum lb_status open_teachers(struct lb_run *run, struct lb_detail *detail
     status = status == LB_OK ? lb_plan_make(run->recipe, run->student, tokenizer, run->map, run->teachers,
                                             run->plan, detail)
                              : status;
-    status = status == LB_OK ? lb_plan_readers(run->plan, run->tokenizer, run->teachers, detail) : status;
+    status = status == LB_OK ? lb_plan_readers(run->plan, run->tokenizer, run->data, run->teachers, detail)
+                             : status;
     if (status == LB_OK && run->teachers != NULL) {
-        lb_tell_templates(run->recipe, run->data, run->teachers);
+        lb_tell_templates(run->recipe, run->data, run->plan->unlike, run->teachers);
         status = teachers_fingerprint(run, run->at.teachers, detail);
     }
     status = status == LB_OK ? lb_computes_find(run->teachers, &run->at.computes, detail) : status;

@@ -13,12 +13,13 @@ void lb_tell_records(const struct lb_dataset *data, const char *name, int64_t ma
     }
 }
 
-void lb_tell_templates(const struct lb_recipe *recipe, const struct lb_dataset *data,
+void lb_tell_templates(const struct lb_recipe *recipe, const struct lb_dataset *data, const bool *unlike,
                        const struct lb_teachers *teachers) {
     const char *ours = lb_dataset_chat_hash(data);
     for (unsigned k = 0; *ours != '\0' && k < lb_teachers_count(teachers); k++) {
         const struct lb_teacher_info *info = lb_teachers_info(teachers, k);
-        if (info->chat_template_hash[0] != '\0' && strcmp(info->chat_template_hash, ours) != 0) {
+        if (!unlike[k] && info->chat_template_hash[0] != '\0' &&
+            strcmp(info->chat_template_hash, ours) != 0) {
             lb_log(LB_LOG_WARN, "other_chat_template", "teacher=%s its_sha256=%.12s ours_sha256=%.12s",
                    recipe->teachers[k].name, info->chat_template_hash, ours);
         }

@@ -8,8 +8,9 @@
 /* Records that were cut to max_length or left out. data may be NULL; name: "datasets". */
 void lb_tell_records(const struct lb_dataset *data, const char *name, int64_t max_length);
 /* Teachers with another chat template than the one that wrote the data: they read conversations written
- * otherwise than they were trained on, and say less than they know. recipe: theirs, for their names. */
-void lb_tell_templates(const struct lb_recipe *recipe, const struct lb_dataset *data,
+ * otherwise than they were trained on, and say less than they know. unlike [teachers]: those that read them
+ * by their own. recipe: theirs, for their names. */
+void lb_tell_templates(const struct lb_recipe *recipe, const struct lb_dataset *data, const bool *unlike,
                        const struct lb_teachers *teachers);
 
 #endif

@@ -12,7 +12,8 @@
 
 struct looking {
     struct lb_arena arena;
-    int64_t rows, positions, in_chunks, its, chunks;
+    int64_t rows, positions, in_chunks, its, chunks, unread;
+    struct lb_detail why; /* the first row is not read */
     int64_t n_asked;
     struct lb_sample asked[ASKED];
 };
@@ -79,6 +80,27 @@ static double bits_per_byte(struct looking *l, struct lb_teachers *teachers, uns
     return status == LB_OK && bytes > 0 ? nats / bytes / log(2) : NAN;
 }
 
+/* What the teacher makes of a row, which then has its readings. What cannot be read at all is counted, and
+ * the first such told. */
+static enum lb_status read_row(struct looking *l, const struct lb_plan *plan, unsigned k,
+                               struct lb_sample *row, struct lb_detail *detail) {
+    struct lb_reading *readings = lb_arena_zarray(&l->arena, plan->n_teachers, sizeof *readings);
+    struct lb_detail why = {0};
+    enum lb_status status =
+        readings != NULL ? lb_reader_read(plan->reader[k], row, &l->arena, &readings[k], &why) : LB_E_NOMEM;
+    if (status == LB_E_NOMEM) {
+        return lb_fail(detail, status, "out of memory for the data");
+    }
+    if (status == LB_OK) {
+        row->readings = readings;
+        return LB_OK;
+    }
+    l->rows++;
+    l->positions += lb_sample_counted(row);
+    l->why = l->unread++ == 0 ? why : l->why;
+    return LB_OK;
+}
+
 static enum lb_status look(struct looking *l, const struct lb_plan *plan, unsigned k,
                            const struct lb_dataset *data, struct lb_detail *detail) {
     int64_t count = lb_dataset_count(data);
@@ -87,10 +109,15 @@ static enum lb_status look(struct looking *l, const struct lb_plan *plan, unsign
         struct lb_arena_mark mark = lb_arena_mark(&l->arena);
         struct lb_sample row;
         lb_dataset_get(data, i, &row);
-        status = lb_plan_read(plan, &row, &l->arena, detail);
+        status = read_row(l, plan, k, &row, detail);
         if (status != LB_OK || !look_at(l, &row, k)) {
             lb_arena_release(&l->arena, mark);
         }
+    }
+    if (status == LB_OK && l->unread > 0) {
+        lb_log(LB_LOG_WARN, "not_read",
+               "teacher=%s rows=%lld of=%lld then=\"nothing is learnt from it about these\" error=\"%s\"",
+               plan->recipe->teachers[k].name, (long long)l->unread, (long long)l->rows, l->why.text);
     }
     return status;
 }
@@ -116,13 +143,6 @@ enum lb_status lb_unlike_report(const struct lb_plan *plan, struct lb_teachers *
         struct looking l = {.rows = 0};
         if (!plan->unlike[k]) {
             continue;
-        }
-        if (*lb_dataset_chat_hash(data) != '\0') {
-            return lb_fail(
-                detail, LB_E_UNSUPPORTED,
-                "teacher %s has another tokenizer than this recipe, and the data are conversations, which "
-                "it would read by another chat template: give it texts, or prompts and completions",
-                plan->recipe->teachers[k].name);
         }
         lb_arena_init(&l.arena, MEMORY);
         status = look(&l, plan, k, data, detail);

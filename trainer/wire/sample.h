@@ -40,6 +40,8 @@ struct lb_sample {
     const uint8_t *counts;        /* [n + 1] whether ids[t] counts as a label; NULL: all do */
     const struct lb_extra *extra; /* NULL: none */
     bool within;                  /* the row begins within a text */
+    const char *record; /* [record_len] the conversation that it is of, as JSON; NULL: none, or not kept */
+    size_t record_len;
     const struct lb_reading *readings; /* [teachers]; NULL: all read ids */
 };
 
