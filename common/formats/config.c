@@ -125,6 +125,7 @@ static enum lb_status check_key(const struct lb_config_key *key, const struct lb
     case LB_KEY_LAYER_TYPES:
     case LB_KEY_ROPE_LAYERS:
     case LB_KEY_PACKED:
+    case LB_KEY_EMPTY:
     case LB_KEY_SAME:
     case LB_KEY_HAS:
     case LB_KEY_LACKS:

@@ -27,6 +27,7 @@ struct lb_ends {
     int64_t n, ids[LB_MAX_ENDS];
 };
 #define LB_MAX_LAYERS 4096
+#define LB_MAX_EXPERTS 4096
 #define LB_MAX_ROPE_FACTORS 128 /* half of the widest head */
 
 /* How rotary positions are stretched beyond the length that a model was first trained on. */
@@ -95,6 +96,10 @@ struct lb_config {
     double
         logit_softcap; /* then become softcap tanh(logit / softcap) (final_logit_softcapping); 0: they stay */
     bool use_parallel_residual; /* attention and feed-forward read the same stream */
+    /* mixtures of experts: in each layer, of which a row asks so many; 0: there are none */
+    int64_t num_experts, num_experts_per_tok;
+    int64_t moe_intermediate_size; /* of an expert; 0: intermediate_size */
+    bool norm_topk_prob;           /* the weights of those that are asked sum to one */
     /* encoders: kinds of segments of which an embedding is added, 0: none; rows of learned positions where
      * the first ones stand for no position (max_position_embeddings is how many do) */
     int64_t type_vocab_size, position_rows;
@@ -129,6 +134,7 @@ enum lb_key_kind {
     LB_KEY_LAYER_TYPES, /* full_attention, or sliding_attention where there is a window */
     LB_KEY_ROPE_LAYERS, /* 1, or 0 for a layer without rotary positions */
     LB_KEY_PACKED,      /* quantization_config: null */
+    LB_KEY_EMPTY,       /* null or [] */
     /* GGUF's own */
     LB_KEY_SAME, /* must be what the int64_t field is */
     LB_KEY_HAS,  /* bool field: whether there is a tensor of that name */

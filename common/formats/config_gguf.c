@@ -96,6 +96,7 @@ static enum lb_status read_field(const struct lb_gguf_reading *s, const struct l
     case LB_KEY_LAYER_TYPES:
     case LB_KEY_ROPE_LAYERS:
     case LB_KEY_PACKED:
+    case LB_KEY_EMPTY:
         break;
     }
     return LB_OK;

@@ -90,6 +90,9 @@ static const struct lb_config_key known[] = {
     {"is_encoder_decoder", LB_KEY_ONLY_NUMBER},
     {"add_cross_attention", LB_KEY_ONLY_NUMBER},
     {"tie_encoder_decoder", LB_KEY_ONLY_NUMBER},
+    {"num_experts", LB_KEY_ONLY_NUMBER},
+    {"num_local_experts", LB_KEY_ONLY_NUMBER},
+    {"n_routed_experts", LB_KEY_ONLY_NUMBER},
     {"rope_interleaved", LB_KEY_ONLY_NUMBER},
     {"use_mrope", LB_KEY_ONLY_NUMBER},
     {"is_causal", LB_KEY_ONLY_NUMBER, .min = 1, .max = 1}, /* false: rows see what comes behind them */
@@ -117,6 +120,9 @@ static const struct lb_config_key known_gguf[] = {
     {".rope.scaling.attn_factor", LB_KEY_ONLY_NUMBER, .min = 1, .max = 1},
     {".expert_count", LB_KEY_ONLY_NUMBER},
     {".expert_used_count", LB_KEY_ONLY_NUMBER},
+    {".expert_shared_count", LB_KEY_ONLY_NUMBER},
+    {".expert_group_count", LB_KEY_ONLY_NUMBER, .min = 0, .max = 1},
+    {".expert_gating_func", LB_KEY_ONLY_NUMBER, .min = 0, .max = 1}, /* none, which is softmax; softmax */
     {".use_parallel_residual", LB_KEY_ONLY_NUMBER},
     {NULL},
 };

@@ -79,6 +79,15 @@ static enum lb_status refuse_packed(const struct lb_config_reading *r, const str
                    method != NULL ? method : "unnamed");
 }
 
+static enum lb_status only_empty(const struct lb_config_reading *r, const struct lb_config_key *key) {
+    const json_t *value = json_object_get(r->object, key->name);
+    if (!lb_key_given(r->object, key->name) || (json_is_array(value) && json_array_size(value) == 0)) {
+        return LB_OK;
+    }
+    return lb_fail(r->detail, LB_E_UNSUPPORTED, "%s: %s is not supported; only null or [] is", r->what,
+                   key->name);
+}
+
 /* Where null stands for 0 a written 0 is no such thing: transformers takes a window of 0 for one. */
 static enum lb_status read_int(const struct lb_config_reading *r, const struct lb_config_key *key) {
     bool null_is_0 = (key->flags & LB_KEY_NULL_IS_0) != 0;
@@ -122,6 +131,8 @@ static enum lb_status read_key(const struct lb_config_reading *r, const struct l
         return lb_rope_layers_read(r, key);
     case LB_KEY_PACKED:
         return refuse_packed(r, key);
+    case LB_KEY_EMPTY:
+        return only_empty(r, key);
     case LB_KEY_ANY:
     case LB_KEY_CLASS:
     case LB_KEY_MODEL_TYPE: /* the form was chosen by it */

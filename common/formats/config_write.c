@@ -91,6 +91,7 @@ static json_t *value_of(const struct lb_config_form *form, const struct lb_confi
     case LB_KEY_ANY:
     case LB_KEY_ROPE:
     case LB_KEY_PACKED:
+    case LB_KEY_EMPTY:
         *out_written = (key->flags & LB_KEY_WRITTEN) != 0;
         return *out_written ? constant(form, key, c) : NULL;
     case LB_KEY_SAME:
@@ -186,6 +187,7 @@ static size_t field_bytes(const struct lb_config_key *key) {
     case LB_KEY_CLASS:
     case LB_KEY_DTYPE:
     case LB_KEY_PACKED:
+    case LB_KEY_EMPTY:
     case LB_KEY_SAME:
     case LB_KEY_HAS:
     case LB_KEY_LACKS:

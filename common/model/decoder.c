@@ -2,7 +2,8 @@
  * before and after it.
  *
  * Radford et al. 2019 (GPT-2), Touvron et al. 2023 (LLaMA), Su et al. 2021 (RoPE), Shazeer 2020 (SwiGLU),
- * Ainslie et al. 2023 (grouped queries), Gemma Team 2024 (soft-caps), Henry et al. 2020 (norms of q and k).
+ * Ainslie et al. 2023 (grouped queries), Gemma Team 2024 (soft-caps), Henry et al. 2020 (norms of q and k),
+ * Shazeer et al. 2017 (mixtures of experts).
  */
 #include "common/formats/rope_scaling.h"
 #include "common/model/decoder.h"
@@ -144,9 +145,18 @@ static struct lb_value *attend(struct pass *p, const struct lb_decoder_layer *w,
     return p->t->norms != LB_NORM_BEFORE ? norm(p, w, LB_ROLE_ATTN_POST_NORM, h) : h;
 }
 
-static struct lb_value *feed_forward(const struct pass *p, const struct lb_decoder_layer *w,
-                                     struct lb_value *x) {
-    struct lb_value *h = p->t->norms != LB_NORM_AFTER ? norm(p, w, LB_ROLE_MLP_NORM, x) : x;
+static struct lb_value *ask_experts(const struct pass *p, const struct lb_decoder_layer *w,
+                                    struct lb_value *h) {
+    const struct lb_experts_args args = {.gate = w->weight[LB_ROLE_EXPERT_GATE],
+                                         .up = w->weight[LB_ROLE_EXPERT_UP],
+                                         .down = w->weight[LB_ROLE_EXPERT_DOWN],
+                                         .asked = p->c->num_experts_per_tok,
+                                         .normalise = p->c->norm_topk_prob};
+    return lb_experts(p->tape, h, linear(p, w, LB_ROLE_ROUTER, h), &args);
+}
+
+static struct lb_value *transform(const struct pass *p, const struct lb_decoder_layer *w,
+                                  struct lb_value *h) {
     struct lb_value *gate = NULL, *up;
     int64_t f = p->c->intermediate_size;
     switch (p->t->mlp) {
@@ -165,8 +175,16 @@ static struct lb_value *feed_forward(const struct pass *p, const struct lb_decod
     case LB_MLP_GELU_TANH:
         h = lb_gelu(p->tape, linear(p, w, LB_ROLE_UP, h), p->t->mlp == LB_MLP_GELU_TANH);
         break;
+    case LB_MLP_EXPERTS:
+        return ask_experts(p, w, h);
     }
-    h = linear(p, w, LB_ROLE_DOWN, h);
+    return linear(p, w, LB_ROLE_DOWN, h);
+}
+
+static struct lb_value *feed_forward(const struct pass *p, const struct lb_decoder_layer *w,
+                                     struct lb_value *x) {
+    struct lb_value *h = p->t->norms != LB_NORM_AFTER ? norm(p, w, LB_ROLE_MLP_NORM, x) : x;
+    h = transform(p, w, h);
     return p->t->norms != LB_NORM_BEFORE ? norm(p, w, LB_ROLE_MLP_POST_NORM, h) : h;
 }
 

@@ -30,11 +30,15 @@ enum lb_role {
     LB_ROLE_GATE,
     LB_ROLE_UP, /* gate and up in one where the gate has no weight of its own */
     LB_ROLE_DOWN,
+    LB_ROLE_ROUTER,
+    LB_ROLE_EXPERT_GATE, /* of the first expert; those of the others follow it */
+    LB_ROLE_EXPERT_UP,
+    LB_ROLE_EXPERT_DOWN,
     LB_ROLE_MLP_POST_NORM,
     LB_N_ROLES
 };
 
-/* Patterns that take the layer, without ".weight" and ".bias"; NULL: llama's. */
+/* Patterns that take the layer, and of experts their number, without ".weight" and ".bias"; NULL: llama's. */
 struct lb_role_names {
     const char *hf[LB_N_ROLES], *gguf[LB_N_ROLES];
     const char *embed, *head; /* the whole names of the two; NULL: llama's */
@@ -59,8 +63,9 @@ enum lb_mlp {
     LB_MLP_SWIGLU,
     LB_MLP_SWIGLU_JOINED, /* gate and up are one product */
     LB_MLP_GEGLU,
-    LB_MLP_GELU,     /* no gate */
-    LB_MLP_GELU_TANH /* no gate */
+    LB_MLP_GELU,      /* no gate */
+    LB_MLP_GELU_TANH, /* no gate */
+    LB_MLP_EXPERTS    /* a mixture of experts, each a swiglu */
 };
 
 /* What makes a variant, as far as no key of a config says it. */
@@ -75,9 +80,24 @@ struct lb_decoder_traits {
     bool positions;                    /* learned and added to the embeddings; no rotary ones */
     bool transposed;                   /* Hugging Face's files hold the matrices of layers as [in, out] */
     bool gguf_windows;                 /* llama.cpp knows the windows of this architecture */
+    bool gguf_all_heads;               /* llama.cpp knows it with as many heads of keys as of queries */
     bool gguf_longrope;                /* ... and its LongRoPE */
     const struct lb_role_names *names; /* NULL: llama's */
 };
+
+#define LB_MAX_FEED_FORWARD (1 << 22)
+/* Keys of mixtures of experts beside how many there are, which files call so or so. */
+#define LB_KEYS_OF_EXPERTS                                                                                   \
+    {"num_experts_per_tok", LB_KEY_INT, 0, offsetof(struct lb_config, num_experts_per_tok), 1,               \
+     LB_MAX_EXPERTS_ASKED},                                                                                  \
+    {                                                                                                        \
+        "router_jitter_noise", LB_KEY_ANY                                                                    \
+    } /* training only */
+#define LB_GGUF_KEYS_OF_EXPERTS                                                                              \
+    {".expert_count", LB_KEY_INT, LB_KEY_NEEDED, offsetof(struct lb_config, num_experts)}, {                 \
+        ".expert_used_count", LB_KEY_INT, LB_KEY_NEEDED, offsetof(struct lb_config, num_experts_per_tok)     \
+    }
+#define LB_MAX_EXPERTS_ASKED 256
 
 /* Heads of keys and values and the width of a head where they are not given; the windows. */
 void lb_decoder_settle(struct lb_config *config);
@@ -86,6 +106,10 @@ void lb_decoder_settle_rotary(struct lb_config *config);
 enum lb_status lb_decoder_check(const struct lb_config *config, const char *what, struct lb_detail *detail);
 
 const struct lb_decoder_traits *lb_decoder_traits(const struct lb_config *config);
+/* F of an expert. */
+static inline int64_t lb_decoder_expert_width(const struct lb_config *c) {
+    return c->moe_intermediate_size > 0 ? c->moe_intermediate_size : c->intermediate_size;
+}
 void lb_decoder_declare(const struct lb_config *config, struct lb_spec_list *list);
 void *lb_decoder_bind(const struct lb_model *model);
 struct lb_value *lb_decoder_forward(const struct lb_model *model, struct lb_tape *tape,

@@ -25,6 +25,10 @@ static const struct lb_role_names llama_names = {
            [LB_ROLE_GATE] = LAYER("mlp.gate_proj"),
            [LB_ROLE_UP] = LAYER("mlp.up_proj"),
            [LB_ROLE_DOWN] = LAYER("mlp.down_proj"),
+           [LB_ROLE_ROUTER] = LAYER("mlp.gate"),
+           [LB_ROLE_EXPERT_GATE] = LAYER("mlp.experts.%d.gate_proj"),
+           [LB_ROLE_EXPERT_UP] = LAYER("mlp.experts.%d.up_proj"),
+           [LB_ROLE_EXPERT_DOWN] = LAYER("mlp.experts.%d.down_proj"),
            [LB_ROLE_MLP_POST_NORM] = LAYER("post_feedforward_layernorm")},
     .gguf = {[LB_ROLE_EMBED] = "token_embd",
              [LB_ROLE_POSITIONS] = "position_embd",
@@ -43,6 +47,10 @@ static const struct lb_role_names llama_names = {
              [LB_ROLE_GATE] = BLOCK("ffn_gate"),
              [LB_ROLE_UP] = BLOCK("ffn_up"),
              [LB_ROLE_DOWN] = BLOCK("ffn_down"),
+             [LB_ROLE_ROUTER] = BLOCK("ffn_gate_inp"),
+             [LB_ROLE_EXPERT_GATE] = BLOCK("ffn_gate_exps"),
+             [LB_ROLE_EXPERT_UP] = BLOCK("ffn_up_exps"),
+             [LB_ROLE_EXPERT_DOWN] = BLOCK("ffn_down_exps"),
              [LB_ROLE_MLP_POST_NORM] = BLOCK("post_ffw_norm")},
 };
 
@@ -159,13 +167,35 @@ static void declare_attention(const struct declaring *d) {
     }
 }
 
-static void declare_mlp(const struct declaring *d) {
+/* One matrix of each expert. */
+static void add_experts(const struct declaring *d, enum lb_role role, int64_t rows, int64_t cols,
+                        enum lb_init init) {
+    for (int64_t e = 0; e < d->c->num_experts; e++) {
+        d->list->expert = (int)e;
+        struct lb_weight_spec *spec = add(d, role, ".weight", rows, cols, 2, init);
+        if (spec != NULL) {
+            spec->experts = d->c->num_experts;
+            spec->expert = e;
+        }
+    }
+}
+
+static void declare_experts(const struct declaring *d) {
+    int64_t w = d->c->hidden_size, f = lb_decoder_expert_width(d->c);
+    struct lb_weight_spec *router =
+        add(d, LB_ROLE_ROUTER, ".weight", d->c->num_experts, w, 2, LB_INIT_NORMAL);
+    if (router != NULL) {
+        router->exact = true;
+    }
+    add_experts(d, LB_ROLE_EXPERT_GATE, f, w, LB_INIT_NORMAL);
+    add_experts(d, LB_ROLE_EXPERT_UP, f, w, LB_INIT_NORMAL);
+    add_experts(d, LB_ROLE_EXPERT_DOWN, w, f, LB_INIT_RESIDUAL);
+}
+
+static void declare_dense(const struct declaring *d) {
     const struct lb_config *c = d->c;
     int64_t w = c->hidden_size, f = c->intermediate_size;
     bool gated = d->t->mlp == LB_MLP_SWIGLU || d->t->mlp == LB_MLP_GEGLU;
-    if (d->t->norms != LB_NORM_AFTER) {
-        add_norm(d, LB_ROLE_MLP_NORM, w);
-    }
     if (gated) {
         add_matrix(d, LB_ROLE_GATE, f, w, LB_INIT_NORMAL);
     }
@@ -179,8 +209,15 @@ static void declare_mlp(const struct declaring *d) {
         add_bias(d, LB_ROLE_UP, up);
         add_bias(d, LB_ROLE_DOWN, w);
     }
+}
+
+static void declare_mlp(const struct declaring *d) {
+    if (d->t->norms != LB_NORM_AFTER) {
+        add_norm(d, LB_ROLE_MLP_NORM, d->c->hidden_size);
+    }
+    (d->t->mlp == LB_MLP_EXPERTS ? declare_experts : declare_dense)(d);
     if (d->t->norms != LB_NORM_BEFORE) {
-        add_norm(d, LB_ROLE_MLP_POST_NORM, w);
+        add_norm(d, LB_ROLE_MLP_POST_NORM, d->c->hidden_size);
     }
 }
 
@@ -223,7 +260,7 @@ static const struct lb_weight *find(const struct lb_model *model, enum lb_role r
     snprintf(with_suffix, sizeof with_suffix, "%s%s", own, suffix);
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wformat-nonliteral"
-    snprintf(name, sizeof name, with_suffix, layer); /* patterns of our own tables */
+    snprintf(name, sizeof name, with_suffix, layer, 0); /* patterns of our own tables */
 #pragma GCC diagnostic pop
     return lb_model_weight(model, name);
 }

@@ -12,7 +12,6 @@
 /* Maxima that keep every product of two or three sizes, times the layers, within 63 bits. */
 #define MAX_VOCAB INT32_MAX
 #define MAX_WIDTH (1 << 20)
-#define MAX_FEED_FORWARD (1 << 22)
 #define MAX_LAYERS LB_MAX_LAYERS
 #define MAX_HEADS 4096
 #define MAX_HEAD_DIM LB_MAX_HEAD_DIM
@@ -21,7 +20,7 @@ const struct lb_config_key lb_decoder_keys[] = {
     LB_KEYS_OF_CLASS,
     {"vocab_size", LB_KEY_INT, LB_KEY_NEEDED, FIELD(vocab_size), 1, MAX_VOCAB},
     {"hidden_size", LB_KEY_INT, LB_KEY_NEEDED, FIELD(hidden_size), 1, MAX_WIDTH},
-    {"intermediate_size", LB_KEY_INT, LB_KEY_NEEDED, FIELD(intermediate_size), 1, MAX_FEED_FORWARD},
+    {"intermediate_size", LB_KEY_INT, LB_KEY_NEEDED, FIELD(intermediate_size), 1, LB_MAX_FEED_FORWARD},
     {"num_hidden_layers", LB_KEY_INT, LB_KEY_NEEDED, FIELD(num_hidden_layers), 1, MAX_LAYERS},
     {"num_attention_heads", LB_KEY_INT, LB_KEY_NEEDED, FIELD(num_attention_heads), 1, MAX_HEADS},
     {"num_key_value_heads", LB_KEY_INT, LB_KEY_NULL_IS_0, FIELD(num_key_value_heads), 1, MAX_HEADS},
@@ -152,6 +151,11 @@ enum lb_status lb_decoder_check(const struct lb_config *c, const char *what, str
                        "%s: num_attention_heads %" PRId64 " is no multiple of num_key_value_heads %" PRId64,
                        what, c->num_attention_heads, c->num_key_value_heads);
     }
+    if (c->num_experts_per_tok > c->num_experts) {
+        return lb_fail(detail, LB_E_ARG,
+                       "%s: num_experts_per_tok %" PRId64 " is more than the %" PRId64 " experts", what,
+                       c->num_experts_per_tok, c->num_experts);
+    }
     return lb_decoder_traits(c)->positions ? LB_OK : check_rope(c, what, detail);
 }
 
@@ -222,9 +226,19 @@ enum lb_status lb_decoder_for_gguf(struct lb_config *c, const char *what, struct
     if (status == LB_OK && c->logit_softcap == 0 && family->form.missing.logit_softcap > 0) {
         status = no_word(what, detail, "logits without a soft-cap");
     }
-    if (status == LB_OK && c->query_pre_attn_scalar > 0) {
-        struct lb_config told = *c;
+    if (status == LB_OK && lb_decoder_traits(c)->gguf_all_heads &&
+        c->num_key_value_heads != c->num_attention_heads) {
+        status = no_word(what, detail, "fewer num_key_value_heads than num_attention_heads");
+    }
+    struct lb_config told = *c;
+    told.norm_topk_prob = family->form.missing.norm_topk_prob;
+    if (family->form.settle_gguf != NULL) {
         family->form.settle_gguf(&told);
+    }
+    if (status == LB_OK && told.norm_topk_prob != c->norm_topk_prob) {
+        status = no_word(what, detail, c->norm_topk_prob ? "norm_topk_prob" : "norm_topk_prob false");
+    }
+    if (status == LB_OK && c->query_pre_attn_scalar > 0) {
         if (told.query_pre_attn_scalar != c->query_pre_attn_scalar) {
             status = lb_fail(detail, LB_E_UNSUPPORTED,
                              "%s: query_pre_attn_scalar is %" PRId64 "; a GGUF of these sizes means %" PRId64,

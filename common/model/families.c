@@ -13,6 +13,9 @@
     F(ministral)                                                                                             \
     F(qwen2)                                                                                                 \
     F(qwen3)                                                                                                 \
+    F(qwen3_moe)                                                                                             \
+    F(olmoe)                                                                                                 \
+    F(mixtral)                                                                                               \
     F(gemma2)                                                                                                \
     F(gemma3)                                                                                                \
     F(smollm3)                                                                                               \
@@ -137,24 +140,29 @@ enum lb_status lb_config_parse_new(const json_t *object, const char *what, struc
     return lb_config_read(&fresh, object, what, out, NULL, detail);
 }
 
-/* Of the families that share an architecture the first, or, where the file has a window that the first does
- * not know, the first that does. */
-static const struct lb_family *find_of_file(const struct lb_gguf *file, const char *architecture) {
+static double number_of(const struct lb_gguf *file, const char *architecture, const char *name) {
     char key[96];
-    double window = 0, length = 0;
-    const struct lb_family *first = lb_family_find_gguf(architecture);
-    snprintf(key, sizeof key, "%.60s.attention.sliding_window", architecture);
-    (void)lb_gguf_number(file, key, &window);
-    snprintf(key, sizeof key, "%.60s.context_length", architecture);
-    (void)lb_gguf_number(file, key, &length);
-    for (size_t i = 0; first != NULL && window > 0 && window < length && i < N_FAMILIES; i++) {
+    double v = 0;
+    snprintf(key, sizeof key, "%.60s.%s", architecture, name);
+    (void)lb_gguf_number(file, key, &v);
+    return v;
+}
+
+/* Of the families that share an architecture the first, but one with experts where the file has some, and
+ * else none, and one that knows windows where the file has one. */
+static const struct lb_family *find_of_file(const struct lb_gguf *file, const char *architecture) {
+    double window = number_of(file, architecture, "attention.sliding_window");
+    bool windows = window > 0 && window < number_of(file, architecture, "context_length");
+    bool experts = number_of(file, architecture, "expert_count") > 0;
+    for (size_t i = 0; i < N_FAMILIES; i++) {
         const struct lb_config_form *form = &table[i]->form;
         if (form->gguf != NULL && strcmp(form->gguf, architecture) == 0 &&
-            lb_config_find_key(form, "sliding_window") != NULL) {
+            (form->missing.num_experts > 0) == experts &&
+            (!windows || lb_config_find_key(form, "sliding_window") != NULL)) {
             return table[i];
         }
     }
-    return first;
+    return lb_family_find_gguf(architecture); /* which says what it does not know */
 }
 
 enum lb_status lb_config_from_gguf(const struct lb_gguf *file, const char *what, struct lb_config *out,

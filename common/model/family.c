@@ -21,8 +21,8 @@ void lb_spec_add(struct lb_spec_list *list, const char *name, const char *gguf, 
     memset(spec, 0, sizeof *spec);
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wformat-nonliteral"
-    snprintf(spec->name, sizeof spec->name, name, layer); /* patterns of our own tables */
-    snprintf(spec->gguf, sizeof spec->gguf, gguf, layer);
+    snprintf(spec->name, sizeof spec->name, name, layer, list->expert); /* patterns of our own tables */
+    snprintf(spec->gguf, sizeof spec->gguf, gguf, layer, list->expert);
 #pragma GCC diagnostic pop
     spec->rows = rows;
     spec->cols = cols;

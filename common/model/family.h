@@ -31,15 +31,20 @@ struct lb_weight_spec {
      * less_one: GGUF files hold 1 + w. */
     int64_t rope_heads, qkv_heads;
     bool transposed, less_one;
+    /* experts > 0: GGUF files hold so many of these stacked in one tensor, in the order in which they are
+     * declared, one after the other; this is number expert. */
+    int64_t experts, expert;
+    bool exact; /* GGUF files hold it as F32 */
 };
 
 struct lb_spec_list {
     struct lb_weight_spec *items;
     size_t n, cap;
     enum lb_status status; /* sticky */
+    int expert;            /* the second number of names */
 };
 
-/* Appends one; name and gguf are printf patterns that take the layer. */
+/* Appends one; name and gguf are printf patterns that take the layer, and then list->expert. */
 void lb_spec_add(struct lb_spec_list *list, const char *name, const char *gguf, int layer, int64_t rows,
                  int64_t cols, int n_dims, enum lb_init init);
 

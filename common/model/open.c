@@ -24,21 +24,32 @@ static void shape_text(const int64_t *dim, int n, char *out, size_t cap) {
     }
 }
 
+/* The shape that the file's tensor of weight i must have; returns how many dimensions. */
+static int shape_in_file(const struct lb_model *model, size_t i, bool gguf, int64_t want[LB_MAX_DIMS]) {
+    const struct lb_weight *w = &model->weights[i];
+    int64_t experts = gguf ? model->specs[i].experts : 0, *dim = want;
+    bool turned = lb_layout_is_turned(model, i, gguf);
+    if (experts > 0) {
+        *dim++ = experts;
+    }
+    dim[0] = w->n_dims == 1 || turned ? w->cols : w->rows;
+    dim[1] = turned ? w->rows : w->cols;
+    return w->n_dims + (experts > 0);
+}
+
 static enum lb_status take_tensor(struct lb_model *model, size_t i, const struct lb_tensor *t,
                                   const char *path, bool gguf, struct lb_detail *detail) {
     struct lb_weight *w = &model->weights[i];
-    int64_t want[LB_MAX_DIMS] = {w->n_dims == 1 ? w->cols : w->rows, w->cols};
-    if (lb_layout_is_turned(model, i, gguf)) {
-        want[0] = w->cols;
-        want[1] = w->rows;
-    }
+    int64_t want[LB_MAX_DIMS] = {0};
+    int n_dims = shape_in_file(model, i, gguf, want);
     if (t == NULL) {
-        return lb_fail(detail, LB_E_FORMAT, "%s: tensor %s is missing", path, w->name);
+        return lb_fail(detail, LB_E_FORMAT, "%s: tensor %s is missing", path,
+                       gguf && model->specs[i].gguf[0] != 0 ? model->specs[i].gguf : w->name);
     }
-    if (t->n_dims != w->n_dims || t->dim[0] != want[0] || (w->n_dims == 2 && t->dim[1] != want[1])) {
+    if (t->n_dims != n_dims || memcmp(t->dim, want, (size_t)n_dims * sizeof *want) != 0) {
         char have[64], need[64];
         shape_text(t->dim, t->n_dims, have, sizeof have);
-        shape_text(want, w->n_dims, need, sizeof need);
+        shape_text(want, n_dims, need, sizeof need);
         return lb_fail(detail, LB_E_MISMATCH, "%s: tensor %s has shape %s, the config asks for %s", path,
                        t->name, have, need);
     }
@@ -48,6 +59,9 @@ static enum lb_status take_tensor(struct lb_model *model, size_t i, const struct
     }
     w->dtype = t->dtype;
     w->data = t->data;
+    if (n_dims > w->n_dims) { /* a whole number of rows, so of blocks */
+        w->data = (const char *)t->data + t->bytes / (size_t)want[0] * (size_t)model->specs[i].expert;
+    }
     return lb_layout_take(model, i, gguf, detail);
 }
 

@@ -21,7 +21,7 @@
 
 /* The model's tensors in another format; converted bytes are owned. */
 struct converted {
-    struct lb_tensor *tensors;
+    struct lb_tensor *tensors; /* without a name: stands with one before it */
     void **bytes;
     size_t n;
 };
@@ -34,18 +34,23 @@ static void converted_finish(struct converted *c) {
     lb_free(c->tensors);
 }
 
-/* The weight's rows in another format, or in its own where they are stored in another order; the caller's. */
-static void *convert_rows(const struct lb_weight *w, enum lb_dtype to, size_t bytes) {
+static void convert_row(const struct lb_weight *w, int64_t r, enum lb_dtype to, float *row, char *out,
+                        size_t row_bytes) {
+    if (to == w->dtype) {
+        memcpy(out, lb_weight_row(w, r, row_bytes), row_bytes);
+    } else {
+        lb_gemm_widen(w, r, 1, row);
+        lb_quantize(to, row, out, w->cols);
+    }
+}
+
+/* The rows of n weights of one shape in another format, or in their own; the caller's. */
+static void *convert_rows(const struct lb_weight *w, int64_t n, enum lb_dtype to, size_t bytes) {
     char *out = lb_malloc_array(bytes, 1);
     float *row = lb_malloc_array((size_t)w->cols, sizeof *row);
-    size_t row_bytes = w->rows > 0 ? bytes / (size_t)w->rows : 0;
-    for (int64_t r = 0; out != NULL && row != NULL && r < w->rows; r++) {
-        if (to == w->dtype) {
-            memcpy(out + (size_t)r * row_bytes, lb_weight_row(w, r, row_bytes), row_bytes);
-        } else {
-            lb_gemm_widen(w, r, 1, row);
-            lb_quantize(to, row, out + (size_t)r * row_bytes, w->cols);
-        }
+    size_t row_bytes = w->rows > 0 ? bytes / (size_t)(n * w->rows) : 0;
+    for (int64_t r = 0; out != NULL && row != NULL && r < n * w->rows; r++) {
+        convert_row(&w[r / w->rows], r % w->rows, to, row, out + (size_t)r * row_bytes, row_bytes);
     }
     if (row == NULL) {
         lb_free(out);
@@ -67,6 +72,44 @@ static enum lb_status lay_out(const struct lb_model *model, size_t i, bool gguf,
     return status;
 }
 
+/* What weight i is written as. */
+static enum lb_dtype dtype_of(const struct lb_model *model, size_t i, enum lb_dtype dtype, bool gguf,
+                              struct lb_notes *notes) {
+    const struct lb_weight *w = &model->weights[i];
+    enum lb_dtype to = gguf && (w->n_dims == 1 || model->specs[i].exact) ? LB_F32 : dtype;
+    if (w->cols % lb_dtype_block(to) == 0) {
+        return to;
+    }
+    lb_note(notes, "tensor %s is written as F16: its rows of %lld are no multiple of the %d of %s", w->name,
+            (long long)w->cols, lb_dtype_block(to), lb_dtype_name(to));
+    return LB_F16;
+}
+
+/* Tensor i of the file: weight i, or all of those that a GGUF stacks upon it. */
+static enum lb_status convert_one(const struct lb_model *model, size_t i, enum lb_dtype to, bool gguf,
+                                  struct converted *out, struct lb_detail *detail) {
+    const struct lb_weight *w = &model->weights[i];
+    struct lb_tensor *t = &out->tensors[i];
+    bool stacked = gguf && model->specs[i].experts > 0;
+    int64_t n = stacked ? model->specs[i].experts : 1, *dim = t->dim;
+    *t = (struct lb_tensor){.name = gguf ? model->specs[i].gguf : w->name,
+                            .dtype = to,
+                            .n_dims = w->n_dims + stacked,
+                            .data = w->data};
+    if (stacked) {
+        *dim++ = n;
+    }
+    dim[0] = w->n_dims == 1 ? w->cols : w->rows;
+    dim[1] = w->n_dims == 1 ? 0 : w->cols;
+    if (!lb_dtype_bytes(to, n * w->rows * w->cols, &t->bytes)) {
+        return lb_fail(detail, LB_E_LIMIT, "tensor %s is too large", w->name);
+    }
+    if (to != w->dtype || w->interleaved > 0 || stacked) {
+        t->data = out->bytes[i] = convert_rows(w, n, to, t->bytes);
+    }
+    return t->data != NULL ? lay_out(model, i, gguf, out, detail) : LB_E_NOMEM;
+}
+
 /* For a GGUF or a folder. dtype for matrices; vectors too, but in a GGUF they are F32. Block formats need
  * rows of whole blocks: others fall back to F16, as in llama.cpp. */
 static enum lb_status convert(const struct lb_model *model, enum lb_dtype dtype, bool gguf,
@@ -81,24 +124,11 @@ static enum lb_status convert(const struct lb_model *model, enum lb_dtype dtype,
         if (lb_writing_stopped()) {
             return lb_fail(detail, LB_E_CANCELLED, "stopped; nothing was written");
         }
-        const struct lb_weight *w = &model->weights[i];
-        struct lb_tensor *t = &out->tensors[i];
-        enum lb_dtype to = w->n_dims == 1 && gguf ? LB_F32 : dtype;
-        if (w->cols % lb_dtype_block(to) != 0) {
-            lb_note(notes, "tensor %s is written as F16: its rows of %lld are no multiple of the %d of %s",
-                    w->name, (long long)w->cols, lb_dtype_block(to), lb_dtype_name(to));
-            to = LB_F16;
+        if (gguf && model->specs[i].expert > 0) {
+            continue; /* stands with the first */
         }
-        *t = (struct lb_tensor){.name = w->name, .dtype = to, .n_dims = w->n_dims, .data = w->data};
-        t->dim[0] = w->n_dims == 1 ? w->cols : w->rows;
-        t->dim[1] = w->n_dims == 1 ? 0 : w->cols;
-        if (!lb_dtype_bytes(to, w->rows * w->cols, &t->bytes)) {
-            return lb_fail(detail, LB_E_LIMIT, "tensor %s is too large", w->name);
-        }
-        if (to != w->dtype || w->interleaved > 0) {
-            t->data = out->bytes[i] = convert_rows(w, to, t->bytes);
-        }
-        enum lb_status status = t->data != NULL ? lay_out(model, i, gguf, out, detail) : LB_E_NOMEM;
+        enum lb_dtype to = dtype_of(model, i, dtype, gguf, notes);
+        enum lb_status status = convert_one(model, i, to, gguf, out, detail);
         if (status != LB_OK) {
             return lb_fail(detail, status, "out of memory");
         }
@@ -260,8 +290,9 @@ enum lb_status lb_model_save_gguf(const struct lb_model *model, const char *path
         }
     }
     for (size_t i = 0; status == LB_OK && i < c.n; i++) {
-        c.tensors[i].name = model->specs[i].gguf;
-        lb_gguf_put_tensor(out, &c.tensors[i]);
+        if (c.tensors[i].name != NULL) {
+            lb_gguf_put_tensor(out, &c.tensors[i]);
+        }
     }
     status = status == LB_OK ? lb_gguf_write(out, path, detail) : status;
     lb_gguf_out_destroy(out);

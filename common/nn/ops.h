@@ -104,6 +104,18 @@ struct lb_value *lb_geglu(struct lb_tape *tape, struct lb_value *gate, struct lb
 struct lb_value *lb_gelu(struct lb_tape *tape, struct lb_value *x, bool tanh_form);
 struct lb_value *lb_relu(struct lb_tape *tape, struct lb_value *x);
 
+struct lb_experts_args {
+    const struct lb_weight *gate, *up, *down; /* arrays of E: [F, C], [F, C], [C, F] */
+    int64_t asked;                            /* K of E */
+    bool normalise;                           /* a row's K weights sum to one */
+};
+/* experts.c     p = softmax(logits); the K largest of a row's p, of equal ones the first, are the weights of
+ * as many experts, each divided by their sum where normalise is set: out = sum_e weight_e
+ *               down_e(swiglu(gate_e(x), up_e(x))), in the order of e. x [N, C], logits [N, E]; out [N, C].
+ * An expert multiplies the rows that ask it, each sequence's by themselves. */
+struct lb_value *lb_experts(struct lb_tape *tape, struct lb_value *x, struct lb_value *logits,
+                            const struct lb_experts_args *args);
+
 /* elementwise.c out = a + b; plain mode: in place, returns a */
 struct lb_value *lb_add(struct lb_tape *tape, struct lb_value *a, struct lb_value *b);
 /* elementwise.c out = factor x; plain mode: in place, returns x */

@@ -83,6 +83,13 @@ FAMILIES = {
         max_position_embeddings=64, initializer_range=0.2, layer_types=[SLIDING, FULL], eos_token_id=7),
         vision_config=dict(hidden_size=4, intermediate_size=4, num_hidden_layers=1, num_attention_heads=1, image_size=4, patch_size=2),
         mm_tokens_per_image=1, eos_token_id=[3, 5]),
+    # no row's K-th and next expert are so near that rounding could choose
+    'qwen3_moe': dict(FAMILY, model_type='qwen3_moe', num_hidden_layers=2, num_experts=6, num_experts_per_tok=3,
+                      moe_intermediate_size=8, norm_topk_prob=True, tie_word_embeddings=True),
+    'olmoe': dict(FAMILY, model_type='olmoe', hidden_size=12, head_dim=None, intermediate_size=8, num_hidden_layers=1, num_experts=5,
+                  num_experts_per_tok=2, attention_bias=True),
+    'mixtral': dict(FAMILY, model_type='mixtral', intermediate_size=8, num_hidden_layers=2, num_local_experts=4, num_experts_per_tok=2,
+                    sliding_window=WINDOW),
     'smollm3': dict(FAMILY, model_type='smollm3', hidden_size=20, head_dim=None, no_rope_layers=[1, 0, 1]),
     'olmo2': dict(FAMILY, model_type='olmo2', hidden_size=20, head_dim=None, tie_word_embeddings=False),
     'granite': dict(FAMILY, model_type='granite', hidden_size=20, head_dim=None, embedding_multiplier=3.0,
@@ -133,6 +140,22 @@ def without_prefix(tensors):
 OLD = {'gemma3': by_layer_kind, 'rope_linear': as_scaling, 'rope_dynamic': as_scaling, 'rope_llama3': as_scaling}
 
 
+def as_stored(model_type, name, grad):
+    """The gradient under the names that files have: of each expert by itself."""
+    place = 'block_sparse_moe' if model_type == 'mixtral' else 'mlp'
+    gate, up, down = ('w1', 'w3', 'w2') if model_type == 'mixtral' else ('gate_proj', 'up_proj', 'down_proj')
+    layer, _, what = name.partition('.mlp.')
+    if what == 'gate.weight':
+        yield f'{layer}.{place}.gate.weight', grad
+    elif what == 'experts.gate_up_proj':
+        for e, both in enumerate(grad):
+            yield from zip((f'{layer}.{place}.experts.{e}.{k}.weight' for k in (gate, up)), both.chunk(2))
+    elif what == 'experts.down_proj':
+        yield from ((f'{layer}.{place}.experts.{e}.{down}.weight', g) for e, g in enumerate(grad))
+    else:
+        yield name, grad
+
+
 def make(name, config, lengths, distilled):
     torch.manual_seed(7)
     config = {k: v for k, v in dict(dict(model_type='llama', max_position_embeddings=64, initializer_range=0.2, eos_token_id=0,
@@ -177,7 +200,7 @@ def make(name, config, lengths, distilled):
     names = {n: n.replace('lm_head', 'embed_out') if config['model_type'] == 'gpt_neox' else n.replace('.language_model.', '.')
              for n, _ in parameters}
     for n, p in parameters:
-        out['grad.' + names[n]] = p.grad.clone()
+        out.update(('grad.' + k, g) for k, g in as_stored(config['model_type'], names[n], p.grad.clone()))
         p.grad = None
     if distilled:
         t = 2.0

@@ -241,10 +241,11 @@ static void forward_untied(void **state) {
 /* Families that are rows of the decoder's table, and kinds of rotary positions; sequences leave every window
  * and every length before stretching. */
 static const char *const families[] = {
-    "rope_linear", "rope_dynamic", "rope_yarn",       "rope_yarn_more", "rope_llama3",  "rope_longrope",
-    "mistral",     "qwen2",        "mistral_window",  "ministral",      "qwen2_window", "qwen3",
-    "gemma2",      "gemma3",       "smollm3",         "olmo2",          "granite",      "phi3",
-    "gpt2",        "gpt_neox",     "gpt_neox_serial", "gemma3_sees",
+    "rope_linear",     "rope_dynamic", "rope_yarn", "rope_yarn_more", "rope_llama3",
+    "rope_longrope",   "mistral",      "qwen2",     "mistral_window", "ministral",
+    "qwen2_window",    "qwen3",        "gemma2",    "gemma3",         "smollm3",
+    "olmo2",           "granite",      "phi3",      "gpt2",           "gpt_neox",
+    "gpt_neox_serial", "gemma3_sees",  "qwen3_moe", "olmoe",          "mixtral",
 };
 #define N_FAMILIES (sizeof families / sizeof *families)
 

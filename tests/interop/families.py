@@ -50,6 +50,10 @@ FAMILIES = {
     'gemma3_sees': (transformers.Gemma3Config, dict(GEMMA, query_pre_attn_scalar=16, sees_with=dict(
         hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1, image_size=4, patch_size=2)), 'gemma3'),
     'smollm3': (transformers.SmolLM3Config, dict(num_hidden_layers=5), 'smollm3'),
+    'qwen3_moe': (transformers.Qwen3MoeConfig, dict(head_dim=16, num_experts=6, num_experts_per_tok=3, moe_intermediate_size=12,
+                                                    norm_topk_prob=True, tie_word_embeddings=True), 'qwen3moe'),
+    'olmoe': (transformers.OlmoeConfig, dict(num_key_value_heads=4, num_experts=5, num_experts_per_tok=2, tie_word_embeddings=False), 'olmoe'),
+    'mixtral': (transformers.MixtralConfig, dict(num_local_experts=4, num_experts_per_tok=2), 'llama'),
     'olmo2': (transformers.Olmo2Config, dict(tie_word_embeddings=False), 'olmo2'),
     'granite': (transformers.GraniteConfig, dict(embedding_multiplier=3.0, residual_multiplier=0.4, attention_multiplier=0.2,
                                                  logits_scaling=2.5, tie_word_embeddings=True), 'granite'),
@@ -166,6 +170,11 @@ def write_gguf(name, model, path):
         out.add_value_length(head_dim)
     if arch != 'gpt2':
         write_positions(out, c, head_dim)
+    if getattr(c, 'num_experts_per_tok', 0):
+        out.add_expert_count(c.num_local_experts)
+        out.add_expert_used_count(c.num_experts_per_tok)
+    if arch == 'qwen3moe':
+        out.add_expert_feed_forward_length(c.moe_intermediate_size)
     if arch == 'llama':
         out.add_vocab_size(c.vocab_size)
         out.add_rope_dimension_count(head_dim)
@@ -191,7 +200,15 @@ def write_gguf(name, model, path):
         key = key.replace('.language_model.', '.')
         if key == 'lm_head.weight' and c.tie_word_embeddings or key.startswith(('model.vision_tower.', 'model.multi_modal_projector.')):
             continue
-        if key.endswith('.gate_up_proj.weight'):
+        if '.experts.' in key:  # transformers keeps them stacked too, gates above ups
+            parts = {'ffn_gate_exps': 0, 'ffn_up_exps': 1} if key.endswith('gate_up_proj') else {'ffn_down_exps': 0}
+            for target, part in parts.items():
+                rows = tensor.shape[1] // len(parts)
+                out.add_tensor(f'blk.{key.split(".")[2]}.{target}.weight', tensor[:, part * rows:(part + 1) * rows].contiguous().numpy())
+            continue
+        if key.endswith('.mlp.gate.weight'):
+            target = f'blk.{key.split(".")[2]}.ffn_gate_inp.weight'
+        elif key.endswith('.gate_up_proj.weight'):
             target = key.split('.')[2]
             target = f'blk.{target}.ffn_up.weight'
         else:

@@ -6,7 +6,7 @@
 #include <math.h>
 #include <stdio.h>
 
-enum { ELEMENTS = 16, DIRECTIONS = 3, MAX_INPUTS = 4 };
+enum { ELEMENTS = 16, DIRECTIONS = 3, MAX_INPUTS = 32 };
 #define STEP 1e-5
 
 struct check {

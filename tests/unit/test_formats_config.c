@@ -233,7 +233,7 @@ static const struct {
     {"[]", LB_E_FORMAT, "JSON object"},
     {"{}", LB_E_FORMAT, "model_type"},
     {"{\"model_type\": 7}", LB_E_FORMAT, "model_type"},
-    {"{\"model_type\": \"mixtral\"}", LB_E_UNSUPPORTED, "model_type \"mixtral\" is not one of llama"},
+    {"{\"model_type\": \"deepseek_v3\"}", LB_E_UNSUPPORTED, "model_type \"deepseek_v3\" is not one of llama"},
     {"{\"model_type\": \"llama\"}", LB_E_FORMAT, "vocab_size"},
     {LEAST("llama") ", \"vocab_size_\": 0, \"head_dim\": 0}", LB_E_FORMAT, "head_dim"},
     {LEAST("llama") ", \"num_key_value_heads\": 3}", LB_E_ARG,

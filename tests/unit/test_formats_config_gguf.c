@@ -158,7 +158,7 @@ static void unfit_ggufs_are_refused_by_key(void **state) {
     (void)state;
     struct lb_gguf_out *out = lb_gguf_out_create();
     refuse_gguf(out, LB_E_FORMAT, "general.architecture is missing");
-    refuse_gguf(llama_keys("qwen3moe"), LB_E_UNSUPPORTED, "general.architecture \"qwen3moe\"");
+    refuse_gguf(llama_keys("qwen2moe"), LB_E_UNSUPPORTED, "general.architecture \"qwen2moe\"");
     refuse_gguf(llama_keys("llama"), LB_E_FORMAT, "llama.attention.head_count is missing");
     refuse_gguf(llama_keys("qwen2"), LB_E_FORMAT, "qwen2.context_length is missing");
     out = llama_keys("llama"), lb_gguf_put_string(out, "llama.attention.head_count", "four");
@@ -178,7 +178,15 @@ static void unfit_ggufs_are_refused_by_key(void **state) {
     out = fine(), lb_gguf_put_u32(out, "tokenizer.ggml.eos_token_id", 10);
     refuse_gguf(out, LB_E_ARG, "eos_token_id is 10");
     out = fine(), lb_gguf_put_u32(out, "llama.expert_count", 8);
-    refuse_gguf(out, LB_E_UNSUPPORTED, "llama.expert_count");
+    refuse_gguf(out, LB_E_FORMAT, "llama.expert_used_count is missing"); /* a mixtral */
+    out = fine(), lb_gguf_put_u32(out, "llama.expert_count", 8);
+    lb_gguf_put_u32(out, "llama.expert_used_count", 2);
+    refuse_gguf(out, LB_E_FORMAT, "llama.rope.freq_base is missing");
+    out = fine(), lb_gguf_put_u32(out, "llama.expert_count", 8);
+    lb_gguf_put_u32(out, "llama.expert_used_count", 2);
+    lb_gguf_put_f32(out, "llama.rope.freq_base", 1e6f);
+    lb_gguf_put_u32(out, "llama.expert_gating_func", 2);
+    refuse_gguf(out, LB_E_UNSUPPORTED, "llama.expert_gating_func is 2");
     out = fine(), lb_gguf_put_u32(out, "llama.attention.value_length", 8);
     refuse_gguf(out, LB_E_UNSUPPORTED, "llama.attention.value_length");
     out = fine(), lb_gguf_put_u32(out, "llama.rope.dimension_count", 8);

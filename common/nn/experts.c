@@ -1,0 +1,336 @@
+/* Mixtures of experts: which rows go to which experts, and with what weights their answers are added up. */
+#include "common/nn/linear.h"
+#include "common/nn/ops.h"
+#include "common/nn/vecmath.h"
+
+#include <assert.h>
+#include <string.h>
+
+#define PARALLEL_FROM 16384 /* elements */
+
+/* Who is asked about which rows. A place is one of the [N, K] pairs of a row and an expert. */
+struct route {
+    int64_t n, n_experts, k, n_seqs;
+    bool normalise;
+    float *p;                 /* [N, E] softmax of the router's logits */
+    int32_t *chosen;          /* [N, K] */
+    int32_t *begin;           /* [E + 1] an expert's part of places */
+    int32_t *places;          /* [N K] by expert, ascending */
+    int32_t *offsets;         /* [E, sequences + 1] of its rows; NULL in training, where they may be mixed */
+    struct lb_value *weights; /* [N, K] */
+};
+
+/* One expert's rows. */
+struct part {
+    const int32_t *places;
+    int64_t n, k;
+};
+
+static int64_t row_of(const struct part *part, int64_t i) {
+    return part->places[i] / part->k;
+}
+
+/* ---- choosing ---- */
+
+static void softmax(const float *z, int64_t n, float *p) {
+    float most = z[0];
+    double sum = 0;
+    for (int64_t j = 1; j < n; j++) {
+        most = z[j] > most ? z[j] : most;
+    }
+    for (int64_t j = 0; j < n; j++) {
+        p[j] = lb_expf(z[j] - most);
+        sum += p[j];
+    }
+    for (int64_t j = 0; j < n; j++) {
+        p[j] = (float)(p[j] / sum);
+    }
+}
+
+/* The K likeliest, the likeliest first, of equal ones the first; some K whatever p holds. */
+static void choose(const float *p, int64_t n, int64_t k, int32_t *chosen) {
+    for (int64_t i = 0; i < k; i++) {
+        int32_t best = -1;
+        for (int32_t j = 0; j < n; j++) {
+            bool taken = false;
+            for (int64_t t = 0; t < i; t++) {
+                taken |= chosen[t] == j;
+            }
+            best = !taken && (best < 0 || p[j] > p[best]) ? j : best;
+        }
+        chosen[i] = best;
+    }
+}
+
+static void weigh(const struct route *r, int64_t row) {
+    const float *p = r->p + row * r->n_experts;
+    const int32_t *chosen = r->chosen + row * r->k;
+    float *w = r->weights->data + row * r->k;
+    double sum = 0;
+    for (int64_t i = 0; i < r->k; i++) {
+        sum += p[chosen[i]];
+    }
+    for (int64_t i = 0; i < r->k; i++) {
+        w[i] = r->normalise ? (float)(p[chosen[i]] / sum) : p[chosen[i]];
+    }
+}
+
+/* Places by expert. */
+static void sort(struct route *r) {
+    memset(r->begin, 0, (size_t)(r->n_experts + 1) * sizeof *r->begin);
+    for (int64_t i = 0; i < r->n * r->k; i++) {
+        r->begin[r->chosen[i] + 1]++;
+    }
+    for (int64_t e = 0; e < r->n_experts; e++) {
+        r->begin[e + 1] += r->begin[e];
+    }
+    for (int64_t i = 0; i < r->n * r->k; i++) {
+        r->places[r->begin[r->chosen[i]]++] = (int32_t)i;
+    }
+    for (int64_t e = r->n_experts; e > 0; e--) { /* each has moved to where the next one begins */
+        r->begin[e] = r->begin[e - 1];
+    }
+    r->begin[0] = 0;
+}
+
+static struct part part_of(const struct route *r, int64_t e) {
+    return (struct part){r->places + r->begin[e], r->begin[e + 1] - r->begin[e], r->k};
+}
+
+/* How many of each sequence's rows an expert has. */
+static void cut(const struct route *r, const struct lb_ragged *ragged) {
+    for (int64_t e = 0; e < r->n_experts; e++) {
+        const struct part part = part_of(r, e);
+        int32_t *offsets = r->offsets + e * (ragged->n_seqs + 1), at = 0;
+        for (int64_t s = 0; s < ragged->n_seqs; s++) {
+            offsets[s] = at;
+            while (at < part.n && row_of(&part, at) < ragged->offsets[s + 1]) {
+                at++;
+            }
+        }
+        offsets[ragged->n_seqs] = at;
+    }
+}
+
+/* dL/dlogits: of softmax over all experts, or over the chosen ones. */
+static void route_backward(struct lb_tape *tape, struct lb_node *node) {
+    const struct route *r = node->extra;
+    struct lb_value *logits = node->in[0];
+    if (lb_grad_fresh(tape, logits)) {
+        memset(logits->grad, 0, (size_t)(r->n * r->n_experts) * sizeof *logits->grad);
+    }
+    if (logits->grad == NULL) {
+        return;
+    }
+#pragma omp parallel for schedule(static) if (r->n * r->n_experts > PARALLEL_FROM)
+    for (int64_t row = 0; row < r->n; row++) {
+        const float *w = r->weights->data + row * r->k, *dw = r->weights->grad + row * r->k;
+        const int32_t *chosen = r->chosen + row * r->k;
+        float *dz = logits->grad + row * r->n_experts;
+        double mean = 0;
+        for (int64_t i = 0; i < r->k; i++) {
+            mean += (double)w[i] * dw[i];
+        }
+        for (int64_t j = 0; j < r->n_experts && !r->normalise; j++) {
+            dz[j] -= (float)(r->p[row * r->n_experts + j] * mean);
+        }
+        for (int64_t i = 0; i < r->k; i++) {
+            dz[chosen[i]] += (float)(w[i] * (dw[i] - (r->normalise ? mean : 0)));
+        }
+    }
+}
+
+/* NULL when tape memory runs out. */
+static struct route *route(struct lb_tape *tape, struct lb_value *logits,
+                           const struct lb_experts_args *args) {
+    const struct lb_ragged *ragged = lb_tape_records(tape) ? NULL : lb_tape_ragged(tape);
+    struct route *r = lb_tape_bytes(tape, sizeof *r);
+    int64_t n = logits->rows, e = logits->cols;
+    if (r == NULL) {
+        return NULL;
+    }
+    *r = (struct route){.n = n,
+                        .n_experts = e,
+                        .k = args->asked,
+                        .n_seqs = ragged != NULL ? ragged->n_seqs : 0,
+                        .normalise = args->normalise,
+                        .p = lb_tape_bytes(tape, (size_t)(n * e) * sizeof *r->p),
+                        .chosen = lb_tape_bytes(tape, (size_t)(n * args->asked) * sizeof *r->chosen),
+                        .begin = lb_tape_bytes(tape, (size_t)(e + 1) * sizeof *r->begin),
+                        .places = lb_tape_bytes(tape, (size_t)(n * args->asked) * sizeof *r->places),
+                        .weights = lb_tape_value(tape, n, args->asked)};
+    if (ragged != NULL) {
+        r->offsets = lb_tape_bytes(tape, (size_t)(e * (ragged->n_seqs + 1)) * sizeof *r->offsets);
+    }
+    if (lb_tape_status(tape) != LB_OK) {
+        return NULL;
+    }
+#pragma omp parallel for schedule(static) if (n * e > PARALLEL_FROM)
+    for (int64_t row = 0; row < n; row++) {
+        softmax(logits->data + row * e, e, r->p + row * e);
+        choose(r->p + row * e, e, r->k, r->chosen + row * r->k);
+        weigh(r, row);
+    }
+    sort(r);
+    if (ragged != NULL) {
+        cut(r, ragged);
+    }
+    struct lb_node *node = lb_tape_push(tape, route_backward, r->weights);
+    if (node != NULL) {
+        node->in[0] = logits;
+        node->extra = r;
+    }
+    return lb_tape_status(tape) == LB_OK ? r : NULL;
+}
+
+/* ---- an expert's rows, there and back ---- */
+
+static void take_backward(struct lb_tape *tape, struct lb_node *node) {
+    const struct part *part = node->extra;
+    struct lb_value *x = node->in[0], *out = node->out;
+    if (lb_grad_fresh(tape, x)) {
+        memset(x->grad, 0, (size_t)(x->rows * x->cols) * sizeof *x->grad);
+    }
+    if (x->grad == NULL) {
+        return;
+    }
+#pragma omp parallel for schedule(static) if (part->n * x->cols > PARALLEL_FROM)
+    for (int64_t i = 0; i < part->n; i++) {
+        float *dx = x->grad + row_of(part, i) * x->cols;
+        for (int64_t j = 0; j < x->cols; j++) {
+            dx[j] += out->grad[i * x->cols + j];
+        }
+    }
+}
+
+/* out[i,:] = x[row of place i,:] */
+static struct lb_value *take(struct lb_tape *tape, struct lb_value *x, const struct part *part) {
+    struct lb_value *out = lb_tape_value(tape, part->n, x->cols);
+    if (out == NULL) {
+        return NULL;
+    }
+#pragma omp parallel for schedule(static) if (part->n * x->cols > PARALLEL_FROM)
+    for (int64_t i = 0; i < part->n; i++) {
+        memcpy(out->data + i * x->cols, x->data + row_of(part, i) * x->cols,
+               (size_t)x->cols * sizeof *out->data);
+    }
+    struct lb_node *node = lb_tape_push(tape, take_backward, out);
+    if (node != NULL) {
+        node->in[0] = x;
+        node->extra = part;
+    }
+    return out;
+}
+
+static void give_backward(struct lb_tape *tape, struct lb_node *node) {
+    const struct part *part = node->extra;
+    struct lb_value *y = node->in[0], *weights = node->in[1], *sum = node->out;
+    bool fresh = lb_grad_fresh(tape, y);
+    if (lb_grad_fresh(tape, weights)) {
+        memset(weights->grad, 0, (size_t)(weights->rows * weights->cols) * sizeof *weights->grad);
+    }
+    if (y->grad == NULL || weights->grad == NULL) {
+        return;
+    }
+#pragma omp parallel for schedule(static) if (part->n * y->cols > PARALLEL_FROM)
+    for (int64_t i = 0; i < part->n; i++) {
+        const float *dsum = sum->grad + row_of(part, i) * y->cols, *yi = y->data + i * y->cols;
+        float *dy = y->grad + i * y->cols, w = weights->data[part->places[i]];
+        double dw = 0;
+        for (int64_t j = 0; j < y->cols; j++) {
+            dw += (double)dsum[j] * yi[j];
+            dy[j] = (fresh ? 0 : dy[j]) + w * dsum[j];
+        }
+        weights->grad[part->places[i]] += (float)dw;
+    }
+}
+
+/* sum[row of place i,:] += weight of place i * y[i,:] */
+static void give(struct lb_tape *tape, struct lb_value *sum, struct lb_value *y, struct lb_value *weights,
+                 const struct part *part) {
+    if (y == NULL) {
+        return;
+    }
+#pragma omp parallel for schedule(static) if (part->n * y->cols > PARALLEL_FROM)
+    for (int64_t i = 0; i < part->n; i++) {
+        float *to = sum->data + row_of(part, i) * y->cols, w = weights->data[part->places[i]];
+        for (int64_t j = 0; j < y->cols; j++) {
+            to[j] += w * y->data[i * y->cols + j];
+        }
+    }
+    struct lb_node *node = lb_tape_push(tape, give_backward, sum);
+    if (node != NULL) {
+        node->in[0] = y;
+        node->in[1] = weights;
+        node->extra = part;
+    }
+}
+
+/* ---- all of them ---- */
+
+/* Memory that one expert takes when all rows go to it, asked for as ask does: what a batch needs goes by its
+ * rows, not by what they say. Batches are formed by the tape's high water. */
+static void reserve(struct lb_tape *tape, int64_t n, const struct lb_experts_args *args) {
+    struct lb_arena_mark mark = lb_tape_mark(tape);
+    const struct lb_weight *products[] = {args->gate, args->up, args->down};
+    int64_t c = args->gate->cols, f = args->gate->rows, widths[] = {c, f, f, f, c};
+    (void)lb_tape_bytes(tape, sizeof(struct part));
+    (void)lb_tape_bytes(tape, sizeof(struct lb_ragged));
+    for (int i = 0; i < 5; i++) {
+        (void)lb_tape_value(tape, n, widths[i]);
+    }
+    for (int i = 0; i < 3; i++) { /* the largest workspace of them */
+        struct lb_arena_mark before = lb_tape_mark(tape);
+        float *workspace;
+        (void)lb_linear_workspace(tape, products[i], &workspace);
+        lb_tape_release(tape, before);
+    }
+    lb_tape_release(tape, mark);
+}
+
+/* What expert e says of its rows, into sum. */
+static void ask(struct lb_tape *tape, const struct route *r, int64_t e, struct lb_value *x,
+                struct lb_value *sum, const struct lb_experts_args *args) {
+    struct part *part = lb_tape_bytes(tape, sizeof *part);
+    struct lb_ragged *ragged = lb_tape_bytes(tape, sizeof *ragged);
+    if (part == NULL || ragged == NULL) {
+        return;
+    }
+    *part = part_of(r, e);
+    if (part->n == 0) {
+        return;
+    }
+    if (r->offsets != NULL) {
+        *ragged = (struct lb_ragged){r->n_seqs, r->offsets + e * (r->n_seqs + 1)};
+        lb_tape_rows(tape, ragged);
+    }
+    struct lb_value *h = take(tape, x, part);
+    struct lb_value *gate = lb_linear(tape, h, &args->gate[e], NULL);
+    h = lb_swiglu(tape, gate, lb_linear(tape, h, &args->up[e], NULL));
+    give(tape, sum, lb_linear(tape, h, &args->down[e], NULL), r->weights, part);
+}
+
+struct lb_value *lb_experts(struct lb_tape *tape, struct lb_value *x, struct lb_value *logits,
+                            const struct lb_experts_args *args) {
+    if (x == NULL || logits == NULL) {
+        return NULL;
+    }
+    assert(x->rows == logits->rows && args->asked > 0 && args->asked <= logits->cols);
+    struct lb_value *sum = lb_tape_value(tape, x->rows, x->cols);
+    const struct route *r = sum != NULL ? route(tape, logits, args) : NULL;
+    const struct lb_ragged *whole = lb_tape_ragged(tape);
+    if (r == NULL) {
+        return NULL;
+    }
+    memset(sum->data, 0, (size_t)(x->rows * x->cols) * sizeof *sum->data);
+    if (!lb_tape_records(tape)) {
+        reserve(tape, x->rows, args);
+    }
+    for (int64_t e = 0; e < r->n_experts; e++) {
+        struct lb_arena_mark mark = lb_tape_mark(tape);
+        ask(tape, r, e, x, sum, args);
+        lb_tape_release(tape, mark);
+    }
+    lb_tape_rows(tape, whole);
+    return lb_tape_status(tape) == LB_OK ? sum : NULL;
+}
