@@ -2,6 +2,7 @@
 #include "common/nn/vecmath.h"
 
 #include <assert.h>
+#include <math.h>
 
 #define CHUNK 2048 /* elements one thread takes at a time */
 
@@ -93,9 +94,23 @@ static void relu_backward(const float *x, const float *dy, float *dx, int64_t n)
     }
 }
 
+static void tanh_forward(const float *x, float *y, int64_t n) {
+    for (int64_t i = 0; i < n; i++) {
+        y[i] = tanhf(x[i]);
+    }
+}
+
+static void tanh_backward(const float *x, const float *dy, float *dx, int64_t n) {
+    for (int64_t i = 0; i < n; i++) {
+        float y = tanhf(x[i]);
+        dx[i] = dy[i] * (1 - y * y);
+    }
+}
+
 static const struct unary gelu_exact_op = {gelu_exact, gelu_exact_backward};
 static const struct unary gelu_tanh_op = {gelu_tanh, gelu_tanh_backward};
 static const struct unary relu_op = {relu, relu_backward};
+static const struct unary tanh_op = {tanh_forward, tanh_backward};
 
 static int64_t chunk_end(int64_t begin, int64_t n) {
     return begin + CHUNK < n ? begin + CHUNK : n;
@@ -155,6 +170,10 @@ struct lb_value *lb_gelu(struct lb_tape *tape, struct lb_value *x, bool tanh_for
 
 struct lb_value *lb_relu(struct lb_tape *tape, struct lb_value *x) {
     return unary(tape, x, &relu_op);
+}
+
+struct lb_value *lb_tanh(struct lb_tape *tape, struct lb_value *x) {
+    return unary(tape, x, &tanh_op);
 }
 
 /* A gate: y[n] = f(g[n]) u[n], and dg[n], du[n] from dy[n]. */

@@ -39,6 +39,9 @@ enum lb_pool_kind {
  * length max(|out|, 1e-12). out [sequences of the tape's ragged, C] */
 struct lb_value *lb_pool(struct lb_tape *tape, struct lb_value *x, enum lb_pool_kind kind, bool normalize);
 
+/* rows.c        out[i,:] = x[rows[i],:]                   rows [n] within x's, in tape memory; out [n, C] */
+struct lb_value *lb_rows(struct lb_tape *tape, struct lb_value *x, const int32_t *rows, int64_t n);
+
 /* columns.c     out = x[:, g * (C / groups) + first + j], j < width, for each group g;  out [N, groups *
  * width] */
 struct lb_value *lb_columns(struct lb_tape *tape, struct lb_value *x, int64_t groups, int64_t first,
@@ -103,6 +106,7 @@ struct lb_value *lb_geglu(struct lb_tape *tape, struct lb_value *gate, struct lb
 /* activation.c  gelu: tanh form (gelu_new, gelu_pytorch_tanh) or exact by erf */
 struct lb_value *lb_gelu(struct lb_tape *tape, struct lb_value *x, bool tanh_form);
 struct lb_value *lb_relu(struct lb_tape *tape, struct lb_value *x);
+struct lb_value *lb_tanh(struct lb_tape *tape, struct lb_value *x);
 
 struct lb_experts_args {
     const struct lb_weight *gate, *up, *down; /* arrays of E: [F, C], [F, C], [C, F] */

@@ -125,25 +125,27 @@ static void test_frozen_norm(void **state) {
     }
 }
 
-enum unary { RELU, GELU, GELU_TANH };
+enum unary { RELU, GELU, GELU_TANH, TANH };
 
 static void unary_forward(const void *context, double *const *in, double *out) {
     const enum unary *op = context;
     for (int i = 0; i < N * C; i++) {
         double x = in[0][i];
-        out[i] = *op == RELU ? fmax(x, 0) : reference_gelu(x, *op == GELU_TANH);
+        out[i] = *op == RELU ? fmax(x, 0) : *op == TANH ? tanh(x) : reference_gelu(x, *op == GELU_TANH);
     }
 }
 
 static void test_unary(void **state) {
     (void)state;
-    static const char *const names[] = {"relu", "gelu", "gelu_tanh"};
-    for (enum unary op = RELU; op <= GELU_TANH; op++) {
+    static const char *const names[] = {"relu", "gelu", "gelu_tanh", "tanh"};
+    for (enum unary op = RELU; op <= TANH; op++) {
         struct fixture f;
         begin(&f, N);
         struct lb_value *x = random_value(f.tape, &f.rng, N, C, 4), *y[2];
         for (int i = 0; i < 2; i++) {
-            y[i] = op == RELU ? lb_relu(f.tape, x) : lb_gelu(f.tape, x, op == GELU_TANH);
+            y[i] = op == RELU   ? lb_relu(f.tape, x)
+                   : op == TANH ? lb_tanh(f.tape, x)
+                                : lb_gelu(f.tape, x, op == GELU_TANH);
         }
         finish_forward(&f, y[0], y[1]);
         struct gradcheck_input in[] = {of_value("x", x)};
@@ -347,6 +349,29 @@ static void test_columns(void **state) {
     }
 }
 
+static const int32_t taken[] = {7, 0, 12, 7, 3};
+#define N_TAKEN ((int)(sizeof taken / sizeof *taken))
+
+static void rows_forward(const void *context, double *const *in, double *out) {
+    (void)context;
+    for (int i = 0; i < N_TAKEN; i++) {
+        memcpy(out + (ptrdiff_t)i * C, in[0] + (ptrdiff_t)taken[i] * C, C * sizeof *out);
+    }
+}
+
+/* One row is taken twice, most of them never. */
+static void test_rows(void **state) {
+    (void)state;
+    struct fixture f;
+    begin(&f, N);
+    struct lb_value *x = random_value(f.tape, &f.rng, N, C, 1);
+    struct lb_value *first = lb_rows(f.tape, x, taken, N_TAKEN);
+    finish_forward(&f, first, lb_rows(f.tape, x, taken, N_TAKEN));
+    struct gradcheck_input in[] = {of_value("x", x)};
+    assert_true(gradcheck("rows", rows_forward, NULL, in, 1, f.coefficient, N_TAKEN * C) < TOLERANCE);
+    lb_tape_destroy(f.tape);
+}
+
 static void scale_forward(const void *context, double *const *in, double *out) {
     for (int i = 0; i < N * C; i++) {
         out[i] = *(const double *)context * in[0][i];
@@ -493,13 +518,11 @@ static void test_pool(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_pool),        cmocka_unit_test(test_norms),
-        cmocka_unit_test(test_frozen_norm), cmocka_unit_test(test_norm_parts),
-        cmocka_unit_test(test_unary),       cmocka_unit_test(test_gates),
-        cmocka_unit_test(test_add),         cmocka_unit_test(test_scale),
-        cmocka_unit_test(test_columns),     cmocka_unit_test(test_rope),
-        cmocka_unit_test(test_rope_sets),   cmocka_unit_test(test_embedding),
-        cmocka_unit_test(test_dropout),     cmocka_unit_test(test_harness),
+        cmocka_unit_test(test_pool),       cmocka_unit_test(test_norms),   cmocka_unit_test(test_frozen_norm),
+        cmocka_unit_test(test_norm_parts), cmocka_unit_test(test_unary),   cmocka_unit_test(test_gates),
+        cmocka_unit_test(test_add),        cmocka_unit_test(test_scale),   cmocka_unit_test(test_columns),
+        cmocka_unit_test(test_rows),       cmocka_unit_test(test_rope),    cmocka_unit_test(test_rope_sets),
+        cmocka_unit_test(test_embedding),  cmocka_unit_test(test_dropout), cmocka_unit_test(test_harness),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
