@@ -8,7 +8,7 @@
 #include <string.h>
 
 /* One line per dialect; the last gets what is nobody's. */
-#define DIALECTS(X) X(oip)
+#define DIALECTS(X) X(vllm) X(oip)
 
 #define DECLARED(name) extern const struct lb_api_dialect lb_api_##name;
 DIALECTS(DECLARED)

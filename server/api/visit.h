@@ -50,6 +50,7 @@ struct lb_visit {
     void *stream;                       /* of an answer that is made while it is sent; in the arena */
     void (*stream_end)(void *stream);   /* called at the end; NULL without a stream */
     struct lb_load_order *order;        /* of a load or unload request; in the arena */
+    void *asked;                        /* another dialect's question; in the exchange's arena */
     const char *id;                     /* the infer request's id; in the job's arena; NULL */
     char digest[80];                    /* "sha-256=..." of an infer request */
     bool answer_digest;                 /* its answer ends with its own */

@@ -211,6 +211,11 @@ static void errors_say_where(void **state) {
     assert_non_null(strstr(d.text, "line 2"));
     parse_n("{\"twice\":1,\"twice\":2}", 21, &value, &d);
     assert_non_null(strstr(d.text, "twice"));
+    parse_n("[\x1b\n]", 4, &value, &d); /* quoted, but no terminal obeys it, and it stays one line */
+    assert_null(strpbrk(d.text, "\n\r\x1b"));
+    assert_non_null(strstr(d.text, "near '?"));
+    parse_n("[\"a\nb\"]", 7, &value, &d);
+    assert_null(strpbrk(d.text, "\n\r\x1b"));
 }
 
 static void getters_check(void **state) {

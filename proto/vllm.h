@@ -1,0 +1,129 @@
+/* vLLM's dialect, which holds OpenAI's completions: questions read, answers written. No HTTP, no tokenizer:
+ * whoever answers says how an id is written.
+ *
+ * Their entry i is about token i, the first is null; row t of our outputs is the distribution of token t + 1,
+ * so entry i comes from row i - 1. A key that changes numbers and isn't understood is refused by its name;
+ * all others are ignored. See PROTOCOL.md section 12.
+ */
+#ifndef LB_PROTO_VLLM_H
+#define LB_PROTO_VLLM_H
+
+#include "common/base/arena.h"
+#include "common/base/buf.h"
+#include "common/base/json.h"
+#include "common/base/status.h"
+#include "proto/limits.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#define LB_VLLM_NO_LOGPROBS (-2)
+#define LB_VLLM_ALL_LOGPROBS (-1)
+#define LB_VLLM_MAX_LOGPROBS 1024 /* of logprobs, whose entries are named by texts */
+#define LB_VLLM_MAX_STOPS 16
+/* What a log-probability of minus infinity is written as. */
+#define LB_VLLM_LEAST_LOGPROB (-9999.0f)
+
+/* ---- questions ---- */
+
+/* What vLLM calls sampling parameters. */
+struct lb_vllm_sampling {
+    int64_t max_tokens;      /* 16 when not given */
+    int64_t logprobs;        /* of what is generated, and with echo of the prompt; or LB_VLLM_NO_LOGPROBS */
+    int64_t prompt_logprobs; /* K, or LB_VLLM_ALL_LOGPROBS, LB_VLLM_NO_LOGPROBS */
+    double temperature;      /* 0: greedy; 1 when not given */
+    double top_p;            /* 1: all */
+    int64_t top_k;           /* 0: all */
+    bool has_seed;
+    uint64_t seed;
+    bool skip_special, ignore_eos, include_stop;
+    const char **stops; /* [n_stops] each with a byte at least */
+    size_t n_stops;
+    const int32_t *stop_ids; /* [n_stop_ids] */
+    size_t n_stop_ids;
+};
+
+/* One of both. */
+struct lb_vllm_prompt {
+    const char *text;   /* UTF-8, not empty; NULL: ids */
+    const int32_t *ids; /* [n] each 0 or more; NULL: text */
+    int64_t n;
+};
+
+struct lb_vllm_completion {
+    const char *model;      /* NULL: none is named */
+    const char *request_id; /* NULL: none */
+    size_t n_prompts;       /* 1 or more */
+    struct lb_vllm_prompt *prompts;
+    struct lb_vllm_sampling sampling;
+    bool echo, add_special, return_token_ids, tokens_as_ids;
+    int64_t priority;
+};
+
+/* The body of POST /v1/completions. All that out points to is in the arena. LB_E_FORMAT, LB_E_ARG: what is
+ * wrong, beginning with "request: " and the key's name; LB_E_LIMIT: too large. */
+LB_NODISCARD enum lb_status lb_vllm_completion_decode(const void *body, size_t len, struct lb_arena *arena,
+                                                      struct lb_vllm_completion *out,
+                                                      struct lb_detail *detail);
+
+/* ---- answers ---- */
+
+/* Where an answer goes. The first failure is kept, and nothing is written behind it. */
+struct lb_vllm_writer {
+    struct lb_buf *buf;
+    /* Appends the text of one id; NULL: there is no tokenizer, texts are "token_id:N" and null. */
+    enum lb_status (*text)(void *context, int32_t id, struct lb_buf *out);
+    void *context;
+    enum lb_status status;
+    struct lb_detail *detail;
+};
+
+/* What is known of the rows of one sequence: row t is about what follows token t. */
+struct lb_vllm_rows {
+    int64_t k;                 /* of the k largest, in their order */
+    const int32_t *top_ids;    /* [rows, k] */
+    const float *top_logprobs; /* [rows, k] */
+    const float *actual;       /* [rows] log-probability of the next token; NULL: not known */
+    const int32_t *ranks;      /* [rows] how many other ids are at least as likely; NULL: not known */
+};
+
+struct lb_vllm_choice {
+    int64_t index;
+    const int32_t *ids; /* [n] the prompt */
+    int64_t n;
+    struct lb_vllm_rows prompt; /* row t: of token t + 1, n - 1 of them */
+    int64_t n_generated;        /* 0 or 1 */
+    int32_t generated;
+    float generated_logprob;
+    struct lb_vllm_rows next; /* one row: what generated was chosen from */
+    const char *text;         /* as the answer has it; UTF-8 */
+    bool stopped;             /* at an end or a stop */
+    const char *stop_text;    /* which stop; NULL */
+    int32_t stop_id;          /* which of the stop_ids; -1 */
+};
+
+struct lb_vllm_usage {
+    int64_t prompt_tokens, completion_tokens;
+};
+
+/* {"id":...,"choices":[ ; choices come next, each by lb_vllm_put_choice, then the end. */
+void lb_vllm_put_completion(struct lb_vllm_writer *writer, const char *id, int64_t created, const char *model,
+                            const char *fingerprint);
+void lb_vllm_put_choice(struct lb_vllm_writer *writer, const struct lb_vllm_completion *request,
+                        const struct lb_vllm_choice *choice);
+void lb_vllm_put_end(struct lb_vllm_writer *writer, const struct lb_vllm_usage *usage);
+
+/* [null,{"ID":{"logprob":...,"rank":...,"decoded_token":...},...},...]: the k largest in their order, then
+ * the token itself when it is not among them. k: how many of the rows' are wanted. */
+void lb_vllm_put_prompt_logprobs(struct lb_vllm_writer *writer, const struct lb_vllm_choice *choice,
+                                 int64_t k);
+/* A JSON string of UTF-8. */
+void lb_vllm_put_text(struct lb_vllm_writer *writer, const char *text, size_t len);
+/* A log-probability; LB_E_INTERNAL where it is NaN. */
+void lb_vllm_put_logprob(struct lb_vllm_writer *writer, float logprob);
+
+/* The name of the request's key that an error's text begins with, copied into out; false when it names none.
+ */
+bool lb_vllm_error_key(const char *text, char out[LB_MAX_NAME]);
+
+#endif

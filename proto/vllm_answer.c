@@ -1,0 +1,318 @@
+/* Answers in vLLM's dialect. */
+#include "proto/oip_wire.h"
+#include "proto/vllm.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+static bool failed(struct lb_vllm_writer *writer) {
+    if (writer->status == LB_OK && lb_buf_status(writer->buf) != LB_OK) {
+        writer->status = lb_wire_written(writer->buf, "the answer", writer->detail);
+    }
+    return writer->status != LB_OK;
+}
+
+static void put(struct lb_vllm_writer *writer, const char *text) {
+    lb_buf_append_str(writer->buf, text);
+}
+
+void lb_vllm_put_text(struct lb_vllm_writer *writer, const char *text, size_t len) {
+    static const char hex[] = "0123456789abcdef";
+    size_t done = 0;
+    put(writer, "\"");
+    for (size_t i = 0; i < len; i++) {
+        unsigned char c = (unsigned char)text[i];
+        if (c >= 0x20 && c != '"' && c != '\\') {
+            continue;
+        }
+        lb_buf_append(writer->buf, text + done, i - done);
+        done = i + 1;
+        if (c == '"' || c == '\\') {
+            lb_buf_append(writer->buf, (const char[]){'\\', (char)c}, 2);
+        } else {
+            lb_buf_append(writer->buf, (const char[]){'\\', 'u', '0', '0', hex[c >> 4], hex[c & 15]}, 6);
+        }
+    }
+    lb_buf_append(writer->buf, text + done, len - done);
+    put(writer, "\"");
+}
+
+void lb_vllm_put_logprob(struct lb_vllm_writer *writer, float logprob) {
+    char text[LB_NUMBER_TEXT];
+    if (isnan(logprob)) {
+        writer->status = writer->status != LB_OK
+                             ? writer->status
+                             : lb_fail(writer->detail, LB_E_INTERNAL,
+                                       "the model gives numbers that are none (NaN) for this prompt");
+        return;
+    }
+    logprob = logprob < LB_VLLM_LEAST_LOGPROB ? LB_VLLM_LEAST_LOGPROB : logprob;
+    lb_buf_append(writer->buf, text, lb_wire_float_text(logprob, text));
+}
+
+/* The text of an id as it is, behind what buf holds. */
+static void append_id_text(struct lb_vllm_writer *writer, int32_t id, struct lb_buf *buf) {
+    if (!writer->text) {
+        lb_buf_printf(buf, "token_id:%d", id);
+    } else if (writer->status == LB_OK) {
+        writer->status = writer->text(writer->context, id, buf);
+        if (writer->status != LB_OK) {
+            (void)lb_fail(writer->detail, writer->status, "id %d can't be written as text", id);
+        }
+    }
+}
+
+/* ---- vLLM's own form ---- */
+
+static void put_entry(struct lb_vllm_writer *writer, int32_t id, float logprob, int64_t rank,
+                      struct lb_buf *text) {
+    lb_buf_printf(writer->buf, "\"%d\":{\"logprob\":", id);
+    lb_vllm_put_logprob(writer, logprob);
+    lb_buf_printf(writer->buf, ",\"rank\":%lld,\"decoded_token\":", (long long)rank);
+    if (writer->text) {
+        lb_buf_reset(text);
+        append_id_text(writer, id, text);
+        lb_vllm_put_text(writer, text->data ? text->data : "", text->len);
+    } else {
+        put(writer, "null");
+    }
+    put(writer, "}");
+}
+
+/* One position: the k largest of row t, then the token itself. */
+static void put_position(struct lb_vllm_writer *writer, const struct lb_vllm_rows *rows, int64_t t,
+                         int32_t own, int64_t k, struct lb_buf *text) {
+    bool seen = false;
+    put(writer, "{");
+    for (int64_t i = 0; i < k; i++) {
+        int32_t id = rows->top_ids[t * rows->k + i];
+        put(writer, i > 0 ? "," : "");
+        put_entry(writer, id, rows->top_logprobs[t * rows->k + i], i + 1, text);
+        seen = seen || id == own;
+    }
+    if (!seen) {
+        put(writer, k > 0 ? "," : "");
+        put_entry(writer, own, rows->actual[t], (int64_t)rows->ranks[t] + 1, text);
+    }
+    put(writer, "}");
+}
+
+void lb_vllm_put_prompt_logprobs(struct lb_vllm_writer *writer, const struct lb_vllm_choice *choice,
+                                 int64_t k) {
+    struct lb_buf text;
+    lb_buf_init(&text, LB_MAX_JSON_BYTES);
+    k = k < 0 || k > choice->prompt.k ? choice->prompt.k : k;
+    put(writer, "[null");
+    for (int64_t t = 0; t + 1 < choice->n && !failed(writer); t++) {
+        put(writer, ",");
+        put_position(writer, &choice->prompt, t, choice->ids[t + 1], k, &text);
+    }
+    put(writer, "]");
+    lb_buf_finish(&text);
+}
+
+/* ---- OpenAI's form ---- */
+
+/* Texts of one position, each once: ends [n] of them in text. */
+struct texts {
+    struct lb_buf text;
+    size_t n, end[LB_VLLM_MAX_LOGPROBS + 1];
+};
+
+/* Adds the id's; false when it is there. */
+static bool add_text(struct lb_vllm_writer *writer, bool as_id, int32_t id, struct texts *texts) {
+    size_t begin = texts->text.len;
+    if (as_id) {
+        lb_buf_printf(&texts->text, "token_id:%d", id);
+    } else {
+        append_id_text(writer, id, &texts->text);
+    }
+    size_t len = texts->text.len - begin;
+    for (size_t i = 0, at = 0; i < texts->n; at = texts->end[i++]) {
+        if (texts->end[i] - at == len && memcmp(texts->text.data + at, texts->text.data + begin, len) == 0) {
+            texts->text.len = begin;
+            return false;
+        }
+    }
+    texts->end[texts->n++] = texts->text.len;
+    return true;
+}
+
+static void put_named(struct lb_vllm_writer *writer, bool as_id, int32_t id, float logprob,
+                      struct texts *texts) {
+    size_t begin = texts->text.len;
+    bool first = texts->n == 0;
+    if (add_text(writer, as_id, id, texts)) {
+        put(writer, first ? "" : ",");
+        lb_vllm_put_text(writer, texts->text.data ? texts->text.data + begin : "", texts->text.len - begin);
+        put(writer, ":");
+        lb_vllm_put_logprob(writer, logprob);
+    }
+}
+
+/* {"text": logprob, ...}: the k largest of row t, then the token itself; of two ids with one text the
+ * likelier.
+ */
+static void put_top(struct lb_vllm_writer *writer, bool as_id, const struct lb_vllm_rows *rows, int64_t t,
+                    int32_t own, float own_logprob, int64_t k, struct texts *texts) {
+    bool seen = false;
+    lb_buf_reset(&texts->text);
+    texts->n = 0;
+    put(writer, "{");
+    for (int64_t i = 0; i < k && i < rows->k; i++) {
+        int32_t id = rows->top_ids[t * rows->k + i];
+        put_named(writer, as_id, id, rows->top_logprobs[t * rows->k + i], texts);
+        seen = seen || id == own;
+    }
+    if (!seen) {
+        put_named(writer, as_id, own, own_logprob, texts);
+    }
+    put(writer, "}");
+}
+
+static size_t characters(const char *text, size_t len) {
+    size_t n = 0;
+    for (size_t i = 0; i < len; i++) {
+        n += (text[i] & 0xc0) != 0x80;
+    }
+    return n;
+}
+
+/* Entry i of what is listed: the prompt's tokens, where it is echoed, then what is generated. */
+struct entry {
+    int32_t id;
+    const struct lb_vllm_rows *rows; /* NULL: nothing is known, as of the first token */
+    int64_t row;
+    float logprob;
+};
+
+static struct entry entry_of(const struct lb_vllm_choice *choice, int64_t i, bool echo) {
+    int64_t n = echo ? choice->n : 0;
+    if (i >= n) {
+        return (struct entry){choice->generated, &choice->next, 0, choice->generated_logprob};
+    }
+    if (i == 0) {
+        return (struct entry){.id = choice->ids[0]};
+    }
+    return (struct entry){choice->ids[i], &choice->prompt, i - 1, choice->prompt.actual[i - 1]};
+}
+
+static void put_logprobs(struct lb_vllm_writer *writer, const struct lb_vllm_completion *request,
+                         const struct lb_vllm_choice *choice, struct texts *texts) {
+    int64_t n = (request->echo ? choice->n : 0) + choice->n_generated;
+    bool as_id = request->tokens_as_ids;
+    struct lb_buf offsets, *out = writer->buf;
+    size_t offset = 0;
+    lb_buf_init(&offsets, LB_MAX_RESPONSE_BYTES);
+    put(writer, "{\"tokens\":[");
+    for (int64_t i = 0; i < n && !failed(writer); i++) {
+        lb_buf_reset(&texts->text);
+        texts->n = 0;
+        (void)add_text(writer, as_id, entry_of(choice, i, request->echo).id, texts);
+        put(writer, i > 0 ? "," : "");
+        lb_vllm_put_text(writer, texts->text.data ? texts->text.data : "", texts->text.len);
+        lb_buf_printf(&offsets, "%s%zu", i > 0 ? "," : "", offset);
+        offset += characters(texts->text.data, texts->text.len);
+    }
+    put(writer, "],\"text_offset\":[");
+    lb_buf_append(out, offsets.data, offsets.len);
+    if (lb_buf_status(&offsets) != LB_OK && writer->status == LB_OK) {
+        writer->status = lb_fail(writer->detail, lb_buf_status(&offsets), "no memory left for the answer");
+    }
+    lb_buf_finish(&offsets);
+    put(writer, "],\"token_logprobs\":[");
+    for (int64_t i = 0; i < n && !failed(writer); i++) {
+        struct entry entry = entry_of(choice, i, request->echo);
+        put(writer, i > 0 ? "," : "");
+        if (entry.rows) {
+            lb_vllm_put_logprob(writer, entry.logprob);
+        } else {
+            put(writer, "null");
+        }
+    }
+    put(writer, "],\"top_logprobs\":[");
+    for (int64_t i = 0; i < n && !failed(writer); i++) {
+        struct entry entry = entry_of(choice, i, request->echo);
+        put(writer, i > 0 ? "," : "");
+        if (entry.rows) {
+            put_top(writer, as_id, entry.rows, entry.row, entry.id, entry.logprob, request->sampling.logprobs,
+                    texts);
+        } else {
+            put(writer, "null");
+        }
+    }
+    put(writer, "]}");
+}
+
+/* ---- the whole ---- */
+
+void lb_vllm_put_completion(struct lb_vllm_writer *writer, const char *id, int64_t created, const char *model,
+                            const char *fingerprint) {
+    put(writer, "{\"id\":");
+    lb_vllm_put_text(writer, id, strlen(id));
+    lb_buf_printf(writer->buf,
+                  ",\"object\":\"text_completion\",\"created\":%lld,\"model\":", (long long)created);
+    lb_vllm_put_text(writer, model, strlen(model));
+    put(writer, ",\"system_fingerprint\":");
+    lb_vllm_put_text(writer, fingerprint, strlen(fingerprint));
+    put(writer, ",\"choices\":[");
+}
+
+static void put_ids(struct lb_vllm_writer *writer, const char *key, const int32_t *ids, int64_t n) {
+    lb_buf_printf(writer->buf, ",\"%s\":[", key);
+    for (int64_t i = 0; i < n; i++) {
+        lb_buf_printf(writer->buf, "%s%d", i > 0 ? "," : "", ids[i]);
+    }
+    put(writer, "]");
+}
+
+static void put_stop_reason(struct lb_vllm_writer *writer, const struct lb_vllm_choice *choice) {
+    put(writer, ",\"stop_reason\":");
+    if (choice->stop_text) {
+        lb_vllm_put_text(writer, choice->stop_text, strlen(choice->stop_text));
+    } else if (choice->stop_id >= 0) {
+        lb_buf_printf(writer->buf, "%d", choice->stop_id);
+    } else {
+        put(writer, "null");
+    }
+}
+
+void lb_vllm_put_choice(struct lb_vllm_writer *writer, const struct lb_vllm_completion *request,
+                        const struct lb_vllm_choice *choice) {
+    struct texts texts = {.n = 0};
+    lb_buf_init(&texts.text, LB_MAX_JSON_BYTES);
+    lb_buf_printf(writer->buf, "%s{\"index\":%lld,\"text\":", choice->index > 0 ? "," : "",
+                  (long long)choice->index);
+    lb_vllm_put_text(writer, choice->text, strlen(choice->text));
+    put(writer, ",\"logprobs\":");
+    if (request->sampling.logprobs != LB_VLLM_NO_LOGPROBS) {
+        put_logprobs(writer, request, choice, &texts);
+    } else {
+        put(writer, "null");
+    }
+    lb_buf_printf(writer->buf, ",\"finish_reason\":\"%s\"", choice->stopped ? "stop" : "length");
+    put_stop_reason(writer, choice);
+    put(writer, ",\"prompt_logprobs\":");
+    if (request->sampling.prompt_logprobs != LB_VLLM_NO_LOGPROBS) {
+        lb_vllm_put_prompt_logprobs(writer, choice, request->sampling.prompt_logprobs);
+    } else {
+        put(writer, "null");
+    }
+    if (request->return_token_ids) {
+        put_ids(writer, "prompt_token_ids", choice->ids, choice->n);
+        put_ids(writer, "token_ids", &choice->generated, choice->n_generated);
+    }
+    put(writer, "}");
+    lb_buf_finish(&texts.text);
+    (void)failed(writer);
+}
+
+void lb_vllm_put_end(struct lb_vllm_writer *writer, const struct lb_vllm_usage *usage) {
+    lb_buf_printf(writer->buf,
+                  "],\"usage\":{\"prompt_tokens\":%lld,\"total_tokens\":%lld,\"completion_tokens\":%lld}}\n",
+                  (long long)usage->prompt_tokens,
+                  (long long)(usage->prompt_tokens + usage->completion_tokens),
+                  (long long)usage->completion_tokens);
+    (void)failed(writer);
+}

@@ -1,0 +1,23 @@
+/* The dialect vllm: what its files share. Codec threads. */
+#ifndef LB_API_VLLM_H
+#define LB_API_VLLM_H
+
+#include "proto/vllm.h"
+#include "server/api/visit.h"
+
+/* Most tokens that one request may have generated. */
+#define LB_VLLM_MAX_TOKENS 1
+
+/* Finds the model of that name, NULL: the only one that is ready; true, or false after an error. */
+bool lb_vllm_find_model(struct lb_exchange *exchange, const char *name);
+/* The visit's model has a tokenizer that this daemon can run; false after an error. */
+bool lb_vllm_need_tokenizer(struct lb_exchange *exchange);
+/* A writer's text function for a tokenizer, its context: ids without a token have no text. */
+enum lb_status lb_vllm_id_text(void *tokenizer, int32_t id, struct lb_buf *out);
+/* A name for an answer: prefix, then the request's own id, else a random one. NULL when out of memory. */
+const char *lb_vllm_name(struct lb_exchange *exchange, const char *prefix, const char *request_id);
+
+void lb_handle_completions(struct lb_server *server, struct lb_exchange *exchange,
+                           const struct lb_route_match *match);
+
+#endif

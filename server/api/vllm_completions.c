@@ -1,0 +1,396 @@
+/* POST /v1/completions: prompts scored, and one token behind each. */
+#include "server/api/vllm.h"
+
+#include "common/base/mem.h"
+#include "common/base/utf8.h"
+#include "proto/oip.h"
+#include "server/api/reply.h"
+#include "server/api/submit.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <sys/random.h>
+#include <time.h>
+
+/* Bytes of an answer for one id with its log-probability, about: vLLM's form, OpenAI's. */
+#define ENTRY_BYTES 96
+#define NAMED_BYTES 48
+/* And of a prompt's token in the other lists and texts. */
+#define TOKEN_BYTES 64
+#define CHOICE_BYTES 256
+
+/* The outputs of a job, in this order; the first two always. */
+enum { TOP_IDS, TOP_LOGPROBS, ACTUAL, RANKS };
+
+/* A question on its way. */
+struct asked {
+    struct lb_vllm_completion request;
+    bool scored; /* the prompt's rows are asked for, not only the last */
+    size_t answer_bytes;
+};
+
+/* ---- the question ---- */
+
+static enum lb_status encode(const struct lb_hosted *hosted, struct lb_vllm_completion *request,
+                             struct lb_arena *arena, size_t i, struct lb_detail *detail) {
+    struct lb_vllm_prompt *prompt = &request->prompts[i];
+    struct lb_ids ids = {0};
+    enum lb_status status = lb_tokenizer_encode(hosted->tokenizer, prompt->text, strlen(prompt->text),
+                                                request->add_special, &ids, detail);
+    int32_t *copy = status == LB_OK ? lb_arena_array(arena, ids.len, sizeof *copy) : NULL;
+    if (status == LB_OK && ids.len == 0) {
+        status = lb_fail(detail, LB_E_ARG, "request: prompt %zu has no tokens", i);
+    } else if (status == LB_OK && !copy) {
+        status = lb_fail(detail, LB_E_NOMEM, "out of memory for this request; try again");
+    } else if (status == LB_OK) {
+        memcpy(copy, ids.data, ids.len * sizeof *copy);
+        prompt->ids = copy;
+        prompt->n = (int64_t)ids.len;
+    }
+    lb_free(ids.data);
+    return status;
+}
+
+/* Gives each prompt its ids; false after an error. */
+static bool encode_all(struct lb_exchange *x, struct lb_vllm_completion *request) {
+    const struct lb_hosted *hosted = ((struct lb_visit *)x->user)->hosted;
+    struct lb_detail detail = {0};
+    for (size_t i = 0; i < request->n_prompts; i++) {
+        if (request->prompts[i].ids) {
+            continue;
+        }
+        if (!lb_vllm_need_tokenizer(x)) {
+            return false;
+        }
+        enum lb_status status = encode(hosted, request, &x->arena, i, &detail);
+        if (status != LB_OK) {
+            lb_reply_fail(x, status, &detail);
+            return false;
+        }
+    }
+    return true;
+}
+
+/* What the model can't do, or isn't done for anybody. */
+static bool check(struct lb_exchange *x, const struct lb_vllm_sampling *sampling) {
+    const struct lb_hosted *hosted = ((struct lb_visit *)x->user)->hosted;
+    int64_t v = lb_hosted_vocab(hosted);
+    if (!hosted->decoder || !lb_model_is_causal(hosted->model)) {
+        lb_reply_error(x, 400, "model %s does not write text", hosted->name);
+    } else if (sampling->max_tokens > LB_VLLM_MAX_TOKENS) {
+        lb_reply_error(x, 400,
+                       "request: max_tokens is %lld (16 when it is not given); this server scores texts and "
+                       "generates at most %d token: give 0 or 1",
+                       (long long)sampling->max_tokens, LB_VLLM_MAX_TOKENS);
+    } else if (sampling->prompt_logprobs == LB_VLLM_ALL_LOGPROBS && v > LB_MAX_TOP_K) {
+        lb_reply_error(x, 400,
+                       "request: prompt_logprobs is -1, which is all %lld ids of this model; at most %d are "
+                       "possible, or the output logits of /v2",
+                       (long long)v, LB_MAX_TOP_K);
+    } else {
+        return true;
+    }
+    return false;
+}
+
+/* Prompts as rectangles: ids and lengths, and the first row that is asked for of each. */
+struct matrix {
+    int32_t *ids;              /* [n, longest]; lb_free */
+    int32_t *lengths, *starts; /* [n] behind the ids */
+    int64_t longest, tokens;
+};
+
+static bool make_matrix(struct lb_exchange *x, const struct asked *asked, struct matrix *out) {
+    const struct lb_vllm_completion *request = &asked->request;
+    int64_t n = (int64_t)request->n_prompts, longest = 0;
+    for (int64_t i = 0; i < n; i++) {
+        longest = request->prompts[i].n > longest ? request->prompts[i].n : longest;
+    }
+    if (longest > LB_MAX_REQUEST_TOKENS ||
+        (size_t)((longest + 2) * n) * sizeof(int32_t) > LB_MAX_BODY_BYTES) {
+        lb_reply_error(x, 413, "request: prompt has %lld entries of up to %lld tokens; send fewer at once",
+                       (long long)n, (long long)longest);
+        return false;
+    }
+    int32_t *ids = lb_calloc((size_t)((longest + 2) * n), sizeof *ids);
+    if (!ids) {
+        lb_reply_error(x, 503, "out of memory; try again");
+        return false;
+    }
+    *out = (struct matrix){ids, ids + longest * n, ids + (longest + 1) * n, longest, 0};
+    for (int64_t i = 0; i < n; i++) {
+        const struct lb_vllm_prompt *prompt = &request->prompts[i];
+        memcpy(ids + i * longest, prompt->ids, (size_t)prompt->n * sizeof *ids);
+        out->lengths[i] = (int32_t)prompt->n;
+        out->starts[i] = asked->scored ? 0 : (int32_t)prompt->n - 1;
+        out->tokens += prompt->n;
+    }
+    return true;
+}
+
+static uint64_t any_seed(const struct lb_exchange *x) {
+    uint64_t seed;
+    return getrandom(&seed, sizeof seed, 0) == (ssize_t)sizeof seed ? seed : x->started_ns;
+}
+
+/* Lower goes first there, and 0 is the default; here 1 is the highest, and the default 8. */
+static int64_t priority_of(int64_t theirs) {
+    return theirs == 0 ? 0 : theirs < -7 ? 1 : 8 + theirs;
+}
+
+static struct lb_wire_tensor input(const char *name, int64_t rows, int64_t cols, const int32_t *data) {
+    struct lb_wire_tensor t = {.name = name,
+                               .datatype = LB_DT_INT32,
+                               .n_dims = cols > 0 ? 2 : 1,
+                               .dim = {rows, cols},
+                               .data = data,
+                               .binary = true};
+    t.bytes = (size_t)(rows * (cols > 0 ? cols : 1)) * sizeof *data;
+    return t;
+}
+
+/* The visit's job; false after an error. */
+static bool plan(struct lb_server *server, struct lb_exchange *x, struct asked *asked) {
+    const struct lb_vllm_completion *request = &asked->request;
+    const struct lb_vllm_sampling *sampling = &request->sampling;
+    int64_t n = (int64_t)request->n_prompts, v = lb_hosted_vocab(((struct lb_visit *)x->user)->hosted);
+    struct matrix matrix;
+    if (!make_matrix(x, asked, &matrix)) {
+        return false;
+    }
+    struct lb_wire_tensor inputs[] = {input(LB_IN_IDS, n, matrix.longest, matrix.ids),
+                                      input(LB_IN_LENGTHS, n, 0, matrix.lengths),
+                                      input(LB_IN_START, n, 0, matrix.starts)};
+    struct lb_wire_output outputs[] = {[TOP_IDS] = {.name = "logits.topk_ids", .binary = true},
+                                       [TOP_LOGPROBS] = {.name = "logprobs.topk_values", .binary = true},
+                                       [ACTUAL] = {.name = "logprobs.actual", .binary = true},
+                                       [RANKS] = {.name = "ranks.actual", .binary = true}};
+    bool ranked = sampling->prompt_logprobs != LB_VLLM_NO_LOGPROBS;
+    int64_t k = sampling->prompt_logprobs == LB_VLLM_ALL_LOGPROBS ? v : sampling->prompt_logprobs;
+    k = k > sampling->logprobs ? k : sampling->logprobs;
+    struct lb_infer_request infer = {.top_k = k > 1 ? k : 1,
+                                     .temperature = sampling->temperature > 0 ? sampling->temperature : 1,
+                                     .priority = priority_of(request->priority),
+                                     .n_inputs = 3,
+                                     .inputs = inputs,
+                                     .n_outputs = ranked          ? 4
+                                                  : asked->scored ? 3
+                                                                  : 2,
+                                     .outputs = outputs};
+    struct lb_job_draw draw = {.temperature = sampling->temperature,
+                               .top_k = sampling->top_k,
+                               .top_p = sampling->top_p,
+                               .seed = sampling->has_seed ? sampling->seed : any_seed(x)};
+    bool drawn = sampling->temperature > 0 && sampling->max_tokens > 0;
+    bool planned = lb_submit_plan(server, x, &infer, drawn ? &draw : NULL);
+    lb_free(matrix.ids);
+    int64_t entries = ranked ? matrix.tokens * (k + 1) : 0;
+    int64_t named = sampling->logprobs != LB_VLLM_NO_LOGPROBS
+                        ? (request->echo ? matrix.tokens : n) * (sampling->logprobs + 1)
+                        : 0;
+    x->heavy = entries + named > LB_LIGHT_NUMBERS;
+    asked->answer_bytes =
+        (size_t)(entries * ENTRY_BYTES + named * NAMED_BYTES + n * CHOICE_BYTES) +
+        (request->echo || request->return_token_ids ? (size_t)matrix.tokens * TOKEN_BYTES : 0);
+    return planned;
+}
+
+static bool decode(struct lb_server *server, struct lb_exchange *x, struct asked *asked) {
+    const char *body = x->body.data ? x->body.data : "";
+    struct lb_detail detail = {0};
+    if (!lb_submit_hold(server, x, lb_submit_decoding_bytes(body, x->body.len, -1))) {
+        return false;
+    }
+    enum lb_status status = lb_vllm_completion_decode(body, x->body.len, &x->arena, &asked->request, &detail);
+    if (status != LB_OK) {
+        lb_reply_fail(x, status, &detail);
+        return false;
+    }
+    const struct lb_vllm_sampling *sampling = &asked->request.sampling;
+    asked->scored = sampling->prompt_logprobs != LB_VLLM_NO_LOGPROBS ||
+                    (asked->request.echo && sampling->logprobs != LB_VLLM_NO_LOGPROBS);
+    return true;
+}
+
+/* The question as a job that is ready to be queued; false after an error. */
+static bool prepare(struct lb_server *server, struct lb_exchange *x) {
+    struct lb_visit *visit = x->user;
+    struct asked *asked = lb_arena_zarray(&x->arena, 1, sizeof *asked);
+    if (!asked) {
+        lb_reply_error(x, 503, "out of memory; try again");
+        return false;
+    }
+    visit->asked = asked;
+    if (!decode(server, x, asked) || !lb_vllm_find_model(x, asked->request.model) ||
+        !check(x, &asked->request.sampling) || !encode_all(x, &asked->request) || !plan(server, x, asked)) {
+        return false;
+    }
+    lb_buf_finish(&x->body);
+    lb_unhold(&x->memory, x->memory.bytes);
+    return lb_submit_hold(
+        server, x, x->arena.used + visit->job->arena.used + visit->job->output_bytes + asked->answer_bytes);
+}
+
+/* ---- the answer ---- */
+
+static const void *output(const struct lb_job *job, size_t which, int64_t at) {
+    return which < job->n_outputs ? (const char *)job->outputs[which].data + at * (int64_t)sizeof(float)
+                                  : NULL;
+}
+
+/* The rows of sequence b from row t on. */
+static struct lb_vllm_rows rows_of(const struct lb_job *job, int64_t b, int64_t t) {
+    int64_t row = b * job->rows + t - job->start[b];
+    return (struct lb_vllm_rows){.k = job->top_k,
+                                 .top_ids = output(job, TOP_IDS, row * job->top_k),
+                                 .top_logprobs = output(job, TOP_LOGPROBS, row * job->top_k),
+                                 .actual = output(job, ACTUAL, row),
+                                 .ranks = output(job, RANKS, row)};
+}
+
+/* Behind the prompt: which id, and whether the text ends there. */
+static void generate(const struct lb_job *job, const struct lb_vllm_sampling *sampling, int64_t b,
+                     struct lb_vllm_choice *choice) {
+    choice->n_generated = 1;
+    choice->generated = job->draw ? job->draw->ids[b] : choice->next.top_ids[0];
+    choice->generated_logprob = job->draw ? job->draw->logprobs[b] : choice->next.top_logprobs[0];
+    choice->stopped =
+        !sampling->ignore_eos && lb_ends_has(lb_model_ends(job->model->model), choice->generated);
+    for (size_t i = 0; i < sampling->n_stop_ids && !choice->stopped; i++) {
+        if (sampling->stop_ids[i] == choice->generated) {
+            choice->stopped = true;
+            choice->stop_id = choice->generated;
+        }
+    }
+}
+
+/* The generated token's part of the text, cut where a stop begins. */
+static void put_generated(const struct lb_tokenizer *tokenizer, const struct lb_vllm_sampling *sampling,
+                          struct lb_vllm_choice *choice, struct lb_buf *text) {
+    size_t len = 0, begin = text->len;
+    const char *bytes = lb_tokenizer_bytes(tokenizer, choice->generated, &len);
+    bool special = sampling->skip_special && lb_tokenizer_is_special(tokenizer, choice->generated);
+    if (!bytes || special || (choice->stopped && !sampling->include_stop)) {
+        return;
+    }
+    lb_utf8_append_lossy(text, bytes, len);
+    for (size_t i = 0; i < sampling->n_stops && lb_buf_status(text) == LB_OK; i++) {
+        const char *stop = sampling->stops[i], *at = strstr(text->data + begin, stop);
+        if (at) {
+            text->len = (size_t)(at - text->data) + (sampling->include_stop ? strlen(stop) : 0);
+            text->data[text->len] = '\0';
+            choice->stopped = true;
+            choice->stop_text = stop;
+        }
+    }
+}
+
+static enum lb_status make_text(const struct asked *asked, const struct lb_hosted *hosted, int64_t b,
+                                struct lb_vllm_choice *choice, struct lb_buf *text,
+                                struct lb_detail *detail) {
+    const struct lb_vllm_prompt *prompt = &asked->request.prompts[b];
+    lb_buf_reset(text);
+    if (asked->request.echo && prompt->text) {
+        lb_buf_append_str(text, prompt->text);
+    } else if (asked->request.echo && hosted->tokenizer) {
+        for (int64_t i = 0; i < prompt->n; i++) {
+            if (prompt->ids[i] >= lb_tokenizer_vocab_size(hosted->tokenizer)) {
+                return lb_fail(detail, LB_E_ARG,
+                               "request: echo: id %d of prompt %lld is no token of the tokenizer",
+                               prompt->ids[i], (long long)b);
+            }
+        }
+        enum lb_status status =
+            lb_tokenizer_decode(hosted->tokenizer, prompt->ids, (size_t)prompt->n, false, text, detail);
+        if (status != LB_OK) {
+            return status;
+        }
+    }
+    if (choice->n_generated > 0 && hosted->tokenizer) {
+        put_generated(hosted->tokenizer, &asked->request.sampling, choice, text);
+    }
+    choice->text = text->data ? text->data : "";
+    return lb_buf_status(text) == LB_OK ? LB_OK : lb_fail(detail, LB_E_NOMEM, "out of memory; try again");
+}
+
+static enum lb_status put_choices(const struct asked *asked, const struct lb_job *job,
+                                  struct lb_vllm_writer *writer, struct lb_vllm_usage *usage) {
+    struct lb_buf text;
+    lb_buf_init(&text, LB_MAX_RESPONSE_BYTES);
+    for (int64_t b = 0; b < job->n_seqs && writer->status == LB_OK; b++) {
+        int64_t n = lb_job_length(job, b);
+        struct lb_vllm_choice choice = {.index = b,
+                                        .ids = job->ids + job->offsets[b],
+                                        .n = n,
+                                        .prompt = rows_of(job, b, job->start[b]),
+                                        .next = rows_of(job, b, n - 1),
+                                        .stop_id = -1};
+        if (asked->request.sampling.max_tokens > 0) {
+            generate(job, &asked->request.sampling, b, &choice);
+        }
+        enum lb_status status = make_text(asked, job->model, b, &choice, &text, writer->detail);
+        writer->status = writer->status == LB_OK ? status : writer->status;
+        if (writer->status == LB_OK) {
+            lb_vllm_put_choice(writer, &asked->request, &choice);
+        }
+        usage->prompt_tokens += n;
+        usage->completion_tokens += choice.n_generated;
+    }
+    lb_buf_finish(&text);
+    return writer->status;
+}
+
+/* The numbers are text now: they go, and what was held too much for it. */
+static bool settle(struct lb_server *server, struct lb_exchange *x, const struct asked *asked) {
+    struct lb_job *job = ((struct lb_visit *)x->user)->job;
+    for (size_t i = 0; i < job->n_outputs; i++) {
+        lb_free(job->outputs[i].data);
+        job->outputs[i].data = NULL;
+        lb_unhold(&x->memory, job->outputs[i].bytes);
+    }
+    if (x->body.len > asked->answer_bytes) {
+        return lb_submit_hold(server, x, x->body.len - asked->answer_bytes);
+    }
+    lb_unhold(&x->memory, asked->answer_bytes - x->body.len);
+    return true;
+}
+
+static void finish(struct lb_server *server, struct lb_exchange *x) {
+    struct lb_visit *visit = x->user;
+    const struct asked *asked = visit->asked;
+    const struct lb_hosted *hosted = visit->job->model;
+    struct lb_detail detail = {0};
+    if (!lb_submit_computed(server, x)) {
+        return;
+    }
+    const char *name = lb_vllm_name(x, "cmpl-", asked->request.request_id);
+    struct lb_vllm_writer writer = {.buf = &x->body,
+                                    .text = hosted->tokenizer ? lb_vllm_id_text : NULL,
+                                    .context = hosted->tokenizer,
+                                    .detail = &detail};
+    struct lb_vllm_usage usage = {0};
+    if (!name) {
+        lb_reply_error(x, 503, "out of memory; try again");
+        return;
+    }
+    /* The request's bytes are gone; their buffer takes the answer. */
+    lb_buf_init(&x->body, LB_MAX_RESPONSE_BYTES);
+    lb_vllm_put_completion(&writer, name, (int64_t)time(NULL), hosted->name, hosted->version);
+    if (put_choices(asked, visit->job, &writer, &usage) == LB_OK) {
+        lb_vllm_put_end(&writer, &usage);
+    }
+    if (writer.status != LB_OK) {
+        lb_reply_fail(x, writer.status, &detail);
+    } else if (settle(server, x, asked)) {
+        lb_reply_bytes(x, 200, "application/json", x->body.data, x->body.len);
+        lb_reply_header(x, "Cache-Control", "no-cache");
+    }
+}
+
+void lb_handle_completions(struct lb_server *server, struct lb_exchange *x,
+                           const struct lb_route_match *match) {
+    (void)match;
+    if (!lb_submit_gone(x) && prepare(server, x)) {
+        lb_submit(server, x, finish);
+    }
+}

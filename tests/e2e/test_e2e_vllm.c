@@ -1,0 +1,470 @@
+/* limbeckd asked in vLLM's and OpenAI's dialect: the numbers are those of /v2, to the last bit, alignment,
+ * ranks and texts are theirs, and so are errors. */
+#include <stdarg.h>
+#include <stddef.h>
+#include <setjmp.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include "common/base/file.h"
+#include "common/base/json.h"
+#include "common/base/mem.h"
+#include "tests/e2e/ask.h"
+#include "proto/outputs.h"
+#include "tests/support/tiny_model.h"
+
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define V 97
+#define B 3
+#define T 14
+#define K 5
+
+static char folder[] = "/tmp/limbeck-e2e-vllm-XXXXXX";
+static char teacher[160], bare[160], mlp[160];
+static struct lb_daemon daemon_, guarded; /* guarded: one model, and tokens */
+static int32_t ids[B * T];
+static const int32_t lengths[B] = {T, 1, 6};
+
+/* ---- asking ---- */
+
+/* A body made of format, %I in it the list of prompts; the answer is the caller's. */
+static json_t *ask(const struct lb_daemon *of, const char *path, const char *headers, const char *body,
+                   int status) {
+    struct lb_answer answer;
+    json_t *json = NULL;
+    char type[64] = "";
+    assert_true(lb_daemon_ask(of, "POST", path, headers, body, strlen(body), &answer));
+    if (answer.status != status) {
+        fail_msg("%s: status %d, not %d: %s", body, answer.status, status, answer.body.data);
+    }
+    assert_true(lb_answer_header(&answer, "Content-Type", type, sizeof type));
+    assert_string_equal(type, "application/json");
+    assert_int_equal(lb_json_parse(answer.body.data, answer.body.len, 0, path, &json, NULL), LB_OK);
+    lb_answer_finish(&answer);
+    return json;
+}
+
+static json_t *get(const struct lb_daemon *of, const char *path, int status) {
+    struct lb_answer answer;
+    json_t *json = NULL;
+    assert_true(lb_daemon_ask(of, "GET", path, "", NULL, 0, &answer));
+    assert_int_equal(answer.status, status);
+    assert_int_equal(lb_json_parse(answer.body.data, answer.body.len, 0, path, &json, NULL), LB_OK);
+    lb_answer_finish(&answer);
+    return json;
+}
+
+/* The prompts [B] as JSON. */
+static const char *prompts(void) {
+    static char text[2048];
+    size_t n = 0;
+    for (int b = 0; b < B; b++) {
+        n += (size_t)snprintf(text + n, sizeof text - n, b ? ",[" : "[[");
+        for (int t = 0; t < lengths[b]; t++) {
+            n += (size_t)snprintf(text + n, sizeof text - n, t ? ",%d" : "%d", ids[b * T + t]);
+        }
+        n += (size_t)snprintf(text + n, sizeof text - n, "]");
+    }
+    snprintf(text + n, sizeof text - n, "]");
+    return text;
+}
+
+/* A completion of the prompts with more keys: ",\"max_tokens\":1,...". */
+static json_t *complete(const char *model, const char *keys) {
+    char body[4096];
+    snprintf(body, sizeof body, "{\"model\":\"%s\",\"prompt\":%s%s}", model, prompts(), keys);
+    return ask(&daemon_, "/v1/completions", "", body, 200);
+}
+
+static const json_t *choice_of(const json_t *answer, size_t b) {
+    const json_t *choice = json_array_get(json_object_get(answer, "choices"), b);
+    assert_int_equal(json_integer_value(json_object_get(choice, "index")), b);
+    return choice;
+}
+
+static const json_t *in(const json_t *object, const char *a, const char *b) {
+    const json_t *value = json_object_get(json_object_get(object, a), b);
+    assert_non_null(value);
+    return value;
+}
+
+static float number(const json_t *value) {
+    assert_true(json_is_real(value));
+    return (float)json_real_value(value);
+}
+
+/* What /v2 says of the same sequences. */
+static void reference(struct lb_ask *of, const char *model, double temperature) {
+    lb_ask_ids(of, B, T, ids);
+    lb_ask_input(of, LB_IN_LENGTHS, LB_DT_INT32, B, 0, lengths);
+    of->request.top_k = K;
+    of->request.temperature = temperature;
+    static const char *const names[] = {"logits.topk_ids", "logprobs.topk_values", "logprobs.actual",
+                                        "ranks.actual"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        lb_ask_output(of, names[i], LB_DT_NONE, true);
+    }
+    lb_ask_send_ok(&daemon_, model, of, "");
+}
+
+static int32_t integer(const struct lb_ask *of, int output, int64_t at) {
+    int32_t v;
+    memcpy(&v, (const char *)of->response.outputs[output].data + at * 4, sizeof v);
+    return v;
+}
+
+static float real(const struct lb_ask *of, int output, int64_t at) {
+    float v;
+    memcpy(&v, (const char *)of->response.outputs[output].data + at * 4, sizeof v);
+    return v;
+}
+
+/* ---- numbers ---- */
+
+/* Entry t + 1 of a prompt: k of the reference's row in their order, and the token itself, last where it is
+ * not among them. */
+static void check_entry(const json_t *entry, const struct lb_ask *of, int b, int t, int k) {
+    int64_t row = (int64_t)b * T + t;
+    int32_t own = ids[b * T + t + 1];
+    const char *key;
+    json_t *value;
+    int i = 0;
+    bool seen = false;
+    json_object_foreach((json_t *)entry, key, value) {
+        int32_t id = atoi(key);
+        float logprob = number(json_object_get(value, "logprob"));
+        int64_t rank = json_integer_value(json_object_get(value, "rank"));
+        if (i < k) {
+            assert_int_equal(id, integer(of, 0, row * K + i));
+            assert_true(logprob == real(of, 1, row * K + i));
+            assert_int_equal(rank, i + 1);
+        } else {
+            assert_int_equal(id, own);
+            assert_int_equal(rank, integer(of, 3, row) + 1);
+        }
+        if (id == own) {
+            assert_true(logprob == real(of, 2, row));
+            seen = true;
+        }
+        i++;
+    }
+    assert_true(seen);
+    assert_true(i == k || i == k + 1);
+}
+
+static void test_prompt_logprobs(void **state) {
+    (void)state;
+    static const struct {
+        const char *keys;
+        double temperature;
+        int k;
+    } asked[] = {{",\"max_tokens\":1,\"temperature\":1.5,\"prompt_logprobs\":5", 1.5, 5},
+                 {",\"max_tokens\":0,\"prompt_logprobs\":2,\"echo\":true,\"logprobs\":true", 1, 2},
+                 {",\"max_tokens\":1,\"temperature\":0,\"prompt_logprobs\":0", 1, 0}};
+    const char *const models[] = {"teacher", "bare"};
+    for (int i = 0; i < 6; i++) {
+        const char *model = models[i % 2];
+        struct lb_ask of;
+        reference(&of, model, asked[i / 2].temperature);
+        json_t *answer = complete(model, asked[i / 2].keys);
+        assert_string_equal(json_string_value(json_object_get(answer, "model")), model);
+        assert_string_equal(json_string_value(json_object_get(answer, "system_fingerprint")),
+                            of.response.model_version);
+        for (int b = 0; b < B; b++) {
+            const json_t *list = json_object_get(choice_of(answer, (size_t)b), "prompt_logprobs");
+            assert_int_equal(json_array_size(list), lengths[b]);
+            assert_true(json_is_null(json_array_get(list, 0)));
+            for (int t = 0; t + 1 < lengths[b]; t++) {
+                check_entry(json_array_get(list, (size_t)t + 1), &of, b, t, asked[i / 2].k);
+            }
+        }
+        assert_int_equal(json_integer_value(in(answer, "usage", "prompt_tokens")), T + 1 + 6);
+        assert_int_equal(json_integer_value(in(answer, "usage", "completion_tokens")), i / 2 == 1 ? 0 : B);
+        json_decref(answer);
+        lb_ask_finish(&of);
+    }
+    /* all of the vocabulary */
+    json_t *answer = complete("teacher", ",\"max_tokens\":0,\"prompt_logprobs\":-1");
+    const json_t *list = json_object_get(choice_of(answer, 0), "prompt_logprobs");
+    assert_int_equal(json_object_size(json_array_get(list, 1)), V);
+    json_decref(answer);
+}
+
+/* OpenAI's lists, as lm-evaluation-harness adds them up: one entry a token and one that is generated. */
+static void test_logprobs(void **state) {
+    (void)state;
+    struct lb_ask of;
+    reference(&of, "teacher", 1);
+    json_t *answer = complete("teacher", ",\"max_tokens\":1,\"temperature\":0,\"logprobs\":1,\"seed\":1,"
+                                         "\"echo\":true,\"return_token_ids\":true");
+    for (int b = 0; b < B; b++) {
+        const json_t *choice = choice_of(answer, (size_t)b);
+        const json_t *own = in(choice, "logprobs", "token_logprobs");
+        const json_t *top = in(choice, "logprobs", "top_logprobs");
+        const json_t *offsets = in(choice, "logprobs", "text_offset");
+        assert_int_equal(json_array_size(own), lengths[b] + 1);
+        assert_int_equal(json_array_size(top), lengths[b] + 1);
+        assert_true(json_is_null(json_array_get(own, 0)) && json_is_null(json_array_get(top, 0)));
+        for (int t = 0; t < lengths[b]; t++) {
+            int64_t row = (int64_t)b * T + t;
+            bool last = t + 1 == lengths[b];
+            float logprob = number(json_array_get(own, (size_t)t + 1)), most = -1e9f;
+            assert_true(logprob == real(&of, last ? 1 : 2, last ? row * K : row));
+            const char *key;
+            json_t *value;
+            json_object_foreach(json_array_get(top, (size_t)t + 1), key, value) {
+                most = number(value) > most ? number(value) : most;
+            }
+            assert_true(most == real(&of, 1, row * K));
+        }
+        const json_t *generated = json_array_get(json_object_get(choice, "token_ids"), 0);
+        assert_int_equal(json_integer_value(generated), integer(&of, 0, (b * T + lengths[b] - 1) * K));
+        /* the tokens are the text, and say where they begin in it */
+        struct lb_buf text;
+        lb_buf_init(&text, 1 << 16);
+        const json_t *tokens = in(choice, "logprobs", "tokens");
+        for (size_t t = 0; t < json_array_size(tokens); t++) {
+            assert_int_equal(json_integer_value(json_array_get(offsets, t)), text.len);
+            lb_buf_append_str(&text, json_string_value(json_array_get(tokens, t)));
+        }
+        assert_int_equal(json_array_size(json_object_get(choice, "prompt_token_ids")), lengths[b]);
+        bool ends = strcmp(json_string_value(json_object_get(choice, "finish_reason")), "stop") == 0;
+        if (!ends) {
+            assert_string_equal(json_string_value(json_object_get(choice, "text")), text.data);
+        }
+        lb_buf_finish(&text);
+    }
+    json_decref(answer);
+    lb_ask_finish(&of);
+}
+
+/* One token of each prompt: the same for the same seed and the same as alone, others for others; its
+ * log-probability is of the whole distribution. */
+static void test_drawn(void **state) {
+    (void)state;
+    int64_t drawn[2][B];
+    int unlike = 0;
+    struct lb_ask of;
+    lb_ask_ids(&of, B, T, ids);
+    lb_ask_input(&of, LB_IN_LENGTHS, LB_DT_INT32, B, 0, lengths);
+    of.request.temperature = 2;
+    of.request.top_k = V;
+    lb_ask_output(&of, "logits.topk_ids", LB_DT_NONE, true);
+    lb_ask_output(&of, "logprobs.topk_values", LB_DT_NONE, true);
+    lb_ask_send_ok(&daemon_, "teacher", &of, "");
+    for (int seed = 0; seed < 6; seed++) {
+        char keys[160];
+        snprintf(keys, sizeof keys,
+                 ",\"max_tokens\":1,\"temperature\":2,\"seed\":%d,\"logprobs\":0,\"return_token_ids\":true,"
+                 "\"ignore_eos\":true",
+                 seed / 2);
+        json_t *answer = complete("teacher", keys);
+        for (int b = 0; b < B; b++) {
+            const json_t *choice = choice_of(answer, (size_t)b);
+            int64_t id = json_integer_value(json_array_get(json_object_get(choice, "token_ids"), 0));
+            const json_t *logprobs = in(choice, "logprobs", "token_logprobs");
+            assert_int_equal(json_array_size(logprobs), 1);
+            int64_t row = (int64_t)b * T + lengths[b] - 1;
+            for (int i = 0; i < V; i++) {
+                if (integer(&of, 0, row * V + i) == id) {
+                    assert_true(number(json_array_get(logprobs, 0)) == real(&of, 1, row * V + i));
+                }
+            }
+            if (seed % 2 == 1) {
+                assert_int_equal(id, drawn[0][b]);
+            }
+            unlike += seed > 1 && seed % 2 == 0 && id != drawn[1][b];
+            drawn[seed % 2][b] = id;
+        }
+        json_decref(answer);
+    }
+    assert_true(unlike > 0);
+    lb_ask_finish(&of);
+    json_t *answer = complete("teacher",
+                              ",\"max_tokens\":1,\"temperature\":2,\"top_k\":1,\"return_token_ids\":true"),
+           *greedy = complete("teacher", ",\"max_tokens\":1,\"temperature\":0,\"return_token_ids\":true");
+    for (int b = 0; b < B; b++) {
+        assert_true(json_equal(json_object_get(choice_of(answer, (size_t)b), "token_ids"),
+                               json_object_get(choice_of(greedy, (size_t)b), "token_ids")));
+    }
+    json_decref(answer);
+    json_decref(greedy);
+}
+
+/* Texts are written in the model's tokens, and a stop cuts what is generated. */
+static void test_texts(void **state) {
+    (void)state;
+    json_t *answer =
+        ask(&daemon_, "/v1/completions", "X-Request-Id: mine\r\n",
+            "{\"model\":\"teacher\",\"prompt\":[\"ab\",\"b\"],\"max_tokens\":1,\"temperature\":0,"
+            "\"return_token_ids\":true,\"echo\":true,\"ignore_eos\":true,\"skip_special_tokens\":false}",
+            200);
+    assert_string_equal(json_string_value(json_object_get(answer, "id")), "cmpl-mine");
+    const json_t *list = json_object_get(choice_of(answer, 0), "prompt_token_ids");
+    assert_int_equal(json_array_size(list), 2);
+    const char *text = json_string_value(json_object_get(choice_of(answer, 0), "text"));
+    assert_memory_equal(text, "ab", 2);
+    assert_true(text[2] != '\0');
+    char body[400];
+    int64_t id = json_integer_value(json_array_get(json_object_get(choice_of(answer, 0), "token_ids"), 0));
+    snprintf(
+        body, sizeof body,
+        "{\"model\":\"teacher\",\"prompt\":\"ab\",\"max_tokens\":1,\"temperature\":0,\"ignore_eos\":true,"
+        "\"stop_token_ids\":[%d]}",
+        (int)id);
+    json_t *stopped = ask(&daemon_, "/v1/completions", "", body, 200);
+    const json_t *choice = choice_of(stopped, 0);
+    assert_string_equal(json_string_value(json_object_get(choice, "finish_reason")), "stop");
+    assert_int_equal(json_integer_value(json_object_get(choice, "stop_reason")), id);
+    assert_string_equal(json_string_value(json_object_get(choice, "text")), "");
+    json_decref(stopped);
+    json_decref(answer);
+}
+
+/* ---- what is there ---- */
+
+static void test_models(void **state) {
+    (void)state;
+    json_t *list = get(&daemon_, "/v1/models", 200);
+    const json_t *data = json_object_get(list, "data");
+    assert_int_equal(json_array_size(data), 3);
+    assert_string_equal(json_string_value(json_object_get(json_array_get(data, 0), "id")), "teacher");
+    assert_string_equal(json_string_value(json_object_get(json_array_get(data, 0), "object")), "model");
+    assert_int_equal(json_integer_value(json_object_get(json_array_get(data, 0), "max_model_len")), 128);
+    json_decref(list);
+    list = get(&daemon_, "/v1/models/bare", 200);
+    assert_string_equal(json_string_value(json_object_get(list, "id")), "bare");
+    json_decref(list);
+    json_decref(get(&daemon_, "/health", 200));
+    list = get(&daemon_, "/version", 200);
+    assert_true(json_string_length(json_object_get(list, "version")) > 0);
+    json_decref(list);
+}
+
+/* ---- errors ---- */
+
+static void check_error(const json_t *answer, int code, const char *param, const char *part) {
+    const json_t *error = json_object_get(answer, "error");
+    const char *message = json_string_value(json_object_get(error, "message"));
+    const json_t *about = json_object_get(error, "param");
+    assert_int_equal(json_integer_value(json_object_get(error, "code")), code);
+    assert_true(json_string_length(json_object_get(error, "type")) > 0);
+    if (!message || !strstr(message, part) || json_is_null(about) != !param ||
+        (param && strcmp(json_string_value(about), param) != 0)) {
+        char *all = json_dumps(answer, 0);
+        fail_msg("%s: expected %s about %s", all, part, param ? param : "nothing");
+    }
+}
+
+static void test_errors(void **state) {
+    (void)state;
+    static const struct {
+        int status;
+        const char *param, *part, *body;
+    } bad[] = {
+        {400, NULL, "not valid JSON", "{\"prompt\":"},
+        {400, "model", "3 are served", "{\"prompt\":\"a\",\"max_tokens\":1}"},
+        {404, NULL, "nobody", "{\"model\":\"nobody\",\"prompt\":\"a\",\"max_tokens\":1}"},
+        {400, "prompt", "missing", "{\"model\":\"teacher\"}"},
+        {400, "max_tokens", "0 or 1", "{\"model\":\"teacher\",\"prompt\":\"a\"}"},
+        {400, "max_tokens", "is 2", "{\"model\":\"teacher\",\"prompt\":\"a\",\"max_tokens\":2}"},
+        {400, "stream", "leave it out", "{\"model\":\"teacher\",\"prompt\":\"a\",\"stream\":true}"},
+        {400, NULL, "no tokenizer", "{\"model\":\"bare\",\"prompt\":\"a\",\"max_tokens\":1}"},
+        {400, NULL, "does not write text", "{\"model\":\"mlp\",\"prompt\":[1],\"max_tokens\":1}"},
+        {400, NULL, "outside the vocabulary", "{\"model\":\"teacher\",\"prompt\":[97],\"max_tokens\":1}"},
+        {400, NULL, "at most 128 tokens",
+         "{\"model\":\"teacher\",\"max_tokens\":1,\"prompt\":[0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,"
+         "0,0,"
+         "0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,"
+         "0,0,"
+         "0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,"
+         "0,0,0,"
+         "0]}"},
+    };
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        json_t *answer = ask(&daemon_, "/v1/completions", "", bad[i].body, bad[i].status);
+        check_error(answer, bad[i].status, bad[i].param, bad[i].part);
+        json_decref(answer);
+    }
+    json_t *answer = get(&daemon_, "/v1/nothing", 404);
+    check_error(answer, 404, NULL, "no such path");
+    json_decref(answer);
+    answer = get(&daemon_, "/v1/completions", 405);
+    check_error(answer, 405, NULL, "POST");
+    json_decref(answer);
+    answer = get(&daemon_, "/v1/models/nobody", 404);
+    check_error(answer, 404, NULL, "nobody");
+    json_decref(answer);
+}
+
+/* One model needs no name; without a good token there is nothing. */
+static void test_guarded(void **state) {
+    (void)state;
+    static const char body[] = "{\"prompt\":[1,2],\"max_tokens\":1}";
+    json_t *answer = ask(&guarded, "/v1/completions", "", body, 401);
+    check_error(answer, 401, NULL, "token");
+    json_decref(answer);
+    answer = ask(&guarded, "/v1/completions", "Authorization: Bearer \r\n", body, 401);
+    json_decref(answer);
+    answer = ask(&guarded, "/v1/completions", "Authorization: Bearer reader-token-1\r\n", body, 200);
+    assert_string_equal(json_string_value(json_object_get(answer, "model")), "teacher");
+    json_decref(answer);
+}
+
+/* ---- start and stop ---- */
+
+static void start(struct lb_daemon *out, const char *name, const char *const *arguments) {
+    assert_true(lb_daemon_start(out, folder, name, arguments, true));
+}
+
+static int start_all(void **state) {
+    (void)state;
+    struct lb_config config;
+    char path[128], tokens[128];
+    assert_non_null(mkdtemp(folder));
+    lb_tiny_llama(&config);
+    config.initializer_range = 0.5; /* so that answers differ */
+    snprintf(path, sizeof path, "%s/teacher", folder);
+    lb_tiny_save(&config, 1, path, LB_F32, true);
+    snprintf(teacher, sizeof teacher, "teacher=%s", path);
+    snprintf(path, sizeof path, "%s/bare", folder);
+    lb_tiny_save(&config, 2, path, LB_F32, false);
+    snprintf(bare, sizeof bare, "bare=%s", path);
+    lb_tiny_mlp(&config);
+    snprintf(path, sizeof path, "%s/mlp", folder);
+    lb_tiny_save(&config, 3, path, LB_F32, false);
+    snprintf(mlp, sizeof mlp, "mlp=%s", path);
+    snprintf(tokens, sizeof tokens, "%s/tokens", folder);
+    assert_int_equal(lb_file_replace(tokens, "reader-token-1\n", 15, NULL), LB_OK);
+    assert_int_equal(chmod(tokens, 0600), 0);
+    for (int i = 0; i < B * T; i++) {
+        ids[i] = (i * 37 + 11) % V;
+    }
+    start(&daemon_, "daemon", (const char *[]){teacher, bare, mlp, NULL});
+    start(&guarded, "guarded", (const char *[]){"--token-file", tokens, teacher, NULL});
+    return 0;
+}
+
+static int stop_all(void **state) {
+    (void)state;
+    assert_int_equal(lb_daemon_stop(&daemon_, SIGTERM), 0);
+    assert_int_equal(lb_daemon_stop(&guarded, SIGTERM), 0);
+    assert_int_equal(lb_remove_tree(folder, NULL), LB_OK);
+    return 0;
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_prompt_logprobs), cmocka_unit_test(test_logprobs),
+        cmocka_unit_test(test_drawn),           cmocka_unit_test(test_texts),
+        cmocka_unit_test(test_models),          cmocka_unit_test(test_errors),
+        cmocka_unit_test(test_guarded),
+    };
+    return cmocka_run_group_tests(tests, start_all, stop_all);
+}

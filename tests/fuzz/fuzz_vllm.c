@@ -1,0 +1,100 @@
+/* lb_vllm_completion_decode: one clear error, or a request within its limits, whose answer is JSON. The first
+ * byte says what the model "knows". */
+#include "proto/vllm.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+static void require(bool truth) {
+    if (!truth) {
+        abort();
+    }
+}
+
+static const uint8_t *noise;
+static size_t n_noise;
+
+/* Any UTF-8. */
+static enum lb_status text_of(void *context, int32_t id, struct lb_buf *out) {
+    (void)context;
+    const char c[] = {(char)(id & 0x7f), '\0'};
+    return lb_buf_append(out, id % 5 == 0 ? "\xe2\x82\xac" : c, id % 5 == 0 ? 3 : 1);
+}
+
+static float logprob(size_t i) {
+    return -(float)noise[i % n_noise] / 8;
+}
+
+/* An answer about the ids of a prompt: two likely ids a row. */
+static void answer(const struct lb_vllm_completion *request, const struct lb_vllm_prompt *prompt) {
+    enum { ROWS = 16 };
+    static const int32_t ids[ROWS] = {0, 65, 34, 92, 10, 5, 5, 7};
+    int32_t top[2 * ROWS], ranks[ROWS] = {0};
+    float values[2 * ROWS], actual[ROWS];
+    struct lb_buf buf;
+    struct lb_vllm_choice choice = {.ids = prompt->ids && prompt->n <= ROWS ? prompt->ids : ids,
+                                    .n = prompt->ids && prompt->n <= ROWS ? prompt->n : ROWS,
+                                    .text = prompt->text ? prompt->text : "",
+                                    .n_generated = request->sampling.max_tokens > 0,
+                                    .generated = 3,
+                                    .stop_text =
+                                        request->sampling.n_stops ? request->sampling.stops[0] : NULL,
+                                    .stop_id = -1};
+    for (size_t i = 0; i < 2 * ROWS; i++) {
+        top[i] = noise[i % n_noise] + (int32_t)(i % 2) * 256; /* two that differ */
+        values[i] = logprob(i);
+        actual[i / 2] = logprob(i + 1);
+    }
+    choice.prompt = choice.next = (struct lb_vllm_rows){2, top, values, actual, ranks};
+    lb_buf_init(&buf, 1 << 20);
+    struct lb_vllm_writer writer = {.buf = &buf, .text = noise[0] & 1 ? text_of : NULL};
+    const struct lb_vllm_usage usage = {1, 2};
+    lb_vllm_put_completion(&writer, request->request_id ? request->request_id : "", 1,
+                           request->model ? request->model : "", "f");
+    lb_vllm_put_choice(&writer, request, &choice);
+    lb_vllm_put_end(&writer, &usage);
+    if (writer.status == LB_OK) {
+        json_t *json = NULL;
+        require(lb_json_parse(buf.data, buf.len, 0, "answer", &json, NULL) == LB_OK);
+        json_decref(json);
+    }
+    lb_buf_finish(&buf);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
+    if (size < 1) {
+        return 0;
+    }
+    struct lb_arena arena;
+    struct lb_vllm_completion request;
+    struct lb_detail detail = {0};
+    char key[LB_MAX_NAME];
+    noise = data;
+    n_noise = size;
+    lb_arena_init(&arena, 256u << 20);
+    enum lb_status status = lb_vllm_completion_decode(data + 1, size - 1, &arena, &request, &detail);
+    require(status == detail.code && (status == LB_OK) == (detail.text[0] == '\0'));
+    require(strpbrk(detail.text, "\n\r\x1b") == NULL);
+    if (lb_vllm_error_key(detail.text, key)) {
+        require(strstr(detail.text, key) != NULL);
+    }
+    if (status == LB_OK) {
+        const struct lb_vllm_sampling *s = &request.sampling;
+        require(request.n_prompts >= 1 && request.n_prompts <= LB_MAX_SEQUENCES);
+        require(s->prompt_logprobs >= LB_VLLM_NO_LOGPROBS && s->prompt_logprobs <= LB_MAX_TOP_K);
+        require(s->temperature == 0 ||
+                (s->temperature >= LB_MIN_TEMPERATURE && s->temperature <= LB_MAX_TEMPERATURE));
+        for (size_t i = 0; i < request.n_prompts; i++) {
+            const struct lb_vllm_prompt *prompt = &request.prompts[i];
+            require(prompt->text ? !prompt->ids && prompt->text[0] : prompt->n > 0);
+            for (int64_t t = 0; t < prompt->n; t++) {
+                require(prompt->ids[t] >= 0);
+            }
+        }
+        answer(&request, &request.prompts[0]);
+    }
+    lb_arena_finish(&arena);
+    return 0;
+}
