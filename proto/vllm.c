@@ -401,7 +401,15 @@ static const char *const known[] = {"model",
                                     "return_tokens_as_token_ids",
                                     "request_id",
                                     "priority",
-                                    "sampling_params"};
+                                    "sampling_params",
+                                    "messages",
+                                    "tokens",
+                                    "return_token_strs",
+                                    "add_generation_prompt",
+                                    "chat_template",
+                                    "chat_template_kwargs",
+                                    "continue_final_message",
+                                    "mm_processor_kwargs"};
 
 bool lb_vllm_error_key(const char *text, char out[LB_MAX_NAME]) {
     static const char begin[] = WHAT ": ";

@@ -160,6 +160,12 @@ static const struct lb_route routes[] = {
     {"GET", "/v1/models", "models", LB_ACCESS_TOKEN, handle_models},
     {"GET", "/v1/models/{model}", "models", LB_ACCESS_TOKEN, handle_model},
     {"GET", "/version", "version", LB_ACCESS_TOKEN, handle_version},
+    {"POST", "/tokenize", "tokenize", LB_ACCESS_TOKEN, lb_handle_tokenize},
+    {"POST", "/v1/tokenize", "tokenize", LB_ACCESS_TOKEN, lb_handle_tokenize},
+    {"POST", "/detokenize", "detokenize", LB_ACCESS_TOKEN, lb_handle_detokenize},
+    {"POST", "/v1/detokenize", "detokenize", LB_ACCESS_TOKEN, lb_handle_detokenize},
+    {"GET", "/tokenizer_info", "tokenizer_info", LB_ACCESS_TOKEN, lb_handle_tokenizer_info},
+    {"GET", "/v1/tokenizer_info", "tokenizer_info", LB_ACCESS_TOKEN, lb_handle_tokenizer_info},
     {"POST", "/v1/completions", "completions", LB_ACCESS_TOKEN, lb_handle_completions},
 };
 

@@ -19,5 +19,11 @@ const char *lb_vllm_name(struct lb_exchange *exchange, const char *prefix, const
 
 void lb_handle_completions(struct lb_server *server, struct lb_exchange *exchange,
                            const struct lb_route_match *match);
+void lb_handle_tokenize(struct lb_server *server, struct lb_exchange *exchange,
+                        const struct lb_route_match *match);
+void lb_handle_detokenize(struct lb_server *server, struct lb_exchange *exchange,
+                          const struct lb_route_match *match);
+void lb_handle_tokenizer_info(struct lb_server *server, struct lb_exchange *exchange,
+                              const struct lb_route_match *match);
 
 #endif

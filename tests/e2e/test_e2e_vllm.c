@@ -24,6 +24,10 @@
 #define B 3
 #define T 14
 #define K 5
+#define TEMPLATE                                                                                             \
+    "{% for m in messages %}{{ m['role'] }}:{{ m['content'] }};{% endfor %}{% if add_generation_prompt %}>"  \
+    "{% endif %}"
+#define CONFIG "{\"eos_token\":{\"content\":\"!\",\"special\":true},\"chat_template\":\"" TEMPLATE "\"}"
 
 static char folder[] = "/tmp/limbeck-e2e-vllm-XXXXXX";
 static char teacher[160], bare[160], mlp[160];
@@ -327,6 +331,53 @@ static void test_texts(void **state) {
     json_decref(answer);
 }
 
+/* ---- the tokenizer ---- */
+
+static void check_tokens(const char *path, const char *body, const char *tokens, const char *strings) {
+    json_t *answer = ask(&daemon_, path, "", body, 200);
+    char *got = json_dumps(json_object_get(answer, "tokens"), JSON_COMPACT);
+    char *texts = json_dumps(json_object_get(answer, "token_strs"), JSON_COMPACT | JSON_ENCODE_ANY);
+    assert_string_equal(got, tokens);
+    assert_string_equal(texts, strings);
+    assert_int_equal(json_integer_value(json_object_get(answer, "count")),
+                     json_array_size(json_object_get(answer, "tokens")));
+    assert_int_equal(json_integer_value(json_object_get(answer, "max_model_len")), 128);
+    free(got);
+    free(texts);
+    json_decref(answer);
+}
+
+/* "!" is id 0; the template writes role:content; and >. */
+static void test_tokenizer(void **state) {
+    (void)state;
+    check_tokens("/tokenize", "{\"model\":\"teacher\",\"prompt\":\"a!b\",\"return_token_strs\":true}",
+                 "[64,0,65]", "[\"a\",\"!\",\"b\"]");
+    check_tokens("/v1/tokenize", "{\"model\":\"teacher\",\"prompt\":\"\",\"add_special_tokens\":false}", "[]",
+                 "null");
+    check_tokens("/tokenize",
+                 "{\"model\":\"teacher\",\"messages\":[{\"role\":\"u\",\"content\":\"a\"}],"
+                 "\"return_token_strs\":true}",
+                 "[84,25,64,26,29]", "[\"u\",\":\",\"a\",\";\",\">\"]");
+    check_tokens("/tokenize",
+                 "{\"model\":\"teacher\",\"messages\":[{\"role\":\"u\",\"content\":\"a\"}],"
+                 "\"add_generation_prompt\":false}",
+                 "[84,25,64,26]", "null");
+    json_t *answer = ask(&daemon_, "/detokenize", "", "{\"model\":\"teacher\",\"tokens\":[64,0,65]}", 200);
+    assert_string_equal(json_string_value(json_object_get(answer, "prompt")), "a!b");
+    json_decref(answer);
+    json_t *info = NULL;
+    struct lb_answer bytes;
+    assert_true(lb_daemon_ask(&guarded, "GET", "/tokenizer_info", "Authorization: Bearer reader-token-1\r\n",
+                              NULL, 0, &bytes));
+    assert_int_equal(bytes.status, 200);
+    assert_int_equal(lb_json_parse(bytes.body.data, bytes.body.len, 0, "info", &info, NULL), LB_OK);
+    assert_string_equal(json_string_value(json_object_get(info, "eos_token")), "!");
+    assert_string_equal(json_string_value(json_object_get(info, "chat_template")), TEMPLATE);
+    assert_true(json_string_length(json_object_get(info, "tokenizer_class")) > 0);
+    json_decref(info);
+    lb_answer_finish(&bytes);
+}
+
 /* ---- what is there ---- */
 
 static void test_models(void **state) {
@@ -392,7 +443,30 @@ static void test_errors(void **state) {
         check_error(answer, bad[i].status, bad[i].param, bad[i].part);
         json_decref(answer);
     }
-    json_t *answer = get(&daemon_, "/v1/nothing", 404);
+    static const struct {
+        const char *path, *param, *part, *body;
+    } others[] = {
+        {"/tokenize", NULL, "empty", ""},
+        {"/tokenize", NULL, "no tokenizer", "{\"model\":\"bare\",\"prompt\":\"a\"}"},
+        {"/tokenize", "prompt", "missing", "{\"model\":\"teacher\"}"},
+        {"/tokenize", "prompt", "give one", "{\"model\":\"teacher\",\"prompt\":\"a\",\"messages\":[]}"},
+        {"/tokenize", "messages", "list", "{\"model\":\"teacher\",\"messages\":[]}"},
+        {"/tokenize", "messages", "messages[0]",
+         "{\"model\":\"teacher\",\"messages\":[{\"content\":\"a\"}]}"},
+        {"/tokenize", "chat_template", "leave it out",
+         "{\"model\":\"teacher\",\"messages\":[{\"role\":\"u\",\"content\":\"a\"}],\"chat_template\":\"x\"}"},
+        {"/detokenize", "tokens", "tokens[1]", "{\"model\":\"teacher\",\"tokens\":[1,97]}"},
+        {"/detokenize", "tokens", "list", "{\"model\":\"teacher\",\"tokens\":\"a\"}"},
+    };
+    for (size_t i = 0; i < sizeof others / sizeof *others; i++) {
+        json_t *other = ask(&daemon_, others[i].path, "", others[i].body, 400);
+        check_error(other, 400, others[i].param, others[i].part);
+        json_decref(other);
+    }
+    json_t *answer = get(&daemon_, "/tokenizer_info", 400);
+    check_error(answer, 400, "model", "3 are served");
+    json_decref(answer);
+    answer = get(&daemon_, "/v1/nothing", 404);
     check_error(answer, 404, NULL, "no such path");
     json_decref(answer);
     answer = get(&daemon_, "/v1/completions", 405);
@@ -433,6 +507,9 @@ static int start_all(void **state) {
     snprintf(path, sizeof path, "%s/teacher", folder);
     lb_tiny_save(&config, 1, path, LB_F32, true);
     snprintf(teacher, sizeof teacher, "teacher=%s", path);
+    char *config_path = lb_path_join(path, "tokenizer_config.json");
+    assert_int_equal(lb_file_replace(config_path, CONFIG, strlen(CONFIG), NULL), LB_OK);
+    lb_free(config_path);
     snprintf(path, sizeof path, "%s/bare", folder);
     lb_tiny_save(&config, 2, path, LB_F32, false);
     snprintf(bare, sizeof bare, "bare=%s", path);
@@ -463,8 +540,8 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_prompt_logprobs), cmocka_unit_test(test_logprobs),
         cmocka_unit_test(test_drawn),           cmocka_unit_test(test_texts),
-        cmocka_unit_test(test_models),          cmocka_unit_test(test_errors),
-        cmocka_unit_test(test_guarded),
+        cmocka_unit_test(test_tokenizer),       cmocka_unit_test(test_models),
+        cmocka_unit_test(test_errors),          cmocka_unit_test(test_guarded),
     };
     return cmocka_run_group_tests(tests, start_all, stop_all);
 }
