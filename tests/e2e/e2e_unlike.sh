@@ -10,7 +10,8 @@ for kind in llama2 gpt2; do
     mkdir "$kind"
     cp "$golden/$kind.json" "$kind/tokenizer.json"
 done
-echo '{"bos_token": "<s>", "eos_token": "</s>", "add_bos_token": true}' >llama2/tokenizer_config.json
+echo '{"bos_token": "<s>", "eos_token": "</s>"}' >llama2/tokenizer_config.json
+echo '{"bos_token": "<|endoftext|>", "eos_token": "<|endoftext|>"}' >gpt2/tokenizer_config.json
 text nouns 1500 1 >nouns.txt
 text nouns 60 2 >test.txt
 for kind in llama2 gpt2; do
@@ -97,6 +98,16 @@ mv gone gpt2-teacher
 host llama2 llama2-teacher/student
 host own own-teacher/student
 
+say "a teacher whose texts begin otherwise now is another teacher, though its weights and tokenizer are the same"
+config=gpt2-teacher/student/tokenizer_config.json
+cp $config kept.json
+jq '.add_bos_token = true' kept.json >$config
+expect 1 other.log "$limbeck" train both.yaml --set output_dir=part --resume
+one_error other.log
+said other.log "other teachers"
+cp kept.json $config
+expect 0 again.log "$limbeck" train both.yaml --set output_dir=part --resume
+
 say "prompts and completions: what is asked does not count"
 jq -cR '{prompt: .[:9], completion: .[9:]}' nouns.txt >pairs.jsonl
 expect 0 pairs.log "$limbeck" train alm.yaml --set 'datasets=[{path: pairs.jsonl}]' --set output_dir=pairs --set max_steps=20
@@ -157,6 +168,8 @@ refused no2 "loss_functions.1 (hs_mse) compares token by token" --set 'loss_func
 refused no3 "no teacher is called" --set 'loss_functions.0.teachers=[nobody]'
 refused no4 "no loss learns from gpt2" --set 'loss_functions.2.teachers=[llama2]'
 refused no5 "does not read it" --set 'loss_functions.2.temperature=2'
+tr '\n' ' ' <nouns.txt >long.txt
+refused no7 "hold no piece of the first" --set max_length=1 --set 'datasets=[{path: long.txt, max_tokens: 60}]'
 expect 1 images.log "$limbeck" train both.yaml --set output_dir=no6 --set whole_texts=true
 said images.log "loss_functions.2: alm compares how likely texts are"
 
