@@ -137,8 +137,8 @@ LB_NODISCARD enum lb_status lb_model_save_hf(const struct lb_model *model, const
                                              enum lb_dtype dtype, const struct lb_tokenizer *tokenizer,
                                              const char *readme, struct lb_detail *detail);
 /* Writes a GGUF file (matrices of a type that lb_dtype_narrows; vectors F32), with the vocabulary of
- * tokenizer unless it is NULL. Matrices whose rows are no whole blocks become F16, which is noted (notes may
- * be NULL). */
+ * tokenizer unless it is NULL. Matrices whose rows are no whole blocks become Q5_0 instead of Q4_K and Q8_0
+ * instead of Q6_K where that fits, else F16, which is noted (notes may be NULL). */
 LB_NODISCARD enum lb_status lb_model_save_gguf(const struct lb_model *model, const char *path,
                                                enum lb_dtype dtype, const struct lb_tokenizer *tokenizer,
                                                struct lb_notes *notes, struct lb_detail *detail);

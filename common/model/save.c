@@ -72,17 +72,20 @@ static enum lb_status lay_out(const struct lb_model *model, size_t i, bool gguf,
     return status;
 }
 
-/* What weight i is written as. */
+/* What weight i is written as: where its rows are no whole blocks what llama.cpp's quantize takes then. */
 static enum lb_dtype dtype_of(const struct lb_model *model, size_t i, enum lb_dtype dtype, bool gguf,
                               struct lb_notes *notes) {
     const struct lb_weight *w = &model->weights[i];
-    enum lb_dtype to = gguf && (w->n_dims == 1 || model->specs[i].exact) ? LB_F32 : dtype;
-    if (w->cols % lb_dtype_block(to) == 0) {
-        return to;
+    enum lb_dtype wanted = gguf && (w->n_dims == 1 || model->specs[i].exact) ? LB_F32 : dtype, to = wanted;
+    while (w->cols % lb_dtype_block(to) != 0) {
+        to = to == LB_Q4_K ? LB_Q5_0 : to == LB_Q6_K ? LB_Q8_0 : LB_F16;
     }
-    lb_note(notes, "tensor %s is written as F16: its rows of %lld are no multiple of the %d of %s", w->name,
-            (long long)w->cols, lb_dtype_block(to), lb_dtype_name(to));
-    return LB_F16;
+    if (to != wanted) {
+        lb_note(notes, "tensor %s is written as %s: its rows of %lld are no multiple of the %d of %s",
+                w->name, lb_dtype_name(to), (long long)w->cols, lb_dtype_block(wanted),
+                lb_dtype_name(wanted));
+    }
+    return to;
 }
 
 /* Tensor i of the file: weight i, or all of those that a GGUF stacks upon it. */
@@ -110,8 +113,7 @@ static enum lb_status convert_one(const struct lb_model *model, size_t i, enum l
     return t->data != NULL ? lay_out(model, i, gguf, out, detail) : LB_E_NOMEM;
 }
 
-/* For a GGUF or a folder. dtype for matrices; vectors too, but in a GGUF they are F32. Block formats need
- * rows of whole blocks: others fall back to F16, as in llama.cpp. */
+/* For a GGUF or a folder. dtype for matrices; vectors too, but in a GGUF they are F32. */
 static enum lb_status convert(const struct lb_model *model, enum lb_dtype dtype, bool gguf,
                               struct converted *out, struct lb_notes *notes, struct lb_detail *detail) {
     out->n = model->n_own;

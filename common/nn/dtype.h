@@ -56,7 +56,8 @@ uint32_t lb_dtype_file_type(enum lb_dtype dtype);
 /* dst[n] = the n elements at src (a row start) as FP32; dtype is one of the weight formats, n a multiple of
  * the block. */
 void lb_dequantize(enum lb_dtype dtype, const void *src, float *dst, int64_t n);
-/* The inverse, for what lb_dtype_narrows says yes to. Blocks as ggml's own plain quantisers make them. */
+/* The inverse, for what lb_dtype_narrows says yes to. Blocks of 32 as
+ * ggml's own plain quantisers make them. */
 void lb_quantize(enum lb_dtype dtype, const float *src, void *dst, int64_t n);
 
 #endif

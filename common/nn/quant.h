@@ -20,9 +20,9 @@
     X(Q5_1, q5_1, 7, 32, 24, 9, lb_q5_1_narrow)                                                              \
     X(Q2_K, q2_k, 10, 256, 84, 10, NULL)                                                                     \
     X(Q3_K, q3_k, 11, 256, 110, 12, NULL)                                                                    \
-    X(Q4_K, q4_k, 12, 256, 144, 15, NULL)                                                                    \
+    X(Q4_K, q4_k, 12, 256, 144, 14, lb_q4_k_narrow)                                                          \
     X(Q5_K, q5_k, 13, 256, 176, 17, NULL)                                                                    \
-    X(Q6_K, q6_k, 14, 256, 210, 18, NULL)                                                                    \
+    X(Q6_K, q6_k, 14, 256, 210, 18, lb_q6_k_narrow)                                                          \
     X(IQ4_NL, iq4_nl, 20, 32, 18, 25, NULL)                                                                  \
     X(IQ4_XS, iq4_xs, 23, 256, 136, 30, NULL)                                                                \
     X(MXFP4, mxfp4, 39, 32, 17, 38, NULL)
@@ -33,11 +33,14 @@
 LB_BLOCK_FORMATS(LB_DECLARE_WIDEN)
 
 /* The inverse, each weight to the nearest that the block's scale allows, as ggml's plain quantisers do
- * (quantize_row_<name>_ref). Where a block's scale is too small for an f16, its weights become zeros. */
+ * (quantize_row_<name>_ref). Where a block's scale is too small for an f16, its weights become zeros. Of Q4_K
+ * and Q6_K quant_k_narrow.c looks for the least squared error, which is below that of ggml's search. */
 void lb_q8_0_narrow(const float *src, unsigned char *dst, int64_t n);
 void lb_q4_0_narrow(const float *src, unsigned char *dst, int64_t n);
 void lb_q4_1_narrow(const float *src, unsigned char *dst, int64_t n);
 void lb_q5_0_narrow(const float *src, unsigned char *dst, int64_t n);
 void lb_q5_1_narrow(const float *src, unsigned char *dst, int64_t n);
+void lb_q4_k_narrow(const float *src, unsigned char *dst, int64_t n);
+void lb_q6_k_narrow(const float *src, unsigned char *dst, int64_t n);
 
 #endif

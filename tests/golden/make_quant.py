@@ -3,11 +3,15 @@
 
 Needs numpy and gguf (made with gguf 0.19.0). blocks.gguf holds for each format T a tensor `T` of blocks and `T.wide`, what
 gguf.quants.dequantize makes of it; `narrow.F32` and for each format that is written `T.narrow`, what gguf.quants.quantize makes
-of it. pair-00001-of-00002.gguf and its second part are one small file cut in two, as llama-gguf-split cuts.
+of it. large.gguf holds rows of several distributions, `narrow.F32`, and for the written formats with blocks of 256 `T.ggml`,
+what ggml's own quantizer makes of them (llama-cpp-python 0.3.36; the gguf package has none). pair-00001-of-00002.gguf and its second part are one small file cut in two, as llama-gguf-split cuts.
 """
+import ctypes
+import glob
 import os
 
 import gguf
+import llama_cpp
 import numpy as np
 from gguf import GGMLQuantizationType as T
 from gguf import quants
@@ -62,6 +66,14 @@ def narrow_source(rng):
     return x
 
 
+def large_source(rng):
+    n = 1024
+    rows = [rng.standard_normal(n), rng.laplace(size=n), rng.standard_t(3, n), rng.uniform(-1, 1, n), np.abs(rng.standard_normal(n)) + 1,
+            -np.abs(rng.standard_normal(n)), rng.standard_normal(n) * 10.0 ** rng.integers(-3, 2, n // 32).repeat(32),
+            rng.standard_normal(n) * 1e-4, np.zeros(n), np.full(n, 0.25)]
+    return (np.array(rows) * 0.02).astype(np.float32)
+
+
 def write(path, tensors, keys=()):
     w = gguf.GGUFWriter(path, "llama")
     for name, value in keys:
@@ -86,6 +98,18 @@ def main():
     tensors.append(("narrow.F32", x, None))
     tensors += [(kind.name + ".narrow", quants.quantize(x, kind), kind) for kind in WRITTEN]
     write(os.path.join(HERE, "blocks.gguf"), tensors)
+
+    ggml = ctypes.CDLL(glob.glob(os.path.join(os.path.dirname(llama_cpp.__file__), "lib", "libggml-base.so"))[0])
+    ggml.ggml_quantize_chunk.restype = ctypes.c_size_t
+    x = large_source(np.random.default_rng(7))
+    tensors = [("narrow.F32", x, None)]
+    for kind in (T.Q4_K, T.Q6_K):
+        rows = np.zeros((len(x), x.shape[1] // 256 * gguf.GGML_QUANT_SIZES[kind][1]), dtype=np.uint8)
+        n, cols = (ctypes.c_int64(k) for k in x.shape)
+        ggml.ggml_quantize_chunk(int(kind), ctypes.c_void_p(x.ctypes.data), ctypes.c_void_p(rows.ctypes.data), ctypes.c_int64(0),
+                                 n, cols, None)
+        tensors.append((kind.name + ".ggml", rows, kind))
+    write(os.path.join(HERE, "large.gguf"), tensors)
 
     # A pair: the keys are u16 and i32, as llama.cpp's own tool writes them.
     for i, names in enumerate([["a", "b"], ["c"]]):

@@ -80,7 +80,7 @@ static void what_is_written_is_the_same_bytes(void **state) {
     int seen = 0;
     for (int d = 0; d < LB_DTYPES; d++) {
         enum lb_dtype dtype = (enum lb_dtype)d;
-        if (lb_dtype_block(dtype) == 1 || !lb_dtype_narrows(dtype)) {
+        if (lb_dtype_block(dtype) != 32 || !lb_dtype_narrows(dtype)) {
             continue;
         }
         const struct lb_tensor *want = find(file, dtype, ".narrow");
@@ -101,6 +101,52 @@ static void what_is_written_is_the_same_bytes(void **state) {
     lb_gguf_destroy(file);
 }
 
+static double squared_error(enum lb_dtype dtype, const void *blocks, const float *x, int64_t n) {
+    float wide[2048];
+    double sum = 0;
+    assert_true(n <= 2048);
+    lb_dequantize(dtype, blocks, wide, n);
+    for (int64_t i = 0; i < n; i++) {
+        sum += ((double)wide[i] - x[i]) * ((double)wide[i] - x[i]);
+    }
+    return sum;
+}
+
+/* Rows of several distributions: none is farther from its weights than ggml's blocks are, all together are
+ * nearer; and what no block holds is no trap. */
+static void large_blocks_are_nearer_than_ggmls(void **state) {
+    (void)state;
+    struct lb_gguf *file = open_golden("large.gguf");
+    const struct lb_tensor *source = lb_gguf_find(file, "narrow.F32");
+    static const enum lb_dtype dtypes[] = {LB_Q4_K, LB_Q6_K};
+    for (size_t d = 0; d < 2; d++) {
+        const struct lb_tensor *theirs = find(file, dtypes[d], ".ggml");
+        int64_t cols = source->dim[1];
+        size_t row_bytes = theirs->bytes / (size_t)theirs->dim[0];
+        double all[2] = {0, 0};
+        unsigned char *have = calloc(row_bytes, 1);
+        assert_non_null(have);
+        for (int64_t r = 0; r < source->dim[0]; r++) {
+            const float *x = (const float *)source->data + r * cols;
+            lb_quantize(dtypes[d], x, have, cols);
+            double ours = squared_error(dtypes[d], have, x, cols);
+            double other =
+                squared_error(dtypes[d], (const char *)theirs->data + (size_t)r * row_bytes, x, cols);
+            if (ours > other) {
+                fail_msg("%s, row %lld: %g, ggml's %g", lb_dtype_name(dtypes[d]), (long long)r, ours, other);
+            }
+            all[0] += other > 0 ? ours / other : 1;
+            all[1] += 1;
+        }
+        printf("%s: squared error %.3f of ggml's\n", lb_dtype_name(dtypes[d]), all[0] / all[1]);
+        assert_true(all[0] < 0.99 * all[1]);
+        float odd[256] = {NAN, INFINITY, -INFINITY, 1e38f, -1e-45f, 1e-40f};
+        lb_quantize(dtypes[d], odd, have, 256);
+        free(have);
+    }
+    lb_gguf_destroy(file);
+}
+
 static void a_pair_is_one_file(void **state) {
     (void)state;
     struct lb_gguf *file = open_golden("pair-00001-of-00002.gguf");
@@ -116,6 +162,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_format_widens_to_the_same_bits),
         cmocka_unit_test(what_is_written_is_the_same_bytes),
+        cmocka_unit_test(large_blocks_are_nearer_than_ggmls),
         cmocka_unit_test(a_pair_is_one_file),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

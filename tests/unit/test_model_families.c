@@ -373,6 +373,37 @@ static void experts_lie_as_llamacpp_has_them(void **state) {
     lb_model_destroy(model);
 }
 
+/* Rows that are no whole blocks: what llama.cpp's quantize takes then, and a note. */
+static void rows_of_other_widths(void **state) {
+    (void)state;
+    static const struct {
+        enum lb_dtype dtype, of_32, of_48, of_256;
+    } cases[] = {{LB_Q4_K, LB_Q5_0, LB_F16, LB_Q4_K}, {LB_Q6_K, LB_Q8_0, LB_F16, LB_Q6_K}};
+    struct lb_model *model = make("mixtral", false, few_experts("mixtral"));
+    struct lb_model *wide = make("llama", false, ", \"head_dim\": 64"); /* o has rows of 256 */
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct lb_notes notes = {0};
+        struct lb_gguf *file = NULL;
+        assert_int_equal(lb_model_save_gguf(model, in_folder("k.gguf"), cases[i].dtype, NULL, &notes, NULL),
+                         LB_OK);
+        assert_non_null(strstr(lb_note_get(&notes, 0), "no multiple of the 256 of"));
+        assert_int_equal(lb_gguf_open(in_folder("k.gguf"), &file, NULL), LB_OK);
+        assert_int_equal(lb_gguf_find(file, "blk.0.attn_q.weight")->dtype, cases[i].of_32);
+        assert_int_equal(lb_gguf_find(file, "blk.0.ffn_up_exps.weight")->dtype, cases[i].of_32);
+        assert_int_equal(lb_gguf_find(file, "blk.0.ffn_down_exps.weight")->dtype, cases[i].of_48);
+        assert_int_equal(lb_gguf_find(file, "blk.0.attn_norm.weight")->dtype, LB_F32);
+        lb_gguf_destroy(file);
+        lb_model_destroy(must_open(in_folder("k.gguf")));
+        assert_int_equal(lb_model_save_gguf(wide, in_folder("k.gguf"), cases[i].dtype, NULL, NULL, NULL),
+                         LB_OK);
+        assert_int_equal(lb_gguf_open(in_folder("k.gguf"), &file, NULL), LB_OK);
+        assert_int_equal(lb_gguf_find(file, "blk.0.attn_output.weight")->dtype, cases[i].of_256);
+        lb_gguf_destroy(file);
+    }
+    lb_model_destroy(wide);
+    lb_model_destroy(model);
+}
+
 static void must_refuse_config(const char *model_type, const char *more, enum lb_status status,
                                const char *says) {
     char text[500];
@@ -548,6 +579,7 @@ int main(void) {
         cmocka_unit_test(rows_of_q_and_k_lie_as_llamacpp_has_them),
         cmocka_unit_test(other_tensors_lie_as_llamacpp_has_them),
         cmocka_unit_test(experts_lie_as_llamacpp_has_them),
+        cmocka_unit_test(rows_of_other_widths),
         cmocka_unit_test(mixtures_that_are_not_computed),
         cmocka_unit_test(tensors_of_a_folder),
         cmocka_unit_test(tensors_of_a_gguf),

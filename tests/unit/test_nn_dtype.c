@@ -137,7 +137,7 @@ static void test_sizes(void **state) {
     }
     assert_true(lb_dtype_is_weight(LB_F64));
     assert_false(lb_dtype_is_weight(LB_I8));
-    assert_true(lb_dtype_narrows(LB_Q5_1) && !lb_dtype_narrows(LB_Q4_K) && !lb_dtype_narrows(LB_F64));
+    assert_true(lb_dtype_narrows(LB_Q5_1) && !lb_dtype_narrows(LB_Q5_K) && !lb_dtype_narrows(LB_F64));
     assert_false(lb_dtype_bytes(LB_Q6_K, 128, &bytes));
     assert_true(lb_dtype_bytes(LB_Q6_K, 512, &bytes));
     assert_int_equal(bytes, 420);
@@ -146,7 +146,8 @@ static void test_sizes(void **state) {
     assert_false(lb_dtype_from_ggml(4, &dtype) || lb_dtype_from_ggml(UINT32_MAX, &dtype));
     assert_true(lb_dtype_file_type(LB_Q5_0) == 8 && lb_dtype_file_type(LB_BF16) == 32);
     char list[LB_DTYPE_NAMES];
-    assert_string_equal(lb_dtype_gguf_names(true, list), "F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1");
+    assert_string_equal(lb_dtype_gguf_names(true, list),
+                        "F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q4_K, Q6_K");
     assert_true(strlen(lb_dtype_gguf_names(false, list)) < LB_DTYPE_NAMES - 1);
 }
 
@@ -192,16 +193,16 @@ static void test_q8_rows(void **state) {
 /* Blocks that no scale can represent, or of no numbers, are undefined conversions nowhere. */
 static void test_block_extremes(void **state) {
     (void)state;
-    float x[32] = {0}, y[32];
-    unsigned char block[64];
+    float x[256] = {0}, y[256];
+    unsigned char block[256];
     static const float extremes[] = {0, 1e-44f, 1e-39f, 3e38f, INFINITY, NAN};
     for (int d = LB_Q8_0; d < LB_DTYPES; d++) {
         for (size_t k = 0; k < sizeof extremes / sizeof *extremes && lb_dtype_narrows((enum lb_dtype)d);
              k++) {
             x[3] = extremes[k];
             x[4] = -extremes[k];
-            lb_quantize((enum lb_dtype)d, x, block, 32);
-            lb_dequantize((enum lb_dtype)d, block, y, 32);
+            lb_quantize((enum lb_dtype)d, x, block, lb_dtype_block((enum lb_dtype)d));
+            lb_dequantize((enum lb_dtype)d, block, y, lb_dtype_block((enum lb_dtype)d));
             assert_true(!(fabsf(x[3]) < 1e-30f) || (fabsf(y[3]) < 1e-30f && y[7] == 0));
         }
     }
