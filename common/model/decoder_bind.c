@@ -250,8 +250,13 @@ const char *lb_decoder_head(const struct lb_config *c) {
 
 /* ---- binding ---- */
 
+/* Weights among which one is looked for: with experts there are many. */
+struct range {
+    size_t first, end;
+};
+
 static const struct lb_weight *find(const struct lb_model *model, enum lb_role role, int layer,
-                                    const char *suffix) {
+                                    const char *suffix, struct range range) {
     char with_suffix[LB_WEIGHT_NAME], name[LB_WEIGHT_NAME];
     const char *own = pattern(lb_decoder_traits(&model->config), role, false);
     if (own == NULL) {
@@ -262,15 +267,33 @@ static const struct lb_weight *find(const struct lb_model *model, enum lb_role r
 #pragma GCC diagnostic ignored "-Wformat-nonliteral"
     snprintf(name, sizeof name, with_suffix, layer, 0); /* patterns of our own tables */
 #pragma GCC diagnostic pop
-    return lb_model_weight(model, name);
+    for (size_t i = range.first; i < range.end; i++) {
+        if (strcmp(model->weights[i].name, name) == 0) {
+            return &model->weights[i];
+        }
+    }
+    return NULL;
 }
 
-static void bind_roles(const struct lb_model *model, int layer, int from, int to,
+static void bind_roles(const struct lb_model *model, int layer, int from, int to, struct range range,
                        struct lb_decoder_layer *out) {
     for (int role = from; role < to; role++) {
-        out->weight[role] = find(model, (enum lb_role)role, layer, ".weight");
-        out->bias[role] = find(model, (enum lb_role)role, layer, ".bias");
+        out->weight[role] = find(model, (enum lb_role)role, layer, ".weight", range);
+        out->bias[role] = find(model, (enum lb_role)role, layer, ".bias", range);
     }
+}
+
+/* Those of a layer, which stand together, behind the others. */
+static struct range range_of(const struct lb_model *model, int layer, struct range others) {
+    struct range range = {others.end, others.end};
+    while (range.first < model->n_own && model->specs[range.first].layer != layer) {
+        range.first++;
+    }
+    range.end = range.first;
+    while (range.end < model->n_own && model->specs[range.end].layer == layer) {
+        range.end++;
+    }
+    return range;
 }
 
 void *lb_decoder_bind(const struct lb_model *model) {
@@ -279,9 +302,11 @@ void *lb_decoder_bind(const struct lb_model *model) {
     if (d == NULL) {
         return NULL;
     }
-    bind_roles(model, 0, 0, LB_ROLE_ATTN_NORM, &d->top);
+    struct range range = {0, 0};
+    bind_roles(model, 0, 0, LB_ROLE_ATTN_NORM, (struct range){0, model->n_own}, &d->top);
     for (int l = 0; l < n; l++) {
-        bind_roles(model, l, LB_ROLE_ATTN_NORM, LB_N_ROLES, &d->layers[l]);
+        range = range_of(model, l, range);
+        bind_roles(model, l, LB_ROLE_ATTN_NORM, LB_N_ROLES, range, &d->layers[l]);
     }
     return d;
 }

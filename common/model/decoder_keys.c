@@ -13,6 +13,7 @@
 #define MAX_VOCAB INT32_MAX
 #define MAX_WIDTH (1 << 20)
 #define MAX_LAYERS LB_MAX_LAYERS
+#define MAX_ALL_EXPERTS 32768 /* each is three weights to keep account of */
 #define MAX_HEADS 4096
 #define MAX_HEAD_DIM LB_MAX_HEAD_DIM
 
@@ -150,6 +151,10 @@ enum lb_status lb_decoder_check(const struct lb_config *c, const char *what, str
         return lb_fail(detail, LB_E_ARG,
                        "%s: num_attention_heads %" PRId64 " is no multiple of num_key_value_heads %" PRId64,
                        what, c->num_attention_heads, c->num_key_value_heads);
+    }
+    if (c->num_experts * c->num_hidden_layers > MAX_ALL_EXPERTS) {
+        return lb_fail(detail, LB_E_LIMIT, "%s: %" PRId64 " experts in all layers; at most %d are supported",
+                       what, c->num_experts * c->num_hidden_layers, MAX_ALL_EXPERTS);
     }
     if (c->num_experts_per_tok > c->num_experts) {
         return lb_fail(detail, LB_E_ARG,

@@ -1,3 +1,4 @@
+#include "common/nn/activation.h"
 #include "common/nn/ops.h"
 #include "common/nn/vecmath.h"
 
@@ -182,7 +183,7 @@ struct gate {
     void (*backward)(const float *g, const float *u, const float *dy, float *dg, float *du, int64_t n);
 };
 
-static void swiglu(const float *g, const float *u, float *y, int64_t n) {
+void lb_swiglu_row(const float *g, const float *u, float *y, int64_t n) {
 #pragma omp simd
     for (int64_t i = 0; i < n; i++) {
         y[i] = g[i] * sigmoid(g[i]) * u[i];
@@ -217,7 +218,7 @@ static void geglu_backward(const float *g, const float *u, const float *dy, floa
     }
 }
 
-static const struct gate swiglu_op = {swiglu, swiglu_backward};
+static const struct gate swiglu_op = {lb_swiglu_row, swiglu_backward};
 static const struct gate geglu_op = {geglu, geglu_backward};
 
 static void gate_backward(struct lb_tape *tape, struct lb_node *node) {

@@ -1,12 +1,16 @@
 /* Mixtures of experts: which rows go to which experts, and with what weights their answers are added up. */
-#include "common/nn/linear.h"
+#include "common/nn/activation.h"
+#include "common/nn/gemm.h"
 #include "common/nn/ops.h"
 #include "common/nn/vecmath.h"
 
 #include <assert.h>
+#include <omp.h>
 #include <string.h>
 
 #define PARALLEL_FROM 16384 /* elements */
+#define LEAST_ROWS 64       /* of experts that are asked together */
+#define MOST_THREADS 16     /* each has a workspace */
 
 /* Who is asked about which rows. A place is one of the [N, K] pairs of a row and an expert. */
 struct route {
@@ -246,11 +250,8 @@ static void give_backward(struct lb_tape *tape, struct lb_node *node) {
 }
 
 /* sum[row of place i,:] += weight of place i * y[i,:] */
-static void give(struct lb_tape *tape, struct lb_value *sum, struct lb_value *y, struct lb_value *weights,
-                 const struct part *part) {
-    if (y == NULL) {
-        return;
-    }
+static void add_rows(struct lb_value *sum, const struct lb_value *y, const struct lb_value *weights,
+                     const struct part *part) {
 #pragma omp parallel for schedule(static) if (part->n * y->cols > PARALLEL_FROM)
     for (int64_t i = 0; i < part->n; i++) {
         float *to = sum->data + row_of(part, i) * y->cols, w = weights->data[part->places[i]];
@@ -258,6 +259,14 @@ static void give(struct lb_tape *tape, struct lb_value *sum, struct lb_value *y,
             to[j] += w * y->data[i * y->cols + j];
         }
     }
+}
+
+static void give(struct lb_tape *tape, struct lb_value *sum, struct lb_value *y, struct lb_value *weights,
+                 const struct part *part) {
+    if (y == NULL) {
+        return;
+    }
+    add_rows(sum, y, weights, part);
     struct lb_node *node = lb_tape_push(tape, give_backward, sum);
     if (node != NULL) {
         node->in[0] = y;
@@ -266,48 +275,105 @@ static void give(struct lb_tape *tape, struct lb_value *sum, struct lb_value *y,
     }
 }
 
-/* ---- all of them ---- */
-
-/* Memory that one expert takes when all rows go to it, asked for as ask does: what a batch needs goes by its
- * rows, not by what they say. Batches are formed by the tape's high water. */
-static void reserve(struct lb_tape *tape, int64_t n, const struct lb_experts_args *args) {
-    struct lb_arena_mark mark = lb_tape_mark(tape);
-    const struct lb_weight *products[] = {args->gate, args->up, args->down};
-    int64_t c = args->gate->cols, f = args->gate->rows, widths[] = {c, f, f, f, c};
-    (void)lb_tape_bytes(tape, sizeof(struct part));
-    (void)lb_tape_bytes(tape, sizeof(struct lb_ragged));
-    for (int i = 0; i < 5; i++) {
-        (void)lb_tape_value(tape, n, widths[i]);
-    }
-    for (int i = 0; i < 3; i++) { /* the largest workspace of them */
-        struct lb_arena_mark before = lb_tape_mark(tape);
-        float *workspace;
-        (void)lb_linear_workspace(tape, products[i], &workspace);
-        lb_tape_release(tape, before);
-    }
-    lb_tape_release(tape, mark);
-}
+/* ---- all of them, recorded ---- */
 
 /* What expert e says of its rows, into sum. */
 static void ask(struct lb_tape *tape, const struct route *r, int64_t e, struct lb_value *x,
                 struct lb_value *sum, const struct lb_experts_args *args) {
     struct part *part = lb_tape_bytes(tape, sizeof *part);
-    struct lb_ragged *ragged = lb_tape_bytes(tape, sizeof *ragged);
-    if (part == NULL || ragged == NULL) {
+    if (part == NULL) {
         return;
     }
     *part = part_of(r, e);
     if (part->n == 0) {
         return;
     }
-    if (r->offsets != NULL) {
-        *ragged = (struct lb_ragged){r->n_seqs, r->offsets + e * (r->n_seqs + 1)};
-        lb_tape_rows(tape, ragged);
-    }
     struct lb_value *h = take(tape, x, part);
     struct lb_value *gate = lb_linear(tape, h, &args->gate[e], NULL);
     h = lb_swiglu(tape, gate, lb_linear(tape, h, &args->up[e], NULL));
     give(tape, sum, lb_linear(tape, h, &args->down[e], NULL), r->weights, part);
+}
+
+/* ---- all of them, in plain mode ---- */
+
+/* Room for so many rows of experts that are asked together: as many as the batch has, which any one of them
+ * may be asked about, so that memory goes by the rows, not by what they say. */
+struct room {
+    int64_t rows;
+    float *x, *gate, *up, *y; /* [rows, C], [rows, F], [rows, F], [rows, C] */
+    float *workspace;         /* of each thread */
+    int64_t floats;           /* of one */
+    int threads;              /* that ask an expert each; 1: all work on the same one */
+};
+
+static int64_t most_floats(const struct lb_experts_args *args) {
+    int64_t gate = lb_gemm_weight_floats(args->gate), up = lb_gemm_weight_floats(args->up),
+            down = lb_gemm_weight_floats(args->down);
+    up = gate > up ? gate : up;
+    return up > down ? up : down;
+}
+
+static bool make_room(struct lb_tape *tape, const struct route *r, const struct lb_experts_args *args,
+                      struct room *out) {
+    int64_t c = args->gate->cols, f = args->gate->rows;
+    int threads = omp_get_max_threads();
+    threads = threads < MOST_THREADS ? threads : MOST_THREADS;
+    *out = (struct room){.rows = r->n > LEAST_ROWS ? r->n : LEAST_ROWS,
+                         .floats = most_floats(args),
+                         .threads = r->n_experts >= 2 * threads ? threads : 1};
+    out->x = lb_tape_bytes(tape, (size_t)(out->rows * c) * sizeof(float));
+    out->gate = lb_tape_bytes(tape, (size_t)(out->rows * f) * sizeof(float));
+    out->up = lb_tape_bytes(tape, (size_t)(out->rows * f) * sizeof(float));
+    out->y = lb_tape_bytes(tape, (size_t)(out->rows * c) * sizeof(float));
+    out->workspace = lb_tape_bytes(tape, (size_t)(out->floats * out->threads) * sizeof(float));
+    return lb_tape_status(tape) == LB_OK;
+}
+
+/* What expert e says of its rows, which begin at `at` of the room. */
+static void answer(const struct route *r, int64_t e, const struct lb_value *x, const struct room *room,
+                   int64_t at, const struct lb_experts_args *args) {
+    const struct part part = part_of(r, e);
+    const struct lb_ragged ragged = {r->n_seqs, r->offsets + e * (r->n_seqs + 1)};
+    int64_t c = x->cols, f = args->gate->rows;
+    float *rows = room->x + at * c, *gate = room->gate + at * f, *up = room->up + at * f;
+    float *workspace = room->workspace + omp_get_thread_num() * room->floats;
+    for (int64_t i = 0; i < part.n; i++) {
+        memcpy(rows + i * c, x->data + row_of(&part, i) * c, (size_t)c * sizeof *rows);
+    }
+    lb_gemm_weight(rows, part.n, &args->gate[e], 0, gate, &ragged, workspace);
+    lb_gemm_weight(rows, part.n, &args->up[e], 0, up, &ragged, workspace);
+    lb_swiglu_row(gate, up, gate, part.n * f);
+    lb_gemm_weight(gate, part.n, &args->down[e], 0, room->y + at * c, &ragged, workspace);
+}
+
+static void add_up(const struct route *r, int64_t e, const float *y, struct lb_value *sum) {
+    const struct part part = part_of(r, e);
+    struct lb_value rows = {.data = (float *)(uintptr_t)y, .rows = part.n, .cols = sum->cols};
+    add_rows(sum, &rows, r->weights, &part);
+}
+
+/* As many experts at a time as there is room for. */
+static bool ask_all(struct lb_tape *tape, const struct route *r, const struct lb_value *x,
+                    struct lb_value *sum, const struct lb_experts_args *args) {
+    struct lb_arena_mark mark = lb_tape_mark(tape);
+    struct room room;
+    bool made = make_room(tape, r, args, &room);
+    for (int64_t first = 0, end = 0; made && first < r->n_experts; first = end) {
+        while (end < r->n_experts && r->begin[end + 1] - r->begin[first] <= room.rows) {
+            end++;
+        }
+#pragma omp parallel for schedule(dynamic) num_threads(room.threads)
+        for (int64_t e = first; e < end; e++) {
+            if (r->begin[e + 1] > r->begin[e]) {
+                answer(r, e, x, &room, r->begin[e] - r->begin[first], args);
+            }
+        }
+        for (int64_t e = first; e < end; e++) {
+            add_up(r, e, room.y + (r->begin[e] - r->begin[first]) * sum->cols, sum);
+        }
+    }
+    lb_tape_release(tape, mark);
+    return made;
 }
 
 struct lb_value *lb_experts(struct lb_tape *tape, struct lb_value *x, struct lb_value *logits,
@@ -318,19 +384,15 @@ struct lb_value *lb_experts(struct lb_tape *tape, struct lb_value *x, struct lb_
     assert(x->rows == logits->rows && args->asked > 0 && args->asked <= logits->cols);
     struct lb_value *sum = lb_tape_value(tape, x->rows, x->cols);
     const struct route *r = sum != NULL ? route(tape, logits, args) : NULL;
-    const struct lb_ragged *whole = lb_tape_ragged(tape);
     if (r == NULL) {
         return NULL;
     }
     memset(sum->data, 0, (size_t)(x->rows * x->cols) * sizeof *sum->data);
     if (!lb_tape_records(tape)) {
-        reserve(tape, x->rows, args);
+        return ask_all(tape, r, x, sum, args) ? sum : NULL;
     }
     for (int64_t e = 0; e < r->n_experts; e++) {
-        struct lb_arena_mark mark = lb_tape_mark(tape);
         ask(tape, r, e, x, sum, args);
-        lb_tape_release(tape, mark);
     }
-    lb_tape_rows(tape, whole);
     return lb_tape_status(tape) == LB_OK ? sum : NULL;
 }

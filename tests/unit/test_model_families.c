@@ -412,7 +412,7 @@ static void must_refuse_config(const char *model_type, const char *more, enum lb
     json_t *object = NULL;
     int len = snprintf(text, sizeof text,
                        "{\"model_type\": \"%s\", \"vocab_size\": 40, \"hidden_size\": 32, "
-                       "\"intermediate_size\": 48, \"num_hidden_layers\": 2, \"num_attention_heads\": 4, "
+                       "\"intermediate_size\": 48, \"num_hidden_layers\": 12, \"num_attention_heads\": 4, "
                        "\"num_key_value_heads\": 4, %s}",
                        model_type, more);
     assert_int_equal(lb_json_parse(text, (size_t)len, 0, "text", &object, NULL), LB_OK);
@@ -430,6 +430,8 @@ static void mixtures_that_are_not_computed(void **state) {
     must_refuse_config("qwen3_moe", "\"decoder_sparse_step\": 2", LB_E_UNSUPPORTED, "decoder_sparse_step");
     must_refuse_config("qwen3_moe", "\"num_experts\": 7", LB_E_ARG,
                        "num_experts_per_tok 8 is more than the 7 experts");
+    must_refuse_config("mixtral", "\"num_local_experts\": 2048", LB_OK, "");
+    must_refuse_config("mixtral", "\"num_local_experts\": 4096", LB_E_LIMIT, "49152 experts in all layers");
     must_refuse_config("olmoe", "\"clip_qkv\": null", LB_OK, "");
     must_refuse_config("olmoe", "\"clip_qkv\": 8.0", LB_E_UNSUPPORTED, "clip_qkv");
     must_refuse_config("llama", "\"num_experts\": 8", LB_E_UNSUPPORTED, "num_experts 8");
