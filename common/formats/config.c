@@ -105,6 +105,9 @@ static enum lb_status check_key(const struct lb_config_key *key, const struct lb
         }
         return check_int(what, key->name, *(const int64_t *)field, (int64_t)key->min, (int64_t)key->max,
                          detail);
+    case LB_KEY_LABELS:
+        return check_int(what, key->name, *(const int64_t *)field, (int64_t)key->min, (int64_t)key->max,
+                         detail);
     case LB_KEY_REAL:
         if ((key->flags & LB_KEY_NULL_IS_0) != 0 && *(const double *)field == 0) {
             return LB_OK;

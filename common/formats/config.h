@@ -15,6 +15,7 @@
 #include "common/base/sha256.h"
 #include "common/base/status.h"
 #include "common/formats/gguf.h"
+#include "common/formats/labels.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -107,7 +108,10 @@ struct lb_config {
     int64_t n_layer_types, n_rope_layers; /* how long the lists are; 0: there is none */
     int64_t max_window_layers;            /* layers from this on have the window; */
     int64_t window_pattern, rope_pattern; /* > 0: every n-th is without window; without rotary positions */
-    /* classifiers: input_size -> hidden_sizes... -> vocab_size classes ("num_labels") */
+    /* classifiers: how many classes there are; 0: there is no such head. Of texts (a class of transformers'
+     * ...ForSequenceClassification), or, where there is an input_size, of features: input_size ->
+     * hidden_sizes... -> num_labels */
+    int64_t num_labels;
     int64_t input_size;
     int64_t n_hidden;
     int64_t hidden_sizes[LB_MLP_MAX_HIDDEN];
@@ -121,6 +125,7 @@ enum lb_key_kind {
     LB_KEY_BOOL,   /* bool */
     LB_KEY_TOKEN,  /* int64_t: an id of the vocabulary, a list (of bos and pad the first counts), null or -1
                       for none */
+    LB_KEY_LABELS, /* int64_t: num_labels, of files whose architectures name the form's sequence_class */
     LB_KEY_WIDTHS, /* hidden_sizes, n_hidden */
     /* What a value may be without changing the numbers; missing is neutral too. */
     LB_KEY_ONLY_TEXT,   /* only */
@@ -165,6 +170,9 @@ struct lb_config_key {
     {                                                                                                        \
         "torch_dtype", LB_KEY_DTYPE                                                                          \
     }
+/* flags: LB_KEY_FILE_ONLY where a new model has no such head. */
+#define LB_KEY_OF_LABELS(flags)                                                                              \
+    { "num_labels", LB_KEY_LABELS, (flags), offsetof(struct lb_config, num_labels), 0, LB_MAX_LABELS }
 #define LB_KEYS_OF_TOKENS                                                                                    \
     {"bos_token_id", LB_KEY_TOKEN, 0, offsetof(struct lb_config, bos_token_id)},                             \
         {"eos_token_id", LB_KEY_TOKEN, 0, offsetof(struct lb_config, eos_token_id)},                         \
@@ -177,8 +185,9 @@ struct lb_config_key {
  * types. */
 struct lb_config_form {
     const char *model_type;
-    const char *class_name;   /* transformers' class */
-    struct lb_config missing; /* what missing keys of config.json mean */
+    const char *class_name;     /* transformers' class */
+    const char *sequence_class; /* the same with a head that classifies texts; NULL: there is none */
+    struct lb_config missing;   /* what missing keys of config.json mean */
     const struct lb_config_key *keys[3];
     const char *gguf; /* general.architecture; NULL: the family has none */
     const struct lb_config_key *gguf_keys[3];
@@ -213,10 +222,11 @@ bool lb_ends_has(const struct lb_ends *ends, int64_t id);
 LB_NODISCARD enum lb_status lb_config_check_form(const struct lb_config_form *form,
                                                  const struct lb_config *config, const char *what,
                                                  struct lb_detail *detail);
-/* The config.json that transformers reads, as text; dtype_name: "float32", "float16", "bfloat16". The config
- * is checked first. */
+/* The config.json that transformers reads, as text; labels: of a classifier of texts, else NULL; dtype_name:
+ * "float32", "float16", "bfloat16". The config is checked first. */
 LB_NODISCARD enum lb_status lb_config_write_form(const struct lb_config_form *form,
-                                                 const struct lb_config *config, const char *dtype_name,
+                                                 const struct lb_config *config,
+                                                 const struct lb_labels *labels, const char *dtype_name,
                                                  struct lb_buf *buf);
 /* The form's keys of its architecture; errors are reported when out is written. */
 void lb_config_put_gguf(const struct lb_config_form *form, const struct lb_config *config,

@@ -88,6 +88,7 @@ static enum lb_status read_field(const struct lb_gguf_reading *s, const struct l
     case LB_KEY_ONLY_NUMBER:
     case LB_KEY_SAME:
     case LB_KEY_ANY: /* all four: judge_key */
+    case LB_KEY_LABELS:
     case LB_KEY_WIDTHS:
     case LB_KEY_MODEL_TYPE:
     case LB_KEY_CLASS:

@@ -67,6 +67,37 @@ static enum lb_status read_widths(const struct lb_config_reading *r, const struc
     return LB_OK;
 }
 
+/* The class that a file says its weights are of; NULL: none. */
+static const char *class_of(const struct lb_config_reading *r) {
+    return json_string_value(json_array_get(json_object_get(r->object, "architectures"), 0));
+}
+
+/* How many classes a file's head tells apart, as transformers counts them; a new model says it. */
+static enum lb_status read_labels(const struct lb_config_reading *r, const struct lb_config_key *key) {
+    static const char kind[] = "ForSequenceClassification";
+    const char *class = class_of(r), *wanted = r->form->sequence_class;
+    size_t len = class != NULL ? strlen(class) : 0;
+    if (class != NULL && (len < sizeof kind || strcmp(class + len - (sizeof kind - 1), kind) != 0)) {
+        return LB_OK;
+    }
+    if (class != NULL && (wanted == NULL || strcmp(class, wanted) != 0)) {
+        return lb_fail(r->detail, LB_E_UNSUPPORTED,
+                       "%s: architectures \"%.64s\" is not supported, only %s%s%s", r->what, class,
+                       r->form->class_name, wanted != NULL ? " and " : "", wanted != NULL ? wanted : "");
+    }
+    int64_t *out = lb_key_int(r->c, key);
+    const json_t *names = json_object_get(r->object, "id2label");
+    if (class != NULL) {
+        *out = 2; /* what transformers takes where nothing is said */
+    }
+    if (json_is_object(names)) {
+        *out = (int64_t)json_object_size(names);
+        return LB_OK;
+    }
+    return lb_json_int(r->object, key->name, false, class != NULL ? 1 : (int64_t)key->min, (int64_t)key->max,
+                       r->what, out, r->detail);
+}
+
 /* Weights that are packed in ways of their own cannot be read as tensors. */
 static enum lb_status refuse_packed(const struct lb_config_reading *r, const struct lb_config_key *key) {
     if (!lb_key_given(r->object, key->name)) {
@@ -115,6 +146,8 @@ static enum lb_status read_key(const struct lb_config_reading *r, const struct l
         return lb_json_bool(r->object, key->name, needed, r->what, lb_key_bool(r->c, key), r->detail);
     case LB_KEY_TOKEN:
         return read_token(r, key);
+    case LB_KEY_LABELS:
+        return read_labels(r, key);
     case LB_KEY_WIDTHS:
         return read_widths(r, key);
     case LB_KEY_ONLY_TEXT:

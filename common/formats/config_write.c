@@ -78,7 +78,8 @@ static json_t *value_of(const struct lb_config_form *form, const struct lb_confi
     case LB_KEY_MODEL_TYPE:
         return json_string(form->model_type);
     case LB_KEY_CLASS:
-        return class_list(form->class_name);
+        return class_list(c->num_labels > 0 && form->sequence_class != NULL ? form->sequence_class
+                                                                            : form->class_name);
     case LB_KEY_DTYPE:
         return json_string(dtype);
     case LB_KEY_LAYER_TYPES:
@@ -94,6 +95,7 @@ static json_t *value_of(const struct lb_config_form *form, const struct lb_confi
     case LB_KEY_EMPTY:
         *out_written = (key->flags & LB_KEY_WRITTEN) != 0;
         return *out_written ? constant(form, key, c) : NULL;
+    case LB_KEY_LABELS: /* the classes' names tell it */
     case LB_KEY_SAME:
     case LB_KEY_HAS:
     case LB_KEY_LACKS:
@@ -105,7 +107,8 @@ static json_t *value_of(const struct lb_config_form *form, const struct lb_confi
 
 /* The keys in the order of the alphabet, as transformers writes them. */
 enum lb_status lb_config_write_form(const struct lb_config_form *form, const struct lb_config *config,
-                                    const char *dtype_name, struct lb_buf *buf) {
+                                    const struct lb_labels *labels, const char *dtype_name,
+                                    struct lb_buf *buf) {
     if (strcmp(dtype_name, "float32") != 0 && strcmp(dtype_name, "float16") != 0 &&
         strcmp(dtype_name, "bfloat16") != 0) {
         return LB_E_ARG;
@@ -124,6 +127,7 @@ enum lb_status lb_config_write_form(const struct lb_config_form *form, const str
             status = LB_E_NOMEM;
         }
     }
+    status = status == LB_OK && labels != NULL ? lb_labels_put(labels, object) : status;
     status = status == LB_OK ? lb_json_dump(object, JSON_INDENT(2) | JSON_SORT_KEYS, buf) : status;
     status = status == LB_OK ? lb_buf_append_str(buf, "\n") : status;
     json_decref(object);
@@ -168,6 +172,7 @@ static bool changes_nothing(const struct lb_config_key *key) {
 static size_t field_bytes(const struct lb_config_key *key) {
     switch (key->kind) {
     case LB_KEY_INT:
+    case LB_KEY_LABELS:
     case LB_KEY_TOKEN:
         return sizeof(int64_t);
     case LB_KEY_REAL:

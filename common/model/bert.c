@@ -1,10 +1,12 @@
 /* BERT (Devlin et al. 2019) and what has its shape: MiniLM (Wang et al. 2020), sentence encoders. */
+#include "common/model/classifier.h"
 #include "common/model/encoder.h"
 
 #define FIELD(member) offsetof(struct lb_config, member)
 
 const struct lb_config_key lb_bert_keys[] = {
     LB_KEYS_OF_CLASS,
+    LB_KEY_OF_LABELS(0),
     {"vocab_size", LB_KEY_INT, LB_KEY_NEEDED, FIELD(vocab_size), 1, INT32_MAX},
     {"hidden_size", LB_KEY_INT, LB_KEY_NEEDED, FIELD(hidden_size), 1, LB_ENCODER_MAX_WIDTH},
     {"intermediate_size", LB_KEY_INT, LB_KEY_NEEDED, FIELD(intermediate_size), 1,
@@ -27,11 +29,15 @@ const struct lb_config_key lb_bert_keys[] = {
 
 static const struct lb_encoder_traits traits = {.names = LB_BERT_NAMES("bert.")};
 
+static const struct lb_classifier_traits classifier = {
+    .dense = "bert.pooler.dense", .activation = lb_tanh, .out = "classifier", .out_bias = true};
+
 static const char *const unread[] = {"cls.", "pooler.", "bert.pooler.", NULL};
 
 const struct lb_family lb_family_bert = {
     .form = {.model_type = "bert",
              .class_name = "BertModel",
+             .sequence_class = "BertForSequenceClassification",
              .missing = {.norm_eps = 1e-12,
                          .initializer_range = 0.02,
                          .max_position_embeddings = 512,
@@ -42,6 +48,7 @@ const struct lb_family lb_family_bert = {
              .keys = {lb_bert_keys},
              LB_ENCODER_FORM},
     .encoder = &traits,
+    .classifier = &classifier,
     .unread = unread,
     LB_ENCODER_IN("bert."),
 };

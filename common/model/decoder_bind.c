@@ -235,7 +235,7 @@ void lb_decoder_declare(const struct lb_config *c, struct lb_spec_list *list) {
     }
     d.layer = 0;
     add_norm(&d, LB_ROLE_NORM, c->hidden_size);
-    if (!c->tie_word_embeddings) {
+    if (!c->tie_word_embeddings && c->num_labels == 0) {
         (void)add(&d, LB_ROLE_HEAD, ".weight", c->vocab_size, c->hidden_size, 2, LB_INIT_NORMAL);
     }
 }

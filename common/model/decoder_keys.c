@@ -19,6 +19,7 @@
 
 const struct lb_config_key lb_decoder_keys[] = {
     LB_KEYS_OF_CLASS,
+    LB_KEY_OF_LABELS(LB_KEY_FILE_ONLY),
     {"vocab_size", LB_KEY_INT, LB_KEY_NEEDED, FIELD(vocab_size), 1, MAX_VOCAB},
     {"hidden_size", LB_KEY_INT, LB_KEY_NEEDED, FIELD(hidden_size), 1, MAX_WIDTH},
     {"intermediate_size", LB_KEY_INT, LB_KEY_NEEDED, FIELD(intermediate_size), 1, LB_MAX_FEED_FORWARD},

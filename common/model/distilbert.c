@@ -1,10 +1,12 @@
 /* DistilBERT (Sanh et al. 2019): BERT without segments, in names of its own. */
+#include "common/model/classifier.h"
 #include "common/model/encoder.h"
 
 #define FIELD(member) offsetof(struct lb_config, member)
 
 static const struct lb_config_key keys[] = {
     LB_KEYS_OF_CLASS,
+    LB_KEY_OF_LABELS(0),
     {"vocab_size", LB_KEY_INT, LB_KEY_NEEDED, FIELD(vocab_size), 1, INT32_MAX},
     {"dim", LB_KEY_INT, LB_KEY_NEEDED, FIELD(hidden_size), 1, LB_ENCODER_MAX_WIDTH},
     {"hidden_dim", LB_KEY_INT, LB_KEY_NEEDED, FIELD(intermediate_size), 1, LB_ENCODER_MAX_FEED_FORWARD},
@@ -38,11 +40,15 @@ static const struct lb_encoder_traits traits = {
               [LB_ENCODER_DOWN] = LAYER("ffn.lin2"),
               [LB_ENCODER_MLP_NORM] = LAYER("output_layer_norm")}};
 
+static const struct lb_classifier_traits classifier = {
+    .dense = "pre_classifier", .activation = lb_relu, .out = "classifier", .out_bias = true};
+
 static const char *const unread[] = {"vocab_transform.", "vocab_layer_norm.", "vocab_projector.", NULL};
 
 const struct lb_family lb_family_distilbert = {
     .form = {.model_type = "distilbert",
              .class_name = "DistilBertModel",
+             .sequence_class = "DistilBertForSequenceClassification",
              .missing = {.norm_eps = 1e-12,
                          .initializer_range = 0.02,
                          .max_position_embeddings = 512,
@@ -52,6 +58,7 @@ const struct lb_family lb_family_distilbert = {
              .keys = {keys},
              LB_ENCODER_FORM},
     .encoder = &traits,
+    .classifier = &classifier,
     .unread = unread,
     LB_ENCODER_IN("distilbert."),
 };

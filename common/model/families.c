@@ -186,10 +186,11 @@ enum lb_status lb_config_check(const struct lb_config *config, const char *what,
     return status == LB_OK ? lb_config_check_form(form, config, what, detail) : status;
 }
 
-enum lb_status lb_config_write(const struct lb_config *config, const char *dtype_name, struct lb_buf *buf) {
+enum lb_status lb_config_write(const struct lb_config *config, const struct lb_labels *labels,
+                               const char *dtype_name, struct lb_buf *buf) {
     const struct lb_config_form *form = NULL;
     enum lb_status status = find_form(config->model_type, "config", &form, NULL);
-    return status == LB_OK ? lb_config_write_form(form, config, dtype_name, buf) : status;
+    return status == LB_OK ? lb_config_write_form(form, config, labels, dtype_name, buf) : status;
 }
 
 const char *lb_family_key(const char *model_type, size_t i) {

@@ -23,9 +23,10 @@ LB_NODISCARD enum lb_status lb_config_from_gguf(const struct lb_gguf *file, cons
  * must. */
 LB_NODISCARD enum lb_status lb_config_check(const struct lb_config *config, const char *what,
                                             struct lb_detail *detail);
-/* The config.json that transformers reads, as text; dtype_name: "float32", "float16", "bfloat16". */
-LB_NODISCARD enum lb_status lb_config_write(const struct lb_config *config, const char *dtype_name,
-                                            struct lb_buf *buf);
+/* The config.json that transformers reads, as text; labels: of a classifier of texts, else NULL; dtype_name:
+ * "float32", "float16", "bfloat16". */
+LB_NODISCARD enum lb_status lb_config_write(const struct lb_config *config, const struct lb_labels *labels,
+                                            const char *dtype_name, struct lb_buf *buf);
 
 #define LB_FAMILY_NAMES 512
 /* "llama, mistral, ...": all model_types, into names, which it returns. */

@@ -52,13 +52,15 @@ void lb_spec_add(struct lb_spec_list *list, const char *name, const char *gguf, 
  * (decoder.h). */
 struct lb_decoder_traits;
 struct lb_encoder_traits;
+struct lb_classifier_traits;
 struct lb_family {
     struct lb_config_form form;
     /* llama.cpp's converter interleaves the rotary halves of this family's q and k rows */
     bool gguf_permutes;
     /* Of variants of the decoder (decoder.h): NULL as llama's. */
     const struct lb_decoder_traits *traits;
-    const struct lb_encoder_traits *encoder; /* of encoders (encoder.h); NULL: no encoder */
+    const struct lb_encoder_traits *encoder;       /* of encoders (encoder.h); NULL: no encoder */
+    const struct lb_classifier_traits *classifier; /* of those that may classify texts (classifier.h) */
     const char *base; /* "model.": a prefix of names that some files lack; NULL: none */
     /* All parameters in the order that files and checkpoints have. */
     void (*declare)(const struct lb_config *config, struct lb_spec_list *list);
@@ -98,9 +100,11 @@ struct lb_model {
     void **owned; /* rows that had to be reordered */
     size_t n_owned;
     char fingerprint[65];
-    struct lb_notes notes;       /* of opening */
-    struct lb_ends ends;         /* generation stops there */
-    struct lb_sentence sentence; /* of encoders */
+    struct lb_notes notes;                      /* of opening */
+    struct lb_ends ends;                        /* generation stops there */
+    struct lb_sentence sentence;                /* of encoders */
+    struct lb_labels labels;                    /* of classifiers of texts */
+    const struct lb_weight *dense, *dense_bias; /* classifier.c's; NULL: none */
 };
 
 /* sentence.c: what modules.json of a folder says; LB_POOL_NONE where there is none. LB_E_UNSUPPORTED names

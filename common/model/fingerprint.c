@@ -178,6 +178,9 @@ enum lb_status lb_model_take_fingerprint(struct lb_model *model, const char *pat
     hash_text(hash, "limbeck model 2");
     lb_config_hash(&model->family->form, &model->config, hash);
     hash_sentence(&model->sentence, hash);
+    if (lb_model_labels(model) != NULL) {
+        lb_labels_hash(lb_model_labels(model), hash);
+    }
     hash_weights(model, hash);
     if (status == LB_OK && folder) {
         status = hash_tokenizer_file(path, hash);

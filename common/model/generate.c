@@ -154,7 +154,7 @@ static enum lb_status check(const struct lb_model *model, const struct lb_genera
     if (n > 1) {
         snprintf(which, sizeof which, "prompt %lld", (long long)i);
     }
-    if (!lb_model_is_causal(model)) {
+    if (!lb_model_is_causal(model) || lb_model_is_classifier(model)) {
         return lb_fail(detail, LB_E_ARG, "a %s does not generate text", c->model_type);
     }
     if (prompt->n < 1 || prompt->n >= c->max_position_embeddings) {

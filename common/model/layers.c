@@ -85,6 +85,9 @@ enum lb_status lb_model_from_layers(const char *path, const int64_t *layers, siz
     }
     status = status == LB_OK ? lb_model_make_trainable(model, detail) : status; /* copies what from holds */
     status = status == LB_OK ? lb_model_bind(model, detail) : status;
+    if (status == LB_OK && from->labels.n > 0) {
+        status = lb_model_set_labels(model, &from->labels);
+    }
     if (status == LB_OK) {
         model->ends = from->ends;
         model->sentence = from->sentence;

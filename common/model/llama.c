@@ -1,4 +1,5 @@
 /* Touvron et al. 2023 (LLaMA). */
+#include "common/model/classifier.h"
 #include "common/model/decoder.h"
 
 static const struct lb_config_key keys[] = {
@@ -16,6 +17,7 @@ static const struct lb_config_key gguf_keys[] = {
 const struct lb_family lb_family_llama = {
     .form = {.model_type = "llama",
              .class_name = "LlamaForCausalLM",
+             .sequence_class = "LlamaForSequenceClassification",
              .missing = {LB_DECODER_MISSING, .max_position_embeddings = 2048, .bos_token_id = 1,
                          .eos_token_id = 2},
              .keys = {lb_decoder_keys, keys},
@@ -23,5 +25,6 @@ const struct lb_family lb_family_llama = {
              .gguf_keys = {lb_decoder_gguf_keys, gguf_keys},
              LB_DECODER_FORM},
     .gguf_permutes = true,
+    .classifier = &lb_decoder_classifier,
     LB_DECODER,
 };

@@ -15,8 +15,8 @@ static void declare(const struct lb_config *c, struct lb_spec_list *list) {
         lb_spec_add(list, "layers.%d.bias", "", l, 1, c->hidden_sizes[l], 1, LB_INIT_ZEROS);
         in = c->hidden_sizes[l];
     }
-    lb_spec_add(list, "classifier.weight", "", 0, c->vocab_size, in, 2, LB_INIT_FAN_IN);
-    lb_spec_add(list, "classifier.bias", "", 0, 1, c->vocab_size, 1, LB_INIT_ZEROS);
+    lb_spec_add(list, "classifier.weight", "", 0, c->num_labels, in, 2, LB_INIT_FAN_IN);
+    lb_spec_add(list, "classifier.bias", "", 0, 1, c->num_labels, 1, LB_INIT_ZEROS);
 }
 
 static void *bind(const struct lb_model *model) {
@@ -71,7 +71,7 @@ static const char *head(const struct lb_config *c) {
 static const struct lb_config_key keys[] = {
     LB_KEYS_OF_CLASS,
     {"input_size", LB_KEY_INT, LB_KEY_NEEDED, FIELD(input_size), 1, MAX_WIDTH},
-    {"num_labels", LB_KEY_INT, LB_KEY_NEEDED, FIELD(vocab_size), 1, MAX_WIDTH},
+    {"num_labels", LB_KEY_INT, LB_KEY_NEEDED, FIELD(num_labels), 1, MAX_WIDTH},
     {"hidden_sizes", LB_KEY_WIDTHS, LB_KEY_NEEDED, FIELD(hidden_sizes), 1, MAX_WIDTH},
     {"input_dropout", LB_KEY_REAL, 0, FIELD(input_dropout), 0, 0.99},
     {"hidden_dropout", LB_KEY_REAL, 0, FIELD(hidden_dropout), 0, 0.99},

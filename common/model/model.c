@@ -3,8 +3,8 @@
 #include "common/base/mem.h"
 #include "common/base/rng.h"
 #include "common/formats/safetensors.h"
+#include "common/model/classifier.h"
 #include "common/model/families.h"
-#include "common/model/family.h"
 #include "common/nn/gemm.h"
 
 #include <math.h>
@@ -26,6 +26,7 @@ void lb_model_destroy(struct lb_model *model) {
         lb_free(model->owned[i]);
     }
     lb_free(model->owned);
+    lb_labels_finish(&model->labels);
     lb_free(model);
 }
 
@@ -45,6 +46,7 @@ enum lb_status lb_model_declare(const struct lb_config *config, const char *what
     model->family = family;
     struct lb_spec_list list = {0};
     family->declare(config, &list);
+    lb_classifier_declare(config, &list);
     model->specs = list.items;
     model->n_weights = list.n;
     model->n_own = list.n;
@@ -63,9 +65,9 @@ enum lb_status lb_model_declare(const struct lb_config *config, const char *what
 }
 
 enum lb_status lb_model_bind(struct lb_model *model, struct lb_detail *detail) {
-    const char *bias = model->family->head_bias;
     const struct lb_config *c = &model->config;
-    const char *head = model->family->head(c);
+    const char *bias = model->family->head_bias, *head = model->family->head(c);
+    lb_classifier_bind(model, &head, &bias);
     model->head = (struct lb_head){.weight = head != NULL ? lb_model_weight(model, head) : NULL,
                                    .bias = bias != NULL ? lb_model_weight(model, bias) : NULL,
                                    .shape = {.scale = c->logit_scale > 0 ? (float)(1 / c->logit_scale) : 1,
@@ -151,8 +153,14 @@ enum lb_status lb_model_create(const struct lb_config *config, uint64_t seed, st
         return status;
     }
     initialise(model, seed);
-    if (model->family->encoder != NULL) {
+    if (model->family->classifier != NULL && config->num_labels > 0) {
+        status = lb_labels_init(&model->labels, config->num_labels);
+    } else if (model->family->encoder != NULL) {
         model->sentence = (struct lb_sentence){LB_POOL_MEAN, true};
+    }
+    if (status != LB_OK) {
+        lb_model_destroy(model);
+        return lb_fail(detail, status, "out of memory");
     }
     *out = model;
     return LB_OK;
@@ -261,6 +269,24 @@ int64_t lb_model_width(const struct lb_model *model) {
     return model->head.weight != NULL ? model->head.weight->cols : model->config.hidden_size;
 }
 
+bool lb_model_is_classifier(const struct lb_model *model) {
+    return model->config.num_labels > 0;
+}
+
+const struct lb_labels *lb_model_labels(const struct lb_model *model) {
+    return model->labels.n > 0 ? &model->labels : NULL;
+}
+
+enum lb_status lb_model_set_labels(struct lb_model *model, const struct lb_labels *labels) {
+    struct lb_labels copy = {0};
+    enum lb_status status = lb_labels_copy(labels, &copy);
+    if (status == LB_OK) {
+        lb_labels_finish(&model->labels);
+        model->labels = copy;
+    }
+    return status;
+}
+
 bool lb_model_is_causal(const struct lb_model *model) {
     return model->family->has_attention && model->family->encoder == NULL;
 }
@@ -306,7 +332,8 @@ enum lb_status lb_model_check_tap(const struct lb_model *model, enum lb_tap_kind
 struct lb_value *lb_model_forward(const struct lb_model *model, struct lb_tape *tape,
                                   const struct lb_input *in, struct lb_tap *taps, size_t n_taps,
                                   struct lb_kv *kv) {
-    return model->family->forward(model, tape, in, taps, n_taps, kv);
+    struct lb_value *h = model->family->forward(model, tape, in, taps, n_taps, kv);
+    return model->labels.n > 0 ? lb_classifier_forward(model, tape, in, h) : h;
 }
 
 bool lb_model_turns_anew(const struct lb_model *model, int64_t length) {

@@ -51,6 +51,12 @@ const struct lb_weight *lb_model_weights(const struct lb_model *model, size_t *o
 /* What final hidden states are multiplied with to give logits; its weight is the embedding when tied, and
  * NULL for a model without logits. */
 const struct lb_head *lb_model_head(const struct lb_model *model);
+/* Whether there is one row of logits for each sequence: of classifiers. */
+bool lb_model_is_classifier(const struct lb_model *model);
+/* Of classifiers of texts what their classes are called; NULL: of others. */
+const struct lb_labels *lb_model_labels(const struct lb_model *model);
+/* From now on a classifier's classes are called so, as many as it has. LB_E_NOMEM. */
+LB_NODISCARD enum lb_status lb_model_set_labels(struct lb_model *model, const struct lb_labels *labels);
 /* Columns of the final hidden states. */
 int64_t lb_model_width(const struct lb_model *model);
 /* Whether a position sees those up to it only, so that its logits are about the next token. */
@@ -118,7 +124,8 @@ void lb_kv_drop(struct lb_kv *kv, int64_t s);
 void lb_kv_finish(struct lb_kv *kv);
 
 /* The tape has begun with in->ragged. Returns the final hidden states [N, C] (after the final norm: what the
- * head multiplies); NULL: see lb_tape_status. taps are checked by lb_model_check_tap first. kv (may be NULL;
+ * head multiplies); of a classifier of texts what its head multiplies, [sequences, C], and the tape's rows
+ * are then these; NULL: see lb_tape_status. taps are checked by lb_model_check_tap first. kv (may be NULL;
  * plain mode; for decoders): as many sequences as the batch, whose rows go on where its places end, which
  * grow; they have room for that. */
 struct lb_value *lb_model_forward(const struct lb_model *model, struct lb_tape *tape,

@@ -176,7 +176,7 @@ static enum lb_status judge_tensor(const struct lb_model *model, const struct co
                                              lb_larger_tensor(file->larger, file->folder, name) == t;
     if (file->larger != NULL && lb_larger_leaves_out(file->larger, t->name)) {
         unread->of_part = unread->n_of_parts++ == 0 ? t->name : unread->of_part;
-    } else if (is_unread(model, name)) {
+    } else if (!weight && is_unread(model, name)) {
         unread->of_task = unread->n_of_tasks++ == 0 ? t->name : unread->of_task;
     } else if (!beside && !is_harmless(name) && !weight) {
         return lb_fail(
@@ -221,7 +221,7 @@ static void untie_head(const struct contents *file, const char *what, struct lb_
                        struct lb_notes *notes) {
     const struct lb_family *family = lb_family_find(config->model_type);
     struct lb_config untied = *config;
-    if (!config->tie_word_embeddings) {
+    if (!config->tie_word_embeddings || config->num_labels > 0) {
         return;
     }
     untied.tie_word_embeddings = false;
@@ -257,12 +257,16 @@ static enum lb_status find_weights(const char *path, char **out, struct lb_detai
     return lb_fail(detail, LB_E_NOTFOUND, "%s: no model.safetensors (nor its index) in this folder", path);
 }
 
-static enum lb_status read_config(const char *path, struct lb_config *config,
+/* labels: of a classifier of texts, else left alone. */
+static enum lb_status read_config(const char *path, struct lb_config *config, struct lb_labels *labels,
                                   const struct lb_larger **out_larger, struct lb_notes *notes,
                                   struct lb_detail *detail) {
     json_t *json = NULL;
     enum lb_status status = lb_json_file(path, MAX_CONFIG_BYTES, &json, detail);
     status = status == LB_OK ? lb_config_parse(json, path, config, notes, detail) : status;
+    if (status == LB_OK && config->num_labels > 0 && config->input_size == 0) {
+        status = lb_labels_read(json, config->num_labels, path, labels, detail);
+    }
     *out_larger = lb_larger_of(json);
     json_decref(json);
     return status;
@@ -289,13 +293,16 @@ static enum lb_status read_generation(const char *dir, struct lb_model *model, s
 static enum lb_status open_folder(const char *path, struct lb_model **out, struct lb_detail *detail) {
     char *config_path = lb_path_join(path, "config.json"), *weights = NULL;
     struct lb_config config;
+    struct lb_labels labels = {0};
     struct lb_notes notes = {0};
     struct lb_model *model = NULL;
     struct lb_safetensors *file = NULL;
     struct contents contents = {0};
     enum lb_status status = config_path != NULL ? find_weights(path, &weights, detail)
                                                 : lb_fail(detail, LB_E_NOMEM, "%s: out of memory", path);
-    status = status == LB_OK ? read_config(config_path, &config, &contents.larger, &notes, detail) : status;
+    if (status == LB_OK) {
+        status = read_config(config_path, &config, &labels, &contents.larger, &notes, detail);
+    }
     status = status == LB_OK ? lb_safetensors_open(weights, &file, detail) : status;
     contents.folder = file;
     if (status == LB_OK) {
@@ -304,9 +311,11 @@ static enum lb_status open_folder(const char *path, struct lb_model **out, struc
     }
     if (status != LB_OK) {
         lb_safetensors_destroy(file);
+        lb_labels_finish(&labels);
         goto out;
     }
     model->safetensors = file;
+    model->labels = labels;
     model->notes = notes;
     for (size_t i = 0; status == LB_OK && i < model->n_weights; i++) {
         status = take_tensor(model, i, find_in_folder(&contents, model->family, model->weights[i].name),
@@ -314,7 +323,7 @@ static enum lb_status open_folder(const char *path, struct lb_model **out, struc
     }
     status = status == LB_OK ? refuse_others(model, &contents, weights, detail) : status;
     status = status == LB_OK ? read_generation(path, model, detail) : status;
-    if (status == LB_OK && model->family->encoder != NULL) {
+    if (status == LB_OK && model->family->encoder != NULL && !lb_model_is_classifier(model)) {
         status = lb_sentence_read(path, &model->sentence, detail);
     }
 out:

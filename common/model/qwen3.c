@@ -1,4 +1,5 @@
 /* Qwen3 (Yang et al. 2025): norms of each head's q and k, heads as wide as they like. */
+#include "common/model/classifier.h"
 #include "common/model/decoder.h"
 
 #define FIELD(member) offsetof(struct lb_config, member)
@@ -22,6 +23,7 @@ static const struct lb_decoder_traits traits = {.qk_norm = LB_QK_NORM_HEAD};
 const struct lb_family lb_family_qwen3 = {
     .form = {.model_type = "qwen3",
              .class_name = "Qwen3ForCausalLM",
+             .sequence_class = "Qwen3ForSequenceClassification",
              .missing = {LB_DECODER_MISSING, .max_position_embeddings = 32768, .num_key_value_heads = 32,
                          .head_dim = 128, .bos_token_id = -1, .eos_token_id = -1, .sliding_window = 4096,
                          .max_window_layers = 28},
@@ -30,5 +32,6 @@ const struct lb_family lb_family_qwen3 = {
              .gguf_keys = {lb_decoder_gguf_keys, gguf_keys},
              LB_DECODER_FORM},
     .traits = &traits,
+    .classifier = &lb_decoder_classifier,
     LB_DECODER,
 };

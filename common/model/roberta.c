@@ -1,4 +1,5 @@
 /* RoBERTa (Liu et al. 2019): BERT whose positions are counted from behind the pad token on. */
+#include "common/model/classifier.h"
 #include "common/model/encoder.h"
 
 #define FIELD(member) offsetof(struct lb_config, member)
@@ -11,11 +12,15 @@ static const struct lb_config_key keys[] = {
 
 static const struct lb_encoder_traits traits = {.names = LB_BERT_NAMES("roberta."), .behind_pad = true};
 
+static const struct lb_classifier_traits classifier = {
+    .dense = "classifier.dense", .activation = lb_tanh, .out = "classifier.out_proj", .out_bias = true};
+
 static const char *const unread[] = {"lm_head.", "pooler.", "roberta.pooler.", NULL};
 
 const struct lb_family lb_family_roberta = {
     .form = {.model_type = "roberta",
              .class_name = "RobertaModel",
+             .sequence_class = "RobertaForSequenceClassification",
              .missing = {.norm_eps = 1e-12,
                          .initializer_range = 0.02,
                          .position_rows = 512,
@@ -26,6 +31,7 @@ const struct lb_family lb_family_roberta = {
              .keys = {keys, lb_bert_keys},
              LB_ENCODER_FORM},
     .encoder = &traits,
+    .classifier = &classifier,
     .unread = unread,
     LB_ENCODER_IN("roberta."),
 };

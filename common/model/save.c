@@ -189,7 +189,9 @@ enum lb_status lb_model_save_hf(const struct lb_model *model, const char *dir, e
     status = status == LB_OK ? lb_mkdirs(temp, detail) : status;
     status = status == LB_OK ? convert(model, dtype, false, &c, NULL, detail) : status;
     status = status == LB_OK ? lb_safetensors_write(weights, c.tensors, c.n, metadata, 1, detail) : status;
-    status = status == LB_OK ? lb_config_write(&model->config, torch_name(dtype), &config) : status;
+    status = status == LB_OK
+                 ? lb_config_write(&model->config, lb_model_labels(model), torch_name(dtype), &config)
+                 : status;
     status = status == LB_OK ? lb_save_file(temp, "config.json", config.data, config.len, detail) : status;
     if (status == LB_OK && tokenizer != NULL) {
         status = lb_save_tokenizer(model, tokenizer, temp, detail);
@@ -270,6 +272,10 @@ enum lb_status lb_model_save_gguf(const struct lb_model *model, const char *path
     if (model->family->form.gguf == NULL) {
         return lb_fail(detail, LB_E_UNSUPPORTED, "%s: GGUF has no architecture for model_type %s", path,
                        model->config.model_type);
+    }
+    if (lb_model_is_classifier(model)) {
+        return lb_fail(detail, LB_E_UNSUPPORTED, "%s: classifiers are not written as GGUF; write a folder",
+                       path);
     }
     struct converted c = {0};
     struct lb_config config = model->config;

@@ -101,13 +101,21 @@ static void set_id(json_t *object, const char *key, int64_t id) {
 static json_t *parameters(const struct lb_hosted *hosted) {
     const struct lb_config *config = lb_model_config(hosted->model);
     const struct lb_weight *head = lb_model_head(hosted->model)->weight;
-    int64_t v = lb_hosted_vocab(hosted);
+    const struct lb_labels *labels = lb_model_labels(hosted->model);
+    int64_t v = lb_hosted_vocab(hosted), ids = labels ? config->vocab_size : v;
     json_t *p = json_pack("{s:s,s:s,s:I,s:I,s:I,s:b,s:s}", "fingerprint", hosted->version, "model_type",
-                          config->model_type, "vocab_size", (json_int_t)v, "hidden_size",
+                          config->model_type, "vocab_size", (json_int_t)ids, "hidden_size",
                           (json_int_t)lb_model_width(hosted->model), "num_parameters",
                           (json_int_t)lb_model_parameters(hosted->model), "batch_invariant",
                           hosted->batch_invariant, "kernels", lb_gemm_description());
     if (!p) {
+        return NULL;
+    }
+    if (lb_model_is_classifier(hosted->model)) {
+        json_object_set_new(p, "num_labels", json_integer((json_int_t)v));
+    }
+    if (labels && (lb_labels_put(labels, p) != LB_OK || json_object_del(p, "label2id") != 0)) {
+        json_decref(p);
         return NULL;
     }
     if (head) {

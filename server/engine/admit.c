@@ -249,6 +249,7 @@ static void shape_output(const struct lb_hosted *hosted, const struct lb_job *jo
     sizes.positions = job->padded_t;
     sizes.top_k = job->top_k;
     o->n_dims = lb_output_shape(o->what.kind, &sizes, o->dim);
+    o->once = sizes.classifier || lb_output_get(o->what.kind)->width == LB_WIDE_SENTENCE;
     o->width = lb_output_get(o->what.kind)->width == LB_WIDE_ONE ? 1 : o->dim[o->n_dims - 1];
 }
 

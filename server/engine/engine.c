@@ -76,7 +76,8 @@ static void place_slice(struct run *run, const struct lb_slice *slice) {
     const struct lb_job *job = slice->job;
     for (int64_t b = slice->first; b < slice->first + slice->n; b++) {
         run->places[run->rows.n_seqs] = (struct lb_place){slice->job, b};
-        run->first[run->rows.n_seqs] = job->needs_head ? job->start[b] : NO_ROWS;
+        int32_t first = lb_model_is_classifier(job->model->model) ? 0 : job->start[b];
+        run->first[run->rows.n_seqs] = job->needs_head ? first : NO_ROWS;
         if (run->rows.ids) {
             lb_model_batch_add_ids(&run->rows, job->ids + job->offsets[b], NULL, lb_job_length(job, b));
         } else {
@@ -160,7 +161,12 @@ static enum lb_status compute(struct lb_engine *engine, struct run *run) {
         status = lb_tape_status(engine->tape);
         return status != LB_OK ? status : LB_E_INTERNAL;
     }
-    lb_extract_states(&extract, LB_FROM_FINAL, 0, h);
+    extract.of_head = lb_tape_ragged(engine->tape);
+    if (lb_model_is_classifier(model)) {
+        lb_extract_once(&extract, LB_FROM_FINAL, h);
+    } else {
+        lb_extract_states(&extract, LB_FROM_FINAL, 0, h);
+    }
     for (size_t i = 0; i < run->n_taps; i++) {
         const struct lb_tap *tap = &run->taps[i];
         if (!tap->value) {
@@ -178,7 +184,7 @@ static enum lb_status compute(struct lb_engine *engine, struct run *run) {
         if (!pooled) {
             return lb_tape_status(engine->tape);
         }
-        lb_extract_sentences(&extract, pooled);
+        lb_extract_once(&extract, LB_FROM_SENTENCE, pooled);
     }
     if (!run->needs_head) {
         return LB_OK;

@@ -8,7 +8,7 @@ static const lb_extract_fn fills[] = {LB_OUTPUTS(FILLS)};
 
 enum lb_status lb_extract_init(struct lb_extract *extract, const struct lb_place *places,
                                const struct lb_ragged *ragged, int64_t v, struct lb_arena *arena) {
-    *extract = (struct lb_extract){.places = places, .ragged = ragged, .v = v};
+    *extract = (struct lb_extract){.places = places, .ragged = ragged, .of_head = ragged, .v = v};
     for (int64_t s = 0; s < ragged->n_seqs; s++) {
         const struct lb_job *job = places[s].job;
         int64_t k = job->draw ? v : job->needs_head ? job->top_k : 0;
@@ -34,11 +34,11 @@ static void fill_row(struct lb_row *row, enum lb_output_source source, int layer
 
 enum lb_status lb_extract_logits(void *context, int64_t row, int64_t n, float *z) {
     struct lb_extract *extract = context;
-    while (row >= extract->ragged->offsets[extract->at + 1]) {
+    while (row >= extract->of_head->offsets[extract->at + 1]) {
         extract->at++;
     }
     const struct lb_place *place = &extract->places[extract->at];
-    int64_t t = row - extract->ragged->offsets[extract->at];
+    int64_t t = row - extract->of_head->offsets[extract->at];
 #pragma omp parallel for schedule(dynamic, 4) if (n > 1)
     for (int64_t i = 0; i < n; i++) {
         size_t scratch = (size_t)omp_get_thread_num() * (size_t)extract->max_k;
@@ -62,10 +62,10 @@ enum lb_status lb_extract_logits(void *context, int64_t row, int64_t n, float *z
 
 /* The place of the batch that a row belongs to. */
 static int64_t place_of(const struct lb_extract *extract, int64_t row) {
-    int64_t low = 0, high = extract->ragged->n_seqs - 1;
+    int64_t low = 0, high = extract->of_head->n_seqs - 1;
     while (low < high) {
         int64_t middle = (low + high + 1) / 2;
-        if (extract->ragged->offsets[middle] <= row) {
+        if (extract->of_head->offsets[middle] <= row) {
             low = middle;
         } else {
             high = middle - 1;
@@ -109,7 +109,7 @@ static struct lb_head_want want(void *context, int64_t row) {
     want.k = uses & LB_USES_TOP_K ? job->top_k : 0;
     want.temperature = uses & LB_USES_TEMPERATURE ? job->temperature : 0;
     want.plain = (uses & LB_USES_PLAIN_SUM) != 0;
-    int64_t next = row - extract->ragged->offsets[s] + 1;
+    int64_t next = row - extract->of_head->offsets[s] + 1;
     if ((uses & LB_USES_NEXT_TOKEN) != 0 && next < lb_job_length(job, seq)) {
         want.at = job->ids + job->offsets[seq] + next;
         want.n_at = 1;
@@ -124,7 +124,7 @@ static void take_row(void *context, int64_t row, const struct lb_head_row *left)
     const struct lb_job *job = extract->places[s].job;
     struct lb_row one = {.job = job,
                          .seq = extract->places[s].seq,
-                         .t = row - extract->ragged->offsets[s],
+                         .t = row - extract->of_head->offsets[s],
                          .n = extract->v,
                          .heads = 1,
                          .has_lse = true,
@@ -159,7 +159,7 @@ static void take_logits(void *context, int64_t row, int64_t n, int64_t id, int64
 #pragma omp parallel for schedule(static) if (n * n_ids > 65536)
         for (int64_t i = 0; i < n; i++) {
             struct lb_row one = {
-                .job = job, .seq = extract->places[s].seq, .t = row + i - extract->ragged->offsets[s]};
+                .job = job, .seq = extract->places[s].seq, .t = row + i - extract->of_head->offsets[s]};
             lb_put_part(&one, o, id, z + i * ldz, n_ids);
         }
     }
@@ -199,7 +199,8 @@ void lb_extract_states(const struct lb_extract *extract, enum lb_output_source s
     }
 }
 
-void lb_extract_sentences(const struct lb_extract *extract, const struct lb_value *value) {
+void lb_extract_once(const struct lb_extract *extract, enum lb_output_source source,
+                     const struct lb_value *value) {
     for (int64_t s = 0; s < extract->ragged->n_seqs; s++) {
         const struct lb_place *place = &extract->places[s];
         struct lb_row row = {.job = place->job,
@@ -208,7 +209,7 @@ void lb_extract_sentences(const struct lb_extract *extract, const struct lb_valu
                              .x = value->data + s * value->cols,
                              .n = value->cols,
                              .heads = 1};
-        fill_row(&row, LB_FROM_SENTENCE, 0);
+        fill_row(&row, source, 0);
     }
 }
 

@@ -22,6 +22,7 @@ struct lb_place {
 struct lb_extract {
     const struct lb_place *places; /* [ragged->n_seqs] */
     const struct lb_ragged *ragged;
+    const struct lb_ragged *of_head; /* the rows that the head multiplies: of classifiers one a sequence */
     int64_t v;
     /* per OpenMP thread, [max_k] each */
     int64_t max_k;
@@ -30,7 +31,9 @@ struct lb_extract {
     int64_t at; /* the sequence of the last rows: they come in order */
 };
 
-/* Scratch memory comes from arena and lives as long as it. LB_E_NOMEM. */
+/* Scratch memory comes from arena and lives as long as it. of_head is set once forward has said it.
+ * LB_E_NOMEM.
+ */
 enum lb_status lb_extract_init(struct lb_extract *extract, const struct lb_place *places,
                                const struct lb_ragged *ragged, int64_t v, struct lb_arena *arena);
 /* Outputs that are made of logits, as these come: for lb_head_read. Not where lb_extract_needs_rows. */
@@ -42,8 +45,9 @@ enum lb_status lb_extract_logits(void *context, int64_t row, int64_t n, float *z
 /* Outputs that are made of states: the rows of value [N, C]. layer: 0 for the final state. */
 void lb_extract_states(const struct lb_extract *extract, enum lb_output_source source, int layer,
                        const struct lb_value *value);
-/* Outputs that are made of sentences: value [sequences of the batch, C]. */
-void lb_extract_sentences(const struct lb_extract *extract, const struct lb_value *value);
+/* Outputs that are made of one row a sequence: value [sequences of the batch, C]. */
+void lb_extract_once(const struct lb_extract *extract, enum lb_output_source source,
+                     const struct lb_value *value);
 /* Outputs that are made of attention probabilities: value holds [H, T, T] for each sequence of the batch. */
 void lb_extract_attention(const struct lb_extract *extract, int layer, int64_t heads,
                           const struct lb_value *value);

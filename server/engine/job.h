@@ -29,6 +29,7 @@ struct lb_job_output {
     int n_dims;
     int64_t dim[LB_MAX_WIRE_DIMS];
     int64_t width; /* elements per returned row; where there are heads: of one row of one head */
+    bool once;     /* one row a sequence, whatever start says */
     size_t bytes;
     void *data; /* zeroed, then filled; the job's */
 };

@@ -57,7 +57,7 @@ const float *lb_row_top_values(struct lb_row *row) {
 /* Element of the output at which the row begins. */
 static size_t element(const struct lb_row *row, const struct lb_job_output *o) {
     int64_t r = row->t - row->job->start[row->seq];
-    if (lb_output_get(o->what.kind)->width == LB_WIDE_SENTENCE) {
+    if (o->once) {
         return (size_t)(row->seq * o->width);
     }
     return (size_t)((row->seq * row->job->rows + r) * o->width);

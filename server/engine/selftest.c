@@ -43,7 +43,8 @@ struct test {
     enum lb_status status;
     bool finite; /* all numbers of all runs */
     struct lb_model_batch batch;
-    struct lb_sha256 *hash[N_SEQS]; /* by place in the run */
+    const struct lb_ragged *of_head; /* the rows that the head multiplies */
+    struct lb_sha256 *hash[N_SEQS];  /* by place in the run */
     /* the tape of all runs: of a forward, and with the head */
     struct {
         int rows;
@@ -58,7 +59,7 @@ static void hash_logits(void *context, int64_t row, int64_t n, int64_t id, int64
                         int64_t ldz) {
     struct test *test = context;
     int s = 0;
-    while (row >= test->batch.offsets[s + 1]) {
+    while (row >= test->of_head->offsets[s + 1]) {
         s++;
     }
     for (int64_t i = 0; i < n; i++) {
@@ -92,11 +93,11 @@ static void run(void *argument) {
     struct lb_tape *tape = lb_tape_create(TAPE_BYTES);
     fill_run(test);
     struct lb_input input = lb_model_batch_input(&test->batch);
-    const int32_t *offsets = input.ragged.offsets;
     struct lb_value *h = NULL;
     if (tape) {
         lb_tape_begin(tape, LB_TAPE_PLAIN, &input.ragged, NULL);
         h = lb_model_forward(test->model, tape, &input, NULL, 0, NULL);
+        test->of_head = lb_tape_ragged(tape);
     }
     size_t forward_bytes = tape ? lb_tape_high(tape) : 0;
     test->status = h ? LB_OK : LB_E_NOMEM;
@@ -104,8 +105,9 @@ static void run(void *argument) {
         if (!test->hash[i]) {
             test->status = LB_E_NOMEM;
         } else if (h) {
-            lb_sha256_update(test->hash[i], h->data + offsets[i] * h->cols,
-                             (size_t)(test->n_rows[test->order[i]] * h->cols) * sizeof *h->data);
+            const int32_t *rows = &test->of_head->offsets[i];
+            lb_sha256_update(test->hash[i], h->data + rows[0] * h->cols,
+                             (size_t)((rows[1] - rows[0]) * h->cols) * sizeof *h->data);
         }
     }
     if (test->status == LB_OK && !lb_model_head(test->model)->weight) {
@@ -118,7 +120,7 @@ static void run(void *argument) {
         lb_sha256_final(test->hash[i], test->out[test->order[i]]);
     }
     if (test->status == LB_OK) {
-        test->runs[test->n_runs].rows = offsets[test->n];
+        test->runs[test->n_runs].rows = input.ragged.offsets[test->n];
         test->runs[test->n_runs].forward_bytes = forward_bytes;
         test->runs[test->n_runs++].bytes = lb_tape_high(tape);
     }

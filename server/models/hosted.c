@@ -175,17 +175,23 @@ static int64_t hidden_width(const struct lb_hosted *hosted, int layer) {
     return layer == 0 ? config->input_size : config->hidden_sizes[layer - 1];
 }
 
+/* Of a classifier of texts, what its head makes and reads is one row a text; so is all of one of features. */
+static bool has_rows(const struct lb_hosted *hosted, enum lb_output_source source) {
+    bool of_head = source == LB_FROM_LOGITS || source == LB_FROM_FINAL;
+    return hosted->decoder && !(of_head && lb_model_is_classifier(hosted->model));
+}
+
 struct lb_output_sizes lb_hosted_sizes(const struct lb_hosted *hosted, struct lb_output_name what) {
-    bool hidden = lb_output_get(what.kind)->source == LB_FROM_HIDDEN;
+    enum lb_output_source source = lb_output_get(what.kind)->source;
     return (struct lb_output_sizes){.sequences = -1,
                                     .rows = -1,
                                     .positions = -1,
                                     .vocab = lb_hosted_vocab(hosted),
                                     .top_k = -1,
                                     .heads = lb_model_config(hosted->model)->num_attention_heads,
-                                    .state = hidden ? hidden_width(hosted, what.layer)
-                                                    : lb_model_width(hosted->model),
-                                    .classifier = !hosted->decoder};
+                                    .state = source == LB_FROM_HIDDEN ? hidden_width(hosted, what.layer)
+                                                                      : lb_model_width(hosted->model),
+                                    .classifier = !has_rows(hosted, source)};
 }
 
 enum lb_status lb_hosted_gives(const struct lb_hosted *hosted, struct lb_output_name what, const char *name,
@@ -196,7 +202,7 @@ enum lb_status lb_hosted_gives(const struct lb_hosted *hosted, struct lb_output_
         return lb_model_check_tap(model, is->source == LB_FROM_HIDDEN ? LB_TAP_HIDDEN : LB_TAP_ATTENTION,
                                   what.layer, detail);
     }
-    if (is->uses & LB_USES_NEXT_TOKEN && !hosted->decoder) {
+    if (is->uses & LB_USES_NEXT_TOKEN && lb_model_is_classifier(model)) {
         return lb_fail(detail, LB_E_ARG, "output %s: a classifier has no next token", name);
     }
     if (is->source == LB_FROM_LOGITS && !lb_model_head(model)->weight) {

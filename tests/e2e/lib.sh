@@ -320,3 +320,19 @@ hollow_model() { # folder, a student of the same tokenizer, layers (17 million w
     } >"$1/model.safetensors"
     truncate -s "+$(jq '[.[].data_offsets[1]] | max' "$1.header")" "$1/model.safetensors"
 }
+
+# A tokenizer.json of 29 tokens as BERT has it: letters, as words and within them.
+letters() {
+    jq -n '("[PAD] [X] [Y] [UNK] [CLS] [SEP] a b c d e f g h i l m n o r s t u w ##e ##r ##s ##t ##o" | split(" ")) as $words |
+    {version: "1.0", truncation: null, padding: null,
+     added_tokens: ["[PAD]", "[UNK]", "[CLS]", "[SEP]"] | map({id: (. as $w | $words | index($w)), content: ., special: true,
+         single_word: false, lstrip: false, rstrip: false, normalized: false}),
+     normalizer: {type: "BertNormalizer", clean_text: true, handle_chinese_chars: true, strip_accents: null, lowercase: true},
+     pre_tokenizer: {type: "BertPreTokenizer"},
+     post_processor: {type: "TemplateProcessing", single: [{SpecialToken: {id: "[CLS]", type_id: 0}}, {Sequence: {id: "A", type_id: 0}},
+         {SpecialToken: {id: "[SEP]", type_id: 0}}], pair: [{Sequence: {id: "A", type_id: 0}}, {Sequence: {id: "B", type_id: 1}}],
+         special_tokens: {"[CLS]": {id: "[CLS]", ids: [4], tokens: ["[CLS]"]}, "[SEP]": {id: "[SEP]", ids: [5], tokens: ["[SEP]"]}}},
+     decoder: {type: "WordPiece", prefix: "##", cleanup: true},
+     model: {type: "WordPiece", unk_token: "[UNK]", continuing_subword_prefix: "##", max_input_chars_per_word: 100,
+         vocab: [$words | to_entries[] | {(.value): .key}] | add}}'
+}

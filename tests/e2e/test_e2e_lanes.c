@@ -85,7 +85,8 @@ static void begin(struct scene *s, const char *name, bool text, double range, bo
     lb_rng_seed(&rng, 21, 0);
     (text ? lb_tiny_llama : lb_tiny_mlp)(&s->config);
     s->config.tie_word_embeddings = false;
-    s->config.vocab_size = text ? MAX_V : 40;
+    s->config.vocab_size = text ? MAX_V : 40; /* columns of logits, in what follows */
+    s->config.num_labels = text ? 0 : 40;
     s->config.initializer_range = range;
     for (int k = 0; k < TEACHERS; k++) {
         char path[80], label[24];

@@ -141,7 +141,7 @@ static enum lb_status open_parts(struct parts *p, const char *recipe, struct lb_
     }
     if (status == LB_OK) {
         status = lb_dataset_open(p->recipe, p->recipe->datasets, p->recipe->datasets_count, false,
-                                 p->tokenizer, NULL, &p->data, detail);
+                                 p->tokenizer, 0, NULL, &p->data, detail);
     }
     if (status == LB_OK) {
         status = lb_plan_make(p->recipe, p->student, lb_tokenizer_fingerprint(p->tokenizer), NULL, NULL,

@@ -16,7 +16,7 @@ static void require(int truth) {
 /* Writes config, and parses that into *again. */
 static void rewrite(const struct lb_config *config, struct lb_buf *text, struct lb_config *again) {
     json_t *object = NULL;
-    require(lb_config_write(config, "bfloat16", text) == LB_OK);
+    require(lb_config_write(config, NULL, "bfloat16", text) == LB_OK);
     require(lb_json_parse(text->data, text->len, 0, "again", &object, NULL) == LB_OK);
     require(lb_config_parse(object, "again", again, NULL, NULL) == LB_OK);
     json_decref(object);

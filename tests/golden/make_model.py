@@ -12,6 +12,7 @@ Of encoders, instead of labels and logits:
   sentence_mean, sentence_first [S, C]  rows of a sequence pooled, divided by their length
   states_target [N, C], sentence_target the loss is the sum of final states and of sentence_mean, each times these
   pad_ids, pad_states                   a sequence that has the pad token within, and its final states
+Of classifiers of texts logits and labels are one row a sequence, [S, V] and [S].
 """
 import json
 import pathlib
@@ -19,7 +20,7 @@ import sys
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
-from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForMaskedLM
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelForSequenceClassification
 
 HERE = pathlib.Path(__file__).parent / 'model'
 CASES = {
@@ -112,6 +113,17 @@ ENCODERS = {
     'roberta': dict(SMALL_BERT, model_type='roberta', type_vocab_size=1, pad_token_id=3),
     'distilbert': dict(model_type='distilbert', vocab_size=29, dim=16, hidden_dim=20, n_layers=2, n_heads=2,
                        max_position_embeddings=32, initializer_range=0.3),
+}
+TINY_BERT = dict(SMALL_BERT, num_hidden_layers=1)
+NAMES = ('cold', 'warm', 'hot')
+CLASSES = dict(id2label=dict(enumerate(NAMES)), label2id={name: i for i, name in enumerate(NAMES)})
+CLASSIFIERS = {
+    'bert_classes': dict(TINY_BERT, **CLASSES, model_type='bert', problem_type='single_label_classification'),
+    'roberta_classes': dict(TINY_BERT, model_type='roberta', type_vocab_size=1, pad_token_id=3, num_labels=4),
+    'distilbert_classes': dict(ENCODERS['distilbert'], n_layers=1),  # two, as nothing says otherwise
+    # the row of the last token that is no pad
+    'qwen3_classes': dict(FAMILY, **CLASSES, model_type='qwen3', num_hidden_layers=1, max_position_embeddings=64,
+                          initializer_range=0.2, bos_token_id=None, eos_token_id=6) | dict(pad_token_id=6),
 }
 
 
@@ -256,6 +268,44 @@ def make_encoder(name, config):
     save_file({k: x.contiguous() for k, x in out.items()}, folder / 'expected.safetensors')
 
 
+def make_classifier(name, config):
+    torch.manual_seed(13)
+    settings = AutoConfig.for_model(attn_implementation='eager', **config)
+    model = AutoModelForSequenceClassification.from_config(settings, attn_implementation='eager').float().eval()
+    for p in model.parameters():
+        if p.dim() == 1:
+            p.data += 0.3 * torch.randn_like(p)
+    folder = HERE / name
+    model.save_pretrained(folder)
+    out, v = {}, settings.num_labels
+    ids = [torch.randint(7, config['vocab_size'], (n,)) for n in FAMILY_LENGTHS]
+    if name == 'qwen3_classes':
+        model.model.embed_tokens.padding_idx = None  # PyTorch would leave its gradient out
+        ids[1][-2:] = settings.pad_token_id
+        ids[0][0] = settings.pad_token_id
+    out['ids'] = torch.cat(ids).to(torch.int32)
+    out['offsets'] = torch.tensor([0] + FAMILY_LENGTHS).cumsum(0).to(torch.int32)
+    labels = torch.randint(0, v, (len(ids),))
+    out['labels'] = labels.to(torch.int32)
+    runs = [model(input_ids=x[None], output_hidden_states=True, output_attentions=True) for x in ids]
+    logits = torch.cat([r.logits for r in runs])
+    out['logits'] = logits.detach()
+    for layer in range(settings.num_hidden_layers + 1):
+        out[f'hidden_states.{layer}'] = torch.cat([r.hidden_states[layer][0] for r in runs]).detach()
+    for layer in range(settings.num_hidden_layers):
+        for s, r in enumerate(runs):
+            out[f'attentions.{layer}.{s}'] = r.attentions[layer][0].detach()
+    loss = F.cross_entropy(logits, labels)
+    loss.backward()
+    out['loss'] = loss.detach().reshape(1)
+    for n, p in model.named_parameters():
+        out['grad.' + n] = p.grad.clone()
+    save_file({k: x.contiguous() for k, x in out.items()}, folder / 'expected.safetensors')
+
+
+for case, settings in CLASSIFIERS.items():
+    if len(sys.argv) < 2 or case in sys.argv[1:]:
+        make_classifier(case, settings)
 for case, settings in ENCODERS.items():
     if len(sys.argv) < 2 or case in sys.argv[1:]:
         make_encoder(case, settings)

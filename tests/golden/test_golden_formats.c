@@ -249,7 +249,7 @@ static void write_config(const char *dir, const char *name, const struct lb_conf
     snprintf(path, sizeof path, "%s/config.json", folder);
     lb_buf_init(&text, 1 << 16);
     must(lb_mkdirs(folder, &detail), &detail);
-    must(lb_config_write(config, "float32", &text), &detail);
+    must(lb_config_write(config, NULL, "float32", &text), &detail);
     must(lb_file_replace(path, text.data, text.len, &detail), &detail);
     lb_buf_finish(&text);
     printf("%s %" PRId64 "\n", name, config_parameters(config));

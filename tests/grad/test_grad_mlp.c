@@ -69,7 +69,7 @@ static void add_loss(struct world *w, const char *name, double weight, double te
 
 static void make_student(struct world *w) {
     const struct lb_config c = {.model_type = "limbeck_mlp",
-                                .vocab_size = CLASSES,
+                                .num_labels = CLASSES,
                                 .input_size = PIXELS,
                                 .n_hidden = 2,
                                 .hidden_sizes = {16, 9},

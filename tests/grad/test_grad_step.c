@@ -36,6 +36,7 @@ static int32_t kept[VOCAB];
 static const struct lb_vocab_map part = {.kept = kept, .n = VOCAB};
 static const struct lb_vocab_map *trimmed;
 static int64_t listed = 8; /* of a teacher's ids */
+static bool classes;       /* student and teachers classify texts, of which each has one label */
 
 struct world {
     struct lb_recipe recipe;
@@ -126,18 +127,18 @@ static void make_readings(struct world *w, int s) {
 static void make_answers(struct world *w) {
     static const int64_t lengths[SAMPLES] = {1, 9, MAX_T};
     for (int s = 0; s < SAMPLES; s++) {
-        int64_t t = lengths[s];
+        int64_t t = lengths[s], rows = classes ? 1 : t;
         int32_t *ids = malloc((size_t)(t + 1) * sizeof *ids);
         assert_non_null(ids);
         for (int64_t i = 0; i <= t; i++) {
             ids[i] = (int32_t)lb_rng_below(&rng, VOCAB);
         }
-        w->samples[s] = (struct lb_sample){.ids = ids, .n = t, .tag = -1};
+        w->samples[s] = (struct lb_sample){.ids = ids, .n = t, .tag = -1, .label = 11 * s + 3};
         make_readings(w, s);
         w->rows += t;
         for (int k = 0; k < 2; k++) {
             struct lb_answer *a = &w->answers[s * 2 + k];
-            add(a, "hidden_states.final", t, TEACHER_WIDTH, 0, normals(t * TEACHER_WIDTH, 1));
+            add(a, "hidden_states.final", rows, TEACHER_WIDTH, 0, normals(rows * TEACHER_WIDTH, 1));
             add(a, "hidden_states.1", t, TEACHER_WIDTH, 0, normals(t * TEACHER_WIDTH, 1));
             add(a, "sentence_embedding", TEACHER_WIDTH, 0, 0, normals(TEACHER_WIDTH, 1));
             add(a, "attentions.0", TEACHER_HEADS, t, t, attention(TEACHER_HEADS, t));
@@ -146,7 +147,7 @@ static void make_answers(struct world *w) {
                 actual[i] = -1.0f - (float)fabs(actual[i]);
             }
             add(a, "logprobs.actual", t, 0, 0, actual);
-            top_k(a, t, w->recipe.loss_top_k, k);
+            top_k(a, rows, w->recipe.loss_top_k, k);
             if (trimmed) {
                 float *lse = normals(t, 0.5);
                 for (int64_t i = 0; i < t; i++) {
@@ -183,6 +184,7 @@ static void make_student(struct world *w, bool tied, bool encoder) {
         c.num_key_value_heads = c.num_attention_heads;
         c.type_vocab_size = 2;
         c.tie_word_embeddings = false;
+        c.num_labels = classes ? VOCAB : 0;
     }
     if (lb_model_create(&c, 5, &w->student, &detail) != LB_OK) {
         fail_msg("%s", detail.text);
@@ -208,6 +210,7 @@ static void add_pair(struct world *w, unsigned loss, unsigned teacher, int stude
     *p = (struct lb_pair){
         .loss = loss, .teacher = teacher, .kind = kind, .layer = layer, .final = student_layer < 0};
     p->tap = (struct lb_tap){attention_loss ? LB_TAP_ATTENTION : LB_TAP_HIDDEN, student_layer, NULL};
+    p->once = w->plan.losses[loss].once = classes && p->final;
     p->student_width = attention_loss ? 4 : 16;
     p->teacher_width = attention_loss ? TEACHER_HEADS : TEACHER_WIDTH;
     if (!attention_loss) {
@@ -255,7 +258,7 @@ static struct world *make_world(const struct lb_mixture *mixture, enum lb_target
                                    .per_device_train_batch_size = SAMPLES,
                                    .gradient_accumulation_steps = 1,
                                    .temperature = 1};
-    make_student(w, tied, only != NULL && only->on == LB_ON_SENTENCE);
+    make_student(w, tied, classes || (only != NULL && only->on == LB_ON_SENTENCE));
     w->plan.recipe = &w->recipe;
     w->plan.mixture = mixture;
     w->plan.n_teachers = 2;
@@ -266,6 +269,7 @@ static struct world *make_world(const struct lb_mixture *mixture, enum lb_target
             .vocab_size = VOCAB, .hidden_size = TEACHER_WIDTH, .n_layers = 2, .n_heads = TEACHER_HEADS};
         w->head[k] = (struct lb_teacher_head){normals(VOCAB * TEACHER_WIDTH, 0.5), NULL, VOCAB, TEACHER_WIDTH,
                                               LB_HEAD_PLAIN};
+        w->info[k].num_labels = w->info[k].n_ids = classes ? VOCAB : 0;
         w->plan.info[k] = &w->info[k];
         if (trimmed && k == 0) {
             w->info[k].vocab_size = WHOLE;
@@ -275,7 +279,8 @@ static struct world *make_world(const struct lb_mixture *mixture, enum lb_target
     }
     for (size_t i = 0; lb_loss_at(i) != NULL; i++) {
         if (only != NULL ? lb_loss_at(i) == only
-                         : serves(lane, lb_loss_at(i)) && lb_loss_at(i)->on != LB_ON_SENTENCE) {
+                         : serves(lane, lb_loss_at(i)) && lb_loss_at(i)->on != LB_ON_SENTENCE &&
+                               !(classes && lb_loss_at(i)->on == LB_ON_CHUNK)) {
             add_from_table(w, lb_loss_at(i), lane);
         }
     }
@@ -379,7 +384,7 @@ static void check_world(const char *name, struct world *w, bool whole) {
 
 static void check(const char *name, const struct lb_mixture *mixture, enum lb_target_lane lane, bool tied,
                   const struct lb_loss *only) {
-    char label[64];
+    char label[96];
     snprintf(label, sizeof label, "%s, %s%s", name, lane == LB_LANE_TOPK ? "top-k" : "final states",
              tied ? ", tied" : "");
     check_world(label, make_world(mixture, lane, tied, only), only == NULL); /* one alone need not */
@@ -486,6 +491,24 @@ static void teachers_apart(void **state) {
         check_world(l == 0 ? "kl, and alm of another teacher" : "the same, top-k",
                     make_apart("ca_mkd", lanes[l]), false);
     }
+}
+
+/* Of classifiers: all losses at once under each mixture, and the labels' alone. */
+static void each_of_classes(void **state) {
+    (void)state;
+    classes = true;
+    check("classes: cross_entropy", lb_mixture_find("mean_probs"), LB_LANE_FINAL, false,
+          lb_loss_find("cross_entropy"));
+    for (size_t i = 0; lb_mixture_at(i) != NULL; i++) {
+        const struct lb_mixture *mixture = lb_mixture_at(i);
+        char name[64];
+        snprintf(name, sizeof name, "classes: %s", mixture->name);
+        check(name, mixture, LB_LANE_FINAL, false, NULL);
+        if (mixture->combine != LB_COMBINE_LOGITS) {
+            check(name, mixture, LB_LANE_TOPK, false, NULL);
+        }
+    }
+    classes = false;
 }
 
 /* KL's gradient is linear in what the teachers say, so that a mixture of their kept parts, with its mass,
@@ -755,10 +778,11 @@ static void micro_batches(void **state) {
 int main(void) {
     lb_rng_seed(&rng, 1, 0);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(each_loss),         cmocka_unit_test(each_mixture),
-        cmocka_unit_test(weights_of_tokens), cmocka_unit_test(trimmed_vocabulary),
-        cmocka_unit_test(two_halves),        cmocka_unit_test(micro_batches),
-        cmocka_unit_test(teachers_apart),    cmocka_unit_test(not_finite),
+        cmocka_unit_test(each_loss),          cmocka_unit_test(each_mixture),
+        cmocka_unit_test(each_of_classes),    cmocka_unit_test(weights_of_tokens),
+        cmocka_unit_test(trimmed_vocabulary), cmocka_unit_test(two_halves),
+        cmocka_unit_test(micro_batches),      cmocka_unit_test(teachers_apart),
+        cmocka_unit_test(not_finite),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -48,7 +48,7 @@ void lb_tiny_bert(struct lb_config *config) {
 
 void lb_tiny_mlp(struct lb_config *config) {
     *config = (struct lb_config){.model_type = "limbeck_mlp",
-                                 .vocab_size = 5,
+                                 .num_labels = 5,
                                  .input_size = 12,
                                  .n_hidden = 2,
                                  .hidden_sizes = {16, 8},

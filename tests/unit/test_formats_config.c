@@ -217,7 +217,7 @@ static void classifiers(void **state) {
     assert_int_equal(c.n_hidden, 2);
     assert_int_equal(c.hidden_sizes[0], 1200);
     assert_int_equal(c.hidden_sizes[1], 800);
-    assert_int_equal(c.vocab_size, 10);
+    assert_int_equal(c.num_labels, 10);
     assert_true(c.input_dropout == 0.2 && c.hidden_dropout == 0.5);
     assert_int_equal(config_parameters(&c), 785 * 1200 + 1201 * 800 + 801 * 10);
     c = accept(
@@ -313,7 +313,26 @@ static const struct {
     {"{\"model_type\": \"limbeck_mlp\", \"input_size\": 1, \"num_labels\": 2, \"hidden_sizes\": [], "
      "\"hidden_act\": \"tanh\"}",
      LB_E_UNSUPPORTED, "tanh"},
+    {LEAST("granite") ", \"architectures\": [\"GraniteForSequenceClassification\"]}", LB_E_UNSUPPORTED,
+     "architectures \"GraniteForSequenceClassification\" is not supported, only GraniteForCausalLM"},
+    {LEAST("llama") ", \"architectures\": [\"MistralForSequenceClassification\"]}", LB_E_UNSUPPORTED,
+     "only LlamaForCausalLM and LlamaForSequenceClassification"},
+    {LEAST("llama") ", \"architectures\": [\"LlamaForSequenceClassification\"], \"num_labels\": 0}",
+     LB_E_FORMAT, "num_labels"},
 };
+
+static void classes_are_counted(void **state) {
+    (void)state;
+#define CLASSIFIER LEAST("llama") ", \"architectures\": [\"LlamaForSequenceClassification\"]"
+    assert_int_equal(
+        accept(LEAST("llama") ", \"id2label\": {\"0\": \"a\"}, \"architectures\": [\"LlamaForCausalLM\"]}")
+            .num_labels,
+        0); /* of no head that there is */
+    assert_int_equal(accept(CLASSIFIER "}").num_labels, 2);
+    assert_int_equal(accept(CLASSIFIER ", \"num_labels\": 7}").num_labels, 7);
+    assert_int_equal(
+        accept(CLASSIFIER ", \"id2label\": {\"0\": \"a\", \"1\": \"b\", \"2\": \"c\"}}").num_labels, 3);
+}
 
 static void what_cannot_be_run_is_refused_by_key(void **state) {
     (void)state;
@@ -391,7 +410,7 @@ static void written_configs_read_back(void **state) {
         struct lb_config c = accept(texts[i]);
         struct lb_buf buf;
         lb_buf_init(&buf, 1 << 16);
-        assert_int_equal(lb_config_write(&c, "float32", &buf), LB_OK);
+        assert_int_equal(lb_config_write(&c, NULL, "float32", &buf), LB_OK);
         struct lb_config again = accept(buf.data);
         assert_same(&again, &c);
         lb_buf_finish(&buf);
@@ -401,7 +420,7 @@ static void written_configs_read_back(void **state) {
         for (long n = 1; status == LB_E_NOMEM && n < 1000; n++) {
             lb_buf_init(&buf, 1 << 16);
             lb_mem_fail_from(n);
-            status = lb_config_write(&c, "float32", &buf);
+            status = lb_config_write(&c, NULL, "float32", &buf);
             lb_mem_fail_from(0);
             lb_buf_finish(&buf);
         }
@@ -410,9 +429,9 @@ static void written_configs_read_back(void **state) {
     struct lb_config c = accept(smollm2);
     struct lb_buf buf;
     lb_buf_init(&buf, 1 << 16);
-    assert_int_equal(lb_config_write(&c, "int8", &buf), LB_E_ARG);
+    assert_int_equal(lb_config_write(&c, NULL, "int8", &buf), LB_E_ARG);
     c.head_dim = 3;
-    assert_int_equal(lb_config_write(&c, "float32", &buf), LB_E_ARG);
+    assert_int_equal(lb_config_write(&c, NULL, "float32", &buf), LB_E_ARG);
     assert_int_equal(buf.len, 0);
     lb_buf_finish(&buf);
 }
@@ -530,6 +549,7 @@ int main(void) {
         cmocka_unit_test(yarn_without_truncate),
         cmocka_unit_test(tokens_windows_and_types),
         cmocka_unit_test(classifiers),
+        cmocka_unit_test(classes_are_counted),
         cmocka_unit_test(what_cannot_be_run_is_refused_by_key),
         cmocka_unit_test(check_bounds_what_is_filled_by_hand),
         cmocka_unit_test(written_configs_read_back),

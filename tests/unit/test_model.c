@@ -362,14 +362,14 @@ static void refusals(void **state) {
     config.intermediate_size = 64;
     struct lb_buf text;
     lb_buf_init(&text, 65536);
-    assert_int_equal(lb_config_write(&config, "float32", &text), LB_OK);
+    assert_int_equal(lb_config_write(&config, NULL, "float32", &text), LB_OK);
     snprintf(file, sizeof file, "%s/config.json", path);
     assert_int_equal(lb_file_replace(file, text.data, text.len, NULL), LB_OK);
     expect_refusal(path, LB_E_MISMATCH, "has shape");
     config.num_hidden_layers = 3;
     config.intermediate_size = 48;
     lb_buf_reset(&text);
-    assert_int_equal(lb_config_write(&config, "float32", &text), LB_OK);
+    assert_int_equal(lb_config_write(&config, NULL, "float32", &text), LB_OK);
     assert_int_equal(lb_file_replace(file, text.data, text.len, NULL), LB_OK);
     expect_refusal(path, LB_E_FORMAT, "model.layers.2.");
     lb_buf_finish(&text);

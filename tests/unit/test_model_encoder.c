@@ -7,6 +7,7 @@
 #include <cmocka.h>
 
 #include "common/base/file.h"
+#include "common/base/json.h"
 #include "common/base/mem.h"
 #include "common/model/model.h"
 #include "common/nn/tape.h"
@@ -222,9 +223,110 @@ static void test_layers(void **state) {
     lb_model_destroy(model);
 }
 
+/* ---- classifiers of texts ---- */
+
+/* The folder of a classifier of three classes with that line in its config.json instead of the one of the
+ * same key; NULL: as written. */
+static enum lb_status open_classes(const char *key, const char *line, struct lb_model **out) {
+    char path[256], config_path[300];
+    struct lb_config config;
+    struct lb_buf buf;
+    snprintf(path, sizeof path, "%s/bert", folder);
+    snprintf(config_path, sizeof config_path, "%s/config.json", path);
+    assert_int_equal(lb_remove_tree(path, &detail), LB_OK);
+    lb_tiny_bert(&config);
+    config.num_labels = 3;
+    lb_tiny_save(&config, 7, path, LB_F32, false);
+    if (key != NULL) {
+        json_t *json = NULL, *value = json_loads(line, JSON_DECODE_ANY, NULL);
+        assert_non_null(value);
+        assert_int_equal(lb_json_file(config_path, 1 << 20, &json, &detail), LB_OK);
+        assert_int_equal(json_object_set_new(json, key, value), 0);
+        lb_buf_init(&buf, 1 << 20);
+        assert_int_equal(lb_json_dump(json, 0, &buf), LB_OK);
+        assert_int_equal(lb_file_replace(config_path, buf.data, buf.len, &detail), LB_OK);
+        lb_buf_finish(&buf);
+        json_decref(json);
+    }
+    detail = (struct lb_detail){0};
+    *out = NULL;
+    return lb_model_open(path, false, out, &detail);
+}
+
+static void test_classes(void **state) {
+    (void)state;
+    struct lb_model *model = NULL;
+    char first[65];
+    assert_int_equal(open_classes(NULL, NULL, &model), LB_OK);
+    assert_true(lb_model_is_classifier(model));
+    assert_int_equal(lb_model_labels(model)->n, 3);
+    assert_string_equal(lb_model_labels(model)->names[2], "LABEL_2");
+    assert_int_equal(lb_model_sentence(model)->kind, LB_POOL_NONE);
+    assert_int_equal(lb_model_head(model)->weight->rows, 3);
+    assert_non_null(lb_model_head(model)->bias);
+    snprintf(first, sizeof first, "%s", lb_model_fingerprint(model));
+    assert_int_equal(lb_model_save_gguf(model, "/nowhere", LB_F32, NULL, NULL, &detail), LB_E_UNSUPPORTED);
+    lb_model_destroy(model);
+    assert_int_equal(open_classes("id2label", "{\"0\": \"a\", \"2\": 7, \"1\": \"b\"}", &model), LB_OK);
+    assert_string_equal(lb_model_labels(model)->names[1], "b");
+    assert_string_equal(lb_model_labels(model)->names[2], "7");
+    assert_string_not_equal(first, lb_model_fingerprint(model)); /* what they mean is what it is */
+    lb_model_destroy(model);
+    assert_int_equal(open_classes("problem_type", "\"regression\"", &model), LB_OK);
+    assert_int_equal(lb_model_labels(model)->problem, LB_PROBLEM_REGRESSION);
+    lb_model_destroy(model);
+    assert_int_equal(open_classes("problem_type", "\"ranking\"", &model), LB_E_UNSUPPORTED);
+    assert_non_null(strstr(detail.text, "problem_type \"ranking\" is not supported"));
+    assert_int_equal(open_classes("id2label", "{\"0\": \"a\", \"1\": \"b\", \"3\": \"c\"}", &model),
+                     LB_E_FORMAT);
+    assert_non_null(strstr(detail.text, "id2label does not name class 2"));
+    assert_int_equal(open_classes("id2label", "{\"0\": \"a\", \"1\": \"b\"}", &model), LB_E_MISMATCH);
+    assert_non_null(
+        strstr(detail.text, "tensor classifier.weight has shape [3, 32], the config asks for [2, 32]"));
+    assert_int_equal(open_classes("architectures", "[\"BertForTokenClassification\"]", &model),
+                     LB_E_UNSUPPORTED);
+    assert_non_null(strstr(detail.text, "tensor classifier")); /* of a task that is not computed */
+    assert_int_equal(open_classes("architectures", "[\"RobertaForSequenceClassification\"]", &model),
+                     LB_E_UNSUPPORTED);
+    assert_non_null(strstr(detail.text, "only BertModel and BertForSequenceClassification"));
+}
+
+static void keep_state(const struct lb_model *model, const struct lb_input *in, float *out) {
+    struct lb_tape *tape = lb_tape_create((size_t)1 << 26);
+    lb_tape_begin(tape, LB_TAPE_PLAIN, &in->ragged, NULL);
+    const struct lb_value *h = lb_model_forward(model, tape, in, NULL, 0, NULL);
+    assert_non_null(h);
+    assert_int_equal(h->rows, in->ragged.n_seqs);
+    assert_int_equal(lb_tape_ragged(tape)->n_seqs, in->ragged.n_seqs);
+    assert_int_equal(lb_tape_ragged(tape)->offsets[h->rows], h->rows);
+    memcpy(out, h->data, (size_t)(h->rows * h->cols) * sizeof *out);
+    lb_tape_destroy(tape);
+}
+
+/* Each text's row alone is the one that it is among others, in as many bits. */
+static void test_classes_alone(void **state) {
+    (void)state;
+    struct lb_model *model = NULL;
+    static const int32_t offsets[] = {0, 5, 6, 40};
+    int32_t ids[40];
+    float all[3 * 32], alone[32];
+    for (int i = 0; i < 40; i++) {
+        ids[i] = (i * 37 + 5) % 97;
+    }
+    assert_int_equal(open_classes(NULL, NULL, &model), LB_OK);
+    keep_state(model, &(struct lb_input){.ragged = {3, offsets}, .ids = ids}, all);
+    for (int s = 0; s < 3; s++) {
+        const int32_t own[] = {0, offsets[s + 1] - offsets[s]};
+        keep_state(model, &(struct lb_input){.ragged = {1, own}, .ids = ids + offsets[s]}, alone);
+        assert_memory_equal(all + (ptrdiff_t)s * 32, alone, sizeof alone);
+    }
+    lb_model_destroy(model);
+}
+
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_read), cmocka_unit_test(test_refused),
-                                       cmocka_unit_test(test_round_trip), cmocka_unit_test(test_layers)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_read),   cmocka_unit_test(test_refused), cmocka_unit_test(test_round_trip),
+        cmocka_unit_test(test_layers), cmocka_unit_test(test_classes), cmocka_unit_test(test_classes_alone)};
     if (!mkdtemp(folder)) {
         return 1;
     }

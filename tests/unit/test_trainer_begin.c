@@ -61,7 +61,7 @@ static enum lb_status open_text(const char *text, struct lb_tokenizer *tokenizer
                                 ? lb_tokenizer_add_bos(tokenizer, add_bos == LB_BOS_YES, detail)
                                 : LB_OK;
     return status != LB_OK ? status
-                           : lb_dataset_open(&recipe, &entry, 1, keep_short, tokenizer, NULL, out, detail);
+                           : lb_dataset_open(&recipe, &entry, 1, keep_short, tokenizer, 0, NULL, out, detail);
 }
 
 /* '.' ends a text, '^' begins one; a space behind a label: it does not count. */
@@ -227,7 +227,7 @@ static void memory_runs_out(void **state) {
         assert_int_equal(lb_file_replace(path, "ab\ncd\n", 6, NULL), LB_OK);
         lb_free(path);
         lb_mem_fail_from(i);
-        enum lb_status status = lb_dataset_open(&recipe, &entry, 1, true, tokenizer, NULL, &data, NULL);
+        enum lb_status status = lb_dataset_open(&recipe, &entry, 1, true, tokenizer, 0, NULL, &data, NULL);
         lb_mem_fail_from(0);
         lb_dataset_destroy(data);
         if (status == LB_OK) {

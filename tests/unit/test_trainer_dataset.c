@@ -84,7 +84,7 @@ static struct lb_recipe_dataset entry(const char *path, enum lb_data_type type, 
 static struct lb_dataset *open_data(const struct lb_recipe_dataset *entries, unsigned n, bool keep_short) {
     struct lb_dataset *data = NULL;
     struct lb_detail detail = {0};
-    if (lb_dataset_open(&recipe, entries, n, keep_short, letters, NULL, &data, &detail) != LB_OK) {
+    if (lb_dataset_open(&recipe, entries, n, keep_short, letters, 0, NULL, &data, &detail) != LB_OK) {
         fail_msg("%s", detail.text);
     }
     return data;
@@ -93,7 +93,8 @@ static struct lb_dataset *open_data(const struct lb_recipe_dataset *entries, uns
 static void expect_error(const struct lb_recipe_dataset *entries, unsigned n, const char *message) {
     struct lb_dataset *data = NULL;
     struct lb_detail detail = {0};
-    assert_int_not_equal(lb_dataset_open(&recipe, entries, n, false, letters, NULL, &data, &detail), LB_OK);
+    assert_int_not_equal(lb_dataset_open(&recipe, entries, n, false, letters, 0, NULL, &data, &detail),
+                         LB_OK);
     assert_null(data);
     if (strstr(detail.text, message) == NULL) {
         fail_msg("expected: %s\n     but was: %s", message, detail.text);
@@ -211,7 +212,8 @@ static void bad_texts(void **state) {
     volatile sig_atomic_t stop = 1;
     struct lb_dataset *data = NULL;
     struct lb_detail detail = {0};
-    assert_int_equal(lb_dataset_open(&recipe, &e, 1, false, letters, &stop, &data, &detail), LB_E_CANCELLED);
+    assert_int_equal(lb_dataset_open(&recipe, &e, 1, false, letters, 0, &stop, &data, &detail),
+                     LB_E_CANCELLED);
     assert_null(data);
     write_text("e.txt", "\n\n");
     expect_error(&e, 1, "e.txt: holds no text: all its lines are blank");
@@ -379,19 +381,19 @@ static void bad_images(void **state) {
     expect_error(&e, 1, "go beyond its 3 images");
     e = image_entry("i", NULL);
     expect_error(&e, 1, "images need labels");
-    recipe.student.config.vocab_size = 2;
+    recipe.student.config.num_labels = 2;
     e = image_entry("i", "l");
     expect_error(&e, 1, "item 1 has label 2; the student has num_labels 2");
-    recipe.student.config.vocab_size = 0;
+    recipe.student.config.num_labels = 0;
     struct lb_dataset *data = open_data(&e, 1, false);
     const struct {
         struct lb_config config;
         const char *message;
     } students[] = {
-        {{.input_size = lb_dataset_features(data), .vocab_size = 3}, NULL},
-        {{.input_size = lb_dataset_features(data), .vocab_size = 2},
+        {{.input_size = lb_dataset_features(data), .num_labels = 3}, NULL},
+        {{.input_size = lb_dataset_features(data), .num_labels = 2},
          "eval: an item has label 2, the student's num_labels is 2"},
-        {{.input_size = 9, .vocab_size = 3}, "the student's input_size is 9"},
+        {{.input_size = 9, .num_labels = 3}, "the student's input_size is 9"},
         {{.vocab_size = 300}, "eval: these are images, the student reads text"},
     };
     for (size_t i = 0; i < sizeof students / sizeof students[0]; i++) {
@@ -462,7 +464,8 @@ static void memory_runs_out(void **state) {
         for (long i = 1;; i++) {
             struct lb_dataset *data = NULL;
             lb_mem_fail_from(i);
-            enum lb_status status = lb_dataset_open(&recipe, &both[k], 1, false, letters, NULL, &data, NULL);
+            enum lb_status status =
+                lb_dataset_open(&recipe, &both[k], 1, false, letters, 0, NULL, &data, NULL);
             lb_mem_fail_from(0);
             if (status == LB_OK) {
                 assert_true(i > 5);

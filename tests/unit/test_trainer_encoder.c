@@ -23,15 +23,21 @@ static char folder[] = "/tmp/limbeck-whole-XXXXXX";
 static struct lb_tokenizer *tokenizer;
 static struct lb_detail detail;
 
-static enum lb_status open_rows(const char *text, int64_t max_length, int64_t max_tokens,
-                                struct lb_dataset **out) {
+static enum lb_status open_entry(const char *text, struct lb_recipe_dataset entry, int64_t max_length,
+                                 int64_t num_labels, struct lb_dataset **out) {
     const struct lb_recipe recipe = {.directory = folder, .max_length = max_length, .whole_texts = true};
-    const struct lb_recipe_dataset entry = {.path = "a.txt", .type = LB_DATA_TEXT, .max_tokens = max_tokens};
     char path[256];
     snprintf(path, sizeof path, "%s/a.txt", folder);
     assert_int_equal(lb_file_replace(path, text, strlen(text), NULL), LB_OK);
+    entry.path = "a.txt";
     detail = (struct lb_detail){0};
-    return lb_dataset_open(&recipe, &entry, 1, false, tokenizer, NULL, out, &detail);
+    return lb_dataset_open(&recipe, &entry, 1, false, tokenizer, num_labels, NULL, out, &detail);
+}
+
+static enum lb_status open_rows(const char *text, int64_t max_length, int64_t max_tokens,
+                                struct lb_dataset **out) {
+    return open_entry(text, (struct lb_recipe_dataset){.type = LB_DATA_TEXT, .max_tokens = max_tokens},
+                      max_length, 0, out);
 }
 
 /* Row i holds the letters between the template's tokens. */
@@ -81,6 +87,90 @@ static void test_rows(void **state) {
     lb_dataset_destroy(data);
     assert_int_equal(open_rows("a\n", 2, 0, &data), LB_E_ARG);
     assert_non_null(strstr(detail.text, "2 tokens around each text"));
+}
+
+/* Lines of JSON as datasets of classes have them. */
+static enum lb_status open_labelled(const char *text, const char *label_field, struct lb_dataset **out) {
+    return open_entry(text, (struct lb_recipe_dataset){.type = LB_DATA_JSONL, .label_field = label_field}, 6,
+                      3, out);
+}
+
+static int32_t label_of(const struct lb_dataset *data, int64_t i) {
+    struct lb_sample s;
+    lb_dataset_get(data, i, &s);
+    return s.label;
+}
+
+static void not_labelled(const char *text, const char *why) {
+    struct lb_dataset *data = NULL;
+    assert_int_not_equal(open_labelled(text, NULL, &data), LB_OK);
+    if (strstr(detail.text, why) == NULL) {
+        fail_msg("\"%s\" does not say \"%s\"", detail.text, why);
+    }
+}
+
+static void test_label_numbers(void **state) {
+    (void)state;
+    struct lb_dataset *data = NULL;
+    char prints[2][65];
+    static const char text[] = "{\"text\": \"a b c d e f g\", \"label\": 2}\n{\"label\": 0, \"text\": \"\"}\n"
+                               "{\"text\": \"b\", \"label\": 1}\n{\"text\": \"c\", \"label\": null}\n"
+                               "{\"text\": \"d\", \"label\": -1}\n{\"text\": \"e\"}\n";
+    assert_int_equal(open_labelled(text, NULL, &data), LB_OK);
+    assert_int_equal(lb_dataset_count(data), 5); /* the empty text went, its label with it */
+    static const int32_t want[] = {2, 1, -1, -1, -1};
+    for (int i = 0; i < 5; i++) {
+        assert_int_equal(label_of(data, i), want[i]);
+    }
+    assert_int_equal(lb_dataset_unlabelled(data), 3);
+    snprintf(prints[0], 65, "%s", lb_dataset_fingerprint(data));
+    lb_dataset_destroy(data);
+    assert_int_equal(open_labelled("{\"text\": \"a b c d e f g\", \"kind\": 2}\n", "kind", &data), LB_OK);
+    assert_int_equal(label_of(data, 0), 2);
+    snprintf(prints[0], 65, "%s", lb_dataset_fingerprint(data));
+    lb_dataset_destroy(data);
+    assert_int_equal(open_labelled("{\"text\": \"a b c d e f g\", \"kind\": 1}\n", "kind", &data), LB_OK);
+    snprintf(prints[1], 65, "%s", lb_dataset_fingerprint(data));
+    assert_string_not_equal(prints[0], prints[1]); /* labels are part of the data */
+    lb_dataset_destroy(data);
+    assert_int_equal(open_entry("a b\n", (struct lb_recipe_dataset){.type = LB_DATA_TEXT}, 6, 3, &data),
+                     LB_OK);
+    assert_int_equal(label_of(data, 0), -1);
+    lb_dataset_destroy(data);
+    not_labelled("{\"text\": \"a\", \"label\": 3}\n",
+                 "a.txt:1: the line: label is 3, the model has num_labels 3");
+    not_labelled("{\"text\": \"a\", \"label\": -2}\n", "label is -2");
+    not_labelled("{\"text\": \"a\", \"label\": 0.5}\n", "neither a class's number nor its name");
+    not_labelled("{\"text\": \"a\", \"label\": [1]}\n", "neither a class's number nor its name");
+}
+
+static void test_label_names(void **state) {
+    (void)state;
+    struct lb_dataset *data = NULL;
+    struct lb_labels labels;
+    static const char text[] =
+        "{\"text\": \"a\", \"label\": \"hot\"}\n{\"text\": \"b\"}\n"
+        "{\"text\": \"c\", \"label\": \"cold\"}\n{\"text\": \"d\", \"label\": \"hot\"}\n";
+    assert_int_equal(lb_labels_init(&labels, 3), LB_OK);
+    assert_int_equal(lb_labels_name(&labels, 0, "cold") | lb_labels_name(&labels, 2, "hot"), LB_OK);
+    assert_int_equal(open_labelled(text, NULL, &data), LB_OK);
+    assert_int_equal(lb_dataset_name_labels(data, &labels, "data", &detail), LB_OK);
+    static const int32_t want[] = {2, -1, 0, 2};
+    for (int i = 0; i < 4; i++) {
+        assert_int_equal(label_of(data, i), want[i]);
+    }
+    lb_dataset_destroy(data);
+    assert_int_equal(lb_labels_name(&labels, 2, "warm"), LB_OK);
+    assert_int_equal(open_labelled(text, NULL, &data), LB_OK);
+    assert_int_equal(lb_dataset_name_labels(data, &labels, "data", &detail), LB_E_MISMATCH);
+    assert_non_null(strstr(detail.text, "data: the label \"hot\" is the name of no class"));
+    lb_dataset_destroy(data);
+    lb_labels_finish(&labels);
+    not_labelled("{\"text\": \"a\", \"label\": \"x\"}\n{\"text\": \"a\", \"label\": 1}\n",
+                 "numbers in some lines");
+    not_labelled("{\"text\": \"a\", \"label\": \"x\"}\n{\"text\": \"a\", \"label\": \"y\"}\n"
+                 "{\"text\": \"a\", \"label\": \"z\"}\n{\"text\": \"a\", \"label\": \"w\"}\n",
+                 "\"w\" is one name of a label more than the model's num_labels 3");
 }
 
 #define REST                                                                                                 \
@@ -137,8 +227,9 @@ static void test_layers_from(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_rows), cmocka_unit_test(test_max_tokens),
-                                       cmocka_unit_test(test_layers_from)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_rows), cmocka_unit_test(test_max_tokens), cmocka_unit_test(test_layers_from),
+        cmocka_unit_test(test_label_numbers), cmocka_unit_test(test_label_names)};
     char path[512];
     snprintf(path, sizeof path, "%s/tests/golden/text/bert.json", getenv("LB_SOURCE_ROOT"));
     if (!mkdtemp(folder) || lb_tokenizer_open(path, &tokenizer, &detail) != LB_OK) {

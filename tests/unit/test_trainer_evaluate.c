@@ -91,7 +91,7 @@ static double row_nats(const struct lb_model *model, const struct lb_sample *s, 
     int32_t offsets[2] = {0, (int32_t)s->n};
     struct lb_input in = {.ragged = {1, offsets}, .ids = s->ids, .features = s->features};
     struct lb_tape *tape = lb_tape_create((size_t)64 << 20);
-    struct rows r = {z, lb_model_config(model)->vocab_size};
+    struct rows r = {z, lb_model_head(model)->weight->rows};
     lb_tape_begin(tape, LB_TAPE_PLAIN, &in.ragged, NULL);
     struct lb_value *h = lb_model_forward(model, tape, &in, NULL, 0, NULL);
     assert_int_equal(lb_head_run(tape, h, lb_model_head(model), NULL, copy_rows, &r), LB_OK);

@@ -51,7 +51,7 @@ static struct lb_dataset *open_data(const char *file, const struct lb_tokenizer 
         entry.type = LB_DATA_JSONL;
         entry.field = "text";
     }
-    if (lb_dataset_open(&recipe, &entry, 1, keep_short, own, NULL, &data, &detail) != LB_OK) {
+    if (lb_dataset_open(&recipe, &entry, 1, keep_short, own, 0, NULL, &data, &detail) != LB_OK) {
         fail_msg("%s", detail.text);
     }
     return data;
@@ -408,7 +408,7 @@ static void conversations(void **state) {
         lb_arena_init(&arena, MEMORY);
         lb_buf_init(&text, 1 << 16);
         lb_buf_init(&whole, 1 << 16);
-        if (lb_dataset_open(&recipe, &entry, 1, false, own, NULL, &data, &detail) != LB_OK) {
+        if (lb_dataset_open(&recipe, &entry, 1, false, own, 0, NULL, &data, &detail) != LB_OK) {
             fail_msg("%s", detail.text);
         }
         assert_int_equal(lb_reader_create(own, plain, 0, &reader, NULL), LB_OK);

@@ -73,7 +73,7 @@ static enum lb_status open_rows(const char *rows, const struct way *way, struct 
     const struct lb_recipe_dataset entry = {
         .path = "a.jsonl", .type = LB_DATA_JSONL, .field = "text", .max_tokens = way->max_tokens};
     put("a.jsonl", rows);
-    return lb_dataset_open(&recipe, &entry, 1, false, tokenizer, NULL, out, detail);
+    return lb_dataset_open(&recipe, &entry, 1, false, tokenizer, 0, NULL, out, detail);
 }
 
 /* Row i: '.' <eos>, '^' <bos>, '/' a line feed. counts: 'x' where the label counts; the first is no label. */
@@ -225,7 +225,7 @@ static void test_mixed_entries(void **state) {
     struct lb_dataset *data = NULL;
     put("t.txt", "abcd\n");
     put("a.jsonl", "{\"messages\": [{\"role\": \"assistant\", \"content\": \"yo\"}]}\n");
-    assert_int_equal(lb_dataset_open(&recipe, entries, 3, false, tokenizer, NULL, &data, NULL), LB_OK);
+    assert_int_equal(lb_dataset_open(&recipe, entries, 3, false, tokenizer, 0, NULL, &data, NULL), LB_OK);
     assert_int_equal(lb_dataset_count(data), 3);
     expect_row(data, 0, "abcd.", "-xxxx");
     expect_row(data, 1, "^a:yo", "---xx");

@@ -394,9 +394,13 @@ static void student_logits(const struct lb_model *student, const struct lb_value
                    head->bias != NULL ? head->bias->value : NULL, head->weight->rows, head->shape, z);
 }
 
-/* Cross entropy of the labels: of a text the next token, of an image its class. */
+/* Cross entropy of the labels: of a text the next token or, by a classifier, its class; of an image its
+ * class. rows: of the student's logits. */
 static void check_labels(struct lb_model *student, const struct lb_sample *samples, int64_t rows) {
-    const struct lb_recipe recipe = {.loss_top_k = 1};
+    const struct lb_recipe recipe = {
+        .loss_top_k = 1, .per_device_train_batch_size = SAMPLES, .gradient_accumulation_steps = 1};
+    bool of_samples = lb_model_is_classifier(student);
+    int64_t positions = 0;
     struct lb_plan plan = {
         .recipe = &recipe, .mixture = lb_mixture_find("mean_probs"), .n_losses = 1, .on_label = true};
     struct lb_step_result result = {0};
@@ -412,16 +416,16 @@ static void check_labels(struct lb_model *student, const struct lb_sample *sampl
     assert_non_null(step);
     assert_int_equal(lb_step_forward(step, samples, SAMPLES, &rng, &states, &detail), LB_OK);
     for (int i = 0; i < SAMPLES; i++) {
-        for (int64_t t = 0; t < samples[i].n; t++) {
+        positions += samples[i].n;
+        for (int64_t t = 0; t < (of_samples ? 1 : samples[i].n); t++) {
             float z[MAX_V];
             double log_q[MAX_V];
             student_logits(student, states, row++, z);
             log_softmax(z, v, 1, log_q);
-            expected -=
-                log_q[samples[i].ids != NULL ? samples[i].ids[t + 1] : samples[i].label] / (double)rows;
+            expected -= log_q[of_samples ? samples[i].label : samples[i].ids[t + 1]] / (double)rows;
         }
     }
-    assert_int_equal(lb_step_losses(step, NULL, rows, NULL, &result, &detail), LB_OK);
+    assert_int_equal(lb_step_losses(step, NULL, positions, NULL, &result, &detail), LB_OK);
     assert_true(row == rows && fabs(result.loss - expected) < 1e-5);
     lb_step_destroy(step);
 }
@@ -446,6 +450,16 @@ static void test_labels(void **state) {
     }
     check_labels(student, samples, SAMPLES);
     lb_model_destroy(student);
+    lb_tiny_bert(&config);
+    config.num_labels = 5;
+    assert_int_equal(lb_model_create(&config, 3, &student, NULL), LB_OK);
+    s = new_scene();
+    for (int i = 0; i < SAMPLES; i++) {
+        s->samples[i].label = (3 * i + 1) % 5;
+    }
+    check_labels(student, s->samples, SAMPLES);
+    lb_model_destroy(student);
+    free_scene(s);
 }
 
 /* Logits of each teacher, and the largest of them by themselves. */

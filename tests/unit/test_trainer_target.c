@@ -243,7 +243,7 @@ static void image_logits(void **state) {
                                 : tensor("hidden_states.final", LB_DT_FP32, 2, 1, C, 1, states + i * C)}});
         }
         const struct lb_answer *pointers[N] = {&answers[0], NULL, &answers[2]};
-        struct lb_answered batch = {samples, N, offsets, sequence, 1, pointers};
+        struct lb_answered batch = {samples, N, offsets, sequence, 1, pointers, true};
         for (int i = 0; i < N * V; i++) {
             z[i] = -77;
         }

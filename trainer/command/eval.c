@@ -251,23 +251,25 @@ static void print_text(const struct lb_evaluation *e) {
     printf("%.0f tokens/s\n", (double)e->all.tokens / e->seconds);
 }
 
-static void print_image_part(const char *name, const struct lb_eval_part *p) {
+static void print_class_part(const char *name, const struct lb_eval_part *p) {
     char loss[32], error[32];
     printf("%-24s %10lld %10s %10s\n", name, (long long)p->tokens, cell(p->loss, 4, loss),
            cell(p->error_percent, 2, error));
 }
 
-static void print_images(const struct lb_evaluation *e) {
-    printf("%-24s %10s %10s %10s\n", "part", "images", "loss", "error %");
+/* labels: of texts; NULL: of images. */
+static void print_classes(const struct lb_evaluation *e, const struct lb_labels *labels) {
+    const char *what = labels != NULL ? "texts" : "images";
+    printf("%-24s %10s %10s %10s\n", "part", what, "loss", "error %");
     for (int i = 0; i < e->n_parts; i++) {
-        print_image_part(e->part[i].name, &e->part[i]);
+        print_class_part(e->part[i].name, &e->part[i]);
     }
     for (int i = 0; i < e->n_classes; i++) {
         char name[32];
         snprintf(name, sizeof name, "class %d", i);
-        print_image_part(name, &e->classes[i]);
+        print_class_part(labels != NULL ? labels->names[i] : name, &e->classes[i]);
     }
-    printf("%.0f images/s\n", (double)e->all.tokens / e->seconds);
+    printf("%.0f %s/s\n", (double)e->all.tokens / e->seconds, what);
 }
 
 /* ---- the command ---- */
@@ -287,6 +289,7 @@ static enum lb_status evaluate(const struct arguments *a, const struct lb_opened
     struct lb_recipe_dataset entries[MAX_FILES];
     struct lb_recipe frame = {.directory = ".", .max_length = row_length(a, opened->model)};
     lb_arena_init(&frame.arena, ENTRIES_BYTES);
+    const struct lb_labels *labels = lb_model_labels(opened->model);
     struct lb_evaluate_options options = {
         .rows = a->rows, .stop = stop, .bias = a->bias, .n_bias = a->n_bias};
     struct lb_dataset *data = NULL;
@@ -294,7 +297,11 @@ static enum lb_status evaluate(const struct arguments *a, const struct lb_opened
     enum lb_status status = e != NULL ? make_entries(a, &frame.arena, entries, detail)
                                       : lb_fail(detail, LB_E_NOMEM, "out of memory");
     if (status == LB_OK) {
-        status = lb_dataset_open(&frame, entries, a->n_data, true, opened->tokenizer, stop, &data, detail);
+        status = lb_dataset_open(&frame, entries, a->n_data, true, opened->tokenizer,
+                                 labels != NULL ? labels->n : 0, stop, &data, detail);
+    }
+    if (status == LB_OK && labels != NULL) {
+        status = lb_dataset_name_labels(data, labels, "DATA", detail);
     }
     if (status == LB_OK) {
         status = lb_evaluate(opened->model, data, &options, e, detail);
@@ -307,7 +314,7 @@ static enum lb_status evaluate(const struct arguments *a, const struct lb_opened
         }
         lb_print_json(object, JSON_INDENT(2));
     } else if (status == LB_OK) {
-        (e->text ? print_text : print_images)(e);
+        e->text ? print_text(e) : print_classes(e, labels);
     }
     lb_free(e);
     lb_dataset_destroy(data);
@@ -386,7 +393,8 @@ static void add_hosted_size(json_t *object, struct lb_teachers *asked, unsigned 
 }
 
 static void print_hosted(const struct arguments *a, const struct lb_recipe_teacher *teachers,
-                         struct lb_teachers *asked, const struct lb_evaluation *e, int64_t max_length) {
+                         struct lb_teachers *asked, const struct lb_labels *labels,
+                         const struct lb_evaluation *e, int64_t max_length) {
     unsigned n = a->n_urls > 1 ? a->n_urls + 1 : 1; /* the mixture comes last */
     json_t *list = json_array();
     for (unsigned k = 0; k < n; k++) {
@@ -397,7 +405,7 @@ static void print_hosted(const struct arguments *a, const struct lb_recipe_teach
             json_array_append_new(list, object);
         } else {
             printf("%s\n", name);
-            print_text(&e[k]);
+            e[k].text ? print_text(&e[k]) : print_classes(&e[k], labels);
         }
     }
     if (a->json) {
@@ -421,6 +429,7 @@ static enum lb_status evaluate_hosted(struct arguments *a, volatile sig_atomic_t
     struct lb_teachers *asked = NULL;
     struct lb_tokenizer *tokenizer = NULL;
     struct lb_dataset *data = NULL;
+    struct lb_labels labels = {0}; /* of classifiers of texts */
     struct lb_evaluation *e = lb_calloc(a->n_urls + 1, sizeof *e);
     bool made = e != NULL;
     for (unsigned k = 0; k < a->n_urls; k++) {
@@ -435,19 +444,27 @@ static enum lb_status evaluate_hosted(struct arguments *a, volatile sig_atomic_t
         frame.max_length = most > 1 && most - 1 < frame.max_length ? most - 1 : frame.max_length;
     }
     status = status == LB_OK ? check_tokenizers(teachers, asked, detail) : status;
+    if (status == LB_OK && lb_teachers_info(asked, 0)->num_labels > 0 &&
+        lb_teachers_info(asked, 0)->input_size == 0) {
+        status = lb_info_labels(lb_teachers_info(asked, 0), &labels);
+    }
     status = status == LB_OK ? hosted_tokenizer(a, asked, &tokenizer, detail) : status;
     status = status == LB_OK
-                 ? lb_dataset_open(&frame, entries, a->n_data, true, tokenizer, stop, &data, detail)
+                 ? lb_dataset_open(&frame, entries, a->n_data, true, tokenizer, labels.n, stop, &data, detail)
                  : status;
+    if (status == LB_OK && labels.n > 0) {
+        status = lb_dataset_name_labels(data, &labels, "DATA", detail);
+    }
     if (status == LB_OK && lb_dataset_features(data) > 0) {
         status = lb_fail(detail, LB_E_UNSUPPORTED,
                          "hosted models are scored on text; give the classifier's folder for images");
     }
     status = status == LB_OK ? lb_score(asked, data, e, detail) : status;
     if (status == LB_OK) {
-        print_hosted(a, teachers, asked, e, frame.max_length);
+        print_hosted(a, teachers, asked, &labels, e, frame.max_length);
     }
     lb_dataset_destroy(data);
+    lb_labels_finish(&labels);
     lb_tokenizer_destroy(tokenizer);
     lb_teachers_close(asked);
     lb_free(e);

@@ -149,7 +149,7 @@ static bool make_sample(const struct lb_teacher_info *info, int q, struct lb_are
     out->n = info->max_length > 0 && info->max_length < POSITIONS ? info->max_length : POSITIONS;
     int32_t *ids = lb_arena_array(arena, (size_t)out->n, sizeof *ids);
     for (int64_t t = 0; ids && t < out->n; t++) {
-        ids[t] = (int32_t)lb_rng_below(&rng, (uint64_t)info->vocab_size);
+        ids[t] = (int32_t)lb_rng_below(&rng, (uint64_t)lb_info_ids(info));
     }
     out->ids = ids;
     return ids != NULL;
@@ -318,7 +318,12 @@ static void print_found(const struct found *found) {
     if (*info->compute) {
         printf("  compute                %s\n  kernels                %s\n", info->compute, info->kernels);
     }
-    printf("  %-21s  %" PRId64 "\n", info->input_size ? "classes" : "vocab_size", info->vocab_size);
+    if (!info->input_size) {
+        printf("  vocab_size             %" PRId64 "\n", lb_info_ids(info));
+    }
+    if (info->input_size || info->num_labels) {
+        printf("  classes                %" PRId64 "\n", info->vocab_size);
+    }
     printf("  hidden_size            %" PRId64 "\n  num_layers             %" PRId64 "\n", info->hidden_size,
            info->n_layers);
     if (info->input_size) {
@@ -345,11 +350,15 @@ static json_t *found_json(const struct found *found) {
     json_t *more = json_pack(
         "{s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:s, s:f, s:f}", "fingerprint", info->fingerprint,
         "compute", info->compute, "kernels", info->kernels, "tokenizer_fingerprint",
-        info->tokenizer_fingerprint, "vocab_size", (json_int_t)info->vocab_size, "hidden_size",
+        info->tokenizer_fingerprint, "vocab_size",
+        (json_int_t)(info->input_size ? info->vocab_size : lb_info_ids(info)), "hidden_size",
         (json_int_t)info->hidden_size, "num_layers", (json_int_t)info->n_layers, "num_heads",
         (json_int_t)info->n_heads, "max_length", (json_int_t)info->max_length, "input_size",
         (json_int_t)info->input_size, "outputs", found->outputs ? found->outputs : "", "latency_median_ms",
         median(found), "latency_fastest_ms", found->n_answers ? found->latency_ms[0] : 0.0);
+    if (info->num_labels) {
+        json_object_set_new(more, "num_labels", json_integer((json_int_t)info->num_labels));
+    }
     json_object_set_new(more, "chat_template_sha256", json_string(info->chat_template_hash));
     json_object_update(object, more);
     json_decref(more);

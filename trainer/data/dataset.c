@@ -16,7 +16,7 @@ static enum lb_status add_entry(struct lb_dataset *data, const struct lb_recipe 
     if (path == NULL || (entry->labels != NULL && labels == NULL)) {
         status = lb_fail(detail, LB_E_NOMEM, "%s: out of memory", entry->path);
     } else if (entry->type == LB_DATA_IDX) {
-        status = lb_dataset_add_idx(data, entry, path, labels, recipe->student.config.vocab_size, detail);
+        status = lb_dataset_add_idx(data, entry, path, labels, recipe->student.config.num_labels, detail);
     } else if (source->tokenizer == NULL) {
         status = lb_fail(detail, LB_E_ARG, "%s: text needs a tokenizer", path);
     } else {
@@ -37,6 +37,12 @@ static void finish_fingerprint(struct lb_dataset *data) {
                       data->images ? (uint64_t)data->labels[i].label : (uint64_t)data->rows[i].start);
         lb_sha256_u64(data->hash, data->images ? 1 : (uint64_t)data->rows[i].n);
         lb_sha256_update(data->hash, name, strlen(name) + 1);
+        if (data->any_label) {
+            lb_sha256_u64(data->hash, (uint64_t)data->rows[i].label);
+        }
+    }
+    for (int64_t i = 0; i < data->n_label_names; i++) {
+        lb_sha256_update(data->hash, data->label_names[i], strlen(data->label_names[i]) + 1);
     }
     uint8_t digest[LB_SHA256_BYTES];
     lb_sha256_final(data->hash, digest);
@@ -55,7 +61,7 @@ static bool any_on_chunks(const struct lb_recipe *recipe) {
 
 enum lb_status lb_dataset_open(const struct lb_recipe *recipe, const struct lb_recipe_dataset *entries,
                                unsigned n_entries, bool keep_short, const struct lb_tokenizer *tokenizer,
-                               const volatile sig_atomic_t *stop, struct lb_dataset **out,
+                               int64_t num_labels, const volatile sig_atomic_t *stop, struct lb_dataset **out,
                                struct lb_detail *detail) {
     struct lb_text_source source = {0};
     enum lb_status status = LB_OK;
@@ -71,7 +77,8 @@ enum lb_status lb_dataset_open(const struct lb_recipe *recipe, const struct lb_r
     data->images = n_entries > 0 && entries[0].type == LB_DATA_IDX;
     lb_sha256_update(data->hash, data->images ? "images" : "text\0\0", 6);
     if (!data->images && tokenizer != NULL) {
-        status = lb_text_source_init(&source, tokenizer, recipe->whole_texts, detail);
+        status = lb_text_source_init(&source, tokenizer, recipe->whole_texts || num_labels > 0, detail);
+        data->num_labels = source.num_labels = num_labels;
         source.stop = stop;
         source.completion_only = recipe->completion_only_loss;
         source.assistant_only = recipe->assistant_only_loss;
@@ -126,10 +133,10 @@ enum lb_status lb_dataset_fits(const struct lb_dataset *data, const struct lb_co
                        (long long)data->n_features, (long long)config->input_size);
     }
     for (int64_t i = 0; i < data->count; i++) {
-        if (data->labels[i].label >= config->vocab_size) {
+        if (data->labels[i].label >= config->num_labels) {
             return lb_fail(detail, LB_E_MISMATCH,
                            "%s: an item has label %d, the student's num_labels is %lld", name,
-                           data->labels[i].label, (long long)config->vocab_size);
+                           data->labels[i].label, (long long)config->num_labels);
         }
     }
     return LB_OK;
@@ -151,6 +158,7 @@ void lb_dataset_destroy(struct lb_dataset *data) {
         lb_free(data->tags[i]);
     }
     lb_free(data->tags);
+    lb_dataset_forget_names(data);
     lb_free(data->tag_bytes);
     lb_free(data);
 }

@@ -21,13 +21,22 @@ struct lb_dataset;
  * counts as a label. JSON rows that are no texts (chat.h) are a sample each, written by the chat template,
  * cut to max_length; which of their tokens count, completion_only_loss and assistant_only_loss say. Reports
  * through detail: missing files, no eos, invalid UTF-8 with line, a JSON line without the field, IDX sizes
- * that do not agree. LB_E_CANCELLED soon after *stop (may be NULL) became other than 0. */
+ * that do not agree. num_labels > 0: for a classifier of texts with so many classes: each text is a row of
+ * its own, and a JSON row's label is its class, or its name (lb_dataset_name_labels). LB_E_CANCELLED soon
+ * after *stop (may be NULL) became other than 0. */
 LB_NODISCARD enum lb_status lb_dataset_open(const struct lb_recipe *recipe,
                                             const struct lb_recipe_dataset *entries, unsigned n_entries,
                                             bool keep_short, const struct lb_tokenizer *tokenizer,
-                                            const volatile sig_atomic_t *stop, struct lb_dataset **out,
-                                            struct lb_detail *detail);
+                                            int64_t num_labels, const volatile sig_atomic_t *stop,
+                                            struct lb_dataset **out, struct lb_detail *detail);
 void lb_dataset_destroy(struct lb_dataset *data);
+
+/* Labels that are names become the classes of these names. LB_E_MISMATCH: there is no such class. name
+ * ("datasets") stands in the error. */
+LB_NODISCARD enum lb_status lb_dataset_name_labels(struct lb_dataset *data, const struct lb_labels *labels,
+                                                   const char *name, struct lb_detail *detail);
+/* Texts without a label, where they may have one. */
+int64_t lb_dataset_unlabelled(const struct lb_dataset *data);
 
 /* Whether a model of that config can read them: the width of features, labels within the classes. name
  * ("datasets") stands in the error. */

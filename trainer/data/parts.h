@@ -16,7 +16,9 @@ struct lb_text_row {
     int tag;
     bool within;               /* it begins within a text */
     size_t record, record_len; /* its conversation in records; 0: none */
+    int32_t label; /* of the whole text, where there are num_labels; LB_LABEL_NONE: nobody has said it */
 };
+#define LB_LABEL_NONE (-1)
 
 struct lb_image_row {
     int32_t label;
@@ -40,6 +42,11 @@ struct lb_dataset {
     int n_tags;
     int64_t bytes;
     int64_t shortened, dropped; /* records, see lb_dataset_shortened */
+    int64_t num_labels;         /* of the classifier of texts that reads them; 0: none does */
+    bool any_label;
+    char *
+        *label_names; /* [n_label_names] that labels are, in the order that they were met in; NULL: numbers */
+    int64_t n_label_names;
     char chat_hash[LB_SHA256_HEX];
     struct lb_sha256 *hash; /* while open fills */
     char fingerprint[LB_SHA256_HEX];
@@ -50,7 +57,7 @@ static inline struct lb_sample lb_text_row_sample(const struct lb_dataset *data,
     const struct lb_text_row *row = &data->rows[i];
     return (struct lb_sample){.ids = data->ids.data + row->start,
                               .n = row->n,
-                              .label = -1,
+                              .label = data->num_labels > 0 ? row->label : -1,
                               .tag = row->tag,
                               .within = row->within,
                               .record = row->record_len > 0 ? data->records.data + row->record : NULL,
@@ -72,12 +79,30 @@ struct lb_text_source {
     struct lb_chat *chat;              /* NULL until a row needs one */
     enum lb_completion_only completion_only;
     bool assistant_only;
-    bool whole; /* each text is a row of its own, as encoders read it: ended as the template says */
-    bool keeps; /* conversations are kept: a teacher may read them written by its own template */
+    bool whole;         /* each text is a row of its own, as encoders read it: ended as the template says */
+    bool keeps;         /* conversations are kept: a teacher may read them written by its own template */
+    int64_t num_labels; /* > 0: each has a label, one of so many */
 };
+
+/* labels.c: labels of rows of JSON, read by one thread, in their order. */
+struct lb_row_labels {
+    struct lb_ids of;    /* a class, LB_LABEL_NONE, or below that where its name begins */
+    struct lb_buf names; /* each ended by a NUL */
+};
+void lb_row_labels_init(struct lb_row_labels *labels);
+void lb_row_labels_clear(struct lb_row_labels *labels);
+void lb_row_labels_finish(struct lb_row_labels *labels);
+LB_NODISCARD enum lb_status lb_row_labels_add(struct lb_row_labels *labels, const json_t *row,
+                                              const char *key, int64_t num_labels, struct lb_detail *detail);
+/* Appends them to out, names as their number among data's. */
+LB_NODISCARD enum lb_status lb_dataset_take_labels(struct lb_dataset *data, const struct lb_row_labels *from,
+                                                   struct lb_ids *out, struct lb_detail *detail);
+void lb_dataset_forget_names(struct lb_dataset *data);
+
 struct lb_whole_rows {
     int64_t max_length, max_tokens;
     int tag;
+    const int32_t *labels; /* of each text; NULL: none */
 };
 LB_NODISCARD enum lb_status lb_text_source_init(struct lb_text_source *source,
                                                 const struct lb_tokenizer *tokenizer, bool whole,

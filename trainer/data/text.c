@@ -32,6 +32,7 @@ struct part {
     struct lb_ids lens;    /* of records */
     struct lb_buf records; /* where they are kept: as JSON */
     struct lb_ids record_lens;
+    struct lb_row_labels labels;
     enum lb_status status;
     struct lb_detail detail;
 };
@@ -119,8 +120,11 @@ static bool next_line(struct lines *lines, struct line *out) {
     return false;
 }
 
-static enum lb_status encode_json(const struct lb_text_source *source, const char *field,
-                                  const struct line *line, struct lb_ids *ids, struct lb_detail *detail) {
+static enum lb_status encode_json(const struct lb_text_source *source, const struct lb_recipe_dataset *entry,
+                                  const struct line *line, struct part *part) {
+    const char *field = entry->field != NULL ? entry->field : "text";
+    struct lb_ids *ids = &part->ids;
+    struct lb_detail *detail = &part->detail;
     json_t *object = NULL;
     enum lb_status status = lb_json_parse_loose(line->text, line->len, 0, "the line", &object, detail);
     const json_t *text = json_object_get(object, field);
@@ -131,12 +135,17 @@ static enum lb_status encode_json(const struct lb_text_source *source, const cha
         const char *unused;
         status = lb_json_str(object, field, true, "the line", &unused, detail);
     }
+    if (status == LB_OK && source->num_labels > 0) {
+        const char *key = entry->label_field != NULL ? entry->label_field : "label";
+        status = lb_row_labels_add(&part->labels, object, key, source->num_labels, detail);
+    }
     json_decref(object);
     return status;
 }
 
 /* A file's rows: where their ids go, how they are written. */
 struct stream {
+    struct lb_dataset *data;
     const char *path;
     enum lb_row_form form; /* of all its rows, as its first has it */
     struct lb_ids *ids;
@@ -144,6 +153,7 @@ struct stream {
     struct lb_ids lens;    /* ids of each record; texts are one stream */
     struct lb_buf records; /* as in struct part */
     struct lb_ids record_lens;
+    struct lb_ids classes; /* of each text, where it has a label */
     int64_t max_length;
     int64_t labels; /* that the rows of lens will have, each cut to max_length */
 };
@@ -207,7 +217,7 @@ static enum lb_status encode_line(const struct lb_text_source *source, const str
         status = lb_ids_push(ids, ~source->begin.data[i]);
     }
     if (status == LB_OK && entry->type == LB_DATA_JSONL) {
-        status = encode_json(source, entry->field != NULL ? entry->field : "text", line, ids, detail);
+        status = encode_json(source, entry, line, part);
     } else if (status == LB_OK) {
         status = lb_tokenizer_encode(source->tokenizer, line->text, line->len, false, ids, detail);
     }
@@ -222,6 +232,7 @@ static void encode_part(const struct lb_text_source *source, const struct lb_rec
                         const struct stream *stream, const struct line *lines, struct part *part) {
     part->ids.len = part->lens.len = part->record_lens.len = 0;
     lb_buf_reset(&part->records);
+    lb_row_labels_clear(&part->labels);
     part->status = LB_OK;
     for (size_t i = 0; part->status == LB_OK && i < part->n; i++) {
         const struct line *line = &lines[part->first + i];
@@ -276,6 +287,11 @@ static enum lb_status encode_block(struct stream *stream, const struct lb_text_s
         if (status != LB_OK) {
             return lb_fail(detail, status, "out of memory for the text");
         }
+        status = lb_dataset_take_labels(stream->data, &parts[p].labels, &stream->classes, detail);
+        if (status != LB_OK) {
+            lb_detail_prefix(detail, "%s", stream->path);
+            return status;
+        }
     }
     return LB_OK;
 }
@@ -322,6 +338,7 @@ static enum lb_status encode_file(struct stream *stream, struct lb_text_source *
     }
     for (int p = 0; parts != NULL && p < MAX_PARTS; p++) {
         lb_buf_init(&parts[p].records, LB_MAX_RECORDS);
+        lb_row_labels_init(&parts[p].labels);
     }
     const char *text = map.len > 0 ? (const char *)map.data : "";
     struct lines lines = {text, text + map.len, 1, entry->type == LB_DATA_JSONL, true};
@@ -355,6 +372,7 @@ static enum lb_status encode_file(struct stream *stream, struct lb_text_source *
         lb_free(parts[p].lens.data);
         lb_free(parts[p].record_lens.data);
         lb_buf_finish(&parts[p].records);
+        lb_row_labels_finish(&parts[p].labels);
     }
     lb_free(parts);
     lb_free(block);
@@ -394,7 +412,8 @@ static enum lb_status cut_overlapping(struct lb_dataset *data, int64_t start, co
     enum lb_status status = reserve_rows(data, rows, detail);
     for (int64_t r = 0; status == LB_OK && r < rows; r++) {
         int64_t left = labels - r * cut->max_length, n = left < cut->max_length ? left : cut->max_length;
-        data->rows[data->count++] = (struct lb_text_row){start + r * cut->max_length, n, cut->tag, r > 0};
+        data->rows[data->count++] =
+            (struct lb_text_row){start + r * cut->max_length, n, cut->tag, r > 0, LB_LABEL_NONE};
     }
     *out_used = cut->keep_short ? labels : rows * cut->max_length;
     return status;
@@ -420,7 +439,7 @@ static enum lb_status append_row(struct lb_dataset *data, const struct lb_ids *b
         counts[i] = i >= start + (int64_t)begin->len && *id >= 0;
         *id = *id >= 0 ? *id : ~*id;
     }
-    data->rows[data->count++] = (struct lb_text_row){start, all - 1, tag, within};
+    data->rows[data->count++] = (struct lb_text_row){start, all - 1, tag, within, LB_LABEL_NONE};
     return LB_OK;
 }
 
@@ -525,12 +544,17 @@ enum lb_status lb_dataset_add_text(struct lb_dataset *data, struct lb_text_sourc
     }
     int64_t start = (int64_t)data->ids.len, first = data->count, used = 0;
     struct lb_ids ids = {0};
-    struct stream stream = {
-        .path = path, .form = LB_ROW_TEXT, .ids = &ids, .whole = &data->ids, .max_length = max_length};
+    struct stream stream = {.data = data,
+                            .path = path,
+                            .form = LB_ROW_TEXT,
+                            .ids = &ids,
+                            .whole = &data->ids,
+                            .max_length = max_length};
     lb_buf_init(&stream.records, LB_MAX_RECORDS);
     enum lb_status status = encode_file(&stream, source, entry, detail);
     if (status == LB_OK && source->whole) {
-        const struct lb_whole_rows rows = {max_length, entry->max_tokens, cut.tag};
+        const struct lb_whole_rows rows = {max_length, entry->max_tokens, cut.tag,
+                                           stream.classes.len > 0 ? stream.classes.data : NULL};
         status = stream.form == LB_ROW_TEXT
                      ? lb_dataset_add_whole(data, source, ids.data, stream.lens.data, stream.lens.len, &rows,
                                             detail)
@@ -548,6 +572,7 @@ enum lb_status lb_dataset_add_text(struct lb_dataset *data, struct lb_text_sourc
     lb_free(stream.lens.data);
     lb_free(stream.record_lens.data);
     lb_buf_finish(&stream.records);
+    lb_free(stream.classes.data);
     if (status != LB_OK) {
         return status;
     }

@@ -6,7 +6,7 @@
 /* Appends one text [len], of which `keep` ids stay: its beginning, and its end behind what is left out. One
  * id follows the row's, which nobody reads as an input: samples have one more than positions. */
 static enum lb_status append(struct lb_dataset *data, const struct lb_text_source *source, const int32_t *ids,
-                             int64_t len, int64_t keep, int tag) {
+                             int64_t len, int64_t keep, int tag, int32_t label) {
     int64_t start = (int64_t)data->ids.len, end = (int64_t)source->end.len;
     enum lb_status status = LB_OK;
     for (int64_t i = 0; i < keep && status == LB_OK; i++) {
@@ -15,7 +15,7 @@ static enum lb_status append(struct lb_dataset *data, const struct lb_text_sourc
     }
     status = status == LB_OK ? lb_ids_push(&data->ids, data->ids.data[start + keep - 1]) : status;
     if (status == LB_OK) {
-        data->rows[data->count++] = (struct lb_text_row){start, keep, tag};
+        data->rows[data->count++] = (struct lb_text_row){start, keep, tag, false, label};
         data->shortened += keep < len;
     }
     return status;
@@ -42,7 +42,8 @@ enum lb_status lb_dataset_add_whole(struct lb_dataset *data, const struct lb_tex
     for (size_t i = 0; i < n_texts && status == LB_OK && left > 0; ids += lens[i], i++) {
         int64_t keep = lb_whole_kept(source, lens[i], rows->max_length);
         if (keep > 0) {
-            status = append(data, source, ids, lens[i], keep, rows->tag);
+            int32_t label = rows->labels != NULL ? rows->labels[i] : LB_LABEL_NONE;
+            status = append(data, source, ids, lens[i], keep, rows->tag, label);
             left -= keep;
         }
     }

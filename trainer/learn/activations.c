@@ -24,23 +24,26 @@ static enum lb_status hidden_pair(struct lb_step *step, const struct lb_pair *p,
     if (p->projection[0] != 0) {
         a = lb_linear(step->tape, state, lb_model_find(step->student, p->projection), NULL);
     }
-    double *weight = lb_arena_array(&step->memory, (size_t)step->rows.n_rows, sizeof *weight);
-    float *b = lb_arena_array(&step->memory, (size_t)(step->rows.n_rows * p->teacher_width), sizeof *b);
+    const struct lb_answered *rows = p->final ? &step->batch : &step->tokens;
+    int64_t n = rows->offsets[rows->n_samples];
+    double *weight = lb_arena_array(&step->memory, (size_t)n, sizeof *weight);
+    float *b = lb_arena_array(&step->memory, (size_t)(n * p->teacher_width), sizeof *b);
     if (a == NULL || b == NULL || weight == NULL || !zero_if_fresh(step->tape, a)) {
         return LB_E_NOMEM;
     }
-    for (int64_t r = 0; r < step->rows.n_rows; r++) {
-        weight[r] = step->rows.labels[r] >= 0 ? lb_step_mix(step, p->loss, r)[p->teacher] : 0;
+    for (int64_t r = 0; r < n; r++) {
+        bool counts = p->once || step->rows.labels[r] >= 0;
+        weight[r] = counts ? lb_step_mix(step, p->loss, rows->sequence[r], r)[p->teacher] : 0;
     }
-    lb_target_states(&step->batch, p->teacher, p->kind, p->layer, p->teacher_width, b);
+    lb_target_states(rows, p->teacher, p->kind, p->layer, p->teacher_width, b);
     const struct lb_states states = {.a = a->data,
                                      .b = b,
-                                     .n = step->rows.n_rows,
+                                     .n = n,
                                      .width = p->teacher_width,
                                      .row_weight = weight,
                                      .inverse_square = lb_step_inverse_square(step, p),
-                                     .n_sequences = step->batch.n_samples,
-                                     .offsets = step->batch.offsets,
+                                     .n_sequences = rows->n_samples,
+                                     .offsets = rows->offsets,
                                      .student_layer = p->final ? -1 : p->tap.layer,
                                      .teacher_layer = p->kind == LB_OUT_HIDDEN_FINAL ? -1 : p->layer};
     *loss += state_loss(step, p, &states, a->grad);
@@ -63,7 +66,7 @@ static enum lb_status sentence_pair(struct lb_step *step, const struct lb_pair *
     for (int64_t s = 0; s < n; s++) {
         const struct lb_answer *answer = step->batch.answers[s * step->plan->n_teachers + p->teacher];
         if (answer != NULL) {
-            weight[s] = lb_step_mix(step, p->loss, step->batch.offsets[s])[p->teacher];
+            weight[s] = lb_step_mix(step, p->loss, s, step->batch.offsets[s])[p->teacher];
             lb_wire_floats(lb_answer_find(answer, p->kind, 0), 0, p->teacher_width, b + s * p->teacher_width);
         }
     }
@@ -99,7 +102,7 @@ static void mean_of_heads(const float *x, int64_t heads, int64_t square, float *
  * over heads are compared. */
 static double attention_sample(const struct lb_step *step, const struct lb_pair *p, int64_t s, const float *a,
                                const struct planes *m, float *da) {
-    int64_t first = step->batch.offsets[s], t = step->batch.samples[s].n, h = p->student_width,
+    int64_t first = step->tokens.offsets[s], t = step->batch.samples[s].n, h = p->student_width,
             square = t * t;
     bool same = h == p->teacher_width;
     int32_t offsets[2] = {0, (int32_t)t};
@@ -123,7 +126,7 @@ static double attention_sample(const struct lb_step *step, const struct lb_pair 
     }
     for (int64_t i = 0; i < states.n; i++) {
         int64_t row = first + i % t;
-        m->weight[i] = step->rows.labels[row] >= 0 ? lb_step_mix(step, p->loss, row)[p->teacher] : 0;
+        m->weight[i] = step->rows.labels[row] >= 0 ? lb_step_mix(step, p->loss, s, row)[p->teacher] : 0;
     }
     memset(m->da, 0, (size_t)(states.n * t) * sizeof *m->da);
     double loss = state_loss(step, p, &states, m->da);

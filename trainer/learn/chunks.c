@@ -93,7 +93,7 @@ static void sample_chunks(struct lb_step *step, size_t l, unsigned k, int64_t s)
     int64_t first = step->batch.offsets[s];
     struct lb_chunk chunk;
     for (int64_t i = 0; next_chunk(sample, answer, k, &i, &chunk);) {
-        double own = 0, slope, weight = lb_step_mix(step, l, first + chunk.at)[k];
+        double own = 0, slope, weight = lb_step_mix(step, l, s, first + chunk.at)[k];
         for (int64_t t = 0; t < chunk.n; t++) {
             own += step->own[first + chunk.at + t];
         }

@@ -44,8 +44,11 @@ struct lb_step {
     struct lb_arena memory; /* what one micro-batch needs beside the tape */
     int64_t v, top_k;       /* top_k: the most of any teacher */
     /* one micro-batch: its rows and the student's forward */
-    struct lb_answered batch;
-    struct lb_model_batch rows;
+    struct lb_answered batch;   /* the rows that the head multiplies: of classifiers one a sample */
+    struct lb_answered tokens;  /* the rows of hidden states and attention: of classifiers of texts others */
+    int64_t n_rows;             /* N, of batch */
+    const int32_t *labels;      /* [N]; -1: does not count, or by_sample: nobody knows */
+    struct lb_model_batch rows; /* what the student reads */
     struct lb_input in;
     struct lb_tap taps[LB_MAX_PAIRS];
     struct lb_value *states; /* final [N, C]; NULL: no forward waits for its losses */
@@ -66,6 +69,11 @@ struct lb_step {
     struct lb_worker *workers;      /* one per thread */
 };
 
+/* Whether the head has other rows than the hidden states: of classifiers of texts. */
+static inline bool lb_step_head_apart(const struct lb_step *step) {
+    return step->batch.offsets != step->tokens.offsets;
+}
+
 /* weights.c: the teachers' weights [teachers] in a set of the plan's, for sample i of the batch, its token t
  * or with t < 0 all of it. */
 void lb_step_weigh_one(const struct lb_step *step, const struct lb_answered *batch, unsigned set, int64_t i,
@@ -73,8 +81,10 @@ void lb_step_weigh_one(const struct lb_step *step, const struct lb_answered *bat
 /* Weighs the teachers and adds the mean weight of each, in the set of the first loss that learns from it, to
  * total [teachers]. false: out of memory. */
 bool lb_step_weigh(struct lb_step *step, double *total);
-/* The teachers' weights [teachers] for one row in loss l. */
-const double *lb_step_mix(const struct lb_step *step, size_t l, int64_t row);
+/* The teachers' weights [teachers] for one row of a sample in loss l. */
+const double *lb_step_mix(const struct lb_step *step, size_t l, int64_t sample, int64_t row);
+/* Whether they are made for each token. */
+bool lb_step_mix_per_token(const struct lb_step *step);
 
 /* totals.c: what makes a mean of loss l's sum over the optimizer step: of its positions, or of its sequences.
  */

@@ -5,8 +5,14 @@
 
 #define DEFAULT_BCE_TEMP 100 /* as the authors of alm have it */
 
-static bool classifier(const struct lb_model *m) {
-    return lb_model_config(m)->input_size > 0;
+/* Columns of the student's logits. */
+static int64_t logits_of(const struct lb_model *m) {
+    const struct lb_config *c = lb_model_config(m);
+    return lb_model_is_classifier(m) ? c->num_labels : c->vocab_size;
+}
+
+static bool classifies_texts(const struct lb_model *m) {
+    return lb_model_labels(m) != NULL;
 }
 
 static enum lb_status ask(struct lb_ask_spec *spec, enum lb_output_kind kind, int layer,
@@ -27,6 +33,46 @@ static enum lb_status ask(struct lb_ask_spec *spec, enum lb_output_kind kind, in
     return LB_OK;
 }
 
+static enum lb_status check_problem(enum lb_problem problem, const char *who, struct lb_detail *detail) {
+    return problem <= LB_PROBLEM_SINGLE
+               ? LB_OK
+               : lb_fail(detail, LB_E_UNSUPPORTED,
+                         "%s has problem_type %s: losses on logits take one class of several to hold "
+                         "(single_label_classification); learn from its hidden states (hs_mse) instead",
+                         who, lb_problem_name(problem));
+}
+
+/* Whether teacher k tells the student's classes apart. */
+static enum lb_status check_classes(const struct lb_plan *plan, const struct lb_model *student, unsigned k,
+                                    struct lb_detail *detail) {
+    const struct lb_teacher_info *info = plan->info[k];
+    const struct lb_labels *own = lb_model_labels(student);
+    const char *name = plan->recipe->teachers[k].name;
+    struct lb_labels its = {0};
+    char who[LB_MAX_NAME];
+    int64_t at = 0;
+    if (info->num_labels != own->n) {
+        return lb_fail(detail, LB_E_MISMATCH,
+                       "teacher %s tells %lld classes of texts apart (num_labels), the student %lld", name,
+                       (long long)info->num_labels, (long long)own->n);
+    }
+    snprintf(who, sizeof who, "teacher %s", name);
+    enum lb_status status = lb_info_labels(info, &its);
+    if (status != LB_OK) {
+        return lb_fail(detail, status, "out of memory for the labels of teacher %s", name);
+    }
+    status = check_problem(its.problem, who, detail);
+    if (status == LB_OK && lb_labels_differ(own, &its, &at)) {
+        status =
+            lb_fail(detail, LB_E_MISMATCH,
+                    "teacher %s calls class %lld \"%.60s\", the student \"%.60s\" (id2label): their logits "
+                    "cannot be compared",
+                    name, (long long)at, its.names[at], own->names[at]);
+    }
+    lb_labels_finish(&its);
+    return status;
+}
+
 /* What losses on distributions ask of teacher k. */
 static enum lb_status ask_lane(struct lb_plan *plan, const struct lb_model *student,
                                struct lb_teachers *teachers, unsigned k, struct lb_detail *detail) {
@@ -35,7 +81,10 @@ static enum lb_status ask_lane(struct lb_plan *plan, const struct lb_model *stud
     enum lb_datatype wide = r->fp16_targets ? LB_DT_FP16 : LB_DT_FP32;
     enum lb_status status = LB_OK;
     const struct lb_vocab_map *map = plan->map[k];
-    int64_t v = lb_model_config(student)->vocab_size, whole = plan->info[k]->vocab_size;
+    int64_t v = logits_of(student), whole = plan->info[k]->vocab_size;
+    if (classifies_texts(student) && (status = check_classes(plan, student, k, detail)) != LB_OK) {
+        return status;
+    }
     if (map != NULL && (map->n != v || map->kept[map->n - 1] >= whole)) {
         return lb_fail(
             detail, LB_E_MISMATCH,
@@ -90,20 +139,20 @@ static enum lb_status ask_weights(struct lb_plan *plan, const struct lb_model *s
     if ((plan->mixture->needs & LB_NEEDS_CROSS_ENTROPY) == 0) {
         return LB_OK;
     }
-    if (!classifier(student)) {
+    if (!lb_model_is_classifier(student)) {
         return ask_labels(plan, k, detail);
     }
-    if (info->vocab_size != lb_model_config(student)->vocab_size) {
+    if (info->vocab_size != logits_of(student)) {
         return lb_fail(
             detail, LB_E_MISMATCH,
             "teacher %s has %lld classes, the student %lld: %s weighs it by the labels' cross entropy",
-            r->teachers[k].name, (long long)info->vocab_size, (long long)lb_model_config(student)->vocab_size,
+            r->teachers[k].name, (long long)info->vocab_size, (long long)logits_of(student),
             plan->mixture->name);
     }
-    if (info->vocab_size > LB_MAX_IMAGE_CLASSES || info->hidden_size > LB_MAX_IMAGE_WIDTH) {
+    if (info->vocab_size > LB_MAX_CE_CLASSES || info->hidden_size > LB_MAX_CE_WIDTH) {
         return lb_fail(detail, LB_E_LIMIT,
                        "teacher %s: %s reads classifiers of up to %d classes and width %d",
-                       r->teachers[k].name, plan->mixture->name, LB_MAX_IMAGE_CLASSES, LB_MAX_IMAGE_WIDTH);
+                       r->teachers[k].name, plan->mixture->name, LB_MAX_CE_CLASSES, LB_MAX_CE_WIDTH);
     }
     bool at_hand =
         plan->on_target && !plan->apart[k] && r->targets != LB_LANE_TOPK; /* the lane has the logits */
@@ -111,12 +160,56 @@ static enum lb_status ask_weights(struct lb_plan *plan, const struct lb_model *s
                    : ask(&plan->spec[k], LB_OUT_LOGITS, 0, r->fp16_targets ? LB_DT_FP16 : LB_DT_FP32, detail);
 }
 
+/* A classifier's final state is one row a text, other states are one a token: these go with each other, and a
+ * loss has either. */
+static enum lb_status check_once(struct lb_plan *plan, const struct lb_model *student, struct lb_pair *p,
+                                 struct lb_detail *detail) {
+    const struct lb_teacher_info *info = plan->info[p->teacher];
+    bool once = info->input_size == 0 && lb_info_once(info, p->kind), first = true;
+    p->once = p->final && classifies_texts(student);
+    for (const struct lb_pair *q = plan->pairs; q < p; q++) {
+        first = first && q->loss != p->loss;
+    }
+    if (p->once != once) {
+        return lb_fail(detail, LB_E_ARG,
+                       "loss_functions.%u.layer_mapping: the final state of a classifier (-1) is one row a "
+                       "text, and %s's is one a token; compare -1 with a classifier's -1, other layers with "
+                       "other layers",
+                       p->loss, once ? "the student" : "the teacher");
+    }
+    if (!first && plan->losses[p->loss].once != once) {
+        return lb_fail(detail, LB_E_ARG,
+                       "loss_functions.%u.layer_mapping: the final state of a classifier (-1) is one row a "
+                       "text, other layers are one a token; give each an entry of its own",
+                       p->loss);
+    }
+    plan->losses[p->loss].once = once;
+    return LB_OK;
+}
+
+/* The widths of both sides' states, with a projection between them where they differ. */
+static enum lb_status match_states(struct lb_plan *plan, struct lb_model *student, struct lb_pair *p,
+                                   struct lb_detail *detail) {
+    const struct lb_config *c = lb_model_config(student);
+    enum lb_status status = p->kind == LB_OUT_SENTENCE ? LB_OK : check_once(plan, student, p, detail);
+    p->student_width = lb_model_width(student);
+    if (!p->final && c->input_size > 0) {
+        p->student_width = p->tap.layer == 0 ? c->input_size : c->hidden_sizes[p->tap.layer - 1];
+    }
+    p->teacher_width = lb_info_state_width(plan->info[p->teacher], p->kind, p->layer);
+    if (status == LB_OK && p->student_width != p->teacher_width) {
+        snprintf(p->projection, sizeof p->projection, "projection.%u.%zu.weight", p->loss, plan->n_pairs);
+        status = lb_model_extend(student, p->projection, p->teacher_width, p->student_width,
+                                 (uint64_t)plan->recipe->seed, detail);
+    }
+    return status;
+}
+
 /* Makes pair (student layer, teacher layer) of loss l for teacher k. */
 static enum lb_status add_pair(struct lb_plan *plan, struct lb_model *student, unsigned l, unsigned k,
                                struct lb_layer_pair layers, struct lb_detail *detail) {
     const struct lb_recipe *r = plan->recipe;
     const struct lb_teacher_info *info = plan->info[k];
-    const struct lb_config *c = lb_model_config(student);
     bool attention = plan->losses[l].loss->on == LB_ON_ATTENTION;
     bool sentence = plan->losses[l].loss->on == LB_ON_SENTENCE;
     if (sentence && lb_model_sentence(student)->kind == LB_POOL_NONE) {
@@ -147,26 +240,18 @@ static enum lb_status add_pair(struct lb_plan *plan, struct lb_model *student, u
                        r->teachers[k].name, (long long)layers.teacher,
                        (long long)(attention ? info->n_layers - 1 : info->n_layers));
     }
+    enum lb_status status = LB_OK;
     if (attention) {
         p->kind = LB_OUT_ATTENTION;
-        p->student_width = c->num_attention_heads;
+        p->student_width = lb_model_config(student)->num_attention_heads;
         p->teacher_width = info->n_heads;
     } else {
         p->kind = sentence ? LB_OUT_SENTENCE : layers.teacher < 0 ? LB_OUT_HIDDEN_FINAL : LB_OUT_HIDDEN;
         p->layer = layers.teacher < 0 ? 0 : p->layer;
-        p->student_width = lb_model_width(student);
-        if (!p->final && classifier(student)) {
-            p->student_width = layers.student == 0 ? c->input_size : c->hidden_sizes[layers.student - 1];
-        }
-        p->teacher_width = lb_info_state_width(info, p->kind, p->layer);
-        if (p->student_width != p->teacher_width) {
-            snprintf(p->projection, sizeof p->projection, "projection.%u.%zu.weight", l, plan->n_pairs);
-            enum lb_status status = lb_model_extend(student, p->projection, p->teacher_width,
-                                                    p->student_width, (uint64_t)r->seed, detail);
-            if (status != LB_OK) {
-                return status;
-            }
-        }
+        status = match_states(plan, student, p, detail);
+    }
+    if (status != LB_OK) {
+        return status;
     }
     plan->n_pairs++;
     enum lb_datatype wide = r->fp16_targets ? LB_DT_FP16 : LB_DT_FP32;
@@ -209,12 +294,15 @@ static enum lb_status add_loss(struct lb_plan *plan, struct lb_model *student, u
             "lacks is asked at the recipe's temperature %g; set that one",
             l, plan->recipe->temperature);
     }
-    if (loss->on == LB_ON_CHUNK && !lb_model_is_causal(student)) {
+    if (loss->on == LB_ON_CHUNK && (!lb_model_is_causal(student) || classifies_texts(student))) {
         return lb_fail(detail, LB_E_ARG,
                        "loss_functions.%u: %s compares how likely texts are, which a %s does not say", l,
                        loss->name, lb_model_config(student)->model_type);
     }
     if (loss->on == LB_ON_LABEL || loss->on == LB_ON_TARGET || loss->on == LB_ON_CHUNK) {
+        if (classifies_texts(student)) {
+            return check_problem(lb_model_labels(student)->problem, "the student", detail);
+        }
         return lb_model_head(student)->weight != NULL
                    ? LB_OK
                    : lb_fail(detail, LB_E_ARG,
@@ -358,6 +446,9 @@ enum lb_status lb_plan_make(const struct lb_recipe *recipe, struct lb_model *stu
         out->spec[k].temperature = softened && !out->apart[k] ? recipe->temperature : 1;
         if (status == LB_OK && out->map[k] != NULL) {
             status = lb_teachers_set_map(teachers, k, map, detail);
+        }
+        if (out->info[k]->num_labels > 0) {
+            out->map[k] = NULL; /* of the ids in the question, not of the classes in the answer */
         }
     }
     for (unsigned l = 0; l < recipe->loss_functions_count && status == LB_OK; l++) {

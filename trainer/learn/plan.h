@@ -21,6 +21,7 @@ struct lb_pair {
     unsigned teacher;  /* index */
     struct lb_tap tap; /* of the student */
     bool final;        /* the student's final state instead of the tap */
+    bool once;         /* which is one row a sequence: of classifiers of texts */
     enum lb_output_kind kind;
     int layer; /* of the teacher's output */
     int64_t student_width, teacher_width;
@@ -46,6 +47,7 @@ struct lb_plan {
         struct lb_loss_args args; /* temperature resolved */
         char name[64]; /* in metrics: the function; a further one of it with its place in loss_functions */
         unsigned set;  /* of the teachers that it learns from: of sets */
+        bool once;     /* its states are one row a sequence */
     } losses[LB_MAX_LOSSES];
     /* Teachers whose weights sum to 1 together, as bits; 0: all. The first is all. */
     uint32_t sets[LB_MAX_LOSSES + 1];

@@ -36,7 +36,7 @@ static double target_loss(const struct lb_step *step, struct lb_worker *worker, 
         return t != NULL ? t->mass * loss->row(&worker->row, t, args, (float)(factor * t->mass), worker->dz)
                          : 0;
     }
-    const double *w = lb_step_mix(step, l, row);
+    const double *w = lb_step_mix(step, l, step->batch.sequence[row], row);
     double sum = 0;
     for (unsigned k = 0; k < n; k++) {
         const struct lb_target *t = lb_step_target(step, worker, l, k, row, in_chunk);
@@ -67,26 +67,26 @@ static void row_losses(const struct lb_step *step, struct lb_worker *worker, int
                        float *z) {
     const struct lb_plan *plan = step->plan;
     size_t bytes = (size_t)step->v * sizeof *z;
-    if (step->rows.labels[row] < 0) { /* does not count */
+    if (step->labels[row] < 0 && !step->batch.by_sample) { /* does not count */
         memset(z, 0, bytes);
         return;
     }
-    lb_row_begin(&worker->row, z, step->rows.labels[row]);
+    lb_row_begin(&worker->row, z, step->labels[row]);
     for (unsigned i = 0; i < worker->n_targets; i++) {
         worker->targets[i].made = false;
     }
     memset(worker->dz, 0, bytes);
     for (unsigned l = 0; l < plan->n_losses; l++) {
         const struct lb_loss *loss = plan->losses[l].loss;
-        double factor = plan->losses[l].args.weight * step->inverse, value = 0;
+        double factor = plan->losses[l].args.weight * lb_step_inverse(step, l), value = 0;
         if (loss->on == LB_ON_LABEL) {
             value = loss->row(&worker->row, NULL, &plan->losses[l].args, (float)factor, worker->dz);
         } else if (loss->on == LB_ON_TARGET) {
             value = target_loss(step, worker, l, row, in_chunk, factor);
         } else if (loss->on == LB_ON_CHUNK) {
-            value = step->row_loss[l * (size_t)step->rows.n_rows + (size_t)row]; /* made before */
+            value = step->row_loss[l * (size_t)step->n_rows + (size_t)row]; /* made before */
         }
-        step->row_loss[l * (size_t)step->rows.n_rows + (size_t)row] = value;
+        step->row_loss[l * (size_t)step->n_rows + (size_t)row] = value;
         if (!isfinite(value) && step->culprit[row] == LB_CULPRIT_NONE) {
             step->culprit[row] = find_culprit(step, z, row, in_chunk);
         }
@@ -117,7 +117,7 @@ static bool chunk_memory(struct lb_step *step) {
     const struct lb_plan *plan = step->plan;
     struct lb_arena *a = &step->memory;
     int64_t rows = lb_head_chunk(step->v), width = 1;
-    rows = rows < step->rows.n_rows ? rows : step->rows.n_rows;
+    rows = rows < step->n_rows ? rows : step->n_rows;
     for (unsigned k = 0; k < plan->n_teachers; k++) {
         if (!reads_logits(step, k)) {
             continue;

@@ -37,6 +37,30 @@ void lb_step_destroy(struct lb_step *step) {
     lb_free(step);
 }
 
+/* The rows that the head multiplies: the tokens', or of a classifier of texts one a sample. */
+static bool lay_out_head(struct lb_step *step, bool by_sample) {
+    const struct lb_sample *samples = step->tokens.samples;
+    int64_t n = step->tokens.n_samples;
+    step->batch = step->tokens;
+    step->n_rows = step->rows.n_rows;
+    step->labels = step->rows.labels;
+    if (!by_sample || samples[0].ids == NULL) {
+        return true;
+    }
+    int32_t *offsets = lb_arena_array(&step->memory, (size_t)n + 1, sizeof *offsets),
+            *labels = lb_arena_array(&step->memory, (size_t)n, sizeof *labels);
+    for (int64_t i = 0; offsets != NULL && i <= n; i++) {
+        offsets[i] = (int32_t)i;
+    }
+    for (int64_t i = 0; labels != NULL && i < n; i++) {
+        labels[i] = samples[i].label;
+    }
+    step->batch.offsets = step->batch.sequence = offsets;
+    step->n_rows = n;
+    step->labels = labels;
+    return offsets != NULL && labels != NULL;
+}
+
 /* Lays the samples' rows one after the other, with the sample of each row. */
 static bool lay_out(struct lb_step *step, const struct lb_sample *samples, int64_t n) {
     struct lb_arena *a = &step->memory;
@@ -65,8 +89,10 @@ static bool lay_out(struct lb_step *step, const struct lb_sample *samples, int64
         }
     }
     step->in = lb_model_batch_input(b);
-    step->batch = (struct lb_answered){samples, n, b->offsets, sequence, step->plan->n_teachers, NULL};
-    return true;
+    bool by_sample = lb_model_is_classifier(step->student);
+    step->tokens =
+        (struct lb_answered){samples, n, b->offsets, sequence, step->plan->n_teachers, NULL, by_sample};
+    return lay_out_head(step, by_sample);
 }
 
 #define STUDENT_REMEDY "lower learning_rate, warm up longer (warmup_steps) or lower max_grad_norm"
@@ -119,8 +145,8 @@ static enum lb_status pair_not_finite(const struct lb_step *step, struct lb_deta
 
 static enum lb_status check_finite(const struct lb_step *step, struct lb_detail *detail) {
     for (size_t l = 0; l < step->plan->n_losses; l++) {
-        for (int64_t r = 0; r < step->rows.n_rows; r++) {
-            if (!isfinite(step->row_loss[l * (size_t)step->rows.n_rows + (size_t)r])) {
+        for (int64_t r = 0; r < step->n_rows; r++) {
+            if (!isfinite(step->row_loss[l * (size_t)step->n_rows + (size_t)r])) {
                 return row_not_finite(step, l, r, detail);
             }
         }
@@ -131,8 +157,8 @@ static enum lb_status check_finite(const struct lb_step *step, struct lb_detail 
 static void add_up(const struct lb_step *step, const double *pair_loss, struct lb_step_result *result) {
     for (size_t l = 0; l < step->plan->n_losses; l++) {
         double sum = pair_loss[l];
-        for (int64_t r = 0; r < step->rows.n_rows; r++) {
-            sum += step->row_loss[l * (size_t)step->rows.n_rows + (size_t)r];
+        for (int64_t r = 0; r < step->n_rows; r++) {
+            sum += step->row_loss[l * (size_t)step->n_rows + (size_t)r];
         }
         sum *= lb_step_inverse(step, l);
         result->term[l] += sum;
@@ -143,8 +169,8 @@ static void add_up(const struct lb_step *step, const double *pair_loss, struct l
 /* What the teachers that are asked through a map had on tokens that the student lacks. */
 static void add_left_out(const struct lb_step *step, struct lb_step_result *result) {
     for (unsigned k = 0; step->mass != NULL && k < step->plan->n_teachers; k++) {
-        for (int64_t r = 0; step->plan->map[k] != NULL && r < step->rows.n_rows; r++) {
-            double mass = step->mass[k * (size_t)step->rows.n_rows + (size_t)r];
+        for (int64_t r = 0; step->plan->map[k] != NULL && r < step->n_rows; r++) {
+            double mass = step->mass[k * (size_t)step->n_rows + (size_t)r];
             result->cut[k] += mass >= 0 ? step->inverse : 0;
             result->left_out[k] += mass >= 0 ? (1 - mass) * step->inverse : 0;
         }
@@ -212,10 +238,10 @@ enum lb_status lb_step_losses(struct lb_step *step, const struct lb_answer *cons
     step->inverse = rows > 0 ? 1.0 / (double)rows : 0;
     const struct lb_recipe *r = step->plan->recipe;
     step->inverse_sequences = 1.0 / (double)(r->per_device_train_batch_size * r->gradient_accumulation_steps);
-    step->batch.answers = answers;
-    step->row_loss = lb_arena_zarray(&step->memory, step->plan->n_losses * (size_t)step->rows.n_rows,
-                                     sizeof *step->row_loss);
-    step->culprit = lb_arena_zarray(&step->memory, (size_t)step->rows.n_rows, sizeof *step->culprit);
+    step->batch.answers = step->tokens.answers = answers;
+    step->row_loss =
+        lb_arena_zarray(&step->memory, step->plan->n_losses * (size_t)step->n_rows, sizeof *step->row_loss);
+    step->culprit = lb_arena_zarray(&step->memory, (size_t)step->n_rows, sizeof *step->culprit);
     step->bad_pair = NULL;
     if (step->row_loss == NULL || step->culprit == NULL || !lb_step_masses_init(step) ||
         !lb_step_weigh(step, result->weight) || !lb_step_chunks(step)) {

@@ -30,7 +30,7 @@ int64_t lb_step_top_k(const struct lb_step *step, unsigned k) {
 }
 
 bool lb_step_masses_init(struct lb_step *step) {
-    size_t n = step->plan->n_teachers * (size_t)step->rows.n_rows;
+    size_t n = step->plan->n_teachers * (size_t)step->n_rows;
     step->mass = NULL;
     if (!lb_plan_trimmed(step->plan)) {
         return true;
@@ -82,7 +82,7 @@ bool lb_step_targets_init(struct lb_step *step, struct lb_worker *worker) {
  * of logits says nothing of its own mass; it counts by the same one.) */
 
 static void note_mass(const struct lb_step *step, unsigned k, int64_t row, double mass) {
-    step->mass[k * (size_t)step->rows.n_rows + (size_t)row] = mass;
+    step->mass[k * (size_t)step->n_rows + (size_t)row] = mass;
 }
 
 /* Takes the ids that the student lacks out of a list, the others renumbered and made to sum to 1 with the
@@ -250,7 +250,7 @@ static void make_dense(const struct lb_step *step, double *weight, int64_t row, 
 /* The weights that make the distribution of `who` for loss l; false when it has none here. */
 static bool weights_of(const struct lb_step *step, size_t l, unsigned who, int64_t row, double *weight) {
     unsigned n = step->plan->n_teachers;
-    const double *mix = lb_step_mix(step, l, row);
+    const double *mix = lb_step_mix(step, l, step->batch.sequence[row], row);
     const struct lb_answer *const *answers = step->batch.answers + (int64_t)step->batch.sequence[row] * n;
     bool any = false;
     for (unsigned k = 0; k < n; k++) {

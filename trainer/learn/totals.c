@@ -22,11 +22,12 @@ static void count_sample(const struct lb_step *step, const struct lb_answered *b
     const struct lb_pair *p = &plan->pairs[pair];
     const struct lb_answer *answer = batch->answers[i * plan->n_teachers + p->teacher];
     double weight[LB_MAX_TEACHERS];
-    for (int64_t t = 0; answer != NULL && t < batch->samples[i].n; t++) {
+    bool per_token = lb_step_mix_per_token(step);
+    int64_t rows = p->once ? 1 : batch->samples[i].n;
+    for (int64_t t = 0; answer != NULL && t < rows; t++) {
         double square = 0;
-        if (t == 0 || plan->mixture->per_token) {
-            lb_step_weigh_one(step, batch, plan->losses[p->loss].set, i, plan->mixture->per_token ? t : -1,
-                              weight);
+        if (t == 0 || per_token) {
+            lb_step_weigh_one(step, batch, plan->losses[p->loss].set, i, per_token ? t : -1, weight);
         }
         if (!(weight[p->teacher] > 0) || !lb_sample_counts(&batch->samples[i], t)) {
             continue;
@@ -45,8 +46,11 @@ enum lb_status lb_step_count(struct lb_step *step, const struct lb_sample *sampl
                              const struct lb_answer *const *answers, struct lb_step_totals *totals,
                              struct lb_detail *detail) {
     const struct lb_plan *plan = step->plan;
-    const struct lb_answered batch = {
-        .samples = samples, .n_samples = n, .n_teachers = plan->n_teachers, .answers = answers};
+    const struct lb_answered batch = {.samples = samples,
+                                      .n_samples = n,
+                                      .n_teachers = plan->n_teachers,
+                                      .answers = answers,
+                                      .by_sample = lb_model_is_classifier(step->student)};
     for (size_t i = 0; i < plan->n_pairs; i++) {
         if (!has_denominator(plan, &plan->pairs[i])) {
             continue;
@@ -69,5 +73,8 @@ double lb_step_inverse_square(const struct lb_step *step, const struct lb_pair *
 }
 
 double lb_step_inverse(const struct lb_step *step, size_t l) {
-    return step->plan->losses[l].loss->on == LB_ON_SENTENCE ? step->inverse_sequences : step->inverse;
+    enum lb_loss_on on = step->plan->losses[l].loss->on;
+    bool of_samples = lb_step_head_apart(step) && (on == LB_ON_LABEL || on == LB_ON_TARGET);
+    return on == LB_ON_SENTENCE || of_samples || step->plan->losses[l].once ? step->inverse_sequences
+                                                                            : step->inverse;
 }

@@ -31,6 +31,10 @@ void lb_step_weigh_one(const struct lb_step *step, const struct lb_answered *bat
     lb_mixture_weights(plan->mixture, &in, out);
 }
 
+bool lb_step_mix_per_token(const struct lb_step *step) {
+    return step->plan->mixture->per_token && !step->batch.by_sample;
+}
+
 /* The set of the first loss that learns from teacher k. */
 static unsigned set_of(const struct lb_plan *plan, unsigned k) {
     for (size_t l = 0; l < plan->n_losses; l++) {
@@ -43,20 +47,23 @@ static unsigned set_of(const struct lb_plan *plan, unsigned k) {
 
 /* How many sets of weights there are for each of the plan's sets of teachers. */
 static size_t weights_per_set(const struct lb_step *step) {
-    return (size_t)(step->plan->mixture->per_token ? step->rows.n_rows : step->batch.n_samples);
+    return (size_t)(lb_step_mix_per_token(step) ? step->n_rows : step->batch.n_samples);
 }
 
 static void weigh_set(const struct lb_step *step, unsigned set, double *w, double *total) {
     const struct lb_plan *plan = step->plan;
-    bool per_token = plan->mixture->per_token;
+    bool per_token = lb_step_mix_per_token(step);
     for (int64_t i = 0; i < step->batch.n_samples; i++) {
         const struct lb_sample *sample = &step->batch.samples[i];
         int64_t times = per_token ? sample->n : 1;
         for (int64_t t = 0; t < times; t++, w += plan->n_teachers) {
             int64_t counted = per_token ? lb_sample_counts(sample, t) : lb_sample_counted(sample);
+            bool apart = lb_step_head_apart(step);
             lb_step_weigh_one(step, &step->batch, set, i, per_token ? t : -1, w);
             for (unsigned k = 0; k < plan->n_teachers; k++) {
-                total[k] += set == set_of(plan, k) ? w[k] * (double)counted * step->inverse : 0;
+                double share =
+                    apart ? w[k] * step->inverse_sequences : w[k] * (double)counted * step->inverse;
+                total[k] += set == set_of(plan, k) ? share : 0;
             }
         }
     }
@@ -75,8 +82,8 @@ bool lb_step_weigh(struct lb_step *step, double *total) {
     return step->mix != NULL;
 }
 
-const double *lb_step_mix(const struct lb_step *step, size_t l, int64_t row) {
+const double *lb_step_mix(const struct lb_step *step, size_t l, int64_t sample, int64_t row) {
     const struct lb_plan *plan = step->plan;
-    size_t in_set = (size_t)(plan->mixture->per_token ? row : step->batch.sequence[row]);
+    size_t in_set = (size_t)(lb_step_mix_per_token(step) ? row : sample);
     return step->mix + (plan->losses[l].set * weights_per_set(step) + in_set) * plan->n_teachers;
 }

@@ -72,11 +72,11 @@ void lb_target_states(const struct lb_answered *batch, unsigned k, enum lb_outpu
     }
 }
 
-/* Of an image's class, from the logits or from the final state. */
-static double image_cross_entropy(const struct lb_answer *a, int32_t label,
+/* Of a sample's class, from the logits or from the final state. */
+static double class_cross_entropy(const struct lb_answer *a, int32_t label,
                                   const struct lb_teacher_head *head) {
     const struct lb_wire_tensor *logits = lb_answer_find(a, LB_OUT_LOGITS, 0);
-    float z[LB_MAX_IMAGE_CLASSES], states[LB_MAX_IMAGE_WIDTH];
+    float z[LB_MAX_CE_CLASSES], states[LB_MAX_CE_WIDTH];
     int64_t v = logits != NULL ? lb_wire_elements(logits) : head->vocab_size;
     if (logits != NULL) {
         lb_wire_floats(logits, 0, v, z);
@@ -104,8 +104,8 @@ double lb_target_cross_entropy_at(const struct lb_answered *batch, unsigned k, i
                                   const struct lb_teacher_head *head) {
     const struct lb_answer *a = batch->answers[i * batch->n_teachers + k];
     const struct lb_sample *sample = &batch->samples[i];
-    if (a != NULL && sample->ids == NULL) {
-        return image_cross_entropy(a, sample->label, head);
+    if (a != NULL && batch->by_sample) {
+        return class_cross_entropy(a, sample->label, head);
     }
     bool seen = a != NULL && t + 1 < sample->n && lb_sample_counts(sample, t);
     return seen ? text_cross_entropy(lb_answer_labels(a), t) : 0;
@@ -115,7 +115,7 @@ double lb_target_cross_entropy(const struct lb_answered *batch, unsigned k, int6
                                const struct lb_teacher_head *head) {
     const struct lb_answer *a = batch->answers[i * batch->n_teachers + k];
     const struct lb_sample *sample = &batch->samples[i];
-    if (a == NULL || sample->n < 2) {
+    if (a == NULL || batch->by_sample || sample->n < 2) {
         return lb_target_cross_entropy_at(batch, k, i, 0, head);
     }
     const struct lb_wire_tensor *actual = lb_answer_labels(a);

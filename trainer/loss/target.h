@@ -9,9 +9,9 @@
 #include "common/text/trim.h"
 #include "trainer/wire/answer.h"
 
-/* Largest classifier whose logits are read for the cross entropy of images. */
-#define LB_MAX_IMAGE_CLASSES 1024
-#define LB_MAX_IMAGE_WIDTH 4096
+/* Largest classifier whose logits are read for the cross entropy of labels. */
+#define LB_MAX_CE_CLASSES 1024
+#define LB_MAX_CE_WIDTH 4096
 
 /* The rows of one micro-batch and who answered about them. */
 struct lb_answered {
@@ -21,6 +21,7 @@ struct lb_answered {
     const int32_t *sequence; /* [N] the sample of each row */
     unsigned n_teachers;
     const struct lb_answer *const *answers; /* [n_samples * n_teachers], NULL: absent */
+    bool by_sample; /* a sample has one row, and its label is the sample's: of classifiers */
 };
 
 /* Teacher k's logits of rows row .. row + n - 1 into z [n, V]; rows that it did not answer are left alone.
@@ -36,7 +37,8 @@ void lb_target_states(const struct lb_answered *batch, unsigned k, enum lb_outpu
 const struct lb_wire_tensor *lb_answer_labels(const struct lb_answer *answer);
 /* Cross entropy of position t's label of sample i under teacher k; 0 when it did not answer. Text: from
  * logprobs.actual or .next; 0 at the last position, whose label the teacher has not seen, and where the
- * sample does not count. Images: from the logits, or from the final state and head. */
+ * sample does not count. Samples with a label of their own: from the logits, or from the final state and
+ * head. */
 double lb_target_cross_entropy_at(const struct lb_answered *batch, unsigned k, int64_t i, int64_t t,
                                   const struct lb_teacher_head *head);
 /* The mean over the sample's positions that count (but text's last). */

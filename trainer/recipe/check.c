@@ -65,6 +65,9 @@ static enum lb_status check_dataset(const struct check *c, const struct lb_recip
     if (d->type != LB_DATA_JSONL && d->field != NULL) {
         return complain(c, path, "field is for type: jsonl");
     }
+    if (d->type != LB_DATA_JSONL && d->label_field != NULL) {
+        return complain(c, path, "label_field is for type: jsonl");
+    }
     return LB_OK;
 }
 

@@ -158,6 +158,10 @@ static void put_student(const struct dump *d, const struct lb_recipe_student *st
         if (!lb_student_takes(student->config.model_type, f->key)) {
             continue;
         }
+        if (f->kind == LB_FIELD_INT && f->offset == offsetof(struct lb_config, num_labels) &&
+            *(const int64_t *)at == 0) {
+            continue; /* none */
+        }
         if (f->kind == LB_FIELD_INT) {
             lb_buf_printf(d->buf, "  %s: %lld\n", f->key, (long long)*(const int64_t *)at);
         } else if (f->kind == LB_FIELD_INTS) {

@@ -38,7 +38,9 @@ static void help_fields(struct lb_buf *buf, const struct lb_field *fields, const
             for (const struct lb_student_field *s = lb_student_fields; s->key != NULL; s++) {
                 help_row(buf, inner, s->key, NULL, s->derived != NULL ? s->derived : "a new one needs it",
                          false, s->help);
-                lb_buf_append_str(buf, !lb_student_takes("llama", s->key) ? " (`limbeck_mlp`) |\n" : " |\n");
+                lb_buf_append_str(buf, lb_student_takes("llama", s->key)  ? " |\n"
+                                       : lb_student_takes("bert", s->key) ? " (encoders, `limbeck_mlp`) |\n"
+                                                                          : " (`limbeck_mlp`) |\n");
             }
         } else if (f->kind == LB_FIELD_MAPS && strcmp(f->key, "eval_datasets") != 0) {
             help_fields(buf, f->fields, inner);

@@ -29,10 +29,11 @@ struct lb_recipe_student {
 struct lb_recipe_dataset {
     const char *path; /* text: one document a line; jsonl: one object a line; idx: images */
     enum lb_data_type type;
-    const char *tag;    /* names the part: for routing and for per-tag evaluation; NULL: none */
-    const char *field;  /* jsonl: the text's key ("text") */
-    const char *labels; /* idx: the labels' file */
-    int64_t max_tokens; /* 0: all; else the first so many tokens */
+    const char *tag;         /* names the part: for routing and for per-tag evaluation; NULL: none */
+    const char *field;       /* jsonl: the text's key ("text") */
+    const char *label_field; /* jsonl, for classifiers: the label's key ("label") */
+    const char *labels;      /* idx: the labels' file */
+    int64_t max_tokens;      /* 0: all; else the first so many tokens */
     int64_t skip_samples, max_samples; /* idx: a range of items; max 0: to the end */
     int64_t *exclude_labels;           /* idx: items of these classes are left out */
     unsigned exclude_labels_count;

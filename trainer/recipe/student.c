@@ -321,7 +321,7 @@ enum lb_status lb_student_read(const struct lb_recipe_reader *r, struct lb_yaml 
         }
         if (status == LB_OK) {
             out->config = config;
-            out->config.vocab_size = config.input_size > 0 ? config.vocab_size : 0;
+            out->config.vocab_size = 0; /* the tokenizer's */
             status = keep_others(r, object, map, out);
         }
     }

@@ -97,7 +97,8 @@ void lb_ask_bos(const struct lb_recipe *recipe, struct lb_teachers *teachers, co
     struct asking *asking = lb_calloc(1, sizeof *asking);
     if (asking != NULL && prepare(asking, data, bos, lb_tokenizer_eos(tokenizer))) {
         for (unsigned k = 0; k < lb_teachers_count(teachers); k++) {
-            if (!unlike[k] && lb_teachers_info(teachers, k)->vocab_size > bos) {
+            const struct lb_teacher_info *info = lb_teachers_info(teachers, k);
+            if (!unlike[k] && info->vocab_size > bos && info->num_labels == 0) {
                 ask(teachers, k, asking, recipe->teachers[k].name, lb_tokenizer_token(tokenizer, bos));
             }
         }

@@ -93,11 +93,13 @@ static enum lb_status open_inputs(struct lb_run *run, struct lb_detail *detail) 
     }
     status = status == LB_OK ? lb_student_open(r, run->tokenizer, &run->student, detail) : status;
     status = status == LB_OK ? lb_student_reads(r, run->student, detail) : status;
+    bool labelled = status == LB_OK && lb_model_labels(run->student) != NULL;
+    int64_t classes = labelled ? lb_model_labels(run->student)->n : 0;
     status = status == LB_OK ? lb_dataset_open(r, r->datasets, r->datasets_count, false, run->tokenizer,
-                                               run->options->stop, &run->data, detail)
+                                               classes, run->options->stop, &run->data, detail)
                              : status;
     if (status == LB_OK && r->eval_datasets_count > 0) {
-        status = lb_dataset_open(r, r->eval_datasets, r->eval_datasets_count, true, run->tokenizer,
+        status = lb_dataset_open(r, r->eval_datasets, r->eval_datasets_count, true, run->tokenizer, classes,
                                  run->options->stop, &run->eval_data, detail);
     }
     if (status != LB_OK) {
@@ -137,6 +139,32 @@ static enum lb_status teachers_fingerprint(const struct lb_run *run, char out[LB
     return LB_OK;
 }
 
+/* What the student calls its classes, the labels of its data are called, too. */
+static enum lb_status name_labels(struct lb_run *run, struct lb_detail *detail) {
+    const struct lb_labels *labels = lb_model_labels(run->student);
+    if (labels == NULL) {
+        return LB_OK;
+    }
+    enum lb_status status = lb_dataset_name_labels(run->data, labels, "datasets", detail);
+    return status == LB_OK && run->eval_data != NULL
+               ? lb_dataset_name_labels(run->eval_data, labels, "eval_datasets", detail)
+               : status;
+}
+
+/* Losses that read labels need one of each text. */
+static enum lb_status check_labels(const struct lb_run *run, struct lb_detail *detail) {
+    int64_t without = lb_dataset_unlabelled(run->data);
+    bool weighs = run->plan->n_teachers > 0 && (run->plan->mixture->needs & LB_NEEDS_CROSS_ENTROPY) != 0;
+    if (without == 0 || (!run->plan->on_label && !weighs)) {
+        return LB_OK;
+    }
+    return lb_fail(detail, LB_E_ARG,
+                   "datasets: %lld of %lld texts have no label, which %s learns from; label them, or learn "
+                   "from teachers only",
+                   (long long)without, (long long)lb_dataset_count(run->data),
+                   weighs ? run->plan->mixture->name : "cross_entropy");
+}
+
 static enum lb_status open_teachers(struct lb_run *run, struct lb_detail *detail) {
     const char *tokenizer = run->tokenizer != NULL ? lb_tokenizer_fingerprint(run->tokenizer) : "";
     enum lb_status status = LB_OK;
@@ -145,6 +173,9 @@ static enum lb_status open_teachers(struct lb_run *run, struct lb_detail *detail
     }
     if (status == LB_OK) {
         status = lb_student_pad(run->recipe, run->tokenizer, run->teachers, &run->student, detail);
+    }
+    if (status == LB_OK) {
+        status = lb_student_name_labels(run->recipe, run->teachers, run->student, detail);
     }
     run->plan = lb_calloc(1, sizeof *run->plan);
     if (status == LB_OK && run->plan == NULL) {
@@ -155,6 +186,8 @@ static enum lb_status open_teachers(struct lb_run *run, struct lb_detail *detail
                              : status;
     status = status == LB_OK ? lb_plan_readers(run->plan, run->tokenizer, run->data, run->teachers, detail)
                              : status;
+    status = status == LB_OK ? name_labels(run, detail) : status;
+    status = status == LB_OK ? check_labels(run, detail) : status;
     if (status == LB_OK && run->teachers != NULL) {
         lb_tell_templates(run->recipe, run->data, run->plan->unlike, run->teachers);
         status = teachers_fingerprint(run, run->at.teachers, detail);

@@ -31,6 +31,10 @@ static bool is_encoder(const struct lb_card *card) {
     return lb_model_sentence(card->model)->kind != LB_POOL_NONE;
 }
 
+static bool classifies_texts(const struct lb_card *card) {
+    return lb_model_labels(card->model) != NULL;
+}
+
 /* What the Hub reads: YAML between two lines. */
 static void put_front(const struct lb_card *card, struct lb_buf *out) {
     lb_buf_printf(out, "---\nlibrary_name: %s\n",
@@ -39,7 +43,9 @@ static void put_front(const struct lb_card *card, struct lb_buf *out) {
                                      : "limbeck");
     if (reads_text(card)) {
         lb_buf_printf(out, "pipeline_tag: %s\n",
-                      is_encoder(card) ? "sentence-similarity" : "text-generation");
+                      is_encoder(card)         ? "sentence-similarity"
+                      : classifies_texts(card) ? "text-classification"
+                                               : "text-generation");
     }
     lb_buf_append_str(out, "tags:\n- limbeck\n");
     if (card->teachers != NULL) {
@@ -129,6 +135,9 @@ static void put_use(const struct lb_card *card, struct lb_buf *out) {
     if (is_encoder(card)) {
         lb_buf_append_str(out, "```python\nfrom sentence_transformers import SentenceTransformer\n"
                                "vectors = SentenceTransformer(\".\").encode([\"a text\"])\n```\n\n");
+    } else if (classifies_texts(card)) {
+        lb_buf_append_str(out, "```python\nfrom transformers import pipeline\n"
+                               "classify = pipeline(\"text-classification\", \".\")\n```\n\n");
     } else if (reads_text(card)) {
         lb_buf_append_str(out, "```python\nfrom transformers import AutoModelForCausalLM, AutoTokenizer\n"
                                "tokenizer = AutoTokenizer.from_pretrained(\".\")\n"

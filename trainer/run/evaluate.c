@@ -13,11 +13,13 @@
 #define BATCH_ROWS 2048
 #define TAPE_BYTES ((size_t)16 << 30)
 
-/* One batch on its way: rows of text, or images. */
+/* One batch on its way: rows of text, or samples that each have a class. */
 struct batch {
     struct lb_arena memory;
     struct lb_model_batch rows;
     struct lb_sample *samples; /* [n_seqs] */
+    bool by_sample;            /* a classifier's: one label a sample */
+    int32_t *labels;           /* [N] of the rows that the head multiplies */
     double *nats;              /* [N] */
     bool *correct;             /* [N] */
     const struct lb_evaluate_options *options;
@@ -36,8 +38,9 @@ static enum lb_status batch_init(struct batch *b, int64_t rows, int64_t longest,
     b->samples = lb_arena_array(&b->memory, (size_t)rows, sizeof *b->samples);
     b->nats = lb_arena_array(&b->memory, n, sizeof *b->nats);
     b->correct = lb_arena_array(&b->memory, n, sizeof *b->correct);
-    if (!lb_model_batch_init(&b->rows, &b->memory, rows, (int64_t)n, n_features, true) ||
-        b->samples == NULL || b->nats == NULL || b->correct == NULL) {
+    b->labels = lb_arena_array(&b->memory, n, sizeof *b->labels);
+    if (!lb_model_batch_init(&b->rows, &b->memory, rows, (int64_t)n, n_features, false) ||
+        b->labels == NULL || b->samples == NULL || b->nats == NULL || b->correct == NULL) {
         return lb_fail(detail, LB_E_NOMEM, "out of memory for the evaluation");
     }
     return LB_OK;
@@ -48,14 +51,17 @@ static void batch_fill(struct batch *b, const struct lb_dataset *data, int64_t f
     for (int64_t i = 0; i < n; i++) {
         struct lb_sample *s = &b->samples[i];
         lb_dataset_get(data, first + i, s);
+        int64_t row = b->rows.n_rows;
         if (s->ids == NULL) {
             lb_model_batch_add_features(&b->rows, s->features, s->label);
         } else {
-            int32_t *labels = b->rows.labels + b->rows.n_rows;
-            lb_model_batch_add_ids(&b->rows, s->ids, s->ids + 1, s->n);
-            for (int64_t t = 0; t < s->n; t++) {
-                labels[t] = lb_sample_counts(s, t) ? labels[t] : -1;
-            }
+            lb_model_batch_add_ids(&b->rows, s->ids, NULL, s->n);
+        }
+        for (int64_t t = 0; !b->by_sample && t < s->n; t++) {
+            b->labels[row + t] = lb_sample_counts(s, t) ? s->ids[t + 1] : -1;
+        }
+        if (b->by_sample) {
+            b->labels[i] = s->label;
         }
     }
 }
@@ -63,18 +69,17 @@ static void batch_fill(struct batch *b, const struct lb_dataset *data, int64_t f
 /* A label's cross entropy is log-sum-exp minus its logit. */
 static struct lb_head_want want(void *context, int64_t row) {
     const struct batch *b = context;
-    bool counts = b->rows.labels[row] >= 0;
-    return (struct lb_head_want){
-        .k = counts, .temperature = counts, .at = &b->rows.labels[row], .n_at = counts};
+    bool counts = b->labels[row] >= 0;
+    return (struct lb_head_want){.k = counts, .temperature = counts, .at = &b->labels[row], .n_at = counts};
 }
 
 static void take_row(void *context, int64_t row, const struct lb_head_row *left) {
     struct batch *b = context;
-    if (b->rows.labels[row] < 0) {
+    if (b->labels[row] < 0) {
         return;
     }
     b->nats[row] = left->lse - (double)left->at[0];
-    b->correct[row] = left->ids[0] == b->rows.labels[row];
+    b->correct[row] = left->ids[0] == b->labels[row];
 }
 
 static void add(struct lb_eval_part *part, double nats, bool correct) {
@@ -86,15 +91,17 @@ static void add(struct lb_eval_part *part, double nats, bool correct) {
 static void batch_collect(const struct batch *b, struct lb_evaluation *out) {
     for (int64_t i = 0; i < b->rows.n_seqs; i++) {
         const struct lb_sample *s = &b->samples[i];
-        for (int32_t row = b->rows.offsets[i]; row < b->rows.offsets[i + 1]; row++) {
-            if (b->rows.labels[row] < 0) {
+        int64_t row = b->by_sample ? i : b->rows.offsets[i],
+                end = b->by_sample ? i + 1 : b->rows.offsets[i + 1];
+        for (; row < end; row++) {
+            if (b->labels[row] < 0) {
                 continue;
             }
             add(&out->all, b->nats[row], b->correct[row]);
             if (s->tag >= 0) {
                 add(&out->part[s->tag], b->nats[row], b->correct[row]);
             }
-            if (s->ids == NULL && out->n_classes > 0) {
+            if (out->n_classes > 0) {
                 add(&out->classes[s->label], b->nats[row], b->correct[row]);
             }
         }
@@ -143,6 +150,10 @@ static enum lb_status check_data(const struct lb_model *model, const struct lb_d
                        width > 0 ? "features, so many: " : "ids, rows: ",
                        (long long)(width > 0 ? width : lb_dataset_count(data)));
     }
+    if (lb_dataset_unlabelled(data) > 0) {
+        return lb_fail(detail, LB_E_ARG, "%lld of the %lld texts have no label to compare with",
+                       (long long)lb_dataset_unlabelled(data), (long long)lb_dataset_count(data));
+    }
     for (int64_t i = 0, n = lb_dataset_count(data); i < n; i++) {
         struct lb_sample s;
         lb_dataset_get(data, i, &s);
@@ -154,9 +165,9 @@ static enum lb_status check_data(const struct lb_model *model, const struct lb_d
                                s.ids[t], (long long)config->vocab_size);
             }
         }
-        if (s.ids == NULL && s.label >= config->vocab_size) {
+        if (lb_model_is_classifier(model) && s.label >= config->num_labels) {
             return lb_fail(detail, LB_E_MISMATCH, "the data hold label %d, the model has %lld classes",
-                           s.label, (long long)config->vocab_size);
+                           s.label, (long long)config->num_labels);
         }
     }
     if (width == 0 && config->max_position_embeddings > 0 && longest > config->max_position_embeddings) {
@@ -170,12 +181,12 @@ static enum lb_status check_data(const struct lb_model *model, const struct lb_d
 static enum lb_status check_bias(const struct lb_evaluate_options *options, const struct lb_model *model,
                                  struct lb_detail *detail) {
     const struct lb_config *config = lb_model_config(model);
-    if (config->input_size == 0) {
+    if (!lb_model_is_classifier(model)) {
         return lb_fail(detail, LB_E_ARG, "a bias of classes is for classifiers; this model reads text");
     }
-    if (options->n_bias > config->vocab_size) {
+    if (options->n_bias > config->num_labels) {
         return lb_fail(detail, LB_E_ARG, "a bias for class %d, the model has classes 0 to %lld",
-                       options->n_bias - 1, (long long)config->vocab_size - 1);
+                       options->n_bias - 1, (long long)config->num_labels - 1);
     }
     return LB_OK;
 }
@@ -215,7 +226,7 @@ enum lb_status lb_evaluate(const struct lb_model *model, const struct lb_dataset
     static const struct lb_evaluate_options defaults;
     const struct lb_evaluate_options *o = options != NULL ? options : &defaults;
     uint64_t start = lb_now_ns();
-    int64_t longest = 0, count = lb_dataset_count(data), classes = lb_model_config(model)->vocab_size;
+    int64_t longest = 0, count = lb_dataset_count(data), classes = lb_model_config(model)->num_labels;
     enum lb_status status = check_data(model, data, &longest, detail);
     if (status == LB_OK && o->n_bias > 0) {
         status = check_bias(o, model, detail);
@@ -224,7 +235,7 @@ enum lb_status lb_evaluate(const struct lb_model *model, const struct lb_dataset
         return status;
     }
     int64_t rows = o->rows > 0 ? o->rows : (longest < BATCH_ROWS ? BATCH_ROWS / longest : 1);
-    struct lb_evaluation sums = {.text = lb_dataset_features(data) == 0, .n_parts = lb_dataset_tags(data)};
+    struct lb_evaluation sums = {.text = !lb_model_is_classifier(model), .n_parts = lb_dataset_tags(data)};
     sums.n_classes = !sums.text && classes <= LB_EVAL_MAX_CLASSES ? (int)classes : 0;
     struct batch batch;
     struct lb_tape *tape = lb_tape_create(TAPE_BYTES);
@@ -233,6 +244,7 @@ enum lb_status lb_evaluate(const struct lb_model *model, const struct lb_dataset
         status = lb_fail(detail, LB_E_NOMEM, "out of memory for the evaluation");
     }
     batch.options = o;
+    batch.by_sample = !sums.text;
     if (status == LB_OK) {
         lb_tape_stop_on(tape, o->stop);
     }

@@ -30,11 +30,11 @@ struct lb_eval_part {
 };
 
 struct lb_evaluation {
-    bool text; /* rows of text, else images */
+    bool text; /* rows of text, each token a label; else samples with a class */
     struct lb_eval_part all;
     int n_parts; /* the data set's tags */
     struct lb_eval_part part[LB_EVAL_MAX_PARTS];
-    /* images with at most LB_EVAL_MAX_CLASSES classes: each class by itself */
+    /* classifiers of at most LB_EVAL_MAX_CLASSES classes: each class by itself */
     int n_classes;
     struct lb_eval_part classes[LB_EVAL_MAX_CLASSES];
     /* Geometric mean of the parts' perplexities, each part counting the same whatever its size; without
@@ -47,7 +47,7 @@ struct lb_evaluation {
 struct lb_evaluate_options {
     int64_t rows;                /* sequences or images per forward; 0: as many as make about 2,048 rows */
     volatile sig_atomic_t *stop; /* set by a signal: end with LB_E_CANCELLED */
-    const float *bias;           /* images: added to the logits of the first n_bias classes */
+    const float *bias;           /* classifiers: added to the logits of the first n_bias classes */
     int n_bias;
 };
 

@@ -28,7 +28,8 @@ static enum lb_status gather(void *context, int64_t row, int64_t n, float *z) {
     return LB_OK;
 }
 
-/* One sequence of ids, or so many rows of features: the same for every model of these sizes. */
+/* One sequence of ids (for classifiers some, ever longer), or so many rows of features: the same for every
+ * model of these sizes. */
 static bool probe_batch(struct lb_model_batch *batch, struct lb_arena *arena, const struct lb_config *config,
                         int64_t positions) {
     struct lb_rng rng;
@@ -49,7 +50,11 @@ static bool probe_batch(struct lb_model_batch *batch, struct lb_arena *arena, co
         for (int64_t i = 0; i < positions; i++) {
             ids[i] = (int32_t)lb_rng_below(&rng, (uint64_t)config->vocab_size);
         }
-        lb_model_batch_add_ids(batch, ids, NULL, positions);
+        int64_t len = config->num_labels > 0 ? 1 : positions;
+        for (int64_t at = 0; at < positions; at += len++) {
+            int64_t left = positions - at;
+            lb_model_batch_add_ids(batch, ids + at, NULL, len < left ? len : left);
+        }
     }
     return true;
 }
@@ -123,7 +128,7 @@ static enum lb_status compare(const struct lb_model *model, const struct lb_mode
         positions = a->max_position_embeddings;
     }
     int64_t n = positions * width_of(model);
-    float *z = lb_malloc_array((size_t)n, 2 * sizeof(float));
+    float *z = lb_calloc((size_t)n, 2 * sizeof(float)); /* classifiers of texts have fewer rows */
     enum lb_status status = z == NULL ? LB_E_NOMEM : probe_logits(model, positions, stop, z);
     if (status == LB_OK) {
         status = probe_logits(again, positions, stop, z + n);

@@ -108,6 +108,7 @@ enum lb_status lb_run_evaluate(struct lb_run *run, struct lb_detail *detail) {
                  (long long)run->at.step, exp(e.all.loss), e.balanced_perplexity);
     } else {
         metric(m, &n, NULL, "eval_error", e.all.error_percent);
+        metric(m, &n, NULL, "eval_accuracy", 1 - e.all.error_percent / 100);
         snprintf(text, sizeof text, "step %lld: held-out loss %.4f, error %.2f %%", (long long)run->at.step,
                  e.all.loss, e.all.error_percent);
     }

@@ -2,6 +2,7 @@
 
 #include "common/base/clock.h"
 #include "common/base/mem.h"
+#include "common/nn/reduce.h"
 #include "trainer/loss/mixture.h"
 #include "trainer/loss/target.h"
 
@@ -16,6 +17,8 @@ struct scoring {
     struct lb_teachers *teachers;
     const struct lb_dataset *data;
     unsigned n;
+    int64_t classes; /* of classifiers; 0: each next token is scored */
+    float *z;        /* [classes] */
     struct lb_sample samples[AHEAD][ROWS];
     struct lb_evaluation *out; /* [n + 1] */
 };
@@ -32,7 +35,7 @@ static enum lb_status ask(struct scoring *s, int64_t question, struct lb_detail 
     int64_t n = rows_of(s, question);
     for (int64_t i = 0; i < n; i++) {
         lb_dataset_get(s->data, question * ROWS + i, &samples[i]);
-        samples[i].n++;
+        samples[i].n += s->classes == 0;
     }
     return lb_teachers_submit(s->teachers, question, samples, n, NULL, detail);
 }
@@ -66,6 +69,23 @@ static void collect_row(struct scoring *s, const struct lb_sample *sample,
     }
 }
 
+/* The class of a text. */
+static void collect_class(struct scoring *s, const struct lb_sample *sample,
+                          const struct lb_answer *const *answers) {
+    double mean = 0;
+    for (unsigned k = 0; k < s->n; k++) {
+        int64_t likeliest = 0;
+        lb_wire_floats(lb_answer_find(answers[k], LB_OUT_LOGITS, 0), 0, s->classes, s->z);
+        for (int64_t i = 1; i < s->classes; i++) {
+            likeliest = s->z[i] > s->z[likeliest] ? i : likeliest;
+        }
+        double nats = lb_logsumexp(s->z, s->classes, 1) - (double)s->z[sample->label];
+        add(&s->out[k], sample->tag, nats, likeliest == sample->label);
+        mean += exp(-nats) / s->n;
+    }
+    add(&s->out[s->n], sample->tag, mean > 0 ? -log(mean) : INFINITY, s->n == 1 ? 0 : -1);
+}
+
 static enum lb_status collect(struct scoring *s, int64_t question, struct lb_detail *detail) {
     const struct lb_answer *const *answers;
     enum lb_status status = lb_teachers_take(s->teachers, question, &answers, detail);
@@ -78,10 +98,36 @@ static enum lb_status collect(struct scoring *s, int64_t question, struct lb_det
             status = lb_fail(detail, LB_E_UNAVAILABLE, "a teacher was lost while scoring");
             break;
         }
-        collect_row(s, &s->samples[question % AHEAD][i], answers + i * s->n);
+        (s->classes > 0 ? collect_class : collect_row)(s, &s->samples[question % AHEAD][i],
+                                                       answers + i * s->n);
     }
     lb_teachers_release(s->teachers, question);
     return status;
+}
+
+static struct lb_ask_spec spec_of(const struct scoring *s) {
+    struct lb_ask_spec spec = {.n_outputs = s->classes > 0 ? 1 : 2, .top_k = 1, .temperature = 1};
+    spec.outputs[0].kind = s->classes > 0 ? LB_OUT_LOGITS : LB_OUT_ACTUAL;
+    spec.outputs[0].datatype = LB_DT_FP32;
+    spec.outputs[1].kind = LB_OUT_TOPK_IDS;
+    spec.outputs[1].datatype = LB_DT_INT32;
+    return spec;
+}
+
+/* Whether all classify texts, or none does, and in the same classes. */
+static enum lb_status check_alike(const struct lb_teachers *teachers, int64_t *out_classes,
+                                  struct lb_detail *detail) {
+    *out_classes = lb_teachers_info(teachers, 0)->num_labels;
+    for (unsigned k = 1; k < lb_teachers_count(teachers); k++) {
+        if (lb_teachers_info(teachers, k)->num_labels != *out_classes) {
+            return lb_fail(detail, LB_E_MISMATCH,
+                           "%s tells %lld classes apart (num_labels), %s %lld: they are not scored together",
+                           lb_teachers_info(teachers, 0)->model, (long long)*out_classes,
+                           lb_teachers_info(teachers, k)->model,
+                           (long long)lb_teachers_info(teachers, k)->num_labels);
+        }
+    }
+    return LB_OK;
 }
 
 enum lb_status lb_score(struct lb_teachers *teachers, const struct lb_dataset *data,
@@ -91,18 +137,18 @@ enum lb_status lb_score(struct lb_teachers *teachers, const struct lb_dataset *d
         return lb_fail(detail, LB_E_NOMEM, "out of memory");
     }
     *s = (struct scoring){.teachers = teachers, .data = data, .n = lb_teachers_count(teachers), .out = out};
-    struct lb_ask_spec spec = {.n_outputs = 2, .top_k = 1, .temperature = 1};
-    spec.outputs[0].kind = LB_OUT_ACTUAL;
-    spec.outputs[0].datatype = LB_DT_FP32;
-    spec.outputs[1].kind = LB_OUT_TOPK_IDS;
-    spec.outputs[1].datatype = LB_DT_INT32;
+    enum lb_status status = check_alike(teachers, &s->classes, detail);
+    s->z = lb_malloc_array((size_t)s->classes + 1, sizeof *s->z);
+    if (status == LB_OK && s->z == NULL) {
+        status = lb_fail(detail, LB_E_NOMEM, "out of memory");
+    }
+    const struct lb_ask_spec spec = spec_of(s);
     uint64_t start = lb_now_ns();
     for (unsigned k = 0; k <= s->n; k++) {
         memset(&out[k], 0, sizeof out[k]);
-        out[k].text = true;
+        out[k].text = s->classes == 0;
         out[k].n_parts = lb_dataset_tags(data);
     }
-    enum lb_status status = LB_OK;
     for (unsigned k = 0; status == LB_OK && k < s->n; k++) {
         status = lb_teachers_set_spec(teachers, k, &spec, detail);
     }
@@ -117,6 +163,7 @@ enum lb_status lb_score(struct lb_teachers *teachers, const struct lb_dataset *d
         lb_eval_finish(&out[k], data);
         out[k].seconds = (double)(lb_now_ns() - start) / (double)LB_SECOND_NS;
     }
+    lb_free(s->z);
     lb_free(s);
     return status;
 }

@@ -1,7 +1,8 @@
 /* How well hosted models predict texts, asked over the network: each by itself, and the mean of their
  * probabilities.
  *
- * Servers answer logprobs.actual (and the likeliest token), so nothing but numbers of the labels travels.
+ * Servers answer logprobs.actual (and the likeliest token), so nothing but numbers of the labels travels;
+ * classifiers of texts their logits.
  */
 #ifndef LB_RUN_SCORE_H
 #define LB_RUN_SCORE_H

@@ -78,10 +78,10 @@ enum lb_status lb_student_pad(const struct lb_recipe *recipe, const struct lb_to
         if (strcmp(info->tokenizer_fingerprint, lb_tokenizer_fingerprint(tokenizer)) != 0) {
             continue;
         }
-        if (v > 0 && info->vocab_size != v) {
+        if (v > 0 && lb_info_ids(info) != v) {
             return LB_OK;
         }
-        v = info->vocab_size;
+        v = lb_info_ids(info);
     }
     if (v <= lb_tokenizer_vocab_size(tokenizer)) {
         return LB_OK;
@@ -100,14 +100,36 @@ enum lb_status lb_student_pad(const struct lb_recipe *recipe, const struct lb_to
     return status;
 }
 
+enum lb_status lb_student_name_labels(const struct lb_recipe *recipe, const struct lb_teachers *teachers,
+                                      struct lb_model *student, struct lb_detail *detail) {
+    const struct lb_labels *own = lb_model_labels(student);
+    enum lb_status status = LB_OK;
+    bool named = own == NULL || recipe->student.model != NULL || teachers == NULL;
+    for (unsigned k = 0; !named && status == LB_OK && k < lb_teachers_count(teachers); k++) {
+        const struct lb_teacher_info *info = lb_teachers_info(teachers, k);
+        struct lb_labels its = {0};
+        if (info->num_labels != own->n || info->labels[0] == '\0') {
+            continue;
+        }
+        status = lb_info_labels(info, &its);
+        its.problem = own->problem;
+        status = status == LB_OK ? lb_model_set_labels(student, &its) : status;
+        lb_labels_finish(&its);
+        named = true;
+    }
+    return status == LB_OK ? LB_OK : no_memory(detail);
+}
+
 enum lb_status lb_student_reads(const struct lb_recipe *recipe, const struct lb_model *student,
                                 struct lb_detail *detail) {
     const struct lb_config *c = lb_model_config(student);
     bool encoder = c->input_size == 0 && !lb_model_is_causal(student);
-    if (recipe->whole_texts != encoder) {
+    bool whole = encoder || lb_model_labels(student) != NULL;
+    if (recipe->whole_texts != whole) {
         return lb_fail(
             detail, LB_E_ARG,
             encoder ? "whole_texts: a %s is an encoder, which reads each text by itself; set it to true"
+            : whole ? "whole_texts: a %s that classifies texts reads each by itself; set it to true"
                     : "whole_texts: a %s reads texts that are strung together; drop the key",
             c->model_type);
     }

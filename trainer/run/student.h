@@ -18,6 +18,11 @@ LB_NODISCARD enum lb_status lb_student_pad(const struct lb_recipe *recipe,
                                            const struct lb_teachers *teachers, struct lb_model **student,
                                            struct lb_detail *detail);
 
+/* Gives a new classifier of texts the names that the first teacher of as many classes has for its. */
+LB_NODISCARD enum lb_status lb_student_name_labels(const struct lb_recipe *recipe,
+                                                   const struct lb_teachers *teachers,
+                                                   struct lb_model *student, struct lb_detail *detail);
+
 /* Whether the student reads data as the recipe gives them: encoders read whole texts, and without a head
  * predict none that could be evaluated. LB_E_ARG names the key. */
 LB_NODISCARD enum lb_status lb_student_reads(const struct lb_recipe *recipe, const struct lb_model *student,

@@ -143,7 +143,8 @@ enum lb_status lb_teachers_head(struct lb_teachers *teachers, unsigned k, const 
         enum lb_status status =
             fetch(teachers, teacher, LB_PATH_HEAD, read_head, &bytes, &teacher->head, detail);
         lb_buf_finish(&bytes);
-        if (status == LB_OK && teacher->map && (status = keep_rows(teacher, detail)) != LB_OK) {
+        bool of_tokens = teacher->map && teacher->info.num_labels == 0;
+        if (status == LB_OK && of_tokens && (status = keep_rows(teacher, detail)) != LB_OK) {
             lb_teacher_head_finish(&teacher->head);
         }
         if (status != LB_OK) {

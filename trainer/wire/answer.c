@@ -74,11 +74,37 @@ int64_t lb_info_state_width(const struct lb_teacher_info *info, enum lb_output_k
     return alike ? info->hidden_size : 0;
 }
 
+int64_t lb_info_ids(const struct lb_teacher_info *info) {
+    return info->num_labels > 0 ? info->n_ids : info->vocab_size;
+}
+
+bool lb_info_once(const struct lb_teacher_info *info, enum lb_output_kind kind) {
+    enum lb_output_source source = lb_output_get(kind)->source;
+    return info->input_size > 0 ||
+           (info->num_labels > 0 && (source == LB_FROM_LOGITS || source == LB_FROM_FINAL));
+}
+
+enum lb_status lb_info_labels(const struct lb_teacher_info *info, struct lb_labels *out) {
+    struct lb_labels labels = {0};
+    enum lb_status status = lb_labels_init(&labels, info->num_labels);
+    const char *name = info->labels;
+    labels.problem = info->problem;
+    for (int64_t i = 0; status == LB_OK && i < labels.n && name[0] != 0; i++, name += strlen(name) + 1) {
+        status = lb_labels_name(&labels, i, name);
+    }
+    if (status != LB_OK) {
+        lb_labels_finish(&labels);
+        return status;
+    }
+    *out = labels;
+    return LB_OK;
+}
+
 int lb_answer_shape(const struct lb_teacher_info *info, const struct lb_ask_spec *spec, size_t j, int64_t n,
                     int64_t dim[LB_MAX_WIRE_DIMS]) {
     enum lb_output_kind kind = spec->outputs[j].kind;
     const struct lb_output_sizes sizes = {.sequences = 1,
-                                          .rows = n,
+                                          .rows = lb_info_once(info, kind) ? 1 : n,
                                           .positions = n,
                                           .vocab = info->vocab_size,
                                           .top_k =
@@ -160,12 +186,13 @@ enum lb_status lb_ask_check(const struct lb_teacher_info *info, const struct lb_
                        "a row of %lld tokens, but teacher %s takes 1 to %lld; lower max_length",
                        (long long)sample->n, teacher, (long long)info->max_length);
     }
+    int64_t ids = lb_info_ids(info);
     for (int64_t t = 0; t < sample->n; t++) {
-        if (sample->ids[t] < 0 || (info->vocab_size > 0 && sample->ids[t] >= info->vocab_size)) {
+        if (sample->ids[t] < 0 || (ids > 0 && sample->ids[t] >= ids)) {
             return lb_fail(
                 detail, LB_E_ARG,
                 "token id %ld at position %lld, but teacher %s knows ids below %lld; use its tokenizer",
-                (long)sample->ids[t], (long long)t, teacher, (long long)info->vocab_size);
+                (long)sample->ids[t], (long long)t, teacher, (long long)ids);
         }
     }
     return LB_OK;

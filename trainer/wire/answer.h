@@ -4,6 +4,7 @@
 #define LB_WIRE_ANSWER_H
 
 #include "common/base/status.h"
+#include "common/formats/labels.h"
 #include "common/nn/head.h"
 #include "proto/outputs.h"
 #include "proto/oip.h"
@@ -27,6 +28,7 @@ struct lb_ask_spec {
 #define LB_MAX_GIVEN 1024
 
 #define LB_KERNELS_TEXT 128
+#define LB_LABELS_TEXT 8192
 
 /* What a teacher says of itself (GET /v2/models/M). */
 struct lb_teacher_info {
@@ -38,9 +40,13 @@ struct lb_teacher_info {
     bool batch_dependent;                      /* it says that its answers depend on what else it computes */
     bool any_compute; /* not told but decided here: answers of other bits are as good (allow_other_kernels) */
     char model[LB_MAX_NAME];
-    int64_t vocab_size, hidden_size, n_layers, n_heads, max_length, input_size;
-    int64_t parameters, bytes; /* 0: not told */
-    size_t n_given;            /* 0: it does not list what it gives */
+    /* vocab_size: columns of its logits; num_labels: the same of classifiers, 0 of others (and of those of
+     * features that do not tell); n_ids: ids that a classifier of texts reads */
+    int64_t vocab_size, hidden_size, n_layers, n_heads, max_length, input_size, num_labels, n_ids;
+    enum lb_problem problem;     /* of classifiers of texts */
+    char labels[LB_LABELS_TEXT]; /* what they call their classes, each ended by a NUL; "": plain names */
+    int64_t parameters, bytes;   /* 0: not told */
+    size_t n_given;              /* 0: it does not list what it gives */
     struct lb_given {
         uint16_t kind, layer; /* lb_output_kind */
         int32_t width;        /* the last dimension; 0: the request decides it */
@@ -77,6 +83,12 @@ enum lb_datatype lb_spec_datatype(const struct lb_ask_spec *spec, size_t j);
 /* Whether any output depends on top_k, or on whatever else of LB_USES_... */
 bool lb_spec_uses(const struct lb_ask_spec *spec, unsigned uses);
 
+/* Ids below it are tokens that the teacher reads. */
+int64_t lb_info_ids(const struct lb_teacher_info *info);
+/* Whether the output is one row a sequence, with no dimension for positions. */
+bool lb_info_once(const struct lb_teacher_info *info, enum lb_output_kind kind);
+/* What a classifier of texts calls its classes; the caller finishes them. LB_E_NOMEM. */
+LB_NODISCARD enum lb_status lb_info_labels(const struct lb_teacher_info *info, struct lb_labels *out);
 /* Columns of the state (hidden_states.N, hidden_states.final) of this kind and layer; 0 when the teacher does
  * not tell. */
 int64_t lb_info_state_width(const struct lb_teacher_info *info, enum lb_output_kind kind, int layer);

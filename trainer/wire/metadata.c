@@ -149,6 +149,7 @@ static enum lb_status parse_numbers(const json_t *parameters, const char *what, 
         {"num_heads", false, MAX_DIMENSION, &info->n_heads},
         {"max_length", false, MAX_DIMENSION, &info->max_length},
         {"input_size", false, MAX_DIMENSION, &info->input_size},
+        {"num_labels", false, MAX_DIMENSION, &info->num_labels},
         {"num_parameters", false, INT64_MAX, &info->parameters},
         {"weight_bytes", false, INT64_MAX, &info->bytes},
     };
@@ -157,6 +158,38 @@ static enum lb_status parse_numbers(const json_t *parameters, const char *what, 
         status = lb_json_int(parameters, numbers[i].key, numbers[i].required, 0, numbers[i].most, what,
                              numbers[i].out, detail);
     }
+    return status;
+}
+
+/* Of a classifier of texts vocab_size tells the ids that it reads. */
+static enum lb_status parse_labels(const json_t *parameters, const char *what, struct lb_teacher_info *info,
+                                   struct lb_detail *detail) {
+    struct lb_labels labels = {0};
+    size_t at = 0;
+    if (info->num_labels == 0 || info->input_size > 0) {
+        return LB_OK;
+    }
+    if (info->num_labels > LB_MAX_LABELS) {
+        return lb_fail(detail, LB_E_LIMIT, "%s: %lld classes; at most %d are supported", what,
+                       (long long)info->num_labels, LB_MAX_LABELS);
+    }
+    info->n_ids = info->vocab_size;
+    info->vocab_size = info->num_labels;
+    enum lb_status status = lb_labels_read(parameters, info->num_labels, what, &labels, detail);
+    info->problem = labels.problem;
+    bool plain = status == LB_OK && lb_labels_plain(&labels);
+    for (int64_t i = 0; status == LB_OK && !plain && i < labels.n; i++) {
+        size_t len = strlen(labels.names[i]) + 1;
+        if (len == 1 || at + len >= sizeof info->labels) {
+            status = lb_fail(detail, LB_E_LIMIT,
+                             "%s: the names of its classes (id2label) are empty or have more than %d bytes",
+                             what, LB_LABELS_TEXT);
+            break;
+        }
+        memcpy(info->labels + at, labels.names[i], len);
+        at += len;
+    }
+    lb_labels_finish(&labels);
     return status;
 }
 
@@ -225,6 +258,7 @@ enum lb_status lb_info_parse(const void *text, size_t len, const char *what, str
         status = lb_fail(detail, LB_E_FORMAT, "%s: no parameters in its metadata; is it a limbeckd?", what);
     }
     status = status != LB_OK ? status : parse_numbers(parameters, what, &info, detail);
+    status = status != LB_OK ? status : parse_labels(parameters, what, &info, detail);
     status = status != LB_OK ? status : check_wire(parameters, what, detail);
     status = status != LB_OK ? status : parse_identity(parameters, what, &info, detail);
     status = status != LB_OK ? status : parse_given(json_object_get(root, "outputs"), what, &info, detail);

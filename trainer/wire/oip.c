@@ -178,16 +178,17 @@ static enum lb_status shape_error(const char *name, const int64_t *want, int n_w
 
 /* The whole tensor's shape: of all sequences, padded to the longest. */
 static enum lb_status check_output(const struct lb_teacher_info *info, const struct lb_ask_spec *spec,
-                                   size_t j, const struct lb_asked *asked, bool features, const char *name,
+                                   size_t j, const struct lb_asked *asked, const char *name,
                                    const struct lb_wire_tensor *got, struct lb_detail *detail) {
+    bool once = lb_info_once(info, spec->outputs[j].kind);
     if (got->datatype != lb_spec_datatype(spec, j)) {
         return lb_fail(detail, LB_E_FORMAT, "%s comes as %s, asked for was %s", name,
                        lb_datatype_name(got->datatype), lb_datatype_name(lb_spec_datatype(spec, j)));
     }
     int64_t part[LB_MAX_WIRE_DIMS], want[LB_MAX_WIRE_DIMS];
-    int n_part = lb_answer_shape(info, spec, j, features ? 1 : asked->longest, part), n_want = 0;
+    int n_part = lb_answer_shape(info, spec, j, asked->longest, part), n_want = 0;
     want[n_want++] = asked->n;
-    for (int d = features ? 1 : 0; d < n_part; d++) { /* images have no positions */
+    for (int d = once ? 1 : 0; d < n_part; d++) {
         want[n_want++] = part[d];
     }
     bool same = got->n_dims == n_want;
@@ -281,7 +282,7 @@ static enum lb_status split(const struct lb_teacher_info *info, const struct lb_
                             struct lb_arena *const *arenas, struct lb_answer *answers, bool *out_other,
                             struct lb_detail *detail) {
     struct lb_infer_response response;
-    bool other = false, features = samples[0]->features != NULL;
+    bool other = false;
     enum lb_status status = check_bytes(reply, detail);
     if (status == LB_OK) {
         status =
@@ -300,7 +301,7 @@ static enum lb_status split(const struct lb_teacher_info *info, const struct lb_
         if (!whole) {
             return lb_fail(detail, LB_E_FORMAT, "the answer lacks the output %s that was asked for", name);
         }
-        status = check_output(info, spec, j, asked, features, name, whole, detail);
+        status = check_output(info, spec, j, asked, name, whole, detail);
         for (int64_t i = 0; status == LB_OK && i < asked->n; i++) {
             status = copy_part(info, spec, j, whole, i, samples[i]->n, asked->longest, arenas[i], &answers[i],
                                detail);
