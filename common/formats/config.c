@@ -132,6 +132,7 @@ static enum lb_status check_key(const struct lb_config_key *key, const struct lb
     case LB_KEY_SAME:
     case LB_KEY_HAS:
     case LB_KEY_LACKS:
+    case LB_KEY_ROWS:
         break;
     }
     return LB_OK;

@@ -143,7 +143,8 @@ enum lb_key_kind {
     /* GGUF's own */
     LB_KEY_SAME, /* must be what the int64_t field is */
     LB_KEY_HAS,  /* bool field: whether there is a tensor of that name */
-    LB_KEY_LACKS
+    LB_KEY_LACKS,
+    LB_KEY_ROWS /* int64_t: of the tensor of that name; 0: there is none */
 };
 enum {
     LB_KEY_NEEDED = 1,

@@ -71,6 +71,7 @@ static enum lb_status read_field(const struct lb_gguf_reading *s, const struct l
                                  struct lb_config *c) {
     char name[MAX_KEY];
     const bool needed = (key->flags & LB_KEY_NEEDED) != 0;
+    const struct lb_tensor *tensor;
     full_name(s, key, name);
     switch (key->kind) {
     case LB_KEY_INT:
@@ -81,6 +82,10 @@ static enum lb_status read_field(const struct lb_gguf_reading *s, const struct l
     case LB_KEY_HAS:
     case LB_KEY_LACKS:
         *lb_key_bool(c, key) = (lb_gguf_find(s->file, key->name) != NULL) == (key->kind == LB_KEY_HAS);
+        return LB_OK;
+    case LB_KEY_ROWS:
+        tensor = lb_gguf_find(s->file, key->name);
+        *lb_key_int(c, key) = tensor != NULL ? tensor->dim[0] : 0;
         return LB_OK;
     case LB_KEY_BOOL:
         return get_bool(s, name, lb_key_bool(c, key));

@@ -172,6 +172,7 @@ static enum lb_status read_key(const struct lb_config_reading *r, const struct l
     case LB_KEY_SAME:
     case LB_KEY_HAS:
     case LB_KEY_LACKS:
+    case LB_KEY_ROWS:
         break;
     }
     return LB_OK;

@@ -99,6 +99,7 @@ static json_t *value_of(const struct lb_config_form *form, const struct lb_confi
     case LB_KEY_SAME:
     case LB_KEY_HAS:
     case LB_KEY_LACKS:
+    case LB_KEY_ROWS:
         break;
     }
     *out_written = false;
@@ -149,6 +150,8 @@ void lb_config_put_gguf(const struct lb_config_form *form, const struct lb_confi
             lb_rope_put_gguf(form, config, out);
         } else if (key->kind == LB_KEY_BOOL) {
             lb_gguf_put_bool(out, name, *(const bool *)field);
+        } else if (key->kind == LB_KEY_ONLY_NUMBER && (key->flags & LB_KEY_WRITTEN) != 0) {
+            lb_gguf_put_bool(out, name, key->min != 0);
         } else if (key->kind == LB_KEY_INT || key->kind == LB_KEY_SAME) {
             int64_t v = *(const int64_t *)field;
             if (v != 0 || !optional) {
@@ -196,6 +199,7 @@ static size_t field_bytes(const struct lb_config_key *key) {
     case LB_KEY_SAME:
     case LB_KEY_HAS:
     case LB_KEY_LACKS:
+    case LB_KEY_ROWS:
         return 0;
     }
     return 0;

@@ -27,7 +27,36 @@ const struct lb_config_key lb_bert_keys[] = {
     {NULL},
 };
 
-static const struct lb_encoder_traits traits = {.names = LB_BERT_NAMES("bert.")};
+static const struct lb_config_key gguf_keys[] = {
+    {".context_length", LB_KEY_INT, LB_KEY_NEEDED, FIELD(max_position_embeddings)},
+    {".embedding_length", LB_KEY_INT, LB_KEY_NEEDED, FIELD(hidden_size)},
+    {".block_count", LB_KEY_INT, LB_KEY_NEEDED, FIELD(num_hidden_layers)},
+    {".feed_forward_length", LB_KEY_INT, LB_KEY_NEEDED, FIELD(intermediate_size)},
+    {".vocab_size", LB_KEY_INT, 0, FIELD(vocab_size)},
+    {".attention.head_count", LB_KEY_INT, LB_KEY_NEEDED, FIELD(num_attention_heads)},
+    {".attention.layer_norm_epsilon", LB_KEY_REAL, LB_KEY_NEEDED, FIELD(norm_eps)},
+    {".attention.causal", LB_KEY_ONLY_NUMBER, LB_KEY_WRITTEN},
+    {"token_types.weight", LB_KEY_ROWS, 0, FIELD(type_vocab_size)},
+    {"tokenizer.ggml.padding_token_id", LB_KEY_TOKEN, 0, FIELD(pad_token_id)},
+    {NULL},
+};
+
+const char *const lb_bert_gguf_names[LB_N_ENCODER_ROLES] = {
+    [LB_ENCODER_WORDS] = "token_embd",
+    [LB_ENCODER_POSITIONS] = "position_embd",
+    [LB_ENCODER_TYPES] = "token_types",
+    [LB_ENCODER_NORM] = "token_embd_norm",
+    [LB_ENCODER_Q] = "blk.%d.attn_q",
+    [LB_ENCODER_K] = "blk.%d.attn_k",
+    [LB_ENCODER_V] = "blk.%d.attn_v",
+    [LB_ENCODER_O] = "blk.%d.attn_output",
+    [LB_ENCODER_ATTN_NORM] = "blk.%d.attn_output_norm",
+    [LB_ENCODER_UP] = "blk.%d.ffn_up",
+    [LB_ENCODER_DOWN] = "blk.%d.ffn_down",
+    [LB_ENCODER_MLP_NORM] = "blk.%d.layer_output_norm",
+};
+
+static const struct lb_encoder_traits traits = {.names = LB_BERT_NAMES("bert."), .gguf = lb_bert_gguf_names};
 
 static const struct lb_classifier_traits classifier = {
     .dense = "bert.pooler.dense", .activation = lb_tanh, .out = "classifier", .out_bias = true};
@@ -46,6 +75,8 @@ const struct lb_family lb_family_bert = {
                          .eos_token_id = -1,
                          .pad_token_id = 0},
              .keys = {lb_bert_keys},
+             .gguf = "bert",
+             .gguf_keys = {gguf_keys},
              LB_ENCODER_FORM},
     .encoder = &traits,
     .classifier = &classifier,

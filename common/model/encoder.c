@@ -25,18 +25,27 @@ static const struct lb_encoder_traits *traits_of(const struct lb_config *c) {
     return lb_family_find(c->model_type)->encoder;
 }
 
+static void pattern_of(const struct lb_encoder_traits *t, enum lb_encoder_role role, const char *suffix,
+                       char name[LB_WEIGHT_NAME], char gguf[LB_WEIGHT_NAME]) {
+    snprintf(name, LB_WEIGHT_NAME, "%s%s", t->names[role], suffix);
+    snprintf(gguf, LB_WEIGHT_NAME, "%s%s", t->gguf != NULL ? t->gguf[role] : "",
+             t->gguf != NULL ? suffix : "");
+}
+
 static void add(const struct lb_config *c, struct lb_spec_list *list, enum lb_encoder_role role, int layer,
                 int64_t rows, int64_t cols, enum lb_init init) {
-    char name[LB_WEIGHT_NAME];
-    const char *pattern = traits_of(c)->names[role];
+    char name[LB_WEIGHT_NAME], gguf[LB_WEIGHT_NAME];
     bool norm = init == LB_INIT_ONES;
-    snprintf(name, sizeof name, "%s.weight", pattern);
-    lb_spec_add(list, name, "", layer, norm ? 1 : rows, cols, norm ? 1 : 2, init);
+    pattern_of(traits_of(c), role, ".weight", name, gguf);
+    lb_spec_add(list, name, gguf, layer, norm ? 1 : rows, cols, norm ? 1 : 2, init);
     if (role < LB_ENCODER_NORM) {
+        if (list->status == LB_OK) { /* llama.cpp adds them as they are, but for words */
+            list->items[list->n - 1].exact = role != LB_ENCODER_WORDS;
+        }
         return;
     }
-    snprintf(name, sizeof name, "%s.bias", pattern);
-    lb_spec_add(list, name, "", layer, 1, norm ? cols : rows, 1, LB_INIT_ZEROS);
+    pattern_of(traits_of(c), role, ".bias", name, gguf);
+    lb_spec_add(list, name, gguf, layer, 1, norm ? cols : rows, 1, LB_INIT_ZEROS);
 }
 
 void lb_encoder_declare(const struct lb_config *c, struct lb_spec_list *list) {

@@ -27,6 +27,7 @@ enum lb_encoder_role {
 struct lb_encoder_traits {
     /* Hugging Face's patterns, which take the layer, without ".weight" and ".bias" */
     const char *names[LB_N_ENCODER_ROLES];
+    const char *const *gguf; /* the same of GGUF files; NULL: there are none */
     /* positions are counted from pad_token_id + 1 on, and pads are no positions (RoBERTa) */
     bool behind_pad;
 };
@@ -47,6 +48,8 @@ const char *lb_encoder_head(const struct lb_config *config);
 
 /* What bert and roberta share: keys, and names behind "bert." or "roberta.". */
 extern const struct lb_config_key lb_bert_keys[];
+/* llama.cpp's names for what it calls bert. */
+extern const char *const lb_bert_gguf_names[LB_N_ENCODER_ROLES];
 #define LB_BERT_NAMES(prefix)                                                                                \
     {                                                                                                        \
         [LB_ENCODER_WORDS] = (prefix "embeddings.word_embeddings"),                                          \

@@ -111,6 +111,13 @@ struct lb_model {
  * what is not computed. */
 LB_NODISCARD enum lb_status lb_sentence_read(const char *dir, struct lb_sentence *out,
                                              struct lb_detail *detail);
+/* What a GGUF of that architecture says: its pooling_type, and our own key whether it is normalised, which
+ * llama.cpp's files leave to who runs them: then it is, and a note says so. */
+LB_NODISCARD enum lb_status lb_sentence_read_gguf(const struct lb_gguf *file, const char *architecture,
+                                                  const char *what, struct lb_sentence *out,
+                                                  struct lb_notes *notes, struct lb_detail *detail);
+void lb_sentence_put_gguf(const struct lb_sentence *sentence, const char *architecture,
+                          struct lb_gguf_out *out);
 /* Writes the same for sentence-transformers, which reads max_length tokens then. */
 LB_NODISCARD enum lb_status lb_sentence_write(const struct lb_sentence *sentence, int64_t width,
                                               int64_t max_length, const char *dir, struct lb_detail *detail);

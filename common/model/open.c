@@ -356,6 +356,10 @@ static enum lb_status open_gguf(const char *path, struct lb_model **out, struct 
         status = take_tensor(model, i, name[0] != 0 ? lb_gguf_find(file, name) : NULL, path, true, detail);
     }
     status = status == LB_OK ? refuse_others(model, &(struct contents){.gguf = file}, path, detail) : status;
+    if (status == LB_OK && model->family->encoder != NULL) {
+        status = lb_sentence_read_gguf(file, model->family->form.gguf, path, &model->sentence, &model->notes,
+                                       detail);
+    }
     if (status != LB_OK) {
         lb_model_destroy(model);
         return status;

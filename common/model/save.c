@@ -259,6 +259,10 @@ static void put_config(struct lb_gguf_out *out, const struct lb_model *model, co
     lb_gguf_put_u32(out, "general.file_type", lb_dtype_file_type(dtype));
     lb_gguf_put_u32(out, "general.quantization_version", 2);
     lb_config_put_gguf(&model->family->form, config, out);
+    if (model->family->encoder != NULL) {
+        lb_sentence_put_gguf(&model->sentence, model->family->form.gguf, out);
+        lb_gguf_put_u32(out, "tokenizer.ggml.token_type_count", (uint32_t)config->type_vocab_size);
+    }
 }
 
 enum lb_status lb_model_save_gguf(const struct lb_model *model, const char *path, enum lb_dtype dtype,

@@ -116,6 +116,50 @@ enum lb_status lb_sentence_read(const char *dir, struct lb_sentence *out, struct
     return status;
 }
 
+/* ---- GGUF ---- */
+
+#define NORMALIZE "limbeck.sentence.normalize"
+enum pooling_type { POOLING_NONE, POOLING_MEAN, POOLING_CLS };
+
+static void pooling_key(const char *architecture, char out[96]) {
+    snprintf(out, 96, "%.60s.pooling_type", architecture);
+}
+
+enum lb_status lb_sentence_read_gguf(const struct lb_gguf *file, const char *architecture, const char *what,
+                                     struct lb_sentence *out, struct lb_notes *notes,
+                                     struct lb_detail *detail) {
+    char key[96];
+    double type = POOLING_NONE, normalize = 1;
+    pooling_key(architecture, key);
+    (void)lb_gguf_number(file, key, &type);
+    if (type != POOLING_NONE && type != POOLING_MEAN && type != POOLING_CLS) {
+        return lb_fail(detail, LB_E_UNSUPPORTED,
+                       "%s: key %s is %g; only %d (none), %d (mean) and %d (CLS) are supported", what, key,
+                       type, POOLING_NONE, POOLING_MEAN, POOLING_CLS);
+    }
+    bool said = lb_gguf_number(file, NORMALIZE, &normalize);
+    out->kind = type == POOLING_MEAN ? LB_POOL_MEAN : type == POOLING_CLS ? LB_POOL_FIRST : LB_POOL_NONE;
+    out->normalize = out->kind != LB_POOL_NONE && normalize != 0;
+    if (out->normalize && !said) {
+        lb_note(notes,
+                "%s: whether sentence_embedding is divided by its length is not said; it is, as llama.cpp's "
+                "server does",
+                what);
+    }
+    return LB_OK;
+}
+
+void lb_sentence_put_gguf(const struct lb_sentence *sentence, const char *architecture,
+                          struct lb_gguf_out *out) {
+    char key[96];
+    pooling_key(architecture, key);
+    lb_gguf_put_u32(out, key,
+                    sentence->kind == LB_POOL_MEAN    ? POOLING_MEAN
+                    : sentence->kind == LB_POOL_FIRST ? POOLING_CLS
+                                                      : POOLING_NONE);
+    lb_gguf_put_bool(out, NORMALIZE, sentence->normalize);
+}
+
 /* ---- writing ---- */
 
 static enum lb_status put(const char *dir, const char *name, json_t *value, struct lb_detail *detail) {

@@ -84,4 +84,12 @@ expect 1 lair.log "$limbeck" train recipe.yaml -o x4 --set 'student.layers_from.
 said lair.log "student.layers_from: " "no layer 2; it has 0 to 1"
 expect 1 generated.log "$limbeck" generate run --prompt a
 said generated.log "a bert does not generate text"
-expect 1 gguf.log "$limbeck" export run --format gguf --out s.gguf
+
+say "the student as a GGUF file with its vocabulary is the same encoder"
+expect 0 gguf.log "$limbeck" export run --format gguf --out s.gguf
+expect 0 of_folder bash -c 'head -n 3 texts.txt | "$0" embed run' "$limbeck"
+expect 0 of_file bash -c 'head -n 3 texts.txt | "$0" embed s.gguf' "$limbeck"
+cmp of_folder of_file
+host file s.gguf
+curl -sf "${url[file]}/v2/models/file" >file.json
+holds '[.outputs[].name] | any(. == "sentence_embedding")' file.json

@@ -8,10 +8,12 @@
 #include <cmocka.h>
 
 #include "common/base/file.h"
+#include "common/base/mem.h"
 #include "common/formats/gguf.h"
 #include "common/formats/safetensors.h"
 #include "common/model/model.h"
 #include "common/nn/head.h"
+#include "common/text/tokenizer.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -81,6 +83,31 @@ static void check_logits(const struct lb_model *model, const char *name, const c
     lb_safetensors_destroy(expected);
 }
 
+/* A sentence's vector: llama.cpp looks gelu up in a table of FP16, in its tanh form. */
+static void check_sentence(const struct lb_model *model, const char *path) {
+    struct lb_safetensors *expected = NULL;
+    struct lb_detail detail = {0};
+    must(lb_safetensors_open(path, &expected, &detail), &detail);
+    const struct lb_tensor *ids = lb_safetensors_find(expected, "ids"),
+                           *llama = lb_safetensors_find(expected, "llama_cpp"),
+                           *torch = lb_safetensors_find(expected, "transformers");
+    assert_true(ids != NULL && llama != NULL && torch != NULL);
+    int32_t offsets[] = {0, (int32_t)ids->dim[0]};
+    struct lb_input in = {.ragged = {1, offsets}, .ids = ids->data};
+    struct peers peers = {.logits = {llama->data, torch->data}, .v = torch->dim[1]};
+    struct lb_tape *tape = lb_tape_create((size_t)1 << 26);
+    assert_non_null(tape);
+    lb_tape_begin(tape, LB_TAPE_PLAIN, &in.ragged, NULL);
+    struct lb_value *h = lb_model_forward(model, tape, &in, NULL, 0, NULL);
+    assert_non_null(h);
+    must(compare(&peers, 0, 1, lb_model_pool(model, tape, h)->data), &detail);
+    printf("bert: %.1e from llama.cpp, %.1e from transformers\n", peers.apart[0] / peers.largest,
+           peers.apart[1] / peers.largest);
+    assert_true(peers.apart[0] < 5 * TOLERANCE * peers.largest && peers.apart[1] < 1e-5 * peers.largest);
+    lb_tape_destroy(tape);
+    lb_safetensors_destroy(expected);
+}
+
 /* What Limbeck writes of the model holds what the peer's file holds. */
 static void check_written(const struct lb_model *model, const char *name, const char *theirs_path) {
     struct lb_gguf *theirs = NULL, *ours = NULL;
@@ -119,11 +146,49 @@ static void check_family(void **state) {
     lb_model_destroy(model);
 }
 
+/* The vocabulary of the file, too, cuts the text as the peers do. */
+static void check_encoder(void **state) {
+    (void)state;
+    char path[512];
+    struct lb_model *model = NULL, *again = NULL;
+    struct lb_tokenizer *tokenizer = NULL;
+    struct lb_detail detail = {0};
+    snprintf(path, sizeof path, "%s/tests/golden/gguf/bert.gguf", getenv("LB_SOURCE_ROOT"));
+    must(lb_model_open(path, false, &model, &detail), &detail);
+    assert_int_equal(lb_model_sentence(model)->kind, LB_POOL_MEAN);
+    assert_true(lb_model_sentence(model)->normalize);
+    assert_int_equal(lb_model_notes(model)->n, 1); /* that this is not said */
+    assert_int_equal(lb_model_config(model)->type_vocab_size, 2);
+    check_written(model, "bert", path);
+    must(lb_tokenizer_open(path, &tokenizer, &detail), &detail);
+    snprintf(path, sizeof path, "%s/again.gguf", folder);
+    must(lb_model_save_gguf(model, path, LB_Q8_0, tokenizer, NULL, &detail), &detail);
+    must(lb_model_open(path, false, &again, &detail), &detail);
+    assert_int_equal(lb_model_notes(again)->n, 0); /* ours say it */
+    assert_memory_equal(lb_model_sentence(again), lb_model_sentence(model), sizeof(struct lb_sentence));
+    assert_int_equal(lb_model_find(again, "bert.embeddings.position_embeddings.weight")->dtype, LB_F32);
+    snprintf(path, sizeof path, "%s/tests/golden/gguf/bert.safetensors", getenv("LB_SOURCE_ROOT"));
+    check_sentence(model, path);
+    struct lb_safetensors *expected = NULL;
+    struct lb_ids ids = {0};
+    static const char text[] = "Unaffable: one of three, or a longer text"; /* tests/interop/encoders.py */
+    must(lb_safetensors_open(path, &expected, &detail), &detail);
+    must(lb_tokenizer_encode(tokenizer, text, strlen(text), true, &ids, &detail), &detail);
+    assert_int_equal(ids.len, lb_safetensors_find(expected, "ids")->dim[0]);
+    assert_memory_equal(ids.data, lb_safetensors_find(expected, "ids")->data, ids.len * sizeof *ids.data);
+    lb_free(ids.data);
+    lb_safetensors_destroy(expected);
+    lb_tokenizer_destroy(tokenizer);
+    lb_model_destroy(again);
+    lb_model_destroy(model);
+}
+
 int main(void) {
 #define FAMILY(name)                                                                                         \
     { name, check_family, NULL, NULL, (void *)(uintptr_t)name }
     const struct CMUnitTest tests[] = {
-        FAMILY("llama"), FAMILY("llama_bias"), FAMILY("mistral"), FAMILY("qwen2"), FAMILY("qwen2_untied"),
+        FAMILY("llama"), FAMILY("llama_bias"),   FAMILY("mistral"),
+        FAMILY("qwen2"), FAMILY("qwen2_untied"), cmocka_unit_test(check_encoder),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

@@ -64,6 +64,48 @@ static struct lb_gguf_out *fine(void) {
     return out;
 }
 
+/* What llama.cpp calls bert, with 3 kinds of segments; causal: as decoders are, or nothing said with -1. */
+static struct lb_gguf_out *bert_keys(int causal) {
+    struct lb_gguf_out *out = lb_gguf_out_create();
+    struct lb_tensor types = embedding;
+    types.name = "token_types.weight";
+    types.dim[0] = 3;
+    types.bytes = 3 * 64 * sizeof(float);
+    lb_gguf_put_string(out, "general.architecture", "bert");
+    lb_gguf_put_u32(out, "bert.context_length", 32);
+    lb_gguf_put_u32(out, "bert.embedding_length", 64);
+    lb_gguf_put_u32(out, "bert.block_count", 2);
+    lb_gguf_put_u32(out, "bert.feed_forward_length", 96);
+    lb_gguf_put_u32(out, "bert.attention.head_count", 4);
+    lb_gguf_put_f32(out, "bert.attention.layer_norm_epsilon", 1e-12f);
+    lb_gguf_put_u32(out, "bert.pooling_type", 1);
+    if (causal >= 0) {
+        lb_gguf_put_bool(out, "bert.attention.causal", causal > 0);
+    }
+    lb_gguf_put_tensor(out, &embedding);
+    lb_gguf_put_tensor(out, &types);
+    return out;
+}
+
+static void encoder_from_gguf(void **state) {
+    (void)state;
+    struct lb_config c;
+    for (int causal = -1; causal < 1; causal++) {
+        assert_int_equal(read_back(bert_keys(causal), &c, NULL), LB_OK);
+        assert_string_equal(c.model_type, "bert");
+        assert_int_equal(c.type_vocab_size, 3);
+        assert_int_equal(c.vocab_size, 10);
+        assert_int_equal(c.max_position_embeddings, 32);
+        assert_int_equal(c.head_dim, 16);
+        assert_true(c.norm_eps == 1e-12);
+        assert_int_equal(gguf_notes.n, 0);
+    }
+    refuse_gguf(bert_keys(1), LB_E_UNSUPPORTED, "bert.attention.causal is 1; only 0 is supported");
+    struct lb_gguf_out *out = bert_keys(0);
+    lb_gguf_put_f32(out, "bert.attention.max_alibi_bias", 8);
+    refuse_gguf(out, LB_E_UNSUPPORTED, "max_alibi_bias");
+}
+
 static void config_from_gguf(void **state) {
     (void)state;
     struct lb_config c;
@@ -233,9 +275,8 @@ static void unknown_gguf_keys(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(config_from_gguf),
-        cmocka_unit_test(rope_from_gguf),
-        cmocka_unit_test(unfit_ggufs_are_refused_by_key),
+        cmocka_unit_test(encoder_from_gguf), cmocka_unit_test(config_from_gguf),
+        cmocka_unit_test(rope_from_gguf),    cmocka_unit_test(unfit_ggufs_are_refused_by_key),
         cmocka_unit_test(unknown_gguf_keys),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -9,7 +9,7 @@
 #include "common/base/file.h"
 #include "common/base/json.h"
 #include "common/base/mem.h"
-#include "common/model/model.h"
+#include "common/model/family.h"
 #include "common/nn/tape.h"
 #include "tests/support/tiny_model.h"
 
@@ -131,10 +131,52 @@ static void test_round_trip(void **state) {
         assert_memory_equal(kept + (i < 2 ? 0 : 2 * 32), pooled->data, (i < 2 ? 3 : 1) * 32 * sizeof(float));
         lb_tape_destroy(tape);
     }
-    assert_int_equal(lb_model_save_gguf(models[0], "/nowhere", LB_F32, NULL, NULL, &detail),
-                     LB_E_UNSUPPORTED);
     lb_model_destroy(models[0]);
     lb_model_destroy(models[1]);
+}
+
+/* ---- GGUF ---- */
+
+static enum lb_status read_pooling(double type, int normalize, struct lb_sentence *out,
+                                   struct lb_notes *notes) {
+    struct lb_gguf_out *keys = lb_gguf_out_create();
+    struct lb_gguf *file = NULL;
+    struct lb_buf buf;
+    lb_buf_init(&buf, 1 << 16);
+    if (type >= 0) {
+        lb_gguf_put_u32(keys, "bert.pooling_type", (uint32_t)type);
+    }
+    if (normalize >= 0) {
+        lb_gguf_put_bool(keys, "limbeck.sentence.normalize", normalize > 0);
+    }
+    detail = (struct lb_detail){0};
+    *out = (struct lb_sentence){0};
+    notes->n = 0;
+    assert_int_equal(lb_gguf_encode(keys, &buf, &detail), LB_OK);
+    assert_int_equal(lb_gguf_parse(buf.data, buf.len, "m.gguf", &file, &detail), LB_OK);
+    enum lb_status status = lb_sentence_read_gguf(file, "bert", "m.gguf", out, notes, &detail);
+    lb_gguf_destroy(file);
+    lb_gguf_out_destroy(keys);
+    lb_buf_finish(&buf);
+    return status;
+}
+
+static void test_gguf_pooling(void **state) {
+    (void)state;
+    struct lb_sentence s;
+    struct lb_notes notes;
+    assert_int_equal(read_pooling(-1, -1, &s, &notes), LB_OK);
+    assert_true(s.kind == LB_POOL_NONE && !s.normalize && notes.n == 0);
+    assert_int_equal(read_pooling(0, -1, &s, &notes), LB_OK);
+    assert_true(s.kind == LB_POOL_NONE && !s.normalize && notes.n == 0);
+    assert_int_equal(read_pooling(1, -1, &s, &notes), LB_OK);
+    assert_true(s.kind == LB_POOL_MEAN && s.normalize && notes.n == 1);
+    assert_int_equal(read_pooling(2, 0, &s, &notes), LB_OK);
+    assert_true(s.kind == LB_POOL_FIRST && !s.normalize && notes.n == 0);
+    for (int type = 3; type < 5; type++) { /* the last row, and a head that ranks */
+        assert_int_equal(read_pooling(type, -1, &s, &notes), LB_E_UNSUPPORTED);
+        assert_non_null(strstr(detail.text, "m.gguf: key bert.pooling_type is"));
+    }
 }
 
 /* ---- a model of another one's layers ---- */
@@ -325,8 +367,10 @@ static void test_classes_alone(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_read),   cmocka_unit_test(test_refused), cmocka_unit_test(test_round_trip),
-        cmocka_unit_test(test_layers), cmocka_unit_test(test_classes), cmocka_unit_test(test_classes_alone)};
+        cmocka_unit_test(test_read),         cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_round_trip),   cmocka_unit_test(test_gguf_pooling),
+        cmocka_unit_test(test_layers),       cmocka_unit_test(test_classes),
+        cmocka_unit_test(test_classes_alone)};
     if (!mkdtemp(folder)) {
         return 1;
     }
