@@ -64,6 +64,15 @@ tokens=$("$limbeck" tokenize --count begins <test.txt)
 expect 0 written.json "$limbeck" generate teacher --prompt "a small" -t 0 -n 60 --json
 holds '.finish_reason == "stop"' written.json
 [ "$(jq .prompt_tokens written.json)" -eq "$("$limbeck" tokenize --count --special begins "a small")" ]
+# A NUL is a character of a text; where there is no room for more, that is the reason.
+cp -r begins nul
+jq '.decoder = {type: "Sequence", decoders: [.decoder, {type: "Replace", pattern: {String: " "}, content: "\u0000"}]}' \
+    begins/tokenizer.json >nul/tokenizer.json
+expect 0 nul.json "$limbeck" generate teacher --tokenizer nul --prompt "a small" -t 0 -n 60 --json
+holds --slurpfile a written.json '.text | contains("\u0000") and (split("\u0000") | join(" ")) == $a[0].text' nul.json
+most=$(jq .max_position_embeddings teacher/student/config.json)
+expect 0 full.json "$limbeck" generate teacher --prompt "a small" -t 3 -n 1000 --json
+holds --argjson most "$most" '.finish_reason == if .prompt_tokens + .completion_tokens == $most then "length" else "stop" end' full.json
 
 say "hosted, it is scored alike, and tells what its tokenizer was given with"
 host teacher teacher/student

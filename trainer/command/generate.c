@@ -119,11 +119,11 @@ static enum lb_status print_json(const struct arguments *a, const struct writing
     lb_buf_init(&text, MAX_TEXT);
     enum lb_status status = lb_tokenizer_decode(w->tokenizer, w->ids.data, w->ids.len, true, &text, detail);
     if (status == LB_OK) {
-        json_t *object =
-            json_pack("{s:s, s:s, s:I, s:I, s:f, s:f, s:s}", "prompt", a->prompt, "text",
-                      text.data != NULL ? text.data : "", "prompt_tokens", (json_int_t)prompt_tokens,
-                      "completion_tokens", (json_int_t)w->ids.len, "seconds", seconds, "tokens_per_second",
-                      seconds > 0 ? (double)w->ids.len / seconds : 0.0, "finish_reason", reason);
+        json_t *object = json_pack("{s:s, s:s%, s:I, s:I, s:f, s:f, s:s}", "prompt", a->prompt, "text",
+                                   text.data != NULL ? text.data : "", text.len, "prompt_tokens",
+                                   (json_int_t)prompt_tokens, "completion_tokens", (json_int_t)w->ids.len,
+                                   "seconds", seconds, "tokens_per_second",
+                                   seconds > 0 ? (double)w->ids.len / seconds : 0.0, "finish_reason", reason);
         lb_print_json(object, JSON_ENSURE_ASCII);
     }
     lb_buf_finish(&text);
@@ -176,9 +176,9 @@ static enum lb_status generate(struct arguments *a, const struct lb_opened *open
     }
     double seconds = (double)(lb_now_ns() - start) / (double)LB_SECOND_NS;
     if (status == LB_OK || status == LB_E_CANCELLED) {
-        const char *reason = status != LB_OK
-                                 ? "stopped"
-                                 : ((int64_t)w.ids.len < a->generate.max_new_tokens ? "stop" : "length");
+        bool full = (int64_t)w.ids.len >= a->generate.max_new_tokens ||
+                    (int64_t)(ids.len + w.ids.len) >= lb_model_config(opened->model)->max_position_embeddings;
+        const char *reason = status != LB_OK ? "stopped" : full ? "length" : "stop";
         if (a->json) {
             enum lb_status printed = print_json(a, &w, (int64_t)ids.len, seconds, reason, detail);
             status = status == LB_OK ? printed : status;
