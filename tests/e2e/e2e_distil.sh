@@ -71,6 +71,9 @@ check_export hf bf16 2e-2
 check_export gguf f32 1e-6
 check_export gguf f16 2e-3
 check_export gguf q8_0 2e-2
+# What an architecture of GGUF cannot say of a window: the file ends before it, and that is told.
+expect 0 window.log "$limbeck" export "$LB_SOURCE_ROOT/tests/golden/model/ministral" --format gguf --no-vocabulary --out window.gguf
+said window.log "logits agree" export_note "reads 6 tokens, not 64"
 expect 2 refused.log "$limbeck" export run --format hf --dtype q8_0 --out no
 said refused.log "q8_0 is for --format gguf"
 

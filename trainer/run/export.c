@@ -123,9 +123,9 @@ static enum lb_status compare(const struct lb_model *model, const struct lb_mode
         return lb_fail(detail, LB_E_MISMATCH, "%s: reopened with %lld classes instead of %lld", path,
                        (long long)b->vocab_size, (long long)a->vocab_size);
     }
-    int64_t positions = POSITIONS;
-    if (a->input_size == 0 && a->max_position_embeddings > 0 && a->max_position_embeddings < positions) {
-        positions = a->max_position_embeddings;
+    int64_t positions = POSITIONS, most[] = {a->max_position_embeddings, b->max_position_embeddings};
+    for (size_t i = 0; i < 2 && a->input_size == 0; i++) { /* a format without windows ends before them */
+        positions = most[i] > 0 && most[i] < positions ? most[i] : positions;
     }
     int64_t n = positions * width_of(model);
     float *z = lb_calloc((size_t)n, 2 * sizeof(float)); /* classifiers of texts have fewer rows */
@@ -251,6 +251,16 @@ static enum lb_status may_replace(const char *path, struct lb_detail *detail) {
                           path);
 }
 
+static void tell_shorter(const struct lb_config *model, const struct lb_config *again, const char *path,
+                         struct lb_notes *notes) {
+    if (again->max_position_embeddings < model->max_position_embeddings) {
+        lb_note(notes,
+                "%s: reads %lld tokens, not %lld: this architecture of GGUF has no attention window, and "
+                "beyond the model's its numbers would be others",
+                path, (long long)again->max_position_embeddings, (long long)model->max_position_embeddings);
+    }
+}
+
 enum lb_status lb_export(const struct lb_model *model, const struct lb_tokenizer *tokenizer,
                          enum lb_export_format format, enum lb_dtype dtype, const char *path,
                          const char *readme, const volatile sig_atomic_t *stop, double *out_difference,
@@ -281,6 +291,9 @@ enum lb_status lb_export(const struct lb_model *model, const struct lb_tokenizer
     }
     if (status == LB_OK) {
         status = compare(model, again, tolerance(dtype), path, stop, out_difference, detail);
+    }
+    if (status == LB_OK) {
+        tell_shorter(lb_model_config(model), lb_model_config(again), path, notes);
     }
     if (status == LB_OK && tokenizer != NULL) {
         status = compare_tokenizers(tokenizer, format, path, detail);
