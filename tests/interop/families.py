@@ -68,6 +68,14 @@ FAMILIES = {
     'gpt_neox_serial': (transformers.GPTNeoXConfig, dict(use_parallel_residual=False, rope_parameters=dict(
         rope_theta=10000.0, partial_rotary_factor=1.0, rope_type='default')), 'gptneox'),
 }
+# what llama.cpp's files of these architectures cannot say, in Hugging Face's folders only
+FOLDER_ONLY = {
+    'mistral_window': (transformers.MistralConfig, dict(head_dim=8, sliding_window=WINDOW), None),
+    'ministral': (transformers.MinistralConfig, dict(head_dim=8, num_hidden_layers=3, sliding_window=WINDOW,
+                                                     layer_types=[SLIDING, FULL, SLIDING]), None),
+    'qwen2_window': (transformers.Qwen2Config, dict(use_sliding_window=True, sliding_window=WINDOW, max_window_layers=1), None),
+}
+ALL = {**FAMILIES, **FOLDER_ONLY}
 BASES = {'gpt2': {}, 'gpt_neox': SIZES, 'gpt_neox_serial': SIZES}  # others: SMALL
 BY_TABLE = ('gemma2', 'gemma3', 'gpt2', 'gptneox')  # llama.cpp looks gelu up in a table of FP16
 PAIRED = ('llama', 'granite', 'smollm3')  # llama.cpp rotates (2j, 2j + 1) there
@@ -78,7 +86,7 @@ NEUTRAL = dict(initializer_range=0.25, bos_token_id=None, eos_token_id=0, pad_to
 
 def make(name, vocab_size):
     """A model of the family with weights that all matter: norms and biases are noise too."""
-    config_class, special, _ = FAMILIES[name]
+    config_class, special, _ = ALL[name]
     torch.manual_seed(sum(name.encode()))
     chosen = {**BASES.get(name, SMALL), **special}
     vision = chosen.pop('sees_with', None)
