@@ -107,6 +107,12 @@ enum lb_status lb_larger_read(const struct lb_larger *larger, const json_t *obje
     enum lb_status status = part_of(larger, object, what, &part, detail);
     status = status == LB_OK ? lb_config_read(own, part, inside, &form.missing, notes, detail) : status;
     json_decref(part);
+    if (status == LB_OK && form.missing.logit_softcap > 0) {
+        status = lb_fail(detail, LB_E_UNSUPPORTED,
+                         "%s: final_logit_softcapping %g is not supported: transformers' larger model leaves "
+                         "it out, the text model alone has it",
+                         inside, form.missing.logit_softcap);
+    }
     if (status != LB_OK) {
         return status;
     }

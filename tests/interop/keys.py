@@ -104,7 +104,7 @@ class Family:
             if set(told['missing_keys']) - {'pooler.dense.weight', 'pooler.dense.bias'} or told['mismatched_keys']:
                 return None
             with torch.no_grad():
-                out = model.eval()(torch.from_numpy(self.ids.astype(numpy.int64))[None], output_hidden_states=True, use_cache=False)
+                out = model.eval()(torch.from_numpy(self.ids.astype(numpy.int64))[None], output_hidden_states=True, use_cache=False, return_dict=True)
         except Exception:  # noqa: BLE001: whatever it says, it does not take it
             return None
         want = {f'hidden_states.{i}': h[0].numpy() for i, h in enumerate(out.hidden_states)}

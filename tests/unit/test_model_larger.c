@@ -178,6 +178,8 @@ static void what_is_neither_is_refused(void **state) {
     must_refuse(LB_E_UNSUPPORTED, "model_type \"llama\" of text_config is not supported, only gemma3_text");
     write_config("{\"model_type\": \"gemma3\", \"text_config\": {\"attention_sinks\": 4}}");
     must_refuse(LB_E_UNSUPPORTED, "config.json: text_config: key attention_sinks is not known");
+    write_config("{\"model_type\": \"gemma3\", \"text_config\": {\"final_logit_softcapping\": 30}}");
+    must_refuse(LB_E_UNSUPPORTED, "config.json: text_config: final_logit_softcapping 30 is not supported");
     write_config("{\"model_type\": \"gemma3\", \"text_config\": {}, \"rope_scaling\": {\"factor\": 2}}");
     must_refuse(LB_E_UNSUPPORTED, "key rope_scaling is not known");
     write_config(
