@@ -445,6 +445,10 @@ enum lb_status lb_rope_read_gguf(const struct lb_gguf_reading *s, const struct l
     } else if (status == LB_OK) {
         memcpy(rope->long_factor, rope->short_factor, sizeof rope->long_factor);
     }
+    if (status == LB_OK && n_long > 0 && rope->original == 0 && lb_gguf_has(s->file, key)) {
+        status = lb_fail(s->detail, LB_E_FORMAT, "%s: key %s is 0: rope_factors_short would never count",
+                         s->what, key);
+    }
     if (status != LB_OK) {
         return status;
     }

@@ -194,6 +194,13 @@ static void rope_from_gguf(void **state) {
     out = fine();
     lb_gguf_put_tensor(out, &freqs);
     refuse_gguf(out, LB_E_ARG, "7 factors; 8 pairs");
+    freqs.dim[0] = 8, freqs.bytes = 32;
+    struct lb_tensor late = freqs;
+    freqs.name = "rope_factors_short.weight", late.name = "rope_factors_long.weight";
+    out = fine();
+    lb_gguf_put_tensor(out, &freqs), lb_gguf_put_tensor(out, &late);
+    lb_gguf_put_u32(out, "llama.rope.scaling.original_context_length", 0);
+    refuse_gguf(out, LB_E_FORMAT, "llama.rope.scaling.original_context_length is 0");
 }
 
 static void unfit_ggufs_are_refused_by_key(void **state) {
