@@ -27,6 +27,7 @@ import specimens
 
 MEMORY_MIB, SECONDS = 64, 2
 UNSOUND = ('gguf vocabulary', 'chat template')  # some of them are of other kinds, or about other data
+HASHED = 64 << 20  # so much may take a second more: the fingerprint is over all of it
 LARGE = 4 << 20  # of a larger binary file only the front is written, the rest is a hole
 BESIDE_HEADER = 4096
 
@@ -57,10 +58,11 @@ class Opener:
     def open(self, size, way, path):
         if self.process is None or self.process.poll() is not None:
             self.process = subprocess.Popen(
-                [str(a.build / 'tests' / 'fault' / 'open_each'), str(MEMORY_MIB), '0' if self.sanitized else str(SECONDS)],
+                [str(a.build / 'tests' / 'fault' / 'open_each'), str(MEMORY_MIB)],
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, preexec_fn=children.die_with_parent,
                 env=dict(os.environ, OMP_NUM_THREADS='1', OPENBLAS_NUM_THREADS='1', XDG_CACHE_HOME=str(folder / 'cache')))
-        self.process.stdin.write(f'{size} {way} {path}\n'.encode())
+        seconds = 0 if self.sanitized else SECONDS + size // HASHED
+        self.process.stdin.write(f'{size} {seconds} {way} {path}\n'.encode())
         self.process.stdin.flush()
         what, ms, said = self.process.stdout.readline().rstrip(b'\n').split(b' ', 2)
         return what.decode(), float(ms), said

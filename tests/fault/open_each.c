@@ -289,17 +289,16 @@ static void warm_up(void) {
 
 int main(int argc, char **argv) {
     char line[4096];
-    if (argc != 3) {
-        fprintf(stderr, "usage: open_each MEMORY_MIB SECONDS < LINES\n");
+    if (argc != 2) {
+        fprintf(stderr, "usage: open_each MEMORY_MIB < LINES\n");
         return 2;
     }
-    unsigned memory_mib = (unsigned)strtoul(argv[1], NULL, 10),
-             seconds = (unsigned)strtoul(argv[2], NULL, 10);
+    unsigned memory_mib = (unsigned)strtoul(argv[1], NULL, 10), seconds;
     warm_up();
     while (fgets(line, sizeof line, stdin) != NULL) {
         char way[16], path[4000];
         uint64_t bytes = 0;
-        if (sscanf(line, "%" SCNu64 " %15s %3999[^\n]", &bytes, way, path) != 3) {
+        if (sscanf(line, "%" SCNu64 " %u %15s %3999[^\n]", &bytes, &seconds, way, path) != 4) {
             return 2;
         }
         open_one(way, path, bytes, memory_mib, seconds);

@@ -39,6 +39,8 @@ ACTIVATIONS = ['relu', 'silu', 'gelu', 'gelu_new', 'gelu_pytorch_tanh', 'gelu_fa
 ROPES = ['default', 'linear', 'dynamic', 'yarn', 'llama3', 'longrope', 'proportional']
 # of transformers' own machinery, not of a model: other values ask for other code or packages
 NOT_OF_MODELS = ('model_type', 'architectures', 'transformers_version', 'auto_map', 'dtype', 'torch_dtype', '_name_or_path', 'quantization_config')
+# llama.cpp chooses Phi-3's factors by its context, transformers and Limbeck by the text
+BY_CONTEXT = ('phi3.rope.scaling.original_context_length',)
 
 
 def others(key, value):
@@ -193,7 +195,7 @@ def try_gguf(family, path, show):
     for key in keys:
         value = reader.get_field(key).contents()
         for other in others(key, value):
-            if other == value:
+            if other == value or (key in BY_CONTEXT and other > 0):
                 continue
             file = family.folder / 'changed.gguf'
             table.write_again(path, file, tensors, {key: other})

@@ -203,22 +203,37 @@ def served(daemon, model, ids, names):
     return {o['name']: numpy.array(o['data'], dtype=numpy.float32).reshape(o['shape'])[0] for o in outputs}
 
 
+def gradients_of(model):
+    """transformers' gradients under the names that files have: of each expert by itself."""
+    for name, p in model.named_parameters():
+        if p.grad is None:
+            continue
+        name, grad = name.replace('.language_model.', '.'), p.grad.numpy()
+        layer, _, what = name.partition('.mlp.')
+        for place, gate, up, down in (('mlp', 'gate_proj', 'up_proj', 'down_proj'), ('block_sparse_moe', 'w1', 'w3', 'w2')):
+            for e in range(len(grad) if what in ('experts.gate_up_proj', 'experts.down_proj') else 0):
+                halves = numpy.split(grad[e], 2) if 'gate' in what else [grad[e]]
+                yield from zip((f'{layer}.{place}.experts.{e}.{k}.weight' for k in ((gate, up) if 'gate' in what else (down,))), halves)
+            if what == 'gate.weight':
+                yield f'{layer}.{place}.gate.weight', grad
+        yield name, grad
+
+
 def gradients_apart(have, model):
     """Largest difference of a parameter's gradient, relative to its largest."""
-    wanted, worst, found = {k.replace('.language_model.', '.'): p for k, p in model.named_parameters()}, 0.0, 0
-    scale = max(float(p.grad.abs().max()) for p in wanted.values() if p.grad is not None)
+    wanted, worst, found = dict(gradients_of(model)), 0.0, 0
+    scale = max(float(numpy.abs(g).max()) for g in wanted.values())
     for name, mine in have.items():
         if name == 'logits':
             continue
         name = name.replace('embed_out.', 'lm_head.')  # GPT-NeoX's files call it so
-        p = wanted[name] if name in wanted else wanted[next(k for k in wanted if name.endswith('.' + k) or k.endswith('.' + name))]
-        theirs = p.grad.numpy()
+        theirs = wanted[name] if name in wanted else wanted[next(k for k in wanted if name.endswith('.' + k) or k.endswith('.' + name))]
         theirs = theirs.T if theirs.shape != mine.shape and theirs.T.shape == mine.shape else theirs
         if theirs.ndim == 2 and theirs.shape[0] == theirs.shape[1] and '.c_' in name:
             theirs = theirs.T  # GPT-2's files hold matrices turned
         # a bias of keys that are not turned moves all scores of a row alike, which softmax does not see: rounding stands there
         most = scale if name.endswith(('.key.bias', '.k_lin.bias')) else float(numpy.abs(theirs).max())
-        worst, found = max(worst, float(numpy.abs(mine.reshape(theirs.shape) - theirs).max()) / most), found + 1
+        worst, found = max(worst, float(numpy.abs(mine.reshape(theirs.shape) - theirs).max()) / max(most, 1e-30)), found + 1
     return worst, found
 
 
