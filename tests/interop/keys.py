@@ -19,7 +19,9 @@ import json
 import os
 import pathlib
 import pickle
+import select
 import shutil
+import signal
 import subprocess
 import tempfile
 
@@ -35,6 +37,7 @@ import families
 import table
 
 CLOSE, CLOSE_BY_TABLE, SAME = 1e-4, 5e-3, 1e-6
+PATIENCE = 60  # seconds for llama.cpp, which may hang
 ACTIVATIONS = ['relu', 'silu', 'gelu', 'gelu_new', 'gelu_pytorch_tanh', 'gelu_fast', 'quick_gelu', 'swish', 'tanh', 'sigmoid']
 ROPES = ['default', 'linear', 'dynamic', 'yarn', 'llama3', 'longrope', 'proportional']
 # of transformers' own machinery, not of a model: other values ask for other code or packages
@@ -127,6 +130,8 @@ def in_a_child(work):
         finally:
             os._exit(0)
     os.close(write)
+    if not select.select([read], [], [], PATIENCE)[0]:
+        os.kill(child, signal.SIGKILL)
     with os.fdopen(read, 'rb') as f:
         data = f.read()
     os.waitpid(child, 0)
