@@ -110,6 +110,11 @@ enum lb_status lb_request_digest(const char *fingerprint, const struct lb_infer_
     for (size_t i = 0; i < request->n_outputs; i++) {
         put_output(hash, &request->outputs[order[i]]);
     }
+    if (request->sample_temperature > 0) { /* others' digests stay what they were */
+        put_string(hash, "sample_temperature");
+        memcpy(&temperature, &request->sample_temperature, sizeof temperature);
+        lb_sha256_u64(hash, temperature);
+    }
     uint8_t digest[LB_SHA256_BYTES];
     lb_sha256_final(hash, digest);
     lb_hex(digest, sizeof digest, out);

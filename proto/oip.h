@@ -34,14 +34,15 @@ struct lb_wire_output {
 };
 
 struct lb_infer_request {
-    const char *id;       /* NULL: none */
-    int64_t top_k;        /* LB_DEFAULT_TOP_K when not given */
-    double temperature;   /* 1 when not given */
-    uint64_t timeout_us;  /* 0: none */
-    int64_t priority;     /* 0: default; 1 is the highest */
-    int64_t sample_count; /* 0 */
-    uint64_t seed;        /* 0; below 2^63 on the wire */
-    bool answer_digest;   /* the answer ends with its digest */
+    const char *id;            /* NULL: none */
+    int64_t top_k;             /* LB_DEFAULT_TOP_K when not given */
+    double temperature;        /* 1 when not given */
+    uint64_t timeout_us;       /* 0: none */
+    int64_t priority;          /* 0: default; 1 is the highest */
+    int64_t sample_count;      /* 0 */
+    uint64_t seed;             /* 0; below 2^63 on the wire */
+    double sample_temperature; /* of the draws; 0: not given, the same as temperature */
+    bool answer_digest;        /* the answer ends with its digest */
     size_t n_inputs, n_outputs;
     struct lb_wire_tensor *inputs;
     struct lb_wire_output
@@ -87,8 +88,9 @@ LB_NODISCARD enum lb_status lb_infer_response_head(const struct lb_infer_respons
                                                    struct lb_buf *head, struct lb_detail *detail);
 
 /* SHA-256 over what was asked, independent of how it was written: fingerprint, inputs (INT64 ids as INT32)
- * and outputs sorted by name, top_k, temperature, sample_count, seed. Both sides compute it; see PROTOCOL.md
- * "Digest". LB_E_NOMEM is the only failure; out is "" then, and nothing may be looked up or compared by it.
+ * and outputs sorted by name, top_k, temperature, sample_count, seed, sample_temperature. Both sides compute
+ * it; see PROTOCOL.md "Digest". LB_E_NOMEM is the only failure; out is "" then, and nothing may be looked up
+ * or compared by it.
  */
 enum lb_status lb_request_digest(const char *fingerprint, const struct lb_infer_request *request,
                                  char out[LB_SHA256_HEX]);

@@ -38,6 +38,10 @@ static enum lb_status read_parameters(const json_t *root, struct lb_infer_reques
     if (status == LB_OK) {
         status = lb_json_bool(parameters, "answer_digest", false, what, &out->answer_digest, detail);
     }
+    if (status == LB_OK) {
+        status = lb_json_number(parameters, "sample_temperature", false, LB_MIN_TEMPERATURE,
+                                LB_MAX_TEMPERATURE, what, &out->sample_temperature, detail);
+    }
     out->timeout_us = (uint64_t)timeout;
     out->seed = (uint64_t)seed;
     return status;
@@ -201,6 +205,12 @@ static enum lb_status check_request(const struct lb_infer_request *request, stru
         return lb_fail(detail, LB_E_ARG, "request: temperature is %g; %g to %g are allowed",
                        request->temperature, LB_MIN_TEMPERATURE, LB_MAX_TEMPERATURE);
     }
+    double sample_temperature = request->sample_temperature;
+    if (sample_temperature != 0 &&
+        !(sample_temperature >= LB_MIN_TEMPERATURE && sample_temperature <= LB_MAX_TEMPERATURE)) {
+        return lb_fail(detail, LB_E_ARG, "request: sample_temperature is %g; %g to %g are allowed",
+                       sample_temperature, LB_MIN_TEMPERATURE, LB_MAX_TEMPERATURE);
+    }
     if (request->sample_count < 0 || request->sample_count > LB_MAX_SAMPLES || request->seed > INT64_MAX ||
         request->timeout_us > INT64_MAX || request->priority < 0) {
         return lb_fail(
@@ -233,6 +243,10 @@ static void put_parameters(struct lb_buf *buf, const struct lb_infer_request *re
     }
     if (request->seed) {
         lb_buf_printf(buf, ",\"seed\":%llu", (unsigned long long)request->seed);
+    }
+    if (request->sample_temperature > 0) {
+        int len = (int)lb_wire_double_text(request->sample_temperature, number);
+        lb_buf_printf(buf, ",\"sample_temperature\":%.*s", len, number);
     }
     if (request->binary_default) {
         lb_buf_append_str(buf, ",\"binary_data_output\":true");

@@ -116,6 +116,12 @@ int lb_output_shape(enum lb_output_kind kind, const struct lb_output_sizes *size
     case LB_WIDE_TOP_K:
         dim[n++] = sizes->top_k;
         break;
+    case LB_WIDE_SCORED:
+        dim[n++] = sizes->scored;
+        break;
+    case LB_WIDE_SAMPLES:
+        dim[n++] = sizes->samples;
+        break;
     case LB_WIDE_STATE:
     case LB_WIDE_SENTENCE:
         dim[n++] = sizes->state;

@@ -13,19 +13,24 @@
  * what a row is made of (LB_FROM_...), numbers per row (LB_WIDE_...), what they are (LB_ARE_...), what else decides
  * them (LB_USES_...), and the function of server/engine that fills a row (lb_extract_...). */
 #define LB_OUTPUTS(X) \
-    X(LOGITS,        "logits",               FP32,  FLOATS, LOGITS,    VOCAB,    NUMBERS,  LB_IN_PIECES,                                                      row) \
-    X(TOPK_IDS,      "logits.topk_ids",      INT32, IDS,    LOGITS,    TOP_K,    IDS,      LB_USES_TOP_K | LB_IN_PIECES,                                      topk_ids) \
-    X(TOPK_VALUES,   "logits.topk_values",   FP32,  FLOATS, LOGITS,    TOP_K,    FALLING,  LB_USES_TOP_K | LB_IN_PIECES,                                      topk_values) \
-    X(LOGSUMEXP,     "logsumexp",            FP32,  FLOATS, LOGITS,    ONE,      NUMBERS,  LB_USES_TEMPERATURE | LB_IN_PIECES,                                logsumexp) \
-    X(ACTUAL,        "logprobs.actual",      FP32,  LOGS,   LOGITS,    ONE,      LOGPROBS, LB_USES_TEMPERATURE | LB_USES_NEXT_TOKEN | LB_IN_PIECES,           actual) \
-    X(NEXT,          "logprobs.next",        FP32,  LOGS,   LOGITS,    ONE,      LOGPROBS, LB_USES_PLAIN_SUM | LB_USES_NEXT_TOKEN | LB_IN_PIECES,             next) \
-    X(REST,          "logprobs.rest",        FP32,  FLOATS, LOGITS,    ONE,      LOGPROBS, LB_USES_TOP_K | LB_USES_TEMPERATURE | LB_USES_REST | LB_IN_PIECES, rest) \
-    X(TOPK_LOGPROBS, "logprobs.topk_values", FP32,  LOGS,   LOGITS,    TOP_K,    LOGPROBS, LB_USES_TOP_K | LB_USES_TEMPERATURE | LB_IN_PIECES,                topk_logprobs) \
-    X(RANK,          "ranks.actual",         INT32, IDS,    LOGITS,    ONE,      IDS,      LB_USES_NEXT_TOKEN,                                                rank) \
-    X(HIDDEN_FINAL,  "hidden_states.final",  FP32,  FLOATS, FINAL,     STATE,    NUMBERS,  0,                                                                 row) \
-    X(HIDDEN,        "hidden_states.N",      FP32,  FLOATS, HIDDEN,    STATE,    NUMBERS,  0,                                                                 row) \
-    X(ATTENTION,     "attentions.N",         FP32,  FLOATS, ATTENTION, KEYS,     SHARES,   0,                                                                 keys) \
-    X(SENTENCE,      "sentence_embedding",   FP32,  FLOATS, SENTENCE,  SENTENCE, NUMBERS,  0,                                                                 row)
+    X(LOGITS,         "logits",               FP32,  FLOATS, LOGITS,    VOCAB,    NUMBERS,  LB_IN_PIECES,                                                      row) \
+    X(TOPK_IDS,       "logits.topk_ids",      INT32, IDS,    LOGITS,    TOP_K,    IDS,      LB_USES_TOP_K | LB_IN_PIECES,                                      topk_ids) \
+    X(TOPK_VALUES,    "logits.topk_values",   FP32,  FLOATS, LOGITS,    TOP_K,    FALLING,  LB_USES_TOP_K | LB_IN_PIECES,                                      topk_values) \
+    X(LOGSUMEXP,      "logsumexp",            FP32,  FLOATS, LOGITS,    ONE,      NUMBERS,  LB_USES_TEMPERATURE | LB_IN_PIECES,                                logsumexp) \
+    X(ACTUAL,         "logprobs.actual",      FP32,  LOGS,   LOGITS,    ONE,      LOGPROBS, LB_USES_TEMPERATURE | LB_USES_NEXT_TOKEN | LB_IN_PIECES,           actual) \
+    X(NEXT,           "logprobs.next",        FP32,  LOGS,   LOGITS,    ONE,      LOGPROBS, LB_USES_PLAIN_SUM | LB_USES_NEXT_TOKEN | LB_IN_PIECES,             next) \
+    X(REST,           "logprobs.rest",        FP32,  FLOATS, LOGITS,    ONE,      LOGPROBS, LB_USES_TOP_K | LB_USES_TEMPERATURE | LB_USES_REST | LB_IN_PIECES, rest) \
+    X(TOPK_LOGPROBS,  "logprobs.topk_values", FP32,  LOGS,   LOGITS,    TOP_K,    LOGPROBS, LB_USES_TOP_K | LB_USES_TEMPERATURE | LB_IN_PIECES,                topk_logprobs) \
+    X(RANK,           "ranks.actual",         INT32, IDS,    LOGITS,    ONE,      IDS,      LB_USES_NEXT_TOKEN,                                                rank) \
+    X(AT_IDS,         "logits.at_ids",        FP32,  FLOATS, LOGITS,    SCORED,   NUMBERS,  LB_USES_SCORE_IDS | LB_IN_PIECES,                                  at_ids) \
+    X(AT_LOGPROBS,    "logprobs.at_ids",      FP32,  LOGS,   LOGITS,    SCORED,   LOGPROBS, LB_USES_SCORE_IDS | LB_USES_TEMPERATURE | LB_IN_PIECES,            at_logprobs) \
+    X(SAMPLE_IDS,     "samples.ids",          INT32, IDS,    LOGITS,    SAMPLES,  DRAWN,    LB_USES_SAMPLES | LB_USES_TEMPERATURE | LB_IN_PIECES,              sample_ids) \
+    X(SAMPLE_COUNTS,  "samples.counts",       INT32, IDS,    LOGITS,    SAMPLES,  COUNTS,   LB_USES_SAMPLES | LB_USES_TEMPERATURE | LB_IN_PIECES,              sample_counts) \
+    X(SAMPLE_WEIGHTS, "samples.weights",      FP32,  FLOATS, LOGITS,    SAMPLES,  NUMBERS,  LB_USES_SAMPLES | LB_USES_TEMPERATURE | LB_IN_PIECES,              sample_weights) \
+    X(HIDDEN_FINAL,   "hidden_states.final",  FP32,  FLOATS, FINAL,     STATE,    NUMBERS,  0,                                                                 row) \
+    X(HIDDEN,         "hidden_states.N",      FP32,  FLOATS, HIDDEN,    STATE,    NUMBERS,  0,                                                                 row) \
+    X(ATTENTION,      "attentions.N",         FP32,  FLOATS, ATTENTION, KEYS,     SHARES,   0,                                                                 keys) \
+    X(SENTENCE,       "sentence_embedding",   FP32,  FLOATS, SENTENCE,  SENTENCE, NUMBERS,  0,                                                                 row)
 /* clang-format on */
 
 #define LB_OUTPUT_KIND(kind, ...) LB_OUT_##kind,
@@ -55,6 +60,8 @@ enum lb_output_width {
     LB_WIDE_ONE,     /* one number: [B, R] */
     LB_WIDE_VOCAB,   /* [B, R, V] */
     LB_WIDE_TOP_K,   /* [B, R, K] */
+    LB_WIDE_SCORED,  /* one for each id that the request names: [B, R, K'] */
+    LB_WIDE_SAMPLES, /* one for each draw that may be a class of its own: [B, R, S] */
     LB_WIDE_STATE,   /* the columns of what it is made of: [B, R, C] */
     LB_WIDE_KEYS,    /* one for each head and position: [B, H, R, T] */
     LB_WIDE_SENTENCE /* a state's columns, once a sequence: [B, C] */
@@ -63,6 +70,8 @@ enum lb_output_width {
 enum lb_output_numbers {
     LB_ARE_NUMBERS,  /* finite, nothing more */
     LB_ARE_IDS,      /* of the vocabulary, each once in a row */
+    LB_ARE_DRAWN,    /* ids of the vocabulary, rising, and zeros behind them */
+    LB_ARE_COUNTS,   /* from 1 on, zeros behind them, and the same sum in every row */
     LB_ARE_FALLING,  /* each at most the one before it in the row */
     LB_ARE_LOGPROBS, /* at most 0 */
     LB_ARE_SHARES    /* rows of probabilities: 0 to 1, their sum 1 */
@@ -74,6 +83,8 @@ enum {
     LB_USES_NEXT_TOKEN = 4, /* none in a sequence's last row, which is 0; classifiers have no such output */
     LB_USES_PLAIN_SUM = 16, /* the log-sum-exp at temperature 1, whatever the request's is */
     LB_USES_REST = 32,      /* what all but the top k have of probability */
+    LB_USES_SCORE_IDS = 64, /* the input of that name */
+    LB_USES_SAMPLES = 128,  /* sample_count, seed, sample_temperature */
     LB_IN_PIECES = 8 /* made of top-k, log-sum-exp, the next token's logit, or the logits as they are: no
                         function needs a whole row of logits, and large heads are multiplied by panels */
 };
@@ -115,8 +126,9 @@ struct lb_output_sizes {
     int64_t rows;      /* R: returned rows of a sequence */
     int64_t positions; /* T: keys of attention */
     int64_t vocab, top_k, heads;
-    int64_t state;   /* columns of the state that it is made of */
-    bool classifier; /* no dimension for rows */
+    int64_t scored, samples; /* K', S */
+    int64_t state;           /* columns of the state that it is made of */
+    bool classifier;         /* no dimension for rows */
 };
 /* Returns the number of dimensions. */
 int lb_output_shape(enum lb_output_kind kind, const struct lb_output_sizes *sizes,
@@ -125,6 +137,8 @@ int lb_output_shape(enum lb_output_kind kind, const struct lb_output_sizes *size
 #define LB_IN_IDS "input_ids"   /* INT32|INT64 [B,T] */
 #define LB_IN_LENGTHS "lengths" /* INT32 [B], right padding; outputs of padded rows are zero */
 #define LB_IN_START "start" /* INT32 [B], first row to return; outputs start there, padded to the longest */
+#define LB_IN_SCORE_IDS                                                                                      \
+    "score_ids"                   /* INT32 [B,T,K'], ids that the client chose for each position, -1: none */
 #define LB_IN_FEATURES "features" /* FP32 [B,C] */
 
 #endif

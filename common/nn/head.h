@@ -58,7 +58,7 @@ struct lb_head_row {
     double lse;
     double log_rest; /* log of it: lb_rest_value */
     double plain_lse;
-    const struct lb_drawn *drawn; /* [n_drawn] as lb_sampler_finish leaves them */
+    struct lb_drawn *drawn; /* [n_drawn] as lb_sampler_finish leaves them */
     int64_t n_drawn;
     double draw_lse; /* at the draw's temperature */
 };

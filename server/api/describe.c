@@ -59,6 +59,9 @@ static json_t *inputs(const struct lb_hosted *hosted, render_fn render, bool opt
     if (optional_too) {
         add(list, render, LB_IN_LENGTHS, LB_DT_INT32, 1, (int64_t[]){-1});
         add(list, render, LB_IN_START, LB_DT_INT32, 1, (int64_t[]){-1});
+        if (lb_model_head(hosted->model)->weight) {
+            add(list, render, LB_IN_SCORE_IDS, LB_DT_INT32, 3, (int64_t[]){-1, -1, -1});
+        }
     }
     return list;
 }
@@ -165,8 +168,8 @@ json_t *lb_describe_config(const struct lb_hosted *hosted) {
 }
 
 json_t *lb_describe_server(void) {
-    return json_pack("{s:s,s:s,s:[s,s,s,s,s,s,s,s,s,s]}", "name", "limbeckd", "version", LB_VERSION,
+    return json_pack("{s:s,s:s,s:[s,s,s,s,s,s,s,s,s,s,s,s,s]}", "name", "limbeckd", "version", LB_VERSION,
                      "extensions", "binary_tensor_data", "parameters", "model_configuration",
                      "model_repository", "statistics", "kd_topk/1", "kd_hidden/1", "kd_head/2", "kd_digest/1",
-                     "kd_answer_digest/1");
+                     "kd_answer_digest/1", "kd_dtype/1", "kd_score/1", "kd_samples/1");
 }

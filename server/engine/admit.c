@@ -1,6 +1,7 @@
 #include "server/engine/admit.h"
 
 #include "common/base/mem.h"
+#include "common/base/rng.h"
 #include "common/model/model.h"
 #include "server/models/repository.h"
 
@@ -10,20 +11,22 @@
 /* ---- inputs ---- */
 
 struct inputs {
-    const struct lb_wire_tensor *ids, *lengths, *start, *features;
+    const struct lb_wire_tensor *ids, *lengths, *start, *scores, *features;
 };
 
 static enum lb_status find_inputs(const struct lb_infer_request *request, bool decoder, struct inputs *out,
                                   struct lb_detail *detail) {
-    const char *takes = decoder ? LB_IN_IDS ", " LB_IN_LENGTHS ", " LB_IN_START : LB_IN_FEATURES;
+    const char *takes =
+        decoder ? LB_IN_IDS ", " LB_IN_LENGTHS ", " LB_IN_START ", " LB_IN_SCORE_IDS : LB_IN_FEATURES;
     for (size_t i = 0; i < request->n_inputs; i++) {
         const struct lb_wire_tensor *t = &request->inputs[i];
         const struct lb_wire_tensor **slot = NULL;
         if (decoder) {
-            slot = strcmp(t->name, LB_IN_IDS) == 0       ? &out->ids
-                   : strcmp(t->name, LB_IN_LENGTHS) == 0 ? &out->lengths
-                   : strcmp(t->name, LB_IN_START) == 0   ? &out->start
-                                                         : NULL;
+            slot = strcmp(t->name, LB_IN_IDS) == 0         ? &out->ids
+                   : strcmp(t->name, LB_IN_LENGTHS) == 0   ? &out->lengths
+                   : strcmp(t->name, LB_IN_START) == 0     ? &out->start
+                   : strcmp(t->name, LB_IN_SCORE_IDS) == 0 ? &out->scores
+                                                           : NULL;
         } else if (strcmp(t->name, LB_IN_FEATURES) == 0) {
             slot = &out->features;
         }
@@ -142,6 +145,84 @@ static enum lb_status out_of_memory(struct lb_detail *detail) {
     return lb_fail(detail, LB_E_NOMEM, "out of memory for this request; try again");
 }
 
+static enum lb_status check_scores(const struct lb_wire_tensor *t, const struct lb_job *job,
+                                   struct lb_detail *detail) {
+    if (t->datatype != LB_DT_INT32 && t->datatype != LB_DT_INT64) {
+        return lb_fail(detail, LB_E_ARG, "input %s: datatype %s; expected INT32", t->name,
+                       lb_datatype_name(t->datatype));
+    }
+    if (t->n_dims != 3 || t->dim[0] != job->n_seqs || t->dim[1] != job->padded_t || t->dim[2] < 1) {
+        return lb_fail(detail, LB_E_ARG,
+                       "input %s: expected shape [%lld, %lld, K'], as many ids for each position", t->name,
+                       (long long)job->n_seqs, (long long)job->padded_t);
+    }
+    if (t->dim[2] > LB_MAX_SCORE_IDS) {
+        return lb_fail(detail, LB_E_LIMIT, "input %s: %lld ids for each position; at most %d are taken",
+                       t->name, (long long)t->dim[2], LB_MAX_SCORE_IDS);
+    }
+    return LB_OK;
+}
+
+/* The ids of one returned row. */
+static enum lb_status read_row_scores(const struct lb_wire_tensor *t, const struct lb_job *job, int64_t b,
+                                      int64_t row, int64_t v, struct lb_detail *detail) {
+    int32_t *to = job->scored + (job->offsets[b] + row) * (1 + job->n_scored);
+    *to++ = row + 1 < lb_job_length(job, b) ? job->ids[job->offsets[b] + row + 1] : -1;
+    for (int64_t i = 0; i < job->n_scored; i++) {
+        int64_t id = integer_at(t, (b * job->padded_t + row) * job->n_scored + i);
+        if (id < -1 || id >= v) {
+            return lb_fail(detail, LB_E_ARG,
+                           "score_ids[%lld,%lld,%lld] = %lld: must be an id, 0..%lld, or -1 for none",
+                           (long long)b, (long long)row, (long long)i, (long long)id, (long long)v - 1);
+        }
+        to[i] = (int32_t)id;
+    }
+    return LB_OK;
+}
+
+static enum lb_status read_scores(const struct lb_wire_tensor *t, struct lb_job *job, int64_t v,
+                                  struct lb_detail *detail) {
+    enum lb_status status = check_scores(t, job, detail);
+    if (status != LB_OK) {
+        return status;
+    }
+    job->n_scored = t->dim[2];
+    job->scored =
+        lb_arena_array(&job->arena, (size_t)(job->n_tokens * (1 + job->n_scored)), sizeof *job->scored);
+    if (!job->scored) {
+        return out_of_memory(detail);
+    }
+    for (int64_t b = 0; b < job->n_seqs; b++) {
+        for (int64_t row = job->start[b]; row < lb_job_length(job, b) && status == LB_OK; row++) {
+            status = read_row_scores(t, job, b, row, v, detail);
+        }
+    }
+    return status;
+}
+
+/* Where each row's random numbers come from: what the row's answer depends on, the sequence up to it, and
+ * nothing else, so that equal prefixes draw alike whatever they are asked with. */
+static enum lb_status make_streams(struct lb_job *job, int64_t input_size, struct lb_detail *detail) {
+    static const uint64_t begin = 0x6c696d6265636b64u, step = 0x9e3779b97f4a7c15u;
+    job->streams = lb_arena_array(&job->arena, (size_t)job->n_tokens, sizeof *job->streams);
+    if (!job->streams) {
+        return out_of_memory(detail);
+    }
+    for (int64_t b = 0; b < job->n_seqs; b++) {
+        uint64_t stream = begin;
+        for (int64_t c = 0; c < input_size; c++) { /* a classifier's row */
+            uint32_t bits;
+            memcpy(&bits, &job->features[b * input_size + c], sizeof bits);
+            stream = lb_mix64(stream + step * (1 + (uint64_t)bits));
+        }
+        for (int32_t i = job->offsets[b]; i < job->offsets[b + 1]; i++) {
+            stream = job->ids ? lb_mix64(stream + step * (1 + (uint64_t)job->ids[i])) : stream;
+            job->streams[i] = stream;
+        }
+    }
+    return LB_OK;
+}
+
 static enum lb_status plan_sequences(const struct lb_infer_request *request, const struct lb_config *config,
                                      const struct lb_plan_limits *limits, struct lb_job *job,
                                      struct lb_detail *detail) {
@@ -174,7 +255,9 @@ static enum lb_status plan_sequences(const struct lb_infer_request *request, con
         return status;
     }
     job->ids = lb_arena_array(&job->arena, (size_t)job->n_tokens, sizeof *job->ids);
-    return job->ids ? read_ids(in.ids, job, config->vocab_size, detail) : out_of_memory(detail);
+    status = job->ids ? read_ids(in.ids, job, config->vocab_size, detail) : out_of_memory(detail);
+    return status == LB_OK && in.scores ? read_scores(in.scores, job, lb_hosted_vocab(job->model), detail)
+                                        : status;
 }
 
 /* A classifier's rows are sequences of one row each. */
@@ -230,7 +313,7 @@ static enum lb_status choose_dtype(const struct lb_wire_output *asked, int64_t v
         return lb_fail(detail, LB_E_ARG, "output %s: dtype %s; this output comes as %s", o->name,
                        lb_datatype_name(o->datatype), lb_output_types(o->what.kind, types));
     }
-    if (o->datatype == LB_DT_UINT16 && v > 65536) {
+    if (o->datatype == LB_DT_UINT16 && is->numbers != LB_ARE_COUNTS && v > 65536) {
         return lb_fail(detail, LB_E_ARG,
                        "output %s: dtype UINT16 can't hold ids of a vocabulary of %lld; ask for INT32",
                        o->name, (long long)v);
@@ -248,6 +331,8 @@ static void shape_output(const struct lb_hosted *hosted, const struct lb_job *jo
     sizes.rows = job->rows;
     sizes.positions = job->padded_t;
     sizes.top_k = job->top_k;
+    sizes.scored = job->n_scored;
+    sizes.samples = job->samples < sizes.vocab ? job->samples : sizes.vocab;
     o->n_dims = lb_output_shape(o->what.kind, &sizes, o->dim);
     o->once = sizes.classifier || lb_output_get(o->what.kind)->width == LB_WIDE_SENTENCE;
     o->width = lb_output_get(o->what.kind)->width == LB_WIDE_ONE ? 1 : o->dim[o->n_dims - 1];
@@ -294,8 +379,19 @@ static enum lb_status plan_output(const struct lb_wire_output *asked, const stru
     if (status != LB_OK) {
         return status;
     }
+    unsigned uses = lb_output_get(o->what.kind)->uses;
+    if (uses & LB_USES_SCORE_IDS && !job->scored) {
+        return lb_fail(detail, LB_E_ARG, "output %s: the input " LB_IN_SCORE_IDS " is missing", o->name);
+    }
+    if (uses & LB_USES_SAMPLES && job->samples == 0) {
+        return lb_fail(
+            detail, LB_E_ARG,
+            "output %s: the parameter sample_count is missing; say how often each row is drawn from",
+            o->name);
+    }
     shape_output(hosted, job, o);
-    job->needs_topk |= (lb_output_get(o->what.kind)->uses & LB_USES_TOP_K) != 0;
+    job->needs_topk |= (uses & LB_USES_TOP_K) != 0;
+    job->needs_samples |= (uses & LB_USES_SAMPLES) != 0;
     job->needs_head |= lb_output_get(o->what.kind)->source == LB_FROM_LOGITS;
     job->n_outputs++;
     return size_output(job, o, limits, detail);
@@ -339,6 +435,19 @@ static enum lb_status plan_outputs(const struct lb_infer_request *request,
     return status == LB_OK ? check_json_values(job, limits, detail) : status;
 }
 
+static enum lb_status check_samples(const struct lb_infer_request *request, struct lb_detail *detail) {
+    double temperature = request->sample_temperature;
+    if (temperature != 0 && !(temperature >= LB_MIN_TEMPERATURE && temperature <= LB_MAX_TEMPERATURE)) {
+        return lb_fail(detail, LB_E_ARG, "sample_temperature %g: must be within %g..%g", temperature,
+                       LB_MIN_TEMPERATURE, LB_MAX_TEMPERATURE);
+    }
+    if (request->sample_count < 0 || request->sample_count > LB_MAX_SAMPLES) {
+        return lb_fail(detail, LB_E_ARG, "sample_count %lld: must be within 0..%d",
+                       (long long)request->sample_count, LB_MAX_SAMPLES);
+    }
+    return LB_OK;
+}
+
 enum lb_status lb_plan(const struct lb_infer_request *request, const struct lb_plan_limits *limits,
                        struct lb_job *job, struct lb_detail *detail) {
     const struct lb_config *config = lb_model_config(job->model->model);
@@ -351,9 +460,19 @@ enum lb_status lb_plan(const struct lb_infer_request *request, const struct lb_p
         return lb_fail(detail, LB_E_ARG, "top_k %lld: must be within 1..%d", (long long)request->top_k,
                        LB_MAX_TOP_K);
     }
+    enum lb_status status = check_samples(request, detail);
+    if (status != LB_OK) {
+        return status;
+    }
     job->temperature = request->temperature;
+    job->samples = request->sample_count;
+    job->sample_temperature =
+        request->sample_temperature > 0 ? request->sample_temperature : request->temperature;
+    job->seed = request->seed;
     job->top_k = request->top_k < v ? request->top_k : v;
-    enum lb_status status = job->model->decoder ? plan_sequences(request, config, limits, job, detail)
-                                                : plan_features(request, config, limits, job, detail);
-    return status == LB_OK ? plan_outputs(request, limits, job, detail) : status;
+    status = job->model->decoder ? plan_sequences(request, config, limits, job, detail)
+                                 : plan_features(request, config, limits, job, detail);
+    status = status == LB_OK ? plan_outputs(request, limits, job, detail) : status;
+    job->samples = job->needs_samples ? job->samples : 0;
+    return status == LB_OK && job->samples > 0 ? make_streams(job, config->input_size, detail) : status;
 }

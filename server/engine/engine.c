@@ -359,7 +359,8 @@ enum lb_status lb_engine_admit(struct lb_engine *engine, struct lb_job *job, str
     }
     if (job->needs_head) {
         size_t of_all, of_row;
-        const struct lb_head_want most = {.k = job->top_k, .n_at = 1};
+        const struct lb_head_want most = {
+            .k = job->top_k, .n_at = 1 + job->n_scored, .draw = {.n = job->samples}};
         lb_head_read_bytes(lb_model_head(hosted->model)->weight->rows, &most, &of_all, &of_row);
         job->base_bytes += of_all;
         job->row_bytes += of_row;

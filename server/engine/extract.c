@@ -13,11 +13,16 @@ enum lb_status lb_extract_init(struct lb_extract *extract, const struct lb_place
         const struct lb_job *job = places[s].job;
         int64_t k = job->draw ? v : job->needs_head ? job->top_k : 0;
         extract->max_k = k > extract->max_k ? k : extract->max_k;
+        int64_t draws = places[s].job->samples;
+        extract->max_draws = draws > extract->max_draws ? draws : extract->max_draws;
     }
     size_t n = (size_t)omp_get_max_threads() * (size_t)extract->max_k;
     extract->ids = lb_arena_array(arena, n, sizeof *extract->ids);
     extract->values = lb_arena_array(arena, n, sizeof *extract->values);
-    return n == 0 || (extract->ids && extract->values) ? LB_OK : LB_E_NOMEM;
+    size_t n_drawn = (size_t)omp_get_max_threads() * (size_t)extract->max_draws;
+    extract->drawn = lb_arena_array(arena, n_drawn, sizeof *extract->drawn);
+    bool made = (n == 0 || (extract->ids && extract->values)) && (n_drawn == 0 || extract->drawn);
+    return made ? LB_OK : LB_E_NOMEM;
 }
 
 /* Fills the row of each output of the job that is made of this. */
@@ -41,7 +46,7 @@ enum lb_status lb_extract_logits(void *context, int64_t row, int64_t n, float *z
     int64_t t = row - extract->of_head->offsets[extract->at];
 #pragma omp parallel for schedule(dynamic, 4) if (n > 1)
     for (int64_t i = 0; i < n; i++) {
-        size_t scratch = (size_t)omp_get_thread_num() * (size_t)extract->max_k;
+        size_t thread = (size_t)omp_get_thread_num(), scratch = thread * (size_t)extract->max_k;
         struct lb_row one = {.job = place->job,
                              .seq = place->seq,
                              .t = t + i,
@@ -49,7 +54,8 @@ enum lb_status lb_extract_logits(void *context, int64_t row, int64_t n, float *z
                              .n = extract->v,
                              .heads = 1,
                              .ids = extract->ids + scratch,
-                             .values = extract->values + scratch};
+                             .values = extract->values + scratch,
+                             .drawn = extract->drawn + thread * (size_t)extract->max_draws};
         fill_row(&one, LB_FROM_LOGITS, 0);
         if (one.job->draw && one.t + 1 == lb_job_length(one.job, one.seq)) {
             lb_extract_draw(&one);
@@ -110,7 +116,13 @@ static struct lb_head_want want(void *context, int64_t row) {
     want.temperature = uses & LB_USES_TEMPERATURE ? job->temperature : 0;
     want.plain = (uses & LB_USES_PLAIN_SUM) != 0;
     int64_t next = row - extract->of_head->offsets[s] + 1;
-    if ((uses & LB_USES_NEXT_TOKEN) != 0 && next < lb_job_length(job, seq)) {
+    if (uses & LB_USES_SAMPLES) {
+        want.draw = lb_job_row_draw(job, seq, next - 1);
+    }
+    if (uses & LB_USES_SCORE_IDS) { /* the next token is the first of them */
+        want.n_at = 1 + job->n_scored;
+        want.at = job->scored + (job->offsets[seq] + next - 1) * want.n_at;
+    } else if ((uses & LB_USES_NEXT_TOKEN) != 0 && next < lb_job_length(job, seq)) {
         want.at = job->ids + job->offsets[seq] + next;
         want.n_at = 1;
     }
@@ -131,10 +143,15 @@ static void take_row(void *context, int64_t row, const struct lb_head_row *left)
                          .has_top_k = true,
                          .has_rest = true,
                          .has_plain = true,
+                         .has_draws = true,
                          .lse = left->lse,
                          .log_rest = left->log_rest,
                          .plain_lse = left->plain_lse,
+                         .draw_lse = left->draw_lse,
                          .next_logit = left->n_at > 0 ? left->at[0] : 0,
+                         .at = left->n_at > 1 ? left->at + 1 : NULL,
+                         .drawn = left->drawn,
+                         .n_drawn = left->n_drawn,
                          .ids = left->ids,
                          .values = left->values};
     for (size_t i = 0; i < job->n_outputs; i++) {

@@ -24,10 +24,11 @@ struct lb_extract {
     const struct lb_ragged *ragged;
     const struct lb_ragged *of_head; /* the rows that the head multiplies: of classifiers one a sequence */
     int64_t v;
-    /* per OpenMP thread, [max_k] each */
-    int64_t max_k;
+    /* per OpenMP thread, [max_k] and [max_draws] each */
+    int64_t max_k, max_draws;
     int32_t *ids;
     float *values;
+    struct lb_drawn *drawn;
     int64_t at; /* the sequence of the last rows: they come in order */
 };
 
@@ -64,11 +65,14 @@ struct lb_row {
     int64_t n;             /* numbers of x */
     int64_t heads, stride; /* of attention: head h begins at x + h * stride; else 1, 0 */
     /* What several outputs share, made at the first call of the functions below. */
-    bool has_lse, has_top_k, has_rest, has_plain;
-    double lse, log_rest, plain_lse;
+    bool has_lse, has_top_k, has_rest, has_plain, has_draws;
+    double lse, log_rest, plain_lse, draw_lse;
     int32_t *ids;
     float *values;
     float next_logit;
+    const float *at; /* [n_scored] */
+    struct lb_drawn *drawn;
+    int64_t n_drawn;
 };
 
 typedef void (*lb_extract_fn)(struct lb_row *row, const struct lb_job_output *o);
@@ -77,10 +81,18 @@ typedef void (*lb_extract_fn)(struct lb_row *row, const struct lb_job_output *o)
 double lb_row_logsumexp(struct lb_row *row);
 /* The same at temperature 1. */
 double lb_row_plain_logsumexp(struct lb_row *row);
+/* Of logits: log p at the job's temperature of an id with this logit. */
+float lb_row_logprob(struct lb_row *row, float logit);
 /* Of logits: log of the probability of all ids but the job's top_k largest. */
 double lb_row_log_rest(struct lb_row *row);
 /* Of logits: that of the sequence's next token; there is one. */
 double lb_row_next_logit(const struct lb_row *row);
+/* Of logits: the i-th of the job's score_ids (-1: none), and its logit (0 where there is none). */
+int32_t lb_row_scored(const struct lb_row *row, int64_t i);
+float lb_row_logit_at(const struct lb_row *row, int64_t i);
+/* Of logits: what was drawn, *out_n different ids; the logits' log-sum-exp at the draws' temperature is then
+ * draw_lse. */
+const struct lb_drawn *lb_row_draws(struct lb_row *row, int64_t *out_n);
 /* Of logits: ids and values of the job's top_k largest. */
 const int32_t *lb_row_top_ids(struct lb_row *row);
 const float *lb_row_top_values(struct lb_row *row);
@@ -89,6 +101,9 @@ void lb_extract_draw(struct lb_row *row);
 /* Writes a row of the output: all its o->width numbers, in its datatype. */
 void lb_put_floats(const struct lb_row *row, const struct lb_job_output *o, const float *src);
 void lb_put_ids(const struct lb_row *row, const struct lb_job_output *o, const int32_t *src);
+/* Writes n of its whole numbers, from the number first on. */
+void lb_put_ids_part(const struct lb_row *row, const struct lb_job_output *o, int64_t first,
+                     const int32_t *src, int64_t n);
 /* The same of the log-probabilities, at the job's temperature, of ids whose logits are z. */
 void lb_put_logprobs(struct lb_row *row, const struct lb_job_output *o, const float *z);
 /* Writes n of its numbers, from the number first on. */

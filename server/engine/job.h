@@ -10,6 +10,7 @@
 
 #include "common/base/arena.h"
 #include "common/base/status.h"
+#include "common/nn/sample.h"
 #include "proto/outputs.h"
 #include "proto/oip.h"
 
@@ -59,8 +60,15 @@ struct lb_job {
     const float *features; /* [B, input_size]; NULL for decoders */
     int64_t top_k;         /* at most V */
     double temperature;
-    bool needs_head, needs_topk; /* some output is made of logits, depends on top_k */
-    struct lb_job_draw *draw;    /* set before lb_engine_admit; NULL: nothing is drawn */
+    int64_t n_scored; /* K' of score_ids; 0: none */
+    /* [n_tokens, 1 + K'] of returned rows: the sequence's next token, then score_ids; -1: none. */
+    int32_t *scored;
+    int64_t samples; /* draws of each row; 0: none */
+    double sample_temperature;
+    uint64_t seed, *streams; /* [n_tokens] of random numbers; decided by the sequence up to the row */
+    /* Some output is made of logits, depends on top_k, on draws. */
+    bool needs_head, needs_topk, needs_samples;
+    struct lb_job_draw *draw; /* set before lb_engine_admit; NULL: nothing is drawn */
     size_t n_outputs;
     struct lb_job_output *outputs;
     size_t output_bytes; /* of all outputs together */
@@ -101,6 +109,14 @@ static inline int64_t lb_job_length(const struct lb_job *job, int64_t seq) {
 static inline size_t lb_job_tape(const struct lb_job *job, int64_t seq) {
     size_t n = (size_t)lb_job_length(job, seq);
     return n * job->row_bytes + n * n * job->square_bytes;
+}
+
+/* What is drawn from row t of a sequence. */
+static inline struct lb_draw lb_job_row_draw(const struct lb_job *job, int64_t seq, int64_t t) {
+    return (struct lb_draw){.n = job->samples,
+                            .temperature = job->sample_temperature,
+                            .seed = job->seed,
+                            .stream = job->samples > 0 ? job->streams[job->offsets[seq] + t] : 0};
 }
 
 /* An empty job on the heap; NULL when out of memory. */

@@ -20,6 +20,26 @@ double lb_row_next_logit(const struct lb_row *row) {
     return row->x ? row->x[job->ids[job->offsets[row->seq] + row->t + 1]] : row->next_logit;
 }
 
+int32_t lb_row_scored(const struct lb_row *row, int64_t i) {
+    const struct lb_job *job = row->job;
+    return job->scored[(job->offsets[row->seq] + row->t) * (1 + job->n_scored) + 1 + i];
+}
+
+float lb_row_logit_at(const struct lb_row *row, int64_t i) {
+    int32_t id = lb_row_scored(row, i);
+    return row->x == NULL ? row->at[i] : id >= 0 ? row->x[id] : 0;
+}
+
+const struct lb_drawn *lb_row_draws(struct lb_row *row, int64_t *out_n) {
+    if (!row->has_draws) {
+        struct lb_draw draw = lb_job_row_draw(row->job, row->seq, row->t);
+        row->n_drawn = lb_head_draw(row->x, row->n, &draw, row->drawn, &row->draw_lse);
+        row->has_draws = true;
+    }
+    *out_n = row->n_drawn;
+    return row->drawn;
+}
+
 static void make_top_k(struct lb_row *row) {
     if (!row->has_top_k) {
         lb_topk(row->x, row->n, row->job->top_k, row->ids, row->values);
@@ -90,29 +110,37 @@ void lb_put_floats(const struct lb_row *row, const struct lb_job_output *o, cons
     lb_put_part(row, o, 0, src, o->width);
 }
 
+float lb_row_logprob(struct lb_row *row, float logit) {
+    double logprob = (double)logit / row->job->temperature - lb_row_logsumexp(row);
+    return logprob > 0 ? 0 : (float)logprob; /* rounding makes no probability above 1 */
+}
+
 void lb_put_logprobs(struct lb_row *row, const struct lb_job_output *o, const float *z) {
     float part[64];
-    double temperature = row->job->temperature, lse = lb_row_logsumexp(row);
     for (int64_t at = 0, n; at < o->width; at += n) {
         n = o->width - at < 64 ? o->width - at : 64;
         for (int64_t i = 0; i < n; i++) {
-            double logprob = z[at + i] / temperature - lse;
-            part[i] = logprob > 0 ? 0 : (float)logprob; /* rounding makes no probability above 1 */
+            part[i] = lb_row_logprob(row, z[at + i]);
         }
         lb_put_part(row, o, at, part, n);
     }
 }
 
-void lb_put_ids(const struct lb_row *row, const struct lb_job_output *o, const int32_t *src) {
-    size_t at = element(row, o);
+void lb_put_ids_part(const struct lb_row *row, const struct lb_job_output *o, int64_t first,
+                     const int32_t *src, int64_t n) {
+    size_t at = element(row, o) + (size_t)first;
     if (o->datatype == LB_DT_INT32) {
-        memcpy((int32_t *)o->data + at, src, (size_t)o->width * sizeof(int32_t));
+        memcpy((int32_t *)o->data + at, src, (size_t)n * sizeof(int32_t));
         return;
     }
     uint16_t *to = (uint16_t *)o->data + at;
-    for (int64_t i = 0; i < o->width; i++) {
+    for (int64_t i = 0; i < n; i++) {
         to[i] = (uint16_t)src[i];
     }
+}
+
+void lb_put_ids(const struct lb_row *row, const struct lb_job_output *o, const int32_t *src) {
+    lb_put_ids_part(row, o, 0, src, o->width);
 }
 
 void lb_put_keys(const struct lb_row *row, const struct lb_job_output *o, int64_t head, const float *src,

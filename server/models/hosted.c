@@ -188,6 +188,8 @@ struct lb_output_sizes lb_hosted_sizes(const struct lb_hosted *hosted, struct lb
                                     .positions = -1,
                                     .vocab = lb_hosted_vocab(hosted),
                                     .top_k = -1,
+                                    .scored = -1,
+                                    .samples = -1,
                                     .heads = lb_model_config(hosted->model)->num_attention_heads,
                                     .state = source == LB_FROM_HIDDEN ? hidden_width(hosted, what.layer)
                                                                       : lb_model_width(hosted->model),
@@ -204,6 +206,9 @@ enum lb_status lb_hosted_gives(const struct lb_hosted *hosted, struct lb_output_
     }
     if (is->uses & LB_USES_NEXT_TOKEN && lb_model_is_classifier(model)) {
         return lb_fail(detail, LB_E_ARG, "output %s: a classifier has no next token", name);
+    }
+    if (is->uses & LB_USES_SCORE_IDS && !hosted->decoder) {
+        return lb_fail(detail, LB_E_ARG, "output %s: a classifier has no positions; ask for logits", name);
     }
     if (is->source == LB_FROM_LOGITS && !lb_model_head(model)->weight) {
         return lb_fail(detail, LB_E_ARG, "output %s: this model has no head that makes logits", name);

@@ -57,9 +57,12 @@ def canonical(fingerprint, request, tail):
     out += struct.pack('<I', len(inputs)) + b''.join(part for _, part in sorted(inputs))
     outputs = []
     for o in request.get('outputs', []):
-        own = 'INT32' if o['name'] == 'logits.topk_ids' else 'FP32'
+        own = 'INT32' if o['name'] in ('logits.topk_ids', 'samples.ids', 'samples.counts') else 'FP32'
         outputs.append((o['name'].encode(), text(o['name']) + text(o.get('parameters', {}).get('dtype', own))))
-    return out + struct.pack('<I', len(outputs)) + b''.join(part for _, part in sorted(outputs))
+    out += struct.pack('<I', len(outputs)) + b''.join(part for _, part in sorted(outputs))
+    if 'sample_temperature' in p:
+        out += text('sample_temperature') + struct.pack('<d', p['sample_temperature'])
+    return out
 
 
 def digest(fingerprint, body, json_len):

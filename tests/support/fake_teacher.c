@@ -95,6 +95,7 @@ static void fill_output(const struct fake_teacher *fake, const struct lb_infer_r
                                           .positions = T,
                                           .vocab = fake->is.vocab_size,
                                           .top_k = request->top_k,
+                                          .samples = request->sample_count,
                                           .heads = HEADS,
                                           .state = fake->is.hidden_size,
                                           .classifier = features};
@@ -337,6 +338,8 @@ static void list_outputs(const struct fake_teacher *fake, struct lb_buf *out) {
                                           -1,
                                           .vocab = fake->is.vocab_size,
                                           .top_k = -1,
+                                          .scored = -1,
+                                          .samples = -1,
                                           .heads = HEADS,
                                           .state = fake->is.hidden_size,
                                           .classifier = fake->is.classifier};

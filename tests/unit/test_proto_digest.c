@@ -84,7 +84,7 @@ static void asking_something_else_changes_it(void **state) {
     static const int64_t big_ids[] = {1, 2, 3, 4, 5, 6 + (1ll << 32)};
     char seen[16][LB_SHA256_HEX];
     size_t n = 0;
-    for (int change = 0; change < 14; change++) {
+    for (int change = 0; change < 16; change++) {
         struct asked a;
         ask(&a, 0);
         const char *fingerprint = "f00d";
@@ -128,6 +128,12 @@ static void asking_something_else_changes_it(void **state) {
             break;
         case 13:
             a.request.n_outputs = 0;
+            break;
+        case 14: /* given, though no other than without it */
+            a.request.sample_temperature = 2;
+            break;
+        case 15:
+            a.request.sample_temperature = 2.5;
             break;
         default:
             break;
@@ -177,6 +183,8 @@ static void names_are_parsed_and_written(void **state) {
         {"logits.topk_values", LB_OUT_TOPK_VALUES, 0},
         {"logsumexp", LB_OUT_LOGSUMEXP, 0},
         {"logprobs.actual", LB_OUT_ACTUAL, 0},
+        {"logits.at_ids", LB_OUT_AT_IDS, 0},
+        {"samples.counts", LB_OUT_SAMPLE_COUNTS, 0},
         {"hidden_states.0", LB_OUT_HIDDEN, 0},
         {"hidden_states.12", LB_OUT_HIDDEN, 12},
         {"hidden_states.9999", LB_OUT_HIDDEN, 9999},

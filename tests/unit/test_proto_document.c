@@ -285,6 +285,7 @@ static void limits_are_as_stated(void **state) {
     check_said("| `LB_MAX_SEQUENCES` | %d |", LB_MAX_SEQUENCES);
     check_said("| `LB_MAX_REQUEST_TOKENS` | %d |", LB_MAX_REQUEST_TOKENS);
     check_said("| `LB_MAX_TOP_K` | %d |", LB_MAX_TOP_K);
+    check_said("| `LB_MAX_SCORE_IDS` | %d |", LB_MAX_SCORE_IDS);
     check_said("| `LB_MAX_SAMPLES` | %d |", LB_MAX_SAMPLES);
     check_said("| `LB_MAX_HEADER_BYTES` | %d |", LB_MAX_HEADER_BYTES);
     check_said("| `top_k` | integer, 1 to %d | %d |", LB_MAX_TOP_K, LB_DEFAULT_TOP_K);
@@ -302,6 +303,10 @@ static const char *shape_text(const struct lb_output *is) {
         return "`[B, R, V]`";
     case LB_WIDE_TOP_K:
         return "`[B, R, K]`";
+    case LB_WIDE_SCORED:
+        return "`[B, R, K']`";
+    case LB_WIDE_SAMPLES:
+        return "`[B, R, S]`";
     case LB_WIDE_STATE:
         return "`[B, R, C]`";
     case LB_WIDE_KEYS:

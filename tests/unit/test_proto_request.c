@@ -9,6 +9,7 @@
 #include "proto/oip.h"
 #include "tests/support/oip_equal.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -45,7 +46,7 @@ static void json_request_is_read_with_defaults(void **state) {
     assert_int_equal(r.top_k, LB_DEFAULT_TOP_K);
     assert_true(r.temperature == 1);
     assert_true(r.timeout_us == 0 && r.priority == 0 && r.sample_count == 0 && r.seed == 0 &&
-                !r.binary_default);
+                r.sample_temperature == 0 && !r.binary_default);
     assert_int_equal(r.n_outputs, 0);
     assert_int_equal(r.n_inputs, 1);
     assert_string_equal(r.inputs[0].name, "input_ids");
@@ -66,7 +67,8 @@ static void parameters_and_outputs_are_read(void **state) {
     decode_ok(
         "{\"id\":\"a\\\"\\u00e9\",\"parameters\":{\"top_k\":8,\"temperature\":2,\"timeout\":5000000,"
         "\"priority\":1,"
-        "\"sample_count\":3,\"seed\":9223372036854775807,\"binary_data_output\":true,\"own\":\"ignored\","
+        "\"sample_count\":3,\"sample_temperature\":2.5,\"seed\":9223372036854775807,\"binary_data_output\":"
+        "true,\"own\":\"ignored\","
         "\"x\":null},"
         "\"inputs\":[{\"name\":\"features\",\"shape\":[1,2],\"datatype\":\"FP32\",\"data\":[0.5,3]}],"
         "\"outputs\":[{\"name\":\"logits\"},{\"name\":\"logsumexp\",\"parameters\":{\"binary_data\":false}},"
@@ -78,7 +80,7 @@ static void parameters_and_outputs_are_read(void **state) {
     assert_int_equal(r.timeout_us, 5000000);
     assert_int_equal(r.priority, 1);
     assert_int_equal(r.sample_count, 3);
-    assert_true(r.seed == INT64_MAX);
+    assert_true(r.seed == INT64_MAX && r.sample_temperature == 2.5);
     assert_true(r.binary_default);
     assert_int_equal(r.n_outputs, 3);
     assert_true(r.outputs[0].binary && r.outputs[0].datatype == LB_DT_NONE);
@@ -191,6 +193,7 @@ static void requests_survive_a_round_trip(void **state) {
                                      .priority = 2,
                                      .sample_count = 1,
                                      .seed = 99,
+                                     .sample_temperature = 0.7,
                                      .n_inputs = 4,
                                      .inputs = inputs,
                                      .n_outputs = form == 3 ? 0 : 2,
@@ -352,6 +355,8 @@ static const struct {
     {"{\"parameters\":{\"timeout\":-1}," GOOD "}", 0, false, LB_E_FORMAT, "timeout"},
     {"{\"parameters\":{\"priority\":-1}," GOOD "}", 0, false, LB_E_FORMAT, "priority"},
     {"{\"parameters\":{\"sample_count\":65536}," GOOD "}", 0, false, LB_E_FORMAT, "sample_count"},
+    {"{\"parameters\":{\"sample_temperature\":0}," GOOD "}", 0, false, LB_E_FORMAT, "sample_temperature"},
+    {"{\"parameters\":{\"sample_temperature\":\"2\"}," GOOD "}", 0, false, LB_E_FORMAT, "sample_temperature"},
     {"{\"parameters\":{\"seed\":1.5}," GOOD "}", 0, false, LB_E_FORMAT, "seed"},
     {"{\"parameters\":{\"binary_data_output\":1}," GOOD "}", 0, false, LB_E_FORMAT, "binary_data_output"},
     {"{\"outputs\":\"logits\"," GOOD "}", 0, false, LB_E_FORMAT, "request: outputs is not an array"},
@@ -522,6 +527,8 @@ static void requests_that_cannot_be_written_are_refused(void **state) {
         {.top_k = 1, .temperature = 0.0 / 0.0, .n_inputs = 1, .inputs = t},
         {.top_k = 1, .temperature = 1, .n_inputs = 0, .inputs = t},
         {.top_k = 1, .temperature = 1, .n_inputs = 1, .inputs = t, .seed = UINT64_MAX},
+        {.top_k = 1, .temperature = 1, .n_inputs = 1, .inputs = t, .sample_temperature = 1000},
+        {.top_k = 1, .temperature = 1, .n_inputs = 1, .inputs = t, .sample_temperature = NAN},
         {.top_k = 1, .temperature = 1, .n_inputs = 1, .inputs = t, .id = "\xc3\x28"},
     };
     for (size_t i = 0; i < sizeof r / sizeof r[0]; i++) {

@@ -465,6 +465,69 @@ static struct ask ask_output(const char *name, enum lb_datatype datatype) {
     return ask;
 }
 
+/* Ids to score: [2, 10, 2], of which only rows from start on are read. */
+static void test_refused_scores(void **state) {
+    (void)state;
+    static int32_t scores[2 * 10 * 2];
+    static int64_t long_scores[2 * 10 * 2];
+    static const int32_t start[2] = {3, 0};
+    struct ask ask = ask_ids(2, 10, ids, LB_DT_INT32);
+    add_output(&ask, "logits.at_ids", LB_DT_NONE);
+    refused(&ask, llama, LB_E_ARG, "the input score_ids is missing");
+    add_input(&ask, "score_ids", LB_DT_INT32, 2, 10, scores);
+    struct lb_wire_tensor *t = &ask.inputs[1];
+    refused(&ask, llama, LB_E_ARG, "input score_ids: expected shape [2, 10, K']");
+    *t = (struct lb_wire_tensor){"score_ids", LB_DT_INT32, 3, {2, 10, 2}, scores, sizeof scores, true};
+    lb_job_destroy(plan(llama, &ask));
+    t->dim[1] = 5, t->dim[2] = 4;
+    refused(&ask, llama, LB_E_ARG, "input score_ids: expected shape [2, 10, K']");
+    t->dim[1] = 10, t->dim[2] = 0;
+    refused(&ask, llama, LB_E_ARG, "input score_ids: expected shape [2, 10, K']");
+    t->dim[2] = LB_MAX_SCORE_IDS + 1;
+    refused(&ask, llama, LB_E_LIMIT, "at most 16384 are taken");
+    t->dim[2] = 2;
+    t->datatype = LB_DT_FP32;
+    refused(&ask, llama, LB_E_ARG, "expected INT32");
+    t->datatype = LB_DT_INT32;
+    scores[2 * 3 + 1] = V;
+    refused(&ask, llama, LB_E_ARG, "score_ids[0,3,1] = 97: must be an id, 0..96, or -1 for none");
+    scores[2 * 3 + 1] = -2;
+    refused(&ask, llama, LB_E_ARG, "score_ids[0,3,1] = -2");
+    scores[2 * 2 + 1] = -2, scores[2 * 3 + 1] = -1;
+    refused(&ask, llama, LB_E_ARG, "score_ids[0,2,1] = -2");
+    add_input(&ask, "start", LB_DT_INT32, 2, 0, start);
+    lb_job_destroy(plan(llama, &ask)); /* not read before start */
+    long_scores[20 + 5] = 1ll << 32;
+    *t = (struct lb_wire_tensor){"score_ids", LB_DT_INT64,        3,   {2, 10, 2},
+                                 long_scores, sizeof long_scores, true};
+    refused(&ask, llama, LB_E_ARG, "score_ids[1,2,1] = 4294967296");
+}
+
+static void test_refused_samples(void **state) {
+    (void)state;
+    struct ask ask = ask_ids(2, 10, ids, LB_DT_INT32);
+    add_output(&ask, "samples.counts", LB_DT_NONE);
+    refused(&ask, llama, LB_E_ARG, "the parameter sample_count is missing");
+    ask.request.sample_count = LB_MAX_SAMPLES + 1;
+    refused(&ask, llama, LB_E_ARG, "sample_count 65536: must be within 0..65535");
+    ask.request.sample_count = -1;
+    refused(&ask, llama, LB_E_ARG, "sample_count -1");
+    ask.request.sample_count = 50;
+    ask.request.sample_temperature = NAN;
+    refused(&ask, llama, LB_E_ARG, "sample_temperature");
+    ask.request.sample_temperature = 1000;
+    refused(&ask, llama, LB_E_ARG, "sample_temperature 1000: must be within 0.01..100");
+    ask.request.sample_temperature = 0;
+    struct lb_job *job = plan(llama, &ask);
+    assert_true(job->sample_temperature == job->temperature && job->samples == 50);
+    check_shape(&job->outputs[0], 3, (const int64_t[]){2, 10, 50});
+    lb_job_destroy(job);
+    ask.request.sample_count = 65535;
+    job = plan(llama, &ask);
+    check_shape(&job->outputs[0], 3, (const int64_t[]){2, 10, V});
+    lb_job_destroy(job);
+}
+
 static void test_refused_outputs(void **state) {
     (void)state;
     struct ask ask = ask_output("logprobs", LB_DT_NONE);
@@ -625,6 +688,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(test_ragged_batch),       cmocka_unit_test(test_start),
         cmocka_unit_test(test_slices_and_company), cmocka_unit_test(test_narrow_types),
         cmocka_unit_test(test_defaults),           cmocka_unit_test(test_classifier),
+        cmocka_unit_test(test_refused_scores),     cmocka_unit_test(test_refused_samples),
         cmocka_unit_test(test_refused_inputs),     cmocka_unit_test(test_refused_outputs),
         cmocka_unit_test(test_refused_sizes),      cmocka_unit_test(test_head),
         cmocka_unit_test(test_self_test),

@@ -178,6 +178,34 @@ static void other_datatypes(void **state) {
     }
 }
 
+/* Ids that were drawn rise, zeros behind them; all rows were drawn from as often. */
+static void impossible_draws(void **state) {
+    (void)state;
+    static const struct {
+        int32_t ids[2][3], counts[2][3];
+        const char *word; /* "": possible */
+    } cases[] = {
+        {{{0, 2, 4}, {3, 0, 0}}, {{1, 2, 1}, {4, 0, 0}}, ""},
+        {{{0, 2, 2}, {3, 0, 0}}, {{1, 2, 1}, {4, 0, 0}}, "samples.ids of its answer cannot be: row 0"},
+        {{{0, 2, 4}, {3, 0, 1}}, {{1, 2, 1}, {4, 0, 0}}, "samples.ids of its answer cannot be: row 1"},
+        {{{0, 2, 4}, {3, 0, 0}}, {{1, 2, 1}, {3, 0, 0}}, "row 1 was drawn from more or less often"},
+        {{{0, 2, 4}, {3, 0, 0}}, {{1, 2, 1}, {0, 0, 4}}, "row 1 has counts that cannot be"},
+        {{{0, 2, 4}, {3, 0, 0}}, {{5, -2, 1}, {4, 0, 0}}, "row 0 has counts that cannot be"},
+        {{{0, 0, 0}, {0, 0, 0}}, {{0, 0, 0}, {0, 0, 0}}, "row 0 was drawn from more or less often"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct lb_detail detail = {0};
+        struct lb_answer answer = named((struct lb_answer){
+            .n_tensors = 2,
+            .tensors = {tensor("samples.ids", LB_DT_INT32, 2, 2, 3, 1, cases[i].ids),
+                        tensor("samples.counts", LB_DT_INT32, 2, 2, 3, 1, cases[i].counts)}});
+        bool possible = lb_answer_possible(&answer, 1, "tutor", &detail) == LB_OK;
+        if (possible != (cases[i].word[0] == '\0') || !strstr(detail.text, cases[i].word)) {
+            fail_msg("case %zu: %s", i, detail.text);
+        }
+    }
+}
+
 /* Of a text the labels that count, seen at temperature 1: where both are there, logprobs.next has it. The
  * last label no teacher sees. */
 static void text_cross_entropy(void **state) {
@@ -314,10 +342,11 @@ static void text_logits(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(text_answers),       cmocka_unit_test(image_answers),
-        cmocka_unit_test(what_is_given),      cmocka_unit_test(image_logits),
-        cmocka_unit_test(what_is_left),       cmocka_unit_test(other_datatypes),
-        cmocka_unit_test(text_cross_entropy), cmocka_unit_test(text_logits),
+        cmocka_unit_test(text_answers),     cmocka_unit_test(image_answers),
+        cmocka_unit_test(what_is_given),    cmocka_unit_test(image_logits),
+        cmocka_unit_test(what_is_left),     cmocka_unit_test(other_datatypes),
+        cmocka_unit_test(impossible_draws), cmocka_unit_test(text_cross_entropy),
+        cmocka_unit_test(text_logits),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -251,6 +251,13 @@ enum lb_status lb_cache_key(const char *identity, const struct lb_sample *sample
         lb_sha256_update(hash, sample->extra->values,
                          (size_t)(sample->n * sample->extra->width) * sizeof *sample->extra->values);
     }
+    if (asked.sample_count > 0) {
+        memcpy(&temperature, &asked.sample_temperature, sizeof temperature);
+        lb_sha256_update(hash, "samples", sizeof "samples");
+        lb_sha256_u64(hash, (uint64_t)asked.sample_count);
+        lb_sha256_u64(hash, asked.seed);
+        lb_sha256_u64(hash, temperature);
+    }
     lb_sha256_final(hash, out);
     return LB_OK;
 }

@@ -15,7 +15,9 @@ bool lb_extra_alike(const struct lb_extra *a, const struct lb_extra *b) {
 }
 
 bool lb_spec_same(const struct lb_ask_spec *a, const struct lb_ask_spec *b) {
-    bool same = a->n_outputs == b->n_outputs && a->top_k == b->top_k && a->temperature == b->temperature;
+    bool same = a->n_outputs == b->n_outputs && a->top_k == b->top_k && a->temperature == b->temperature &&
+                a->n_scored == b->n_scored && a->sample_count == b->sample_count && a->seed == b->seed &&
+                a->sample_temperature == b->sample_temperature;
     for (size_t j = 0; same && j < a->n_outputs; j++) {
         same = a->outputs[j].kind == b->outputs[j].kind && a->outputs[j].layer == b->outputs[j].layer &&
                a->outputs[j].datatype == b->outputs[j].datatype;
@@ -44,6 +46,11 @@ void lb_ask_normalise(const struct lb_ask_spec *spec, struct lb_ask_spec *out) {
     }
     if (!lb_spec_uses(spec, LB_USES_TEMPERATURE)) {
         out->temperature = 1;
+    }
+    if (!lb_spec_uses(spec, LB_USES_SAMPLES)) {
+        out->sample_count = 0;
+        out->seed = 0;
+        out->sample_temperature = 0;
     }
 }
 
@@ -103,14 +110,16 @@ enum lb_status lb_info_labels(const struct lb_teacher_info *info, struct lb_labe
 int lb_answer_shape(const struct lb_teacher_info *info, const struct lb_ask_spec *spec, size_t j, int64_t n,
                     int64_t dim[LB_MAX_WIRE_DIMS]) {
     enum lb_output_kind kind = spec->outputs[j].kind;
-    const struct lb_output_sizes sizes = {.sequences = 1,
-                                          .rows = lb_info_once(info, kind) ? 1 : n,
-                                          .positions = n,
-                                          .vocab = info->vocab_size,
-                                          .top_k =
-                                              spec->top_k < info->vocab_size ? spec->top_k : info->vocab_size,
-                                          .heads = info->n_heads,
-                                          .state = lb_info_state_width(info, kind, spec->outputs[j].layer)};
+    const struct lb_output_sizes sizes = {
+        .sequences = 1,
+        .rows = lb_info_once(info, kind) ? 1 : n,
+        .positions = n,
+        .vocab = info->vocab_size,
+        .top_k = spec->top_k < info->vocab_size ? spec->top_k : info->vocab_size,
+        .scored = spec->n_scored,
+        .samples = spec->sample_count < info->vocab_size ? spec->sample_count : info->vocab_size,
+        .heads = info->n_heads,
+        .state = lb_info_state_width(info, kind, spec->outputs[j].layer)};
     int64_t whole[LB_MAX_WIRE_DIMS];
     int n_dims = lb_output_shape(kind, &sizes, whole) - 1; /* an answer is one sequence's */
     memcpy(dim, whole + 1, (size_t)n_dims * sizeof *dim);
@@ -297,8 +306,9 @@ enum lb_status lb_answer_check(const struct lb_answer *answer, const struct lb_a
                 "width %lld)",
                 output, (long long)n, (long long)info->vocab_size, (long long)info->hidden_size);
         }
-        enum lb_status status =
-            lb_output_get(spec->outputs[j].kind)->numbers == LB_ARE_IDS ? check_ids(t, info, detail) : LB_OK;
+        enum lb_output_numbers numbers = lb_output_get(spec->outputs[j].kind)->numbers;
+        bool ids = numbers == LB_ARE_IDS || numbers == LB_ARE_DRAWN;
+        enum lb_status status = ids ? check_ids(t, info, detail) : LB_OK;
         if (status != LB_OK) {
             return status;
         }

@@ -22,6 +22,10 @@ struct lb_ask_spec {
     } outputs[LB_MAX_ASKED];
     int64_t top_k;
     double temperature; /* of logsumexp and logprobs.* */
+    int64_t n_scored;   /* ids of each position, which samples bring as their further input score_ids */
+    int64_t sample_count;
+    uint64_t seed;
+    double sample_temperature; /* of the draws; 0: the same as temperature */
 };
 
 /* Most outputs that a teacher may list. */

@@ -111,12 +111,21 @@ static enum lb_status build(const struct lb_teacher_info *info, const struct lb_
             return lb_fail(detail, LB_E_INTERNAL, "samples with unlike further inputs in one request");
         }
     }
+    const struct lb_extra *extra = samples[0]->extra;
+    bool scores = extra && strcmp(extra->name, LB_IN_SCORE_IDS) == 0 && extra->width == spec->n_scored;
+    if (lb_spec_uses(spec, LB_USES_SCORE_IDS) && !scores) {
+        return lb_fail(detail, LB_E_INTERNAL, "samples without %lld " LB_IN_SCORE_IDS " for each position",
+                       (long long)spec->n_scored);
+    }
     struct lb_wire_tensor inputs[3];
     size_t json_bytes = 0;
     struct lb_wire_output outputs[LB_MAX_ASKED];
     struct lb_infer_request request = {
         .top_k = spec->top_k < info->vocab_size || info->vocab_size <= 0 ? spec->top_k : info->vocab_size,
         .temperature = spec->temperature,
+        .sample_count = spec->sample_count,
+        .seed = spec->seed,
+        .sample_temperature = spec->sample_temperature,
         .timeout_us = timeout_us,
         .inputs = inputs,
         .outputs = outputs,

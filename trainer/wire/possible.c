@@ -88,6 +88,45 @@ static enum lb_status check_ids(const struct lb_wire_tensor *t, const char *name
     return status;
 }
 
+/* Ids rise, with zeros behind them. */
+static enum lb_status check_drawn(const struct lb_wire_tensor *t, const char *name,
+                                  struct lb_detail *detail) {
+    int64_t s = columns_of(t), rows = rows_of(t);
+    for (int64_t r = 0; r < rows; r++) {
+        bool ended = false;
+        for (int64_t i = 1; i < s; i++) {
+            int32_t id = lb_answer_id(t, r * s + i);
+            ended = ended || id == 0;
+            if (ended ? id != 0 : id <= lb_answer_id(t, r * s + i - 1)) {
+                return refuse(detail, name, t, r, "has drawn ids that do not rise", id);
+            }
+        }
+    }
+    return LB_OK;
+}
+
+/* Each row was drawn from as often as the others. */
+static enum lb_status check_counts(const struct lb_wire_tensor *t, const char *name,
+                                   struct lb_detail *detail) {
+    int64_t s = columns_of(t), rows = rows_of(t), draws = 0;
+    for (int64_t r = 0; r < rows; r++) {
+        int64_t sum = 0, before = 1;
+        for (int64_t i = 0; i < s; i++) {
+            int64_t count = lb_answer_id(t, r * s + i);
+            if (count < 0 || (count > 0 && before == 0)) {
+                return refuse(detail, name, t, r, "has counts that cannot be", (double)count);
+            }
+            sum += count;
+            before = count;
+        }
+        draws = r == 0 ? sum : draws;
+        if (sum < 1 || sum != draws) {
+            return refuse(detail, name, t, r, "was drawn from more or less often than others", (double)sum);
+        }
+    }
+    return LB_OK;
+}
+
 /* Top-k values fall. */
 static enum lb_status check_order(const struct lb_wire_tensor *t, const char *name,
                                   struct lb_detail *detail) {
@@ -208,6 +247,10 @@ static enum lb_status check_tensor(const struct lb_wire_tensor *t, enum lb_outpu
         break;
     case LB_ARE_IDS:
         return check_ids(t, name, detail);
+    case LB_ARE_DRAWN:
+        return check_drawn(t, name, detail);
+    case LB_ARE_COUNTS:
+        return check_counts(t, name, detail);
     case LB_ARE_FALLING:
         return check_order(t, name, detail);
     case LB_ARE_SHARES:
