@@ -29,6 +29,9 @@
     X(SAMPLE_WEIGHTS, "samples.weights",      FP32,  FLOATS, LOGITS,    SAMPLES,  NUMBERS,  LB_USES_SAMPLES | LB_USES_TEMPERATURE | LB_IN_PIECES,              sample_weights) \
     X(HIDDEN_FINAL,   "hidden_states.final",  FP32,  FLOATS, FINAL,     STATE,    NUMBERS,  0,                                                                 row) \
     X(HIDDEN,         "hidden_states.N",      FP32,  FLOATS, HIDDEN,    STATE,    NUMBERS,  0,                                                                 row) \
+    X(QUERIES,        "queries.N",            FP32,  FLOATS, QUERIES,   STATE,    NUMBERS,  0,                                                                 row) \
+    X(KEYS,           "keys.N",               FP32,  FLOATS, KEYS,      STATE,    NUMBERS,  0,                                                                 row) \
+    X(VALUES,         "values.N",             FP32,  FLOATS, VALUES,    STATE,    NUMBERS,  0,                                                                 row) \
     X(ATTENTION,      "attentions.N",         FP32,  FLOATS, ATTENTION, KEYS,     SHARES,   0,                                                                 keys) \
     X(SENTENCE,       "sentence_embedding",   FP32,  FLOATS, SENTENCE,  SENTENCE, NUMBERS,  0,                                                                 row)
 /* clang-format on */
@@ -50,8 +53,12 @@ enum lb_output_types {
 
 enum lb_output_source {
     LB_FROM_LOGITS,
-    LB_FROM_FINAL,     /* what the output head multiplies */
-    LB_FROM_HIDDEN,    /* what leaves block N; 0: what enters the first */
+    LB_FROM_FINAL,   /* what the output head multiplies */
+    LB_FROM_HIDDEN,  /* what leaves block N; 0: what enters the first */
+    LB_FROM_QUERIES, /* what block N, from 0, makes of its input by the weights and biases of queries, before
+                      */
+    LB_FROM_KEYS, /* norms and rotary positions: a head's columns behind the other's; of keys and values as */
+    LB_FROM_VALUES,    /* many heads as the model has. Not of classifiers */
     LB_FROM_ATTENTION, /* probabilities of block N, from 0; not of classifiers */
     LB_FROM_SENTENCE   /* one row for a sequence: final states pooled; of encoders that say how */
 };

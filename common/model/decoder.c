@@ -20,6 +20,8 @@ struct pass {
     const int32_t *positions;                      /* [N] */
     const struct lb_rope_table *rope, *rope_local; /* of layers that see all, of those with a window */
     struct lb_attention_args args;
+    struct lb_tap *taps;
+    size_t n_taps;
 };
 
 /* Positions of all rows: each sequence counts from 0, or goes on where its part of the KV cache ends. */
@@ -130,6 +132,9 @@ static struct lb_value *attend(struct pass *p, const struct lb_decoder_layer *w,
     struct lb_value *h = p->t->norms != LB_NORM_AFTER ? norm(p, w, LB_ROLE_ATTN_NORM, x) : x, *qkv[3];
     bool sliding = p->c->sliding_window > 0 && lb_layer_has(&p->c->sliding, layer);
     project(p, w, h, qkv);
+    for (int i = 0; i < 3; i++) {
+        lb_tap_offer(p->tape, p->taps, p->n_taps, (enum lb_tap_kind)(LB_TAP_QUERIES + i), layer, qkv[i]);
+    }
     if (p->t->qk_norm != LB_QK_NORM_NONE) {
         qkv[0] = norm(p, w, LB_ROLE_Q_NORM, qkv[0]);
         qkv[1] = norm(p, w, LB_ROLE_K_NORM, qkv[1]);
@@ -230,6 +235,8 @@ struct lb_value *lb_decoder_forward(const struct lb_model *model, struct lb_tape
     struct pass p = {.c = c,
                      .t = lb_decoder_traits(c),
                      .tape = tape,
+                     .taps = taps,
+                     .n_taps = n_taps,
                      .positions = positions(tape, &in->ragged, kv),
                      .args = {.heads = (int)c->num_attention_heads,
                               .kv_heads = (int)c->num_key_value_heads,

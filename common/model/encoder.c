@@ -116,6 +116,8 @@ struct pass {
     const struct lb_config *c;
     struct lb_tape *tape;
     struct lb_attention_args args;
+    struct lb_tap *taps;
+    size_t n_taps;
 };
 
 static struct lb_value *linear(const struct pass *p, const struct encoder_layer *w, enum lb_encoder_role role,
@@ -162,11 +164,15 @@ static struct lb_value *embed(const struct pass *p, const struct encoder *e, con
 }
 
 /* One layer; *out_probs where they are wanted. */
-static struct lb_value *block(const struct pass *p, const struct encoder_layer *w, struct lb_value *x,
-                              struct lb_value **out_probs) {
-    struct lb_value *q = linear(p, w, LB_ENCODER_Q, x), *k = linear(p, w, LB_ENCODER_K, x),
-                    *v = linear(p, w, LB_ENCODER_V, x);
-    struct lb_value *h = linear(p, w, LB_ENCODER_O, lb_attention(p->tape, q, k, v, &p->args, out_probs));
+static struct lb_value *block(const struct pass *p, const struct encoder_layer *w, int layer,
+                              struct lb_value *x, struct lb_value **out_probs) {
+    struct lb_value *qkv[3];
+    for (int i = 0; i < 3; i++) {
+        qkv[i] = linear(p, w, (enum lb_encoder_role)(LB_ENCODER_Q + i), x);
+        lb_tap_offer(p->tape, p->taps, p->n_taps, (enum lb_tap_kind)(LB_TAP_QUERIES + i), layer, qkv[i]);
+    }
+    struct lb_value *h =
+        linear(p, w, LB_ENCODER_O, lb_attention(p->tape, qkv[0], qkv[1], qkv[2], &p->args, out_probs));
     x = norm(p, w, LB_ENCODER_ATTN_NORM, lb_add(p->tape, h, x));
     h = linear(p, w, LB_ENCODER_DOWN, lb_gelu(p->tape, linear(p, w, LB_ENCODER_UP, x), false));
     return norm(p, w, LB_ENCODER_MLP_NORM, lb_add(p->tape, h, x));
@@ -188,6 +194,8 @@ struct lb_value *lb_encoder_forward(const struct lb_model *model, struct lb_tape
     const struct encoder *e = model->bound;
     struct pass p = {.c = c,
                      .tape = tape,
+                     .taps = taps,
+                     .n_taps = n_taps,
                      .args = {.heads = (int)c->num_attention_heads,
                               .kv_heads = (int)c->num_attention_heads,
                               .head_dim = (int)c->head_dim,
@@ -201,7 +209,7 @@ struct lb_value *lb_encoder_forward(const struct lb_model *model, struct lb_tape
         struct lb_arena_mark mark = lb_tape_mark(tape);
         struct lb_value *probs = NULL;
         p.args.want_probs = lb_tap_wanted(taps, n_taps, LB_TAP_ATTENTION, l);
-        x = carry(tape, x, block(&p, &e->layers[l], x, &probs));
+        x = carry(tape, x, block(&p, &e->layers[l], l, x, &probs));
         lb_tap_offer(tape, taps, n_taps, LB_TAP_ATTENTION, l, probs);
         lb_tap_offer(tape, taps, n_taps, LB_TAP_HIDDEN, l + 1, x);
         lb_tape_release(tape, mark);

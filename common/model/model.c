@@ -311,22 +311,42 @@ float *lb_model_grads(struct lb_model *model, size_t *out_n) {
 
 enum lb_status lb_model_check_tap(const struct lb_model *model, enum lb_tap_kind kind, int layer,
                                   struct lb_detail *detail) {
+    static const char *const names[] = {[LB_TAP_HIDDEN] = "hidden_states",
+                                        [LB_TAP_ATTENTION] = "attentions",
+                                        [LB_TAP_QUERIES] = "queries",
+                                        [LB_TAP_KEYS] = "keys",
+                                        [LB_TAP_VALUES] = "values"};
     bool decoder = model->family->has_attention;
-    int64_t layers = decoder ? model->config.num_hidden_layers : model->config.n_hidden;
-    if (kind == LB_TAP_HIDDEN) {
-        return layer >= 0 && layer <= layers
-                   ? LB_OK
-                   : lb_fail(detail, LB_E_ARG,
-                             "hidden_states.%d: this model has hidden_states.0 to hidden_states.%lld", layer,
-                             (long long)layers);
+    int64_t last = decoder ? model->config.num_hidden_layers : model->config.n_hidden;
+    const char *name = names[kind];
+    if (kind != LB_TAP_HIDDEN) {
+        last--;
+        if (!decoder) {
+            return lb_fail(detail, LB_E_ARG, "%s.%d: this model has no attention", name, layer);
+        }
     }
-    if (!decoder) {
-        return lb_fail(detail, LB_E_ARG, "attentions.%d: this model has no attention", layer);
+    return layer >= 0 && layer <= last ? LB_OK
+                                       : lb_fail(detail, LB_E_ARG, "%s.%d: this model has %s.0 to %s.%lld",
+                                                 name, layer, name, name, (long long)last);
+}
+
+int64_t lb_model_tap_width(const struct lb_model *model, enum lb_tap_kind kind, int layer) {
+    const struct lb_config *c = &model->config;
+    switch (kind) {
+    case LB_TAP_HIDDEN:
+        break;
+    case LB_TAP_ATTENTION:
+        return 0;
+    case LB_TAP_QUERIES:
+        return c->num_attention_heads * c->head_dim;
+    case LB_TAP_KEYS:
+    case LB_TAP_VALUES:
+        return c->num_key_value_heads * c->head_dim;
     }
-    return layer >= 0 && layer < layers
-               ? LB_OK
-               : lb_fail(detail, LB_E_ARG, "attentions.%d: this model has attentions.0 to attentions.%lld",
-                         layer, (long long)layers - 1);
+    if (model->family->has_attention) {
+        return c->hidden_size;
+    }
+    return layer == 0 ? c->input_size : c->hidden_sizes[layer - 1];
 }
 
 struct lb_value *lb_model_forward(const struct lb_model *model, struct lb_tape *tape,

@@ -96,9 +96,13 @@ struct lb_input {
 };
 
 enum lb_tap_kind {
-    LB_TAP_HIDDEN,   /* hidden_states.N: 0 the embeddings, N after block N; the last one after the final norm
-                        (HF's convention) */
-    LB_TAP_ATTENTION /* attentions.N, N from 0: probabilities, per sequence [H, T, T] */
+    LB_TAP_HIDDEN,    /* hidden_states.N: 0 the embeddings, N after block N; the last one after the final norm
+                         (HF's convention) */
+    LB_TAP_ATTENTION, /* attentions.N, N from 0: probabilities, per sequence [H, T, T] */
+    LB_TAP_QUERIES,   /* queries.N, N from 0: block N's input times the weights of queries, and their bias,
+                         before */
+    LB_TAP_KEYS,      /* norms and rotary positions [N, H D], of keys.N and values.N [N, H_kv D] */
+    LB_TAP_VALUES
 };
 struct lb_tap {
     enum lb_tap_kind kind;
@@ -134,6 +138,9 @@ struct lb_value *lb_model_forward(const struct lb_model *model, struct lb_tape *
 /* Whether the model has this tap; LB_E_ARG names the range. */
 enum lb_status lb_model_check_tap(const struct lb_model *model, enum lb_tap_kind kind, int layer,
                                   struct lb_detail *detail);
+
+/* Columns of a tap that the model has; 0 for attention, whose shape is the batch's. */
+int64_t lb_model_tap_width(const struct lb_model *model, enum lb_tap_kind kind, int layer);
 
 /* Writes a Hugging Face folder: config.json, model.safetensors (F32, F16 or BF16), where there is a tokenizer
  * (may be NULL) tokenizer.json and the files that it was given with (common/text/beside.h), which are changed

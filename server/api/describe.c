@@ -82,8 +82,8 @@ static json_t *outputs(const struct lb_hosted *hosted, render_fn render) {
     for (int k = 0; k < LB_N_OUTPUTS; k++) {
         enum lb_output_kind kind = (enum lb_output_kind)k;
         const struct lb_output *is = lb_output_get(kind);
-        if (lb_output_layered(kind)) {
-            enum lb_tap_kind tap = is->source == LB_FROM_HIDDEN ? LB_TAP_HIDDEN : LB_TAP_ATTENTION;
+        enum lb_tap_kind tap;
+        if (lb_hosted_tap(is->source, &tap)) {
             for (int n = 0; lb_model_check_tap(hosted->model, tap, n, NULL) == LB_OK; n++) {
                 add_output(list, render, hosted, kind, n);
             }
@@ -132,6 +132,7 @@ static json_t *parameters(const struct lb_hosted *hosted) {
     if (hosted->decoder) {
         json_object_set_new(p, "num_layers", json_integer((json_int_t)config->num_hidden_layers));
         json_object_set_new(p, "num_heads", json_integer((json_int_t)config->num_attention_heads));
+        json_object_set_new(p, "num_key_value_heads", json_integer((json_int_t)config->num_key_value_heads));
         json_object_set_new(p, "max_length", json_integer((json_int_t)config->max_position_embeddings));
         set_id(p, "bos_token_id", config->bos_token_id);
         set_id(p, "eos_token_id", config->eos_token_id);
@@ -168,8 +169,8 @@ json_t *lb_describe_config(const struct lb_hosted *hosted) {
 }
 
 json_t *lb_describe_server(void) {
-    return json_pack("{s:s,s:s,s:[s,s,s,s,s,s,s,s,s,s,s,s,s]}", "name", "limbeckd", "version", LB_VERSION,
+    return json_pack("{s:s,s:s,s:[s,s,s,s,s,s,s,s,s,s,s,s,s,s]}", "name", "limbeckd", "version", LB_VERSION,
                      "extensions", "binary_tensor_data", "parameters", "model_configuration",
                      "model_repository", "statistics", "kd_topk/1", "kd_hidden/1", "kd_head/2", "kd_digest/1",
-                     "kd_answer_digest/1", "kd_dtype/1", "kd_score/1", "kd_samples/1");
+                     "kd_answer_digest/1", "kd_dtype/1", "kd_score/1", "kd_samples/1", "kd_qkv/1");
 }

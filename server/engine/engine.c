@@ -67,7 +67,8 @@ struct run {
     int32_t *first;
     struct lb_model_batch rows;
     struct lb_input input;
-    struct lb_tap *taps; /* room for every output of every job */
+    struct lb_tap *taps;            /* room for every output of every job */
+    enum lb_output_source *sources; /* of each tap */
     size_t n_taps;
     bool needs_head, needs_sentences;
 };
@@ -87,31 +88,24 @@ static void place_slice(struct run *run, const struct lb_slice *slice) {
     run->needs_head |= job->needs_head;
 }
 
-static void add_tap(struct run *run, enum lb_tap_kind kind, int layer) {
+static void add_tap(struct run *run, enum lb_tap_kind kind, int layer, enum lb_output_source source) {
     for (size_t i = 0; i < run->n_taps; i++) {
         if (run->taps[i].kind == kind && run->taps[i].layer == layer) {
             return;
         }
     }
+    run->sources[run->n_taps] = source;
     run->taps[run->n_taps++] = (struct lb_tap){.kind = kind, .layer = layer};
 }
 
 static void add_taps(struct run *run, const struct lb_job *job) {
     for (size_t i = 0; i < job->n_outputs; i++) {
         const struct lb_output_name *what = &job->outputs[i].what;
-        switch (lb_output_get(what->kind)->source) {
-        case LB_FROM_LOGITS:
-        case LB_FROM_FINAL:
-            break;
-        case LB_FROM_SENTENCE:
-            run->needs_sentences = true;
-            break;
-        case LB_FROM_HIDDEN:
-            add_tap(run, LB_TAP_HIDDEN, what->layer);
-            break;
-        case LB_FROM_ATTENTION:
-            add_tap(run, LB_TAP_ATTENTION, what->layer);
-            break;
+        enum lb_output_source source = lb_output_get(what->kind)->source;
+        enum lb_tap_kind tap;
+        run->needs_sentences |= source == LB_FROM_SENTENCE;
+        if (lb_hosted_tap(source, &tap)) {
+            add_tap(run, tap, what->layer, source);
         }
     }
 }
@@ -132,7 +126,8 @@ static enum lb_status prepare(struct lb_engine *engine, const struct lb_batch *b
         most_taps += batch->slices[i].job->n_outputs;
     }
     run->taps = lb_arena_array(arena, most_taps, sizeof *run->taps);
-    if (!run->places || !run->first || !run->taps) {
+    run->sources = lb_arena_array(arena, most_taps, sizeof *run->sources);
+    if (!run->places || !run->first || !run->taps || !run->sources) {
         return LB_E_NOMEM;
     }
     for (size_t i = 0; i < batch->n_slices; i++) {
@@ -172,11 +167,11 @@ static enum lb_status compute(struct lb_engine *engine, struct run *run) {
         if (!tap->value) {
             return lb_tape_status(engine->tape) != LB_OK ? lb_tape_status(engine->tape) : LB_E_INTERNAL;
         }
-        if (tap->kind == LB_TAP_HIDDEN) {
-            lb_extract_states(&extract, LB_FROM_HIDDEN, tap->layer, tap->value);
-        } else {
+        if (tap->kind == LB_TAP_ATTENTION) {
             lb_extract_attention(&extract, tap->layer, lb_model_config(model)->num_attention_heads,
                                  tap->value);
+        } else {
+            lb_extract_states(&extract, run->sources[i], tap->layer, tap->value);
         }
     }
     if (run->needs_sentences) {
@@ -340,9 +335,11 @@ enum lb_status lb_engine_admit(struct lb_engine *engine, struct lb_job *job, str
     for (size_t i = 0; i < job->n_outputs; i++) {
         const struct lb_output_name *what = &job->outputs[i].what;
         enum lb_output_source source = lb_output_get(what->kind)->source;
-        if (source == LB_FROM_HIDDEN) {
+        enum lb_tap_kind tap;
+        bool tapped = lb_hosted_tap(source, &tap);
+        job->taps += tapped ? mix((uint64_t)what->layer * 8 + tap + 1) : 0;
+        if (tapped && tap != LB_TAP_ATTENTION) {
             job->row_bytes += (size_t)job->outputs[i].width * sizeof(float);
-            job->taps += mix((uint64_t)what->layer * 2 + 1);
         } else if (source == LB_FROM_SENTENCE) {
             job->row_bytes +=
                 (size_t)job->outputs[i].width * sizeof(float) + 64; /* a sequence has a row or more */
@@ -351,7 +348,6 @@ enum lb_status lb_engine_admit(struct lb_engine *engine, struct lb_job *job, str
         } else if (source == LB_FROM_ATTENTION) {
             /* One as computed, and each as kept. */
             job->square_bytes += (job->square_bytes ? 1 : 2) * heads * sizeof(float);
-            job->taps += mix((uint64_t)what->layer * 2 + 2);
         }
     }
     if (job->draw) {

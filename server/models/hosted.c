@@ -167,12 +167,29 @@ int64_t lb_hosted_vocab(const struct lb_hosted *hosted) {
     return head ? head->rows : lb_model_config(hosted->model)->vocab_size;
 }
 
-static int64_t hidden_width(const struct lb_hosted *hosted, int layer) {
-    const struct lb_config *config = lb_model_config(hosted->model);
-    if (hosted->decoder) {
-        return config->hidden_size;
+bool lb_hosted_tap(enum lb_output_source source, enum lb_tap_kind *out) {
+    switch (source) {
+    case LB_FROM_LOGITS:
+    case LB_FROM_FINAL:
+    case LB_FROM_SENTENCE:
+        return false;
+    case LB_FROM_HIDDEN:
+        *out = LB_TAP_HIDDEN;
+        return true;
+    case LB_FROM_QUERIES:
+        *out = LB_TAP_QUERIES;
+        return true;
+    case LB_FROM_KEYS:
+        *out = LB_TAP_KEYS;
+        return true;
+    case LB_FROM_VALUES:
+        *out = LB_TAP_VALUES;
+        return true;
+    case LB_FROM_ATTENTION:
+        *out = LB_TAP_ATTENTION;
+        return true;
     }
-    return layer == 0 ? config->input_size : config->hidden_sizes[layer - 1];
+    return false;
 }
 
 /* Of a classifier of texts, what its head makes and reads is one row a text; so is all of one of features. */
@@ -183,6 +200,8 @@ static bool has_rows(const struct lb_hosted *hosted, enum lb_output_source sourc
 
 struct lb_output_sizes lb_hosted_sizes(const struct lb_hosted *hosted, struct lb_output_name what) {
     enum lb_output_source source = lb_output_get(what.kind)->source;
+    enum lb_tap_kind tap;
+    bool tapped = lb_hosted_tap(source, &tap);
     return (struct lb_output_sizes){.sequences = -1,
                                     .rows = -1,
                                     .positions = -1,
@@ -191,8 +210,8 @@ struct lb_output_sizes lb_hosted_sizes(const struct lb_hosted *hosted, struct lb
                                     .scored = -1,
                                     .samples = -1,
                                     .heads = lb_model_config(hosted->model)->num_attention_heads,
-                                    .state = source == LB_FROM_HIDDEN ? hidden_width(hosted, what.layer)
-                                                                      : lb_model_width(hosted->model),
+                                    .state = tapped ? lb_model_tap_width(hosted->model, tap, what.layer)
+                                                    : lb_model_width(hosted->model),
                                     .classifier = !has_rows(hosted, source)};
 }
 
@@ -200,14 +219,14 @@ enum lb_status lb_hosted_gives(const struct lb_hosted *hosted, struct lb_output_
                                struct lb_detail *detail) {
     const struct lb_output *is = lb_output_get(what.kind);
     const struct lb_model *model = hosted->model;
-    if (is->source == LB_FROM_HIDDEN || is->source == LB_FROM_ATTENTION) {
-        return lb_model_check_tap(model, is->source == LB_FROM_HIDDEN ? LB_TAP_HIDDEN : LB_TAP_ATTENTION,
-                                  what.layer, detail);
+    enum lb_tap_kind tap;
+    if (lb_hosted_tap(is->source, &tap)) {
+        return lb_model_check_tap(model, tap, what.layer, detail);
     }
     if (is->uses & LB_USES_NEXT_TOKEN && lb_model_is_classifier(model)) {
         return lb_fail(detail, LB_E_ARG, "output %s: a classifier has no next token", name);
     }
-    if (is->uses & LB_USES_SCORE_IDS && !hosted->decoder) {
+    if (is->uses & LB_USES_SCORE_IDS && lb_model_is_classifier(model)) {
         return lb_fail(detail, LB_E_ARG, "output %s: a classifier has no positions; ask for logits", name);
     }
     if (is->source == LB_FROM_LOGITS && !lb_model_head(model)->weight) {

@@ -55,6 +55,8 @@ struct lb_hosted *lb_hosted_retain(struct lb_hosted *hosted);
 void lb_hosted_release(struct lb_hosted *hosted);
 /* Rows of the head; of a model without one its ids. */
 int64_t lb_hosted_vocab(const struct lb_hosted *hosted);
+/* Whether outputs of this source are a tap of the forward, and which. */
+bool lb_hosted_tap(enum lb_output_source source, enum lb_tap_kind *out);
 /* Whether the model gives the output; LB_E_ARG says why not, name being the output's. */
 LB_NODISCARD enum lb_status lb_hosted_gives(const struct lb_hosted *hosted, struct lb_output_name what,
                                             const char *name, struct lb_detail *detail);

@@ -133,6 +133,52 @@ static void check_forward(const char *name) {
     close_case(&f);
 }
 
+/* Queries, keys and values as transformers' projections give them (make_qkv.py). */
+static void check_qkv(const char *name) {
+    static const char *const names[] = {"queries", "keys", "values"};
+    struct fixture f;
+    struct lb_detail detail = {0};
+    struct lb_safetensors *expected = NULL;
+    struct lb_tap taps[3 * 8];
+    char path[512];
+    size_t n_taps = 0;
+    open_case(&f, name, false);
+    snprintf(path, sizeof path, "%s/tests/golden/model/%s/qkv.safetensors", getenv("LB_SOURCE_ROOT"), name);
+    if (lb_safetensors_open(path, &expected, &detail) != LB_OK) {
+        fail_msg("%s", detail.text);
+    }
+    for (int l = 0; l < lb_model_config(f.model)->num_hidden_layers; l++) {
+        for (int i = 0; i < 3; i++) {
+            taps[n_taps++] = (struct lb_tap){(enum lb_tap_kind)(LB_TAP_QUERIES + i), l, NULL};
+        }
+    }
+    lb_tape_begin(f.tape, LB_TAPE_PLAIN, &f.in.ragged, NULL);
+    assert_non_null(lb_model_forward(f.model, f.tape, &f.in, taps, n_taps, NULL));
+    double worst = 0;
+    for (size_t i = 0; i < n_taps; i++) {
+        char tensor[64];
+        snprintf(tensor, sizeof tensor, "%s.%d", names[i % 3], taps[i].layer);
+        const struct lb_tensor *t = lb_safetensors_find(expected, tensor);
+        assert_non_null(t);
+        assert_int_equal(t->dim[0], f.n);
+        assert_int_equal(t->dim[1], taps[i].value->cols);
+        assert_int_equal(t->dim[1], lb_model_tap_width(f.model, taps[i].kind, taps[i].layer));
+        worst = fmax(worst, difference(taps[i].value->data, t->data, f.n * t->dim[1]));
+    }
+    printf("%s: queries, keys, values %.2e\n", name, worst);
+    assert_true(worst < LOGIT_TOLERANCE);
+    lb_safetensors_destroy(expected);
+    close_case(&f);
+}
+
+static void queries_keys_values(void **state) {
+    (void)state;
+    static const char *const cases[] = {"qwen2", "qwen3", "gpt2", "phi3", "gpt_neox", "bert", "distilbert"};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        check_qkv(cases[i]);
+    }
+}
+
 /* Logits of the rows of one piece of the last sequence, as generation reads it. */
 static enum lb_status compare_piece(void *context, int64_t row, int64_t n, float *z) {
     struct fixture *f = context;
@@ -449,6 +495,7 @@ int main(void) {
         cmocka_unit_test(generation),          cmocka_unit_test(generation_across_lengths),
         cmocka_unit_test(forward_encoders),    cmocka_unit_test(backward_encoders),
         cmocka_unit_test(forward_classifiers), cmocka_unit_test(backward_classifiers),
+        cmocka_unit_test(queries_keys_values),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -133,7 +133,7 @@ static bool send_all(int fd, const void *bytes, size_t len) {
 }
 
 static bool send_simple(int fd, int code, const char *headers, const char *body) {
-    char text[2048];
+    char text[8192];
     snprintf(text, sizeof text, "HTTP/1.1 %d X\r\n%sContent-Length: %zu\r\n\r\n%s", code, headers,
              strlen(body), body);
     return send_all(fd, text, strlen(text));

@@ -190,6 +190,7 @@ static void names_are_parsed_and_written(void **state) {
         {"hidden_states.9999", LB_OUT_HIDDEN, 9999},
         {"hidden_states.final", LB_OUT_HIDDEN_FINAL, 0},
         {"attentions.3", LB_OUT_ATTENTION, 3},
+        {"keys.3", LB_OUT_KEYS, 3},
     };
     for (size_t i = 0; i < sizeof good / sizeof good[0]; i++) {
         struct lb_output_name out;

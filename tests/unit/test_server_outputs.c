@@ -142,9 +142,8 @@ static void compute(const struct question *q, int b, struct source *out) {
     struct lb_tape *tape = lb_tape_create(TAPE_BYTES);
     int32_t n = q->hosted->decoder ? lengths[b] : 1, offsets[2] = {0, n};
     struct lb_input in = {{1, offsets}, ids + b * T, features + b * 12};
-    struct lb_tap tap = {.kind = from == LB_FROM_ATTENTION ? LB_TAP_ATTENTION : LB_TAP_HIDDEN,
-                         .layer = q->layer};
-    bool taps = from == LB_FROM_HIDDEN || from == LB_FROM_ATTENTION;
+    struct lb_tap tap = {.layer = q->layer};
+    bool taps = lb_hosted_tap(from, &tap.kind);
     lb_tape_begin(tape, LB_TAPE_PLAIN, &in.ragged, NULL);
     struct lb_value *h = lb_model_forward(model, tape, &in, &tap, taps, NULL);
     assert_non_null(h);
@@ -351,6 +350,9 @@ static const struct {
     [LB_OUT_SAMPLE_WEIGHTS] = {LB_FROM_LOGITS, LB_WIDE_SAMPLES, sample_weight},
     [LB_OUT_HIDDEN_FINAL] = {LB_FROM_FINAL, LB_WIDE_STATE, same},
     [LB_OUT_HIDDEN] = {LB_FROM_HIDDEN, LB_WIDE_STATE, same},
+    [LB_OUT_QUERIES] = {LB_FROM_QUERIES, LB_WIDE_STATE, same},
+    [LB_OUT_KEYS] = {LB_FROM_KEYS, LB_WIDE_STATE, same},
+    [LB_OUT_VALUES] = {LB_FROM_VALUES, LB_WIDE_STATE, same},
     [LB_OUT_ATTENTION] = {LB_FROM_ATTENTION, LB_WIDE_KEYS, keys},
     [LB_OUT_SENTENCE] = {LB_FROM_SENTENCE, LB_WIDE_SENTENCE, same},
 };
@@ -529,13 +531,13 @@ static int check_model(struct lb_hosted *hosted) {
 
 static void test_decoder(void **state) {
     (void)state;
-    assert_true(check_model(llama) >= 6 + 3 + 2);
+    assert_true(check_model(llama) >= 6 + 3 + 3 * 2 + 2);
 }
 
 /* Above a size of vocabularies, logits come in panels. */
 static void test_large_vocabulary(void **state) {
     (void)state;
-    assert_true(check_model(large) >= 6 + 3 + 2);
+    assert_true(check_model(large) >= 6 + 3 + 3 * 2 + 2);
     struct question q = {
         .hosted = large, .kind = LB_OUT_TOPK_IDS, .temperature = 1, .top_k = 3, .datatype = LB_DT_UINT16};
     assert_null(answer(&q)); /* its ids don't fit */
@@ -589,7 +591,7 @@ static void test_classifier(void **state) {
 /* No logits, but sentences; asked for nothing, it gives those. */
 static void test_encoder(void **state) {
     (void)state;
-    assert_int_equal(check_model(bert), 1 + 3 + 2 + 1);
+    assert_int_equal(check_model(bert), 1 + 3 + 3 * 2 + 2 + 1);
     struct question q = {.hosted = bert, .kind = LB_OUT_LOGITS, .temperature = 1, .top_k = 3};
     assert_null(answer(&q));
     assert_non_null(strstr(detail.text, "output logits: this model has no head"));
@@ -612,7 +614,8 @@ static void test_table(void **state) {
     (void)state;
     for (int k = 0; k < LB_N_OUTPUTS; k++) {
         const struct lb_output *is = lb_output_get((enum lb_output_kind)k);
-        bool tapped = is->source == LB_FROM_HIDDEN || is->source == LB_FROM_ATTENTION;
+        enum lb_tap_kind tap;
+        bool tapped = lb_hosted_tap(is->source, &tap);
         assert_int_equal(lb_output_layered((enum lb_output_kind)k), tapped);
         assert_int_equal(is->own == LB_DT_INT32, is->numbers == LB_ARE_IDS || is->numbers == LB_ARE_DRAWN ||
                                                      is->numbers == LB_ARE_COUNTS);

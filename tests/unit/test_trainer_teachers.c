@@ -491,7 +491,8 @@ static void test_what_is_not_given(void **state) {
     assert_int_equal(lb_teachers_set_spec(teachers, 0, &spec, &told), LB_E_ARG);
     assert_non_null(strstr(told.text, "teacher t0 does not give attentions.3"));
     assert_non_null(strstr(told.text, "it gives logits, logits.topk_ids, "));
-    assert_non_null(strstr(told.text, "hidden_states.0 to 3, attentions.0 to 2"));
+    assert_non_null(strstr(
+        told.text, "hidden_states.0 to 3, queries.0 to 2, keys.0 to 2, values.0 to 2, attentions.0 to 2"));
     spec.outputs[0].layer = 2;
     must(lb_teachers_set_spec(teachers, 0, &spec, &detail), &detail);
     lb_teachers_close(teachers);

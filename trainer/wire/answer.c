@@ -76,8 +76,10 @@ int64_t lb_info_state_width(const struct lb_teacher_info *info, enum lb_output_k
     if (given && given->width > 0) {
         return given->width;
     }
-    /* Layers of a classifier may be of any width. */
-    bool alike = info->input_size == 0 || lb_output_get(kind)->source == LB_FROM_FINAL;
+    /* Layers of a classifier may be of any width, and heads of any number and width. */
+    enum lb_output_source source = lb_output_get(kind)->source;
+    bool heads = source == LB_FROM_QUERIES || source == LB_FROM_KEYS || source == LB_FROM_VALUES;
+    bool alike = (info->input_size == 0 && !heads) || source == LB_FROM_FINAL;
     return alike ? info->hidden_size : 0;
 }
 
@@ -161,7 +163,7 @@ enum lb_status lb_info_gives(const struct lb_teacher_info *info, const struct lb
             lb_buf_finish(&list);
             return LB_E_ARG;
         }
-        int64_t blocks = info->n_layers - (lb_output_get(kind)->source == LB_FROM_ATTENTION);
+        int64_t blocks = info->n_layers - (lb_output_get(kind)->source != LB_FROM_HIDDEN);
         if (info->n_given == 0 && lb_output_layered(kind) && info->n_layers > 0 &&
             (spec->outputs[j].layer < 0 || spec->outputs[j].layer > blocks)) {
             return lb_fail(detail, LB_E_ARG, "teacher %s has %lld layers, it does not give %s", name,
