@@ -16,6 +16,10 @@ static struct lb_sha256 *begin(const char *request_digest) {
     return hash;
 }
 
+struct lb_sha256 *lb_answer_digest_begin(const struct lb_infer_response *response) {
+    return begin(response->digest_of);
+}
+
 enum lb_status lb_answer_digest(const struct lb_infer_response *response, const void *head, size_t len,
                                 uint8_t out[LB_SHA256_BYTES]) {
     struct lb_sha256 *hash = begin(response->digest_of);

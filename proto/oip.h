@@ -99,6 +99,9 @@ enum lb_status lb_request_digest(const char *fingerprint, const struct lb_infer_
  * being what lb_infer_response_head wrote. See PROTOCOL.md "Digest". LB_E_NOMEM is the only failure. */
 LB_NODISCARD enum lb_status lb_answer_digest(const struct lb_infer_response *response, const void *head,
                                              size_t len, uint8_t out[LB_SHA256_BYTES]);
+/* The same piece by piece, for tensors that are made while they are sent: everything of the body is still to
+ * be added; the caller's (lb_sha256_final). NULL: out of memory. */
+struct lb_sha256 *lb_answer_digest_begin(const struct lb_infer_response *response);
 /* Ends head, a JSON object from byte start on but for its last brace, with its digest as the last member: an
  * answer that is all JSON, or metadata (which answer no request that has a digest: ""). */
 LB_NODISCARD enum lb_status lb_answer_digest_put(struct lb_buf *head, size_t start,

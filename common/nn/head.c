@@ -111,9 +111,9 @@ static bool is_plain(struct lb_head_shape shape) {
 
 /* For products with all of w at once: room for the logits of as many rows, and a panel that holds the whole
  * head where it is small enough, or stored as it is multiplied. */
-static bool begin_rows(struct work *work, int64_t rows) {
+static bool begin_rows(struct work *work, int64_t rows, float *z) {
     int64_t v = work->w->rows, floats = lb_gemm_panel_floats(work->w, v);
-    work->z = lb_tape_bytes(work->tape, (size_t)(rows * v) * sizeof(float));
+    work->z = z != NULL ? z : lb_tape_bytes(work->tape, (size_t)(rows * v) * sizeof(float));
     work->has_panel = floats == 0 || (floats <= KEPT_FLOATS && work->h->rows > rows);
     floats = work->has_panel ? floats : lb_gemm_weight_floats(work->w);
     work->workspace = floats > 0 ? lb_tape_bytes(work->tape, (size_t)floats * sizeof(float)) : NULL;
@@ -304,7 +304,7 @@ static void group_finish(const struct group *g, const struct lb_head_reader *rea
 /* Groups as small as a chunk, each with all logits of its rows. */
 static bool read_by_rows(struct work *work, const struct lb_head_reader *reader) {
     int64_t most = smaller(lb_head_chunk(work->w->rows), work->h->rows);
-    bool ok = begin_rows(work, most);
+    bool ok = begin_rows(work, most, NULL);
     for (int64_t c = 0; ok && c < work->n_chunks;) {
         struct group g = {.chunks = work->chunks + c};
         while (c < work->n_chunks && g.n_rows + work->chunks[c].n <= most) {
@@ -405,6 +405,23 @@ void lb_head_read_bytes(int64_t v, const struct lb_head_want *most, size_t *of_a
     *of_row = v > LB_HEAD_WIDE_V ? row : 0;
 }
 
+int64_t lb_head_plain_chunk(int64_t v) {
+    return plain_chunk(v);
+}
+
+enum lb_status lb_head_chunk_logits(struct lb_tape *tape, const struct lb_value *h,
+                                    const struct lb_head *head, float *z) {
+    struct lb_arena_mark mark = lb_tape_mark(tape);
+    struct work work;
+    bool ok = begin(&work, tape, h, head) && begin_rows(&work, h->rows, z);
+    if (ok) {
+        const int32_t offsets[2] = {0, (int32_t)h->rows};
+        product(&work, 0, h->rows, &(struct lb_ragged){1, offsets});
+    }
+    lb_tape_release(tape, mark);
+    return ok ? LB_OK : LB_E_NOMEM;
+}
+
 size_t lb_head_run_bytes(int64_t v) {
     return (size_t)(plain_chunk(v) * v) * sizeof(float);
 }
@@ -484,7 +501,7 @@ enum lb_status lb_head_run(struct lb_tape *tape, struct lb_value *h, const struc
     int64_t v = head->weight->rows, step = smaller(train ? lb_head_chunk(v) : plain_chunk(v), h->rows);
     struct lb_arena_mark mark = lb_tape_mark(tape);
     struct work work;
-    enum lb_status status = begin(&work, tape, h, head) && begin_rows(&work, step) ? LB_OK : LB_E_NOMEM;
+    enum lb_status status = begin(&work, tape, h, head) && begin_rows(&work, step, NULL) ? LB_OK : LB_E_NOMEM;
     if (status == LB_OK) {
         status =
             train ? run_train(&work, h, head->bias, step, fn, context) : run_plain(&work, first, fn, context);

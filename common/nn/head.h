@@ -110,6 +110,13 @@ typedef enum lb_status (*lb_head_fn)(void *context, int64_t row, int64_t n, floa
 enum lb_status lb_head_run(struct lb_tape *tape, struct lb_value *h, const struct lb_head *head,
                            const int32_t *first, lb_head_fn fn, void *context);
 
+/* Rows of a chunk in plain mode. Chunks begin at multiples of it within their sequence. */
+int64_t lb_head_plain_chunk(int64_t v);
+/* The logits z [h->rows, V] of one such chunk alone, with the bits that they have by all other ways.
+ * LB_E_NOMEM.
+ */
+enum lb_status lb_head_chunk_logits(struct lb_tape *tape, const struct lb_value *h,
+                                    const struct lb_head *head, float *z);
 /* Tape for the logits of a chunk in plain mode, about. */
 size_t lb_head_run_bytes(int64_t v);
 

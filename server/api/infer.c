@@ -4,6 +4,7 @@
 #include "common/base/mem.h"
 #include "proto/oip.h"
 #include "server/api/reply.h"
+#include "server/api/streamed.h"
 #include "server/api/submit.h"
 
 #include <stdio.h>
@@ -35,6 +36,7 @@ static bool json_length(struct lb_exchange *x, int64_t *out) {
 static bool make_job(struct lb_server *server, struct lb_exchange *x,
                      const struct lb_infer_request *request) {
     struct lb_visit *visit = x->user;
+    visit->streams = true;
     if (!lb_submit_plan(server, x, request, NULL)) {
         return false;
     }
@@ -42,7 +44,8 @@ static bool make_job(struct lb_server *server, struct lb_exchange *x,
     visit->id = request->id ? lb_arena_strdup(&job->arena, request->id) : NULL;
     size_t numbers = lb_job_json_numbers(job);
     visit->json_bytes = numbers * JSON_NUMBER;
-    x->heavy = numbers > LB_LIGHT_NUMBERS || (request->answer_digest && job->output_bytes > LB_LIGHT_BYTES);
+    size_t digested = request->answer_digest ? job->output_bytes - job->streamed_bytes : 0;
+    x->heavy = numbers > LB_LIGHT_NUMBERS || digested > LB_LIGHT_BYTES;
     visit->answer_digest = request->answer_digest;
     if (request->answer_digest && job->n_outputs >= LB_MAX_TENSORS) {
         lb_reply_error(x, 400, "%zu outputs and answer_digest; at most %d outputs have one", job->n_outputs,
@@ -101,7 +104,7 @@ static bool assemble(struct lb_exchange *x, const struct lb_job *job,
     for (size_t i = 0; i < job->n_outputs; i++) {
         binary |= job->outputs[i].binary;
     }
-    if (binary && response->digest_of) {
+    if (job->streamed_bytes == 0 && binary && response->digest_of) {
         if (lb_answer_digest(response, head->data, head->len, digest) != LB_OK) {
             return false;
         }
@@ -111,6 +114,9 @@ static bool assemble(struct lb_exchange *x, const struct lb_job *job,
     x->reply.text = !binary;
     x->reply.parts = parts;
     x->reply.n_parts = n;
+    if (job->streamed_bytes > 0 && !lb_reply_streamed(x, response, head->data, head->len)) {
+        return false;
+    }
     lb_reply_header(x, "Content-Type", binary ? "application/octet-stream" : "application/json");
     if (binary) {
         lb_reply_header(x, LB_HEADER_JSON_LENGTH, length);
@@ -225,7 +231,7 @@ static bool prepare(struct lb_server *server, struct lb_exchange *x) {
     lb_arena_release(&x->arena, mark);
     lb_buf_finish(&x->body);
     lb_unhold(&x->memory, x->memory.bytes);
-    return lb_submit_hold(server, x, job->arena.used + job->output_bytes + visit->json_bytes);
+    return lb_submit_hold(server, x, lb_submit_job_bytes(job) + visit->json_bytes);
 }
 
 void lb_handle_infer(struct lb_server *server, struct lb_exchange *x, const struct lb_route_match *match) {

@@ -2,7 +2,9 @@
 
 #include "common/base/clock.h"
 #include "server/api/reply.h"
+#include "server/api/streamed.h"
 #include "server/engine/admit.h"
+#include "server/engine/stream.h"
 
 /* A job's own arena: ids, offsets and output descriptions. */
 #define JOB_ARENA_BYTES ((size_t)LB_MAX_BODY_BYTES * 2)
@@ -91,8 +93,9 @@ static enum lb_status plan_draw(struct lb_job *job, const struct lb_job_draw *dr
 
 bool lb_submit_plan(struct lb_server *server, struct lb_exchange *x, const struct lb_infer_request *request,
                     const struct lb_job_draw *draw) {
-    const struct lb_plan_limits limits = {MAX_OUTPUT_BYTES, LB_MAX_REQUEST_TOKENS, MAX_JSON_NUMBERS};
     struct lb_visit *visit = x->user;
+    const struct lb_plan_limits limits = {MAX_OUTPUT_BYTES, LB_MAX_REQUEST_TOKENS, MAX_JSON_NUMBERS,
+                                          visit->streams ? LB_STREAM_BYTES : 0};
     struct lb_detail detail = {0};
     struct lb_job *job = lb_job_create(JOB_ARENA_BYTES);
     if (!job) {
@@ -118,6 +121,11 @@ bool lb_submit_plan(struct lb_server *server, struct lb_exchange *x, const struc
     job->done = job_done;
     job->context = x;
     return true;
+}
+
+size_t lb_submit_job_bytes(const struct lb_job *job) {
+    size_t streams = job->kept ? job->state_bytes + lb_logits_stream_bytes(job->model) : 0;
+    return job->arena.used + job->output_bytes - job->streamed_bytes + streams;
 }
 
 /* ---- its way ---- */

@@ -17,9 +17,13 @@ bool lb_submit_hold(struct lb_server *server, struct lb_exchange *exchange, size
  */
 size_t lb_submit_decoding_bytes(const char *body, size_t body_len, int64_t json_len);
 /* Makes visit->job of the request about visit->hosted; false, and answered, when it can't be. draw: what is
- * drawn behind the sequences, but for the places it goes to; NULL: nothing. */
+ * drawn behind the sequences, but for the places it goes to; NULL: nothing. Where visit->streams is set,
+ * large logits are left to lb_reply_streamed. */
 bool lb_submit_plan(struct lb_server *server, struct lb_exchange *exchange,
                     const struct lb_infer_request *request, const struct lb_job_draw *draw);
+/* Memory that visit->job holds from now on until its answer is out, but for what its outputs become as text.
+ */
+size_t lb_submit_job_bytes(const struct lb_job *job);
 /* Queues visit->job. The exchange is not the caller's any more; finish answers it. */
 void lb_submit(struct lb_server *server, struct lb_exchange *exchange,
                void (*finish)(struct lb_server *server, struct lb_exchange *exchange));

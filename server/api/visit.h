@@ -54,6 +54,7 @@ struct lb_visit {
     const char *id;                     /* the infer request's id; in the job's arena; NULL */
     char digest[80];                    /* "sha-256=..." of an infer request */
     bool answer_digest;                 /* its answer ends with its own */
+    bool streams;                       /* its handler can send tensors that are made meanwhile */
     size_t json_bytes;                  /* held for the answer's JSON, about */
 };
 

@@ -392,9 +392,29 @@ static enum lb_status plan_output(const struct lb_wire_output *asked, const stru
     shape_output(hosted, job, o);
     job->needs_topk |= (uses & LB_USES_TOP_K) != 0;
     job->needs_samples |= (uses & LB_USES_SAMPLES) != 0;
-    job->needs_head |= lb_output_get(o->what.kind)->source == LB_FROM_LOGITS;
     job->n_outputs++;
-    return size_output(job, o, limits, detail);
+    status = size_output(job, o, limits, detail);
+    o->streamed = status == LB_OK && o->what.kind == LB_OUT_LOGITS && o->binary && !o->once &&
+                  limits->stream_bytes > 0 && o->bytes > limits->stream_bytes;
+    job->streamed_bytes += o->streamed ? o->bytes : 0;
+    job->needs_head |= lb_output_get(o->what.kind)->source == LB_FROM_LOGITS && !o->streamed;
+    return status;
+}
+
+/* Which states are kept for what is streamed. */
+static enum lb_status plan_states(struct lb_job *job, struct lb_detail *detail) {
+    const struct lb_weight *head = lb_model_head(job->model->model)->weight;
+    int64_t step = lb_head_plain_chunk(head->rows), rows = 0;
+    job->kept = lb_arena_array(&job->arena, (size_t)job->n_seqs, sizeof *job->kept);
+    if (!job->kept) {
+        return out_of_memory(detail);
+    }
+    for (int64_t b = 0; b < job->n_seqs; b++) {
+        job->kept[b] = (int32_t)rows;
+        rows += lb_job_length(job, b) - lb_job_first_kept(job, b, step);
+    }
+    job->state_bytes = (size_t)(rows * head->cols) * sizeof(float);
+    return LB_OK;
 }
 
 static enum lb_status check_json_values(const struct lb_job *job, const struct lb_plan_limits *limits,
@@ -474,5 +494,6 @@ enum lb_status lb_plan(const struct lb_infer_request *request, const struct lb_p
                                  : plan_features(request, config, limits, job, detail);
     status = status == LB_OK ? plan_outputs(request, limits, job, detail) : status;
     job->samples = job->needs_samples ? job->samples : 0;
+    status = status == LB_OK && job->streamed_bytes > 0 ? plan_states(job, detail) : status;
     return status == LB_OK && job->samples > 0 ? make_streams(job, config->input_size, detail) : status;
 }

@@ -161,6 +161,7 @@ static enum lb_status compute(struct lb_engine *engine, struct run *run) {
         lb_extract_once(&extract, LB_FROM_FINAL, h);
     } else {
         lb_extract_states(&extract, LB_FROM_FINAL, 0, h);
+        lb_extract_kept(&extract, h);
     }
     for (size_t i = 0; i < run->n_taps; i++) {
         const struct lb_tap *tap = &run->taps[i];

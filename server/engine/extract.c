@@ -1,6 +1,7 @@
 #include "server/engine/extract.h"
 
 #include <omp.h>
+#include <string.h>
 
 #define FILLS(kind, name, own, others, source, width, numbers, uses, fill)                                   \
     [LB_OUT_##kind] = lb_extract_##fill,
@@ -29,7 +30,7 @@ enum lb_status lb_extract_init(struct lb_extract *extract, const struct lb_place
 static void fill_row(struct lb_row *row, enum lb_output_source source, int layer) {
     for (size_t i = 0; i < row->job->n_outputs; i++) {
         const struct lb_job_output *o = &row->job->outputs[i];
-        if (lb_output_get(o->what.kind)->source == source && o->what.layer == layer) {
+        if (lb_output_get(o->what.kind)->source == source && o->what.layer == layer && !o->streamed) {
             fills[o->what.kind](row, o);
         }
     }
@@ -82,7 +83,7 @@ static int64_t place_of(const struct lb_extract *extract, int64_t row) {
 
 static bool in_pieces(const struct lb_job_output *o) {
     const struct lb_output *is = lb_output_get(o->what.kind);
-    return is->source == LB_FROM_LOGITS && (is->uses & LB_IN_PIECES) != 0;
+    return is->source == LB_FROM_LOGITS && (is->uses & LB_IN_PIECES) != 0 && !o->streamed;
 }
 
 bool lb_extract_needs_rows(const struct lb_extract *extract) {
@@ -93,7 +94,7 @@ bool lb_extract_needs_rows(const struct lb_extract *extract) {
         }
         for (size_t i = 0; i < job->n_outputs; i++) {
             if (lb_output_get(job->outputs[i].what.kind)->source == LB_FROM_LOGITS &&
-                !in_pieces(&job->outputs[i])) {
+                !in_pieces(&job->outputs[i]) && !job->outputs[i].streamed) {
                 return true;
             }
         }
@@ -212,6 +213,21 @@ void lb_extract_states(const struct lb_extract *extract, enum lb_output_source s
                                  .n = value->cols,
                                  .heads = 1};
             fill_row(&row, source, layer);
+        }
+    }
+}
+
+void lb_extract_kept(const struct lb_extract *extract, const struct lb_value *value) {
+    int64_t step = lb_head_plain_chunk(extract->v);
+    for (int64_t s = 0; s < extract->ragged->n_seqs; s++) {
+        const struct lb_place *place = &extract->places[s];
+        const struct lb_job *job = place->job;
+        if (job->kept) {
+            int64_t first = lb_job_first_kept(job, place->seq, step),
+                    n = lb_job_length(job, place->seq) - first;
+            memcpy(job->states + job->kept[place->seq] * value->cols,
+                   value->data + (extract->ragged->offsets[s] + first) * value->cols,
+                   (size_t)(n * value->cols) * sizeof(float));
         }
     }
 }

@@ -46,6 +46,8 @@ enum lb_status lb_extract_logits(void *context, int64_t row, int64_t n, float *z
 /* Outputs that are made of states: the rows of value [N, C]. layer: 0 for the final state. */
 void lb_extract_states(const struct lb_extract *extract, enum lb_output_source source, int layer,
                        const struct lb_value *value);
+/* Final states [N, C] of jobs whose logits are streamed, to where they are kept. */
+void lb_extract_kept(const struct lb_extract *extract, const struct lb_value *value);
 /* Outputs that are made of one row a sequence: value [sequences of the batch, C]. */
 void lb_extract_once(const struct lb_extract *extract, enum lb_output_source source,
                      const struct lb_value *value);

@@ -18,6 +18,7 @@ void lb_job_destroy(struct lb_job *job) {
     for (size_t i = 0; i < job->n_outputs; i++) {
         lb_free(job->outputs[i].data);
     }
+    lb_free(job->states);
     lb_hosted_release(job->model);
     lb_arena_finish(&job->arena);
     lb_free(job);
@@ -35,12 +36,16 @@ size_t lb_job_json_numbers(const struct lb_job *job) {
 enum lb_status lb_job_allocate(struct lb_job *job) {
     for (size_t i = 0; i < job->n_outputs; i++) {
         struct lb_job_output *o = &job->outputs[i];
-        if (!o->data && o->bytes > 0) {
+        if (!o->data && o->bytes > 0 && !o->streamed) {
             o->data = lb_calloc(o->bytes, 1);
             if (!o->data) {
                 return LB_E_NOMEM;
             }
         }
+    }
+    if (job->kept && !job->states) {
+        job->states = lb_malloc_array(job->state_bytes, 1);
+        return job->states ? LB_OK : LB_E_NOMEM;
     }
     return LB_OK;
 }

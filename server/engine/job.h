@@ -27,6 +27,7 @@ struct lb_job_output {
     char name[LB_MAX_NAME];
     enum lb_datatype datatype;
     bool binary;
+    bool streamed; /* made while the client reads, from the job's states: no data (server/engine/stream.h) */
     int n_dims;
     int64_t dim[LB_MAX_WIRE_DIMS];
     int64_t width; /* elements per returned row; where there are heads: of one row of one head */
@@ -71,7 +72,12 @@ struct lb_job {
     struct lb_job_draw *draw; /* set before lb_engine_admit; NULL: nothing is drawn */
     size_t n_outputs;
     struct lb_job_output *outputs;
-    size_t output_bytes; /* of all outputs together */
+    size_t output_bytes;   /* of all outputs together */
+    size_t streamed_bytes; /* of them those that are streamed: they take no memory */
+    /* Final states [rows, C] for those: from each sequence's first chunk that is wanted to its end. */
+    int32_t *kept; /* [B] row of states at which a sequence begins; NULL: none are kept */
+    size_t state_bytes;
+    float *states; /* on the heap */
 
     /* For the schedule, set before it is submitted. */
     uint64_t deadline_ns;                       /* 0: none */
@@ -109,6 +115,11 @@ static inline int64_t lb_job_length(const struct lb_job *job, int64_t seq) {
 static inline size_t lb_job_tape(const struct lb_job *job, int64_t seq) {
     size_t n = (size_t)lb_job_length(job, seq);
     return n * job->row_bytes + n * n * job->square_bytes;
+}
+
+/* The first row of a sequence whose state is kept, where chunks of the head have step rows. */
+static inline int64_t lb_job_first_kept(const struct lb_job *job, int64_t seq, int64_t step) {
+    return job->start[seq] / step * step;
 }
 
 /* What is drawn from row t of a sequence. */

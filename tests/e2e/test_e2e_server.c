@@ -247,6 +247,55 @@ static void test_answer_digest(void **state) {
     }
 }
 
+/* Logits of more than 8 MiB are made while they are read: those of the engine, with their digest, beside an
+ * output that stands before and one that stands behind them. Clients that leave in the midst harm nobody. */
+static void test_streamed_logits(void **state) {
+    (void)state;
+    enum { MANY = 1500, LEAVE = 3 };
+    int32_t *many = lb_malloc_array((size_t)MANY * 16, sizeof *many);
+    struct lb_ask few, ask;
+    char header[128], length[32];
+    assert_non_null(many);
+    for (int i = 0; i < MANY * 16; i++) {
+        many[i] = ids[i % 64];
+    }
+    lb_ask_ids(&few, 4, 16, ids);
+    lb_ask_output(&few, "logits", LB_DT_NONE, true);
+    lb_ask_output(&few, "logsumexp", LB_DT_NONE, true);
+    lb_ask_send_ok(&daemon_, "teacher", &few, "");
+    for (int i = 0; i <= LEAVE; i++) {
+        lb_ask_ids(&ask, MANY, 16, many);
+        lb_ask_output(&ask, "logsumexp", LB_DT_NONE, true);
+        lb_ask_output(&ask, "logits", LB_DT_NONE, true);
+        lb_ask_output(&ask, "logits.topk_ids", LB_DT_UINT16, true);
+        ask.request.answer_digest = true;
+        if (i < LEAVE) {
+            assert_true(lb_ask_send_only(&daemon_, "teacher", &ask));
+            lb_ask_finish(&ask);
+        }
+    }
+    lb_ask_send_ok(&daemon_, "teacher", &ask, "");
+    assert_int_equal(ask.response.n_outputs, 4);
+    const struct lb_wire_tensor *z = &ask.response.outputs[1], *of_few = &few.response.outputs[0];
+    size_t sequence = (size_t)16 * V * sizeof(float);
+    assert_int_equal(z->bytes, MANY * sequence);
+    assert_true(z->bytes > (size_t)8 << 20);
+    for (int i = 0; i < MANY; i++) {
+        assert_memory_equal((const char *)z->data + (size_t)i * sequence,
+                            (const char *)of_few->data + (size_t)(i % 4) * sequence, sequence);
+        assert_memory_equal((const float *)ask.response.outputs[0].data + i * 16,
+                            (const float *)few.response.outputs[1].data + i % 4 * 16, 16 * sizeof(float));
+    }
+    assert_true(lb_answer_header(&ask.answer, LB_HEADER_DIGEST, header, sizeof header));
+    assert_true(lb_answer_header(&ask.answer, LB_HEADER_JSON_LENGTH, length, sizeof length));
+    assert_int_equal(lb_answer_digest_check(ask.answer.body.data, ask.answer.body.len, atoll(length),
+                                            header + strlen("sha-256="), NULL),
+                     LB_OK);
+    lb_ask_finish(&ask);
+    lb_ask_finish(&few);
+    lb_free(many);
+}
+
 static void test_classifier(void **state) {
     (void)state;
     float x[3 * 12];
@@ -623,6 +672,7 @@ int main(void) {
         cmocka_unit_test(test_json_equals_binary),
         cmocka_unit_test(test_batch_invariance),
         cmocka_unit_test(test_answer_digest),
+        cmocka_unit_test(test_streamed_logits),
         cmocka_unit_test(test_classifier),
         cmocka_unit_test(test_headers),
         cmocka_unit_test(test_compression),
