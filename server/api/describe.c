@@ -151,6 +151,8 @@ static json_t *parameters(const struct lb_hosted *hosted) {
     json_object_set_new(p, "max_request_tokens", json_integer(LB_MAX_REQUEST_TOKENS));
     json_object_set_new(p, "max_sequences", json_integer(LB_MAX_SEQUENCES));
     json_object_set_new(p, "max_top_k", json_integer((json_int_t)(v < LB_MAX_TOP_K ? v : LB_MAX_TOP_K)));
+    json_object_set_new(p, "max_score_ids", json_integer(LB_MAX_SCORE_IDS));
+    json_object_set_new(p, "max_sample_count", json_integer(LB_MAX_SAMPLES));
     return p;
 }
 

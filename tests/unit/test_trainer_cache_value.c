@@ -91,6 +91,30 @@ static void test_keys(void **state) {
     changed.top_k = 9;
     key_of(&a, &changed, "f", key);
     assert_string_equal(base, key);
+    /* Draws: count, seed and temperature are part of a question about them, and of no other. */
+    struct lb_ask_spec drawn = {.n_outputs = 1,
+                                .outputs = {{LB_OUT_SAMPLE_IDS, 0, LB_DT_INT32}},
+                                .top_k = 8,
+                                .temperature = 1,
+                                .sample_count = 5,
+                                .seed = 1};
+    key_of(&a, &drawn, "f", base);
+    for (int i = 0; i < 3; i++) {
+        changed = drawn;
+        changed.sample_count += i == 0;
+        changed.seed += i == 1;
+        changed.sample_temperature = i == 2 ? 2 : 0;
+        key_of(&a, &changed, "f", key);
+        assert_string_not_equal(base, key);
+        assert_false(lb_spec_same(&drawn, &changed));
+    }
+    changed = lse;
+    key_of(&a, &lse, "f", base);
+    changed.sample_count = 5;
+    changed.seed = 1;
+    changed.sample_temperature = 2;
+    key_of(&a, &changed, "f", key);
+    assert_string_equal(base, key);
 }
 
 /* Every prefix and every single flipped bit of a stored value is refused or unpacks to nothing wrong. */
