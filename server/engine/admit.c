@@ -3,6 +3,7 @@
 #include "common/base/mem.h"
 #include "common/base/rng.h"
 #include "common/model/model.h"
+#include "server/engine/stream.h"
 #include "server/models/repository.h"
 
 #include <stdio.h>
@@ -401,7 +402,7 @@ static enum lb_status plan_output(const struct lb_wire_output *asked, const stru
     return status;
 }
 
-/* Which states are kept for what is streamed. */
+/* Which states are kept for what is streamed, where that takes less memory. */
 static enum lb_status plan_states(struct lb_job *job, struct lb_detail *detail) {
     const struct lb_weight *head = lb_model_head(job->model->model)->weight;
     int64_t step = lb_head_plain_chunk(head->rows), rows = 0;
@@ -414,6 +415,14 @@ static enum lb_status plan_states(struct lb_job *job, struct lb_detail *detail) 
         rows += lb_job_length(job, b) - lb_job_first_kept(job, b, step);
     }
     job->state_bytes = (size_t)(rows * head->cols) * sizeof(float);
+    if (job->state_bytes + lb_logits_stream_bytes(job) >= job->streamed_bytes) { /* nothing would be saved */
+        for (size_t i = 0; i < job->n_outputs; i++) {
+            job->outputs[i].streamed = false;
+        }
+        job->needs_head = true;
+        job->streamed_bytes = 0;
+        job->kept = NULL;
+    }
     return LB_OK;
 }
 

@@ -9,7 +9,7 @@ struct lb_plan_limits {
     size_t max_response_bytes;
     int64_t max_tokens;      /* of one request */
     int64_t max_json_values; /* numbers in one answer's JSON */
-    size_t stream_bytes;     /* logits of more bytes than this are streamed; 0: none are */
+    size_t stream_bytes; /* logits of more bytes than this are streamed where that takes less; 0: none are */
 };
 
 /* Fills job (fresh, with its model set). Errors: LB_E_ARG for what a client can mend (names the input, the

@@ -20,22 +20,33 @@ struct lb_logits_stream {
     struct lb_tape *tape;
     int64_t v, step; /* rows of a chunk */
     int64_t seq, r;  /* the next row */
-    float *z;        /* [step, V]; holds rows chunk .. chunk + chunk_n - 1 of the sequence */
+    float *z;        /* [most_rows, V]; holds rows chunk .. chunk + chunk_n - 1 of the sequence */
     int64_t chunk, chunk_n;
     int32_t offsets[2]; /* of the tape's batch */
     void *row;          /* of another datatype than FP32, or of zeros */
 };
 
-static size_t tape_bytes(const struct lb_hosted *hosted) {
-    const struct lb_weight *w = lb_model_head(hosted->model)->weight;
-    size_t states = (size_t)(lb_head_plain_chunk(w->rows) * w->cols) * sizeof(float);
+/* Rows of the largest chunk. */
+static int64_t most_rows(const struct lb_job *job) {
+    int64_t step = lb_head_plain_chunk(lb_hosted_vocab(job->model)), most = 1;
+    for (int64_t b = 0; b < job->n_seqs; b++) {
+        int64_t n = lb_job_length(job, b) - lb_job_first_kept(job, b, step);
+        n = n < step ? n : step;
+        most = n > most ? n : most;
+    }
+    return most;
+}
+
+static size_t tape_bytes(const struct lb_job *job) {
+    const struct lb_weight *w = lb_model_head(job->model->model)->weight;
+    size_t states = (size_t)(most_rows(job) * w->cols) * sizeof(float);
     size_t wide = (size_t)lb_gemm_weight_floats(w) * sizeof(float);
     return states + wide + (size_t)w->rows * sizeof(float) + MORE_BYTES;
 }
 
-size_t lb_logits_stream_bytes(const struct lb_hosted *hosted) {
-    int64_t v = lb_hosted_vocab(hosted);
-    return tape_bytes(hosted) + lb_head_run_bytes(v) + (size_t)v * sizeof(float);
+size_t lb_logits_stream_bytes(const struct lb_job *job) {
+    int64_t v = lb_hosted_vocab(job->model);
+    return tape_bytes(job) + (size_t)((most_rows(job) + 1) * v) * sizeof(float);
 }
 
 struct lb_logits_stream *lb_logits_stream_create(const struct lb_job *job,
@@ -49,9 +60,9 @@ struct lb_logits_stream *lb_logits_stream_create(const struct lb_job *job,
     s->head = lb_model_head(job->model->model);
     s->v = s->head->weight->rows;
     s->step = lb_head_plain_chunk(s->v);
-    s->tape = lb_tape_create(tape_bytes(job->model));
+    s->tape = lb_tape_create(tape_bytes(job));
     s->row = lb_calloc((size_t)s->v, sizeof(float));
-    s->z = lb_malloc_array((size_t)(s->step * s->v), sizeof *s->z);
+    s->z = lb_malloc_array((size_t)(most_rows(job) * s->v), sizeof *s->z);
     if (!s->tape || !s->row || !s->z) {
         lb_logits_stream_destroy(s);
         return NULL;

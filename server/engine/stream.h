@@ -12,8 +12,8 @@
 
 struct lb_logits_stream;
 
-/* What a stream takes of memory, at most. */
-size_t lb_logits_stream_bytes(const struct lb_hosted *hosted);
+/* What a stream of the job takes of memory: one chunk's, whatever is asked. */
+size_t lb_logits_stream_bytes(const struct lb_job *job);
 /* The tensor of an output with `streamed` of a job that is computed; both are borrowed. NULL: out of memory.
  */
 struct lb_logits_stream *lb_logits_stream_create(const struct lb_job *job,
