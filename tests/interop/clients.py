@@ -1,0 +1,237 @@
+#!/usr/bin/env python3
+"""The clients that people use against limbeckd's /v1, as they are: TRL's, lm-evaluation-harness's, openai's, and Axolotl's request.
+
+usage: clients.py BUILD [MODEL.gguf]     (needs requirements.txt and clients.txt beside this file)
+Without a model a small llama with random weights and a byte-level tokenizer is made. What the clients read is held against
+transformers on the same weights: log-probabilities to 1e-4 a token (the whole of a text: 1e-4 for each of its tokens).
+"""
+import json
+import math
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+import time
+
+import numpy
+import openai
+import requests
+import tokenizers
+import torch
+import transformers
+
+TOLERANCE = 1e-4
+TEXTS = ['a small bright bird that sings at night', 'The capital of France is Paris.', 'x' * 40, 'two\nlines, "quoted" \\ and é']
+
+checks = 0
+
+
+def check(truth, what):
+    global checks
+    checks += 1
+    if not truth:
+        sys.exit(f'FAILED: {what}')
+
+
+def make_model(folder):
+    """A llama of 2 layers over 300 byte-level tokens, with an end and a beginning of texts."""
+    alphabet = sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())
+    merges = [('t', 'h'), ('th', 'e'), ('i', 'n'), ('Ġ', 'a'), ('a', 'n')]
+    vocabulary = {token: i for i, token in enumerate(['<s>', '</s>', *alphabet, *(a + b for a, b in merges)])}
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE(vocabulary, merges))
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = tokenizers.decoders.ByteLevel()
+    tokenizer.post_processor = tokenizers.processors.TemplateProcessing(single='<s> $A', special_tokens=[('<s>', 0)])
+    fast = transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token='<s>', eos_token='</s>')
+    fast.chat_template = ("{% for m in messages %}<s>{{ m['role'] }}: {{ m['content'] }}</s>{% endfor %}"
+                          "{% if add_generation_prompt %}<s>assistant:{% endif %}")
+    fast.save_pretrained(folder)
+    torch.manual_seed(5)
+    config = transformers.LlamaConfig(vocab_size=300, hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4,
+                                      num_key_value_heads=2, max_position_embeddings=512, initializer_range=0.3, bos_token_id=0,
+                                      eos_token_id=1)
+    transformers.LlamaForCausalLM(config).save_pretrained(folder)
+    return folder
+
+
+def open_reference(path):
+    path = pathlib.Path(path)
+    where = {'gguf_file': path.name} if path.suffix == '.gguf' else {}
+    base = path.parent if where else path
+    model = transformers.AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32, **where).eval()
+    return model, transformers.AutoTokenizer.from_pretrained(base, **where)
+
+
+class Daemon:
+    def __init__(self, limbeckd, model):
+        self.folder = tempfile.TemporaryDirectory(prefix='limbeck-clients-')
+        port = pathlib.Path(self.folder.name) / 'port'
+        self.log = pathlib.Path(self.folder.name) / 'log'
+        self.process = subprocess.Popen([limbeckd, f'teacher={model}', '--listen=127.0.0.1:0', f'--port-file={port}'],
+                                        stdout=subprocess.DEVNULL, stderr=open(self.log, 'w'))
+        while not port.exists() or not port.read_text().strip():
+            if self.process.poll() is not None:
+                sys.exit(f'limbeckd ended: {self.log.read_text()}')
+            time.sleep(0.01)
+        self.url = f'http://127.0.0.1:{port.read_text().strip()}'
+
+    def stop(self):
+        self.process.terminate()
+        return self.process.wait(30)
+
+
+class Reference:
+    """Log-probabilities of transformers: row t of a sequence is about its token t + 1."""
+
+    def __init__(self, model):
+        self.model = model
+        self.kept = {}
+
+    def rows(self, ids, temperature=1.0):
+        if tuple(ids) not in self.kept:
+            with torch.inference_mode():
+                self.kept[tuple(ids)] = self.model(input_ids=torch.tensor([ids])).logits[0].double()
+        return (self.kept[tuple(ids)] / temperature).log_softmax(-1).numpy()
+
+
+# ---- the clients ----
+
+def with_openai(url, reference, tokenizer):
+    client = openai.OpenAI(base_url=url + '/v1', api_key='none', max_retries=0)
+    check([m.id for m in client.models.list()] == ['teacher'], 'openai: the model is listed')
+    check(client.models.retrieve('teacher').id == 'teacher', 'openai: one model')
+    ids = tokenizer(TEXTS[0])['input_ids']
+    answer = client.completions.create(model='teacher', prompt=TEXTS[0], echo=True, logprobs=3, max_tokens=1, temperature=0, seed=1)
+    choice, rows = answer.choices[0], reference.rows(ids)
+    logprobs = choice.logprobs
+    check(answer.usage.prompt_tokens == len(ids) and answer.usage.completion_tokens == 1, 'openai: usage')
+    check(len(logprobs.token_logprobs) == len(ids) + 1 and logprobs.token_logprobs[0] is None, 'openai: one entry a token, and one')
+    check(max(abs(logprobs.token_logprobs[t + 1] - rows[t][ids[t + 1]]) for t in range(len(ids) - 1)) < TOLERANCE,
+          'openai: token_logprobs')
+    check(abs(logprobs.token_logprobs[-1] - rows[-1].max()) < TOLERANCE, 'openai: the likeliest token comes next')
+    # Of ids with the same text (parts of characters) one is left.
+    check(all(1 <= len(top) <= 4 for top in logprobs.top_logprobs[1:]), 'openai: top_logprobs')
+    check(max(abs(max(top.values()) - row.max()) for top, row in zip(logprobs.top_logprobs[1:], rows)) < TOLERANCE,
+          'openai: the likeliest is in top_logprobs')
+    check(choice.text.startswith(TEXTS[0]), 'openai: the text begins with the prompt')
+    text = ''.join(logprobs.tokens)
+    check(all(text[at:].startswith(token) for at, token in zip(logprobs.text_offset, logprobs.tokens)), 'openai: text_offset')
+    drawn = [client.completions.create(model='teacher', prompt=TEXTS[0], max_tokens=1, temperature=1.5, seed=s // 2).choices[0].text
+             for s in range(8)]
+    check(drawn[::2] == drawn[1::2], 'openai: the same seed draws the same token')
+    for body, what in (({'max_tokens': 5}, 'max_tokens'), ({'max_tokens': 1, 'n': 2}, 'n'),
+                       ({'max_tokens': 1, 'logit_bias': {'5': 1}}, 'logit_bias')):
+        try:
+            client.completions.create(model='teacher', prompt='a', **body)
+            check(False, f'openai: {what} is refused')
+        except openai.BadRequestError as error:
+            check(error.body['param'] == what and what in error.body['message'], f'openai: {what} is refused by name')
+    try:
+        client.completions.create(model='nobody', prompt='a', max_tokens=1)
+        check(False, 'openai: an unknown model is refused')
+    except openai.NotFoundError as error:
+        check('nobody' in error.body['message'], 'openai: an unknown model is 404')
+
+
+def with_trl(url, reference, tokenizer):
+    from trl.generation import vllm_client
+    vllm_client.is_vllm_available = lambda: True  # its server's package is not needed to ask
+    client = vllm_client.VLLMClient(base_url=url, connection_timeout=10)
+    check(client.model == 'teacher', 'trl: finds the model')
+    sequences = [tokenizer(text)['input_ids'] for text in TEXTS]
+    for temperature, k in ((1.0, 1), (2.0, 100)):
+        got = client.get_sequence_logprobs(sequences, [2, 1, 3, 1], top_logprobs=k, temperature=temperature, chunk_size=2)
+        for b, (ids, begin) in enumerate(zip(sequences, (2, 1, 3, 1))):
+            rows = reference.rows(ids, temperature)
+            check(len(got['logprobs'][b]) == len(ids) - begin, 'trl: one entry for each token of the completion')
+            for i, t in enumerate(range(begin - 1, len(ids) - 1)):
+                best = numpy.argsort(-rows[t], kind='stable')[:k]
+                check(numpy.abs(rows[t][best] - numpy.array(got['logprobs'][b][i])).max() < TOLERANCE, 'trl: logprobs')
+                check(numpy.abs(rows[t][got['logprob_token_ids'][b][i]] - rows[t][best]).max() < TOLERANCE, 'trl: ids')
+                check(abs(got['actual_logprobs'][b][i][0] - rows[t][ids[t + 1]]) < TOLERANCE, 'trl: actual_logprobs')
+
+
+def with_axolotl(url, reference, tokenizer):
+    """The request of its online teacher, and what it reads of the answer: the first K in the order of the object."""
+    sequences, k, temperature = [tokenizer(text)['input_ids'] for text in TEXTS], 8, 1.5
+    answer = requests.post(url + '/v1/completions', headers={'Accept-Encoding': 'deflate, gzip, br, zstd'}, timeout=60, json={
+        'prompt': sequences, 'echo': True, 'logprobs': True, 'prompt_logprobs': k, 'top_logprobs': k, 'max_new_tokens': 0,
+        'skip_special_tokens': False, 'temperature': temperature, 'sampling_params': {'max_tokens': 0}})
+    answer.raise_for_status()
+    for ids, choice in zip(sequences, answer.json()['choices']):
+        rows, entries = reference.rows(ids, temperature), choice['prompt_logprobs']
+        check(len(entries) == len(ids) and entries[0] is None, 'axolotl: one entry for each token')
+        for t, entry in enumerate(entries[1:]):
+            listed = list(entry.items())
+            best = numpy.sort(rows[t])[::-1][:k]
+            check(numpy.abs(best - [e['logprob'] for _, e in listed[:k]]).max() < TOLERANCE, 'axolotl: the K likeliest come first')
+            check(abs(entry[str(ids[t + 1])]['logprob'] - rows[t][ids[t + 1]]) < TOLERANCE, 'axolotl: the token itself')
+            check(k <= len(listed) <= k + 1, 'axolotl: K entries, or one more')
+            rank = entry[str(ids[t + 1])]['rank']
+            check(abs(rank - 1 - int((rows[t] > rows[t][ids[t + 1]]).sum())) <= 1, 'axolotl: rank')
+
+
+def with_lm_eval(url, reference, tokenizer):
+    from lm_eval.api.instance import Instance
+    from lm_eval.models.openai_completions import LocalCompletionsAPI
+    model = LocalCompletionsAPI(base_url=url + '/v1/completions', model='teacher', batch_size=3, num_concurrent=1)
+    check(model.tokenizer_backend == 'remote', 'lm-eval: takes the tokenizer from the daemon')
+    pairs = [(text[:8], text[8:]) for text in TEXTS] + [(TEXTS[0], ' and'), (TEXTS[1], ' Paris')]
+    pairs += [(text, tokenizer.decode([int(reference.rows(tokenizer(text, add_special_tokens=False)['input_ids'])[-1].argmax())]))
+              for text in TEXTS]
+    got = model.loglikelihood([Instance('loglikelihood', {}, pair, i) for i, pair in enumerate(pairs)])
+    greedy = 0
+    for (context, continuation), (total, is_greedy) in zip(pairs, got):
+        head = tokenizer(context.rstrip(), add_special_tokens=False)['input_ids']  # lm-eval moves spaces to the continuation
+        ids = tokenizer(context + continuation, add_special_tokens=False)['input_ids']
+        rows = reference.rows(ids)
+        want = sum(rows[t][ids[t + 1]] for t in range(len(head) - 1, len(ids) - 1))
+        likeliest = all(rows[t].argmax() == ids[t + 1] for t in range(len(head) - 1, len(ids) - 1))
+        check(abs(total - want) < TOLERANCE * (len(ids) - len(head)), f'lm-eval: log-likelihood {total} of {want}')
+        check(is_greedy == likeliest, 'lm-eval: greedy')
+        greedy += likeliest
+    check(greedy > 0, 'lm-eval: some continuations are greedy')
+    rolling = model.loglikelihood_rolling([Instance('loglikelihood_rolling', {}, (text,), i) for i, text in enumerate(TEXTS)])
+    check(all(math.isfinite(float(r)) for r in rolling), 'lm-eval: rolling log-likelihoods')
+
+
+def with_tokenizer(url, reference, tokenizer):
+    """As vLLM's users call it."""
+    for text in TEXTS + ['<s>' if '<s>' in tokenizer.get_vocab() else tokenizer.eos_token]:
+        for special in (True, False):
+            answer = requests.post(url + '/tokenize', json={'prompt': text, 'add_special_tokens': special, 'return_token_strs': True}).json()
+            ids = tokenizer(text, add_special_tokens=special)['input_ids']
+            check(answer['tokens'] == ids and answer['count'] == len(ids), 'tokenize')
+            check(answer['token_strs'] == tokenizer.convert_ids_to_tokens(ids), 'token_strs')
+        back = requests.post(url + '/detokenize', json={'tokens': ids}).json()['prompt']
+        check(back == tokenizer.decode(ids), 'detokenize')
+    messages = [{'role': 'user', 'content': TEXTS[0]}, {'role': 'assistant', 'content': 'yes'}, {'role': 'user', 'content': 'why?'}]
+    for generate in (True, False):
+        answer = requests.post(url + '/v1/tokenize', json={'messages': messages, 'add_generation_prompt': generate}).json()
+        want = tokenizer.apply_chat_template(messages, add_generation_prompt=generate, tokenize=True, return_dict=False)
+        check(answer['tokens'] == want, 'messages')
+    info = requests.get(url + '/tokenizer_info').json()
+    check(info['eos_token'] == tokenizer.eos_token and info['chat_template'] == tokenizer.chat_template, 'tokenizer_info')
+
+
+def main():
+    build = pathlib.Path(sys.argv[1])
+    os.environ.setdefault('HF_HUB_OFFLINE', '1')
+    with tempfile.TemporaryDirectory(prefix='limbeck-clients-model-') as folder:
+        path = sys.argv[2] if len(sys.argv) > 2 else make_model(folder)
+        model, tokenizer = open_reference(path)
+        reference, daemon = Reference(model), Daemon(build / 'server' / 'limbeckd', path)
+        try:
+            for client in (with_tokenizer, with_openai, with_trl, with_axolotl, with_lm_eval):
+                before = checks
+                client(daemon.url, reference, tokenizer)
+                print(f'{client.__name__[5:]}: {checks - before} checks', flush=True)
+        finally:
+            ended = daemon.stop()
+        check(ended == 0, 'limbeckd ends with 0')
+    print(f'{checks} passed, 0 failed')
+
+
+if __name__ == '__main__':
+    main()
