@@ -1,11 +1,12 @@
 /* Questions in vLLM's dialect. */
 #include "proto/vllm.h"
+#include "proto/vllm_read.h"
 
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
-#define WHAT "request"
+#define WHAT LB_VLLM_WHAT
 
 static enum lb_status out_of_memory(struct lb_detail *detail) {
     return lb_fail(detail, LB_E_NOMEM, "out of memory for this request; try again");
@@ -260,68 +261,65 @@ static enum lb_status read_all_sampling(const json_t *root, struct lb_arena *are
 
 /* ---- prompts ---- */
 
-static enum lb_status read_text(const json_t *value, size_t i, struct lb_arena *arena,
+static enum lb_status read_text(const json_t *value, const char *key, size_t i, struct lb_arena *arena,
                                 struct lb_vllm_prompt *out, struct lb_detail *detail) {
     if (json_string_length(value) == 0) {
-        return lb_fail(detail, LB_E_ARG, WHAT ": prompt %zu is empty", i);
+        return lb_fail(detail, LB_E_ARG, WHAT ": %s %zu is empty", key, i);
     }
     out->text = lb_arena_strdup(arena, json_string_value(value));
     return out->text ? LB_OK : out_of_memory(detail);
 }
 
 /* One text, or one list of ids. */
-static enum lb_status read_prompt(const json_t *value, size_t i, struct lb_arena *arena,
+static enum lb_status read_prompt(const json_t *value, const char *key, size_t i, struct lb_arena *arena,
                                   struct lb_vllm_prompt *out, struct lb_detail *detail) {
     *out = (struct lb_vllm_prompt){0};
     if (json_is_string(value)) {
-        return read_text(value, i, arena, out, detail);
+        return read_text(value, key, i, arena, out, detail);
     }
     if (!json_is_array(value)) {
         return lb_fail(detail, LB_E_FORMAT,
-                       WHAT ": prompt must be a string, a list of token ids, or a list of such; entry %zu is "
+                       WHAT ": %s must be a string, a list of token ids, or a list of such; entry %zu is "
                             "none of them",
-                       i);
+                       key, i);
     }
     if (json_array_size(value) == 0) {
-        return lb_fail(detail, LB_E_ARG, WHAT ": prompt %zu is empty", i);
+        return lb_fail(detail, LB_E_ARG, WHAT ": %s %zu is empty", key, i);
     }
-    return read_ids(value, "prompt", arena, &out->ids, &out->n, detail);
+    return read_ids(value, key, arena, &out->ids, &out->n, detail);
 }
 
-static enum lb_status read_prompts(const json_t *root, struct lb_arena *arena, struct lb_vllm_completion *out,
-                                   struct lb_detail *detail) {
-    const json_t *value = json_object_get(root, "prompt");
+enum lb_status lb_vllm_read_prompts(const json_t *root, const char *key, struct lb_arena *arena,
+                                    struct lb_vllm_prompts *out, struct lb_detail *detail) {
+    const json_t *value = json_object_get(root, key);
     const json_t *first = json_array_get(value, 0);
     bool one = json_is_string(value) || json_is_integer(first);
     size_t n = one ? 1 : json_array_size(value);
     if (!value || json_is_null(value)) {
-        return lb_fail(detail, LB_E_ARG, WHAT ": prompt is missing");
+        return lb_fail(detail, LB_E_ARG, WHAT ": %s is missing", key);
     }
     if (n > LB_MAX_SEQUENCES) {
-        return lb_fail(detail, LB_E_LIMIT, WHAT ": prompt has %zu entries; one request takes at most %d", n,
+        return lb_fail(detail, LB_E_LIMIT, WHAT ": %s has %zu entries; one request takes at most %d", key, n,
                        LB_MAX_SEQUENCES);
     }
     if (n == 0) {
         return lb_fail(detail, LB_E_FORMAT,
-                       WHAT
-                       ": prompt must be a string, a list of token ids, or a list of such that is not empty");
+                       WHAT ": %s must be a string, a list of token ids, or a list of such that is not empty",
+                       key);
     }
-    out->prompts = lb_arena_array(arena, n, sizeof *out->prompts);
-    if (!out->prompts) {
-        return out_of_memory(detail);
-    }
-    enum lb_status status = LB_OK;
+    struct lb_vllm_prompt *all = lb_arena_array(arena, n, sizeof *all);
+    enum lb_status status = all ? LB_OK : out_of_memory(detail);
     for (size_t i = 0; i < n && status == LB_OK; i++) {
-        status = read_prompt(one ? value : json_array_get(value, i), i, arena, &out->prompts[i], detail);
+        status = read_prompt(one ? value : json_array_get(value, i), key, i, arena, &all[i], detail);
     }
-    out->n_prompts = n;
+    *out = (struct lb_vllm_prompts){key, n, all};
     return status;
 }
 
 /* ---- the whole ---- */
 
-static enum lb_status read_string(const json_t *root, const char *key, struct lb_arena *arena,
-                                  const char **out, struct lb_detail *detail) {
+enum lb_status lb_vllm_read_string(const json_t *root, const char *key, struct lb_arena *arena,
+                                   const char **out, struct lb_detail *detail) {
     const char *text = NULL;
     enum lb_status status = lb_json_str(root, key, false, WHAT, &text, detail);
     *out = text ? lb_arena_strdup(arena, text) : NULL;
@@ -331,8 +329,9 @@ static enum lb_status read_string(const json_t *root, const char *key, struct lb
 static enum lb_status read_completion(const json_t *root, struct lb_arena *arena,
                                       struct lb_vllm_completion *out, struct lb_detail *detail) {
     enum lb_status status = read_all_sampling(root, arena, &out->sampling, detail);
-    if (status != LB_OK || (status = read_string(root, "model", arena, &out->model, detail)) != LB_OK ||
-        (status = read_string(root, "request_id", arena, &out->request_id, detail)) != LB_OK ||
+    if (status != LB_OK ||
+        (status = lb_vllm_read_string(root, "model", arena, &out->model, detail)) != LB_OK ||
+        (status = lb_vllm_read_string(root, "request_id", arena, &out->request_id, detail)) != LB_OK ||
         (status = lb_json_bool(root, "echo", false, WHAT, &out->echo, detail)) != LB_OK ||
         (status = lb_json_bool(root, "add_special_tokens", false, WHAT, &out->add_special, detail)) !=
             LB_OK ||
@@ -344,11 +343,10 @@ static enum lb_status read_completion(const json_t *root, struct lb_arena *arena
             LB_OK) {
         return status;
     }
-    return read_prompts(root, arena, out, detail);
+    return lb_vllm_read_prompts(root, "prompt", arena, &out->prompts, detail);
 }
 
-/* The body as an object, the caller's. */
-static enum lb_status parse(const void *body, size_t len, json_t **out, struct lb_detail *detail) {
+enum lb_status lb_vllm_parse(const void *body, size_t len, json_t **out, struct lb_detail *detail) {
     json_t *root = NULL;
     if (len > LB_MAX_JSON_BYTES) {
         return lb_fail(detail, LB_E_LIMIT, "request: %zu bytes of JSON; at most %u are possible", len,
@@ -367,7 +365,7 @@ enum lb_status lb_vllm_completion_decode(const void *body, size_t len, struct lb
                                          struct lb_vllm_completion *out, struct lb_detail *detail) {
     struct lb_vllm_completion request = {.add_special = true};
     json_t *root = NULL;
-    enum lb_status status = parse(body, len, &root, detail);
+    enum lb_status status = lb_vllm_parse(body, len, &root, detail);
     if (status == LB_OK) {
         status = read_completion(root, arena, &request, detail);
         json_decref(root);
@@ -409,7 +407,14 @@ static const char *const known[] = {"model",
                                     "chat_template",
                                     "chat_template_kwargs",
                                     "continue_final_message",
-                                    "mm_processor_kwargs"};
+                                    "mm_processor_kwargs",
+                                    "input",
+                                    "encoding_format",
+                                    "embed_dtype",
+                                    "endianness",
+                                    "task",
+                                    "use_activation",
+                                    "dimensions"};
 
 bool lb_vllm_error_key(const char *text, char out[LB_MAX_NAME]) {
     static const char begin[] = WHAT ": ";

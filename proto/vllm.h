@@ -12,6 +12,7 @@
 #include "common/base/buf.h"
 #include "common/base/json.h"
 #include "common/base/status.h"
+#include "proto/datatype.h"
 #include "proto/limits.h"
 
 #include <stdbool.h>
@@ -50,11 +51,16 @@ struct lb_vllm_prompt {
     int64_t n;
 };
 
+struct lb_vllm_prompts {
+    const char *key; /* under which they stand in the request */
+    size_t n;        /* 1 or more */
+    struct lb_vllm_prompt *all;
+};
+
 struct lb_vllm_completion {
     const char *model;      /* NULL: none is named */
     const char *request_id; /* NULL: none */
-    size_t n_prompts;       /* 1 or more */
-    struct lb_vllm_prompt *prompts;
+    struct lb_vllm_prompts prompts;
     struct lb_vllm_sampling sampling;
     bool echo, add_special, return_token_ids, tokens_as_ids;
     int64_t priority;
@@ -65,6 +71,29 @@ struct lb_vllm_completion {
 LB_NODISCARD enum lb_status lb_vllm_completion_decode(const void *body, size_t len, struct lb_arena *arena,
                                                       struct lb_vllm_completion *out,
                                                       struct lb_detail *detail);
+
+enum lb_vllm_format {
+    LB_VLLM_FLOAT,     /* lists of numbers */
+    LB_VLLM_BASE64,    /* of the numbers' bytes */
+    LB_VLLM_BYTES,     /* the bytes themselves, and what they are in the header "metadata" */
+    LB_VLLM_BYTES_ONLY /* without that header */
+};
+
+/* The bodies of POST /v1/embeddings and of POST /pooling. */
+struct lb_vllm_pooling {
+    const char *model, *request_id; /* NULL: none */
+    struct lb_vllm_prompts prompts;
+    bool add_special;
+    enum lb_vllm_format format;
+    enum lb_datatype dtype; /* FP32, FP16, BF16: of the bytes */
+    int64_t dimensions;     /* that the embeddings must have; 0: any */
+};
+
+/* tokens: /pooling, the final state of each token, as it is; else one vector for each text, where bytes are
+ * not possible. Errors as above. */
+LB_NODISCARD enum lb_status lb_vllm_pooling_decode(const void *body, size_t len, bool tokens,
+                                                   struct lb_arena *arena, struct lb_vllm_pooling *out,
+                                                   struct lb_detail *detail);
 
 /* ---- answers ---- */
 
@@ -117,6 +146,14 @@ void lb_vllm_put_end(struct lb_vllm_writer *writer, const struct lb_vllm_usage *
  * the token itself when it is not among them. k: how many of the rows' are wanted. */
 void lb_vllm_put_prompt_logprobs(struct lb_vllm_writer *writer, const struct lb_vllm_choice *choice,
                                  int64_t k);
+/* Entry index of the answer to embeddings, or to /pooling: rows [n_rows, width] of the datatype that was
+ * asked for (FP32 for LB_VLLM_FLOAT); a list of rows where rows are tokens. LB_E_UNSUPPORTED: a number that
+ * JSON can't say. */
+void lb_vllm_put_vectors(struct lb_vllm_writer *writer, const struct lb_vllm_pooling *request, bool tokens,
+                         int64_t index, const void *rows, int64_t n_rows, int64_t width);
+/* Where n tensors [rows[i], width] lie in the bytes: what the header "metadata" holds. */
+void lb_vllm_put_metadata(struct lb_vllm_writer *writer, const struct lb_vllm_pooling *request,
+                          const int64_t *rows, size_t n, int64_t width);
 /* A JSON string of UTF-8. */
 void lb_vllm_put_text(struct lb_vllm_writer *writer, const char *text, size_t len);
 /* A log-probability; LB_E_INTERNAL where it is NaN. */

@@ -17,6 +17,21 @@ enum lb_status lb_vllm_id_text(void *tokenizer, int32_t id, struct lb_buf *out);
 /* A name for an answer: prefix, then the request's own id, else a random one. NULL when out of memory. */
 const char *lb_vllm_name(struct lb_exchange *exchange, const char *prefix, const char *request_id);
 
+/* Gives each text its ids, in the exchange's arena; false after an error. */
+bool lb_vllm_encode(struct lb_exchange *exchange, struct lb_vllm_prompts *prompts, bool add_special);
+
+/* Prompts that have ids as inputs of a job. */
+struct lb_vllm_matrix {
+    int32_t *ids;
+    struct lb_wire_tensor inputs[3]; /* input_ids, lengths, start */
+    int64_t tokens;                  /* of all together */
+};
+/* last_only: each sequence's last row is asked for, not all. False after an error; else the caller finishes
+ * it. */
+bool lb_vllm_matrix(struct lb_exchange *exchange, const struct lb_vllm_prompts *prompts, bool last_only,
+                    struct lb_vllm_matrix *out);
+void lb_vllm_matrix_finish(struct lb_vllm_matrix *matrix);
+
 void lb_handle_completions(struct lb_server *server, struct lb_exchange *exchange,
                            const struct lb_route_match *match);
 void lb_handle_tokenize(struct lb_server *server, struct lb_exchange *exchange,
@@ -25,5 +40,9 @@ void lb_handle_detokenize(struct lb_server *server, struct lb_exchange *exchange
                           const struct lb_route_match *match);
 void lb_handle_tokenizer_info(struct lb_server *server, struct lb_exchange *exchange,
                               const struct lb_route_match *match);
+void lb_handle_embeddings(struct lb_server *server, struct lb_exchange *exchange,
+                          const struct lb_route_match *match);
+void lb_handle_pooling(struct lb_server *server, struct lb_exchange *exchange,
+                       const struct lb_route_match *match);
 
 #endif

@@ -31,46 +31,6 @@ struct asked {
 
 /* ---- the question ---- */
 
-static enum lb_status encode(const struct lb_hosted *hosted, struct lb_vllm_completion *request,
-                             struct lb_arena *arena, size_t i, struct lb_detail *detail) {
-    struct lb_vllm_prompt *prompt = &request->prompts[i];
-    struct lb_ids ids = {0};
-    enum lb_status status = lb_tokenizer_encode(hosted->tokenizer, prompt->text, strlen(prompt->text),
-                                                request->add_special, &ids, detail);
-    int32_t *copy = status == LB_OK ? lb_arena_array(arena, ids.len, sizeof *copy) : NULL;
-    if (status == LB_OK && ids.len == 0) {
-        status = lb_fail(detail, LB_E_ARG, "request: prompt %zu has no tokens", i);
-    } else if (status == LB_OK && !copy) {
-        status = lb_fail(detail, LB_E_NOMEM, "out of memory for this request; try again");
-    } else if (status == LB_OK) {
-        memcpy(copy, ids.data, ids.len * sizeof *copy);
-        prompt->ids = copy;
-        prompt->n = (int64_t)ids.len;
-    }
-    lb_free(ids.data);
-    return status;
-}
-
-/* Gives each prompt its ids; false after an error. */
-static bool encode_all(struct lb_exchange *x, struct lb_vllm_completion *request) {
-    const struct lb_hosted *hosted = ((struct lb_visit *)x->user)->hosted;
-    struct lb_detail detail = {0};
-    for (size_t i = 0; i < request->n_prompts; i++) {
-        if (request->prompts[i].ids) {
-            continue;
-        }
-        if (!lb_vllm_need_tokenizer(x)) {
-            return false;
-        }
-        enum lb_status status = encode(hosted, request, &x->arena, i, &detail);
-        if (status != LB_OK) {
-            lb_reply_fail(x, status, &detail);
-            return false;
-        }
-    }
-    return true;
-}
-
 /* What the model can't do, or isn't done for anybody. */
 static bool check(struct lb_exchange *x, const struct lb_vllm_sampling *sampling) {
     const struct lb_hosted *hosted = ((struct lb_visit *)x->user)->hosted;
@@ -93,41 +53,6 @@ static bool check(struct lb_exchange *x, const struct lb_vllm_sampling *sampling
     return false;
 }
 
-/* Prompts as rectangles: ids and lengths, and the first row that is asked for of each. */
-struct matrix {
-    int32_t *ids;              /* [n, longest]; lb_free */
-    int32_t *lengths, *starts; /* [n] behind the ids */
-    int64_t longest, tokens;
-};
-
-static bool make_matrix(struct lb_exchange *x, const struct asked *asked, struct matrix *out) {
-    const struct lb_vllm_completion *request = &asked->request;
-    int64_t n = (int64_t)request->n_prompts, longest = 0;
-    for (int64_t i = 0; i < n; i++) {
-        longest = request->prompts[i].n > longest ? request->prompts[i].n : longest;
-    }
-    if (longest > LB_MAX_REQUEST_TOKENS ||
-        (size_t)((longest + 2) * n) * sizeof(int32_t) > LB_MAX_BODY_BYTES) {
-        lb_reply_error(x, 413, "request: prompt has %lld entries of up to %lld tokens; send fewer at once",
-                       (long long)n, (long long)longest);
-        return false;
-    }
-    int32_t *ids = lb_calloc((size_t)((longest + 2) * n), sizeof *ids);
-    if (!ids) {
-        lb_reply_error(x, 503, "out of memory; try again");
-        return false;
-    }
-    *out = (struct matrix){ids, ids + longest * n, ids + (longest + 1) * n, longest, 0};
-    for (int64_t i = 0; i < n; i++) {
-        const struct lb_vllm_prompt *prompt = &request->prompts[i];
-        memcpy(ids + i * longest, prompt->ids, (size_t)prompt->n * sizeof *ids);
-        out->lengths[i] = (int32_t)prompt->n;
-        out->starts[i] = asked->scored ? 0 : (int32_t)prompt->n - 1;
-        out->tokens += prompt->n;
-    }
-    return true;
-}
-
 static uint64_t any_seed(const struct lb_exchange *x) {
     uint64_t seed;
     return getrandom(&seed, sizeof seed, 0) == (ssize_t)sizeof seed ? seed : x->started_ns;
@@ -138,29 +63,15 @@ static int64_t priority_of(int64_t theirs) {
     return theirs == 0 ? 0 : theirs < -7 ? 1 : 8 + theirs;
 }
 
-static struct lb_wire_tensor input(const char *name, int64_t rows, int64_t cols, const int32_t *data) {
-    struct lb_wire_tensor t = {.name = name,
-                               .datatype = LB_DT_INT32,
-                               .n_dims = cols > 0 ? 2 : 1,
-                               .dim = {rows, cols},
-                               .data = data,
-                               .binary = true};
-    t.bytes = (size_t)(rows * (cols > 0 ? cols : 1)) * sizeof *data;
-    return t;
-}
-
 /* The visit's job; false after an error. */
 static bool plan(struct lb_server *server, struct lb_exchange *x, struct asked *asked) {
     const struct lb_vllm_completion *request = &asked->request;
     const struct lb_vllm_sampling *sampling = &request->sampling;
-    int64_t n = (int64_t)request->n_prompts, v = lb_hosted_vocab(((struct lb_visit *)x->user)->hosted);
-    struct matrix matrix;
-    if (!make_matrix(x, asked, &matrix)) {
+    int64_t n = (int64_t)request->prompts.n, v = lb_hosted_vocab(((struct lb_visit *)x->user)->hosted);
+    struct lb_vllm_matrix matrix;
+    if (!lb_vllm_matrix(x, &request->prompts, !asked->scored, &matrix)) {
         return false;
     }
-    struct lb_wire_tensor inputs[] = {input(LB_IN_IDS, n, matrix.longest, matrix.ids),
-                                      input(LB_IN_LENGTHS, n, 0, matrix.lengths),
-                                      input(LB_IN_START, n, 0, matrix.starts)};
     struct lb_wire_output outputs[] = {[TOP_IDS] = {.name = "logits.topk_ids", .binary = true},
                                        [TOP_LOGPROBS] = {.name = "logprobs.topk_values", .binary = true},
                                        [ACTUAL] = {.name = "logprobs.actual", .binary = true},
@@ -172,7 +83,7 @@ static bool plan(struct lb_server *server, struct lb_exchange *x, struct asked *
                                      .temperature = sampling->temperature > 0 ? sampling->temperature : 1,
                                      .priority = priority_of(request->priority),
                                      .n_inputs = 3,
-                                     .inputs = inputs,
+                                     .inputs = matrix.inputs,
                                      .n_outputs = ranked          ? 4
                                                   : asked->scored ? 3
                                                                   : 2,
@@ -183,7 +94,7 @@ static bool plan(struct lb_server *server, struct lb_exchange *x, struct asked *
                                .seed = sampling->has_seed ? sampling->seed : any_seed(x)};
     bool drawn = sampling->temperature > 0 && sampling->max_tokens > 0;
     bool planned = lb_submit_plan(server, x, &infer, drawn ? &draw : NULL);
-    lb_free(matrix.ids);
+    lb_vllm_matrix_finish(&matrix);
     int64_t entries = ranked ? matrix.tokens * (k + 1) : 0;
     int64_t named = sampling->logprobs != LB_VLLM_NO_LOGPROBS
                         ? (request->echo ? matrix.tokens : n) * (sampling->logprobs + 1)
@@ -222,7 +133,8 @@ static bool prepare(struct lb_server *server, struct lb_exchange *x) {
     }
     visit->asked = asked;
     if (!decode(server, x, asked) || !lb_vllm_find_model(x, asked->request.model) ||
-        !check(x, &asked->request.sampling) || !encode_all(x, &asked->request) || !plan(server, x, asked)) {
+        !check(x, &asked->request.sampling) ||
+        !lb_vllm_encode(x, &asked->request.prompts, asked->request.add_special) || !plan(server, x, asked)) {
         return false;
     }
     lb_buf_finish(&x->body);
@@ -288,7 +200,7 @@ static void put_generated(const struct lb_tokenizer *tokenizer, const struct lb_
 static enum lb_status make_text(const struct asked *asked, const struct lb_hosted *hosted, int64_t b,
                                 struct lb_vllm_choice *choice, struct lb_buf *text,
                                 struct lb_detail *detail) {
-    const struct lb_vllm_prompt *prompt = &asked->request.prompts[b];
+    const struct lb_vllm_prompt *prompt = &asked->request.prompts.all[b];
     lb_buf_reset(text);
     if (asked->request.echo && prompt->text) {
         lb_buf_append_str(text, prompt->text);

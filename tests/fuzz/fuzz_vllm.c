@@ -1,5 +1,5 @@
-/* lb_vllm_completion_decode: one clear error, or a request within its limits, whose answer is JSON. The first
- * byte says what the model "knows". */
+/* lb_vllm_completion_decode and lb_vllm_pooling_decode: one clear error, or a request within its limits,
+ * whose answer is JSON. The first byte says what the model "knows". */
 #include "proto/vllm.h"
 
 #include <stdlib.h>
@@ -63,6 +63,19 @@ static void answer(const struct lb_vllm_completion *request, const struct lb_vll
     lb_buf_finish(&buf);
 }
 
+/* The same body as a question for vectors. */
+static void vectors(const uint8_t *data, size_t size, struct lb_arena *arena) {
+    for (int tokens = 0; tokens < 2; tokens++) {
+        struct lb_vllm_pooling request;
+        struct lb_detail detail = {0};
+        enum lb_status status = lb_vllm_pooling_decode(data, size, tokens, arena, &request, &detail);
+        require(status == detail.code && (status == LB_OK) == (detail.text[0] == '\0'));
+        require(strpbrk(detail.text, "\n\r\x1b") == NULL);
+        require(status != LB_OK || tokens || request.format <= LB_VLLM_BASE64);
+        require(status != LB_OK || request.prompts.n >= 1);
+    }
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     if (size < 1) {
         return 0;
@@ -82,19 +95,20 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     }
     if (status == LB_OK) {
         const struct lb_vllm_sampling *s = &request.sampling;
-        require(request.n_prompts >= 1 && request.n_prompts <= LB_MAX_SEQUENCES);
+        require(request.prompts.n >= 1 && request.prompts.n <= LB_MAX_SEQUENCES);
         require(s->prompt_logprobs >= LB_VLLM_NO_LOGPROBS && s->prompt_logprobs <= LB_MAX_TOP_K);
         require(s->temperature == 0 ||
                 (s->temperature >= LB_MIN_TEMPERATURE && s->temperature <= LB_MAX_TEMPERATURE));
-        for (size_t i = 0; i < request.n_prompts; i++) {
-            const struct lb_vllm_prompt *prompt = &request.prompts[i];
+        for (size_t i = 0; i < request.prompts.n; i++) {
+            const struct lb_vllm_prompt *prompt = &request.prompts.all[i];
             require(prompt->text ? !prompt->ids && prompt->text[0] : prompt->n > 0);
             for (int64_t t = 0; t < prompt->n; t++) {
                 require(prompt->ids[t] >= 0);
             }
         }
-        answer(&request, &request.prompts[0]);
+        answer(&request, &request.prompts.all[0]);
     }
+    vectors(data + 1, size - 1, &arena);
     lb_arena_finish(&arena);
     return 0;
 }

@@ -21,6 +21,8 @@ import tokenizers
 import torch
 import transformers
 
+import encoders
+
 TOLERANCE = 1e-4
 TEXTS = ['a small bright bird that sings at night', 'The capital of France is Paris.', 'x' * 40, 'two\nlines, "quoted" \\ and é']
 
@@ -196,6 +198,31 @@ def with_lm_eval(url, reference, tokenizer):
     check(all(math.isfinite(float(r)) for r in rolling), 'lm-eval: rolling log-likelihoods')
 
 
+def with_pooling(url, reference, tokenizer):
+    """A client of vLLM's token_embed: states that the model's own head turns into the distributions above."""
+    sequences = [tokenizer(text)['input_ids'] for text in TEXTS]
+    answer = requests.post(url + '/pooling', json={
+        'model': 'teacher', 'input': sequences, 'task': 'token_embed', 'use_activation': False, 'add_special_tokens': False,
+        'encoding_format': 'bytes', 'embed_dtype': 'float32', 'endianness': 'little'})
+    answer.raise_for_status()
+    for ids, item in zip(sequences, json.loads(answer.headers['metadata'])['data']):
+        rows = numpy.frombuffer(answer.content[item['start']:item['end']], dtype='<f4').reshape(item['shape'])
+        with torch.inference_mode():
+            got = reference.model.lm_head(torch.from_numpy(rows.copy())).double().log_softmax(-1).numpy()
+        check(numpy.abs(got - reference.rows(ids)).max() < TOLERANCE, 'pooling: states and head give the distributions')
+
+
+def with_embeddings(url, model):
+    client = openai.OpenAI(base_url=url + '/v1', api_key='none', max_retries=0)
+    ids = [[11, 48, 85], [25, 62]]
+    answer = client.embeddings.create(model='teacher', input=ids)  # base64, which the client asks for by itself
+    for one, item in zip(ids, answer.data):
+        with torch.inference_mode():
+            states = model(input_ids=torch.tensor([one])).last_hidden_state[0]
+        want = torch.nn.functional.normalize(states.mean(0, keepdim=True))[0].numpy()
+        check(numpy.abs(want - numpy.array(item.embedding, dtype=numpy.float32)).max() < TOLERANCE, 'openai: embeddings')
+
+
 def with_tokenizer(url, reference, tokenizer):
     """As vLLM's users call it."""
     for text in TEXTS + ['<s>' if '<s>' in tokenizer.get_vocab() else tokenizer.eos_token]:
@@ -223,10 +250,19 @@ def main():
         model, tokenizer = open_reference(path)
         reference, daemon = Reference(model), Daemon(build / 'server' / 'limbeckd', path)
         try:
-            for client in (with_tokenizer, with_openai, with_trl, with_axolotl, with_lm_eval):
+            for client in (with_tokenizer, with_openai, with_trl, with_axolotl, with_lm_eval, with_pooling):
                 before = checks
                 client(daemon.url, reference, tokenizer)
                 print(f'{client.__name__[5:]}: {checks - before} checks', flush=True)
+        finally:
+            ended = daemon.stop()
+        check(ended == 0, 'limbeckd ends with 0')
+        encoder = pathlib.Path(folder) / 'encoder'
+        encoder.mkdir()
+        model = encoders.make(encoders.ENCODERS['bert'], encoder)
+        daemon = Daemon(build / 'server' / 'limbeckd', encoder)
+        try:
+            with_embeddings(daemon.url, model)
         finally:
             ended = daemon.stop()
         check(ended == 0, 'limbeckd ends with 0')
