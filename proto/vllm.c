@@ -64,9 +64,13 @@ static bool says_nothing(const json_t *value, double neutral) {
            (json_is_string(value) && json_string_length(value) == 0);
 }
 
-static enum lb_status refuse(const json_t *object, struct lb_detail *detail) {
+/* gathers: what /inference/v1/generate gathers by is understood. */
+static enum lb_status refuse(const json_t *object, bool gathers, struct lb_detail *detail) {
     for (size_t i = 0; i < sizeof refused / sizeof *refused; i++) {
         const json_t *value = json_object_get(object, refused[i].key);
+        if (gathers && strncmp(refused[i].key, "prompt_logprob_", strlen("prompt_logprob_")) == 0) {
+            continue;
+        }
         if (value && !says_nothing(value, refused[i].neutral)) {
             return lb_fail(detail, LB_E_ARG,
                            WHAT ": %s would change the answer and is not possible here; leave it out",
@@ -147,6 +151,7 @@ static enum lb_status read_stops(const json_t *object, struct lb_arena *arena, s
                        LB_VLLM_MAX_STOPS);
     }
     out->stops = lb_arena_array(arena, n, sizeof *out->stops);
+    out->n_stops = 0;
     for (size_t i = 0; i < n; i++) {
         const json_t *stop = json_is_string(value) ? value : json_array_get(value, i);
         if (!json_is_string(stop) || json_string_length(stop) == 0) {
@@ -198,10 +203,10 @@ static enum lb_status read_stop_ids(const json_t *object, struct lb_arena *arena
 }
 
 /* What object says; what it doesn't stays as it is. */
-static enum lb_status read_sampling(const json_t *object, struct lb_arena *arena,
+static enum lb_status read_sampling(const json_t *object, bool gathers, struct lb_arena *arena,
                                     struct lb_vllm_sampling *out, struct lb_detail *detail) {
     int64_t top_k = out->top_k;
-    enum lb_status status = refuse(object, detail);
+    enum lb_status status = refuse(object, gathers, detail);
     if (status != LB_OK || (status = read_max_tokens(object, &out->max_tokens, detail)) != LB_OK ||
         (status = read_logprobs(object, "logprobs", 0, LB_VLLM_MAX_LOGPROBS, &out->logprobs, detail)) !=
             LB_OK ||
@@ -227,10 +232,8 @@ static enum lb_status read_sampling(const json_t *object, struct lb_arena *arena
     return LB_OK;
 }
 
-/* Some clients put sampling parameters, or some of them, into an object of their own: what stands at both
- * places must be the same. */
-static enum lb_status read_all_sampling(const json_t *root, struct lb_arena *arena,
-                                        struct lb_vllm_sampling *out, struct lb_detail *detail) {
+enum lb_status lb_vllm_read_sampling(const json_t *root, bool gathers, struct lb_arena *arena,
+                                     struct lb_vllm_sampling *out, struct lb_detail *detail) {
     json_t *inner = json_object_get(root, "sampling_params"), *value;
     const char *key;
     *out = (struct lb_vllm_sampling){.max_tokens = 16,
@@ -250,13 +253,12 @@ static enum lb_status read_all_sampling(const json_t *root, struct lb_arena *are
                                WHAT ": %.64s says something else in sampling_params; give it once", key);
             }
         }
-        enum lb_status status = read_sampling(inner, arena, out, detail);
+        enum lb_status status = read_sampling(inner, gathers, arena, out, detail);
         if (status != LB_OK) {
             return status;
         }
-        out->n_stops = 0;
     }
-    return read_sampling(root, arena, out, detail);
+    return read_sampling(root, gathers, arena, out, detail);
 }
 
 /* ---- prompts ---- */
@@ -328,7 +330,7 @@ enum lb_status lb_vllm_read_string(const json_t *root, const char *key, struct l
 
 static enum lb_status read_completion(const json_t *root, struct lb_arena *arena,
                                       struct lb_vllm_completion *out, struct lb_detail *detail) {
-    enum lb_status status = read_all_sampling(root, arena, &out->sampling, detail);
+    enum lb_status status = lb_vllm_read_sampling(root, false, arena, &out->sampling, detail);
     if (status != LB_OK ||
         (status = lb_vllm_read_string(root, "model", arena, &out->model, detail)) != LB_OK ||
         (status = lb_vllm_read_string(root, "request_id", arena, &out->request_id, detail)) != LB_OK ||
@@ -414,6 +416,8 @@ static const char *const known[] = {"model",
                                     "endianness",
                                     "task",
                                     "use_activation",
+                                    "token_ids",
+                                    "features",
                                     "dimensions"};
 
 bool lb_vllm_error_key(const char *text, char out[LB_MAX_NAME]) {

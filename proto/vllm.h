@@ -72,6 +72,21 @@ LB_NODISCARD enum lb_status lb_vllm_completion_decode(const void *body, size_t l
                                                       struct lb_vllm_completion *out,
                                                       struct lb_detail *detail);
 
+/* The body of POST /inference/v1/generate: one sequence of ids. */
+struct lb_vllm_generate {
+    const char *model, *request_id; /* NULL: none */
+    struct lb_vllm_prompts prompts; /* one */
+    struct lb_vllm_sampling sampling;
+    int64_t priority;
+    /* Log-probabilities of chosen ids: those of row i are about token start + i + 1. */
+    int64_t start, n_rows, k; /* k 0: none are asked for */
+    const int32_t *gather;    /* [n_rows, k], -1: none */
+};
+
+/* Errors as above. */
+LB_NODISCARD enum lb_status lb_vllm_generate_decode(const void *body, size_t len, struct lb_arena *arena,
+                                                    struct lb_vllm_generate *out, struct lb_detail *detail);
+
 enum lb_vllm_format {
     LB_VLLM_FLOAT,     /* lists of numbers */
     LB_VLLM_BASE64,    /* of the numbers' bytes */
@@ -146,6 +161,13 @@ void lb_vllm_put_end(struct lb_vllm_writer *writer, const struct lb_vllm_usage *
  * the token itself when it is not among them. k: how many of the rows' are wanted. */
 void lb_vllm_put_prompt_logprobs(struct lb_vllm_writer *writer, const struct lb_vllm_choice *choice,
                                  int64_t k);
+/* The whole answer to /inference/v1/generate. gathered [n_rows, k]: log-probabilities of the request's ids,
+ * of which those for -1 are not read. */
+void lb_vllm_put_generate(struct lb_vllm_writer *writer, const char *id,
+                          const struct lb_vllm_generate *request, const struct lb_vllm_choice *choice,
+                          const float *gathered);
+/* Bytes in base64. */
+void lb_vllm_put_base64(struct lb_buf *buf, const void *bytes, size_t n);
 /* Entry index of the answer to embeddings, or to /pooling: rows [n_rows, width] of the datatype that was
  * asked for (FP32 for LB_VLLM_FLOAT); a list of rows where rows are tokens. LB_E_UNSUPPORTED: a number that
  * JSON can't say. */

@@ -119,8 +119,9 @@ enum lb_status lb_vllm_pooling_decode(const void *body, size_t len, bool tokens,
 
 /* ---- answers ---- */
 
-static void put_base64(struct lb_buf *buf, const uint8_t *bytes, size_t n) {
+void lb_vllm_put_base64(struct lb_buf *buf, const void *from, size_t n) {
     static const char letters[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    const uint8_t *bytes = from;
     char *to = lb_buf_extend(buf, (n + 2) / 3 * 4);
     for (size_t i = 0; to && i < n; i += 3) {
         size_t left = n - i;
@@ -157,7 +158,7 @@ void lb_vllm_put_vectors(struct lb_vllm_writer *writer, const struct lb_vllm_poo
                   tokens ? "pooling" : "embedding", (long long)index, tokens ? "data" : "embedding");
     if (request->format == LB_VLLM_BASE64) {
         lb_buf_append_str(buf, "\"");
-        put_base64(buf, rows, (size_t)(n_rows * width) * lb_datatype_bytes(request->dtype));
+        lb_vllm_put_base64(buf, rows, (size_t)(n_rows * width) * lb_datatype_bytes(request->dtype));
         lb_buf_append_str(buf, "\"");
     } else {
         lb_buf_append_str(buf, tokens ? "[" : "");

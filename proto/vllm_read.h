@@ -15,5 +15,10 @@ LB_NODISCARD enum lb_status lb_vllm_read_string(const json_t *root, const char *
 /* What stands under the key, which lives as long as out. */
 LB_NODISCARD enum lb_status lb_vllm_read_prompts(const json_t *root, const char *key, struct lb_arena *arena,
                                                  struct lb_vllm_prompts *out, struct lb_detail *detail);
+/* Sampling parameters. Some clients put them, or some of them, into an object of their own, sampling_params:
+ * what stands at both places must be the same. gathers: prompt_logprob_start and prompt_logprob_token_ids are
+ * not refused. */
+LB_NODISCARD enum lb_status lb_vllm_read_sampling(const json_t *root, bool gathers, struct lb_arena *arena,
+                                                  struct lb_vllm_sampling *out, struct lb_detail *detail);
 
 #endif

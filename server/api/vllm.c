@@ -166,6 +166,7 @@ static const struct lb_route routes[] = {
     {"POST", "/v1/detokenize", "detokenize", LB_ACCESS_TOKEN, lb_handle_detokenize},
     {"GET", "/tokenizer_info", "tokenizer_info", LB_ACCESS_TOKEN, lb_handle_tokenizer_info},
     {"GET", "/v1/tokenizer_info", "tokenizer_info", LB_ACCESS_TOKEN, lb_handle_tokenizer_info},
+    {"POST", "/inference/v1/generate", "generate", LB_ACCESS_TOKEN, lb_handle_generate},
     {"POST", "/v1/embeddings", "embeddings", LB_ACCESS_TOKEN, lb_handle_embeddings},
     {"POST", "/pooling", "pooling", LB_ACCESS_TOKEN, lb_handle_pooling},
     {"POST", "/v1/completions", "completions", LB_ACCESS_TOKEN, lb_handle_completions},

@@ -23,7 +23,10 @@ bool lb_vllm_encode(struct lb_exchange *exchange, struct lb_vllm_prompts *prompt
 /* Prompts that have ids as inputs of a job. */
 struct lb_vllm_matrix {
     int32_t *ids;
-    struct lb_wire_tensor inputs[3]; /* input_ids, lengths, start */
+    int32_t *starts; /* of each sequence the first row that is asked for */
+    int64_t longest;
+    size_t n_inputs;
+    struct lb_wire_tensor inputs[4]; /* input_ids, lengths, start; room for score_ids */
     int64_t tokens;                  /* of all together */
 };
 /* last_only: each sequence's last row is asked for, not all. False after an error; else the caller finishes
@@ -31,6 +34,25 @@ struct lb_vllm_matrix {
 bool lb_vllm_matrix(struct lb_exchange *exchange, const struct lb_vllm_prompts *prompts, bool last_only,
                     struct lb_vllm_matrix *out);
 void lb_vllm_matrix_finish(struct lb_vllm_matrix *matrix);
+
+/* Whether the visit's model and this daemon can do that at all; false after an error. */
+bool lb_vllm_check(struct lb_exchange *exchange, const struct lb_vllm_sampling *sampling);
+/* The visit's job: top k, with scored the next tokens' log-probabilities, and what sampling asks for. False
+ * after an error. */
+bool lb_vllm_plan(struct lb_server *server, struct lb_exchange *exchange,
+                  const struct lb_vllm_sampling *sampling, int64_t priority,
+                  const struct lb_vllm_matrix *matrix, bool scored);
+/* What prompt_logprobs of so many tokens take as text, about; marks the exchange as heavy where that is much.
+ */
+size_t lb_vllm_answer_bytes(struct lb_exchange *exchange, const struct lb_vllm_sampling *sampling,
+                            int64_t n_tokens);
+/* Number at of an output of 4-byte numbers; NULL where the job has no such output. */
+const void *lb_vllm_output(const struct lb_job *job, enum lb_output_kind kind, int64_t at);
+/* The rows of sequence b from row t on. */
+struct lb_vllm_rows lb_vllm_rows_of(const struct lb_job *job, int64_t b, int64_t t);
+/* What comes behind sequence b: which id, and whether the text ends there. */
+void lb_vllm_choose(const struct lb_job *job, const struct lb_vllm_sampling *sampling, int64_t b,
+                    struct lb_vllm_choice *choice);
 
 void lb_handle_completions(struct lb_server *server, struct lb_exchange *exchange,
                            const struct lb_route_match *match);
@@ -40,6 +62,8 @@ void lb_handle_detokenize(struct lb_server *server, struct lb_exchange *exchange
                           const struct lb_route_match *match);
 void lb_handle_tokenizer_info(struct lb_server *server, struct lb_exchange *exchange,
                               const struct lb_route_match *match);
+void lb_handle_generate(struct lb_server *server, struct lb_exchange *exchange,
+                        const struct lb_route_match *match);
 void lb_handle_embeddings(struct lb_server *server, struct lb_exchange *exchange,
                           const struct lb_route_match *match);
 void lb_handle_pooling(struct lb_server *server, struct lb_exchange *exchange,

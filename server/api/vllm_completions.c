@@ -3,24 +3,18 @@
 
 #include "common/base/mem.h"
 #include "common/base/utf8.h"
-#include "proto/oip.h"
 #include "server/api/reply.h"
 #include "server/api/submit.h"
 
 #include <stdio.h>
 #include <string.h>
-#include <sys/random.h>
 #include <time.h>
 
-/* Bytes of an answer for one id with its log-probability, about: vLLM's form, OpenAI's. */
-#define ENTRY_BYTES 96
+/* Bytes of an answer for one id with its log-probability in OpenAI's form, about. */
 #define NAMED_BYTES 48
 /* And of a prompt's token in the other lists and texts. */
 #define TOKEN_BYTES 64
 #define CHOICE_BYTES 256
-
-/* The outputs of a job, in this order; the first two always. */
-enum { TOP_IDS, TOP_LOGPROBS, ACTUAL, RANKS };
 
 /* A question on its way. */
 struct asked {
@@ -31,78 +25,26 @@ struct asked {
 
 /* ---- the question ---- */
 
-/* What the model can't do, or isn't done for anybody. */
-static bool check(struct lb_exchange *x, const struct lb_vllm_sampling *sampling) {
-    const struct lb_hosted *hosted = ((struct lb_visit *)x->user)->hosted;
-    int64_t v = lb_hosted_vocab(hosted);
-    if (!hosted->decoder || !lb_model_is_causal(hosted->model)) {
-        lb_reply_error(x, 400, "model %s does not write text", hosted->name);
-    } else if (sampling->max_tokens > LB_VLLM_MAX_TOKENS) {
-        lb_reply_error(x, 400,
-                       "request: max_tokens is %lld (16 when it is not given); this server scores texts and "
-                       "generates at most %d token: give 0 or 1",
-                       (long long)sampling->max_tokens, LB_VLLM_MAX_TOKENS);
-    } else if (sampling->prompt_logprobs == LB_VLLM_ALL_LOGPROBS && v > LB_MAX_TOP_K) {
-        lb_reply_error(x, 400,
-                       "request: prompt_logprobs is -1, which is all %lld ids of this model; at most %d are "
-                       "possible, or the output logits of /v2",
-                       (long long)v, LB_MAX_TOP_K);
-    } else {
-        return true;
-    }
-    return false;
-}
-
-static uint64_t any_seed(const struct lb_exchange *x) {
-    uint64_t seed;
-    return getrandom(&seed, sizeof seed, 0) == (ssize_t)sizeof seed ? seed : x->started_ns;
-}
-
-/* Lower goes first there, and 0 is the default; here 1 is the highest, and the default 8. */
-static int64_t priority_of(int64_t theirs) {
-    return theirs == 0 ? 0 : theirs < -7 ? 1 : 8 + theirs;
-}
-
 /* The visit's job; false after an error. */
 static bool plan(struct lb_server *server, struct lb_exchange *x, struct asked *asked) {
     const struct lb_vllm_completion *request = &asked->request;
     const struct lb_vllm_sampling *sampling = &request->sampling;
-    int64_t n = (int64_t)request->prompts.n, v = lb_hosted_vocab(((struct lb_visit *)x->user)->hosted);
     struct lb_vllm_matrix matrix;
     if (!lb_vllm_matrix(x, &request->prompts, !asked->scored, &matrix)) {
         return false;
     }
-    struct lb_wire_output outputs[] = {[TOP_IDS] = {.name = "logits.topk_ids", .binary = true},
-                                       [TOP_LOGPROBS] = {.name = "logprobs.topk_values", .binary = true},
-                                       [ACTUAL] = {.name = "logprobs.actual", .binary = true},
-                                       [RANKS] = {.name = "ranks.actual", .binary = true}};
-    bool ranked = sampling->prompt_logprobs != LB_VLLM_NO_LOGPROBS;
-    int64_t k = sampling->prompt_logprobs == LB_VLLM_ALL_LOGPROBS ? v : sampling->prompt_logprobs;
-    k = k > sampling->logprobs ? k : sampling->logprobs;
-    struct lb_infer_request infer = {.top_k = k > 1 ? k : 1,
-                                     .temperature = sampling->temperature > 0 ? sampling->temperature : 1,
-                                     .priority = priority_of(request->priority),
-                                     .n_inputs = 3,
-                                     .inputs = matrix.inputs,
-                                     .n_outputs = ranked          ? 4
-                                                  : asked->scored ? 3
-                                                                  : 2,
-                                     .outputs = outputs};
-    struct lb_job_draw draw = {.temperature = sampling->temperature,
-                               .top_k = sampling->top_k,
-                               .top_p = sampling->top_p,
-                               .seed = sampling->has_seed ? sampling->seed : any_seed(x)};
-    bool drawn = sampling->temperature > 0 && sampling->max_tokens > 0;
-    bool planned = lb_submit_plan(server, x, &infer, drawn ? &draw : NULL);
+    bool planned = lb_vllm_plan(server, x, sampling, request->priority, &matrix, asked->scored);
+    int64_t n = (int64_t)request->prompts.n, named = 0;
     lb_vllm_matrix_finish(&matrix);
-    int64_t entries = ranked ? matrix.tokens * (k + 1) : 0;
-    int64_t named = sampling->logprobs != LB_VLLM_NO_LOGPROBS
-                        ? (request->echo ? matrix.tokens : n) * (sampling->logprobs + 1)
-                        : 0;
-    x->heavy = entries + named > LB_LIGHT_NUMBERS;
+    if (sampling->logprobs != LB_VLLM_NO_LOGPROBS) {
+        named = (request->echo ? matrix.tokens : n) * (sampling->logprobs + 1);
+    }
     asked->answer_bytes =
-        (size_t)(entries * ENTRY_BYTES + named * NAMED_BYTES + n * CHOICE_BYTES) +
-        (request->echo || request->return_token_ids ? (size_t)matrix.tokens * TOKEN_BYTES : 0);
+        lb_vllm_answer_bytes(x, sampling, matrix.tokens) + (size_t)(named * NAMED_BYTES + n * CHOICE_BYTES);
+    if (request->echo || request->return_token_ids) {
+        asked->answer_bytes += (size_t)matrix.tokens * TOKEN_BYTES;
+    }
+    x->heavy |= named > LB_LIGHT_NUMBERS;
     return planned;
 }
 
@@ -133,7 +75,7 @@ static bool prepare(struct lb_server *server, struct lb_exchange *x) {
     }
     visit->asked = asked;
     if (!decode(server, x, asked) || !lb_vllm_find_model(x, asked->request.model) ||
-        !check(x, &asked->request.sampling) ||
+        !lb_vllm_check(x, &asked->request.sampling) ||
         !lb_vllm_encode(x, &asked->request.prompts, asked->request.add_special) || !plan(server, x, asked)) {
         return false;
     }
@@ -144,37 +86,6 @@ static bool prepare(struct lb_server *server, struct lb_exchange *x) {
 }
 
 /* ---- the answer ---- */
-
-static const void *output(const struct lb_job *job, size_t which, int64_t at) {
-    return which < job->n_outputs ? (const char *)job->outputs[which].data + at * (int64_t)sizeof(float)
-                                  : NULL;
-}
-
-/* The rows of sequence b from row t on. */
-static struct lb_vllm_rows rows_of(const struct lb_job *job, int64_t b, int64_t t) {
-    int64_t row = b * job->rows + t - job->start[b];
-    return (struct lb_vllm_rows){.k = job->top_k,
-                                 .top_ids = output(job, TOP_IDS, row * job->top_k),
-                                 .top_logprobs = output(job, TOP_LOGPROBS, row * job->top_k),
-                                 .actual = output(job, ACTUAL, row),
-                                 .ranks = output(job, RANKS, row)};
-}
-
-/* Behind the prompt: which id, and whether the text ends there. */
-static void generate(const struct lb_job *job, const struct lb_vllm_sampling *sampling, int64_t b,
-                     struct lb_vllm_choice *choice) {
-    choice->n_generated = 1;
-    choice->generated = job->draw ? job->draw->ids[b] : choice->next.top_ids[0];
-    choice->generated_logprob = job->draw ? job->draw->logprobs[b] : choice->next.top_logprobs[0];
-    choice->stopped =
-        !sampling->ignore_eos && lb_ends_has(lb_model_ends(job->model->model), choice->generated);
-    for (size_t i = 0; i < sampling->n_stop_ids && !choice->stopped; i++) {
-        if (sampling->stop_ids[i] == choice->generated) {
-            choice->stopped = true;
-            choice->stop_id = choice->generated;
-        }
-    }
-}
 
 /* The generated token's part of the text, cut where a stop begins. */
 static void put_generated(const struct lb_tokenizer *tokenizer, const struct lb_vllm_sampling *sampling,
@@ -234,11 +145,11 @@ static enum lb_status put_choices(const struct asked *asked, const struct lb_job
         struct lb_vllm_choice choice = {.index = b,
                                         .ids = job->ids + job->offsets[b],
                                         .n = n,
-                                        .prompt = rows_of(job, b, job->start[b]),
-                                        .next = rows_of(job, b, n - 1),
+                                        .prompt = lb_vllm_rows_of(job, b, job->start[b]),
+                                        .next = lb_vllm_rows_of(job, b, n - 1),
                                         .stop_id = -1};
         if (asked->request.sampling.max_tokens > 0) {
-            generate(job, &asked->request.sampling, b, &choice);
+            lb_vllm_choose(job, &asked->request.sampling, b, &choice);
         }
         enum lb_status status = make_text(asked, job->model, b, &choice, &text, writer->detail);
         writer->status = writer->status == LB_OK ? status : writer->status;

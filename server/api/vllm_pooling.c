@@ -76,7 +76,7 @@ static bool plan(struct lb_server *server, struct lb_exchange *x, struct asked *
                                     .datatype = asked->request.dtype};
     const struct lb_infer_request infer = {.top_k = 1,
                                            .temperature = 1,
-                                           .n_inputs = 3,
+                                           .n_inputs = matrix.n_inputs,
                                            .inputs = matrix.inputs,
                                            .n_outputs = 1,
                                            .outputs = &output};

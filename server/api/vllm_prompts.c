@@ -76,7 +76,7 @@ bool lb_vllm_matrix(struct lb_exchange *x, const struct lb_vllm_prompts *prompts
         lb_reply_error(x, 503, "out of memory; try again");
         return false;
     }
-    *out = (struct lb_vllm_matrix){.ids = ids};
+    *out = (struct lb_vllm_matrix){.ids = ids, .longest = longest, .starts = starts, .n_inputs = 3};
     for (int64_t i = 0; i < n; i++) {
         const struct lb_vllm_prompt *prompt = &prompts->all[i];
         memcpy(ids + i * longest, prompt->ids, (size_t)prompt->n * sizeof *ids);

@@ -12,6 +12,7 @@
 #include "tests/e2e/ask.h"
 #include "tests/support/tiny_model.h"
 
+#include <math.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -177,6 +178,48 @@ static void test_embeddings(void **state) {
     json_decref(same);
 }
 
+/* Log-probabilities of chosen ids: those of /v2 at the rows from start on, minus infinity where none is. */
+static void test_gathered(void **state) {
+    (void)state;
+    static const struct {
+        const char *more;
+        double temperature;
+    } asked[] = {{"\"temperature\":1.5", 1.5}, {"\"temperature\":0,\"prompt_logprobs\":1", 1}};
+    int32_t scores[T * 2] = {-1, -1, -1, -1, 7, 25, 62, -1, -1, -1}; /* rows 2 and 3 */
+    uint8_t npy[1000];
+    for (int i = 0; i < 2; i++) {
+        struct lb_ask ask;
+        char body[400];
+        lb_ask_ids(&ask, 1, T, ids);
+        lb_ask_input(&ask, LB_IN_SCORE_IDS, LB_DT_INT32, 1, T, scores);
+        ask.inputs[1].n_dims = 3;
+        ask.inputs[1].dim[2] = 2;
+        ask.inputs[1].bytes = sizeof scores;
+        ask.request.temperature = asked[i].temperature;
+        lb_ask_output(&ask, "logprobs.at_ids", LB_DT_NONE, true);
+        lb_ask_send_ok(&daemon_, "teacher", &ask, "");
+        const float *want = ask.response.outputs[0].data;
+        snprintf(
+            body, sizeof body,
+            "{\"model\":\"teacher\",\"token_ids\":[11,48,85,25,62],\"request_id\":\"r\",\"sampling_params\":{"
+            "\"max_tokens\":1,\"prompt_logprob_start\":2,\"prompt_logprob_token_ids\":[[7,25],[62]],%s}}",
+            asked[i].more);
+        json_t *answer = post_json("/inference/v1/generate", body, 200);
+        assert_string_equal(json_string_value(json_object_get(answer, "request_id")), "r");
+        assert_int_equal(json_is_null(json_object_get(answer, "prompt_logprobs")), i == 0);
+        size_t n = from_base64(json_string_value(json_object_get(answer, "prompt_token_id_logprobs")), npy);
+        assert_int_equal(n, 128 + 4 * 4);
+        float got[4];
+        memcpy(got, npy + 128, sizeof got);
+        assert_true(got[0] == want[4] && got[1] == want[5] && got[2] == want[6] && got[3] == -INFINITY);
+        assert_true(got[0] < 0 && got[1] < 0 && got[2] < 0);
+        const json_t *choice = json_array_get(json_object_get(answer, "choices"), 0);
+        assert_int_equal(json_array_size(json_object_get(choice, "token_ids")), 1);
+        json_decref(answer);
+        lb_ask_finish(&ask);
+    }
+}
+
 static void test_errors(void **state) {
     (void)state;
     static const struct {
@@ -195,6 +238,12 @@ static void test_errors(void **state) {
         {"/pooling", NULL, "outside the vocabulary",
          "{\"model\":\"teacher\",\"input\":[97],\"use_activation\":false}"},
         {"/pooling", NULL, "not valid JSON", "{"},
+        {"/inference/v1/generate", "max_tokens", "0 or 1", "{\"model\":\"teacher\",\"token_ids\":[1]}"},
+        {"/inference/v1/generate", NULL, "score_ids",
+         "{\"model\":\"teacher\",\"token_ids\":[1,2],\"sampling_params\":{\"max_tokens\":0,"
+         "\"prompt_logprob_token_ids\":[[97]]}}"},
+        {"/inference/v1/generate", NULL, "does not write text",
+         "{\"model\":\"encoder\",\"token_ids\":[1],\"sampling_params\":{\"max_tokens\":0}}"},
         {"/v1/embeddings", "input", "input 0 is empty", "{\"model\":\"encoder\",\"input\":\"\"}"},
         {"/v1/embeddings", "encoding_format", "float, base64",
          "{\"model\":\"encoder\",\"input\":[1],\"encoding_format\":\"bytes\"}"},
@@ -267,8 +316,8 @@ static int stop_all(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_pooling_bytes), cmocka_unit_test(test_pooling_json),
-        cmocka_unit_test(test_embeddings),    cmocka_unit_test(test_errors),
-        cmocka_unit_test(test_many),
+        cmocka_unit_test(test_embeddings),    cmocka_unit_test(test_gathered),
+        cmocka_unit_test(test_errors),        cmocka_unit_test(test_many),
     };
     return cmocka_run_group_tests(tests, start_all, stop_all);
 }

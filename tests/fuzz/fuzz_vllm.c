@@ -1,5 +1,5 @@
-/* lb_vllm_completion_decode and lb_vllm_pooling_decode: one clear error, or a request within its limits,
- * whose answer is JSON. The first byte says what the model "knows". */
+/* lb_vllm_completion_decode, ..._pooling_decode, ..._generate_decode: one clear error, or a request within
+ * its limits, whose answer is JSON. The first byte says what the model "knows". */
 #include "proto/vllm.h"
 
 #include <stdlib.h>
@@ -73,6 +73,14 @@ static void vectors(const uint8_t *data, size_t size, struct lb_arena *arena) {
         require(strpbrk(detail.text, "\n\r\x1b") == NULL);
         require(status != LB_OK || tokens || request.format <= LB_VLLM_BASE64);
         require(status != LB_OK || request.prompts.n >= 1);
+    }
+    struct lb_vllm_generate generate;
+    struct lb_detail detail = {0};
+    enum lb_status status = lb_vllm_generate_decode(data, size, arena, &generate, &detail);
+    require(status == detail.code && (status == LB_OK) == (detail.text[0] == '\0'));
+    require(status != LB_OK || (generate.prompts.n == 1 && generate.prompts.all[0].n >= 1));
+    for (int64_t i = 0; status == LB_OK && i < generate.n_rows * generate.k; i++) {
+        require(generate.gather[i] >= -1);
     }
 }
 

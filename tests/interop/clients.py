@@ -5,6 +5,8 @@ usage: clients.py BUILD [MODEL.gguf]     (needs requirements.txt and clients.txt
 Without a model a small llama with random weights and a byte-level tokenizer is made. What the clients read is held against
 transformers on the same weights: log-probabilities to 1e-4 a token (the whole of a text: 1e-4 for each of its tokens).
 """
+import base64
+import io
 import json
 import math
 import os
@@ -212,6 +214,22 @@ def with_pooling(url, reference, tokenizer):
         check(numpy.abs(got - reference.rows(ids)).max() < TOLERANCE, 'pooling: states and head give the distributions')
 
 
+def with_gather(url, reference, tokenizer):
+    """The student's own ids at each position of an answer, as prime-rl and vime ask vLLM for them."""
+    for text, start in zip(TEXTS, (0, 1, 5, 2)):
+        ids, rng = tokenizer(text)['input_ids'], numpy.random.default_rng(start)
+        size = reference.rows(ids).shape[1]
+        wanted = [rng.choice(size, 1 + t % 4, replace=False).tolist() for t in range(start, len(ids) - 1)]
+        answer = requests.post(url + '/inference/v1/generate', json={'model': 'teacher', 'token_ids': ids, 'sampling_params': {
+            'max_tokens': 1, 'temperature': 1, 'prompt_logprob_start': start, 'prompt_logprob_token_ids': wanted}})
+        answer.raise_for_status()
+        scores = numpy.load(io.BytesIO(base64.b64decode(answer.json()['prompt_token_id_logprobs'])))
+        check(scores.dtype == numpy.float32 and scores.shape == (len(wanted), max(map(len, wanted))), 'gather: a .npy of rows')
+        for i, row in enumerate(wanted):
+            check(numpy.abs(scores[i][:len(row)] - reference.rows(ids)[start + i][row]).max() < TOLERANCE, 'gather: chosen ids')
+            check(numpy.isneginf(scores[i][len(row):]).all(), 'gather: minus infinity for none')
+
+
 def with_embeddings(url, model):
     client = openai.OpenAI(base_url=url + '/v1', api_key='none', max_retries=0)
     ids = [[11, 48, 85], [25, 62]]
@@ -250,7 +268,7 @@ def main():
         model, tokenizer = open_reference(path)
         reference, daemon = Reference(model), Daemon(build / 'server' / 'limbeckd', path)
         try:
-            for client in (with_tokenizer, with_openai, with_trl, with_axolotl, with_lm_eval, with_pooling):
+            for client in (with_tokenizer, with_openai, with_trl, with_axolotl, with_lm_eval, with_pooling, with_gather):
                 before = checks
                 client(daemon.url, reference, tokenizer)
                 print(f'{client.__name__[5:]}: {checks - before} checks', flush=True)

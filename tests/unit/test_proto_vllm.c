@@ -102,6 +102,10 @@ static void test_clients(void **state) {
     assert_int_equal(r.sampling.prompt_logprobs, LB_VLLM_ALL_LOGPROBS);
     assert_int_equal(r.sampling.logprobs, LB_VLLM_NO_LOGPROBS);
     assert_string_equal(r.sampling.stops[0], "x");
+    taken("{\"prompt\":\"a\",\"sampling_params\":{\"stop\":[\"x\",\"y\"]}}", &r);
+    assert_int_equal(r.sampling.n_stops, 2);
+    taken("{\"prompt\":\"a\",\"stop\":\"x\",\"sampling_params\":{\"stop\":\"x\"}}", &r);
+    assert_int_equal(r.sampling.n_stops, 1);
 }
 
 static const struct {

@@ -1,0 +1,140 @@
+/* POST /inference/v1/generate: one sequence scored, with ids that the client chooses for each position. */
+#include "server/api/vllm.h"
+
+#include "common/base/mem.h"
+#include "proto/outputs.h"
+#include "server/api/reply.h"
+#include "server/api/submit.h"
+
+#include <string.h>
+
+/* Bytes of a gathered number in base64, and of what is always there, about. */
+#define GATHERED_BYTES 6
+#define ANSWER_BYTES 1024
+
+struct asked {
+    struct lb_vllm_generate request;
+    size_t answer_bytes;
+};
+
+static bool decode(struct lb_server *server, struct lb_exchange *x, struct asked *asked) {
+    const char *body = x->body.data ? x->body.data : "";
+    struct lb_detail detail = {0};
+    if (!lb_submit_hold(server, x, lb_submit_decoding_bytes(body, x->body.len, -1))) {
+        return false;
+    }
+    enum lb_status status = lb_vllm_generate_decode(body, x->body.len, &x->arena, &asked->request, &detail);
+    if (status != LB_OK) {
+        lb_reply_fail(x, status, &detail);
+    }
+    return status == LB_OK;
+}
+
+/* The request's ids as the input score_ids [1, T, K]; the caller frees them. NULL when out of memory. */
+static int32_t *scores(const struct lb_vllm_generate *request, struct lb_vllm_matrix *matrix) {
+    size_t n = (size_t)(matrix->longest * request->k), begin = (size_t)(request->start * request->k);
+    int32_t *ids = lb_malloc_array(n, sizeof *ids);
+    for (size_t i = 0; ids && i < n; i++) {
+        size_t at = i - begin; /* beyond all where i is before it */
+        ids[i] = i >= begin && at < (size_t)(request->n_rows * request->k) ? request->gather[at] : -1;
+    }
+    matrix->inputs[matrix->n_inputs++] = (struct lb_wire_tensor){.name = LB_IN_SCORE_IDS,
+                                                                 .datatype = LB_DT_INT32,
+                                                                 .n_dims = 3,
+                                                                 .dim = {1, matrix->longest, request->k},
+                                                                 .data = ids,
+                                                                 .bytes = n * sizeof *ids,
+                                                                 .binary = true};
+    return ids;
+}
+
+static bool plan(struct lb_server *server, struct lb_exchange *x, struct asked *asked) {
+    const struct lb_vllm_generate *request = &asked->request;
+    const struct lb_vllm_sampling *sampling = &request->sampling;
+    bool scored = sampling->prompt_logprobs != LB_VLLM_NO_LOGPROBS;
+    struct lb_vllm_matrix matrix;
+    int32_t *ids = NULL;
+    if (!lb_vllm_matrix(x, &request->prompts, !scored, &matrix)) {
+        return false;
+    }
+    if (request->k > 0) {
+        matrix.starts[0] = scored ? 0 : (int32_t)request->start;
+        ids = scores(request, &matrix);
+        if (!ids) {
+            lb_vllm_matrix_finish(&matrix);
+            lb_reply_error(x, 503, "out of memory; try again");
+            return false;
+        }
+    }
+    bool planned = lb_vllm_plan(server, x, sampling, request->priority, &matrix, scored);
+    asked->answer_bytes = ANSWER_BYTES + lb_vllm_answer_bytes(x, sampling, matrix.tokens) +
+                          (size_t)(request->n_rows * request->k) * GATHERED_BYTES;
+    lb_free(ids);
+    lb_vllm_matrix_finish(&matrix);
+    return planned;
+}
+
+static bool prepare(struct lb_server *server, struct lb_exchange *x) {
+    struct lb_visit *visit = x->user;
+    struct asked *asked = lb_arena_zarray(&x->arena, 1, sizeof *asked);
+    if (!asked) {
+        lb_reply_error(x, 503, "out of memory; try again");
+        return false;
+    }
+    visit->asked = asked;
+    if (!decode(server, x, asked) || !lb_vllm_find_model(x, asked->request.model) ||
+        !lb_vllm_check(x, &asked->request.sampling) || !plan(server, x, asked)) {
+        return false;
+    }
+    lb_buf_finish(&x->body);
+    lb_unhold(&x->memory, x->memory.bytes);
+    return lb_submit_hold(
+        server, x, x->arena.used + visit->job->arena.used + visit->job->output_bytes + asked->answer_bytes);
+}
+
+static void finish(struct lb_server *server, struct lb_exchange *x) {
+    const struct lb_visit *visit = x->user;
+    const struct asked *asked = visit->asked;
+    const struct lb_vllm_generate *request = &asked->request;
+    const struct lb_job *job = visit->job;
+    struct lb_detail detail = {0};
+    if (!lb_submit_computed(server, x)) {
+        return;
+    }
+    struct lb_vllm_writer writer = {.buf = &x->body,
+                                    .text = job->model->tokenizer ? lb_vllm_id_text : NULL,
+                                    .context = job->model->tokenizer,
+                                    .detail = &detail};
+    const char *name = lb_vllm_name(x, "", request->request_id);
+    if (!name) {
+        lb_reply_error(x, 503, "out of memory; try again");
+        return;
+    }
+    int64_t n = lb_job_length(job, 0);
+    struct lb_vllm_choice choice = {.ids = job->ids,
+                                    .n = n,
+                                    .prompt = lb_vllm_rows_of(job, 0, job->start[0]),
+                                    .next = lb_vllm_rows_of(job, 0, n - 1),
+                                    .stop_id = -1};
+    if (request->sampling.max_tokens > 0) {
+        lb_vllm_choose(job, &request->sampling, 0, &choice);
+    }
+    lb_buf_init(&x->body, LB_MAX_RESPONSE_BYTES);
+    lb_vllm_put_generate(
+        &writer, name, request, &choice,
+        lb_vllm_output(job, LB_OUT_AT_LOGPROBS, (request->start - job->start[0]) * request->k));
+    if (writer.status != LB_OK) {
+        lb_reply_fail(x, writer.status, &detail);
+    } else if (x->body.len <= asked->answer_bytes ||
+               lb_submit_hold(server, x, x->body.len - asked->answer_bytes)) {
+        lb_reply_bytes(x, 200, "application/json", x->body.data, x->body.len);
+        lb_reply_header(x, "Cache-Control", "no-cache");
+    }
+}
+
+void lb_handle_generate(struct lb_server *server, struct lb_exchange *x, const struct lb_route_match *match) {
+    (void)match;
+    if (!lb_submit_gone(x) && prepare(server, x)) {
+        lb_submit(server, x, finish);
+    }
+}

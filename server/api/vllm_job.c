@@ -1,0 +1,120 @@
+/* Jobs of the dialect vllm, and what is read of them. */
+#include "server/api/vllm.h"
+
+#include "proto/oip.h"
+#include "server/api/reply.h"
+#include "server/api/submit.h"
+
+#include <string.h>
+#include <sys/random.h>
+
+/* Bytes of an answer for one id with its log-probability in vLLM's form, about. */
+#define ENTRY_BYTES 96
+
+bool lb_vllm_check(struct lb_exchange *x, const struct lb_vllm_sampling *sampling) {
+    const struct lb_hosted *hosted = ((struct lb_visit *)x->user)->hosted;
+    int64_t v = lb_hosted_vocab(hosted);
+    if (!hosted->decoder || !lb_model_is_causal(hosted->model)) {
+        lb_reply_error(x, 400, "model %s does not write text", hosted->name);
+    } else if (sampling->max_tokens > LB_VLLM_MAX_TOKENS) {
+        lb_reply_error(x, 400,
+                       "request: max_tokens is %lld (16 when it is not given); this server scores texts and "
+                       "generates at most %d token: give 0 or 1",
+                       (long long)sampling->max_tokens, LB_VLLM_MAX_TOKENS);
+    } else if (sampling->prompt_logprobs == LB_VLLM_ALL_LOGPROBS && v > LB_MAX_TOP_K) {
+        lb_reply_error(x, 400,
+                       "request: prompt_logprobs is -1, which is all %lld ids of this model; at most %d are "
+                       "possible, or the output logits of /v2",
+                       (long long)v, LB_MAX_TOP_K);
+    } else {
+        return true;
+    }
+    return false;
+}
+
+static uint64_t any_seed(const struct lb_exchange *x) {
+    uint64_t seed;
+    return getrandom(&seed, sizeof seed, 0) == (ssize_t)sizeof seed ? seed : x->started_ns;
+}
+
+/* Lower goes first there, and 0 is the default; here 1 is the highest, and the default 8. */
+static int64_t priority_of(int64_t theirs) {
+    return theirs == 0 ? 0 : theirs < -7 ? 1 : 8 + theirs;
+}
+
+bool lb_vllm_plan(struct lb_server *server, struct lb_exchange *x, const struct lb_vllm_sampling *sampling,
+                  int64_t priority, const struct lb_vllm_matrix *matrix, bool scored) {
+    int64_t v = lb_hosted_vocab(((struct lb_visit *)x->user)->hosted);
+    int64_t k = sampling->prompt_logprobs == LB_VLLM_ALL_LOGPROBS ? v : sampling->prompt_logprobs;
+    k = k > sampling->logprobs ? k : sampling->logprobs;
+    struct lb_wire_output outputs[5] = {{.name = "logits.topk_ids", .binary = true},
+                                        {.name = "logprobs.topk_values", .binary = true}};
+    size_t n = 2;
+    if (scored) {
+        outputs[n++] = (struct lb_wire_output){.name = "logprobs.actual", .binary = true};
+    }
+    if (sampling->prompt_logprobs != LB_VLLM_NO_LOGPROBS) {
+        outputs[n++] = (struct lb_wire_output){.name = "ranks.actual", .binary = true};
+    }
+    if (matrix->n_inputs > 3) {
+        outputs[n++] = (struct lb_wire_output){.name = "logprobs.at_ids", .binary = true};
+    }
+    struct lb_wire_tensor inputs[4];
+    memcpy(inputs, matrix->inputs, sizeof inputs);
+    const struct lb_infer_request infer = {.top_k = k > 1 ? k : 1,
+                                           .temperature =
+                                               sampling->temperature > 0 ? sampling->temperature : 1,
+                                           .priority = priority_of(priority),
+                                           .n_inputs = matrix->n_inputs,
+                                           .inputs = inputs,
+                                           .n_outputs = n,
+                                           .outputs = outputs};
+    const struct lb_job_draw draw = {.temperature = sampling->temperature,
+                                     .top_k = sampling->top_k,
+                                     .top_p = sampling->top_p,
+                                     .seed = sampling->has_seed ? sampling->seed : any_seed(x)};
+    bool drawn = sampling->temperature > 0 && sampling->max_tokens > 0;
+    return lb_submit_plan(server, x, &infer, drawn ? &draw : NULL);
+}
+
+size_t lb_vllm_answer_bytes(struct lb_exchange *x, const struct lb_vllm_sampling *sampling,
+                            int64_t n_tokens) {
+    int64_t v = lb_hosted_vocab(((struct lb_visit *)x->user)->hosted);
+    int64_t k = sampling->prompt_logprobs == LB_VLLM_ALL_LOGPROBS ? v : sampling->prompt_logprobs;
+    int64_t entries = sampling->prompt_logprobs == LB_VLLM_NO_LOGPROBS ? 0 : n_tokens * (k + 1);
+    x->heavy |= entries > LB_LIGHT_NUMBERS;
+    return (size_t)entries * ENTRY_BYTES;
+}
+
+const void *lb_vllm_output(const struct lb_job *job, enum lb_output_kind kind, int64_t at) {
+    for (size_t i = 0; i < job->n_outputs; i++) {
+        if (job->outputs[i].what.kind == kind) {
+            return (const char *)job->outputs[i].data + at * (int64_t)sizeof(float);
+        }
+    }
+    return NULL;
+}
+
+struct lb_vllm_rows lb_vllm_rows_of(const struct lb_job *job, int64_t b, int64_t t) {
+    int64_t row = b * job->rows + t - job->start[b];
+    return (struct lb_vllm_rows){.k = job->top_k,
+                                 .top_ids = lb_vllm_output(job, LB_OUT_TOPK_IDS, row * job->top_k),
+                                 .top_logprobs = lb_vllm_output(job, LB_OUT_TOPK_LOGPROBS, row * job->top_k),
+                                 .actual = lb_vllm_output(job, LB_OUT_ACTUAL, row),
+                                 .ranks = lb_vllm_output(job, LB_OUT_RANK, row)};
+}
+
+void lb_vllm_choose(const struct lb_job *job, const struct lb_vllm_sampling *sampling, int64_t b,
+                    struct lb_vllm_choice *choice) {
+    choice->n_generated = 1;
+    choice->generated = job->draw ? job->draw->ids[b] : choice->next.top_ids[0];
+    choice->generated_logprob = job->draw ? job->draw->logprobs[b] : choice->next.top_logprobs[0];
+    choice->stopped =
+        !sampling->ignore_eos && lb_ends_has(lb_model_ends(job->model->model), choice->generated);
+    for (size_t i = 0; i < sampling->n_stop_ids && !choice->stopped; i++) {
+        if (sampling->stop_ids[i] == choice->generated) {
+            choice->stopped = true;
+            choice->stop_id = choice->generated;
+        }
+    }
+}
