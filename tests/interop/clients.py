@@ -189,6 +189,7 @@ def with_lm_eval(url, reference, tokenizer):
     for (context, continuation), (total, is_greedy) in zip(pairs, got):
         head = tokenizer(context.rstrip(), add_special_tokens=False)['input_ids']  # lm-eval moves spaces to the continuation
         ids = tokenizer(context + continuation, add_special_tokens=False)['input_ids']
+        ids = head + ids[len(head):]  # as it asks, also where the context alone is cut otherwise
         rows = reference.rows(ids)
         want = sum(rows[t][ids[t + 1]] for t in range(len(head) - 1, len(ids) - 1))
         likeliest = all(rows[t].argmax() == ids[t + 1] for t in range(len(head) - 1, len(ids) - 1))
