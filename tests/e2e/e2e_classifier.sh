@@ -18,6 +18,7 @@ jq -c 'del(.label)' learn.jsonl >bare.jsonl
 mkdir begun
 cp "$LB_SOURCE_ROOT"/tests/golden/model/bert_classes/{config.json,model.safetensors} begun/
 letters >begun/tokenizer.json
+echo '{"cls_token": "[CLS]", "sep_token": "[SEP]", "pad_token": "[PAD]", "unk_token": "[UNK]"}' >begun/tokenizer_config.json
 cat >teacher.yaml <<END
 student: {model: begun}
 whole_texts: true
@@ -122,6 +123,9 @@ expect 0 layers.log "$limbeck" train student.yaml "${here[@]}" -o layers --set '
 expect 0 distil.log "$limbeck" train student.yaml "${here[@]}" -o distil --set max_steps=400 \
     --set 'student={model_type: distilbert, dim: 8, hidden_dim: 16, n_layers: 1, n_heads: 2, max_position_embeddings: 16, num_labels: 3}'
 holds -s 'map(.eval_accuracy // empty) | .[-1] > 0.9' distil/metrics.jsonl
+expect 0 roberta.log "$limbeck" train student.yaml "${here[@]}" -o roberta --set max_steps=2 \
+    --set 'student={model_type: roberta, hidden_size: 8, intermediate_size: 16, num_hidden_layers: 1, num_attention_heads: 2, max_position_embeddings: 18, num_labels: 3}'
+holds '.pad_token_id == 0 and .max_position_embeddings == 18 and .architectures == ["RobertaForSequenceClassification"]' roberta/student/config.json
 expect 0 exported.log "$limbeck" export distil --format hf --out exported
 host V exported
 curl -sf "${url[V]}/v2/models/V/infer" -d "$ask, \"outputs\": [{\"name\": \"logits.topk_ids\"}]}" >V.json

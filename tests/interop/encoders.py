@@ -11,6 +11,7 @@ are held against transformers' model. One line a comparison; exit status 0 only 
 """
 import json
 import pathlib
+import subprocess
 import sys
 import tempfile
 import urllib.request
@@ -187,6 +188,11 @@ def labels_by_limbeckd(daemon, model):
     return {int(i): name for i, name in said['id2label'].items()}, said['num_labels'], said.get('problem_type')
 
 
+def tokens_of(limbeck, folder, text):
+    run = subprocess.run([limbeck, 'tokenize', folder, text, '--special'], capture_output=True, text=True, check=True)
+    return [int(line.split('\t')[0]) for line in run.stdout.splitlines()]
+
+
 def sentences(folder, ids):
     """What sentence-transformers makes of these ids, through its own modules."""
     model = sentence_transformers.SentenceTransformer(str(folder), device='cpu')
@@ -256,6 +262,9 @@ def main():
             compare(f'{key}: exported, by transformers', classifier_by_transformers(again, text), want[key])
             same = again.config.id2label == config.id2label and again.config.problem_type == config.problem_type
             tell(f'{key}: exported, by transformers', 'id2label', same, '')
+            if family == 'bert':  # the only one here with a tokenizer that transformers knows by its name
+                cut = transformers.AutoTokenizer.from_pretrained(back)(TEXT).input_ids
+                tell(f'{key}: exported, by AutoTokenizer', 'tokens', cut == tokens_of(limbeck, back, TEXT), '')
             models |= {f'{key}.given': given, f'{key}.exported': back}
         daemon = check.Daemon(limbeckd, folder, models)
         try:

@@ -276,8 +276,8 @@ static enum lb_status add_defaults(const struct lb_recipe_reader *r, const char 
         lb_student_takes(type, "max_position_embeddings")) {
         status = set(r, object, "max_position_embeddings", json_integer(NEW_LENGTH));
     }
-    static const char *const tokens[] = {"bos_token_id", "eos_token_id", "pad_token_id"};
-    for (size_t i = 0; i < 3 && status == LB_OK; i++) {
+    static const char *const tokens[] = {"bos_token_id", "eos_token_id"};
+    for (size_t i = 0; i < 2 && status == LB_OK; i++) {
         status = set(r, object, tokens[i], json_null());
     }
     return status == LB_OK ? set(r, object, "vocab_size", json_integer(INT32_MAX)) : status;

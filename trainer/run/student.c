@@ -53,6 +53,9 @@ static enum lb_status create(const struct lb_recipe *recipe, const struct lb_tok
         config.eos_token_id = lb_tokenizer_eos(tokenizer);
         config.bos_token_id = lb_tokenizer_bos(tokenizer);
         config.pad_token_id = lb_tokenizer_named(tokenizer, "pad_token");
+        if (config.position_rows > 0) { /* of which the first ones are not positions */
+            config.max_position_embeddings = config.position_rows - config.pad_token_id - 1;
+        }
     }
     return lb_model_create(&config, (uint64_t)recipe->seed, out, detail);
 }
