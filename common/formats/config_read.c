@@ -105,9 +105,13 @@ static enum lb_status refuse_packed(const struct lb_config_reading *r, const str
     }
     const char *method =
         json_string_value(json_object_get(json_object_get(r->object, key->name), "quant_method"));
+    bool fp8 = method != NULL && strcmp(method, "fp8") == 0;
     return lb_fail(r->detail, LB_E_UNSUPPORTED,
-                   "%s: %s (%.32s) is not supported; get the model in F32, F16 or BF16", r->what, key->name,
-                   method != NULL ? method : "unnamed");
+                   "%s: %s (%.32s) is not supported; get the model in F32, F16 or BF16%s", r->what, key->name,
+                   method != NULL ? method : "unnamed",
+                   fp8 ? ", or widen it with transformers: AutoModelForCausalLM.from_pretrained(FOLDER, "
+                         "quantization_config=FineGrainedFP8Config(dequantize=True)).save_pretrained(OTHER)"
+                       : "");
 }
 
 static enum lb_status only_empty(const struct lb_config_reading *r, const struct lb_config_key *key) {

@@ -83,6 +83,7 @@ void lb_gguf_put_f32(struct lb_gguf_out *out, const char *key, float v);
 void lb_gguf_put_bool(struct lb_gguf_out *out, const char *key, bool v);
 void lb_gguf_put_string(struct lb_gguf_out *out, const char *key, const char *v);
 void lb_gguf_put_strings(struct lb_gguf_out *out, const char *key, const char *const *v, size_t n);
+void lb_gguf_put_u8s(struct lb_gguf_out *out, const char *key, const unsigned char *v, size_t n);
 void lb_gguf_put_i32s(struct lb_gguf_out *out, const char *key, const int32_t *v, size_t n);
 void lb_gguf_put_f32s(struct lb_gguf_out *out, const char *key, const float *v, size_t n);
 void lb_gguf_put_tensor(struct lb_gguf_out *out, const struct lb_tensor *tensor);

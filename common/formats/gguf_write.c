@@ -154,6 +154,12 @@ void lb_gguf_put_strings(struct lb_gguf_out *out, const char *key, const char *c
     }
 }
 
+void lb_gguf_put_u8s(struct lb_gguf_out *out, const char *key, const unsigned char *v, size_t n) {
+    if (begin_array(out, key, LB_GGUF_U8, n)) {
+        lb_buf_append(&out->pairs, v, n);
+    }
+}
+
 void lb_gguf_put_i32s(struct lb_gguf_out *out, const char *key, const int32_t *v, size_t n) {
     if (begin_array(out, key, LB_GGUF_I32, n)) {
         for (size_t i = 0; i < n; i++) {

@@ -32,8 +32,7 @@ static int digit_of(char c) {
     return c == '+' ? 62 : c == '/' ? 63 : -1;
 }
 
-/* RFC 4648, with padding. */
-static bool from_base64(const char *from, size_t len, uint8_t *to, size_t *out_len) {
+bool lb_base64_bytes(const char *from, size_t len, unsigned char *to, size_t *out_len) {
     size_t n = 0;
     if (len % 4 != 0) {
         return false;
@@ -78,7 +77,7 @@ enum lb_status lb_charsmap_create(const char *base64, size_t len, const char *wh
     }
     map->blob = blob;
     size_t bytes = 0;
-    bool good = from_base64(base64, len, blob, &bytes) && bytes >= 4;
+    bool good = lb_base64_bytes(base64, len, blob, &bytes) && bytes >= 4;
     size_t trie = good ? word_at(blob) : 0;
     good = good && trie % 4 == 0 && trie >= 4 && trie <= bytes - 4;
     map->len = bytes;

@@ -1,8 +1,11 @@
 /* A tokenizer as the keys of a GGUF that llama.cpp reads. What they cannot say is refused, not left out. */
 #include "common/base/mem.h"
+#include "common/base/utf8.h"
+#include "common/text/charsmap.h"
 #include "common/text/gguf_pre.h"
 #include "common/text/gguf_vocab.h"
 #include "common/text/internal.h"
+#include "common/text/unicode.h"
 
 #include <string.h>
 
@@ -17,6 +20,7 @@ struct writing {
     const char **text; /* [n] */
     int32_t *type;     /* [n] */
     float *score;      /* [n] for kinds that have scores */
+    int32_t unknown;   /* the model's own unknown token; -1: none */
     struct lb_arena spelled;
     struct lb_detail *detail;
 };
@@ -285,6 +289,98 @@ static enum lb_status put_wordpiece(struct writing *w) {
     return LB_OK;
 }
 
+/* ---- t5 ---- */
+
+/* Words cut at spaces, each with a U+2581 before it: what llama.cpp does with these vocabularies. */
+static bool cuts_words(const json_t *cut) {
+    const json_t *list = json_object_get(cut, "pretokenizers"), *last = json_array_get(list, 1);
+    const char *scheme = json_string_value(json_object_get(last, "prepend_scheme"));
+    return is_text(cut, "type", "Sequence") && json_array_size(list) == 2 &&
+           is_text(json_array_get(list, 0), "type", "WhitespaceSplit") &&
+           is_text(last, "type", "Metaspace") && is_text(last, "replacement", SPACE) &&
+           (scheme ? !strcmp(scheme, "always") : !json_is_false(json_object_get(last, "add_prefix_space"))) &&
+           !json_is_false(json_object_get(last, "split"));
+}
+
+/* llama.cpp cuts at U+0020 only; WhitespaceSplit at all spaces, of which the normalizer must leave no other.
+ */
+static enum lb_status check_spaces(const struct writing *w) {
+    for (uint32_t c = 0; c <= 0x3000; c++) {
+        char text[8] = "a";
+        struct lb_normalized done = {0};
+        bool left = false;
+        if (c == ' ' || !lb_is_space(c)) {
+            continue;
+        }
+        size_t len = 1 + lb_utf8_put(c, text + 1), at = 0;
+        enum lb_status status = lb_normalize(&w->tokenizer->normalizer, text, len, &done, w->detail);
+        while (status == LB_OK && at < done.len) {
+            uint32_t there = lb_utf8_next(done.text, &at);
+            left = left || (there != ' ' && lb_is_space(there));
+        }
+        lb_normalized_finish(&done);
+        if (status != LB_OK) {
+            return no_memory(w);
+        }
+        if (left) {
+            return lb_fail(
+                w->detail, LB_E_UNSUPPORTED,
+                "a GGUF cannot hold this tokenizer: llama.cpp cuts its words at U+0020 only, and its "
+                "normalizer leaves U+%04X" ADVICE,
+                (unsigned)c);
+        }
+    }
+    return LB_OK;
+}
+
+static enum lb_status put_charsmap(struct writing *w, const json_t *normalizer) {
+    const char *base64 = json_string_value(json_object_get(normalizer, "precompiled_charsmap"));
+    size_t len = base64 ? strlen(base64) : 0, n = 0;
+    unsigned char *bytes = lb_malloc_array(len / 4 + 1, 3);
+    enum lb_status status = bytes ? LB_OK : no_memory(w);
+    if (status == LB_OK && !lb_base64_bytes(base64 ? base64 : "", len, bytes, &n)) {
+        status = refuse(w, "its precompiled_charsmap is no base64"); /* not of a tokenizer that was opened */
+    }
+    if (status == LB_OK) {
+        lb_gguf_put_u8s(w->out, LB_TOKENIZER_KEY "precompiled_charsmap", bytes, n);
+    }
+    lb_free(bytes);
+    return status;
+}
+
+static enum lb_status put_unigram(struct writing *w) {
+    const json_t *normalizer = json_object_get(w->root, "normalizer"), *piece;
+    int64_t unknown = json_is_integer(json_object_get(w->model, "unk_id"))
+                          ? json_integer_value(json_object_get(w->model, "unk_id"))
+                          : -1;
+    bool maps = is_text(normalizer, "type", "Precompiled");
+    size_t i;
+    if (!cuts_words(json_object_get(w->root, "pre_tokenizer")) ||
+        (!maps && normalizer && !json_is_null(normalizer))) {
+        return refuse(w, "its Unigram model has not T5's normalizer (Precompiled or none) and pre_tokenizer "
+                         "(WhitespaceSplit, Metaspace)");
+    }
+    if (unknown < 0 || json_is_true(json_object_get(w->model, "byte_fallback"))) {
+        return refuse(w, "its Unigram model has a byte_fallback or no unk_id");
+    }
+    enum lb_status status = check_spaces(w);
+    w->score = lb_calloc((size_t)w->n, sizeof *w->score);
+    if (status != LB_OK || !w->score) {
+        return status != LB_OK ? status : no_memory(w);
+    }
+    json_array_foreach(json_object_get(w->model, "vocab"), i, piece) {
+        w->score[i] = (float)json_number_value(json_array_get(piece, 1));
+    }
+    w->type[unknown] = LB_TOKEN_UNKNOWN;
+    w->unknown = (int32_t)unknown;
+    lb_gguf_put_string(w->out, LB_TOKENIZER_KEY "model", "t5");
+    lb_gguf_put_string(w->out, LB_TOKENIZER_KEY "pre", "default");
+    lb_gguf_put_f32s(w->out, LB_TOKENIZER_KEY "scores", w->score, (size_t)w->n);
+    lb_gguf_put_bool(w->out, LB_TOKENIZER_KEY "add_space_prefix", true);
+    lb_gguf_put_bool(w->out, LB_TOKENIZER_KEY "remove_extra_whitespaces", true);
+    return maps ? put_charsmap(w, normalizer) : LB_OK;
+}
+
 /* ---- the whole ---- */
 
 static void put_id(struct writing *w, const char *key, int32_t id) {
@@ -308,9 +404,10 @@ static enum lb_status put_ends(struct writing *w) {
     int32_t unk = lb_tokenizer_id(t, json_is_string(json_object_get(w->model, "unk_token"))
                                          ? json_string_value(json_object_get(w->model, "unk_token"))
                                          : "");
+    unk = w->unknown >= 0 ? w->unknown : t->unk >= 0 ? t->unk : unk;
     put_id(w, LB_TOKENIZER_KEY "bos_token_id", bos ? t->before.data[0] : t->bos);
     put_id(w, LB_TOKENIZER_KEY "eos_token_id", bert ? t->eos : last);
-    put_id(w, LB_TOKENIZER_KEY "unknown_token_id", t->unk >= 0 ? t->unk : unk);
+    put_id(w, LB_TOKENIZER_KEY "unknown_token_id", unk);
     put_id(w, LB_TOKENIZER_KEY "seperator_token_id", bert ? last : t->sep); /* so spelled there */
     put_id(w, LB_TOKENIZER_KEY "padding_token_id", t->pad);
     put_id(w, LB_TOKENIZER_KEY "cls_token_id", bert && bos ? t->before.data[0] : t->cls);
@@ -335,9 +432,12 @@ static enum lb_status put_all(struct writing *w, int64_t n_rows) {
         status = put_sentencepiece(w);
     } else if (!strcmp(type, "WordPiece")) {
         status = put_wordpiece(w);
+    } else if (!strcmp(type, "Unigram")) {
+        status = put_unigram(w);
     } else {
         status = lb_fail(w->detail, LB_E_UNSUPPORTED,
-                         "GGUF vocabularies are written for models BPE and WordPiece, not %s" ADVICE, type);
+                         "GGUF vocabularies are written for models BPE, WordPiece and Unigram, not %s" ADVICE,
+                         type);
     }
     if (status != LB_OK) {
         return status;
@@ -352,7 +452,7 @@ static enum lb_status put_all(struct writing *w, int64_t n_rows) {
 
 enum lb_status lb_tokenizer_put_gguf(const struct lb_tokenizer *tokenizer, int64_t n_rows,
                                      struct lb_gguf_out *out, struct lb_detail *detail) {
-    struct writing w = {.tokenizer = tokenizer, .out = out, .detail = detail};
+    struct writing w = {.tokenizer = tokenizer, .out = out, .unknown = -1, .detail = detail};
     json_t *root = NULL;
     lb_arena_init(&w.spelled, (size_t)1 << 30);
     enum lb_status status =

@@ -40,6 +40,8 @@ def write(name, model, tokens, types, tokenizer, **keys):
             w.add_token_scores(value)
         elif key == "merges":
             w.add_token_merges(value)
+        elif key == "precompiled_charsmap":
+            w.add_precompiled_charsmap(value)
         elif isinstance(value, bool):
             w.add_bool(f"tokenizer.ggml.{key}", value)
         elif isinstance(value, str):
@@ -51,7 +53,7 @@ def write(name, model, tokens, types, tokenizer, **keys):
     w.close()
     (OUT / f"{name}.json").write_text(tokenizer.to_str() + "\n")
     reader, cases = llama_cpp.Llama(str(OUT / f"{name}.gguf"), vocab_only=True, verbose=False), []
-    for text in make_tokenizers.HARD[::2 if name in ("scores", "t5") else 1]:
+    for text in make_tokenizers.HARD[::2 if name in ("scores", "t5", "mapped") else 1]:
         ids = tokenizer.encode(text, add_special_tokens=False).ids
         same = reader.tokenize(text.encode(), add_bos=False, special=True) == ids
         cases.append({"text": text, "ids": ids, "llama_cpp": same})
@@ -154,8 +156,15 @@ def wordpiece():
           cls_token_id=2, bos_token_id=2, seperator_token_id=3, unknown_token_id=1, padding_token_id=0, mask_token_id=4)
 
 
-def unigram():
-    t = Tokenizer(models.Unigram())
+# What Unicode calls a space, as SentencePiece's own rules have it.
+SPACES = {c: " " for c in map(chr, range(0x3001)) if c.isspace() and c not in " \x1c\x1d\x1e\x1f"}
+
+
+def unigram(name, rules=None):
+    t, given = Tokenizer(models.Unigram()), {}
+    if rules:
+        given = dict(precompiled_charsmap=make_tokenizers.charsmap(rules, True))
+        t.normalizer = normalizers.Precompiled(given["precompiled_charsmap"])
     t.pre_tokenizer = pre.Sequence([pre.WhitespaceSplit(), pre.Metaspace()])
     special = ["<pad>", "</s>", "<unk>"]
     t.train_from_iterator(LINES, trainers.UnigramTrainer(vocab_size=400, special_tokens=special, unk_token="<unk>",
@@ -167,7 +176,7 @@ def unigram():
     put_around(t, None, "</s>")
     tokens = [p for p, _ in model["vocab"]]
     types = [UNKNOWN if x == "<unk>" else CONTROL if x in special else NORMAL for x in tokens]
-    write("t5", "t5", tokens, types, t, family="t5", pre="default", scores=scores, add_space_prefix=True,
+    write(name, "t5", tokens, types, t, family="t5", **given, pre="default", scores=scores, add_space_prefix=True,
           remove_extra_whitespaces=True, add_eos_token=True, eos_token_id=1, unknown_token_id=2, padding_token_id=0)
 
 
@@ -180,4 +189,5 @@ if __name__ == "__main__":
     sentencepiece("gemma", False, True)
     byte_level()
     wordpiece()
-    unigram()
+    unigram("t5")
+    unigram("mapped", {**make_tokenizers.RULES, **SPACES})

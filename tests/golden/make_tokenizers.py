@@ -255,8 +255,9 @@ TORTURE = [
 ]
 
 
-def charsmap(rules):
-    """The rules as SentencePiece compiles them: a double-array trie (darts-clone) and the texts, in that order."""
+def charsmap(rules, strict=False):
+    """The rules as SentencePiece compiles them: a double-array trie (darts-clone) and the texts, in that order. strict: as there,
+    no two nodes share a base, so that nothing is found but the rules."""
     texts, places = bytearray(), {}
     for text in rules.values():
         if text not in places:
@@ -268,11 +269,12 @@ def charsmap(rules):
         for byte in key.encode():
             node = node.setdefault(byte, {})
         node[None] = places[text]
-    units, used = [0] * (1 << 14), {0}
+    units, used, bases = [0] * (1 << 14), {0}, set()
 
     def lay(node, at):
         labels = [0 if byte is None else byte for byte in node]
-        base = next(b for b in range(1, len(units)) if not used & {b ^ label for label in labels} and b ^ at < 1 << 21)
+        base = next(b for b in range(1, len(units)) if not used & {b ^ label for label in labels} and b ^ at < 1 << 21 and b not in bases)
+        bases.update([base] * strict)
         used.update(base ^ label for label in labels)
         units[at] |= (base ^ at) << 10 | (256 if None in node else 0)
         for byte, child in node.items():

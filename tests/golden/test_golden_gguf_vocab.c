@@ -121,7 +121,7 @@ static void compare_objects(const char *name, const json_t *have, json_t *want) 
 }
 
 static void test_json(void **state) {
-    static const char *const names[] = {"llama", "scores", "gemma", "default", "bert", "t5"};
+    static const char *const names[] = {"llama", "scores", "gemma", "default", "bert", "t5", "mapped"};
     (void)state;
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
         struct lb_detail detail = {0};
@@ -146,8 +146,8 @@ static void test_read(void **state) {
     static const struct {
         const char *name;
         int32_t bos, eos;
-    } files[] = {{"llama", 1, 2},       {"scores", 1, 2}, {"gemma", 2, 1},
-                 {"default", 420, 420}, {"bert", 2, -1},  {"t5", -1, 1}};
+    } files[] = {{"llama", 1, 2}, {"scores", 1, 2}, {"gemma", 2, 1},  {"default", 420, 420},
+                 {"bert", 2, -1}, {"t5", -1, 1},    {"mapped", -1, 1}};
     (void)state;
     for (size_t i = 0; i < sizeof files / sizeof files[0]; i++) {
         struct lb_detail detail = {0};
@@ -207,6 +207,7 @@ static void test_write(void **state) {
                  {"tests/golden/gguf_vocab", "scores", NULL, "default"},
                  {"tests/golden/gguf_vocab", "gemma", NULL, "default"},
                  {"tests/golden/gguf_vocab", "bert", NULL, ""},
+                 {"tests/golden/gguf_vocab", "mapped", NULL, "default"},
                  {"examples/wordnet", "tokenizer", "wordnet", "gpt-2"}};
     (void)state;
     for (size_t i = 0; i < sizeof files / sizeof files[0]; i++) {
@@ -232,10 +233,11 @@ static void test_write(void **state) {
 static void test_refused(void **state) {
     static const struct {
         const char *name, *says;
-    } files[] = {{"qwen", "looked for in normalized text"}, {"roberta", "minds what stands beside it"},
-                 {"with_previous", "tokenizer.ggml.pre"},   {"with_next", "tokenizer.ggml.pre"},
-                 {"contiguous", "tokenizer.ggml.pre"},      {"removed", "tokenizer.ggml.pre"},
-                 {"flags", "minds what stands beside it"}};
+    } files[] = {
+        {"qwen", "looked for in normalized text"}, {"roberta", "minds what stands beside it"},
+        {"with_previous", "tokenizer.ggml.pre"},   {"with_next", "tokenizer.ggml.pre"},
+        {"contiguous", "tokenizer.ggml.pre"},      {"removed", "tokenizer.ggml.pre"},
+        {"flags", "minds what stands beside it"},  {"albert", "Unigram model has not T5's normalizer"}};
     (void)state;
     struct lb_tokenizer *tokenizer = NULL, *again = NULL;
     for (size_t i = 0; i < sizeof files / sizeof files[0]; i++) {

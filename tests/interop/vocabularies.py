@@ -25,7 +25,8 @@ sys.path.insert(0, str(ROOT / 'golden'))
 from make_tokenizers import HARD  # noqa: E402
 
 OURS = [ROOT.parent / 'examples/wordnet/tokenizer.json'] + [
-    ROOT / f'golden/text/{name}.json' for name in ('gpt2', 'llama3', 'starcoder', 'deepseek', 'bloom')]
+    ROOT / f'golden/text/{name}.json' for name in ('gpt2', 'llama3', 'starcoder', 'deepseek', 'bloom')] + [
+    ROOT / f'golden/gguf_vocab/{name}.json' for name in ('llama', 'mapped')]
 
 
 def run(*command, text=None):

@@ -280,6 +280,8 @@ static const struct {
     {LEAST("llama") ", \"partial_rotary_factor\": 0.5}", LB_E_UNSUPPORTED, "partial_rotary_factor 0.5"},
     {LEAST("llama") ", \"quantization_config\": {\"quant_method\": \"gptq\"}}", LB_E_UNSUPPORTED,
      "quantization_config (gptq)"},
+    {LEAST("llama") ", \"quantization_config\": {\"quant_method\": \"fp8\"}}", LB_E_UNSUPPORTED,
+     "quantization_config (fp8) is not supported; get the model in F32, F16 or BF16, or widen it with "},
     {LEAST("llama") ", \"tie_word_embeddings\": 1}", LB_E_FORMAT, "tie_word_embeddings"},
     {LEAST("llama") ", \"dtype\": 16}", LB_E_FORMAT, "dtype"},
     {LEAST("llama") ", \"eos_token_id\": 100}", LB_E_ARG,
