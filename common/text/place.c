@@ -79,9 +79,8 @@ void lb_tokens_place(const struct lb_tokenizer *tokenizer, const int32_t *ids, s
                      size_t len, struct lb_placed *out) {
     const struct placing p = {tokenizer, ids, n, len, text};
     size_t at = 0;
-    int32_t unk = lb_tokenizer_named(tokenizer, "unk_token");
     for (size_t i = 0; i < n;) {
-        size_t end = unk >= 0 && ids[i] == unk ? LB_NO_PLACE : follow(&p, i, at), again = n;
+        size_t end = follow(&p, i, at), again = n;
         if (end != LB_NO_PLACE) {
             out[i++] = (struct lb_placed){end, true};
             at = end;

@@ -80,6 +80,19 @@ jq -s '[.[] | select(.loss)]' both/metrics.jsonl >both.json
 holds 'all(.["weight/own"] == 1 and (.["weight/llama2"] + .["weight/gpt2"] - 1 | fabs) < 1e-9 and .["loss/alm"] > 0)
     and (.[0]["loss/alm"] > .[-1]["loss/alm"]) and (.[0]["loss/kl"] > .[-1]["loss/kl"])' both.json
 
+say "beside a teacher whose vocabulary is padded beyond its tokenizer"
+base_recipe | sed "s|^tokenizer: .*|tokenizer: gpt2|; /^student:/,/^  tie/d" >padded.yaml
+cat >>padded.yaml <<END
+student: {model: own-teacher/student}
+datasets: [{path: nouns.txt}]
+loss_functions: [{function: cross_entropy}]
+output_dir: padded
+END
+expect 0 pad.log "$limbeck" train padded.yaml
+expect 0 beside.log "$limbeck" train both.yaml --set tokenizer=gpt2 --set loss_functions.2.teachers=[llama2] --set max_steps=5 \
+    --set "teachers=[{name: own, url: local:padded/student}, {name: llama2, url: '${url[llama2]}'}]" --set output_dir=beside
+said beside.log padded_vocabulary "unlike_tokenizer teacher=llama2"
+
 say "the same bits from the cache, without the teachers, and after an interruption"
 expect 0 fill.log "$limbeck" train both.yaml --set cache_dir=cache --set output_dir=filled
 same_student both filled

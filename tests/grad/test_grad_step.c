@@ -511,6 +511,67 @@ static void each_of_classes(void **state) {
     classes = false;
 }
 
+/* Losses alike that learn from different teachers each have their own target. */
+static void each_its_teacher(void **state) {
+    (void)state;
+    for (int l = 0; l < 2; l++) {
+        double alone[2];
+        struct lb_step_result result;
+        struct world *w = make_world(lb_mixture_find("mean_probs"), lanes[l], true, lb_loss_find("kl"));
+        for (unsigned k = 0; k < 2; k++) {
+            w->plan.sets[1] = 1u << k;
+            w->plan.n_sets = 1;
+            w->plan.losses[0].set = 1;
+            alone[k] = run(w);
+        }
+        add_from_table(w, lb_loss_find("kl"), lanes[l]);
+        w->plan.sets[1] = 1;
+        w->plan.sets[2] = 2;
+        w->plan.n_sets = 2;
+        w->plan.losses[1].set = 2;
+        result = (struct lb_step_result){0};
+        assert_int_equal(
+            lb_whole_step(w->step, w->samples, SAMPLES, w->pointers, w->rows, &rng, &result, NULL), LB_OK);
+        for (int k = 0; k < 2; k++) {
+            assert_true(fabs(result.term[k] * w->plan.losses[k].args.weight - alone[k]) < 1e-9 * alone[k]);
+        }
+        assert_true(fabs(alone[0] - alone[1]) > 1e-3);
+        free_world(w);
+    }
+}
+
+/* Where a teacher that reads other tokens is weighed by cross entropy, it is that of its chunks for each
+ * token of the student's. */
+static void chunks_weighed(void **state) {
+    (void)state;
+    struct world *w = make_world(lb_mixture_find("ca_mkd"), LB_LANE_FINAL, true, lb_loss_find("alm"));
+    struct lb_step_result result = {0};
+    double want = 0;
+    w->plan.unlike[1] = true;
+    for (int s = 1; s < SAMPLES; s++) {
+        double ce[2] = {0}, n[2] = {0};
+        const float *own = (const float *)lb_answer_find(w->pointers[s * 2], LB_OUT_ACTUAL, 0)->data,
+                    *its = (const float *)lb_answer_find(w->pointers[s * 2 + 1], LB_OUT_ACTUAL, 0)->data;
+        for (int64_t t = 0; t + 1 < w->samples[s].n; t++, n[0]++) {
+            ce[0] -= (double)own[t];
+        }
+        for (int64_t c = 0; c < w->readings[s][1].n_chunks; c++) {
+            const struct lb_chunk *chunk = &w->chunks[s][c];
+            for (int32_t t = chunk->its_at; t < chunk->its_at + chunk->its_n; t++) {
+                ce[1] -= (double)its[t];
+            }
+            n[1] += chunk->n;
+        }
+        /* The softmax of one teacher's is the other's weight, times 1 and 2 of the recipe. */
+        double e0 = exp(ce[0] / n[0]), e1 = exp(ce[1] / n[1]);
+        want += 2 * e0 / (2 * e0 + e1) * (double)w->samples[s].n / (double)w->rows;
+    }
+    assert_int_equal(lb_whole_step(w->step, w->samples, SAMPLES, w->pointers, w->rows, &rng, &result, NULL),
+                     LB_OK);
+    assert_true(fabs(result.weight[1] - want) < 1e-6);
+    free_world(w);
+}
+
 /* KL's gradient is linear in what the teachers say, so that a mixture of their kept parts, with its mass,
  * pulls at the student just as all of them do, each with its own. */
 static void trimmed_masses(void) {
@@ -782,6 +843,7 @@ int main(void) {
         cmocka_unit_test(each_of_classes),    cmocka_unit_test(weights_of_tokens),
         cmocka_unit_test(trimmed_vocabulary), cmocka_unit_test(two_halves),
         cmocka_unit_test(micro_batches),      cmocka_unit_test(teachers_apart),
+        cmocka_unit_test(each_its_teacher),   cmocka_unit_test(chunks_weighed),
         cmocka_unit_test(not_finite),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

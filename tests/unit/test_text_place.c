@@ -186,6 +186,9 @@ static void by_hand(void **state) {
     /* a's third token has no bytes, so it goes with the fourth; so does b's first with its second. */
     const struct lb_meeting want[] = {{0, 2, 0, 2, 5}, {2, 2, 2, 2, 9}, {6, 1, 5, 2, 15}};
     assert_memory_equal(met, want, sizeof want);
+    static const struct lb_placed spaces[] = {{0, true}, {5, true}};
+    assert_int_equal(lb_tokens_meet(spaces, 2, spaces, 2, met), 1);
+    assert_int_equal(met[0].n_a, 2);
     assert_int_equal(lb_tokens_meet(a, 0, b, 7, met), 0);
     assert_int_equal(lb_tokens_meet(a, 1, b, 7, met), 0); /* 2 is no end of b's */
 }

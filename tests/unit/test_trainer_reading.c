@@ -287,6 +287,13 @@ static void as_it_would(void **state) {
     last = &s.reading.chunks[s.reading.n_chunks - 1];
     assert_true(s.reading.n_chunks > 0 && s.reading.n_chunks < all && last->its_at + last->its_n <= 8);
     leave(&s);
+    for (int64_t length = 2; length < 20; length++) {
+        read_first(&s, "two.txt", "the old still\nand the new one\n", "llama2", "gpt2", 256, length);
+        for (int64_t c = 0; c < s.reading.n_chunks; c++) {
+            assert_true(s.reading.chunks[c].its_at + s.reading.chunks[c].its_n < length);
+        }
+        leave(&s);
+    }
     read_first(&s, "two.txt", "the old still\nand the new one\n", "llama2", "gpt2", 256, 1);
     assert_int_equal(s.reading.n_chunks, 0);
     leave(&s);
@@ -295,8 +302,7 @@ static void as_it_would(void **state) {
 /* Prompts don't count, and no chunk reaches over where they end. */
 static void completions(void **state) {
     (void)state;
-    static const char line[] =
-        "{\"prompt\": \"what is a still\", \"completion\": \"ery for? For spirits.\"}\n";
+    static const char line[] = "{\"prompt\": \"I say tha\", \"completion\": \"t it was one.\"}\n";
     static const char *const pairs[][2] = {{"gpt2", "llama2"}, {"llama2", "gpt2"}, {"llama3", "gemma"}};
     for (int p = 0; p < 3; p++) {
         struct scene s;
@@ -318,7 +324,7 @@ static void completions(void **state) {
             }
         }
         const char *from = text[0] == ' ' ? text + 1 : text;
-        assert_string_equal(from, "ery for? For spirits.");
+        assert_string_equal(from, "t it was one.");
         leave(&s);
     }
 }
@@ -326,8 +332,8 @@ static void completions(void **state) {
 /* ---- conversations ---- */
 
 static const char own_template[] =
-    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}";
+    "{% for m in messages %}<|im_start|>{{ m.role }}: {{ m.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant: {% endif %}";
 /* Other words around, other ends, white space stripped, and no system messages. */
 static const char its_template[] =
     "{{ bos_token }}{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('no system here') }}"
@@ -435,6 +441,7 @@ static void conversations(void **state) {
                     (only == 0));
         assert_true((strstr(text.data, "<|im_end|>|</s>") != NULL) == (only == 0));
         assert_non_null(strstr(text.data, "pp|pp\n"));
+        assert_null(strstr(text.data, "what")); /* its first token begins before it */
         assert_null(strstr(text.data, "YOU"));
         assert_null(strstr(text.data, "user"));
         /* One that its template refuses. */
@@ -463,10 +470,38 @@ static void unknown(void **state) {
         compared += s.reading.chunks[c].n;
         for (int64_t t = s.reading.chunks[c].its_at;
              t < s.reading.chunks[c].its_at + s.reading.chunks[c].its_n; t++) {
-            assert_int_not_equal(s.reading.ids[t + 1], lb_tokenizer_named(named("t5"), "unk_token"));
+            assert_int_not_equal(s.reading.ids[t + 1], lb_tokenizer_id(named("t5"), "<unk>"));
         }
     }
     assert_true(compared > s.sample.n / 2 && compared < s.sample.n);
+    leave(&s);
+    read_first(&s, "odd.txt", "plain words \xe2\x9a\x97 and other plain words\n", "t5", "gpt2", 256, 0);
+    for (int64_t c = 0; c < s.reading.n_chunks; c++) {
+        for (int64_t t = s.reading.chunks[c].at; t < s.reading.chunks[c].at + s.reading.chunks[c].n; t++) {
+            assert_int_not_equal(s.sample.ids[t + 1], lb_tokenizer_id(named("t5"), "<unk>"));
+        }
+    }
+    assert_true(s.reading.n_chunks > 5);
+    leave(&s);
+}
+
+/* Rows that begin and end within characters: what is whole of them is compared. */
+static void characters(void **state) {
+    (void)state;
+    static const char line[] = "\xe6\xb0\x97\xe5\x9b\xa0\xe9\x9b\xa8\xe5\xb1\xb1\xe5\xb7\x9d\xe8\x8d\x89"
+                               "\xe6\x9c\xa8\xe9\xb3\xa5\xe9\xad\x9a\xe8\x99\xab\xe7\x9f\xb3\xe7\x81\xab\n";
+    struct scene s;
+    int64_t within = 0;
+    read_first(&s, "cut.txt", line, "gpt2", "llama2", 8, 0);
+    for (int64_t i = 0; i < lb_dataset_count(s.data); i++) {
+        lb_dataset_get(s.data, i, &s.sample);
+        assert_int_equal(lb_reader_read(s.reader, &s.sample, &s.arena, &s.reading, NULL), LB_OK);
+        size_t n = 0;
+        const char *bytes = lb_tokenizer_bytes(named("gpt2"), s.sample.ids[0], &n);
+        within += s.sample.n == 8 && n == 1 && ((unsigned char)bytes[0] & 0xc0) == 0x80;
+        assert_true(s.sample.n < 8 || s.reading.n_chunks > 0);
+    }
+    assert_true(within > 0);
     leave(&s);
 }
 
@@ -516,6 +551,6 @@ static int tear_down(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(as_it_would), cmocka_unit_test(packed),
                                        cmocka_unit_test(completions), cmocka_unit_test(unknown),
-                                       cmocka_unit_test(conversations)};
+                                       cmocka_unit_test(characters),  cmocka_unit_test(conversations)};
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

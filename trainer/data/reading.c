@@ -34,11 +34,28 @@ static enum lb_status find_space(struct lb_reader_side *side) {
     return status;
 }
 
+/* The token that stands for whatever the vocabulary lacks: what two characters that nobody uses have in
+ * common. */
+static enum lb_status find_unknown(struct lb_reader_side *side) {
+    static const char *const rare[2] = {"\xf4\x8f\xbf\xbd", "\xf3\xbf\xbf\xbc"};
+    struct lb_ids ids[2] = {{0}, {0}};
+    enum lb_status status = LB_OK;
+    for (int i = 0; i < 2 && status == LB_OK; i++) {
+        status = lb_tokenizer_encode(side->tokenizer, rare[i], strlen(rare[i]), false, &ids[i], NULL);
+    }
+    bool both = status == LB_OK && ids[0].len > 0 && ids[1].len > 0 &&
+                ids[0].data[ids[0].len - 1] == ids[1].data[ids[1].len - 1];
+    side->unknown = both ? ids[0].data[ids[0].len - 1] : -1;
+    lb_free(ids[0].data);
+    lb_free(ids[1].data);
+    return status;
+}
+
 static enum lb_status open_side(struct lb_reader_side *side, const struct lb_tokenizer *tokenizer) {
     side->tokenizer = tokenizer;
-    side->unk = lb_tokenizer_named(tokenizer, "unk_token");
     enum lb_status status = find_ends(side);
-    return status == LB_OK ? find_space(side) : status;
+    status = status == LB_OK ? find_space(side) : status;
+    return status == LB_OK ? find_unknown(side) : status;
 }
 
 enum lb_status lb_reader_create(const struct lb_tokenizer *own, const struct lb_tokenizer *its,
@@ -194,7 +211,7 @@ static size_t place_own(const struct lb_reader *reader, const struct lb_reader_r
             continue;
         }
         bool inside = at <= piece->from + piece->len && at >= piece->from;
-        bool same = inside && (begin >= piece->from || space) && row->ids[i] != reader->own.unk;
+        bool same = inside && (begin >= piece->from || space) && row->ids[i] != reader->own.unknown;
         reader->placed[n_placed++] = (struct lb_placed){inside ? at - piece->from : LB_NO_PLACE, same};
     }
     return n_placed;
