@@ -93,6 +93,21 @@ expect 0 beside.log "$limbeck" train both.yaml --set tokenizer=gpt2 --set loss_f
     --set "teachers=[{name: own, url: local:padded/student}, {name: llama2, url: '${url[llama2]}'}]" --set output_dir=beside
 said beside.log padded_vocabulary "unlike_tokenizer teacher=llama2"
 
+say "the tokenizer that the student's was trimmed from: in its own tokens where alm is alone, else through the map"
+expect 0 trim.json "$limbeck" tokenizer trim own-teacher/student --corpus nouns.txt --size 280 --out small --json
+small() { # run folder, losses
+    "$limbeck" train alm.yaml --set tokenizer=small --set "teachers.0={name: own, url: '${url[own]}'}" --set max_steps=10 \
+        --set "loss_functions=$2" --set "output_dir=$1"
+}
+expect 0 small.log small small-alone '[{function: alm}]'
+said small.log "unlike_tokenizer teacher=own"
+never_said small.log trimmed_vocabulary
+expect 0 map.log small small-map '[{function: alm, weight: 10}, {function: kl}]'
+said map.log "trimmed_vocabulary teacher=own"
+never_said map.log unlike_tokenizer
+jq -s '[.[] | select(.loss)]' small-map/metrics.jsonl >small.json
+holds 'all(.["loss/alm"] > 0) and all(has("in_chunks/own") | not)' small.json
+
 say "the same bits from the cache, without the teachers, and after an interruption"
 expect 0 fill.log "$limbeck" train both.yaml --set cache_dir=cache --set output_dir=filled
 same_student both filled

@@ -505,6 +505,36 @@ static void characters(void **state) {
     leave(&s);
 }
 
+/* Whatever allocation fails, it is told, and the same reader reads the row when there is memory again. */
+static void memory_runs_out(void **state) {
+    (void)state;
+    struct scene s;
+    read_first(&s, "two.txt", "the old still\nand the new one\n", "gpt2", "llama2", 256, 0);
+    enum lb_status status = LB_E_NOMEM;
+    for (long n = 1; n < 1000 && status != LB_OK; n++) {
+        struct lb_reader *reader = NULL;
+        struct lb_reading again;
+        struct lb_arena arena;
+        lb_arena_init(&arena, MEMORY);
+        lb_mem_fail_only(n);
+        status = lb_reader_create(named("gpt2"), named("llama2"), 0, &reader, NULL);
+        enum lb_status read =
+            reader != NULL ? lb_reader_read(reader, &s.sample, &arena, &again, NULL) : status;
+        lb_mem_fail_from(0);
+        assert_true(read == LB_OK || read == LB_E_NOMEM);
+        if (reader != NULL) {
+            status = read;
+            assert_int_equal(lb_reader_read(reader, &s.sample, &arena, &again, NULL), LB_OK);
+            assert_int_equal(again.n, s.reading.n);
+            assert_int_equal(again.n_chunks, s.reading.n_chunks);
+        }
+        lb_reader_destroy(reader);
+        lb_arena_finish(&arena);
+    }
+    assert_int_equal(status, LB_OK);
+    leave(&s);
+}
+
 static int set_up(void **state) {
     const char *root = getenv("LB_SOURCE_ROOT");
     char path[1024];
@@ -549,8 +579,9 @@ static int tear_down(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(as_it_would), cmocka_unit_test(packed),
-                                       cmocka_unit_test(completions), cmocka_unit_test(unknown),
-                                       cmocka_unit_test(characters),  cmocka_unit_test(conversations)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(as_it_would),  cmocka_unit_test(packed),
+                                       cmocka_unit_test(completions),  cmocka_unit_test(unknown),
+                                       cmocka_unit_test(characters),   cmocka_unit_test(memory_runs_out),
+                                       cmocka_unit_test(conversations)};
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }
