@@ -201,6 +201,13 @@ refused no7 "hold no piece of the first" --set max_length=1 --set 'datasets=[{pa
 expect 1 images.log "$limbeck" train both.yaml --set output_dir=no6 --set whole_texts=true
 said images.log "loss_functions.2: alm compares how likely texts are"
 
+mkdir mute
+cp llama2-teacher/student/{config.json,model.safetensors} mute/
+host mute mute
+expect 1 mute.log "$limbeck" train alm.yaml --set "teachers.0.url=${url[mute]}" --set output_dir=no8
+one_error mute.log
+said mute.log "no tokenizer is served with it"
+
 say "scored side by side: only models that read the same ids"
 host gpt2 gpt2-teacher/student
 expect 1 eval.log "$limbeck" eval "${url[llama2]}" "${url[gpt2]}" test.txt

@@ -420,6 +420,14 @@ static enum lb_status check_teacher(const struct lb_plan *plan, const struct lb_
         return lb_fail(detail, LB_E_MISMATCH, "teacher %s reads %lld features, the student %lld (0: text)",
                        name, (long long)info->input_size, (long long)lb_model_config(student)->input_size);
     }
+    if (info->tokenizer_fingerprint[0] == 0 && any_learns(plan, k, LB_ON_CHUNK) &&
+        info->vocab_size != lb_model_config(student)->vocab_size) {
+        return lb_fail(
+            detail, LB_E_MISMATCH,
+            "teacher %s has a vocabulary of %lld, the student of %lld, and no tokenizer is served with it: "
+            "alm needs to know its tokens; serve it with its tokenizer.json",
+            name, (long long)info->vocab_size, (long long)lb_model_config(student)->vocab_size);
+    }
     if (info->input_size == 0 && info->max_length < plan->recipe->max_length && !plan->unlike[k]) {
         return lb_fail(detail, LB_E_LIMIT, "teacher %s reads at most %lld tokens, max_length is %lld", name,
                        (long long)info->max_length, (long long)plan->recipe->max_length);
