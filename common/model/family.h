@@ -140,6 +140,8 @@ LB_NODISCARD enum lb_status lb_model_declare(const struct lb_config *config, con
 /* One block of FP32 masters and one of gradients, each weight at a multiple of 16 floats; stored weights are
  * widened in. */
 LB_NODISCARD enum lb_status lb_model_make_trainable(struct lb_model *model, struct lb_detail *detail);
+/* Weight i's masters as a new model of that seed has them. */
+void lb_model_initialise(struct lb_model *model, size_t i, uint64_t seed);
 /* Finds the head and what forward needs, again after the weights moved. */
 LB_NODISCARD enum lb_status lb_model_bind(struct lb_model *model, struct lb_detail *detail);
 

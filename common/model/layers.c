@@ -1,4 +1,5 @@
 /* A model made of some of another one's layers: what a smaller student begins as. */
+#include "common/base/mem.h"
 #include "common/model/families.h"
 #include "common/model/family.h"
 
@@ -65,32 +66,84 @@ static const struct lb_weight *origin(const struct lb_model *model, size_t i, co
     return NULL;
 }
 
-enum lb_status lb_model_from_layers(const char *path, const int64_t *layers, size_t n, struct lb_model **out,
-                                    struct lb_detail *detail) {
-    struct lb_model *from = NULL, *model = NULL;
-    struct lb_config config;
-    enum lb_status status = lb_model_open(path, false, &from, detail);
-    status = status == LB_OK ? make_config(from, layers, n, path, &config, detail) : status;
-    status = status == LB_OK ? lb_model_declare(&config, path, &model, detail) : status;
-    for (size_t i = 0; status == LB_OK && i < model->n_weights; i++) {
+/* The new head's number of classes, where from has none. */
+static enum lb_status add_classes(const struct lb_model *from, int64_t num_labels, const char *path,
+                                  struct lb_config *config, struct lb_detail *detail) {
+    if (from->family->classifier == NULL || lb_model_is_classifier(from)) {
+        return lb_fail(detail, LB_E_ARG, "%s: %s; drop num_labels", path,
+                       lb_model_is_classifier(from) ? "it has a head that tells classes apart already"
+                                                    : "no head that classifies texts goes on its family");
+    }
+    config->num_labels = num_labels;
+    config->tie_word_embeddings = false;
+    return LB_OK;
+}
+
+/* The weights of `model` become those of `from` that stand there; a new head's, which has none, stay without
+ * data. */
+static enum lb_status take_weights(struct lb_model *model, const struct lb_model *from, const int64_t *layers,
+                                   bool new_head, const char *path, struct lb_detail *detail) {
+    for (size_t i = 0; i < model->n_weights; i++) {
         const struct lb_weight *w = origin(model, i, from, layers);
+        if (w == NULL && new_head && model->specs[i].layer < 0) {
+            continue;
+        }
         if (w == NULL || w->rows != model->weights[i].rows || w->cols != model->weights[i].cols) {
-            status =
-                lb_fail(detail, LB_E_INTERNAL, "%s: nothing stands for %s", path, model->weights[i].name);
-            break;
+            return lb_fail(detail, LB_E_INTERNAL, "%s: nothing stands for %s", path, model->weights[i].name);
         }
         model->weights[i].dtype = w->dtype;
         model->weights[i].data = w->data;
         model->weights[i].interleaved = w->interleaved;
     }
-    status = status == LB_OK ? lb_model_make_trainable(model, detail) : status; /* copies what from holds */
-    status = status == LB_OK ? lb_model_bind(model, detail) : status;
-    if (status == LB_OK && from->labels.n > 0) {
+    return LB_OK;
+}
+
+/* Masters of its own, in place of what it points to; those without data as the seed makes them. */
+static enum lb_status make_own(struct lb_model *model, uint64_t seed, struct lb_detail *detail) {
+    bool *fresh = lb_calloc(model->n_weights, sizeof *fresh);
+    if (fresh == NULL) {
+        return lb_fail(detail, LB_E_NOMEM, "out of memory");
+    }
+    for (size_t i = 0; i < model->n_weights; i++) {
+        fresh[i] = model->weights[i].data == NULL;
+    }
+    enum lb_status status = lb_model_make_trainable(model, detail);
+    for (size_t i = 0; status == LB_OK && i < model->n_weights; i++) {
+        if (fresh[i]) {
+            lb_model_initialise(model, i, seed);
+        }
+    }
+    lb_free(fresh);
+    return status == LB_OK ? lb_model_bind(model, detail) : status;
+}
+
+/* num_labels > 0: with a new head of so many classes, from the seed. layers NULL: all. */
+static enum lb_status build(const char *path, const int64_t *layers, size_t n, int64_t num_labels,
+                            uint64_t seed, struct lb_model **out, struct lb_detail *detail) {
+    struct lb_model *from = NULL, *model = NULL;
+    struct lb_config config;
+    int64_t all[LB_MAX_LAYERS];
+    enum lb_status status = lb_model_open(path, false, &from, detail);
+    for (int64_t i = 0; status == LB_OK && layers == NULL && i < from->config.num_hidden_layers; i++) {
+        all[i] = i;
+        n = (size_t)i + 1;
+    }
+    layers = layers != NULL ? layers : all;
+    status = status == LB_OK ? make_config(from, layers, n, path, &config, detail) : status;
+    if (status == LB_OK && num_labels > 0) {
+        status = add_classes(from, num_labels, path, &config, detail);
+    }
+    status = status == LB_OK ? lb_model_declare(&config, path, &model, detail) : status;
+    status = status == LB_OK ? take_weights(model, from, layers, num_labels > 0, path, detail) : status;
+    status = status == LB_OK ? make_own(model, seed, detail) : status;
+    if (status == LB_OK && num_labels > 0) {
+        status = lb_labels_init(&model->labels, num_labels);
+    } else if (status == LB_OK && from->labels.n > 0) {
         status = lb_model_set_labels(model, &from->labels);
     }
     if (status == LB_OK) {
         model->ends = from->ends;
-        model->sentence = from->sentence;
+        model->sentence = num_labels > 0 ? (struct lb_sentence){0} : from->sentence;
         model->notes = from->notes;
         *out = model;
         model = NULL;
@@ -98,4 +151,14 @@ enum lb_status lb_model_from_layers(const char *path, const int64_t *layers, siz
     lb_model_destroy(model);
     lb_model_destroy(from);
     return status;
+}
+
+enum lb_status lb_model_from_layers(const char *path, const int64_t *layers, size_t n, struct lb_model **out,
+                                    struct lb_detail *detail) {
+    return build(path, layers, n, 0, 0, out, detail);
+}
+
+enum lb_status lb_model_with_classes(const char *path, const int64_t *layers, size_t n, int64_t num_labels,
+                                     uint64_t seed, struct lb_model **out, struct lb_detail *detail) {
+    return build(path, layers, n, num_labels, seed, out, detail);
 }

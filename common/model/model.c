@@ -113,31 +113,28 @@ enum lb_status lb_model_make_trainable(struct lb_model *model, struct lb_detail 
     return LB_OK;
 }
 
-static void initialise(struct lb_model *model, uint64_t seed) {
+void lb_model_initialise(struct lb_model *model, size_t i, uint64_t seed) {
     const struct lb_config *c = &model->config;
-    double range = c->initializer_range > 0 ? c->initializer_range : 0.02;
-    for (size_t i = 0; i < model->n_weights; i++) {
-        const struct lb_weight *w = &model->weights[i];
-        double std = range;
-        switch (model->specs[i].init) {
-        case LB_INIT_RESIDUAL:
-            std = range / sqrt(2.0 * (double)c->num_hidden_layers);
-            break;
-        case LB_INIT_FAN_IN:
-            std = sqrt(2.0 / (double)w->cols);
-            break;
-        case LB_INIT_NORMAL:
-        case LB_INIT_ONES:
-        case LB_INIT_ZEROS:
-            break;
-        }
-        struct lb_rng rng;
-        lb_rng_seed(&rng, seed, i);
-        for (int64_t j = 0; j < w->rows * w->cols; j++) {
-            w->value[j] = model->specs[i].init == LB_INIT_ONES    ? 1.0f
-                          : model->specs[i].init == LB_INIT_ZEROS ? 0.0f
-                                                                  : (float)(std * lb_rng_normal(&rng));
-        }
+    const struct lb_weight *w = &model->weights[i];
+    double range = c->initializer_range > 0 ? c->initializer_range : 0.02, std = range;
+    switch (model->specs[i].init) {
+    case LB_INIT_RESIDUAL:
+        std = range / sqrt(2.0 * (double)c->num_hidden_layers);
+        break;
+    case LB_INIT_FAN_IN:
+        std = sqrt(2.0 / (double)w->cols);
+        break;
+    case LB_INIT_NORMAL:
+    case LB_INIT_ONES:
+    case LB_INIT_ZEROS:
+        break;
+    }
+    struct lb_rng rng;
+    lb_rng_seed(&rng, seed, i);
+    for (int64_t j = 0; j < w->rows * w->cols; j++) {
+        w->value[j] = model->specs[i].init == LB_INIT_ONES    ? 1.0f
+                      : model->specs[i].init == LB_INIT_ZEROS ? 0.0f
+                                                              : (float)(std * lb_rng_normal(&rng));
     }
 }
 
@@ -152,7 +149,9 @@ enum lb_status lb_model_create(const struct lb_config *config, uint64_t seed, st
         lb_model_destroy(model);
         return status;
     }
-    initialise(model, seed);
+    for (size_t i = 0; i < model->n_weights; i++) {
+        lb_model_initialise(model, i, seed);
+    }
     if (model->family->classifier != NULL && config->num_labels > 0) {
         status = lb_labels_init(&model->labels, config->num_labels);
     } else if (model->family->encoder != NULL) {

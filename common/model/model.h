@@ -27,6 +27,12 @@ LB_NODISCARD enum lb_status lb_model_create(const struct lb_config *config, uint
  * once), and all that is not of a layer. LB_E_ARG: no such layer, or a model without layers. */
 LB_NODISCARD enum lb_status lb_model_from_layers(const char *path, const int64_t *layers, size_t n,
                                                  struct lb_model **out, struct lb_detail *detail);
+/* The same with a new head that tells num_labels classes of texts apart (its weights as lb_model_create makes
+ * them), in place of the head that there may be; layers NULL: all. LB_E_ARG: a model that classifies already,
+ * or no such head goes on it. */
+LB_NODISCARD enum lb_status lb_model_with_classes(const char *path, const int64_t *layers, size_t n,
+                                                  int64_t num_labels, uint64_t seed, struct lb_model **out,
+                                                  struct lb_detail *detail);
 void lb_model_destroy(struct lb_model *model);
 
 const struct lb_config *lb_model_config(const struct lb_model *model);

@@ -131,6 +131,18 @@ host V exported
 curl -sf "${url[V]}/v2/models/V/infer" -d "$ask, \"outputs\": [{\"name\": \"logits.topk_ids\"}]}" >V.json
 holds '.outputs[0].data[3] == 0' V.json
 
+say "a new head on an encoder, and on one of its layers"
+cp -r begun base
+cp "$LB_SOURCE_ROOT"/tests/golden/model/bert/{config.json,model.safetensors} base/
+for student in '{model: base, num_labels: 3}' '{layers_from: {model: base, layers: [1]}, num_labels: 3}'; do
+    rm -rf headed
+    expect 0 headed.log "$limbeck" train student.yaml "${here[@]}" -o headed --set "student=$student" --set max_steps=300 --set learning_rate=1.0e-2 --set cache_dir=null \
+        --set 'loss_functions=[{function: kl}]'
+    holds -s 'map(.eval_accuracy // empty) | .[-1] > 0.9' headed/metrics.jsonl
+    holds '.id2label["2"] == "hot" and .architectures == ["BertForSequenceClassification"]' headed/student/config.json
+done
+holds '.num_hidden_layers == 1' headed/student/config.json
+
 say "what does not fit is refused before anything is computed"
 refuses() { # text, options...
     local text=$1
@@ -144,6 +156,7 @@ refuses "teacher T tells 3 classes of texts apart (num_labels), the student 4" -
 refuses "datasets: 600 of 600 texts have no label, which cross_entropy learns from" --set 'loss_functions=[{function: cross_entropy}, {function: kl}]'
 refuses "datasets: 600 of 600 texts have no label, which ca_mkd learns from" --set mixture=ca_mkd
 refuses "whole_texts: a bert is an encoder, which reads each text by itself" --set whole_texts=false
+refuses "it has a head that tells classes apart already; drop num_labels" --set 'student={model: begun, num_labels: 3}'
 refuses "give each an entry of its own" \
     --set 'loss_functions=[{function: hs_mse, layer_mapping: [{student: 1, teacher: 1}, {student: -1, teacher: -1}]}]'
 refuses "compare -1 with a classifier's -1" --set 'loss_functions=[{function: hs_mse, layer_mapping: [{student: -1, teacher: 1}]}]'

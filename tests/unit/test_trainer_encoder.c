@@ -217,6 +217,18 @@ static void test_layers_from(void **state) {
     lb_recipe_destroy(recipe);
     lb_recipe_destroy(again);
     lb_recipe_destroy(other);
+    assert_int_equal(parse("{layers_from: {model: big, layers: [0, 3]}, num_labels: 5}", &recipe), LB_OK);
+    assert_int_equal(recipe->student.num_labels, 5);
+    assert_int_equal(recipe->student.layers_count, 2);
+    assert_int_equal(lb_recipe_dump(recipe, &text, &len, &detail), LB_OK);
+    assert_int_equal(lb_recipe_parse(text, len, "r.yaml", NULL, 0, &again, &detail), LB_OK);
+    assert_int_equal(again->student.num_labels, 5);
+    assert_int_equal(lb_recipe_fingerprint(recipe, prints[1]), LB_OK);
+    assert_string_not_equal(prints[0], prints[1]);
+    lb_free(text);
+    lb_recipe_destroy(recipe);
+    lb_recipe_destroy(again);
+    refused("{layers_from: {model: big, layers: [0]}, num_labels: 0}", "num_labels");
     refused("{layers_from: {model: big}}", "layers_from: needs model: PATH and layers");
     refused("{layers_from: {model: big, layers: []}}", "layers_from");
     refused("{layers_from: {model: big, layers: [0], lairs: 1}}", "lairs");

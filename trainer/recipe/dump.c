@@ -152,6 +152,9 @@ static void put_student(const struct dump *d, const struct lb_recipe_student *st
         put_path(d, student->model);
         lb_buf_append_str(d->buf, "\n");
     }
+    if (student->num_labels > 0) {
+        lb_buf_printf(d->buf, "  num_labels: %lld\n", (long long)student->num_labels);
+    }
     for (const struct lb_student_field *f = lb_student_fields; student->model == NULL && f->key != NULL;
          f++) {
         const void *at = config + f->offset;

@@ -22,6 +22,7 @@ struct lb_recipe_student {
     const char *model; /* folder or file to start from; NULL: new, from config */
     int64_t *layers;   /* of that model the layers that the student has, in their order; NULL: all */
     unsigned layers_count;
+    int64_t num_labels;      /* of a new head on that model; 0: none */
     struct lb_config config; /* of a new one; the tokenizer adds a decoder's vocabulary and ends of text */
     const char *others; /* lines of YAML: keys that were given and that only the family knows; NULL: none */
 };

@@ -198,6 +198,10 @@ static enum lb_status take_key(const struct lb_recipe_reader *r, const struct lb
     if (strcmp(node->key, "layers_from") == 0) {
         return take_layers(r, node, path, out);
     }
+    bool given = lb_yaml_find(map, "model") != NULL || lb_yaml_find(map, "layers_from") != NULL;
+    if (given && strcmp(node->key, "num_labels") == 0) {
+        return lb_read_int(r, node, path, 1, LB_MAX_LABELS, &out->num_labels);
+    }
     if (comes_from_tokenizer(node->key)) {
         return lb_read_fail(r, node->line, path, "comes from the tokenizer; drop the key");
     }
@@ -225,7 +229,8 @@ static enum lb_status take_keys(const struct lb_recipe_reader *r, struct lb_yaml
         }
     }
     for (const struct lb_yaml *child = map->first; out->model != NULL && child != NULL; child = child->next) {
-        if (strcmp(child->key, out->layers_count > 0 ? "layers_from" : "model") != 0) {
+        bool head = strcmp(child->key, "num_labels") == 0;
+        if (!head && strcmp(child->key, out->layers_count > 0 ? "layers_from" : "model") != 0) {
             const char *path = lb_arena_printf(r->arena, "student.%s", child->key);
             return path == NULL ? lb_read_no_memory(r)
                                 : lb_read_fail(r, child->line, path,

@@ -18,6 +18,10 @@ static enum lb_status open_given(const struct lb_recipe *recipe, const struct lb
     enum lb_status status = LB_OK;
     if (path == NULL) {
         status = no_memory(detail);
+    } else if (recipe->student.num_labels > 0) {
+        status =
+            lb_model_with_classes(path, some ? recipe->student.layers : NULL, recipe->student.layers_count,
+                                  recipe->student.num_labels, (uint64_t)recipe->seed, &student, detail);
     } else if (some) {
         status = lb_model_from_layers(path, recipe->student.layers, recipe->student.layers_count, &student,
                                       detail);
@@ -107,7 +111,8 @@ enum lb_status lb_student_name_labels(const struct lb_recipe *recipe, const stru
                                       struct lb_model *student, struct lb_detail *detail) {
     const struct lb_labels *own = lb_model_labels(student);
     enum lb_status status = LB_OK;
-    bool named = own == NULL || recipe->student.model != NULL || teachers == NULL;
+    bool given = recipe->student.model != NULL && recipe->student.num_labels == 0;
+    bool named = own == NULL || given || teachers == NULL;
     for (unsigned k = 0; !named && status == LB_OK && k < lb_teachers_count(teachers); k++) {
         const struct lb_teacher_info *info = lb_teachers_info(teachers, k);
         struct lb_labels its = {0};
