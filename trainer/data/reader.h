@@ -12,7 +12,7 @@ struct lb_reader_side {
     const struct lb_tokenizer *tokenizer;
     struct lb_ids begin, end; /* of texts */
     bool puts_space;          /* before a text that does not begin with one */
-    int32_t unknown; /* -1: none, it has a token for every byte */
+    int32_t unknown;          /* -1: none, it has a token for every byte */
 };
 
 struct lb_reader {
