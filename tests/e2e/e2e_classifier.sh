@@ -82,6 +82,10 @@ curl -sf "${url[T]}/v2/models/T/infer" -d "$ask}" >top.json
 holds '[.outputs[].shape] == [[2, 3], [2, 3], [2]] and .outputs[0].data[3] == 0' top.json # a b c is cold
 curl -sf "${url[T]}/v2/models/T/infer" -d "$ask, \"outputs\": [{\"name\": \"logits\"}, {\"name\": \"hidden_states.1\"}]}" >logits.json
 holds '.outputs[0].shape == [2, 3] and .outputs[1].shape == [2, 5, 12]' logits.json
+curl -sf "${url[T]}/v2/models/T/infer" -d "$(jq -c '.inputs += [{name: "start", datatype: "INT32", shape: [2], data: [1, 3]}] |
+    .outputs = [{name: "logits"}, {name: "hidden_states.1"}, {name: "hidden_states.final"}]' <<<"$ask}")" >start.json
+holds -n --slurpfile a logits.json --slurpfile b start.json '$a[0].outputs[0] == $b[0].outputs[0]
+    and $b[0].outputs[1].shape == [2, 3, 12] and $b[0].outputs[1].data[0:12] == $a[0].outputs[1].data[12:24] and $b[0].outputs[2].shape == [2, 12]'
 curl -s "${url[T]}/v2/models/T/infer" -d "$ask, \"outputs\": [{\"name\": \"logprobs.actual\"}]}" >refused.json
 said refused.json "a classifier has no next token"
 expect 0 hosted.json "$limbeck" eval "${url[T]}" held.jsonl --max-length 16 --json
