@@ -412,8 +412,11 @@ static enum lb_status cut_overlapping(struct lb_dataset *data, int64_t start, co
     enum lb_status status = reserve_rows(data, rows, detail);
     for (int64_t r = 0; status == LB_OK && r < rows; r++) {
         int64_t left = labels - r * cut->max_length, n = left < cut->max_length ? left : cut->max_length;
-        data->rows[data->count++] =
-            (struct lb_text_row){start + r * cut->max_length, n, cut->tag, r > 0, LB_LABEL_NONE};
+        data->rows[data->count++] = (struct lb_text_row){.start = start + r * cut->max_length,
+                                                         .n = n,
+                                                         .tag = cut->tag,
+                                                         .within = r > 0,
+                                                         .label = LB_LABEL_NONE};
     }
     *out_used = cut->keep_short ? labels : rows * cut->max_length;
     return status;
@@ -439,7 +442,8 @@ static enum lb_status append_row(struct lb_dataset *data, const struct lb_ids *b
         counts[i] = i >= start + (int64_t)begin->len && *id >= 0;
         *id = *id >= 0 ? *id : ~*id;
     }
-    data->rows[data->count++] = (struct lb_text_row){start, all - 1, tag, within, LB_LABEL_NONE};
+    data->rows[data->count++] = (struct lb_text_row){
+        .start = start, .n = all - 1, .tag = tag, .within = within, .label = LB_LABEL_NONE};
     return LB_OK;
 }
 

@@ -15,7 +15,8 @@ static enum lb_status append(struct lb_dataset *data, const struct lb_text_sourc
     }
     status = status == LB_OK ? lb_ids_push(&data->ids, data->ids.data[start + keep - 1]) : status;
     if (status == LB_OK) {
-        data->rows[data->count++] = (struct lb_text_row){start, keep, tag, false, label};
+        data->rows[data->count++] =
+            (struct lb_text_row){.start = start, .n = keep, .tag = tag, .label = label};
         data->shortened += keep < len;
     }
     return status;
