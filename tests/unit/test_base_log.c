@@ -9,6 +9,7 @@
 #include "common/base/mem.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -240,6 +241,8 @@ static void blocked_pipe_blocks_nobody(void **state) {
         lb_log(LB_LOG_INFO, "line", "number=%d", i);
     }
     lb_log_flush(20); /* gives up */
+    struct pollfd written = {.fd = ends[0], .events = POLLIN};
+    assert_int_equal(poll(&written, 1, 30000), 1); /* the thread has begun */
     dup2(saved, STDERR_FILENO);
     close(saved);
     close(ends[1]);
