@@ -14,7 +14,7 @@
 bool lb_vllm_check(struct lb_exchange *x, const struct lb_vllm_sampling *sampling) {
     const struct lb_hosted *hosted = ((struct lb_visit *)x->user)->hosted;
     int64_t v = lb_hosted_vocab(hosted);
-    if (!hosted->decoder || !lb_model_is_causal(hosted->model)) {
+    if (!lb_model_is_causal(hosted->model) || lb_model_is_classifier(hosted->model)) {
         lb_reply_error(x, 400, "model %s does not write text", hosted->name);
     } else if (sampling->max_tokens > LB_VLLM_MAX_TOKENS) {
         lb_reply_error(x, 400,

@@ -101,6 +101,13 @@ static bool prepare(struct lb_server *server, struct lb_exchange *x, bool tokens
         lb_reply_error(x, 400, "model %s reads no text", visit->hosted->name);
         return false;
     }
+    if (tokens && lb_model_is_classifier(visit->hosted->model)) {
+        lb_reply_error(x, 400,
+                       "model %s is a classifier, whose final state is one row a text; ask /v2 for "
+                       "hidden_states.final, or for hidden_states.N of each token",
+                       visit->hosted->name);
+        return false;
+    }
     if (!lb_vllm_encode(x, &asked->request.prompts, asked->request.add_special) || !plan(server, x, asked)) {
         return false;
     }

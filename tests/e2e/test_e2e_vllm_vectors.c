@@ -251,7 +251,11 @@ static void test_errors(void **state) {
         {"/v1/embeddings", "truncate_prompt_tokens", "leave it out",
          "{\"model\":\"encoder\",\"input\":[1],\"truncate_prompt_tokens\":4}"},
         {"/v1/embeddings", NULL, "modules.json", "{\"model\":\"teacher\",\"input\":[1]}"},
-        {"/v1/embeddings", "model", "2 are served", "{\"input\":[1]}"},
+        {"/v1/embeddings", "model", "3 are served", "{\"input\":[1]}"},
+        {"/pooling", NULL, "one row a text",
+         "{\"model\":\"classifier\",\"input\":[1,2],\"use_activation\":false}"},
+        {"/v1/completions", NULL, "does not write text",
+         "{\"model\":\"classifier\",\"prompt\":[1,2],\"max_tokens\":1}"},
     };
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         struct lb_answer answer;
@@ -294,15 +298,19 @@ static void test_many(void **state) {
 static int start_all(void **state) {
     (void)state;
     struct lb_config config;
-    char teacher[160], encoder[160];
+    char teacher[160], encoder[160], classifier[160];
     assert_non_null(mkdtemp(folder));
     snprintf(teacher, sizeof teacher, "teacher=%s/teacher", folder);
     snprintf(encoder, sizeof encoder, "encoder=%s/encoder", folder);
+    snprintf(classifier, sizeof classifier, "classifier=%s/classifier", folder);
     lb_tiny_llama(&config);
     lb_tiny_save(&config, 1, strchr(teacher, '/'), LB_F32, true);
+    config.num_labels = 3;
+    lb_tiny_save(&config, 3, strchr(classifier, '/'), LB_F32, true);
     lb_tiny_bert(&config);
     lb_tiny_save(&config, 2, strchr(encoder, '/'), LB_F32, true);
-    assert_true(lb_daemon_start(&daemon_, folder, "daemon", (const char *[]){teacher, encoder, NULL}, true));
+    assert_true(lb_daemon_start(&daemon_, folder, "daemon",
+                                (const char *[]){teacher, encoder, classifier, NULL}, true));
     return 0;
 }
 
