@@ -201,8 +201,9 @@ static enum lb_status read_scores(const struct lb_wire_tensor *t, struct lb_job 
     return status;
 }
 
-/* Where each row's random numbers come from: what the row's answer depends on, the sequence up to it, and
- * nothing else, so that equal prefixes draw alike whatever they are asked with. */
+/* Where each row's random numbers come from: what the row's answer depends on, the sequence up to it (of
+ * classifiers the whole one), and nothing else, so that equal prefixes draw alike whatever they are asked
+ * with. */
 static enum lb_status make_streams(struct lb_job *job, int64_t input_size, struct lb_detail *detail) {
     static const uint64_t begin = 0x6c696d6265636b64u, step = 0x9e3779b97f4a7c15u;
     job->streams = lb_arena_array(&job->arena, (size_t)job->n_tokens, sizeof *job->streams);
@@ -219,6 +220,9 @@ static enum lb_status make_streams(struct lb_job *job, int64_t input_size, struc
         for (int32_t i = job->offsets[b]; i < job->offsets[b + 1]; i++) {
             stream = job->ids ? lb_mix64(stream + step * (1 + (uint64_t)job->ids[i])) : stream;
             job->streams[i] = stream;
+        }
+        if (lb_model_is_classifier(job->model->model)) { /* its one row goes by all of the text */
+            job->streams[job->offsets[b]] = stream;
         }
     }
     return LB_OK;

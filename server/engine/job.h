@@ -66,7 +66,7 @@ struct lb_job {
     int32_t *scored;
     int64_t samples; /* draws of each row; 0: none */
     double sample_temperature;
-    uint64_t seed, *streams; /* [n_tokens] of random numbers; decided by the sequence up to the row */
+    uint64_t seed, *streams; /* [n_tokens] of random numbers; what decides the row decides them */
     /* Some output is made of logits, depends on top_k, on draws. */
     bool needs_head, needs_topk, needs_samples;
     struct lb_job_draw *draw; /* set before lb_engine_admit; NULL: nothing is drawn */

@@ -88,6 +88,14 @@ holds -n --slurpfile a logits.json --slurpfile b start.json '$a[0].outputs[0] ==
     and $b[0].outputs[1].shape == [2, 3, 12] and $b[0].outputs[1].data[0:12] == $a[0].outputs[1].data[12:24] and $b[0].outputs[2].shape == [2, 12]'
 curl -s "${url[T]}/v2/models/T/infer" -d "$ask, \"outputs\": [{\"name\": \"logprobs.actual\"}]}" >refused.json
 said refused.json "a classifier has no next token"
+holds '[.inputs[].name] == ["input_ids", "lengths", "start"]' info.json
+# Texts that begin alike are drawn from apart; what decides is all of a text, not where rows start.
+jq -nc '[range(6; 28) | [4, ., 5]] | {inputs: [{name: "input_ids", datatype: "INT32", shape: [length, 3], data: .}], outputs: [{name: "samples.ids"}],
+    parameters: {sample_count: 1, sample_temperature: 100, seed: 1}}' >draw.json
+curl -sf "${url[T]}/v2/models/T/infer" -d @draw.json >drawn.json
+holds '.outputs[0].data | length == 22 and (unique | length) == 3' drawn.json
+curl -sf "${url[T]}/v2/models/T/infer" -d "$(jq -c '.inputs += [{name: "start", datatype: "INT32", shape: [22], data: [range(22) | 2]}]' draw.json)" >later.json
+holds -n --slurpfile a drawn.json --slurpfile b later.json '$a[0].outputs == $b[0].outputs'
 expect 0 hosted.json "$limbeck" eval "${url[T]}" held.jsonl --max-length 16 --json
 holds -n --slurpfile a own.json --slurpfile b hosted.json '$a[0].all as $x | $b[0].models[0].all as $y |
     $x.error_percent == $y.error_percent and ($x.loss - $y.loss | fabs < 1e-6)'
