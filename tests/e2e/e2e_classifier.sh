@@ -99,6 +99,13 @@ holds -n --slurpfile a drawn.json --slurpfile b later.json '$a[0].outputs == $b[
 expect 0 hosted.json "$limbeck" eval "${url[T]}" held.jsonl --max-length 16 --json
 holds -n --slurpfile a own.json --slurpfile b hosted.json '$a[0].all as $x | $b[0].models[0].all as $y |
     $x.error_percent == $y.error_percent and ($x.loss - $y.loss | fabs < 1e-6)'
+awk 'BEGIN { for (i = 0; i < 20; i++) { printf "{\"text\": \""; for (k = 0; k < 40 + i; k++) printf "%s ", k < 10 ? "a" : k < 29 ? "b" : "e"
+    print "\", \"label\": \"hot\"}" } }' >long.jsonl # as long as it reads, the first e comes last
+expect 0 own.json "$limbeck" eval T long.jsonl --max-length 32 --json
+expect 0 hosted.json "$limbeck" eval "${url[T]}" long.jsonl --json
+holds -n --slurpfile a own.json --slurpfile b hosted.json '$a[0].all.loss - $b[0].models[0].all.loss | fabs < 1e-6'
+expect 1 bare.log "$limbeck" eval "${url[T]}" bare.jsonl --max-length 16
+said bare.log "600 of the 600 texts have no label to compare with"
 expect 0 probed "$limbeck" probe "${url[T]}"
 said probed "vocab_size             29" "classes                3"
 
@@ -182,6 +189,8 @@ jq '.id2label["2"] = "boiling"' T/student/config.json >config.json
 cp -r begun other
 mv config.json other/config.json
 host other other
+expect 1 named.log "$limbeck" eval "${url[T]}" "${url[other]}" held.jsonl --max-length 16
+said named.log 'T calls class 2 "hot", other "boiling" (id2label): they are not scored together'
 refuses 'teacher O calls class 2 "boiling", the student "hot"' --set "teachers=[{name: T, url: '${url[T]}'}, {name: O, url: '${url[other]}'}]"
 jq '.problem_type = "multi_label_classification"' T/student/config.json >other/config.json
 drop other

@@ -414,12 +414,22 @@ static void print_hosted(const struct arguments *a, const struct lb_recipe_teach
     json_decref(list);
 }
 
+/* Rows that all of them read: without classes, with one position more (lb_score). */
+static int64_t hosted_length(const struct arguments *a, struct lb_teachers *asked) {
+    int64_t more = lb_teachers_info(asked, 0)->num_labels == 0;
+    int64_t length = a->max_length > 0 ? a->max_length : DEFAULT_LENGTH - more;
+    for (unsigned k = 0; k < lb_teachers_count(asked); k++) {
+        int64_t most = lb_teachers_info(asked, k)->max_length;
+        length = most > more && most - more < length ? most - more : length;
+    }
+    return length;
+}
+
 static enum lb_status evaluate_hosted(struct arguments *a, volatile sig_atomic_t *stop,
                                       struct lb_detail *detail) {
     struct lb_recipe_teacher teachers[LB_MAX_TEACHERS];
     struct lb_recipe_dataset entries[MAX_FILES];
     struct lb_recipe frame = {.directory = ".",
-                              .max_length = a->max_length > 0 ? a->max_length : DEFAULT_LENGTH - 1,
                               .teachers = teachers,
                               .teachers_count = a->n_urls,
                               .on_lost_teacher = LB_LOST_STOP,
@@ -439,10 +449,7 @@ static enum lb_status evaluate_hosted(struct arguments *a, volatile sig_atomic_t
     enum lb_status status =
         made ? make_entries(a, &frame.arena, entries, detail) : lb_fail(detail, LB_E_NOMEM, "out of memory");
     status = status == LB_OK ? lb_teachers_open_recipe(&frame, stop, &asked, detail) : status;
-    for (unsigned k = 0; status == LB_OK && k < a->n_urls; k++) {
-        int64_t most = lb_teachers_info(asked, k)->max_length;
-        frame.max_length = most > 1 && most - 1 < frame.max_length ? most - 1 : frame.max_length;
-    }
+    frame.max_length = status == LB_OK ? hosted_length(a, asked) : 0;
     status = status == LB_OK ? check_tokenizers(teachers, asked, detail) : status;
     if (status == LB_OK && lb_teachers_info(asked, 0)->num_labels > 0 &&
         lb_teachers_info(asked, 0)->input_size == 0) {

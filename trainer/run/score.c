@@ -114,6 +114,26 @@ static struct lb_ask_spec spec_of(const struct scoring *s) {
     return spec;
 }
 
+/* Whether two of as many classes call them the same. */
+static enum lb_status check_names(const struct lb_teacher_info *a, const struct lb_teacher_info *b,
+                                  struct lb_detail *detail) {
+    struct lb_labels its = {0}, others = {0};
+    int64_t at = 0;
+    enum lb_status status = lb_info_labels(a, &its);
+    status = status == LB_OK ? lb_info_labels(b, &others) : status;
+    if (status != LB_OK) {
+        lb_fail(detail, status, "out of memory for the labels of %s", b->model);
+    } else if (lb_labels_differ(&its, &others, &at)) {
+        status =
+            lb_fail(detail, LB_E_MISMATCH,
+                    "%s calls class %lld \"%.60s\", %s \"%.60s\" (id2label): they are not scored together",
+                    a->model, (long long)at, its.names[at], b->model, others.names[at]);
+    }
+    lb_labels_finish(&its);
+    lb_labels_finish(&others);
+    return status;
+}
+
 /* Whether all classify texts, or none does, and in the same classes. */
 static enum lb_status check_alike(const struct lb_teachers *teachers, int64_t *out_classes,
                                   struct lb_detail *detail) {
@@ -125,6 +145,12 @@ static enum lb_status check_alike(const struct lb_teachers *teachers, int64_t *o
                            lb_teachers_info(teachers, 0)->model, (long long)*out_classes,
                            lb_teachers_info(teachers, k)->model,
                            (long long)lb_teachers_info(teachers, k)->num_labels);
+        }
+        enum lb_status status = *out_classes > 0 ? check_names(lb_teachers_info(teachers, 0),
+                                                               lb_teachers_info(teachers, k), detail)
+                                                 : LB_OK;
+        if (status != LB_OK) {
+            return status;
         }
     }
     return LB_OK;
@@ -138,6 +164,10 @@ enum lb_status lb_score(struct lb_teachers *teachers, const struct lb_dataset *d
     }
     *s = (struct scoring){.teachers = teachers, .data = data, .n = lb_teachers_count(teachers), .out = out};
     enum lb_status status = check_alike(teachers, &s->classes, detail);
+    if (status == LB_OK && lb_dataset_unlabelled(data) > 0) {
+        status = lb_fail(detail, LB_E_ARG, "%lld of the %lld texts have no label to compare with",
+                         (long long)lb_dataset_unlabelled(data), (long long)lb_dataset_count(data));
+    }
     s->z = lb_malloc_array((size_t)s->classes + 1, sizeof *s->z);
     if (status == LB_OK && s->z == NULL) {
         status = lb_fail(detail, LB_E_NOMEM, "out of memory");

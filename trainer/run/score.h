@@ -11,7 +11,8 @@
 #include "trainer/teachers/teachers.h"
 
 /* out [n + 1] for the n teachers, and last their mixture: p = mean of the teachers' probabilities (whose
- * likeliest tokens are not known). data must be text; its rows plus one must fit every teacher. */
+ * likeliest tokens are not known). data must be text, for classifiers labelled; its rows, for others plus
+ * one, must fit every teacher. */
 LB_NODISCARD enum lb_status lb_score(struct lb_teachers *teachers, const struct lb_dataset *data,
                                      struct lb_evaluation *out, struct lb_detail *detail);
 
