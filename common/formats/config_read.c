@@ -77,8 +77,9 @@ static enum lb_status read_labels(const struct lb_config_reading *r, const struc
     static const char kind[] = "ForSequenceClassification";
     const char *class = class_of(r), *wanted = r->form->sequence_class;
     size_t len = class != NULL ? strlen(class) : 0;
-    if (class != NULL && (len < sizeof kind || strcmp(class + len - (sizeof kind - 1), kind) != 0)) {
-        return LB_OK;
+    if (class == NULL ? wanted == NULL
+                      : len < sizeof kind || strcmp(class + len - (sizeof kind - 1), kind) != 0) {
+        return LB_OK; /* labels of no head that there is */
     }
     if (class != NULL && (wanted == NULL || strcmp(class, wanted) != 0)) {
         return lb_fail(r->detail, LB_E_UNSUPPORTED,

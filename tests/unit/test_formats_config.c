@@ -330,6 +330,8 @@ static void classes_are_counted(void **state) {
         accept(LEAST("llama") ", \"id2label\": {\"0\": \"a\"}, \"architectures\": [\"LlamaForCausalLM\"]}")
             .num_labels,
         0); /* of no head that there is */
+    assert_int_equal(accept(LEAST("olmoe") ", \"id2label\": {\"0\": \"a\"}, \"num_labels\": 1}").num_labels,
+                     0);
     assert_int_equal(accept(CLASSIFIER "}").num_labels, 2);
     assert_int_equal(accept(CLASSIFIER ", \"num_labels\": 7}").num_labels, 7);
     assert_int_equal(
