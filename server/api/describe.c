@@ -59,7 +59,7 @@ static json_t *inputs(const struct lb_hosted *hosted, render_fn render, bool opt
     if (optional_too) {
         add(list, render, LB_IN_LENGTHS, LB_DT_INT32, 1, (int64_t[]){-1});
         add(list, render, LB_IN_START, LB_DT_INT32, 1, (int64_t[]){-1});
-        if (lb_model_head(hosted->model)->weight && !lb_model_is_classifier(hosted->model)) {
+        if (lb_hosted_scores(hosted)) {
             add(list, render, LB_IN_SCORE_IDS, LB_DT_INT32, 3, (int64_t[]){-1, -1, -1});
         }
     }

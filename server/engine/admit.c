@@ -15,19 +15,21 @@ struct inputs {
     const struct lb_wire_tensor *ids, *lengths, *start, *scores, *features;
 };
 
-static enum lb_status find_inputs(const struct lb_infer_request *request, bool decoder, struct inputs *out,
-                                  struct lb_detail *detail) {
-    const char *takes =
-        decoder ? LB_IN_IDS ", " LB_IN_LENGTHS ", " LB_IN_START ", " LB_IN_SCORE_IDS : LB_IN_FEATURES;
+static enum lb_status find_inputs(const struct lb_infer_request *request, const struct lb_hosted *hosted,
+                                  struct inputs *out, struct lb_detail *detail) {
+    bool decoder = hosted->decoder, scores = decoder && lb_hosted_scores(hosted);
+    const char *takes = scores    ? LB_IN_IDS ", " LB_IN_LENGTHS ", " LB_IN_START ", " LB_IN_SCORE_IDS
+                        : decoder ? LB_IN_IDS ", " LB_IN_LENGTHS ", " LB_IN_START
+                                  : LB_IN_FEATURES;
     for (size_t i = 0; i < request->n_inputs; i++) {
         const struct lb_wire_tensor *t = &request->inputs[i];
         const struct lb_wire_tensor **slot = NULL;
         if (decoder) {
-            slot = strcmp(t->name, LB_IN_IDS) == 0         ? &out->ids
-                   : strcmp(t->name, LB_IN_LENGTHS) == 0   ? &out->lengths
-                   : strcmp(t->name, LB_IN_START) == 0     ? &out->start
-                   : strcmp(t->name, LB_IN_SCORE_IDS) == 0 ? &out->scores
-                                                           : NULL;
+            slot = strcmp(t->name, LB_IN_IDS) == 0                   ? &out->ids
+                   : strcmp(t->name, LB_IN_LENGTHS) == 0             ? &out->lengths
+                   : strcmp(t->name, LB_IN_START) == 0               ? &out->start
+                   : scores && strcmp(t->name, LB_IN_SCORE_IDS) == 0 ? &out->scores
+                                                                     : NULL;
         } else if (strcmp(t->name, LB_IN_FEATURES) == 0) {
             slot = &out->features;
         }
@@ -232,7 +234,7 @@ static enum lb_status plan_sequences(const struct lb_infer_request *request, con
                                      const struct lb_plan_limits *limits, struct lb_job *job,
                                      struct lb_detail *detail) {
     struct inputs in = {0};
-    enum lb_status status = find_inputs(request, true, &in, detail);
+    enum lb_status status = find_inputs(request, job->model, &in, detail);
     if (status != LB_OK) {
         return status;
     }
@@ -270,7 +272,7 @@ static enum lb_status plan_features(const struct lb_infer_request *request, cons
                                     const struct lb_plan_limits *limits, struct lb_job *job,
                                     struct lb_detail *detail) {
     struct inputs in = {0};
-    enum lb_status status = find_inputs(request, false, &in, detail);
+    enum lb_status status = find_inputs(request, job->model, &in, detail);
     if (status != LB_OK) {
         return status;
     }

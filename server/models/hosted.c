@@ -215,6 +215,10 @@ struct lb_output_sizes lb_hosted_sizes(const struct lb_hosted *hosted, struct lb
                                     .classifier = !has_rows(hosted, source)};
 }
 
+bool lb_hosted_scores(const struct lb_hosted *hosted) {
+    return lb_model_head(hosted->model)->weight && !lb_model_is_classifier(hosted->model);
+}
+
 enum lb_status lb_hosted_gives(const struct lb_hosted *hosted, struct lb_output_name what, const char *name,
                                struct lb_detail *detail) {
     const struct lb_output *is = lb_output_get(what.kind);

@@ -60,6 +60,8 @@ bool lb_hosted_tap(enum lb_output_source source, enum lb_tap_kind *out);
 /* Whether the model gives the output; LB_E_ARG says why not, name being the output's. */
 LB_NODISCARD enum lb_status lb_hosted_gives(const struct lb_hosted *hosted, struct lb_output_name what,
                                             const char *name, struct lb_detail *detail);
+/* Whether it has outputs that read score_ids. */
+bool lb_hosted_scores(const struct lb_hosted *hosted);
 /* What decides the shape of an output that the model gives; -1 where the request does. */
 struct lb_output_sizes lb_hosted_sizes(const struct lb_hosted *hosted, struct lb_output_name what);
 

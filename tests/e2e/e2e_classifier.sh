@@ -89,6 +89,8 @@ holds -n --slurpfile a logits.json --slurpfile b start.json '$a[0].outputs[0] ==
 curl -s "${url[T]}/v2/models/T/infer" -d "$ask, \"outputs\": [{\"name\": \"logprobs.actual\"}]}" >refused.json
 said refused.json "a classifier has no next token"
 holds '[.inputs[].name] == ["input_ids", "lengths", "start"]' info.json
+curl -s "${url[T]}/v2/models/T/infer" -d "$(jq -c '.inputs += [{name: "score_ids", datatype: "INT32", shape: [2, 5, 1], data: [range(10) | 1]}]' <<<"$ask}")" >scored.json
+said scored.json "input score_ids: this model has no such input; it takes input_ids, lengths, start"
 # Texts that begin alike are drawn from apart; what decides is all of a text, not where rows start.
 jq -nc '[range(6; 28) | [4, ., 5]] | {inputs: [{name: "input_ids", datatype: "INT32", shape: [length, 3], data: .}], outputs: [{name: "samples.ids"}],
     parameters: {sample_count: 1, sample_temperature: 100, seed: 1}}' >draw.json
