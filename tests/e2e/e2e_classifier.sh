@@ -176,6 +176,7 @@ refuses() { # text, options...
 refuses "teacher T tells 3 classes of texts apart (num_labels), the student 4" --set student.num_labels=4
 refuses "datasets: 600 of 600 texts have no label, which cross_entropy learns from" --set 'loss_functions=[{function: cross_entropy}, {function: kl}]'
 refuses "datasets: 600 of 600 texts have no label, which ca_mkd learns from" --set mixture=ca_mkd
+refuses "eval_datasets: 600 of 600 texts have no label to compare with" --set eval_datasets.0.path=bare.jsonl --set eval_steps=100 --set max_steps=1
 refuses "whole_texts: a bert is an encoder, which reads each text by itself" --set whole_texts=false
 refuses "it has a head that tells classes apart already; drop num_labels" --set 'student={model: begun, num_labels: 3}'
 refuses "give each an entry of its own" \

@@ -151,9 +151,14 @@ static enum lb_status name_labels(struct lb_run *run, struct lb_detail *detail) 
                : status;
 }
 
-/* Losses that read labels need one of each text. */
+/* Losses that read labels, and evaluations, need one of each text. */
 static enum lb_status check_labels(const struct lb_run *run, struct lb_detail *detail) {
-    int64_t without = lb_dataset_unlabelled(run->data);
+    int64_t without = run->eval_data != NULL ? lb_dataset_unlabelled(run->eval_data) : 0;
+    if (without > 0) {
+        return lb_fail(detail, LB_E_ARG, "eval_datasets: %lld of %lld texts have no label to compare with",
+                       (long long)without, (long long)lb_dataset_count(run->eval_data));
+    }
+    without = lb_dataset_unlabelled(run->data);
     bool weighs = run->plan->n_teachers > 0 && (run->plan->mixture->needs & LB_NEEDS_CROSS_ENTROPY) != 0;
     if (without == 0 || (!run->plan->on_label && !weighs)) {
         return LB_OK;
