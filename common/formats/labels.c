@@ -155,6 +155,11 @@ bool lb_labels_differ(const struct lb_labels *a, const struct lb_labels *b, int6
     return false;
 }
 
+enum lb_problem lb_labels_problem(const struct lb_labels *labels) {
+    bool said = labels->problem != LB_PROBLEM_NONE;
+    return said ? labels->problem : labels->n == 1 ? LB_PROBLEM_REGRESSION : LB_PROBLEM_SINGLE;
+}
+
 int64_t lb_labels_find(const struct lb_labels *labels, const char *name) {
     for (int64_t i = 0; i < labels->n; i++) {
         if (strcmp(labels->names[i], name) == 0) {

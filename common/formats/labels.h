@@ -42,6 +42,9 @@ void lb_labels_finish(struct lb_labels *labels);
 bool lb_labels_plain(const struct lb_labels *labels);
 /* Whether both name their classes, and not alike: *out_class is the first that differs (b's number may). */
 bool lb_labels_differ(const struct lb_labels *a, const struct lb_labels *b, int64_t *out_class);
+/* What transformers takes them for: where nobody has said it, one number for a regression, several for
+ * classes of which one holds. Never LB_PROBLEM_NONE. */
+enum lb_problem lb_labels_problem(const struct lb_labels *labels);
 /* The class of that name; -1: none. */
 int64_t lb_labels_find(const struct lb_labels *labels, const char *name);
 /* transformers' word; NULL for LB_PROBLEM_NONE. */

@@ -199,6 +199,11 @@ jq '.problem_type = "multi_label_classification"' T/student/config.json >other/c
 drop other
 host other other
 refuses "teacher O has problem_type multi_label_classification" --set "teachers=[{name: O, url: '${url[other]}'}]"
+refuses "eval_datasets: the student has problem_type multi_label_classification" --set 'student={model: other}' --set 'loss_functions=[{function: hs_mse}]'
+for model in other "${url[other]}"; do
+    expect 1 several.log "$limbeck" eval "$model" held.jsonl
+    said several.log "has problem_type multi_label_classification: only classifiers of which one class holds"
+done
 expect 1 generated.log "$limbeck" generate T --prompt a
 said generated.log "does not generate text"
 expect 1 gguf.log "$limbeck" export T --format gguf --out T.gguf

@@ -332,6 +332,10 @@ static void classes_are_counted(void **state) {
         0); /* of no head that there is */
     assert_int_equal(accept(LEAST("olmoe") ", \"id2label\": {\"0\": \"a\"}, \"num_labels\": 1}").num_labels,
                      0);
+    assert_int_equal(lb_labels_problem(&(struct lb_labels){.n = 1}), LB_PROBLEM_REGRESSION);
+    assert_int_equal(lb_labels_problem(&(struct lb_labels){.n = 2}), LB_PROBLEM_SINGLE);
+    assert_int_equal(lb_labels_problem(&(struct lb_labels){.n = 1, .problem = LB_PROBLEM_SINGLE}),
+                     LB_PROBLEM_SINGLE);
     assert_int_equal(accept(CLASSIFIER "}").num_labels, 2);
     assert_int_equal(accept(CLASSIFIER ", \"num_labels\": 7}").num_labels, 7);
     assert_int_equal(

@@ -33,13 +33,14 @@ static enum lb_status ask(struct lb_ask_spec *spec, enum lb_output_kind kind, in
     return LB_OK;
 }
 
-static enum lb_status check_problem(enum lb_problem problem, const char *who, struct lb_detail *detail) {
-    return problem <= LB_PROBLEM_SINGLE
+static enum lb_status check_problem(const struct lb_labels *labels, const char *who,
+                                    struct lb_detail *detail) {
+    return lb_labels_problem(labels) == LB_PROBLEM_SINGLE
                ? LB_OK
                : lb_fail(detail, LB_E_UNSUPPORTED,
                          "%s has problem_type %s: losses on logits take one class of several to hold "
                          "(single_label_classification); learn from its hidden states (hs_mse) instead",
-                         who, lb_problem_name(problem));
+                         who, lb_problem_name(lb_labels_problem(labels)));
 }
 
 /* Whether teacher k tells the student's classes apart. */
@@ -61,7 +62,7 @@ static enum lb_status check_classes(const struct lb_plan *plan, const struct lb_
     if (status != LB_OK) {
         return lb_fail(detail, status, "out of memory for the labels of teacher %s", name);
     }
-    status = check_problem(its.problem, who, detail);
+    status = check_problem(&its, who, detail);
     if (status == LB_OK && lb_labels_differ(own, &its, &at)) {
         status =
             lb_fail(detail, LB_E_MISMATCH,
@@ -301,7 +302,7 @@ static enum lb_status add_loss(struct lb_plan *plan, struct lb_model *student, u
     }
     if (loss->on == LB_ON_LABEL || loss->on == LB_ON_TARGET || loss->on == LB_ON_CHUNK) {
         if (classifies_texts(student)) {
-            return check_problem(lb_model_labels(student)->problem, "the student", detail);
+            return check_problem(lb_model_labels(student), "the student", detail);
         }
         return lb_model_head(student)->weight != NULL
                    ? LB_OK

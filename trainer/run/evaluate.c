@@ -130,6 +130,17 @@ static enum lb_status run_batch(const struct lb_model *model, struct lb_tape *ta
                                      (long long)b->rows.n_seqs, lb_status_name(status));
 }
 
+enum lb_status lb_evaluate_classes(const struct lb_labels *labels, const char *who,
+                                   struct lb_detail *detail) {
+    enum lb_problem problem = labels != NULL ? lb_labels_problem(labels) : LB_PROBLEM_SINGLE;
+    return problem == LB_PROBLEM_SINGLE
+               ? LB_OK
+               : lb_fail(detail, LB_E_UNSUPPORTED,
+                         "%s has problem_type %s: only classifiers of which one class holds "
+                         "(single_label_classification) are evaluated",
+                         who, lb_problem_name(problem));
+}
+
 /* Whether the model can read the data at all; *out_longest row. */
 static enum lb_status check_data(const struct lb_model *model, const struct lb_dataset *data,
                                  int64_t *out_longest, struct lb_detail *detail) {
@@ -138,6 +149,10 @@ static enum lb_status check_data(const struct lb_model *model, const struct lb_d
     if (lb_model_head(model)->weight == NULL) {
         return lb_fail(detail, LB_E_ARG, "a %s without a head predicts nothing that could be evaluated",
                        config->model_type);
+    }
+    enum lb_status status = lb_evaluate_classes(lb_model_labels(model), "the model", detail);
+    if (status != LB_OK) {
+        return status;
     }
     if (lb_dataset_tags(data) > LB_EVAL_MAX_PARTS) {
         return lb_fail(detail, LB_E_LIMIT, "%d tags in the evaluation data; at most %d",

@@ -137,23 +137,22 @@ static enum lb_status check_names(const struct lb_teacher_info *a, const struct 
 /* Whether all classify texts, or none does, and in the same classes. */
 static enum lb_status check_alike(const struct lb_teachers *teachers, int64_t *out_classes,
                                   struct lb_detail *detail) {
-    *out_classes = lb_teachers_info(teachers, 0)->num_labels;
-    for (unsigned k = 1; k < lb_teachers_count(teachers); k++) {
-        if (lb_teachers_info(teachers, k)->num_labels != *out_classes) {
-            return lb_fail(detail, LB_E_MISMATCH,
-                           "%s tells %lld classes apart (num_labels), %s %lld: they are not scored together",
-                           lb_teachers_info(teachers, 0)->model, (long long)*out_classes,
-                           lb_teachers_info(teachers, k)->model,
-                           (long long)lb_teachers_info(teachers, k)->num_labels);
+    const struct lb_teacher_info *first = lb_teachers_info(teachers, 0);
+    enum lb_status status = LB_OK;
+    for (unsigned k = 0; k < lb_teachers_count(teachers) && status == LB_OK; k++) {
+        const struct lb_teacher_info *info = lb_teachers_info(teachers, k);
+        const struct lb_labels its = {.n = info->num_labels, .problem = info->problem};
+        status = lb_evaluate_classes(its.n > 0 ? &its : NULL, info->model, detail);
+        if (status == LB_OK && info->num_labels != first->num_labels) {
+            status =
+                lb_fail(detail, LB_E_MISMATCH,
+                        "%s tells %lld classes apart (num_labels), %s %lld: they are not scored together",
+                        first->model, (long long)first->num_labels, info->model, (long long)info->num_labels);
         }
-        enum lb_status status = *out_classes > 0 ? check_names(lb_teachers_info(teachers, 0),
-                                                               lb_teachers_info(teachers, k), detail)
-                                                 : LB_OK;
-        if (status != LB_OK) {
-            return status;
-        }
+        status = status == LB_OK && k > 0 && its.n > 0 ? check_names(first, info, detail) : status;
     }
-    return LB_OK;
+    *out_classes = status == LB_OK ? first->num_labels : 0;
+    return status;
 }
 
 enum lb_status lb_score(struct lb_teachers *teachers, const struct lb_dataset *data,

@@ -2,6 +2,7 @@
 
 #include "common/base/log.h"
 #include "common/base/mem.h"
+#include "trainer/run/evaluate.h"
 
 #include <string.h>
 
@@ -146,5 +147,7 @@ enum lb_status lb_student_reads(const struct lb_recipe *recipe, const struct lb_
                        "eval_datasets: a %s without a head predicts nothing that could be evaluated",
                        c->model_type);
     }
-    return LB_OK;
+    return recipe->eval_datasets_count > 0
+               ? lb_evaluate_classes(lb_model_labels(student), "eval_datasets: the student", detail)
+               : LB_OK;
 }
