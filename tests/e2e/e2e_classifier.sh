@@ -182,6 +182,7 @@ refuses "it has a head that tells classes apart already; drop num_labels" --set 
 refuses "give each an entry of its own" \
     --set 'loss_functions=[{function: hs_mse, layer_mapping: [{student: 1, teacher: 1}, {student: -1, teacher: -1}]}]'
 refuses "compare -1 with a classifier's -1" --set 'loss_functions=[{function: hs_mse, layer_mapping: [{student: -1, teacher: 1}]}]'
+refuses "datasets.0.label_field: this bert does not classify texts; drop the key" --set 'student={model: base}' --set datasets.0.label_field=kind
 sed 's/hot/tepid/' learn.jsonl >tepid.jsonl
 refuses 'the label "tepid" is the name of no class' --set datasets.0.path=tepid.jsonl
 jq -c '.label = 3' learn.jsonl >three.jsonl

@@ -129,6 +129,20 @@ enum lb_status lb_student_name_labels(const struct lb_recipe *recipe, const stru
     return status == LB_OK ? LB_OK : no_memory(detail);
 }
 
+/* Labels are read for a classifier only. */
+static enum lb_status check_label_fields(const char *key, const struct lb_recipe_dataset *datasets,
+                                         unsigned n, const struct lb_model *student,
+                                         struct lb_detail *detail) {
+    for (unsigned i = 0; i < n && lb_model_labels(student) == NULL; i++) {
+        if (datasets[i].label_field != NULL) {
+            return lb_fail(detail, LB_E_ARG,
+                           "%s.%u.label_field: this %s does not classify texts; drop the key", key, i,
+                           lb_model_config(student)->model_type);
+        }
+    }
+    return LB_OK;
+}
+
 enum lb_status lb_student_reads(const struct lb_recipe *recipe, const struct lb_model *student,
                                 struct lb_detail *detail) {
     const struct lb_config *c = lb_model_config(student);
@@ -141,6 +155,14 @@ enum lb_status lb_student_reads(const struct lb_recipe *recipe, const struct lb_
             : whole ? "whole_texts: a %s that classifies texts reads each by itself; set it to true"
                     : "whole_texts: a %s reads texts that are strung together; drop the key",
             c->model_type);
+    }
+    enum lb_status status =
+        check_label_fields("datasets", recipe->datasets, recipe->datasets_count, student, detail);
+    status = status == LB_OK ? check_label_fields("eval_datasets", recipe->eval_datasets,
+                                                  recipe->eval_datasets_count, student, detail)
+                             : status;
+    if (status != LB_OK) {
+        return status;
     }
     if (recipe->eval_datasets_count > 0 && lb_model_head(student)->weight == NULL) {
         return lb_fail(detail, LB_E_ARG,
