@@ -86,9 +86,9 @@ void lb_conn_destroy(struct lb_conn *conn) {
 static int next_spans(const struct lb_held *held, struct iovec iov[MAX_IOV]) {
     const struct lb_reply *reply = &held->x.reply;
     int n = 0;
-    if (held->head_sent < held->head_len) {
-        iov[n++] = (struct iovec){(void *)(uintptr_t)(held->answer_head + held->head_sent),
-                                  held->head_len - held->head_sent};
+    if (held->head_sent < held->answer_head.len) {
+        iov[n++] =
+            (struct iovec){held->answer_head.data + held->head_sent, held->answer_head.len - held->head_sent};
     }
     size_t skip = held->part_sent;
     for (size_t i = held->part; i < reply->n_parts && n < MAX_IOV; i++, skip = 0) {
@@ -101,7 +101,7 @@ static int next_spans(const struct lb_held *held, struct iovec iov[MAX_IOV]) {
 }
 
 static void advance(struct lb_held *held, size_t bytes) {
-    size_t of_head = held->head_len - held->head_sent;
+    size_t of_head = held->answer_head.len - held->head_sent;
     of_head = bytes < of_head ? bytes : of_head;
     held->head_sent += of_head;
     bytes -= of_head;

@@ -14,6 +14,8 @@
 #define PACK_FROM 1024
 /* Larger bodies, and packed ones, wait among the heavy tasks. */
 #define LIGHT_BODY ((size_t)64 << 10)
+/* The head of an answer: as large as clients take. */
+#define ANSWER_HEAD_BYTES ((size_t)64 << 10)
 /* An exchange's arena holds decoded tensors and JSON texts. */
 #define ARENA_BYTES ((size_t)LB_MAX_JSON_BYTES * 16)
 
@@ -66,6 +68,7 @@ struct lb_held *lb_held_create(struct lb_conn *conn, const char *head, size_t he
     atomic_init(&held->x.gone, false);
     lb_buf_init(&held->x.body, held->http->args.max_body_bytes);
     lb_buf_init(&held->packed, LB_MAX_RESPONSE_BYTES);
+    lb_buf_init(&held->answer_head, ANSWER_HEAD_BYTES);
     lb_arena_init(&held->x.arena, ARENA_BYTES);
     memcpy(held->x.peer, conn->peer, sizeof held->x.peer);
     char *text = lb_arena_alloc(&held->x.arena, head_len);
@@ -95,6 +98,7 @@ void lb_held_end(struct lb_held *held, bool complete) {
         held->x.user_free(held->x.user);
     }
     lb_buf_finish(&held->packed);
+    lb_buf_finish(&held->answer_head);
     lb_buf_finish(&held->x.body);
     lb_arena_finish(&held->x.arena);
     lb_holding_finish(&held->x.memory);
@@ -179,34 +183,26 @@ static const char *reason(int status) {
     return "Error";
 }
 
-static void put(struct lb_held *held, const char *format, const char *a, const char *b) {
-    size_t room = sizeof held->answer_head - held->head_len;
-    int n = snprintf(held->answer_head + held->head_len, room, format, a, b);
-    held->failed |= n < 0 || (size_t)n >= room;
-    held->head_len += held->failed ? 0 : (size_t)n;
-}
-
 static void write_head(struct lb_held *held) {
     struct lb_reply *reply = &held->x.reply;
-    char number[32], date[40];
+    struct lb_buf *head = &held->answer_head;
+    char date[40];
     time_t now = time(NULL);
     struct tm utc;
     gmtime_r(&now, &utc);
     strftime(date, sizeof date, "%a, %d %b %Y %H:%M:%S GMT", &utc);
-    held->head_len = 0;
-    snprintf(number, sizeof number, "%d", reply->status);
-    put(held, "HTTP/1.1 %s %s\r\n", number, reason(reply->status));
-    put(held, "Date: %s\r\n%s", date, "");
+    lb_buf_reset(head);
+    lb_buf_printf(head, "HTTP/1.1 %d %s\r\nDate: %s\r\n", reply->status, reason(reply->status), date);
     for (int i = 0; i < reply->n_headers; i++) {
-        put(held, "%s: %s\r\n", reply->headers[i].name, reply->headers[i].value);
+        lb_buf_printf(head, "%s: %s\r\n", reply->headers[i].name, reply->headers[i].value);
     }
     if (reply->status != 304) {
-        snprintf(number, sizeof number, "%zu", reply->next ? reply->total_bytes : parts_bytes(reply));
-        put(held, "Content-Length: %s\r\n%s", number, "");
+        lb_buf_printf(head, "Content-Length: %zu\r\n", reply->next ? reply->total_bytes : parts_bytes(reply));
     }
     /* HTTP/1.0 clients believe in a close unless they are told otherwise. */
-    put(held, "%s%s\r\n", held->close ? "Connection: close\r\n" : "",
-        !held->close && held->head.minor == 0 ? "Connection: keep-alive\r\n" : "");
+    lb_buf_printf(head, "%s%s\r\n", held->close ? "Connection: close\r\n" : "",
+                  !held->close && held->head.minor == 0 ? "Connection: keep-alive\r\n" : "");
+    held->failed |= lb_buf_status(head) != LB_OK;
     if (strcmp(held->x.method, "HEAD") == 0 || reply->status == 304) {
         reply->n_parts = 0;
         reply->next = NULL;

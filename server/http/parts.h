@@ -13,8 +13,6 @@
 
 /* Read at once; each HTTP thread has one buffer of it. */
 #define LB_READ_BYTES ((size_t)256 << 10)
-/* The head of an answer. */
-#define LB_ANSWER_HEAD_BYTES 4096
 
 enum lb_conn_state {
     LB_CONN_HANDSHAKE,
@@ -61,8 +59,8 @@ struct lb_held {
     size_t dropped;
     struct lb_buf packed; /* the answer, when compressed */
     /* Sending. */
-    char answer_head[LB_ANSWER_HEAD_BYTES];
-    size_t head_len, head_sent;
+    struct lb_buf answer_head;
+    size_t head_sent;
     size_t part, part_sent;
     size_t body_sent;
     struct lb_held *next_back; /* in the loop's mailbox */

@@ -276,19 +276,36 @@ static void test_errors(void **state) {
     }
 }
 
-/* More entries than the header may tell of. */
+/* begin, then a list of n times item, then end. */
+static void repeat(struct lb_buf *body, const char *begin, const char *item, int n, const char *end) {
+    lb_buf_init(body, 1 << 22);
+    lb_buf_append_str(body, begin);
+    for (int i = 0; i < n; i++) {
+        lb_buf_printf(body, "%s%s", i > 0 ? "," : "", item);
+    }
+    lb_buf_append_str(body, end);
+    assert_int_equal(lb_buf_status(body), LB_OK);
+}
+
+/* As many entries as the header may tell of, and more. */
 static void test_many(void **state) {
     (void)state;
+    static const char begin[] =
+        "{\"model\":\"teacher\",\"use_activation\":false,\"encoding_format\":\"bytes\",\"input\":[";
+    static char metadata[65536];
     struct lb_buf body;
     struct lb_answer answer;
-    lb_buf_init(&body, 1 << 20);
-    lb_buf_append_str(
-        &body,
-        "{\"model\":\"teacher\",\"use_activation\":false,\"encoding_format\":\"bytes\",\"input\":[[1]");
-    for (int i = 1; i < 1000; i++) {
-        lb_buf_append_str(&body, ",[1]");
-    }
-    lb_buf_append_str(&body, "]}");
+    json_t *json = NULL;
+    repeat(&body, begin, "[1]", 500, "]}");
+    post("/pooling", body.data, 200, &answer);
+    lb_buf_finish(&body);
+    assert_int_equal(answer.body.len, 500 * C * 4);
+    assert_true(lb_answer_header(&answer, "metadata", metadata, sizeof metadata));
+    assert_int_equal(lb_json_parse(metadata, strlen(metadata), 0, "metadata", &json, NULL), LB_OK);
+    assert_int_equal(json_array_size(json_object_get(json, "data")), 500);
+    json_decref(json);
+    lb_answer_finish(&answer);
+    repeat(&body, begin, "[1]", 1000, "]}");
     post("/pooling", body.data, 400, &answer);
     assert_non_null(strstr(answer.body.data, "bytes_only"));
     lb_answer_finish(&answer);
