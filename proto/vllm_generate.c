@@ -27,12 +27,19 @@ static enum lb_status read_row(const json_t *row, int64_t i, int64_t k, int32_t 
     return LB_OK;
 }
 
+/* The object that has the key: sampling_params or the whole. */
+static const json_t *holder(const json_t *root, const char *key) {
+    const json_t *inner = json_object_get(root, "sampling_params");
+    return json_object_get(inner, key) ? inner : root;
+}
+
 /* A list of ids for each row, or one for all rows. */
-static enum lb_status read_gather(const json_t *from, int64_t n_tokens, struct lb_arena *arena,
+static enum lb_status read_gather(const json_t *root, int64_t n_tokens, struct lb_arena *arena,
                                   struct lb_vllm_generate *out, struct lb_detail *detail) {
-    const json_t *list = json_object_get(from, GATHER);
+    static const char start[] = "prompt_logprob_start";
+    const json_t *list = json_object_get(holder(root, GATHER), GATHER);
     enum lb_status status =
-        lb_json_int(from, "prompt_logprob_start", false, 0, INT32_MAX, WHAT, &out->start, detail);
+        lb_json_int(holder(root, start), start, false, 0, INT32_MAX, WHAT, &out->start, detail);
     if (status != LB_OK || !list || json_is_null(list)) {
         return status == LB_OK && out->start > 0
                    ? lb_fail(detail, LB_E_ARG, WHAT ": prompt_logprob_start is given without " GATHER)
@@ -77,7 +84,6 @@ static enum lb_status read_gather(const json_t *from, int64_t n_tokens, struct l
 
 static enum lb_status read_generate(const json_t *root, struct lb_arena *arena, struct lb_vllm_generate *out,
                                     struct lb_detail *detail) {
-    const json_t *inner = json_object_get(root, "sampling_params");
     const json_t *features = json_object_get(root, "features");
     enum lb_status status = lb_vllm_read_sampling(root, true, arena, &out->sampling, detail);
     if (status != LB_OK ||
@@ -95,7 +101,7 @@ static enum lb_status read_generate(const json_t *root, struct lb_arena *arena, 
         !json_is_integer(json_array_get(json_object_get(root, "token_ids"), 0))) {
         return lb_fail(detail, LB_E_FORMAT, WHAT ": token_ids must be one list of token ids");
     }
-    return read_gather(json_is_object(inner) ? inner : root, out->prompts.all[0].n, arena, out, detail);
+    return read_gather(root, out->prompts.all[0].n, arena, out, detail);
 }
 
 enum lb_status lb_vllm_generate_decode(const void *body, size_t len, struct lb_arena *arena,

@@ -30,11 +30,27 @@ static bool decode(struct lb_server *server, struct lb_exchange *x, struct asked
     return status == LB_OK;
 }
 
-/* The request's ids as the input score_ids [1, T, K]; the caller frees them. NULL when out of memory. */
-static int32_t *scores(const struct lb_vllm_generate *request, struct lb_vllm_matrix *matrix) {
+/* The request's ids as the input score_ids [1, T, K], for which memory is held; the caller frees them. NULL
+ * after an error. */
+static int32_t *scores(struct lb_server *server, struct lb_exchange *x,
+                       const struct lb_vllm_generate *request, struct lb_vllm_matrix *matrix) {
     size_t n = (size_t)(matrix->longest * request->k), begin = (size_t)(request->start * request->k);
+    if (n * sizeof(int32_t) > LB_MAX_BODY_BYTES) {
+        lb_reply_error(x, 413,
+                       "request: prompt_logprob_token_ids has %lld ids in a row, and there are %lld tokens; "
+                       "send fewer at once",
+                       (long long)request->k, (long long)matrix->longest);
+        return NULL;
+    }
+    if (!lb_submit_hold(server, x, 2 * n * sizeof(int32_t))) { /* the job has a copy */
+        return NULL;
+    }
     int32_t *ids = lb_malloc_array(n, sizeof *ids);
-    for (size_t i = 0; ids && i < n; i++) {
+    if (!ids) {
+        lb_reply_error(x, 503, "out of memory; try again");
+        return NULL;
+    }
+    for (size_t i = 0; i < n; i++) {
         size_t at = i - begin; /* beyond all where i is before it */
         ids[i] = i >= begin && at < (size_t)(request->n_rows * request->k) ? request->gather[at] : -1;
     }
@@ -59,10 +75,9 @@ static bool plan(struct lb_server *server, struct lb_exchange *x, struct asked *
     }
     if (request->k > 0) {
         matrix.starts[0] = scored ? 0 : (int32_t)request->start;
-        ids = scores(request, &matrix);
+        ids = scores(server, x, request, &matrix);
         if (!ids) {
             lb_vllm_matrix_finish(&matrix);
-            lb_reply_error(x, 503, "out of memory; try again");
             return false;
         }
     }

@@ -312,6 +312,24 @@ static void test_many(void **state) {
     lb_buf_finish(&body);
 }
 
+/* Many ids for a row far behind: what is before it is not paid for, or refused before it is. */
+static void test_gathers_far(void **state) {
+    (void)state;
+    struct lb_buf body, ids_of_row;
+    struct lb_answer answer;
+    repeat(&ids_of_row, "", "1", 16384, "");
+    repeat(&body, "{\"model\":\"teacher\",\"token_ids\":[", "1", 5000,
+           "],\"sampling_params\":{\"max_tokens\":0,\"prompt_logprob_start\":4998,"
+           "\"prompt_logprob_token_ids\":[");
+    lb_buf_append(&body, ids_of_row.data, ids_of_row.len);
+    lb_buf_append_str(&body, "]}}");
+    post("/inference/v1/generate", body.data, 413, &answer);
+    assert_non_null(strstr(answer.body.data, "prompt_logprob_token_ids"));
+    lb_answer_finish(&answer);
+    lb_buf_finish(&ids_of_row);
+    lb_buf_finish(&body);
+}
+
 static int start_all(void **state) {
     (void)state;
     struct lb_config config;
@@ -343,6 +361,7 @@ int main(void) {
         cmocka_unit_test(test_pooling_bytes), cmocka_unit_test(test_pooling_json),
         cmocka_unit_test(test_embeddings),    cmocka_unit_test(test_gathered),
         cmocka_unit_test(test_errors),        cmocka_unit_test(test_many),
+        cmocka_unit_test(test_gathers_far),
     };
     return cmocka_run_group_tests(tests, start_all, stop_all);
 }

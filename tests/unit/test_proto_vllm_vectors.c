@@ -98,6 +98,13 @@ static void test_gathers(void **state) {
         generate("{\"token_ids\":[1,2,3],\"sampling_params\":{\"prompt_logprob_token_ids\":[9,-1]}}", &r),
         LB_OK);
     assert_memory_equal(r.gather, ((int32_t[]){9, -1, 9, -1}), 16);
+    /* beside sampling_params that say something else */
+    assert_int_equal(generate("{\"token_ids\":[1,2,3],\"sampling_params\":{\"max_tokens\":0},"
+                              "\"prompt_logprob_start\":1,\"prompt_logprob_token_ids\":[[9]]}",
+                              &r),
+                     LB_OK);
+    assert_int_equal(r.start, 1);
+    assert_memory_equal(r.gather, ((int32_t[]){9}), 4);
     assert_int_equal(generate("{\"token_ids\":[1],\"sampling_params\":{\"prompt_logprobs\":1}}", &r), LB_OK);
     assert_int_equal(r.k, 0);
     assert_int_equal(r.sampling.prompt_logprobs, 1);
