@@ -197,6 +197,10 @@ static enum lb_status read_stop_ids(const json_t *object, struct lb_arena *arena
     if (!json_is_array(value)) {
         return lb_fail(detail, LB_E_FORMAT, WHAT ": stop_token_ids must be a list of token ids");
     }
+    if (json_array_size(value) > LB_VLLM_MAX_STOP_IDS) {
+        return lb_fail(detail, LB_E_ARG, WHAT ": stop_token_ids has %zu ids; at most %d are possible",
+                       json_array_size(value), LB_VLLM_MAX_STOP_IDS);
+    }
     enum lb_status status = read_ids(value, "stop_token_ids", arena, &out->stop_ids, &n, detail);
     out->n_stop_ids = status == LB_OK ? (size_t)n : 0;
     return status;
@@ -328,12 +332,22 @@ enum lb_status lb_vllm_read_string(const json_t *root, const char *key, struct l
     return status == LB_OK && text && !*out ? out_of_memory(detail) : status;
 }
 
+enum lb_status lb_vllm_read_id(const json_t *root, struct lb_arena *arena, const char **out,
+                               struct lb_detail *detail) {
+    size_t len = json_string_length(json_object_get(root, "request_id"));
+    if (len > LB_MAX_ID) {
+        return lb_fail(detail, LB_E_ARG, WHAT ": request_id has %zu bytes; at most %d are possible", len,
+                       LB_MAX_ID);
+    }
+    return lb_vllm_read_string(root, "request_id", arena, out, detail);
+}
+
 static enum lb_status read_completion(const json_t *root, struct lb_arena *arena,
                                       struct lb_vllm_completion *out, struct lb_detail *detail) {
     enum lb_status status = lb_vllm_read_sampling(root, false, arena, &out->sampling, detail);
     if (status != LB_OK ||
         (status = lb_vllm_read_string(root, "model", arena, &out->model, detail)) != LB_OK ||
-        (status = lb_vllm_read_string(root, "request_id", arena, &out->request_id, detail)) != LB_OK ||
+        (status = lb_vllm_read_id(root, arena, &out->request_id, detail)) != LB_OK ||
         (status = lb_json_bool(root, "echo", false, WHAT, &out->echo, detail)) != LB_OK ||
         (status = lb_json_bool(root, "add_special_tokens", false, WHAT, &out->add_special, detail)) !=
             LB_OK ||

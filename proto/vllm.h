@@ -22,6 +22,7 @@
 #define LB_VLLM_ALL_LOGPROBS (-1)
 #define LB_VLLM_MAX_LOGPROBS 1024 /* of logprobs, whose entries are named by texts */
 #define LB_VLLM_MAX_STOPS 16
+#define LB_VLLM_MAX_STOP_IDS 4096
 /* What a log-probability of minus infinity is written as. */
 #define LB_VLLM_LEAST_LOGPROB (-9999.0f)
 
@@ -140,10 +141,11 @@ struct lb_vllm_choice {
     int32_t generated;
     float generated_logprob;
     struct lb_vllm_rows next; /* one row: what generated was chosen from */
-    const char *text;         /* as the answer has it; UTF-8 */
-    bool stopped;             /* at an end or a stop */
-    const char *stop_text;    /* which stop; NULL */
-    int32_t stop_id;          /* which of the stop_ids; -1 */
+    const char *text;         /* as the answer has it; UTF-8 [text_len], which NUL may be in */
+    size_t text_len;
+    bool stopped;          /* at an end or a stop */
+    const char *stop_text; /* which stop; NULL */
+    int32_t stop_id;       /* which of the stop_ids; -1 */
 };
 
 struct lb_vllm_usage {

@@ -284,7 +284,7 @@ void lb_vllm_put_choice(struct lb_vllm_writer *writer, const struct lb_vllm_comp
     lb_buf_init(&texts.text, LB_MAX_JSON_BYTES);
     lb_buf_printf(writer->buf, "%s{\"index\":%lld,\"text\":", choice->index > 0 ? "," : "",
                   (long long)choice->index);
-    lb_vllm_put_text(writer, choice->text, strlen(choice->text));
+    lb_vllm_put_text(writer, choice->text, choice->text_len);
     put(writer, ",\"logprobs\":");
     if (request->sampling.logprobs != LB_VLLM_NO_LOGPROBS) {
         put_logprobs(writer, request, choice, &texts);

@@ -88,7 +88,7 @@ static enum lb_status read_generate(const json_t *root, struct lb_arena *arena, 
     enum lb_status status = lb_vllm_read_sampling(root, true, arena, &out->sampling, detail);
     if (status != LB_OK ||
         (status = lb_vllm_read_string(root, "model", arena, &out->model, detail)) != LB_OK ||
-        (status = lb_vllm_read_string(root, "request_id", arena, &out->request_id, detail)) != LB_OK ||
+        (status = lb_vllm_read_id(root, arena, &out->request_id, detail)) != LB_OK ||
         (status = lb_json_int(root, "priority", false, INT32_MIN, INT32_MAX, WHAT, &out->priority, detail)) !=
             LB_OK ||
         (status = lb_vllm_read_prompts(root, "token_ids", arena, &out->prompts, detail)) != LB_OK) {

@@ -92,7 +92,7 @@ static enum lb_status read_pooling(const json_t *root, bool tokens, struct lb_ar
     if ((tokens && (status = check_states(root, detail)) != LB_OK) ||
         (status = read_form(root, tokens, out, detail)) != LB_OK ||
         (status = lb_vllm_read_string(root, "model", arena, &out->model, detail)) != LB_OK ||
-        (status = lb_vllm_read_string(root, "request_id", arena, &out->request_id, detail)) != LB_OK ||
+        (status = lb_vllm_read_id(root, arena, &out->request_id, detail)) != LB_OK ||
         (status = lb_json_int(root, "dimensions", false, 1, INT32_MAX, WHAT, &out->dimensions, detail)) !=
             LB_OK ||
         (status = lb_json_bool(root, "add_special_tokens", false, WHAT, &out->add_special, detail)) !=

@@ -12,6 +12,9 @@ LB_NODISCARD enum lb_status lb_vllm_parse(const void *body, size_t len, json_t *
 /* A string or NULL, in the arena. */
 LB_NODISCARD enum lb_status lb_vllm_read_string(const json_t *root, const char *key, struct lb_arena *arena,
                                                 const char **out, struct lb_detail *detail);
+/* The same of request_id, of at most LB_MAX_ID bytes. */
+LB_NODISCARD enum lb_status lb_vllm_read_id(const json_t *root, struct lb_arena *arena, const char **out,
+                                            struct lb_detail *detail);
 /* What stands under the key, which lives as long as out. */
 LB_NODISCARD enum lb_status lb_vllm_read_prompts(const json_t *root, const char *key, struct lb_arena *arena,
                                                  struct lb_vllm_prompts *out, struct lb_detail *detail);

@@ -3,6 +3,7 @@
 
 #include "common/base/mem.h"
 #include "common/base/sha256.h"
+#include "common/base/utf8.h"
 #include "server/api/reply.h"
 #include "server/api/table.h"
 
@@ -91,7 +92,7 @@ bool lb_vllm_need_tokenizer(struct lb_exchange *x) {
 
 enum lb_status lb_vllm_id_text(void *tokenizer, int32_t id, struct lb_buf *out) {
     const struct lb_tokenizer *of = tokenizer;
-    return id < lb_tokenizer_vocab_size(of) ? lb_tokenizer_decode(of, &id, 1, false, out, NULL) : LB_OK;
+    return lb_tokenizer_token(of, id) ? lb_tokenizer_decode(of, &id, 1, false, out, NULL) : LB_OK;
 }
 
 const char *lb_vllm_name(struct lb_exchange *x, const char *prefix, const char *request_id) {
@@ -99,7 +100,7 @@ const char *lb_vllm_name(struct lb_exchange *x, const char *prefix, const char *
     uint8_t random[16] = {0};
     char hex[LB_SHA256_HEX];
     request_id = request_id ? request_id : visit->request_id;
-    if (!request_id) {
+    if (!request_id || lb_utf8_check(request_id, strlen(request_id)) < strlen(request_id)) {
         if (getrandom(random, sizeof random, 0) != (ssize_t)sizeof random) {
             memcpy(random, &x->started_ns, sizeof x->started_ns);
         }

@@ -97,8 +97,9 @@ static void put_generated(const struct lb_tokenizer *tokenizer, const struct lb_
         return;
     }
     lb_utf8_append_lossy(text, bytes, len);
-    for (size_t i = 0; i < sampling->n_stops && lb_buf_status(text) == LB_OK; i++) {
-        const char *stop = sampling->stops[i], *at = strstr(text->data + begin, stop);
+    for (size_t i = 0; i < sampling->n_stops && text->len > begin && lb_buf_status(text) == LB_OK; i++) {
+        const char *stop = sampling->stops[i];
+        const char *at = memmem(text->data + begin, text->len - begin, stop, strlen(stop));
         if (at) {
             text->len = (size_t)(at - text->data) + (sampling->include_stop ? strlen(stop) : 0);
             text->data[text->len] = '\0';
@@ -133,6 +134,7 @@ static enum lb_status make_text(const struct asked *asked, const struct lb_hoste
         put_generated(hosted->tokenizer, &asked->request.sampling, choice, text);
     }
     choice->text = text->data ? text->data : "";
+    choice->text_len = text->len;
     return lb_buf_status(text) == LB_OK ? LB_OK : lb_fail(detail, LB_E_NOMEM, "out of memory; try again");
 }
 

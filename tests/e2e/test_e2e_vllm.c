@@ -9,6 +9,7 @@
 #include "common/base/file.h"
 #include "common/base/json.h"
 #include "common/base/mem.h"
+#include "common/base/utf8.h"
 #include "tests/e2e/ask.h"
 #include "proto/outputs.h"
 #include "tests/support/tiny_model.h"
@@ -41,7 +42,6 @@ static const int32_t lengths[B] = {T, 1, 6};
 static json_t *ask(const struct lb_daemon *of, const char *path, const char *headers, const char *body,
                    int status) {
     struct lb_answer answer;
-    json_t *json = NULL;
     char type[64] = "";
     assert_true(lb_daemon_ask(of, "POST", path, headers, body, strlen(body), &answer));
     if (answer.status != status) {
@@ -49,7 +49,9 @@ static json_t *ask(const struct lb_daemon *of, const char *path, const char *hea
     }
     assert_true(lb_answer_header(&answer, "Content-Type", type, sizeof type));
     assert_string_equal(type, "application/json");
-    assert_int_equal(lb_json_parse(answer.body.data, answer.body.len, 0, path, &json, NULL), LB_OK);
+    json_t *json =
+        json_loadb(answer.body.data, answer.body.len, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, NULL);
+    assert_non_null(json);
     lb_answer_finish(&answer);
     return json;
 }
@@ -193,10 +195,12 @@ static void test_prompt_logprobs(void **state) {
         json_decref(answer);
         lb_ask_finish(&of);
     }
-    /* all of the vocabulary */
+    /* all of the vocabulary, an id too that the tokenizer has no text for */
     json_t *answer = complete("teacher", ",\"max_tokens\":0,\"prompt_logprobs\":-1");
     const json_t *list = json_object_get(choice_of(answer, 0), "prompt_logprobs");
     assert_int_equal(json_object_size(json_array_get(list, 1)), V);
+    assert_string_equal(json_string_value(in(json_array_get(list, 1), "95", "decoded_token")), "");
+    assert_string_equal(json_string_value(in(json_array_get(list, 1), "64", "decoded_token")), "a");
     json_decref(answer);
 }
 
@@ -329,6 +333,14 @@ static void test_texts(void **state) {
     assert_string_equal(json_string_value(json_object_get(choice, "text")), "");
     json_decref(stopped);
     json_decref(answer);
+    struct lb_answer bytes;
+    static const char nul[] = "{\"model\":\"teacher\",\"prompt\":[64,96,65],\"max_tokens\":0,\"echo\":true}";
+    assert_true(lb_daemon_ask(&daemon_, "POST", "/v1/completions", "X-Request-Id: a\xff\r\n", nul,
+                              strlen(nul), &bytes));
+    assert_int_equal(bytes.status, 200);
+    assert_non_null(strstr(bytes.body.data, "\"text\":\"a\\u0000b\""));
+    assert_int_equal(lb_utf8_check(bytes.body.data, bytes.body.len), bytes.body.len);
+    lb_answer_finish(&bytes);
 }
 
 /* ---- the tokenizer ---- */
@@ -497,6 +509,24 @@ static void start(struct lb_daemon *out, const char *name, const char *const *ar
     assert_true(lb_daemon_start(out, folder, name, arguments, true));
 }
 
+/* Id 95 is no token any more, and 96 is the byte 0. */
+static void replace_tokens(const char *model) {
+    char *path = lb_path_join(model, "tokenizer.json");
+    struct lb_buf json;
+    lb_buf_init(&json, 1 << 20);
+    assert_int_equal(lb_file_read(path, &json, NULL), LB_OK);
+    char *at = strstr(json.data, "\"<95>\":95,\"<96>\":96"), *rest = at + strlen("\"<95>\":95,\"<96>\":96");
+    assert_non_null(at);
+    struct lb_buf with;
+    lb_buf_init(&with, 1 << 20);
+    lb_buf_append(&with, json.data, (size_t)(at - json.data));
+    lb_buf_printf(&with, "\"\u0100\":96%s", rest);
+    assert_int_equal(lb_file_replace(path, with.data, with.len, NULL), LB_OK);
+    lb_buf_finish(&with);
+    lb_buf_finish(&json);
+    lb_free(path);
+}
+
 static int start_all(void **state) {
     (void)state;
     struct lb_config config;
@@ -507,6 +537,7 @@ static int start_all(void **state) {
     snprintf(path, sizeof path, "%s/teacher", folder);
     lb_tiny_save(&config, 1, path, LB_F32, true);
     snprintf(teacher, sizeof teacher, "teacher=%s", path);
+    replace_tokens(path);
     char *config_path = lb_path_join(path, "tokenizer_config.json");
     assert_int_equal(lb_file_replace(config_path, CONFIG, strlen(CONFIG), NULL), LB_OK);
     lb_free(config_path);

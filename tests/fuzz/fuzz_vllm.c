@@ -37,6 +37,7 @@ static void answer(const struct lb_vllm_completion *request, const struct lb_vll
     struct lb_vllm_choice choice = {.ids = prompt->ids && prompt->n <= ROWS ? prompt->ids : ids,
                                     .n = prompt->ids && prompt->n <= ROWS ? prompt->n : ROWS,
                                     .text = prompt->text ? prompt->text : "",
+                                    .text_len = prompt->text ? strlen(prompt->text) : 0,
                                     .n_generated = request->sampling.max_tokens > 0,
                                     .generated = 3,
                                     .stop_text =

@@ -195,6 +195,14 @@ static void test_too_many(void **state) {
     lb_buf_append_str(&body, "]}");
     assert_int_equal(decode(body.data, &r), LB_E_LIMIT);
     assert_non_null(strstr(detail.text, "4097 entries"));
+    lb_buf_reset(&body);
+    lb_buf_append_str(&body, "{\"prompt\":\"a\",\"stop_token_ids\":[1");
+    for (int i = 0; i < LB_VLLM_MAX_STOP_IDS; i++) {
+        lb_buf_append_str(&body, ",1");
+    }
+    lb_buf_append_str(&body, "]}");
+    assert_int_equal(decode(body.data, &r), LB_E_ARG);
+    assert_non_null(strstr(detail.text, "stop_token_ids has 4097"));
     memset(lb_buf_extend(&body, LB_MAX_JSON_BYTES), ' ', LB_MAX_JSON_BYTES);
     assert_int_equal(decode(body.data, &r), LB_E_LIMIT);
     assert_non_null(strstr(detail.text, "bytes of JSON"));
@@ -223,6 +231,7 @@ static struct lb_vllm_choice choice(void) {
                                    .generated_logprob = -0.125f,
                                    .next = {2, top_ids + 4, top + 4, NULL, NULL},
                                    .text = "b c\"\\",
+                                   .text_len = 5,
                                    .stop_id = -1};
 }
 
