@@ -8,6 +8,9 @@
 /* Most tokens that one request may have generated. */
 #define LB_VLLM_MAX_TOKENS 1
 
+/* Memory for each byte of a text that becomes ids: its pieces and those; of ids that become text too. */
+#define LB_VLLM_WORK_BYTES 16
+
 /* Finds the model of that name, NULL: the only one that is ready; true, or false after an error. */
 bool lb_vllm_find_model(struct lb_exchange *exchange, const char *name);
 /* The visit's model has a tokenizer that this daemon can run; false after an error. */
@@ -17,7 +20,7 @@ enum lb_status lb_vllm_id_text(void *tokenizer, int32_t id, struct lb_buf *out);
 /* A name for an answer: prefix, then the request's own id, else a random one. NULL when out of memory. */
 const char *lb_vllm_name(struct lb_exchange *exchange, const char *prefix, const char *request_id);
 
-/* Gives each text its ids, in the exchange's arena; false after an error. */
+/* Gives each text its ids, in the exchange's arena, and holds memory for that; false after an error. */
 bool lb_vllm_encode(struct lb_exchange *exchange, struct lb_vllm_prompts *prompts, bool add_special);
 
 /* Prompts that have ids as inputs of a job. */
@@ -29,8 +32,8 @@ struct lb_vllm_matrix {
     struct lb_wire_tensor inputs[4]; /* input_ids, lengths, start; room for score_ids */
     int64_t tokens;                  /* of all together */
 };
-/* last_only: each sequence's last row is asked for, not all. False after an error; else the caller finishes
- * it. */
+/* last_only: each sequence's last row is asked for, not all. Holds memory for it. False after an error; else
+ * the caller finishes it. */
 bool lb_vllm_matrix(struct lb_exchange *exchange, const struct lb_vllm_prompts *prompts, bool last_only,
                     struct lb_vllm_matrix *out);
 void lb_vllm_matrix_finish(struct lb_vllm_matrix *matrix);

@@ -126,7 +126,8 @@ static const void *numbers_of(const struct lb_job *job, int64_t b, bool tokens) 
     return (const char *)o->data + at * (int64_t)lb_datatype_bytes(o->datatype);
 }
 
-static void reply_json(struct lb_exchange *x, const struct asked *asked, const struct lb_job *job) {
+static void reply_json(struct lb_server *server, struct lb_exchange *x, const struct asked *asked,
+                       const struct lb_job *job) {
     struct lb_detail detail = {0};
     const struct lb_job_output *o = &job->outputs[0];
     struct lb_vllm_writer writer = {.buf = &x->body, .detail = &detail};
@@ -154,7 +155,9 @@ static void reply_json(struct lb_exchange *x, const struct asked *asked, const s
         lb_reply_fail(x, writer.status == LB_E_UNSUPPORTED ? LB_E_ARG : writer.status, &detail);
         return;
     }
-    lb_reply_bytes(x, 200, "application/json", x->body.data, x->body.len);
+    if (x->body.len <= asked->answer_bytes || lb_submit_hold(server, x, x->body.len - asked->answer_bytes)) {
+        lb_reply_bytes(x, 200, "application/json", x->body.data, x->body.len);
+    }
 }
 
 /* The bytes of one sequence after the other, as they were computed. */
@@ -202,7 +205,7 @@ static void finish(struct lb_server *server, struct lb_exchange *x) {
     if (in_bytes(&asked->request)) {
         reply_octets(x, asked, visit->job);
     } else {
-        reply_json(x, asked, visit->job);
+        reply_json(server, x, asked, visit->job);
     }
     lb_reply_header(x, "Cache-Control", "no-cache");
 }

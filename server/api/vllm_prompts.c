@@ -4,6 +4,7 @@
 #include "common/base/mem.h"
 #include "proto/outputs.h"
 #include "server/api/reply.h"
+#include "server/api/submit.h"
 
 #include <string.h>
 
@@ -28,8 +29,16 @@ static enum lb_status encode(const struct lb_hosted *hosted, const char *key, si
 }
 
 bool lb_vllm_encode(struct lb_exchange *x, struct lb_vllm_prompts *prompts, bool add_special) {
-    const struct lb_hosted *hosted = ((struct lb_visit *)x->user)->hosted;
+    const struct lb_visit *visit = x->user;
+    const struct lb_hosted *hosted = visit->hosted;
     struct lb_detail detail = {0};
+    size_t bytes = 0;
+    for (size_t i = 0; i < prompts->n; i++) {
+        bytes += prompts->all[i].text ? strlen(prompts->all[i].text) : 0;
+    }
+    if (!lb_submit_hold(visit->server, x, bytes * LB_VLLM_WORK_BYTES)) {
+        return false;
+    }
     for (size_t i = 0; i < prompts->n; i++) {
         struct lb_vllm_prompt *prompt = &prompts->all[i];
         if (prompt->ids) {
@@ -68,6 +77,10 @@ bool lb_vllm_matrix(struct lb_exchange *x, const struct lb_vllm_prompts *prompts
         (size_t)((longest + 2) * n) * sizeof(int32_t) > LB_MAX_BODY_BYTES) {
         lb_reply_error(x, 413, "request: %s has %lld entries of up to %lld tokens; send fewer at once",
                        prompts->key, (long long)n, (long long)longest);
+        return false;
+    }
+    const struct lb_visit *visit = x->user;
+    if (!lb_submit_hold(visit->server, x, (size_t)((longest + 2) * n) * sizeof(int32_t))) {
         return false;
     }
     int32_t *ids = lb_calloc((size_t)((longest + 2) * n), sizeof *ids);

@@ -12,8 +12,6 @@
 #include <time.h>
 
 #define WHAT "request"
-/* Bytes for each byte of a request: its text as pieces and ids, ids as text. */
-#define WORK_BYTES 16
 
 static enum lb_status out_of_memory(struct lb_detail *detail) {
     return lb_fail(detail, LB_E_NOMEM, "out of memory for this request; try again");
@@ -26,7 +24,7 @@ static bool open_request(struct lb_server *server, struct lb_exchange *x, json_t
     const char *body = x->body.data ? x->body.data : "";
     *out = NULL;
     if (!lb_submit_hold(server, x,
-                        lb_submit_decoding_bytes(body, x->body.len, -1) + x->body.len * WORK_BYTES)) {
+                        lb_submit_decoding_bytes(body, x->body.len, -1) + x->body.len * LB_VLLM_WORK_BYTES)) {
         return false;
     }
     enum lb_status status = lb_visit_object(x, out, &detail);

@@ -222,6 +222,9 @@ static void test_gathered(void **state) {
 
 static void test_errors(void **state) {
     (void)state;
+    static char long_id[400];
+    snprintf(long_id, sizeof long_id,
+             "{\"model\":\"teacher\",\"input\":[1],\"use_activation\":false,\"request_id\":\"%0257d\"}", 0);
     static const struct {
         const char *path, *param, *part, *body;
     } bad[] = {
@@ -238,6 +241,7 @@ static void test_errors(void **state) {
         {"/pooling", NULL, "outside the vocabulary",
          "{\"model\":\"teacher\",\"input\":[97],\"use_activation\":false}"},
         {"/pooling", NULL, "not valid JSON", "{"},
+        {"/pooling", "request_id", "at most 256", long_id},
         {"/inference/v1/generate", "max_tokens", "0 or 1", "{\"model\":\"teacher\",\"token_ids\":[1]}"},
         {"/inference/v1/generate", NULL, "score_ids",
          "{\"model\":\"teacher\",\"token_ids\":[1,2],\"sampling_params\":{\"max_tokens\":0,"
@@ -278,7 +282,7 @@ static void test_errors(void **state) {
 
 /* begin, then a list of n times item, then end. */
 static void repeat(struct lb_buf *body, const char *begin, const char *item, int n, const char *end) {
-    lb_buf_init(body, 1 << 22);
+    lb_buf_init(body, 1 << 23);
     lb_buf_append_str(body, begin);
     for (int i = 0; i < n; i++) {
         lb_buf_printf(body, "%s%s", i > 0 ? "," : "", item);
@@ -330,6 +334,28 @@ static void test_gathers_far(void **state) {
     lb_buf_finish(&body);
 }
 
+/* Memory is counted before it is taken: for prompts of unlike lengths side by side, for texts that are cut
+ * into tokens. */
+static void test_memory(void **state) {
+    (void)state;
+    struct lb_buf body;
+    struct lb_answer answer;
+    repeat(&body, "{\"model\":\"teacher\",\"max_tokens\":0,\"prompt\":[[", "1", 10000, "]");
+    for (int i = 1; i < 4096; i++) {
+        lb_buf_append_str(&body, ",[1]");
+    }
+    lb_buf_append_str(&body, "]}");
+    post("/v1/completions", body.data, 413, &answer);
+    assert_non_null(strstr(answer.body.data, "--memory-limit-mib"));
+    lb_answer_finish(&answer);
+    lb_buf_finish(&body);
+    repeat(&body, "{\"model\":\"encoder\",\"input\":\"", "aaaaaaaaaaaaaaa", 262144, "\"}");
+    post("/v1/embeddings", body.data, 413, &answer);
+    assert_non_null(strstr(answer.body.data, "--memory-limit-mib"));
+    lb_answer_finish(&answer);
+    lb_buf_finish(&body);
+}
+
 static int start_all(void **state) {
     (void)state;
     struct lb_config config;
@@ -344,8 +370,9 @@ static int start_all(void **state) {
     lb_tiny_save(&config, 3, strchr(classifier, '/'), LB_F32, true);
     lb_tiny_bert(&config);
     lb_tiny_save(&config, 2, strchr(encoder, '/'), LB_F32, true);
-    assert_true(lb_daemon_start(&daemon_, folder, "daemon",
-                                (const char *[]){teacher, encoder, classifier, NULL}, true));
+    assert_true(lb_daemon_start(
+        &daemon_, folder, "daemon",
+        (const char *[]){"--memory-limit-mib", "128", teacher, encoder, classifier, NULL}, true));
     return 0;
 }
 
@@ -361,7 +388,7 @@ int main(void) {
         cmocka_unit_test(test_pooling_bytes), cmocka_unit_test(test_pooling_json),
         cmocka_unit_test(test_embeddings),    cmocka_unit_test(test_gathered),
         cmocka_unit_test(test_errors),        cmocka_unit_test(test_many),
-        cmocka_unit_test(test_gathers_far),
+        cmocka_unit_test(test_gathers_far),   cmocka_unit_test(test_memory),
     };
     return cmocka_run_group_tests(tests, start_all, stop_all);
 }
