@@ -145,15 +145,16 @@ static enum lb_status text_ids(const struct lb_tokenizer *tokenizer, const json_
 
 /* ---- answers ---- */
 
-/* Sends what buf, the exchange's body, holds. */
+/* Sends what buf, the exchange's body, holds; few ids may be much text, for which memory is held as well. */
 static void send(struct lb_exchange *x, struct lb_vllm_writer *writer, struct lb_detail *detail) {
     if (writer->status == LB_OK && lb_buf_status(writer->buf) != LB_OK) {
         writer->status = lb_fail(detail, lb_buf_status(writer->buf), "the answer is too large");
     }
-    if (writer->status == LB_OK) {
-        lb_reply_bytes(x, 200, "application/json", x->body.data, x->body.len);
-    } else {
+    struct lb_server *server = ((struct lb_visit *)x->user)->server;
+    if (writer->status != LB_OK) {
         lb_reply_fail(x, writer->status, detail);
+    } else if (x->body.len <= x->memory.bytes || lb_submit_hold(server, x, x->body.len - x->memory.bytes)) {
+        lb_reply_bytes(x, 200, "application/json", x->body.data, x->body.len);
     }
 }
 

@@ -25,6 +25,7 @@
 #define B 3
 #define T 14
 #define K 5
+#define LONG_TOKEN 30000
 #define TEMPLATE                                                                                             \
     "{% for m in messages %}{{ m['role'] }}:{{ m['content'] }};{% endfor %}{% if add_generation_prompt %}>"  \
     "{% endif %}"
@@ -501,6 +502,15 @@ static void test_guarded(void **state) {
     answer = ask(&guarded, "/v1/completions", "Authorization: Bearer reader-token-1\r\n", body, 200);
     assert_string_equal(json_string_value(json_object_get(answer, "model")), "teacher");
     json_decref(answer);
+    /* a text of 30 MB, more than one request may have here */
+    static char many[4000] = "{\"tokens\":[94";
+    for (int i = 1; i < 1000; i++) {
+        strcat(many, ",94");
+    }
+    strcat(many, "]}");
+    answer = ask(&guarded, "/detokenize", "Authorization: Bearer reader-token-1\r\n", many, 413);
+    check_error(answer, 413, NULL, "--memory-limit-mib");
+    json_decref(answer);
 }
 
 /* ---- start and stop ---- */
@@ -509,18 +519,20 @@ static void start(struct lb_daemon *out, const char *name, const char *const *ar
     assert_true(lb_daemon_start(out, folder, name, arguments, true));
 }
 
-/* Id 95 is no token any more, and 96 is the byte 0. */
+/* Id 94 is a long text, 95 is no token any more, and 96 is the byte 0. */
 static void replace_tokens(const char *model) {
+    static const char old[] = "\"<94>\":94,\"<95>\":95,\"<96>\":96";
     char *path = lb_path_join(model, "tokenizer.json");
-    struct lb_buf json;
+    struct lb_buf json, with;
     lb_buf_init(&json, 1 << 20);
-    assert_int_equal(lb_file_read(path, &json, NULL), LB_OK);
-    char *at = strstr(json.data, "\"<95>\":95,\"<96>\":96"), *rest = at + strlen("\"<95>\":95,\"<96>\":96");
-    assert_non_null(at);
-    struct lb_buf with;
     lb_buf_init(&with, 1 << 20);
+    assert_int_equal(lb_file_read(path, &json, NULL), LB_OK);
+    const char *at = strstr(json.data, old);
+    assert_non_null(at);
     lb_buf_append(&with, json.data, (size_t)(at - json.data));
-    lb_buf_printf(&with, "\"\u0100\":96%s", rest);
+    lb_buf_append_str(&with, "\"");
+    memset(lb_buf_extend(&with, LONG_TOKEN), 'a', LONG_TOKEN);
+    lb_buf_printf(&with, "\":94,\"\u0100\":96%s", at + strlen(old));
     assert_int_equal(lb_file_replace(path, with.data, with.len, NULL), LB_OK);
     lb_buf_finish(&with);
     lb_buf_finish(&json);
@@ -555,7 +567,8 @@ static int start_all(void **state) {
         ids[i] = (i * 37 + 11) % V;
     }
     start(&daemon_, "daemon", (const char *[]){teacher, bare, mlp, NULL});
-    start(&guarded, "guarded", (const char *[]){"--token-file", tokens, teacher, NULL});
+    start(&guarded, "guarded",
+          (const char *[]){"--memory-limit-mib", "64", "--token-file", tokens, teacher, NULL});
     return 0;
 }
 
