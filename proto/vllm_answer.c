@@ -173,7 +173,7 @@ static void put_top(struct lb_vllm_writer *writer, bool as_id, const struct lb_v
 
 static size_t characters(const char *text, size_t len) {
     size_t n = 0;
-    for (size_t i = 0; i < len; i++) {
+    for (size_t i = 0; text != NULL && i < len; i++) {
         n += (text[i] & 0xc0) != 0x80;
     }
     return n;

@@ -124,11 +124,12 @@ static enum lb_status build(const char *path, const int64_t *layers, size_t n, i
     struct lb_config config;
     int64_t all[LB_MAX_LAYERS];
     enum lb_status status = lb_model_open(path, false, &from, detail);
-    for (int64_t i = 0; status == LB_OK && layers == NULL && i < from->config.num_hidden_layers; i++) {
-        all[i] = i;
-        n = (size_t)i + 1;
+    if (status == LB_OK && layers == NULL) {
+        for (n = 0; n < (size_t)from->config.num_hidden_layers; n++) {
+            all[n] = (int64_t)n;
+        }
+        layers = all;
     }
-    layers = layers != NULL ? layers : all;
     status = status == LB_OK ? make_config(from, layers, n, path, &config, detail) : status;
     if (status == LB_OK && num_labels > 0) {
         status = add_classes(from, num_labels, path, &config, detail);
@@ -143,7 +144,9 @@ static enum lb_status build(const char *path, const int64_t *layers, size_t n, i
     }
     if (status == LB_OK) {
         model->ends = from->ends;
-        model->sentence = num_labels > 0 ? (struct lb_sentence){0} : from->sentence;
+        if (num_labels == 0) {
+            model->sentence = from->sentence;
+        }
         model->notes = from->notes;
         *out = model;
         model = NULL;

@@ -159,11 +159,11 @@ static bool any_enters(const float *z, int64_t n, float root) {
 struct groups {
     float maxima[MAX_GROUPS];
     int64_t n, size;
-    float least; /* -inf: too few groups for that to be worth it */
+    float least; /* above -inf */
 };
 
-/* ids and values [k] are scratch. */
-static void make_groups(const float *z, int64_t v, int64_t k, int32_t *ids, float *values,
+/* False where there are too few groups for that to be worth it. ids and values [k] are scratch. */
+static bool make_groups(const float *z, int64_t v, int64_t k, int32_t *ids, float *values,
                         struct groups *out) {
     out->size = 16;
     while (v / out->size > MAX_GROUPS) {
@@ -171,9 +171,8 @@ static void make_groups(const float *z, int64_t v, int64_t k, int32_t *ids, floa
     }
     int64_t stride = out->size * LB_LANES;
     out->n = v / stride * LB_LANES;
-    out->least = -INFINITY;
     if (out->n < 1 || out->n < 4 * k) {
-        return;
+        return false;
     }
     for (int64_t g = 0; g < out->n; g += LB_LANES, z += stride) {
         lb_vf best = lb_vset(-INFINITY);
@@ -184,6 +183,7 @@ static void make_groups(const float *z, int64_t v, int64_t k, int32_t *ids, floa
     }
     lb_topk(out->maxima, out->n, k, ids, values);
     out->least = values[k - 1];
+    return !(isinf(out->least) && out->least < 0);
 }
 
 static void make_heap(struct lb_top *top) {
@@ -217,8 +217,7 @@ static void add_reaching(struct lb_top *top, const float *z, int64_t j0, int64_t
  */
 static bool add_by_groups(struct lb_top *top, const float *z, int64_t n, int64_t first) {
     struct groups groups;
-    make_groups(z, n, top->k, top->ids, top->values, &groups);
-    if (isinf(groups.least) && groups.least < 0) {
+    if (!make_groups(z, n, top->k, top->ids, top->values, &groups)) {
         return false;
     }
     int64_t stride = groups.size * LB_LANES;

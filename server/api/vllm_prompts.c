@@ -41,7 +41,7 @@ bool lb_vllm_encode(struct lb_exchange *x, struct lb_vllm_prompts *prompts, bool
     }
     for (size_t i = 0; i < prompts->n; i++) {
         struct lb_vllm_prompt *prompt = &prompts->all[i];
-        if (prompt->ids) {
+        if (prompt->ids || !prompt->text) {
             continue;
         }
         if (!lb_vllm_need_tokenizer(x)) {
@@ -84,11 +84,11 @@ bool lb_vllm_matrix(struct lb_exchange *x, const struct lb_vllm_prompts *prompts
         return false;
     }
     int32_t *ids = lb_calloc((size_t)((longest + 2) * n), sizeof *ids);
-    int32_t *lengths = ids + longest * n, *starts = lengths + n;
     if (!ids) {
         lb_reply_error(x, 503, "out of memory; try again");
         return false;
     }
+    int32_t *lengths = ids + longest * n, *starts = lengths + n;
     *out = (struct lb_vllm_matrix){.ids = ids, .longest = longest, .starts = starts, .n_inputs = 3};
     for (int64_t i = 0; i < n; i++) {
         const struct lb_vllm_prompt *prompt = &prompts->all[i];

@@ -273,7 +273,7 @@ static enum lb_status plan_features(const struct lb_infer_request *request, cons
                                     struct lb_detail *detail) {
     struct inputs in = {0};
     enum lb_status status = find_inputs(request, job->model, &in, detail);
-    if (status != LB_OK) {
+    if (status != LB_OK || !in.features) {
         return status;
     }
     if (in.features->datatype != LB_DT_FP32) {

@@ -57,7 +57,7 @@ static void batch_fill(struct batch *b, const struct lb_dataset *data, int64_t f
         } else {
             lb_model_batch_add_ids(&b->rows, s->ids, NULL, s->n);
         }
-        for (int64_t t = 0; !b->by_sample && t < s->n; t++) {
+        for (int64_t t = 0; !b->by_sample && s->ids != NULL && t < s->n; t++) {
             b->labels[row + t] = lb_sample_counts(s, t) ? s->ids[t + 1] : -1;
         }
         if (b->by_sample) {
