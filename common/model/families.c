@@ -102,7 +102,7 @@ enum lb_status lb_config_parse(const json_t *object, const char *what, struct lb
     const struct lb_config_form *form = NULL;
     const struct lb_larger *larger = lb_larger_of(object);
     if (larger != NULL) {
-        return lb_larger_read(larger, object, what, out, notes, detail);
+        return lb_larger_read(larger, &lb_family_find(larger->part)->form, object, what, out, notes, detail);
     }
     enum lb_status status = form_of(object, what, &form, detail);
     return status == LB_OK ? lb_config_read(form, object, what, out, notes, detail) : status;

@@ -97,9 +97,9 @@ static json_t *beside_of(const json_t *object) {
     return beside;
 }
 
-enum lb_status lb_larger_read(const struct lb_larger *larger, const json_t *object, const char *what,
-                              struct lb_config *out, struct lb_notes *notes, struct lb_detail *detail) {
-    const struct lb_config_form *own = &lb_family_find(larger->part)->form;
+enum lb_status lb_larger_read(const struct lb_larger *larger, const struct lb_config_form *own,
+                              const json_t *object, const char *what, struct lb_config *out,
+                              struct lb_notes *notes, struct lb_detail *detail) {
     struct lb_config_form form = *own;
     char inside[512];
     json_t *part = NULL;

@@ -22,10 +22,10 @@ struct lb_larger {
 
 /* The larger model whose config.json this is; NULL: none of them. */
 const struct lb_larger *lb_larger_of(const json_t *object);
-/* As lb_config_read, of the text model. */
-LB_NODISCARD enum lb_status lb_larger_read(const struct lb_larger *larger, const json_t *object,
-                                           const char *what, struct lb_config *out, struct lb_notes *notes,
-                                           struct lb_detail *detail);
+/* As lb_config_read, of the text model; own: the form of larger->part. */
+LB_NODISCARD enum lb_status lb_larger_read(const struct lb_larger *larger, const struct lb_config_form *own,
+                                           const json_t *object, const char *what, struct lb_config *out,
+                                           struct lb_notes *notes, struct lb_detail *detail);
 /* The tensor that the text model calls so; NULL: there is none. */
 const struct lb_tensor *lb_larger_tensor(const struct lb_larger *larger, const struct lb_safetensors *file,
                                          const char *name);
