@@ -1,6 +1,6 @@
-/* Which parameters the config-driven decoder has, what they are called, and where they are. */
+#include "common/model/decoder_bind.h"
+
 #include "common/base/mem.h"
-#include "common/model/decoder.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -181,7 +181,8 @@ static void add_experts(const struct declaring *d, enum lb_role role, int64_t ro
 }
 
 static void declare_experts(const struct declaring *d) {
-    int64_t w = d->c->hidden_size, f = lb_decoder_expert_width(d->c);
+    int64_t w = d->c->hidden_size, own = d->c->moe_intermediate_size;
+    int64_t f = own > 0 ? own : d->c->intermediate_size;
     struct lb_weight_spec *router =
         add(d, LB_ROLE_ROUTER, ".weight", d->c->num_experts, w, 2, LB_INIT_NORMAL);
     if (router != NULL) {

@@ -1,6 +1,7 @@
-/* The keys that the families of the decoder share, in config.json and in GGUF, and how their values fit. */
+#include "common/model/decoder_keys.h"
+
 #include "common/formats/rope_scaling.h"
-#include "common/model/decoder.h"
+#include "common/model/decoder_bind.h"
 #include "common/nn/ops.h"
 
 #include <inttypes.h>
