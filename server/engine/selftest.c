@@ -169,17 +169,19 @@ static enum lb_status run_all(struct test *test, lb_on_worker_fn on_worker, void
     return LB_OK;
 }
 
-/* A row's tape from the smallest and the largest forward; the base is what any run needed beside its rows. */
+/* A row's tape from the two largest forwards (mixtures of experts have room for some rows however few there
+ * are); the base is what any run needed beside its rows. */
 static void conclude(const struct test *test, struct lb_self_test_result *out) {
-    int least = 0, most = 0;
+    int most = 0, next = -1;
     for (int i = 0; i < test->n_runs; i++) {
-        least = test->runs[i].rows < test->runs[least].rows ? i : least;
         most = test->runs[i].rows > test->runs[most].rows ? i : most;
     }
-    int rows = test->runs[most].rows - test->runs[least].rows;
-    size_t bytes = test->runs[most].forward_bytes;
-    out->row_bytes = rows > 0 ? (bytes - test->runs[least].forward_bytes) / (size_t)rows + 1
-                              : bytes / (size_t)test->runs[most].rows + 1;
+    for (int i = 0; i < test->n_runs; i++) {
+        bool less = test->runs[i].rows < test->runs[most].rows;
+        next = less && (next < 0 || test->runs[i].rows > test->runs[next].rows) ? i : next;
+    }
+    size_t bytes = test->runs[most].forward_bytes - (next < 0 ? 0 : test->runs[next].forward_bytes);
+    out->row_bytes = bytes / (size_t)(test->runs[most].rows - (next < 0 ? 0 : test->runs[next].rows)) + 1;
     out->base_bytes = 0;
     for (int i = 0; i < test->n_runs; i++) {
         size_t of_rows = out->row_bytes * (size_t)test->runs[i].rows, all = test->runs[i].bytes;
@@ -209,7 +211,7 @@ static enum lb_status digest_compute(const digests alone, char out[LB_SHA256_HEX
 
 /* Names the model and all that decides what the test finds; false when nothing is to be kept. */
 static bool name_test(const struct lb_model *model, char key[LB_SHA256_HEX]) {
-    static const char what[] = "limbeck self-test 1 of " LB_VERSION;
+    static const char what[] = "limbeck self-test 2 of " LB_VERSION;
     uint8_t digest[LB_SHA256_BYTES];
     if (lb_model_bytes(model) < WORTH_KEEPING) {
         return false;

@@ -1,4 +1,5 @@
-/* The self-test's result is kept from one start to the next, as long as nothing changes that decides it. */
+/* What the self-test finds, and that it is kept from one start to the next, as long as nothing changes that
+ * decides it. */
 #include <stdarg.h>
 #include <stddef.h>
 #include <setjmp.h>
@@ -8,8 +9,10 @@
 #include "common/base/clock.h"
 #include "common/base/file.h"
 #include "common/base/memo.h"
+#include "common/model/batch.h"
 #include "common/nn/compute.h"
 #include "common/nn/gemm.h"
+#include "common/nn/tape.h"
 #include "server/engine/selftest.h"
 #include "tests/support/tiny_hosted.h"
 
@@ -118,13 +121,56 @@ static void test_kept_self_test(void **state) {
     lb_hosted_release(small);
 }
 
+/* The tape of a forward of one sequence. */
+static size_t forward_bytes(const struct lb_model *model, int64_t length) {
+    static int32_t ids[512];
+    struct lb_arena arena;
+    struct lb_model_batch batch;
+    lb_arena_init(&arena, (size_t)1 << 20);
+    assert_true(lb_model_batch_init(&batch, &arena, 1, length, 0, false));
+    lb_model_batch_add_ids(&batch, ids, NULL, length);
+    struct lb_input input = lb_model_batch_input(&batch);
+    struct lb_tape *tape = lb_tape_create((size_t)1 << 30);
+    assert_non_null(tape);
+    lb_tape_begin(tape, LB_TAPE_PLAIN, &input.ragged, NULL);
+    assert_non_null(lb_model_forward(model, tape, &input, NULL, 0, NULL));
+    size_t bytes = lb_tape_high(tape);
+    lb_tape_destroy(tape);
+    lb_arena_finish(&arena);
+    return bytes;
+}
+
+/* A row's tape is what each more row of a long sequence takes, of mixtures of experts too. */
+static void test_tape_of_a_row(void **state) {
+    (void)state;
+    for (int experts = 0; experts <= 8; experts += 8) {
+        struct lb_config config;
+        struct lb_self_test_result found = {0};
+        lb_tiny_llama(&config);
+        config.max_position_embeddings = 512;
+        if (experts > 0) {
+            snprintf(config.model_type, sizeof config.model_type, "qwen3_moe");
+            config.num_experts = experts;
+            config.num_experts_per_tok = 2;
+            config.moe_intermediate_size = 128;
+        }
+        struct lb_hosted *hosted = lb_tiny_hosted(folder, experts > 0 ? "mixture" : "dense", &config);
+        assert_int_equal(lb_self_test(hosted->model, true, count_and_run, NULL, &found, NULL), LB_OK);
+        double row =
+            (double)(forward_bytes(hosted->model, 512) - forward_bytes(hosted->model, 256)) / (512 - 256);
+        assert_true((double)found.row_bytes > 0.97 * row && (double)found.row_bytes < 1.05 * row);
+        lb_hosted_release(hosted);
+    }
+}
+
 int main(int argc, char **argv) {
     (void)argc;
     lb_gemm_setup(0, argv);
     if (!mkdtemp(folder)) {
         return 1;
     }
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_kept_self_test)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_kept_self_test),
+                                       cmocka_unit_test(test_tape_of_a_row)};
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     return lb_remove_tree(folder, NULL) == LB_OK ? failed : 1;
 }
