@@ -86,10 +86,16 @@ int main(int argc, char **argv) {
     struct lb_rng rng;
     lb_gemm_setup(0, argv);
     lb_rng_seed(&rng, 7, 0);
-    bool rows_first = argc > 1 && strcmp(argv[1], "rows") == 0;
+    bool rows_first = argc > 1 && strcmp(argv[1], "rows") == 0, known = argc < 3;
     for (int d = 0; argc > 2 && d < LB_DTYPES; d++) {
-        bool named = strcmp(argv[2], lb_dtype_name((enum lb_dtype)d)) == 0;
-        dtype = named && lb_dtype_narrows((enum lb_dtype)d) ? (enum lb_dtype)d : dtype;
+        if (lb_dtype_narrows((enum lb_dtype)d) && strcmp(argv[2], lb_dtype_name((enum lb_dtype)d)) == 0) {
+            dtype = (enum lb_dtype)d;
+            known = true;
+        }
+    }
+    if (!known || (argc > 1 && !rows_first && strcmp(argv[1], "panels") != 0)) {
+        fprintf(stderr, "usage: bench_head [rows|panels] [DTYPE] [V C SEQS LENGTH ROUNDS]\n");
+        return 2;
     }
     for (int i = 0; i + 3 < argc && i < 5; i++) {
         *numbers[i] = strtoll(argv[i + 3], NULL, 10);

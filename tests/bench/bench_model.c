@@ -214,10 +214,14 @@ static void train(struct bench *b, const char *name) {
 }
 
 int main(int argc, char **argv) {
-    struct bench b = {.shape = &shapes[0], .rounds = 5};
+    struct bench b = {.shape = argc > 1 ? NULL : &shapes[0], .rounds = 5};
     lb_gemm_setup(0, argv);
     for (size_t i = 0; argc > 1 && i < sizeof shapes / sizeof shapes[0]; i++) {
         b.shape = strcmp(argv[1], shapes[i].name) == 0 ? &shapes[i] : b.shape;
+    }
+    if (b.shape == NULL) {
+        fprintf(stderr, "usage: bench_model [10m|1m] [ROUNDS]\n");
+        return 2;
     }
     if (argc > 2) {
         b.rounds = atoi(argv[2]) < 1 ? 1 : atoi(argv[2]) > MAX_ROUNDS ? MAX_ROUNDS : atoi(argv[2]);

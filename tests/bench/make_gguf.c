@@ -9,6 +9,7 @@
 #include "common/base/rng.h"
 #include "common/formats/gguf.h"
 
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -76,6 +77,23 @@ static void put_tensors(struct lb_gguf_out *out) {
     put(out, "output.weight", -1, v, c);
 }
 
+/* Takes the arguments over; false: they are no such. */
+static bool read_arguments(int argc, char **argv) {
+    int64_t *const sizes[] = {&c, &f, &layers, &heads, &kv_heads, &v};
+    bool known = argc < 3;
+    for (int d = 0; argc > 2 && d < LB_DTYPES; d++) {
+        if (lb_dtype_narrows((enum lb_dtype)d) && strcmp(argv[2], lb_dtype_name((enum lb_dtype)d)) == 0) {
+            dtype = (enum lb_dtype)d;
+            known = true;
+        }
+    }
+    for (int i = 0; i + 3 < argc && i < 6; i++) {
+        *sizes[i] = strtoll(argv[i + 3], NULL, 10);
+    }
+    return known && argc > 1 && argv[1][0] != '-' && c > 0 && f > 0 && heads > 0 && kv_heads > 0 && v > 0 &&
+           layers > 0 && 9 * layers + 3 <= MAX_TENSORS;
+}
+
 /* Random numbers enough for the largest matrix, stored. */
 static void *make_numbers(int64_t n) {
     size_t bytes = 0;
@@ -97,17 +115,8 @@ static void *make_numbers(int64_t n) {
 }
 
 int main(int argc, char **argv) {
-    int64_t *const sizes[] = {&c, &f, &layers, &heads, &kv_heads, &v};
     float *one = NULL;
-    for (int d = 0; argc > 2 && d < LB_DTYPES; d++) {
-        dtype = strcmp(argv[2], lb_dtype_name((enum lb_dtype)d)) == 0 ? (enum lb_dtype)d : dtype;
-    }
-    for (int i = 0; i + 3 < argc && i < 6; i++) {
-        *sizes[i] = strtoll(argv[i + 3], NULL, 10);
-    }
-    if (argc < 2 || !lb_dtype_narrows(dtype) || c < 1 || f < 1 || heads < 1 || kv_heads < 1 || v < 1 ||
-        layers < 1 || 9 * layers + 3 > MAX_TENSORS ||
-        (one = lb_malloc_array((size_t)c, sizeof *one)) == NULL) {
+    if (!read_arguments(argc, argv) || (one = lb_malloc_array((size_t)c, sizeof *one)) == NULL) {
         fprintf(stderr, "usage: make_gguf FILE [DTYPE C F LAYERS HEADS KV_HEADS V]\n");
         return 2;
     }
