@@ -120,8 +120,12 @@ static enum lb_status compare(const struct lb_model *model, const struct lb_mode
     const struct lb_config *a = lb_model_config(model), *b = lb_model_config(again);
     if (a->vocab_size != b->vocab_size || a->input_size != b->input_size ||
         width_of(model) != width_of(again)) {
-        return lb_fail(detail, LB_E_MISMATCH, "%s: reopened with %lld classes instead of %lld", path,
-                       (long long)b->vocab_size, (long long)a->vocab_size);
+        return lb_fail(
+            detail, LB_E_MISMATCH,
+            "%s: reopened with %lld tokens, %lld features and rows of %lld instead of %lld, %lld and "
+            "%lld; do not use it",
+            path, (long long)b->vocab_size, (long long)b->input_size, (long long)width_of(again),
+            (long long)a->vocab_size, (long long)a->input_size, (long long)width_of(model));
     }
     int64_t positions = POSITIONS, most[] = {a->max_position_embeddings, b->max_position_embeddings};
     for (size_t i = 0; i < 2 && a->input_size == 0; i++) { /* a format without windows ends before them */
