@@ -91,6 +91,10 @@ static enum lb_status read_labels(const struct lb_config_reading *r, const struc
     if (class != NULL) {
         *out = 2; /* what transformers takes where nothing is said */
     }
+    if (class != NULL && lb_key_given(r->object, "id2label") && json_object_size(names) == 0) {
+        return lb_fail(r->detail, LB_E_FORMAT,
+                       "%s: id2label must name each class, as {\"0\": \"no\", \"1\": \"yes\"} does", r->what);
+    }
     if (json_is_object(names)) {
         *out = (int64_t)json_object_size(names);
         return LB_OK;

@@ -321,6 +321,10 @@ static const struct {
      "only LlamaForCausalLM and LlamaForSequenceClassification"},
     {LEAST("llama") ", \"architectures\": [\"LlamaForSequenceClassification\"], \"num_labels\": 0}",
      LB_E_FORMAT, "num_labels"},
+    {LEAST("llama") ", \"architectures\": [\"LlamaForSequenceClassification\"], \"id2label\": {}}",
+     LB_E_FORMAT, "id2label must name each class"},
+    {LEAST("llama") ", \"architectures\": [\"LlamaForSequenceClassification\"], \"id2label\": [\"a\"]}",
+     LB_E_FORMAT, "id2label must name each class"},
 };
 
 static void classes_are_counted(void **state) {
