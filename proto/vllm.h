@@ -168,8 +168,6 @@ void lb_vllm_put_prompt_logprobs(struct lb_vllm_writer *writer, const struct lb_
 void lb_vllm_put_generate(struct lb_vllm_writer *writer, const char *id,
                           const struct lb_vllm_generate *request, const struct lb_vllm_choice *choice,
                           const float *gathered);
-/* Bytes in base64. */
-void lb_vllm_put_base64(struct lb_buf *buf, const void *bytes, size_t n);
 /* Entry index of the answer to embeddings, or to /pooling: rows [n_rows, width] of the datatype that was
  * asked for (FP32 for LB_VLLM_FLOAT); a list of rows where rows are tokens. LB_E_UNSUPPORTED: a number that
  * JSON can't say. */

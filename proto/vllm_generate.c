@@ -1,4 +1,5 @@
 /* vLLM's endpoint for ids in, ids out: log-probabilities of ids that the client chooses. */
+#include "common/base/base64.h"
 #include "proto/vllm_read.h"
 
 #include <math.h>
@@ -140,7 +141,7 @@ static void put_npy(struct lb_vllm_writer *writer, const struct lb_vllm_generate
         lb_buf_append(&npy, &v, sizeof v);
     }
     if (lb_buf_status(&npy) == LB_OK) {
-        lb_vllm_put_base64(writer->buf, npy.data, npy.len);
+        lb_base64_put(writer->buf, npy.data, npy.len);
     } else if (writer->status == LB_OK) {
         writer->status = lb_fail(writer->detail, lb_buf_status(&npy), "out of memory; try again");
     }

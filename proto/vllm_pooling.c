@@ -1,4 +1,5 @@
 /* Vectors in vLLM's and OpenAI's dialect: questions for them, and answers. */
+#include "common/base/base64.h"
 #include "proto/oip_wire.h"
 #include "proto/vllm_read.h"
 
@@ -119,21 +120,6 @@ enum lb_status lb_vllm_pooling_decode(const void *body, size_t len, bool tokens,
 
 /* ---- answers ---- */
 
-void lb_vllm_put_base64(struct lb_buf *buf, const void *from, size_t n) {
-    static const char letters[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    const uint8_t *bytes = from;
-    char *to = lb_buf_extend(buf, (n + 2) / 3 * 4);
-    for (size_t i = 0; to && i < n; i += 3) {
-        size_t left = n - i;
-        uint32_t three = (uint32_t)bytes[i] << 16 | (uint32_t)(left > 1 ? bytes[i + 1] : 0) << 8 |
-                         (uint32_t)(left > 2 ? bytes[i + 2] : 0);
-        *to++ = letters[three >> 18];
-        *to++ = letters[three >> 12 & 63];
-        *to++ = left > 1 ? letters[three >> 6 & 63] : '=';
-        *to++ = left > 2 ? letters[three & 63] : '=';
-    }
-}
-
 static void put_floats(struct lb_vllm_writer *writer, const float *x, int64_t n) {
     char text[LB_NUMBER_TEXT];
     lb_buf_append_str(writer->buf, "[");
@@ -158,7 +144,7 @@ void lb_vllm_put_vectors(struct lb_vllm_writer *writer, const struct lb_vllm_poo
                   tokens ? "pooling" : "embedding", (long long)index, tokens ? "data" : "embedding");
     if (request->format == LB_VLLM_BASE64) {
         lb_buf_append_str(buf, "\"");
-        lb_vllm_put_base64(buf, rows, (size_t)(n_rows * width) * lb_datatype_bytes(request->dtype));
+        lb_base64_put(buf, rows, (size_t)(n_rows * width) * lb_datatype_bytes(request->dtype));
         lb_buf_append_str(buf, "\"");
     } else {
         lb_buf_append_str(buf, tokens ? "[" : "");

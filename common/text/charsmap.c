@@ -1,5 +1,6 @@
 #include "common/text/charsmap.h"
 
+#include "common/base/base64.h"
 #include "common/base/mem.h"
 #include "common/base/utf8.h"
 #include "common/text/unicode.h"
@@ -18,49 +19,6 @@ struct lb_charsmap {
 };
 
 /* ---- reading ---- */
-
-static int digit_of(char c) {
-    if (c >= 'A' && c <= 'Z') {
-        return c - 'A';
-    }
-    if (c >= 'a' && c <= 'z') {
-        return c - 'a' + 26;
-    }
-    if (c >= '0' && c <= '9') {
-        return c - '0' + 52;
-    }
-    return c == '+' ? 62 : c == '/' ? 63 : -1;
-}
-
-bool lb_base64_bytes(const char *from, size_t len, unsigned char *to, size_t *out_len) {
-    size_t n = 0;
-    if (len % 4 != 0) {
-        return false;
-    }
-    size_t padding = len > 0 && from[len - 1] == '=' ? (from[len - 2] == '=' ? 2u : 1u) : 0u;
-    uint32_t word = 0;
-    for (size_t i = 0; i < len - padding; i++) {
-        int digit = digit_of(from[i]);
-        if (digit < 0) {
-            return false;
-        }
-        word = word << 6 | (uint32_t)digit;
-        if (i % 4 == 3) {
-            to[n++] = (uint8_t)(word >> 16);
-            to[n++] = (uint8_t)(word >> 8);
-            to[n++] = (uint8_t)word;
-            word = 0;
-        }
-    }
-    if (padding == 2) {
-        to[n++] = (uint8_t)(word >> 4);
-    } else if (padding == 1) {
-        to[n++] = (uint8_t)(word >> 10);
-        to[n++] = (uint8_t)(word >> 2);
-    }
-    *out_len = n;
-    return true;
-}
 
 static uint32_t word_at(const uint8_t *p) {
     return (uint32_t)p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24;

@@ -14,10 +14,6 @@
 
 struct lb_charsmap;
 
-/* The bytes of base64 (RFC 4648, with padding), of which there are at most 3 for each 4 of len; false: it is
- * none. */
-bool lb_base64_bytes(const char *from, size_t len, unsigned char *to, size_t *out_len);
-
 /* base64: "precompiled_charsmap" of the file. LB_E_FORMAT, LB_E_NOMEM. */
 LB_NODISCARD enum lb_status lb_charsmap_create(const char *base64, size_t len, const char *what,
                                                struct lb_charsmap **out, struct lb_detail *detail);

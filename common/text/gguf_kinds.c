@@ -1,5 +1,6 @@
 /* The kinds of vocabularies in GGUF files (tokenizer.ggml.model), each as the tokenizer.json of its models
  * has it. */
+#include "common/base/base64.h"
 #include "common/text/gguf_pre.h"
 #include "common/text/gguf_vocab.h"
 
@@ -241,21 +242,15 @@ static enum lb_status write_wordpiece(struct lb_gguf_vocab *v, const struct lb_g
 
 /* Appends the bytes of an array of the file in base64. */
 static void put_base64(struct lb_gguf_vocab *v, const char *key, int64_t n) {
-    static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     for (int64_t i = 0; i < n; i += 3) {
-        uint32_t bits = 0;
-        for (int64_t k = 0; k < 3; k++) {
+        unsigned char three[3];
+        size_t k = 0;
+        for (; k < 3 && i + (int64_t)k < n; k++) {
             double byte = 0;
-            if (i + k < n) {
-                (void)lb_gguf_array_number(v->file, key, i + k, &byte);
-            }
-            bits = bits << 8 | ((uint32_t)(int32_t)byte & 0xff);
+            (void)lb_gguf_array_number(v->file, key, i + (int64_t)k, &byte);
+            three[k] = (unsigned char)(int32_t)byte;
         }
-        char four[4];
-        for (int k = 0; k < 4; k++) {
-            four[k] = i + k > n ? '=' : digits[bits >> (18 - 6 * k) & 63];
-        }
-        lb_buf_append(v->out, four, 4);
+        lb_base64_put(v->out, three, k);
     }
 }
 

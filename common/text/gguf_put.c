@@ -1,7 +1,7 @@
 /* A tokenizer as the keys of a GGUF that llama.cpp reads. What they cannot say is refused, not left out. */
+#include "common/base/base64.h"
 #include "common/base/mem.h"
 #include "common/base/utf8.h"
-#include "common/text/charsmap.h"
 #include "common/text/gguf_pre.h"
 #include "common/text/gguf_vocab.h"
 #include "common/text/internal.h"
