@@ -2,6 +2,7 @@
 #include "common/nn/activation.h"
 #include "common/nn/gemm.h"
 #include "common/nn/ops.h"
+#include "common/nn/reduce.h"
 #include "common/nn/vecmath.h"
 
 #include <assert.h>
@@ -51,31 +52,16 @@ static void softmax(const float *z, int64_t n, float *p) {
     }
 }
 
-/* The K likeliest, the likeliest first, of equal ones the first; some K whatever p holds. */
-static void choose(const float *p, int64_t n, int64_t k, int32_t *chosen) {
-    for (int64_t i = 0; i < k; i++) {
-        int32_t best = -1;
-        for (int32_t j = 0; j < n; j++) {
-            bool taken = false;
-            for (int64_t t = 0; t < i; t++) {
-                taken |= chosen[t] == j;
-            }
-            best = !taken && (best < 0 || p[j] > p[best]) ? j : best;
-        }
-        chosen[i] = best;
-    }
-}
-
-static void weigh(const struct route *r, int64_t row) {
-    const float *p = r->p + row * r->n_experts;
-    const int32_t *chosen = r->chosen + row * r->k;
+/* The K likeliest experts of a row, and their weights. */
+static void choose(const struct route *r, int64_t row) {
     float *w = r->weights->data + row * r->k;
     double sum = 0;
+    lb_topk(r->p + row * r->n_experts, r->n_experts, r->k, r->chosen + row * r->k, w);
     for (int64_t i = 0; i < r->k; i++) {
-        sum += p[chosen[i]];
+        sum += w[i];
     }
-    for (int64_t i = 0; i < r->k; i++) {
-        w[i] = r->normalise ? (float)(p[chosen[i]] / sum) : p[chosen[i]];
+    for (int64_t i = 0; i < r->k && r->normalise; i++) {
+        w[i] = (float)(w[i] / sum);
     }
 }
 
@@ -172,8 +158,7 @@ static struct route *route(struct lb_tape *tape, struct lb_value *logits,
 #pragma omp parallel for schedule(static) if (n * e > PARALLEL_FROM)
     for (int64_t row = 0; row < n; row++) {
         softmax(logits->data + row * e, e, r->p + row * e);
-        choose(r->p + row * e, e, r->k, r->chosen + row * r->k);
-        weigh(r, row);
+        choose(r, row);
     }
     sort(r);
     if (ragged != NULL) {
