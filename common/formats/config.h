@@ -181,6 +181,16 @@ struct lb_config_key {
         "initializer_range", LB_KEY_REAL, 0, offsetof(struct lb_config, initializer_range), 0, 1             \
     }
 
+/* The rows that tables of GGUF's keys begin with. */
+#define LB_GGUF_KEYS_OF_SIZES                                                                                \
+    {".context_length", LB_KEY_INT, LB_KEY_NEEDED, offsetof(struct lb_config, max_position_embeddings)},     \
+        {".embedding_length", LB_KEY_INT, LB_KEY_NEEDED, offsetof(struct lb_config, hidden_size)},           \
+        {".block_count", LB_KEY_INT, LB_KEY_NEEDED, offsetof(struct lb_config, num_hidden_layers)},          \
+        {".feed_forward_length", LB_KEY_INT, LB_KEY_NEEDED, offsetof(struct lb_config, intermediate_size)},  \
+        {".vocab_size", LB_KEY_INT, 0, offsetof(struct lb_config, vocab_size)}, {                            \
+        ".attention.head_count", LB_KEY_INT, LB_KEY_NEEDED, offsetof(struct lb_config, num_attention_heads)  \
+    }
+
 /* What the configs of one family look like. Tables of keys end with a NULL name and are read in their order;
  * a name hides the same name in later ones. vocab_size stands before tokens, layers and windows before layer
  * types. */

@@ -28,12 +28,7 @@ const struct lb_config_key lb_bert_keys[] = {
 };
 
 static const struct lb_config_key gguf_keys[] = {
-    {".context_length", LB_KEY_INT, LB_KEY_NEEDED, FIELD(max_position_embeddings)},
-    {".embedding_length", LB_KEY_INT, LB_KEY_NEEDED, FIELD(hidden_size)},
-    {".block_count", LB_KEY_INT, LB_KEY_NEEDED, FIELD(num_hidden_layers)},
-    {".feed_forward_length", LB_KEY_INT, LB_KEY_NEEDED, FIELD(intermediate_size)},
-    {".vocab_size", LB_KEY_INT, 0, FIELD(vocab_size)},
-    {".attention.head_count", LB_KEY_INT, LB_KEY_NEEDED, FIELD(num_attention_heads)},
+    LB_GGUF_KEYS_OF_SIZES,
     {".attention.layer_norm_epsilon", LB_KEY_REAL, LB_KEY_NEEDED, FIELD(norm_eps)},
     {".attention.causal", LB_KEY_ONLY_NUMBER, LB_KEY_WRITTEN},
     {"token_types.weight", LB_KEY_ROWS, 0, FIELD(type_vocab_size)},

@@ -44,12 +44,7 @@ const struct lb_config_key lb_decoder_keys[] = {
 
 /* llama.cpp's names, in the order that they are written in. */
 const struct lb_config_key lb_decoder_gguf_keys[] = {
-    {".context_length", LB_KEY_INT, LB_KEY_NEEDED, FIELD(max_position_embeddings)},
-    {".embedding_length", LB_KEY_INT, LB_KEY_NEEDED, FIELD(hidden_size)},
-    {".block_count", LB_KEY_INT, LB_KEY_NEEDED, FIELD(num_hidden_layers)},
-    {".feed_forward_length", LB_KEY_INT, LB_KEY_NEEDED, FIELD(intermediate_size)},
-    {".vocab_size", LB_KEY_INT, 0, FIELD(vocab_size)},
-    {".attention.head_count", LB_KEY_INT, LB_KEY_NEEDED, FIELD(num_attention_heads)},
+    LB_GGUF_KEYS_OF_SIZES,
     {".attention.head_count_kv", LB_KEY_INT, 0, FIELD(num_key_value_heads)},
     {".attention.key_length", LB_KEY_INT, 0, FIELD(head_dim)},
     {".attention.value_length", LB_KEY_SAME, 0, FIELD(head_dim)},

@@ -32,12 +32,7 @@ static const struct lb_config_key keys[] = {
 };
 
 static const struct lb_config_key gguf_keys[] = {
-    {".context_length", LB_KEY_INT, LB_KEY_NEEDED, FIELD(max_position_embeddings)},
-    {".embedding_length", LB_KEY_INT, LB_KEY_NEEDED, FIELD(hidden_size)},
-    {".block_count", LB_KEY_INT, LB_KEY_NEEDED, FIELD(num_hidden_layers)},
-    {".feed_forward_length", LB_KEY_INT, LB_KEY_NEEDED, FIELD(intermediate_size)},
-    {".vocab_size", LB_KEY_INT, 0, FIELD(vocab_size)},
-    {".attention.head_count", LB_KEY_INT, LB_KEY_NEEDED, FIELD(num_attention_heads)},
+    LB_GGUF_KEYS_OF_SIZES,
     {".attention.layer_norm_epsilon", LB_KEY_REAL, LB_KEY_NEEDED, FIELD(norm_eps)},
     {"tokenizer.ggml.bos_token_id", LB_KEY_TOKEN, 0, FIELD(bos_token_id)},
     {"tokenizer.ggml.eos_token_id", LB_KEY_TOKEN, 0, FIELD(eos_token_id)},
