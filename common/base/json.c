@@ -77,9 +77,6 @@ static enum lb_status parse(const void *bytes, size_t len, int max_depth, size_t
         return lb_fail(detail, LB_E_NOMEM, "%s: out of memory while parsing %zu bytes of JSON", what, len);
     }
     if (value == NULL) {
-        for (char *p = error.text; *p; p++) { /* it quotes the source */
-            *p = (unsigned char)*p < ' ' || *p == 0x7f ? '?' : *p;
-        }
         return lb_fail(detail, LB_E_FORMAT, "%s: not valid JSON: %s (line %d, column %d, byte %d)", what,
                        error.text[0] != '\0' ? error.text : "unreadable", error.line, error.column,
                        error.position);
