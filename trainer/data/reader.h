@@ -1,4 +1,5 @@
-/* Inside of struct lb_reader: what the files that read rows share. Only trainer/data includes this. */
+/* Inside of struct lb_reader: what reading.c (texts) and reading_chat.c (conversations) share, which is in
+ * reader.c; of the two the first calls the second. Only trainer/data includes this. */
 #ifndef LB_DATA_READER_H
 #define LB_DATA_READER_H
 
