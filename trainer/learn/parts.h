@@ -61,7 +61,7 @@ struct lb_step {
     double *own;      /* [N] log q of the labels, for losses on chunks; NULL: there are none */
     double *slope;    /* [N] their gradient by it, weighted */
     double *mass;     /* [teachers, N] what the student's vocabulary has of a teacher's distribution; -1: not
-                         read.     NULL: no teacher is asked through a map */
+                         read. NULL: no teacher is asked through a map */
     const struct lb_pair *bad_pair; /* the first whose loss is not finite */
     int8_t *culprit;                /* [N] whose numbers made a row's loss not finite: enum lb_culprit */
     float *z[LB_MAX_TEACHERS];      /* teachers' logits of one chunk */
@@ -74,6 +74,22 @@ static inline bool lb_step_head_apart(const struct lb_step *step) {
     return step->batch.offsets != step->tokens.offsets;
 }
 
+/* Whether the teachers' weights are made for each token; else for each sample. */
+static inline bool lb_step_mix_per_token(const struct lb_step *step) {
+    return step->plan->mixture->per_token && !step->batch.by_sample;
+}
+
+/* How many times they are made for each of the plan's sets of teachers. */
+static inline size_t lb_step_mixes(const struct lb_step *step) {
+    return (size_t)(lb_step_mix_per_token(step) ? step->n_rows : step->batch.n_samples);
+}
+
+/* The teachers' weights [teachers] for one row of a sample in loss l. */
+static inline const double *lb_step_mix(const struct lb_step *step, size_t l, int64_t sample, int64_t row) {
+    size_t set = step->plan->losses[l].set, one = (size_t)(lb_step_mix_per_token(step) ? row : sample);
+    return step->mix + (set * lb_step_mixes(step) + one) * step->plan->n_teachers;
+}
+
 /* weights.c: the teachers' weights [teachers] in a set of the plan's, for sample i of the batch, its token t
  * or with t < 0 all of it. */
 void lb_step_weigh_one(const struct lb_step *step, const struct lb_answered *batch, unsigned set, int64_t i,
@@ -81,10 +97,6 @@ void lb_step_weigh_one(const struct lb_step *step, const struct lb_answered *bat
 /* Weighs the teachers and adds the mean weight of each, in the set of the first loss that learns from it, to
  * total [teachers]. false: out of memory. */
 bool lb_step_weigh(struct lb_step *step, double *total);
-/* The teachers' weights [teachers] for one row of a sample in loss l. */
-const double *lb_step_mix(const struct lb_step *step, size_t l, int64_t sample, int64_t row);
-/* Whether they are made for each token. */
-bool lb_step_mix_per_token(const struct lb_step *step);
 
 /* totals.c: what makes a mean of loss l's sum over the optimizer step: of its positions, or of its sequences.
  */

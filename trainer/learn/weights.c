@@ -31,10 +31,6 @@ void lb_step_weigh_one(const struct lb_step *step, const struct lb_answered *bat
     lb_mixture_weights(plan->mixture, &in, out);
 }
 
-bool lb_step_mix_per_token(const struct lb_step *step) {
-    return step->plan->mixture->per_token && !step->batch.by_sample;
-}
-
 /* The set of the first loss that learns from teacher k. */
 static unsigned set_of(const struct lb_plan *plan, unsigned k) {
     for (size_t l = 0; l < plan->n_losses; l++) {
@@ -43,11 +39,6 @@ static unsigned set_of(const struct lb_plan *plan, unsigned k) {
         }
     }
     return 0;
-}
-
-/* How many sets of weights there are for each of the plan's sets of teachers. */
-static size_t weights_per_set(const struct lb_step *step) {
-    return (size_t)(lb_step_mix_per_token(step) ? step->n_rows : step->batch.n_samples);
 }
 
 static void weigh_set(const struct lb_step *step, unsigned set, double *w, double *total) {
@@ -71,7 +62,7 @@ static void weigh_set(const struct lb_step *step, unsigned set, double *w, doubl
 
 bool lb_step_weigh(struct lb_step *step, double *total) {
     const struct lb_plan *plan = step->plan;
-    size_t n = plan->n_teachers, each = weights_per_set(step) * n;
+    size_t n = plan->n_teachers, each = lb_step_mixes(step) * n;
     if (n == 0) {
         return true;
     }
@@ -80,10 +71,4 @@ bool lb_step_weigh(struct lb_step *step, double *total) {
         weigh_set(step, set, step->mix + set * each, total);
     }
     return step->mix != NULL;
-}
-
-const double *lb_step_mix(const struct lb_step *step, size_t l, int64_t sample, int64_t row) {
-    const struct lb_plan *plan = step->plan;
-    size_t in_set = (size_t)(lb_step_mix_per_token(step) ? row : sample);
-    return step->mix + (plan->losses[l].set * weights_per_set(step) + in_set) * plan->n_teachers;
 }
