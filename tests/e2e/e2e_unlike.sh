@@ -199,7 +199,7 @@ refused no5 "does not read it" --set 'loss_functions.2.temperature=2'
 tr '\n' ' ' <nouns.txt >long.txt
 refused no7 "hold no piece of the first" --set max_length=1 --set 'datasets=[{path: long.txt, max_tokens: 60}]'
 expect 1 images.log "$limbeck" train both.yaml --set output_dir=no6 --set whole_texts=true
-said images.log "loss_functions.2: alm compares how likely texts are"
+said images.log "loss_functions.2: alm compares how likely texts are" "encoders and classifiers"
 
 mkdir mute
 cp llama2-teacher/student/{config.json,model.safetensors} mute/

@@ -313,7 +313,9 @@ static enum lb_status check_loss(const struct check *c, unsigned i, const struct
     if (entry->on == LB_ON_CHUNK && (is_classifier(c->recipe) || c->recipe->whole_texts)) {
         snprintf(path, sizeof path, "loss_functions.%u", i);
         return complain(c, path, "%s compares how likely texts are, token by token; %s", loss->function,
-                        is_classifier(c->recipe) ? "the data are images" : "whole_texts is for encoders");
+                        is_classifier(c->recipe)
+                            ? "the data are images"
+                            : "whole_texts is for encoders and classifiers, which predict no tokens");
     }
     status = check_loss_teachers(c, loss, i);
     if (status != LB_OK) {

@@ -32,12 +32,12 @@ struct lb_reading {
 
 /* One sample: a row of text (max_length + 1 ids: the input and, one further on, the labels), or one image. */
 struct lb_sample {
-    const int32_t *ids;           /* [n + 1]; inputs are ids[0..n-1], the label of position t is ids[t + 1] */
-    int64_t n;                    /* positions; 1 for images */
-    const float *features;        /* [input_size]; NULL for text */
-    int32_t label;                /* images */
-    int tag;                      /* index into lb_dataset_tag, -1: none */
-    const uint8_t *counts;        /* [n + 1] whether ids[t] counts as a label; NULL: all do */
+    const int32_t *ids;    /* [n + 1]; inputs are ids[0..n-1], the label of position t is ids[t + 1] */
+    int64_t n;             /* positions; 1 for images */
+    const float *features; /* [input_size]; NULL for text */
+    int32_t label;         /* the class of the image or text; -1: nobody has said it, or there are none */
+    int tag;               /* index into lb_dataset_tag, -1: none */
+    const uint8_t *counts; /* [n + 1] whether ids[t] counts as a label; NULL: all do */
     const struct lb_extra *extra; /* NULL: none */
     bool within;                  /* the row begins within a text */
     const char *record; /* [record_len] the conversation that it is of, as JSON; NULL: none, or not kept */
