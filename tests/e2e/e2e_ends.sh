@@ -152,3 +152,14 @@ for lane in final_hidden topk logits; do
     [ "$(grep -c padded_vocabulary $lane.log)" -eq 1 ] || fail "no line, or more, about the padding"
     holds --argjson v $((bos + 2)) '.vocab_size == $v' "$lane/student/config.json"
 done
+
+say "the first token is asked about once, told every time: beside what a cache holds of others, and without the teacher"
+expect 0 fill.log "$limbeck" train student.yaml --set tokenizer=begins --set cache_dir=cache -o fill
+never_said fill.log teacher_expects_bos
+expect 0 ask.log "$limbeck" train student.yaml --set add_bos_token=false --set tokenizer=begins --set cache_dir=cache -o ask
+drop teacher
+expect 0 gone.log "$limbeck" train student.yaml --set add_bos_token=false --set tokenizer=begins --set cache_dir=cache -o gone
+for log in without ask gone; do
+    grep -o "teacher_expects_bos .*" $log.log >$log.told || fail "$log: nothing about bos"
+    cmp without.told $log.told || fail "$log: something else about bos"
+done

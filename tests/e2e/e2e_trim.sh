@@ -61,6 +61,10 @@ expect 0 fill.log "$limbeck" train student.yaml --set cache_dir=cache --set outp
 expect 0 cached.log "$limbeck" train student.yaml --set cache_dir=cache --set output_dir=cached
 same_student final filled
 same_student final cached
+for log in final fill cached; do
+    grep -o "trimmed_vocabulary .*" $log.log >$log.told
+    cmp final.told $log.told || fail "$log: something else about the vocabulary"
+done
 [ "$(done_number cached.log teacher_requests)" -eq 0 ] || fail "a cached run asked"
 expect 0 short.log "$limbeck" train student.yaml --set targets=topk --set loss_top_k=16 --set output_dir=short
 

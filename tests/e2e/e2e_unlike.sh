@@ -121,6 +121,11 @@ expect 0 resume.log "$limbeck" train both.yaml --set cache_dir=cache --set outpu
 same_student both part
 expect 0 cached.log "$limbeck" train both.yaml --set cache_dir=cache --set output_dir=cached
 same_student both cached
+for log in fill cached; do
+    grep -o "unlike_tokenizer .*" $log.log >$log.told
+    [ "$(grep -c teacher_bits_per_byte= $log.told)" -eq 2 ] || fail "$log: not told how the teachers find the text"
+done
+cmp fill.told cached.told || fail "something else about the tokenizers"
 [ "$(done_number cached.log teacher_requests)" -eq 0 ] || fail "a cached run asked"
 mv gone gpt2-teacher
 host llama2 llama2-teacher/student

@@ -36,17 +36,6 @@ static bool read_own(struct lb_step *step) {
     return true;
 }
 
-/* The teacher's log-likelihood of n labels from position at on. */
-static double likelihood(const struct lb_wire_tensor *logprobs, int64_t at, int64_t n) {
-    double sum = 0;
-    for (int64_t t = at; t < at + n; t++) {
-        float one;
-        lb_wire_floats(logprobs, t, 1, &one);
-        sum += (double)one;
-    }
-    return sum;
-}
-
 /* Chunk i of sample s for teacher k: positions of the sample, and the teacher's log-likelihood. Where it
  * reads the sample's own ids, each token that counts is one; the last one's label it has not seen. false:
  * there are no more. */
@@ -80,7 +69,7 @@ double lb_step_chunks_cross_entropy(const struct lb_answered *batch, unsigned k,
     double sum = 0;
     int64_t n = 0;
     for (int64_t i = 0; next_chunk(&batch->samples[s], answer, k, &i, &chunk); n += chunk.n) {
-        sum -= likelihood(lb_answer_labels(answer), chunk.its_at, chunk.its_n);
+        sum -= lb_wire_sum(lb_answer_labels(answer), chunk.its_at, chunk.its_n);
     }
     return n > 0 ? sum / (double)n : 0;
 }
@@ -98,7 +87,7 @@ static void sample_chunks(struct lb_step *step, size_t l, unsigned k, int64_t s)
             own += step->own[first + chunk.at + t];
         }
         double loss = step->plan->losses[l].loss->chunk(
-            likelihood(lb_answer_labels(answer), chunk.its_at, chunk.its_n), own, args, &slope);
+            lb_wire_sum(lb_answer_labels(answer), chunk.its_at, chunk.its_n), own, args, &slope);
         step->row_loss[l * (size_t)step->rows.n_rows + (size_t)(first + chunk.at)] += weight * loss;
         for (int64_t t = 0; t < chunk.n; t++) {
             step->slope[first + chunk.at + t] += args->weight * weight * slope * step->inverse;

@@ -1,19 +1,17 @@
 #include "trainer/run/trimmed.h"
 
-#include "common/base/arena.h"
 #include "common/base/log.h"
 #include "common/base/mem.h"
 #include "common/base/utf8.h"
+#include "trainer/run/nats.h"
 
 #include <math.h>
 #include <stdio.h>
 
 #define ROWS 256      /* that are looked at */
-#define ASKED 4       /* that the teacher is asked about */
 #define POSITIONS 256 /* of one of these */
 #define MAX_TOKENIZER ((size_t)256 << 20)
 #define MAX_TEXT ((size_t)64 << 20)
-#define MEMORY ((size_t)16 << 20)
 
 struct looking {
     const struct lb_vocab_map *map;
@@ -23,7 +21,7 @@ struct looking {
     int64_t rows, positions, others, its_positions;
     /* rows for the teacher, both ways */
     int64_t n;
-    struct lb_ids asked[2][ASKED];
+    struct lb_ids asked[2][LB_NATS_TEXTS];
 };
 
 /* Bytes that an id adds to text. */
@@ -72,7 +70,7 @@ static bool look_at(struct looking *l, const struct lb_sample *row) {
     l->positions += (int64_t)l->mapped.len;
     l->its_positions += (int64_t)l->own.len;
     l->others += count_others(l);
-    if (l->n < ASKED && l->mapped.len > 1 && l->own.len > 1) {
+    if (l->n < LB_NATS_TEXTS && l->mapped.len > 1 && l->own.len > 1) {
         bool ok = copy_ids(&l->asked[0][l->n], &l->mapped) && copy_ids(&l->asked[1][l->n], &l->own);
         l->n++;
         return ok;
@@ -81,33 +79,20 @@ static bool look_at(struct looking *l, const struct lb_sample *row) {
 }
 
 /* Bits a byte of what is predicted, of the rows written one way; NAN: the teacher does not say. */
-static double bits_per_byte(struct looking *l, struct lb_teachers *teachers, unsigned k,
+static double bits_per_byte(const struct looking *l, struct lb_teachers *teachers, unsigned k,
                             const struct lb_ids *ids) {
-    struct lb_ask_spec spec = {.n_outputs = 1, .top_k = 1, .temperature = 1};
-    struct lb_sample samples[ASKED];
-    struct lb_answer answers[ASKED] = {{0}};
-    struct lb_arena arena;
-    double nats = 0, bytes = 0;
-    spec.outputs[0].kind = LB_OUT_ACTUAL;
-    spec.outputs[0].datatype = LB_DT_FP32;
+    struct lb_nats_text texts[LB_NATS_TEXTS];
+    struct lb_chunk all[LB_NATS_TEXTS];
+    double bytes = 0;
     for (int64_t i = 0; i < l->n; i++) {
-        samples[i] = (struct lb_sample){.ids = ids[i].data, .n = (int64_t)ids[i].len, .tag = -1};
-    }
-    lb_arena_init(&arena, MEMORY);
-    enum lb_status status =
-        l->n > 0 && !lb_teachers_cached(teachers)
-            ? lb_teachers_ask_once(teachers, k, &spec, samples, l->n, true, &arena, answers, NULL)
-            : LB_E_NOTFOUND;
-    for (int64_t i = 0; status == LB_OK && i < l->n; i++) {
+        all[i] = (struct lb_chunk){.its_n = (int32_t)ids[i].len - 1};
+        texts[i] = (struct lb_nats_text){
+            {.ids = ids[i].data, .n = (int64_t)ids[i].len, .label = -1, .tag = -1}, &all[i], 1};
         for (size_t t = 1; t < ids[i].len; t++) {
-            float logprob;
-            lb_wire_floats(lb_answer_find(&answers[i], LB_OUT_ACTUAL, 0), (int64_t)t - 1, 1, &logprob);
-            nats -= (double)logprob;
             bytes += (double)length(l, ids[i].data[t]);
         }
     }
-    lb_arena_finish(&arena);
-    return status == LB_OK && bytes > 0 ? nats / bytes / log(2) : NAN;
+    return lb_nats_ask(teachers, k, texts, l->n, true) / bytes / log(2);
 }
 
 static void tell(struct looking *l, const struct lb_plan *plan, struct lb_teachers *teachers, unsigned k) {
@@ -155,7 +140,7 @@ void lb_trimmed_report(const struct lb_plan *plan, struct lb_teachers *teachers,
         lb_buf_finish(&l.text);
         lb_free(l.mapped.data);
         lb_free(l.own.data);
-        for (int i = 0; i < ASKED; i++) {
+        for (int i = 0; i < LB_NATS_TEXTS; i++) {
             lb_free(l.asked[0][i].data);
             lb_free(l.asked[1][i].data);
         }

@@ -2,12 +2,12 @@
 
 #include "common/base/arena.h"
 #include "common/base/log.h"
+#include "trainer/run/nats.h"
 
 #include <math.h>
 #include <stdio.h>
 
 #define ROWS 256 /* that are looked at */
-#define ASKED 4  /* that the teacher is asked about */
 #define MEMORY ((size_t)1 << 30)
 
 struct looking {
@@ -15,7 +15,7 @@ struct looking {
     int64_t rows, positions, in_chunks, its, chunks, unread;
     struct lb_detail why; /* the first row is not read */
     int64_t n_asked;
-    struct lb_sample asked[ASKED];
+    struct lb_sample asked[LB_NATS_TEXTS];
 };
 
 static bool look_at(struct looking *l, const struct lb_sample *row, unsigned k) {
@@ -30,7 +30,7 @@ static bool look_at(struct looking *l, const struct lb_sample *row, unsigned k) 
         l->in_chunks += its->chunks[i].n;
         l->its += its->chunks[i].its_n;
     }
-    if (l->n_asked < ASKED && its->n_chunks > 0) {
+    if (l->n_asked < LB_NATS_TEXTS && its->n_chunks > 0) {
         l->asked[l->n_asked++] = *row;
         return true;
     }
@@ -49,35 +49,19 @@ static double chunk_bytes(const struct lb_sample *row, const struct lb_chunk *ch
 }
 
 /* Bits a byte of what is compared, of the rows asked about; NAN: the teacher does not say. */
-static double bits_per_byte(struct looking *l, struct lb_teachers *teachers, unsigned k,
+static double bits_per_byte(const struct looking *l, struct lb_teachers *teachers, unsigned k,
                             const struct lb_tokenizer *tokenizer) {
-    struct lb_ask_spec spec = {.n_outputs = 1, .top_k = 1, .temperature = 1};
-    struct lb_sample samples[ASKED];
-    struct lb_answer answers[ASKED] = {{0}};
-    double nats = 0, bytes = 0;
-    spec.outputs[0].kind = LB_OUT_ACTUAL;
-    spec.outputs[0].datatype = LB_DT_FP32;
+    struct lb_nats_text texts[LB_NATS_TEXTS];
+    double bytes = 0;
     for (int64_t i = 0; i < l->n_asked; i++) {
         const struct lb_reading *its = lb_sample_reading(&l->asked[i], k);
-        samples[i] = (struct lb_sample){.ids = its->ids, .n = its->n, .label = -1, .tag = -1};
-    }
-    enum lb_status status =
-        l->n_asked > 0 && !lb_teachers_cached(teachers)
-            ? lb_teachers_ask_once(teachers, k, &spec, samples, l->n_asked, true, &l->arena, answers, NULL)
-            : LB_E_NOTFOUND;
-    for (int64_t i = 0; status == LB_OK && i < l->n_asked; i++) {
-        const struct lb_reading *its = lb_sample_reading(&l->asked[i], k);
+        texts[i] = (struct lb_nats_text){
+            {.ids = its->ids, .n = its->n, .label = -1, .tag = -1}, its->chunks, its->n_chunks};
         for (int64_t c = 0; c < its->n_chunks; c++) {
-            const struct lb_chunk *chunk = &its->chunks[c];
-            for (int64_t t = chunk->its_at; t < chunk->its_at + chunk->its_n; t++) {
-                float logprob;
-                lb_wire_floats(lb_answer_find(&answers[i], LB_OUT_ACTUAL, 0), t, 1, &logprob);
-                nats -= (double)logprob;
-            }
-            bytes += chunk_bytes(&l->asked[i], chunk, tokenizer);
+            bytes += chunk_bytes(&l->asked[i], &its->chunks[c], tokenizer);
         }
     }
-    return status == LB_OK && bytes > 0 ? nats / bytes / log(2) : NAN;
+    return lb_nats_ask(teachers, k, texts, l->n_asked, true) / bytes / log(2);
 }
 
 /* What the teacher makes of a row, which then has its readings. What cannot be read at all is counted, and

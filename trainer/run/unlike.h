@@ -6,7 +6,7 @@
 #include "trainer/learn/plan.h"
 
 /* One line in the log for each teacher that is unlike: what of the first rows' positions lies in chunks that
- * both hold whole, how many tokens of either make one, and, unless it is away or answers are cached already,
+ * both hold whole, how many tokens of either make one, and, unless it is away and not cached,
  * its bits per byte on some of them. LB_E_MISMATCH: there is no such chunk. */
 LB_NODISCARD enum lb_status lb_unlike_report(const struct lb_plan *plan, struct lb_teachers *teachers,
                                              const struct lb_tokenizer *tokenizer,

@@ -20,27 +20,25 @@ static void call_thread(struct lb_asker *asker) {
 
 /* ---- questions: the thread's ---- */
 
-/* The answer from the cache, if it is there and good. */
-static bool look_up(struct lb_asker *asker, struct item *item) {
-    if (!asker->options.cache) {
+bool lb_answer_kept(struct lb_cache *cache, const uint8_t key[LB_SHA256_BYTES],
+                    const struct lb_teacher_info *info, const char *teacher, const struct lb_ask_spec *spec,
+                    int64_t n, struct lb_arena *arena, bool *complained, struct lb_answer *out) {
+    struct lb_detail detail = {0};
+    if (!cache) {
         return false;
     }
-    struct asked_teacher *teacher = &asker->teachers[item->teacher];
-    struct lb_detail detail = {0};
-    enum lb_status status =
-        lb_cache_get(asker->options.cache, item->key, &item->arena, &item->answer, &detail);
-    if (status != LB_OK && detail.code && (status == LB_E_NOTFOUND || !asker->cache_complained)) {
-        asker->cache_complained = asker->cache_complained || status != LB_E_NOTFOUND;
+    enum lb_status status = lb_cache_get(cache, key, arena, out, &detail);
+    if (status != LB_OK && detail.code && (status == LB_E_NOTFOUND || !*complained)) {
+        *complained = *complained || status != LB_E_NOTFOUND;
         lb_log(LB_LOG_WARN, "cache_entry_bad", "error=\"%s\"", detail.text);
     }
     if (status != LB_OK) {
         return false;
     }
-    bool good =
-        lb_answer_check(&item->answer, &item->spec, &teacher->is.info, item->sample.n, &detail) == LB_OK &&
-        lb_answer_possible(&item->answer, item->spec.temperature, teacher->is.name, &detail) == LB_OK;
+    bool good = lb_answer_check(out, spec, info, n, &detail) == LB_OK &&
+                lb_answer_possible(out, spec->temperature, teacher, &detail) == LB_OK;
     if (!good) { /* kept by an older version, or by somebody who lied */
-        lb_cache_drop(asker->options.cache, item->key);
+        lb_cache_drop(cache, key);
         lb_log(LB_LOG_WARN, "cache_entry_bad", "then=\"asked for again\" error=\"%s\"", detail.text);
     }
     return good;
@@ -95,7 +93,8 @@ static enum lb_status admit_sample(struct lb_asker *asker, struct question *ques
             return lb_fail(detail, LB_E_NOMEM, "out of memory for a question to teacher %s",
                            teacher->is.name);
         }
-        if (look_up(asker, item)) {
+        if (lb_answer_kept(asker->options.cache, key, &teacher->is.info, teacher->is.name, spec,
+                           item->sample.n, &item->arena, &asker->cache_complained, &item->answer)) {
             item->done = true;
             counts->cache_hits++;
         } else {

@@ -100,11 +100,11 @@ LB_NODISCARD enum lb_status lb_teachers_take(struct lb_teachers *teachers, int64
                                              const struct lb_answer *const **out_answers,
                                              struct lb_detail *detail);
 void lb_teachers_release(struct lb_teachers *teachers, int64_t number);
-/* One question to teacher k alone, at once, past cache and counters: answers [n] with their data in arena.
- * its_ids: the samples have its own ids, whatever map it has.
- * LB_E_UNAVAILABLE when it is away; any failure is for the caller to judge. */
+/* The log-probabilities of the samples' labels (LB_OUT_ACTUAL, FP32), asked of teacher k alone, at once and
+ * not counted: answers [n] with their data in arena. The cache is asked first, and keeps what it did not
+ * hold. its_ids: the samples have its own ids, whatever map it has. LB_E_UNAVAILABLE when it is away and the
+ * cache lacks one; any failure is for the caller to judge. */
 LB_NODISCARD enum lb_status lb_teachers_ask_once(struct lb_teachers *teachers, unsigned k,
-                                                 const struct lb_ask_spec *spec,
                                                  const struct lb_sample *samples, int64_t n, bool its_ids,
                                                  struct lb_arena *arena, struct lb_answer *answers,
                                                  struct lb_detail *detail);
@@ -112,8 +112,6 @@ LB_NODISCARD enum lb_status lb_teachers_ask_once(struct lb_teachers *teachers, u
  * from the cache; out stays empty when the server has none. */
 LB_NODISCARD enum lb_status lb_teachers_tokenizer_config(const struct lb_teachers *teachers, unsigned k,
                                                          struct lb_buf *out, struct lb_detail *detail);
-/* Whether there is a cache that holds answers already. */
-bool lb_teachers_cached(const struct lb_teachers *teachers);
 void lb_teachers_stats(const struct lb_teachers *teachers, struct lb_teachers_stats *out);
 
 #endif

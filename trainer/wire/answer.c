@@ -261,6 +261,16 @@ void lb_wire_floats(const struct lb_wire_tensor *tensor, int64_t first, int64_t 
     }
 }
 
+double lb_wire_sum(const struct lb_wire_tensor *tensor, int64_t first, int64_t n) {
+    double sum = 0;
+    for (int64_t i = first; i < first + n; i++) {
+        float one;
+        lb_wire_floats(tensor, i, 1, &one);
+        sum += (double)one;
+    }
+    return sum;
+}
+
 int32_t lb_answer_id(const struct lb_wire_tensor *tensor, int64_t i) {
     return tensor->datatype == LB_DT_UINT16 ? ((const uint16_t *)tensor->data)[i]
                                             : ((const int32_t *)tensor->data)[i];

@@ -120,6 +120,8 @@ const struct lb_wire_tensor *lb_answer_find(const struct lb_answer *answer, enum
 LB_NODISCARD enum lb_status lb_answer_name(struct lb_answer *answer);
 /* n numbers from element first on, of any datatype that outputs of floats come in, as floats. */
 void lb_wire_floats(const struct lb_wire_tensor *tensor, int64_t first, int64_t n, float *out);
+/* Their sum, added one by one. */
+double lb_wire_sum(const struct lb_wire_tensor *tensor, int64_t first, int64_t n);
 int32_t lb_answer_id(const struct lb_wire_tensor *tensor, int64_t i);
 
 /* Checks an answer about a sequence of n positions against what was asked, once, before anybody reads from
