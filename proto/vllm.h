@@ -15,6 +15,7 @@
 #include "proto/datatype.h"
 #include "proto/limits.h"
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -119,6 +120,7 @@ struct lb_vllm_writer {
     /* Appends the text of one id; NULL: there is no tokenizer, texts are "token_id:N" and null. */
     enum lb_status (*text)(void *context, int32_t id, struct lb_buf *out);
     void *context;
+    const atomic_bool *gone; /* the reader has left: LB_E_CANCELLED; NULL: none says so */
     enum lb_status status;
     struct lb_detail *detail;
 };

@@ -1,4 +1,5 @@
 /* Answers in vLLM's dialect. */
+#include "common/base/rng.h"
 #include "proto/oip_wire.h"
 #include "proto/vllm.h"
 
@@ -6,9 +7,18 @@
 #include <stdio.h>
 #include <string.h>
 
+/* Keeps what became of a buffer, the answer's or another that is written by the way. */
+static void note(struct lb_vllm_writer *writer, const struct lb_buf *buf) {
+    if (writer->status == LB_OK) {
+        writer->status = lb_wire_written(buf, "the answer", writer->detail);
+    }
+}
+
+/* Asked between positions: nothing more need be written. */
 static bool failed(struct lb_vllm_writer *writer) {
-    if (writer->status == LB_OK && lb_buf_status(writer->buf) != LB_OK) {
-        writer->status = lb_wire_written(writer->buf, "the answer", writer->detail);
+    note(writer, writer->buf);
+    if (writer->status == LB_OK && writer->gone && atomic_load(writer->gone)) {
+        writer->status = lb_fail(writer->detail, LB_E_CANCELLED, "the client has left");
     }
     return writer->status != LB_OK;
 }
@@ -52,8 +62,8 @@ void lb_vllm_put_logprob(struct lb_vllm_writer *writer, float logprob) {
 }
 
 /* The text of an id as it is, behind what buf holds. */
-static void append_id_text(struct lb_vllm_writer *writer, int32_t id, struct lb_buf *buf) {
-    if (!writer->text) {
+static void append_id_text(struct lb_vllm_writer *writer, bool as_id, int32_t id, struct lb_buf *buf) {
+    if (as_id || !writer->text) {
         lb_buf_printf(buf, "token_id:%d", id);
     } else if (writer->status == LB_OK) {
         writer->status = writer->text(writer->context, id, buf);
@@ -61,6 +71,7 @@ static void append_id_text(struct lb_vllm_writer *writer, int32_t id, struct lb_
             (void)lb_fail(writer->detail, writer->status, "id %d can't be written as text", id);
         }
     }
+    note(writer, buf);
 }
 
 /* ---- vLLM's own form ---- */
@@ -72,7 +83,7 @@ static void put_entry(struct lb_vllm_writer *writer, int32_t id, float logprob, 
     lb_buf_printf(writer->buf, ",\"rank\":%lld,\"decoded_token\":", (long long)rank);
     if (writer->text) {
         lb_buf_reset(text);
-        append_id_text(writer, id, text);
+        append_id_text(writer, false, id, text);
         lb_vllm_put_text(writer, text->data ? text->data : "", text->len);
     } else {
         put(writer, "null");
@@ -114,28 +125,55 @@ void lb_vllm_put_prompt_logprobs(struct lb_vllm_writer *writer, const struct lb_
 
 /* ---- OpenAI's form ---- */
 
-/* Texts of one position, each once: ends [n] of them in text. */
+/* A power of two, at least twice as many as one position has texts. */
+#define SLOTS 4096
+_Static_assert(SLOTS >= 2 * (LB_VLLM_MAX_LOGPROBS + 1), "texts of one position");
+
+/* Texts of one position, each once: ends [n] of them in text, found by their hash. */
 struct texts {
     struct lb_buf text;
     size_t n, end[LB_VLLM_MAX_LOGPROBS + 1];
+    size_t mask;
+    uint16_t slot[SLOTS]; /* [mask + 1] number of a text + 1; 0: none */
 };
+
+/* For at most so many texts. */
+static void begin_texts(struct texts *texts, size_t most) {
+    lb_buf_reset(&texts->text);
+    texts->n = 0;
+    texts->mask = 1;
+    while (texts->mask + 1 < 2 * most) {
+        texts->mask = 2 * texts->mask + 1;
+    }
+    memset(texts->slot, 0, (texts->mask + 1) * sizeof *texts->slot);
+}
+
+static uint64_t hash_of(const char *text, size_t len) {
+    uint64_t hash = len;
+    for (size_t i = 0; i < len; i++) {
+        hash = lb_mix64(hash + (uint8_t)text[i]);
+    }
+    return hash;
+}
 
 /* Adds the id's; false when it is there. */
 static bool add_text(struct lb_vllm_writer *writer, bool as_id, int32_t id, struct texts *texts) {
     size_t begin = texts->text.len;
-    if (as_id) {
-        lb_buf_printf(&texts->text, "token_id:%d", id);
-    } else {
-        append_id_text(writer, id, &texts->text);
+    append_id_text(writer, as_id, id, &texts->text);
+    if (writer->status != LB_OK) {
+        return false;
     }
-    size_t len = texts->text.len - begin;
-    for (size_t i = 0, at = 0; i < texts->n; at = texts->end[i++]) {
-        if (texts->end[i] - at == len && memcmp(texts->text.data + at, texts->text.data + begin, len) == 0) {
+    const char *all = texts->text.data ? texts->text.data : "";
+    size_t len = texts->text.len - begin, at = (size_t)hash_of(all + begin, len) & texts->mask;
+    for (; texts->slot[at] != 0; at = (at + 1) & texts->mask) {
+        size_t i = texts->slot[at] - 1u, from = i > 0 ? texts->end[i - 1] : 0;
+        if (texts->end[i] - from == len && memcmp(all + from, all + begin, len) == 0) {
             texts->text.len = begin;
             return false;
         }
     }
     texts->end[texts->n++] = texts->text.len;
+    texts->slot[at] = (uint16_t)texts->n;
     return true;
 }
 
@@ -157,10 +195,10 @@ static void put_named(struct lb_vllm_writer *writer, bool as_id, int32_t id, flo
 static void put_top(struct lb_vllm_writer *writer, bool as_id, const struct lb_vllm_rows *rows, int64_t t,
                     int32_t own, float own_logprob, int64_t k, struct texts *texts) {
     bool seen = false;
-    lb_buf_reset(&texts->text);
-    texts->n = 0;
+    k = k < rows->k ? k : rows->k;
+    begin_texts(texts, (size_t)k + 1);
     put(writer, "{");
-    for (int64_t i = 0; i < k && i < rows->k; i++) {
+    for (int64_t i = 0; i < k; i++) {
         int32_t id = rows->top_ids[t * rows->k + i];
         put_named(writer, as_id, id, rows->top_logprobs[t * rows->k + i], texts);
         seen = seen || id == own;
@@ -208,8 +246,7 @@ static void put_logprobs(struct lb_vllm_writer *writer, const struct lb_vllm_com
     put(writer, "{\"tokens\":[");
     for (int64_t i = 0; i < n && !failed(writer); i++) {
         lb_buf_reset(&texts->text);
-        texts->n = 0;
-        (void)add_text(writer, as_id, entry_of(choice, i, request->echo).id, texts);
+        append_id_text(writer, as_id, entry_of(choice, i, request->echo).id, &texts->text);
         put(writer, i > 0 ? "," : "");
         lb_vllm_put_text(writer, texts->text.data ? texts->text.data : "", texts->text.len);
         lb_buf_printf(&offsets, "%s%zu", i > 0 ? "," : "", offset);
@@ -217,9 +254,7 @@ static void put_logprobs(struct lb_vllm_writer *writer, const struct lb_vllm_com
     }
     put(writer, "],\"text_offset\":[");
     lb_buf_append(out, offsets.data, offsets.len);
-    if (lb_buf_status(&offsets) != LB_OK && writer->status == LB_OK) {
-        writer->status = lb_fail(writer->detail, lb_buf_status(&offsets), "no memory left for the answer");
-    }
+    note(writer, &offsets);
     lb_buf_finish(&offsets);
     put(writer, "],\"token_logprobs\":[");
     for (int64_t i = 0; i < n && !failed(writer); i++) {
@@ -280,7 +315,7 @@ static void put_stop_reason(struct lb_vllm_writer *writer, const struct lb_vllm_
 
 void lb_vllm_put_choice(struct lb_vllm_writer *writer, const struct lb_vllm_completion *request,
                         const struct lb_vllm_choice *choice) {
-    struct texts texts = {.n = 0};
+    struct texts texts;
     lb_buf_init(&texts.text, LB_MAX_JSON_BYTES);
     lb_buf_printf(writer->buf, "%s{\"index\":%lld,\"text\":", choice->index > 0 ? "," : "",
                   (long long)choice->index);

@@ -338,11 +338,88 @@ static void test_not_a_number(void **state) {
     lb_buf_finish(&buf);
 }
 
+/* Ids two by two alike; some of the texts begin as others do. */
+static enum lb_status text_of_two(void *context, int32_t id, struct lb_buf *out) {
+    (void)context;
+    return lb_buf_printf(out, "%d", id / 2);
+}
+
+/* As many as there may be: of each two ids the likelier, in the order of the ids. */
+static void test_many_texts(void **state) {
+    (void)state;
+    enum { K = LB_VLLM_MAX_LOGPROBS };
+    static int32_t many_ids[K];
+    static float many[K];
+    struct lb_vllm_completion r;
+    struct lb_vllm_choice one = choice();
+    struct lb_buf buf, expected;
+    lb_buf_init(&buf, 1 << 20);
+    lb_buf_init(&expected, 1 << 20);
+    lb_buf_append_str(&expected, "\"top_logprobs\":[{");
+    for (int i = 0; i < K; i++) {
+        many_ids[i] = K - 1 - i;
+        many[i] = -1 - (float)i;
+        if (i % 2 == 0) {
+            lb_buf_printf(&expected, "%s\"%d\":-%d.0", i > 0 ? "," : "", (K - 1 - i) / 2, 1 + i);
+        }
+    }
+    lb_buf_append_str(&expected, ",\"1500\":-0.125}]");
+    one.generated = 3000;
+    one.next = (struct lb_vllm_rows){.k = K, .top_ids = many_ids, .top_logprobs = many};
+    taken("{\"prompt\":[1,2,7],\"max_tokens\":1,\"logprobs\":1024}", &r);
+    struct lb_vllm_writer writer = {.buf = &buf, .text = text_of_two, .detail = &detail};
+    lb_vllm_put_choice(&writer, &r, &one);
+    assert_int_equal(writer.status, LB_OK);
+    assert_non_null(strstr(buf.data, expected.data));
+    lb_buf_finish(&expected);
+    lb_buf_finish(&buf);
+}
+
+/* A text that did not find its place. */
+static enum lb_status text_without_place(void *context, int32_t id, struct lb_buf *out) {
+    (void)context, (void)id;
+    out->status = LB_E_NOMEM;
+    return LB_OK;
+}
+
+/* What is not all there is no answer, and nothing is written on for one who has left. */
+static void test_unfinished(void **state) {
+    (void)state;
+    static const char *const questions[] = {
+        "{\"prompt\":[1,2,7],\"max_tokens\":1,\"echo\":true,\"logprobs\":2}",
+        "{\"prompt\":[1,2,7],\"max_tokens\":1,\"prompt_logprobs\":2}"};
+    const struct lb_vllm_choice one = choice();
+    struct lb_buf buf;
+    lb_buf_init(&buf, 1 << 20);
+    for (int i = 0; i < 2; i++) {
+        struct lb_vllm_completion r;
+        taken(questions[i], &r);
+        size_t whole = strlen(written(&r, &one, true, &buf));
+        struct lb_vllm_writer writer = {.buf = &buf, .text = text_without_place, .detail = &detail};
+        detail = (struct lb_detail){0};
+        lb_buf_reset(&buf);
+        lb_vllm_put_choice(&writer, &r, &one);
+        assert_int_equal(writer.status, LB_E_NOMEM);
+        assert_non_null(strstr(detail.text, "no memory left"));
+        atomic_bool gone;
+        atomic_init(&gone, true);
+        writer = (struct lb_vllm_writer){.buf = &buf, .text = text_of, .gone = &gone, .detail = &detail};
+        detail = (struct lb_detail){0};
+        lb_buf_reset(&buf);
+        lb_vllm_put_choice(&writer, &r, &one);
+        assert_int_equal(writer.status, LB_E_CANCELLED);
+        assert_null(strstr(buf.data, " c\":"));
+        assert_true(buf.len < whole);
+    }
+    lb_buf_finish(&buf);
+}
+
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_prompts),     cmocka_unit_test(test_clients),
-                                       cmocka_unit_test(test_refused),     cmocka_unit_test(test_too_many),
-                                       cmocka_unit_test(test_answers),     cmocka_unit_test(test_logprobs),
-                                       cmocka_unit_test(test_not_a_number)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_prompts),      cmocka_unit_test(test_clients),
+                                       cmocka_unit_test(test_refused),      cmocka_unit_test(test_too_many),
+                                       cmocka_unit_test(test_answers),      cmocka_unit_test(test_logprobs),
+                                       cmocka_unit_test(test_not_a_number), cmocka_unit_test(test_many_texts),
+                                       cmocka_unit_test(test_unfinished)};
     lb_arena_init(&arena, (size_t)1 << 28);
     int failures = cmocka_run_group_tests(tests, NULL, NULL);
     lb_arena_finish(&arena);
