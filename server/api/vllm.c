@@ -5,6 +5,7 @@
 #include "common/base/sha256.h"
 #include "common/base/utf8.h"
 #include "server/api/reply.h"
+#include "server/api/submit.h"
 #include "server/api/table.h"
 
 #include <stdio.h>
@@ -95,7 +96,28 @@ enum lb_status lb_vllm_id_text(void *tokenizer, int32_t id, struct lb_buf *out) 
     return lb_tokenizer_token(of, id) ? lb_tokenizer_decode(of, &id, 1, false, out, NULL) : LB_OK;
 }
 
-const char *lb_vllm_name(struct lb_exchange *x, const char *prefix, const char *request_id) {
+/* ---- what all that ask the engine have ---- */
+
+void *lb_vllm_begin(struct lb_server *server, struct lb_exchange *x, size_t bytes) {
+    const char *body = x->body.data ? x->body.data : "";
+    void *asked = lb_arena_zarray(&x->arena, 1, bytes);
+    if (!asked) {
+        lb_reply_error(x, 503, "out of memory; try again");
+        return NULL;
+    }
+    ((struct lb_visit *)x->user)->asked = asked;
+    return lb_submit_hold(server, x, lb_submit_decoding_bytes(body, x->body.len, -1)) ? asked : NULL;
+}
+
+bool lb_vllm_planned(struct lb_server *server, struct lb_exchange *x, size_t answer_bytes) {
+    const struct lb_visit *visit = x->user;
+    lb_buf_finish(&x->body);
+    lb_unhold(&x->memory, x->memory.bytes);
+    return lb_submit_hold(server, x, x->arena.used + lb_submit_job_bytes(visit->job) + answer_bytes);
+}
+
+/* A name for an answer: prefix, then the request's own id, else a random one. NULL when out of memory. */
+static const char *name_of(struct lb_exchange *x, const char *prefix, const char *request_id) {
     const struct lb_visit *visit = x->user;
     uint8_t random[16] = {0};
     char hex[LB_SHA256_HEX];
@@ -108,6 +130,52 @@ const char *lb_vllm_name(struct lb_exchange *x, const char *prefix, const char *
         request_id = hex;
     }
     return lb_arena_printf(&x->arena, "%s%s", prefix, request_id);
+}
+
+const char *lb_vllm_open_answer(struct lb_exchange *x, const char *prefix, const char *request_id,
+                                struct lb_vllm_writer *out, struct lb_detail *detail) {
+    struct lb_tokenizer *tokenizer = ((struct lb_visit *)x->user)->job->model->tokenizer;
+    const char *name = name_of(x, prefix, request_id);
+    if (!name) {
+        lb_reply_error(x, 503, "out of memory; try again");
+        return NULL;
+    }
+    /* The request's bytes are gone; their buffer takes the answer. */
+    lb_buf_init(&x->body, LB_MAX_RESPONSE_BYTES);
+    *out = (struct lb_vllm_writer){.buf = &x->body,
+                                   .text = tokenizer ? lb_vllm_id_text : NULL,
+                                   .context = tokenizer,
+                                   .gone = &x->gone,
+                                   .detail = detail};
+    return name;
+}
+
+/* The numbers are text now: they go, and what was held too much for it. */
+static bool settle(struct lb_server *server, struct lb_exchange *x, size_t answer_bytes) {
+    struct lb_job *job = ((struct lb_visit *)x->user)->job;
+    for (size_t i = 0; i < job->n_outputs; i++) {
+        lb_free(job->outputs[i].data);
+        job->outputs[i].data = NULL;
+        lb_unhold(&x->memory, job->outputs[i].bytes);
+    }
+    if (x->body.len > answer_bytes) {
+        return lb_submit_hold(server, x, x->body.len - answer_bytes);
+    }
+    lb_unhold(&x->memory, answer_bytes - x->body.len);
+    return true;
+}
+
+void lb_vllm_send(struct lb_server *server, struct lb_exchange *x, const struct lb_vllm_writer *writer,
+                  size_t answer_bytes) {
+    if (writer->status == LB_E_CANCELLED && lb_submit_gone(x)) {
+        return;
+    }
+    if (writer->status != LB_OK) {
+        lb_reply_fail(x, writer->status, writer->detail);
+    } else if (settle(server, x, answer_bytes)) {
+        lb_reply_bytes(x, 200, "application/json", x->body.data, x->body.len);
+        lb_reply_header(x, "Cache-Control", "no-cache");
+    }
 }
 
 /* ---- what there is ---- */

@@ -17,8 +17,20 @@ bool lb_vllm_find_model(struct lb_exchange *exchange, const char *name);
 bool lb_vllm_need_tokenizer(struct lb_exchange *exchange);
 /* A writer's text function for a tokenizer, its context: ids without a token have no text. */
 enum lb_status lb_vllm_id_text(void *tokenizer, int32_t id, struct lb_buf *out);
-/* A name for an answer: prefix, then the request's own id, else a random one. NULL when out of memory. */
-const char *lb_vllm_name(struct lb_exchange *exchange, const char *prefix, const char *request_id);
+
+/* First: room of so many bytes, zeroed, for the visit's `asked`, and memory held for decoding the body. NULL
+ * after an error. */
+void *lb_vllm_begin(struct lb_server *server, struct lb_exchange *exchange, size_t bytes);
+/* The question is the visit's job: its own bytes go, and memory is held for the job and for an answer of
+ * about so many bytes. False after an error. */
+bool lb_vllm_planned(struct lb_server *server, struct lb_exchange *exchange, size_t answer_bytes);
+/* A writer of the answer into the exchange's body, with the tokenizer of the visit's job. Gives the answer's
+ * name: prefix, then the request's own id, else a random one; NULL after an error. */
+const char *lb_vllm_open_answer(struct lb_exchange *exchange, const char *prefix, const char *request_id,
+                                struct lb_vllm_writer *out, struct lb_detail *detail);
+/* Sends what was written, or what became of it. The job's outputs go. */
+void lb_vllm_send(struct lb_server *server, struct lb_exchange *exchange, const struct lb_vllm_writer *writer,
+                  size_t answer_bytes);
 
 /* Gives each text its ids, in the exchange's arena, and holds memory for that; false after an error. */
 bool lb_vllm_encode(struct lb_exchange *exchange, struct lb_vllm_prompts *prompts, bool add_special);

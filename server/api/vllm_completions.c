@@ -1,12 +1,10 @@
 /* POST /v1/completions: prompts scored, and one token behind each. */
 #include "server/api/vllm.h"
 
-#include "common/base/mem.h"
 #include "common/base/utf8.h"
 #include "server/api/reply.h"
 #include "server/api/submit.h"
 
-#include <stdio.h>
 #include <string.h>
 #include <time.h>
 
@@ -48,12 +46,9 @@ static bool plan(struct lb_server *server, struct lb_exchange *x, struct asked *
     return planned;
 }
 
-static bool decode(struct lb_server *server, struct lb_exchange *x, struct asked *asked) {
+static bool decode(struct lb_exchange *x, struct asked *asked) {
     const char *body = x->body.data ? x->body.data : "";
     struct lb_detail detail = {0};
-    if (!lb_submit_hold(server, x, lb_submit_decoding_bytes(body, x->body.len, -1))) {
-        return false;
-    }
     enum lb_status status = lb_vllm_completion_decode(body, x->body.len, &x->arena, &asked->request, &detail);
     if (status != LB_OK) {
         lb_reply_fail(x, status, &detail);
@@ -67,22 +62,11 @@ static bool decode(struct lb_server *server, struct lb_exchange *x, struct asked
 
 /* The question as a job that is ready to be queued; false after an error. */
 static bool prepare(struct lb_server *server, struct lb_exchange *x) {
-    struct lb_visit *visit = x->user;
-    struct asked *asked = lb_arena_zarray(&x->arena, 1, sizeof *asked);
-    if (!asked) {
-        lb_reply_error(x, 503, "out of memory; try again");
-        return false;
-    }
-    visit->asked = asked;
-    if (!decode(server, x, asked) || !lb_vllm_find_model(x, asked->request.model) ||
-        !lb_vllm_check(x, &asked->request.sampling) ||
-        !lb_vllm_encode(x, &asked->request.prompts, asked->request.add_special) || !plan(server, x, asked)) {
-        return false;
-    }
-    lb_buf_finish(&x->body);
-    lb_unhold(&x->memory, x->memory.bytes);
-    return lb_submit_hold(
-        server, x, x->arena.used + visit->job->arena.used + visit->job->output_bytes + asked->answer_bytes);
+    struct asked *asked = lb_vllm_begin(server, x, sizeof *asked);
+    return asked && decode(x, asked) && lb_vllm_find_model(x, asked->request.model) &&
+           lb_vllm_check(x, &asked->request.sampling) &&
+           lb_vllm_encode(x, &asked->request.prompts, asked->request.add_special) && plan(server, x, asked) &&
+           lb_vllm_planned(server, x, asked->answer_bytes);
 }
 
 /* ---- the answer ---- */
@@ -165,50 +149,23 @@ static enum lb_status put_choices(const struct asked *asked, const struct lb_job
     return writer->status;
 }
 
-/* The numbers are text now: they go, and what was held too much for it. */
-static bool settle(struct lb_server *server, struct lb_exchange *x, const struct asked *asked) {
-    struct lb_job *job = ((struct lb_visit *)x->user)->job;
-    for (size_t i = 0; i < job->n_outputs; i++) {
-        lb_free(job->outputs[i].data);
-        job->outputs[i].data = NULL;
-        lb_unhold(&x->memory, job->outputs[i].bytes);
-    }
-    if (x->body.len > asked->answer_bytes) {
-        return lb_submit_hold(server, x, x->body.len - asked->answer_bytes);
-    }
-    lb_unhold(&x->memory, asked->answer_bytes - x->body.len);
-    return true;
-}
-
 static void finish(struct lb_server *server, struct lb_exchange *x) {
-    struct lb_visit *visit = x->user;
+    const struct lb_visit *visit = x->user;
     const struct asked *asked = visit->asked;
     const struct lb_hosted *hosted = visit->job->model;
     struct lb_detail detail = {0};
+    struct lb_vllm_writer writer;
+    struct lb_vllm_usage usage = {0};
     if (!lb_submit_computed(server, x)) {
         return;
     }
-    const char *name = lb_vllm_name(x, "cmpl-", asked->request.request_id);
-    struct lb_vllm_writer writer = {.buf = &x->body,
-                                    .text = hosted->tokenizer ? lb_vllm_id_text : NULL,
-                                    .context = hosted->tokenizer,
-                                    .detail = &detail};
-    struct lb_vllm_usage usage = {0};
-    if (!name) {
-        lb_reply_error(x, 503, "out of memory; try again");
-        return;
-    }
-    /* The request's bytes are gone; their buffer takes the answer. */
-    lb_buf_init(&x->body, LB_MAX_RESPONSE_BYTES);
-    lb_vllm_put_completion(&writer, name, (int64_t)time(NULL), hosted->name, hosted->version);
-    if (put_choices(asked, visit->job, &writer, &usage) == LB_OK) {
-        lb_vllm_put_end(&writer, &usage);
-    }
-    if (writer.status != LB_OK) {
-        lb_reply_fail(x, writer.status, &detail);
-    } else if (settle(server, x, asked)) {
-        lb_reply_bytes(x, 200, "application/json", x->body.data, x->body.len);
-        lb_reply_header(x, "Cache-Control", "no-cache");
+    const char *name = lb_vllm_open_answer(x, "cmpl-", asked->request.request_id, &writer, &detail);
+    if (name) {
+        lb_vllm_put_completion(&writer, name, (int64_t)time(NULL), hosted->name, hosted->version);
+        if (put_choices(asked, visit->job, &writer, &usage) == LB_OK) {
+            lb_vllm_put_end(&writer, &usage);
+        }
+        lb_vllm_send(server, x, &writer, asked->answer_bytes);
     }
 }
 

@@ -6,8 +6,6 @@
 #include "server/api/reply.h"
 #include "server/api/submit.h"
 
-#include <string.h>
-
 /* Bytes of a gathered number in base64, and of what is always there, about. */
 #define GATHERED_BYTES 6
 #define ANSWER_BYTES 1024
@@ -17,12 +15,9 @@ struct asked {
     size_t answer_bytes;
 };
 
-static bool decode(struct lb_server *server, struct lb_exchange *x, struct asked *asked) {
+static bool decode(struct lb_exchange *x, struct asked *asked) {
     const char *body = x->body.data ? x->body.data : "";
     struct lb_detail detail = {0};
-    if (!lb_submit_hold(server, x, lb_submit_decoding_bytes(body, x->body.len, -1))) {
-        return false;
-    }
     enum lb_status status = lb_vllm_generate_decode(body, x->body.len, &x->arena, &asked->request, &detail);
     if (status != LB_OK) {
         lb_reply_fail(x, status, &detail);
@@ -90,21 +85,10 @@ static bool plan(struct lb_server *server, struct lb_exchange *x, struct asked *
 }
 
 static bool prepare(struct lb_server *server, struct lb_exchange *x) {
-    struct lb_visit *visit = x->user;
-    struct asked *asked = lb_arena_zarray(&x->arena, 1, sizeof *asked);
-    if (!asked) {
-        lb_reply_error(x, 503, "out of memory; try again");
-        return false;
-    }
-    visit->asked = asked;
-    if (!decode(server, x, asked) || !lb_vllm_find_model(x, asked->request.model) ||
-        !lb_vllm_check(x, &asked->request.sampling) || !plan(server, x, asked)) {
-        return false;
-    }
-    lb_buf_finish(&x->body);
-    lb_unhold(&x->memory, x->memory.bytes);
-    return lb_submit_hold(
-        server, x, x->arena.used + visit->job->arena.used + visit->job->output_bytes + asked->answer_bytes);
+    struct asked *asked = lb_vllm_begin(server, x, sizeof *asked);
+    return asked && decode(x, asked) && lb_vllm_find_model(x, asked->request.model) &&
+           lb_vllm_check(x, &asked->request.sampling) && plan(server, x, asked) &&
+           lb_vllm_planned(server, x, asked->answer_bytes);
 }
 
 static void finish(struct lb_server *server, struct lb_exchange *x) {
@@ -113,16 +97,12 @@ static void finish(struct lb_server *server, struct lb_exchange *x) {
     const struct lb_vllm_generate *request = &asked->request;
     const struct lb_job *job = visit->job;
     struct lb_detail detail = {0};
+    struct lb_vllm_writer writer;
     if (!lb_submit_computed(server, x)) {
         return;
     }
-    struct lb_vllm_writer writer = {.buf = &x->body,
-                                    .text = job->model->tokenizer ? lb_vllm_id_text : NULL,
-                                    .context = job->model->tokenizer,
-                                    .detail = &detail};
-    const char *name = lb_vllm_name(x, "", request->request_id);
+    const char *name = lb_vllm_open_answer(x, "", request->request_id, &writer, &detail);
     if (!name) {
-        lb_reply_error(x, 503, "out of memory; try again");
         return;
     }
     int64_t n = lb_job_length(job, 0);
@@ -134,17 +114,10 @@ static void finish(struct lb_server *server, struct lb_exchange *x) {
     if (request->sampling.max_tokens > 0) {
         lb_vllm_choose(job, &request->sampling, 0, &choice);
     }
-    lb_buf_init(&x->body, LB_MAX_RESPONSE_BYTES);
     lb_vllm_put_generate(
         &writer, name, request, &choice,
         lb_vllm_output(job, LB_OUT_AT_LOGPROBS, (request->start - job->start[0]) * request->k));
-    if (writer.status != LB_OK) {
-        lb_reply_fail(x, writer.status, &detail);
-    } else if (x->body.len <= asked->answer_bytes ||
-               lb_submit_hold(server, x, x->body.len - asked->answer_bytes)) {
-        lb_reply_bytes(x, 200, "application/json", x->body.data, x->body.len);
-        lb_reply_header(x, "Cache-Control", "no-cache");
-    }
+    lb_vllm_send(server, x, &writer, asked->answer_bytes);
 }
 
 void lb_handle_generate(struct lb_server *server, struct lb_exchange *x, const struct lb_route_match *match) {

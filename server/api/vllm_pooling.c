@@ -1,7 +1,6 @@
 /* POST /v1/embeddings: a vector for each text; POST /pooling: the final state of each token. */
 #include "server/api/vllm.h"
 
-#include "common/base/mem.h"
 #include "proto/oip.h"
 #include "server/api/reply.h"
 #include "server/api/submit.h"
@@ -26,12 +25,9 @@ static bool in_bytes(const struct lb_vllm_pooling *request) {
     return request->format == LB_VLLM_BYTES || request->format == LB_VLLM_BYTES_ONLY;
 }
 
-static bool decode(struct lb_server *server, struct lb_exchange *x, struct asked *asked) {
+static bool decode(struct lb_exchange *x, struct asked *asked) {
     const char *body = x->body.data ? x->body.data : "";
     struct lb_detail detail = {0};
-    if (!lb_submit_hold(server, x, lb_submit_decoding_bytes(body, x->body.len, -1))) {
-        return false;
-    }
     enum lb_status status =
         lb_vllm_pooling_decode(body, x->body.len, asked->tokens, &x->arena, &asked->request, &detail);
     if (status != LB_OK) {
@@ -86,15 +82,13 @@ static bool plan(struct lb_server *server, struct lb_exchange *x, struct asked *
 }
 
 static bool prepare(struct lb_server *server, struct lb_exchange *x, bool tokens) {
-    struct lb_visit *visit = x->user;
-    struct asked *asked = lb_arena_zarray(&x->arena, 1, sizeof *asked);
+    const struct lb_visit *visit = x->user;
+    struct asked *asked = lb_vllm_begin(server, x, sizeof *asked);
     if (!asked) {
-        lb_reply_error(x, 503, "out of memory; try again");
         return false;
     }
-    visit->asked = asked;
     asked->tokens = tokens;
-    if (!decode(server, x, asked) || !lb_vllm_find_model(x, asked->request.model)) {
+    if (!decode(x, asked) || !lb_vllm_find_model(x, asked->request.model)) {
         return false;
     }
     if (!visit->hosted->decoder) {
@@ -108,13 +102,8 @@ static bool prepare(struct lb_server *server, struct lb_exchange *x, bool tokens
                        visit->hosted->name);
         return false;
     }
-    if (!lb_vllm_encode(x, &asked->request.prompts, asked->request.add_special) || !plan(server, x, asked)) {
-        return false;
-    }
-    lb_buf_finish(&x->body);
-    lb_unhold(&x->memory, x->memory.bytes);
-    return lb_submit_hold(
-        server, x, x->arena.used + visit->job->arena.used + visit->job->output_bytes + asked->answer_bytes);
+    return lb_vllm_encode(x, &asked->request.prompts, asked->request.add_special) && plan(server, x, asked) &&
+           lb_vllm_planned(server, x, asked->answer_bytes);
 }
 
 /* ---- answers ---- */
@@ -130,13 +119,12 @@ static void reply_json(struct lb_server *server, struct lb_exchange *x, const st
                        const struct lb_job *job) {
     struct lb_detail detail = {0};
     const struct lb_job_output *o = &job->outputs[0];
-    struct lb_vllm_writer writer = {.buf = &x->body, .detail = &detail};
-    const char *name = lb_vllm_name(x, asked->tokens ? "pool-" : "embd-", asked->request.request_id);
+    struct lb_vllm_writer writer;
+    const char *name = lb_vllm_open_answer(x, asked->tokens ? "pool-" : "embd-", asked->request.request_id,
+                                           &writer, &detail);
     if (!name) {
-        lb_reply_error(x, 503, "out of memory; try again");
         return;
     }
-    lb_buf_init(&x->body, LB_MAX_RESPONSE_BYTES);
     lb_buf_append_str(&x->body, "{\"id\":");
     lb_vllm_put_text(&writer, name, strlen(name));
     lb_buf_printf(&x->body, ",\"object\":\"list\",\"created\":%lld,\"model\":\"%s\",\"data\":[",
@@ -150,14 +138,9 @@ static void reply_json(struct lb_server *server, struct lb_exchange *x, const st
     if (writer.status == LB_OK && lb_buf_status(&x->body) != LB_OK) {
         writer.status = lb_fail(&detail, LB_E_LIMIT, "the answer is too large; ask for fewer texts");
     }
-    if (writer.status != LB_OK) {
-        /* Numbers that JSON can't say are mended by asking for base64. */
-        lb_reply_fail(x, writer.status == LB_E_UNSUPPORTED ? LB_E_ARG : writer.status, &detail);
-        return;
-    }
-    if (x->body.len <= asked->answer_bytes || lb_submit_hold(server, x, x->body.len - asked->answer_bytes)) {
-        lb_reply_bytes(x, 200, "application/json", x->body.data, x->body.len);
-    }
+    /* Numbers that JSON can't say are mended by asking for base64. */
+    writer.status = writer.status == LB_E_UNSUPPORTED ? LB_E_ARG : writer.status;
+    lb_vllm_send(server, x, &writer, asked->answer_bytes);
 }
 
 /* The bytes of one sequence after the other, as they were computed. */
@@ -191,6 +174,7 @@ static void reply_octets(struct lb_exchange *x, const struct asked *asked, const
     x->reply.parts = parts;
     x->reply.n_parts = n;
     lb_reply_header(x, "Content-Type", "application/octet-stream");
+    lb_reply_header(x, "Cache-Control", "no-cache");
     if (asked->request.format == LB_VLLM_BYTES) {
         lb_reply_header(x, "metadata", x->body.data);
     }
@@ -207,7 +191,6 @@ static void finish(struct lb_server *server, struct lb_exchange *x) {
     } else {
         reply_json(server, x, asked, visit->job);
     }
-    lb_reply_header(x, "Cache-Control", "no-cache");
 }
 
 static void handle(struct lb_server *server, struct lb_exchange *x, bool tokens) {
