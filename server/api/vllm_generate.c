@@ -25,6 +25,22 @@ static bool decode(struct lb_exchange *x, struct asked *asked) {
     return status == LB_OK;
 }
 
+/* Ids that the model's head has, or -1; false after an error. */
+static bool check_gather(struct lb_exchange *x, const struct lb_vllm_generate *request) {
+    int64_t v = lb_hosted_vocab(((struct lb_visit *)x->user)->hosted);
+    for (int64_t i = 0; i < request->n_rows * request->k; i++) {
+        if (request->gather[i] >= v) {
+            lb_reply_error(
+                x, 400,
+                "request: prompt_logprob_token_ids[%lld][%lld] = %d: must be an id, 0..%lld, or -1 for none",
+                (long long)(i / request->k), (long long)(i % request->k), request->gather[i],
+                (long long)v - 1);
+            return false;
+        }
+    }
+    return true;
+}
+
 /* The request's ids as the input score_ids [1, T, K], for which memory is held; the caller frees them. NULL
  * after an error. */
 static int32_t *scores(struct lb_server *server, struct lb_exchange *x,
@@ -37,7 +53,8 @@ static int32_t *scores(struct lb_server *server, struct lb_exchange *x,
                        (long long)request->k, (long long)matrix->longest);
         return NULL;
     }
-    if (!lb_submit_hold(server, x, 2 * n * sizeof(int32_t))) { /* the job has a copy */
+    if (!check_gather(x, request) ||
+        !lb_submit_hold(server, x, 2 * n * sizeof(int32_t))) { /* the job has a copy */
         return NULL;
     }
     int32_t *ids = lb_malloc_array(n, sizeof *ids);

@@ -42,10 +42,33 @@ static int64_t priority_of(int64_t theirs) {
     return theirs == 0 ? 0 : theirs < -7 ? 1 : 8 + theirs;
 }
 
+/* How many ids' log-probabilities are listed at each of the prompt's positions; less than 0: none are. */
+static int64_t listed(const struct lb_exchange *x, const struct lb_vllm_sampling *sampling) {
+    int64_t v = lb_hosted_vocab(((struct lb_visit *)x->user)->hosted), k = sampling->prompt_logprobs;
+    return k == LB_VLLM_ALL_LOGPROBS || k > v ? v : k;
+}
+
+/* What is certainly too much text is told before it is computed; false after an error. */
+static bool check_text(struct lb_exchange *x, int64_t k, int64_t n_tokens, int64_t n_seqs) {
+    static const char least[] = "\"0\":{\"logprob\":0,\"rank\":1,\"decoded_token\":\"\"},";
+    int64_t bytes = (n_tokens - n_seqs) * k * (int64_t)(sizeof least - 1);
+    if (bytes > (int64_t)LB_MAX_RESPONSE_BYTES) {
+        lb_reply_error(
+            x, 413,
+            "request: prompt_logprobs of %lld ids for each of %lld tokens take %lld MiB as text and "
+            "more; an answer has at most %u: ask for fewer, or for the outputs of /v2",
+            (long long)k, (long long)n_tokens, (long long)(bytes >> 20), LB_MAX_RESPONSE_BYTES >> 20);
+        return false;
+    }
+    return true;
+}
+
 bool lb_vllm_plan(struct lb_server *server, struct lb_exchange *x, const struct lb_vllm_sampling *sampling,
                   int64_t priority, const struct lb_vllm_matrix *matrix, bool scored) {
-    int64_t v = lb_hosted_vocab(((struct lb_visit *)x->user)->hosted);
-    int64_t k = sampling->prompt_logprobs == LB_VLLM_ALL_LOGPROBS ? v : sampling->prompt_logprobs;
+    int64_t k = listed(x, sampling);
+    if (!check_text(x, k, matrix->tokens, matrix->inputs[0].dim[0])) {
+        return false;
+    }
     k = k > sampling->logprobs ? k : sampling->logprobs;
     struct lb_wire_output outputs[5] = {{.name = "logits.topk_ids", .binary = true},
                                         {.name = "logprobs.topk_values", .binary = true}};
@@ -79,9 +102,7 @@ bool lb_vllm_plan(struct lb_server *server, struct lb_exchange *x, const struct 
 
 size_t lb_vllm_answer_bytes(struct lb_exchange *x, const struct lb_vllm_sampling *sampling,
                             int64_t n_tokens) {
-    int64_t v = lb_hosted_vocab(((struct lb_visit *)x->user)->hosted);
-    int64_t k = sampling->prompt_logprobs == LB_VLLM_ALL_LOGPROBS ? v : sampling->prompt_logprobs;
-    int64_t entries = sampling->prompt_logprobs == LB_VLLM_NO_LOGPROBS ? 0 : n_tokens * (k + 1);
+    int64_t k = listed(x, sampling), entries = k < 0 ? 0 : n_tokens * (k + 1);
     x->heavy |= entries > LB_LIGHT_NUMBERS;
     return (size_t)entries * ENTRY_BYTES;
 }

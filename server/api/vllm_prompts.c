@@ -67,6 +67,22 @@ static struct lb_wire_tensor input(const char *name, int64_t rows, int64_t cols,
     return t;
 }
 
+/* Ids that the model has; false after an error, which has the key's name that the client knows. */
+static bool check_ids(struct lb_exchange *x, const struct lb_vllm_prompts *prompts) {
+    int64_t v = lb_model_config(((struct lb_visit *)x->user)->hosted->model)->vocab_size;
+    for (size_t i = 0; i < prompts->n; i++) {
+        const struct lb_vllm_prompt *prompt = &prompts->all[i];
+        for (int64_t t = 0; t < prompt->n; t++) {
+            if (prompt->ids[t] >= v) {
+                lb_reply_error(x, 400, "request: %s %zu: token %lld is %d: outside the vocabulary, 0..%lld",
+                               prompts->key, i, (long long)t, prompt->ids[t], (long long)v - 1);
+                return false;
+            }
+        }
+    }
+    return true;
+}
+
 bool lb_vllm_matrix(struct lb_exchange *x, const struct lb_vllm_prompts *prompts, bool last_only,
                     struct lb_vllm_matrix *out) {
     int64_t n = (int64_t)prompts->n, longest = 0;
@@ -80,7 +96,8 @@ bool lb_vllm_matrix(struct lb_exchange *x, const struct lb_vllm_prompts *prompts
         return false;
     }
     const struct lb_visit *visit = x->user;
-    if (!lb_submit_hold(visit->server, x, (size_t)((longest + 2) * n) * sizeof(int32_t))) {
+    if (!check_ids(x, prompts) ||
+        !lb_submit_hold(visit->server, x, (size_t)((longest + 2) * n) * sizeof(int32_t))) {
         return false;
     }
     int32_t *ids = lb_calloc((size_t)((longest + 2) * n), sizeof *ids);

@@ -441,7 +441,7 @@ static void test_errors(void **state) {
         {400, "stream", "leave it out", "{\"model\":\"teacher\",\"prompt\":\"a\",\"stream\":true}"},
         {400, NULL, "no tokenizer", "{\"model\":\"bare\",\"prompt\":\"a\",\"max_tokens\":1}"},
         {400, NULL, "does not write text", "{\"model\":\"mlp\",\"prompt\":[1],\"max_tokens\":1}"},
-        {400, NULL, "outside the vocabulary", "{\"model\":\"teacher\",\"prompt\":[97],\"max_tokens\":1}"},
+        {400, "prompt", "outside the vocabulary", "{\"model\":\"teacher\",\"prompt\":[97],\"max_tokens\":1}"},
         {400, NULL, "at most 128 tokens",
          "{\"model\":\"teacher\",\"max_tokens\":1,\"prompt\":[0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,"
          "0,0,"

@@ -238,14 +238,16 @@ static void test_errors(void **state) {
         {"/pooling", "embed_dtype", "floats are float32",
          "{\"model\":\"teacher\",\"input\":[1],\"use_activation\":false,\"embed_dtype\":\"float16\"}"},
         {"/pooling", "input", "missing", "{\"model\":\"teacher\",\"use_activation\":false}"},
-        {"/pooling", NULL, "outside the vocabulary",
+        {"/pooling", "input", "outside the vocabulary",
          "{\"model\":\"teacher\",\"input\":[97],\"use_activation\":false}"},
         {"/pooling", NULL, "not valid JSON", "{"},
         {"/pooling", "request_id", "at most 256", long_id},
         {"/inference/v1/generate", "max_tokens", "0 or 1", "{\"model\":\"teacher\",\"token_ids\":[1]}"},
-        {"/inference/v1/generate", NULL, "score_ids",
-         "{\"model\":\"teacher\",\"token_ids\":[1,2],\"sampling_params\":{\"max_tokens\":0,"
-         "\"prompt_logprob_token_ids\":[[97]]}}"},
+        {"/inference/v1/generate", "prompt_logprob_token_ids", "prompt_logprob_token_ids[1][0] = 97",
+         "{\"model\":\"teacher\",\"token_ids\":[1,2,3],\"sampling_params\":{\"max_tokens\":0,"
+         "\"prompt_logprob_token_ids\":[[96],[97]]}}"},
+        {"/inference/v1/generate", "token_ids", "token_ids 0: token 2 is 97: outside the vocabulary",
+         "{\"model\":\"teacher\",\"token_ids\":[1,2,97],\"sampling_params\":{\"max_tokens\":0}}"},
         {"/inference/v1/generate", NULL, "does not write text",
          "{\"model\":\"encoder\",\"token_ids\":[1],\"sampling_params\":{\"max_tokens\":0}}"},
         {"/v1/embeddings", "input", "input 0 is empty", "{\"model\":\"encoder\",\"input\":\"\"}"},
@@ -338,7 +340,8 @@ static void test_gathers_far(void **state) {
  * into tokens. */
 static void test_memory(void **state) {
     (void)state;
-    struct lb_buf body;
+    struct lb_buf body, line;
+    repeat(&line, "[", "1", 64, "]");
     struct lb_answer answer;
     repeat(&body, "{\"model\":\"teacher\",\"max_tokens\":0,\"prompt\":[[", "1", 10000, "]");
     for (int i = 1; i < 4096; i++) {
@@ -349,6 +352,20 @@ static void test_memory(void **state) {
     assert_non_null(strstr(answer.body.data, "--memory-limit-mib"));
     lb_answer_finish(&answer);
     lb_buf_finish(&body);
+    /* as text it would be too much for any answer, however much memory there is */
+    repeat(&body, "{\"model\":\"teacher\",\"max_tokens\":0,\"prompt_logprobs\":-1,\"prompt\":[", line.data,
+           4096, "]}");
+    post("/v1/completions", body.data, 413, &answer);
+    assert_non_null(strstr(answer.body.data, "prompt_logprobs of 97 ids"));
+    lb_answer_finish(&answer);
+    lb_buf_finish(&body);
+    /* more ids than there are are not paid for */
+    repeat(&body, "{\"model\":\"teacher\",\"max_tokens\":0,\"prompt_logprobs\":16384,\"prompt\":[", line.data,
+           30, "]}");
+    post("/v1/completions", body.data, 200, &answer);
+    lb_answer_finish(&answer);
+    lb_buf_finish(&body);
+    lb_buf_finish(&line);
     repeat(&body, "{\"model\":\"encoder\",\"input\":\"", "aaaaaaaaaaaaaaa", 262144, "\"}");
     post("/v1/embeddings", body.data, 413, &answer);
     assert_non_null(strstr(answer.body.data, "--memory-limit-mib"));
