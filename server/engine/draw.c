@@ -8,7 +8,6 @@ void lb_extract_draw(struct lb_row *row) {
         .temperature = draw->temperature, .top_k = draw->top_k, .top_p = draw->top_p, .seed = draw->seed};
     struct lb_rng rng;
     lb_rng_seed(&rng, draw->seed, 0);
-    row->has_top_k = false;
     int32_t id = lb_generate_draw(&args, &rng, row->x, row->n, row->ids, row->values);
     draw->ids[row->seq] = id;
     draw->logprobs[row->seq] = (float)(row->x[id] / row->job->temperature - lb_row_logsumexp(row));

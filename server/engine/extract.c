@@ -10,9 +10,11 @@ static const lb_extract_fn fills[] = {LB_OUTPUTS(FILLS)};
 enum lb_status lb_extract_init(struct lb_extract *extract, const struct lb_place *places,
                                const struct lb_ragged *ragged, int64_t v, struct lb_arena *arena) {
     *extract = (struct lb_extract){.places = places, .ragged = ragged, .of_head = ragged, .v = v};
+    bool draws_behind = false;
     for (int64_t s = 0; s < ragged->n_seqs; s++) {
         const struct lb_job *job = places[s].job;
-        int64_t k = job->draw ? v : job->needs_head ? job->top_k : 0;
+        int64_t k = job->needs_head ? job->top_k : 0;
+        draws_behind |= job->draw != NULL;
         extract->max_k = k > extract->max_k ? k : extract->max_k;
         int64_t draws = places[s].job->samples;
         extract->max_draws = draws > extract->max_draws ? draws : extract->max_draws;
@@ -23,6 +25,11 @@ enum lb_status lb_extract_init(struct lb_extract *extract, const struct lb_place
     size_t n_drawn = (size_t)omp_get_max_threads() * (size_t)extract->max_draws;
     extract->drawn = lb_arena_array(arena, n_drawn, sizeof *extract->drawn);
     bool made = (n == 0 || (extract->ids && extract->values)) && (n_drawn == 0 || extract->drawn);
+    if (draws_behind) {
+        extract->all_ids = lb_arena_array(arena, (size_t)v, sizeof *extract->all_ids);
+        extract->all_values = lb_arena_array(arena, (size_t)v, sizeof *extract->all_values);
+        made = made && extract->all_ids && extract->all_values;
+    }
     return made ? LB_OK : LB_E_NOMEM;
 }
 
@@ -58,9 +65,18 @@ enum lb_status lb_extract_logits(void *context, int64_t row, int64_t n, float *z
                              .values = extract->values + scratch,
                              .drawn = extract->drawn + thread * (size_t)extract->max_draws};
         fill_row(&one, LB_FROM_LOGITS, 0);
-        if (one.job->draw && one.t + 1 == lb_job_length(one.job, one.seq)) {
-            lb_extract_draw(&one);
-        }
+    }
+    int64_t last = lb_job_length(place->job, place->seq) - 1 - t;
+    if (place->job->draw && last < n) { /* one row a sequence: one thread's work and room */
+        struct lb_row one = {.job = place->job,
+                             .seq = place->seq,
+                             .t = t + last,
+                             .x = z + last * extract->v,
+                             .n = extract->v,
+                             .heads = 1,
+                             .ids = extract->all_ids,
+                             .values = extract->all_values};
+        lb_extract_draw(&one);
     }
     return LB_OK;
 }

@@ -29,6 +29,8 @@ struct lb_extract {
     int32_t *ids;
     float *values;
     struct lb_drawn *drawn;
+    int32_t *all_ids; /* [v] each, where a job draws behind its sequences */
+    float *all_values;
     int64_t at; /* the sequence of the last rows: they come in order */
 };
 
@@ -98,7 +100,8 @@ const struct lb_drawn *lb_row_draws(struct lb_row *row, int64_t *out_n);
 /* Of logits: ids and values of the job's top_k largest. */
 const int32_t *lb_row_top_ids(struct lb_row *row);
 const float *lb_row_top_values(struct lb_row *row);
-/* Draws what the job wants of a whole row of logits, the sequence's last; its top k are gone afterwards. */
+/* Draws what the job wants of a whole row of logits, the sequence's last, of whose ids and values there are
+ * [V]; they hold no top k afterwards. */
 void lb_extract_draw(struct lb_row *row);
 /* Writes a row of the output: all its o->width numbers, in its datatype. */
 void lb_put_floats(const struct lb_row *row, const struct lb_job_output *o, const float *src);

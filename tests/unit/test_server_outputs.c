@@ -25,6 +25,7 @@
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <omp.h>
 #include <string.h>
 
 #define B 2
@@ -580,6 +581,28 @@ static void test_whole_rows(void **state) {
     }
 }
 
+/* What is drawn behind a sequence takes room once, not for each thread. */
+static void test_room_of_draws(void **state) {
+    (void)state;
+    struct question q = {.hosted = llama, .kind = LB_OUT_TOPK_IDS, .temperature = 1, .top_k = 1};
+    struct lb_job *job = planned(&q);
+    struct lb_job_draw draw = {.temperature = 1, .top_p = 1};
+    struct lb_place places[1] = {{job, 0}};
+    const int32_t offsets[2] = {0, lengths[0]};
+    const struct lb_ragged ragged = {1, offsets};
+    struct lb_extract extract;
+    struct lb_arena arena;
+    enum { IDS = 100000 };
+    int threads = omp_get_max_threads();
+    job->draw = &draw;
+    lb_arena_init(&arena, 1 << 20);
+    omp_set_num_threads(16);
+    assert_int_equal(lb_extract_init(&extract, places, &ragged, IDS, &arena), LB_OK);
+    omp_set_num_threads(threads);
+    lb_arena_finish(&arena);
+    lb_job_destroy(job);
+}
+
 static void test_classifier(void **state) {
     (void)state;
     assert_true(check_model(mlp) >= 5 + 3);
@@ -688,7 +711,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(test_shape_of_head), cmocka_unit_test(test_table),
         cmocka_unit_test(test_decoder),       cmocka_unit_test(test_large_vocabulary),
         cmocka_unit_test(test_whole_rows),    cmocka_unit_test(test_classifier),
-        cmocka_unit_test(test_encoder)};
+        cmocka_unit_test(test_encoder),       cmocka_unit_test(test_room_of_draws)};
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     lb_engine_destroy(engine);
     lb_hosted_release(llama);
