@@ -175,6 +175,19 @@ static error_t parse_number(int key, const char *text, struct lb_options *o, str
     }
 }
 
+/* Options that need each other, and something to serve. */
+static void check_together(const struct lb_options *o, struct argp_state *state) {
+    if (o->n_models == 0 && !o->repository) {
+        argp_error(state, "no model: give NAME=PATH or --repository DIR");
+    }
+    if (o->n_load_models > 0 && !o->repository) {
+        argp_error(state, "--load-model names models of --repository, which is missing");
+    }
+    if (!o->tls_certificate != !o->tls_key) {
+        argp_error(state, "--tls-certificate and --tls-key go together");
+    }
+}
+
 static error_t parse(int key, char *text, struct argp_state *state) {
     struct lb_options *o = state->input;
     switch (key) {
@@ -221,15 +234,7 @@ static error_t parse(int key, char *text, struct argp_state *state) {
         o->check = true;
         break;
     case ARGP_KEY_END:
-        if (o->n_models == 0 && !o->repository) {
-            argp_error(state, "no model: give NAME=PATH or --repository DIR");
-        }
-        if (o->n_load_models > 0 && !o->repository) {
-            argp_error(state, "--load-model names models of --repository, which is missing");
-        }
-        if (!o->tls_certificate != !o->tls_key) {
-            argp_error(state, "--tls-certificate and --tls-key go together");
-        }
+        check_together(o, state);
         break;
     default:
         return parse_number(key, text, o, state);
