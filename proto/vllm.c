@@ -430,6 +430,7 @@ static const char *const known[] = {"model",
                                     "endianness",
                                     "task",
                                     "use_activation",
+                                    "normalize",
                                     "token_ids",
                                     "features",
                                     "dimensions"};

@@ -80,9 +80,12 @@ static enum lb_status check_states(const json_t *root, struct lb_detail *detail)
 
 static enum lb_status read_pooling(const json_t *root, bool tokens, struct lb_arena *arena,
                                    struct lb_vllm_pooling *out, struct lb_detail *detail) {
-    static const char *const refused[] = {"truncate_prompt_tokens", "messages", "normalize"};
+    /* The last one of vectors only: states have a rule of their own */
+    static const char *const refused[] = {"truncate_prompt_tokens", "messages", "normalize",
+                                          "use_activation"};
+    size_t n_refused = sizeof refused / sizeof *refused - (tokens ? 1 : 0);
     enum lb_status status = LB_OK;
-    for (size_t i = 0; i < sizeof refused / sizeof *refused; i++) {
+    for (size_t i = 0; i < n_refused; i++) {
         const json_t *value = json_object_get(root, refused[i]);
         if (value && !json_is_null(value)) {
             return lb_fail(detail, LB_E_ARG,

@@ -229,6 +229,10 @@ static void test_errors(void **state) {
         const char *path, *param, *part, *body;
     } bad[] = {
         {"/pooling", "use_activation", "must be false", "{\"model\":\"teacher\",\"input\":[1]}"},
+        {"/v1/embeddings", "normalize", "leave it out",
+         "{\"model\":\"encoder\",\"input\":[1],\"normalize\":true}"},
+        {"/v1/embeddings", "use_activation", "leave it out",
+         "{\"model\":\"encoder\",\"input\":[1],\"use_activation\":false}"},
         {"/pooling", "task", "token_embed",
          "{\"model\":\"teacher\",\"input\":[1],\"use_activation\":false,\"task\":\"embed\"}"},
         {"/pooling", "endianness", "little",
