@@ -333,6 +333,7 @@ enum lb_status lb_engine_admit(struct lb_engine *engine, struct lb_job *job, str
     job->row_bytes = hosted->row_bytes;
     job->square_bytes = 0;
     job->taps = 0;
+    bool whole_rows = job->draw != NULL;
     for (size_t i = 0; i < job->n_outputs; i++) {
         const struct lb_output_name *what = &job->outputs[i].what;
         enum lb_output_source source = lb_output_get(what->kind)->source;
@@ -345,13 +346,13 @@ enum lb_status lb_engine_admit(struct lb_engine *engine, struct lb_job *job, str
             job->row_bytes +=
                 (size_t)job->outputs[i].width * sizeof(float) + 64; /* a sequence has a row or more */
         } else if (source == LB_FROM_LOGITS && !(lb_output_get(what->kind)->uses & LB_IN_PIECES)) {
-            job->base_bytes += lb_head_run_bytes(lb_model_head(hosted->model)->weight->rows);
+            whole_rows = true;
         } else if (source == LB_FROM_ATTENTION) {
             /* One as computed, and each as kept. */
             job->square_bytes += (job->square_bytes ? 1 : 2) * heads * sizeof(float);
         }
     }
-    if (job->draw) {
+    if (whole_rows) {
         job->base_bytes += lb_head_run_bytes(lb_model_head(hosted->model)->weight->rows);
     }
     if (job->needs_head) {

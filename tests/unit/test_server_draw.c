@@ -26,10 +26,10 @@ static struct lb_engine *engine;
 static int32_t ids[B * T];
 static const int32_t lengths[B] = {T, 6};
 
-/* A job that asks for logits and is computed; with the draw (NULL: none). */
-static struct lb_job *answer(struct lb_hosted *hosted, struct lb_job_draw *draw) {
+/* A job that asks for this and is computed; with the draw (NULL: none). */
+static struct lb_job *answer(struct lb_hosted *hosted, const char *name, struct lb_job_draw *draw) {
     const struct lb_plan_limits limits = {LB_MAX_RESPONSE_BYTES, LB_MAX_REQUEST_TOKENS, LB_MAX_JSON_VALUES};
-    struct lb_wire_output output = {.name = "logits", .binary = true};
+    struct lb_wire_output output = {.name = name, .binary = true};
     struct lb_wire_tensor inputs[2] = {{LB_IN_IDS, LB_DT_INT32, 2, {B, T}, ids, sizeof ids, true},
                                        {LB_IN_LENGTHS, LB_DT_INT32, 1, {B}, lengths, sizeof lengths, true}};
     const struct lb_infer_request request = {
@@ -73,7 +73,8 @@ static void test_draw(void **state) {
                                    .seed = i,
                                    .ids = (int32_t[B]){-1, -1},
                                    .logprobs = (float[B]){1, 1}};
-        struct lb_job *plain = answer(hosted[i % 2], NULL), *job = answer(hosted[i % 2], &draw);
+        struct lb_job *plain = answer(hosted[i % 2], "logits", NULL),
+                      *job = answer(hosted[i % 2], "logits", &draw);
         const struct lb_job_output *o = &job->outputs[0];
         assert_memory_equal(plain->outputs[0].data, o->data, o->bytes);
         for (int b = 0; b < B; b++) {
@@ -94,6 +95,17 @@ static void test_draw(void **state) {
         lb_job_destroy(plain);
         lb_job_destroy(job);
     }
+}
+
+/* Whole rows of logits are there once, however much is made of them. */
+static void test_whole_rows_once(void **state) {
+    (void)state;
+    struct lb_job_draw draw = {
+        .temperature = 1, .top_p = 1, .ids = (int32_t[B]){0}, .logprobs = (float[B]){0}};
+    struct lb_job *ranks = answer(large, "ranks.actual", NULL), *both = answer(large, "ranks.actual", &draw);
+    assert_int_equal(ranks->base_bytes, both->base_bytes);
+    lb_job_destroy(ranks);
+    lb_job_destroy(both);
 }
 
 static int setup(void **state) {
@@ -124,6 +136,6 @@ static int teardown(void **state) {
 int main(int argc, char **argv) {
     (void)argc;
     lb_gemm_setup(0, argv);
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_draw)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_draw), cmocka_unit_test(test_whole_rows_once)};
     return cmocka_run_group_tests(tests, setup, teardown);
 }
