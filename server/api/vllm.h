@@ -55,8 +55,8 @@ bool lb_vllm_check(struct lb_exchange *exchange, const struct lb_vllm_sampling *
 /* The visit's job: top k, with scored the next tokens' log-probabilities, and what sampling asks for. False
  * after an error. */
 bool lb_vllm_plan(struct lb_server *server, struct lb_exchange *exchange,
-                  const struct lb_vllm_sampling *sampling, int64_t priority,
-                  const struct lb_vllm_matrix *matrix, bool scored);
+                  const struct lb_vllm_sampling *sampling, int64_t priority, struct lb_vllm_matrix *matrix,
+                  bool scored);
 /* What prompt_logprobs of so many tokens take as text, about; marks the exchange as heavy where that is much.
  */
 size_t lb_vllm_answer_bytes(struct lb_exchange *exchange, const struct lb_vllm_sampling *sampling,

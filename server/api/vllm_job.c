@@ -5,7 +5,6 @@
 #include "server/api/reply.h"
 #include "server/api/submit.h"
 
-#include <string.h>
 #include <sys/random.h>
 
 /* Bytes of an answer for one id with its log-probability in vLLM's form, about. */
@@ -64,7 +63,7 @@ static bool check_text(struct lb_exchange *x, int64_t k, int64_t n_tokens, int64
 }
 
 bool lb_vllm_plan(struct lb_server *server, struct lb_exchange *x, const struct lb_vllm_sampling *sampling,
-                  int64_t priority, const struct lb_vllm_matrix *matrix, bool scored) {
+                  int64_t priority, struct lb_vllm_matrix *matrix, bool scored) {
     int64_t k = listed(x, sampling);
     if (!check_text(x, k, matrix->tokens, matrix->inputs[0].dim[0])) {
         return false;
@@ -82,14 +81,12 @@ bool lb_vllm_plan(struct lb_server *server, struct lb_exchange *x, const struct 
     if (matrix->n_inputs > 3) {
         outputs[n++] = (struct lb_wire_output){.name = "logprobs.at_ids", .binary = true};
     }
-    struct lb_wire_tensor inputs[4];
-    memcpy(inputs, matrix->inputs, sizeof inputs);
     const struct lb_infer_request infer = {.top_k = k > 1 ? k : 1,
                                            .temperature =
                                                sampling->temperature > 0 ? sampling->temperature : 1,
                                            .priority = priority_of(priority),
                                            .n_inputs = matrix->n_inputs,
-                                           .inputs = inputs,
+                                           .inputs = matrix->inputs,
                                            .n_outputs = n,
                                            .outputs = outputs};
     const struct lb_job_draw draw = {.temperature = sampling->temperature,
