@@ -1,5 +1,6 @@
 /* The loss alm and, by the chain rule, its gradient by logits against PyTorch's (make_alm.py). How steps put
- * it together is held against formula and finite differences in tests/grad/test_grad_step.c. */
+ * it together is held against formula and finite differences in tests/grad/test_grad_step.c
+ * and test_grad_step_teachers.c. */
 #include <stdarg.h>
 #include <stddef.h>
 #include <setjmp.h>

@@ -1,0 +1,357 @@
+#include <stdarg.h>
+#include <stddef.h>
+#include <setjmp.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include "common/nn/reduce.h"
+#include "tests/grad/step_world.h"
+#include "tests/support/whole_step.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define TOLERANCE 2e-3
+
+struct lb_worlds lb_worlds = {.listed = 8};
+const enum lb_target_lane lb_world_lanes[2] = {LB_LANE_FINAL, LB_LANE_TOPK};
+
+static float *normals(int64_t n, double scale) {
+    float *out = malloc((size_t)n * sizeof *out);
+    assert_non_null(out);
+    for (int64_t i = 0; i < n; i++) {
+        out[i] = (float)(scale * lb_rng_normal(&lb_worlds.rng));
+    }
+    return out;
+}
+
+static struct lb_wire_tensor *add(struct lb_answer *a, const char *name, int64_t d0, int64_t d1, int64_t d2,
+                                  float *data) {
+    struct lb_wire_tensor *t = &a->tensors[a->n_tensors];
+    assert_int_equal(lb_output_parse(name, &a->what[a->n_tensors++], NULL), LB_OK);
+    *t = (struct lb_wire_tensor){.name = name,
+                                 .datatype = LB_DT_FP32,
+                                 .n_dims = d2 > 0   ? 3
+                                           : d1 > 0 ? 2
+                                                    : 1,
+                                 .dim = {d0, d1, d2},
+                                 .data = data};
+    t->bytes = (size_t)(d0 * (d1 > 0 ? d1 : 1) * (d2 > 0 ? d2 : 1)) * 4;
+    return t;
+}
+
+/* Causal rows that sum to one. */
+static float *attention(int64_t heads, int64_t t) {
+    float *out = calloc((size_t)(heads * t * t), sizeof *out);
+    assert_non_null(out);
+    for (int64_t h = 0; h < heads; h++) {
+        for (int64_t i = 0; i < t; i++) {
+            for (int64_t j = 0; j <= i; j++) {
+                out[(h * t + i) * t + j] = 1.0f / (float)(i + 1);
+            }
+        }
+    }
+    return out;
+}
+
+/* Teachers list other ids, some of them the same. */
+static void top_k(struct lb_answer *a, int64_t t, int64_t k, int teacher) {
+    int32_t *ids = malloc((size_t)(t * k) * sizeof *ids);
+    float *values = normals(t * k, 1), *rest = malloc((size_t)t * sizeof *rest);
+    assert_true(ids != NULL && rest != NULL);
+    for (int64_t i = 0; i < t; i++) {
+        for (int64_t j = 0; j < k; j++) {
+            ids[i * k + j] =
+                (int32_t)((i + (5 + teacher) * j) % (lb_worlds.trimmed && teacher == 0 ? WHOLE : VOCAB));
+        }
+        rest[i] = (float)log(0.3 / 1.3); /* some mass for the others */
+    }
+    add(a, "logits.topk_ids", t, k, 0, (float *)ids)->datatype = LB_DT_INT32;
+    add(a, "logits.topk_values", t, k, 0, values);
+    add(a, "logprobs.rest", t, 0, 0, rest);
+}
+
+/* The second teacher reads other tokens: of the row's all but the last few, by twos and ones, as one and two.
+ */
+static void make_readings(struct lb_world *w, int s) {
+    static const int32_t ids[MAX_T] = {0};
+    struct lb_sample *sample = &w->samples[s];
+    int64_t n = 0, its = 0;
+    for (int64_t at = 0; at + 3 < sample->n && its + 3 < sample->n; n++) {
+        int32_t wide = 1 + (int32_t)(n % 2), its_n = 3 - wide;
+        w->chunks[s][n] = (struct lb_chunk){(int32_t)at, wide, (int32_t)its, its_n};
+        at += wide;
+        its += its_n;
+    }
+    w->readings[s][1] = (struct lb_reading){ids, sample->n, w->chunks[s], n};
+    sample->readings = w->readings[s];
+}
+
+static void make_answers(struct lb_world *w) {
+    static const int64_t lengths[SAMPLES] = {1, 9, MAX_T};
+    for (int s = 0; s < SAMPLES; s++) {
+        int64_t t = lengths[s], rows = lb_worlds.classes ? 1 : t;
+        int32_t *ids = malloc((size_t)(t + 1) * sizeof *ids);
+        assert_non_null(ids);
+        for (int64_t i = 0; i <= t; i++) {
+            ids[i] = (int32_t)lb_rng_below(&lb_worlds.rng, VOCAB);
+        }
+        w->samples[s] = (struct lb_sample){.ids = ids, .n = t, .tag = -1, .label = 11 * s + 3};
+        make_readings(w, s);
+        w->rows += t;
+        for (int k = 0; k < 2; k++) {
+            struct lb_answer *a = &w->answers[s * 2 + k];
+            add(a, "hidden_states.final", rows, TEACHER_WIDTH, 0, normals(rows * TEACHER_WIDTH, 1));
+            add(a, "hidden_states.1", t, TEACHER_WIDTH, 0, normals(t * TEACHER_WIDTH, 1));
+            add(a, "sentence_embedding", TEACHER_WIDTH, 0, 0, normals(TEACHER_WIDTH, 1));
+            add(a, "attentions.0", TEACHER_HEADS, t, t, attention(TEACHER_HEADS, t));
+            float *actual = normals(t, 0.5);
+            for (int64_t i = 0; i < t; i++) {
+                actual[i] = -1.0f - (float)fabs(actual[i]);
+            }
+            add(a, "logprobs.actual", t, 0, 0, actual);
+            top_k(a, rows, w->recipe.loss_top_k, k);
+            if (lb_worlds.trimmed) {
+                float *lse = normals(t, 0.5);
+                for (int64_t i = 0; i < t; i++) {
+                    lse[i] += 6; /* for some rows above all that is kept */
+                }
+                add(a, "logsumexp", t, 0, 0, lse);
+            }
+            w->pointers[s * 2 + k] = a;
+        }
+    }
+    w->pointers[1] = NULL; /* the second teacher did not answer about the first sample */
+}
+
+static void make_student(struct lb_world *w, bool tied, bool encoder) {
+    struct lb_config c = {.model_type = "llama",
+                          .vocab_size = VOCAB,
+                          .hidden_size = 16,
+                          .intermediate_size = 24,
+                          .num_hidden_layers = 2,
+                          .num_attention_heads = 4,
+                          .num_key_value_heads = 2,
+                          .head_dim = 4,
+                          .max_position_embeddings = 32,
+                          .norm_eps = 1e-5,
+                          .rope_theta = 100,
+                          .tie_word_embeddings = tied,
+                          .bos_token_id = -1,
+                          .eos_token_id = 0,
+                          .pad_token_id = -1,
+                          .initializer_range = 0.3};
+    struct lb_detail detail = {0};
+    if (encoder) {
+        snprintf(c.model_type, sizeof c.model_type, "bert");
+        c.num_key_value_heads = c.num_attention_heads;
+        c.type_vocab_size = 2;
+        c.tie_word_embeddings = false;
+        c.num_labels = lb_worlds.classes ? VOCAB : 0;
+    }
+    if (lb_model_create(&c, 5, &w->student, &detail) != LB_OK) {
+        fail_msg("%s", detail.text);
+    }
+}
+
+static unsigned add_loss(struct lb_world *w, const struct lb_loss *loss, double weight, double temperature) {
+    unsigned l = (unsigned)w->plan.n_losses++;
+    w->plan.losses[l].loss = loss;
+    snprintf(w->plan.losses[l].name, sizeof w->plan.losses[l].name, "%s", loss->name);
+    w->plan.losses[l].args = (struct lb_loss_args){
+        .weight = weight, .temperature = temperature, .normalize = true, .bce_temp = 10};
+    w->plan.on_label |= w->plan.losses[l].loss->on == LB_ON_LABEL;
+    w->plan.on_target |= w->plan.losses[l].loss->on == LB_ON_TARGET;
+    w->plan.on_chunk |= w->plan.losses[l].loss->on == LB_ON_CHUNK;
+    return l;
+}
+
+static void add_pair(struct lb_world *w, unsigned loss, unsigned teacher, int student_layer,
+                     enum lb_output_kind kind, int layer) {
+    struct lb_pair *p = &w->plan.pairs[w->plan.n_pairs];
+    bool attention_loss = kind == LB_OUT_ATTENTION;
+    *p = (struct lb_pair){
+        .loss = loss, .teacher = teacher, .kind = kind, .layer = layer, .final = student_layer < 0};
+    p->tap = (struct lb_tap){attention_loss ? LB_TAP_ATTENTION : LB_TAP_HIDDEN, student_layer, NULL};
+    p->once = w->plan.losses[loss].once = lb_worlds.classes && p->final;
+    p->student_width = attention_loss ? 4 : 16;
+    p->teacher_width = attention_loss ? TEACHER_HEADS : TEACHER_WIDTH;
+    if (!attention_loss) {
+        snprintf(p->projection, sizeof p->projection, "projection.%zu.weight", w->plan.n_pairs);
+        assert_int_equal(lb_model_extend(w->student, p->projection, TEACHER_WIDTH, 16, 9, NULL), LB_OK);
+    }
+    w->plan.n_pairs++;
+}
+
+/* A loss of the table with what it needs: activations of both teachers at the final state or at layer 1, or
+ * attention. */
+void lb_world_add(struct lb_world *w, const struct lb_loss *loss, enum lb_target_lane lane) {
+    static const double weight[] = {[LB_ON_LABEL] = 0.4,    [LB_ON_TARGET] = 0.7, [LB_ON_HIDDEN] = 0.6,
+                                    [LB_ON_ATTENTION] = 30, [LB_ON_SENTENCE] = 1, [LB_ON_CHUNK] = 8};
+    double temperature = loss->on == LB_ON_TARGET && lane != LB_LANE_TOPK ? 1.5 : 1;
+    unsigned l = add_loss(w, loss, weight[loss->on], temperature);
+    for (unsigned k = 0; k < 2 && loss->on == LB_ON_HIDDEN; k++) {
+        add_pair(w, l, k, l % 2 == 0 ? -1 : 1, l % 2 == 0 ? LB_OUT_HIDDEN_FINAL : LB_OUT_HIDDEN,
+                 l % 2 == 0 ? 0 : 1);
+    }
+    for (unsigned k = 0; k < 2 && loss->on == LB_ON_SENTENCE; k++) {
+        add_pair(w, l, k, -1, LB_OUT_SENTENCE, 0);
+    }
+    for (unsigned k = 0; k < 2 && loss->on == LB_ON_ATTENTION; k++) {
+        add_pair(w, l, k, 0, LB_OUT_ATTENTION, 0);
+    }
+}
+
+bool lb_world_serves(enum lb_target_lane lane, const struct lb_loss *loss) {
+    unsigned kind = lane == LB_LANE_TOPK ? LB_TARGET_TRUNCATED : LB_TARGET_DENSE;
+    return loss->on != LB_ON_TARGET || (loss->kinds & kind) != 0;
+}
+
+/* only NULL: every loss of the table that the lane serves and a decoder's student can learn from. */
+struct lb_world *lb_world_create(const struct lb_mixture *mixture, enum lb_target_lane lane, bool tied,
+                                 const struct lb_loss *only) {
+    struct lb_world *w = calloc(1, sizeof *w);
+    assert_non_null(w);
+    w->recipe = (struct lb_recipe){.teachers = w->teachers,
+                                   .teachers_count = 2,
+                                   .mixture = mixture->name,
+                                   .targets = lane,
+                                   .loss_top_k = lb_worlds.listed,
+                                   .loss_add_tail = true,
+                                   .per_device_train_batch_size = SAMPLES,
+                                   .gradient_accumulation_steps = 1,
+                                   .temperature = 1};
+    make_student(w, tied, lb_worlds.classes || (only != NULL && only->on == LB_ON_SENTENCE));
+    w->plan.recipe = &w->recipe;
+    w->plan.mixture = mixture;
+    w->plan.n_teachers = 2;
+    static char name[] = "t";
+    for (int k = 0; k < 2; k++) {
+        w->teachers[k] = (struct lb_recipe_teacher){.name = name, .weight = 1 + k};
+        w->info[k] = (struct lb_teacher_info){
+            .vocab_size = VOCAB, .hidden_size = TEACHER_WIDTH, .n_layers = 2, .n_heads = TEACHER_HEADS};
+        w->head[k] = (struct lb_teacher_head){normals(VOCAB * TEACHER_WIDTH, 0.5), NULL, VOCAB, TEACHER_WIDTH,
+                                              LB_HEAD_PLAIN};
+        w->info[k].num_labels = w->info[k].n_ids = lb_worlds.classes ? VOCAB : 0;
+        w->plan.info[k] = &w->info[k];
+        if (lb_worlds.trimmed && k == 0) {
+            w->info[k].vocab_size = WHOLE;
+            w->plan.map[k] = lb_worlds.trimmed;
+        }
+        w->plan.head[k] = &w->head[k];
+    }
+    for (size_t i = 0; lb_loss_at(i) != NULL; i++) {
+        if (only != NULL ? lb_loss_at(i) == only
+                         : lb_world_serves(lane, lb_loss_at(i)) && lb_loss_at(i)->on != LB_ON_SENTENCE &&
+                               !(lb_worlds.classes && lb_loss_at(i)->on == LB_ON_CHUNK)) {
+            lb_world_add(w, lb_loss_at(i), lane);
+        }
+    }
+    make_answers(w);
+    w->step = lb_step_create(&w->plan, w->student, (size_t)1 << 28);
+    assert_non_null(w->step);
+    return w;
+}
+
+double lb_world_run(struct lb_world *w) {
+    struct lb_step_result result = {0};
+    struct lb_detail detail = {0};
+    size_t n;
+    float *grads = lb_model_grads(w->student, &n);
+    memset(grads, 0, n * sizeof *grads);
+    lb_rng_seed(&lb_worlds.rng, 2, 2);
+    if (lb_whole_step(w->step, w->samples, SAMPLES, w->pointers, w->rows, &lb_worlds.rng, &result, &detail) !=
+        LB_OK) {
+        fail_msg("%s", detail.text);
+    }
+    return result.loss;
+}
+
+void lb_world_destroy(struct lb_world *w) {
+    for (int s = 0; s < SAMPLES; s++) {
+        free((void *)w->samples[s].ids);
+        for (int k = 0; k < 2; k++) {
+            for (size_t i = 0; i < w->answers[s * 2 + k].n_tensors; i++) {
+                free((void *)w->answers[s * 2 + k].tensors[i].data);
+            }
+        }
+    }
+    for (int k = 0; k < 2; k++) {
+        free(w->head[k].weight);
+    }
+    lb_step_destroy(w->step);
+    lb_model_destroy(w->student);
+    free(w);
+}
+
+static double along(struct lb_world *w, const struct lb_weight *weight, const float *keep,
+                    const double *direction, double e) {
+    int64_t n = weight->rows * weight->cols;
+    for (int64_t i = 0; i < n; i++) {
+        weight->value[i] = (float)(keep[i] + e * direction[i]);
+    }
+    double up = lb_world_run(w);
+    for (int64_t i = 0; i < n; i++) {
+        weight->value[i] = (float)(keep[i] - e * direction[i]);
+    }
+    double down = lb_world_run(w);
+    memcpy(weight->value, keep, (size_t)n * sizeof *keep);
+    return (up - down) / (2 * e);
+}
+
+/* Frees the world. whole: its losses reach every tensor. */
+void lb_world_check(const char *name, struct lb_world *w, bool whole) {
+    size_t n;
+    const struct lb_weight *weights = lb_model_weights(w->student, &n);
+    double worst = 0;
+    size_t reached = 0, n_grads;
+    (void)lb_world_run(w);
+    float *grads = lb_model_grads(w->student, &n_grads), *analytic = malloc(n_grads * sizeof *analytic);
+    assert_non_null(analytic);
+    memcpy(analytic, grads, n_grads * sizeof *analytic);
+    for (size_t i = 0; i < n; i++) {
+        int64_t size = weights[i].rows * weights[i].cols;
+        if (strstr(weights[i].name, ".key.bias") != NULL) {
+            continue; /* softmax does not see it: what stands there is rounding */
+        }
+        const float *g = analytic + (weights[i].grad - grads);
+        float *keep = malloc((size_t)size * sizeof *keep);
+        double *direction = malloc((size_t)size * sizeof *direction), norm = 0;
+        assert_true(keep != NULL && direction != NULL);
+        memcpy(keep, weights[i].value, (size_t)size * sizeof *keep);
+        for (int64_t j = 0; j < size; j++) {
+            norm += (double)g[j] * g[j];
+        }
+        norm = sqrt(norm);
+        assert_true(norm > 0 || !whole);
+        reached += norm > 0 ? 1 : 0;
+        for (int64_t j = 0; j < size; j++) {
+            direction[j] = norm > 0 ? g[j] / norm : 0;
+        }
+        double wide = along(w, &weights[i], keep, direction, 4e-3),
+               narrow = along(w, &weights[i], keep, direction, 2e-3);
+        double measured = (4 * narrow - wide) / 3,
+               error = norm > 0 ? fabs(measured - norm) / norm : fabs(measured);
+        worst = fmax(worst, error);
+        if (error > TOLERANCE) {
+            fail_msg("%s: %s: along its gradient the loss changes by %.6g, the gradient says %.6g", name,
+                     weights[i].name, measured, norm);
+        }
+        free(keep);
+        free(direction);
+    }
+    printf("%-44s %zu of %zu tensors, largest relative error %.2e\n", name, reached, n, worst);
+    assert_true(reached > 0);
+    free(analytic);
+    lb_world_destroy(w);
+}
+
+void lb_world_check_new(const char *name, const struct lb_mixture *mixture, enum lb_target_lane lane,
+                        bool tied, const struct lb_loss *only) {
+    char label[96];
+    snprintf(label, sizeof label, "%s, %s%s", name, lane == LB_LANE_TOPK ? "top-k" : "final states",
+             tied ? ", tied" : "");
+    lb_world_check(label, lb_world_create(mixture, lane, tied, only), only == NULL); /* one alone need not */
+}

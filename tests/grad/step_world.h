@@ -1,0 +1,72 @@
+/* A student, two teachers and their answers, made up, and a whole training step of them: decoder (of
+ * sentences: encoder), fused head, every loss and every mixture of the tables, projections, attention.
+ *
+ * For each tensor of the student the step's gradient g is compared with the change of the loss along g: (L(w
+ * + e g/|g|) - L(w - e g/|g|)) / 2e must be |g|, with its sign. Losses are computed in float, so e is chosen
+ * large and two step sizes are combined (Richardson) to keep the curvature out.
+ */
+#ifndef LB_TESTS_GRAD_STEP_WORLD_H
+#define LB_TESTS_GRAD_STEP_WORLD_H
+
+#include "common/base/rng.h"
+#include "trainer/learn/step.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#define SAMPLES 3
+#define VOCAB 37
+#define WHOLE 53 /* of a teacher whose vocabulary the student has a part of */
+#define TEACHER_WIDTH 20
+#define TEACHER_HEADS 3
+#define MAX_T 16
+
+/* What worlds are made like, and drawn from: a test that sets it puts it back. */
+extern struct lb_worlds {
+    struct lb_rng rng;
+    const struct lb_vocab_map *trimmed; /* when set, the first teacher's */
+    int64_t listed;                     /* of a teacher's ids; 8 */
+    bool classes;                       /* student and teachers classify texts, of which each has one label */
+} lb_worlds;
+
+extern const enum lb_target_lane lb_world_lanes[2]; /* final states, top-k */
+
+struct lb_world {
+    struct lb_recipe recipe;
+    struct lb_recipe_teacher teachers[2];
+    struct lb_model *student;
+    struct lb_plan plan;
+    struct lb_teacher_info info[2];
+    struct lb_teacher_head head[2];
+    struct lb_sample samples[SAMPLES];
+    struct lb_reading readings[SAMPLES][2];
+    struct lb_chunk chunks[SAMPLES][MAX_T];
+    struct lb_answer answers[SAMPLES * 2];
+    const struct lb_answer *pointers[SAMPLES * 2];
+    struct lb_step *step;
+    int64_t rows;
+};
+
+/* only NULL: every loss of the table that the lane serves and a decoder's student can learn from. Fails the
+ * test when it can't, as all of these. */
+struct lb_world *lb_world_create(const struct lb_mixture *mixture, enum lb_target_lane lane, bool tied,
+                                 const struct lb_loss *only);
+void lb_world_destroy(struct lb_world *w);
+
+/* A loss of the table with what it needs: activations of both teachers at the final state or at layer 1, or
+ * attention. */
+void lb_world_add(struct lb_world *w, const struct lb_loss *loss, enum lb_target_lane lane);
+
+bool lb_world_serves(enum lb_target_lane lane, const struct lb_loss *loss);
+
+/* One step, always of the same draws: its loss; its gradients are the student's. */
+double lb_world_run(struct lb_world *w);
+
+/* Compares as said above. Frees the world. whole: its losses reach every tensor. */
+void lb_world_check(const char *name, struct lb_world *w, bool whole);
+
+/* The same of a new world. */
+void lb_world_check_new(const char *name, const struct lb_mixture *mixture, enum lb_target_lane lane,
+                        bool tied, const struct lb_loss *only);
+
+#endif

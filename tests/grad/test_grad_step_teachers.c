@@ -1,0 +1,267 @@
+/* Whole steps of teachers that are unlike: each loss its own, other tokens read, other vocabularies. */
+#include <stdarg.h>
+#include <stddef.h>
+#include <setjmp.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include "common/nn/head.h"
+#include "common/nn/reduce.h"
+#include "tests/grad/step_world.h"
+#include "tests/support/whole_step.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Ids 0, 1, 2 of three stay, so far as VOCAB goes. */
+static int32_t kept[VOCAB];
+static const struct lb_vocab_map part = {.kept = kept, .n = VOCAB};
+
+/* One loss from each teacher: what they weigh among themselves does not matter, and the one that reads other
+ * tokens is asked for nothing but its labels. */
+static struct lb_world *make_apart(const char *mixture, enum lb_target_lane lane) {
+    struct lb_world *w = lb_world_create(lb_mixture_find(mixture), lane, true, lb_loss_find("kl"));
+    lb_world_add(w, lb_loss_find("alm"), lane);
+    w->plan.sets[1] = 1;
+    w->plan.sets[2] = 2;
+    w->plan.n_sets = 2;
+    w->plan.losses[0].set = 1;
+    w->plan.losses[1].set = 2;
+    w->plan.unlike[1] = w->plan.apart[1] = true;
+    w->plan.head[1] = NULL;
+    for (int s = 0; s < SAMPLES; s++) {
+        struct lb_answer *a = &w->answers[s * 2 + 1];
+        for (size_t i = 0; i < a->n_tensors; i++) {
+            a->what[i].kind = a->what[i].kind == LB_OUT_ACTUAL ? LB_OUT_ACTUAL : LB_OUT_SENTENCE;
+        }
+    }
+    return w;
+}
+
+/* What the second teacher's chunks come to, by the formula. */
+static double alm_of(struct lb_world *w) {
+    const struct lb_head *head = lb_model_head(w->student);
+    const struct lb_value *states;
+    double sum = 0;
+    int64_t row = 0;
+    assert_int_equal(lb_step_forward(w->step, w->samples, SAMPLES, &lb_worlds.rng, &states, NULL), LB_OK);
+    for (int s = 0; s < SAMPLES; row += w->samples[s].n, s++) {
+        const struct lb_wire_tensor *its = lb_answer_find(&w->answers[s * 2 + 1], LB_OUT_ACTUAL, 0);
+        for (int64_t c = 0; s > 0 && c < w->readings[s][1].n_chunks; c++) {
+            const struct lb_chunk *chunk = &w->chunks[s][c];
+            double own = 0, teacher = 0;
+            for (int32_t t = chunk->at; t < chunk->at + chunk->n; t++) {
+                float z[VOCAB];
+                lb_head_logits(states->data + (row + t) * 16, 1, 16, head->weight->value, NULL, VOCAB,
+                               LB_HEAD_PLAIN, z);
+                own += z[w->samples[s].ids[t + 1]] - lb_logsumexp(z, VOCAB, 1);
+            }
+            for (int32_t t = chunk->its_at; t < chunk->its_at + chunk->its_n; t++) {
+                teacher += (double)((const float *)its->data)[t];
+            }
+            double p = exp(teacher / 10 - 1e-6), q = exp(own / 10 - 1e-6);
+            sum -= (p * log(q) + (1 - p) * log(1 - q)) / (double)w->rows;
+        }
+    }
+    return sum;
+}
+
+static void teachers_apart(void **state) {
+    (void)state;
+    for (int l = 0; l < 2; l++) {
+        double loss[3];
+        for (int i = 0; i < 3; i++) {
+            static const char *const names[] = {"mean_probs", "mean_losses", "ca_mkd"};
+            lb_rng_seed(&lb_worlds.rng, 9, 0);
+            struct lb_world *w = make_apart(names[i], lb_world_lanes[l]);
+            struct lb_step_result result = {0};
+            loss[i] = lb_world_run(w);
+            assert_int_equal(lb_whole_step(w->step, w->samples, SAMPLES, w->pointers, w->rows, &lb_worlds.rng,
+                                           &result, NULL),
+                             LB_OK);
+            /* Of 26 rows the second answered 25, and 19 are in chunks. */
+            assert_true(fabs(result.weight[0] - 1) < 1e-9 && fabs(result.weight[1] - 25 / 26.0) < 1e-9);
+            assert_true(result.term[0] > 0 && fabs(result.term[1] - alm_of(w)) < 1e-6 * result.term[1]);
+            assert_true(fabs(result.in_chunks[1] * 26 - 19) < 1e-9 && result.chunked[0] == 0);
+            lb_world_destroy(w);
+        }
+        assert_true(loss[0] == loss[1] && loss[0] == loss[2]);
+        lb_world_check(l == 0 ? "kl, and alm of another teacher" : "the same, top-k",
+                       make_apart("ca_mkd", lb_world_lanes[l]), false);
+    }
+}
+
+/* Losses alike that learn from different teachers each have their own target. */
+static void each_its_teacher(void **state) {
+    (void)state;
+    for (int l = 0; l < 2; l++) {
+        double alone[2];
+        struct lb_step_result result;
+        struct lb_world *w =
+            lb_world_create(lb_mixture_find("mean_probs"), lb_world_lanes[l], true, lb_loss_find("kl"));
+        for (unsigned k = 0; k < 2; k++) {
+            w->plan.sets[1] = 1u << k;
+            w->plan.n_sets = 1;
+            w->plan.losses[0].set = 1;
+            alone[k] = lb_world_run(w);
+        }
+        lb_world_add(w, lb_loss_find("kl"), lb_world_lanes[l]);
+        w->plan.sets[1] = 1;
+        w->plan.sets[2] = 2;
+        w->plan.n_sets = 2;
+        w->plan.losses[1].set = 2;
+        result = (struct lb_step_result){0};
+        assert_int_equal(
+            lb_whole_step(w->step, w->samples, SAMPLES, w->pointers, w->rows, &lb_worlds.rng, &result, NULL),
+            LB_OK);
+        for (int k = 0; k < 2; k++) {
+            assert_true(fabs(result.term[k] * w->plan.losses[k].args.weight - alone[k]) < 1e-9 * alone[k]);
+        }
+        assert_true(fabs(alone[0] - alone[1]) > 1e-3);
+        lb_world_destroy(w);
+    }
+}
+
+/* Where a teacher that reads other tokens is weighed by cross entropy, it is that of its chunks for each
+ * token of the student's. */
+static void chunks_weighed(void **state) {
+    (void)state;
+    struct lb_world *w = lb_world_create(lb_mixture_find("ca_mkd"), LB_LANE_FINAL, true, lb_loss_find("alm"));
+    struct lb_step_result result = {0};
+    double want = 0;
+    w->plan.unlike[1] = true;
+    for (int s = 1; s < SAMPLES; s++) {
+        double ce[2] = {0}, n[2] = {0};
+        const float *own = (const float *)lb_answer_find(w->pointers[s * 2], LB_OUT_ACTUAL, 0)->data,
+                    *its = (const float *)lb_answer_find(w->pointers[s * 2 + 1], LB_OUT_ACTUAL, 0)->data;
+        for (int64_t t = 0; t + 1 < w->samples[s].n; t++, n[0]++) {
+            ce[0] -= (double)own[t];
+        }
+        for (int64_t c = 0; c < w->readings[s][1].n_chunks; c++) {
+            const struct lb_chunk *chunk = &w->chunks[s][c];
+            for (int32_t t = chunk->its_at; t < chunk->its_at + chunk->its_n; t++) {
+                ce[1] -= (double)its[t];
+            }
+            n[1] += chunk->n;
+        }
+        /* The softmax of one teacher's is the other's weight, times 1 and 2 of the recipe. */
+        double e0 = exp(ce[0] / n[0]), e1 = exp(ce[1] / n[1]);
+        want += 2 * e0 / (2 * e0 + e1) * (double)w->samples[s].n / (double)w->rows;
+    }
+    assert_int_equal(
+        lb_whole_step(w->step, w->samples, SAMPLES, w->pointers, w->rows, &lb_worlds.rng, &result, NULL),
+        LB_OK);
+    assert_true(fabs(result.weight[1] - want) < 1e-6);
+    lb_world_destroy(w);
+}
+
+/* KL's gradient is linear in what the teachers say, so that a mixture of their kept parts, with its mass,
+ * pulls at the student just as all of them do, each with its own. */
+static void trimmed_masses(void) {
+    static const char *const names[2] = {"mean_probs", "mean_losses"};
+    float *grads[2];
+    size_t n = 0;
+    double norm = 0, apart = 0;
+    for (int i = 0; i < 2; i++) {
+        lb_rng_seed(&lb_worlds.rng, 9, 0);
+        struct lb_world *w =
+            lb_world_create(lb_mixture_find(names[i]), LB_LANE_FINAL, true, lb_loss_find("kl"));
+        (void)lb_world_run(w);
+        const float *own = lb_model_grads(w->student, &n);
+        grads[i] = malloc(n * sizeof *grads[i]);
+        assert_non_null(grads[i]);
+        memcpy(grads[i], own, n * sizeof *own);
+        lb_world_destroy(w);
+    }
+    for (size_t i = 0; i < n; i++) {
+        norm += (double)grads[0][i] * grads[0][i];
+        apart += ((double)grads[0][i] - grads[1][i]) * ((double)grads[0][i] - grads[1][i]);
+    }
+    printf("trimmed, a mixture and each by itself: gradients off by %.1e of their norm\n",
+           sqrt(apart / norm));
+    assert_true(norm > 0 && sqrt(apart / norm) < 1e-5);
+    free(grads[0]);
+    free(grads[1]);
+}
+
+/* The loss of three, with more mass on other tokens each time: twice as much halves what the first teacher's
+ * part comes to, and all leaves none of it. */
+static void left_out_mass(void) {
+    static const float more[3] = {6, 6.6931472f, 90}; /* log 2 more; all */
+    struct lb_world *w =
+        lb_world_create(lb_mixture_find("mean_losses"), LB_LANE_FINAL, true, lb_loss_find("kl"));
+    double loss[3];
+    for (int i = 0; i < 3; i++) {
+        for (int s = 0; s < SAMPLES; s++) {
+            float *lse = (float *)(uintptr_t)lb_answer_find(w->pointers[2 * s], LB_OUT_LOGSUMEXP, 0)->data;
+            for (int64_t t = 0; t < w->samples[s].n; t++) {
+                lse[t] += more[i] - (i > 0 ? more[i - 1] : 0);
+            }
+        }
+        loss[i] = lb_world_run(w);
+    }
+    double once = loss[0] - loss[2], half = loss[1] - loss[2];
+    assert_true(once > 1e-4 && fabs(once - 2 * half) < 1e-3 * once);
+    lb_world_destroy(w);
+}
+
+/* One of two teachers has more tokens than the student. */
+static void trimmed_vocabulary(void **state) {
+    (void)state;
+    for (int32_t i = 0; i < VOCAB; i++) {
+        kept[i] = i + i / 3;
+    }
+    lb_worlds.trimmed = &part;
+    struct lb_world *w =
+        lb_world_create(lb_mixture_find("mean_losses"), LB_LANE_FINAL, true, lb_loss_find("kl"));
+    struct lb_step_result result = {0};
+    assert_int_equal(
+        lb_whole_step(w->step, w->samples, SAMPLES, w->pointers, w->rows, &lb_worlds.rng, &result, NULL),
+        LB_OK);
+    assert_true(fabs(result.cut[0] - 1) < 1e-9 && result.cut[1] == 0 && result.left_out[1] == 0);
+    assert_true(result.left_out[0] > 0.05 && result.left_out[0] < 0.95);
+    lb_world_destroy(w);
+    trimmed_masses();
+    left_out_mass();
+    for (size_t i = 0; lb_mixture_at(i) != NULL; i++) {
+        const struct lb_mixture *mixture = lb_mixture_at(i);
+        lb_world_check_new("trimmed", mixture, LB_LANE_FINAL, i % 2 == 0, lb_loss_find("kl"));
+        if (mixture->combine != LB_COMBINE_LOGITS) {
+            lb_world_check_new("trimmed", mixture, LB_LANE_TOPK, i % 2 != 0, lb_loss_find("kl"));
+        }
+    }
+
+    /* All that the student has is listed: what is not listed is none of it. */
+    lb_worlds.listed = WHOLE - 1;
+    w = lb_world_create(lb_mixture_find("mean_losses"), LB_LANE_TOPK, true, lb_loss_find("kl"));
+    for (int s = 0; s < SAMPLES; s++) {
+        int32_t *ids = (int32_t *)(uintptr_t)lb_answer_find(w->pointers[s * 2], LB_OUT_TOPK_IDS, 0)->data;
+        float *values = (float *)(uintptr_t)lb_answer_find(w->pointers[s * 2], LB_OUT_TOPK_VALUES, 0)->data;
+        for (int64_t i = 0; i < w->samples[s].n * lb_worlds.listed; i++) {
+            ids[i] = (int32_t)(i % lb_worlds.listed);
+            values[i] = 0;
+        }
+        w->pointers[s * 2 + 1] = NULL;
+    }
+    result = (struct lb_step_result){0};
+    assert_int_equal(
+        lb_whole_step(w->step, w->samples, SAMPLES, w->pointers, w->rows, &lb_worlds.rng, &result, NULL),
+        LB_OK);
+    assert_true(fabs(result.left_out[0] - (1 - (double)VOCAB / (double)lb_worlds.listed / 1.3)) < 1e-6);
+    lb_world_destroy(w);
+    lb_worlds.listed = 8;
+    lb_worlds.trimmed = NULL;
+}
+
+int main(void) {
+    lb_rng_seed(&lb_worlds.rng, 1, 0);
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(trimmed_vocabulary),
+        cmocka_unit_test(teachers_apart),
+        cmocka_unit_test(each_its_teacher),
+        cmocka_unit_test(chunks_weighed),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
