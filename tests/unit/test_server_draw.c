@@ -11,6 +11,7 @@
 #include "common/nn/head.h"
 #include "server/engine/admit.h"
 #include "server/engine/engine.h"
+#include "tests/support/slices.h"
 #include "tests/support/tiny_hosted.h"
 
 #include <stdlib.h>
@@ -35,19 +36,12 @@ static struct lb_job *answer(struct lb_hosted *hosted, const char *name, struct 
     const struct lb_infer_request request = {
         .top_k = 3, .temperature = 0.5, .n_inputs = 2, .n_outputs = 1, .inputs = inputs, .outputs = &output};
     struct lb_job *job = lb_job_create((size_t)16 << 20);
-    struct lb_batch *batch = calloc(1, sizeof *batch);
     assert_non_null(job);
-    assert_non_null(batch);
     job->model = lb_hosted_retain(hosted);
     assert_int_equal(lb_plan(&request, &limits, job, NULL), LB_OK);
     job->draw = draw;
     assert_int_equal(lb_engine_admit(engine, job, NULL), LB_OK);
-    batch->model = hosted;
-    batch->slices[batch->n_slices++] = (struct lb_slice){job, 0, job->n_seqs};
-    batch->n_seqs = job->n_seqs;
-    batch->n_tokens = job->n_tokens;
-    assert_int_equal(lb_engine_run(engine, batch, NULL), LB_OK);
-    free(batch);
+    assert_int_equal(lb_run_whole(engine, job, NULL), LB_OK);
     return job;
 }
 

@@ -20,6 +20,7 @@
 #include "server/engine/engine.h"
 #include "server/engine/extract.h"
 #include "server/models/repository.h"
+#include "tests/support/slices.h"
 #include "tests/support/tiny_hosted.h"
 
 #include <math.h>
@@ -108,14 +109,7 @@ static struct lb_job *answer(const struct question *q) {
     if (job == NULL) {
         return NULL;
     }
-    struct lb_batch *batch = calloc(1, sizeof *batch);
-    assert_non_null(batch);
-    batch->model = q->hosted;
-    batch->slices[batch->n_slices++] = (struct lb_slice){job, 0, job->n_seqs};
-    batch->n_seqs = job->n_seqs;
-    batch->n_tokens = job->n_tokens;
-    assert_int_equal(lb_engine_run(engine, batch, &detail), LB_OK);
-    free(batch);
+    assert_int_equal(lb_run_whole(engine, job, &detail), LB_OK);
     return job;
 }
 

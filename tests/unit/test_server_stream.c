@@ -12,6 +12,7 @@
 #include "server/engine/admit.h"
 #include "server/engine/engine.h"
 #include "server/engine/stream.h"
+#include "tests/support/slices.h"
 #include "tests/support/tiny_hosted.h"
 
 #include <stdlib.h>
@@ -57,15 +58,9 @@ static struct lb_job *answer(struct lb_hosted *hosted, enum lb_datatype datatype
     if (lb_plan(&request, &limits, job, &detail) != LB_OK || lb_engine_admit(engine, job, &detail) != LB_OK) {
         fail_msg("%s", detail.text);
     }
-    struct lb_batch *batch = calloc(1, sizeof *batch);
-    assert_non_null(batch);
-    for (int64_t first = 0; first < B; first++) { /* in pieces, last to first */
-        int64_t b = B - 1 - first;
-        *batch = (struct lb_batch){.model = hosted, .n_slices = 1, .n_seqs = 1, .n_tokens = lengths[b]};
-        batch->slices[0] = (struct lb_slice){job, b, 1};
-        assert_int_equal(lb_engine_run(engine, batch, &detail), LB_OK);
+    for (int64_t b = B - 1; b >= 0; b--) { /* in pieces, last to first */
+        assert_int_equal(lb_run_slices(engine, &(struct lb_slice){job, b, 1}, 1, &detail), LB_OK);
     }
-    free(batch);
     return job;
 }
 

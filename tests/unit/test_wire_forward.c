@@ -12,6 +12,7 @@
 #include "common/nn/gemm.h"
 #include "server/engine/admit.h"
 #include "server/engine/engine.h"
+#include "tests/support/slices.h"
 #include "tests/support/tiny_hosted.h"
 #include "trainer/wire/dialect.h"
 #include "trainer/wire/possible.h"
@@ -137,17 +138,7 @@ static void plan(struct exchange *x, const struct lb_asked *asked, const int32_t
 }
 
 static void compute(const struct lb_slice *slices, size_t n) {
-    struct lb_batch *batch = calloc(1, sizeof *batch);
-    assert_non_null(batch);
-    batch->model = hosted;
-    for (size_t i = 0; i < n; i++) {
-        batch->slices[batch->n_slices++] = slices[i];
-        batch->n_seqs += slices[i].n;
-        batch->n_tokens +=
-            slices[i].job->offsets[slices[i].first + slices[i].n] - slices[i].job->offsets[slices[i].first];
-    }
-    must(lb_engine_run(engine, batch, &detail));
-    free(batch);
+    must(lb_run_slices(engine, slices, n, &detail));
 }
 
 /* The job's answer; json: all of it as JSON. */
