@@ -10,10 +10,10 @@
 #include "common/base/rng.h"
 #include "common/nn/gemm.h"
 #include "common/nn/head.h"
+#include "tests/support/figures.h"
 
 #include <stdio.h>
 #include <stdlib.h>
-#include <time.h>
 
 #define TOP_K 64
 #define GATHERED 32
@@ -54,22 +54,6 @@ static struct lb_head_want want(void *context, int64_t row) {
 
 static void take(void *context, int64_t row, const struct lb_head_row *left) {
     ((double *)context)[row] = left->lse + (double)left->n_drawn;
-}
-
-static double processor_seconds(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
-    return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
-}
-
-static int by_value(const void *a, const void *b) {
-    double d = *(const double *)a - *(const double *)b;
-    return d < 0 ? -1 : d > 0;
-}
-
-static double median(double *x, int64_t n) {
-    qsort(x, (size_t)n, sizeof *x, by_value);
-    return x[n / 2];
 }
 
 int main(int argc, char **argv) {
@@ -115,24 +99,24 @@ int main(int argc, char **argv) {
     double sum = 0;
     for (int64_t r = -1; r < rounds; r++) { /* the first is not counted */
         for (way = 0; way < N_WAYS; way++) {
-            double begun = processor_seconds();
+            double begun = lb_processor_seconds();
             if (lb_head_read(tape, h, &head, NULL, way == PRODUCT ? &alone : &reader) != LB_OK) {
                 return 1;
             }
             if (r >= 0) {
-                seconds[way][r] = processor_seconds() - begun;
+                seconds[way][r] = lb_processor_seconds() - begun;
                 ratios[way][r] = seconds[way][r] / seconds[PRODUCT][r];
                 sum += read[way % n];
             }
         }
     }
-    double product = median(seconds[PRODUCT], rounds);
+    double product = lb_median(seconds[PRODUCT], rounds);
     printf("{\"case\": \"asked\", \"v\": %lld, \"c\": %lld, \"rows\": %lld, \"product_seconds\": %.4f, "
            "\"gflops\": %.1f",
            (long long)v, (long long)c, (long long)n, product,
            2 * (double)n * (double)v * (double)c / product / 1e9);
     for (way = 1; way < N_WAYS; way++) {
-        printf(", \"%s\": %.3f", names[way], median(ratios[way], rounds));
+        printf(", \"%s\": %.3f", names[way], lb_median(ratios[way], rounds));
     }
     printf(", \"sum\": %.9g}\n", sum);
     lb_tape_destroy(tape);

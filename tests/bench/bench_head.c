@@ -12,6 +12,7 @@
 #include "common/nn/gemm.h"
 #include "common/nn/head.h"
 #include "common/nn/reduce.h"
+#include "tests/support/figures.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -54,11 +55,6 @@ static long peak_mib(void) {
     struct rusage usage;
     getrusage(RUSAGE_SELF, &usage);
     return usage.ru_maxrss / 1024;
-}
-
-static int by_value(const void *a, const void *b) {
-    double d = *(const double *)a - *(const double *)b;
-    return d < 0 ? -1 : d > 0;
 }
 
 /* A head of random numbers, stored row by row, so that it is never wide as a whole here either. */
@@ -137,14 +133,13 @@ int main(int argc, char **argv) {
             return 1;
         }
     }
-    qsort(seconds, (size_t)rounds, sizeof *seconds, by_value);
+    double median = lb_median(seconds, rounds);
     printf("{\"case\": \"head-%s-%s\", \"v\": %lld, \"c\": %lld, \"sequences\": %lld, \"rows\": %lld, "
            "\"best_seconds\": %.3f, \"median_seconds\": %.3f, \"gflops\": %.1f, \"tape_mib\": %zu, "
            "\"peak_over_stored_mib\": %ld, \"mean\": %.9g}\n",
            rows_first ? "rows" : "panels", lb_dtype_name(dtype), (long long)v, (long long)c, (long long)seqs,
-           (long long)n, seconds[0], seconds[rounds / 2],
-           2 * (double)n * (double)v * (double)c / seconds[0] / 1e9, (lb_tape_high(tape) - before) >> 20,
-           peak_mib() - stored, sum / (double)(n * rounds));
+           (long long)n, seconds[0], median, 2 * (double)n * (double)v * (double)c / seconds[0] / 1e9,
+           (lb_tape_high(tape) - before) >> 20, peak_mib() - stored, sum / (double)(n * rounds));
     lb_tape_destroy(tape);
     lb_free(offsets);
     lb_free(read);

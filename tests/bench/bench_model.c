@@ -15,6 +15,7 @@
 #include "common/nn/head.h"
 #include "common/nn/reduce.h"
 #include "tests/bench/limits.h"
+#include "tests/support/figures.h"
 #include "trainer/learn/optimizer.h"
 #include "trainer/loss/loss.h"
 
@@ -50,16 +51,6 @@ struct bench {
     int32_t top_ids[TOP_K];
     float top_p[TOP_K];
 };
-
-static int by_value(const void *a, const void *b) {
-    double d = *(const double *)a - *(const double *)b;
-    return d < 0 ? -1 : d > 0;
-}
-
-static double median(double *seconds, int n) {
-    qsort(seconds, (size_t)n, sizeof *seconds, by_value);
-    return seconds[n / 2];
-}
 
 static void add_shape(struct lb_limits *limits, int64_t m, int64_t n, int64_t k, double times, bool trans) {
     limits->shape[limits->n_shapes++] = (struct lb_limit_shape){m, n, k, times, trans};
@@ -101,7 +92,7 @@ static void emit(const struct bench *b, const char *what, double *seconds, doubl
                  const struct lb_limits *limits) {
     struct rusage usage;
     getrusage(RUSAGE_SELF, &usage);
-    double s = median(seconds, b->rounds), gflops = flops / s / 1e9, blas = lb_limits_blas_gflops(limits);
+    double s = lb_median(seconds, b->rounds), gflops = flops / s / 1e9, blas = lb_limits_blas_gflops(limits);
     printf(
         "{\"case\": \"%s-%s\", \"tokens_per_second\": %.1f, \"gflops\": %.1f, \"fma_gflops\": %.1f, "
         "\"blas_gflops\": %.1f, \"of_fma\": %.3f, \"of_blas\": %.3f, \"spread\": %.3f, \"peak_mib\": %ld}\n",

@@ -12,11 +12,11 @@
 #include "server/engine/admit.h"
 #include "server/engine/engine.h"
 #include "server/models/repository.h"
+#include "tests/support/figures.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #define SCORED 32
 #define DRAWS 50
@@ -24,22 +24,6 @@
 
 enum { STATES, DEFAULTS, ALL, N_WAYS };
 static struct lb_detail detail;
-
-static double processor_seconds(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
-    return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
-}
-
-static int by_value(const void *a, const void *b) {
-    double d = *(const double *)a - *(const double *)b;
-    return d < 0 ? -1 : d > 0;
-}
-
-static double median(double *x, int64_t n) {
-    qsort(x, (size_t)n, sizeof *x, by_value);
-    return x[n / 2];
-}
 
 /* Seconds of one forward that answers so. */
 static enum lb_status run(struct lb_engine *engine, struct lb_hosted *hosted, int way,
@@ -73,9 +57,9 @@ static enum lb_status run(struct lb_engine *engine, struct lb_hosted *hosted, in
         *batch = (struct lb_batch){
             .model = hosted, .n_slices = 1, .n_seqs = job->n_seqs, .n_tokens = job->n_tokens};
         batch->slices[0] = (struct lb_slice){job, 0, job->n_seqs};
-        double begun = processor_seconds();
+        double begun = lb_processor_seconds();
         status = lb_engine_run(engine, batch, &detail);
-        *out = processor_seconds() - begun;
+        *out = lb_processor_seconds() - begun;
     }
     lb_free(batch);
     lb_job_destroy(job);
@@ -133,8 +117,8 @@ int main(int argc, char **argv) {
     }
     printf("{\"case\": \"outputs\", \"v\": %lld, \"rows\": %lld, \"final_states_seconds\": %.3f, "
            "\"defaults_seconds\": %.3f, \"all_seconds\": %.3f, \"all_over_defaults\": %.3f}\n",
-           (long long)v, (long long)n, median(seconds[STATES], rounds), median(seconds[DEFAULTS], rounds),
-           median(seconds[ALL], rounds), median(ratio, rounds));
+           (long long)v, (long long)n, lb_median(seconds[STATES], rounds),
+           lb_median(seconds[DEFAULTS], rounds), lb_median(seconds[ALL], rounds), lb_median(ratio, rounds));
     lb_engine_destroy(engine);
     lb_hosted_release(hosted);
     lb_free(ids);

@@ -7,10 +7,8 @@
 #include <stdint.h>
 #include <cmocka.h>
 
-#include "common/base/file.h"
-#include "common/base/mem.h"
-#include "common/formats/safetensors.h"
 #include "common/nn/reduce.h"
+#include "tests/support/golden.h"
 #include "trainer/loss/loss.h"
 
 #include <math.h>
@@ -21,27 +19,9 @@
 #define ROWS 24
 #define VOCAB 40
 
-static struct lb_safetensors *golden;
-
 static int open_golden(void **state) {
     (void)state;
-    const char *root = getenv("LB_SOURCE_ROOT");
-    char *path = lb_path_join(root != NULL ? root : ".", "tests/golden/alm.safetensors");
-    enum lb_status status = lb_safetensors_open(path, &golden, NULL);
-    lb_free(path);
-    return status == LB_OK ? 0 : -1;
-}
-
-static int close_golden(void **state) {
-    (void)state;
-    lb_safetensors_destroy(golden);
-    return 0;
-}
-
-static const struct lb_tensor *find(const char *name) {
-    const struct lb_tensor *t = lb_safetensors_find(golden, name);
-    assert_non_null(t);
-    return t;
+    return lb_golden_open("alm.safetensors");
 }
 
 static void alm(void **state) {
@@ -51,15 +31,15 @@ static void alm(void **state) {
         const char *loss, *grad;
     } cases[] = {{1, "loss.1", "grad.1"}, {10, "loss.10", "grad.10"}, {100, "loss.100", "grad.100"}};
     const struct lb_loss *loss = lb_loss_find("alm");
-    const float *z = find("logits")->data, *its = find("its")->data;
-    const int32_t *labels = find("labels")->data, *chunk = find("chunks")->data;
+    const float *z = lb_golden_find("logits")->data, *its = lb_golden_find("its")->data;
+    const int32_t *labels = lb_golden_find("labels")->data, *chunk = lb_golden_find("chunks")->data;
     assert_non_null(loss);
-    assert_int_equal(find("logits")->dim[1], VOCAB);
+    assert_int_equal(lb_golden_find("logits")->dim[1], VOCAB);
     for (size_t i = 0; i < 3; i++) {
         const struct lb_loss_args args = {.weight = 1, .bce_temp = cases[i].temp};
-        const float *want = find(cases[i].grad)->data;
+        const float *want = lb_golden_find(cases[i].grad)->data;
         double sum = 0, grad[ROWS * VOCAB] = {0}, total, worst = 0, largest = 0;
-        for (int64_t c = 0; c < find("chunks")->dim[0]; c++) {
+        for (int64_t c = 0; c < lb_golden_find("chunks")->dim[0]; c++) {
             const int32_t *at = chunk + 4 * c;
             double own = 0, teacher = 0, slope;
             for (int32_t t = at[0]; t < at[0] + at[1]; t++) {
@@ -76,7 +56,7 @@ static void alm(void **state) {
                 }
             }
         }
-        memcpy(&total, find(cases[i].loss)->data, sizeof total);
+        memcpy(&total, lb_golden_find(cases[i].loss)->data, sizeof total);
         for (int j = 0; j < ROWS * VOCAB; j++) {
             worst = fmax(worst, fabs(grad[j] - (double)want[j]));
             largest = fmax(largest, fabs((double)want[j]));
@@ -89,5 +69,5 @@ static void alm(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(alm)};
-    return cmocka_run_group_tests(tests, open_golden, close_golden);
+    return cmocka_run_group_tests(tests, open_golden, lb_golden_close);
 }

@@ -7,13 +7,13 @@
 #include <stdint.h>
 #include <cmocka.h>
 
-#include "common/base/file.h"
 #include "common/base/mem.h"
 #include "common/formats/gguf.h"
 #include "common/formats/safetensors.h"
 #include "common/model/model.h"
 #include "common/nn/head.h"
 #include "common/text/tokenizer.h"
+#include "tests/support/scratch.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -21,18 +21,6 @@
 #include <string.h>
 
 #define TOLERANCE 1e-4 /* of the largest logit */
-
-static char folder[] = "/tmp/limbeck-test-XXXXXX";
-
-static int setup(void **state) {
-    (void)state;
-    return mkdtemp(folder) != NULL ? 0 : -1;
-}
-
-static int teardown(void **state) {
-    (void)state;
-    return lb_remove_tree(folder, NULL) == LB_OK ? 0 : -1;
-}
 
 static void must(enum lb_status status, const struct lb_detail *detail) {
     if (status != LB_OK) {
@@ -59,32 +47,8 @@ static enum lb_status compare(void *context, int64_t row, int64_t n, float *z) {
     return LB_OK;
 }
 
-static void check_logits(const struct lb_model *model, const char *name, const char *path) {
-    struct lb_safetensors *expected = NULL;
-    struct lb_detail detail = {0};
-    must(lb_safetensors_open(path, &expected, &detail), &detail);
-    const struct lb_tensor *ids = lb_safetensors_find(expected, "ids"),
-                           *llama = lb_safetensors_find(expected, "llama_cpp"),
-                           *torch = lb_safetensors_find(expected, "transformers");
-    assert_true(ids != NULL && llama != NULL && torch != NULL);
-    int32_t offsets[] = {0, (int32_t)ids->dim[0]};
-    struct lb_input in = {.ragged = {1, offsets}, .ids = ids->data};
-    struct peers peers = {.logits = {llama->data, torch->data}, .v = llama->dim[1]};
-    struct lb_tape *tape = lb_tape_create((size_t)1 << 26);
-    assert_non_null(tape);
-    lb_tape_begin(tape, LB_TAPE_PLAIN, &in.ragged, NULL);
-    struct lb_value *h = lb_model_forward(model, tape, &in, NULL, 0, NULL);
-    assert_non_null(h);
-    must(lb_head_run(tape, h, lb_model_head(model), NULL, compare, &peers), &detail);
-    printf("%s: %.1e from llama.cpp, %.1e from transformers\n", name, peers.apart[0] / peers.largest,
-           peers.apart[1] / peers.largest);
-    assert_true(peers.apart[0] < TOLERANCE * peers.largest && peers.apart[1] < TOLERANCE * peers.largest);
-    lb_tape_destroy(tape);
-    lb_safetensors_destroy(expected);
-}
-
-/* A sentence's vector: llama.cpp looks gelu up in a table of FP16, in its tanh form. */
-static void check_sentence(const struct lb_model *model, const char *path) {
+/* What the model gives of expected's ids, held against the peers: logits, or the sentence's vector. */
+static struct peers apart(const struct lb_model *model, const char *name, const char *path, bool sentence) {
     struct lb_safetensors *expected = NULL;
     struct lb_detail detail = {0};
     must(lb_safetensors_open(path, &expected, &detail), &detail);
@@ -100,12 +64,25 @@ static void check_sentence(const struct lb_model *model, const char *path) {
     lb_tape_begin(tape, LB_TAPE_PLAIN, &in.ragged, NULL);
     struct lb_value *h = lb_model_forward(model, tape, &in, NULL, 0, NULL);
     assert_non_null(h);
-    must(compare(&peers, 0, 1, lb_model_pool(model, tape, h)->data), &detail);
-    printf("bert: %.1e from llama.cpp, %.1e from transformers\n", peers.apart[0] / peers.largest,
+    must(sentence ? compare(&peers, 0, 1, lb_model_pool(model, tape, h)->data)
+                  : lb_head_run(tape, h, lb_model_head(model), NULL, compare, &peers),
+         &detail);
+    printf("%s: %.1e from llama.cpp, %.1e from transformers\n", name, peers.apart[0] / peers.largest,
            peers.apart[1] / peers.largest);
-    assert_true(peers.apart[0] < 5 * TOLERANCE * peers.largest && peers.apart[1] < 1e-5 * peers.largest);
     lb_tape_destroy(tape);
     lb_safetensors_destroy(expected);
+    return peers;
+}
+
+static void check_logits(const struct lb_model *model, const char *name, const char *path) {
+    struct peers peers = apart(model, name, path, false);
+    assert_true(peers.apart[0] < TOLERANCE * peers.largest && peers.apart[1] < TOLERANCE * peers.largest);
+}
+
+/* A sentence's vector: llama.cpp looks gelu up in a table of FP16, in its tanh form. */
+static void check_sentence(const struct lb_model *model, const char *path) {
+    struct peers peers = apart(model, "bert", path, true);
+    assert_true(peers.apart[0] < 5 * TOLERANCE * peers.largest && peers.apart[1] < 1e-5 * peers.largest);
 }
 
 /* What Limbeck writes of the model holds what the peer's file holds. */
@@ -113,7 +90,7 @@ static void check_written(const struct lb_model *model, const char *name, const 
     struct lb_gguf *theirs = NULL, *ours = NULL;
     struct lb_detail detail = {0};
     char path[96];
-    snprintf(path, sizeof path, "%s/%s.gguf", folder, name);
+    snprintf(path, sizeof path, "%s/%s.gguf", lb_scratch, name);
     must(lb_model_save_gguf(model, path, LB_F32, NULL, NULL, &detail), &detail);
     must(lb_gguf_open(path, &ours, &detail), &detail);
     must(lb_gguf_open(theirs_path, &theirs, &detail), &detail);
@@ -161,7 +138,7 @@ static void check_encoder(void **state) {
     assert_int_equal(lb_model_config(model)->type_vocab_size, 2);
     check_written(model, "bert", path);
     must(lb_tokenizer_open(path, &tokenizer, &detail), &detail);
-    snprintf(path, sizeof path, "%s/again.gguf", folder);
+    snprintf(path, sizeof path, "%s/again.gguf", lb_scratch);
     must(lb_model_save_gguf(model, path, LB_Q8_0, tokenizer, NULL, &detail), &detail);
     must(lb_model_open(path, false, &again, &detail), &detail);
     assert_int_equal(lb_model_notes(again)->n, 0); /* ours say it */
@@ -190,5 +167,5 @@ int main(void) {
         FAMILY("llama"), FAMILY("llama_bias"),   FAMILY("mistral"),
         FAMILY("qwen2"), FAMILY("qwen2_untied"), cmocka_unit_test(check_encoder),
     };
-    return cmocka_run_group_tests(tests, setup, teardown);
+    return cmocka_run_group_tests(tests, lb_scratch_make, lb_scratch_remove);
 }

@@ -4,9 +4,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 
-#include "common/base/file.h"
-#include "common/base/mem.h"
-#include "common/formats/safetensors.h"
+#include "tests/support/golden.h"
 #include "trainer/learn/optimizer.h"
 
 #include <math.h>
@@ -18,21 +16,9 @@
 #define VECTOR 11
 #define STEPS 6
 
-static struct lb_safetensors *golden;
-
 static int open_golden(void **state) {
     (void)state;
-    const char *root = getenv("LB_SOURCE_ROOT");
-    char *path = lb_path_join(root != NULL ? root : ".", "tests/golden/optimizer.safetensors");
-    enum lb_status status = lb_safetensors_open(path, &golden, NULL);
-    lb_free(path);
-    return status == LB_OK ? 0 : -1;
-}
-
-static int close_golden(void **state) {
-    (void)state;
-    lb_safetensors_destroy(golden);
-    return 0;
+    return lb_golden_open("optimizer.safetensors");
 }
 
 static const void *numbers(const char *name, const char *what, int step) {
@@ -42,9 +28,7 @@ static const void *numbers(const char *name, const char *what, int step) {
     } else {
         snprintf(key, sizeof key, "%s.%s", name, what);
     }
-    const struct lb_tensor *t = lb_safetensors_find(golden, key);
-    assert_non_null(t);
-    return t->data;
+    return lb_golden_find(key)->data;
 }
 
 /* PyTorch computes the same formulas in another order: a few units in the last place, and values are about 1.
@@ -127,5 +111,5 @@ static void clip(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(plain), cmocka_unit_test(decay),
                                        cmocka_unit_test(clip)};
-    return cmocka_run_group_tests(tests, open_golden, close_golden);
+    return cmocka_run_group_tests(tests, open_golden, lb_golden_close);
 }

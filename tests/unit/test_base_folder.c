@@ -7,6 +7,7 @@
 
 #include "common/base/file.h"
 #include "common/base/folder.h"
+#include "tests/support/scratch.h"
 
 #include <fcntl.h>
 #include <stdio.h>
@@ -16,40 +17,20 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-static char folder[] = "/tmp/lb-test-folder-XXXXXX";
-
-static int make_folder(void **state) {
-    (void)state;
-    return mkdtemp(folder) != NULL ? 0 : -1;
-}
-
-static int remove_folder(void **state) {
-    (void)state;
-    return lb_remove_tree(folder, NULL) == LB_OK ? 0 : -1;
-}
-
-static const char *in_folder(const char *name) {
-    static char path[4][500];
-    static int next;
-    next = (next + 1) % 4;
-    snprintf(path[next], sizeof path[next], "%s/%s", folder, name);
-    return path[next];
-}
-
 static void put(const char *name) {
-    assert_int_equal(lb_file_replace(in_folder(name), "x", 1, NULL), LB_OK);
+    assert_int_equal(lb_file_replace(lb_in_scratch(name), "x", 1, NULL), LB_OK);
 }
 
 static void refused(const char *name, const char *says) {
     struct lb_detail detail = {0};
-    assert_int_equal(lb_folder_check(in_folder(name), "model", &detail), LB_E_ARG);
+    assert_int_equal(lb_folder_check(lb_in_scratch(name), "model", &detail), LB_E_ARG);
     if (strstr(detail.text, says) == NULL) {
         fail_msg("\"%s\" lacks \"%s\"", detail.text, says);
     }
 }
 
 static void accepted(const char *name) {
-    assert_int_equal(lb_folder_check(in_folder(name), "model", NULL), LB_OK);
+    assert_int_equal(lb_folder_check(lb_in_scratch(name), "model", NULL), LB_OK);
 }
 
 static void only_ours_is_replaced(void **state) {
@@ -58,17 +39,17 @@ static void only_ours_is_replaced(void **state) {
     accepted("nothing");
     put("file");
     refused("file", "is no folder");
-    assert_int_equal(lb_mkdirs(in_folder("ours"), NULL), LB_OK);
+    assert_int_equal(lb_mkdirs(lb_in_scratch("ours"), NULL), LB_OK);
     accepted("ours"); /* empty */
     put("ours/config.json");
     refused("ours", "holds config.json");
-    assert_int_equal(lb_folder_mark(in_folder("ours"), "model", NULL), LB_OK);
+    assert_int_equal(lb_folder_mark(lb_in_scratch("ours"), "model", NULL), LB_OK);
     accepted("ours");
-    assert_int_equal(lb_folder_check(in_folder("ours"), "cache", NULL), LB_E_ARG);
+    assert_int_equal(lb_folder_check(lb_in_scratch("ours"), "cache", NULL), LB_E_ARG);
     put("ours/config"); /* a part of a name that is listed */
     refused("ours", "holds config,");
-    unlink(in_folder("ours/config"));
-    unlink(in_folder("ours/config.json")); /* somebody took a file away: nothing of theirs is there */
+    unlink(lb_in_scratch("ours/config"));
+    unlink(lb_in_scratch("ours/config.json")); /* somebody took a file away: nothing of theirs is there */
     accepted("ours");
     put("ours/model 1"); /* what the mark's first line says is no name */
     refused("ours", "holds model 1,");
@@ -76,19 +57,19 @@ static void only_ours_is_replaced(void **state) {
     char name[300];
     memset(name, 'n', sizeof name - 1);
     name[sizeof name - 1] = '\0';
-    assert_int_equal(lb_folder_check(in_folder(name), "model", &detail), LB_E_IO);
+    assert_int_equal(lb_folder_check(lb_in_scratch(name), "model", &detail), LB_E_IO);
     assert_non_null(strstr(detail.text, "cannot open"));
 }
 
 static void what_it_holds(void **state) {
     (void)state;
     static const char *const names[] = {"a", "b"};
-    assert_int_equal(lb_mkdirs(in_folder("held"), NULL), LB_OK);
-    assert_true(lb_folder_holds_only(in_folder("held"), names, 2));
+    assert_int_equal(lb_mkdirs(lb_in_scratch("held"), NULL), LB_OK);
+    assert_true(lb_folder_holds_only(lb_in_scratch("held"), names, 2));
     put("held/b");
-    assert_true(lb_folder_holds_only(in_folder("held"), names, 2));
-    assert_false(lb_folder_holds_only(in_folder("held"), names, 1));
-    assert_false(lb_folder_holds_only(in_folder("gone"), names, 2));
+    assert_true(lb_folder_holds_only(lb_in_scratch("held"), names, 2));
+    assert_false(lb_folder_holds_only(lb_in_scratch("held"), names, 1));
+    assert_false(lb_folder_holds_only(lb_in_scratch("gone"), names, 2));
 }
 
 static void remains_are_swept(void **state) {
@@ -97,7 +78,7 @@ static void remains_are_swept(void **state) {
                                        "a.tmp-7", "a.tmp-7-", ".new-71", "a.tmp-7-1x"};
     static const char *const swept[] = {"a.new-7", "a.tmp-7-0", "b.tmp-1.new-7", "a.tmp-7-12"};
     char name[64];
-    assert_int_equal(lb_mkdirs(in_folder("swept/a.new-99"), NULL), LB_OK);
+    assert_int_equal(lb_mkdirs(lb_in_scratch("swept/a.new-99"), NULL), LB_OK);
     put("swept/a.new-99/inside");
     for (size_t i = 0; i < sizeof kept / sizeof *kept; i++) {
         snprintf(name, sizeof name, "swept/%s", kept[i]);
@@ -107,13 +88,13 @@ static void remains_are_swept(void **state) {
         snprintf(name, sizeof name, "swept/%s", swept[i]);
         put(name);
     }
-    assert_int_equal(lb_folder_sweep(in_folder("swept"), NULL), LB_OK);
-    assert_true(lb_folder_holds_only(in_folder("swept"), kept, sizeof kept / sizeof *kept));
+    assert_int_equal(lb_folder_sweep(lb_in_scratch("swept"), NULL), LB_OK);
+    assert_true(lb_folder_holds_only(lb_in_scratch("swept"), kept, sizeof kept / sizeof *kept));
     for (size_t i = 0; i < sizeof kept / sizeof *kept; i++) {
         snprintf(name, sizeof name, "swept/%s", kept[i]);
-        assert_true(lb_file_exists(in_folder(name)));
+        assert_true(lb_file_exists(lb_in_scratch(name)));
     }
-    assert_int_equal(lb_folder_sweep(in_folder("gone"), NULL), LB_E_IO);
+    assert_int_equal(lb_folder_sweep(lb_in_scratch("gone"), NULL), LB_E_IO);
 }
 
 /* Beside a path: only what a process that is gone left of that very name, a minute ago or longer. */
@@ -132,20 +113,21 @@ static void remains_beside_a_path(void **state) {
     snprintf(name[2], sizeof name[2], "m.new-%ld", (long)getpid());
     snprintf(name[3], sizeof name[3], "x.new-%ld", (long)gone);
     snprintf(name[4], sizeof name[4], "m.tmp-%ld-4", (long)gone);
-    assert_int_equal(lb_mkdirs(in_folder("beside"), NULL), LB_OK);
+    assert_int_equal(lb_mkdirs(lb_in_scratch("beside"), NULL), LB_OK);
     for (int i = 0; i < N; i++) {
         static const struct timespec long_ago[2] = {{.tv_sec = 1000}, {.tv_sec = 1000}};
         snprintf(path, sizeof path, "beside/%s", name[i]);
         put(path);
-        assert_true(i == 4 || utimensat(AT_FDCWD, in_folder(path), long_ago, 0) == 0); /* the last is young */
+        assert_true(i == 4 ||
+                    utimensat(AT_FDCWD, lb_in_scratch(path), long_ago, 0) == 0); /* the last is young */
     }
-    lb_folder_sweep_beside(in_folder("beside/m/"));
+    lb_folder_sweep_beside(lb_in_scratch("beside/m/"));
     for (int i = SWEPT; i < N; i++) {
         snprintf(path, sizeof path, "beside/%s", name[i]);
-        assert_true(lb_file_exists(in_folder(path)));
+        assert_true(lb_file_exists(lb_in_scratch(path)));
         left[i - SWEPT] = name[i];
     }
-    assert_true(lb_folder_holds_only(in_folder("beside"), left, N - SWEPT));
+    assert_true(lb_folder_holds_only(lb_in_scratch("beside"), left, N - SWEPT));
 }
 
 int main(void) {
@@ -155,5 +137,5 @@ int main(void) {
         cmocka_unit_test(remains_are_swept),
         cmocka_unit_test(remains_beside_a_path),
     };
-    return cmocka_run_group_tests(tests, make_folder, remove_folder);
+    return cmocka_run_group_tests(tests, lb_scratch_make, lb_scratch_remove);
 }

@@ -8,23 +8,14 @@
 #include "common/base/file.h"
 #include "common/base/mem.h"
 #include "common/formats/gguf.h"
+#include "tests/support/scratch.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-static char folder[] = "/tmp/lb-gguf-split-XXXXXX";
 static const float numbers[8] = {1, 2, 3, 4, 5, 6, 7, 8};
-
-/* The path of a file in the folder, in one of a few static places. */
-static const char *in_folder(const char *name) {
-    static char paths[4][128];
-    static int next;
-    char *path = paths[next++ % 4];
-    snprintf(path, sizeof paths[0], "%s/%s", folder, name);
-    return path;
-}
 
 /* What split.* says (a negative number: no such key) and the tensors, one letter each. */
 struct part {
@@ -54,7 +45,7 @@ static void write_part(const char *name, struct part p) {
                                     .bytes = sizeof numbers};
         lb_gguf_put_tensor(out, &t);
     }
-    if (lb_gguf_write(out, in_folder(name), &detail) != LB_OK) {
+    if (lb_gguf_write(out, lb_in_scratch(name), &detail) != LB_OK) {
         fail_msg("%s", detail.text);
     }
     lb_gguf_out_destroy(out);
@@ -69,7 +60,7 @@ static void write_three(void) {
 static void refused(const char *name, enum lb_status status, const char *says) {
     struct lb_gguf *file = NULL;
     struct lb_detail detail = {0};
-    assert_int_equal(lb_gguf_open(in_folder(name), &file, &detail), status);
+    assert_int_equal(lb_gguf_open(lb_in_scratch(name), &file, &detail), status);
     assert_null(file);
     if (strstr(detail.text, says) == NULL || strchr(detail.text, '\n') != NULL) {
         fail_msg("\"%s\" lacks \"%s\"", detail.text, says);
@@ -81,7 +72,7 @@ static void the_first_part_opens_all(void **state) {
     struct lb_gguf *file = NULL;
     struct lb_detail detail = {0};
     write_three();
-    if (lb_gguf_open(in_folder("m-00001-of-00003.gguf"), &file, &detail) != LB_OK) {
+    if (lb_gguf_open(lb_in_scratch("m-00001-of-00003.gguf"), &file, &detail) != LB_OK) {
         fail_msg("%s", detail.text);
     }
     assert_int_equal(lb_gguf_count(file), 4);
@@ -94,7 +85,7 @@ static void the_first_part_opens_all(void **state) {
     }
     assert_null(lb_gguf_get(file, 4));
     assert_string_equal(lb_gguf_string(file, "general.name"), "m-00001-of-00003.gguf");
-    assert_string_equal(lb_gguf_path(file, 2), in_folder("m-00003-of-00003.gguf"));
+    assert_string_equal(lb_gguf_path(file, 2), lb_in_scratch("m-00003-of-00003.gguf"));
     assert_null(lb_gguf_path(file, 3));
     lb_gguf_destroy(file);
 }
@@ -102,7 +93,7 @@ static void the_first_part_opens_all(void **state) {
 static void a_missing_part_is_named(void **state) {
     (void)state;
     write_three();
-    assert_int_equal(unlink(in_folder("m-00003-of-00003.gguf")), 0);
+    assert_int_equal(unlink(lb_in_scratch("m-00003-of-00003.gguf")), 0);
     refused("m-00001-of-00003.gguf", LB_E_NOTFOUND,
             "m-00003-of-00003.gguf: part 3 of 3 of this model is missing");
 }
@@ -124,7 +115,7 @@ static void a_foreign_part_is_named(void **state) {
     refused("m-00001-of-00003.gguf", LB_E_MISMATCH, "3 parts hold 3 tensors, but split.tensors.count is 4");
     write_part("m-00002-of-00003.gguf", (struct part){1, 3, 4, "bcd"});
     refused("m-00001-of-00003.gguf", LB_E_FORMAT, "tensor d comes twice");
-    assert_int_equal(lb_file_replace(in_folder("m-00002-of-00003.gguf"), "GGUF", 4, NULL), LB_OK);
+    assert_int_equal(lb_file_replace(lb_in_scratch("m-00002-of-00003.gguf"), "GGUF", 4, NULL), LB_OK);
     refused("m-00001-of-00003.gguf", LB_E_FORMAT, "m-00002-of-00003.gguf: the header");
 }
 
@@ -151,7 +142,7 @@ static void one_part_is_a_file_as_any(void **state) {
     for (size_t i = 0; i < sizeof alone / sizeof *alone; i++) {
         struct lb_gguf *file = NULL;
         write_part("alone.gguf", alone[i]);
-        assert_int_equal(lb_gguf_open(in_folder("alone.gguf"), &file, NULL), LB_OK);
+        assert_int_equal(lb_gguf_open(lb_in_scratch("alone.gguf"), &file, NULL), LB_OK);
         assert_int_equal(lb_gguf_count(file), 1);
         assert_null(lb_gguf_path(file, 1));
         lb_gguf_destroy(file);
@@ -177,21 +168,11 @@ static void names_of_parts(void **state) {
     assert_true(stem == 3 && part == 12 && parts == 345);
 }
 
-static int make_folder(void **state) {
-    (void)state;
-    return mkdtemp(folder) != NULL ? 0 : 1;
-}
-
-static int remove_folder(void **state) {
-    (void)state;
-    return lb_remove_tree(folder, NULL) == LB_OK ? 0 : 1;
-}
-
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_first_part_opens_all),  cmocka_unit_test(a_missing_part_is_named),
         cmocka_unit_test(a_foreign_part_is_named),   cmocka_unit_test(only_the_first_is_opened),
         cmocka_unit_test(one_part_is_a_file_as_any), cmocka_unit_test(names_of_parts),
     };
-    return cmocka_run_group_tests(tests, make_folder, remove_folder);
+    return cmocka_run_group_tests(tests, lb_scratch_make, lb_scratch_remove);
 }

@@ -16,6 +16,7 @@
 #include "common/text/tokenizer.h"
 #include "common/nn/head.h"
 #include "common/nn/reduce.h"
+#include "tests/support/scratch.h"
 #include "tests/support/tiny_model.h"
 
 #include <math.h>
@@ -25,18 +26,6 @@
 #include <unistd.h>
 
 #define N 23
-
-static char folder[] = "/tmp/lb-test-model-XXXXXX";
-
-static int make_folder(void **state) {
-    (void)state;
-    return mkdtemp(folder) != NULL ? 0 : -1;
-}
-
-static int remove_folder(void **state) {
-    (void)state;
-    return lb_remove_tree(folder, NULL) == LB_OK ? 0 : -1;
-}
 
 struct kept {
     float *z;
@@ -102,7 +91,7 @@ static void folders(void **state) {
     float *want = logits(model);
     char path[256], last[65] = "";
     for (int f = 0; f < 3; f++) {
-        snprintf(path, sizeof path, "%s/hf", folder); /* the same folder: replaced each time */
+        snprintf(path, sizeof path, "%s/hf", lb_scratch); /* the same folder: replaced each time */
         assert_int_equal(lb_model_save_hf(model, path, formats[f], NULL, NULL, NULL), LB_OK);
         struct lb_model *again = open_again(path);
         float *have = logits(again);
@@ -138,8 +127,8 @@ static void gguf(void **state) {
     struct lb_model *model = make(&config);
     float *want = logits(model);
     char path[256], path2[256];
-    snprintf(path, sizeof path, "%s/m.gguf", folder);
-    snprintf(path2, sizeof path2, "%s/m2.gguf", folder);
+    snprintf(path, sizeof path, "%s/m.gguf", lb_scratch);
+    snprintf(path2, sizeof path2, "%s/m2.gguf", lb_scratch);
     assert_int_equal(lb_model_save_gguf(model, path, LB_Q5_K, NULL, NULL, NULL), LB_E_UNSUPPORTED);
     for (size_t f = 0; f < sizeof formats / sizeof *formats; f++) {
         assert_int_equal(lb_model_save_gguf(model, path, formats[f], NULL, NULL, NULL), LB_OK);
@@ -175,7 +164,7 @@ static void gguf_falls_back(void **state) {
     lb_model_destroy(model);
     config.intermediate_size = 40;
     assert_int_equal(lb_model_create(&config, 5, &model, NULL), LB_OK);
-    snprintf(path, sizeof path, "%s/odd.gguf", folder);
+    snprintf(path, sizeof path, "%s/odd.gguf", lb_scratch);
     assert_int_equal(lb_model_save_gguf(model, path, LB_Q5_0, NULL, &notes, NULL), LB_OK);
     assert_int_equal(notes.n, config.num_hidden_layers);
     assert_non_null(
@@ -216,7 +205,7 @@ static void extended(void **state) {
     float *have = logits(model);
     assert_memory_equal(have, want, (size_t)(N * config.vocab_size) * sizeof *want);
     char path[256];
-    snprintf(path, sizeof path, "%s/extended", folder);
+    snprintf(path, sizeof path, "%s/extended", lb_scratch);
     assert_int_equal(lb_model_save_hf(model, path, LB_F32, NULL, NULL, NULL), LB_OK);
     struct lb_model *again = open_again(path);
     assert_null(lb_model_find(again, "projection.0.weight"));
@@ -249,7 +238,7 @@ static void ends_of_texts(void **state) {
     lb_tiny_llama(&config);
     lb_config_set_ends(&config, &(struct lb_ends){3, {2, 9, 4}});
     assert_int_equal(lb_model_create(&config, 3, &model, NULL), LB_OK);
-    char *path = lb_path_join(folder, "ends"), *file = lb_path_join(path, "generation_config.json");
+    char *path = lb_path_join(lb_scratch, "ends"), *file = lb_path_join(path, "generation_config.json");
     assert_int_equal(lb_model_save_hf(model, path, LB_F32, NULL, NULL, NULL), LB_OK);
     assert_int_equal(lb_model_open(path, false, &again, NULL), LB_OK);
     assert_int_equal(lb_model_ends(again)->n, 3); /* written and read as a list */
@@ -352,12 +341,12 @@ static void refusals(void **state) {
     struct lb_config config;
     struct lb_model *model = make(&config);
     char path[256], file[300];
-    snprintf(path, sizeof path, "%s/nothing", folder);
+    snprintf(path, sizeof path, "%s/nothing", lb_scratch);
     expect_refusal(path, LB_E_NOTFOUND, "no such file or folder");
     assert_int_equal(lb_mkdirs(path, NULL), LB_OK);
     expect_refusal(path, LB_E_NOTFOUND, "model.safetensors");
     /* Weights of another width than the config's. */
-    snprintf(path, sizeof path, "%s/bent", folder);
+    snprintf(path, sizeof path, "%s/bent", lb_scratch);
     assert_int_equal(lb_model_save_hf(model, path, LB_F32, NULL, NULL, NULL), LB_OK);
     config.intermediate_size = 64;
     struct lb_buf text;
@@ -477,7 +466,7 @@ static void batches(void **state) {
 static void fingerprints(void **state) {
     (void)state;
     struct lb_config config;
-    char *dir = lb_path_join(folder, "printed"), first[65], other[65];
+    char *dir = lb_path_join(lb_scratch, "printed"), first[65], other[65];
     lb_tiny_llama(&config);
     config.vocab_size = 258;
     lb_tiny_save(&config, 5, dir, LB_F32, true);
@@ -505,8 +494,8 @@ static void fingerprints(void **state) {
 static void fingerprints_of_vocabularies(void **state) {
     (void)state;
     struct lb_config config;
-    char *dir = lb_path_join(folder, "vocabulary"), *with = lb_path_join(folder, "with.gguf"),
-         *without = lb_path_join(folder, "without.gguf"), a[65], b[65];
+    char *dir = lb_path_join(lb_scratch, "vocabulary"), *with = lb_path_join(lb_scratch, "with.gguf"),
+         *without = lb_path_join(lb_scratch, "without.gguf"), a[65], b[65];
     struct lb_model *model = NULL;
     struct lb_buf json;
     lb_tiny_llama(&config);
@@ -536,9 +525,9 @@ static void fingerprints_of_vocabularies(void **state) {
 static void memos(void **state) {
     (void)state;
     char key[LB_SHA256_HEX], other[LB_SHA256_HEX], text[80];
-    char *path = lb_path_join(folder, "large");
+    char *path = lb_path_join(lb_scratch, "large");
     uint8_t digest[LB_SHA256_BYTES];
-    assert_int_equal(setenv("XDG_CACHE_HOME", folder, 1), 0);
+    assert_int_equal(setenv("XDG_CACHE_HOME", lb_scratch, 1), 0);
     struct lb_sha256 *hash = lb_sha256_create();
     assert_false(lb_memo_file(hash, path)); /* not there */
     assert_int_equal(lb_file_replace(path, "x", 1, NULL), LB_OK);
@@ -588,5 +577,5 @@ int main(void) {
         cmocka_unit_test(refusals),
         cmocka_unit_test(new_configs),
     };
-    return cmocka_run_group_tests(tests, make_folder, remove_folder);
+    return cmocka_run_group_tests(tests, lb_scratch_make, lb_scratch_remove);
 }

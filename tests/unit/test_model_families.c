@@ -5,11 +5,11 @@
 #include <stdint.h>
 #include <cmocka.h>
 
-#include "common/base/file.h"
 #include "common/formats/safetensors.h"
 #include "common/model/families.h"
 #include "common/model/model.h"
 #include "tests/support/parameters.h"
+#include "tests/support/scratch.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -18,26 +18,6 @@
 #include <unistd.h>
 
 enum { N = 11, WIDTH = 32, HEADS = 4, KV_HEADS = 2, HEAD_DIM = 8 };
-
-static char folder[] = "/tmp/lb-test-families-XXXXXX";
-
-static int make_folder(void **state) {
-    (void)state;
-    return mkdtemp(folder) != NULL ? 0 : -1;
-}
-
-static int remove_folder(void **state) {
-    (void)state;
-    return lb_remove_tree(folder, NULL) == LB_OK ? 0 : -1;
-}
-
-static const char *in_folder(const char *name) {
-    static char path[2][300];
-    static int next;
-    next = 1 - next;
-    snprintf(path[next], sizeof path[next], "%s/%s", folder, name);
-    return path[next];
-}
 
 /* A small decoder of the family, every number its own: biases and norms too. */
 static struct lb_model *make(const char *model_type, bool tied, const char *more) {
@@ -224,14 +204,15 @@ static void each_decoder_comes_back_from_both_formats(void **state) {
             struct lb_model *model = make(name, tied, few_experts(name));
             run(model);
             assert_int_equal(lb_model_parameters(model), config_parameters(lb_model_config(model)));
-            assert_int_equal(lb_model_save_hf(model, in_folder("hf"), LB_F32, NULL, NULL, NULL), LB_OK);
-            struct lb_model *again = must_open(in_folder("hf"));
+            assert_int_equal(lb_model_save_hf(model, lb_in_scratch("hf"), LB_F32, NULL, NULL, NULL), LB_OK);
+            struct lb_model *again = must_open(lb_in_scratch("hf"));
             assert_string_equal(lb_model_config(again)->model_type, name);
             assert_null(lb_note_get(lb_model_notes(again), 0)); /* what is written is known */
             assert_same_weights(again, model, false);
             lb_model_destroy(again);
-            assert_int_equal(lb_model_save_gguf(model, in_folder("m.gguf"), LB_F32, NULL, NULL, NULL), LB_OK);
-            again = must_open(in_folder("m.gguf"));
+            assert_int_equal(lb_model_save_gguf(model, lb_in_scratch("m.gguf"), LB_F32, NULL, NULL, NULL),
+                             LB_OK);
+            again = must_open(lb_in_scratch("m.gguf"));
             assert_null(lb_note_get(lb_model_notes(again), 0));
             assert_same_weights(again, model, gemma);
             lb_model_destroy(again);
@@ -285,8 +266,9 @@ static void rows_of_q_and_k_lie_as_llamacpp_has_them(void **state) {
         struct lb_model *model = make(cases[i].model_type, true, cases[i].more);
         struct lb_gguf *file = NULL;
         bool p = cases[i].permuted;
-        assert_int_equal(lb_model_save_gguf(model, in_folder("rows.gguf"), LB_F32, NULL, NULL, NULL), LB_OK);
-        assert_int_equal(lb_gguf_open(in_folder("rows.gguf"), &file, NULL), LB_OK);
+        assert_int_equal(lb_model_save_gguf(model, lb_in_scratch("rows.gguf"), LB_F32, NULL, NULL, NULL),
+                         LB_OK);
+        assert_int_equal(lb_gguf_open(lb_in_scratch("rows.gguf"), &file, NULL), LB_OK);
         assert_string_equal(lb_gguf_string(file, "general.architecture"), cases[i].architecture);
         check_rows(model, file, "model.layers.1.self_attn.q_proj.weight", "blk.1.attn_q.weight", HEADS, WIDTH,
                    p);
@@ -300,7 +282,7 @@ static void rows_of_q_and_k_lie_as_llamacpp_has_them(void **state) {
                        p);
         }
         lb_gguf_destroy(file);
-        struct lb_model *again = must_open(in_folder("rows.gguf"));
+        struct lb_model *again = must_open(lb_in_scratch("rows.gguf"));
         assert_same_weights(again, model, false);
         lb_model_destroy(again);
         lb_model_destroy(model);
@@ -313,8 +295,8 @@ static void other_tensors_lie_as_llamacpp_has_them(void **state) {
     (void)state;
     struct lb_gguf *file = NULL;
     struct lb_model *model = make("gemma3_text", true, "");
-    assert_int_equal(lb_model_save_gguf(model, in_folder("g.gguf"), LB_F32, NULL, NULL, NULL), LB_OK);
-    assert_int_equal(lb_gguf_open(in_folder("g.gguf"), &file, NULL), LB_OK);
+    assert_int_equal(lb_model_save_gguf(model, lb_in_scratch("g.gguf"), LB_F32, NULL, NULL, NULL), LB_OK);
+    assert_int_equal(lb_gguf_open(lb_in_scratch("g.gguf"), &file, NULL), LB_OK);
     static const char *const norms[][2] = {
         {"model.norm.weight", "output_norm.weight"},
         {"model.layers.1.pre_feedforward_layernorm.weight", "blk.1.ffn_norm.weight"},
@@ -330,8 +312,8 @@ static void other_tensors_lie_as_llamacpp_has_them(void **state) {
     lb_model_destroy(model);
 
     model = make("gpt_neox", false, "");
-    assert_int_equal(lb_model_save_gguf(model, in_folder("x.gguf"), LB_F32, NULL, NULL, NULL), LB_OK);
-    assert_int_equal(lb_gguf_open(in_folder("x.gguf"), &file, NULL), LB_OK);
+    assert_int_equal(lb_model_save_gguf(model, lb_in_scratch("x.gguf"), LB_F32, NULL, NULL, NULL), LB_OK);
+    assert_int_equal(lb_gguf_open(lb_in_scratch("x.gguf"), &file, NULL), LB_OK);
     const float *own = lb_model_find(model, "gpt_neox.layers.1.attention.query_key_value.weight")->data;
     const float *stored = lb_gguf_find(file, "blk.1.attn_qkv.weight")->data;
     for (int part = 0; part < 3; part++) {
@@ -351,8 +333,8 @@ static void experts_lie_as_llamacpp_has_them(void **state) {
     (void)state;
     struct lb_gguf *file = NULL;
     struct lb_model *model = make("mixtral", false, few_experts("mixtral"));
-    assert_int_equal(lb_model_save_gguf(model, in_folder("e.gguf"), LB_F16, NULL, NULL, NULL), LB_OK);
-    assert_int_equal(lb_gguf_open(in_folder("e.gguf"), &file, NULL), LB_OK);
+    assert_int_equal(lb_model_save_gguf(model, lb_in_scratch("e.gguf"), LB_F16, NULL, NULL, NULL), LB_OK);
+    assert_int_equal(lb_gguf_open(lb_in_scratch("e.gguf"), &file, NULL), LB_OK);
     const struct lb_tensor *down = lb_gguf_find(file, "blk.1.ffn_down_exps.weight");
     assert_int_equal(down->n_dims, 3);
     assert_int_equal(down->dim[0], 3);
@@ -367,7 +349,7 @@ static void experts_lie_as_llamacpp_has_them(void **state) {
     }
     assert_int_equal(lb_gguf_find(file, "blk.1.ffn_gate_inp.weight")->dtype, LB_F32);
     lb_gguf_destroy(file);
-    struct lb_model *again = must_open(in_folder("e.gguf"));
+    struct lb_model *again = must_open(lb_in_scratch("e.gguf"));
     assert_string_equal(lb_model_config(again)->model_type, "mixtral"); /* of the architecture of llama */
     lb_model_destroy(again);
     lb_model_destroy(model);
@@ -384,19 +366,19 @@ static void rows_of_other_widths(void **state) {
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         struct lb_notes notes = {0};
         struct lb_gguf *file = NULL;
-        assert_int_equal(lb_model_save_gguf(model, in_folder("k.gguf"), cases[i].dtype, NULL, &notes, NULL),
-                         LB_OK);
+        assert_int_equal(
+            lb_model_save_gguf(model, lb_in_scratch("k.gguf"), cases[i].dtype, NULL, &notes, NULL), LB_OK);
         assert_non_null(strstr(lb_note_get(&notes, 0), "no multiple of the 256 of"));
-        assert_int_equal(lb_gguf_open(in_folder("k.gguf"), &file, NULL), LB_OK);
+        assert_int_equal(lb_gguf_open(lb_in_scratch("k.gguf"), &file, NULL), LB_OK);
         assert_int_equal(lb_gguf_find(file, "blk.0.attn_q.weight")->dtype, cases[i].of_32);
         assert_int_equal(lb_gguf_find(file, "blk.0.ffn_up_exps.weight")->dtype, cases[i].of_32);
         assert_int_equal(lb_gguf_find(file, "blk.0.ffn_down_exps.weight")->dtype, cases[i].of_48);
         assert_int_equal(lb_gguf_find(file, "blk.0.attn_norm.weight")->dtype, LB_F32);
         lb_gguf_destroy(file);
-        lb_model_destroy(must_open(in_folder("k.gguf")));
-        assert_int_equal(lb_model_save_gguf(wide, in_folder("k.gguf"), cases[i].dtype, NULL, NULL, NULL),
+        lb_model_destroy(must_open(lb_in_scratch("k.gguf")));
+        assert_int_equal(lb_model_save_gguf(wide, lb_in_scratch("k.gguf"), cases[i].dtype, NULL, NULL, NULL),
                          LB_OK);
-        assert_int_equal(lb_gguf_open(in_folder("k.gguf"), &file, NULL), LB_OK);
+        assert_int_equal(lb_gguf_open(lb_in_scratch("k.gguf"), &file, NULL), LB_OK);
         assert_int_equal(lb_gguf_find(file, "blk.0.attn_output.weight")->dtype, cases[i].of_256);
         lb_gguf_destroy(file);
     }
@@ -443,14 +425,14 @@ static void mixtures_that_are_not_computed(void **state) {
     struct lb_model *model = make("qwen3_moe", true,
                                   ", \"num_experts\": 4, \"num_experts_per_tok\": 2, "
                                   "\"norm_topk_prob\": false");
-    assert_int_equal(lb_model_save_gguf(model, in_folder("n.gguf"), LB_F32, NULL, NULL, &detail),
+    assert_int_equal(lb_model_save_gguf(model, lb_in_scratch("n.gguf"), LB_F32, NULL, NULL, &detail),
                      LB_E_UNSUPPORTED);
     assert_non_null(strstr(detail.text, "GGUF has no word for norm_topk_prob false"));
     lb_model_destroy(model);
     model =
         make("olmoe", true, ", \"num_key_value_heads\": 2, \"num_experts\": 4, \"num_experts_per_tok\": 2");
     detail = (struct lb_detail){0};
-    assert_int_equal(lb_model_save_gguf(model, in_folder("n.gguf"), LB_F32, NULL, NULL, &detail),
+    assert_int_equal(lb_model_save_gguf(model, lb_in_scratch("n.gguf"), LB_F32, NULL, NULL, &detail),
                      LB_E_UNSUPPORTED);
     assert_non_null(strstr(detail.text, "fewer num_key_value_heads"));
     lb_model_destroy(model);
@@ -482,22 +464,22 @@ static void add_to_folder(const struct lb_model *model, const char *name, const 
                                     .dim = {rows, cols},
                                     .data = data,
                                     .bytes = (size_t)(rows * cols) * sizeof(float)};
-    assert_int_equal(lb_safetensors_write(in_folder("more/model.safetensors"), tensors, n + 1, NULL, 0, NULL),
-                     LB_OK);
+    assert_int_equal(
+        lb_safetensors_write(lb_in_scratch("more/model.safetensors"), tensors, n + 1, NULL, 0, NULL), LB_OK);
 }
 
 static void tensors_of_a_folder(void **state) {
     (void)state;
     struct lb_model *model = make("llama", false, "");
-    assert_int_equal(lb_model_save_hf(model, in_folder("more"), LB_F32, NULL, NULL, NULL), LB_OK);
+    assert_int_equal(lb_model_save_hf(model, lb_in_scratch("more"), LB_F32, NULL, NULL, NULL), LB_OK);
     add_to_folder(model, "model.layers.0.self_attn.rotary_emb.inv_freq", some, 1, 4);
-    lb_model_destroy(must_open(in_folder("more")));
+    lb_model_destroy(must_open(lb_in_scratch("more")));
     static const char *const names[] = {"model.layers.1.self_attn.q_proj.bias",
                                         "model.layers.2.mlp.up_proj.weight",
                                         "model.layers.0.self_attn.q_norm.weight", "score.weight"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         add_to_folder(model, names[i], some, 1, 8);
-        must_refuse(in_folder("more"), names[i]);
+        must_refuse(lb_in_scratch("more"), names[i]);
     }
     lb_model_destroy(model);
 }
@@ -508,9 +490,9 @@ static void tensors_of_a_gguf(void **state) {
                                         "blk.0.attn_norm_2.weight", "blk.0.attn_q_norm.weight",
                                         "blk.7.attn_q.weight"};
     struct lb_model *model = make("llama", true, "");
-    assert_int_equal(lb_model_save_gguf(model, in_folder("plain.gguf"), LB_F32, NULL, NULL, NULL), LB_OK);
+    assert_int_equal(lb_model_save_gguf(model, lb_in_scratch("plain.gguf"), LB_F32, NULL, NULL, NULL), LB_OK);
     struct lb_gguf *file = NULL;
-    assert_int_equal(lb_gguf_open(in_folder("plain.gguf"), &file, NULL), LB_OK);
+    assert_int_equal(lb_gguf_open(lb_in_scratch("plain.gguf"), &file, NULL), LB_OK);
     for (size_t i = 0; i <= sizeof names / sizeof *names; i++) {
         bool harmless = i == sizeof names / sizeof *names;
         const char *name = harmless ? "blk.0.attn_rot_embd.weight" : names[i];
@@ -536,12 +518,12 @@ static void tensors_of_a_gguf(void **state) {
                                                     .dim = {WIDTH},
                                                     .data = some,
                                                     .bytes = WIDTH * sizeof(float)});
-        assert_int_equal(lb_gguf_write(out, in_folder("more.gguf"), NULL), LB_OK);
+        assert_int_equal(lb_gguf_write(out, lb_in_scratch("more.gguf"), NULL), LB_OK);
         lb_gguf_out_destroy(out);
         if (harmless) {
-            lb_model_destroy(must_open(in_folder("more.gguf")));
+            lb_model_destroy(must_open(lb_in_scratch("more.gguf")));
         } else {
-            must_refuse(in_folder("more.gguf"), name);
+            must_refuse(lb_in_scratch("more.gguf"), name);
         }
     }
     lb_gguf_destroy(file);
@@ -554,17 +536,17 @@ static void a_tied_config_and_a_stored_head(void **state) {
     (void)state;
     struct lb_model *model = make("llama", true, "");
     const struct lb_weight *embedding = lb_model_find(model, "model.embed_tokens.weight");
-    assert_int_equal(lb_model_save_hf(model, in_folder("more"), LB_F32, NULL, NULL, NULL), LB_OK);
-    struct lb_model *plain = must_open(in_folder("more"));
+    assert_int_equal(lb_model_save_hf(model, lb_in_scratch("more"), LB_F32, NULL, NULL, NULL), LB_OK);
+    struct lb_model *plain = must_open(lb_in_scratch("more"));
     add_to_folder(model, "lm_head.weight", embedding->data, embedding->rows, embedding->cols);
-    struct lb_model *again = must_open(in_folder("more"));
+    struct lb_model *again = must_open(lb_in_scratch("more"));
     assert_true(lb_model_config(again)->tie_word_embeddings);
     assert_null(lb_note_get(lb_model_notes(again), 0));
     assert_string_equal(lb_model_fingerprint(again), lb_model_fingerprint(plain));
     lb_model_destroy(again);
     lb_model_destroy(plain);
     add_to_folder(model, "lm_head.weight", some, embedding->rows, embedding->cols);
-    again = must_open(in_folder("more"));
+    again = must_open(lb_in_scratch("more"));
     assert_false(lb_model_config(again)->tie_word_embeddings);
     assert_memory_equal(lb_model_head(again)->weight->data, some, (size_t)(40 * WIDTH) * sizeof *some);
     assert_non_null(
@@ -587,5 +569,5 @@ int main(void) {
         cmocka_unit_test(tensors_of_a_gguf),
         cmocka_unit_test(a_tied_config_and_a_stored_head),
     };
-    return cmocka_run_group_tests(tests, make_folder, remove_folder);
+    return cmocka_run_group_tests(tests, lb_scratch_make, lb_scratch_remove);
 }

@@ -10,31 +10,13 @@
 #include "common/formats/safetensors.h"
 #include "common/model/families.h"
 #include "common/model/model.h"
+#include "tests/support/scratch.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-static char folder[] = "/tmp/lb-test-larger-XXXXXX";
 static const float some[64];
-
-static int make_folder(void **state) {
-    (void)state;
-    return mkdtemp(folder) != NULL ? 0 : -1;
-}
-
-static int remove_folder(void **state) {
-    (void)state;
-    return lb_remove_tree(folder, NULL) == LB_OK ? 0 : -1;
-}
-
-static const char *in_folder(const char *name) {
-    static char path[2][300];
-    static int next;
-    next = 1 - next;
-    snprintf(path[next], sizeof path[next], "%s/%s", folder, name);
-    return path[next];
-}
 
 static const char text_keys[] =
     "\"vocab_size\": 40, \"hidden_size\": 16, \"intermediate_size\": 24, \"num_hidden_layers\": 2, "
@@ -89,14 +71,14 @@ static void write_tensors(const struct lb_model *model, const struct naming *nam
             tensors[n + i].name = more[i];
         }
     }
-    assert_int_equal(lb_mkdirs(in_folder("larger"), NULL), LB_OK);
+    assert_int_equal(lb_mkdirs(lb_in_scratch("larger"), NULL), LB_OK);
     assert_int_equal(
-        lb_safetensors_write(in_folder("larger/model.safetensors"), tensors, n + n_more, NULL, 0, NULL),
+        lb_safetensors_write(lb_in_scratch("larger/model.safetensors"), tensors, n + n_more, NULL, 0, NULL),
         LB_OK);
 }
 
 static void write_config(const char *text) {
-    assert_int_equal(lb_file_replace(in_folder("larger/config.json"), text, strlen(text), NULL), LB_OK);
+    assert_int_equal(lb_file_replace(lb_in_scratch("larger/config.json"), text, strlen(text), NULL), LB_OK);
 }
 
 static void write_plain_config(void) {
@@ -112,7 +94,7 @@ static void write_plain_config(void) {
 
 static enum lb_status open_larger(struct lb_model **out, struct lb_detail *detail) {
     *detail = (struct lb_detail){0};
-    return lb_model_open(in_folder("larger"), false, out, detail);
+    return lb_model_open(lb_in_scratch("larger"), false, out, detail);
 }
 
 static void must_refuse(enum lb_status status, const char *says) {
@@ -132,9 +114,9 @@ static void the_text_model_is_opened(void **state) {
                                        "model.vision_tower.head.bias"};
     struct lb_model *text = make_text();
     struct lb_detail detail;
-    assert_int_equal(lb_model_save_hf(text, in_folder("text"), LB_F32, NULL, NULL, NULL), LB_OK);
+    assert_int_equal(lb_model_save_hf(text, lb_in_scratch("text"), LB_F32, NULL, NULL, NULL), LB_OK);
     struct lb_model *alone = NULL;
-    assert_int_equal(lb_model_open(in_folder("text"), false, &alone, NULL), LB_OK);
+    assert_int_equal(lb_model_open(lb_in_scratch("text"), false, &alone, NULL), LB_OK);
     for (size_t i = 0; i < sizeof namings / sizeof *namings; i++) {
         struct lb_model *model = NULL;
         const char *with_head[4] = {more[0], more[1], more[2]};
@@ -231,5 +213,5 @@ int main(void) {
         cmocka_unit_test(what_is_neither_is_refused),
         cmocka_unit_test(a_published_config),
     };
-    return cmocka_run_group_tests(tests, make_folder, remove_folder);
+    return cmocka_run_group_tests(tests, lb_scratch_make, lb_scratch_remove);
 }

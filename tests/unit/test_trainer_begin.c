@@ -8,6 +8,7 @@
 
 #include "common/base/file.h"
 #include "common/base/mem.h"
+#include "tests/support/scratch.h"
 #include "tests/support/tiny_model.h"
 #include "tests/support/tiny_tokenizer.h"
 #include "trainer/data/dataset.h"
@@ -20,18 +21,6 @@
 
 #define EOS 0
 #define BOS 257
-
-static char folder[] = "/tmp/lb-begin-XXXXXX";
-
-static int set_up(void **state) {
-    (void)state;
-    return mkdtemp(folder) != NULL ? 0 : -1;
-}
-
-static int tear_down(void **state) {
-    (void)state;
-    return lb_remove_tree(folder, NULL) == LB_OK ? 0 : -1;
-}
 
 /* <eos> 0, bytes behind it, <bos> 257. begins: the template says so; knows: it has the token at all. */
 static struct lb_tokenizer *make_tokenizer(bool begins, bool knows) {
@@ -51,8 +40,8 @@ static struct lb_tokenizer *make_tokenizer(bool begins, bool knows) {
 static enum lb_status open_text(const char *text, struct lb_tokenizer *tokenizer, enum lb_add_bos add_bos,
                                 int64_t max_length, int64_t max_tokens, bool keep_short,
                                 struct lb_dataset **out, struct lb_detail *detail) {
-    char *path = lb_path_join(folder, "a.txt");
-    const struct lb_recipe recipe = {.directory = folder, .max_length = max_length};
+    char *path = lb_path_join(lb_scratch, "a.txt");
+    const struct lb_recipe recipe = {.directory = lb_scratch, .max_length = max_length};
     const struct lb_recipe_dataset entry = {
         .path = "a.txt", .type = LB_DATA_TEXT, .tag = "x", .max_tokens = max_tokens};
     assert_int_equal(lb_file_replace(path, text, strlen(text), NULL), LB_OK);
@@ -221,8 +210,8 @@ static void memory_runs_out(void **state) {
     struct lb_tokenizer *tokenizer = make_tokenizer(true, true);
     for (int64_t i = 1;; i++) {
         struct lb_dataset *data = NULL;
-        char *path = lb_path_join(folder, "a.txt");
-        const struct lb_recipe recipe = {.directory = folder, .max_length = 4};
+        char *path = lb_path_join(lb_scratch, "a.txt");
+        const struct lb_recipe recipe = {.directory = lb_scratch, .max_length = 4};
         const struct lb_recipe_dataset entry = {.path = "a.txt", .type = LB_DATA_TEXT, .tag = "x"};
         assert_int_equal(lb_file_replace(path, "ab\ncd\n", 6, NULL), LB_OK);
         lb_free(path);
@@ -248,5 +237,5 @@ int main(void) {
         cmocka_unit_test(evaluation_counts_the_text),
         cmocka_unit_test(memory_runs_out),
     };
-    return cmocka_run_group_tests(tests, set_up, tear_down);
+    return cmocka_run_group_tests(tests, lb_scratch_make, lb_scratch_remove);
 }

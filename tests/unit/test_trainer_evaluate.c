@@ -9,6 +9,7 @@
 #include "common/base/rng.h"
 #include "common/nn/head.h"
 #include "common/nn/tape.h"
+#include "tests/support/scratch.h"
 #include "tests/support/tiny_model.h"
 #include "trainer/data/parts.h"
 #include "trainer/run/evaluate.h"
@@ -20,18 +21,6 @@
 #include <string.h>
 
 #define ROWS 9
-
-static char folder[] = "/tmp/lb-evaluate-XXXXXX";
-
-static int set_up(void **state) {
-    (void)state;
-    return mkdtemp(folder) != NULL ? 0 : -1;
-}
-
-static int tear_down(void **state) {
-    (void)state;
-    return lb_remove_tree(folder, NULL) == LB_OK ? 0 : -1;
-}
 
 static struct lb_model *make_model(void (*config_of)(struct lb_config *)) {
     struct lb_config config;
@@ -261,8 +250,8 @@ static void wrong_texts(void **state) {
 static void exports_agree(void **state) {
     (void)state;
     struct lb_model *model = make_model(lb_tiny_llama), *mlp = make_model(lb_tiny_mlp);
-    char *hf = lb_path_join(folder, "hf"), *gguf = lb_path_join(folder, "m.gguf"),
-         *images = lb_path_join(folder, "mlp");
+    char *hf = lb_path_join(lb_scratch, "hf"), *gguf = lb_path_join(lb_scratch, "m.gguf"),
+         *images = lb_path_join(lb_scratch, "mlp");
     double d = -1;
     struct lb_detail detail = {0};
     assert_int_equal(lb_export(model, NULL, LB_EXPORT_HF, LB_F32, hf, NULL, NULL, &d, NULL, &detail), LB_OK);
@@ -306,5 +295,5 @@ static void exports_agree(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(text_by_parts), cmocka_unit_test(images_by_class),
                                        cmocka_unit_test(wrong_texts), cmocka_unit_test(exports_agree)};
-    return cmocka_run_group_tests(tests, set_up, tear_down);
+    return cmocka_run_group_tests(tests, lb_scratch_make, lb_scratch_remove);
 }

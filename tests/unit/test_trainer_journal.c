@@ -8,6 +8,7 @@
 #include "common/base/file.h"
 #include "common/base/json.h"
 #include "common/base/mem.h"
+#include "tests/support/scratch.h"
 #include "trainer/run/journal.h"
 #include "trainer/run/progress.h"
 
@@ -19,22 +20,10 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
-static char folder[] = "/tmp/lb-journal-XXXXXX";
-
-static int set_up(void **state) {
-    (void)state;
-    return mkdtemp(folder) != NULL ? 0 : -1;
-}
-
-static int tear_down(void **state) {
-    (void)state;
-    return lb_remove_tree(folder, NULL) == LB_OK ? 0 : -1;
-}
-
 static struct lb_journal *open_at(int64_t step) {
     struct lb_journal *journal = NULL;
     struct lb_detail detail = {0};
-    if (lb_journal_open(folder, step, &journal, &detail) != LB_OK) {
+    if (lb_journal_open(lb_scratch, step, &journal, &detail) != LB_OK) {
         fail_msg("%s", detail.text);
     }
     return journal;
@@ -51,7 +40,7 @@ static void put(struct lb_journal *journal, int64_t step) {
 static struct lb_buf content(void) {
     struct lb_buf buf;
     lb_buf_init(&buf, 1 << 20);
-    char *path = lb_path_join(folder, LB_JOURNAL_FILE);
+    char *path = lb_path_join(lb_scratch, LB_JOURNAL_FILE);
     assert_int_equal(lb_file_read(path, &buf, NULL), LB_OK);
     lb_free(path);
     return buf;
@@ -103,7 +92,7 @@ static void resume_drops_what_comes_again(void **state) {
     }
     lb_journal_close(journal);
     /* The last write was cut short by a kill. */
-    char *path = lb_path_join(folder, LB_JOURNAL_FILE);
+    char *path = lb_path_join(lb_scratch, LB_JOURNAL_FILE);
     FILE *f = fopen(path, "ab");
     assert_non_null(f);
     fputs("{\"step\": 60, \"lo", f);
@@ -146,7 +135,7 @@ static void no_folder_no_journal(void **state) {
     assert_non_null(strstr(detail.text, "/nonexistent/folder/metrics.jsonl"));
     for (long i = 1; i <= 2; i++) {
         lb_mem_fail_from(i);
-        assert_int_equal(lb_journal_open(folder, -1, &journal, NULL), LB_E_NOMEM);
+        assert_int_equal(lb_journal_open(lb_scratch, -1, &journal, NULL), LB_E_NOMEM);
         lb_mem_fail_from(0);
         assert_null(journal);
     }
@@ -289,5 +278,5 @@ int main(void) {
         cmocka_unit_test(progress_fits),        cmocka_unit_test(progress_on_a_terminal),
         cmocka_unit_test(progress_into_a_file),
     };
-    return cmocka_run_group_tests(tests, set_up, tear_down);
+    return cmocka_run_group_tests(tests, lb_scratch_make, lb_scratch_remove);
 }
