@@ -142,6 +142,32 @@ static void the_text_model_is_opened(void **state) {
     lb_model_destroy(text);
 }
 
+/* Of a key that stands beside the text model's config and within it the outer one counts: ends by themselves,
+ * and that the output is the embedding, which only the outer one says. */
+static void the_outer_keys_count(void **state) {
+    (void)state;
+    static const struct {
+        const char *outer, *inner;
+        size_t ends;
+        bool tied;
+    } cases[] = {{"\"eos_token_id\": 3", "\"eos_token_id\": [7, 8]", 1, true},
+                 {"\"pad_token_id\": 0", "\"eos_token_id\": [7, 8]", 2, true},
+                 {"\"pad_token_id\": 0", "\"tie_word_embeddings\": false", 1, true},
+                 {"\"tie_word_embeddings\": false", "\"tie_word_embeddings\": true", 1, false}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char text[600];
+        json_t *object = NULL;
+        struct lb_config c;
+        int len = snprintf(text, sizeof text, "{\"model_type\": \"gemma3\", %s, \"text_config\": {%s, %s}}",
+                           cases[i].outer, cases[i].inner, text_keys);
+        assert_int_equal(lb_json_parse(text, (size_t)len, 0, "text", &object, NULL), LB_OK);
+        assert_int_equal(lb_config_parse(object, "text", &c, NULL, NULL), LB_OK);
+        json_decref(object);
+        assert_int_equal(lb_config_ends(&c).n, cases[i].ends);
+        assert_int_equal(c.tie_word_embeddings, cases[i].tied);
+    }
+}
+
 static void what_is_neither_is_refused(void **state) {
     (void)state;
     struct lb_model *text = make_text();
@@ -210,6 +236,7 @@ static void a_published_config(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_text_model_is_opened),
+        cmocka_unit_test(the_outer_keys_count),
         cmocka_unit_test(what_is_neither_is_refused),
         cmocka_unit_test(a_published_config),
     };

@@ -214,6 +214,34 @@ static void changed(void **state) {
     lb_free(bytes.ids.data);
 }
 
+/* Where a piece that was changed ends, and that all behind it has its place again. */
+static void found_again(void **state) {
+    (void)state;
+    static const struct {
+        const char *text;
+        size_t end;
+    } cases[] = {{"plain \xe2\x91\xa0 ab", 9},                      /* by all that is left, if it is little */
+                 {"plain \xe2\x91\xa0\xe3\x80\x80words again", 12}, /* by a word without the space it gets */
+                 {"a plain e\xcc\x81"
+                  "e word and more of them",
+                  11}}; /* not by one letter */
+    static struct side t5;
+    assert_string_equal(kinds[6].name, "t5");
+    for (size_t c = 0; c < sizeof cases / sizeof *cases; c++) {
+        size_t other = 0, len = strlen(cases[c].text), end = 0;
+        read_text(&t5, 6, cases[c].text, len);
+        for (size_t i = 0; i < t5.ids.len; i++) {
+            other += !t5.placed[i].same;
+            end = t5.placed[i].same ? end : t5.placed[i].end;
+        }
+        assert_int_equal(other, 1);
+        assert_int_equal(end, cases[c].end);
+        assert_true(t5.placed[t5.ids.len - 1].same);
+        assert_int_equal(t5.placed[t5.ids.len - 1].end, len);
+    }
+    lb_free(t5.ids.data);
+}
+
 static int open_all(void **state) {
     const char *root = getenv("LB_SOURCE_ROOT");
     char path[1024];
@@ -242,6 +270,6 @@ static int close_all(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(by_hand), cmocka_unit_test(pairs),
-                                       cmocka_unit_test(changed)};
+                                       cmocka_unit_test(changed), cmocka_unit_test(found_again)};
     return cmocka_run_group_tests(tests, open_all, close_all);
 }

@@ -168,6 +168,10 @@ static void test_label_names(void **state) {
     lb_labels_finish(&labels);
     not_labelled("{\"text\": \"a\", \"label\": \"x\"}\n{\"text\": \"a\", \"label\": 1}\n",
                  "numbers in some lines");
+    not_labelled("{\"text\": \"a\", \"label\": 1}\n{\"text\": \"a\", \"label\": \"x\"}\n",
+                 "numbers in some lines");
+    not_labelled("{\"text\": \"a\", \"label\": \"hot\\u0000cold\"}\n",
+                 "neither a class's number nor its name"); /* not the class "hot" */
     not_labelled("{\"text\": \"a\", \"label\": \"x\"}\n{\"text\": \"a\", \"label\": \"y\"}\n"
                  "{\"text\": \"a\", \"label\": \"z\"}\n{\"text\": \"a\", \"label\": \"w\"}\n",
                  "\"w\" is one name of a label more than the model's num_labels 3");

@@ -329,137 +329,6 @@ static void completions(void **state) {
     }
 }
 
-/* ---- conversations ---- */
-
-static const char own_template[] =
-    "{% for m in messages %}<|im_start|>{{ m.role }}: {{ m.content }}<|im_end|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant: {% endif %}";
-/* Other words around, other ends, white space stripped, and no system messages. */
-static const char its_template[] =
-    "{{ bos_token }}{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('no system here') }}"
-    "{% endif %}[{{ 'YOU' if m.role == 'user' else 'ME' }}] {{ m.content | trim }}{{ eos_token }}{% endfor "
-    "%}";
-
-static struct lb_tokenizer *open_chat(const char *name, const char *config) {
-    const char *root = getenv("LB_SOURCE_ROOT");
-    struct lb_tokenizer *tokenizer = NULL;
-    char path[1024];
-    snprintf(path, sizeof path, "%s/tests/golden/text/%s.json", root, name);
-    assert_int_equal(lb_tokenizer_open(path, &tokenizer, NULL), LB_OK);
-    assert_int_equal(lb_tokenizer_configure(tokenizer, config, strlen(config), "config", NULL), LB_OK);
-    return tokenizer;
-}
-
-/* {"chat_template": ..., ends} */
-static struct lb_tokenizer *with_template(const char *name, const char *template, const char *ends) {
-    json_t *config = json_loads(ends, 0, NULL);
-    assert_non_null(config);
-    json_object_set_new(config, "chat_template", json_string(template));
-    char *text = json_dumps(config, 0);
-    struct lb_tokenizer *tokenizer = open_chat(name, text);
-    free(text);
-    json_decref(config);
-    return tokenizer;
-}
-
-/* What of both sides is compared, one chunk a line: "own|its". */
-static void put_chunks(const struct lb_tokenizer *own, const struct lb_tokenizer *its,
-                       const struct lb_sample *s, const struct lb_reading *r, struct lb_buf *out) {
-    for (int64_t c = 0; c < r->n_chunks; c++) {
-        const struct lb_chunk *chunk = &r->chunks[c];
-        for (int32_t t = chunk->at; t < chunk->at + chunk->n; t++) {
-            size_t n = 0;
-            const char *bytes = lb_tokenizer_bytes(own, s->ids[t + 1], &n);
-            assert_true(lb_sample_counts(s, t));
-            lb_buf_append(out, bytes, n);
-        }
-        lb_buf_append_str(out, "|");
-        for (int32_t t = chunk->its_at; t < chunk->its_at + chunk->its_n; t++) {
-            size_t n = 0;
-            const char *bytes = lb_tokenizer_bytes(its, r->ids[t + 1], &n);
-            lb_buf_append(out, bytes, n);
-        }
-        lb_buf_append_str(out, "\n");
-    }
-}
-
-static void conversations(void **state) {
-    (void)state;
-    static const char lines[] =
-        "{\"messages\": [{\"role\": \"user\", \"content\": \"what is a still\"}, {\"role\": \"assistant\", "
-        "\"content\": \"what copper is to spirits  \"}]}\n"
-        "{\"messages\": [{\"role\": \"system\", \"content\": \"be brief\"}, {\"role\": \"user\", "
-        "\"content\": "
-        "\"hm\"}, {\"role\": \"assistant\", \"content\": \"yes\"}]}\n";
-    struct lb_tokenizer *own = with_template("qwen", own_template, "{\"eos_token\": \"<|im_end|>\"}"),
-                        *its = with_template("llama2", its_template,
-                                             "{\"bos_token\": \"<s>\", \"eos_token\": \"</s>\"}"),
-                        *plain = open_chat("llama2", "{}");
-    for (int only = 0; only < 2; only++) {
-        struct lb_recipe_loss alm = {.function = "alm"};
-        struct lb_recipe_dataset entry = {.path = "chats.jsonl", .type = LB_DATA_JSONL, .field = "text"};
-        struct lb_recipe recipe = {.directory = folder,
-                                   .max_length = 256,
-                                   .assistant_only_loss = only == 1,
-                                   .loss_functions = &alm,
-                                   .loss_functions_count = 1};
-        struct lb_dataset *data = NULL;
-        struct lb_reader *reader = NULL;
-        struct lb_arena arena;
-        struct lb_sample s;
-        struct lb_reading r;
-        struct lb_detail detail = {0};
-        struct lb_buf text, whole;
-        put("chats.jsonl", lines, sizeof lines - 1);
-        lb_arena_init(&arena, MEMORY);
-        lb_buf_init(&text, 1 << 16);
-        lb_buf_init(&whole, 1 << 16);
-        if (lb_dataset_open(&recipe, &entry, 1, false, own, 0, NULL, &data, &detail) != LB_OK) {
-            fail_msg("%s", detail.text);
-        }
-        assert_int_equal(lb_reader_create(own, plain, 0, &reader, NULL), LB_OK);
-        assert_int_equal(lb_reader_converse(reader, NULL, &detail), LB_E_NOTFOUND);
-        lb_reader_destroy(reader);
-        assert_int_equal(lb_reader_create(own, its, 0, &reader, NULL), LB_OK);
-        lb_dataset_get(data, 0, &s);
-        assert_non_null(s.record);
-        assert_int_equal(lb_reader_read(reader, &s, &arena, &r, NULL),
-                         LB_E_ARG); /* not told of conversations */
-        assert_int_equal(lb_reader_converse(reader, NULL, NULL), LB_OK);
-        assert_int_equal(lb_reader_read(reader, &s, &arena, &r, NULL), LB_OK);
-        /* The teacher reads what its template writes. */
-        assert_int_equal(lb_tokenizer_decode(its, r.ids, (size_t)r.n, false, &whole, NULL), LB_OK);
-        lb_buf_append(&whole, "", 1);
-        assert_non_null(strstr(whole.data, "[YOU] what is a still</s>"));
-        assert_non_null(strstr(whole.data, "[ME] what copper is to spirits</s>"));
-        put_chunks(own, its, &s, &r, &text);
-        lb_buf_append(&text, "", 1);
-        printf("%s\n", text.data);
-        /* Contents are compared, with the first user's end of message where all counts; roles and words of
-         * the templates are not; the assistant's spaces, which one of them strips, end its comparison. */
-        assert_true((strstr(text.data, "still|") != NULL || strstr(text.data, "ill|") != NULL) ==
-                    (only == 0));
-        assert_true((strstr(text.data, "<|im_end|>|</s>") != NULL) == (only == 0));
-        assert_non_null(strstr(text.data, "pp|pp\n"));
-        assert_null(strstr(text.data, "what")); /* its first token begins before it */
-        assert_null(strstr(text.data, "YOU"));
-        assert_null(strstr(text.data, "user"));
-        /* One that its template refuses. */
-        detail = (struct lb_detail){0};
-        lb_dataset_get(data, 1, &s);
-        assert_int_equal(lb_reader_read(reader, &s, &arena, &r, &detail), LB_E_ARG);
-        assert_non_null(strstr(detail.text, "no system here"));
-        lb_buf_finish(&text);
-        lb_buf_finish(&whole);
-        lb_arena_finish(&arena);
-        lb_reader_destroy(reader);
-        lb_dataset_destroy(data);
-    }
-    lb_tokenizer_destroy(own);
-    lb_tokenizer_destroy(its);
-    lb_tokenizer_destroy(plain);
-}
-
 /* What is unknown to either side does not count; what stands around it does. */
 static void unknown(void **state) {
     (void)state;
@@ -579,9 +448,8 @@ static int tear_down(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(as_it_would),  cmocka_unit_test(packed),
-                                       cmocka_unit_test(completions),  cmocka_unit_test(unknown),
-                                       cmocka_unit_test(characters),   cmocka_unit_test(memory_runs_out),
-                                       cmocka_unit_test(conversations)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(as_it_would), cmocka_unit_test(packed),
+                                       cmocka_unit_test(completions), cmocka_unit_test(unknown),
+                                       cmocka_unit_test(characters),  cmocka_unit_test(memory_runs_out)};
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }
