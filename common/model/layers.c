@@ -46,26 +46,6 @@ static enum lb_status make_config(const struct lb_model *from, const int64_t *la
     return lb_config_check(&c, path, detail);
 }
 
-/* The weight of `from` that stands where weight i of `model` does: of the layer it comes from, in the same
- * place among that one's; NULL: there is none. */
-static const struct lb_weight *origin(const struct lb_model *model, size_t i, const struct lb_model *from,
-                                      const int64_t *layers) {
-    int layer = model->specs[i].layer;
-    if (layer < 0) {
-        return lb_model_weight(from, model->weights[i].name);
-    }
-    size_t place = 0, at = 0;
-    for (size_t k = 0; k < i; k++) {
-        place += model->specs[k].layer == layer;
-    }
-    for (size_t k = 0; k < from->n_own; k++) {
-        if (from->specs[k].layer == layers[layer] && at++ == place) {
-            return &from->weights[k];
-        }
-    }
-    return NULL;
-}
-
 /* The new head's number of classes, where from has none. */
 static enum lb_status add_classes(const struct lb_model *from, int64_t num_labels, const char *path,
                                   struct lb_config *config, struct lb_detail *detail) {
@@ -79,13 +59,31 @@ static enum lb_status add_classes(const struct lb_model *from, int64_t num_label
     return LB_OK;
 }
 
-/* The weights of `model` become those of `from` that stand there; a new head's, which has none, stay without
- * data. */
+/* The first weight of a layer, whose weights stand together; n_own: there is none. */
+static size_t first_of(const struct lb_model *model, int64_t layer) {
+    size_t i = 0;
+    while (i < model->n_own && model->specs[i].layer != layer) {
+        i++;
+    }
+    return i;
+}
+
+/* The weights of `model` become those of `from` that stand there: of the layer that theirs comes from, in the
+ * same place among that one's. A new head's, which has none, stay without data. */
 static enum lb_status take_weights(struct lb_model *model, const struct lb_model *from, const int64_t *layers,
                                    bool new_head, const char *path, struct lb_detail *detail) {
+    size_t next = 0; /* of from, where weights of a layer go on */
     for (size_t i = 0; i < model->n_weights; i++) {
-        const struct lb_weight *w = origin(model, i, from, layers);
-        if (w == NULL && new_head && model->specs[i].layer < 0) {
+        int layer = model->specs[i].layer;
+        const struct lb_weight *w = NULL;
+        if (layer < 0) {
+            w = lb_model_weight(from, model->weights[i].name);
+        } else {
+            bool begins = i == 0 || model->specs[i - 1].layer != layer;
+            next = begins ? first_of(from, layers[layer]) : next + 1;
+            w = next < from->n_own && from->specs[next].layer == layers[layer] ? &from->weights[next] : NULL;
+        }
+        if (w == NULL && new_head && layer < 0) {
             continue;
         }
         if (w == NULL || w->rows != model->weights[i].rows || w->cols != model->weights[i].cols) {

@@ -355,6 +355,27 @@ static void experts_lie_as_llamacpp_has_them(void **state) {
     lb_model_destroy(model);
 }
 
+/* A student of some layers has each expert of theirs. */
+static void layers_keep_their_experts(void **state) {
+    (void)state;
+    static const int64_t turned[] = {1, 0};
+    struct lb_model *model = make("mixtral", false, few_experts("mixtral")), *student = NULL;
+    assert_int_equal(lb_model_save_hf(model, in_folder("layers"), LB_F32, NULL, NULL, NULL), LB_OK);
+    assert_int_equal(lb_model_from_layers(in_folder("layers"), turned, 2, &student, NULL), LB_OK);
+    for (int layer = 0; layer < 2; layer++) {
+        for (int e = 0; e < 3; e++) {
+            char here[80], there[80];
+            snprintf(here, sizeof here, "model.layers.%d.block_sparse_moe.experts.%d.w2.weight", layer, e);
+            snprintf(there, sizeof there, "model.layers.%d.block_sparse_moe.experts.%d.w2.weight", 1 - layer,
+                     e);
+            assert_memory_equal(lb_model_find(student, here)->data, lb_model_find(model, there)->data,
+                                WIDTH * 48 * sizeof(float));
+        }
+    }
+    lb_model_destroy(student);
+    lb_model_destroy(model);
+}
+
 /* Rows that are no whole blocks: what llama.cpp's quantize takes then, and a note. */
 static void rows_of_other_widths(void **state) {
     (void)state;
@@ -563,6 +584,7 @@ int main(void) {
         cmocka_unit_test(rows_of_q_and_k_lie_as_llamacpp_has_them),
         cmocka_unit_test(other_tensors_lie_as_llamacpp_has_them),
         cmocka_unit_test(experts_lie_as_llamacpp_has_them),
+        cmocka_unit_test(layers_keep_their_experts),
         cmocka_unit_test(rows_of_other_widths),
         cmocka_unit_test(mixtures_that_are_not_computed),
         cmocka_unit_test(tensors_of_a_folder),
