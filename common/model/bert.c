@@ -36,7 +36,8 @@ static const struct lb_config_key gguf_keys[] = {
     {NULL},
 };
 
-const char *const lb_bert_gguf_names[LB_N_ENCODER_ROLES] = {
+/* llama.cpp's. */
+static const char *const gguf_names[LB_N_ENCODER_ROLES] = {
     [LB_ENCODER_WORDS] = "token_embd",
     [LB_ENCODER_POSITIONS] = "position_embd",
     [LB_ENCODER_TYPES] = "token_types",
@@ -51,7 +52,7 @@ const char *const lb_bert_gguf_names[LB_N_ENCODER_ROLES] = {
     [LB_ENCODER_MLP_NORM] = "blk.%d.layer_output_norm",
 };
 
-static const struct lb_encoder_traits traits = {.names = LB_BERT_NAMES("bert."), .gguf = lb_bert_gguf_names};
+static const struct lb_encoder_traits traits = {.names = LB_BERT_NAMES("bert."), .gguf = gguf_names};
 
 static const struct lb_classifier_traits classifier = {
     .dense = "bert.pooler.dense", .activation = lb_tanh, .out = "classifier", .out_bias = true};

@@ -48,8 +48,6 @@ const char *lb_encoder_head(const struct lb_config *config);
 
 /* What bert and roberta share: keys, and names behind "bert." or "roberta.". */
 extern const struct lb_config_key lb_bert_keys[];
-/* llama.cpp's names for what it calls bert. */
-extern const char *const lb_bert_gguf_names[LB_N_ENCODER_ROLES];
 #define LB_BERT_NAMES(prefix)                                                                                \
     {                                                                                                        \
         [LB_ENCODER_WORDS] = (prefix "embeddings.word_embeddings"),                                          \

@@ -44,7 +44,8 @@ const struct lb_family *lb_family_find(const char *model_type) {
     return NULL;
 }
 
-const struct lb_family *lb_family_find_gguf(const char *architecture) {
+/* The first one of that general.architecture; NULL: none. */
+static const struct lb_family *find_gguf(const char *architecture) {
     for (size_t i = 0; i < N_FAMILIES; i++) {
         if (table[i]->form.gguf != NULL && strcmp(table[i]->form.gguf, architecture) == 0) {
             return table[i];
@@ -59,7 +60,7 @@ static const char *list_names(bool gguf, char names[LB_FAMILY_NAMES]) {
     names[0] = '\0';
     for (size_t i = 0; i < N_FAMILIES; i++) {
         const char *name = gguf ? table[i]->form.gguf : table[i]->form.model_type;
-        if (name != NULL && (!gguf || lb_family_find_gguf(name) == table[i]) && at < LB_FAMILY_NAMES) {
+        if (name != NULL && (!gguf || find_gguf(name) == table[i]) && at < LB_FAMILY_NAMES) {
             at += (size_t)snprintf(names + at, LB_FAMILY_NAMES - at, "%s%s", at > 0 ? ", " : "", name);
         }
     }
@@ -162,7 +163,7 @@ static const struct lb_family *find_of_file(const struct lb_gguf *file, const ch
             return table[i];
         }
     }
-    return lb_family_find_gguf(architecture); /* which says what it does not know */
+    return find_gguf(architecture); /* which says what it does not know */
 }
 
 enum lb_status lb_config_from_gguf(const struct lb_gguf *file, const char *what, struct lb_config *out,

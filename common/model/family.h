@@ -79,9 +79,8 @@ struct lb_family {
     bool has_attention;
 };
 
-/* NULL when there is none of that model_type; of that general.architecture, the first one. */
+/* NULL when there is none of that model_type. */
 const struct lb_family *lb_family_find(const char *model_type);
-const struct lb_family *lb_family_find_gguf(const char *architecture);
 
 struct lb_model {
     struct lb_config config;
