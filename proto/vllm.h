@@ -154,6 +154,9 @@ struct lb_vllm_usage {
     int64_t prompt_tokens, completion_tokens;
 };
 
+/* Asked between what is written, and at the end: keeps what became of the buffer, and LB_E_CANCELLED where
+ * the reader has left. True: nothing more need be written. */
+bool lb_vllm_failed(struct lb_vllm_writer *writer);
 /* {"id":...,"choices":[ ; choices come next, each by lb_vllm_put_choice, then the end. */
 void lb_vllm_put_completion(struct lb_vllm_writer *writer, const char *id, int64_t created, const char *model,
                             const char *fingerprint);

@@ -14,8 +14,7 @@ static void note(struct lb_vllm_writer *writer, const struct lb_buf *buf) {
     }
 }
 
-/* Asked between positions: nothing more need be written. */
-static bool failed(struct lb_vllm_writer *writer) {
+bool lb_vllm_failed(struct lb_vllm_writer *writer) {
     note(writer, writer->buf);
     if (writer->status == LB_OK && writer->gone && atomic_load(writer->gone)) {
         writer->status = lb_fail(writer->detail, LB_E_CANCELLED, "the client has left");
@@ -115,7 +114,7 @@ void lb_vllm_put_prompt_logprobs(struct lb_vllm_writer *writer, const struct lb_
     lb_buf_init(&text, LB_MAX_JSON_BYTES);
     k = k < 0 || k > choice->prompt.k ? choice->prompt.k : k;
     put(writer, "[null");
-    for (int64_t t = 0; t + 1 < choice->n && !failed(writer); t++) {
+    for (int64_t t = 0; t + 1 < choice->n && !lb_vllm_failed(writer); t++) {
         put(writer, ",");
         put_position(writer, &choice->prompt, t, choice->ids[t + 1], k, &text);
     }
@@ -244,7 +243,7 @@ static void put_logprobs(struct lb_vllm_writer *writer, const struct lb_vllm_com
     size_t offset = 0;
     lb_buf_init(&offsets, LB_MAX_RESPONSE_BYTES);
     put(writer, "{\"tokens\":[");
-    for (int64_t i = 0; i < n && !failed(writer); i++) {
+    for (int64_t i = 0; i < n && !lb_vllm_failed(writer); i++) {
         lb_buf_reset(&texts->text);
         append_id_text(writer, as_id, entry_of(choice, i, request->echo).id, &texts->text);
         put(writer, i > 0 ? "," : "");
@@ -257,7 +256,7 @@ static void put_logprobs(struct lb_vllm_writer *writer, const struct lb_vllm_com
     note(writer, &offsets);
     lb_buf_finish(&offsets);
     put(writer, "],\"token_logprobs\":[");
-    for (int64_t i = 0; i < n && !failed(writer); i++) {
+    for (int64_t i = 0; i < n && !lb_vllm_failed(writer); i++) {
         struct entry entry = entry_of(choice, i, request->echo);
         put(writer, i > 0 ? "," : "");
         if (entry.rows) {
@@ -267,7 +266,7 @@ static void put_logprobs(struct lb_vllm_writer *writer, const struct lb_vllm_com
         }
     }
     put(writer, "],\"top_logprobs\":[");
-    for (int64_t i = 0; i < n && !failed(writer); i++) {
+    for (int64_t i = 0; i < n && !lb_vllm_failed(writer); i++) {
         struct entry entry = entry_of(choice, i, request->echo);
         put(writer, i > 0 ? "," : "");
         if (entry.rows) {
@@ -340,7 +339,7 @@ void lb_vllm_put_choice(struct lb_vllm_writer *writer, const struct lb_vllm_comp
     }
     put(writer, "}");
     lb_buf_finish(&texts.text);
-    (void)failed(writer);
+    (void)lb_vllm_failed(writer);
 }
 
 void lb_vllm_put_end(struct lb_vllm_writer *writer, const struct lb_vllm_usage *usage) {
@@ -349,5 +348,5 @@ void lb_vllm_put_end(struct lb_vllm_writer *writer, const struct lb_vllm_usage *
                   (long long)usage->prompt_tokens,
                   (long long)(usage->prompt_tokens + usage->completion_tokens),
                   (long long)usage->completion_tokens);
-    (void)failed(writer);
+    (void)lb_vllm_failed(writer);
 }

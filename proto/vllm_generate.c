@@ -201,7 +201,5 @@ void lb_vllm_put_generate(struct lb_vllm_writer *writer, const char *id,
         lb_buf_append_str(buf, "null");
     }
     lb_buf_append_str(buf, "}\n");
-    if (writer->status == LB_OK && lb_buf_status(buf) != LB_OK) {
-        writer->status = lb_fail(writer->detail, lb_buf_status(buf), "the answer is too large");
-    }
+    (void)lb_vllm_failed(writer);
 }

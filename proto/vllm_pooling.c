@@ -151,16 +151,14 @@ void lb_vllm_put_vectors(struct lb_vllm_writer *writer, const struct lb_vllm_poo
         lb_buf_append_str(buf, "\"");
     } else {
         lb_buf_append_str(buf, tokens ? "[" : "");
-        for (int64_t r = 0; r < n_rows && writer->status == LB_OK; r++) {
+        for (int64_t r = 0; r < n_rows && !lb_vllm_failed(writer); r++) {
             lb_buf_append_str(buf, r > 0 ? "," : "");
             put_floats(writer, (const float *)rows + r * width, width);
         }
         lb_buf_append_str(buf, tokens ? "]" : "");
     }
     lb_buf_append_str(buf, "}");
-    if (writer->status == LB_OK && lb_buf_status(buf) != LB_OK) {
-        writer->status = lb_wire_written(buf, "the answer", writer->detail);
-    }
+    (void)lb_vllm_failed(writer);
 }
 
 void lb_vllm_put_metadata(struct lb_vllm_writer *writer, const struct lb_vllm_pooling *request,

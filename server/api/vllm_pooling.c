@@ -135,9 +135,7 @@ static void reply_json(struct lb_server *server, struct lb_exchange *x, const st
     }
     lb_buf_printf(&x->body, "],\"usage\":{\"prompt_tokens\":%lld,\"total_tokens\":%lld}}\n",
                   (long long)job->n_tokens, (long long)job->n_tokens);
-    if (writer.status == LB_OK && lb_buf_status(&x->body) != LB_OK) {
-        writer.status = lb_fail(&detail, LB_E_LIMIT, "the answer is too large; ask for fewer texts");
-    }
+    (void)lb_vllm_failed(&writer);
     /* Numbers that JSON can't say are mended by asking for base64. */
     writer.status = writer.status == LB_E_UNSUPPORTED ? LB_E_ARG : writer.status;
     lb_vllm_send(server, x, &writer, asked->answer_bytes);

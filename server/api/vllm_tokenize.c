@@ -146,13 +146,10 @@ static enum lb_status text_ids(const struct lb_tokenizer *tokenizer, const json_
 /* ---- answers ---- */
 
 /* Sends what buf, the exchange's body, holds; few ids may be much text, for which memory is held as well. */
-static void send(struct lb_exchange *x, struct lb_vllm_writer *writer, struct lb_detail *detail) {
-    if (writer->status == LB_OK && lb_buf_status(writer->buf) != LB_OK) {
-        writer->status = lb_fail(detail, lb_buf_status(writer->buf), "the answer is too large");
-    }
+static void send(struct lb_exchange *x, struct lb_vllm_writer *writer) {
     struct lb_server *server = ((struct lb_visit *)x->user)->server;
-    if (writer->status != LB_OK) {
-        lb_reply_fail(x, writer->status, detail);
+    if (lb_vllm_failed(writer)) {
+        lb_reply_fail(x, writer->status, writer->detail);
     } else if (x->body.len <= x->memory.bytes || lb_submit_hold(server, x, x->body.len - x->memory.bytes)) {
         lb_reply_bytes(x, 200, "application/json", x->body.data, x->body.len);
     }
@@ -200,7 +197,7 @@ void lb_handle_tokenize(struct lb_server *server, struct lb_exchange *x, const s
         put_ids(&writer, hosted, &ids, strings);
     }
     lb_free(ids.data);
-    send(x, &writer, &detail);
+    send(x, &writer);
 }
 
 void lb_handle_detokenize(struct lb_server *server, struct lb_exchange *x,
@@ -239,7 +236,7 @@ void lb_handle_detokenize(struct lb_server *server, struct lb_exchange *x,
     lb_buf_append_str(&x->body, "}\n");
     lb_buf_finish(&text);
     lb_free(ids.data);
-    send(x, &writer, &detail);
+    send(x, &writer);
 }
 
 /* A token that tokenizer_config.json writes as an object becomes its text, as clients of vLLM read it. */

@@ -167,6 +167,23 @@ static void test_answer(void **state) {
     lb_base64_put(&text, npy.data, npy.len);
     lb_buf_append_str(&text, "\"}\n");
     assert_string_equal(buf.data + strlen(before), text.data);
+    /* no memory is told as that, not as too large an answer; and nobody needs to be there */
+    lb_buf_reset(&buf);
+    buf.status = LB_E_NOMEM;
+    r.k = 0;
+    r.sampling.prompt_logprobs = LB_VLLM_NO_LOGPROBS;
+    detail = (struct lb_detail){0};
+    lb_vllm_put_generate(&writer, "r", &r, &choice, gathered);
+    assert_int_equal(writer.status, LB_E_NOMEM);
+    assert_non_null(strstr(detail.text, "no memory left"));
+    atomic_bool gone;
+    atomic_init(&gone, true);
+    lb_buf_reset(&buf);
+    writer.status = LB_OK;
+    writer.gone = &gone;
+    lb_vllm_put_generate(&writer, "r", &r, &choice, gathered);
+    assert_int_equal(writer.status, LB_E_CANCELLED);
+    writer.gone = NULL;
     lb_buf_finish(&text);
     lb_buf_finish(&npy);
 }
