@@ -340,27 +340,7 @@ static enum lb_status hosted_tokenizer(const struct arguments *a, struct lb_teac
     if (a->tokenizer != NULL) {
         return lb_tokenizer_argument(a->tokenizer, out, detail);
     }
-    struct lb_tokenizer *tokenizer = NULL;
-    struct lb_buf text, config;
-    lb_buf_init(&text, (size_t)256 << 20);
-    lb_buf_init(&config, (size_t)64 << 20);
-    enum lb_status status = lb_teachers_tokenizer(teachers, 0, &text, detail);
-    status = status == LB_OK
-                 ? lb_tokenizer_parse(text.data, text.len, "the server's tokenizer.json", &tokenizer, detail)
-                 : status;
-    status = status == LB_OK ? lb_teachers_tokenizer_config(teachers, 0, &config, detail) : status;
-    if (status == LB_OK && config.len > 0) {
-        status = lb_tokenizer_configure(tokenizer, config.data, config.len,
-                                        "the server's tokenizer_config.json", detail);
-    }
-    lb_buf_finish(&text);
-    lb_buf_finish(&config);
-    if (status != LB_OK) {
-        lb_tokenizer_destroy(tokenizer);
-        return status;
-    }
-    *out = tokenizer;
-    return LB_OK;
+    return lb_teachers_open_tokenizer(teachers, 0, "the server's tokenizer_config.json", out, detail);
 }
 
 /* All are asked with the same ids. */

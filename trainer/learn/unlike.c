@@ -3,37 +3,6 @@
 #include "trainer/learn/plan.h"
 
 #include <stdio.h>
-#include <string.h>
-
-#define MAX_TOKENIZER ((size_t)256 << 20)
-#define MAX_CONFIG ((size_t)64 << 20)
-
-/* The teacher's tokenizer, with what goes with it. */
-static enum lb_status open_tokenizer(struct lb_teachers *teachers, unsigned k, const char *name,
-                                     struct lb_tokenizer **out, struct lb_detail *detail) {
-    struct lb_buf json, config;
-    struct lb_tokenizer *tokenizer = NULL;
-    char what[LB_MAX_NAME + 64];
-    snprintf(what, sizeof what, "the tokenizer of teacher %.100s", name);
-    lb_buf_init(&json, MAX_TOKENIZER);
-    lb_buf_init(&config, MAX_CONFIG);
-    enum lb_status status = lb_teachers_tokenizer(teachers, k, &json, detail);
-    if (status == LB_OK) {
-        status = lb_tokenizer_parse(json.data, json.len, what, &tokenizer, detail);
-    }
-    status = status == LB_OK ? lb_teachers_tokenizer_config(teachers, k, &config, detail) : status;
-    if (status == LB_OK && config.len > 0) {
-        status = lb_tokenizer_configure(tokenizer, config.data, config.len, what, detail);
-    }
-    lb_buf_finish(&json);
-    lb_buf_finish(&config);
-    if (status != LB_OK) {
-        lb_tokenizer_destroy(tokenizer);
-        return status;
-    }
-    *out = tokenizer;
-    return LB_OK;
-}
 
 /* Lets the reader read conversations too. */
 static enum lb_status converse(struct lb_plan *plan, unsigned k, struct lb_detail *detail) {
@@ -57,7 +26,9 @@ enum lb_status lb_plan_readers(struct lb_plan *plan, const struct lb_tokenizer *
         if (!plan->unlike[k]) {
             continue;
         }
-        status = open_tokenizer(teachers, k, plan->recipe->teachers[k].name, &plan->tokenizer[k], detail);
+        char what[LB_MAX_NAME + 64];
+        snprintf(what, sizeof what, "the tokenizer of teacher %.100s", plan->recipe->teachers[k].name);
+        status = lb_teachers_open_tokenizer(teachers, k, what, &plan->tokenizer[k], detail);
         if (status == LB_OK) {
             status = lb_reader_create(tokenizer, plan->tokenizer[k], plan->info[k]->max_length,
                                       &plan->reader[k], detail);

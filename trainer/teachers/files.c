@@ -8,6 +8,9 @@
 #include <stdio.h>
 #include <string.h>
 
+#define MAX_TOKENIZER ((size_t)256 << 20)
+#define MAX_CONFIG ((size_t)64 << 20)
+
 /* Reads the file's bytes, which came from `where`, into out. *damaged: they are not what was sent. */
 typedef enum lb_status reads(const struct teacher *teacher, const struct lb_buf *bytes, const char *where,
                              void *out, bool *damaged, struct lb_detail *detail);
@@ -27,12 +30,12 @@ static enum lb_status read_head(const struct teacher *teacher, const struct lb_b
     return status;
 }
 
-/* No digest covers it, but its fingerprint is in the metadata. */
+/* No digest covers it, but its fingerprint is in the metadata. out: a tokenizer's place, or NULL. */
 static enum lb_status read_tokenizer(const struct teacher *teacher, const struct lb_buf *bytes,
                                      const char *where, void *out, bool *damaged, struct lb_detail *detail) {
     struct lb_tokenizer *tokenizer = NULL;
+    struct lb_tokenizer **keeps = out;
     const char *wanted = teacher->info.tokenizer_fingerprint;
-    (void)out;
     (void)damaged; /* it can't be told from a server's that serves another */
     enum lb_status status = lb_tokenizer_parse(bytes->data, bytes->len, where, &tokenizer, detail);
     if (status == LB_OK && *wanted && strcmp(lb_tokenizer_fingerprint(tokenizer), wanted) != 0) {
@@ -41,6 +44,10 @@ static enum lb_status read_tokenizer(const struct teacher *teacher, const struct
                     "%s: the tokenizer has fingerprint %.16s..., its metadata say %.16s...: something in "
                     "between changed it",
                     where, lb_tokenizer_fingerprint(tokenizer), wanted);
+    }
+    if (status == LB_OK && keeps) {
+        *keeps = tokenizer;
+        return LB_OK;
     }
     lb_tokenizer_destroy(tokenizer);
     return status;
@@ -159,4 +166,26 @@ enum lb_status lb_teachers_head(struct lb_teachers *teachers, unsigned k, const 
 enum lb_status lb_teachers_tokenizer(struct lb_teachers *teachers, unsigned k, struct lb_buf *out,
                                      struct lb_detail *detail) {
     return fetch(teachers, &teachers->teachers[k], LB_PATH_TOKENIZER, read_tokenizer, out, NULL, detail);
+}
+
+enum lb_status lb_teachers_open_tokenizer(struct lb_teachers *teachers, unsigned k, const char *what,
+                                          struct lb_tokenizer **out, struct lb_detail *detail) {
+    struct lb_tokenizer *tokenizer = NULL;
+    struct lb_buf json, config;
+    lb_buf_init(&json, MAX_TOKENIZER);
+    lb_buf_init(&config, MAX_CONFIG);
+    enum lb_status status =
+        fetch(teachers, &teachers->teachers[k], LB_PATH_TOKENIZER, read_tokenizer, &json, &tokenizer, detail);
+    status = status == LB_OK ? lb_teachers_tokenizer_config(teachers, k, &config, detail) : status;
+    if (status == LB_OK && config.len > 0) {
+        status = lb_tokenizer_configure(tokenizer, config.data, config.len, what, detail);
+    }
+    lb_buf_finish(&json);
+    lb_buf_finish(&config);
+    if (status != LB_OK) {
+        lb_tokenizer_destroy(tokenizer);
+        return status;
+    }
+    *out = tokenizer;
+    return LB_OK;
 }

@@ -1,5 +1,5 @@
-/* What teachers.c (opening, questions), meet.c (who they are) and files.c (heads, tokenizers) share. Nobody
- * else includes this. */
+/* What teachers.c (opening, questions), meet.c (who they are), files.c (heads, tokenizers) and once.c (single
+ * questions) share. Nobody else includes this. */
 #ifndef LB_TEACHERS_OPENED_H
 #define LB_TEACHERS_OPENED_H
 

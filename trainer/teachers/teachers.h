@@ -8,6 +8,7 @@
 #define LB_TEACHERS_TEACHERS_H
 
 #include "common/base/buf.h"
+#include "common/text/tokenizer.h"
 #include "common/text/trim.h"
 #include "trainer/recipe/choices.h"
 #include "trainer/wire/dialect.h"
@@ -112,6 +113,10 @@ LB_NODISCARD enum lb_status lb_teachers_ask_once(struct lb_teachers *teachers, u
  * from the cache; out stays empty when the server has none. */
 LB_NODISCARD enum lb_status lb_teachers_tokenizer_config(const struct lb_teachers *teachers, unsigned k,
                                                          struct lb_buf *out, struct lb_detail *detail);
+/* Both in one: the teacher's tokenizer, configured; the caller destroys it. what: the latter, for errors. */
+LB_NODISCARD enum lb_status lb_teachers_open_tokenizer(struct lb_teachers *teachers, unsigned k,
+                                                       const char *what, struct lb_tokenizer **out,
+                                                       struct lb_detail *detail);
 void lb_teachers_stats(const struct lb_teachers *teachers, struct lb_teachers_stats *out);
 
 #endif
