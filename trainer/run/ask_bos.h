@@ -9,7 +9,7 @@
 /* Asks each teacher that reads the rows' ids (unlike [teachers]: those that do not; NULL with teachers) about
  * a few rows of data as they are and with bos before each text, and logs a warning for one that predicts the
  * text far better so. Nothing where rows begin with it, the tokenizer (may be NULL, as may teachers) has no
- * bos, or teachers are away and not cached. Changes nothing else. */
+ * bos, or teachers are away and not cached. Changes nothing else but what the cache holds. */
 void lb_ask_bos(const struct lb_recipe *recipe, struct lb_teachers *teachers, const bool *unlike,
                 const struct lb_tokenizer *tokenizer, const struct lb_dataset *data);
 
