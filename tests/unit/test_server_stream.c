@@ -168,6 +168,51 @@ static void what_is_not_streamed(void **state) {
     lb_hosted_release(llama);
 }
 
+/* Whether logits of 40 sequences of one row are streamed, which would save memory. */
+static bool streamed(struct lb_hosted *hosted, bool binary, size_t stream_bytes) {
+    static const int32_t one_each[40];
+    static const float features[40 * 12];
+    const struct lb_plan_limits limits = {LB_MAX_RESPONSE_BYTES, LB_MAX_REQUEST_TOKENS, LB_MAX_JSON_VALUES,
+                                          stream_bytes};
+    struct lb_wire_tensor in = {"input_ids", LB_DT_INT32, 2, {40, 1}, one_each, sizeof one_each, true};
+    struct lb_wire_output out = {"logits", binary, LB_DT_NONE};
+    const struct lb_infer_request request = {
+        .top_k = 1, .temperature = 1, .n_inputs = 1, .n_outputs = 1, .inputs = &in, .outputs = &out};
+    if (!hosted->decoder) {
+        in = (struct lb_wire_tensor){"features", LB_DT_FP32, 2, {40, 12}, features, sizeof features, true};
+    }
+    struct lb_job *job = lb_job_create((size_t)1 << 20);
+    assert_non_null(job);
+    job->model = lb_hosted_retain(hosted);
+    if (lb_plan(&request, &limits, job, &detail) != LB_OK) {
+        fail_msg("%s", detail.text);
+    }
+    assert_true(job->outputs[0].streamed == (job->kept != NULL));
+    bool is = job->outputs[0].streamed;
+    lb_job_destroy(job);
+    return is;
+}
+
+/* Only raw, only more than the limit, and only of what has a row of logits at each position. */
+static void what_may_be_streamed(void **state) {
+    (void)state;
+    struct lb_config config;
+    const size_t bytes = (size_t)40 * SMALL_V * 4;
+    lb_tiny_llama(&config);
+    config.vocab_size = SMALL_V;
+    struct lb_hosted *llama = lb_tiny_hosted(folder, "may", &config);
+    assert_true(streamed(llama, true, bytes - 1));
+    assert_false(streamed(llama, true, bytes));
+    assert_false(streamed(llama, true, 0));
+    assert_false(streamed(llama, false, bytes - 1));
+    lb_hosted_release(llama);
+    lb_tiny_mlp(&config);
+    config.num_labels = SMALL_V;
+    struct lb_hosted *mlp = lb_tiny_hosted(folder, "may-not", &config);
+    assert_false(streamed(mlp, true, 1));
+    lb_hosted_release(mlp);
+}
+
 int main(int argc, char **argv) {
     (void)argc;
     lb_gemm_setup(0, argv);
@@ -179,7 +224,8 @@ int main(int argc, char **argv) {
         ids[i] = (i * 31 + i * i * 7) % 97;
     }
     const struct CMUnitTest tests[] = {cmocka_unit_test(small_vocabulary), cmocka_unit_test(large_vocabulary),
-                                       cmocka_unit_test(what_is_not_streamed)};
+                                       cmocka_unit_test(what_is_not_streamed),
+                                       cmocka_unit_test(what_may_be_streamed)};
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     lb_engine_destroy(engine);
     return lb_remove_tree(folder, NULL) == LB_OK ? failed : 1;
