@@ -320,6 +320,30 @@ static void test_classifier(void **state) {
     lb_job_destroy(alone);
 }
 
+/* A text that is classified is drawn from by all of it: equal texts alike, others not, however they begin. */
+static void test_classified_text(void **state) {
+    (void)state;
+    static const int32_t texts[3 * 4] = {5, 6, 7, 8, 5, 6, 7, 9, 5, 6, 7, 8};
+    struct lb_config config;
+    lb_tiny_bert(&config);
+    config.num_labels = 40;
+    struct lb_hosted *hosted = lb_tiny_hosted(folder, "classes", &config);
+    struct lb_question ask = lb_question_new();
+    ask.request.sample_count = 20;
+    lb_question_input(&ask, "input_ids", LB_DT_INT32, 3, 4, texts);
+    lb_question_output(&ask, "samples.ids", LB_DT_NONE);
+    struct lb_job *job = lb_question_plan(hosted, &ask);
+    run_whole(job);
+    lb_question_shape(&job->outputs[0], 2, (int64_t[]){3, 20});
+    const int32_t *drawn = job->outputs[0].data;
+    assert_memory_equal(drawn, drawn + 40, 20 * sizeof *drawn);
+    assert_memory_not_equal(drawn, drawn + 20, 20 * sizeof *drawn);
+    assert_true(lb_job_row_draw(job, 0, 0).stream == lb_job_row_draw(job, 2, 0).stream);
+    assert_true(lb_job_row_draw(job, 0, 0).stream != lb_job_row_draw(job, 1, 0).stream);
+    lb_job_destroy(job);
+    lb_hosted_release(hosted);
+}
+
 /* ---- what is downloaded once ---- */
 
 /* The whole file, as one download after another gets it. */
@@ -421,13 +445,10 @@ int main(int argc, char **argv) {
     engine = lb_engine_create(NULL, NULL, TAPE_BYTES);
     fill_ids();
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_ragged_batch),
-        cmocka_unit_test(test_start),
-        cmocka_unit_test(test_slices_and_company),
-        cmocka_unit_test(test_narrow_types),
-        cmocka_unit_test(test_defaults),
-        cmocka_unit_test(test_classifier),
-        cmocka_unit_test(test_head),
+        cmocka_unit_test(test_ragged_batch),       cmocka_unit_test(test_start),
+        cmocka_unit_test(test_slices_and_company), cmocka_unit_test(test_narrow_types),
+        cmocka_unit_test(test_defaults),           cmocka_unit_test(test_classifier),
+        cmocka_unit_test(test_classified_text),    cmocka_unit_test(test_head),
         cmocka_unit_test(test_self_test),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
