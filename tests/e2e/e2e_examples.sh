@@ -24,7 +24,7 @@ here=$PWD build=nowhere seeds=2
 . "$1/lib.sh"
 row() { # name, bits
     echo "{\"parameters\": 1000, \"bytes\": 4000000, \"bits_per_byte\": $2, \"tokens_per_second\": 20,
-        \"tokens_per_second_generating\": 10, \"writes\": \" a stream\\nagain\"}" >"$1.json"
+        \"tokens_per_second_generating\": 10, \"writes\": \" a stream of $1\\nagain\"}" >"$1.json"
 }
 row big 1.5; row other 1.7; row alone-1 2.5; row alone-2 2.7; row taught-1 2.2; row taught-2 2.0
 table teacher=Big=big teacher=Other=other "alone=student alone=$(names alone)" "student=student taught=$(names taught)"
@@ -33,5 +33,5 @@ expect 0 table.log bash reckon.sh "$examples"
 holds '[.rows[].bits_per_byte] | map(. * 1000 | round) == [1500, 1700, 2600, 2100]' table.json
 holds '.rows[3] | .each == [2.2, 2] and (.fewer_bits_percent * 100 | round) == 1923
     and (.gap_closed_percent * 100 | round) == 4545' table.json
-said table.log "student taught, by seed: 2.2, 2" "19.2 % fewer bits than alone; 45 % of the gap" "brook:  a stream"
+said table.log "student taught, by seed: 2.2, 2" "19.2 % fewer bits than alone; 45 % of the gap" "brook:  a stream of taught-1"
 never_said table.log again

@@ -360,8 +360,8 @@ static void layers_keep_their_experts(void **state) {
     (void)state;
     static const int64_t turned[] = {1, 0};
     struct lb_model *model = make("mixtral", false, few_experts("mixtral")), *student = NULL;
-    assert_int_equal(lb_model_save_hf(model, in_folder("layers"), LB_F32, NULL, NULL, NULL), LB_OK);
-    assert_int_equal(lb_model_from_layers(in_folder("layers"), turned, 2, &student, NULL), LB_OK);
+    assert_int_equal(lb_model_save_hf(model, lb_in_scratch("layers"), LB_F32, NULL, NULL, NULL), LB_OK);
+    assert_int_equal(lb_model_from_layers(lb_in_scratch("layers"), turned, 2, &student, NULL), LB_OK);
     for (int layer = 0; layer < 2; layer++) {
         for (int e = 0; e < 3; e++) {
             char here[80], there[80];
