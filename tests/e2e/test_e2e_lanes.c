@@ -39,7 +39,10 @@ struct scene {
     int32_t ids[SAMPLES][MAX_T + 1];
     float features[SAMPLES][12];
     struct lb_sample samples[SAMPLES];
-    int64_t rows;
+    int64_t rows;   /* that count */
+    bool internals; /* losses on hidden states and attention too */
+    bool all_asked; /* teachers are asked about positions that don't count, too */
+    uint8_t counts[SAMPLES][MAX_T + 1];
 };
 
 /* What a step comes to. */
@@ -205,8 +208,16 @@ static struct outcome run(struct scene *s, const char *mixture, enum lb_target_l
     struct lb_teachers *teachers = NULL;
     struct lb_detail detail = {0};
     struct lb_plan *plan = calloc(1, sizeof *plan);
-    static char kl[] = "kl";
-    struct lb_recipe_loss loss = {.function = kl, .args = {.weight = 1}};
+    struct lb_layer_pair layers = {1, 1};
+    struct lb_recipe_loss losses[] = {
+        {.function = "kl", .args = {.weight = 1}},
+        {.function = "hs_mse", .args = {.weight = 1, .normalize = true}},
+        {.function = "hs_mse", .args = {.weight = 1}, .layer_mapping = &layers, .layer_mapping_count = 1},
+        {.function = "attention_mse",
+         .args = {.weight = 1},
+         .layer_mapping = &layers,
+         .layer_mapping_count = 1}};
+    struct lb_sample asked[SAMPLES];
     const struct lb_answer *const *answers = NULL;
     const struct lb_value *states = NULL;
     struct lb_rng rng;
@@ -216,8 +227,8 @@ static struct outcome run(struct scene *s, const char *mixture, enum lb_target_l
         asking_add(&asking, host_url(s->hosts[k]));
         asking.teachers[k].weight = 1 + k;
     }
-    asking.recipe.loss_functions = &loss;
-    asking.recipe.loss_functions_count = 1;
+    asking.recipe.loss_functions = losses;
+    asking.recipe.loss_functions_count = s->internals ? 4 : 1;
     asking.recipe.mixture = mixture;
     asking.recipe.targets = lane;
     asking.recipe.loss_top_k = top_k;
@@ -229,21 +240,29 @@ static struct outcome run(struct scene *s, const char *mixture, enum lb_target_l
     must(lb_plan_make(&asking.recipe, s->student, s->map ? s->map->trimmed : "", s->map, teachers, plan,
                       &detail),
          &detail);
-    must(lb_teachers_submit(teachers, 0, s->samples, SAMPLES, NULL, &detail), &detail);
+    for (int i = 0; i < SAMPLES; i++) {
+        asked[i] = s->samples[i];
+        asked[i].counts = s->all_asked ? NULL : asked[i].counts;
+    }
+    must(lb_teachers_submit(teachers, 0, asked, SAMPLES, NULL, &detail), &detail);
     must(lb_teachers_take(teachers, 0, &answers, &detail), &detail);
+    for (int i = 0; i < SAMPLES * TEACHERS; i++) {
+        assert_int_equal(answers[i]->first, lb_sample_first(&asked[i / TEACHERS]));
+    }
     struct lb_step *step = lb_step_create(plan, s->student, (size_t)1 << 28);
     assert_non_null(step);
     float *grads = lb_model_grads(s->student, &out.n);
     memset(grads, 0, out.n * sizeof *grads);
     must(lb_step_forward(step, s->samples, SAMPLES, &rng, &states, &detail), &detail);
-    for (int64_t r = 0; r < s->rows; r++) {
+    for (int64_t r = 0; r < states->rows; r++) {
         double square = 0;
         for (int64_t c = 0; c < states->cols; c++) {
             square += (double)states->data[r * states->cols + c] * states->data[r * states->cols + c];
         }
         out.head_norms += sqrt(square);
     }
-    bool is_by_hand = lane == LB_LANE_LOGITS && !fp16 && strcmp(mixture, "mean_losses") == 0;
+    bool is_by_hand = s->samples[0].counts == NULL && lane == LB_LANE_LOGITS && !fp16 &&
+                      strcmp(mixture, "mean_losses") == 0;
     out.by_hand = is_by_hand ? by_hand(s, states, answers, temperature) : 0;
     must(lb_step_losses(step, answers, s->rows, NULL, &out.result, &detail), &detail);
     out.delta = fp16 ? fp16_delta(plan, answers) : 0;
@@ -332,6 +351,33 @@ static void truncated(struct scene *s, double temperature) {
     free(full.grads);
 }
 
+/* Of texts that begin with what does not count, conversations say, teachers are asked about the rest; the
+ * step is the same to the last bit as when they are asked about all. */
+static void later(struct scene *s) {
+    s->internals = s->map == NULL;
+    s->rows = 0;
+    for (int i = 0; i < SAMPLES; i++) {
+        int64_t n = s->samples[i].n;
+        for (int64_t t = 0; t <= n; t++) {
+            s->counts[i][t] = i == 1 ? 0 : i == 2 || (t > n / 3 + 1 && t % 5 != 0);
+        }
+        s->samples[i].counts = s->counts[i];
+        s->rows += lb_sample_counted(&s->samples[i]);
+    }
+    for (int l = 0; l < 3; l++) {
+        static const char *const mixtures[] = {"ca_mkd", "mean_probs", "mean_losses"};
+        s->all_asked = true;
+        struct outcome all = run(s, mixtures[l], lanes[l], l % 2 != 0, 2, 16);
+        s->all_asked = false;
+        struct outcome some = run(s, mixtures[l], lanes[l], l % 2 != 0, 2, 16);
+        printf("%-10s %-12s loss %.6f\n", s->name, lane_names[l], some.result.loss);
+        assert_true(some.result.loss > 0 && some.result.loss == all.result.loss);
+        assert_memory_equal(some.grads, all.grads, all.n * sizeof *all.grads);
+        free(all.grads);
+        free(some.grads);
+    }
+}
+
 /* All lanes tell the same of what lies outside. */
 static void same_left_out(struct scene *s) {
     double left[3];
@@ -365,6 +411,7 @@ static void texts(void **state) {
     struct scene s;
     begin(&s, "text", true, 0.3, false);
     all(&s);
+    later(&s);
     end(&s);
 }
 
@@ -382,6 +429,7 @@ static void trimmed(void **state) {
     begin(&s, "trimmed", true, 0.3, true);
     all(&s);
     same_left_out(&s);
+    later(&s);
     end(&s);
 }
 

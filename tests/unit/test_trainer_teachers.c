@@ -536,7 +536,7 @@ static void test_what_is_asked(void **state) {
     must(lb_info_gives(&info, &final, "t", &detail), &detail);
     final.outputs[0].layer = 3;
     assert_int_equal(lb_info_gives(&info, &final, "t", NULL), LB_E_ARG);
-    assert_int_equal(lb_ask_answer_bytes(&info, &asking_spec, 5), 5 * (6 * 2 + 4 * 4 + 4 * 2 + 4));
+    assert_int_equal(lb_ask_answer_bytes(&info, &asking_spec, 5, 5), 5 * (6 * 2 + 4 * 4 + 4 * 2 + 4));
 }
 
 /* A daemon of another number of the wire is refused in words; one that says nothing is of the first. */

@@ -1,7 +1,7 @@
 /* Answers on disk: one SQLite file (cache.db) in a folder, an entry per (teacher, sequence, what was asked),
  * shared by processes, compressed and checksummed.
  *
- * key = SHA-256(identity, ids or features, outputs with datatypes, top_k, temperature). A value that fails
+ * key = SHA-256(identity, ids or features, outputs with datatypes, top_k, temperature, ...: lb_cache_key). A value that fails
  * its checksum is reported and treated as missing. A damaged, cut off or vanished file is an error, never a
  * crash: nothing is mapped, and SQLite checks each page that it reads. Commits reach the disk (synchronous =
  * NORMAL): a killed process or a power cut leaves the last good state.

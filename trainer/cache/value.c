@@ -251,6 +251,10 @@ enum lb_status lb_cache_key(const char *identity, const struct lb_sample *sample
         lb_sha256_update(hash, sample->extra->values,
                          (size_t)(sample->n * sample->extra->width) * sizeof *sample->extra->values);
     }
+    if (sample->first > 0) {
+        lb_sha256_update(hash, LB_IN_START, sizeof LB_IN_START);
+        lb_sha256_u64(hash, (uint64_t)sample->first);
+    }
     if (asked.sample_count > 0) {
         memcpy(&temperature, &asked.sample_temperature, sizeof temperature);
         lb_sha256_update(hash, "samples", sizeof "samples");

@@ -151,6 +151,17 @@ static bool planes_memory(struct lb_step *step, const struct lb_pair *p, struct 
            out->weight != NULL;
 }
 
+/* The teacher's [heads, t, t]; zeros in rows that it was not asked about. */
+static void read_planes(const struct lb_answer *answer, const struct lb_pair *p, int64_t t, float *out) {
+    const struct lb_wire_tensor *from = lb_answer_find(answer, p->kind, p->layer);
+    int64_t rows = t - answer->first;
+    for (int64_t h = 0; h < p->teacher_width; h++) {
+        float *plane = out + h * t * t;
+        memset(plane, 0, (size_t)(answer->first * t) * sizeof *plane);
+        lb_wire_floats(from, h * rows * t, rows * t, plane + answer->first * t);
+    }
+}
+
 static enum lb_status attention_pair(struct lb_step *step, const struct lb_pair *p, struct lb_value *probs,
                                      double *loss) {
     struct planes planes;
@@ -162,8 +173,7 @@ static enum lb_status attention_pair(struct lb_step *step, const struct lb_pair 
         int64_t t = step->batch.samples[s].n;
         const struct lb_answer *answer = step->batch.answers[s * n + p->teacher];
         if (answer != NULL) {
-            lb_wire_floats(lb_answer_find(answer, p->kind, p->layer), 0, p->teacher_width * t * t,
-                           planes.teacher);
+            read_planes(answer, p, t, planes.teacher);
             *loss += attention_sample(step, p, s, probs->data + at, &planes, probs->grad + at);
         }
         at += p->student_width * t * t;

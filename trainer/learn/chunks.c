@@ -63,13 +63,18 @@ static bool next_chunk(const struct lb_sample *sample, const struct lb_answer *a
     return true;
 }
 
+/* How likely the teacher finds the chunk: the log of it. */
+static double its_log(const struct lb_answer *answer, const struct lb_chunk *chunk) {
+    return lb_wire_sum(lb_answer_labels(answer), lb_answer_row(answer, chunk->its_at), chunk->its_n);
+}
+
 double lb_step_chunks_cross_entropy(const struct lb_answered *batch, unsigned k, int64_t s) {
     const struct lb_answer *answer = batch->answers[s * batch->n_teachers + k];
     struct lb_chunk chunk;
     double sum = 0;
     int64_t n = 0;
     for (int64_t i = 0; next_chunk(&batch->samples[s], answer, k, &i, &chunk); n += chunk.n) {
-        sum -= lb_wire_sum(lb_answer_labels(answer), chunk.its_at, chunk.its_n);
+        sum -= its_log(answer, &chunk);
     }
     return n > 0 ? sum / (double)n : 0;
 }
@@ -86,8 +91,7 @@ static void sample_chunks(struct lb_step *step, size_t l, unsigned k, int64_t s)
         for (int64_t t = 0; t < chunk.n; t++) {
             own += step->own[first + chunk.at + t];
         }
-        double loss = step->plan->losses[l].loss->chunk(
-            lb_wire_sum(lb_answer_labels(answer), chunk.its_at, chunk.its_n), own, args, &slope);
+        double loss = step->plan->losses[l].loss->chunk(its_log(answer, &chunk), own, args, &slope);
         step->row_loss[l * (size_t)step->rows.n_rows + (size_t)(first + chunk.at)] += weight * loss;
         for (int64_t t = 0; t < chunk.n; t++) {
             step->slope[first + chunk.at + t] += args->weight * weight * slope * step->inverse;

@@ -114,7 +114,7 @@ static double kept_mass(const struct lb_step *step, unsigned k, int64_t row, con
     int64_t s = step->batch.sequence[row], t = row - step->batch.offsets[s];
     const struct lb_answer *answer = step->batch.answers[s * step->plan->n_teachers + k];
     float lse;
-    lb_wire_floats(lb_answer_find(answer, LB_OUT_LOGSUMEXP, 0), t, 1, &lse);
+    lb_wire_floats(lb_answer_find(answer, LB_OUT_LOGSUMEXP, 0), lb_answer_row(answer, t), 1, &lse);
     double log_mass = lb_logsumexp(z, step->v, temperature) - lse;
     return log_mass < 0 ? exp(log_mass) : 1;
 }
@@ -147,6 +147,7 @@ static struct lb_truncated read_top_k(const struct lb_step *step, unsigned k, in
     const struct lb_wire_tensor *rest = lb_answer_find(answer, LB_OUT_REST, 0);
     bool all = top_k == (step->plan->map[k] != NULL ? step->plan->info[k]->vocab_size : step->v);
     float log_rest;
+    t = lb_answer_row(answer, t);
     lb_wire_floats(rest, t, 1, &log_rest);
     lb_wire_floats(values, t * top_k, top_k, p);
     double norm = lb_logsumexp(p, top_k, temperature);

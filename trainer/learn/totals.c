@@ -32,8 +32,8 @@ static void count_sample(const struct lb_step *step, const struct lb_answered *b
         if (!(weight[p->teacher] > 0) || !lb_sample_counts(&batch->samples[i], t)) {
             continue;
         }
-        lb_wire_floats(lb_answer_find(answer, p->kind, p->layer), t * p->teacher_width, p->teacher_width,
-                       row);
+        lb_wire_floats(lb_answer_find(answer, p->kind, p->layer), lb_answer_row(answer, t) * p->teacher_width,
+                       p->teacher_width, row);
         for (int64_t j = 0; j < p->teacher_width; j++) {
             square += (double)row[j] * row[j];
         }

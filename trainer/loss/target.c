@@ -12,20 +12,35 @@ static int64_t run_end(const struct lb_answered *batch, int64_t row, int64_t end
     return stop < end ? stop : end;
 }
 
-/* Of rows first .. first + n - 1 of sent logits, those that the student has, into z [n, v]. */
-static void read_logits(const struct lb_wire_tensor *logits, const struct lb_vocab_map *map, int64_t v,
-                        int64_t first, int64_t n, float *z) {
+/* Of positions t .. t + n - 1 rows of this width, into out [n, width]; zeros where none were asked for. */
+static void read_rows(const struct lb_answer *a, const struct lb_wire_tensor *rows, int64_t width, int64_t t,
+                      int64_t n, float *out) {
+    int64_t skip = a->first > t ? a->first - t : 0;
+    skip = skip < n ? skip : n;
+    memset(out, 0, (size_t)(skip * width) * sizeof *out);
+    if (skip < n) {
+        lb_wire_floats(rows, lb_answer_row(a, t + skip) * width, (n - skip) * width, out + skip * width);
+    }
+}
+
+/* Of positions t .. t + n - 1 of sent logits, those that the student has, into z [n, v]. */
+static void read_logits(const struct lb_answer *a, const struct lb_wire_tensor *logits,
+                        const struct lb_vocab_map *map, int64_t v, int64_t t, int64_t n, float *z) {
     if (map == NULL) {
-        lb_wire_floats(logits, first * v, n * v, z);
+        read_rows(a, logits, v, t, n, z);
         return;
     }
     int64_t whole = logits->dim[logits->n_dims - 1];
     for (int64_t i = 0; i < n; i++) {
+        if (t + i < a->first) {
+            memset(z + i * v, 0, (size_t)v * sizeof *z);
+            continue;
+        }
         for (int64_t j = 0, next; j < v; j = next) { /* runs of neighbours, of which there are few */
             for (next = j + 1; next < v && map->kept[next] == map->kept[next - 1] + 1;) {
                 next++;
             }
-            lb_wire_floats(logits, (first + i) * whole + map->kept[j], next - j, z + i * v + j);
+            lb_wire_floats(logits, lb_answer_row(a, t + i) * whole + map->kept[j], next - j, z + i * v + j);
         }
     }
 }
@@ -39,12 +54,11 @@ void lb_target_logits(const struct lb_answered *batch, unsigned k, const struct 
         const struct lb_answer *a = batch->answers[s * batch->n_teachers + k];
         const struct lb_wire_tensor *logits = a != NULL ? lb_answer_find(a, LB_OUT_LOGITS, 0) : NULL;
         if (logits != NULL) {
-            read_logits(logits, map, v, first, stop - r, z + (r - row) * v);
+            read_logits(a, logits, map, v, first, stop - r, z + (r - row) * v);
         } else if (a != NULL && head != NULL) {
             const struct lb_wire_tensor *h = lb_answer_find(a, LB_OUT_HIDDEN_FINAL, 0);
             pending_at = pending == 0 ? r : pending_at;
-            lb_wire_floats(h, first * head->hidden_size, (stop - r) * head->hidden_size,
-                           states + (r - row) * head->hidden_size);
+            read_rows(a, h, head->hidden_size, first, stop - r, states + (r - row) * head->hidden_size);
             pending += stop - r;
         }
         bool gap = a == NULL || logits != NULL;
@@ -65,7 +79,7 @@ void lb_target_states(const struct lb_answered *batch, unsigned k, enum lb_outpu
         const struct lb_wire_tensor *t = a != NULL ? lb_answer_find(a, kind, layer) : NULL;
         float *to = out + batch->offsets[s] * width;
         if (t != NULL) {
-            lb_wire_floats(t, 0, n * width, to);
+            read_rows(a, t, width, 0, n, to);
         } else {
             memset(to, 0, (size_t)(n * width) * sizeof *to);
         }
@@ -94,9 +108,9 @@ const struct lb_wire_tensor *lb_answer_labels(const struct lb_answer *a) {
 }
 
 /* Of a text's label at position t. */
-static double text_cross_entropy(const struct lb_wire_tensor *actual, int64_t t) {
+static double text_cross_entropy(const struct lb_answer *a, int64_t t) {
     float logprob;
-    lb_wire_floats(actual, t, 1, &logprob);
+    lb_wire_floats(lb_answer_labels(a), lb_answer_row(a, t), 1, &logprob);
     return -(double)logprob;
 }
 
@@ -108,7 +122,7 @@ double lb_target_cross_entropy_at(const struct lb_answered *batch, unsigned k, i
         return class_cross_entropy(a, sample->label, head);
     }
     bool seen = a != NULL && t + 1 < sample->n && lb_sample_counts(sample, t);
-    return seen ? text_cross_entropy(lb_answer_labels(a), t) : 0;
+    return seen ? text_cross_entropy(a, t) : 0;
 }
 
 double lb_target_cross_entropy(const struct lb_answered *batch, unsigned k, int64_t i,
@@ -118,12 +132,11 @@ double lb_target_cross_entropy(const struct lb_answered *batch, unsigned k, int6
     if (a == NULL || batch->by_sample || sample->n < 2) {
         return lb_target_cross_entropy_at(batch, k, i, 0, head);
     }
-    const struct lb_wire_tensor *actual = lb_answer_labels(a);
     double sum = 0;
     int64_t n = 0;
     for (int64_t t = 0; t + 1 < sample->n; t++) {
         if (lb_sample_counts(sample, t)) {
-            sum += text_cross_entropy(actual, t);
+            sum += text_cross_entropy(a, t);
             n++;
         }
     }

@@ -60,8 +60,9 @@ static void collect_row(struct scoring *s, const struct lb_sample *sample,
         }
         for (unsigned k = 0; k < s->n; k++) {
             float logprob;
-            lb_wire_floats(lb_answer_find(answers[k], LB_OUT_ACTUAL, 0), t, 1, &logprob);
-            int32_t likeliest = lb_answer_id(lb_answer_find(answers[k], LB_OUT_TOPK_IDS, 0), t);
+            int64_t row = lb_answer_row(answers[k], t);
+            lb_wire_floats(lb_answer_find(answers[k], LB_OUT_ACTUAL, 0), row, 1, &logprob);
+            int32_t likeliest = lb_answer_id(lb_answer_find(answers[k], LB_OUT_TOPK_IDS, 0), row);
             add(&s->out[k], sample->tag, -(double)logprob, likeliest == sample->ids[t + 1]);
             mean += exp(logprob) / s->n;
         }

@@ -121,7 +121,7 @@ static bool recall(struct lb_cache *cache, const struct teacher *teacher, const 
     bool complained = false, all = true;
     for (int64_t i = 0; all && i < once->n; i++) {
         all = lb_answer_kept(cache, once->keys[i], &teacher->info, teacher->is->name, &once->spec,
-                             once->samples[i].n, arena, &complained, &answers[i]);
+                             &once->samples[i], arena, &complained, &answers[i]);
     }
     return all;
 }

@@ -22,7 +22,8 @@ static void call_thread(struct lb_asker *asker) {
 
 bool lb_answer_kept(struct lb_cache *cache, const uint8_t key[LB_SHA256_BYTES],
                     const struct lb_teacher_info *info, const char *teacher, const struct lb_ask_spec *spec,
-                    int64_t n, struct lb_arena *arena, bool *complained, struct lb_answer *out) {
+                    const struct lb_sample *sample, struct lb_arena *arena, bool *complained,
+                    struct lb_answer *out) {
     struct lb_detail detail = {0};
     if (!cache) {
         return false;
@@ -35,7 +36,8 @@ bool lb_answer_kept(struct lb_cache *cache, const uint8_t key[LB_SHA256_BYTES],
     if (status != LB_OK) {
         return false;
     }
-    bool good = lb_answer_check(out, spec, info, n, &detail) == LB_OK &&
+    out->first = sample->first;
+    bool good = lb_answer_check(out, spec, info, sample->n, &detail) == LB_OK &&
                 lb_answer_possible(out, spec->temperature, teacher, &detail) == LB_OK;
     if (!good) { /* kept by an older version, or by somebody who lied */
         lb_cache_drop(cache, key);
@@ -94,7 +96,7 @@ static enum lb_status admit_sample(struct lb_asker *asker, struct question *ques
                            teacher->is.name);
         }
         if (lb_answer_kept(asker->options.cache, key, &teacher->is.info, teacher->is.name, spec,
-                           item->sample.n, &item->arena, &asker->cache_complained, &item->answer)) {
+                           &item->sample, &item->arena, &asker->cache_complained, &item->answer)) {
             item->done = true;
             counts->cache_hits++;
         } else {
@@ -112,16 +114,22 @@ static enum lb_status admit_sample(struct lb_asker *asker, struct question *ques
 static enum lb_status admit_slot(struct lb_asker *asker, struct question *question, int64_t i, unsigned k,
                                  struct lb_teachers_stats *counts, struct lb_detail *detail) {
     const struct lb_reading *its = lb_sample_reading(&question->samples[i], k);
+    const struct lb_teacher_info *info = &asker->teachers[k].is.info;
+    bool knows_start = info->knows_start && info->input_size == 0 && info->num_labels == 0;
     struct lb_sample sample;
     int32_t *ids;
     if (its != NULL) {
         sample = (struct lb_sample){.ids = its->ids, .n = its->n, .label = -1, .tag = -1};
+        if (knows_start && its->n > 0) { /* what lies before its chunks doesn't count */
+            sample.first = its->n_chunks > 0 ? its->chunks[0].its_at : its->n - 1;
+        }
         return admit_sample(asker, question, &sample, k, &question->slots[i * question->n_teachers + k],
                             counts, detail);
     }
     enum lb_status status = lb_sample_through(asker->teachers[k].is.map, asker->teachers[k].is.name,
                                               &question->samples[i], &sample, &ids, detail);
     if (status == LB_OK) {
+        sample.first = knows_start ? lb_sample_first(&sample) : 0;
         status = admit_sample(asker, question, &sample, k, &question->slots[i * question->n_teachers + k],
                               counts, detail);
         lb_free(ids);

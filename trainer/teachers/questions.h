@@ -52,12 +52,13 @@ LB_NODISCARD enum lb_status lb_sample_through(const struct lb_vocab_map *map, co
                                               const struct lb_sample *from, struct lb_sample *out,
                                               int32_t **out_ids, struct lb_detail *detail);
 
-/* Whether the cache (NULL: none) holds a good answer of that teacher to spec (normalised) about n positions
- * under key: then it is in out, its data in arena. A bad one goes, and the log says so; that the cache cannot
- * be read is said unless *complained. */
+/* Whether the cache (NULL: none) holds a good answer of that teacher to spec (normalised) about the
+ * sample under key: then it is in out, its data in arena. A bad one goes, and the log says so; that the cache
+ * cannot be read is said unless *complained. */
 bool lb_answer_kept(struct lb_cache *cache, const uint8_t key[LB_SHA256_BYTES],
                     const struct lb_teacher_info *info, const char *teacher, const struct lb_ask_spec *spec,
-                    int64_t n, struct lb_arena *arena, bool *complained, struct lb_answer *out);
+                    const struct lb_sample *sample, struct lb_arena *arena, bool *complained,
+                    struct lb_answer *out);
 
 /* As lb_teachers_submit_as (specs NULL: the teachers'), _take, _release, _stats. submit, take and release are
  * called by one thread. */

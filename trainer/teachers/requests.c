@@ -22,7 +22,7 @@ static int64_t group_size(const struct asked_teacher *teacher) {
     int64_t budget = teacher->queued_tokens / (slots ? slots : 1);
     budget = budget < LEAST_TOKENS ? LEAST_TOKENS : budget;
     budget = budget > teacher->most_tokens ? teacher->most_tokens : budget;
-    int64_t n = 0, longest = 0;
+    int64_t n = 0, longest = 0, rows = 0;
     uint64_t bytes = 0;
     const struct item *first = teacher->queue;
     for (const struct item *item = first; item && n < LB_MAX_SEQUENCES; item = item->next_in_queue) {
@@ -34,7 +34,8 @@ static int64_t group_size(const struct asked_teacher *teacher) {
             break;
         }
         longest = item->sample.n > longest ? item->sample.n : longest;
-        bytes = lb_ask_answer_bytes(&teacher->is.info, &first->spec, longest) * (uint64_t)(n + 1);
+        rows = item->sample.n - item->sample.first > rows ? item->sample.n - item->sample.first : rows;
+        bytes = lb_ask_answer_bytes(&teacher->is.info, &first->spec, rows, longest) * (uint64_t)(n + 1);
         if (n > 0 && (longest * (n + 1) > budget || bytes > LB_ASK_ANSWER_BYTES)) {
             break;
         }
@@ -139,7 +140,7 @@ static enum lb_status send_group(struct lb_asker *asker, unsigned k, int replica
     request->call.json_bytes = request->asked.json_bytes;
     uint64_t most =
         LB_MAX_JSON_BYTES + (uint64_t)n * lb_ask_answer_bytes(&teacher->is.info, &request->items[0]->spec,
-                                                              request->asked.longest);
+                                                              request->asked.rows, request->asked.longest);
     request->call.max_bytes = most < LB_MAX_RESPONSE_BYTES ? most : LB_MAX_RESPONSE_BYTES;
     pthread_mutex_lock(&asker->lock);
     asker->stats.requests++;

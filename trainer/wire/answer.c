@@ -109,12 +109,12 @@ enum lb_status lb_info_labels(const struct lb_teacher_info *info, struct lb_labe
     return LB_OK;
 }
 
-int lb_answer_shape(const struct lb_teacher_info *info, const struct lb_ask_spec *spec, size_t j, int64_t n,
-                    int64_t dim[LB_MAX_WIRE_DIMS]) {
+int lb_answer_shape(const struct lb_teacher_info *info, const struct lb_ask_spec *spec, size_t j,
+                    int64_t rows, int64_t n, int64_t dim[LB_MAX_WIRE_DIMS]) {
     enum lb_output_kind kind = spec->outputs[j].kind;
     const struct lb_output_sizes sizes = {
         .sequences = 1,
-        .rows = lb_info_once(info, kind) ? 1 : n,
+        .rows = lb_info_once(info, kind) ? 1 : rows,
         .positions = n,
         .vocab = info->vocab_size,
         .top_k = spec->top_k < info->vocab_size ? spec->top_k : info->vocab_size,
@@ -151,7 +151,7 @@ enum lb_status lb_info_gives(const struct lb_teacher_info *info, const struct lb
     for (size_t j = 0; j < spec->n_outputs; j++) {
         enum lb_output_kind kind = spec->outputs[j].kind;
         int64_t dim[LB_MAX_WIRE_DIMS];
-        int n_dims = lb_answer_shape(info, spec, j, 1, dim);
+        int n_dims = lb_answer_shape(info, spec, j, 1, 1, dim);
         char output[LB_MAX_NAME];
         lb_output_format(kind, spec->outputs[j].layer, output);
         if (info->n_given > 0 && !find_given(info, kind, spec->outputs[j].layer)) {
@@ -209,11 +209,12 @@ enum lb_status lb_ask_check(const struct lb_teacher_info *info, const struct lb_
     return LB_OK;
 }
 
-uint64_t lb_ask_answer_bytes(const struct lb_teacher_info *info, const struct lb_ask_spec *spec, int64_t n) {
+uint64_t lb_ask_answer_bytes(const struct lb_teacher_info *info, const struct lb_ask_spec *spec, int64_t rows,
+                             int64_t n) {
     uint64_t total = 0;
     for (size_t j = 0; j < spec->n_outputs; j++) {
         int64_t dim[LB_MAX_WIRE_DIMS];
-        int n_dims = lb_answer_shape(info, spec, j, n, dim);
+        int n_dims = lb_answer_shape(info, spec, j, rows, n, dim);
         uint64_t bytes = lb_datatype_bytes(lb_spec_datatype(spec, j));
         for (int d = 0; d < n_dims; d++) {
             bytes *= (uint64_t)dim[d];
@@ -304,7 +305,7 @@ enum lb_status lb_answer_check(const struct lb_answer *answer, const struct lb_a
             return lb_fail(detail, LB_E_FORMAT, "the answer lacks the output %s that was asked for", output);
         }
         int64_t dim[LB_MAX_WIRE_DIMS], elements = 1;
-        int n_dims = lb_answer_shape(info, spec, j, n, dim);
+        int n_dims = lb_answer_shape(info, spec, j, n - answer->first, n, dim);
         bool same = t->n_dims == n_dims && t->datatype == lb_spec_datatype(spec, j);
         for (int d = 0; same && d < n_dims; d++) {
             same = t->dim[d] == dim[d];

@@ -42,6 +42,7 @@ struct lb_teacher_info {
     char compute[LB_SHA256_HEX];               /* which bits its machine computes; "": not told */
     char kernels[LB_KERNELS_TEXT];             /* what explains that, for people; "": not told */
     bool batch_dependent;                      /* it says that its answers depend on what else it computes */
+    bool knows_start;                          /* it can be asked about a sequence's later positions alone */
     bool any_compute; /* not told but decided here: answers of other bits are as good (allow_other_kernels) */
     char model[LB_MAX_NAME];
     /* vocab_size: columns of its logits; num_labels: the same of classifiers, 0 of others (and of those of
@@ -57,8 +58,10 @@ struct lb_teacher_info {
     } given[LB_MAX_GIVEN];
 };
 
-/* One teacher's answer about one sequence of n positions. Tensors lack the batch dimension: [n, ...]. */
+/* One teacher's answer about one sequence of n positions, from the position first on. Tensors lack the batch
+ * dimension: [n - first, ...]. */
 struct lb_answer {
+    int64_t first;
     size_t n_tensors;
     struct lb_output_name what[LB_MAX_ASKED];    /* the tensors' names, parsed */
     struct lb_wire_tensor tensors[LB_MAX_ASKED]; /* in the order of the spec */
@@ -100,22 +103,27 @@ int64_t lb_info_state_width(const struct lb_teacher_info *info, enum lb_output_k
  * and what there is. name: the teacher's. */
 LB_NODISCARD enum lb_status lb_info_gives(const struct lb_teacher_info *info, const struct lb_ask_spec *spec,
                                           const char *name, struct lb_detail *detail);
-/* The shape of output j of an answer about a sequence of n positions (1 for images). A dimension that the
- * teacher does not tell is 0. Returns the number of dimensions. */
-int lb_answer_shape(const struct lb_teacher_info *info, const struct lb_ask_spec *spec, size_t j, int64_t n,
-                    int64_t dim[LB_MAX_WIRE_DIMS]);
+/* The shape of output j of an answer about `rows` positions of a sequence of n (1 for images). A dimension
+ * that the teacher does not tell is 0. Returns the number of dimensions. */
+int lb_answer_shape(const struct lb_teacher_info *info, const struct lb_ask_spec *spec, size_t j,
+                    int64_t rows, int64_t n, int64_t dim[LB_MAX_WIRE_DIMS]);
 /* Settings that no asked output depends on, set to their defaults: questions that mean the same are then the
  * same bytes, for every cache on the way. */
 void lb_ask_normalise(const struct lb_ask_spec *spec, struct lb_ask_spec *out);
 /* LB_E_LIMIT or LB_E_ARG when the teacher cannot answer about this sample at all. */
 LB_NODISCARD enum lb_status lb_ask_check(const struct lb_teacher_info *info, const struct lb_sample *sample,
                                          const char *teacher, struct lb_detail *detail);
-/* Bytes of the answer about a sequence of n positions. */
-uint64_t lb_ask_answer_bytes(const struct lb_teacher_info *info, const struct lb_ask_spec *spec, int64_t n);
+/* Bytes of the answer about `rows` positions of a sequence of n. */
+uint64_t lb_ask_answer_bytes(const struct lb_teacher_info *info, const struct lb_ask_spec *spec, int64_t rows,
+                             int64_t n);
 
 /* The tensor of this kind and layer (0 where the kind has none), or NULL. */
 const struct lb_wire_tensor *lb_answer_find(const struct lb_answer *answer, enum lb_output_kind kind,
                                             int layer);
+/* The row that holds position t, which is not before answer->first. */
+static inline int64_t lb_answer_row(const struct lb_answer *answer, int64_t t) {
+    return t - answer->first;
+}
 /* Parses the names of the answer's tensors into what. LB_E_NOTFOUND when one is no output's. */
 LB_NODISCARD enum lb_status lb_answer_name(struct lb_answer *answer);
 /* n numbers from element first on, of any datatype that outputs of floats come in, as floats. */
@@ -124,8 +132,9 @@ void lb_wire_floats(const struct lb_wire_tensor *tensor, int64_t first, int64_t 
 double lb_wire_sum(const struct lb_wire_tensor *tensor, int64_t first, int64_t n);
 int32_t lb_answer_id(const struct lb_wire_tensor *tensor, int64_t i);
 
-/* Checks an answer about a sequence of n positions against what was asked, once, before anybody reads from
- * it: outputs and their order, datatypes, shapes, ids. LB_E_FORMAT or LB_E_MISMATCH. */
+/* Checks an answer about a sequence of n positions, from answer->first on, against what was asked, once,
+ * before anybody reads from it: outputs and their order, datatypes, shapes, ids. LB_E_FORMAT or
+ * LB_E_MISMATCH. */
 LB_NODISCARD enum lb_status lb_answer_check(const struct lb_answer *answer, const struct lb_ask_spec *spec,
                                             const struct lb_teacher_info *info, int64_t n,
                                             struct lb_detail *detail);

@@ -29,6 +29,7 @@ struct lb_asked {
     int64_t json_bytes;         /* of the body's front; -1: it is all JSON */
     char digest[LB_SHA256_HEX]; /* of what is asked; "" where the dialect has none */
     int64_t n, longest;         /* sequences, and positions of the longest */
+    int64_t rows;               /* positions asked about, of the sequence that has most of them */
 };
 static inline void lb_asked_finish(struct lb_asked *asked) {
     lb_buf_finish(&asked->body);
@@ -68,8 +69,9 @@ struct lb_dialect {
     enum lb_status (*gives)(const struct lb_teacher_info *info, const struct lb_ask_spec *spec,
                             const char *name, struct lb_detail *detail);
 
-    /* Builds the request about n samples (pointers; all with the same extra input, or none) into out
-     * (initialised here; lb_asked_finish). scratch is used on the way. */
+    /* Builds the request about n samples (pointers; all with the same extra input, or none), each from its
+     * first position on (0 unless the info has knows_start), into out (initialised here; lb_asked_finish).
+     * scratch is used on the way. */
     enum lb_status (*build)(const struct lb_teacher_info *info, const struct lb_ask_spec *spec,
                             const struct lb_sample *const *samples, int64_t n, uint64_t timeout_us,
                             struct lb_arena *scratch, struct lb_asked *out, struct lb_detail *detail);

@@ -126,6 +126,16 @@ static enum lb_status parse_given(const json_t *outputs, const char *what, struc
     return LB_OK;
 }
 
+/* Whether start is among the inputs that it lists. */
+static bool knows_start(const json_t *inputs) {
+    bool any = false;
+    for (size_t i = 0; i < json_array_size(inputs); i++) {
+        const char *name = json_string_value(json_object_get(json_array_get(inputs, i), "name"));
+        any = any || (name != NULL && strcmp(name, LB_IN_START) == 0);
+    }
+    return any;
+}
+
 /* A server's words, cut to fit, without what could break a line or a JSON text. */
 static void copy_words(const char *from, char *to, size_t size) {
     size_t n = 0;
@@ -262,6 +272,7 @@ enum lb_status lb_info_parse(const void *text, size_t len, const char *what, str
     status = status != LB_OK ? status : check_wire(parameters, what, detail);
     status = status != LB_OK ? status : parse_identity(parameters, what, &info, detail);
     status = status != LB_OK ? status : parse_given(json_object_get(root, "outputs"), what, &info, detail);
+    info.knows_start = knows_start(json_object_get(root, "inputs"));
     if (status == LB_OK && strlen(name) >= LB_MAX_NAME) {
         status = lb_fail(detail, LB_E_FORMAT, "%s: the model's name is longer than %d bytes", what,
                          LB_MAX_NAME - 1);

@@ -26,23 +26,30 @@ static struct lb_wire_tensor binary_tensor(const char *name, enum lb_datatype da
     return tensor;
 }
 
-/* input_ids [n, longest] right-padded with 0, and lengths [n] when some are shorter. */
+/* input_ids [n, longest] right-padded with 0, lengths [n] when some are shorter, and start [n] when some are
+ * asked about later positions only. */
 static bool fill_ids(const struct lb_sample *const *samples, int64_t n, int64_t longest,
                      struct lb_arena *scratch, struct lb_infer_request *request) {
     int32_t *ids = lb_arena_zarray(scratch, (size_t)(n * longest), sizeof *ids);
     int32_t *lengths = lb_arena_array(scratch, (size_t)n, sizeof *lengths);
-    if (!ids || !lengths) {
+    int32_t *start = lb_arena_array(scratch, (size_t)n, sizeof *start);
+    if (!ids || !lengths || !start) {
         return false;
     }
-    bool ragged = false;
+    bool ragged = false, later = false;
     for (int64_t i = 0; i < n; i++) {
         memcpy(ids + i * longest, samples[i]->ids, (size_t)samples[i]->n * sizeof *ids);
         lengths[i] = (int32_t)samples[i]->n;
+        start[i] = (int32_t)samples[i]->first;
         ragged = ragged || samples[i]->n < longest;
+        later = later || samples[i]->first > 0;
     }
     request->inputs[request->n_inputs++] = binary_tensor(LB_IN_IDS, LB_DT_INT32, n, longest, 0, ids);
     if (ragged) {
         request->inputs[request->n_inputs++] = binary_tensor(LB_IN_LENGTHS, LB_DT_INT32, n, 0, 0, lengths);
+    }
+    if (later) {
+        request->inputs[request->n_inputs++] = binary_tensor(LB_IN_START, LB_DT_INT32, n, 0, 0, start);
     }
     return true;
 }
@@ -106,7 +113,9 @@ static enum lb_status build(const struct lb_teacher_info *info, const struct lb_
     lb_buf_init(&out->body, LB_MAX_BODY_BYTES);
     out->n = n;
     for (int64_t i = 0; i < n; i++) {
+        int64_t rows = samples[i]->n - samples[i]->first;
         out->longest = samples[i]->n > out->longest ? samples[i]->n : out->longest;
+        out->rows = rows > out->rows ? rows : out->rows;
         if (!lb_extra_alike(samples[i]->extra, samples[0]->extra)) {
             return lb_fail(detail, LB_E_INTERNAL, "samples with unlike further inputs in one request");
         }
@@ -117,7 +126,7 @@ static enum lb_status build(const struct lb_teacher_info *info, const struct lb_
         return lb_fail(detail, LB_E_INTERNAL, "samples without %lld " LB_IN_SCORE_IDS " for each position",
                        (long long)spec->n_scored);
     }
-    struct lb_wire_tensor inputs[3];
+    struct lb_wire_tensor inputs[4];
     size_t json_bytes = 0;
     struct lb_wire_output outputs[LB_MAX_ASKED];
     struct lb_infer_request request = {
@@ -185,7 +194,7 @@ static enum lb_status shape_error(const char *name, const int64_t *want, int n_w
     return LB_E_FORMAT;
 }
 
-/* The whole tensor's shape: of all sequences, padded to the longest. */
+/* The whole tensor's shape: of all sequences, padded to the most rows and the longest. */
 static enum lb_status check_output(const struct lb_teacher_info *info, const struct lb_ask_spec *spec,
                                    size_t j, const struct lb_asked *asked, const char *name,
                                    const struct lb_wire_tensor *got, struct lb_detail *detail) {
@@ -195,7 +204,7 @@ static enum lb_status check_output(const struct lb_teacher_info *info, const str
                        lb_datatype_name(got->datatype), lb_datatype_name(lb_spec_datatype(spec, j)));
     }
     int64_t part[LB_MAX_WIRE_DIMS], want[LB_MAX_WIRE_DIMS];
-    int n_part = lb_answer_shape(info, spec, j, asked->longest, part), n_want = 0;
+    int n_part = lb_answer_shape(info, spec, j, asked->rows, asked->longest, part), n_want = 0;
     want[n_want++] = asked->n;
     for (int d = once ? 1 : 0; d < n_part; d++) {
         want[n_want++] = part[d];
@@ -207,16 +216,17 @@ static enum lb_status check_output(const struct lb_teacher_info *info, const str
     return same ? LB_OK : shape_error(name, want, n_want, got, detail);
 }
 
-/* Sequence i of a checked tensor as a tensor of its own: its first n of longest positions, in each of its
- * heads. */
+/* Sequence i of a checked tensor as a tensor of its own: its rows of asked->rows, in each of its heads. */
 static enum lb_status copy_part(const struct lb_teacher_info *info, const struct lb_ask_spec *spec, size_t j,
-                                const struct lb_wire_tensor *whole, int64_t i, int64_t n, int64_t longest,
-                                struct lb_arena *arena, struct lb_answer *answer, struct lb_detail *detail) {
+                                const struct lb_wire_tensor *whole, const struct lb_asked *asked, int64_t i,
+                                const struct lb_sample *sample, struct lb_arena *arena,
+                                struct lb_answer *answer, struct lb_detail *detail) {
+    int64_t n = sample->n, rows = n - sample->first;
     size_t element = lb_datatype_bytes(whole->datatype);
     size_t per_sequence = whole->bytes / (size_t)whole->dim[0];
     const uint8_t *from = (const uint8_t *)whole->data + (size_t)i * per_sequence;
     struct lb_wire_tensor part = {.datatype = whole->datatype, .binary = true};
-    part.n_dims = lb_answer_shape(info, spec, j, n, part.dim);
+    part.n_dims = lb_answer_shape(info, spec, j, rows, n, part.dim);
     part.bytes = (size_t)lb_wire_elements(&part) * element;
     uint8_t *data = lb_arena_alloc(arena, part.bytes ? part.bytes : 1);
     part.name = lb_arena_strdup(arena, whole->name);
@@ -227,8 +237,8 @@ static enum lb_status copy_part(const struct lb_teacher_info *info, const struct
     if (lb_output_get(spec->outputs[j].kind)->width == LB_WIDE_KEYS) {
         size_t row = (size_t)n * element;
         for (int64_t h = 0; h < part.dim[0]; h++) {
-            for (int64_t t = 0; t < n; t++) {
-                memcpy(data, from + (size_t)(h * longest + t) * (size_t)longest * element, row);
+            for (int64_t t = 0; t < rows; t++) {
+                memcpy(data, from + (size_t)(h * asked->rows + t) * (size_t)asked->longest * element, row);
                 data += row;
             }
         }
@@ -312,12 +322,12 @@ static enum lb_status split(const struct lb_teacher_info *info, const struct lb_
         }
         status = check_output(info, spec, j, asked, name, whole, detail);
         for (int64_t i = 0; status == LB_OK && i < asked->n; i++) {
-            status = copy_part(info, spec, j, whole, i, samples[i]->n, asked->longest, arenas[i], &answers[i],
-                               detail);
+            status = copy_part(info, spec, j, whole, asked, i, samples[i], arenas[i], &answers[i], detail);
         }
     }
     for (int64_t i = 0; status == LB_OK && i < asked->n; i++) {
         answers[i].n_tensors = spec->n_outputs;
+        answers[i].first = samples[i]->first;
         status = lb_answer_check(&answers[i], spec, info, samples[i]->n, detail);
     }
     return status;

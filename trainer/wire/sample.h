@@ -34,6 +34,7 @@ struct lb_reading {
 struct lb_sample {
     const int32_t *ids;    /* [n + 1]; inputs are ids[0..n-1], the label of position t is ids[t + 1] */
     int64_t n;             /* positions; 1 for images */
+    int64_t first;         /* the first position that a teacher is asked about, below n */
     const float *features; /* [input_size]; NULL for text */
     int32_t label;         /* the class of the image or text; -1: nobody has said it, or there are none */
     int tag;               /* index into lb_dataset_tag, -1: none */
@@ -53,6 +54,15 @@ static inline const struct lb_reading *lb_sample_reading(const struct lb_sample 
 /* Whether losses and scores count position t: its label is the text's, not one that begins every text. */
 static inline bool lb_sample_counts(const struct lb_sample *sample, int64_t t) {
     return sample->counts == NULL || sample->counts[t + 1] != 0;
+}
+
+/* The first position that counts; the last one where none does. */
+static inline int64_t lb_sample_first(const struct lb_sample *sample) {
+    int64_t t = 0;
+    while (t + 1 < sample->n && !lb_sample_counts(sample, t)) {
+        t++;
+    }
+    return t;
 }
 
 /* How many positions count. */
