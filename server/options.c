@@ -68,12 +68,11 @@ static const struct argp_option list[] = {
     {"tls-key", KEY_TLS_KEY, "FILE", 0, "PEM private key of the certificate", 2},
     {NULL, 0, NULL, 0, "Access", 3},
     {"token-file", KEY_TOKEN_FILE, "FILE", 0,
-     "Ask for a bearer token, one of the lines of FILE, which must be readable by its owner only (default: "
-     "open)",
+     "Ask for a bearer token, one of the lines of FILE: TOKEN, or NAME TOKEN [scopes=ask,metrics,admin] "
+     "[tokens_per_minute=N] [concurrent=N]. FILE must be readable by its owner only (default: open)",
      3},
     {"admin-token-file", KEY_ADMIN_TOKEN_FILE, "FILE", 0,
-     "Tokens that may load and unload models; they are good for everything else too (default: nobody may)",
-     3},
+     "The same of tokens that may load and unload models, and everything else (default: nobody may)", 3},
     {NULL, 0, NULL, 0, "Serving", 4},
     {"max-batch-tokens", KEY_BATCH_TOKENS, "N", 0,
      "Most tokens computed together (default " TEXT(DEFAULT_BATCH_TOKENS) ")", 4},

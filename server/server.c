@@ -173,15 +173,14 @@ static enum lb_status start_parts(struct lb_server *server, const struct lb_opti
         server->batcher ? lb_engine_create(server->batcher, server->metrics, LEAST_TAPE(server->memory_limit))
                         : NULL;
     server->repository = lb_repository_create(prove, server);
-    if (!server->budget || !server->metrics || !server->batcher || !server->engine || !server->repository) {
+    server->auth = lb_auth_create();
+    if (!server->budget || !server->metrics || !server->batcher || !server->engine || !server->repository ||
+        !server->auth) {
         return lb_fail(detail, LB_E_NOMEM, "out of memory while starting");
     }
     enum lb_status status = list_models(server->repository, options, detail);
-    if (status == LB_OK && options->token_file) {
-        status = lb_auth_open(options->token_file, &server->auth, detail);
-    }
-    if (status == LB_OK && options->admin_token_file) {
-        status = lb_auth_open(options->admin_token_file, &server->admin_auth, detail);
+    if (status == LB_OK) {
+        status = lb_auth_load(server->auth, options->token_file, options->admin_token_file, detail);
     }
     return status == LB_OK ? lb_engine_start(server->engine, detail) : status;
 }
@@ -263,9 +262,9 @@ enum lb_status lb_server_start(struct lb_server *server, const struct lb_options
     if (status == LB_OK) {
         lb_log(LB_LOG_INFO, "listening", "address=%s tls=%s tokens=%s models=%zu version=%s kernels=\"%s\"",
                server->listener.address, options->tls_certificate ? "true" : "false",
-               server->auth ? "true" : "false", lb_repository_count(server->repository), LB_VERSION,
+               options->token_file ? "true" : "false", lb_repository_count(server->repository), LB_VERSION,
                lb_gemm_description());
-        if (!server->auth && !server->listener.loopback) {
+        if (!options->token_file && !server->listener.loopback) {
             lb_log(LB_LOG_WARN, "open_to_network", "address=%s hint=\"anybody can ask; give --token-file\"",
                    server->listener.address);
         }
@@ -319,7 +318,6 @@ void lb_server_stop(struct lb_server *server) {
     lb_metrics_destroy(server->metrics);
     lb_budget_destroy(server->budget);
     lb_auth_destroy(server->auth);
-    lb_auth_destroy(server->admin_auth);
     if (server->port_file_written) {
         unlink(server->options->port_file);
     }
@@ -342,7 +340,7 @@ static enum lb_status prove_here(void *context, struct lb_hosted *hosted, struct
 static enum lb_status check_access(const struct lb_options *options, struct lb_detail *detail) {
     struct lb_buf certificate, key;
     struct lb_tls *tls = NULL;
-    struct lb_auth *auth = NULL;
+    struct lb_auth *auth = lb_auth_create();
     lb_buf_init(&certificate, MAX_PEM_BYTES);
     lb_buf_init(&key, MAX_PEM_BYTES);
     enum lb_status status = lb_listen_check(options->listen, detail);
@@ -352,14 +350,11 @@ static enum lb_status check_access(const struct lb_options *options, struct lb_d
     if (status == LB_OK && options->tls_certificate) {
         status = lb_tls_create(certificate.data, key.data, &tls, detail);
     }
-    const char *const files[] = {options->token_file, options->admin_token_file};
-    for (int i = 0; i < 2 && status == LB_OK; i++) {
-        if (files[i]) {
-            status = lb_auth_open(files[i], &auth, detail);
-            lb_auth_destroy(auth);
-            auth = NULL;
-        }
+    if (status == LB_OK) {
+        status = auth ? lb_auth_load(auth, options->token_file, options->admin_token_file, detail)
+                      : lb_fail(detail, LB_E_NOMEM, "out of memory while reading tokens");
     }
+    lb_auth_destroy(auth);
     lb_tls_destroy(tls);
     forget(&certificate, &key);
     return status;

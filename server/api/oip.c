@@ -24,7 +24,7 @@ static const struct lb_route routes[] = {
     {"POST", "/v2/repository/index", "index", LB_ACCESS_TOKEN, lb_handle_index},
     {"POST", "/v2/repository/models/{model}/load", "load", LB_ACCESS_ADMIN, lb_handle_load},
     {"POST", "/v2/repository/models/{model}/unload", "unload", LB_ACCESS_ADMIN, lb_handle_unload},
-    {"GET", "/metrics", "metrics", LB_ACCESS_TOKEN, lb_handle_metrics},
+    {"GET", "/metrics", "metrics", LB_ACCESS_METRICS, lb_handle_metrics},
 };
 
 extern const struct lb_api_dialect lb_api_oip;

@@ -19,9 +19,10 @@ typedef void (*lb_handler_fn)(struct lb_server *server, struct lb_exchange *exch
                               const struct lb_route_match *match);
 
 enum lb_route_access {
-    LB_ACCESS_TOKEN, /* a bearer token, when the daemon has a token file */
-    LB_ACCESS_OPEN,  /* health checks: no token */
-    LB_ACCESS_ADMIN  /* the admin token; without an admin token file nobody */
+    LB_ACCESS_TOKEN,   /* a bearer token of scope ask, when the daemon has a token file */
+    LB_ACCESS_OPEN,    /* health checks: no token */
+    LB_ACCESS_METRICS, /* a token of scope metrics, likewise */
+    LB_ACCESS_ADMIN    /* a token of scope admin; where there is none nobody */
 };
 
 struct lb_route {

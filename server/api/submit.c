@@ -1,6 +1,7 @@
 #include "server/api/submit.h"
 
 #include "common/base/clock.h"
+#include "server/api/access.h"
 #include "server/api/reply.h"
 #include "server/api/streamed.h"
 #include "server/engine/admit.h"
@@ -148,6 +149,9 @@ void lb_submit(struct lb_server *server, struct lb_exchange *x,
     struct lb_visit *visit = x->user;
     struct lb_job *job = visit->job;
     struct lb_detail detail = {0};
+    if (!lb_access_take(x, job->n_tokens)) {
+        return;
+    }
     /* Deferred first: the worker may be done before submit returns. */
     visit->finish = finish;
     lb_exchange_defer(x);
@@ -155,6 +159,7 @@ void lb_submit(struct lb_server *server, struct lb_exchange *x,
     enum lb_status status = atomic_load(&x->gone) ? lb_fail(&detail, LB_E_CANCELLED, "the client has left")
                                                   : lb_batcher_submit(server->batcher, job, &detail);
     if (status != LB_OK) {
+        lb_access_give_back(x, job->n_tokens);
         job->status = status;
         job->detail = detail;
         lb_exchange_resume(x);

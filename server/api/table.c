@@ -2,6 +2,7 @@
 
 #include "common/base/clock.h"
 #include "common/base/log.h"
+#include "server/api/access.h"
 #include "server/api/reply.h"
 
 #include <stdio.h>
@@ -15,29 +16,6 @@ DIALECTS(DECLARED)
 
 #define LISTED(name) &lb_api_##name,
 static const struct lb_api_dialect *const dialects[] = {DIALECTS(LISTED)};
-
-/* 0, or the status that refuses: 401 when no good token came, 403 when it is good for less. Whoever has a
- * token is known by it from here on. */
-static int check_access(const struct lb_server *server, struct lb_exchange *x, enum lb_route_access need) {
-    const char *authorization = lb_exchange_header(x, "Authorization");
-    char name[32];
-    if (need == LB_ACCESS_OPEN) {
-        return 0;
-    }
-    int token = lb_auth_find(server->admin_auth, authorization);
-    bool admin = token >= 0;
-    if (!admin && server->auth) {
-        token = lb_auth_find(server->auth, authorization);
-        if (token < 0) {
-            return 401;
-        }
-    }
-    if (token >= 0) {
-        snprintf(name, sizeof name, "%s %d", admin ? "admin token" : "token", token + 1);
-        lb_exchange_client(x, name);
-    }
-    return need == LB_ACCESS_ADMIN && !admin ? 403 : 0;
-}
 
 static void copy_request_id(struct lb_exchange *x, struct lb_visit *visit) {
     const char *id = lb_exchange_header(x, "X-Request-Id");
@@ -63,15 +41,10 @@ static void on_begin(void *context, struct lb_exchange *x) {
                                             &visit->dialect, &visit->match, allow);
     /* Without a token nobody learns which paths there are. */
     x->quick = status == LB_OK && visit->match.route->access == LB_ACCESS_OPEN;
-    int refused = check_access(server, x, status == LB_OK ? visit->match.route->access : LB_ACCESS_TOKEN);
-    if (refused == 403) {
-        lb_reply_error(x, 403, "only an admin token may do this (--admin-token-file)");
-    } else if (refused != 0) {
-        lb_reply_error(x, refused, "%s",
-                       lb_exchange_header(x, "Authorization")
-                           ? "this token is not known here"
-                           : "a token is needed: send the header Authorization: Bearer TOKEN");
-    } else if (status == LB_E_UNSUPPORTED) {
+    if (!lb_access_begin(server, x, status == LB_OK ? visit->match.route->access : LB_ACCESS_TOKEN)) {
+        return;
+    }
+    if (status == LB_E_UNSUPPORTED) {
         lb_reply_error(x, 405, "%.16s is not possible here; allowed: %s", x->method, allow);
         lb_reply_header(x, "Allow", lb_arena_strdup(&x->arena, allow));
     } else if (status != LB_OK) {
@@ -82,7 +55,11 @@ static void on_begin(void *context, struct lb_exchange *x) {
 /* Last before an answer goes out, whoever made it. */
 static void on_sending(void *context, struct lb_exchange *x) {
     (void)context;
-    const struct lb_visit *visit = x->user;
+    struct lb_visit *visit = x->user;
+    /* Before its client can know: who then asks again is not one too many. */
+    if (visit && !x->reply.next) {
+        lb_visit_leave(visit);
+    }
     if (visit && visit->request_id) {
         lb_reply_header(x, "X-Request-Id", visit->request_id);
     }
@@ -134,11 +111,12 @@ static void log_request(const struct lb_exchange *x, const char *model, const ch
                  (double)(job->started_ns - job->queued_ns) / LB_MS_NS, (double)job->compute_ns / LB_MS_NS);
     }
     lb_log(quiet ? LB_LOG_DEBUG : LB_LOG_INFO, "request",
-           "peer=%s method=%s path=\"%s\" endpoint=%s model=%s status=%d in_bytes=%zu out_bytes=%zu "
+           "peer=%s%s%s method=%s path=\"%s\" endpoint=%s model=%s status=%d in_bytes=%zu out_bytes=%zu "
            "total_ms=%.3f%s%s",
-           x->peer[0] ? x->peer : "local", x->method, path, endpoint, model[0] ? model : "-", x->reply.status,
-           x->received_bytes, x->sent_bytes, (double)(now - x->started_ns) / LB_MS_NS, numbers,
-           complete ? "" : " lost=true");
+           x->peer[0] ? x->peer : "local", visit && visit->bearer ? " client=" : "",
+           visit && visit->bearer ? visit->bearer : "", x->method, path, endpoint, model[0] ? model : "-",
+           x->reply.status, x->received_bytes, x->sent_bytes, (double)(now - x->started_ns) / LB_MS_NS,
+           numbers, complete ? "" : " lost=true");
 }
 
 static void on_end(void *context, struct lb_exchange *x, bool complete) {

@@ -1,5 +1,12 @@
 #include "server/api/visit.h"
 
+void lb_visit_leave(struct lb_visit *visit) {
+    if (visit->entered) {
+        lb_quota_leave(visit->quota);
+        visit->entered = false;
+    }
+}
+
 void lb_visit_free(void *user) {
     struct lb_visit *visit = user;
     if (visit->stream) {
@@ -7,6 +14,8 @@ void lb_visit_free(void *user) {
     }
     lb_job_destroy(visit->job);
     lb_hosted_release(visit->hosted);
+    lb_visit_leave(visit);
+    lb_quota_release(visit->quota);
 }
 
 enum lb_status lb_visit_object(const struct lb_exchange *exchange, json_t **out, struct lb_detail *detail) {
@@ -30,6 +39,6 @@ const char *lb_visit_cache_control(const struct lb_visit *visit) {
     if (!visit->match.version[0]) {
         return "no-cache";
     }
-    return visit->server->auth ? "private, max-age=31536000, immutable"
-                               : "public, max-age=31536000, immutable";
+    return visit->server->options->token_file ? "private, max-age=31536000, immutable"
+                                              : "public, max-age=31536000, immutable";
 }

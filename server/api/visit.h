@@ -19,9 +19,9 @@
 
 struct lb_server {
     const struct lb_options *options;
-    struct lb_auth *auth, *admin_auth; /* NULL: not asked for; nobody */
-    size_t memory_limit;               /* of all but the weights */
-    struct lb_budget *budget;          /* what of it requests and answers have */
+    struct lb_auth *auth;
+    size_t memory_limit;      /* of all but the weights */
+    struct lb_budget *budget; /* what of it requests and answers have */
     struct lb_metrics *metrics;
     struct lb_batcher *batcher;
     struct lb_engine *engine;
@@ -42,6 +42,9 @@ struct lb_visit {
     const struct lb_api_dialect *dialect; /* of errors; NULL until the path has been looked at */
     struct lb_route_match match;
     const char *request_id; /* X-Request-Id, echoed; NULL */
+    const char *bearer;     /* the name of the token that came; NULL: none */
+    struct lb_quota *quota; /* its limits; a reference; NULL */
+    bool entered;           /* counts among its requests */
     /* After a deferred exchange was resumed: answers. */
     void (*finish)(struct lb_server *server, struct lb_exchange *exchange);
     struct lb_hosted *hosted;           /* a reference, once the model is known; NULL */
@@ -65,6 +68,9 @@ const char *lb_visit_cache_control(const struct lb_visit *visit);
 /* The body as a JSON object, the caller's; NULL when it is empty. LB_E_FORMAT when it is something else. */
 LB_NODISCARD enum lb_status lb_visit_object(const struct lb_exchange *exchange, json_t **out,
                                             struct lb_detail *detail);
+
+/* Its answer is ready, or the exchange ends: it counts no more among its token's requests. */
+void lb_visit_leave(struct lb_visit *visit);
 
 /* user is the visit: gives back what it holds. */
 void lb_visit_free(void *user);

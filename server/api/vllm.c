@@ -28,6 +28,8 @@ static const char *type_of(int status) {
         return "MethodNotAllowedError";
     case 413:
         return "RequestTooLargeError";
+    case 429:
+        return "RateLimitError";
     case 501:
         return "NotImplementedError";
     case 503:

@@ -1,23 +1,53 @@
 #include "server/http/auth.h"
 
 #include "common/base/buf.h"
+#include "common/base/clock.h"
 #include "common/base/file.h"
 #include "common/base/mem.h"
-#include "common/base/sha256.h"
 #include "proto/limits.h"
 
 #include <errno.h>
-#include <stdbool.h>
+#include <pthread.h>
 #include <string.h>
 #include <strings.h>
 #include <sys/stat.h>
 
-#define MIN_TOKEN 8
+/* What the files say, and what each token has used. */
+struct table {
+    struct lb_tokens tokens;
+    struct lb_quota **quotas; /* of each */
+};
 
 struct lb_auth {
-    uint8_t (*digests)[LB_SHA256_BYTES];
-    size_t n;
+    pthread_mutex_t lock; /* guards the table */
+    struct table table;
 };
+
+static void finish(struct table *table) {
+    for (size_t i = 0; table->quotas && i < table->tokens.n; i++) {
+        lb_quota_release(table->quotas[i]);
+    }
+    lb_free(table->quotas);
+    lb_tokens_finish(&table->tokens);
+}
+
+struct lb_auth *lb_auth_create(void) {
+    struct lb_auth *auth = lb_calloc(1, sizeof *auth);
+    if (auth) {
+        pthread_mutex_init(&auth->lock, NULL);
+    }
+    return auth;
+}
+
+void lb_auth_destroy(struct lb_auth *auth) {
+    if (auth) {
+        finish(&auth->table);
+        pthread_mutex_destroy(&auth->lock);
+        lb_free(auth);
+    }
+}
+
+/* ---- reading ---- */
 
 static enum lb_status check_mode(const char *path, struct lb_detail *detail) {
     struct stat st;
@@ -34,103 +64,114 @@ static enum lb_status check_mode(const char *path, struct lb_detail *detail) {
     return LB_OK;
 }
 
-/* One token, or a line to skip (*out_token false). */
-static enum lb_status check_line(const char *path, int line, const char *text, size_t len, bool *out_token,
-                                 struct lb_detail *detail) {
-    *out_token = false;
-    if (len == 0 || text[0] == '#') {
+/* Nothing without a path. */
+static enum lb_status read_file(struct lb_tokens *tokens, const char *path, unsigned scopes,
+                                const char *unnamed, struct lb_detail *detail) {
+    struct lb_buf text;
+    if (!path) {
         return LB_OK;
     }
-    for (size_t i = 0; i < len; i++) {
-        if (text[i] <= ' ' || text[i] > '~') {
-            return lb_fail(detail, LB_E_FORMAT,
-                           "token file %s, line %d: byte %zu is no visible ASCII character", path, line,
-                           i + 1);
-        }
-    }
-    if (len < MIN_TOKEN) {
-        return lb_fail(detail, LB_E_FORMAT, "token file %s, line %d: a token needs at least %d characters",
-                       path, line, MIN_TOKEN);
-    }
-    *out_token = true;
-    return LB_OK;
-}
-
-static enum lb_status parse(struct lb_auth *auth, const char *path, const char *text, size_t len,
-                            struct lb_detail *detail) {
-    int line = 1;
-    for (size_t at = 0; at < len; line++) {
-        const char *start = text + at, *end = memchr(start, '\n', len - at);
-        size_t n = end ? (size_t)(end - start) : len - at;
-        at += n + 1;
-        while (n > 0 && (start[n - 1] == '\r' || start[n - 1] == ' ' || start[n - 1] == '\t')) {
-            n--;
-        }
-        bool token = false;
-        enum lb_status status = check_line(path, line, start, n, &token, detail);
-        if (status != LB_OK) {
-            return status;
-        }
-        if (token) {
-            void *grown = lb_realloc_array(auth->digests, auth->n + 1, sizeof *auth->digests);
-            if (!grown) {
-                return lb_fail(detail, LB_E_NOMEM, "token file %s: out of memory", path);
-            }
-            auth->digests = grown;
-            lb_sha256(start, n, auth->digests[auth->n++]);
-        }
-    }
-    return auth->n > 0 ? LB_OK
-                       : lb_fail(detail, LB_E_FORMAT,
-                                 "token file %s: holds no token; put one on a line of its own", path);
-}
-
-enum lb_status lb_auth_open(const char *path, struct lb_auth **out, struct lb_detail *detail) {
-    struct lb_buf text;
     lb_buf_init(&text, LB_MAX_TOKEN_FILE_BYTES);
-    struct lb_auth *auth = lb_calloc(1, sizeof *auth);
-    enum lb_status status =
-        auth ? check_mode(path, detail) : lb_fail(detail, LB_E_NOMEM, "token file %s: out of memory", path);
+    enum lb_status status = check_mode(path, detail);
     if (status == LB_OK) {
         status = lb_file_read(path, &text, detail);
     }
     if (status == LB_OK) {
-        status = parse(auth, path, text.data ? text.data : "", text.len, detail);
+        status = lb_tokens_parse(tokens, path, text.data ? text.data : "", text.len, scopes, unnamed, detail);
     }
     if (text.data) {
         explicit_bzero(text.data, text.len);
     }
     lb_buf_finish(&text);
-    if (status != LB_OK) {
-        lb_auth_destroy(auth);
-        return status;
-    }
-    *out = auth;
-    return LB_OK;
+    return status;
 }
 
-void lb_auth_destroy(struct lb_auth *auth) {
-    if (auth) {
-        lb_free(auth->digests);
-        lb_free(auth);
+/* What this token's name has used so far, or nothing yet; a reference. */
+static struct lb_quota *quota_of(const struct table *before, const char *name) {
+    for (size_t i = 0; i < before->tokens.n; i++) {
+        if (strcmp(before->tokens.list[i].name, name) == 0) {
+            return lb_quota_retain(before->quotas[i]);
+        }
     }
+    return lb_quota_create();
 }
 
-int lb_auth_find(const struct lb_auth *auth, const char *authorization) {
-    if (!auth || !authorization || strncasecmp(authorization, "Bearer ", 7) != 0) {
-        return -1;
+/* The lock is held: nobody else changes the table before. */
+static enum lb_status find_quotas(struct table *table, const struct table *before, struct lb_detail *detail) {
+    table->quotas = lb_calloc(table->tokens.n + 1, sizeof *table->quotas);
+    bool made = table->quotas != NULL;
+    for (size_t i = 0; made && i < table->tokens.n; i++) {
+        table->quotas[i] = quota_of(before, table->tokens.list[i].name);
+        made = table->quotas[i] != NULL;
+    }
+    return made ? LB_OK : lb_fail(detail, LB_E_NOMEM, "out of memory while reading tokens");
+}
+
+enum lb_status lb_auth_load(struct lb_auth *auth, const char *token_file, const char *admin_file,
+                            struct lb_detail *detail) {
+    struct table table = {0};
+    uint64_t now = lb_now_ns();
+    enum lb_status status =
+        read_file(&table.tokens, token_file, LB_SCOPE_ASK | LB_SCOPE_METRICS, "token", detail);
+    if (status == LB_OK) {
+        status = read_file(&table.tokens, admin_file, LB_SCOPE_ALL, "admin-token", detail);
+    }
+    pthread_mutex_lock(&auth->lock);
+    if (status == LB_OK) {
+        status = find_quotas(&table, &auth->table, detail);
+    }
+    if (status == LB_OK) {
+        struct table before = auth->table;
+        auth->table = table;
+        table = before;
+    }
+    for (size_t i = 0; status == LB_OK && i < auth->table.tokens.n; i++) {
+        const struct lb_token *token = &auth->table.tokens.list[i];
+        lb_quota_limit(auth->table.quotas[i], token->tokens_per_minute, token->concurrent, now);
+    }
+    pthread_mutex_unlock(&auth->lock);
+    finish(&table);
+    return status;
+}
+
+size_t lb_auth_count(struct lb_auth *auth) {
+    pthread_mutex_lock(&auth->lock);
+    size_t n = auth->table.tokens.n;
+    pthread_mutex_unlock(&auth->lock);
+    return n;
+}
+
+/* ---- finding ---- */
+
+/* The one with this digest, -1: none. */
+static int find_digest(const struct lb_tokens *tokens, const uint8_t digest[LB_SHA256_BYTES]) {
+    int found = -1;
+    for (size_t i = 0; i < tokens->n; i++) {
+        volatile unsigned difference = 0; /* volatile: no shortcut out of the loop */
+        for (size_t j = 0; j < LB_SHA256_BYTES; j++) {
+            difference |= (unsigned)(digest[j] ^ tokens->list[i].digest[j]);
+        }
+        found = difference == 0 ? (int)i : found;
+    }
+    return found;
+}
+
+bool lb_auth_find(struct lb_auth *auth, const char *authorization, struct lb_bearer *out) {
+    if (!authorization || strncasecmp(authorization, "Bearer ", 7) != 0) {
+        return false;
     }
     const char *token = authorization + 7;
     token += strspn(token, " ");
     uint8_t digest[LB_SHA256_BYTES];
     lb_sha256(token, strlen(token), digest);
-    int found = -1;
-    for (size_t i = 0; i < auth->n; i++) {
-        volatile unsigned difference = 0; /* volatile: no shortcut out of the loop */
-        for (size_t j = 0; j < LB_SHA256_BYTES; j++) {
-            difference |= (unsigned)(digest[j] ^ auth->digests[i][j]);
-        }
-        found = difference == 0 ? (int)i : found;
+    pthread_mutex_lock(&auth->lock);
+    int i = find_digest(&auth->table.tokens, digest);
+    if (i >= 0) {
+        const struct lb_token *known = &auth->table.tokens.list[i];
+        memcpy(out->name, known->name, sizeof out->name);
+        out->scopes = known->scopes;
+        out->quota = lb_quota_retain(auth->table.quotas[i]);
     }
-    return found;
+    pthread_mutex_unlock(&auth->lock);
+    return i >= 0;
 }

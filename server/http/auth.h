@@ -1,20 +1,37 @@
-/* Bearer tokens from a file that only its owner can read. Immutable after open; any thread. */
+/* Bearer tokens: which are known, by the files that list them (tokens.h). Thread-safe. */
 #ifndef LB_HTTP_AUTH_H
 #define LB_HTTP_AUTH_H
 
 #include "common/base/status.h"
+#include "server/http/quota.h"
+#include "server/http/tokens.h"
+
+#include <stdbool.h>
 
 struct lb_auth;
 
-/* One token per line (visible ASCII, at least 8 characters); empty lines and lines that begin with '#' are
- * skipped. A file that group or others may read is LB_E_DENIED: the detail names the mode and the command
- * that mends it. */
-LB_NODISCARD enum lb_status lb_auth_open(const char *path, struct lb_auth **out, struct lb_detail *detail);
+/* Knows none. NULL when out of memory. */
+struct lb_auth *lb_auth_create(void);
+/* Accepts NULL. */
 void lb_auth_destroy(struct lb_auth *auth);
 
-/* Which of the tokens an Authorization header's value "Bearer TOKEN" holds, from 0 in the file's order; -1:
- * none of them (or NULL). The time taken does not depend on how much of a token is right: SHA-256 digests of
- * equal length are compared, all of them. */
-int lb_auth_find(const struct lb_auth *auth, const char *authorization);
+/* Reads the files; NULL: none. Lines of token_file that name no scopes are good for ask and metrics, those of
+ * admin_file for everything. Names and tokens differ among both. A file that others may read is LB_E_DENIED:
+ * the detail names the mode and the command that mends it. Tokens of the same name as before have used what
+ * they had used. After a failure, what was known before is still known. */
+LB_NODISCARD enum lb_status lb_auth_load(struct lb_auth *auth, const char *token_file, const char *admin_file,
+                                         struct lb_detail *detail);
+size_t lb_auth_count(struct lb_auth *auth);
+
+/* Who holds a token. */
+struct lb_bearer {
+    char name[LB_TOKEN_NAME];
+    unsigned scopes;
+    struct lb_quota *quota; /* a reference, the caller's */
+};
+/* Who comes with an Authorization header's value "Bearer TOKEN"; false: nobody that is known (or NULL). The
+ * time taken does not depend on how much of a token is right: SHA-256 digests of equal length are compared,
+ * all of them. */
+bool lb_auth_find(struct lb_auth *auth, const char *authorization, struct lb_bearer *out);
 
 #endif

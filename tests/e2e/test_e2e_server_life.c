@@ -1,4 +1,4 @@
-/* limbeckd from start to end: options, tokens, sockets, models that come and go, signals. Each test has a
+/* limbeckd from start to end: options, sockets, models that come and go, signals. Each test has a
  * daemon of its own. */
 #include <stdarg.h>
 #include <stddef.h>
@@ -93,62 +93,6 @@ static void test_usage(void **state) {
     struct lb_daemon log = {0};
     snprintf(log.log_file, sizeof log.log_file, "%s/tokens.log", folder);
     assert_true(lb_daemon_logged(&log, "chmod 600"));
-}
-
-static void test_tokens(void **state) {
-    (void)state;
-    const char *tokens = write_tokens("tokens", "reader-token-1\nreader-token-2\n", 0600);
-    const char *admin = write_tokens("admin-tokens", "admin-token-1\n", 0600);
-    struct lb_daemon daemon;
-    struct lb_answer answer;
-    char value[64];
-    assert_true(lb_daemon_start(
-        &daemon, folder, "auth",
-        (const char *[]){"--token-file", tokens, "--admin-token-file", admin, teacher, NULL}, true));
-    assert_int_equal(ask_status(&daemon, "GET", "/v2/health/live", ""), 200);
-    assert_int_equal(ask_status(&daemon, "GET", "/v2/health/ready", ""), 200);
-    assert_true(lb_daemon_ask(&daemon, "GET", "/v2/models/teacher", "", NULL, 0, &answer));
-    assert_int_equal(answer.status, 401);
-    assert_true(lb_answer_header(&answer, "WWW-Authenticate", value, sizeof value));
-    assert_memory_equal(value, "Bearer", 6);
-    lb_answer_finish(&answer);
-    assert_int_equal(
-        ask_status(&daemon, "GET", "/v2/models/teacher", "Authorization: Bearer reader-token-2\r\n"), 200);
-    assert_int_equal(
-        ask_status(&daemon, "GET", "/v2/models/teacher", "Authorization: Bearer admin-token-1\r\n"), 200);
-    assert_int_equal(
-        ask_status(&daemon, "GET", "/v2/models/teacher", "Authorization: Bearer reader-token-3\r\n"), 401);
-    assert_int_equal(ask_status(&daemon, "GET", "/no/such/path", ""),
-                     401); /* nor does a stranger learn what there is */
-    assert_int_equal(ask_status(&daemon, "GET", "/no/such/path", "Authorization: Bearer reader-token-1\r\n"),
-                     404);
-    assert_int_equal(ask_status(&daemon, "GET", "/metrics", ""), 401);
-    assert_int_equal(ask_status(&daemon, "POST", "/v2/repository/models/teacher/unload", ""), 401);
-    assert_int_equal(ask_status(&daemon, "POST", "/v2/repository/models/teacher/unload",
-                                "Authorization: Bearer reader-token-1\r\n"),
-                     403);
-    struct lb_ask ask;
-    lb_ask_ids(&ask, 1, 16, ids);
-    int fd = lb_daemon_connect(&daemon);
-    assert_true(
-        lb_ask_on(fd, "teacher", &ask, "")); /* the refused body is read, and the connection lives on */
-    assert_int_equal(ask.answer.status, 401);
-    lb_ask_finish(&ask);
-    lb_ask_ids(&ask, 1, 16, ids);
-    assert_true(lb_ask_on(fd, "teacher", &ask, "Authorization: Bearer reader-token-1\r\n"));
-    assert_int_equal(ask.answer.status, 200);
-    /* What is behind a token may be kept by its client, not by a cache in between. */
-    char path[160];
-    snprintf(path, sizeof path, "/v2/models/teacher/versions/%.64s/config", ask.response.model_version);
-    assert_true(
-        lb_daemon_ask(&daemon, "GET", path, "Authorization: Bearer reader-token-1\r\n", NULL, 0, &answer));
-    assert_true(lb_answer_header(&answer, "Cache-Control", value, sizeof value));
-    assert_memory_equal(value, "private", 7);
-    lb_answer_finish(&answer);
-    lb_ask_finish(&ask);
-    close(fd);
-    assert_false(lb_daemon_logged(&daemon, "reader-token"));
-    assert_int_equal(lb_daemon_stop(&daemon, SIGTERM), 0);
 }
 
 #define ADMIN "Authorization: Bearer admin-token-1\r\n"
@@ -655,13 +599,13 @@ static int teardown(void **state) {
 int main(void) {
     signal(SIGPIPE, SIG_IGN);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_usage),           cmocka_unit_test(test_tokens),
-        cmocka_unit_test(test_repository),      cmocka_unit_test(test_unix_socket),
-        cmocka_unit_test(test_drain),           cmocka_unit_test(test_short_drain),
-        cmocka_unit_test(test_deadline),        cmocka_unit_test(test_second_signal),
-        cmocka_unit_test(test_full_queue),      cmocka_unit_test(test_load_model),
-        cmocka_unit_test(test_check),           cmocka_unit_test(test_little_room),
-        cmocka_unit_test(test_decoding_memory), cmocka_unit_test(test_waiting_memory),
+        cmocka_unit_test(test_usage),          cmocka_unit_test(test_repository),
+        cmocka_unit_test(test_unix_socket),    cmocka_unit_test(test_drain),
+        cmocka_unit_test(test_short_drain),    cmocka_unit_test(test_deadline),
+        cmocka_unit_test(test_second_signal),  cmocka_unit_test(test_full_queue),
+        cmocka_unit_test(test_load_model),     cmocka_unit_test(test_check),
+        cmocka_unit_test(test_little_room),    cmocka_unit_test(test_decoding_memory),
+        cmocka_unit_test(test_waiting_memory),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
