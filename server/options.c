@@ -69,7 +69,8 @@ static const struct argp_option list[] = {
     {NULL, 0, NULL, 0, "Access", 3},
     {"token-file", KEY_TOKEN_FILE, "FILE", 0,
      "Ask for a bearer token, one of the lines of FILE: TOKEN, or NAME TOKEN [scopes=ask,metrics,admin] "
-     "[tokens_per_minute=N] [concurrent=N]. FILE must be readable by its owner only (default: open)",
+     "[tokens_per_minute=N] [concurrent=N]. FILE must be kept from others (mode 0600, or root's and 0640; "
+     "default: open)",
      3},
     {"admin-token-file", KEY_ADMIN_TOKEN_FILE, "FILE", 0,
      "The same of tokens that may load and unload models, and everything else (default: nobody may)", 3},

@@ -6,7 +6,7 @@
 #include "common/base/mem.h"
 #include "common/nn/gemm.h"
 #include "server/api/table.h"
-#include "server/http/tls.h"
+#include "server/keys.h"
 
 #include <errno.h>
 #include <stdint.h>
@@ -18,7 +18,6 @@
 
 /* For a request's headers, and before the least rate holds. */
 #define GRACE_MS 10000
-#define MAX_PEM_BYTES ((size_t)1 << 20)
 /* When the time to drain is over: for those who are told so to read it. */
 #define CLOSE_SECONDS 1
 /* Of the memory limit, computing has a quarter at least and three quarters at most, as the models need. */
@@ -185,36 +184,10 @@ static enum lb_status start_parts(struct lb_server *server, const struct lb_opti
     return status == LB_OK ? lb_engine_start(server->engine, detail) : status;
 }
 
-/* Nothing without a path. */
-static enum lb_status read_pem(const char *option, const char *path, struct lb_buf *out,
-                               struct lb_detail *detail) {
-    enum lb_status status = path ? lb_file_read(path, out, detail) : LB_OK;
-    if (status == LB_OK && path && out->len == 0) {
-        status = lb_fail(detail, LB_E_FORMAT, "%s %s: the file is empty", option, path);
-    }
-    return status;
-}
-
-static enum lb_status read_tls(const struct lb_options *options, struct lb_buf *certificate,
-                               struct lb_buf *key, struct lb_detail *detail) {
-    enum lb_status status = read_pem("--tls-certificate", options->tls_certificate, certificate, detail);
-    return status == LB_OK ? read_pem("--tls-key", options->tls_key, key, detail) : status;
-}
-
-static void forget(struct lb_buf *certificate, struct lb_buf *key) {
-    if (key->data) {
-        explicit_bzero(key->data, key->len);
-    }
-    lb_buf_finish(key);
-    lb_buf_finish(certificate);
-}
-
 static enum lb_status start_http(struct lb_server *server, const struct lb_options *options,
                                  struct lb_detail *detail) {
-    struct lb_buf certificate, key;
-    lb_buf_init(&certificate, MAX_PEM_BYTES);
-    lb_buf_init(&key, MAX_PEM_BYTES);
-    enum lb_status status = read_tls(options, &certificate, &key, detail);
+    struct lb_tls *tls = NULL;
+    enum lb_status status = lb_keys_open(options, &tls, detail);
     if (status == LB_OK) {
         status = lb_listen(options->listen, &server->listener, detail);
     }
@@ -222,8 +195,7 @@ static enum lb_status start_http(struct lb_server *server, const struct lb_optio
         unsigned connections = connection_limit(options);
         int64_t per_address = options->max_connections_per_address;
         struct lb_http_args args = {.listen_fd = server->listener.fd,
-                                    .certificate = certificate.data,
-                                    .key = key.data,
+                                    .tls = tls,
                                     .threads = options->http_threads,
                                     .codec_threads = options->codec_threads,
                                     .max_connections = connections,
@@ -239,7 +211,9 @@ static enum lb_status start_http(struct lb_server *server, const struct lb_optio
         status = lb_http_start(&args, &server->http, detail);
         server->listener.fd = status == LB_OK ? -1 : server->listener.fd;
     }
-    forget(&certificate, &key);
+    if (status != LB_OK) {
+        lb_tls_destroy(tls);
+    }
     return status;
 }
 
@@ -338,17 +312,11 @@ static enum lb_status prove_here(void *context, struct lb_hosted *hosted, struct
 
 /* What would stop the daemon from listening, as far as it can be told without doing so. */
 static enum lb_status check_access(const struct lb_options *options, struct lb_detail *detail) {
-    struct lb_buf certificate, key;
     struct lb_tls *tls = NULL;
     struct lb_auth *auth = lb_auth_create();
-    lb_buf_init(&certificate, MAX_PEM_BYTES);
-    lb_buf_init(&key, MAX_PEM_BYTES);
     enum lb_status status = lb_listen_check(options->listen, detail);
     if (status == LB_OK) {
-        status = read_tls(options, &certificate, &key, detail);
-    }
-    if (status == LB_OK && options->tls_certificate) {
-        status = lb_tls_create(certificate.data, key.data, &tls, detail);
+        status = lb_keys_open(options, &tls, detail);
     }
     if (status == LB_OK) {
         status = auth ? lb_auth_load(auth, options->token_file, options->admin_token_file, detail)
@@ -356,7 +324,6 @@ static enum lb_status check_access(const struct lb_options *options, struct lb_d
     }
     lb_auth_destroy(auth);
     lb_tls_destroy(tls);
-    forget(&certificate, &key);
     return status;
 }
 

@@ -1,16 +1,13 @@
 #include "server/http/auth.h"
 
-#include "common/base/buf.h"
 #include "common/base/clock.h"
-#include "common/base/file.h"
 #include "common/base/mem.h"
 #include "proto/limits.h"
+#include "server/http/secret.h"
 
-#include <errno.h>
 #include <pthread.h>
 #include <string.h>
 #include <strings.h>
-#include <sys/stat.h>
 
 /* What the files say, and what each token has used. */
 struct table {
@@ -49,40 +46,22 @@ void lb_auth_destroy(struct lb_auth *auth) {
 
 /* ---- reading ---- */
 
-static enum lb_status check_mode(const char *path, struct lb_detail *detail) {
-    struct stat st;
-    if (stat(path, &st) != 0) {
-        return lb_fail_errno(detail, errno == ENOENT ? LB_E_NOTFOUND : LB_E_IO, errno, "token file %s", path);
-    }
-    if (!S_ISREG(st.st_mode)) {
-        return lb_fail(detail, LB_E_ARG, "token file %s: not a regular file", path);
-    }
-    if (st.st_mode & (S_IRWXG | S_IRWXO)) {
-        return lb_fail(detail, LB_E_DENIED, "token file %s: mode %03o lets others in; run: chmod 600 %s",
-                       path, (unsigned)(st.st_mode & 0777), path);
-    }
-    return LB_OK;
-}
-
-/* Nothing without a path. */
-static enum lb_status read_file(struct lb_tokens *tokens, const char *path, unsigned scopes,
+/* Nothing without a name. */
+static enum lb_status read_file(struct lb_tokens *tokens, const char *name, unsigned scopes,
                                 const char *unnamed, struct lb_detail *detail) {
     struct lb_buf text;
-    if (!path) {
+    if (!name) {
         return LB_OK;
     }
     lb_buf_init(&text, LB_MAX_TOKEN_FILE_BYTES);
-    enum lb_status status = check_mode(path, detail);
-    if (status == LB_OK) {
-        status = lb_file_read(path, &text, detail);
-    }
+    char *path = lb_credential_path(name);
+    enum lb_status status = path ? lb_secret_read("token file", path, &text, detail)
+                                 : lb_fail(detail, LB_E_NOMEM, "token file %s: out of memory", name);
     if (status == LB_OK) {
         status = lb_tokens_parse(tokens, path, text.data ? text.data : "", text.len, scopes, unnamed, detail);
     }
-    if (text.data) {
-        explicit_bzero(text.data, text.len);
-    }
-    lb_buf_finish(&text);
+    lb_secret_finish(&text);
+    lb_free(path);
     return status;
 }
 

@@ -16,8 +16,8 @@ struct lb_auth *lb_auth_create(void);
 void lb_auth_destroy(struct lb_auth *auth);
 
 /* Reads the files; NULL: none. Lines of token_file that name no scopes are good for ask and metrics, those of
- * admin_file for everything. Names and tokens differ among both. A file that others may read is LB_E_DENIED:
- * the detail names the mode and the command that mends it. Tokens of the same name as before have used what
+ * admin_file for everything. Names and tokens differ among both. Files are found, and kept from others, as
+ * secret.h says. Tokens of the same name as before have used what
  * they had used. After a failure, what was known before is still known. */
 LB_NODISCARD enum lb_status lb_auth_load(struct lb_auth *auth, const char *token_file, const char *admin_file,
                                          struct lb_detail *detail);

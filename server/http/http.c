@@ -8,13 +8,7 @@
 #include <unistd.h>
 
 static enum lb_status start(struct lb_http *http, struct lb_detail *detail) {
-    enum lb_status status = LB_OK;
-    if (http->args.certificate) {
-        status = lb_tls_create(http->args.certificate, http->args.key, &http->tls, detail);
-    }
-    if (status == LB_OK) {
-        status = lb_codec_start(http->args.codec_threads, &http->codec, detail);
-    }
+    enum lb_status status = lb_codec_start(http->args.codec_threads, &http->codec, detail);
     http->loops = status == LB_OK ? lb_calloc((size_t)http->args.threads, sizeof *http->loops) : NULL;
     if (status == LB_OK && !http->loops) {
         status = lb_fail(detail, LB_E_NOMEM, "out of memory while starting HTTP");
@@ -43,9 +37,9 @@ enum lb_status lb_http_start(const struct lb_http_args *args, struct lb_http **o
     pthread_cond_init(&http->idle, &monotonic);
     pthread_condattr_destroy(&monotonic);
     enum lb_status status = start(http, detail);
-    http->args.certificate = http->args.key = NULL; /* the caller's, and not needed any more */
     if (status != LB_OK) {
-        http->args.listen_fd = -1; /* stays the caller's */
+        http->args.listen_fd = -1; /* these stay the caller's */
+        http->args.tls = NULL;
         lb_http_stop(http);
         return status;
     }
@@ -92,7 +86,7 @@ void lb_http_stop(struct lb_http *http) {
         lb_loop_finish(&http->loops[i]);
     }
     lb_free(http->loops);
-    lb_tls_destroy(http->tls);
+    lb_tls_destroy(http->args.tls);
     if (http->args.listen_fd >= 0) {
         close(http->args.listen_fd);
     }

@@ -25,6 +25,7 @@
 #define LB_REPLY_MAX_HEADERS 12
 
 struct lb_exchange;
+struct lb_tls;
 
 /* Whatever it points to must live until the exchange ends (use its arena). */
 struct lb_reply {
@@ -84,8 +85,8 @@ struct lb_http_app {
 };
 
 struct lb_http_args {
-    int listen_fd;                 /* taken over on success */
-    const char *certificate, *key; /* PEM text; NULL: no TLS */
+    int listen_fd;      /* taken over on success */
+    struct lb_tls *tls; /* the same; NULL: no TLS */
     int threads, codec_threads;
     unsigned max_connections, max_connections_per_client; /* by address; a UNIX socket is one client */
     unsigned idle_seconds;                                /* between requests; then a connection is closed */

@@ -55,7 +55,7 @@ static void name_peer(const struct sockaddr_storage *address, socklen_t len, cha
 
 /* Says so and closes; who speaks TLS hears nothing. */
 static void turn_away(struct lb_loop *loop, int fd) {
-    if (!loop->http->tls) {
+    if (!loop->http->args.tls) {
         (void)!send(fd, busy, sizeof busy - 1, MSG_NOSIGNAL | MSG_DONTWAIT);
         shutdown(fd, SHUT_WR);
     }
@@ -73,11 +73,11 @@ static struct lb_conn *conn_create(struct lb_loop *loop, int fd, const char *pee
     conn->phase_ns = lb_now_ns();
     snprintf(conn->peer, sizeof conn->peer, "%s", peer);
     lb_buf_init(&conn->in, LB_MAX_HEADER_BYTES + LB_READ_BYTES);
-    conn->state = loop->http->tls ? LB_CONN_HANDSHAKE : LB_CONN_HEAD;
-    conn->tls = loop->http->tls ? lb_tls_session_create(loop->http->tls, fd) : NULL;
+    conn->state = loop->http->args.tls ? LB_CONN_HANDSHAKE : LB_CONN_HEAD;
+    conn->tls = loop->http->args.tls ? lb_tls_session_create(loop->http->args.tls, fd) : NULL;
     conn->events = EPOLLIN;
     struct epoll_event event = {.events = EPOLLIN, .data.ptr = conn};
-    if ((loop->http->tls && !conn->tls) || epoll_ctl(loop->epoll_fd, EPOLL_CTL_ADD, fd, &event) != 0) {
+    if ((loop->http->args.tls && !conn->tls) || epoll_ctl(loop->epoll_fd, EPOLL_CTL_ADD, fd, &event) != 0) {
         lb_tls_session_destroy(conn->tls);
         lb_free(conn);
         return NULL;

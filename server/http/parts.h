@@ -81,7 +81,6 @@ struct lb_loop {
 
 struct lb_http {
     struct lb_http_args args;
-    struct lb_tls *tls;
     struct lb_codec *codec;
     struct lb_loop *loops;
     atomic_bool draining, stopping;

@@ -245,6 +245,26 @@ static void test_concurrent(void **state) {
     assert_int_equal(lb_daemon_stop(&daemon, SIGTERM), 0);
 }
 
+/* Names without a slash are those of the folder that systemd makes; a key must be closed like a token. */
+static void test_credentials(void **state) {
+    (void)state;
+    struct lb_daemon daemon, log = {0};
+    write_file("credential", "jo jo-token-1\n", 0400);
+    setenv("CREDENTIALS_DIRECTORY", folder, 1);
+    assert_true(lb_daemon_start(&daemon, folder, "credentials",
+                                (const char *[]){"--token-file", "credential", teacher, NULL}, true));
+    assert_int_equal(ask_status(&daemon, "GET", "/v2/models/teacher", BEARER("jo-token-1")), 200);
+    assert_int_equal(lb_daemon_stop(&daemon, SIGTERM), 0);
+    snprintf(log.log_file, sizeof log.log_file, "%s/key.log", folder);
+    write_file("open.pem", "no key\n", 0644);
+    assert_int_equal(lb_daemon_run(folder, "key",
+                                   (const char *[]){"--check", "--tls-certificate", "open.pem", "--tls-key",
+                                                    "open.pem", teacher, NULL}),
+                     1);
+    unsetenv("CREDENTIALS_DIRECTORY");
+    assert_true(lb_daemon_logged(&log, "open.pem: mode 644 lets others in; run: chmod 600"));
+}
+
 static int setup(void **state) {
     (void)state;
     struct lb_config config;
@@ -274,6 +294,7 @@ int main(void) {
         cmocka_unit_test(test_scopes),
         cmocka_unit_test(test_tokens_per_minute),
         cmocka_unit_test(test_concurrent),
+        cmocka_unit_test(test_credentials),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

@@ -1,0 +1,46 @@
+#include "server/keys.h"
+
+#include "common/base/file.h"
+#include "common/base/mem.h"
+#include "server/http/secret.h"
+
+#define MAX_PEM_BYTES ((size_t)1 << 20)
+
+/* Nothing without a name. */
+static enum lb_status read_pem(const char *option, const char *name, bool secret, struct lb_buf *out,
+                               struct lb_detail *detail) {
+    char *path = name ? lb_credential_path(name) : NULL;
+    if (name && !path) {
+        return lb_fail(detail, LB_E_NOMEM, "%s %s: out of memory", option, name);
+    }
+    enum lb_status status = LB_OK;
+    if (path) {
+        status = secret ? lb_secret_read(option, path, out, detail) : lb_file_read(path, out, detail);
+    }
+    if (path && status == LB_OK && out->len == 0) {
+        status = lb_fail(detail, LB_E_FORMAT, "%s %s: the file is empty", option, path);
+    }
+    lb_free(path);
+    return status;
+}
+
+enum lb_status lb_keys_open(const struct lb_options *options, struct lb_tls **out, struct lb_detail *detail) {
+    struct lb_buf certificate, key;
+    struct lb_tls *tls = NULL;
+    lb_buf_init(&certificate, MAX_PEM_BYTES);
+    lb_buf_init(&key, MAX_PEM_BYTES);
+    enum lb_status status =
+        read_pem("--tls-certificate", options->tls_certificate, false, &certificate, detail);
+    if (status == LB_OK) {
+        status = read_pem("--tls-key", options->tls_key, true, &key, detail);
+    }
+    if (status == LB_OK && options->tls_certificate) {
+        status = lb_tls_create(certificate.data, key.data, &tls, detail);
+    }
+    if (status == LB_OK) {
+        *out = tls;
+    }
+    lb_secret_finish(&key);
+    lb_buf_finish(&certificate);
+    return status;
+}
