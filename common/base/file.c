@@ -9,7 +9,6 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/file.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -22,42 +21,6 @@ static enum lb_status open_failed(struct lb_detail *detail, int errnum, const ch
 }
 
 /* ---- reading ---- */
-
-enum lb_status lb_map_open(struct lb_map *map, const char *path, struct lb_detail *detail) {
-    /* Not blocking: opening a pipe by mistake must not wait for a writer. */
-    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-    if (fd < 0) {
-        return open_failed(detail, errno, path);
-    }
-    enum lb_status status = LB_OK;
-    struct stat st;
-    if (fstat(fd, &st) != 0) {
-        status = lb_fail_errno(detail, LB_E_IO, errno, "cannot look at %s", path);
-    } else if (!S_ISREG(st.st_mode)) {
-        status = lb_fail(detail, LB_E_IO, "%s is %s, not a regular file", path,
-                         S_ISDIR(st.st_mode) ? "a folder" : "a special file");
-    } else if (st.st_size == 0) {
-        *map = (struct lb_map){0};
-    } else {
-        void *data = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
-        if (data == MAP_FAILED) {
-            status = lb_fail_errno(detail, LB_E_IO, errno, "cannot map %s (%lld bytes)", path,
-                                   (long long)st.st_size);
-        } else {
-            *map = (struct lb_map){.data = data, .len = (size_t)st.st_size};
-        }
-    }
-    close(fd);
-    return status;
-}
-
-void lb_map_close(struct lb_map *map) {
-    if (map == NULL || map->data == NULL) {
-        return;
-    }
-    munmap((void *)map->data, map->len);
-    *map = (struct lb_map){0};
-}
 
 static enum lb_status too_large(struct lb_detail *detail, const char *path, size_t limit) {
     return lb_fail(detail, LB_E_LIMIT, "%s is larger than the %zu bytes that are allowed here", path, limit);

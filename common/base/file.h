@@ -19,7 +19,8 @@ struct lb_map {
     size_t len;
 };
 
-/* Maps a regular file read-only. Errors: LB_E_NOTFOUND, LB_E_IO (named in detail). */
+/* Maps a regular file read-only. A file that is open already, and was not written since, is mapped once for
+ * all. Errors: LB_E_NOTFOUND, LB_E_IO (named in detail). */
 LB_NODISCARD enum lb_status lb_map_open(struct lb_map *map, const char *path, struct lb_detail *detail);
 /* Accepts NULL and a zeroed map. */
 void lb_map_close(struct lb_map *map);

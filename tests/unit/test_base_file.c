@@ -62,6 +62,34 @@ static void assert_content(const char *path, const char *expected) {
 
 /* ---- reading ---- */
 
+static void maps_a_file_once(void **state) {
+    (void)state;
+    char *path = in_folder("once"), *other = in_folder("other-name");
+    struct lb_map map[4] = {{0}};
+    assert_int_equal(lb_file_replace(path, "bytes", 5, NULL), LB_OK);
+    assert_int_equal(link(path, other), 0);
+    assert_int_equal(lb_map_open(&map[0], path, NULL), LB_OK);
+    assert_int_equal(lb_map_open(&map[1], other, NULL), LB_OK);
+    assert_ptr_equal(map[0].data, map[1].data);
+    lb_map_close(&map[0]);
+    assert_memory_equal(map[1].data, "bytes", 5);
+    /* Another file of this name, and the same one written anew, are others. */
+    assert_int_equal(lb_file_replace(path, "other", 5, NULL), LB_OK);
+    assert_int_equal(lb_map_open(&map[2], path, NULL), LB_OK);
+    assert_ptr_not_equal(map[2].data, map[1].data);
+    assert_memory_equal(map[2].data, "other", 5);
+    const struct timespec past[2] = {{.tv_sec = 1}, {.tv_sec = 1}};
+    assert_int_equal(utimensat(AT_FDCWD, path, past, 0), 0);
+    assert_int_equal(lb_map_open(&map[3], path, NULL), LB_OK);
+    assert_ptr_not_equal(map[3].data, map[2].data);
+    for (int i = 1; i < 4; i++) {
+        lb_map_close(&map[i]);
+    }
+    assert_true(unlink(path) == 0 && unlink(other) == 0);
+    lb_free(path);
+    lb_free(other);
+}
+
 static void maps(void **state) {
     (void)state;
     char *path = in_folder("map");
@@ -452,6 +480,7 @@ static void lock_ends_with_its_process(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(maps),
+        cmocka_unit_test(maps_a_file_once),
         cmocka_unit_test(reads_within_the_maximum),
         cmocka_unit_test(replaces_only_at_commit),
         cmocka_unit_test(writes_any_mix_of_sizes),
