@@ -7,18 +7,34 @@
 #include <stdio.h>
 #include <string.h>
 
-/* Uploads and configurations, which Triton takes here, are refused rather than ignored. */
-static enum lb_status check_body(const struct lb_exchange *x, struct lb_detail *detail) {
+/* Triton's parameters: uploads and configurations are refused rather than ignored; no model here depends on
+ * another, so that unloading those that do is done already. */
+static enum lb_status check_parameter(bool load, const char *key, const json_t *value,
+                                      struct lb_detail *detail) {
+    if (strcmp(key, "config") == 0 || strncmp(key, "file:", 5) == 0) {
+        return lb_fail(detail, LB_E_ARG,
+                       "parameter %.64s: models are files of this daemon's operator, they can't be sent",
+                       key);
+    }
+    if (load || strcmp(key, "unload_dependents") != 0) {
+        return lb_fail(detail, LB_E_ARG, "parameter %.64s is not known here", key);
+    }
+    return json_is_boolean(value)
+               ? LB_OK
+               : lb_fail(detail, LB_E_ARG, "parameter unload_dependents: expected true or false");
+}
+
+static enum lb_status check_body(const struct lb_exchange *x, bool load, struct lb_detail *detail) {
     json_t *request = NULL;
     enum lb_status status = lb_visit_object(x, &request, detail);
+    json_t *parameters = json_object_get(request, "parameters");
     const char *key;
     json_t *value;
-    json_object_foreach(json_object_get(request, "parameters"), key, value) {
-        if (strcmp(key, "config") == 0 || strncmp(key, "file:", 5) == 0) {
-            status = lb_fail(
-                detail, LB_E_ARG,
-                "parameter %.64s: models are files of this daemon's operator, they can't be sent", key);
-        }
+    if (status == LB_OK && parameters && !json_is_object(parameters)) {
+        status = lb_fail(detail, LB_E_ARG, "parameters: expected an object");
+    }
+    json_object_foreach(parameters, key, value) {
+        status = status == LB_OK ? check_parameter(load, key, value, detail) : status;
     }
     json_decref(request);
     return status;
@@ -39,14 +55,18 @@ static void finish(struct lb_server *server, struct lb_exchange *x) {
         lb_reply_error(x, order->done && code != 503 ? 500 : code, "%s", order->detail.text);
         return;
     }
-    lb_reply_json(
-        x, 200, json_pack("{s:s,s:s}", "name", order->name, "state", order->load ? "READY" : "UNAVAILABLE"));
+    json_t *answer =
+        json_pack("{s:s,s:s}", "name", order->name, "state", order->load ? "READY" : "UNAVAILABLE");
+    if (answer && order->load) {
+        json_object_set_new(answer, "version", json_string(order->version));
+    }
+    lb_reply_json(x, 200, answer);
 }
 
 static void give_order(struct lb_server *server, struct lb_exchange *x, const char *name, bool load) {
     struct lb_visit *visit = x->user;
     struct lb_detail detail = {0};
-    enum lb_status status = check_body(x, &detail);
+    enum lb_status status = check_body(x, load, &detail);
     if (status != LB_OK) {
         lb_reply_fail(x, status, &detail);
         return;

@@ -114,6 +114,9 @@ static enum lb_status hash_template(struct lb_hosted *hosted, struct lb_detail *
 }
 
 static void hosted_destroy(struct lb_hosted *hosted) {
+    if (atomic_load(&hosted->published)) {
+        lb_log(LB_LOG_INFO, "model_closed", "model=%s fingerprint=%s", hosted->name, hosted->version);
+    }
     lb_stats_finish(&hosted->stats);
     lb_tokenizer_destroy(hosted->tokenizer);
     lb_free(hosted->tokenizer_json);
@@ -130,6 +133,7 @@ enum lb_status lb_hosted_open(const char *name, const char *path, struct lb_host
     }
     atomic_init(&hosted->references, 1);
     atomic_init(&hosted->head_digest_state, 0);
+    atomic_init(&hosted->published, false);
     snprintf(hosted->name, sizeof hosted->name, "%s", name);
     lb_stats_init(&hosted->stats);
     enum lb_status status = lb_model_open(path, false, &hosted->model, detail);

@@ -237,7 +237,13 @@ static void publish(struct lb_repository *r, struct entry *entry, struct lb_host
         entry->state = hosted ? LB_HOSTED_READY : LB_HOSTED_FAILED;
         snprintf(entry->reason, sizeof entry->reason, "%s", hosted ? "" : detail->text);
     } else {
-        old = NULL; /* what is served goes on being served */
+        /* What is served goes on being served, and the index says so. */
+        snprintf(entry->reason, sizeof entry->reason, "served on, since another could not be loaded: %.700s",
+                 detail->text);
+        old = NULL;
+    }
+    if (hosted) {
+        atomic_store(&hosted->published, true);
     }
     pthread_mutex_unlock(&r->lock);
     lb_hosted_release(old);
@@ -314,8 +320,12 @@ static void obey(struct lb_repository *r, struct lb_load_order *order) {
     struct entry *entry = find(r, order->name);
     pthread_mutex_unlock(&r->lock);
     order->status = LB_OK;
+    order->version[0] = '\0';
     if (order->load) {
         order->status = open_entry(r, entry, &order->detail);
+        if (order->status == LB_OK) { /* nobody but this thread takes it away */
+            snprintf(order->version, sizeof order->version, "%s", entry->hosted->version);
+        }
     } else {
         unload(r, entry);
     }

@@ -44,6 +44,7 @@ struct lb_hosted {
     atomic_int head_digest_state; /* 0: not yet, 1: being written, 2: there */
     uint8_t head_digest[LB_SHA256_BYTES];
     struct lb_stats stats;
+    atomic_bool published; /* it was served: its end is logged */
     atomic_int references;
 };
 
@@ -99,8 +100,9 @@ LB_NODISCARD enum lb_status lb_repository_start(struct lb_repository *repository
  * happens when it was never started. */
 void lb_repository_stop(struct lb_repository *repository);
 
-/* One order for the loader's thread: open a model (again: what is served stays until the new one is ready),
- * or let it go (requests under way keep it until they are answered). */
+/* One order for the loader's thread: open a model (again: what is served stays until the new one is ready,
+ * and for good when that can't be opened), or let it go. Requests under way keep what they began with until
+ * they are answered; the log says when the last one is (model_closed). */
 struct lb_load_order {
     char name[LB_MAX_NAME];
     bool load;
@@ -109,6 +111,7 @@ struct lb_load_order {
     void *context;
     enum lb_status status;
     struct lb_detail detail;
+    char version[LB_SHA256_HEX]; /* of what is served now, after a load */
     struct lb_load_order *next;
 };
 /* The order is borrowed until done. Names are those of the list, and what has appeared in the repository
