@@ -303,7 +303,7 @@ static void add_sequence(struct lb_batcher *b, struct lb_batch *batch, struct lb
     batch->n_seqs++;
     job->out_seqs++;
     job->next_seq++;
-    q->party->served += length;
+    lb_turns_serve(q, length);
     q->line->waiting_tokens -= length;
     b->waiting_tokens -= length;
     if (job->next_seq == job->n_seqs) {

@@ -6,8 +6,9 @@
  * sequence larger than that is a batch of its own.
  *
  * Each client has a queue of its own, and whoever was served least goes first, sequence by sequence. Within a
- * client's queue the lower rank goes first, then the earlier; a job counts as if it had come later the larger
- * it is, so that a short one need not wait for all of a long one, and no job waits for ever.
+ * client's queue the lower rank goes first, then whichever of its models was served least, then the earlier;
+ * a job counts as if it had come later the larger it is, so that a short one need not wait for all of a long
+ * one, and no job waits for ever.
  *
  * One lock guards everything; submitting costs a logarithm of the jobs that wait in its queue, and a look at
  * each queue: one for each client, model and set of taps. done is called without it.

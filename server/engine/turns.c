@@ -20,6 +20,22 @@ static struct lb_party *get_party(struct lb_turns *t, const void *client) {
     return p;
 }
 
+static struct lb_share *get_share(struct lb_party *party, const struct lb_hosted *model) {
+    int64_t least = 0;
+    for (struct lb_share *s = party->shares; s; s = s->next) {
+        if (s->model == model) {
+            return s;
+        }
+        least = s == party->shares || s->served < least ? s->served : least;
+    }
+    struct lb_share *s = lb_calloc(1, sizeof *s);
+    if (s) {
+        *s = (struct lb_share){model, least, 0, party->shares};
+        party->shares = s;
+    }
+    return s;
+}
+
 static struct lb_line *get_line(struct lb_turns *t, const struct lb_job *job) {
     for (struct lb_line *l = t->lines; l; l = l->next) {
         if (l->model == job->model && l->taps == job->taps) {
@@ -34,6 +50,18 @@ static struct lb_line *get_line(struct lb_turns *t, const struct lb_job *job) {
         t->lines = l;
     }
     return l;
+}
+
+static void drop_share(struct lb_party *party, struct lb_share *share) {
+    struct lb_share **at = &party->shares;
+    while (share->n_queues == 0 && *at) {
+        if (*at == share) {
+            *at = share->next;
+            lb_free(share);
+            return;
+        }
+        at = &(*at)->next;
+    }
 }
 
 static void drop_party(struct lb_turns *t, struct lb_party *party) {
@@ -69,16 +97,21 @@ struct lb_queue *lb_turns_queue(struct lb_turns *t, const struct lb_job *job) {
         }
     }
     struct lb_party *party = get_party(t, job->client);
+    struct lb_share *share = party ? get_share(party, job->model) : NULL;
     struct lb_line *line = get_line(t, job);
-    struct lb_queue *q = party && line ? lb_calloc(1, sizeof *q) : NULL;
+    struct lb_queue *q = share && line ? lb_calloc(1, sizeof *q) : NULL;
     if (q && lb_heap_reserve(&q->jobs) == LB_OK) {
-        *q = (struct lb_queue){party, line, q->jobs, NULL};
+        *q = (struct lb_queue){party, share, line, q->jobs, NULL};
         party->n_queues++;
+        share->n_queues++;
         line->n_queues++;
         *at = q;
         return q;
     }
     lb_free(q);
+    if (share) {
+        drop_share(party, share);
+    }
     if (party) {
         drop_party(t, party);
     }
@@ -103,7 +136,9 @@ void lb_turns_leave(struct lb_turns *t, struct lb_job *job) {
     }
     *at = q->next;
     q->party->n_queues--;
+    q->share->n_queues--;
     q->line->n_queues--;
+    drop_share(q->party, q->share);
     drop_party(t, q->party);
     drop_line(t, q->line);
     lb_heap_finish(&q->jobs);
@@ -117,7 +152,16 @@ static bool comes_before(const struct lb_queue *a, const struct lb_queue *b) {
         return a->party->served != b->party->served ? a->party->served < b->party->served
                                                     : x->turn_ns < y->turn_ns;
     }
-    return x->rank != y->rank ? x->rank < y->rank : x->turn_ns < y->turn_ns;
+    if (x->rank != y->rank) {
+        return x->rank < y->rank;
+    }
+    return a->share->served != b->share->served ? a->share->served < b->share->served
+                                                : x->turn_ns < y->turn_ns;
+}
+
+void lb_turns_serve(struct lb_queue *queue, int64_t tokens) {
+    queue->party->served += tokens;
+    queue->share->served += tokens;
 }
 
 const struct lb_line *lb_turns_line(const struct lb_turns *t, const struct lb_hosted *model, uint64_t taps) {

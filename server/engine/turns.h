@@ -10,7 +10,16 @@ struct lb_party {
     const void *client;
     int64_t served; /* tokens, since somebody waits */
     int n_queues;
+    struct lb_share *shares;
     struct lb_party *next;
+};
+
+/* What of it asks one model: a client's models take turns as clients do, so that a busy one leaves room. */
+struct lb_share {
+    const struct lb_hosted *model;
+    int64_t served;
+    int n_queues;
+    struct lb_share *next;
 };
 
 /* Jobs that can share a batch. */
@@ -25,6 +34,7 @@ struct lb_line {
 /* The jobs of one party in one line, those that have sequences to compute. */
 struct lb_queue {
     struct lb_party *party;
+    struct lb_share *share;
     struct lb_line *line;
     struct lb_heap jobs;
     struct lb_queue *next;
@@ -43,8 +53,10 @@ void lb_turns_leave(struct lb_turns *turns, struct lb_job *job);
 /* The line of such jobs, NULL when none wait. */
 const struct lb_line *lb_turns_line(const struct lb_turns *turns, const struct lb_hosted *model,
                                     uint64_t taps);
-/* The queue whose turn it is: of the party that was served least, the one whose first job comes first; line
- * NULL: of all lines. NULL when nothing waits. */
+/* That many tokens of the queue are served. */
+void lb_turns_serve(struct lb_queue *queue, int64_t tokens);
+/* The queue whose turn it is: of the party that was served least, the one whose first job comes first, of the
+ * model that was served least where ranks are equal; line NULL: of all lines. NULL when nothing waits. */
 struct lb_queue *lb_turns_first(const struct lb_turns *turns, const struct lb_line *line);
 
 #endif

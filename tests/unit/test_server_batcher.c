@@ -157,7 +157,7 @@ static void test_ranks(void **state) {
     struct lb_batcher *b = create(10, 0, 1000);
     struct lb_batch batch;
     struct fake jobs[4];
-    const int ranks[] = {5, 5, 1, 9}, order[] = {2, 0, 1, 3};
+    const int ranks[] = {5, 5, 1, 9}, order[] = {2, 1, 0, 3}; /* the other model's first */
     for (int i = 0; i < 4; i++) {
         make(&jobs[i], i % 2 ? &model_b : &model_a, 1, 10);
         jobs[i].job.rank = ranks[i];
@@ -427,6 +427,32 @@ static void test_clients_take_turns(void **state) {
     end(b);
 }
 
+/* A client's models take turns: a busy one doesn't keep another waiting, whichever came first; nor does one
+ * that comes back go before for what it didn't ask. */
+static void test_models_take_turns(void **state) {
+    (void)state;
+    struct lb_batcher *b = create(20, 0, 100000);
+    struct lb_batch batch;
+    struct fake busy[6], other[2];
+    for (int i = 0; i < 6; i++) {
+        make(&busy[i], &model_a, 2, 10);
+        submit(b, &busy[i]);
+    }
+    next(b, &batch, 2, 20, 1);
+    make(&other[0], &model_b, 2, 10);
+    make(&other[1], &model_b, 2, 10);
+    submit(b, &other[0]);
+    submit(b, &other[1]);
+    finish(b, &batch);
+    struct lb_hosted *const models[] = {&model_a, &model_b, &model_a, &model_b, &model_a, &model_a, &model_a};
+    for (int i = 0; i < 7; i++) {
+        next(b, &batch, 2, 20, 1);
+        assert_ptr_equal(batch.model, models[i]);
+        finish(b, &batch);
+    }
+    end(b);
+}
+
 /* Jobs that ask for unlike taps don't share a batch; nor does a batch need more tape than there is. */
 static void test_taps_and_tape(void **state) {
     (void)state;
@@ -610,6 +636,7 @@ int main(void) {
         cmocka_unit_test(test_drain_and_abort),
         cmocka_unit_test(test_cancel),
         cmocka_unit_test(test_clients_take_turns),
+        cmocka_unit_test(test_models_take_turns),
         cmocka_unit_test(test_taps_and_tape),
         cmocka_unit_test(test_parts),
         cmocka_unit_test(test_many_small_jobs),
