@@ -15,6 +15,7 @@
 static const double second_buckets[] = {0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25,
                                         0.5,   1,      2.5,   5,    10,    30,   60};
 static const double token_buckets[] = {1, 16, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 65536};
+static const double sequence_buckets[] = {1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024};
 
 static const struct family {
     const char *name, *help;
@@ -44,8 +45,13 @@ static const struct family {
                                 {"model"},
                                 token_buckets,
                                 sizeof token_buckets / sizeof *token_buckets},
+    [LB_METRIC_BATCH_SEQS] = {"limbeckd_batch_sequences",
+                              "Sequences per batch.",
+                              {"model"},
+                              sequence_buckets,
+                              sizeof sequence_buckets / sizeof *sequence_buckets},
     [LB_METRIC_BATCH_SECONDS] = {"limbeckd_batch_duration_seconds",
-                                 "Time to compute one batch.",
+                                 "Time to compute one batch; its sum is the time spent computing.",
                                  {"model"},
                                  second_buckets,
                                  sizeof second_buckets / sizeof *second_buckets},
@@ -203,15 +209,17 @@ static void put_histogram(struct lb_buf *out, const struct family *family, struc
 
 static void put_gauge(struct lb_buf *out, const struct lb_gauge *gauge, bool first) {
     if (first) {
-        lb_buf_printf(out, "# HELP %s %s\n# TYPE %s gauge\n", gauge->name, gauge->help, gauge->name);
+        lb_buf_printf(out, "# HELP %s %s\n# TYPE %s %s\n", gauge->name, gauge->help, gauge->name,
+                      gauge->counter ? "counter" : "gauge");
     }
     lb_buf_append_str(out, gauge->name);
-    if (gauge->label) {
-        lb_buf_printf(out, "{%s=\"", gauge->label);
-        put_value(out, gauge->label_value ? gauge->label_value : "");
-        lb_buf_append_str(out, "\"}");
+    int n = 0;
+    for (; n < LB_GAUGE_MAX_LABELS && gauge->labels[n].name; n++) {
+        lb_buf_printf(out, "%c%s=\"", n > 0 ? ',' : '{', gauge->labels[n].name);
+        put_value(out, gauge->labels[n].value);
+        lb_buf_append_str(out, "\"");
     }
-    lb_buf_printf(out, " %.17g\n", gauge->value);
+    lb_buf_printf(out, "%s %.17g\n", n > 0 ? "}" : "", gauge->value);
 }
 
 enum lb_status lb_metrics_write(struct lb_metrics *metrics, const struct lb_gauge *gauges, size_t n_gauges,

@@ -4,6 +4,7 @@
 
 #include "common/base/buf.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 
 /* Labels, in the order in which values are given, stand behind each. */
@@ -15,6 +16,7 @@ enum lb_metric {
     LB_METRIC_TOKENS,         /* limbeckd_tokens_total                    model */
     LB_METRIC_SEQUENCES,      /* limbeckd_sequences_total                 model */
     LB_METRIC_BATCH_TOKENS,   /* limbeckd_batch_tokens                    model */
+    LB_METRIC_BATCH_SEQS,     /* limbeckd_batch_sequences                 model */
     LB_METRIC_BATCH_SECONDS,  /* limbeckd_batch_duration_seconds          model */
     LB_METRIC_QUEUE_WAIT,     /* limbeckd_queue_wait_seconds              model */
     LB_METRIC_EXPIRED,        /* limbeckd_deadline_expired_total          model */
@@ -35,11 +37,16 @@ void lb_metrics_destroy(struct lb_metrics *metrics);
 void lb_metrics_add(struct lb_metrics *metrics, enum lb_metric metric, const char *const *labels,
                     double amount);
 
+#define LB_GAUGE_MAX_LABELS 5
+
 /* A value that is read at the moment of writing. */
 struct lb_gauge {
     const char *name, *help;
-    const char *label, *label_value; /* NULL: none */
     double value;
+    bool counter; /* it only grows */
+    struct {
+        const char *name, *value; /* the first without a name ends them */
+    } labels[LB_GAUGE_MAX_LABELS];
 };
 /* Appends everything: families in the order of the enum, then the gauges (equal names must stand together).
  */

@@ -1,16 +1,9 @@
 /* Handlers that tell about the daemon and its models. */
-#include "common/base/clock.h"
 #include "common/base/json.h"
 #include "common/base/mem.h"
-#include "common/nn/gemm.h"
 #include "server/api/describe.h"
 #include "server/api/reply.h"
 #include "server/api/table.h"
-
-#include <stdio.h>
-#include <string.h>
-
-#define FIXED_GAUGES 8
 
 void lb_handle_server_metadata(struct lb_server *server, struct lb_exchange *x,
                                const struct lb_route_match *match) {
@@ -117,54 +110,4 @@ void lb_handle_index(struct lb_server *server, struct lb_exchange *x, const stru
         return;
     }
     lb_reply_json(x, 200, lb_repository_index(server->repository, only_ready));
-}
-
-/* What the daemon as a whole is at; returns how many. */
-static size_t daemon_gauges(struct lb_server *server, struct lb_gauge out[FIXED_GAUGES]) {
-    struct lb_batcher_state queue = lb_batcher_state(server->batcher);
-    const struct lb_gauge all[] = {
-        {"limbeckd_queue_tokens", "Tokens waiting.", NULL, NULL, (double)queue.waiting_tokens},
-        {"limbeckd_running_tokens", "Tokens in the batch that is being computed.", NULL, NULL,
-         (double)queue.running_tokens},
-        {"limbeckd_queue_requests", "Infer requests waiting or being computed.", NULL, NULL,
-         (double)queue.jobs},
-        {"limbeckd_open_requests", "HTTP requests that are not answered yet.", NULL, NULL,
-         (double)lb_http_exchanges(server->http)},
-        {"limbeckd_pending_bytes", "Bytes of request bodies and answers in memory.", NULL, NULL,
-         (double)lb_budget_used(server->budget)},
-        {"limbeckd_connections", "Open connections.", NULL, NULL, (double)lb_http_connections(server->http)},
-        {"limbeckd_ready", "1 when all models are loaded and nothing is shutting down.", NULL, NULL,
-         lb_repository_ready(server->repository) && !atomic_load(&server->draining)},
-        {"limbeckd_start_time_seconds", "Start of the process since 1970.", NULL, NULL,
-         server->started_unix}};
-    _Static_assert(sizeof all == FIXED_GAUGES * sizeof *all, "there is room for all");
-    memcpy(out, all, sizeof all);
-    return FIXED_GAUGES;
-}
-
-void lb_handle_metrics(struct lb_server *server, struct lb_exchange *x, const struct lb_route_match *match) {
-    (void)match;
-    struct lb_hosted **models = NULL;
-    size_t n_models = 0, n = 0;
-    enum lb_status status = lb_repository_list(server->repository, &models, &n_models);
-    struct lb_gauge *gauges = lb_malloc_array(FIXED_GAUGES + n_models, sizeof *gauges);
-    if (status == LB_OK && gauges) {
-        n = daemon_gauges(server, gauges);
-        for (size_t i = 0; i < n_models; i++) {
-            gauges[n++] =
-                (struct lb_gauge){"limbeckd_model_bytes", "Bytes of a loaded model's weights as stored.",
-                                  "model", models[i]->name, (double)lb_model_bytes(models[i]->model)};
-        }
-        /* The body's buffer is free by now and lives long enough. */
-        lb_buf_reset(&x->body);
-        status = lb_metrics_write(server->metrics, gauges, n, &x->body);
-    }
-    bool written = gauges && status == LB_OK;
-    lb_free(gauges);
-    release_all(models, n_models);
-    if (!written) {
-        lb_reply_error(x, 503, "out of memory; try again");
-        return;
-    }
-    lb_reply_bytes(x, 200, "text/plain; version=0.0.4; charset=utf-8", x->body.data, x->body.len);
 }

@@ -33,6 +33,7 @@ struct lb_batcher {
     size_t n_jobs, n_deadlines; /* n_deadlines: jobs that have one */
     uint64_t n_submitted;
     int64_t waiting_tokens, running_tokens;
+    size_t running_jobs;
     struct call *calls;
     void (*idle)(void *context);
     void *idle_context;
@@ -333,6 +334,7 @@ static void form(struct lb_batcher *b, struct lb_queue *lead, struct lb_batch *b
         batch->slices[i].job->slice = 0;
     }
     b->running_tokens = batch->n_tokens;
+    b->running_jobs = batch->n_slices;
 }
 
 /* Waits for work; gives idle its turn first when nothing has come for a while. */
@@ -485,7 +487,8 @@ bool lb_batcher_wait_empty(struct lb_batcher *b, uint64_t deadline_ns) {
 
 struct lb_batcher_state lb_batcher_state(struct lb_batcher *b) {
     pthread_mutex_lock(&b->lock);
-    struct lb_batcher_state state = {b->waiting_tokens, b->running_tokens, b->n_jobs};
+    struct lb_batcher_state state = {b->waiting_tokens, b->running_tokens, b->n_jobs,
+                                     b->running_tokens > 0 ? b->running_jobs : 0};
     pthread_mutex_unlock(&b->lock);
     return state;
 }

@@ -90,7 +90,7 @@ bool lb_batcher_wait_empty(struct lb_batcher *batcher, uint64_t deadline_ns);
 
 struct lb_batcher_state {
     int64_t waiting_tokens, running_tokens;
-    size_t jobs;
+    size_t jobs, running_jobs; /* all, and those of the batch that is being computed */
 };
 struct lb_batcher_state lb_batcher_state(struct lb_batcher *batcher);
 

@@ -213,6 +213,7 @@ enum lb_status lb_engine_run(struct lb_engine *engine, const struct lb_batch *ba
 static void observe(struct lb_engine *engine, const struct lb_batch *batch, uint64_t ns) {
     const char *labels[] = {batch->model->name};
     lb_metrics_add(engine->metrics, LB_METRIC_BATCH_TOKENS, labels, (double)batch->n_tokens);
+    lb_metrics_add(engine->metrics, LB_METRIC_BATCH_SEQS, labels, (double)batch->n_seqs);
     lb_metrics_add(engine->metrics, LB_METRIC_TOKENS, labels, (double)batch->n_tokens);
     lb_metrics_add(engine->metrics, LB_METRIC_SEQUENCES, labels, (double)batch->n_seqs);
     lb_metrics_add(engine->metrics, LB_METRIC_BATCH_SECONDS, labels, (double)ns / LB_SECOND_NS);
