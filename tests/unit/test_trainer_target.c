@@ -137,7 +137,9 @@ static void what_is_given(void **state) {
     assert_int_equal(lb_info_gives(&info, &spec, "tutor", &detail), LB_E_ARG);
     assert_string_equal(detail.text,
                         "teacher tutor does not give hidden_states.2, which this run needs; it gives "
-                        "logits, hidden_states.0 to 1, logsumexp");
+                        "logits, hidden_states.0 to 1, logsumexp. Of the ladder own token -> top-20 -> "
+                        "top-k -> chosen ids -> full logits -> final state -> inner layers it has full "
+                        "logits, inner layers; this needs inner layers");
 }
 
 /* The rest of a row has less than all of the probability. */

@@ -110,7 +110,7 @@ static enum lb_status fetch(const struct lb_teachers *teachers, const struct tea
                        what);
     }
     char *path = NULL;
-    enum lb_status status = teacher->dialect->path(&teacher->info, which, &path, detail);
+    enum lb_status status = teacher->dialect->path(&teacher->info, NULL, which, &path, detail);
     status = status != LB_OK ? status : download(teachers, teacher, path, read, bytes, out, detail);
     lb_free(path);
     if (status == LB_OK) {

@@ -84,7 +84,8 @@ static enum lb_status unpack(struct lb_asker *asker, struct request *request, bo
     const struct lb_ask_reply reply = {.body = request->call.answer.data ? request->call.answer.data : "",
                                        .len = request->call.answer.len,
                                        .json_bytes = request->call.answer_json_bytes,
-                                       .digest = request->call.digest};
+                                       .digest = request->call.digest,
+                                       .metadata = request->call.metadata};
     lb_arena_init(&scratch, LB_MAX_RESPONSE_BYTES);
     enum lb_status status = LB_E_NOMEM;
     if (!answers || !arenas || !marks) {
@@ -168,27 +169,12 @@ void lb_landing_probe(struct lb_asker *asker, struct request *request) {
     struct asked_teacher *teacher = &asker->teachers[request->teacher];
     char where[400];
     struct lb_detail detail = {0};
-    struct lb_teacher_info info;
     snprintf(where, sizeof where, "teacher %s at %s", teacher->is.name, request->call.base);
     enum lb_status status = lb_call_check(&request->call, where, &detail);
     if (status == LB_OK) {
-        status = teacher->is.dialect->info_read(request->call.answer.data ? request->call.answer.data : "",
-                                                request->call.answer.len, where, &info, &detail);
-    }
-    if (status == LB_OK && strcmp(info.fingerprint, teacher->is.info.fingerprint)) {
-        status = lb_fail(
-            &detail, LB_E_MISMATCH,
-            "%s serves another model now: fingerprint %s, this run began with %s; serve the same model "
-            "again, or start a new run",
-            where, info.fingerprint, teacher->is.info.fingerprint);
-    }
-    if (status == LB_OK && !teacher->is.info.any_compute && strcmp(info.compute, teacher->is.info.compute)) {
-        status =
-            lb_fail(&detail, LB_E_MISMATCH,
-                    "%s computes with other kernels now: compute %.16s (%s), this run began with %.16s (%s); "
-                    "serve it "
-                    "as then, or allow_other_kernels: true",
-                    where, info.compute, info.kernels, teacher->is.info.compute, teacher->is.info.kernels);
+        status = teacher->is.dialect->same(&teacher->is.info,
+                                           request->call.answer.data ? request->call.answer.data : "",
+                                           request->call.answer.len, where, &detail);
     }
     lb_pool_probed(&teacher->pool, request->replica, status == LB_OK, lb_now_ns(),
                    request->call.retry_after_ns);

@@ -38,7 +38,7 @@ static enum lb_status exchange(const struct lb_teachers *teachers, const struct 
     struct lb_arena *arenas[MOST];
     struct lb_call call;
     char *path = NULL, where[400];
-    enum lb_status status = teacher->dialect->path(&teacher->info, LB_PATH_ASK, &path, detail);
+    enum lb_status status = teacher->dialect->path(&teacher->info, &once->spec, LB_PATH_ASK, &path, detail);
     if (status != LB_OK) {
         return status;
     }
@@ -58,7 +58,8 @@ static enum lb_status exchange(const struct lb_teachers *teachers, const struct 
         const struct lb_ask_reply reply = {.body = call.answer.data ? call.answer.data : "",
                                            .len = call.answer.len,
                                            .json_bytes = call.answer_json_bytes,
-                                           .digest = call.digest};
+                                           .digest = call.digest,
+                                           .metadata = call.metadata};
         status = teacher->dialect->split(&teacher->info, &once->spec, asked, samples, &reply, scratch, arenas,
                                          answers, NULL, detail);
     }
@@ -188,7 +189,8 @@ enum lb_status lb_teachers_tokenizer_config(const struct lb_teachers *teachers, 
     if (replica < 0) {
         return recall_config(teachers, teacher, name, out, detail);
     }
-    enum lb_status status = teacher->dialect->path(&teacher->info, LB_PATH_TOKENIZER_CONFIG, &path, detail);
+    enum lb_status status =
+        teacher->dialect->path(&teacher->info, NULL, LB_PATH_TOKENIZER_CONFIG, &path, detail);
     if (status == LB_OK) {
         struct lb_contact contact = lb_teacher_contact(teachers, teacher, replica);
         status = lb_contact_get(&contact, path, out, NULL, &why);

@@ -59,6 +59,7 @@ struct request {
     int replica;
     bool probe;
     char id[48];
+    char *path; /* of a question, to be freed */
     struct lb_asked asked;
     struct item **items;              /* [n] */
     const struct lb_sample **samples; /* [n] */
@@ -69,7 +70,7 @@ struct request {
 struct asked_teacher {
     struct lb_asker_teacher is;
     char identity[LB_IDENTITY_TEXT]; /* of is.info, in keys */
-    char *ask_path, *info_path;
+    char *info_path;
     struct lb_pool pool;
     struct item *queue; /* to be asked, oldest first */
     int64_t queued_tokens;

@@ -254,10 +254,7 @@ static enum lb_status make_teacher(const struct lb_asker_options *options,
     teacher->is = *from;
     teacher->most_tokens = teacher->limit_tokens = LB_ASK_TOKENS;
     lb_info_identity(&teacher->is.info, teacher->identity);
-    enum lb_status status = from->dialect->path(&from->info, LB_PATH_ASK, &teacher->ask_path, detail);
-    if (status == LB_OK) {
-        status = from->dialect->path(&from->info, LB_PATH_INFO, &teacher->info_path, detail);
-    }
+    enum lb_status status = from->dialect->path(&from->info, NULL, LB_PATH_INFO, &teacher->info_path, detail);
     if (status != LB_OK) {
         return status;
     }
@@ -333,7 +330,6 @@ void lb_asker_destroy(struct lb_asker *asker) {
         }
     }
     for (unsigned k = 0; k < asker->n_teachers; k++) {
-        lb_free(asker->teachers[k].ask_path);
         lb_free(asker->teachers[k].info_path);
     }
     lb_free(asker->teachers);

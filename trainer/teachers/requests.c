@@ -25,7 +25,8 @@ static int64_t group_size(const struct asked_teacher *teacher) {
     int64_t n = 0, longest = 0, rows = 0;
     uint64_t bytes = 0;
     const struct item *first = teacher->queue;
-    for (const struct item *item = first; item && n < LB_MAX_SEQUENCES; item = item->next_in_queue) {
+    int64_t most = lb_dialect_most(teacher->is.dialect, &teacher->is.info, &first->spec);
+    for (const struct item *item = first; item && n < most; item = item->next_in_queue) {
         if (!lb_spec_same(&item->spec, &first->spec) ||
             !lb_extra_alike(item->sample.extra, first->sample.extra)) {
             break;
@@ -35,7 +36,8 @@ static int64_t group_size(const struct asked_teacher *teacher) {
         }
         longest = item->sample.n > longest ? item->sample.n : longest;
         rows = item->sample.n - item->sample.first > rows ? item->sample.n - item->sample.first : rows;
-        bytes = lb_ask_answer_bytes(&teacher->is.info, &first->spec, rows, longest) * (uint64_t)(n + 1);
+        bytes = lb_dialect_answer_bytes(teacher->is.dialect, &teacher->is.info, &first->spec, rows, longest) *
+                (uint64_t)(n + 1);
         if (n > 0 && (longest * (n + 1) > budget || bytes > LB_ASK_ANSWER_BYTES)) {
             break;
         }
@@ -63,6 +65,7 @@ static void free_request(struct request *request) {
     lb_asked_finish(&request->asked);
     lb_free(request->items);
     lb_free(request->samples);
+    lb_free(request->path);
     lb_free(request);
 }
 
@@ -115,10 +118,17 @@ static struct request *make_request(struct lb_asker *asker, unsigned k, int repl
 static enum lb_status send_group(struct lb_asker *asker, unsigned k, int replica, int64_t n,
                                  struct lb_detail *detail) {
     struct asked_teacher *teacher = &asker->teachers[k];
-    struct request *request = make_request(asker, k, replica, teacher->ask_path, n);
+    char *path = NULL;
+    enum lb_status status =
+        teacher->is.dialect->path(&teacher->is.info, &teacher->queue->spec, LB_PATH_ASK, &path, detail);
+    struct request *request = status == LB_OK ? make_request(asker, k, replica, path, n) : NULL;
     if (!request) {
-        return lb_fail(detail, LB_E_NOMEM, "out of memory for a request to teacher %s", teacher->is.name);
+        lb_free(path);
+        return status != LB_OK ? status
+                               : lb_fail(detail, LB_E_NOMEM, "out of memory for a request to teacher %s",
+                                         teacher->is.name);
     }
+    request->path = path;
     for (int64_t i = 0; i < n; i++) {
         struct item *item = lb_item_unqueue(teacher);
         request->items[i] = item;
@@ -127,9 +137,8 @@ static enum lb_status send_group(struct lb_asker *asker, unsigned k, int replica
     }
     struct lb_arena scratch;
     lb_arena_init(&scratch, LB_MAX_BODY_BYTES);
-    enum lb_status status =
-        teacher->is.dialect->build(&teacher->is.info, &request->items[0]->spec, request->samples, n,
-                                   asker->options.timeout_ns / 1000, &scratch, &request->asked, detail);
+    status = teacher->is.dialect->build(&teacher->is.info, &request->items[0]->spec, request->samples, n,
+                                        asker->options.timeout_ns / 1000, &scratch, &request->asked, detail);
     lb_arena_finish(&scratch);
     if (status != LB_OK) {
         free_request(request);
@@ -138,9 +147,10 @@ static enum lb_status send_group(struct lb_asker *asker, unsigned k, int replica
     request->call.body = request->asked.body.data;
     request->call.body_bytes = request->asked.body.len;
     request->call.json_bytes = request->asked.json_bytes;
-    uint64_t most =
-        LB_MAX_JSON_BYTES + (uint64_t)n * lb_ask_answer_bytes(&teacher->is.info, &request->items[0]->spec,
-                                                              request->asked.rows, request->asked.longest);
+    uint64_t most = LB_MAX_JSON_BYTES +
+                    (uint64_t)n * lb_dialect_answer_bytes(teacher->is.dialect, &teacher->is.info,
+                                                          &request->items[0]->spec, request->asked.rows,
+                                                          request->asked.longest);
     request->call.max_bytes = most < LB_MAX_RESPONSE_BYTES ? most : LB_MAX_RESPONSE_BYTES;
     pthread_mutex_lock(&asker->lock);
     asker->stats.requests++;

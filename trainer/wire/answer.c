@@ -61,8 +61,8 @@ void lb_info_identity(const struct lb_teacher_info *info, char out[LB_IDENTITY_T
     snprintf(out, LB_IDENTITY_TEXT, "%s%s%s", info->fingerprint, both ? ":" : "", both ? info->compute : "");
 }
 
-static const struct lb_given *find_given(const struct lb_teacher_info *info, enum lb_output_kind kind,
-                                         int layer) {
+const struct lb_given *lb_info_given(const struct lb_teacher_info *info, enum lb_output_kind kind,
+                                     int layer) {
     for (size_t i = 0; i < info->n_given; i++) {
         if (info->given[i].kind == (unsigned)kind && info->given[i].layer == layer) {
             return &info->given[i];
@@ -72,7 +72,7 @@ static const struct lb_given *find_given(const struct lb_teacher_info *info, enu
 }
 
 int64_t lb_info_state_width(const struct lb_teacher_info *info, enum lb_output_kind kind, int layer) {
-    const struct lb_given *given = find_given(info, kind, layer);
+    const struct lb_given *given = lb_info_given(info, kind, layer);
     if (given && given->width > 0) {
         return given->width;
     }
@@ -126,58 +126,6 @@ int lb_answer_shape(const struct lb_teacher_info *info, const struct lb_ask_spec
     int n_dims = lb_output_shape(kind, &sizes, whole) - 1; /* an answer is one sequence's */
     memcpy(dim, whole + 1, (size_t)n_dims * sizeof *dim);
     return n_dims;
-}
-
-/* "logits, hidden_states.0 to 3, ...": what a teacher lists, in its order, runs of layers as one. */
-static void put_given(const struct lb_teacher_info *info, struct lb_buf *out) {
-    for (size_t i = 0, next; i < info->n_given; i = next) {
-        const struct lb_given *first = &info->given[i];
-        char name[LB_MAX_NAME];
-        next = i + 1;
-        while (next < info->n_given && info->given[next].kind == first->kind &&
-               info->given[next].layer == first->layer + (next - i)) {
-            next++;
-        }
-        lb_output_format((enum lb_output_kind)first->kind, first->layer, name);
-        lb_buf_printf(out, "%s%s", i ? ", " : "", name);
-        if (next - i > 1) {
-            lb_buf_printf(out, " to %d", info->given[next - 1].layer);
-        }
-    }
-}
-
-enum lb_status lb_info_gives(const struct lb_teacher_info *info, const struct lb_ask_spec *spec,
-                             const char *name, struct lb_detail *detail) {
-    for (size_t j = 0; j < spec->n_outputs; j++) {
-        enum lb_output_kind kind = spec->outputs[j].kind;
-        int64_t dim[LB_MAX_WIRE_DIMS];
-        int n_dims = lb_answer_shape(info, spec, j, 1, 1, dim);
-        char output[LB_MAX_NAME];
-        lb_output_format(kind, spec->outputs[j].layer, output);
-        if (info->n_given > 0 && !find_given(info, kind, spec->outputs[j].layer)) {
-            struct lb_buf list;
-            lb_buf_init(&list, 4096);
-            put_given(info, &list);
-            lb_fail(detail, LB_E_ARG, "teacher %s does not give %s, which this run needs; it gives %s", name,
-                    output, list.data ? list.data : "nothing");
-            lb_buf_finish(&list);
-            return LB_E_ARG;
-        }
-        int64_t blocks = info->n_layers - (lb_output_get(kind)->source != LB_FROM_HIDDEN);
-        if (info->n_given == 0 && lb_output_layered(kind) && info->n_layers > 0 &&
-            (spec->outputs[j].layer < 0 || spec->outputs[j].layer > blocks)) {
-            return lb_fail(detail, LB_E_ARG, "teacher %s has %lld layers, it does not give %s", name,
-                           (long long)info->n_layers, output);
-        }
-        for (int d = 0; d < n_dims; d++) {
-            if (dim[d] <= 0) {
-                return lb_fail(detail, LB_E_ARG,
-                               "teacher %s does not tell how wide its %s is: its metadata lack a size", name,
-                               output);
-            }
-        }
-    }
-    return LB_OK;
 }
 
 enum lb_status lb_ask_check(const struct lb_teacher_info *info, const struct lb_sample *sample,

@@ -31,8 +31,24 @@ struct lb_ask_spec {
 /* Most outputs that a teacher may list. */
 #define LB_MAX_GIVEN 1024
 
+struct lb_teacher_info;
+
 #define LB_KERNELS_TEXT 128
 #define LB_LABELS_TEXT 8192
+
+/* What a server without a fingerprint answered to the question that is asked of all such: a number for each
+ * of its positions. Servers round otherwise at another time, so answers are the same when these are near. */
+#define LB_PROBE_POSITIONS 32
+enum lb_probe { LB_PROBE_LOGPROBS, LB_PROBE_STATES, LB_N_PROBES };
+struct lb_told_probe {
+    int n; /* 0: not answered */
+    float at[LB_PROBE_POSITIONS];
+};
+/* The mean distance of two answers; INFINITY where they have unlike numbers of positions or one is NaN. */
+double lb_probe_distance(const struct lb_told_probe *a, const struct lb_told_probe *b);
+/* What it may be at most for the same model: nats, or for states a share of their size. */
+#define LB_PROBE_SLACK 0.05
+bool lb_probe_same(const struct lb_teacher_info *info, enum lb_probe which, const struct lb_told_probe *now);
 
 /* What a teacher says of itself (GET /v2/models/M). */
 struct lb_teacher_info {
@@ -51,7 +67,10 @@ struct lb_teacher_info {
     enum lb_problem problem;     /* of classifiers of texts */
     char labels[LB_LABELS_TEXT]; /* what they call their classes, each ended by a NUL; "": plain names */
     int64_t parameters, bytes;   /* 0: not told */
-    size_t n_given;              /* 0: it does not list what it gives */
+    int64_t most_top_k;          /* most ids of a row that it lists; 0: any number */
+    bool plain_only;             /* its distributions are at temperature 1, whatever is asked */
+    struct lb_told_probe probe[LB_N_PROBES];
+    size_t n_given; /* 0: it does not list what it gives */
     struct lb_given {
         uint16_t kind, layer; /* lb_output_kind */
         int32_t width;        /* the last dimension; 0: the request decides it */
@@ -90,6 +109,8 @@ enum lb_datatype lb_spec_datatype(const struct lb_ask_spec *spec, size_t j);
 /* Whether any output depends on top_k, or on whatever else of LB_USES_... */
 bool lb_spec_uses(const struct lb_ask_spec *spec, unsigned uses);
 
+/* The entry of given of this kind and layer; NULL where it is not listed. */
+const struct lb_given *lb_info_given(const struct lb_teacher_info *info, enum lb_output_kind kind, int layer);
 /* Ids below it are tokens that the teacher reads. */
 int64_t lb_info_ids(const struct lb_teacher_info *info);
 /* Whether the output is one row a sequence, with no dimension for positions. */
@@ -99,8 +120,29 @@ LB_NODISCARD enum lb_status lb_info_labels(const struct lb_teacher_info *info, s
 /* Columns of the state (hidden_states.N, hidden_states.final) of this kind and layer; 0 when the teacher does
  * not tell. */
 int64_t lb_info_state_width(const struct lb_teacher_info *info, enum lb_output_kind kind, int layer);
-/* Whether the teacher gives all that spec asks for, in sizes that it tells; LB_E_ARG names what is missing
- * and what there is. name: the teacher's. */
+/* The ladder of what a server can give: each rung says more of the teacher than those before it. */
+#define LB_RUNGS(X)                                                                                          \
+    X(NONE, "nothing")                                                                                       \
+    X(OWN, "own token")                                                                                      \
+    X(TOP_20, "top-20")                                                                                      \
+    X(TOP_K, "top-k")                                                                                        \
+    X(CHOSEN, "chosen ids")                                                                                  \
+    X(LOGITS, "full logits")                                                                                 \
+    X(FINAL, "final state")                                                                                  \
+    X(INNER, "inner layers")
+#define LB_RUNG_KIND(kind, name) LB_RUNG_##kind,
+enum lb_rung { LB_RUNGS(LB_RUNG_KIND) LB_N_RUNGS };
+#undef LB_RUNG_KIND
+const char *lb_rung_name(enum lb_rung rung);
+/* "own token -> top-20 -> ...": all of them. */
+const char *lb_rungs_text(void);
+/* The rung that an output of this kind stands on. */
+enum lb_rung lb_output_rung(enum lb_output_kind kind);
+/* The rungs that the teacher gives, as bits 1 << rung. */
+unsigned lb_info_rungs(const struct lb_teacher_info *info);
+
+/* Whether the teacher gives all that spec asks for, in sizes that it tells; LB_E_ARG names what is missing,
+ * what there is and where both stand on the ladder. name: the teacher's. */
 LB_NODISCARD enum lb_status lb_info_gives(const struct lb_teacher_info *info, const struct lb_ask_spec *spec,
                                           const char *name, struct lb_detail *detail);
 /* The shape of output j of an answer about `rows` positions of a sequence of n (1 for images). A dimension

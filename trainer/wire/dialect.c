@@ -9,3 +9,14 @@ static const struct lb_dialect *const dialects[] = {LB_DIALECTS(ROW)};
 const struct lb_dialect *lb_dialect_get(enum lb_protocol protocol) {
     return dialects[protocol];
 }
+
+int64_t lb_dialect_most(const struct lb_dialect *dialect, const struct lb_teacher_info *info,
+                        const struct lb_ask_spec *spec) {
+    return dialect->most ? dialect->most(info, spec) : LB_MAX_SEQUENCES;
+}
+
+uint64_t lb_dialect_answer_bytes(const struct lb_dialect *dialect, const struct lb_teacher_info *info,
+                                 const struct lb_ask_spec *spec, int64_t rows, int64_t n) {
+    return dialect->answer_bytes ? dialect->answer_bytes(info, spec, rows, n)
+                                 : lb_ask_answer_bytes(info, spec, rows, n);
+}

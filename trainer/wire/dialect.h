@@ -5,6 +5,11 @@
  * below. No state: any thread. Nothing in an answer is trusted: what was evaluated, by which model, and
  * names, datatypes and shapes must be what was asked for, so that an answer meant for somebody else is never
  * learnt from.
+ *
+ * What a server gives is in the lb_teacher_info that info makes: `given`, the outputs that it can answer with
+ * (which decide the rungs of the ladder, answer.h), `most_top_k` and `plain_only`. A server that has no
+ * fingerprint gets an identity: info asks it a fixed question and makes `fingerprint` of what it says of
+ * itself and of the answers.
  */
 #ifndef LB_WIRE_DIALECT_H
 #define LB_WIRE_DIALECT_H
@@ -39,12 +44,13 @@ static inline void lb_asked_finish(struct lb_asked *asked) {
 struct lb_ask_reply {
     const void *body;
     size_t len;
-    int64_t json_bytes; /* -1: no header */
-    const char *digest; /* "" when the header is absent */
+    int64_t json_bytes;   /* -1: no header */
+    const char *digest;   /* "" when the header is absent */
+    const char *metadata; /* vLLM's header of that name; NULL when it is absent */
 };
 
 enum lb_path {
-    LB_PATH_INFO, /* GET: read by info_read */
+    LB_PATH_INFO, /* GET: read by same */
     LB_PATH_ASK,  /* POST: build and split */
     LB_PATH_HEAD, /* GET: read by head_read */
     LB_PATH_TOKENIZER,
@@ -61,14 +67,24 @@ struct lb_dialect {
                            struct lb_teacher_info *out, struct lb_detail *detail);
     enum lb_status (*info_read)(const void *text, size_t len, const char *what, struct lb_teacher_info *out,
                                 struct lb_detail *detail);
-    /* The path of a teacher's resource, on the heap (lb_free). LB_E_UNSUPPORTED when the dialect has no such
-     * thing. */
-    enum lb_status (*path)(const struct lb_teacher_info *info, enum lb_path which, char **out,
-                           struct lb_detail *detail);
+    /* Whether what GET of LB_PATH_INFO gives now is still said by the teacher that is known; LB_E_MISMATCH
+     * when it is another, LB_E_FORMAT when it can't be read. where: teacher and address. */
+    enum lb_status (*same)(const struct lb_teacher_info *known, const void *text, size_t len,
+                           const char *where, struct lb_detail *detail);
+    /* The path of a teacher's resource, on the heap (lb_free). spec: what is asked there (LB_PATH_ASK), else
+     * NULL. LB_E_UNSUPPORTED when the dialect has no such thing. */
+    enum lb_status (*path)(const struct lb_teacher_info *info, const struct lb_ask_spec *spec,
+                           enum lb_path which, char **out, struct lb_detail *detail);
     /* Whether this teacher gives what spec asks for; LB_E_ARG names what is missing. name: the teacher's. */
     enum lb_status (*gives)(const struct lb_teacher_info *info, const struct lb_ask_spec *spec,
                             const char *name, struct lb_detail *detail);
 
+    /* Most sequences of one request; NULL: LB_MAX_SEQUENCES. */
+    int64_t (*most)(const struct lb_teacher_info *info, const struct lb_ask_spec *spec);
+    /* Bytes of the answer about `rows` positions of one of n, beside LB_MAX_JSON_BYTES for all together: an
+     * answer that is longer is not received. NULL: those of its tensors (lb_ask_answer_bytes). */
+    uint64_t (*answer_bytes)(const struct lb_teacher_info *info, const struct lb_ask_spec *spec, int64_t rows,
+                             int64_t n);
     /* Builds the request about n samples (pointers; all with the same extra input, or none), each from its
      * first position on (0 unless the info has knows_start), into out (initialised here; lb_asked_finish).
      * scratch is used on the way. */
@@ -85,7 +101,8 @@ struct lb_dialect {
                             struct lb_arena *const *arenas, struct lb_answer *answers, bool *out_other,
                             struct lb_detail *detail);
 
-    /* Whether an output head arrived as it was sent, by its own digest; LB_E_FORMAT when not. */
+    /* Both NULL where no heads are served. Whether an output head arrived as it was sent, by its own digest;
+     * LB_E_FORMAT when not. */
     enum lb_status (*head_arrived)(const void *bytes, size_t len, const char *what, struct lb_detail *detail);
     /* Reads a downloaded output head; checked against info. lb_teacher_head_finish frees it. */
     enum lb_status (*head_read)(const void *bytes, size_t len, const struct lb_teacher_info *info,
@@ -93,5 +110,10 @@ struct lb_dialect {
 };
 
 const struct lb_dialect *lb_dialect_get(enum lb_protocol protocol);
+/* As most and answer_bytes of the dialect, which may have none of its own. */
+int64_t lb_dialect_most(const struct lb_dialect *dialect, const struct lb_teacher_info *info,
+                        const struct lb_ask_spec *spec);
+uint64_t lb_dialect_answer_bytes(const struct lb_dialect *dialect, const struct lb_teacher_info *info,
+                                 const struct lb_ask_spec *spec, int64_t rows, int64_t n);
 
 #endif

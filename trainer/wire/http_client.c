@@ -57,6 +57,8 @@ void lb_call_init(struct lb_call *call, const char *base, const char *path, cons
 void lb_call_finish(struct lb_call *call) {
     if (call) {
         lb_buf_finish(&call->answer);
+        lb_free(call->metadata);
+        call->metadata = NULL;
     }
 }
 
@@ -124,6 +126,13 @@ static size_t on_header(char *line, size_t size, size_t n, void *user) {
             memcpy(call->digest, value + skip, LB_SHA256_HEX - 1);
             call->digest[LB_SHA256_HEX - 1] = 0;
         }
+    } else if (is_header(line, len, "metadata", &value, &value_len) && !call->metadata) {
+        call->metadata = lb_malloc_array(value_len + 1, 1);
+        if (!call->metadata) {
+            return 0; /* ends the exchange */
+        }
+        memcpy(call->metadata, value, value_len);
+        call->metadata[value_len] = 0;
     }
     return len;
 }

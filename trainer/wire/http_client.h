@@ -48,6 +48,7 @@ struct lb_call {
     struct lb_buf answer;
     int64_t answer_json_bytes;  /* Inference-Header-Content-Length, -1 when absent */
     char digest[LB_SHA256_HEX]; /* of the digest header, "" when absent */
+    char *metadata;             /* of the header of that name; NULL when absent */
     uint64_t retry_after_ns;    /* 0: none */
     uint64_t elapsed_ns;
 

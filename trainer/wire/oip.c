@@ -346,9 +346,30 @@ static enum lb_status info(const struct lb_contact *contact, const char *model, 
     return status != LB_OK ? status : lb_metadata_info(contact, model, text, out, detail);
 }
 
+static enum lb_status same(const struct lb_teacher_info *known, const void *text, size_t len,
+                           const char *where, struct lb_detail *detail) {
+    struct lb_teacher_info now;
+    enum lb_status status = lb_info_read(text, len, where, &now, detail);
+    if (status == LB_OK && strcmp(now.fingerprint, known->fingerprint)) {
+        return lb_fail(
+            detail, LB_E_MISMATCH,
+            "%s serves another model now: fingerprint %s, this run began with %s; serve the same model "
+            "again, or start a new run",
+            where, now.fingerprint, known->fingerprint);
+    }
+    if (status == LB_OK && !known->any_compute && strcmp(now.compute, known->compute)) {
+        return lb_fail(detail, LB_E_MISMATCH,
+                       "%s computes with other kernels now: compute %.16s (%s), this run began with %.16s "
+                       "(%s); serve it as then, or allow_other_kernels: true",
+                       where, now.compute, now.kernels, known->compute, known->kernels);
+    }
+    return status;
+}
+
 /* Under the version, but for what tells which version there is. */
-static enum lb_status path(const struct lb_teacher_info *info, enum lb_path which, char **out,
-                           struct lb_detail *detail) {
+static enum lb_status path(const struct lb_teacher_info *info, const struct lb_ask_spec *spec,
+                           enum lb_path which, char **out, struct lb_detail *detail) {
+    (void)spec;
     static const char *const suffix[] = {[LB_PATH_INFO] = "",
                                          [LB_PATH_ASK] = "/infer",
                                          [LB_PATH_HEAD] = "/head",
@@ -367,6 +388,7 @@ extern const struct lb_dialect lb_dialect_oip;
 const struct lb_dialect lb_dialect_oip = {.name = "oip",
                                           .info = info,
                                           .info_read = lb_info_read,
+                                          .same = same,
                                           .path = path,
                                           .gives = lb_info_gives,
                                           .build = build,
