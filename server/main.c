@@ -44,6 +44,7 @@ struct wake {
     pthread_mutex_t lock;
     pthread_cond_t changed;
     bool stop;   /* a signal came */
+    bool reload; /* SIGHUP came */
     bool failed; /* no use without that model */
     struct lb_detail detail;
 };
@@ -52,12 +53,20 @@ static void block_signals(sigset_t *set) {
     sigemptyset(set);
     sigaddset(set, SIGTERM);
     sigaddset(set, SIGINT);
+    sigaddset(set, SIGHUP);
     pthread_sigmask(SIG_BLOCK, set, NULL);
     signal(SIGPIPE, SIG_IGN);
 }
 
-/* The first signal asks main to drain, a later one ends the process. Those right behind the first are the
- * same one: timeout(1), for one, signals the process and its group. */
+static void wake_main(struct wake *wake, bool *why) {
+    pthread_mutex_lock(&wake->lock);
+    *why = true;
+    pthread_cond_signal(&wake->changed);
+    pthread_mutex_unlock(&wake->lock);
+}
+
+/* SIGHUP asks main to read files anew. The first other signal asks it to drain, a later one ends the process.
+ * Those right behind the first are the same one: timeout(1), for one, signals the process and its group. */
 static void *watch_signals(void *argument) {
     struct wake *wake = argument;
     uint64_t first_ns = 0;
@@ -65,9 +74,14 @@ static void *watch_signals(void *argument) {
     sigemptyset(&set);
     sigaddset(&set, SIGTERM);
     sigaddset(&set, SIGINT);
+    sigaddset(&set, SIGHUP);
     for (;;) {
         int number = 0;
         if (sigwait(&set, &number) != 0) {
+            continue;
+        }
+        if (number == SIGHUP) {
+            wake_main(wake, &wake->reload);
             continue;
         }
         uint64_t now = lb_now_ns();
@@ -76,10 +90,7 @@ static void *watch_signals(void *argument) {
             continue;
         }
         first_ns = again ? first_ns : now;
-        pthread_mutex_lock(&wake->lock);
-        wake->stop = true;
-        pthread_cond_signal(&wake->changed);
-        pthread_mutex_unlock(&wake->lock);
+        wake_main(wake, &wake->stop);
         lb_log(LB_LOG_INFO, "signal", "number=%d action=%s", number, again ? "exit" : "drain");
         if (again) {
             lb_log_flush(FLUSH_MS);
@@ -107,6 +118,25 @@ static int fail(const struct lb_detail *detail) {
     return 1;
 }
 
+/* Until a signal says stop, or a model fails that there is no use without: true then. */
+static bool wait_for_end(struct wake *wake, struct lb_server *server, struct lb_detail *detail) {
+    pthread_mutex_lock(&wake->lock);
+    while (!wake->stop && !wake->failed) {
+        if (wake->reload) {
+            wake->reload = false;
+            pthread_mutex_unlock(&wake->lock);
+            lb_server_reload(server);
+            pthread_mutex_lock(&wake->lock);
+        } else {
+            pthread_cond_wait(&wake->changed, &wake->lock);
+        }
+    }
+    bool failed = wake->failed;
+    *detail = wake->detail;
+    pthread_mutex_unlock(&wake->lock);
+    return failed;
+}
+
 static int serve(const struct lb_options *options) {
     /* static: the signal thread may outlive this function */
     static struct wake wake = {.lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER};
@@ -127,13 +157,7 @@ static int serve(const struct lb_options *options) {
     if (lb_server_start(&server, options, on_loaded, &wake, &detail) != LB_OK) {
         return fail(&detail);
     }
-    pthread_mutex_lock(&wake.lock);
-    while (!wake.stop && !wake.failed) {
-        pthread_cond_wait(&wake.changed, &wake.lock);
-    }
-    bool failed = wake.failed;
-    detail = wake.detail;
-    pthread_mutex_unlock(&wake.lock);
+    bool failed = wait_for_end(&wake, &server, &detail);
     lb_server_stop(&server);
     if (failed) {
         return fail(&detail);

@@ -248,6 +248,8 @@ void lb_options_parse(int argc, char **argv, struct lb_options *out) {
         "the Open Inference "
         "Protocol.\v"
         "PATH is a Hugging Face folder (config.json, model.safetensors) or a .gguf file.\n"
+        "SIGHUP reads token files, certificate and key anew; what can't be read is told, and the old goes "
+        "on.\n"
         "SIGTERM or SIGINT drains: what is queued is answered, new requests get 503. A second one exits at "
         "once.\n"
         "Exit status: 0 done, 1 failed, 2 wrong usage.";

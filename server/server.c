@@ -212,7 +212,7 @@ static enum lb_status start_http(struct lb_server *server, const struct lb_optio
         server->listener.fd = status == LB_OK ? -1 : server->listener.fd;
     }
     if (status != LB_OK) {
-        lb_tls_destroy(tls);
+        lb_tls_release(tls);
     }
     return status;
 }
@@ -249,6 +249,29 @@ enum lb_status lb_server_start(struct lb_server *server, const struct lb_options
     }
     return status;
 }
+
+/* ---- read anew ---- */
+
+static void tell_kept(const struct lb_detail *detail, const char *what) {
+    lb_log(LB_LOG_WARN, "reload_failed", "reason=\"%s\" kept=\"%s\"", detail->text, what);
+}
+
+void lb_server_reload(struct lb_server *server) {
+    const struct lb_options *options = server->options;
+    struct lb_detail tokens = {0}, keys = {0};
+    struct lb_tls *tls = NULL;
+    if (lb_auth_load(server->auth, options->token_file, options->admin_token_file, &tokens) != LB_OK) {
+        tell_kept(&tokens, "the tokens that were known");
+    }
+    if (lb_keys_open(options, &tls, &keys) != LB_OK) {
+        tell_kept(&keys, "the certificate that was shown");
+    } else if (tls) {
+        lb_http_change_tls(server->http, tls);
+    }
+    lb_log(LB_LOG_INFO, "reloaded", "tokens=%zu", lb_auth_count(server->auth));
+}
+
+/* ---- stop ---- */
 
 /* Answers what is queued, or tells it off when time is up. */
 static void drain(struct lb_server *server, uint64_t until) {
@@ -323,7 +346,7 @@ static enum lb_status check_access(const struct lb_options *options, struct lb_d
                       : lb_fail(detail, LB_E_NOMEM, "out of memory while reading tokens");
     }
     lb_auth_destroy(auth);
-    lb_tls_destroy(tls);
+    lb_tls_release(tls);
     return status;
 }
 

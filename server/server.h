@@ -10,6 +10,10 @@ LB_NODISCARD enum lb_status lb_server_start(struct lb_server *server, const stru
                                             void (*loaded)(void *context, enum lb_status status,
                                                            const struct lb_detail *detail),
                                             void *context, struct lb_detail *detail);
+/* Reads token files, certificate and key anew. What can't be read is told in the log, and what was there goes
+ * on. Connections that are there go on with the certificate that they began with. On the thread that started
+ * it. */
+void lb_server_reload(struct lb_server *server);
 /* Drains and stops: new work gets 503, what is queued is answered (at most options->drain_s, then it gets 503
  * too), all connections are resumed and closed, all threads joined, everything freed. */
 void lb_server_stop(struct lb_server *server);

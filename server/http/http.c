@@ -26,6 +26,7 @@ enum lb_status lb_http_start(const struct lb_http_args *args, struct lb_http **o
         return lb_fail(detail, LB_E_NOMEM, "out of memory while starting HTTP");
     }
     http->args = *args;
+    http->secure = args->tls != NULL;
     atomic_init(&http->draining, false);
     atomic_init(&http->stopping, false);
     atomic_init(&http->connections, 0);
@@ -45,6 +46,14 @@ enum lb_status lb_http_start(const struct lb_http_args *args, struct lb_http **o
     }
     *out = http;
     return LB_OK;
+}
+
+void lb_http_change_tls(struct lb_http *http, struct lb_tls *tls) {
+    pthread_mutex_lock(&http->lock);
+    struct lb_tls *before = http->args.tls;
+    http->args.tls = tls;
+    pthread_mutex_unlock(&http->lock);
+    lb_tls_release(before);
 }
 
 void lb_http_drain(struct lb_http *http) {
@@ -86,7 +95,7 @@ void lb_http_stop(struct lb_http *http) {
         lb_loop_finish(&http->loops[i]);
     }
     lb_free(http->loops);
-    lb_tls_destroy(http->args.tls);
+    lb_tls_release(http->args.tls);
     if (http->args.listen_fd >= 0) {
         close(http->args.listen_fd);
     }

@@ -101,6 +101,8 @@ struct lb_http;
 
 LB_NODISCARD enum lb_status lb_http_start(const struct lb_http_args *args, struct lb_http **out,
                                           struct lb_detail *detail);
+/* From now on new connections speak TLS with these (taken over); only where they did so before. */
+void lb_http_change_tls(struct lb_http *http, struct lb_tls *tls);
 /* From now on each answer closes its connection. */
 void lb_http_drain(struct lb_http *http);
 /* Waits until no exchange is open, at most until deadline_ns; false when some are left. */

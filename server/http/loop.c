@@ -55,11 +55,19 @@ static void name_peer(const struct sockaddr_storage *address, socklen_t len, cha
 
 /* Says so and closes; who speaks TLS hears nothing. */
 static void turn_away(struct lb_loop *loop, int fd) {
-    if (!loop->http->args.tls) {
+    if (!loop->http->secure) {
         (void)!send(fd, busy, sizeof busy - 1, MSG_NOSIGNAL | MSG_DONTWAIT);
         shutdown(fd, SHUT_WR);
     }
     close(fd);
+}
+
+/* With what new connections speak TLS now; NULL when out of memory. */
+static struct lb_tls_session *session_create(struct lb_http *http, int fd) {
+    pthread_mutex_lock(&http->lock);
+    struct lb_tls_session *session = lb_tls_session_create(http->args.tls, fd);
+    pthread_mutex_unlock(&http->lock);
+    return session;
 }
 
 static struct lb_conn *conn_create(struct lb_loop *loop, int fd, const char *peer, struct lb_client *client) {
@@ -73,11 +81,11 @@ static struct lb_conn *conn_create(struct lb_loop *loop, int fd, const char *pee
     conn->phase_ns = lb_now_ns();
     snprintf(conn->peer, sizeof conn->peer, "%s", peer);
     lb_buf_init(&conn->in, LB_MAX_HEADER_BYTES + LB_READ_BYTES);
-    conn->state = loop->http->args.tls ? LB_CONN_HANDSHAKE : LB_CONN_HEAD;
-    conn->tls = loop->http->args.tls ? lb_tls_session_create(loop->http->args.tls, fd) : NULL;
+    conn->state = loop->http->secure ? LB_CONN_HANDSHAKE : LB_CONN_HEAD;
+    conn->tls = loop->http->secure ? session_create(loop->http, fd) : NULL;
     conn->events = EPOLLIN;
     struct epoll_event event = {.events = EPOLLIN, .data.ptr = conn};
-    if ((loop->http->args.tls && !conn->tls) || epoll_ctl(loop->epoll_fd, EPOLL_CTL_ADD, fd, &event) != 0) {
+    if ((loop->http->secure && !conn->tls) || epoll_ctl(loop->epoll_fd, EPOLL_CTL_ADD, fd, &event) != 0) {
         lb_tls_session_destroy(conn->tls);
         lb_free(conn);
         return NULL;

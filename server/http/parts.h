@@ -83,9 +83,10 @@ struct lb_http {
     struct lb_http_args args;
     struct lb_codec *codec;
     struct lb_loop *loops;
+    bool secure; /* speaks TLS */
     atomic_bool draining, stopping;
     atomic_uint connections, exchanges;
-    pthread_mutex_t lock; /* for idle */
+    pthread_mutex_t lock; /* for idle, and args.tls */
     pthread_cond_t idle;
 };
 

@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <gnutls/gnutls.h>
+#include <stdatomic.h>
 #include <stdint.h>
 #include <string.h>
 
@@ -13,21 +14,26 @@
 #define RECORD ((size_t)16384)
 
 struct lb_tls {
+    atomic_uint references;
     gnutls_certificate_credentials_t credentials;
     gnutls_priority_t priorities;
 };
 
 struct lb_tls_session {
     gnutls_session_t session;
+    struct lb_tls *tls; /* a reference */
     int handshaken;
 };
 
 enum lb_status lb_tls_create(const char *certificate, const char *key, struct lb_tls **out,
                              struct lb_detail *detail) {
     struct lb_tls *tls = lb_calloc(1, sizeof *tls);
+    if (tls) {
+        atomic_init(&tls->references, 1);
+    }
     if (!tls || gnutls_certificate_allocate_credentials(&tls->credentials) != 0 ||
         gnutls_priority_init(&tls->priorities, PRIORITIES, NULL) != 0) {
-        lb_tls_destroy(tls);
+        lb_tls_release(tls);
         return lb_fail(detail, LB_E_NOMEM, "out of memory while starting TLS");
     }
     gnutls_datum_t certificate_pem = {(unsigned char *)(uintptr_t)certificate, (unsigned)strlen(certificate)};
@@ -35,7 +41,7 @@ enum lb_status lb_tls_create(const char *certificate, const char *key, struct lb
     int r = gnutls_certificate_set_x509_key_mem(tls->credentials, &certificate_pem, &key_pem,
                                                 GNUTLS_X509_FMT_PEM);
     if (r < 0) {
-        lb_tls_destroy(tls);
+        lb_tls_release(tls);
         return lb_fail(detail, LB_E_ARG,
                        "--tls-certificate and --tls-key: %s; they must be PEM and belong together",
                        gnutls_strerror(r));
@@ -44,8 +50,8 @@ enum lb_status lb_tls_create(const char *certificate, const char *key, struct lb
     return LB_OK;
 }
 
-void lb_tls_destroy(struct lb_tls *tls) {
-    if (tls) {
+void lb_tls_release(struct lb_tls *tls) {
+    if (tls && atomic_fetch_sub(&tls->references, 1) == 1) {
         if (tls->priorities) {
             gnutls_priority_deinit(tls->priorities);
         }
@@ -62,6 +68,8 @@ struct lb_tls_session *lb_tls_session_create(struct lb_tls *tls, int fd) {
         lb_free(s);
         return NULL;
     }
+    s->tls = tls;
+    atomic_fetch_add(&tls->references, 1);
     if (gnutls_priority_set(s->session, tls->priorities) != 0 ||
         gnutls_credentials_set(s->session, GNUTLS_CRD_CERTIFICATE, tls->credentials) != 0) {
         lb_tls_session_destroy(s);
@@ -77,6 +85,7 @@ void lb_tls_session_destroy(struct lb_tls_session *s) {
             (void)gnutls_bye(s->session, GNUTLS_SHUT_WR);
         }
         gnutls_deinit(s->session);
+        lb_tls_release(s->tls);
         lb_free(s);
     }
 }

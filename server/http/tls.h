@@ -1,6 +1,7 @@
 /* TLS 1.2 and 1.3 on accepted sockets: the only file that knows GnuTLS.
  *
- * Credentials are immutable and shared by threads; a session belongs to one thread. Sockets are non-blocking.
+ * Credentials are immutable and shared by threads, and live as long as a session of theirs; a session belongs
+ * to one thread. Sockets are non-blocking.
  */
 #ifndef LB_HTTP_TLS_H
 #define LB_HTTP_TLS_H
@@ -16,8 +17,8 @@ struct lb_tls_session;
 /* certificate (a chain) and key: PEM texts. LB_E_ARG when they can't be read or don't belong together. */
 LB_NODISCARD enum lb_status lb_tls_create(const char *certificate, const char *key, struct lb_tls **out,
                                           struct lb_detail *detail);
-/* Accepts NULL. */
-void lb_tls_destroy(struct lb_tls *tls);
+/* Gives up what create made; sessions go on. Accepts NULL. */
+void lb_tls_release(struct lb_tls *tls);
 
 /* NULL when out of memory. The socket stays the caller's. */
 struct lb_tls_session *lb_tls_session_create(struct lb_tls *tls, int fd);

@@ -47,3 +47,39 @@ if curl -s -m 5 "http://$address/v2" >plain.json; then
     fail "an answer without TLS"
 fi
 curl -sf --cacert certificate.pem "https://$address/v2/health/ready" >ready.json
+
+say "another certificate, by a signal: new connections see it, one that is there goes on"
+daemon=${jobs[0]}
+shown() { # the name in the certificate that a new connection sees
+    openssl s_client -connect "$address" </dev/null 2>>openssl.log | openssl x509 -noout -subject -nameopt multiline |
+        sed -n 's/ *commonName *= //p'
+}
+reload() { # waits until it is done
+    local before
+    before=$(grep -c ' reloaded ' tls.log) || true
+    kill -HUP "$daemon"
+    for ((i = 0; i < patience * 10; i++)); do
+        [ "$(grep -c ' reloaded ' tls.log)" -gt "$before" ] && return
+        sleep 0.1
+    done
+    fail "SIGHUP was not heard"
+}
+ask_on() { # the open connection
+    printf 'GET /v2/health/live HTTP/1.1\r\nHost: h\r\n\r\n' >&"${open[1]}"
+    read -r -t "$patience" status <&"${open[0]}" || fail "no answer on the open connection"
+    [ "${status%$'\r'}" = "HTTP/1.1 200 OK" ] || fail "the open connection: $status"
+    while read -r -t "$patience" line <&"${open[0]}" && [ "$line" != '{"live":true}' ]; do :; done
+}
+[ "$(shown)" = localhost ] || fail "shown: $(shown)"
+coproc open { openssl s_client -quiet -connect "$address" 2>>openssl.log; }
+jobs+=($!)
+ask_on
+openssl req -x509 -newkey rsa:2048 -nodes -keyout other-key.pem -out other.pem -days 2 -subj /CN=second 2>/dev/null
+cp other.pem certificate.pem
+reload
+said tls.log reload_failed "belong together"
+[ "$(shown)" = localhost ] || fail "shown after a certificate without its key: $(shown)"
+cp other-key.pem key.pem
+reload
+[ "$(shown)" = second ] || fail "shown: $(shown)"
+ask_on

@@ -265,6 +265,73 @@ static void test_credentials(void **state) {
     assert_true(lb_daemon_logged(&log, "open.pem: mode 644 lets others in; run: chmod 600"));
 }
 
+static int lines_with(const struct lb_daemon *daemon, const char *word) {
+    struct lb_buf log;
+    int n = 0;
+    lb_buf_init(&log, 16 << 20);
+    assert_int_equal(lb_file_read(daemon->log_file, &log, NULL), LB_OK);
+    for (const char *p = log.data; (p = strstr(p, word)) != NULL; p++) {
+        n++;
+    }
+    lb_buf_finish(&log);
+    return n;
+}
+
+/* Sends SIGHUP and waits until that is done. */
+static void reload(const struct lb_daemon *daemon) {
+    uint64_t until = lb_now_ns() + 20 * LB_SECOND_NS;
+    int before = lines_with(daemon, " reloaded ");
+    kill(daemon->pid, SIGHUP);
+    while (lines_with(daemon, " reloaded ") == before) {
+        assert_true(lb_now_ns() < until);
+        lb_sleep_ns(5 * LB_MS_NS);
+    }
+}
+
+/* A signal reads tokens anew; a file that is none changes nothing. A request that has begun is answered. */
+static void test_reload(void **state) {
+    (void)state;
+    const char *tokens = write_file("reloaded", "jo jo-token-1\nal al-token-1\n", 0600);
+    struct lb_daemon daemon;
+    struct lb_answer answer;
+    assert_true(lb_daemon_start(&daemon, folder, "reload",
+                                (const char *[]){"--token-file", tokens, teacher, NULL}, true));
+    assert_int_equal(ask_status(&daemon, "GET", "/v1/models", BEARER("jo-token-1")), 200);
+    int begun = lb_daemon_connect(&daemon);
+    const char *head = "POST /v2/models/teacher/infer HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\n"
+                       "Content-Length: 106\r\n" BEARER("jo-token-1") "\r\n";
+    char heard[64], body[107];
+    assert_int_equal(write(begun, head, strlen(head)), (int)strlen(head));
+    assert_true(read(begun, heard, sizeof heard) > 13 && memcmp(heard, "HTTP/1.1 100 ", 13) == 0);
+    write_file("reloaded", "jo jo-token-2\nal al-token-1\n", 0600);
+    reload(&daemon);
+    assert_int_equal(ask_status(&daemon, "GET", "/v1/models", BEARER("jo-token-1")), 401);
+    assert_int_equal(ask_status(&daemon, "GET", "/v1/models", BEARER("jo-token-2")), 200);
+    assert_int_equal(ask_status(&daemon, "GET", "/v1/models", BEARER("al-token-1")), 200);
+    snprintf(body, sizeof body, "%-106s", FOUR);
+    assert_int_equal(write(begun, body, 106), 106);
+    assert_true(lb_http_receive(begun, &answer));
+    assert_int_equal(answer.status, 200);
+    lb_answer_finish(&answer);
+    close(begun);
+    assert_false(lb_daemon_logged(&daemon, "reload_failed"));
+    write_file("reloaded", "jo jo-token-3\nal al-token-1 forever\n", 0600);
+    reload(&daemon);
+    assert_true(lb_daemon_logged(&daemon, "reloaded, line 2: behind NAME TOKEN stand"));
+    assert_int_equal(lines_with(&daemon, " reload_failed "), 1);
+    assert_int_equal(ask_status(&daemon, "GET", "/v1/models", BEARER("jo-token-2")), 200);
+    assert_int_equal(ask_status(&daemon, "GET", "/v1/models", BEARER("jo-token-3")), 401);
+    write_file("reloaded", "jo jo-token-3\n", 0644);
+    reload(&daemon);
+    assert_int_equal(lines_with(&daemon, " reload_failed "), 2);
+    assert_int_equal(ask_status(&daemon, "GET", "/v1/models", BEARER("jo-token-2")), 200);
+    write_file("reloaded", "jo jo-token-3\n", 0600);
+    reload(&daemon);
+    assert_int_equal(ask_status(&daemon, "GET", "/v1/models", BEARER("jo-token-3")), 200);
+    assert_int_equal(ask_status(&daemon, "GET", "/v1/models", BEARER("al-token-1")), 401);
+    assert_int_equal(lb_daemon_stop(&daemon, SIGTERM), 0);
+}
+
 static int setup(void **state) {
     (void)state;
     struct lb_config config;
@@ -295,6 +362,7 @@ int main(void) {
         cmocka_unit_test(test_tokens_per_minute),
         cmocka_unit_test(test_concurrent),
         cmocka_unit_test(test_credentials),
+        cmocka_unit_test(test_reload),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
