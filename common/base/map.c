@@ -43,10 +43,12 @@ static enum lb_status share(struct lb_map *map, int fd, const struct stat *of, c
         s = lb_calloc(1, sizeof *s);
         void *data = s ? mmap(NULL, (size_t)of->st_size, PROT_READ, MAP_PRIVATE, fd, 0) : MAP_FAILED;
         if (data == MAP_FAILED) {
-            int error = s ? errno : ENOMEM;
+            int error = errno;
+            bool no_memory = s == NULL;
             lb_free(s);
-            return lb_fail_errno(detail, LB_E_IO, error, "cannot map %s (%lld bytes)", path,
-                                 (long long)of->st_size);
+            return no_memory ? lb_fail(detail, LB_E_NOMEM, "out of memory while opening %s", path)
+                             : lb_fail_errno(detail, LB_E_IO, error, "cannot map %s (%lld bytes)", path,
+                                             (long long)of->st_size);
         }
         *s = (struct shared){*of, data, (size_t)of->st_size, 0, all};
         all = s;

@@ -238,7 +238,7 @@ enum lb_status lb_listed_answer(const struct lb_listed *listed, struct lb_arena 
         char name[LB_MAX_NAME];
         struct lb_wire_tensor part = {.datatype = lb_spec_datatype(listed->spec, j), .binary = true};
         lb_output_format(kind, listed->spec->outputs[j].layer, name);
-        part.n_dims = lb_answer_shape(listed->info, listed->spec, j, listed->n, part.dim);
+        part.n_dims = lb_answer_shape(listed->info, listed->spec, j, listed->n, listed->n, part.dim);
         part.bytes = (size_t)lb_wire_elements(&part) * lb_datatype_bytes(part.datatype);
         void *data = lb_arena_alloc(arena, part.bytes ? part.bytes : 1);
         part.name = lb_arena_strdup(arena, name);
