@@ -25,22 +25,38 @@ static enum lb_status read_pem(const char *option, const char *name, bool secret
 }
 
 enum lb_status lb_keys_open(const struct lb_options *options, struct lb_tls **out, struct lb_detail *detail) {
-    struct lb_buf certificate, key;
+    struct lb_buf certificate, key, client_ca;
     struct lb_tls *tls = NULL;
     lb_buf_init(&certificate, MAX_PEM_BYTES);
     lb_buf_init(&key, MAX_PEM_BYTES);
+    lb_buf_init(&client_ca, MAX_PEM_BYTES);
     enum lb_status status =
         read_pem("--tls-certificate", options->tls_certificate, false, &certificate, detail);
     if (status == LB_OK) {
         status = read_pem("--tls-key", options->tls_key, true, &key, detail);
     }
+    if (status == LB_OK) {
+        status = read_pem("--tls-client-ca", options->tls_client_ca, false, &client_ca, detail);
+    }
     if (status == LB_OK && options->tls_certificate) {
-        status = lb_tls_create(certificate.data, key.data, &tls, detail);
+        status = lb_tls_create(certificate.data, key.data, client_ca.data, &tls, detail);
     }
     if (status == LB_OK) {
         *out = tls;
     }
     lb_secret_finish(&key);
     lb_buf_finish(&certificate);
+    lb_buf_finish(&client_ca);
     return status;
+}
+
+enum lb_status lb_keys_guard(const struct lb_options *options, const char *address, bool loopback,
+                             struct lb_detail *detail) {
+    if (loopback || options->token_file || options->tls_client_ca || options->insecure) {
+        return LB_OK;
+    }
+    return lb_fail(detail, LB_E_DENIED,
+                   "--listen %s: anybody who reaches this address could ask; give --token-file (or "
+                   "--tls-client-ca), or --insecure where that is meant",
+                   address);
 }

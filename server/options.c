@@ -33,6 +33,8 @@ enum key {
     KEY_ADMIN_TOKEN_FILE,
     KEY_TLS_CERTIFICATE,
     KEY_TLS_KEY,
+    KEY_TLS_CLIENT_CA,
+    KEY_INSECURE,
     KEY_BATCH_TOKENS,
     KEY_WAIT_US,
     KEY_QUEUE_TOKENS,
@@ -66,6 +68,11 @@ static const struct argp_option list[] = {
     {"tls-certificate", KEY_TLS_CERTIFICATE, "FILE", 0,
      "PEM certificate chain; with --tls-key (default: no TLS)", 2},
     {"tls-key", KEY_TLS_KEY, "FILE", 0, "PEM private key of the certificate", 2},
+    {"tls-client-ca", KEY_TLS_CLIENT_CA, "FILE", 0,
+     "PEM certificates of those who sign clients' certificates: then clients need one, and are known by its "
+     "name "
+     "where no token tells another (default: they need none)",
+     2},
     {NULL, 0, NULL, 0, "Access", 3},
     {"token-file", KEY_TOKEN_FILE, "FILE", 0,
      "Ask for a bearer token, one of the lines of FILE: TOKEN, or NAME TOKEN [scopes=ask,metrics,admin] "
@@ -74,6 +81,11 @@ static const struct argp_option list[] = {
      3},
     {"admin-token-file", KEY_ADMIN_TOKEN_FILE, "FILE", 0,
      "The same of tokens that may load and unload models, and everything else (default: nobody may)", 3},
+    {"insecure", KEY_INSECURE, NULL, 0,
+     "Let anybody ask who reaches the address: listen elsewhere than on this machine's own without "
+     "--token-file "
+     "and --tls-client-ca",
+     3},
     {NULL, 0, NULL, 0, "Serving", 4},
     {"max-batch-tokens", KEY_BATCH_TOKENS, "N", 0,
      "Most tokens computed together (default " TEXT(DEFAULT_BATCH_TOKENS) ")", 4},
@@ -186,6 +198,9 @@ static void check_together(const struct lb_options *o, struct argp_state *state)
     if (!o->tls_certificate != !o->tls_key) {
         argp_error(state, "--tls-certificate and --tls-key go together");
     }
+    if (o->tls_client_ca && !o->tls_certificate) {
+        argp_error(state, "--tls-client-ca needs --tls-certificate and --tls-key");
+    }
 }
 
 static error_t parse(int key, char *text, struct argp_state *state) {
@@ -217,6 +232,12 @@ static error_t parse(int key, char *text, struct argp_state *state) {
         break;
     case KEY_TLS_KEY:
         o->tls_key = text;
+        break;
+    case KEY_TLS_CLIENT_CA:
+        o->tls_client_ca = text;
+        break;
+    case KEY_INSECURE:
+        o->insecure = true;
         break;
     case KEY_LOG_FORMAT:
         if (strcmp(text, "text") != 0 && strcmp(text, "json") != 0) {

@@ -17,7 +17,7 @@ struct lb_options {
     const char *listen;
     const char *port_file;
     const char *token_file, *admin_token_file;
-    const char *tls_certificate, *tls_key;
+    const char *tls_certificate, *tls_key, *tls_client_ca;
     int64_t max_batch_tokens, max_wait_us, max_queue_tokens;
     int64_t request_timeout_s, drain_s;
     int64_t memory_limit_mib; /* 0: half of what there is */
@@ -26,7 +26,7 @@ struct lb_options {
     int64_t idle_s, least_rate_kib;
     int threads; /* 0: as many as cores */
     int http_threads, codec_threads;
-    bool log_json, verbose, check;
+    bool insecure, log_json, verbose, check;
 };
 
 /* Reads the arguments over the defaults; strings point into argv. Prints usage and ends the process (status 0

@@ -192,6 +192,9 @@ static enum lb_status start_http(struct lb_server *server, const struct lb_optio
         status = lb_listen(options->listen, &server->listener, detail);
     }
     if (status == LB_OK) {
+        status = lb_keys_guard(options, options->listen, server->listener.loopback, detail);
+    }
+    if (status == LB_OK) {
         unsigned connections = connection_limit(options);
         int64_t per_address = options->max_connections_per_address;
         struct lb_http_args args = {.listen_fd = server->listener.fd,
@@ -217,6 +220,24 @@ static enum lb_status start_http(struct lb_server *server, const struct lb_optio
     return status;
 }
 
+static void warn_of_network(const struct lb_server *server) {
+    const struct lb_options *options = server->options;
+    const char *address = server->listener.address;
+    if (server->listener.loopback) {
+        return;
+    }
+    if (!options->token_file && !options->tls_client_ca) {
+        lb_log(LB_LOG_WARN, "open_to_network", "address=%s hint=\"anybody can ask; give --token-file\"",
+               address);
+    }
+    if (!options->tls_certificate) {
+        lb_log(LB_LOG_WARN, "plain_to_network",
+               "address=%s hint=\"tokens and texts can be read on their way; give --tls-certificate and "
+               "--tls-key\"",
+               address);
+    }
+}
+
 enum lb_status lb_server_start(struct lb_server *server, const struct lb_options *options,
                                void (*loaded)(void *context, enum lb_status status,
                                               const struct lb_detail *detail),
@@ -238,10 +259,7 @@ enum lb_status lb_server_start(struct lb_server *server, const struct lb_options
                server->listener.address, options->tls_certificate ? "true" : "false",
                options->token_file ? "true" : "false", lb_repository_count(server->repository), LB_VERSION,
                lb_gemm_description());
-        if (!options->token_file && !server->listener.loopback) {
-            lb_log(LB_LOG_WARN, "open_to_network", "address=%s hint=\"anybody can ask; give --token-file\"",
-                   server->listener.address);
-        }
+        warn_of_network(server);
         status = lb_repository_start(server->repository, on_loaded, detail);
     }
     if (status != LB_OK) {
@@ -337,7 +355,11 @@ static enum lb_status prove_here(void *context, struct lb_hosted *hosted, struct
 static enum lb_status check_access(const struct lb_options *options, struct lb_detail *detail) {
     struct lb_tls *tls = NULL;
     struct lb_auth *auth = lb_auth_create();
-    enum lb_status status = lb_listen_check(options->listen, detail);
+    bool loopback = false;
+    enum lb_status status = lb_listen_check(options->listen, &loopback, detail);
+    if (status == LB_OK) {
+        status = lb_keys_guard(options, options->listen, loopback, detail);
+    }
     if (status == LB_OK) {
         status = lb_keys_open(options, &tls, detail);
     }

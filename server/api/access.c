@@ -25,8 +25,9 @@ static void reply_later(struct lb_exchange *x, int64_t seconds, const char *text
     lb_reply_header(x, "Retry-After", lb_arena_printf(&x->arena, "%" PRId64, seconds));
 }
 
-/* Nobody that is known. */
+/* Who has no token. */
 static bool let_stranger(struct lb_server *server, struct lb_exchange *x, enum lb_route_access need) {
+    struct lb_visit *visit = x->user;
     if (server->options->token_file) {
         lb_reply_error(x, 401, "%s",
                        lb_exchange_header(x, "Authorization")
@@ -38,6 +39,11 @@ static bool let_stranger(struct lb_server *server, struct lb_exchange *x, enum l
         lb_reply_error(x, 403, "this needs a token of scope admin (--admin-token-file)");
         return false;
     }
+    if (x->certificate) {
+        const char *client = lb_arena_printf(&x->arena, "certificate %s", x->certificate);
+        visit->bearer = x->certificate;
+        lb_exchange_client(x, client ? client : x->certificate);
+    }
     return true;
 }
 
@@ -46,6 +52,10 @@ bool lb_access_begin(struct lb_server *server, struct lb_exchange *x, enum lb_ro
     struct lb_bearer bearer;
     if (need == LB_ACCESS_OPEN) {
         return true;
+    }
+    if (server->options->tls_client_ca && !x->certificate) {
+        lb_reply_error(x, 403, "a client certificate is needed here (--tls-client-ca)");
+        return false;
     }
     if (!lb_auth_find(server->auth, lb_exchange_header(x, "Authorization"), &bearer)) {
         return let_stranger(server, x, need);

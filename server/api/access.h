@@ -5,8 +5,8 @@
 #include "server/api/visit.h"
 
 /* In begin: true, or false after the answer that refuses: 401 when no good token came, 403 when it is good
- * for other things, 429 when as many of its requests as may are there. Whoever has a token is known by its
- * name from here on. */
+ * for other things or a certificate is missing, 429 when as many of its requests as may are there. From here
+ * on whoever has a token is known by its name, else by the name of a certificate. */
 bool lb_access_begin(struct lb_server *server, struct lb_exchange *exchange, enum lb_route_access need);
 /* Before so many tokens are computed for it: true, or false after a 429 that says when to come again. */
 bool lb_access_take(struct lb_exchange *exchange, int64_t tokens);

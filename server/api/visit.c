@@ -39,6 +39,7 @@ const char *lb_visit_cache_control(const struct lb_visit *visit) {
     if (!visit->match.version[0]) {
         return "no-cache";
     }
-    return visit->server->options->token_file ? "private, max-age=31536000, immutable"
-                                              : "public, max-age=31536000, immutable";
+    const struct lb_options *options = visit->server->options;
+    return options->token_file || options->tls_client_ca ? "private, max-age=31536000, immutable"
+                                                         : "public, max-age=31536000, immutable";
 }

@@ -42,7 +42,7 @@ struct lb_visit {
     const struct lb_api_dialect *dialect; /* of errors; NULL until the path has been looked at */
     struct lb_route_match match;
     const char *request_id; /* X-Request-Id, echoed; NULL */
-    const char *bearer;     /* the name of the token that came; NULL: none */
+    const char *bearer;     /* the name of the token that came, or of the certificate; NULL: neither */
     struct lb_quota *quota; /* its limits; a reference; NULL */
     bool entered;           /* counts among its requests */
     /* After a deferred exchange was resumed: answers. */

@@ -439,6 +439,7 @@ static void handshake(struct lb_conn *conn) {
     } else if (r == 0) {
         watch(conn, writes ? EPOLLOUT : EPOLLIN);
     } else {
+        lb_tls_client_name(conn->tls, conn->certificate);
         enter(conn, LB_CONN_HEAD, EPOLLIN);
         receive(conn);
     }

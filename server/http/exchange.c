@@ -71,6 +71,7 @@ struct lb_held *lb_held_create(struct lb_conn *conn, const char *head, size_t he
     lb_buf_init(&held->answer_head, ANSWER_HEAD_BYTES);
     lb_arena_init(&held->x.arena, ARENA_BYTES);
     memcpy(held->x.peer, conn->peer, sizeof held->x.peer);
+    held->x.certificate = conn->certificate[0] ? conn->certificate : NULL;
     char *text = lb_arena_alloc(&held->x.arena, head_len);
     if (!text) {
         lb_free(held);

@@ -46,6 +46,7 @@ struct lb_reply {
 struct lb_exchange {
     const char *method, *path; /* path: decoded, without the query; may hold any byte but NUL */
     char peer[64];             /* the client's address, "" on a UNIX socket */
+    const char *certificate;   /* what the client's certificate calls it; NULL: it has none */
     struct lb_buf body;        /* complete and unpacked when handle is called */
     size_t received_bytes;     /* of the body as it came */
     struct lb_arena arena;

@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <netdb.h>
+#include <netinet/in.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -100,6 +101,15 @@ static enum lb_status split(const char *where, char *host, size_t host_size, con
     return LB_OK;
 }
 
+static bool is_loopback(const struct sockaddr *address) {
+    if (address->sa_family == AF_INET) {
+        return ntohl(((const struct sockaddr_in *)(const void *)address)->sin_addr.s_addr) >> 24 == 127;
+    }
+    const struct in6_addr *in6 = &((const struct sockaddr_in6 *)(const void *)address)->sin6_addr;
+    return address->sa_family == AF_INET6 &&
+           (IN6_IS_ADDR_LOOPBACK(in6) || (IN6_IS_ADDR_V4MAPPED(in6) && in6->s6_addr[12] == 127));
+}
+
 static void describe(int fd, struct lb_listener *out) {
     struct sockaddr_storage bound = {0};
     socklen_t size = sizeof bound;
@@ -107,38 +117,55 @@ static void describe(int fd, struct lb_listener *out) {
     if (getsockname(fd, (struct sockaddr *)&bound, &size) == 0) {
         getnameinfo((struct sockaddr *)&bound, size, host, sizeof host, port, sizeof port,
                     NI_NUMERICHOST | NI_NUMERICSERV);
-        out->loopback = strncmp(host, "127.", 4) == 0 || strcmp(host, "::1") == 0;
+        out->loopback = is_loopback((struct sockaddr *)&bound);
     }
     out->fd = fd;
     out->port = (int)strtol(port, NULL, 10);
     snprintf(out->address, sizeof out->address, strchr(host, ':') ? "[%s]:%s" : "%s:%s", host, port);
 }
 
-enum lb_status lb_listen_check(const char *where, struct lb_detail *detail) {
+/* The addresses that ADDR:PORT means; freed with freeaddrinfo. */
+static enum lb_status resolve(const char *where, struct addrinfo **out, struct lb_detail *detail) {
     char host[128];
     const char *port = NULL;
+    struct addrinfo hints = {.ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE};
+    enum lb_status status = split(where, host, sizeof host, &port, detail);
+    if (status != LB_OK) {
+        return status;
+    }
+    int r = getaddrinfo(host, port, &hints, out);
+    return r == 0 ? LB_OK : lb_fail(detail, LB_E_ARG, "--listen %s: %s", where, gai_strerror(r));
+}
+
+enum lb_status lb_listen_check(const char *where, bool *out_loopback, struct lb_detail *detail) {
     struct sockaddr_un address;
-    return strncmp(where, "unix:", 5) == 0 ? unix_address(where + 5, &address, detail)
-                                           : split(where, host, sizeof host, &port, detail);
+    struct addrinfo *list = NULL;
+    bool loopback = true;
+    enum lb_status status = strncmp(where, "unix:", 5) == 0 ? unix_address(where + 5, &address, detail)
+                                                            : resolve(where, &list, detail);
+    if (status != LB_OK) {
+        return status;
+    }
+    for (const struct addrinfo *a = list; a; a = a->ai_next) {
+        loopback = loopback && is_loopback(a->ai_addr);
+    }
+    if (list) {
+        freeaddrinfo(list);
+    }
+    *out_loopback = loopback;
+    return LB_OK;
 }
 
 enum lb_status lb_listen(const char *where, struct lb_listener *out, struct lb_detail *detail) {
-    char host[128];
-    const char *port = NULL;
+    struct addrinfo *list = NULL;
     memset(out, 0, sizeof *out);
     out->fd = -1;
     if (strncmp(where, "unix:", 5) == 0) {
         return listen_unix(where + 5, out, detail);
     }
-    enum lb_status status = split(where, host, sizeof host, &port, detail);
+    enum lb_status status = resolve(where, &list, detail);
     if (status != LB_OK) {
         return status;
-    }
-    struct addrinfo hints = {.ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE},
-                    *list = NULL;
-    int r = getaddrinfo(host, port, &hints, &list);
-    if (r != 0) {
-        return lb_fail(detail, LB_E_ARG, "--listen %s: %s", where, gai_strerror(r));
     }
     int error = EADDRNOTAVAIL, on = 1;
     for (struct addrinfo *a = list; a && out->fd < 0; a = a->ai_next) {

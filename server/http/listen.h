@@ -15,8 +15,9 @@ struct lb_listener {
 
 /* Binds and listens. A UNIX socket left by a dead process is replaced, one that answers is LB_E_BUSY. */
 LB_NODISCARD enum lb_status lb_listen(const char *where, struct lb_listener *out, struct lb_detail *detail);
-/* Whether the text says where to listen, without doing so: LB_E_ARG. */
-LB_NODISCARD enum lb_status lb_listen_check(const char *where, struct lb_detail *detail);
+/* Whether the text says where to listen, and whether only this machine reaches it, without doing so:
+ * LB_E_ARG. */
+LB_NODISCARD enum lb_status lb_listen_check(const char *where, bool *out_loopback, struct lb_detail *detail);
 /* Removes a UNIX socket's file and closes fd unless somebody took it over (fd -1). Accepts NULL. */
 void lb_listener_close(struct lb_listener *listener);
 

@@ -33,7 +33,7 @@ struct lb_conn {
     int fd;                          /* -1: lost, and only waits for its exchange to come back */
     struct lb_tls_session *tls;
     struct lb_client *client; /* by address */
-    char peer[64];
+    char peer[64], certificate[LB_TLS_NAME];
     enum lb_conn_state state;
     unsigned events;   /* what epoll was told */
     bool close;        /* after this answer */

@@ -1,10 +1,13 @@
 #include "server/http/tls.h"
 
 #include "common/base/mem.h"
+#include "common/base/sha256.h"
 
 #include <errno.h>
 #include <gnutls/gnutls.h>
+#include <gnutls/x509.h>
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <string.h>
 
@@ -17,6 +20,7 @@ struct lb_tls {
     atomic_uint references;
     gnutls_certificate_credentials_t credentials;
     gnutls_priority_t priorities;
+    bool asks; /* clients for a certificate */
 };
 
 struct lb_tls_session {
@@ -25,8 +29,47 @@ struct lb_tls_session {
     int handshaken;
 };
 
-enum lb_status lb_tls_create(const char *certificate, const char *key, struct lb_tls **out,
-                             struct lb_detail *detail) {
+static gnutls_datum_t datum(const char *text) {
+    return (gnutls_datum_t){(unsigned char *)(uintptr_t)text, (unsigned)strlen(text)};
+}
+
+/* In the handshake: no certificate is good enough here, a bad one isn't. */
+static int check_client(gnutls_session_t session) {
+    char purpose[] = GNUTLS_KP_TLS_WWW_CLIENT;
+    gnutls_typed_vdata_st of_clients = {.type = GNUTLS_DT_KEY_PURPOSE_OID, .data = (unsigned char *)purpose};
+    unsigned n = 0, faults = 0;
+    if (!gnutls_certificate_get_peers(session, &n) || n == 0) {
+        return 0;
+    }
+    int r = gnutls_certificate_verify_peers(session, &of_clients, 1, &faults);
+    return r == 0 && faults == 0 ? 0 : GNUTLS_E_CERTIFICATE_ERROR;
+}
+
+static enum lb_status fill(struct lb_tls *tls, const char *certificate, const char *key,
+                           const char *client_ca, struct lb_detail *detail) {
+    gnutls_datum_t certificate_pem = datum(certificate), key_pem = datum(key);
+    int r = gnutls_certificate_set_x509_key_mem(tls->credentials, &certificate_pem, &key_pem,
+                                                GNUTLS_X509_FMT_PEM);
+    if (r < 0) {
+        return lb_fail(detail, LB_E_ARG,
+                       "--tls-certificate and --tls-key: %s; they must be PEM and belong together",
+                       gnutls_strerror(r));
+    }
+    if (client_ca) {
+        gnutls_datum_t pem = datum(client_ca);
+        r = gnutls_certificate_set_x509_trust_mem(tls->credentials, &pem, GNUTLS_X509_FMT_PEM);
+        if (r <= 0) {
+            return lb_fail(detail, LB_E_ARG, "--tls-client-ca: %s; it must hold certificates as PEM",
+                           r < 0 ? gnutls_strerror(r) : "there is no certificate in it");
+        }
+        tls->asks = true;
+        gnutls_certificate_set_verify_function(tls->credentials, check_client);
+    }
+    return LB_OK;
+}
+
+enum lb_status lb_tls_create(const char *certificate, const char *key, const char *client_ca,
+                             struct lb_tls **out, struct lb_detail *detail) {
     struct lb_tls *tls = lb_calloc(1, sizeof *tls);
     if (tls) {
         atomic_init(&tls->references, 1);
@@ -36,15 +79,10 @@ enum lb_status lb_tls_create(const char *certificate, const char *key, struct lb
         lb_tls_release(tls);
         return lb_fail(detail, LB_E_NOMEM, "out of memory while starting TLS");
     }
-    gnutls_datum_t certificate_pem = {(unsigned char *)(uintptr_t)certificate, (unsigned)strlen(certificate)};
-    gnutls_datum_t key_pem = {(unsigned char *)(uintptr_t)key, (unsigned)strlen(key)};
-    int r = gnutls_certificate_set_x509_key_mem(tls->credentials, &certificate_pem, &key_pem,
-                                                GNUTLS_X509_FMT_PEM);
-    if (r < 0) {
+    enum lb_status status = fill(tls, certificate, key, client_ca, detail);
+    if (status != LB_OK) {
         lb_tls_release(tls);
-        return lb_fail(detail, LB_E_ARG,
-                       "--tls-certificate and --tls-key: %s; they must be PEM and belong together",
-                       gnutls_strerror(r));
+        return status;
     }
     *out = tls;
     return LB_OK;
@@ -75,6 +113,9 @@ struct lb_tls_session *lb_tls_session_create(struct lb_tls *tls, int fd) {
         lb_tls_session_destroy(s);
         return NULL;
     }
+    if (tls->asks) {
+        gnutls_certificate_server_set_request(s->session, GNUTLS_CERT_REQUEST);
+    }
     gnutls_transport_set_int(s->session, fd);
     return s;
 }
@@ -98,6 +139,46 @@ int lb_tls_handshake(struct lb_tls_session *s, int *out_write) {
     s->handshaken = r == GNUTLS_E_SUCCESS;
     *out_write = gnutls_record_get_direction(s->session);
     return r == GNUTLS_E_SUCCESS ? 1 : r == GNUTLS_E_AGAIN ? 0 : -1;
+}
+
+/* The first name of a certificate: the common one, else another one, else of its digest; false: none can be
+ * had. */
+static bool first_name(gnutls_x509_crt_t certificate, char out[LB_TLS_NAME]) {
+    unsigned char digest[LB_SHA256_BYTES];
+    size_t size = LB_TLS_NAME, n = sizeof digest;
+    if (gnutls_x509_crt_get_dn_by_oid(certificate, GNUTLS_OID_X520_COMMON_NAME, 0, 0, out, &size) >= 0 &&
+        out[0]) {
+        return true;
+    }
+    size = LB_TLS_NAME - 1;
+    if (gnutls_x509_crt_get_subject_alt_name(certificate, 0, out, &size, NULL) >= 0) {
+        out[size] = '\0';
+        return out[0] != '\0';
+    }
+    if (gnutls_x509_crt_get_fingerprint(certificate, GNUTLS_DIG_SHA256, digest, &n) != 0) {
+        return false;
+    }
+    lb_hex(digest, 8, out);
+    return true;
+}
+
+void lb_tls_client_name(struct lb_tls_session *s, char out[LB_TLS_NAME]) {
+    unsigned n = 0;
+    gnutls_x509_crt_t certificate = NULL;
+    const gnutls_datum_t *shown = s->tls->asks ? gnutls_certificate_get_peers(s->session, &n) : NULL;
+    char name[LB_TLS_NAME] = "";
+    out[0] = '\0';
+    if (!shown || n == 0 || gnutls_x509_crt_init(&certificate) != 0) {
+        return;
+    }
+    if (gnutls_x509_crt_import(certificate, &shown[0], GNUTLS_X509_FMT_DER) == 0 &&
+        first_name(certificate, name)) {
+        for (char *p = name; *p; p++) {
+            *p = *p <= ' ' || *p > '~' || *p == '"' || *p == '\\' ? '?' : *p;
+        }
+        memcpy(out, name, sizeof name);
+    }
+    gnutls_x509_crt_deinit(certificate);
 }
 
 /* GnuTLS's codes as errno. */

@@ -11,12 +11,15 @@
 #include <stddef.h>
 #include <sys/types.h>
 
+#define LB_TLS_NAME 128 /* bytes of a client's name, with the NUL */
+
 struct lb_tls;
 struct lb_tls_session;
 
-/* certificate (a chain) and key: PEM texts. LB_E_ARG when they can't be read or don't belong together. */
-LB_NODISCARD enum lb_status lb_tls_create(const char *certificate, const char *key, struct lb_tls **out,
-                                          struct lb_detail *detail);
+/* certificate (a chain), key and client_ca (certificates; NULL: clients are not asked for theirs): PEM texts.
+ * LB_E_ARG when they can't be read or don't belong together. */
+LB_NODISCARD enum lb_status lb_tls_create(const char *certificate, const char *key, const char *client_ca,
+                                          struct lb_tls **out, struct lb_detail *detail);
 /* Gives up what create made; sessions go on. Accepts NULL. */
 void lb_tls_release(struct lb_tls *tls);
 
@@ -26,6 +29,10 @@ struct lb_tls_session *lb_tls_session_create(struct lb_tls *tls, int fd);
 void lb_tls_session_destroy(struct lb_tls_session *session);
 /* 1: done; 0: the socket must become readable (*out_write false) or writable first; -1: failed. */
 int lb_tls_handshake(struct lb_tls_session *session, int *out_write);
+/* After the handshake: what the client's certificate calls it, in visible ASCII without quotes: its common
+ * name, else its first other name, else the beginning of its digest. "" when it showed none; one that
+ * client_ca has not signed for clients fails the handshake. */
+void lb_tls_client_name(struct lb_tls_session *session, char out[LB_TLS_NAME]);
 /* As recv and send: -1 with errno EAGAIN when nothing can be done now; any other errno: broken. A send that
  * got EAGAIN is repeated with the same bytes. */
 ssize_t lb_tls_read(struct lb_tls_session *session, void *bytes, size_t len);

@@ -1,6 +1,6 @@
 #!/bin/bash
 # limbeckd behind TLS: 1.2 and 1.3, nothing older; requests and answers of many records; keep-alive; who speaks plainly
-# is turned away, and nobody is held up by it.
+# is turned away, and nobody is held up by it. Certificates read anew, and those of clients.
 . "${LB_SOURCE_ROOT:?}/tests/e2e/lib.sh"
 
 command -v openssl >/dev/null || {
@@ -83,3 +83,47 @@ cp other-key.pem key.pem
 reload
 [ "$(shown)" = second ] || fail "shown: $(shown)"
 ask_on
+
+say "clients' certificates: needed for all but health, signed by the right authority, a name for turns and log"
+sign() { # authority, name, extensions: NAME.pem and NAME-key.pem
+    openssl req -newkey rsa:2048 -nodes -keyout "$2-key.pem" -out request.pem -subj "/CN=$2" 2>/dev/null
+    printf '%s\n' "$3" >extensions
+    openssl x509 -req -in request.pem -CA "$1.pem" -CAkey "$1-key.pem" -CAcreateserial -days 2 -out "$2.pem" \
+        -extfile extensions 2>/dev/null
+}
+for authority in right wrong; do
+    openssl req -x509 -newkey rsa:2048 -nodes -keyout "$authority-key.pem" -out "$authority.pem" -days 2 \
+        -subj "/CN=$authority authority" 2>/dev/null
+done
+sign right sweep-7 extendedKeyUsage=clientAuth
+sign right server extendedKeyUsage=serverAuth
+sign wrong stranger extendedKeyUsage=clientAuth
+served[clients]=nouns
+host clients model --tls-certificate certificate.pem --tls-key key.pem --tls-client-ca right.pem
+as() { # certificate ("": none), path: the answer's status
+    local show=()
+    [ -z "$1" ] || show=(--cert "$1.pem" --key "$1-key.pem")
+    curl -sk "${show[@]}" "https://127.0.0.1:${port[clients]}$2" -o answer.json -w '%{http_code}' || true
+}
+for version in 1.2 1.3; do
+    [ "$(curl -sk --tlsv$version --tls-max $version --cert sweep-7.pem --key sweep-7-key.pem -o answer.json -w '%{http_code}' \
+        "https://127.0.0.1:${port[clients]}/v2/models/nouns")" = 200 ] || fail "a good certificate in TLS $version"
+done
+said clients.log "client=sweep-7 method=GET"
+[ "$(as "" /v2/health/ready)" = 200 ] || fail "health without a certificate"
+[ "$(as "" /v2/models/nouns)" = 403 ] || fail "no certificate"
+said answer.json "a client certificate is needed here (--tls-client-ca)"
+[ "$(as stranger /v2/models/nouns)" = 000 ] || fail "a certificate of another authority"
+[ "$(as stranger /v2/health/ready)" = 000 ] || fail "a certificate of another authority, for health"
+[ "$(as server /v2/models/nouns)" = 000 ] || fail "a server's certificate"
+[ "$(as sweep-7 /v2/models/nouns)" = 200 ] || fail "a good certificate after bad ones"
+printf 'jo jo-token-1\n' >tokens
+chmod 600 tokens
+drop clients
+host clients model --tls-certificate certificate.pem --tls-key key.pem --tls-client-ca right.pem --token-file tokens
+[ "$(as sweep-7 /v2/models/nouns)" = 401 ] || fail "a certificate without the token"
+curl -sfk --cert sweep-7.pem --key sweep-7-key.pem -H "Authorization: Bearer jo-token-1" \
+    "https://127.0.0.1:${port[clients]}/v2/models/nouns" -o answer.json
+said clients.log "client=jo method=GET"
+expect 1 none.log "$limbeckd" nouns=model --check --tls-certificate certificate.pem --tls-key key.pem --tls-client-ca key.pem
+said none.log --tls-client-ca

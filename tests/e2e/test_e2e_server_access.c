@@ -332,6 +332,48 @@ static void test_reload(void **state) {
     assert_int_equal(lb_daemon_stop(&daemon, SIGTERM), 0);
 }
 
+static bool run_says(const char *name, const char *text) {
+    struct lb_daemon log = {0};
+    snprintf(log.log_file, sizeof log.log_file, "%s/%s.log", folder, name);
+    return lb_daemon_logged(&log, text);
+}
+
+/* Whoever can reach the address could ask: that must be meant, and is told. */
+static void test_network(void **state) {
+    (void)state;
+    static const char *const others[] = {"0.0.0.0:0", "[::]:0"}, *const own[] = {"localhost:0",
+                                                                                 "127.0.0.2:0"};
+    struct lb_daemon daemon;
+    for (size_t i = 0; i < 2; i++) {
+        assert_int_equal(lb_daemon_run(folder, "others",
+                                       (const char *[]){"--check", "--listen", others[i], teacher, NULL}),
+                         1);
+        assert_true(run_says("others", "give --token-file"));
+        assert_int_equal(
+            lb_daemon_run(folder, "own", (const char *[]){"--check", "--listen", own[i], teacher, NULL}), 0);
+    }
+    assert_int_equal(
+        lb_daemon_run(folder, "others", (const char *[]){"--listen", "0.0.0.0:0", teacher, NULL}), 1);
+    assert_true(run_says("others", "--listen 0.0.0.0:0: anybody who reaches this address could ask; give "
+                                   "--token-file"));
+    assert_true(lb_daemon_start(&daemon, folder, "insecure",
+                                (const char *[]){"--listen", "0.0.0.0:0", "--insecure", teacher, NULL},
+                                true));
+    assert_true(lb_daemon_logged(&daemon, " open_to_network "));
+    assert_true(lb_daemon_logged(&daemon, " plain_to_network "));
+    assert_int_equal(lb_daemon_stop(&daemon, SIGTERM), 0);
+    const char *tokens = write_file("network", "a-good-token\n", 0600);
+    assert_true(lb_daemon_start(
+        &daemon, folder, "guarded",
+        (const char *[]){"--listen", "0.0.0.0:0", "--token-file", tokens, teacher, NULL}, true));
+    assert_false(lb_daemon_logged(&daemon, " open_to_network "));
+    assert_true(lb_daemon_logged(&daemon, " plain_to_network "));
+    assert_int_equal(lb_daemon_stop(&daemon, SIGTERM), 0);
+    assert_true(lb_daemon_start(&daemon, folder, "own", (const char *[]){teacher, NULL}, true));
+    assert_false(lb_daemon_logged(&daemon, "_to_network "));
+    assert_int_equal(lb_daemon_stop(&daemon, SIGTERM), 0);
+}
+
 static int setup(void **state) {
     (void)state;
     struct lb_config config;
@@ -363,6 +405,7 @@ int main(void) {
         cmocka_unit_test(test_concurrent),
         cmocka_unit_test(test_credentials),
         cmocka_unit_test(test_reload),
+        cmocka_unit_test(test_network),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
