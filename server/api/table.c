@@ -1,12 +1,11 @@
 #include "server/api/table.h"
 
 #include "common/base/clock.h"
-#include "common/base/log.h"
 #include "server/api/access.h"
 #include "server/api/reply.h"
+#include "server/api/trail.h"
 
 #include <stdio.h>
-#include <string.h>
 
 /* One line per dialect; the last gets what is nobody's. */
 #define DIALECTS(X) X(vllm) X(oip)
@@ -16,13 +15,6 @@ DIALECTS(DECLARED)
 
 #define LISTED(name) &lb_api_##name,
 static const struct lb_api_dialect *const dialects[] = {DIALECTS(LISTED)};
-
-static void copy_request_id(struct lb_exchange *x, struct lb_visit *visit) {
-    const char *id = lb_exchange_header(x, "X-Request-Id");
-    if (id && strlen(id) <= LB_MAX_ID) {
-        visit->request_id = lb_arena_strdup(&x->arena, id);
-    }
-}
 
 /* The headers are there: who is it, what is asked, may they. */
 static void on_begin(void *context, struct lb_exchange *x) {
@@ -35,7 +27,7 @@ static void on_begin(void *context, struct lb_exchange *x) {
     visit->server = server;
     x->user = visit;
     x->user_free = lb_visit_free;
-    copy_request_id(x, visit);
+    lb_trail_begin(x);
     char allow[LB_ALLOW_SIZE];
     enum lb_status status = lb_dialect_find(dialects, sizeof dialects / sizeof *dialects, x->method, x->path,
                                             &visit->dialect, &visit->match, allow);
@@ -92,33 +84,6 @@ static void on_refuse(void *context, struct lb_exchange *x, int status, const ch
     lb_reply_error(x, status, "%s", text);
 }
 
-static void log_request(const struct lb_exchange *x, const char *model, const char *endpoint, bool complete,
-                        uint64_t now) {
-    const struct lb_visit *visit = x->user;
-    const struct lb_job *job = visit ? visit->job : NULL;
-    bool quiet = visit && visit->match.route &&
-                 (visit->match.route->access == LB_ACCESS_OPEN || strcmp(endpoint, "metrics") == 0);
-    char path[128], numbers[160] = "";
-    size_t n = 0;
-    for (const char *p = x->path; *p && n + 1 < sizeof path; p++) {
-        path[n++] = *p == '"' || *p == '\\' || *p < ' ' ? '?' : *p;
-    }
-    path[n] = '\0';
-    if (job && job->started_ns) {
-        snprintf(numbers, sizeof numbers,
-                 " sequences=%lld tokens=%lld batches=%d queue_ms=%.3f compute_ms=%.3f",
-                 (long long)job->n_seqs, (long long)job->n_tokens, job->n_batches,
-                 (double)(job->started_ns - job->queued_ns) / LB_MS_NS, (double)job->compute_ns / LB_MS_NS);
-    }
-    lb_log(quiet ? LB_LOG_DEBUG : LB_LOG_INFO, "request",
-           "peer=%s%s%s method=%s path=\"%s\" endpoint=%s model=%s status=%d in_bytes=%zu out_bytes=%zu "
-           "total_ms=%.3f%s%s",
-           x->peer[0] ? x->peer : "local", visit && visit->bearer ? " client=" : "",
-           visit && visit->bearer ? visit->bearer : "", x->method, path, endpoint, model[0] ? model : "-",
-           x->reply.status, x->received_bytes, x->sent_bytes, (double)(now - x->started_ns) / LB_MS_NS,
-           numbers, complete ? "" : " lost=true");
-}
-
 static void on_end(void *context, struct lb_exchange *x, bool complete) {
     struct lb_server *server = context;
     const struct lb_visit *visit = x->user;
@@ -135,7 +100,7 @@ static void on_end(void *context, struct lb_exchange *x, bool complete) {
                    (double)x->received_bytes);
     lb_metrics_add(server->metrics, LB_METRIC_RESPONSE_BYTES,
                    (const char *[]){lb_coding_name(x->sent_coding)}, (double)x->sent_bytes);
-    log_request(x, model, endpoint, complete, now);
+    lb_trail_log(x, model, endpoint, complete, now);
 }
 
 struct lb_http_app lb_api(struct lb_server *server) {

@@ -41,7 +41,8 @@ struct lb_visit {
     struct lb_server *server;
     const struct lb_api_dialect *dialect; /* of errors; NULL until the path has been looked at */
     struct lb_route_match match;
-    const char *request_id; /* X-Request-Id, echoed; NULL */
+    const char *request_id; /* X-Request-Id or one of our own, sent back; NULL without memory */
+    const char *trace;      /* as it stands in the log; NULL: of none */
     const char *bearer;     /* the name of the token that came, or of the certificate; NULL: neither */
     struct lb_quota *quota; /* its limits; a reference; NULL */
     bool entered;           /* counts among its requests */

@@ -2,15 +2,11 @@
 #include "server/api/vllm.h"
 
 #include "common/base/mem.h"
-#include "common/base/sha256.h"
-#include "common/base/utf8.h"
 #include "server/api/reply.h"
 #include "server/api/submit.h"
 #include "server/api/table.h"
 
 #include <stdio.h>
-#include <string.h>
-#include <sys/random.h>
 
 /* ---- errors ---- */
 
@@ -118,20 +114,11 @@ bool lb_vllm_planned(struct lb_server *server, struct lb_exchange *x, size_t ans
     return lb_submit_hold(server, x, x->arena.used + lb_submit_job_bytes(visit->job) + answer_bytes);
 }
 
-/* A name for an answer: prefix, then the request's own id, else a random one. NULL when out of memory. */
+/* A name for an answer: prefix, then the id that the body gave, else the request's. NULL when out of memory.
+ */
 static const char *name_of(struct lb_exchange *x, const char *prefix, const char *request_id) {
-    const struct lb_visit *visit = x->user;
-    uint8_t random[16] = {0};
-    char hex[LB_SHA256_HEX];
-    request_id = request_id ? request_id : visit->request_id;
-    if (!request_id || lb_utf8_check(request_id, strlen(request_id)) < strlen(request_id)) {
-        if (getrandom(random, sizeof random, 0) != (ssize_t)sizeof random) {
-            memcpy(random, &x->started_ns, sizeof x->started_ns);
-        }
-        lb_hex(random, sizeof random, hex);
-        request_id = hex;
-    }
-    return lb_arena_printf(&x->arena, "%s%s", prefix, request_id);
+    const char *id = request_id ? request_id : ((struct lb_visit *)x->user)->request_id;
+    return id ? lb_arena_printf(&x->arena, "%s%s", prefix, id) : NULL;
 }
 
 const char *lb_vllm_open_answer(struct lb_exchange *x, const char *prefix, const char *request_id,

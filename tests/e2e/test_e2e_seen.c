@@ -16,6 +16,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 static char folder[] = "/tmp/limbeck-seen-XXXXXX";
@@ -77,6 +78,141 @@ static void test_metrics(void **state) {
     lb_answer_finish(&answer);
 }
 
+/* ---- the log ---- */
+
+#define HOSTILE "/%22%20status=200%20x=%22%0Atime%20info%20request%20path=%22/forged%C2%9B%E2%80%AE"
+#define TRACE "4bf92f3577b34da6a3ce929d0e0e4736"
+
+/* Asks in ways that would leave false lines; the last request's id is "end". */
+static void ask_hostile(const struct lb_daemon *daemon) {
+    static const char *const headers[] = {
+        "X-Request-Id: a\" status=200 x=\"\r\n", "X-Request-Id: \xc3\xa9\r\n",
+        "traceparent: 00-4bf92f3577b34da6a3ce929d0e0e473\"-00f067aa0ba902b7-01\r\n",
+        "X-Request-Id: end\r\ntraceparent: 00-" TRACE "-00f067aa0ba902b7-01\r\n"};
+    struct lb_answer answer;
+    char id[LB_MAX_ID + 2];
+    for (size_t i = 0; i < sizeof headers / sizeof *headers; i++) {
+        assert_true(lb_daemon_ask(daemon, "GET", HOSTILE, headers[i], NULL, 0, &answer));
+        assert_int_equal(answer.status, 404);
+        assert_true(lb_answer_header(&answer, "X-Request-Id", id, sizeof id));
+        assert_int_equal(strlen(id), i == 3 ? 3 : 32); /* one of ours in the place of a bad one */
+        lb_answer_finish(&answer);
+    }
+}
+
+/* The log of a daemon that has ended, the caller's. */
+static struct lb_buf read_log(const struct lb_daemon *daemon) {
+    struct lb_buf text;
+    lb_buf_init(&text, 1 << 24);
+    assert_int_equal(lb_file_read(daemon->log_file, &text, NULL), LB_OK);
+    return text;
+}
+
+static const char *member(const json_t *object, const char *name) {
+    const char *text = json_string_value(json_object_get(object, name));
+    return text ? text : "";
+}
+
+static double number(const json_t *object, const char *name) {
+    assert_true(json_is_number(json_object_get(object, name)));
+    return json_number_value(json_object_get(object, name));
+}
+
+/* Of an infer request: who, what, how long, how much. */
+static void check_infer_line(const json_t *line) {
+    assert_string_equal(member(line, "client"), "ann");
+    assert_string_equal(member(line, "peer"), "127.0.0.1");
+    assert_string_equal(member(line, "method"), "POST");
+    assert_string_equal(member(line, "path"), "/v2/models/teacher/infer");
+    assert_string_equal(member(line, "model"), "teacher");
+    assert_string_equal(member(line, "request_id"), "4711"); /* a string, whatever it looks like */
+    assert_string_equal(member(line, "trace_id"), TRACE);
+    assert_string_equal(member(line, "parent_id"), "00f067aa0ba902b7");
+    assert_int_equal(number(line, "status"), 200);
+    assert_int_equal(number(line, "tokens"), 32);
+    assert_int_equal(number(line, "sequences"), 2);
+    assert_true(number(line, "in_bytes") > 100 && number(line, "out_bytes") > 100);
+    assert_true(number(line, "total_ms") >= number(line, "compute_ms") && number(line, "compute_ms") > 0);
+    assert_true(number(line, "queue_ms") >= 0 && strlen(member(line, "time")) == 24);
+}
+
+static void test_log_json(void **state) {
+    (void)state;
+    struct lb_daemon daemon;
+    struct lb_ask ask;
+    char tokens[128], a[160];
+    snprintf(tokens, sizeof tokens, "%s/tokens", folder);
+    snprintf(a, sizeof a, "teacher=%s", teacher);
+    assert_int_equal(lb_file_replace(tokens, "ann token-of-ann-1\n", 19, NULL), LB_OK);
+    assert_int_equal(chmod(tokens, 0600), 0);
+    assert_true(lb_daemon_start(&daemon, folder, "json",
+                                (const char *[]){"--log-format", "json", "--token-file", tokens, a, NULL},
+                                true));
+    lb_ask_ids(&ask, 2, 16, ids);
+    lb_ask_output(&ask, "logsumexp", LB_DT_NONE, true);
+    lb_ask_send_ok(&daemon, "teacher", &ask,
+                   "Authorization: Bearer token-of-ann-1\r\nX-Request-Id: 4711\r\n"
+                   "traceparent: 00-" TRACE "-00f067aa0ba902b7-01\r\n");
+    lb_ask_finish(&ask);
+    struct lb_answer answer;
+    assert_true(lb_daemon_ask(&daemon, "GET", HOSTILE, "", NULL, 0, &answer));
+    assert_int_equal(answer.status, 401);
+    lb_answer_finish(&answer);
+    assert_int_equal(lb_daemon_stop(&daemon, SIGTERM), 0);
+    struct lb_buf text = read_log(&daemon);
+    int n_requests = 0;
+    for (char *line = text.data, *end; (end = strchr(line, '\n')) != NULL; line = end + 1) {
+        json_t *object = NULL;
+        *end = '\0';
+        assert_int_equal(lb_json_parse(line, (size_t)(end - line), 0, "line", &object, NULL), LB_OK);
+        if (strcmp(member(object, "event"), "request") == 0) {
+            if (n_requests++ == 0) {
+                check_infer_line(object);
+            } else {
+                assert_int_equal(number(object, "status"), 401);
+                assert_string_equal(member(object, "client"), "");
+                assert_string_equal(
+                    member(object, "path"),
+                    "/%22%20status=200%20x=%22%0Atime%20info%20request%20path=%22/forged%C2%9B%E2%80%AE");
+                assert_null(json_object_get(object, "x"));
+                assert_int_equal(strlen(member(object, "request_id")), 32);
+            }
+        }
+        json_decref(object);
+    }
+    assert_int_equal(n_requests, 2);
+    lb_buf_finish(&text);
+}
+
+/* A line each, with nothing in it that its client could have written but as a value. */
+static void test_log_text(void **state) {
+    (void)state;
+    struct lb_daemon daemon;
+    char a[160];
+    snprintf(a, sizeof a, "teacher=%s", teacher);
+    assert_true(lb_daemon_start(&daemon, folder, "text", (const char *[]){a, NULL}, true));
+    ask_hostile(&daemon);
+    assert_int_equal(lb_daemon_stop(&daemon, SIGTERM), 0);
+    struct lb_buf text = read_log(&daemon);
+    int n_requests = 0, n_404 = 0, n_ends = 0, n_traces = 0;
+    for (char *line = text.data, *end; (end = strchr(line, '\n')) != NULL; line = end + 1) {
+        *end = '\0';
+        n_requests += strncmp(line + 24, " info request ", 14) == 0;
+        n_404 += strstr(line, " status=404 ") != NULL;
+        n_ends += strstr(line, " request_id=\"end\"") != NULL;
+        n_traces += strstr(line, " trace_id=\"" TRACE "\" parent_id=\"00f067aa0ba902b7\"") != NULL;
+        assert_null(strstr(line, " status=200"));
+        for (const char *p = line; *p; p++) {
+            assert_true(*p >= ' ' && *p < 0x7f);
+        }
+    }
+    assert_int_equal(n_requests, 4);
+    assert_int_equal(n_404, 4);
+    assert_int_equal(n_ends, 1);
+    assert_int_equal(n_traces, 1);
+    lb_buf_finish(&text);
+}
+
 static int start_all(void **state) {
     (void)state;
     struct lb_config config;
@@ -108,6 +244,8 @@ static int stop_all(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_metrics),
+        cmocka_unit_test(test_log_json),
+        cmocka_unit_test(test_log_text),
     };
     return cmocka_run_group_tests(tests, start_all, stop_all);
 }

@@ -158,7 +158,7 @@ static void test_scopes(void **state) {
     const char *text = told(&daemon, "GET", "/v1/models", BEARER("watcher-token-1"), NULL, &status, &retry);
     assert_non_null(strstr(text, "\"message\":\"this needs a token of scope ask; watcher has metrics\""));
     assert_non_null(strstr(text, "\"type\":\"PermissionDeniedError\""));
-    await_log(&daemon, " client=watcher method=GET path=\"/v1/models\"");
+    await_log(&daemon, " client=\"watcher\" method=GET path=\"/v1/models\"");
     assert_int_equal(lb_daemon_stop(&daemon, SIGTERM), 0);
     assert_false(lb_daemon_logged(&daemon, "-token-1"));
 }
