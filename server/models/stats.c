@@ -1,6 +1,7 @@
 #include "server/models/stats.h"
 
 #include "common/base/clock.h"
+#include "common/base/mem.h"
 
 #include <string.h>
 
@@ -10,6 +11,7 @@ void lb_stats_init(struct lb_stats *stats) {
 }
 
 void lb_stats_finish(struct lb_stats *stats) {
+    lb_free(stats->batches);
     pthread_mutex_destroy(&stats->lock);
 }
 
@@ -18,14 +20,35 @@ static void add(struct lb_duration_stat *stat, uint64_t ns) {
     stat->ns += ns;
 }
 
-void lb_stats_batch(struct lb_stats *stats, int64_t n_seqs, uint64_t ns) {
-    int size = 0;
-    while (size + 1 < LB_STATS_SIZES && n_seqs >> (size + 1) > 0) {
-        size++;
+/* Those of this size, made when new; NULL when there is no room for another. */
+static struct lb_batch_stat *of_size(struct lb_stats *stats, int64_t size) {
+    size_t at = 0;
+    while (at < stats->n_batches && stats->batches[at].size < size) {
+        at++;
     }
+    if (at < stats->n_batches && stats->batches[at].size == size) {
+        return &stats->batches[at];
+    }
+    struct lb_batch_stat *grown = stats->n_batches < LB_STATS_SIZES
+                                      ? lb_realloc_array(stats->batches, stats->n_batches + 1, sizeof *grown)
+                                      : NULL;
+    if (!grown) {
+        return NULL;
+    }
+    stats->batches = grown;
+    memmove(grown + at + 1, grown + at, (stats->n_batches - at) * sizeof *grown);
+    stats->n_batches++;
+    grown[at] = (struct lb_batch_stat){.size = size};
+    return &grown[at];
+}
+
+void lb_stats_batch(struct lb_stats *stats, int64_t n_seqs, uint64_t ns) {
     pthread_mutex_lock(&stats->lock);
+    struct lb_batch_stat *batch = of_size(stats, n_seqs);
     stats->execution_count++;
-    add(&stats->batches[size], ns);
+    if (batch) {
+        add(&batch->compute, ns);
+    }
     pthread_mutex_unlock(&stats->lock);
 }
 
@@ -46,20 +69,25 @@ static json_t *duration(struct lb_duration_stat stat) {
     return json_pack("{s:I,s:I}", "count", (json_int_t)stat.count, "ns", (json_int_t)stat.ns);
 }
 
+/* Under the lock. */
+static json_t *batches_json(const struct lb_stats *stats) {
+    const struct lb_duration_stat none = {0};
+    json_t *list = json_array();
+    for (size_t i = 0; i < stats->n_batches; i++) {
+        const struct lb_batch_stat *batch = &stats->batches[i];
+        json_array_append_new(list, json_pack("{s:I,s:o,s:o,s:o}", "batch_size", (json_int_t)batch->size,
+                                              "compute_input", duration(none), "compute_infer",
+                                              duration(batch->compute), "compute_output", duration(none)));
+    }
+    return list;
+}
+
 json_t *lb_stats_json(struct lb_stats *stats, const char *name, const char *version) {
     const struct lb_duration_stat none = {0};
     pthread_mutex_lock(&stats->lock);
     struct lb_stats now = *stats;
+    json_t *batches = batches_json(stats);
     pthread_mutex_unlock(&stats->lock);
-    json_t *batches = json_array();
-    for (int i = 0; i < LB_STATS_SIZES; i++) {
-        if (now.batches[i].count > 0) {
-            json_array_append_new(batches,
-                                  json_pack("{s:i,s:o,s:o,s:o}", "batch_size", 1 << i, "compute_input",
-                                            duration(none), "compute_infer", duration(now.batches[i]),
-                                            "compute_output", duration(none)));
-        }
-    }
     json_t *durations = json_pack("{s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o}", "success", duration(now.success),
                                   "fail", duration(now.fail), "queue", duration(now.queue), "compute_input",
                                   duration(none), "compute_infer", duration(now.compute), "compute_output",

@@ -6,19 +6,27 @@
 #include "common/base/json.h"
 
 #include <pthread.h>
+#include <stddef.h>
 #include <stdint.h>
 
 struct lb_duration_stat {
     uint64_t count, ns;
 };
 
-#define LB_STATS_SIZES 16 /* batch sizes are kept by powers of two */
+/* Batches of one size, in sequences. */
+struct lb_batch_stat {
+    int64_t size;
+    struct lb_duration_stat compute;
+};
+
+#define LB_STATS_SIZES 4096 /* most of them; batches of further sizes are in execution_count only */
 
 struct lb_stats {
     pthread_mutex_t lock; /* guards all below */
     uint64_t inference_count, execution_count, last_inference_ms;
     struct lb_duration_stat success, fail, queue, compute;
-    struct lb_duration_stat batches[LB_STATS_SIZES]; /* [i]: batches of 2^i .. 2^(i+1) - 1 sequences */
+    struct lb_batch_stat *batches; /* n_batches of them, by size */
+    size_t n_batches;
 };
 
 void lb_stats_init(struct lb_stats *stats);

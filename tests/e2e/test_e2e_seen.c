@@ -78,6 +78,63 @@ static void test_metrics(void **state) {
     lb_answer_finish(&answer);
 }
 
+/* ---- statistics ---- */
+
+static json_int_t count(const json_t *of, const char *name) {
+    return json_integer_value(json_object_get(json_object_get(of, name), "count"));
+}
+
+static json_int_t ns(const json_t *of, const char *name) {
+    return json_integer_value(json_object_get(json_object_get(of, name), "ns"));
+}
+
+/* As Triton counts: sequences, batches by their size, requests with their time; what sums to what. */
+static void test_stats(void **state) {
+    (void)state;
+    struct lb_daemon daemon;
+    struct lb_answer answer;
+    char a[160], b[160];
+    snprintf(a, sizeof a, "teacher=%s", teacher);
+    snprintf(b, sizeof b, "mlp=%s", mlp);
+    assert_true(lb_daemon_start(&daemon, folder, "stats", (const char *[]){a, b, NULL}, true));
+    const int64_t rows[] = {3, 1, 3, 2};
+    for (size_t i = 0; i < 4; i++) {
+        struct lb_ask ask;
+        lb_ask_ids(&ask, rows[i], 16, ids);
+        lb_ask_output(&ask, "logsumexp", LB_DT_NONE, true);
+        lb_ask_send_ok(&daemon, "teacher", &ask, "");
+        lb_ask_finish(&ask);
+    }
+    json_t *json = NULL, *one;
+    assert_true(lb_daemon_ask(&daemon, "GET", "/v2/models/stats", "", NULL, 0, &answer));
+    assert_int_equal(lb_json_parse(answer.body.data, answer.body.len, 0, "stats", &json, NULL), LB_OK);
+    lb_answer_finish(&answer);
+    assert_int_equal(json_array_size(json_object_get(json, "model_stats")), 2);
+    one = json_array_get(json_object_get(json, "model_stats"), 0);
+    assert_string_equal(json_string_value(json_object_get(one, "name")), "teacher");
+    assert_int_equal(json_integer_value(json_object_get(one, "inference_count")), 9);
+    assert_int_equal(json_integer_value(json_object_get(one, "execution_count")), 4);
+    assert_true(json_integer_value(json_object_get(one, "last_inference")) > 1600000000000);
+    const json_t *sums = json_object_get(one, "inference_stats"),
+                 *sizes = json_object_get(one, "batch_stats");
+    assert_true(count(sums, "success") == 4 && count(sums, "queue") == 4 &&
+                count(sums, "compute_infer") == 4);
+    assert_true(count(sums, "fail") == 0 && count(sums, "compute_input") == 0);
+    assert_true(ns(sums, "compute_infer") > 0 &&
+                ns(sums, "success") >= ns(sums, "queue") + ns(sums, "compute_infer"));
+    assert_int_equal(json_array_size(sizes), 3);
+    json_int_t spent = 0;
+    for (int size = 1; size <= 3; size++) {
+        const json_t *batch = json_array_get(sizes, (size_t)size - 1);
+        assert_int_equal(json_integer_value(json_object_get(batch, "batch_size")), size);
+        assert_int_equal(count(batch, "compute_infer"), size == 3 ? 2 : 1);
+        spent += ns(batch, "compute_infer");
+    }
+    assert_int_equal(spent, ns(sums, "compute_infer")); /* nobody shared a batch */
+    json_decref(json);
+    assert_int_equal(lb_daemon_stop(&daemon, SIGTERM), 0);
+}
+
 /* ---- the log ---- */
 
 #define HOSTILE "/%22%20status=200%20x=%22%0Atime%20info%20request%20path=%22/forged%C2%9B%E2%80%AE"
@@ -244,6 +301,7 @@ static int stop_all(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_metrics),
+        cmocka_unit_test(test_stats),
         cmocka_unit_test(test_log_json),
         cmocka_unit_test(test_log_text),
     };
