@@ -14,41 +14,37 @@ static enum lb_status out_of_memory(struct lb_detail *detail) {
 
 /* ---- what is refused ---- */
 
-/* Keys that change what is computed or drawn, and the number that says nothing. Beside it null, false and
- * what is empty say nothing either. */
-static const struct {
-    const char *key;
-    double neutral; /* NAN: none */
-} refused[] = {{"n", 1},
-               {"best_of", 1},
-               {"frequency_penalty", 0},
-               {"presence_penalty", 0},
-               {"repetition_penalty", 1},
-               {"no_repeat_ngram_size", 0},
-               {"logit_bias", NAN},
-               {"suffix", NAN},
-               {"use_beam_search", NAN},
-               {"min_p", 0},
-               {"min_tokens", 0},
-               {"min_new_tokens", 0},
-               {"truncate_prompt_tokens", NAN},
-               {"allowed_token_ids", NAN},
-               {"bad_words", NAN},
-               {"prompt_embeds", NAN},
-               {"response_format", NAN},
-               {"structured_outputs", NAN},
-               {"guided_json", NAN},
-               {"guided_regex", NAN},
-               {"guided_choice", NAN},
-               {"guided_grammar", NAN},
-               {"logits_processors", NAN},
-               {"logprob_token_ids", NAN},
-               {"prompt_logprob_start", NAN},
-               {"prompt_logprob_token_ids", NAN},
-               {"kv_transfer_params", NAN},
-               {"vllm_xargs", NAN},
-               {"max_repetition_pattern_size", 0},
-               {"stream", NAN}};
+static const struct lb_vllm_refused refused[] = {{"n", 1},
+                                                 {"best_of", 1},
+                                                 {"frequency_penalty", 0},
+                                                 {"presence_penalty", 0},
+                                                 {"repetition_penalty", 1},
+                                                 {"no_repeat_ngram_size", 0},
+                                                 {"logit_bias", NAN},
+                                                 {"suffix", NAN},
+                                                 {"use_beam_search", NAN},
+                                                 {"min_p", 0},
+                                                 {"min_tokens", 0},
+                                                 {"min_new_tokens", 0},
+                                                 {"truncate_prompt_tokens", NAN},
+                                                 {"allowed_token_ids", NAN},
+                                                 {"bad_words", NAN},
+                                                 {"prompt_embeds", NAN},
+                                                 {"response_format", NAN},
+                                                 {"structured_outputs", NAN},
+                                                 {"guided_json", NAN},
+                                                 {"guided_regex", NAN},
+                                                 {"guided_choice", NAN},
+                                                 {"guided_grammar", NAN},
+                                                 {"logits_processors", NAN},
+                                                 {"logprob_token_ids", NAN},
+                                                 {"kv_transfer_params", NAN},
+                                                 {"vllm_xargs", NAN},
+                                                 {"max_repetition_pattern_size", 0},
+                                                 {"stream", NAN}};
+/* Those that /inference/v1/generate understands. */
+static const struct lb_vllm_refused gathering[] = {{"prompt_logprob_start", NAN},
+                                                   {"prompt_logprob_token_ids", NAN}};
 
 static bool says_nothing(const json_t *value, double neutral) {
     if (json_is_number(value)) {
@@ -64,17 +60,14 @@ static bool says_nothing(const json_t *value, double neutral) {
            (json_is_string(value) && json_string_length(value) == 0);
 }
 
-/* gathers: what /inference/v1/generate gathers by is understood. */
-static enum lb_status refuse(const json_t *object, bool gathers, struct lb_detail *detail) {
-    for (size_t i = 0; i < sizeof refused / sizeof *refused; i++) {
-        const json_t *value = json_object_get(object, refused[i].key);
-        if (gathers && strncmp(refused[i].key, "prompt_logprob_", strlen("prompt_logprob_")) == 0) {
-            continue;
-        }
-        if (value && !says_nothing(value, refused[i].neutral)) {
+enum lb_status lb_vllm_refuse(const json_t *object, const struct lb_vllm_refused *keys, size_t n,
+                              struct lb_detail *detail) {
+    for (size_t i = 0; i < n; i++) {
+        const json_t *value = json_object_get(object, keys[i].key);
+        if (value && !says_nothing(value, keys[i].neutral)) {
             return lb_fail(detail, LB_E_ARG,
                            WHAT ": %s would change the answer and is not possible here; leave it out",
-                           refused[i].key);
+                           keys[i].key);
         }
     }
     return LB_OK;
@@ -104,11 +97,11 @@ static enum lb_status read_temperature(const json_t *object, double *out, struct
 }
 
 /* Any whole number is a seed. */
-static enum lb_status read_seed(const json_t *object, struct lb_vllm_sampling *out,
+static enum lb_status read_seed(const json_t *object, const char *key, struct lb_vllm_sampling *out,
                                 struct lb_detail *detail) {
-    const json_t *value = json_object_get(object, "seed");
+    const json_t *value = json_object_get(object, key);
     int64_t seed = 0;
-    enum lb_status status = lb_json_int(object, "seed", false, INT64_MIN, INT64_MAX, WHAT, &seed, detail);
+    enum lb_status status = lb_json_int(object, key, false, INT64_MIN, INT64_MAX, WHAT, &seed, detail);
     if (status == LB_OK && value && !json_is_null(value)) {
         out->has_seed = true;
         out->seed = (uint64_t)seed;
@@ -166,9 +159,8 @@ static enum lb_status read_stops(const json_t *object, struct lb_arena *arena, s
     return LB_OK;
 }
 
-/* A list of ids, each 0 or more, in the arena. name: how errors call it. */
-static enum lb_status read_ids(const json_t *list, const char *name, struct lb_arena *arena,
-                               const int32_t **out, int64_t *out_n, struct lb_detail *detail) {
+enum lb_status lb_vllm_read_ids(const json_t *list, const char *name, struct lb_arena *arena,
+                                const int32_t **out, int64_t *out_n, struct lb_detail *detail) {
     size_t n = json_array_size(list);
     int32_t *ids = lb_arena_array(arena, n, sizeof *ids);
     if (n > 0 && !ids) {
@@ -201,30 +193,22 @@ static enum lb_status read_stop_ids(const json_t *object, struct lb_arena *arena
         return lb_fail(detail, LB_E_ARG, WHAT ": stop_token_ids has %zu ids; at most %d are possible",
                        json_array_size(value), LB_VLLM_MAX_STOP_IDS);
     }
-    enum lb_status status = read_ids(value, "stop_token_ids", arena, &out->stop_ids, &n, detail);
+    enum lb_status status = lb_vllm_read_ids(value, "stop_token_ids", arena, &out->stop_ids, &n, detail);
     out->n_stop_ids = status == LB_OK ? (size_t)n : 0;
     return status;
 }
 
-/* What object says; what it doesn't stays as it is. */
-static enum lb_status read_sampling(const json_t *object, bool gathers, struct lb_arena *arena,
-                                    struct lb_vllm_sampling *out, struct lb_detail *detail) {
+enum lb_status lb_vllm_read_draw(const json_t *object, const char *seed, struct lb_arena *arena,
+                                 struct lb_vllm_sampling *out, struct lb_detail *detail) {
     int64_t top_k = out->top_k;
-    enum lb_status status = refuse(object, gathers, detail);
-    if (status != LB_OK || (status = read_max_tokens(object, &out->max_tokens, detail)) != LB_OK ||
-        (status = read_logprobs(object, "logprobs", 0, LB_VLLM_MAX_LOGPROBS, &out->logprobs, detail)) !=
-            LB_OK ||
-        (status = read_logprobs(object, "prompt_logprobs", LB_VLLM_ALL_LOGPROBS, LB_MAX_TOP_K,
-                                &out->prompt_logprobs, detail)) != LB_OK ||
-        (status = read_temperature(object, &out->temperature, detail)) != LB_OK ||
+    enum lb_status status = read_temperature(object, &out->temperature, detail);
+    if (status != LB_OK ||
         (status = lb_json_number(object, "top_p", false, 0, 1, WHAT, &out->top_p, detail)) != LB_OK ||
         (status = lb_json_int(object, "top_k", false, -1, INT32_MAX, WHAT, &top_k, detail)) != LB_OK ||
-        (status = read_seed(object, out, detail)) != LB_OK ||
+        (status = read_seed(object, seed, out, detail)) != LB_OK ||
         (status = lb_json_bool(object, "skip_special_tokens", false, WHAT, &out->skip_special, detail)) !=
             LB_OK ||
         (status = lb_json_bool(object, "ignore_eos", false, WHAT, &out->ignore_eos, detail)) != LB_OK ||
-        (status = lb_json_bool(object, "include_stop_str_in_output", false, WHAT, &out->include_stop,
-                               detail)) != LB_OK ||
         (status = read_stops(object, arena, out, detail)) != LB_OK ||
         (status = read_stop_ids(object, arena, out, detail)) != LB_OK) {
         return status;
@@ -234,6 +218,25 @@ static enum lb_status read_sampling(const json_t *object, bool gathers, struct l
         return lb_fail(detail, LB_E_ARG, WHAT ": top_p is 0, but must be in (0, 1]");
     }
     return LB_OK;
+}
+
+/* What object says; what it doesn't stays as it is. */
+static enum lb_status read_sampling(const json_t *object, bool gathers, struct lb_arena *arena,
+                                    struct lb_vllm_sampling *out, struct lb_detail *detail) {
+    enum lb_status status = lb_vllm_refuse(object, refused, sizeof refused / sizeof *refused, detail);
+    if (status == LB_OK && !gathers) {
+        status = lb_vllm_refuse(object, gathering, sizeof gathering / sizeof *gathering, detail);
+    }
+    if (status != LB_OK || (status = read_max_tokens(object, &out->max_tokens, detail)) != LB_OK ||
+        (status = read_logprobs(object, "logprobs", 0, LB_VLLM_MAX_LOGPROBS, &out->logprobs, detail)) !=
+            LB_OK ||
+        (status = read_logprobs(object, "prompt_logprobs", LB_VLLM_ALL_LOGPROBS, LB_MAX_TOP_K,
+                                &out->prompt_logprobs, detail)) != LB_OK ||
+        (status = lb_json_bool(object, "include_stop_str_in_output", false, WHAT, &out->include_stop,
+                               detail)) != LB_OK) {
+        return status;
+    }
+    return lb_vllm_read_draw(object, "seed", arena, out, detail);
 }
 
 enum lb_status lb_vllm_read_sampling(const json_t *root, bool gathers, struct lb_arena *arena,
@@ -292,7 +295,7 @@ static enum lb_status read_prompt(const json_t *value, const char *key, size_t i
     if (json_array_size(value) == 0) {
         return lb_fail(detail, LB_E_ARG, WHAT ": %s %zu is empty", key, i);
     }
-    return read_ids(value, key, arena, &out->ids, &out->n, detail);
+    return lb_vllm_read_ids(value, key, arena, &out->ids, &out->n, detail);
 }
 
 enum lb_status lb_vllm_read_prompts(const json_t *root, const char *key, struct lb_arena *arena,
@@ -453,6 +456,9 @@ bool lb_vllm_error_key(const char *text, char out[LB_MAX_NAME]) {
     }
     for (size_t i = 0; i < sizeof refused / sizeof *refused; i++) {
         found = found || strcmp(word, refused[i].key) == 0;
+    }
+    for (size_t i = 0; i < sizeof gathering / sizeof *gathering; i++) {
+        found = found || strcmp(word, gathering[i].key) == 0;
     }
     if (found) {
         memcpy(out, word, n + 1);

@@ -35,6 +35,7 @@ struct lb_vllm_sampling {
     int64_t logprobs;        /* of what is generated, and with echo of the prompt; or LB_VLLM_NO_LOGPROBS */
     int64_t prompt_logprobs; /* K, or LB_VLLM_ALL_LOGPROBS, LB_VLLM_NO_LOGPROBS */
     double temperature;      /* 0: greedy; 1 when not given */
+    bool plain;              /* it is of what is drawn only: log-probabilities are those at 1 */
     double top_p;            /* 1: all */
     int64_t top_k;           /* 0: all */
     bool has_seed;

@@ -82,12 +82,14 @@ static enum lb_status plan_draw(struct lb_job *job, const struct lb_job_draw *dr
     struct lb_job_draw *own = lb_arena_array(&job->arena, 1, sizeof *own);
     int32_t *ids = lb_arena_zarray(&job->arena, (size_t)job->n_seqs, sizeof *ids);
     float *logprobs = lb_arena_zarray(&job->arena, (size_t)job->n_seqs, sizeof *logprobs);
-    if (!own || !ids || !logprobs) {
+    double *lifts = lb_arena_zarray(&job->arena, (size_t)job->n_seqs, sizeof *lifts);
+    if (!own || !ids || !logprobs || !lifts) {
         return lb_fail(detail, LB_E_NOMEM, "out of memory for this request; try again");
     }
     *own = *draw;
     own->ids = ids;
     own->logprobs = logprobs;
+    own->lifts = lifts;
     job->draw = own;
     return LB_OK;
 }

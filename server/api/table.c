@@ -8,7 +8,7 @@
 #include <stdio.h>
 
 /* One line per dialect; the last gets what is nobody's. */
-#define DIALECTS(X) X(vllm) X(oip)
+#define DIALECTS(X) X(vllm) X(sglang) X(oip)
 
 #define DECLARED(name) extern const struct lb_api_dialect lb_api_##name;
 DIALECTS(DECLARED)

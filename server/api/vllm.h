@@ -42,6 +42,7 @@ struct lb_vllm_matrix {
     int64_t longest;
     size_t n_inputs;
     struct lb_wire_tensor inputs[4]; /* input_ids, lengths, start; room for score_ids */
+    int32_t *scores;                 /* [n, longest, K'] of lb_vllm_scores; NULL */
     int64_t tokens;                  /* of all together */
 };
 /* last_only: each sequence's last row is asked for, not all. Holds memory for it. False after an error; else
@@ -50,8 +51,14 @@ bool lb_vllm_matrix(struct lb_exchange *exchange, const struct lb_vllm_prompts *
                     struct lb_vllm_matrix *out);
 void lb_vllm_matrix_finish(struct lb_vllm_matrix *matrix);
 
-/* Whether the visit's model and this daemon can do that at all; false after an error. */
-bool lb_vllm_check(struct lb_exchange *exchange, const struct lb_vllm_sampling *sampling);
+/* Adds the input score_ids of k ids a token, all -1 for the caller to fill, and holds memory for it. key: the
+ * request's, for errors. NULL after an error. */
+int32_t *lb_vllm_scores(struct lb_server *server, struct lb_exchange *exchange, const char *key, int64_t k,
+                        struct lb_vllm_matrix *matrix);
+
+/* Whether the visit's model and this daemon can do that at all; false after an error. key: how the request
+ * calls max_tokens. */
+bool lb_vllm_check(struct lb_exchange *exchange, const struct lb_vllm_sampling *sampling, const char *key);
 /* The visit's job: top k, with scored the next tokens' log-probabilities, and what sampling asks for. False
  * after an error. */
 bool lb_vllm_plan(struct lb_server *server, struct lb_exchange *exchange,
@@ -68,6 +75,10 @@ struct lb_vllm_rows lb_vllm_rows_of(const struct lb_job *job, int64_t b, int64_t
 /* What comes behind sequence b: which id, and whether the text ends there. */
 void lb_vllm_choose(const struct lb_job *job, const struct lb_vllm_sampling *sampling, int64_t b,
                     struct lb_vllm_choice *choice);
+
+/* Appends the text of a token that was generated; none of a special one that is to be skipped. */
+void lb_vllm_put_generated(const struct lb_tokenizer *tokenizer, const struct lb_vllm_sampling *sampling,
+                           int32_t id, struct lb_buf *text);
 
 void lb_handle_completions(struct lb_server *server, struct lb_exchange *exchange,
                            const struct lb_route_match *match);

@@ -1,7 +1,6 @@
 /* POST /v1/completions: prompts scored, and one token behind each. */
 #include "server/api/vllm.h"
 
-#include "common/base/utf8.h"
 #include "server/api/reply.h"
 #include "server/api/submit.h"
 
@@ -64,7 +63,7 @@ static bool decode(struct lb_exchange *x, struct asked *asked) {
 static bool prepare(struct lb_server *server, struct lb_exchange *x) {
     struct asked *asked = lb_vllm_begin(server, x, sizeof *asked);
     return asked && decode(x, asked) && lb_vllm_find_model(x, asked->request.model) &&
-           lb_vllm_check(x, &asked->request.sampling) &&
+           lb_vllm_check(x, &asked->request.sampling, "max_tokens") &&
            lb_vllm_encode(x, &asked->request.prompts, asked->request.add_special) && plan(server, x, asked) &&
            lb_vllm_planned(server, x, asked->answer_bytes);
 }
@@ -74,13 +73,11 @@ static bool prepare(struct lb_server *server, struct lb_exchange *x) {
 /* The generated token's part of the text, cut where a stop begins. */
 static void put_generated(const struct lb_tokenizer *tokenizer, const struct lb_vllm_sampling *sampling,
                           struct lb_vllm_choice *choice, struct lb_buf *text) {
-    size_t len = 0, begin = text->len;
-    const char *bytes = lb_tokenizer_bytes(tokenizer, choice->generated, &len);
-    bool special = sampling->skip_special && lb_tokenizer_is_special(tokenizer, choice->generated);
-    if (!bytes || special || (choice->stopped && !sampling->include_stop)) {
+    size_t begin = text->len;
+    if (choice->stopped && !sampling->include_stop) {
         return;
     }
-    lb_utf8_append_lossy(text, bytes, len);
+    lb_vllm_put_generated(tokenizer, sampling, choice->generated, text);
     for (size_t i = 0; i < sampling->n_stops && text->len > begin && lb_buf_status(text) == LB_OK; i++) {
         const char *stop = sampling->stops[i];
         const char *at = memmem(text->data + begin, text->len - begin, stop, strlen(stop));

@@ -1,10 +1,11 @@
 /* POST /inference/v1/generate: one sequence scored, with ids that the client chooses for each position. */
 #include "server/api/vllm.h"
 
-#include "common/base/mem.h"
 #include "proto/outputs.h"
 #include "server/api/reply.h"
 #include "server/api/submit.h"
+
+#include <string.h>
 
 /* Bytes of a gathered number in base64, and of what is always there, about. */
 #define GATHERED_BYTES 6
@@ -41,39 +42,17 @@ static bool check_gather(struct lb_exchange *x, const struct lb_vllm_generate *r
     return true;
 }
 
-/* The request's ids as the input score_ids [1, T, K], for which memory is held; the caller frees them. NULL
- * after an error. */
-static int32_t *scores(struct lb_server *server, struct lb_exchange *x,
-                       const struct lb_vllm_generate *request, struct lb_vllm_matrix *matrix) {
-    size_t n = (size_t)(matrix->longest * request->k), begin = (size_t)(request->start * request->k);
-    if (n * sizeof(int32_t) > LB_MAX_BODY_BYTES) {
-        lb_reply_error(x, 413,
-                       "request: prompt_logprob_token_ids has %lld ids in a row, and there are %lld tokens; "
-                       "send fewer at once",
-                       (long long)request->k, (long long)matrix->longest);
-        return NULL;
+/* The request's ids as the input score_ids [1, T, K]; false after an error. */
+static bool scores(struct lb_server *server, struct lb_exchange *x, const struct lb_vllm_generate *request,
+                   struct lb_vllm_matrix *matrix) {
+    int32_t *ids = check_gather(x, request)
+                       ? lb_vllm_scores(server, x, "prompt_logprob_token_ids", request->k, matrix)
+                       : NULL;
+    if (ids) {
+        memcpy(ids + request->start * request->k, request->gather,
+               (size_t)(request->n_rows * request->k) * sizeof *ids);
     }
-    if (!check_gather(x, request) ||
-        !lb_submit_hold(server, x, 2 * n * sizeof(int32_t))) { /* the job has a copy */
-        return NULL;
-    }
-    int32_t *ids = lb_malloc_array(n, sizeof *ids);
-    if (!ids) {
-        lb_reply_error(x, 503, "out of memory; try again");
-        return NULL;
-    }
-    for (size_t i = 0; i < n; i++) {
-        size_t at = i - begin; /* beyond all where i is before it */
-        ids[i] = i >= begin && at < (size_t)(request->n_rows * request->k) ? request->gather[at] : -1;
-    }
-    matrix->inputs[matrix->n_inputs++] = (struct lb_wire_tensor){.name = LB_IN_SCORE_IDS,
-                                                                 .datatype = LB_DT_INT32,
-                                                                 .n_dims = 3,
-                                                                 .dim = {1, matrix->longest, request->k},
-                                                                 .data = ids,
-                                                                 .bytes = n * sizeof *ids,
-                                                                 .binary = true};
-    return ids;
+    return ids != NULL;
 }
 
 static bool plan(struct lb_server *server, struct lb_exchange *x, struct asked *asked) {
@@ -81,14 +60,12 @@ static bool plan(struct lb_server *server, struct lb_exchange *x, struct asked *
     const struct lb_vllm_sampling *sampling = &request->sampling;
     bool scored = sampling->prompt_logprobs != LB_VLLM_NO_LOGPROBS;
     struct lb_vllm_matrix matrix;
-    int32_t *ids = NULL;
     if (!lb_vllm_matrix(x, &request->prompts, !scored, &matrix)) {
         return false;
     }
     if (request->k > 0) {
         matrix.starts[0] = scored ? 0 : (int32_t)request->start;
-        ids = scores(server, x, request, &matrix);
-        if (!ids) {
+        if (!scores(server, x, request, &matrix)) {
             lb_vllm_matrix_finish(&matrix);
             return false;
         }
@@ -96,7 +73,6 @@ static bool plan(struct lb_server *server, struct lb_exchange *x, struct asked *
     bool planned = lb_vllm_plan(server, x, sampling, request->priority, &matrix, scored);
     asked->answer_bytes = ANSWER_BYTES + lb_vllm_answer_bytes(x, sampling, matrix.tokens) +
                           (size_t)(request->n_rows * request->k) * GATHERED_BYTES;
-    lb_free(ids);
     lb_vllm_matrix_finish(&matrix);
     return planned;
 }
@@ -104,7 +80,7 @@ static bool plan(struct lb_server *server, struct lb_exchange *x, struct asked *
 static bool prepare(struct lb_server *server, struct lb_exchange *x) {
     struct asked *asked = lb_vllm_begin(server, x, sizeof *asked);
     return asked && decode(x, asked) && lb_vllm_find_model(x, asked->request.model) &&
-           lb_vllm_check(x, &asked->request.sampling) && plan(server, x, asked) &&
+           lb_vllm_check(x, &asked->request.sampling, "max_tokens") && plan(server, x, asked) &&
            lb_vllm_planned(server, x, asked->answer_bytes);
 }
 

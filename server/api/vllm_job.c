@@ -1,7 +1,10 @@
 /* Jobs of the dialect vllm, and what is read of them. */
 #include "server/api/vllm.h"
 
+#include "common/base/mem.h"
+#include "common/base/utf8.h"
 #include "proto/oip.h"
+#include "proto/outputs.h"
 #include "server/api/reply.h"
 #include "server/api/submit.h"
 
@@ -10,16 +13,16 @@
 /* Bytes of an answer for one id with its log-probability in vLLM's form, about. */
 #define ENTRY_BYTES 96
 
-bool lb_vllm_check(struct lb_exchange *x, const struct lb_vllm_sampling *sampling) {
+bool lb_vllm_check(struct lb_exchange *x, const struct lb_vllm_sampling *sampling, const char *key) {
     const struct lb_hosted *hosted = ((struct lb_visit *)x->user)->hosted;
     int64_t v = lb_hosted_vocab(hosted);
     if (!lb_model_is_causal(hosted->model) || lb_model_is_classifier(hosted->model)) {
         lb_reply_error(x, 400, "model %s does not write text", hosted->name);
     } else if (sampling->max_tokens > LB_VLLM_MAX_TOKENS) {
         lb_reply_error(x, 400,
-                       "request: max_tokens is %lld (16 when it is not given); this server scores texts and "
+                       "request: %s is %lld (given, or as it is by default); this server scores texts and "
                        "generates at most %d token: give 0 or 1",
-                       (long long)sampling->max_tokens, LB_VLLM_MAX_TOKENS);
+                       key, (long long)sampling->max_tokens, LB_VLLM_MAX_TOKENS);
     } else if (sampling->prompt_logprobs == LB_VLLM_ALL_LOGPROBS && v > LB_MAX_TOP_K) {
         lb_reply_error(x, 400,
                        "request: prompt_logprobs is -1, which is all %lld ids of this model; at most %d are "
@@ -62,6 +65,37 @@ static bool check_text(struct lb_exchange *x, int64_t k, int64_t n_tokens, int64
     return true;
 }
 
+int32_t *lb_vllm_scores(struct lb_server *server, struct lb_exchange *x, const char *key, int64_t k,
+                        struct lb_vllm_matrix *matrix) {
+    int64_t n_seqs = matrix->inputs[0].dim[0];
+    size_t n = (size_t)(n_seqs * matrix->longest * k);
+    if (n * sizeof(int32_t) > LB_MAX_BODY_BYTES) {
+        lb_reply_error(x, 413,
+                       "request: %s has %lld ids in a row, and there are %lld tokens; send fewer at once",
+                       key, (long long)k, (long long)(n_seqs * matrix->longest));
+        return NULL;
+    }
+    if (!lb_submit_hold(server, x, 2 * n * sizeof(int32_t))) { /* the job has a copy */
+        return NULL;
+    }
+    matrix->scores = lb_malloc_array(n, sizeof *matrix->scores);
+    if (!matrix->scores) {
+        lb_reply_error(x, 503, "out of memory; try again");
+        return NULL;
+    }
+    for (size_t i = 0; i < n; i++) {
+        matrix->scores[i] = -1;
+    }
+    matrix->inputs[matrix->n_inputs++] = (struct lb_wire_tensor){.name = LB_IN_SCORE_IDS,
+                                                                 .datatype = LB_DT_INT32,
+                                                                 .n_dims = 3,
+                                                                 .dim = {n_seqs, matrix->longest, k},
+                                                                 .data = matrix->scores,
+                                                                 .bytes = n * sizeof *matrix->scores,
+                                                                 .binary = true};
+    return matrix->scores;
+}
+
 bool lb_vllm_plan(struct lb_server *server, struct lb_exchange *x, const struct lb_vllm_sampling *sampling,
                   int64_t priority, struct lb_vllm_matrix *matrix, bool scored) {
     int64_t k = listed(x, sampling);
@@ -81,14 +115,14 @@ bool lb_vllm_plan(struct lb_server *server, struct lb_exchange *x, const struct 
     if (matrix->n_inputs > 3) {
         outputs[n++] = (struct lb_wire_output){.name = "logprobs.at_ids", .binary = true};
     }
-    const struct lb_infer_request infer = {.top_k = k > 1 ? k : 1,
-                                           .temperature =
-                                               sampling->temperature > 0 ? sampling->temperature : 1,
-                                           .priority = priority_of(priority),
-                                           .n_inputs = matrix->n_inputs,
-                                           .inputs = matrix->inputs,
-                                           .n_outputs = n,
-                                           .outputs = outputs};
+    const struct lb_infer_request infer = {
+        .top_k = k > 1 ? k : 1,
+        .temperature = sampling->temperature > 0 && !sampling->plain ? sampling->temperature : 1,
+        .priority = priority_of(priority),
+        .n_inputs = matrix->n_inputs,
+        .inputs = matrix->inputs,
+        .n_outputs = n,
+        .outputs = outputs};
     const struct lb_job_draw draw = {.temperature = sampling->temperature,
                                      .top_k = sampling->top_k,
                                      .top_p = sampling->top_p,
@@ -134,5 +168,14 @@ void lb_vllm_choose(const struct lb_job *job, const struct lb_vllm_sampling *sam
             choice->stopped = true;
             choice->stop_id = choice->generated;
         }
+    }
+}
+
+void lb_vllm_put_generated(const struct lb_tokenizer *tokenizer, const struct lb_vllm_sampling *sampling,
+                           int32_t id, struct lb_buf *text) {
+    size_t len = 0;
+    const char *bytes = lb_tokenizer_bytes(tokenizer, id, &len);
+    if (bytes && !(sampling->skip_special && lb_tokenizer_is_special(tokenizer, id))) {
+        lb_utf8_append_lossy(text, bytes, len);
     }
 }

@@ -122,4 +122,5 @@ bool lb_vllm_matrix(struct lb_exchange *x, const struct lb_vllm_prompts *prompts
 
 void lb_vllm_matrix_finish(struct lb_vllm_matrix *matrix) {
     lb_free(matrix->ids);
+    lb_free(matrix->scores);
 }

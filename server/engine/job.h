@@ -43,7 +43,8 @@ struct lb_job_draw {
     double top_p;       /* 1: all */
     uint64_t seed;      /* of each sequence alike: what is drawn depends on the sequence only */
     int32_t *ids;       /* [B] */
-    float *logprobs;    /* [B] at the job's temperature, of the whole distribution */
+    float *logprobs;    /* [B] at that temperature, of the whole distribution */
+    double *lifts; /* [B] what log p at the job's temperature, times that and over this, lacks of log p */
 };
 
 struct lb_job {

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""The clients that people use against limbeckd's /v1, as they are: TRL's, lm-evaluation-harness's, openai's, and Axolotl's request.
+"""The clients that people use against limbeckd's /v1 and /generate, as they are: TRL's, lm-evaluation-harness's, openai's; and the
+requests of Axolotl, slime and miles.
 
 usage: clients.py BUILD [MODEL.gguf]     (needs requirements.txt and clients.txt beside this file)
 Without a model a small llama with random weights and a byte-level tokenizer is made. What the clients read is held against
@@ -231,6 +232,58 @@ def with_gather(url, reference, tokenizer):
             check(numpy.isneginf(scores[i][len(row):]).all(), 'gather: minus infinity for none')
 
 
+def with_sglang(url, reference, tokenizer):
+    """slime's and miles' requests of a teacher, Axolotl's (the first K of each list), and lm-evaluation-harness's client."""
+    sequences, k = [tokenizer(text)['input_ids'] for text in TEXTS], 8
+
+    def generate(**body):
+        answer = requests.post(url + '/generate', json=body, timeout=60)
+        answer.raise_for_status()
+        return answer.json()
+
+    for ids in sequences:
+        rows, chosen = reference.rows(ids), [3, 150, 7]
+        meta = generate(input_ids=ids, sampling_params={'temperature': 0, 'max_new_tokens': 0, 'skip_special_tokens': False},
+                        return_logprob=True, logprob_start_len=0, top_logprobs_num=k, token_ids_logprob=chosen)['meta_info']
+        own = meta['input_token_logprobs']
+        check([entry[1] for entry in own] == ids and own[0][0] is None, 'slime: one entry for each token')
+        check(max(abs(own[t + 1][0] - rows[t][ids[t + 1]]) for t in range(len(ids) - 1)) < TOLERANCE, 'slime: the token itself')
+        for t, (top, at) in enumerate(zip(meta['input_top_logprobs'][1:], meta['input_token_ids_logprobs'][1:])):
+            check(numpy.abs(numpy.sort(rows[t])[::-1][:k] - [entry[0] for entry in top]).max() < TOLERANCE, 'slime: the likeliest')
+            check([entry[1] for entry in at] == chosen, 'slime: the chosen ids')
+            check(numpy.abs(rows[t][chosen] - [entry[0] for entry in at]).max() < TOLERANCE, 'slime: chosen ids')
+        rng, start = numpy.random.default_rng(len(ids)), len(ids) // 2
+        wanted = [[] for _ in range(start)] + [rng.choice(rows.shape[1], 4, replace=False).tolist() for _ in ids[start:]]
+        at = generate(input_ids=ids, sampling_params={'max_new_tokens': 0, 'temperature': 0}, return_logprob=True, logprob_start_len=0,
+                      token_ids_logprob_positions=wanted)['meta_info']['input_token_ids_logprobs']
+        for t, (row, entries) in enumerate(zip(wanted, at)):
+            check((entries is None) == (not row or t == 0), 'miles: nothing where nothing is wanted')
+            check(not row or numpy.abs(rows[t - 1][row] - [entry[0] for entry in entries]).max() < TOLERANCE, 'miles: ids of a position')
+    answers = generate(input_ids=sequences, return_logprob=True, top_logprobs_num=k, logprob_start_len=0, return_text_in_logprobs=True,
+                       sampling_params={'max_new_tokens': 0, 'temperature': 1.0, 'skip_special_tokens': False})
+    for ids, answer in zip(sequences, answers):
+        rows, listed = reference.rows(ids), answer['meta_info']['input_top_logprobs']
+        check(len(listed) == len(ids) and listed[0] is None, 'axolotl, sglang: one entry for each token')
+        for t, top in enumerate(listed[1:]):
+            check(numpy.abs(numpy.sort(rows[t])[::-1][:k] - [e[0] for e in top]).max() < TOLERANCE, 'axolotl, sglang: the likeliest')
+            check([e[2] for e in top] == [tokenizer.decode([e[1]]) for e in top], 'axolotl, sglang: texts')
+    flat = generate(input_ids=sequences[0], return_logprob=True, top_logprobs_num=k, logprob_start_len=0, sampling_params={'max_new_tokens': 0},
+                    return_flat_raw_top_logprobs=True, return_flat_raw_top_logprobs_b64=True)['meta_info']
+    values = numpy.frombuffer(base64.b64decode(flat['input_top_logprobs_val_flat_b64']), flat['input_top_logprobs_val_flat_b64_dtype'])
+    want = numpy.sort(reference.rows(sequences[0])[:-1])[:, ::-1][:, :k]
+    check(numpy.abs(values.reshape(flat['input_top_logprobs_shape']) - want).max() < TOLERANCE, 'sglang: flat arrays')
+    from lm_eval.api.instance import Instance
+    from lm_eval.models.sglang_generate_API import SGLANGGENERATEAPI
+    model = SGLANGGENERATEAPI(base_url=url + '/generate', model='teacher', batch_size=2, tokenizer_backend='huggingface', tokenizer=tokenizer.name_or_path)
+    for text, (total, _) in zip(TEXTS, model.loglikelihood([Instance('loglikelihood', {}, (t[:8], t[8:]), i) for i, t in enumerate(TEXTS)])):
+        head = tokenizer(text[:8].rstrip(), add_special_tokens=False)['input_ids']
+        ids = tokenizer(text, add_special_tokens=False)['input_ids']
+        ids = head + ids[len(head):]
+        rows = reference.rows(ids)
+        want = sum(rows[t][ids[t + 1]] for t in range(len(head) - 1, len(ids) - 1))
+        check(abs(total - want) < TOLERANCE * len(ids), f'lm-eval, sglang: log-likelihood {total} of {want}')
+
+
 def with_embeddings(url, model):
     client = openai.OpenAI(base_url=url + '/v1', api_key='none', max_retries=0)
     ids = [[11, 48, 85], [25, 62]]
@@ -269,7 +322,7 @@ def main():
         model, tokenizer = open_reference(path)
         reference, daemon = Reference(model), Daemon(build / 'server' / 'limbeckd', path)
         try:
-            for client in (with_tokenizer, with_openai, with_trl, with_axolotl, with_lm_eval, with_pooling, with_gather):
+            for client in (with_tokenizer, with_openai, with_trl, with_axolotl, with_lm_eval, with_pooling, with_gather, with_sglang):
                 before = checks
                 client(daemon.url, reference, tokenizer)
                 print(f'{client.__name__[5:]}: {checks - before} checks', flush=True)
@@ -278,7 +331,7 @@ def main():
         check(ended == 0, 'limbeckd ends with 0')
         encoder = pathlib.Path(folder) / 'encoder'
         encoder.mkdir()
-        model = encoders.make(encoders.ENCODERS['bert'], encoder)
+        model = encoders.make_encoder(encoders.ENCODERS['bert'], encoder)
         daemon = Daemon(build / 'server' / 'limbeckd', encoder)
         try:
             with_embeddings(daemon.url, model)

@@ -14,6 +14,7 @@
 #include "tests/support/slices.h"
 #include "tests/support/tiny_hosted.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -61,12 +62,14 @@ static void test_draw(void **state) {
     (void)state;
     struct lb_hosted *const hosted[] = {llama, large};
     for (uint64_t i = 0; i < 16; i++) {
-        struct lb_job_draw draw = {.temperature = 0.5,
+        double at = i % 2 == 0 ? 0.5 : 2;
+        struct lb_job_draw draw = {.temperature = at,
                                    .top_k = i % 3 == 0 ? 5 : 0,
                                    .top_p = i % 4 == 0 ? 0.3 : 1,
                                    .seed = i,
                                    .ids = (int32_t[B]){-1, -1},
-                                   .logprobs = (float[B]){1, 1}};
+                                   .logprobs = (float[B]){1, 1},
+                                   .lifts = (double[B]){1, 1}};
         struct lb_job *plain = answer(hosted[i % 2], "logits", NULL),
                       *job = answer(hosted[i % 2], "logits", &draw);
         const struct lb_job_output *o = &job->outputs[0];
@@ -83,8 +86,11 @@ static void test_draw(void **state) {
                              LB_OK);
             assert_int_equal(draw.ids[b], first.id);
             const float *z = (const float *)o->data + (b * T + lengths[b] - 1) * o->width;
-            double logprob = z[first.id] / 0.5 - lb_head_logsumexp(z, o->width, 0.5);
+            double logprob = z[first.id] / at - lb_head_logsumexp(z, o->width, at);
             assert_true(draw.logprobs[b] == (float)logprob);
+            /* that of the job, which is at 0.5, as it is at this one's temperature */
+            double job_logprob = z[first.id] / 0.5 - lb_head_logsumexp(z, o->width, 0.5);
+            assert_true(fabs(job_logprob * 0.5 / at + draw.lifts[b] - logprob) < 1e-9);
         }
         lb_job_destroy(plain);
         lb_job_destroy(job);
@@ -94,8 +100,11 @@ static void test_draw(void **state) {
 /* Whole rows of logits are there once, however much is made of them. */
 static void test_whole_rows_once(void **state) {
     (void)state;
-    struct lb_job_draw draw = {
-        .temperature = 1, .top_p = 1, .ids = (int32_t[B]){0}, .logprobs = (float[B]){0}};
+    struct lb_job_draw draw = {.temperature = 1,
+                               .top_p = 1,
+                               .ids = (int32_t[B]){0},
+                               .logprobs = (float[B]){0},
+                               .lifts = (double[B]){0}};
     struct lb_job *ranks = answer(large, "ranks.actual", NULL), *both = answer(large, "ranks.actual", &draw);
     assert_int_equal(ranks->base_bytes, both->base_bytes);
     lb_job_destroy(ranks);

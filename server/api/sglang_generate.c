@@ -1,0 +1,285 @@
+/* POST /generate of SGLang: prompts scored, with ids that the client chooses, and at most one token behind
+ * each. */
+#include "common/base/clock.h"
+#include "proto/outputs.h"
+#include "proto/sglang.h"
+#include "server/api/reply.h"
+#include "server/api/sglang.h"
+#include "server/api/submit.h"
+#include "server/api/vllm.h"
+
+#include <string.h>
+
+/* Bytes of [logprob,id,null], at least and about; of a text in place of null; of an id in a list; of an
+ * answer's other parts, about. */
+#define LEAST_TRIPLE_BYTES 12
+#define TRIPLE_BYTES 26
+#define TEXT_BYTES 16
+#define ID_BYTES 7
+#define ANSWER_BYTES 512
+
+/* A question on its way. */
+struct asked {
+    struct lb_sglang_generate request;
+    size_t answer_bytes;
+};
+
+/* ---- the question ---- */
+
+/* The first token of prompt i that is listed; its length: none is. */
+static int64_t first_listed(const struct lb_sglang_generate *request, size_t i) {
+    const struct lb_sglang_scores *scores = &request->scores[i];
+    int64_t n = request->prompts.all[i].n, last = request->sampling.max_tokens > 0 ? n - 1 : n;
+    return !scores->asked || scores->start == LB_SGLANG_NO_START || scores->start > last ? last
+                                                                                         : scores->start;
+}
+
+static int64_t most_positions(const struct lb_sglang_scores *scores) {
+    int64_t most = 0;
+    for (int64_t t = 0; t < scores->n_positions; t++) {
+        most = scores->positions[t].n > most ? scores->positions[t].n : most;
+    }
+    return most;
+}
+
+/* What fits together only once the prompts are ids; false after an error. */
+static bool check(struct lb_exchange *x, const struct lb_sglang_generate *request) {
+    for (size_t i = 0; i < request->prompts.n; i++) {
+        const struct lb_sglang_scores *scores = &request->scores[i];
+        int64_t n = request->prompts.all[i].n;
+        if (request->sampling.max_tokens > 0 && scores->start >= n) {
+            lb_reply_error(x, 400, "request: logprob_start_len is %lld, and prompt %zu has %lld tokens",
+                           (long long)scores->start, i, (long long)n);
+            return false;
+        }
+        if (scores->positions && scores->n_positions != n) {
+            lb_reply_error(x, 400,
+                           "request: token_ids_logprob_positions has %lld lists for the %lld tokens of "
+                           "prompt %zu",
+                           (long long)scores->n_positions, (long long)n, i);
+            return false;
+        }
+    }
+    return true;
+}
+
+static bool check_ids(struct lb_exchange *x, const char *key, const struct lb_sglang_ids *list) {
+    int64_t v = lb_hosted_vocab(((struct lb_visit *)x->user)->hosted);
+    for (int64_t i = 0; i < list->n; i++) {
+        if (list->ids[i] >= v) {
+            lb_reply_error(x, 400, "request: %s: %d: outside the vocabulary, 0..%lld", key, list->ids[i],
+                           (long long)v - 1);
+            return false;
+        }
+    }
+    return true;
+}
+
+/* The chosen ids, each in the row that is about its token; false after an error. */
+static bool score(struct lb_server *server, struct lb_exchange *x, const struct lb_sglang_generate *request,
+                  int64_t k, struct lb_vllm_matrix *matrix) {
+    int32_t *all = lb_vllm_scores(server, x, "token_ids_logprob", k, matrix);
+    for (size_t i = 0; all && i < request->prompts.n; i++) {
+        const struct lb_sglang_scores *scores = &request->scores[i];
+        int32_t *rows = all + (int64_t)i * matrix->longest * k;
+        if (!check_ids(x, "token_ids_logprob", &scores->ids)) {
+            return false;
+        }
+        for (int64_t t = 0; t < request->prompts.all[i].n; t++) {
+            const struct lb_sglang_ids *of = &scores->ids;
+            if (scores->positions) {
+                static const struct lb_sglang_ids none;
+                of = t + 1 < scores->n_positions ? &scores->positions[t + 1] : &none;
+                if (!check_ids(x, "token_ids_logprob_positions", of)) {
+                    return false;
+                }
+            }
+            if (of->n > 0) {
+                memcpy(rows + t * k, of->ids, (size_t)of->n * sizeof *rows);
+            }
+        }
+    }
+    return all != NULL;
+}
+
+/* What the answer takes as text, about; false after an error where that is certainly too much. */
+static bool plan_bytes(struct lb_exchange *x, struct asked *asked) {
+    const struct lb_sglang_generate *request = &asked->request;
+    size_t each = TRIPLE_BYTES + (request->texts ? TEXT_BYTES : 0), triples = 0;
+    asked->answer_bytes = request->prompts.n * ANSWER_BYTES;
+    for (size_t i = 0; i < request->prompts.n; i++) {
+        const struct lb_sglang_scores *scores = &request->scores[i];
+        int64_t n = request->prompts.all[i].n;
+        int64_t rows = n + 1 - first_listed(request, i);
+        int64_t k = scores->ids.n + (request->flat ? 1 : scores->top_k);
+        asked->answer_bytes += request->return_prompt_ids ? (size_t)n * ID_BYTES : 0;
+        if (!scores->asked) {
+            continue;
+        }
+        triples += (size_t)(rows * (1 + k));
+        for (int64_t t = 0; t < scores->n_positions; t++) {
+            triples += (size_t)scores->positions[t].n;
+        }
+        if (request->flat) {
+            asked->answer_bytes += (size_t)(rows * scores->top_k) * TRIPLE_BYTES;
+        }
+    }
+    asked->answer_bytes += triples * each;
+    x->heavy |= asked->answer_bytes > (size_t)LB_LIGHT_NUMBERS * TRIPLE_BYTES;
+    if (triples > LB_MAX_RESPONSE_BYTES / LEAST_TRIPLE_BYTES) {
+        lb_reply_error(x, 413,
+                       "request: %zu log-probabilities take more text than an answer may have, %u MiB: ask "
+                       "for fewer, or for the outputs of /v2",
+                       triples, LB_MAX_RESPONSE_BYTES >> 20);
+        return false;
+    }
+    return true;
+}
+
+/* The visit's job; false after an error. */
+static bool plan(struct lb_server *server, struct lb_exchange *x, struct asked *asked) {
+    const struct lb_sglang_generate *request = &asked->request;
+    struct lb_vllm_sampling sampling = request->sampling;
+    struct lb_vllm_matrix matrix;
+    int64_t scored = 0;
+    bool listed = false;
+    sampling.logprobs = 1;
+    if (!check(x, request) || !plan_bytes(x, asked) || !lb_vllm_matrix(x, &request->prompts, true, &matrix)) {
+        return false;
+    }
+    for (size_t i = 0; i < request->prompts.n; i++) {
+        const struct lb_sglang_scores *scores = &request->scores[i];
+        int64_t first = first_listed(request, i), most = most_positions(scores);
+        most = most > scores->ids.n ? most : scores->ids.n;
+        scored = most > scored ? most : scored;
+        sampling.logprobs = scores->top_k > sampling.logprobs ? scores->top_k : sampling.logprobs;
+        if (first < matrix.starts[i]) {
+            matrix.starts[i] = (int32_t)first;
+            listed = true;
+        }
+    }
+    bool planned =
+        (scored == 0 || score(server, x, request, scored, &matrix)) &&
+        lb_vllm_plan(server, x, &sampling, -request->priority, &matrix, listed); /* there higher goes first */
+    lb_vllm_matrix_finish(&matrix);
+    return planned;
+}
+
+static bool decode(struct lb_exchange *x, struct asked *asked) {
+    const char *body = x->body.data ? x->body.data : "";
+    struct lb_detail detail = {0};
+    enum lb_status status = lb_sglang_generate_decode(body, x->body.len, &x->arena, &asked->request, &detail);
+    if (status != LB_OK) {
+        lb_reply_fail(x, status, &detail);
+    }
+    return status == LB_OK;
+}
+
+/* The question as a job that is ready to be queued; false after an error. */
+static bool prepare(struct lb_server *server, struct lb_exchange *x) {
+    struct asked *asked = lb_vllm_begin(server, x, sizeof *asked);
+    return asked && decode(x, asked) && lb_vllm_find_model(x, asked->request.model) &&
+           lb_vllm_check(x, &asked->request.sampling, "max_new_tokens") &&
+           lb_vllm_encode(x, &asked->request.prompts, true) && plan(server, x, asked) &&
+           lb_vllm_planned(server, x, asked->answer_bytes);
+}
+
+/* ---- the answer ---- */
+
+/* Log-probabilities at the temperature that was drawn at, in the arena; NULL when out of memory. */
+static const float *lifted(const struct lb_job *job, int64_t b, const float *plain, int64_t n,
+                           struct lb_arena *arena) {
+    float *out = lb_arena_array(arena, (size_t)n, sizeof *out);
+    for (int64_t i = 0; out && i < n; i++) {
+        double v = plain[i] / job->draw->temperature + job->draw->lifts[b];
+        out[i] = (float)(v < 0 ? v : 0);
+    }
+    return out;
+}
+
+/* What is said of sequence b; false when out of memory. */
+static bool answer_of(const struct lb_sglang_generate *request, const struct lb_job *job, int64_t b,
+                      struct lb_arena *arena, struct lb_sglang_answer *out) {
+    int64_t n = lb_job_length(job, b), first = first_listed(request, (size_t)b);
+    int64_t row = b * job->rows - job->start[b], k = job->n_scored;
+    struct lb_vllm_choice choice = {.next = lb_vllm_rows_of(job, b, n - 1)};
+    lb_vllm_choose(job, &request->sampling, b, &choice);
+    out->ids = job->ids + job->offsets[b];
+    out->n = n;
+    out->first = first;
+    out->next = choice.next;
+    out->next_id = choice.generated;
+    out->next_logprob = choice.generated_logprob;
+    out->n_generated = request->sampling.max_tokens;
+    out->n_scores = k;
+    if (first < n) {
+        out->prompt = lb_vllm_rows_of(job, b, first);
+        out->scores = lb_vllm_output(job, LB_OUT_AT_LOGPROBS, (row + first) * k);
+    }
+    out->next_scores = lb_vllm_output(job, LB_OUT_AT_LOGPROBS, (row + n - 1) * k);
+    if (job->draw && job->draw->temperature != job->temperature) {
+        out->next.top_logprobs = lifted(job, b, out->next.top_logprobs, out->next.k, arena);
+        out->next_scores = out->next_scores ? lifted(job, b, out->next_scores, k, arena) : NULL;
+        return out->next.top_logprobs && (out->next_scores || k == 0);
+    }
+    return true;
+}
+
+static const char *name_of(const struct lb_sglang_generate *request, const char *name, int64_t b,
+                           struct lb_arena *arena) {
+    if (request->rids) {
+        return request->rids[b];
+    }
+    return request->batch ? lb_arena_printf(arena, "%s_%lld", name, (long long)b) : name;
+}
+
+static void put_answers(struct lb_exchange *x, const char *name, struct lb_vllm_writer *writer) {
+    const struct lb_visit *visit = x->user;
+    const struct lb_sglang_generate *request = &((const struct asked *)visit->asked)->request;
+    const struct lb_job *job = visit->job;
+    struct lb_buf text;
+    lb_buf_init(&text, LB_MAX_RESPONSE_BYTES);
+    lb_buf_append_str(writer->buf, request->batch ? "[" : "");
+    for (int64_t b = 0; b < job->n_seqs && writer->status == LB_OK; b++) {
+        struct lb_sglang_answer answer = {.version = job->model->version};
+        answer.id = name_of(request, name, b, &x->arena);
+        bool made = answer.id && answer_of(request, job, b, &x->arena, &answer);
+        lb_buf_reset(&text);
+        if (made && answer.n_generated > 0 && job->model->tokenizer) {
+            lb_vllm_put_generated(job->model->tokenizer, &request->sampling, answer.next_id, &text);
+        }
+        if (!made || lb_buf_status(&text) != LB_OK) {
+            writer->status = lb_fail(writer->detail, LB_E_NOMEM, "out of memory; try again");
+            break;
+        }
+        answer.text = text.data ? text.data : "";
+        answer.text_len = text.len;
+        answer.seconds = (double)(lb_now_ns() - x->started_ns) / LB_SECOND_NS;
+        lb_buf_append_str(writer->buf, b > 0 ? "," : "");
+        lb_sglang_put_answer(writer, request, &request->scores[b], &answer);
+    }
+    lb_buf_append_str(writer->buf, request->batch ? "]" : "");
+    lb_buf_finish(&text);
+}
+
+static void finish(struct lb_server *server, struct lb_exchange *x) {
+    const struct asked *asked = ((const struct lb_visit *)x->user)->asked;
+    struct lb_detail detail = {0};
+    struct lb_vllm_writer writer;
+    if (!lb_submit_computed(server, x)) {
+        return;
+    }
+    const char *name = lb_vllm_open_answer(x, "", asked->request.rid, &writer, &detail);
+    if (name) {
+        put_answers(x, name, &writer);
+        lb_vllm_send(server, x, &writer, asked->answer_bytes);
+    }
+}
+
+void lb_handle_sglang_generate(struct lb_server *server, struct lb_exchange *x,
+                               const struct lb_route_match *match) {
+    (void)match;
+    if (!lb_submit_gone(x) && prepare(server, x)) {
+        lb_submit(server, x, finish);
+    }
+}

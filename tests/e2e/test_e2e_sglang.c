@@ -1,0 +1,402 @@
+/* limbeckd asked in SGLang's dialect: the numbers are those of /v2, to the last bit, alignment and shapes are
+ * theirs, and so are errors. */
+#include <stdarg.h>
+#include <stddef.h>
+#include <setjmp.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include "common/base/file.h"
+#include "common/base/json.h"
+#include "proto/outputs.h"
+#include "tests/e2e/ask.h"
+#include "tests/support/tiny_model.h"
+
+#include <math.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define V 97
+#define B 3
+#define T 14
+#define K 5
+#define S 3 /* scored ids of a position */
+
+static char folder[] = "/tmp/limbeck-e2e-sglang-XXXXXX";
+static char teacher[160], bare[160];
+static struct lb_daemon daemon_, two; /* one model with a tokenizer; that and one without */
+static int32_t ids[B * T], scored[B * T * S];
+static const int32_t lengths[B] = {T, 1, 6};
+
+/* ---- asking ---- */
+
+static json_t *ask(const struct lb_daemon *of, const char *path, const char *body, int status) {
+    struct lb_answer answer;
+    json_t *json = NULL;
+    assert_true(lb_daemon_ask(of, body ? "POST" : "GET", path, "", body, body ? strlen(body) : 0, &answer));
+    if (answer.status != status) {
+        fail_msg("%s: status %d, not %d: %s", body, answer.status, status, answer.body.data);
+    }
+    assert_int_equal(lb_json_parse(answer.body.data, answer.body.len, 0, path, &json, NULL), LB_OK);
+    lb_answer_finish(&answer);
+    return json;
+}
+
+/* Ids as JSON. */
+static size_t put_ids(char *text, size_t size, const int32_t *list, int64_t n) {
+    size_t used = (size_t)snprintf(text, size, "[");
+    for (int64_t i = 0; i < n; i++) {
+        used += (size_t)snprintf(text + used, size - used, i ? ",%d" : "%d", list[i]);
+    }
+    return used + (size_t)snprintf(text + used, size - used, "]");
+}
+
+/* The prompts [B], or the first alone, with more keys. */
+static json_t *generate(const struct lb_daemon *of, bool batch, const char *keys) {
+    char body[8192];
+    size_t n = (size_t)snprintf(body, sizeof body, "{\"input_ids\":%s", batch ? "[" : "");
+    for (int b = 0; b < (batch ? B : 1); b++) {
+        n += (size_t)snprintf(body + n, sizeof body - n, b ? "," : "");
+        n += put_ids(body + n, sizeof body - n, ids + b * T, lengths[b]);
+    }
+    snprintf(body + n, sizeof body - n, "%s%s}", batch ? "]" : "", keys);
+    return ask(of, "/generate", body, 200);
+}
+
+static const json_t *meta(const json_t *answer, const char *key) {
+    const json_t *value = json_object_get(json_object_get(answer, "meta_info"), key);
+    assert_non_null(value);
+    return value;
+}
+
+/* What /v2 says of the same sequences. */
+static void reference(struct lb_ask *of, double temperature) {
+    lb_ask_ids(of, B, T, ids);
+    lb_ask_input(of, LB_IN_LENGTHS, LB_DT_INT32, B, 0, lengths);
+    struct lb_wire_tensor *at = &of->inputs[of->request.n_inputs++];
+    *at = (struct lb_wire_tensor){.name = LB_IN_SCORE_IDS,
+                                  .datatype = LB_DT_INT32,
+                                  .n_dims = 3,
+                                  .dim = {B, T, S},
+                                  .data = scored,
+                                  .bytes = sizeof scored,
+                                  .binary = true};
+    of->request.top_k = K;
+    of->request.temperature = temperature;
+    static const char *const names[] = {"logits.topk_ids", "logprobs.topk_values", "logprobs.actual",
+                                        "logprobs.at_ids"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        lb_ask_output(of, names[i], LB_DT_NONE, true);
+    }
+    lb_ask_send_ok(&daemon_, "teacher", of, "");
+}
+
+static int32_t integer(const struct lb_ask *of, int output, int64_t at) {
+    int32_t v;
+    memcpy(&v, (const char *)of->response.outputs[output].data + at * 4, sizeof v);
+    return v;
+}
+
+static float real(const struct lb_ask *of, int output, int64_t at) {
+    float v;
+    memcpy(&v, (const char *)of->response.outputs[output].data + at * 4, sizeof v);
+    return v;
+}
+
+/* [logprob, id, null] */
+static void check_triple(const json_t *triple, float logprob, int32_t id) {
+    assert_int_equal(json_array_size(triple), 3);
+    assert_true((float)json_real_value(json_array_get(triple, 0)) == logprob);
+    assert_int_equal(json_integer_value(json_array_get(triple, 1)), id);
+    assert_true(json_is_null(json_array_get(triple, 2)));
+}
+
+static void check_top(const json_t *list, const struct lb_ask *of, int64_t row, int k) {
+    assert_int_equal(json_array_size(list), k);
+    for (int i = 0; i < k; i++) {
+        check_triple(json_array_get(list, (size_t)i), real(of, 1, row * K + i), integer(of, 0, row * K + i));
+    }
+}
+
+static void check_scored(const json_t *list, const struct lb_ask *of, int64_t row) {
+    assert_int_equal(json_array_size(list), S);
+    for (int i = 0; i < S; i++) {
+        check_triple(json_array_get(list, (size_t)i), real(of, 3, row * S + i), scored[row * S + i]);
+    }
+}
+
+/* ---- numbers ---- */
+
+/* A list of answers for a list of prompts, at temperature 1 whatever is said. */
+static void test_prompts(void **state) {
+    (void)state;
+    static const int starts[] = {0, 1};
+    struct lb_ask of;
+    reference(&of, 1);
+    char keys[400], chosen[64];
+    put_ids(chosen, sizeof chosen, scored, S);
+    for (size_t s = 0; s < 2; s++) {
+        snprintf(
+            keys, sizeof keys,
+            ",\"sampling_params\":{\"max_new_tokens\":0,\"temperature\":1.5},\"return_logprob\":true,"
+            "\"logprob_start_len\":[%d,0,%d],\"top_logprobs_num\":3,\"token_ids_logprob\":%s,\"rid\":\"r\"",
+            starts[s], starts[s], chosen);
+        json_t *answers = generate(&daemon_, true, keys);
+        assert_int_equal(json_array_size(answers), B);
+        for (int b = 0; b < B; b++) {
+            const json_t *answer = json_array_get(answers, (size_t)b);
+            const json_t *own = meta(answer, "input_token_logprobs"),
+                         *top = meta(answer, "input_top_logprobs");
+            const json_t *at = meta(answer, "input_token_ids_logprobs");
+            int first = b == 1 ? 0 : starts[s];
+            int n = lengths[b] - first;
+            assert_int_equal(json_array_size(own), n);
+            assert_int_equal(json_array_size(top), n);
+            assert_int_equal(json_array_size(at), n);
+            assert_true(json_is_null(json_array_get(json_array_get(own, 0), 0)));
+            assert_int_equal(json_integer_value(json_array_get(json_array_get(own, 0), 1)),
+                             ids[b * T + first]);
+            assert_true(json_is_null(json_array_get(top, 0)) && json_is_null(json_array_get(at, 0)));
+            for (int i = 1; i < n; i++) {
+                int64_t row = b * T + first + i - 1;
+                check_triple(json_array_get(own, (size_t)i), real(&of, 2, row), ids[row + 1]);
+                check_top(json_array_get(top, (size_t)i), &of, row, 3);
+                if (b == 0 && row == 0) {
+                    check_scored(json_array_get(at, (size_t)i), &of, row);
+                }
+                assert_int_equal(json_array_size(json_array_get(at, (size_t)i)), S);
+            }
+            int64_t last = b * T + lengths[b] - 1;
+            const json_t *next = json_array_get(meta(answer, "output_token_logprobs"), 0);
+            check_triple(next, real(&of, 1, last * K), integer(&of, 0, last * K));
+            check_top(json_array_get(meta(answer, "output_top_logprobs"), 0), &of, last, 3);
+            assert_int_equal(json_integer_value(meta(answer, "prompt_tokens")), lengths[b]);
+            assert_int_equal(json_integer_value(meta(answer, "completion_tokens")), 0);
+            assert_int_equal(json_array_size(json_object_get(answer, "output_ids")), 0);
+            assert_string_equal(json_string_value(meta(answer, "weight_version")), of.response.model_version);
+            char name[16];
+            snprintf(name, sizeof name, "r_%d", b);
+            assert_string_equal(json_string_value(meta(answer, "id")), name);
+        }
+        json_decref(answers);
+    }
+    lb_ask_finish(&of);
+}
+
+/* Other ids at each position: list t is about token t. */
+static void test_positions(void **state) {
+    (void)state;
+    struct lb_ask of;
+    reference(&of, 1);
+    char keys[2048];
+    size_t n = (size_t)snprintf(keys, sizeof keys,
+                                ",\"sampling_params\":{\"max_new_tokens\":0},\"return_logprob\":true,"
+                                "\"logprob_start_len\":0,\"token_ids_logprob_positions\":[[],[]");
+    for (int t = 2; t < T; t++) {
+        n += (size_t)snprintf(keys + n, sizeof keys - n, ",");
+        n += put_ids(keys + n, sizeof keys - n, scored + (t - 1) * S, S);
+    }
+    snprintf(keys + n, sizeof keys - n, "]");
+    json_t *answer = generate(&daemon_, false, keys);
+    const json_t *at = meta(answer, "input_token_ids_logprobs");
+    assert_int_equal(json_array_size(at), T);
+    assert_true(json_is_null(json_array_get(at, 0)) && json_is_null(json_array_get(at, 1)));
+    for (int t = 2; t < T; t++) {
+        check_scored(json_array_get(at, (size_t)t), &of, t - 1);
+    }
+    assert_int_equal(json_array_size(meta(answer, "output_token_ids_logprobs")), 0);
+    json_decref(answer);
+    lb_ask_finish(&of);
+}
+
+/* One token that is drawn: its log-probability, and those beside it, are at the temperature it was drawn at,
+ * and the prompt's are not. */
+static void test_drawn(void **state) {
+    (void)state;
+    struct lb_ask of, hot;
+    char keys[400], chosen[64];
+    int32_t same[S];
+    for (int i = 0; i < S; i++) {
+        same[i] = scored[(T - 1) * S + i];
+    }
+    reference(&of, 1);
+    reference(&hot, 2);
+    put_ids(chosen, sizeof chosen, same, S);
+    snprintf(
+        keys, sizeof keys,
+        ",\"sampling_params\":{\"max_new_tokens\":1,\"temperature\":2,\"top_k\":3,\"sampling_seed\":5},"
+        "\"return_logprob\":true,\"logprob_start_len\":0,\"top_logprobs_num\":3,\"token_ids_logprob\":%s",
+        chosen);
+    json_t *answer = generate(&daemon_, false, keys), *again = generate(&daemon_, false, keys);
+    assert_true(json_equal(json_object_get(answer, "output_ids"), json_object_get(again, "output_ids")));
+    int64_t id = json_integer_value(json_array_get(json_object_get(answer, "output_ids"), 0));
+    const json_t *top = json_array_get(meta(answer, "output_top_logprobs"), 0);
+    const json_t *next = json_array_get(meta(answer, "output_token_logprobs"), 0);
+    const json_t *at = json_array_get(meta(answer, "output_token_ids_logprobs"), 0);
+    bool found = false;
+    for (int i = 0; i < 3; i++) {
+        const json_t *triple = json_array_get(top, (size_t)i);
+        double logprob = json_real_value(json_array_get(triple, 0));
+        assert_int_equal(json_integer_value(json_array_get(triple, 1)), integer(&hot, 0, (T - 1) * K + i));
+        assert_true(fabs(logprob - (double)real(&hot, 1, (T - 1) * K + i)) < 1e-5);
+        if (json_integer_value(json_array_get(triple, 1)) == id) {
+            assert_int_equal(json_integer_value(json_array_get(next, 1)), id);
+            assert_true((float)json_real_value(json_array_get(next, 0)) == real(&hot, 1, (T - 1) * K + i));
+            found = true;
+        }
+        triple = json_array_get(at, (size_t)i);
+        assert_true(
+            fabs(json_real_value(json_array_get(triple, 0)) - (double)real(&hot, 3, (T - 1) * S + i)) < 1e-5);
+    }
+    assert_true(found);
+    check_triple(json_array_get(meta(answer, "input_token_logprobs"), 1), real(&of, 2, 0), ids[1]);
+    assert_int_equal(json_integer_value(meta(answer, "completion_tokens")), 1);
+    json_decref(answer);
+    json_decref(again);
+    lb_ask_finish(&of);
+    lb_ask_finish(&hot);
+}
+
+static void test_texts(void **state) {
+    (void)state;
+    json_t *answer = ask(&daemon_, "/generate",
+                         "{\"text\":\"ab\",\"sampling_params\":{\"max_new_tokens\":1,\"temperature\":0,"
+                         "\"skip_special_tokens\":false},\"return_logprob\":true,\"logprob_start_len\":0,"
+                         "\"return_text_in_logprobs\":true,\"return_prompt_token_ids\":true}",
+                         200);
+    const json_t *own = meta(answer, "input_token_logprobs");
+    assert_int_equal(json_array_size(own), 2);
+    assert_string_equal(json_string_value(json_array_get(json_array_get(own, 0), 2)), "a");
+    assert_string_equal(json_string_value(json_array_get(json_array_get(own, 1), 2)), "b");
+    const json_t *next = json_array_get(meta(answer, "output_token_logprobs"), 0);
+    assert_true(json_string_length(json_object_get(answer, "text")) > 0);
+    assert_string_equal(json_string_value(json_object_get(answer, "text")),
+                        json_string_value(json_array_get(next, 2)));
+    assert_int_equal(json_array_size(json_object_get(answer, "prompt_token_ids")), 2);
+    json_decref(answer);
+    /* by default nothing is listed of the prompt; without return_logprob nothing at all */
+    answer = generate(&daemon_, false, ",\"sampling_params\":{\"max_new_tokens\":1},\"return_logprob\":true");
+    assert_int_equal(json_array_size(meta(answer, "input_token_logprobs")), 1);
+    json_decref(answer);
+    answer = generate(&daemon_, false, ",\"sampling_params\":{\"max_new_tokens\":0},\"return_logprob\":true");
+    assert_int_equal(json_array_size(meta(answer, "input_token_logprobs")), 0);
+    assert_int_equal(json_array_size(meta(answer, "output_token_logprobs")), 1);
+    json_decref(answer);
+    answer = generate(&daemon_, false, ",\"sampling_params\":{\"max_new_tokens\":1}");
+    assert_null(json_object_get(json_object_get(answer, "meta_info"), "output_token_logprobs"));
+    json_decref(answer);
+}
+
+/* ---- what there is, and what not ---- */
+
+static void test_others(void **state) {
+    (void)state;
+    static const char *const infos[] = {"/model_info", "/get_model_info", "/server_info", "/get_server_info"};
+    for (size_t i = 0; i < sizeof infos / sizeof *infos; i++) {
+        json_t *info = ask(&daemon_, infos[i], NULL, 200);
+        assert_string_equal(json_string_value(json_object_get(info, "model_path")), "teacher");
+        assert_int_equal(json_string_length(json_object_get(info, "weight_version")), 64);
+        if (i < 2) {
+            assert_true(json_is_true(json_object_get(info, "is_generation")));
+        } else {
+            assert_int_equal(json_integer_value(json_object_get(info, "context_length")), 128);
+        }
+        json_decref(info);
+    }
+    json_decref(ask(&daemon_, "/health_generate", NULL, 200));
+    struct lb_answer answer;
+    assert_true(lb_daemon_ask(&daemon_, "POST", "/flush_cache", "", NULL, 0, &answer));
+    assert_int_equal(answer.status, 200);
+    lb_answer_finish(&answer);
+    /* of two models one is named */
+    json_t *named = generate(&two, false, ",\"model\":\"bare\",\"sampling_params\":{\"max_new_tokens\":1}");
+    assert_string_equal(json_string_value(json_object_get(named, "text")), "");
+    json_decref(named);
+}
+
+static void test_errors(void **state) {
+    (void)state;
+    static const struct {
+        const char *body, *part;
+    } bad[] = {
+        {"{", "not valid JSON"},
+        {"{\"input_ids\":[1]}", "max_new_tokens is 128"},
+        {"{\"input_ids\":[1],\"sampling_params\":{\"max_new_tokens\":2}}", "max_new_tokens is 2"},
+        {"{\"input_ids\":[97],\"sampling_params\":{\"max_new_tokens\":1}}", "outside the vocabulary"},
+        {"{\"input_ids\":[1],\"sampling_params\":{\"max_new_tokens\":1},\"stream\":true}", "stream"},
+        {"{\"input_ids\":[1],\"sampling_params\":{\"max_new_tokens\":1},\"return_logprob\":true,"
+         "\"logprob_start_len\":1}",
+         "logprob_start_len is 1, and prompt 0 has 1"},
+        {"{\"input_ids\":[1],\"sampling_params\":{\"max_new_tokens\":0},\"return_logprob\":true,"
+         "\"token_ids_logprob\":[97]}",
+         "token_ids_logprob: 97: outside"},
+        {"{\"input_ids\":[1,2],\"sampling_params\":{\"max_new_tokens\":0},\"return_logprob\":true,"
+         "\"token_ids_logprob_positions\":[[],[97]]}",
+         "positions: 97: outside"},
+        {"{\"input_ids\":[1,2],\"sampling_params\":{\"max_new_tokens\":0},\"return_logprob\":true,"
+         "\"token_ids_logprob_positions\":[[]]}",
+         "has 1 lists for the 2 tokens"},
+    };
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        json_t *answer = ask(&daemon_, "/generate", bad[i].body, 400);
+        const json_t *error = json_object_get(answer, "error");
+        const char *message = json_string_value(json_object_get(error, "message"));
+        if (!message || !strstr(message, bad[i].part)) {
+            fail_msg("%s: %s", bad[i].body, message ? message : "no message");
+        }
+        json_decref(answer);
+    }
+    json_decref(
+        ask(&two, "/generate", "{\"input_ids\":[1],\"sampling_params\":{\"max_new_tokens\":1}}", 400));
+    json_decref(ask(&two, "/generate",
+                    "{\"model\":\"nobody\",\"input_ids\":[1],\"sampling_params\":{\"max_new_tokens\":1}}",
+                    404));
+    json_decref(ask(&two, "/generate",
+                    "{\"model\":\"bare\",\"text\":\"a\",\"sampling_params\":{\"max_new_tokens\":1}}", 400));
+    json_decref(ask(&two, "/get_model_info", NULL, 400));
+}
+
+/* ---- start and stop ---- */
+
+static int start_all(void **state) {
+    (void)state;
+    struct lb_config config;
+    char path[128];
+    assert_non_null(mkdtemp(folder));
+    lb_tiny_llama(&config);
+    config.initializer_range = 0.5; /* so that answers differ */
+    snprintf(path, sizeof path, "%s/teacher", folder);
+    lb_tiny_save(&config, 1, path, LB_F32, true);
+    snprintf(teacher, sizeof teacher, "teacher=%s", path);
+    snprintf(path, sizeof path, "%s/bare", folder);
+    lb_tiny_save(&config, 2, path, LB_F32, false);
+    snprintf(bare, sizeof bare, "bare=%s", path);
+    for (int i = 0; i < B * T; i++) {
+        ids[i] = (i * 37 + 11) % V;
+        for (int s = 0; s < S; s++) {
+            scored[i * S + s] = (i * 13 + s * 29 + 7) % V;
+        }
+    }
+    assert_true(lb_daemon_start(&daemon_, folder, "daemon", (const char *[]){teacher, NULL}, true));
+    assert_true(lb_daemon_start(&two, folder, "two", (const char *[]){teacher, bare, NULL}, true));
+    return 0;
+}
+
+static int stop_all(void **state) {
+    (void)state;
+    assert_int_equal(lb_daemon_stop(&daemon_, SIGTERM), 0);
+    assert_int_equal(lb_daemon_stop(&two, SIGTERM), 0);
+    assert_int_equal(lb_remove_tree(folder, NULL), LB_OK);
+    return 0;
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_prompts), cmocka_unit_test(test_positions), cmocka_unit_test(test_drawn),
+        cmocka_unit_test(test_texts),   cmocka_unit_test(test_others),    cmocka_unit_test(test_errors),
+    };
+    return cmocka_run_group_tests(tests, start_all, stop_all);
+}
