@@ -1,0 +1,253 @@
+/* Questions in SGLang's dialect, and what is made of the answers. */
+#include "proto/sglang_ask.h"
+
+#include "common/base/base64.h"
+#include "common/base/mem.h"
+
+#include <math.h>
+#include <string.h>
+
+#define WHAT "the answer"
+
+/* ---- questions ---- */
+
+/* Ids from 0 on. */
+static void put_ids(struct lb_buf *out, const int32_t *ids, int64_t n) {
+    const char *between = "";
+    lb_buf_append_str(out, "[");
+    for (int64_t i = 0; i < n; i++) {
+        if (ids[i] >= 0) {
+            lb_buf_printf(out, "%s%d", between, ids[i]);
+            between = ",";
+        }
+    }
+    lb_buf_append_str(out, "]");
+}
+
+void lb_sglang_ask(struct lb_buf *out, const struct lb_vllm_prompts *prompts, int64_t k,
+                   const int32_t *const *chosen, int64_t n_chosen) {
+    lb_buf_append_str(out, "{\"input_ids\":[");
+    for (size_t i = 0; i < prompts->n; i++) {
+        lb_buf_append_str(out, i > 0 ? "," : "");
+        put_ids(out, prompts->all[i].ids, prompts->all[i].n);
+    }
+    /* One token is drawn: it costs nothing beside the prompt, and no version of SGLang leaves it out. */
+    lb_buf_append_str(out, "],\"sampling_params\":{\"max_new_tokens\":1,\"temperature\":0},"
+                           "\"return_logprob\":true,\"logprob_start_len\":0");
+    if (k > 0) {
+        lb_buf_printf(out,
+                      ",\"top_logprobs_num\":%lld,\"return_flat_raw_top_logprobs\":true,"
+                      "\"return_flat_raw_top_logprobs_b64\":true",
+                      (long long)k);
+    }
+    if (chosen) {
+        lb_buf_append_str(out, ",\"token_ids_logprob_positions\":[");
+        for (size_t i = 0; i < prompts->n; i++) {
+            lb_buf_append_str(out, i > 0 ? ",[[]" : "[[]");
+            for (int64_t t = 0; t + 1 < prompts->all[i].n; t++) {
+                lb_buf_append_str(out, ",");
+                put_ids(out, chosen[i] + t * n_chosen, n_chosen);
+            }
+            lb_buf_append_str(out, "]");
+        }
+        lb_buf_append_str(out, "]");
+    }
+    lb_buf_append_str(out, "}");
+}
+
+/* ---- answers ---- */
+
+/* Where an answer is being read. */
+struct at {
+    size_t prompt;
+    const struct lb_vllm_prompt *of;
+    struct lb_detail *detail;
+};
+
+/* [logprob, id, text]. */
+static bool read_triple(const json_t *triple, int32_t *id, float *logprob) {
+    const json_t *value = json_array_get(triple, 0), *of = json_array_get(triple, 1);
+    json_int_t number = json_is_integer(of) ? json_integer_value(of) : -1;
+    if ((!json_is_number(value) && !json_is_null(value)) || number < 0 || number > INT32_MAX) {
+        return false;
+    }
+    *id = (int32_t)number;
+    *logprob = json_is_null(value) ? LB_VLLM_LEAST_LOGPROB : (float)json_number_value(value);
+    return true;
+}
+
+/* A list of one entry for each token of the prompt, the first null. */
+static enum lb_status read_list(const struct at *at, const json_t *meta, const char *key,
+                                const json_t **out) {
+    const json_t *list = json_object_get(meta, key);
+    if (!json_is_array(list) || json_array_size(list) != (size_t)at->of->n) {
+        return lb_fail(at->detail, LB_E_FORMAT,
+                       WHAT ": %s of prompt %zu is no list of the prompt's %lld tokens; is the server an "
+                            "SGLang?",
+                       key, at->prompt, (long long)at->of->n);
+    }
+    *out = list;
+    return LB_OK;
+}
+
+static enum lb_status read_own(const struct at *at, const json_t *meta, struct lb_sglang_told *out) {
+    const json_t *list = NULL;
+    enum lb_status status = read_list(at, meta, "input_token_logprobs", &list);
+    for (int64_t t = 0; status == LB_OK && t < at->of->n; t++) {
+        int32_t id = -1;
+        float logprob = 0;
+        if (!read_triple(json_array_get(list, (size_t)t), &id, &logprob)) {
+            return lb_fail(at->detail, LB_E_FORMAT,
+                           WHAT ": input_token_logprobs[%lld] of prompt %zu is no log-probability and id",
+                           (long long)t, at->prompt);
+        }
+        if (id != at->of->ids[t]) {
+            return lb_fail(at->detail, LB_E_FORMAT,
+                           WHAT
+                           " is to another prompt: token %lld of prompt %zu is %d, asked was %d; does an "
+                           "HTTP cache in between ignore request bodies?",
+                           (long long)t, at->prompt, id, at->of->ids[t]);
+        }
+        if (t > 0) {
+            out->own[t - 1] = logprob;
+        }
+    }
+    return status;
+}
+
+static enum lb_status read_nested(const struct at *at, const json_t *meta, int64_t k,
+                                  struct lb_sglang_told *out) {
+    const json_t *list = NULL;
+    enum lb_status status = read_list(at, meta, "input_top_logprobs", &list);
+    for (int64_t t = 0; status == LB_OK && t < out->rows; t++) {
+        const json_t *row = json_array_get(list, (size_t)t + 1);
+        bool good = json_array_size(row) == (size_t)k;
+        for (int64_t i = 0; good && i < k; i++) {
+            good =
+                read_triple(json_array_get(row, (size_t)i), &out->ids[t * k + i], &out->logprobs[t * k + i]);
+        }
+        if (!good) {
+            return lb_fail(at->detail, LB_E_FORMAT,
+                           WHAT
+                           ": input_top_logprobs[%lld] of prompt %zu is no list of %lld log-probabilities "
+                           "and ids",
+                           (long long)t + 1, at->prompt, (long long)k);
+        }
+    }
+    return status;
+}
+
+/* 4-byte numbers of a member in base64; room of 3 bytes more. */
+static enum lb_status read_numbers(const struct at *at, const json_t *meta, const char *key,
+                                   const char *dtype_key, const char *dtype, size_t bytes, void *out) {
+    const json_t *text = json_object_get(meta, key);
+    const char *is = json_string_value(json_object_get(meta, dtype_key));
+    size_t len = 0;
+    if (!json_is_string(text) || !is || strcmp(is, dtype) != 0 ||
+        json_string_length(text) != (bytes + 2) / 3 * 4 ||
+        !lb_base64_bytes(json_string_value(text), json_string_length(text), out, &len) || len != bytes) {
+        return lb_fail(at->detail, LB_E_FORMAT, WHAT ": %s of prompt %zu is not base64 of %zu bytes of %s",
+                       key, at->prompt, bytes, dtype);
+    }
+    return LB_OK;
+}
+
+static enum lb_status read_flat(const struct at *at, const json_t *meta, int64_t k,
+                                struct lb_sglang_told *out) {
+    const json_t *shape = json_object_get(meta, "input_top_logprobs_shape");
+    size_t bytes = (size_t)(out->rows * k) * sizeof(float);
+    if (json_integer_value(json_array_get(shape, 0)) != out->rows ||
+        json_integer_value(json_array_get(shape, 1)) != k ||
+        json_integer_value(json_object_get(meta, "input_top_logprobs_null_prefix")) != 1) {
+        return lb_fail(at->detail, LB_E_FORMAT,
+                       WHAT ": input_top_logprobs_shape of prompt %zu is not [%lld, %lld] behind one null",
+                       at->prompt, (long long)out->rows, (long long)k);
+    }
+    enum lb_status status =
+        read_numbers(at, meta, "input_top_logprobs_val_flat_b64", "input_top_logprobs_val_flat_b64_dtype",
+                     "float32", bytes, out->logprobs);
+    if (status == LB_OK) {
+        status = read_numbers(at, meta, "input_top_logprobs_idx_flat_b64",
+                              "input_top_logprobs_idx_flat_b64_dtype", "int32", bytes, out->ids);
+    }
+    for (int64_t i = 0; status == LB_OK && i < out->rows * k; i++) {
+        if (out->ids[i] < 0 || isnan(out->logprobs[i])) {
+            return lb_fail(at->detail, LB_E_FORMAT,
+                           WHAT ": the likeliest of prompt %zu hold what is no id, or no number", at->prompt);
+        }
+        out->logprobs[i] = fmaxf(out->logprobs[i], LB_VLLM_LEAST_LOGPROB);
+    }
+    return status;
+}
+
+static enum lb_status read_chosen(const struct at *at, const json_t *meta, const int32_t *chosen, int64_t n,
+                                  struct lb_sglang_told *out) {
+    static const char key[] = "input_token_ids_logprobs";
+    const json_t *list = NULL;
+    if (!json_object_get(meta, key)) {
+        return lb_fail(at->detail, LB_E_UNSUPPORTED,
+                       WHAT " has no %s: this server takes no ids for each position "
+                            "(token_ids_logprob_positions)",
+                       key);
+    }
+    enum lb_status status = read_list(at, meta, key, &list);
+    for (int64_t t = 0; status == LB_OK && t < out->rows; t++) {
+        const json_t *row = json_array_get(list, (size_t)t + 1);
+        size_t next = 0;
+        bool good = true;
+        for (int64_t i = 0; good && i < n; i++) {
+            int32_t id = -1, asked = chosen[t * n + i];
+            out->chosen[t * n + i] = -INFINITY;
+            if (asked >= 0) {
+                good = read_triple(json_array_get(row, next++), &id, &out->chosen[t * n + i]) && id == asked;
+            }
+        }
+        if (!good || next != json_array_size(row)) {
+            return lb_fail(at->detail, LB_E_FORMAT,
+                           WHAT ": %s[%lld] of prompt %zu is not about the ids that were asked for", key,
+                           (long long)t + 1, at->prompt);
+        }
+    }
+    return status;
+}
+
+static enum lb_status read_answer(const struct at *at, const json_t *answer, int64_t k, const int32_t *chosen,
+                                  int64_t n_chosen, struct lb_arena *arena, struct lb_sglang_told *out) {
+    const json_t *meta = json_object_get(answer, "meta_info");
+    const char *version = json_string_value(json_object_get(meta, "weight_version"));
+    size_t rows = (size_t)at->of->n - 1;
+    *out = (struct lb_sglang_told){.rows = (int64_t)rows};
+    out->ids = lb_arena_zarray(arena, rows * (size_t)k + 1, sizeof *out->ids);
+    out->logprobs = lb_arena_zarray(arena, rows * (size_t)k + 1, sizeof *out->logprobs);
+    out->own = lb_arena_zarray(arena, rows + 1, sizeof *out->own);
+    out->chosen = lb_arena_zarray(arena, chosen ? rows * (size_t)n_chosen + 1 : 1, sizeof *out->chosen);
+    out->version = lb_arena_strdup(arena, version ? version : "");
+    if (!out->ids || !out->logprobs || !out->own || !out->chosen || !out->version) {
+        return lb_fail(at->detail, LB_E_NOMEM, "out of memory for an answer of this length");
+    }
+    out->chosen = chosen ? out->chosen : NULL;
+    enum lb_status status = read_own(at, meta, out);
+    if (status == LB_OK && k > 0) {
+        status = json_object_get(meta, "input_top_logprobs_val_flat_b64") ? read_flat(at, meta, k, out)
+                                                                          : read_nested(at, meta, k, out);
+    }
+    return status == LB_OK && chosen ? read_chosen(at, meta, chosen, n_chosen, out) : status;
+}
+
+enum lb_status lb_sglang_read(const void *body, size_t len, const struct lb_vllm_prompts *prompts, int64_t k,
+                              const int32_t *const *chosen, int64_t n_chosen, struct lb_arena *arena,
+                              struct lb_sglang_told *out, struct lb_detail *detail) {
+    json_t *root = NULL;
+    enum lb_status status = lb_json_parse(body, len, LB_MAX_JSON_DEPTH, WHAT, &root, detail);
+    if (status == LB_OK && (!json_is_array(root) || json_array_size(root) != prompts->n)) {
+        status = lb_fail(detail, LB_E_FORMAT, WHAT " is no list of %zu, as many as prompts were asked about",
+                         prompts->n);
+    }
+    for (size_t i = 0; status == LB_OK && i < prompts->n; i++) {
+        const struct at at = {i, &prompts->all[i], detail};
+        status =
+            read_answer(&at, json_array_get(root, i), k, chosen ? chosen[i] : NULL, n_chosen, arena, &out[i]);
+    }
+    json_decref(root);
+    return status;
+}

@@ -1,0 +1,200 @@
+/* SGLang's dialect from both sides: what the trainer writes the daemon reads, and the other way round; and
+ * answers that are cut, of other prompts, or of what no server would send. */
+#include <stdarg.h>
+#include <stddef.h>
+#include <setjmp.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include "proto/sglang_ask.h"
+
+#include <math.h>
+#include <string.h>
+
+static const int32_t first[] = {3, 1, 2}, second[] = {7, 8};
+static struct lb_vllm_prompt all[] = {{.ids = first, .n = 3}, {.ids = second, .n = 2}};
+static const struct lb_vllm_prompts prompts = {.key = "input_ids", .n = 2, .all = all};
+static const int32_t chosen_first[] = {5, -1, 6, 4}, chosen_second[] = {-1, -1};
+static const int32_t *const chosen[] = {chosen_first, chosen_second};
+
+static struct lb_arena arena;
+static struct lb_buf buf;
+static struct lb_detail detail;
+
+static int setup(void **state) {
+    (void)state;
+    detail = (struct lb_detail){0};
+    lb_arena_init(&arena, 1 << 20);
+    lb_buf_init(&buf, 1 << 20);
+    return 0;
+}
+
+static int teardown(void **state) {
+    (void)state;
+    lb_arena_finish(&arena);
+    lb_buf_finish(&buf);
+    return 0;
+}
+
+/* ---- both sides ---- */
+
+static const int32_t top[] = {1, 5, 4, 2, 8, 9};
+static const float values[] = {-0.5f, -1.25f, -1.0f / 3, -2, -0.125f, -INFINITY}, actual[] = {-0.5f, -2, -7};
+static const float scores[] = {-3, 0, -4, -5, 0, 0};
+
+/* What limbeckd answers to the question. nested: without the keys for arrays. */
+static void answer(int64_t k, bool nested, const int32_t *const *of) {
+    struct lb_sglang_generate r;
+    lb_sglang_ask(&buf, &prompts, k, of, 2);
+    assert_int_equal(lb_sglang_generate_decode(buf.data, buf.len, &arena, &r, &detail), LB_OK);
+    assert_true(r.batch && r.prompts.n == 2 && r.sampling.max_tokens == 1 && r.sampling.temperature == 0);
+    assert_memory_equal(r.prompts.all[0].ids, first, sizeof first);
+    assert_true(r.scores[1].asked && r.scores[1].start == 0 && r.scores[1].top_k == k);
+    assert_int_equal(r.scores[0].n_positions, of ? 3 : 0);
+    r.flat = r.flat && !nested;
+    lb_buf_reset(&buf);
+    struct lb_vllm_writer writer = {.buf = &buf, .detail = &detail};
+    lb_buf_append_str(&buf, "[");
+    for (int64_t i = 0; i < 2; i++) {
+        /* rows of the first prompt are 0 and 1, and of the second 2 */
+        const struct lb_sglang_answer say = {.id = "x",
+                                             .version = "w1",
+                                             .ids = i ? second : first,
+                                             .n = i ? 2 : 3,
+                                             .prompt = {2, top + 4 * i, values + 4 * i, actual + 2 * i, NULL},
+                                             .scores = scores + 4 * i,
+                                             .n_scores = 2,
+                                             .next = {2, top, values, NULL, NULL},
+                                             .next_scores = scores,
+                                             .n_generated = 1,
+                                             .text = ""};
+        lb_buf_append_str(&buf, i ? "," : "");
+        lb_sglang_put_answer(&writer, &r, &r.scores[i], &say);
+    }
+    lb_buf_append_str(&buf, "]");
+    assert_int_equal(writer.status, LB_OK);
+}
+
+static void test_both_sides(void **state) {
+    (void)state;
+    for (int i = 0; i < 3; i++) {
+        int64_t k = i < 2 ? 2 : 0;
+        const int32_t *const *of = i == 1 ? NULL : chosen;
+        struct lb_sglang_told told[2];
+        lb_buf_reset(&buf);
+        answer(k, i == 1, of);
+        if (lb_sglang_read(buf.data, buf.len, &prompts, k, of, 2, &arena, told, &detail) != LB_OK) {
+            fail_msg("%s", detail.text);
+        }
+        assert_int_equal(told[0].rows, 2);
+        assert_int_equal(told[1].rows, 1);
+        assert_memory_equal(told[0].own, actual, 2 * sizeof *actual);
+        assert_memory_equal(told[1].own, actual + 2, sizeof *actual);
+        assert_string_equal(told[1].version, "w1");
+        if (k > 0) {
+            assert_memory_equal(told[0].ids, top, 4 * sizeof *top);
+            assert_memory_equal(told[0].logprobs, values, 4 * sizeof *values);
+            assert_memory_equal(told[1].ids, top + 4, 2 * sizeof *top);
+            assert_true(told[1].logprobs[0] == values[4]);
+            assert_true(told[1].logprobs[1] == LB_VLLM_LEAST_LOGPROB);
+        }
+        assert_int_equal(told[0].chosen != NULL, of != NULL);
+        if (of) {
+            assert_true(told[0].chosen[0] == -3 && isinf(told[0].chosen[1]));
+            assert_true(told[0].chosen[2] == -4 && told[0].chosen[3] == -5);
+            assert_true(isinf(told[1].chosen[0]) && isinf(told[1].chosen[1]));
+        }
+    }
+}
+
+/* ---- answers that are not to be read ---- */
+
+#define OWN0 "\"input_token_logprobs\":[[null,3,null],[-1.0,1,null],[-2.0,2,null]]"
+#define OWN1 ",{\"meta_info\":{\"input_token_logprobs\":[[null,7,null],[-1.0,8,null]]"
+#define TOP0 ",\"input_top_logprobs\":[null,[[-1,1,null]],[[-1,2,null]]]"
+#define TOP1 ",\"input_top_logprobs\":[null,[[-1,1,null]]]}}]"
+
+static void test_refused(void **state) {
+    (void)state;
+    static const struct {
+        int k;
+        bool chosen;
+        const char *body, *part;
+    } bad[] = {
+        {1, false, "", "JSON"},
+        {1, false, "{\"meta_info\":{}}", "is no list of 2"},
+        {1, false, "[{}]", "is no list of 2"},
+        {1, false, "[{},{}]", "input_token_logprobs of prompt 0"},
+        {0, false, "[{\"meta_info\":{" OWN0 "}}" OWN1 ",\"x\":0}},{}]", "is no list of 2"},
+        {0, false,
+         "[{\"meta_info\":{\"input_token_logprobs\":[[null,3,null],[-1.0,1,null],[-2.0,9,null]]}}" OWN1 "}}]",
+         "token 2 of prompt 0 is 9, asked was 2"},
+        {0, false,
+         "[{\"meta_info\":{\"input_token_logprobs\":[[null,3,null],[-1.0,1,null],[\"x\",2,null]]}}" OWN1
+         "}}]",
+         "input_token_logprobs[2]"},
+        {0, false, "[{\"meta_info\":{\"input_token_logprobs\":[[null,3,null],[-1.0,1,null]]}}" OWN1 "}}]",
+         "the prompt's 3 tokens"},
+        {1, false, "[{\"meta_info\":{" OWN0 "}}" OWN1 TOP1, "input_top_logprobs of prompt 0"},
+        {1, false, "[{\"meta_info\":{" OWN0 ",\"input_top_logprobs\":[null,[[-1,1,null]]]}}" OWN1 TOP1,
+         "the prompt's 3 tokens"},
+        {2, false, "[{\"meta_info\":{" OWN0 TOP0 "}}" OWN1 TOP1, "no list of 2 log-probabilities"},
+        {1, false,
+         "[{\"meta_info\":{" OWN0 ",\"input_top_logprobs\":[null,[[-1,1.5,null]],[[-1,2,null]]]}}" OWN1 TOP1,
+         "no list of 1 log-probabilities"},
+        {1, true, "[{\"meta_info\":{" OWN0 TOP0 "}}" OWN1 TOP1, "takes no ids for each position"},
+        {1, true,
+         "[{\"meta_info\":{" OWN0 TOP0 ",\"input_token_ids_logprobs\":[null,[[-1,5,null]],[[-1,6,null],"
+         "[-1,5,null]]]}}" OWN1 TOP1,
+         "input_token_ids_logprobs[2]"},
+        {1, true,
+         "[{\"meta_info\":{" OWN0 TOP0 ",\"input_token_ids_logprobs\":[null,[[-1,5,null]],[[-1,6,null],"
+         "[-1,4,null],[-1,4,null]]]}}" OWN1 TOP1,
+         "input_token_ids_logprobs[2]"},
+        {1, false,
+         "[{\"meta_info\":{" OWN0 ",\"input_top_logprobs_val_flat_b64\":\"AAAAAAAAAAA=\","
+         "\"input_top_logprobs_shape\":[2,2],\"input_top_logprobs_null_prefix\":1}}" OWN1 TOP1,
+         "is not [2, 1] behind one null"},
+        {1, false,
+         "[{\"meta_info\":{" OWN0 ",\"input_top_logprobs_val_flat_b64\":\"AAAAAAAAAAA=\","
+         "\"input_top_logprobs_val_flat_b64_dtype\":\"float16\",\"input_top_logprobs_shape\":[2,1],"
+         "\"input_top_logprobs_null_prefix\":1}}" OWN1 TOP1,
+         "val_flat_b64 of prompt 0 is not base64 of 8 bytes"},
+        {1, false,
+         "[{\"meta_info\":{" OWN0 ",\"input_top_logprobs_val_flat_b64\":\"AAAAAAAAAAA=\","
+         "\"input_top_logprobs_val_flat_b64_dtype\":\"float32\",\"input_top_logprobs_idx_flat_b64\":"
+         "\"AAAAAP////8=\",\"input_top_logprobs_idx_flat_b64_dtype\":\"int32\","
+         "\"input_top_logprobs_shape\":[2,1],\"input_top_logprobs_null_prefix\":1}}" OWN1 TOP1,
+         "what is no id"},
+        {1, false,
+         "[{\"meta_info\":{" OWN0 ",\"input_top_logprobs_val_flat_b64\":\"AAAA\","
+         "\"input_top_logprobs_val_flat_b64_dtype\":\"float32\",\"input_top_logprobs_shape\":[2,1],"
+         "\"input_top_logprobs_null_prefix\":1}}" OWN1 TOP1,
+         "base64 of 8 bytes"},
+    };
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        struct lb_sglang_told told[2];
+        detail = (struct lb_detail){0};
+        enum lb_status status = lb_sglang_read(bad[i].body, strlen(bad[i].body), &prompts, bad[i].k,
+                                               bad[i].chosen ? chosen : NULL, 2, &arena, told, &detail);
+        if (status == LB_OK || !strstr(detail.text, bad[i].part) || status != detail.code) {
+            fail_msg("%s: %d: %s", bad[i].body, status, detail.text);
+        }
+    }
+    static const char good[] = "[{\"meta_info\":{" OWN0 TOP0 "}}" OWN1 TOP1;
+    struct lb_sglang_told told[2];
+    assert_int_equal(lb_sglang_read(good, sizeof good - 1, &prompts, 1, NULL, 0, &arena, told, &detail),
+                     LB_OK);
+    assert_string_equal(told[0].version, "");
+    for (size_t len = 0; len + 1 < sizeof good - 1; len++) {
+        assert_int_equal(lb_sglang_read(good, len, &prompts, 1, NULL, 0, &arena, told, &detail), LB_E_FORMAT);
+    }
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_both_sides, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_refused, setup, teardown),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
