@@ -109,7 +109,7 @@ for version in 1.2 1.3; do
     [ "$(curl -sk --tlsv$version --tls-max $version --cert sweep-7.pem --key sweep-7-key.pem -o answer.json -w '%{http_code}' \
         "https://127.0.0.1:${port[clients]}/v2/models/nouns")" = 200 ] || fail "a good certificate in TLS $version"
 done
-said clients.log "client=sweep-7 method=GET"
+said clients.log "client=\"sweep-7\" method=GET"
 [ "$(as "" /v2/health/ready)" = 200 ] || fail "health without a certificate"
 [ "$(as "" /v2/models/nouns)" = 403 ] || fail "no certificate"
 said answer.json "a client certificate is needed here (--tls-client-ca)"
