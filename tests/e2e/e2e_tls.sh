@@ -124,6 +124,6 @@ host clients model --tls-certificate certificate.pem --tls-key key.pem --tls-cli
 [ "$(as sweep-7 /v2/models/nouns)" = 401 ] || fail "a certificate without the token"
 curl -sfk --cert sweep-7.pem --key sweep-7-key.pem -H "Authorization: Bearer jo-token-1" \
     "https://127.0.0.1:${port[clients]}/v2/models/nouns" -o answer.json
-said clients.log "client=jo method=GET"
+said clients.log "client=\"jo\" method=GET"
 expect 1 none.log "$limbeckd" nouns=model --check --tls-certificate certificate.pem --tls-key key.pem --tls-client-ca key.pem
 said none.log --tls-client-ca
