@@ -2,6 +2,7 @@
 #include "common/base/clock.h"
 #include "common/base/log.h"
 #include "common/nn/gemm.h"
+#include "server/notify.h"
 #include "server/options.h"
 #include "server/server.h"
 
@@ -45,16 +46,23 @@ struct wake {
     pthread_cond_t changed;
     bool stop;   /* a signal came */
     bool reload; /* SIGHUP came */
+    bool ready;  /* all models were tried */
     bool failed; /* no use without that model */
     struct lb_detail detail;
+    struct lb_server *server; /* while it serves */
 };
 
-static void block_signals(sigset_t *set) {
+static void signals_of_ours(sigset_t *set) {
     sigemptyset(set);
     sigaddset(set, SIGTERM);
     sigaddset(set, SIGINT);
     sigaddset(set, SIGHUP);
-    pthread_sigmask(SIG_BLOCK, set, NULL);
+}
+
+static void block_signals(void) {
+    sigset_t set;
+    signals_of_ours(&set);
+    pthread_sigmask(SIG_BLOCK, &set, NULL);
     signal(SIGPIPE, SIG_IGN);
 }
 
@@ -65,28 +73,42 @@ static void wake_main(struct wake *wake, bool *why) {
     pthread_mutex_unlock(&wake->lock);
 }
 
+/* The next signal, by sigwait's number; 0 when the init system wants to hear from us first. */
+static int next_signal(const sigset_t *set, uint64_t within_ns) {
+    struct timespec within = {.tv_sec = (time_t)(within_ns / LB_SECOND_NS),
+                              .tv_nsec = (long)(within_ns % LB_SECOND_NS)};
+    int number = within_ns > 0 ? sigtimedwait(set, NULL, &within) : sigwaitinfo(set, NULL);
+    return number > 0 ? number : 0;
+}
+
+/* Says that we live: not while something is stuck. */
+static void tell_watchdog(struct wake *wake) {
+    pthread_mutex_lock(&wake->lock);
+    if (wake->server) {
+        lb_server_touch(wake->server);
+    }
+    pthread_mutex_unlock(&wake->lock);
+    lb_notify("WATCHDOG=1");
+}
+
 /* SIGHUP asks main to read files anew. The first other signal asks it to drain, a later one ends the process.
  * Those right behind the first are the same one: timeout(1), for one, signals the process and its group. */
 static void *watch_signals(void *argument) {
     struct wake *wake = argument;
-    uint64_t first_ns = 0;
+    uint64_t first_ns = 0, watchdog_ns = lb_notify_watchdog_ns() / 2;
     sigset_t set;
-    sigemptyset(&set);
-    sigaddset(&set, SIGTERM);
-    sigaddset(&set, SIGINT);
-    sigaddset(&set, SIGHUP);
+    signals_of_ours(&set);
     for (;;) {
-        int number = 0;
-        if (sigwait(&set, &number) != 0) {
-            continue;
+        int number = next_signal(&set, watchdog_ns);
+        if (watchdog_ns > 0) {
+            tell_watchdog(wake);
         }
         if (number == SIGHUP) {
             wake_main(wake, &wake->reload);
-            continue;
         }
         uint64_t now = lb_now_ns();
         bool again = first_ns != 0;
-        if (again && now - first_ns < SAME_SIGNAL_NS) {
+        if (number == 0 || number == SIGHUP || (again && now - first_ns < SAME_SIGNAL_NS)) {
             continue;
         }
         first_ns = again ? first_ns : now;
@@ -104,6 +126,12 @@ static void on_loaded(void *context, enum lb_status status, const struct lb_deta
     struct wake *wake = context;
     if (status == LB_OK) {
         lb_log(LB_LOG_INFO, "ready", "%s", "");
+        pthread_mutex_lock(&wake->lock);
+        wake->ready = !wake->stop;
+        if (wake->ready) {
+            lb_notify("READY=1");
+        }
+        pthread_mutex_unlock(&wake->lock);
         return;
     }
     pthread_mutex_lock(&wake->lock);
@@ -121,16 +149,25 @@ static int fail(const struct lb_detail *detail) {
 /* Until a signal says stop, or a model fails that there is no use without: true then. */
 static bool wait_for_end(struct wake *wake, struct lb_server *server, struct lb_detail *detail) {
     pthread_mutex_lock(&wake->lock);
+    wake->server = server;
     while (!wake->stop && !wake->failed) {
         if (wake->reload) {
+            bool ready = wake->ready; /* before that nobody is told that it is done */
             wake->reload = false;
             pthread_mutex_unlock(&wake->lock);
+            if (ready) {
+                lb_notify_reloading();
+            }
             lb_server_reload(server);
+            if (ready) {
+                lb_notify("READY=1");
+            }
             pthread_mutex_lock(&wake->lock);
         } else {
             pthread_cond_wait(&wake->changed, &wake->lock);
         }
     }
+    wake->server = NULL;
     bool failed = wake->failed;
     *detail = wake->detail;
     pthread_mutex_unlock(&wake->lock);
@@ -143,8 +180,7 @@ static int serve(const struct lb_options *options) {
     struct lb_detail detail = {0};
     struct lb_server server;
     pthread_t watcher;
-    sigset_t set;
-    block_signals(&set);
+    block_signals();
     if (pthread_create(&watcher, NULL, watch_signals, &wake) != 0) {
         (void)lb_fail(&detail, LB_E_NOMEM, "starting the signal thread failed");
         return fail(&detail);
@@ -158,6 +194,7 @@ static int serve(const struct lb_options *options) {
         return fail(&detail);
     }
     bool failed = wait_for_end(&wake, &server, &detail);
+    lb_notify("STOPPING=1");
     lb_server_stop(&server);
     if (failed) {
         return fail(&detail);

@@ -62,7 +62,9 @@ static const struct argp_option list[] = {
      "Load only this model of the repository at start; may be given several times (default: all)", 1},
     {NULL, 0, NULL, 0, "Listening", 2},
     {"listen", KEY_LISTEN, "ADDR:PORT|unix:PATH", 0,
-     "Where to listen; port 0 picks a free one (default " DEFAULT_LISTEN ")", 2},
+     "Where to listen; port 0 picks a free one (default: the socket that systemd hands over, "
+     "or " DEFAULT_LISTEN ")",
+     2},
     {"port-file", KEY_PORT_FILE, "FILE", 0,
      "Write the port that was picked to FILE once the models are ready (default: none)", 2},
     {"tls-certificate", KEY_TLS_CERTIFICATE, "FILE", 0,
@@ -217,6 +219,7 @@ static error_t parse(int key, char *text, struct argp_state *state) {
         break;
     case KEY_LISTEN:
         o->listen = text;
+        o->listen_given = true;
         break;
     case KEY_PORT_FILE:
         o->port_file = text;

@@ -26,7 +26,7 @@ struct lb_options {
     int64_t idle_s, least_rate_kib;
     int threads; /* 0: as many as cores */
     int http_threads, codec_threads;
-    bool insecure, log_json, verbose, check;
+    bool listen_given, insecure, log_json, verbose, check;
 };
 
 /* Reads the arguments over the defaults; strings point into argv. Prints usage and ends the process (status 0

@@ -184,15 +184,33 @@ static enum lb_status start_parts(struct lb_server *server, const struct lb_opti
     return status == LB_OK ? lb_engine_start(server->engine, detail) : status;
 }
 
+/* The socket that was handed over, else the address of the options. */
+static enum lb_status open_listener(struct lb_server *server, const struct lb_options *options,
+                                    struct lb_detail *detail) {
+    bool handed_over = false;
+    enum lb_status status = lb_listen_inherit(&handed_over, &server->listener, detail);
+    if (status == LB_OK && handed_over && options->listen_given) {
+        return lb_fail(
+            detail, LB_E_ARG,
+            "--listen %s, and a socket was handed over as well (LISTEN_FDS); leave one of them out",
+            options->listen);
+    }
+    if (status == LB_OK && !handed_over) {
+        status = lb_listen(options->listen, &server->listener, detail);
+    }
+    if (status == LB_OK) {
+        status = lb_keys_guard(options, handed_over ? server->listener.address : options->listen,
+                               server->listener.loopback, detail);
+    }
+    return status;
+}
+
 static enum lb_status start_http(struct lb_server *server, const struct lb_options *options,
                                  struct lb_detail *detail) {
     struct lb_tls *tls = NULL;
     enum lb_status status = lb_keys_open(options, &tls, detail);
     if (status == LB_OK) {
-        status = lb_listen(options->listen, &server->listener, detail);
-    }
-    if (status == LB_OK) {
-        status = lb_keys_guard(options, options->listen, server->listener.loopback, detail);
+        status = open_listener(server, options, detail);
     }
     if (status == LB_OK) {
         unsigned connections = connection_limit(options);
@@ -287,6 +305,12 @@ void lb_server_reload(struct lb_server *server) {
         lb_http_change_tls(server->http, tls);
     }
     lb_log(LB_LOG_INFO, "reloaded", "tokens=%zu", lb_auth_count(server->auth));
+}
+
+void lb_server_touch(struct lb_server *server) {
+    (void)lb_batcher_state(server->batcher);
+    (void)lb_budget_used(server->budget);
+    (void)lb_auth_count(server->auth);
 }
 
 /* ---- stop ---- */

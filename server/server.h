@@ -14,6 +14,8 @@ LB_NODISCARD enum lb_status lb_server_start(struct lb_server *server, const stru
  * on. Connections that are there go on with the certificate that they began with. On the thread that started
  * it. */
 void lb_server_reload(struct lb_server *server);
+/* Returns unless something is stuck that all requests go by. Any thread, between start and stop. */
+void lb_server_touch(struct lb_server *server);
 /* Drains and stops: new work gets 503, what is queued is answered (at most options->drain_s, then it gets 503
  * too), all connections are resumed and closed, all threads joined, everything freed. */
 void lb_server_stop(struct lb_server *server);

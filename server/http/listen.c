@@ -1,6 +1,7 @@
 #include "server/http/listen.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <stdio.h>
@@ -114,15 +115,70 @@ static void describe(int fd, struct lb_listener *out) {
     struct sockaddr_storage bound = {0};
     socklen_t size = sizeof bound;
     char host[64] = "?", port[8] = "0";
-    if (getsockname(fd, (struct sockaddr *)&bound, &size) == 0) {
-        getnameinfo((struct sockaddr *)&bound, size, host, sizeof host, port, sizeof port,
-                    NI_NUMERICHOST | NI_NUMERICSERV);
-        out->loopback = is_loopback((struct sockaddr *)&bound);
-    }
+    const struct sockaddr_un *un = (const struct sockaddr_un *)(const void *)&bound;
     out->fd = fd;
+    if (getsockname(fd, (struct sockaddr *)&bound, &size) != 0) {
+        return;
+    }
+    if (bound.ss_family == AF_UNIX) {
+        out->loopback = true;
+        bool file = un->sun_path[0] != '\0'; /* else a name of the kernel's */
+        snprintf(out->address, sizeof out->address, "unix:%s%.*s", file ? "" : "@",
+                 (int)(sizeof un->sun_path - !file), un->sun_path + !file);
+        return;
+    }
+    getnameinfo((struct sockaddr *)&bound, size, host, sizeof host, port, sizeof port,
+                NI_NUMERICHOST | NI_NUMERICSERV);
+    out->loopback = is_loopback((struct sockaddr *)&bound);
     out->port = (int)strtol(port, NULL, 10);
     snprintf(out->address, sizeof out->address, strchr(host, ':') ? "[%s]:%s" : "%s:%s", host, port);
 }
+
+/* ---- handed over ---- */
+
+#define FIRST_INHERITED 3
+
+static bool listens(int fd) {
+    struct sockaddr_storage bound = {0};
+    socklen_t size = sizeof bound, size_of_type = sizeof(int), size_of_listens = sizeof(int);
+    int type = 0, listening = 0;
+    return getsockname(fd, (struct sockaddr *)&bound, &size) == 0 &&
+           (bound.ss_family == AF_INET || bound.ss_family == AF_INET6 || bound.ss_family == AF_UNIX) &&
+           getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &size_of_type) == 0 && type == SOCK_STREAM &&
+           getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listening, &size_of_listens) == 0 && listening;
+}
+
+enum lb_status lb_listen_inherit(bool *out_there, struct lb_listener *out, struct lb_detail *detail) {
+    const char *pid = getenv("LISTEN_PID"), *count = getenv("LISTEN_FDS");
+    long n = pid && count && strtol(pid, NULL, 10) == getpid() ? strtol(count, NULL, 10) : 0;
+    unsetenv("LISTEN_PID");
+    unsetenv("LISTEN_FDS");
+    unsetenv("LISTEN_FDNAMES");
+    if (n > 1) {
+        return lb_fail(detail, LB_E_ARG,
+                       "LISTEN_FDS: %ld sockets were handed over, and limbeckd takes one; leave one "
+                       "ListenStream= in its socket unit",
+                       n);
+    }
+    if (n == 1 && !listens(FIRST_INHERITED)) {
+        return lb_fail(
+            detail, LB_E_ARG,
+            "LISTEN_FDS: what was handed over is no listening stream socket; the socket unit wants "
+            "ListenStream= and Accept=no");
+    }
+    *out_there = n == 1;
+    if (n == 1) {
+        int flags = fcntl(FIRST_INHERITED, F_GETFL);
+        fcntl(FIRST_INHERITED, F_SETFL, flags | O_NONBLOCK);
+        fcntl(FIRST_INHERITED, F_SETFD, FD_CLOEXEC);
+        memset(out, 0, sizeof *out);
+        out->inherited = true;
+        describe(FIRST_INHERITED, out);
+    }
+    return LB_OK;
+}
+
+/* ---- by address ---- */
 
 /* The addresses that ADDR:PORT means; freed with freeaddrinfo. */
 static enum lb_status resolve(const char *where, struct addrinfo **out, struct lb_detail *detail) {
@@ -192,7 +248,7 @@ void lb_listener_close(struct lb_listener *listener) {
         close(listener->fd);
         listener->fd = -1;
     }
-    if (strncmp(listener->address, "unix:", 5) == 0) {
+    if (strncmp(listener->address, "unix:", 5) == 0 && !listener->inherited) {
         unlink(listener->address + 5);
         listener->address[0] = '\0';
     }
