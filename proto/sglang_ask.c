@@ -238,7 +238,7 @@ enum lb_status lb_sglang_read(const void *body, size_t len, const struct lb_vllm
                               const int32_t *const *chosen, int64_t n_chosen, struct lb_arena *arena,
                               struct lb_sglang_told *out, struct lb_detail *detail) {
     json_t *root = NULL;
-    enum lb_status status = lb_json_parse(body, len, LB_MAX_JSON_DEPTH, WHAT, &root, detail);
+    enum lb_status status = lb_json_parse_loose(body, len, LB_MAX_JSON_DEPTH, WHAT, &root, detail);
     if (status == LB_OK && (!json_is_array(root) || json_array_size(root) != prompts->n)) {
         status = lb_fail(detail, LB_E_FORMAT, WHAT " is no list of %zu, as many as prompts were asked about",
                          prompts->n);

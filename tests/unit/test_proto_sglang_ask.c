@@ -181,7 +181,7 @@ static void test_refused(void **state) {
             fail_msg("%s: %d: %s", bad[i].body, status, detail.text);
         }
     }
-    static const char good[] = "[{\"meta_info\":{" OWN0 TOP0 "}}" OWN1 TOP1;
+    static const char good[] = "[{\"text\":\"\\u0000\",\"meta_info\":{" OWN0 TOP0 "}}" OWN1 TOP1;
     struct lb_sglang_told told[2];
     assert_int_equal(lb_sglang_read(good, sizeof good - 1, &prompts, 1, NULL, 0, &arena, told, &detail),
                      LB_OK);
