@@ -17,24 +17,23 @@ static void require(bool truth) {
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     static const int32_t first[] = {3, 1, 2}, second[] = {7, 8};
     static const int32_t chosen_first[] = {5, -1, 6, 4}, chosen_second[] = {-1, 2};
-    static const int32_t *const chosen[] = {chosen_first, chosen_second};
-    struct lb_vllm_prompt all[] = {{.ids = first, .n = 3}, {.ids = second, .n = 2}};
     if (size < 1) {
         return 0;
     }
-    const struct lb_vllm_prompts prompts = {.key = "input_ids", .n = data[0] & 4 ? 1 : 2, .all = all};
-    const int32_t *const *of = data[0] & 8 ? chosen : NULL;
-    int64_t k = data[0] & 3;
+    const struct lb_sglang_text texts[] = {{first, 3, data[0] >> 4 & 1, chosen_first},
+                                           {second, 2, 0, chosen_second}};
+    const struct lb_sglang_question question = {
+        .texts = texts, .n_texts = data[0] & 4 ? 1 : 2, .k = data[0] & 3, .n_chosen = data[0] & 8 ? 2 : 0};
     struct lb_sglang_told told[2];
     struct lb_arena arena;
     struct lb_detail detail = {0};
     lb_arena_init(&arena, 1u << 20);
-    enum lb_status status = lb_sglang_read(data + 1, size - 1, &prompts, k, of, 2, &arena, told, &detail);
+    enum lb_status status = lb_sglang_read(data + 1, size - 1, &question, &arena, told, &detail);
     require(status == detail.code && (status == LB_OK) == (detail.text[0] == '\0'));
     require(strpbrk(detail.text, "\n\r\x1b") == NULL);
-    for (size_t i = 0; status == LB_OK && i < prompts.n; i++) {
-        require(told[i].rows == all[i].n - 1 && told[i].version && (told[i].chosen != NULL) == (of != NULL));
-        for (int64_t j = 0; j < told[i].rows * k; j++) {
+    for (size_t i = 0; status == LB_OK && i < question.n_texts; i++) {
+        require(told[i].rows == texts[i].n - 1 - texts[i].first && told[i].version);
+        for (int64_t j = 0; j < told[i].rows * question.k; j++) {
             require(told[i].ids[j] >= 0 && !isnan(told[i].logprobs[j]));
         }
         for (int64_t j = 0; j < told[i].rows; j++) {
