@@ -86,6 +86,13 @@ static enum lb_status ask_lane(struct lb_plan *plan, const struct lb_model *stud
     if (classifies_texts(student) && (status = check_classes(plan, student, k, detail)) != LB_OK) {
         return status;
     }
+    if (map != NULL && whole == 0) {
+        return lb_fail(
+            detail, LB_E_ARG,
+            "teacher %s does not tell how large its vocabulary is, of which a trimmed one is a part: "
+            "name its model's folder or .gguf file with head",
+            r->teachers[k].name);
+    }
     if (map != NULL && (map->n != v || map->kept[map->n - 1] >= whole)) {
         return lb_fail(
             detail, LB_E_MISMATCH,
@@ -429,7 +436,8 @@ static enum lb_status check_teacher(const struct lb_plan *plan, const struct lb_
             "alm needs to know its tokens; serve it with its tokenizer.json",
             name, (long long)info->vocab_size, (long long)lb_model_config(student)->vocab_size);
     }
-    if (info->input_size == 0 && info->max_length < plan->recipe->max_length && !plan->unlike[k]) {
+    if (info->input_size == 0 && (info->max_length > 0 || *info->stated == '\0') &&
+        info->max_length < plan->recipe->max_length && !plan->unlike[k]) {
         return lb_fail(detail, LB_E_LIMIT, "teacher %s reads at most %lld tokens, max_length is %lld", name,
                        (long long)info->max_length, (long long)plan->recipe->max_length);
     }
@@ -446,6 +454,9 @@ enum lb_status lb_plan_make(const struct lb_recipe *recipe, struct lb_model *stu
     enum lb_status status = LB_OK;
     make_sets(out);
     for (unsigned k = 0; k < out->n_teachers && status == LB_OK; k++) {
+        if (!lb_model_is_classifier(student) && map == NULL) {
+            lb_teachers_assume_vocab(teachers, k, logits_of(student));
+        }
         out->info[k] = lb_teachers_info(teachers, k);
         out->spec[k].top_k = recipe->loss_top_k;
         out->apart[k] = !any_learns(out, k, LB_ON_TARGET);

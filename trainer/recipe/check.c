@@ -109,6 +109,13 @@ static enum lb_status check_teacher(const struct check *c, unsigned k) {
                             t->name, j);
         }
     }
+    if (t->protocol == LB_PROTOCOL_OIP && (t->head != NULL || t->tokenizer != NULL || t->max_logprobs > 0)) {
+        snprintf(path, sizeof path, "teachers.%u.%s", k,
+                 t->head != NULL        ? "head"
+                 : t->tokenizer != NULL ? "tokenizer"
+                                        : "max_logprobs");
+        return complain(c, path, "is of servers that do not tell; one of protocol: oip does, leave it out");
+    }
     snprintf(path, sizeof path, "teachers.%u.url", k);
     enum lb_status status = check_url(c, path, t->url, true);
     for (unsigned i = 0; status == LB_OK && i < t->replicas_count; i++) {

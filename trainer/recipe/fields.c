@@ -131,6 +131,10 @@ static const struct lb_field teacher_fields[] = {
     FLOAT_(weight, DEC, 0, 1e6, "1", "its share in the mixture"),
     STRINGS_(tags, DEC, "the datasets it is asked about, for mixture: route"),
     PATH_(token_file, 0, "a file whose first line is the bearer token"),
+    PATH_(head, 0, "vllm: its model's folder, .gguf file or head, for targets: final_hidden"),
+    PATH_(tokenizer, 0, "not oip: its model's folder, tokenizer.json or .gguf file"),
+    INT_(max_logprobs, 0, 0, LB_MAX_TOP_K, "0",
+         "not oip: ids of a row that it lists; 0: as servers do, vllm 20"),
     {NULL},
 };
 #undef S

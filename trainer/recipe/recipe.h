@@ -51,6 +51,9 @@ struct lb_recipe_teacher {
     const char **tags; /* for route */
     unsigned tags_count;
     const char *token_file;
+    const char *head;      /* of servers that serve none; NULL: none */
+    const char *tokenizer; /* the same */
+    int64_t max_logprobs;  /* how many ids of a row the server lists; 0: as its dialect says */
 };
 
 struct lb_layer_pair {

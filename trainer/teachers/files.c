@@ -141,15 +141,38 @@ static enum lb_status keep_rows(struct teacher *teacher, struct lb_detail *detai
     return LB_OK;
 }
 
+static enum lb_status fetch_head(const struct lb_teachers *teachers, struct teacher *teacher,
+                                 struct lb_detail *detail) {
+    struct lb_buf bytes;
+    lb_buf_init(&bytes, LB_MAX_RESPONSE_BYTES);
+    enum lb_status status = fetch(teachers, teacher, LB_PATH_HEAD, read_head, &bytes, &teacher->head, detail);
+    lb_buf_finish(&bytes);
+    return status;
+}
+
+/* The one that the recipe names, where the server's states go with it. */
+static enum lb_status take_head(const struct lb_teachers *teachers, struct teacher *teacher,
+                                struct lb_detail *detail) {
+    if (!teacher->from_file.weight) {
+        return lb_fail(detail, LB_E_ARG,
+                       "%s: targets: final_hidden needs its output head, which a server of protocol: %s does "
+                       "not serve: name the model's folder or .gguf file with head",
+                       teacher->label, teacher->dialect->name);
+    }
+    enum lb_status status = lb_teacher_check_head(teachers, teacher, detail);
+    if (status == LB_OK) {
+        teacher->head = teacher->from_file;
+        memset(&teacher->from_file, 0, sizeof teacher->from_file);
+    }
+    return status;
+}
+
 enum lb_status lb_teachers_head(struct lb_teachers *teachers, unsigned k, const struct lb_teacher_head **out,
                                 struct lb_detail *detail) {
     struct teacher *teacher = &teachers->teachers[k];
     if (!teacher->has_head) {
-        struct lb_buf bytes;
-        lb_buf_init(&bytes, LB_MAX_RESPONSE_BYTES);
-        enum lb_status status =
-            fetch(teachers, teacher, LB_PATH_HEAD, read_head, &bytes, &teacher->head, detail);
-        lb_buf_finish(&bytes);
+        enum lb_status status = teacher->dialect->head_read ? fetch_head(teachers, teacher, detail)
+                                                            : take_head(teachers, teacher, detail);
         bool of_tokens = teacher->map && teacher->info.num_labels == 0;
         if (status == LB_OK && of_tokens && (status = keep_rows(teacher, detail)) != LB_OK) {
             lb_teacher_head_finish(&teacher->head);
@@ -172,6 +195,9 @@ enum lb_status lb_teachers_open_tokenizer(struct lb_teachers *teachers, unsigned
                                           struct lb_tokenizer **out, struct lb_detail *detail) {
     struct lb_tokenizer *tokenizer = NULL;
     struct lb_buf json, config;
+    if (teachers->teachers[k].is->tokenizer) { /* another one of the same file, the caller's */
+        return lb_tokenizer_open(teachers->teachers[k].is->tokenizer, out, detail);
+    }
     lb_buf_init(&json, MAX_TOKENIZER);
     lb_buf_init(&config, MAX_CONFIG);
     enum lb_status status =

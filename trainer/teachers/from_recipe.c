@@ -45,6 +45,9 @@ enum lb_status lb_teachers_open_recipe(const struct lb_recipe *recipe, volatile 
             .replicas = resolved_list(recipe, from->replicas, from->replicas_count, &arena, &bad),
             .n_replicas = from->replicas_count,
             .token_file = resolved(recipe, from->token_file, &arena, &bad),
+            .head = resolved(recipe, from->head, &arena, &bad),
+            .tokenizer = resolved(recipe, from->tokenizer, &arena, &bad),
+            .most_top_k = from->max_logprobs,
             .protocol = from->protocol};
     }
     struct lb_teachers_options options = {.teachers = teachers,

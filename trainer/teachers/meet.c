@@ -3,6 +3,7 @@
 #include "common/base/log.h"
 #include "common/base/mem.h"
 #include "trainer/teachers/opened.h"
+#include "trainer/wire/stated.h"
 #include "trainer/wire/url.h"
 
 #include <stdio.h>
@@ -128,8 +129,8 @@ bool lb_teacher_recall(const struct lb_teachers *teachers, struct teacher *teach
     struct lb_buf text;
     lb_buf_init(&text, LB_MAX_INFO_BYTES);
     bool found = name && !lb_cache_get_blob(teachers->cache, name, &text, NULL) && text.len &&
-                 !teacher->dialect->info_read(text.data, text.len, teacher->label, &teacher->info, NULL);
-    teacher->info.any_compute = teachers->options.allow_other_kernels;
+                 !teacher->dialect->info_read(text.data, text.len, teacher->label, &teacher->info, NULL) &&
+                 lb_teacher_complete(teachers, teacher, &teacher->info, NULL) == LB_OK;
     lb_buf_finish(&text);
     lb_free(name);
     return found;
@@ -151,7 +152,10 @@ static const char *or_unknown(const char *text) {
 static enum lb_status agree(const struct lb_teachers *teachers, const struct teacher *teacher, int first,
                             int r, const struct lb_teacher_info *info, struct lb_detail *detail) {
     const struct lb_teacher_info *said = &teacher->info;
-    if (strcmp(info->fingerprint, said->fingerprint)) {
+    if (info->stated[0] && lb_stated_alike(said, info)) {
+        return LB_OK;
+    }
+    if (info->stated[0] || strcmp(info->fingerprint, said->fingerprint)) {
         return lb_fail(
             detail, LB_E_MISMATCH,
             "%s: its replicas serve different models: %s has fingerprint %s, %s has %s; serve the same "
@@ -201,12 +205,16 @@ static enum lb_status ask_replicas(const struct lb_teachers *teachers, struct te
         enum lb_status asked = ask_info(teachers, teacher, r, &text, &info, &why);
         teacher->reached[r] = asked == LB_OK;
         if (asked == LB_OK && first < 0) {
+            status = lb_teacher_settle(teachers, teacher, &text, &info, detail);
+            status = status != LB_OK ? status : lb_teacher_complete(teachers, teacher, &info, detail);
             teacher->info = info;
-            teacher->info.any_compute = teachers->options.allow_other_kernels;
             first = r;
             first_text = text;
         } else {
             lb_buf_finish(&text);
+        }
+        if (status != LB_OK) {
+            break;
         }
         if (asked == LB_OK) {
             status = agree(teachers, teacher, first, r, &info, detail);

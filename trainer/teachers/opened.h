@@ -21,6 +21,8 @@ struct teacher {
     char *own_token; /* from token_file */
     const char *token;
     struct lb_teacher_info info;
+    struct lb_tokenizer *tokenizer;   /* of a file that the recipe names; NULL: none */
+    struct lb_teacher_head from_file; /* the same of its head, as long as nobody has asked for it */
     bool has_head;
     struct lb_ask_spec spec; /* of no outputs until it is set */
     struct lb_teacher_head head;
@@ -43,6 +45,25 @@ uint64_t lb_teachers_give_up_ns(const struct lb_teachers *teachers);
 struct lb_contact lb_teacher_contact(const struct lb_teachers *teachers, const struct teacher *teacher,
                                      int replica);
 bool lb_teacher_is_local(const struct lb_teacher_address *is);
+
+/* ---- what the recipe gives of a teacher whose server does not ---- */
+
+/* Opens the head and tokenizer that the recipe names; the teacher owns them. */
+LB_NODISCARD enum lb_status lb_teacher_open_files(struct teacher *teacher, struct lb_detail *detail);
+/* Adds to what a server says what the recipe says of it. LB_E_MISMATCH: the head is another model's. */
+LB_NODISCARD enum lb_status lb_teacher_complete(const struct lb_teachers *teachers,
+                                                const struct teacher *teacher, struct lb_teacher_info *info,
+                                                struct lb_detail *detail);
+/* A server without a fingerprint goes by the one that the cache remembers of it where its answers are near
+ * those of then: text and info are of then, afterwards. Else the cache remembers these. */
+LB_NODISCARD enum lb_status lb_teacher_settle(const struct lb_teachers *teachers,
+                                              const struct teacher *teacher, struct lb_buf *text,
+                                              struct lb_teacher_info *info, struct lb_detail *detail);
+
+/* Whether the head that the recipe names (from_file) goes with the server's states: own log-probabilities of
+ * the fixed question by both ways. LB_E_MISMATCH says what does not fit. */
+LB_NODISCARD enum lb_status lb_teacher_check_head(const struct lb_teachers *teachers,
+                                                  const struct teacher *teacher, struct lb_detail *detail);
 
 /* ---- patience: rounds over all replicas, until one gives what is wanted ---- */
 

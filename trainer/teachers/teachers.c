@@ -67,6 +67,7 @@ static enum lb_status prepare(const struct lb_teachers *teachers, const struct l
         }
         teacher->token = teacher->own_token;
     }
+    status = status != LB_OK ? status : lb_teacher_open_files(teacher, detail);
     if (status == LB_OK && !lb_teacher_is_local(is)) {
         status = lb_url_check(is->url, false, detail);
     } else if (status == LB_OK && teacher->n_urls > 1) {
@@ -127,6 +128,9 @@ static bool copy_options(const struct lb_teachers_options *from, struct lb_arena
                                                    .replicas = replicas,
                                                    .n_replicas = is->n_replicas,
                                                    .token_file = copy(arena, is->token_file, &bad),
+                                                   .head = copy(arena, is->head, &bad),
+                                                   .tokenizer = copy(arena, is->tokenizer, &bad),
+                                                   .most_top_k = is->most_top_k,
                                                    .protocol = is->protocol};
     }
     *to = *from;
@@ -181,6 +185,8 @@ void lb_teachers_close(struct lb_teachers *teachers) {
         struct teacher *teacher = &teachers->teachers[k];
         lb_local_stop(teacher->local);
         lb_teacher_head_finish(&teacher->head);
+        lb_teacher_head_finish(&teacher->from_file);
+        lb_tokenizer_destroy(teacher->tokenizer);
         lb_free(teacher->own_token);
         lb_free(teacher->urls);
         lb_free(teacher->reached);
@@ -196,6 +202,13 @@ unsigned lb_teachers_count(const struct lb_teachers *teachers) {
 
 const struct lb_teacher_info *lb_teachers_info(const struct lb_teachers *teachers, unsigned k) {
     return &teachers->teachers[k].info;
+}
+
+void lb_teachers_assume_vocab(struct lb_teachers *teachers, unsigned k, int64_t v) {
+    struct lb_teacher_info *info = &teachers->teachers[k].info;
+    if (info->vocab_size == 0 && info->num_labels == 0) {
+        info->vocab_size = v;
+    }
 }
 
 /* ---- questions ---- */

@@ -37,6 +37,10 @@ struct lb_teacher_address {
     unsigned n_replicas;
     const char *token_file; /* NULL: none */
     enum lb_protocol protocol;
+    /* Of servers that serve them not: paths (resolved) of the model's folder, .gguf file or the thing itself;
+     * NULL: none. */
+    const char *head, *tokenizer;
+    int64_t most_top_k; /* ids of a row that it lists; 0: as its dialect says */
 };
 
 struct lb_teachers_options {
@@ -65,6 +69,9 @@ void lb_teachers_close(struct lb_teachers *teachers);
 
 unsigned lb_teachers_count(const struct lb_teachers *teachers);
 const struct lb_teacher_info *lb_teachers_info(const struct lb_teachers *teachers, unsigned k);
+/* A teacher whose server does not tell its vocabulary is taken to have v ids: answers beyond them are
+ * refused. Before anything that is made of v. */
+void lb_teachers_assume_vocab(struct lb_teachers *teachers, unsigned k, int64_t v);
 /* From now on teacher k is asked with the whole vocabulary's ids of the samples' trimmed ones, and its head
  * is that of the kept ids. Before its head is fetched and before the first submit. map is borrowed. */
 LB_NODISCARD enum lb_status lb_teachers_set_map(struct lb_teachers *teachers, unsigned k,

@@ -69,6 +69,11 @@ struct lb_teacher_info {
     int64_t parameters, bytes;   /* 0: not told */
     int64_t most_top_k;          /* most ids of a row that it lists; 0: any number */
     bool plain_only;             /* its distributions are at temperature 1, whatever is asked */
+    /* Of servers without a fingerprint (stated.h), which have one made of these: */
+    char stated[LB_SHA256_HEX]; /* of what it says of itself alone; "": it has a fingerprint */
+    unsigned serves;            /* bits of its dialect's own */
+    int n_probe_ids;
+    int32_t probe_ids[LB_PROBE_POSITIONS];
     struct lb_told_probe probe[LB_N_PROBES];
     size_t n_given; /* 0: it does not list what it gives */
     struct lb_given {

@@ -18,7 +18,7 @@
 #include "trainer/wire/contact.h"
 
 /* LB_PROTOCOL_..., and the name that recipes write (teachers.K.protocol). The first is the default. */
-#define LB_DIALECTS(X) X(OIP, oip)
+#define LB_DIALECTS(X) X(OIP, oip) X(VLLM, vllm)
 
 #define LB_DIALECT_KIND(kind, name) LB_PROTOCOL_##kind,
 enum lb_protocol { LB_DIALECTS(LB_DIALECT_KIND) };

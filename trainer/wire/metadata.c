@@ -426,13 +426,14 @@ enum lb_status lb_teacher_head_parse(const void *bytes, size_t len, const struct
         }
     }
     const char *fingerprint = lb_safetensors_metadata(file, "fingerprint");
-    if (fingerprint && strcmp(fingerprint, info->fingerprint)) {
+    if (fingerprint && info->fingerprint[0] && strcmp(fingerprint, info->fingerprint)) {
         status = lb_fail(detail, LB_E_MISMATCH, "%s: the head belongs to fingerprint %s, the teacher is %s",
                          what, fingerprint, info->fingerprint);
     } else if (!weight) {
         status = lb_fail(detail, LB_E_FORMAT, "%s: no matrix named ...weight in the head", what);
-    } else if (weight->dim[0] != info->vocab_size || weight->dim[1] != info->hidden_size ||
-               (bias && bias->dim[0] != info->vocab_size)) {
+    } else if ((info->vocab_size > 0 && weight->dim[0] != info->vocab_size) ||
+               (info->hidden_size > 0 && weight->dim[1] != info->hidden_size) ||
+               (bias && bias->dim[0] != weight->dim[0])) {
         status = lb_fail(detail, LB_E_MISMATCH, "%s: the head is [%lld, %lld], the teacher says [%lld, %lld]",
                          what, (long long)weight->dim[0], (long long)weight->dim[1],
                          (long long)info->vocab_size, (long long)info->hidden_size);

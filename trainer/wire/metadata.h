@@ -41,7 +41,7 @@ char *lb_metadata_path(const char *model, const char *fingerprint, const char *s
 /* Whether a head's safetensors end with the digest of all bytes before it; LB_E_FORMAT when they don't. */
 LB_NODISCARD enum lb_status lb_teacher_head_arrived(const void *bytes, size_t len, const char *what,
                                                     struct lb_detail *detail);
-/* Reads a head's safetensors into FP32; checked against info. lb_teacher_head_finish frees it. */
+/* Reads a head's safetensors into FP32; checked against what info tells. lb_teacher_head_finish frees it. */
 LB_NODISCARD enum lb_status lb_teacher_head_parse(const void *bytes, size_t len,
                                                   const struct lb_teacher_info *info, const char *what,
                                                   struct lb_teacher_head *out, struct lb_detail *detail);

@@ -1,0 +1,113 @@
+#!/bin/bash
+# A teacher that speaks vLLM's dialect teaches what the same teacher does natively: lists, and final states with a head
+# from a file. limbeckd stands in for the vLLM that somebody runs.
+. "${LB_SOURCE_ROOT:?}/tests/e2e/lib.sh"
+
+say "a teacher"
+make_teachers 60
+text nouns 200 31 >train.nouns.txt
+host nouns nouns/student
+host other others/student
+
+recipe() { # file, protocol and its keys, target's keys
+    cat >"$1" <<END
+output_dir: run
+datasets:
+  - {path: train.nouns.txt}
+tokenizer: $tokenizer
+max_length: 24
+student: {model_type: llama, hidden_size: 24, intermediate_size: 48, num_hidden_layers: 1, num_attention_heads: 2,
+  num_key_value_heads: 1, max_position_embeddings: 64}
+teachers:
+  - {name: nouns, url: "${url[nouns]}", $2}
+$3
+fp16_targets: false
+loss_functions:
+  - {function: kl}
+per_device_train_batch_size: 8
+learning_rate: 4.0e-3
+max_steps: 30
+logging_steps: 1
+seed: 5
+END
+}
+losses() { # run folder
+    jq -s -c '[.[] | .loss // empty]' "$1/metrics.jsonl"
+}
+# The largest distance of two runs' losses.
+near() { # run, run, at most
+    local far
+    far=$(jq -n --argjson a "$(losses "$1")" --argjson b "$(losses "$2")" '[$a, $b] | transpose | map(.[0] - .[1] | fabs) | max')
+    echo "losses of $1 and $2: at most $far apart"
+    jq -n -e --argjson a "$(losses "$1")" --argjson far "$far" --argjson most "$3" '($a | length) == 30 and $a[29] < 0.8 * $a[0] and $far <= $most' >/dev/null ||
+        fail "$1 and $2 are $far apart: $(losses "$1") $(losses "$2")"
+}
+
+say "top-20: by oip and by vllm"
+recipe oip.yaml "protocol: oip" "targets: topk
+loss_top_k: 20"
+recipe vllm.yaml "protocol: vllm" "targets: topk
+loss_top_k: 20"
+expect 0 oip.log "$limbeck" train oip.yaml --output-dir oip
+expect 0 vllm.log "$limbeck" train vllm.yaml --output-dir vllm
+near oip vllm 1e-5
+
+say "final states: by oip and by vllm, the head from the model's folder"
+recipe oip2.yaml "protocol: oip" "targets: final_hidden"
+recipe vllm2.yaml "protocol: vllm, head: nouns/student" "targets: final_hidden"
+expect 0 oip2.log "$limbeck" train oip2.yaml --output-dir oip2
+expect 0 vllm2.log "$limbeck" train vllm2.yaml --output-dir vllm2
+near oip2 vllm2 0
+same_student oip2 vllm2
+said nouns.log endpoint=completions endpoint=pooling
+
+say "what cannot be asked is refused at the start, with what to do"
+refused() { # text... ; the recipe is refused.yaml
+    expect 1 refused.log "$limbeck" train refused.yaml --output-dir refused
+    one_error refused.log
+    said refused.log "$@"
+    [ ! -e refused/metrics.jsonl ] || fail "a run began"
+}
+sed 's/^fp16/temperature: 2\nfp16/' vllm.yaml >refused.yaml
+refused "temperature 1 only" "set temperature: 1"
+sed 's/loss_top_k: 20/loss_top_k: 21/' vllm.yaml >refused.yaml
+refused "lists at most 20 ids" "loss_top_k: 20" max_logprobs
+sed -i 's/protocol: vllm/&, max_logprobs: 64/' refused.yaml
+expect 0 more.log "$limbeck" train refused.yaml --output-dir more --set max_steps=2
+sed 's/targets: topk/targets: logits/' vllm.yaml >refused.yaml
+refused "does not give logits" "own token -> top-20 -> top-k -> chosen ids -> full logits -> final state -> inner layers" "needs full logits"
+sed 's/, head: [^}]*//' vllm2.yaml >refused.yaml
+refused "needs its output head" "name the model's folder or .gguf file with head"
+sed 's/head: nouns/head: others/' vllm2.yaml >refused.yaml
+refused "others/student" "nats from those that it gives itself" "another model's"
+sed 's/protocol: vllm, head/protocol: oip, head/' vllm2.yaml >refused.yaml
+expect 1 refused.log "$limbeck" train refused.yaml --output-dir refused
+said refused.log teachers.0.head "leave it out"
+
+say "another model under the same name: the run ends, and its checkpoint is kept"
+sed 's/^max_steps: 30/max_steps: 100000\nsave_steps: 1/' vllm.yaml >long.yaml
+start long.log "$limbeck" train long.yaml --output-dir long
+run=$job
+await reached long 3
+drop nouns
+host nouns others/student
+ends_with 1 "$run" long.log
+one_error long.log
+said long.log "another model answers now" "the fixed question"
+compgen -G "long/checkpoint-*" >/dev/null || fail "no checkpoint: $(ls long)"
+
+say "the cache knows whose answers it has"
+sed 's/^fp16/cache_dir: cache\nfp16/' vllm.yaml >cached.yaml
+expect 0 cached.log "$limbeck" train cached.yaml --output-dir cached
+drop nouns
+host nouns nouns/student
+expect 0 again.log "$limbeck" train cached.yaml --output-dir again
+said again.log another_model
+near again vllm 0
+expect 0 third.log "$limbeck" train cached.yaml --output-dir third
+never_said third.log another_model
+[ "$(done_number third.log teacher_requests)" -eq 0 ] || fail "the cache was not used"
+same_student again third
+drop nouns
+expect 0 offline.log "$limbeck" train cached.yaml --output-dir offline
+same_student again offline

@@ -1,0 +1,358 @@
+/* What a server of vLLM's dialect is: what it says of itself, and what it answers to a fixed question at each
+ * of its endpoints, of which one server has some. */
+#include "common/base/json.h"
+#include "common/base/mem.h"
+#include "proto/vllm_ask.h"
+#include "trainer/wire/listed.h"
+#include "trainer/wire/stated.h"
+#include "trainer/wire/vllm.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#define MAX_ANSWER ((size_t)16 << 20)
+#define MAX_LENGTH (1ll << 40)
+
+/* A server while it is asked. */
+struct asking {
+    const struct lb_contact *contact;
+    char where[400], model[LB_MAX_NAME], version[64];
+    struct lb_stated stated;
+    json_t *config; /* of its tokenizer; NULL: not told */
+    struct lb_arena arena;
+    struct lb_detail why; /* why the last endpoint gives nothing */
+};
+
+/* ---- one exchange ---- */
+
+/* Codes by which a server says that it has no such thing, or not for this model. */
+static bool has_none(const struct lb_call *call) {
+    return call->status == LB_OK &&
+           (call->code == 400 || call->code == 404 || call->code == 405 || call->code == 501);
+}
+
+/* *served: an answer came. What the server does not have is no failure. The caller finishes call. */
+static enum lb_status exchange(struct asking *a, const char *path, const char *body, struct lb_call *call,
+                               bool *served, struct lb_detail *detail) {
+    struct lb_detail why = {0};
+    enum lb_status status = lb_contact_call(a->contact, call, path, body, MAX_ANSWER, &why);
+    *served = status == LB_OK;
+    if (status != LB_OK && has_none(call)) {
+        a->why = why;
+        return LB_OK;
+    }
+    return status == LB_OK ? LB_OK : lb_fail(detail, status, "%s", why.text);
+}
+
+/* The same, of JSON: *out is the caller's, NULL where the server has no such thing. */
+static enum lb_status get_json(struct asking *a, const char *path, const char *body, json_t **out,
+                               struct lb_detail *detail) {
+    struct lb_call call;
+    bool served = false;
+    *out = NULL;
+    enum lb_status status = exchange(a, path, body, &call, &served, detail);
+    if (status == LB_OK && served) {
+        status = lb_json_parse(call.answer.data ? call.answer.data : "", call.answer.len, LB_MAX_JSON_DEPTH,
+                               a->where, out, detail);
+    }
+    lb_call_finish(&call);
+    return status;
+}
+
+/* ---- what it says ---- */
+
+/* The model's card in the list of GET /v1/models; wanted NULL: the only one. */
+static enum lb_status find_card(const json_t *list, const char *wanted, const char *where, const json_t **out,
+                                struct lb_detail *detail) {
+    const json_t *data = json_object_get(list, "data");
+    char names[300] = "";
+    size_t n = json_array_size(data);
+    for (size_t i = 0; i < n; i++) {
+        const char *id = json_string_value(json_object_get(json_array_get(data, i), "id"));
+        if (id && (wanted ? strcmp(id, wanted) == 0 : n == 1)) {
+            *out = json_array_get(data, i);
+            return LB_OK;
+        }
+        size_t at = strlen(names);
+        snprintf(names + at, sizeof names - at, "%s%s", at ? ", " : "", id ? id : "?");
+    }
+    if (!json_is_array(data)) {
+        return lb_fail(detail, LB_E_FORMAT, "%s: GET /v1/models has no list of models; is it a vLLM?", where);
+    }
+    return wanted ? lb_fail(detail, LB_E_NOTFOUND, "%s serves no model named %s; it serves %s", where, wanted,
+                            names)
+                  : lb_fail(detail, n ? LB_E_ARG : LB_E_NOTFOUND,
+                            "%s serves %zu models (%s); say which with model", where, n, names);
+}
+
+static enum lb_status read_card(const void *text, size_t len, const char *wanted, const char *where,
+                                char model[LB_MAX_NAME], int64_t *out_length, struct lb_detail *detail) {
+    json_t *list = NULL;
+    const json_t *card = NULL;
+    const char *id = NULL;
+    int64_t length = 0;
+    enum lb_status status = lb_json_parse(text, len, LB_MAX_JSON_DEPTH, where, &list, detail);
+    status = status != LB_OK ? status : find_card(list, wanted, where, &card, detail);
+    status = status != LB_OK ? status : lb_json_str(card, "id", true, where, &id, detail);
+    status = status != LB_OK
+                 ? status
+                 : lb_json_int(card, "max_model_len", false, 1, MAX_LENGTH, where, &length, detail);
+    if (status == LB_OK && strlen(id) >= LB_MAX_NAME) {
+        status = lb_fail(detail, LB_E_LIMIT, "%s: the model's name is longer than %d bytes", where,
+                         LB_MAX_NAME - 1);
+    }
+    if (status == LB_OK) {
+        snprintf(model, LB_MAX_NAME, "%s", id);
+        *out_length = length;
+    }
+    json_decref(list);
+    return status;
+}
+
+static enum lb_status ask_card(struct asking *a, const char *wanted, struct lb_detail *detail) {
+    struct lb_call call;
+    enum lb_status status = lb_contact_call(a->contact, &call, "/v1/models", NULL, LB_MAX_INFO_BYTES, detail);
+    if (status == LB_OK) {
+        status = read_card(call.answer.data ? call.answer.data : "", call.answer.len, wanted, a->where,
+                           a->model, &a->stated.max_length, detail);
+    }
+    lb_call_finish(&call);
+    return status;
+}
+
+/* What is told by who wants to: the version, the chat template. */
+static enum lb_status ask_words(struct asking *a, struct lb_detail *detail) {
+    json_t *version = NULL;
+    enum lb_status status = get_json(a, "/version", NULL, &version, detail);
+    const char *text = json_string_value(json_object_get(version, "version"));
+    snprintf(a->version, sizeof a->version, "%s", text ? text : "");
+    json_decref(version);
+    if (status == LB_OK) {
+        status = get_json(a, "/tokenizer_info", NULL, &a->config, detail);
+    }
+    a->stated.chat_template = json_string_value(json_object_get(a->config, "chat_template"));
+    return status;
+}
+
+/* The fixed question's ids, by the server's own tokenizer where it runs one. */
+static enum lb_status ask_ids(struct asking *a, struct lb_detail *detail) {
+    struct lb_buf body;
+    json_t *answer = NULL;
+    lb_buf_init(&body, 4096);
+    struct lb_vllm_writer writer = {.buf = &body};
+    lb_buf_append_str(&body, "{\"model\":");
+    lb_vllm_put_text(&writer, a->model, strlen(a->model));
+    lb_buf_append_str(&body, ",\"prompt\":\"" LB_PROBE_TEXT "\",\"add_special_tokens\":true}");
+    enum lb_status status = lb_buf_status(&body) == LB_OK
+                                ? get_json(a, "/tokenize", body.data, &answer, detail)
+                                : lb_fail(detail, LB_E_NOMEM, "out of memory for a question to %s", a->where);
+    const json_t *tokens = json_object_get(answer, "tokens");
+    int64_t most = a->stated.max_length > 0 && a->stated.max_length - 2 < LB_PROBE_POSITIONS
+                       ? a->stated.max_length - 2
+                       : LB_PROBE_POSITIONS;
+    size_t n = json_array_size(tokens);
+    lb_stated_plain_ids(&a->stated);
+    for (size_t i = 0; i < n && (int64_t)i < most && status == LB_OK; i++) {
+        json_int_t id = json_integer_value(json_array_get(tokens, i));
+        if (!json_is_integer(json_array_get(tokens, i)) || id < 0 || id > INT32_MAX) {
+            status = lb_fail(detail, LB_E_FORMAT, "%s: /tokenize gives what is no id", a->where);
+            break;
+        }
+        a->stated.ids[i] = (int32_t)id;
+        a->stated.n_ids = (int)i + 1;
+    }
+    a->stated.n_ids = a->stated.n_ids < most ? a->stated.n_ids : (int)most;
+    if (status == LB_OK && a->stated.n_ids < 2) {
+        status = lb_fail(detail, LB_E_UNSUPPORTED, "%s reads %lld tokens, which is no text", a->where,
+                         (long long)a->stated.max_length);
+    }
+    json_decref(answer);
+    lb_buf_finish(&body);
+    return status;
+}
+
+/* ---- what it answers ---- */
+
+enum lb_status lb_vllm_probe_scores(const struct lb_vllm_scores *scores, const int32_t *ids,
+                                    struct lb_told_probe *out, struct lb_detail *detail) {
+    struct lb_told_probe told = {.n = (int)scores->n};
+    for (int t = 0; t < told.n; t++) {
+        const struct lb_vllm_place *place = &scores->places[t];
+        int64_t at = 0;
+        while (at < place->n && place->ids[at] != ids[t + 1]) {
+            at++;
+        }
+        if (at == place->n || !isfinite(place->logprobs[at])) {
+            return lb_fail(
+                detail, LB_E_FORMAT,
+                "the answer tells nothing of token %d of the fixed question, id %ld; are its entries "
+                "about other positions?",
+                t + 1, (long)ids[t + 1]);
+        }
+        told.at[t] = place->logprobs[at];
+    }
+    *out = told;
+    return LB_OK;
+}
+
+static enum lb_status ask_scores(struct asking *a, const struct lb_vllm_prompts *prompts,
+                                 struct lb_detail *detail) {
+    struct lb_buf body;
+    struct lb_call call;
+    struct lb_vllm_scores scores;
+    bool served = false;
+    lb_buf_init(&body, 1 << 16);
+    lb_vllm_ask_scores(&body, a->model, prompts, 0);
+    if (lb_buf_status(&body) != LB_OK) {
+        return lb_fail(detail, LB_E_NOMEM, "out of memory for a question to %s", a->where);
+    }
+    enum lb_status status = exchange(a, "/v1/completions", body.data, &call, &served, detail);
+    if (status == LB_OK && served) {
+        status = lb_vllm_scores_read(call.answer.data ? call.answer.data : "", call.answer.len, prompts,
+                                     &a->arena, &scores, detail);
+        status = status != LB_OK ? status
+                                 : lb_vllm_probe_scores(&scores, a->stated.ids,
+                                                        &a->stated.probe[LB_PROBE_LOGPROBS], detail);
+        a->stated.serves |= LB_VLLM_SERVES_SCORES;
+    }
+    lb_call_finish(&call);
+    lb_buf_finish(&body);
+    return status;
+}
+
+static enum lb_status ask_states(struct asking *a, const struct lb_vllm_prompts *prompts,
+                                 struct lb_detail *detail) {
+    struct lb_buf body;
+    struct lb_call call;
+    const void *rows = NULL;
+    bool served = false;
+    lb_buf_init(&body, 1 << 16);
+    lb_vllm_ask_states(&body, a->model, prompts, LB_DT_FP32);
+    if (lb_buf_status(&body) != LB_OK) {
+        return lb_fail(detail, LB_E_NOMEM, "out of memory for a question to %s", a->where);
+    }
+    enum lb_status status = exchange(a, "/pooling", body.data, &call, &served, detail);
+    if (status == LB_OK && served) {
+        status = lb_vllm_states_read(call.answer.data, call.answer.len, call.metadata, prompts, LB_DT_FP32, 0,
+                                     &rows, &a->stated.hidden_size, detail);
+    }
+    if (status == LB_OK && served) {
+        lb_stated_states(rows, LB_DT_FP32, prompts->all[0].n, a->stated.hidden_size,
+                         &a->stated.probe[LB_PROBE_STATES]);
+        a->stated.serves |= LB_VLLM_SERVES_STATES;
+    }
+    lb_call_finish(&call);
+    lb_buf_finish(&body);
+    return status;
+}
+
+/* Chosen ids, where both ways to the tokens' own log-probabilities agree. */
+static enum lb_status ask_gather(struct asking *a, const struct lb_vllm_prompts *prompts,
+                                 struct lb_detail *detail) {
+    struct lb_buf body;
+    struct lb_call call;
+    struct lb_told_probe told = {.n = a->stated.n_ids - 1};
+    struct lb_detail why = {0};
+    bool served = false;
+    if (!(a->stated.serves & LB_VLLM_SERVES_SCORES)) {
+        return LB_OK;
+    }
+    lb_buf_init(&body, 1 << 16);
+    lb_vllm_ask_gather(&body, a->model, &prompts->all[0], a->stated.ids + 1, 1);
+    if (lb_buf_status(&body) != LB_OK) {
+        return lb_fail(detail, LB_E_NOMEM, "out of memory for a question to %s", a->where);
+    }
+    enum lb_status status = exchange(a, "/inference/v1/generate", body.data, &call, &served, detail);
+    if (status == LB_OK && served &&
+        lb_vllm_gather_read(call.answer.data ? call.answer.data : "", call.answer.len, told.n, 1, told.at,
+                            &why) == LB_OK &&
+        lb_probe_distance(&told, &a->stated.probe[LB_PROBE_LOGPROBS]) <= LB_PROBE_SLACK) {
+        a->stated.serves |= LB_VLLM_SERVES_GATHER;
+    }
+    lb_call_finish(&call);
+    lb_buf_finish(&body);
+    return status;
+}
+
+static enum lb_status ask_answers(struct asking *a, struct lb_detail *detail) {
+    struct lb_vllm_prompt prompt = {.ids = a->stated.ids, .n = a->stated.n_ids};
+    const struct lb_vllm_prompts prompts = {.key = "prompt", .n = 1, .all = &prompt};
+    enum lb_status status = ask_scores(a, &prompts, detail);
+    status = status != LB_OK ? status : ask_states(a, &prompts, detail);
+    status = status != LB_OK ? status : ask_gather(a, &prompts, detail);
+    if (status == LB_OK && a->stated.serves == 0) {
+        return lb_fail(detail, LB_E_UNSUPPORTED,
+                       "%s scores no prompts (/v1/completions with prompt_logprobs) and gives no states "
+                       "(/pooling): %s",
+                       a->where, a->why.text);
+    }
+    if (status == LB_OK && a->stated.max_length > 2 && (a->stated.serves & LB_VLLM_SERVES_SCORES)) {
+        a->stated.max_length -= 2; /* one more token is asked with each text, and one is generated */
+    }
+    return status;
+}
+
+/* ---- together ---- */
+
+enum lb_status lb_vllm_info(const struct lb_contact *contact, const char *model, struct lb_buf *text,
+                            struct lb_teacher_info *out, struct lb_detail *detail) {
+    struct asking a = {.contact = contact};
+    size_t before = text->len;
+    a.stated = (struct lb_stated){.protocol = "vllm", .model = a.model, .version = a.version};
+    lb_contact_where(contact, a.where, sizeof a.where);
+    lb_arena_init(&a.arena, MAX_ANSWER);
+    enum lb_status status = ask_card(&a, model, detail);
+    status = status != LB_OK ? status : ask_words(&a, detail);
+    status = status != LB_OK ? status : ask_ids(&a, detail);
+    struct lb_detail why = {0};
+    if (status == LB_OK && (status = ask_answers(&a, &why)) != LB_OK) {
+        lb_fail(detail, status, "%s%s%s", strstr(why.text, a.where) ? "" : a.where,
+                strstr(why.text, a.where) ? "" : ": ", why.text);
+    }
+    status = status != LB_OK ? status : lb_stated_write(&a.stated, text, detail);
+    status = status != LB_OK
+                 ? status
+                 : lb_vllm_info_read(text->data + before, text->len - before, a.where, out, detail);
+    lb_arena_finish(&a.arena);
+    json_decref(a.config);
+    return status;
+}
+
+enum lb_status lb_vllm_info_read(const void *text, size_t len, const char *what, struct lb_teacher_info *out,
+                                 struct lb_detail *detail) {
+    struct lb_teacher_info info;
+    enum lb_status status = lb_stated_read(text, len, "vllm", what, &info, detail);
+    if (status != LB_OK) {
+        return status;
+    }
+    info.most_top_k = LB_VLLM_MOST_TOP_K;
+    if (info.serves & LB_VLLM_SERVES_SCORES) {
+        lb_listed_give(&info);
+    }
+    if (info.serves & LB_VLLM_SERVES_GATHER) {
+        info.given[info.n_given++] = (struct lb_given){.kind = LB_OUT_AT_LOGPROBS};
+    }
+    if (info.serves & LB_VLLM_SERVES_STATES) {
+        info.given[info.n_given++] =
+            (struct lb_given){.kind = LB_OUT_HIDDEN_FINAL,
+                              .width = (int32_t)(info.hidden_size < INT32_MAX ? info.hidden_size : 0)};
+    }
+    *out = info;
+    return LB_OK;
+}
+
+enum lb_status lb_vllm_same(const struct lb_teacher_info *known, const void *text, size_t len,
+                            const char *where, struct lb_detail *detail) {
+    char model[LB_MAX_NAME];
+    int64_t length = 0;
+    enum lb_status status = read_card(text, len, known->model, where, model, &length, detail);
+    int64_t taken = length > 2 && (known->serves & LB_VLLM_SERVES_SCORES) ? 2 : 0;
+    if (status == LB_E_NOTFOUND || (status == LB_OK && length - taken != known->max_length)) {
+        return lb_fail(detail, LB_E_MISMATCH,
+                       "%s serves another model now than %s of %lld tokens, with which this run began; serve "
+                       "the same model again, or start a new run",
+                       where, known->model, (long long)known->max_length);
+    }
+    return status;
+}
