@@ -80,10 +80,13 @@ static enum lb_status find_card(const json_t *list, const char *wanted, const ch
     if (!json_is_array(data)) {
         return lb_fail(detail, LB_E_FORMAT, "%s: GET /v1/models has no list of models; is it a vLLM?", where);
     }
+    if (n == 0) { /* it is loading */
+        return lb_fail(detail, LB_E_UNAVAILABLE, "%s serves no model yet", where);
+    }
     return wanted ? lb_fail(detail, LB_E_NOTFOUND, "%s serves no model named %s; it serves %s", where, wanted,
                             names)
-                  : lb_fail(detail, n ? LB_E_ARG : LB_E_NOTFOUND,
-                            "%s serves %zu models (%s); say which with model", where, n, names);
+                  : lb_fail(detail, LB_E_ARG, "%s serves %zu models (%s); say which with model", where, n,
+                            names);
 }
 
 static enum lb_status read_card(const void *text, size_t len, const char *wanted, const char *where,
