@@ -14,6 +14,10 @@ enum lb_metric {
     LB_METRIC_REQUEST_BYTES,  /* limbeckd_request_bytes_total             endpoint */
     LB_METRIC_RESPONSE_BYTES, /* limbeckd_response_bytes_total            encoding */
     LB_METRIC_TOKENS,         /* limbeckd_tokens_total                    model */
+    LB_METRIC_ASKED_TOKENS,   /* limbeckd_asked_tokens_total              model */
+    LB_METRIC_JOINED_TOKENS,  /* limbeckd_joined_tokens_total             model */
+    LB_METRIC_KNOWN_TOKENS,   /* limbeckd_known_tokens_total              model */
+    LB_METRIC_KNOWN_DROPPED,  /* limbeckd_known_sequences_dropped_total   model */
     LB_METRIC_SEQUENCES,      /* limbeckd_sequences_total                 model */
     LB_METRIC_BATCH_TOKENS,   /* limbeckd_batch_tokens                    model */
     LB_METRIC_BATCH_SEQS,     /* limbeckd_batch_sequences                 model */

@@ -41,6 +41,7 @@ enum key {
     KEY_TIMEOUT,
     KEY_DRAIN,
     KEY_MEMORY,
+    KEY_STATES,
     KEY_CONNECTIONS,
     KEY_PER_ADDRESS,
     KEY_IDLE,
@@ -106,6 +107,11 @@ static const struct argp_option list[] = {
      "among "
      "clients (default: half of the machine's or the control group's)",
      4},
+    {"state-cache-mib", KEY_STATES, "N", 0,
+     "Of that, most MiB of sequences' states that are kept, so that what is asked again costs the output "
+     "head "
+     "only; 0: none (default: a sixteenth of the limit, at most 256)",
+     4},
     {"drain-seconds", KEY_DRAIN, "N", 0,
      "After SIGTERM: time to finish what is queued and being sent (default " TEXT(DEFAULT_DRAIN_S) ")", 4},
     {"threads", KEY_THREADS, "N", 0, "Threads that compute (default: as many as cores)", 4},
@@ -162,6 +168,9 @@ static error_t parse_number(int key, const char *text, struct lb_options *o, str
         return 0;
     case KEY_MEMORY:
         o->memory_limit_mib = number("memory-limit-mib", text, 16, INT64_C(1) << 24, state);
+        return 0;
+    case KEY_STATES:
+        o->state_cache_mib = number("state-cache-mib", text, 0, INT64_C(1) << 24, state);
         return 0;
     case KEY_CONNECTIONS:
         o->max_connections = number("max-connections", text, 1, 1 << 20, state);
@@ -285,6 +294,7 @@ void lb_options_parse(int argc, char **argv, struct lb_options *out) {
                                .max_queue_tokens = DEFAULT_QUEUE_TOKENS,
                                .request_timeout_s = DEFAULT_TIMEOUT_S,
                                .drain_s = DEFAULT_DRAIN_S,
+                               .state_cache_mib = -1,
                                .max_connections = DEFAULT_CONNECTIONS,
                                .idle_s = DEFAULT_IDLE_S,
                                .least_rate_kib = DEFAULT_RATE_KIB,

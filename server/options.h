@@ -21,6 +21,7 @@ struct lb_options {
     int64_t max_batch_tokens, max_wait_us, max_queue_tokens;
     int64_t request_timeout_s, drain_s;
     int64_t memory_limit_mib; /* 0: half of what there is */
+    int64_t state_cache_mib;  /* below 0: as the memory limit allows */
     int64_t max_connections,
         max_connections_per_address; /* 0: what the limit of files allows; three quarters */
     int64_t idle_s, least_rate_kib;

@@ -6,6 +6,7 @@
 #include "common/base/mem.h"
 #include "common/nn/gemm.h"
 #include "server/api/table.h"
+#include "server/engine/known.h"
 #include "server/keys.h"
 
 #include <errno.h>
@@ -23,6 +24,9 @@
 /* Of the memory limit, computing has a quarter at least and three quarters at most, as the models need. */
 #define LEAST_TAPE(limit) ((limit) / 4)
 #define MOST_TAPE(limit) ((limit) / 4 * 3)
+/* What is kept of sequences has at most this part, and without an option that one. */
+#define MOST_KNOWN(limit) ((limit) / 2)
+#define USUAL_KNOWN(limit) ((limit) / 16 < ((size_t)256 << 20) ? (limit) / 16 : (size_t)256 << 20)
 /* Rows that a model should be able to compute at once, and too few to be of use. */
 #define USEFUL_ROWS 4096
 #define FEW_ROWS 64
@@ -51,9 +55,15 @@ static void share_memory(struct lb_server *server, const struct lb_hosted *hoste
     }
 }
 
+static void forget(void *context, const struct lb_hosted *hosted) {
+    lb_known_forget(context, hosted->instance);
+}
+
 static enum lb_status prove(void *context, struct lb_hosted *hosted, struct lb_detail *detail) {
     struct lb_server *server = context;
     enum lb_status status = lb_engine_self_test(server->engine, hosted, detail);
+    hosted->gone = forget;
+    hosted->gone_context = server->known;
     if (status == LB_OK && !hosted->batch_invariant) {
         lb_log(LB_LOG_WARN, "not_batch_invariant",
                "model=%s kernels=\"%s\" meaning=\"answers depend on the batch in their last bits; caches and "
@@ -161,23 +171,44 @@ static unsigned connection_limit(const struct lb_options *options) {
     return limit.rlim_cur == RLIM_INFINITY || spare > most ? most : (unsigned)spare;
 }
 
+/* Takes what is kept of sequences from the memory limit. */
+static enum lb_status start_known(struct lb_server *server, const struct lb_options *options,
+                                  struct lb_detail *detail) {
+    size_t limit = server->memory_limit;
+    size_t bytes = options->state_cache_mib < 0 ? USUAL_KNOWN(limit) : (size_t)options->state_cache_mib << 20;
+    if (bytes > MOST_KNOWN(limit)) {
+        return lb_fail(detail, LB_E_ARG,
+                       "--state-cache-mib %lld: more than half of the %zu MiB that there are beside the "
+                       "weights (--memory-limit-mib)",
+                       (long long)options->state_cache_mib, limit >> 20);
+    }
+    server->known = lb_known_create(bytes, UINT64_MAX);
+    server->memory_limit = limit - bytes;
+    return server->known ? LB_OK : lb_fail(detail, LB_E_NOMEM, "out of memory while starting");
+}
+
 static enum lb_status start_parts(struct lb_server *server, const struct lb_options *options,
                                   struct lb_detail *detail) {
+    enum lb_status status = start_known(server, options, detail);
+    if (status != LB_OK) {
+        return status;
+    }
     struct lb_batcher_args args = {options->max_batch_tokens, (uint64_t)options->max_wait_us * 1000,
-                                   options->max_queue_tokens, LEAST_TAPE(server->memory_limit)};
+                                   options->max_queue_tokens, LEAST_TAPE(server->memory_limit),
+                                   server->known};
     server->budget = lb_budget_create(server->memory_limit - LEAST_TAPE(server->memory_limit));
     server->metrics = lb_metrics_create();
     server->batcher = lb_batcher_create(&args);
-    server->engine =
-        server->batcher ? lb_engine_create(server->batcher, server->metrics, LEAST_TAPE(server->memory_limit))
-                        : NULL;
+    server->engine = server->batcher ? lb_engine_create(server->batcher, server->metrics, server->known,
+                                                        LEAST_TAPE(server->memory_limit))
+                                     : NULL;
     server->repository = lb_repository_create(prove, server);
     server->auth = lb_auth_create();
     if (!server->budget || !server->metrics || !server->batcher || !server->engine || !server->repository ||
         !server->auth) {
         return lb_fail(detail, LB_E_NOMEM, "out of memory while starting");
     }
-    enum lb_status status = list_models(server->repository, options, detail);
+    status = list_models(server->repository, options, detail);
     if (status == LB_OK) {
         status = lb_auth_load(server->auth, options->token_file, options->admin_token_file, detail);
     }
@@ -354,6 +385,7 @@ void lb_server_stop(struct lb_server *server) {
     lb_repository_destroy(server->repository);
     lb_engine_destroy(server->engine);
     lb_batcher_destroy(server->batcher);
+    lb_known_destroy(server->known);
     lb_metrics_destroy(server->metrics);
     lb_budget_destroy(server->budget);
     lb_auth_destroy(server->auth);
@@ -398,7 +430,7 @@ static enum lb_status check_access(const struct lb_options *options, struct lb_d
 
 enum lb_status lb_server_check(const struct lb_options *options, struct lb_detail *detail) {
     struct lb_server server = {.options = options};
-    server.engine = lb_engine_create(NULL, NULL, memory_limit(options));
+    server.engine = lb_engine_create(NULL, NULL, NULL, memory_limit(options));
     server.repository = lb_repository_create(prove_here, &server);
     enum lb_status status = server.engine && server.repository
                                 ? list_models(server.repository, options, detail)

@@ -4,6 +4,7 @@
 #include "common/nn/gemm.h"
 #include "server/api/reply.h"
 #include "server/api/table.h"
+#include "server/engine/known.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -11,7 +12,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
-#define FIXED_GAUGES 12
+#define FIXED_GAUGES 16
 
 #ifdef __clang__
 #define COMPILER "clang " __clang_version__
@@ -41,6 +42,7 @@ static double cpu_seconds(void) {
 /* What the daemon as a whole is at; returns how many. */
 static size_t daemon_gauges(struct lb_server *server, struct lb_gauge out[FIXED_GAUGES]) {
     struct lb_batcher_state queue = lb_batcher_state(server->batcher);
+    struct lb_known_state known = lb_known_state(server->known);
     const struct lb_gauge all[] = {
         {"limbeckd_queue_tokens", "Tokens waiting.", (double)queue.waiting_tokens},
         {"limbeckd_running_tokens", "Tokens in the batch that is being computed.",
@@ -53,6 +55,11 @@ static size_t daemon_gauges(struct lb_server *server, struct lb_gauge out[FIXED_
          (double)lb_http_exchanges(server->http)},
         {"limbeckd_pending_bytes", "Bytes of request bodies and answers in memory.",
          (double)lb_budget_used(server->budget)},
+        {"limbeckd_known_bytes", "Bytes of sequences' states that are kept.", (double)known.bytes},
+        {"limbeckd_known_max_bytes", "Most bytes of sequences' states that are kept.",
+         (double)known.max_bytes},
+        {"limbeckd_known_sequences", "Sequences of which states are kept.", (double)known.sequences},
+        {"limbeckd_awaited_sequences", "Unlike sequences that requests wait for.", (double)known.waited},
         {"limbeckd_connections", "Open connections.", (double)lb_http_connections(server->http)},
         {"limbeckd_ready", "1 when all models are loaded and nothing is shutting down.",
          lb_repository_ready(server->repository) && !atomic_load(&server->draining)},

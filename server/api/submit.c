@@ -5,6 +5,7 @@
 #include "server/api/reply.h"
 #include "server/api/streamed.h"
 #include "server/engine/admit.h"
+#include "server/engine/known.h"
 #include "server/engine/stream.h"
 
 /* A job's own arena: ids, offsets and output descriptions. */
@@ -128,7 +129,7 @@ bool lb_submit_plan(struct lb_server *server, struct lb_exchange *x, const struc
 
 size_t lb_submit_job_bytes(const struct lb_job *job) {
     size_t streams = job->kept ? job->state_bytes + lb_logits_stream_bytes(job) : 0;
-    return job->arena.used + job->output_bytes - job->streamed_bytes + streams;
+    return job->arena.used + job->output_bytes - job->streamed_bytes + streams + lb_known_job_bytes(job);
 }
 
 /* ---- its way ---- */

@@ -20,9 +20,10 @@
 struct lb_server {
     const struct lb_options *options;
     struct lb_auth *auth;
-    size_t memory_limit;      /* of all but the weights */
+    size_t memory_limit;      /* of all but the weights and what is known */
     struct lb_budget *budget; /* what of it requests and answers have */
     struct lb_metrics *metrics;
+    struct lb_known *known; /* of sequences that were computed */
     struct lb_batcher *batcher;
     struct lb_engine *engine;
     struct lb_repository *repository;

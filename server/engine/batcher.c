@@ -3,6 +3,7 @@
 #include "common/base/clock.h"
 #include "common/base/mem.h"
 #include "server/engine/heap.h"
+#include "server/engine/known.h"
 #include "server/engine/turns.h"
 
 #include <pthread.h>
@@ -31,7 +32,7 @@ struct lb_batcher {
     struct lb_turns turns;
     struct lb_heap deadlines;   /* of jobs that the engine doesn't hold */
     size_t n_jobs, n_deadlines; /* n_deadlines: jobs that have one */
-    uint64_t n_submitted;
+    uint64_t n_submitted, n_formed;
     int64_t waiting_tokens, running_tokens;
     size_t running_jobs;
     struct call *calls;
@@ -127,11 +128,12 @@ static void end_job(struct lb_batcher *b, struct lb_job *job, struct lb_job **en
     }
 }
 
-static void call_done(struct lb_job *ended) {
+static void call_done(struct lb_batcher *b, struct lb_job *ended) {
     while (ended) {
         struct lb_job *job = ended;
         ended = job->next;
         job->next = NULL;
+        lb_known_leave(b->args.known, job, 0, job->n_seqs);
         job->done(job); /* it may be gone after this */
     }
 }
@@ -215,9 +217,13 @@ static enum lb_status submit_locked(struct lb_batcher *b, struct lb_job *job, st
 }
 
 enum lb_status lb_batcher_submit(struct lb_batcher *b, struct lb_job *job, struct lb_detail *detail) {
+    lb_known_join(b->args.known, job);
     pthread_mutex_lock(&b->lock);
     enum lb_status status = submit_locked(b, job, detail);
     pthread_mutex_unlock(&b->lock);
+    if (status != LB_OK) {
+        lb_known_leave(b->args.known, job, 0, job->n_seqs);
+    }
     return status;
 }
 
@@ -230,7 +236,7 @@ void lb_batcher_cancel(struct lb_batcher *b, struct lb_job *job) {
         end_job(b, job, &ended);
     }
     pthread_mutex_unlock(&b->lock);
-    call_done(ended);
+    call_done(b, ended);
 }
 
 bool lb_batcher_call(struct lb_batcher *b, void (*run)(void *argument), void *argument) {
@@ -276,19 +282,63 @@ static bool should_wait(const struct lb_batcher *b, const struct lb_job *head, u
            head->queue->line->waiting_tokens < b->args.max_batch_tokens;
 }
 
-/* Whether the job's next sequence goes into the batch; the first one always does. */
-static bool fits(const struct lb_batcher *b, const struct lb_batch *batch, const struct lb_job *job) {
-    if (batch->n_tokens == 0) {
+/* What a job's next sequence adds to a batch. */
+struct addition {
+    int64_t length, cost;
+    size_t tape_bytes;
+    bool computed; /* goes through the model */
+};
+
+static struct addition addition_of(const struct lb_batcher *b, const struct lb_batch *batch,
+                                   const struct lb_job *job) {
+    int64_t seq = job->next_seq, length = lb_job_length(job, seq);
+    struct addition a = {length, length, lb_job_tape(job, seq), true};
+    bool twin = job->seen && job->seen[seq] && job->seen[seq]->formed == b->n_formed;
+    if (twin || lb_known_has(b->args.known, job, seq, NULL)) {
+        a.computed = false;
+        a.cost = 1 + (int64_t)((double)(length - job->start[seq]) * job->known_cost);
+        a.tape_bytes = (size_t)length * job->known_row_bytes;
+    } else {
+        a.tape_bytes += (size_t)length * batch->others_row_bytes;
+    }
+    return a;
+}
+
+/* Whether the sequence goes into the batch; the first one always does. */
+static bool fits(const struct lb_batcher *b, const struct lb_batch *batch, const struct lb_job *job,
+                 const struct addition *a) {
+    if (batch->n_seqs == 0) {
         return true;
     }
-    return batch->n_tokens + lb_job_length(job, job->next_seq) <= b->args.max_batch_tokens &&
-           (b->args.max_batch_bytes == 0 ||
-            batch->tape_bytes + lb_job_tape(job, job->next_seq) <= b->args.max_batch_bytes) &&
+    return batch->cost + a->cost <= b->args.max_batch_tokens &&
+           (b->args.max_batch_bytes == 0 || batch->tape_bytes + a->tape_bytes <= b->args.max_batch_bytes) &&
            (job->slice > 0 || batch->n_slices < LB_BATCH_MAX_SLICES);
 }
 
+/* The sequence goes through the model: others who wait for it may want more of it than this job, which is
+ * kept where there is memory. */
+static void add_others(struct lb_batcher *b, struct lb_batch *batch, const struct lb_job *job) {
+    struct lb_part parts[LB_BATCH_MAX_OTHERS];
+    size_t n = lb_known_wanted(b->args.known, job, job->next_seq, parts, LB_BATCH_MAX_OTHERS);
+    for (size_t i = 0; i < n && batch->n_others < LB_BATCH_MAX_OTHERS; i++) {
+        size_t row_bytes = (size_t)parts[i].width * sizeof(float),
+               bytes = (size_t)batch->computed_tokens * row_bytes;
+        bool there = false;
+        for (size_t k = 0; k < batch->n_others; k++) {
+            there |= batch->others[k].source == parts[i].source && batch->others[k].layer == parts[i].layer;
+        }
+        if (!there &&
+            (b->args.max_batch_bytes == 0 || batch->tape_bytes + bytes <= b->args.max_batch_bytes)) {
+            batch->others[batch->n_others++] = parts[i];
+            batch->others_row_bytes += row_bytes;
+            batch->tape_bytes += bytes;
+        }
+    }
+}
+
 /* Adds the job's next sequence. */
-static void add_sequence(struct lb_batcher *b, struct lb_batch *batch, struct lb_job *job, uint64_t now) {
+static void add_sequence(struct lb_batcher *b, struct lb_batch *batch, struct lb_job *job,
+                         const struct addition *a, uint64_t now) {
     if (job->slice == 0) {
         batch->slices[batch->n_slices++] = (struct lb_slice){job, job->next_seq, 0};
         job->slice = batch->n_slices;
@@ -296,17 +346,24 @@ static void add_sequence(struct lb_batcher *b, struct lb_batch *batch, struct lb
         job->started_ns = job->started_ns ? job->started_ns : now;
         lb_heap_remove(&b->deadlines, job);
     }
-    int64_t length = lb_job_length(job, job->next_seq);
     struct lb_queue *q = job->queue;
     batch->slices[job->slice - 1].n++;
-    batch->tape_bytes += lb_job_tape(job, job->next_seq);
-    batch->n_tokens += length;
+    batch->tape_bytes += a->tape_bytes;
+    batch->n_tokens += a->length;
+    batch->cost += a->cost;
     batch->n_seqs++;
+    if (a->computed) {
+        batch->computed_tokens += a->length;
+        add_others(b, batch, job);
+        if (job->seen && job->seen[job->next_seq]) {
+            job->seen[job->next_seq]->formed = b->n_formed;
+        }
+    }
     job->out_seqs++;
     job->next_seq++;
-    lb_turns_serve(q, length);
-    q->line->waiting_tokens -= length;
-    b->waiting_tokens -= length;
+    lb_turns_serve(q, a->cost);
+    q->line->waiting_tokens -= a->length;
+    b->waiting_tokens -= a->length;
     if (job->next_seq == job->n_seqs) {
         lb_turns_leave(&b->turns, job);
     }
@@ -314,18 +371,20 @@ static void add_sequence(struct lb_batcher *b, struct lb_batch *batch, struct lb
 
 static void form(struct lb_batcher *b, struct lb_queue *lead, struct lb_batch *batch, uint64_t now) {
     batch->model = lead->line->model;
-    batch->n_slices = 0;
-    batch->n_seqs = batch->n_tokens = 0;
+    batch->n_slices = batch->n_others = batch->others_row_bytes = 0;
+    batch->n_seqs = batch->n_tokens = batch->cost = batch->computed_tokens = 0;
     batch->tape_bytes = lb_heap_top(&lead->jobs)->base_bytes;
+    b->n_formed++;
     struct lb_hosted *model = lead->line->model;
     uint64_t taps = lead->line->taps;
     struct lb_queue *q = lead;
     while (q) {
         struct lb_job *job = lb_heap_top(&q->jobs);
-        if (!fits(b, batch, job)) {
+        struct addition a = addition_of(b, batch, job);
+        if (!fits(b, batch, job, &a)) {
             break;
         }
-        add_sequence(b, batch, job, now);
+        add_sequence(b, batch, job, &a, now);
         /* The line may be gone with its last job. */
         const struct lb_line *line = lb_turns_line(&b->turns, model, taps);
         q = line ? lb_turns_first(&b->turns, line) : NULL;
@@ -364,7 +423,7 @@ enum lb_status lb_batcher_next(struct lb_batcher *b, struct lb_batch *out) {
         expire(b, now, &ended);
         if (ended) {
             pthread_mutex_unlock(&b->lock);
-            call_done(ended);
+            call_done(b, ended);
             pthread_mutex_lock(&b->lock);
             continue;
         }
@@ -409,6 +468,9 @@ static void settle(struct lb_batcher *b, struct lb_job *job, uint64_t now, struc
 void lb_batcher_finish(struct lb_batcher *b, const struct lb_batch *batch, enum lb_status status,
                        const struct lb_detail *detail, uint64_t compute_ns) {
     struct lb_job *ended = NULL;
+    for (size_t i = 0; i < batch->n_slices; i++) {
+        lb_known_leave(b->args.known, batch->slices[i].job, batch->slices[i].first, batch->slices[i].n);
+    }
     pthread_mutex_lock(&b->lock);
     uint64_t now = lb_now_ns();
     b->running_tokens -= batch->n_tokens;
@@ -425,7 +487,7 @@ void lb_batcher_finish(struct lb_batcher *b, const struct lb_batch *batch, enum 
         }
     }
     pthread_mutex_unlock(&b->lock);
-    call_done(ended);
+    call_done(b, ended);
 }
 
 /* ---- the reaper and the end ---- */
@@ -437,7 +499,7 @@ void lb_batcher_reap(struct lb_batcher *b) {
         expire(b, lb_now_ns(), &ended);
         if (ended) {
             pthread_mutex_unlock(&b->lock);
-            call_done(ended);
+            call_done(b, ended);
             pthread_mutex_lock(&b->lock);
             continue;
         }
@@ -472,7 +534,7 @@ void lb_batcher_abort(struct lb_batcher *b) {
         }
     }
     pthread_mutex_unlock(&b->lock);
-    call_done(ended);
+    call_done(b, ended);
 }
 
 bool lb_batcher_wait_empty(struct lb_batcher *b, uint64_t deadline_ns) {

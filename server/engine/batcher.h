@@ -10,6 +10,11 @@
  * a job counts as if it had come later the larger it is, so that a short one need not wait for all of a long
  * one, and no job waits for ever.
  *
+ * A sequence of which the states are known, or that an equal one in the same batch brings, costs what the
+ * head makes of it: so it is counted in batches, and to its client (server/engine/known.h). What an equal one
+ * of another batch will bring is there when its turn comes, as batches are computed one after the other; and
+ * whatever becomes of that other job, nothing was promised to this one.
+ *
  * One lock guards everything; submitting costs a logarithm of the jobs that wait in its queue, and a look at
  * each queue: one for each client, model and set of taps. done is called without it.
  */
@@ -23,6 +28,7 @@
 #include <stdint.h>
 
 #define LB_BATCH_MAX_SLICES 256
+#define LB_BATCH_MAX_OTHERS 16
 
 /* Sequences first .. first + n - 1 of a job. */
 struct lb_slice {
@@ -35,7 +41,12 @@ struct lb_batch {
     struct lb_slice slices[LB_BATCH_MAX_SLICES];
     size_t n_slices;
     int64_t n_seqs, n_tokens;
+    int64_t cost;      /* in tokens that go through the model */
     size_t tape_bytes; /* as estimated */
+    /* Inner states that others wait for, which the forward should keep as well. */
+    struct lb_part others[LB_BATCH_MAX_OTHERS];
+    size_t n_others, others_row_bytes;
+    int64_t computed_tokens; /* as far as is known: of sequences that need the forward */
 };
 
 struct lb_batcher_args {
@@ -43,8 +54,10 @@ struct lb_batcher_args {
     uint64_t max_wait_ns; /* how long the oldest job waits for others to fill its batch */
     int64_t max_queue_tokens;
     size_t max_batch_bytes; /* of tape; 0: no maximum */
+    struct lb_known *known; /* what equal sequences share; borrowed; NULL: each is computed by itself */
 };
 
+struct lb_known;
 struct lb_batcher;
 
 /* NULL when out of memory. */

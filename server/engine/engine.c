@@ -1,13 +1,13 @@
 #include "server/engine/engine.h"
 
-#include "common/model/batch.h"
 #include "common/base/arena.h"
 #include "common/base/clock.h"
 #include "common/base/mem.h"
 #include "common/model/model.h"
 #include "common/nn/head.h"
 #include "common/nn/tape.h"
-#include "server/engine/extract.h"
+#include "server/engine/forward.h"
+#include "server/engine/known.h"
 #include "server/engine/selftest.h"
 #include "server/metrics.h"
 #include "server/models/repository.h"
@@ -19,28 +19,30 @@
 
 /* Offsets, ids and places of one batch: bounded by the largest single sequence and the number of slices. */
 #define SCRATCH_BYTES ((size_t)1 << 30)
-/* As the head's first row of a sequence: behind any end, so that none of its rows are computed. */
-#define NO_ROWS INT32_MAX
 
 struct lb_engine {
     struct lb_batcher *batcher;
     struct lb_metrics *metrics;
+    struct lb_known *known;
     struct lb_tape *tape;
     atomic_size_t tape_bytes; /* its maximum */
     struct lb_arena scratch;  /* of one batch */
-    int n_small;              /* batches since one used a good part of what the tape holds */
+    uint64_t n_runs;
+    struct lb_forward_counts counts; /* of the last run */
+    int n_small;                     /* batches since one used a good part of what the tape holds */
     pthread_t worker, reaper;
     bool started;
 };
 
 struct lb_engine *lb_engine_create(struct lb_batcher *batcher, struct lb_metrics *metrics,
-                                   size_t tape_bytes) {
+                                   struct lb_known *known, size_t tape_bytes) {
     struct lb_engine *engine = lb_calloc(1, sizeof *engine);
     if (!engine) {
         return NULL;
     }
     engine->batcher = batcher;
     engine->metrics = metrics;
+    engine->known = known;
     engine->tape = lb_tape_create(tape_bytes);
     atomic_init(&engine->tape_bytes, tape_bytes);
     lb_arena_init(&engine->scratch, SCRATCH_BYTES);
@@ -61,144 +63,10 @@ void lb_engine_destroy(struct lb_engine *engine) {
 
 /* ---- one batch ---- */
 
-struct run {
-    const struct lb_batch *batch;
-    struct lb_place *places;
-    int32_t *first;
-    struct lb_model_batch rows;
-    struct lb_input input;
-    struct lb_tap *taps;            /* room for every output of every job */
-    enum lb_output_source *sources; /* of each tap */
-    size_t n_taps;
-    bool needs_head, needs_sentences;
-};
-
-static void place_slice(struct run *run, const struct lb_slice *slice) {
-    const struct lb_job *job = slice->job;
-    for (int64_t b = slice->first; b < slice->first + slice->n; b++) {
-        run->places[run->rows.n_seqs] = (struct lb_place){slice->job, b};
-        int32_t first = lb_model_is_classifier(job->model->model) ? 0 : job->start[b];
-        run->first[run->rows.n_seqs] = job->needs_head ? first : NO_ROWS;
-        if (run->rows.ids) {
-            lb_model_batch_add_ids(&run->rows, job->ids + job->offsets[b], NULL, lb_job_length(job, b));
-        } else {
-            lb_model_batch_add_features(&run->rows, job->features + b * run->rows.input_size, -1);
-        }
-    }
-    run->needs_head |= job->needs_head;
-}
-
-static void add_tap(struct run *run, enum lb_tap_kind kind, int layer, enum lb_output_source source) {
-    for (size_t i = 0; i < run->n_taps; i++) {
-        if (run->taps[i].kind == kind && run->taps[i].layer == layer) {
-            return;
-        }
-    }
-    run->sources[run->n_taps] = source;
-    run->taps[run->n_taps++] = (struct lb_tap){.kind = kind, .layer = layer};
-}
-
-static void add_taps(struct run *run, const struct lb_job *job) {
-    for (size_t i = 0; i < job->n_outputs; i++) {
-        const struct lb_output_name *what = &job->outputs[i].what;
-        enum lb_output_source source = lb_output_get(what->kind)->source;
-        enum lb_tap_kind tap;
-        run->needs_sentences |= source == LB_FROM_SENTENCE;
-        if (lb_hosted_tap(source, &tap)) {
-            add_tap(run, tap, what->layer, source);
-        }
-    }
-}
-
-static enum lb_status prepare(struct lb_engine *engine, const struct lb_batch *batch, struct run *run) {
-    struct lb_arena *arena = &engine->scratch;
-    size_t n = (size_t)batch->n_seqs;
-    int64_t input_size = lb_model_config(batch->model->model)->input_size;
-    *run = (struct run){.batch = batch};
-    lb_arena_reset(arena);
-    run->places = lb_arena_array(arena, n, sizeof *run->places);
-    run->first = lb_arena_array(arena, n, sizeof *run->first);
-    if (!lb_model_batch_init(&run->rows, arena, batch->n_seqs, batch->n_tokens, input_size, false)) {
-        return LB_E_NOMEM;
-    }
-    size_t most_taps = 0;
-    for (size_t i = 0; i < batch->n_slices; i++) {
-        most_taps += batch->slices[i].job->n_outputs;
-    }
-    run->taps = lb_arena_array(arena, most_taps, sizeof *run->taps);
-    run->sources = lb_arena_array(arena, most_taps, sizeof *run->sources);
-    if (!run->places || !run->first || !run->taps || !run->sources) {
-        return LB_E_NOMEM;
-    }
-    for (size_t i = 0; i < batch->n_slices; i++) {
-        if (lb_job_allocate(batch->slices[i].job) != LB_OK) {
-            return LB_E_NOMEM;
-        }
-        add_taps(run, batch->slices[i].job);
-        place_slice(run, &batch->slices[i]);
-    }
-    run->input = lb_model_batch_input(&run->rows);
-    return LB_OK;
-}
-
-static enum lb_status compute(struct lb_engine *engine, struct run *run) {
-    const struct lb_model *model = run->batch->model->model;
-    const struct lb_head *head = lb_model_head(model);
-    struct lb_extract extract;
-    enum lb_status status = lb_extract_init(&extract, run->places, &run->input.ragged,
-                                            lb_hosted_vocab(run->batch->model), &engine->scratch);
-    if (status != LB_OK) {
-        return status;
-    }
-    lb_tape_begin(engine->tape, LB_TAPE_PLAIN, &run->input.ragged, NULL);
-    struct lb_value *h = lb_model_forward(model, engine->tape, &run->input, run->taps, run->n_taps, NULL);
-    if (!h) {
-        status = lb_tape_status(engine->tape);
-        return status != LB_OK ? status : LB_E_INTERNAL;
-    }
-    extract.of_head = lb_tape_ragged(engine->tape);
-    if (lb_model_is_classifier(model)) {
-        lb_extract_once(&extract, LB_FROM_FINAL, h);
-    } else {
-        lb_extract_states(&extract, LB_FROM_FINAL, 0, h);
-        lb_extract_kept(&extract, h);
-    }
-    for (size_t i = 0; i < run->n_taps; i++) {
-        const struct lb_tap *tap = &run->taps[i];
-        if (!tap->value) {
-            return lb_tape_status(engine->tape) != LB_OK ? lb_tape_status(engine->tape) : LB_E_INTERNAL;
-        }
-        if (tap->kind == LB_TAP_ATTENTION) {
-            lb_extract_attention(&extract, tap->layer, lb_model_config(model)->num_attention_heads,
-                                 tap->value);
-        } else {
-            lb_extract_states(&extract, run->sources[i], tap->layer, tap->value);
-        }
-    }
-    if (run->needs_sentences) {
-        const struct lb_value *pooled = lb_model_pool(model, engine->tape, h);
-        if (!pooled) {
-            return lb_tape_status(engine->tape);
-        }
-        lb_extract_once(&extract, LB_FROM_SENTENCE, pooled);
-    }
-    if (!run->needs_head) {
-        return LB_OK;
-    }
-    if (lb_extract_needs_rows(&extract)) {
-        return lb_head_run(engine->tape, h, head, run->first, lb_extract_logits, &extract);
-    }
-    const struct lb_head_reader reader = lb_extract_reader(&extract);
-    return lb_head_read(engine->tape, h, head, run->first, &reader);
-}
-
 enum lb_status lb_engine_run(struct lb_engine *engine, const struct lb_batch *batch,
                              struct lb_detail *detail) {
-    struct run run;
-    enum lb_status status = prepare(engine, batch, &run);
-    if (status == LB_OK) {
-        status = compute(engine, &run);
-    }
+    enum lb_status status = lb_forward_run(batch, engine->tape, &engine->scratch, engine->known,
+                                           ++engine->n_runs, &engine->counts);
     if (status == LB_E_NOMEM) {
         return lb_fail(
             detail, status,
@@ -210,12 +78,23 @@ enum lb_status lb_engine_run(struct lb_engine *engine, const struct lb_batch *ba
 
 /* ---- the threads ---- */
 
+/* What went through the model, whatever became of it. */
+static void observe_computed(struct lb_engine *engine, const struct lb_batch *batch) {
+    const char *labels[] = {batch->model->name};
+    const struct lb_forward_counts *counts = &engine->counts;
+    lb_metrics_add(engine->metrics, LB_METRIC_TOKENS, labels, (double)counts->computed_tokens);
+    lb_metrics_add(engine->metrics, LB_METRIC_SEQUENCES, labels, (double)counts->computed_seqs);
+    lb_metrics_add(engine->metrics, LB_METRIC_KNOWN_DROPPED, labels, (double)counts->dropped);
+}
+
 static void observe(struct lb_engine *engine, const struct lb_batch *batch, uint64_t ns) {
     const char *labels[] = {batch->model->name};
+    const struct lb_forward_counts *counts = &engine->counts;
     lb_metrics_add(engine->metrics, LB_METRIC_BATCH_TOKENS, labels, (double)batch->n_tokens);
     lb_metrics_add(engine->metrics, LB_METRIC_BATCH_SEQS, labels, (double)batch->n_seqs);
-    lb_metrics_add(engine->metrics, LB_METRIC_TOKENS, labels, (double)batch->n_tokens);
-    lb_metrics_add(engine->metrics, LB_METRIC_SEQUENCES, labels, (double)batch->n_seqs);
+    lb_metrics_add(engine->metrics, LB_METRIC_ASKED_TOKENS, labels, (double)batch->n_tokens);
+    lb_metrics_add(engine->metrics, LB_METRIC_JOINED_TOKENS, labels, (double)counts->joined_tokens);
+    lb_metrics_add(engine->metrics, LB_METRIC_KNOWN_TOKENS, labels, (double)counts->known_tokens);
     lb_metrics_add(engine->metrics, LB_METRIC_BATCH_SECONDS, labels, (double)ns / LB_SECOND_NS);
     lb_stats_batch(&batch->model->stats, batch->n_seqs, ns);
 }
@@ -226,6 +105,7 @@ static enum lb_status run_and_finish(struct lb_engine *engine, const struct lb_b
     uint64_t begun = lb_now_ns();
     enum lb_status status = lb_engine_run(engine, batch, &detail);
     uint64_t ns = lb_now_ns() - begun;
+    observe_computed(engine, batch);
     if (status == LB_E_NOMEM && !last_try) {
         return status;
     }
@@ -238,6 +118,7 @@ static enum lb_status run_and_finish(struct lb_engine *engine, const struct lb_b
  * only those fail that are too large by themselves. */
 static void run_in_parts(struct lb_engine *engine, const struct lb_batch *whole) {
     struct lb_batch part = {.model = whole->model, .n_slices = 1};
+    lb_known_empty(engine->known);
     for (size_t i = 0; i < whole->n_slices; i++) {
         struct lb_slice slice = whole->slices[i];
         int64_t step = slice.n;
@@ -320,6 +201,9 @@ void lb_engine_join(struct lb_engine *engine) {
 
 /* ---- what a job needs ---- */
 
+/* Of a row of which nothing is computed. */
+#define LEAST_COST (1.0 / 64)
+
 /* Numbers that differ for different sets of taps, as good as certainly; should two sets fall together, their
  * jobs share batches. */
 static uint64_t mix(uint64_t x) {
@@ -327,12 +211,28 @@ static uint64_t mix(uint64_t x) {
     return (x ^ (x >> 29)) * 0xbf58476d1ce4e5b9u + 1;
 }
 
+/* What the head's product has of a row's work, about. */
+static double head_share(const struct lb_model *model) {
+    const struct lb_weight *w = lb_model_head(model)->weight;
+    if (!w) {
+        return 0;
+    }
+    double head = (double)w->rows * (double)w->cols;
+    /* Embeddings are looked up: of tied ones the head is made. */
+    double tables = lb_model_config(model)->tie_word_embeddings || lb_model_is_classifier(model) ? 1 : 2;
+    double body = (double)lb_model_parameters(model) - tables * head;
+    return head / (head + (body > 0 ? body : 0));
+}
+
 enum lb_status lb_engine_admit(struct lb_engine *engine, struct lb_job *job, struct lb_detail *detail) {
     const struct lb_hosted *hosted = job->model;
+    size_t state_bytes = (size_t)lb_model_width(hosted->model) * sizeof(float);
     size_t heads = (size_t)lb_model_config(hosted->model)->num_attention_heads;
     job->base_bytes = hosted->base_bytes;
-    job->row_bytes = hosted->row_bytes;
+    job->row_bytes = hosted->row_bytes + (engine->known ? state_bytes : 0); /* in company of known ones */
     job->square_bytes = 0;
+    job->known_row_bytes = state_bytes;
+    job->known_cost = LEAST_COST;
     job->taps = 0;
     bool whole_rows = job->draw != NULL;
     for (size_t i = 0; i < job->n_outputs; i++) {
@@ -363,6 +263,8 @@ enum lb_status lb_engine_admit(struct lb_engine *engine, struct lb_job *job, str
         lb_head_read_bytes(lb_model_head(hosted->model)->weight->rows, &most, &of_all, &of_row);
         job->base_bytes += of_all;
         job->row_bytes += of_row;
+        job->known_row_bytes += of_row;
+        job->known_cost += head_share(hosted->model);
     }
     size_t limit = atomic_load(&engine->tape_bytes);
     for (int64_t b = 0; b < job->n_seqs; b++) {

@@ -9,11 +9,13 @@
 #include "server/engine/batcher.h"
 
 struct lb_metrics;
+struct lb_known;
 struct lb_engine;
 
-/* tape_bytes bounds the memory of one batch (lb_engine_limit). NULL when out of memory. batcher and metrics
- * may be NULL; both are borrowed. */
-struct lb_engine *lb_engine_create(struct lb_batcher *batcher, struct lb_metrics *metrics, size_t tape_bytes);
+/* tape_bytes bounds the memory of one batch (lb_engine_limit). NULL when out of memory. batcher, metrics and
+ * known (the batcher's, if there is one) may be NULL; all are borrowed. */
+struct lb_engine *lb_engine_create(struct lb_batcher *batcher, struct lb_metrics *metrics,
+                                   struct lb_known *known, size_t tape_bytes);
 /* The worker must have been stopped. Accepts NULL. */
 void lb_engine_destroy(struct lb_engine *engine);
 

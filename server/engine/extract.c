@@ -8,10 +8,10 @@
 static const lb_extract_fn fills[] = {LB_OUTPUTS(FILLS)};
 
 enum lb_status lb_extract_init(struct lb_extract *extract, const struct lb_place *places,
-                               const struct lb_ragged *ragged, int64_t v, struct lb_arena *arena) {
-    *extract = (struct lb_extract){.places = places, .ragged = ragged, .of_head = ragged, .v = v};
+                               const struct lb_ragged *of_head, int64_t v, struct lb_arena *arena) {
+    *extract = (struct lb_extract){.places = places, .of_head = of_head, .v = v};
     bool draws_behind = false;
-    for (int64_t s = 0; s < ragged->n_seqs; s++) {
+    for (int64_t s = 0; s < of_head->n_seqs; s++) {
         const struct lb_job *job = places[s].job;
         int64_t k = job->needs_head ? job->top_k : 0;
         draws_behind |= job->draw != NULL;
@@ -103,7 +103,7 @@ static bool in_pieces(const struct lb_job_output *o) {
 }
 
 bool lb_extract_needs_rows(const struct lb_extract *extract) {
-    for (int64_t s = 0; s < extract->ragged->n_seqs; s++) {
+    for (int64_t s = 0; s < extract->of_head->n_seqs; s++) {
         const struct lb_job *job = extract->places[s].job;
         if (job->draw) {
             return true;
@@ -217,55 +217,49 @@ static bool wanted(const struct lb_job *job, enum lb_output_source source, int l
 }
 
 void lb_extract_states(const struct lb_extract *extract, enum lb_output_source source, int layer,
-                       const struct lb_value *value) {
-    for (int64_t s = 0; s < extract->ragged->n_seqs; s++) {
+                       int64_t cols, const lb_extract_rows *rows) {
+    for (int64_t s = 0; s < extract->of_head->n_seqs; s++) {
         const struct lb_place *place = &extract->places[s];
         int64_t length = wanted(place->job, source, layer) ? lb_job_length(place->job, place->seq) : 0;
         for (int64_t t = place->job->start[place->seq]; t < length; t++) {
-            struct lb_row row = {.job = place->job,
-                                 .seq = place->seq,
-                                 .t = t,
-                                 .x = value->data + (extract->ragged->offsets[s] + t) * value->cols,
-                                 .n = value->cols,
-                                 .heads = 1};
+            struct lb_row row = {
+                .job = place->job, .seq = place->seq, .t = t, .x = rows[s] + t * cols, .n = cols, .heads = 1};
             fill_row(&row, source, layer);
         }
     }
 }
 
-void lb_extract_kept(const struct lb_extract *extract, const struct lb_value *value) {
+void lb_extract_kept(const struct lb_extract *extract, int64_t cols, const lb_extract_rows *rows) {
     int64_t step = lb_head_plain_chunk(extract->v);
-    for (int64_t s = 0; s < extract->ragged->n_seqs; s++) {
+    for (int64_t s = 0; s < extract->of_head->n_seqs; s++) {
         const struct lb_place *place = &extract->places[s];
         const struct lb_job *job = place->job;
         if (job->kept) {
             int64_t first = lb_job_first_kept(job, place->seq, step),
                     n = lb_job_length(job, place->seq) - first;
-            memcpy(job->states + job->kept[place->seq] * value->cols,
-                   value->data + (extract->ragged->offsets[s] + first) * value->cols,
-                   (size_t)(n * value->cols) * sizeof(float));
+            memcpy(job->states + job->kept[place->seq] * cols, rows[s] + first * cols,
+                   (size_t)(n * cols) * sizeof(float));
         }
     }
 }
 
-void lb_extract_once(const struct lb_extract *extract, enum lb_output_source source,
-                     const struct lb_value *value) {
-    for (int64_t s = 0; s < extract->ragged->n_seqs; s++) {
+void lb_extract_once(const struct lb_extract *extract, enum lb_output_source source, int64_t cols,
+                     const lb_extract_rows *rows) {
+    for (int64_t s = 0; s < extract->of_head->n_seqs; s++) {
         const struct lb_place *place = &extract->places[s];
         struct lb_row row = {.job = place->job,
                              .seq = place->seq,
                              .t = place->job->start[place->seq],
-                             .x = value->data + s * value->cols,
-                             .n = value->cols,
+                             .x = rows[s],
+                             .n = cols,
                              .heads = 1};
         fill_row(&row, source, 0);
     }
 }
 
 void lb_extract_attention(const struct lb_extract *extract, int layer, int64_t heads,
-                          const struct lb_value *value) {
-    const float *x = value->data;
-    for (int64_t s = 0; s < extract->ragged->n_seqs; s++) {
+                          const lb_extract_rows *rows) {
+    for (int64_t s = 0; s < extract->of_head->n_seqs; s++) {
         const struct lb_place *place = &extract->places[s];
         int64_t length = lb_job_length(place->job, place->seq);
         int64_t end = wanted(place->job, LB_FROM_ATTENTION, layer) ? length : 0;
@@ -273,12 +267,11 @@ void lb_extract_attention(const struct lb_extract *extract, int layer, int64_t h
             struct lb_row row = {.job = place->job,
                                  .seq = place->seq,
                                  .t = t,
-                                 .x = x + t * length,
+                                 .x = rows[s] + t * length,
                                  .n = length,
                                  .heads = heads,
                                  .stride = length * length};
             fill_row(&row, LB_FROM_ATTENTION, layer);
         }
-        x += heads * length * length;
     }
 }

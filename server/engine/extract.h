@@ -20,8 +20,7 @@ struct lb_place {
 };
 
 struct lb_extract {
-    const struct lb_place *places; /* [ragged->n_seqs] */
-    const struct lb_ragged *ragged;
+    const struct lb_place *places;   /* [of_head->n_seqs] */
     const struct lb_ragged *of_head; /* the rows that the head multiplies: of classifiers one a sequence */
     int64_t v;
     /* per OpenMP thread, [max_k] and [max_draws] each */
@@ -34,28 +33,28 @@ struct lb_extract {
     int64_t at; /* the sequence of the last rows: they come in order */
 };
 
-/* Scratch memory comes from arena and lives as long as it. of_head is set once forward has said it.
- * LB_E_NOMEM.
- */
+/* Scratch memory comes from arena and lives as long as it. LB_E_NOMEM. */
 enum lb_status lb_extract_init(struct lb_extract *extract, const struct lb_place *places,
-                               const struct lb_ragged *ragged, int64_t v, struct lb_arena *arena);
+                               const struct lb_ragged *of_head, int64_t v, struct lb_arena *arena);
 /* Outputs that are made of logits, as these come: for lb_head_read. Not where lb_extract_needs_rows. */
 struct lb_head_reader lb_extract_reader(struct lb_extract *extract);
 /* Whether a job needs whole rows of logits: an output without LB_IN_PIECES, a draw. */
 bool lb_extract_needs_rows(const struct lb_extract *extract);
 /* The same from whole rows, with the same bits: an lb_head_fn whose context is the struct lb_extract. */
 enum lb_status lb_extract_logits(void *context, int64_t row, int64_t n, float *z);
-/* Outputs that are made of states: the rows of value [N, C]. layer: 0 for the final state. */
+/* The numbers that each place's outputs are made of; places that ask for none of it are not looked at. */
+typedef const float *lb_extract_rows;
+/* Outputs that are made of states: rows[place] [length, cols]. layer: 0 for the final state. */
 void lb_extract_states(const struct lb_extract *extract, enum lb_output_source source, int layer,
-                       const struct lb_value *value);
-/* Final states [N, C] of jobs whose logits are streamed, to where they are kept. */
-void lb_extract_kept(const struct lb_extract *extract, const struct lb_value *value);
-/* Outputs that are made of one row a sequence: value [sequences of the batch, C]. */
-void lb_extract_once(const struct lb_extract *extract, enum lb_output_source source,
-                     const struct lb_value *value);
-/* Outputs that are made of attention probabilities: value holds [H, T, T] for each sequence of the batch. */
+                       int64_t cols, const lb_extract_rows *rows);
+/* Final states, rows[place] [length, cols], of jobs whose logits are streamed, to where they are kept. */
+void lb_extract_kept(const struct lb_extract *extract, int64_t cols, const lb_extract_rows *rows);
+/* Outputs that are made of one row a sequence: rows[place] [cols]. */
+void lb_extract_once(const struct lb_extract *extract, enum lb_output_source source, int64_t cols,
+                     const lb_extract_rows *rows);
+/* Outputs that are made of attention probabilities: rows[place] [heads, length, length]. */
 void lb_extract_attention(const struct lb_extract *extract, int layer, int64_t heads,
-                          const struct lb_value *value);
+                          const lb_extract_rows *rows);
 
 /* ---- for the functions that fill a row (row.c) ---- */
 

@@ -47,6 +47,13 @@ struct lb_job_draw {
     double *lifts; /* [B] what log p at the job's temperature, times that and over this, lacks of log p */
 };
 
+/* States that an output is made of, of those that can be kept: inner ones of one kind and layer. */
+struct lb_part {
+    enum lb_output_source source;
+    int layer;
+    int64_t width; /* columns */
+};
+
 struct lb_job {
     struct lb_hosted *model; /* a reference */
     struct lb_arena arena;   /* all below but the outputs' data */
@@ -87,6 +94,15 @@ struct lb_job {
     uint64_t taps;                              /* jobs of unlike taps don't share a batch; 0: none */
     size_t base_bytes, row_bytes, square_bytes; /* tape: of a batch; of a sequence of n rows, n row_bytes and
                                                    n^2 square_bytes (lb_engine_admit) */
+
+    double known_cost;      /* what a row costs whose final state is there; a row: 1 */
+    size_t known_row_bytes; /* and what tape it needs */
+    /* What equal sequences share (server/engine/known.h), between submit and the end: [B] and inner states.
+     */
+    struct lb_seen **seen;
+    struct lb_part *parts;
+    size_t n_parts;
+    bool apart; /* some output is made of what is never kept */
 
     /* The schedule: the batcher's, under its lock. */
     uint64_t queued_ns, started_ns, finished_ns, compute_ns;

@@ -114,6 +114,9 @@ static enum lb_status hash_template(struct lb_hosted *hosted, struct lb_detail *
 }
 
 static void hosted_destroy(struct lb_hosted *hosted) {
+    if (hosted->gone) {
+        hosted->gone(hosted->gone_context, hosted);
+    }
     if (atomic_load(&hosted->published)) {
         lb_log(LB_LOG_INFO, "model_closed", "model=%s fingerprint=%s", hosted->name, hosted->version);
     }
@@ -127,11 +130,13 @@ static void hosted_destroy(struct lb_hosted *hosted) {
 
 enum lb_status lb_hosted_open(const char *name, const char *path, struct lb_hosted **out,
                               struct lb_detail *detail) {
+    static atomic_uint_fast64_t n_opened;
     struct lb_hosted *hosted = lb_calloc(1, sizeof *hosted);
     if (!hosted) {
         return lb_fail(detail, LB_E_NOMEM, "%s: out of memory", path);
     }
     atomic_init(&hosted->references, 1);
+    hosted->instance = atomic_fetch_add(&n_opened, 1) + 1;
     atomic_init(&hosted->head_digest_state, 0);
     atomic_init(&hosted->published, false);
     snprintf(hosted->name, sizeof hosted->name, "%s", name);

@@ -45,6 +45,10 @@ struct lb_hosted {
     uint8_t head_digest[LB_SHA256_BYTES];
     struct lb_stats stats;
     atomic_bool published; /* it was served: its end is logged */
+    uint64_t instance;     /* of all that this process ever opens, its own */
+    /* Called when the last reference is gone; NULL: nobody is interested. */
+    void (*gone)(void *context, const struct lb_hosted *hosted);
+    void *gone_context;
     atomic_int references;
 };
 

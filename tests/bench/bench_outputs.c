@@ -86,7 +86,7 @@ int main(int argc, char **argv) {
     int64_t v = lb_hosted_vocab(hosted), n = seqs * length;
     int32_t *ids = lb_malloc_array((size_t)n, sizeof *ids);
     int32_t *scores = lb_malloc_array((size_t)(n * SCORED), sizeof *scores);
-    struct lb_engine *engine = lb_engine_create(NULL, NULL, (size_t)4 << 30);
+    struct lb_engine *engine = lb_engine_create(NULL, NULL, NULL, (size_t)4 << 30);
     if (!ids || !scores || !engine) {
         return 1;
     }

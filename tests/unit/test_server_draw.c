@@ -119,7 +119,7 @@ static int setup(void **state) {
     llama = lb_tiny_hosted(folder, "llama", &config);
     config.vocab_size = LB_HEAD_WIDE_V + 100;
     large = lb_tiny_hosted(folder, "large", &config);
-    engine = lb_engine_create(NULL, NULL, TAPE_BYTES);
+    engine = lb_engine_create(NULL, NULL, NULL, TAPE_BYTES);
     assert_non_null(engine);
     for (int i = 0; i < B * T; i++) {
         ids[i] = (i * 37 + 11) % 97;

@@ -442,7 +442,7 @@ int main(int argc, char **argv) {
     llama = lb_tiny_hosted(folder, "llama", &config);
     lb_tiny_mlp(&config);
     mlp = lb_tiny_hosted(folder, "mlp", &config);
-    engine = lb_engine_create(NULL, NULL, TAPE_BYTES);
+    engine = lb_engine_create(NULL, NULL, NULL, TAPE_BYTES);
     fill_ids();
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_ragged_batch),       cmocka_unit_test(test_start),

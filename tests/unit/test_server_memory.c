@@ -69,7 +69,8 @@ static struct lb_job *queued(int64_t rows, const char *client) {
 static void test_little_memory(void **state) {
     (void)state;
     struct lb_batcher *b = lb_batcher_create(&(struct lb_batcher_args){4096, 200 * LB_MS_NS, 1 << 20, 0});
-    struct lb_engine *small = lb_engine_create(b, NULL, llama->base_bytes + (T + 10) * llama->row_bytes);
+    struct lb_engine *small =
+        lb_engine_create(b, NULL, NULL, llama->base_bytes + (T + 10) * llama->row_bytes);
     assert_non_null(small);
     struct lb_job *one = queued(1, "one"), *many = queued(6, "many"), *alone = queued(6, "alone");
     struct lb_batch *batch = calloc(1, sizeof *batch);
@@ -106,7 +107,7 @@ static void test_admission(void **state) {
     assert_int_equal(lb_engine_admit(engine, job, NULL), LB_OK);
     assert_int_equal(job->square_bytes, 3 * 4 * sizeof(float)); /* one as computed, two as kept, of 4 heads */
     assert_true(job->taps != 0);
-    struct lb_engine *small = lb_engine_create(NULL, NULL, job->base_bytes + T * job->row_bytes);
+    struct lb_engine *small = lb_engine_create(NULL, NULL, NULL, job->base_bytes + T * job->row_bytes);
     memset(&detail, 0, sizeof detail);
     assert_int_equal(lb_engine_admit(small, job, &detail), LB_E_LIMIT);
     assert_non_null(strstr(detail.text, "--memory-limit-mib"));
@@ -135,7 +136,7 @@ static int setup(void **state) {
     }
     lb_tiny_llama(&config);
     lb_tiny_save(&config, 7, folder, LB_F32, false);
-    engine = lb_engine_create(NULL, NULL, (size_t)1 << 30);
+    engine = lb_engine_create(NULL, NULL, NULL, (size_t)1 << 30);
     for (int i = 0; i < 6 * T; i++) {
         ids[i] = (i * 31 + i * i * 7) % 97;
     }

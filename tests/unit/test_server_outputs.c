@@ -691,7 +691,7 @@ int main(int argc, char **argv) {
     mlp = lb_tiny_hosted(folder, "mlp", &config);
     lb_tiny_bert(&config);
     bert = lb_tiny_hosted(folder, "bert", &config);
-    engine = lb_engine_create(NULL, NULL, TAPE_BYTES);
+    engine = lb_engine_create(NULL, NULL, NULL, TAPE_BYTES);
     for (int i = 0; i < B * T; i++) {
         ids[i] = (i * 31 + i * i * 7) % 97;
     }

@@ -219,7 +219,7 @@ int main(int argc, char **argv) {
     if (!mkdtemp(folder)) {
         return 1;
     }
-    engine = lb_engine_create(NULL, NULL, TAPE_BYTES);
+    engine = lb_engine_create(NULL, NULL, NULL, TAPE_BYTES);
     for (int i = 0; i < B * T; i++) {
         ids[i] = (i * 31 + i * i * 7) % 97;
     }

@@ -406,7 +406,7 @@ int main(int argc, char **argv) {
     config.initializer_range = 0.3; /* so that some ids are far likelier than others */
     hosted = lb_tiny_hosted(folder, "tiny", &config);
     width = lb_model_width(hosted->model);
-    engine = lb_engine_create(NULL, NULL, TAPE_BYTES);
+    engine = lb_engine_create(NULL, NULL, NULL, TAPE_BYTES);
     const struct CMUnitTest tests[] = {cmocka_unit_test(one_forward_answers_all),
                                        cmocka_unit_test(ids_that_are_not_brought)};
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
