@@ -14,6 +14,7 @@
 #define DEFAULT_BATCH_TOKENS 4096
 #define DEFAULT_WAIT_US 500
 #define DEFAULT_QUEUE_TOKENS 1048576
+#define DEFAULT_QUEUE_REQUESTS 4096
 #define DEFAULT_TIMEOUT_S 600
 #define DEFAULT_DRAIN_S 30
 #define DEFAULT_HTTP_THREADS 2
@@ -38,6 +39,7 @@ enum key {
     KEY_BATCH_TOKENS,
     KEY_WAIT_US,
     KEY_QUEUE_TOKENS,
+    KEY_QUEUE_REQUESTS,
     KEY_TIMEOUT,
     KEY_DRAIN,
     KEY_MEMORY,
@@ -97,9 +99,12 @@ static const struct argp_option list[] = {
          DEFAULT_WAIT_US) ")",
      4},
     {"max-queue-tokens", KEY_QUEUE_TOKENS, "N", 0,
-     "Most tokens waiting; beyond that clients are told to come back (default " TEXT(
-         DEFAULT_QUEUE_TOKENS) ")",
+     "Most tokens waiting, of which each of n clients has one part in n; beyond that clients are told to "
+     "come "
+     "back (default " TEXT(DEFAULT_QUEUE_TOKENS) ")",
      4},
+    {"max-queue-requests", KEY_QUEUE_REQUESTS, "N", 0,
+     "Most requests waiting, shared likewise (default " TEXT(DEFAULT_QUEUE_REQUESTS) ")", 4},
     {"request-timeout", KEY_TIMEOUT, "SECONDS", 0,
      "Deadline of a request that names none (default " TEXT(DEFAULT_TIMEOUT_S) ")", 4},
     {"memory-limit-mib", KEY_MEMORY, "N", 0,
@@ -159,6 +164,9 @@ static error_t parse_number(int key, const char *text, struct lb_options *o, str
         return 0;
     case KEY_QUEUE_TOKENS:
         o->max_queue_tokens = number("max-queue-tokens", text, 1, INT64_C(1) << 40, state);
+        return 0;
+    case KEY_QUEUE_REQUESTS:
+        o->max_queue_requests = number("max-queue-requests", text, 1, 1 << 24, state);
         return 0;
     case KEY_TIMEOUT:
         o->request_timeout_s = number("request-timeout", text, 1, 86400, state);
@@ -292,6 +300,7 @@ void lb_options_parse(int argc, char **argv, struct lb_options *out) {
                                .max_batch_tokens = DEFAULT_BATCH_TOKENS,
                                .max_wait_us = DEFAULT_WAIT_US,
                                .max_queue_tokens = DEFAULT_QUEUE_TOKENS,
+                               .max_queue_requests = DEFAULT_QUEUE_REQUESTS,
                                .request_timeout_s = DEFAULT_TIMEOUT_S,
                                .drain_s = DEFAULT_DRAIN_S,
                                .state_cache_mib = -1,

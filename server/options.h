@@ -18,7 +18,7 @@ struct lb_options {
     const char *port_file;
     const char *token_file, *admin_token_file;
     const char *tls_certificate, *tls_key, *tls_client_ca;
-    int64_t max_batch_tokens, max_wait_us, max_queue_tokens;
+    int64_t max_batch_tokens, max_wait_us, max_queue_tokens, max_queue_requests;
     int64_t request_timeout_s, drain_s;
     int64_t memory_limit_mib; /* 0: half of what there is */
     int64_t state_cache_mib;  /* below 0: as the memory limit allows */

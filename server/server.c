@@ -193,9 +193,12 @@ static enum lb_status start_parts(struct lb_server *server, const struct lb_opti
     if (status != LB_OK) {
         return status;
     }
-    struct lb_batcher_args args = {options->max_batch_tokens, (uint64_t)options->max_wait_us * 1000,
-                                   options->max_queue_tokens, LEAST_TAPE(server->memory_limit),
-                                   server->known};
+    struct lb_batcher_args args = {.max_batch_tokens = options->max_batch_tokens,
+                                   .max_wait_ns = (uint64_t)options->max_wait_us * 1000,
+                                   .max_queue_tokens = options->max_queue_tokens,
+                                   .max_queue_jobs = (size_t)options->max_queue_requests,
+                                   .max_batch_bytes = LEAST_TAPE(server->memory_limit),
+                                   .known = server->known};
     server->budget = lb_budget_create(server->memory_limit - LEAST_TAPE(server->memory_limit));
     server->metrics = lb_metrics_create();
     server->batcher = lb_batcher_create(&args);

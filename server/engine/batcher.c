@@ -33,7 +33,7 @@ struct lb_batcher {
     struct lb_heap deadlines;   /* of jobs that the engine doesn't hold */
     size_t n_jobs, n_deadlines; /* n_deadlines: jobs that have one */
     uint64_t n_submitted, n_formed;
-    int64_t waiting_tokens, running_tokens;
+    int64_t running_tokens;
     size_t running_jobs;
     struct call *calls;
     void (*idle)(void *context);
@@ -106,8 +106,7 @@ static int64_t tokens_left(const struct lb_job *job) {
 /* Takes the job out and puts it on the list of ended ones, whose done is called without the lock. */
 static void end_job(struct lb_batcher *b, struct lb_job *job, struct lb_job **ended) {
     if (job->queue) {
-        job->queue->line->waiting_tokens -= tokens_left(job);
-        b->waiting_tokens -= tokens_left(job);
+        lb_turns_wait(&b->turns, job->queue, -tokens_left(job));
     }
     lb_turns_leave(&b->turns, job);
     lb_heap_remove(&b->deadlines, job);
@@ -186,9 +185,10 @@ static enum lb_status submit_locked(struct lb_batcher *b, struct lb_job *job, st
     if (job->cancelled) {
         return lb_fail(detail, LB_E_CANCELLED, "the client has left");
     }
-    if (b->n_jobs > 0 && b->waiting_tokens + job->n_tokens > b->args.max_queue_tokens) {
-        return lb_fail(detail, LB_E_UNAVAILABLE, "the queue is full (%lld tokens waiting); try again later",
-                       (long long)b->waiting_tokens);
+    const struct lb_room room = {b->args.max_queue_tokens, b->args.max_queue_jobs};
+    enum lb_status status = lb_turns_room(&b->turns, job, b->n_jobs, &room, detail);
+    if (status != LB_OK) {
+        return status;
     }
     struct lb_queue *q = reserve_deadline(b, job) ? lb_turns_queue(&b->turns, job) : NULL;
     if (!q) {
@@ -209,8 +209,7 @@ static enum lb_status submit_locked(struct lb_batcher *b, struct lb_job *job, st
     b->jobs = job;
     b->n_jobs++;
     b->n_deadlines += job->deadline_ns != 0;
-    b->waiting_tokens += job->n_tokens;
-    q->line->waiting_tokens += job->n_tokens;
+    lb_turns_wait(&b->turns, q, job->n_tokens);
     watch_deadline(b, job);
     pthread_cond_signal(&b->work);
     return LB_OK;
@@ -362,8 +361,7 @@ static void add_sequence(struct lb_batcher *b, struct lb_batch *batch, struct lb
     job->out_seqs++;
     job->next_seq++;
     lb_turns_serve(q, a->cost);
-    q->line->waiting_tokens -= a->length;
-    b->waiting_tokens -= a->length;
+    lb_turns_wait(&b->turns, q, -a->length);
     if (job->next_seq == job->n_seqs) {
         lb_turns_leave(&b->turns, job);
     }
@@ -549,7 +547,7 @@ bool lb_batcher_wait_empty(struct lb_batcher *b, uint64_t deadline_ns) {
 
 struct lb_batcher_state lb_batcher_state(struct lb_batcher *b) {
     pthread_mutex_lock(&b->lock);
-    struct lb_batcher_state state = {b->waiting_tokens, b->running_tokens, b->n_jobs,
+    struct lb_batcher_state state = {b->turns.waiting_tokens, b->running_tokens, b->n_jobs,
                                      b->running_tokens > 0 ? b->running_jobs : 0};
     pthread_mutex_unlock(&b->lock);
     return state;

@@ -51,10 +51,11 @@ struct lb_batch {
 
 struct lb_batcher_args {
     int64_t max_batch_tokens;
-    uint64_t max_wait_ns; /* how long the oldest job waits for others to fill its batch */
-    int64_t max_queue_tokens;
-    size_t max_batch_bytes; /* of tape; 0: no maximum */
-    struct lb_known *known; /* what equal sequences share; borrowed; NULL: each is computed by itself */
+    uint64_t max_wait_ns;     /* how long the oldest job waits for others to fill its batch */
+    int64_t max_queue_tokens; /* that wait; clients share them (lb_turns_room) */
+    size_t max_batch_bytes;   /* of tape; 0: no maximum */
+    size_t max_queue_jobs;    /* that wait or are computed; clients share them too; 0: any number */
+    struct lb_known *known;   /* what equal sequences share; borrowed; NULL: each is computed by itself */
 };
 
 struct lb_known;
@@ -66,8 +67,8 @@ struct lb_batcher *lb_batcher_create(const struct lb_batcher_args *args);
 void lb_batcher_destroy(struct lb_batcher *batcher);
 
 /* Hands the job over: from here on it is the batcher's until done is called, exactly once. LB_E_UNAVAILABLE
- * (the job stays the caller's, done isn't called): draining, or the queue is full. A job is always taken when
- * the queue is empty. LB_E_CANCELLED: lb_batcher_cancel came first. LB_E_NOMEM. */
+ * (the job stays the caller's, done isn't called): draining, or the queue or the client's part of it is full.
+ * A job is always taken when the queue is empty. LB_E_CANCELLED: lb_batcher_cancel came first. LB_E_NOMEM. */
 LB_NODISCARD enum lb_status lb_batcher_submit(struct lb_batcher *batcher, struct lb_job *job,
                                               struct lb_detail *detail);
 

@@ -145,6 +145,51 @@ void lb_turns_leave(struct lb_turns *t, struct lb_job *job) {
     lb_free(q);
 }
 
+/* Jobs of the party that are in its queues. */
+static size_t count_jobs(const struct lb_turns *t, const struct lb_party *party) {
+    size_t n = 0;
+    for (const struct lb_queue *q = t->queues; q; q = q->next) {
+        n += q->party == party ? q->jobs.n : 0;
+    }
+    return n;
+}
+
+enum lb_status lb_turns_room(const struct lb_turns *t, const struct lb_job *job, size_t n_jobs,
+                             const struct lb_room *room, struct lb_detail *detail) {
+    const struct lb_party *own = NULL;
+    int64_t n_parties = 0, all = t->waiting_tokens + job->n_tokens;
+    for (const struct lb_party *p = t->parties; p; p = p->next) {
+        own = p->client == job->client ? p : own;
+        n_parties++;
+    }
+    if (n_jobs == 0) {
+        return LB_OK;
+    }
+    if (room->max_jobs > 0 && n_jobs >= room->max_jobs) {
+        return lb_fail(detail, LB_E_UNAVAILABLE, "the queue is full (%zu requests); try again later", n_jobs);
+    }
+    if (all > (own ? room->max_tokens : 2 * room->max_tokens)) {
+        return lb_fail(detail, LB_E_UNAVAILABLE, "the queue is full (%lld tokens waiting); try again later",
+                       (long long)t->waiting_tokens);
+    }
+    if (own &&
+        (own->waiting_tokens + job->n_tokens > room->max_tokens / n_parties ||
+         (room->max_jobs > 0 && (int64_t)(count_jobs(t, own) + 1) * n_parties > (int64_t)room->max_jobs))) {
+        return lb_fail(
+            detail, LB_E_UNAVAILABLE,
+            "this client's part of the queue is full (%lld tokens waiting, %lld clients share it); "
+            "try again later",
+            (long long)own->waiting_tokens, (long long)n_parties);
+    }
+    return LB_OK;
+}
+
+void lb_turns_wait(struct lb_turns *t, struct lb_queue *queue, int64_t tokens) {
+    queue->party->waiting_tokens += tokens;
+    queue->line->waiting_tokens += tokens;
+    t->waiting_tokens += tokens;
+}
+
 static bool comes_before(const struct lb_queue *a, const struct lb_queue *b) {
     const struct lb_job *x = lb_heap_top(&a->jobs), *y = lb_heap_top(&b->jobs);
     if (a->party != b->party) {

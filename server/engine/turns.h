@@ -9,6 +9,7 @@
 struct lb_party {
     const void *client;
     int64_t served; /* tokens, since somebody waits */
+    int64_t waiting_tokens;
     int n_queues;
     struct lb_share *shares;
     struct lb_party *next;
@@ -44,7 +45,22 @@ struct lb_turns {
     struct lb_party *parties;
     struct lb_line *lines;
     struct lb_queue *queues; /* oldest first */
+    int64_t waiting_tokens;  /* of all of them */
 };
+
+/* How much may wait. */
+struct lb_room {
+    int64_t max_tokens;
+    size_t max_jobs; /* 0: any number */
+};
+/* Whether there is room for the job, of those n_jobs that there are: each of n clients that wait may have one
+ * part in n of it, so that one who asks for all leaves room for who comes next. The first job of a client is
+ * taken as long as no more than twice the tokens wait, so that it needn't fit into its part; when there are
+ * no others any job is. LB_E_UNAVAILABLE. */
+enum lb_status lb_turns_room(const struct lb_turns *turns, const struct lb_job *job, size_t n_jobs,
+                             const struct lb_room *room, struct lb_detail *detail);
+/* That many tokens more wait in the queue (below 0: fewer). */
+void lb_turns_wait(struct lb_turns *turns, struct lb_queue *queue, int64_t tokens);
 
 /* The queue that the job belongs to, made when new, with room for it; NULL when out of memory. */
 struct lb_queue *lb_turns_queue(struct lb_turns *turns, const struct lb_job *job);

@@ -246,7 +246,8 @@ struct service {
 
 static struct service begin(int64_t batch_tokens, size_t known_bytes) {
     struct service s = {.known = lb_known_create(known_bytes, ALL_BITS), .tape = lb_tape_create(TAPE_BYTES)};
-    s.batcher = lb_batcher_create(&(struct lb_batcher_args){batch_tokens, 0, 1 << 20, 0, s.known});
+    s.batcher = lb_batcher_create(&(struct lb_batcher_args){
+        .max_batch_tokens = batch_tokens, .max_queue_tokens = 1 << 20, .known = s.known});
     lb_arena_init(&s.scratch, TAPE_BYTES);
     assert_true(s.known && s.batcher && s.tape);
     return s;
