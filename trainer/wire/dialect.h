@@ -59,6 +59,14 @@ enum lb_path {
 
 struct lb_dialect {
     const char *name;
+    /* GET of this path has answer 200 at servers that speak it, and at few others: `limbeck probe` takes the
+     * first dialect of the list whose mark is there. */
+    const char *mark;
+    /* The models of a server: calls each(user, name, version, state) for every one; what isn't told is "". */
+    enum lb_status (*models)(const struct lb_contact *contact,
+                             void (*each)(void *user, const char *name, const char *version,
+                                          const char *state),
+                             void *user, struct lb_detail *detail);
 
     /* Asks a server what it says of a model (NULL: of the only one there), reads it into out and appends the
      * bytes to text, from which info_read gives the same again (a cache keeps them). what names their source

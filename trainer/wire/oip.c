@@ -386,6 +386,8 @@ static enum lb_status path(const struct lb_teacher_info *info, const struct lb_a
 
 extern const struct lb_dialect lb_dialect_oip;
 const struct lb_dialect lb_dialect_oip = {.name = "oip",
+                                          .mark = "/v2",
+                                          .models = lb_metadata_models,
                                           .info = info,
                                           .info_read = lb_info_read,
                                           .same = same,

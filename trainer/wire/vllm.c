@@ -17,6 +17,7 @@
 #include "proto/vllm_ask.h"
 #include "trainer/wire/listed.h"
 #include "trainer/wire/stated.h"
+#include "trainer/wire/v1_models.h"
 
 #include <string.h>
 
@@ -43,7 +44,7 @@ static enum lb_status path(const struct lb_teacher_info *info, const struct lb_a
                            ? "output heads; name the model's folder or file with head"
                            : "tokenizer.json; name the model's folder or file with tokenizer");
     }
-    char *made = lb_strdup(which == LB_PATH_INFO ? "/v1/models" : asked[lane_of(spec)]);
+    char *made = lb_strdup(which == LB_PATH_INFO ? LB_V1_MODELS : asked[lane_of(spec)]);
     if (!made) {
         return lb_fail(detail, LB_E_NOMEM, "out of memory for a path of model %s", info->model);
     }
@@ -300,6 +301,8 @@ static enum lb_status split(const struct lb_teacher_info *info, const struct lb_
 
 extern const struct lb_dialect lb_dialect_vllm;
 const struct lb_dialect lb_dialect_vllm = {.name = "vllm",
+                                           .mark = "/version",
+                                           .models = lb_v1_models,
                                            .info = lb_vllm_info,
                                            .info_read = lb_vllm_info_read,
                                            .same = lb_vllm_same,

@@ -5,6 +5,7 @@
 #include "proto/vllm_ask.h"
 #include "trainer/wire/listed.h"
 #include "trainer/wire/stated.h"
+#include "trainer/wire/v1_models.h"
 #include "trainer/wire/vllm.h"
 
 #include <math.h>
@@ -12,7 +13,6 @@
 #include <string.h>
 
 #define MAX_ANSWER ((size_t)16 << 20)
-#define MAX_LENGTH (1ll << 40)
 
 /* A server while it is asked. */
 struct asking {
@@ -62,65 +62,13 @@ static enum lb_status get_json(struct asking *a, const char *path, const char *b
 
 /* ---- what it says ---- */
 
-/* The model's card in the list of GET /v1/models; wanted NULL: the only one. */
-static enum lb_status find_card(const json_t *list, const char *wanted, const char *where, const json_t **out,
-                                struct lb_detail *detail) {
-    const json_t *data = json_object_get(list, "data");
-    char names[300] = "";
-    size_t n = json_array_size(data);
-    for (size_t i = 0; i < n; i++) {
-        const char *id = json_string_value(json_object_get(json_array_get(data, i), "id"));
-        if (id && (wanted ? strcmp(id, wanted) == 0 : n == 1)) {
-            *out = json_array_get(data, i);
-            return LB_OK;
-        }
-        size_t at = strlen(names);
-        snprintf(names + at, sizeof names - at, "%s%s", at ? ", " : "", id ? id : "?");
-    }
-    if (!json_is_array(data)) {
-        return lb_fail(detail, LB_E_FORMAT, "%s: GET /v1/models has no list of models; is it a vLLM?", where);
-    }
-    if (n == 0) { /* it is loading */
-        return lb_fail(detail, LB_E_UNAVAILABLE, "%s serves no model yet", where);
-    }
-    return wanted ? lb_fail(detail, LB_E_NOTFOUND, "%s serves no model named %s; it serves %s", where, wanted,
-                            names)
-                  : lb_fail(detail, LB_E_ARG, "%s serves %zu models (%s); say which with model", where, n,
-                            names);
-}
-
-static enum lb_status read_card(const void *text, size_t len, const char *wanted, const char *where,
-                                char model[LB_MAX_NAME], int64_t *out_length, struct lb_detail *detail) {
-    json_t *list = NULL;
-    const json_t *card = NULL;
-    const char *id = NULL;
-    int64_t length = 0;
-    enum lb_status status = lb_json_parse(text, len, LB_MAX_JSON_DEPTH, where, &list, detail);
-    status = status != LB_OK ? status : find_card(list, wanted, where, &card, detail);
-    status = status != LB_OK ? status : lb_json_str(card, "id", true, where, &id, detail);
-    status = status != LB_OK
-                 ? status
-                 : lb_json_int(card, "max_model_len", false, 1, MAX_LENGTH, where, &length, detail);
-    if (status == LB_OK && strlen(id) >= LB_MAX_NAME) {
-        status = lb_fail(detail, LB_E_LIMIT, "%s: the model's name is longer than %d bytes", where,
-                         LB_MAX_NAME - 1);
-    }
-    if (status == LB_OK) {
-        snprintf(model, LB_MAX_NAME, "%s", id);
-        *out_length = length;
-    }
-    json_decref(list);
-    return status;
-}
-
 static enum lb_status ask_card(struct asking *a, const char *wanted, struct lb_detail *detail) {
-    struct lb_call call;
-    enum lb_status status = lb_contact_call(a->contact, &call, "/v1/models", NULL, LB_MAX_INFO_BYTES, detail);
+    struct lb_v1_model card;
+    enum lb_status status = lb_v1_model_ask(a->contact, wanted, &card, detail);
     if (status == LB_OK) {
-        status = read_card(call.answer.data ? call.answer.data : "", call.answer.len, wanted, a->where,
-                           a->model, &a->stated.max_length, detail);
+        memcpy(a->model, card.id, sizeof a->model);
+        a->stated.max_length = card.max_length;
     }
-    lb_call_finish(&call);
     return status;
 }
 
@@ -347,11 +295,10 @@ enum lb_status lb_vllm_info_read(const void *text, size_t len, const char *what,
 
 enum lb_status lb_vllm_same(const struct lb_teacher_info *known, const void *text, size_t len,
                             const char *where, struct lb_detail *detail) {
-    char model[LB_MAX_NAME];
-    int64_t length = 0;
-    enum lb_status status = read_card(text, len, known->model, where, model, &length, detail);
-    int64_t taken = length > 2 && (known->serves & LB_VLLM_SERVES_SCORES) ? 2 : 0;
-    if (status == LB_E_NOTFOUND || (status == LB_OK && length - taken != known->max_length)) {
+    struct lb_v1_model card = {.max_length = 0};
+    enum lb_status status = lb_v1_model_find(text, len, known->model, where, &card, detail);
+    int64_t taken = card.max_length > 2 && (known->serves & LB_VLLM_SERVES_SCORES) ? 2 : 0;
+    if (status == LB_E_NOTFOUND || (status == LB_OK && card.max_length - taken != known->max_length)) {
         return lb_fail(detail, LB_E_MISMATCH,
                        "%s serves another model now than %s of %lld tokens, with which this run began; serve "
                        "the same model again, or start a new run",

@@ -1,0 +1,102 @@
+#include "trainer/wire/v1_models.h"
+
+#include "common/base/json.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#define MAX_LENGTH (1ll << 40)
+
+/* The model's card; wanted NULL: the only one. */
+static enum lb_status find_card(const json_t *list, const char *wanted, const char *where, const json_t **out,
+                                struct lb_detail *detail) {
+    const json_t *data = json_object_get(list, "data");
+    char names[300] = "";
+    size_t n = json_array_size(data);
+    for (size_t i = 0; i < n; i++) {
+        const char *id = json_string_value(json_object_get(json_array_get(data, i), "id"));
+        if (id && (wanted ? strcmp(id, wanted) == 0 : n == 1)) {
+            *out = json_array_get(data, i);
+            return LB_OK;
+        }
+        size_t at = strlen(names);
+        snprintf(names + at, sizeof names - at, "%s%s", at ? ", " : "", id ? id : "?");
+    }
+    if (!json_is_array(data)) {
+        return lb_fail(detail, LB_E_FORMAT, "%s: GET " LB_V1_MODELS " has no list of models", where);
+    }
+    if (n == 0) { /* it is loading */
+        return lb_fail(detail, LB_E_UNAVAILABLE, "%s serves no model yet", where);
+    }
+    return wanted ? lb_fail(detail, LB_E_NOTFOUND, "%s serves no model named %s; it serves %s", where, wanted,
+                            names)
+                  : lb_fail(detail, LB_E_ARG, "%s serves %zu models (%s); say which with model", where, n,
+                            names);
+}
+
+enum lb_status lb_v1_model_find(const void *text, size_t len, const char *wanted, const char *where,
+                                struct lb_v1_model *out, struct lb_detail *detail) {
+    json_t *list = NULL;
+    const json_t *card = NULL;
+    const char *id = NULL;
+    int64_t length = 0;
+    enum lb_status status = lb_json_parse(text, len, LB_MAX_JSON_DEPTH, where, &list, detail);
+    status = status != LB_OK ? status : find_card(list, wanted, where, &card, detail);
+    status = status != LB_OK ? status : lb_json_str(card, "id", true, where, &id, detail);
+    status = status != LB_OK
+                 ? status
+                 : lb_json_int(card, "max_model_len", false, 1, MAX_LENGTH, where, &length, detail);
+    if (status == LB_OK && strlen(id) >= sizeof out->id) {
+        status = lb_fail(detail, LB_E_LIMIT, "%s: the model's name is longer than %d bytes", where,
+                         LB_MAX_NAME - 1);
+    }
+    if (status == LB_OK) {
+        snprintf(out->id, sizeof out->id, "%s", id);
+        out->max_length = length;
+    }
+    json_decref(list);
+    return status;
+}
+
+enum lb_status lb_v1_model_ask(const struct lb_contact *contact, const char *wanted, struct lb_v1_model *out,
+                               struct lb_detail *detail) {
+    struct lb_call call;
+    char where[400];
+    lb_contact_where(contact, where, sizeof where);
+    enum lb_status status = lb_contact_call(contact, &call, LB_V1_MODELS, NULL, LB_MAX_INFO_BYTES, detail);
+    if (status == LB_OK) {
+        status = lb_v1_model_find(call.answer.data ? call.answer.data : "", call.answer.len, wanted, where,
+                                  out, detail);
+    }
+    lb_call_finish(&call);
+    return status;
+}
+
+enum lb_status lb_v1_models(const struct lb_contact *contact,
+                            void (*each)(void *user, const char *name, const char *version,
+                                         const char *state),
+                            void *user, struct lb_detail *detail) {
+    struct lb_call call;
+    json_t *list = NULL;
+    char where[400];
+    lb_contact_where(contact, where, sizeof where);
+    enum lb_status status = lb_contact_call(contact, &call, LB_V1_MODELS, NULL, LB_MAX_INFO_BYTES, detail);
+    if (status == LB_OK) {
+        status = lb_json_parse(call.answer.data ? call.answer.data : "", call.answer.len, LB_MAX_JSON_DEPTH,
+                               where, &list, detail);
+    }
+    const json_t *data = json_object_get(list, "data");
+    if (status == LB_OK && !json_is_array(data)) {
+        status = lb_fail(detail, LB_E_FORMAT, "%s: GET " LB_V1_MODELS " has no list of models", where);
+    }
+    for (size_t i = 0; status == LB_OK && i < json_array_size(data); i++) {
+        const char *id = NULL;
+        status = lb_json_str(json_array_get(data, i), "id", true, where, &id, detail);
+        if (status == LB_OK) {
+            each(user, id, "", "");
+        }
+    }
+    json_decref(list);
+    lb_call_finish(&call);
+    return status;
+}

@@ -1,0 +1,31 @@
+/* GET /v1/models, which servers of OpenAI's kind have (vLLM, SGLang, llama.cpp, llama-cpp-python): the models
+ * there. For dialects. */
+#ifndef LB_WIRE_V1_MODELS_H
+#define LB_WIRE_V1_MODELS_H
+
+#include "proto/limits.h"
+#include "trainer/wire/contact.h"
+
+#define LB_V1_MODELS "/v1/models"
+
+struct lb_v1_model {
+    char id[LB_MAX_NAME];
+    int64_t max_length; /* max_model_len; 0: not told */
+};
+
+/* Finds the model in the list that the server answered with; wanted NULL: the only one. LB_E_UNAVAILABLE:
+ * none is there yet; LB_E_NOTFOUND: none of that name; LB_E_ARG names them where there are several;
+ * LB_E_FORMAT. where: teacher and address, for errors. */
+LB_NODISCARD enum lb_status lb_v1_model_find(const void *text, size_t len, const char *wanted,
+                                             const char *where, struct lb_v1_model *out,
+                                             struct lb_detail *detail);
+/* Asks for the list and finds it. */
+LB_NODISCARD enum lb_status lb_v1_model_ask(const struct lb_contact *contact, const char *wanted,
+                                            struct lb_v1_model *out, struct lb_detail *detail);
+/* Calls each for every model of the list, as a dialect's models does. */
+LB_NODISCARD enum lb_status lb_v1_models(const struct lb_contact *contact,
+                                         void (*each)(void *user, const char *name, const char *version,
+                                                      const char *state),
+                                         void *user, struct lb_detail *detail);
+
+#endif
