@@ -1,4 +1,5 @@
 /* limbeckd: the daemon that hosts teacher models. Start, signals, end; the only place that exits. */
+#include "common/base/cgroup.h"
 #include "common/base/clock.h"
 #include "common/base/log.h"
 #include "common/nn/gemm.h"
@@ -174,6 +175,17 @@ static bool wait_for_end(struct wake *wake, struct lb_server *server, struct lb_
     return failed;
 }
 
+/* What decides how many threads compute, where no option does. */
+static void tell_processors(void) {
+    struct lb_cpus cpus = lb_cpus("", lb_affinity());
+    char quota[32] = "none";
+    if (cpus.quota > 0) {
+        snprintf(quota, sizeof quota, "%.2f", cpus.quota);
+    }
+    lb_log(LB_LOG_INFO, "processors", "usable=%d affinity=%d cgroup_quota=%s", cpus.usable, cpus.affinity,
+           quota);
+}
+
 static int serve(const struct lb_options *options) {
     /* static: the signal thread may outlive this function */
     static struct wake wake = {.lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER};
@@ -190,6 +202,7 @@ static int serve(const struct lb_options *options) {
         (void)lb_fail(&detail, LB_E_NOMEM, "starting the log's thread failed");
         return fail(&detail);
     }
+    tell_processors();
     if (lb_server_start(&server, options, on_loaded, &wake, &detail) != LB_OK) {
         return fail(&detail);
     }

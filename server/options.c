@@ -119,7 +119,10 @@ static const struct argp_option list[] = {
      4},
     {"drain-seconds", KEY_DRAIN, "N", 0,
      "After SIGTERM: time to finish what is queued and being sent (default " TEXT(DEFAULT_DRAIN_S) ")", 4},
-    {"threads", KEY_THREADS, "N", 0, "Threads that compute (default: as many as cores)", 4},
+    {"threads", KEY_THREADS, "N", 0,
+     "Threads that compute (default: as many as processors, by the affinity mask and the control group's "
+     "quota)",
+     4},
     {"codec-threads", KEY_CODEC_THREADS, "N", 0,
      "Threads that decode requests and encode answers (default " TEXT(DEFAULT_CODEC_THREADS) ")", 4},
     {NULL, 0, NULL, 0, "Connections", 5},

@@ -25,7 +25,7 @@ struct lb_options {
     int64_t max_connections,
         max_connections_per_address; /* 0: what the limit of files allows; three quarters */
     int64_t idle_s, least_rate_kib;
-    int threads; /* 0: as many as cores */
+    int threads; /* 0: as many as processors */
     int http_threads, codec_threads;
     bool listen_given, insecure, log_json, verbose, check;
 };

@@ -1,5 +1,6 @@
 #include "server/server.h"
 
+#include "common/base/cgroup.h"
 #include "common/base/clock.h"
 #include "common/base/file.h"
 #include "common/base/log.h"
@@ -125,18 +126,6 @@ static enum lb_status list_models(struct lb_repository *repository, const struct
     return status;
 }
 
-/* A number in a file of the control group; SIZE_MAX when there is none, or no limit. */
-static size_t cgroup_bytes(const char *path) {
-    struct lb_buf text;
-    lb_buf_init(&text, 4096);
-    size_t bytes = SIZE_MAX;
-    if (lb_file_read(path, &text, NULL) == LB_OK && text.data && text.data[0] >= '0' && text.data[0] <= '9') {
-        bytes = (size_t)strtoull(text.data, NULL, 10);
-    }
-    lb_buf_finish(&text);
-    return bytes;
-}
-
 /* What the option says, or half of the memory that the machine, the control group or ulimit allows. */
 static size_t memory_limit(const struct lb_options *options) {
     if (options->memory_limit_mib > 0) {
@@ -144,11 +133,8 @@ static size_t memory_limit(const struct lb_options *options) {
     }
     long pages = sysconf(_SC_PHYS_PAGES), size = sysconf(_SC_PAGESIZE);
     size_t all = pages > 0 && size > 0 ? (size_t)pages * (size_t)size : (size_t)8 << 30;
-    const size_t others[] = {cgroup_bytes("/sys/fs/cgroup/memory.max"),
-                             cgroup_bytes("/sys/fs/cgroup/memory/memory.limit_in_bytes")};
-    for (size_t i = 0; i < sizeof others / sizeof *others; i++) {
-        all = others[i] < all ? others[i] : all;
-    }
+    size_t group = lb_cgroup_memory("");
+    all = group < all ? group : all;
     struct rlimit limit;
     if (getrlimit(RLIMIT_AS, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY && limit.rlim_cur < all) {
         all = limit.rlim_cur;
@@ -242,6 +228,9 @@ static enum lb_status open_listener(struct lb_server *server, const struct lb_op
 static enum lb_status start_http(struct lb_server *server, const struct lb_options *options,
                                  struct lb_detail *detail) {
     struct lb_tls *tls = NULL;
+    if (options->port_file) {
+        unlink(options->port_file); /* left by one that was killed: who waits for it would take it for ours */
+    }
     enum lb_status status = lb_keys_open(options, &tls, detail);
     if (status == LB_OK) {
         status = open_listener(server, options, detail);

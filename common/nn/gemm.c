@@ -1,5 +1,6 @@
 #include "common/nn/gemm.h"
 
+#include "common/base/cgroup.h"
 #include "common/nn/cpu.h"
 #include "common/nn/simd.h"
 
@@ -59,6 +60,11 @@ void lb_gemm_setup(int threads, char **argv) {
      * that wait spin only briefly, since teachers and trainers often share one machine. */
     if (getenv("OMP_WAIT_POLICY") == NULL) {
         again |= setenv_if_absent("GOMP_SPINCOUNT", "20000");
+    }
+    if (threads <= 0 && getenv("OMP_NUM_THREADS") == NULL) {
+        /* OpenMP itself looks at the affinity mask only. */
+        struct lb_cpus cpus = lb_cpus("", lb_affinity());
+        threads = cpus.usable < cpus.affinity ? cpus.usable : 0;
     }
     if (threads > 0) {
         char text[16];

@@ -13,8 +13,8 @@
 #include "common/nn/tensor.h"
 
 /* To be called first thing in main(), before BLAS is used: when the CPU has AVX-512 and the library would
- * choose kernels without it, sets OPENBLAS_CORETYPE and starts the program again. threads 0: as many as
- * cores. */
+ * choose kernels without it, sets OPENBLAS_CORETYPE and starts the program again. threads 0: what
+ * OMP_NUM_THREADS says, else as many as lb_cpus finds usable. */
 void lb_gemm_setup(int threads, char **argv);
 /* "OpenBLAS 0.3.21 Zen, 2 threads" */
 const char *lb_gemm_description(void);

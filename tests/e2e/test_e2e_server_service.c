@@ -261,6 +261,42 @@ static void test_not_handed_over(void **state) {
     close(fds[1]);
 }
 
+/* ---- its end ---- */
+
+/* A request that never becomes whole holds up the end no longer than is said. */
+static void test_drain_limit(void **state) {
+    (void)state;
+    static const char head[] = "POST /v2/models/teacher/infer HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\n"
+                               "Content-Length: 90\r\n\r\n";
+    struct lb_daemon daemon;
+    char heard[64];
+    assert_true(lb_daemon_start(&daemon, folder, "drain",
+                                (const char *[]){"--drain-seconds", "1", teacher, NULL}, true));
+    int fd = lb_daemon_connect(&daemon);
+    assert_int_equal(write(fd, head, sizeof head - 1), sizeof head - 1);
+    assert_true(read(fd, heard, sizeof heard) > 0);
+    uint64_t begun = lb_now_ns();
+    assert_int_equal(lb_daemon_stop(&daemon, SIGTERM), 0);
+    assert_in_range(lb_now_ns() - begun, LB_SECOND_NS,
+                    10 * LB_SECOND_NS); /* one, and a busy machine's rest */
+    assert_true(lb_daemon_logged(&daemon, " answers_cut_short requests=1"));
+    close(fd);
+}
+
+/* What one that was killed left behind misleads nobody. */
+static void test_after_kill(void **state) {
+    (void)state;
+    struct lb_daemon daemon;
+    assert_true(lb_daemon_start(&daemon, folder, "killed", (const char *[]){teacher, NULL}, true));
+    assert_int_equal(lb_daemon_stop(&daemon, SIGKILL), -1);
+    assert_int_equal(access(daemon.port_file, F_OK), 0);
+    assert_int_equal(lb_daemon_run(folder, "next",
+                                   (const char *[]){"--listen", "127.0.0.1:0", "--port-file",
+                                                    daemon.port_file, "t=/nonexistent", NULL}),
+                     1);
+    assert_int_equal(access(daemon.port_file, F_OK), -1);
+}
+
 static int setup(void **state) {
     (void)state;
     struct lb_config config;
@@ -285,7 +321,8 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_states),          cmocka_unit_test(test_never_ready),
         cmocka_unit_test(test_watchdog),        cmocka_unit_test(test_handed_over),
-        cmocka_unit_test(test_not_handed_over),
+        cmocka_unit_test(test_not_handed_over), cmocka_unit_test(test_drain_limit),
+        cmocka_unit_test(test_after_kill),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

@@ -131,7 +131,7 @@ static int flush_output(int status) {
 
 int main(int argc, char **argv) {
     static const struct argp_option options[] = {
-        {"threads", 't', "N", 0, "Threads that compute (default: as many as cores)", 0}, {0}};
+        {"threads", 't', "N", 0, "Threads that compute (default: as many as processors)", 0}, {0}};
     static const struct argp argp = {.options = options,
                                      .parser = parse,
                                      .args_doc = "COMMAND [ARGUMENT...]",
