@@ -45,8 +45,12 @@ static void close_socket(struct lb_conn *conn) {
         conn->tls = NULL;
         close(conn->fd);
         conn->fd = -1;
-        lb_client_disconnect(conn->client);
-        atomic_fetch_sub(&conn->loop->http->connections, 1);
+        if (conn->client) {
+            lb_client_disconnect(conn->client);
+            atomic_fetch_sub(&conn->loop->http->connections, 1);
+        } else {
+            conn->loop->n_leaving--;
+        }
     }
 }
 

@@ -19,6 +19,8 @@
 #define TICK_MS 100
 #define MAX_EVENTS 64
 #define ACCEPT_AT_ONCE 64
+/* Clients of all loops, about, that are turned away and have not heard it yet. */
+#define MAX_LEAVING 32
 
 static const char busy[] = "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\n"
                            "Retry-After: 1\r\nConnection: close\r\nContent-Length: 68\r\n\r\n"
@@ -53,15 +55,6 @@ static void name_peer(const struct sockaddr_storage *address, socklen_t len, cha
     }
 }
 
-/* Says so and closes; who speaks TLS hears nothing. */
-static void turn_away(struct lb_loop *loop, int fd) {
-    if (!loop->http->secure) {
-        (void)!send(fd, busy, sizeof busy - 1, MSG_NOSIGNAL | MSG_DONTWAIT);
-        shutdown(fd, SHUT_WR);
-    }
-    close(fd);
-}
-
 /* With what new connections speak TLS now; NULL when out of memory. */
 static struct lb_tls_session *session_create(struct lb_http *http, int fd) {
     pthread_mutex_lock(&http->lock);
@@ -70,22 +63,22 @@ static struct lb_tls_session *session_create(struct lb_http *http, int fd) {
     return session;
 }
 
-static struct lb_conn *conn_create(struct lb_loop *loop, int fd, const char *peer, struct lb_client *client) {
+/* A connection of the loop in this state; NULL when there is no memory for it. */
+static struct lb_conn *conn_create(struct lb_loop *loop, int fd, enum lb_conn_state state) {
     struct lb_conn *conn = lb_calloc(1, sizeof *conn);
     if (!conn) {
         return NULL;
     }
     conn->loop = loop;
     conn->fd = fd;
-    conn->client = client;
     conn->phase_ns = lb_now_ns();
-    snprintf(conn->peer, sizeof conn->peer, "%s", peer);
     lb_buf_init(&conn->in, LB_MAX_HEADER_BYTES + LB_READ_BYTES);
-    conn->state = loop->http->secure ? LB_CONN_HANDSHAKE : LB_CONN_HEAD;
-    conn->tls = loop->http->secure ? session_create(loop->http, fd) : NULL;
+    conn->state = state;
+    conn->tls = state == LB_CONN_HANDSHAKE ? session_create(loop->http, fd) : NULL;
     conn->events = EPOLLIN;
     struct epoll_event event = {.events = EPOLLIN, .data.ptr = conn};
-    if ((loop->http->secure && !conn->tls) || epoll_ctl(loop->epoll_fd, EPOLL_CTL_ADD, fd, &event) != 0) {
+    if ((state == LB_CONN_HANDSHAKE && !conn->tls) ||
+        epoll_ctl(loop->epoll_fd, EPOLL_CTL_ADD, fd, &event) != 0) {
         lb_tls_session_destroy(conn->tls);
         lb_free(conn);
         return NULL;
@@ -96,6 +89,21 @@ static struct lb_conn *conn_create(struct lb_loop *loop, int fd, const char *pee
     }
     loop->first = conn;
     return conn;
+}
+
+/* Says so and closes; who speaks TLS hears nothing. What the client has sent already is read and dropped for
+ * a little while, for a few at once: closed with bytes unread, the kernel would cut off the answer too. */
+static void turn_away(struct lb_loop *loop, int fd) {
+    if (!loop->http->secure) {
+        (void)!send(fd, busy, sizeof busy - 1, MSG_NOSIGNAL | MSG_DONTWAIT);
+        shutdown(fd, SHUT_WR);
+        if (loop->n_leaving * (unsigned)loop->http->args.threads < MAX_LEAVING &&
+            conn_create(loop, fd, LB_CONN_LINGER)) {
+            loop->n_leaving++;
+            return;
+        }
+    }
+    close(fd);
 }
 
 static void welcome(struct lb_loop *loop, int fd, const struct sockaddr_storage *address, socklen_t len) {
@@ -113,7 +121,10 @@ static void welcome(struct lb_loop *loop, int fd, const struct sockaddr_storage 
         if (peer[0]) {
             setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
         }
-        if (conn_create(loop, fd, peer, client)) {
+        struct lb_conn *conn = conn_create(loop, fd, http->secure ? LB_CONN_HANDSHAKE : LB_CONN_HEAD);
+        if (conn) {
+            conn->client = client;
+            memcpy(conn->peer, peer, sizeof conn->peer);
             return;
         }
         atomic_fetch_sub(&http->connections, 1);

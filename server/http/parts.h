@@ -32,7 +32,7 @@ struct lb_conn {
     struct lb_conn *previous, *next; /* of the loop */
     int fd;                          /* -1: lost, and only waits for its exchange to come back */
     struct lb_tls_session *tls;
-    struct lb_client *client; /* by address */
+    struct lb_client *client; /* by address; NULL: turned away, and counts among the loop's n_leaving */
     char peer[64], certificate[LB_TLS_NAME];
     enum lb_conn_state state;
     unsigned events;   /* what epoll was told */
@@ -75,6 +75,7 @@ struct lb_loop {
     bool deaf; /* accept failed for want of files: not listening until the next turn */
     uint64_t scanned_ns;
     struct lb_conn *first;
+    unsigned n_leaving;
     char *buffer;
     struct lb_mailbox mailbox;
 };

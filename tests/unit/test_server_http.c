@@ -515,6 +515,49 @@ static void test_many_connections(void **state) {
     stop();
 }
 
+/* Whoever is turned away hears why, also when he has sent more than anybody wants to read; and whoever stays
+ * then holds nothing up, and is closed. */
+static void test_turned_away(void **state) {
+    (void)state;
+    static char piece[MIB + 1], heard[4096];
+    int staying[MAX_CONNECTIONS];
+    start(1, 5000, 0);
+    memset(piece, 'a', MIB);
+    int first = dial();
+    say(first, QUICK);
+    hear_one(first, heard, sizeof heard, "quick");
+    for (int i = 0; i < 20; i++) {
+        int fd = dial();
+        say(fd, POST "Content-Length: 1048576\r\n\r\n");
+        say(fd, piece);
+        size_t len = 0;
+        ssize_t n;
+        while ((n = recv(fd, heard + len, sizeof heard - 1 - len, 0)) > 0) {
+            len += (size_t)n;
+        }
+        assert_int_equal(n, 0); /* an end, and no reset */
+        assert_memory_equal(heard, "HTTP/1.1 503 ", 13);
+        close(fd);
+    }
+    for (int i = 0; i < MAX_CONNECTIONS; i++) {
+        staying[i] = dial();
+        assert_true(hear(staying[i], heard, sizeof heard));
+    }
+    assert_int_equal(lb_http_connections(http), 1);
+    say(first, QUICK);
+    hear_one(first, heard, sizeof heard, "quick");
+    uint64_t until = lb_now_ns() + 10 * LB_SECOND_NS;
+    for (int i = 0; i < MAX_CONNECTIONS; i++) {
+        while (send(staying[i], "a", 1, MSG_NOSIGNAL) == 1) {
+            assert_true(lb_now_ns() < until);
+            lb_sleep_ns(LB_MS_NS);
+        }
+        close(staying[i]);
+    }
+    close(first);
+    stop();
+}
+
 /* A body that is made while it is read: not ahead of the reader, and whole. */
 static void test_stream(void **state) {
     (void)state;
@@ -569,7 +612,7 @@ int main(void) {
         cmocka_unit_test(test_full),           cmocka_unit_test(test_slow),
         cmocka_unit_test(test_lost_client),    cmocka_unit_test(test_quick_is_quick),
         cmocka_unit_test(test_stream),         cmocka_unit_test(test_many_connections),
-        cmocka_unit_test(test_drain),
+        cmocka_unit_test(test_turned_away),    cmocka_unit_test(test_drain),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
