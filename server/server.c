@@ -6,6 +6,7 @@
 #include "common/base/log.h"
 #include "common/base/mem.h"
 #include "common/nn/gemm.h"
+#include "server/api/clients.h"
 #include "server/api/table.h"
 #include "server/engine/known.h"
 #include "server/keys.h"
@@ -187,14 +188,15 @@ static enum lb_status start_parts(struct lb_server *server, const struct lb_opti
                                    .known = server->known};
     server->budget = lb_budget_create(server->memory_limit - LEAST_TAPE(server->memory_limit));
     server->metrics = lb_metrics_create();
+    server->clients = lb_clients_create();
     server->batcher = lb_batcher_create(&args);
     server->engine = server->batcher ? lb_engine_create(server->batcher, server->metrics, server->known,
                                                         LEAST_TAPE(server->memory_limit))
                                      : NULL;
     server->repository = lb_repository_create(prove, server);
     server->auth = lb_auth_create();
-    if (!server->budget || !server->metrics || !server->batcher || !server->engine || !server->repository ||
-        !server->auth) {
+    if (!server->budget || !server->metrics || !server->clients || !server->batcher || !server->engine ||
+        !server->repository || !server->auth) {
         return lb_fail(detail, LB_E_NOMEM, "out of memory while starting");
     }
     status = list_models(server->repository, options, detail);
@@ -378,6 +380,7 @@ void lb_server_stop(struct lb_server *server) {
     lb_engine_destroy(server->engine);
     lb_batcher_destroy(server->batcher);
     lb_known_destroy(server->known);
+    lb_clients_destroy(server->clients);
     lb_metrics_destroy(server->metrics);
     lb_budget_destroy(server->budget);
     lb_auth_destroy(server->auth);

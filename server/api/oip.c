@@ -1,6 +1,7 @@
 /* The dialect oip: the Open Inference Protocol with Triton's extensions, and the daemon's own health and
  * metrics. */
 #include "server/api/reply.h"
+#include "server/api/status.h"
 #include "server/api/table.h"
 
 static const struct lb_route routes[] = {
@@ -25,6 +26,8 @@ static const struct lb_route routes[] = {
     {"POST", "/v2/repository/models/{model}/load", "load", LB_ACCESS_ADMIN, lb_handle_load},
     {"POST", "/v2/repository/models/{model}/unload", "unload", LB_ACCESS_ADMIN, lb_handle_unload},
     {"GET", "/metrics", "metrics", LB_ACCESS_METRICS, lb_handle_metrics},
+    {"GET", "/", "status", LB_ACCESS_METRICS, lb_handle_status},
+    {"GET", "/status.json", "status", LB_ACCESS_METRICS, lb_handle_status_json},
 };
 
 extern const struct lb_api_dialect lb_api_oip;

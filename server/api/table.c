@@ -2,7 +2,9 @@
 
 #include "common/base/clock.h"
 #include "server/api/access.h"
+#include "server/api/clients.h"
 #include "server/api/reply.h"
+#include "server/api/status.h"
 #include "server/api/trail.h"
 
 #include <stdio.h>
@@ -34,6 +36,7 @@ static void on_begin(void *context, struct lb_exchange *x) {
     /* Without a token nobody learns which paths there are. */
     x->quick = status == LB_OK && visit->match.route->access == LB_ACCESS_OPEN;
     if (!lb_access_begin(server, x, status == LB_OK ? visit->match.route->access : LB_ACCESS_TOKEN)) {
+        lb_status_refused(x);
         return;
     }
     if (status == LB_E_UNSUPPORTED) {
@@ -84,6 +87,26 @@ static void on_refuse(void *context, struct lb_exchange *x, int status, const ch
     lb_reply_error(x, status, "%s", text);
 }
 
+/* Those who ask about models, and were let in. */
+static void count_client(struct lb_server *server, const struct lb_exchange *x) {
+    const struct lb_visit *visit = x->user;
+    const struct lb_route *route = visit ? visit->match.route : NULL;
+    int status = x->reply.status;
+    if (!route || route->access == LB_ACCESS_OPEN || route->access == LB_ACCESS_METRICS || status == 401) {
+        return;
+    }
+    const char *address = x->peer[0] ? x->peer : "UNIX socket";
+    bool computed = visit->job && visit->job->queued_ns && status == 200;
+    lb_clients_add(server->clients,
+                   &(struct lb_client_request){.name = visit->bearer ? visit->bearer : address,
+                                               .token = visit->bearer != NULL,
+                                               .failed = status >= 400,
+                                               .tokens = computed ? visit->job->n_tokens : 0,
+                                               .in_bytes = x->received_bytes,
+                                               .out_bytes = x->sent_bytes,
+                                               .at_unix = lb_unix_seconds()});
+}
+
 static void on_end(void *context, struct lb_exchange *x, bool complete) {
     struct lb_server *server = context;
     const struct lb_visit *visit = x->user;
@@ -100,6 +123,7 @@ static void on_end(void *context, struct lb_exchange *x, bool complete) {
                    (double)x->received_bytes);
     lb_metrics_add(server->metrics, LB_METRIC_RESPONSE_BYTES,
                    (const char *[]){lb_coding_name(x->sent_coding)}, (double)x->sent_bytes);
+    count_client(server, x);
     lb_trail_log(x, model, endpoint, complete, now);
 }
 

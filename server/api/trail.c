@@ -100,8 +100,9 @@ void lb_trail_log(const struct lb_exchange *x, const char *model, const char *en
                   uint64_t now) {
     const struct lb_visit *visit = x->user;
     const struct lb_job *job = visit ? visit->job : NULL;
-    bool quiet = visit && visit->match.route &&
-                 (visit->match.route->access == LB_ACCESS_OPEN || strcmp(endpoint, "metrics") == 0);
+    bool quiet =
+        visit && visit->match.route &&
+        (visit->match.route->access == LB_ACCESS_OPEN || visit->match.route->access == LB_ACCESS_METRICS);
     char path[PATH_BYTES], numbers[192] = "";
     escape_path(x->path, path);
     if (job && job->queued_ns) {

@@ -23,7 +23,8 @@ struct lb_server {
     size_t memory_limit;      /* of all but the weights and what is known */
     struct lb_budget *budget; /* what of it requests and answers have */
     struct lb_metrics *metrics;
-    struct lb_known *known; /* of sequences that were computed */
+    struct lb_known *known;     /* of sequences that were computed */
+    struct lb_clients *clients; /* who has been asking */
     struct lb_batcher *batcher;
     struct lb_engine *engine;
     struct lb_repository *repository;

@@ -459,6 +459,13 @@ bool lb_repository_ready(struct lb_repository *r) {
     return ready;
 }
 
+bool lb_repository_tried(struct lb_repository *r) {
+    pthread_mutex_lock(&r->lock);
+    bool tried = r->tried;
+    pthread_mutex_unlock(&r->lock);
+    return tried;
+}
+
 json_t *lb_repository_index(struct lb_repository *r, bool only_ready) {
     json_t *list = json_array();
     pthread_mutex_lock(&r->lock);

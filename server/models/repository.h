@@ -135,6 +135,8 @@ LB_NODISCARD enum lb_status lb_repository_get(struct lb_repository *repository, 
                                               struct lb_detail *detail);
 /* All models have been tried, and one at least is ready. */
 bool lb_repository_ready(struct lb_repository *repository);
+/* All that were there at the start have been tried. */
+bool lb_repository_tried(struct lb_repository *repository);
 /* The body of POST /v2/repository/index; only_ready leaves out the others. NULL when out of memory. */
 json_t *lb_repository_index(struct lb_repository *repository, bool only_ready);
 /* References to all ready models, in a list on the heap (lb_free, after a release of each). LB_E_NOMEM. */

@@ -5,6 +5,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 
+#include "common/base/base64.h"
 #include "common/base/file.h"
 #include "common/base/json.h"
 #include "common/base/sha256.h"
@@ -80,6 +81,16 @@ static void test_metrics(void **state) {
 
 /* ---- statistics ---- */
 
+static const char *member(const json_t *object, const char *name) {
+    const char *text = json_string_value(json_object_get(object, name));
+    return text ? text : "";
+}
+
+static double number(const json_t *object, const char *name) {
+    assert_true(json_is_number(json_object_get(object, name)));
+    return json_number_value(json_object_get(object, name));
+}
+
 static json_int_t count(const json_t *of, const char *name) {
     return json_integer_value(json_object_get(json_object_get(of, name), "count"));
 }
@@ -135,6 +146,135 @@ static void test_stats(void **state) {
     assert_int_equal(lb_daemon_stop(&daemon, SIGTERM), 0);
 }
 
+/* ---- the status page ---- */
+
+/* A source of the policy: the digest of what stands between two marks of the page. */
+static void check_source(const char *policy, const char *directive, const char *page, const char *open,
+                         const char *close) {
+    const char *begin = strstr(page, open) + strlen(open), *end = strstr(begin, close);
+    struct lb_sha256 *hash = lb_sha256_create();
+    uint8_t digest[LB_SHA256_BYTES];
+    struct lb_buf source;
+    lb_buf_init(&source, 256);
+    lb_sha256_update(hash, begin, (size_t)(end - begin));
+    lb_sha256_final(hash, digest);
+    lb_buf_printf(&source, "%s 'sha256-", directive);
+    lb_base64_put(&source, digest, sizeof digest);
+    lb_buf_append_str(&source, "'");
+    check_has(policy, source.data);
+    lb_buf_finish(&source);
+}
+
+/* One file, nothing from elsewhere, and nothing in it that could make markup or code of what it shows. */
+static void test_page(void **state) {
+    (void)state;
+    static const char *const none[] = {" src=",
+                                       "@import",
+                                       "url(",
+                                       "innerHTML",
+                                       "outerHTML",
+                                       "insertAdjace",
+                                       "document.wri",
+                                       "eval(",
+                                       "new Function",
+                                       "onclick",
+                                       "onload",
+                                       "https://",
+                                       "createContextualFragment"};
+    struct lb_answer answer;
+    char value[512];
+    get("/", 200, &answer);
+    const char *page = answer.body.data;
+    assert_true(lb_answer_header(&answer, "Content-Type", value, sizeof value));
+    assert_string_equal(value, "text/html; charset=utf-8");
+    assert_true(lb_answer_header(&answer, "Content-Security-Policy", value, sizeof value));
+    check_has(value, "default-src 'none'; connect-src 'self'");
+    check_source(value, "script-src", page, "<script>", "</script>");
+    check_source(value, "style-src", page, "<style>", "</style>");
+    assert_null(strstr(value, "unsafe"));
+    assert_null(strstr(strstr(page, "<script>") + 1, "<script"));
+    for (size_t i = 0; i < sizeof none / sizeof *none; i++) {
+        assert_null(strstr(page, none[i]));
+    }
+    for (const char *p = page; (p = strstr(p, "http://")) != NULL; p++) {
+        assert_memory_equal(p, "http://www.w3.org/2000/svg'", 27); /* a name, not an address */
+    }
+    lb_answer_finish(&answer);
+}
+
+/* What of the page's JSON is about the client of this name, the caller's. */
+static json_t *client_named(const json_t *status, const char *name) {
+    size_t i;
+    json_t *client;
+    json_array_foreach(json_object_get(status, "clients"), i, client) {
+        if (strcmp(json_string_value(json_object_get(client, "name")), name) == 0) {
+            return json_incref(client);
+        }
+    }
+    return NULL;
+}
+
+static int ask_as(const struct lb_daemon *daemon, const char *path, const char *headers, const char *holds) {
+    struct lb_answer answer;
+    assert_true(lb_daemon_ask(daemon, "GET", path, headers, NULL, 0, &answer));
+    int status = answer.status;
+    check_has(answer.body.data, holds);
+    lb_answer_finish(&answer);
+    return status;
+}
+
+#define HTML "Accept: text/html,application/xhtml+xml\r\n"
+#define AS(token) "Authorization: Bearer " token "\r\n"
+
+/* The page is open to whom the metrics are; a browser without a token gets it with the 401, to ask for one.
+ */
+static void test_page_access(void **state) {
+    (void)state;
+    static const char tokens[] = "ann token-of-ann-1 scopes=ask\nwatch token-of-watch-1 scopes=metrics\n";
+    struct lb_daemon daemon;
+    struct lb_answer answer;
+    struct lb_ask ask;
+    char file[128], a[160];
+    snprintf(file, sizeof file, "%s/page-tokens", folder);
+    snprintf(a, sizeof a, "teacher=%s", teacher);
+    assert_int_equal(lb_file_replace(file, tokens, strlen(tokens), NULL), LB_OK);
+    assert_int_equal(chmod(file, 0600), 0);
+    assert_true(
+        lb_daemon_start(&daemon, folder, "page", (const char *[]){"--token-file", file, a, NULL}, true));
+    assert_int_equal(ask_as(&daemon, "/", "", "{\"error\":"), 401);
+    assert_int_equal(ask_as(&daemon, "/", HTML, "<!doctype html>"), 401);
+    assert_int_equal(ask_as(&daemon, "/", HTML AS("token-of-nobody"), "<!doctype html>"), 401);
+    assert_int_equal(ask_as(&daemon, "/status.json", HTML, "{\"error\":"), 401);
+    assert_int_equal(ask_as(&daemon, "/metrics", HTML, "{\"error\":"), 401);
+    assert_int_equal(ask_as(&daemon, "/", HTML AS("token-of-ann-1"), "scope metrics"), 403);
+    assert_int_equal(ask_as(&daemon, "/status.json", AS("token-of-ann-1"), "scope metrics"), 403);
+    assert_int_equal(ask_as(&daemon, "/", AS("token-of-watch-1"), "<!doctype html>"), 200);
+    lb_ask_ids(&ask, 2, 16, ids);
+    lb_ask_output(&ask, "logsumexp", LB_DT_NONE, true);
+    lb_ask_send_ok(&daemon, "teacher", &ask, AS("token-of-ann-1"));
+    lb_ask_finish(&ask);
+    assert_int_equal(ask_as(&daemon, "/v2/models/nobody", AS("token-of-ann-1"), "nobody"), 404);
+    json_t *status = NULL;
+    assert_true(lb_daemon_ask(&daemon, "GET", "/status.json", AS("token-of-watch-1"), NULL, 0, &answer));
+    assert_int_equal(answer.status, 200);
+    assert_int_equal(lb_json_parse(answer.body.data, answer.body.len, 0, "status", &status, NULL), LB_OK);
+    lb_answer_finish(&answer);
+    assert_string_equal(member(status, "state"), "ready");
+    assert_true(number(status, "now") >= number(status, "started"));
+    assert_int_equal(json_array_size(json_object_get(status, "models")), 1);
+    assert_int_equal(json_array_size(json_object_get(status, "clients")),
+                     1); /* no stranger, nobody who watches */
+    json_t *ann = client_named(status, "ann");
+    assert_non_null(ann);
+    assert_true(json_is_true(json_object_get(ann, "token")));
+    assert_int_equal(number(ann, "requests"), 2);
+    assert_int_equal(number(ann, "failed"), 1);
+    assert_int_equal(number(ann, "tokens"), 32);
+    json_decref(ann);
+    json_decref(status);
+    assert_int_equal(lb_daemon_stop(&daemon, SIGTERM), 0);
+}
+
 /* ---- the log ---- */
 
 #define HOSTILE "/%22%20status=200%20x=%22%0Atime%20info%20request%20path=%22/forged%C2%9B%E2%80%AE"
@@ -163,16 +303,6 @@ static struct lb_buf read_log(const struct lb_daemon *daemon) {
     lb_buf_init(&text, 1 << 24);
     assert_int_equal(lb_file_read(daemon->log_file, &text, NULL), LB_OK);
     return text;
-}
-
-static const char *member(const json_t *object, const char *name) {
-    const char *text = json_string_value(json_object_get(object, name));
-    return text ? text : "";
-}
-
-static double number(const json_t *object, const char *name) {
-    assert_true(json_is_number(json_object_get(object, name)));
-    return json_number_value(json_object_get(object, name));
 }
 
 /* Of an infer request: who, what, how long, how much. */
@@ -300,10 +430,8 @@ static int stop_all(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_metrics),
-        cmocka_unit_test(test_stats),
-        cmocka_unit_test(test_log_json),
-        cmocka_unit_test(test_log_text),
+        cmocka_unit_test(test_metrics),     cmocka_unit_test(test_stats),    cmocka_unit_test(test_page),
+        cmocka_unit_test(test_page_access), cmocka_unit_test(test_log_json), cmocka_unit_test(test_log_text),
     };
     return cmocka_run_group_tests(tests, start_all, stop_all);
 }
