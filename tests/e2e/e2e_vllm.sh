@@ -61,6 +61,22 @@ near oip2 vllm2 0
 same_student oip2 vllm2
 said nouns.log endpoint=completions endpoint=pooling
 
+say "probe"
+expect 0 probe.json "$limbeck" probe --json "${url[nouns]}"
+holds '.teachers[0] | .protocol == "oip" and .answers and (.ladder | length) == 7 and .any_temperature and .tokens_per_second > 0' probe.json
+expect 0 probe.json "$limbeck" probe --json --protocol vllm "${url[nouns]}" "${url[nouns]}" "${url[other]}"
+holds '.teachers[0] | .protocol == "vllm" and .answers and .ladder == ["own token", "top-20", "chosen ids", "final state"]
+    and .most_top_k == 20 and (.any_temperature | not) and .hidden_size == 48 and (.fingerprint | length) == 64' probe.json
+holds '(.agreement | length) == 1 and .agreement[0].identical and .agreement[0].agree' probe.json
+expect 0 probe.txt "$limbeck" probe --protocol vllm "${url[nouns]}"
+said probe.txt "protocol               vllm" "gives                  own token, top-20, chosen ids, final state" "tokens/s"
+served[same]=nouns # another model under that name
+host same others/student
+expect 1 probe2.json "$limbeck" probe --json --protocol vllm "${url[nouns]}" "${url[same]}"
+said probe2.json "say the same of themselves" "do not use them as replicas"
+expect 2 none.txt "$limbeck" probe --protocol nothing "${url[nouns]}"
+said none.txt "no protocol nothing"
+
 say "what cannot be asked is refused at the start, with what to do"
 refused() { # text... ; the recipe is refused.yaml
     expect 1 refused.log "$limbeck" train refused.yaml --output-dir refused
