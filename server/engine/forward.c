@@ -170,11 +170,12 @@ static enum lb_status failed(const struct run *run) {
 /* What others wait for, or may ask again. */
 static void keep(struct run *run, enum lb_output_source source, int layer, const struct lb_ragged *ragged,
                  const struct lb_value *value) {
+    const struct lb_part what = {source, layer, value->cols};
     for (int64_t i = 0; i < run->body.n_seqs; i++) {
         if (run->of_body[i]) {
             int64_t row = ragged->offsets[i], n = ragged->offsets[i + 1] - row;
-            run->counts.dropped += lb_known_keep(run->known, run->of_body[i], source, layer, n, value->cols,
-                                                 value->data + row * value->cols);
+            run->counts.dropped +=
+                lb_known_keep(run->known, run->of_body[i], &what, n, value->data + row * value->cols);
         }
     }
 }

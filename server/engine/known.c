@@ -10,8 +10,18 @@
 #include <sys/random.h>
 
 #define FEWEST_BUCKETS 1024
+/* Inner states that were asked of a model not longer ago are kept of all that it computes: who asks them of
+ * one text does so of the next, and comes when others have had it computed. */
+#define RECENT_NS (60 * LB_SECOND_NS)
+#define MOST_RECENT 8
 /* What a heap takes beside a piece of memory, about. */
 #define HEAP_BYTES 16
+
+struct recent {
+    uint64_t instance; /* 0: none */
+    struct lb_part what;
+    uint64_t asked_ns;
+};
 
 struct lb_known {
     size_t max_bytes;
@@ -20,6 +30,7 @@ struct lb_known {
     struct lb_seen **buckets;
     size_t n_buckets, n_seen, n_kept, n_waited, bytes;
     struct lb_seen *oldest, *newest; /* of those that nobody waits for */
+    struct recent recent[MOST_RECENT];
 };
 
 struct lb_known *lb_known_create(size_t max_bytes, uint64_t hash_mask) {
@@ -163,19 +174,19 @@ static struct lb_piece *find_piece(struct lb_seen *s, enum lb_output_source sour
     return NULL;
 }
 
-/* Nothing is said of what there is no memory for: it is not kept. */
-static void want_piece(struct lb_seen *s, const struct lb_part *what) {
+/* The piece, made when new; NULL when out of memory: it is not kept then. */
+static struct lb_piece *get_piece(struct lb_seen *s, const struct lb_part *what) {
     struct lb_piece *piece = find_piece(s, what->source, what->layer);
     if (!piece) {
         struct lb_piece *grown = lb_realloc_array(s->inner, s->n_inner + 1, sizeof *grown);
         if (!grown) {
-            return;
+            return NULL;
         }
         s->inner = grown;
         piece = &grown[s->n_inner++];
         *piece = (struct lb_piece){.what = *what};
     }
-    piece->waiting++;
+    return piece;
 }
 
 static void leave_piece(struct lb_seen *s, const struct lb_part *what) {
@@ -197,7 +208,10 @@ static void refer(struct lb_known *k, struct lb_seen *s, const struct lb_job *jo
         }
     }
     for (size_t i = 0; i < job->n_parts; i++) {
-        want_piece(s, &job->parts[i]);
+        struct lb_piece *piece = get_piece(s, &job->parts[i]);
+        if (piece) {
+            piece->waiting++;
+        }
     }
 }
 
@@ -215,6 +229,42 @@ static void unrefer(struct lb_known *k, struct lb_seen *s, const struct lb_job *
     } else {
         drop(k, s, dropped);
     }
+}
+
+/* ---- what was asked lately, under the lock ---- */
+
+static bool same_part(const struct lb_part *a, const struct lb_part *b) {
+    return a->source == b->source && a->layer == b->layer;
+}
+
+static void note_asked(struct lb_known *k, uint64_t instance, const struct lb_part *what) {
+    struct recent *oldest = k->recent;
+    for (size_t i = 0; i < MOST_RECENT; i++) {
+        struct recent *r = &k->recent[i];
+        if (r->instance == instance && same_part(&r->what, what)) {
+            oldest = r;
+            break;
+        }
+        oldest = r->asked_ns < oldest->asked_ns ? r : oldest;
+    }
+    *oldest = (struct recent){instance, *what, lb_now_ns()};
+}
+
+static bool is_recent(const struct recent *r, uint64_t instance, uint64_t now) {
+    return r->instance == instance && now - r->asked_ns < RECENT_NS;
+}
+
+/* What is to be kept of the sequence: final states, what somebody waits for, what was asked lately. */
+static struct lb_piece *wanted_piece(const struct lb_known *k, struct lb_seen *s,
+                                     const struct lb_part *what) {
+    struct lb_piece *piece = find_piece(s, what->source, what->layer);
+    bool wanted = what->source == LB_FROM_FINAL || (piece && piece->waiting > 0);
+    uint64_t now = lb_now_ns();
+    for (size_t i = 0; i < MOST_RECENT && !wanted; i++) {
+        wanted = is_recent(&k->recent[i], s->instance, now) && same_part(&k->recent[i].what, what);
+    }
+    piece = wanted && k->max_bytes > 0 ? get_piece(s, what) : NULL;
+    return piece && !piece->data ? piece : NULL;
 }
 
 /* ---- jobs ---- */
@@ -254,6 +304,11 @@ void lb_known_join(struct lb_known *k, struct lb_job *job) {
     if (!seen || !list_parts(job)) {
         return;
     }
+    pthread_mutex_lock(&k->lock);
+    for (size_t i = 0; i < job->n_parts; i++) {
+        note_asked(k, job->model->instance, &job->parts[i]);
+    }
+    pthread_mutex_unlock(&k->lock);
     for (int64_t b = 0; b < job->n_seqs; b++) {
         const int32_t *ids = job->ids + job->offsets[b];
         int64_t n = lb_job_length(job, b);
@@ -341,13 +396,14 @@ bool lb_known_has(struct lb_known *k, const struct lb_job *job, int64_t seq, boo
     return has;
 }
 
-static bool job_asks(const struct lb_job *job, const struct lb_part *what) {
-    for (size_t i = 0; i < job->n_parts; i++) {
-        if (job->parts[i].source == what->source && job->parts[i].layer == what->layer) {
-            return true;
+/* Adds a part that neither the job nor the list has yet. */
+static void add_part(const struct lb_job *job, const struct lb_part *what, struct lb_part *out, size_t *n) {
+    for (size_t i = 0; i < job->n_parts + *n; i++) {
+        if (same_part(i < job->n_parts ? &job->parts[i] : &out[i - job->n_parts], what)) {
+            return;
         }
     }
-    return false;
+    out[(*n)++] = *what;
 }
 
 size_t lb_known_wanted(struct lb_known *k, const struct lb_job *job, int64_t seq, struct lb_part *out,
@@ -356,11 +412,17 @@ size_t lb_known_wanted(struct lb_known *k, const struct lb_job *job, int64_t seq
     if (!k || !job->seen || !job->seen[seq] || k->max_bytes == 0) {
         return 0;
     }
-    struct lb_seen *s = job->seen[seq];
+    const struct lb_seen *s = job->seen[seq];
+    uint64_t now = lb_now_ns();
     pthread_mutex_lock(&k->lock);
     for (size_t i = 0; i < s->n_inner && n < most; i++) {
-        if (s->inner[i].waiting > 0 && !job_asks(job, &s->inner[i].what)) {
-            out[n++] = s->inner[i].what;
+        if (s->inner[i].waiting > 0) {
+            add_part(job, &s->inner[i].what, out, &n);
+        }
+    }
+    for (size_t i = 0; i < MOST_RECENT && n < most; i++) {
+        if (is_recent(&k->recent[i], s->instance, now)) {
+            add_part(job, &k->recent[i].what, out, &n);
         }
     }
     pthread_mutex_unlock(&k->lock);
@@ -374,7 +436,7 @@ const float *lb_known_find(struct lb_known *k, struct lb_seen *s, enum lb_output
     const float *data = piece ? piece->data : NULL;
     if (data) {
         *out_rows = piece->rows;
-        *out_cols = piece->cols;
+        *out_cols = piece->what.width;
     }
     pthread_mutex_unlock(&k->lock);
     return data;
@@ -400,16 +462,11 @@ static bool reserve(struct lb_known *k, struct lb_seen *s, size_t bytes, size_t 
     return true;
 }
 
-static bool wants(const struct lb_known *k, const struct lb_piece *piece) {
-    return k->max_bytes > 0 && piece && !piece->data &&
-           (piece->waiting > 0 || piece->what.source == LB_FROM_FINAL);
-}
-
-size_t lb_known_keep(struct lb_known *k, struct lb_seen *s, enum lb_output_source source, int layer,
-                     int64_t rows, int64_t cols, const float *data) {
-    size_t bytes = (size_t)(rows * cols) * sizeof *data, n_dropped = 0;
+size_t lb_known_keep(struct lb_known *k, struct lb_seen *s, const struct lb_part *what, int64_t rows,
+                     const float *data) {
+    size_t bytes = (size_t)(rows * what->width) * sizeof *data, n_dropped = 0;
     pthread_mutex_lock(&k->lock);
-    bool wanted = wants(k, find_piece(s, source, layer));
+    bool wanted = wanted_piece(k, s, what) != NULL;
     pthread_mutex_unlock(&k->lock);
     float *copy = wanted ? lb_malloc_array(bytes, 1) : NULL;
     if (!copy) {
@@ -418,11 +475,11 @@ size_t lb_known_keep(struct lb_known *k, struct lb_seen *s, enum lb_output_sourc
     memcpy(copy, data, bytes);
     struct lb_seen *dropped = NULL;
     pthread_mutex_lock(&k->lock);
-    struct lb_piece *piece = find_piece(s, source, layer); /* jobs may have come and gone meanwhile */
-    if (wants(k, piece) && reserve(k, s, bytes, &n_dropped, &dropped)) {
+    struct lb_piece *piece = wanted_piece(k, s, what); /* jobs may have come and gone meanwhile */
+    if (piece && reserve(k, s, bytes, &n_dropped, &dropped)) {
         piece->data = copy;
         piece->rows = rows;
-        piece->cols = cols;
+        piece->what.width = what->width;
         s->made_ns = lb_now_ns();
         copy = NULL;
     }

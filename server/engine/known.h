@@ -23,8 +23,8 @@
 struct lb_piece {
     struct lb_part what;
     int waiting; /* jobs that ask for inner states; final ones are always kept */
-    float *data; /* [rows, cols]; NULL: not there */
-    int64_t rows, cols;
+    float *data; /* [rows, what.width]; NULL: not there */
+    int64_t rows;
 };
 
 /* One sequence. */
@@ -71,17 +71,17 @@ void lb_known_empty(struct lb_known *known);
 /* Whether all is there that the job's outputs are made of; *out_before (may be NULL): since before it was
  * queued. */
 bool lb_known_has(struct lb_known *known, const struct lb_job *job, int64_t seq, bool *out_before);
-/* States that a sequence's forward should keep besides what the job asks, as others wait for them: up to most
- * parts to out. Returns how many. */
+/* States that a sequence's forward should keep besides what the job asks, as others wait for them or asked
+ * them of this model lately: up to most parts to out. Returns how many. */
 size_t lb_known_wanted(struct lb_known *known, const struct lb_job *job, int64_t seq, struct lb_part *out,
                        size_t most);
 /* The states of a sequence, [*out_rows, *out_cols]; NULL when they aren't there. */
 const float *lb_known_find(struct lb_known *known, struct lb_seen *seen, enum lb_output_source source,
                            int layer, int64_t *out_rows, int64_t *out_cols);
-/* Copies states that somebody waits for (final ones always), where there is room. Returns how many sequences
- * were dropped for it. */
-size_t lb_known_keep(struct lb_known *known, struct lb_seen *seen, enum lb_output_source source, int layer,
-                     int64_t rows, int64_t cols, const float *data);
+/* Copies states [rows, what->width] where there is room: final ones, and inner ones that somebody waits for
+ * or that were asked of this model lately. Returns how many sequences were dropped for it. */
+size_t lb_known_keep(struct lb_known *known, struct lb_seen *seen, const struct lb_part *what, int64_t rows,
+                     const float *data);
 
 struct lb_known_state {
     size_t bytes, max_bytes; /* held */

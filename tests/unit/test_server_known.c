@@ -33,6 +33,7 @@ static char folder[] = "/tmp/limbeck-known-XXXXXX";
 static struct lb_hosted *llama, *other_llama, *large, *bert;
 static struct lb_engine *plain, *engine; /* one that knows nothing, and one to admit jobs with */
 static int32_t texts[8][T];              /* unlike ones */
+static const struct lb_part final = {LB_FROM_FINAL, 0, COLS};
 
 /* ---- what is kept, by a test that is the worker ---- */
 
@@ -58,7 +59,7 @@ static size_t keep(struct lb_known *k, const struct lb_job *job, float value) {
     for (int i = 0; i < T * COLS; i++) {
         data[i] = value;
     }
-    return lb_known_keep(k, job->seen[0], LB_FROM_FINAL, 0, T, COLS, data);
+    return lb_known_keep(k, job->seen[0], &final, T, data);
 }
 
 /* A text comes, is computed and answered. */
@@ -199,7 +200,7 @@ static void test_many(void **state) {
             const float *data = lb_known_find(k, job->seen[i], LB_FROM_FINAL, 0, &rows, &cols);
             assert_true(turn == 0 ? data == NULL : data[0] == (float)i);
             state_of[0] = (float)i;
-            lb_known_keep(k, job->seen[i], LB_FROM_FINAL, 0, 2, COLS, state_of);
+            lb_known_keep(k, job->seen[i], &final, 2, state_of);
         }
         leave(k, job);
     }
@@ -404,6 +405,38 @@ static void test_unlike_questions(void **state) {
     check_unlike(llama, T);
 }
 
+/* Inner states that one trainer asks, always a little later than the others, are kept of what these ask; not
+ * of another model's texts, nor more than eight kinds. */
+static void test_asked_lately(void **state) {
+    (void)state;
+    const struct asked inner = {{"hidden_states.1"}, 1, 0, 0, false},
+                       other = {{"queries.0", "queries.1", "keys.0", "keys.1", "values.0", "values.1"},
+                                1,
+                                0,
+                                0,
+                                false},
+                       rest = {{"hidden_states.0", "hidden_states.2"}, 1, 0, 0, false};
+    const struct asked *const ask[] = {&inner, &unlike[0], &inner, &other, &rest, &unlike[0], &inner};
+    const int text[] = {0, 1, 1, 2, 2, 3, 3}, computed[] = {1, 2, 2, 3, 4, 5, 6};
+    struct service s = begin(4096, ROOM);
+    for (int i = 0; i < 7; i++) {
+        struct lb_job *job = ask_for(llama, &text[i], 1, ask[i], &s);
+        submit(&s, job);
+        serve(&s);
+        assert_int_equal(s.all.computed_seqs, computed[i]);
+        check_alone(job, &text[i], 1, ask[i]);
+    }
+    for (int i = 0; i < 2; i++) {
+        struct lb_job *job = ask_for(large, &text[i], 1, &unlike[0], &s);
+        submit(&s, job);
+        serve(&s);
+        struct lb_known_state before = lb_known_state(s.known);
+        check_alone(job, &text[i], 1, &unlike[0]);
+        assert_true(before.bytes > 0);
+    }
+    end(&s);
+}
+
 /* A head that is read by panels. */
 static void test_large_vocabulary(void **state) {
     (void)state;
@@ -586,6 +619,7 @@ int main(int argc, char **argv) {
                                        cmocka_unit_test(test_many),
                                        cmocka_unit_test(test_no_memory),
                                        cmocka_unit_test(test_unlike_questions),
+                                       cmocka_unit_test(test_asked_lately),
                                        cmocka_unit_test(test_large_vocabulary),
                                        cmocka_unit_test(test_same_questions),
                                        cmocka_unit_test(test_attention),
