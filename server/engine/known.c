@@ -257,13 +257,16 @@ static bool is_recent(const struct recent *r, uint64_t instance, uint64_t now) {
 /* What is to be kept of the sequence: final states, what somebody waits for, what was asked lately. */
 static struct lb_piece *wanted_piece(const struct lb_known *k, struct lb_seen *s,
                                      const struct lb_part *what) {
+    if (what->source == LB_FROM_FINAL || k->max_bytes == 0) {
+        return k->max_bytes == 0 || s->final.data ? NULL : &s->final;
+    }
     struct lb_piece *piece = find_piece(s, what->source, what->layer);
-    bool wanted = what->source == LB_FROM_FINAL || (piece && piece->waiting > 0);
+    bool wanted = piece && piece->waiting > 0;
     uint64_t now = lb_now_ns();
     for (size_t i = 0; i < MOST_RECENT && !wanted; i++) {
         wanted = is_recent(&k->recent[i], s->instance, now) && same_part(&k->recent[i].what, what);
     }
-    piece = wanted && k->max_bytes > 0 ? get_piece(s, what) : NULL;
+    piece = wanted ? get_piece(s, what) : NULL;
     return piece && !piece->data ? piece : NULL;
 }
 
