@@ -280,7 +280,8 @@ def crowd(daemon, answers, rng, vocab, seconds, n_greedy, n_mixed, n_hostile):
     passed50, passed99 = percentiles([passed for _, passed in short])
     print(f'{n_greedy} greedy, {n_mixed} mixed, {n_hostile} hostile ({sum(turns)} attacks), {seconds} s: {batches:.0f} batches of {1000 * batch:.0f} ms; '
           f'{len(short)} short requests, p50 {1000 * p50:.0f} ms, p99 {1000 * p99:.0f} ms; batches ended meanwhile, its own too: '
-          f'p50 {passed50:.0f}, p99 {passed99:.0f}')
+          f'p50 {passed50:.0f}, p99 {passed99:.0f}; {after["process_resident_memory_bytes"] / 2**20:.0f} MiB resident, '
+          f'{after["limbeckd_known_bytes"] / 2**20:.0f} of them states')
     if n_greedy > 1:
         print(f'tokens of the greedy: {min(shares)} to {max(shares)}')
     return passed99

@@ -300,6 +300,20 @@ static void test_models_apart(void **state) {
     assert_int_equal(lb_daemon_stop(&daemon, SIGTERM), 0);
 }
 
+/* What is kept is a part of all memory, not most of it. */
+static void test_too_much_to_keep(void **state) {
+    (void)state;
+    char log[200];
+    struct lb_buf text;
+    const char *const options[] = {"--memory-limit-mib", "64", "--state-cache-mib", "33", teacher, NULL};
+    assert_int_equal(lb_daemon_run(folder, "large", options), 1);
+    snprintf(log, sizeof log, "%s/large.log", folder);
+    lb_buf_init(&text, 65536);
+    assert_int_equal(lb_file_read(log, &text, NULL), LB_OK);
+    assert_non_null(strstr(text.data, "--state-cache-mib 33: more than half of the 64 MiB"));
+    lb_buf_finish(&text);
+}
+
 static int start_all(void **state) {
     (void)state;
     struct lb_config config;
@@ -334,6 +348,7 @@ static int stop_all(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_same_questions), cmocka_unit_test(test_unlike_questions),
-        cmocka_unit_test(test_lost_company), cmocka_unit_test(test_models_apart)};
+        cmocka_unit_test(test_lost_company), cmocka_unit_test(test_models_apart),
+        cmocka_unit_test(test_too_much_to_keep)};
     return cmocka_run_group_tests(tests, start_all, stop_all);
 }
