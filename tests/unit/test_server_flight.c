@@ -28,7 +28,7 @@
 #define TAPE_BYTES ((size_t)1 << 30)
 
 static char folder[] = "/tmp/limbeck-flight-XXXXXX";
-static struct lb_hosted *llama, *large, *bert;
+static struct lb_hosted *llama, *large, *bert, *classes, *mlp;
 static struct lb_engine *plain, *engine; /* one that knows nothing, and one to admit jobs with */
 static int32_t texts[8][T];              /* unlike ones */
 
@@ -319,6 +319,82 @@ static void test_encoder(void **state) {
     end(&s);
 }
 
+/* A text that is classified has one row for the head, and many of inner states. Rows of features are nobody
+ * else's. */
+static void test_classifiers(void **state) {
+    (void)state;
+    const struct asked asked[] = {{{"logits", "samples.ids"}, 1, 5, 0, false},
+                                  {{"hidden_states.final", "logsumexp"}, 2, 0, 0, false},
+                                  {{"hidden_states.1", "logits.topk_ids"}, 1, 0, 0, false}};
+    struct service s = begin(2 * T, ROOM);
+    struct lb_job *jobs[6];
+    for (int i = 0; i < 6; i++) {
+        jobs[i] = ask_for(classes, i < 3 ? some : more, i < 3 ? 3 : 4, &asked[i % 3], &jobs[i]);
+        submit(&s, jobs[i]);
+    }
+    serve(&s);
+    assert_int_equal(s.all.computed_seqs, 5);
+    for (int i = 0; i < 6; i++) {
+        check_alone(jobs[i], i < 3 ? some : more, i < 3 ? 3 : 4, &asked[i % 3]);
+    }
+    float features[2 * 12] = {0.5F, -1, 2};
+    struct lb_job *rows[2];
+    for (int i = 0; i < 2; i++) {
+        struct lb_question ask = lb_question_new();
+        lb_question_input(&ask, "features", LB_DT_FP32, 2, 12, features);
+        lb_question_output(&ask, "logits", LB_DT_NONE);
+        rows[i] = lb_question_plan(mlp, &ask);
+        rows[i]->done = count_done;
+        submit(&s, rows[i]);
+    }
+    serve(&s);
+    assert_int_equal(s.all.computed_seqs, 9);
+    assert_memory_equal(rows[0]->outputs[0].data, rows[1]->outputs[0].data, rows[0]->outputs[0].bytes);
+    lb_job_destroy(rows[0]);
+    lb_job_destroy(rows[1]);
+    end(&s);
+}
+
+/* Of known texts: what is drawn behind them, and the states of logits that are streamed. */
+static void test_drawn_and_streamed(void **state) {
+    (void)state;
+    const struct asked logits = {{"logits"}, 1, 0, 2, false};
+    struct service s = begin(4096, ROOM);
+    int32_t ids[2][3];
+    float logprobs[2][3];
+    double lifts[2][3];
+    struct lb_job *jobs[2];
+    lb_question_limits.stream_bytes = 1;
+    for (int i = 0; i < 2; i++) {
+        struct lb_job_draw draw = {.temperature = 1.5,
+                                   .top_p = 0.9,
+                                   .seed = 4,
+                                   .ids = ids[i],
+                                   .logprobs = logprobs[i],
+                                   .lifts = lifts[i]};
+        jobs[i] = ask_for(large, some, 3, &logits, &s);
+        assert_true(jobs[i]->outputs[0].streamed && jobs[i]->state_bytes > 0);
+        struct lb_job *drawn = ask_for(large, some, 3, &unlike[1], &s);
+        drawn->draw = &draw;
+        assert_int_equal(lb_engine_admit(engine, drawn, NULL), LB_OK);
+        submit(&s, i == 0 ? jobs[i] : drawn); /* each is the first once */
+        serve(&s);
+        submit(&s, i == 0 ? drawn : jobs[i]);
+        serve(&s);
+        check_alone(drawn, some, 3, &unlike[1]);
+        lb_known_empty(s.known);
+    }
+    lb_question_limits.stream_bytes = 0;
+    assert_int_equal(s.all.computed_seqs, 6);
+    assert_memory_equal(jobs[0]->states, jobs[1]->states, jobs[0]->state_bytes);
+    assert_memory_equal(ids[0], ids[1], sizeof ids[0]);
+    assert_memory_equal(logprobs[0], logprobs[1], sizeof logprobs[0]);
+    assert_memory_equal(lifts[0], lifts[1], sizeof lifts[0]);
+    lb_job_destroy(jobs[0]);
+    lb_job_destroy(jobs[1]);
+    end(&s);
+}
+
 /* Who waits for what another brings is served when that one leaves, is late, or fails. */
 static void test_the_first_is_lost(void **state) {
     (void)state;
@@ -437,6 +513,10 @@ int main(int argc, char **argv) {
     large = lb_tiny_hosted(folder, "large", &config);
     lb_tiny_bert(&config);
     bert = lb_tiny_hosted(folder, "bert", &config);
+    config.num_labels = 40;
+    classes = lb_tiny_hosted(folder, "classes", &config);
+    lb_tiny_mlp(&config);
+    mlp = lb_tiny_hosted(folder, "mlp", &config);
     plain = lb_engine_create(NULL, NULL, NULL, TAPE_BYTES);
     if (lb_engine_self_test(plain, llama, NULL) != LB_OK) {
         return 1;
@@ -454,6 +534,8 @@ int main(int argc, char **argv) {
         cmocka_unit_test(test_same_questions),
         cmocka_unit_test(test_attention),
         cmocka_unit_test(test_encoder),
+        cmocka_unit_test(test_classifiers),
+        cmocka_unit_test(test_drawn_and_streamed),
         cmocka_unit_test(test_the_first_is_lost),
         cmocka_unit_test(test_short_of_memory),
         cmocka_unit_test(test_costs)};
@@ -464,5 +546,7 @@ int main(int argc, char **argv) {
     lb_hosted_release(llama);
     lb_hosted_release(large);
     lb_hosted_release(bert);
+    lb_hosted_release(classes);
+    lb_hosted_release(mlp);
     return lb_remove_tree(folder, NULL) == LB_OK ? failed : 1;
 }
