@@ -165,6 +165,9 @@ static void test_scopes(void **state) {
 
 #define FOUR                                                                                                 \
     "{\"inputs\":[{\"name\":\"input_ids\",\"shape\":[1,4],\"datatype\":\"INT32\",\"data\":[1,2,3,4]}]}"
+#define GENERATE                                                                                             \
+    "{\"input_ids\":[1,2,3,4],\"sampling_params\":{\"max_new_tokens\":0},\"return_logprob\":true,"           \
+    "\"logprob_start_len\":0}"
 #define COMPLETION "{\"prompt\":[1,2,3,4],\"max_tokens\":0,\"echo\":true,\"logprobs\":1}"
 
 /* Beyond its tokens of a minute: 429 in the form of the dialect, and when to come again. What asks for no
@@ -196,6 +199,10 @@ static void test_tokens_per_minute(void **state) {
     assert_in_range(retry, 1, 61);
     assert_non_null(strstr(text, "\"type\":\"RateLimitError\""));
     assert_non_null(strstr(text, "\"code\":429"));
+    text = told(&daemon, "POST", "/generate", BEARER("slow-token-1"), GENERATE, &status, &retry);
+    assert_int_equal(status, 429);
+    assert_in_range(retry, 1, 61);
+    assert_memory_equal(text, "{\"error\":{\"message\":\"slow has used up", 37);
     assert_int_equal(ask_status(&daemon, "GET", "/v2/models/teacher", BEARER("slow-token-1")), 200);
     told(&daemon, "POST", infer, BEARER("free-token-1"), FOUR, &status, &retry);
     assert_int_equal(status, 200);

@@ -411,14 +411,38 @@ static int print_all(void) {
     return 0;
 }
 
+static int count(const char *text, const char *word) {
+    int n = 0;
+    for (const char *p = text; (p = strstr(p, word)) != NULL; p++) {
+        n++;
+    }
+    return n;
+}
+
+/* Whatever wants a token may be told that it is the wrong one, or that it has had its share. */
+static void openapi_knows_what_tokens_are_told(void **state) {
+    (void)state;
+    struct lb_buf page;
+    read_file("openapi.yaml", &page);
+    int n = count(page.data, "        '401':");
+    assert_true(n > 20);
+    assert_int_equal(count(page.data, "        '403':"), n);
+    assert_int_equal(count(page.data, "        '429':"), n);
+    lb_buf_finish(&page);
+}
+
 int main(int argc, char **argv) {
     if (argc == 2 && strcmp(argv[1], "--print") == 0) {
         return print_all();
     }
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(request_is_as_shown),   cmocka_unit_test(answer_is_as_shown),
-        cmocka_unit_test(digest_is_as_shown),    cmocka_unit_test(limits_are_as_stated),
-        cmocka_unit_test(outputs_are_as_stated), cmocka_unit_test(openapi_knows_the_outputs),
+        cmocka_unit_test(request_is_as_shown),
+        cmocka_unit_test(answer_is_as_shown),
+        cmocka_unit_test(digest_is_as_shown),
+        cmocka_unit_test(limits_are_as_stated),
+        cmocka_unit_test(outputs_are_as_stated),
+        cmocka_unit_test(openapi_knows_the_outputs),
+        cmocka_unit_test(openapi_knows_what_tokens_are_told),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
