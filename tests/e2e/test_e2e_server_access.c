@@ -165,6 +165,8 @@ static void test_scopes(void **state) {
 
 #define FOUR                                                                                                 \
     "{\"inputs\":[{\"name\":\"input_ids\",\"shape\":[1,4],\"datatype\":\"INT32\",\"data\":[1,2,3,4]}]}"
+#define OTHER_FOUR                                                                                           \
+    "{\"inputs\":[{\"name\":\"input_ids\",\"shape\":[1,4],\"datatype\":\"INT32\",\"data\":[5,6,7,8]}]}"
 #define GENERATE                                                                                             \
     "{\"input_ids\":[1,2,3,4],\"sampling_params\":{\"max_new_tokens\":0},\"return_logprob\":true,"           \
     "\"logprob_start_len\":0}"
@@ -207,6 +209,45 @@ static void test_tokens_per_minute(void **state) {
     told(&daemon, "POST", infer, BEARER("free-token-1"), FOUR, &status, &retry);
     assert_int_equal(status, 200);
     assert_int_equal(lb_daemon_stop(&daemon, SIGTERM), 0);
+}
+
+static bool queue_holds_one(const struct lb_daemon *daemon) {
+    struct lb_answer answer;
+    bool holds = lb_daemon_ask(daemon, "GET", "/metrics", BEARER("free-token-1"), NULL, 0, &answer) &&
+                 strstr(answer.body.data, "\nlimbeckd_queue_requests 1\n");
+    lb_answer_finish(&answer);
+    return holds;
+}
+
+/* What was refused before it was computed takes nothing of the minute. */
+static void test_given_back(void **state) {
+    (void)state;
+    const char *infer = "/v2/models/teacher/infer";
+    const char *tokens =
+        write_file("given", "slow slow-token-1 tokens_per_minute=8\nfree free-token-1\n", 0600);
+    struct lb_daemon daemon;
+    struct lb_answer answer;
+    int status, retry;
+    assert_true(lb_daemon_start(&daemon, folder, "given",
+                                (const char *[]){"--token-file", tokens, "--max-queue-tokens", "4",
+                                                 "--max-wait-us", "10000000", teacher, NULL},
+                                true));
+    int fd = lb_daemon_connect(&daemon);
+    assert_true(lb_http_send(fd, "POST", infer, BEARER("slow-token-1"), OTHER_FOUR, strlen(OTHER_FOUR)));
+    uint64_t until = lb_now_ns() + 20 * LB_SECOND_NS;
+    while (!queue_holds_one(&daemon)) {
+        assert_true(lb_now_ns() < until);
+        lb_sleep_ns(5 * LB_MS_NS);
+    }
+    for (int i = 0; i < 5; i++) {
+        told(&daemon, "POST", infer, BEARER("slow-token-1"), FOUR, &status, &retry);
+        assert_int_equal(status, 503); /* the queue is full */
+    }
+    assert_int_equal(lb_daemon_stop(&daemon, SIGTERM), 0);
+    assert_true(lb_http_receive(fd, &answer));
+    assert_int_equal(answer.status, 200);
+    lb_answer_finish(&answer);
+    close(fd);
 }
 
 /* One request more than it may have at once is told so before its body is read; who has left makes room. */
@@ -409,6 +450,7 @@ int main(void) {
         cmocka_unit_test(test_tokens),
         cmocka_unit_test(test_scopes),
         cmocka_unit_test(test_tokens_per_minute),
+        cmocka_unit_test(test_given_back),
         cmocka_unit_test(test_concurrent),
         cmocka_unit_test(test_credentials),
         cmocka_unit_test(test_reload),
