@@ -9,9 +9,11 @@
 #include "common/base/mem.h"
 #include "server/http/secret.h"
 
+#include <grp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 static char folder[] = "/tmp/limbeck-secret-XXXXXX";
@@ -109,6 +111,37 @@ static void test_reading(void **state) {
     lb_secret_finish(&buf);
 }
 
+/* Read by a process of another user, as Kubernetes mounts it: root's, with a group of that user's. */
+static enum lb_status read_as_other(mode_t mode, gid_t group) {
+    const char *path = in_folder("mounted");
+    assert_int_equal(lb_file_replace(path, "a-good-token\n", 13, NULL), LB_OK);
+    assert_true(chown(path, 0, group) == 0 && chmod(path, mode) == 0);
+    pid_t pid = fork();
+    if (pid == 0) {
+        struct lb_buf buf;
+        bool other = setgroups(0, NULL) == 0 && setgid(65534) == 0 && setuid(65534) == 0;
+        enum lb_status status = other ? read_one(path, 100, &buf) : LB_E_INTERNAL;
+        _exit(-(int)status);
+    }
+    int status = 0;
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_true(WIFEXITED(status));
+    return (enum lb_status) - WEXITSTATUS(status);
+}
+
+static void test_mounted(void **state) {
+    (void)state;
+    if (geteuid() != 0) {
+        skip();
+    }
+    assert_int_equal(chmod(folder, 0755), 0);
+    assert_int_equal(read_as_other(0440, 65534), LB_OK);
+    assert_int_equal(read_as_other(0640, 65534), LB_OK);
+    assert_int_equal(read_as_other(0644, 65534), LB_E_DENIED);
+    assert_int_equal(read_as_other(0440, 0), LB_E_DENIED); /* the kernel's word */
+    assert_int_equal(read_as_other(0400, 65534), LB_E_DENIED);
+}
+
 static bool means(const char *name, const char *path) {
     char *found = lb_credential_path(name);
     bool same = found && strcmp(found, path) == 0;
@@ -135,7 +168,7 @@ int main(void) {
         return 1;
     }
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_owner_and_mode), cmocka_unit_test(test_reading),
-                                       cmocka_unit_test(test_credentials)};
+                                       cmocka_unit_test(test_mounted), cmocka_unit_test(test_credentials)};
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     return lb_remove_tree(folder, NULL) == LB_OK ? failed : 1;
 }
