@@ -1,9 +1,13 @@
 #include "server/keys.h"
 
+#include "common/base/clock.h"
 #include "common/base/file.h"
+#include "common/base/log.h"
 #include "common/base/mem.h"
 #include "server/http/secret.h"
 
+#define DAY_SECONDS (24.0 * 60 * 60)
+#define SOON_DAYS 14
 #define MAX_PEM_BYTES ((size_t)1 << 20)
 
 /* Nothing without a name. */
@@ -22,6 +26,19 @@ static enum lb_status read_pem(const char *option, const char *name, bool secret
     }
     lb_free(path);
     return status;
+}
+
+static void warn_of_expiry(const struct lb_tls *tls) {
+    double days = ((double)lb_tls_expires(tls) - lb_unix_seconds()) / DAY_SECONDS;
+    if (days < 0) {
+        lb_log(LB_LOG_WARN, "certificate_expired",
+               "days_ago=%.1f hint=\"clients will refuse it; put another in its "
+               "place and send SIGHUP\"",
+               -days);
+    } else if (days < SOON_DAYS) {
+        lb_log(LB_LOG_WARN, "certificate_expires",
+               "days=%.1f hint=\"put another in its place and send SIGHUP\"", days);
+    }
 }
 
 enum lb_status lb_keys_open(const struct lb_options *options, struct lb_tls **out, struct lb_detail *detail) {
@@ -43,6 +60,9 @@ enum lb_status lb_keys_open(const struct lb_options *options, struct lb_tls **ou
     }
     if (status == LB_OK) {
         *out = tls;
+    }
+    if (status == LB_OK && tls) {
+        warn_of_expiry(tls);
     }
     lb_secret_finish(&key);
     lb_buf_finish(&certificate);

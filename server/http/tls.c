@@ -21,6 +21,7 @@ struct lb_tls {
     gnutls_certificate_credentials_t credentials;
     gnutls_priority_t priorities;
     bool asks; /* clients for a certificate */
+    int64_t expires;
 };
 
 struct lb_tls_session {
@@ -45,6 +46,22 @@ static int check_client(gnutls_session_t session) {
     return r == 0 && faults == 0 ? 0 : GNUTLS_E_CERTIFICATE_ERROR;
 }
 
+/* Of the certificate that comes first in the chain. */
+static int64_t expiry(gnutls_certificate_credentials_t credentials) {
+    gnutls_x509_crt_t *chain = NULL;
+    unsigned n = 0;
+    int64_t expires = INT64_MAX;
+    if (gnutls_certificate_get_x509_crt(credentials, 0, &chain, &n) != 0) {
+        return expires;
+    }
+    for (unsigned i = 0; i < n; i++) {
+        expires = i == 0 ? (int64_t)gnutls_x509_crt_get_expiration_time(chain[i]) : expires;
+        gnutls_x509_crt_deinit(chain[i]);
+    }
+    gnutls_free(chain);
+    return expires;
+}
+
 static enum lb_status fill(struct lb_tls *tls, const char *certificate, const char *key,
                            const char *client_ca, struct lb_detail *detail) {
     gnutls_datum_t certificate_pem = datum(certificate), key_pem = datum(key);
@@ -55,6 +72,7 @@ static enum lb_status fill(struct lb_tls *tls, const char *certificate, const ch
                        "--tls-certificate and --tls-key: %s; they must be PEM and belong together",
                        gnutls_strerror(r));
     }
+    tls->expires = expiry(tls->credentials);
     if (client_ca) {
         gnutls_datum_t pem = datum(client_ca);
         r = gnutls_certificate_set_x509_trust_mem(tls->credentials, &pem, GNUTLS_X509_FMT_PEM);
@@ -86,6 +104,10 @@ enum lb_status lb_tls_create(const char *certificate, const char *key, const cha
     }
     *out = tls;
     return LB_OK;
+}
+
+int64_t lb_tls_expires(const struct lb_tls *tls) {
+    return tls->expires;
 }
 
 void lb_tls_release(struct lb_tls *tls) {

@@ -9,6 +9,7 @@
 #include "common/base/status.h"
 
 #include <stddef.h>
+#include <stdint.h>
 #include <sys/types.h>
 
 #define LB_TLS_NAME 128 /* bytes of a client's name, with the NUL */
@@ -20,6 +21,8 @@ struct lb_tls_session;
  * LB_E_ARG when they can't be read or don't belong together. */
 LB_NODISCARD enum lb_status lb_tls_create(const char *certificate, const char *key, const char *client_ca,
                                           struct lb_tls **out, struct lb_detail *detail);
+/* Until when the certificate holds, seconds since 1970. */
+int64_t lb_tls_expires(const struct lb_tls *tls);
 /* Gives up what create made; sessions go on. Accepts NULL. */
 void lb_tls_release(struct lb_tls *tls);
 

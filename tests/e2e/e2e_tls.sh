@@ -74,13 +74,15 @@ ask_on() { # the open connection
 coproc open { openssl s_client -quiet -connect "$address" 2>>openssl.log; }
 jobs+=($!)
 ask_on
-openssl req -x509 -newkey rsa:2048 -nodes -keyout other-key.pem -out other.pem -days 2 -subj /CN=second 2>/dev/null
+said tls.log certificate_expires "days=" # it was made for two
+openssl req -x509 -newkey rsa:2048 -nodes -keyout other-key.pem -out other.pem -days 30 -subj /CN=second 2>/dev/null
 cp other.pem certificate.pem
 reload
 said tls.log reload_failed "belong together"
 [ "$(shown)" = localhost ] || fail "shown after a certificate without its key: $(shown)"
 cp other-key.pem key.pem
 reload
+[ "$(grep -c certificate_expires tls.log)" -eq 1 ] || fail "a warning of thirty days"
 [ "$(shown)" = second ] || fail "shown: $(shown)"
 ask_on
 
