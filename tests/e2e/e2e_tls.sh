@@ -98,10 +98,10 @@ for authority in right wrong; do
         -subj "/CN=$authority authority" 2>/dev/null
 done
 sign right sweep-7 extendedKeyUsage=clientAuth
-sign right server extendedKeyUsage=serverAuth
+sign right server $'extendedKeyUsage=serverAuth\nsubjectAltName=IP:127.0.0.1'
 sign wrong stranger extendedKeyUsage=clientAuth
 served[clients]=nouns
-host clients model --tls-certificate certificate.pem --tls-key key.pem --tls-client-ca right.pem
+host clients model --tls-certificate server.pem --tls-key server-key.pem --tls-client-ca right.pem
 as() { # certificate ("": none), path: the answer's status
     local show=()
     [ -z "$1" ] || show=(--cert "$1.pem" --key "$1-key.pem")
@@ -119,6 +119,20 @@ said answer.json "a client certificate is needed here (--tls-client-ca)"
 [ "$(as stranger /v2/health/ready)" = 000 ] || fail "a certificate of another authority, for health"
 [ "$(as server /v2/models/nouns)" = 000 ] || fail "a server's certificate"
 [ "$(as sweep-7 /v2/models/nouns)" = 200 ] || fail "a good certificate after bad ones"
+
+say "limbeck's own certificate"
+export SSL_CERT_FILE=$PWD/right.pem
+probe=("$limbeck" probe "https://127.0.0.1:${port[clients]}")
+expect 1 probe.log "${probe[@]}"
+said probe.log "answered 403: a client certificate is needed here" LIMBECK_CLIENT_CERTIFICATE
+cat sweep-7.pem sweep-7-key.pem >both.pem
+LIMBECK_CLIENT_CERTIFICATE=sweep-7.pem LIMBECK_CLIENT_KEY=sweep-7-key.pem expect 0 probe.log "${probe[@]}"
+LIMBECK_CLIENT_CERTIFICATE=both.pem expect 0 probe.log "${probe[@]}"
+LIMBECK_CLIENT_CERTIFICATE=absent.pem expect 1 probe.log "${probe[@]}"
+said probe.log "LIMBECK_CLIENT_CERTIFICATE must name a PEM file"
+one_error probe.log
+
+say "with tokens"
 printf 'jo jo-token-1\n' >tokens
 chmod 600 tokens
 drop clients

@@ -56,7 +56,7 @@ enum lb_status lb_call_check(const struct lb_call *call, const char *where, stru
     } known[] = {
         {400, LB_E_ARG, ""},
         {401, LB_E_DENIED, "; give its token with token_file"},
-        {403, LB_E_DENIED, "; this token may not do that"},
+        {403, LB_E_DENIED, "; another token is needed, or a certificate (LIMBECK_CLIENT_CERTIFICATE)"},
         {404, LB_E_NOTFOUND, ""},
         {413, LB_E_LIMIT, ""},
         {429, LB_E_UNAVAILABLE, ""},

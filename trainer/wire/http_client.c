@@ -241,6 +241,11 @@ static bool set_options(struct lb_call *call, CURL *easy, struct curl_slist *hea
     if (certificates && *certificates) {
         SET(CURLOPT_CAINFO, certificates);
     }
+    const char *own = getenv("LIMBECK_CLIENT_CERTIFICATE"), *key = getenv("LIMBECK_CLIENT_KEY");
+    if (own && *own) {
+        SET(CURLOPT_SSLCERT, own);
+        SET(CURLOPT_SSLKEY, key && *key ? key : own);
+    }
 #undef SET
     return bad == CURLE_OK;
 }
@@ -249,6 +254,12 @@ static bool set_options(struct lb_call *call, CURL *easy, struct curl_slist *hea
 static bool is_other_protocol(const struct lb_call *call, CURLcode code) {
     return code == CURLE_SSL_CONNECT_ERROR && (strstr(call->error, "wrong version number") != NULL ||
                                                strstr(call->error, "unexpected TLS packet") != NULL);
+}
+
+/* A certificate of our own that can't be read: some libraries of TLS have no code for it. */
+static bool is_bad_certificate(const struct lb_call *call, CURLcode code) {
+    return code == CURLE_SSL_CERTPROBLEM || (code == CURLE_SSL_CONNECT_ERROR &&
+                                             strstr(call->error, "reading X.509 key or certificate") != NULL);
 }
 
 static enum lb_status status_of(CURLcode code) {
@@ -287,6 +298,11 @@ static bool is_long_header(const struct lb_call *call, CURLcode code) {
 static const char *remedy_for(const struct lb_call *call, CURLcode code) {
     static const char no_tls[] = "; if it speaks no TLS, write http:// instead of https://";
     enum lb_scheme scheme = lb_url_scheme(call->base, NULL);
+    if (is_bad_certificate(call, code)) {
+        return "; LIMBECK_CLIENT_CERTIFICATE must name a PEM file with a certificate, and with its key "
+               "unless "
+               "LIMBECK_CLIENT_KEY names another";
+    }
     switch (code) {
     case CURLE_COULDNT_RESOLVE_HOST:
         return "; look at the name's spelling, or give the host's number";
@@ -333,7 +349,9 @@ static void record_result(struct lb_call *call, CURLcode code) {
     if (code == CURLE_WRITE_ERROR && lb_buf_status(&call->answer)) {
         call->status = lb_buf_status(&call->answer);
     } else {
-        call->status = is_other_protocol(call, code) ? LB_E_FORMAT : status_of(code);
+        call->status = is_other_protocol(call, code)    ? LB_E_FORMAT
+                       : is_bad_certificate(call, code) ? LB_E_ARG
+                                                        : status_of(code);
     }
     if (is_long_header(call, code)) {
         call->status = lb_fail(&call->detail, LB_E_FORMAT, "the answer has a header that is too long");

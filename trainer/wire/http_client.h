@@ -4,7 +4,8 @@
  * Connections are kept alive and reused. Every request has a deadline and a maximum for the answer's body;
  * redirects are not followed (a token must not travel to another host). Besides http:// and https://, a URL
  * may be unix:PATH (a daemon that listens on a socket file). Certificates are checked against the system's,
- * or against the file that SSL_CERT_FILE names.
+ * or against the file that SSL_CERT_FILE names. LIMBECK_CLIENT_CERTIFICATE and LIMBECK_CLIENT_KEY name a
+ * client's own.
  *
  * Threads: lb_client_start, lb_client_cancel and lb_client_perform may be called from any thread; done is
  * called on the client's thread and must be short.
