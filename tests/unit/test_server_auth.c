@@ -5,6 +5,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 
+#include "common/base/mem.h"
 #include "server/http/auth.h"
 
 #include <stdio.h>
@@ -126,6 +127,28 @@ static void test_anew(void **state) {
     unlink(admin);
 }
 
+/* Whichever allocation fails: what was known is known. */
+static void test_no_memory(void **state) {
+    (void)state;
+    long n = 1;
+    assert_int_equal(load_with("jo old-token-1 concurrent=1\n", 0600), LB_OK);
+    FILE *file = fopen(path, "w");
+    assert_non_null(file);
+    fputs("jo new-token-1\nal al-token-1 tokens_per_minute=6\n", file);
+    fclose(file);
+    for (bool loaded = false; !loaded; n++) {
+        memset(&detail, 0, sizeof detail);
+        lb_mem_fail_only(n);
+        enum lb_status status = lb_auth_load(auth, path, NULL, &detail);
+        lb_mem_fail_from(0);
+        loaded = status == LB_OK;
+        assert_true(loaded || (status == LB_E_NOMEM && detail.text[0]));
+        assert_string_equal(who("Bearer old-token-1"), loaded ? "" : "jo");
+        assert_string_equal(who("Bearer al-token-1"), loaded ? "al" : "");
+    }
+    assert_true(n > 5);
+}
+
 int main(void) {
     int fd = mkstemp(path);
     if (fd < 0) {
@@ -133,7 +156,8 @@ int main(void) {
     }
     close(fd);
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_tokens), cmocka_unit_test(test_permissions),
-                                       cmocka_unit_test(test_bad_files), cmocka_unit_test(test_anew)};
+                                       cmocka_unit_test(test_bad_files), cmocka_unit_test(test_anew),
+                                       cmocka_unit_test(test_no_memory)};
     auth = lb_auth_create();
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     lb_auth_destroy(auth);
