@@ -249,8 +249,18 @@ static void publish(struct lb_repository *r, struct entry *entry, struct lb_host
     lb_hosted_release(old);
 }
 
+/* Whoever asks meanwhile is told so, or gets what is served. */
+static void announce(struct lb_repository *r, struct entry *entry) {
+    pthread_mutex_lock(&r->lock);
+    entry->state = entry->hosted ? LB_HOSTED_READY : LB_HOSTED_LOADING;
+    snprintf(entry->reason, sizeof entry->reason, "%s",
+             entry->hosted ? "served while it is being loaded anew" : "");
+    pthread_mutex_unlock(&r->lock);
+}
+
 static enum lb_status open_entry(struct lb_repository *r, struct entry *entry, struct lb_detail *detail) {
     uint64_t begun = lb_now_ns();
+    announce(r, entry);
     struct lb_hosted *hosted = NULL;
     enum lb_status status = lb_hosted_open(entry->name, entry->path, &hosted, detail);
     if (status == LB_OK && r->prove) {
