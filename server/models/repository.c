@@ -8,6 +8,7 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -262,7 +263,10 @@ static enum lb_status open_entry(struct lb_repository *r, struct entry *entry, s
     uint64_t begun = lb_now_ns();
     announce(r, entry);
     struct lb_hosted *hosted = NULL;
-    enum lb_status status = lb_hosted_open(entry->name, entry->path, &hosted, detail);
+    /* Where a link leads now: all files are of one folder, also when it is turned meanwhile. */
+    char real[PATH_MAX];
+    const char *path = realpath(entry->path, real) ? real : entry->path;
+    enum lb_status status = lb_hosted_open(entry->name, path, &hosted, detail);
     if (status == LB_OK && r->prove) {
         status = r->prove(r->context, hosted, detail);
     }

@@ -115,7 +115,7 @@ def repository(client, current, folder):
     refused(lambda: client.load_model('m', headers=TOKEN, config='{}', files={'file:1/model.bin': b'x'}), 'parameter')
     refused(lambda: client.load_model('nobody', headers=TOKEN), 'nobody')
     point_at(current, folder)
-    refused(lambda: client.load_model('m', headers=TOKEN), str(current))
+    refused(lambda: client.load_model('m', headers=TOKEN), str(folder))
     listed = {m['name']: m for m in client.get_model_repository_index()}
     check(listed['m']['state'] == 'READY' and 'served on' in listed['m']['reason'], 'what fails to load harms nothing')
     client.unload_model('m', headers=TOKEN, unload_dependents=True)
