@@ -92,28 +92,52 @@ static void model_gauges(struct lb_hosted *const *models, size_t n, char (*param
     }
 }
 
+/* One of each model that is listed, served or not; the index holds their names. */
+static void state_gauges(const json_t *index, struct lb_gauge *out) {
+    for (size_t i = 0; i < json_array_size(index); i++) {
+        const json_t *item = json_array_get(index, i);
+        bool ready = strcmp(json_string_value(json_object_get(item, "state")), "READY") == 0;
+        out[i] = (struct lb_gauge){"limbeckd_model_ready",
+                                   "1 for a model that is served, 0 for one that is not (yet).", ready,
+                                   .labels = {{"model", json_string_value(json_object_get(item, "name"))}}};
+    }
+}
+
+/* Writes everything to out. */
+static enum lb_status write_all(struct lb_server *server, struct lb_hosted *const *models, size_t n_models,
+                                struct lb_buf *out) {
+    json_t *index = lb_repository_index(server->repository, false);
+    size_t n_listed = json_array_size(index), most = FIXED_GAUGES + 2 * n_models + n_listed;
+    struct lb_gauge *gauges = lb_malloc_array(most, sizeof *gauges);
+    char(*parameters)[24] = lb_malloc_array(n_models + 1, sizeof *parameters);
+    enum lb_status status = LB_E_NOMEM;
+    if (index && gauges && parameters) {
+        size_t n = daemon_gauges(server, gauges);
+        model_gauges(models, n_models, parameters, gauges + n);
+        state_gauges(index, gauges + n + 2 * n_models);
+        status = lb_metrics_write(server->metrics, gauges, most, out);
+    }
+    lb_free(parameters);
+    lb_free(gauges);
+    json_decref(index);
+    return status;
+}
+
 void lb_handle_metrics(struct lb_server *server, struct lb_exchange *x, const struct lb_route_match *match) {
     (void)match;
     struct lb_hosted **models = NULL;
     size_t n_models = 0;
     enum lb_status status = lb_repository_list(server->repository, &models, &n_models);
-    struct lb_gauge *gauges = lb_malloc_array(FIXED_GAUGES + 2 * n_models, sizeof *gauges);
-    char(*parameters)[24] = lb_malloc_array(n_models, sizeof *parameters);
-    if (status == LB_OK && gauges && parameters) {
-        size_t n = daemon_gauges(server, gauges);
-        model_gauges(models, n_models, parameters, gauges + n);
+    if (status == LB_OK) {
         /* The body's buffer is free by now and lives long enough. */
         lb_buf_reset(&x->body);
-        status = lb_metrics_write(server->metrics, gauges, n + 2 * n_models, &x->body);
+        status = write_all(server, models, n_models, &x->body);
     }
-    bool written = gauges && parameters && status == LB_OK;
-    lb_free(parameters);
-    lb_free(gauges);
     for (size_t i = 0; i < n_models; i++) {
         lb_hosted_release(models[i]);
     }
     lb_free(models);
-    if (!written) {
+    if (status != LB_OK) {
         lb_reply_error(x, 503, "out of memory; try again");
         return;
     }

@@ -371,6 +371,11 @@ static void test_parameters(void **state) {
     free(ready);
     assert_int_equal(order(&daemon, UNLOAD, "", &answer), 200);
     lb_answer_finish(&answer);
+    assert_true(lb_daemon_ask(&daemon, "GET", "/metrics", "", NULL, 0, &answer)); /* none is left */
+    assert_int_equal(answer.status, 200);
+    assert_non_null(strstr(answer.body.data, "\nlimbeckd_model_ready{model=\"m\"} 0\n"));
+    assert_null(strstr(answer.body.data, "limbeckd_model_info{"));
+    lb_answer_finish(&answer);
     assert_int_equal(lb_daemon_stop(&daemon, SIGTERM), 0);
 }
 

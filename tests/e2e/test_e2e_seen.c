@@ -89,6 +89,7 @@ static void test_metrics(void **state) {
     check_has(text, "\nlimbeckd_queue_tokens 0\n");
     check_has(text, "\nlimbeckd_running_requests 0\n");
     check_has(text, "\nlimbeckd_ready 1\n");
+    check_has(text, "\nlimbeckd_model_ready{model=\"teacher\"} 1\n");
     check_has(text, "\nlimbeckd_build_info{version=\"" LB_VERSION "\",");
     check_has(text, "\nlimbeckd_batch_sequences_bucket{model=\"teacher\",le=\"1\"} 0\n");
     check_has(text, "\nlimbeckd_batch_sequences_bucket{model=\"teacher\",le=\"2\"} 1\n");
