@@ -1,0 +1,188 @@
+/* One daemon asked in each dialect that its facades speak: what all of them can say is the same number in
+ * each. */
+#include <stdarg.h>
+#include <stddef.h>
+#include <setjmp.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include "common/base/file.h"
+#include "tests/e2e/hosts.h"
+#include "tests/support/asking.h"
+#include "tests/support/tiny_model.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define N 7
+#define SCORED 3
+
+static char folder[] = "/tmp/limbeck-test-XXXXXX";
+static struct host *host;
+static struct lb_sample *samples;
+
+static void must(enum lb_status status, const struct lb_detail *detail) {
+    if (status != LB_OK) {
+        fail_msg("%s: %s", lb_status_name(status), detail->text);
+    }
+}
+
+static int setup(void **state) {
+    (void)state;
+    struct lb_config config;
+    char path[64];
+    if (!mkdtemp(folder)) {
+        return -1;
+    }
+    lb_tiny_llama(&config);
+    snprintf(path, sizeof path, "%s/tiny", folder);
+    lb_tiny_save(&config, 1, path, LB_F32, false);
+    host = host_start(folder, "tiny", path, NULL);
+    samples = asking_samples(N, 5, false);
+    return 0;
+}
+
+static int teardown(void **state) {
+    (void)state;
+    host_kill(host);
+    asking_free_samples(samples, N);
+    return lb_remove_tree(folder, NULL);
+}
+
+static double number_at(const struct lb_wire_tensor *tensor, int64_t i) {
+    float v;
+    if (tensor->datatype == LB_DT_INT32 || tensor->datatype == LB_DT_UINT16) {
+        return lb_answer_id(tensor, i);
+    }
+    lb_wire_floats(tensor, i, 1, &v);
+    return v;
+}
+
+/* Logits are told less their log-sum-exp, which differs by row. */
+static double shift_of(const struct lb_wire_tensor *a, const struct lb_wire_tensor *b, int64_t row) {
+    if (strcmp(a->name, "logits.topk_values") != 0) {
+        return 0;
+    }
+    return number_at(a, row * a->dim[1]) - number_at(b, row * b->dim[1]);
+}
+
+static void equal(const struct lb_answer *a, const struct lb_answer *b, double near) {
+    assert_int_equal(a->n_tensors, b->n_tensors);
+    for (size_t j = 0; j < a->n_tensors; j++) {
+        const struct lb_wire_tensor *x = &a->tensors[j], *y = &b->tensors[j];
+        assert_string_equal(x->name, y->name);
+        assert_int_equal(x->datatype, y->datatype);
+        assert_int_equal(x->n_dims, y->n_dims);
+        assert_int_equal(x->bytes, y->bytes);
+        int64_t columns = x->n_dims > 1 ? x->dim[1] : 1;
+        for (int64_t i = 0; i < lb_wire_elements(x); i++) {
+            double d = number_at(x, i) - number_at(y, i) - shift_of(x, y, i / columns);
+            if (!(fabs(d) <= near)) {
+                fail_msg("%s[%lld]: %.9g and %.9g", x->name, (long long)i, number_at(x, i), number_at(y, i));
+            }
+        }
+    }
+}
+
+/* Asks by oip and by the other dialect, and holds the answers against each other. */
+static void compare(enum lb_protocol protocol, const struct lb_ask_spec *spec, double near) {
+    struct asking asking;
+    struct lb_teachers *teachers = NULL;
+    struct lb_detail detail = {0};
+    const struct lb_answer *const *answers;
+    asking_setup(&asking);
+    asking_add(&asking, host_url(host));
+    asking_add(&asking, host_url(host));
+    asking.teachers[1].protocol = protocol;
+    must(lb_teachers_open_recipe(&asking.recipe, NULL, &teachers, &detail), &detail);
+    for (unsigned k = 0; k < 2; k++) {
+        lb_teachers_assume_vocab(teachers, k, 97);
+        must(lb_teachers_set_spec(teachers, k, spec, &detail), &detail);
+    }
+    must(lb_teachers_submit(teachers, 0, samples, N, NULL, &detail), &detail);
+    must(lb_teachers_take(teachers, 0, &answers, &detail), &detail);
+    for (int i = 0; i < N; i++) {
+        assert_non_null(answers[2 * i]);
+        assert_non_null(answers[2 * i + 1]);
+        equal(answers[2 * i], answers[2 * i + 1], near);
+    }
+    lb_teachers_release(teachers, 0);
+    lb_teachers_close(teachers);
+    asking_teardown(&asking);
+}
+
+static void test_lists(void **state) {
+    (void)state;
+    static const struct lb_ask_spec spec = {.n_outputs = 5,
+                                            .outputs = {{LB_OUT_TOPK_IDS, 0, LB_DT_UINT16},
+                                                        {LB_OUT_TOPK_VALUES, 0, LB_DT_FP32},
+                                                        {LB_OUT_REST, 0, LB_DT_FP32},
+                                                        {LB_OUT_ACTUAL, 0, LB_DT_FP32},
+                                                        {LB_OUT_TOPK_LOGPROBS, 0, LB_DT_FP32}},
+                                            .top_k = 20,
+                                            .temperature = 1};
+    compare(LB_PROTOCOL_VLLM, &spec, 2e-6);
+    struct lb_ask_spec own = {.n_outputs = 1, .outputs = {{LB_OUT_NEXT, 0, LB_DT_FP32}}, .temperature = 1};
+    compare(LB_PROTOCOL_VLLM, &own, 1e-6); /* a bit of the last */
+}
+
+static void test_states(void **state) {
+    (void)state;
+    static const struct lb_ask_spec spec = {
+        .n_outputs = 1, .outputs = {{LB_OUT_HIDDEN_FINAL, 0, LB_DT_FP16}}, .temperature = 1};
+    compare(LB_PROTOCOL_VLLM, &spec, 0);
+}
+
+static void test_chosen_ids(void **state) {
+    (void)state;
+    static const struct lb_ask_spec spec = {.n_outputs = 1,
+                                            .outputs = {{LB_OUT_AT_LOGPROBS, 0, LB_DT_FP32}},
+                                            .temperature = 1,
+                                            .n_scored = SCORED};
+    static int32_t values[N][16 * SCORED];
+    struct lb_extra extras[N];
+    for (int i = 0; i < N; i++) {
+        for (int64_t c = 0; c < samples[i].n * SCORED; c++) {
+            values[i][c] = c % 5 == 4 ? -1 : (int32_t)((i * 31 + c * 7) % 97);
+        }
+        extras[i] = (struct lb_extra){LB_IN_SCORE_IDS, values[i], SCORED};
+        samples[i].extra = &extras[i];
+    }
+    compare(LB_PROTOCOL_VLLM, &spec, 1e-6);
+    for (int i = 0; i < N; i++) {
+        samples[i].extra = NULL;
+    }
+}
+
+/* Lists and states come from two endpoints, and no one question asks both. */
+static void test_unlike_lanes(void **state) {
+    (void)state;
+    static const struct lb_ask_spec both = {
+        .n_outputs = 2,
+        .outputs = {{LB_OUT_HIDDEN_FINAL, 0, LB_DT_FP16}, {LB_OUT_ACTUAL, 0, LB_DT_FP32}},
+        .temperature = 1};
+    struct asking asking;
+    struct lb_teachers *teachers = NULL;
+    struct lb_detail detail = {0};
+    asking_setup(&asking);
+    asking_add(&asking, host_url(host));
+    asking.teachers[0].protocol = LB_PROTOCOL_VLLM;
+    must(lb_teachers_open_recipe(&asking.recipe, NULL, &teachers, &detail), &detail);
+    lb_teachers_assume_vocab(teachers, 0, 97);
+    assert_int_equal(lb_teachers_set_spec(teachers, 0, &both, &detail), LB_E_ARG);
+    assert_non_null(strstr(detail.text, "hidden_states.final and logprobs.actual by different endpoints"));
+    lb_teachers_close(teachers);
+    asking_teardown(&asking);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_lists),
+        cmocka_unit_test(test_states),
+        cmocka_unit_test(test_chosen_ids),
+        cmocka_unit_test(test_unlike_lanes),
+    };
+    return cmocka_run_group_tests(tests, setup, teardown);
+}
