@@ -57,6 +57,8 @@ host other run/student
 expect 0 probed "$limbeck" probe --json "${url[same]}"
 sum=$(sha256sum <tok/chat_template.jinja | cut -d' ' -f1)
 has probed "$sum"
+expect 0 probed "$limbeck" probe --json --protocol vllm "${url[same]}"
+has probed "$sum" || fail "another template hash by vllm: $(cat probed)"
 for name in same other; do
     expect 0 "$name.log" "$limbeck" train recipe.yaml -o "taught.$name" --set max_steps=2 \
         --set "teachers=[{name: T, url: \"${url[$name]}\"}]" --set 'loss_functions=[{function: kl}]'

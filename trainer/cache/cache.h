@@ -1,10 +1,10 @@
 /* Answers on disk: one SQLite file (cache.db) in a folder, an entry per (teacher, sequence, what was asked),
  * shared by processes, compressed and checksummed.
  *
- * key = SHA-256(identity, ids or features, outputs with datatypes, top_k, temperature, ...: lb_cache_key). A value that fails
- * its checksum is reported and treated as missing. A damaged, cut off or vanished file is an error, never a
- * crash: nothing is mapped, and SQLite checks each page that it reads. Commits reach the disk (synchronous =
- * NORMAL): a killed process or a power cut leaves the last good state.
+ * key = SHA-256(identity, ids or features, outputs with datatypes, top_k, temperature, ...: lb_cache_key). A
+ * value that fails its checksum is reported and treated as missing. A damaged, cut off or vanished file is an
+ * error, never a crash: nothing is mapped, and SQLite checks each page that it reads. Commits reach the disk
+ * (synchronous = NORMAL): a killed process or a power cut leaves the last good state.
  *
  * When the cache is full, what this run has used stays: a run whose data does not fit finds the same part of
  * it in every epoch, instead of chasing the part that was thrown out last. Older answers make room only while

@@ -86,13 +86,6 @@ static enum lb_status ask_lane(struct lb_plan *plan, const struct lb_model *stud
     if (classifies_texts(student) && (status = check_classes(plan, student, k, detail)) != LB_OK) {
         return status;
     }
-    if (map != NULL && whole == 0) {
-        return lb_fail(
-            detail, LB_E_ARG,
-            "teacher %s does not tell how large its vocabulary is, of which a trimmed one is a part: "
-            "name its model's folder or .gguf file with head",
-            r->teachers[k].name);
-    }
     if (map != NULL && (map->n != v || map->kept[map->n - 1] >= whole)) {
         return lb_fail(
             detail, LB_E_MISMATCH,
@@ -388,6 +381,13 @@ static enum lb_status check_tokenizer(struct lb_plan *plan, const char *tokenize
                                       const struct lb_vocab_map *map, unsigned k, struct lb_detail *detail) {
     const struct lb_teacher_info *info = plan->info[k];
     const char *name = plan->recipe->teachers[k].name, *its = info->tokenizer_fingerprint;
+    if (map != NULL && its[0] == 0 && info->stated[0] != 0) {
+        return lb_fail(
+            detail, LB_E_ARG,
+            "teacher %s: its server does not serve its tokenizer, of which this recipe's is a part: name "
+            "the model's folder, tokenizer.json or .gguf file with the teacher's tokenizer",
+            name);
+    }
     if (its[0] == 0 || tokenizer[0] == 0 || strcmp(its, tokenizer) == 0) {
         return LB_OK;
     }
@@ -454,10 +454,13 @@ enum lb_status lb_plan_make(const struct lb_recipe *recipe, struct lb_model *stu
     enum lb_status status = LB_OK;
     make_sets(out);
     for (unsigned k = 0; k < out->n_teachers && status == LB_OK; k++) {
-        if (!lb_model_is_classifier(student) && map == NULL) {
-            lb_teachers_assume_vocab(teachers, k, logits_of(student));
-        }
         out->info[k] = lb_teachers_info(teachers, k);
+        if (!lb_model_is_classifier(student)) {
+            bool ours =
+                map == NULL && strcmp(out->info[k]->tokenizer_fingerprint, tokenizer_fingerprint) == 0;
+            int64_t named = ours ? 0 : lb_teachers_named_tokens(teachers, k);
+            lb_teachers_assume_vocab(teachers, k, named > 0 ? named : logits_of(student));
+        }
         out->spec[k].top_k = recipe->loss_top_k;
         out->apart[k] = !any_learns(out, k, LB_ON_TARGET);
         status = check_tokenizer(out, tokenizer_fingerprint, map, k, detail);

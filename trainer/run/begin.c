@@ -189,6 +189,11 @@ static enum lb_status open_teachers(struct lb_run *run, struct lb_detail *detail
     status = status == LB_OK ? lb_plan_make(run->recipe, run->student, tokenizer, run->map, run->teachers,
                                             run->plan, detail)
                              : status;
+    for (unsigned k = 0; run->teachers != NULL && k < lb_teachers_count(run->teachers) && status == LB_OK;
+         k++) {
+        const struct lb_tokenizer *read = run->map != NULL ? NULL : run->tokenizer;
+        status = lb_teachers_check_tokenizer(run->teachers, k, read, detail);
+    }
     status = status == LB_OK ? lb_plan_readers(run->plan, run->tokenizer, run->data, run->teachers, detail)
                              : status;
     status = status == LB_OK ? name_labels(run, detail) : status;

@@ -188,7 +188,15 @@ enum lb_status lb_teachers_head(struct lb_teachers *teachers, unsigned k, const 
 
 enum lb_status lb_teachers_tokenizer(struct lb_teachers *teachers, unsigned k, struct lb_buf *out,
                                      struct lb_detail *detail) {
-    return fetch(teachers, &teachers->teachers[k], LB_PATH_TOKENIZER, read_tokenizer, out, NULL, detail);
+    struct teacher *teacher = &teachers->teachers[k];
+    if (teacher->tokenizer) { /* that the recipe names */
+        size_t len = 0;
+        const char *json = lb_tokenizer_source(teacher->tokenizer, &len);
+        return lb_buf_append(out, json, len) == LB_OK
+                   ? LB_OK
+                   : lb_fail(detail, lb_buf_status(out), "%s: no memory for its tokenizer", teacher->label);
+    }
+    return fetch(teachers, teacher, LB_PATH_TOKENIZER, read_tokenizer, out, NULL, detail);
 }
 
 enum lb_status lb_teachers_open_tokenizer(struct lb_teachers *teachers, unsigned k, const char *what,

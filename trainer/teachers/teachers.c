@@ -211,6 +211,11 @@ void lb_teachers_assume_vocab(struct lb_teachers *teachers, unsigned k, int64_t 
     }
 }
 
+int64_t lb_teachers_named_tokens(const struct lb_teachers *teachers, unsigned k) {
+    const struct lb_tokenizer *named = teachers->teachers[k].tokenizer;
+    return named ? lb_tokenizer_vocab_size(named) : 0;
+}
+
 /* ---- questions ---- */
 
 enum lb_status lb_teachers_set_map(struct lb_teachers *teachers, unsigned k, const struct lb_vocab_map *map,

@@ -116,6 +116,14 @@ LB_NODISCARD enum lb_status lb_teachers_ask_once(struct lb_teachers *teachers, u
                                                  const struct lb_sample *samples, int64_t n, bool its_ids,
                                                  struct lb_arena *arena, struct lb_answer *answers,
                                                  struct lb_detail *detail);
+/* Whether a server that only says what ids it makes of texts makes those of tokenizer (NULL: not known; the
+ * teacher's own comes first where the recipe names it). LB_E_MISMATCH with the text, both sides' ids and what
+ * to do; where the server does not say, the log tells. */
+LB_NODISCARD enum lb_status lb_teachers_check_tokenizer(const struct lb_teachers *teachers, unsigned k,
+                                                        const struct lb_tokenizer *tokenizer,
+                                                        struct lb_detail *detail);
+/* How many tokens the tokenizer has that the recipe names of a teacher; 0: it names none. */
+int64_t lb_teachers_named_tokens(const struct lb_teachers *teachers, unsigned k);
 /* The tokenizer_config.json that goes with it, asked for at once, and only of a teacher that is away taken
  * from the cache; out stays empty when the server has none. */
 LB_NODISCARD enum lb_status lb_teachers_tokenizer_config(const struct lb_teachers *teachers, unsigned k,

@@ -14,6 +14,7 @@
 #ifndef LB_WIRE_DIALECT_H
 #define LB_WIRE_DIALECT_H
 
+#include "common/text/ids.h"
 #include "trainer/wire/answer.h"
 #include "trainer/wire/contact.h"
 
@@ -84,6 +85,10 @@ struct lb_dialect {
      * NULL. LB_E_UNSUPPORTED when the dialect has no such thing. */
     enum lb_status (*path)(const struct lb_teacher_info *info, const struct lb_ask_spec *spec,
                            enum lb_path which, char **out, struct lb_detail *detail);
+    /* Appends the ids that the server's own tokenizer makes of a text, with nothing put around it.
+     * LB_E_UNSUPPORTED when it runs none. NULL where a tokenizer.json is served, or nothing. */
+    enum lb_status (*tokenize)(const struct lb_contact *contact, const struct lb_teacher_info *info,
+                               const char *text, struct lb_ids *out, struct lb_detail *detail);
     /* Whether this teacher gives what spec asks for; LB_E_ARG names what is missing. name: the teacher's. */
     enum lb_status (*gives)(const struct lb_teacher_info *info, const struct lb_ask_spec *spec,
                             const char *name, struct lb_detail *detail);

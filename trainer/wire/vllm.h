@@ -19,6 +19,9 @@ LB_NODISCARD enum lb_status lb_vllm_info(const struct lb_contact *contact, const
                                          struct lb_detail *detail);
 LB_NODISCARD enum lb_status lb_vllm_info_read(const void *text, size_t len, const char *what,
                                               struct lb_teacher_info *out, struct lb_detail *detail);
+LB_NODISCARD enum lb_status lb_vllm_tokenize(const struct lb_contact *contact,
+                                             const struct lb_teacher_info *info, const char *text,
+                                             struct lb_ids *out, struct lb_detail *detail);
 LB_NODISCARD enum lb_status lb_vllm_same(const struct lb_teacher_info *known, const void *text, size_t len,
                                          const char *where, struct lb_detail *detail);
 

@@ -86,40 +86,66 @@ static enum lb_status ask_words(struct asking *a, struct lb_detail *detail) {
     return status;
 }
 
-/* The fixed question's ids, by the server's own tokenizer where it runs one. */
-static enum lb_status ask_ids(struct asking *a, struct lb_detail *detail) {
+/* The ids that the server makes of a text; *served is false where it does not say. */
+static enum lb_status make_ids(struct asking *a, const char *text, bool add_special, struct lb_ids *out,
+                               bool *served, struct lb_detail *detail) {
     struct lb_buf body;
     json_t *answer = NULL;
-    lb_buf_init(&body, 4096);
+    lb_buf_init(&body, 1 << 16);
     struct lb_vllm_writer writer = {.buf = &body};
     lb_buf_append_str(&body, "{\"model\":");
     lb_vllm_put_text(&writer, a->model, strlen(a->model));
-    lb_buf_append_str(&body, ",\"prompt\":\"" LB_PROBE_TEXT "\",\"add_special_tokens\":true}");
+    lb_buf_append_str(&body, ",\"prompt\":");
+    lb_vllm_put_text(&writer, text, strlen(text));
+    lb_buf_printf(&body, ",\"add_special_tokens\":%s}", add_special ? "true" : "false");
     enum lb_status status = lb_buf_status(&body) == LB_OK
                                 ? get_json(a, "/tokenize", body.data, &answer, detail)
                                 : lb_fail(detail, LB_E_NOMEM, "out of memory for a question to %s", a->where);
     const json_t *tokens = json_object_get(answer, "tokens");
+    *served = json_is_array(tokens);
+    for (size_t i = 0; i < json_array_size(tokens) && status == LB_OK; i++) {
+        json_int_t id = json_integer_value(json_array_get(tokens, i));
+        bool is_id = json_is_integer(json_array_get(tokens, i)) && id >= 0 && id <= INT32_MAX;
+        if (!is_id || lb_ids_push(out, (int32_t)id) != LB_OK) {
+            status = lb_fail(detail, is_id ? LB_E_NOMEM : LB_E_FORMAT, "%s: /tokenize gives what is no id",
+                             a->where);
+        }
+    }
+    json_decref(answer);
+    lb_buf_finish(&body);
+    return status;
+}
+
+enum lb_status lb_vllm_tokenize(const struct lb_contact *contact, const struct lb_teacher_info *info,
+                                const char *text, struct lb_ids *out, struct lb_detail *detail) {
+    struct asking a = {.contact = contact};
+    bool served = false;
+    snprintf(a.model, sizeof a.model, "%s", info->model);
+    lb_contact_where(contact, a.where, sizeof a.where);
+    enum lb_status status = make_ids(&a, text, false, out, &served, detail);
+    return status != LB_OK || served ? status
+                                     : lb_fail(detail, LB_E_UNSUPPORTED, "%s has no POST /tokenize", a.where);
+}
+
+/* The fixed question's ids, by the server's own tokenizer where it runs one. */
+static enum lb_status ask_ids(struct asking *a, struct lb_detail *detail) {
+    struct lb_ids ids = {0};
+    bool served = false;
+    enum lb_status status = make_ids(a, LB_PROBE_TEXT, true, &ids, &served, detail);
     int64_t most = a->stated.max_length > 0 && a->stated.max_length - 2 < LB_PROBE_POSITIONS
                        ? a->stated.max_length - 2
                        : LB_PROBE_POSITIONS;
-    size_t n = json_array_size(tokens);
     lb_stated_plain_ids(&a->stated);
-    for (size_t i = 0; i < n && (int64_t)i < most && status == LB_OK; i++) {
-        json_int_t id = json_integer_value(json_array_get(tokens, i));
-        if (!json_is_integer(json_array_get(tokens, i)) || id < 0 || id > INT32_MAX) {
-            status = lb_fail(detail, LB_E_FORMAT, "%s: /tokenize gives what is no id", a->where);
-            break;
-        }
-        a->stated.ids[i] = (int32_t)id;
-        a->stated.n_ids = (int)i + 1;
+    if (status == LB_OK && served && ids.len > 0) {
+        a->stated.n_ids = ids.len < LB_PROBE_POSITIONS ? (int)ids.len : LB_PROBE_POSITIONS;
+        memcpy(a->stated.ids, ids.data, (size_t)a->stated.n_ids * sizeof *ids.data);
     }
     a->stated.n_ids = a->stated.n_ids < most ? a->stated.n_ids : (int)most;
     if (status == LB_OK && a->stated.n_ids < 2) {
         status = lb_fail(detail, LB_E_UNSUPPORTED, "%s reads %lld tokens, which is no text", a->where,
                          (long long)a->stated.max_length);
     }
-    json_decref(answer);
-    lb_buf_finish(&body);
+    lb_free(ids.data);
     return status;
 }
 
