@@ -188,6 +188,8 @@ static float number(const struct lb_listed *listed, enum lb_output_kind kind, in
     case LB_OUT_ACTUAL:
     case LB_OUT_NEXT:
         return t + 1 < listed->n ? fminf(listed->own[t], 0) : 0;
+    case LB_OUT_AT_LOGPROBS:
+        return fminf(listed->scored[t * listed->spec->n_scored + i], 0);
     default:
         return fminf(listed->logprobs[t * listed->k + i], 0);
     }
@@ -221,10 +223,14 @@ static bool store(const struct lb_listed *listed, enum lb_output_kind kind, int6
     }
 }
 
-static bool is_listed(enum lb_output_kind kind) {
+static bool is_listed(const struct lb_listed *listed, enum lb_output_kind kind, int64_t columns) {
+    if (kind == LB_OUT_AT_LOGPROBS) {
+        return listed->scored && columns == listed->spec->n_scored;
+    }
     for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
         if (kinds[i] == kind) {
-            return true;
+            return kind == LB_OUT_REST || kind == LB_OUT_ACTUAL || kind == LB_OUT_NEXT ||
+                   columns == listed->k;
         }
     }
     return false;
@@ -232,13 +238,14 @@ static bool is_listed(enum lb_output_kind kind) {
 
 enum lb_status lb_listed_answer(const struct lb_listed *listed, struct lb_arena *arena, struct lb_answer *out,
                                 struct lb_detail *detail) {
-    struct lb_answer answer = {.n_tensors = listed->spec->n_outputs};
+    struct lb_answer answer = {.first = listed->first, .n_tensors = listed->spec->n_outputs};
+    int64_t all = listed->first + listed->n;
     for (size_t j = 0; j < answer.n_tensors; j++) {
         enum lb_output_kind kind = listed->spec->outputs[j].kind;
         char name[LB_MAX_NAME];
         struct lb_wire_tensor part = {.datatype = lb_spec_datatype(listed->spec, j), .binary = true};
         lb_output_format(kind, listed->spec->outputs[j].layer, name);
-        part.n_dims = lb_answer_shape(listed->info, listed->spec, j, listed->n, listed->n, part.dim);
+        part.n_dims = lb_answer_shape(listed->info, listed->spec, j, listed->n, all, part.dim);
         part.bytes = (size_t)lb_wire_elements(&part) * lb_datatype_bytes(part.datatype);
         void *data = lb_arena_alloc(arena, part.bytes ? part.bytes : 1);
         part.name = lb_arena_strdup(arena, name);
@@ -247,7 +254,7 @@ enum lb_status lb_listed_answer(const struct lb_listed *listed, struct lb_arena 
             return lb_fail(detail, LB_E_NOMEM, "out of memory for an answer's %s", name);
         }
         int64_t columns = part.n_dims > 1 ? part.dim[1] : 1;
-        bool fits = is_listed(kind) && (part.n_dims == 1 || columns == listed->k);
+        bool fits = is_listed(listed, kind, columns);
         for (int64_t at = 0; fits && at < listed->n * columns; at++) {
             fits = store(listed, kind, at / columns, at % columns, part.datatype, data, at);
         }
@@ -258,7 +265,7 @@ enum lb_status lb_listed_answer(const struct lb_listed *listed, struct lb_arena 
         answer.tensors[j] = part;
         answer.what[j] = (struct lb_output_name){kind, listed->spec->outputs[j].layer};
     }
-    enum lb_status status = lb_answer_check(&answer, listed->spec, listed->info, listed->n, detail);
+    enum lb_status status = lb_answer_check(&answer, listed->spec, listed->info, all, detail);
     if (status == LB_OK) {
         *out = answer;
     }

@@ -10,14 +10,18 @@
 
 #include "trainer/wire/answer.h"
 
-/* Rows of one sequence, one for each position: row t is about what follows its token t. */
+/* Rows of one sequence, one for each position that is asked about: row t is about what follows its token
+ * first + t. */
 struct lb_listed {
     const struct lb_teacher_info *info;
     const struct lb_ask_spec *spec;
-    int64_t n, k;    /* positions, ids of each; k 0: none are listed, only each token's own is known */
+    int64_t first;   /* the first position; the caller's to set, else 0 */
+    int64_t n, k;    /* rows, ids of each; k 0: none are listed, only each token's own is known */
     int32_t *ids;    /* [n, k] in falling order, ties by lower id */
     float *logprobs; /* [n, k] */
     float *own;      /* [n] of the token that follows; answers have 0 in the last row, as limbeckd's */
+    /* [n, n_scored] of the ids that the spec chose, 0 for none; the caller's to set, NULL: none are told. */
+    const float *scored;
 };
 
 /* What a list can answer with; info_read puts them into given. */
@@ -25,7 +29,7 @@ void lb_listed_give(struct lb_teacher_info *info);
 /* How many ids of a row the spec asks for: 0, or the smaller of top_k and the vocabulary. */
 int64_t lb_listed_k(const struct lb_teacher_info *info, const struct lb_ask_spec *spec);
 
-/* Room for n positions in the arena. LB_E_NOMEM. */
+/* Room for n rows in the arena. LB_E_NOMEM. */
 LB_NODISCARD enum lb_status lb_listed_begin(const struct lb_teacher_info *info,
                                             const struct lb_ask_spec *spec, int64_t n, struct lb_arena *arena,
                                             struct lb_listed *out, struct lb_detail *detail);

@@ -7,6 +7,12 @@
 
 #define MAX_LENGTH (1ll << 40)
 
+/* What stands behind the last slash of a path; else the name. */
+static const char *tail_of(const char *id) {
+    const char *slash = strrchr(id, '/');
+    return id[0] == '/' && slash[1] ? slash + 1 : id;
+}
+
 /* The model's card; wanted NULL: the only one. */
 static enum lb_status find_card(const json_t *list, const char *wanted, const char *where, const json_t **out,
                                 struct lb_detail *detail) {
@@ -15,7 +21,7 @@ static enum lb_status find_card(const json_t *list, const char *wanted, const ch
     size_t n = json_array_size(data);
     for (size_t i = 0; i < n; i++) {
         const char *id = json_string_value(json_object_get(json_array_get(data, i), "id"));
-        if (id && (wanted ? strcmp(id, wanted) == 0 : n == 1)) {
+        if (id && (wanted ? strcmp(id, wanted) == 0 || strcmp(tail_of(id), wanted) == 0 : n == 1)) {
             *out = json_array_get(data, i);
             return LB_OK;
         }
@@ -34,25 +40,41 @@ static enum lb_status find_card(const json_t *list, const char *wanted, const ch
                             names);
 }
 
+static enum lb_status read_card(const json_t *card, const char *where, struct lb_v1_model *out,
+                                struct lb_detail *detail) {
+    const json_t *meta = json_object_get(card, "meta");
+    const char *id = NULL;
+    enum lb_status status = lb_json_str(card, "id", true, where, &id, detail);
+    if (status != LB_OK || (status = lb_json_int(card, "max_model_len", false, 1, MAX_LENGTH, where,
+                                                 &out->max_length, detail)) != LB_OK) {
+        return status;
+    }
+    if (json_is_object(meta) &&
+        ((status = lb_json_int(meta, "n_ctx", false, 1, MAX_LENGTH, where, &out->max_length, detail)) !=
+             LB_OK ||
+         (status = lb_json_int(meta, "n_vocab", false, 1, INT32_MAX, where, &out->vocab_size, detail)) !=
+             LB_OK)) {
+        return status;
+    }
+    if (strlen(tail_of(id)) >= sizeof out->id) {
+        return lb_fail(detail, LB_E_LIMIT, "%s: the model's name is longer than %d bytes", where,
+                       LB_MAX_NAME - 1);
+    }
+    snprintf(out->id, sizeof out->id, "%s", tail_of(id));
+    return LB_OK;
+}
+
 enum lb_status lb_v1_model_find(const void *text, size_t len, const char *wanted, const char *where,
                                 struct lb_v1_model *out, struct lb_detail *detail) {
     json_t *list = NULL;
     const json_t *card = NULL;
-    const char *id = NULL;
-    int64_t length = 0;
+    struct lb_v1_model model = {.max_length = 0};
     enum lb_status status = lb_json_parse(text, len, LB_MAX_JSON_DEPTH, where, &list, detail);
     status = status != LB_OK ? status : find_card(list, wanted, where, &card, detail);
-    status = status != LB_OK ? status : lb_json_str(card, "id", true, where, &id, detail);
-    status = status != LB_OK
-                 ? status
-                 : lb_json_int(card, "max_model_len", false, 1, MAX_LENGTH, where, &length, detail);
-    if (status == LB_OK && strlen(id) >= sizeof out->id) {
-        status = lb_fail(detail, LB_E_LIMIT, "%s: the model's name is longer than %d bytes", where,
-                         LB_MAX_NAME - 1);
-    }
+    status = status != LB_OK ? status : read_card(card, where, &model, detail);
     if (status == LB_OK) {
-        snprintf(out->id, sizeof out->id, "%s", id);
-        out->max_length = length;
+        model.n_models = json_array_size(json_object_get(list, "data"));
+        *out = model;
     }
     json_decref(list);
     return status;
@@ -93,7 +115,7 @@ enum lb_status lb_v1_models(const struct lb_contact *contact,
         const char *id = NULL;
         status = lb_json_str(json_array_get(data, i), "id", true, where, &id, detail);
         if (status == LB_OK) {
-            each(user, id, "", "");
+            each(user, tail_of(id), "", "");
         }
     }
     json_decref(list);
