@@ -51,6 +51,11 @@ expect 0 oip.log "$limbeck" train oip.yaml --output-dir oip
 expect 0 llama.log "$limbeck" train llama.yaml --output-dir llama
 near oip llama
 
+say "a probe knows it, and says what it gives"
+expect 0 probe.log "$limbeck" probe "$llama"
+said probe.log "model m.gguf" llamacpp "top-20, top-k" "1 only" "2048"
+never_said probe.log "own token," "chosen ids,"
+
 say "conversations: positions that do not count are no texts"
 for i in 1 2 3 4 5 6 7 8; do
     printf '{"messages":[{"role":"user","content":"%s"},{"role":"assistant","content":"yes"}]}\n' "$(text nouns 1 "$i" | cut -c 1-30)"

@@ -53,6 +53,10 @@ expect 0 sglang.log "$limbeck" train sglang.yaml --output-dir sglang
 near oip sglang 1e-5
 said nouns.log endpoint=sglang_generate
 
+say "a probe is told that it is one, and says what it gives"
+expect 0 probe.log "$limbeck" probe "${url[nouns]}" --protocol sglang
+said probe.log "protocol               sglang" "own token, top-20, top-k, chosen ids" "1 only"
+
 say "what cannot be asked is refused at the start, with what to do"
 refused() { # text... ; the recipe is refused.yaml
     expect 1 refused.log "$limbeck" train refused.yaml --output-dir refused

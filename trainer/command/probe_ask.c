@@ -149,6 +149,10 @@ static const struct lb_ask_spec *spec_of(const struct lb_found *found, struct lb
                      {LB_OUT_TOPK_VALUES, 0, LB_DT_FP32}},
          .top_k = 1,
          .temperature = 1},
+        {.n_outputs = 2,
+         .outputs = {{LB_OUT_TOPK_IDS, 0, LB_DT_INT32}, {LB_OUT_TOPK_VALUES, 0, LB_DT_FP32}},
+         .top_k = TOP_K,
+         .temperature = 1},
         {.n_outputs = 1, .outputs = {{LB_OUT_ACTUAL, 0, LB_DT_FP32}}, .top_k = TOP_K, .temperature = 1},
         {.n_outputs = 1, .outputs = {{LB_OUT_HIDDEN_FINAL, 0, LB_DT_FP32}}, .top_k = TOP_K, .temperature = 1},
         {.n_outputs = 1, .outputs = {{LB_OUT_LOGITS, 0, LB_DT_FP32}}, .top_k = TOP_K, .temperature = 1}};
