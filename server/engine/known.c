@@ -251,7 +251,7 @@ static void note_asked(struct lb_known *k, uint64_t instance, const struct lb_pa
 }
 
 static bool is_recent(const struct recent *r, uint64_t instance, uint64_t now) {
-    return r->instance == instance && now - r->asked_ns < RECENT_NS;
+    return r->instance == instance && now < r->asked_ns + RECENT_NS;
 }
 
 /* What is to be kept of the sequence: final states, what somebody waits for, what was asked lately. */

@@ -206,6 +206,8 @@ def hostile(daemon, number, rng, until):
         s = socket.create_connection(('127.0.0.1', daemon.port), source_address=(f'127.0.0.{number}', 0))
         s.settimeout(2)
         body, json_len = question(texts(rng, 4, 100, 300, 97), {}, ('logits',))
+        if turns % 4 == 1:  # the input `lengths` lies as well
+            body = body[:-16] + rng.randbytes(16)
         lie = [len(body), len(body) + 1000, len(body) - 7, 1 << 40, len(body)][turns % 5]
         head = json_len + [0, 0, 0, 0, 1000000][turns % 5]
         s.sendall(f'POST /v2/models/m/infer HTTP/1.1\r\nHost: x\r\nContent-Length: {lie}\r\nInference-Header-Content-Length: {head}\r\n\r\n'.encode())
