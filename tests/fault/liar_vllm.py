@@ -17,6 +17,7 @@ import sys
 import tempfile
 import threading
 import time
+import traceback
 
 import children
 
@@ -102,7 +103,7 @@ scores = {
     'swapped indexes': (swap, 'other prompts|prompt_logprobs of choice|listed'),
     'swapped lists': (swap_quietly, 'entries, the prompt|listed'),
     'another question': (lambda told: told['choices'][0]['prompt_token_ids'].__setitem__(0, 1), 'other prompts'),
-    'no list': (lambda told: told['choices'][0].pop('prompt_logprobs'), 'no prompt_logprobs'),
+    'no list': (lambda told: told['choices'][0].pop('prompt_logprobs', None), 'no prompt_logprobs'),
     'an entry less': (lambda told: entries(told).pop(), 'entries, the prompt'),
     'the first is not null': (lambda told: entries(told).__setitem__(0, {}), 'not null'),
     'one position later': (shift, 'listed'),
@@ -222,7 +223,8 @@ class Server(http.server.ThreadingHTTPServer):
     daemon_threads = True
 
     def handle_error(self, request, client_address):
-        pass  # a trainer that has read enough
+        if not isinstance(sys.exc_info()[1], OSError):  # such is a trainer that has read enough
+            traceback.print_exc()
 
 
 # Whatever the answer is about.
