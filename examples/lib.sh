@@ -33,7 +33,7 @@ stop_daemons() {
     daemons=()
 }
 trap stop_daemons EXIT
-trap 'echo; echo "$0: stopping"; exit 130' INT TERM
+trap 'echo; echo "$0: stopping"; exit 130' INT TERM HUP
 
 build_programs() { # jobs: where they are not there yet
     [ -x "$limbeck" ] && [ -x "$limbeckd" ] && return 0
