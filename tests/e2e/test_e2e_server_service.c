@@ -14,6 +14,7 @@
 #include <arpa/inet.h>
 #include <fcntl.h>
 #include <netinet/in.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -261,6 +262,45 @@ static void test_not_handed_over(void **state) {
     close(fds[1]);
 }
 
+/* ---- where it runs ---- */
+
+/* On one processor one thread computes, and a line says why; OMP_NUM_THREADS and --threads say otherwise. */
+static void test_processors(void **state) {
+    (void)state;
+    struct lb_daemon daemon;
+    cpu_set_t before, one;
+    char threads[16] = "";
+    const char *given = getenv("OMP_NUM_THREADS");
+    snprintf(threads, sizeof threads, "%s", given ? given : "");
+    assert_int_equal(sched_getaffinity(0, sizeof before, &before), 0);
+    CPU_ZERO(&one);
+    for (int i = 0; i < CPU_SETSIZE && CPU_COUNT(&one) == 0; i++) {
+        if (CPU_ISSET(i, &before)) {
+            CPU_SET(i, &one);
+        }
+    }
+    assert_int_equal(sched_setaffinity(0, sizeof one, &one), 0);
+    unsetenv("OMP_NUM_THREADS");
+    assert_true(lb_daemon_start(&daemon, folder, "one", (const char *[]){teacher, NULL}, true));
+    assert_true(lb_daemon_logged(&daemon, " processors usable=1 affinity=1 cgroup_quota="));
+    assert_true(lb_daemon_logged(&daemon, ", 1 threads\""));
+    assert_int_equal(lb_daemon_stop(&daemon, SIGTERM), 0);
+    assert_true(
+        lb_daemon_start(&daemon, folder, "two", (const char *[]){"--threads", "2", teacher, NULL}, true));
+    assert_true(lb_daemon_logged(&daemon, ", 2 threads\""));
+    assert_int_equal(lb_daemon_stop(&daemon, SIGTERM), 0);
+    setenv("OMP_NUM_THREADS", "3", 1);
+    assert_true(lb_daemon_start(&daemon, folder, "three", (const char *[]){teacher, NULL}, true));
+    assert_true(lb_daemon_logged(&daemon, ", 3 threads\""));
+    assert_int_equal(lb_daemon_stop(&daemon, SIGTERM), 0);
+    sched_setaffinity(0, sizeof before, &before);
+    if (threads[0]) {
+        setenv("OMP_NUM_THREADS", threads, 1);
+    } else {
+        unsetenv("OMP_NUM_THREADS");
+    }
+}
+
 /* ---- its end ---- */
 
 /* A request that never becomes whole holds up the end no longer than is said. */
@@ -321,8 +361,8 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_states),          cmocka_unit_test(test_never_ready),
         cmocka_unit_test(test_watchdog),        cmocka_unit_test(test_handed_over),
-        cmocka_unit_test(test_not_handed_over), cmocka_unit_test(test_drain_limit),
-        cmocka_unit_test(test_after_kill),
+        cmocka_unit_test(test_not_handed_over), cmocka_unit_test(test_processors),
+        cmocka_unit_test(test_drain_limit),     cmocka_unit_test(test_after_kill),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
