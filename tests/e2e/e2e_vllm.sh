@@ -52,6 +52,13 @@ expect 0 oip.log "$limbeck" train oip.yaml --output-dir oip
 expect 0 vllm.log "$limbeck" train vllm.yaml --output-dir vllm
 near oip vllm 1e-5
 
+say "top-5: by oip and by OpenAI's completions"
+sed 's/loss_top_k: 20/loss_top_k: 5/' oip.yaml >oip5.yaml
+sed 's/loss_top_k: 20/loss_top_k: 5/; s/protocol: vllm/protocol: openai/' vllm.yaml >openai.yaml
+expect 0 oip5.log "$limbeck" train oip5.yaml --output-dir oip5
+expect 0 openai.log "$limbeck" train openai.yaml --output-dir openai
+near oip5 openai 1e-5
+
 say "final states: by oip and by vllm, the head from the model's folder"
 recipe oip2.yaml "protocol: oip" "targets: final_hidden"
 recipe vllm2.yaml "protocol: vllm, head: nouns/student" "targets: final_hidden"
@@ -70,6 +77,8 @@ holds '.teachers[0] | .protocol == "vllm" and .answers and .ladder == ["own toke
 holds '(.agreement | length) == 1 and .agreement[0].identical and .agreement[0].agree' probe.json
 expect 0 probe.txt "$limbeck" probe --protocol vllm "${url[nouns]}"
 said probe.txt "protocol               vllm" "gives                  own token, top-20, chosen ids, final state" "tokens/s"
+expect 0 probe.json "$limbeck" probe --json --protocol openai "${url[nouns]}"
+holds '.teachers[0] | .answers and .ladder == ["own token", "top-20"] and .most_top_k == 5' probe.json
 served[same]=nouns # another model under that name
 host same others/student
 expect 1 probe2.json "$limbeck" probe --json --protocol vllm "${url[nouns]}" "${url[same]}"

@@ -124,7 +124,11 @@ static void test_lists(void **state) {
                                             .top_k = 20,
                                             .temperature = 1};
     compare(LB_PROTOCOL_VLLM, &spec, 2e-6);
+    struct lb_ask_spec few = spec;
+    few.top_k = 5;
+    compare(LB_PROTOCOL_OPENAI, &few, 2e-6);
     struct lb_ask_spec own = {.n_outputs = 1, .outputs = {{LB_OUT_NEXT, 0, LB_DT_FP32}}, .temperature = 1};
+    compare(LB_PROTOCOL_OPENAI, &own, 1e-6);
     compare(LB_PROTOCOL_VLLM, &own, 1e-6); /* a bit of the last */
 }
 

@@ -1,5 +1,7 @@
-/* lb_vllm_scores_read, ..._gather_read, ..._states_read: one clear error, or an answer of the size that was
- * asked for. The first byte says which; of states, the header is what stands before the first line's end. */
+/* lb_vllm_scores_read, ..._gather_read, ..._states_read, lb_openai_scores_read: one clear error, or an answer
+ * of the size that was asked for. The first byte says which; of states, the header is what stands before the
+ * first line's end. */
+#include "proto/openai_ask.h"
 #include "proto/vllm_ask.h"
 
 #include <stdlib.h>
@@ -40,6 +42,28 @@ static void scores(const uint8_t *data, size_t size) {
     lb_arena_finish(&arena);
 }
 
+static void echoed(const uint8_t *data, size_t size) {
+    for (int lists = 0; lists < 2; lists++) {
+        struct lb_vllm_scores out[2];
+        struct lb_arena arena;
+        struct lb_detail detail = {0};
+        bool named = false;
+        lb_arena_init(&arena, 64u << 20);
+        enum lb_status status =
+            lb_openai_scores_read(data, size, &prompts, lists, &arena, out, &named, &detail);
+        check(status, &detail);
+        for (size_t p = 0; p < 2 && status == LB_OK; p++) {
+            require(out[p].n == all[p].n && (named || !lists));
+            for (int64_t t = 0; t < out[p].n; t++) {
+                for (int64_t i = 0; i < out[p].places[t].n; i++) {
+                    require(out[p].places[t].ids[i] >= 0);
+                }
+            }
+        }
+        lb_arena_finish(&arena);
+    }
+}
+
 static void states(const uint8_t *data, size_t size) {
     const void *rows[2];
     int64_t width = 0;
@@ -68,15 +92,18 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     if (size < 1) {
         return 0;
     }
-    switch (data[0] % 3) {
+    switch (data[0] % 4) {
     case 0:
         scores(data + 1, size - 1);
         break;
     case 1:
         check(lb_vllm_gather_read(data + 1, size - 1, 2, 2, gathered, &detail), &detail);
         break;
-    default:
+    case 2:
         states(data + 1, size - 1);
+        break;
+    default:
+        echoed(data + 1, size - 1);
     }
     return 0;
 }

@@ -20,7 +20,7 @@
 
 /* LB_PROTOCOL_..., and the name that recipes write (teachers.K.protocol). The first is the default; of the
  * others those stand first that fewer servers have the mark of. */
-#define LB_DIALECTS(X) X(OIP, oip) X(VLLM, vllm) X(SGLANG, sglang) X(LLAMACPP, llamacpp)
+#define LB_DIALECTS(X) X(OIP, oip) X(VLLM, vllm) X(SGLANG, sglang) X(LLAMACPP, llamacpp) X(OPENAI, openai)
 
 #define LB_DIALECT_KIND(kind, name) LB_PROTOCOL_##kind,
 enum lb_protocol { LB_DIALECTS(LB_DIALECT_KIND) LB_N_PROTOCOLS };
