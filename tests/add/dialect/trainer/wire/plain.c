@@ -28,8 +28,27 @@ static enum lb_status info(const struct lb_contact *contact, const char *model, 
     return status == LB_OK ? info_read(text->data, text->len, contact->name, out, detail) : status;
 }
 
-static enum lb_status path(const struct lb_teacher_info *teacher, enum lb_path which, char **out,
-                           struct lb_detail *detail) {
+static enum lb_status same(const struct lb_teacher_info *known, const void *text, size_t len,
+                           const char *where, struct lb_detail *detail) {
+    struct lb_teacher_info now;
+    enum lb_status status = info_read(text, len, where, &now, detail);
+    return status != LB_OK || strcmp(now.fingerprint, known->fingerprint) == 0
+               ? status
+               : lb_fail(detail, LB_E_MISMATCH, "%s serves another model now", where);
+}
+
+static enum lb_status models(const struct lb_contact *contact,
+                             void (*each)(void *user, const char *name, const char *version,
+                                          const char *state),
+                             void *user, struct lb_detail *detail) {
+    (void)each;
+    (void)user;
+    return lb_fail(detail, LB_E_UNSUPPORTED, "%s: protocol plain lists no models", contact->name);
+}
+
+static enum lb_status path(const struct lb_teacher_info *teacher, const struct lb_ask_spec *spec,
+                           enum lb_path which, char **out, struct lb_detail *detail) {
+    (void)spec;
     (void)which;
     (void)out;
     return lb_fail(detail, LB_E_UNSUPPORTED, "%s: protocol plain says which model there is, no more",
@@ -44,5 +63,11 @@ static enum lb_status gives(const struct lb_teacher_info *teacher, const struct 
 }
 
 extern const struct lb_dialect lb_dialect_plain;
-const struct lb_dialect lb_dialect_plain = {
-    .name = "plain", .info = info, .info_read = info_read, .path = path, .gives = gives};
+const struct lb_dialect lb_dialect_plain = {.name = "plain",
+                                            .mark = "/plain",
+                                            .models = models,
+                                            .info = info,
+                                            .info_read = info_read,
+                                            .same = same,
+                                            .path = path,
+                                            .gives = gives};
