@@ -281,24 +281,42 @@ static bool should_wait(const struct lb_batcher *b, const struct lb_job *head, u
            head->queue->line->waiting_tokens < b->args.max_batch_tokens;
 }
 
+static bool has_part(const struct lb_batch *batch, const struct lb_part *part) {
+    for (size_t i = 0; i < batch->n_parts; i++) {
+        if (batch->parts[i].source == part->source && batch->parts[i].layer == part->layer) {
+            return true;
+        }
+    }
+    return false;
+}
+
 /* What a job's next sequence adds to a batch. */
 struct addition {
     int64_t length, cost;
-    size_t tape_bytes;
-    bool computed; /* goes through the model */
+    size_t tape_bytes;    /* with new parts, which all rows of the forward then have */
+    size_t n_parts;       /* new ones */
+    bool known, computed; /* neither: an equal one of the batch is computed */
 };
 
 static struct addition addition_of(const struct lb_batcher *b, const struct lb_batch *batch,
                                    const struct lb_job *job) {
     int64_t seq = job->next_seq, length = lb_job_length(job, seq);
-    struct addition a = {length, length, lb_job_tape(job, seq), true};
+    struct addition a = {.length = length, .known = lb_known_has(b->args.known, job, seq, NULL)};
     bool twin = job->seen && job->seen[seq] && job->seen[seq]->formed == b->n_formed;
-    if (twin || lb_known_has(b->args.known, job, seq, NULL)) {
-        a.computed = false;
-        a.cost = 1 + (int64_t)((double)(length - job->start[seq]) * job->known_cost);
-        a.tape_bytes = (size_t)length * job->known_row_bytes;
+    size_t new_bytes = 0;
+    a.computed = !a.known && !twin;
+    for (size_t i = 0; i < job->n_parts && !a.known; i++) {
+        bool new_one = !has_part(batch, &job->parts[i]);
+        a.n_parts += new_one;
+        new_bytes += new_one ? (size_t)job->parts[i].width * sizeof(float) : 0;
+    }
+    a.tape_bytes = (size_t)batch->computed_tokens * new_bytes;
+    if (a.computed) {
+        a.cost = length;
+        a.tape_bytes += lb_job_tape(job, seq) + (size_t)length * (batch->parts_row_bytes + new_bytes);
     } else {
-        a.tape_bytes += (size_t)length * batch->others_row_bytes;
+        a.cost = 1 + (int64_t)((double)(length - job->start[seq]) * job->known_cost);
+        a.tape_bytes += (size_t)length * job->known_row_bytes;
     }
     return a;
 }
@@ -311,25 +329,27 @@ static bool fits(const struct lb_batcher *b, const struct lb_batch *batch, const
     }
     return batch->cost + a->cost <= b->args.max_batch_tokens &&
            (b->args.max_batch_bytes == 0 || batch->tape_bytes + a->tape_bytes <= b->args.max_batch_bytes) &&
+           batch->n_parts + a->n_parts <= LB_BATCH_MAX_PARTS &&
            (job->slice > 0 || batch->n_slices < LB_BATCH_MAX_SLICES);
+}
+
+static void add_part(struct lb_batch *batch, const struct lb_part *part) {
+    if (!has_part(batch, part)) {
+        batch->parts[batch->n_parts++] = *part;
+        batch->parts_row_bytes += (size_t)part->width * sizeof(float);
+    }
 }
 
 /* The sequence goes through the model: others who wait for it may want more of it than this job, which is
  * kept where there is memory. */
-static void add_others(struct lb_batcher *b, struct lb_batch *batch, const struct lb_job *job) {
-    struct lb_part parts[LB_BATCH_MAX_OTHERS];
-    size_t n = lb_known_wanted(b->args.known, job, job->next_seq, parts, LB_BATCH_MAX_OTHERS);
-    for (size_t i = 0; i < n && batch->n_others < LB_BATCH_MAX_OTHERS; i++) {
-        size_t row_bytes = (size_t)parts[i].width * sizeof(float),
-               bytes = (size_t)batch->computed_tokens * row_bytes;
-        bool there = false;
-        for (size_t k = 0; k < batch->n_others; k++) {
-            there |= batch->others[k].source == parts[i].source && batch->others[k].layer == parts[i].layer;
-        }
-        if (!there &&
+static void add_wanted(struct lb_batcher *b, struct lb_batch *batch, const struct lb_job *job) {
+    struct lb_part parts[LB_BATCH_MAX_PARTS];
+    size_t n = lb_known_wanted(b->args.known, job, job->next_seq, parts, LB_BATCH_MAX_PARTS);
+    for (size_t i = 0; i < n && batch->n_parts < LB_BATCH_MAX_PARTS; i++) {
+        size_t bytes = (size_t)batch->computed_tokens * (size_t)parts[i].width * sizeof(float);
+        if (!has_part(batch, &parts[i]) &&
             (b->args.max_batch_bytes == 0 || batch->tape_bytes + bytes <= b->args.max_batch_bytes)) {
-            batch->others[batch->n_others++] = parts[i];
-            batch->others_row_bytes += row_bytes;
+            add_part(batch, &parts[i]);
             batch->tape_bytes += bytes;
         }
     }
@@ -351,9 +371,12 @@ static void add_sequence(struct lb_batcher *b, struct lb_batch *batch, struct lb
     batch->n_tokens += a->length;
     batch->cost += a->cost;
     batch->n_seqs++;
+    for (size_t i = 0; i < job->n_parts && !a->known; i++) {
+        add_part(batch, &job->parts[i]);
+    }
     if (a->computed) {
         batch->computed_tokens += a->length;
-        add_others(b, batch, job);
+        add_wanted(b, batch, job);
         if (job->seen && job->seen[job->next_seq]) {
             job->seen[job->next_seq]->formed = b->n_formed;
         }
@@ -369,7 +392,7 @@ static void add_sequence(struct lb_batcher *b, struct lb_batch *batch, struct lb
 
 static void form(struct lb_batcher *b, struct lb_queue *lead, struct lb_batch *batch, uint64_t now) {
     batch->model = lead->line->model;
-    batch->n_slices = batch->n_others = batch->others_row_bytes = 0;
+    batch->n_slices = batch->n_parts = batch->parts_row_bytes = 0;
     batch->n_seqs = batch->n_tokens = batch->cost = batch->computed_tokens = 0;
     batch->tape_bytes = lb_heap_top(&lead->jobs)->base_bytes;
     b->n_formed++;

@@ -1,9 +1,10 @@
 /* The queue of jobs, bounded in tokens, and how batches are made of it.
  *
  * Codec threads submit; one worker asks for the next batch, computes it and hands it back; a reaper thread
- * ends jobs whose deadline passed. A batch holds sequences of one model, of jobs that ask for the same taps,
- * up to a budget of tokens and of memory; a job larger than that is served in several batches, a single
- * sequence larger than that is a batch of its own.
+ * ends jobs whose deadline passed. A batch holds sequences of one model, of jobs that ask for the same
+ * attention (or, where nothing is shared, the same inner states), up to a budget of tokens and of memory; a
+ * job larger than that is served in several batches, a single sequence larger than that is a batch of its
+ * own.
  *
  * Each client has a queue of its own, and whoever was served least goes first, sequence by sequence. Within a
  * client's queue the lower rank goes first, then whichever of its models was served least, then the earlier;
@@ -28,7 +29,7 @@
 #include <stdint.h>
 
 #define LB_BATCH_MAX_SLICES 256
-#define LB_BATCH_MAX_OTHERS 16
+#define LB_BATCH_MAX_PARTS 96 /* of one job there are fewer */
 
 /* Sequences first .. first + n - 1 of a job. */
 struct lb_slice {
@@ -43,9 +44,9 @@ struct lb_batch {
     int64_t n_seqs, n_tokens;
     int64_t cost;      /* in tokens that go through the model */
     size_t tape_bytes; /* as estimated */
-    /* Inner states that others wait for, which the forward should keep as well. */
-    struct lb_part others[LB_BATCH_MAX_OTHERS];
-    size_t n_others, others_row_bytes;
+    /* Inner states that the forward should keep: those of jobs that have parts, and what others wait for. */
+    struct lb_part parts[LB_BATCH_MAX_PARTS];
+    size_t n_parts, parts_row_bytes;
     int64_t computed_tokens; /* as far as is known: of sequences that need the forward */
 };
 

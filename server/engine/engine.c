@@ -234,18 +234,21 @@ enum lb_status lb_engine_admit(struct lb_engine *engine, struct lb_job *job, str
     job->known_row_bytes = state_bytes;
     job->known_cost = LEAST_COST;
     job->taps = 0;
-    bool whole_rows = job->draw != NULL;
+    job->parts_row_bytes = 0;
+    bool whole_rows = job->draw != NULL, parts = engine->known && lb_known_parts(job);
     for (size_t i = 0; i < job->n_outputs; i++) {
         const struct lb_output_name *what = &job->outputs[i].what;
         enum lb_output_source source = lb_output_get(what->kind)->source;
         enum lb_tap_kind tap;
         bool tapped = lb_hosted_tap(source, &tap);
-        job->taps += tapped ? mix((uint64_t)what->layer * 8 + tap + 1) : 0;
-        if (tapped && tap != LB_TAP_ATTENTION) {
-            job->row_bytes += (size_t)job->outputs[i].width * sizeof(float);
-        } else if (source == LB_FROM_SENTENCE) {
-            job->row_bytes +=
-                (size_t)job->outputs[i].width * sizeof(float) + 64; /* a sequence has a row or more */
+        bool inner = tapped && tap != LB_TAP_ATTENTION;
+        size_t width_bytes = tapped && !inner ? 0 : (size_t)job->outputs[i].width * sizeof(float);
+        job->taps += tapped && !(inner && parts) ? mix((uint64_t)what->layer * 8 + tap + 1) : 0;
+        if (inner) {
+            *(parts ? &job->parts_row_bytes : &job->row_bytes) += width_bytes;
+        } else if (source == LB_FROM_SENTENCE) { /* a sequence has a row or more */
+            job->row_bytes += width_bytes + 64;
+            job->known_row_bytes += width_bytes + 64;
         } else if (source == LB_FROM_LOGITS && !(lb_output_get(what->kind)->uses & LB_IN_PIECES)) {
             whole_rows = true;
         } else if (source == LB_FROM_ATTENTION) {
@@ -268,7 +271,8 @@ enum lb_status lb_engine_admit(struct lb_engine *engine, struct lb_job *job, str
     }
     size_t limit = atomic_load(&engine->tape_bytes);
     for (int64_t b = 0; b < job->n_seqs; b++) {
-        size_t need = job->base_bytes + lb_job_tape(job, b);
+        size_t need =
+            job->base_bytes + lb_job_tape(job, b) + (size_t)lb_job_length(job, b) * job->parts_row_bytes;
         if (need > limit) {
             return lb_fail(detail, LB_E_LIMIT,
                            "sequence %lld (%lld tokens) needs %zu MiB of memory to be computed with these "

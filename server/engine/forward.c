@@ -126,7 +126,7 @@ static void place_slice(struct run *run, const struct lb_slice *slice) {
 
 static enum lb_status prepare(struct run *run, struct lb_arena *arena) {
     const struct lb_batch *batch = run->batch;
-    size_t n = (size_t)batch->n_seqs, most_taps = batch->n_others;
+    size_t n = (size_t)batch->n_seqs, most_taps = batch->n_parts;
     int64_t input_size = lb_model_config(batch->model->model)->input_size;
     for (size_t i = 0; i < batch->n_slices; i++) {
         most_taps += batch->slices[i].job->n_outputs;
@@ -153,8 +153,8 @@ static enum lb_status prepare(struct run *run, struct lb_arena *arena) {
         }
         place_slice(run, &batch->slices[i]);
     }
-    for (size_t i = 0; i < batch->n_others; i++) {
-        add_tap(run, batch->others[i].source, batch->others[i].layer);
+    for (size_t i = 0; i < batch->n_parts; i++) {
+        add_tap(run, batch->parts[i].source, batch->parts[i].layer);
     }
     run->input = lb_model_batch_input(&run->body);
     return LB_OK;

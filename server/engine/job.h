@@ -88,13 +88,14 @@ struct lb_job {
     float *states; /* on the heap */
 
     /* For the schedule, set before it is submitted. */
-    uint64_t deadline_ns;                       /* 0: none */
-    int rank;                                   /* lower goes first, among its client's */
-    const void *client;                         /* clients take turns; NULL: one like any other */
-    uint64_t taps;                              /* jobs of unlike taps don't share a batch; 0: none */
+    uint64_t deadline_ns; /* 0: none */
+    int rank;             /* lower goes first, among its client's */
+    const void *client;   /* clients take turns; NULL: one like any other */
+    uint64_t taps;        /* of what parts lack; jobs of unlike taps don't share a batch; 0: none */
     size_t base_bytes, row_bytes, square_bytes; /* tape: of a batch; of a sequence of n rows, n row_bytes and
                                                    n^2 square_bytes (lb_engine_admit) */
 
+    size_t parts_row_bytes; /* beside that, of rows with the states of parts */
     double known_cost;      /* what a row costs whose final state is there; a row: 1 */
     size_t known_row_bytes; /* and what tape it needs */
     /* What equal sequences share (server/engine/known.h), between submit and the end: [B] and inner states.
@@ -128,7 +129,7 @@ static inline int64_t lb_job_length(const struct lb_job *job, int64_t seq) {
     return job->offsets[seq + 1] - job->offsets[seq];
 }
 
-/* Tape that a sequence needs, as estimated. */
+/* Tape that a sequence needs, as estimated, but for the states of parts. */
 static inline size_t lb_job_tape(const struct lb_job *job, int64_t seq) {
     size_t n = (size_t)lb_job_length(job, seq);
     return n * job->row_bytes + n * n * job->square_bytes;

@@ -272,8 +272,10 @@ static struct lb_piece *wanted_piece(const struct lb_known *k, struct lb_seen *s
 
 /* ---- jobs ---- */
 
-/* What can be kept of what the outputs are made of; final states always. */
-static bool list_parts(struct lb_job *job) {
+bool lb_known_parts(struct lb_job *job) {
+    if (job->parts || !job->ids) {
+        return job->parts != NULL;
+    }
     job->parts = lb_arena_array(&job->arena, job->n_outputs, sizeof *job->parts);
     job->n_parts = 0;
     job->apart = false;
@@ -304,7 +306,7 @@ void lb_known_join(struct lb_known *k, struct lb_job *job) {
         return;
     }
     struct lb_seen **seen = lb_arena_zarray(&job->arena, (size_t)job->n_seqs, sizeof(struct lb_seen *));
-    if (!seen || !list_parts(job)) {
+    if (!seen || !lb_known_parts(job)) {
         return;
     }
     pthread_mutex_lock(&k->lock);

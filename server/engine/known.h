@@ -54,8 +54,11 @@ struct lb_known *lb_known_create(size_t max_bytes, uint64_t hash_mask);
 /* All jobs have left. Accepts NULL. */
 void lb_known_destroy(struct lb_known *known);
 
-/* Fills in job->parts and job->seen; without memory, and of models that read features, these are left NULL or
- * hold NULL, and such sequences are computed by themselves. */
+/* Fills in job->parts, what can be kept of what its outputs are made of. False without memory, and of models
+ * that read features. */
+bool lb_known_parts(struct lb_job *job);
+/* Fills in job->seen, and job->parts where it isn't yet; without memory, and of models that read features,
+ * these are left NULL or hold NULL, and such sequences are computed by themselves. */
 void lb_known_join(struct lb_known *known, struct lb_job *job);
 /* The job waits no more for n of its sequences, from first on. Nothing happens for those it has left. */
 void lb_known_leave(struct lb_known *known, struct lb_job *job, int64_t first, int64_t n);

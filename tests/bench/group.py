@@ -243,7 +243,7 @@ def crowd(daemon, answers, rng, vocab, seconds, n_greedy, n_mixed, n_hostile):
                 answers.add(ids, {}, PLAIN, digests)
             served.append(n)
 
-        threads = [threading.Thread(target=ask, args=(number * 10 + c,)) for c in range(4)]
+        threads = [threading.Thread(target=ask, args=(n_greedy * 1000 + number * 10 + c,)) for c in range(4)]
         for thread in threads:
             thread.start()
         for thread in threads:

@@ -77,20 +77,20 @@ struct wish {
     const char *outputs[4];
     double temperature;
     int64_t samples;
-    bool scored, inner;
+    bool scored;
 };
 
 static const struct wish wishes[N_TRAINERS] = {
-    {{"hidden_states.1"}, 1, 0, false, true},
-    {{"queries.0", "hidden_states.0"}, 1, 0, false, true},
-    {{"logits.topk_ids", "logits.topk_values", "logsumexp"}, 1, 0, false, false},
-    {{"logits.topk_ids", "logprobs.topk_values"}, 2, 0, false, false},
-    {{"logits.at_ids"}, 1, 0, true, false},
-    {{"samples.ids", "samples.counts"}, 1, 7, false, false},
-    {{"logits"}, 1, 0, false, false},
-    {{"hidden_states.final"}, 1, 0, false, false},
-    {{"ranks.actual", "logprobs.next"}, 1, 0, false, false},
-    {{"logprobs.actual", "logprobs.rest"}, 0.5, 0, false, false}};
+    {{"hidden_states.1"}, 1, 0, false},
+    {{"queries.0", "hidden_states.0"}, 1, 0, false},
+    {{"logits.topk_ids", "logits.topk_values", "logsumexp"}, 1, 0, false},
+    {{"logits.topk_ids", "logprobs.topk_values"}, 2, 0, false},
+    {{"logits.at_ids"}, 1, 0, true},
+    {{"samples.ids", "samples.counts"}, 1, 7, false},
+    {{"logits"}, 1, 0, false},
+    {{"hidden_states.final"}, 1, 0, false},
+    {{"ranks.actual", "logprobs.next"}, 1, 0, false},
+    {{"logprobs.actual", "logprobs.rest"}, 0.5, 0, false}};
 
 static void make_ask(const struct wish *wish, struct lb_ask *ask) {
     lb_ask_ids(ask, TEXTS, LENGTH, ids);
@@ -199,12 +199,9 @@ static void test_unlike_questions(void **state) {
     static struct lb_daemon daemon;
     static struct trainer trainers[N_TRAINERS];
     pthread_t threads[N_TRAINERS];
-    start(&daemon, "unlike", (const char *[]){"--max-wait-us", "3000000", "--max-batch-tokens", "768", NULL});
+    start(&daemon, "unlike", (const char *[]){"--max-wait-us", "3000000", "--max-batch-tokens", "960", NULL});
     for (int i = 0; i < N_TRAINERS; i++) {
         begin(&trainers[i], &threads[i], &daemon, "teacher", &wishes[i]);
-        if (wishes[i].inner) { /* they wait for company of their own kind; the rest is a batch */
-            await(&daemon, "limbeckd_queue_requests", i + 1);
-        }
     }
     for (int i = 0; i < N_TRAINERS; i++) {
         pthread_join(threads[i], NULL);

@@ -175,6 +175,7 @@ static void check_unlike(struct lb_hosted *hosted, int64_t batch_tokens) {
         serve(&s);
         assert_int_equal(s.all.computed_seqs, 3);
         assert_int_equal(s.all.computed_tokens, 3 * T);
+        assert_true(batch_tokens == T || s.batches == 1); /* whatever they ask */
         assert_int_equal(s.all.joined_tokens, (N_UNLIKE - 1) * 3 * T);
         assert_int_equal(s.all.known_tokens, 0);
         assert_int_equal(lb_known_state(s.known).waited, 0);
@@ -474,6 +475,38 @@ static void test_short_of_memory(void **state) {
     }
 }
 
+/* Inner states that one job asks are made of all rows of its batch, and counted so. */
+static void test_inner_states_take_room(void **state) {
+    (void)state;
+    const int text[] = {3};
+    for (int all = 0; all < 2; all++) {
+        struct service s = begin(4096, ROOM);
+        struct lb_batch batch;
+        struct lb_job *first = ask_for(llama, some, 3, &unlike[0], NULL),
+                      *second = ask_for(llama, text, 1, &unlike[8], NULL);
+        assert_int_equal(second->taps, 0);
+        assert_int_equal(second->parts_row_bytes, 32 * sizeof(float));
+        size_t need = first->base_bytes + 3 * T * first->row_bytes + T * second->row_bytes +
+                      4 * T * second->parts_row_bytes;
+        lb_batcher_limit(s.batcher, all ? need : need - 1);
+        submit(&s, first);
+        submit(&s, second);
+        assert_int_equal(lb_batcher_next(s.batcher, &batch), LB_OK);
+        /* Though it is not in the batch, its states are known to be wanted: where there is room they are
+         * kept. */
+        assert_int_equal(batch.n_seqs, all ? 4 : 3);
+        assert_true(batch.tape_bytes <= need);
+        assert_int_equal(batch.n_parts, 1);
+        struct lb_forward_counts counts;
+        assert_int_equal(lb_forward_run(&batch, s.tape, &s.scratch, s.known, ++s.runs, &counts), LB_OK);
+        lb_batcher_finish(s.batcher, &batch, LB_OK, NULL, 1);
+        serve(&s);
+        check_alone(first, some, 3, &unlike[0]);
+        check_alone(second, text, 1, &unlike[8]);
+        end(&s);
+    }
+}
+
 /* What is known costs a client its part of the head, and takes so much of a batch. */
 static void test_costs(void **state) {
     (void)state;
@@ -538,6 +571,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(test_drawn_and_streamed),
         cmocka_unit_test(test_the_first_is_lost),
         cmocka_unit_test(test_short_of_memory),
+        cmocka_unit_test(test_inner_states_take_room),
         cmocka_unit_test(test_costs)};
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     lb_engine_destroy(engine);
