@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Triton's own client against limbeckd: statistics, the repository, a model that is replaced while it is asked.
 
-usage: triton.py BUILD     (needs requirements.txt beside this file)
+usage: triton_client.py BUILD     (needs requirements.txt beside this file)
 The teachers of examples/wordnet are the two versions.
 """
 import os
