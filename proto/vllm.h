@@ -140,10 +140,10 @@ struct lb_vllm_choice {
     const int32_t *ids; /* [n] the prompt */
     int64_t n;
     struct lb_vllm_rows prompt; /* row t: of token t + 1, n - 1 of them */
-    int64_t n_generated;        /* 0 or 1 */
-    int32_t generated;
-    float generated_logprob;
-    struct lb_vllm_rows next; /* one row: what generated was chosen from */
+    int64_t n_generated;
+    const int32_t *generated; /* [n_generated] */
+    const float *generated_logprobs;
+    struct lb_vllm_rows next; /* row i: what generated[i] was chosen from */
     const char *text;         /* as the answer has it; UTF-8 [text_len], which NUL may be in */
     size_t text_len;
     bool stopped;          /* at an end or a stop */

@@ -227,7 +227,8 @@ struct entry {
 static struct entry entry_of(const struct lb_vllm_choice *choice, int64_t i, bool echo) {
     int64_t n = echo ? choice->n : 0;
     if (i >= n) {
-        return (struct entry){choice->generated, &choice->next, 0, choice->generated_logprob};
+        return (struct entry){choice->generated[i - n], &choice->next, i - n,
+                              choice->generated_logprobs[i - n]};
     }
     if (i == 0) {
         return (struct entry){.id = choice->ids[0]};
@@ -335,7 +336,7 @@ void lb_vllm_put_choice(struct lb_vllm_writer *writer, const struct lb_vllm_comp
     }
     if (request->return_token_ids) {
         put_ids(writer, "prompt_token_ids", choice->ids, choice->n);
-        put_ids(writer, "token_ids", &choice->generated, choice->n_generated);
+        put_ids(writer, "token_ids", choice->generated, choice->n_generated);
     }
     put(writer, "}");
     lb_buf_finish(&texts.text);

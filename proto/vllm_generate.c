@@ -158,11 +158,13 @@ static void put_token(struct lb_vllm_writer *writer, int32_t id, float logprob) 
 static void put_content(struct lb_vllm_writer *writer, const struct lb_vllm_choice *choice, int64_t k) {
     lb_buf_append_str(writer->buf, "{\"content\":[");
     for (int64_t i = 0; i < choice->n_generated; i++) {
-        put_token(writer, choice->generated, choice->generated_logprob);
+        lb_buf_append_str(writer->buf, i > 0 ? "," : "");
+        put_token(writer, choice->generated[i], choice->generated_logprobs[i]);
         lb_buf_append_str(writer->buf, ",\"top_logprobs\":[");
         for (int64_t j = 0; j < k && j < choice->next.k; j++) {
             lb_buf_append_str(writer->buf, j > 0 ? "," : "");
-            put_token(writer, choice->next.top_ids[j], choice->next.top_logprobs[j]);
+            put_token(writer, choice->next.top_ids[i * choice->next.k + j],
+                      choice->next.top_logprobs[i * choice->next.k + j]);
             lb_buf_append_str(writer->buf, "}");
         }
         lb_buf_append_str(writer->buf, "]}");
@@ -183,8 +185,8 @@ void lb_vllm_put_generate(struct lb_vllm_writer *writer, const char *id,
         lb_buf_append_str(buf, "null");
     }
     lb_buf_printf(buf, ",\"finish_reason\":\"%s\",\"token_ids\":[", choice->stopped ? "stop" : "length");
-    if (choice->n_generated > 0) {
-        lb_buf_printf(buf, "%d", choice->generated);
+    for (int64_t i = 0; i < choice->n_generated; i++) {
+        lb_buf_printf(buf, i > 0 ? ",%d" : "%d", choice->generated[i]);
     }
     lb_buf_append_str(buf, "]}],\"prompt_logprobs\":");
     if (request->sampling.prompt_logprobs != LB_VLLM_NO_LOGPROBS) {

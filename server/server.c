@@ -193,9 +193,10 @@ static enum lb_status start_parts(struct lb_server *server, const struct lb_opti
     server->engine = server->batcher ? lb_engine_create(server->batcher, server->metrics, server->known,
                                                         LEAST_TAPE(server->memory_limit))
                                      : NULL;
+    server->writer = server->engine ? lb_writer_create(server->engine, server->metrics) : NULL;
     server->repository = lb_repository_create(prove, server);
     server->auth = lb_auth_create();
-    if (!server->budget || !server->metrics || !server->clients || !server->batcher || !server->engine ||
+    if (!server->budget || !server->metrics || !server->clients || !server->batcher || !server->writer ||
         !server->repository || !server->auth) {
         return lb_fail(detail, LB_E_NOMEM, "out of memory while starting");
     }
@@ -203,7 +204,10 @@ static enum lb_status start_parts(struct lb_server *server, const struct lb_opti
     if (status == LB_OK) {
         status = lb_auth_load(server->auth, options->token_file, options->admin_token_file, detail);
     }
-    return status == LB_OK ? lb_engine_start(server->engine, detail) : status;
+    if (status == LB_OK) {
+        status = lb_engine_start(server->engine, detail);
+    }
+    return status == LB_OK ? lb_writer_start(server->writer, detail) : status;
 }
 
 /* The socket that was handed over, else the address of the options. */
@@ -357,6 +361,7 @@ static void drain(struct lb_server *server, uint64_t until) {
 void lb_server_stop(struct lb_server *server) {
     uint64_t until = lb_now_ns() + (uint64_t)server->options->drain_s * LB_SECOND_NS;
     atomic_store(&server->draining, true);
+    lb_writer_close(server->writer, until); /* the worker computes for it as long as the batcher is open */
     if (server->http) {
         drain(server, until);
     } else if (server->batcher) {
@@ -377,6 +382,7 @@ void lb_server_stop(struct lb_server *server) {
     }
     lb_listener_close(&server->listener);
     lb_repository_destroy(server->repository);
+    lb_writer_destroy(server->writer);
     lb_engine_destroy(server->engine);
     lb_batcher_destroy(server->batcher);
     lb_known_destroy(server->known);

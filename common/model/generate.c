@@ -22,9 +22,10 @@ struct text {
 };
 
 /* All that are, in the order of the cache's sequences, and the workspace of a step. */
-struct batch {
+struct lb_generator {
     const struct lb_model *model;
-    struct lb_tape *tape;
+    struct lb_tape *tape;   /* of the step */
+    struct lb_arena memory; /* of all below but the cache */
     struct lb_kv kv;
     struct text *texts;
     int64_t n, v;
@@ -83,7 +84,7 @@ int32_t lb_generate_draw(const struct lb_generate_args *a, struct lb_rng *rng, c
 /* Copies the logits of last rows to their text's. */
 static void take_logits(void *context, int64_t row, int64_t n, int64_t id, int64_t n_ids, const float *z,
                         int64_t ldz) {
-    struct batch *b = context;
+    struct lb_generator *b = context;
     int64_t s = 0;
     for (int64_t i = 0; i < n; i++) {
         while (b->offsets[s + 1] <= row + i) {
@@ -95,7 +96,7 @@ static void take_logits(void *context, int64_t row, int64_t n, int64_t id, int64
 
 /* Runs the ids through the model, behind what the cache holds; next of each text is the id drawn after its
  * last. */
-static enum lb_status step(struct batch *b) {
+static enum lb_status step(struct lb_generator *b) {
     struct lb_input in = {.ragged = {b->n, b->offsets}, .ids = b->ids};
     for (int64_t s = 0; s < b->n; s++) {
         b->first[s] = b->offsets[s + 1] - b->offsets[s] - 1;
@@ -115,7 +116,7 @@ static enum lb_status step(struct batch *b) {
 
 /* What goes through the model next of a text that goes on, the cache's sequence n: its new id, or all of it
  * where keys have to be turned anew. */
-static int64_t next_ids(struct batch *b, struct text *text, int64_t n, int32_t *out) {
+static int64_t next_ids(struct lb_generator *b, struct text *text, int64_t n, int32_t *out) {
     if (text->so_far != NULL) {
         text->so_far[text->length++] = text->next;
         if (lb_model_turns_anew(b->model, text->length)) {
@@ -129,14 +130,13 @@ static int64_t next_ids(struct batch *b, struct text *text, int64_t n, int32_t *
 }
 
 /* Gives each text's id, and makes the next ids of those that go on; the others leave. */
-static enum lb_status give(struct batch *b, lb_generate_batch_fn fn, void *context) {
-    enum lb_status status = LB_OK;
+static void give(struct lb_generator *b, lb_generator_fn fn, void *context) {
     int64_t n = 0;
-    for (int64_t s = 0; s < b->n && status == LB_OK; s++) {
+    for (int64_t s = 0; s < b->n; s++) {
         struct text *text = &b->texts[s];
-        bool stops = text->args->ends != NULL && lb_ends_has(text->args->ends, text->next);
-        status = stops ? LB_OK : fn(context, text->prompt, text->next);
-        if (stops || --text->left == 0) {
+        bool ends = text->args->ends != NULL && lb_ends_has(text->args->ends, text->next);
+        bool goes_on = fn(context, text->prompt, text->next, ends, b->z + s * b->v);
+        if (!goes_on || ends || --text->left == 0) {
             lb_kv_drop(&b->kv, n);
             continue;
         }
@@ -144,7 +144,6 @@ static enum lb_status give(struct batch *b, lb_generate_batch_fn fn, void *conte
         b->texts[n++] = *text;
     }
     b->n = n;
-    return status;
 }
 
 static enum lb_status check(const struct lb_model *model, const struct lb_generate_prompt *prompt, int64_t i,
@@ -171,7 +170,7 @@ static enum lb_status check(const struct lb_model *model, const struct lb_genera
 }
 
 /* The texts that have anything to come, and their prompts as the first step. capacity [n] is scratch. */
-static enum lb_status begin(struct batch *b, const struct lb_generate_prompt *prompts, int64_t n,
+static enum lb_status begin(struct lb_generator *b, const struct lb_generate_prompt *prompts, int64_t n,
                             int64_t *capacity) {
     int64_t limit = lb_model_config(b->model)->max_position_embeddings, total = 0;
     for (int64_t i = 0; i < n; i++) {
@@ -191,8 +190,8 @@ static enum lb_status begin(struct batch *b, const struct lb_generate_prompt *pr
 }
 
 /* Where keys have to be turned anew at some length: room for all ids of all texts. */
-static bool keep_ids(struct batch *b, const struct lb_generate_prompt *prompts, const int64_t *capacity,
-                     struct lb_arena *memory) {
+static bool keep_ids(struct lb_generator *b, const struct lb_generate_prompt *prompts,
+                     const int64_t *capacity, struct lb_arena *memory) {
     int64_t total = 0, longest = 0;
     for (int64_t s = 0; s < b->n; s++) {
         total += capacity[s];
@@ -221,10 +220,9 @@ static bool keep_ids(struct batch *b, const struct lb_generate_prompt *prompts, 
     return true;
 }
 
-enum lb_status lb_generate_batch(const struct lb_model *model, const struct lb_generate_prompt *prompts,
-                                 int64_t n, lb_generate_batch_fn fn, void *context,
-                                 struct lb_detail *detail) {
-    struct batch b = {.model = model, .v = lb_model_config(model)->vocab_size};
+enum lb_status lb_generator_create(const struct lb_model *model, const struct lb_generate_prompt *prompts,
+                                   int64_t n, struct lb_generator **out, struct lb_detail *detail) {
+    int64_t v = lb_model_config(model)->vocab_size;
     size_t rows = 0, numbers = 0;
     if (lb_model_check_tap(model, LB_TAP_ATTENTION, 0, NULL) != LB_OK) {
         return lb_fail(detail, LB_E_UNSUPPORTED, "a classifier generates no text");
@@ -236,37 +234,111 @@ enum lb_status lb_generate_batch(const struct lb_model *model, const struct lb_g
         }
         rows += (size_t)prompts[i].n;
     }
-    if (n < 1 || rows > INT32_MAX || !lb_mul_size((size_t)n, (size_t)b.v, &numbers)) {
+    if (n < 1 || rows > INT32_MAX || !lb_mul_size((size_t)n, (size_t)v, &numbers)) {
         return lb_fail(detail, LB_E_ARG, "%lld prompts of %zu tokens can't be one batch", (long long)n, rows);
     }
-    struct lb_arena memory;
-    lb_arena_init(&memory, GENERATE_BYTES);
-    int64_t *capacity = lb_arena_array(&memory, (size_t)n, sizeof *capacity);
-    b.tape = lb_tape_create(GENERATE_BYTES);
-    b.texts = lb_arena_array(&memory, (size_t)n, sizeof *b.texts);
-    b.ids = lb_arena_array(&memory, rows, sizeof *b.ids);
-    b.offsets = lb_arena_zarray(&memory, (size_t)n + 1, sizeof *b.offsets);
-    b.first = lb_arena_array(&memory, (size_t)n, sizeof *b.first);
-    b.z = lb_arena_array(&memory, numbers, sizeof *b.z);
-    b.top_ids = lb_arena_array(&memory, numbers, sizeof *b.top_ids);
-    b.top = lb_arena_array(&memory, numbers, sizeof *b.top);
-    bool ok = capacity != NULL && b.tape != NULL && b.texts != NULL && b.ids != NULL && b.offsets != NULL &&
-              b.first != NULL && b.z != NULL && b.top_ids != NULL && b.top != NULL;
-    enum lb_status status = ok ? begin(&b, prompts, n, capacity) : LB_E_NOMEM;
-    status = status == LB_OK && !keep_ids(&b, prompts, capacity, &memory) ? LB_E_NOMEM : status;
-    enum lb_status given = LB_OK; /* what fn says */
-    while (status == LB_OK && given == LB_OK && b.n > 0) {
-        status = step(&b);
-        given = status == LB_OK ? give(&b, fn, context) : LB_OK;
+    struct lb_generator *b = lb_calloc(1, sizeof *b);
+    if (b == NULL) {
+        return lb_fail(detail, LB_E_NOMEM, "no memory to go on with %lld prompts", (long long)n);
+    }
+    b->model = model;
+    b->v = v;
+    lb_arena_init(&b->memory, GENERATE_BYTES);
+    int64_t *capacity = lb_arena_array(&b->memory, (size_t)n, sizeof *capacity);
+    b->texts = lb_arena_array(&b->memory, (size_t)n, sizeof *b->texts);
+    b->ids = lb_arena_array(&b->memory, rows, sizeof *b->ids);
+    b->offsets = lb_arena_zarray(&b->memory, (size_t)n + 1, sizeof *b->offsets);
+    b->first = lb_arena_array(&b->memory, (size_t)n, sizeof *b->first);
+    b->z = lb_arena_array(&b->memory, numbers, sizeof *b->z);
+    b->top_ids = lb_arena_array(&b->memory, numbers, sizeof *b->top_ids);
+    b->top = lb_arena_array(&b->memory, numbers, sizeof *b->top);
+    bool ok = capacity != NULL && b->texts != NULL && b->ids != NULL && b->offsets != NULL &&
+              b->first != NULL && b->z != NULL && b->top_ids != NULL && b->top != NULL;
+    enum lb_status status = ok ? begin(b, prompts, n, capacity) : LB_E_NOMEM;
+    status = status == LB_OK && !keep_ids(b, prompts, capacity, &b->memory) ? LB_E_NOMEM : status;
+    if (status != LB_OK) {
+        lb_generator_destroy(b);
+        return lb_fail(detail, status, "no memory to go on with %lld prompts of %zu tokens", (long long)n,
+                       rows);
+    }
+    *out = b;
+    return LB_OK;
+}
+
+size_t lb_generator_bytes(const struct lb_model *model, const struct lb_generate_prompt *prompts, int64_t n) {
+    const struct lb_config *c = lb_model_config(model);
+    size_t position =
+        (size_t)(c->num_key_value_heads * c->head_dim * c->num_hidden_layers) * 2 * sizeof(float);
+    size_t bytes = 0;
+    for (int64_t i = 0; i < n; i++) {
+        int64_t room = c->max_position_embeddings - prompts[i].n;
+        int64_t left = prompts[i].args.max_new_tokens < room ? prompts[i].args.max_new_tokens : room;
+        size_t positions = (size_t)(prompts[i].n + (left > 0 ? left : 0));
+        bytes += positions * (position + 3 * sizeof(int32_t)) + 3 * (size_t)c->vocab_size * sizeof(float);
+    }
+    return bytes;
+}
+
+int64_t lb_generator_left(const struct lb_generator *generator) {
+    return generator->n;
+}
+
+enum lb_status lb_generator_step(struct lb_generator *generator, struct lb_tape *tape, lb_generator_fn fn,
+                                 void *context) {
+    generator->tape = tape;
+    enum lb_status status = generator->n > 0 ? step(generator) : LB_OK;
+    if (status == LB_OK) {
+        give(generator, fn, context);
+    }
+    return status;
+}
+
+void lb_generator_destroy(struct lb_generator *generator) {
+    if (generator != NULL) {
+        lb_kv_finish(&generator->kv);
+        lb_arena_finish(&generator->memory);
+        lb_free(generator);
+    }
+}
+
+/* ---- in one go ---- */
+
+/* Whom lb_generate_batch tells. */
+struct taker {
+    lb_generate_batch_fn fn;
+    void *context;
+    enum lb_status given; /* what fn says */
+};
+
+static bool take(void *context, int64_t i, int32_t id, bool ends, const float *z) {
+    struct taker *taker = context;
+    (void)z;
+    if (!ends && taker->given == LB_OK) {
+        taker->given = taker->fn(taker->context, i, id);
+    }
+    return taker->given == LB_OK;
+}
+
+enum lb_status lb_generate_batch(const struct lb_model *model, const struct lb_generate_prompt *prompts,
+                                 int64_t n, lb_generate_batch_fn fn, void *context,
+                                 struct lb_detail *detail) {
+    struct taker taker = {fn, context, LB_OK};
+    struct lb_generator *generator = NULL;
+    enum lb_status status = lb_generator_create(model, prompts, n, &generator, detail);
+    if (status != LB_OK) {
+        return status;
+    }
+    struct lb_tape *tape = lb_tape_create(GENERATE_BYTES);
+    status = tape != NULL ? LB_OK : LB_E_NOMEM;
+    while (status == LB_OK && taker.given == LB_OK && lb_generator_left(generator) > 0) {
+        status = lb_generator_step(generator, tape, take, &taker);
     }
     if (status == LB_E_NOMEM || status == LB_E_LIMIT) {
-        (void)lb_fail(detail, status, "no memory to go on with %lld prompts of %zu tokens", (long long)n,
-                      rows);
+        (void)lb_fail(detail, status, "no memory to go on with %lld prompts", (long long)n);
     }
-    lb_kv_finish(&b.kv);
-    lb_tape_destroy(b.tape);
-    lb_arena_finish(&memory);
-    return status == LB_OK ? given : status;
+    lb_tape_destroy(tape);
+    lb_generator_destroy(generator);
+    return status == LB_OK ? taker.given : status;
 }
 
 /* One for lb_generate. */

@@ -4,6 +4,7 @@
 
 #include "common/base/rng.h"
 #include "common/model/model.h"
+#include "common/nn/tape.h"
 #include "common/text/tokenizer.h"
 
 struct lb_generate_args {
@@ -50,5 +51,28 @@ LB_NODISCARD enum lb_status lb_generate_batch(const struct lb_model *model,
                                               const struct lb_generate_prompt *prompts, int64_t n,
                                               lb_generate_batch_fn fn, void *context,
                                               struct lb_detail *detail);
+
+/* The same step by step, for those who have something else to do in between. One thread at a time. */
+struct lb_generator;
+
+/* Called with each new id of prompt i, which ends says is one of its args->ends, and the logits z [V] that it
+ * was drawn from. False: the prompt's text is over, as it is after an end. */
+typedef bool (*lb_generator_fn)(void *context, int64_t i, int32_t id, bool ends, const float *z);
+
+/* Prompts are borrowed until it is destroyed. As lb_generate_batch: LB_E_ARG, LB_E_UNSUPPORTED, LB_E_NOMEM.
+ */
+LB_NODISCARD enum lb_status lb_generator_create(const struct lb_model *model,
+                                                const struct lb_generate_prompt *prompts, int64_t n,
+                                                struct lb_generator **out, struct lb_detail *detail);
+/* Bytes that one holds, about. */
+size_t lb_generator_bytes(const struct lb_model *model, const struct lb_generate_prompt *prompts, int64_t n);
+/* Texts that go on; 0: nothing more comes. */
+int64_t lb_generator_left(const struct lb_generator *generator);
+/* One id more of each: all prompts go through the model at the first step, one position of each later. The
+ * tape is free for it. LB_E_NOMEM, LB_E_LIMIT: what the tape says. */
+LB_NODISCARD enum lb_status lb_generator_step(struct lb_generator *generator, struct lb_tape *tape,
+                                              lb_generator_fn fn, void *context);
+/* Accepts NULL. */
+void lb_generator_destroy(struct lb_generator *generator);
 
 #endif

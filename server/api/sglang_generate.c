@@ -179,7 +179,7 @@ static bool decode(struct lb_exchange *x, struct asked *asked) {
 static bool prepare(struct lb_server *server, struct lb_exchange *x) {
     struct asked *asked = lb_vllm_begin(server, x, sizeof *asked);
     return asked && decode(x, asked) && lb_vllm_find_model(x, asked->request.model) &&
-           lb_vllm_check(x, &asked->request.sampling, "max_new_tokens") &&
+           lb_vllm_check(x, &asked->request.sampling, "max_new_tokens", 1) &&
            lb_vllm_encode(x, &asked->request.prompts, true) && plan(server, x, asked) &&
            lb_vllm_planned(server, x, asked->answer_bytes);
 }
@@ -208,8 +208,8 @@ static bool answer_of(const struct lb_sglang_generate *request, const struct lb_
     out->n = n;
     out->first = first;
     out->next = choice.next;
-    out->next_id = choice.generated;
-    out->next_logprob = choice.generated_logprob;
+    out->next_id = choice.generated[0];
+    out->next_logprob = choice.generated_logprobs[0];
     out->n_generated = request->sampling.max_tokens;
     out->n_scores = k;
     if (first < n) {

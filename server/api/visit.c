@@ -12,6 +12,7 @@ void lb_visit_free(void *user) {
     if (visit->stream) {
         visit->stream_end(visit->stream);
     }
+    lb_writing_destroy(visit->writing);
     lb_job_destroy(visit->job);
     lb_hosted_release(visit->hosted);
     lb_visit_leave(visit);

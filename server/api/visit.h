@@ -5,6 +5,7 @@
 #include "server/api/routes.h"
 #include "server/engine/batcher.h"
 #include "server/engine/engine.h"
+#include "server/engine/writer.h"
 #include "server/http/auth.h"
 #include "server/http/budget.h"
 #include "server/http/http.h"
@@ -27,6 +28,7 @@ struct lb_server {
     struct lb_clients *clients; /* who has been asking */
     struct lb_batcher *batcher;
     struct lb_engine *engine;
+    struct lb_writer *writer;
     struct lb_repository *repository;
     struct lb_listener listener;
     struct lb_http *http;
@@ -53,6 +55,7 @@ struct lb_visit {
     struct lb_hosted *hosted;           /* a reference, once the model is known; NULL */
     struct lb_job *job;                 /* of an infer request; owned */
     _Atomic(struct lb_job *) submitted; /* the job, once the batcher may have it: what to cancel */
+    struct lb_writing *writing;         /* of a text that is gone on with; owned */
     void *stream;                       /* of an answer that is made while it is sent; in the arena */
     void (*stream_end)(void *stream);   /* called at the end; NULL without a stream */
     struct lb_load_order *order;        /* of a load or unload request; in the arena */

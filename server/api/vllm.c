@@ -111,7 +111,9 @@ bool lb_vllm_planned(struct lb_server *server, struct lb_exchange *x, size_t ans
     const struct lb_visit *visit = x->user;
     lb_buf_finish(&x->body);
     lb_unhold(&x->memory, x->memory.bytes);
-    return lb_submit_hold(server, x, x->arena.used + lb_submit_job_bytes(visit->job) + answer_bytes);
+    size_t written = visit->writing ? lb_writing_bytes(visit->writing) : 0;
+    return lb_submit_hold(server, x,
+                          x->arena.used + lb_submit_job_bytes(visit->job) + written + answer_bytes);
 }
 
 /* A name for an answer: prefix, then the id that the body gave, else the request's. NULL when out of memory.

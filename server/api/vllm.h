@@ -5,8 +5,8 @@
 #include "proto/vllm.h"
 #include "server/api/visit.h"
 
-/* Most tokens that one request may have generated. */
-#define LB_VLLM_MAX_TOKENS 1
+/* Most tokens behind each prompt that a request may ask for. */
+#define LB_VLLM_MAX_TOKENS 65536
 
 /* Memory for each byte of a text that becomes ids: its pieces and those; of ids that become text too. */
 #define LB_VLLM_WORK_BYTES 16
@@ -57,8 +57,11 @@ int32_t *lb_vllm_scores(struct lb_server *server, struct lb_exchange *exchange, 
                         struct lb_vllm_matrix *matrix);
 
 /* Whether the visit's model and this daemon can do that at all; false after an error. key: how the request
- * calls max_tokens. */
-bool lb_vllm_check(struct lb_exchange *exchange, const struct lb_vllm_sampling *sampling, const char *key);
+ * calls max_tokens, of which most are possible. */
+bool lb_vllm_check(struct lb_exchange *exchange, const struct lb_vllm_sampling *sampling, const char *key,
+                   int64_t most);
+/* The request's seed, or any. */
+uint64_t lb_vllm_seed(const struct lb_exchange *exchange, const struct lb_vllm_sampling *sampling);
 /* The visit's job: top k, with scored the next tokens' log-probabilities, and what sampling asks for. False
  * after an error. */
 bool lb_vllm_plan(struct lb_server *server, struct lb_exchange *exchange,
@@ -75,6 +78,20 @@ struct lb_vllm_rows lb_vllm_rows_of(const struct lb_job *job, int64_t b, int64_t
 /* What comes behind sequence b: which id, and whether the text ends there. */
 void lb_vllm_choose(const struct lb_job *job, const struct lb_vllm_sampling *sampling, int64_t b,
                     struct lb_vllm_choice *choice);
+
+/* ---- more than one token ---- */
+
+/* The visit's writing, which goes on with the sequences of its job; k: of the likeliest that are listed with
+ * each token. Holds memory for it. False after an error. */
+bool lb_vllm_plan_writing(struct lb_server *server, struct lb_exchange *exchange,
+                          const struct lb_vllm_sampling *sampling, const char *key, int64_t k);
+/* Has it written. The exchange is not the caller's any more; finish answers it. */
+void lb_vllm_write(struct lb_server *server, struct lb_exchange *exchange,
+                   void (*finish)(struct lb_server *server, struct lb_exchange *exchange));
+/* First in finish: false, and answered, when it failed. */
+bool lb_vllm_is_written(struct lb_exchange *exchange);
+/* What came behind sequence b. */
+void lb_vllm_take_written(const struct lb_writing *writing, int64_t b, struct lb_vllm_choice *choice);
 
 /* Appends the text of a token that was generated; none of a special one that is to be skipped. */
 void lb_vllm_put_generated(const struct lb_tokenizer *tokenizer, const struct lb_vllm_sampling *sampling,

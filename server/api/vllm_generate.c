@@ -80,7 +80,7 @@ static bool plan(struct lb_server *server, struct lb_exchange *x, struct asked *
 static bool prepare(struct lb_server *server, struct lb_exchange *x) {
     struct asked *asked = lb_vllm_begin(server, x, sizeof *asked);
     return asked && decode(x, asked) && lb_vllm_find_model(x, asked->request.model) &&
-           lb_vllm_check(x, &asked->request.sampling, "max_tokens") && plan(server, x, asked) &&
+           lb_vllm_check(x, &asked->request.sampling, "max_tokens", 1) && plan(server, x, asked) &&
            lb_vllm_planned(server, x, asked->answer_bytes);
 }
 

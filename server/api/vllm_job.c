@@ -13,16 +13,16 @@
 /* Bytes of an answer for one id with its log-probability in vLLM's form, about. */
 #define ENTRY_BYTES 96
 
-bool lb_vllm_check(struct lb_exchange *x, const struct lb_vllm_sampling *sampling, const char *key) {
+bool lb_vllm_check(struct lb_exchange *x, const struct lb_vllm_sampling *sampling, const char *key,
+                   int64_t most) {
     const struct lb_hosted *hosted = ((struct lb_visit *)x->user)->hosted;
     int64_t v = lb_hosted_vocab(hosted);
     if (!lb_model_is_causal(hosted->model) || lb_model_is_classifier(hosted->model)) {
         lb_reply_error(x, 400, "model %s does not write text", hosted->name);
-    } else if (sampling->max_tokens > LB_VLLM_MAX_TOKENS) {
+    } else if (sampling->max_tokens > most) {
         lb_reply_error(x, 400,
-                       "request: %s is %lld (given, or as it is by default); this server scores texts and "
-                       "generates at most %d token: give 0 or 1",
-                       key, (long long)sampling->max_tokens, LB_VLLM_MAX_TOKENS);
+                       "request: %s is %lld (given, or as it is by default); at most %lld is possible here",
+                       key, (long long)sampling->max_tokens, (long long)most);
     } else if (sampling->prompt_logprobs == LB_VLLM_ALL_LOGPROBS && v > LB_MAX_TOP_K) {
         lb_reply_error(x, 400,
                        "request: prompt_logprobs is -1, which is all %lld ids of this model; at most %d are "
@@ -34,8 +34,11 @@ bool lb_vllm_check(struct lb_exchange *x, const struct lb_vllm_sampling *samplin
     return false;
 }
 
-static uint64_t any_seed(const struct lb_exchange *x) {
+uint64_t lb_vllm_seed(const struct lb_exchange *x, const struct lb_vllm_sampling *sampling) {
     uint64_t seed;
+    if (sampling->has_seed) {
+        return sampling->seed;
+    }
     return getrandom(&seed, sizeof seed, 0) == (ssize_t)sizeof seed ? seed : x->started_ns;
 }
 
@@ -126,8 +129,8 @@ bool lb_vllm_plan(struct lb_server *server, struct lb_exchange *x, const struct 
     const struct lb_job_draw draw = {.temperature = sampling->temperature,
                                      .top_k = sampling->top_k,
                                      .top_p = sampling->top_p,
-                                     .seed = sampling->has_seed ? sampling->seed : any_seed(x)};
-    bool drawn = sampling->temperature > 0 && sampling->max_tokens > 0;
+                                     .seed = lb_vllm_seed(x, sampling)};
+    bool drawn = sampling->temperature > 0 && sampling->max_tokens == 1;
     return lb_submit_plan(server, x, &infer, drawn ? &draw : NULL);
 }
 
@@ -159,14 +162,14 @@ struct lb_vllm_rows lb_vllm_rows_of(const struct lb_job *job, int64_t b, int64_t
 void lb_vllm_choose(const struct lb_job *job, const struct lb_vllm_sampling *sampling, int64_t b,
                     struct lb_vllm_choice *choice) {
     choice->n_generated = 1;
-    choice->generated = job->draw ? job->draw->ids[b] : choice->next.top_ids[0];
-    choice->generated_logprob = job->draw ? job->draw->logprobs[b] : choice->next.top_logprobs[0];
-    choice->stopped =
-        !sampling->ignore_eos && lb_ends_has(lb_model_ends(job->model->model), choice->generated);
+    choice->generated = job->draw ? &job->draw->ids[b] : choice->next.top_ids;
+    choice->generated_logprobs = job->draw ? &job->draw->logprobs[b] : choice->next.top_logprobs;
+    int32_t id = choice->generated[0];
+    choice->stopped = !sampling->ignore_eos && lb_ends_has(lb_model_ends(job->model->model), id);
     for (size_t i = 0; i < sampling->n_stop_ids && !choice->stopped; i++) {
-        if (sampling->stop_ids[i] == choice->generated) {
+        if (sampling->stop_ids[i] == id) {
             choice->stopped = true;
-            choice->stop_id = choice->generated;
+            choice->stop_id = id;
         }
     }
 }

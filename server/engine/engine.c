@@ -295,6 +295,23 @@ static bool on_worker(void *context, void (*call)(void *argument), void *argumen
     return lb_batcher_call(engine->batcher, call, argument);
 }
 
+struct lending {
+    struct lb_engine *engine;
+    void (*call)(void *argument, struct lb_tape *tape);
+    void *argument;
+};
+
+static void lend(void *argument) {
+    const struct lending *lending = argument;
+    lending->call(lending->argument, lending->engine->tape);
+}
+
+bool lb_engine_lend(struct lb_engine *engine, void (*call)(void *argument, struct lb_tape *tape),
+                    void *argument) {
+    struct lending lending = {engine, call, argument};
+    return on_worker(engine, lend, &lending);
+}
+
 enum lb_status lb_engine_self_test(struct lb_engine *engine, struct lb_hosted *hosted,
                                    struct lb_detail *detail) {
     struct lb_self_test_result result = {0};

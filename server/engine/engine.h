@@ -39,6 +39,11 @@ LB_NODISCARD enum lb_status lb_engine_admit(struct lb_engine *engine, struct lb_
  */
 LB_NODISCARD enum lb_status lb_engine_self_test(struct lb_engine *engine, struct lb_hosted *hosted,
                                                 struct lb_detail *detail);
+/* Runs call on the worker between two batches, with its tape, and waits for it; any thread but the worker.
+ * False once the worker has left: nothing was run. */
+struct lb_tape;
+bool lb_engine_lend(struct lb_engine *engine, void (*call)(void *argument, struct lb_tape *tape),
+                    void *argument);
 /* Most bytes of tape, now and from now on; raising only. Any thread but the worker. */
 size_t lb_engine_tape_bytes(struct lb_engine *engine);
 void lb_engine_limit(struct lb_engine *engine, size_t tape_bytes);

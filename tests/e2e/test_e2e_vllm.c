@@ -14,6 +14,7 @@
 #include "proto/outputs.h"
 #include "tests/support/tiny_model.h"
 
+#include <math.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -306,6 +307,122 @@ static void test_drawn(void **state) {
     json_decref(greedy);
 }
 
+#define WRITTEN 7
+
+/* Asks for more than one token, of the prompts together or of one alone. */
+static json_t *write_on(int alone, const char *keys) {
+    char body[4096];
+    json_t *list = NULL;
+    assert_int_equal(lb_json_parse(prompts(), strlen(prompts()), 0, "prompts", &list, NULL), LB_OK);
+    char *one = json_dumps(alone < 0 ? list : json_array_get(list, (size_t)alone), JSON_COMPACT);
+    snprintf(body, sizeof body,
+             "{\"model\":\"teacher\",\"prompt\":%s,\"max_tokens\":%d,\"return_token_ids\":true,"
+             "\"ignore_eos\":true%s}",
+             one, WRITTEN, keys);
+    free(one);
+    json_decref(list);
+    return ask(&daemon_, "/v1/completions", "", body, 200);
+}
+
+/* Each token is what /v2 says comes next, with its log-probability; so are the likeliest beside it. A text
+ * that is read token by token rounds otherwise than one that is read at once. */
+static void test_written(void **state) {
+    (void)state;
+    json_t *answer = write_on(-1, ",\"temperature\":0,\"logprobs\":2,\"return_tokens_as_token_ids\":true");
+    assert_int_equal(json_integer_value(in(answer, "usage", "completion_tokens")), B * WRITTEN);
+    for (int b = 0; b < B; b++) {
+        const json_t *choice = choice_of(answer, (size_t)b), *list = json_object_get(choice, "token_ids");
+        const json_t *own = in(choice, "logprobs", "token_logprobs"),
+                     *top = in(choice, "logprobs", "top_logprobs");
+        int32_t all[T + WRITTEN];
+        int n = lengths[b];
+        assert_int_equal(json_array_size(list), WRITTEN);
+        assert_int_equal(json_array_size(own), WRITTEN);
+        memcpy(all, ids + (ptrdiff_t)b * T, (size_t)n * sizeof *all);
+        for (int t = 0; t < WRITTEN; t++) {
+            all[n + t] = (int32_t)json_integer_value(json_array_get(list, (size_t)t));
+        }
+        struct lb_ask of;
+        lb_ask_ids(&of, 1, n + WRITTEN, all);
+        of.request.top_k = K;
+        lb_ask_output(&of, "logits.topk_ids", LB_DT_NONE, true);
+        lb_ask_output(&of, "logprobs.topk_values", LB_DT_NONE, true);
+        lb_ask_send_ok(&daemon_, "teacher", &of, "");
+        for (int t = 0; t < WRITTEN; t++) {
+            int64_t row = n + t - 1;
+            char name[32];
+            assert_int_equal(all[n + t], integer(&of, 0, row * K));
+            assert_true(fabsf(number(json_array_get(own, (size_t)t)) - real(&of, 1, row * K)) < 1e-5f);
+            assert_int_equal(json_object_size(json_array_get(top, (size_t)t)), 2);
+            snprintf(name, sizeof name, "token_id:%d", integer(&of, 0, row * K + 1));
+            assert_true(fabsf(number(json_object_get(json_array_get(top, (size_t)t), name)) -
+                              real(&of, 1, row * K + 1)) < 1e-5f);
+        }
+        lb_ask_finish(&of);
+    }
+    json_decref(answer);
+}
+
+/* A text depends on its prompt and the seed alone: not on others, nor on what else is told. */
+static void test_written_alike(void **state) {
+    (void)state;
+    json_t *all = write_on(-1, ",\"temperature\":1.5,\"seed\":9"),
+           *other = write_on(-1, ",\"temperature\":1.5,\"seed\":10");
+    int unlike = 0;
+    for (int b = 0; b < B; b++) {
+        json_t *alone =
+            write_on(b, ",\"temperature\":1.5,\"seed\":9,\"echo\":true,\"logprobs\":1,\"prompt_logprobs\":1");
+        const json_t *choice = choice_of(alone, 0),
+                     *list = json_object_get(choice_of(all, (size_t)b), "token_ids");
+        assert_true(json_equal(list, json_object_get(choice, "token_ids")));
+        unlike += !json_equal(list, json_object_get(choice_of(other, (size_t)b), "token_ids"));
+        assert_int_equal(json_array_size(in(choice, "logprobs", "tokens")), lengths[b] + WRITTEN);
+        assert_int_equal(json_array_size(json_object_get(choice, "prompt_logprobs")), lengths[b]);
+        const char *text = json_string_value(json_object_get(choice, "text")),
+                   *written = json_string_value(json_object_get(choice_of(all, (size_t)b), "text"));
+        size_t len = strlen(text), n = strlen(written);
+        assert_true(len >= n && strcmp(text + len - n, written) == 0);
+        json_decref(alone);
+    }
+    assert_true(unlike > 0);
+    json_decref(all);
+    json_decref(other);
+}
+
+/* A stop that lies across tokens cuts the text where it begins, and ends it. */
+static void test_written_stops(void **state) {
+    (void)state;
+    json_t *whole = ask(&daemon_, "/v1/completions", "",
+                        "{\"model\":\"teacher\",\"prompt\":[64,65],\"max_tokens\":7,\"temperature\":0,"
+                        "\"ignore_eos\":true,\"skip_special_tokens\":false,\"return_token_ids\":true,"
+                        "\"return_tokens_as_token_ids\":true}",
+                        200);
+    const char *text = json_string_value(json_object_get(choice_of(whole, 0), "text"));
+    assert_true(strlen(text) >= 4);
+    char stop[8] = "", body[500];
+    size_t at = strlen(text) / 2 - 1;
+    snprintf(stop, sizeof stop, "%.2s", text + at);
+    if (stop[0] == '"' || stop[0] == '\\' || stop[1] == '"' || stop[1] == '\\') {
+        fail_msg("the text can't be a stop as it is: %s", text);
+    }
+    at = (size_t)(strstr(text, stop) - text);
+    for (int include = 0; include < 2; include++) {
+        snprintf(body, sizeof body,
+                 "{\"model\":\"teacher\",\"prompt\":[64,65],\"max_tokens\":7,\"temperature\":0,"
+                 "\"ignore_eos\":true,\"skip_special_tokens\":false,\"stop\":[\"nowhere\",\"%s\"],"
+                 "\"include_stop_str_in_output\":%s}",
+                 stop, include ? "true" : "false");
+        json_t *cut = ask(&daemon_, "/v1/completions", "", body, 200);
+        const char *kept = json_string_value(json_object_get(choice_of(cut, 0), "text"));
+        assert_int_equal(strlen(kept), at + (include ? strlen(stop) : 0));
+        assert_memory_equal(kept, text, strlen(kept));
+        assert_string_equal(json_string_value(json_object_get(choice_of(cut, 0), "finish_reason")), "stop");
+        assert_string_equal(json_string_value(json_object_get(choice_of(cut, 0), "stop_reason")), stop);
+        json_decref(cut);
+    }
+    json_decref(whole);
+}
+
 /* Texts are written in the model's tokens, and a stop cuts what is generated. */
 static void test_texts(void **state) {
     (void)state;
@@ -436,8 +553,9 @@ static void test_errors(void **state) {
         {400, "model", "3 are served", "{\"prompt\":\"a\",\"max_tokens\":1}"},
         {404, NULL, "nobody", "{\"model\":\"nobody\",\"prompt\":\"a\",\"max_tokens\":1}"},
         {400, "prompt", "missing", "{\"model\":\"teacher\"}"},
-        {400, "max_tokens", "0 or 1", "{\"model\":\"teacher\",\"prompt\":\"a\"}"},
-        {400, "max_tokens", "is 2", "{\"model\":\"teacher\",\"prompt\":\"a\",\"max_tokens\":2}"},
+        {400, "max_tokens", "at most 128 tokens together",
+         "{\"model\":\"teacher\",\"prompt\":\"a\",\"max_tokens\":128}"},
+        {400, "max_tokens", "at most 65536", "{\"model\":\"teacher\",\"prompt\":\"a\",\"max_tokens\":65537}"},
         {400, "stream", "leave it out", "{\"model\":\"teacher\",\"prompt\":\"a\",\"stream\":true}"},
         {400, NULL, "no tokenizer", "{\"model\":\"bare\",\"prompt\":\"a\",\"max_tokens\":1}"},
         {400, NULL, "does not write text", "{\"model\":\"mlp\",\"prompt\":[1],\"max_tokens\":1}"},
@@ -583,9 +701,11 @@ static int stop_all(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_prompt_logprobs), cmocka_unit_test(test_logprobs),
-        cmocka_unit_test(test_drawn),           cmocka_unit_test(test_texts),
-        cmocka_unit_test(test_tokenizer),       cmocka_unit_test(test_models),
-        cmocka_unit_test(test_errors),          cmocka_unit_test(test_guarded),
+        cmocka_unit_test(test_drawn),           cmocka_unit_test(test_written),
+        cmocka_unit_test(test_written_alike),   cmocka_unit_test(test_written_stops),
+        cmocka_unit_test(test_texts),           cmocka_unit_test(test_tokenizer),
+        cmocka_unit_test(test_models),          cmocka_unit_test(test_errors),
+        cmocka_unit_test(test_guarded),
     };
     return cmocka_run_group_tests(tests, start_all, stop_all);
 }

@@ -246,7 +246,7 @@ static void test_errors(void **state) {
          "{\"model\":\"teacher\",\"input\":[97],\"use_activation\":false}"},
         {"/pooling", NULL, "not valid JSON", "{"},
         {"/pooling", "request_id", "at most 256", long_id},
-        {"/inference/v1/generate", "max_tokens", "0 or 1", "{\"model\":\"teacher\",\"token_ids\":[1]}"},
+        {"/inference/v1/generate", "max_tokens", "at most 1", "{\"model\":\"teacher\",\"token_ids\":[1]}"},
         {"/inference/v1/generate", "prompt_logprob_token_ids", "prompt_logprob_token_ids[1][0] = 97",
          "{\"model\":\"teacher\",\"token_ids\":[1,2,3],\"sampling_params\":{\"max_tokens\":0,"
          "\"prompt_logprob_token_ids\":[[96],[97]]}}"},

@@ -39,7 +39,8 @@ static void answer(const struct lb_vllm_completion *request, const struct lb_vll
                                     .text = prompt->text ? prompt->text : "",
                                     .text_len = prompt->text ? strlen(prompt->text) : 0,
                                     .n_generated = request->sampling.max_tokens > 0,
-                                    .generated = 3,
+                                    .generated = (const int32_t[]){3},
+                                    .generated_logprobs = (const float[]){0},
                                     .stop_text =
                                         request->sampling.n_stops ? request->sampling.stops[0] : NULL,
                                     .stop_id = -1};

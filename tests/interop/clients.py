@@ -125,7 +125,8 @@ def with_openai(url, reference, tokenizer):
     drawn = [client.completions.create(model='teacher', prompt=TEXTS[0], max_tokens=1, temperature=1.5, seed=s // 2).choices[0].text
              for s in range(8)]
     check(drawn[::2] == drawn[1::2], 'openai: the same seed draws the same token')
-    for body, what in (({'max_tokens': 5}, 'max_tokens'), ({'max_tokens': 1, 'n': 2}, 'n'),
+    with_written(client, reference, tokenizer)
+    for body, what in (({'max_tokens': 5000}, 'max_tokens'), ({'max_tokens': 1, 'n': 2}, 'n'), ({'max_tokens': 1, 'stream': True}, 'stream'),
                        ({'max_tokens': 1, 'logit_bias': {'5': 1}}, 'logit_bias')):
         try:
             client.completions.create(model='teacher', prompt='a', **body)
@@ -137,6 +138,27 @@ def with_openai(url, reference, tokenizer):
         check(False, 'openai: an unknown model is refused')
     except openai.NotFoundError as error:
         check('nobody' in error.body['message'], 'openai: an unknown model is 404')
+
+
+def with_written(client, reference, tokenizer):
+    """Texts that are gone on with: greedily, drawn by a seed, cut at a stop."""
+    ids = tokenizer(TEXTS[1])['input_ids']
+    answer = client.completions.create(model='teacher', prompt=TEXTS[1], max_tokens=24, temperature=0, logprobs=1,
+                                       extra_body={'return_token_ids': True, 'ignore_eos': True})
+    choice, rows = answer.choices[0], None
+    written = choice.token_ids
+    rows = reference.rows(ids + written)[len(ids) - 1:]
+    check(len(written) == 24 and answer.usage.completion_tokens == 24 and choice.finish_reason == 'length', 'openai: 24 tokens')
+    check(all(abs(row.max() - row[token]) < TOLERANCE for row, token in zip(rows, written)), 'openai: the likeliest token each time')
+    check(max(abs(rows[t][token] - choice.logprobs.token_logprobs[t]) for t, token in enumerate(written)) < TOLERANCE,
+          'openai: their log-probabilities')
+    texts = [client.completions.create(model='teacher', prompt=TEXTS[1], max_tokens=24, temperature=1, top_p=0.9, seed=s // 2).choices[0].text
+             for s in range(4)]
+    check(texts[0] == texts[1] and texts[2] == texts[3] and texts[0] != texts[2], 'openai: a seed decides the text')
+    ascii_text = ''.join(c for c in choice.text if c.isprintable() and ord(c) < 128)
+    stop = next(c for c in ascii_text if choice.text.index(c) > 0)
+    cut = client.completions.create(model='teacher', prompt=TEXTS[1], max_tokens=24, temperature=0, stop=[stop], extra_body={'ignore_eos': True})
+    check(cut.choices[0].text == choice.text[:choice.text.index(stop)] and cut.choices[0].finish_reason == 'stop', 'openai: a stop cuts')
 
 
 def with_trl(url, reference, tokenizer):
@@ -200,6 +222,15 @@ def with_lm_eval(url, reference, tokenizer):
     check(greedy > 0, 'lm-eval: some continuations are greedy')
     rolling = model.loglikelihood_rolling([Instance('loglikelihood_rolling', {}, (text,), i) for i, text in enumerate(TEXTS)])
     check(all(math.isfinite(float(r)) for r in rolling), 'lm-eval: rolling log-likelihoods')
+    wanted = [Instance('generate_until', {}, (text, {'until': ['\n\n'], 'max_gen_toks': 12, 'temperature': 0}), i)
+              for i, text in enumerate(TEXTS)]
+    for text, written in zip(TEXTS, model.generate_until(wanted)):
+        ids = tokenizer(text, add_special_tokens=False)['input_ids']
+        for _ in range(12):
+            ids.append(int(reference.rows(ids)[-1].argmax()))
+            if ids[-1] == tokenizer.eos_token_id:
+                break
+        check(tokenizer.decode(ids, skip_special_tokens=True).endswith(written), f'lm-eval: generate_until {written!r}')
 
 
 def with_pooling(url, reference, tokenizer):

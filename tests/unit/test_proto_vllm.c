@@ -222,13 +222,16 @@ static enum lb_status text_of(void *context, int32_t id, struct lb_buf *out) {
 static const int32_t ids[] = {1, 2, 7}, top_ids[] = {2, 0, 5, 6, 3, 4}, ranks[] = {0, 5, 0};
 static const float top[] = {-0.5f, -1.25f, -0.25f, -2, -0.125f, -INFINITY}, actual[] = {-0.5f, -3, 0};
 
+static const int32_t generated[] = {3};
+static const float generated_logprobs[] = {-0.125f};
+
 static struct lb_vllm_choice choice(void) {
     return (struct lb_vllm_choice){.ids = ids,
                                    .n = 3,
                                    .prompt = {2, top_ids, top, actual, ranks},
                                    .n_generated = 1,
-                                   .generated = 3,
-                                   .generated_logprob = -0.125f,
+                                   .generated = generated,
+                                   .generated_logprobs = generated_logprobs,
                                    .next = {2, top_ids + 4, top + 4, NULL, NULL},
                                    .text = "b c\"\\",
                                    .text_len = 5,
@@ -364,7 +367,8 @@ static void test_many_texts(void **state) {
         }
     }
     lb_buf_append_str(&expected, ",\"1500\":-0.125}]");
-    one.generated = 3000;
+    static const int32_t last[] = {3000};
+    one.generated = last;
     one.next = (struct lb_vllm_rows){.k = K, .top_ids = many_ids, .top_logprobs = many};
     taken("{\"prompt\":[1,2,7],\"max_tokens\":1,\"logprobs\":1024}", &r);
     struct lb_vllm_writer writer = {.buf = &buf, .text = text_of_two, .detail = &detail};

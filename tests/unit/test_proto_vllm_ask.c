@@ -74,7 +74,8 @@ static void answer(struct scene *scene) {
                                         .text = "",
                                         .stop_id = -1,
                                         .n_generated = 1,
-                                        .generated = 4};
+                                        .generated = (const int32_t[]){4},
+                                        .generated_logprobs = (const float[]){0}};
         choice.prompt = (struct lb_vllm_rows){2, top + at * 2, values + at * 2, actual + at, ranks + at};
         choice.next = choice.prompt;
         lb_vllm_put_choice(&writer, &request, &choice);

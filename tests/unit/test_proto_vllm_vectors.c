@@ -131,8 +131,8 @@ static void test_answer(void **state) {
                                           .n = 3,
                                           .prompt = {1, top_ids, top, actual, ranks},
                                           .n_generated = 1,
-                                          .generated = 3,
-                                          .generated_logprob = -0.25f,
+                                          .generated = (const int32_t[]){3},
+                                          .generated_logprobs = (const float[]){-0.25f},
                                           .next = {1, top_ids + 1, top + 1, NULL, NULL},
                                           .stop_id = -1};
     assert_int_equal(generate("{\"token_ids\":[1,2,7],\"sampling_params\":{\"max_tokens\":1,\"logprobs\":1,"

@@ -1,0 +1,120 @@
+/* Texts that are gone on with: from a question's job to the writer, and back. */
+#include "common/base/clock.h"
+#include "server/api/access.h"
+#include "server/api/reply.h"
+#include "server/api/submit.h"
+#include "server/api/vllm.h"
+
+/* Each prompt and what is written behind it fit into the model; false after an error. */
+static bool check(struct lb_exchange *x, const struct lb_job *job, const char *key, int64_t max_tokens) {
+    int64_t longest = lb_model_config(job->model->model)->max_position_embeddings;
+    for (int64_t b = 0; b < job->n_seqs; b++) {
+        int64_t n = lb_job_length(job, b);
+        if (n + max_tokens > longest) {
+            lb_reply_error(
+                x, 400,
+                "request: %s is %lld, and prompt %lld has %lld tokens; this model takes at most %lld "
+                "tokens together",
+                key, (long long)max_tokens, (long long)b, (long long)n, (long long)longest);
+            return false;
+        }
+    }
+    return true;
+}
+
+static void written(struct lb_writing *writing) {
+    lb_exchange_resume(writing->context);
+}
+
+bool lb_vllm_plan_writing(struct lb_server *server, struct lb_exchange *x,
+                          const struct lb_vllm_sampling *sampling, const char *key, int64_t k) {
+    struct lb_visit *visit = x->user;
+    const struct lb_job *job = visit->job;
+    if (!check(x, job, key, sampling->max_tokens)) {
+        return false;
+    }
+    size_t each = (size_t)sampling->max_tokens * (8 + 8 * (size_t)k);
+    if (!lb_submit_hold(server, x, (size_t)job->n_seqs * each)) {
+        return false;
+    }
+    struct lb_writing *writing = lb_writing_create(job->n_seqs, sampling->max_tokens, k);
+    if (!writing) {
+        lb_reply_error(x, 503, "out of memory; try again");
+        return false;
+    }
+    visit->writing = writing;
+    const struct lb_generate_args args = {.max_new_tokens = sampling->max_tokens,
+                                          .temperature = sampling->temperature,
+                                          .top_k = sampling->top_k,
+                                          .top_p = sampling->top_p,
+                                          .seed = lb_vllm_seed(x, sampling),
+                                          .ends =
+                                              sampling->ignore_eos ? NULL : lb_model_ends(job->model->model)};
+    for (int64_t b = 0; b < job->n_seqs; b++) {
+        writing->prompts[b] =
+            (struct lb_generate_prompt){job->ids + job->offsets[b], lb_job_length(job, b), args};
+    }
+    writing->model = job->model;
+    writing->temperature = sampling->temperature;
+    writing->stops = sampling->stops;
+    writing->n_stops = sampling->n_stops;
+    writing->stop_ids = sampling->stop_ids;
+    writing->n_stop_ids = sampling->n_stop_ids;
+    writing->skip_special = sampling->skip_special;
+    writing->include_stop = sampling->include_stop;
+    writing->batch_tokens = server->options->max_batch_tokens;
+    writing->deadline_ns = job->deadline_ns;
+    writing->gone = &x->gone;
+    writing->done = written;
+    writing->context = x;
+    return lb_submit_hold(server, x, lb_writing_bytes(writing));
+}
+
+void lb_vllm_write(struct lb_server *server, struct lb_exchange *x,
+                   void (*finish)(struct lb_server *server, struct lb_exchange *exchange)) {
+    struct lb_visit *visit = x->user;
+    struct lb_writing *writing = visit->writing;
+    int64_t tokens = 0;
+    for (int64_t i = 0; i < writing->n; i++) {
+        tokens += writing->prompts[i].n + writing->prompts[i].args.max_new_tokens;
+    }
+    if (!lb_access_take(x, tokens)) {
+        return;
+    }
+    /* Deferred first: it may be done before submit returns. */
+    visit->finish = finish;
+    lb_exchange_defer(x);
+    enum lb_status status = lb_writer_submit(server->writer, writing, &writing->detail);
+    if (status != LB_OK) {
+        lb_access_give_back(x, tokens);
+        writing->status = status;
+        lb_exchange_resume(x);
+    }
+}
+
+bool lb_vllm_is_written(struct lb_exchange *x) {
+    struct lb_writing *writing = ((struct lb_visit *)x->user)->writing;
+    uint64_t now = lb_now_ns(), begun = writing->submitted_ns ? writing->submitted_ns : now;
+    lb_stats_request(&writing->model->stats, writing->status == LB_OK, writing->n, now - begun,
+                     writing->started_ns ? writing->started_ns - begun : 0, writing->compute_ns);
+    if (writing->status == LB_E_CANCELLED) {
+        (void)lb_submit_gone(x);
+    } else if (writing->status != LB_OK) {
+        lb_reply_fail(x, writing->status, &writing->detail);
+    }
+    return writing->status == LB_OK;
+}
+
+void lb_vllm_take_written(const struct lb_writing *writing, int64_t b, struct lb_vllm_choice *choice) {
+    const struct lb_written *text = &writing->texts[b];
+    choice->n_generated = text->n;
+    choice->generated = text->ids;
+    choice->generated_logprobs = text->logprobs;
+    choice->next = (struct lb_vllm_rows){
+        .k = writing->top_k, .top_ids = text->top_ids, .top_logprobs = text->top_logprobs};
+    choice->text = text->text.data ? text->text.data : "";
+    choice->text_len = text->text.len;
+    choice->stopped = text->stopped;
+    choice->stop_text = text->stop;
+    choice->stop_id = text->stop_id;
+}
