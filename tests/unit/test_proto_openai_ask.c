@@ -67,14 +67,16 @@ static void answer(struct scene *scene, bool named) {
     struct lb_vllm_writer writer = {.buf = &scene->buf, .detail = &scene->detail, .text = text_of};
     lb_vllm_put_completion(&writer, "x", 1, "m", "f");
     for (int64_t p = 0; p < 2; p++) {
+        const int32_t generated = p ? 0 : 9;
+        const float generated_logprob = p ? -1 : -0.125f;
         struct lb_vllm_choice choice = {.index = p,
                                         .ids = all[p].ids,
                                         .n = all[p].n,
                                         .text = "",
                                         .stop_id = -1,
                                         .n_generated = 1,
-                                        .generated = p ? 0 : 9,
-                                        .generated_logprob = p ? -1 : -0.125f};
+                                        .generated = &generated,
+                                        .generated_logprobs = &generated_logprob};
         choice.prompt = (struct lb_vllm_rows){2, top, values, actual, NULL};
         choice.next = (struct lb_vllm_rows){2, top + 4 + 2 * p, values + 4 + 2 * p, NULL, NULL};
         lb_vllm_put_choice(&writer, &request, &choice);
