@@ -151,9 +151,6 @@ static bool listens(int fd) {
 enum lb_status lb_listen_inherit(bool *out_there, struct lb_listener *out, struct lb_detail *detail) {
     const char *pid = getenv("LISTEN_PID"), *count = getenv("LISTEN_FDS");
     long n = pid && count && strtol(pid, NULL, 10) == getpid() ? strtol(count, NULL, 10) : 0;
-    unsetenv("LISTEN_PID");
-    unsetenv("LISTEN_FDS");
-    unsetenv("LISTEN_FDNAMES");
     if (n > 1) {
         return lb_fail(detail, LB_E_ARG,
                        "LISTEN_FDS: %ld sockets were handed over, and limbeckd takes one; leave one "
