@@ -32,6 +32,11 @@ expect 0 limited.log "$limbeck" train distil.yaml --set cache_dir=limited-cache 
 said nouns.log 'client="sweep"' status=429
 same_student free-run limited-run
 
+say "the daemon's list is no token"
+expect 1 list.log "$limbeck" train distil.yaml --set teachers.0.token_file=tokens --output-dir other-run
+said list.log "tokens: its first line holds more than a token; put the token alone into a file"
+one_error list.log
+
 say "a token that isn't good for this"
 printf 'sweep limited-token-1 scopes=metrics\n' >tokens
 kill -HUP "${pid[nouns]}"

@@ -121,8 +121,16 @@ enum lb_status lb_token_read(const char *path, char **out, struct lb_detail *det
         const char *text = buf.data ? buf.data : "";
         text += strspn(text, " \t\r\n");
         size_t n = strcspn(text, " \t\r\n");
+        const char *rest = text + n + strspn(text + n, " \t\r");
         char *token = n ? lb_malloc_array(n + 1, 1) : NULL;
-        if (token) {
+        if (n && *rest && *rest != '\n') {
+            lb_free(token);
+            status =
+                lb_fail(detail, LB_E_FORMAT,
+                        "token file %s: its first line holds more than a token; put the token alone into a "
+                        "file (names and limits are for limbeckd's own)",
+                        path);
+        } else if (token) {
             memcpy(token, text, n);
             token[n] = 0;
             *out = token;

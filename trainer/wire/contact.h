@@ -34,7 +34,7 @@ LB_NODISCARD enum lb_status lb_contact_get(const struct lb_contact *contact, con
                                            struct lb_buf *out, uint64_t *out_elapsed_ns,
                                            struct lb_detail *detail);
 
-/* The first line of a token file, without blanks, on the heap (lb_free). */
+/* The first line of a token file, which holds a token alone, without blanks, on the heap (lb_free). */
 LB_NODISCARD enum lb_status lb_token_read(const char *path, char **out, struct lb_detail *detail);
 
 #endif
