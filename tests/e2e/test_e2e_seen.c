@@ -65,6 +65,24 @@ static void await_answer(const struct lb_daemon *daemon, const char *path, const
     }
 }
 
+/* Every family stands in the documentation. */
+static void check_documented(const char *text) {
+    char path[512], name[128], quoted[132];
+    const char *root = getenv("LB_SOURCE_ROOT");
+    struct lb_buf page;
+    lb_buf_init(&page, 1 << 22);
+    snprintf(path, sizeof path, "%s/proto/PROTOCOL.md", root ? root : ".");
+    assert_int_equal(lb_file_read(path, &page, NULL), LB_OK);
+    for (const char *p = text; (p = strstr(p, "# TYPE ")) != NULL; p++) {
+        assert_int_equal(sscanf(p, "# TYPE %127s", name), 1);
+        snprintf(quoted, sizeof quoted, "`%s`", name);
+        if (!strstr(page.data, quoted)) {
+            fail_msg("proto/PROTOCOL.md (section 13.1) does not tell of %s", name);
+        }
+    }
+    lb_buf_finish(&page);
+}
+
 /* What is written follows Prometheus' rules, tells of the models, and has no series that a client made. */
 static void test_metrics(void **state) {
     (void)state;
@@ -86,6 +104,7 @@ static void test_metrics(void **state) {
     if (!lb_metrics_follow_rules(text, why)) {
         fail_msg("%s", why);
     }
+    check_documented(text);
     check_has(text, "\nlimbeckd_queue_tokens 0\n");
     check_has(text, "\nlimbeckd_running_requests 0\n");
     check_has(text, "\nlimbeckd_ready 1\n");
