@@ -41,6 +41,21 @@ static void refuse_little_room(void) {
 __attribute__((section(".preinit_array"),
                used)) static void (*const before_libraries)(void) = refuse_little_room;
 
+/* Files are mapped: where one is cut short under us, reading it is SIGBUS, and nothing can be served in its
+ * place. Whoever did it is told before the process ends of it. */
+static const char cut_text[] = "limbeckd: a model's file was cut short, or could not be read, while it was "
+                               "served; replace files by renaming others to their place\n",
+                  cut_json[] =
+                      "{\"level\":\"error\",\"event\":\"failed\",\"reason\":\"a model's file was cut "
+                      "short, or could not be read, while it was served; replace files by renaming "
+                      "others to their place\"}\n";
+static bool cut_as_json;
+static void on_cut_file(int number) {
+    (void)!write(STDERR_FILENO, cut_as_json ? cut_json : cut_text,
+                 (cut_as_json ? sizeof cut_json : sizeof cut_text) - 1);
+    signal(number, SIG_DFL); /* the same read again ends the process */
+}
+
 /* Why main wakes up. */
 struct wake {
     pthread_mutex_t lock;
@@ -229,6 +244,8 @@ int main(int argc, char **argv) {
     struct lb_options options;
     lb_options_parse(argc, argv, &options);
     lb_log_setup(options.verbose ? LB_LOG_DEBUG : LB_LOG_INFO, options.log_json);
+    cut_as_json = options.log_json;
+    signal(SIGBUS, on_cut_file);
     lb_gemm_setup(options.threads, argv);
     mallopt(M_MMAP_THRESHOLD, MAP_FROM);
     mallopt(M_TRIM_THRESHOLD, 4 * MAP_FROM);

@@ -379,6 +379,28 @@ static void test_parameters(void **state) {
     assert_int_equal(lb_daemon_stop(&daemon, SIGTERM), 0);
 }
 
+/* A file that is cut under the daemon ends it; its last words say why. */
+static void test_cut_file(void **state) {
+    (void)state;
+    struct lb_daemon daemon;
+    struct lb_config config;
+    struct lb_ask ask;
+    char path[112], file[160], m[128];
+    snprintf(path, sizeof path, "%s/cut", folder);
+    snprintf(file, sizeof file, "%s/model.safetensors", path);
+    snprintf(m, sizeof m, "m=%s", path);
+    lb_tiny_llama(&config);
+    lb_tiny_save(&config, 3, path, LB_F32, false);
+    assert_true(lb_daemon_start(&daemon, folder, "cut", (const char *[]){m, NULL}, true));
+    assert_int_equal(truncate(file, 0), 0);
+    int fd = lb_daemon_connect(&daemon);
+    assert_false(ask_once(fd, "m", &ask));
+    lb_ask_finish(&ask);
+    close(fd);
+    assert_int_equal(lb_daemon_stop(&daemon, 0), -1);
+    assert_true(lb_daemon_logged(&daemon, "a model's file was cut short"));
+}
+
 static int setup(void **state) {
     (void)state;
     struct lb_config config;
@@ -415,6 +437,7 @@ int main(void) {
         cmocka_unit_test(test_replace),
         cmocka_unit_test(test_unload),
         cmocka_unit_test(test_parameters),
+        cmocka_unit_test(test_cut_file),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
