@@ -84,7 +84,17 @@ host same others/student
 expect 1 probe2.json "$limbeck" probe --json --protocol vllm "${url[nouns]}" "${url[same]}"
 said probe2.json "say the same of themselves" "do not use them as replicas"
 expect 2 none.txt "$limbeck" probe --protocol nothing "${url[nouns]}"
-said none.txt "no protocol nothing"
+said none.txt "no protocol nothing; there are oip, vllm"
+
+say "scored as by oip"
+text nouns 40 77 >test.txt
+expect 0 oip.json "$limbeck" eval --json --tokenizer "$tokenizer" "${url[nouns]}" test.txt --max-length 24
+for protocol in vllm openai; do
+    expect 0 $protocol.json "$limbeck" eval --json --protocol $protocol --tokenizer "$tokenizer" "${url[nouns]}" test.txt --max-length 24
+    holds -n --slurpfile a oip.json --slurpfile b $protocol.json '($a[0].models[0].all.perplexity / $b[0].models[0].all.perplexity - 1 | fabs) < 1e-6'
+done
+expect 1 none.log "$limbeck" eval --json --protocol vllm "${url[nouns]}" test.txt
+said none.log "--tokenizer is needed"
 
 say "what cannot be asked is refused at the start, with what to do"
 refused() { # text... ; the recipe is refused.yaml

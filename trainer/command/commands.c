@@ -54,6 +54,20 @@ double lb_option_number(const struct argp_state *state, const char *option, cons
     return v;
 }
 
+enum lb_protocol lb_option_protocol(const struct argp_state *state, const char *text) {
+    enum lb_protocol protocol = LB_PROTOCOL_OIP;
+    if (!lb_protocol_find(text, &protocol)) {
+        char names[128] = "";
+        for (int p = 0; p < LB_N_PROTOCOLS; p++) {
+            size_t at = strlen(names);
+            snprintf(names + at, sizeof names - at, "%s%s", p > 0 ? ", " : "",
+                     lb_dialect_get((enum lb_protocol)p)->name);
+        }
+        argp_error(state, "--protocol: there is no protocol %s; there are %s", text, names);
+    }
+    return protocol;
+}
+
 void lb_list_names(char *text, size_t size, const char *const *names) {
     for (size_t i = 0; names[i] != NULL; i++) {
         size_t len = strlen(text);

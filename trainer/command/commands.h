@@ -11,6 +11,7 @@
 #include "common/base/status.h"
 #include "common/model/model.h"
 #include "common/text/tokenizer.h"
+#include "trainer/wire/dialect.h"
 
 #include <argp.h>
 #include <signal.h>
@@ -59,6 +60,8 @@ int lb_command_failed(const struct lb_detail *detail, enum lb_status status);
  * range. */
 int64_t lb_option_int(const struct argp_state *state, const char *option, const char *text, int64_t min,
                       int64_t max);
+/* A name of --protocol. */
+enum lb_protocol lb_option_protocol(const struct argp_state *state, const char *text);
 double lb_option_number(const struct argp_state *state, const char *option, const char *text, double min,
                         double max);
 

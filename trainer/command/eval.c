@@ -23,7 +23,8 @@ struct arguments {
     const char *model, *tokenizer, *field, *labels, *token_file;
     char *urls[LB_MAX_TEACHERS]; /* of hosted models, instead of model */
     unsigned n_urls;
-    char *data[MAX_FILES]; /* NAME=PATH or PATH */
+    enum lb_protocol protocol; /* of all of them */
+    char *data[MAX_FILES];     /* NAME=PATH or PATH */
     unsigned n_data;
     int64_t max_length, rows, skip, max_samples;
     float bias[LB_EVAL_MAX_CLASSES];
@@ -31,7 +32,16 @@ struct arguments {
     bool json;
 };
 
-enum { KEY_TOKEN = 256, KEY_FIELD, KEY_LABELS, KEY_ROWS, KEY_SKIP, KEY_SAMPLES, KEY_BIAS };
+enum {
+    KEY_PROTOCOL = 255,
+    KEY_TOKEN = 256,
+    KEY_FIELD,
+    KEY_LABELS,
+    KEY_ROWS,
+    KEY_SKIP,
+    KEY_SAMPLES,
+    KEY_BIAS
+};
 
 static bool is_hosted(const char *text) {
     return lb_url_scheme(text, NULL) != LB_SCHEME_NONE;
@@ -65,6 +75,9 @@ static error_t parse(int key, char *text, struct argp_state *state) {
         return 0;
     case KEY_TOKEN:
         a->token_file = text;
+        return 0;
+    case KEY_PROTOCOL:
+        a->protocol = lb_option_protocol(state, text);
         return 0;
     case KEY_FIELD:
         a->field = text;
@@ -335,12 +348,29 @@ static void hosted_teacher(char *url, const char *token_file, struct lb_recipe_t
     out->token_file = (char *)token_file;
 }
 
+/* The one that is named, which servers that serve none must read as well, or the first server's. */
 static enum lb_status hosted_tokenizer(const struct arguments *a, struct lb_teachers *teachers,
                                        struct lb_tokenizer **out, struct lb_detail *detail) {
-    if (a->tokenizer != NULL) {
-        return lb_tokenizer_argument(a->tokenizer, out, detail);
+    struct lb_tokenizer *tokenizer = NULL;
+    if (a->tokenizer == NULL) {
+        enum lb_status got =
+            lb_teachers_open_tokenizer(teachers, 0, "the server's tokenizer_config.json", out, detail);
+        if (got == LB_E_UNSUPPORTED) {
+            lb_detail_prefix(detail, "--tokenizer is needed");
+        }
+        return got;
     }
-    return lb_teachers_open_tokenizer(teachers, 0, "the server's tokenizer_config.json", out, detail);
+    enum lb_status status = lb_tokenizer_argument(a->tokenizer, &tokenizer, detail);
+    for (unsigned k = 0; status == LB_OK && k < lb_teachers_count(teachers); k++) {
+        lb_teachers_assume_vocab(teachers, k, lb_tokenizer_vocab_size(tokenizer));
+        status = lb_teachers_check_tokenizer(teachers, k, tokenizer, detail);
+    }
+    if (status != LB_OK) {
+        lb_tokenizer_destroy(tokenizer);
+        return status;
+    }
+    *out = tokenizer;
+    return LB_OK;
 }
 
 /* All are asked with the same ids. */
@@ -424,6 +454,7 @@ static enum lb_status evaluate_hosted(struct arguments *a, volatile sig_atomic_t
     bool made = e != NULL;
     for (unsigned k = 0; k < a->n_urls; k++) {
         hosted_teacher(a->urls[k], a->token_file, &teachers[k]);
+        teachers[k].protocol = a->protocol;
     }
     lb_arena_init(&frame.arena, ENTRIES_BYTES);
     enum lb_status status =
@@ -472,6 +503,8 @@ int lb_cmd_eval(int argc, char **argv, volatile sig_atomic_t *stop) {
         {"batch-size", KEY_ROWS, "N", 0, "Rows or images computed together (default: about 2,048 tokens)", 0},
         LB_TOKENIZER_OPTION,
         {"token-file", KEY_TOKEN, "FILE", 0, "Bearer token for hosted models", 0},
+        {"protocol", KEY_PROTOCOL, "NAME", 0, "How hosted models are asked, as in a recipe (default: oip)",
+         0},
         {"json", 'j', NULL, 0, "Print the result as JSON", 0},
         {0}};
     static const struct argp argp = {

@@ -31,17 +31,6 @@ struct probe {
     bool failed; /* something was said on standard error */
 };
 
-/* NULL when there is none of that name. */
-static const struct lb_dialect *find_dialect(const char *name) {
-    for (int p = 0; p < LB_N_PROTOCOLS; p++) {
-        const struct lb_dialect *dialect = lb_dialect_get((enum lb_protocol)p);
-        if (strcmp(dialect->name, name) == 0) {
-            return dialect;
-        }
-    }
-    return NULL;
-}
-
 static error_t parse(int key, char *text, struct argp_state *state) {
     struct arguments *a = state->input;
     switch (key) {
@@ -52,11 +41,7 @@ static error_t parse(int key, char *text, struct argp_state *state) {
         a->model = text;
         return 0;
     case 'p':
-        a->dialect = find_dialect(text);
-        if (!a->dialect) {
-            argp_error(state, "there is no protocol %s; a recipe's teachers.N.protocol tells which there are",
-                       text);
-        }
+        a->dialect = lb_dialect_get(lb_option_protocol(state, text));
         return 0;
     case 'j':
         a->json = true;

@@ -1,5 +1,7 @@
 #include "trainer/wire/dialect.h"
 
+#include <string.h>
+
 #define DECLARED(kind, name) extern const struct lb_dialect lb_dialect_##name;
 LB_DIALECTS(DECLARED)
 
@@ -8,6 +10,16 @@ static const struct lb_dialect *const dialects[] = {LB_DIALECTS(ROW)};
 
 const struct lb_dialect *lb_dialect_get(enum lb_protocol protocol) {
     return dialects[protocol];
+}
+
+bool lb_protocol_find(const char *name, enum lb_protocol *out) {
+    for (int p = 0; p < LB_N_PROTOCOLS; p++) {
+        if (strcmp(dialects[p]->name, name) == 0) {
+            *out = (enum lb_protocol)p;
+            return true;
+        }
+    }
+    return false;
 }
 
 int64_t lb_dialect_most(const struct lb_dialect *dialect, const struct lb_teacher_info *info,

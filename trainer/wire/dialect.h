@@ -124,6 +124,8 @@ struct lb_dialect {
 };
 
 const struct lb_dialect *lb_dialect_get(enum lb_protocol protocol);
+/* The one that recipes call so; false when there is none. */
+bool lb_protocol_find(const char *name, enum lb_protocol *out);
 /* As most and answer_bytes of the dialect, which may have none of its own. */
 int64_t lb_dialect_most(const struct lb_dialect *dialect, const struct lb_teacher_info *info,
                         const struct lb_ask_spec *spec);
