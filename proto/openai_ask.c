@@ -156,7 +156,7 @@ enum lb_status lb_openai_scores_read(const void *body, size_t len, const struct 
                                      bool lists, struct lb_arena *arena, struct lb_vllm_scores *out,
                                      bool *out_named, struct lb_detail *detail) {
     json_t *root = NULL;
-    enum lb_status status = lb_json_parse(body, len, LB_MAX_JSON_DEPTH, WHAT, &root, detail);
+    enum lb_status status = lb_json_parse_loose(body, len, LB_MAX_JSON_DEPTH, WHAT, &root, detail);
     const json_t *choices = json_object_get(root, "choices");
     size_t n = json_array_size(choices);
     bool named = true;

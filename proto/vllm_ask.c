@@ -178,7 +178,7 @@ enum lb_status lb_vllm_scores_read(const void *body, size_t len, const struct lb
                                    struct lb_arena *arena, struct lb_vllm_scores *out,
                                    struct lb_detail *detail) {
     json_t *root = NULL;
-    enum lb_status status = lb_json_parse(body, len, LB_MAX_JSON_DEPTH, WHAT, &root, detail);
+    enum lb_status status = lb_json_parse_loose(body, len, LB_MAX_JSON_DEPTH, WHAT, &root, detail);
     const json_t *choices = json_object_get(root, "choices");
     size_t n = json_array_size(choices);
     if (status == LB_OK && (!json_is_array(choices) || n != prompts->n)) {
@@ -240,7 +240,7 @@ enum lb_status lb_vllm_gather_read(const void *body, size_t len, int64_t n_rows,
     const char *text = NULL;
     unsigned char *npy = NULL;
     size_t n = 0;
-    enum lb_status status = lb_json_parse(body, len, LB_MAX_JSON_DEPTH, WHAT, &root, detail);
+    enum lb_status status = lb_json_parse_loose(body, len, LB_MAX_JSON_DEPTH, WHAT, &root, detail);
     if (status == LB_OK) {
         status = lb_json_str(root, "prompt_token_id_logprobs", false, WHAT, &text, detail);
     }

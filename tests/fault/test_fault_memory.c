@@ -26,6 +26,15 @@
 #define VOCAB 258
 #define STEP_BYTES ((size_t)1 << 30)
 
+/* How the teacher is asked. */
+static const struct {
+    const char *name, *teacher, *losses, *targets;
+} ways[] = {
+    {"run.yaml", "protocol: oip", "{function: kl}, {function: hs_mse}", ""},
+    {"lists.yaml", "protocol: vllm", "{function: kl}", "targets: topk\nloss_top_k: 8\n"},
+    {"states.yaml", "protocol: vllm, head: model", "{function: kl}, {function: hs_mse}", ""},
+};
+
 static char folder[64], model_path[96];
 static struct host *teacher;
 
@@ -91,17 +100,20 @@ static int set_up(void **state) {
     lb_buf_finish(&tokenizer);
     teacher = host_start(folder, "teacher", model_path, NULL);
     write_recipe("step.yaml", "model: model", "loss_functions: [{function: cross_entropy}]\n");
-    snprintf(rest, sizeof rest,
-             "teachers: [{name: tiny, url: \"%s\"}]\n"
-             "loss_functions: [{function: kl}, {function: hs_mse}]\n"
-             "cache_dir: run/cache\n"
-             "eval_datasets: [{path: text.txt}]\n",
-             host_url(teacher));
-    write_recipe("run.yaml",
-                 "model_type: llama, hidden_size: 16, intermediate_size: 24, num_hidden_layers: 1, "
-                 "num_attention_heads: 2, num_key_value_heads: 1, max_position_embeddings: 8, "
-                 "rope_theta: 10000, norm_eps: 1.0e-5, tie_word_embeddings: true",
-                 rest);
+    for (size_t i = 0; i < sizeof ways / sizeof *ways; i++) {
+        snprintf(rest, sizeof rest,
+                 "teachers: [{name: tiny, url: \"%s\", %s}]\n"
+                 "loss_functions: [%s]\n"
+                 "cache_dir: run/cache\n"
+                 "eval_datasets: [{path: text.txt}]\n"
+                 "%s",
+                 host_url(teacher), ways[i].teacher, ways[i].losses, ways[i].targets);
+        write_recipe(ways[i].name,
+                     "model_type: llama, hidden_size: 16, intermediate_size: 24, num_hidden_layers: 1, "
+                     "num_attention_heads: 2, num_key_value_heads: 1, max_position_embeddings: 8, "
+                     "rope_theta: 10000, norm_eps: 1.0e-5, tie_word_embeddings: true",
+                     rest);
+    }
     return 0;
 }
 
@@ -235,9 +247,8 @@ static void clear(void) {
     lb_free(path);
 }
 
-static void a_run(void **state) {
-    (void)state;
-    char *recipe = lb_path_join(folder, "run.yaml");
+static void run_by(const char *name) {
+    char *recipe = lb_path_join(folder, name);
     struct lb_detail detail = {0};
     if (run(recipe, false, &detail) != LB_OK) {
         fail_msg("%s", detail.text);
@@ -273,6 +284,14 @@ static void a_run(void **state) {
     }
     lb_buf_finish(&undisturbed);
     lb_free(recipe);
+}
+
+static void a_run(void **state) {
+    (void)state;
+    for (size_t i = 0; i < sizeof ways / sizeof *ways; i++) {
+        run_by(ways[i].name);
+        clear();
+    }
 }
 
 int main(void) {

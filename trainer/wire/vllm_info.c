@@ -53,8 +53,8 @@ static enum lb_status get_json(struct asking *a, const char *path, const char *b
     *out = NULL;
     enum lb_status status = exchange(a, path, body, &call, &served, detail);
     if (status == LB_OK && served) {
-        status = lb_json_parse(call.answer.data ? call.answer.data : "", call.answer.len, LB_MAX_JSON_DEPTH,
-                               a->where, out, detail);
+        status = lb_json_parse_loose(call.answer.data ? call.answer.data : "", call.answer.len,
+                                     LB_MAX_JSON_DEPTH, a->where, out, detail);
     }
     lb_call_finish(&call);
     return status;
