@@ -10,7 +10,7 @@
 
 /* As the head's first row of a sequence: behind any end, so that none of its rows are computed. */
 #define NO_ROWS INT32_MAX
-/* Of a place: its states are known. */
+/* Of a place: its states are known; there is no other. */
 #define NOWHERE (-1)
 
 /* A batch has places, one for each sequence of each job; the forward has the sequences that must be computed,
@@ -22,6 +22,9 @@ struct run {
     uint64_t number;
     struct lb_place *places;
     int64_t n_places;
+    /* Of each place: the one that asks the same of an equal sequence, or NOWHERE; the last before it that has
+     * such a sequence and asks something else. */
+    int64_t *same, *previous;
     int64_t *bodies;            /* of each place its sequence in the forward, or NOWHERE */
     struct lb_model_batch body; /* what the forward reads */
     struct lb_seen **of_body;   /* NULL: that sequence is nobody else's */
@@ -75,6 +78,45 @@ static int64_t find_body(struct run *run, const struct lb_job *job, int64_t b) {
     return run->body.n_seqs - 1;
 }
 
+/* Whether nothing but the sequence decides the answer, of all that a job may ask. */
+static bool is_plain(const struct lb_job *job) {
+    return job->seen && job->n_scored == 0 && !job->draw && !job->apart && !job->kept;
+}
+
+static bool asks_same(const struct lb_place *a, const struct lb_place *b) {
+    const struct lb_job *x = a->job, *y = b->job;
+    bool same = x->start[a->seq] == y->start[b->seq] && x->top_k == y->top_k &&
+                x->temperature == y->temperature && x->samples == y->samples &&
+                x->sample_temperature == y->sample_temperature && x->seed == y->seed &&
+                x->n_outputs == y->n_outputs;
+    for (size_t i = 0; same && x != y && i < x->n_outputs; i++) {
+        const struct lb_job_output *o = &x->outputs[i], *p = &y->outputs[i];
+        same = o->what.kind == p->what.kind && o->what.layer == p->what.layer && o->datatype == p->datatype &&
+               o->width == p->width && o->once == p->once;
+    }
+    return same;
+}
+
+/* An earlier place that has all that this one asks. */
+static int64_t find_same(struct run *run, int64_t place) {
+    const struct lb_place *own = &run->places[place];
+    struct lb_seen *seen = is_plain(own->job) ? own->job->seen[own->seq] : NULL;
+    if (!seen) {
+        return NOWHERE;
+    }
+    int64_t last = seen->placed == run->number ? seen->place : NOWHERE;
+    for (int64_t at = last; at != NOWHERE; at = run->previous[at]) {
+        if (asks_same(own, &run->places[at])) {
+            run->counts.copied_seqs++;
+            return at;
+        }
+    }
+    run->previous[place] = last;
+    seen->placed = run->number;
+    seen->place = place;
+    return NOWHERE;
+}
+
 static void add_tap(struct run *run, enum lb_output_source source, int layer) {
     enum lb_tap_kind kind;
     if (!lb_hosted_tap(source, &kind)) {
@@ -108,7 +150,8 @@ static void place_slice(struct run *run, const struct lb_slice *slice) {
         int64_t place = run->n_places++;
         int32_t first = lb_model_is_classifier(job->model->model) ? 0 : job->start[b];
         run->places[place] = (struct lb_place){slice->job, b};
-        run->first[place] = job->needs_head ? first : NO_ROWS;
+        run->same[place] = find_same(run, place);
+        run->first[place] = job->needs_head && run->same[place] == NOWHERE ? first : NO_ROWS;
         run->bodies[place] = find_body(run, job, b);
         computed |= run->bodies[place] != NOWHERE;
     }
@@ -133,6 +176,8 @@ static enum lb_status prepare(struct run *run, struct lb_arena *arena) {
     }
     run->places = lb_arena_array(arena, n, sizeof *run->places);
     run->bodies = lb_arena_array(arena, n, sizeof *run->bodies);
+    run->same = lb_arena_array(arena, n, sizeof *run->same);
+    run->previous = lb_arena_array(arena, n, sizeof *run->previous);
     run->of_body = lb_arena_array(arena, n, sizeof(struct lb_seen *));
     run->first = lb_arena_array(arena, n, sizeof *run->first);
     run->finals = lb_arena_zarray(arena, n, sizeof *run->finals);
@@ -142,8 +187,9 @@ static enum lb_status prepare(struct run *run, struct lb_arena *arena) {
     run->sources = lb_arena_array(arena, most_taps, sizeof *run->sources);
     run->asked = lb_arena_array(arena, most_taps, sizeof *run->asked);
     run->by_body = lb_arena_zarray(arena, n, sizeof *run->by_body);
-    if (!run->places || !run->bodies || !run->of_body || !run->first || !run->finals || !run->rows ||
-        !run->offsets || !run->taps || !run->sources || !run->asked || !run->by_body ||
+    if (!run->places || !run->bodies || !run->same || !run->previous || !run->of_body || !run->first ||
+        !run->finals || !run->rows || !run->offsets || !run->taps || !run->sources || !run->asked ||
+        !run->by_body ||
         !lb_model_batch_init(&run->body, arena, batch->n_seqs, batch->n_tokens, input_size, false)) {
         return LB_E_NOMEM;
     }
@@ -337,6 +383,24 @@ static enum lb_status fill_outputs(struct run *run, struct lb_arena *arena) {
     return status == LB_OK && run->needs_head ? take_logits(run, &extract, h) : status;
 }
 
+/* The outputs of places that ask what another does. */
+static void copy_same(const struct run *run) {
+    for (int64_t s = 0; s < run->n_places; s++) {
+        if (run->same[s] == NOWHERE) {
+            continue;
+        }
+        const struct lb_place *to = &run->places[s], *from = &run->places[run->same[s]];
+        for (size_t i = 0; i < to->job->n_outputs; i++) {
+            const struct lb_job_output *o = &to->job->outputs[i], *of = &from->job->outputs[i];
+            size_t row_bytes = (size_t)o->width * lb_datatype_bytes(o->datatype);
+            int64_t rows = o->once ? 1 : to->job->rows, rows_of = o->once ? 1 : from->job->rows;
+            int64_t n = o->once ? 1 : lb_job_length(to->job, to->seq) - to->job->start[to->seq];
+            memcpy((char *)o->data + (size_t)(to->seq * rows) * row_bytes,
+                   (const char *)of->data + (size_t)(from->seq * rows_of) * row_bytes, (size_t)n * row_bytes);
+        }
+    }
+}
+
 enum lb_status lb_forward_run(const struct lb_batch *batch, struct lb_tape *tape, struct lb_arena *scratch,
                               struct lb_known *known, uint64_t number, struct lb_forward_counts *out) {
     struct run run = {.batch = batch, .tape = tape, .known = known, .number = number};
@@ -344,6 +408,9 @@ enum lb_status lb_forward_run(const struct lb_batch *batch, struct lb_tape *tape
     enum lb_status status = prepare(&run, scratch);
     status = status == LB_OK ? forward(&run) : status;
     status = status == LB_OK ? fill_outputs(&run, scratch) : status;
+    if (status == LB_OK) {
+        copy_same(&run);
+    }
     *out = run.counts;
     return status;
 }

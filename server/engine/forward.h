@@ -14,6 +14,7 @@ struct lb_forward_counts {
     int64_t computed_seqs, computed_tokens; /* went through the model */
     int64_t joined_tokens;                  /* of sequences equal to one that another job brought meanwhile */
     int64_t known_tokens;                   /* of those that were there before */
+    int64_t copied_seqs;                    /* whose outputs are those of an equal question of the batch */
     size_t dropped;                         /* sequences of which the states went, to make room */
 };
 

@@ -29,9 +29,10 @@ struct lb_piece {
 
 /* One sequence. */
 struct lb_seen {
-    /* The worker's: in which batch it was put last; in which run its forward is, and as which sequence. */
-    uint64_t formed, run;
-    int64_t body;
+    /* The worker's: in which batch it was put last; in which run its forward is, and as which sequence; in
+     * which run it has a place, and the last one. */
+    uint64_t formed, run, placed;
+    int64_t body, place;
     /* All else is this module's, under its lock. */
     struct lb_seen *next;          /* of its bucket; of what is to be freed */
     struct lb_seen *older, *newer; /* among those that nobody waits for, by their last use */
