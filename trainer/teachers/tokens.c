@@ -7,11 +7,12 @@
 #include <string.h>
 
 /* What tokenizers differ in: words, numbers, blanks, other scripts, signs beyond the first plane. */
-static const char *const texts[] = {
-    "The quick brown fox, isn't it? 3.14159 or 271,828", "def f(x):\n\treturn  x**2   # \r\n\n",
-    ("Za\u017c\u00f3\u0142\u0107 g\u0119\u015bl\u0105 \u2014 "
-     "\u041f\u0440\u0438\u0432\u0435\u0442, \u4f60\u597d \U0001f642 caf\u00e9"),
-    "  UPPER lower_case CamelCase http://a.b/c?d=e&f"};
+#define OTHER_SCRIPTS                                                                                        \
+    "Za\u017c\u00f3\u0142\u0107 g\u0119\u015bl\u0105 \u2014 \u041f\u0440\u0438\u0432\u0435\u0442, "          \
+    "\u4f60\u597d \U0001f642 caf\u00e9"
+static const char *const texts[] = {"The quick brown fox, isn't it? 3.14159 or 271,828",
+                                    "def f(x):\n\treturn  x**2   # \r\n\n", OTHER_SCRIPTS,
+                                    "  UPPER lower_case CamelCase http://a.b/c?d=e&f"};
 
 static bool same_ids(const struct lb_ids *a, const struct lb_ids *b) {
     return a->len == b->len && memcmp(a->data, b->data, a->len * sizeof *a->data) == 0;
