@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """The real trainer, asking by protocol: vllm, and a real daemon with a proxy between that lies as only a server without
 digests can: told once, the run's student has exactly the bits of an honest run; told for ever, the run ends in one clear
-line that says what is wrong.
+line that says what is wrong. And servers that have less than limbeckd.
 
     liar_vllm.py BUILD [NAME...]    NAME: only these lies
 """
@@ -162,6 +162,7 @@ class Proxy(http.server.BaseHTTPRequestHandler):
     protocol_version = 'HTTP/1.1'
     upstream, lie, left, told, spare = None, None, 0, 0, 0
     lock = threading.Lock()
+    gone = ()  # paths that this server has not
 
     def log_message(self, *args):
         pass
@@ -173,6 +174,11 @@ class Proxy(http.server.BaseHTTPRequestHandler):
         self.answer(self.rfile.read(int(self.headers.get('Content-Length', 0))))
 
     def answer(self, body):
+        if self.path in Proxy.gone:
+            self.send_response(404)
+            self.send_header('Content-Length', '0')
+            self.end_headers()
+            return
         connection = http.client.HTTPConnection('127.0.0.1', Proxy.upstream, timeout=60)
         connection.request(self.command, self.path, body, {'Content-Type': 'application/json'})
         got = connection.getresponse()
@@ -276,6 +282,35 @@ def try_lie(lane, name, lie, words, honest, first):
     return wrong
 
 
+def only_pools(honest):
+    """A stock vLLM either scores or pools."""
+    wrong = []
+    Proxy.gone = ('/v1/completions', '/inference/v1/generate')
+    status, text = run('pools', 'states.yaml')
+    if status != 0 or 'head_not_compared' not in text or weights('pools') != honest:
+        wrong.append('only pools: status %s\n%s' % (status, text[-600:]))
+    Proxy.lie, Proxy.left, Proxy.spare = of_states(normalised), -1, 0
+    status, text = run('pools', 'states.yaml')
+    if status != 1 or 'all have length 1' not in text or 'use_activation' not in text:
+        wrong.append('only pools, normalised: status %s\n%s' % (status, text[-600:]))
+    Proxy.lie = None
+    status, text = run('pools', 'scores.yaml')
+    if status != 1 or 'Of the ladder' not in text or 'it has final state; this needs top-k' not in text:
+        wrong.append('lists of one that pools: status %s\n%s' % (status, text[-600:]))
+    Proxy.gone = ('/v1/completions', '/inference/v1/generate', '/pooling')
+    status, text = run('pools', 'scores.yaml')
+    if status != 1 or 'scores no prompts' not in text:
+        wrong.append('one that gives nothing: status %s\n%s' % (status, text[-600:]))
+    Proxy.gone = ('/v1/completions', '/inference/v1/generate', '/tokenize', '/version', '/tokenizer_info')
+    status, text = run('pools', 'states.yaml')
+    if status != 0 or 'tokenizer_not_compared' not in text or weights('pools') != honest:
+        wrong.append('one that says little: status %s\n%s' % (status, text[-600:]))
+    Proxy.gone = ()
+    for line in wrong:
+        print(line)
+    return len(wrong)
+
+
 def main():
     rows = ['a %s bird that can sing %s' % (x, y) for x in ('small', 'red', 'old', 'big') for y in ('well', 'often', 'now')]
     write('train.txt', '\n'.join(rows * 3) + '\n')
@@ -315,6 +350,8 @@ def main():
             bad += bool(wrong)
             for line in wrong:
                 print('%s, %s: %s' % (lane, name, line))
+    if not only:
+        bad += only_pools(honest)
     daemon.terminate()
     daemon.wait()
     print('%d lies, %d were believed or not told clearly' % (told, bad))
