@@ -63,12 +63,15 @@ struct lb_sglang_answer {
     struct lb_vllm_rows prompt; /* row 0: of token first + 1, n - 1 - first of them */
     const float *scores;        /* [rows, n_scores] of the ids that were asked for, in their order */
     int64_t n_scores;
-    struct lb_vllm_rows next; /* one row: what follows the prompt */
-    const float *next_scores; /* [n_scores] */
-    int32_t next_id;
-    float next_logprob;
-    int64_t n_generated; /* 0: next_id is told with its log-probability only */
-    const char *text;    /* UTF-8 [text_len] */
+    int64_t n_next;          /* tokens that follow the prompt: 1 is told where none is generated */
+    const int32_t *next_ids; /* [n_next] */
+    const float *next_logprobs;
+    struct lb_vllm_rows next; /* row i: what next_ids[i] was chosen from */
+    const float *next_scores; /* [n_next, n_scores] */
+    int64_t n_generated;      /* n_next, or 0: they are told with their log-probabilities only */
+    bool stopped;             /* at the last of them, or at a stop */
+    const char *stop;         /* which; NULL: at that token */
+    const char *text;         /* UTF-8 [text_len] */
     size_t text_len;
 };
 

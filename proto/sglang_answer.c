@@ -147,8 +147,9 @@ static void put_scores(struct lb_vllm_writer *writer, bool texts, const struct l
         put_list(writer, texts, of->ids, answer->scores + i * answer->n_scores, of->n);
     }
     put(writer, "],\"output_token_ids_logprobs\":[");
-    if (!scores->positions) {
-        put_list(writer, texts, scores->ids.ids, answer->next_scores, scores->ids.n);
+    for (int64_t i = 0; !scores->positions && i < answer->n_next && !lb_vllm_failed(writer); i++) {
+        put(writer, i > 0 ? "," : "");
+        put_list(writer, texts, scores->ids.ids, answer->next_scores + i * answer->n_scores, scores->ids.n);
     }
     put(writer, "]");
 }
@@ -161,8 +162,11 @@ static void put_logprobs(struct lb_vllm_writer *writer, const struct lb_sglang_g
     bool texts = request->texts;
     put_own(writer, texts, answer);
     put(writer, ",\"output_token_logprobs\":[");
-    put_triple(writer, texts, true, answer->next_logprob, answer->next_id);
-    put(writer, "],\"output_token_logprobs_length\":1");
+    for (int64_t i = 0; i < answer->n_next; i++) {
+        put(writer, i > 0 ? "," : "");
+        put_triple(writer, texts, true, answer->next_logprobs[i], answer->next_ids[i]);
+    }
+    lb_buf_printf(writer->buf, "],\"output_token_logprobs_length\":%lld", (long long)answer->n_next);
     if (k > 0) {
         if (request->flat) {
             put_flat(writer, request->base64, answer, k);
@@ -170,7 +174,11 @@ static void put_logprobs(struct lb_vllm_writer *writer, const struct lb_sglang_g
             put_top(writer, texts, answer, k);
         }
         put(writer, ",\"output_top_logprobs\":[");
-        put_list(writer, texts, answer->next.top_ids, answer->next.top_logprobs, k);
+        for (int64_t i = 0; i < answer->n_next && !lb_vllm_failed(writer); i++) {
+            put(writer, i > 0 ? "," : "");
+            put_list(writer, texts, answer->next.top_ids + i * answer->next.k,
+                     answer->next.top_logprobs + i * answer->next.k, k);
+        }
         put(writer, "]");
     }
     if (scores->positions || scores->ids.n > 0) {
@@ -186,18 +194,32 @@ static void put_ids(struct lb_vllm_writer *writer, const char *key, const int32_
     put(writer, "]");
 }
 
+/* Whoever has written as much as was asked for has not stopped. */
+static void put_reason(struct lb_vllm_writer *writer, int64_t max_tokens,
+                       const struct lb_sglang_answer *answer) {
+    bool stopped = answer->stopped && answer->n_generated > 0 && answer->n_generated < max_tokens;
+    put(writer, ",\"finish_reason\":{\"type\":");
+    if (stopped && answer->stop) {
+        put(writer, "\"stop\",\"matched\":");
+        lb_vllm_put_text(writer, answer->stop, strlen(answer->stop));
+    } else if (stopped) {
+        lb_buf_printf(writer->buf, "\"stop\",\"matched\":%d", answer->next_ids[answer->n_generated - 1]);
+    } else {
+        lb_buf_printf(writer->buf, "\"length\",\"length\":%lld", (long long)max_tokens);
+    }
+    put(writer, "}");
+}
+
 void lb_sglang_put_answer(struct lb_vllm_writer *writer, const struct lb_sglang_generate *request,
                           const struct lb_sglang_scores *scores, const struct lb_sglang_answer *answer) {
     char seconds[LB_NUMBER_TEXT];
     put(writer, "{\"text\":");
     lb_vllm_put_text(writer, answer->text, answer->text_len);
-    put_ids(writer, "output_ids", &answer->next_id, answer->n_generated);
+    put_ids(writer, "output_ids", answer->next_ids, answer->n_generated);
     put(writer, ",\"meta_info\":{\"id\":");
     lb_vllm_put_text(writer, answer->id, strlen(answer->id));
-    lb_buf_printf(writer->buf,
-                  ",\"finish_reason\":{\"type\":\"length\",\"length\":%lld},\"prompt_tokens\":%lld,"
-                  "\"weight_version\":",
-                  (long long)request->sampling.max_tokens, (long long)answer->n);
+    put_reason(writer, request->sampling.max_tokens, answer);
+    lb_buf_printf(writer->buf, ",\"prompt_tokens\":%lld,\"weight_version\":", (long long)answer->n);
     lb_vllm_put_text(writer, answer->version, strlen(answer->version));
     put(writer, ",\"num_retractions\":0");
     if (scores->asked) {

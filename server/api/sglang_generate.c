@@ -1,6 +1,6 @@
-/* POST /generate of SGLang: prompts scored, with ids that the client chooses, and at most one token behind
- * each. */
+/* POST /generate of SGLang: prompts scored, with ids that the client chooses, and gone on with. */
 #include "common/base/clock.h"
+#include "common/base/utf8.h"
 #include "proto/outputs.h"
 #include "proto/sglang.h"
 #include "server/api/reply.h"
@@ -21,6 +21,8 @@
 /* A question on its way. */
 struct asked {
     struct lb_sglang_generate request;
+    bool listed; /* log-probabilities of the prompts are asked for */
+    bool writes; /* more than one token */
     size_t answer_bytes;
 };
 
@@ -112,11 +114,13 @@ static bool plan_bytes(struct lb_exchange *x, struct asked *asked) {
         int64_t n = request->prompts.all[i].n;
         int64_t rows = n + 1 - first_listed(request, i);
         int64_t k = scores->ids.n + (request->flat ? 1 : scores->top_k);
+        int64_t written = asked->writes ? request->sampling.max_tokens : 0;
+        asked->answer_bytes += (size_t)written * 2 * ID_BYTES; /* the text too */
         asked->answer_bytes += request->return_prompt_ids ? (size_t)n * ID_BYTES : 0;
         if (!scores->asked) {
             continue;
         }
-        triples += (size_t)(rows * (1 + k));
+        triples += (size_t)(rows * (1 + k)) + (size_t)(written * (1 + scores->ids.n + scores->top_k));
         for (int64_t t = 0; t < scores->n_positions; t++) {
             triples += (size_t)scores->positions[t].n;
         }
@@ -136,13 +140,31 @@ static bool plan_bytes(struct lb_exchange *x, struct asked *asked) {
     return true;
 }
 
+/* What is written behind the prompts: the k likeliest beside each token, and ids that were chosen for all. */
+static bool plan_writing(struct lb_server *server, struct lb_exchange *x, const struct asked *asked,
+                         int64_t k) {
+    const struct lb_sglang_generate *request = &asked->request;
+    const struct lb_visit *visit = x->user;
+    int64_t v = lb_hosted_vocab(visit->hosted);
+    bool ok = lb_vllm_plan_writing(server, x, &request->sampling, "max_new_tokens", k < v ? k : v);
+    for (size_t i = 0; ok && i < request->prompts.n; i++) {
+        const struct lb_sglang_ids *ids = &request->scores[i].ids;
+        ok = ids->n == 0 || (lb_submit_hold(server, x, (size_t)(ids->n * request->sampling.max_tokens) * 4) &&
+                             check_ids(x, "token_ids_logprob", ids));
+        if (ok && ids->n > 0 && !lb_writing_choose(visit->writing, (int64_t)i, ids->ids, ids->n)) {
+            lb_reply_error(x, 503, "out of memory; try again");
+            return false;
+        }
+    }
+    return ok;
+}
+
 /* The visit's job; false after an error. */
 static bool plan(struct lb_server *server, struct lb_exchange *x, struct asked *asked) {
     const struct lb_sglang_generate *request = &asked->request;
     struct lb_vllm_sampling sampling = request->sampling;
     struct lb_vllm_matrix matrix;
-    int64_t scored = 0;
-    bool listed = false;
+    int64_t scored = 0, k = 0;
     sampling.logprobs = 1;
     if (!check(x, request) || !plan_bytes(x, asked) || !lb_vllm_matrix(x, &request->prompts, true, &matrix)) {
         return false;
@@ -152,17 +174,18 @@ static bool plan(struct lb_server *server, struct lb_exchange *x, struct asked *
         int64_t first = first_listed(request, i), most = most_positions(scores);
         most = most > scores->ids.n ? most : scores->ids.n;
         scored = most > scored ? most : scored;
-        sampling.logprobs = scores->top_k > sampling.logprobs ? scores->top_k : sampling.logprobs;
+        k = scores->top_k > k ? scores->top_k : k;
         if (first < matrix.starts[i]) {
             matrix.starts[i] = (int32_t)first;
-            listed = true;
+            asked->listed = true;
         }
     }
-    bool planned =
-        (scored == 0 || score(server, x, request, scored, &matrix)) &&
-        lb_vllm_plan(server, x, &sampling, -request->priority, &matrix, listed); /* there higher goes first */
+    sampling.logprobs = k > 1 ? k : 1;
+    bool planned = (scored == 0 || score(server, x, request, scored, &matrix)) &&
+                   lb_vllm_plan(server, x, &sampling, -request->priority, &matrix,
+                                asked->listed); /* there higher goes first */
     lb_vllm_matrix_finish(&matrix);
-    return planned;
+    return planned && (!asked->writes || plan_writing(server, x, asked, k));
 }
 
 static bool decode(struct lb_exchange *x, struct asked *asked) {
@@ -172,6 +195,7 @@ static bool decode(struct lb_exchange *x, struct asked *asked) {
     if (status != LB_OK) {
         lb_reply_fail(x, status, &detail);
     }
+    asked->writes = asked->request.sampling.max_tokens > 1;
     return status == LB_OK;
 }
 
@@ -179,7 +203,7 @@ static bool decode(struct lb_exchange *x, struct asked *asked) {
 static bool prepare(struct lb_server *server, struct lb_exchange *x) {
     struct asked *asked = lb_vllm_begin(server, x, sizeof *asked);
     return asked && decode(x, asked) && lb_vllm_find_model(x, asked->request.model) &&
-           lb_vllm_check(x, &asked->request.sampling, "max_new_tokens", 1) &&
+           lb_vllm_check(x, &asked->request.sampling, "max_new_tokens", LB_VLLM_MAX_TOKENS) &&
            lb_vllm_encode(x, &asked->request.prompts, true) && plan(server, x, asked) &&
            lb_vllm_planned(server, x, asked->answer_bytes);
 }
@@ -197,25 +221,17 @@ static const float *lifted(const struct lb_job *job, int64_t b, const float *pla
     return out;
 }
 
-/* What is said of sequence b; false when out of memory. */
-static bool answer_of(const struct lb_sglang_generate *request, const struct lb_job *job, int64_t b,
-                      struct lb_arena *arena, struct lb_sglang_answer *out) {
-    int64_t n = lb_job_length(job, b), first = first_listed(request, (size_t)b);
-    int64_t row = b * job->rows - job->start[b], k = job->n_scored;
+/* What follows sequence b, as it was drawn of the job's last row; false when out of memory. */
+static bool choose(const struct lb_sglang_generate *request, const struct lb_job *job, int64_t b,
+                   struct lb_arena *arena, struct lb_sglang_answer *out) {
+    int64_t n = lb_job_length(job, b), row = b * job->rows - job->start[b], k = job->n_scored;
     struct lb_vllm_choice choice = {.next = lb_vllm_rows_of(job, b, n - 1)};
     lb_vllm_choose(job, &request->sampling, b, &choice);
-    out->ids = job->ids + job->offsets[b];
-    out->n = n;
-    out->first = first;
+    out->n_next = 1;
     out->next = choice.next;
-    out->next_id = choice.generated[0];
-    out->next_logprob = choice.generated_logprobs[0];
+    out->next_ids = choice.generated;
+    out->next_logprobs = choice.generated_logprobs;
     out->n_generated = request->sampling.max_tokens;
-    out->n_scores = k;
-    if (first < n) {
-        out->prompt = lb_vllm_rows_of(job, b, first);
-        out->scores = lb_vllm_output(job, LB_OUT_AT_LOGPROBS, (row + first) * k);
-    }
     out->next_scores = lb_vllm_output(job, LB_OUT_AT_LOGPROBS, (row + n - 1) * k);
     if (job->draw && job->draw->temperature != job->temperature) {
         out->next.top_logprobs = lifted(job, b, out->next.top_logprobs, out->next.k, arena);
@@ -223,6 +239,44 @@ static bool answer_of(const struct lb_sglang_generate *request, const struct lb_
         return out->next.top_logprobs && (out->next_scores || k == 0);
     }
     return true;
+}
+
+/* The same, as it was written; chosen ids stand there as the job has them, n_scores apart. */
+static bool take_written(const struct lb_writing *writing, int64_t b, struct lb_arena *arena,
+                         struct lb_sglang_answer *out) {
+    const struct lb_written *text = &writing->texts[b];
+    float *scores = lb_arena_zarray(arena, (size_t)(text->n * out->n_scores) + 1, sizeof *scores);
+    for (int64_t t = 0; scores && text->n_chosen > 0 && t < text->n; t++) {
+        memcpy(scores + t * out->n_scores, text->chosen + t * text->n_chosen,
+               (size_t)text->n_chosen * sizeof *scores);
+    }
+    out->n_next = out->n_generated = text->n;
+    out->next_ids = text->ids;
+    out->next_logprobs = text->logprobs;
+    out->next = (struct lb_vllm_rows){
+        .k = writing->top_k, .top_ids = text->top_ids, .top_logprobs = text->top_logprobs};
+    out->next_scores = scores;
+    out->stopped = text->stopped;
+    out->stop = text->stop;
+    return scores != NULL;
+}
+
+/* What is said of sequence b; false when out of memory. */
+static bool answer_of(const struct asked *asked, const struct lb_visit *visit, int64_t b,
+                      struct lb_arena *arena, struct lb_sglang_answer *out) {
+    const struct lb_sglang_generate *request = &asked->request;
+    const struct lb_job *job = visit->job;
+    int64_t n = lb_job_length(job, b), first = first_listed(request, (size_t)b);
+    int64_t row = b * job->rows - job->start[b], k = job->n_scored;
+    out->ids = job->ids + job->offsets[b];
+    out->n = n;
+    out->first = first;
+    out->n_scores = k;
+    if (first + 1 < n) {
+        out->prompt = lb_vllm_rows_of(job, b, first);
+        out->scores = lb_vllm_output(job, LB_OUT_AT_LOGPROBS, (row + first) * k);
+    }
+    return asked->writes ? take_written(visit->writing, b, arena, out) : choose(request, job, b, arena, out);
 }
 
 static const char *name_of(const struct lb_sglang_generate *request, const char *name, int64_t b,
@@ -235,7 +289,8 @@ static const char *name_of(const struct lb_sglang_generate *request, const char 
 
 static void put_answers(struct lb_exchange *x, const char *name, struct lb_vllm_writer *writer) {
     const struct lb_visit *visit = x->user;
-    const struct lb_sglang_generate *request = &((const struct asked *)visit->asked)->request;
+    const struct asked *asked = visit->asked;
+    const struct lb_sglang_generate *request = &asked->request;
     const struct lb_job *job = visit->job;
     struct lb_buf text;
     lb_buf_init(&text, LB_MAX_RESPONSE_BYTES);
@@ -243,10 +298,13 @@ static void put_answers(struct lb_exchange *x, const char *name, struct lb_vllm_
     for (int64_t b = 0; b < job->n_seqs && writer->status == LB_OK; b++) {
         struct lb_sglang_answer answer = {.version = job->model->version};
         answer.id = name_of(request, name, b, &x->arena);
-        bool made = answer.id && answer_of(request, job, b, &x->arena, &answer);
+        bool made = answer.id && answer_of(asked, visit, b, &x->arena, &answer);
         lb_buf_reset(&text);
-        if (made && answer.n_generated > 0 && job->model->tokenizer) {
-            lb_vllm_put_generated(job->model->tokenizer, &request->sampling, answer.next_id, &text);
+        if (made && asked->writes) {
+            const struct lb_buf *written = &visit->writing->texts[b].text;
+            lb_utf8_append_lossy(&text, written->data ? written->data : "", written->len);
+        } else if (made && answer.n_generated > 0 && job->model->tokenizer) {
+            lb_vllm_put_generated(job->model->tokenizer, &request->sampling, answer.next_ids[0], &text);
         }
         if (!made || lb_buf_status(&text) != LB_OK) {
             writer->status = lb_fail(writer->detail, LB_E_NOMEM, "out of memory; try again");
@@ -262,13 +320,10 @@ static void put_answers(struct lb_exchange *x, const char *name, struct lb_vllm_
     lb_buf_finish(&text);
 }
 
-static void finish(struct lb_server *server, struct lb_exchange *x) {
+static void answer(struct lb_server *server, struct lb_exchange *x) {
     const struct asked *asked = ((const struct lb_visit *)x->user)->asked;
     struct lb_detail detail = {0};
     struct lb_vllm_writer writer;
-    if (!lb_submit_computed(server, x)) {
-        return;
-    }
     const char *name = lb_vllm_open_answer(x, "", asked->request.rid, &writer, &detail);
     if (name) {
         put_answers(x, name, &writer);
@@ -276,10 +331,34 @@ static void finish(struct lb_server *server, struct lb_exchange *x) {
     }
 }
 
+static void finish_written(struct lb_server *server, struct lb_exchange *x) {
+    if (lb_vllm_is_written(x)) {
+        answer(server, x);
+    }
+}
+
+static void finish(struct lb_server *server, struct lb_exchange *x) {
+    const struct asked *asked = ((const struct lb_visit *)x->user)->asked;
+    if (!lb_submit_computed(server, x)) {
+        return;
+    }
+    if (asked->writes) {
+        lb_vllm_write(server, x, finish_written);
+    } else {
+        answer(server, x);
+    }
+}
+
 void lb_handle_sglang_generate(struct lb_server *server, struct lb_exchange *x,
                                const struct lb_route_match *match) {
     (void)match;
-    if (!lb_submit_gone(x) && prepare(server, x)) {
+    if (lb_submit_gone(x) || !prepare(server, x)) {
+        return;
+    }
+    const struct asked *asked = ((const struct lb_visit *)x->user)->asked;
+    if (asked->writes && !asked->listed) {
+        lb_vllm_write(server, x, finish_written); /* which reads the prompts itself */
+    } else {
         lb_submit(server, x, finish);
     }
 }

@@ -34,6 +34,7 @@ struct lb_writing *lb_writing_create(int64_t n, int64_t max_tokens, int64_t k) {
     }
     lb_arena_init(&w->arena, WRITING_BYTES);
     w->n = n;
+    w->max_tokens = max_tokens;
     w->top_k = k;
     w->prompts = lb_arena_zarray(&w->arena, (size_t)n, sizeof *w->prompts);
     w->texts = lb_arena_zarray(&w->arena, (size_t)n, sizeof *w->texts);
@@ -54,6 +55,17 @@ struct lb_writing *lb_writing_create(int64_t n, int64_t max_tokens, int64_t k) {
         return NULL;
     }
     return w;
+}
+
+bool lb_writing_choose(struct lb_writing *w, int64_t i, const int32_t *ids, int64_t n) {
+    struct lb_written *text = &w->texts[i];
+    size_t count;
+    text->chosen = lb_mul_size((size_t)w->max_tokens, (size_t)n, &count)
+                       ? lb_arena_array(&w->arena, count, sizeof *text->chosen)
+                       : NULL;
+    text->chosen_ids = ids;
+    text->n_chosen = n;
+    return text->chosen != NULL;
 }
 
 void lb_writing_destroy(struct lb_writing *w) {
@@ -105,6 +117,9 @@ static void put_logprobs(const struct lb_writing *w, struct lb_written *text, in
     }
     for (int64_t i = 0; i < k; i++) {
         top[i] = (float)((double)top[i] / temperature - sum);
+    }
+    for (int64_t i = 0; i < text->n_chosen; i++) {
+        text->chosen[at * text->n_chosen + i] = (float)((double)z[text->chosen_ids[i]] / temperature - sum);
     }
     text->n++;
 }

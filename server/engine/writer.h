@@ -17,15 +17,18 @@
 
 /* What became of one prompt. */
 struct lb_written {
-    int64_t n;           /* tokens */
-    int32_t *ids;        /* [n] */
-    float *logprobs;     /* [n] of the whole distribution, at the temperature (0: at 1) */
-    int32_t *top_ids;    /* [n, k] the likeliest */
-    float *top_logprobs; /* [n, k] */
-    bool stopped;        /* at an end or a stop, which is the last token */
-    int32_t stop_id;     /* which of the stop_ids; -1 */
-    const char *stop;    /* which of the stops; NULL */
-    struct lb_buf text;  /* the tokens' bytes, cut at the stop */
+    int64_t n;                 /* tokens */
+    int32_t *ids;              /* [n] */
+    float *logprobs;           /* [n] of the whole distribution, at the temperature (0: at 1) */
+    int32_t *top_ids;          /* [n, k] the likeliest */
+    float *top_logprobs;       /* [n, k] */
+    const int32_t *chosen_ids; /* [n_chosen] (lb_writing_choose) */
+    int64_t n_chosen;
+    float *chosen;      /* [n, n_chosen] */
+    bool stopped;       /* at an end or a stop, which is the last token */
+    int32_t stop_id;    /* which of the stop_ids; -1 */
+    const char *stop;   /* which of the stops; NULL */
+    struct lb_buf text; /* the tokens' bytes, cut at the stop */
 };
 
 struct lb_writing {
@@ -34,7 +37,7 @@ struct lb_writing {
     /* What is asked: set before it is submitted. */
     int64_t n;
     struct lb_generate_prompt *prompts; /* [n] */
-    int64_t top_k;                      /* 0: none are listed */
+    int64_t max_tokens, top_k;          /* of each; 0: none are listed */
     double temperature;
     const char *const *stops; /* [n_stops] in the tokens' text */
     size_t n_stops;
@@ -60,6 +63,8 @@ struct lb_writing {
 /* With room for n prompts, each of up to max_tokens tokens with k of the likeliest; on the heap. NULL when
  * out of memory. */
 struct lb_writing *lb_writing_create(int64_t n, int64_t max_tokens, int64_t k);
+/* Has the log-probabilities of n ids (borrowed) told with each token of text i. False: out of memory. */
+LB_NODISCARD bool lb_writing_choose(struct lb_writing *writing, int64_t i, const int32_t *ids, int64_t n);
 /* Not while it is with the writer. Accepts NULL. */
 void lb_writing_destroy(struct lb_writing *writing);
 /* Memory that it takes until done, about. */

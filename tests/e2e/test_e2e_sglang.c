@@ -260,6 +260,73 @@ static void test_drawn(void **state) {
     lb_ask_finish(&hot);
 }
 
+/* More than one token: what /v1/completions writes, with the likeliest and the chosen ids beside each; the
+ * prompt's own are told too where that is asked. */
+static void test_written(void **state) {
+    (void)state;
+    char keys[500], body[1000], chosen[64];
+    put_ids(chosen, sizeof chosen, scored, S);
+    for (int listed = 0; listed < 2; listed++) {
+        snprintf(keys, sizeof keys,
+                 ",\"sampling_params\":{\"max_new_tokens\":6,\"temperature\":0,\"ignore_eos\":true},"
+                 "\"return_logprob\":true,\"top_logprobs_num\":2,\"token_ids_logprob\":%s%s",
+                 chosen, listed ? ",\"logprob_start_len\":0" : "");
+        json_t *answers = generate(&daemon_, true, keys);
+        for (int b = 0; b < B; b++) {
+            const json_t *answer = json_array_get(answers, (size_t)b);
+            size_t n = (size_t)snprintf(body, sizeof body,
+                                        "{\"max_tokens\":6,\"temperature\":0,\"ignore_eos\":true,"
+                                        "\"return_token_ids\":true,\"logprobs\":1,\"prompt\":");
+            n += put_ids(body + n, sizeof body - n, ids + (ptrdiff_t)b * T, lengths[b]);
+            snprintf(body + n, sizeof body - n, "}");
+            json_t *other = ask(&daemon_, "/v1/completions", body, 200);
+            const json_t *choice = json_array_get(json_object_get(other, "choices"), 0);
+            assert_true(
+                json_equal(json_object_get(answer, "output_ids"), json_object_get(choice, "token_ids")));
+            assert_string_equal(json_string_value(json_object_get(answer, "text")),
+                                json_string_value(json_object_get(choice, "text")));
+            const json_t *own = meta(answer, "output_token_logprobs"),
+                         *top = meta(answer, "output_top_logprobs");
+            const json_t *at = meta(answer, "output_token_ids_logprobs");
+            assert_int_equal(json_array_size(own), 6);
+            assert_int_equal(json_array_size(top), 6);
+            assert_int_equal(json_array_size(at), 6);
+            const json_t *theirs = json_object_get(json_object_get(choice, "logprobs"), "token_logprobs");
+            for (size_t t = 0; t < 6; t++) {
+                const json_t *triple = json_array_get(own, t);
+                assert_true(json_equal(json_array_get(triple, 0), json_array_get(theirs, t)));
+                assert_true(json_equal(triple, json_array_get(json_array_get(top, t), 0)));
+                for (size_t s = 0; s < S; s++) {
+                    const json_t *one = json_array_get(json_array_get(at, t), s);
+                    assert_int_equal(json_integer_value(json_array_get(one, 1)), scored[s]);
+                    assert_true(json_real_value(json_array_get(one, 0)) <=
+                                json_real_value(json_array_get(triple, 0)));
+                }
+            }
+            assert_int_equal(json_array_size(meta(answer, "input_token_logprobs")), listed ? lengths[b] : 1);
+            assert_string_equal(json_string_value(json_object_get(meta(answer, "finish_reason"), "type")),
+                                "length");
+            json_decref(other);
+        }
+        json_decref(answers);
+    }
+    json_t *whole = generate(&daemon_, false,
+                             ",\"sampling_params\":{\"max_new_tokens\":6,\"temperature\":0,"
+                             "\"ignore_eos\":true}");
+    json_int_t stop = json_integer_value(json_array_get(json_object_get(whole, "output_ids"), 2));
+    snprintf(keys, sizeof keys,
+             ",\"sampling_params\":{\"max_new_tokens\":6,\"temperature\":0,\"ignore_eos\":true,"
+             "\"stop_token_ids\":[%d]}",
+             (int)stop);
+    json_t *cut = generate(&daemon_, false, keys);
+    const json_t *reason = meta(cut, "finish_reason");
+    assert_string_equal(json_string_value(json_object_get(reason, "type")), "stop");
+    assert_int_equal(json_integer_value(json_object_get(reason, "matched")), stop);
+    assert_true(json_integer_value(meta(cut, "completion_tokens")) <= 3);
+    json_decref(whole);
+    json_decref(cut);
+}
+
 static void test_texts(void **state) {
     (void)state;
     json_t *answer = ask(&daemon_, "/generate",
@@ -323,8 +390,8 @@ static void test_errors(void **state) {
         const char *body, *part;
     } bad[] = {
         {"{", "not valid JSON"},
-        {"{\"input_ids\":[1]}", "max_new_tokens is 128"},
-        {"{\"input_ids\":[1],\"sampling_params\":{\"max_new_tokens\":2}}", "max_new_tokens is 2"},
+        {"{\"input_ids\":[1]}", "max_new_tokens is 128, and prompt 0 has 1 tokens"},
+        {"{\"input_ids\":[1],\"sampling_params\":{\"max_new_tokens\":65537}}", "at most 65536"},
         {"{\"input_ids\":[97],\"sampling_params\":{\"max_new_tokens\":1}}", "outside the vocabulary"},
         {"{\"input_ids\":[1],\"sampling_params\":{\"max_new_tokens\":1},\"stream\":true}", "stream"},
         {"{\"input_ids\":[1],\"sampling_params\":{\"max_new_tokens\":1},\"return_logprob\":true,"
@@ -396,7 +463,8 @@ static int stop_all(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_prompts), cmocka_unit_test(test_positions), cmocka_unit_test(test_drawn),
-        cmocka_unit_test(test_texts),   cmocka_unit_test(test_others),    cmocka_unit_test(test_errors),
+        cmocka_unit_test(test_written), cmocka_unit_test(test_texts),     cmocka_unit_test(test_others),
+        cmocka_unit_test(test_errors),
     };
     return cmocka_run_group_tests(tests, start_all, stop_all);
 }

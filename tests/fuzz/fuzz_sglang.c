@@ -79,8 +79,11 @@ static void answer(const struct lb_sglang_generate *request, const uint8_t *nois
                                          .n_scores = most,
                                          .next = {2, top, values, NULL, NULL},
                                          .next_scores = scores,
-                                         .next_id = 3,
-                                         .n_generated = noise[0] >> 7,
+                                         .n_next = 1 + (noise[0] >> 6 & 1),
+                                         .next_ids = top,
+                                         .next_logprobs = values,
+                                         .stopped = noise[0] & 2,
+                                         .n_generated = noise[0] & 128 ? 1 + (noise[0] >> 6 & 1) : 0,
                                          .text = "\n"};
     lb_sglang_put_answer(&writer, request, asked, &say);
     require(writer.status == LB_OK);

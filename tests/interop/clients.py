@@ -313,6 +313,12 @@ def with_sglang(url, reference, tokenizer):
         rows = reference.rows(ids)
         want = sum(rows[t][ids[t + 1]] for t in range(len(head) - 1, len(ids) - 1))
         check(abs(total - want) < TOLERANCE * len(ids), f'lm-eval, sglang: log-likelihood {total} of {want}')
+    answer = generate(input_ids=sequences[1], return_logprob=True, sampling_params={'max_new_tokens': 9, 'temperature': 0, 'ignore_eos': True})
+    rows, written = reference.rows(sequences[1] + answer['output_ids'])[len(sequences[1]) - 1:], answer['output_ids']
+    check(len(written) == 9 and answer['meta_info']['completion_tokens'] == 9, 'sglang: 9 tokens')
+    check(all(row.max() - row[t] < TOLERANCE for row, t in zip(rows, written)), 'sglang: the likeliest token each time')
+    check(max(abs(rows[t][i] - logprob) for t, (logprob, i, _) in enumerate(answer['meta_info']['output_token_logprobs'])) < TOLERANCE,
+          'sglang: their log-probabilities')
 
 
 def with_embeddings(url, model):

@@ -181,6 +181,9 @@ static const float top[] = {-0.25f, -1.5f, -0.125f, -2, -0.5f, -1.25f};
 static const float actual[] = {-0.25f, -0.125f, 0};
 static const float scores[] = {-3, -0.25f, -4, -5, -6, -7};
 
+static const int32_t next_ids[] = {3, 5};
+static const float next_logprobs[] = {-0.5f, -0.75f};
+
 static struct lb_sglang_answer answer_at(int64_t first) {
     int64_t row = first < 3 ? first : 2;
     return (struct lb_sglang_answer){.id = "r",
@@ -194,8 +197,9 @@ static struct lb_sglang_answer answer_at(int64_t first) {
                                      .n_scores = 2,
                                      .next = {2, top_ids + 4, top + 4, NULL, NULL},
                                      .next_scores = scores + 4,
-                                     .next_id = 3,
-                                     .next_logprob = -0.5f,
+                                     .n_next = 1,
+                                     .next_ids = next_ids,
+                                     .next_logprobs = next_logprobs,
                                      .n_generated = 1,
                                      .text = "d",
                                      .text_len = 1};
@@ -290,6 +294,31 @@ static void test_exchanges(void **state) {
                      "\"output_token_ids_logprobs\":[[[-6.0,7,null]]]" BACK("0") "}");
 }
 
+/* Two tokens that were written: by length, at a token, at a stop. */
+static void test_written(void **state) {
+    (void)state;
+    struct lb_sglang_answer a = answer_at(2);
+    a.n_next = a.n_generated = 2;
+    a.next.top_ids = top_ids;
+    a.next.top_logprobs = top;
+    a.next_scores = scores;
+    a.stopped = true;
+#define WRITTEN(reason)                                                                                      \
+    "{\"text\":\"d\",\"output_ids\":[3,5],\"meta_info\":{\"id\":\"r\",\"finish_reason\":" reason             \
+    ",\"prompt_tokens\":3,\"weight_version\":\"v\",\"num_retractions\":0,"                                   \
+    "\"input_token_logprobs\":[[null,6,null]],\"output_token_logprobs\":[[-0.5,3,null],[-0.75,5,null]],"     \
+    "\"output_token_logprobs_length\":2,\"input_top_logprobs\":[null],\"output_top_logprobs\":"              \
+    "[[[-0.25,5,null],[-1.5,1,null]],[[-0.125,6,null],[-2.0,5,null]]],\"input_token_ids_logprobs\":[null],"  \
+    "\"output_token_ids_logprobs\":[[[-3.0,9,null]],[[-4.0,9,null]]]" BACK("2") "}"
+#define ASKED(n)                                                                                             \
+    "{\"input_ids\":[4,5,6],\"sampling_params\":{\"max_new_tokens\":" n "},\"return_logprob\":true,"         \
+    "\"top_logprobs_num\":2,\"token_ids_logprob\":[9]}"
+    written(ASKED("2"), &a, WRITTEN("{\"type\":\"length\",\"length\":2}"));
+    written(ASKED("8"), &a, WRITTEN("{\"type\":\"stop\",\"matched\":5}"));
+    a.stop = "a\"b";
+    written(ASKED("8"), &a, WRITTEN("{\"type\":\"stop\",\"matched\":\"a\\\"b\"}"));
+}
+
 /* The likeliest as arrays: 1 of the 2 in a row, and both as bytes. */
 static void test_flat(void **state) {
     (void)state;
@@ -334,7 +363,7 @@ static void test_failures(void **state) {
     static const char body[] = "{\"input_ids\":[4,5,6],\"sampling_params\":{\"max_new_tokens\":1},"
                                "\"return_logprob\":true,\"return_text_in_logprobs\":true}";
     struct lb_sglang_answer a = answer_at(2);
-    a.next_logprob = -INFINITY;
+    a.next_logprobs = (const float[]){-INFINITY};
     written(body, &a,
             "{\"text\":\"d\",\"output_ids\":[3]" FRONT(
                 "1") ",\"input_token_logprobs\":[[null,6,\"f\"]],"
@@ -348,8 +377,10 @@ static void test_failures(void **state) {
         struct lb_vllm_writer writer = {.buf = &buf, .text = text_of, .gone = &gone, .detail = &detail};
         taken(body, &r);
         a = answer_at(2);
-        a.next_logprob = i == 0 ? NAN : a.next_logprob;
-        a.next_id = i == 1 ? 99 : a.next_id;
+        static const float none[] = {NAN};
+        static const int32_t unknown[] = {99};
+        a.next_logprobs = i == 0 ? none : a.next_logprobs;
+        a.next_ids = i == 1 ? unknown : a.next_ids;
         lb_sglang_put_answer(&writer, &r, &r.scores[0], &a);
         assert_int_equal(writer.status, i == 0 ? LB_E_INTERNAL : i == 1 ? LB_E_NOTFOUND : LB_E_CANCELLED);
         assert_non_null(strstr(detail.text, i == 0 ? "NaN" : i == 1 ? "99" : "left"));
@@ -361,7 +392,8 @@ int main(void) {
     lb_arena_init(&arena, 64u << 20);
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_prompts), cmocka_unit_test(test_clients),
                                        cmocka_unit_test(test_refused), cmocka_unit_test(test_exchanges),
-                                       cmocka_unit_test(test_flat),    cmocka_unit_test(test_failures)};
+                                       cmocka_unit_test(test_written), cmocka_unit_test(test_flat),
+                                       cmocka_unit_test(test_failures)};
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     lb_arena_finish(&arena);
     return failed;

@@ -74,6 +74,9 @@ static void answer(const struct lb_sglang_question *question, bool nested) {
             .n_scores = 2,
             .next = {2, top, values, NULL, NULL},
             .next_scores = scores,
+            .n_next = 1,
+            .next_ids = first,
+            .next_logprobs = actual,
             .n_generated = 1,
             .text = ""};
         lb_buf_append_str(&buf, i ? "," : "");

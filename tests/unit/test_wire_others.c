@@ -151,6 +151,9 @@ static void answer_sglang(const void *body, size_t len, float fixed, struct lb_b
             .n_scores = S,
             .next = {K, top, values, NULL, NULL},
             .next_scores = chosen,
+            .n_next = 1,
+            .next_ids = top,
+            .next_logprobs = values,
             .n_generated = r.sampling.max_tokens,
             .text = ""};
         lb_buf_append_str(out, p ? "," : "");
