@@ -77,6 +77,8 @@ static const struct family {
                                  {"model"},
                                  second_buckets,
                                  sizeof second_buckets / sizeof *second_buckets},
+    [LB_METRIC_WRITING] =
+        {"limbeckd_writing_seconds_total", "Time spent computing texts token by token.", {"model"}, NULL, 0},
     [LB_METRIC_QUEUE_WAIT] = {"limbeckd_queue_wait_seconds",
                               "From entering the queue to the first batch.",
                               {"model"},

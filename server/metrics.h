@@ -22,6 +22,7 @@ enum lb_metric {
     LB_METRIC_BATCH_TOKENS,   /* limbeckd_batch_tokens                    model */
     LB_METRIC_BATCH_SEQS,     /* limbeckd_batch_sequences                 model */
     LB_METRIC_BATCH_SECONDS,  /* limbeckd_batch_duration_seconds          model */
+    LB_METRIC_WRITING,        /* limbeckd_writing_seconds_total           model */
     LB_METRIC_QUEUE_WAIT,     /* limbeckd_queue_wait_seconds              model */
     LB_METRIC_EXPIRED,        /* limbeckd_deadline_expired_total          model */
     LB_METRICS

@@ -96,6 +96,13 @@ static void put_job(const struct lb_job *job, char *out, size_t size) {
              (double)job->compute_ns / LB_MS_NS);
 }
 
+/* Of one whose texts were gone on with. */
+static void put_writing(const struct lb_writing *w, char *out, size_t size) {
+    snprintf(out, size, " sequences=%lld tokens=%lld queue_ms=%.3f compute_ms=%.3f", (long long)w->n,
+             (long long)lb_writing_tokens(w), ms(w->submitted_ns, w->started_ns),
+             (double)w->compute_ns / LB_MS_NS);
+}
+
 void lb_trail_log(const struct lb_exchange *x, const char *model, const char *endpoint, bool complete,
                   uint64_t now) {
     const struct lb_visit *visit = x->user;
@@ -105,7 +112,9 @@ void lb_trail_log(const struct lb_exchange *x, const char *model, const char *en
         (visit->match.route->access == LB_ACCESS_OPEN || visit->match.route->access == LB_ACCESS_METRICS);
     char path[PATH_BYTES], numbers[192] = "";
     escape_path(x->path, path);
-    if (job && job->queued_ns) {
+    if (visit && visit->writing && visit->writing->submitted_ns) {
+        put_writing(visit->writing, numbers, sizeof numbers);
+    } else if (job && job->queued_ns) {
         put_job(job, numbers, sizeof numbers);
     }
     lb_log(quiet ? LB_LOG_DEBUG : LB_LOG_INFO, "request",

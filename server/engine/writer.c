@@ -84,6 +84,14 @@ size_t lb_writing_bytes(const struct lb_writing *w) {
     return w->arena.used + lb_generator_bytes(w->model->model, w->prompts, w->n);
 }
 
+int64_t lb_writing_tokens(const struct lb_writing *w) {
+    int64_t tokens = 0;
+    for (int64_t i = 0; i < w->first + w->n_now; i++) {
+        tokens += w->prompts[i].n + w->texts[i].n;
+    }
+    return tokens;
+}
+
 /* ---- one token ---- */
 
 /* A stop that ends in the text's last `fresh` bytes cuts it there; NULL: none does. */
@@ -167,6 +175,7 @@ static void turn(void *argument, struct lb_tape *tape) {
     uint64_t begun = lb_now_ns();
     w->started_ns = w->started_ns ? w->started_ns : begun;
     w->status = w->generator ? LB_OK : begin_next(w);
+    int64_t n = w->status == LB_OK ? lb_generator_left(w->generator) : 0;
     if (w->status == LB_OK) {
         w->status = lb_generator_step(w->generator, tape, take, w);
         if (w->status != LB_OK) {
@@ -178,7 +187,11 @@ static void turn(void *argument, struct lb_tape *tape) {
         lb_generator_destroy(w->generator);
         w->generator = NULL;
     }
-    w->compute_ns += lb_now_ns() - begun;
+    uint64_t ns = lb_now_ns() - begun;
+    w->compute_ns += ns;
+    if (w->status == LB_OK) {
+        lb_stats_batch(&w->model->stats, n, ns);
+    }
 }
 
 static bool complete(const struct lb_writing *w) {
@@ -189,7 +202,7 @@ static bool complete(const struct lb_writing *w) {
 
 /* Whether it is over: written, failed, late, or wanted by nobody. */
 static bool serve(struct lb_writer *writer, struct lb_writing *w, bool cut) {
-    uint64_t now = lb_now_ns();
+    uint64_t now = lb_now_ns(), before = w->compute_ns;
     if (w->gone && atomic_load(w->gone)) {
         w->status = lb_fail(&w->detail, LB_E_CANCELLED, "the client has left");
     } else if (w->deadline_ns && now > w->deadline_ns) {
@@ -197,16 +210,18 @@ static bool serve(struct lb_writer *writer, struct lb_writing *w, bool cut) {
     } else if (cut || !lb_engine_lend(writer->engine, turn, w)) {
         w->status = lb_fail(&w->detail, LB_E_UNAVAILABLE, "the server is shutting down");
     }
+    lb_metrics_add(writer->metrics, LB_METRIC_WRITING, (const char *[]){w->model->name},
+                   (double)(w->compute_ns - before) / LB_SECOND_NS);
     return w->status != LB_OK || complete(w);
 }
 
 static void end(struct lb_writer *writer, struct lb_writing *w) {
     const char *labels[] = {w->model->name};
-    int64_t tokens = 0;
-    for (int64_t i = 0; i < w->first + w->n_now; i++) {
-        tokens += w->prompts[i].n + w->texts[i].n;
+    lb_metrics_add(writer->metrics, LB_METRIC_TOKENS, labels, (double)lb_writing_tokens(w));
+    if (w->started_ns) {
+        lb_metrics_add(writer->metrics, LB_METRIC_QUEUE_WAIT, labels,
+                       (double)(w->started_ns - w->submitted_ns) / LB_SECOND_NS);
     }
-    lb_metrics_add(writer->metrics, LB_METRIC_TOKENS, labels, (double)tokens);
     lb_generator_destroy(w->generator);
     w->generator = NULL;
     w->done(w); /* it may be gone after this */

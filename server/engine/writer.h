@@ -69,6 +69,8 @@ LB_NODISCARD bool lb_writing_choose(struct lb_writing *writing, int64_t i, const
 void lb_writing_destroy(struct lb_writing *writing);
 /* Memory that it takes until done, about. */
 size_t lb_writing_bytes(const struct lb_writing *writing);
+/* Tokens that were read and written so far. Not while it is with the writer. */
+int64_t lb_writing_tokens(const struct lb_writing *writing);
 
 struct lb_writer;
 

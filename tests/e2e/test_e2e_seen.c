@@ -348,6 +348,15 @@ static struct lb_buf read_log(const struct lb_daemon *daemon) {
     return text;
 }
 
+/* Of a request for three tokens behind a prompt of four. */
+static void check_written_line(const json_t *line) {
+    assert_string_equal(member(line, "model"), "teacher");
+    assert_int_equal(number(line, "sequences"), 1);
+    assert_int_equal(number(line, "tokens"), 7);
+    assert_true(number(line, "compute_ms") > 0 && number(line, "queue_ms") >= 0);
+    assert_true(number(line, "total_ms") >= number(line, "compute_ms"));
+}
+
 /* Of an infer request: who, what, how long, how much. */
 static void check_infer_line(const json_t *line) {
     assert_string_equal(member(line, "client"), "ann");
@@ -385,6 +394,20 @@ static void test_log_json(void **state) {
                    "traceparent: 00-" TRACE "-00f067aa0ba902b7-01\r\n");
     lb_ask_finish(&ask);
     struct lb_answer answer;
+    static const char writes[] =
+        "{\"prompt\":[1,2,3,4],\"max_tokens\":3,\"temperature\":0,\"ignore_eos\":true}";
+    assert_true(lb_daemon_ask(&daemon, "POST", "/v1/completions", "Authorization: Bearer token-of-ann-1\r\n",
+                              writes, strlen(writes), &answer));
+    assert_int_equal(answer.status, 200);
+    lb_answer_finish(&answer);
+    await_answer(&daemon, "/status.json", AS("token-of-ann-1"), "\"tokens\":39,"); /* 32 and these */
+    assert_true(lb_daemon_ask(&daemon, "GET", "/metrics", AS("token-of-ann-1"), NULL, 0, &answer));
+    check_has(answer.body.data, "\nlimbeckd_writing_seconds_total{model=\"teacher\"} 0.");
+    lb_answer_finish(&answer);
+    assert_true(
+        lb_daemon_ask(&daemon, "GET", "/v2/models/teacher/stats", AS("token-of-ann-1"), NULL, 0, &answer));
+    check_has(answer.body.data, "\"execution_count\":4,"); /* a batch and three tokens */
+    lb_answer_finish(&answer);
     assert_true(lb_daemon_ask(&daemon, "GET", HOSTILE, "", NULL, 0, &answer));
     assert_int_equal(answer.status, 401);
     lb_answer_finish(&answer);
@@ -400,9 +423,11 @@ static void test_log_json(void **state) {
         assert_int_equal(lb_json_parse(line, (size_t)(end - line), 0, "line", &object, NULL), LB_OK);
         if (strcmp(member(object, "event"), "request") == 0) {
             n_requests++;
-            if (strcmp(member(object, "endpoint"), "infer") == 0) {
+            if (strcmp(member(object, "endpoint"), "completions") == 0) {
+                check_written_line(object);
+            } else if (strcmp(member(object, "endpoint"), "infer") == 0) {
                 check_infer_line(object);
-            } else {
+            } else if (strcmp(member(object, "endpoint"), "none") == 0) {
                 assert_int_equal(number(object, "status"), 401);
                 assert_string_equal(member(object, "client"), "");
                 assert_string_equal(
@@ -414,7 +439,7 @@ static void test_log_json(void **state) {
         }
         json_decref(object);
     }
-    assert_int_equal(n_requests, 2);
+    assert_int_equal(n_requests, 4);
     lb_buf_finish(&text);
 }
 
