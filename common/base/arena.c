@@ -200,12 +200,13 @@ void lb_arena_reset(struct lb_arena *arena) {
     if (arena->chunk == NULL) {
         return;
     }
-    if (arena->chunk->older == NULL) {
+    if (arena->chunk->older == NULL && arena->high <= arena->chunk->cap) {
         rewind_newest(arena, 0);
         return;
     }
-    /* Several chunks become one. All are freed first: the peak is not paid twice. Should the one not be had,
-     * the arena is empty and asks again at the next allocation. */
+    /* Several chunks become one, also where the others came and went between marks: they would do so again
+     * and again. All are freed first: the peak is not paid twice. Should the one not be had, the arena is
+     * empty and asks again at the next allocation. */
     size_t cap = arena->high;
     while (arena->chunk != NULL) {
         drop_newest(arena);

@@ -259,6 +259,27 @@ static void arena_reset_makes_one_chunk(void **state) {
     lb_arena_finish(&arena);
 }
 
+static void arena_reset_remembers_what_marks_let_go(void **state) {
+    (void)state;
+    struct lb_arena arena;
+    lb_arena_init(&arena, 64 << 20);
+    for (int turn = 0; turn < 4; turn++) { /* layers of a forward, the second batch larger than the first */
+        long before = lb_mem_count();
+        assert_non_null(lb_arena_alloc(&arena, 10000));
+        for (int layer = 0; layer < 5; layer++) {
+            struct lb_arena_mark mark = lb_arena_mark(&arena);
+            assert_non_null(lb_arena_alloc(&arena, turn == 0 ? 1000 : 1 << 20));
+            lb_arena_release(&arena, mark);
+        }
+        if (turn > 1) {
+            assert_int_equal(lb_mem_count(), before);
+        }
+        lb_arena_reset(&arena);
+    }
+    assert_int_equal(arena.total, arena.high);
+    lb_arena_finish(&arena);
+}
+
 static void arena_marks_nest(void **state) {
     (void)state;
     struct lb_arena arena;
@@ -510,6 +531,7 @@ int main(void) {
         cmocka_unit_test(arena_hands_out_aligned_disjoint_memory),
         cmocka_unit_test(arena_limit_is_exact),
         cmocka_unit_test(arena_reset_makes_one_chunk),
+        cmocka_unit_test(arena_reset_remembers_what_marks_let_go),
         cmocka_unit_test(arena_marks_nest),
         cmocka_unit_test(arena_text_and_zeroes),
         cmocka_unit_test(arena_survives_failing_allocations),
