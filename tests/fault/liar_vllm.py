@@ -3,7 +3,7 @@
 digests can: told once, the run's student has exactly the bits of an honest run; told for ever, the run ends in one clear
 line that says what is wrong. And servers that have less than limbeckd.
 
-    liar_vllm.py BUILD [NAME...]    NAME: only these lies
+    liar_vllm.py BUILD [NAME...]    NAME: only these lies; servers: only what servers have less
 """
 import http.client
 import http.server
@@ -161,11 +161,25 @@ states = {
 class Proxy(http.server.BaseHTTPRequestHandler):
     protocol_version = 'HTTP/1.1'
     upstream, lie, left, told, spare = None, None, 0, 0, 0
-    lock = threading.Lock()
+    lock = threading.Condition()
+    busy = 0   # connections; some outlive the run that asked
     gone = ()  # paths that this server has not
 
     def log_message(self, *args):
         pass
+
+    def setup(self):
+        with Proxy.lock:
+            Proxy.busy += 1
+        super().setup()
+
+    def finish(self):
+        try:
+            super().finish()
+        finally:
+            with Proxy.lock:
+                Proxy.busy -= 1
+                Proxy.lock.notify_all()
 
     def do_GET(self):
         self.answer(b'')
@@ -212,6 +226,8 @@ class Proxy(http.server.BaseHTTPRequestHandler):
 
 def of_scores(what):
     def lie(status, header, out, path):
+        if path != '/v1/completions':
+            return status, header, out
         told = json.loads(out)
         what(told)
         return status, header, json.dumps(told).encode()
@@ -243,10 +259,13 @@ any_answer = {
 }
 
 
-def run(name, recipe):
-    shutil.rmtree(name, ignore_errors=True)
-    p = subprocess.run([limbeck, 'train', recipe, '--output-dir', name], env=environment, stdout=subprocess.PIPE,
+def run(name, recipe, *more):
+    if not more:
+        shutil.rmtree(name, ignore_errors=True)
+    p = subprocess.run([limbeck, 'train', recipe, '--output-dir', name] + list(more), env=environment, stdout=subprocess.PIPE,
                        stderr=subprocess.STDOUT, timeout=120)
+    with Proxy.lock:
+        assert Proxy.lock.wait_for(lambda: Proxy.busy == 0, 60)
     return p.returncode, p.stdout.decode(errors='replace')
 
 
@@ -311,6 +330,30 @@ def only_pools(honest):
     return len(wrong)
 
 
+def nudge(told):
+    """As a server rounds otherwise at another time: the fixed question's answers, a little."""
+    for entry in told['choices'][-1]['prompt_logprobs'][1:]:
+        for value in entry.values():
+            value['logprob'] -= 0.01
+
+
+def resumes():
+    """A run without a cache that was cut off goes on with the same teacher, though that rounds otherwise."""
+    with open('scores.yaml') as f:
+        write('long.yaml', f.read().replace('max_steps: 4', 'max_steps: 40\nsave_steps: 1'))
+    status, text = run('whole', 'long.yaml')
+    Proxy.lie, Proxy.left, Proxy.spare = any_answer['400'][0], -1, 12
+    cut, text = run('cut', 'long.yaml')
+    steps = [name for name in os.listdir('cut') if name.startswith('checkpoint-')]
+    Proxy.lie, Proxy.spare = of_scores(nudge), 0
+    again, more = run('cut', 'long.yaml', '--resume')
+    Proxy.lie = None
+    if status != 0 or cut != 1 or not steps or again != 0 or weights('cut') != weights('whole'):
+        print('resumed: status %s, %s, %s, %s\n%s\n%s' % (status, cut, steps, again, text[-400:], more[-600:]))
+        return 1
+    return 0
+
+
 def main():
     rows = ['a %s bird that can sing %s' % (x, y) for x in ('small', 'red', 'old', 'big') for y in ('well', 'often', 'now')]
     write('train.txt', '\n'.join(rows * 3) + '\n')
@@ -329,6 +372,7 @@ def main():
     lanes = {'scores': ('targets: topk\nloss_top_k: 8\n', ''),
              'states': ('targets: final_hidden\n', ', head: teacher/student')}
     bad = told = 0
+    kept = {}
     for lane, (target, head) in lanes.items():
         write(lane + '.yaml', student + target +
               'datasets: [{path: train.txt}]\nloss_functions: [{function: kl}]\nteacher_timeout: 5\ngive_up_after: 0.3\n'
@@ -336,7 +380,7 @@ def main():
               % (server.server_port, head))
         status, text = run('honest', lane + '.yaml')
         assert status == 0, text
-        honest = weights('honest')
+        honest = kept[lane] = weights('honest')
         lies = dict(any_answer)
         lies.update({k: (of_scores(f), w) for k, (f, w) in scores.items()} if lane == 'scores' else
                     {k: (of_states(f), w) for k, (f, w) in states.items()})
@@ -350,8 +394,8 @@ def main():
             bad += bool(wrong)
             for line in wrong:
                 print('%s, %s: %s' % (lane, name, line))
-    if not only:
-        bad += only_pools(honest)
+    if not only or only == ['servers']:
+        bad += only_pools(kept['states']) + resumes()
     daemon.terminate()
     daemon.wait()
     print('%d lies, %d were believed or not told clearly' % (told, bad))

@@ -54,8 +54,9 @@ LB_NODISCARD enum lb_status lb_teacher_open_files(struct teacher *teacher, struc
 LB_NODISCARD enum lb_status lb_teacher_complete(const struct lb_teachers *teachers,
                                                 const struct teacher *teacher, struct lb_teacher_info *info,
                                                 struct lb_detail *detail);
-/* A server without a fingerprint goes by the one that the cache remembers of it where its answers are near
- * those of then: text and info are of then, afterwards. Else the cache remembers these. */
+/* A server without a fingerprint goes by the one that the cache (without one, the run folder) remembers of it
+ * where its answers are near those of then: text and info are of then, afterwards. Else these are remembered.
+ */
 LB_NODISCARD enum lb_status lb_teacher_settle(const struct lb_teachers *teachers,
                                               const struct teacher *teacher, struct lb_buf *text,
                                               struct lb_teacher_info *info, struct lb_detail *detail);
