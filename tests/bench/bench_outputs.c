@@ -9,9 +9,9 @@
 #include "common/base/mem.h"
 #include "common/base/rng.h"
 #include "common/nn/gemm.h"
-#include "server/engine/admit.h"
 #include "server/engine/engine.h"
 #include "server/models/repository.h"
+#include "tests/bench/once.h"
 #include "tests/support/figures.h"
 
 #include <stdio.h>
@@ -34,8 +34,6 @@ static enum lb_status run(struct lb_engine *engine, struct lb_hosted *hosted, in
         {"samples.counts", true, LB_DT_UINT16},    {"logsumexp", true, LB_DT_NONE},
         {"logits.topk_ids", true, LB_DT_NONE},     {"logits.topk_values", true, LB_DT_FP16}};
     static const size_t first[] = {0, 5, 0}, n[] = {1, 3, 8};
-    const struct lb_plan_limits limits = {LB_MAX_RESPONSE_BYTES, LB_MAX_REQUEST_TOKENS, LB_MAX_JSON_VALUES,
-                                          0};
     struct lb_wire_output asked[8];
     memcpy(asked, outputs, sizeof asked);
     const struct lb_infer_request request = {.top_k = 64,
@@ -46,23 +44,9 @@ static enum lb_status run(struct lb_engine *engine, struct lb_hosted *hosted, in
                                              .inputs = (struct lb_wire_tensor *)(uintptr_t)inputs,
                                              .n_outputs = n[way],
                                              .outputs = asked + first[way]};
-    struct lb_job *job = lb_job_create((size_t)1 << 30);
-    struct lb_batch *batch = lb_calloc(1, sizeof *batch);
-    enum lb_status status = job && batch ? LB_OK : LB_E_NOMEM;
-    if (status == LB_OK) {
-        job->model = lb_hosted_retain(hosted);
-        status = lb_plan(&request, &limits, job, &detail);
-    }
-    if (status == LB_OK) {
-        *batch = (struct lb_batch){
-            .model = hosted, .n_slices = 1, .n_seqs = job->n_seqs, .n_tokens = job->n_tokens};
-        batch->slices[0] = (struct lb_slice){job, 0, job->n_seqs};
-        double begun = lb_processor_seconds();
-        status = lb_engine_run(engine, batch, &detail);
-        *out = lb_processor_seconds() - begun;
-    }
-    lb_free(batch);
-    lb_job_destroy(job);
+    struct lb_once once = {0};
+    enum lb_status status = lb_once_run(engine, hosted, &request, &once, &detail);
+    *out = once.processor_seconds;
     return status;
 }
 
