@@ -389,7 +389,7 @@ static bool run_says(const char *name, const char *text) {
 /* Whoever can reach the address could ask: that must be meant, and is told. */
 static void test_network(void **state) {
     (void)state;
-    static const char *const others[] = {"0.0.0.0:0", "[::]:0"}, *const own[] = {"localhost:0",
+    static const char *const others[] = {"0.0.0.0:0", "[::]:0"}, *const own[] = {"127.0.0.1:0",
                                                                                  "127.0.0.2:0"};
     struct lb_daemon daemon;
     for (size_t i = 0; i < 2; i++) {

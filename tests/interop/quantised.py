@@ -96,7 +96,7 @@ def main():
             bad += a > b * 1.0001
             print(f'{"ok  " if a <= b * 1.0001 else "FAIL"} {dtype:5} weights lose {a:.4e}, by llama.cpp {b:.4e} ({a / b:.3f}); answers '
                   f'{divergence(ours, want, ids):.2e}, {divergence(theirs, want, ids):.2e}; {" ".join(types)}', flush=True)
-    sys.exit(bad > 0)
+    sys.exit(int(bad > 0))
 
 
 if __name__ == '__main__':
