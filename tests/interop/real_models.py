@@ -116,8 +116,8 @@ def check(limbeck, limbeckd, text, path):
             want = theirs_32 = log_softmax(logits(model, row))
             here = farthest(ours, want)
             if here >= LOG_PROBABILITY:  # there are rows in which rounding grows: whose?
-                want = log_softmax(logits(model.double(), row))
-                model.float()
+                want = log_softmax(logits(torch.nn.Module.double(model), row))
+                torch.nn.Module.float(model)
                 print(f'{path.name}: {here:.5f} apart in one row; from FP64 {farthest(ours, want):.5f}, transformers in FP32 '
                       f'{farthest(theirs_32, want):.5f}', flush=True)
                 here = farthest(ours, want)
