@@ -98,24 +98,25 @@ static enum lb_status prompts_of(const struct lb_teacher_info *info, const struc
     enum lane lane = lane_of(spec);
     bool more = lane != LANE_STATES;
     struct lb_vllm_prompts prompts = {.key = "prompt", .n = (size_t)n + (lane != LANE_GATHER)};
-    prompts.all = lb_arena_zarray(scratch, prompts.n, sizeof *prompts.all);
-    for (int64_t i = 0; prompts.all && i < n; i++) {
+    struct lb_vllm_prompt *all = lb_arena_zarray(scratch, prompts.n, sizeof *all);
+    bool enough = all != NULL;
+    for (int64_t i = 0; enough && i < n; i++) {
         int64_t length = samples[i]->n;
         int32_t *ids = lb_arena_array(scratch, (size_t)length + 1, sizeof *ids);
-        if (!ids) {
-            prompts.all = NULL;
-            break;
+        enough = ids != NULL;
+        if (enough) {
+            memcpy(ids, samples[i]->ids, (size_t)length * sizeof *ids);
+            ids[length] = ids[length - 1];
+            all[i] = (struct lb_vllm_prompt){.ids = ids, .n = length + more};
         }
-        memcpy(ids, samples[i]->ids, (size_t)length * sizeof *ids);
-        ids[length] = ids[length - 1];
-        prompts.all[i] = (struct lb_vllm_prompt){.ids = ids, .n = length + more};
     }
-    if (!prompts.all) {
+    if (!enough) {
         return lb_fail(detail, LB_E_NOMEM, "out of memory for a request of %lld sequences", (long long)n);
     }
     if (lane != LANE_GATHER) {
-        prompts.all[n] = (struct lb_vllm_prompt){.ids = info->probe_ids, .n = info->n_probe_ids};
+        all[n] = (struct lb_vllm_prompt){.ids = info->probe_ids, .n = info->n_probe_ids};
     }
+    prompts.all = all;
     *out = prompts;
     return LB_OK;
 }
