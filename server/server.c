@@ -347,13 +347,19 @@ void lb_server_touch(struct lb_server *server) {
 /* Answers what is queued, or tells it off when time is up. */
 static void drain(struct lb_server *server, uint64_t until) {
     struct lb_batcher_state left = lb_batcher_state(server->batcher);
+    struct lb_writer_state texts = lb_writer_state(server->writer);
+    lb_writer_close(server->writer, until);
     lb_batcher_close(server->batcher);
     lb_http_drain(server->http);
     /* Said when it is so: whoever reads it may count on it. */
-    lb_log(LB_LOG_INFO, "draining", "requests=%zu tokens=%lld limit_s=%lld", left.jobs,
-           (long long)(left.waiting_tokens + left.running_tokens), (long long)server->options->drain_s);
-    if (!lb_batcher_wait_empty(server->batcher, until)) {
-        lb_log(LB_LOG_WARN, "drain_cut_short", "requests=%zu", lb_batcher_state(server->batcher).jobs);
+    lb_log(LB_LOG_INFO, "draining", "requests=%zu tokens=%lld limit_s=%lld", left.jobs + texts.requests,
+           (long long)(left.waiting_tokens + left.running_tokens + texts.tokens),
+           (long long)server->options->drain_s);
+    bool empty = lb_batcher_wait_empty(server->batcher, until);
+    size_t cut = empty ? 0 : lb_batcher_state(server->batcher).jobs;
+    cut += lb_writer_join(server->writer); /* before the worker leaves, which computes for it */
+    if (cut > 0) {
+        lb_log(LB_LOG_WARN, "drain_cut_short", "requests=%zu", cut);
     }
     lb_batcher_abort(server->batcher);
 }
@@ -361,10 +367,11 @@ static void drain(struct lb_server *server, uint64_t until) {
 void lb_server_stop(struct lb_server *server) {
     uint64_t until = lb_now_ns() + (uint64_t)server->options->drain_s * LB_SECOND_NS;
     atomic_store(&server->draining, true);
-    lb_writer_close(server->writer, until); /* the worker computes for it as long as the batcher is open */
     if (server->http) {
         drain(server, until);
     } else if (server->batcher) {
+        lb_writer_close(server->writer, 0);
+        (void)lb_writer_join(server->writer);
         lb_batcher_abort(server->batcher);
     }
     lb_engine_join(server->engine);

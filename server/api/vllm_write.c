@@ -74,10 +74,7 @@ void lb_vllm_write(struct lb_server *server, struct lb_exchange *x,
                    void (*finish)(struct lb_server *server, struct lb_exchange *exchange)) {
     struct lb_visit *visit = x->user;
     struct lb_writing *writing = visit->writing;
-    int64_t tokens = 0;
-    for (int64_t i = 0; i < writing->n; i++) {
-        tokens += writing->prompts[i].n + writing->prompts[i].args.max_new_tokens;
-    }
+    int64_t tokens = lb_writing_asked(writing);
     if (!lb_access_take(x, tokens)) {
         return;
     }

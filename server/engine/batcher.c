@@ -453,7 +453,7 @@ enum lb_status lb_batcher_next(struct lb_batcher *b, struct lb_batch *out) {
             form(b, lead, out, now);
             break;
         }
-        if (!lead && b->closed && !b->calls) {
+        if (!lead && b->aborted && !b->calls) {
             b->worker_left = true;
             pthread_cond_broadcast(&b->called);
             status = LB_E_CANCELLED;

@@ -81,7 +81,7 @@ void lb_batcher_on_idle(struct lb_batcher *batcher, void (*idle)(void *context),
 /* Most bytes of tape in a batch, from now on. */
 void lb_batcher_limit(struct lb_batcher *batcher, size_t max_batch_bytes);
 
-/* Worker: waits for a batch. LB_E_CANCELLED once closed and empty. */
+/* Worker: waits for a batch. LB_E_CANCELLED once aborted and empty. */
 LB_NODISCARD enum lb_status lb_batcher_next(struct lb_batcher *batcher, struct lb_batch *out);
 /* Worker: the batch, or a part of it (fewer slices, or shorter ones), is computed (or failed); ends the jobs
  * that are complete, failed or late. Each sequence is handed back once. */
@@ -95,9 +95,10 @@ bool lb_batcher_call(struct lb_batcher *batcher, void (*call)(void *argument), v
 /* Body of the reaper thread; returns once the batcher is closed and empty. */
 void lb_batcher_reap(struct lb_batcher *batcher);
 
-/* No more submits; what is queued is still served. */
+/* No more submits; what is queued is still served, and so are calls. */
 void lb_batcher_close(struct lb_batcher *batcher);
-/* Ends whatever waits with LB_E_UNAVAILABLE (what is being computed: at its batch's end). Closes too. */
+/* Ends whatever waits with LB_E_UNAVAILABLE (what is being computed: at its batch's end). Closes too, and
+ * lets the worker leave. */
 void lb_batcher_abort(struct lb_batcher *batcher);
 
 /* Waits until no job is left, at most until deadline_ns; false when some are. */

@@ -183,7 +183,7 @@ enum lb_status lb_engine_start(struct lb_engine *engine, struct lb_detail *detai
     }
     error = pthread_create(&engine->reaper, NULL, reap, engine);
     if (error != 0) {
-        lb_batcher_close(engine->batcher);
+        lb_batcher_abort(engine->batcher);
         pthread_join(engine->worker, NULL);
         return lb_fail_errno(detail, LB_E_NOMEM, error, "starting the reaper's thread");
     }

@@ -21,8 +21,10 @@ struct lb_writer {
     pthread_mutex_t lock;
     pthread_cond_t changed;
     struct lb_writing *waiting; /* in the order of their turns */
+    struct lb_writer_state state;
     bool closing;
     uint64_t until_ns; /* when closing */
+    size_t n_cut;
 };
 
 /* ---- one request ---- */
@@ -82,6 +84,14 @@ void lb_writing_destroy(struct lb_writing *w) {
 
 size_t lb_writing_bytes(const struct lb_writing *w) {
     return w->arena.used + lb_generator_bytes(w->model->model, w->prompts, w->n);
+}
+
+int64_t lb_writing_asked(const struct lb_writing *w) {
+    int64_t tokens = 0;
+    for (int64_t i = 0; i < w->n; i++) {
+        tokens += w->prompts[i].n + w->prompts[i].args.max_new_tokens;
+    }
+    return tokens;
 }
 
 int64_t lb_writing_tokens(const struct lb_writing *w) {
@@ -227,6 +237,16 @@ static void end(struct lb_writer *writer, struct lb_writing *w) {
     w->done(w); /* it may be gone after this */
 }
 
+/* Under the lock. */
+static void put_last(struct lb_writer *writer, struct lb_writing *w) {
+    struct lb_writing **tail = &writer->waiting;
+    while (*tail) {
+        tail = &(*tail)->next;
+    }
+    w->next = NULL;
+    *tail = w;
+}
+
 static void *write_all(void *argument) {
     struct lb_writer *writer = argument;
     pthread_mutex_lock(&writer->lock);
@@ -240,17 +260,17 @@ static void *write_all(void *argument) {
         bool cut = writer->closing && lb_now_ns() > writer->until_ns;
         pthread_mutex_unlock(&writer->lock);
         bool over = serve(writer, w, cut);
+        int64_t asked = lb_writing_asked(w);
         if (over) {
             end(writer, w);
         }
         pthread_mutex_lock(&writer->lock);
-        if (!over) {
-            struct lb_writing **tail = &writer->waiting;
-            while (*tail) {
-                tail = &(*tail)->next;
-            }
-            w->next = NULL;
-            *tail = w;
+        if (over) {
+            writer->state.requests--;
+            writer->state.tokens -= asked;
+            writer->n_cut += cut;
+        } else {
+            put_last(writer, w);
         }
     }
     pthread_mutex_unlock(&writer->lock);
@@ -280,13 +300,10 @@ enum lb_status lb_writer_submit(struct lb_writer *writer, struct lb_writing *w, 
     pthread_mutex_lock(&writer->lock);
     bool closed = writer->closing || !writer->started;
     if (!closed) {
-        struct lb_writing **tail = &writer->waiting;
-        while (*tail) {
-            tail = &(*tail)->next;
-        }
         w->submitted_ns = lb_now_ns();
-        w->next = NULL;
-        *tail = w;
+        put_last(writer, w);
+        writer->state.requests++;
+        writer->state.tokens += lb_writing_asked(w);
         pthread_cond_signal(&writer->changed);
     }
     pthread_mutex_unlock(&writer->lock);
@@ -302,10 +319,24 @@ void lb_writer_close(struct lb_writer *writer, uint64_t until_ns) {
     writer->until_ns = until_ns;
     pthread_cond_signal(&writer->changed);
     pthread_mutex_unlock(&writer->lock);
+}
+
+size_t lb_writer_join(struct lb_writer *writer) {
+    if (!writer) {
+        return 0;
+    }
     if (writer->started) {
         pthread_join(writer->thread, NULL);
         writer->started = false;
     }
+    return writer->n_cut;
+}
+
+struct lb_writer_state lb_writer_state(struct lb_writer *writer) {
+    pthread_mutex_lock(&writer->lock);
+    struct lb_writer_state state = writer->state;
+    pthread_mutex_unlock(&writer->lock);
+    return state;
 }
 
 void lb_writer_destroy(struct lb_writer *writer) {

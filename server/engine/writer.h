@@ -69,6 +69,8 @@ LB_NODISCARD bool lb_writing_choose(struct lb_writing *writing, int64_t i, const
 void lb_writing_destroy(struct lb_writing *writing);
 /* Memory that it takes until done, about. */
 size_t lb_writing_bytes(const struct lb_writing *writing);
+/* Tokens of its prompts, and the most that are written behind them. */
+int64_t lb_writing_asked(const struct lb_writing *writing);
 /* Tokens that were read and written so far. Not while it is with the writer. */
 int64_t lb_writing_tokens(const struct lb_writing *writing);
 
@@ -81,10 +83,19 @@ LB_NODISCARD enum lb_status lb_writer_start(struct lb_writer *writer, struct lb_
 /* Hands it over until done is called. LB_E_UNAVAILABLE: it is closing, and done isn't called. */
 LB_NODISCARD enum lb_status lb_writer_submit(struct lb_writer *writer, struct lb_writing *writing,
                                              struct lb_detail *detail);
-/* Takes no more, and waits until what there is is written, or until_ns; what is left then ends with
- * LB_E_UNAVAILABLE. Accepts NULL. */
+/* Takes no more; what there is goes on until until_ns, and what is left then ends with LB_E_UNAVAILABLE.
+ * Accepts NULL. */
 void lb_writer_close(struct lb_writer *writer, uint64_t until_ns);
-/* After lb_writer_close. Accepts NULL. */
+/* After lb_writer_close: waits until nothing is left. How many requests until_ns cut short. Accepts NULL. */
+size_t lb_writer_join(struct lb_writer *writer);
+
+/* What waits and what is being written; tokens as in lb_writing_asked. */
+struct lb_writer_state {
+    size_t requests;
+    int64_t tokens;
+};
+struct lb_writer_state lb_writer_state(struct lb_writer *writer);
+/* After lb_writer_join. Accepts NULL. */
 void lb_writer_destroy(struct lb_writer *writer);
 
 #endif

@@ -65,7 +65,7 @@ static void finish(struct lb_batcher *b, const struct lb_batch *batch) {
 
 static void end(struct lb_batcher *b) {
     struct lb_batch batch;
-    lb_batcher_close(b);
+    lb_batcher_abort(b);
     assert_int_equal(lb_batcher_next(b, &batch), LB_E_CANCELLED);
     lb_batcher_destroy(b);
 }
@@ -602,7 +602,7 @@ static void test_crowd(void **state) {
         pthread_join(clients[i], NULL);
     }
     assert_true(lb_batcher_wait_empty(crowd->batcher, lb_now_ns() + 20 * LB_SECOND_NS));
-    lb_batcher_close(crowd->batcher);
+    lb_batcher_abort(crowd->batcher);
     pthread_join(worker, NULL);
     pthread_join(reaper, NULL);
     assert_false(lb_batcher_call(crowd->batcher, count_call, &calls)); /* the worker has left */

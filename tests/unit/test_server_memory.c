@@ -86,7 +86,7 @@ static void test_little_memory(void **state) {
     assert_int_equal(lb_batcher_submit(b, one, NULL), LB_OK);
     assert_int_equal(lb_batcher_submit(b, many, NULL), LB_OK);
     assert_true(lb_batcher_wait_empty(b, lb_now_ns() + 20 * LB_SECOND_NS));
-    lb_batcher_close(b);
+    lb_batcher_abort(b);
     lb_engine_join(small);
     assert_int_equal(n_done, 2);
     assert_int_equal(one->status, LB_OK);

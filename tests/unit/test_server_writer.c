@@ -72,6 +72,7 @@ static void written(struct lb_writing *const *all, int n) {
     }
     pthread_mutex_unlock(&lock);
     lb_writer_close(writer, 0);
+    assert_int_equal(lb_writer_join(writer), 0);
     lb_writer_destroy(writer);
 }
 
@@ -157,7 +158,9 @@ static void test_unwanted(void **state) {
     assert_int_equal(lb_writer_submit(writer, late, NULL), LB_E_UNAVAILABLE); /* not started */
     assert_int_equal(lb_writer_start(writer, NULL), LB_OK);
     lb_writer_close(writer, 0);
+    assert_int_equal(lb_writer_join(writer), 0);
     assert_int_equal(lb_writer_submit(writer, late, NULL), LB_E_UNAVAILABLE);
+    assert_int_equal(lb_writer_state(writer).requests, 0);
     lb_writer_destroy(writer);
     lb_writing_destroy(late);
     for (int i = 0; i < 3; i++) {
