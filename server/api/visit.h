@@ -52,6 +52,8 @@ struct lb_visit {
     bool entered;           /* counts among its requests */
     /* After a deferred exchange was resumed: answers. */
     void (*finish)(struct lb_server *server, struct lb_exchange *exchange);
+    /* Of the dialect vllm, when all that its question needs is there. */
+    void (*answer)(struct lb_server *server, struct lb_exchange *exchange);
     struct lb_hosted *hosted;           /* a reference, once the model is known; NULL */
     struct lb_job *job;                 /* of an infer request; owned */
     _Atomic(struct lb_job *) submitted; /* the job, once the batcher may have it: what to cancel */

@@ -79,17 +79,18 @@ struct lb_vllm_rows lb_vllm_rows_of(const struct lb_job *job, int64_t b, int64_t
 void lb_vllm_choose(const struct lb_job *job, const struct lb_vllm_sampling *sampling, int64_t b,
                     struct lb_vllm_choice *choice);
 
+/* Has the visit's job computed, then what the visit has to be written. rows: the job's are asked for; without
+ * them a text is only written, since that reads the prompts itself. The exchange is not the caller's any
+ * more; answer is called when all is there, and failures are answered here. */
+void lb_vllm_start(struct lb_server *server, struct lb_exchange *exchange, bool rows,
+                   void (*answer)(struct lb_server *server, struct lb_exchange *exchange));
+
 /* ---- more than one token ---- */
 
 /* The visit's writing, which goes on with the sequences of its job; k: of the likeliest that are listed with
  * each token. Holds memory for it. False after an error. */
 bool lb_vllm_plan_writing(struct lb_server *server, struct lb_exchange *exchange,
                           const struct lb_vllm_sampling *sampling, const char *key, int64_t k);
-/* Has it written. The exchange is not the caller's any more; finish answers it. */
-void lb_vllm_write(struct lb_server *server, struct lb_exchange *exchange,
-                   void (*finish)(struct lb_server *server, struct lb_exchange *exchange));
-/* First in finish: false, and answered, when it failed. */
-bool lb_vllm_is_written(struct lb_exchange *exchange);
 /* What came behind sequence b. */
 void lb_vllm_take_written(const struct lb_writing *writing, int64_t b, struct lb_vllm_choice *choice);
 

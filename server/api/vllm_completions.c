@@ -178,34 +178,11 @@ static void answer(struct lb_server *server, struct lb_exchange *x) {
     }
 }
 
-static void finish_written(struct lb_server *server, struct lb_exchange *x) {
-    if (lb_vllm_is_written(x)) {
-        answer(server, x);
-    }
-}
-
-static void finish(struct lb_server *server, struct lb_exchange *x) {
-    const struct asked *asked = ((const struct lb_visit *)x->user)->asked;
-    if (!lb_submit_computed(server, x)) {
-        return;
-    }
-    if (asked->writes) {
-        lb_vllm_write(server, x, finish_written);
-    } else {
-        answer(server, x);
-    }
-}
-
 void lb_handle_completions(struct lb_server *server, struct lb_exchange *x,
                            const struct lb_route_match *match) {
     (void)match;
-    if (lb_submit_gone(x) || !prepare(server, x)) {
-        return;
-    }
-    const struct asked *asked = ((const struct lb_visit *)x->user)->asked;
-    if (asked->writes && !asked->scored) {
-        lb_vllm_write(server, x, finish_written); /* which reads the prompts itself */
-    } else {
-        lb_submit(server, x, finish);
+    if (!lb_submit_gone(x) && prepare(server, x)) {
+        const struct asked *asked = ((const struct lb_visit *)x->user)->asked;
+        lb_vllm_start(server, x, asked->scored, answer);
     }
 }

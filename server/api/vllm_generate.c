@@ -84,16 +84,13 @@ static bool prepare(struct lb_server *server, struct lb_exchange *x) {
            lb_vllm_planned(server, x, asked->answer_bytes);
 }
 
-static void finish(struct lb_server *server, struct lb_exchange *x) {
+static void answer(struct lb_server *server, struct lb_exchange *x) {
     const struct lb_visit *visit = x->user;
     const struct asked *asked = visit->asked;
     const struct lb_vllm_generate *request = &asked->request;
     const struct lb_job *job = visit->job;
     struct lb_detail detail = {0};
     struct lb_vllm_writer writer;
-    if (!lb_submit_computed(server, x)) {
-        return;
-    }
     const char *name = lb_vllm_open_answer(x, "", request->request_id, &writer, &detail);
     if (!name) {
         return;
@@ -116,6 +113,6 @@ static void finish(struct lb_server *server, struct lb_exchange *x) {
 void lb_handle_generate(struct lb_server *server, struct lb_exchange *x, const struct lb_route_match *match) {
     (void)match;
     if (!lb_submit_gone(x) && prepare(server, x)) {
-        lb_submit(server, x, finish);
+        lb_vllm_start(server, x, true, answer);
     }
 }

@@ -178,12 +178,9 @@ static void reply_octets(struct lb_exchange *x, const struct asked *asked, const
     }
 }
 
-static void finish(struct lb_server *server, struct lb_exchange *x) {
+static void answer(struct lb_server *server, struct lb_exchange *x) {
     const struct lb_visit *visit = x->user;
     const struct asked *asked = visit->asked;
-    if (!lb_submit_computed(server, x)) {
-        return;
-    }
     if (in_bytes(&asked->request)) {
         reply_octets(x, asked, visit->job);
     } else {
@@ -193,7 +190,7 @@ static void finish(struct lb_server *server, struct lb_exchange *x) {
 
 static void handle(struct lb_server *server, struct lb_exchange *x, bool tokens) {
     if (!lb_submit_gone(x) && prepare(server, x, tokens)) {
-        lb_submit(server, x, finish);
+        lb_vllm_start(server, x, true, answer);
     }
 }
 

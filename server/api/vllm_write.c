@@ -1,4 +1,4 @@
-/* Texts that are gone on with: from a question's job to the writer, and back. */
+/* From a question to its answer: its job, and the texts that are gone on with. */
 #include "common/base/clock.h"
 #include "server/api/access.h"
 #include "server/api/reply.h"
@@ -70,26 +70,7 @@ bool lb_vllm_plan_writing(struct lb_server *server, struct lb_exchange *x,
     return lb_submit_hold(server, x, lb_writing_bytes(writing));
 }
 
-void lb_vllm_write(struct lb_server *server, struct lb_exchange *x,
-                   void (*finish)(struct lb_server *server, struct lb_exchange *exchange)) {
-    struct lb_visit *visit = x->user;
-    struct lb_writing *writing = visit->writing;
-    int64_t tokens = lb_writing_asked(writing);
-    if (!lb_access_take(x, tokens)) {
-        return;
-    }
-    /* Deferred first: it may be done before submit returns. */
-    visit->finish = finish;
-    lb_exchange_defer(x);
-    enum lb_status status = lb_writer_submit(server->writer, writing, &writing->detail);
-    if (status != LB_OK) {
-        lb_access_give_back(x, tokens);
-        writing->status = status;
-        lb_exchange_resume(x);
-    }
-}
-
-bool lb_vllm_is_written(struct lb_exchange *x) {
+static bool is_written(struct lb_exchange *x) {
     struct lb_writing *writing = ((struct lb_visit *)x->user)->writing;
     uint64_t now = lb_now_ns(), begun = writing->submitted_ns ? writing->submitted_ns : now;
     lb_stats_request(&writing->model->stats, writing->status == LB_OK, writing->n, now - begun,
@@ -100,6 +81,53 @@ bool lb_vllm_is_written(struct lb_exchange *x) {
         lb_reply_fail(x, writing->status, &writing->detail);
     }
     return writing->status == LB_OK;
+}
+
+static void finish_text(struct lb_server *server, struct lb_exchange *x) {
+    if (is_written(x)) {
+        ((struct lb_visit *)x->user)->answer(server, x);
+    }
+}
+
+static void write_texts(struct lb_server *server, struct lb_exchange *x) {
+    struct lb_visit *visit = x->user;
+    struct lb_writing *writing = visit->writing;
+    int64_t tokens = lb_writing_asked(writing);
+    if (!lb_access_take(x, tokens)) {
+        return;
+    }
+    /* Deferred first: it may be done before submit returns. */
+    visit->finish = finish_text;
+    lb_exchange_defer(x);
+    enum lb_status status = lb_writer_submit(server->writer, writing, &writing->detail);
+    if (status != LB_OK) {
+        lb_access_give_back(x, tokens);
+        writing->status = status;
+        lb_exchange_resume(x);
+    }
+}
+
+static void finish_job(struct lb_server *server, struct lb_exchange *x) {
+    struct lb_visit *visit = x->user;
+    if (!lb_submit_computed(server, x)) {
+        return;
+    }
+    if (visit->writing) {
+        write_texts(server, x);
+    } else {
+        visit->answer(server, x);
+    }
+}
+
+void lb_vllm_start(struct lb_server *server, struct lb_exchange *x, bool rows,
+                   void (*answer)(struct lb_server *server, struct lb_exchange *exchange)) {
+    struct lb_visit *visit = x->user;
+    visit->answer = answer;
+    if (visit->writing && !rows) {
+        write_texts(server, x);
+    } else {
+        lb_submit(server, x, finish_job);
+    }
 }
 
 void lb_vllm_take_written(const struct lb_writing *writing, int64_t b, struct lb_vllm_choice *choice) {
