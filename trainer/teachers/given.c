@@ -1,19 +1,14 @@
-/* What the recipe gives of teachers whose servers do not: their heads and tokenizers, from files; and the
- * names by which the cache knows those that have no fingerprint. */
+/* What the recipe gives of teachers whose servers do not: their heads and tokenizers, from files. */
 #include "common/base/file.h"
-#include "common/base/log.h"
 #include "common/base/mem.h"
 #include "common/model/model.h"
 #include "common/nn/gemm.h"
 #include "trainer/teachers/opened.h"
 #include "trainer/wire/metadata.h"
 #include "trainer/wire/possible.h"
-#include "trainer/wire/stated.h"
 
 #include <stdio.h>
 #include <string.h>
-
-/* ---- files ---- */
 
 static float *widen(const struct lb_weight *w) {
     size_t n;
@@ -109,74 +104,4 @@ enum lb_status lb_teacher_complete(const struct lb_teachers *teachers, const str
     }
     info->vocab_size = head->vocab_size;
     return LB_OK;
-}
-
-/* ---- names ---- */
-
-/* Where a run without a cache remembers it: in the run folder. Heap; NULL: nowhere. */
-static char *stated_path(const struct lb_teachers *teachers, const struct teacher *teacher) {
-    const char *dir = teachers->options.log_dir;
-    char *path = NULL;
-    if (!teachers->cache && dir && lb_is_dir(dir)) {
-        struct lb_buf buf;
-        lb_buf_init(&buf, 8192);
-        lb_buf_printf(&buf, "%s/teacher-%s.json", dir, teacher->is->name);
-        path = lb_buf_take(&buf, NULL);
-    }
-    return path;
-}
-
-/* What it said when it was first asked, into kept; false when nobody remembers. */
-static bool recall(const struct lb_teachers *teachers, const char *name, const char *path,
-                   struct lb_buf *kept) {
-    if (teachers->cache) {
-        return lb_cache_get_blob(teachers->cache, name, kept, NULL) == LB_OK && kept->len > 0;
-    }
-    return path && lb_file_exists(path) && lb_file_read(path, kept, NULL) == LB_OK && kept->len > 0;
-}
-
-static void remember(const struct lb_teachers *teachers, const char *name, const char *path,
-                     const struct lb_buf *text) {
-    struct lb_detail why = {0};
-    lb_teachers_remember(teachers, name, text->data, text->len);
-    if (path && lb_file_replace(path, text->data, text->len, &why) != LB_OK) {
-        lb_log(LB_LOG_WARN, "teacher_not_remembered", "error=\"%s\"", why.text);
-    }
-}
-
-enum lb_status lb_teacher_settle(const struct lb_teachers *teachers, const struct teacher *teacher,
-                                 struct lb_buf *text, struct lb_teacher_info *info,
-                                 struct lb_detail *detail) {
-    char name[LB_SHA256_HEX + 16];
-    struct lb_buf kept;
-    struct lb_teacher_info then;
-    if (!info->stated[0]) {
-        return LB_OK;
-    }
-    snprintf(name, sizeof name, "stated:%s", info->stated);
-    char *path = stated_path(teachers, teacher);
-    lb_buf_init(&kept, LB_MAX_INFO_BYTES);
-    enum lb_status status = LB_OK;
-    bool known = recall(teachers, name, path, &kept) &&
-                 teacher->dialect->info_read(kept.data, kept.len, teacher->label, &then, NULL) == LB_OK;
-    if (known && lb_stated_alike(&then, info)) {
-        *info = then;
-        lb_buf_reset(text);
-        lb_buf_append(text, kept.data, kept.len);
-        status = lb_buf_status(text) == LB_OK
-                     ? LB_OK
-                     : lb_fail(detail, LB_E_NOMEM, "out of memory for what %s says", teacher->label);
-    } else {
-        if (known && strcmp(then.stated, info->stated) == 0) {
-            lb_log(
-                LB_LOG_WARN, "another_model",
-                "teacher=%s model=%s then=\"answers of the other are not used\" note=\"it says the same of "
-                "itself as before, and answers otherwise\"",
-                teacher->is->name, info->model);
-        }
-        remember(teachers, name, path, text);
-    }
-    lb_free(path);
-    lb_buf_finish(&kept);
-    return status;
 }

@@ -1,7 +1,6 @@
 /* Meeting teachers: how they are reached, patience with those that are away or answer badly, and what they
  * say of themselves. */
 #include "common/base/log.h"
-#include "common/base/mem.h"
 #include "trainer/teachers/opened.h"
 #include "trainer/wire/stated.h"
 #include "trainer/wire/url.h"
@@ -97,45 +96,6 @@ enum lb_status lb_patience_more(const struct lb_teachers *teachers, const struct
 
 /* ---- what a teacher says of itself ---- */
 
-/* The blob's name of a teacher's info: what the recipe says, since the teacher itself may be away. */
-static char *info_name(const struct teacher *teacher) {
-    const struct lb_teacher_address *is = teacher->is;
-    uint8_t hash[LB_SHA256_BYTES];
-    char hex[LB_SHA256_HEX];
-    struct lb_buf buf;
-    lb_buf_init(&buf, 1u << 20);
-    lb_buf_printf(&buf, "%s\n%s\n%s", is->name, is->url, is->model ? is->model : "");
-    lb_sha256(buf.data ? buf.data : "", buf.len, hash);
-    lb_buf_finish(&buf);
-    lb_hex(hash, sizeof hash, hex);
-    lb_buf_init(&buf, 256);
-    lb_buf_printf(&buf, "info:%s", hex);
-    return lb_buf_take(&buf, NULL);
-}
-
-void lb_teachers_remember(const struct lb_teachers *teachers, const char *name, const void *bytes,
-                          size_t len) {
-    struct lb_detail detail = {0};
-    enum lb_status status =
-        teachers->cache && name ? lb_cache_put_blob(teachers->cache, name, bytes, len, &detail) : LB_OK;
-    if (status != LB_OK) {
-        lb_log(LB_LOG_WARN, "cache_not_written", "error=\"%s\"",
-               detail.code ? detail.text : lb_status_name(status));
-    }
-}
-
-bool lb_teacher_recall(const struct lb_teachers *teachers, struct teacher *teacher) {
-    char *name = teachers->cache ? info_name(teacher) : NULL;
-    struct lb_buf text;
-    lb_buf_init(&text, LB_MAX_INFO_BYTES);
-    bool found = name && !lb_cache_get_blob(teachers->cache, name, &text, NULL) && text.len &&
-                 !teacher->dialect->info_read(text.data, text.len, teacher->label, &teacher->info, NULL) &&
-                 lb_teacher_complete(teachers, teacher, &teacher->info, NULL) == LB_OK;
-    lb_buf_finish(&text);
-    lb_free(name);
-    return found;
-}
-
 static enum lb_status ask_info(const struct lb_teachers *teachers, const struct teacher *teacher, int replica,
                                struct lb_buf *text, struct lb_teacher_info *out, struct lb_detail *detail) {
     struct lb_contact contact = lb_teacher_contact(teachers, teacher, replica);
@@ -228,9 +188,7 @@ static enum lb_status ask_replicas(const struct lb_teachers *teachers, struct te
     }
     *met = first >= 0;
     if (status == LB_OK && *met) {
-        char *name = info_name(teacher);
-        lb_teachers_remember(teachers, name, first_text.data, first_text.len);
-        lb_free(name);
+        lb_teacher_remember(teachers, teacher, &first_text);
     }
     lb_buf_finish(&first_text);
     return status;

@@ -1,5 +1,5 @@
-/* What teachers.c (opening, questions), meet.c (who they are), files.c (heads, tokenizers) and once.c (single
- * questions) share. Nobody else includes this. */
+/* What teachers.c (opening, questions), meet.c (who they are), remembered.c (what is kept of that),
+ * given.c and files.c (heads, tokenizers) and once.c (single questions) share. Nobody else includes this. */
 #ifndef LB_TEACHERS_OPENED_H
 #define LB_TEACHERS_OPENED_H
 
@@ -54,13 +54,6 @@ LB_NODISCARD enum lb_status lb_teacher_open_files(struct teacher *teacher, struc
 LB_NODISCARD enum lb_status lb_teacher_complete(const struct lb_teachers *teachers,
                                                 const struct teacher *teacher, struct lb_teacher_info *info,
                                                 struct lb_detail *detail);
-/* A server without a fingerprint goes by the one that the cache (without one, the run folder) remembers of it
- * where its answers are near those of then: text and info are of then, afterwards. Else these are remembered.
- */
-LB_NODISCARD enum lb_status lb_teacher_settle(const struct lb_teachers *teachers,
-                                              const struct teacher *teacher, struct lb_buf *text,
-                                              struct lb_teacher_info *info, struct lb_detail *detail);
-
 /* Whether the head that the recipe names (from_file) goes with the server's states: own log-probabilities of
  * the fixed question by both ways. LB_E_MISMATCH says what does not fit. */
 LB_NODISCARD enum lb_status lb_teacher_check_head(const struct lb_teachers *teachers,
@@ -95,10 +88,22 @@ LB_NODISCARD enum lb_status lb_patience_more(const struct lb_teachers *teachers,
 /* Reaches a teacher, or takes what the cache remembers of it when it is away. */
 LB_NODISCARD enum lb_status lb_teacher_meet(const struct lb_teachers *teachers, struct teacher *teacher,
                                             struct lb_detail *detail);
-/* The info from the cache; false when it is not there. */
-bool lb_teacher_recall(const struct lb_teachers *teachers, struct teacher *teacher);
+
+/* ---- what is remembered of a teacher ---- */
+
 /* Keeps bytes in the cache, if there is one; complains of failures in the log. */
 void lb_teachers_remember(const struct lb_teachers *teachers, const char *name, const void *bytes,
                           size_t len);
+/* So what it says of itself. */
+void lb_teacher_remember(const struct lb_teachers *teachers, const struct teacher *teacher,
+                         const struct lb_buf *text);
+/* The info from the cache; false when it is not there. */
+bool lb_teacher_recall(const struct lb_teachers *teachers, struct teacher *teacher);
+/* A server without a fingerprint goes by the one that the cache (without one, the run folder) remembers of it
+ * where its answers are near those of then: text and info are of then, afterwards. Else these are remembered.
+ */
+LB_NODISCARD enum lb_status lb_teacher_settle(const struct lb_teachers *teachers,
+                                              const struct teacher *teacher, struct lb_buf *text,
+                                              struct lb_teacher_info *info, struct lb_detail *detail);
 
 #endif
