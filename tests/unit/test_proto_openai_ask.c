@@ -8,40 +8,13 @@
 #include <cmocka.h>
 
 #include "proto/openai_ask.h"
+#include "tests/support/scene.h"
 
 #include <string.h>
 
 static const int32_t first[] = {3, 1, 2}, second[] = {7};
 static struct lb_vllm_prompt all[] = {{.ids = first, .n = 3}, {.ids = second, .n = 1}};
 static const struct lb_vllm_prompts prompts = {.key = "prompt", .n = 2, .all = all};
-
-struct scene {
-    struct lb_arena arena;
-    struct lb_buf buf;
-    struct lb_detail detail;
-};
-
-static int setup(void **state) {
-    static struct scene scene;
-    scene = (struct scene){0};
-    lb_arena_init(&scene.arena, 1 << 20);
-    lb_buf_init(&scene.buf, 1 << 20);
-    *state = &scene;
-    return 0;
-}
-
-static int teardown(void **state) {
-    struct scene *scene = *state;
-    lb_arena_finish(&scene->arena);
-    lb_buf_finish(&scene->buf);
-    return 0;
-}
-
-static void must(const struct scene *scene, enum lb_status status) {
-    if (status != LB_OK) {
-        fail_msg("%s", scene->detail.text);
-    }
-}
 
 static enum lb_status text_of(void *context, int32_t id, struct lb_buf *out) {
     (void)context;
@@ -180,10 +153,10 @@ static void test_refused(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(test_lists, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_texts, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_cut, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_refused, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_lists, scene_setup, scene_teardown),
+        cmocka_unit_test_setup_teardown(test_texts, scene_setup, scene_teardown),
+        cmocka_unit_test_setup_teardown(test_cut, scene_setup, scene_teardown),
+        cmocka_unit_test_setup_teardown(test_refused, scene_setup, scene_teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
