@@ -68,6 +68,11 @@ static enum lb_status read_list(const json_t *list, int64_t index, int64_t k, in
         }
         ids[i] = (int32_t)json_integer_value(id);
         logprobs[i] = fmaxf((float)json_number_value(logprob), LB_LLAMACPP_LEAST);
+        if (i > 0 && logprobs[i] > logprobs[i - 1]) { /* fewer may be wanted: the front must be likeliest */
+            return lb_fail(detail, LB_E_FORMAT,
+                           WHAT ": entry %lld: the likeliest [%lld] is likelier than the one before",
+                           (long long)index, (long long)i);
+        }
     }
     return LB_OK;
 }

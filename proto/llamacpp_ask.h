@@ -29,13 +29,13 @@ void lb_llamacpp_ask(struct lb_buf *out, const struct lb_llamacpp_texts *texts, 
 /* What is told of one sequence: row r is about what follows its token first + r. */
 struct lb_llamacpp_told {
     int64_t rows;    /* n - first */
-    int32_t *ids;    /* [rows, k] in the answer's order */
+    int32_t *ids;    /* [rows, k] the likeliest first */
     float *logprobs; /* [rows, k] of the whole vocabulary, at temperature 1; at least LB_LLAMACPP_LEAST */
 };
 #define LB_LLAMACPP_LEAST (-9999.0f)
 
-/* Reads the answer: out [n_texts], in the arena. LB_E_FORMAT: no JSON, no such answer, or one to other texts.
- */
+/* Reads the answer: out [n_texts], in the arena. LB_E_FORMAT: no JSON, no such answer, one to other texts, or
+ * a list that is in no falling order. */
 LB_NODISCARD enum lb_status lb_llamacpp_read(const void *body, size_t len,
                                              const struct lb_llamacpp_texts *texts, size_t n_texts, int64_t k,
                                              struct lb_arena *arena, struct lb_llamacpp_told *out,

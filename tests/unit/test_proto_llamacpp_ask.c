@@ -86,6 +86,8 @@ static void test_refused(void **state) {
          "a text of 3 tokens, asked was one of 2"},
         {"[" ENTRY(0, 2, 0, -1, -1, -2) "," ENTRY(1, 3, 0, -1, 1, -2) "]", "[1] has no id"},
         {"[" ENTRY(0, 2, 0, -1, 1, null) "," ENTRY(1, 3, 0, -1, 1, -2) "]", "[1] has no id or no logprob"},
+        {"[" ENTRY(0, 2, 0, -2, 1, -1) "," ENTRY(1, 3, 0, -1, 1, -2) "]",
+         "[1] is likelier than the one before"},
         {"[{\"index\":0,\"tokens_evaluated\":2},{}]", "lists 0 of the likeliest, asked was 2"},
     };
     const struct lb_llamacpp_texts text = {first, 1, 3};
