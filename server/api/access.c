@@ -97,6 +97,13 @@ bool lb_access_take(struct lb_exchange *x, int64_t tokens) {
     return wait == 0;
 }
 
+void lb_access_charge(struct lb_exchange *x, int64_t tokens) {
+    const struct lb_visit *visit = x->user;
+    if (visit->quota) {
+        lb_quota_charge(visit->quota, tokens, lb_now_ns());
+    }
+}
+
 void lb_access_give_back(struct lb_exchange *x, int64_t tokens) {
     const struct lb_visit *visit = x->user;
     if (visit->quota) {

@@ -10,6 +10,8 @@
 bool lb_access_begin(struct lb_server *server, struct lb_exchange *exchange, enum lb_route_access need);
 /* Before so many tokens are computed for it: true, or false after a 429 that says when to come again. */
 bool lb_access_take(struct lb_exchange *exchange, int64_t tokens);
+/* So many more are, for what was let in: it is not held up half-way. */
+void lb_access_charge(struct lb_exchange *exchange, int64_t tokens);
 /* They were not computed after all. */
 void lb_access_give_back(struct lb_exchange *exchange, int64_t tokens);
 

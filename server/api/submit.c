@@ -169,7 +169,8 @@ void lb_submit(struct lb_server *server, struct lb_exchange *x,
     }
 }
 
-static void observe(struct lb_server *server, const struct lb_job *job) {
+static void observe(struct lb_server *server, const struct lb_visit *visit) {
+    const struct lb_job *job = visit->job;
     const char *labels[] = {job->model->name};
     uint64_t now = lb_now_ns();
     if (job->started_ns != 0) {
@@ -179,14 +180,18 @@ static void observe(struct lb_server *server, const struct lb_job *job) {
     if (job->status == LB_E_TIMEOUT) {
         lb_metrics_add(server->metrics, LB_METRIC_EXPIRED, labels, 1);
     }
+    if (job->status == LB_OK && visit->writing) {
+        return; /* the request isn't over: it counts when its text is written */
+    }
     uint64_t begun = job->queued_ns ? job->queued_ns : now;
     lb_stats_request(&job->model->stats, job->status == LB_OK, job->n_seqs, now - begun,
                      job->started_ns ? job->started_ns - begun : 0, job->compute_ns);
 }
 
 bool lb_submit_computed(struct lb_server *server, struct lb_exchange *x) {
-    const struct lb_job *job = ((struct lb_visit *)x->user)->job;
-    observe(server, job);
+    const struct lb_visit *visit = x->user;
+    const struct lb_job *job = visit->job;
+    observe(server, visit);
     if (job->status == LB_E_CANCELLED) {
         reply_gone(x);
     } else if (job->status != LB_OK) {

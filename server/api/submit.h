@@ -27,7 +27,8 @@ size_t lb_submit_job_bytes(const struct lb_job *job);
 /* Queues visit->job. The exchange is not the caller's any more; finish answers it. */
 void lb_submit(struct lb_server *server, struct lb_exchange *exchange,
                void (*finish)(struct lb_server *server, struct lb_exchange *exchange));
-/* First in finish: counts what became of the job. False, and answered, when it failed. */
+/* First in finish: counts what became of the job (where a text follows, the request counts with that). False,
+ * and answered, when it failed. */
 bool lb_submit_computed(struct lb_server *server, struct lb_exchange *exchange);
 
 #endif

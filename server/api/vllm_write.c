@@ -70,11 +70,25 @@ bool lb_vllm_plan_writing(struct lb_server *server, struct lb_exchange *x,
     return lb_submit_hold(server, x, lb_writing_bytes(writing));
 }
 
-static bool is_written(struct lb_exchange *x) {
-    struct lb_writing *writing = ((struct lb_visit *)x->user)->writing;
+/* One request, with the job that came first where there was one. */
+static void observe(struct lb_visit *visit) {
+    const struct lb_writing *writing = visit->writing;
+    const struct lb_job *job = atomic_load(&visit->submitted);
     uint64_t now = lb_now_ns(), begun = writing->submitted_ns ? writing->submitted_ns : now;
-    lb_stats_request(&writing->model->stats, writing->status == LB_OK, writing->n, now - begun,
-                     writing->started_ns ? writing->started_ns - begun : 0, writing->compute_ns);
+    uint64_t queue = writing->started_ns ? writing->started_ns - begun : 0, compute = writing->compute_ns;
+    if (job) {
+        begun = job->queued_ns;
+        queue += job->started_ns - job->queued_ns;
+        compute += job->compute_ns;
+    }
+    lb_stats_request(&writing->model->stats, writing->status == LB_OK, writing->n, now - begun, queue,
+                     compute);
+}
+
+static bool is_written(struct lb_exchange *x) {
+    struct lb_visit *visit = x->user;
+    struct lb_writing *writing = visit->writing;
+    observe(visit);
     if (writing->status == LB_E_CANCELLED) {
         (void)lb_submit_gone(x);
     } else if (writing->status != LB_OK) {
@@ -89,19 +103,16 @@ static void finish_text(struct lb_server *server, struct lb_exchange *x) {
     }
 }
 
+/* Its tokens are taken. */
 static void write_texts(struct lb_server *server, struct lb_exchange *x) {
     struct lb_visit *visit = x->user;
     struct lb_writing *writing = visit->writing;
-    int64_t tokens = lb_writing_asked(writing);
-    if (!lb_access_take(x, tokens)) {
-        return;
-    }
     /* Deferred first: it may be done before submit returns. */
     visit->finish = finish_text;
     lb_exchange_defer(x);
     enum lb_status status = lb_writer_submit(server->writer, writing, &writing->detail);
     if (status != LB_OK) {
-        lb_access_give_back(x, tokens);
+        lb_access_give_back(x, lb_writing_asked(writing));
         writing->status = status;
         lb_exchange_resume(x);
     }
@@ -113,6 +124,7 @@ static void finish_job(struct lb_server *server, struct lb_exchange *x) {
         return;
     }
     if (visit->writing) {
+        lb_access_charge(x, lb_writing_asked(visit->writing)); /* it was let in with the job */
         write_texts(server, x);
     } else {
         visit->answer(server, x);
@@ -124,7 +136,9 @@ void lb_vllm_start(struct lb_server *server, struct lb_exchange *x, bool rows,
     struct lb_visit *visit = x->user;
     visit->answer = answer;
     if (visit->writing && !rows) {
-        write_texts(server, x);
+        if (lb_access_take(x, lb_writing_asked(visit->writing))) {
+            write_texts(server, x);
+        }
     } else {
         lb_submit(server, x, finish_job);
     }

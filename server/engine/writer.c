@@ -232,6 +232,9 @@ static void end(struct lb_writer *writer, struct lb_writing *w) {
         lb_metrics_add(writer->metrics, LB_METRIC_QUEUE_WAIT, labels,
                        (double)(w->started_ns - w->submitted_ns) / LB_SECOND_NS);
     }
+    if (w->status == LB_E_TIMEOUT) {
+        lb_metrics_add(writer->metrics, LB_METRIC_EXPIRED, labels, 1);
+    }
     lb_generator_destroy(w->generator);
     w->generator = NULL;
     w->done(w); /* it may be gone after this */

@@ -97,6 +97,15 @@ int64_t lb_quota_take(struct lb_quota *q, int64_t tokens, uint64_t now) {
     return wait;
 }
 
+void lb_quota_charge(struct lb_quota *q, int64_t tokens, uint64_t now) {
+    pthread_mutex_lock(&q->lock);
+    if (q->per_minute > 0) {
+        fill(q, now);
+        q->level -= (double)tokens;
+    }
+    pthread_mutex_unlock(&q->lock);
+}
+
 void lb_quota_give_back(struct lb_quota *q, int64_t tokens) {
     pthread_mutex_lock(&q->lock);
     if (q->per_minute > 0) {

@@ -26,6 +26,8 @@ bool lb_quota_enter(struct lb_quota *quota);
 void lb_quota_leave(struct lb_quota *quota);
 /* It needs so many tokens computed: 0 when it may, else the seconds, at least 1, until one may. */
 int64_t lb_quota_take(struct lb_quota *quota, int64_t tokens, uint64_t now_ns);
+/* More of a request that was let in: taken out whatever there is. */
+void lb_quota_charge(struct lb_quota *quota, int64_t tokens, uint64_t now_ns);
 /* They were not computed after all. */
 void lb_quota_give_back(struct lb_quota *quota, int64_t tokens);
 

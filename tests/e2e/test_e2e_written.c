@@ -14,12 +14,50 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #define LONGEST 65536
 
 static char folder[] = "/tmp/limbeck-written-XXXXXX";
 static char endless[160]; /* its texts may be long */
+
+/* ---- one request ---- */
+
+/* What is scored first and then written is one request, of the model's and of the minute's: what it had in
+ * advance of its minute doesn't hold it up half-way. */
+static void test_scored_and_written(void **state) {
+    (void)state;
+    static const char body[] = "{\"model\":\"endless\",\"prompt\":[[1,2,3,4],[5,6,7]],\"max_tokens\":3,"
+                               "\"ignore_eos\":true,\"prompt_logprobs\":1}",
+                      lines[] = "slow slow-token-1 tokens_per_minute=4\nfree free-token-1\n";
+    struct lb_daemon daemon;
+    struct lb_answer answer;
+    char tokens[160];
+    snprintf(tokens, sizeof tokens, "%s/tokens", folder);
+    assert_int_equal(lb_file_replace(tokens, lines, sizeof lines - 1, NULL), LB_OK);
+    assert_int_equal(chmod(tokens, 0600), 0);
+    assert_true(lb_daemon_start(&daemon, folder, "once",
+                                (const char *[]){"--token-file", tokens, endless, NULL}, true));
+    assert_true(lb_daemon_ask(&daemon, "POST", "/v1/completions", "Authorization: Bearer slow-token-1\r\n",
+                              body, sizeof body - 1, &answer));
+    assert_int_equal(answer.status, 200);
+    lb_answer_finish(&answer);
+    assert_true(lb_daemon_ask(&daemon, "GET", "/v2/models/endless/stats",
+                              "Authorization: Bearer free-token-1\r\n", NULL, 0, &answer));
+    assert_non_null(strstr(answer.body.data, "\"inference_count\":2,"));
+    assert_non_null(strstr(answer.body.data, "\"success\":{\"count\":1,"));
+    lb_answer_finish(&answer);
+    /* seven were scored, and read again with six more: 16 less than nothing, which is more than 3 minutes */
+    assert_true(lb_daemon_ask(&daemon, "POST", "/v1/completions", "Authorization: Bearer slow-token-1\r\n",
+                              body, sizeof body - 1, &answer));
+    assert_int_equal(answer.status, 429);
+    char value[32];
+    assert_true(lb_answer_header(&answer, "Retry-After", value, sizeof value));
+    assert_in_range(strtol(value, NULL, 10), 181, 241);
+    lb_answer_finish(&answer);
+    assert_int_equal(lb_daemon_stop(&daemon, SIGTERM), 0);
+}
 
 /* ---- the end ---- */
 
@@ -127,6 +165,7 @@ static int stop_all(void **state) {
 int main(void) {
     signal(SIGPIPE, SIG_IGN);
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_scored_and_written),
         cmocka_unit_test(test_drain),
         cmocka_unit_test(test_short_drain),
     };

@@ -152,6 +152,11 @@ static void test_unwanted(void **state) {
     assert_int_equal(all[1]->status, LB_E_TIMEOUT);
     assert_int_equal(all[2]->status, LB_OK);
     assert_int_equal(all[0]->texts[0].n, 0);
+    struct lb_buf told;
+    lb_buf_init(&told, 1 << 20);
+    assert_int_equal(lb_metrics_write(metrics, NULL, 0, &told), LB_OK);
+    assert_non_null(strstr(told.data, "\nlimbeckd_deadline_expired_total{model=\"llama\"} 1\n"));
+    lb_buf_finish(&told);
     /* what is there when time is up ends, and nothing more is taken */
     struct lb_writer *writer = lb_writer_create(engine, metrics);
     struct lb_writing *late = asked(0, NULL);
