@@ -106,3 +106,70 @@ void lb_ask_finish(struct lb_ask *ask) {
     lb_answer_finish(&ask->answer);
     lb_arena_finish(&ask->arena);
 }
+
+int32_t lb_ask_integer(const struct lb_ask *ask, int output, int64_t at) {
+    int32_t v;
+    memcpy(&v, (const char *)ask->response.outputs[output].data + at * 4, sizeof v);
+    return v;
+}
+
+float lb_ask_real(const struct lb_ask *ask, int output, int64_t at) {
+    float v;
+    memcpy(&v, (const char *)ask->response.outputs[output].data + at * 4, sizeof v);
+    return v;
+}
+
+/* ---- other dialects ---- */
+
+json_t *lb_ask_json(const struct lb_daemon *daemon, const char *path, const char *headers, const char *body,
+                    int status) {
+    struct lb_answer answer;
+    char type[64] = "";
+    assert_true(
+        lb_daemon_ask(daemon, body ? "POST" : "GET", path, headers, body, body ? strlen(body) : 0, &answer));
+    if (answer.status != status) {
+        fail_msg("%s: status %d, not %d: %s", body ? body : path, answer.status, status, answer.body.data);
+    }
+    assert_true(lb_answer_header(&answer, "Content-Type", type, sizeof type));
+    assert_string_equal(type, "application/json");
+    json_t *json =
+        json_loadb(answer.body.data, answer.body.len, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, NULL);
+    assert_non_null(json);
+    lb_answer_finish(&answer);
+    return json;
+}
+
+size_t lb_ask_put_ids(char *text, size_t size, const int32_t *ids, int64_t n) {
+    size_t used = (size_t)snprintf(text, size, "[");
+    for (int64_t i = 0; i < n; i++) {
+        used += (size_t)snprintf(text + used, size - used, i ? ",%d" : "%d", ids[i]);
+    }
+    return used + (size_t)snprintf(text + used, size - used, "]");
+}
+
+size_t lb_ask_put_lists(char *text, size_t size, const int32_t *ids, int64_t n, int64_t cols,
+                        const int32_t *lengths) {
+    size_t used = (size_t)snprintf(text, size, "[");
+    for (int64_t b = 0; b < n; b++) {
+        used += (size_t)snprintf(text + used, size - used, b ? "," : "");
+        used += lb_ask_put_ids(text + used, size - used, ids + b * cols, lengths[b]);
+    }
+    return used + (size_t)snprintf(text + used, size - used, "]");
+}
+
+const json_t *lb_ask_in(const json_t *object, const char *a, const char *b) {
+    const json_t *value = json_object_get(json_object_get(object, a), b);
+    assert_non_null(value);
+    return value;
+}
+
+const json_t *lb_ask_choice(const json_t *answer, size_t b) {
+    const json_t *choice = json_array_get(json_object_get(answer, "choices"), b);
+    assert_int_equal(json_integer_value(json_object_get(choice, "index")), b);
+    return choice;
+}
+
+float lb_ask_number(const json_t *value) {
+    assert_true(json_is_real(value));
+    return (float)json_real_value(value);
+}

@@ -6,6 +6,7 @@
 #include "proto/oip.h"
 #include "tests/support/daemon.h"
 
+#include <jansson.h>
 #include <stdbool.h>
 
 #define LB_ASK_MAX 12
@@ -35,5 +36,25 @@ void lb_ask_send_ok(const struct lb_daemon *daemon, const char *model, struct lb
 /* Sends on a connection of its own and hangs up. */
 bool lb_ask_send_only(const struct lb_daemon *daemon, const char *model, struct lb_ask *ask);
 void lb_ask_finish(struct lb_ask *ask);
+/* Number at of an output of the answer, of INT32 and of FP32. */
+int32_t lb_ask_integer(const struct lb_ask *ask, int output, int64_t at);
+float lb_ask_real(const struct lb_ask *ask, int output, int64_t at);
+
+/* ---- other dialects ---- */
+
+/* Posts the body, or gets where it is NULL; fails the test when the answer has another status, or is no JSON.
+ * The caller's. */
+json_t *lb_ask_json(const struct lb_daemon *daemon, const char *path, const char *headers, const char *body,
+                    int status);
+/* Writes n ids as a JSON list; its length. */
+size_t lb_ask_put_ids(char *text, size_t size, const int32_t *ids, int64_t n);
+/* The first lengths[b] of each row of the ids [n, cols], as a JSON list of lists; its length. */
+size_t lb_ask_put_lists(char *text, size_t size, const int32_t *ids, int64_t n, int64_t cols,
+                        const int32_t *lengths);
+/* object[a][b], which must be there. */
+const json_t *lb_ask_in(const json_t *object, const char *a, const char *b);
+/* Choice b of a completion. */
+const json_t *lb_ask_choice(const json_t *answer, size_t b);
+float lb_ask_number(const json_t *value);
 
 #endif

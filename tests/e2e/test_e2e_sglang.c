@@ -7,7 +7,6 @@
 #include <cmocka.h>
 
 #include "common/base/file.h"
-#include "common/base/json.h"
 #include "proto/outputs.h"
 #include "tests/e2e/ask.h"
 #include "tests/support/tiny_model.h"
@@ -33,37 +32,14 @@ static const int32_t lengths[B] = {T, 1, 6};
 
 /* ---- asking ---- */
 
-static json_t *ask(const struct lb_daemon *of, const char *path, const char *body, int status) {
-    struct lb_answer answer;
-    json_t *json = NULL;
-    assert_true(lb_daemon_ask(of, body ? "POST" : "GET", path, "", body, body ? strlen(body) : 0, &answer));
-    if (answer.status != status) {
-        fail_msg("%s: status %d, not %d: %s", body, answer.status, status, answer.body.data);
-    }
-    assert_int_equal(lb_json_parse(answer.body.data, answer.body.len, 0, path, &json, NULL), LB_OK);
-    lb_answer_finish(&answer);
-    return json;
-}
-
-/* Ids as JSON. */
-static size_t put_ids(char *text, size_t size, const int32_t *list, int64_t n) {
-    size_t used = (size_t)snprintf(text, size, "[");
-    for (int64_t i = 0; i < n; i++) {
-        used += (size_t)snprintf(text + used, size - used, i ? ",%d" : "%d", list[i]);
-    }
-    return used + (size_t)snprintf(text + used, size - used, "]");
-}
-
 /* The prompts [B], or the first alone, with more keys. */
 static json_t *generate(const struct lb_daemon *of, bool batch, const char *keys) {
     char body[8192];
-    size_t n = (size_t)snprintf(body, sizeof body, "{\"input_ids\":%s", batch ? "[" : "");
-    for (int b = 0; b < (batch ? B : 1); b++) {
-        n += (size_t)snprintf(body + n, sizeof body - n, b ? "," : "");
-        n += put_ids(body + n, sizeof body - n, ids + b * T, lengths[b]);
-    }
-    snprintf(body + n, sizeof body - n, "%s%s}", batch ? "]" : "", keys);
-    return ask(of, "/generate", body, 200);
+    size_t n = (size_t)snprintf(body, sizeof body, "{\"input_ids\":");
+    n += batch ? lb_ask_put_lists(body + n, sizeof body - n, ids, B, T, lengths)
+               : lb_ask_put_ids(body + n, sizeof body - n, ids, lengths[0]);
+    snprintf(body + n, sizeof body - n, "%s}", keys);
+    return lb_ask_json(of, "/generate", "", body, 200);
 }
 
 static const json_t *meta(const json_t *answer, const char *key) {
@@ -94,18 +70,6 @@ static void reference(struct lb_ask *of, double temperature) {
     lb_ask_send_ok(&daemon_, "teacher", of, "");
 }
 
-static int32_t integer(const struct lb_ask *of, int output, int64_t at) {
-    int32_t v;
-    memcpy(&v, (const char *)of->response.outputs[output].data + at * 4, sizeof v);
-    return v;
-}
-
-static float real(const struct lb_ask *of, int output, int64_t at) {
-    float v;
-    memcpy(&v, (const char *)of->response.outputs[output].data + at * 4, sizeof v);
-    return v;
-}
-
 /* [logprob, id, null] */
 static void check_triple(const json_t *triple, float logprob, int32_t id) {
     assert_int_equal(json_array_size(triple), 3);
@@ -117,14 +81,15 @@ static void check_triple(const json_t *triple, float logprob, int32_t id) {
 static void check_top(const json_t *list, const struct lb_ask *of, int64_t row, int k) {
     assert_int_equal(json_array_size(list), k);
     for (int i = 0; i < k; i++) {
-        check_triple(json_array_get(list, (size_t)i), real(of, 1, row * K + i), integer(of, 0, row * K + i));
+        check_triple(json_array_get(list, (size_t)i), lb_ask_real(of, 1, row * K + i),
+                     lb_ask_integer(of, 0, row * K + i));
     }
 }
 
 static void check_scored(const json_t *list, const struct lb_ask *of, int64_t row) {
     assert_int_equal(json_array_size(list), S);
     for (int i = 0; i < S; i++) {
-        check_triple(json_array_get(list, (size_t)i), real(of, 3, row * S + i), scored[row * S + i]);
+        check_triple(json_array_get(list, (size_t)i), lb_ask_real(of, 3, row * S + i), scored[row * S + i]);
     }
 }
 
@@ -137,7 +102,7 @@ static void test_prompts(void **state) {
     struct lb_ask of;
     reference(&of, 1);
     char keys[400], chosen[64];
-    put_ids(chosen, sizeof chosen, scored, S);
+    lb_ask_put_ids(chosen, sizeof chosen, scored, S);
     for (size_t s = 0; s < 2; s++) {
         snprintf(
             keys, sizeof keys,
@@ -162,7 +127,7 @@ static void test_prompts(void **state) {
             assert_true(json_is_null(json_array_get(top, 0)) && json_is_null(json_array_get(at, 0)));
             for (int i = 1; i < n; i++) {
                 int64_t row = b * T + first + i - 1;
-                check_triple(json_array_get(own, (size_t)i), real(&of, 2, row), ids[row + 1]);
+                check_triple(json_array_get(own, (size_t)i), lb_ask_real(&of, 2, row), ids[row + 1]);
                 check_top(json_array_get(top, (size_t)i), &of, row, 3);
                 if (b == 0 && row == 0) {
                     check_scored(json_array_get(at, (size_t)i), &of, row);
@@ -171,7 +136,7 @@ static void test_prompts(void **state) {
             }
             int64_t last = b * T + lengths[b] - 1;
             const json_t *next = json_array_get(meta(answer, "output_token_logprobs"), 0);
-            check_triple(next, real(&of, 1, last * K), integer(&of, 0, last * K));
+            check_triple(next, lb_ask_real(&of, 1, last * K), lb_ask_integer(&of, 0, last * K));
             check_top(json_array_get(meta(answer, "output_top_logprobs"), 0), &of, last, 3);
             assert_int_equal(json_integer_value(meta(answer, "prompt_tokens")), lengths[b]);
             assert_int_equal(json_integer_value(meta(answer, "completion_tokens")), 0);
@@ -197,7 +162,7 @@ static void test_positions(void **state) {
                                 "\"logprob_start_len\":0,\"token_ids_logprob_positions\":[[],[]");
     for (int t = 2; t < T; t++) {
         n += (size_t)snprintf(keys + n, sizeof keys - n, ",");
-        n += put_ids(keys + n, sizeof keys - n, scored + (t - 1) * S, S);
+        n += lb_ask_put_ids(keys + n, sizeof keys - n, scored + (t - 1) * S, S);
     }
     snprintf(keys + n, sizeof keys - n, "]");
     json_t *answer = generate(&daemon_, false, keys);
@@ -224,7 +189,7 @@ static void test_drawn(void **state) {
     }
     reference(&of, 1);
     reference(&hot, 2);
-    put_ids(chosen, sizeof chosen, same, S);
+    lb_ask_put_ids(chosen, sizeof chosen, same, S);
     snprintf(
         keys, sizeof keys,
         ",\"sampling_params\":{\"max_new_tokens\":1,\"temperature\":2,\"top_k\":3,\"sampling_seed\":5},"
@@ -240,19 +205,21 @@ static void test_drawn(void **state) {
     for (int i = 0; i < 3; i++) {
         const json_t *triple = json_array_get(top, (size_t)i);
         double logprob = json_real_value(json_array_get(triple, 0));
-        assert_int_equal(json_integer_value(json_array_get(triple, 1)), integer(&hot, 0, (T - 1) * K + i));
-        assert_true(fabs(logprob - (double)real(&hot, 1, (T - 1) * K + i)) < 1e-5);
+        assert_int_equal(json_integer_value(json_array_get(triple, 1)),
+                         lb_ask_integer(&hot, 0, (T - 1) * K + i));
+        assert_true(fabs(logprob - (double)lb_ask_real(&hot, 1, (T - 1) * K + i)) < 1e-5);
         if (json_integer_value(json_array_get(triple, 1)) == id) {
             assert_int_equal(json_integer_value(json_array_get(next, 1)), id);
-            assert_true((float)json_real_value(json_array_get(next, 0)) == real(&hot, 1, (T - 1) * K + i));
+            assert_true((float)json_real_value(json_array_get(next, 0)) ==
+                        lb_ask_real(&hot, 1, (T - 1) * K + i));
             found = true;
         }
         triple = json_array_get(at, (size_t)i);
-        assert_true(
-            fabs(json_real_value(json_array_get(triple, 0)) - (double)real(&hot, 3, (T - 1) * S + i)) < 1e-5);
+        assert_true(fabs(json_real_value(json_array_get(triple, 0)) -
+                         (double)lb_ask_real(&hot, 3, (T - 1) * S + i)) < 1e-5);
     }
     assert_true(found);
-    check_triple(json_array_get(meta(answer, "input_token_logprobs"), 1), real(&of, 2, 0), ids[1]);
+    check_triple(json_array_get(meta(answer, "input_token_logprobs"), 1), lb_ask_real(&of, 2, 0), ids[1]);
     assert_int_equal(json_integer_value(meta(answer, "completion_tokens")), 1);
     json_decref(answer);
     json_decref(again);
@@ -265,7 +232,7 @@ static void test_drawn(void **state) {
 static void test_written(void **state) {
     (void)state;
     char keys[500], body[1000], chosen[64];
-    put_ids(chosen, sizeof chosen, scored, S);
+    lb_ask_put_ids(chosen, sizeof chosen, scored, S);
     for (int listed = 0; listed < 2; listed++) {
         snprintf(keys, sizeof keys,
                  ",\"sampling_params\":{\"max_new_tokens\":6,\"temperature\":0,\"ignore_eos\":true},"
@@ -277,9 +244,9 @@ static void test_written(void **state) {
             size_t n = (size_t)snprintf(body, sizeof body,
                                         "{\"max_tokens\":6,\"temperature\":0,\"ignore_eos\":true,"
                                         "\"return_token_ids\":true,\"logprobs\":1,\"prompt\":");
-            n += put_ids(body + n, sizeof body - n, ids + (ptrdiff_t)b * T, lengths[b]);
+            n += lb_ask_put_ids(body + n, sizeof body - n, ids + (ptrdiff_t)b * T, lengths[b]);
             snprintf(body + n, sizeof body - n, "}");
-            json_t *other = ask(&daemon_, "/v1/completions", body, 200);
+            json_t *other = lb_ask_json(&daemon_, "/v1/completions", "", body, 200);
             const json_t *choice = json_array_get(json_object_get(other, "choices"), 0);
             assert_true(
                 json_equal(json_object_get(answer, "output_ids"), json_object_get(choice, "token_ids")));
@@ -329,11 +296,12 @@ static void test_written(void **state) {
 
 static void test_texts(void **state) {
     (void)state;
-    json_t *answer = ask(&daemon_, "/generate",
-                         "{\"text\":\"ab\",\"sampling_params\":{\"max_new_tokens\":1,\"temperature\":0,"
-                         "\"skip_special_tokens\":false},\"return_logprob\":true,\"logprob_start_len\":0,"
-                         "\"return_text_in_logprobs\":true,\"return_prompt_token_ids\":true}",
-                         200);
+    json_t *answer =
+        lb_ask_json(&daemon_, "/generate", "",
+                    "{\"text\":\"ab\",\"sampling_params\":{\"max_new_tokens\":1,\"temperature\":0,"
+                    "\"skip_special_tokens\":false},\"return_logprob\":true,\"logprob_start_len\":0,"
+                    "\"return_text_in_logprobs\":true,\"return_prompt_token_ids\":true}",
+                    200);
     const json_t *own = meta(answer, "input_token_logprobs");
     assert_int_equal(json_array_size(own), 2);
     assert_string_equal(json_string_value(json_array_get(json_array_get(own, 0), 2)), "a");
@@ -363,7 +331,7 @@ static void test_others(void **state) {
     (void)state;
     static const char *const infos[] = {"/model_info", "/get_model_info", "/server_info", "/get_server_info"};
     for (size_t i = 0; i < sizeof infos / sizeof *infos; i++) {
-        json_t *info = ask(&daemon_, infos[i], NULL, 200);
+        json_t *info = lb_ask_json(&daemon_, infos[i], "", NULL, 200);
         assert_string_equal(json_string_value(json_object_get(info, "model_path")), "teacher");
         assert_int_equal(json_string_length(json_object_get(info, "weight_version")), 64);
         if (i < 2) {
@@ -373,7 +341,7 @@ static void test_others(void **state) {
         }
         json_decref(info);
     }
-    json_decref(ask(&daemon_, "/health_generate", NULL, 200));
+    json_decref(lb_ask_json(&daemon_, "/health_generate", "", NULL, 200));
     struct lb_answer answer;
     assert_true(lb_daemon_ask(&daemon_, "POST", "/flush_cache", "", NULL, 0, &answer));
     assert_int_equal(answer.status, 200);
@@ -408,7 +376,7 @@ static void test_errors(void **state) {
          "has 1 lists for the 2 tokens"},
     };
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
-        json_t *answer = ask(&daemon_, "/generate", bad[i].body, 400);
+        json_t *answer = lb_ask_json(&daemon_, "/generate", "", bad[i].body, 400);
         const json_t *error = json_object_get(answer, "error");
         const char *message = json_string_value(json_object_get(error, "message"));
         if (!message || !strstr(message, bad[i].part)) {
@@ -416,14 +384,15 @@ static void test_errors(void **state) {
         }
         json_decref(answer);
     }
-    json_decref(
-        ask(&two, "/generate", "{\"input_ids\":[1],\"sampling_params\":{\"max_new_tokens\":1}}", 400));
-    json_decref(ask(&two, "/generate",
-                    "{\"model\":\"nobody\",\"input_ids\":[1],\"sampling_params\":{\"max_new_tokens\":1}}",
-                    404));
-    json_decref(ask(&two, "/generate",
-                    "{\"model\":\"bare\",\"text\":\"a\",\"sampling_params\":{\"max_new_tokens\":1}}", 400));
-    json_decref(ask(&two, "/get_model_info", NULL, 400));
+    json_decref(lb_ask_json(&two, "/generate", "",
+                            "{\"input_ids\":[1],\"sampling_params\":{\"max_new_tokens\":1}}", 400));
+    json_decref(lb_ask_json(
+        &two, "/generate", "",
+        "{\"model\":\"nobody\",\"input_ids\":[1],\"sampling_params\":{\"max_new_tokens\":1}}", 404));
+    json_decref(lb_ask_json(&two, "/generate", "",
+                            "{\"model\":\"bare\",\"text\":\"a\",\"sampling_params\":{\"max_new_tokens\":1}}",
+                            400));
+    json_decref(lb_ask_json(&two, "/get_model_info", "", NULL, 400));
 }
 
 /* ---- start and stop ---- */

@@ -36,12 +36,7 @@ static void post(const char *path, const char *body, int status, struct lb_answe
 }
 
 static json_t *post_json(const char *path, const char *body, int status) {
-    struct lb_answer answer;
-    json_t *json = NULL;
-    post(path, body, status, &answer);
-    assert_int_equal(lb_json_parse(answer.body.data, answer.body.len, 0, path, &json, NULL), LB_OK);
-    lb_answer_finish(&answer);
-    return json;
+    return lb_ask_json(&daemon_, path, "", body, status);
 }
 
 static void reference(struct lb_ask *ask, const char *model, const char *output, enum lb_datatype dtype) {

@@ -1,4 +1,4 @@
-/* Texts that limbeckd goes on with, and what becomes of them when it is told to stop. */
+/* Texts that limbeckd goes on with: each token, stops, and what becomes of them when it is told to stop. */
 #include <stdarg.h>
 #include <stddef.h>
 #include <setjmp.h>
@@ -10,6 +10,7 @@
 #include "tests/e2e/ask.h"
 #include "tests/support/tiny_model.h"
 
+#include <math.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -17,10 +18,138 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#define V 97
+#define B 3
+#define T 14
+#define K 5
 #define LONGEST 65536
 
 static char folder[] = "/tmp/limbeck-written-XXXXXX";
-static char endless[160]; /* its texts may be long */
+static char teacher[160], endless[160]; /* endless: its texts may be long */
+static struct lb_daemon daemon_;        /* of the teacher */
+static int32_t ids[B * T];
+static const int32_t lengths[B] = {T, 1, 6};
+
+/* ---- texts ---- */
+
+#define WRITTEN 7
+
+/* Asks for more than one token, of the prompts together or of one alone. */
+static json_t *write_on(int alone, const char *keys) {
+    char body[4096], list[2048];
+    if (alone < 0) {
+        lb_ask_put_lists(list, sizeof list, ids, B, T, lengths);
+    } else {
+        lb_ask_put_ids(list, sizeof list, ids + (ptrdiff_t)alone * T, lengths[alone]);
+    }
+    snprintf(body, sizeof body,
+             "{\"model\":\"teacher\",\"prompt\":%s,\"max_tokens\":%d,\"return_token_ids\":true,"
+             "\"ignore_eos\":true%s}",
+             list, WRITTEN, keys);
+    return lb_ask_json(&daemon_, "/v1/completions", "", body, 200);
+}
+
+/* Each token is what /v2 says comes next, with its log-probability; so are the likeliest beside it. A text
+ * that is read token by token rounds otherwise than one that is read at once. */
+static void test_written(void **state) {
+    (void)state;
+    json_t *answer = write_on(-1, ",\"temperature\":0,\"logprobs\":2,\"return_tokens_as_token_ids\":true");
+    assert_int_equal(json_integer_value(lb_ask_in(answer, "usage", "completion_tokens")), B * WRITTEN);
+    for (int b = 0; b < B; b++) {
+        const json_t *choice = lb_ask_choice(answer, (size_t)b), *list = json_object_get(choice, "token_ids");
+        const json_t *own = lb_ask_in(choice, "logprobs", "token_logprobs"),
+                     *top = lb_ask_in(choice, "logprobs", "top_logprobs");
+        int32_t all[T + WRITTEN];
+        int n = lengths[b];
+        assert_int_equal(json_array_size(list), WRITTEN);
+        assert_int_equal(json_array_size(own), WRITTEN);
+        memcpy(all, ids + (ptrdiff_t)b * T, (size_t)n * sizeof *all);
+        for (int t = 0; t < WRITTEN; t++) {
+            all[n + t] = (int32_t)json_integer_value(json_array_get(list, (size_t)t));
+        }
+        struct lb_ask of;
+        lb_ask_ids(&of, 1, n + WRITTEN, all);
+        of.request.top_k = K;
+        lb_ask_output(&of, "logits.topk_ids", LB_DT_NONE, true);
+        lb_ask_output(&of, "logprobs.topk_values", LB_DT_NONE, true);
+        lb_ask_send_ok(&daemon_, "teacher", &of, "");
+        for (int t = 0; t < WRITTEN; t++) {
+            int64_t row = n + t - 1;
+            char name[32];
+            assert_int_equal(all[n + t], lb_ask_integer(&of, 0, row * K));
+            assert_true(fabsf(lb_ask_number(json_array_get(own, (size_t)t)) - lb_ask_real(&of, 1, row * K)) <
+                        1e-4f);
+            assert_int_equal(json_object_size(json_array_get(top, (size_t)t)), 2);
+            snprintf(name, sizeof name, "token_id:%d", lb_ask_integer(&of, 0, row * K + 1));
+            assert_true(fabsf(lb_ask_number(json_object_get(json_array_get(top, (size_t)t), name)) -
+                              lb_ask_real(&of, 1, row * K + 1)) < 1e-4f);
+        }
+        lb_ask_finish(&of);
+    }
+    json_decref(answer);
+}
+
+/* A text depends on its prompt and the seed alone: not on others, nor on what else is told. */
+static void test_written_alike(void **state) {
+    (void)state;
+    json_t *all = write_on(-1, ",\"temperature\":1.5,\"seed\":9"),
+           *other = write_on(-1, ",\"temperature\":1.5,\"seed\":10");
+    int unlike = 0;
+    for (int b = 0; b < B; b++) {
+        json_t *alone =
+            write_on(b, ",\"temperature\":1.5,\"seed\":9,\"echo\":true,\"logprobs\":1,\"prompt_logprobs\":1");
+        const json_t *choice = lb_ask_choice(alone, 0),
+                     *list = json_object_get(lb_ask_choice(all, (size_t)b), "token_ids");
+        assert_true(json_equal(list, json_object_get(choice, "token_ids")));
+        unlike += !json_equal(list, json_object_get(lb_ask_choice(other, (size_t)b), "token_ids"));
+        assert_int_equal(json_array_size(lb_ask_in(choice, "logprobs", "tokens")), lengths[b] + WRITTEN);
+        assert_int_equal(json_array_size(json_object_get(choice, "prompt_logprobs")), lengths[b]);
+        const char *text = json_string_value(json_object_get(choice, "text")),
+                   *written = json_string_value(json_object_get(lb_ask_choice(all, (size_t)b), "text"));
+        size_t len = strlen(text), n = strlen(written);
+        assert_true(len >= n && strcmp(text + len - n, written) == 0);
+        json_decref(alone);
+    }
+    assert_true(unlike > 0);
+    json_decref(all);
+    json_decref(other);
+}
+
+/* A stop that lies across tokens cuts the text where it begins, and ends it. */
+static void test_written_stops(void **state) {
+    (void)state;
+    json_t *whole =
+        lb_ask_json(&daemon_, "/v1/completions", "",
+                    "{\"model\":\"teacher\",\"prompt\":[64,65],\"max_tokens\":7,\"temperature\":0,"
+                    "\"ignore_eos\":true,\"skip_special_tokens\":false,\"return_token_ids\":true,"
+                    "\"return_tokens_as_token_ids\":true}",
+                    200);
+    const char *text = json_string_value(json_object_get(lb_ask_choice(whole, 0), "text"));
+    assert_true(strlen(text) >= 4);
+    char stop[8] = "", body[500];
+    size_t at = strlen(text) / 2 - 1;
+    snprintf(stop, sizeof stop, "%.2s", text + at);
+    if (stop[0] == '"' || stop[0] == '\\' || stop[1] == '"' || stop[1] == '\\') {
+        fail_msg("the text can't be a stop as it is: %s", text);
+    }
+    at = (size_t)(strstr(text, stop) - text);
+    for (int include = 0; include < 2; include++) {
+        snprintf(body, sizeof body,
+                 "{\"model\":\"teacher\",\"prompt\":[64,65],\"max_tokens\":7,\"temperature\":0,"
+                 "\"ignore_eos\":true,\"skip_special_tokens\":false,\"stop\":[\"nowhere\",\"%s\"],"
+                 "\"include_stop_str_in_output\":%s}",
+                 stop, include ? "true" : "false");
+        json_t *cut = lb_ask_json(&daemon_, "/v1/completions", "", body, 200);
+        const char *kept = json_string_value(json_object_get(lb_ask_choice(cut, 0), "text"));
+        assert_int_equal(strlen(kept), at + (include ? strlen(stop) : 0));
+        assert_memory_equal(kept, text, strlen(kept));
+        assert_string_equal(json_string_value(json_object_get(lb_ask_choice(cut, 0), "finish_reason")),
+                            "stop");
+        assert_string_equal(json_string_value(json_object_get(lb_ask_choice(cut, 0), "stop_reason")), stop);
+        json_decref(cut);
+    }
+    json_decref(whole);
+}
 
 /* ---- one request ---- */
 
@@ -153,11 +282,21 @@ static int start_all(void **state) {
     snprintf(path, sizeof path, "%s/endless", folder);
     lb_tiny_save(&config, 1, path, LB_F32, false);
     snprintf(endless, sizeof endless, "endless=%s", path);
+    lb_tiny_llama(&config);
+    config.initializer_range = 0.5; /* so that answers differ */
+    snprintf(path, sizeof path, "%s/teacher", folder);
+    lb_tiny_save(&config, 1, path, LB_F32, true);
+    snprintf(teacher, sizeof teacher, "teacher=%s", path);
+    for (int i = 0; i < B * T; i++) {
+        ids[i] = (i * 37 + 11) % V;
+    }
+    assert_true(lb_daemon_start(&daemon_, folder, "daemon", (const char *[]){teacher, NULL}, true));
     return 0;
 }
 
 static int stop_all(void **state) {
     (void)state;
+    assert_int_equal(lb_daemon_stop(&daemon_, SIGTERM), 0);
     assert_int_equal(lb_remove_tree(folder, NULL), LB_OK);
     return 0;
 }
@@ -165,9 +304,9 @@ static int stop_all(void **state) {
 int main(void) {
     signal(SIGPIPE, SIG_IGN);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_scored_and_written),
-        cmocka_unit_test(test_drain),
-        cmocka_unit_test(test_short_drain),
+        cmocka_unit_test(test_written),       cmocka_unit_test(test_written_alike),
+        cmocka_unit_test(test_written_stops), cmocka_unit_test(test_scored_and_written),
+        cmocka_unit_test(test_drain),         cmocka_unit_test(test_short_drain),
     };
     return cmocka_run_group_tests(tests, start_all, stop_all);
 }
