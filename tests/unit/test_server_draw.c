@@ -11,10 +11,12 @@
 #include "common/nn/head.h"
 #include "server/engine/admit.h"
 #include "server/engine/engine.h"
+#include "server/engine/extract.h"
 #include "tests/support/slices.h"
 #include "tests/support/tiny_hosted.h"
 
 #include <math.h>
+#include <omp.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -111,6 +113,27 @@ static void test_whole_rows_once(void **state) {
     lb_job_destroy(both);
 }
 
+/* What is drawn behind a sequence takes room once, not for each thread. */
+static void test_room_of_draws(void **state) {
+    (void)state;
+    struct lb_job *job = answer(llama, "logits.topk_ids", NULL);
+    struct lb_job_draw draw = {.temperature = 1, .top_p = 1};
+    struct lb_place places[1] = {{job, 0}};
+    const int32_t offsets[2] = {0, lengths[0]};
+    const struct lb_ragged ragged = {1, offsets};
+    struct lb_extract extract;
+    struct lb_arena arena;
+    enum { IDS = 100000 };
+    int threads = omp_get_max_threads();
+    job->draw = &draw;
+    lb_arena_init(&arena, 1 << 20);
+    omp_set_num_threads(16);
+    assert_int_equal(lb_extract_init(&extract, places, &ragged, IDS, &arena), LB_OK);
+    omp_set_num_threads(threads);
+    lb_arena_finish(&arena);
+    lb_job_destroy(job);
+}
+
 static int setup(void **state) {
     (void)state;
     struct lb_config config;
@@ -139,6 +162,7 @@ static int teardown(void **state) {
 int main(int argc, char **argv) {
     (void)argc;
     lb_gemm_setup(0, argv);
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_draw), cmocka_unit_test(test_whole_rows_once)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_draw), cmocka_unit_test(test_whole_rows_once),
+                                       cmocka_unit_test(test_room_of_draws)};
     return cmocka_run_group_tests(tests, setup, teardown);
 }

@@ -416,6 +416,35 @@ static void test_head(void **state) {
     lb_arena_finish(&arena);
 }
 
+/* What becomes of products with the head's weight goes along with it: scale and cap. */
+static void test_shape_of_head(void **state) {
+    (void)state;
+    static const char *const says[2][2] = {{"\"logit_scale\":\"0.25\"", "\"final_logit_softcapping\":\"0\""},
+                                           {"\"logit_scale\":\"1\"", "\"final_logit_softcapping\":\"7.5\""}};
+    for (int i = 0; i < 2; i++) {
+        struct lb_config config;
+        struct lb_artifact_head head;
+        struct lb_arena arena;
+        lb_tiny_llama(&config);
+        snprintf(config.model_type, sizeof config.model_type, "%s", i == 0 ? "granite" : "gemma2");
+        config.logit_scale = i == 0 ? 4 : 0;
+        config.embedding_multiplier = config.residual_multiplier = i == 0 ? 1 : 0;
+        config.attention_multiplier = i == 0 ? 0.25 : 0;
+        config.logit_softcap = i == 0 ? 0 : 7.5;
+        config.attention_softcap = i == 0 ? 0 : 50;
+        config.query_pre_attn_scalar = i == 0 ? 0 : 16;
+        struct lb_hosted *hosted = lb_tiny_hosted(folder, config.model_type, &config);
+        lb_arena_init(&arena, (size_t)1 << 24);
+        assert_int_equal(lb_artifact_head_begin(hosted, &arena, &head, NULL), LB_OK);
+        for (int k = 0; k < 2; k++) {
+            assert_non_null(memmem(head.header.data, head.header.len, says[i][k], strlen(says[i][k])));
+        }
+        lb_artifact_head_end(&head);
+        lb_arena_finish(&arena);
+        lb_hosted_release(hosted);
+    }
+}
+
 static void test_self_test(void **state) {
     (void)state;
     assert_int_equal(lb_engine_self_test(engine, llama, NULL), LB_OK);
@@ -449,7 +478,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(test_slices_and_company), cmocka_unit_test(test_narrow_types),
         cmocka_unit_test(test_defaults),           cmocka_unit_test(test_classifier),
         cmocka_unit_test(test_classified_text),    cmocka_unit_test(test_head),
-        cmocka_unit_test(test_self_test),
+        cmocka_unit_test(test_shape_of_head),      cmocka_unit_test(test_self_test),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     lb_engine_destroy(engine);

@@ -14,7 +14,6 @@
 #include "common/nn/half.h"
 #include "common/nn/head.h"
 #include "proto/logprob8.h"
-#include "server/api/artifacts.h"
 #include "server/api/describe.h"
 #include "server/engine/admit.h"
 #include "server/engine/engine.h"
@@ -24,9 +23,7 @@
 #include "tests/support/tiny_hosted.h"
 
 #include <math.h>
-#include <stdio.h>
 #include <stdlib.h>
-#include <omp.h>
 #include <string.h>
 
 #define B 2
@@ -575,28 +572,6 @@ static void test_whole_rows(void **state) {
     }
 }
 
-/* What is drawn behind a sequence takes room once, not for each thread. */
-static void test_room_of_draws(void **state) {
-    (void)state;
-    struct question q = {.hosted = llama, .kind = LB_OUT_TOPK_IDS, .temperature = 1, .top_k = 1};
-    struct lb_job *job = planned(&q);
-    struct lb_job_draw draw = {.temperature = 1, .top_p = 1};
-    struct lb_place places[1] = {{job, 0}};
-    const int32_t offsets[2] = {0, lengths[0]};
-    const struct lb_ragged ragged = {1, offsets};
-    struct lb_extract extract;
-    struct lb_arena arena;
-    enum { IDS = 100000 };
-    int threads = omp_get_max_threads();
-    job->draw = &draw;
-    lb_arena_init(&arena, 1 << 20);
-    omp_set_num_threads(16);
-    assert_int_equal(lb_extract_init(&extract, places, &ragged, IDS, &arena), LB_OK);
-    omp_set_num_threads(threads);
-    lb_arena_finish(&arena);
-    lb_job_destroy(job);
-}
-
 static void test_classifier(void **state) {
     (void)state;
     assert_true(check_model(mlp) >= 5 + 3);
@@ -646,35 +621,6 @@ static void test_table(void **state) {
     }
 }
 
-/* What becomes of products with the head's weight goes along with it: scale and cap. */
-static void test_shape_of_head(void **state) {
-    (void)state;
-    static const char *const says[2][2] = {{"\"logit_scale\":\"0.25\"", "\"final_logit_softcapping\":\"0\""},
-                                           {"\"logit_scale\":\"1\"", "\"final_logit_softcapping\":\"7.5\""}};
-    for (int i = 0; i < 2; i++) {
-        struct lb_config config;
-        struct lb_artifact_head head;
-        struct lb_arena arena;
-        lb_tiny_llama(&config);
-        snprintf(config.model_type, sizeof config.model_type, "%s", i == 0 ? "granite" : "gemma2");
-        config.logit_scale = i == 0 ? 4 : 0;
-        config.embedding_multiplier = config.residual_multiplier = i == 0 ? 1 : 0;
-        config.attention_multiplier = i == 0 ? 0.25 : 0;
-        config.logit_softcap = i == 0 ? 0 : 7.5;
-        config.attention_softcap = i == 0 ? 0 : 50;
-        config.query_pre_attn_scalar = i == 0 ? 0 : 16;
-        struct lb_hosted *hosted = lb_tiny_hosted(folder, config.model_type, &config);
-        lb_arena_init(&arena, (size_t)1 << 24);
-        assert_int_equal(lb_artifact_head_begin(hosted, &arena, &head, NULL), LB_OK);
-        for (int k = 0; k < 2; k++) {
-            assert_non_null(memmem(head.header.data, head.header.len, says[i][k], strlen(says[i][k])));
-        }
-        lb_artifact_head_end(&head);
-        lb_arena_finish(&arena);
-        lb_hosted_release(hosted);
-    }
-}
-
 int main(int argc, char **argv) {
     (void)argc;
     struct lb_config config;
@@ -702,10 +648,13 @@ int main(int argc, char **argv) {
         features[i] = sinf((float)i);
     }
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_shape_of_head), cmocka_unit_test(test_table),
-        cmocka_unit_test(test_decoder),       cmocka_unit_test(test_large_vocabulary),
-        cmocka_unit_test(test_whole_rows),    cmocka_unit_test(test_classifier),
-        cmocka_unit_test(test_encoder),       cmocka_unit_test(test_room_of_draws)};
+        cmocka_unit_test(test_table),
+        cmocka_unit_test(test_decoder),
+        cmocka_unit_test(test_large_vocabulary),
+        cmocka_unit_test(test_whole_rows),
+        cmocka_unit_test(test_classifier),
+        cmocka_unit_test(test_encoder),
+    };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     lb_engine_destroy(engine);
     lb_hosted_release(llama);
