@@ -183,9 +183,9 @@ static void observe(struct lb_server *server, const struct lb_visit *visit) {
     if (job->status == LB_OK && visit->writing) {
         return; /* the request isn't over: it counts when its text is written */
     }
-    uint64_t begun = job->queued_ns ? job->queued_ns : now;
-    lb_stats_request(&job->model->stats, job->status == LB_OK, job->n_seqs, now - begun,
-                     job->started_ns ? job->started_ns - begun : 0, job->compute_ns);
+    const struct lb_visit_work work = lb_visit_work(visit);
+    lb_stats_request(&job->model->stats, job->status == LB_OK, job->n_seqs,
+                     work.queued_ns ? now - work.queued_ns : 0, work.waited_ns, work.compute_ns);
 }
 
 bool lb_submit_computed(struct lb_server *server, struct lb_exchange *x) {

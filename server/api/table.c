@@ -87,13 +87,6 @@ static void on_refuse(void *context, struct lb_exchange *x, int status, const ch
     lb_reply_error(x, status, "%s", text);
 }
 
-static int64_t tokens_of(const struct lb_visit *visit) {
-    if (visit->writing && visit->writing->submitted_ns) {
-        return lb_writing_tokens(visit->writing);
-    }
-    return visit->job && visit->job->queued_ns ? visit->job->n_tokens : 0;
-}
-
 /* Those who ask about models, and were let in. */
 static void count_client(struct lb_server *server, const struct lb_exchange *x) {
     const struct lb_visit *visit = x->user;
@@ -107,7 +100,7 @@ static void count_client(struct lb_server *server, const struct lb_exchange *x) 
                    &(struct lb_client_request){.name = visit->bearer ? visit->bearer : address,
                                                .token = visit->bearer != NULL,
                                                .failed = status >= 400,
-                                               .tokens = status == 200 ? tokens_of(visit) : 0,
+                                               .tokens = status == 200 ? lb_visit_work(visit).tokens : 0,
                                                .in_bytes = x->received_bytes,
                                                .out_bytes = x->sent_bytes,
                                                .at_unix = lb_unix_seconds()});

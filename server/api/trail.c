@@ -88,34 +88,32 @@ static double ms(uint64_t from_ns, uint64_t to_ns) {
     return to_ns > from_ns ? (double)(to_ns - from_ns) / LB_MS_NS : 0;
 }
 
-/* Of a request that was queued. */
-static void put_job(const struct lb_job *job, char *out, size_t size) {
-    uint64_t begun = job->started_ns ? job->started_ns : job->finished_ns;
-    snprintf(out, size, " sequences=%lld tokens=%lld batches=%d queue_ms=%.3f compute_ms=%.3f",
-             (long long)job->n_seqs, (long long)job->n_tokens, job->n_batches, ms(job->queued_ns, begun),
-             (double)job->compute_ns / LB_MS_NS);
-}
-
-/* Of one whose texts were gone on with. */
-static void put_writing(const struct lb_writing *w, char *out, size_t size) {
-    snprintf(out, size, " sequences=%lld tokens=%lld queue_ms=%.3f compute_ms=%.3f", (long long)w->n,
-             (long long)lb_writing_tokens(w), ms(w->submitted_ns, w->started_ns),
-             (double)w->compute_ns / LB_MS_NS);
+/* Of a request that was queued; batches: of one that only a job was. */
+static void put_work(const struct lb_visit *visit, char *out, size_t size) {
+    struct lb_visit_work work = lb_visit_work(visit);
+    bool written = visit->writing && visit->writing->submitted_ns;
+    char batches[24] = "";
+    if (work.queued_ns == 0) {
+        return;
+    }
+    if (!written) {
+        snprintf(batches, sizeof batches, " batches=%d", work.n_batches);
+    }
+    snprintf(out, size, " sequences=%lld tokens=%lld%s queue_ms=%.3f compute_ms=%.3f", (long long)work.n_seqs,
+             (long long)work.tokens, batches, (double)work.waited_ns / LB_MS_NS,
+             (double)work.compute_ns / LB_MS_NS);
 }
 
 void lb_trail_log(const struct lb_exchange *x, const char *model, const char *endpoint, bool complete,
                   uint64_t now) {
     const struct lb_visit *visit = x->user;
-    const struct lb_job *job = visit ? visit->job : NULL;
     bool quiet =
         visit && visit->match.route &&
         (visit->match.route->access == LB_ACCESS_OPEN || visit->match.route->access == LB_ACCESS_METRICS);
     char path[PATH_BYTES], numbers[192] = "";
     escape_path(x->path, path);
-    if (visit && visit->writing && visit->writing->submitted_ns) {
-        put_writing(visit->writing, numbers, sizeof numbers);
-    } else if (job && job->queued_ns) {
-        put_job(job, numbers, sizeof numbers);
+    if (visit) {
+        put_work(visit, numbers, sizeof numbers);
     }
     lb_log(quiet ? LB_LOG_DEBUG : LB_LOG_INFO, "request",
            "peer=%s client=\"%s\" method=%.32s path=\"%s\" endpoint=%s model=\"%s\" status=%d in_bytes=%zu "

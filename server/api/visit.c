@@ -19,6 +19,31 @@ void lb_visit_free(void *user) {
     lb_quota_release(visit->quota);
 }
 
+struct lb_visit_work lb_visit_work(const struct lb_visit *visit) {
+    struct lb_visit_work work = {0};
+    const struct lb_job *job = visit->job;
+    const struct lb_writing *w = visit->writing;
+    if (job && job->queued_ns) {
+        uint64_t begun = job->started_ns ? job->started_ns : job->finished_ns;
+        work = (struct lb_visit_work){
+            .n_seqs = job->n_seqs,
+            .tokens = job->n_tokens,
+            .n_batches = job->n_batches,
+            .queued_ns = job->queued_ns,
+            .waited_ns = begun > job->queued_ns ? begun - job->queued_ns : 0,
+            .compute_ns = job->compute_ns,
+        };
+    }
+    if (w && w->submitted_ns) {
+        work.n_seqs = w->n;
+        work.tokens += lb_writing_tokens(w);
+        work.queued_ns = work.queued_ns ? work.queued_ns : w->submitted_ns;
+        work.waited_ns += w->started_ns > w->submitted_ns ? w->started_ns - w->submitted_ns : 0;
+        work.compute_ns += w->compute_ns;
+    }
+    return work;
+}
+
 enum lb_status lb_visit_object(const struct lb_exchange *exchange, json_t **out, struct lb_detail *detail) {
     json_t *object = NULL;
     if (exchange->body.len > 0) {

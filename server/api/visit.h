@@ -77,6 +77,14 @@ const char *lb_visit_cache_control(const struct lb_visit *visit);
 LB_NODISCARD enum lb_status lb_visit_object(const struct lb_exchange *exchange, json_t **out,
                                             struct lb_detail *detail);
 
+/* What was done for a visit: by its job and its texts, together where both were queued. */
+struct lb_visit_work {
+    int64_t n_seqs, tokens;
+    int n_batches;                             /* of the job */
+    uint64_t queued_ns, waited_ns, compute_ns; /* queued_ns: the first's; 0: nothing was queued */
+};
+struct lb_visit_work lb_visit_work(const struct lb_visit *visit);
+
 /* Its answer is ready, or the exchange ends: it counts no more among its token's requests. */
 void lb_visit_leave(struct lb_visit *visit);
 

@@ -71,18 +71,12 @@ bool lb_vllm_plan_writing(struct lb_server *server, struct lb_exchange *x,
 }
 
 /* One request, with the job that came first where there was one. */
-static void observe(struct lb_visit *visit) {
+static void observe(const struct lb_visit *visit) {
     const struct lb_writing *writing = visit->writing;
-    const struct lb_job *job = atomic_load(&visit->submitted);
-    uint64_t now = lb_now_ns(), begun = writing->submitted_ns ? writing->submitted_ns : now;
-    uint64_t queue = writing->started_ns ? writing->started_ns - begun : 0, compute = writing->compute_ns;
-    if (job) {
-        begun = job->queued_ns;
-        queue += job->started_ns - job->queued_ns;
-        compute += job->compute_ns;
-    }
-    lb_stats_request(&writing->model->stats, writing->status == LB_OK, writing->n, now - begun, queue,
-                     compute);
+    const struct lb_visit_work work = lb_visit_work(visit);
+    uint64_t now = lb_now_ns();
+    lb_stats_request(&writing->model->stats, writing->status == LB_OK, writing->n,
+                     work.queued_ns ? now - work.queued_ns : 0, work.waited_ns, work.compute_ns);
 }
 
 static bool is_written(struct lb_exchange *x) {

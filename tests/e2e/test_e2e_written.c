@@ -177,6 +177,12 @@ static void test_scored_and_written(void **state) {
     assert_non_null(strstr(answer.body.data, "\"inference_count\":2,"));
     assert_non_null(strstr(answer.body.data, "\"success\":{\"count\":1,"));
     lb_answer_finish(&answer);
+    assert_true(lb_daemon_ask(&daemon, "GET", "/status.json", "Authorization: Bearer free-token-1\r\n", NULL,
+                              0, &answer));
+    assert_non_null(strstr(answer.body.data, "\"tokens\":20,"));
+    lb_answer_finish(&answer);
+    assert_true(lb_daemon_logged(&daemon, " status=200 "));
+    assert_true(lb_daemon_logged(&daemon, " sequences=2 tokens=20 queue_ms="));
     /* seven were scored, and read again with six more: 16 less than nothing, which is more than 3 minutes */
     assert_true(lb_daemon_ask(&daemon, "POST", "/v1/completions", "Authorization: Bearer slow-token-1\r\n",
                               body, sizeof body - 1, &answer));
