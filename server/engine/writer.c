@@ -263,6 +263,7 @@ static void *write_all(void *argument) {
         bool cut = writer->closing && lb_now_ns() > writer->until_ns;
         pthread_mutex_unlock(&writer->lock);
         bool over = serve(writer, w, cut);
+        cut = cut && w->status == LB_E_UNAVAILABLE; /* not one that was late, or gone */
         int64_t asked = lb_writing_asked(w);
         if (over) {
             end(writer, w);

@@ -243,7 +243,8 @@ static void check_answer(int fd, int status, const char *part) {
 static void test_drain(void **state) {
     (void)state;
     struct lb_daemon daemon;
-    assert_true(lb_daemon_start(&daemon, folder, "drain", (const char *[]){endless, NULL}, true));
+    assert_true(lb_daemon_start(&daemon, folder, "drain",
+                                (const char *[]){"--drain-seconds", "200", endless, NULL}, true));
     static const char late[] =
         "{\"inputs\":[{\"name\":\"input_ids\",\"shape\":[1,2],\"datatype\":\"INT64\",\"data\":[3,4]}]}";
     char head[200];
