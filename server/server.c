@@ -355,8 +355,11 @@ static void drain(struct lb_server *server, uint64_t until) {
     lb_log(LB_LOG_INFO, "draining", "requests=%zu tokens=%lld limit_s=%lld", left.jobs + texts.requests,
            (long long)(left.waiting_tokens + left.running_tokens + texts.tokens),
            (long long)server->options->drain_s);
-    bool empty = lb_batcher_wait_empty(server->batcher, until);
-    size_t cut = empty ? 0 : lb_batcher_state(server->batcher).jobs;
+    size_t cut = 0;
+    if (!lb_batcher_wait_empty(server->batcher, until)) {
+        cut = lb_batcher_state(server->batcher).jobs;
+        lb_batcher_abort(server->batcher); /* texts behind jobs are waited for */
+    }
     cut += lb_writer_join(server->writer); /* before the worker leaves, which computes for it */
     if (cut > 0) {
         lb_log(LB_LOG_WARN, "drain_cut_short", "requests=%zu", cut);

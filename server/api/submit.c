@@ -153,6 +153,7 @@ void lb_submit(struct lb_server *server, struct lb_exchange *x,
     struct lb_job *job = visit->job;
     struct lb_detail detail = {0};
     if (!lb_access_take(x, job->n_tokens)) {
+        lb_visit_excuse(visit);
         return;
     }
     /* Deferred first: the worker may be done before submit returns. */

@@ -7,8 +7,16 @@ void lb_visit_leave(struct lb_visit *visit) {
     }
 }
 
+void lb_visit_excuse(struct lb_visit *visit) {
+    if (visit->promised) {
+        lb_writer_excuse(visit->server->writer);
+        visit->promised = false;
+    }
+}
+
 void lb_visit_free(void *user) {
     struct lb_visit *visit = user;
+    lb_visit_excuse(visit);
     if (visit->stream) {
         visit->stream_end(visit->stream);
     }

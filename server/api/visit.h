@@ -57,6 +57,7 @@ struct lb_visit {
     struct lb_hosted *hosted;           /* a reference, once the model is known; NULL */
     struct lb_job *job;                 /* of an infer request; owned */
     _Atomic(struct lb_job *) submitted; /* the job, once the batcher may have it: what to cancel */
+    bool promised;                      /* to the writer, and not submitted yet */
     struct lb_writing *writing;         /* of a text that is gone on with; owned */
     void *stream;                       /* of an answer that is made while it is sent; in the arena */
     void (*stream_end)(void *stream);   /* called at the end; NULL without a stream */
@@ -87,6 +88,9 @@ struct lb_visit_work lb_visit_work(const struct lb_visit *visit);
 
 /* Its answer is ready, or the exchange ends: it counts no more among its token's requests. */
 void lb_visit_leave(struct lb_visit *visit);
+
+/* What was promised to the writer, if anything, does not come. */
+void lb_visit_excuse(struct lb_visit *visit);
 
 /* user is the visit: gives back what it holds. */
 void lb_visit_free(void *user);

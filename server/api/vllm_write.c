@@ -104,6 +104,7 @@ static void write_texts(struct lb_server *server, struct lb_exchange *x) {
     /* Deferred first: it may be done before submit returns. */
     visit->finish = finish_text;
     lb_exchange_defer(x);
+    visit->promised = false; /* it is kept now */
     enum lb_status status = lb_writer_submit(server->writer, writing, &writing->detail);
     if (status != LB_OK) {
         lb_access_give_back(x, lb_writing_asked(writing));
@@ -115,6 +116,7 @@ static void write_texts(struct lb_server *server, struct lb_exchange *x) {
 static void finish_job(struct lb_server *server, struct lb_exchange *x) {
     struct lb_visit *visit = x->user;
     if (!lb_submit_computed(server, x)) {
+        lb_visit_excuse(visit);
         return;
     }
     if (visit->writing) {
@@ -129,6 +131,10 @@ void lb_vllm_start(struct lb_server *server, struct lb_exchange *x, bool rows,
                    void (*answer)(struct lb_server *server, struct lb_exchange *exchange)) {
     struct lb_visit *visit = x->user;
     visit->answer = answer;
+    if (visit->writing && rows) {
+        /* So that what is computed is written too when the daemon is told to stop in between. */
+        visit->promised = visit->writing->promised = lb_writer_promise(server->writer);
+    }
     if (visit->writing && !rows) {
         if (lb_access_take(x, lb_writing_asked(visit->writing))) {
             write_texts(server, x);

@@ -22,6 +22,7 @@ struct lb_writer {
     pthread_cond_t changed;
     struct lb_writing *waiting; /* in the order of their turns */
     struct lb_writer_state state;
+    size_t promised;
     bool closing;
     uint64_t until_ns; /* when closing */
     size_t n_cut;
@@ -253,7 +254,7 @@ static void put_last(struct lb_writer *writer, struct lb_writing *w) {
 static void *write_all(void *argument) {
     struct lb_writer *writer = argument;
     pthread_mutex_lock(&writer->lock);
-    while (writer->waiting || !writer->closing) {
+    while (writer->waiting || writer->promised > 0 || !writer->closing) {
         struct lb_writing *w = writer->waiting;
         if (!w) {
             pthread_cond_wait(&writer->changed, &writer->lock);
@@ -263,7 +264,7 @@ static void *write_all(void *argument) {
         bool cut = writer->closing && lb_now_ns() > writer->until_ns;
         pthread_mutex_unlock(&writer->lock);
         bool over = serve(writer, w, cut);
-        cut = cut && w->status == LB_E_UNAVAILABLE; /* not one that was late, or gone */
+        cut = w->status == LB_E_UNAVAILABLE;
         int64_t asked = lb_writing_asked(w);
         if (over) {
             end(writer, w);
@@ -300,12 +301,28 @@ enum lb_status lb_writer_start(struct lb_writer *writer, struct lb_detail *detai
                : lb_fail_errno(detail, LB_E_NOMEM, error, "starting the thread that writes texts");
 }
 
+bool lb_writer_promise(struct lb_writer *writer) {
+    pthread_mutex_lock(&writer->lock);
+    bool open = !writer->closing && writer->started;
+    writer->promised += open;
+    pthread_mutex_unlock(&writer->lock);
+    return open;
+}
+
+void lb_writer_excuse(struct lb_writer *writer) {
+    pthread_mutex_lock(&writer->lock);
+    writer->promised--;
+    pthread_cond_signal(&writer->changed);
+    pthread_mutex_unlock(&writer->lock);
+}
+
 enum lb_status lb_writer_submit(struct lb_writer *writer, struct lb_writing *w, struct lb_detail *detail) {
     pthread_mutex_lock(&writer->lock);
-    bool closed = writer->closing || !writer->started;
+    bool closed = (writer->closing && !w->promised) || !writer->started;
     if (!closed) {
         w->submitted_ns = lb_now_ns();
         put_last(writer, w);
+        writer->promised -= w->promised;
         writer->state.requests++;
         writer->state.tokens += lb_writing_asked(w);
         pthread_cond_signal(&writer->changed);

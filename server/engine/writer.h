@@ -44,6 +44,7 @@ struct lb_writing {
     const int32_t *stop_ids; /* [n_stop_ids] */
     size_t n_stop_ids;
     bool skip_special, include_stop;
+    bool promised;           /* by lb_writer_promise */
     int64_t batch_tokens;    /* prompts that are read at once have at most so many, or it is one */
     uint64_t deadline_ns;    /* 0: none */
     const atomic_bool *gone; /* the client has left */
@@ -80,13 +81,18 @@ struct lb_writer;
 struct lb_writer *lb_writer_create(struct lb_engine *engine, struct lb_metrics *metrics);
 /* Starts its thread. */
 LB_NODISCARD enum lb_status lb_writer_start(struct lb_writer *writer, struct lb_detail *detail);
+/* Says that a request will come when something else is done, also when the writer closes meanwhile: either it
+ * is submitted with promised set, or excused. False: it is closing already. */
+LB_NODISCARD bool lb_writer_promise(struct lb_writer *writer);
+void lb_writer_excuse(struct lb_writer *writer);
 /* Hands it over until done is called. LB_E_UNAVAILABLE: it is closing, and done isn't called. */
 LB_NODISCARD enum lb_status lb_writer_submit(struct lb_writer *writer, struct lb_writing *writing,
                                              struct lb_detail *detail);
 /* Takes no more; what there is goes on until until_ns, and what is left then ends with LB_E_UNAVAILABLE.
  * Accepts NULL. */
 void lb_writer_close(struct lb_writer *writer, uint64_t until_ns);
-/* After lb_writer_close: waits until nothing is left. How many requests until_ns cut short. Accepts NULL. */
+/* After lb_writer_close: waits until nothing is left or promised. How many requests were cut short. Accepts
+ * NULL. */
 size_t lb_writer_join(struct lb_writer *writer);
 
 /* What waits and what is being written; tokens as in lb_writing_asked. */

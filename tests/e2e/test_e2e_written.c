@@ -264,6 +264,32 @@ static void test_drain(void **state) {
     assert_false(lb_daemon_logged(&daemon, "drain_cut_short"));
 }
 
+/* What is scored before it is written was asked, too: it is answered when the end comes in between, and holds
+ * nothing up when there is no time. */
+static void test_drain_between(void **state) {
+    (void)state;
+    static const char body[] =
+        "{\"model\":\"endless\",\"prompt\":[[1,2]],\"max_tokens\":3,\"ignore_eos\":true,"
+        "\"prompt_logprobs\":1}";
+    for (int hurried = 0; hurried < 2; hurried++) {
+        struct lb_daemon daemon;
+        struct lb_answer answer;
+        assert_true(lb_daemon_start(&daemon, folder, "between",
+                                    (const char *[]){"--max-wait-us", "10000000", "--drain-seconds",
+                                                     hurried ? "0" : "30", endless, NULL},
+                                    true));
+        int fd = lb_daemon_connect(&daemon);
+        assert_true(lb_http_send(fd, "POST", "/v1/completions", "", body, sizeof body - 1));
+        await(measured, &daemon, "\nlimbeckd_queue_requests 1\n");
+        assert_int_equal(lb_daemon_stop(&daemon, SIGTERM), 0);
+        assert_true(lb_http_receive(fd, &answer));
+        assert_true(answer.status == 200 || (hurried && answer.status == 503));
+        assert_true(answer.status == 503 || strstr(answer.body.data, "\"completion_tokens\":3"));
+        lb_answer_finish(&answer);
+        close(fd);
+    }
+}
+
 /* With no time to drain it is cut short, which is said. */
 static void test_short_drain(void **state) {
     (void)state;
@@ -313,7 +339,8 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_written),       cmocka_unit_test(test_written_alike),
         cmocka_unit_test(test_written_stops), cmocka_unit_test(test_scored_and_written),
-        cmocka_unit_test(test_drain),         cmocka_unit_test(test_short_drain),
+        cmocka_unit_test(test_drain),         cmocka_unit_test(test_drain_between),
+        cmocka_unit_test(test_short_drain),
     };
     return cmocka_run_group_tests(tests, start_all, stop_all);
 }
