@@ -41,6 +41,10 @@ struct lb_asked {
 static inline void lb_asked_finish(struct lb_asked *asked) {
     lb_buf_finish(&asked->body);
 }
+/* Begins one that is all JSON: no body yet, and the counts of n samples. */
+void lb_asked_begin(struct lb_asked *out, const struct lb_sample *const *samples, int64_t n);
+/* When its body is written: LB_OK, or the buffer's failure, with which asked is finished. */
+LB_NODISCARD enum lb_status lb_asked_end(struct lb_asked *asked, struct lb_detail *detail);
 
 /* What came back. */
 struct lb_ask_reply {

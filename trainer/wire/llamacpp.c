@@ -9,14 +9,12 @@
  * Such a server has no fingerprint. Every question carries the fixed question (stated.h) as its last text:
  * the likeliest behind it show by which model an answer was made.
  */
-#include "common/base/mem.h"
 #include "proto/llamacpp_ask.h"
 #include "trainer/wire/dialect.h"
 #include "trainer/wire/listed.h"
 #include "trainer/wire/said.h"
 #include "trainer/wire/v1_models.h"
 
-#include <stdio.h>
 #include <string.h>
 
 #define PROTOCOL "llamacpp"
@@ -28,17 +26,10 @@
 static enum lb_status path(const struct lb_teacher_info *info, const struct lb_ask_spec *spec,
                            enum lb_path which, char **out, struct lb_detail *detail) {
     (void)spec;
-    if (which != LB_PATH_INFO && which != LB_PATH_ASK) {
-        return lb_fail(detail, LB_E_UNSUPPORTED, "model %s: llama.cpp's server serves no %s", info->model,
-                       which == LB_PATH_HEAD ? "output heads"
-                                             : "tokenizer.json; name the model's .gguf file with tokenizer");
-    }
-    char *made = lb_strdup(which == LB_PATH_INFO ? LB_V1_MODELS : LB_LLAMACPP_PATH);
-    if (!made) {
-        return lb_fail(detail, LB_E_NOMEM, "out of memory for a path of model %s", info->model);
-    }
-    *out = made;
-    return LB_OK;
+    return lb_v1_path(
+        info, which, LB_LLAMACPP_PATH, "llama.cpp's server serves no output heads",
+        "llama.cpp's server serves no tokenizer.json; name the model's .gguf file with tokenizer", out,
+        detail);
 }
 
 static int64_t most(const struct lb_teacher_info *info, const struct lb_ask_spec *spec) {
@@ -74,24 +65,14 @@ static enum lb_status build(const struct lb_teacher_info *info, const struct lb_
     struct lb_llamacpp_texts texts[2];
     (void)timeout_us;
     (void)scratch;
-    memset(out, 0, sizeof *out);
-    lb_buf_init(&out->body, LB_MAX_BODY_BYTES);
+    lb_asked_begin(out, samples, n);
     if (n != 1 || samples[0]->features || samples[0]->extra) {
         return lb_fail(detail, LB_E_UNSUPPORTED,
                        "model %s: this question is none that llama.cpp's server answers", info->model);
     }
-    out->n = n;
-    out->json_bytes = -1;
-    out->longest = samples[0]->n;
-    out->rows = samples[0]->n - samples[0]->first;
     texts_of(info, samples[0], texts);
     lb_llamacpp_ask(&out->body, texts, 2, asked_k(info, spec), info->probe_ids[info->n_probe_ids - 1]);
-    enum lb_status status = lb_buf_status(&out->body);
-    if (status != LB_OK) {
-        lb_asked_finish(out);
-        return lb_fail(detail, status, "a request of %lld positions is too large", (long long)samples[0]->n);
-    }
-    return LB_OK;
+    return lb_asked_end(out, detail);
 }
 
 /* ---- the answer ---- */
@@ -236,16 +217,10 @@ static enum lb_status info(const struct lb_contact *contact, const char *model, 
 
 static enum lb_status same(const struct lb_teacher_info *known, const void *text, size_t len,
                            const char *where, struct lb_detail *detail) {
-    struct lb_v1_model card;
-    enum lb_status status = lb_v1_model_find(text, len, known->model, where, &card, detail);
-    if (status == LB_E_NOTFOUND || (status == LB_OK && (card.max_length - 1 != known->max_length ||
-                                                        card.vocab_size != known->vocab_size))) {
-        return lb_fail(detail, LB_E_MISMATCH,
-                       "%s serves another model now than %s of %lld tokens, with which this run began; serve "
-                       "the same model again, or start a new run",
-                       where, known->model, (long long)known->max_length);
-    }
-    return status;
+    struct lb_v1_model card = {.max_length = 0};
+    enum lb_status status = lb_v1_model_again(known, text, len, where, &card, detail);
+    bool same = card.max_length - 1 == known->max_length && card.vocab_size == known->vocab_size;
+    return status != LB_OK || same ? status : lb_v1_model_other(known, where, detail);
 }
 
 extern const struct lb_dialect lb_dialect_llamacpp;

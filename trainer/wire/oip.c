@@ -109,13 +109,8 @@ static bool fill_outputs(const struct lb_ask_spec *spec, struct lb_arena *scratc
 static enum lb_status build(const struct lb_teacher_info *info, const struct lb_ask_spec *spec,
                             const struct lb_sample *const *samples, int64_t n, uint64_t timeout_us,
                             struct lb_arena *scratch, struct lb_asked *out, struct lb_detail *detail) {
-    memset(out, 0, sizeof *out);
-    lb_buf_init(&out->body, LB_MAX_BODY_BYTES);
-    out->n = n;
+    lb_asked_begin(out, samples, n);
     for (int64_t i = 0; i < n; i++) {
-        int64_t rows = samples[i]->n - samples[i]->first;
-        out->longest = samples[i]->n > out->longest ? samples[i]->n : out->longest;
-        out->rows = rows > out->rows ? rows : out->rows;
         if (!lb_extra_alike(samples[i]->extra, samples[0]->extra)) {
             return lb_fail(detail, LB_E_INTERNAL, "samples with unlike further inputs in one request");
         }

@@ -13,14 +13,11 @@
  */
 #include "proto/openai_ask.h"
 
-#include "common/base/mem.h"
 #include "trainer/wire/dialect.h"
 #include "trainer/wire/listed.h"
 #include "trainer/wire/stated.h"
 #include "trainer/wire/v1_models.h"
 #include "trainer/wire/vllm.h"
-
-#include <string.h>
 
 #define PATH "/v1/completions"
 #define MOST_PROMPTS 64
@@ -117,36 +114,21 @@ static enum lb_status info(const struct lb_contact *contact, const char *model, 
 static enum lb_status same(const struct lb_teacher_info *known, const void *text, size_t len,
                            const char *where, struct lb_detail *detail) {
     struct lb_v1_model card = {.max_length = 0};
-    enum lb_status status = lb_v1_model_find(text, len, known->model, where, &card, detail);
-    int64_t length = card.max_length > 1 ? card.max_length - 1 : 0;
-    if (status == LB_E_NOTFOUND || (status == LB_OK && length != known->max_length)) {
-        return lb_fail(detail, LB_E_MISMATCH,
-                       "%s serves another model now than %s, with which this run began; serve the same model "
-                       "again, or start a new run",
-                       where, known->model);
-    }
-    return status;
+    enum lb_status status = lb_v1_model_again(known, text, len, where, &card, detail);
+    bool same = (card.max_length > 1 ? card.max_length - 1 : 0) == known->max_length;
+    return status != LB_OK || same ? status : lb_v1_model_other(known, where, detail);
 }
 
 /* ---- questions ---- */
 
+#define SERVES_NO "servers of protocol: openai serve no "
+#define NAME_FILE "; name the model's folder or file with the teacher's "
+
 static enum lb_status path(const struct lb_teacher_info *info, const struct lb_ask_spec *spec,
                            enum lb_path which, char **out, struct lb_detail *detail) {
     (void)spec;
-    if (which != LB_PATH_INFO && which != LB_PATH_ASK) {
-        return lb_fail(
-            detail, LB_E_UNSUPPORTED,
-            "model %s: servers of protocol: openai serve no %s; name the model's folder or file with "
-            "the teacher's %s",
-            info->model, which == LB_PATH_HEAD ? "output heads" : "tokenizer.json",
-            which == LB_PATH_HEAD ? "head" : "tokenizer");
-    }
-    char *made = lb_strdup(which == LB_PATH_INFO ? LB_V1_MODELS : PATH);
-    if (!made) {
-        return lb_fail(detail, LB_E_NOMEM, "out of memory for a path of model %s", info->model);
-    }
-    *out = made;
-    return LB_OK;
+    return lb_v1_path(info, which, PATH, SERVES_NO "output heads" NAME_FILE "head",
+                      SERVES_NO "tokenizer.json" NAME_FILE "tokenizer", out, detail);
 }
 
 static int64_t most(const struct lb_teacher_info *info, const struct lb_ask_spec *spec) {
@@ -184,12 +166,8 @@ static enum lb_status build(const struct lb_teacher_info *info, const struct lb_
                             struct lb_arena *scratch, struct lb_asked *out, struct lb_detail *detail) {
     struct lb_vllm_prompts prompts;
     (void)timeout_us;
-    memset(out, 0, sizeof *out);
-    lb_buf_init(&out->body, LB_MAX_BODY_BYTES);
-    out->n = n;
-    out->json_bytes = -1;
+    lb_asked_begin(out, samples, n);
     for (int64_t i = 0; i < n; i++) {
-        out->rows = out->longest = samples[i]->n > out->longest ? samples[i]->n : out->longest;
         if (samples[i]->features || samples[i]->extra) {
             return lb_fail(detail, LB_E_UNSUPPORTED,
                            "model %s: this question is none that OpenAI's completions have", info->model);
@@ -200,12 +178,7 @@ static enum lb_status build(const struct lb_teacher_info *info, const struct lb_
         return status;
     }
     lb_openai_ask_scores(&out->body, info->model, &prompts, lb_listed_k(info, spec));
-    status = lb_buf_status(&out->body);
-    if (status != LB_OK) {
-        lb_asked_finish(out);
-        return lb_fail(detail, status, "a request of %lld sequences is too large", (long long)n);
-    }
-    return LB_OK;
+    return lb_asked_end(out, detail);
 }
 
 /* ---- answers ---- */

@@ -11,7 +11,6 @@
  * Such a server has no fingerprint and no digests. Every question carries the fixed question (stated.h) as
  * its last text, so that each answer shows by which model it was made.
  */
-#include "common/base/mem.h"
 #include "proto/sglang_ask.h"
 #include "trainer/wire/dialect.h"
 #include "trainer/wire/listed.h"
@@ -37,18 +36,9 @@ enum { SERVES_LISTS = 1, SERVES_CHOSEN = 2, SERVES_MANY = 4 /* models: one must 
 static enum lb_status path(const struct lb_teacher_info *info, const struct lb_ask_spec *spec,
                            enum lb_path which, char **out, struct lb_detail *detail) {
     (void)spec;
-    if (which != LB_PATH_INFO && which != LB_PATH_ASK) {
-        return lb_fail(detail, LB_E_UNSUPPORTED, "model %s: SGLang serves no %s", info->model,
-                       which == LB_PATH_HEAD
-                           ? "output heads"
-                           : "tokenizer.json; name the model's folder or file with tokenizer");
-    }
-    char *made = lb_strdup(which == LB_PATH_INFO ? LB_V1_MODELS : PATH);
-    if (!made) {
-        return lb_fail(detail, LB_E_NOMEM, "out of memory for a path of model %s", info->model);
-    }
-    *out = made;
-    return LB_OK;
+    return lb_v1_path(info, which, PATH, "SGLang serves no output heads",
+                      "SGLang serves no tokenizer.json; name the model's folder or file with tokenizer", out,
+                      detail);
 }
 
 static int64_t most(const struct lb_teacher_info *info, const struct lb_ask_spec *spec) {
@@ -114,26 +104,13 @@ static enum lb_status build(const struct lb_teacher_info *info, const struct lb_
                             struct lb_arena *scratch, struct lb_asked *out, struct lb_detail *detail) {
     struct lb_sglang_question question;
     (void)timeout_us;
-    memset(out, 0, sizeof *out);
-    lb_buf_init(&out->body, LB_MAX_BODY_BYTES);
-    out->n = n;
-    out->json_bytes = -1;
-    for (int64_t i = 0; i < n; i++) {
-        int64_t rows = samples[i]->n - samples[i]->first;
-        out->longest = samples[i]->n > out->longest ? samples[i]->n : out->longest;
-        out->rows = rows > out->rows ? rows : out->rows;
-    }
+    lb_asked_begin(out, samples, n);
     enum lb_status status = question_of(info, spec, samples, n, scratch, &question, detail);
     if (status != LB_OK) {
         return status;
     }
     lb_sglang_ask(&out->body, &question);
-    status = lb_buf_status(&out->body);
-    if (status != LB_OK) {
-        lb_asked_finish(out);
-        return lb_fail(detail, status, "a request of %lld sequences is too large", (long long)n);
-    }
-    return LB_OK;
+    return lb_asked_end(out, detail);
 }
 
 /* ---- the answer ---- */
@@ -349,15 +326,10 @@ static enum lb_status info(const struct lb_contact *contact, const char *model, 
 
 static enum lb_status same(const struct lb_teacher_info *known, const void *text, size_t len,
                            const char *where, struct lb_detail *detail) {
-    struct lb_v1_model card;
-    enum lb_status status = lb_v1_model_find(text, len, known->model, where, &card, detail);
-    if (status == LB_E_NOTFOUND || (status == LB_OK && usable(card.max_length) != known->max_length)) {
-        return lb_fail(detail, LB_E_MISMATCH,
-                       "%s serves another model now than %s of %lld tokens, with which this run began; serve "
-                       "the same model again, or start a new run",
-                       where, known->model, (long long)known->max_length);
-    }
-    return status;
+    struct lb_v1_model card = {.max_length = 0};
+    enum lb_status status = lb_v1_model_again(known, text, len, where, &card, detail);
+    bool same = usable(card.max_length) == known->max_length;
+    return status != LB_OK || same ? status : lb_v1_model_other(known, where, detail);
 }
 
 extern const struct lb_dialect lb_dialect_sglang;

@@ -1,6 +1,7 @@
 #include "trainer/wire/v1_models.h"
 
 #include "common/base/json.h"
+#include "common/base/mem.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -92,6 +93,39 @@ enum lb_status lb_v1_model_ask(const struct lb_contact *contact, const char *wan
     }
     lb_call_finish(&call);
     return status;
+}
+
+enum lb_status lb_v1_model_other(const struct lb_teacher_info *known, const char *where,
+                                 struct lb_detail *detail) {
+    char length[48] = "";
+    if (known->max_length > 0) {
+        snprintf(length, sizeof length, " of %lld tokens", (long long)known->max_length);
+    }
+    return lb_fail(detail, LB_E_MISMATCH,
+                   "%s serves another model now than %s%s, with which this run began; serve the same model "
+                   "again, or start a new run",
+                   where, known->model, length);
+}
+
+enum lb_status lb_v1_model_again(const struct lb_teacher_info *known, const void *text, size_t len,
+                                 const char *where, struct lb_v1_model *out, struct lb_detail *detail) {
+    enum lb_status status = lb_v1_model_find(text, len, known->model, where, out, detail);
+    return status == LB_E_NOTFOUND ? lb_v1_model_other(known, where, detail) : status;
+}
+
+enum lb_status lb_v1_path(const struct lb_teacher_info *info, enum lb_path which, const char *ask,
+                          const char *no_head, const char *no_tokenizer, char **out,
+                          struct lb_detail *detail) {
+    if (which != LB_PATH_INFO && which != LB_PATH_ASK) {
+        return lb_fail(detail, LB_E_UNSUPPORTED, "model %s: %s", info->model,
+                       which == LB_PATH_HEAD ? no_head : no_tokenizer);
+    }
+    char *made = lb_strdup(which == LB_PATH_INFO ? LB_V1_MODELS : ask);
+    if (!made) {
+        return lb_fail(detail, LB_E_NOMEM, "out of memory for a path of model %s", info->model);
+    }
+    *out = made;
+    return LB_OK;
 }
 
 enum lb_status lb_v1_models(const struct lb_contact *contact,

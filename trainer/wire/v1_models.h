@@ -4,7 +4,7 @@
 #define LB_WIRE_V1_MODELS_H
 
 #include "proto/limits.h"
-#include "trainer/wire/contact.h"
+#include "trainer/wire/dialect.h"
 
 #define LB_V1_MODELS "/v1/models"
 
@@ -25,6 +25,18 @@ LB_NODISCARD enum lb_status lb_v1_model_find(const void *text, size_t len, const
 /* Asks for the list and finds it. */
 LB_NODISCARD enum lb_status lb_v1_model_ask(const struct lb_contact *contact, const char *wanted,
                                             struct lb_v1_model *out, struct lb_detail *detail);
+/* The same for a dialect's same: LB_E_MISMATCH where the server has no model of the known one's name. */
+LB_NODISCARD enum lb_status lb_v1_model_again(const struct lb_teacher_info *known, const void *text,
+                                              size_t len, const char *where, struct lb_v1_model *out,
+                                              struct lb_detail *detail);
+/* LB_E_MISMATCH: a server that tells no more than that list serves another model than the known one. */
+enum lb_status lb_v1_model_other(const struct lb_teacher_info *known, const char *where,
+                                 struct lb_detail *detail);
+/* The path of a dialect that has that list, ask for questions, and serves neither heads nor tokenizers, of
+ * which no_head and no_tokenizer say so. */
+LB_NODISCARD enum lb_status lb_v1_path(const struct lb_teacher_info *info, enum lb_path which,
+                                       const char *ask, const char *no_head, const char *no_tokenizer,
+                                       char **out, struct lb_detail *detail);
 /* Calls each for every model of the list, as a dialect's models does. */
 LB_NODISCARD enum lb_status lb_v1_models(const struct lb_contact *contact,
                                          void (*each)(void *user, const char *name, const char *version,

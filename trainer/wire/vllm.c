@@ -13,7 +13,6 @@
  */
 #include "trainer/wire/vllm.h"
 
-#include "common/base/mem.h"
 #include "proto/vllm_ask.h"
 #include "trainer/wire/listed.h"
 #include "trainer/wire/stated.h"
@@ -38,18 +37,10 @@ static enum lb_status path(const struct lb_teacher_info *info, const struct lb_a
     static const char *const asked[] = {[LANE_LISTS] = "/v1/completions",
                                         [LANE_GATHER] = "/inference/v1/generate",
                                         [LANE_STATES] = "/pooling"};
-    if (which != LB_PATH_INFO && which != LB_PATH_ASK) {
-        return lb_fail(detail, LB_E_UNSUPPORTED, "model %s: vLLM serves no %s", info->model,
-                       which == LB_PATH_HEAD
-                           ? "output heads; name the model's folder or file with head"
-                           : "tokenizer.json; name the model's folder or file with tokenizer");
-    }
-    char *made = lb_strdup(which == LB_PATH_INFO ? LB_V1_MODELS : asked[lane_of(spec)]);
-    if (!made) {
-        return lb_fail(detail, LB_E_NOMEM, "out of memory for a path of model %s", info->model);
-    }
-    *out = made;
-    return LB_OK;
+    return lb_v1_path(info, which, which == LB_PATH_ASK ? asked[lane_of(spec)] : NULL,
+                      "vLLM serves no output heads; name the model's folder or file with head",
+                      "vLLM serves no tokenizer.json; name the model's folder or file with tokenizer", out,
+                      detail);
 }
 
 static enum lb_status gives(const struct lb_teacher_info *info, const struct lb_ask_spec *spec,
@@ -127,12 +118,8 @@ static enum lb_status build(const struct lb_teacher_info *info, const struct lb_
     struct lb_vllm_prompts prompts;
     enum lane lane = lane_of(spec);
     (void)timeout_us;
-    memset(out, 0, sizeof *out);
-    lb_buf_init(&out->body, LB_MAX_BODY_BYTES);
-    out->n = n;
-    out->json_bytes = -1;
+    lb_asked_begin(out, samples, n);
     for (int64_t i = 0; i < n; i++) {
-        out->rows = out->longest = samples[i]->n > out->longest ? samples[i]->n : out->longest;
         const struct lb_extra *extra = samples[i]->extra;
         bool scores = extra && strcmp(extra->name, LB_IN_SCORE_IDS) == 0 && extra->width == spec->n_scored;
         if (samples[i]->features || (lane == LANE_GATHER ? !scores || n != 1 : extra != NULL)) {
@@ -152,12 +139,7 @@ static enum lb_status build(const struct lb_teacher_info *info, const struct lb_
         lb_vllm_ask_gather(&out->body, info->model, &prompts.all[0], samples[0]->extra->values,
                            spec->n_scored);
     }
-    status = lb_buf_status(&out->body);
-    if (status != LB_OK) {
-        lb_asked_finish(out);
-        return lb_fail(detail, status, "a request of %lld sequences is too large", (long long)n);
-    }
-    return LB_OK;
+    return lb_asked_end(out, detail);
 }
 
 /* ---- the answer ---- */

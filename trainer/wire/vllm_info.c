@@ -322,13 +322,8 @@ enum lb_status lb_vllm_info_read(const void *text, size_t len, const char *what,
 enum lb_status lb_vllm_same(const struct lb_teacher_info *known, const void *text, size_t len,
                             const char *where, struct lb_detail *detail) {
     struct lb_v1_model card = {.max_length = 0};
-    enum lb_status status = lb_v1_model_find(text, len, known->model, where, &card, detail);
+    enum lb_status status = lb_v1_model_again(known, text, len, where, &card, detail);
     int64_t taken = card.max_length > 2 && (known->serves & LB_VLLM_SERVES_SCORES) ? 2 : 0;
-    if (status == LB_E_NOTFOUND || (status == LB_OK && card.max_length - taken != known->max_length)) {
-        return lb_fail(detail, LB_E_MISMATCH,
-                       "%s serves another model now than %s of %lld tokens, with which this run began; serve "
-                       "the same model again, or start a new run",
-                       where, known->model, (long long)known->max_length);
-    }
-    return status;
+    bool same = card.max_length - taken == known->max_length;
+    return status != LB_OK || same ? status : lb_v1_model_other(known, where, detail);
 }
