@@ -36,6 +36,14 @@ static void put_prompts(struct lb_buf *out, const struct lb_vllm_prompts *prompt
     lb_buf_append_str(out, "]");
 }
 
+void lb_vllm_ask_tokens(struct lb_buf *out, const char *model, const char *text, bool add_special) {
+    lb_buf_append_str(out, "{\"model\":");
+    put_string(out, model);
+    lb_buf_append_str(out, ",\"prompt\":");
+    put_string(out, text);
+    lb_buf_printf(out, ",\"add_special_tokens\":%s}", add_special ? "true" : "false");
+}
+
 void lb_vllm_ask_scores(struct lb_buf *out, const char *model, const struct lb_vllm_prompts *prompts,
                         int64_t k) {
     lb_buf_append_str(out, "{\"model\":");

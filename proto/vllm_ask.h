@@ -9,6 +9,11 @@
 
 #include "proto/vllm.h"
 
+/* ---- /tokenize ---- */
+
+/* Appends the question about the ids that the model's tokenizer makes of a text. Errors are the buffer's. */
+void lb_vllm_ask_tokens(struct lb_buf *out, const char *model, const char *text, bool add_special);
+
 /* ---- /v1/completions: what was likely at each place of the prompts ---- */
 
 /* Appends the question about prompts, all of ids: k of the likeliest at each place (0: the tokens' own

@@ -137,31 +137,30 @@ static enum lb_status read_info(const void *text, size_t len, const char *what, 
     return LB_OK;
 }
 
-static enum lb_status ask_fixed(const struct lb_contact *contact, const char *where, struct lb_stated *stated,
+static enum lb_status ask_fixed(const struct lb_contact *contact, struct lb_stated *stated,
                                 struct lb_detail *detail) {
     const struct lb_llamacpp_texts text = {stated->ids, stated->n_ids - 1, stated->n_ids};
     struct lb_llamacpp_told told;
     struct lb_arena arena;
     struct lb_buf body;
     struct lb_call call;
-    struct lb_detail said = {0};
     lb_buf_init(&body, 1 << 16);
     lb_llamacpp_ask(&body, &text, 1, PROBE_K, stated->ids[stated->n_ids - 1]);
     if (lb_buf_status(&body) != LB_OK) {
-        return lb_fail(detail, LB_E_NOMEM, "out of memory for a question to %s", where);
+        lb_buf_finish(&body);
+        return lb_fail(detail, LB_E_NOMEM, "%s: out of memory for a question", contact->name);
     }
     lb_arena_init(&arena, LB_SAID_BYTES);
     enum lb_status status =
-        lb_contact_call(contact, &call, LB_LLAMACPP_PATH, body.data, LB_SAID_BYTES, &said);
+        lb_contact_call(contact, &call, LB_LLAMACPP_PATH, body.data, LB_SAID_BYTES, detail);
     if (status == LB_OK) {
         status = lb_llamacpp_read(call.answer.data ? call.answer.data : "", call.answer.len, &text, 1,
-                                  PROBE_K, &arena, &told, &said);
+                                  PROBE_K, &arena, &told, detail);
     }
     if (status == LB_OK) {
         probe_of(&told, &stated->probe[LB_PROBE_LOGPROBS]);
     } else {
-        lb_fail(detail, status, "%s%s%s", strstr(said.text, where) ? "" : where,
-                strstr(said.text, where) ? "" : ": ", said.text);
+        lb_said_by(contact, detail);
     }
     lb_call_finish(&call);
     lb_arena_finish(&arena);
@@ -172,7 +171,7 @@ static enum lb_status ask_fixed(const struct lb_contact *contact, const char *wh
 /* Its build, and its chat template, where it tells them. */
 static enum lb_status ask_words(const struct lb_contact *contact, struct lb_stated *stated, json_t **props,
                                 struct lb_detail *detail) {
-    enum lb_status status = lb_said_json(contact, "/props", NULL, props, NULL, detail);
+    enum lb_status status = lb_said_json(contact, "/props", NULL, props, detail);
     const char *build = json_string_value(json_object_get(*props, "build_info"));
     stated->version = build ? build : "";
     stated->chat_template = json_string_value(json_object_get(*props, "chat_template"));
@@ -202,16 +201,17 @@ static enum lb_status info(const struct lb_contact *contact, const char *model, 
                                .max_length = card.max_length - 1, /* a token is written behind each text */
                                .vocab_size = card.vocab_size,
                                .serves = 1};
+    struct lb_buf body;
+    lb_buf_init(&body, 4096);
+    lb_buf_append_str(&body, "{\"content\":\"" LB_PROBE_TEXT "\",\"add_special\":true}");
     status = ask_words(contact, &stated, &props, detail);
-    status = status != LB_OK
-                 ? status
-                 : lb_said_ids(contact, "{\"content\":\"" LB_PROBE_TEXT "\",\"add_special\":true}",
-                               stated.max_length, &stated, detail);
-    status = status != LB_OK ? status : ask_fixed(contact, where, &stated, detail);
+    status = status != LB_OK ? status : lb_said_ids(contact, &body, stated.max_length, &stated, detail);
+    status = status != LB_OK ? status : ask_fixed(contact, &stated, detail);
     status = status != LB_OK ? status : lb_stated_write(&stated, text, detail);
     status =
         status != LB_OK ? status : read_info(text->data + before, text->len - before, where, out, detail);
     json_decref(props);
+    lb_buf_finish(&body);
     return status;
 }
 

@@ -12,6 +12,7 @@
  * its last text, so that each answer shows by which model it was made.
  */
 #include "proto/sglang_ask.h"
+#include "proto/vllm_ask.h"
 #include "trainer/wire/dialect.h"
 #include "trainer/wire/listed.h"
 #include "trainer/wire/said.h"
@@ -222,6 +223,7 @@ static enum lb_status ask_fixed(struct asking *a, bool chosen, struct lb_sglang_
     lb_buf_init(&body, 1 << 16);
     lb_sglang_ask(&body, &question);
     if (lb_buf_status(&body) != LB_OK) {
+        lb_buf_finish(&body);
         return lb_fail(detail, LB_E_NOMEM, "out of memory for a question to %s", a->where);
     }
     enum lb_status status = lb_contact_call(a->contact, &call, PATH, body.data, LB_SAID_BYTES, &said);
@@ -237,8 +239,8 @@ static enum lb_status ask_fixed(struct asking *a, bool chosen, struct lb_sglang_
         *why = said;
         status = LB_OK;
     } else if (status != LB_OK) {
-        lb_fail(detail, status, "%s%s%s", strstr(said.text, a->where) ? "" : a->where,
-                strstr(said.text, a->where) ? "" : ": ", said.text);
+        lb_fail(detail, status, "%s", said.text);
+        lb_said_by(a->contact, detail);
     }
     lb_call_finish(&call);
     lb_buf_finish(&body);
@@ -308,13 +310,8 @@ static enum lb_status info(const struct lb_contact *contact, const char *model, 
                                   .model = a.card.id,
                                   .version = a.version,
                                   .max_length = usable(a.card.max_length)};
-    struct lb_vllm_writer writer = {.buf = &body};
-    lb_buf_append_str(&body, "{\"model\":");
-    lb_vllm_put_text(&writer, a.card.id, strlen(a.card.id));
-    lb_buf_append_str(&body, ",\"prompt\":\"" LB_PROBE_TEXT "\",\"add_special_tokens\":true}");
-    status = lb_buf_status(&body) == LB_OK
-                 ? lb_said_ids(contact, body.data, a.stated.max_length, &a.stated, detail)
-                 : lb_fail(detail, LB_E_NOMEM, "out of memory for a question to %s", a.where);
+    lb_vllm_ask_tokens(&body, a.card.id, LB_PROBE_TEXT, true);
+    status = lb_said_ids(contact, &body, a.stated.max_length, &a.stated, detail);
     status = status != LB_OK ? status : ask_answers(&a, detail);
     status = status != LB_OK ? status : lb_stated_write(&a.stated, text, detail);
     status =

@@ -1,18 +1,15 @@
 /* What a server of vLLM's dialect is: what it says of itself, and what it answers to a fixed question at each
  * of its endpoints, of which one server has some. */
-#include "common/base/json.h"
 #include "common/base/mem.h"
 #include "proto/vllm_ask.h"
 #include "trainer/wire/listed.h"
-#include "trainer/wire/stated.h"
+#include "trainer/wire/said.h"
 #include "trainer/wire/v1_models.h"
 #include "trainer/wire/vllm.h"
 
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
-
-#define MAX_ANSWER ((size_t)16 << 20)
 
 /* A server while it is asked. */
 struct asking {
@@ -23,42 +20,6 @@ struct asking {
     struct lb_arena arena;
     struct lb_detail why; /* why the last endpoint gives nothing */
 };
-
-/* ---- one exchange ---- */
-
-/* Codes by which a server says that it has no such thing, or not for this model. */
-static bool has_none(const struct lb_call *call) {
-    return call->status == LB_OK &&
-           (call->code == 400 || call->code == 404 || call->code == 405 || call->code == 501);
-}
-
-/* *served: an answer came. What the server does not have is no failure. The caller finishes call. */
-static enum lb_status exchange(struct asking *a, const char *path, const char *body, struct lb_call *call,
-                               bool *served, struct lb_detail *detail) {
-    struct lb_detail why = {0};
-    enum lb_status status = lb_contact_call(a->contact, call, path, body, MAX_ANSWER, &why);
-    *served = status == LB_OK;
-    if (status != LB_OK && has_none(call)) {
-        a->why = why;
-        return LB_OK;
-    }
-    return status == LB_OK ? LB_OK : lb_fail(detail, status, "%s", why.text);
-}
-
-/* The same, of JSON: *out is the caller's, NULL where the server has no such thing. */
-static enum lb_status get_json(struct asking *a, const char *path, const char *body, json_t **out,
-                               struct lb_detail *detail) {
-    struct lb_call call;
-    bool served = false;
-    *out = NULL;
-    enum lb_status status = exchange(a, path, body, &call, &served, detail);
-    if (status == LB_OK && served) {
-        status = lb_json_parse_loose(call.answer.data ? call.answer.data : "", call.answer.len,
-                                     LB_MAX_JSON_DEPTH, a->where, out, detail);
-    }
-    lb_call_finish(&call);
-    return status;
-}
 
 /* ---- what it says ---- */
 
@@ -75,77 +36,45 @@ static enum lb_status ask_card(struct asking *a, const char *wanted, struct lb_d
 /* What is told by who wants to: the version, the chat template. */
 static enum lb_status ask_words(struct asking *a, struct lb_detail *detail) {
     json_t *version = NULL;
-    enum lb_status status = get_json(a, "/version", NULL, &version, detail);
+    enum lb_status status = lb_said_json(a->contact, "/version", NULL, &version, detail);
     const char *text = json_string_value(json_object_get(version, "version"));
     snprintf(a->version, sizeof a->version, "%s", text ? text : "");
     json_decref(version);
     if (status == LB_OK) {
-        status = get_json(a, "/tokenizer_info", NULL, &a->config, detail);
+        status = lb_said_json(a->contact, "/tokenizer_info", NULL, &a->config, detail);
     }
     a->stated.chat_template = json_string_value(json_object_get(a->config, "chat_template"));
     return status;
 }
 
-/* The ids that the server makes of a text; *served is false where it does not say. */
-static enum lb_status make_ids(struct asking *a, const char *text, bool add_special, struct lb_ids *out,
-                               bool *served, struct lb_detail *detail) {
+enum lb_status lb_vllm_tokenize(const struct lb_contact *contact, const struct lb_teacher_info *info,
+                                const char *text, struct lb_ids *out, struct lb_detail *detail) {
     struct lb_buf body;
-    json_t *answer = NULL;
+    bool served = false;
     lb_buf_init(&body, 1 << 16);
-    struct lb_vllm_writer writer = {.buf = &body};
-    lb_buf_append_str(&body, "{\"model\":");
-    lb_vllm_put_text(&writer, a->model, strlen(a->model));
-    lb_buf_append_str(&body, ",\"prompt\":");
-    lb_vllm_put_text(&writer, text, strlen(text));
-    lb_buf_printf(&body, ",\"add_special_tokens\":%s}", add_special ? "true" : "false");
-    enum lb_status status = lb_buf_status(&body) == LB_OK
-                                ? get_json(a, "/tokenize", body.data, &answer, detail)
-                                : lb_fail(detail, LB_E_NOMEM, "out of memory for a question to %s", a->where);
-    const json_t *tokens = json_object_get(answer, "tokens");
-    *served = json_is_array(tokens);
-    for (size_t i = 0; i < json_array_size(tokens) && status == LB_OK; i++) {
-        json_int_t id = json_integer_value(json_array_get(tokens, i));
-        bool is_id = json_is_integer(json_array_get(tokens, i)) && id >= 0 && id <= INT32_MAX;
-        if (!is_id || lb_ids_push(out, (int32_t)id) != LB_OK) {
-            status = lb_fail(detail, is_id ? LB_E_NOMEM : LB_E_FORMAT, "%s: /tokenize gives what is no id",
-                             a->where);
-        }
+    lb_vllm_ask_tokens(&body, info->model, text, false);
+    enum lb_status status = lb_said_tokens(contact, &body, out, &served, detail);
+    if (status == LB_OK && !served) {
+        char where[400];
+        lb_contact_where(contact, where, sizeof where);
+        status = lb_fail(detail, LB_E_UNSUPPORTED, "%s has no POST /tokenize", where);
     }
-    json_decref(answer);
     lb_buf_finish(&body);
     return status;
 }
 
-enum lb_status lb_vllm_tokenize(const struct lb_contact *contact, const struct lb_teacher_info *info,
-                                const char *text, struct lb_ids *out, struct lb_detail *detail) {
-    struct asking a = {.contact = contact};
-    bool served = false;
-    snprintf(a.model, sizeof a.model, "%s", info->model);
-    lb_contact_where(contact, a.where, sizeof a.where);
-    enum lb_status status = make_ids(&a, text, false, out, &served, detail);
-    return status != LB_OK || served ? status
-                                     : lb_fail(detail, LB_E_UNSUPPORTED, "%s has no POST /tokenize", a.where);
-}
-
 /* The fixed question's ids, by the server's own tokenizer where it runs one. */
 static enum lb_status ask_ids(struct asking *a, struct lb_detail *detail) {
-    struct lb_ids ids = {0};
-    bool served = false;
-    enum lb_status status = make_ids(a, LB_PROBE_TEXT, true, &ids, &served, detail);
-    int64_t most = a->stated.max_length > 0 && a->stated.max_length - 2 < LB_PROBE_POSITIONS
-                       ? a->stated.max_length - 2
-                       : LB_PROBE_POSITIONS;
-    lb_stated_plain_ids(&a->stated);
-    if (status == LB_OK && served && ids.len > 0) {
-        a->stated.n_ids = ids.len < LB_PROBE_POSITIONS ? (int)ids.len : LB_PROBE_POSITIONS;
-        memcpy(a->stated.ids, ids.data, (size_t)a->stated.n_ids * sizeof *ids.data);
-    }
-    a->stated.n_ids = a->stated.n_ids < most ? a->stated.n_ids : (int)most;
+    int64_t most = a->stated.max_length > 0 ? a->stated.max_length - 2 : LB_PROBE_POSITIONS;
+    struct lb_buf body;
+    lb_buf_init(&body, 1 << 16);
+    lb_vllm_ask_tokens(&body, a->model, LB_PROBE_TEXT, true);
+    enum lb_status status = most < 2 ? LB_OK : lb_said_ids(a->contact, &body, most, &a->stated, detail);
     if (status == LB_OK && a->stated.n_ids < 2) {
         status = lb_fail(detail, LB_E_UNSUPPORTED, "%s reads %lld tokens, which is no text", a->where,
                          (long long)a->stated.max_length);
     }
-    lb_free(ids.data);
+    lb_buf_finish(&body);
     return status;
 }
 
@@ -181,10 +110,8 @@ static enum lb_status ask_scores(struct asking *a, const struct lb_vllm_prompts 
     bool served = false;
     lb_buf_init(&body, 1 << 16);
     lb_vllm_ask_scores(&body, a->model, prompts, 0);
-    if (lb_buf_status(&body) != LB_OK) {
-        return lb_fail(detail, LB_E_NOMEM, "out of memory for a question to %s", a->where);
-    }
-    enum lb_status status = exchange(a, "/v1/completions", body.data, &call, &served, detail);
+    enum lb_status status =
+        lb_said_call(a->contact, "/v1/completions", &body, &call, &served, &a->why, detail);
     if (status == LB_OK && served) {
         status = lb_vllm_scores_read(call.answer.data ? call.answer.data : "", call.answer.len, prompts,
                                      &a->arena, &scores, detail);
@@ -206,10 +133,7 @@ static enum lb_status ask_states(struct asking *a, const struct lb_vllm_prompts 
     bool served = false;
     lb_buf_init(&body, 1 << 16);
     lb_vllm_ask_states(&body, a->model, prompts, LB_DT_FP32);
-    if (lb_buf_status(&body) != LB_OK) {
-        return lb_fail(detail, LB_E_NOMEM, "out of memory for a question to %s", a->where);
-    }
-    enum lb_status status = exchange(a, "/pooling", body.data, &call, &served, detail);
+    enum lb_status status = lb_said_call(a->contact, "/pooling", &body, &call, &served, &a->why, detail);
     if (status == LB_OK && served) {
         status = lb_vllm_states_read(call.answer.data, call.answer.len, call.metadata, prompts, LB_DT_FP32, 0,
                                      &rows, &a->stated.hidden_size, detail);
@@ -237,10 +161,8 @@ static enum lb_status ask_gather(struct asking *a, const struct lb_vllm_prompts 
     }
     lb_buf_init(&body, 1 << 16);
     lb_vllm_ask_gather(&body, a->model, &prompts->all[0], a->stated.ids + 1, 1);
-    if (lb_buf_status(&body) != LB_OK) {
-        return lb_fail(detail, LB_E_NOMEM, "out of memory for a question to %s", a->where);
-    }
-    enum lb_status status = exchange(a, "/inference/v1/generate", body.data, &call, &served, detail);
+    enum lb_status status =
+        lb_said_call(a->contact, "/inference/v1/generate", &body, &call, &served, &a->why, detail);
     if (status == LB_OK && served &&
         lb_vllm_gather_read(call.answer.data ? call.answer.data : "", call.answer.len, told.n, 1, told.at,
                             &why) == LB_OK &&
@@ -278,14 +200,12 @@ enum lb_status lb_vllm_info(const struct lb_contact *contact, const char *model,
     size_t before = text->len;
     a.stated = (struct lb_stated){.protocol = "vllm", .model = a.model, .version = a.version};
     lb_contact_where(contact, a.where, sizeof a.where);
-    lb_arena_init(&a.arena, MAX_ANSWER);
+    lb_arena_init(&a.arena, LB_SAID_BYTES);
     enum lb_status status = ask_card(&a, model, detail);
     status = status != LB_OK ? status : ask_words(&a, detail);
     status = status != LB_OK ? status : ask_ids(&a, detail);
-    struct lb_detail why = {0};
-    if (status == LB_OK && (status = ask_answers(&a, &why)) != LB_OK) {
-        lb_fail(detail, status, "%s%s%s", strstr(why.text, a.where) ? "" : a.where,
-                strstr(why.text, a.where) ? "" : ": ", why.text);
+    if (status == LB_OK && (status = ask_answers(&a, detail)) != LB_OK) {
+        lb_said_by(contact, detail);
     }
     status = status != LB_OK ? status : lb_stated_write(&a.stated, text, detail);
     status = status != LB_OK
