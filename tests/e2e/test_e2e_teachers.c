@@ -415,6 +415,26 @@ static void test_probe(void **state) {
     host_kill(c);
 }
 
+/* What a run would refuse a probe does not call an answer. */
+static void test_probe_of_a_liar(void **state) {
+    (void)state;
+    static const struct fake_options options = {.port = 0};
+    struct fake_teacher *fake = fake_start(&options);
+    char arguments[400], text[16384];
+    assert_non_null(fake);
+    snprintf(arguments, sizeof arguments, "probe --protocol oip %s", fake_url(fake));
+    int rc = run(arguments, text, sizeof text);
+    if (rc != 0) {
+        fail_msg("%d: %s", rc, text);
+    }
+    fake_fault(fake, FAKE_LOW_SUM, -1);
+    rc = run(arguments, text, sizeof text);
+    if (rc != 1 || !strstr(text, "less than its logits sum") || !strstr(text, fake_url(fake))) {
+        fail_msg("%d: %s", rc, text);
+    }
+    fake_stop(fake);
+}
+
 /* A local: teacher whose folder is gone: what the cache knows is used, and what it lacks ends the run at
  * once, also where one that is lost would be waited for. */
 static void test_local_that_is_gone(void **state) {
@@ -495,6 +515,7 @@ int main(void) {
         cmocka_unit_test(test_daemons_of_a_dead_test),
         cmocka_unit_test(test_local_that_does_not_start),
         cmocka_unit_test(test_probe),
+        cmocka_unit_test(test_probe_of_a_liar),
         cmocka_unit_test(test_local_that_is_gone),
         cmocka_unit_test(test_cache_command),
     };

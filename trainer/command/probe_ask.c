@@ -170,57 +170,26 @@ static const struct lb_ask_spec *spec_of(const struct lb_found *found, struct lb
 static enum lb_status exchange(const struct lb_probing *probing, struct lb_found *found, int first, int64_t n,
                                int64_t positions, struct lb_answer *answers, uint64_t *out_ns,
                                struct lb_detail *detail) {
-    const struct lb_ask_spec *spec = spec_of(found, detail);
     struct lb_sample samples[LB_PROBE_BATCH];
     const struct lb_sample *pointers[LB_PROBE_BATCH];
-    struct lb_arena *arenas[LB_PROBE_BATCH];
-    struct lb_asked asked = {0};
-    struct lb_call call;
-    char where[400], *path = NULL;
     struct lb_contact contact = contact_of(probing, found->url);
-    bool made = true;
-    if (!spec) {
+    const struct lb_exchange exchange = {.contact = &contact,
+                                         .dialect = found->dialect,
+                                         .info = &found->info,
+                                         .spec = spec_of(found, detail),
+                                         .name = found->model,
+                                         .timeout_us = TIMEOUT_NS / 1000,
+                                         .fresh = true};
+    if (!exchange.spec) {
         return LB_E_UNSUPPORTED;
     }
     for (int64_t i = 0; i < n; i++) {
-        made = made && make_sample(found, first + (int)i, positions, &found->arena, &samples[i]);
-        pointers[i] = &samples[i];
-        arenas[i] = &found->arena;
-    }
-    enum lb_status status = made ? found->dialect->path(&found->info, spec, LB_PATH_ASK, &path, detail)
-                                 : lb_fail(detail, LB_E_NOMEM, "out of memory for a question");
-    lb_contact_where(&contact, where, sizeof where);
-    lb_call_init(&call, found->url, path, probing->token);
-    if (status == LB_OK) {
-        status = found->dialect->build(&found->info, spec, pointers, n, TIMEOUT_NS / 1000, &found->arena,
-                                       &asked, detail);
-    }
-    if (status == LB_OK) {
-        call.body = asked.body.data;
-        call.body_bytes = asked.body.len;
-        call.json_bytes = asked.json_bytes;
-        call.timeout_ns = TIMEOUT_NS;
-        call.fresh = true;
-        lb_client_perform(probing->http, &call, probing->stop);
-        status = lb_call_check(&call, where, detail);
-    }
-    if (status == LB_OK) {
-        const struct lb_ask_reply reply = {.body = call.answer.data ? call.answer.data : "",
-                                           .len = call.answer.len,
-                                           .json_bytes = call.answer_json_bytes,
-                                           .digest = call.digest,
-                                           .metadata = call.metadata};
-        status = found->dialect->split(&found->info, spec, &asked, pointers, &reply, &found->arena, arenas,
-                                       answers, NULL, detail);
-        *out_ns = call.elapsed_ns;
-        if (status != LB_OK) {
-            lb_detail_prefix(detail, "%s", where);
+        if (!make_sample(found, first + (int)i, positions, &found->arena, &samples[i])) {
+            return lb_fail(detail, LB_E_NOMEM, "out of memory for a question");
         }
+        pointers[i] = &samples[i];
     }
-    lb_call_finish(&call);
-    lb_asked_finish(&asked);
-    lb_free(path);
-    return status;
+    return lb_exchange(&exchange, pointers, n, &found->arena, &found->arena, answers, out_ns, detail);
 }
 
 static int by_size(const void *a, const void *b) {

@@ -4,7 +4,6 @@
 #include "common/nn/head.h"
 #include "common/nn/reduce.h"
 #include "trainer/teachers/opened.h"
-#include "trainer/wire/possible.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -36,53 +35,10 @@ static int reached(const struct teacher *teacher) {
     return -1;
 }
 
-/* Sends what was built and takes the answers apart. */
-static enum lb_status exchange(const struct lb_teachers *teachers, const struct teacher *teacher, int replica,
-                               const struct once *once, const struct lb_sample *const *samples,
-                               const struct lb_asked *asked, struct lb_arena *scratch, struct lb_arena *arena,
-                               struct lb_answer *answers, struct lb_detail *detail) {
-    struct lb_contact contact = lb_teacher_contact(teachers, teacher, replica);
-    struct lb_arena *arenas[MOST];
-    struct lb_call call;
-    char *path = NULL, where[400];
-    enum lb_status status = teacher->dialect->path(&teacher->info, &once->spec, LB_PATH_ASK, &path, detail);
-    if (status != LB_OK) {
-        return status;
-    }
-    lb_contact_where(&contact, where, sizeof where);
-    lb_call_init(&call, contact.base, path, contact.token);
-    call.body = asked->body.data;
-    call.body_bytes = asked->body.len;
-    call.json_bytes = asked->json_bytes;
-    call.timeout_ns = contact.timeout_ns;
-    call.max_bytes = LB_MAX_RESPONSE_BYTES;
-    lb_client_perform(contact.http, &call, contact.stop);
-    status = lb_call_check(&call, where, detail);
-    for (int64_t i = 0; i < once->n; i++) {
-        arenas[i] = arena;
-    }
-    if (status == LB_OK) {
-        const struct lb_ask_reply reply = {.body = call.answer.data ? call.answer.data : "",
-                                           .len = call.answer.len,
-                                           .json_bytes = call.answer_json_bytes,
-                                           .digest = call.digest,
-                                           .metadata = call.metadata};
-        status = teacher->dialect->split(&teacher->info, &once->spec, asked, samples, &reply, scratch, arenas,
-                                         answers, NULL, detail);
-    }
-    for (int64_t i = 0; status == LB_OK && i < once->n; i++) {
-        status = lb_answer_possible(&answers[i], once->spec.temperature, teacher->is->name, detail);
-    }
-    lb_call_finish(&call);
-    lb_free(path);
-    return status;
-}
-
 static enum lb_status ask(const struct lb_teachers *teachers, const struct teacher *teacher,
                           const struct once *once, struct lb_arena *arena, struct lb_answer *answers,
                           struct lb_detail *detail) {
     const struct lb_sample *samples[MOST];
-    struct lb_asked asked = {0};
     struct lb_arena scratch;
     int replica = reached(teacher);
     if (replica < 0) {
@@ -91,15 +47,15 @@ static enum lb_status ask(const struct lb_teachers *teachers, const struct teach
     for (int64_t i = 0; i < once->n; i++) {
         samples[i] = &once->samples[i];
     }
+    struct lb_contact contact = lb_teacher_contact(teachers, teacher, replica);
+    const struct lb_exchange exchange = {.contact = &contact,
+                                         .dialect = teacher->dialect,
+                                         .info = &teacher->info,
+                                         .spec = &once->spec,
+                                         .name = teacher->is->name,
+                                         .timeout_us = lb_teachers_timeout_ns(teachers) / 1000};
     lb_arena_init(&scratch, LB_MAX_RESPONSE_BYTES);
-    enum lb_status status =
-        teacher->dialect->build(&teacher->info, &once->spec, samples, once->n,
-                                lb_teachers_timeout_ns(teachers) / 1000, &scratch, &asked, detail);
-    if (status == LB_OK) {
-        status =
-            exchange(teachers, teacher, replica, once, samples, &asked, &scratch, arena, answers, detail);
-        lb_asked_finish(&asked);
-    }
+    enum lb_status status = lb_exchange(&exchange, samples, once->n, &scratch, arena, answers, NULL, detail);
     lb_arena_finish(&scratch);
     return status;
 }

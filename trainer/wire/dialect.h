@@ -127,6 +127,24 @@ struct lb_dialect {
                                 const char *what, struct lb_teacher_head *out, struct lb_detail *detail);
 };
 
+/* A single question to a server, outside a run's. */
+struct lb_exchange {
+    const struct lb_contact *contact;
+    const struct lb_dialect *dialect;
+    const struct lb_teacher_info *info;
+    const struct lb_ask_spec *spec;
+    const char *name;    /* the teacher's, for errors about numbers */
+    uint64_t timeout_us; /* that the server is told */
+    bool fresh;          /* no HTTP cache may answer */
+};
+/* Asks about n samples in one request. The answers' data lies in arena; they are checked as a run's are, also
+ * by lb_answer_possible. scratch is used on the way; *out_ns (may be NULL) is how long it took. */
+LB_NODISCARD enum lb_status lb_exchange(const struct lb_exchange *exchange,
+                                        const struct lb_sample *const *samples, int64_t n,
+                                        struct lb_arena *scratch, struct lb_arena *arena,
+                                        struct lb_answer *answers, uint64_t *out_ns,
+                                        struct lb_detail *detail);
+
 const struct lb_dialect *lb_dialect_get(enum lb_protocol protocol);
 /* The one that recipes call so; false when there is none. */
 bool lb_protocol_find(const char *name, enum lb_protocol *out);
