@@ -20,7 +20,8 @@ double lb_nats_ask(struct lb_teachers *teachers, unsigned k, const struct lb_nat
     for (int64_t i = 0; status == LB_OK && i < n; i++) {
         const struct lb_wire_tensor *logprobs = lb_answer_find(&answers[i], LB_OUT_ACTUAL, 0);
         for (int64_t c = 0; c < texts[i].n_chunks; c++) {
-            nats -= lb_wire_sum(logprobs, texts[i].chunks[c].its_at, texts[i].chunks[c].its_n);
+            nats -= lb_wire_sum(logprobs, lb_answer_row(&answers[i], texts[i].chunks[c].its_at),
+                                texts[i].chunks[c].its_n);
         }
     }
     lb_arena_finish(&arena);
