@@ -7,6 +7,8 @@
 #include "common/base/buf.h"
 #include "common/base/status.h"
 
+#include <string.h>
+
 struct scene {
     struct lb_arena arena;
     struct lb_buf buf;
@@ -33,6 +35,20 @@ static inline void must(const struct scene *scene, enum lb_status status) {
     if (status != LB_OK) {
         fail_msg("%s", scene->detail.text);
     }
+}
+
+/* The text with `to` for the first `from`, which must be there, into out (initialised here). */
+static inline void scene_replaced(const struct lb_buf *text, const char *from, const char *to,
+                                  struct lb_buf *out) {
+    const char *at = strstr(text->data, from);
+    if (at == NULL) {
+        fail_msg("%s is not in %s", from, text->data);
+        return;
+    }
+    lb_buf_init(out, 1 << 20);
+    lb_buf_append(out, text->data, (size_t)(at - text->data));
+    lb_buf_append_str(out, to);
+    lb_buf_append_str(out, at + strlen(from));
 }
 
 #endif

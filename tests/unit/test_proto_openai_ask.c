@@ -134,14 +134,7 @@ static void test_refused(void **state) {
     struct lb_buf good = scene->buf;
     for (size_t c = 0; c < sizeof cases / sizeof *cases; c++) {
         struct lb_vllm_scores out[2];
-        const char *at = strstr(good.data, cases[c].from);
-        if (!at) {
-            fail_msg("case %zu: %s", c, good.data);
-        }
-        lb_buf_init(&scene->buf, 1 << 20);
-        lb_buf_append(&scene->buf, good.data, (size_t)(at - good.data));
-        lb_buf_append_str(&scene->buf, cases[c].to);
-        lb_buf_append_str(&scene->buf, at + strlen(cases[c].from));
+        scene_replaced(&good, cases[c].from, cases[c].to, &scene->buf);
         enum lb_status status = read(scene, true, out, NULL);
         if (status != LB_E_FORMAT || !strstr(scene->detail.text, cases[c].word)) {
             fail_msg("case %zu: %s: %s", c, lb_status_name(status), scene->detail.text);
