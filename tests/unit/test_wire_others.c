@@ -118,8 +118,10 @@ static int teardown(void **state) {
 
 /* ---- sglang ---- */
 
-/* What an SGLang answers: the tokens themselves are at -3, chosen ids at -5 - i; fixed: what is added to the
- * fixed question's. */
+static float chosen_at = -5;
+
+/* What an SGLang answers: the tokens themselves are at -3, chosen ids at chosen_at - i; fixed: what is added
+ * to the fixed question's. */
 static void answer_sglang(const void *body, size_t len, float fixed, struct lb_buf *out) {
     struct lb_sglang_generate r;
     assert_int_equal(lb_sglang_generate_decode(body, len, &scratch, &r, &detail), LB_OK);
@@ -136,7 +138,7 @@ static void answer_sglang(const void *body, size_t len, float fixed, struct lb_b
                 top[t * K + i] = likely(prompt->ids, t, i);
                 values[t * K + i] = logprob_of(t, i);
                 own[t] = t + 1 < n && top[t * K + i] == prompt->ids[t + 1] ? values[t * K + i] : own[t];
-                chosen[t * S + i] = (float)(-5 - i);
+                chosen[t * S + i] = chosen_at - (float)i;
             }
         }
         int64_t start = r.scores[p].start;
@@ -211,6 +213,12 @@ static void test_sglang(void **state) {
     }
     assert_true(f32(&answers[0], 2, scored.n - scored.first - 1) == 0);
     assert_true(f32(&answers[0], 2, 0) < 0);
+    /* one that no probability has is none, also of a chosen id */
+    chosen_at = 3;
+    assert_int_equal(by_sglang(&spec_scored, one, 1, 0, answers, &other), LB_E_FORMAT);
+    assert_non_null(strstr(detail.text, "3 is no log-probability"));
+    chosen_at = -5;
+    detail = (struct lb_detail){0};
     /* another model answers */
     assert_int_equal(by_sglang(&spec, samples, 2, 0.5f, answers, &other), LB_E_MISMATCH);
     assert_true(other && strstr(detail.text, "another model answers now"));

@@ -167,6 +167,19 @@ enum lb_status lb_listed_put(struct lb_listed *listed, int64_t t, int32_t *ids, 
 
 /* ---- the answer ---- */
 
+/* The numbers of chosen ids, which no list holds. */
+static enum lb_status check_scored(const struct lb_listed *listed, struct lb_detail *detail) {
+    int64_t width = listed->spec->n_scored;
+    for (int64_t i = 0; listed->scored && i < listed->n * width; i++) {
+        if (!isfinite(listed->scored[i]) || listed->scored[i] > TOP_SLACK) {
+            return lb_fail(detail, LB_E_FORMAT,
+                           "what follows position %lld: %g is no log-probability of a chosen id",
+                           (long long)(i / width), (double)listed->scored[i]);
+        }
+    }
+    return LB_OK;
+}
+
 /* The log-probability of all that row t does not list. The listed ones are rounded, so that what they leave
  * of 1 says nothing when it is small: no id of the rest is likelier than the last one listed. */
 static float rest_of(const struct lb_listed *listed, int64_t t) {
@@ -240,6 +253,10 @@ enum lb_status lb_listed_answer(const struct lb_listed *listed, struct lb_arena 
                                 struct lb_detail *detail) {
     struct lb_answer answer = {.first = listed->first, .n_tensors = listed->spec->n_outputs};
     int64_t all = listed->first + listed->n;
+    enum lb_status status = check_scored(listed, detail);
+    if (status != LB_OK) {
+        return status;
+    }
     for (size_t j = 0; j < answer.n_tensors; j++) {
         enum lb_output_kind kind = listed->spec->outputs[j].kind;
         char name[LB_MAX_NAME];
@@ -265,7 +282,7 @@ enum lb_status lb_listed_answer(const struct lb_listed *listed, struct lb_arena 
         answer.tensors[j] = part;
         answer.what[j] = (struct lb_output_name){kind, listed->spec->outputs[j].layer};
     }
-    enum lb_status status = lb_answer_check(&answer, listed->spec, listed->info, all, detail);
+    status = lb_answer_check(&answer, listed->spec, listed->info, all, detail);
     if (status == LB_OK) {
         *out = answer;
     }

@@ -40,7 +40,8 @@ LB_NODISCARD enum lb_status lb_listed_begin(const struct lb_teacher_info *info,
  * twice, a number that is no log-probability, a sum above 1, own not among them. */
 LB_NODISCARD enum lb_status lb_listed_put(struct lb_listed *listed, int64_t t, int32_t *ids, float *logprobs,
                                           int64_t m, int32_t own, struct lb_detail *detail);
-/* The answer that was asked for, when all rows are there; its data lies in arena. */
+/* The answer that was asked for, when all rows are there; its data lies in arena. LB_E_FORMAT: scored has a
+ * number that is no log-probability. */
 LB_NODISCARD enum lb_status lb_listed_answer(const struct lb_listed *listed, struct lb_arena *arena,
                                              struct lb_answer *out, struct lb_detail *detail);
 
