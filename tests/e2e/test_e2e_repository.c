@@ -70,14 +70,6 @@ static char *index_says(const struct lb_daemon *daemon, const char *member) {
     return text;
 }
 
-static void await_log(const struct lb_daemon *daemon, const char *text) {
-    uint64_t until = lb_now_ns() + 20 * LB_SECOND_NS;
-    while (!lb_daemon_logged(daemon, text)) {
-        assert_true(lb_now_ns() < until);
-        lb_sleep_ns(5 * LB_MS_NS);
-    }
-}
-
 /* ---- a replace under load ---- */
 
 #define N_CLIENTS 6
@@ -272,7 +264,7 @@ static void test_replace(void **state) {
     assert_true(of[0] > 0 && of[1] > 0);
     /* What is served no more is let go. */
     snprintf(closed, sizeof closed, "model_closed model=m fingerprint=%s", versions[1].fingerprint);
-    await_log(&daemon, closed);
+    assert_true(lb_daemon_await_log(&daemon, closed));
     assert_int_equal(maps(daemon.pid), 2);
     assert_int_equal(lb_daemon_stop(&daemon, SIGTERM), 0);
 }

@@ -16,41 +16,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 static char folder[] = "/tmp/limbeck-access-XXXXXX";
 static char teacher[224];
 static int32_t ids[64];
-
-static int ask_status(const struct lb_daemon *daemon, const char *method, const char *path,
-                      const char *headers) {
-    struct lb_answer answer;
-    lb_daemon_ask(daemon, method, path, headers, NULL, 0, &answer);
-    int status = answer.status;
-    lb_answer_finish(&answer);
-    return status;
-}
-
-/* Waits for a line of the log; fails the test after 20 seconds. */
-static void await_log(const struct lb_daemon *daemon, const char *text) {
-    uint64_t until = lb_now_ns() + 20 * LB_SECOND_NS;
-    while (!lb_daemon_logged(daemon, text)) {
-        assert_true(lb_now_ns() < until);
-        lb_sleep_ns(5 * LB_MS_NS);
-    }
-}
-
-/* A file of the folder; one of four paths, by turns. */
-static const char *write_file(const char *name, const char *text, mode_t mode) {
-    static char path[4][160];
-    static int turn;
-    char *p = path[turn++ % 4];
-    snprintf(p, sizeof path[0], "%s/%s", folder, name);
-    assert_int_equal(lb_file_replace(p, text, strlen(text), NULL), LB_OK);
-    assert_int_equal(chmod(p, mode), 0);
-    return p;
-}
 
 /* Status, text and Retry-After of an answer; the text lives until the next call. */
 static const char *told(const struct lb_daemon *daemon, const char *method, const char *path,
@@ -69,35 +39,38 @@ static const char *told(const struct lb_daemon *daemon, const char *method, cons
 
 static void test_tokens(void **state) {
     (void)state;
-    const char *tokens = write_file("tokens", "reader-token-1\nreader-token-2\n", 0600);
-    const char *admin = write_file("admin-tokens", "admin-token-1\n", 0600);
+    const char *tokens = lb_daemon_file(folder, "tokens", "reader-token-1\nreader-token-2\n", 0600);
+    const char *admin = lb_daemon_file(folder, "admin-tokens", "admin-token-1\n", 0600);
     struct lb_daemon daemon;
     struct lb_answer answer;
     char value[64];
     assert_true(lb_daemon_start(
         &daemon, folder, "auth",
         (const char *[]){"--token-file", tokens, "--admin-token-file", admin, teacher, NULL}, true));
-    assert_int_equal(ask_status(&daemon, "GET", "/v2/health/live", ""), 200);
-    assert_int_equal(ask_status(&daemon, "GET", "/v2/health/ready", ""), 200);
+    assert_int_equal(lb_daemon_status(&daemon, "GET", "/v2/health/live", ""), 200);
+    assert_int_equal(lb_daemon_status(&daemon, "GET", "/v2/health/ready", ""), 200);
     assert_true(lb_daemon_ask(&daemon, "GET", "/v2/models/teacher", "", NULL, 0, &answer));
     assert_int_equal(answer.status, 401);
     assert_true(lb_answer_header(&answer, "WWW-Authenticate", value, sizeof value));
     assert_memory_equal(value, "Bearer", 6);
     lb_answer_finish(&answer);
     assert_int_equal(
-        ask_status(&daemon, "GET", "/v2/models/teacher", "Authorization: Bearer reader-token-2\r\n"), 200);
+        lb_daemon_status(&daemon, "GET", "/v2/models/teacher", "Authorization: Bearer reader-token-2\r\n"),
+        200);
     assert_int_equal(
-        ask_status(&daemon, "GET", "/v2/models/teacher", "Authorization: Bearer admin-token-1\r\n"), 200);
+        lb_daemon_status(&daemon, "GET", "/v2/models/teacher", "Authorization: Bearer admin-token-1\r\n"),
+        200);
     assert_int_equal(
-        ask_status(&daemon, "GET", "/v2/models/teacher", "Authorization: Bearer reader-token-3\r\n"), 401);
-    assert_int_equal(ask_status(&daemon, "GET", "/no/such/path", ""),
+        lb_daemon_status(&daemon, "GET", "/v2/models/teacher", "Authorization: Bearer reader-token-3\r\n"),
+        401);
+    assert_int_equal(lb_daemon_status(&daemon, "GET", "/no/such/path", ""),
                      401); /* nor does a stranger learn what there is */
-    assert_int_equal(ask_status(&daemon, "GET", "/no/such/path", "Authorization: Bearer reader-token-1\r\n"),
-                     404);
-    assert_int_equal(ask_status(&daemon, "GET", "/metrics", ""), 401);
-    assert_int_equal(ask_status(&daemon, "POST", "/v2/repository/models/teacher/unload", ""), 401);
-    assert_int_equal(ask_status(&daemon, "POST", "/v2/repository/models/teacher/unload",
-                                "Authorization: Bearer reader-token-1\r\n"),
+    assert_int_equal(
+        lb_daemon_status(&daemon, "GET", "/no/such/path", "Authorization: Bearer reader-token-1\r\n"), 404);
+    assert_int_equal(lb_daemon_status(&daemon, "GET", "/metrics", ""), 401);
+    assert_int_equal(lb_daemon_status(&daemon, "POST", "/v2/repository/models/teacher/unload", ""), 401);
+    assert_int_equal(lb_daemon_status(&daemon, "POST", "/v2/repository/models/teacher/unload",
+                                      "Authorization: Bearer reader-token-1\r\n"),
                      403);
     struct lb_ask ask;
     lb_ask_ids(&ask, 1, 16, ids);
@@ -136,29 +109,31 @@ static void test_scopes(void **state) {
         {BEARER("watcher-token-1"), 403, 200, 403}, {BEARER("boss-token-1"), 200, 200, 404},
         {BEARER("nobody-token-1"), 401, 401, 401},  {"", 401, 401, 401},
     };
-    const char *tokens = write_file("scopes",
-                                    "bare-token-1\n"
-                                    "asker asker-token-1 scopes=ask\n"
-                                    "watcher watcher-token-1 scopes=metrics\n"
-                                    "boss boss-token-1 scopes=admin\n",
-                                    0600);
+    const char *tokens = lb_daemon_file(folder, "scopes",
+                                        "bare-token-1\n"
+                                        "asker asker-token-1 scopes=ask\n"
+                                        "watcher watcher-token-1 scopes=metrics\n"
+                                        "boss boss-token-1 scopes=admin\n",
+                                        0600);
     struct lb_daemon daemon;
     int status, retry;
     assert_true(lb_daemon_start(&daemon, folder, "scopes",
                                 (const char *[]){"--token-file", tokens, teacher, NULL}, true));
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        assert_int_equal(ask_status(&daemon, "GET", "/v2/models/teacher", cases[i].header), cases[i].ask);
-        assert_int_equal(ask_status(&daemon, "GET", "/v1/models", cases[i].header), cases[i].ask);
-        assert_int_equal(ask_status(&daemon, "GET", "/metrics", cases[i].header), cases[i].metrics);
-        assert_int_equal(ask_status(&daemon, "POST", "/v2/repository/models/none/unload", cases[i].header),
-                         cases[i].unload);
+        assert_int_equal(lb_daemon_status(&daemon, "GET", "/v2/models/teacher", cases[i].header),
+                         cases[i].ask);
+        assert_int_equal(lb_daemon_status(&daemon, "GET", "/v1/models", cases[i].header), cases[i].ask);
+        assert_int_equal(lb_daemon_status(&daemon, "GET", "/metrics", cases[i].header), cases[i].metrics);
+        assert_int_equal(
+            lb_daemon_status(&daemon, "POST", "/v2/repository/models/none/unload", cases[i].header),
+            cases[i].unload);
     }
     assert_string_equal(told(&daemon, "GET", "/metrics", BEARER("asker-token-1"), NULL, &status, &retry),
                         "{\"error\":\"this needs a token of scope metrics; asker has ask\"}\n");
     const char *text = told(&daemon, "GET", "/v1/models", BEARER("watcher-token-1"), NULL, &status, &retry);
     assert_non_null(strstr(text, "\"message\":\"this needs a token of scope ask; watcher has metrics\""));
     assert_non_null(strstr(text, "\"type\":\"PermissionDeniedError\""));
-    await_log(&daemon, " client=\"watcher\" method=GET path=\"/v1/models\"");
+    assert_true(lb_daemon_await_log(&daemon, " client=\"watcher\" method=GET path=\"/v1/models\""));
     assert_int_equal(lb_daemon_stop(&daemon, SIGTERM), 0);
     assert_false(lb_daemon_logged(&daemon, "-token-1"));
 }
@@ -177,10 +152,10 @@ static void test_scopes(void **state) {
 static void test_tokens_per_minute(void **state) {
     (void)state;
     const char *infer = "/v2/models/teacher/infer";
-    const char *tokens = write_file("minute",
-                                    "slow slow-token-1 tokens_per_minute=4\n"
-                                    "free free-token-1\n",
-                                    0600);
+    const char *tokens = lb_daemon_file(folder, "minute",
+                                        "slow slow-token-1 tokens_per_minute=4\n"
+                                        "free free-token-1\n",
+                                        0600);
     struct lb_daemon daemon;
     int status, retry;
     assert_true(lb_daemon_start(&daemon, folder, "minute",
@@ -205,7 +180,7 @@ static void test_tokens_per_minute(void **state) {
     assert_int_equal(status, 429);
     assert_in_range(retry, 1, 61);
     assert_memory_equal(text, "{\"error\":{\"message\":\"slow has used up", 37);
-    assert_int_equal(ask_status(&daemon, "GET", "/v2/models/teacher", BEARER("slow-token-1")), 200);
+    assert_int_equal(lb_daemon_status(&daemon, "GET", "/v2/models/teacher", BEARER("slow-token-1")), 200);
     told(&daemon, "POST", infer, BEARER("free-token-1"), FOUR, &status, &retry);
     assert_int_equal(status, 200);
     assert_int_equal(lb_daemon_stop(&daemon, SIGTERM), 0);
@@ -224,7 +199,7 @@ static void test_given_back(void **state) {
     (void)state;
     const char *infer = "/v2/models/teacher/infer";
     const char *tokens =
-        write_file("given", "slow slow-token-1 tokens_per_minute=8\nfree free-token-1\n", 0600);
+        lb_daemon_file(folder, "given", "slow slow-token-1 tokens_per_minute=8\nfree free-token-1\n", 0600);
     struct lb_daemon daemon;
     struct lb_answer answer;
     int status, retry;
@@ -253,10 +228,10 @@ static void test_given_back(void **state) {
 /* One request more than it may have at once is told so before its body is read; who has left makes room. */
 static void test_concurrent(void **state) {
     (void)state;
-    const char *tokens = write_file("concurrent",
-                                    "two two-token-1 concurrent=2\n"
-                                    "free free-token-1\n",
-                                    0600);
+    const char *tokens = lb_daemon_file(folder, "concurrent",
+                                        "two two-token-1 concurrent=2\n"
+                                        "free free-token-1\n",
+                                        0600);
     struct lb_daemon daemon;
     struct lb_answer answer;
     int status, retry, fd[2];
@@ -275,8 +250,8 @@ static void test_concurrent(void **state) {
     assert_int_equal(status, 429);
     assert_int_equal(retry, 1);
     assert_non_null(strstr(text, "two has as many requests here as its token allows"));
-    assert_int_equal(ask_status(&daemon, "GET", "/v1/models", BEARER("free-token-1")), 200);
-    assert_int_equal(ask_status(&daemon, "GET", "/v2/health/live", BEARER("two-token-1")), 200);
+    assert_int_equal(lb_daemon_status(&daemon, "GET", "/v1/models", BEARER("free-token-1")), 200);
+    assert_int_equal(lb_daemon_status(&daemon, "GET", "/v2/health/live", BEARER("two-token-1")), 200);
     char body[107];
     snprintf(body, sizeof body, "%-106s", FOUR);
     assert_int_equal(write(fd[0], body, 106), 106);
@@ -285,11 +260,11 @@ static void test_concurrent(void **state) {
     lb_answer_finish(&answer);
     /* From its answer on it counts no more, also for who asks at once. */
     for (int i = 0; i < 50; i++) {
-        assert_int_equal(ask_status(&daemon, "GET", "/v1/models", BEARER("two-token-1")), 200);
+        assert_int_equal(lb_daemon_status(&daemon, "GET", "/v1/models", BEARER("two-token-1")), 200);
     }
     close(fd[0]);
     close(fd[1]);
-    await_log(&daemon, "status=400 ");
+    assert_true(lb_daemon_await_log(&daemon, "status=400 "));
     assert_int_equal(lb_daemon_stop(&daemon, SIGTERM), 0);
 }
 
@@ -297,14 +272,14 @@ static void test_concurrent(void **state) {
 static void test_credentials(void **state) {
     (void)state;
     struct lb_daemon daemon, log = {0};
-    write_file("credential", "jo jo-token-1\n", 0400);
+    lb_daemon_file(folder, "credential", "jo jo-token-1\n", 0400);
     setenv("CREDENTIALS_DIRECTORY", folder, 1);
     assert_true(lb_daemon_start(&daemon, folder, "credentials",
                                 (const char *[]){"--token-file", "credential", teacher, NULL}, true));
-    assert_int_equal(ask_status(&daemon, "GET", "/v2/models/teacher", BEARER("jo-token-1")), 200);
+    assert_int_equal(lb_daemon_status(&daemon, "GET", "/v2/models/teacher", BEARER("jo-token-1")), 200);
     assert_int_equal(lb_daemon_stop(&daemon, SIGTERM), 0);
     snprintf(log.log_file, sizeof log.log_file, "%s/key.log", folder);
-    write_file("open.pem", "no key\n", 0644);
+    lb_daemon_file(folder, "open.pem", "no key\n", 0644);
     assert_int_equal(lb_daemon_run(folder, "key",
                                    (const char *[]){"--check", "--tls-certificate", "open.pem", "--tls-key",
                                                     "open.pem", teacher, NULL}),
@@ -339,23 +314,23 @@ static void reload(const struct lb_daemon *daemon) {
 /* A signal reads tokens anew; a file that is none changes nothing. A request that has begun is answered. */
 static void test_reload(void **state) {
     (void)state;
-    const char *tokens = write_file("reloaded", "jo jo-token-1\nal al-token-1\n", 0600);
+    const char *tokens = lb_daemon_file(folder, "reloaded", "jo jo-token-1\nal al-token-1\n", 0600);
     struct lb_daemon daemon;
     struct lb_answer answer;
     assert_true(lb_daemon_start(&daemon, folder, "reload",
                                 (const char *[]){"--token-file", tokens, teacher, NULL}, true));
-    assert_int_equal(ask_status(&daemon, "GET", "/v1/models", BEARER("jo-token-1")), 200);
+    assert_int_equal(lb_daemon_status(&daemon, "GET", "/v1/models", BEARER("jo-token-1")), 200);
     int begun = lb_daemon_connect(&daemon);
     const char *head = "POST /v2/models/teacher/infer HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\n"
                        "Content-Length: 106\r\n" BEARER("jo-token-1") "\r\n";
     char heard[64], body[107];
     assert_int_equal(write(begun, head, strlen(head)), (int)strlen(head));
     assert_true(read(begun, heard, sizeof heard) > 13 && memcmp(heard, "HTTP/1.1 100 ", 13) == 0);
-    write_file("reloaded", "jo jo-token-2\nal al-token-1\n", 0600);
+    lb_daemon_file(folder, "reloaded", "jo jo-token-2\nal al-token-1\n", 0600);
     reload(&daemon);
-    assert_int_equal(ask_status(&daemon, "GET", "/v1/models", BEARER("jo-token-1")), 401);
-    assert_int_equal(ask_status(&daemon, "GET", "/v1/models", BEARER("jo-token-2")), 200);
-    assert_int_equal(ask_status(&daemon, "GET", "/v1/models", BEARER("al-token-1")), 200);
+    assert_int_equal(lb_daemon_status(&daemon, "GET", "/v1/models", BEARER("jo-token-1")), 401);
+    assert_int_equal(lb_daemon_status(&daemon, "GET", "/v1/models", BEARER("jo-token-2")), 200);
+    assert_int_equal(lb_daemon_status(&daemon, "GET", "/v1/models", BEARER("al-token-1")), 200);
     snprintf(body, sizeof body, "%-106s", FOUR);
     assert_int_equal(write(begun, body, 106), 106);
     assert_true(lb_http_receive(begun, &answer));
@@ -363,20 +338,20 @@ static void test_reload(void **state) {
     lb_answer_finish(&answer);
     close(begun);
     assert_false(lb_daemon_logged(&daemon, "reload_failed"));
-    write_file("reloaded", "jo jo-token-3\nal al-token-1 forever\n", 0600);
+    lb_daemon_file(folder, "reloaded", "jo jo-token-3\nal al-token-1 forever\n", 0600);
     reload(&daemon);
     assert_true(lb_daemon_logged(&daemon, "reloaded, line 2: behind NAME TOKEN stand"));
     assert_int_equal(lines_with(&daemon, " reload_failed "), 1);
-    assert_int_equal(ask_status(&daemon, "GET", "/v1/models", BEARER("jo-token-2")), 200);
-    assert_int_equal(ask_status(&daemon, "GET", "/v1/models", BEARER("jo-token-3")), 401);
-    write_file("reloaded", "jo jo-token-3\n", 0644);
+    assert_int_equal(lb_daemon_status(&daemon, "GET", "/v1/models", BEARER("jo-token-2")), 200);
+    assert_int_equal(lb_daemon_status(&daemon, "GET", "/v1/models", BEARER("jo-token-3")), 401);
+    lb_daemon_file(folder, "reloaded", "jo jo-token-3\n", 0644);
     reload(&daemon);
     assert_int_equal(lines_with(&daemon, " reload_failed "), 2);
-    assert_int_equal(ask_status(&daemon, "GET", "/v1/models", BEARER("jo-token-2")), 200);
-    write_file("reloaded", "jo jo-token-3\n", 0600);
+    assert_int_equal(lb_daemon_status(&daemon, "GET", "/v1/models", BEARER("jo-token-2")), 200);
+    lb_daemon_file(folder, "reloaded", "jo jo-token-3\n", 0600);
     reload(&daemon);
-    assert_int_equal(ask_status(&daemon, "GET", "/v1/models", BEARER("jo-token-3")), 200);
-    assert_int_equal(ask_status(&daemon, "GET", "/v1/models", BEARER("al-token-1")), 401);
+    assert_int_equal(lb_daemon_status(&daemon, "GET", "/v1/models", BEARER("jo-token-3")), 200);
+    assert_int_equal(lb_daemon_status(&daemon, "GET", "/v1/models", BEARER("al-token-1")), 401);
     assert_int_equal(lb_daemon_stop(&daemon, SIGTERM), 0);
 }
 
@@ -410,7 +385,7 @@ static void test_network(void **state) {
     assert_true(lb_daemon_logged(&daemon, " open_to_network "));
     assert_true(lb_daemon_logged(&daemon, " plain_to_network "));
     assert_int_equal(lb_daemon_stop(&daemon, SIGTERM), 0);
-    const char *tokens = write_file("network", "a-good-token\n", 0600);
+    const char *tokens = lb_daemon_file(folder, "network", "a-good-token\n", 0600);
     assert_true(lb_daemon_start(
         &daemon, folder, "guarded",
         (const char *[]){"--listen", "0.0.0.0:0", "--token-file", tokens, teacher, NULL}, true));

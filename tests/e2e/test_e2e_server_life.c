@@ -20,22 +20,12 @@
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
 
 static char folder[] = "/tmp/limbeck-life-XXXXXX";
 static char repository[128], teacher[224];
 static int32_t ids[64];
-
-static int ask_status(const struct lb_daemon *daemon, const char *method, const char *path,
-                      const char *headers) {
-    struct lb_answer answer;
-    lb_daemon_ask(daemon, method, path, headers, NULL, 0, &answer);
-    int status = answer.status;
-    lb_answer_finish(&answer);
-    return status;
-}
 
 /* Waits for a condition on the daemon's log or state; fails the test after 20 seconds. */
 static void await(bool (*holds)(const struct lb_daemon *daemon, const void *argument),
@@ -47,26 +37,12 @@ static void await(bool (*holds)(const struct lb_daemon *daemon, const void *argu
     }
 }
 
-static bool log_holds(const struct lb_daemon *daemon, const void *text) {
-    return lb_daemon_logged(daemon, text);
-}
-
 static bool metrics_hold(const struct lb_daemon *daemon, const void *text) {
     struct lb_answer answer;
     bool holds =
         lb_daemon_ask(daemon, "GET", "/metrics", "", NULL, 0, &answer) && strstr(answer.body.data, text);
     lb_answer_finish(&answer);
     return holds;
-}
-
-static char *write_tokens(const char *name, const char *text, mode_t mode) {
-    static char path[2][160];
-    static int turn;
-    char *p = path[turn++ % 2];
-    snprintf(p, sizeof path[0], "%s/%s", folder, name);
-    assert_int_equal(lb_file_replace(p, text, strlen(text), NULL), LB_OK);
-    assert_int_equal(chmod(p, mode), 0);
-    return p;
 }
 
 static void test_usage(void **state) {
@@ -85,7 +61,7 @@ static void test_usage(void **state) {
         1);
     assert_int_equal(
         lb_daemon_run(folder, "address", (const char *[]){"--listen", "nonsense", teacher, NULL}), 1);
-    const char *open_file = write_tokens("open-tokens", "a-good-token\n", 0644);
+    const char *open_file = lb_daemon_file(folder, "open-tokens", "a-good-token\n", 0644);
     assert_int_equal(
         lb_daemon_run(folder, "tokens",
                       (const char *[]){"--listen", "127.0.0.1:0", "--token-file", open_file, teacher, NULL}),
@@ -99,7 +75,7 @@ static void test_usage(void **state) {
 
 static void test_repository(void **state) {
     (void)state;
-    const char *admin = write_tokens("admin-tokens", "admin-token-1\n", 0600);
+    const char *admin = lb_daemon_file(folder, "admin-tokens", "admin-token-1\n", 0600);
     struct lb_daemon daemon;
     struct lb_config config;
     struct lb_answer answer;
@@ -111,25 +87,25 @@ static void test_repository(void **state) {
     assert_true(lb_daemon_start(
         &daemon, folder, "repository",
         (const char *[]){"--repository", repository, "--admin-token-file", admin, NULL}, true));
-    assert_int_equal(ask_status(&daemon, "GET", "/v2/models/teacher/ready", ""), 200);
-    assert_int_equal(ask_status(&daemon, "GET", "/v2/models/broken/ready", ""),
+    assert_int_equal(lb_daemon_status(&daemon, "GET", "/v2/models/teacher/ready", ""), 200);
+    assert_int_equal(lb_daemon_status(&daemon, "GET", "/v2/models/broken/ready", ""),
                      404); /* listed with its reason, and the rest is served */
-    assert_int_equal(ask_status(&daemon, "POST", "/v2/repository/models/teacher/unload", ADMIN), 200);
-    assert_int_equal(ask_status(&daemon, "GET", "/v2/models/teacher/ready", ""), 404);
-    assert_int_equal(ask_status(&daemon, "GET", "/v2/health/ready", ""), 503); /* it was the only one */
-    assert_int_equal(ask_status(&daemon, "POST", "/v2/repository/models/teacher/load", ADMIN), 200);
-    assert_int_equal(ask_status(&daemon, "GET", "/v2/models/teacher/ready", ""), 200);
-    assert_int_equal(ask_status(&daemon, "POST", "/v2/repository/models/broken/load", ADMIN), 500);
-    assert_int_equal(ask_status(&daemon, "POST", "/v2/repository/models/bert/load", ADMIN), 500);
-    assert_int_equal(ask_status(&daemon, "POST", "/v2/repository/models/late/load", ADMIN), 404);
+    assert_int_equal(lb_daemon_status(&daemon, "POST", "/v2/repository/models/teacher/unload", ADMIN), 200);
+    assert_int_equal(lb_daemon_status(&daemon, "GET", "/v2/models/teacher/ready", ""), 404);
+    assert_int_equal(lb_daemon_status(&daemon, "GET", "/v2/health/ready", ""), 503); /* it was the only one */
+    assert_int_equal(lb_daemon_status(&daemon, "POST", "/v2/repository/models/teacher/load", ADMIN), 200);
+    assert_int_equal(lb_daemon_status(&daemon, "GET", "/v2/models/teacher/ready", ""), 200);
+    assert_int_equal(lb_daemon_status(&daemon, "POST", "/v2/repository/models/broken/load", ADMIN), 500);
+    assert_int_equal(lb_daemon_status(&daemon, "POST", "/v2/repository/models/bert/load", ADMIN), 500);
+    assert_int_equal(lb_daemon_status(&daemon, "POST", "/v2/repository/models/late/load", ADMIN), 404);
     snprintf(late, sizeof late, "%s/late", repository);
     lb_tiny_llama(&config);
     lb_tiny_save(&config, 9, late, LB_F32, false); /* it appears while the daemon runs */
     snprintf(beside, sizeof beside, "%s/beside", repository);
     lb_tiny_save(&config, 9, beside, LB_F32, false); /* nobody asks for this one */
-    assert_int_equal(ask_status(&daemon, "POST", "/v2/repository/models/late/load", ADMIN), 200);
-    assert_int_equal(ask_status(&daemon, "GET", "/v2/models/late/ready", ""), 200);
-    assert_int_equal(ask_status(&daemon, "GET", "/v2/models/beside/ready", ""), 404);
+    assert_int_equal(lb_daemon_status(&daemon, "POST", "/v2/repository/models/late/load", ADMIN), 200);
+    assert_int_equal(lb_daemon_status(&daemon, "GET", "/v2/models/late/ready", ""), 200);
+    assert_int_equal(lb_daemon_status(&daemon, "GET", "/v2/models/beside/ready", ""), 404);
     assert_true(lb_daemon_ask(&daemon, "POST", "/v2/repository/index", "", NULL, 0, &answer));
     assert_null(strstr(answer.body.data, "LOADING"));
     assert_non_null(strstr(answer.body.data, "\"halves\""));
@@ -142,8 +118,8 @@ static void test_repository(void **state) {
     lb_ask_ids(&ask, 1, 16, ids);
     lb_ask_send_ok(&daemon, "late", &ask, "");
     lb_ask_finish(&ask);
-    assert_int_equal(ask_status(&daemon, "POST", "/v2/repository/models/late/load", ADMIN), 500);
-    assert_int_equal(ask_status(&daemon, "GET", "/v2/models/late/ready", ""),
+    assert_int_equal(lb_daemon_status(&daemon, "POST", "/v2/repository/models/late/load", ADMIN), 500);
+    assert_int_equal(lb_daemon_status(&daemon, "GET", "/v2/models/late/ready", ""),
                      200); /* a failed load takes nothing away */
     const char *const bodies[] = {"{\"parameters\":{\"file:1/model.bin\":\"AAAA\"}}", "[]", "7", "{"};
     for (size_t i = 0; i < 4; i++) {
@@ -158,7 +134,7 @@ static void test_repository(void **state) {
 /* Of a repository only what is named; the rest is there when somebody asks for it. */
 static void test_load_model(void **state) {
     (void)state;
-    const char *admin = write_tokens("admin-tokens", "admin-token-1\n", 0600);
+    const char *admin = lb_daemon_file(folder, "admin-tokens", "admin-token-1\n", 0600);
     struct lb_daemon daemon;
     struct lb_answer answer;
     assert_int_equal(lb_daemon_run(folder, "unnamed",
@@ -176,13 +152,13 @@ static void test_load_model(void **state) {
                                 (const char *[]){"--repository", repository, "--load-model", "other",
                                                  "--admin-token-file", admin, NULL},
                                 true));
-    assert_int_equal(ask_status(&daemon, "GET", "/v2/models/other/ready", ""), 200);
+    assert_int_equal(lb_daemon_status(&daemon, "GET", "/v2/models/other/ready", ""), 200);
     assert_true(lb_daemon_ask(&daemon, "GET", "/v2/models/teacher/ready", "", NULL, 0, &answer));
     assert_int_equal(answer.status, 404);
     assert_non_null(strstr(answer.body.data, "--load-model"));
     lb_answer_finish(&answer);
-    assert_int_equal(ask_status(&daemon, "POST", "/v2/repository/models/teacher/load", ADMIN), 200);
-    assert_int_equal(ask_status(&daemon, "GET", "/v2/models/teacher/ready", ""), 200);
+    assert_int_equal(lb_daemon_status(&daemon, "POST", "/v2/repository/models/teacher/load", ADMIN), 200);
+    assert_int_equal(lb_daemon_status(&daemon, "GET", "/v2/models/teacher/ready", ""), 200);
     assert_int_equal(lb_daemon_stop(&daemon, SIGTERM), 0);
     assert_int_equal(lb_remove_tree(other, NULL), LB_OK);
 }
@@ -196,8 +172,8 @@ static bool run_says(const char *name, const char *text) {
 /* What --check refuses: all that would stop the daemon, and weights that answer with NaN. */
 static void test_check(void **state) {
     (void)state;
-    const char *bad = write_tokens("bad.pem", "no certificate\n", 0600),
-               *empty = write_tokens("empty.pem", "", 0600);
+    const char *bad = lb_daemon_file(folder, "bad.pem", "no certificate\n", 0600),
+               *empty = lb_daemon_file(folder, "empty.pem", "", 0600);
     assert_int_equal(
         lb_daemon_run(folder, "pem",
                       (const char *[]){"--check", "--tls-certificate", bad, "--tls-key", bad, teacher, NULL}),
@@ -366,7 +342,7 @@ static void test_drain(void **state) {
     assert_true(write(slow, head, strlen(head)) > 0);
     await(metrics_hold, &daemon, "\nlimbeckd_open_requests 7\n"); /* five, the slow one, the one that asks */
     kill(daemon.pid, SIGTERM);
-    await(log_holds, &daemon, "draining");
+    assert_true(lb_daemon_await_log(&daemon, "draining"));
     char body[91];
     snprintf(body, sizeof body, "%-90s",
              "{\"inputs\":[{\"name\":\"input_ids\",\"shape\":[1,2],\"datatype\":\"INT64\",\"data\":[3,4]}]}");
@@ -424,7 +400,7 @@ static void test_second_signal(void **state) {
     assert_true(write(slow, head, strlen(head)) > 0);
     await(metrics_hold, &daemon, "\nlimbeckd_open_requests 2\n");
     kill(daemon.pid, SIGTERM);
-    await(log_holds, &daemon, "draining");
+    assert_true(lb_daemon_await_log(&daemon, "draining"));
     await(exits_when_told_again, &daemon, NULL);
     assert_int_equal(lb_daemon_stop(&daemon, 0), 1);
     close(slow);

@@ -28,14 +28,6 @@
 static char folder[] = "/tmp/limbeck-service-XXXXXX";
 static char teacher[224];
 
-static int ask_status(const struct lb_daemon *daemon, const char *path) {
-    struct lb_answer answer;
-    lb_daemon_ask(daemon, "GET", path, "", NULL, 0, &answer);
-    int status = answer.status;
-    lb_answer_finish(&answer);
-    return status;
-}
-
 /* ---- what it tells ---- */
 
 /* A socket as systemd's, which $NOTIFY_SOCKET names; '@': a name without a file. */
@@ -185,14 +177,6 @@ static int tcp_socket(bool listening, int *port) {
     return fd;
 }
 
-static void await_log(const struct lb_daemon *daemon, const char *text) {
-    uint64_t until = lb_now_ns() + 20 * LB_SECOND_NS;
-    while (!lb_daemon_logged(daemon, text)) {
-        assert_true(lb_now_ns() < until);
-        lb_sleep_ns(5 * LB_MS_NS);
-    }
-}
-
 /* A socket is there before the daemon and after it: who connects meanwhile waits. */
 static void test_handed_over(void **state) {
     (void)state;
@@ -209,8 +193,8 @@ static void test_handed_over(void **state) {
     assert_int_equal(answer.status, 200);
     lb_answer_finish(&answer);
     close(early);
-    await_log(&daemon, " ready");
-    assert_int_equal(ask_status(&daemon, "/v2/models/teacher"), 200);
+    assert_true(lb_daemon_await_log(&daemon, " ready"));
+    assert_int_equal(lb_daemon_status(&daemon, "GET", "/v2/models/teacher", ""), 200);
     assert_int_equal(lb_daemon_stop(&daemon, SIGTERM), 0);
     int late = lb_daemon_connect(&daemon);
     assert_true(late >= 0);
@@ -224,9 +208,9 @@ static void test_handed_over(void **state) {
     assert_int_equal(listen(fd, 16), 0);
     start_with(&daemon, "unix", &fd, 1, true, (const char *[]){teacher, NULL});
     snprintf(daemon.socket_path, sizeof daemon.socket_path, "%.100s", un.sun_path);
-    await_log(&daemon, " ready");
+    assert_true(lb_daemon_await_log(&daemon, " ready"));
     assert_true(lb_daemon_logged(&daemon, "/handed.sock"));
-    assert_int_equal(ask_status(&daemon, "/v2/models/teacher"), 200);
+    assert_int_equal(lb_daemon_status(&daemon, "GET", "/v2/models/teacher", ""), 200);
     assert_int_equal(lb_daemon_stop(&daemon, SIGTERM), 0);
     assert_int_equal(access(un.sun_path, F_OK), 0);
     close(fd);
@@ -253,7 +237,7 @@ static void test_not_handed_over(void **state) {
     refused_with(&pipes[0], 1, (const char *[]){teacher, NULL}, "no listening stream socket");
     /* Another process's, left in the environment. */
     start_with(&daemon, "others", fds, 2, false, (const char *[]){teacher, "--listen", "127.0.0.1:0", NULL});
-    await_log(&daemon, " ready");
+    assert_true(lb_daemon_await_log(&daemon, " ready"));
     assert_int_equal(lb_daemon_stop(&daemon, SIGTERM), 0);
     close(pipes[0]);
     close(pipes[1]);

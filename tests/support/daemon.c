@@ -13,6 +13,7 @@
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/time.h>
 #include <sys/un.h>
 #include <sys/wait.h>
@@ -158,6 +159,29 @@ bool lb_daemon_logged(const struct lb_daemon *daemon, const char *text) {
 
 /* ---- HTTP ---- */
 
+bool lb_daemon_await_log(const struct lb_daemon *daemon, const char *text) {
+    uint64_t until = lb_now_ns() + 20 * LB_SECOND_NS;
+    while (!lb_daemon_logged(daemon, text)) {
+        if (lb_now_ns() >= until) {
+            return false;
+        }
+        lb_sleep_ns(5 * LB_MS_NS);
+    }
+    return true;
+}
+
+const char *lb_daemon_file(const char *folder, const char *name, const char *text, mode_t mode) {
+    static char paths[4][256];
+    static int turn;
+    char *path = paths[turn++ % 4];
+    snprintf(path, sizeof paths[0], "%s/%s", folder, name);
+    if (lb_file_replace(path, text, strlen(text), NULL) != LB_OK || chmod(path, mode) != 0) {
+        fprintf(stderr, "%s cannot be written\n", path);
+        exit(1);
+    }
+    return path;
+}
+
 int lb_daemon_connect(const struct lb_daemon *daemon) {
     struct sockaddr_in in = {.sin_family = AF_INET,
                              .sin_port = htons((uint16_t)daemon->port),
@@ -268,4 +292,13 @@ bool lb_daemon_ask(const struct lb_daemon *daemon, const char *method, const cha
 void lb_answer_finish(struct lb_answer *answer) {
     lb_buf_finish(&answer->head);
     lb_buf_finish(&answer->body);
+}
+
+int lb_daemon_status(const struct lb_daemon *daemon, const char *method, const char *path,
+                     const char *headers) {
+    struct lb_answer answer;
+    lb_daemon_ask(daemon, method, path, headers, NULL, 0, &answer);
+    int status = answer.status;
+    lb_answer_finish(&answer);
+    return status;
 }

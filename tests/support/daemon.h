@@ -29,6 +29,11 @@ int lb_daemon_stop(struct lb_daemon *daemon, int signal_number);
 int lb_daemon_run(const char *folder, const char *name, const char *const *arguments);
 /* Whether the log holds the text. */
 bool lb_daemon_logged(const struct lb_daemon *daemon, const char *text);
+/* Waits until it does, at most 20 seconds; false when they have passed. */
+bool lb_daemon_await_log(const struct lb_daemon *daemon, const char *text);
+/* Writes a file for a daemon, of tokens say, with these rights. Its path lives until the fourth next call.
+ * Ends the program when it can't be written. */
+const char *lb_daemon_file(const char *folder, const char *name, const char *text, mode_t mode);
 
 struct lb_answer {
     int status; /* 0: no answer (connection refused or cut) */
@@ -50,5 +55,8 @@ bool lb_http_receive(int fd, struct lb_answer *answer);
 /* Connects, asks, reads, closes. */
 bool lb_daemon_ask(const struct lb_daemon *daemon, const char *method, const char *path, const char *headers,
                    const void *body, size_t len, struct lb_answer *answer);
+/* The status alone of a request without a body; 0: no answer. */
+int lb_daemon_status(const struct lb_daemon *daemon, const char *method, const char *path,
+                     const char *headers);
 
 #endif
