@@ -6,6 +6,8 @@
 
 #include "tests/e2e/ask.h"
 
+#include "common/base/clock.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -117,6 +119,25 @@ float lb_ask_real(const struct lb_ask *ask, int output, int64_t at) {
     float v;
     memcpy(&v, (const char *)ask->response.outputs[output].data + at * 4, sizeof v);
     return v;
+}
+
+/* ---- waiting ---- */
+
+void lb_ask_await(bool (*holds)(const struct lb_daemon *daemon, const void *argument),
+                  const struct lb_daemon *daemon, const void *argument) {
+    uint64_t until = lb_now_ns() + 20 * LB_SECOND_NS;
+    while (!holds(daemon, argument)) {
+        assert_true(lb_now_ns() < until);
+        lb_sleep_ns(LB_MS_NS);
+    }
+}
+
+bool lb_ask_metrics_hold(const struct lb_daemon *daemon, const void *text) {
+    struct lb_answer answer;
+    bool holds =
+        lb_daemon_ask(daemon, "GET", "/metrics", "", NULL, 0, &answer) && strstr(answer.body.data, text);
+    lb_answer_finish(&answer);
+    return holds;
 }
 
 /* ---- other dialects ---- */

@@ -40,6 +40,14 @@ void lb_ask_finish(struct lb_ask *ask);
 int32_t lb_ask_integer(const struct lb_ask *ask, int output, int64_t at);
 float lb_ask_real(const struct lb_ask *ask, int output, int64_t at);
 
+/* ---- waiting ---- */
+
+/* Waits for a condition on the daemon's state; fails the test after 20 seconds. */
+void lb_ask_await(bool (*holds)(const struct lb_daemon *daemon, const void *argument),
+                  const struct lb_daemon *daemon, const void *argument);
+/* A condition: its metrics hold the text. */
+bool lb_ask_metrics_hold(const struct lb_daemon *daemon, const void *text);
+
 /* ---- other dialects ---- */
 
 /* Posts the body, or gets where it is NULL; fails the test when the answer has another status, or is no JSON.

@@ -27,24 +27,6 @@ static char folder[] = "/tmp/limbeck-life-XXXXXX";
 static char repository[128], teacher[224];
 static int32_t ids[64];
 
-/* Waits for a condition on the daemon's log or state; fails the test after 20 seconds. */
-static void await(bool (*holds)(const struct lb_daemon *daemon, const void *argument),
-                  const struct lb_daemon *daemon, const void *argument) {
-    uint64_t until = lb_now_ns() + 20 * LB_SECOND_NS;
-    while (!holds(daemon, argument)) {
-        assert_true(lb_now_ns() < until);
-        lb_sleep_ns(5 * LB_MS_NS);
-    }
-}
-
-static bool metrics_hold(const struct lb_daemon *daemon, const void *text) {
-    struct lb_answer answer;
-    bool holds =
-        lb_daemon_ask(daemon, "GET", "/metrics", "", NULL, 0, &answer) && strstr(answer.body.data, text);
-    lb_answer_finish(&answer);
-    return holds;
-}
-
 static void test_usage(void **state) {
     (void)state;
     assert_int_equal(lb_daemon_run(folder, "none", (const char *[]){NULL}), 2);
@@ -335,12 +317,13 @@ static void test_drain(void **state) {
     assert_true(lb_daemon_start(&daemon, folder, "drain",
                                 (const char *[]){"--max-wait-us", "10000000", teacher, NULL}, true));
     start_clients(&daemon, clients, threads);
-    await(metrics_hold, &daemon, "\nlimbeckd_queue_requests 5\n");
+    lb_ask_await(lb_ask_metrics_hold, &daemon, "\nlimbeckd_queue_requests 5\n");
     /* A request that has begun, and whose body comes only when the daemon drains. */
     int slow = lb_daemon_connect(&daemon);
     const char *head = "POST /v2/models/teacher/infer HTTP/1.1\r\nHost: x\r\nContent-Length: 90\r\n\r\n";
     assert_true(write(slow, head, strlen(head)) > 0);
-    await(metrics_hold, &daemon, "\nlimbeckd_open_requests 7\n"); /* five, the slow one, the one that asks */
+    lb_ask_await(lb_ask_metrics_hold, &daemon,
+                 "\nlimbeckd_open_requests 7\n"); /* five, the slow one, the one that asks */
     kill(daemon.pid, SIGTERM);
     assert_true(lb_daemon_await_log(&daemon, "draining"));
     char body[91];
@@ -377,7 +360,7 @@ static void test_short_drain(void **state) {
                                                  "--max-batch-tokens", "4096", teacher, NULL},
                                 true));
     start_clients(&daemon, clients, threads);
-    await(metrics_hold, &daemon, "\nlimbeckd_queue_requests 5\n");
+    lb_ask_await(lb_ask_metrics_hold, &daemon, "\nlimbeckd_queue_requests 5\n");
     assert_int_equal(lb_daemon_stop(&daemon, SIGINT), 0);
     for (int i = 0; i < N_CLIENTS; i++) {
         pthread_join(threads[i], NULL);
@@ -398,10 +381,10 @@ static void test_second_signal(void **state) {
     int slow = lb_daemon_connect(&daemon); /* what the drain waits for */
     const char *head = "POST /v2/models/teacher/infer HTTP/1.1\r\nHost: x\r\nContent-Length: 90\r\n\r\n";
     assert_true(write(slow, head, strlen(head)) > 0);
-    await(metrics_hold, &daemon, "\nlimbeckd_open_requests 2\n");
+    lb_ask_await(lb_ask_metrics_hold, &daemon, "\nlimbeckd_open_requests 2\n");
     kill(daemon.pid, SIGTERM);
     assert_true(lb_daemon_await_log(&daemon, "draining"));
-    await(exits_when_told_again, &daemon, NULL);
+    lb_ask_await(exits_when_told_again, &daemon, NULL);
     assert_int_equal(lb_daemon_stop(&daemon, 0), 1);
     close(slow);
 }
@@ -421,7 +404,7 @@ static void test_deadline(void **state) {
     assert_true(lb_ask_on(fd, "teacher", &ask, ""));
     assert_int_equal(ask.answer.status, 504);
     assert_true(lb_now_ns() - begun >= 50 * LB_MS_NS && lb_now_ns() - begun < 8 * LB_SECOND_NS);
-    assert_true(metrics_hold(&daemon, "limbeckd_deadline_expired_total{model=\"teacher\"} 1\n"));
+    assert_true(lb_ask_metrics_hold(&daemon, "limbeckd_deadline_expired_total{model=\"teacher\"} 1\n"));
     lb_ask_finish(&ask);
     close(fd);
     assert_int_equal(lb_daemon_stop(&daemon, SIGTERM), 0);
@@ -439,7 +422,7 @@ static void test_full_queue(void **state) {
         &daemon, folder, "full",
         (const char *[]){"--max-wait-us", "10000000", "--max-queue-tokens", "320", teacher, NULL}, true));
     start_clients(&daemon, clients, threads); /* 5 times 64 tokens */
-    await(metrics_hold, &daemon, "\nlimbeckd_queue_requests 5\n");
+    lb_ask_await(lb_ask_metrics_hold, &daemon, "\nlimbeckd_queue_requests 5\n");
     int fd = lb_daemon_connect(&daemon);
     lb_ask_ids(&ask, 1, 1, ids);
     assert_true(lb_ask_on(fd, "teacher", &ask, ""));
@@ -524,7 +507,7 @@ static void test_waiting_memory(void **state) {
     assert_int_equal(lb_buf_status(&body), LB_OK);
     int fd = lb_daemon_connect(&daemon);
     assert_true(lb_http_send(fd, "POST", "/v2/models/teacher/infer", "", body.data, body.len));
-    await(metrics_hold, &daemon, "\nlimbeckd_queue_requests 1\n");
+    lb_ask_await(lb_ask_metrics_hold, &daemon, "\nlimbeckd_queue_requests 1\n");
     assert_true(holds_little(&daemon));
     assert_int_equal(lb_daemon_stop(&daemon, SIGTERM), 0);
     assert_true(lb_http_receive(fd, &answer));

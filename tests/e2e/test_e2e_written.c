@@ -5,7 +5,6 @@
 #include <stdint.h>
 #include <cmocka.h>
 
-#include "common/base/clock.h"
 #include "common/base/file.h"
 #include "tests/e2e/ask.h"
 #include "tests/support/tiny_model.h"
@@ -15,7 +14,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #define V 97
@@ -162,10 +160,7 @@ static void test_scored_and_written(void **state) {
                       lines[] = "slow slow-token-1 tokens_per_minute=4\nfree free-token-1\n";
     struct lb_daemon daemon;
     struct lb_answer answer;
-    char tokens[160];
-    snprintf(tokens, sizeof tokens, "%s/tokens", folder);
-    assert_int_equal(lb_file_replace(tokens, lines, sizeof lines - 1, NULL), LB_OK);
-    assert_int_equal(chmod(tokens, 0600), 0);
+    const char *tokens = lb_daemon_file(folder, "tokens", lines, 0600);
     assert_true(lb_daemon_start(&daemon, folder, "once",
                                 (const char *[]){"--token-file", tokens, endless, NULL}, true));
     assert_true(lb_daemon_ask(&daemon, "POST", "/v1/completions", "Authorization: Bearer slow-token-1\r\n",
@@ -196,28 +191,6 @@ static void test_scored_and_written(void **state) {
 
 /* ---- the end ---- */
 
-static bool logged(const struct lb_daemon *daemon, const char *text) {
-    return lb_daemon_logged(daemon, text);
-}
-
-static bool measured(const struct lb_daemon *daemon, const char *text) {
-    struct lb_answer answer;
-    bool holds =
-        lb_daemon_ask(daemon, "GET", "/metrics", "", NULL, 0, &answer) && strstr(answer.body.data, text);
-    lb_answer_finish(&answer);
-    return holds;
-}
-
-/* Fails the test after 20 seconds. */
-static void await(bool (*holds)(const struct lb_daemon *daemon, const char *text),
-                  const struct lb_daemon *daemon, const char *text) {
-    uint64_t until = lb_now_ns() + 20 * LB_SECOND_NS;
-    while (!holds(daemon, text)) {
-        assert_true(lb_now_ns() < until);
-        lb_sleep_ns(LB_MS_NS);
-    }
-}
-
 /* Asks for a text behind two tokens, and waits until it is being written. */
 static int begin_text(const struct lb_daemon *daemon, int tokens) {
     char body[200];
@@ -226,7 +199,7 @@ static int begin_text(const struct lb_daemon *daemon, int tokens) {
                  "{\"model\":\"endless\",\"prompt\":[[1,2]],\"max_tokens\":%d,\"ignore_eos\":true}", tokens);
     int fd = lb_daemon_connect(daemon);
     assert_true(lb_http_send(fd, "POST", "/v1/completions", "", body, (size_t)n));
-    await(measured, daemon, "\nlimbeckd_writing_seconds_total{model=\"endless\"} ");
+    lb_ask_await(lb_ask_metrics_hold, daemon, "\nlimbeckd_writing_seconds_total{model=\"endless\"} ");
     return fd;
 }
 
@@ -253,10 +226,10 @@ static void test_drain(void **state) {
                      sizeof late - 1);
     int slow = lb_daemon_connect(&daemon); /* its body comes when the daemon drains */
     assert_int_equal(write(slow, head, (size_t)n), n);
-    await(measured, &daemon, "\nlimbeckd_open_requests 2\n"); /* and the one that asks */
+    lb_ask_await(lb_ask_metrics_hold, &daemon, "\nlimbeckd_open_requests 2\n"); /* and the one that asks */
     int fd = begin_text(&daemon, 6000);
     kill(daemon.pid, SIGTERM);
-    await(logged, &daemon, "draining requests=1 tokens=6002 ");
+    assert_true(lb_daemon_await_log(&daemon, "draining requests=1 tokens=6002 "));
     assert_int_equal(write(slow, late, sizeof late - 1), sizeof late - 1);
     check_answer(slow, 503, "shutting down");
     check_answer(fd, 200, "\"completion_tokens\":6000");
@@ -280,7 +253,7 @@ static void test_drain_between(void **state) {
                                     true));
         int fd = lb_daemon_connect(&daemon);
         assert_true(lb_http_send(fd, "POST", "/v1/completions", "", body, sizeof body - 1));
-        await(measured, &daemon, "\nlimbeckd_queue_requests 1\n");
+        lb_ask_await(lb_ask_metrics_hold, &daemon, "\nlimbeckd_queue_requests 1\n");
         assert_int_equal(lb_daemon_stop(&daemon, SIGTERM), 0);
         assert_true(lb_http_receive(fd, &answer));
         assert_true(answer.status == 200 || (hurried && answer.status == 503));
