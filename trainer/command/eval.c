@@ -32,16 +32,7 @@ struct arguments {
     bool json;
 };
 
-enum {
-    KEY_PROTOCOL = 255,
-    KEY_TOKEN = 256,
-    KEY_FIELD,
-    KEY_LABELS,
-    KEY_ROWS,
-    KEY_SKIP,
-    KEY_SAMPLES,
-    KEY_BIAS
-};
+enum { KEY_TOKEN = 256, KEY_PROTOCOL, KEY_FIELD, KEY_LABELS, KEY_ROWS, KEY_SKIP, KEY_SAMPLES, KEY_BIAS };
 
 static bool is_hosted(const char *text) {
     return lb_url_scheme(text, NULL) != LB_SCHEME_NONE;
