@@ -49,6 +49,7 @@ static void test_tokens(void **state) {
         (const char *[]){"--token-file", tokens, "--admin-token-file", admin, teacher, NULL}, true));
     assert_int_equal(lb_daemon_status(&daemon, "GET", "/v2/health/live", ""), 200);
     assert_int_equal(lb_daemon_status(&daemon, "GET", "/v2/health/ready", ""), 200);
+    assert_int_equal(lb_daemon_status(&daemon, "GET", "/health_generate", ""), 200);
     assert_true(lb_daemon_ask(&daemon, "GET", "/v2/models/teacher", "", NULL, 0, &answer));
     assert_int_equal(answer.status, 401);
     assert_true(lb_answer_header(&answer, "WWW-Authenticate", value, sizeof value));

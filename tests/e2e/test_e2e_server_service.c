@@ -12,6 +12,7 @@
 #include "tests/support/tiny_model.h"
 
 #include <arpa/inet.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <sched.h>
@@ -30,13 +31,20 @@ static char teacher[224];
 
 /* ---- what it tells ---- */
 
+static socklen_t address_of(const char *name, struct sockaddr_un *address) {
+    *address = (struct sockaddr_un){.sun_family = AF_UNIX};
+    size_t len = strlen(name);
+    assert_true(len < sizeof address->sun_path);
+    memcpy(address->sun_path, name, len);
+    address->sun_path[0] = name[0] == '@' ? '\0' : name[0];
+    return (socklen_t)(offsetof(struct sockaddr_un, sun_path) + len);
+}
+
 /* A socket as systemd's, which $NOTIFY_SOCKET names; '@': a name without a file. */
 static int be_init(const char *name) {
-    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    struct sockaddr_un address;
     struct timeval patience = {.tv_sec = 20};
-    snprintf(address.sun_path, sizeof address.sun_path, "%s", name);
-    socklen_t len = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + strlen(name));
-    address.sun_path[0] = name[0] == '@' ? '\0' : name[0];
+    socklen_t len = address_of(name, &address);
     int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
     assert_true(fd >= 0);
     setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
@@ -51,6 +59,18 @@ static const char *said(int fd) {
     ssize_t n = recv(fd, text, sizeof text - 1, 0);
     text[n > 0 ? n : 0] = '\0';
     return text;
+}
+
+/* Says so much to it that no more fits in. */
+static void fill(const char *name) {
+    struct sockaddr_un address;
+    socklen_t len = address_of(name, &address);
+    int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    assert_true(fd >= 0);
+    while (sendto(fd, "x", 1, 0, (const struct sockaddr *)&address, len) == 1) {
+    }
+    assert_int_equal(errno, EAGAIN);
+    close(fd);
 }
 
 static void test_states(void **state) {
@@ -108,6 +128,7 @@ static void test_watchdog(void **state) {
             assert_true(lb_now_ns() < until);
         }
     }
+    fill(name);
     assert_int_equal(lb_daemon_stop(&daemon, SIGTERM), 0);
     close(init);
     /* Another process's. */

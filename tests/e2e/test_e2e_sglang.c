@@ -99,16 +99,16 @@ static void check_scored(const json_t *list, const struct lb_ask *of, int64_t ro
 static void test_prompts(void **state) {
     (void)state;
     static const int starts[] = {0, 1};
+    static const char *const rids[] = {"\"r\"", "[\"r_0\",\"r_1\",\"r_2\"]"}; /* one is numbered */
     struct lb_ask of;
     reference(&of, 1);
     char keys[400], chosen[64];
     lb_ask_put_ids(chosen, sizeof chosen, scored, S);
     for (size_t s = 0; s < 2; s++) {
-        snprintf(
-            keys, sizeof keys,
-            ",\"sampling_params\":{\"max_new_tokens\":0,\"temperature\":1.5},\"return_logprob\":true,"
-            "\"logprob_start_len\":[%d,0,%d],\"top_logprobs_num\":3,\"token_ids_logprob\":%s,\"rid\":\"r\"",
-            starts[s], starts[s], chosen);
+        snprintf(keys, sizeof keys,
+                 ",\"sampling_params\":{\"max_new_tokens\":0,\"temperature\":1.5},\"return_logprob\":true,"
+                 "\"logprob_start_len\":[%d,0,%d],\"top_logprobs_num\":3,\"token_ids_logprob\":%s,\"rid\":%s",
+                 starts[s], starts[s], chosen, rids[s]);
         json_t *answers = generate(&daemon_, true, keys);
         assert_int_equal(json_array_size(answers), B);
         for (int b = 0; b < B; b++) {
@@ -227,6 +227,37 @@ static void test_drawn(void **state) {
     lb_ask_finish(&hot);
 }
 
+/* The chosen ids beside each of n tokens that were written behind prompt b are what they are where the whole
+ * text is scored. */
+static void check_written_scores(const json_t *answer, int b, size_t n, const char *chosen) {
+    int32_t text[T + 8];
+    char body[1000];
+    memcpy(text, ids + (ptrdiff_t)b * T, (size_t)lengths[b] * sizeof *text);
+    for (size_t t = 0; t < n; t++) {
+        const json_t *id = json_array_get(json_object_get(answer, "output_ids"), t);
+        text[(size_t)lengths[b] + t] = (int32_t)json_integer_value(id);
+    }
+    size_t used = (size_t)snprintf(body, sizeof body, "{\"input_ids\":");
+    used += put_ids(body + used, sizeof body - used, text, lengths[b] + (int64_t)n);
+    snprintf(body + used, sizeof body - used,
+             ",\"sampling_params\":{\"max_new_tokens\":0},\"return_logprob\":true,"
+             "\"logprob_start_len\":0,\"token_ids_logprob\":%s}",
+             chosen);
+    json_t *whole = ask(&daemon_, "/generate", body, 200);
+    for (size_t t = 0; t < n; t++) {
+        const json_t *one = json_array_get(meta(answer, "output_token_ids_logprobs"), t);
+        const json_t *other = json_array_get(meta(whole, "input_token_ids_logprobs"), (size_t)lengths[b] + t);
+        assert_int_equal(json_array_size(one), S);
+        for (size_t s = 0; s < S; s++) {
+            const json_t *x = json_array_get(one, s), *y = json_array_get(other, s);
+            assert_int_equal(json_integer_value(json_array_get(x, 1)), scored[s]);
+            assert_true(fabs(json_real_value(json_array_get(x, 0)) - json_real_value(json_array_get(y, 0))) <
+                        1e-5);
+        }
+    }
+    json_decref(whole);
+}
+
 /* More than one token: what /v1/completions writes, with the likeliest and the chosen ids beside each; the
  * prompt's own are told too where that is asked. */
 static void test_written(void **state) {
@@ -263,13 +294,8 @@ static void test_written(void **state) {
                 const json_t *triple = json_array_get(own, t);
                 assert_true(json_equal(json_array_get(triple, 0), json_array_get(theirs, t)));
                 assert_true(json_equal(triple, json_array_get(json_array_get(top, t), 0)));
-                for (size_t s = 0; s < S; s++) {
-                    const json_t *one = json_array_get(json_array_get(at, t), s);
-                    assert_int_equal(json_integer_value(json_array_get(one, 1)), scored[s]);
-                    assert_true(json_real_value(json_array_get(one, 0)) <=
-                                json_real_value(json_array_get(triple, 0)));
-                }
             }
+            check_written_scores(answer, b, 6, chosen);
             assert_int_equal(json_array_size(meta(answer, "input_token_logprobs")), listed ? lengths[b] : 1);
             assert_string_equal(json_string_value(json_object_get(meta(answer, "finish_reason"), "type")),
                                 "length");
@@ -366,6 +392,9 @@ static void test_errors(void **state) {
          "\"logprob_start_len\":1}",
          "logprob_start_len is 1, and prompt 0 has 1"},
         {"{\"input_ids\":[1],\"sampling_params\":{\"max_new_tokens\":0},\"return_logprob\":true,"
+         "\"token_ids_logprob\":[97]}",
+         "token_ids_logprob: 97: outside"},
+        {"{\"input_ids\":[1],\"sampling_params\":{\"max_new_tokens\":2},\"return_logprob\":true,"
          "\"token_ids_logprob\":[97]}",
          "token_ids_logprob: 97: outside"},
         {"{\"input_ids\":[1,2],\"sampling_params\":{\"max_new_tokens\":0},\"return_logprob\":true,"
