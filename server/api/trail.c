@@ -71,11 +71,12 @@ void lb_trail_begin(struct lb_exchange *x) {
 
 /* ---- the log ---- */
 
-/* What is not visible, quotes and the escape itself become %XX: no path ends its quotes, nor the line. */
+/* What is not visible and quotes become %XX: no path ends its quotes, nor the line. A % in it is of an escape
+ * that was not decoded (server/http/head.h), and stays. */
 static void escape_path(const char *path, char out[PATH_BYTES]) {
     size_t n = 0;
     for (; *path && n + 4 < PATH_BYTES; path++) {
-        if (is_visible(*path) && *path != '%') {
+        if (is_visible(*path)) {
             out[n++] = *path;
         } else {
             n += (size_t)snprintf(out + n, PATH_BYTES - n, "%%%02X", (unsigned char)*path);
