@@ -140,7 +140,8 @@ static bool plan_bytes(struct lb_exchange *x, struct asked *asked) {
     return true;
 }
 
-/* What is written behind the prompts: the k likeliest beside each token, and ids that were chosen for all. */
+/* What is written behind the prompts: the k likeliest beside each token, and ids that were chosen for all,
+ * which score() has checked. */
 static bool plan_writing(struct lb_server *server, struct lb_exchange *x, const struct asked *asked,
                          int64_t k) {
     const struct lb_sglang_generate *request = &asked->request;
@@ -149,8 +150,7 @@ static bool plan_writing(struct lb_server *server, struct lb_exchange *x, const 
     bool ok = lb_vllm_plan_writing(server, x, &request->sampling, "max_new_tokens", k < v ? k : v);
     for (size_t i = 0; ok && i < request->prompts.n; i++) {
         const struct lb_sglang_ids *ids = &request->scores[i].ids;
-        ok = ids->n == 0 || (lb_submit_hold(server, x, (size_t)(ids->n * request->sampling.max_tokens) * 4) &&
-                             check_ids(x, "token_ids_logprob", ids));
+        ok = ids->n == 0 || lb_submit_hold(server, x, (size_t)(ids->n * request->sampling.max_tokens) * 4);
         if (ok && ids->n > 0 && !lb_writing_choose(visit->writing, (int64_t)i, ids->ids, ids->n)) {
             lb_reply_error(x, 503, "out of memory; try again");
             return false;

@@ -238,12 +238,12 @@ static void check_written_scores(const json_t *answer, int b, size_t n, const ch
         text[(size_t)lengths[b] + t] = (int32_t)json_integer_value(id);
     }
     size_t used = (size_t)snprintf(body, sizeof body, "{\"input_ids\":");
-    used += put_ids(body + used, sizeof body - used, text, lengths[b] + (int64_t)n);
+    used += lb_ask_put_ids(body + used, sizeof body - used, text, lengths[b] + (int64_t)n);
     snprintf(body + used, sizeof body - used,
              ",\"sampling_params\":{\"max_new_tokens\":0},\"return_logprob\":true,"
              "\"logprob_start_len\":0,\"token_ids_logprob\":%s}",
              chosen);
-    json_t *whole = ask(&daemon_, "/generate", body, 200);
+    json_t *whole = lb_ask_json(&daemon_, "/generate", "", body, 200);
     for (size_t t = 0; t < n; t++) {
         const json_t *one = json_array_get(meta(answer, "output_token_ids_logprobs"), t);
         const json_t *other = json_array_get(meta(whole, "input_token_ids_logprobs"), (size_t)lengths[b] + t);
