@@ -71,6 +71,13 @@ static void lose(struct lb_conn *conn) {
 }
 
 void lb_conn_destroy(struct lb_conn *conn) {
+    if (conn->held && !lb_held_let_go(conn->held)) {
+        close_socket(conn);
+        conn->state = LB_CONN_AWAY;
+        conn->dead = false;
+        tell_gone(conn);
+        return;
+    }
     if (conn->held) {
         lb_held_end(conn->held, false);
     }
@@ -101,6 +108,10 @@ static int next_spans(const struct lb_held *held, struct iovec iov[MAX_IOV]) {
                 (struct iovec){(char *)(uintptr_t)reply->parts[i].data + skip, reply->parts[i].len - skip};
         }
     }
+    size_t tail = held->tail ? strlen(held->tail) : 0;
+    if (n < MAX_IOV && held->tail_sent < tail) {
+        iov[n++] = (struct iovec){(char *)(uintptr_t)held->tail + held->tail_sent, tail - held->tail_sent};
+    }
     return n;
 }
 
@@ -109,18 +120,27 @@ static void advance(struct lb_held *held, size_t bytes) {
     of_head = bytes < of_head ? bytes : of_head;
     held->head_sent += of_head;
     bytes -= of_head;
-    held->body_sent += bytes;
     const struct lb_reply *reply = &held->x.reply;
     while (held->part < reply->n_parts) {
         size_t left = reply->parts[held->part].len - held->part_sent;
         if (bytes < left) {
             held->part_sent += bytes;
+            held->body_sent += bytes;
             return;
         }
         bytes -= left;
+        held->body_sent += left;
         held->part++;
         held->part_sent = 0;
     }
+    held->tail_sent += bytes;
+}
+
+/* Whether its next parts are to be made, those that were there being out. */
+static bool goes_on(const struct lb_held *held) {
+    const struct lb_reply *reply = &held->x.reply;
+    return reply->next &&
+           (reply->total_bytes == LB_REPLY_OPEN ? !held->ended : held->body_sent < reply->total_bytes);
 }
 
 static ssize_t put(struct lb_conn *conn, struct iovec *iov, int n) {
@@ -135,6 +155,10 @@ static ssize_t put(struct lb_conn *conn, struct iovec *iov, int n) {
 static void answered(struct lb_conn *conn) {
     struct lb_held *held = conn->held;
     bool closing = held->close || atomic_load(&conn->loop->http->draining);
+    if (lb_exchange_is_shared(&held->x)) {
+        conn->dead = true; /* answered before its time: what is worked on is wanted by nobody */
+        return;
+    }
     conn->held = NULL;
     lb_held_end(held, true);
     if (closing) {
@@ -171,7 +195,7 @@ static void send_some(struct lb_conn *conn) {
         conn->moved += (size_t)sent;
         advance(held, (size_t)sent);
     }
-    if (held->x.reply.next && held->body_sent < held->x.reply.total_bytes) {
+    if (goes_on(held)) {
         held->streaming = true;
         conn->state = LB_CONN_AWAY;
         conn->phase_ns = lb_now_ns() - conn->phase_ns; /* the clock of sending stands still */

@@ -54,6 +54,38 @@ void lb_exchange_resume(struct lb_exchange *exchange) {
     lb_held_send_away(held);
 }
 
+void lb_exchange_share(struct lb_exchange *exchange) {
+    struct lb_held *held = held_of(exchange);
+    *held->deferred = true;
+    atomic_store(&held->sharing, LB_SHARED | LB_ASLEEP);
+}
+
+bool lb_exchange_is_shared(struct lb_exchange *exchange) {
+    return (atomic_load(&held_of(exchange)->sharing) & LB_SHARED) != 0;
+}
+
+/* Who leaves does so in the same step: from it on the exchange may end. */
+static void wake(struct lb_held *held, bool leaves) {
+    unsigned was = atomic_load(&held->sharing), becomes;
+    do {
+        becomes = was & LB_ASLEEP ? was & ~LB_ASLEEP : was | LB_WOKEN;
+        becomes &= leaves ? ~LB_SHARED : ~0u;
+    } while (!atomic_compare_exchange_weak(&held->sharing, &was, becomes));
+    if (was & LB_ASLEEP) {
+        lb_exchange_resume(&held->x);
+    } else if (leaves && (was & LB_ENDING)) {
+        lb_mailbox_put(&held->conn->loop->mailbox, held);
+    }
+}
+
+void lb_exchange_wake(struct lb_exchange *exchange) {
+    wake(held_of(exchange), false);
+}
+
+void lb_exchange_leave(struct lb_exchange *exchange) {
+    wake(held_of(exchange), true);
+}
+
 /* ---- life ---- */
 
 struct lb_held *lb_held_create(struct lb_conn *conn, const char *head, size_t head_len) {
@@ -66,6 +98,7 @@ struct lb_held *lb_held_create(struct lb_conn *conn, const char *head, size_t he
     held->x.started_ns = lb_now_ns();
     held->x.method = held->x.path = "";
     atomic_init(&held->x.gone, false);
+    atomic_init(&held->sharing, 0);
     lb_buf_init(&held->x.body, held->http->args.max_body_bytes);
     lb_buf_init(&held->packed, LB_MAX_RESPONSE_BYTES);
     lb_buf_init(&held->answer_head, ANSWER_HEAD_BYTES);
@@ -109,6 +142,10 @@ void lb_held_end(struct lb_held *held, bool complete) {
         pthread_cond_broadcast(&http->idle);
         pthread_mutex_unlock(&http->lock);
     }
+}
+
+bool lb_held_let_go(struct lb_held *held) {
+    return !(atomic_fetch_or(&held->sharing, LB_ENDING) & LB_SHARED);
 }
 
 void lb_held_refuse(struct lb_held *held, int status, const char *text) {
@@ -197,7 +234,12 @@ static void write_head(struct lb_held *held) {
     for (int i = 0; i < reply->n_headers; i++) {
         lb_buf_printf(head, "%s: %s\r\n", reply->headers[i].name, reply->headers[i].value);
     }
-    if (reply->status != 304) {
+    bool open = reply->next && reply->total_bytes == LB_REPLY_OPEN;
+    held->chunked = open && held->head.minor > 0;
+    held->close |= open && !held->chunked; /* its end is the connection's */
+    if (held->chunked) {
+        lb_buf_append_str(head, "Transfer-Encoding: chunked\r\n");
+    } else if (reply->status != 304 && !open) {
         lb_buf_printf(head, "Content-Length: %zu\r\n", reply->next ? reply->total_bytes : parts_bytes(reply));
     }
     /* HTTP/1.0 clients believe in a close unless they are told otherwise. */
@@ -277,11 +319,59 @@ static void handle(struct lb_held *held) {
     }
 }
 
+enum nap { NAP_ASLEEP, NAP_WOKEN, NAP_NONE };
+
+/* Nothing is there to be sent: sleeps, unless it was woken since it last looked, or nothing more will come.
+ */
+static enum nap nap(struct lb_held *held) {
+    unsigned was = atomic_load(&held->sharing), becomes;
+    do {
+        if (!(was & (LB_SHARED | LB_WOKEN))) {
+            return NAP_NONE;
+        }
+        becomes = was & LB_WOKEN ? was & ~LB_WOKEN : was | LB_ASLEEP;
+    } while (!atomic_compare_exchange_weak(&held->sharing, &was, becomes));
+    return was & LB_WOKEN ? NAP_WOKEN : NAP_ASLEEP;
+}
+
+/* What stands around the parts of an answer of open length, the last of which has none. */
+static void frame(struct lb_held *held) {
+    size_t bytes = parts_bytes(&held->x.reply);
+    lb_buf_reset(&held->answer_head);
+    held->head_sent = held->tail_sent = 0;
+    held->ended = bytes == 0;
+    held->tail = held->chunked ? "\r\n" : NULL;
+    if (held->chunked) {
+        lb_buf_printf(&held->answer_head, "%zx\r\n", bytes);
+        held->failed |= lb_buf_status(&held->answer_head) != LB_OK;
+    }
+}
+
+/* The next parts of an answer; false: it sleeps, and is nobody's. */
+static bool make_next(struct lb_held *held) {
+    struct lb_reply *reply = &held->x.reply;
+    bool open = reply->total_bytes == LB_REPLY_OPEN;
+    enum nap slept = NAP_WOKEN;
+    while (slept == NAP_WOKEN) {
+        held->failed |= !reply->next(&held->x);
+        slept = open && !held->failed && parts_bytes(reply) == 0 ? nap(held) : NAP_NONE;
+    }
+    if (slept == NAP_ASLEEP) {
+        return false;
+    }
+    if (open) {
+        frame(held);
+    }
+    return true;
+}
+
 static void run(struct lb_codec_task *task) {
     struct lb_held *held = (struct lb_held *)(void *)((char *)task - offsetof(struct lb_held, task));
     bool deferred = false;
     if (held->streaming) {
-        held->failed |= !held->x.reply.next(&held->x);
+        if (!make_next(held)) {
+            return;
+        }
     } else {
         held->deferred = &deferred;
         handle(held);

@@ -4,7 +4,8 @@
  * decoding, encoding, packing) runs on the codec's threads (codec.h). For each request an exchange lives from
  * its headers until its answer is out or its connection is lost. One thread holds it at any moment: an HTTP
  * thread, a codec thread, or, between lb_exchange_defer and lb_exchange_resume, whoever it was handed to.
- * What it holds of memory is counted (budget.h). All deferred exchanges must be resumed before lb_http_stop.
+ * What it holds of memory is counted (budget.h). All deferred exchanges must be resumed before lb_http_stop,
+ * and none may be shared any more.
  *
  * Written here because no library in reach answers every bad request in one way of ours, notices a client
  * that leaves while its answer is made, or bounds how slowly a client may send and read.
@@ -23,6 +24,7 @@
 #include <stdint.h>
 
 #define LB_REPLY_MAX_HEADERS 12
+#define LB_REPLY_OPEN SIZE_MAX /* total_bytes of a body of which nobody knows yet how long it will be */
 
 struct lb_exchange;
 struct lb_tls;
@@ -38,7 +40,9 @@ struct lb_reply {
     size_t n_parts;
     bool text; /* worth packing: JSON and the like, not tensors */
     /* NULL, or: makes the next parts once those above are out, on a codec thread, until total_bytes are out;
-     * false when it can't (the connection is cut). For bodies that are made while the client reads. */
+     * false when it can't (the connection is cut). For bodies that are made while the client reads. Of
+     * LB_REPLY_OPEN it is called until it leaves no bytes in parts. While the exchange is shared that means
+     * that there are none yet: it is called again after lb_exchange_wake or lb_exchange_leave. */
     bool (*next)(struct lb_exchange *exchange);
     size_t total_bytes;
 };
@@ -126,5 +130,15 @@ void lb_exchange_defer(struct lb_exchange *exchange);
 /* Any thread: gives a deferred exchange back; resumed is called soon. The caller must not touch it any more.
  */
 void lb_exchange_resume(struct lb_exchange *exchange);
+
+/* As lb_exchange_defer, where somebody goes on working for the exchange beside those who answer it: it comes
+ * back with lb_exchange_wake, and doesn't end before lb_exchange_leave, whatever becomes of its client. */
+void lb_exchange_share(struct lb_exchange *exchange);
+/* Whoever works for it: there is something new to answer with. */
+void lb_exchange_wake(struct lb_exchange *exchange);
+/* The same, for the last time: the caller must not touch it any more. */
+void lb_exchange_leave(struct lb_exchange *exchange);
+/* Whether more may come. Asked before one looks at what there is: false, and that is all. */
+bool lb_exchange_is_shared(struct lb_exchange *exchange);
 
 #endif

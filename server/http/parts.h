@@ -44,6 +44,12 @@ struct lb_conn {
     struct lb_held *held;
 };
 
+/* Of a held's sharing. */
+#define LB_SHARED 1u /* somebody works for it beside its holder */
+#define LB_ASLEEP 2u /* and has to wake it: nobody holds it */
+#define LB_WOKEN 4u  /* while it was awake */
+#define LB_ENDING 8u /* its connection is lost; it ends when it is shared no more */
+
 /* An exchange and what HTTP keeps beside it. */
 struct lb_held {
     struct lb_exchange x;
@@ -52,6 +58,8 @@ struct lb_held {
     struct lb_codec_task task;
     struct lb_request_head head;
     bool refused, resumed, streaming, failed;
+    bool chunked, ended;   /* an answer of open length: in chunks, else until the close; all is there */
+    atomic_uint sharing;   /* LB_SHARED and the like */
     bool close;            /* the connection, after the answer */
     bool *deferred;        /* of the codec thread that runs handle */
     size_t body_left;      /* with Content-Length */
@@ -62,6 +70,8 @@ struct lb_held {
     struct lb_buf answer_head;
     size_t head_sent;
     size_t part, part_sent;
+    const char *tail; /* behind the parts; NULL: nothing */
+    size_t tail_sent;
     size_t body_sent;
     struct lb_held *next_back; /* in the loop's mailbox */
 };

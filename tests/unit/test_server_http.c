@@ -10,6 +10,7 @@
 #include "common/base/clock.h"
 #include "server/http/http.h"
 #include "server/http/listen.h"
+#include "tests/support/peer.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -150,55 +151,7 @@ static void stop(void) {
 /* ---- the client ---- */
 
 static int dial(void) {
-    struct sockaddr_in in = {
-        .sin_family = AF_INET, .sin_port = htons((uint16_t)port), .sin_addr = {htonl(INADDR_LOOPBACK)}};
-    struct timeval patience = {.tv_sec = 10};
-    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
-    assert_int_equal(connect(fd, (const struct sockaddr *)&in, sizeof in), 0);
-    return fd;
-}
-
-static void say(int fd, const char *text) {
-    size_t len = strlen(text), at = 0;
-    while (at < len) {
-        ssize_t n = send(fd, text + at, len - at, MSG_NOSIGNAL);
-        assert_true(n > 0);
-        at += (size_t)n;
-    }
-}
-
-/* All that comes until the daemon closes; false when it doesn't within ten seconds. */
-static bool hear(int fd, char *out, size_t size) {
-    size_t len = 0;
-    ssize_t n = 1;
-    while (len + 1 < size && (n = recv(fd, out + len, size - len - 1, 0)) > 0) {
-        len += (size_t)n;
-    }
-    out[len] = '\0';
-    return n == 0 || (n < 0 && errno == ECONNRESET);
-}
-
-/* As much as belongs to one small answer. */
-static void hear_one(int fd, char *out, size_t size, const char *end) {
-    size_t len = 0;
-    while (len + 1 < size) {
-        ssize_t n = recv(fd, out + len, size - len - 1, 0);
-        assert_true(n > 0);
-        len += (size_t)n;
-        out[len] = '\0';
-        if (strstr(out, end)) {
-            return;
-        }
-    }
-}
-
-static int count(const char *text, const char *word) {
-    int n = 0;
-    for (const char *p = text; (p = strstr(p, word)) != NULL; p++) {
-        n++;
-    }
-    return n;
+    return lb_peer_dial(port);
 }
 
 static void await(atomic_int *counter, int least) {
@@ -227,14 +180,14 @@ static struct lb_exchange *await_kept(void) {
 static void refused(const char *request, int status, bool half_close) {
     char heard[4096], want[32];
     int fd = dial();
-    say(fd, request);
+    lb_peer_say(fd, request);
     if (half_close) {
         shutdown(fd, SHUT_WR);
     }
-    assert_true(hear(fd, heard, sizeof heard));
+    assert_true(lb_peer_hear(fd, heard, sizeof heard));
     snprintf(want, sizeof want, "HTTP/1.1 %d ", status);
-    if (strncmp(heard, want, strlen(want)) != 0 || count(heard, "Date: ") != 1 ||
-        count(heard, "{\"error\":") != 1 || count(heard, "Connection: close") != 1 ||
+    if (strncmp(heard, want, strlen(want)) != 0 || lb_peer_count(heard, "Date: ") != 1 ||
+        lb_peer_count(heard, "{\"error\":") != 1 || lb_peer_count(heard, "Connection: close") != 1 ||
         strstr(heard, "<html")) {
         fail_msg("%d expected: %s\n%s", status, request, heard);
     }
@@ -271,24 +224,24 @@ static void test_keeps_alive(void **state) {
     start(64, 5000, 0);
     int fd = dial();
     /* Three at once, one in chunks, answered in order; the last one closes. */
-    say(fd, POST "Content-Length: 5\r\n\r\nfirst" POST
-                 "Transfer-Encoding: chunked\r\n\r\n3\r\nsec\r\n3\r\nond\r\n"
-                 "0\r\n\r\n" QUICK POST "Connection: close\r\nContent-Length: 4\r\n\r\nlast");
-    assert_true(hear(fd, heard, sizeof heard));
-    assert_int_equal(count(heard, "HTTP/1.1 200 OK"), 4);
-    assert_int_equal(count(heard, "X-App: test"), 4);
+    lb_peer_say(fd, POST "Content-Length: 5\r\n\r\nfirst" POST
+                         "Transfer-Encoding: chunked\r\n\r\n3\r\nsec\r\n3\r\nond\r\n"
+                         "0\r\n\r\n" QUICK POST "Connection: close\r\nContent-Length: 4\r\n\r\nlast");
+    assert_true(lb_peer_hear(fd, heard, sizeof heard));
+    assert_int_equal(lb_peer_count(heard, "HTTP/1.1 200 OK"), 4);
+    assert_int_equal(lb_peer_count(heard, "X-App: test"), 4);
     const char *first = strstr(heard, "first"), *second = strstr(heard, "second"),
                *quick = strstr(heard, "quick"), *last = strstr(heard, "last");
     assert_true(first && second && quick && last && first < second && second < quick && quick < last);
     close(fd);
     fd = dial();
-    say(fd, POST "Expect: 100-continue\r\nContent-Length: 2\r\n\r\n");
-    hear_one(fd, heard, sizeof heard, "100 Continue\r\n\r\n");
-    say(fd, "ok");
-    hear_one(fd, heard, sizeof heard, "\r\n\r\nok");
-    say(fd, "HEAD /echo HTTP/1.1\r\nHost: h\r\n\r\n" QUICK);
-    hear_one(fd, heard, sizeof heard, "quick");
-    assert_int_equal(count(heard, "HTTP/1.1 200"), 2);
+    lb_peer_say(fd, POST "Expect: 100-continue\r\nContent-Length: 2\r\n\r\n");
+    lb_peer_hear_one(fd, heard, sizeof heard, "100 Continue\r\n\r\n");
+    lb_peer_say(fd, "ok");
+    lb_peer_hear_one(fd, heard, sizeof heard, "\r\n\r\nok");
+    lb_peer_say(fd, "HEAD /echo HTTP/1.1\r\nHost: h\r\n\r\n" QUICK);
+    lb_peer_hear_one(fd, heard, sizeof heard, "quick");
+    assert_int_equal(lb_peer_count(heard, "HTTP/1.1 200"), 2);
     close(fd);
     stop();
 }
@@ -300,24 +253,25 @@ static void test_refused_bodies(void **state) {
     start(64, 5000, 0);
     memset(piece, 'a', MIB);
     int fd = dial();
-    say(fd, "POST /no HTTP/1.1\r\nHost: h\r\nContent-Length: 1048576\r\n\r\n");
-    say(fd, piece);
-    say(fd, QUICK);
-    hear_one(fd, heard, sizeof heard, "quick");
-    assert_int_equal(count(heard, "HTTP/1.1 403 "), 1);
-    say(fd, "POST /no HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n");
-    assert_true(hear(fd, heard, sizeof heard));
-    assert_int_equal(count(heard, "HTTP/1.1 "), 1);
-    assert_int_equal(count(heard, "HTTP/1.1 403 "), 1);
+    lb_peer_say(fd, "POST /no HTTP/1.1\r\nHost: h\r\nContent-Length: 1048576\r\n\r\n");
+    lb_peer_say(fd, piece);
+    lb_peer_say(fd, QUICK);
+    lb_peer_hear_one(fd, heard, sizeof heard, "quick");
+    assert_int_equal(lb_peer_count(heard, "HTTP/1.1 403 "), 1);
+    lb_peer_say(fd, "POST /no HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n");
+    assert_true(lb_peer_hear(fd, heard, sizeof heard));
+    assert_int_equal(lb_peer_count(heard, "HTTP/1.1 "), 1);
+    assert_int_equal(lb_peer_count(heard, "HTTP/1.1 403 "), 1);
     close(fd);
     for (int chunked = 0; chunked < 2; chunked++) {
         fd = dial();
-        say(fd, chunked ? "POST /no HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n2000000\r\n"
-                        : POST "Content-Length: 33554432\r\n\r\n");
+        lb_peer_say(fd, chunked
+                            ? "POST /no HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n2000000\r\n"
+                            : POST "Content-Length: 33554432\r\n\r\n");
         for (int i = 0; i < 20; i++) {
-            say(fd, piece); /* goes on after the answer, which isn't cut off by it */
+            lb_peer_say(fd, piece); /* goes on after the answer, which isn't cut off by it */
         }
-        hear_one(fd, heard, sizeof heard, "Connection: close\r\n");
+        lb_peer_hear_one(fd, heard, sizeof heard, "Connection: close\r\n");
         assert_memory_equal(heard, chunked ? "HTTP/1.1 403 " : "HTTP/1.1 413 ", 13);
         /* Who doesn't close is closed. */
         uint64_t until = lb_now_ns() + 10 * LB_SECOND_NS;
@@ -336,14 +290,15 @@ static void test_old_version(void **state) {
     char heard[4096];
     start(64, 5000, 0);
     int fd = dial();
-    say(fd,
+    lb_peer_say(
+        fd,
         "POST /echo HTTP/1.0\r\nConnection: Keep-Alive\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\nab"
         "GET /quick HTTP/1.0\r\n\r\n");
-    assert_true(hear(fd, heard, sizeof heard));
-    assert_int_equal(count(heard, "HTTP/1.1 200 OK"), 2);
-    assert_int_equal(count(heard, "HTTP/1.1 "), 2);
-    assert_int_equal(count(heard, "Connection: keep-alive"), 1);
-    assert_int_equal(count(heard, "Connection: close"), 1);
+    assert_true(lb_peer_hear(fd, heard, sizeof heard));
+    assert_int_equal(lb_peer_count(heard, "HTTP/1.1 200 OK"), 2);
+    assert_int_equal(lb_peer_count(heard, "HTTP/1.1 "), 2);
+    assert_int_equal(lb_peer_count(heard, "Connection: keep-alive"), 1);
+    assert_int_equal(lb_peer_count(heard, "Connection: close"), 1);
     close(fd);
     stop();
 }
@@ -357,20 +312,20 @@ static void test_full(void **state) {
     start(64, 5000, 0);
     int first = dial(), second = dial();
     memset(body, 'a', sizeof body - 1);
-    say(first, POST "Content-Length: 15728640\r\n\r\n");
-    say(first, body); /* but for the last byte */
+    lb_peer_say(first, POST "Content-Length: 15728640\r\n\r\n");
+    lb_peer_say(first, body); /* but for the last byte */
     uint64_t until = lb_now_ns() + 10 * LB_SECOND_NS;
     while (lb_budget_used(budget) < sizeof body - 1) {
         assert_true(lb_now_ns() < until);
         lb_sleep_ns(LB_MS_NS);
     }
-    say(second, POST "Content-Length: 15728639\r\n\r\n");
-    say(second, body);
-    hear_one(second, heard, sizeof heard, "in flight; try again\"}");
+    lb_peer_say(second, POST "Content-Length: 15728639\r\n\r\n");
+    lb_peer_say(second, body);
+    lb_peer_hear_one(second, heard, sizeof heard, "in flight; try again\"}");
     assert_memory_equal(heard, "HTTP/1.1 503 ", 13);
-    assert_int_equal(count(heard, "Retry-After: 1\r\n"), 1);
-    say(second, QUICK);
-    hear_one(second, heard, sizeof heard, "quick");
+    assert_int_equal(lb_peer_count(heard, "Retry-After: 1\r\n"), 1);
+    lb_peer_say(second, QUICK);
+    lb_peer_hear_one(second, heard, sizeof heard, "quick");
     close(first);
     close(second);
     stop();
@@ -385,16 +340,16 @@ static void test_slow(void **state) {
     start(64, 200, 1000000);
     int head = dial(), body = dial(), idle = dial(), reader = dial(), small = 4096;
     setsockopt(reader, SOL_SOCKET, SO_RCVBUF, &small, sizeof small);
-    say(head, "GET /quick HTT");
-    say(body, POST "Content-Length: 1000000\r\n\r\nslow");
-    say(reader, "GET /big HTTP/1.1\r\nHost: h\r\n\r\n");
-    assert_true(hear(head, heard, sizeof heard));
+    lb_peer_say(head, "GET /quick HTT");
+    lb_peer_say(body, POST "Content-Length: 1000000\r\n\r\nslow");
+    lb_peer_say(reader, "GET /big HTTP/1.1\r\nHost: h\r\n\r\n");
+    assert_true(lb_peer_hear(head, heard, sizeof heard));
     assert_memory_equal(heard, "HTTP/1.1 408 ", 13);
-    assert_true(hear(body, heard, sizeof heard));
+    assert_true(lb_peer_hear(body, heard, sizeof heard));
     assert_memory_equal(heard, "HTTP/1.1 408 ", 13);
     await(&n_ended, 3); /* the one who doesn't read is cut off */
     assert_int_equal(n_complete, 2);
-    assert_true(hear(idle, heard, sizeof heard));
+    assert_true(lb_peer_hear(idle, heard, sizeof heard));
     assert_string_equal(heard, "");
     assert_true(lb_now_ns() - begun < 9 * LB_SECOND_NS);
     close(head);
@@ -409,7 +364,7 @@ static void test_lost_client(void **state) {
     char heard[4096];
     start(64, 5000, 0);
     int fd = dial();
-    say(fd, "GET /defer HTTP/1.1\r\nHost: h\r\n\r\n");
+    lb_peer_say(fd, "GET /defer HTTP/1.1\r\nHost: h\r\n\r\n");
     struct lb_exchange *x = await_kept();
     assert_false(atomic_load(&x->gone));
     close(fd);
@@ -422,14 +377,14 @@ static void test_lost_client(void **state) {
     kept = NULL;
     fd = dial();
     int other = dial();
-    say(fd, "GET /defer HTTP/1.1\r\nHost: h\r\n\r\n" QUICK);
+    lb_peer_say(fd, "GET /defer HTTP/1.1\r\nHost: h\r\n\r\n" QUICK);
     x = await_kept();
     shutdown(fd, SHUT_WR);
     await(&n_lost, 2);
-    say(other, QUICK);
-    hear_one(other, heard, sizeof heard, "quick");
+    lb_peer_say(other, QUICK);
+    lb_peer_hear_one(other, heard, sizeof heard, "quick");
     lb_exchange_resume(x);
-    assert_true(hear(fd, heard, sizeof heard));
+    assert_true(lb_peer_hear(fd, heard, sizeof heard));
     const char *first = strstr(heard, "resumed");
     assert_true(first && strstr(first, "quick"));
     assert_int_equal(n_lost, 2);
@@ -447,17 +402,17 @@ static void test_quick_is_quick(void **state) {
     int busy[3];
     for (int i = 0; i < 3; i++) {
         busy[i] = dial();
-        say(busy[i], "GET /gate HTTP/1.1\r\nHost: h\r\n\r\n");
+        lb_peer_say(busy[i], "GET /gate HTTP/1.1\r\nHost: h\r\n\r\n");
     }
     await_kept();
     int fd = dial();
     for (int i = 0; i < 100; i++) {
-        say(fd, QUICK);
-        hear_one(fd, heard, sizeof heard, "quick");
+        lb_peer_say(fd, QUICK);
+        lb_peer_hear_one(fd, heard, sizeof heard, "quick");
     }
     pthread_mutex_unlock(&gate);
     for (int i = 0; i < 3; i++) {
-        hear_one(busy[i], heard, sizeof heard, "late");
+        lb_peer_hear_one(busy[i], heard, sizeof heard, "late");
         close(busy[i]);
     }
     close(fd);
@@ -479,19 +434,19 @@ static void test_many_connections(void **state) {
     int fds[3];
     for (int i = 0; i < 3; i++) {
         fds[i] = dial();
-        say(fds[i], QUICK);
-        hear_one(fds[i], heard, sizeof heard, "quick");
+        lb_peer_say(fds[i], QUICK);
+        lb_peer_hear_one(fds[i], heard, sizeof heard, "quick");
     }
     int fd = dial();
-    assert_true(hear(fd, heard, sizeof heard));
+    assert_true(lb_peer_hear(fd, heard, sizeof heard));
     assert_memory_equal(heard, "HTTP/1.1 503 ", 13);
     assert_non_null(strstr(heard, "}"));
     close(fd);
     close(fds[0]);
     await_connections(0, 2);
     fd = dial();
-    say(fd, QUICK);
-    hear_one(fd, heard, sizeof heard, "quick");
+    lb_peer_say(fd, QUICK);
+    lb_peer_hear_one(fd, heard, sizeof heard, "quick");
     close(fd);
     close(fds[1]);
     close(fds[2]);
@@ -502,11 +457,11 @@ static void test_many_connections(void **state) {
     for (int i = 0; i < MAX_CONNECTIONS; i++) {
         all[i] = dial();
     }
-    say(all[MAX_CONNECTIONS - 1], QUICK);
-    hear_one(all[MAX_CONNECTIONS - 1], heard, sizeof heard, "quick");
+    lb_peer_say(all[MAX_CONNECTIONS - 1], QUICK);
+    lb_peer_hear_one(all[MAX_CONNECTIONS - 1], heard, sizeof heard, "quick");
     await_connections(MAX_CONNECTIONS, MAX_CONNECTIONS); /* the other thread may be slow to count its own */
     fd = dial();
-    assert_true(hear(fd, heard, sizeof heard));
+    assert_true(lb_peer_hear(fd, heard, sizeof heard));
     assert_memory_equal(heard, "HTTP/1.1 503 ", 13);
     close(fd);
     for (int i = 0; i < MAX_CONNECTIONS; i++) {
@@ -524,12 +479,12 @@ static void test_turned_away(void **state) {
     start(1, 5000, 0);
     memset(piece, 'a', MIB);
     int first = dial();
-    say(first, QUICK);
-    hear_one(first, heard, sizeof heard, "quick");
+    lb_peer_say(first, QUICK);
+    lb_peer_hear_one(first, heard, sizeof heard, "quick");
     for (int i = 0; i < 20; i++) {
         int fd = dial();
-        say(fd, POST "Content-Length: 1048576\r\n\r\n");
-        say(fd, piece);
+        lb_peer_say(fd, POST "Content-Length: 1048576\r\n\r\n");
+        lb_peer_say(fd, piece);
         size_t len = 0;
         ssize_t n;
         while ((n = recv(fd, heard + len, sizeof heard - 1 - len, 0)) > 0) {
@@ -541,11 +496,11 @@ static void test_turned_away(void **state) {
     }
     for (int i = 0; i < MAX_CONNECTIONS; i++) {
         staying[i] = dial();
-        assert_true(hear(staying[i], heard, sizeof heard));
+        assert_true(lb_peer_hear(staying[i], heard, sizeof heard));
     }
     assert_int_equal(lb_http_connections(http), 1);
-    say(first, QUICK);
-    hear_one(first, heard, sizeof heard, "quick");
+    lb_peer_say(first, QUICK);
+    lb_peer_hear_one(first, heard, sizeof heard, "quick");
     uint64_t until = lb_now_ns() + 10 * LB_SECOND_NS;
     for (int i = 0; i < MAX_CONNECTIONS; i++) {
         while (send(staying[i], "a", 1, MSG_NOSIGNAL) == 1) {
@@ -565,7 +520,7 @@ static void test_stream(void **state) {
     start(64, 5000, 0);
     int fd = dial(), small = 65536;
     setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &small, sizeof small);
-    say(fd, "GET /stream HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n");
+    lb_peer_say(fd, "GET /stream HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n");
     await(&n_pieces, 1);
     lb_sleep_ns(50 * LB_MS_NS);
     assert_true(n_pieces < 24); /* what the sockets don't hold isn't made */
@@ -589,14 +544,14 @@ static void test_drain(void **state) {
     static char heard[17 << 20];
     start(64, 5000, 0);
     int fd = dial(), other = dial();
-    say(fd, "GET /big HTTP/1.1\r\nHost: h\r\n\r\n");
+    lb_peer_say(fd, "GET /big HTTP/1.1\r\nHost: h\r\n\r\n");
     assert_true(recv(fd, heard, 100, MSG_WAITALL) == 100);
     lb_http_drain(http);
     assert_false(lb_http_wait_idle(http, lb_now_ns() + 20 * LB_MS_NS));
-    say(other, QUICK);
-    assert_true(hear(other, heard, 4096));
+    lb_peer_say(other, QUICK);
+    assert_true(lb_peer_hear(other, heard, 4096));
     assert_non_null(strstr(heard, "Connection: close"));
-    assert_true(hear(fd, heard, sizeof heard));
+    assert_true(lb_peer_hear(fd, heard, sizeof heard));
     assert_true(lb_http_wait_idle(http, lb_now_ns() + 10 * LB_SECOND_NS));
     assert_int_equal(n_complete, 2);
     close(fd);
