@@ -11,6 +11,7 @@
 #include "proto/sglang.h"
 #include "trainer/wire/dialect.h"
 #include "trainer/wire/stated.h"
+#include "trainer/wire/v1_models.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -329,11 +330,42 @@ static void test_same(void **state) {
         lb_dialect_get(LB_PROTOCOL_SGLANG)->info_read(other, sizeof other - 1, "t", &info, NULL), LB_OK);
 }
 
+/* A model that its server calls by a path (vllm serve PATH) goes by the last part, and is asked by the whole.
+ */
+static void test_path_for_a_name(void **state) {
+    (void)state;
+    static const char list[] = "{\"data\":[{\"id\":\"/models/m\",\"max_model_len\":32}]}";
+    static const char said[] = "{\"protocol\":\"%s\",\"model\":\"m\",\"model_id\":\"/models/m\",\"serves\":1,"
+                               "\"max_length\":30,\"hidden_size\":0,\"vocab_size\":0,\"ids\":[1,2],"
+                               "\"logprobs\":[-1.5],\"states\":[]}";
+    static const struct lb_ask_spec own = {
+        .n_outputs = 1, .outputs = {{LB_OUT_ACTUAL, 0, LB_DT_FP32}}, .temperature = 1};
+    const struct lb_sample *samples = &whole;
+    static const enum lb_protocol protocols[] = {LB_PROTOCOL_VLLM, LB_PROTOCOL_OPENAI};
+    struct lb_v1_model card;
+    assert_int_equal(lb_v1_model_find(list, strlen(list), "m", "t", &card, &detail), LB_OK);
+    assert_string_equal(card.name, "m");
+    assert_string_equal(card.id, "/models/m");
+    for (size_t i = 0; i < sizeof protocols / sizeof *protocols; i++) {
+        const struct lb_dialect *dialect = lb_dialect_get(protocols[i]);
+        struct lb_teacher_info info;
+        struct lb_asked asked;
+        char text[512];
+        snprintf(text, sizeof text, said, dialect->name);
+        assert_int_equal(dialect->info_read(text, strlen(text), "t", &info, &detail), LB_OK);
+        assert_string_equal(info.model, "m");
+        assert_int_equal(dialect->build(&info, &own, &samples, 1, 0, &scratch, &asked, &detail), LB_OK);
+        assert_non_null(strstr(asked.body.data, "\"model\":\"/models/m\""));
+        lb_asked_finish(&asked);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_sglang, setup, teardown),
         cmocka_unit_test_setup_teardown(test_llamacpp, setup, teardown),
         cmocka_unit_test_setup_teardown(test_same, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_path_for_a_name, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

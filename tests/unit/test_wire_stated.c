@@ -79,6 +79,14 @@ static void test_names(void **state) {
     assert_int_equal(lb_stated_check(&info, LB_PROBE_LOGPROBS, &other.probe[LB_PROBE_LOGPROBS], &detail),
                      LB_E_MISMATCH);
     assert_non_null(strstr(detail.text, "another model answers now"));
+    stated = some(); /* the same model under another path is the same */
+    read_back(&stated, &info);
+    assert_string_equal(info.model_id, info.model);
+    stated.model_id = "/models/m";
+    read_back(&stated, &other);
+    assert_string_equal(other.model_id, "/models/m");
+    assert_string_equal(info.fingerprint, other.fingerprint);
+    assert_string_equal(info.stated, other.stated);
     stated = some();
     stated.version = "0.31";
     read_back(&stated, &other);

@@ -30,6 +30,7 @@ struct lb_ask_spec {
 
 /* Most outputs that a teacher may list. */
 #define LB_MAX_GIVEN 1024
+#define LB_MAX_MODEL_ID 1024 /* bytes, with a NUL: of a path that a server has for a name */
 
 struct lb_teacher_info;
 
@@ -61,6 +62,7 @@ struct lb_teacher_info {
     bool knows_start;                          /* it can be asked about a sequence's later positions alone */
     bool any_compute; /* not told but decided here: answers of other bits are as good (allow_other_kernels) */
     char model[LB_MAX_NAME];
+    char model_id[LB_MAX_MODEL_ID]; /* by which a server without a fingerprint must be asked for it */
     /* vocab_size: columns of its logits; num_labels: the same of classifiers, 0 of others (and of those of
      * features that do not tell); n_ids: ids that a classifier of texts reads */
     int64_t vocab_size, hidden_size, n_layers, n_heads, max_length, input_size, num_labels, n_ids;

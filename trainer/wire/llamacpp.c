@@ -196,7 +196,7 @@ static enum lb_status info(const struct lb_contact *contact, const char *model, 
                        where);
     }
     struct lb_stated stated = {.protocol = PROTOCOL,
-                               .model = card.id,
+                               .model = card.name,
                                .version = "",
                                .max_length = card.max_length - 1, /* a token is written behind each text */
                                .vocab_size = card.vocab_size,

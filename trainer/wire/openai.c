@@ -61,7 +61,7 @@ static enum lb_status ask_scores(const struct lb_contact *contact, struct lb_sta
     struct lb_call call;
     bool named = false;
     lb_buf_init(&body, 1 << 16);
-    lb_openai_ask_scores(&body, stated->model, &prompts, 0);
+    lb_openai_ask_scores(&body, stated->model_id, &prompts, 0);
     if (lb_buf_status(&body) != LB_OK) {
         lb_buf_finish(&body);
         return lb_fail(detail, LB_E_NOMEM, "out of memory for a question");
@@ -100,7 +100,8 @@ static enum lb_status info(const struct lb_contact *contact, const char *model, 
     lb_stated_plain_ids(&stated);
     enum lb_status status = lb_v1_model_ask(contact, model, &card, detail);
     if (status == LB_OK) {
-        stated.model = card.id;
+        stated.model = card.name;
+        stated.model_id = card.id;
         stated.max_length = card.max_length > 1 ? card.max_length - 1 : 0; /* one token is generated */
         if (stated.max_length > 1 && stated.n_ids > stated.max_length) {
             stated.n_ids = (int)stated.max_length;
@@ -177,7 +178,7 @@ static enum lb_status build(const struct lb_teacher_info *info, const struct lb_
     if (status != LB_OK) {
         return status;
     }
-    lb_openai_ask_scores(&out->body, info->model, &prompts, lb_listed_k(info, spec));
+    lb_openai_ask_scores(&out->body, info->model_id, &prompts, lb_listed_k(info, spec));
     return lb_asked_end(out, detail);
 }
 

@@ -92,7 +92,7 @@ static enum lb_status question_of(const struct lb_teacher_info *info, const stru
         none[i] = -1;
     }
     texts[n] = (struct lb_sglang_text){info->probe_ids, info->n_probe_ids, 0, none};
-    *out = (struct lb_sglang_question){.model = info->serves & SERVES_MANY ? info->model : NULL,
+    *out = (struct lb_sglang_question){.model = info->serves & SERVES_MANY ? info->model_id : NULL,
                                        .texts = texts,
                                        .n_texts = (size_t)n + 1,
                                        .k = lb_listed_k(info, spec),
@@ -307,7 +307,8 @@ static enum lb_status info(const struct lb_contact *contact, const char *model, 
     lb_buf_init(&body, 4096);
     lb_arena_init(&a.arena, LB_SAID_BYTES);
     a.stated = (struct lb_stated){.protocol = PROTOCOL,
-                                  .model = a.card.id,
+                                  .model = a.card.name,
+                                  .model_id = a.card.id,
                                   .version = a.version,
                                   .max_length = usable(a.card.max_length)};
     lb_vllm_ask_tokens(&body, a.card.id, LB_PROBE_TEXT, true);

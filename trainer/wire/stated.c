@@ -50,7 +50,8 @@ static json_t *said(const struct lb_stated *stated) {
 
 enum lb_status lb_stated_write(const struct lb_stated *stated, struct lb_buf *out, struct lb_detail *detail) {
     json_t *all = said(stated);
-    bool ok = all != NULL;
+    bool ok = all != NULL, other = stated->model_id && strcmp(stated->model_id, stated->model) != 0;
+    ok = ok && (!other || json_object_set_new(all, "model_id", json_string(stated->model_id)) == 0);
     for (int p = 0; ok && p < LB_N_PROBES; p++) {
         ok = json_object_set_new(all, probe_keys[p], numbers(&stated->probe[p])) == 0;
     }
@@ -101,10 +102,11 @@ static enum lb_status read_ids(const json_t *root, const char *what, struct lb_t
 
 static enum lb_status read_words(const json_t *root, const char *protocol, const char *what,
                                  struct lb_teacher_info *out, struct lb_detail *detail) {
-    const char *is = NULL, *model = NULL, *chat = "";
+    const char *is = NULL, *model = NULL, *id = NULL, *chat = "";
     int64_t serves = 0;
     enum lb_status status = lb_json_str(root, "protocol", true, what, &is, detail);
     if (status != LB_OK || (status = lb_json_str(root, "model", true, what, &model, detail)) != LB_OK ||
+        (status = lb_json_str(root, "model_id", false, what, &id, detail)) != LB_OK ||
         (status = lb_json_str(root, "chat_template_sha256", false, what, &chat, detail)) != LB_OK ||
         (status = lb_json_int(root, "serves", true, 0, UINT32_MAX, what, &serves, detail)) != LB_OK ||
         (status = lb_json_int(root, "max_length", true, 0, MAX_DIMENSION, what, &out->max_length, detail)) !=
@@ -122,7 +124,13 @@ static enum lb_status read_words(const json_t *root, const char *protocol, const
         return lb_fail(detail, LB_E_FORMAT, "%s: the model's name is longer than %d bytes", what,
                        LB_MAX_NAME - 1);
     }
+    id = id ? id : model;
+    if (strlen(id) >= sizeof out->model_id) {
+        return lb_fail(detail, LB_E_FORMAT, "%s: model_id is longer than %d bytes", what,
+                       LB_MAX_MODEL_ID - 1);
+    }
     snprintf(out->model, sizeof out->model, "%s", model);
+    snprintf(out->model_id, sizeof out->model_id, "%s", id);
     snprintf(out->chat_template_hash, sizeof out->chat_template_hash, "%s", chat);
     out->serves = (unsigned)serves;
     return LB_OK;
@@ -134,19 +142,24 @@ static void hash_of(const void *bytes, size_t len, char out[LB_SHA256_HEX]) {
     lb_hex(digest, sizeof digest, out);
 }
 
-/* Both names of it: of all, and of what is said without what was answered. */
-static enum lb_status name(json_t *root, const void *text, size_t len, struct lb_teacher_info *out,
-                           struct lb_detail *detail) {
+static enum lb_status hash_json(const json_t *root, char out[LB_SHA256_HEX], struct lb_detail *detail) {
     struct lb_buf buf;
     lb_buf_init(&buf, LB_MAX_INFO_BYTES);
-    hash_of(text, len, out->fingerprint);
+    enum lb_status status = lb_json_dump(root, JSON_SORT_KEYS, &buf);
+    hash_of(buf.data ? buf.data : "", buf.len, out);
+    lb_buf_finish(&buf);
+    return status == LB_OK ? LB_OK : lb_fail(detail, status, "out of memory for what a server says");
+}
+
+/* Both names of it: of all, and of what is said without what was answered. The path under which one server
+ * has its model is in neither. */
+static enum lb_status name(json_t *root, struct lb_teacher_info *out, struct lb_detail *detail) {
+    json_object_del(root, "model_id");
+    enum lb_status status = hash_json(root, out->fingerprint, detail);
     for (int p = 0; p < LB_N_PROBES; p++) {
         json_object_del(root, probe_keys[p]);
     }
-    enum lb_status status = lb_json_dump(root, JSON_SORT_KEYS, &buf);
-    hash_of(buf.data ? buf.data : "", buf.len, out->stated);
-    lb_buf_finish(&buf);
-    return status == LB_OK ? LB_OK : lb_fail(detail, status, "out of memory for what a server says");
+    return status != LB_OK ? status : hash_json(root, out->stated, detail);
 }
 
 enum lb_status lb_stated_read(const void *text, size_t len, const char *protocol, const char *what,
@@ -159,7 +172,7 @@ enum lb_status lb_stated_read(const void *text, size_t len, const char *protocol
     for (int p = 0; p < LB_N_PROBES && status == LB_OK; p++) {
         status = read_probe(root, (enum lb_probe)p, what, &info.probe[p], detail);
     }
-    status = status != LB_OK ? status : name(root, text, len, &info, detail);
+    status = status != LB_OK ? status : name(root, &info, detail);
     if (status == LB_OK) {
         *out = info;
     }

@@ -13,6 +13,7 @@
 
 struct lb_stated {
     const char *protocol, *model, *version; /* version "": not told */
+    const char *model_id;                   /* by which it is asked; NULL: model. No part of the identity */
     const char *chat_template;              /* NULL: none, or not told */
     int64_t max_length;                     /* positions of one sample; 0: not told */
     int64_t hidden_size, vocab_size;        /* 0: not told */

@@ -57,11 +57,13 @@ static enum lb_status read_card(const json_t *card, const char *where, struct lb
              LB_OK)) {
         return status;
     }
-    if (strlen(tail_of(id)) >= sizeof out->id) {
-        return lb_fail(detail, LB_E_LIMIT, "%s: the model's name is longer than %d bytes", where,
-                       LB_MAX_NAME - 1);
+    if (strlen(tail_of(id)) >= sizeof out->name || strlen(id) >= sizeof out->id) {
+        return lb_fail(detail, LB_E_LIMIT,
+                       "%s: the model's name is longer than %d bytes, or its path than %d", where,
+                       LB_MAX_NAME - 1, LB_MAX_MODEL_ID - 1);
     }
-    snprintf(out->id, sizeof out->id, "%s", tail_of(id));
+    snprintf(out->name, sizeof out->name, "%s", tail_of(id));
+    snprintf(out->id, sizeof out->id, "%s", id);
     return LB_OK;
 }
 

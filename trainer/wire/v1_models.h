@@ -9,14 +9,15 @@
 #define LB_V1_MODELS "/v1/models"
 
 struct lb_v1_model {
-    char id[LB_MAX_NAME];
-    size_t n_models;    /* of the list */
-    int64_t max_length; /* max_model_len, or n_ctx of llama.cpp's meta; 0: not told */
-    int64_t vocab_size; /* n_vocab of that; 0: not told */
+    char name[LB_MAX_NAME];   /* what people call it: its id, of a path the last part */
+    char id[LB_MAX_MODEL_ID]; /* by which it must be asked */
+    size_t n_models;          /* of the list */
+    int64_t max_length;       /* max_model_len, or n_ctx of llama.cpp's meta; 0: not told */
+    int64_t vocab_size;       /* n_vocab of that; 0: not told */
 };
 
-/* Finds the model in the list that the server answered with; wanted NULL: the only one. One that is called by
- * a path goes by its last part, as id does here. LB_E_UNAVAILABLE:
+/* Finds the model in the list that the server answered with; wanted NULL: the only one. One whose id is
+ * a path goes by its last part as well. LB_E_UNAVAILABLE:
  * none is there yet; LB_E_NOTFOUND: none of that name; LB_E_ARG names them where there are several;
  * LB_E_FORMAT. where: teacher and address, for errors. */
 LB_NODISCARD enum lb_status lb_v1_model_find(const void *text, size_t len, const char *wanted,

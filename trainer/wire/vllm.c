@@ -132,11 +132,11 @@ static enum lb_status build(const struct lb_teacher_info *info, const struct lb_
         return status;
     }
     if (lane == LANE_LISTS) {
-        lb_vllm_ask_scores(&out->body, info->model, &prompts, lb_listed_k(info, spec));
+        lb_vllm_ask_scores(&out->body, info->model_id, &prompts, lb_listed_k(info, spec));
     } else if (lane == LANE_STATES) {
-        lb_vllm_ask_states(&out->body, info->model, &prompts, lb_spec_datatype(spec, 0));
+        lb_vllm_ask_states(&out->body, info->model_id, &prompts, lb_spec_datatype(spec, 0));
     } else {
-        lb_vllm_ask_gather(&out->body, info->model, &prompts.all[0], samples[0]->extra->values,
+        lb_vllm_ask_gather(&out->body, info->model_id, &prompts.all[0], samples[0]->extra->values,
                            spec->n_scored);
     }
     return lb_asked_end(out, detail);

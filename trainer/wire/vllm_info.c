@@ -14,7 +14,8 @@
 /* A server while it is asked. */
 struct asking {
     const struct lb_contact *contact;
-    char where[400], model[LB_MAX_NAME], version[64];
+    char where[400], version[64];
+    struct lb_v1_model card;
     struct lb_stated stated;
     json_t *config; /* of its tokenizer; NULL: not told */
     struct lb_arena arena;
@@ -24,11 +25,9 @@ struct asking {
 /* ---- what it says ---- */
 
 static enum lb_status ask_card(struct asking *a, const char *wanted, struct lb_detail *detail) {
-    struct lb_v1_model card;
-    enum lb_status status = lb_v1_model_ask(a->contact, wanted, &card, detail);
+    enum lb_status status = lb_v1_model_ask(a->contact, wanted, &a->card, detail);
     if (status == LB_OK) {
-        memcpy(a->model, card.id, sizeof a->model);
-        a->stated.max_length = card.max_length;
+        a->stated.max_length = a->card.max_length;
     }
     return status;
 }
@@ -52,7 +51,7 @@ enum lb_status lb_vllm_tokenize(const struct lb_contact *contact, const struct l
     struct lb_buf body;
     bool served = false;
     lb_buf_init(&body, 1 << 16);
-    lb_vllm_ask_tokens(&body, info->model, text, false);
+    lb_vllm_ask_tokens(&body, info->model_id, text, false);
     enum lb_status status = lb_said_tokens(contact, &body, out, &served, detail);
     if (status == LB_OK && !served) {
         char where[400];
@@ -68,7 +67,7 @@ static enum lb_status ask_ids(struct asking *a, struct lb_detail *detail) {
     int64_t most = a->stated.max_length > 0 ? a->stated.max_length - 2 : LB_PROBE_POSITIONS;
     struct lb_buf body;
     lb_buf_init(&body, 1 << 16);
-    lb_vllm_ask_tokens(&body, a->model, LB_PROBE_TEXT, true);
+    lb_vllm_ask_tokens(&body, a->card.id, LB_PROBE_TEXT, true);
     enum lb_status status = most < 2 ? LB_OK : lb_said_ids(a->contact, &body, most, &a->stated, detail);
     if (status == LB_OK && a->stated.n_ids < 2) {
         status = lb_fail(detail, LB_E_UNSUPPORTED, "%s reads %lld tokens, which is no text", a->where,
@@ -109,7 +108,7 @@ static enum lb_status ask_scores(struct asking *a, const struct lb_vllm_prompts 
     struct lb_vllm_scores scores;
     bool served = false;
     lb_buf_init(&body, 1 << 16);
-    lb_vllm_ask_scores(&body, a->model, prompts, 0);
+    lb_vllm_ask_scores(&body, a->card.id, prompts, 0);
     enum lb_status status =
         lb_said_call(a->contact, "/v1/completions", &body, &call, &served, &a->why, detail);
     if (status == LB_OK && served) {
@@ -132,7 +131,7 @@ static enum lb_status ask_states(struct asking *a, const struct lb_vllm_prompts 
     const void *rows = NULL;
     bool served = false;
     lb_buf_init(&body, 1 << 16);
-    lb_vllm_ask_states(&body, a->model, prompts, LB_DT_FP32);
+    lb_vllm_ask_states(&body, a->card.id, prompts, LB_DT_FP32);
     enum lb_status status = lb_said_call(a->contact, "/pooling", &body, &call, &served, &a->why, detail);
     if (status == LB_OK && served) {
         status = lb_vllm_states_read(call.answer.data, call.answer.len, call.metadata, prompts, LB_DT_FP32, 0,
@@ -160,7 +159,7 @@ static enum lb_status ask_gather(struct asking *a, const struct lb_vllm_prompts 
         return LB_OK;
     }
     lb_buf_init(&body, 1 << 16);
-    lb_vllm_ask_gather(&body, a->model, &prompts->all[0], a->stated.ids + 1, 1);
+    lb_vllm_ask_gather(&body, a->card.id, &prompts->all[0], a->stated.ids + 1, 1);
     enum lb_status status =
         lb_said_call(a->contact, "/inference/v1/generate", &body, &call, &served, &a->why, detail);
     if (status == LB_OK && served &&
@@ -198,7 +197,8 @@ enum lb_status lb_vllm_info(const struct lb_contact *contact, const char *model,
                             struct lb_teacher_info *out, struct lb_detail *detail) {
     struct asking a = {.contact = contact};
     size_t before = text->len;
-    a.stated = (struct lb_stated){.protocol = "vllm", .model = a.model, .version = a.version};
+    a.stated = (struct lb_stated){
+        .protocol = "vllm", .model = a.card.name, .model_id = a.card.id, .version = a.version};
     lb_contact_where(contact, a.where, sizeof a.where);
     lb_arena_init(&a.arena, LB_SAID_BYTES);
     enum lb_status status = ask_card(&a, model, detail);
