@@ -1,7 +1,6 @@
 /* Tensors as JSON numbers, both ways. Reading goes through jansson; writing, which is bulk, is done here. */
 #include "proto/oip_wire.h"
 
-#include <float.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -162,139 +161,6 @@ enum lb_status lb_wire_read_values(const json_t *data, const char *role, struct 
     return LB_OK;
 }
 
-/* ---- numbers as text ---- */
-
-static size_t digits_text(uint64_t v, char *out) {
-    char reversed[20];
-    size_t n = 0;
-    do {
-        reversed[n++] = (char)('0' + v % 10);
-        v /= 10;
-    } while (v);
-    for (size_t i = 0; i < n; i++) {
-        out[i] = reversed[n - 1 - i];
-    }
-    return n;
-}
-
-static size_t integer_text(int64_t v, char *out) {
-    if (v < 0) {
-        out[0] = '-';
-        return 1 + digits_text(0 - (uint64_t)v, out + 1);
-    }
-    return digits_text((uint64_t)v, out);
-}
-
-/* v * 10^n for -30 <= n <= 53, to about one unit in the last place of a double. */
-static double scale10(double v, int n) {
-    static const double power[] = {1e0,  1e1,  1e2,  1e3,  1e4,  1e5,  1e6,  1e7,  1e8,  1e9,  1e10,
-                                   1e11, 1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18, 1e19, 1e20, 1e21,
-                                   1e22, 1e23, 1e24, 1e25, 1e26, 1e27, 1e28, 1e29, 1e30, 1e31, 1e32,
-                                   1e33, 1e34, 1e35, 1e36, 1e37, 1e38, 1e39, 1e40, 1e41, 1e42, 1e43,
-                                   1e44, 1e45, 1e46, 1e47, 1e48, 1e49, 1e50, 1e51, 1e52, 1e53};
-    return n >= 0 ? v * power[n] : v / power[-n];
-}
-
-/* digits d.ddd * 10^e10, n_digits of them, as a JSON real. */
-static size_t place_point(const char *digits, int n_digits, int e10, char *out) {
-    char *at = out;
-    if (e10 < -5 || e10 > 8) { /* d.ddde-12 */
-        *at++ = digits[0];
-        if (n_digits > 1) {
-            *at++ = '.';
-            memcpy(at, digits + 1, (size_t)n_digits - 1);
-            at += n_digits - 1;
-        }
-        *at++ = 'e';
-        at += integer_text(e10, at);
-        return (size_t)(at - out);
-    }
-    if (e10 < 0) { /* 0.000ddd */
-        *at++ = '0';
-        *at++ = '.';
-        for (int i = -1; i > e10; i--) {
-            *at++ = '0';
-        }
-        memcpy(at, digits, (size_t)n_digits);
-        return (size_t)(at + n_digits - out);
-    }
-    for (int i = 0; i <= e10; i++) { /* ddd.ddd */
-        *at++ = i < n_digits ? digits[i] : '0';
-    }
-    *at++ = '.';
-    *at++ = e10 + 1 < n_digits ? digits[e10 + 1] : '0';
-    for (int i = e10 + 2; i < n_digits; i++) {
-        *at++ = digits[i];
-    }
-    return (size_t)(at - out);
-}
-
-/* Nine digits always identify a float, and a decimal within half the gap to its neighbours reads back to it.
- * So the digits are computed in double, and the fewest that stay clear of that border (by a thousandth: far
- * more than rounding errors here or double rounding in a reader) are taken. */
-size_t lb_wire_float_text(float x, char out[LB_NUMBER_TEXT]) {
-    size_t sign = signbit(x) ? 1 : 0;
-    out[0] = '-';
-    if (x == 0) {
-        memcpy(out + sign, "0.0", 3);
-        return sign + 3;
-    }
-    double v = fabs((double)x);
-    int e2;
-    double fraction = frexp(v, &e2); /* v = fraction * 2^e2, 0.5 <= fraction < 1 */
-    int gap = e2 - FLT_MANT_DIG < -149 ? -149 : e2 - FLT_MANT_DIG;
-    /* Below a power of two the gap is half as wide, but never less than that of the smallest numbers. */
-    double half_gap = ldexp(fraction == 0.5 && gap > -149 ? 0.25 : 0.5, gap);
-    int e10 = (int)floor((e2 - 1) * 0.30102999566398120); /* log10(2): right or one too small */
-    double scaled = scale10(v, 8 - e10);
-    if (scaled >= 1e9) {
-        e10++;
-        scaled = scale10(v, 8 - e10);
-    }
-    double border = scale10(half_gap, 8 - e10) * 0.999;
-    double step = 1e8, rounded = floor(scaled / step + 0.5) * step;
-    while (step > 1 && fabs(rounded - scaled) > border) {
-        step /= 10;
-        rounded = floor(scaled / step + 0.5) * step;
-    }
-    uint64_t value = (uint64_t)rounded;
-    if (value >= 1000000000u) { /* 9.99.. rounded up */
-        value /= 10;
-        e10++;
-    }
-    char digits[20];
-    int n_digits = (int)digits_text(value, digits);
-    while (n_digits > 1 && digits[n_digits - 1] == '0') {
-        n_digits--;
-    }
-    return sign + place_point(digits, n_digits, e10, out + sign);
-}
-
-size_t lb_wire_double_text(double x, char out[LB_NUMBER_TEXT]) {
-    char text[LB_NUMBER_TEXT];
-    int n = snprintf(text, sizeof text, "%.15g", x);
-    if (strtod(text, NULL) != x) {
-        n = snprintf(text, sizeof text, "%.16g", x);
-    }
-    if (strtod(text, NULL) != x) {
-        n = snprintf(text, sizeof text, "%.17g", x);
-    }
-    bool real = false;
-    for (int i = 0; i < n; i++) {
-        if (text[i] == ',') { /* the decimal point of some locales */
-            text[i] = '.';
-        }
-        real = real || text[i] == '.' || text[i] == 'e';
-    }
-    if (!real) {
-        text[n++] = '.';
-        text[n++] = '0';
-        text[n] = '\0';
-    }
-    memcpy(out, text, (size_t)n + 1);
-    return (size_t)n;
-}
-
 /* ---- writing ---- */
 
 /* One value as text; 0 when JSON has no way to say it. */
@@ -319,21 +185,21 @@ static size_t value_text(enum lb_datatype datatype, const uint8_t *at, char out[
         memcpy(out, *at ? "true" : "false", *at ? 4 : 5);
         return *at ? 4 : 5;
     case LB_DT_UINT8:
-        return integer_text(*at, out);
+        return lb_wire_integer_text(*at, out);
     case LB_DT_UINT16:
-        return integer_text(v.u16, out);
+        return lb_wire_integer_text(v.u16, out);
     case LB_DT_UINT32:
-        return integer_text(v.u32, out);
+        return lb_wire_integer_text(v.u32, out);
     case LB_DT_INT8:
-        return integer_text(v.i8, out);
+        return lb_wire_integer_text(v.i8, out);
     case LB_DT_INT16:
-        return integer_text(v.i16, out);
+        return lb_wire_integer_text(v.i16, out);
     case LB_DT_INT32:
-        return integer_text(v.i32, out);
+        return lb_wire_integer_text(v.i32, out);
     case LB_DT_INT64:
-        return integer_text(v.i64, out);
+        return lb_wire_integer_text(v.i64, out);
     case LB_DT_UINT64: /* most parsers, ours too, end at 2^63 - 1 */
-        return v.i64 >= 0 ? integer_text(v.i64, out) : 0;
+        return v.i64 >= 0 ? lb_wire_integer_text(v.i64, out) : 0;
     case LB_DT_NONE:
     case LB_DT_FP16:
     case LB_DT_BF16:

@@ -72,5 +72,6 @@ LB_NODISCARD enum lb_status lb_wire_written(const struct lb_buf *buf, const char
  * x is finite. Returns the length. Independent of the locale. */
 size_t lb_wire_float_text(float x, char out[LB_NUMBER_TEXT]);
 size_t lb_wire_double_text(double x, char out[LB_NUMBER_TEXT]);
+size_t lb_wire_integer_text(int64_t v, char out[LB_NUMBER_TEXT]);
 
 #endif

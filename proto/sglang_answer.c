@@ -11,41 +11,34 @@ static void put(struct lb_vllm_writer *writer, const char *text) {
     lb_buf_append_str(writer->buf, text);
 }
 
-static void put_logprob(struct lb_vllm_writer *writer, float logprob) {
-    char text[LB_NUMBER_TEXT];
+static size_t logprob_text(struct lb_vllm_writer *writer, float logprob, char out[LB_NUMBER_TEXT]) {
     if (isnan(logprob)) {
-        lb_vllm_put_logprob(writer, logprob); /* which says so */
-    } else if (isinf(logprob)) {
-        put(writer, "null");
-    } else {
-        lb_buf_append(writer->buf, text, lb_wire_float_text(logprob, text));
+        return lb_vllm_logprob_text(writer, logprob, out); /* which says so */
     }
+    if (isinf(logprob)) {
+        memcpy(out, "null", 4);
+        return 4;
+    }
+    return lb_wire_float_text(logprob, out);
 }
 
 /* [logprob,id,text]; known: there is a log-probability. */
 static void put_triple(struct lb_vllm_writer *writer, bool texts, bool known, float logprob, int32_t id) {
-    put(writer, "[");
-    if (known) {
-        put_logprob(writer, logprob);
-    } else {
-        put(writer, "null");
-    }
-    lb_buf_printf(writer->buf, ",%d,", id);
+    char triple[2 * LB_NUMBER_TEXT + 8]; /* put together here: there are many of them */
+    size_t n = 0;
+    triple[n++] = '[';
+    n += logprob_text(writer, known ? logprob : -INFINITY, triple + n);
+    triple[n++] = ',';
+    n += lb_wire_integer_text(id, triple + n);
+    triple[n++] = ',';
     if (texts && writer->text && writer->status == LB_OK) {
-        struct lb_buf text;
-        lb_buf_init(&text, LB_MAX_JSON_BYTES);
-        writer->status = writer->text(writer->context, id, &text);
-        if (writer->status == LB_OK) {
-            writer->status = lb_wire_written(&text, "the answer", writer->detail);
-        } else {
-            (void)lb_fail(writer->detail, writer->status, "id %d can't be written as text", id);
-        }
-        lb_vllm_put_text(writer, text.data ? text.data : "", text.len);
-        lb_buf_finish(&text);
+        lb_buf_append(writer->buf, triple, n);
+        lb_vllm_put_id_text(writer, id);
+        put(writer, "]");
     } else {
-        put(writer, "null");
+        memcpy(triple + n, "null]", 5);
+        lb_buf_append(writer->buf, triple, n + 5);
     }
-    put(writer, "]");
 }
 
 /* A list of triples; null where there is none. */
@@ -122,12 +115,17 @@ static void put_flat(struct lb_vllm_writer *writer, bool base64, const struct lb
     } else {
         put(writer, ",\"input_top_logprobs_val_flat\":[");
         for (int64_t i = 0; i < n * k; i++) {
+            char text[LB_NUMBER_TEXT];
             put(writer, i > 0 ? "," : "");
-            put_logprob(writer, rows->top_logprobs[i / k * rows->k + i % k]);
+            lb_buf_append(writer->buf, text,
+                          logprob_text(writer, rows->top_logprobs[i / k * rows->k + i % k], text));
         }
         put(writer, "],\"input_top_logprobs_idx_flat\":[");
         for (int64_t i = 0; i < n * k; i++) {
-            lb_buf_printf(writer->buf, "%s%d", i > 0 ? "," : "", rows->top_ids[i / k * rows->k + i % k]);
+            char text[LB_NUMBER_TEXT];
+            put(writer, i > 0 ? "," : "");
+            lb_buf_append(writer->buf, text,
+                          lb_wire_integer_text(rows->top_ids[i / k * rows->k + i % k], text));
         }
         put(writer, "]");
     }

@@ -184,8 +184,12 @@ void lb_vllm_put_metadata(struct lb_vllm_writer *writer, const struct lb_vllm_po
                           const int64_t *rows, size_t n, int64_t width);
 /* A JSON string of UTF-8. */
 void lb_vllm_put_text(struct lb_vllm_writer *writer, const char *text, size_t len);
-/* A log-probability; LB_E_INTERNAL where it is NaN. */
+/* A log-probability; LB_E_INTERNAL where it is NaN. The former writes its text [LB_NUMBER_TEXT] to out, and
+ * returns its length: 0 for NaN. */
+size_t lb_vllm_logprob_text(struct lb_vllm_writer *writer, float logprob, char *out);
 void lb_vllm_put_logprob(struct lb_vllm_writer *writer, float logprob);
+/* The text of an id as a JSON string; null without a tokenizer. */
+void lb_vllm_put_id_text(struct lb_vllm_writer *writer, int32_t id);
 
 /* The name of the request's key that an error's text begins with, copied into out; false when it names none.
  */

@@ -26,38 +26,59 @@ static void put(struct lb_vllm_writer *writer, const char *text) {
     lb_buf_append_str(writer->buf, text);
 }
 
-void lb_vllm_put_text(struct lb_vllm_writer *writer, const char *text, size_t len) {
+/* Bytes of c in a JSON string. */
+static size_t escaped_bytes(unsigned char c) {
+    return c < 0x20 ? 6 : c == '"' || c == '\\' ? 2 : 1;
+}
+
+/* Makes the bytes of the buffer behind begin the inside of a JSON string: from the last to the first, each
+ * goes to where it then stands. */
+static void escape_from(struct lb_buf *buf, size_t begin) {
     static const char hex[] = "0123456789abcdef";
-    size_t done = 0;
-    put(writer, "\"");
-    for (size_t i = 0; i < len; i++) {
-        unsigned char c = (unsigned char)text[i];
-        if (c >= 0x20 && c != '"' && c != '\\') {
-            continue;
-        }
-        lb_buf_append(writer->buf, text + done, i - done);
-        done = i + 1;
-        if (c == '"' || c == '\\') {
-            lb_buf_append(writer->buf, (const char[]){'\\', (char)c}, 2);
+    size_t more = 0, at = buf->len;
+    for (size_t i = begin; i < buf->len; i++) {
+        more += escaped_bytes((unsigned char)buf->data[i]) - 1;
+    }
+    if (more == 0 || !lb_buf_extend(buf, more)) {
+        return;
+    }
+    char *to = buf->data + buf->len;
+    while (at > begin) {
+        unsigned char c = (unsigned char)buf->data[--at];
+        size_t n = escaped_bytes(c);
+        to -= n;
+        if (n == 1) {
+            *to = (char)c;
+        } else if (n == 2) {
+            memcpy(to, (const char[]){'\\', (char)c}, 2);
         } else {
-            lb_buf_append(writer->buf, (const char[]){'\\', 'u', '0', '0', hex[c >> 4], hex[c & 15]}, 6);
+            memcpy(to, (const char[]){'\\', 'u', '0', '0', hex[c >> 4], hex[c & 15]}, 6);
         }
     }
-    lb_buf_append(writer->buf, text + done, len - done);
+}
+
+void lb_vllm_put_text(struct lb_vllm_writer *writer, const char *text, size_t len) {
+    put(writer, "\"");
+    size_t begin = writer->buf->len;
+    lb_buf_append(writer->buf, text, len);
+    escape_from(writer->buf, begin);
     put(writer, "\"");
 }
 
-void lb_vllm_put_logprob(struct lb_vllm_writer *writer, float logprob) {
-    char text[LB_NUMBER_TEXT];
+size_t lb_vllm_logprob_text(struct lb_vllm_writer *writer, float logprob, char *out) {
     if (isnan(logprob)) {
         writer->status = writer->status != LB_OK
                              ? writer->status
                              : lb_fail(writer->detail, LB_E_INTERNAL,
                                        "the model gives numbers that are none (NaN) for this prompt");
-        return;
+        return 0;
     }
-    logprob = logprob < LB_VLLM_LEAST_LOGPROB ? LB_VLLM_LEAST_LOGPROB : logprob;
-    lb_buf_append(writer->buf, text, lb_wire_float_text(logprob, text));
+    return lb_wire_float_text(logprob < LB_VLLM_LEAST_LOGPROB ? LB_VLLM_LEAST_LOGPROB : logprob, out);
+}
+
+void lb_vllm_put_logprob(struct lb_vllm_writer *writer, float logprob) {
+    char text[LB_NUMBER_TEXT];
+    lb_buf_append(writer->buf, text, lb_vllm_logprob_text(writer, logprob, text));
 }
 
 /* The text of an id as it is, behind what buf holds. */
@@ -75,51 +96,70 @@ static void append_id_text(struct lb_vllm_writer *writer, bool as_id, int32_t id
 
 /* ---- vLLM's own form ---- */
 
-static void put_entry(struct lb_vllm_writer *writer, int32_t id, float logprob, int64_t rank,
-                      struct lb_buf *text) {
-    lb_buf_printf(writer->buf, "\"%d\":{\"logprob\":", id);
-    lb_vllm_put_logprob(writer, logprob);
-    lb_buf_printf(writer->buf, ",\"rank\":%lld,\"decoded_token\":", (long long)rank);
-    if (writer->text) {
-        lb_buf_reset(text);
-        append_id_text(writer, false, id, text);
-        lb_vllm_put_text(writer, text->data ? text->data : "", text->len);
-    } else {
+void lb_vllm_put_id_text(struct lb_vllm_writer *writer, int32_t id) {
+    if (!writer->text) {
         put(writer, "null");
+        return;
     }
-    put(writer, "}");
+    put(writer, "\"");
+    size_t begin = writer->buf->len;
+    append_id_text(writer, false, id, writer->buf);
+    escape_from(writer->buf, begin);
+    put(writer, "\"");
+}
+
+/* Puts a literal behind the n bytes of entry. */
+#define ADD(entry, n, literal)                                                                               \
+    (memcpy((entry) + (n), (literal), sizeof(literal) - 1), (n) += sizeof(literal) - 1)
+
+/* Put together before it is appended: there are many of them. */
+static void put_entry(struct lb_vllm_writer *writer, int32_t id, float logprob, int64_t rank) {
+    char entry[3 * LB_NUMBER_TEXT + 64];
+    size_t n = 0;
+    entry[n++] = '"';
+    n += lb_wire_integer_text(id, entry + n);
+    ADD(entry, n, "\":{\"logprob\":");
+    n += lb_vllm_logprob_text(writer, logprob, entry + n);
+    ADD(entry, n, ",\"rank\":");
+    n += lb_wire_integer_text(rank, entry + n);
+    ADD(entry, n, ",\"decoded_token\":");
+    if (writer->text) {
+        lb_buf_append(writer->buf, entry, n);
+        lb_vllm_put_id_text(writer, id);
+        put(writer, "}");
+    } else {
+        ADD(entry, n, "null}");
+        lb_buf_append(writer->buf, entry, n);
+    }
 }
 
 /* One position: the k largest of row t, then the token itself. */
 static void put_position(struct lb_vllm_writer *writer, const struct lb_vllm_rows *rows, int64_t t,
-                         int32_t own, int64_t k, struct lb_buf *text) {
+                         int32_t own, int64_t k) {
     bool seen = false;
     put(writer, "{");
     for (int64_t i = 0; i < k; i++) {
         int32_t id = rows->top_ids[t * rows->k + i];
         put(writer, i > 0 ? "," : "");
-        put_entry(writer, id, rows->top_logprobs[t * rows->k + i], i + 1, text);
+        put_entry(writer, id, rows->top_logprobs[t * rows->k + i], i + 1);
         seen = seen || id == own;
     }
     if (!seen) {
         put(writer, k > 0 ? "," : "");
-        put_entry(writer, own, rows->actual[t], (int64_t)rows->ranks[t] + 1, text);
+        put_entry(writer, own, rows->actual[t], (int64_t)rows->ranks[t] + 1);
     }
     put(writer, "}");
 }
 
 void lb_vllm_put_prompt_logprobs(struct lb_vllm_writer *writer, const struct lb_vllm_choice *choice,
                                  int64_t k) {
-    struct lb_buf text;
-    lb_buf_init(&text, LB_MAX_JSON_BYTES);
     k = k < 0 || k > choice->prompt.k ? choice->prompt.k : k;
     put(writer, "[null");
     for (int64_t t = 0; t + 1 < choice->n && !lb_vllm_failed(writer); t++) {
         put(writer, ",");
-        put_position(writer, &choice->prompt, t, choice->ids[t + 1], k, &text);
+        put_position(writer, &choice->prompt, t, choice->ids[t + 1], k);
     }
     put(writer, "]");
-    lb_buf_finish(&text);
 }
 
 /* ---- OpenAI's form ---- */

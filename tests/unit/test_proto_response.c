@@ -70,6 +70,40 @@ static void floats_read_back_to_the_same_bits(void **state) {
     check_float(-FLT_MAX);
 }
 
+/* Caches and recordings hold these texts: each of a float's for every 16411th pattern of bits counts, and all
+ * digits of numbers between -32 and 0, as log-probabilities are. */
+static void floats_keep_their_digits(void **state) {
+    (void)state;
+    uint64_t sum = 0;
+    size_t n = 0;
+    for (uint64_t bits = 0; bits <= UINT32_MAX;
+         bits += bits > 0xbc000000u && bits < 0xc2000000u ? 61 : 16411) {
+        float f;
+        uint32_t narrow = (uint32_t)bits;
+        memcpy(&f, &narrow, sizeof f);
+        char text[LB_NUMBER_TEXT];
+        size_t len = isfinite(f) ? lb_wire_float_text(f, text) : 0;
+        for (size_t i = 0; i < len; i++) {
+            sum = lb_mix64(sum + (uint8_t)text[i]);
+        }
+        n += len > 0;
+    }
+    assert_int_equal(n, 1904581);
+    assert_int_equal(sum, 0x81180cdb7e470ad0u);
+}
+
+static void integers_are_written_whole(void **state) {
+    (void)state;
+    static const int64_t cases[] = {0,    7,    10,         99,          100,       101,       -1,       -10,
+                                    -100, 9999, 1000000000, -2147483648, INT32_MAX, INT64_MAX, INT64_MIN};
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        char text[LB_NUMBER_TEXT + 1], want[LB_NUMBER_TEXT + 1];
+        text[lb_wire_integer_text(cases[i], text)] = '\0';
+        snprintf(want, sizeof want, "%lld", (long long)cases[i]);
+        assert_string_equal(text, want);
+    }
+}
+
 static void numbers_are_written_in_the_shortest_way(void **state) {
     (void)state;
     static const struct {
@@ -444,6 +478,8 @@ static void failing_allocations_are_reported(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(floats_read_back_to_the_same_bits),
+        cmocka_unit_test(floats_keep_their_digits),
+        cmocka_unit_test(integers_are_written_whole),
         cmocka_unit_test(numbers_are_written_in_the_shortest_way),
         cmocka_unit_test(answers_survive_a_round_trip),
         cmocka_unit_test(json_head_has_this_text),
