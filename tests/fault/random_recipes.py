@@ -210,6 +210,10 @@ def random_loss(r, names):
                               for _ in range(r.randint(1, 2))]
     if l['function'] == 'alm' or sometimes(r, r.odd):
         l['bce_temp'] = pick(r, [1, 100], [0, -1, 1e9])
+    if l['function'] == 'cross_entropy' and sometimes(r, 0.4) or sometimes(r, r.odd):
+        l[r.choice(['label_smoothing', 'z_loss'])] = pick(r, [0, 0.1, 1], [-1, 1.5, 'x'])
+    if l['function'] in ('kl', 'cross_entropy') and sometimes(r, 0.2) or sometimes(r, r.odd):
+        l['clamp'] = pick(r, [0.01, 10], [0, -1])
     if sometimes(r, 0.1):
         l['teachers'] = pick(r, [['t0'], ['t0', 't1'], []], [['t9'], ['t0', 't0'], 't0', [3]])
     if l['function'] == 'hs_mse' or sometimes(r, r.odd):

@@ -9,6 +9,8 @@
 #include <cmocka.h>
 
 #include "common/base/rng.h"
+#include "tests/grad/loss_formulas.h"
+#include "tests/support/loss_variants.h"
 #include "trainer/loss/loss.h"
 #include "trainer/loss/mixture.h"
 
@@ -16,7 +18,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#define V 50
+#define V LB_FORMULA_V
 #define K 6
 #define LABEL 17
 #define ROWS 6
@@ -33,53 +35,8 @@ static void normals(float *out, int64_t n, double scale) {
     }
 }
 
-static void softmax(const double *z, double t, double *q) {
-    double top = -INFINITY, sum = 0;
-    for (int i = 0; i < V; i++) {
-        top = fmax(top, z[i]);
-    }
-    for (int i = 0; i < V; i++) {
-        q[i] = exp((z[i] - top) / t);
-        sum += q[i];
-    }
-    for (int i = 0; i < V; i++) {
-        q[i] /= sum;
-    }
-}
-
-/* ---- the formulas in double -------------------------------------------------------------------------------
+/* ---- formulas of activations and chunks, in double; those of rows are loss_formulas.c -----------------
  */
-
-static double ce(const double *z, int32_t label, const struct lb_target *t) {
-    (void)t;
-    double q[V];
-    softmax(z, 1, q);
-    return -log(q[label]);
-}
-
-static double kl(const double *z, int32_t label, const struct lb_target *t) {
-    (void)label;
-    double q[V], sum = 0, tail = 1;
-    softmax(z, t->temperature, q);
-    if (t->kind == LB_TARGET_DENSE) {
-        for (int i = 0; i < V; i++) {
-            sum += t->p[i] * (log(t->p[i]) - log(q[i]));
-        }
-        return t->temperature * t->temperature * sum;
-    }
-    double in_p = 0, in_q = 0;
-    for (int i = 0; i < t->k; i++) {
-        in_p += t->p_at[i];
-        in_q += q[t->ids[i]];
-    }
-    for (int i = 0; i < t->k; i++) {
-        double p = t->p_at[i], qi = q[t->ids[i]];
-        sum += t->add_tail ? p * log(p / qi) : p / in_p * log(p / in_p / (qi / in_q));
-        tail -= qi;
-    }
-    sum += t->add_tail ? t->tail * log(t->tail / tail) : 0;
-    return t->temperature * t->temperature * sum;
-}
 
 static double mse(const double *a, const struct lb_states *s, bool normalize) {
     double sum = 0;
@@ -135,8 +92,8 @@ static const struct {
     double (*state)(const double *a, const struct lb_states *s, bool normalize);
     double (*chunk)(double its, double own, double t);
 } formulas[] = {
-    {"cross_entropy", ce, NULL, NULL},
-    {"kl", kl, NULL, NULL},
+    {"cross_entropy", lb_formula_cross_entropy, NULL, NULL},
+    {"kl", lb_formula_kl, NULL, NULL},
     {"hs_mse", NULL, mse, NULL},
     {"hs_cosine", NULL, cosine, NULL},
     {"attention_mse", NULL, attention, NULL},
@@ -158,19 +115,35 @@ static size_t formula_of(const struct lb_loss *loss) {
 /* ---- rows of logits ---------------------------------------------------------------------------------------
  */
 
-static double run_row(const struct lb_loss *loss, const float *z, const struct lb_target *t,
-                      double temperature, float scale, float *dz) {
-    float memory[4 * (V + 16)];
+/* At lb_formula_args. */
+static double run_row(const struct lb_loss *loss, const float *z, const struct lb_target *t, float scale,
+                      float *dz) {
+    float memory[4 * (V + 16)], apart[V];
     struct lb_row row;
-    const struct lb_loss_args args = {.weight = 1, .temperature = temperature};
     assert_true(lb_row_floats(V, 2) <= sizeof memory / sizeof *memory);
     lb_row_init(&row, V, 2, memory);
+    row.apart = apart;
     lb_row_begin(&row, z, LABEL);
-    return loss->row(&row, t, &args, scale, dz);
+    return lb_loss_row(loss, &row, t, &lb_formula_args, scale, dz);
 }
 
-static void check_row(const struct lb_loss *loss, const char *how, const struct lb_target *t,
-                      double temperature, const float *z) {
+/* Above its clamp a row counts as much as that, and has no gradient; below it is what it is without. */
+static void check_clamp(const struct lb_loss *loss, const struct lb_target *t, const float *z) {
+    float free[V] = {0}, dz[V] = {0};
+    double value = run_row(loss, z, t, 0.7f, free);
+    assert_true(value > 0);
+    lb_formula_args.clamp = 1.001 * value;
+    assert_true(run_row(loss, z, t, 0.7f, dz) == value);
+    assert_memory_equal(dz, free, sizeof dz);
+    lb_formula_args.clamp = 0.999 * value;
+    assert_true(run_row(loss, z, t, 0.7f, dz) == lb_formula_args.clamp);
+    assert_memory_equal(dz, free, sizeof dz); /* nothing came to it */
+    lb_formula_args.clamp = 0;
+}
+
+/* A loss at each of its settings. */
+static void check_setting(const struct lb_loss *loss, const char *how, int setting, const struct lb_target *t,
+                          const float *z) {
     float dz[V];
     double zd[V], worst = 0, scale = 0, factor = 0.7;
     size_t f = formula_of(loss);
@@ -178,8 +151,7 @@ static void check_row(const struct lb_loss *loss, const char *how, const struct 
         zd[i] = z[i];
         dz[i] = 0.25f; /* losses add to what is there */
     }
-    double have = run_row(loss, z, t, temperature, (float)factor, dz),
-           expected = formulas[f].row(zd, LABEL, t);
+    double have = run_row(loss, z, t, (float)factor, dz), expected = formulas[f].row(zd, LABEL, t);
     assert_true(fabs(have - expected) < 1e-5 * fmax(1, fabs(expected)));
     for (int i = 0; i < V; i++) {
         double keep = zd[i], h = 1e-5;
@@ -192,9 +164,19 @@ static void check_row(const struct lb_loss *loss, const char *how, const struct 
         worst = fmax(worst, fabs(dz[i] - 0.25 - g));
         scale = fmax(scale, fabs(g));
     }
-    printf("%-14s %-20s T %-4g loss %.6f, gradient off by %.2e of its largest\n", loss->name, how,
-           temperature, have, worst / scale);
+    printf("%-14s.%d %-20s T %-4g loss %.6f, gradient off by %.2e of its largest\n", loss->name, setting, how,
+           t != NULL ? t->temperature : 1, have, worst / scale);
     assert_true(worst / scale < TOLERANCE);
+    check_clamp(loss, t, z);
+}
+
+static void check_row(const struct lb_loss *loss, const char *how, const struct lb_target *t,
+                      const float *z) {
+    for (int n = 0; lb_loss_variant(loss, n, &lb_formula_args); n++) {
+        lb_formula_args.temperature = t != NULL ? t->temperature : 1;
+        check_setting(loss, how, n, t, z);
+    }
+    (void)lb_loss_variant(loss, 0, &lb_formula_args);
 }
 
 /* A teacher's distribution, whole and cut to K ids. */
@@ -212,7 +194,7 @@ static void make_teacher(struct teacher *t, double temperature) {
     for (int i = 0; i < V; i++) {
         wide[i] = t->z[i];
     }
-    softmax(wide, temperature, soft);
+    lb_formula_softmax(wide, temperature, soft);
     for (int i = 0; i < V; i++) {
         t->p[i] = (float)soft[i];
         t->dense.neg_entropy += soft[i] * log(soft[i]);
@@ -240,17 +222,19 @@ static void rows(void **state) {
     for (size_t i = 0; lb_loss_at(i) != NULL; i++) {
         const struct lb_loss *loss = lb_loss_at(i);
         if (loss->on == LB_ON_LABEL) {
-            check_row(loss, "label", NULL, 1, z);
+            check_row(loss, "label", NULL, z);
         }
         for (int n = 0; loss->on == LB_ON_TARGET && n < 2; n++) {
             make_teacher(&t, temperatures[n]);
             if ((loss->kinds & LB_TARGET_DENSE) != 0) {
-                check_row(loss, "dense", &t.dense, temperatures[n], z);
+                check_row(loss, "dense", &t.dense, z);
+                t.dense.z = NULL; /* as of a mean of several */
+                check_row(loss, "mixture", &t.dense, z);
             }
             if ((loss->kinds & LB_TARGET_TRUNCATED) != 0) {
-                check_row(loss, "top-k with tail", &t.top, temperatures[n], z);
+                check_row(loss, "top-k with tail", &t.top, z);
                 t.top.add_tail = false;
-                check_row(loss, "top-k renormalised", &t.top, temperatures[n], z);
+                check_row(loss, "top-k renormalised", &t.top, z);
             }
         }
     }
@@ -306,7 +290,7 @@ static void tails(void **state) {
     normals(z, V, 2);
     normals(t.z, V, 2);
     make_teacher(&t, 1);
-    double full = run_row(loss, z, &t.dense, 1, 1, dz), coarse = run_row(loss, z, &t.top, 1, 1, dz);
+    double full = run_row(loss, z, &t.dense, 1, dz), coarse = run_row(loss, z, &t.top, 1, dz);
     assert_true(coarse >= 0 && coarse <= full);
     for (double drop = 5; drop <= 60; drop += 5) {
         double zd[V], in = 0, out = 0, value = 0, top = -INFINITY;
@@ -327,7 +311,7 @@ static void tails(void **state) {
             value += t.p_at[i] * (log(t.p_at[i]) - (zd[t.ids[i]] - top - log(in + out)));
         }
         value += t.top.tail * (log(t.top.tail) - (log(out) - log(in + out)));
-        double have = run_row(loss, z, &t.top, 1, 1, dz);
+        double have = run_row(loss, z, &t.top, 1, dz);
         assert_true(fabs(have - value) < 1e-6 * value);
         for (int i = 0; i < V; i++) {
             double q = exp(zd[i] - top) / (in + out),
@@ -543,7 +527,7 @@ static void mixture_of_probabilities(void **state) {
         for (int i = 0; i < V; i++) {
             zd[i] = z[k][i];
         }
-        softmax(zd, 2, qd[k]);
+        lb_formula_softmax(zd, 2, qd[k]);
     }
     struct lb_target t = {.kind = LB_TARGET_DENSE, .temperature = 2, .p = p};
     t.neg_entropy = lb_mixture_dense(LB_COMBINE_PROBS, 2, both, w, 2, V, p);
@@ -554,13 +538,13 @@ static void mixture_of_probabilities(void **state) {
     }
     assert_true(fabs(entropy - t.neg_entropy) < 1e-5);
     /* For the forward KL the gradient of the mixture is the mixture of the gradients. */
-    (void)run_row(loss, student, &t, 2, 1, mixed);
+    (void)run_row(loss, student, &t, 1, mixed);
     for (int k = 0; k < 2; k++) {
         const float *row = z[k];
         double whole = 1;
         struct lb_target single = {.kind = LB_TARGET_DENSE, .temperature = 2, .p = one};
         single.neg_entropy = lb_mixture_dense(LB_COMBINE_PROBS, 1, &row, &whole, 2, V, one);
-        (void)run_row(loss, student, &single, 2, (float)w[k], separate);
+        (void)run_row(loss, student, &single, (float)w[k], separate);
     }
     for (int i = 0; i < V; i++) {
         assert_true(fabs(mixed[i] - separate[i]) < 2e-6);
@@ -570,7 +554,7 @@ static void mixture_of_probabilities(void **state) {
     for (int i = 0; i < V; i++) {
         mean[i] = w[0] * z[0][i] + w[1] * z[1][i];
     }
-    softmax(mean, 2, product);
+    lb_formula_softmax(mean, 2, product);
     (void)lb_mixture_dense(LB_COMBINE_LOGITS, 2, both, w, 2, V, one);
     for (int i = 0; i < V; i++) {
         assert_true(fabs(one[i] - product[i]) < 1e-6);

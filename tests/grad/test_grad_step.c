@@ -129,6 +129,26 @@ static void two_halves(void **state) {
     lb_world_destroy(w);
 }
 
+/* Rows above a loss's clamp count as much as that, and have no gradient. */
+static void clamped(void **state) {
+    (void)state;
+    for (int l = 0; l < 2; l++) {
+        struct lb_world *w = lb_world_create(lb_mixture_find(l == 0 ? "mean_probs" : "mean_losses"),
+                                             lb_world_lanes[l], true, lb_loss_find("kl"));
+        size_t n;
+        const float *grads = lb_model_grads(w->student, &n);
+        double largest = 0, clamp = 1e-5;
+        assert_true(lb_world_run(w) > 100 * clamp);
+        w->plan.losses[0].args.clamp = clamp;
+        assert_true(fabs(lb_world_run(w) - w->plan.losses[0].args.weight * clamp) < 1e-12);
+        for (size_t i = 0; i < n; i++) {
+            largest = fmax(largest, fabs((double)grads[i]));
+        }
+        assert_true(largest == 0);
+        lb_world_destroy(w);
+    }
+}
+
 static void refused(struct lb_world *w, const char *first, const char *second) {
     struct lb_step_result result = {0};
     struct lb_detail detail = {0};
@@ -240,7 +260,7 @@ int main(void) {
         cmocka_unit_test(each_loss),       cmocka_unit_test(each_mixture),
         cmocka_unit_test(each_of_classes), cmocka_unit_test(weights_of_tokens),
         cmocka_unit_test(two_halves),      cmocka_unit_test(micro_batches),
-        cmocka_unit_test(not_finite),
+        cmocka_unit_test(not_finite),      cmocka_unit_test(clamped),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

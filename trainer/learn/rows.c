@@ -33,15 +33,17 @@ static double target_loss(const struct lb_step *step, struct lb_worker *worker, 
     unsigned n = plan->n_teachers;
     if (plan->mixture->combine != LB_COMBINE_LOSSES) {
         const struct lb_target *t = lb_step_target(step, worker, l, n, row, in_chunk);
-        return t != NULL ? t->mass * loss->row(&worker->row, t, args, (float)(factor * t->mass), worker->dz)
-                         : 0;
+        return t != NULL
+                   ? t->mass * lb_loss_row(loss, &worker->row, t, args, (float)(factor * t->mass), worker->dz)
+                   : 0;
     }
     const double *w = lb_step_mix(step, l, step->batch.sequence[row], row);
     double sum = 0;
     for (unsigned k = 0; k < n; k++) {
         const struct lb_target *t = lb_step_target(step, worker, l, k, row, in_chunk);
         double part = t != NULL ? w[k] * t->mass : 0;
-        sum += t != NULL ? part * loss->row(&worker->row, t, args, (float)(factor * part), worker->dz) : 0;
+        sum += t != NULL ? part * lb_loss_row(loss, &worker->row, t, args, (float)(factor * part), worker->dz)
+                         : 0;
     }
     return sum;
 }
@@ -80,7 +82,7 @@ static void row_losses(const struct lb_step *step, struct lb_worker *worker, int
         const struct lb_loss *loss = plan->losses[l].loss;
         double factor = plan->losses[l].args.weight * lb_step_inverse(step, l), value = 0;
         if (loss->on == LB_ON_LABEL) {
-            value = loss->row(&worker->row, NULL, &plan->losses[l].args, (float)factor, worker->dz);
+            value = lb_loss_row(loss, &worker->row, NULL, &plan->losses[l].args, (float)factor, worker->dz);
         } else if (loss->on == LB_ON_TARGET) {
             value = target_loss(step, worker, l, row, in_chunk, factor);
         } else if (loss->on == LB_ON_CHUNK) {
@@ -132,6 +134,14 @@ static bool chunk_memory(struct lb_step *step) {
     return step->teacher_states != NULL;
 }
 
+static bool any_clamped(const struct lb_plan *plan) {
+    bool any = false;
+    for (size_t l = 0; l < plan->n_losses; l++) {
+        any = any || plan->losses[l].args.clamp > 0;
+    }
+    return any;
+}
+
 static bool worker_memory(struct lb_step *step, struct lb_worker *worker) {
     size_t floats = lb_row_floats(step->v, (unsigned)step->plan->n_losses);
     float *memory = lb_arena_array(&step->memory, floats, sizeof *memory);
@@ -140,6 +150,12 @@ static bool worker_memory(struct lb_step *step, struct lb_worker *worker) {
         return false;
     }
     lb_row_init(&worker->row, step->v, (unsigned)step->plan->n_losses, memory);
+    if (any_clamped(step->plan)) {
+        worker->row.apart = lb_arena_array(&step->memory, (size_t)step->v, sizeof *worker->row.apart);
+        if (worker->row.apart == NULL) {
+            return false;
+        }
+    }
     return lb_step_targets_init(step, worker);
 }
 

@@ -97,5 +97,5 @@ static double kl(struct lb_row *row, const struct lb_target *target, const struc
 const struct lb_loss lb_loss_kl = {.name = "kl",
                                    .on = LB_ON_TARGET,
                                    .kinds = LB_TARGET_DENSE | LB_TARGET_TRUNCATED,
-                                   .parameters = "temperature",
+                                   .parameters = "temperature, clamp",
                                    .row = kl};

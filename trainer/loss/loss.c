@@ -1,5 +1,6 @@
 #include "trainer/loss/loss.h"
 
+#include <math.h>
 #include <string.h>
 
 /* The table: one line a loss. */
@@ -33,6 +34,22 @@ const struct lb_loss *lb_loss_find(const char *name) {
         }
     }
     return NULL;
+}
+
+double lb_loss_row(const struct lb_loss *loss, struct lb_row *row, const struct lb_target *target,
+                   const struct lb_loss_args *args, float scale, float *dz) {
+    if (args->clamp == 0) {
+        return loss->row(row, target, args, scale, dz);
+    }
+    memset(row->apart, 0, (size_t)row->v * sizeof *row->apart);
+    double value = loss->row(row, target, args, scale, row->apart);
+    if (value > args->clamp && isfinite(value)) {
+        return args->clamp;
+    }
+    for (int64_t j = 0; j < row->v; j++) {
+        dz[j] += row->apart[j];
+    }
+    return value;
 }
 
 bool lb_loss_reads(const struct lb_loss *loss, const char *key) {

@@ -19,10 +19,13 @@
 
 /* One entry of loss_functions, as the recipe gives it. */
 struct lb_loss_args {
-    double weight;      /* of this loss in the sum */
-    double temperature; /* both distributions are softened by it */
-    bool normalize;     /* states: by the mean square of the teacher's */
-    double bce_temp;    /* chunks: their log-likelihoods are divided by it */
+    double weight;          /* of this loss in the sum */
+    double temperature;     /* both distributions are softened by it */
+    bool normalize;         /* states: by the mean square of the teacher's */
+    double bce_temp;        /* chunks: their log-likelihoods are divided by it */
+    double label_smoothing; /* labels: share of the even distribution */
+    double z_loss;          /* labels: weight of the squared log-sum-exp */
+    double clamp;           /* rows: most that one counts, see lb_loss_row; 0: no limit */
 };
 
 /* How a teacher's distribution is known; a loss names those it can compare with. */
@@ -108,6 +111,10 @@ struct lb_loss {
 const struct lb_loss *lb_loss_at(size_t i);
 /* NULL when there is none of that name. */
 const struct lb_loss *lb_loss_find(const char *name);
+/* A loss on labels or targets with what all of these have: where args->clamp is not 0, a row's L (before any
+ * weight) counts as at most that, and above it has no gradient. row->apart must be there then. */
+double lb_loss_row(const struct lb_loss *loss, struct lb_row *row, const struct lb_target *target,
+                   const struct lb_loss_args *args, float scale, float *dz);
 /* Whether the loss reads that key of its entry. */
 bool lb_loss_reads(const struct lb_loss *loss, const char *key);
 

@@ -20,6 +20,7 @@ struct lb_row {
     int64_t v;
     int32_t label; /* the right class, -1: none */
     float *work;   /* [V]: whoever computes may use it */
+    float *apart;  /* [V] where a loss is clamped: its gradient until it is known to count; else NULL */
     unsigned n_room, n_made, next;
     struct lb_softmax made[LB_ROW_TEMPERATURES];
 };

@@ -155,6 +155,12 @@ static const struct lb_field layer_fields[] = {
         .key = #member, .offset = offsetof(struct lb_recipe_loss, args.member), .kind = LB_FIELD_##k,        \
         .flags = DEC, .min = low, .max = high, .fallback = value, .help = text                               \
     }
+/* One that the loss itself has a default of: not written back where the recipe is silent. */
+#define OPEN_(member, low, high, value, text)                                                                \
+    {                                                                                                        \
+        .key = #member, .offset = offsetof(struct lb_recipe_loss, args.member), .kind = LB_FIELD_FLOAT,      \
+        .flags = DEC, .min = low, .max = high, .derived = value, .help = text                                \
+    }
 #define S lb_recipe_loss
 const struct lb_field lb_recipe_loss_fields[] = {
     {PLACE_(function), .kind = LB_FIELD_STRING, .flags = REQ | DEC, .name_at = loss_name, .help = "the loss"},
@@ -164,14 +170,11 @@ const struct lb_field lb_recipe_loss_fields[] = {
           "losses on activations: pairs of layers; none: final to final"),
     ARG_(normalize, BOOL, 0, 0, "false", "hs_mse: divide by the teacher's mean square"),
     STRINGS_(teachers, DEC, "names of the teachers that it learns from; none: all"),
-    {.key = "bce_temp",
-     .offset = offsetof(struct lb_recipe_loss, args.bce_temp),
-     .kind = LB_FIELD_FLOAT,
-     .flags = DEC,
-     .min = 0.01,
-     .max = 1e6,
-     .derived = "100",
-     .help = "alm: the log-likelihoods of a chunk are divided by it"},
+    OPEN_(bce_temp, 0.01, 1e6, "100", "alm: the log-likelihoods of a chunk are divided by it"),
+    OPEN_(label_smoothing, 0, 1, "0", "cross_entropy: the label's share of 1 less, for all classes evenly"),
+    OPEN_(z_loss, 0, 1e6, "0", "cross_entropy: weight of the squared log-sum-exp"),
+    OPEN_(clamp, 1e-6, 1e6, "none",
+          "losses on logits: the most that one row counts, without a gradient there"),
     {NULL},
 };
 #undef S

@@ -27,6 +27,9 @@ static const char *const other_names[][2] = {
     {"num_threads", "threads"},
     {"cache", "cache_dir and cache_max_bytes"},
     {"losses", "loss_functions"},
+    {"label_smoothing_factor", "label_smoothing"},
+    {"z_loss_weight", "z_loss"},
+    {"loss_max_clamp", "clamp"},
     {"teacher", "teachers"},
     {"dataset", "datasets"},
 };

@@ -1,0 +1,87 @@
+#!/usr/bin/env python3
+"""Golden values and gradients of the losses on rows of logits, by PyTorch's autograd in double, from the papers' formulas.
+
+Writes losses.safetensors beside this script: logits of a student and of two teachers, labels, and for each loss, setting
+(VARIANTS, as tests/support/loss_variants.h has them), lane and temperature the rows' losses and the gradient of their sum,
+as "loss.setting.lane.temperature". Needs torch and safetensors.
+"""
+import pathlib
+
+import torch
+from safetensors.torch import save_file
+
+ROWS, VOCAB, K, WEIGHTS = 3, 40, 6, (0.3, 0.7)
+TEMPERATURES = (1.0, 2.5)
+DENSE, LANES = ("dense", "mixture"), ("dense", "mixture", "tail", "renormalised")
+
+torch.manual_seed(11)
+# In FP32, as the trainer has them.
+student, first, second = ((2 * torch.randn(ROWS, VOCAB)).float() for _ in range(3))
+labels = torch.tensor([3, 39, 0])
+
+
+# ---- what is compared, by lane ----
+
+def teacher(lane, temperature):
+    """The teachers' probabilities [R, V] and their logits, which a mixture of probabilities has none of."""
+    p = [torch.softmax(z.double() / temperature, -1) for z in (first, second)]
+    if lane == "mixture":
+        return WEIGHTS[0] * p[0] + WEIGHTS[1] * p[1], None
+    return p[0], first.double()
+
+
+def distributions(z, lane, temperature):
+    """log p and log q: of all classes, of the likeliest K and the rest, or of the likeliest K made to sum to 1."""
+    p, _ = teacher("dense" if lane in ("tail", "renormalised") else lane, temperature)
+    log_q = torch.log_softmax(z / temperature, -1)
+    if lane in DENSE:
+        return p.log(), log_q
+    ids = p.topk(K).indices
+    log_p, log_q, rest = p.log().gather(-1, ids), log_q.gather(-1, ids), torch.ones(ROWS, VOCAB, dtype=torch.bool)
+    if lane == "renormalised":
+        return torch.log_softmax(log_p, -1), torch.log_softmax(log_q, -1)
+    rest.scatter_(-1, ids, False)
+    both = []
+    for listed, whole in ((log_p, p.log()), (log_q, torch.log_softmax(z / temperature, -1))):
+        tail = whole.masked_fill(~rest, -torch.inf).logsumexp(-1, keepdim=True)
+        both.append(torch.cat([listed, tail], -1))
+    return both
+
+
+def kl_div(a, b):
+    """KL(a || b) of log-probabilities."""
+    return (a.exp() * (a - b)).sum(-1)
+
+
+# ---- the losses: rows' values [R] of logits z ----
+
+def cross_entropy(z, lane, temperature, label_smoothing=0.0, z_loss=0.0):
+    ce = torch.nn.functional.cross_entropy(z, labels, label_smoothing=label_smoothing, reduction="none")
+    return ce + z_loss * z.logsumexp(-1) ** 2
+
+
+def kl(z, lane, temperature):
+    return temperature ** 2 * kl_div(*distributions(z, lane, temperature))
+
+
+LOSSES = {
+    # name: (function, lanes)
+    "cross_entropy": (cross_entropy, ("label",)),
+    "kl": (kl, LANES),
+}
+VARIANTS = [
+    ("cross_entropy", dict(label_smoothing=0.1)),
+    ("cross_entropy", dict(label_smoothing=1, z_loss=1e-2)),
+]
+
+out = {"student": student, "first": first, "second": second, "labels": labels.int()}
+for name, (function, lanes) in LOSSES.items():
+    for n, settings in enumerate([{}] + [s for loss, s in VARIANTS if loss == name]):
+        for lane in lanes:
+            for temperature in TEMPERATURES if lane != "label" else (1.0,):
+                z = student.double().requires_grad_()
+                value = function(z, lane, temperature, **settings)
+                grad, = torch.autograd.grad(value.sum(), z)
+                key = f"{name}.{n}.{lane}.{temperature:g}"
+                out[key], out[key + ".grad"] = value.detach(), grad.float()
+save_file(out, pathlib.Path(__file__).parent / "losses.safetensors")
