@@ -1,11 +1,12 @@
 /* How fast models score and train, beside what the machine can do, measured in the same run.
  *
- * usage: bench_model [10m|1m] [ROUNDS]
+ * usage: bench_model [10m|1m] [ROUNDS] [--profile]
  * One JSON line a figure: tokens_per_second (median of rounds), gflops (products and causal attention,
  * nothing else: 2 x parameters in products x rows and 2 C T (T + 1) a layer and sequence; three times that in
  * training), fma_gflops (multiply-adds in registers on the same threads) and blas_gflops (the best plain
  * sgemm, on one thread or all, at the model's shapes, as often as the model uses them), the shares of_fma and
- * of_blas, spread (slowest round / fastest), peak_mib.
+ * of_blas, spread (slowest round / fastest), peak_mib. --profile: further rounds follow whose time is shared
+ * out among phases and kinds of work (profile.h), a line each.
  */
 #include "common/base/clock.h"
 #include "common/base/mem.h"
@@ -15,6 +16,7 @@
 #include "common/nn/head.h"
 #include "common/nn/reduce.h"
 #include "tests/bench/limits.h"
+#include "tests/bench/profile.h"
 #include "tests/support/figures.h"
 #include "trainer/learn/optimizer.h"
 #include "trainer/loss/loss.h"
@@ -43,11 +45,13 @@ struct bench {
     const struct shape *shape;
     struct lb_model *model;
     struct lb_tape *tape;
+    struct lb_optimizer *optimizer;
     int32_t *ids, *offsets;
     int64_t n, v;
     int rounds;
     float scale;
     bool truncated; /* loss with top-k targets beside the labels */
+    bool profile;
     int32_t top_ids[TOP_K];
     float top_p[TOP_K];
 };
@@ -131,6 +135,30 @@ static enum lb_status reduce(void *context, int64_t row, int64_t n, float *z) {
     return LB_OK;
 }
 
+static void score_once(struct bench *b, const struct lb_input *in) {
+    lb_profile_phase("forward");
+    lb_tape_begin(b->tape, LB_TAPE_PLAIN, &in->ragged, NULL);
+    struct lb_value *h = lb_model_forward(b->model, b->tape, in, NULL, 0, NULL);
+    lb_profile_phase("head");
+    if (lb_head_run(b->tape, h, lb_model_head(b->model), NULL, reduce, b) != LB_OK) {
+        exit(1);
+    }
+}
+
+/* As many rounds more as were measured, watched. */
+static void profile(struct bench *b, const char *what, void (*once)(struct bench *, const struct lb_input *),
+                    const struct lb_input *in) {
+    char name[64];
+    snprintf(name, sizeof name, "%s-%s", what, b->shape->name);
+    if (b->profile) {
+        lb_profile_begin();
+        for (int r = 0; r < b->rounds; r++) {
+            once(b, in);
+        }
+        lb_profile_end(name);
+    }
+}
+
 static void score(struct bench *b) {
     double seconds[MAX_ROUNDS];
     batch(b, b->shape->score_seqs, b->shape->score_len);
@@ -138,15 +166,12 @@ static void score(struct bench *b) {
     struct lb_limits limits = limits_of(b, b->n, false, lb_head_chunk(b->v));
     for (int r = -1; r < b->rounds; r++) {
         uint64_t t = lb_now_ns();
-        lb_tape_begin(b->tape, LB_TAPE_PLAIN, &in.ragged, NULL);
-        struct lb_value *h = lb_model_forward(b->model, b->tape, &in, NULL, 0, NULL);
-        if (lb_head_run(b->tape, h, lb_model_head(b->model), NULL, reduce, b) != LB_OK) {
-            exit(1);
-        }
+        score_once(b, &in);
         seconds[r < 0 ? 0 : r] = (double)(lb_now_ns() - t) / 1e9;
         lb_limits_round(&limits);
     }
     emit(b, "score", seconds, forward_flops(b->shape, b->shape->score_seqs, b->shape->score_len), &limits);
+    profile(b, "score", score_once, &in);
 }
 
 static enum lb_status losses(void *context, int64_t row, int64_t n, float *z) {
@@ -174,14 +199,28 @@ static enum lb_status losses(void *context, int64_t row, int64_t n, float *z) {
     return LB_OK;
 }
 
+static void train_once(struct bench *b, const struct lb_input *in) {
+    double norm;
+    lb_profile_phase("forward");
+    lb_tape_begin(b->tape, LB_TAPE_TRAIN, &in->ragged, NULL);
+    struct lb_value *h = lb_model_forward(b->model, b->tape, in, NULL, 0, NULL);
+    lb_profile_phase("head");
+    enum lb_status status = lb_head_run(b->tape, h, lb_model_head(b->model), NULL, losses, b);
+    lb_profile_phase("backward");
+    status = status == LB_OK ? lb_tape_backward(b->tape) : status;
+    lb_profile_phase("optimizer");
+    if (status != LB_OK || lb_optimizer_step(b->optimizer, 1e-4, 1, &norm, NULL) != LB_OK) {
+        exit(1);
+    }
+}
+
 static void train(struct bench *b, const char *name) {
-    double seconds[MAX_ROUNDS], norm;
+    double seconds[MAX_ROUNDS];
     struct lb_recipe recipe = {
         .weight_decay = 0.1, .adam_beta1 = 0.9, .adam_beta2 = 0.95, .adam_epsilon = 1e-8, .max_grad_norm = 1};
     struct lb_weight_group group;
-    struct lb_optimizer *optimizer = NULL;
     group.weights = lb_model_weights(b->model, &group.n);
-    if (lb_optimizer_create(&recipe, &group, 1, &optimizer, NULL) != LB_OK) {
+    if (lb_optimizer_create(&recipe, &group, 1, &b->optimizer, NULL) != LB_OK) {
         exit(1);
     }
     batch(b, b->shape->train_seqs, b->shape->train_len);
@@ -190,28 +229,28 @@ static void train(struct bench *b, const char *name) {
     struct lb_limits limits = limits_of(b, b->n, true, lb_head_chunk(b->v));
     for (int r = -1; r < b->rounds; r++) {
         uint64_t t = lb_now_ns();
-        lb_tape_begin(b->tape, LB_TAPE_TRAIN, &in.ragged, NULL);
-        struct lb_value *h = lb_model_forward(b->model, b->tape, &in, NULL, 0, NULL);
-        if (lb_head_run(b->tape, h, lb_model_head(b->model), NULL, losses, b) != LB_OK ||
-            lb_tape_backward(b->tape) != LB_OK ||
-            lb_optimizer_step(optimizer, 1e-4, 1, &norm, NULL) != LB_OK) {
-            exit(1);
-        }
+        train_once(b, &in);
         seconds[r < 0 ? 0 : r] = (double)(lb_now_ns() - t) / 1e9;
         lb_limits_round(&limits);
     }
     emit(b, name, seconds, 3 * forward_flops(b->shape, b->shape->train_seqs, b->shape->train_len), &limits);
-    lb_optimizer_destroy(optimizer);
+    profile(b, name, train_once, &in);
+    lb_optimizer_destroy(b->optimizer);
 }
 
 int main(int argc, char **argv) {
-    struct bench b = {.shape = argc > 1 ? NULL : &shapes[0], .rounds = 5};
+    struct bench b = {.rounds = 5};
     lb_gemm_setup(0, argv);
+    if (argc > 1 && strcmp(argv[argc - 1], "--profile") == 0) {
+        b.profile = true;
+        argc--;
+    }
+    b.shape = argc > 1 ? NULL : &shapes[0];
     for (size_t i = 0; argc > 1 && i < sizeof shapes / sizeof shapes[0]; i++) {
         b.shape = strcmp(argv[1], shapes[i].name) == 0 ? &shapes[i] : b.shape;
     }
     if (b.shape == NULL) {
-        fprintf(stderr, "usage: bench_model [10m|1m] [ROUNDS]\n");
+        fprintf(stderr, "usage: bench_model [10m|1m] [ROUNDS] [--profile]\n");
         return 2;
     }
     if (argc > 2) {
