@@ -115,6 +115,10 @@ enum lb_status lb_request_digest(const char *fingerprint, const struct lb_infer_
         memcpy(&temperature, &request->sample_temperature, sizeof temperature);
         lb_sha256_u64(hash, temperature);
     }
+    if (request->vocab_map) {
+        put_string(hash, "vocab_map");
+        put_string(hash, request->vocab_map);
+    }
     uint8_t digest[LB_SHA256_BYTES];
     lb_sha256_final(hash, digest);
     lb_hex(digest, sizeof digest, out);

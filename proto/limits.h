@@ -18,8 +18,10 @@
 #define LB_MAX_REQUEST_TOKENS 262144
 #define LB_MAX_TOP_K 16384
 #define LB_DEFAULT_TOP_K 64
-#define LB_MAX_SCORE_IDS 16384 /* ids of one position in score_ids */
-#define LB_MAX_SAMPLES 65535   /* sample_count */
+#define LB_MAX_SCORE_IDS 16384             /* ids of one position in score_ids */
+#define LB_MAX_SAMPLES 65535               /* sample_count */
+#define LB_MAX_VOCAB_MAPS 64               /* of one model */
+#define LB_MAX_VOCAB_MAP_BYTES (16u << 20) /* of all of one model's maps */
 #define LB_MAX_TOKEN_FILE_BYTES 65536
 #define LB_MAX_HEADER_BYTES 65536
 #define LB_MIN_TEMPERATURE 0.01

@@ -42,7 +42,9 @@ struct lb_infer_request {
     int64_t sample_count;      /* 0 */
     uint64_t seed;             /* 0; below 2^63 on the wire */
     double sample_temperature; /* of the draws; 0: not given, the same as temperature */
-    bool answer_digest;        /* the answer ends with its digest */
+    const char *vocab_map; /* the ids that distributions are over, by the digest that they were sent under;
+                              NULL: all */
+    bool answer_digest;    /* the answer ends with its digest */
     size_t n_inputs, n_outputs;
     struct lb_wire_tensor *inputs;
     struct lb_wire_output
@@ -76,6 +78,9 @@ LB_NODISCARD enum lb_status lb_infer_request_encode(const struct lb_infer_reques
                                                     struct lb_buf *body, size_t *out_json_len,
                                                     struct lb_detail *detail);
 
+/* Whether the text is the name of a vocabulary map: 64 hex digits, lower case. */
+bool lb_is_vocab_map(const char *text);
+
 LB_NODISCARD enum lb_status lb_infer_response_decode(const void *body, size_t len, int64_t json_len,
                                                      struct lb_arena *arena, struct lb_infer_response *out,
                                                      struct lb_detail *detail);
@@ -88,9 +93,9 @@ LB_NODISCARD enum lb_status lb_infer_response_head(const struct lb_infer_respons
                                                    struct lb_buf *head, struct lb_detail *detail);
 
 /* SHA-256 over what was asked, independent of how it was written: fingerprint, inputs (INT64 ids as INT32)
- * and outputs sorted by name, top_k, temperature, sample_count, seed, sample_temperature. Both sides compute
- * it; see PROTOCOL.md "Digest". LB_E_NOMEM is the only failure; out is "" then, and nothing may be looked up
- * or compared by it.
+ * and outputs sorted by name, top_k, temperature, sample_count, seed, sample_temperature, vocab_map. Both
+ * sides compute it; see PROTOCOL.md "Digest". LB_E_NOMEM is the only failure; out is "" then, and nothing may
+ * be looked up or compared by it.
  */
 enum lb_status lb_request_digest(const char *fingerprint, const struct lb_infer_request *request,
                                  char out[LB_SHA256_HEX]);

@@ -3,10 +3,29 @@
 #include <stdio.h>
 #include <string.h>
 
+bool lb_is_vocab_map(const char *text) {
+    return strlen(text) == LB_SHA256_HEX - 1 && strspn(text, "0123456789abcdef") == LB_SHA256_HEX - 1;
+}
+
 /* ---- decoding ---- */
 
-static enum lb_status read_parameters(const json_t *root, struct lb_infer_request *out,
-                                      struct lb_detail *detail) {
+static enum lb_status read_vocab_map(const json_t *parameters, const char *what, struct lb_arena *arena,
+                                     struct lb_infer_request *out, struct lb_detail *detail) {
+    const char *text = NULL;
+    enum lb_status status = lb_json_str(parameters, "vocab_map", false, what, &text, detail);
+    if (status != LB_OK || text == NULL) {
+        return status;
+    }
+    if (!lb_is_vocab_map(text)) {
+        return lb_fail(detail, LB_E_FORMAT,
+                       "%s: vocab_map must be the digest that the map was sent under, 64 hex digits", what);
+    }
+    out->vocab_map = lb_arena_strdup(arena, text);
+    return out->vocab_map ? LB_OK : lb_fail(detail, LB_E_NOMEM, "%s: out of memory", what);
+}
+
+static enum lb_status read_parameters(const json_t *root, struct lb_arena *arena,
+                                      struct lb_infer_request *out, struct lb_detail *detail) {
     static const char what[] = "request parameters";
     const json_t *parameters;
     enum lb_status status = lb_wire_parameters(root, "request", &parameters, detail);
@@ -41,6 +60,9 @@ static enum lb_status read_parameters(const json_t *root, struct lb_infer_reques
     if (status == LB_OK) {
         status = lb_json_number(parameters, "sample_temperature", false, LB_MIN_TEMPERATURE,
                                 LB_MAX_TEMPERATURE, what, &out->sample_temperature, detail);
+    }
+    if (status == LB_OK) {
+        status = read_vocab_map(parameters, what, arena, out, detail);
     }
     out->timeout_us = (uint64_t)timeout;
     out->seed = (uint64_t)seed;
@@ -167,7 +189,7 @@ enum lb_status lb_infer_request_decode(const void *body, size_t len, int64_t jso
     struct lb_infer_request request = {.top_k = LB_DEFAULT_TOP_K, .temperature = 1};
     status = lb_wire_id(source.root, "request", arena, &request.id, detail);
     if (status == LB_OK) {
-        status = read_parameters(source.root, &request, detail);
+        status = read_parameters(source.root, arena, &request, detail);
     }
     if (status == LB_OK) {
         status = read_outputs(&source, &request, detail);
@@ -218,6 +240,9 @@ static enum lb_status check_request(const struct lb_infer_request *request, stru
             "request: sample_count is 0 to %d; seed, timeout and priority are whole numbers below 2^63",
             LB_MAX_SAMPLES);
     }
+    if (request->vocab_map && !lb_is_vocab_map(request->vocab_map)) {
+        return lb_fail(detail, LB_E_ARG, "request: vocab_map is no digest of 64 hex digits");
+    }
     return LB_OK;
 }
 
@@ -247,6 +272,9 @@ static void put_parameters(struct lb_buf *buf, const struct lb_infer_request *re
     if (request->sample_temperature > 0) {
         int len = (int)lb_wire_double_text(request->sample_temperature, number);
         lb_buf_printf(buf, ",\"sample_temperature\":%.*s", len, number);
+    }
+    if (request->vocab_map) {
+        lb_buf_printf(buf, ",\"vocab_map\":\"%s\"", request->vocab_map);
     }
     if (request->binary_default) {
         lb_buf_append_str(buf, ",\"binary_data_output\":true");

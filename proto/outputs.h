@@ -13,27 +13,28 @@
  * what a row is made of (LB_FROM_...), numbers per row (LB_WIDE_...), what they are (LB_ARE_...), what else decides
  * them (LB_USES_...), and the function of server/engine that fills a row (lb_extract_...). */
 #define LB_OUTPUTS(X) \
-    X(LOGITS,         "logits",               FP32,  FLOATS, LOGITS,    VOCAB,    NUMBERS,  LB_IN_PIECES,                                                      row) \
-    X(TOPK_IDS,       "logits.topk_ids",      INT32, IDS,    LOGITS,    TOP_K,    IDS,      LB_USES_TOP_K | LB_IN_PIECES,                                      topk_ids) \
-    X(TOPK_VALUES,    "logits.topk_values",   FP32,  FLOATS, LOGITS,    TOP_K,    FALLING,  LB_USES_TOP_K | LB_IN_PIECES,                                      topk_values) \
-    X(LOGSUMEXP,      "logsumexp",            FP32,  FLOATS, LOGITS,    ONE,      NUMBERS,  LB_USES_TEMPERATURE | LB_IN_PIECES,                                logsumexp) \
-    X(ACTUAL,         "logprobs.actual",      FP32,  LOGS,   LOGITS,    ONE,      LOGPROBS, LB_USES_TEMPERATURE | LB_USES_NEXT_TOKEN | LB_IN_PIECES,           actual) \
-    X(NEXT,           "logprobs.next",        FP32,  LOGS,   LOGITS,    ONE,      LOGPROBS, LB_USES_PLAIN_SUM | LB_USES_NEXT_TOKEN | LB_IN_PIECES,             next) \
-    X(REST,           "logprobs.rest",        FP32,  FLOATS, LOGITS,    ONE,      LOGPROBS, LB_USES_TOP_K | LB_USES_TEMPERATURE | LB_USES_REST | LB_IN_PIECES, rest) \
-    X(TOPK_LOGPROBS,  "logprobs.topk_values", FP32,  LOGS,   LOGITS,    TOP_K,    LOGPROBS, LB_USES_TOP_K | LB_USES_TEMPERATURE | LB_IN_PIECES,                topk_logprobs) \
-    X(RANK,           "ranks.actual",         INT32, IDS,    LOGITS,    ONE,      IDS,      LB_USES_NEXT_TOKEN,                                                rank) \
-    X(AT_IDS,         "logits.at_ids",        FP32,  FLOATS, LOGITS,    SCORED,   NUMBERS,  LB_USES_SCORE_IDS | LB_IN_PIECES,                                  at_ids) \
-    X(AT_LOGPROBS,    "logprobs.at_ids",      FP32,  LOGS,   LOGITS,    SCORED,   LOGPROBS, LB_USES_SCORE_IDS | LB_USES_TEMPERATURE | LB_IN_PIECES,            at_logprobs) \
-    X(SAMPLE_IDS,     "samples.ids",          INT32, IDS,    LOGITS,    SAMPLES,  DRAWN,    LB_USES_SAMPLES | LB_USES_TEMPERATURE | LB_IN_PIECES,              sample_ids) \
-    X(SAMPLE_COUNTS,  "samples.counts",       INT32, IDS,    LOGITS,    SAMPLES,  COUNTS,   LB_USES_SAMPLES | LB_USES_TEMPERATURE | LB_IN_PIECES,              sample_counts) \
-    X(SAMPLE_WEIGHTS, "samples.weights",      FP32,  FLOATS, LOGITS,    SAMPLES,  NUMBERS,  LB_USES_SAMPLES | LB_USES_TEMPERATURE | LB_IN_PIECES,              sample_weights) \
-    X(HIDDEN_FINAL,   "hidden_states.final",  FP32,  FLOATS, FINAL,     STATE,    NUMBERS,  0,                                                                 row) \
-    X(HIDDEN,         "hidden_states.N",      FP32,  FLOATS, HIDDEN,    STATE,    NUMBERS,  0,                                                                 row) \
-    X(QUERIES,        "queries.N",            FP32,  FLOATS, QUERIES,   STATE,    NUMBERS,  0,                                                                 row) \
-    X(KEYS,           "keys.N",               FP32,  FLOATS, KEYS,      STATE,    NUMBERS,  0,                                                                 row) \
-    X(VALUES,         "values.N",             FP32,  FLOATS, VALUES,    STATE,    NUMBERS,  0,                                                                 row) \
-    X(ATTENTION,      "attentions.N",         FP32,  FLOATS, ATTENTION, KEYS,     SHARES,   0,                                                                 keys) \
-    X(SENTENCE,       "sentence_embedding",   FP32,  FLOATS, SENTENCE,  SENTENCE, NUMBERS,  0,                                                                 row)
+    X(LOGITS,         "logits",               FP32,  FLOATS, LOGITS,    VOCAB,    NUMBERS,  LB_USES_KEPT | LB_IN_PIECES,                                                      vocab) \
+    X(TOPK_IDS,       "logits.topk_ids",      INT32, IDS,    LOGITS,    TOP_K,    IDS,      LB_USES_TOP_K | LB_USES_KEPT | LB_IN_PIECES,                                      topk_ids) \
+    X(TOPK_VALUES,    "logits.topk_values",   FP32,  FLOATS, LOGITS,    TOP_K,    FALLING,  LB_USES_TOP_K | LB_USES_KEPT | LB_IN_PIECES,                                      topk_values) \
+    X(LOGSUMEXP,      "logsumexp",            FP32,  FLOATS, LOGITS,    ONE,      NUMBERS,  LB_USES_TEMPERATURE | LB_IN_PIECES,                                               logsumexp) \
+    X(ACTUAL,         "logprobs.actual",      FP32,  LOGS,   LOGITS,    ONE,      LOGPROBS, LB_USES_TEMPERATURE | LB_USES_NEXT_TOKEN | LB_IN_PIECES,                          actual) \
+    X(NEXT,           "logprobs.next",        FP32,  LOGS,   LOGITS,    ONE,      LOGPROBS, LB_USES_PLAIN_SUM | LB_USES_NEXT_TOKEN | LB_IN_PIECES,                            next) \
+    X(REST,           "logprobs.rest",        FP32,  FLOATS, LOGITS,    ONE,      LOGPROBS, LB_USES_TOP_K | LB_USES_TEMPERATURE | LB_USES_REST | LB_USES_KEPT | LB_IN_PIECES, rest) \
+    X(OUTSIDE,        "logprobs.outside",     FP32,  FLOATS, LOGITS,    ONE,      LOGPROBS, LB_USES_TEMPERATURE | LB_USES_KEPT | LB_USES_OUTSIDE | LB_IN_PIECES,              outside) \
+    X(TOPK_LOGPROBS,  "logprobs.topk_values", FP32,  LOGS,   LOGITS,    TOP_K,    LOGPROBS, LB_USES_TOP_K | LB_USES_TEMPERATURE | LB_USES_KEPT | LB_IN_PIECES,                topk_logprobs) \
+    X(RANK,           "ranks.actual",         INT32, IDS,    LOGITS,    ONE,      IDS,      LB_USES_NEXT_TOKEN,                                                               rank) \
+    X(AT_IDS,         "logits.at_ids",        FP32,  FLOATS, LOGITS,    SCORED,   NUMBERS,  LB_USES_SCORE_IDS | LB_USES_KEPT | LB_IN_PIECES,                                  at_ids) \
+    X(AT_LOGPROBS,    "logprobs.at_ids",      FP32,  LOGS,   LOGITS,    SCORED,   LOGPROBS, LB_USES_SCORE_IDS | LB_USES_TEMPERATURE | LB_USES_KEPT | LB_IN_PIECES,            at_logprobs) \
+    X(SAMPLE_IDS,     "samples.ids",          INT32, IDS,    LOGITS,    SAMPLES,  DRAWN,    LB_USES_SAMPLES | LB_USES_TEMPERATURE | LB_IN_PIECES,                             sample_ids) \
+    X(SAMPLE_COUNTS,  "samples.counts",       INT32, IDS,    LOGITS,    SAMPLES,  COUNTS,   LB_USES_SAMPLES | LB_USES_TEMPERATURE | LB_IN_PIECES,                             sample_counts) \
+    X(SAMPLE_WEIGHTS, "samples.weights",      FP32,  FLOATS, LOGITS,    SAMPLES,  NUMBERS,  LB_USES_SAMPLES | LB_USES_TEMPERATURE | LB_IN_PIECES,                             sample_weights) \
+    X(HIDDEN_FINAL,   "hidden_states.final",  FP32,  FLOATS, FINAL,     STATE,    NUMBERS,  0,                                                                                row) \
+    X(HIDDEN,         "hidden_states.N",      FP32,  FLOATS, HIDDEN,    STATE,    NUMBERS,  0,                                                                                row) \
+    X(QUERIES,        "queries.N",            FP32,  FLOATS, QUERIES,   STATE,    NUMBERS,  0,                                                                                row) \
+    X(KEYS,           "keys.N",               FP32,  FLOATS, KEYS,      STATE,    NUMBERS,  0,                                                                                row) \
+    X(VALUES,         "values.N",             FP32,  FLOATS, VALUES,    STATE,    NUMBERS,  0,                                                                                row) \
+    X(ATTENTION,      "attentions.N",         FP32,  FLOATS, ATTENTION, KEYS,     SHARES,   0,                                                                                keys) \
+    X(SENTENCE,       "sentence_embedding",   FP32,  FLOATS, SENTENCE,  SENTENCE, NUMBERS,  0,                                                                                row)
 /* clang-format on */
 
 #define LB_OUTPUT_KIND(kind, ...) LB_OUT_##kind,
@@ -92,6 +93,8 @@ enum {
     LB_USES_REST = 32,      /* what all but the top k have of probability */
     LB_USES_SCORE_IDS = 64, /* the input of that name */
     LB_USES_SAMPLES = 128,  /* sample_count, seed, sample_temperature */
+    LB_USES_KEPT = 256,     /* its ids, or what they are counted over, are those of the request's vocab_map */
+    LB_USES_OUTSIDE = 512,  /* what the others have of probability: only with a vocab_map */
     LB_IN_PIECES = 8 /* made of top-k, log-sum-exp, the next token's logit, or the logits as they are: no
                         function needs a whole row of logits, and large heads are multiplied by panels */
 };

@@ -152,6 +152,7 @@ struct state {
     struct lb_lse lse, plain;
     struct lb_top top;
     double rest;
+    struct lb_parts parts;
     float *at;
     struct lb_sampler sampler;
 };
@@ -206,7 +207,11 @@ static void state_add(struct state *s, const float *z, int64_t id, int64_t n_ids
     double room[LB_MARK_ROOM];
     bool draws = s->want.draw.n > 0, one_sum = s->want.draw.temperature == s->want.temperature;
     double *marks = draws && one_sum ? room : NULL;
-    if (s->want.rest) {
+    if (s->want.kept.ids != NULL) {
+        bool parts = s->want.rest || s->want.outside;
+        lb_parts_add(parts ? &s->parts : NULL, &s->want.kept, &s->lse, &s->top, z, n_ids, id,
+                     s->want.temperature);
+    } else if (s->want.rest) {
         lb_rest_add(&s->rest, &s->lse, &s->top, z, n_ids, id, s->want.temperature, marks);
     } else {
         if (s->want.k > 0) {
@@ -275,6 +280,11 @@ static void read_panel(const struct work *work, const struct group *g, int64_t m
     }
 }
 
+static double log_rest(const struct state *s) {
+    return s->want.kept.ids != NULL ? lb_parts_rest(&s->parts, &s->lse, &s->top, s->want.temperature)
+                                    : lb_rest_value(s->rest, &s->lse, &s->top, s->want.temperature);
+}
+
 static void group_finish(const struct group *g, const struct lb_head_reader *reader) {
     int64_t row = 0;
     for (int64_t c = 0; reader->row != NULL && c < g->n_chunks; row += g->chunks[c++].n) {
@@ -295,7 +305,8 @@ static void group_finish(const struct group *g, const struct lb_head_reader *rea
                 left.draw_lse = lb_sampler_logsumexp(&s->sampler, &s->want.draw);
             }
             left.plain_lse = s->want.plain ? lb_lse_value(&s->plain, 1) : 0;
-            left.log_rest = s->want.rest ? lb_rest_value(s->rest, &s->lse, &s->top, temperature) : 0;
+            left.log_rest = s->want.rest ? log_rest(s) : 0;
+            left.log_outside = s->want.outside ? lb_parts_outside(&s->parts, &s->lse) : 0;
             reader->row(reader->context, chunk->row + i, &left);
         }
     }
@@ -384,6 +395,20 @@ double lb_head_log_rest(const float *z, int64_t v, double temperature, int64_t k
     }
     lb_top_finish(&top);
     return lb_rest_value(rest, &lse, &top, temperature);
+}
+
+void lb_head_parts(const float *z, int64_t v, const struct lb_head_want *want, int32_t *ids, float *values,
+                   double *out_log_rest, double *out_log_outside) {
+    int64_t step = v > LB_HEAD_WIDE_V ? PANEL_COLS : v;
+    struct lb_lse lse = LB_LSE_EMPTY;
+    struct lb_top top = {ids, values, want->k, 0};
+    struct lb_parts parts = {0};
+    for (int64_t id = 0; id < v; id += step) {
+        lb_parts_add(&parts, &want->kept, &lse, &top, z + id, smaller(step, v - id), id, want->temperature);
+    }
+    lb_top_finish(&top);
+    *out_log_rest = lb_parts_rest(&parts, &lse, &top, want->temperature);
+    *out_log_outside = lb_parts_outside(&parts, &lse);
 }
 
 int64_t lb_head_draw(const float *z, int64_t v, const struct lb_draw *draw, struct lb_drawn *drawn,

@@ -17,6 +17,7 @@
 #ifndef LB_NN_HEAD_H
 #define LB_NN_HEAD_H
 
+#include "common/nn/reduce.h"
 #include "common/nn/sample.h"
 #include "common/nn/tape.h"
 
@@ -47,6 +48,10 @@ struct lb_head_want {
     const int32_t *at;  /* [n_at] ids whose logits are wanted, below V; lives until the end */
     int64_t n_at;
     struct lb_draw draw; /* draws from the row's distribution at the draw's own temperature; n 0: none */
+    /* ids NULL: all. Else the k largest are among these, by their places, and the rest is theirs; ids live
+     * until the end. Not with draws. */
+    struct lb_kept kept;
+    bool outside; /* and what all that are not kept have of probability; a temperature */
 };
 
 /* What is left of a row; lives during the call. */
@@ -56,7 +61,8 @@ struct lb_head_row {
     float *at;     /* [n_at]; of a negative id 0 */
     int64_t n_at;
     double lse;
-    double log_rest; /* log of it: lb_rest_value */
+    double log_rest; /* log of it: lb_rest_value, lb_parts_rest */
+    double log_outside;
     double plain_lse;
     struct lb_drawn *drawn; /* [n_drawn] as lb_sampler_finish leaves them */
     int64_t n_drawn;
@@ -90,6 +96,9 @@ double lb_head_logsumexp(const float *z, int64_t v, double temperature);
 double lb_head_log_rest(const float *z, int64_t v, double temperature, int64_t k, int32_t *ids,
                         float *values);
 
+/* The same of a row of which some ids are kept (want->kept, k, temperature > 0): both shares. */
+void lb_head_parts(const float *z, int64_t v, const struct lb_head_want *want, int32_t *ids, float *values,
+                   double *out_log_rest, double *out_log_outside);
 /* The same for draws; drawn [draw->n]. Returns how many classes were drawn. */
 int64_t lb_head_draw(const float *z, int64_t v, const struct lb_draw *draw, struct lb_drawn *drawn,
                      double *out_lse);

@@ -7,6 +7,7 @@
 
 #define CHUNK 64        /* elements looked at together where most of them are of no interest */
 #define MAX_GROUPS 2048 /* whose maxima tell which can hold any of the top k */
+#define GATHERED 4096   /* ids of a row that are looked at together where some are kept */
 
 /* The largest, NaN aside; -inf when there is none. */
 static float max_of(const float *z, int64_t v) {
@@ -300,12 +301,91 @@ void lb_rest_add(double *rest, struct lb_lse *lse, struct lb_top *top, const flo
     *rest = *rest * factor + (came + held - sum_exp(top->values, top->n, (float)lse->max, temperature, NULL));
 }
 
+/* log(part / (part + others)), and never below LB_LOG_LEAST_REST. */
+static double log_share(double part, double others) {
+    return part > LB_LEAST_REST * others ? -log1p(others / part) : LB_LOG_LEAST_REST;
+}
+
 double lb_rest_value(double rest, const struct lb_lse *lse, const struct lb_top *top, double temperature) {
     if (isinf(lse->max) || isnan(lse->sum)) {
         return NAN;
     }
+    return log_share(rest, sum_exp(top->values, top->n, (float)lse->max, temperature, NULL));
+}
+
+/* ---- where some ids are kept ---- */
+
+/* How many kept ids are below id. */
+static int64_t below(const struct lb_kept *kept, int64_t id) {
+    int64_t low = 0, high = kept->n;
+    while (low < high) {
+        int64_t middle = low + (high - low) / 2;
+        if (kept->ids[middle] < id) {
+            low = middle + 1;
+        } else {
+            high = middle;
+        }
+    }
+    return low;
+}
+
+int64_t lb_kept_gather(const struct lb_kept *kept, const float *z, int64_t n, int64_t first, float *out,
+                       int64_t *out_n) {
+    int64_t begin = below(kept, first), m = 0;
+    while (begin + m < kept->n && kept->ids[begin + m] < first + n) {
+        out[m] = z[kept->ids[begin + m] - first];
+        m++;
+    }
+    *out_n = m;
+    return begin;
+}
+
+void lb_parts_add(struct lb_parts *parts, const struct lb_kept *kept, struct lb_lse *lse, struct lb_top *top,
+                  const float *z, int64_t n, int64_t first, double temperature) {
+    struct lb_lse before = *lse;
+    if (temperature > 0) {
+        lb_lse_add(lse, z, n, temperature);
+    }
+    float max = (float)lse->max;
+    bool sums = parts != NULL && !isinf(lse->max);
+    double held = 0;
+    if (sums) { /* as lb_lse_add has scaled what came before */
+        double factor = lse->max > before.max ? exp((before.max - lse->max) / temperature) : 1;
+        parts->rest *= factor;
+        parts->inside *= factor;
+        parts->outside = parts->outside * factor + (lse->sum - before.sum * factor);
+        held = sum_exp(top->values, top->n, max, temperature, NULL);
+    }
+    float some[GATHERED] = {0}; /* once: static analysis does not see that no more is read than gathered */
+    for (int64_t at = 0; at < n; at += GATHERED) {
+        int64_t m,
+            place = lb_kept_gather(kept, z + at, n - at < GATHERED ? n - at : GATHERED, first + at, some, &m);
+        if (m == 0) {
+            continue;
+        }
+        lb_top_add(top, some, m, place);
+        if (sums) {
+            double here = sum_exp(some, m, max, temperature, NULL);
+            double now = sum_exp(top->values, top->n, max, temperature, NULL);
+            parts->inside += here;
+            parts->outside -= here;
+            parts->rest += here + held - now;
+            held = now;
+        }
+    }
+}
+
+double lb_parts_rest(const struct lb_parts *parts, const struct lb_lse *lse, const struct lb_top *top,
+                     double temperature) {
+    if (isinf(lse->max) || isnan(lse->sum)) {
+        return NAN;
+    }
     double listed = sum_exp(top->values, top->n, (float)lse->max, temperature, NULL);
-    return rest > LB_LEAST_REST * listed ? -log1p(listed / rest) : LB_LOG_LEAST_REST;
+    return log_share(parts->rest, listed + fmax(parts->outside, 0));
+}
+
+double lb_parts_outside(const struct lb_parts *parts, const struct lb_lse *lse) {
+    return isinf(lse->max) || isnan(lse->sum) ? NAN : log_share(parts->outside, parts->inside);
 }
 
 int64_t lb_count_above(const float *z, int64_t v, float least) {

@@ -56,6 +56,32 @@ double lb_rest_value(double rest, const struct lb_lse *lse, const struct lb_top 
 #define LB_LEAST_REST 1e-12
 #define LB_LOG_LEAST_REST (-27.631021115928547)
 
+/* Some of a row's ids: only these are listed. */
+struct lb_kept {
+    const int32_t *ids; /* [n] rising */
+    int64_t n;
+};
+/* The numbers of those of z's ids, first to first + n - 1, that are kept, into out; returns the place of the
+ * first of them among all that are kept, and in *out_n how many they are. */
+int64_t lb_kept_gather(const struct lb_kept *kept, const float *z, int64_t n, int64_t first, float *out,
+                       int64_t *out_n);
+
+/* What each part of the ids has of a row, as sums of exp((z - max) / temperature); starts as {0}. */
+struct lb_parts {
+    double rest;    /* of those kept that top does not hold */
+    double inside;  /* of all that are kept */
+    double outside; /* of all others */
+};
+/* As lb_rest_add, but top lists kept ids only, by their places. lse and parts as there; parts may be NULL:
+ * then lse is fed where temperature is above 0. */
+void lb_parts_add(struct lb_parts *parts, const struct lb_kept *kept, struct lb_lse *lse, struct lb_top *top,
+                  const float *z, int64_t n, int64_t first, double temperature);
+/* log of the shares in the whole of what is kept and not listed, and of what is not kept; bounded as
+ * lb_rest_value. */
+double lb_parts_rest(const struct lb_parts *parts, const struct lb_lse *lse, const struct lb_top *top,
+                     double temperature);
+double lb_parts_outside(const struct lb_parts *parts, const struct lb_lse *lse);
+
 /* How many elements are at least as large as least. */
 int64_t lb_count_above(const float *z, int64_t v, float least);
 int64_t lb_argmax(const float *z, int64_t v);

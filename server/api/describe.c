@@ -152,6 +152,9 @@ static json_t *parameters(const struct lb_hosted *hosted) {
     json_object_set_new(p, "max_sequences", json_integer(LB_MAX_SEQUENCES));
     json_object_set_new(p, "max_top_k", json_integer((json_int_t)(v < LB_MAX_TOP_K ? v : LB_MAX_TOP_K)));
     json_object_set_new(p, "max_score_ids", json_integer(LB_MAX_SCORE_IDS));
+    if (lb_hosted_scores(hosted)) {
+        json_object_set_new(p, "max_vocab_maps", json_integer(LB_MAX_VOCAB_MAPS));
+    }
     json_object_set_new(p, "max_sample_count", json_integer(LB_MAX_SAMPLES));
     return p;
 }
@@ -171,8 +174,9 @@ json_t *lb_describe_config(const struct lb_hosted *hosted) {
 }
 
 json_t *lb_describe_server(void) {
-    return json_pack("{s:s,s:s,s:[s,s,s,s,s,s,s,s,s,s,s,s,s,s]}", "name", "limbeckd", "version", LB_VERSION,
+    return json_pack("{s:s,s:s,s:[s,s,s,s,s,s,s,s,s,s,s,s,s,s,s]}", "name", "limbeckd", "version", LB_VERSION,
                      "extensions", "binary_tensor_data", "parameters", "model_configuration",
                      "model_repository", "statistics", "kd_topk/1", "kd_hidden/1", "kd_head/2", "kd_digest/1",
-                     "kd_answer_digest/1", "kd_dtype/1", "kd_score/1", "kd_samples/1", "kd_qkv/1");
+                     "kd_answer_digest/1", "kd_dtype/1", "kd_score/1", "kd_samples/1", "kd_qkv/1",
+                     "kd_vocab_map/1");
 }

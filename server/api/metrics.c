@@ -75,11 +75,10 @@ static size_t daemon_gauges(struct lb_server *server, struct lb_gauge out[FIXED_
     return FIXED_GAUGES;
 }
 
-/* Two of each model, the families one after the other; parameters: room for its number. */
-static void model_gauges(struct lb_hosted *const *models, size_t n, char (*parameters)[24],
-                         struct lb_gauge *out) {
+/* Three of each model, the families one after the other; parameters: room for its number. */
+static void model_gauges(struct lb_hosted **models, size_t n, char (*parameters)[24], struct lb_gauge *out) {
     for (size_t i = 0; i < n; i++) {
-        const struct lb_hosted *m = models[i];
+        struct lb_hosted *m = models[i];
         snprintf(parameters[i], sizeof parameters[i], "%lld", (long long)lb_model_parameters(m->model));
         out[i] = (struct lb_gauge){"limbeckd_model_bytes", "Bytes of a loaded model's weights as stored.",
                                    (double)lb_model_bytes(m->model), .labels = {{"model", m->name}}};
@@ -89,6 +88,9 @@ static void model_gauges(struct lb_hosted *const *models, size_t n, char (*param
                                                   {"compute", m->compute},
                                                   {"architecture", lb_model_config(m->model)->model_type},
                                                   {"parameters", parameters[i]}}};
+        out[2 * n + i] =
+            (struct lb_gauge){"limbeckd_vocab_map_bytes", "Bytes of vocabulary maps that clients have sent.",
+                              (double)lb_vocab_maps_bytes(&m->maps), .labels = {{"model", m->name}}};
     }
 }
 
@@ -104,17 +106,17 @@ static void state_gauges(const json_t *index, struct lb_gauge *out) {
 }
 
 /* Writes everything to out. */
-static enum lb_status write_all(struct lb_server *server, struct lb_hosted *const *models, size_t n_models,
+static enum lb_status write_all(struct lb_server *server, struct lb_hosted **models, size_t n_models,
                                 struct lb_buf *out) {
     json_t *index = lb_repository_index(server->repository, false);
-    size_t n_listed = json_array_size(index), most = FIXED_GAUGES + 2 * n_models + n_listed;
+    size_t n_listed = json_array_size(index), most = FIXED_GAUGES + 3 * n_models + n_listed;
     struct lb_gauge *gauges = lb_malloc_array(most, sizeof *gauges);
     char(*parameters)[24] = lb_malloc_array(n_models + 1, sizeof *parameters);
     enum lb_status status = LB_E_NOMEM;
     if (index && gauges && parameters) {
         size_t n = daemon_gauges(server, gauges);
         model_gauges(models, n_models, parameters, gauges + n);
-        state_gauges(index, gauges + n + 2 * n_models);
+        state_gauges(index, gauges + n + 3 * n_models);
         status = lb_metrics_write(server->metrics, gauges, most, out);
     }
     lb_free(parameters);

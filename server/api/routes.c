@@ -26,7 +26,9 @@ static bool match_plain(const char *p, const char *pe, const char **path, const 
     while (p < pe) {
         if (*p == '{') {
             const char *close = memchr(p, '}', (size_t)(pe - p));
-            char *into = strncmp(p, "{model}", 7) == 0 ? out->model : out->version;
+            char *into = strncmp(p, "{model}", 7) == 0    ? out->model
+                         : strncmp(p, "{digest}", 8) == 0 ? out->digest
+                                                          : out->version;
             if (!close || !take_segment(path, end, into)) {
                 return false;
             }
@@ -44,7 +46,7 @@ static bool match_plain(const char *p, const char *pe, const char **path, const 
 static bool match(const char *pattern, const char *path, const char *end, struct lb_route_match *out) {
     const char *open = strchr(pattern, '['), *close = open ? strchr(open, ']') : NULL;
     const char *pattern_end = pattern + strlen(pattern);
-    out->model[0] = out->version[0] = '\0';
+    out->model[0] = out->version[0] = out->digest[0] = '\0';
     if (!open || !close) {
         return match_plain(pattern, pattern_end, &path, end, out) && path == end;
     }

@@ -1,6 +1,6 @@
-/* Method and path to handler. Patterns are paths with {model} and {version} in place of one segment each; a
- * part in square brackets may be absent: "/v2/models/{model}[/versions/{version}]/infer". Pure functions; any
- * thread. */
+/* Method and path to handler. Patterns are paths with {model}, {version} and {digest} in place of one segment
+ * each; a part in square brackets may be absent: "/v2/models/{model}[/versions/{version}]/infer". Pure
+ * functions; any thread. */
 #ifndef LB_API_ROUTES_H
 #define LB_API_ROUTES_H
 
@@ -37,6 +37,7 @@ struct lb_route_match {
     const struct lb_route *route;
     char model[LB_MAX_NAME];   /* "" when the pattern has none */
     char version[LB_MAX_NAME]; /* "" when absent */
+    char digest[LB_MAX_NAME];  /* likewise */
 };
 
 /* A dialect as the daemon speaks it: its routes, and the form of its errors. server/api/<name>.c defines

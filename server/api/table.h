@@ -36,6 +36,10 @@ void lb_handle_tokenizer(struct lb_server *server, struct lb_exchange *exchange,
                          const struct lb_route_match *match);
 void lb_handle_tokenizer_config(struct lb_server *server, struct lb_exchange *exchange,
                                 const struct lb_route_match *match);
+void lb_handle_vocab_map(struct lb_server *server, struct lb_exchange *exchange,
+                         const struct lb_route_match *match);
+void lb_handle_vocab_map_put(struct lb_server *server, struct lb_exchange *exchange,
+                             const struct lb_route_match *match);
 void lb_handle_metrics(struct lb_server *server, struct lb_exchange *exchange,
                        const struct lb_route_match *match);
 

@@ -9,6 +9,11 @@
 #include <stdio.h>
 #include <string.h>
 
+/* Classes of the job's distributions: ids that its map keeps, or all. */
+static int64_t kept_vocab(const struct lb_job *job) {
+    return job->map ? job->map->kept.n : lb_hosted_vocab(job->model);
+}
+
 /* ---- inputs ---- */
 
 struct inputs {
@@ -178,7 +183,7 @@ static enum lb_status read_row_scores(const struct lb_wire_tensor *t, const stru
                            "score_ids[%lld,%lld,%lld] = %lld: must be an id, 0..%lld, or -1 for none",
                            (long long)b, (long long)row, (long long)i, (long long)id, (long long)v - 1);
         }
-        to[i] = (int32_t)id;
+        to[i] = job->map && id >= 0 ? job->map->ids[id] : (int32_t)id;
     }
     return LB_OK;
 }
@@ -263,8 +268,7 @@ static enum lb_status plan_sequences(const struct lb_infer_request *request, con
     }
     job->ids = lb_arena_array(&job->arena, (size_t)job->n_tokens, sizeof *job->ids);
     status = job->ids ? read_ids(in.ids, job, config->vocab_size, detail) : out_of_memory(detail);
-    return status == LB_OK && in.scores ? read_scores(in.scores, job, lb_hosted_vocab(job->model), detail)
-                                        : status;
+    return status == LB_OK && in.scores ? read_scores(in.scores, job, kept_vocab(job), detail) : status;
 }
 
 /* A classifier's rows are sequences of one row each. */
@@ -339,6 +343,7 @@ static void shape_output(const struct lb_hosted *hosted, const struct lb_job *jo
     sizes.positions = job->padded_t;
     sizes.top_k = job->top_k;
     sizes.scored = job->n_scored;
+    sizes.vocab = kept_vocab(job);
     sizes.samples = job->samples < sizes.vocab ? job->samples : sizes.vocab;
     o->n_dims = lb_output_shape(o->what.kind, &sizes, o->dim);
     o->once = sizes.classifier || lb_output_get(o->what.kind)->width == LB_WIDE_SENTENCE;
@@ -381,7 +386,8 @@ static enum lb_status plan_output(const struct lb_wire_output *asked, const stru
     }
     status = lb_hosted_gives(hosted, o->what, o->name, detail);
     if (status == LB_OK) {
-        status = choose_dtype(asked, lb_hosted_vocab(hosted), o, detail);
+        bool kept = lb_output_get(o->what.kind)->uses & LB_USES_KEPT;
+        status = choose_dtype(asked, kept ? kept_vocab(job) : lb_hosted_vocab(hosted), o, detail);
     }
     if (status != LB_OK) {
         return status;
@@ -395,6 +401,17 @@ static enum lb_status plan_output(const struct lb_wire_output *asked, const stru
             detail, LB_E_ARG,
             "output %s: the parameter sample_count is missing; say how often each row is drawn from",
             o->name);
+    }
+    if (uses & LB_USES_SAMPLES && job->map) {
+        return lb_fail(
+            detail, LB_E_ARG,
+            "output %s: not with the parameter vocab_map, which may lack what is drawn; ask for it "
+            "without",
+            o->name);
+    }
+    if (uses & LB_USES_OUTSIDE && !job->map) {
+        return lb_fail(detail, LB_E_ARG,
+                       "output %s: the parameter vocab_map is missing; say which ids are within", o->name);
     }
     shape_output(hosted, job, o);
     job->needs_topk |= (uses & LB_USES_TOP_K) != 0;
@@ -483,10 +500,27 @@ static enum lb_status check_samples(const struct lb_infer_request *request, stru
     return LB_OK;
 }
 
+/* The map that the request names, or LB_E_MISMATCH: its client has it, and can send it again. */
+static enum lb_status find_map(const struct lb_infer_request *request, struct lb_job *job,
+                               struct lb_detail *detail) {
+    const char *name = job->model->name;
+    if (!request->vocab_map) {
+        return LB_OK;
+    }
+    if (!lb_hosted_scores(job->model)) {
+        return lb_fail(detail, LB_E_ARG, "vocab_map: model %s makes no distributions over tokens", name);
+    }
+    job->map = lb_vocab_maps_get(&job->model->maps, request->vocab_map);
+    return job->map ? LB_OK
+                    : lb_fail(detail, LB_E_MISMATCH,
+                              "vocab_map %s is not here, or not any more: PUT its ids to "
+                              "/v2/models/%s/vocab_maps/%s, then ask again",
+                              request->vocab_map, name, request->vocab_map);
+}
+
 enum lb_status lb_plan(const struct lb_infer_request *request, const struct lb_plan_limits *limits,
                        struct lb_job *job, struct lb_detail *detail) {
     const struct lb_config *config = lb_model_config(job->model->model);
-    int64_t v = lb_hosted_vocab(job->model);
     if (!(request->temperature >= LB_MIN_TEMPERATURE && request->temperature <= LB_MAX_TEMPERATURE)) {
         return lb_fail(detail, LB_E_ARG, "temperature %g: must be within %g..%g", request->temperature,
                        LB_MIN_TEMPERATURE, LB_MAX_TEMPERATURE);
@@ -496,6 +530,7 @@ enum lb_status lb_plan(const struct lb_infer_request *request, const struct lb_p
                        LB_MAX_TOP_K);
     }
     enum lb_status status = check_samples(request, detail);
+    status = status == LB_OK ? find_map(request, job, detail) : status;
     if (status != LB_OK) {
         return status;
     }
@@ -504,7 +539,7 @@ enum lb_status lb_plan(const struct lb_infer_request *request, const struct lb_p
     job->sample_temperature =
         request->sample_temperature > 0 ? request->sample_temperature : request->temperature;
     job->seed = request->seed;
-    job->top_k = request->top_k < v ? request->top_k : v;
+    job->top_k = request->top_k < kept_vocab(job) ? request->top_k : kept_vocab(job);
     status = job->model->decoder ? plan_sequences(request, config, limits, job, detail)
                                  : plan_features(request, config, limits, job, detail);
     status = status == LB_OK ? plan_outputs(request, limits, job, detail) : status;

@@ -1,5 +1,7 @@
 #include "server/engine/extract.h"
 
+#include "server/models/vocab_maps.h"
+
 #include <omp.h>
 #include <string.h>
 
@@ -129,6 +131,10 @@ static struct lb_head_want want(void *context, int64_t row) {
         uses |= of_one;
     }
     want.rest = (uses & LB_USES_REST) != 0;
+    want.outside = (uses & LB_USES_OUTSIDE) != 0;
+    if (job->map) {
+        want.kept = job->map->kept;
+    }
     want.k = uses & LB_USES_TOP_K ? job->top_k : 0;
     want.temperature = uses & LB_USES_TEMPERATURE ? job->temperature : 0;
     want.plain = (uses & LB_USES_PLAIN_SUM) != 0;
@@ -159,10 +165,12 @@ static void take_row(void *context, int64_t row, const struct lb_head_row *left)
                          .has_lse = true,
                          .has_top_k = true,
                          .has_rest = true,
+                         .has_outside = true,
                          .has_plain = true,
                          .has_draws = true,
                          .lse = left->lse,
                          .log_rest = left->log_rest,
+                         .log_outside = left->log_outside,
                          .plain_lse = left->plain_lse,
                          .draw_lse = left->draw_lse,
                          .next_logit = left->n_at > 0 ? left->at[0] : 0,
@@ -194,7 +202,7 @@ static void take_logits(void *context, int64_t row, int64_t n, int64_t id, int64
         for (int64_t i = 0; i < n; i++) {
             struct lb_row one = {
                 .job = job, .seq = extract->places[s].seq, .t = row + i - extract->of_head->offsets[s]};
-            lb_put_part(&one, o, id, z + i * ldz, n_ids);
+            lb_put_logits(&one, o, id, z + i * ldz, n_ids);
         }
     }
 }

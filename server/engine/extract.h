@@ -68,8 +68,8 @@ struct lb_row {
     int64_t n;             /* numbers of x */
     int64_t heads, stride; /* of attention: head h begins at x + h * stride; else 1, 0 */
     /* What several outputs share, made at the first call of the functions below. */
-    bool has_lse, has_top_k, has_rest, has_plain, has_draws;
-    double lse, log_rest, plain_lse, draw_lse;
+    bool has_lse, has_top_k, has_rest, has_outside, has_plain, has_draws;
+    double lse, log_rest, log_outside, plain_lse, draw_lse;
     int32_t *ids;
     float *values;
     float next_logit;
@@ -86,8 +86,10 @@ double lb_row_logsumexp(struct lb_row *row);
 double lb_row_plain_logsumexp(struct lb_row *row);
 /* Of logits: log p at the job's temperature of an id with this logit. */
 float lb_row_logprob(struct lb_row *row, float logit);
-/* Of logits: log of the probability of all ids but the job's top_k largest. */
+/* Of logits: log of the probability of all ids but the job's top_k largest; where it has a map, of those that
+ * this keeps, and of those that it doesn't. */
 double lb_row_log_rest(struct lb_row *row);
+double lb_row_log_outside(struct lb_row *row);
 /* Of logits: that of the sequence's next token; there is one. */
 double lb_row_next_logit(const struct lb_row *row);
 /* Of logits: the i-th of the job's score_ids (-1: none), and its logit (0 where there is none). */
@@ -113,6 +115,9 @@ void lb_put_logprobs(struct lb_row *row, const struct lb_job_output *o, const fl
 /* Writes n of its numbers, from the number first on. */
 void lb_put_part(const struct lb_row *row, const struct lb_job_output *o, int64_t first, const float *src,
                  int64_t n);
+/* Writes those of n logits, whose ids begin with id, that the job's map keeps; without a map all. */
+void lb_put_logits(const struct lb_row *row, const struct lb_job_output *o, int64_t id, const float *z,
+                   int64_t n);
 /* Writes the first n numbers of a head's row of an output that has heads. */
 void lb_put_keys(const struct lb_row *row, const struct lb_job_output *o, int64_t head, const float *src,
                  int64_t n);

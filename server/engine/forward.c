@@ -85,7 +85,7 @@ static bool is_plain(const struct lb_job *job) {
 
 static bool asks_same(const struct lb_place *a, const struct lb_place *b) {
     const struct lb_job *x = a->job, *y = b->job;
-    bool same = x->start[a->seq] == y->start[b->seq] && x->top_k == y->top_k &&
+    bool same = x->start[a->seq] == y->start[b->seq] && x->map == y->map && x->top_k == y->top_k &&
                 x->temperature == y->temperature && x->samples == y->samples &&
                 x->sample_temperature == y->sample_temperature && x->seed == y->seed &&
                 x->n_outputs == y->n_outputs;

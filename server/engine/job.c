@@ -19,6 +19,7 @@ void lb_job_destroy(struct lb_job *job) {
         lb_free(job->outputs[i].data);
     }
     lb_free(job->states);
+    lb_kept_ids_release(job->map);
     lb_hosted_release(job->model);
     lb_arena_finish(&job->arena);
     lb_free(job);

@@ -18,6 +18,7 @@
 #include <stdint.h>
 
 struct lb_hosted;
+struct lb_kept_ids;
 
 /* In what order a heap holds jobs. */
 enum lb_heap_kind { LB_BY_TURN, LB_BY_DEADLINE, LB_HEAP_KINDS };
@@ -69,8 +70,10 @@ struct lb_job {
     const float *features; /* [B, input_size]; NULL for decoders */
     int64_t top_k;         /* at most V */
     double temperature;
-    int64_t n_scored; /* K' of score_ids; 0: none */
-    /* [n_tokens, 1 + K'] of returned rows: the sequence's next token, then score_ids; -1: none. */
+    struct lb_kept_ids *map; /* the ids that distributions are over; a reference; NULL: all */
+    int64_t n_scored;        /* K' of score_ids; 0: none */
+    /* [n_tokens, 1 + K'] of returned rows: the sequence's next token, then score_ids; -1: none. All ids are
+     * the model's own, whatever map there is. */
     int32_t *scored;
     int64_t samples; /* draws of each row; 0: none */
     double sample_temperature;

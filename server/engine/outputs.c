@@ -5,9 +5,14 @@
 
 #include <math.h>
 
-/* All numbers as they are: logits (as they come), states. */
+/* All numbers as they are: states. */
 void lb_extract_row(struct lb_row *row, const struct lb_job_output *o) {
     lb_put_floats(row, o, row->x);
+}
+
+/* The logits, or those of the ids that are kept. */
+void lb_extract_vocab(struct lb_row *row, const struct lb_job_output *o) {
+    lb_put_logits(row, o, 0, row->x, row->n);
 }
 
 void lb_extract_topk_ids(struct lb_row *row, const struct lb_job_output *o) {
@@ -57,6 +62,12 @@ void lb_extract_rank(struct lb_row *row, const struct lb_job_output *o) {
 /* log of the probability of all ids that are not among the k largest. */
 void lb_extract_rest(struct lb_row *row, const struct lb_job_output *o) {
     float value = (float)lb_row_log_rest(row);
+    lb_put_floats(row, o, &value);
+}
+
+/* The same of all ids that the job's map doesn't keep. */
+void lb_extract_outside(struct lb_row *row, const struct lb_job_output *o) {
+    float value = (float)lb_row_log_outside(row);
     lb_put_floats(row, o, &value);
 }
 

@@ -4,6 +4,7 @@
 #include "common/nn/dtype.h"
 #include "common/nn/reduce.h"
 #include "proto/logprob8.h"
+#include "server/models/vocab_maps.h"
 
 #include <string.h>
 
@@ -40,8 +41,19 @@ const struct lb_drawn *lb_row_draws(struct lb_row *row, int64_t *out_n) {
     return row->drawn;
 }
 
+/* All that is made of a whole row under a map. */
+static void make_kept(struct lb_row *row) {
+    const struct lb_job *job = row->job;
+    const struct lb_head_want want = {
+        .k = job->top_k, .temperature = job->temperature, .kept = job->map->kept};
+    lb_head_parts(row->x, row->n, &want, row->ids, row->values, &row->log_rest, &row->log_outside);
+    row->has_top_k = row->has_rest = row->has_outside = true;
+}
+
 static void make_top_k(struct lb_row *row) {
-    if (!row->has_top_k) {
+    if (!row->has_top_k && row->job->map) {
+        make_kept(row);
+    } else if (!row->has_top_k) {
         lb_topk(row->x, row->n, row->job->top_k, row->ids, row->values);
         row->has_top_k = true;
     }
@@ -56,12 +68,21 @@ double lb_row_plain_logsumexp(struct lb_row *row) {
 }
 
 double lb_row_log_rest(struct lb_row *row) {
-    if (!row->has_rest) {
+    if (!row->has_rest && row->job->map) {
+        make_kept(row);
+    } else if (!row->has_rest) {
         row->log_rest =
             lb_head_log_rest(row->x, row->n, row->job->temperature, row->job->top_k, row->ids, row->values);
         row->has_rest = row->has_top_k = true;
     }
     return row->log_rest;
+}
+
+double lb_row_log_outside(struct lb_row *row) {
+    if (!row->has_outside) {
+        make_kept(row);
+    }
+    return row->log_outside;
 }
 
 const int32_t *lb_row_top_ids(struct lb_row *row) {
@@ -108,6 +129,22 @@ void lb_put_part(const struct lb_row *row, const struct lb_job_output *o, int64_
 
 void lb_put_floats(const struct lb_row *row, const struct lb_job_output *o, const float *src) {
     lb_put_part(row, o, 0, src, o->width);
+}
+
+#define PICKED 1024 /* logits that are picked from at once */
+
+void lb_put_logits(const struct lb_row *row, const struct lb_job_output *o, int64_t id, const float *z,
+                   int64_t n) {
+    if (!row->job->map) {
+        lb_put_part(row, o, id, z, n);
+        return;
+    }
+    for (int64_t at = 0; at < n; at += PICKED) {
+        float some[PICKED];
+        int64_t m, place = lb_kept_gather(&row->job->map->kept, z + at, n - at < PICKED ? n - at : PICKED,
+                                          id + at, some, &m);
+        lb_put_part(row, o, place, some, m);
+    }
 }
 
 float lb_row_logprob(struct lb_row *row, float logit) {

@@ -24,6 +24,8 @@ struct lb_logits_stream {
     int64_t chunk, chunk_n;
     int32_t offsets[2]; /* of the tape's batch */
     void *row;          /* of another datatype than FP32, or of zeros */
+    int64_t width;      /* its numbers: V, or as many as the job's map keeps */
+    float *kept;        /* [width] of a row; NULL without a map */
 };
 
 /* Rows of the largest chunk. */
@@ -46,7 +48,7 @@ static size_t tape_bytes(const struct lb_job *job) {
 
 size_t lb_logits_stream_bytes(const struct lb_job *job) {
     int64_t v = lb_hosted_vocab(job->model);
-    return tape_bytes(job) + (size_t)((most_rows(job) + 1) * v) * sizeof(float);
+    return tape_bytes(job) + (size_t)((most_rows(job) + 1 + (job->map != NULL)) * v) * sizeof(float);
 }
 
 struct lb_logits_stream *lb_logits_stream_create(const struct lb_job *job,
@@ -63,7 +65,9 @@ struct lb_logits_stream *lb_logits_stream_create(const struct lb_job *job,
     s->tape = lb_tape_create(tape_bytes(job));
     s->row = lb_calloc((size_t)s->v, sizeof(float));
     s->z = lb_malloc_array((size_t)(most_rows(job) * s->v), sizeof *s->z);
-    if (!s->tape || !s->row || !s->z) {
+    s->width = job->map ? job->map->kept.n : s->v;
+    s->kept = job->map ? lb_malloc_array((size_t)s->width, sizeof *s->kept) : NULL;
+    if (!s->tape || !s->row || !s->z || (job->map && !s->kept)) {
         lb_logits_stream_destroy(s);
         return NULL;
     }
@@ -74,6 +78,7 @@ void lb_logits_stream_destroy(struct lb_logits_stream *s) {
     if (s) {
         lb_tape_destroy(s->tape);
         lb_free(s->row);
+        lb_free(s->kept);
         lb_free(s->z);
         lb_free(s);
     }
@@ -115,7 +120,7 @@ const void *lb_logits_stream_next(struct lb_logits_stream *s, size_t *out_len) {
         return s->row;
     }
     int64_t t = job->start[s->seq] + s->r;
-    *out_len = (size_t)s->v * element;
+    *out_len = (size_t)s->width * element;
     if (t >= lb_job_length(job, s->seq)) { /* behind the sequence's end */
         memset(s->row, 0, *out_len);
         s->r++;
@@ -125,6 +130,15 @@ const void *lb_logits_stream_next(struct lb_logits_stream *s, size_t *out_len) {
         return NULL;
     }
     const float *z = s->z + (t - s->chunk) * s->v;
+    if (s->kept) {
+        int64_t n;
+        lb_kept_gather(&job->map->kept, z, s->v, 0, s->kept, &n);
+        z = s->kept;
+    }
+    if (s->output->datatype == LB_DT_FP32 && s->kept) {
+        s->r++;
+        return z;
+    }
     if (s->output->datatype == LB_DT_FP32) { /* all that there is of them */
         int64_t n = s->chunk + s->chunk_n - t;
         s->r += n;
@@ -133,9 +147,9 @@ const void *lb_logits_stream_next(struct lb_logits_stream *s, size_t *out_len) {
     }
     s->r++;
     if (s->output->datatype == LB_DT_FP16) {
-        lb_f16_row_from(z, s->row, s->v);
+        lb_f16_row_from(z, s->row, s->width);
     } else {
-        lb_bf16_row_from(z, s->row, s->v);
+        lb_bf16_row_from(z, s->row, s->width);
     }
     return s->row;
 }

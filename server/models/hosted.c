@@ -121,6 +121,7 @@ static void hosted_destroy(struct lb_hosted *hosted) {
         lb_log(LB_LOG_INFO, "model_closed", "model=%s fingerprint=%s", hosted->name, hosted->version);
     }
     lb_stats_finish(&hosted->stats);
+    lb_vocab_maps_finish(&hosted->maps);
     lb_tokenizer_destroy(hosted->tokenizer);
     lb_free(hosted->tokenizer_json);
     lb_free(hosted->tokenizer_config);
@@ -141,6 +142,7 @@ enum lb_status lb_hosted_open(const char *name, const char *path, struct lb_host
     atomic_init(&hosted->published, false);
     snprintf(hosted->name, sizeof hosted->name, "%s", name);
     lb_stats_init(&hosted->stats);
+    lb_vocab_maps_init(&hosted->maps);
     enum lb_status status = lb_model_open(path, false, &hosted->model, detail);
     if (status == LB_OK) {
         hosted->version = lb_model_fingerprint(hosted->model);
@@ -241,6 +243,9 @@ enum lb_status lb_hosted_gives(const struct lb_hosted *hosted, struct lb_output_
     }
     if (is->uses & LB_USES_SCORE_IDS && lb_model_is_classifier(model)) {
         return lb_fail(detail, LB_E_ARG, "output %s: a classifier has no positions; ask for logits", name);
+    }
+    if (is->uses & LB_USES_OUTSIDE && lb_model_is_classifier(model)) {
+        return lb_fail(detail, LB_E_ARG, "output %s: a classifier has no vocabulary to keep a part of", name);
     }
     if (is->source == LB_FROM_LOGITS && !lb_model_head(model)->weight) {
         return lb_fail(detail, LB_E_ARG, "output %s: this model has no head that makes logits", name);

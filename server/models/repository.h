@@ -16,6 +16,7 @@
 #include "proto/limits.h"
 #include "proto/outputs.h"
 #include "server/models/stats.h"
+#include "server/models/vocab_maps.h"
 
 #include <pthread.h>
 #include <stdatomic.h>
@@ -44,6 +45,7 @@ struct lb_hosted {
     atomic_int head_digest_state; /* 0: not yet, 1: being written, 2: there */
     uint8_t head_digest[LB_SHA256_BYTES];
     struct lb_stats stats;
+    struct lb_vocab_maps maps;
     atomic_bool published; /* it was served: its end is logged */
     uint64_t instance;     /* of all that this process ever opens, its own */
     /* Called when the last reference is gone; NULL: nobody is interested. */

@@ -62,6 +62,8 @@ def canonical(fingerprint, request, tail):
     out += struct.pack('<I', len(outputs)) + b''.join(part for _, part in sorted(outputs))
     if 'sample_temperature' in p:
         out += text('sample_temperature') + struct.pack('<d', p['sample_temperature'])
+    if 'vocab_map' in p:
+        out += text('vocab_map') + text(p['vocab_map'])
     return out
 
 

@@ -37,7 +37,8 @@ static inline const char *oip_request_difference(const struct lb_infer_request *
     }
     if (a->top_k != b->top_k || a->temperature != b->temperature || a->timeout_us != b->timeout_us ||
         a->priority != b->priority || a->sample_count != b->sample_count || a->seed != b->seed ||
-        a->sample_temperature != b->sample_temperature || a->binary_default != b->binary_default) {
+        a->sample_temperature != b->sample_temperature || !oip_same_text(a->vocab_map, b->vocab_map) ||
+        a->binary_default != b->binary_default) {
         return "a parameter";
     }
     if (a->n_inputs != b->n_inputs || a->n_outputs != b->n_outputs) {

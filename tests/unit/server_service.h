@@ -94,6 +94,7 @@ struct asked {
     bool scored;
     int64_t seed, top_k;
     bool half, padded; /* FP16; some columns more than there are tokens */
+    const char *vocab_map;
 };
 #define PADDING 7
 
@@ -143,6 +144,7 @@ static inline struct lb_job *ask_for(struct lb_hosted *hosted, const int *which,
     ask.request.temperature = asked->temperature;
     ask.request.sample_count = asked->samples;
     ask.request.seed = (uint64_t)asked->seed;
+    ask.request.vocab_map = asked->vocab_map;
     ask.request.top_k = asked->top_k > 0 ? asked->top_k : ask.request.top_k;
     struct lb_job *job = lb_question_plan(hosted, &ask);
     assert_int_equal(lb_engine_admit(engine, job, NULL), LB_OK);

@@ -373,6 +373,112 @@ static void shaped(void **state) {
     }
 }
 
+/* What is read of a row of which some ids are kept. */
+struct kept_rows {
+    struct lb_head_want want;
+    int32_t (*ids)[TOP];
+    float (*values)[TOP];
+    double (*logs)[3]; /* rest, outside, sum */
+};
+
+static struct lb_head_want want_kept(void *context, int64_t row) {
+    (void)row;
+    return ((struct kept_rows *)context)->want;
+}
+
+static void take_kept(void *context, int64_t row, const struct lb_head_row *left) {
+    struct kept_rows *r = context;
+    memcpy(r->ids[row], left->ids, (size_t)r->want.k * sizeof(int32_t));
+    memcpy(r->values[row], left->values, (size_t)r->want.k * sizeof(float));
+    r->logs[row][0] = left->log_rest;
+    r->logs[row][1] = left->log_outside;
+    r->logs[row][2] = left->lse;
+}
+
+static struct kept_rows read_kept(struct setting *s, struct lb_head_want kept, int64_t first, int64_t n) {
+    struct kept_rows r = {.want = kept};
+    int32_t offsets[8];
+    struct lb_ragged ragged;
+    r.ids = calloc(ROWS, sizeof *r.ids);
+    r.values = calloc(ROWS, sizeof *r.values);
+    r.logs = calloc(ROWS, sizeof *r.logs);
+    assert_true(r.ids && r.values && r.logs);
+    const struct lb_head_reader reader = {.context = &r, .want = want_kept, .row = take_kept};
+    struct lb_value *x = batch(s, first, n, offsets, &ragged);
+    assert_int_equal(lb_head_read(s->tape, x, &s->head, NULL, &reader), LB_OK);
+    return r;
+}
+
+static void kept_free(struct kept_rows *r) {
+    free(r->ids), free(r->values), free(r->logs);
+}
+
+/* Against the definitions, in double, of the picked logits; and the same bits from whole rows. */
+static void right_kept(const struct kept_rows *r, const struct rows *all, int64_t row) {
+    const float *z = all->z + row * all->v;
+    const struct lb_kept *kept = &r->want.kept;
+    double t = r->want.temperature, inside = 0, outside = 0, rest = 0, logs[2];
+    float *picked = malloc((size_t)kept->n * sizeof *picked), values[TOP];
+    int32_t ids[TOP];
+    int64_t n, k = r->want.k;
+    assert_non_null(picked);
+    assert_int_equal(lb_kept_gather(kept, z, all->v, 0, picked, &n), 0);
+    assert_int_equal(n, kept->n);
+    lb_topk(picked, kept->n, k, ids, values);
+    assert_memory_equal(ids, r->ids[row], (size_t)k * sizeof *ids);
+    assert_memory_equal(values, r->values[row], (size_t)k * sizeof *values);
+    for (int64_t j = 0, at = 0; j < all->v; j++) {
+        bool is_kept = at < kept->n && kept->ids[at] == j;
+        at += is_kept;
+        *(is_kept ? &inside : &outside) += exp((z[j] - values[0]) / t);
+        rest += is_kept && z[j] < values[k - 1] ? exp((z[j] - values[0]) / t) : 0;
+    }
+    double least = LB_LOG_LEAST_REST, whole = inside + outside;
+    double want_rest = rest > 1e-12 * whole ? log(rest / whole) : least,
+           want_outside = outside > 1e-12 * whole ? log(outside / whole) : least;
+    assert_true(fabs(r->logs[row][0] - want_rest) < 2e-6 * (1 + fabs(want_rest)));
+    assert_true(fabs(r->logs[row][1] - want_outside) < 2e-6 * (1 + fabs(want_outside)));
+    assert_memory_equal(&all->lse[row], &r->logs[row][2], sizeof(double));
+    lb_head_parts(z, all->v, &r->want, ids, values, &logs[0], &logs[1]);
+    assert_memory_equal(ids, r->ids[row], (size_t)k * sizeof *ids);
+    assert_memory_equal(logs, r->logs[row], sizeof logs);
+    free(picked);
+}
+
+static void some_kept(int64_t v, int64_t n_kept, int64_t k) {
+    static const int32_t asked[AT] = {0};
+    struct setting s;
+    int32_t *kept = malloc((size_t)n_kept * sizeof *kept);
+    assert_non_null(kept);
+    begin(&s, v, LB_F16, lengths, SEQS);
+    struct rows all = rows_of(v, ROWS, asked);
+    read_rows(&s, 0, SEQS, NULL, NULL, &all);
+    for (int64_t i = 0; i < n_kept; i++) { /* the first and the last id too, and runs and gaps between */
+        kept[i] = (int32_t)(n_kept == v || n_kept == 1 ? i : i * (v - 1) / (n_kept - 1));
+    }
+    const struct lb_head_want wanted = {
+        .k = k, .temperature = all.temperature, .rest = true, .outside = true, .kept = {kept, n_kept}};
+    struct kept_rows r = read_kept(&s, wanted, 0, SEQS), one = read_kept(&s, wanted, 1, 1);
+    for (int64_t i = 0; i < ROWS; i++) {
+        right_kept(&r, &all, i);
+    }
+    assert_memory_equal(r.logs + s.offsets[1], one.logs, (size_t)lengths[1] * sizeof *one.logs);
+    kept_free(&r), kept_free(&one), rows_free(&all), free(kept);
+    finish(&s);
+}
+
+/* Some ids of a row are kept: what is listed and left of them, and what all others have. */
+static void kept_ids(void **state) {
+    (void)state;
+    some_kept(SMALL_V, 700, TOP);
+    some_kept(SMALL_V, TOP, TOP); /* all that is kept is listed */
+    some_kept(SMALL_V, SMALL_V, 3);
+    some_kept(SMALL_V, 1, 1);
+    some_kept(BIG_V, 5000, TOP); /* panels with few of them */
+    some_kept(BIG_V, BIG_V - 1, 2);
+    some_kept(BIG_V, 9, 4); /* panels without any */
+}
+
 /* A tape that is too small says so, by either way. */
 static void no_memory(void **state) {
     (void)state;
@@ -398,9 +504,9 @@ static void no_memory(void **state) {
 int main(void) {
     lb_rng_seed(&rng, 11, 0);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(rows_first), cmocka_unit_test(by_panels),  cmocka_unit_test(shaped),
-        cmocka_unit_test(many_rows),  cmocka_unit_test(from_first), cmocka_unit_test(added),
-        cmocka_unit_test(no_memory),
+        cmocka_unit_test(rows_first), cmocka_unit_test(by_panels), cmocka_unit_test(shaped),
+        cmocka_unit_test(kept_ids),   cmocka_unit_test(many_rows), cmocka_unit_test(from_first),
+        cmocka_unit_test(added),      cmocka_unit_test(no_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -52,6 +52,8 @@ static void ask(struct asked *a, int form) {
     a->request.binary_default = true;
 }
 
+#define MAP "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
+
 static void digest_of(const struct asked *a, char out[LB_SHA256_HEX]) {
     assert_int_equal(lb_request_digest("f00d", &a->request, out), LB_OK);
     assert_int_equal(strlen(out), 64);
@@ -76,15 +78,18 @@ static void digest_has_this_value(void **state) {
     ask(&a, 0);
     digest_of(&a, x);
     assert_string_equal(x, "cd3c0ceafe5dc65f897a3d6d14907d77f240c1426ac8fd40918b69dec8852508");
+    a.request.vocab_map = MAP;
+    digest_of(&a, x);
+    assert_string_equal(x, "fe66ed1e7f503e9b315774f515115ba5dc25c87edebfd8d8afc781748d7372fd");
 }
 
 static void asking_something_else_changes_it(void **state) {
     (void)state;
     static const int32_t other_ids[] = {1, 2, 3, 4, 5, 7};
     static const int64_t big_ids[] = {1, 2, 3, 4, 5, 6 + (1ll << 32)};
-    char seen[16][LB_SHA256_HEX];
+    char seen[18][LB_SHA256_HEX];
     size_t n = 0;
-    for (int change = 0; change < 16; change++) {
+    for (int change = 0; change < 18; change++) {
         struct asked a;
         ask(&a, 0);
         const char *fingerprint = "f00d";
@@ -134,6 +139,12 @@ static void asking_something_else_changes_it(void **state) {
             break;
         case 15:
             a.request.sample_temperature = 2.5;
+            break;
+        case 16:
+            a.request.vocab_map = MAP;
+            break;
+        case 17:
+            a.request.vocab_map = MAP + 1; /* whatever it is */
             break;
         default:
             break;

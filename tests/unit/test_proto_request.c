@@ -15,6 +15,7 @@
 #include <string.h>
 
 #define KEEP (64u << 20)
+#define DIGEST "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
 
 static enum lb_status decode(const char *json, const void *tail, size_t tail_len, bool header,
                              struct lb_arena *arena, struct lb_infer_request *out, struct lb_detail *detail) {
@@ -66,7 +67,7 @@ static void parameters_and_outputs_are_read(void **state) {
     struct lb_infer_request r;
     decode_ok(
         "{\"id\":\"a\\\"\\u00e9\",\"parameters\":{\"top_k\":8,\"temperature\":2,\"timeout\":5000000,"
-        "\"priority\":1,"
+        "\"priority\":1,\"vocab_map\":\"" DIGEST "\","
         "\"sample_count\":3,\"sample_temperature\":2.5,\"seed\":9223372036854775807,\"binary_data_output\":"
         "true,\"own\":\"ignored\","
         "\"x\":null},"
@@ -81,6 +82,7 @@ static void parameters_and_outputs_are_read(void **state) {
     assert_int_equal(r.priority, 1);
     assert_int_equal(r.sample_count, 3);
     assert_true(r.seed == INT64_MAX && r.sample_temperature == 2.5);
+    assert_string_equal(r.vocab_map, DIGEST);
     assert_true(r.binary_default);
     assert_int_equal(r.n_outputs, 3);
     assert_true(r.outputs[0].binary && r.outputs[0].datatype == LB_DT_NONE);
@@ -194,6 +196,7 @@ static void requests_survive_a_round_trip(void **state) {
                                      .sample_count = 1,
                                      .seed = 99,
                                      .sample_temperature = 0.7,
+                                     .vocab_map = form == 2 ? DIGEST : NULL,
                                      .n_inputs = 4,
                                      .inputs = inputs,
                                      .n_outputs = form == 3 ? 0 : 2,
@@ -356,6 +359,11 @@ static const struct {
     {"{\"parameters\":{\"priority\":-1}," GOOD "}", 0, false, LB_E_FORMAT, "priority"},
     {"{\"parameters\":{\"sample_count\":65536}," GOOD "}", 0, false, LB_E_FORMAT, "sample_count"},
     {"{\"parameters\":{\"sample_temperature\":0}," GOOD "}", 0, false, LB_E_FORMAT, "sample_temperature"},
+    {"{\"parameters\":{\"vocab_map\":7}," GOOD "}", 0, false, LB_E_FORMAT, "vocab_map"},
+    {"{\"parameters\":{\"vocab_map\":\"" DIGEST "0\"}," GOOD "}", 0, false, LB_E_FORMAT, "64 hex digits"},
+    {"{\"parameters\":{\"vocab_map\":\"ABCDEF6789abcdef0123456789abcdef0123456789abcdef0123456789abcdef\"}"
+     "," GOOD "}",
+     0, false, LB_E_FORMAT, "64 hex digits"},
     {"{\"parameters\":{\"sample_temperature\":\"2\"}," GOOD "}", 0, false, LB_E_FORMAT, "sample_temperature"},
     {"{\"parameters\":{\"seed\":1.5}," GOOD "}", 0, false, LB_E_FORMAT, "seed"},
     {"{\"parameters\":{\"binary_data_output\":1}," GOOD "}", 0, false, LB_E_FORMAT, "binary_data_output"},
@@ -529,6 +537,7 @@ static void requests_that_cannot_be_written_are_refused(void **state) {
         {.top_k = 1, .temperature = 1, .n_inputs = 1, .inputs = t, .seed = UINT64_MAX},
         {.top_k = 1, .temperature = 1, .n_inputs = 1, .inputs = t, .sample_temperature = 1000},
         {.top_k = 1, .temperature = 1, .n_inputs = 1, .inputs = t, .sample_temperature = NAN},
+        {.top_k = 1, .temperature = 1, .n_inputs = 1, .inputs = t, .vocab_map = "f00d"},
         {.top_k = 1, .temperature = 1, .n_inputs = 1, .inputs = t, .id = "\xc3\x28"},
     };
     for (size_t i = 0; i < sizeof r / sizeof r[0]; i++) {

@@ -65,6 +65,19 @@ static struct lb_draw draws_of(const struct question *q) {
     return (struct lb_draw){.n = n, .temperature = q->temperature, .seed = 77};
 }
 
+/* Ids that a map keeps, in whatever vocabulary: its digest. */
+static const int32_t kept[] = {0, 1, 5, 17, 18, 19, 40, 96};
+#define KEPT (sizeof kept / sizeof *kept)
+
+static const char *send_kept(struct lb_hosted *hosted) {
+    static char digest[LB_SHA256_HEX];
+    uint8_t hash[LB_SHA256_BYTES];
+    lb_sha256(kept, sizeof kept, hash);
+    lb_hex(hash, sizeof hash, digest);
+    assert_int_equal(lb_vocab_maps_put(&hosted->maps, digest, kept, sizeof kept, 97, NULL), LB_OK);
+    return digest;
+}
+
 /* The job about that output alone; NULL when it was refused. */
 static struct lb_job *planned(const struct question *q) {
     const struct lb_plan_limits limits = {LB_MAX_RESPONSE_BYTES, LB_MAX_REQUEST_TOKENS, LB_MAX_JSON_VALUES};
@@ -74,6 +87,7 @@ static struct lb_job *planned(const struct question *q) {
     struct lb_wire_tensor inputs[3] = {input(LB_IN_IDS, LB_DT_INT32, T, ids),
                                        input(LB_IN_LENGTHS, LB_DT_INT32, 0, lengths)};
     bool scored = q->hosted->decoder && (lb_output_get(q->kind)->uses & LB_USES_SCORE_IDS) != 0;
+    bool maps = (lb_output_get(q->kind)->uses & LB_USES_OUTSIDE) != 0;
     inputs[2] =
         (struct lb_wire_tensor){LB_IN_SCORE_IDS, LB_DT_INT32, 3, {B, T, SCORED}, scores, sizeof scores, true};
     if (!q->hosted->decoder) {
@@ -83,6 +97,7 @@ static struct lb_job *planned(const struct question *q) {
                                              .temperature = q->temperature,
                                              .sample_count = draws_of(q).n,
                                              .seed = draws_of(q).seed,
+                                             .vocab_map = maps ? send_kept(q->hosted) : NULL,
                                              .n_inputs = scored               ? 3
                                                          : q->hosted->decoder ? 2
                                                                               : 1,
@@ -239,6 +254,19 @@ static double rest(const struct question *q, const struct source *s, int b, int6
     return log(sum) - lse(q, s, b, h, t, 0);
 }
 
+static double outside(const struct question *q, const struct source *s, int b, int64_t h, int64_t t,
+                      int64_t c) {
+    const float *z = s->x + t * s->width;
+    double sum = 0;
+    for (int64_t j = 0; j < s->width; j++) {
+        sum += exp(z[j] / q->temperature);
+    }
+    for (size_t i = 0; i < KEPT; i++) {
+        sum -= exp(z[kept[i]] / q->temperature);
+    }
+    return log(sum) - lse(q, s, b, h, t, c);
+}
+
 static double top_logprob(const struct question *q, const struct source *s, int b, int64_t h, int64_t t,
                           int64_t c) {
     return top_value(q, s, b, h, t, c) / q->temperature - lse(q, s, b, h, t, c);
@@ -333,6 +361,7 @@ static const struct {
     [LB_OUT_ACTUAL] = {LB_FROM_LOGITS, LB_WIDE_ONE, actual},
     [LB_OUT_NEXT] = {LB_FROM_LOGITS, LB_WIDE_ONE, next},
     [LB_OUT_REST] = {LB_FROM_LOGITS, LB_WIDE_ONE, rest},
+    [LB_OUT_OUTSIDE] = {LB_FROM_LOGITS, LB_WIDE_ONE, outside},
     [LB_OUT_TOPK_LOGPROBS] = {LB_FROM_LOGITS, LB_WIDE_TOP_K, top_logprob},
     [LB_OUT_RANK] = {LB_FROM_LOGITS, LB_WIDE_ONE, rank},
     [LB_OUT_AT_IDS] = {LB_FROM_LOGITS, LB_WIDE_SCORED, at_id},

@@ -69,6 +69,41 @@ static void test_nearly_same_questions(void **state) {
     end(&s);
 }
 
+/* Nor under unlike maps, though the final states are one for all. */
+static void test_under_maps(void **state) {
+    (void)state;
+    enum { N = 5 };
+    const int32_t kept[] = {3, 5, 60, 90};
+    char names[2][LB_SHA256_HEX];
+    for (int i = 0; i < 2; i++) {
+        uint8_t hash[LB_SHA256_BYTES];
+        lb_sha256(kept + i, 3 * sizeof *kept, hash);
+        lb_hex(hash, sizeof hash, names[i]);
+        assert_int_equal(lb_vocab_maps_put(&llama->maps, names[i], kept + i, 3 * sizeof *kept, V, NULL),
+                         LB_OK);
+    }
+    struct asked asked[N];
+    struct service s = begin(4096, ROOM);
+    struct lb_job *jobs[N];
+    for (int i = 0; i < N; i++) {
+        const char *const name[N] = {NULL, names[0], names[1], names[0], names[1]};
+        asked[i] = (struct asked){.outputs = {"logits.topk_ids", "logprobs.topk_values", "logprobs.rest"},
+                                  .temperature = 1,
+                                  .top_k = i == 4 ? 2 : 3,
+                                  .vocab_map = name[i]};
+        jobs[i] = ask_for(llama, some, 3, &asked[i], &jobs[i]);
+        submit(&s, jobs[i]);
+    }
+    serve(&s);
+    assert_int_equal(s.batches, 1);
+    assert_int_equal(s.all.computed_seqs, 3);
+    assert_int_equal(s.all.copied_seqs, 3); /* of the fourth */
+    for (int i = 0; i < N; i++) {
+        check_alone(jobs[i], some, 3, &asked[i]);
+    }
+    end(&s);
+}
+
 /* Nor are those that differ in the ids that they chose, or what they draw. */
 static void test_chosen_and_drawn(void **state) {
     (void)state;
@@ -161,6 +196,7 @@ int main(int argc, char **argv) {
     lb_gemm_setup(0, argv);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_same_questions), cmocka_unit_test(test_nearly_same_questions),
-        cmocka_unit_test(test_chosen_and_drawn), cmocka_unit_test(test_drawn_and_streamed)};
+        cmocka_unit_test(test_under_maps), cmocka_unit_test(test_chosen_and_drawn),
+        cmocka_unit_test(test_drawn_and_streamed)};
     return cmocka_run_group_tests(tests, start_all, stop_all);
 }
