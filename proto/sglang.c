@@ -10,8 +10,7 @@
 #define POSITIONS "token_ids_logprob_positions"
 
 /* Of the request. */
-static const struct lb_vllm_refused refused[] = {{"stream", NAN},
-                                                 {"input_embeds", NAN},
+static const struct lb_vllm_refused refused[] = {{"input_embeds", NAN},
                                                  {"image_data", NAN},
                                                  {"video_data", NAN},
                                                  {"audio_data", NAN},
@@ -286,6 +285,7 @@ static enum lb_status read_request(const json_t *root, struct lb_arena *arena, s
                                detail)) != LB_OK ||
         (status = lb_json_bool(root, "return_prompt_token_ids", false, WHAT, &out->return_prompt_ids,
                                detail)) != LB_OK ||
+        (status = lb_json_bool(root, "stream", false, WHAT, &out->stream, detail)) != LB_OK ||
         (status = lb_json_int(root, "priority", false, INT32_MIN, INT32_MAX, WHAT, &out->priority, detail)) !=
             LB_OK) {
         return status;

@@ -43,6 +43,7 @@ struct lb_sglang_generate {
     bool flat, base64;                /* the prompt's likeliest as arrays, and those in base64 */
     bool return_prompt_ids;
     int64_t priority; /* higher goes first there */
+    bool stream;      /* told while it is written: each event says all that there is so far */
 };
 
 /* The body of POST /generate. All that out points to is in the arena. LB_E_FORMAT, LB_E_ARG: what is wrong,
@@ -69,9 +70,12 @@ struct lb_sglang_answer {
     struct lb_vllm_rows next; /* row i: what next_ids[i] was chosen from */
     const float *next_scores; /* [n_next, n_scores] */
     int64_t n_generated;      /* n_next, or 0: they are told with their log-probabilities only */
-    bool stopped;             /* at the last of them, or at a stop */
-    const char *stop;         /* which; NULL: at that token */
-    const char *text;         /* UTF-8 [text_len] */
+    bool goes_on;             /* told while it is written: more comes */
+    bool numbered;            /* an event about one of several prompts: which */
+    int64_t index;
+    bool stopped;     /* at the last of them, or at a stop */
+    const char *stop; /* which; NULL: at that token */
+    const char *text; /* UTF-8 [text_len] */
     size_t text_len;
 };
 

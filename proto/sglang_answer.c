@@ -196,6 +196,10 @@ static void put_ids(struct lb_vllm_writer *writer, const char *key, const int32_
 static void put_reason(struct lb_vllm_writer *writer, int64_t max_tokens,
                        const struct lb_sglang_answer *answer) {
     bool stopped = answer->stopped && answer->n_generated > 0 && answer->n_generated < max_tokens;
+    if (answer->goes_on) {
+        put(writer, ",\"finish_reason\":null");
+        return;
+    }
     put(writer, ",\"finish_reason\":{\"type\":");
     if (stopped && answer->stop) {
         put(writer, "\"stop\",\"matched\":");
@@ -225,11 +229,17 @@ void lb_sglang_put_answer(struct lb_vllm_writer *writer, const struct lb_sglang_
     }
     lb_buf_printf(writer->buf, ",\"reasoning_tokens\":0,\"completion_tokens\":%lld,\"cached_tokens\":0",
                   (long long)answer->n_generated);
-    put(writer, ",\"dp_rank\":null,\"e2e_latency\":");
-    lb_buf_append(writer->buf, seconds, lb_wire_double_text(answer->seconds, seconds));
+    put(writer, ",\"dp_rank\":null");
+    if (!answer->goes_on) {
+        put(writer, ",\"e2e_latency\":");
+        lb_buf_append(writer->buf, seconds, lb_wire_double_text(answer->seconds, seconds));
+    }
     put(writer, "}");
     if (request->return_prompt_ids) {
         put_ids(writer, "prompt_token_ids", answer->ids, answer->n);
+    }
+    if (answer->numbered) {
+        lb_buf_printf(writer->buf, ",\"index\":%lld", (long long)answer->index);
     }
     put(writer, "}");
     (void)lb_vllm_failed(writer);

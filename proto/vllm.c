@@ -40,8 +40,9 @@ static const struct lb_vllm_refused refused[] = {{"n", 1},
                                                  {"logprob_token_ids", NAN},
                                                  {"kv_transfer_params", NAN},
                                                  {"vllm_xargs", NAN},
-                                                 {"max_repetition_pattern_size", 0},
-                                                 {"stream", NAN}};
+                                                 {"max_repetition_pattern_size", 0}};
+/* What says how the answer comes, where that can't be chosen. */
+static const struct lb_vllm_refused streaming[] = {{"stream", NAN}, {"stream_options", NAN}};
 /* Those that /inference/v1/generate understands. */
 static const struct lb_vllm_refused gathering[] = {{"prompt_logprob_start", NAN},
                                                    {"prompt_logprob_token_ids", NAN}};
@@ -221,9 +222,12 @@ enum lb_status lb_vllm_read_draw(const json_t *object, const char *seed, struct 
 }
 
 /* What object says; what it doesn't stays as it is. */
-static enum lb_status read_sampling(const json_t *object, bool gathers, struct lb_arena *arena,
+static enum lb_status read_sampling(const json_t *object, bool gathers, bool streams, struct lb_arena *arena,
                                     struct lb_vllm_sampling *out, struct lb_detail *detail) {
     enum lb_status status = lb_vllm_refuse(object, refused, sizeof refused / sizeof *refused, detail);
+    if (status == LB_OK && !streams) {
+        status = lb_vllm_refuse(object, streaming, sizeof streaming / sizeof *streaming, detail);
+    }
     if (status == LB_OK && !gathers) {
         status = lb_vllm_refuse(object, gathering, sizeof gathering / sizeof *gathering, detail);
     }
@@ -260,12 +264,12 @@ enum lb_status lb_vllm_read_sampling(const json_t *root, bool gathers, struct lb
                                WHAT ": %.64s says something else in sampling_params; give it once", key);
             }
         }
-        enum lb_status status = read_sampling(inner, gathers, arena, out, detail);
+        enum lb_status status = read_sampling(inner, gathers, false, arena, out, detail);
         if (status != LB_OK) {
             return status;
         }
     }
-    return read_sampling(root, gathers, arena, out, detail);
+    return read_sampling(root, gathers, !gathers, arena, out, detail);
 }
 
 /* ---- prompts ---- */
@@ -345,12 +349,34 @@ enum lb_status lb_vllm_read_id(const json_t *root, struct lb_arena *arena, const
     return lb_vllm_read_string(root, "request_id", arena, out, detail);
 }
 
+static enum lb_status read_streaming(const json_t *root, struct lb_vllm_completion *out,
+                                     struct lb_detail *detail) {
+    const json_t *options = json_object_get(root, "stream_options");
+    enum lb_status status = lb_json_bool(root, "stream", false, WHAT, &out->stream, detail);
+    if (status != LB_OK || !options || json_is_null(options)) {
+        return status;
+    }
+    if (!json_is_object(options)) {
+        return lb_fail(detail, LB_E_FORMAT, WHAT ": stream_options must be an object");
+    }
+    if (!out->stream) {
+        return lb_fail(detail, LB_E_ARG, WHAT ": stream_options needs stream: true");
+    }
+    status = lb_json_bool(options, "include_usage", false, WHAT, &out->usage, detail);
+    if (status == LB_OK) {
+        status = lb_json_bool(options, "continuous_usage_stats", false, WHAT, &out->each_usage, detail);
+    }
+    out->each_usage &= out->usage;
+    return status;
+}
+
 static enum lb_status read_completion(const json_t *root, struct lb_arena *arena,
                                       struct lb_vllm_completion *out, struct lb_detail *detail) {
     enum lb_status status = lb_vllm_read_sampling(root, false, arena, &out->sampling, detail);
     if (status != LB_OK ||
         (status = lb_vllm_read_string(root, "model", arena, &out->model, detail)) != LB_OK ||
         (status = lb_vllm_read_id(root, arena, &out->request_id, detail)) != LB_OK ||
+        (status = read_streaming(root, out, detail)) != LB_OK ||
         (status = lb_json_bool(root, "echo", false, WHAT, &out->echo, detail)) != LB_OK ||
         (status = lb_json_bool(root, "add_special_tokens", false, WHAT, &out->add_special, detail)) !=
             LB_OK ||
@@ -361,6 +387,10 @@ static enum lb_status read_completion(const json_t *root, struct lb_arena *arena
         (status = lb_json_int(root, "priority", false, INT32_MIN, INT32_MAX, WHAT, &out->priority, detail)) !=
             LB_OK) {
         return status;
+    }
+    if (out->stream && out->sampling.prompt_logprobs != LB_VLLM_NO_LOGPROBS) {
+        return lb_fail(detail, LB_E_ARG,
+                       WHAT ": prompt_logprobs are not told with stream; leave one of them out");
     }
     return lb_vllm_read_prompts(root, "prompt", arena, &out->prompts, detail);
 }
@@ -456,6 +486,9 @@ bool lb_vllm_error_key(const char *text, char out[LB_MAX_NAME]) {
     }
     for (size_t i = 0; i < sizeof refused / sizeof *refused; i++) {
         found = found || strcmp(word, refused[i].key) == 0;
+    }
+    for (size_t i = 0; i < sizeof streaming / sizeof *streaming; i++) {
+        found = found || strcmp(word, streaming[i].key) == 0;
     }
     for (size_t i = 0; i < sizeof gathering / sizeof *gathering; i++) {
         found = found || strcmp(word, gathering[i].key) == 0;

@@ -67,6 +67,8 @@ struct lb_vllm_completion {
     struct lb_vllm_sampling sampling;
     bool echo, add_special, return_token_ids, tokens_as_ids;
     int64_t priority;
+    bool stream;            /* told while it is written */
+    bool usage, each_usage; /* then: a last event with usage; one in each */
 };
 
 /* The body of POST /v1/completions. All that out points to is in the arena. LB_E_FORMAT, LB_E_ARG: what is
@@ -146,6 +148,7 @@ struct lb_vllm_choice {
     struct lb_vllm_rows next; /* row i: what generated[i] was chosen from */
     const char *text;         /* as the answer has it; UTF-8 [text_len], which NUL may be in */
     size_t text_len;
+    bool later, goes_on;   /* a part of what is told while it is written: not the first; not the last */
     bool stopped;          /* at an end or a stop */
     const char *stop_text; /* which stop; NULL */
     int32_t stop_id;       /* which of the stop_ids; -1 */
@@ -164,6 +167,22 @@ void lb_vllm_put_completion(struct lb_vllm_writer *writer, const char *id, int64
 void lb_vllm_put_choice(struct lb_vllm_writer *writer, const struct lb_vllm_completion *request,
                         const struct lb_vllm_choice *choice);
 void lb_vllm_put_end(struct lb_vllm_writer *writer, const struct lb_vllm_usage *usage);
+
+/* Who answers, as each event of a stream says it. */
+struct lb_vllm_from {
+    const char *id, *model, *fingerprint;
+    int64_t created;
+};
+/* One event of a stream: what is new of one choice. text_offset: characters of all that was listed of it, 0
+ * at first. usage may be NULL. */
+void lb_vllm_put_event(struct lb_vllm_writer *writer, const struct lb_vllm_from *from,
+                       const struct lb_vllm_completion *request, const struct lb_vllm_choice *choice,
+                       size_t *text_offset, const struct lb_vllm_usage *usage);
+/* One of no choice. */
+void lb_vllm_put_event_usage(struct lb_vllm_writer *writer, const struct lb_vllm_from *from,
+                             const struct lb_vllm_usage *usage);
+/* The last event. */
+void lb_vllm_put_done(struct lb_vllm_writer *writer);
 
 /* [null,{"ID":{"logprob":...,"rank":...,"decoded_token":...},...},...]: the k largest in their order, then
  * the token itself when it is not among them. k: how many of the rows' are wanted. */

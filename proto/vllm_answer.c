@@ -277,20 +277,19 @@ static struct entry entry_of(const struct lb_vllm_choice *choice, int64_t i, boo
 }
 
 static void put_logprobs(struct lb_vllm_writer *writer, const struct lb_vllm_completion *request,
-                         const struct lb_vllm_choice *choice, struct texts *texts) {
-    int64_t n = (request->echo ? choice->n : 0) + choice->n_generated;
-    bool as_id = request->tokens_as_ids;
+                         const struct lb_vllm_choice *choice, size_t *offset, struct texts *texts) {
+    bool as_id = request->tokens_as_ids, echo = request->echo && !choice->later;
+    int64_t n = (echo ? choice->n : 0) + choice->n_generated;
     struct lb_buf offsets, *out = writer->buf;
-    size_t offset = 0;
     lb_buf_init(&offsets, LB_MAX_RESPONSE_BYTES);
     put(writer, "{\"tokens\":[");
     for (int64_t i = 0; i < n && !lb_vllm_failed(writer); i++) {
         lb_buf_reset(&texts->text);
-        append_id_text(writer, as_id, entry_of(choice, i, request->echo).id, &texts->text);
+        append_id_text(writer, as_id, entry_of(choice, i, echo).id, &texts->text);
         put(writer, i > 0 ? "," : "");
         lb_vllm_put_text(writer, texts->text.data ? texts->text.data : "", texts->text.len);
-        lb_buf_printf(&offsets, "%s%zu", i > 0 ? "," : "", offset);
-        offset += characters(texts->text.data, texts->text.len);
+        lb_buf_printf(&offsets, "%s%zu", i > 0 ? "," : "", *offset);
+        *offset += characters(texts->text.data, texts->text.len);
     }
     put(writer, "],\"text_offset\":[");
     lb_buf_append(out, offsets.data, offsets.len);
@@ -298,7 +297,7 @@ static void put_logprobs(struct lb_vllm_writer *writer, const struct lb_vllm_com
     lb_buf_finish(&offsets);
     put(writer, "],\"token_logprobs\":[");
     for (int64_t i = 0; i < n && !lb_vllm_failed(writer); i++) {
-        struct entry entry = entry_of(choice, i, request->echo);
+        struct entry entry = entry_of(choice, i, echo);
         put(writer, i > 0 ? "," : "");
         if (entry.rows) {
             lb_vllm_put_logprob(writer, entry.logprob);
@@ -308,7 +307,7 @@ static void put_logprobs(struct lb_vllm_writer *writer, const struct lb_vllm_com
     }
     put(writer, "],\"top_logprobs\":[");
     for (int64_t i = 0; i < n && !lb_vllm_failed(writer); i++) {
-        struct entry entry = entry_of(choice, i, request->echo);
+        struct entry entry = entry_of(choice, i, echo);
         put(writer, i > 0 ? "," : "");
         if (entry.rows) {
             put_top(writer, as_id, entry.rows, entry.row, entry.id, entry.logprob, request->sampling.logprobs,
@@ -353,21 +352,30 @@ static void put_stop_reason(struct lb_vllm_writer *writer, const struct lb_vllm_
     }
 }
 
-void lb_vllm_put_choice(struct lb_vllm_writer *writer, const struct lb_vllm_completion *request,
-                        const struct lb_vllm_choice *choice) {
+/* Up to what stands in whole choices only. */
+static void begin_choice(struct lb_vllm_writer *writer, const struct lb_vllm_completion *request,
+                         const struct lb_vllm_choice *choice, size_t *offset) {
     struct texts texts;
     lb_buf_init(&texts.text, LB_MAX_JSON_BYTES);
-    lb_buf_printf(writer->buf, "%s{\"index\":%lld,\"text\":", choice->index > 0 ? "," : "",
-                  (long long)choice->index);
+    lb_buf_printf(writer->buf, "{\"index\":%lld,\"text\":", (long long)choice->index);
     lb_vllm_put_text(writer, choice->text, choice->text_len);
     put(writer, ",\"logprobs\":");
     if (request->sampling.logprobs != LB_VLLM_NO_LOGPROBS) {
-        put_logprobs(writer, request, choice, &texts);
+        put_logprobs(writer, request, choice, offset, &texts);
     } else {
         put(writer, "null");
     }
-    lb_buf_printf(writer->buf, ",\"finish_reason\":\"%s\"", choice->stopped ? "stop" : "length");
+    lb_buf_finish(&texts.text);
+    put(writer, ",\"finish_reason\":");
+    put(writer, choice->goes_on ? "null" : choice->stopped ? "\"stop\"" : "\"length\"");
     put_stop_reason(writer, choice);
+}
+
+void lb_vllm_put_choice(struct lb_vllm_writer *writer, const struct lb_vllm_completion *request,
+                        const struct lb_vllm_choice *choice) {
+    size_t offset = 0;
+    put(writer, choice->index > 0 ? "," : "");
+    begin_choice(writer, request, choice, &offset);
     put(writer, ",\"prompt_logprobs\":");
     if (request->sampling.prompt_logprobs != LB_VLLM_NO_LOGPROBS) {
         lb_vllm_put_prompt_logprobs(writer, choice, request->sampling.prompt_logprobs);
@@ -379,15 +387,61 @@ void lb_vllm_put_choice(struct lb_vllm_writer *writer, const struct lb_vllm_comp
         put_ids(writer, "token_ids", choice->generated, choice->n_generated);
     }
     put(writer, "}");
-    lb_buf_finish(&texts.text);
     (void)lb_vllm_failed(writer);
 }
 
+static void put_usage(struct lb_vllm_writer *writer, const struct lb_vllm_usage *usage) {
+    lb_buf_printf(
+        writer->buf, ",\"usage\":{\"prompt_tokens\":%lld,\"total_tokens\":%lld,\"completion_tokens\":%lld}",
+        (long long)usage->prompt_tokens, (long long)(usage->prompt_tokens + usage->completion_tokens),
+        (long long)usage->completion_tokens);
+}
+
 void lb_vllm_put_end(struct lb_vllm_writer *writer, const struct lb_vllm_usage *usage) {
-    lb_buf_printf(writer->buf,
-                  "],\"usage\":{\"prompt_tokens\":%lld,\"total_tokens\":%lld,\"completion_tokens\":%lld}}\n",
-                  (long long)usage->prompt_tokens,
-                  (long long)(usage->prompt_tokens + usage->completion_tokens),
-                  (long long)usage->completion_tokens);
+    put(writer, "]");
+    put_usage(writer, usage);
+    put(writer, "}\n");
+    (void)lb_vllm_failed(writer);
+}
+
+/* ---- a stream ---- */
+
+static void begin_event(struct lb_vllm_writer *writer, const struct lb_vllm_from *from) {
+    put(writer, "data: ");
+    lb_vllm_put_completion(writer, from->id, from->created, from->model, from->fingerprint);
+}
+
+static void end_event(struct lb_vllm_writer *writer, const struct lb_vllm_usage *usage) {
+    put(writer, "]");
+    if (usage) {
+        put_usage(writer, usage);
+    }
+    put(writer, "}\n\n");
+    (void)lb_vllm_failed(writer);
+}
+
+void lb_vllm_put_event(struct lb_vllm_writer *writer, const struct lb_vllm_from *from,
+                       const struct lb_vllm_completion *request, const struct lb_vllm_choice *choice,
+                       size_t *text_offset, const struct lb_vllm_usage *usage) {
+    begin_event(writer, from);
+    begin_choice(writer, request, choice, text_offset);
+    if (request->return_token_ids && !choice->later) {
+        put_ids(writer, "prompt_token_ids", choice->ids, choice->n);
+    }
+    if (request->return_token_ids) {
+        put_ids(writer, "token_ids", choice->generated, choice->n_generated);
+    }
+    put(writer, "}");
+    end_event(writer, usage);
+}
+
+void lb_vllm_put_event_usage(struct lb_vllm_writer *writer, const struct lb_vllm_from *from,
+                             const struct lb_vllm_usage *usage) {
+    begin_event(writer, from);
+    end_event(writer, usage);
+}
+
+void lb_vllm_put_done(struct lb_vllm_writer *writer) {
+    put(writer, "data: [DONE]\n\n");
     (void)lb_vllm_failed(writer);
 }

@@ -111,6 +111,19 @@ size_t lb_utf8_put(uint32_t c, char *out) {
     return 4;
 }
 
+size_t lb_utf8_settled(const char *bytes, size_t len) {
+    const uint8_t *p = (const uint8_t *)bytes;
+    for (size_t back = 1; back <= 3 && back <= len; back++) {
+        size_t need;
+        if ((p[len - back] & 0xc0) == 0x80) {
+            continue; /* not the first byte of any */
+        }
+        size_t have = match_char(p + len - back, back, &need);
+        return have == back && have < need ? len - back : len;
+    }
+    return len;
+}
+
 void lb_utf8_append_lossy(struct lb_buf *buf, const char *bytes, size_t len) {
     size_t done = 0;
     while (done < len) {

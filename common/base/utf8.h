@@ -20,6 +20,9 @@ uint32_t lb_utf8_next(const char *text, size_t *pos);
 uint32_t lb_utf8_previous(const char *text, size_t *pos);
 /* Writes code_point to out (4 bytes are enough); returns how many. */
 size_t lb_utf8_put(uint32_t code_point, char *out);
+/* How many bytes of a text that goes on may be repaired and shown: all but the beginning of a character at
+ * its end. What lb_utf8_append_lossy makes of parts that end there is what it makes of all. */
+size_t lb_utf8_settled(const char *bytes, size_t len);
 /* Appends bytes with each ill-formed run replaced by U+FFFD: one per maximal subpart, as the Unicode standard
  * recommends (section 3.9) and Rust, Python and the browsers do. */
 void lb_utf8_append_lossy(struct lb_buf *buf, const char *bytes, size_t len);

@@ -71,18 +71,22 @@ static void make_safe(char *text) {
     json_decref(string);
 }
 
+json_t *lb_reply_error_body(const struct lb_exchange *exchange, int status, const char *text) {
+    const struct lb_visit *visit = exchange->user;
+    char safe[LB_DETAIL_TEXT];
+    snprintf(safe, sizeof safe, "%s", text);
+    make_safe(safe);
+    return visit && visit->dialect ? visit->dialect->error(status, safe) : lb_error_body(status, safe);
+}
+
 void lb_reply_error(struct lb_exchange *exchange, int status, const char *format, ...) {
     char text[LB_DETAIL_TEXT];
     va_list arguments;
     va_start(arguments, format);
     vsnprintf(text, sizeof text, format, arguments);
     va_end(arguments);
-    make_safe(text);
-    const struct lb_visit *visit = exchange->user;
-    json_t *body =
-        visit && visit->dialect ? visit->dialect->error(status, text) : lb_error_body(status, text);
     exchange->reply.n_headers = 0;
-    lb_reply_json(exchange, status, body);
+    lb_reply_json(exchange, status, lb_reply_error_body(exchange, status, text));
     if (status == 503) {
         lb_reply_header(exchange, "Retry-After", "1");
     } else if (status == 401) {

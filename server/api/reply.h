@@ -16,6 +16,8 @@ void lb_reply_bytes(struct lb_exchange *exchange, int status, const char *conten
                     size_t len);
 /* The body of the native API's errors, and of those about paths that are nobody's: {"error": "text"}. */
 json_t *lb_error_body(int status, const char *text);
+/* The body of an error in the form of the exchange's dialect, the caller's; NULL when out of memory. */
+json_t *lb_reply_error_body(const struct lb_exchange *exchange, int status, const char *text);
 /* An error in the form of the exchange's dialect; 503 gets Retry-After, 401 WWW-Authenticate. */
 void lb_reply_error(struct lb_exchange *exchange, int status, const char *format, ...) LB_PRINTF(3, 4);
 /* The same from a failed call: 400 for what a client can mend, 404, 413, 501, 503, 504; 500 for the rest. */

@@ -6,7 +6,7 @@
 #include "server/api/reply.h"
 #include "server/api/sglang.h"
 #include "server/api/submit.h"
-#include "server/api/vllm.h"
+#include "server/api/vllm_stream.h"
 
 #include <string.h>
 
@@ -24,6 +24,7 @@ struct asked {
     bool listed; /* log-probabilities of the prompts are asked for */
     bool writes; /* more than one token */
     size_t answer_bytes;
+    struct lb_vllm_teller teller;
 };
 
 /* ---- the question ---- */
@@ -159,6 +160,17 @@ static bool plan_writing(struct lb_server *server, struct lb_exchange *x, const 
     return ok;
 }
 
+static void put_piece(struct lb_exchange *x, struct lb_vllm_writer *writer,
+                      const struct lb_vllm_piece *piece);
+
+/* False after an error. */
+static bool plan_stream(struct lb_exchange *x, struct asked *asked) {
+    ((struct lb_visit *)x->user)->events = true;
+    asked->teller = (struct lb_vllm_teller){
+        .prefix = "", .request_id = asked->request.rid, .whole = true, .put = put_piece};
+    return !asked->writes || lb_vllm_stream_plan(x, &asked->teller);
+}
+
 /* The visit's job; false after an error. */
 static bool plan(struct lb_server *server, struct lb_exchange *x, struct asked *asked) {
     const struct lb_sglang_generate *request = &asked->request;
@@ -185,7 +197,8 @@ static bool plan(struct lb_server *server, struct lb_exchange *x, struct asked *
                    lb_vllm_plan(server, x, &sampling, -request->priority, &matrix,
                                 asked->listed); /* there higher goes first */
     lb_vllm_matrix_finish(&matrix);
-    return planned && (!asked->writes || plan_writing(server, x, asked, k));
+    return planned && (!asked->writes || plan_writing(server, x, asked, k)) &&
+           (!request->stream || plan_stream(x, asked));
 }
 
 static bool decode(struct lb_exchange *x, struct asked *asked) {
@@ -241,29 +254,31 @@ static bool choose(const struct lb_sglang_generate *request, const struct lb_job
     return true;
 }
 
-/* The same, as it was written; chosen ids stand there as the job has them, n_scores apart. */
-static bool take_written(const struct lb_writing *writing, int64_t b, struct lb_arena *arena,
-                         struct lb_sglang_answer *out) {
+/* The same, as far as it was written; chosen ids stand there as the job has them, n_scores apart. */
+static bool take_written(const struct lb_writing *writing, int64_t b, int64_t n, bool over,
+                         struct lb_arena *arena, struct lb_sglang_answer *out) {
     const struct lb_written *text = &writing->texts[b];
-    float *scores = lb_arena_zarray(arena, (size_t)(text->n * out->n_scores) + 1, sizeof *scores);
-    for (int64_t t = 0; scores && text->n_chosen > 0 && t < text->n; t++) {
+    float *scores = lb_arena_zarray(arena, (size_t)(n * out->n_scores) + 1, sizeof *scores);
+    for (int64_t t = 0; scores && text->n_chosen > 0 && t < n; t++) {
         memcpy(scores + t * out->n_scores, text->chosen + t * text->n_chosen,
                (size_t)text->n_chosen * sizeof *scores);
     }
-    out->n_next = out->n_generated = text->n;
+    out->n_next = out->n_generated = n;
     out->next_ids = text->ids;
     out->next_logprobs = text->logprobs;
     out->next = (struct lb_vllm_rows){
         .k = writing->top_k, .top_ids = text->top_ids, .top_logprobs = text->top_logprobs};
     out->next_scores = scores;
-    out->stopped = text->stopped;
-    out->stop = text->stop;
+    out->goes_on = !over;
+    out->stopped = over && text->stopped;
+    out->stop = over ? text->stop : NULL;
     return scores != NULL;
 }
 
-/* What is said of sequence b; false when out of memory. */
+/* What is said of sequence b; piece: while it is written, else NULL. False when out of memory. */
 static bool answer_of(const struct asked *asked, const struct lb_visit *visit, int64_t b,
-                      struct lb_arena *arena, struct lb_sglang_answer *out) {
+                      const struct lb_vllm_piece *piece, struct lb_arena *arena,
+                      struct lb_sglang_answer *out) {
     const struct lb_sglang_generate *request = &asked->request;
     const struct lb_job *job = visit->job;
     int64_t n = lb_job_length(job, b), first = first_listed(request, (size_t)b);
@@ -276,7 +291,11 @@ static bool answer_of(const struct asked *asked, const struct lb_visit *visit, i
         out->prompt = lb_vllm_rows_of(job, b, first);
         out->scores = lb_vllm_output(job, LB_OUT_AT_LOGPROBS, (row + first) * k);
     }
-    return asked->writes ? take_written(visit->writing, b, arena, out) : choose(request, job, b, arena, out);
+    if (!asked->writes) {
+        return choose(request, job, b, arena, out);
+    }
+    return take_written(visit->writing, b, piece ? piece->n : visit->writing->texts[b].n,
+                        !piece || !piece->goes_on, arena, out);
 }
 
 static const char *name_of(const struct lb_sglang_generate *request, const char *name, int64_t b,
@@ -287,18 +306,33 @@ static const char *name_of(const struct lb_sglang_generate *request, const char 
     return request->batch ? lb_arena_printf(arena, "%s_%lld", name, (long long)b) : name;
 }
 
+/* One object of the answer, or one event. text: as it is told. */
+static void put_answer(struct lb_exchange *x, struct lb_vllm_writer *writer, struct lb_sglang_answer *answer,
+                       const char *text, size_t len) {
+    const struct asked *asked = ((const struct lb_visit *)x->user)->asked;
+    const struct lb_sglang_generate *request = &asked->request;
+    answer->text = text;
+    answer->text_len = len;
+    answer->seconds = (double)(lb_now_ns() - x->started_ns) / LB_SECOND_NS;
+    answer->numbered = request->stream && request->batch;
+    lb_buf_append_str(writer->buf, request->stream ? "data: " : answer->index > 0 ? "," : "");
+    lb_sglang_put_answer(writer, request, &request->scores[answer->index], answer);
+    lb_buf_append_str(writer->buf, request->stream ? "\n\n" : "");
+}
+
 static void put_answers(struct lb_exchange *x, const char *name, struct lb_vllm_writer *writer) {
     const struct lb_visit *visit = x->user;
     const struct asked *asked = visit->asked;
     const struct lb_sglang_generate *request = &asked->request;
     const struct lb_job *job = visit->job;
+    bool list = request->batch && !request->stream;
     struct lb_buf text;
     lb_buf_init(&text, LB_MAX_RESPONSE_BYTES);
-    lb_buf_append_str(writer->buf, request->batch ? "[" : "");
+    lb_buf_append_str(writer->buf, list ? "[" : "");
     for (int64_t b = 0; b < job->n_seqs && writer->status == LB_OK; b++) {
-        struct lb_sglang_answer answer = {.version = job->model->version};
+        struct lb_sglang_answer answer = {.version = job->model->version, .index = b};
         answer.id = name_of(request, name, b, &x->arena);
-        bool made = answer.id && answer_of(asked, visit, b, &x->arena, &answer);
+        bool made = answer.id && answer_of(asked, visit, b, NULL, &x->arena, &answer);
         lb_buf_reset(&text);
         if (made && asked->writes) {
             const struct lb_buf *written = &visit->writing->texts[b].text;
@@ -310,14 +344,25 @@ static void put_answers(struct lb_exchange *x, const char *name, struct lb_vllm_
             writer->status = lb_fail(writer->detail, LB_E_NOMEM, "out of memory; try again");
             break;
         }
-        answer.text = text.data ? text.data : "";
-        answer.text_len = text.len;
-        answer.seconds = (double)(lb_now_ns() - x->started_ns) / LB_SECOND_NS;
-        lb_buf_append_str(writer->buf, b > 0 ? "," : "");
-        lb_sglang_put_answer(writer, request, &request->scores[b], &answer);
+        put_answer(x, writer, &answer, text.data ? text.data : "", text.len);
     }
-    lb_buf_append_str(writer->buf, request->batch ? "]" : "");
+    lb_buf_append_str(writer->buf, list ? "]" : "");
     lb_buf_finish(&text);
+}
+
+static void put_piece(struct lb_exchange *x, struct lb_vllm_writer *writer,
+                      const struct lb_vllm_piece *piece) {
+    const struct lb_visit *visit = x->user;
+    const struct asked *asked = visit->asked;
+    struct lb_arena_mark mark = lb_arena_mark(&x->arena);
+    struct lb_sglang_answer answer = {.version = visit->job->model->version, .index = piece->index};
+    answer.id = name_of(&asked->request, piece->name, piece->index, &x->arena);
+    if (answer.id && answer_of(asked, visit, piece->index, piece, &x->arena, &answer)) {
+        put_answer(x, writer, &answer, piece->text, piece->len);
+    } else {
+        writer->status = lb_fail(writer->detail, LB_E_NOMEM, "out of memory; try again");
+    }
+    lb_arena_release(&x->arena, mark);
 }
 
 static void answer(struct lb_server *server, struct lb_exchange *x) {
@@ -327,6 +372,9 @@ static void answer(struct lb_server *server, struct lb_exchange *x) {
     const char *name = lb_vllm_open_answer(x, "", asked->request.rid, &writer, &detail);
     if (name) {
         put_answers(x, name, &writer);
+        if (asked->request.stream) { /* all is there at once */
+            lb_vllm_put_done(&writer);
+        }
         lb_vllm_send(server, x, &writer, asked->answer_bytes);
     }
 }

@@ -111,16 +111,19 @@ void lb_trail_log(const struct lb_exchange *x, const char *model, const char *en
     bool quiet =
         visit && visit->match.route &&
         (visit->match.route->access == LB_ACCESS_OPEN || visit->match.route->access == LB_ACCESS_METRICS);
-    char path[PATH_BYTES], numbers[192] = "";
+    char path[PATH_BYTES], numbers[192] = "", broken[32] = "";
     escape_path(x->path, path);
     if (visit) {
         put_work(visit, numbers, sizeof numbers);
     }
+    if (visit && visit->stream_error) {
+        snprintf(broken, sizeof broken, " stream_error=%d", visit->stream_error);
+    }
     lb_log(quiet ? LB_LOG_DEBUG : LB_LOG_INFO, "request",
            "peer=%s client=\"%s\" method=%.32s path=\"%s\" endpoint=%s model=\"%s\" status=%d in_bytes=%zu "
-           "out_bytes=%zu total_ms=%.3f%s request_id=\"%s\"%s%s",
+           "out_bytes=%zu total_ms=%.3f%s request_id=\"%s\"%s%s%s",
            x->peer[0] ? x->peer : "local", visit && visit->bearer ? visit->bearer : "", x->method, path,
            endpoint, model, x->reply.status, x->received_bytes, x->sent_bytes, ms(x->started_ns, now),
            numbers, visit && visit->request_id ? visit->request_id : "",
-           visit && visit->trace ? visit->trace : "", complete ? "" : " lost=true");
+           visit && visit->trace ? visit->trace : "", complete ? "" : " lost=true", broken);
 }

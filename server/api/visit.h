@@ -61,6 +61,8 @@ struct lb_visit {
     struct lb_writing *writing;         /* of a text that is gone on with; owned */
     void *stream;                       /* of an answer that is made while it is sent; in the arena */
     void (*stream_end)(void *stream);   /* called at the end; NULL without a stream */
+    bool events;                        /* its answer is server-sent events */
+    int stream_error;                   /* the status of what went wrong when some were out; 0 */
     struct lb_load_order *order;        /* of a load or unload request; in the arena */
     void *asked;                        /* another dialect's question; in the exchange's arena */
     const char *id;                     /* the infer request's id; in the job's arena; NULL */

@@ -1,5 +1,5 @@
 /* The dialect vllm: vLLM's and OpenAI's endpoints over the same jobs. */
-#include "server/api/vllm.h"
+#include "server/api/vllm_stream.h"
 
 #include "common/base/mem.h"
 #include "server/api/reply.h"
@@ -164,7 +164,8 @@ void lb_vllm_send(struct lb_server *server, struct lb_exchange *x, const struct 
     if (writer->status != LB_OK) {
         lb_reply_fail(x, writer->status, writer->detail);
     } else if (settle(server, x, answer_bytes)) {
-        lb_reply_bytes(x, 200, "application/json", x->body.data, x->body.len);
+        bool events = ((const struct lb_visit *)x->user)->events;
+        lb_reply_bytes(x, 200, events ? LB_EVENT_STREAM : "application/json", x->body.data, x->body.len);
         lb_reply_header(x, "Cache-Control", "no-cache");
     }
 }

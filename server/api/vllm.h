@@ -91,8 +91,15 @@ void lb_vllm_start(struct lb_server *server, struct lb_exchange *exchange, bool 
  * each token. Holds memory for it. False after an error. */
 bool lb_vllm_plan_writing(struct lb_server *server, struct lb_exchange *exchange,
                           const struct lb_vllm_sampling *sampling, const char *key, int64_t k);
-/* What came behind sequence b. */
+/* The request counts with what became of its writing; once. */
+void lb_vllm_count_written(const struct lb_visit *visit);
+/* Answers with what went wrong with the visit's writing. */
+void lb_vllm_reply_unwritten(struct lb_exchange *exchange);
+/* What came behind sequence b: all of it, or but for its text tokens from .. n - 1, which are there (over:
+ * and nothing more comes), while others may be written. */
 void lb_vllm_take_written(const struct lb_writing *writing, int64_t b, struct lb_vllm_choice *choice);
+void lb_vllm_take_part(const struct lb_writing *writing, int64_t b, int64_t from, int64_t n, bool over,
+                       struct lb_vllm_choice *choice);
 
 /* Appends the text of a token that was generated; none of a special one that is to be skipped. */
 void lb_vllm_put_generated(const struct lb_tokenizer *tokenizer, const struct lb_vllm_sampling *sampling,

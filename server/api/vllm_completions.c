@@ -1,5 +1,5 @@
 /* POST /v1/completions: prompts scored, and gone on with. */
-#include "server/api/vllm.h"
+#include "server/api/vllm_stream.h"
 
 #include "common/base/utf8.h"
 #include "server/api/reply.h"
@@ -20,7 +20,37 @@ struct asked {
     bool scored; /* the prompt's rows are asked for, not only the last */
     bool writes; /* more than one token */
     size_t answer_bytes;
+    /* Of a stream. */
+    struct lb_vllm_teller teller;
+    struct lb_vllm_from from;
+    size_t *text_offsets; /* [prompts.n] of what is listed next */
 };
+
+/* ---- a stream ---- */
+
+static void put_piece(struct lb_exchange *x, struct lb_vllm_writer *writer,
+                      const struct lb_vllm_piece *piece);
+static void put_usage(struct lb_exchange *x, struct lb_vllm_writer *writer, const char *name);
+
+/* False after an error. */
+static bool plan_stream(struct lb_exchange *x, struct asked *asked) {
+    struct lb_visit *visit = x->user;
+    const struct lb_hosted *hosted = visit->job->model;
+    const struct lb_vllm_completion *request = &asked->request;
+    visit->events = true;
+    asked->from = (struct lb_vllm_from){
+        .model = hosted->name, .fingerprint = hosted->version, .created = (int64_t)time(NULL)};
+    asked->text_offsets = lb_arena_zarray(&x->arena, request->prompts.n, sizeof *asked->text_offsets);
+    asked->teller = (struct lb_vllm_teller){.prefix = "cmpl-",
+                                            .request_id = request->request_id,
+                                            .put = put_piece,
+                                            .end = request->usage ? put_usage : NULL};
+    if (!asked->text_offsets) {
+        lb_reply_error(x, 503, "out of memory; try again");
+        return false;
+    }
+    return !asked->writes || lb_vllm_stream_plan(x, &asked->teller);
+}
 
 /* ---- the question ---- */
 
@@ -50,8 +80,12 @@ static bool plan(struct lb_server *server, struct lb_exchange *x, struct asked *
     }
     x->heavy |= named > LB_LIGHT_NUMBERS;
     int64_t k = sampling->logprobs > 0 ? sampling->logprobs : 0, v = lb_hosted_vocab(hosted_of(x));
+    if (request->stream && !request->echo) {
+        x->heavy = n * (k + 1) > LB_LIGHT_NUMBERS; /* of one step */
+    }
     return planned &&
-           (!asked->writes || lb_vllm_plan_writing(server, x, sampling, "max_tokens", k < v ? k : v));
+           (!asked->writes || lb_vllm_plan_writing(server, x, sampling, "max_tokens", k < v ? k : v)) &&
+           (!request->stream || plan_stream(x, asked));
 }
 
 static bool decode(struct lb_exchange *x, struct asked *asked) {
@@ -100,11 +134,10 @@ static void put_generated(const struct lb_tokenizer *tokenizer, const struct lb_
     }
 }
 
-static enum lb_status make_text(const struct asked *asked, const struct lb_hosted *hosted, int64_t b,
-                                struct lb_vllm_choice *choice, struct lb_buf *text,
-                                struct lb_detail *detail) {
+/* The text of the prompt, where the answer begins with it. */
+static enum lb_status echo(const struct asked *asked, const struct lb_hosted *hosted, int64_t b,
+                           struct lb_buf *text, struct lb_detail *detail) {
     const struct lb_vllm_prompt *prompt = &asked->request.prompts.all[b];
-    lb_buf_reset(text);
     if (asked->request.echo && prompt->text) {
         lb_buf_append_str(text, prompt->text);
     } else if (asked->request.echo && hosted->tokenizer) {
@@ -115,11 +148,18 @@ static enum lb_status make_text(const struct asked *asked, const struct lb_hoste
                                prompt->ids[i], (long long)b);
             }
         }
-        enum lb_status status =
-            lb_tokenizer_decode(hosted->tokenizer, prompt->ids, (size_t)prompt->n, false, text, detail);
-        if (status != LB_OK) {
-            return status;
-        }
+        return lb_tokenizer_decode(hosted->tokenizer, prompt->ids, (size_t)prompt->n, false, text, detail);
+    }
+    return LB_OK;
+}
+
+static enum lb_status make_text(const struct asked *asked, const struct lb_hosted *hosted, int64_t b,
+                                struct lb_vllm_choice *choice, struct lb_buf *text,
+                                struct lb_detail *detail) {
+    lb_buf_reset(text);
+    enum lb_status status = choice->later ? LB_OK : echo(asked, hosted, b, text, detail);
+    if (status != LB_OK) {
+        return status;
     }
     if (choice->text) { /* as it was written */
         lb_utf8_append_lossy(text, choice->text, choice->text_len);
@@ -131,51 +171,100 @@ static enum lb_status make_text(const struct asked *asked, const struct lb_hoste
     return lb_buf_status(text) == LB_OK ? LB_OK : lb_fail(detail, LB_E_NOMEM, "out of memory; try again");
 }
 
-static enum lb_status put_choices(const struct asked *asked, const struct lb_visit *visit,
-                                  struct lb_vllm_writer *writer, struct lb_vllm_usage *usage) {
-    const struct lb_job *job = visit->job;
+/* Of sequence b, before anything is written behind it. */
+static struct lb_vllm_choice choice_of(const struct lb_job *job, int64_t b) {
+    int64_t n = lb_job_length(job, b);
+    return (struct lb_vllm_choice){.index = b,
+                                   .ids = job->ids + job->offsets[b],
+                                   .n = n,
+                                   .prompt = lb_vllm_rows_of(job, b, job->start[b]),
+                                   .next = lb_vllm_rows_of(job, b, n - 1),
+                                   .stop_id = -1};
+}
+
+/* With the choice's text, as the answer or the next event of a stream has it. */
+static void put_choice(struct asked *asked, const struct lb_hosted *hosted, struct lb_vllm_choice *choice,
+                       const struct lb_vllm_usage *usage, struct lb_vllm_writer *writer) {
     struct lb_buf text;
     lb_buf_init(&text, LB_MAX_RESPONSE_BYTES);
+    enum lb_status status = make_text(asked, hosted, choice->index, choice, &text, writer->detail);
+    writer->status = writer->status == LB_OK ? status : writer->status;
+    if (writer->status == LB_OK && asked->request.stream) {
+        lb_vllm_put_event(writer, &asked->from, &asked->request, choice, &asked->text_offsets[choice->index],
+                          asked->request.each_usage ? usage : NULL);
+    } else if (writer->status == LB_OK) {
+        lb_vllm_put_choice(writer, &asked->request, choice);
+    }
+    lb_buf_finish(&text);
+}
+
+static enum lb_status put_choices(struct asked *asked, const struct lb_visit *visit,
+                                  struct lb_vllm_writer *writer, struct lb_vllm_usage *usage) {
+    const struct lb_job *job = visit->job;
     for (int64_t b = 0; b < job->n_seqs && writer->status == LB_OK; b++) {
-        int64_t n = lb_job_length(job, b);
-        struct lb_vllm_choice choice = {.index = b,
-                                        .ids = job->ids + job->offsets[b],
-                                        .n = n,
-                                        .prompt = lb_vllm_rows_of(job, b, job->start[b]),
-                                        .next = lb_vllm_rows_of(job, b, n - 1),
-                                        .stop_id = -1};
+        struct lb_vllm_choice choice = choice_of(job, b);
         if (asked->writes) {
             lb_vllm_take_written(visit->writing, b, &choice);
         } else if (asked->request.sampling.max_tokens > 0) {
             lb_vllm_choose(job, &asked->request.sampling, b, &choice);
         }
-        enum lb_status status = make_text(asked, job->model, b, &choice, &text, writer->detail);
-        writer->status = writer->status == LB_OK ? status : writer->status;
-        if (writer->status == LB_OK) {
-            lb_vllm_put_choice(writer, &asked->request, &choice);
-        }
-        usage->prompt_tokens += n;
+        const struct lb_vllm_usage own = {choice.n, choice.n_generated};
+        put_choice(asked, job->model, &choice, &own, writer);
+        usage->prompt_tokens += choice.n;
         usage->completion_tokens += choice.n_generated;
     }
-    lb_buf_finish(&text);
     return writer->status;
 }
 
 static void answer(struct lb_server *server, struct lb_exchange *x) {
     const struct lb_visit *visit = x->user;
-    const struct asked *asked = visit->asked;
+    struct asked *asked = visit->asked;
     const struct lb_hosted *hosted = visit->job->model;
     struct lb_detail detail = {0};
     struct lb_vllm_writer writer;
     struct lb_vllm_usage usage = {0};
     const char *name = lb_vllm_open_answer(x, "cmpl-", asked->request.request_id, &writer, &detail);
-    if (name) {
+    if (name && asked->request.stream) { /* all is there at once */
+        asked->from.id = name;
+        if (put_choices(asked, visit, &writer, &usage) == LB_OK && asked->request.usage) {
+            lb_vllm_put_event_usage(&writer, &asked->from, &usage);
+        }
+        lb_vllm_put_done(&writer);
+    } else if (name) {
         lb_vllm_put_completion(&writer, name, (int64_t)time(NULL), hosted->name, hosted->version);
         if (put_choices(asked, visit, &writer, &usage) == LB_OK) {
             lb_vllm_put_end(&writer, &usage);
         }
+    }
+    if (name) {
         lb_vllm_send(server, x, &writer, asked->answer_bytes);
     }
+}
+
+static void put_piece(struct lb_exchange *x, struct lb_vllm_writer *writer,
+                      const struct lb_vllm_piece *piece) {
+    const struct lb_visit *visit = x->user;
+    struct asked *asked = visit->asked;
+    struct lb_vllm_choice choice = choice_of(visit->job, piece->index);
+    const struct lb_vllm_usage usage = {choice.n, piece->n};
+    lb_vllm_take_part(visit->writing, piece->index, piece->from, piece->n, !piece->goes_on, &choice);
+    choice.later = piece->later;
+    choice.goes_on = piece->goes_on;
+    choice.text = piece->text;
+    choice.text_len = piece->len;
+    asked->from.id = piece->name;
+    put_choice(asked, visit->job->model, &choice, &usage, writer);
+}
+
+static void put_usage(struct lb_exchange *x, struct lb_vllm_writer *writer, const char *name) {
+    const struct lb_visit *visit = x->user;
+    struct asked *asked = visit->asked;
+    struct lb_vllm_usage usage = {visit->job->n_tokens, 0};
+    for (int64_t b = 0; b < visit->writing->n; b++) {
+        usage.completion_tokens += visit->writing->texts[b].n;
+    }
+    asked->from.id = name;
+    lb_vllm_put_event_usage(writer, &asked->from, &usage);
 }
 
 void lb_handle_completions(struct lb_server *server, struct lb_exchange *x,

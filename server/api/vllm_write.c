@@ -3,7 +3,7 @@
 #include "server/api/access.h"
 #include "server/api/reply.h"
 #include "server/api/submit.h"
-#include "server/api/vllm.h"
+#include "server/api/vllm_stream.h"
 
 /* Each prompt and what is written behind it fit into the model; false after an error. */
 static bool check(struct lb_exchange *x, const struct lb_job *job, const char *key, int64_t max_tokens) {
@@ -70,8 +70,8 @@ bool lb_vllm_plan_writing(struct lb_server *server, struct lb_exchange *x,
     return lb_submit_hold(server, x, lb_writing_bytes(writing));
 }
 
-/* One request, with the job that came first where there was one. */
-static void observe(const struct lb_visit *visit) {
+/* With the job that came first where there was one. */
+void lb_vllm_count_written(const struct lb_visit *visit) {
     const struct lb_writing *writing = visit->writing;
     const struct lb_visit_work work = lb_visit_work(visit);
     uint64_t now = lb_now_ns();
@@ -79,21 +79,22 @@ static void observe(const struct lb_visit *visit) {
                      work.queued_ns ? now - work.queued_ns : 0, work.waited_ns, work.compute_ns);
 }
 
-static bool is_written(struct lb_exchange *x) {
-    struct lb_visit *visit = x->user;
-    struct lb_writing *writing = visit->writing;
-    observe(visit);
+void lb_vllm_reply_unwritten(struct lb_exchange *x) {
+    const struct lb_writing *writing = ((struct lb_visit *)x->user)->writing;
     if (writing->status == LB_E_CANCELLED) {
         (void)lb_submit_gone(x);
-    } else if (writing->status != LB_OK) {
+    } else {
         lb_reply_fail(x, writing->status, &writing->detail);
     }
-    return writing->status == LB_OK;
 }
 
 static void finish_text(struct lb_server *server, struct lb_exchange *x) {
-    if (is_written(x)) {
-        ((struct lb_visit *)x->user)->answer(server, x);
+    struct lb_visit *visit = x->user;
+    lb_vllm_count_written(visit);
+    if (visit->writing->status == LB_OK) {
+        visit->answer(server, x);
+    } else {
+        lb_vllm_reply_unwritten(x);
     }
 }
 
@@ -102,14 +103,19 @@ static void write_texts(struct lb_server *server, struct lb_exchange *x) {
     struct lb_visit *visit = x->user;
     struct lb_writing *writing = visit->writing;
     /* Deferred first: it may be done before submit returns. */
-    visit->finish = finish_text;
-    lb_exchange_defer(x);
+    if (visit->stream) {
+        visit->finish = lb_vllm_stream_begin;
+        lb_exchange_share(x);
+    } else {
+        visit->finish = finish_text;
+        lb_exchange_defer(x);
+    }
     visit->promised = false; /* it is kept now */
     enum lb_status status = lb_writer_submit(server->writer, writing, &writing->detail);
     if (status != LB_OK) {
         lb_access_give_back(x, lb_writing_asked(writing));
         writing->status = status;
-        lb_exchange_resume(x);
+        writing->done(writing);
     }
 }
 
@@ -144,16 +150,25 @@ void lb_vllm_start(struct lb_server *server, struct lb_exchange *x, bool rows,
     }
 }
 
+void lb_vllm_take_part(const struct lb_writing *writing, int64_t b, int64_t from, int64_t n, bool over,
+                       struct lb_vllm_choice *choice) {
+    const struct lb_written *text = &writing->texts[b];
+    int64_t k = writing->top_k;
+    choice->n_generated = n - from;
+    choice->generated = text->ids + from;
+    choice->generated_logprobs = text->logprobs + from;
+    choice->next = (struct lb_vllm_rows){
+        .k = k, .top_ids = text->top_ids + from * k, .top_logprobs = text->top_logprobs + from * k};
+    if (over) {
+        choice->stopped = text->stopped;
+        choice->stop_text = text->stop;
+        choice->stop_id = text->stop_id;
+    }
+}
+
 void lb_vllm_take_written(const struct lb_writing *writing, int64_t b, struct lb_vllm_choice *choice) {
     const struct lb_written *text = &writing->texts[b];
-    choice->n_generated = text->n;
-    choice->generated = text->ids;
-    choice->generated_logprobs = text->logprobs;
-    choice->next = (struct lb_vllm_rows){
-        .k = writing->top_k, .top_ids = text->top_ids, .top_logprobs = text->top_logprobs};
+    lb_vllm_take_part(writing, b, 0, text->n, true, choice);
     choice->text = text->text.data ? text->text.data : "";
     choice->text_len = text->text.len;
-    choice->stopped = text->stopped;
-    choice->stop_text = text->stop;
-    choice->stop_id = text->stop_id;
 }

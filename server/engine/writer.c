@@ -268,6 +268,8 @@ static void *write_all(void *argument) {
         int64_t asked = lb_writing_asked(w);
         if (over) {
             end(writer, w);
+        } else if (w->progress) {
+            w->progress(w);
         }
         pthread_mutex_lock(&writer->lock);
         if (over) {

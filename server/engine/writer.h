@@ -48,6 +48,10 @@ struct lb_writing {
     int64_t batch_tokens;    /* prompts that are read at once have at most so many, or it is one */
     uint64_t deadline_ns;    /* 0: none */
     const atomic_bool *gone; /* the client has left */
+    /* NULL, or: called from the writer's thread between steps, when texts have grown and go on. What they
+     * hold may be read until it returns; ids and log-probabilities of what was written stay where they are.
+     */
+    void (*progress)(struct lb_writing *writing);
     /* What came of it, when done is called: once, from the writer's thread. */
     struct lb_written *texts; /* [n] */
     enum lb_status status;

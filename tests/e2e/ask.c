@@ -160,6 +160,29 @@ json_t *lb_ask_json(const struct lb_daemon *daemon, const char *path, const char
     return json;
 }
 
+json_t *lb_ask_events(const struct lb_answer *answer) {
+    static const char last[] = "[DONE]";
+    const char *at = answer->body.data, *end;
+    char type[64] = "";
+    json_t *list = json_array();
+    assert_true(lb_answer_header(answer, "Content-Type", type, sizeof type));
+    assert_string_equal(type, "text/event-stream; charset=utf-8");
+    for (; at && (end = strstr(at, "\n\n")) != NULL; at = end + 2) {
+        assert_memory_equal(at, "data: ", 6);
+        if (strncmp(at + 6, last, sizeof last - 1) == 0) {
+            assert_int_equal(end + 2 - answer->body.data, answer->body.len);
+            return list;
+        }
+        assert_null(memchr(at, '\n', (size_t)(end - at)));
+        json_t *event =
+            json_loadb(at + 6, (size_t)(end - at - 6), JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, NULL);
+        assert_non_null(event);
+        json_array_append_new(list, event);
+    }
+    fail_msg("no [DONE]: %s", answer->body.data ? answer->body.data : "");
+    return list;
+}
+
 size_t lb_ask_put_ids(char *text, size_t size, const int32_t *ids, int64_t n) {
     size_t used = (size_t)snprintf(text, size, "[");
     for (int64_t i = 0; i < n; i++) {

@@ -54,6 +54,9 @@ bool lb_ask_metrics_hold(const struct lb_daemon *daemon, const void *text);
  * The caller's. */
 json_t *lb_ask_json(const struct lb_daemon *daemon, const char *path, const char *headers, const char *body,
                     int status);
+/* The events of a stream as a list, the caller's; fails the test when the body is something else, or doesn't
+ * end with [DONE]. */
+json_t *lb_ask_events(const struct lb_answer *answer);
 /* Writes n ids as a JSON list; its length. */
 size_t lb_ask_put_ids(char *text, size_t size, const int32_t *ids, int64_t n);
 /* The first lengths[b] of each row of the ids [n, cols], as a JSON list of lists; its length. */

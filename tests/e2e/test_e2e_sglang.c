@@ -387,7 +387,7 @@ static void test_errors(void **state) {
         {"{\"input_ids\":[1]}", "max_new_tokens is 128, and prompt 0 has 1 tokens"},
         {"{\"input_ids\":[1],\"sampling_params\":{\"max_new_tokens\":65537}}", "at most 65536"},
         {"{\"input_ids\":[97],\"sampling_params\":{\"max_new_tokens\":1}}", "outside the vocabulary"},
-        {"{\"input_ids\":[1],\"sampling_params\":{\"max_new_tokens\":1},\"stream\":true}", "stream"},
+        {"{\"input_ids\":[1],\"sampling_params\":{\"max_new_tokens\":1},\"stream\":\"yes\"}", "stream"},
         {"{\"input_ids\":[1],\"sampling_params\":{\"max_new_tokens\":1},\"return_logprob\":true,"
          "\"logprob_start_len\":1}",
          "logprob_start_len is 1, and prompt 0 has 1"},

@@ -83,6 +83,8 @@ static void answer(const struct lb_sglang_generate *request, const uint8_t *nois
                                          .next_ids = top,
                                          .next_logprobs = values,
                                          .stopped = noise[0] & 2,
+                                         .goes_on = request->stream && (noise[0] & 4),
+                                         .numbered = request->stream && request->batch,
                                          .n_generated = noise[0] & 128 ? 1 + (noise[0] >> 6 & 1) : 0,
                                          .text = "\n"};
     lb_sglang_put_answer(&writer, request, asked, &say);

@@ -62,6 +62,21 @@ static void answer(const struct lb_vllm_completion *request, const struct lb_vll
         require(lb_json_parse(buf.data, buf.len, 0, "answer", &json, NULL) == LB_OK);
         json_decref(json);
     }
+    /* the same as an event */
+    if (writer.status == LB_OK && request->stream) {
+        const struct lb_vllm_from from = {"", "m", "f", 1};
+        size_t offset = 0;
+        lb_buf_reset(&buf);
+        choice.goes_on = noise[0] & 2;
+        choice.later = noise[0] & 4;
+        lb_vllm_put_event(&writer, &from, request, &choice, &offset, request->each_usage ? &usage : NULL);
+        require(writer.status == LB_OK && buf.len > 8);
+        require(memcmp(buf.data, "data: ", 6) == 0 && memcmp(buf.data + buf.len - 2, "\n\n", 2) == 0);
+        require(memchr(buf.data, '\n', buf.len - 2) == NULL);
+        json_t *json = NULL;
+        require(lb_json_parse(buf.data + 6, buf.len - 6, 0, "event", &json, NULL) == LB_OK);
+        json_decref(json);
+    }
     lb_buf_finish(&buf);
 }
 

@@ -252,6 +252,49 @@ static bool receive_head(int fd, struct lb_answer *answer) {
     return sscanf(answer->head.data, "HTTP/1.1 %d", &answer->status) == 1;
 }
 
+/* What is there of the body as chunks becomes plain; 1: all of it is there, 0: more comes, -1: it is none. */
+static int take_chunks(struct lb_buf *raw, size_t *at, struct lb_buf *plain) {
+    for (;;) {
+        const char *line = raw->data + *at, *end = memmem(line, raw->len - *at, "\r\n", 2);
+        char *digits = NULL;
+        if (!end) {
+            return 0;
+        }
+        size_t n = strtoull(line, &digits, 16), head = (size_t)(end + 2 - line);
+        if (digits != end || digits == line) {
+            return -1;
+        }
+        if (raw->len - *at < head + n + 2) {
+            return 0;
+        }
+        if (memcmp(end + 2 + n, "\r\n", 2) != 0) {
+            return -1;
+        }
+        lb_buf_append(plain, end + 2, n);
+        *at += head + n + 2;
+        if (n == 0) {
+            return 1;
+        }
+    }
+}
+
+static bool receive_chunks(int fd, struct lb_answer *answer) {
+    struct lb_buf raw = answer->body;
+    char piece[16384];
+    size_t at = 0;
+    int r;
+    lb_buf_init(&answer->body, MAX_BODY);
+    while ((r = raw.data ? take_chunks(&raw, &at, &answer->body) : 0) == 0) {
+        ssize_t n = recv(fd, piece, sizeof piece, 0);
+        if (n <= 0 || lb_buf_append(&raw, piece, (size_t)n) != LB_OK) {
+            r = -1;
+            break;
+        }
+    }
+    lb_buf_finish(&raw);
+    return r == 1;
+}
+
 bool lb_http_receive(int fd, struct lb_answer *answer) {
     char text[32];
     memset(answer, 0, sizeof *answer);
@@ -260,6 +303,11 @@ bool lb_http_receive(int fd, struct lb_answer *answer) {
     if (!receive_head(fd, answer)) {
         answer->status = 0;
         return false;
+    }
+    if (lb_answer_header(answer, "Transfer-Encoding", text, sizeof text)) {
+        bool whole = strcmp(text, "chunked") == 0 && receive_chunks(fd, answer);
+        answer->status = whole ? answer->status : 0;
+        return whole;
     }
     size_t length =
         lb_answer_header(answer, "Content-Length", text, sizeof text) ? strtoull(text, NULL, 10) : 0;

@@ -49,8 +49,8 @@ int lb_daemon_connect(const struct lb_daemon *daemon);
  */
 bool lb_http_send(int fd, const char *method, const char *path, const char *headers, const void *body,
                   size_t len);
-/* Reads one answer (Content-Length, or until the end); false when the connection ends before. The caller
- * finishes answer either way. */
+/* Reads one answer (Content-Length, or chunks, which must be as they should); false when the connection ends
+ * before: what came is in the body. The caller finishes answer either way. */
 bool lb_http_receive(int fd, struct lb_answer *answer);
 /* Connects, asks, reads, closes. */
 bool lb_daemon_ask(const struct lb_daemon *daemon, const char *method, const char *path, const char *headers,

@@ -127,7 +127,7 @@ static void test_refused(void **state) {
         {"{\"input_ids\":[[1],\"a\"]}", "input_ids 1 must be a list"},
         {"{\"input_ids\":[]}", "input_ids must be"},
         {"{\"input_ids\":[1,-1]}", "input_ids[1]"},
-        {"{\"text\":\"a\",\"stream\":true}", "stream would change"},
+        {"{\"text\":\"a\",\"stream\":1}", "stream"},
         {"{\"text\":\"a\",\"return_hidden_states\":\"last\"}", "return_hidden_states would"},
         {"{\"text\":\"a\",\"lora_path\":\"x\"}", "lora_path would"},
         {"{\"text\":\"a\",\"image_data\":[\"x\"]}", "image_data would"},

@@ -116,6 +116,32 @@ static void test_texts(void **state) {
     }
 }
 
+static int64_t progressed[N];
+static int n_told;
+
+static void progress(struct lb_writing *w) {
+    bool more = false;
+    for (int i = 0; i < N; i++) {
+        more |= w->texts[i].n > progressed[i];
+        assert_true(w->texts[i].n >= progressed[i] && w->texts[i].n <= TOKENS);
+        progressed[i] = w->texts[i].n;
+    }
+    assert_true(more);
+    assert_int_equal(n_done, 0);
+    n_told++;
+}
+
+/* How far it is is told after each step but the last, which is the end. */
+static void test_progress(void **state) {
+    (void)state;
+    struct lb_writing *w = asked(0, NULL);
+    w->progress = progress;
+    written(&w, 1);
+    assert_int_equal(w->status, LB_OK);
+    assert_int_equal(n_told, TOKENS - 1);
+    lb_writing_destroy(w);
+}
+
 /* An id that is a stop, and one that ends texts, is the last one. */
 static void test_ends(void **state) {
     (void)state;
@@ -197,7 +223,7 @@ static int teardown(void **state) {
 int main(int argc, char **argv) {
     (void)argc;
     lb_gemm_setup(0, argv);
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_texts), cmocka_unit_test(test_ends),
-                                       cmocka_unit_test(test_unwanted)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_texts), cmocka_unit_test(test_progress),
+                                       cmocka_unit_test(test_ends), cmocka_unit_test(test_unwanted)};
     return cmocka_run_group_tests(tests, setup, teardown);
 }

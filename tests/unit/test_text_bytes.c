@@ -37,6 +37,45 @@ static void test_all_code_points(void **state) {
     }
 }
 
+/* Any bytes, cut where a text that goes on is shown up to: the parts are repaired to what all of it is, and
+ * of good text no character is cut. */
+static void test_settled(void **state) {
+    (void)state;
+    static const unsigned char some[] = {'a',  0x80, 0xbf, 0xc0, 0xc3, 0xa9, 0xe0, 0x9f, 0xe2, 0x82,
+                                         0xac, 0xed, 0xa0, 0xf0, 0x9f, 0x98, 0x80, 0xf4, 0x90, 0xff};
+    struct lb_buf whole, parts;
+    lb_buf_init(&whole, 1 << 20);
+    lb_buf_init(&parts, 1 << 20);
+    uint64_t random = 7;
+    for (int round = 0; round < 20000; round++) {
+        char text[24];
+        size_t n = 1 + (size_t)round % sizeof text, at = 0;
+        for (size_t i = 0; i < n; i++) {
+            random = random * 6364136223846793005u + 1442695040888963407u;
+            text[i] = (char)some[(random >> 33) % sizeof some];
+        }
+        lb_buf_reset(&whole);
+        lb_buf_reset(&parts);
+        lb_utf8_append_lossy(&whole, text, n);
+        for (size_t have = 1; have <= n; have++) {
+            size_t settled = lb_utf8_settled(text + at, have - at);
+            assert_true(settled <= have - at && have - at - settled <= 3);
+            lb_utf8_append_lossy(&parts, text + at, settled);
+            at += settled;
+        }
+        lb_utf8_append_lossy(&parts, text + at, n - at);
+        assert_int_equal(parts.len, whole.len);
+        assert_memory_equal(parts.data, whole.data, whole.len);
+    }
+    static const char smile[] = "\xf0\x9f\x98\x80";
+    for (size_t n = 0; n < 4; n++) {
+        assert_int_equal(lb_utf8_settled(smile, n), 0);
+    }
+    assert_int_equal(lb_utf8_settled(smile, 4), 4);
+    lb_buf_finish(&whole);
+    lb_buf_finish(&parts);
+}
+
 static void test_ill_formed(void **state) {
     static const char *const bad[] = {"\x80",
                                       "\xbf",
@@ -138,9 +177,9 @@ static void test_letters_text(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_all_code_points), cmocka_unit_test(test_ill_formed),
-        cmocka_unit_test(test_lossy),           cmocka_unit_test(test_letters),
-        cmocka_unit_test(test_letters_text),
+        cmocka_unit_test(test_all_code_points), cmocka_unit_test(test_settled),
+        cmocka_unit_test(test_ill_formed),      cmocka_unit_test(test_lossy),
+        cmocka_unit_test(test_letters),         cmocka_unit_test(test_letters_text),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
