@@ -6,6 +6,7 @@ usage: clients.py BUILD [MODEL.gguf]     (needs requirements.txt and clients.txt
 Without a model a small llama with random weights and a byte-level tokenizer is made. What the clients read is held against
 transformers on the same weights: log-probabilities to 1e-4 a token (the whole of a text: 1e-4 for each of its tokens).
 """
+import asyncio
 import base64
 import io
 import json
@@ -126,7 +127,7 @@ def with_openai(url, reference, tokenizer):
              for s in range(8)]
     check(drawn[::2] == drawn[1::2], 'openai: the same seed draws the same token')
     with_written(client, reference, tokenizer)
-    for body, what in (({'max_tokens': 5000}, 'max_tokens'), ({'max_tokens': 1, 'n': 2}, 'n'), ({'max_tokens': 1, 'stream': True}, 'stream'),
+    for body, what in (({'max_tokens': 5000}, 'max_tokens'), ({'max_tokens': 1, 'n': 2}, 'n'),
                        ({'max_tokens': 1, 'logit_bias': {'5': 1}}, 'logit_bias')):
         try:
             client.completions.create(model='teacher', prompt='a', **body)
@@ -159,6 +160,76 @@ def with_written(client, reference, tokenizer):
     stop = next(c for c in ascii_text if choice.text.index(c) > 0)
     cut = client.completions.create(model='teacher', prompt=TEXTS[1], max_tokens=24, temperature=0, stop=[stop], extra_body={'ignore_eos': True})
     check(cut.choices[0].text == choice.text[:choice.text.index(stop)] and cut.choices[0].finish_reason == 'stop', 'openai: a stop cuts')
+
+
+def joined(events):
+    """What a stream says of each choice: text, token ids, lists of logprobs, the end."""
+    choices = {}
+    for event in events:
+        for choice in event.choices:
+            one = choices.setdefault(choice.index, {'text': '', 'ids': [], 'tokens': [], 'logprobs': [], 'offsets': [], 'top': [], 'end': None})
+            check(one['end'] is None, 'stream: the end comes last')
+            one['text'] += choice.text
+            one['ids'] += choice.token_ids
+            one['end'] = choice.finish_reason
+            one['tokens'] += choice.logprobs.tokens
+            one['logprobs'] += choice.logprobs.token_logprobs
+            one['offsets'] += choice.logprobs.text_offset
+            one['top'] += choice.logprobs.top_logprobs
+    return choices
+
+
+def with_streams(url, reference, tokenizer):
+    """Texts told while they are written are, joined, the answer that comes at once: openai's two clients, curl, requests."""
+    asks = {'model': 'teacher', 'prompt': TEXTS, 'max_tokens': 24, 'temperature': 2, 'seed': 3, 'logprobs': 2,
+            'extra_body': {'return_token_ids': True, 'ignore_eos': True}}
+    client = openai.OpenAI(base_url=url + '/v1', api_key='none', max_retries=0)
+    options = {'stream': True, 'stream_options': {'include_usage': True}}
+
+    async def apart():
+        async with openai.AsyncOpenAI(base_url=url + '/v1', api_key='none', max_retries=0) as other:
+            several = await asyncio.gather(*(other.completions.create(**asks, **options) for _ in range(3)))
+            return [[event async for event in stream] for stream in several]
+
+    for echo in (False, True):
+        asks['echo'] = echo
+        whole = client.completions.create(**asks)
+        for events in ([*client.completions.create(**asks, **options)], *asyncio.run(apart())):
+            check(len(events) > len(TEXTS) and events[-1].usage == whole.usage and not events[-1].choices, 'stream: usage comes last')
+            got = joined(events)
+            for choice in whole.choices:
+                one = got[choice.index]
+                check(one['text'] == choice.text and one['ids'] == choice.token_ids and one['end'] == choice.finish_reason, 'stream: the text')
+                check(one['tokens'] == choice.logprobs.tokens and one['offsets'] == choice.logprobs.text_offset, 'stream: its tokens')
+                check(one['logprobs'] == choice.logprobs.token_logprobs and one['top'] == choice.logprobs.top_logprobs, 'stream: logprobs')
+    with client.completions.create(model='teacher', prompt=TEXTS[0], max_tokens=400, stream=True, extra_body={'ignore_eos': True}) as stream:
+        next(iter(stream))  # and leaves
+    try:
+        client.completions.create(model='teacher', prompt='a', stream=True, extra_body={'prompt_logprobs': 1})
+        check(False, 'stream: prompt_logprobs are refused')
+    except openai.BadRequestError as error:
+        check(error.body['param'] == 'prompt_logprobs', 'stream: prompt_logprobs are refused by name')
+    body = {'prompt': TEXTS[3], 'max_tokens': 12, 'temperature': 0}
+    whole = requests.post(url + '/v1/completions', json=body, timeout=60).json()['choices'][0]['text']
+    for version in ('--http1.0', '--http1.1'):
+        out = subprocess.run(['curl', '-sSN', version, url + '/v1/completions', '-d', json.dumps({**body, 'stream': True})],
+                             check=True, stdout=subprocess.PIPE, timeout=60).stdout.decode()
+        lines = out.split('\n\n')
+        check(lines[-2:] == ['data: [DONE]', ''] and all(line.startswith('data: ') for line in lines[:-1]), f'curl {version}: events')
+        check(''.join(json.loads(line[6:])['choices'][0]['text'] for line in lines[:-2]) == whole, f'curl {version}: the text')
+    body = {'text': TEXTS[:2], 'sampling_params': {'max_new_tokens': 9, 'temperature': 0, 'ignore_eos': True}, 'return_logprob': True}
+    whole, last = requests.post(url + '/generate', json=body, timeout=60).json(), {}
+    with requests.post(url + '/generate', json={**body, 'stream': True}, stream=True, timeout=60) as answer:
+        for line in answer.iter_lines():
+            if line and line != b'data: [DONE]':
+                event = json.loads(line[6:])
+                check(event['text'].startswith(last.get(event['index'], event)['text']), 'sglang, stream: each says all so far')
+                last[event['index']] = event
+    for i, one in enumerate(whole):
+        for key in ('text', 'output_ids'):
+            check(last[i][key] == one[key], f'sglang, stream: {key}')
+        for key in ('finish_reason', 'output_token_logprobs', 'completion_tokens'):
+            check(last[i]['meta_info'][key] == one['meta_info'][key], f'sglang, stream: {key}')
 
 
 def with_trl(url, reference, tokenizer):
@@ -359,7 +430,7 @@ def main():
         model, tokenizer = open_reference(path)
         reference, daemon = Reference(model), Daemon(build / 'server' / 'limbeckd', path)
         try:
-            for client in (with_tokenizer, with_openai, with_trl, with_axolotl, with_lm_eval, with_pooling, with_gather, with_sglang):
+            for client in (with_tokenizer, with_openai, with_streams, with_trl, with_axolotl, with_lm_eval, with_pooling, with_gather, with_sglang):
                 before = checks
                 client(daemon.url, reference, tokenizer)
                 print(f'{client.__name__[5:]}: {checks - before} checks', flush=True)
