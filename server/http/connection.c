@@ -151,6 +151,15 @@ static ssize_t put(struct lb_conn *conn, struct iovec *iov, int n) {
     return sendmsg(conn->fd, &message, MSG_NOSIGNAL);
 }
 
+/* All is said: waits a little for the client to close first. Closed with bytes unread, the kernel would cut
+ * off what was said last. */
+static void say_good_bye(struct lb_conn *conn) {
+    lb_tls_session_destroy(conn->tls);
+    conn->tls = NULL;
+    shutdown(conn->fd, SHUT_WR);
+    enter(conn, LB_CONN_LINGER, EPOLLIN);
+}
+
 /* The answer is out: the next request, or good-bye. */
 static void answered(struct lb_conn *conn) {
     struct lb_held *held = conn->held;
@@ -162,11 +171,7 @@ static void answered(struct lb_conn *conn) {
     conn->held = NULL;
     lb_held_end(held, true);
     if (closing) {
-        /* Closed with bytes unread, the kernel would cut off the answer too. */
-        lb_tls_session_destroy(conn->tls);
-        conn->tls = NULL;
-        shutdown(conn->fd, SHUT_WR);
-        enter(conn, LB_CONN_LINGER, EPOLLIN);
+        say_good_bye(conn);
         return;
     }
     enter(conn, LB_CONN_HEAD, EPOLLIN);
@@ -466,6 +471,9 @@ static void handshake(struct lb_conn *conn) {
         lose(conn);
     } else if (r == 0) {
         watch(conn, writes ? EPOLLOUT : EPOLLIN);
+    } else if (!conn->client) { /* turned away */
+        (void)lb_tls_write(conn->tls, LB_BUSY, sizeof LB_BUSY - 1);
+        say_good_bye(conn);
     } else {
         lb_tls_client_name(conn->tls, conn->certificate);
         enter(conn, LB_CONN_HEAD, EPOLLIN);
@@ -534,7 +542,7 @@ void lb_conn_tick(struct lb_conn *conn, uint64_t now) {
     const struct lb_http_args *args = &conn->loop->http->args;
     switch (conn->state) {
     case LB_CONN_HANDSHAKE:
-        conn->dead = now > conn->phase_ns + grace_ns(conn);
+        conn->dead = now > conn->phase_ns + (conn->client ? grace_ns(conn) : LINGER_NS);
         break;
     case LB_CONN_HEAD:
         if (conn->in.len > 0 && now > conn->phase_ns + grace_ns(conn)) {

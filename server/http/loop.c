@@ -22,9 +22,8 @@
 /* Clients of all loops, about, that are turned away and have not heard it yet. */
 #define MAX_LEAVING 32
 
-static const char busy[] = "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\n"
-                           "Retry-After: 1\r\nConnection: close\r\nContent-Length: 68\r\n\r\n"
-                           "{\"error\":\"too many connections; close some, or try again a bit later\"}";
+/* And of one loop no more often than this where they speak TLS, whose handshake costs something. */
+#define TURNED_AWAY_NS (10 * LB_MS_NS)
 
 /* Exchanges that came back. */
 static void take_back(struct lb_loop *loop) {
@@ -91,17 +90,23 @@ static struct lb_conn *conn_create(struct lb_loop *loop, int fd, enum lb_conn_st
     return conn;
 }
 
-/* Says so and closes; who speaks TLS hears nothing. What the client has sent already is read and dropped for
- * a little while, for a few at once: closed with bytes unread, the kernel would cut off the answer too. */
+/* Says so and closes. What the client has sent already is read and dropped for a little while, for a few at
+ * once: closed with bytes unread, the kernel would cut off the answer too. Who speaks TLS hears it after a
+ * handshake, where he is one of these few; else nothing. */
 static void turn_away(struct lb_loop *loop, int fd) {
-    if (!loop->http->secure) {
-        (void)!send(fd, busy, sizeof busy - 1, MSG_NOSIGNAL | MSG_DONTWAIT);
+    bool secure = loop->http->secure,
+         room = loop->n_leaving * (unsigned)loop->http->args.threads < MAX_LEAVING;
+    if (secure) {
+        uint64_t now = lb_now_ns();
+        room = room && now - loop->turned_away_ns >= TURNED_AWAY_NS;
+        loop->turned_away_ns = room ? now : loop->turned_away_ns;
+    } else {
+        (void)!send(fd, LB_BUSY, sizeof LB_BUSY - 1, MSG_NOSIGNAL | MSG_DONTWAIT);
         shutdown(fd, SHUT_WR);
-        if (loop->n_leaving * (unsigned)loop->http->args.threads < MAX_LEAVING &&
-            conn_create(loop, fd, LB_CONN_LINGER)) {
-            loop->n_leaving++;
-            return;
-        }
+    }
+    if (room && conn_create(loop, fd, secure ? LB_CONN_HANDSHAKE : LB_CONN_LINGER)) {
+        loop->n_leaving++;
+        return;
     }
     close(fd);
 }

@@ -14,6 +14,12 @@
 /* Read at once; each HTTP thread has one buffer of it. */
 #define LB_READ_BYTES ((size_t)256 << 10)
 
+/* What one hears who is turned away. */
+#define LB_BUSY                                                                                              \
+    "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nRetry-After: 1\r\n"               \
+    "Connection: close\r\nContent-Length: 68\r\n\r\n"                                                        \
+    "{\"error\":\"too many connections; close some, or try again a bit later\"}"
+
 enum lb_conn_state {
     LB_CONN_HANDSHAKE,
     LB_CONN_HEAD,  /* between requests, or reading headers */
@@ -86,6 +92,7 @@ struct lb_loop {
     uint64_t scanned_ns;
     struct lb_conn *first;
     unsigned n_leaving;
+    uint64_t turned_away_ns; /* when the last one was who speaks TLS */
     char *buffer;
     struct lb_mailbox mailbox;
 };

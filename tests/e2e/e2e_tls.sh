@@ -48,6 +48,33 @@ if curl -s -m 5 "http://$address/v2" >plain.json; then
 fi
 curl -sf --cacert certificate.pem "https://$address/v2/health/ready" >ready.json
 
+say "who is one too many hears so, in TLS; who says nothing then is let go, and whoever is there goes on"
+host few model --tls-certificate certificate.pem --tls-key key.pem --max-connections-per-address 2
+few=127.0.0.1:${port[few]}
+coproc held { openssl s_client -quiet -connect "$few" 2>>openssl.log; }
+jobs+=($!)
+printf 'GET /v2/health/live HTTP/1.1\r\nHost: h\r\n\r\n' >&"${held[1]}"
+read -r -t "$patience" status <&"${held[0]}" || fail "no answer on the first connection"
+exec {silent}<>"/dev/tcp/127.0.0.1/${port[few]}" # the second says nothing
+for ((i = 0; i < 5; i++)); do
+    [ "$(curl -sk "https://$few/v2/health/live" -o busy.json -w '%{http_code}')" = 503 ] || fail "one too many: $(cat busy.json)"
+    said busy.json "too many connections"
+    sleep 0.02 # a handshake in ten milliseconds is all that is had
+done
+for ((i = 0; i < 40; i++)); do # and many who say nothing hold nothing up
+    exec {mute}<>"/dev/tcp/127.0.0.1/${port[few]}"
+done
+printf 'GET /v2/health/live HTTP/1.1\r\nHost: h\r\n\r\n' >&"${held[1]}"
+while read -r -t "$patience" line <&"${held[0]}" && [ "$line" != '{"live":true}' ]; do :; done
+[ "$line" = '{"live":true}' ] || fail "the first connection goes on"
+exec {silent}>&-
+for ((i = 0; i < patience * 10; i++)); do
+    [ "$(curl -sk "https://$few/v2/health/live" -o live.json -w '%{http_code}')" = 200 ] && break
+    sleep 0.1
+done
+said live.json '"live":true'
+drop few
+
 say "another certificate, by a signal: new connections see it, one that is there goes on"
 daemon=${jobs[0]}
 shown() { # the name in the certificate that a new connection sees
