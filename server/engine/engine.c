@@ -97,6 +97,8 @@ static void observe(struct lb_engine *engine, const struct lb_batch *batch, uint
     lb_metrics_add(engine->metrics, LB_METRIC_KNOWN_TOKENS, labels, (double)counts->known_tokens);
     lb_metrics_add(engine->metrics, LB_METRIC_BATCH_SECONDS, labels, (double)ns / LB_SECOND_NS);
     lb_stats_batch(&batch->model->stats, batch->n_seqs, ns);
+    lb_stats_cache(&batch->model->stats, counts->found_seqs, counts->found_ns, counts->missed_seqs,
+                   counts->missed_ns);
 }
 
 /* Runs the batch or a part of it, and hands it back. */

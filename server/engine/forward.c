@@ -1,5 +1,6 @@
 #include "server/engine/forward.h"
 
+#include "common/base/clock.h"
 #include "common/model/batch.h"
 #include "common/model/model.h"
 #include "common/nn/head.h"
@@ -35,7 +36,7 @@ struct run {
     size_t n_taps;
     struct lb_part *asked; /* inner states, each kind and layer once */
     size_t n_asked;
-    bool needs_head, needs_sentences;
+    bool needs_head, needs_sentences, keeps;
     /* Final states: of the forward's sequences, of all places. */
     struct lb_value *h;
     const struct lb_ragged *of_h;
@@ -61,15 +62,20 @@ static void add_body(struct run *run, const struct lb_job *job, int64_t b, struc
 /* Whose states the sequence has: its own, an equal one's of this batch, or those that are known. */
 static int64_t find_body(struct run *run, const struct lb_job *job, int64_t b) {
     struct lb_seen *seen = job->seen ? job->seen[b] : NULL;
-    bool before = false;
+    bool before = false, kept = run->keeps && seen && !job->apart;
+    uint64_t begun = lb_now_ns();
     if (lb_known_has(run->known, job, b, &before)) {
         *(before ? &run->counts.known_tokens : &run->counts.joined_tokens) += lb_job_length(job, b);
+        run->counts.found_seqs++;
+        run->counts.found_ns += lb_now_ns() - begun;
         return NOWHERE;
     }
+    run->counts.missed_ns += kept ? lb_now_ns() - begun : 0;
     if (seen && seen->run == run->number) {
         run->counts.joined_tokens += lb_job_length(job, b);
         return seen->body;
     }
+    run->counts.missed_seqs += kept;
     if (seen) {
         seen->run = run->number;
         seen->body = run->body.n_seqs;
@@ -217,6 +223,7 @@ static enum lb_status failed(const struct run *run) {
 static void keep(struct run *run, enum lb_output_source source, int layer, const struct lb_ragged *ragged,
                  const struct lb_value *value) {
     const struct lb_part what = {source, layer, value->cols};
+    uint64_t begun = lb_now_ns();
     for (int64_t i = 0; i < run->body.n_seqs; i++) {
         if (run->of_body[i]) {
             int64_t row = ragged->offsets[i], n = ragged->offsets[i + 1] - row;
@@ -224,6 +231,7 @@ static void keep(struct run *run, enum lb_output_source source, int layer, const
                 lb_known_keep(run->known, run->of_body[i], &what, n, value->data + row * value->cols);
         }
     }
+    run->counts.missed_ns += run->keeps ? lb_now_ns() - begun : 0;
 }
 
 static enum lb_status forward(struct run *run) {
@@ -403,7 +411,11 @@ static void copy_same(const struct run *run) {
 
 enum lb_status lb_forward_run(const struct lb_batch *batch, struct lb_tape *tape, struct lb_arena *scratch,
                               struct lb_known *known, uint64_t number, struct lb_forward_counts *out) {
-    struct run run = {.batch = batch, .tape = tape, .known = known, .number = number};
+    struct run run = {.batch = batch,
+                      .tape = tape,
+                      .known = known,
+                      .number = number,
+                      .keeps = known && lb_known_state(known).max_bytes > 0};
     lb_arena_reset(scratch);
     enum lb_status status = prepare(&run, scratch);
     status = status == LB_OK ? forward(&run) : status;

@@ -16,6 +16,10 @@ struct lb_forward_counts {
     int64_t known_tokens;                   /* of those that were there before */
     int64_t copied_seqs;                    /* whose outputs are those of an equal question of the batch */
     size_t dropped;                         /* sequences of which the states went, to make room */
+    /* Of sequences that may be kept: their states were there; were not, and then kept where there was room.
+     * The time of looking, and of keeping. */
+    int64_t found_seqs, missed_seqs;
+    uint64_t found_ns, missed_ns;
 };
 
 /* Fills the outputs of the batch's jobs. scratch is reset; known may be NULL; number tells this run from all

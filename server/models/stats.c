@@ -52,6 +52,15 @@ void lb_stats_batch(struct lb_stats *stats, int64_t n_seqs, uint64_t ns) {
     pthread_mutex_unlock(&stats->lock);
 }
 
+void lb_stats_cache(struct lb_stats *stats, int64_t hits, uint64_t hit_ns, int64_t misses, uint64_t miss_ns) {
+    pthread_mutex_lock(&stats->lock);
+    stats->hit.count += (uint64_t)hits;
+    stats->hit.ns += hit_ns;
+    stats->miss.count += (uint64_t)misses;
+    stats->miss.ns += miss_ns;
+    pthread_mutex_unlock(&stats->lock);
+}
+
 void lb_stats_request(struct lb_stats *stats, int ok, int64_t n_seqs, uint64_t total_ns, uint64_t queue_ns,
                       uint64_t compute_ns) {
     pthread_mutex_lock(&stats->lock);
@@ -88,10 +97,10 @@ json_t *lb_stats_json(struct lb_stats *stats, const char *name, const char *vers
     struct lb_stats now = *stats;
     json_t *batches = batches_json(stats);
     pthread_mutex_unlock(&stats->lock);
-    json_t *durations = json_pack("{s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o}", "success", duration(now.success),
-                                  "fail", duration(now.fail), "queue", duration(now.queue), "compute_input",
-                                  duration(none), "compute_infer", duration(now.compute), "compute_output",
-                                  duration(none), "cache_hit", duration(none), "cache_miss", duration(none));
+    json_t *durations = json_pack(
+        "{s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o}", "success", duration(now.success), "fail", duration(now.fail),
+        "queue", duration(now.queue), "compute_input", duration(none), "compute_infer", duration(now.compute),
+        "compute_output", duration(none), "cache_hit", duration(now.hit), "cache_miss", duration(now.miss));
     return json_pack("{s:s,s:s,s:I,s:I,s:I,s:o,s:o}", "name", name, "version", version, "last_inference",
                      (json_int_t)now.last_inference_ms, "inference_count", (json_int_t)now.inference_count,
                      "execution_count", (json_int_t)now.execution_count, "inference_stats", durations,

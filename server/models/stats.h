@@ -24,7 +24,7 @@ struct lb_batch_stat {
 struct lb_stats {
     pthread_mutex_t lock; /* guards all below */
     uint64_t inference_count, execution_count, last_inference_ms;
-    struct lb_duration_stat success, fail, queue, compute;
+    struct lb_duration_stat success, fail, queue, compute, hit, miss;
     struct lb_batch_stat *batches; /* n_batches of them, by size */
     size_t n_batches;
 };
@@ -34,6 +34,10 @@ void lb_stats_finish(struct lb_stats *stats);
 
 /* One batch was computed. */
 void lb_stats_batch(struct lb_stats *stats, int64_t n_seqs, uint64_t ns);
+/* Sequences of a batch whose states were there, and who had to be computed; the time of looking, and of
+ * keeping.
+ */
+void lb_stats_cache(struct lb_stats *stats, int64_t hits, uint64_t hit_ns, int64_t misses, uint64_t miss_ns);
 /* One request was answered (or failed): its sequences, whole time, time in the queue, time of its batches. */
 void lb_stats_request(struct lb_stats *stats, int ok, int64_t n_seqs, uint64_t total_ns, uint64_t queue_ns,
                       uint64_t compute_ns);

@@ -175,6 +175,10 @@ static void test_stats(void **state) {
     assert_true(count(sums, "fail") == 0 && count(sums, "compute_input") == 0);
     assert_true(ns(sums, "compute_infer") > 0 &&
                 ns(sums, "success") >= ns(sums, "queue") + ns(sums, "compute_infer"));
+    /* of three sequences that differ each came once as something new */
+    assert_true(count(sums, "cache_miss") == 3 && count(sums, "cache_hit") == 6);
+    assert_true(ns(sums, "cache_miss") > 0 && ns(sums, "cache_hit") > 0);
+    assert_true(ns(sums, "cache_miss") < ns(sums, "compute_infer"));
     assert_int_equal(json_array_size(sizes), 3);
     json_int_t spent = 0;
     for (int size = 1; size <= 3; size++) {
@@ -185,6 +189,29 @@ static void test_stats(void **state) {
     }
     assert_int_equal(spent, ns(sums, "compute_infer")); /* nobody shared a batch */
     json_decref(json);
+    assert_int_equal(lb_daemon_stop(&daemon, SIGTERM), 0);
+}
+
+/* Where nothing is kept nothing is looked for. */
+static void test_no_cache(void **state) {
+    (void)state;
+    struct lb_daemon daemon;
+    struct lb_answer answer;
+    char served[160];
+    snprintf(served, sizeof served, "teacher=%s", teacher);
+    assert_true(lb_daemon_start(&daemon, folder, "none",
+                                (const char *[]){"--state-cache-mib", "0", served, NULL}, true));
+    for (int i = 0; i < 2; i++) {
+        struct lb_ask ask;
+        lb_ask_ids(&ask, 1, 16, ids);
+        lb_ask_output(&ask, "logsumexp", LB_DT_NONE, true);
+        lb_ask_send_ok(&daemon, "teacher", &ask, "");
+        lb_ask_finish(&ask);
+    }
+    assert_true(lb_daemon_ask(&daemon, "GET", "/v2/models/teacher/stats", "", NULL, 0, &answer));
+    assert_non_null(strstr(answer.body.data, "\"cache_hit\":{\"count\":0,\"ns\":0}"));
+    assert_non_null(strstr(answer.body.data, "\"cache_miss\":{\"count\":0,\"ns\":0}"));
+    lb_answer_finish(&answer);
     assert_int_equal(lb_daemon_stop(&daemon, SIGTERM), 0);
 }
 
@@ -501,8 +528,9 @@ static int stop_all(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_metrics),     cmocka_unit_test(test_stats),    cmocka_unit_test(test_page),
-        cmocka_unit_test(test_page_access), cmocka_unit_test(test_log_json), cmocka_unit_test(test_log_text),
+        cmocka_unit_test(test_metrics),  cmocka_unit_test(test_stats),       cmocka_unit_test(test_no_cache),
+        cmocka_unit_test(test_page),     cmocka_unit_test(test_page_access), cmocka_unit_test(test_log_json),
+        cmocka_unit_test(test_log_text),
     };
     return cmocka_run_group_tests(tests, start_all, stop_all);
 }
