@@ -84,6 +84,10 @@ static enum lb_status read_logprobs(const json_t *object, const char *key, int64
         *out = json_is_true(value) ? 1 : LB_VLLM_NO_LOGPROBS;
         return LB_OK;
     }
+    if (json_is_integer(value) && json_integer_value(value) > max) {
+        return lb_fail(detail, LB_E_ARG, WHAT ": %s is %lld, which is greater than " LB_VLLM_ALLOWED "%lld",
+                       key, (long long)json_integer_value(value), (long long)max);
+    }
     return lb_json_int(object, key, false, min, max, WHAT, out, detail);
 }
 

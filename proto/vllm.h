@@ -22,6 +22,8 @@
 #define LB_VLLM_NO_LOGPROBS (-2)
 #define LB_VLLM_ALL_LOGPROBS (-1)
 #define LB_VLLM_MAX_LOGPROBS 1024 /* of logprobs, whose entries are named by texts */
+/* How vLLM says how many log-probabilities it lists at most, where more are asked for. */
+#define LB_VLLM_ALLOWED "max allowed: "
 #define LB_VLLM_MAX_STOPS 16
 #define LB_VLLM_MAX_STOP_IDS 4096
 /* What a log-probability of minus infinity is written as. */

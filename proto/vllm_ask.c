@@ -184,8 +184,9 @@ static enum lb_status place_choice(const json_t *choice, size_t i, size_t n, con
 
 enum lb_status lb_vllm_scores_read(const void *body, size_t len, const struct lb_vllm_prompts *prompts,
                                    struct lb_arena *arena, struct lb_vllm_scores *out,
-                                   struct lb_detail *detail) {
+                                   const char **out_system, struct lb_detail *detail) {
     json_t *root = NULL;
+    const char *system = "";
     enum lb_status status = lb_json_parse_loose(body, len, LB_MAX_JSON_DEPTH, WHAT, &root, detail);
     const json_t *choices = json_object_get(root, "choices");
     size_t n = json_array_size(choices);
@@ -208,10 +209,32 @@ enum lb_status lb_vllm_scores_read(const void *body, size_t len, const struct lb
             status != LB_OK ? status : read_choice(choice, at, &prompts->all[at], arena, &scores[at], detail);
     }
     if (status == LB_OK) {
+        status = lb_json_str(root, "system_fingerprint", false, WHAT, &system, detail);
+    }
+    if (status == LB_OK && out_system) {
+        const char *copy = lb_arena_strdup(arena, system ? system : "");
+        *out_system = copy;
+        status = copy ? LB_OK : lb_fail(detail, LB_E_NOMEM, "out of memory for an answer of this length");
+    }
+    if (status == LB_OK) {
         memcpy(out, scores, prompts->n * sizeof *out);
     }
     json_decref(root);
     return status;
+}
+
+int64_t lb_vllm_most_read(const void *body, size_t len) {
+    static const char says[] = "greater than " LB_VLLM_ALLOWED;
+    json_t *root = NULL;
+    int64_t most = 0;
+    if (lb_json_parse(body, len, LB_MAX_JSON_DEPTH, WHAT, &root, NULL) == LB_OK) {
+        const json_t *error = json_object_get(root, "error");
+        const char *text = json_string_value(json_object_get(error, "message"));
+        const char *at = text ? strstr(text, says) : NULL;
+        most = at ? strtoll(at + strlen(says), NULL, 10) : 0;
+    }
+    json_decref(root);
+    return most > 0 && most <= INT32_MAX ? most : 0;
 }
 
 /* ---- answers: chosen ids ---- */

@@ -32,11 +32,16 @@ struct lb_vllm_scores {
     struct lb_vllm_place *places; /* [n] */
 };
 
-/* Reads the answer: out [prompts->n], in the order of the prompts, in the arena. LB_E_FORMAT: no JSON, no
- * such answer, or one to other prompts. */
+/* Reads the answer: out [prompts->n], in the order of the prompts, in the arena. *out_system (may be NULL):
+ * its system_fingerprint, in the arena; "" when it has none. LB_E_FORMAT: no JSON, no such answer, or one to
+ * other prompts. */
 LB_NODISCARD enum lb_status lb_vllm_scores_read(const void *body, size_t len,
                                                 const struct lb_vllm_prompts *prompts, struct lb_arena *arena,
-                                                struct lb_vllm_scores *out, struct lb_detail *detail);
+                                                struct lb_vllm_scores *out, const char **out_system,
+                                                struct lb_detail *detail);
+
+/* How many ids of a place are listed at most, by the refusal of more: 0 where it does not say. */
+int64_t lb_vllm_most_read(const void *body, size_t len);
 
 /* ---- /inference/v1/generate: log-probabilities of chosen ids ---- */
 

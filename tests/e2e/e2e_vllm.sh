@@ -34,11 +34,11 @@ say "probe"
 expect 0 probe.json "$limbeck" probe --json "${url[nouns]}"
 holds '.teachers[0] | .protocol == "oip" and .answers and (.ladder | length) == 7 and .any_temperature and .tokens_per_second > 0' probe.json
 expect 0 probe.json "$limbeck" probe --json --protocol vllm "${url[nouns]}" "${url[nouns]}" "${url[other]}"
-holds '.teachers[0] | .protocol == "vllm" and .answers and .ladder == ["own token", "top-20", "chosen ids", "final state"]
-    and .most_top_k == 20 and (.any_temperature | not) and .hidden_size == 48 and (.fingerprint | length) == 64' probe.json
+holds '.teachers[0] | .protocol == "vllm" and .answers and .ladder == ["own token", "top-20", "top-k", "chosen ids", "final state"]
+    and .most_top_k == 16384 and (.any_temperature | not) and .hidden_size == 48 and (.fingerprint | length) == 64' probe.json
 holds '(.agreement | length) == 1 and .agreement[0].identical and .agreement[0].agree' probe.json
 expect 0 probe.txt "$limbeck" probe --protocol vllm "${url[nouns]}"
-said probe.txt "protocol               vllm" "gives                  own token, top-20, chosen ids, final state" "tokens/s"
+said probe.txt "protocol               vllm" "gives                  own token, top-20, top-k, chosen ids, final state" "most top_k             16384" "tokens/s"
 expect 0 probe.json "$limbeck" probe --json --protocol openai "${url[nouns]}"
 holds '.teachers[0] | .answers and .ladder == ["own token", "top-20"] and .most_top_k == 5' probe.json
 served[same]=nouns # another model under that name
@@ -61,10 +61,12 @@ said none.log "--tokenizer is needed"
 say "what cannot be asked is refused at the start, with what to do"
 sed 's/^fp16/temperature: 2\nfp16/' vllm.yaml >refused.yaml
 refused "temperature 1 only" "set temperature: 1"
-sed 's/loss_top_k: 20/loss_top_k: 21/' vllm.yaml >refused.yaml
-refused "lists at most 20 ids" "loss_top_k: 20" max_logprobs
-sed -i 's/protocol: vllm/&, max_logprobs: 64/' refused.yaml
+sed 's/loss_top_k: 5/loss_top_k: 6/' openai.yaml >refused.yaml
+refused "lists at most 5 ids" "loss_top_k: 5" max_logprobs
+sed -i 's/protocol: openai/&, max_logprobs: 64/' refused.yaml
 expect 0 more.log "$limbeck" train refused.yaml --output-dir more --set max_steps=2
+sed 's/loss_top_k: 20/loss_top_k: 64/' vllm.yaml >more.yaml # the server says itself how many it lists
+expect 0 more.log "$limbeck" train more.yaml --output-dir more64 --set max_steps=2
 sed 's/targets: topk/targets: logits/' vllm.yaml >refused.yaml
 refused "does not give logits" "own token -> top-20 -> top-k -> chosen ids -> full logits -> final state -> inner layers" "needs full logits"
 sed 's/, head: [^}]*//' vllm2.yaml >refused.yaml

@@ -29,7 +29,7 @@ static void scores(const uint8_t *data, size_t size) {
     struct lb_arena arena;
     struct lb_detail detail = {0};
     lb_arena_init(&arena, 64u << 20);
-    enum lb_status status = lb_vllm_scores_read(data, size, &prompts, &arena, out, &detail);
+    enum lb_status status = lb_vllm_scores_read(data, size, &prompts, &arena, out, NULL, &detail);
     check(status, &detail);
     for (size_t p = 0; p < 2 && status == LB_OK; p++) {
         require(out[p].n == all[p].n - 1);

@@ -59,7 +59,8 @@ static void answer(struct scene *scene) {
 
 static enum lb_status read(struct scene *scene, struct lb_vllm_scores out[2]) {
     scene->detail = (struct lb_detail){0};
-    return lb_vllm_scores_read(scene->buf.data, scene->buf.len, &prompts, &scene->arena, out, &scene->detail);
+    return lb_vllm_scores_read(scene->buf.data, scene->buf.len, &prompts, &scene->arena, out, NULL,
+                               &scene->detail);
 }
 
 static void test_scores(void **state) {
@@ -245,11 +246,46 @@ static void test_states(void **state) {
         LB_E_FORMAT);
 }
 
+/* How many ids are listed at most, in the words of vLLM 0.32 and in ours. */
+static void test_most(void **state) {
+    struct scene *scene = *state;
+    static const char theirs[] =
+        "{\"error\":{\"message\":\"Requested prompt logprobs of 1000000000, which is greater than max "
+        "allowed: 200 "
+        "(parameter=prompt_logprobs, value=1000000000)\",\"type\":\"BadRequestError\",\"param\":"
+        "\"prompt_logprobs\",\"code\":400}}";
+    static const char other[] = "{\"error\":{\"message\":\"no\"}}";
+    struct lb_vllm_completion request;
+    assert_int_equal(lb_vllm_most_read(theirs, strlen(theirs)), 200);
+    assert_int_equal(lb_vllm_most_read(other, strlen(other)), 0);
+    assert_int_equal(lb_vllm_most_read("no", 2), 0);
+    lb_vllm_ask_scores(&scene->buf, "m", &prompts, 1000000000);
+    assert_int_equal(
+        lb_vllm_completion_decode(scene->buf.data, scene->buf.len, &scene->arena, &request, &scene->detail),
+        LB_E_ARG);
+    char ours[1024];
+    snprintf(ours, sizeof ours, "{\"error\":{\"message\":\"%s\"}}", scene->detail.text);
+    assert_int_equal(lb_vllm_most_read(ours, strlen(ours)), LB_MAX_TOP_K);
+}
+
+/* An answer tells how its server computes. */
+static void test_system(void **state) {
+    struct scene *scene = *state;
+    struct lb_vllm_scores out[2];
+    const char *system = NULL;
+    answer(scene);
+    must(scene, lb_vllm_scores_read(scene->buf.data, scene->buf.len, &prompts, &scene->arena, out, &system,
+                                    &scene->detail));
+    assert_string_equal(system, "f");
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_scores, scene_setup, scene_teardown),
         cmocka_unit_test_setup_teardown(test_cut, scene_setup, scene_teardown),
         cmocka_unit_test_setup_teardown(test_refused, scene_setup, scene_teardown),
+        cmocka_unit_test_setup_teardown(test_most, scene_setup, scene_teardown),
+        cmocka_unit_test_setup_teardown(test_system, scene_setup, scene_teardown),
         cmocka_unit_test_setup_teardown(test_order, scene_setup, scene_teardown),
         cmocka_unit_test_setup_teardown(test_gather, scene_setup, scene_teardown),
         cmocka_unit_test_setup_teardown(test_states, scene_setup, scene_teardown),

@@ -87,7 +87,20 @@ static void test_names(void **state) {
     assert_string_equal(other.model_id, "/models/m");
     assert_string_equal(info.fingerprint, other.fingerprint);
     assert_string_equal(info.stated, other.stated);
+    stated = some(); /* how it computes and how much it lists are no part of who it is */
+    stated.system = "vllm-0.32.0-\"7d59d045\"";
+    stated.most_top_k = 200;
+    read_back(&stated, &other);
+    assert_string_equal(info.fingerprint, other.fingerprint);
+    assert_string_equal(info.stated, other.stated);
+    assert_string_equal(other.kernels, "vllm-0.32.0-_7d59d045_");
+    assert_int_equal(strlen(other.compute), 64);
+    assert_true(other.tells_most && other.most_top_k == 200 && !info.tells_most && !info.compute[0]);
+    stated.system = "vllm-0.32.0-c2552ea2";
+    read_back(&stated, &info);
+    assert_string_not_equal(info.compute, other.compute);
     stated = some();
+    read_back(&stated, &info);
     stated.version = "0.31";
     read_back(&stated, &other);
     assert_string_not_equal(info.stated, other.stated);

@@ -220,7 +220,8 @@ static void print_found(const struct lb_found *found) {
     printf("  outputs                %s\n", output_names(info, names));
     printf("  gives                  %s\n", rung_names(info, rungs));
     if (info->most_top_k > 0) {
-        printf("  most top_k             %" PRId64 " (unless it was told to list more)\n", info->most_top_k);
+        printf("  most top_k             %" PRId64 "%s\n", info->most_top_k,
+               info->tells_most ? "" : " (unless it was told to list more)");
     }
     if (info->plain_only) {
         printf("  temperature            1 only\n");

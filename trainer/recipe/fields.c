@@ -134,7 +134,7 @@ static const struct lb_field teacher_fields[] = {
     PATH_(head, 0, "vllm: its model's folder, .gguf file or head, for targets: final_hidden"),
     PATH_(tokenizer, 0, "not oip: its model's folder, tokenizer.json or .gguf file"),
     INT_(max_logprobs, 0, 0, LB_MAX_TOP_K, "0",
-         "not oip: ids of a row that it lists; 0: as servers do, vllm 20, openai 5"),
+         "not oip: ids of a row that it lists; 0: as many as it says or such servers do, vllm 20, openai 5"),
     {NULL},
 };
 #undef S

@@ -112,10 +112,8 @@ static const char *or_unknown(const char *text) {
 static enum lb_status agree(const struct lb_teachers *teachers, const struct teacher *teacher, int first,
                             int r, const struct lb_teacher_info *info, struct lb_detail *detail) {
     const struct lb_teacher_info *said = &teacher->info;
-    if (info->stated[0] && lb_stated_alike(said, info)) {
-        return LB_OK;
-    }
-    if (info->stated[0] || strcmp(info->fingerprint, said->fingerprint)) {
+    bool same = info->stated[0] ? lb_stated_alike(said, info) : !strcmp(info->fingerprint, said->fingerprint);
+    if (!same) {
         return lb_fail(
             detail, LB_E_MISMATCH,
             "%s: its replicas serve different models: %s has fingerprint %s, %s has %s; serve the same "

@@ -105,7 +105,8 @@ enum lb_status lb_teacher_settle(const struct lb_teachers *teachers, const struc
     enum lb_status status = LB_OK;
     bool known = recall(teachers, name, path, &kept) &&
                  teacher->dialect->info_read(kept.data, kept.len, teacher->label, &then, NULL) == LB_OK;
-    if (known && lb_stated_alike(&then, info)) {
+    bool alike = known && lb_stated_alike(&then, info);
+    if (alike && (teachers->options.allow_other_kernels || strcmp(then.compute, info->compute) == 0)) {
         *info = then;
         lb_buf_reset(text);
         lb_buf_append(text, kept.data, kept.len);
@@ -113,7 +114,12 @@ enum lb_status lb_teacher_settle(const struct lb_teachers *teachers, const struc
                      ? LB_OK
                      : lb_fail(detail, LB_E_NOMEM, "out of memory for what %s says", teacher->label);
     } else {
-        if (known && strcmp(then.stated, info->stated) == 0) {
+        if (alike) {
+            lb_log(LB_LOG_WARN, "other_kernels",
+                   "teacher=%s kernels=\"%s\" then=\"%s\" note=\"answers of then are not "
+                   "used\"",
+                   teacher->is->name, info->kernels, then.kernels);
+        } else if (known && strcmp(then.stated, info->stated) == 0) {
             lb_log(
                 LB_LOG_WARN, "another_model",
                 "teacher=%s model=%s then=\"answers of the other are not used\" note=\"it says the same of "

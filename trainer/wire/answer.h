@@ -70,6 +70,7 @@ struct lb_teacher_info {
     char labels[LB_LABELS_TEXT]; /* what they call their classes, each ended by a NUL; "": plain names */
     int64_t parameters, bytes;   /* 0: not told */
     int64_t most_top_k;          /* most ids of a row that it lists; 0: any number */
+    bool tells_most;             /* it said so itself; else it is what such servers do by default */
     bool plain_only;             /* its distributions are at temperature 1, whatever is asked */
     /* Of servers without a fingerprint (stated.h), which have one made of these: */
     char stated[LB_SHA256_HEX]; /* of what it says of itself alone; "": it has a fingerprint */

@@ -88,9 +88,11 @@ static enum lb_status check_entries(const struct lb_listed *listed, int64_t t, c
     int64_t v = listed->info->vocab_size;
     for (int64_t i = 0; i < m; i++) {
         if (ids[i] < 0 || (v > 0 && ids[i] >= v)) {
-            return lb_fail(detail, LB_E_FORMAT,
-                           "what follows position %lld: id %ld, the vocabulary ends at %lld", (long long)t,
-                           (long)ids[i], (long long)v - 1);
+            return lb_fail(
+                detail, LB_E_FORMAT,
+                "what follows position %lld: id %ld, the vocabulary ends at %lld; where the model has more "
+                "rows than its tokenizer has tokens, name its folder by the teacher's head and tokenizer",
+                (long long)t, (long)ids[i], (long long)v - 1);
         }
         if (!isfinite(logprobs[i]) || logprobs[i] > TOP_SLACK) {
             return lb_fail(detail, LB_E_FORMAT,

@@ -52,6 +52,9 @@ enum lb_status lb_stated_write(const struct lb_stated *stated, struct lb_buf *ou
     json_t *all = said(stated);
     bool ok = all != NULL, other = stated->model_id && strcmp(stated->model_id, stated->model) != 0;
     ok = ok && (!other || json_object_set_new(all, "model_id", json_string(stated->model_id)) == 0);
+    ok = ok && (!stated->system || json_object_set_new(all, "system", json_string(stated->system)) == 0);
+    ok = ok && (stated->most_top_k == 0 ||
+                json_object_set_new(all, "most_top_k", json_integer(stated->most_top_k)) == 0);
     for (int p = 0; ok && p < LB_N_PROBES; p++) {
         ok = json_object_set_new(all, probe_keys[p], numbers(&stated->probe[p])) == 0;
     }
@@ -100,13 +103,35 @@ static enum lb_status read_ids(const json_t *root, const char *what, struct lb_t
     return LB_OK;
 }
 
+static void hash_of(const void *bytes, size_t len, char out[LB_SHA256_HEX]) {
+    uint8_t digest[LB_SHA256_BYTES];
+    lb_sha256(bytes, len, digest);
+    lb_hex(digest, sizeof digest, out);
+}
+
+void lb_stated_system(const char *text, char kernels[LB_KERNELS_TEXT], char compute[LB_SHA256_HEX]) {
+    size_t n = 0;
+    kernels[0] = compute[0] = '\0';
+    if (*text) {
+        hash_of(text, strlen(text), compute);
+    }
+    for (; *text && n + 1 < LB_KERNELS_TEXT;
+         text++) { /* plain words only: it is written into logs and JSON */
+        kernels[n++] = *text > ' ' && *text < 127 && *text != '"' && *text != '\\' ? *text : '_';
+    }
+    kernels[n] = '\0';
+}
+
 static enum lb_status read_words(const json_t *root, const char *protocol, const char *what,
                                  struct lb_teacher_info *out, struct lb_detail *detail) {
-    const char *is = NULL, *model = NULL, *id = NULL, *chat = "";
+    const char *is = NULL, *model = NULL, *id = NULL, *chat = "", *system = "";
     int64_t serves = 0;
     enum lb_status status = lb_json_str(root, "protocol", true, what, &is, detail);
     if (status != LB_OK || (status = lb_json_str(root, "model", true, what, &model, detail)) != LB_OK ||
+        (status = lb_json_int(root, "most_top_k", false, 0, MAX_DIMENSION, what, &out->most_top_k, detail)) !=
+            LB_OK ||
         (status = lb_json_str(root, "model_id", false, what, &id, detail)) != LB_OK ||
+        (status = lb_json_str(root, "system", false, what, &system, detail)) != LB_OK ||
         (status = lb_json_str(root, "chat_template_sha256", false, what, &chat, detail)) != LB_OK ||
         (status = lb_json_int(root, "serves", true, 0, UINT32_MAX, what, &serves, detail)) != LB_OK ||
         (status = lb_json_int(root, "max_length", true, 0, MAX_DIMENSION, what, &out->max_length, detail)) !=
@@ -132,14 +157,10 @@ static enum lb_status read_words(const json_t *root, const char *protocol, const
     snprintf(out->model, sizeof out->model, "%s", model);
     snprintf(out->model_id, sizeof out->model_id, "%s", id);
     snprintf(out->chat_template_hash, sizeof out->chat_template_hash, "%s", chat);
+    lb_stated_system(system ? system : "", out->kernels, out->compute);
     out->serves = (unsigned)serves;
+    out->tells_most = out->most_top_k > 0;
     return LB_OK;
-}
-
-static void hash_of(const void *bytes, size_t len, char out[LB_SHA256_HEX]) {
-    uint8_t digest[LB_SHA256_BYTES];
-    lb_sha256(bytes, len, digest);
-    lb_hex(digest, sizeof digest, out);
 }
 
 static enum lb_status hash_json(const json_t *root, char out[LB_SHA256_HEX], struct lb_detail *detail) {
@@ -152,9 +173,11 @@ static enum lb_status hash_json(const json_t *root, char out[LB_SHA256_HEX], str
 }
 
 /* Both names of it: of all, and of what is said without what was answered. The path under which one server
- * has its model is in neither. */
+ * has its model, and how much that lists, are in neither; how it computes is `compute`. */
 static enum lb_status name(json_t *root, struct lb_teacher_info *out, struct lb_detail *detail) {
     json_object_del(root, "model_id");
+    json_object_del(root, "most_top_k");
+    json_object_del(root, "system");
     enum lb_status status = hash_json(root, out->fingerprint, detail);
     for (int p = 0; p < LB_N_PROBES; p++) {
         json_object_del(root, probe_keys[p]);

@@ -17,6 +17,8 @@ struct lb_stated {
     const char *chat_template;              /* NULL: none, or not told */
     int64_t max_length;                     /* positions of one sample; 0: not told */
     int64_t hidden_size, vocab_size;        /* 0: not told */
+    const char *system;                     /* what it says of how it computes; NULL: not told */
+    int64_t most_top_k;                     /* of one place; 0: not told. No part of the identity */
     unsigned serves;                        /* bits of the dialect's own */
     int n_ids;                              /* of the fixed question */
     int32_t ids[LB_PROBE_POSITIONS];
@@ -38,9 +40,13 @@ LB_NODISCARD enum lb_status lb_stated_read(const void *text, size_t len, const c
 /* LB_E_MISMATCH: the server answers otherwise to the fixed question than it did. */
 LB_NODISCARD enum lb_status lb_stated_check(const struct lb_teacher_info *info, enum lb_probe which,
                                             const struct lb_told_probe *now, struct lb_detail *detail);
-/* Whether both say the same of themselves, and answer as near as one model does. */
+/* Whether both say the same of themselves, and answer as near as one model does; how they compute is apart.
+ */
 bool lb_stated_alike(const struct lb_teacher_info *a, const struct lb_teacher_info *b);
 
+/* What a server says of how it computes (vLLM's system_fingerprint) as kernels and compute of an info; text
+ * "": nothing is told. */
+void lb_stated_system(const char *text, char kernels[LB_KERNELS_TEXT], char compute[LB_SHA256_HEX]);
 /* States of n positions as the numbers of a probe: each position's along one fixed direction. rows [n,
  * width], of the datatype. */
 void lb_stated_states(const void *rows, enum lb_datatype datatype, int64_t n, int64_t width,

@@ -169,20 +169,37 @@ static enum lb_status split_one_list(const struct splitting *s, int64_t i,
     return status != LB_OK ? status : lb_listed_answer(&listed, s->arenas[i], &s->answers[i], detail);
 }
 
+/* vLLM names in each answer how it computes: another dtype, other kernels. */
+static enum lb_status check_system(struct splitting *s, const char *system, struct lb_detail *detail) {
+    char kernels[LB_KERNELS_TEXT], compute[LB_SHA256_HEX];
+    lb_stated_system(system, kernels, compute);
+    if (s->info->any_compute || strcmp(compute, s->info->compute) == 0) {
+        return LB_OK;
+    }
+    s->other = true;
+    return lb_fail(
+        detail, LB_E_MISMATCH,
+        "the server computes otherwise now: it calls itself %s, and %s when this run began; start it as "
+        "then, or allow_other_kernels: true",
+        *kernels ? kernels : "nothing", *s->info->kernels ? s->info->kernels : "nothing");
+}
+
 static enum lb_status split_lists(struct splitting *s, struct lb_detail *detail) {
+    const char *system = "";
     struct lb_vllm_scores *scores = lb_arena_zarray(s->scratch, s->prompts->n, sizeof *scores);
     struct lb_told_probe told;
     if (!scores) {
         return lb_fail(detail, LB_E_NOMEM, "out of memory for an answer");
     }
     enum lb_status status =
-        lb_vllm_scores_read(s->reply->body, s->reply->len, s->prompts, s->scratch, scores, detail);
+        lb_vllm_scores_read(s->reply->body, s->reply->len, s->prompts, s->scratch, scores, &system, detail);
     status =
         status != LB_OK ? status : lb_vllm_probe_scores(&scores[s->n], s->info->probe_ids, &told, detail);
     if (status == LB_OK) {
         status = lb_stated_check(s->info, LB_PROBE_LOGPROBS, &told, detail);
         s->other = status == LB_E_MISMATCH;
     }
+    status = status != LB_OK ? status : check_system(s, system, detail);
     for (int64_t i = 0; status == LB_OK && i < s->n; i++) {
         status = split_one_list(s, i, &scores[i], detail);
     }

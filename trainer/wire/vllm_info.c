@@ -11,6 +11,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#define MORE_THAN_ANY 1000000000 /* ids of a place */
+
 /* A server while it is asked. */
 struct asking {
     const struct lb_contact *contact;
@@ -113,7 +115,7 @@ static enum lb_status ask_scores(struct asking *a, const struct lb_vllm_prompts 
         lb_said_call(a->contact, "/v1/completions", &body, &call, &served, &a->why, detail);
     if (status == LB_OK && served) {
         status = lb_vllm_scores_read(call.answer.data ? call.answer.data : "", call.answer.len, prompts,
-                                     &a->arena, &scores, detail);
+                                     &a->arena, &scores, &a->stated.system, detail);
         status = status != LB_OK ? status
                                  : lb_vllm_probe_scores(&scores, a->stated.ids,
                                                         &a->stated.probe[LB_PROBE_LOGPROBS], detail);
@@ -147,6 +149,27 @@ static enum lb_status ask_states(struct asking *a, const struct lb_vllm_prompts 
     return status;
 }
 
+/* How many ids it lists at most, which is told to who asks for more. */
+static enum lb_status ask_most(struct asking *a, const struct lb_vllm_prompts *prompts,
+                               struct lb_detail *detail) {
+    struct lb_buf body;
+    struct lb_call call;
+    bool served = false;
+    if (!(a->stated.serves & LB_VLLM_SERVES_SCORES)) {
+        return LB_OK;
+    }
+    lb_buf_init(&body, 1 << 16);
+    lb_vllm_ask_scores(&body, a->card.id, prompts, MORE_THAN_ANY);
+    enum lb_status status =
+        lb_said_call(a->contact, "/v1/completions", &body, &call, &served, &a->why, detail);
+    if (status == LB_OK && !served && call.answer.data) {
+        a->stated.most_top_k = lb_vllm_most_read(call.answer.data, call.answer.len);
+    }
+    lb_call_finish(&call);
+    lb_buf_finish(&body);
+    return status;
+}
+
 /* Chosen ids, where both ways to the tokens' own log-probabilities agree. */
 static enum lb_status ask_gather(struct asking *a, const struct lb_vllm_prompts *prompts,
                                  struct lb_detail *detail) {
@@ -161,7 +184,13 @@ static enum lb_status ask_gather(struct asking *a, const struct lb_vllm_prompts 
     lb_buf_init(&body, 1 << 16);
     lb_vllm_ask_gather(&body, a->card.id, &prompts->all[0], a->stated.ids + 1, 1);
     enum lb_status status =
-        lb_said_call(a->contact, "/inference/v1/generate", &body, &call, &served, &a->why, detail);
+        lb_said_call(a->contact, "/inference/v1/generate", &body, &call, &served, &a->why, &why);
+    if (status == LB_E_DENIED) { /* vLLM's 403 where it runs without --enable-scale-out: the token was good */
+        status = LB_OK;
+    } else if (status != LB_OK) {
+        lb_fail(detail, status, "%s", why.text);
+    }
+    why = (struct lb_detail){0};
     if (status == LB_OK && served &&
         lb_vllm_gather_read(call.answer.data ? call.answer.data : "", call.answer.len, told.n, 1, told.at,
                             &why) == LB_OK &&
@@ -177,6 +206,7 @@ static enum lb_status ask_answers(struct asking *a, struct lb_detail *detail) {
     struct lb_vllm_prompt prompt = {.ids = a->stated.ids, .n = a->stated.n_ids};
     const struct lb_vllm_prompts prompts = {.key = "prompt", .n = 1, .all = &prompt};
     enum lb_status status = ask_scores(a, &prompts, detail);
+    status = status != LB_OK ? status : ask_most(a, &prompts, detail);
     status = status != LB_OK ? status : ask_states(a, &prompts, detail);
     status = status != LB_OK ? status : ask_gather(a, &prompts, detail);
     if (status == LB_OK && a->stated.serves == 0) {
@@ -223,7 +253,7 @@ enum lb_status lb_vllm_info_read(const void *text, size_t len, const char *what,
     if (status != LB_OK) {
         return status;
     }
-    info.most_top_k = LB_VLLM_MOST_TOP_K;
+    info.most_top_k = info.tells_most ? info.most_top_k : LB_VLLM_MOST_TOP_K;
     if (info.serves & LB_VLLM_SERVES_SCORES) {
         lb_listed_give(&info);
     }
