@@ -39,9 +39,10 @@ struct scene {
     int32_t ids[SAMPLES][MAX_T + 1];
     float features[SAMPLES][12];
     struct lb_sample samples[SAMPLES];
-    int64_t rows;   /* that count */
-    bool internals; /* losses on hidden states and attention too */
-    bool all_asked; /* teachers are asked about positions that don't count, too */
+    int64_t rows;               /* that count */
+    const struct lb_loss *loss; /* on distributions; NULL: kl */
+    bool internals;             /* losses on hidden states and attention too */
+    bool all_asked;             /* teachers are asked about positions that don't count, too */
     uint8_t counts[SAMPLES][MAX_T + 1];
 };
 
@@ -210,13 +211,17 @@ static struct outcome run(struct scene *s, const char *mixture, enum lb_target_l
     struct lb_plan *plan = calloc(1, sizeof *plan);
     struct lb_layer_pair layers = {1, 1};
     struct lb_recipe_loss losses[] = {
-        {.function = "kl", .args = {.weight = 1}},
+        {.function = "kl"},
         {.function = "hs_mse", .args = {.weight = 1, .normalize = true}},
         {.function = "hs_mse", .args = {.weight = 1}, .layer_mapping = &layers, .layer_mapping_count = 1},
         {.function = "attention_mse",
          .args = {.weight = 1},
          .layer_mapping = &layers,
          .layer_mapping_count = 1}};
+    const struct lb_loss *loss = s->loss != NULL ? s->loss : lb_loss_find("kl");
+    losses[0].function = loss->name;
+    losses[0].args = loss->defaults;
+    losses[0].args.weight = 1;
     struct lb_sample asked[SAMPLES];
     const struct lb_answer *const *answers = NULL;
     const struct lb_value *states = NULL;
@@ -261,7 +266,7 @@ static struct outcome run(struct scene *s, const char *mixture, enum lb_target_l
         }
         out.head_norms += sqrt(square);
     }
-    bool is_by_hand = s->samples[0].counts == NULL && lane == LB_LANE_LOGITS && !fp16 &&
+    bool is_by_hand = s->samples[0].counts == NULL && s->loss == NULL && lane == LB_LANE_LOGITS && !fp16 &&
                       strcmp(mixture, "mean_losses") == 0;
     out.by_hand = is_by_hand ? by_hand(s, states, answers, temperature) : 0;
     must(lb_step_losses(step, answers, s->rows, NULL, &out.result, &detail), &detail);
@@ -406,11 +411,25 @@ static void all(struct scene *s) {
     }
 }
 
+/* What else can learn from lists, and from whole distributions, learns the same from both. */
+static void each_loss(struct scene *s) {
+    for (size_t i = 0; lb_loss_at(i) != NULL; i++) {
+        s->loss = lb_loss_at(i);
+        if (s->loss->kinds == (LB_TARGET_DENSE | LB_TARGET_TRUNCATED)) {
+            printf("%s\n", s->loss->name);
+            compare(s, "mean_probs", false, 1);
+            compare(s, "mean_losses", false, 2);
+        }
+    }
+    s->loss = NULL;
+}
+
 static void texts(void **state) {
     (void)state;
     struct scene s;
     begin(&s, "text", true, 0.3, false);
     all(&s);
+    each_loss(&s);
     later(&s);
     end(&s);
 }
@@ -429,6 +448,7 @@ static void trimmed(void **state) {
     begin(&s, "trimmed", true, 0.3, true);
     all(&s);
     same_left_out(&s);
+    each_loss(&s);
     later(&s);
     end(&s);
 }

@@ -199,21 +199,27 @@ def random_entry(r, is_image):
     return e
 
 
+DIVERGENCES = ('kl', 'reverse_kl', 'jsd', 'skew_kl', 'skew_reverse_kl', 'tvd')
+
+
 def random_loss(r, names):
     l = {'function': r.choice(names)}
     if sometimes(r, 0.3):
         l['weight'] = pick(r, [0.5, 2, 0], [-1, 1e30, 1e6])
-    if l['function'] in ('kl',) or sometimes(r, r.odd):
+    if l['function'] in DIVERGENCES or sometimes(r, r.odd):
         l['temperature'] = pick(r, [1, 2, 0.5, 0], [0.0001, 1000, -1])
-    if 'attention' in l['function'] or sometimes(r, 0.35 if '_' in l['function'] else r.odd):
+    if 'attention' in l['function'] or sometimes(r, 0.35 if l['function'].startswith('hs_') else r.odd):
         l['layer_mapping'] = [{'student': pick(r, [0, 1], [2, -1, 3, 9]), 'teacher': pick(r, [0, 1], [2, -1, 3, 9])}
                               for _ in range(r.randint(1, 2))]
     if l['function'] == 'alm' or sometimes(r, r.odd):
         l['bce_temp'] = pick(r, [1, 100], [0, -1, 1e9])
     if l['function'] == 'cross_entropy' and sometimes(r, 0.4) or sometimes(r, r.odd):
         l[r.choice(['label_smoothing', 'z_loss'])] = pick(r, [0, 0.1, 1], [-1, 1.5, 'x'])
-    if l['function'] in ('kl', 'cross_entropy') and sometimes(r, 0.2) or sometimes(r, r.odd):
+    if (l['function'] in DIVERGENCES or l['function'] == 'cross_entropy') and sometimes(r, 0.2) or sometimes(r, r.odd):
         l['clamp'] = pick(r, [0.01, 10], [0, -1])
+    for key, of in (('alpha', ('skew_kl', 'skew_reverse_kl')), ('beta', ('jsd',))):
+        if l['function'] in of and sometimes(r, 0.4) or sometimes(r, r.odd):
+            l[key] = pick(r, [0, 0.1, 0.9], [1, 1.5, -1, 1e9])
     if sometimes(r, 0.1):
         l['teachers'] = pick(r, [['t0'], ['t0', 't1'], []], [['t9'], ['t0', 't0'], 't0', [3]])
     if l['function'] == 'hs_mse' or sometimes(r, r.odd):

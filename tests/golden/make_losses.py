@@ -10,14 +10,14 @@ import pathlib
 import torch
 from safetensors.torch import save_file
 
-ROWS, VOCAB, K, WEIGHTS = 3, 40, 6, (0.3, 0.7)
+ROWS, VOCAB, K, WEIGHTS = 2, 40, 6, (0.3, 0.7)
 TEMPERATURES = (1.0, 2.5)
 DENSE, LANES = ("dense", "mixture"), ("dense", "mixture", "tail", "renormalised")
 
 torch.manual_seed(11)
 # In FP32, as the trainer has them.
 student, first, second = ((2 * torch.randn(ROWS, VOCAB)).float() for _ in range(3))
-labels = torch.tensor([3, 39, 0])
+labels = torch.tensor([3, 39])
 
 
 # ---- what is compared, by lane ----
@@ -64,21 +64,67 @@ def kl(z, lane, temperature):
     return temperature ** 2 * kl_div(*distributions(z, lane, temperature))
 
 
+def reverse_kl(z, lane, temperature):
+    log_p, log_q = distributions(z, lane, temperature)
+    return temperature ** 2 * kl_div(log_q, log_p)
+
+
+def log_mix(weight, log_a, log_b):
+    """log(weight a + (1 - weight) b)"""
+    return torch.log(weight * log_a.exp() + (1 - weight) * log_b.exp())
+
+
+def jsd(z, lane, temperature, beta=0.5):
+    """As TRL's GKDTrainer.generalized_jsd_loss, but for the factor."""
+    log_p, log_q = distributions(z, lane, temperature)
+    if beta in (0, 1):
+        return temperature ** 2 * (kl_div(log_p, log_q) if beta == 0 else kl_div(log_q, log_p))
+    log_m = log_mix(beta, log_p, log_q)
+    return temperature ** 2 * (beta * kl_div(log_p, log_m) + (1 - beta) * kl_div(log_q, log_m))
+
+
+def skew_kl(z, lane, temperature, alpha=0.1):
+    log_p, log_q = distributions(z, lane, temperature)
+    return temperature ** 2 * kl_div(log_p, log_mix(alpha, log_p, log_q))
+
+
+def skew_reverse_kl(z, lane, temperature, alpha=0.1):
+    log_p, log_q = distributions(z, lane, temperature)
+    return temperature ** 2 * kl_div(log_q, log_mix(alpha, log_q, log_p))
+
+
+def tvd(z, lane, temperature):
+    log_p, log_q = distributions(z, lane, temperature)
+    return temperature * (log_p.exp() - log_q.exp()).abs().sum(-1) / 2
+
+
 LOSSES = {
     # name: (function, lanes)
     "cross_entropy": (cross_entropy, ("label",)),
     "kl": (kl, LANES),
+    "reverse_kl": (reverse_kl, LANES),
+    "jsd": (jsd, LANES),
+    "skew_kl": (skew_kl, LANES),
+    "skew_reverse_kl": (skew_reverse_kl, LANES),
+    "tvd": (tvd, LANES),
 }
 VARIANTS = [
     ("cross_entropy", dict(label_smoothing=0.1)),
     ("cross_entropy", dict(label_smoothing=1, z_loss=1e-2)),
+    ("jsd", dict(beta=0)),
+    ("jsd", dict(beta=0.1)),
+    ("jsd", dict(beta=1)),
+    ("skew_kl", dict(alpha=0)),
+    ("skew_kl", dict(alpha=0.9)),
+    ("skew_reverse_kl", dict(alpha=0)),
+    ("skew_reverse_kl", dict(alpha=0.9)),
 ]
 
 out = {"student": student, "first": first, "second": second, "labels": labels.int()}
 for name, (function, lanes) in LOSSES.items():
     for n, settings in enumerate([{}] + [s for loss, s in VARIANTS if loss == name]):
         for lane in lanes:
-            for temperature in TEMPERATURES if lane != "label" else (1.0,):
+            for temperature in (1.0,) if lane == "label" else TEMPERATURES if n == 0 else TEMPERATURES[1:]:
                 z = student.double().requires_grad_()
                 value = function(z, lane, temperature, **settings)
                 grad, = torch.autograd.grad(value.sum(), z)

@@ -21,6 +21,42 @@ void lb_formula_softmax(const double *z, double t, double *q) {
     }
 }
 
+void lb_formula_teach(struct lb_formula_teacher *t, double temperature) {
+    static const int32_t ids[LB_FORMULA_K] = {3, 41, 7, 0, 49, 22};
+    double wide[V], soft[V], in = 0;
+    memcpy(t->ids, ids, sizeof ids);
+    t->dense = (struct lb_target){.kind = LB_TARGET_DENSE, .temperature = temperature, .z = t->z, .p = t->p};
+    for (int i = 0; i < V; i++) {
+        wide[i] = t->z[i];
+    }
+    lb_formula_softmax(wide, temperature, soft);
+    for (int i = 0; i < V; i++) {
+        t->p[i] = (float)soft[i];
+        t->dense.neg_entropy += soft[i] * log(soft[i]);
+    }
+    for (int i = 0; i < LB_FORMULA_K; i++) {
+        t->p_at[i] = t->p[ids[i]];
+        in += t->p_at[i];
+    }
+    t->top = (struct lb_target){.kind = LB_TARGET_TRUNCATED,
+                                .temperature = temperature,
+                                .k = LB_FORMULA_K,
+                                .ids = t->ids,
+                                .p_at = t->p_at,
+                                .tail = 1 - in,
+                                .add_tail = true};
+}
+
+double lb_formula_run(const struct lb_loss *loss, const float *z, const struct lb_target *t, float scale,
+                      float *dz) {
+    float memory[4 * (V + 16)], apart[V];
+    struct lb_row row;
+    lb_row_init(&row, V, 2, memory);
+    row.apart = apart;
+    lb_row_begin(&row, z, LB_FORMULA_LABEL);
+    return lb_loss_row(loss, &row, t, &lb_formula_args, scale, dz);
+}
+
 double lb_formula_cross_entropy(const double *z, int32_t label, const struct lb_target *t) {
     (void)t;
     double q[V], e = lb_formula_args.label_smoothing, sum = 0, lse = 0;
@@ -60,12 +96,69 @@ static int distributions(const double *z, const struct lb_target *t, double *p, 
     return t->add_tail ? n + 1 : n;
 }
 
+/* KL(a || b) */
+static double kl(const double *a, const double *b, int n) {
+    double sum = 0;
+    for (int i = 0; i < n; i++) {
+        sum += a[i] > 0 ? a[i] * log(a[i] / b[i]) : 0;
+    }
+    return sum;
+}
+
+/* m = w a + (1 - w) b */
+static void mix(double w, const double *a, const double *b, int n, double *m) {
+    for (int i = 0; i < n; i++) {
+        m[i] = w * a[i] + (1 - w) * b[i];
+    }
+}
+
 double lb_formula_kl(const double *z, int32_t label, const struct lb_target *t) {
+    (void)label;
+    double p[V + 1], q[V + 1];
+    int n = distributions(z, t, p, q);
+    return t->temperature * t->temperature * kl(p, q, n);
+}
+
+double lb_formula_reverse_kl(const double *z, int32_t label, const struct lb_target *t) {
+    (void)label;
+    double p[V + 1], q[V + 1];
+    int n = distributions(z, t, p, q);
+    return t->temperature * t->temperature * kl(q, p, n);
+}
+
+double lb_formula_jsd(const double *z, int32_t label, const struct lb_target *t) {
+    (void)label;
+    double p[V + 1], q[V + 1], m[V + 1], beta = lb_formula_args.beta;
+    int n = distributions(z, t, p, q);
+    mix(beta, p, q, n, m);
+    double d = beta == 0   ? kl(p, q, n)
+               : beta == 1 ? kl(q, p, n)
+                           : beta * kl(p, m, n) + (1 - beta) * kl(q, m, n);
+    return t->temperature * t->temperature * d;
+}
+
+double lb_formula_skew_kl(const double *z, int32_t label, const struct lb_target *t) {
+    (void)label;
+    double p[V + 1], q[V + 1], m[V + 1];
+    int n = distributions(z, t, p, q);
+    mix(lb_formula_args.alpha, p, q, n, m);
+    return t->temperature * t->temperature * kl(p, m, n);
+}
+
+double lb_formula_skew_reverse_kl(const double *z, int32_t label, const struct lb_target *t) {
+    (void)label;
+    double p[V + 1], q[V + 1], m[V + 1];
+    int n = distributions(z, t, p, q);
+    mix(lb_formula_args.alpha, q, p, n, m);
+    return t->temperature * t->temperature * kl(q, m, n);
+}
+
+double lb_formula_tvd(const double *z, int32_t label, const struct lb_target *t) {
     (void)label;
     double p[V + 1], q[V + 1], sum = 0;
     int n = distributions(z, t, p, q);
     for (int i = 0; i < n; i++) {
-        sum += p[i] * log(p[i] / q[i]);
+        sum += fabs(p[i] - q[i]);
     }
-    return t->temperature * t->temperature * sum;
+    return t->temperature * sum / 2;
 }

@@ -5,15 +5,31 @@
 #include "trainer/loss/loss.h"
 
 #define LB_FORMULA_V 50 /* classes of each row */
+#define LB_FORMULA_K 6  /* listed ids */
+#define LB_FORMULA_LABEL 17
 
 /* The parameters that the formulas take; a test sets it. */
 extern struct lb_loss_args lb_formula_args;
+
+/* A teacher's distribution, whole and cut to K ids. */
+struct lb_formula_teacher {
+    float z[LB_FORMULA_V], p[LB_FORMULA_V], p_at[LB_FORMULA_K];
+    int32_t ids[LB_FORMULA_K];
+    struct lb_target dense, top;
+};
+
+/* From its logits z; the list has its tail. */
+void lb_formula_teach(struct lb_formula_teacher *t, double temperature);
+/* The loss of a row with the label LB_FORMULA_LABEL at lb_formula_args. */
+double lb_formula_run(const struct lb_loss *loss, const float *z, const struct lb_target *t, float scale,
+                      float *dz);
 
 /* q = softmax(z / t) */
 void lb_formula_softmax(const double *z, double t, double *q);
 
 /* L of the logits z [V]. */
 typedef double lb_formula_row(const double *z, int32_t label, const struct lb_target *t);
-lb_formula_row lb_formula_cross_entropy, lb_formula_kl;
+lb_formula_row lb_formula_cross_entropy, lb_formula_kl, lb_formula_reverse_kl, lb_formula_jsd,
+    lb_formula_skew_kl, lb_formula_skew_reverse_kl, lb_formula_tvd;
 
 #endif

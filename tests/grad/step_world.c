@@ -160,8 +160,12 @@ static unsigned add_loss(struct lb_world *w, const struct lb_loss *loss, double 
     unsigned l = (unsigned)w->plan.n_losses++;
     w->plan.losses[l].loss = loss;
     snprintf(w->plan.losses[l].name, sizeof w->plan.losses[l].name, "%s", loss->name);
-    w->plan.losses[l].args = (struct lb_loss_args){
-        .weight = weight, .temperature = temperature, .normalize = true, .bce_temp = 10};
+    struct lb_loss_args *args = &w->plan.losses[l].args;
+    *args = loss->defaults;
+    args->weight = weight;
+    args->temperature = temperature;
+    args->normalize = true;
+    args->bce_temp = 10;
     w->plan.on_label |= w->plan.losses[l].loss->on == LB_ON_LABEL;
     w->plan.on_target |= w->plan.losses[l].loss->on == LB_ON_TARGET;
     w->plan.on_chunk |= w->plan.losses[l].loss->on == LB_ON_CHUNK;
@@ -209,6 +213,10 @@ bool lb_world_serves(enum lb_target_lane lane, const struct lb_loss *loss) {
     return loss->on != LB_ON_TARGET || (loss->kinds & kind) != 0;
 }
 
+bool lb_world_smooth(const struct lb_loss *loss) {
+    return strcmp(loss->name, "tvd") != 0;
+}
+
 /* only NULL: every loss of the table that the lane serves and a decoder's student can learn from. */
 struct lb_world *lb_world_create(const struct lb_mixture *mixture, enum lb_target_lane lane, bool tied,
                                  const struct lb_loss *only) {
@@ -243,10 +251,11 @@ struct lb_world *lb_world_create(const struct lb_mixture *mixture, enum lb_targe
         w->plan.head[k] = &w->head[k];
     }
     for (size_t i = 0; lb_loss_at(i) != NULL; i++) {
-        if (only != NULL ? lb_loss_at(i) == only
-                         : lb_world_serves(lane, lb_loss_at(i)) && lb_loss_at(i)->on != LB_ON_SENTENCE &&
-                               !(lb_worlds.classes && lb_loss_at(i)->on == LB_ON_CHUNK)) {
-            lb_world_add(w, lb_loss_at(i), lane);
+        const struct lb_loss *loss = lb_loss_at(i);
+        bool with = lb_world_serves(lane, loss) && lb_world_smooth(loss) && loss->on != LB_ON_SENTENCE &&
+                    !(lb_worlds.classes && loss->on == LB_ON_CHUNK) && w->plan.n_losses < LB_MAX_LOSSES;
+        if (only != NULL ? loss == only : with) {
+            lb_world_add(w, loss, lane);
         }
     }
     make_answers(w);

@@ -47,8 +47,8 @@ struct lb_world {
     int64_t rows;
 };
 
-/* only NULL: every loss of the table that the lane serves and a decoder's student can learn from. Fails the
- * test when it can't, as all of these. */
+/* only NULL: every smooth loss of the table that the lane serves and a decoder's student can learn from, as
+ * far as a recipe has room. Fails the test when it can't, as all of these. */
 struct lb_world *lb_world_create(const struct lb_mixture *mixture, enum lb_target_lane lane, bool tied,
                                  const struct lb_loss *only);
 void lb_world_destroy(struct lb_world *w);
@@ -56,6 +56,10 @@ void lb_world_destroy(struct lb_world *w);
 /* A loss of the table with what it needs: activations of both teachers at the final state or at layer 1, or
  * attention. */
 void lb_world_add(struct lb_world *w, const struct lb_loss *loss, enum lb_target_lane lane);
+
+/* Whether differences of its value tell its gradient: not at the kinks of absolute values, of which a batch's
+ * rows have many. Such losses are held against differences row by row (test_grad_losses.c). */
+bool lb_world_smooth(const struct lb_loss *loss);
 
 bool lb_world_serves(enum lb_target_lane lane, const struct lb_loss *loss);
 

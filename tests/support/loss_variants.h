@@ -13,11 +13,19 @@ static const struct lb_loss_variant {
 } lb_loss_variants[] = {
     {"cross_entropy", {.label_smoothing = 0.1}},
     {"cross_entropy", {.label_smoothing = 1, .z_loss = 1e-2}},
+    {"jsd", {.beta = 0}},
+    {"jsd", {.beta = 0.1}},
+    {"jsd", {.beta = 1}},
+    {"skew_kl", {.alpha = 0}},
+    {"skew_kl", {.alpha = 0.9}},
+    {"skew_reverse_kl", {.alpha = 0}},
+    {"skew_reverse_kl", {.alpha = 0.9}},
 };
 
 /* The n-th setting of a loss: the first is its defaults. False: there is none. */
 static inline bool lb_loss_variant(const struct lb_loss *loss, int n, struct lb_loss_args *out) {
-    *out = (struct lb_loss_args){.weight = 1};
+    *out = loss->defaults;
+    out->weight = 1;
     for (size_t i = 0; n > 0 && i < sizeof lb_loss_variants / sizeof *lb_loss_variants; i++) {
         if (strcmp(lb_loss_variants[i].loss, loss->name) == 0 && --n == 0) {
             *out = lb_loss_variants[i].args;

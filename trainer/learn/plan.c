@@ -3,8 +3,6 @@
 #include <stdio.h>
 #include <string.h>
 
-#define DEFAULT_BCE_TEMP 100 /* as the authors of alm have it */
-
 /* Columns of the student's logits. */
 static int64_t logits_of(const struct lb_model *m) {
     const struct lb_config *c = lb_model_config(m);
@@ -279,9 +277,7 @@ static enum lb_status add_loss(struct lb_plan *plan, struct lb_model *student, u
     if (from->args.temperature == 0) {
         plan->losses[l].args.temperature = plan->recipe->temperature;
     }
-    if (from->args.bce_temp == 0) {
-        plan->losses[l].args.bce_temp = DEFAULT_BCE_TEMP;
-    }
+    lb_loss_fill(loss, &plan->losses[l].args);
     name_loss(plan, l);
     plan->n_losses = l + 1;
     plan->on_label |= loss->on == LB_ON_LABEL;

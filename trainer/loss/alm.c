@@ -23,4 +23,5 @@ static double alm(double its, double own, const struct lb_loss_args *args, doubl
     return -(p * s + not_p * log_not(s));
 }
 
-const struct lb_loss lb_loss_alm = {.name = "alm", .on = LB_ON_CHUNK, .parameters = "bce_temp", .chunk = alm};
+const struct lb_loss lb_loss_alm = {
+    .name = "alm", .on = LB_ON_CHUNK, .parameters = "bce_temp", .defaults = {.bce_temp = 100}, .chunk = alm};

@@ -2,13 +2,9 @@
  *
  * Multiplied by T^2, so that gradients keep their size as T changes (Hinton, Vinyals, Dean 2015, section 2).
  */
-#include "trainer/loss/loss.h"
+#include "trainer/loss/divergence.h"
 
 #include <math.h>
-
-/* Least mass of the student's tail in a quotient or logarithm: far above what floats lose (their softmax is 0
- * below 1.2e-38) and far below any mass that matters. */
-#define MIN_TAIL 1e-30
 
 /* Dense: L = T^2 sum p (log p - log q), dL/dz = T (q - p). */
 static double dense(struct lb_row *row, const struct lb_target *t, float scale, float *dz) {
@@ -29,29 +25,13 @@ static double dense(struct lb_row *row, const struct lb_target *t, float scale, 
     return temperature * temperature * (t->neg_entropy - cross + s->lse);
 }
 
-/* rest = q without the ids; their sum. Nothing is subtracted, so that the least tail keeps its digits. */
-static double student_tail(const struct lb_row *row, const struct lb_softmax *s, const struct lb_target *t,
-                           float *rest) {
-    double sum = 0;
-    for (int64_t j = 0; j < row->v; j++) {
-        rest[j] = s->q[j];
-    }
-    for (int64_t i = 0; i < t->k; i++) {
-        rest[t->ids[i]] = 0;
-    }
-    for (int64_t j = 0; j < row->v; j++) {
-        sum += (double)rest[j];
-    }
-    return sum > MIN_TAIL ? sum : MIN_TAIL;
-}
-
 /* Truncated to S with a tail bucket: the KL of the coarse-grained distributions, at least 0 and at most the
  * full KL:
  *   L = T^2 [ sum_S p (log p - log q) + p_tail (log p_tail - log q_tail) ]
  *   dL/dz_i = T (q_i - p_i) for i in S, T q_i (1 - p_tail / q_tail) otherwise. */
 static double with_tail(struct lb_row *row, const struct lb_target *t, float scale, float *dz) {
     const struct lb_softmax *s = lb_row_softmax(row, t->temperature);
-    double temperature = t->temperature, loss = 0, q_tail = student_tail(row, s, t, row->work);
+    double temperature = t->temperature, loss = 0, q_tail = lb_student_tail(row, s, t, row->work);
     float factor = scale * (float)temperature, outside = (float)(1 - t->tail / q_tail);
     for (int64_t j = 0; j < row->v; j++) {
         dz[j] += factor * (outside * row->work[j]);
@@ -85,8 +65,8 @@ static double renormalised(const struct lb_row *row, const struct lb_target *t, 
     return temperature * temperature * loss;
 }
 
-static double kl(struct lb_row *row, const struct lb_target *target, const struct lb_loss_args *args,
-                 float scale, float *dz) {
+double lb_forward_kl(struct lb_row *row, const struct lb_target *target, const struct lb_loss_args *args,
+                     float scale, float *dz) {
     (void)args;
     if (target->kind == LB_TARGET_DENSE) {
         return dense(row, target, scale, dz);
@@ -98,4 +78,4 @@ const struct lb_loss lb_loss_kl = {.name = "kl",
                                    .on = LB_ON_TARGET,
                                    .kinds = LB_TARGET_DENSE | LB_TARGET_TRUNCATED,
                                    .parameters = "temperature, clamp",
-                                   .row = kl};
+                                   .row = lb_forward_kl};

@@ -8,6 +8,11 @@
 #define LOSSES(X)    \
     X(cross_entropy) \
     X(kl)            \
+    X(reverse_kl)    \
+    X(jsd)           \
+    X(skew_kl)       \
+    X(skew_reverse_kl) \
+    X(tvd)           \
     X(hs_mse)        \
     X(hs_cosine)     \
     X(attention_mse) \
@@ -34,6 +39,20 @@ const struct lb_loss *lb_loss_find(const char *name) {
         }
     }
     return NULL;
+}
+
+static void fill(double *at, double value) {
+    *at = isnan(*at) ? value : *at;
+}
+
+void lb_loss_fill(const struct lb_loss *loss, struct lb_loss_args *args) {
+    const struct lb_loss_args *d = &loss->defaults;
+    fill(&args->bce_temp, d->bce_temp);
+    fill(&args->label_smoothing, d->label_smoothing);
+    fill(&args->z_loss, d->z_loss);
+    fill(&args->alpha, d->alpha);
+    fill(&args->beta, d->beta);
+    fill(&args->clamp, d->clamp);
 }
 
 double lb_loss_row(const struct lb_loss *loss, struct lb_row *row, const struct lb_target *target,

@@ -17,7 +17,7 @@
 
 #define LB_MAX_LOSSES 16 /* of one recipe */
 
-/* One entry of loss_functions, as the recipe gives it. */
+/* One entry of loss_functions, as the recipe gives it; NAN: it is silent about one from bce_temp on. */
 struct lb_loss_args {
     double weight;          /* of this loss in the sum */
     double temperature;     /* both distributions are softened by it */
@@ -25,6 +25,7 @@ struct lb_loss_args {
     double bce_temp;        /* chunks: their log-likelihoods are divided by it */
     double label_smoothing; /* labels: share of the even distribution */
     double z_loss;          /* labels: weight of the squared log-sum-exp */
+    double alpha, beta;     /* divergences: what their files say */
     double clamp;           /* rows: most that one counts, see lb_loss_row; 0: no limit */
 };
 
@@ -100,17 +101,23 @@ enum lb_loss_on {
 struct lb_loss {
     const char *name;
     enum lb_loss_on on;
-    unsigned kinds;         /* on a target: those of enum lb_target_kind that it can compare with */
-    const char *parameters; /* keys of its entry in loss_functions beside function and weight: "a, b" */
-    lb_row_loss row;        /* on labels and targets */
-    lb_state_loss state;    /* on activations */
-    lb_chunk_loss chunk;    /* on chunks */
+    unsigned kinds;               /* on a target: those of enum lb_target_kind that it can compare with */
+    const char *parameters;       /* keys of its entry in loss_functions beside function and weight: "a, b" */
+    struct lb_loss_args defaults; /* of what the recipe is silent about */
+    /* What is wrong with its parameters, defaults filled in, in words that begin with a key; NULL: nothing,
+     * and where .wrong is NULL anything is right. with_tail: it learns from lists and the tail's mass. */
+    const char *(*wrong)(const struct lb_loss_args *args, bool with_tail);
+    lb_row_loss row;     /* on labels and targets */
+    lb_state_loss state; /* on activations */
+    lb_chunk_loss chunk; /* on chunks */
 };
 
 /* The i-th of the table; NULL behind the last. */
 const struct lb_loss *lb_loss_at(size_t i);
 /* NULL when there is none of that name. */
 const struct lb_loss *lb_loss_find(const char *name);
+/* What the recipe is silent about becomes the loss's default. */
+void lb_loss_fill(const struct lb_loss *loss, struct lb_loss_args *args);
 /* A loss on labels or targets with what all of these have: where args->clamp is not 0, a row's L (before any
  * weight) counts as at most that, and above it has no gradient. row->apart must be there then. */
 double lb_loss_row(const struct lb_loss *loss, struct lb_row *row, const struct lb_target *target,

@@ -230,16 +230,42 @@ static enum lb_status check_loss_keys(const struct check *c, const struct lb_los
     return LB_OK;
 }
 
+/* The names of the losses that learn from such targets. */
+static void losses_of(enum lb_target_kind kind, char *out, size_t room) {
+    size_t n = 0;
+    out[0] = '\0';
+    for (size_t i = 0; lb_loss_at(i) != NULL; i++) {
+        if ((lb_loss_at(i)->kinds & kind) != 0 && n < room) {
+            n += (size_t)snprintf(out + n, room - n, "%s%s", n > 0 ? ", " : "", lb_loss_at(i)->name);
+        }
+    }
+}
+
+static enum lb_status check_parameters(const struct check *c, const struct lb_loss *loss, unsigned i) {
+    const struct lb_recipe *r = c->recipe;
+    struct lb_loss_args args = r->loss_functions[i].args;
+    bool with_tail = r->targets == LB_LANE_TOPK && r->loss_add_tail;
+    lb_loss_fill(loss, &args);
+    const char *wrong = loss->wrong != NULL ? loss->wrong(&args, with_tail) : NULL;
+    char path[64];
+    snprintf(path, sizeof path, "loss_functions.%u", i);
+    return wrong != NULL ? complain(c, path, "%s: %s", loss->name, wrong) : LB_OK;
+}
+
 /* What teachers send must be what the loss can compare with. */
 static enum lb_status check_target(const struct check *c, const struct lb_loss *loss, unsigned i) {
     const struct lb_recipe *r = c->recipe;
     double temperature = r->loss_functions[i].args.temperature;
     bool whole = r->targets != LB_LANE_TOPK;
     char path[64];
-    if ((loss->kinds & (whole ? LB_TARGET_DENSE : LB_TARGET_TRUNCATED)) == 0) {
+    enum lb_target_kind kind = whole ? LB_TARGET_DENSE : LB_TARGET_TRUNCATED;
+    if ((loss->kinds & kind) == 0) {
+        char others[256];
+        losses_of(kind, others, sizeof others);
         snprintf(path, sizeof path, "loss_functions.%u", i);
-        return complain(c, path, "%s cannot learn from targets: %s", loss->name,
-                        whole ? "final_hidden or logits; use topk" : "topk; use final_hidden or logits");
+        return complain(c, path, "%s cannot learn from targets: %s, or take one that can: %s", loss->name,
+                        whole ? "final_hidden or logits; use topk" : "topk; use final_hidden or logits",
+                        others);
     }
     if (!whole && temperature != 0 && temperature != r->temperature) {
         snprintf(path, sizeof path, "loss_functions.%u.temperature", i);
@@ -325,6 +351,7 @@ static enum lb_status check_loss(const struct check *c, unsigned i, const struct
                             : "whole_texts is for encoders and classifiers, which predict no tokens");
     }
     status = check_loss_teachers(c, loss, i);
+    status = status == LB_OK ? check_parameters(c, entry, i) : status;
     if (status != LB_OK) {
         return status;
     }

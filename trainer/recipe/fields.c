@@ -5,6 +5,7 @@
 #include "trainer/loss/loss.h"
 #include "trainer/loss/mixture.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -159,7 +160,7 @@ static const struct lb_field layer_fields[] = {
 #define OPEN_(member, low, high, value, text)                                                                \
     {                                                                                                        \
         .key = #member, .offset = offsetof(struct lb_recipe_loss, args.member), .kind = LB_FIELD_FLOAT,      \
-        .flags = DEC, .min = low, .max = high, .derived = value, .help = text                                \
+        .flags = DEC | LB_FIELD_OPEN, .min = low, .max = high, .derived = value, .help = text                \
     }
 #define S lb_recipe_loss
 const struct lb_field lb_recipe_loss_fields[] = {
@@ -173,6 +174,9 @@ const struct lb_field lb_recipe_loss_fields[] = {
     OPEN_(bce_temp, 0.01, 1e6, "100", "alm: the log-likelihoods of a chunk are divided by it"),
     OPEN_(label_smoothing, 0, 1, "0", "cross_entropy: the label's share of 1 less, for all classes evenly"),
     OPEN_(z_loss, 0, 1e6, "0", "cross_entropy: weight of the squared log-sum-exp"),
+    OPEN_(alpha, 0, 1e6, "the loss's",
+          "skew_kl, skew_reverse_kl: share of the first distribution in the second"),
+    OPEN_(beta, 0, 1e6, "the loss's", "jsd: from 0, KL(teacher, student), to 1, KL(student, teacher)"),
     OPEN_(clamp, 1e-6, 1e6, "none",
           "losses on logits: the most that one row counts, without a gradient there"),
     {NULL},
@@ -254,6 +258,9 @@ bool lb_field_at_default(const struct lb_field *f, const char *base) {
     case LB_FIELD_INT:
         return *(const int64_t *)at == (f->fallback != NULL ? strtoll(f->fallback, NULL, 10) : 0);
     case LB_FIELD_FLOAT:
+        if ((f->flags & LB_FIELD_OPEN) != 0) {
+            return isnan(*(const double *)at);
+        }
         return *(const double *)at == (f->fallback != NULL ? strtod(f->fallback, NULL) : 0);
     case LB_FIELD_BOOL:
         return *(const bool *)at == (f->fallback != NULL && strcmp(f->fallback, "true") == 0);

@@ -3,6 +3,7 @@
 #include "trainer/recipe/fields.h"
 #include "trainer/recipe/names.h"
 
+#include <math.h>
 #include <string.h>
 
 #define MAX_NAMES 96
@@ -132,6 +133,9 @@ static enum lb_status fill_missing(const struct lb_recipe_reader *r, const struc
         }
         if ((f->flags & LB_FIELD_REQUIRED) != 0) {
             return lb_read_fail(r, map->line, path, "is missing; a recipe cannot do without it");
+        }
+        if ((f->flags & LB_FIELD_OPEN) != 0) {
+            *(double *)(void *)(base + f->offset) = NAN;
         }
         struct lb_yaml fallback = {.kind = LB_YAML_SCALAR, .plain = true, .text = f->fallback};
         enum lb_status status = f->fallback != NULL ? read_value(r, &fallback, f, path, base) : LB_OK;

@@ -1,0 +1,156 @@
+/* What divergences of lists come to beside those of whole distributions, and at the ends of their parameters.
+ */
+#include <stdarg.h>
+#include <stddef.h>
+#include <setjmp.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include "common/base/rng.h"
+#include "tests/grad/loss_formulas.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#define V LB_FORMULA_V
+#define K LB_FORMULA_K
+
+static struct lb_rng rng;
+
+static void normals(float *out, int64_t n, double scale) {
+    for (int64_t i = 0; i < n; i++) {
+        out[i] = (float)(scale * lb_rng_normal(&rng));
+    }
+}
+
+/* The coarse-grained KL lies between nothing and the full one. Where the student leaves its tail almost
+ * nothing, value and gradient keep their digits. */
+static void least_tails(void **state) {
+    (void)state;
+    const struct lb_loss *loss = lb_loss_find("kl");
+    float z[V], dz[V] = {0};
+    struct lb_formula_teacher t;
+    normals(z, V, 2);
+    normals(t.z, V, 2);
+    lb_formula_teach(&t, 1);
+    double full = lb_formula_run(loss, z, &t.dense, 1, dz), coarse = lb_formula_run(loss, z, &t.top, 1, dz);
+    assert_true(coarse >= 0 && coarse <= full);
+    for (double drop = 5; drop <= 60; drop += 5) {
+        double zd[V], in = 0, out = 0, value = 0, top = -INFINITY;
+        bool listed[V] = {false};
+        for (int i = 0; i < K; i++) {
+            listed[t.ids[i]] = true;
+        }
+        for (int i = 0; i < V; i++) {
+            z[i] = listed[i] ? (float)i / V : (float)(-drop - i % 3);
+            zd[i] = z[i];
+            top = fmax(top, zd[i]);
+            dz[i] = 0;
+        }
+        for (int i = 0; i < V; i++) {
+            *(listed[i] ? &in : &out) += exp(zd[i] - top);
+        }
+        for (int i = 0; i < K; i++) {
+            value += t.p_at[i] * (log(t.p_at[i]) - (zd[t.ids[i]] - top - log(in + out)));
+        }
+        value += t.top.tail * (log(t.top.tail) - (log(out) - log(in + out)));
+        double have = lb_formula_run(loss, z, &t.top, 1, dz);
+        assert_true(fabs(have - value) < 1e-6 * value);
+        for (int i = 0; i < V; i++) {
+            double q = exp(zd[i] - top) / (in + out),
+                   p = listed[i] ? t.p[i] : t.top.tail * q / (out / (in + out));
+            assert_true(fabs(dz[i] - (q - p)) < 2e-6);
+        }
+    }
+}
+
+static const char *const f_divergences[] = {"kl", "reverse_kl", "jsd", "skew_kl", "skew_reverse_kl", "tvd"};
+#define N_F (sizeof f_divergences / sizeof f_divergences[0])
+
+/* The loss at its defaults but for these. */
+static double at(const char *name, double alpha, double beta, const float *z, const struct lb_target *t,
+                 float *dz) {
+    const struct lb_loss *loss = lb_loss_find(name);
+    assert_non_null(loss);
+    lb_formula_args = (struct lb_loss_args){
+        .bce_temp = NAN, .label_smoothing = NAN, .z_loss = NAN, .alpha = alpha, .beta = beta, .clamp = NAN};
+    lb_loss_fill(loss, &lb_formula_args);
+    lb_formula_args.temperature = t->temperature;
+    memset(dz, 0, V * sizeof *dz);
+    return lb_formula_run(loss, z, t, 1, dz);
+}
+
+/* The f-divergence of coarse-grained distributions is at least 0 and at most the whole's; of lists of all ids
+ * it is the whole's; of the teacher's own logits it is nothing. */
+static void coarse(void **state) {
+    (void)state;
+    float z[V], dz[V], other[V];
+    struct lb_formula_teacher t;
+    int32_t every[V];
+    for (int i = 0; i < V; i++) {
+        every[i] = (7 * i + 3) % V;
+    }
+    for (int n = 0; n < 40; n++) {
+        normals(z, V, 2);
+        normals(t.z, V, n < 20 ? 2 : 0.5);
+        lb_formula_teach(&t, n % 2 == 0 ? 1 : 2.5);
+        float p_at[V];
+        for (int i = 0; i < V; i++) {
+            p_at[i] = t.p[every[i]];
+        }
+        struct lb_target all = t.top;
+        all.k = V;
+        all.ids = every;
+        all.p_at = p_at;
+        all.tail = 0;
+        for (size_t f = 0; f < N_F; f++) {
+            double whole = at(f_divergences[f], NAN, NAN, z, &t.dense, dz);
+            double cut = at(f_divergences[f], NAN, NAN, z, &t.top, other);
+            assert_true(cut >= 0 && cut <= whole && whole > 0);
+            double listed = at(f_divergences[f], NAN, NAN, z, &all, other), most = 0;
+            assert_true(fabs(listed - whole) < 2e-6 * whole);
+            for (int i = 0; i < V; i++) {
+                most = fmax(most, fabs((double)dz[i] - (double)other[i]));
+            }
+            assert_true(most < 2e-6 * fmax(1, whole));
+            assert_true(fabs(at(f_divergences[f], NAN, NAN, t.z, &t.dense, dz)) < 5e-6);
+        }
+    }
+}
+
+/* At the ends of their parameters some are others, to the bit; jsd jumps there. */
+static void ends(void **state) {
+    (void)state;
+    static const struct {
+        const char *name;
+        double alpha, beta;
+        const char *other;
+    } same[] = {{"jsd", NAN, 0, "kl"},
+                {"jsd", NAN, 1, "reverse_kl"},
+                {"skew_kl", 0, NAN, "kl"},
+                {"skew_reverse_kl", 0, NAN, "reverse_kl"}};
+    float z[V], dz[V], other[V];
+    struct lb_formula_teacher t;
+    normals(z, V, 2);
+    normals(t.z, V, 2);
+    lb_formula_teach(&t, 2.5);
+    struct lb_target renormalised = t.top;
+    renormalised.add_tail = false;
+    const struct lb_target *const targets[] = {&t.dense, &t.top, &renormalised};
+    for (size_t i = 0; i < 3 * sizeof same / sizeof same[0]; i++) {
+        const struct lb_target *target = targets[i % 3];
+        double a = at(same[i / 3].name, same[i / 3].alpha, same[i / 3].beta, z, target, dz);
+        assert_true(a == at(same[i / 3].other, NAN, NAN, z, target, other));
+        assert_memory_equal(dz, other, sizeof dz);
+    }
+    double end = at("jsd", NAN, 0, z, &t.dense, dz), near = at("jsd", NAN, 1e-4, z, &t.dense, dz);
+    assert_true(fabs(near / (1e-4 * end) - 1) < 0.02);
+}
+
+int main(void) {
+    lb_rng_seed(&rng, 3, 0);
+    const struct CMUnitTest tests[] = {cmocka_unit_test(least_tails), cmocka_unit_test(coarse),
+                                       cmocka_unit_test(ends)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
