@@ -43,6 +43,7 @@ struct scene {
     const struct lb_loss *loss; /* on distributions; NULL: kl */
     bool internals;             /* losses on hidden states and attention too */
     bool all_asked;             /* teachers are asked about positions that don't count, too */
+    bool whole; /* teachers are asked for all of their vocabulary, as where no maps are kept */
     uint8_t counts[SAMPLES][MAX_T + 1];
 };
 
@@ -242,9 +243,15 @@ static struct outcome run(struct scene *s, const char *mixture, enum lb_target_l
     asking.recipe.fp16_targets = fp16;
     asking.recipe.max_length = MAX_T;
     must(lb_teachers_open_recipe(&asking.recipe, NULL, &teachers, &detail), &detail);
+    for (unsigned k = 0; k < TEACHERS; k++) {
+        struct lb_teacher_info *info = (struct lb_teacher_info *)(uintptr_t)lb_teachers_info(teachers, k);
+        assert_true((info->max_vocab_maps > 0) == (info->num_labels == 0));
+        info->max_vocab_maps = s->whole ? 0 : info->max_vocab_maps;
+    }
     must(lb_plan_make(&asking.recipe, s->student, s->map ? s->map->trimmed : "", s->map, teachers, plan,
                       &detail),
          &detail);
+    assert_true(plan->kept[0] == (s->map != NULL && !s->whole && lane != LB_LANE_FINAL));
     for (int i = 0; i < SAMPLES; i++) {
         asked[i] = s->samples[i];
         asked[i].counts = s->all_asked ? NULL : asked[i].counts;
@@ -267,7 +274,7 @@ static struct outcome run(struct scene *s, const char *mixture, enum lb_target_l
         out.head_norms += sqrt(square);
     }
     bool is_by_hand = s->samples[0].counts == NULL && s->loss == NULL && lane == LB_LANE_LOGITS && !fp16 &&
-                      strcmp(mixture, "mean_losses") == 0;
+                      strcmp(mixture, "mean_losses") == 0 && !plan->kept[0];
     out.by_hand = is_by_hand ? by_hand(s, states, answers, temperature) : 0;
     must(lb_step_losses(step, answers, s->rows, NULL, &out.result, &detail), &detail);
     out.delta = fp16 ? fp16_delta(plan, answers) : 0;
@@ -293,12 +300,41 @@ static double apart(const struct outcome *a, const struct outcome *b, size_t beg
     return sqrt(sum / norm);
 }
 
-static void compare(const struct scene *s, const char *mixture, bool fp16, double temperature) {
+static bool same_bits(const struct outcome *a, const struct outcome *b) {
+    return a->result.loss == b->result.loss && memcmp(&a->result, &b->result, sizeof a->result) == 0 &&
+           memcmp(a->grads, b->grads, a->n * sizeof *a->grads) == 0;
+}
+
+/* Where teachers keep the map, all of it is the same as where they don't: whole logits to the last bit, lists
+ * of all that the student has to what floats round, and FP16, which moves a log-probability by eta at most.
+ */
+static void compare_maps(struct scene *s, const char *mixture, bool fp16, double temperature,
+                         struct outcome *logits, const struct outcome *lists, double eta) {
+    double norm;
+    s->whole = true;
+    struct outcome whole = run(s, mixture, LB_LANE_LOGITS, fp16, temperature, MAX_V);
+    struct outcome whole_lists = run(s, mixture, LB_LANE_TOPK, fp16, temperature, MAX_V);
+    s->whole = false;
+    assert_true(same_bits(&whole, logits));
+    double loss = fabs(whole_lists.result.loss - lists->result.loss) / fmax(1, whole_lists.result.loss);
+    double gradient = apart(&whole_lists, lists, 0, lists->n, &norm);
+    printf("%-10s %-11s %s T %-3g through maps, lists: loss %.1e, gradient %.1e of its norm\n", s->name,
+           mixture, fp16 ? "FP16" : "FP32", temperature, loss, gradient);
+    assert_true(loss <= 1e-6 + exp(eta) - 1 && gradient <= 1e-5 + exp(eta) - 1);
+    logits->by_hand = whole.by_hand;
+    free(whole.grads);
+    free(whole_lists.grads);
+}
+
+static void compare(struct scene *s, const char *mixture, bool fp16, double temperature) {
     struct outcome of[3];
     double delta = 0;
     for (int l = 0; l < 3; l++) {
-        of[l] = run((struct scene *)(uintptr_t)s, mixture, lanes[l], fp16, temperature, MAX_V);
+        of[l] = run(s, mixture, lanes[l], fp16, temperature, MAX_V);
         delta = fmax(delta, of[l].delta);
+    }
+    if (s->map != NULL) {
+        compare_maps(s, mixture, fp16, temperature, &of[0], &of[2], 2 * delta / temperature);
     }
     if (of[0].by_hand > 0) {
         printf("%-10s T %-3g by hand %.7f, logits %.7f\n", s->name, temperature, of[0].by_hand,
@@ -383,18 +419,21 @@ static void later(struct scene *s) {
     }
 }
 
-/* All lanes tell the same of what lies outside. */
+/* All lanes tell the same of what lies outside; lists too short to hold all do, where they are of what is
+ * kept. */
 static void same_left_out(struct scene *s) {
-    double left[3];
-    for (int l = 0; l < 3; l++) {
-        struct outcome of = run(s, "mean_probs", lanes[l], false, 1, MAX_V);
+    double left[4];
+    for (int l = 0; l < 4; l++) {
+        struct outcome of = run(s, "mean_probs", lanes[l < 3 ? l : 2], false, 1, l < 3 ? MAX_V : 5);
         left[l] = of.result.left_out[0];
         assert_true(fabs(of.result.cut[0] - 1) < 1e-9 && fabs(of.result.cut[1] - 1) < 1e-9);
         free(of.grads);
     }
     printf("%-10s outside of the student's vocabulary: %.4f\n", s->name, left[0]);
     assert_true(left[0] > 0.5 && left[0] < 0.95);
-    assert_true(fabs(left[1] - left[0]) < 1e-5 && fabs(left[2] - left[0]) < 1e-5);
+    for (int l = 1; l < 4; l++) {
+        assert_true(fabs(left[l] - left[0]) < 1e-5);
+    }
 }
 
 static void all(struct scene *s) {
@@ -405,9 +444,7 @@ static void all(struct scene *s) {
             compare(s, mixtures[m], false, temperatures[t]);
             compare(s, mixtures[m], true, temperatures[t]);
         }
-        if (s->map == NULL) {
-            truncated(s, temperatures[t]);
-        }
+        truncated(s, temperatures[t]);
     }
 }
 

@@ -38,7 +38,9 @@ struct fake_teacher {
     pthread_t threads[MAX_CONNECTIONS];
     int n_connections;
     enum fake_fault fault;
-    int fault_left, requests, sequences, heads, scored;
+    int fault_left, requests, sequences, heads, scored, maps;
+    char map[LB_SHA256_HEX]; /* "": none is there */
+    int64_t n_kept;
     bool no_cache;
 };
 
@@ -93,7 +95,7 @@ static void fill_output(const struct fake_teacher *fake, const struct lb_infer_r
     const struct lb_output_sizes sizes = {.sequences = B,
                                           .rows = T,
                                           .positions = T,
-                                          .vocab = fake->is.vocab_size,
+                                          .vocab = request->vocab_map ? fake->n_kept : fake->is.vocab_size,
                                           .top_k = request->top_k,
                                           .samples = request->sample_count,
                                           .heads = HEADS,
@@ -299,6 +301,34 @@ static bool has_poison(const struct lb_infer_request *request) {
     return false;
 }
 
+/* Whether the request names a map that is not there. */
+static bool lacks_map(struct fake_teacher *fake, const struct lb_infer_request *request,
+                      enum fake_fault fault) {
+    pthread_mutex_lock(&fake->lock);
+    bool lacks = request->vocab_map && (fault == FAKE_MAPLESS || strcmp(request->vocab_map, fake->map) != 0);
+    pthread_mutex_unlock(&fake->lock);
+    return lacks;
+}
+
+/* PUT of a map under its digest. */
+static bool answer_map(struct fake_teacher *fake, int fd, const struct incoming *in, const char *digest) {
+    uint8_t hash[LB_SHA256_BYTES];
+    char hex[LB_SHA256_HEX];
+    lb_sha256(in->body.data, in->body.len, hash);
+    lb_hex(hash, sizeof hash, hex);
+    pthread_mutex_lock(&fake->lock);
+    fake->maps++;
+    bool good = strcmp(hex, digest) == 0 && strcmp(in->method, "PUT") == 0;
+    if (good && fake->is.refuse_maps == 0) {
+        memcpy(fake->map, hex, sizeof hex);
+        fake->n_kept = (int64_t)in->body.len / 4;
+    }
+    pthread_mutex_unlock(&fake->lock);
+    return fake->is.refuse_maps ? send_simple(fd, fake->is.refuse_maps, "", "{\"error\": \"no maps here\"}")
+           : good               ? send_simple(fd, 200, "", "{}")
+                                : send_simple(fd, 400, "", "{\"error\": \"another digest\"}");
+}
+
 static bool answer_infer(struct fake_teacher *fake, int fd, struct incoming *in) {
     enum fake_fault fault = next_fault(fake, in);
     bool handled, ok = send_fault(fd, fault, &handled);
@@ -311,6 +341,8 @@ static bool answer_infer(struct fake_teacher *fake, int fd, struct incoming *in)
     lb_arena_init(&arena, 1u << 28);
     if (lb_infer_request_decode(in->body.data, in->body.len, in->json_len, &arena, &request, &detail)) {
         ok = send_simple(fd, 400, "", "{\"error\": \"no infer request\"}");
+    } else if (lacks_map(fake, &request, fault)) {
+        ok = send_simple(fd, 409, "", "{\"error\": \"vocab_map: not here\"}");
     } else if (fault == FAKE_SLOW_LINE && request.inputs[0].dim[0] * request.inputs[0].dim[1] > 24) {
         wait_until_closed(fd);
         ok = false;
@@ -389,11 +421,12 @@ static bool answer_info(struct fake_teacher *fake, int fd) {
                   "\",\"versions\":[\"%s\"],\"platform\":\"limbeck\",\"inputs\":[],\"outputs\":[%s],"
                   "\"parameters\":{\"fingerprint\":\"%s\",\"vocab_size\":%lld,"
                   "\"hidden_size\":%lld,\"num_layers\":%d,\"num_heads\":%d,\"max_length\":64,\"kernels\":"
-                  "\"fake\\\"s 1\",\"batch_invariant\":%s%s%s%s%s}",
+                  "\"fake\\\"s 1\",\"batch_invariant\":%s%s%s%s%s%s}",
                   fake->fingerprint, outputs.data, fake->fingerprint, (long long)fake->is.vocab_size,
                   (long long)fake->is.hidden_size, LAYERS, HEADS, fake->is.batch_dependent ? "false" : "true",
                   fake->is.compute ? ",\"compute\":\"" : "", fake->is.compute ? fake->is.compute : "",
-                  fake->is.compute ? "\"" : "", fake->is.classifier ? ",\"input_size\":4" : "");
+                  fake->is.compute ? "\"" : "", fake->is.classifier ? ",\"input_size\":4" : "",
+                  fake->is.maps || fake->is.refuse_maps ? ",\"max_vocab_maps\":1" : "");
     bool ok = lb_answer_digest_put(&body, 0, "", NULL) == LB_OK &&
               send_simple(fd, 200, "Content-Type: application/json\r\n", body.data);
     lb_buf_finish(&outputs);
@@ -457,6 +490,9 @@ static bool answer(struct fake_teacher *fake, int fd, struct incoming *in) {
     }
     if (!strncmp(in->path, versioned, n) && !strcmp(in->path + n, "/infer")) {
         return answer_infer(fake, fd, in);
+    }
+    if (!strncmp(in->path, versioned, n) && !strncmp(in->path + n, "/vocab_maps/", 12)) {
+        return answer_map(fake, fd, in, in->path + n + 12);
     }
     if (!strncmp(in->path, versioned, n) && !strcmp(in->path + n, "/head")) {
         return answer_head(fake, fd);
@@ -638,6 +674,19 @@ static int read_int(struct fake_teacher *fake, const int *value) {
 
 int fake_requests(struct fake_teacher *fake) {
     return read_int(fake, &fake->requests);
+}
+
+int fake_maps(struct fake_teacher *fake) {
+    pthread_mutex_lock(&fake->lock);
+    int n = fake->maps;
+    pthread_mutex_unlock(&fake->lock);
+    return n;
+}
+
+void fake_forget_map(struct fake_teacher *fake) {
+    pthread_mutex_lock(&fake->lock);
+    fake->map[0] = 0;
+    pthread_mutex_unlock(&fake->lock);
 }
 
 int fake_sequences(struct fake_teacher *fake) {

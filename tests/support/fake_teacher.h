@@ -48,7 +48,8 @@ enum fake_fault {
     FAKE_GARBAGE,           /* 200 with bytes that are nothing */
     FAKE_NO_HTTP,           /* bytes that are no HTTP answer */
     FAKE_ENDLESS_INFO,      /* metadata that never end */
-    FAKE_BAD_INFO           /* metadata without parameters */
+    FAKE_BAD_INFO,          /* metadata without parameters */
+    FAKE_MAPLESS            /* 409: has no vocabulary map, whatever it was sent */
 };
 
 #define FAKE_POISON 49 /* twice, at the beginning */
@@ -61,6 +62,8 @@ struct fake_options {
     int port;                        /* 0: any */
     int64_t vocab_size, hidden_size; /* 0: 50 and 6 */
     bool classifier;                 /* reads 4 features */
+    bool maps;                       /* takes vocabulary maps, and keeps the last one */
+    int refuse_maps;                 /* says so, and answers this status to each; 0: takes them */
 };
 
 extern const char fake_fingerprint[], fake_other_fingerprint[];
@@ -79,6 +82,9 @@ int fake_requests(struct fake_teacher *fake);
 /* Sequences that came with the further input score_ids [B, T, 2], holding id and id + 1 at each position. */
 int fake_scored(struct fake_teacher *fake);
 int fake_sequences(struct fake_teacher *fake);
+/* Vocabulary maps that were sent; and what it forgets, as one that was started anew. */
+int fake_maps(struct fake_teacher *fake);
+void fake_forget_map(struct fake_teacher *fake);
 int fake_heads(struct fake_teacher *fake);
 /* Of the last infer request: was the HTTP cache told not to answer. */
 bool fake_saw_no_cache(struct fake_teacher *fake);

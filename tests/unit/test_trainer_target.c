@@ -159,6 +159,54 @@ static void what_is_left(void **state) {
     }
 }
 
+/* What lies outside of a map and the rest within it leave something for the ids that are listed. */
+static void what_is_outside(void **state) {
+    (void)state;
+    float rest[T] = {-1, -27.6f, -3, -1}, outside[T] = {-1, -1e-6f, -27.6f, -0.5f};
+    struct lb_answer answer =
+        named((struct lb_answer){.n_tensors = 2,
+                                 .tensors = {tensor("logprobs.rest", LB_DT_FP32, 1, T, 1, 1, rest),
+                                             tensor("logprobs.outside", LB_DT_FP32, 1, T, 1, 1, outside)}});
+    struct lb_detail detail = {0};
+    assert_int_equal(lb_answer_possible(&answer, 1, "tutor", &detail), LB_OK);
+    static const float bad[] = {-0.4f, -1e-3f, 0, 0.5f, NAN};
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        detail = (struct lb_detail){0};
+        outside[3] = bad[i];
+        assert_int_equal(lb_answer_possible(&answer, 1, "tutor", &detail), LB_E_FORMAT);
+        assert_non_null(
+            strstr(detail.text, "teacher tutor: logprobs.outside of its answer cannot be: row 3"));
+    }
+}
+
+/* Under a map, distributions have its shape and ids, what is said of all of the vocabulary does not. */
+static void under_a_map(void **state) {
+    (void)state;
+    static float z[T * 2], lse[T];
+    int32_t ids[T * 2] = {0, 1, 1, 0, 0, 1, 1, 0};
+    struct lb_teacher_info info = {.vocab_size = V, .hidden_size = 4};
+    struct lb_ask_spec spec = {.n_outputs = 3,
+                               .outputs = {{LB_OUT_LOGITS, 0, LB_DT_FP32},
+                                           {LB_OUT_TOPK_IDS, 0, LB_DT_INT32},
+                                           {LB_OUT_LOGSUMEXP, 0, LB_DT_FP32}},
+                               .top_k = V,
+                               .temperature = 1,
+                               .vocab_map = "f00d",
+                               .n_kept = 2};
+    struct lb_answer answer =
+        named((struct lb_answer){.n_tensors = 3,
+                                 .tensors = {tensor("logits", LB_DT_FP32, 2, T, 2, 1, z),
+                                             tensor("logits.topk_ids", LB_DT_INT32, 2, T, 2, 1, ids),
+                                             tensor("logsumexp", LB_DT_FP32, 1, T, 1, 1, lse)}});
+    expect(&answer, &spec, &info, T, LB_OK, "");
+    assert_int_equal(lb_ask_answer_bytes(&info, &spec, T, T), (uint64_t)T * (2 * 4 + 2 * 4 + 4));
+    ids[5] = 2;
+    expect(&answer, &spec, &info, T, LB_E_FORMAT, "names id 2, the vocabulary ends at 1");
+    ids[5] = 1;
+    spec.vocab_map[0] = '\0';
+    expect(&answer, &spec, &info, T, LB_E_MISMATCH, "logits has another shape");
+}
+
 /* Numbers of other datatypes are not read as if they were the output's own. */
 static void other_datatypes(void **state) {
     (void)state;
@@ -347,7 +395,8 @@ int main(void) {
         cmocka_unit_test(text_answers),     cmocka_unit_test(image_answers),
         cmocka_unit_test(what_is_given),    cmocka_unit_test(image_logits),
         cmocka_unit_test(what_is_left),     cmocka_unit_test(other_datatypes),
-        cmocka_unit_test(impossible_draws), cmocka_unit_test(text_cross_entropy),
+        cmocka_unit_test(impossible_draws), cmocka_unit_test(what_is_outside),
+        cmocka_unit_test(under_a_map),      cmocka_unit_test(text_cross_entropy),
         cmocka_unit_test(text_logits),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

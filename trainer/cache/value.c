@@ -262,6 +262,10 @@ enum lb_status lb_cache_key(const char *identity, const struct lb_sample *sample
         lb_sha256_u64(hash, asked.seed);
         lb_sha256_u64(hash, temperature);
     }
+    if (asked.vocab_map[0] != '\0') {
+        lb_sha256_update(hash, "vocab_map", sizeof "vocab_map");
+        lb_sha256_update(hash, asked.vocab_map, strlen(asked.vocab_map) + 1);
+    }
     lb_sha256_final(hash, out);
     return LB_OK;
 }

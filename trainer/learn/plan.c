@@ -98,6 +98,14 @@ static enum lb_status ask_lane(struct lb_plan *plan, const struct lb_model *stud
                        "be compared; give the student the teacher's tokenizer",
                        r->teachers[k].name, (long long)whole, (long long)v);
     }
+    if (map != NULL && r->targets != LB_LANE_FINAL && plan->info[k]->max_vocab_maps > 0) {
+        uint8_t digest[LB_SHA256_BYTES];
+        lb_sha256(map->kept, (size_t)map->n * sizeof *map->kept, digest);
+        lb_hex(digest, sizeof digest, spec->vocab_map);
+        spec->n_kept = map->n;
+        plan->kept[k] = true;
+        whole = map->n;
+    }
     /* What the teacher gives to tokens that the student lacks. */
     if (map != NULL && r->targets != LB_LANE_TOPK) {
         status = ask(spec, LB_OUT_LOGSUMEXP, 0, LB_DT_FP32, detail);
@@ -119,6 +127,9 @@ static enum lb_status ask_lane(struct lb_plan *plan, const struct lb_model *stud
         status = ask(spec, LB_OUT_TOPK_IDS, 0, whole <= 65536 ? LB_DT_UINT16 : LB_DT_INT32, detail);
         status = status == LB_OK ? ask(spec, LB_OUT_TOPK_VALUES, 0, wide, detail) : status;
         status = status == LB_OK ? ask(spec, LB_OUT_REST, 0, LB_DT_FP32, detail) : status;
+        if (plan->kept[k] && status == LB_OK) {
+            status = ask(spec, LB_OUT_OUTSIDE, 0, LB_DT_FP32, detail);
+        }
         break;
     }
     return status;

@@ -36,6 +36,7 @@ struct lb_plan {
     const struct lb_teacher_head *head[LB_MAX_TEACHERS]; /* NULL unless the lane needs it */
     const struct lb_vocab_map *map[LB_MAX_TEACHERS]; /* NULL: the student has the teacher's own vocabulary;
                                                         else the part of it that the student has */
+    bool kept[LB_MAX_TEACHERS];   /* it was sent the map: its distributions come in the student's ids */
     bool unlike[LB_MAX_TEACHERS]; /* it reads the texts in its own tokens, not in the student's */
     bool apart[LB_MAX_TEACHERS];  /* no loss on distributions learns from it */
     struct lb_reader *reader[LB_MAX_TEACHERS]; /* of those unlike, see lb_plan_readers */

@@ -103,8 +103,9 @@ static enum lb_status on_logits(void *context, int64_t row, int64_t n, float *z)
     struct lb_step *step = context;
     for (unsigned k = 0; k < step->plan->n_teachers; k++) {
         if (reads_logits(step, k)) {
-            lb_target_logits(&step->batch, k, step->plan->head[k], step->plan->map[k], step->v, row, n,
-                             step->teacher_states, step->z[k]);
+            const struct lb_vocab_map *map = step->plan->kept[k] ? NULL : step->plan->map[k];
+            lb_target_logits(&step->batch, k, step->plan->head[k], map, step->v, row, n, step->teacher_states,
+                             step->z[k]);
         }
     }
 #pragma omp parallel for schedule(static)

@@ -24,8 +24,13 @@ static unsigned temperatures(const struct lb_plan *plan) {
     return n;
 }
 
+/* Whether teacher k's lists are of all of its vocabulary, of which the student has a part. */
+static bool lists_whole(const struct lb_plan *plan, unsigned k) {
+    return plan->map[k] != NULL && !plan->kept[k];
+}
+
 int64_t lb_step_top_k(const struct lb_step *step, unsigned k) {
-    int64_t most = step->plan->map[k] != NULL ? step->plan->info[k]->vocab_size : step->v;
+    int64_t most = lists_whole(step->plan, k) ? step->plan->info[k]->vocab_size : step->v;
     return step->plan->recipe->loss_top_k < most ? step->plan->recipe->loss_top_k : most;
 }
 
@@ -145,7 +150,7 @@ static struct lb_truncated read_top_k(const struct lb_step *step, unsigned k, in
     const struct lb_wire_tensor *at = lb_answer_find(answer, LB_OUT_TOPK_IDS, 0);
     const struct lb_wire_tensor *values = lb_answer_find(answer, LB_OUT_TOPK_VALUES, 0);
     const struct lb_wire_tensor *rest = lb_answer_find(answer, LB_OUT_REST, 0);
-    bool all = top_k == (step->plan->map[k] != NULL ? step->plan->info[k]->vocab_size : step->v);
+    bool all = top_k == (lists_whole(step->plan, k) ? step->plan->info[k]->vocab_size : step->v);
     float log_rest;
     t = lb_answer_row(answer, t);
     lb_wire_floats(rest, t, 1, &log_rest);
@@ -159,17 +164,53 @@ static struct lb_truncated read_top_k(const struct lb_step *step, unsigned k, in
     return (struct lb_truncated){top_k, ids, p, all ? 0 : exp(log_rest)};
 }
 
-/* One teacher's list, through its map if it has one. */
+/* The same of a teacher that was asked through the map: the list has the student's ids, and the answer tells
+ * what lies outside, so that what is made is the kept part alone. *mass: what that is of the whole. */
+static struct lb_truncated read_kept(const struct lb_step *step, unsigned k, int64_t row, double temperature,
+                                     int32_t *ids, float *p, double *mass) {
+    struct lb_truncated list = read_top_k(step, k, row, temperature, ids, p);
+    int64_t s = step->batch.sequence[row], t = row - step->batch.offsets[s];
+    const struct lb_answer *answer = step->batch.answers[s * step->plan->n_teachers + k];
+    float log_outside;
+    lb_wire_floats(lb_answer_find(answer, LB_OUT_OUTSIDE, 0), lb_answer_row(answer, t), 1, &log_outside);
+    double inside = -expm1((double)log_outside), listed = fmax(inside - list.tail, 0), sum = 0;
+    for (int64_t i = 0; i < list.k; i++) {
+        sum += p[i];
+    }
+    for (int64_t i = 0; i < list.k && inside > 0; i++) {
+        p[i] = (float)(p[i] * (listed / (sum * inside)));
+    }
+    list.tail = inside > 0 ? list.tail / inside : 0;
+    *mass = inside;
+    return list;
+}
+
+/* Teacher k's list in the student's ids, through its map if it has one; *mass is noted then. */
+static struct lb_truncated read_list(const struct lb_step *step, unsigned k, int64_t row, double temperature,
+                                     int32_t *ids, float *p, double *mass) {
+    struct lb_truncated list;
+    if (step->plan->kept[k]) {
+        list = read_kept(step, k, row, temperature, ids, p, mass);
+    } else {
+        list = read_top_k(step, k, row, temperature, ids, p);
+        if (step->plan->map[k] == NULL) {
+            return list;
+        }
+        *mass = cut_list(step->plan->map[k], &list, ids, p);
+    }
+    note_mass(step, k, row, *mass);
+    return list;
+}
+
+/* One teacher's list. */
 static void make_single(const struct lb_step *step, const struct lb_worker *worker, unsigned k, int64_t row,
                         struct lb_made_target *made) {
     struct lb_target *target = &made->target;
-    const struct lb_vocab_map *map = step->plan->map[k];
-    int32_t *ids = map != NULL ? worker->list_ids : made->ids;
-    float *p = map != NULL ? worker->list_p : made->p;
-    struct lb_truncated list = read_top_k(step, k, row, made->temperature, ids, p);
-    if (map != NULL) {
-        target->mass = cut_list(map, &list, ids, p);
-        note_mass(step, k, row, target->mass);
+    bool whole = lists_whole(step->plan, k); /* more may be listed than the student has */
+    int32_t *ids = whole ? worker->list_ids : made->ids;
+    float *p = whole ? worker->list_p : made->p;
+    struct lb_truncated list = read_list(step, k, row, made->temperature, ids, p, &target->mass);
+    if (whole) {
         memcpy(made->ids, ids, (size_t)list.k * sizeof *ids);
         memcpy(made->p, p, (size_t)list.k * sizeof *p);
     }
@@ -189,11 +230,7 @@ static void make_union(const struct lb_step *step, struct lb_worker *worker, dou
         if (weight[k] > 0) {
             int32_t *ids = worker->list_ids + k * step->top_k;
             float *p = worker->list_p + k * step->top_k;
-            from[k] = read_top_k(step, k, row, made->temperature, ids, p);
-            if (step->plan->map[k] != NULL) {
-                mass[k] = cut_list(step->plan->map[k], &from[k], ids, p);
-                note_mass(step, k, row, mass[k]);
-            }
+            from[k] = read_list(step, k, row, made->temperature, ids, p, &mass[k]);
         }
     }
     struct lb_target *target = &made->target;

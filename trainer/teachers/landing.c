@@ -189,6 +189,54 @@ void lb_landing_probe(struct lb_asker *asker, struct request *request) {
     }
 }
 
+/* A replica was sent its map, or does not take it. */
+void lb_landing_map(struct lb_asker *asker, struct request *request) {
+    struct asked_teacher *teacher = &asker->teachers[request->teacher];
+    char where[400];
+    struct lb_detail detail = {0};
+    snprintf(where, sizeof where, "teacher %s at %s", teacher->is.name, request->call.base);
+    enum lb_status status = lb_call_check(&request->call, where, &detail);
+    int code = request->call.status == LB_OK ? request->call.code : 0;
+    teacher->map_coming &= ~(UINT64_C(1) << request->replica);
+    if (status == LB_OK || status == LB_E_CANCELLED) { /* only an answer to a question makes it healthy */
+        teacher->map_number[request->replica] = status == LB_OK ? request->number : 0;
+        lb_pool_dropped(&teacher->pool, request->replica);
+        return;
+    }
+    lb_detail_prefix(&detail, "its vocabulary map");
+    teacher->last_error = detail;
+    lb_pool_failed(&teacher->pool, request->replica, lb_now_ns(), request->call.retry_after_ns);
+    tell_aside(teacher, request->replica, &detail);
+    if (code != 0 && (is_refusal(code) || code == 404)) {
+        mark_wrong(asker, teacher, request->replica, status, &detail);
+    }
+}
+
+/* A question through a map that the replica says it has not: it was started anew, or others' maps took the
+ * room. It is sent again with the next question. False where it was lost once more with no good answer in
+ * between: then this is a refusal like others. */
+static bool map_is_gone(struct lb_asker *asker, struct request *request) {
+    struct asked_teacher *teacher = &asker->teachers[request->teacher];
+    uint64_t bit = UINT64_C(1) << request->replica, *number = &teacher->map_number[request->replica];
+    bool again = false;
+    if (request->call.status != LB_OK || request->call.code != 409 ||
+        request->items[0]->spec.vocab_map[0] == '\0') {
+        return false;
+    }
+    if (*number != 0 && request->number > *number) { /* it was asked after it had been sent the map */
+        again = (teacher->map_lost & bit) != 0;
+        *number = 0;
+        teacher->map_lost |= bit;
+        lb_log(LB_LOG_INFO, "vocab_map_lost", "teacher=%s url=\"%s\" then=\"sent again\"", teacher->is.name,
+               teacher->is.urls[request->replica]);
+    }
+    if (!again) {
+        lb_pool_dropped(&teacher->pool, request->replica);
+        ask_again(asker, request, false, true);
+    }
+    return !again;
+}
+
 /* A request was refused. Each of its sequences is asked again, alone, so that one bad one is found and one
  * accident passes; refused by every replica then, it ends the run. */
 static void land_refused(struct lb_asker *asker, struct request *request, enum lb_status status,
@@ -302,6 +350,9 @@ void lb_landing_answer(struct lb_asker *asker, struct request *request) {
             lb_detail_prefix(&detail, "%s", where);
         }
     }
+    if (status != LB_OK && map_is_gone(asker, request)) {
+        return;
+    }
     if (status != LB_OK) {
         land_failed(asker, request, status, other, &detail);
         return;
@@ -309,6 +360,7 @@ void lb_landing_answer(struct lb_asker *asker, struct request *request) {
     lb_pool_answered(&teacher->pool, request->replica);
     teacher->wrong &= ~(UINT64_C(1) << request->replica);
     teacher->doubted &= ~(UINT64_C(1) << request->replica);
+    teacher->map_lost &= ~(UINT64_C(1) << request->replica);
     grow(teacher);
     be_back(teacher);
     count(asker, request, true);

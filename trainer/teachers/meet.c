@@ -176,6 +176,9 @@ static enum lb_status ask_replicas(const struct lb_teachers *teachers, struct te
         }
         if (asked == LB_OK) {
             status = agree(teachers, teacher, first, r, &info, detail);
+            if (info.max_vocab_maps == 0) { /* all are asked in the same way */
+                teacher->info.max_vocab_maps = 0;
+            }
         } else if (asked == LB_E_CANCELLED || asked == LB_E_NOMEM) {
             status = lb_fail(detail, asked, "%s", why.text);
         } else {

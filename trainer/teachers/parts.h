@@ -58,6 +58,8 @@ struct request {
     unsigned teacher;
     int replica;
     bool probe;
+    bool brings_map; /* PUT of the teacher's vocabulary map: no items, as a probe */
+    uint64_t number; /* from 1, in the order in which they are made */
     char id[48];
     char *path; /* of a question, to be freed */
     struct lb_asked asked;
@@ -81,6 +83,11 @@ struct asked_teacher {
     uint64_t doubted; /* bits of replicas that were found of no use once since their last good answer */
     uint64_t wrong; /* bits of replicas that serve another model, or let nobody in: no use to the run as they
                        are */
+    /* Of replicas that are asked through a vocabulary map, which each must have been sent: the request that
+     * brought it (0: it lacks the map); bits of those that are being sent it, and of those that have lost it
+     * since their last good answer. */
+    uint64_t map_number[LB_POOL_MAX_REPLICAS];
+    uint64_t map_coming, map_lost;
     struct lb_detail last_error;
 };
 
@@ -143,6 +150,7 @@ void lb_requests_finish(struct lb_asker *asker);
 
 /* landing.c: called by lb_requests_land, which frees the request afterwards */
 void lb_landing_probe(struct lb_asker *asker, struct request *request);
+void lb_landing_map(struct lb_asker *asker, struct request *request);
 void lb_landing_answer(struct lb_asker *asker, struct request *request);
 
 #endif

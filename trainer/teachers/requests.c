@@ -101,6 +101,7 @@ static struct request *make_request(struct lb_asker *asker, unsigned k, int repl
     request->call.timeout_ns = asker->options.timeout_ns;
     snprintf(request->id, sizeof request->id, "%016llx-%llu", (unsigned long long)asker->options.seed,
              (unsigned long long)asker->n_requests++);
+    request->number = asker->n_requests;
     request->call.id = request->id;
     request->asker = asker;
     request->teacher = k;
@@ -178,10 +179,46 @@ static void send_probe(struct lb_asker *asker, unsigned k, int replica) {
     lb_client_start(asker->options.http, &request->call);
 }
 
+/* Whether the next question names a map that the replica was not sent yet. */
+static bool lacks_map(const struct asked_teacher *teacher, int replica) {
+    return teacher->queue->spec.vocab_map[0] != '\0' && teacher->map_number[replica] == 0;
+}
+
+static enum lb_status send_map(struct lb_asker *asker, unsigned k, int replica, struct lb_detail *detail) {
+    struct asked_teacher *teacher = &asker->teachers[k];
+    const struct lb_vocab_map *map = teacher->is.map;
+    char *path = NULL;
+    enum lb_status status =
+        teacher->is.dialect->path(&teacher->is.info, &teacher->queue->spec, LB_PATH_VOCAB_MAP, &path, detail);
+    struct request *request = status == LB_OK ? make_request(asker, k, replica, path, 0) : NULL;
+    if (!request) {
+        lb_free(path);
+        return status != LB_OK ? status
+                               : lb_fail(detail, LB_E_NOMEM, "out of memory for a request to teacher %s",
+                                         teacher->is.name);
+    }
+    request->path = path;
+    request->brings_map = true;
+    request->call.body = map->kept;
+    request->call.body_bytes = (size_t)map->n * sizeof *map->kept;
+    request->call.put = true;
+    request->call.max_bytes = LB_MAX_INFO_BYTES;
+    pthread_mutex_lock(&asker->lock);
+    asker->stats.bytes_sent += request->call.body_bytes;
+    pthread_mutex_unlock(&asker->lock);
+    teacher->map_coming |= UINT64_C(1) << replica;
+    lb_pool_sent(&teacher->pool, replica);
+    link_request(asker, request);
+    lb_client_start(asker->options.http, &request->call);
+    return LB_OK;
+}
+
 void lb_requests_land(struct lb_asker *asker, struct request *request) {
     unlink_request(asker, request);
     if (request->probe) {
         lb_landing_probe(asker, request);
+    } else if (request->brings_map) {
+        lb_landing_map(asker, request);
     } else {
         lb_landing_answer(asker, request);
     }
@@ -300,7 +337,9 @@ static uint64_t dispatch_teacher(struct lb_asker *asker, unsigned k, uint64_t no
         next = probe < next ? probe : next;
     }
     for (int64_t passed = 0; teacher->queue;) {
-        int replica = lb_pool_pick(&teacher->pool, teacher->queue->avoid, teacher->queue->refused);
+        bool mapped = teacher->queue->spec.vocab_map[0] != '\0';
+        int replica = lb_pool_pick(&teacher->pool, teacher->queue->avoid,
+                                   teacher->queue->refused | (mapped ? teacher->map_coming : 0));
         if (replica < 0 && teacher->queue->refused && passed++ < LB_MAX_SEQUENCES) {
             lb_item_queue(asker, lb_item_unqueue(teacher),
                           false); /* others need not wait for the same replica */
@@ -309,7 +348,9 @@ static uint64_t dispatch_teacher(struct lb_asker *asker, unsigned k, uint64_t no
         if (replica < 0) {
             break;
         }
-        enum lb_status status = send_group(asker, k, replica, group_size(teacher), &detail);
+        enum lb_status status = lacks_map(teacher, replica)
+                                    ? send_map(asker, k, replica, &detail)
+                                    : send_group(asker, k, replica, group_size(teacher), &detail);
         if (status != LB_OK) {
             lb_asker_fail(asker, status, &detail);
             break;

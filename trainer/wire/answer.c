@@ -17,7 +17,7 @@ bool lb_extra_alike(const struct lb_extra *a, const struct lb_extra *b) {
 bool lb_spec_same(const struct lb_ask_spec *a, const struct lb_ask_spec *b) {
     bool same = a->n_outputs == b->n_outputs && a->top_k == b->top_k && a->temperature == b->temperature &&
                 a->n_scored == b->n_scored && a->sample_count == b->sample_count && a->seed == b->seed &&
-                a->sample_temperature == b->sample_temperature;
+                a->sample_temperature == b->sample_temperature && strcmp(a->vocab_map, b->vocab_map) == 0;
     for (size_t j = 0; same && j < a->n_outputs; j++) {
         same = a->outputs[j].kind == b->outputs[j].kind && a->outputs[j].layer == b->outputs[j].layer &&
                a->outputs[j].datatype == b->outputs[j].datatype;
@@ -52,6 +52,14 @@ void lb_ask_normalise(const struct lb_ask_spec *spec, struct lb_ask_spec *out) {
         out->seed = 0;
         out->sample_temperature = 0;
     }
+    if (!lb_spec_uses(spec, LB_USES_KEPT)) {
+        out->vocab_map[0] = '\0';
+        out->n_kept = 0;
+    }
+}
+
+int64_t lb_spec_vocab(const struct lb_ask_spec *spec, const struct lb_teacher_info *info) {
+    return spec->vocab_map[0] ? spec->n_kept : info->vocab_size;
 }
 
 /* ---- what a teacher is and gives ---- */
@@ -112,16 +120,16 @@ enum lb_status lb_info_labels(const struct lb_teacher_info *info, struct lb_labe
 int lb_answer_shape(const struct lb_teacher_info *info, const struct lb_ask_spec *spec, size_t j,
                     int64_t rows, int64_t n, int64_t dim[LB_MAX_WIRE_DIMS]) {
     enum lb_output_kind kind = spec->outputs[j].kind;
-    const struct lb_output_sizes sizes = {
-        .sequences = 1,
-        .rows = lb_info_once(info, kind) ? 1 : rows,
-        .positions = n,
-        .vocab = info->vocab_size,
-        .top_k = spec->top_k < info->vocab_size ? spec->top_k : info->vocab_size,
-        .scored = spec->n_scored,
-        .samples = spec->sample_count < info->vocab_size ? spec->sample_count : info->vocab_size,
-        .heads = info->n_heads,
-        .state = lb_info_state_width(info, kind, spec->outputs[j].layer)};
+    int64_t v = lb_spec_vocab(spec, info);
+    const struct lb_output_sizes sizes = {.sequences = 1,
+                                          .rows = lb_info_once(info, kind) ? 1 : rows,
+                                          .positions = n,
+                                          .vocab = v,
+                                          .top_k = spec->top_k < v ? spec->top_k : v,
+                                          .scored = spec->n_scored,
+                                          .samples = spec->sample_count < v ? spec->sample_count : v,
+                                          .heads = info->n_heads,
+                                          .state = lb_info_state_width(info, kind, spec->outputs[j].layer)};
     int64_t whole[LB_MAX_WIRE_DIMS];
     int n_dims = lb_output_shape(kind, &sizes, whole) - 1; /* an answer is one sequence's */
     memcpy(dim, whole + 1, (size_t)n_dims * sizeof *dim);
@@ -226,13 +234,12 @@ int32_t lb_answer_id(const struct lb_wire_tensor *tensor, int64_t i) {
 }
 
 /* Ids index rows of logits further on. */
-static enum lb_status check_ids(const struct lb_wire_tensor *ids, const struct lb_teacher_info *info,
-                                struct lb_detail *detail) {
+static enum lb_status check_ids(const struct lb_wire_tensor *ids, int64_t v, struct lb_detail *detail) {
     for (int64_t i = 0, n = lb_wire_elements(ids); i < n; i++) {
         int32_t id = lb_answer_id(ids, i);
-        if (id < 0 || id >= info->vocab_size) {
+        if (id < 0 || id >= v) {
             return lb_fail(detail, LB_E_FORMAT, "%s names id %ld, the vocabulary ends at %lld", ids->name,
-                           (long)id, (long long)info->vocab_size - 1);
+                           (long)id, (long long)v - 1);
         }
     }
     return LB_OK;
@@ -265,11 +272,13 @@ enum lb_status lb_answer_check(const struct lb_answer *answer, const struct lb_a
                 detail, LB_E_MISMATCH,
                 "%s has another shape or datatype than was asked for %lld positions (vocabulary %lld, "
                 "width %lld)",
-                output, (long long)n, (long long)info->vocab_size, (long long)info->hidden_size);
+                output, (long long)n, (long long)lb_spec_vocab(spec, info), (long long)info->hidden_size);
         }
         enum lb_output_numbers numbers = lb_output_get(spec->outputs[j].kind)->numbers;
         bool ids = numbers == LB_ARE_IDS || numbers == LB_ARE_DRAWN;
-        enum lb_status status = ids ? check_ids(t, info, detail) : LB_OK;
+        bool kept = lb_output_get(spec->outputs[j].kind)->uses & LB_USES_KEPT;
+        enum lb_status status =
+            ids ? check_ids(t, kept ? lb_spec_vocab(spec, info) : info->vocab_size, detail) : LB_OK;
         if (status != LB_OK) {
             return status;
         }

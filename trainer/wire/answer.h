@@ -26,6 +26,10 @@ struct lb_ask_spec {
     int64_t sample_count;
     uint64_t seed;
     double sample_temperature; /* of the draws; 0: the same as temperature */
+    /* The vocabulary map that distributions are over, which the server was sent or is to be, and its ids; "":
+     * all of the vocabulary. */
+    char vocab_map[LB_SHA256_HEX];
+    int64_t n_kept;
 };
 
 /* Most outputs that a teacher may list. */
@@ -69,6 +73,7 @@ struct lb_teacher_info {
     enum lb_problem problem;     /* of classifiers of texts */
     char labels[LB_LABELS_TEXT]; /* what they call their classes, each ended by a NUL; "": plain names */
     int64_t parameters, bytes;   /* 0: not told */
+    int64_t max_vocab_maps;      /* vocabulary maps that it keeps; 0: requests may not name one */
     int64_t most_top_k;          /* most ids of a row that it lists; 0: any number */
     bool tells_most;             /* it said so itself; else it is what such servers do by default */
     bool plain_only;             /* its distributions are at temperature 1, whatever is asked */
@@ -116,6 +121,9 @@ bool lb_spec_same(const struct lb_ask_spec *a, const struct lb_ask_spec *b);
 enum lb_datatype lb_spec_datatype(const struct lb_ask_spec *spec, size_t j);
 /* Whether any output depends on top_k, or on whatever else of LB_USES_... */
 bool lb_spec_uses(const struct lb_ask_spec *spec, unsigned uses);
+
+/* Classes of the distributions that spec asks for: ids of its map, or all. */
+int64_t lb_spec_vocab(const struct lb_ask_spec *spec, const struct lb_teacher_info *info);
 
 /* The entry of given of this kind and layer; NULL where it is not listed. */
 const struct lb_given *lb_info_given(const struct lb_teacher_info *info, enum lb_output_kind kind, int layer);

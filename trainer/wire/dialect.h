@@ -60,7 +60,8 @@ enum lb_path {
     LB_PATH_ASK,  /* POST: build and split */
     LB_PATH_HEAD, /* GET: read by head_read */
     LB_PATH_TOKENIZER,
-    LB_PATH_TOKENIZER_CONFIG /* GET: what goes with it */
+    LB_PATH_TOKENIZER_CONFIG, /* GET: what goes with it */
+    LB_PATH_VOCAB_MAP         /* PUT: kept ids; of servers that say max_vocab_maps */
 };
 
 struct lb_dialect {
@@ -85,8 +86,8 @@ struct lb_dialect {
      * when it is another, LB_E_FORMAT when it can't be read. where: teacher and address. */
     enum lb_status (*same)(const struct lb_teacher_info *known, const void *text, size_t len,
                            const char *where, struct lb_detail *detail);
-    /* The path of a teacher's resource, on the heap (lb_free). spec: what is asked there (LB_PATH_ASK), else
-     * NULL. LB_E_UNSUPPORTED when the dialect has no such thing. */
+    /* The path of a teacher's resource, on the heap (lb_free). spec: what is asked there (LB_PATH_ASK), or
+     * with which map (LB_PATH_VOCAB_MAP), else NULL. LB_E_UNSUPPORTED when the dialect has no such thing. */
     enum lb_status (*path)(const struct lb_teacher_info *info, const struct lb_ask_spec *spec,
                            enum lb_path which, char **out, struct lb_detail *detail);
     /* Appends the ids that the server's own tokenizer makes of a text, with nothing put around it.

@@ -148,8 +148,9 @@ static bool add_header(struct curl_slist **list, const char *text) {
 static bool make_headers(struct lb_call *call, struct curl_slist **list) {
     bool ok = add_header(list, "Expect:"); /* no 100-continue round trip before large bodies */
     if (call->body) {
-        ok = ok && add_header(list, call->json_bytes >= 0 ? "Content-Type: application/octet-stream"
-                                                          : "Content-Type: application/json");
+        ok = ok &&
+             add_header(list, call->json_bytes >= 0 || call->put ? "Content-Type: application/octet-stream"
+                                                                 : "Content-Type: application/json");
     }
     if (call->json_bytes >= 0) {
         char line[96];
@@ -229,6 +230,9 @@ static bool set_options(struct lb_call *call, CURL *easy, struct curl_slist *hea
         SET(CURLOPT_POST, 1L);
         SET(CURLOPT_POSTFIELDS, call->body);
         SET(CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)call->body_bytes);
+        if (call->put) {
+            SET(CURLOPT_CUSTOMREQUEST, "PUT");
+        }
     }
     size_t scheme;
     if (lb_url_scheme(call->base, &scheme) == LB_SCHEME_UNIX) {

@@ -33,6 +33,7 @@ struct lb_call {
     const char *token; /* bearer token, NULL: none */
     const void *body;  /* NULL: GET, else POST */
     size_t body_bytes;
+    bool put;            /* PUT of bytes that are no JSON, in place of POST */
     int64_t json_bytes;  /* length of the JSON before binary tensors; -1: the body is all JSON */
     const char *id;      /* X-Request-Id, so that the server's log can be matched; NULL: none */
     bool fresh;          /* asks HTTP caches in between not to answer from their store */

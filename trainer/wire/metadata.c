@@ -160,6 +160,7 @@ static enum lb_status parse_numbers(const json_t *parameters, const char *what, 
         {"max_length", false, MAX_DIMENSION, &info->max_length},
         {"input_size", false, MAX_DIMENSION, &info->input_size},
         {"num_labels", false, MAX_DIMENSION, &info->num_labels},
+        {"max_vocab_maps", false, MAX_DIMENSION, &info->max_vocab_maps},
         {"num_parameters", false, INT64_MAX, &info->parameters},
         {"weight_bytes", false, INT64_MAX, &info->bytes},
     };

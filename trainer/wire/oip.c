@@ -7,6 +7,7 @@
 #include "trainer/wire/dialect.h"
 #include "trainer/wire/metadata.h"
 
+#include <stdio.h>
 #include <string.h>
 
 /* ---- building ---- */
@@ -124,17 +125,18 @@ static enum lb_status build(const struct lb_teacher_info *info, const struct lb_
     struct lb_wire_tensor inputs[4];
     size_t json_bytes = 0;
     struct lb_wire_output outputs[LB_MAX_ASKED];
-    struct lb_infer_request request = {
-        .top_k = spec->top_k < info->vocab_size || info->vocab_size <= 0 ? spec->top_k : info->vocab_size,
-        .temperature = spec->temperature,
-        .sample_count = spec->sample_count,
-        .seed = spec->seed,
-        .sample_temperature = spec->sample_temperature,
-        .timeout_us = timeout_us,
-        .inputs = inputs,
-        .outputs = outputs,
-        .binary_default = true,
-        .answer_digest = true};
+    int64_t v = lb_spec_vocab(spec, info);
+    struct lb_infer_request request = {.top_k = spec->top_k < v || v <= 0 ? spec->top_k : v,
+                                       .vocab_map = spec->vocab_map[0] ? spec->vocab_map : NULL,
+                                       .temperature = spec->temperature,
+                                       .sample_count = spec->sample_count,
+                                       .seed = spec->seed,
+                                       .sample_temperature = spec->sample_temperature,
+                                       .timeout_us = timeout_us,
+                                       .inputs = inputs,
+                                       .outputs = outputs,
+                                       .binary_default = true,
+                                       .answer_digest = true};
     bool filled = samples[0]->features ? fill_features(info, samples, n, scratch, &request)
                                        : fill_ids(samples, n, out->longest, scratch, &request);
     filled = filled && fill_extra(samples, n, out->longest, scratch, &request);
@@ -364,14 +366,15 @@ static enum lb_status same(const struct lb_teacher_info *known, const void *text
 /* Under the version, but for what tells which version there is. */
 static enum lb_status path(const struct lb_teacher_info *info, const struct lb_ask_spec *spec,
                            enum lb_path which, char **out, struct lb_detail *detail) {
-    (void)spec;
     static const char *const suffix[] = {[LB_PATH_INFO] = "",
                                          [LB_PATH_ASK] = "/infer",
                                          [LB_PATH_HEAD] = "/head",
                                          [LB_PATH_TOKENIZER] = "/tokenizer",
-                                         [LB_PATH_TOKENIZER_CONFIG] = "/tokenizer_config"};
-    char *made =
-        lb_metadata_path(info->model, which == LB_PATH_INFO ? NULL : info->fingerprint, suffix[which]);
+                                         [LB_PATH_TOKENIZER_CONFIG] = "/tokenizer_config",
+                                         [LB_PATH_VOCAB_MAP] = "/vocab_maps/"};
+    char ending[32 + LB_SHA256_HEX];
+    snprintf(ending, sizeof ending, "%s%s", suffix[which], which == LB_PATH_VOCAB_MAP ? spec->vocab_map : "");
+    char *made = lb_metadata_path(info->model, which == LB_PATH_INFO ? NULL : info->fingerprint, ending);
     if (!made) {
         return lb_fail(detail, LB_E_NOMEM, "out of memory for a path of model %s", info->model);
     }

@@ -178,6 +178,22 @@ static enum lb_status check_rest(const struct lb_wire_tensor *rest, const char *
     return LB_OK;
 }
 
+/* The rest is of what lies within a map: both together leave something for the ids listed. */
+static enum lb_status check_parts(const struct lb_wire_tensor *rest, const struct lb_wire_tensor *outside,
+                                  const char *name, struct lb_detail *detail) {
+    double slack = fmax(slack_of(rest), slack_of(outside)) / 100;
+    for (int64_t r = 0; r < lb_wire_elements(rest) && r < lb_wire_elements(outside); r++) {
+        float inner, outer;
+        lb_wire_floats(rest, r, 1, &inner);
+        lb_wire_floats(outside, r, 1, &outer);
+        if (exp((double)inner) > -expm1((double)outer) * (1 + slack) + 1e-9) {
+            return refuse(detail, name, outside, r, "leaves less probability than the rest has",
+                          (double)outer);
+        }
+    }
+    return LB_OK;
+}
+
 /* No id of the rest is likelier than the last one listed. */
 static enum lb_status check_rest_of(const struct lb_wire_tensor *rest, const struct lb_wire_tensor *z,
                                     double temperature, const char *name, struct lb_detail *detail) {
@@ -267,6 +283,10 @@ enum lb_status lb_answer_possible(const struct lb_answer *answer, double tempera
     }
     const struct lb_wire_tensor *rest = lb_answer_find(answer, LB_OUT_REST, 0);
     status = status == LB_OK && rest != NULL ? check_rest(rest, name, detail) : status;
+    const struct lb_wire_tensor *outside = lb_answer_find(answer, LB_OUT_OUTSIDE, 0);
+    if (status == LB_OK && rest != NULL && outside != NULL) {
+        status = check_parts(rest, outside, name, detail);
+    }
     const struct lb_wire_tensor *top = lb_answer_find(answer, LB_OUT_TOPK_VALUES, 0);
     if (status == LB_OK && rest != NULL && top != NULL && temperature > 0) {
         status = check_rest_of(rest, top, temperature, name, detail);
