@@ -22,6 +22,10 @@ struct lb_map {
 /* Maps a regular file read-only. A file that is open already, and was not written since, is mapped once for
  * all. Errors: LB_E_NOTFOUND, LB_E_IO (named in detail). */
 LB_NODISCARD enum lb_status lb_map_open(struct lb_map *map, const char *path, struct lb_detail *detail);
+/* Where the file of an open map lies when it was written to since it was mapped: what is mapped may be other
+ * bytes now. NULL: it was not, or another file has taken its place, which does no harm. Lives as long as the
+ * map. */
+const char *lb_map_written(const struct lb_map *map);
 /* Accepts NULL and a zeroed map. */
 void lb_map_close(struct lb_map *map);
 

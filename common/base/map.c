@@ -13,6 +13,7 @@
  * change. */
 struct shared {
     struct stat of;
+    char *path; /* by which it was opened first */
     const uint8_t *data;
     size_t len;
     unsigned references;
@@ -41,16 +42,18 @@ static enum lb_status share(struct lb_map *map, int fd, const struct stat *of, c
     }
     if (s == NULL) {
         s = lb_calloc(1, sizeof *s);
-        void *data = s ? mmap(NULL, (size_t)of->st_size, PROT_READ, MAP_PRIVATE, fd, 0) : MAP_FAILED;
+        char *copy = s ? lb_strdup(path) : NULL;
+        void *data = copy ? mmap(NULL, (size_t)of->st_size, PROT_READ, MAP_PRIVATE, fd, 0) : MAP_FAILED;
         if (data == MAP_FAILED) {
             int error = errno;
-            bool no_memory = s == NULL;
+            bool no_memory = copy == NULL;
+            lb_free(copy);
             lb_free(s);
             return no_memory ? lb_fail(detail, LB_E_NOMEM, "out of memory while opening %s", path)
                              : lb_fail_errno(detail, LB_E_IO, error, "cannot map %s (%lld bytes)", path,
                                              (long long)of->st_size);
         }
-        *s = (struct shared){*of, data, (size_t)of->st_size, 0, all};
+        *s = (struct shared){*of, copy, data, (size_t)of->st_size, 0, all};
         all = s;
     }
     s->references++;
@@ -83,6 +86,22 @@ enum lb_status lb_map_open(struct lb_map *map, const char *path, struct lb_detai
     return status;
 }
 
+const char *lb_map_written(const struct lb_map *map) {
+    if (map->data == NULL) {
+        return NULL;
+    }
+    pthread_mutex_lock(&lock);
+    const struct shared *s = all;
+    while (s->data != map->data) {
+        s = s->next;
+    }
+    pthread_mutex_unlock(&lock); /* it stays as it is while it is open */
+    struct stat now;
+    bool written = stat(s->path, &now) == 0 && now.st_dev == s->of.st_dev && now.st_ino == s->of.st_ino &&
+                   (now.st_size != s->of.st_size || !same_time(&now.st_mtim, &s->of.st_mtim));
+    return written ? s->path : NULL;
+}
+
 void lb_map_close(struct lb_map *map) {
     if (map == NULL || map->data == NULL) {
         return;
@@ -99,6 +118,7 @@ void lb_map_close(struct lb_map *map) {
     pthread_mutex_unlock(&lock);
     if (last) {
         munmap((void *)(uintptr_t)s->data, s->len);
+        lb_free(s->path);
         lb_free(s);
     }
     *map = (struct lb_map){0};

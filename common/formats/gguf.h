@@ -37,6 +37,8 @@ struct lb_gguf;
 LB_NODISCARD enum lb_status lb_gguf_open(const char *path, struct lb_gguf **out, struct lb_detail *detail);
 /* The files that were opened: path 0, 1...; NULL after the last. */
 const char *lb_gguf_path(const struct lb_gguf *file, int i);
+/* The first of them that was written to since (lb_map_written); NULL. */
+const char *lb_gguf_written(const struct lb_gguf *file);
 /* Whether a path ends as those of parts do: the length of what stands before, which part (from 1) of how
  * many.
  */

@@ -202,6 +202,14 @@ enum lb_status lb_gguf_open_keys(const char *path, struct lb_gguf **out, struct 
     return open_one(path, true, out, detail);
 }
 
+const char *lb_gguf_written(const struct lb_gguf *file) {
+    const char *path = lb_map_written(&file->map);
+    for (int i = 0; path == NULL && i < file->n_parts - 1; i++) {
+        path = lb_map_written(&file->parts[i]->map);
+    }
+    return path;
+}
+
 const char *lb_gguf_path(const struct lb_gguf *file, int i) {
     if (i == 0) {
         return file->path;

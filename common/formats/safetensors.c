@@ -35,6 +35,14 @@ void lb_safetensors_destroy(struct lb_safetensors *file) {
     lb_free(file);
 }
 
+const char *lb_safetensors_written(const struct lb_safetensors *file) {
+    const char *path = NULL;
+    for (size_t i = 0; path == NULL && i < file->n_parts; i++) {
+        path = lb_map_written(&file->parts[i].map);
+    }
+    return path;
+}
+
 /* ---- header ---- */
 
 /* The JSON header and where the data after it starts. */

@@ -18,6 +18,8 @@ LB_NODISCARD enum lb_status lb_safetensors_open(const char *path, struct lb_safe
 LB_NODISCARD enum lb_status lb_safetensors_parse(const void *bytes, size_t len, const char *what,
                                                  struct lb_safetensors **out, struct lb_detail *detail);
 void lb_safetensors_destroy(struct lb_safetensors *file);
+/* The first file that was written to since it was opened (lb_map_written); NULL. */
+const char *lb_safetensors_written(const struct lb_safetensors *file);
 
 /* Tensors in the order of their data (shards by name); views valid until destroy, aligned to their elements
  * even where the file is not. */

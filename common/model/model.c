@@ -240,6 +240,11 @@ int64_t lb_model_parameters(const struct lb_model *model) {
     return n;
 }
 
+const char *lb_model_written(const struct lb_model *model) {
+    const char *path = model->gguf != NULL ? lb_gguf_written(model->gguf) : NULL;
+    return path == NULL && model->safetensors != NULL ? lb_safetensors_written(model->safetensors) : path;
+}
+
 size_t lb_model_bytes(const struct lb_model *model) {
     size_t n = 0;
     for (size_t i = 0; i < model->n_own; i++) {

@@ -48,6 +48,9 @@ const struct lb_notes *lb_model_notes(const struct lb_model *model);
 /* 64 hex digits of SHA-256 over weights, config and tokenizer as they were understood; "" for a model not
  * opened from files. */
 const char *lb_model_fingerprint(const struct lb_model *model);
+/* Of a model that maps its files: the first that was written to since it was opened, so that the fingerprint
+ * may be another model's; NULL. */
+const char *lb_model_written(const struct lb_model *model);
 int64_t lb_model_parameters(const struct lb_model *model);
 /* Bytes of the weights as stored. */
 size_t lb_model_bytes(const struct lb_model *model);

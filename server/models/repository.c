@@ -13,6 +13,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* How often the files of models that are served are looked after. */
+#define LOOK_AFTER_NS LB_SECOND_NS
+
 struct entry {
     char name[LB_MAX_NAME];
     char *path; /* never changes */
@@ -44,7 +47,11 @@ struct lb_repository *lb_repository_create(lb_prove_fn prove, void *context) {
         r->prove = prove;
         r->context = context;
         pthread_mutex_init(&r->lock, NULL);
-        pthread_cond_init(&r->work, NULL);
+        pthread_condattr_t monotonic;
+        pthread_condattr_init(&monotonic);
+        pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+        pthread_cond_init(&r->work, &monotonic);
+        pthread_condattr_destroy(&monotonic);
     }
     return r;
 }
@@ -286,12 +293,21 @@ static enum lb_status open_entry(struct lb_repository *r, struct entry *entry, s
     return status;
 }
 
-static void unload(struct lb_repository *r, struct entry *entry) {
+/* written: the file for which it is; NULL: it was ordered. */
+static void withdraw(struct lb_repository *r, struct entry *entry, const char *written) {
     pthread_mutex_lock(&r->lock);
     struct lb_hosted *old = entry->hosted;
     entry->hosted = NULL;
     entry->state = LB_HOSTED_UNLOADED;
-    snprintf(entry->reason, sizeof entry->reason, "it was unloaded; an admin can load it again");
+    if (written) {
+        snprintf(
+            entry->reason, sizeof entry->reason,
+            "a file of it was written to while it was served, %.600s; an admin can load it again (files are "
+            "replaced by a rename)",
+            written);
+    } else {
+        snprintf(entry->reason, sizeof entry->reason, "it was unloaded; an admin can load it again");
+    }
     pthread_mutex_unlock(&r->lock);
     lb_hosted_release(old);
     lb_log(LB_LOG_INFO, "model_unloaded", "model=%s", entry->name);
@@ -341,9 +357,38 @@ static void obey(struct lb_repository *r, struct lb_load_order *order) {
             snprintf(order->version, sizeof order->version, "%s", entry->hosted->version);
         }
     } else {
-        unload(r, entry);
+        withdraw(r, entry, NULL);
     }
     order->done(order); /* it may be gone after this */
+}
+
+/* A model whose file was written to while it was served answers with who knows what: it is no longer served.
+ */
+static void look_after(struct lb_repository *r) {
+    for (size_t i = 0, n = lb_repository_count(r); i < n; i++) {
+        pthread_mutex_lock(&r->lock);
+        struct entry *entry = r->entries[i];
+        struct lb_hosted *hosted = entry->hosted; /* which only this thread takes away */
+        pthread_mutex_unlock(&r->lock);
+        const char *path = hosted ? lb_model_written(hosted->model) : NULL;
+        if (!path) {
+            continue;
+        }
+        lb_log(LB_LOG_ERROR, "model_written", "model=%s file=\"%s\" fingerprint=%s", entry->name, path,
+               hosted->version);
+        withdraw(r, entry, path);
+    }
+}
+
+/* Under the lock: waits for an order, or until it is time to look after the files. */
+static void wait_for_orders(struct lb_repository *r) {
+    uint64_t until = lb_now_ns() + LOOK_AFTER_NS;
+    struct timespec at = {.tv_sec = (time_t)(until / LB_SECOND_NS), .tv_nsec = (long)(until % LB_SECOND_NS)};
+    if (pthread_cond_timedwait(&r->work, &r->lock, &at) == ETIMEDOUT) {
+        pthread_mutex_unlock(&r->lock);
+        look_after(r);
+        pthread_mutex_lock(&r->lock);
+    }
 }
 
 static void *load(void *argument) {
@@ -353,7 +398,7 @@ static void *load(void *argument) {
     while (!r->stopping) {
         struct lb_load_order *order = r->orders;
         if (!order) {
-            pthread_cond_wait(&r->work, &r->lock);
+            wait_for_orders(r);
             continue;
         }
         r->orders = order->next;

@@ -423,13 +423,72 @@ static int teardown(void **state) {
     return lb_remove_tree(folder, NULL) == LB_OK ? 0 : 1;
 }
 
+/* ---- files that are written to ---- */
+
+static void write_into(const char *file) {
+    const char bytes[] = "other";
+    FILE *f = fopen(file, "r+b");
+    assert_non_null(f);
+    assert_int_equal(fseek(f, -64, SEEK_END), 0); /* the size stays */
+    assert_int_equal(fwrite(bytes, 1, sizeof bytes, f), sizeof bytes);
+    assert_int_equal(fclose(f), 0);
+}
+
+/* A model whose file is written to in its place is no longer served, with the reason, and has another
+ * fingerprint when it is loaded again; one whose files were replaced, moved or linked meanwhile goes on. */
+static void test_written(void **state) {
+    (void)state;
+    struct lb_daemon daemon;
+    struct lb_answer answer;
+    struct lb_config config;
+    char path[2][128], file[160], beside[200], served[2][300], *text;
+    lb_tiny_llama(&config);
+    for (int i = 0; i < 2; i++) {
+        snprintf(path[i], sizeof path[i], "%s/written%d", folder, i);
+        snprintf(served[i], sizeof served[i], "%s=%s", i ? "m" : "other", path[i]);
+        lb_tiny_save(&config, (uint64_t)i, path[i], LB_F32, false);
+    }
+    assert_true(lb_daemon_start(
+        &daemon, folder, "written",
+        (const char *[]){"--admin-token-file", admin_file, served[0], served[1], NULL}, true));
+    char *before = index_says(&daemon, "version");
+    /* of the other one the file is linked, and another then stands in its place */
+    snprintf(file, sizeof file, "%s/model.safetensors", path[0]);
+    snprintf(beside, sizeof beside, "%s.old", file);
+    assert_int_equal(link(file, beside), 0);
+    assert_int_equal(chmod(beside, 0600), 0);
+    char other[128], another[160];
+    snprintf(other, sizeof other, "%s/written2", folder);
+    snprintf(another, sizeof another, "%s/model.safetensors", other);
+    lb_tiny_save(&config, 7, other, LB_F32, false);
+    assert_int_equal(rename(another, file), 0);
+    snprintf(file, sizeof file, "%s/model.safetensors", path[1]);
+    write_into(file);
+    assert_true(lb_daemon_await_log(&daemon, " model_written model=m file="));
+    assert_int_equal(lb_daemon_status(&daemon, "GET", "/v2/models/m/ready", ""), 404);
+    lb_daemon_ask(&daemon, "GET", "/v2/models/m", "", NULL, 0, &answer);
+    assert_int_equal(answer.status, 404);
+    assert_non_null(strstr(answer.body.data, "was written to while it was served"));
+    lb_answer_finish(&answer);
+    text = index_says(&daemon, "state");
+    assert_string_equal(text, "UNAVAILABLE");
+    free(text);
+    assert_int_equal(lb_daemon_status(&daemon, "GET", "/v2/models/other/ready", ""), 200);
+    assert_false(lb_daemon_logged(&daemon, "model_written model=other"));
+    assert_int_equal(order(&daemon, LOAD, "{}", &answer), 200);
+    lb_answer_finish(&answer);
+    text = index_says(&daemon, "version");
+    assert_string_not_equal(text, before);
+    free(text);
+    free(before);
+    assert_int_equal(lb_daemon_stop(&daemon, SIGTERM), 0);
+}
+
 int main(void) {
     signal(SIGPIPE, SIG_IGN);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_replace),
-        cmocka_unit_test(test_unload),
-        cmocka_unit_test(test_parameters),
-        cmocka_unit_test(test_cut_file),
+        cmocka_unit_test(test_replace),  cmocka_unit_test(test_unload),  cmocka_unit_test(test_parameters),
+        cmocka_unit_test(test_cut_file), cmocka_unit_test(test_written),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
