@@ -20,7 +20,9 @@ struct lb_writer {
     bool started;
     pthread_mutex_t lock;
     pthread_cond_t changed;
-    struct lb_writing *waiting; /* in the order of their turns */
+    /* Clients in the order of their turns; each is its request whose turn it is, which leads to its others.
+     */
+    struct lb_writing *first, *last;
     struct lb_writer_state state;
     size_t promised;
     bool closing;
@@ -241,26 +243,48 @@ static void end(struct lb_writer *writer, struct lb_writing *w) {
     w->done(w); /* it may be gone after this */
 }
 
-/* Under the lock. */
+/* Under the lock, as all that follows: a client comes last. */
+static void append(struct lb_writer *writer, struct lb_writing *w) {
+    w->next_client = NULL;
+    *(writer->last ? &writer->last->next_client : &writer->first) = w;
+    writer->last = w;
+}
+
+/* Last of its client's. */
 static void put_last(struct lb_writer *writer, struct lb_writing *w) {
-    struct lb_writing **tail = &writer->waiting;
-    while (*tail) {
-        tail = &(*tail)->next;
+    w->next_same = NULL;
+    w->last_same = w;
+    for (struct lb_writing *c = writer->first; c; c = c->next_client) {
+        if (c->client == w->client) {
+            c->last_same->next_same = w;
+            c->last_same = w;
+            return;
+        }
     }
-    w->next = NULL;
-    *tail = w;
+    append(writer, w);
+}
+
+/* The request whose turn it is; its client comes last with the next one. */
+static struct lb_writing *take_first(struct lb_writer *writer) {
+    struct lb_writing *w = writer->first;
+    writer->first = w->next_client;
+    writer->last = writer->first ? writer->last : NULL;
+    if (w->next_same) {
+        w->next_same->last_same = w->last_same;
+        append(writer, w->next_same);
+    }
+    return w;
 }
 
 static void *write_all(void *argument) {
     struct lb_writer *writer = argument;
     pthread_mutex_lock(&writer->lock);
-    while (writer->waiting || writer->promised > 0 || !writer->closing) {
-        struct lb_writing *w = writer->waiting;
-        if (!w) {
+    while (writer->first || writer->promised > 0 || !writer->closing) {
+        if (!writer->first) {
             pthread_cond_wait(&writer->changed, &writer->lock);
             continue;
         }
-        writer->waiting = w->next;
+        struct lb_writing *w = take_first(writer);
         bool cut = writer->closing && lb_now_ns() > writer->until_ns;
         pthread_mutex_unlock(&writer->lock);
         bool over = serve(writer, w, cut);

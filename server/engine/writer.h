@@ -1,9 +1,10 @@
 /* Texts that are gone on with, token by token.
  *
- * A request is one lb_writing: the prompts it goes on with, and what becomes of them. A thread takes the
- * requests in turn, and has the engine's worker compute one token more of each text of one of them between
- * two batches: neither waits for the other for longer than that. Keys and values of what was read are held as
- * long as the request is being written. What a text becomes depends on its prompt and its request only.
+ * A request is one lb_writing: the prompts it goes on with, and what becomes of them. A thread takes clients
+ * in turn, and of each its requests, and has the engine's worker compute one token more of each text of one
+ * of them between two batches: neither waits for the other for longer than that. Keys and values of what was
+ * read are held as long as the request is being written. What a text becomes depends on its prompt and its
+ * request only.
  */
 #ifndef LB_ENGINE_WRITER_H
 #define LB_ENGINE_WRITER_H
@@ -45,6 +46,7 @@ struct lb_writing {
     size_t n_stop_ids;
     bool skip_special, include_stop;
     bool promised;           /* by lb_writer_promise */
+    const void *client;      /* who takes turns; NULL: one like any other */
     int64_t batch_tokens;    /* prompts that are read at once have at most so many, or it is one */
     uint64_t deadline_ns;    /* 0: none */
     const atomic_bool *gone; /* the client has left */
@@ -62,7 +64,7 @@ struct lb_writing {
     /* The writer's. */
     struct lb_generator *generator; /* of prompts first .. first + n_now - 1 */
     int64_t first, n_now;
-    struct lb_writing *next;
+    struct lb_writing *next_same, *last_same, *next_client;
 };
 
 /* With room for n prompts, each of up to max_tokens tokens with k of the likeliest; on the heap. NULL when

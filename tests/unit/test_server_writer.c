@@ -142,6 +142,55 @@ static void test_progress(void **state) {
     lb_writing_destroy(w);
 }
 
+static pthread_barrier_t gate;
+static const struct lb_writing *order[6 * TOKENS];
+static int n_order;
+
+static void note(struct lb_writing *w) {
+    if (n_order == 0) {
+        pthread_barrier_wait(&gate); /* until all of them are there */
+    }
+    order[n_order++] = w;
+}
+
+/* Clients take turns, however many requests one of them has. */
+static void test_turns(void **state) {
+    (void)state;
+    struct lb_writing *all[6];
+    struct lb_writer *writer = lb_writer_create(engine, metrics);
+    assert_int_equal(pthread_barrier_init(&gate, NULL, 2), 0);
+    assert_int_equal(lb_writer_start(writer, NULL), LB_OK);
+    n_done = n_order = 0;
+    for (int i = 0; i < 6; i++) {
+        all[i] = asked(0, NULL);
+        all[i]->client = i == 4 ? (void *)&gate : (void *)&n_order; /* the fifth is another's */
+        all[i]->progress = note;
+        assert_int_equal(lb_writer_submit(writer, all[i], NULL), LB_OK);
+    }
+    pthread_barrier_wait(&gate);
+    lb_writer_close(writer, UINT64_MAX);
+    assert_int_equal(lb_writer_join(writer), 0);
+    assert_int_equal(n_done, 6);
+    assert_int_equal(n_order, 6 * (TOKENS - 1)); /* the last step is the end */
+    int n = 0, others = 0, of_each[6] = {0};
+    for (int i = 0; i < n_order && n < TOKENS - 1; i++) {
+        for (int k = 0; k < 6; k++) {
+            of_each[k] += order[i] == all[k];
+        }
+        n += order[i] == all[4];
+        others += order[i] != all[4];
+    }
+    assert_in_range(others, TOKENS - 2, TOKENS + 1); /* one of theirs for each of its own */
+    for (int k = 0; k < 6; k++) {
+        assert_true(k == 4 || (of_each[k] >= 1 && of_each[k] <= 3)); /* and those in turn */
+    }
+    lb_writer_destroy(writer);
+    for (int i = 0; i < 6; i++) {
+        lb_writing_destroy(all[i]);
+    }
+    pthread_barrier_destroy(&gate);
+}
+
 /* An id that is a stop, and one that ends texts, is the last one. */
 static void test_ends(void **state) {
     (void)state;
@@ -224,6 +273,7 @@ int main(int argc, char **argv) {
     (void)argc;
     lb_gemm_setup(0, argv);
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_texts), cmocka_unit_test(test_progress),
-                                       cmocka_unit_test(test_ends), cmocka_unit_test(test_unwanted)};
+                                       cmocka_unit_test(test_turns), cmocka_unit_test(test_ends),
+                                       cmocka_unit_test(test_unwanted)};
     return cmocka_run_group_tests(tests, setup, teardown);
 }
