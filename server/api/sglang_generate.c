@@ -109,7 +109,7 @@ static bool score(struct lb_server *server, struct lb_exchange *x, const struct 
 static bool plan_bytes(struct lb_exchange *x, struct asked *asked) {
     const struct lb_sglang_generate *request = &asked->request;
     size_t each = TRIPLE_BYTES + (request->texts ? TEXT_BYTES : 0), triples = 0;
-    asked->answer_bytes = request->prompts.n * ANSWER_BYTES;
+    asked->answer_bytes = request->prompts.n * ANSWER_BYTES + (request->stream ? LB_EVENTS_BYTES : 0);
     for (size_t i = 0; i < request->prompts.n; i++) {
         const struct lb_sglang_scores *scores = &request->scores[i];
         int64_t n = request->prompts.all[i].n;

@@ -74,7 +74,7 @@ static bool plan(struct lb_server *server, struct lb_exchange *x, struct asked *
     }
     asked->answer_bytes =
         lb_vllm_answer_bytes(x, sampling, matrix.tokens) + (size_t)(named * NAMED_BYTES + n * CHOICE_BYTES);
-    asked->answer_bytes += (size_t)written * TOKEN_BYTES;
+    asked->answer_bytes += (size_t)written * TOKEN_BYTES + (request->stream ? LB_EVENTS_BYTES : 0);
     if (request->echo || request->return_token_ids) {
         asked->answer_bytes += (size_t)matrix.tokens * TOKEN_BYTES;
     }

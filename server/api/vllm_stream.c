@@ -8,8 +8,6 @@
 #include <pthread.h>
 #include <string.h>
 
-/* So much is made before it is sent, or one event. */
-#define EVENTS_BYTES ((size_t)64 << 10)
 /* Of one text. */
 #define MAX_TEXT_BYTES ((size_t)64 << 20)
 
@@ -109,7 +107,7 @@ static bool hear(struct stream *s, int64_t b, struct lb_vllm_piece *out) {
 
 /* Events about what is new, in turn. */
 static void put_events(struct lb_exchange *x, struct stream *s) {
-    for (int64_t i = 0; i < s->n && s->writer.status == LB_OK && x->body.len < EVENTS_BYTES; i++) {
+    for (int64_t i = 0; i < s->n && s->writer.status == LB_OK && x->body.len < LB_EVENTS_BYTES; i++) {
         struct lb_vllm_piece piece;
         if (hear(s, s->at, &piece)) {
             s->teller->put(x, &s->writer, &piece);
@@ -121,7 +119,7 @@ static void put_events(struct lb_exchange *x, struct stream *s) {
 /* What went wrong since the first byte; no more comes of it. */
 static void put_error(struct lb_exchange *x, enum lb_status status, const struct lb_detail *detail) {
     struct lb_visit *visit = x->user;
-    visit->stream_error = lb_http_status(status);
+    visit->stream_error = status == LB_E_CANCELLED ? 400 : lb_http_status(status);
     json_t *body =
         lb_reply_error_body(x, visit->stream_error, detail->text[0] ? detail->text : lb_status_name(status));
     lb_buf_append_str(&x->body, "data: ");
@@ -132,38 +130,45 @@ static void put_error(struct lb_exchange *x, enum lb_status status, const struct
     lb_buf_append_str(&x->body, "\n\n");
 }
 
-static bool next(struct lb_exchange *x) {
+/* The last events: what comes behind all texts, or why there are no more. */
+static void put_last(struct lb_exchange *x, struct stream *s) {
     struct lb_visit *visit = x->user;
-    struct stream *s = visit->stream;
     const struct lb_writing *w = visit->writing;
+    if (s->writer.status != LB_OK && s->writer.status != LB_E_CANCELLED) {
+        put_error(x, s->writer.status, &s->detail);
+    } else if (s->writer.status == LB_E_CANCELLED || w->status == LB_E_CANCELLED) {
+        const struct lb_detail left = {
+            .text = "the connection was closed for sending before all was told; keep it "
+                    "open"};
+        put_error(x, LB_E_CANCELLED, &left);
+    } else if (w->status != LB_OK) {
+        put_error(x, w->status, &w->detail);
+    } else if (s->teller->end) {
+        s->teller->end(x, &s->writer, s->name);
+    }
+    lb_buf_append_str(&x->body, "data: [DONE]\n\n");
+    s->done = true;
+    lb_visit_leave(visit); /* before its client can know */
+}
+
+static bool next(struct lb_exchange *x) {
+    struct stream *s = ((struct lb_visit *)x->user)->stream;
     x->reply.n_parts = 0;
     if (s->done) {
         return true;
     }
-    if (atomic_load(&x->gone)) {
-        return false;
-    }
     bool over = !lb_exchange_is_shared(x); /* before it is looked at what there is: that is all then */
+    if (atomic_load(&x->gone) && s->writer.status == LB_OK) {
+        s->writer.status = LB_E_CANCELLED; /* one who closed only his own side may still be reading */
+    }
     lb_buf_reset(&x->body);
     put_events(x, s);
-    bool last = over && x->body.len == 0;
-    if (last && w->status == LB_OK && s->teller->end) {
-        s->teller->end(x, &s->writer, s->name);
-    }
-    if (s->writer.status == LB_E_CANCELLED) {
-        return false;
-    }
     if (s->writer.status != LB_OK) {
         atomic_store(&x->gone, true); /* nobody wants the rest */
-        lb_buf_reset(&x->body);
-        put_error(x, s->writer.status, &s->detail);
-    } else if (last && w->status != LB_OK) {
-        put_error(x, w->status, &w->detail);
+        lb_buf_reset(&x->body);       /* what is half written */
     }
-    if (last || s->writer.status != LB_OK) {
-        lb_buf_append_str(&x->body, "data: [DONE]\n\n");
-        s->done = true;
-        lb_visit_leave(visit); /* before its client can know */
+    if (over && x->body.len == 0) {
+        put_last(x, s);
     }
     s->part = (struct lb_span){x->body.data, x->body.len};
     x->reply.parts = &s->part;

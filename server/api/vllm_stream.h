@@ -9,6 +9,8 @@
 
 #include "server/api/vllm.h"
 
+/* So much is made before it is sent, or one event: memory beside the answer's own. */
+#define LB_EVENTS_BYTES ((size_t)64 << 10)
 #define LB_EVENT_STREAM "text/event-stream; charset=utf-8"
 
 /* What is new of one text. */

@@ -317,6 +317,23 @@ static void test_lost(void **state) {
     assert_int_equal(lb_daemon_stop(&daemon, SIGTERM), 0);
 }
 
+/* One who closes only his own side is told why there is no more. */
+static void test_half_closed(void **state) {
+    (void)state;
+    static char heard[1 << 16];
+    struct lb_buf rest;
+    int fd = begin_stream(&daemon_, "", LONGEST - 2, heard, sizeof heard);
+    shutdown(fd, SHUT_WR);
+    hear_end(fd, &rest);
+    assert_non_null(strstr(rest.data,
+                           "\ndata: {\"error\":{\"message\":\"the connection was closed for sending "
+                           "before all was told; keep it open\",\"type\":\"BadRequestError\","
+                           "\"param\":null,\"code\":400}}\n\n"));
+    assert_non_null(strstr(rest.data, "data: [DONE]\n\n\r\n0\r\n\r\n"));
+    lb_buf_finish(&rest);
+    close(fd);
+}
+
 /* One old client reads until the close. */
 static void test_old_client(void **state) {
     (void)state;
@@ -453,9 +470,11 @@ static int stop_all(void **state) {
 int main(void) {
     signal(SIGPIPE, SIG_IGN);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_completions),   cmocka_unit_test(test_stops), cmocka_unit_test(test_usage),
-        cmocka_unit_test(test_generate),      cmocka_unit_test(test_lost),  cmocka_unit_test(test_old_client),
-        cmocka_unit_test(test_one_at_a_time), cmocka_unit_test(test_late),  cmocka_unit_test(test_drain),
+        cmocka_unit_test(test_completions), cmocka_unit_test(test_stops),
+        cmocka_unit_test(test_usage),       cmocka_unit_test(test_generate),
+        cmocka_unit_test(test_lost),        cmocka_unit_test(test_half_closed),
+        cmocka_unit_test(test_old_client),  cmocka_unit_test(test_one_at_a_time),
+        cmocka_unit_test(test_late),        cmocka_unit_test(test_drain),
     };
     return cmocka_run_group_tests(tests, start_all, stop_all);
 }
