@@ -192,7 +192,7 @@ void lb_vllm_put_prompt_logprobs(struct lb_vllm_writer *writer, const struct lb_
                                  int64_t k);
 /* The whole answer to /inference/v1/generate. gathered [n_rows, k]: log-probabilities of the request's ids,
  * of which those for -1 are not read. */
-void lb_vllm_put_generate(struct lb_vllm_writer *writer, const char *id,
+void lb_vllm_put_generate(struct lb_vllm_writer *writer, const char *id, int64_t created, const char *model,
                           const struct lb_vllm_generate *request, const struct lb_vllm_choice *choice,
                           const float *gathered);
 /* Entry index of the answer to embeddings, or to /pooling: rows [n_rows, width] of the datatype that was

@@ -148,23 +148,39 @@ static void put_npy(struct lb_vllm_writer *writer, const struct lb_vllm_generate
     lb_buf_finish(&npy);
 }
 
-static void put_token(struct lb_vllm_writer *writer, int32_t id, float logprob) {
-    lb_buf_printf(writer->buf, "{\"token\":\"token_id:%d\",\"logprob\":", id);
+/* As vLLM names it since 0.32, and as before. rank 0: not known. */
+static void put_token(struct lb_vllm_writer *writer, int32_t id, float logprob, int64_t rank) {
+    lb_buf_printf(writer->buf, "{\"token_id\":%d,\"logprob\":", id);
     lb_vllm_put_logprob(writer, logprob);
-    lb_buf_append_str(writer->buf, ",\"bytes\":null");
+    if (rank > 0) {
+        lb_buf_printf(writer->buf, ",\"rank\":%lld", (long long)rank);
+    } else {
+        lb_buf_append_str(writer->buf, ",\"rank\":null");
+    }
+    lb_buf_printf(writer->buf, ",\"token\":\"token_id:%d\",\"bytes\":null", id);
 }
 
-/* As of chats: the token, and the likeliest at its place. */
+/* Its place among the likeliest of row i; 0 where it is none of them. */
+static int64_t rank_of(const struct lb_vllm_choice *choice, int64_t i) {
+    for (int64_t j = 0; j < choice->next.k; j++) {
+        if (choice->next.top_ids[i * choice->next.k + j] == choice->generated[i]) {
+            return j + 1;
+        }
+    }
+    return 0;
+}
+
+/* The token, and the likeliest at its place. */
 static void put_content(struct lb_vllm_writer *writer, const struct lb_vllm_choice *choice, int64_t k) {
     lb_buf_append_str(writer->buf, "{\"content\":[");
     for (int64_t i = 0; i < choice->n_generated; i++) {
         lb_buf_append_str(writer->buf, i > 0 ? "," : "");
-        put_token(writer, choice->generated[i], choice->generated_logprobs[i]);
+        put_token(writer, choice->generated[i], choice->generated_logprobs[i], rank_of(choice, i));
         lb_buf_append_str(writer->buf, ",\"top_logprobs\":[");
         for (int64_t j = 0; j < k && j < choice->next.k; j++) {
             lb_buf_append_str(writer->buf, j > 0 ? "," : "");
             put_token(writer, choice->next.top_ids[i * choice->next.k + j],
-                      choice->next.top_logprobs[i * choice->next.k + j]);
+                      choice->next.top_logprobs[i * choice->next.k + j], j + 1);
             lb_buf_append_str(writer->buf, "}");
         }
         lb_buf_append_str(writer->buf, "]}");
@@ -172,23 +188,43 @@ static void put_content(struct lb_vllm_writer *writer, const struct lb_vllm_choi
     lb_buf_append_str(writer->buf, "]}");
 }
 
-void lb_vllm_put_generate(struct lb_vllm_writer *writer, const char *id,
-                          const struct lb_vllm_generate *request, const struct lb_vllm_choice *choice,
-                          const float *gathered) {
+static void put_choice(struct lb_vllm_writer *writer, const struct lb_vllm_generate *request,
+                       const struct lb_vllm_choice *choice) {
     struct lb_buf *buf = writer->buf;
-    lb_buf_append_str(buf, "{\"request_id\":");
-    lb_vllm_put_text(writer, id, strlen(id));
-    lb_buf_append_str(buf, ",\"choices\":[{\"index\":0,\"logprobs\":");
+    lb_buf_printf(
+        buf, "{\"index\":0,\"finish_reason\":\"%s\",\"stop_reason\":", choice->stopped ? "stop" : "length");
+    if (choice->stop_id >= 0) {
+        lb_buf_printf(buf, "%d", choice->stop_id);
+    } else {
+        lb_buf_append_str(buf, "null");
+    }
+    lb_buf_append_str(buf, ",\"token_ids\":[");
+    for (int64_t i = 0; i < choice->n_generated; i++) {
+        lb_buf_printf(buf, i > 0 ? ",%d" : "%d", choice->generated[i]);
+    }
+    lb_buf_append_str(buf, "],\"logprobs\":");
     if (request->sampling.logprobs != LB_VLLM_NO_LOGPROBS) {
         put_content(writer, choice, request->sampling.logprobs);
     } else {
         lb_buf_append_str(buf, "null");
     }
-    lb_buf_printf(buf, ",\"finish_reason\":\"%s\",\"token_ids\":[", choice->stopped ? "stop" : "length");
-    for (int64_t i = 0; i < choice->n_generated; i++) {
-        lb_buf_printf(buf, i > 0 ? ",%d" : "%d", choice->generated[i]);
-    }
-    lb_buf_append_str(buf, "]}],\"prompt_logprobs\":");
+    lb_buf_append_str(buf, "}");
+}
+
+void lb_vllm_put_generate(struct lb_vllm_writer *writer, const char *id, int64_t created, const char *model,
+                          const struct lb_vllm_generate *request, const struct lb_vllm_choice *choice,
+                          const float *gathered) {
+    struct lb_buf *buf = writer->buf;
+    long long n = choice->n, more = choice->n_generated;
+    lb_buf_append_str(buf, "{\"request_id\":");
+    lb_vllm_put_text(writer, id, strlen(id));
+    lb_buf_append_str(buf, ",\"model\":");
+    lb_vllm_put_text(writer, model, strlen(model));
+    lb_buf_printf(buf,
+                  ",\"created\":%lld,\"usage\":{\"prompt_tokens\":%lld,\"total_tokens\":%lld,\"completion_"
+                  "tokens\":%lld}",
+                  (long long)created, n, n + more, more);
+    lb_buf_append_str(buf, ",\"prompt_logprobs\":");
     if (request->sampling.prompt_logprobs != LB_VLLM_NO_LOGPROBS) {
         lb_vllm_put_prompt_logprobs(writer, choice, request->sampling.prompt_logprobs);
     } else {
@@ -202,6 +238,8 @@ void lb_vllm_put_generate(struct lb_vllm_writer *writer, const char *id,
     } else {
         lb_buf_append_str(buf, "null");
     }
-    lb_buf_append_str(buf, "}\n");
+    lb_buf_append_str(buf, ",\"choices\":[");
+    put_choice(writer, request, choice);
+    lb_buf_append_str(buf, "]}\n");
     (void)lb_vllm_failed(writer);
 }

@@ -7,6 +7,7 @@
 #include "server/api/table.h"
 
 #include <stdio.h>
+#include <string.h>
 
 /* ---- errors ---- */
 
@@ -40,6 +41,10 @@ static const char *type_of(int status) {
 static json_t *error_body(int status, const char *text) {
     char key[LB_MAX_NAME];
     bool named = lb_vllm_error_key(text, key);
+    if (!named && status == 404 && strncmp(text, "model ", 6) == 0) { /* the repository's words */
+        memcpy(key, "model", sizeof "model");
+        named = true;
+    }
     return json_pack("{s:{s:s,s:s,s:s?,s:i}}", "error", "message", text, "type", type_of(status), "param",
                      named ? key : NULL, "code", status);
 }

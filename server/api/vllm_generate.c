@@ -6,6 +6,7 @@
 #include "server/api/submit.h"
 
 #include <string.h>
+#include <time.h>
 
 /* Bytes of a gathered number in base64, and of what is always there, about. */
 #define GATHERED_BYTES 6
@@ -105,7 +106,7 @@ static void answer(struct lb_server *server, struct lb_exchange *x) {
         lb_vllm_choose(job, &request->sampling, 0, &choice);
     }
     lb_vllm_put_generate(
-        &writer, name, request, &choice,
+        &writer, name, (int64_t)time(NULL), job->model->name, request, &choice,
         lb_vllm_output(job, LB_OUT_AT_LOGPROBS, (request->start - job->start[0]) * request->k));
     lb_vllm_send(server, x, &writer, asked->answer_bytes);
 }

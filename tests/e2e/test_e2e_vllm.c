@@ -367,7 +367,7 @@ static void test_errors(void **state) {
     } bad[] = {
         {400, NULL, "not valid JSON", "{\"prompt\":"},
         {400, "model", "3 are served", "{\"prompt\":\"a\",\"max_tokens\":1}"},
-        {404, NULL, "nobody", "{\"model\":\"nobody\",\"prompt\":\"a\",\"max_tokens\":1}"},
+        {404, "model", "nobody", "{\"model\":\"nobody\",\"prompt\":\"a\",\"max_tokens\":1}"},
         {400, "prompt", "missing", "{\"model\":\"teacher\"}"},
         {400, "max_tokens", "at most 128 tokens together",
          "{\"model\":\"teacher\",\"prompt\":\"a\",\"max_tokens\":128}"},
@@ -421,7 +421,7 @@ static void test_errors(void **state) {
     check_error(answer, 405, NULL, "POST");
     json_decref(answer);
     answer = lb_ask_json(&daemon_, "/v1/models/nobody", "", NULL, 404);
-    check_error(answer, 404, NULL, "nobody");
+    check_error(answer, 404, "model", "nobody");
     json_decref(answer);
 }
 

@@ -161,7 +161,8 @@ static void test_gather(void **state) {
     assert_memory_equal(request.prompts.all[0].ids, first, sizeof first);
     lb_buf_reset(&scene->buf);
     struct lb_vllm_writer writer = {.buf = &scene->buf, .detail = &scene->detail};
-    lb_vllm_put_generate(&writer, "x", &request, &(struct lb_vllm_choice){.ids = first, .n = 3}, told);
+    lb_vllm_put_generate(&writer, "x", 1, "m", &request, &(struct lb_vllm_choice){.ids = first, .n = 3},
+                         told);
     must(scene, lb_vllm_gather_read(scene->buf.data, scene->buf.len, 2, 2, out, &scene->detail));
     assert_float_equal(out[0], -1.5f, 0);
     assert_float_equal(out[1], -2, 0);

@@ -139,18 +139,14 @@ static void test_answer(void **state) {
                               "\"prompt_logprobs\":1,\"prompt_logprob_token_ids\":[[4,5],[6]]}}",
                               &r),
                      LB_OK);
-    lb_vllm_put_generate(&writer, "r", &r, &choice, gathered);
+    lb_vllm_put_generate(&writer, "r", 5, "m", &r, &choice, gathered);
     assert_int_equal(writer.status, LB_OK);
     static const char before[] =
-        "{\"request_id\":\"r\",\"choices\":[{\"index\":0,\"logprobs\":{\"content\":[{\"token\":\"token_id:"
-        "3\","
-        "\"logprob\":-0.25,\"bytes\":null,\"top_logprobs\":[{\"token\":\"token_id:3\",\"logprob\":-0.25,"
-        "\"bytes\":null}]"
-        "}]},\"finish_reason\":\"length\",\"token_ids\":[3]}],\"prompt_logprobs\":[null,{\"2\":{\"logprob\":-"
-        "0.5,"
+        "{\"request_id\":\"r\",\"model\":\"m\",\"created\":5,\"usage\":{\"prompt_tokens\":3,\"total_tokens\":"
+        "4,"
+        "\"completion_tokens\":1},\"prompt_logprobs\":[null,{\"2\":{\"logprob\":-0.5,"
         "\"rank\":1,\"decoded_token\":null}},{\"3\":{\"logprob\":-0.25,\"rank\":1,\"decoded_token\":null},"
-        "\"7\":{"
-        "\"logprob\":-3.0,\"rank\":5,\"decoded_token\":null}}],\"prompt_token_id_logprobs\":\"";
+        "\"7\":{\"logprob\":-3.0,\"rank\":5,\"decoded_token\":null}}],\"prompt_token_id_logprobs\":\"";
     assert_memory_equal(buf.data, before, strlen(before));
     /* numpy.save of the array [[-1, -2], [-4, -inf]] as float32 */
     struct lb_buf npy;
@@ -165,7 +161,11 @@ static void test_answer(void **state) {
     struct lb_buf text;
     lb_buf_init(&text, 1000);
     lb_base64_put(&text, npy.data, npy.len);
-    lb_buf_append_str(&text, "\"}\n");
+    lb_buf_append_str(
+        &text, "\",\"choices\":[{\"index\":0,\"finish_reason\":\"length\",\"stop_reason\":null,"
+               "\"token_ids\":[3],\"logprobs\":{\"content\":[{\"token_id\":3,\"logprob\":-0.25,\"rank\":1,"
+               "\"token\":\"token_id:3\",\"bytes\":null,\"top_logprobs\":[{\"token_id\":3,\"logprob\":-0.25,"
+               "\"rank\":1,\"token\":\"token_id:3\",\"bytes\":null}]}]}}]}\n");
     assert_string_equal(buf.data + strlen(before), text.data);
     /* no memory is told as that, not as too large an answer; and nobody needs to be there */
     lb_buf_reset(&buf);
@@ -173,7 +173,7 @@ static void test_answer(void **state) {
     r.k = 0;
     r.sampling.prompt_logprobs = LB_VLLM_NO_LOGPROBS;
     detail = (struct lb_detail){0};
-    lb_vllm_put_generate(&writer, "r", &r, &choice, gathered);
+    lb_vllm_put_generate(&writer, "r", 5, "m", &r, &choice, gathered);
     assert_int_equal(writer.status, LB_E_NOMEM);
     assert_non_null(strstr(detail.text, "no memory left"));
     atomic_bool gone;
@@ -181,7 +181,7 @@ static void test_answer(void **state) {
     lb_buf_reset(&buf);
     writer.status = LB_OK;
     writer.gone = &gone;
-    lb_vllm_put_generate(&writer, "r", &r, &choice, gathered);
+    lb_vllm_put_generate(&writer, "r", 5, "m", &r, &choice, gathered);
     assert_int_equal(writer.status, LB_E_CANCELLED);
     writer.gone = NULL;
     lb_buf_finish(&text);
