@@ -222,6 +222,18 @@ class Engine:
         check(self.process.wait(60) == 0, 'bench_engine ends well')
 
 
+def thread_seconds(daemon):
+    """Processor seconds of each of its threads."""
+    tasks = pathlib.Path(f'/proc/{daemon.process.pid}/task').iterdir()
+    return {task.name: int((task / 'schedstat').read_text().split()[0]) / 1e9 for task in tasks}
+
+
+def aside(before, after):
+    """Processor seconds of all threads but those that compute: as many as there are processors, who take most."""
+    spent = sorted(after[name] - before.get(name, 0) for name in after)
+    return sum(spent[:-len(os.sched_getaffinity(0))])
+
+
 COUNTS = ('limbeckd_tokens_total', 'limbeckd_known_tokens_total', 'limbeckd_joined_tokens_total', 'limbeckd_batch_tokens_sum',
           'limbeckd_batch_tokens_count', 'limbeckd_batch_duration_seconds_sum')
 
@@ -236,7 +248,7 @@ def over_http(way, daemon, run, asked, shape, vocab):
     def look():
         for at in (begin, end):
             time.sleep(max(0, at - time.monotonic()))
-            processor.append((time.monotonic(), daemon.metrics()['process_cpu_seconds_total']))
+            processor.append((time.monotonic(), daemon.metrics()['process_cpu_seconds_total'], thread_seconds(daemon)))
 
     jobs = [lambda n=n: client(way, daemon.port, n, run, shape, vocab, lambda _: time.monotonic() < end) for n in range(asked.clients)]
     results = processes(jobs, look)
@@ -247,11 +259,12 @@ def over_http(way, daemon, run, asked, shape, vocab):
     # A turn counts for as much of it as lies within the window.
     inside = sum((min(e, end) - max(b, begin)) / (e - b) for b, e in turns if e > begin and b < end)
     rate = inside * seqs * length / asked.seconds
-    (t0, p0), (t1, p1) = processor
+    (t0, p0, threads0), (t1, p1, threads1) = processor
     count = {name: after.get(name, 0) - before.get(name, 0) for name in COUNTS}
     check(count['limbeckd_tokens_total'] == tokens, f'{way.name}: each token is computed, once')
     check(count['limbeckd_known_tokens_total'] == count['limbeckd_joined_tokens_total'] == 0, f'{way.name}: nothing was known')
     return {'tokens_per_second': rate, 'us_per_token': 1e6 * (p1 - p0) / (t1 - t0) / rate,
+            'aside_us_per_token': 1e6 * aside(threads0, threads1) / (t1 - t0) / rate,
             'clients_us_per_token': 1e6 * sum(cpu for _, _, cpu in results) / tokens,
             'clients_processors': sum(cpu for _, _, cpu in results) / wall, 'computing': count['limbeckd_batch_duration_seconds_sum'] / wall,
             'batch_tokens': count['limbeckd_batch_tokens_sum'] / count['limbeckd_batch_tokens_count'],
@@ -337,15 +350,15 @@ def parameters(daemon):
 
 def show(result):
     print(result['machine'])
-    print(f'{"":38} {"engine":>9} {"HTTP":>9} {"ratio":>7} {"of rounds":>15} {"us/token: engine daemon clients":>32} {"computing":>9} '
+    print(f'{"":38} {"engine":>9} {"HTTP":>9} {"ratio":>7} {"of rounds":>15} {"us/token: engine daemon aside clients":>38} {"computing":>9} '
           f'{"batch":>6} {"clients":>8} {"answer":>8}')
     for row in result['throughput']:
         engine, asked = row['engine'], row['http']
         print(f'{row["way"]:38} {engine["tokens_per_second"]:9.0f} {asked["tokens_per_second"]:9.0f} {100 * row["ratio"]:6.1f}% '
-              f'{100 * row["ratio_least"]:6.1f}-{100 * row["ratio_most"]:6.1f}% {engine["us_per_token"]:17.1f} {asked["us_per_token"]:6.1f} '
+              f'{100 * row["ratio_least"]:6.1f}-{100 * row["ratio_most"]:6.1f}% {engine["us_per_token"]:17.1f} {asked["us_per_token"]:6.1f} {asked["aside_us_per_token"]:5.1f} '
               f'{asked["clients_us_per_token"]:7.1f} {100 * asked["computing"]:8.1f}% {asked["batch_tokens"]:6.0f} {asked["clients_processors"]:8.2f} '
               f'{asked["answer_bytes_per_token"]:8.0f}')
-    print('Tokens a second, medians of rounds; processor time of a token; share of the time in which the daemon computes; tokens of its '
+    print('Tokens a second, medians of rounds; processor time of a token, aside: of all threads but those that compute; share of the time in which the daemon computes; tokens of its '
           'batches; processors that the clients take; bytes of answer a token')
     for name, memory in result['memory'].items():
         parts = memory['parts']
