@@ -205,6 +205,33 @@ static void keys_of_the_family(void **state) {
     lb_recipe_destroy(plain);
 }
 
+/* Mappings with keys of their own keep them, their order and the values as they stand. */
+static void names_of_tensors(void **state) {
+    (void)state;
+    const char *const set[] = {"teachers.0.names={logits: z, input_ids: \"the ids\"}",
+                               "teachers.0.extra_inputs={\"a: b\": true, request_output_len: 1}"};
+    struct lb_recipe *a = parse(good, set, 2), *b = NULL;
+    char *text = NULL;
+    size_t n = 0;
+    assert_int_equal(lb_recipe_dump(a, &text, &n, NULL), LB_OK);
+    b = parse(text, NULL, 0);
+    for (struct lb_recipe *r = a; r != NULL; r = r == a ? b : NULL) {
+        const struct lb_recipe_teacher *t = &r->teachers[0];
+        assert_int_equal(t->names_count, 2);
+        assert_string_equal(t->names[0].key, "logits");
+        assert_string_equal(t->names[0].value, "z");
+        assert_string_equal(t->names[1].value, "the ids");
+        assert_int_equal(t->extra_inputs_count, 2);
+        assert_string_equal(t->extra_inputs[0].key, "a: b");
+        assert_string_equal(t->extra_inputs[0].value, "true");
+        assert_string_equal(t->extra_inputs[1].value, "1");
+        assert_int_equal(r->teachers[1].names_count, 0);
+    }
+    lb_free(text);
+    lb_recipe_destroy(a);
+    lb_recipe_destroy(b);
+}
+
 static void texts_survive_quoting(void **state) {
     (void)state;
     char *text = replaced(good, "name: N\n", "name: \"a \\\"quoted\\\" \\\\ \\t: #\xc3\xa9\\L\\N\\x80\"\n");
@@ -587,6 +614,7 @@ int main(void) {
         cmocka_unit_test(overrides),
         cmocka_unit_test(dump_round_trip),
         cmocka_unit_test(keys_of_the_family),
+        cmocka_unit_test(names_of_tensors),
         cmocka_unit_test(texts_survive_quoting),
         cmocka_unit_test(fingerprints_stay),
         cmocka_unit_test(fingerprint_follows_what_decides),

@@ -30,6 +30,7 @@ struct lb_probing {
     struct lb_client *http;
     const char *token, *model;        /* NULL: none, all */
     const struct lb_dialect *dialect; /* NULL: found out */
+    const struct lb_naming *naming;   /* of tensors of servers that are no limbeckd; NULL: none */
     volatile sig_atomic_t *stop;
 };
 

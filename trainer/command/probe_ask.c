@@ -22,6 +22,7 @@ static struct lb_contact contact_of(const struct lb_probing *probing, const char
                                .name = "teacher",
                                .base = url,
                                .token = probing->token,
+                               .naming = probing->naming,
                                .timeout_ns = TIMEOUT_NS,
                                .stop = probing->stop};
 }
@@ -208,14 +209,12 @@ static enum lb_status measure(const struct lb_probing *probing, struct lb_found 
         return LB_E_UNSUPPORTED;
     }
     int64_t most = lb_dialect_most(found->dialect, &found->info, spec);
-    int64_t n = most < LB_PROBE_BATCH ? most : LB_PROBE_BATCH, positions = 0;
-    enum lb_status status =
-        exchange(probing, found, LB_PROBE_QUESTIONS, n, LONG_POSITIONS, answers, &ns, detail);
+    int64_t n = most < LB_PROBE_BATCH ? most : LB_PROBE_BATCH, longest = found->info.max_length;
+    /* Who doesn't tell how long a sequence may be is asked about one as long as those before. */
+    int64_t positions = longest == 0 ? LB_PROBE_LENGTH : longest < LONG_POSITIONS ? longest : LONG_POSITIONS;
+    enum lb_status status = exchange(probing, found, LB_PROBE_QUESTIONS, n, positions, answers, &ns, detail);
     if (status == LB_OK && ns > 0) {
-        positions = found->info.input_size > 0 ? 1
-                    : found->info.max_length > 0 && found->info.max_length < LONG_POSITIONS
-                        ? found->info.max_length
-                        : LONG_POSITIONS;
+        positions = found->info.input_size > 0 ? 1 : positions;
         found->tokens_per_second = (double)(n * positions) * 1e9 / (double)ns;
     }
     lb_arena_release(&found->arena, mark);

@@ -4,6 +4,7 @@
 #include "trainer/loss/loss.h"
 #include "trainer/loss/mixture.h"
 #include "trainer/recipe/fields.h"
+#include "trainer/recipe/names.h"
 #include "trainer/wire/url.h"
 
 #include <stdio.h>
@@ -99,6 +100,40 @@ static enum lb_status check_url(const struct check *c, const char *path, const c
     return lb_url_check(url, local_too, &why) == LB_OK ? LB_OK : complain(c, path, "%s", why.text);
 }
 
+/* Tensors of a server that is no limbeckd: which ones there may be, and which there must be. */
+static enum lb_status check_names(const struct check *c, unsigned k) {
+    static const char *const known[] = {"input_ids", "lengths", "attention_mask", "logits"};
+    const struct lb_recipe_teacher *t = &c->recipe->teachers[k];
+    bool ids = false, logits = false;
+    char path[160];
+    for (unsigned i = 0; i < t->names_count; i++) {
+        const char *key = t->names[i].key, *nearest;
+        bool found = false;
+        for (size_t j = 0; j < sizeof known / sizeof *known; j++) {
+            found = found || strcmp(known[j], key) == 0;
+        }
+        ids = ids || strcmp(key, "input_ids") == 0;
+        logits = logits || strcmp(key, "logits") == 0;
+        if (!found) {
+            nearest = lb_nearest_name(key, known, sizeof known / sizeof *known);
+            snprintf(path, sizeof path, "teachers.%u.names.%.80s", k, key);
+            return complain(c, path, "is none of input_ids, lengths, attention_mask, logits%s%s",
+                            nearest != NULL ? "; did you mean " : "", nearest != NULL ? nearest : "");
+        }
+    }
+    snprintf(path, sizeof path, "teachers.%u.%s", k, t->names_count > 0 ? "names" : "extra_inputs");
+    if ((t->names_count > 0 || t->extra_inputs_count > 0) && t->protocol != LB_PROTOCOL_OIP) {
+        return complain(c, path, "is of protocol: oip, whose servers have tensors; leave it out");
+    }
+    if (t->extra_inputs_count > 0 && t->names_count == 0) {
+        return complain(c, path, "goes with names, of a server that is no limbeckd");
+    }
+    if (t->names_count > 0 && !(ids && logits)) {
+        return complain(c, path, "needs input_ids and logits: which tensors the server has for them");
+    }
+    return LB_OK;
+}
+
 static enum lb_status check_teacher(const struct check *c, unsigned k) {
     const struct lb_recipe_teacher *t = &c->recipe->teachers[k];
     char path[64];
@@ -109,15 +144,21 @@ static enum lb_status check_teacher(const struct check *c, unsigned k) {
                             t->name, j);
         }
     }
-    if (t->protocol == LB_PROTOCOL_OIP && (t->head != NULL || t->tokenizer != NULL || t->max_logprobs > 0)) {
+    enum lb_status status = check_names(c, k);
+    if (status != LB_OK) {
+        return status;
+    }
+    bool tells = t->protocol == LB_PROTOCOL_OIP && t->names_count == 0;
+    if ((tells && t->tokenizer != NULL) ||
+        (t->protocol == LB_PROTOCOL_OIP && (t->head != NULL || t->max_logprobs > 0))) {
         snprintf(path, sizeof path, "teachers.%u.%s", k,
-                 t->head != NULL        ? "head"
-                 : t->tokenizer != NULL ? "tokenizer"
-                                        : "max_logprobs");
+                 t->head != NULL                 ? "head"
+                 : tells && t->tokenizer != NULL ? "tokenizer"
+                                                 : "max_logprobs");
         return complain(c, path, "is of servers that do not tell; one of protocol: oip does, leave it out");
     }
     snprintf(path, sizeof path, "teachers.%u.url", k);
-    enum lb_status status = check_url(c, path, t->url, true);
+    status = check_url(c, path, t->url, t->names_count == 0);
     for (unsigned i = 0; status == LB_OK && i < t->replicas_count; i++) {
         snprintf(path, sizeof path, "teachers.%u.replicas.%u", k, i);
         status = check_url(c, path, t->replicas[i], false);

@@ -85,9 +85,23 @@ static bool holds_nothing(const char *base, const struct lb_field *f) {
 static void put_fields(const struct dump *d, const char *base, const struct lb_field *fields, int indent,
                        bool item);
 
+static void put_pairs(const struct dump *d, const struct lb_recipe_pair *pairs, unsigned n) {
+    for (unsigned i = 0; i < n; i++) {
+        lb_buf_append_str(d->buf, i == 0 ? " {" : ", ");
+        lb_yaml_quote(pairs[i].key, d->buf);
+        lb_buf_append_str(d->buf, ": ");
+        lb_yaml_quote(pairs[i].value, d->buf);
+    }
+    lb_buf_append_str(d->buf, "}\n");
+}
+
 static void put_list(const struct dump *d, const char *base, const struct lb_field *f, int indent) {
     unsigned n = *(const unsigned *)(base + f->count_offset);
     const char *entries = *(char *const *)(base + f->offset);
+    if (f->kind == LB_FIELD_PAIRS) {
+        put_pairs(d, (const void *)entries, n);
+        return;
+    }
     if (f->kind == LB_FIELD_MAPS) {
         lb_buf_append_str(d->buf, "\n");
         for (unsigned i = 0; i < n; i++) {

@@ -37,6 +37,8 @@
     { LIST_(member), .kind = LB_FIELD_INTS, .flags = f, .min = low, .max = high, .help = text }
 #define STRINGS_(member, f, text)                                                                            \
     { LIST_(member), .kind = LB_FIELD_STRINGS, .flags = f, .help = text }
+#define PAIRS_(member, f, text)                                                                              \
+    { LIST_(member), .kind = LB_FIELD_PAIRS, .flags = f, .help = text }
 #define MAPS_(member, f, type, table, text)                                                                  \
     {                                                                                                        \
         LIST_(member), .kind = LB_FIELD_MAPS, .flags = f, .fields = table,                                   \
@@ -133,9 +135,13 @@ static const struct lb_field teacher_fields[] = {
     STRINGS_(tags, DEC, "the datasets it is asked about, for mixture: route"),
     PATH_(token_file, 0, "a file whose first line is the bearer token"),
     PATH_(head, 0, "vllm: its model's folder, .gguf file or head, for targets: final_hidden"),
-    PATH_(tokenizer, 0, "not oip: its model's folder, tokenizer.json or .gguf file"),
+    PATH_(tokenizer, 0, "not oip, or with names: its model's folder, tokenizer.json or .gguf file"),
     INT_(max_logprobs, 0, 0, LB_MAX_TOP_K, "0",
          "not oip: ids of a row that it lists; 0: as many as it says or such servers do, vllm 20, openai 5"),
+    PAIRS_(names, 0,
+           "oip, of a server that is no limbeckd: its tensors for `input_ids`, `logits` and, where it wants "
+           "them, `lengths`, `attention_mask`"),
+    PAIRS_(extra_inputs, 0, "with names: inputs that are the same in every request, and their values"),
     {NULL},
 };
 #undef S
@@ -272,6 +278,7 @@ bool lb_field_at_default(const struct lb_field *f, const char *base) {
     case LB_FIELD_INTS:
     case LB_FIELD_STRINGS:
     case LB_FIELD_MAPS:
+    case LB_FIELD_PAIRS:
         return *(const unsigned *)(const void *)(base + f->count_offset) == 0;
     case LB_FIELD_ENUM:
     case LB_FIELD_STUDENT:

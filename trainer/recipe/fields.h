@@ -22,6 +22,7 @@ enum lb_field_kind {
     LB_FIELD_INTS,    /* int64_t * and a count */
     LB_FIELD_STRINGS, /* const char ** and a count */
     LB_FIELD_MAPS,    /* an array of structs and a count */
+    LB_FIELD_PAIRS,   /* struct lb_recipe_pair * and a count: a mapping with keys of its own */
     LB_FIELD_STUDENT  /* struct lb_recipe_student in place: student.c */
 };
 

@@ -95,6 +95,32 @@ static enum lb_status read_list(const struct lb_recipe_reader *r, struct lb_yaml
     return status;
 }
 
+/* Keys are anybody's; values are scalars as they stand. */
+static enum lb_status read_pairs(const struct lb_recipe_reader *r, struct lb_yaml *node,
+                                 const struct lb_field *f, const char *path, char *base) {
+    if (node->kind != LB_YAML_MAP) {
+        return lb_read_not_a(r, node, path, "a mapping of names ({name: value, ...})");
+    }
+    struct lb_recipe_pair *pairs = lb_arena_zarray(r->arena, node->count, sizeof *pairs);
+    if (pairs == NULL) {
+        return lb_read_no_memory(r);
+    }
+    unsigned n = 0;
+    for (struct lb_yaml *child = node->first; child != NULL; child = child->next) {
+        const char *at = lb_read_path(r, path, child->key);
+        if (at == NULL) {
+            return lb_read_no_memory(r);
+        }
+        if (child->kind != LB_YAML_SCALAR || child->text[0] == '\0') {
+            return lb_read_not_a(r, child, at, "one value");
+        }
+        pairs[n++] = (struct lb_recipe_pair){child->key, child->text};
+    }
+    *(struct lb_recipe_pair **)(void *)(base + f->offset) = pairs;
+    *(unsigned *)(void *)(base + f->count_offset) = n;
+    return LB_OK;
+}
+
 static enum lb_status read_value(const struct lb_recipe_reader *r, struct lb_yaml *node,
                                  const struct lb_field *f, const char *path, char *base) {
     void *to = base + f->offset;
@@ -114,6 +140,8 @@ static enum lb_status read_value(const struct lb_recipe_reader *r, struct lb_yam
     case LB_FIELD_STRINGS:
     case LB_FIELD_MAPS:
         return read_list(r, node, f, path, base);
+    case LB_FIELD_PAIRS:
+        return read_pairs(r, node, f, path, base);
     case LB_FIELD_STUDENT:
         return lb_student_read(r, node, to);
     }

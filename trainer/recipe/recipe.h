@@ -40,6 +40,10 @@ struct lb_recipe_dataset {
     unsigned exclude_labels_count;
 };
 
+struct lb_recipe_pair {
+    const char *key, *value;
+};
+
 struct lb_recipe_teacher {
     const char *name;
     const char *url;   /* http(s)://host:port, or local:PATH: the trainer starts its own daemon for the run */
@@ -54,6 +58,8 @@ struct lb_recipe_teacher {
     const char *head;      /* of servers that serve none; NULL: none */
     const char *tokenizer; /* the same */
     int64_t max_logprobs;  /* how many ids of a row the server lists; 0: as its dialect says */
+    struct lb_recipe_pair *names, *extra_inputs; /* tensors of an OIP server that is no limbeckd */
+    unsigned names_count, extra_inputs_count;
 };
 
 struct lb_layer_pair {

@@ -153,6 +153,12 @@ static enum lb_status fetch_head(const struct lb_teachers *teachers, struct teac
 /* The one that the recipe names, where the server's states go with it. */
 static enum lb_status take_head(const struct lb_teachers *teachers, struct teacher *teacher,
                                 struct lb_detail *detail) {
+    if (teacher->is->naming) {
+        return lb_fail(detail, LB_E_ARG,
+                       "%s: targets: final_hidden is what a limbeckd gives; a server whose tensors are named "
+                       "gives logits: set targets: topk or logits",
+                       teacher->label);
+    }
     if (!teacher->from_file.weight) {
         return lb_fail(detail, LB_E_ARG,
                        "%s: targets: final_hidden needs its output head, which a server of protocol: %s does "

@@ -30,6 +30,32 @@ static const char *const *resolved_list(const struct lb_recipe *recipe, const ch
     return out;
 }
 
+/* What the recipe says of the tensors of a server that is no limbeckd; NULL: nothing. */
+static const struct lb_naming *naming_of(const struct lb_recipe_teacher *from, struct lb_arena *arena,
+                                         bool *bad) {
+    if (from->names_count == 0) {
+        return NULL;
+    }
+    struct lb_naming *naming = lb_arena_zarray(arena, 1, sizeof *naming);
+    struct lb_named_value *extra = lb_arena_zarray(arena, from->extra_inputs_count, sizeof *extra);
+    *bad = *bad || !naming || !extra;
+    for (unsigned i = 0; !*bad && i < from->names_count; i++) {
+        const char *key = from->names[i].key;
+        *(strcmp(key, "input_ids") == 0 ? &naming->input_ids
+          : strcmp(key, "lengths") == 0 ? &naming->lengths
+          : strcmp(key, "logits") == 0  ? &naming->logits
+                                        : &naming->attention_mask) = from->names[i].value;
+    }
+    for (unsigned i = 0; !*bad && i < from->extra_inputs_count; i++) {
+        extra[i] = (struct lb_named_value){from->extra_inputs[i].key, from->extra_inputs[i].value};
+    }
+    if (!*bad) {
+        naming->extra = extra;
+        naming->n_extra = from->extra_inputs_count;
+    }
+    return naming;
+}
+
 enum lb_status lb_teachers_open_recipe(const struct lb_recipe *recipe, volatile sig_atomic_t *stop,
                                        struct lb_teachers **out, struct lb_detail *detail) {
     struct lb_arena arena;
@@ -48,6 +74,7 @@ enum lb_status lb_teachers_open_recipe(const struct lb_recipe *recipe, volatile 
             .head = resolved(recipe, from->head, &arena, &bad),
             .tokenizer = resolved(recipe, from->tokenizer, &arena, &bad),
             .most_top_k = from->max_logprobs,
+            .naming = naming_of(from, &arena, &bad),
             .protocol = from->protocol};
     }
     struct lb_teachers_options options = {.teachers = teachers,

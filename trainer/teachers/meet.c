@@ -36,6 +36,7 @@ struct lb_contact lb_teacher_contact(const struct lb_teachers *teachers, const s
                                .name = teacher->label,
                                .base = teacher->urls[replica],
                                .token = teacher->token,
+                               .naming = teacher->is->naming,
                                .timeout_ns = timeout < CONTACT_TIMEOUT_NS ? timeout : CONTACT_TIMEOUT_NS,
                                .stop = teachers->options.stop};
 }

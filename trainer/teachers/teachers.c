@@ -43,7 +43,7 @@ static enum lb_status prepare(const struct lb_teachers *teachers, const struct l
                               struct teacher *teacher, struct lb_detail *detail) {
     enum lb_status status = LB_OK;
     teacher->is = is;
-    teacher->dialect = lb_dialect_get(is->protocol);
+    teacher->dialect = lb_dialect_of(is->protocol, is->naming);
     snprintf(teacher->label, sizeof teacher->label, "teacher %s", is->name);
     teacher->n_urls = 1 + (int)is->n_replicas;
     if (teacher->n_urls > LB_POOL_MAX_REPLICAS) {
@@ -110,6 +110,28 @@ static const char *copy(struct lb_arena *arena, const char *text, bool *bad) {
     return copied;
 }
 
+static const struct lb_naming *copy_naming(struct lb_arena *arena, const struct lb_naming *from, bool *bad) {
+    if (!from) {
+        return NULL;
+    }
+    struct lb_naming *naming = lb_arena_zarray(arena, 1, sizeof *naming);
+    struct lb_named_value *extra = lb_arena_zarray(arena, from->n_extra, sizeof *extra);
+    *bad = *bad || !naming || !extra;
+    for (size_t i = 0; !*bad && i < from->n_extra; i++) {
+        extra[i].name = copy(arena, from->extra[i].name, bad);
+        extra[i].value = copy(arena, from->extra[i].value, bad);
+    }
+    if (naming) {
+        *naming = (struct lb_naming){.input_ids = copy(arena, from->input_ids, bad),
+                                     .lengths = copy(arena, from->lengths, bad),
+                                     .attention_mask = copy(arena, from->attention_mask, bad),
+                                     .logits = copy(arena, from->logits, bad),
+                                     .extra = extra,
+                                     .n_extra = from->n_extra};
+    }
+    return naming;
+}
+
 /* The caller's options, so that nothing of them need outlive the call. */
 static bool copy_options(const struct lb_teachers_options *from, struct lb_arena *arena,
                          struct lb_teachers_options *to) {
@@ -131,6 +153,7 @@ static bool copy_options(const struct lb_teachers_options *from, struct lb_arena
                                                    .head = copy(arena, is->head, &bad),
                                                    .tokenizer = copy(arena, is->tokenizer, &bad),
                                                    .most_top_k = is->most_top_k,
+                                                   .naming = copy_naming(arena, is->naming, &bad),
                                                    .protocol = is->protocol};
     }
     *to = *from;

@@ -40,7 +40,8 @@ struct lb_teacher_address {
     /* Of servers that serve them not: paths (resolved) of the model's folder, .gguf file or the thing itself;
      * NULL: none. */
     const char *head, *tokenizer;
-    int64_t most_top_k; /* ids of a row that it lists; 0: as its dialect says */
+    int64_t most_top_k;             /* ids of a row that it lists; 0: as its dialect says */
+    const struct lb_naming *naming; /* of the tensors of a server that is no limbeckd; NULL: none */
 };
 
 struct lb_teachers_options {

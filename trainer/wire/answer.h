@@ -8,6 +8,7 @@
 #include "common/nn/head.h"
 #include "proto/outputs.h"
 #include "proto/oip.h"
+#include "trainer/wire/naming.h"
 #include "trainer/wire/sample.h"
 
 #define LB_MAX_ASKED 16
@@ -83,7 +84,8 @@ struct lb_teacher_info {
     int n_probe_ids;
     int32_t probe_ids[LB_PROBE_POSITIONS];
     struct lb_told_probe probe[LB_N_PROBES];
-    size_t n_given; /* 0: it does not list what it gives */
+    struct lb_named named; /* tensors that a recipe named */
+    size_t n_given;        /* 0: it does not list what it gives */
     struct lb_given {
         uint16_t kind, layer; /* lb_output_kind */
         int32_t width;        /* the last dimension; 0: the request decides it */

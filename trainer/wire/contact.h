@@ -8,11 +8,13 @@
 
 #include "common/base/buf.h"
 #include "trainer/wire/http_client.h"
+#include "trainer/wire/naming.h"
 
 /* A server as it is asked. name stands in errors ("teacher math"). */
 struct lb_contact {
     struct lb_client *http;
     const char *name, *base, *token; /* token NULL: none */
+    const struct lb_naming *naming;  /* of its tensors; NULL: it is a limbeckd, or speaks another dialect */
     uint64_t timeout_ns;
     volatile sig_atomic_t *stop;
 };

@@ -1,5 +1,7 @@
 #include "trainer/wire/dialect.h"
 
+#include "trainer/wire/named.h"
+
 #include <string.h>
 
 #define DECLARED(kind, name) extern const struct lb_dialect lb_dialect_##name;
@@ -10,6 +12,10 @@ static const struct lb_dialect *const dialects[] = {LB_DIALECTS(ROW)};
 
 const struct lb_dialect *lb_dialect_get(enum lb_protocol protocol) {
     return dialects[protocol];
+}
+
+const struct lb_dialect *lb_dialect_of(enum lb_protocol protocol, const struct lb_naming *naming) {
+    return naming ? &lb_dialect_named : lb_dialect_get(protocol);
 }
 
 bool lb_protocol_find(const char *name, enum lb_protocol *out) {

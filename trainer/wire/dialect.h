@@ -147,6 +147,8 @@ LB_NODISCARD enum lb_status lb_exchange(const struct lb_exchange *exchange,
                                         struct lb_detail *detail);
 
 const struct lb_dialect *lb_dialect_get(enum lb_protocol protocol);
+/* The same of a teacher whose tensors are named by the recipe (NULL: are not). */
+const struct lb_dialect *lb_dialect_of(enum lb_protocol protocol, const struct lb_naming *naming);
 /* The one that recipes call so; false when there is none. */
 bool lb_protocol_find(const char *name, enum lb_protocol *out);
 /* As most and answer_bytes of the dialect, which may have none of its own. */

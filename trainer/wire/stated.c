@@ -55,6 +55,7 @@ enum lb_status lb_stated_write(const struct lb_stated *stated, struct lb_buf *ou
     ok = ok && (!stated->system || json_object_set_new(all, "system", json_string(stated->system)) == 0);
     ok = ok && (stated->most_top_k == 0 ||
                 json_object_set_new(all, "most_top_k", json_integer(stated->most_top_k)) == 0);
+    ok = ok && (!stated->tensors || json_object_set(all, "tensors", stated->tensors) == 0);
     for (int p = 0; ok && p < LB_N_PROBES; p++) {
         ok = json_object_set_new(all, probe_keys[p], numbers(&stated->probe[p])) == 0;
     }

@@ -4,6 +4,7 @@
 #ifndef LB_WIRE_STATED_H
 #define LB_WIRE_STATED_H
 
+#include "common/base/json.h"
 #include "trainer/wire/answer.h"
 
 /* The text of the fixed question, where the server makes ids of texts: some of what follows is likely, some
@@ -20,6 +21,7 @@ struct lb_stated {
     const char *system;                     /* what it says of how it computes; NULL: not told */
     int64_t most_top_k;                     /* of one place; 0: not told. No part of the identity */
     unsigned serves;                        /* bits of the dialect's own */
+    json_t *tensors;                        /* what it has under which names (named.h); NULL: not told */
     int n_ids;                              /* of the fixed question */
     int32_t ids[LB_PROBE_POSITIONS];
     struct lb_told_probe probe[LB_N_PROBES]; /* n 0: not answered */
