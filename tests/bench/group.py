@@ -3,9 +3,10 @@
 long short requests wait beside greedy clients. Needs nothing but Python.
 
 usage: group.py BUILD [--seconds N] [--model FILE] [--batch TOKENS]
-Without a model a llama of 7 million random weights is made. Clients are addresses 127.0.0.2 and on. Everything that was answered
-is asked again of a second daemon that keeps nothing, one sequence at a time, and compared bit by bit. Ends with status 1 when an
-answer differs, a body was computed twice, or p99 of short requests beside nine greedy clients is above three batches.
+Without a model a llama of 7 million random weights is made. Clients are addresses 127.0.0.2 and on; some speak vLLM's dialect and
+SGLang's. Everything that was answered, in whichever dialect, is asked again of a second daemon that keeps nothing, one sequence at a
+time and natively, and compared bit by bit. Ends with status 1 when an answer differs, a body was computed twice, or p99 of short
+requests beside nine greedy clients is above three batches.
 """
 import argparse
 import hashlib
@@ -27,6 +28,9 @@ PLAIN = ('logits.topk_ids', 'logits.topk_values', 'logsumexp')
 UNLIKE = (({}, PLAIN), ({'temperature': 2.0}, ('logprobs.topk_values', 'logprobs.rest')), ({'top_k': 50}, ('logits.topk_values',)),
           ({}, ('logprobs.actual',)), ({}, ('ranks.actual', 'logprobs.next')), ({'sample_count': 20, 'seed': 3}, ('samples.ids', 'samples.counts')),
           ({}, ('logits.at_ids',)), ({}, ('hidden_states.final',)), ({}, ('hidden_states.1',)), ({}, ('logits',)))
+LISTED = 20         # likeliest ids that are asked by the other dialects
+LISTS = ({'top_k': LISTED}, ('logits.topk_ids', 'logprobs.topk_values', 'logprobs.actual'))  # the same natively
+FACADES = ('/v1/completions', '/generate')
 BATCHES = 'limbeckd_batch_duration_seconds_count'
 failures = []
 
@@ -87,10 +91,9 @@ class Client:
         self.daemon = daemon
         self.number = number
 
-    def ask(self, ids, parameters=None, outputs=PLAIN):
-        """A digest of each sequence's rows of all outputs; None: to come again."""
-        body, json_len = question(ids, parameters or {}, outputs)
-        self.connection.request('POST', '/v2/models/m/infer', body, {'Inference-Header-Content-Length': str(json_len)})
+    def post(self, path, body, headers):
+        """The answer and its body; None: to come again."""
+        self.connection.request('POST', path, body, headers)
         answer = self.connection.getresponse()
         data = answer.read()
         if answer.status == 503:
@@ -98,21 +101,67 @@ class Client:
             return None
         if answer.status != 200:
             raise RuntimeError(f'{answer.status}: {data[:300]}')
+        return answer, data
+
+    def ask(self, ids, parameters=None, outputs=PLAIN):
+        """A digest of each sequence's rows of all outputs (of LISTS without the last); None: to come again."""
+        body, json_len = question(ids, parameters or {}, outputs)
+        got = self.post('/v2/models/m/infer', body, {'Inference-Header-Content-Length': str(json_len)})
+        if got is None:
+            return None
+        answer, data = got
         at = int(answer.getheader('Inference-Header-Content-Length'))
+        without = outputs == LISTS[1]
         digests = [hashlib.sha256() for _ in ids]
         for output in json.loads(data[:at])['outputs']:
             size = output['parameters']['binary_data_size']
             row = size // (output['shape'][0] * output['shape'][1])
             for b, sequence in enumerate(ids):
                 begin = at + b * output['shape'][1] * row
-                digests[b].update(data[begin:begin + len(sequence) * row])
+                digests[b].update(data[begin:begin + (len(sequence) - without) * row])
             at += size
         return [d.hexdigest() for d in digests]
 
+    def ask_lists(self, path, ids):
+        """What ask gives of LISTS, by another dialect."""
+        body = {'model': 'm', 'prompt': ids, 'max_tokens': 0, 'prompt_logprobs': LISTED} if path == FACADES[0] else {
+            'input_ids': ids, 'sampling_params': {'max_new_tokens': 0, 'temperature': 0}, 'return_logprob': True, 'logprob_start_len': 0,
+            'top_logprobs_num': LISTED}
+        got = self.post(path, json.dumps(body), {'Content-Type': 'application/json'})
+        if got is None:
+            return None
+        answers = json.loads(got[1])
+        if path == FACADES[0]:
+            return [vllm_digest(s, choice['prompt_logprobs']) for s, choice in zip(ids, answers['choices'])]
+        return [sglang_digest(answer['meta_info']) for answer in answers]
+
     def ask_until(self, *question):
-        while (digests := self.ask(*question)) is None:
-            time.sleep(0.05)
-        return digests
+        return until_answered(lambda: self.ask(*question))
+
+
+def until_answered(ask):
+    while (digests := ask()) is None:
+        time.sleep(0.05)
+    return digests
+
+
+def digest_of(ids, logprobs, own):
+    """Of rows of the likeliest ids and their log-probabilities, and of the tokens' own, as LISTS has them."""
+    digest = hashlib.sha256()
+    for numbers, code in ((ids, 'i'), (logprobs, 'f'), (own, 'f')):
+        digest.update(struct.pack(f'<{len(numbers)}{code}', *numbers))
+    return digest.hexdigest()
+
+
+def vllm_digest(sequence, entries):
+    likeliest = [list(entry.items())[:LISTED] for entry in entries[1:]]
+    return digest_of([int(i) for row in likeliest for i, _ in row], [e['logprob'] for row in likeliest for _, e in row],
+                     [entry[str(i)]['logprob'] for i, entry in zip(sequence[1:], entries[1:])])
+
+
+def sglang_digest(info):
+    likeliest = [triple for row in info['input_top_logprobs'][1:] for triple in row]
+    return digest_of([i for _, i, _ in likeliest], [l for l, _, _ in likeliest], [l for l, _, _ in info['input_token_logprobs'][1:]])
 
 
 def texts(rng, n, shortest, longest, vocab):
@@ -178,25 +227,26 @@ def ten_trainers(daemon, answers, rng, vocab, unlike):
     pool = texts(rng, 40, 32, 200, vocab)
     for number in range(10 if unlike else 0):  # each has asked once, so that it is known which inner states are wanted
         Client(daemon, 2 + number).ask(texts(rng, 1, 4, 4, vocab), *UNLIKE[number])
-    before = daemon.metrics()
+    before, trainers = daemon.metrics(), 10 + (len(FACADES) if unlike else 0)
 
     def train(number, answers):
-        client = Client(daemon, 2 + number)
-        parameters, outputs = UNLIKE[number] if unlike else UNLIKE[0]
+        client, path = Client(daemon, 2 + number), FACADES[number - 10] if number >= 10 else None
+        parameters, outputs = LISTS if path else UNLIKE[number] if unlike else UNLIKE[0]
         for at in range(0, len(pool), 4):
-            digests = client.ask_until(pool[at:at + 4], parameters, outputs)
-            answers.add(pool[at:at + 4], parameters, outputs, digests)
+            ids = pool[at:at + 4]
+            digests = until_answered(lambda: client.ask_lists(path, ids)) if path else client.ask_until(ids, parameters, outputs)
+            answers.add(ids, parameters, outputs, digests)
 
-    together(answers, [lambda own, n=n: train(n, own) for n in range(10)])
+    together(answers, [lambda own, n=n: train(n, own) for n in range(trainers)])
     after = daemon.metrics()
     count = {k: after[f'limbeckd_{k}_total'] - before.get(f'limbeckd_{k}_total', 0)
              for k in ('asked_tokens', 'tokens', 'joined_tokens', 'known_tokens')}
     different = sum(map(len, pool))
     ratio = count['tokens'] / different
-    print(f'ten trainers, {"unlike outputs of the same texts" if unlike else "same questions"}: asked {count["asked_tokens"]:.0f} tokens, '
+    print(f'{trainers} trainers, {"unlike outputs of the same texts, two by other dialects" if unlike else "same questions"}: asked {count["asked_tokens"]:.0f} tokens, '
           f'different {different}, computed {count["tokens"]:.0f} ({ratio:.2f}), joined {count["joined_tokens"]:.0f}, known {count["known_tokens"]:.0f}')
     check(ratio == 1, 'nothing is computed twice')
-    check(count['asked_tokens'] == 10 * different == count['tokens'] + count['joined_tokens'] + count['known_tokens'], 'all is counted')
+    check(count['asked_tokens'] == trainers * different == count['tokens'] + count['joined_tokens'] + count['known_tokens'], 'all is counted')
 
 
 def hostile(daemon, number, rng, until):
@@ -250,12 +300,17 @@ def crowd(daemon, answers, rng, vocab, seconds, n_greedy, n_mixed, n_hostile):
             thread.join()
         return sum(served)
 
-    def mixed(number, answers):
-        client, own = Client(daemon, number), random.Random(number)
+    def mixed(number, path, answers):
+        """What each request took, and tokens that were answered; path: of another dialect."""
+        client, own, times, tokens = Client(daemon, number), random.Random(number), [], 0
         while time.monotonic() < until:
-            ids = own.sample(pool, own.randint(1, 6))
-            parameters, outputs = own.choice(UNLIKE)
-            answers.add(ids, parameters, outputs, client.ask_until(ids, parameters, outputs))
+            ids, begun = own.sample(pool, own.randint(1, 6)), time.monotonic()
+            parameters, outputs = LISTS if path else own.choice(UNLIKE)
+            digests = until_answered(lambda: client.ask_lists(path, ids)) if path else client.ask_until(ids, parameters, outputs)
+            times.append(time.monotonic() - begun)
+            tokens += sum(map(len, ids))
+            answers.add(ids, parameters, outputs, digests)
+        return path or '/v2', times, tokens
 
     def shorts(answers):
         client, own, times = Client(daemon, 2), random.Random(2), []
@@ -271,7 +326,8 @@ def crowd(daemon, answers, rng, vocab, seconds, n_greedy, n_mixed, n_hostile):
 
     jobs = [shorts]
     jobs += [lambda own, n=n: greedy(3 + n, own) for n in range(n_greedy)]
-    jobs += [lambda own, n=n: mixed(20 + n, own) for n in range(n_mixed)]
+    # One in three of them by each of the other dialects.
+    jobs += [lambda own, n=n: mixed(20 + n, ('', *FACADES)[n % 3], own) for n in range(n_mixed)]
     jobs += [lambda own, n=n: hostile(daemon, 50 + n, random.Random(n), until) for n in range(n_hostile)]
     results = together(answers, jobs)
     short, shares, turns = results[0], results[1:1 + n_greedy], results[1 + n_greedy + n_mixed:]
@@ -284,6 +340,13 @@ def crowd(daemon, answers, rng, vocab, seconds, n_greedy, n_mixed, n_hostile):
           f'{len(short)} short requests, p50 {1000 * p50:.0f} ms, p99 {1000 * p99:.0f} ms; batches ended meanwhile, its own too: '
           f'p50 {passed50:.0f}, p99 {passed99:.0f}; {after["process_resident_memory_bytes"] / 2**20:.0f} MiB resident, '
           f'{after["limbeckd_known_bytes"] / 2**20:.0f} of them states')
+    several = results[1 + n_greedy:1 + n_greedy + n_mixed]
+    for path in dict.fromkeys(path for path, _, _ in several):
+        p50, p99 = percentiles([t for is_path, times, _ in several if is_path == path for t in times])
+        print(f'  mixed by {path}: {sum(len(times) for is_path, times, _ in several if is_path == path)} requests, p50 {1000 * p50:.0f} ms, '
+              f'p99 {1000 * p99:.0f} ms; tokens of each {", ".join(str(tokens) for is_path, _, tokens in several if is_path == path)}')
+    if n_greedy == 1:
+        print(f'  tokens of the greedy {shares[0]}')
     if n_greedy > 1:
         print(f'tokens of the greedy: {min(shares)} to {max(shares)}')
     return passed99
