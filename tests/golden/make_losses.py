@@ -98,6 +98,68 @@ def tvd(z, lane, temperature):
     return temperature * (log_p.exp() - log_q.exp()).abs().sum(-1) / 2
 
 
+def akl(z, lane, temperature, mu=0.5):
+    """As LLM_KD_AKL's get_ratio and the two KLs weighed by it. The tail of a list comes last."""
+    log_p, log_q = distributions(z, lane, temperature)
+    p, q = log_p.exp(), log_q.exp().detach()
+    listed = p[:, :-1] if lane == "tail" else p
+    order = listed.argsort(-1, descending=True)
+    head = (listed.gather(-1, order).cumsum(-1) <= mu * listed.sum(-1, keepdim=True))
+    head[:, 0] = True
+    is_head = torch.zeros_like(p, dtype=torch.bool)
+    is_head[:, :listed.shape[-1]] = torch.zeros_like(listed, dtype=torch.bool).scatter(-1, order, head)
+    gap = (p - q).abs()
+    share = (gap * is_head).sum(-1) / gap.sum(-1)
+    return temperature ** 2 * (share * kl_div(log_p, log_q) + (1 - share) * kl_div(log_q, log_p))
+
+
+def abkd(z, lane, temperature, alpha=0.2, beta=0.7):
+    log_p, log_q = distributions(z, lane, temperature)
+    if alpha == 0 and beta == 0:
+        d = (log_p - log_q) ** 2 / 2
+    elif alpha == 0:
+        d = (log_q * beta).exp() * beta * (log_q - log_p) - (log_q * beta).exp() + (log_p * beta).exp()
+        d = d / beta ** 2
+    elif beta == 0:
+        d = (log_p * alpha).exp() * alpha * (log_p - log_q) - (log_p * alpha).exp() + (log_q * alpha).exp()
+        d = d / alpha ** 2
+    else:
+        s = alpha + beta
+        d = -((alpha * log_p + beta * log_q).exp() - alpha / s * (s * log_p).exp() - beta / s * (s * log_q).exp())
+        d = d / (alpha * beta)
+    return temperature ** 2 * d.sum(-1)
+
+
+def dkd(z, lane, temperature, alpha=1.0, beta=8.0):
+    """Two KLs: of the label against all others, and among the others."""
+    log_p, log_q = distributions(z, lane, temperature)
+    label = torch.nn.functional.one_hot(labels, VOCAB).bool()
+    def binary(log_x):
+        return torch.stack([log_x[label], log_x.masked_fill(label, -torch.inf).logsumexp(-1)], -1)
+    def others(log_x):
+        return torch.log_softmax(log_x[~label].reshape(ROWS, VOCAB - 1), -1)
+    return temperature ** 2 * (alpha * kl_div(binary(log_p), binary(log_q)) + beta * kl_div(others(log_p), others(log_q)))
+
+
+def logit_mse(z, lane, temperature):
+    return ((z - teacher(lane, temperature)[1]) ** 2).mean(-1)
+
+
+def logit_standardization(z, lane, temperature):
+    """As the authors' normalize() and KD loss."""
+    def normalize(x):
+        return (x - x.mean(-1, keepdim=True)) / (1e-7 + x.std(-1, keepdim=True))
+    log_p = torch.log_softmax(normalize(teacher(lane, temperature)[1]) / temperature, -1)
+    return temperature ** 2 * kl_div(log_p, torch.log_softmax(normalize(z) / temperature, -1))
+
+
+def dist(z, lane, temperature):
+    """Between classes."""
+    log_p, log_q = distributions(z, lane, temperature)
+    p, q = (x.exp() - x.exp().mean(-1, keepdim=True) for x in (log_p, log_q))
+    return temperature ** 2 * (1 - torch.nn.functional.cosine_similarity(p, q, eps=1e-30))
+
+
 LOSSES = {
     # name: (function, lanes)
     "cross_entropy": (cross_entropy, ("label",)),
@@ -107,6 +169,12 @@ LOSSES = {
     "skew_kl": (skew_kl, LANES),
     "skew_reverse_kl": (skew_reverse_kl, LANES),
     "tvd": (tvd, LANES),
+    "akl": (akl, LANES),
+    "abkd": (abkd, LANES),
+    "dkd": (dkd, DENSE),
+    "logit_mse": (logit_mse, ("dense",)),
+    "logit_standardization": (logit_standardization, ("dense",)),
+    "dist": (dist, DENSE),
 }
 VARIANTS = [
     ("cross_entropy", dict(label_smoothing=0.1)),
@@ -118,6 +186,14 @@ VARIANTS = [
     ("skew_kl", dict(alpha=0.9)),
     ("skew_reverse_kl", dict(alpha=0)),
     ("skew_reverse_kl", dict(alpha=0.9)),
+    ("abkd", dict(alpha=1, beta=0)),
+    ("abkd", dict(alpha=0, beta=1)),
+    ("abkd", dict(alpha=0.5, beta=0.5)),
+    ("abkd", dict(alpha=0, beta=0)),
+    ("abkd", dict(alpha=0, beta=0.6)),
+    ("abkd", dict(alpha=0.6, beta=0)),
+    ("abkd", dict(alpha=1, beta=1)),
+    ("dkd", dict(alpha=2, beta=0.5)),
 ]
 
 out = {"student": student, "first": first, "second": second, "labels": labels.int()}

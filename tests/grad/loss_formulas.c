@@ -6,6 +6,7 @@
 #define V LB_FORMULA_V
 
 struct lb_loss_args lb_formula_args;
+const double *lb_formula_at;
 
 void lb_formula_softmax(const double *z, double t, double *q) {
     double top = -INFINITY, sum = 0;
@@ -161,4 +162,120 @@ double lb_formula_tvd(const double *z, int32_t label, const struct lb_target *t)
         sum += fabs(p[i] - q[i]);
     }
     return t->temperature * sum / 2;
+}
+
+/* The share of |p - q| in the teacher's head: sorted by falling p, while what has come is at most half, and
+ * the first. The tail of a list, behind its n ids, is never in. */
+static double head_share(const double *p, const double *q, int n, int all) {
+    bool taken[V + 1] = {false};
+    double come = 0, whole = 0, in = 0, out = 0;
+    for (int i = 0; i < n; i++) {
+        whole += p[i];
+    }
+    for (int rank = 0; rank < n; rank++) {
+        int best = -1;
+        for (int i = 0; i < n; i++) {
+            best = !taken[i] && (best < 0 || p[i] > p[best]) ? i : best;
+        }
+        taken[best] = true;
+        come += p[best];
+        *(rank == 0 || come <= 0.5 * whole ? &in : &out) += fabs(p[best] - q[best]);
+    }
+    for (int i = n; i < all; i++) {
+        out += fabs(p[i] - q[i]);
+    }
+    return in / (in + out);
+}
+
+double lb_formula_akl(const double *z, int32_t label, const struct lb_target *t) {
+    (void)label;
+    double p[V + 1], q[V + 1];
+    int n = distributions(lb_formula_at, t, p, q);
+    double share = head_share(p, q, t->kind == LB_TARGET_DENSE ? n : (int)t->k, n);
+    (void)distributions(z, t, p, q);
+    return t->temperature * t->temperature * (share * kl(p, q, n) + (1 - share) * kl(q, p, n));
+}
+
+double lb_formula_abkd(const double *z, int32_t label, const struct lb_target *t) {
+    (void)label;
+    double p[V + 1], q[V + 1], sum = 0, a = lb_formula_args.alpha, b = lb_formula_args.beta, s = a + b;
+    int n = distributions(z, t, p, q);
+    for (int i = 0; i < n; i++) {
+        double x = log(p[i]), y = log(q[i]);
+        if (a > 0 && b > 0) {
+            sum -= (exp(a * x + b * y) - a / s * exp(s * x) - b / s * exp(s * y)) / (a * b);
+        } else if (a > 0) {
+            sum += (exp(a * x) * a * (x - y) - exp(a * x) + exp(a * y)) / (a * a);
+        } else if (b > 0) {
+            sum += (exp(b * y) * b * (y - x) - exp(b * y) + exp(b * x)) / (b * b);
+        } else {
+            sum += (x - y) * (x - y) / 2;
+        }
+    }
+    return t->temperature * t->temperature * sum;
+}
+
+double lb_formula_dkd(const double *z, int32_t label, const struct lb_target *t) {
+    double p[V + 1], q[V + 1], of_p[2], of_q[2], among = 0;
+    int n = distributions(z, t, p, q);
+    of_p[0] = p[label];
+    of_q[0] = q[label];
+    of_p[1] = of_q[1] = 0;
+    for (int i = 0; i < n; i++) {
+        of_p[1] += i != label ? p[i] : 0;
+        of_q[1] += i != label ? q[i] : 0;
+    }
+    for (int i = 0; i < n; i++) {
+        among += i != label ? p[i] / of_p[1] * log(p[i] / of_p[1] / (q[i] / of_q[1])) : 0;
+    }
+    double d = lb_formula_args.alpha * kl(of_p, of_q, 2) + lb_formula_args.beta * among;
+    return t->temperature * t->temperature * d;
+}
+
+double lb_formula_logit_mse(const double *z, int32_t label, const struct lb_target *t) {
+    (void)label;
+    double sum = 0;
+    for (int i = 0; i < V; i++) {
+        sum += (z[i] - t->z[i]) * (z[i] - t->z[i]) / V;
+    }
+    return sum;
+}
+
+static void standardise(const double *z, double *u) {
+    double mean = 0, squares = 0;
+    for (int i = 0; i < V; i++) {
+        mean += z[i] / V;
+    }
+    for (int i = 0; i < V; i++) {
+        squares += (z[i] - mean) * (z[i] - mean);
+    }
+    for (int i = 0; i < V; i++) {
+        u[i] = (z[i] - mean) / sqrt(squares / (V - 1));
+    }
+}
+
+double lb_formula_logit_standardization(const double *z, int32_t label, const struct lb_target *t) {
+    (void)label;
+    double its[V], u[V], p[V], q[V];
+    for (int i = 0; i < V; i++) {
+        its[i] = t->z[i];
+    }
+    standardise(its, u);
+    lb_formula_softmax(u, t->temperature, p);
+    standardise(z, u);
+    lb_formula_softmax(u, t->temperature, q);
+    return t->temperature * t->temperature * kl(p, q, V);
+}
+
+double lb_formula_dist(const double *z, int32_t label, const struct lb_target *t) {
+    (void)label;
+    double p[V + 1], q[V + 1], aa = 0, bb = 0, ab = 0;
+    int n = distributions(z, t, p, q);
+    for (int i = 0; i < n; i++) {
+        double a = p[i] - 1.0 / n, b = q[i] - 1.0 / n;
+        aa += a * a;
+        bb += b * b;
+        ab += a * b;
+    }
+    return t->temperature * t->temperature * (1 - ab / sqrt(aa * bb));
 }

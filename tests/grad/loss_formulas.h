@@ -30,6 +30,10 @@ void lb_formula_softmax(const double *z, double t, double *q);
 /* L of the logits z [V]. */
 typedef double lb_formula_row(const double *z, int32_t label, const struct lb_target *t);
 lb_formula_row lb_formula_cross_entropy, lb_formula_kl, lb_formula_reverse_kl, lb_formula_jsd,
-    lb_formula_skew_kl, lb_formula_skew_reverse_kl, lb_formula_tvd;
+    lb_formula_skew_kl, lb_formula_skew_reverse_kl, lb_formula_tvd, lb_formula_akl, lb_formula_abkd,
+    lb_formula_dkd, lb_formula_logit_mse, lb_formula_logit_standardization, lb_formula_dist;
+
+/* Constants in the gradient of akl are taken from these logits [V]. */
+extern const double *lb_formula_at;
 
 #endif

@@ -213,8 +213,12 @@ bool lb_world_serves(enum lb_target_lane lane, const struct lb_loss *loss) {
     return loss->on != LB_ON_TARGET || (loss->kinds & kind) != 0;
 }
 
+const struct lb_mixture *lb_world_mean(const struct lb_loss *loss) {
+    return lb_mixture_find(loss != NULL && loss->on_logits ? "mean_logits" : "mean_probs");
+}
+
 bool lb_world_smooth(const struct lb_loss *loss) {
-    return strcmp(loss->name, "tvd") != 0;
+    return strcmp(loss->name, "tvd") != 0 && strcmp(loss->name, "akl") != 0;
 }
 
 /* only NULL: every loss of the table that the lane serves and a decoder's student can learn from. */
@@ -252,8 +256,10 @@ struct lb_world *lb_world_create(const struct lb_mixture *mixture, enum lb_targe
     }
     for (size_t i = 0; lb_loss_at(i) != NULL; i++) {
         const struct lb_loss *loss = lb_loss_at(i);
-        bool with = lb_world_serves(lane, loss) && lb_world_smooth(loss) && loss->on != LB_ON_SENTENCE &&
-                    !(lb_worlds.classes && loss->on == LB_ON_CHUNK) && w->plan.n_losses < LB_MAX_LOSSES;
+        bool with = lb_world_serves(lane, loss) &&
+                    !(loss->on_logits && mixture->combine == LB_COMBINE_PROBS) && lb_world_smooth(loss) &&
+                    loss->on != LB_ON_SENTENCE && !(lb_worlds.classes && loss->on == LB_ON_CHUNK) &&
+                    w->plan.n_losses < LB_MAX_LOSSES;
         if (only != NULL ? loss == only : with) {
             lb_world_add(w, loss, lane);
         }
@@ -339,8 +345,8 @@ void lb_world_check(const char *name, struct lb_world *w, bool whole) {
         for (int64_t j = 0; j < size; j++) {
             direction[j] = norm > 0 ? g[j] / norm : 0;
         }
-        double wide = along(w, &weights[i], keep, direction, 4e-3),
-               narrow = along(w, &weights[i], keep, direction, 2e-3);
+        double wide = along(w, &weights[i], keep, direction, 8e-3),
+               narrow = along(w, &weights[i], keep, direction, 4e-3);
         double measured = (4 * narrow - wide) / 3,
                error = norm > 0 ? fabs(measured - norm) / norm : fabs(measured);
         worst = fmax(worst, error);

@@ -57,9 +57,13 @@ void lb_world_destroy(struct lb_world *w);
  * attention. */
 void lb_world_add(struct lb_world *w, const struct lb_loss *loss, enum lb_target_lane lane);
 
-/* Whether differences of its value tell its gradient: not at the kinks of absolute values, of which a batch's
- * rows have many. Such losses are held against differences row by row (test_grad_losses.c). */
+/* Whether differences of its value tell its gradient: not at the kinks of absolute values (tvd), of which a
+ * batch has many, nor where constants are made of the student's numbers (akl). These are held against
+ * differences row by row (test_grad_losses.c). */
 bool lb_world_smooth(const struct lb_loss *loss);
+
+/* Means of probabilities; of logits for losses on these. */
+const struct lb_mixture *lb_world_mean(const struct lb_loss *loss);
 
 bool lb_world_serves(enum lb_target_lane lane, const struct lb_loss *loss);
 

@@ -148,9 +148,92 @@ static void ends(void **state) {
     assert_true(fabs(near / (1e-4 * end) - 1) < 0.02);
 }
 
+/* What others come to at some of their parameters, to rounding. */
+static void special_cases(void **state) {
+    (void)state;
+    float z[V], dz[V], other[V];
+    struct lb_formula_teacher t;
+    normals(z, V, 2);
+    normals(t.z, V, 2);
+    lb_formula_teach(&t, 2.5);
+    struct lb_target renormalised = t.top;
+    renormalised.add_tail = false;
+    const struct lb_target *const targets[] = {&t.dense, &t.top, &renormalised};
+    for (int i = 0; i < 3 * 2; i++) {
+        double a = at("abkd", i % 2, 1 - i % 2, z, targets[i / 2], dz);
+        double b = at(i % 2 > 0 ? "kl" : "reverse_kl", NAN, NAN, z, targets[i / 2], other);
+        assert_true(fabs(a - b) < 1e-5 * b);
+        for (int j = 0; j < V; j++) {
+            assert_true(fabs((double)dz[j] - (double)other[j]) < 2e-6);
+        }
+    }
+    double q[V], wide[V], hellinger = 0, squares = 0, rest = 1;
+    for (int i = 0; i < V; i++) {
+        wide[i] = (double)z[i];
+    }
+    lb_formula_softmax(wide, 2.5, q);
+    for (int i = 0; i < V; i++) {
+        hellinger += pow(sqrt((double)t.p[i]) - sqrt(q[i]), 2) / 2;
+        squares += pow((double)t.p[i] - q[i], 2);
+    }
+    assert_true(fabs(at("abkd", 0.5, 0.5, z, &t.dense, dz) - 6.25 * 4 * hellinger) < 1e-5);
+    assert_true(fabs(at("abkd", 1, 1, z, &t.dense, dz) - 6.25 * squares / 2) < 1e-5);
+    /* KL is DKD with the weight of the others that they have. */
+    rest -= (double)t.p[LB_FORMULA_LABEL];
+    double kl = at("kl", NAN, NAN, z, &t.dense, other), dkd = at("dkd", 1, rest, z, &t.dense, dz);
+    assert_true(fabs(kl - dkd) < 1e-5 * kl);
+    for (int j = 0; j < V; j++) {
+        assert_true(fabs((double)dz[j] - (double)other[j]) < 1e-6);
+    }
+    /* Standardised logits know neither scale nor shift; the correlation no shift of p. */
+    double before = at("logit_standardization", NAN, NAN, z, &t.dense, dz);
+    for (int i = 0; i < V; i++) {
+        z[i] = 3 * z[i] - 5;
+        t.z[i] = 0.25f * t.z[i] + 2;
+    }
+    assert_true(fabs(at("logit_standardization", NAN, NAN, z, &t.dense, dz) - before) < 1e-5 * before);
+}
+
+/* akl's head where ids are equally likely, where one has more than half, and where few are listed: shares of
+ * the gaps told by the loss itself, since with s of them in the head it is s KL(p || q) + (1 - s) KL(q || p).
+ */
+static void heads(void **state) {
+    (void)state;
+    float z[V], dz[V];
+    struct lb_formula_teacher t;
+    normals(z, V, 1);
+    for (int n = 0; n < 4; n++) {
+        static const int in_head[] = {V / 2, 1, 10, 1}; /* of the first ids */
+        for (int i = 0; i < V; i++) {
+            t.z[i] = n == 0   ? 0
+                     : n == 1 ? (i == 0 ? 6 : 0)
+                     : n == 2 ? (i < 21 ? 9 : 0)
+                              : (i < 2 ? 9.0f - (float)i : 0);
+        }
+        lb_formula_teach(&t, 1);
+        double q[V], wide[V], in = 0, all = 0;
+        for (int i = 0; i < V; i++) {
+            wide[i] = (double)z[i];
+        }
+        lb_formula_softmax(wide, 1, q);
+        for (int i = 0; i < V; i++) {
+            all += fabs((double)t.p[i] - q[i]);
+            in += i < in_head[n] ? fabs((double)t.p[i] - q[i]) : 0;
+        }
+        double share = in / all, forward = at("kl", NAN, NAN, z, &t.dense, dz),
+               reverse = at("reverse_kl", NAN, NAN, z, &t.dense, dz);
+        double akl = at("akl", NAN, NAN, z, &t.dense, dz);
+        if (fabs(akl - share * forward - (1 - share) * reverse) > 1e-5 * akl) {
+            fail_msg("head %d: %.9g, with %d in it %.9g", n, akl, in_head[n],
+                     share * forward + (1 - share) * reverse);
+        }
+    }
+}
+
 int main(void) {
     lb_rng_seed(&rng, 3, 0);
     const struct CMUnitTest tests[] = {cmocka_unit_test(least_tails), cmocka_unit_test(coarse),
-                                       cmocka_unit_test(ends)};
+                                       cmocka_unit_test(ends), cmocka_unit_test(special_cases),
+                                       cmocka_unit_test(heads)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -100,6 +100,12 @@ static const struct {
     {"skew_kl", lb_formula_skew_kl, NULL, NULL},
     {"skew_reverse_kl", lb_formula_skew_reverse_kl, NULL, NULL},
     {"tvd", lb_formula_tvd, NULL, NULL},
+    {"akl", lb_formula_akl, NULL, NULL},
+    {"abkd", lb_formula_abkd, NULL, NULL},
+    {"dkd", lb_formula_dkd, NULL, NULL},
+    {"logit_mse", lb_formula_logit_mse, NULL, NULL},
+    {"logit_standardization", lb_formula_logit_standardization, NULL, NULL},
+    {"dist", lb_formula_dist, NULL, NULL},
     {"hs_mse", NULL, mse, NULL},
     {"hs_cosine", NULL, cosine, NULL},
     {"attention_mse", NULL, attention, NULL},
@@ -139,12 +145,13 @@ static void check_clamp(const struct lb_loss *loss, const struct lb_target *t, c
 static void check_setting(const struct lb_loss *loss, const char *how, int setting, const struct lb_target *t,
                           const float *z) {
     float dz[V];
-    double zd[V], worst = 0, scale = 0, factor = 0.7;
+    double zd[V], wide[V], worst = 0, scale = 0, factor = 0.7;
     size_t f = formula_of(loss);
     for (int i = 0; i < V; i++) {
-        zd[i] = z[i];
+        zd[i] = wide[i] = z[i];
         dz[i] = ADDED; /* losses add to what is there */
     }
+    lb_formula_at = wide;
     double have = lb_formula_run(loss, z, t, (float)factor, dz), expected = formulas[f].row(zd, LABEL, t);
     assert_true(fabs(have - expected) < 1e-5 * fmax(1, fabs(expected)));
     for (int i = 0; i < V; i++) {
@@ -190,7 +197,9 @@ static void rows(void **state) {
             if ((loss->kinds & LB_TARGET_DENSE) != 0) {
                 check_row(loss, "dense", &t.dense, z);
                 t.dense.z = NULL; /* as of a mean of several */
-                check_row(loss, "mixture", &t.dense, z);
+                if (!loss->on_logits) {
+                    check_row(loss, "mixture", &t.dense, z);
+                }
             }
             if ((loss->kinds & LB_TARGET_TRUNCATED) != 0) {
                 check_row(loss, "top-k with tail", &t.top, z);
@@ -201,19 +210,21 @@ static void rows(void **state) {
     }
 }
 
-/* A row without a label gives a loss on labels nothing. */
+/* A row without a label gives losses that read it nothing. */
 static void no_label(void **state) {
     (void)state;
-    const struct lb_loss_args args = {.weight = 1, .temperature = 1};
     float z[V], around[V + 2], memory[4 * (V + 16)];
     struct lb_row row;
+    struct lb_formula_teacher t;
     normals(z, V, 2);
+    normals(t.z, V, 2);
+    lb_formula_teach(&t, 1);
     lb_row_init(&row, V, 2, memory);
     for (size_t i = 0; lb_loss_at(i) != NULL; i++) {
-        if (lb_loss_at(i)->on == LB_ON_LABEL) {
+        if (lb_loss_at(i)->on == LB_ON_LABEL || strcmp(lb_loss_at(i)->name, "dkd") == 0) {
             memset(around, 0, sizeof around);
             lb_row_begin(&row, z, -1);
-            assert_true(lb_loss_at(i)->row(&row, NULL, &args, 1, around + 1) == 0);
+            assert_true(lb_loss_at(i)->row(&row, &t.dense, &lb_loss_at(i)->defaults, 1, around + 1) == 0);
             for (int j = 0; j < V + 2; j++) {
                 assert_true(around[j] == 0);
             }
@@ -354,7 +365,8 @@ static void table(void **state) {
         assert_true((loss->chunk != NULL) == (loss->on == LB_ON_CHUNK));
         assert_int_equal((loss->row != NULL) + (loss->state != NULL) + (loss->chunk != NULL), 1);
         assert_true((loss->kinds != 0) == (loss->on == LB_ON_TARGET));
-        assert_true(lb_loss_reads(loss, "temperature") == (loss->on == LB_ON_TARGET));
+        assert_true(loss->on == LB_ON_TARGET || !lb_loss_reads(loss, "temperature"));
+        assert_true(loss->on == LB_ON_TARGET || !loss->on_logits);
         assert_false(lb_loss_reads(loss, "temp"));
     }
     assert_null(lb_loss_find("kll"));

@@ -17,13 +17,12 @@
 
 static void each_loss(void **state) {
     (void)state;
-    const struct lb_mixture *mean = lb_mixture_find("mean_probs");
     for (size_t i = 0; lb_loss_at(i) != NULL; i++) {
         const struct lb_loss *loss = lb_loss_at(i);
         bool served = false;
         for (int l = 0; l < (loss->on == LB_ON_TARGET ? 2 : 1); l++) {
             if (lb_world_serves(lb_world_lanes[l], loss) && lb_world_smooth(loss)) {
-                lb_world_check_new(loss->name, mean, lb_world_lanes[l], true, loss);
+                lb_world_check_new(loss->name, lb_world_mean(loss), lb_world_lanes[l], true, loss);
                 served = true;
             }
         }
@@ -227,8 +226,9 @@ static void micro_batches(void **state) {
             if (only != NULL && !lb_world_serves(lb_world_lanes[lane], only)) {
                 continue;
             }
-            const char *mixture = only == NULL && lane == 0 ? "ca_mkd" : "mean_probs";
-            struct lb_world *w = lb_world_create(lb_mixture_find(mixture), lb_world_lanes[lane], true, only);
+            const struct lb_mixture *mixture =
+                only == NULL && lane == 0 ? lb_mixture_find("ca_mkd") : lb_world_mean(only);
+            struct lb_world *w = lb_world_create(mixture, lb_world_lanes[lane], true, only);
             size_t n;
             (void)lb_model_grads(w->student, &n);
             float *one = malloc(n * sizeof *one), *cut = malloc(n * sizeof *cut);

@@ -20,6 +20,14 @@ static const struct lb_loss_variant {
     {"skew_kl", {.alpha = 0.9}},
     {"skew_reverse_kl", {.alpha = 0}},
     {"skew_reverse_kl", {.alpha = 0.9}},
+    {"abkd", {.alpha = 1, .beta = 0}},
+    {"abkd", {.alpha = 0, .beta = 1}},
+    {"abkd", {.alpha = 0.5, .beta = 0.5}},
+    {"abkd", {.alpha = 0, .beta = 0}},
+    {"abkd", {.alpha = 0, .beta = 0.6}},
+    {"abkd", {.alpha = 0.6, .beta = 0}},
+    {"abkd", {.alpha = 1, .beta = 1}},
+    {"dkd", {.alpha = 2, .beta = 0.5}},
 };
 
 /* The n-th setting of a loss: the first is its defaults. False: there is none. */

@@ -442,6 +442,11 @@ static void contradictions(void **state) {
         {"loss_functions.1={function: skew_reverse_kl, beta: 0.1}",
          "loss_functions.1.beta: skew_reverse_kl does not read it; its keys are weight, teachers, "
          "temperature, alpha, clamp"},
+        {"loss_functions.1={function: abkd, alpha: 0.01}",
+         "loss_functions.1: abkd: alpha and beta are each 0, or of 0.05 to 2"},
+        {"loss_functions.1={function: logit_mse}", "loss_functions.1: logit_mse compares logits, which a "
+                                                   "mean of several teachers' probabilities (mixture: "},
+        {"loss_functions.1={function: logit_mse, teachers: [N]}", ""},
         {"loss_functions.1={function: hs_mse, clamp: 1}", "loss_functions.1.clamp: hs_mse does not read it"},
         {"loss_functions.0.clamp=0", "loss_functions.0.clamp: 0 is out of range"},
         {"loss_functions.0.loss_max_clamp=5", "unknown key; did you mean clamp?"},
@@ -480,6 +485,14 @@ static void contradictions(void **state) {
     lb_free(routed);
     char *cut = replaced(good, "max_steps: 100", "targets: topk");
     expect_error(cut, "mixture=mean_logits", "mixture: mean_logits needs whole logits");
+    expect_error(
+        cut, "loss_functions.0.function=dkd",
+        "loss_functions.0: dkd cannot learn from targets: topk; use final_hidden or logits, or take one that "
+        "can: kl, reverse_kl, jsd, skew_kl, ");
+    expect_error(cut, "loss_functions.0.function=abkd",
+                 "loss_functions.0: abkd: alpha + beta is not 1, so lists");
+    lb_recipe_destroy(
+        parse(cut, (const char *const[]){"loss_functions.0={function: abkd, alpha: 0.5, beta: 0.5}"}, 1));
     expect_error(cut, "loss_functions.0.temperature=2",
                  "r.yaml: loss_functions.0.temperature: top-k targets are normalised at the recipe's "
                  "temperature 1; set that one");

@@ -16,6 +16,7 @@ struct lb_made_target {
     double temperature;
     struct lb_target target;
     float *p;     /* [V] dense, or one per id */
+    float *z;     /* [V] the mean of several's logits, where a loss reads it; else NULL */
     int32_t *ids; /* truncated */
 };
 

@@ -47,6 +47,15 @@ bool lb_step_masses_init(struct lb_step *step) {
     return step->mass != NULL;
 }
 
+/* Whether a loss reads means of several teachers' logits. */
+static bool reads_means(const struct lb_plan *plan) {
+    bool any = false;
+    for (size_t l = 0; l < plan->n_losses; l++) {
+        any = any || plan->losses[l].loss->on_logits;
+    }
+    return any && plan->mixture->combine == LB_COMBINE_LOGITS && plan->n_teachers > 1;
+}
+
 bool lb_step_targets_init(struct lb_step *step, struct lb_worker *worker) {
     const struct lb_plan *plan = step->plan;
     struct lb_arena *a = &step->memory;
@@ -60,7 +69,8 @@ bool lb_step_targets_init(struct lb_step *step, struct lb_worker *worker) {
         struct lb_made_target *t = &worker->targets[i];
         t->p = lb_arena_array(a, (size_t)(truncated(step) ? most : step->v), sizeof *t->p);
         t->ids = truncated(step) ? lb_arena_array(a, (size_t)most, sizeof *t->ids) : NULL;
-        ok = t->p != NULL && (t->ids != NULL || !truncated(step));
+        t->z = reads_means(plan) ? lb_arena_array(a, (size_t)step->v, sizeof *t->z) : NULL;
+        ok = t->p != NULL && (t->z != NULL || !reads_means(plan)) && (t->ids != NULL || !truncated(step));
     }
     if (ok && plan->on_target && truncated(step) && ((n > 1 && !each) || lb_plan_trimmed(plan))) {
         worker->slot = lb_arena_array(a, (size_t)step->v, sizeof *worker->slot);
@@ -280,6 +290,10 @@ static void make_dense(const struct lb_step *step, double *weight, int64_t row, 
                                       .temperature = made->temperature,
                                       .z = there == 1 ? only : NULL,
                                       .p = made->p};
+    if (there > 1 && made->z != NULL) {
+        lb_mixture_logits(n, z, weight, step->v, made->z);
+        made->target.z = made->z;
+    }
     made->target.mass = step->mass != NULL ? weigh_kept(mass, n, kept) : 1;
     made->target.neg_entropy = lb_mixture_dense(combine, n, z, combine == LB_COMBINE_LOGITS ? weight : kept,
                                                 made->temperature, step->v, made->p);

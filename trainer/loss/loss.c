@@ -13,6 +13,12 @@
     X(skew_kl)       \
     X(skew_reverse_kl) \
     X(tvd)           \
+    X(akl)           \
+    X(abkd)          \
+    X(dkd)           \
+    X(logit_mse)     \
+    X(logit_standardization) \
+    X(dist)          \
     X(hs_mse)        \
     X(hs_cosine)     \
     X(attention_mse) \

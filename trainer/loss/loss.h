@@ -39,8 +39,9 @@ enum lb_target_kind {
 struct lb_target {
     enum lb_target_kind kind;
     double temperature;
-    const float *z;     /* dense: logits of this distribution [V]; NULL for a mean of several distributions */
-    const float *p;     /* dense: probabilities [V] */
+    const float *z; /* dense: logits of this distribution [V], one's or a mean of several's; NULL for a mean
+                       of several distributions, and of logits unless a loss is on_logits */
+    const float *p; /* dense: probabilities [V] */
     double neg_entropy; /* dense: sum p log p */
     int64_t k;          /* truncated */
     const int32_t *ids; /* [k], each once, in any order */
@@ -101,6 +102,7 @@ enum lb_loss_on {
 struct lb_loss {
     const char *name;
     enum lb_loss_on on;
+    bool on_logits;               /* on a target: it reads target->z */
     unsigned kinds;               /* on a target: those of enum lb_target_kind that it can compare with */
     const char *parameters;       /* keys of its entry in loss_functions beside function and weight: "a, b" */
     struct lb_loss_args defaults; /* of what the recipe is silent about */

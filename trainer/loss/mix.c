@@ -42,6 +42,15 @@ static double neg_entropy(const float *p, int64_t v) {
     return sum;
 }
 
+void lb_mixture_logits(unsigned n, const float *const *z, const double *weight, int64_t v, float *out) {
+    memset(out, 0, (size_t)v * sizeof *out);
+    for (unsigned k = 0; k < n; k++) {
+        for (int64_t j = 0; z[k] != NULL && weight[k] > 0 && j < v; j++) {
+            out[j] += (float)weight[k] * z[k][j];
+        }
+    }
+}
+
 double lb_mixture_dense(enum lb_combine combine, unsigned n, const float *const *z, const double *weight,
                         double temperature, int64_t v, float *p) {
     unsigned there = 0, only = 0;
@@ -58,11 +67,7 @@ double lb_mixture_dense(enum lb_combine combine, unsigned n, const float *const 
         return expectation(p, z[only], v, temperature) - lse;
     }
     if (combine == LB_COMBINE_LOGITS) {
-        for (unsigned k = 0; k < n; k++) {
-            for (int64_t j = 0; z[k] != NULL && weight[k] > 0 && j < v; j++) {
-                p[j] += (float)weight[k] * z[k][j];
-            }
-        }
+        lb_mixture_logits(n, z, weight, v, p);
         double lse = lb_logsumexp(p, v, temperature);
         lb_softmax(p, v, temperature, lse, p);
         return neg_entropy(p, v);

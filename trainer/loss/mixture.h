@@ -58,6 +58,9 @@ void lb_mixture_weights(const struct lb_mixture *mixture, const struct lb_weighi
 double lb_mixture_dense(enum lb_combine combine, unsigned n, const float *const *z, const double *weight,
                         double temperature, int64_t v, float *p);
 
+/* out [V] = sum w_k z_k */
+void lb_mixture_logits(unsigned n, const float *const *z, const double *weight, int64_t v, float *out);
+
 /* A teacher's largest probabilities. */
 struct lb_truncated {
     int64_t k;

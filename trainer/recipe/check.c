@@ -293,6 +293,10 @@ static enum lb_status check_parameters(const struct check *c, const struct lb_lo
     return wrong != NULL ? complain(c, path, "%s: %s", loss->name, wrong) : LB_OK;
 }
 
+static unsigned teachers_of(const struct lb_recipe *r, const struct lb_recipe_loss *loss) {
+    return loss->teachers_count > 0 ? loss->teachers_count : r->teachers_count;
+}
+
 /* What teachers send must be what the loss can compare with. */
 static enum lb_status check_target(const struct check *c, const struct lb_loss *loss, unsigned i) {
     const struct lb_recipe *r = c->recipe;
@@ -307,6 +311,15 @@ static enum lb_status check_target(const struct check *c, const struct lb_loss *
         return complain(c, path, "%s cannot learn from targets: %s, or take one that can: %s", loss->name,
                         whole ? "final_hidden or logits; use topk" : "topk; use final_hidden or logits",
                         others);
+    }
+    if (loss->on_logits && lb_mixture_find(r->mixture)->combine == LB_COMBINE_PROBS &&
+        teachers_of(r, &r->loss_functions[i]) > 1) {
+        snprintf(path, sizeof path, "loss_functions.%u", i);
+        return complain(
+            c, path,
+            "%s compares logits, which a mean of several teachers' probabilities (mixture: %s) has none of; "
+            "use mean_logits or mean_losses, or let it learn from one (teachers: [NAME])",
+            loss->name, r->mixture);
     }
     if (!whole && temperature != 0 && temperature != r->temperature) {
         snprintf(path, sizeof path, "loss_functions.%u.temperature", i);

@@ -181,8 +181,12 @@ const struct lb_field lb_recipe_loss_fields[] = {
     OPEN_(label_smoothing, 0, 1, "0", "cross_entropy: the label's share of 1 less, for all classes evenly"),
     OPEN_(z_loss, 0, 1e6, "0", "cross_entropy: weight of the squared log-sum-exp"),
     OPEN_(alpha, 0, 1e6, "the loss's",
-          "skew_kl, skew_reverse_kl: share of the first distribution in the second"),
-    OPEN_(beta, 0, 1e6, "the loss's", "jsd: from 0, KL(teacher, student), to 1, KL(student, teacher)"),
+          "skew_kl, skew_reverse_kl: share of the first distribution in the second; abkd: power; dkd: weight "
+          "of the "
+          "label's part"),
+    OPEN_(beta, 0, 1e6, "the loss's",
+          "jsd: from 0, KL(teacher, student), to 1, KL(student, teacher); abkd: power; dkd: weight of the "
+          "others' part"),
     OPEN_(clamp, 1e-6, 1e6, "none",
           "losses on logits: the most that one row counts, without a gradient there"),
     {NULL},
