@@ -62,6 +62,7 @@ for ((i = 0; i < 5; i++)); do
     sleep 0.02 # a handshake in ten milliseconds is all that is had
 done
 for ((i = 0; i < 40; i++)); do # and many who say nothing hold nothing up
+    # shellcheck disable=SC2034
     exec {mute}<>"/dev/tcp/127.0.0.1/${port[few]}"
 done
 printf 'GET /v2/health/live HTTP/1.1\r\nHost: h\r\n\r\n' >&"${held[1]}"
