@@ -126,6 +126,10 @@ SEEDS = {
                    {'name': 'b', 'shape': [3], 'datatype': 'BOOL', 'data': [True, False, 1]},
                    {'name': 'c', 'shape': [2, 0], 'datatype': 'UINT8', 'data': [[], []]},
                    {'name': 'd', 'shape': [], 'datatype': 'INT64', 'data': [-9223372036854775808]}]},
+    'fuzz_oip_request/kept': {
+        'parameters': {'top_k': 3, 'vocab_map': '0123456789abcdef' * 4},
+        'inputs': [{'name': 'input_ids', 'shape': [1, 2], 'datatype': 'INT32', 'data': [[1, 2]]}],
+        'outputs': [{'name': 'logprobs.outside'}, {'name': 'logits'}]},
     'fuzz_oip_response/other_server': {
         'model_name': 'm', 'id': None, 'parameters': {'triton_enable': True, 'temperature': 0.7}, 'cost': [1, {}],
         'outputs': [{'name': 'a', 'shape': [2, 2], 'datatype': 'FP32', 'data': [[1, 2.5], [3e38, -4]], 'parameters': {}},
