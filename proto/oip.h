@@ -59,6 +59,7 @@ struct lb_infer_response {
     double temperature; /* echoed: what was applied; 0: not stated (another server's answer) */
     const char
         *compute; /* what computed it (64 hex digits, PROTOCOL.md "Identity"); "" or NULL: not stated */
+    const char *vocab_map; /* echoed: what its distributions are over; "" or NULL: all ids */
     /* The request's digest (64 hex digits): the answer ends with its own; NULL: it has none. Encoding only.
      */
     const char *digest_of;

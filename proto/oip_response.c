@@ -27,11 +27,26 @@ static enum lb_status read_model(const json_t *root, struct lb_arena *arena, str
     return lb_wire_id(root, "answer", arena, &out->id, detail);
 }
 
+/* A text of the parameters, "" where there is none. */
+static enum lb_status read_text(const json_t *parameters, const char *key, struct lb_arena *arena,
+                                const char **out, struct lb_detail *detail) {
+    static const char what[] = "answer parameters";
+    const char *text = "";
+    enum lb_status status = parameters ? lb_json_str(parameters, key, false, what, &text, detail) : LB_OK;
+    if (status != LB_OK) {
+        return status;
+    }
+    if (strlen(text) >= LB_MAX_NAME) {
+        return lb_fail(detail, LB_E_LIMIT, "%s: %s has more than %d bytes", what, key, LB_MAX_NAME - 1);
+    }
+    *out = lb_arena_strdup(arena, text);
+    return *out ? LB_OK : lb_fail(detail, LB_E_NOMEM, "answer: no memory left");
+}
+
 static enum lb_status read_parameters(const json_t *root, struct lb_arena *arena,
                                       struct lb_infer_response *out, struct lb_detail *detail) {
     static const char what[] = "answer parameters";
     const json_t *parameters;
-    const char *compute = "";
     enum lb_status status = lb_wire_parameters(root, "answer", &parameters, detail);
     if (status == LB_OK && parameters) {
         status = lb_json_int(parameters, "top_k", false, 0, INT64_MAX, what, &out->top_k, detail);
@@ -39,17 +54,9 @@ static enum lb_status read_parameters(const json_t *root, struct lb_arena *arena
             status = lb_json_number(parameters, "temperature", false, 0, LB_MAX_TEMPERATURE, what,
                                     &out->temperature, detail);
         }
-        if (status == LB_OK) {
-            status = lb_json_str(parameters, "compute", false, what, &compute, detail);
-        }
     }
-    if (status == LB_OK && strlen(compute) >= LB_MAX_NAME) {
-        return lb_fail(detail, LB_E_LIMIT, "%s: compute has more than %d bytes", what, LB_MAX_NAME - 1);
-    }
-    if (status == LB_OK && !(out->compute = lb_arena_strdup(arena, compute))) {
-        return lb_fail(detail, LB_E_NOMEM, "answer: no memory left");
-    }
-    return status;
+    status = status == LB_OK ? read_text(parameters, "compute", arena, &out->compute, detail) : status;
+    return status == LB_OK ? read_text(parameters, "vocab_map", arena, &out->vocab_map, detail) : status;
 }
 
 static enum lb_status read_outputs(struct lb_wire_source *source, struct lb_infer_response *out,
@@ -128,7 +135,12 @@ static enum lb_status put_parameters(struct lb_buf *buf, const struct lb_infer_r
         lb_buf_printf(buf, "%s\"top_k\":%lld", before, (long long)response->top_k);
         before = next;
     }
-    if (response->compute && response->compute[0]) {
+    if (response->vocab_map && response->vocab_map[0]) {
+        lb_buf_printf(buf, "%s\"vocab_map\":", before);
+        status = lb_wire_put_string(buf, response->vocab_map, "its vocabulary map", detail);
+        before = next;
+    }
+    if (status == LB_OK && response->compute && response->compute[0]) {
         lb_buf_printf(buf, "%s\"compute\":", before);
         status = lb_wire_put_string(buf, response->compute, "what computed it", detail);
         before = next;

@@ -149,6 +149,7 @@ static void reply_outputs(struct lb_exchange *x) {
                                          .top_k = job->needs_topk ? job->top_k : 0,
                                          .temperature = job->temperature,
                                          .compute = job->model->compute,
+                                         .vocab_map = job->map ? job->map->digest : NULL,
                                          .digest_of =
                                              visit->answer_digest ? visit->digest + strlen("sha-256=") : NULL,
                                          .n_outputs = job->n_outputs,

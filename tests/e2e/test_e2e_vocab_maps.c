@@ -167,6 +167,8 @@ static void test_answers(void **state) {
         for (int i = 0; i < N_OUTPUTS; i++) {
             same_numbers(&under, &again, i);
         }
+        assert_string_equal(under.response.vocab_map, digest);
+        assert_string_equal(plain.response.vocab_map, "");
         same_numbers(&under, &plain, SUM);
         same_numbers(&under, &plain, ACTUAL);
         same_numbers(&under, &plain, AT);

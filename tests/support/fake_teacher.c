@@ -155,6 +155,7 @@ static bool send_answer(struct fake_teacher *fake, int fd, const struct lb_infer
                                          .top_k = request->top_k,
                                          .temperature = request->temperature,
                                          .compute = fake->is.compute,
+                                         .vocab_map = request->vocab_map,
                                          .n_outputs = request->n_outputs,
                                          .outputs = outputs};
     char digest[LB_SHA256_HEX], headers[400], digest_line[160] = "";

@@ -72,6 +72,9 @@ static inline const char *oip_response_difference(const struct lb_infer_response
     if (strcmp(a->compute ? a->compute : "", b->compute ? b->compute : "") != 0) {
         return "compute";
     }
+    if (strcmp(a->vocab_map ? a->vocab_map : "", b->vocab_map ? b->vocab_map : "") != 0) {
+        return "vocab_map";
+    }
     if (a->n_outputs != b->n_outputs) {
         return "the number of outputs";
     }

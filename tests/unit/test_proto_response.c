@@ -212,6 +212,7 @@ static void answers_survive_a_round_trip(void **state) {
                                       .top_k = form ? 64 : 0,
                                       .temperature = form ? 0.7 : 0,
                                       .compute = form ? "c0\"ffee" : NULL,
+                                      .vocab_map = form % 2 ? "f00d" : NULL,
                                       .n_outputs = form ? 8 : 7,
                                       .outputs = outputs};
         struct lb_infer_response back;

@@ -289,6 +289,11 @@ static enum lb_status check_head(const struct lb_teacher_info *info, const struc
         return lb_fail(detail, LB_E_MISMATCH, "the answer is at temperature %g, asked was %g",
                        response->temperature, spec->temperature);
     }
+    if (strcmp(response->vocab_map, spec->vocab_map) != 0) {
+        return lb_fail(detail, LB_E_MISMATCH, "the answer is over vocabulary map %.16s, asked for was %.16s",
+                       *response->vocab_map ? response->vocab_map : "(none)",
+                       *spec->vocab_map ? spec->vocab_map : "(none)");
+    }
     return LB_OK;
 }
 
