@@ -42,6 +42,18 @@ head -c 3000000 /dev/zero >zeros
 [ "$(curl -sk --data-binary @zeros "https://$address/v2/models/nouns/infer" -o refused.json -w '%{http_code}')" = 400 ] ||
     fail "three megabytes of zeros"
 
+say "a text that is told while it is written"
+text='{"prompt": "a small bird", "max_tokens": 40, "temperature": 0, "ignore_eos": true'
+curl -sfk "https://$address/v1/completions" -d "$text}" | jq -j '.choices[0].text' >whole.txt
+[ -s whole.txt ] || fail "no text"
+for version in 1.0 1.1; do
+    curl -sfkN "--http$version" "https://$address/v1/completions" -d "$text, \"stream\": true}" >events.txt ||
+        fail "HTTP/$version: status $?"
+    [ "$(tail -n 2 events.txt | head -n 1)" = "data: [DONE]" ] || fail "HTTP/$version: the end: $(tail -n 3 events.txt)"
+    sed -n 's/^data: {/{/p' events.txt | jq -j '.choices[0].text' >joined.txt
+    cmp whole.txt joined.txt
+done
+
 say "plain HTTP gets nothing, and holds up nobody"
 if curl -s -m 5 "http://$address/v2" >plain.json; then
     fail "an answer without TLS"
