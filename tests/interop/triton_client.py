@@ -60,6 +60,7 @@ def statistics(client):
     check(times['fail']['count'] == 0, 'failures')
     check(times['success']['ns'] >= times['queue']['ns'] + times['compute_infer']['ns'] > 0, 'times')
     check(stats['inference_count'] == 4 * len(IDS), 'sequences')
+    check(times['cache_miss']['count'] == len(IDS) and times['cache_hit']['count'] == 3 * len(IDS), 'sequences that were known')
     computed = sum(b['batch_size'] * b['compute_infer']['count'] for b in stats['batch_stats'])
     batches = sum(b['compute_infer']['count'] for b in stats['batch_stats'])
     check(0 < computed <= stats['inference_count'], 'sequences in batches')  # those known already are in none
