@@ -7,11 +7,11 @@
 #include <cmocka.h>
 
 #include "common/base/file.h"
+#include "tests/e2e/both.h"
 #include "tests/e2e/hosts.h"
 #include "tests/support/asking.h"
 #include "tests/support/tiny_model.h"
 
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -51,66 +51,9 @@ static int teardown(void **state) {
     return lb_remove_tree(folder, NULL);
 }
 
-static double number_at(const struct lb_wire_tensor *tensor, int64_t i) {
-    float v;
-    if (tensor->datatype == LB_DT_INT32 || tensor->datatype == LB_DT_UINT16) {
-        return lb_answer_id(tensor, i);
-    }
-    lb_wire_floats(tensor, i, 1, &v);
-    return v;
-}
-
-/* Logits are told less their log-sum-exp, which differs by row. */
-static double shift_of(const struct lb_wire_tensor *a, const struct lb_wire_tensor *b, int64_t row) {
-    if (strcmp(a->name, "logits.topk_values") != 0) {
-        return 0;
-    }
-    return number_at(a, row * a->dim[1]) - number_at(b, row * b->dim[1]);
-}
-
-static void equal(const struct lb_answer *a, const struct lb_answer *b, double near) {
-    assert_int_equal(a->n_tensors, b->n_tensors);
-    for (size_t j = 0; j < a->n_tensors; j++) {
-        const struct lb_wire_tensor *x = &a->tensors[j], *y = &b->tensors[j];
-        assert_string_equal(x->name, y->name);
-        assert_int_equal(x->datatype, y->datatype);
-        assert_int_equal(x->n_dims, y->n_dims);
-        assert_int_equal(x->bytes, y->bytes);
-        int64_t columns = x->n_dims > 1 ? x->dim[1] : 1;
-        for (int64_t i = 0; i < lb_wire_elements(x); i++) {
-            double d = number_at(x, i) - number_at(y, i) - shift_of(x, y, i / columns);
-            if (!(fabs(d) <= near)) {
-                fail_msg("%s[%lld]: %.9g and %.9g", x->name, (long long)i, number_at(x, i), number_at(y, i));
-            }
-        }
-    }
-}
-
 /* Asks by oip and by the other dialect, and holds the answers against each other. */
 static void compare(enum lb_protocol protocol, const struct lb_ask_spec *spec, double near) {
-    struct asking asking;
-    struct lb_teachers *teachers = NULL;
-    struct lb_detail detail = {0};
-    const struct lb_answer *const *answers;
-    asking_setup(&asking);
-    asking_add(&asking, host_url(host));
-    asking_add(&asking, host_url(host));
-    asking.teachers[1].protocol = protocol;
-    must(lb_teachers_open_recipe(&asking.recipe, NULL, &teachers, &detail), &detail);
-    for (unsigned k = 0; k < 2; k++) {
-        lb_teachers_assume_vocab(teachers, k, 97);
-        must(lb_teachers_set_spec(teachers, k, spec, &detail), &detail);
-    }
-    must(lb_teachers_submit(teachers, 0, samples, N, NULL, &detail), &detail);
-    must(lb_teachers_take(teachers, 0, &answers, &detail), &detail);
-    for (int i = 0; i < N; i++) {
-        assert_non_null(answers[2 * i]);
-        assert_non_null(answers[2 * i + 1]);
-        equal(answers[2 * i], answers[2 * i + 1], near);
-    }
-    lb_teachers_release(teachers, 0);
-    lb_teachers_close(teachers);
-    asking_teardown(&asking);
+    both_compare(host_url(host), host_url(host), protocol, 97, spec, samples, N, near);
 }
 
 static void test_lists(void **state) {
