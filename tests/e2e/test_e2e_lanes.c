@@ -41,6 +41,8 @@ struct scene {
     struct lb_sample samples[SAMPLES];
     int64_t rows;               /* that count */
     const struct lb_loss *loss; /* on distributions; NULL: kl */
+    int64_t seed;               /* of draws */
+    double drawn_at;            /* their temperature; 0: the recipe's */
     bool internals;             /* losses on hidden states and attention too */
     bool all_asked;             /* teachers are asked about positions that don't count, too */
     bool whole; /* teachers are asked for all of their vocabulary, as where no maps are kept */
@@ -238,6 +240,9 @@ static struct outcome run(struct scene *s, const char *mixture, enum lb_target_l
     asking.recipe.mixture = mixture;
     asking.recipe.targets = lane;
     asking.recipe.loss_top_k = top_k;
+    asking.recipe.sample_count = lane == LB_LANE_SAMPLES ? top_k : 0;
+    asking.recipe.sample_temperature = s->drawn_at;
+    asking.recipe.seed = s->seed;
     asking.recipe.loss_add_tail = true;
     asking.recipe.temperature = temperature;
     asking.recipe.fp16_targets = fp16;
@@ -251,7 +256,8 @@ static struct outcome run(struct scene *s, const char *mixture, enum lb_target_l
     must(lb_plan_make(&asking.recipe, s->student, s->map ? s->map->trimmed : "", s->map, teachers, plan,
                       &detail),
          &detail);
-    assert_true(plan->kept[0] == (s->map != NULL && !s->whole && lane != LB_LANE_FINAL));
+    assert_true(plan->kept[0] ==
+                (s->map != NULL && !s->whole && (lane == LB_LANE_LOGITS || lane == LB_LANE_TOPK)));
     for (int i = 0; i < SAMPLES; i++) {
         asked[i] = s->samples[i];
         asked[i].counts = s->all_asked ? NULL : asked[i].counts;
@@ -462,12 +468,57 @@ static void each_loss(struct scene *s) {
     s->loss = NULL;
 }
 
+/* The gradient of n draws a position on the mean over seeds, beside the whole distributions' one: how far it
+ * is off. */
+static double drawn_off(struct scene *s, const char *mixture, double temperature, int64_t n, int seeds) {
+    struct outcome full = run(s, mixture, LB_LANE_LOGITS, false, temperature, 1);
+    double *mean = calloc(full.n, sizeof *mean), norm = 0, off = 0;
+    assert_non_null(mean);
+    for (s->seed = 0; s->seed < 2 * seeds; s->seed += 2) { /* each teacher has a seed of its own */
+        struct outcome of = run(s, mixture, LB_LANE_SAMPLES, false, temperature, n);
+        assert_true(of.result.loss > 0 && of.n == full.n);
+        for (size_t i = 0; i < full.n; i++) {
+            mean[i] += (double)of.grads[i] / seeds;
+        }
+        free(of.grads);
+    }
+    for (size_t i = 0; i < full.n; i++) {
+        norm += (double)full.grads[i] * full.grads[i];
+        off += pow(mean[i] - (double)full.grads[i], 2);
+    }
+    free(mean);
+    free(full.grads);
+    s->seed = 0;
+    return sqrt(off / norm);
+}
+
+/* Draws have the gradient of the whole distribution on average: more of them, and more seeds, come as near to
+ * it as their number says, whatever temperature they are drawn at. */
+static void drawn(struct scene *s) {
+    static const double at[] = {0, 2};
+    for (int i = 0; i < 4; i++) {
+        const char *mixture = i % 2 == 0 ? "mean_probs" : "mean_losses";
+        double temperature = i < 2 ? 1 : 1.5;
+        s->drawn_at = at[i / 2];
+        double few = drawn_off(s, mixture, temperature, 16, 1),
+               many = drawn_off(s, mixture, temperature, 1600, 1),
+               mean = drawn_off(s, mixture, temperature, 16, 16);
+        printf(
+            "%-10s %-11s T %-3g drawn at %-3g 16 draws off by %.3f, 1600 by %.3f, 16 of 16 seeds by %.3f\n",
+            s->name, mixture, temperature, s->drawn_at > 0 ? s->drawn_at : temperature, few, many, mean);
+        assert_true(many < few / 7);
+        assert_true(mean < few / 2.8);
+    }
+    s->drawn_at = 0;
+}
+
 static void texts(void **state) {
     (void)state;
     struct scene s;
     begin(&s, "text", true, 0.3, false);
     all(&s);
     each_loss(&s);
+    drawn(&s);
     later(&s);
     end(&s);
 }
@@ -477,6 +528,7 @@ static void classifiers(void **state) {
     struct scene s;
     begin(&s, "classifier", false, 0.5, false);
     all(&s);
+    drawn(&s);
     end(&s);
 }
 
@@ -487,6 +539,7 @@ static void trimmed(void **state) {
     all(&s);
     same_left_out(&s);
     each_loss(&s);
+    drawn(&s);
     later(&s);
     end(&s);
 }

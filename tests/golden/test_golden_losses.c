@@ -18,8 +18,8 @@
 #define VOCAB 40
 #define K 6
 
-enum lane { LABEL, DENSE, MIXTURE, TAIL, RENORMALISED, N_LANES };
-static const char *const lane_names[] = {"label", "dense", "mixture", "tail", "renormalised"};
+enum lane { LABEL, DENSE, MIXTURE, TAIL, RENORMALISED, SAMPLED, N_LANES };
+static const char *const lane_names[] = {"label", "dense", "mixture", "tail", "renormalised", "sampled"};
 
 static int open_golden(void **state) {
     (void)state;
@@ -39,11 +39,12 @@ static struct lb_target make_target(enum lane lane, int row, double temperature,
     struct lb_target t = {.kind = LB_TARGET_DENSE, .temperature = temperature, .p = p};
     t.neg_entropy = lb_mixture_dense(LB_COMBINE_PROBS, n, z, weights, temperature, VOCAB, p);
     t.z = n == 1 ? z[0] : NULL;
-    if (lane != TAIL && lane != RENORMALISED) {
+    static const int drawn[K] = {20, 14, 8, 4, 3, 1};
+    if (lane < TAIL) {
         return t;
     }
     bool taken[VOCAB] = {false};
-    t = (struct lb_target){.kind = LB_TARGET_TRUNCATED,
+    t = (struct lb_target){.kind = lane == SAMPLED ? LB_TARGET_SAMPLED : LB_TARGET_TRUNCATED,
                            .temperature = temperature,
                            .k = K,
                            .ids = ids,
@@ -55,9 +56,9 @@ static struct lb_target make_target(enum lane lane, int row, double temperature,
             ids[i] = !taken[j] && (ids[i] < 0 || p[j] > p[ids[i]]) ? j : ids[i];
         }
         taken[ids[i]] = true;
-        p_at[i] = p[ids[i]];
+        p_at[i] = lane == SAMPLED ? (float)drawn[i] / 50 : p[ids[i]];
     }
-    for (int j = 0; j < VOCAB; j++) {
+    for (int j = 0; lane != SAMPLED && j < VOCAB; j++) {
         t.tail += taken[j] ? 0 : (double)p[j];
     }
     return t;
@@ -95,6 +96,7 @@ static bool serves(const struct lb_loss *loss, enum lane lane) {
            : lane == LABEL                      ? false
            : lane == MIXTURE && loss->on_logits ? false
            : lane <= MIXTURE                    ? (loss->kinds & LB_TARGET_DENSE) != 0
+           : lane == SAMPLED                    ? (loss->kinds & LB_TARGET_SAMPLED) != 0
                                                 : (loss->kinds & LB_TARGET_TRUNCATED) != 0;
 }
 

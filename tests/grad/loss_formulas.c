@@ -46,6 +46,12 @@ void lb_formula_teach(struct lb_formula_teacher *t, double temperature) {
                                 .p_at = t->p_at,
                                 .tail = 1 - in,
                                 .add_tail = true};
+    static const float shares[LB_FORMULA_K] = {0.5f, 0.25f, 0.125f, 0.0625f, 0.03125f, 0.03125f};
+    t->drawn = (struct lb_target){.kind = LB_TARGET_SAMPLED,
+                                  .temperature = temperature,
+                                  .k = LB_FORMULA_K,
+                                  .ids = t->ids,
+                                  .p_at = shares};
 }
 
 double lb_formula_run(const struct lb_loss *loss, const float *z, const struct lb_target *t, float scale,
@@ -88,9 +94,12 @@ static int distributions(const double *z, const struct lb_target *t, double *p, 
         in_p += p[i];
         in_q += q[i];
     }
-    for (int i = 0; i < n && !t->add_tail; i++) {
+    for (int i = 0; i < n && !t->add_tail && t->kind != LB_TARGET_SAMPLED; i++) {
         p[i] /= in_p;
         q[i] /= in_q;
+    }
+    if (t->kind == LB_TARGET_SAMPLED) {
+        return n;
     }
     p[n] = t->tail;
     q[n] = 1 - in_q;

@@ -15,7 +15,7 @@ extern struct lb_loss_args lb_formula_args;
 struct lb_formula_teacher {
     float z[LB_FORMULA_V], p[LB_FORMULA_V], p_at[LB_FORMULA_K];
     int32_t ids[LB_FORMULA_K];
-    struct lb_target dense, top;
+    struct lb_target dense, top, drawn;
 };
 
 /* From its logits z; the list has its tail. */

@@ -206,6 +206,9 @@ static void rows(void **state) {
                 t.top.add_tail = false;
                 check_row(loss, "top-k renormalised", &t.top, z);
             }
+            if ((loss->kinds & LB_TARGET_SAMPLED) != 0) {
+                check_row(loss, "sampled", &t.drawn, z);
+            }
         }
     }
 }

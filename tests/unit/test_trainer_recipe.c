@@ -485,6 +485,19 @@ static void contradictions(void **state) {
     lb_free(routed);
     char *cut = replaced(good, "max_steps: 100", "targets: topk");
     expect_error(cut, "mixture=mean_logits", "mixture: mean_logits needs whole logits");
+    char *draws = replaced(good, "max_steps: 100", "targets: samples");
+    struct lb_recipe *drawn = parse(draws, NULL, 0);
+    assert_int_equal(drawn->sample_count, 50);
+    lb_recipe_destroy(drawn);
+    expect_error(draws, "loss_functions.0.function=reverse_kl",
+                 "loss_functions.0: reverse_kl cannot learn from targets: samples; use final_hidden or "
+                 "logits or topk, "
+                 "or take one that can: kl");
+    expect_error(draws, "mixture=mean_logits",
+                 "mean_logits needs whole logits, and targets: samples has draws only");
+    expect_error(draws, "loss_functions.0.temperature=2", "samples count at the recipe's temperature 1");
+    expect_error(good, "sample_count=10", "sample_count: nothing is drawn; set targets: samples");
+    lb_free(draws);
     expect_error(
         cut, "loss_functions.0.function=dkd",
         "loss_functions.0: dkd cannot learn from targets: topk; use final_hidden or logits, or take one that "

@@ -72,6 +72,24 @@ static enum lb_status check_classes(const struct lb_plan *plan, const struct lb_
     return status;
 }
 
+/* Draws: how often each id came, or, of another temperature's, what that says of its probability. Each
+ * teacher draws by itself, the same for the same text whenever it is asked. */
+static enum lb_status ask_samples(struct lb_plan *plan, unsigned k, struct lb_detail *detail) {
+    const struct lb_recipe *r = plan->recipe;
+    struct lb_ask_spec *spec = &plan->spec[k];
+    bool weighed = r->sample_temperature != 0 && r->sample_temperature != r->temperature;
+    spec->sample_count = r->sample_count;
+    spec->seed = (uint64_t)r->seed + k;
+    spec->sample_temperature = weighed ? r->sample_temperature : 0;
+    enum lb_status status = ask(spec, LB_OUT_SAMPLE_IDS, 0,
+                                plan->info[k]->vocab_size <= 65536 ? LB_DT_UINT16 : LB_DT_INT32, detail);
+    if (status != LB_OK) {
+        return status;
+    }
+    return weighed ? ask(spec, LB_OUT_SAMPLE_WEIGHTS, 0, r->fp16_targets ? LB_DT_FP16 : LB_DT_FP32, detail)
+                   : ask(spec, LB_OUT_SAMPLE_COUNTS, 0, LB_DT_UINT16, detail);
+}
+
 /* What losses on distributions ask of teacher k. */
 static enum lb_status ask_lane(struct lb_plan *plan, const struct lb_model *student,
                                struct lb_teachers *teachers, unsigned k, struct lb_detail *detail) {
@@ -98,7 +116,8 @@ static enum lb_status ask_lane(struct lb_plan *plan, const struct lb_model *stud
                        "be compared; give the student the teacher's tokenizer",
                        r->teachers[k].name, (long long)whole, (long long)v);
     }
-    if (map != NULL && r->targets != LB_LANE_FINAL && plan->info[k]->max_vocab_maps > 0) {
+    if (map != NULL && (r->targets == LB_LANE_LOGITS || r->targets == LB_LANE_TOPK) &&
+        plan->info[k]->max_vocab_maps > 0) {
         uint8_t digest[LB_SHA256_BYTES];
         lb_sha256(map->kept, (size_t)map->n * sizeof *map->kept, digest);
         lb_hex(digest, sizeof digest, spec->vocab_map);
@@ -107,7 +126,7 @@ static enum lb_status ask_lane(struct lb_plan *plan, const struct lb_model *stud
         whole = map->n;
     }
     /* What the teacher gives to tokens that the student lacks. */
-    if (map != NULL && r->targets != LB_LANE_TOPK) {
+    if (map != NULL && lb_lane_whole(r->targets)) {
         status = ask(spec, LB_OUT_LOGSUMEXP, 0, LB_DT_FP32, detail);
     }
     switch (r->targets) {
@@ -122,6 +141,9 @@ static enum lb_status ask_lane(struct lb_plan *plan, const struct lb_model *stud
         break;
     case LB_LANE_LOGITS:
         status = status == LB_OK ? ask(spec, LB_OUT_LOGITS, 0, wide, detail) : status;
+        break;
+    case LB_LANE_SAMPLES:
+        status = ask_samples(plan, k, detail);
         break;
     case LB_LANE_TOPK:
         status = ask(spec, LB_OUT_TOPK_IDS, 0, whole <= 65536 ? LB_DT_UINT16 : LB_DT_INT32, detail);
@@ -165,7 +187,7 @@ static enum lb_status ask_weights(struct lb_plan *plan, const struct lb_model *s
                        r->teachers[k].name, plan->mixture->name, LB_MAX_CE_CLASSES, LB_MAX_CE_WIDTH);
     }
     bool at_hand =
-        plan->on_target && !plan->apart[k] && r->targets != LB_LANE_TOPK; /* the lane has the logits */
+        plan->on_target && !plan->apart[k] && lb_lane_whole(r->targets); /* the lane has the logits */
     return at_hand ? LB_OK
                    : ask(&plan->spec[k], LB_OUT_LOGITS, 0, r->fp16_targets ? LB_DT_FP16 : LB_DT_FP32, detail);
 }
@@ -472,7 +494,7 @@ enum lb_status lb_plan_make(const struct lb_recipe *recipe, struct lb_model *stu
         out->apart[k] = !any_learns(out, k, LB_ON_TARGET);
         status = check_tokenizer(out, tokenizer_fingerprint, map, k, detail);
         status = status == LB_OK ? check_teacher(out, student, k, detail) : status;
-        bool softened = recipe->targets == LB_LANE_TOPK || out->map[k] != NULL;
+        bool softened = !lb_lane_whole(recipe->targets) || out->map[k] != NULL;
         out->spec[k].temperature = softened && !out->apart[k] ? recipe->temperature : 1;
         if (status == LB_OK && out->map[k] != NULL) {
             status = lb_teachers_set_map(teachers, k, map, detail);

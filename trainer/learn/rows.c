@@ -8,7 +8,7 @@
 #include <string.h>
 
 static bool reads_logits(const struct lb_step *step, unsigned k) {
-    return step->plan->on_target && !step->plan->apart[k] && step->plan->recipe->targets != LB_LANE_TOPK;
+    return step->plan->on_target && !step->plan->apart[k] && lb_lane_whole(step->plan->recipe->targets);
 }
 
 /* Losses on chunks, whose slopes by the label's log-probability are there: adds their gradient. */

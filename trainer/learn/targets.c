@@ -7,7 +7,11 @@
 #include <string.h>
 
 static bool truncated(const struct lb_step *step) {
-    return step->plan->recipe->targets == LB_LANE_TOPK;
+    return !lb_lane_whole(step->plan->recipe->targets);
+}
+
+static bool sampled(const struct lb_step *step) {
+    return step->plan->recipe->targets == LB_LANE_SAMPLES;
 }
 
 /* Temperatures of the losses on distributions, each with the teachers that it learns from, that differ. */
@@ -31,7 +35,8 @@ static bool lists_whole(const struct lb_plan *plan, unsigned k) {
 
 int64_t lb_step_top_k(const struct lb_step *step, unsigned k) {
     int64_t most = lists_whole(step->plan, k) ? step->plan->info[k]->vocab_size : step->v;
-    return step->plan->recipe->loss_top_k < most ? step->plan->recipe->loss_top_k : most;
+    int64_t listed = sampled(step) ? step->plan->recipe->sample_count : step->plan->recipe->loss_top_k;
+    return listed < most ? listed : most;
 }
 
 bool lb_step_masses_init(struct lb_step *step) {
@@ -195,20 +200,55 @@ static struct lb_truncated read_kept(const struct lb_step *step, unsigned k, int
     return list;
 }
 
-/* Teacher k's list in the student's ids, through its map if it has one; *mass is noted then. */
+/* The ids that teacher k drew at the row, with their shares of all draws, or what the weights come to, made
+ * to sum to 1: that is what they sum to on average, and *out_sum what they do. */
+static struct lb_truncated read_samples(const struct lb_step *step, unsigned k, int64_t row, int32_t *ids,
+                                        float *p, double *out_sum) {
+    int64_t s = step->batch.sequence[row], t = row - step->batch.offsets[s], room = lb_step_top_k(step, k),
+            n = 0;
+    const struct lb_answer *answer = step->batch.answers[s * step->plan->n_teachers + k];
+    const struct lb_wire_tensor *at = lb_answer_find(answer, LB_OUT_SAMPLE_IDS, 0);
+    const struct lb_wire_tensor *weights = lb_answer_find(answer, LB_OUT_SAMPLE_WEIGHTS, 0);
+    const struct lb_wire_tensor *counts = lb_answer_find(answer, LB_OUT_SAMPLE_COUNTS, 0);
+    double sum = 0;
+    t = lb_answer_row(answer, t);
+    if (weights != NULL) {
+        lb_wire_floats(weights, t * room, room, p);
+    }
+    for (int64_t i = 0; i < room; i++) {
+        float share = weights != NULL ? p[i]
+                                      : (float)lb_answer_id(counts, t * room + i) /
+                                            (float)step->plan->recipe->sample_count;
+        if (share > 0) {
+            ids[n] = lb_answer_id(at, t * room + i);
+            p[n++] = share;
+            sum += (double)share;
+        }
+    }
+    for (int64_t i = 0; i < n; i++) {
+        p[i] = (float)((double)p[i] / sum);
+    }
+    *out_sum = weights != NULL ? sum : 1;
+    return (struct lb_truncated){n, ids, p, 0};
+}
+
+/* Teacher k's list in the student's ids, through its map if it has one. *mass: what losses on it count by, of
+ * which the part that the student has is noted. */
 static struct lb_truncated read_list(const struct lb_step *step, unsigned k, int64_t row, double temperature,
                                      int32_t *ids, float *p, double *mass) {
     struct lb_truncated list;
+    double sum = 1, part = 1;
     if (step->plan->kept[k]) {
-        list = read_kept(step, k, row, temperature, ids, p, mass);
+        list = read_kept(step, k, row, temperature, ids, p, &part);
     } else {
-        list = read_top_k(step, k, row, temperature, ids, p);
-        if (step->plan->map[k] == NULL) {
-            return list;
-        }
-        *mass = cut_list(step->plan->map[k], &list, ids, p);
+        list = sampled(step) ? read_samples(step, k, row, ids, p, &sum)
+                             : read_top_k(step, k, row, temperature, ids, p);
+        part = step->plan->map[k] != NULL ? cut_list(step->plan->map[k], &list, ids, p) : 1;
     }
-    note_mass(step, k, row, *mass);
+    if (step->plan->map[k] != NULL) {
+        note_mass(step, k, row, part);
+    }
+    *mass = sum * part;
     return list;
 }
 
@@ -244,7 +284,7 @@ static void make_union(const struct lb_step *step, struct lb_worker *worker, dou
         }
     }
     struct lb_target *target = &made->target;
-    target->mass = step->mass != NULL ? weigh_kept(mass, n, weight) : 1;
+    target->mass = step->mass != NULL || sampled(step) ? weigh_kept(mass, n, weight) : 1;
     target->k =
         lb_mixture_truncated(n, from, weight, step->v, worker->slot, made->ids, made->p, &target->tail);
 }
@@ -256,7 +296,7 @@ static void make_truncated(const struct lb_step *step, struct lb_worker *worker,
         there += weight[k] > 0 ? 1 : 0;
         only = weight[k] > 0 ? k : only;
     }
-    made->target = (struct lb_target){.kind = LB_TARGET_TRUNCATED,
+    made->target = (struct lb_target){.kind = sampled(step) ? LB_TARGET_SAMPLED : LB_TARGET_TRUNCATED,
                                       .temperature = made->temperature,
                                       .ids = made->ids,
                                       .p_at = made->p,

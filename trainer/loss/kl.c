@@ -45,6 +45,10 @@ static double with_tail(struct lb_row *row, const struct lb_target *t, float sca
     return temperature * temperature * loss;
 }
 
+/* Sampled (random-sampling KD: Anshumann et al. 2025, "Sparse Logit Sampling"), p the shares of what was
+ * drawn: the same without a tail, dL/dz_i = T (q_i - p_i) for all i. Linear in p, so on average over the
+ * draws the gradient is the whole distribution's; L itself is larger on average. */
+
 /* Truncated, both renormalised over S: p' = p / sum_S p, q' = q / sum_S q; L = T^2 KL(p' || q'), dL/dz_i = T
  * (q'_i - p'_i) on S. */
 static double renormalised(const struct lb_row *row, const struct lb_target *t, float scale, float *dz) {
@@ -71,11 +75,12 @@ double lb_forward_kl(struct lb_row *row, const struct lb_target *target, const s
     if (target->kind == LB_TARGET_DENSE) {
         return dense(row, target, scale, dz);
     }
-    return target->add_tail ? with_tail(row, target, scale, dz) : renormalised(row, target, scale, dz);
+    return target->add_tail || target->kind == LB_TARGET_SAMPLED ? with_tail(row, target, scale, dz)
+                                                                 : renormalised(row, target, scale, dz);
 }
 
 const struct lb_loss lb_loss_kl = {.name = "kl",
                                    .on = LB_ON_TARGET,
-                                   .kinds = LB_TARGET_DENSE | LB_TARGET_TRUNCATED,
+                                   .kinds = LB_TARGET_DENSE | LB_TARGET_TRUNCATED | LB_TARGET_SAMPLED,
                                    .parameters = "temperature, clamp",
                                    .row = lb_forward_kl};

@@ -31,8 +31,9 @@ struct lb_loss_args {
 
 /* How a teacher's distribution is known; a loss names those it can compare with. */
 enum lb_target_kind {
-    LB_TARGET_DENSE = 1,    /* p of every class */
-    LB_TARGET_TRUNCATED = 2 /* p_at of k ids, the mass of all others in tail */
+    LB_TARGET_DENSE = 1,     /* p of every class */
+    LB_TARGET_TRUNCATED = 2, /* p_at of k ids, the mass of all others in tail */
+    LB_TARGET_SAMPLED = 4    /* p_at of k ids that were drawn, the others' are 0: p on average only */
 };
 
 /* A teacher's (or a mixture's) distribution for one row, at the loss's temperature. */
@@ -49,8 +50,8 @@ struct lb_target {
     double tail;        /* truncated */
     bool add_tail;      /* truncated: keep the tail as one bucket, else renormalise over the ids */
     double mass; /* what of the teacher's whole distribution this is, made to sum to 1 again; less than 1
-                    where the student's vocabulary is a part of the teacher's. Whoever calls the loss
-                    multiplies by it, see learn/targets.c */
+                    where the student's vocabulary is a part of the teacher's, and 1 on average where draws
+                    are weighed. Whoever calls the loss multiplies by it, see learn/targets.c */
 };
 
 /* One row of logits: adds scale * dL/dz to dz [V] and returns L (neither scaled nor weighted). target is NULL

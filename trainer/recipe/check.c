@@ -202,11 +202,12 @@ static enum lb_status check_mixture(const struct check *c) {
     if (mixture->by_tag && r->teachers_count == 0) {
         return complain(c, "mixture", "%s without teachers; list them under teachers", mixture->name);
     }
-    if (mixture->combine == LB_COMBINE_LOGITS && r->targets == LB_LANE_TOPK) {
+    if (mixture->combine == LB_COMBINE_LOGITS && !lb_lane_whole(r->targets)) {
         return complain(c, "mixture",
-                        "%s needs whole logits, and targets: topk has the largest only; use mean_probs, or "
+                        "%s needs whole logits, and targets: %s; use mean_probs, or "
                         "targets: final_hidden or logits",
-                        mixture->name);
+                        mixture->name,
+                        r->targets == LB_LANE_TOPK ? "topk has the largest only" : "samples has draws only");
     }
     return mixture->by_tag ? check_route(c) : LB_OK;
 }
@@ -301,16 +302,25 @@ static unsigned teachers_of(const struct lb_recipe *r, const struct lb_recipe_lo
 static enum lb_status check_target(const struct check *c, const struct lb_loss *loss, unsigned i) {
     const struct lb_recipe *r = c->recipe;
     double temperature = r->loss_functions[i].args.temperature;
-    bool whole = r->targets != LB_LANE_TOPK;
+    bool whole = lb_lane_whole(r->targets);
+    enum lb_target_kind kind = whole                        ? LB_TARGET_DENSE
+                               : r->targets == LB_LANE_TOPK ? LB_TARGET_TRUNCATED
+                                                            : LB_TARGET_SAMPLED;
     char path[64];
-    enum lb_target_kind kind = whole ? LB_TARGET_DENSE : LB_TARGET_TRUNCATED;
     if ((loss->kinds & kind) == 0) {
         char others[256];
         losses_of(kind, others, sizeof others);
         snprintf(path, sizeof path, "loss_functions.%u", i);
-        return complain(c, path, "%s cannot learn from targets: %s, or take one that can: %s", loss->name,
-                        whole ? "final_hidden or logits; use topk" : "topk; use final_hidden or logits",
-                        others);
+        return complain(
+            c, path, "%s cannot learn from targets: %s; use %s%s, or take one that can: %s", loss->name,
+            whole                        ? "final_hidden or logits"
+            : r->targets == LB_LANE_TOPK ? "topk"
+                                         : "samples",
+            (loss->kinds & LB_TARGET_DENSE) != 0 ? "final_hidden or logits" : "topk",
+            !whole && kind == LB_TARGET_SAMPLED && loss->kinds == (LB_TARGET_DENSE | LB_TARGET_TRUNCATED)
+                ? " or topk"
+                : "",
+            others);
     }
     if (loss->on_logits && lb_mixture_find(r->mixture)->combine == LB_COMBINE_PROBS &&
         teachers_of(r, &r->loss_functions[i]) > 1) {
@@ -323,7 +333,8 @@ static enum lb_status check_target(const struct check *c, const struct lb_loss *
     }
     if (!whole && temperature != 0 && temperature != r->temperature) {
         snprintf(path, sizeof path, "loss_functions.%u.temperature", i);
-        return complain(c, path, "top-k targets are normalised at the recipe's temperature %g; set that one",
+        return complain(c, path, "%s at the recipe's temperature %g; set that one",
+                        r->targets == LB_LANE_TOPK ? "top-k targets are normalised" : "samples count",
                         r->temperature);
     }
     return LB_OK;
@@ -443,6 +454,15 @@ static enum lb_status check_losses(const struct check *c) {
     return check_use(c);
 }
 
+static enum lb_status check_samples(const struct check *c) {
+    const struct lb_recipe *r = c->recipe;
+    if (r->targets != LB_LANE_SAMPLES && (r->sample_count != 0 || r->sample_temperature != 0)) {
+        return complain(c, r->sample_count != 0 ? "sample_count" : "sample_temperature",
+                        "nothing is drawn; set targets: samples, or drop it");
+    }
+    return LB_OK;
+}
+
 static enum lb_status check_steps(const struct check *c) {
     const struct lb_recipe *r = c->recipe;
     if (r->max_steps == 0 && !(r->num_train_epochs > 0)) {
@@ -462,8 +482,8 @@ static enum lb_status check_steps(const struct check *c) {
 
 enum lb_status lb_recipe_check(const struct lb_recipe *recipe, struct lb_detail *detail) {
     const struct check c = {recipe, detail};
-    enum lb_status (*const parts[])(const struct check *) = {check_student, check_datasets, check_losses,
-                                                             check_teachers, check_steps};
+    enum lb_status (*const parts[])(const struct check *) = {check_student,  check_datasets, check_losses,
+                                                             check_teachers, check_samples,  check_steps};
     for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) {
         enum lb_status status = parts[i](&c);
         if (status != LB_OK) {

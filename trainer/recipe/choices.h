@@ -10,10 +10,15 @@ enum lb_add_bos { LB_BOS_AS_TOKENIZER, LB_BOS_NO, LB_BOS_YES };
 enum lb_data_type { LB_DATA_TEXT, LB_DATA_JSONL, LB_DATA_IDX };
 /* What is asked of teachers for losses on distributions. */
 enum lb_target_lane {
-    LB_LANE_FINAL, /* hidden_states.final + the downloaded head: exact, C numbers a token */
-    LB_LANE_TOPK,  /* top-k ids and values, the mass of the rest */
-    LB_LANE_LOGITS /* full logits */
+    LB_LANE_FINAL,  /* hidden_states.final + the downloaded head: exact, C numbers a token */
+    LB_LANE_TOPK,   /* top-k ids and values, the mass of the rest */
+    LB_LANE_LOGITS, /* full logits */
+    LB_LANE_SAMPLES /* ids drawn, and how often */
 };
+/* Whether what teachers send tells the whole distribution. */
+static inline bool lb_lane_whole(enum lb_target_lane lane) {
+    return lane == LB_LANE_FINAL || lane == LB_LANE_LOGITS;
+}
 enum lb_schedule { LB_SCHEDULE_LINEAR, LB_SCHEDULE_COSINE, LB_SCHEDULE_CONSTANT };
 enum lb_lost_teacher { LB_LOST_WAIT, LB_LOST_RENORMALISE, LB_LOST_STOP };
 

@@ -54,8 +54,11 @@ static const struct lb_field_name data_types[] = {
     {"text", LB_DATA_TEXT}, {"jsonl", LB_DATA_JSONL}, {"idx", LB_DATA_IDX}, {NULL, 0}};
 #define PROTOCOL_(kind, name) {#name, LB_PROTOCOL_##kind},
 static const struct lb_field_name protocols[] = {LB_DIALECTS(PROTOCOL_){NULL, 0}};
-static const struct lb_field_name lanes[] = {
-    {"final_hidden", LB_LANE_FINAL}, {"topk", LB_LANE_TOPK}, {"logits", LB_LANE_LOGITS}, {NULL, 0}};
+static const struct lb_field_name lanes[] = {{"final_hidden", LB_LANE_FINAL},
+                                             {"topk", LB_LANE_TOPK},
+                                             {"logits", LB_LANE_LOGITS},
+                                             {"samples", LB_LANE_SAMPLES},
+                                             {NULL, 0}};
 static const struct lb_field_name schedules[] = {{"linear", LB_SCHEDULE_LINEAR},
                                                  {"cosine", LB_SCHEDULE_COSINE},
                                                  {"constant", LB_SCHEDULE_CONSTANT},
@@ -222,6 +225,11 @@ const struct lb_field lb_recipe_fields[] = {
      .derived = "final_hidden; logits for images", .help = "what teachers send for losses on distributions"},
     INT_(loss_top_k, DEC, 1, LB_MAX_TOP_K, "64", "topk: so many ids a position"),
     BOOL_(loss_add_tail, DEC, "true", "topk: the rest is one bucket, instead of renormalising"),
+    {PLACE_(sample_count), .kind = LB_FIELD_INT, .flags = DEC, .min = 1, .max = LB_MAX_SAMPLES,
+     .derived = "50 for targets: samples", .help = "samples: so many draws a position"},
+    {PLACE_(sample_temperature), .kind = LB_FIELD_FLOAT, .flags = DEC, .min = LB_MIN_TEMPERATURE,
+     .max = LB_MAX_TEMPERATURE, .derived = "temperature",
+     .help = "samples: of what is drawn from; draws count by what they are likelier or less so"},
     FLOAT_(temperature, DEC, LB_MIN_TEMPERATURE, LB_MAX_TEMPERATURE, "1",
            "of teacher's and student's distributions"),
     ENUM_(on_lost_teacher, 0, lost, "wait", "what a teacher that stays away means"),

@@ -72,6 +72,8 @@ static enum lb_status derive_datasets(const struct lb_recipe *recipe, const char
     return status;
 }
 
+#define DEFAULT_SAMPLES 50 /* some twelve ids at a language model's row (Anshumann et al. 2025) */
+
 static enum lb_status derive(struct lb_recipe *r, struct lb_detail *detail) {
     enum lb_status status = derive_datasets(r, "datasets", r->datasets, r->datasets_count, detail);
     if (status == LB_OK) {
@@ -79,6 +81,9 @@ static enum lb_status derive(struct lb_recipe *r, struct lb_detail *detail) {
     }
     if (status == LB_OK && lb_yaml_find(r->tree, "targets") == NULL) {
         r->targets = r->datasets[0].type == LB_DATA_IDX ? LB_LANE_LOGITS : LB_LANE_FINAL;
+    }
+    if (r->targets == LB_LANE_SAMPLES && r->sample_count == 0) {
+        r->sample_count = DEFAULT_SAMPLES;
     }
     if (status == LB_OK && r->tokenizer == NULL && r->datasets[0].type != LB_DATA_IDX) {
         r->tokenizer = r->student.model;

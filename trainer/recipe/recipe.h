@@ -95,9 +95,11 @@ struct lb_recipe {
     unsigned loss_functions_count;
     const char *mixture; /* a name of the mixture table */
     enum lb_target_lane targets;
-    int64_t loss_top_k; /* 64 */
-    bool loss_add_tail; /* true */
-    double temperature; /* 1 */
+    int64_t loss_top_k;        /* 64 */
+    bool loss_add_tail;        /* true */
+    int64_t sample_count;      /* 50 where targets are samples, else 0 */
+    double sample_temperature; /* 0: temperature */
+    double temperature;        /* 1 */
     enum lb_lost_teacher on_lost_teacher;
     bool allow_other_kernels; /* who answers is known by its fingerprint alone; false */
     double teacher_timeout;   /* seconds an answer may take before it is asked again; 60 */
