@@ -109,14 +109,24 @@ static struct lb_value *linear(const struct pass *p, const struct lb_decoder_lay
     return lb_linear(p->tape, x, w->weight[role], w->bias[role]);
 }
 
+/* The products of several roles, one after the other, with the same x. */
+static void linears(const struct pass *p, const struct lb_decoder_layer *w, const enum lb_role *roles, int n,
+                    struct lb_value *x, struct lb_value *out[]) {
+    const struct lb_weight *weights[3], *biases[3];
+    assert(n <= 3);
+    for (int i = 0; i < n; i++) {
+        weights[i] = w->weight[roles[i]];
+        biases[i] = w->bias[roles[i]];
+    }
+    (void)lb_linears(p->tape, x, n, weights, biases, out);
+}
+
 /* q, k and v of a block's input. */
 static void project(const struct pass *p, const struct lb_decoder_layer *w, struct lb_value *h,
                     struct lb_value *qkv[3]) {
     int64_t d = p->c->head_dim, qw = p->args.heads * d, kw = p->args.kv_heads * d;
     if (p->t->qkv == LB_QKV_APART) {
-        qkv[0] = linear(p, w, LB_ROLE_Q, h);
-        qkv[1] = linear(p, w, LB_ROLE_K, h);
-        qkv[2] = linear(p, w, LB_ROLE_V, h);
+        linears(p, w, (const enum lb_role[]){LB_ROLE_Q, LB_ROLE_K, LB_ROLE_V}, 3, h, qkv);
         return;
     }
     struct lb_value *all = linear(p, w, LB_ROLE_QKV, h);
@@ -162,14 +172,14 @@ static struct lb_value *ask_experts(const struct pass *p, const struct lb_decode
 
 static struct lb_value *transform(const struct pass *p, const struct lb_decoder_layer *w,
                                   struct lb_value *h) {
-    struct lb_value *gate = NULL, *up;
+    struct lb_value *gate, *up, *both[2];
     int64_t f = p->c->intermediate_size;
     switch (p->t->mlp) {
     case LB_MLP_SWIGLU:
     case LB_MLP_GEGLU:
-        gate = linear(p, w, LB_ROLE_GATE, h);
-        up = linear(p, w, LB_ROLE_UP, h);
-        h = p->t->mlp == LB_MLP_GEGLU ? lb_geglu(p->tape, gate, up) : lb_swiglu(p->tape, gate, up);
+        linears(p, w, (const enum lb_role[]){LB_ROLE_GATE, LB_ROLE_UP}, 2, h, both);
+        h = p->t->mlp == LB_MLP_GEGLU ? lb_geglu(p->tape, both[0], both[1])
+                                      : lb_swiglu(p->tape, both[0], both[1]);
         break;
     case LB_MLP_SWIGLU_JOINED:
         up = linear(p, w, LB_ROLE_UP, h);

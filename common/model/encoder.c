@@ -167,8 +167,8 @@ static struct lb_value *embed(const struct pass *p, const struct encoder *e, con
 static struct lb_value *block(const struct pass *p, const struct encoder_layer *w, int layer,
                               struct lb_value *x, struct lb_value **out_probs) {
     struct lb_value *qkv[3];
+    (void)lb_linears(p->tape, x, 3, w->weight + LB_ENCODER_Q, w->bias + LB_ENCODER_Q, qkv);
     for (int i = 0; i < 3; i++) {
-        qkv[i] = linear(p, w, (enum lb_encoder_role)(LB_ENCODER_Q + i), x);
         lb_tap_offer(p->tape, p->taps, p->n_taps, (enum lb_tap_kind)(LB_TAP_QUERIES + i), layer, qkv[i]);
     }
     struct lb_value *h =

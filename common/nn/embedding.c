@@ -1,10 +1,11 @@
+#include "common/nn/gemm.h"
 #include "common/nn/ops.h"
 
 #include <assert.h>
 #include <string.h>
 
-/* Columns of the gradient that one thread adds up: threads never share an element. */
-#define COLUMN_BLOCK 64
+/* Columns of the gradient that one thread adds up, a line of the cache: threads never share an element. */
+#define COLUMN_BLOCK 16
 #define PARALLEL_FROM 16384 /* elements */
 
 struct saved {
@@ -14,7 +15,7 @@ struct saved {
 
 /* dtable[ids[i],:] += dout[i,:], in the order of i whatever the number of threads. */
 static void embedding_backward(struct lb_tape *tape, struct lb_node *node) {
-    (void)tape;
+    lb_gemm_run(lb_tape_products(tape), true); /* the table may be a product's weight as well */
     const struct saved *saved = node->extra;
     int64_t c = node->out->cols;
     const float *dout = node->out->grad;

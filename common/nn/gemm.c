@@ -29,6 +29,8 @@
 #define STRIP_ROWS 4
 #define STRIPS 8
 #define STRIPS_ALONE 32768
+/* Products that may wait do so until they have so many tiles a thread: enough to keep all busy to the end. */
+#define WAITING_TILES 4
 
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 
@@ -107,15 +109,6 @@ static int64_t tile_cols(int64_t n) {
     }
     return n >= 128 ? ((n + 1) / 2 + 15) / 16 * 16 : n;
 }
-
-struct product {
-    CBLAS_TRANSPOSE trans_x, trans_w;
-    int64_t m, n, k;
-    const float *x, *w;
-    int64_t ldx, ldw, ldy;
-    float beta;
-    float *y;
-};
 
 /* The lanes added up, halves to halves. */
 static float lane_sum(lb_vf v) {
@@ -199,7 +192,7 @@ static void dot_block(const float *a, int64_t lda, const float *b, int64_t ldb, 
     }
 }
 
-static void put_dots(const struct product *p, const float *v, int64_t n, float *out) {
+static void put_dots(const struct lb_gemm_product *p, const float *v, int64_t n, float *out) {
     for (int64_t c = 0; c < n; c++) {
         out[c] = p->beta == 0 ? v[c] : v[c] + p->beta * out[c];
     }
@@ -207,7 +200,7 @@ static void put_dots(const struct product *p, const float *v, int64_t n, float *
 
 /* The tile as dot products. An element is summed in the same order whatever stands beside it, so any number
  * of rows may share the walk over w. */
-static void dots(const struct product *p, const float *x, int64_t rows, const float *w, int64_t cols,
+static void dots(const struct lb_gemm_product *p, const float *x, int64_t rows, const float *w, int64_t cols,
                  float *y) {
     int64_t j = 0;
     for (; j + 4 <= cols; j += 4) {
@@ -234,22 +227,26 @@ static void dots(const struct product *p, const float *x, int64_t rows, const fl
 
 /* Whether a tile of so many rows is done in dot products; short_rows: they are of several sequences of few
  * rows each. */
-static bool is_dots(const struct product *p, int64_t rows, bool short_rows) {
-    return (short_rows || rows <= DOT_ROWS) && p->trans_x == CblasNoTrans && p->trans_w == CblasTrans;
+static bool is_dots(const struct lb_gemm_product *p, int64_t rows, bool short_rows) {
+    return (short_rows || rows <= DOT_ROWS) && !p->trans_x && p->trans_w;
 }
 
 /* Rows row .. row + rows - 1, columns col .. col + cols - 1 of the result. */
-static void tile(const struct product *p, int64_t row, int64_t rows, int64_t col, int64_t cols,
+static void tile(const struct lb_gemm_product *p, int64_t row, int64_t rows, int64_t col, int64_t cols,
                  bool short_rows) {
-    const float *x = p->trans_x == CblasNoTrans ? p->x + row * p->ldx : p->x + row;
-    const float *w = p->trans_w == CblasNoTrans ? p->w + col : p->w + col * p->ldw;
+    const float *x = p->trans_x ? p->x + row : p->x + row * p->ldx;
+    const float *w = p->trans_w ? p->w + col * p->ldw : p->w + col;
     float *y = p->y + row * p->ldy + col;
+    for (int64_t i = 0; p->bias != NULL && i < rows; i++) {
+        memcpy(y + i * p->ldy, p->bias + col, (size_t)cols * sizeof *y);
+    }
     if (is_dots(p, rows, short_rows)) {
         dots(p, x, rows, w, cols, y);
         return;
     }
-    cblas_sgemm(CblasRowMajor, p->trans_x, p->trans_w, (blasint)rows, (blasint)cols, (blasint)p->k, 1.0f, x,
-                (blasint)p->ldx, w, (blasint)p->ldw, p->beta, y, (blasint)p->ldy);
+    cblas_sgemm(CblasRowMajor, p->trans_x ? CblasTrans : CblasNoTrans, p->trans_w ? CblasTrans : CblasNoTrans,
+                (blasint)rows, (blasint)cols, (blasint)p->k, 1.0f, x, (blasint)p->ldx, w, (blasint)p->ldw,
+                p->beta, y, (blasint)p->ldy);
 }
 
 /* Sequences g .. end - 1 are multiplied as one: several where each is so short that it is done in dot
@@ -264,57 +261,156 @@ static int64_t group_end(const struct lb_ragged *ragged, int64_t g, bool *out_sh
     return end > g ? end : g + 1;
 }
 
-/* Threads walk the same list of tiles and take the next one that nobody has. */
-static void run(const struct product *p, int64_t panel_rows, int64_t panel_cols,
-                const struct lb_ragged *ragged) {
-    assert(ragged == NULL || ragged->offsets[ragged->n_seqs] == p->m);
-    if (p->m == 0 || p->n == 0) {
-        return;
-    }
-    (void)pthread_once(&once, blas_single_threaded);
+/* A thread's way through all tiles: it takes the next that nobody has. */
+struct walk {
+    atomic_long *next;
+    long here, mine;
+};
+
+/* Those of a product, each with what is added to it by the products that follow. */
+static void walk_product(struct walk *walk, const struct lb_gemm_product *p) {
+    const struct lb_ragged *ragged = p->ragged;
     int64_t n_groups = ragged != NULL ? ragged->n_seqs : 1;
-    /* One tile of dot products is not worth waking threads for. All others run in a parallel region even when
-     * there is but one: outside of one, OpenBLAS would take threads of its own. */
-    bool alone = n_groups == 1 && p->n <= panel_cols && is_dots(p, p->m, false);
-    atomic_long next = 0;
-#pragma omp parallel if (!alone)
-    {
-        long here = 0, mine = atomic_fetch_add(&next, 1);
-        for (int64_t g = 0, next_g; g < n_groups; g = next_g) {
-            bool short_rows = false;
-            next_g = ragged != NULL ? group_end(ragged, g, &short_rows) : 1;
-            int64_t begin = ragged != NULL ? ragged->offsets[g] : 0;
-            int64_t end = ragged != NULL ? ragged->offsets[next_g] : p->m;
-            for (int64_t row = begin; row < end; row += panel_rows) {
-                int64_t rows = end - row < panel_rows ? end - row : panel_rows;
-                for (int64_t col = 0; col < p->n; col += panel_cols) {
-                    if (here++ == mine) {
-                        tile(p, row, rows, col, p->n - col < panel_cols ? p->n - col : panel_cols,
-                             short_rows);
-                        mine = atomic_fetch_add(&next, 1);
-                    }
+    for (int64_t g = 0, next_g; g < n_groups; g = next_g) {
+        bool short_rows = false;
+        next_g = ragged != NULL ? group_end(ragged, g, &short_rows) : 1;
+        int64_t begin = ragged != NULL ? ragged->offsets[g] : 0;
+        int64_t end = ragged != NULL ? ragged->offsets[next_g] : p->m;
+        for (int64_t row = begin; row < end; row += PANEL_ROWS) {
+            int64_t rows = end - row < PANEL_ROWS ? end - row : PANEL_ROWS;
+            for (int64_t col = 0; col < p->n; col += p->tile_cols) {
+                if (walk->here++ != walk->mine) {
+                    continue;
                 }
+                int64_t cols = p->n - col < p->tile_cols ? p->n - col : p->tile_cols;
+                for (const struct lb_gemm_product *term = p; term != NULL; term = term->then) {
+                    tile(term, row, rows, col, cols, short_rows);
+                }
+                walk->mine = atomic_fetch_add(walk->next, 1);
             }
         }
     }
 }
 
+/* n products that nobody precedes, n > 0, in one parallel region. */
+static void run(const struct lb_gemm_product *const *products, int n) {
+    (void)pthread_once(&once, blas_single_threaded);
+    /* A tile of dot products is not worth waking threads for. All others run in a parallel region even when
+     * there is but one: outside of one, OpenBLAS would take threads of its own. */
+    bool alone = true;
+    for (int i = 0; i < n; i++) {
+        const struct lb_gemm_product *p = products[i];
+        alone = alone && p->then == NULL && (p->ragged == NULL || p->ragged->n_seqs == 1) &&
+                p->n <= p->tile_cols && is_dots(p, p->m, false);
+    }
+    atomic_long next = 0;
+#pragma omp parallel if (!alone)
+    {
+        struct walk walk = {&next, 0, atomic_fetch_add(&next, 1)};
+        for (int i = 0; i < n; i++) {
+            walk_product(&walk, products[i]);
+        }
+    }
+}
+
+/* Multiply-adds of a tile with all that is added to it. */
+static int64_t tile_work(const struct lb_gemm_product *p) {
+    int64_t k = p->k;
+    for (const struct lb_gemm_product *term = p->then; term != NULL; term = term->then) {
+        k += term->k;
+    }
+    return (p->m < PANEL_ROWS ? p->m : PANEL_ROWS) * p->tile_cols * k;
+}
+
+static int64_t tiles_of(const struct lb_gemm_product *p) {
+    return (p->m + PANEL_ROWS - 1) / PANEL_ROWS * ((p->n + p->tile_cols - 1) / p->tile_cols);
+}
+
+void lb_gemm_add(struct lb_gemm_list *list, const struct lb_gemm_product *product) {
+    assert(product->ragged == NULL || product->ragged->offsets[product->ragged->n_seqs] == product->m);
+    if (list->n == LB_GEMM_LIST) {
+        lb_gemm_run(list, true);
+    }
+    if (product->m == 0 || product->n == 0) {
+        return;
+    }
+    struct lb_gemm_product *p = &list->products[list->n];
+    *p = *product;
+    p->tile_cols = p->tile_cols > 0 ? p->tile_cols : tile_cols(p->n);
+    p->then = NULL;
+    p->follows = false;
+    for (int i = list->n - 1; i >= 0 && !p->follows; i--) {
+        struct lb_gemm_product *before = &list->products[i];
+        if (before->y == p->y) {
+            assert(before->m == p->m && before->n == p->n && before->tile_cols == p->tile_cols);
+            p->follows = true;
+            before->then = p;
+        }
+    }
+    list->n++;
+}
+
+/* Large tiles first, so that small ones fill what is left at the end. */
+static void put_by_work(const struct lb_gemm_product **order, int n, const struct lb_gemm_product *p) {
+    int at = n;
+    for (; at > 0 && tile_work(order[at - 1]) < tile_work(p); at--) {
+        order[at] = order[at - 1];
+    }
+    order[at] = p;
+}
+
+void lb_gemm_run(struct lb_gemm_list *list, bool all) {
+    const struct lb_gemm_product *order[LB_GEMM_LIST];
+    struct lb_gemm_product kept[LB_GEMM_LIST];
+    int64_t waiting = 0, enough = (int64_t)WAITING_TILES * omp_get_max_threads();
+    int n = 0, n_kept = 0;
+    for (int i = 0; i < list->n; i++) {
+        const struct lb_gemm_product *p = &list->products[i];
+        waiting += p->waits && !p->follows ? tiles_of(p) : 0;
+    }
+    all = all || waiting >= enough;
+    for (int i = 0; i < list->n; i++) {
+        const struct lb_gemm_product *p = &list->products[i];
+        if (!all && p->waits) {
+            kept[n_kept++] = *p;
+        } else if (!p->follows) {
+            put_by_work(order, n++, p);
+        }
+    }
+    if (n > 0) {
+        run(order, n);
+    }
+    list->n = 0;
+    for (int i = 0; i < n_kept; i++) {
+        lb_gemm_add(list, &kept[i]);
+    }
+}
+
+/* A plain product, at once. */
+static void run_one(const struct lb_gemm_product *product) {
+    struct lb_gemm_product p = *product;
+    assert(p.ragged == NULL || p.ragged->offsets[p.ragged->n_seqs] == p.m);
+    p.tile_cols = p.tile_cols > 0 ? p.tile_cols : tile_cols(p.n);
+    if (p.m > 0 && p.n > 0) {
+        const struct lb_gemm_product *only = &p;
+        run(&only, 1);
+    }
+}
+
 void lb_gemm_nt(int64_t m, int64_t n, int64_t k, const float *x, int64_t ldx, const float *w, int64_t ldw,
                 float beta, float *y, int64_t ldy, const struct lb_ragged *ragged) {
-    struct product p = {CblasNoTrans, CblasTrans, m, n, k, x, w, ldx, ldw, ldy, beta, y};
-    run(&p, PANEL_ROWS, tile_cols(n), ragged);
+    run_one(
+        &(struct lb_gemm_product){m, n, k, x, ldx, w, ldw, y, ldy, beta, .trans_w = true, .ragged = ragged});
 }
 
 void lb_gemm_nn(int64_t m, int64_t n, int64_t k, const float *x, int64_t ldx, const float *w, int64_t ldw,
                 float beta, float *y, int64_t ldy) {
-    struct product p = {CblasNoTrans, CblasNoTrans, m, n, k, x, w, ldx, ldw, ldy, beta, y};
-    run(&p, PANEL_ROWS, tile_cols(n), NULL);
+    run_one(&(struct lb_gemm_product){m, n, k, x, ldx, w, ldw, y, ldy, beta});
 }
 
 void lb_gemm_tn(int64_t m, int64_t n, int64_t k, const float *x, int64_t ldx, const float *w, int64_t ldw,
                 float beta, float *y, int64_t ldy) {
-    struct product p = {CblasTrans, CblasNoTrans, m, n, k, x, w, ldx, ldw, ldy, beta, y};
-    run(&p, PANEL_ROWS, tile_cols(n), NULL);
+    run_one(&(struct lb_gemm_product){m, n, k, x, ldx, w, ldw, y, ldy, beta, .trans_x = true});
 }
 
 /* ---- stored weights ---------------------------------------------------------------------------------------
@@ -362,8 +458,8 @@ struct lb_gemm_panel lb_gemm_panel(const struct lb_weight *w, int64_t first, int
 }
 
 /* Columns first .. first + n - 1 of the product, their rows of the panel widened into rows. */
-static void strip(const struct product *p, const struct lb_gemm_panel *panel, int64_t first, int64_t n,
-                  float *rows) {
+static void strip(const struct lb_gemm_product *p, const struct lb_gemm_panel *panel, int64_t first,
+                  int64_t n, float *rows) {
     for (int64_t r = 0; r < n; r++) {
         widen_row(panel->w, panel->first + first + r, rows + r * p->k);
     }
@@ -374,7 +470,7 @@ static void strip(const struct product *p, const struct lb_gemm_panel *panel, in
 }
 
 /* As many as there are strips for; one where the product is soon done. */
-static int strip_threads(const struct product *p) {
+static int strip_threads(const struct lb_gemm_product *p) {
     int64_t most = p->n * p->k <= STRIPS_ALONE ? 1 : p->n / STRIP_ROWS;
     int threads = omp_get_max_threads();
     threads = threads > most ? (int)most : threads;
@@ -384,7 +480,7 @@ static int strip_threads(const struct product *p) {
 /* A panel that is not widened, in dot products: a thread multiplies with the few rows that it has just
  * widened while its nearest cache holds them. The same bits: an element's sum does not depend on the tile it
  * stands in. */
-static void by_strips(const struct product *p, const struct lb_gemm_panel *panel) {
+static void by_strips(const struct lb_gemm_product *p, const struct lb_gemm_panel *panel) {
 #pragma omp parallel for schedule(dynamic, STRIPS) num_threads(strip_threads(p))
     for (int64_t first = 0; first < p->n; first += STRIP_ROWS) {
         int64_t n = p->n - first < STRIP_ROWS ? p->n - first : STRIP_ROWS;
@@ -395,11 +491,23 @@ static void by_strips(const struct product *p, const struct lb_gemm_panel *panel
 void lb_gemm_by_panel(const float *x, int64_t m, const struct lb_gemm_panel *panel, float beta, float *y,
                       int64_t ldy, const struct lb_ragged *ragged) {
     int64_t c = panel->w->cols;
-    struct product p = {CblasNoTrans, CblasTrans, m, panel->n, c, x, panel->data, c, c, ldy, beta, y};
+    const struct lb_gemm_product p = {m,
+                                      panel->n,
+                                      c,
+                                      x,
+                                      c,
+                                      panel->data,
+                                      c,
+                                      y,
+                                      ldy,
+                                      beta,
+                                      .trans_w = true,
+                                      .tile_cols = lb_gemm_panel_step(panel->w),
+                                      .ragged = ragged};
     if (panel->strips) {
         by_strips(&p, panel);
     } else {
-        run(&p, PANEL_ROWS, lb_gemm_panel_step(panel->w), ragged);
+        run_one(&p);
     }
 }
 

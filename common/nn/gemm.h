@@ -12,6 +12,8 @@
 
 #include "common/nn/tensor.h"
 
+#include <stdbool.h>
+
 /* To be called first thing in main(), before BLAS is used: when the CPU has AVX-512 and the library would
  * choose kernels without it, sets OPENBLAS_CORETYPE and starts the program again. threads 0: what
  * OMP_NUM_THREADS says, else as many as lb_cpus finds usable. */
@@ -66,7 +68,42 @@ void lb_gemm_weight_back(const float *dy, int64_t m, const struct lb_weight *w, 
 
 /* ---- products of plain matrices ---- */
 
-/* y[m,n] = x[m,k] w[n,k]^T + beta y. ragged (may be NULL) covers the m rows. ld: floats between rows. */
+/* y[m,n] = x' w' + beta y over a depth of k. x' is x[m,k], or the transpose of x[k,m]; w' is w[k,n], or the
+ * transpose of w[n,k]. ld: floats between rows. */
+struct lb_gemm_product {
+    int64_t m, n, k;
+    const float *x;
+    int64_t ldx;
+    const float *w;
+    int64_t ldw;
+    float *y;
+    int64_t ldy;
+    float beta;
+    bool trans_x, trans_w;
+    const float *bias;              /* [n] what y's rows are before, with beta 1; NULL: what they are */
+    const struct lb_ragged *ragged; /* covers the m rows; NULL: they are one sequence's */
+    bool waits;                     /* nobody reads y soon: see lb_gemm_run */
+    int64_t tile_cols;              /* columns of a tile; 0: as n has it */
+    /* lb_gemm_add's own: */
+    bool follows;
+    const struct lb_gemm_product *then;
+};
+
+#define LB_GEMM_LIST 64
+/* Products that are made together: threads take their tiles as they come and meet once, at the end. None
+ * reads what another writes; those with the same y (and its shape) are added up in the order in which they
+ * came. The bits are those of one product after the other. Begins zeroed. */
+struct lb_gemm_list {
+    int n;
+    struct lb_gemm_product products[LB_GEMM_LIST];
+};
+/* Adds a copy of it; what its pointers point at stays until it is made. A full list is run first. */
+void lb_gemm_add(struct lb_gemm_list *list, const struct lb_gemm_product *product);
+/* Makes all of them; without all, those that wait stay in the list until they are many enough to keep every
+ * thread busy. */
+void lb_gemm_run(struct lb_gemm_list *list, bool all);
+
+/* One at once: y[m,n] = x[m,k] w[n,k]^T + beta y. */
 void lb_gemm_nt(int64_t m, int64_t n, int64_t k, const float *x, int64_t ldx, const float *w, int64_t ldw,
                 float beta, float *y, int64_t ldy, const struct lb_ragged *ragged);
 /* y[m,n] = x[m,k] w[k,n] + beta y. */

@@ -5,6 +5,7 @@
 #include "common/nn/reduce.h"
 
 #include <math.h>
+#include <omp.h>
 #include <string.h>
 
 /* Floats of one chunk of logits, as long as that leaves enough rows for the product to be worth it. */
@@ -13,6 +14,10 @@
 #define CHUNK_MAX_ROWS 512
 /* Rows of a chunk of plain mode above LB_HEAD_WIDE_V: a tile of a product. */
 #define WIDE_CHUNK_ROWS 128
+/* Chunks go through the head together, so that many threads have enough to do between two meetings: as many
+ * as half the threads, since a chunk's way back may be but two tiles, and their logits have at most so many
+ * floats. No bit depends on it. */
+#define GROUP_FLOATS ((int64_t)16 << 20)
 /* A narrow head up to so many floats is widened once, not once a chunk. */
 #define KEPT_FLOATS ((int64_t)32 << 20)
 /* Columns of a panel, and most rows whose logits of one panel exist together: 16 MiB. */
@@ -32,6 +37,23 @@ static int64_t plain_chunk(int64_t v) {
 
 static int64_t smaller(int64_t a, int64_t b) {
     return a < b ? a : b;
+}
+
+/* Chunks of so many rows that go together. */
+static int64_t chunks_together(int64_t rows, int64_t v) {
+    int64_t chunks = smaller(omp_get_max_threads() / 2, GROUP_FLOATS / (rows * v));
+    return chunks > 1 ? chunks : 1;
+}
+
+int64_t lb_head_run_rows(int64_t v) {
+    int64_t chunk = lb_head_chunk(v);
+    return chunk * chunks_together(chunk, v);
+}
+
+/* The same in plain mode. */
+static int64_t plain_rows(int64_t v) {
+    int64_t chunk = plain_chunk(v);
+    return chunk * chunks_together(chunk, v);
 }
 
 /* Rows row .. row + n - 1 of h, multiplied as a sequence of their own; the first skip of them for nobody. */
@@ -143,6 +165,27 @@ static void product(const struct work *work, int64_t row, int64_t n, const struc
     shape_logits(work->shape, work->z, n * cols);
 }
 
+/* Chunks from c on that lie one behind the other and have at most so many rows together. */
+static int64_t chunks_in_a_row(const struct chunk *chunks, int64_t n_chunks, int64_t c, int64_t most_rows,
+                               int64_t *out_rows) {
+    int64_t n = 1, rows = chunks[c].n;
+    while (c + n < n_chunks && rows + chunks[c + n].n <= most_rows &&
+           chunks[c + n].row == chunks[c].row + rows) {
+        rows += chunks[c + n++].n;
+    }
+    *out_rows = rows;
+    return n;
+}
+
+/* z = the logits of n chunks that lie one behind the other in h, n_rows rows. */
+static void products_of(const struct work *work, const struct chunk *chunks, int64_t n, int64_t n_rows) {
+    work->offsets[0] = 0;
+    for (int64_t c = 0; c < n; c++) {
+        work->offsets[c + 1] = work->offsets[c] + (int32_t)chunks[c].n;
+    }
+    product(work, chunks[0].row, n_rows, &(struct lb_ragged){n, work->offsets});
+}
+
 /* ---- reading ----------------------------------------------------------------------------------------------
  */
 
@@ -241,11 +284,7 @@ static void read_run(const struct work *work, const struct chunk *chunks, int64_
                      struct state *states, const struct lb_head_reader *reader) {
     int64_t id = work->has_panel ? work->panel.first : 0;
     int64_t n_ids = work->has_panel ? work->panel.n : work->w->rows;
-    work->offsets[0] = 0;
-    for (int64_t c = 0; c < n; c++) {
-        work->offsets[c + 1] = work->offsets[c] + (int32_t)chunks[c].n;
-    }
-    product(work, chunks[0].row, n_rows, &(struct lb_ragged){n, work->offsets});
+    products_of(work, chunks, n, n_rows);
     for (int64_t r = 0; reader->n_add > id && r < n_rows; r++) {
         for (int64_t j = 0; j < smaller(n_ids, reader->n_add - id); j++) {
             work->z[r * n_ids + j] += reader->add[id + j];
@@ -268,12 +307,8 @@ static void read_run(const struct work *work, const struct chunk *chunks, int64_
 static void read_panel(const struct work *work, const struct group *g, int64_t most_rows,
                        const struct lb_head_reader *reader) {
     int64_t row = 0; /* of the group */
-    for (int64_t c = 0; c < g->n_chunks;) {
-        int64_t n = 1, rows = g->chunks[c].n;
-        while (c + n < g->n_chunks && rows + g->chunks[c + n].n <= most_rows &&
-               g->chunks[c + n].row == g->chunks[c].row + rows) {
-            rows += g->chunks[c + n++].n;
-        }
+    for (int64_t c = 0, rows; c < g->n_chunks;) {
+        int64_t n = chunks_in_a_row(g->chunks, g->n_chunks, c, most_rows, &rows);
         read_run(work, g->chunks + c, n, rows, g->states + row, reader);
         row += rows;
         c += n;
@@ -312,9 +347,9 @@ static void group_finish(const struct group *g, const struct lb_head_reader *rea
     }
 }
 
-/* Groups as small as a chunk, each with all logits of its rows. */
+/* Groups of few chunks, each with all logits of its rows. */
 static bool read_by_rows(struct work *work, const struct lb_head_reader *reader) {
-    int64_t most = smaller(lb_head_chunk(work->w->rows), work->h->rows);
+    int64_t most = smaller(plain_rows(work->w->rows), work->h->rows);
     bool ok = begin_rows(work, most, NULL);
     for (int64_t c = 0; ok && c < work->n_chunks;) {
         struct group g = {.chunks = work->chunks + c};
@@ -426,7 +461,7 @@ int64_t lb_head_draw(const float *z, int64_t v, const struct lb_draw *draw, stru
 void lb_head_read_bytes(int64_t v, const struct lb_head_want *most, size_t *of_all, size_t *of_row) {
     size_t row = sizeof(struct state) + (size_t)most->k * (sizeof(int32_t) + sizeof(float)) +
                  (size_t)most->n_at * sizeof(float) + (size_t)most->draw.n * sizeof(struct lb_drawn);
-    *of_all = v > LB_HEAD_WIDE_V ? 0 : (size_t)plain_chunk(v) * row;
+    *of_all = v > LB_HEAD_WIDE_V ? 0 : (size_t)plain_rows(v) * row;
     *of_row = v > LB_HEAD_WIDE_V ? row : 0;
 }
 
@@ -448,71 +483,87 @@ enum lb_status lb_head_chunk_logits(struct lb_tape *tape, const struct lb_value 
 }
 
 size_t lb_head_run_bytes(int64_t v) {
-    return (size_t)(plain_chunk(v) * v) * sizeof(float);
+    return (size_t)(plain_rows(v) * v) * sizeof(float);
 }
 
 /* ---- whole rows -------------------------------------------------------------------------------------------
  */
 
-/* z holds dL/dlogits: dh = z W, dW += z^T h, db += column sums. */
-static void chunk_backward(const struct work *work, const struct lb_weight *bias, int64_t row, int64_t n,
-                           bool fresh) {
+/* z holds dL/dlogits of n rows: dh = z W, dW += z^T h, db += column sums, the two sums chunk by chunk. */
+static void rows_backward(const struct work *work, const struct lb_weight *bias, int64_t row, int64_t n,
+                          bool fresh) {
     const struct lb_weight *w = work->w;
-    const float *h = work->h->data + row * w->cols;
-    float beta = fresh ? 0 : 1, *dh = work->h->grad + row * w->cols;
-    if (work->has_panel) {
-        lb_gemm_by_panel_back(work->z, w->rows, n, &work->panel, beta, dh);
-    } else {
-        lb_gemm_weight_back(work->z, n, w, beta, dh, work->workspace);
+    int64_t v = w->rows, c = w->cols, step = lb_head_chunk(v);
+    float beta = fresh ? 0 : 1;
+    struct lb_gemm_list list = {.n = 0};
+    for (int64_t i = 0; i < n; i += step) {
+        int64_t rows = smaller(step, n - i);
+        const float *z = work->z + i * v, *h = work->h->data + (row + i) * c;
+        float *dh = work->h->grad + (row + i) * c;
+        if (work->has_panel) {
+            lb_gemm_add(&list, &(struct lb_gemm_product){rows, c, v, z, v, work->panel.data, c, dh, c, beta});
+        } else {
+            lb_gemm_weight_back(z, rows, w, beta, dh, work->workspace);
+        }
+        if (w->grad != NULL) {
+            lb_gemm_add(&list,
+                        &(struct lb_gemm_product){v, c, rows, z, v, h, c, w->grad, c, 1, .trans_x = true});
+        }
+        if (bias != NULL && bias->grad != NULL) {
+            lb_bias_backward(z, rows, v, bias->grad);
+        }
     }
-    if (w->grad != NULL) {
-        lb_gemm_tn(w->rows, w->cols, n, work->z, w->rows, h, w->cols, 1, w->grad, w->cols);
-    }
-    if (bias != NULL && bias->grad != NULL) {
-        lb_bias_backward(work->z, n, w->rows, bias->grad);
-    }
+    lb_gemm_run(&list, true);
 }
 
 static enum lb_status run_train(struct work *work, struct lb_value *h, const struct lb_weight *bias,
-                                int64_t step, lb_head_fn fn, void *context) {
+                                int64_t most, lb_head_fn fn, void *context) {
+    int64_t v = work->w->rows, step = lb_head_chunk(v);
     bool fresh = lb_grad_fresh(work->tape, h);
-    float *logits = NULL; /* of a chunk, for the way back through its shape */
+    float *logits = NULL; /* of a group, for the way back through its shape */
     if (!is_plain(work->shape)) {
-        logits = lb_tape_bytes(work->tape, (size_t)(step * work->w->rows) * sizeof *logits);
+        logits = lb_tape_bytes(work->tape, (size_t)(most * v) * sizeof *logits);
     }
-    if (h->grad == NULL || (logits == NULL && !is_plain(work->shape))) {
+    work->offsets = lb_tape_bytes(work->tape, (size_t)(most / step + 2) * sizeof *work->offsets);
+    if (h->grad == NULL || work->offsets == NULL || (logits == NULL && !is_plain(work->shape))) {
         return LB_E_NOMEM;
     }
     enum lb_status status = LB_OK;
-    for (int64_t row = 0; row < h->rows && status == LB_OK; row += step) {
-        int64_t n = smaller(step, h->rows - row);
-        product(work, row, n, NULL);
+    for (int64_t row = 0; row < h->rows && status == LB_OK; row += most) {
+        int64_t n = smaller(most, h->rows - row), chunks = (n + step - 1) / step;
+        for (int64_t c = 0; c <= chunks; c++) {
+            work->offsets[c] = (int32_t)smaller(c * step, n);
+        }
+        product(work, row, n, &(struct lb_ragged){chunks, work->offsets});
         if (logits != NULL) {
-            memcpy(logits, work->z, (size_t)(n * work->w->rows) * sizeof *logits);
+            memcpy(logits, work->z, (size_t)(n * v) * sizeof *logits);
         }
         status = fn(context, row, n, work->z);
         if (status == LB_OK) {
             if (logits != NULL) {
-                shape_back(work->shape, logits, work->z, n * work->w->rows);
+                shape_back(work->shape, logits, work->z, n * v);
             }
-            chunk_backward(work, bias, row, n, fresh);
+            rows_backward(work, bias, row, n, fresh);
         }
     }
     return status;
 }
 
-static enum lb_status run_plain(struct work *work, const int32_t *first, lb_head_fn fn, void *context) {
+static enum lb_status run_plain(struct work *work, const int32_t *first, int64_t most, lb_head_fn fn,
+                                void *context) {
     if (!list_chunks(work, first)) {
         return LB_E_NOMEM;
     }
     enum lb_status status = LB_OK;
-    for (int64_t c = 0; c < work->n_chunks && status == LB_OK; c++) {
-        const struct chunk *chunk = &work->chunks[c];
-        work->offsets[0] = 0;
-        work->offsets[1] = (int32_t)chunk->n;
-        product(work, chunk->row, chunk->n, &(struct lb_ragged){1, work->offsets});
-        status = fn(context, chunk->row + chunk->skip, chunk->n - chunk->skip,
-                    work->z + chunk->skip * work->w->rows);
+    for (int64_t c = 0, rows; c < work->n_chunks && status == LB_OK;) {
+        int64_t n = chunks_in_a_row(work->chunks, work->n_chunks, c, most, &rows);
+        products_of(work, work->chunks + c, n, rows);
+        for (int64_t i = 0; i < n && status == LB_OK; i++) {
+            const struct chunk *chunk = &work->chunks[c + i];
+            status = fn(context, chunk->row + chunk->skip, chunk->n - chunk->skip,
+                        work->z + (work->offsets[i] + chunk->skip) * work->w->rows);
+        }
+        c += n;
     }
     return status;
 }
@@ -523,13 +574,13 @@ enum lb_status lb_head_run(struct lb_tape *tape, struct lb_value *h, const struc
         return lb_tape_status(tape) != LB_OK ? lb_tape_status(tape) : LB_E_NOMEM;
     }
     bool train = lb_tape_records(tape);
-    int64_t v = head->weight->rows, step = smaller(train ? lb_head_chunk(v) : plain_chunk(v), h->rows);
+    int64_t v = head->weight->rows, most = smaller(train ? lb_head_run_rows(v) : plain_rows(v), h->rows);
     struct lb_arena_mark mark = lb_tape_mark(tape);
     struct work work;
-    enum lb_status status = begin(&work, tape, h, head) && begin_rows(&work, step, NULL) ? LB_OK : LB_E_NOMEM;
+    enum lb_status status = begin(&work, tape, h, head) && begin_rows(&work, most, NULL) ? LB_OK : LB_E_NOMEM;
     if (status == LB_OK) {
-        status =
-            train ? run_train(&work, h, head->bias, step, fn, context) : run_plain(&work, first, fn, context);
+        status = train ? run_train(&work, h, head->bias, most, fn, context)
+                       : run_plain(&work, first, most, fn, context);
     }
     lb_tape_release(tape, mark);
     return status;

@@ -109,9 +109,9 @@ void lb_head_read_bytes(int64_t v, const struct lb_head_want *most, size_t *of_a
 
 /* ---- whole rows: training, and whatever needs a row of logits at once ---- */
 
-/* Rows row .. row + n - 1 of h (never across two sequences in plain mode) have the logits z [n, V]. In
- * training: replace z by the gradient. May use OpenMP. A status other than LB_OK ends the run and is
- * returned. */
+/* Rows row .. row + n - 1 of h (never across two sequences in plain mode; at most lb_head_run_rows in
+ * training) have the logits z [n, V]. In training: replace z by the gradient. May use OpenMP. A status other
+ * than LB_OK ends the run and is returned. */
 typedef enum lb_status (*lb_head_fn)(void *context, int64_t row, int64_t n, float *z);
 
 /* By chunks of whole rows at every V; h, head, first as above. In training the weight's gradient and
@@ -129,8 +129,10 @@ enum lb_status lb_head_chunk_logits(struct lb_tape *tape, const struct lb_value 
 /* Tape for the logits of a chunk in plain mode, about. */
 size_t lb_head_run_bytes(int64_t v);
 
-/* Most rows of one chunk in training for a vocabulary of v. */
+/* Most rows of one chunk in training for a vocabulary of v: what products and sums are cut into. */
 int64_t lb_head_chunk(int64_t v);
+/* Rows that lb_head_run hands out at once in training: whole chunks, more with more threads. */
+int64_t lb_head_run_rows(int64_t v);
 
 /* Logits of any rows under any head: z [n, V] of h [n, C], w [V, C], bias [V] or NULL (a downloaded teacher
  * head). */

@@ -70,43 +70,87 @@ void lb_bias_backward(const float *dy, int64_t n, int64_t o, float *dbias) {
     }
 }
 
+/* Whether the node recorded before is a product with the same x: its part of dx is added in the same go. */
+static bool goes_on(const struct lb_node *node, void (*backward)(struct lb_tape *, struct lb_node *)) {
+    const struct lb_node *before = node->previous;
+    return before != NULL && before->backward == backward && before->in[0] == node->in[0] &&
+           before->out->grad != NULL;
+}
+
 /* dx = dy W (unless x is constant), dW += dy^T x, db += column sums of dy. */
 static void linear_backward(struct lb_tape *tape, struct lb_node *node) {
+    struct lb_gemm_list *list = lb_tape_products(tape);
     struct lb_value *x = node->in[0];
     const struct lb_weight *w = node->weight[0], *bias = node->weight[1];
     const float *dy = node->out->grad;
     int64_t n = x->rows, o = w->rows, c = w->cols;
-    if (!x->constant) {
-        bool fresh = lb_grad_fresh(tape, x);
-        float *workspace;
-        if (x->grad == NULL || !lb_linear_workspace(tape, w, &workspace)) {
-            return;
-        }
-        lb_gemm_weight_back(dy, n, w, fresh ? 0 : 1, x->grad, workspace);
-    }
     if (w->grad != NULL) {
-        lb_gemm_tn(o, c, n, dy, o, x->data, c, 1, w->grad, c);
+        lb_gemm_add(list, &(struct lb_gemm_product){o, c, n, dy, o, x->data, c, w->grad, c, 1,
+                                                    .trans_x = true, .waits = true});
     }
     if (bias != NULL && bias->grad != NULL) {
         lb_bias_backward(dy, n, o, bias->grad);
     }
+    if (x->constant) {
+        return;
+    }
+    float beta = lb_grad_fresh(tape, x) ? 0 : 1, *workspace;
+    if (x->grad == NULL || !lb_linear_workspace(tape, w, &workspace)) {
+        return;
+    }
+    if (w->dtype == LB_F32) {
+        lb_gemm_add(list, &(struct lb_gemm_product){n, c, o, dy, o, w->data, c, x->grad, c, beta});
+    } else {
+        lb_gemm_run(list, false);
+        lb_gemm_weight_back(dy, n, w, beta, x->grad, workspace);
+    }
+    if (!goes_on(node, linear_backward)) {
+        lb_gemm_run(list, false);
+    }
 }
 
-struct lb_value *lb_linear(struct lb_tape *tape, struct lb_value *x, const struct lb_weight *w,
-                           const struct lb_weight *bias) {
-    if (x == NULL) {
-        return NULL;
-    }
-    struct lb_value *out = lb_tape_value(tape, x->rows, w->rows);
-    const struct lb_ragged *ragged = lb_tape_records(tape) ? NULL : lb_tape_ragged(tape);
-    if (out == NULL || !lb_linear_product(tape, x->data, x->rows, w, bias, out->data, ragged)) {
-        return NULL;
-    }
+static bool record(struct lb_tape *tape, struct lb_value *x, const struct lb_weight *w,
+                   const struct lb_weight *bias, struct lb_value *out) {
     struct lb_node *node = lb_tape_push(tape, linear_backward, out);
     if (node != NULL) {
         node->in[0] = x;
         node->weight[0] = w;
         node->weight[1] = bias;
     }
-    return lb_tape_status(tape) == LB_OK ? out : NULL;
+    return lb_tape_status(tape) == LB_OK;
+}
+
+bool lb_linears(struct lb_tape *tape, struct lb_value *x, int n, const struct lb_weight *const w[],
+                const struct lb_weight *const bias[], struct lb_value *out[]) {
+    const struct lb_ragged *ragged = lb_tape_records(tape) ? NULL : lb_tape_ragged(tape);
+    struct lb_gemm_list list = {.n = 0};
+    bool ok = x != NULL;
+    for (int i = 0; i < n; i++) {
+        const float *b;
+        out[i] = ok ? lb_tape_value(tape, x->rows, w[i]->rows) : NULL;
+        ok = out[i] != NULL && (w[i]->dtype != LB_F32 || lb_linear_bias(tape, bias[i], &b));
+        if (ok && w[i]->dtype == LB_F32) {
+            lb_gemm_add(&list, &(struct lb_gemm_product){x->rows, w[i]->rows, w[i]->cols, x->data, x->cols,
+                                                         w[i]->data, w[i]->cols, out[i]->data, w[i]->rows,
+                                                         b != NULL ? 1 : 0, .trans_w = true, .bias = b,
+                                                         .ragged = ragged});
+        }
+    }
+    lb_gemm_run(&list, true);
+    for (int i = 0; ok && i < n; i++) {
+        ok = (w[i]->dtype == LB_F32 ||
+              lb_linear_product(tape, x->data, x->rows, w[i], bias[i], out[i]->data, ragged)) &&
+             record(tape, x, w[i], bias[i], out[i]);
+    }
+    for (int i = 0; !ok && i < n; i++) {
+        out[i] = NULL;
+    }
+    return ok;
+}
+
+struct lb_value *lb_linear(struct lb_tape *tape, struct lb_value *x, const struct lb_weight *w,
+                           const struct lb_weight *bias) {
+    struct lb_value *out;
+    (void)lb_linears(tape, x, 1, &w, &bias, &out);
+    return out;
 }

@@ -20,6 +20,11 @@ struct lb_value *lb_embedding(struct lb_tape *tape, const struct lb_weight *tabl
 struct lb_value *lb_linear(struct lb_tape *tape, struct lb_value *x, const struct lb_weight *w,
                            const struct lb_weight *bias);
 
+/* linear.c      out[i] = x W[i]^T + b[i], i < n, in one go; where one fails all are NULL, and false is
+ * returned */
+bool lb_linears(struct lb_tape *tape, struct lb_value *x, int n, const struct lb_weight *const w[],
+                const struct lb_weight *const bias[], struct lb_value *out[]);
+
 /* norm.c        out = x * rsqrt(mean(x^2) + eps) * w      per row; w [C]. All norms: where w is narrower than
  *               the rows, C / (columns of w) parts of each row by themselves, all with the same w. */
 struct lb_value *lb_rmsnorm(struct lb_tape *tape, struct lb_value *x, const struct lb_weight *w, float eps);

@@ -1,6 +1,7 @@
 #include "common/nn/tape.h"
 
 #include "common/base/mem.h"
+#include "common/nn/gemm.h"
 
 #include <string.h>
 
@@ -13,6 +14,7 @@ struct lb_tape {
     struct lb_arena kept;   /* taps of plain mode */
     struct lb_node *last;
     const volatile sig_atomic_t *stop;
+    struct lb_gemm_list products;
 };
 
 struct lb_tape *lb_tape_create(size_t max_bytes) {
@@ -42,6 +44,7 @@ void lb_tape_begin(struct lb_tape *tape, enum lb_tape_mode mode, const struct lb
     tape->ragged = ragged;
     tape->rng = rng;
     tape->last = NULL;
+    tape->products.n = 0;
 }
 
 enum lb_status lb_tape_status(const struct lb_tape *tape) {
@@ -150,6 +153,10 @@ struct lb_node *lb_tape_push(struct lb_tape *tape, void (*backward)(struct lb_ta
     return node;
 }
 
+struct lb_gemm_list *lb_tape_products(struct lb_tape *tape) {
+    return &tape->products;
+}
+
 bool lb_grad_fresh(struct lb_tape *tape, struct lb_value *v) {
     if (v->grad != NULL) {
         return false;
@@ -173,6 +180,9 @@ enum lb_status lb_tape_backward(struct lb_tape *tape) {
         if (node->out->grad != NULL) {
             node->backward(tape, node);
         }
+    }
+    if (tape->status == LB_OK) {
+        lb_gemm_run(&tape->products, true);
     }
     return tape->status;
 }

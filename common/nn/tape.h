@@ -29,6 +29,7 @@ enum lb_tape_mode {
 };
 
 struct lb_tape;
+struct lb_gemm_list;
 
 struct lb_node {
     void (*backward)(struct lb_tape *tape, struct lb_node *node);
@@ -81,6 +82,11 @@ struct lb_node *lb_tape_push(struct lb_tape *tape, void (*backward)(struct lb_ta
 /* Makes v->grad exist. True: nothing was written yet, overwrite; false: accumulate. On true the caller must
  * write it all. When memory runs out: false with v->grad NULL - check v->grad. */
 bool lb_grad_fresh(struct lb_tape *tape, struct lb_value *v);
+
+/* On the way back: products that nobody has made yet, gradients of weights above all, which may wait until
+ * there are enough of them. lb_tape_backward makes what is left. Who reads a weight's gradient before that,
+ * or adds to it otherwise than by a product, runs them first. */
+struct lb_gemm_list *lb_tape_products(struct lb_tape *tape);
 
 struct lb_arena_mark lb_tape_mark(struct lb_tape *tape);
 void lb_tape_release(struct lb_tape *tape, struct lb_arena_mark mark);

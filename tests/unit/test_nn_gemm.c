@@ -93,6 +93,76 @@ static void threads_change_no_bit(void **state) {
     free(x), free(w), free(one), free(many);
 }
 
+/* A product of each kind, twice into the same y, and one that may wait. */
+static void fill_list(struct lb_gemm_list *list, const float *x, const float *w, const float *bias,
+                      float *y[4], const struct lb_ragged *ragged) {
+    enum { M = 200, N = 300, K = 70 };
+    const struct lb_gemm_product products[] = {
+        {M, N, K, x, K, w, K, y[0], N, 1, .trans_w = true, .bias = bias, .ragged = ragged},
+        {N, K, M, x, N, w, K, y[1], K, 0, .trans_x = true, .waits = true},
+        {M, K, N, x, N, w, K, y[2], K, 0},
+        {N, K, M, w, N, x, K, y[1], K, 1, .trans_x = true, .waits = true},
+        {M, K, 90, w, 90, x, K, y[2], K, 1},
+        {2, 5, K, x, K, w, K, y[3], 5, 0, .trans_w = true},
+    };
+    for (size_t i = 0; i < sizeof products / sizeof products[0]; i++) {
+        lb_gemm_add(list, &products[i]);
+    }
+}
+
+/* Together they have the bits that they have one after the other; who may wait does so until there are
+ * enough. */
+static void products_together(void **state) {
+    (void)state;
+    enum { M = 200, N = 300, K = 70, ALL = M * N + N * K + M * K + 10 };
+    int32_t offsets[] = {0, 1, 130, 131, 133, M};
+    struct lb_ragged ragged = {5, offsets};
+    struct lb_gemm_list list = {.n = 0};
+    float *x = normals(M * N), *w = normals(M * N), *bias = normals(N), *want = normals(ALL),
+          *have = normals(ALL);
+    float *at = want, *to = have;
+    float *in[4] = {at, at + M * N, at + M * N + N * K, at + M * N + N * K + M * K};
+    float *out[4] = {to, to + M * N, to + M * N + N * K, to + M * N + N * K + M * K};
+    int before = omp_get_max_threads();
+    for (int64_t i = 0; i < M; i++) {
+        memcpy(in[0] + i * N, bias, N * sizeof *bias);
+    }
+    lb_gemm_nt(M, N, K, x, K, w, K, 1, in[0], N, &ragged);
+    lb_gemm_tn(N, K, M, x, N, w, K, 0, in[1], K);
+    lb_gemm_tn(N, K, M, w, N, x, K, 1, in[1], K);
+    lb_gemm_nn(M, K, N, x, N, w, K, 0, in[2], K);
+    lb_gemm_nn(M, K, 90, w, 90, x, K, 1, in[2], K);
+    lb_gemm_nt(2, 5, K, x, K, w, K, 0, in[3], 5, NULL);
+    for (int threads = 1; threads <= 16; threads += 5) {
+        omp_set_num_threads(threads);
+        memset(have, 0, ALL * sizeof *have);
+        fill_list(&list, x, w, bias, out, &ragged);
+        lb_gemm_run(&list, true);
+        assert_int_equal(list.n, 0);
+        assert_memory_equal(have, want, ALL * sizeof *have);
+    }
+    memset(have, 0, ALL * sizeof *have);
+    fill_list(&list, x, w, bias, out, &ragged);
+    lb_gemm_run(&list, false); /* three tiles that wait are few for 16 threads */
+    assert_int_equal(list.n, 2);
+    assert_true(out[1][0] == 0 && memcmp(out[2], in[2], M * K * sizeof *have) == 0);
+    omp_set_num_threads(1);
+    lb_gemm_run(&list, false);
+    assert_int_equal(list.n, 2);
+    lb_gemm_run(&list, true);
+    assert_memory_equal(have, want, ALL * sizeof *have);
+    for (int i = 0; i <= LB_GEMM_LIST; i++) { /* a full one is made, in order */
+        lb_gemm_add(&list, &(struct lb_gemm_product){N, K, M, x, N, w, K, out[1], K, i > 0 ? 1 : 0,
+                                                     .trans_x = true, .waits = true});
+        lb_gemm_tn(N, K, M, x, N, w, K, i > 0 ? 1 : 0, in[1], K);
+    }
+    assert_int_equal(list.n, 1);
+    lb_gemm_run(&list, true);
+    assert_memory_equal(out[1], in[1], N * K * sizeof *have);
+    omp_set_num_threads(before);
+    free(x), free(w), free(bias), free(want), free(have);
+}
+
 /* Each sequence alone, and among others at another place; short ones are multiplied together. */
 static void company(int64_t n, int64_t k) {
     static const int32_t lengths[] = {1, 5, 130, 2, 64, 1, 1, 2, 1, 12, 257, 3, 1};
@@ -281,13 +351,10 @@ static void compute_is_the_machines(void **state) {
 int main(void) {
     lb_rng_seed(&rng, 4, 0);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(all_products),
-        cmocka_unit_test(threads_change_no_bit),
-        cmocka_unit_test(company_changes_no_bit),
-        cmocka_unit_test(stored_weights),
-        cmocka_unit_test(blocks_and_interleaved_rows),
-        cmocka_unit_test(head_formats_and_first),
-        cmocka_unit_test(compute_is_the_machines),
+        cmocka_unit_test(all_products),           cmocka_unit_test(threads_change_no_bit),
+        cmocka_unit_test(products_together),      cmocka_unit_test(company_changes_no_bit),
+        cmocka_unit_test(stored_weights),         cmocka_unit_test(blocks_and_interleaved_rows),
+        cmocka_unit_test(head_formats_and_first), cmocka_unit_test(compute_is_the_machines),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -239,7 +239,7 @@ static void one_head(int64_t v, enum lb_dtype dtype) {
     int threads = omp_get_max_threads();
     read_rows(&s, 0, SEQS, NULL, NULL, &all);
     right(&s, &all);
-    for (int n = 1; n <= 3; n++) {
+    for (int n = 1; n <= 13; n += 4) {
         omp_set_num_threads(n);
         read_rows(&s, 0, SEQS, NULL, NULL, &other);
         for (int64_t i = 0; i < ROWS; i++) {
@@ -501,12 +501,63 @@ static void no_memory(void **state) {
     }
 }
 
+/* dL/dz = z / 8 */
+static enum lb_status eighth(void *context, int64_t row, int64_t n, float *z) {
+    struct rows *most = context;
+    (void)row;
+    for (int64_t i = 0; i < n * most->v; i++) {
+        z[i] /= 8;
+    }
+    most->k = n > most->k ? n : most->k;
+    return LB_OK;
+}
+
+/* The way back, by one thread chunk by chunk, and by many several chunks at once: the same bits. */
+static void training_at_any_threads(void **state) {
+    (void)state;
+    enum { V = 3001, N = 1100, N_OUT = N * C + V * C + V };
+    int threads = omp_get_max_threads();
+    int32_t one[] = {N}, offsets[8];
+    struct lb_ragged ragged = {1, offsets};
+    float *bits[2] = {malloc(N_OUT * sizeof(float)), malloc(N_OUT * sizeof(float))};
+    int64_t most[2];
+    for (int shaped_head = 0; shaped_head < 2; shaped_head++) {
+        struct setting s;
+        begin(&s, V, LB_F32, one, 1);
+        s.head.shape = shaped_head ? (struct lb_head_shape){0.5f, 3} : LB_HEAD_PLAIN;
+        memcpy(offsets, s.offsets, sizeof offsets);
+        for (int t = 0; t < 2; t++) {
+            struct rows r = {.v = V};
+            omp_set_num_threads(t == 0 ? 1 : 16);
+            lb_tape_begin(s.tape, LB_TAPE_TRAIN, &ragged, &rng);
+            struct lb_value *h = lb_tape_value(s.tape, N, C);
+            assert_non_null(h);
+            memcpy(h->data, s.h, (size_t)N * C * sizeof(float));
+            s.w.grad = calloc(V * C, sizeof(float));
+            s.bias.grad = calloc(V, sizeof(float));
+            assert_true(s.w.grad && s.bias.grad && bits[t]);
+            assert_int_equal(lb_head_run(s.tape, h, &s.head, NULL, eighth, &r), LB_OK);
+            memcpy(bits[t], h->grad, (size_t)N * C * sizeof(float));
+            memcpy(bits[t] + N * C, s.w.grad, (size_t)V * C * sizeof(float));
+            memcpy(bits[t] + (N + V) * C, s.bias.grad, V * sizeof(float));
+            most[t] = r.k;
+            free(s.w.grad), free(s.bias.grad);
+        }
+        assert_memory_equal(bits[0], bits[1], N_OUT * sizeof(float));
+        assert_int_equal(most[0], lb_head_chunk(V));
+        assert_int_equal(most[1], N);
+        finish(&s);
+    }
+    omp_set_num_threads(threads);
+    free(bits[0]), free(bits[1]);
+}
+
 int main(void) {
     lb_rng_seed(&rng, 11, 0);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(rows_first), cmocka_unit_test(by_panels), cmocka_unit_test(shaped),
         cmocka_unit_test(kept_ids),   cmocka_unit_test(many_rows), cmocka_unit_test(from_first),
-        cmocka_unit_test(added),      cmocka_unit_test(no_memory),
+        cmocka_unit_test(added),      cmocka_unit_test(no_memory), cmocka_unit_test(training_at_any_threads),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

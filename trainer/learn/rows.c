@@ -99,13 +99,21 @@ static void row_losses(const struct lb_step *step, struct lb_worker *worker, int
     memcpy(z, worker->dz, bytes);
 }
 
+/* A teacher's logits of n rows, by the chunks that its products are cut into. */
+static void teacher_logits(struct lb_step *step, unsigned k, int64_t row, int64_t n) {
+    const struct lb_vocab_map *map = step->plan->kept[k] ? NULL : step->plan->map[k];
+    int64_t chunk = lb_head_chunk(step->v);
+    for (int64_t i = 0; i < n; i += chunk) {
+        lb_target_logits(&step->batch, k, step->plan->head[k], map, step->v, row + i,
+                         n - i < chunk ? n - i : chunk, step->teacher_states, step->z[k] + i * step->v);
+    }
+}
+
 static enum lb_status on_logits(void *context, int64_t row, int64_t n, float *z) {
     struct lb_step *step = context;
     for (unsigned k = 0; k < step->plan->n_teachers; k++) {
         if (reads_logits(step, k)) {
-            const struct lb_vocab_map *map = step->plan->kept[k] ? NULL : step->plan->map[k];
-            lb_target_logits(&step->batch, k, step->plan->head[k], map, step->v, row, n, step->teacher_states,
-                             step->z[k]);
+            teacher_logits(step, k, row, n);
         }
     }
 #pragma omp parallel for schedule(static)
@@ -115,11 +123,11 @@ static enum lb_status on_logits(void *context, int64_t row, int64_t n, float *z)
     return LB_OK;
 }
 
-/* Workspaces for a chunk of logits: at most as many rows as the batch, or as the head's chunk size. */
+/* Workspaces for the rows of logits that exist at once: at most those of the batch. */
 static bool chunk_memory(struct lb_step *step) {
     const struct lb_plan *plan = step->plan;
     struct lb_arena *a = &step->memory;
-    int64_t rows = lb_head_chunk(step->v), width = 1;
+    int64_t rows = lb_head_run_rows(step->v), width = 1;
     rows = rows < step->n_rows ? rows : step->n_rows;
     for (unsigned k = 0; k < plan->n_teachers; k++) {
         if (!reads_logits(step, k)) {
