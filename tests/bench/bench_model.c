@@ -14,7 +14,6 @@
 #include "common/model/model.h"
 #include "common/nn/gemm.h"
 #include "common/nn/head.h"
-#include "common/nn/reduce.h"
 #include "tests/bench/limits.h"
 #include "tests/bench/profile.h"
 #include "tests/support/figures.h"
@@ -121,18 +120,17 @@ static void batch(struct bench *b, int64_t seqs, int64_t len) {
     }
 }
 
-static enum lb_status reduce(void *context, int64_t row, int64_t n, float *z) {
-    struct bench *b = context;
+static struct lb_head_want want(void *context, int64_t row) {
+    (void)context;
     (void)row;
-#pragma omp parallel for schedule(static)
-    for (int64_t i = 0; i < n; i++) {
-        int32_t ids[TOP_K];
-        float values[TOP_K];
-        volatile double keep = lb_logsumexp(z + i * b->v, b->v, 1.0);
-        lb_topk(z + i * b->v, b->v, TOP_K, ids, values);
-        (void)keep;
-    }
-    return LB_OK;
+    return (struct lb_head_want){.k = TOP_K, .temperature = 1};
+}
+
+static void take_row(void *context, int64_t row, const struct lb_head_row *left) {
+    (void)context;
+    (void)row;
+    volatile double keep = left->lse + (double)left->values[TOP_K - 1];
+    (void)keep;
 }
 
 static void score_once(struct bench *b, const struct lb_input *in) {
@@ -140,7 +138,8 @@ static void score_once(struct bench *b, const struct lb_input *in) {
     lb_tape_begin(b->tape, LB_TAPE_PLAIN, &in->ragged, NULL);
     struct lb_value *h = lb_model_forward(b->model, b->tape, in, NULL, 0, NULL);
     lb_profile_phase("head");
-    if (lb_head_run(b->tape, h, lb_model_head(b->model), NULL, reduce, b) != LB_OK) {
+    const struct lb_head_reader reader = {.context = b, .want = want, .row = take_row};
+    if (lb_head_read(b->tape, h, lb_model_head(b->model), NULL, &reader) != LB_OK) {
         exit(1);
     }
 }

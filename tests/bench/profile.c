@@ -28,6 +28,7 @@
 
 struct sample {
     uintptr_t at;
+    uintptr_t region; /* the function that is the parallel region under way; 0: none */
     uint8_t phase;
     bool alone; /* outside of parallel regions */
 };
@@ -37,6 +38,7 @@ static int n_samples[MAX_THREADS], n_threads;
 static timer_t timers[MAX_THREADS];
 static const char *phases[MAX_PHASES];
 static volatile int n_phases, phase;
+static volatile uintptr_t region;
 static _Thread_local int self = -1;
 
 static void on_tick(int signal, siginfo_t *info, void *context) {
@@ -53,7 +55,30 @@ static void on_tick(int signal, siginfo_t *info, void *context) {
 #else
     uintptr_t at = 0;
 #endif
-    samples[self][n_samples[self]++] = (struct sample){at, (uint8_t)phase, !omp_in_parallel()};
+    samples[self][n_samples[self]++] = (struct sample){at, region, (uint8_t)phase, !omp_in_parallel()};
+}
+
+/* Stands before libgomp's own: every parallel region of the program begins with it. */
+void GOMP_parallel(void (*fn)(void *), void *data, unsigned threads, unsigned flags);
+void GOMP_parallel(void (*fn)(void *), void *data, unsigned threads, unsigned flags) {
+    static void (*real)(void (*)(void *), void *, unsigned, unsigned);
+    if (real == NULL) {
+        void *found = dlsym(RTLD_NEXT, "GOMP_parallel");
+        memcpy(&real, &found, sizeof real); /* C has no cast from data to functions */
+    }
+    if (real == NULL) {
+        fprintf(stderr, "profile: no GOMP_parallel\n");
+        exit(1);
+    }
+    if (omp_in_parallel()) {
+        real(fn, data, threads, flags);
+        return;
+    }
+    uintptr_t address;
+    memcpy(&address, &fn, sizeof address);
+    region = address;
+    real(fn, data, threads, flags);
+    region = 0;
 }
 
 static void watch_this_thread(void) {
@@ -221,6 +246,30 @@ static const char *kind_of(uintptr_t at) {
     return strstr(library, "gomp") != NULL ? "waiting" : library;
 }
 
+/* Who waits, for what. The names are few and live on. */
+static const char *kind_of_sample(const struct sample *s) {
+    static struct {
+        uintptr_t region;
+        char kind[48];
+    } known[MAX_KINDS];
+    const char *kind = kind_of(s->at);
+    if (strcmp(kind, "waiting") != 0 || s->region == 0) {
+        return kind;
+    }
+    for (int i = 0; i < MAX_KINDS; i++) {
+        if (known[i].region == 0) {
+            const struct symbol *own = find_symbol(s->region);
+            known[i].region = s->region;
+            snprintf(known[i].kind, sizeof known[i].kind, "waiting: %.24s %.12s",
+                     own != NULL ? own->name : "?", own != NULL && own->file != NULL ? own->file : "");
+        }
+        if (known[i].region == s->region) {
+            return known[i].kind;
+        }
+    }
+    return kind;
+}
+
 struct count {
     const char *phase, *kind;
     long all, of_main, alone;
@@ -256,7 +305,7 @@ void lb_profile_end(const char *work) {
     for (int t = 0; t < n_threads; t++) {
         for (int i = 0; i < n_samples[t]; i++) {
             const struct sample *s = &samples[t][i];
-            struct count *c = count_of(counts, &n, phases[s->phase], kind_of(s->at));
+            struct count *c = count_of(counts, &n, phases[s->phase], kind_of_sample(s));
             c->all++;
             c->of_main += t == 0;
             c->alone += t == 0 && s->alone;
