@@ -183,7 +183,7 @@ static struct lb_value *carry(struct lb_tape *tape, struct lb_value *x, struct l
     if (y == NULL || lb_tape_records(tape)) {
         return y;
     }
-    memcpy(x->data, y->data, (size_t)(y->rows * y->cols) * sizeof *y->data);
+    lb_copy_floats(x->data, y->data, y->rows * y->cols);
     return x;
 }
 

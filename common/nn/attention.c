@@ -411,7 +411,7 @@ static void attention_backward(struct lb_tape *tape, struct lb_node *node) {
 static void probs_backward(struct lb_tape *tape, struct lb_node *node) {
     struct lb_value *out = node->in[0];
     if (lb_grad_fresh(tape, out)) {
-        memset(out->grad, 0, (size_t)(out->rows * out->cols) * sizeof *out->grad);
+        lb_copy_floats(out->grad, NULL, out->rows * out->cols);
     }
 }
 

@@ -32,7 +32,7 @@ static void copy_columns(const struct columns *c, float *x, float *out, int64_t 
 static void columns_backward(struct lb_tape *tape, struct lb_node *node) {
     struct lb_value *x = node->in[0];
     if (lb_grad_fresh(tape, x)) { /* the other columns are others' */
-        memset(x->grad, 0, (size_t)(x->rows * x->cols) * sizeof *x->grad);
+        lb_copy_floats(x->grad, NULL, x->rows * x->cols);
     }
     if (x->grad != NULL) {
         copy_columns(node->extra, x->grad, node->out->grad, x->rows, true);

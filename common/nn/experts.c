@@ -178,7 +178,7 @@ static void take_backward(struct lb_tape *tape, struct lb_node *node) {
     const struct part *part = node->extra;
     struct lb_value *x = node->in[0], *out = node->out;
     if (lb_grad_fresh(tape, x)) {
-        memset(x->grad, 0, (size_t)(x->rows * x->cols) * sizeof *x->grad);
+        lb_copy_floats(x->grad, NULL, x->rows * x->cols);
     }
     if (x->grad == NULL) {
         return;
@@ -372,7 +372,7 @@ struct lb_value *lb_experts(struct lb_tape *tape, struct lb_value *x, struct lb_
     if (r == NULL) {
         return NULL;
     }
-    memset(sum->data, 0, (size_t)(x->rows * x->cols) * sizeof *sum->data);
+    lb_copy_floats(sum->data, NULL, x->rows * x->cols);
     if (!lb_tape_records(tape)) {
         return ask_all(tape, r, x, sum, args) ? sum : NULL;
     }

@@ -191,6 +191,7 @@ static void products_of(const struct work *work, const struct chunk *chunks, int
 
 /* A row on its way. */
 struct state {
+    int64_t row; /* of h; -1: for nobody */
     struct lb_head_want want;
     struct lb_lse lse, plain;
     struct lb_top top;
@@ -215,9 +216,11 @@ static bool group_begin(struct work *work, struct group *g, const struct lb_head
     for (int64_t c = 0; g->states != NULL && c < g->n_chunks; c++) {
         for (int64_t i = 0; i < g->chunks[c].n; i++, r++) {
             struct state *s = &g->states[r];
-            *s = (struct state){.lse = LB_LSE_EMPTY, .plain = LB_LSE_EMPTY};
-            if (reader->want != NULL && i >= g->chunks[c].skip) {
-                s->want = reader->want(reader->context, g->chunks[c].row + i);
+            bool skipped = i < g->chunks[c].skip;
+            *s = (struct state){
+                .row = skipped ? -1 : g->chunks[c].row + i, .lse = LB_LSE_EMPTY, .plain = LB_LSE_EMPTY};
+            if (reader->want != NULL && !skipped) {
+                s->want = reader->want(reader->context, s->row);
             }
             tops += s->want.k;
             ats += s->want.n_at;
@@ -320,29 +323,33 @@ static double log_rest(const struct state *s) {
                                     : lb_rest_value(s->rest, &s->lse, &s->top, s->want.temperature);
 }
 
+static void row_finish(struct state *s, const struct lb_head_reader *reader) {
+    double temperature = s->want.temperature;
+    lb_top_finish(&s->top);
+    struct lb_head_row left = {.ids = s->top.ids,
+                               .values = s->top.values,
+                               .at = s->at,
+                               .n_at = s->want.n_at,
+                               .lse = temperature > 0 ? lb_lse_value(&s->lse, temperature) : 0};
+    if (s->want.draw.n > 0) {
+        left.drawn = s->sampler.drawn;
+        left.n_drawn = lb_sampler_finish(&s->sampler, &s->want.draw);
+        left.draw_lse = lb_sampler_logsumexp(&s->sampler, &s->want.draw);
+    }
+    left.plain_lse = s->want.plain ? lb_lse_value(&s->plain, 1) : 0;
+    left.log_rest = s->want.rest ? log_rest(s) : 0;
+    left.log_outside = s->want.outside ? lb_parts_outside(&s->parts, &s->lse) : 0;
+    reader->row(reader->context, s->row, &left);
+}
+
 static void group_finish(const struct group *g, const struct lb_head_reader *reader) {
-    int64_t row = 0;
-    for (int64_t c = 0; reader->row != NULL && c < g->n_chunks; row += g->chunks[c++].n) {
-        const struct chunk *chunk = &g->chunks[c];
-#pragma omp parallel for schedule(dynamic, 4) if (chunk->n > 1)
-        for (int64_t i = chunk->skip; i < chunk->n; i++) {
-            struct state *s = &g->states[row + i];
-            double temperature = s->want.temperature;
-            lb_top_finish(&s->top);
-            struct lb_head_row left = {.ids = s->top.ids,
-                                       .values = s->top.values,
-                                       .at = s->at,
-                                       .n_at = s->want.n_at,
-                                       .lse = temperature > 0 ? lb_lse_value(&s->lse, temperature) : 0};
-            if (s->want.draw.n > 0) {
-                left.drawn = s->sampler.drawn;
-                left.n_drawn = lb_sampler_finish(&s->sampler, &s->want.draw);
-                left.draw_lse = lb_sampler_logsumexp(&s->sampler, &s->want.draw);
-            }
-            left.plain_lse = s->want.plain ? lb_lse_value(&s->plain, 1) : 0;
-            left.log_rest = s->want.rest ? log_rest(s) : 0;
-            left.log_outside = s->want.outside ? lb_parts_outside(&s->parts, &s->lse) : 0;
-            reader->row(reader->context, chunk->row + i, &left);
+    if (reader->row == NULL) {
+        return;
+    }
+#pragma omp parallel for schedule(dynamic, 4) if (g->n_rows > 1)
+    for (int64_t r = 0; r < g->n_rows; r++) {
+        if (g->states[r].row >= 0) {
+            row_finish(&g->states[r], reader);
         }
     }
 }
@@ -536,7 +543,7 @@ static enum lb_status run_train(struct work *work, struct lb_value *h, const str
         }
         product(work, row, n, &(struct lb_ragged){chunks, work->offsets});
         if (logits != NULL) {
-            memcpy(logits, work->z, (size_t)(n * v) * sizeof *logits);
+            lb_copy_floats(logits, work->z, n * v);
         }
         status = fn(context, row, n, work->z);
         if (status == LB_OK) {

@@ -45,7 +45,7 @@ static void pool_backward(struct lb_tape *tape, struct lb_node *node) {
     struct lb_value *x = node->in[0];
     int64_t c = x->cols;
     if (lb_grad_fresh(tape, x)) { /* rows that were not pooled have none */
-        memset(x->grad, 0, (size_t)(x->rows * c) * sizeof *x->grad);
+        lb_copy_floats(x->grad, NULL, x->rows * c);
     }
     if (x->grad == NULL) {
         return;

@@ -9,7 +9,7 @@ static void rows_backward(struct lb_tape *tape, struct lb_node *node) {
     struct lb_value *x = node->in[0];
     int64_t c = x->cols;
     if (lb_grad_fresh(tape, x)) {
-        memset(x->grad, 0, (size_t)(x->rows * c) * sizeof *x->grad);
+        lb_copy_floats(x->grad, NULL, x->rows * c);
     }
     for (int64_t i = 0; x->grad != NULL && i < node->out->rows; i++) {
         const float *from = node->out->grad + i * c;

@@ -5,6 +5,9 @@
 
 #include <string.h>
 
+/* Floats of a copy that one thread takes at a time; one piece is not worth waking others for. */
+#define COPY_FLOATS 16384
+
 struct lb_tape {
     enum lb_tape_mode mode;
     enum lb_status status; /* sticky */
@@ -124,13 +127,25 @@ struct lb_value *lb_tape_value(struct lb_tape *tape, int64_t rows, int64_t cols)
     return value_in(tape, &tape->memory, rows, cols);
 }
 
+void lb_copy_floats(float *to, const float *from, int64_t n) {
+#pragma omp parallel for schedule(static) if (n > COPY_FLOATS)
+    for (int64_t i = 0; i < n; i += COPY_FLOATS) {
+        size_t bytes = (size_t)(n - i < COPY_FLOATS ? n - i : COPY_FLOATS) * sizeof *to;
+        if (from != NULL) {
+            memcpy(to + i, from + i, bytes);
+        } else {
+            memset(to + i, 0, bytes);
+        }
+    }
+}
+
 struct lb_value *lb_tape_keep(struct lb_tape *tape, struct lb_value *v) {
     if (v == NULL || lb_tape_records(tape)) {
         return v;
     }
     struct lb_value *copy = value_in(tape, &tape->kept, v->rows, v->cols);
     if (copy != NULL) {
-        memcpy(copy->data, v->data, (size_t)(v->rows * v->cols) * sizeof(float));
+        lb_copy_floats(copy->data, v->data, v->rows * v->cols);
     }
     return copy;
 }

@@ -76,6 +76,8 @@ struct lb_value *lb_tape_keep(struct lb_tape *tape, struct lb_value *v);
 /* bytes of tape memory (aligned to 64, not zeroed), with the life of a value; NULL and sticky when it runs
  * out. */
 void *lb_tape_bytes(struct lb_tape *tape, size_t bytes);
+/* to[i] = from[i], or zero where from is NULL: n floats, by all threads where that is worth it. */
+void lb_copy_floats(float *to, const float *from, int64_t n);
 /* A node at the end of the tape, zeroed; NULL in plain mode or when memory runs out. */
 struct lb_node *lb_tape_push(struct lb_tape *tape, void (*backward)(struct lb_tape *, struct lb_node *),
                              struct lb_value *out);

@@ -5,7 +5,7 @@
 
 static bool zero_if_fresh(struct lb_tape *tape, struct lb_value *v) {
     if (lb_grad_fresh(tape, v)) {
-        memset(v->grad, 0, (size_t)(v->rows * v->cols) * sizeof *v->grad);
+        lb_copy_floats(v->grad, NULL, v->rows * v->cols);
     }
     return v->grad != NULL;
 }
