@@ -196,6 +196,12 @@ static void turn(void *argument, struct lb_tape *tape) {
                           (long long)w->n_now);
         }
     }
+    for (int64_t i = w->first; w->status == LB_OK && i < w->first + w->n_now; i++) {
+        w->status = lb_buf_status(&w->texts[i].text);
+        if (w->status != LB_OK) {
+            (void)lb_fail(&w->detail, w->status, "no room for text %lld; ask for fewer", (long long)i);
+        }
+    }
     if (w->status == LB_OK && lb_generator_left(w->generator) == 0) {
         lb_generator_destroy(w->generator);
         w->generator = NULL;
