@@ -50,15 +50,26 @@ static void loaded(void *context, enum lb_status status, const struct lb_detail 
 
 static const struct question {
     const char *path, *body;
+    const char *from;   /* all is compared from here on; NULL: texts are */
     bool stream, whole; /* each event tells the whole text */
 } questions[] = {
     {"/v2/models/teacher/infer",
      "{\"inputs\":[{\"name\":\"input_ids\",\"shape\":[2,3],\"datatype\":\"INT32\",\"data\":[5,6,7,8,9,10]}]}",
-     false, false},
-    {V1 "}", false, false},
-    {V1 ",\"stream\":true,\"stream_options\":{\"include_usage\":true}}", true, false},
-    {SGL "}", false, false},
-    {SGL ",\"stream\":true}", true, true},
+     "\r\n\r\n", false, false},
+    {"/pooling",
+     "{\"input\":[[5,6,7],[8]],\"task\":\"token_embed\",\"use_activation\":false,\"encoding_format\":"
+     "\"base64\"}",
+     "\"data\":", false, false},
+    {"/inference/v1/generate",
+     "{\"token_ids\":[5,6,7],\"sampling_params\":{\"max_tokens\":1,\"temperature\":0,\"prompt_logprobs\":2,"
+     "\"prompt_logprob_token_ids\":[1,2]}}",
+     "\"choices\":", false, false},
+    {"/tokenize", "{\"prompt\":\"(f)9gg&n|9sn\",\"return_token_strs\":true}", "\r\n\r\n", false, false},
+    {"/detokenize", "{\"tokens\":[5,6,7,8]}", "\r\n\r\n", false, false},
+    {V1 "}", NULL, false, false},
+    {V1 ",\"stream\":true,\"stream_options\":{\"include_usage\":true}}", NULL, true, false},
+    {SGL "}", NULL, false, false},
+    {SGL ",\"stream\":true}", NULL, true, true},
 };
 
 /* Asks, and hears all until the close, with nothing of ours that allocates. The status; 0: none. */
@@ -79,9 +90,9 @@ static int ask(const struct question *q) {
 static const char *texts(const struct question *q) {
     static const char key[] = "\"text\":\"";
     size_t len = 0;
-    const char *body = strstr(heard, "\r\n\r\n");
-    if (strncmp(q->path, "/v2", 3) == 0) {
-        return body ? body : heard; /* nothing of it is another each time */
+    if (q->from) {
+        const char *at = strstr(heard, q->from);
+        return at ? at : heard;
     }
     text[0] = '\0';
     for (const char *at = heard; (at = strstr(at, key)) != NULL;) {
