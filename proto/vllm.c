@@ -363,7 +363,7 @@ static enum lb_status read_streaming(const json_t *root, struct lb_vllm_completi
     if (!json_is_object(options)) {
         return lb_fail(detail, LB_E_FORMAT, WHAT ": stream_options must be an object");
     }
-    if (!out->stream) {
+    if (!out->stream && json_object_size(options) > 0) {
         return lb_fail(detail, LB_E_ARG, WHAT ": stream_options needs stream: true");
     }
     status = lb_json_bool(options, "include_usage", false, WHAT, &out->usage, detail);

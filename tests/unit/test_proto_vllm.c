@@ -85,7 +85,7 @@ static void test_clients(void **state) {
     /* openai, with all it knows said as it is by default, and keys that change nothing */
     taken("{\"model\":\"m\",\"prompt\":\"a\",\"best_of\":1,\"echo\":false,\"frequency_penalty\":0,"
           "\"logit_bias\":{},\"logprobs\":null,\"max_tokens\":1,\"n\":1,\"presence_penalty\":0.0,\"seed\":-3,"
-          "\"stop\":[\"x\",\"\\n\"],\"stream\":false,\"stream_options\":null,\"suffix\":null,"
+          "\"stop\":[\"x\",\"\\n\"],\"stream\":false,\"stream_options\":{},\"suffix\":null,"
           "\"temperature\":0.5,\"top_p\":0.25,\"user\":\"u\",\"top_k\":-1,\"min_p\":0.0,"
           "\"repetition_penalty\":1.0,\"response_format\":{\"type\":\"text\"},\"cache_salt\":\"s\","
           "\"metadata\":{\"a\":[1]},\"stop_token_ids\":[7],\"priority\":-2,\"request_id\":\"r\"}",
