@@ -1,7 +1,7 @@
 /* What a real vLLM said (tests/golden/vllm/recorded.json; tests/interop/vllm_beside.py --record writes it):
- * the trainer learns from it the numbers that limbeckd gives by its own protocol, and limbeckd answers the
- * same requests as it does. With LB_VLLM_STOCK or LB_VLLM_POOLING that server itself is asked, of tests of
- * it. */
+ * the trainer learns from it the numbers that limbeckd gives by its own protocol. With LB_VLLM_STOCK,
+ * ..._CHOSEN or
+ * ..._POOLING that server itself is asked, of tests of it. */
 #include <stdarg.h>
 #include <stddef.h>
 #include <setjmp.h>
@@ -22,12 +22,18 @@
 
 #define N 5
 #define V 272
+#define SCORED 3
 #define NEAR 2e-5
 
 static char folder[] = "/tmp/limbeck-e2e-recorded-XXXXXX", own[160];
 static struct host *host;
 static struct lb_sample *samples;
 static json_t *recorded;
+
+/* Whether servers are asked, not the recording. */
+static bool live(void) {
+    return getenv("LB_VLLM_STOCK") || getenv("LB_VLLM_CHOSEN") || getenv("LB_VLLM_POOLING");
+}
 
 static int setup(void **state) {
     (void)state;
@@ -47,7 +53,7 @@ static int setup(void **state) {
     bool read = lb_file_read(path, &text, &detail) == LB_OK &&
                 lb_json_parse_loose(text.data, text.len, 0, path, &recorded, &detail) == LB_OK;
     lb_buf_finish(&text);
-    if (!read && !getenv("LB_VLLM_STOCK") && !getenv("LB_VLLM_POOLING")) {
+    if (!read && !live()) {
         fprintf(stderr, "%s\n", detail.text);
         return -1;
     }
@@ -84,15 +90,15 @@ static struct lb_teacher_info info_at(const char *url) {
 
 /* Whether a test of this server is to run: the recording, or the server itself; *out its address. */
 static bool begin(const char *name, const char *variable, struct replay **replay, const char **out) {
-    const char *live = getenv(variable);
+    const char *server = getenv(variable);
     *replay = NULL;
-    if (!live && (getenv("LB_VLLM_STOCK") || getenv("LB_VLLM_POOLING"))) {
+    if (!server && live()) {
         return false;
     }
-    if (!live) {
+    if (!server) {
         *replay = replay_start(json_object_get(recorded, name));
     }
-    *out = live ? live : replay_url(*replay);
+    *out = server ? server : replay_url(*replay);
     return true;
 }
 
@@ -126,6 +132,35 @@ static void test_stock(void **state) {
     assert_int_equal(strncmp(info.kernels, "vllm-", 5), 0);
     assert_int_equal(strlen(info.compute), 64);
     both_compare(own, url, LB_PROTOCOL_VLLM, V, &lists, samples, N, NEAR);
+    end(replay);
+}
+
+static void test_chosen(void **state) {
+    (void)state;
+    static const struct lb_ask_spec chosen = {.n_outputs = 1,
+                                              .outputs = {{LB_OUT_AT_LOGPROBS, 0, LB_DT_FP32}},
+                                              .temperature = 1,
+                                              .n_scored = SCORED};
+    static int32_t values[N][16 * SCORED];
+    struct lb_extra extras[N];
+    struct replay *replay;
+    const char *url;
+    if (!begin("chosen", "LB_VLLM_CHOSEN", &replay, &url)) {
+        return;
+    }
+    struct lb_teacher_info info = info_at(url);
+    assert_true(lb_info_rungs(&info) & 1u << LB_RUNG_CHOSEN);
+    for (int i = 0; i < N; i++) {
+        for (int64_t c = 0; c < samples[i].n * SCORED; c++) {
+            values[i][c] = c % 5 == 4 ? -1 : (int32_t)((i * 31 + c * 7) % V);
+        }
+        extras[i] = (struct lb_extra){LB_IN_SCORE_IDS, values[i], SCORED};
+        samples[i].extra = &extras[i];
+    }
+    both_compare(own, url, LB_PROTOCOL_VLLM, V, &chosen, samples, N, NEAR);
+    for (int i = 0; i < N; i++) {
+        samples[i].extra = NULL;
+    }
     end(replay);
 }
 
@@ -203,6 +238,7 @@ static void test_restarted(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_stock),
+        cmocka_unit_test(test_chosen),
         cmocka_unit_test(test_pooling),
         cmocka_unit_test(test_restarted),
     };

@@ -3,8 +3,8 @@
 
 usage: vllm_beside.py BUILD VLLM [MODEL] [--record]
 VLLM is vLLM's command (vllm.txt beside this file says how to install one that needs no GPU); where it is not there the whole is skipped.
-MODEL is a folder with weights in safetensors (default: tests/golden/vllm/model). Three vLLMs are started in turn: stock, wide (what
-one has to ask for), and pooling. Every key of an answer is compared, numbers to 2e-5; what differs must stand in KNOWN, with the reason.
+MODEL is a folder with weights in safetensors (default: tests/golden/vllm/model). Four vLLMs are started in turn: stock, wide (what
+one has to ask for), one with its second model runner, which alone scores chosen ids and needs Triton (here interpreted), and pooling. Every key of an answer is compared, numbers to 2e-5; what differs must stand in KNOWN, with the reason.
 --record writes tests/golden/vllm/recorded.json, what vLLM says, for the tests that need no Python.
 """
 import argparse
@@ -60,13 +60,32 @@ def answers(url):
         return False
 
 
-def start_vllm(vllm, model, folder, name, options):
+# Triton has no compiler for CPUs; its interpreter does, when vLLM is told that there is a driver.
+INTERPRETED = '''from triton.backends import Backend, backends
+
+
+class Driver:
+    @staticmethod
+    def is_active():
+        return True
+
+
+backends['cpu'] = Backend(compiler=None, driver=Driver)
+'''
+
+
+def start_vllm(vllm, model, folder, name, options, interpreted=False):
     with socket.socket() as s:
         s.bind(('127.0.0.1', 0))
         port = s.getsockname()[1]
     url = f'http://127.0.0.1:{port}'
     environment = {'HF_HUB_OFFLINE': '1', 'VLLM_NO_USAGE_STATS': '1', 'VLLM_CPU_KVCACHE_SPACE': '1',
                    'VLLM_CPU_OMP_THREADS_BIND': 'nobind', 'OMP_NUM_THREADS': '2', 'CUDA_VISIBLE_DEVICES': ''}
+    if interpreted:
+        site = pathlib.Path(folder) / 'site'
+        site.mkdir(exist_ok=True)
+        (site / 'sitecustomize.py').write_text(INTERPRETED)
+        environment |= {'PYTHONPATH': str(site), 'TRITON_INTERPRET': '1', 'VLLM_USE_V2_MODEL_RUNNER': '1'}
     command = [vllm, 'serve', str(model), '--host', '127.0.0.1', '--port', str(port), '--dtype', 'float32', '--enforce-eager',
                '--max-model-len', '128', '--served-model-name', NAME, *options]
     return Server(command, folder, name, lambda: answers(url), environment), url
@@ -163,7 +182,6 @@ ASKED = {
     'generate, logprobs': generate({'temperature': 0, 'logprobs': 2}),
     'generate, prompt_logprobs': generate({'temperature': 0, 'prompt_logprobs': 1}),
     'generate, two tokens': generate({'temperature': 0, 'max_tokens': 2}),
-    'generate, chosen ids': generate({'temperature': 1, 'prompt_logprob_start': 2, 'prompt_logprob_token_ids': [[5, 6], [7], [8, 9]]}),
     'generate, no sampling_params': ('/inference/v1/generate', {'model': NAME, 'token_ids': IDS}),
     'generate, error: model': generate({}, model='nobody'),
     'generate, error: id': generate({}, token_ids=[0, 272]),
@@ -179,6 +197,14 @@ ASKED = {
     'version': ('/version', None),
     'health': ('/health', None),
     'ping': ('/ping', None),
+}
+CHOSEN = {
+    'chosen ids': generate({'temperature': 0, 'prompt_logprob_start': 2, 'prompt_logprob_token_ids': [[5, 6], [7], [8, 9]]}),
+    'chosen ids, all rows': generate({'temperature': 0, 'prompt_logprob_token_ids': [[i, i + 1, i + 2] for i in range(5)]}),
+    'chosen ids, beside prompt_logprobs': generate({'temperature': 0, 'prompt_logprobs': 1, 'prompt_logprob_start': 3,
+                                                    'prompt_logprob_token_ids': [[5], [6]]}),
+    'chosen ids, error: rows': generate({'temperature': 0, 'prompt_logprob_token_ids': [[5], [6]]}),
+    'chosen ids, error: id': generate({'temperature': 0, 'prompt_logprob_start': 4, 'prompt_logprob_token_ids': [[272]]}),
 }
 POOLED = {
     'pooling': pool(),
@@ -196,7 +222,8 @@ POOLED = {
     'embeddings': ('/v1/embeddings', {'model': NAME, 'input': [IDS]}),
 }
 
-NOT_RECORDED = ('prompt_logprobs -1', 'pooling, task', 'pooling, base64')  # long, or text that stands for numbers
+NOT_RECORDED = ('prompt_logprobs -1', 'pooling', 'pooling, task', 'pooling, base64', 'chosen ids', 'chosen ids, all rows',
+                'chosen ids, beside prompt_logprobs')  # long, or text that stands for numbers
 
 # What differs, and why it stays: question, place in the answer, reason.
 REFUSED = 'what would change the answer and is not computed is refused by its name'
@@ -220,10 +247,9 @@ KNOWN = [
     ('.*error.*|suffix|.*, no sampling_params|pooling, normalize', r'/error/(message|type|param)',
      'words of its own; the key is named without "body."'),
     ('error: (GET|path)', r'.*', 'one form of errors, also for paths'),
-    ('generate.*', r'/choices/\d+/(weight_versions|logprobs/content/.*/(token|bytes))', 'names from before vLLM 0.32 beside; one version'),
-    ('generate.*', r'/(output_mode|prompt_token_id_logprobs)', 'there is one mode'),
+    ('(generate|chosen).*', r'/choices/\d+/(weight_versions|logprobs/content/.*/(token|bytes))', 'names from before vLLM 0.32 beside; one version'),
+    ('(generate|chosen).*', r'/output_mode', 'there is one mode'),
     ('generate, two tokens', r'.*', REFUSED),
-    ('generate, chosen ids', r'.*', 'vLLM needs its second model runner for it, which needs Triton: not on this machine'),
     ('detokenize, error', r'.*', 'an id that is none is refused'),
     ('tokenizer_info', r'.*', 'the tokenizer_config.json as it is'),
     ('models', r'/data/\d+/.*', 'names'),
@@ -254,7 +280,7 @@ class Answer:
 
 
 def near(a, b):
-    return abs(a - b) <= TOLERANCE * max(1, abs(a))
+    return a == b or abs(a - b) <= TOLERANCE * max(1, abs(a))
 
 
 def differences(theirs, ours, at):
@@ -276,11 +302,17 @@ def differences(theirs, ours, at):
         for i, (a, b) in enumerate(zip(theirs, ours)):
             yield from differences(a, b, f'{at}/{i}')
     elif isinstance(theirs, float) and isinstance(ours, float):
-        differences.far = max(differences.far, abs(theirs - ours)) if near(theirs, ours) else differences.far
+        differences.far = max(differences.far, abs(theirs - ours)) if near(theirs, ours) and theirs != ours else differences.far
         if not near(theirs, ours):
             yield at, theirs, ours
     elif re.fullmatch(r'/data/\d+/data', at) and isinstance(theirs, str):
         yield from differences(list(array.array('f', base64.b64decode(theirs))), list(array.array('f', base64.b64decode(ours))), at)
+    elif at == '/prompt_token_id_logprobs' and isinstance(theirs, str) and isinstance(ours, str):
+        a, b = base64.b64decode(theirs), base64.b64decode(ours)  # .npy files
+        if a[:128] != b[:128] or len(a) != len(b):
+            yield at, a[:128], b[:128]
+        else:
+            yield from differences(list(array.array('f', a[128:])), list(array.array('f', b[128:])), at)
     elif theirs != ours or type(theirs) is not type(ours):
         yield at, theirs, ours
 
@@ -476,6 +508,13 @@ def main():
         learn(build, folder, model, 'openai, lists of 5', own, f'url: "{url}", protocol: openai', 'targets: topk\nloss_top_k: 5')
         print('the same questions to it and to limbeckd')
         table.ask(url, own, ASKED)
+        server.stop()
+        server, url = start_vllm(a.vllm, model, folder, 'chosen', WIDE[:1], interpreted=True)
+        print('vLLM with its second model runner')
+        probe(build, url, 'second runner', ['own token', 'top-20', 'chosen ids'])
+        table.ask(url, own, CHOSEN)
+        if a.record:
+            kept['chosen'] = record(build, 'LB_VLLM_CHOSEN', url)
         server.stop()
         server, url = start_vllm(a.vllm, model, folder, 'pooling', POOLING)
         print('vLLM that pools')
