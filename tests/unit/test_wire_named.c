@@ -211,6 +211,22 @@ static void other_answers_are_refused(void **state) {
     assert_non_null(strstr(detail.text, "number 2 of position 1"));
 }
 
+/* One sequence a request, several requests at once: no more than their logits have room. */
+static void requests_at_once(void **state) {
+    (void)state;
+    static const struct {
+        int64_t v;
+        unsigned n;
+    } cases[] = {{V, 16}, {32000, 8}, {128256, 2}, {262144, 2}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct lb_teacher_info info = info_of(2);
+        info.vocab_size = cases[i].v;
+        assert_int_equal(lb_dialect_at_once(&lb_dialect_named, &info), cases[i].n);
+        assert_int_equal(lb_dialect_most(&lb_dialect_named, &info, NULL), 1);
+        assert_int_equal(lb_dialect_at_once(lb_dialect_get(LB_PROTOCOL_OIP), &info), LB_ASK_AT_ONCE);
+    }
+}
+
 static void values_fit_their_datatypes(void **state) {
     (void)state;
     static const struct {
@@ -279,9 +295,9 @@ static void what_is_kept_is_read_again(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(one_sequence_is_asked),      cmocka_unit_test(outputs_are_made_of_logits),
-        cmocka_unit_test(other_answers_are_refused),  cmocka_unit_test(values_fit_their_datatypes),
-        cmocka_unit_test(what_is_kept_is_read_again),
+        cmocka_unit_test(one_sequence_is_asked),     cmocka_unit_test(outputs_are_made_of_logits),
+        cmocka_unit_test(other_answers_are_refused), cmocka_unit_test(values_fit_their_datatypes),
+        cmocka_unit_test(requests_at_once),          cmocka_unit_test(what_is_kept_is_read_again),
     };
     lb_arena_init(&scratch, 1 << 20);
     lb_arena_init(&arena, 1 << 20);

@@ -10,7 +10,6 @@
 
 #define BACK_OFF_NS (50 * LB_MS_NS)
 #define BACK_OFF_CAP_NS (10 * LB_SECOND_NS)
-#define REQUESTS_PER_REPLICA 2
 
 /* Under the lock. The flag stays for a thread that is not waiting just now. */
 static void call_thread(struct lb_asker *asker) {
@@ -258,8 +257,8 @@ static enum lb_status make_teacher(const struct lb_asker_options *options,
     if (status != LB_OK) {
         return status;
     }
-    lb_pool_init(&teacher->pool, from->n_urls, REQUESTS_PER_REPLICA, BACK_OFF_NS, BACK_OFF_CAP_NS,
-                 options->seed ^ lb_mix64(stream + 1));
+    lb_pool_init(&teacher->pool, from->n_urls, lb_dialect_at_once(from->dialect, &from->info), BACK_OFF_NS,
+                 BACK_OFF_CAP_NS, options->seed ^ lb_mix64(stream + 1));
     teacher->pool.patience_ns = options->on_lost == LB_LOST_WAIT ? 0 : options->give_up_ns;
     for (int i = 0; i < from->n_urls; i++) {
         if (!from->reached[i]) {

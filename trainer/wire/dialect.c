@@ -33,6 +33,10 @@ int64_t lb_dialect_most(const struct lb_dialect *dialect, const struct lb_teache
     return dialect->most ? dialect->most(info, spec) : LB_MAX_SEQUENCES;
 }
 
+unsigned lb_dialect_at_once(const struct lb_dialect *dialect, const struct lb_teacher_info *info) {
+    return dialect->at_once ? dialect->at_once(info) : LB_ASK_AT_ONCE;
+}
+
 uint64_t lb_dialect_answer_bytes(const struct lb_dialect *dialect, const struct lb_teacher_info *info,
                                  const struct lb_ask_spec *spec, int64_t rows, int64_t n) {
     return dialect->answer_bytes ? dialect->answer_bytes(info, spec, rows, n)

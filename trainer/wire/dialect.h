@@ -29,6 +29,8 @@ enum lb_protocol { LB_DIALECTS(LB_DIALECT_KIND) LB_N_PROTOCOLS };
 /* Most positions (after padding) and most answer bytes that one request should ask for. */
 #define LB_ASK_TOKENS 8192
 #define LB_ASK_ANSWER_BYTES (96u << 20)
+/* Requests that one server has at once: while it computes one, the next is there. */
+#define LB_ASK_AT_ONCE 2u
 
 /* A question ready to be sent: POST of body to the path LB_PATH_ASK. */
 struct lb_asked {
@@ -100,6 +102,8 @@ struct lb_dialect {
 
     /* Most sequences of one request; NULL: LB_MAX_SEQUENCES. */
     int64_t (*most)(const struct lb_teacher_info *info, const struct lb_ask_spec *spec);
+    /* Most requests that one server should have at once; NULL: LB_ASK_AT_ONCE. */
+    unsigned (*at_once)(const struct lb_teacher_info *info);
     /* Bytes of the answer about `rows` positions of one of n, beside LB_MAX_JSON_BYTES for all together: an
      * answer that is longer is not received. NULL: those of its tensors (lb_ask_answer_bytes). */
     uint64_t (*answer_bytes)(const struct lb_teacher_info *info, const struct lb_ask_spec *spec, int64_t rows,
@@ -151,9 +155,10 @@ const struct lb_dialect *lb_dialect_get(enum lb_protocol protocol);
 const struct lb_dialect *lb_dialect_of(enum lb_protocol protocol, const struct lb_naming *naming);
 /* The one that recipes call so; false when there is none. */
 bool lb_protocol_find(const char *name, enum lb_protocol *out);
-/* As most and answer_bytes of the dialect, which may have none of its own. */
+/* As most, at_once and answer_bytes of the dialect, which may have none of its own. */
 int64_t lb_dialect_most(const struct lb_dialect *dialect, const struct lb_teacher_info *info,
                         const struct lb_ask_spec *spec);
+unsigned lb_dialect_at_once(const struct lb_dialect *dialect, const struct lb_teacher_info *info);
 uint64_t lb_dialect_answer_bytes(const struct lb_dialect *dialect, const struct lb_teacher_info *info,
                                  const struct lb_ask_spec *spec, int64_t rows, int64_t n);
 

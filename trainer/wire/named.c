@@ -370,6 +370,12 @@ static int64_t most(const struct lb_teacher_info *info, const struct lb_ask_spec
     return 1;
 }
 
+/* Such servers make their batches of requests; how many sequences of 512 tokens have logits in 512 MiB. */
+static unsigned at_once(const struct lb_teacher_info *info) {
+    int64_t n = ((int64_t)512 << 20) / (512 * (int64_t)sizeof(float) * info->vocab_size);
+    return n < LB_ASK_AT_ONCE ? LB_ASK_AT_ONCE : n > 16 ? 16 : (unsigned)n;
+}
+
 /* All logits come, whatever is made of them. */
 static uint64_t answer_bytes(const struct lb_teacher_info *info, const struct lb_ask_spec *spec, int64_t rows,
                              int64_t n) {
@@ -406,6 +412,7 @@ const struct lb_dialect lb_dialect_named = {.name = "oip",
                                             .path = path,
                                             .gives = lb_info_gives,
                                             .most = most,
+                                            .at_once = at_once,
                                             .answer_bytes = answer_bytes,
                                             .build = build,
                                             .split = split};
