@@ -6,7 +6,8 @@ where return_context_logits asks for them (else a placeholder of four dimensions
 known: no fingerprint, no digests. Needs nothing but Python.
 
 usage: triton.py LIMBECKD_URL PORT_FILE [--flat] [--dtype FP32|FP16|BF16] [--json]
---flat: a model without a batch dimension, of other names, INT64 ids and an attention mask. --json: answers in JSON.
+--flat: a model without a batch dimension, of other names, INT64 ids and an attention mask. --json: a server of the protocol without
+Triton's extension: JSON both ways.
 """
 import argparse
 import http.client
@@ -107,7 +108,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         spec = self.server.spec
         if self.path == '/v2':
-            self.send(200, json.dumps({'name': 'triton', 'version': '2.62.0', 'extensions': ['binary_tensor_data']}).encode())
+            self.send(200, json.dumps({'name': 'triton', 'version': '2.62.0', 'extensions': [] if self.server.json else ['binary_tensor_data']}).encode())
         elif self.path == f'/v2/models/{spec["name"]}':
             tensors = {key: [{'name': n, 'datatype': t or self.server.dtype, 'shape': s} for n, t, s in spec[key]] for key in ('inputs', 'outputs')}
             self.send(200, json.dumps({'name': spec['name'], 'versions': [self.version()], 'platform': spec['platform'], **tensors}).encode())
@@ -137,6 +138,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def infer(self, spec, found, outputs, parameters):
         check_inputs(spec, found)
+        if self.server.json and self.headers.get('Inference-Header-Content-Length'):
+            raise Refused('binary data is not supported')
         for name in parameters:
             raise Refused(f'parameter {name!r} is not known')
         batched = spec is BATCHED

@@ -30,6 +30,7 @@ static struct lb_detail detail;
 static struct lb_teacher_info info_of(int dims) {
     struct lb_teacher_info info = {.model = "m", .vocab_size = V};
     struct lb_named *named = &info.named;
+    named->binary = dims == 2;
     named->n_inputs = 4;
     snprintf(named->version, sizeof named->version, "1");
     snprintf(named->logits, sizeof named->logits, "z");
@@ -56,6 +57,8 @@ static void one_sequence_is_asked(void **state) {
         assert_int_equal(request.n_inputs, 4);
         assert_int_equal(request.n_outputs, 1);
         assert_string_equal(request.outputs[0].name, "z");
+        assert_true(request.outputs[0].binary == (dims == 2));
+        assert_true((asked.json_bytes < 0) == (dims == 1));
         static const struct {
             const char *name;
             enum lb_datatype datatype;
@@ -265,7 +268,8 @@ static void what_is_kept_is_read_again(void **state) {
     static const char kept[] =
         "{\"protocol\":\"oip\",\"model\":\"m\",\"version\":\"\",\"max_length\":0,\"hidden_size\":0,"
         "\"vocab_size\":5,\"serves\":0,\"ids\":[3,4],\"logprobs\":[-1.5],\"states\":[],\"tensors\":{"
-        "\"metadata\":\"ab\",\"version\":\"1\",\"logits\":\"z\",\"inputs\":[{\"name\":\"tokens\",\"value\":"
+        "\"metadata\":\"ab\",\"version\":\"1\",\"logits\":\"z\",\"binary\":true,\"inputs\":[{\"name\":"
+        "\"tokens\",\"value\":"
         "\"\","
         "\"role\":0,\"datatype\":\"INT64\",\"dims\":2}]}}";
     struct lb_teacher_info info;
@@ -277,6 +281,7 @@ static void what_is_kept_is_read_again(void **state) {
     assert_non_null(lb_info_given(&info, LB_OUT_LOGITS, 0));
     assert_null(lb_info_given(&info, LB_OUT_HIDDEN_FINAL, 0));
     assert_false(info.plain_only);
+    assert_true(info.named.binary);
     for (size_t n = 0; n < sizeof kept - 1; n++) {
         struct lb_detail why = {0};
         assert_int_not_equal(lb_named_info_read(kept, n, "kept", &info, &why), LB_OK);

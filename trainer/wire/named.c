@@ -14,6 +14,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* Bytes of a number in JSON, at most. */
+#define JSON_NUMBER 24
+
 /* ---- the question ---- */
 
 /* A number as text in the datatype; false when it does not fit. */
@@ -70,7 +73,7 @@ static void *elements_of(const struct lb_named_input *input, const int32_t *ids,
 enum lb_status lb_named_ask(const struct lb_named *named, const int32_t *ids, int64_t n,
                             struct lb_arena *scratch, struct lb_asked *out, struct lb_detail *detail) {
     struct lb_wire_tensor inputs[LB_NAMED_INPUTS];
-    struct lb_wire_output logits = {.name = named->logits, .binary = true};
+    struct lb_wire_output logits = {.name = named->logits, .binary = named->binary};
     struct lb_infer_request request = {.top_k = LB_DEFAULT_TOP_K,
                                        .temperature = 1,
                                        .n_inputs = (size_t)named->n_inputs,
@@ -85,7 +88,7 @@ enum lb_status lb_named_ask(const struct lb_named *named, const int32_t *ids, in
                                         .datatype = (enum lb_datatype)input->datatype,
                                         .n_dims = input->n_dims,
                                         .data = elements_of(input, ids, n, scratch),
-                                        .binary = true};
+                                        .binary = named->binary};
         for (int d = 0; d < tensor.n_dims; d++) {
             tensor.dim[d] = row && d + 1 == tensor.n_dims ? n : 1;
         }
@@ -97,7 +100,7 @@ enum lb_status lb_named_ask(const struct lb_named *named, const int32_t *ids, in
         }
     }
     enum lb_status status = lb_infer_request_encode(&request, &out->body, &json_bytes, detail);
-    out->json_bytes = (int64_t)json_bytes;
+    out->json_bytes = named->binary ? (int64_t)json_bytes : -1;
     if (status != LB_OK) {
         lb_asked_finish(out);
     }
@@ -381,7 +384,7 @@ static uint64_t answer_bytes(const struct lb_teacher_info *info, const struct lb
                              int64_t n) {
     (void)spec;
     (void)rows;
-    return (uint64_t)n * (uint64_t)info->vocab_size * sizeof(float);
+    return (uint64_t)n * (uint64_t)info->vocab_size * (info->named.binary ? sizeof(float) : JSON_NUMBER);
 }
 
 static enum lb_status path(const struct lb_teacher_info *info, const struct lb_ask_spec *spec,

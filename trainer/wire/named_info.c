@@ -99,7 +99,8 @@ static enum lb_status add_input(struct asking *a, const char *key, const char *n
             return lb_fail(detail, LB_E_ARG, "%s: %s: \"%s\" is named twice", a->where, key, name);
         }
     }
-    if (lb_datatype_bytes(datatype) == 0) {
+    bool half = datatype == LB_DT_FP16 || datatype == LB_DT_BF16;
+    if (lb_datatype_bytes(datatype) == 0 || (half && !a->named.binary)) {
         return lb_fail(detail, LB_E_UNSUPPORTED, "%s: %s: \"%s\" is %.20s, which limbeck can't send",
                        a->where, key, name, type ? type : "of no datatype");
     }
@@ -199,6 +200,19 @@ static enum lb_status ask_metadata(struct asking *a, json_t **out, struct lb_det
     return status;
 }
 
+/* Whether its tensors travel as bytes (Triton's extension); the protocol itself has JSON. */
+static enum lb_status ask_extensions(struct asking *a, struct lb_detail *detail) {
+    json_t *server = NULL;
+    enum lb_status status = lb_said_json(a->contact, "/v2", NULL, &server, detail);
+    const json_t *list = json_object_get(server, "extensions");
+    for (size_t i = 0; i < json_array_size(list); i++) {
+        const char *name = json_string_value(json_array_get(list, i));
+        a->named.binary = a->named.binary || (name && strcmp(name, "binary_tensor_data") == 0);
+    }
+    json_decref(server);
+    return status;
+}
+
 /* ---- what it answers ---- */
 
 static enum lb_status post(const struct asking *a, const struct lb_asked *asked, struct lb_call *call,
@@ -290,8 +304,8 @@ static json_t *as_json(const struct lb_named *named) {
                                                 lb_datatype_name((enum lb_datatype)input->datatype), "dims",
                                                 input->n_dims));
     }
-    return json_pack("{s:s,s:s,s:s,s:o}", "metadata", named->metadata, "version", named->version, "logits",
-                     named->logits, "inputs", inputs);
+    return json_pack("{s:s,s:s,s:s,s:b,s:o}", "metadata", named->metadata, "version", named->version,
+                     "logits", named->logits, "binary", named->binary, "inputs", inputs);
 }
 
 static bool copy_text(const json_t *object, const char *key, char *out, size_t size) {
@@ -324,6 +338,7 @@ static bool from_json(const json_t *root, struct lb_named *out) {
         input->role = (uint8_t)role;
         input->n_dims = (uint8_t)dims;
     }
+    out->binary = json_is_true(json_object_get(tensors, "binary"));
     out->n_inputs = (int)n;
     return good;
 }
@@ -365,6 +380,7 @@ static enum lb_status find_out(struct asking *a, struct lb_buf *text, struct lb_
     enum lb_status status = ask_metadata(a, &metadata, detail);
     a->metadata = metadata;
     lb_stated_plain_ids(&stated);
+    status = status != LB_OK ? status : ask_extensions(a, detail);
     status = status != LB_OK ? status : resolve(a, detail);
     status = status != LB_OK ? status : ask_logits(a, &stated, detail);
     if (status == LB_OK) {

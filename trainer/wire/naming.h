@@ -5,6 +5,7 @@
 #include "proto/datatype.h"
 #include "proto/limits.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -33,6 +34,7 @@ struct lb_named {
     char metadata[65]; /* SHA-256 of all that it says of the model */
     char version[129]; /* that answered the fixed question */
     char logits[LB_NAMED_BYTES];
+    bool binary;  /* tensors travel as bytes, else as numbers in JSON */
     int n_inputs; /* 0: the teacher is none of these */
     struct lb_named_input {
         char name[LB_NAMED_BYTES], value[LB_NAMED_BYTES]; /* value "" but for LB_NAMED_VALUE */
