@@ -220,6 +220,9 @@ def random_loss(r, names):
     for key, of in (('alpha', ('skew_kl', 'skew_reverse_kl', 'abkd', 'dkd')), ('beta', ('jsd', 'abkd', 'dkd'))):
         if l['function'] in of and sometimes(r, 0.4) or sometimes(r, r.odd):
             l[key] = pick(r, [0, 0.1, 0.9], [1, 1.5, -1, 1e9])
+    if sometimes(r, 0.15):
+        l['anneal'] = pick(r, ['linear', 'cosine'], ['off', 1])
+        l[r.choice(['weight_end', 'temperature_end', 'anneal_steps'])] = pick(r, [2, 3], [-1, 0])
     if sometimes(r, 0.1):
         l['teachers'] = pick(r, [['t0'], ['t0', 't1'], []], [['t9'], ['t0', 't0'], 't0', [3]])
     if l['function'] == 'hs_mse' or sometimes(r, r.odd):

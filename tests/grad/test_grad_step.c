@@ -15,6 +15,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define MAX_GRADS 8192 /* of a world's student */
+
 static void each_loss(void **state) {
     (void)state;
     for (size_t i = 0; lb_loss_at(i) != NULL; i++) {
@@ -148,6 +150,50 @@ static void clamped(void **state) {
     }
 }
 
+/* A step's gradients of a loss with these at that step, of eleven. */
+static double annealed(const struct lb_annealing *annealing, int64_t now, double weight, double temperature,
+                       float *grads) {
+    struct lb_world *w =
+        lb_world_create(lb_mixture_find("mean_probs"), LB_LANE_FINAL, true, lb_loss_find("kl"));
+    size_t n;
+    w->plan.losses[0].args.weight = weight;
+    w->plan.losses[0].args.temperature = temperature;
+    if (annealing != NULL) {
+        w->plan.losses[0].annealing = *annealing;
+        lb_step_set_now(w->step, now, 11);
+    }
+    double loss = lb_world_run(w);
+    const float *own = lb_model_grads(w->student, &n);
+    assert_true(n <= MAX_GRADS);
+    memcpy(grads, own, n * sizeof *grads);
+    memset(grads + n, 0, (MAX_GRADS - n) * sizeof *grads);
+    lb_world_destroy(w);
+    return loss;
+}
+
+/* A loss that anneals is at each step what it is with the weight and temperature of that step. */
+static void anneals(void **state) {
+    (void)state;
+    static float moving[MAX_GRADS], still[MAX_GRADS];
+    static const struct {
+        struct lb_annealing annealing;
+        int64_t now;
+        double share;
+    } cases[] = {{{LB_ANNEAL_LINEAR, 0, 0.25, 4}, 0, 0},   {{LB_ANNEAL_LINEAR, 0, 0.25, 4}, 5, 0.5},
+                 {{LB_ANNEAL_LINEAR, 0, 0.25, 4}, 10, 1},  {{LB_ANNEAL_LINEAR, 5, 0.25, 4}, 3, 0.75},
+                 {{LB_ANNEAL_LINEAR, 5, 0.25, 4}, 9, 1},   {{LB_ANNEAL_COSINE, 0, 0.25, 4}, 5, 0.5},
+                 {{LB_ANNEAL_COSINE, 4, 0.25, 4}, 1, 0.25}};
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        double share = cases[i].share, loss, want;
+        loss = annealed(&cases[i].annealing, cases[i].now, 1, 1, moving);
+        want = annealed(NULL, 0, 1 - 0.75 * share, 1 + 3 * share, still);
+        assert_true(fabs(loss - want) < 1e-6 * want);
+        for (size_t j = 0; j < MAX_GRADS; j++) {
+            assert_true(fabs((double)moving[j] - (double)still[j]) < 1e-6);
+        }
+    }
+}
+
 static void refused(struct lb_world *w, const char *first, const char *second) {
     struct lb_step_result result = {0};
     struct lb_detail detail = {0};
@@ -261,6 +307,7 @@ int main(void) {
         cmocka_unit_test(each_of_classes), cmocka_unit_test(weights_of_tokens),
         cmocka_unit_test(two_halves),      cmocka_unit_test(micro_batches),
         cmocka_unit_test(not_finite),      cmocka_unit_test(clamped),
+        cmocka_unit_test(anneals),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -12,7 +12,7 @@ static bool zero_if_fresh(struct lb_tape *tape, struct lb_value *v) {
 
 static double state_loss(const struct lb_step *step, const struct lb_pair *p, const struct lb_states *states,
                          float *da) {
-    const struct lb_loss_args *args = &step->plan->losses[p->loss].args;
+    const struct lb_loss_args *args = &step->args[p->loss];
     return step->plan->losses[p->loss].loss->state(states, args,
                                                    args->weight * lb_step_inverse(step, p->loss), da);
 }

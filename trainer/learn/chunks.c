@@ -81,7 +81,7 @@ double lb_step_chunks_cross_entropy(const struct lb_answered *batch, unsigned k,
 
 /* Loss l on the chunks of sample s that teacher k answered about. */
 static void sample_chunks(struct lb_step *step, size_t l, unsigned k, int64_t s) {
-    const struct lb_loss_args *args = &step->plan->losses[l].args;
+    const struct lb_loss_args *args = &step->args[l];
     const struct lb_sample *sample = &step->batch.samples[s];
     const struct lb_answer *answer = step->batch.answers[s * step->plan->n_teachers + k];
     int64_t first = step->batch.offsets[s];

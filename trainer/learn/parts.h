@@ -54,8 +54,10 @@ struct lb_step {
     struct lb_tap taps[LB_MAX_PAIRS];
     struct lb_value *states; /* final [N, C]; NULL: no forward waits for its losses */
     /* its losses */
-    double inverse;           /* 1 / rows of the optimizer step */
-    double inverse_sequences; /* 1 / its sequences */
+    int64_t now, total;                      /* the optimizer step's number, and how many there are */
+    struct lb_loss_args args[LB_MAX_LOSSES]; /* now */
+    double inverse;                          /* 1 / rows of the optimizer step */
+    double inverse_sequences;                /* 1 / its sequences */
     const struct lb_step_totals *totals;
     double *mix;      /* weights [sets, rows or samples, teachers], see lb_step_mix */
     double *row_loss; /* [losses, N] */

@@ -1,5 +1,6 @@
 #include "trainer/learn/plan.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -311,13 +312,20 @@ static enum lb_status add_loss(struct lb_plan *plan, struct lb_model *student, u
         plan->losses[l].args.temperature = plan->recipe->temperature;
     }
     lb_loss_fill(loss, &plan->losses[l].args);
+    struct lb_annealing *annealing = &plan->losses[l].annealing;
+    annealing->kind = from->anneal;
+    annealing->steps = from->anneal_steps;
+    annealing->weight = isnan(from->weight_end) ? from->args.weight : from->weight_end;
+    annealing->temperature =
+        isnan(from->temperature_end) ? plan->losses[l].args.temperature : from->temperature_end;
     name_loss(plan, l);
     plan->n_losses = l + 1;
     plan->on_label |= loss->on == LB_ON_LABEL;
     plan->on_target |= loss->on == LB_ON_TARGET;
     plan->on_chunk |= loss->on == LB_ON_CHUNK;
     if (loss->on == LB_ON_TARGET && lb_plan_trimmed(plan) &&
-        plan->losses[l].args.temperature != plan->recipe->temperature) {
+        (plan->losses[l].args.temperature != plan->recipe->temperature ||
+         (from->anneal != LB_ANNEAL_NONE && !isnan(from->temperature_end)))) {
         return lb_fail(
             detail, LB_E_ARG,
             "loss_functions.%u.temperature: what a teacher gives to tokens that a trimmed vocabulary "

@@ -45,7 +45,12 @@ struct lb_plan {
     size_t n_losses;
     struct {
         const struct lb_loss *loss;
-        struct lb_loss_args args; /* temperature resolved */
+        struct lb_loss_args args; /* temperature resolved; at the start, where it anneals */
+        struct lb_annealing {
+            enum lb_anneal kind;
+            int64_t steps;              /* 0: all */
+            double weight, temperature; /* at the end */
+        } annealing;
         char name[64]; /* in metrics: the function; a further one of it with its place in loss_functions */
         unsigned set;  /* of the teachers that it learns from: of sets */
         bool once;     /* its states are one row a sequence */

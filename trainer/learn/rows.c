@@ -29,7 +29,7 @@ static double target_loss(const struct lb_step *step, struct lb_worker *worker, 
                           int64_t in_chunk, double factor) {
     const struct lb_plan *plan = step->plan;
     const struct lb_loss *loss = plan->losses[l].loss;
-    const struct lb_loss_args *args = &plan->losses[l].args;
+    const struct lb_loss_args *args = &step->args[l];
     unsigned n = plan->n_teachers;
     if (plan->mixture->combine != LB_COMBINE_LOSSES) {
         const struct lb_target *t = lb_step_target(step, worker, l, n, row, in_chunk);
@@ -80,9 +80,9 @@ static void row_losses(const struct lb_step *step, struct lb_worker *worker, int
     memset(worker->dz, 0, bytes);
     for (unsigned l = 0; l < plan->n_losses; l++) {
         const struct lb_loss *loss = plan->losses[l].loss;
-        double factor = plan->losses[l].args.weight * lb_step_inverse(step, l), value = 0;
+        double factor = step->args[l].weight * lb_step_inverse(step, l), value = 0;
         if (loss->on == LB_ON_LABEL) {
-            value = lb_loss_row(loss, &worker->row, NULL, &plan->losses[l].args, (float)factor, worker->dz);
+            value = lb_loss_row(loss, &worker->row, NULL, &step->args[l], (float)factor, worker->dz);
         } else if (loss->on == LB_ON_TARGET) {
             value = target_loss(step, worker, l, row, in_chunk, factor);
         } else if (loss->on == LB_ON_CHUNK) {

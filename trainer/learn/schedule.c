@@ -32,3 +32,12 @@ double lb_learning_rate(const struct lb_recipe *recipe, int64_t total_steps, int
         recipe->lr_scheduler_type == LB_SCHEDULE_COSINE ? 0.5 * (1.0 + cos(M_PI * (1.0 - left))) : left;
     return recipe->learning_rate * (recipe->min_lr_ratio + (1.0 - recipe->min_lr_ratio) * shape);
 }
+
+double lb_anneal_share(enum lb_anneal kind, int64_t steps, int64_t total_steps, int64_t step) {
+    int64_t last = (steps > 0 ? steps : total_steps) - 1;
+    if (kind == LB_ANNEAL_NONE || step <= 0) {
+        return 0;
+    }
+    double share = step < last ? (double)step / (double)last : 1;
+    return kind == LB_ANNEAL_COSINE ? 0.5 * (1.0 - cos(M_PI * share)) : share;
+}

@@ -16,4 +16,8 @@ int64_t lb_warmup_steps(const struct lb_recipe *recipe, int64_t total_steps);
  * min_lr_ratio of it at total_steps; or constant. */
 double lb_learning_rate(const struct lb_recipe *recipe, int64_t total_steps, int64_t step);
 
+/* How much of the way from start to end an annealing has gone at that step: from 0 at the first to 1 at the
+ * last of its steps (0: all of the run), and after it; linear, or half a cosine. None: 0. */
+double lb_anneal_share(enum lb_anneal kind, int64_t steps, int64_t total_steps, int64_t step);
+
 #endif

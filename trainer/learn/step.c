@@ -3,6 +3,7 @@
 #include "common/base/mem.h"
 #include "common/nn/reduce.h"
 #include "trainer/learn/parts.h"
+#include "trainer/learn/schedule.h"
 
 #include <math.h>
 #include <string.h>
@@ -162,7 +163,7 @@ static void add_up(const struct lb_step *step, const double *pair_loss, struct l
         }
         sum *= lb_step_inverse(step, l);
         result->term[l] += sum;
-        result->loss += step->plan->losses[l].args.weight * sum;
+        result->loss += step->args[l].weight * sum;
     }
 }
 
@@ -215,6 +216,24 @@ enum lb_status lb_step_forward(struct lb_step *step, const struct lb_sample *sam
     return LB_OK;
 }
 
+void lb_step_set_now(struct lb_step *step, int64_t now, int64_t total) {
+    step->now = now;
+    step->total = total;
+}
+
+static void set_args(struct lb_step *step) {
+    for (size_t l = 0; l < step->plan->n_losses; l++) {
+        const struct lb_annealing *a = &step->plan->losses[l].annealing;
+        struct lb_loss_args *args = &step->args[l];
+        *args = step->plan->losses[l].args;
+        if (a->kind != LB_ANNEAL_NONE) {
+            double share = lb_anneal_share(a->kind, a->steps, step->total, step->now);
+            args->weight += share * (a->weight - args->weight);
+            args->temperature += share * (a->temperature - args->temperature);
+        }
+    }
+}
+
 static enum lb_status losses_and_backward(struct lb_step *step, double *pair_loss) {
     const struct lb_plan *plan = step->plan;
     bool rows = plan->on_label || plan->on_target || plan->on_chunk;
@@ -239,6 +258,7 @@ enum lb_status lb_step_losses(struct lb_step *step, const struct lb_answer *cons
     const struct lb_recipe *r = step->plan->recipe;
     step->inverse_sequences = 1.0 / (double)(r->per_device_train_batch_size * r->gradient_accumulation_steps);
     step->batch.answers = step->tokens.answers = answers;
+    set_args(step);
     step->row_loss =
         lb_arena_zarray(&step->memory, step->plan->n_losses * (size_t)step->n_rows, sizeof *step->row_loss);
     step->culprit = lb_arena_zarray(&step->memory, (size_t)step->n_rows, sizeof *step->culprit);

@@ -35,6 +35,9 @@ void lb_step_destroy(struct lb_step *step);
 LB_NODISCARD enum lb_status lb_step_forward(struct lb_step *step, const struct lb_sample *samples, int64_t n,
                                             struct lb_rng *rng, const struct lb_value **out_states,
                                             struct lb_detail *detail);
+/* The number of the optimizer step, from 0, that comes, and how many there are: what weights and temperatures
+ * that anneal follow. Until then it is the first. */
+void lb_step_set_now(struct lb_step *step, int64_t now, int64_t total);
 /* The second half, once after each forward: losses against answers [n * teachers] (NULL without teachers),
  * checked when they came in (lb_answer_check), and backward. rows: positions that count of all micro-batches
  * of this optimizer step (the means' denominator). totals: of all its micro-batches; NULL: this is the only

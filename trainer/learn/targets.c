@@ -21,7 +21,9 @@ static unsigned temperatures(const struct lb_plan *plan) {
         bool seen = plan->losses[l].loss->on != LB_ON_TARGET;
         for (size_t m = 0; m < l && !seen; m++) {
             seen = plan->losses[m].loss->on == LB_ON_TARGET && plan->losses[m].set == plan->losses[l].set &&
-                   plan->losses[m].args.temperature == plan->losses[l].args.temperature;
+                   plan->losses[m].args.temperature == plan->losses[l].args.temperature &&
+                   plan->losses[m].annealing.kind == LB_ANNEAL_NONE &&
+                   plan->losses[l].annealing.kind == LB_ANNEAL_NONE;
         }
         n += seen ? 0 : 1;
     }
@@ -354,7 +356,7 @@ static bool weights_of(const struct lb_step *step, size_t l, unsigned who, int64
 
 const struct lb_target *lb_step_target(const struct lb_step *step, struct lb_worker *worker, size_t l,
                                        unsigned who, int64_t row, int64_t in_chunk) {
-    double weight[LB_MAX_TEACHERS], temperature = step->plan->losses[l].args.temperature;
+    double weight[LB_MAX_TEACHERS], temperature = step->args[l].temperature;
     unsigned set = step->plan->losses[l].set;
     struct lb_made_target *made = worker->targets;
     while (made->made && (made->who != who || made->set != set || made->temperature != temperature)) {

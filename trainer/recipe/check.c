@@ -7,6 +7,7 @@
 #include "trainer/recipe/names.h"
 #include "trainer/wire/url.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -260,6 +261,8 @@ static enum lb_status check_loss_keys(const struct check *c, const struct lb_los
     const char *entry = (const char *)&c->recipe->loss_functions[i];
     for (const struct lb_field *f = lb_recipe_loss_fields; f->key != NULL; f++) {
         bool every = strcmp(f->key, "function") == 0 || strcmp(f->key, "weight") == 0 ||
+                     strcmp(f->key, "weight_end") == 0 || strncmp(f->key, "anneal", 6) == 0 ||
+                     (strcmp(f->key, "temperature_end") == 0 && lb_loss_reads(loss, "temperature")) ||
                      (loss->on != LB_ON_LABEL && strcmp(f->key, "teachers") == 0);
         if (!every && !lb_field_at_default(f, entry) && !lb_loss_reads(loss, f->key)) {
             char path[64];
@@ -292,6 +295,32 @@ static enum lb_status check_parameters(const struct check *c, const struct lb_lo
     char path[64];
     snprintf(path, sizeof path, "loss_functions.%u", i);
     return wrong != NULL ? complain(c, path, "%s: %s", loss->name, wrong) : LB_OK;
+}
+
+/* Whether it has a weight at the start or the end. */
+static bool counts(const struct lb_recipe_loss *loss) {
+    return loss->args.weight > 0 || (loss->anneal != LB_ANNEAL_NONE && loss->weight_end > 0);
+}
+
+static enum lb_status check_anneal(const struct check *c, unsigned i) {
+    const struct lb_recipe *r = c->recipe;
+    const struct lb_recipe_loss *loss = &r->loss_functions[i];
+    bool ends = !isnan(loss->weight_end) || !isnan(loss->temperature_end);
+    char path[64];
+    snprintf(path, sizeof path, "loss_functions.%u", i);
+    if (loss->anneal == LB_ANNEAL_NONE && (ends || loss->anneal_steps != 0)) {
+        return complain(c, path,
+                        "weight_end, temperature_end and anneal_steps need anneal: linear or cosine");
+    }
+    if (loss->anneal != LB_ANNEAL_NONE && !ends) {
+        return complain(c, path, "anneal needs weight_end or temperature_end: where to");
+    }
+    if (loss->anneal != LB_ANNEAL_NONE && !isnan(loss->temperature_end) && !lb_lane_whole(r->targets)) {
+        return complain(c, path,
+                        "temperature_end needs whole distributions; targets: %s is asked at one temperature",
+                        r->targets == LB_LANE_TOPK ? "topk" : "samples");
+    }
+    return LB_OK;
 }
 
 static unsigned teachers_of(const struct lb_recipe *r, const struct lb_recipe_loss *loss) {
@@ -377,7 +406,7 @@ static enum lb_status check_use(const struct check *c) {
         bool used = false;
         for (unsigned i = 0; i < r->loss_functions_count; i++) {
             const struct lb_recipe_loss *loss = &r->loss_functions[i];
-            used |= lb_loss_find(loss->function)->on != LB_ON_LABEL && loss->args.weight > 0 &&
+            used |= lb_loss_find(loss->function)->on != LB_ON_LABEL && counts(loss) &&
                     is_listed(loss, r->teachers[k].name);
         }
         if (!used) {
@@ -417,6 +446,7 @@ static enum lb_status check_loss(const struct check *c, unsigned i, const struct
     }
     status = check_loss_teachers(c, loss, i);
     status = status == LB_OK ? check_parameters(c, entry, i) : status;
+    status = status == LB_OK ? check_anneal(c, i) : status;
     if (status != LB_OK) {
         return status;
     }
@@ -441,8 +471,8 @@ static enum lb_status check_losses(const struct check *c) {
         if (status != LB_OK) {
             return status;
         }
-        sum += r->loss_functions[i].args.weight;
-        asks = asks || (entry != NULL && entry->on != LB_ON_LABEL && r->loss_functions[i].args.weight > 0);
+        sum += counts(&r->loss_functions[i]) ? 1 : 0;
+        asks = asks || (entry != NULL && entry->on != LB_ON_LABEL && counts(&r->loss_functions[i]));
     }
     if (!(sum > 0)) {
         return complain(c, "loss_functions", "every weight is 0; there is nothing to learn from");

@@ -20,6 +20,8 @@ static inline bool lb_lane_whole(enum lb_target_lane lane) {
     return lane == LB_LANE_FINAL || lane == LB_LANE_LOGITS;
 }
 enum lb_schedule { LB_SCHEDULE_LINEAR, LB_SCHEDULE_COSINE, LB_SCHEDULE_CONSTANT };
+/* How a loss moves from its weight and temperature to those at the end; 0: not at all. */
+enum lb_anneal { LB_ANNEAL_NONE, LB_ANNEAL_LINEAR, LB_ANNEAL_COSINE };
 enum lb_lost_teacher { LB_LOST_WAIT, LB_LOST_RENORMALISE, LB_LOST_STOP };
 
 #endif

@@ -66,6 +66,8 @@ static const struct lb_field_name schedules[] = {{"linear", LB_SCHEDULE_LINEAR},
 static const struct lb_field_name completion_only[] = {
     {"true", LB_COMPLETION_ONLY_YES}, {"false", LB_COMPLETION_ONLY_NO}, {NULL, 0}};
 static const struct lb_field_name add_bos[] = {{"true", LB_BOS_YES}, {"false", LB_BOS_NO}, {NULL, 0}};
+static const struct lb_field_name anneals[] = {
+    {"linear", LB_ANNEAL_LINEAR}, {"cosine", LB_ANNEAL_COSINE}, {NULL, 0}};
 static const struct lb_field_name lost[] = {
     {"wait", LB_LOST_WAIT}, {"renormalise", LB_LOST_RENORMALISE}, {"stop", LB_LOST_STOP}, {NULL, 0}};
 
@@ -192,6 +194,14 @@ const struct lb_field lb_recipe_loss_fields[] = {
           "others' part"),
     OPEN_(clamp, 1e-6, 1e6, "none",
           "losses on logits: the most that one row counts, without a gradient there"),
+    {PLACE_(anneal), .kind = LB_FIELD_ENUM, .flags = DEC, .names = anneals, .derived = "none",
+     .help = "how weight and temperature go to weight_end and temperature_end"},
+    {PLACE_(anneal_steps), .kind = LB_FIELD_INT, .flags = DEC, .min = 2, .max = COUNT_MAX, .derived = "all",
+     .help = "steps until they are there"},
+    {PLACE_(weight_end), .kind = LB_FIELD_FLOAT, .flags = DEC | LB_FIELD_OPEN, .min = 0, .max = 1e6,
+     .derived = "weight", .help = "anneal: its factor then"},
+    {PLACE_(temperature_end), .kind = LB_FIELD_FLOAT, .flags = DEC | LB_FIELD_OPEN, .min = LB_MIN_TEMPERATURE,
+     .max = LB_MAX_TEMPERATURE, .derived = "temperature", .help = "anneal: its temperature then"},
     {NULL},
 };
 #undef S

@@ -71,7 +71,10 @@ struct lb_recipe_loss {
     struct lb_loss_args args;            /* weight 1; temperature 0: the recipe's */
     struct lb_layer_pair *layer_mapping; /* hidden and attention losses; none: final to final */
     unsigned layer_mapping_count;
-    const char **teachers; /* names of those it learns from; none: all */
+    enum lb_anneal anneal;
+    int64_t anneal_steps;               /* 0: all of the run */
+    double weight_end, temperature_end; /* where it anneals; NAN: as at the start */
+    const char **teachers;              /* names of those it learns from; none: all */
     unsigned teachers_count;
 };
 

@@ -42,6 +42,7 @@ static enum lb_status one_step(struct lb_run *run, struct lb_detail *detail) {
     int64_t rows = 0, first = run->at.micro_batch;
     enum lb_status status =
         lb_prefetch_positions(run->prefetch, r->gradient_accumulation_steps, &rows, detail);
+    lb_step_set_now(run->step, run->at.step, run->total);
     for (int64_t i = 0; status == LB_OK && i < r->gradient_accumulation_steps; i++) {
         const struct lb_sample *samples;
         const struct lb_answer *const *answers;

@@ -1,0 +1,142 @@
+/* What a recipe may say of losses on distributions, and what is refused, in which words. */
+#include <stdarg.h>
+#include <stddef.h>
+#include <setjmp.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include "common/base/mem.h"
+#include "trainer/loss/loss.h"
+#include "trainer/recipe/recipe.h"
+
+#include <math.h>
+#include <string.h>
+
+static const char good[] =
+    "student: {hidden_size: 8, intermediate_size: 8, num_hidden_layers: 1, num_attention_heads: 1}\n"
+    "tokenizer: t.json\n"
+    "datasets: [{path: a.txt}]\n"
+    "teachers: [{name: N, url: 'http://h:1'}, {name: V, url: 'http://h:2'}]\n"
+    "loss_functions: [{function: kl}, {function: hs_mse}]\n"
+    "max_steps: 100\n"
+    "output_dir: o\n";
+
+/* The recipe with one thing changed or added; NULL, and the text of detail, when it is refused. */
+static struct lb_recipe *with(const char *lane, const char *set, struct lb_detail *detail) {
+    const char *const sets[] = {lane, set};
+    struct lb_recipe *recipe = NULL;
+    *detail = (struct lb_detail){0};
+    bool ok = lb_recipe_parse(good, strlen(good), "r.yaml", sets, 2, &recipe, detail) == LB_OK;
+    return ok ? recipe : NULL;
+}
+
+struct expected {
+    const char *set, *message; /* "": it is right */
+};
+
+static void expect(const char *lane, const struct expected *cases, size_t n) {
+    for (size_t i = 0; i < n; i++) {
+        struct lb_detail detail;
+        struct lb_recipe *recipe = with(lane, cases[i].set, &detail);
+        bool right = recipe != NULL
+                         ? cases[i].message[0] == '\0'
+                         : cases[i].message[0] != '\0' && strstr(detail.text, cases[i].message) != NULL;
+        if (!right) {
+            fail_msg("%s, %s: \"%s\", not \"%s\"", lane, cases[i].set, detail.text, cases[i].message);
+        }
+        lb_recipe_destroy(recipe);
+    }
+}
+
+static void parameters(void **state) {
+    (void)state;
+    static const struct expected cases[] = {
+        {"loss_functions.1={function: cross_entropy, label_smoothing: 0.1, z_loss: 1e-4, clamp: 10}", ""},
+        {"loss_functions.1={function: cross_entropy, label_smoothing: 1.5}",
+         "loss_functions.1.label_smoothing: 1.5 is out of range; allowed is 0 to 1"},
+        {"loss_functions.1={function: jsd, beta: 0}", ""},
+        {"loss_functions.1={function: jsd, beta: 1.5}",
+         "loss_functions.1: jsd: beta is of 0 (forward KL) to 1 (reverse KL)"},
+        {"loss_functions.1={function: skew_kl, alpha: 1}",
+         "loss_functions.1: skew_kl: alpha is of 0 to less"},
+        {"loss_functions.1={function: skew_reverse_kl, beta: 0.1}",
+         "loss_functions.1.beta: skew_reverse_kl does not read it; its keys are weight, teachers, "
+         "temperature, alpha, clamp"},
+        {"loss_functions.1={function: abkd, alpha: 0.01}",
+         "loss_functions.1: abkd: alpha and beta are each 0, or of 0.05 to 2"},
+        {"loss_functions.1={function: logit_mse}", "loss_functions.1: logit_mse compares logits, which a "
+                                                   "mean of several teachers' probabilities (mixture: "},
+        {"loss_functions.1={function: logit_mse, teachers: [N]}", ""},
+        {"loss_functions.1={function: hs_mse, clamp: 1}", "loss_functions.1.clamp: hs_mse does not read it"},
+        {"loss_functions.0.clamp=0", "loss_functions.0.clamp: 0 is out of range"},
+        {"loss_functions.0.loss_max_clamp=5", "unknown key; did you mean clamp?"},
+        {"loss_functions.0.label_smoothing_factor=1", "unknown key; did you mean label_smoothing?"},
+        {"loss_functions.0={function: kl, weight: 0, weight_end: 1, anneal: cosine, anneal_steps: 50}", ""},
+        {"loss_functions.0={function: kl, temperature: 4, temperature_end: 1, anneal: linear}", ""},
+        {"loss_functions.0={function: kl, weight_end: 1}",
+         "loss_functions.0: weight_end, temperature_end and "},
+        {"loss_functions.0={function: kl, anneal: linear}", "loss_functions.0: anneal needs weight_end or "},
+        {"loss_functions.1={function: hs_mse, anneal: linear, temperature_end: 1}",
+         "loss_functions.1.temperature_end: hs_mse does not read it"},
+        {"sample_count=10", "sample_count: nothing is drawn; set targets: samples"},
+    };
+    expect("targets=logits", cases, sizeof cases / sizeof cases[0]);
+}
+
+static void lanes(void **state) {
+    (void)state;
+    static const struct expected lists[] = {
+        {"loss_functions.0.function=dkd", "loss_functions.0: dkd cannot learn from targets: topk; use "
+                                          "final_hidden or logits, or take one that can: "
+                                          "kl, reverse_kl, jsd, skew_kl, "},
+        {"loss_functions.0.function=abkd", "loss_functions.0: abkd: alpha + beta is not 1, so lists"},
+        {"loss_functions.0={function: abkd, alpha: 0.5, beta: 0.5}", ""},
+        {"loss_functions.0={function: kl, anneal: linear, temperature_end: 2}",
+         "loss_functions.0: temperature_end needs whole distributions; targets: topk"},
+    };
+    static const struct expected draws[] = {
+        {"loss_functions.0.function=reverse_kl", "loss_functions.0: reverse_kl cannot learn from targets: "
+                                                 "samples; use final_hidden or logits or topk, or take "
+                                                 "one that can: kl"},
+        {"mixture=mean_logits", "mean_logits needs whole logits, and targets: samples has draws only"},
+        {"loss_functions.0.temperature=2", "samples count at the recipe's temperature 1"},
+        {"sample_temperature=2", ""},
+    };
+    expect("targets=topk", lists, sizeof lists / sizeof lists[0]);
+    expect("targets=samples", draws, sizeof draws / sizeof draws[0]);
+}
+
+/* What a recipe is silent about stays open until the loss fills it in, and is not written back. */
+static void open_parameters(void **state) {
+    (void)state;
+    struct lb_detail detail;
+    struct lb_recipe *recipe =
+        with("targets=samples", "loss_functions.1={function: jsd, weight: 0}", &detail);
+    assert_null(recipe); /* jsd is not for draws */
+    recipe = with("targets=logits", "loss_functions.1={function: abkd, beta: 0}", &detail);
+    assert_non_null(recipe);
+    assert_int_equal(recipe->sample_count, 0);
+    struct lb_loss_args args = recipe->loss_functions[1].args;
+    assert_true(isnan(args.alpha) && args.beta == 0 && isnan(args.clamp));
+    lb_loss_fill(lb_loss_find("abkd"), &args);
+    assert_true(args.alpha == 0.2 && args.beta == 0 && args.clamp == 0);
+    char *text = NULL;
+    size_t len;
+    assert_int_equal(lb_recipe_dump(recipe, &text, &len, &detail), LB_OK);
+    assert_non_null(strstr(text, "beta: 0\n"));
+    assert_true(strstr(text, "alpha") == NULL && strstr(text, "clamp") == NULL &&
+                strstr(text, "nan") == NULL && strstr(text, "anneal") == NULL &&
+                strstr(text, "sample_") == NULL && strstr(text, "_end") == NULL);
+    lb_free(text);
+    lb_recipe_destroy(recipe);
+    recipe = with("targets=samples", "max_steps=5", &detail);
+    assert_non_null(recipe);
+    assert_int_equal(recipe->sample_count, 50);
+    lb_recipe_destroy(recipe);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {cmocka_unit_test(parameters), cmocka_unit_test(lanes),
+                                       cmocka_unit_test(open_parameters)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
