@@ -15,7 +15,9 @@
 #include "trainer/loss/mixture.h"
 
 #include <math.h>
+#include <omp.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #define V LB_FORMULA_V
@@ -327,6 +329,45 @@ static void states(void **state) {
     }
 }
 
+/* Whole batches, whose rows threads share: losses and gradients have the bits of one thread. */
+static void states_at_any_threads(void **state) {
+    (void)state;
+    enum { N = 1500, WIDE = 48 };
+    int threads = omp_get_max_threads();
+    float *a = malloc(N * WIDE * sizeof *a), *b = malloc(N * WIDE * sizeof *b);
+    float *one = malloc(N * WIDE * sizeof *one), *many = malloc(N * WIDE * sizeof *many);
+    double weight[N];
+    assert_true(a && b && one && many);
+    normals(a, N * WIDE, 1);
+    normals(b, N * WIDE, 3);
+    for (int i = 0; i < N; i++) {
+        weight[i] = i % 7 / 4.0;
+    }
+    const struct lb_states s = {
+        .a = a, .b = b, .n = N, .width = WIDE, .row_weight = weight, .inverse_square = 0.4};
+    const struct lb_loss_args args = {.weight = 1, .temperature = 1};
+    static const lb_state_loss losses[] = {lb_states_mse, lb_states_cosine};
+    for (int l = 0; l < 2; l++) {
+        memset(one, 0, N * WIDE * sizeof *one);
+        memset(many, 0, N * WIDE * sizeof *many);
+        omp_set_num_threads(1);
+        double want = losses[l](&s, &args, 0.3, one);
+        omp_set_num_threads(5);
+        double have = losses[l](&s, &args, 0.3, many);
+        assert_true(want > 0 && want == have);
+        assert_memory_equal(one, many, N * WIDE * sizeof *one);
+        double rows = 0; /* the rows one by one */
+        for (int i = 0; i < N; i++) {
+            struct lb_states row = s;
+            row.a += i * WIDE, row.b += i * WIDE, row.row_weight += i, row.n = 1;
+            rows += losses[l](&row, &args, 0.3, many);
+        }
+        assert_true(rows == want);
+    }
+    omp_set_num_threads(threads);
+    free(a), free(b), free(one), free(many);
+}
+
 /* ---- chunks -----------------------------------------------------------------------------------------------
  */
 
@@ -546,6 +587,7 @@ int main(void) {
         cmocka_unit_test(no_label),
         cmocka_unit_test(softmax_once),
         cmocka_unit_test(states),
+        cmocka_unit_test(states_at_any_threads),
         cmocka_unit_test(chunks),
         cmocka_unit_test(weights),
         cmocka_unit_test(mixture_of_probabilities),

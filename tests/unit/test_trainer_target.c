@@ -11,6 +11,7 @@
 #include "trainer/wire/possible.h"
 
 #include <math.h>
+#include <omp.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -390,6 +391,45 @@ static void text_logits(void **state) {
     }
 }
 
+/* Whole logits of many classes, whose rows threads share: those that the student has, zeros where the teacher
+ * was not asked. */
+static void many_logits(void **state) {
+    (void)state;
+    enum { ROWS = 9, FULL = 20000, FIRST = 2 };
+    static const int32_t offsets[] = {0, ROWS}, sequence[ROWS] = {0};
+    int32_t *kept = malloc(FULL * sizeof *kept);
+    float *logits = malloc((ROWS - FIRST) * FULL * sizeof *logits), *z = malloc(ROWS * FULL * sizeof *z);
+    int threads = omp_get_max_threads();
+    assert_true(kept && logits && z);
+    for (int i = 0; i < (ROWS - FIRST) * FULL; i++) {
+        logits[i] = (float)(i % 9973) - 5000;
+    }
+    struct lb_vocab_map map = {.kept = kept};
+    for (int32_t i = 0; i < FULL; i++) {
+        if (i % 5 != 0) {
+            kept[map.n++] = i;
+        }
+    }
+    struct lb_answer answer = named(
+        (struct lb_answer){.first = FIRST,
+                           .n_tensors = 1,
+                           .tensors = {tensor("logits", LB_DT_FP32, 2, ROWS - FIRST, FULL, 1, logits)}});
+    const struct lb_answer *pointer = &answer;
+    struct lb_sample sample = {.n = ROWS, .tag = -1};
+    const struct lb_answered batch = {&sample, 1, offsets, sequence, 1, &pointer, false};
+    omp_set_num_threads(4);
+    for (int mapped = 0; mapped < 2; mapped++) {
+        int64_t v = mapped ? map.n : FULL;
+        lb_target_logits(&batch, 0, NULL, mapped ? &map : NULL, v, 0, ROWS, NULL, z);
+        for (int64_t i = 0; i < ROWS * v; i++) {
+            int64_t row = i / v - FIRST, id = mapped ? kept[i % v] : i % v;
+            assert_true(z[i] == (row < 0 ? 0 : logits[row * FULL + id]));
+        }
+    }
+    omp_set_num_threads(threads);
+    free(kept), free(logits), free(z);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(text_answers),     cmocka_unit_test(image_answers),
@@ -397,7 +437,7 @@ int main(void) {
         cmocka_unit_test(what_is_left),     cmocka_unit_test(other_datatypes),
         cmocka_unit_test(impossible_draws), cmocka_unit_test(what_is_outside),
         cmocka_unit_test(under_a_map),      cmocka_unit_test(text_cross_entropy),
-        cmocka_unit_test(text_logits),
+        cmocka_unit_test(text_logits),      cmocka_unit_test(many_logits),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -4,26 +4,35 @@
 
 #include <math.h>
 
+struct cosines {
+    const struct lb_states *states;
+    double scale;
+    float *da;
+};
+
+static double row_cosine(const void *context, int64_t i) {
+    const struct cosines *c = context;
+    const struct lb_states *s = c->states;
+    const float *x = s->a + i * s->width, *y = s->b + i * s->width;
+    double xx = 0, yy = 0, xy = 0;
+    for (int64_t j = 0; j < s->width; j++) {
+        xx += (double)x[j] * x[j];
+        yy += (double)y[j] * y[j];
+        xy += (double)x[j] * y[j];
+    }
+    double nx = fmax(sqrt(xx), 1e-12), ny = fmax(sqrt(yy), 1e-12), cosine = xy / (nx * ny);
+    double factor = c->scale * s->row_weight[i];
+    float along = (float)(factor * cosine / (nx * nx)), towards = (float)(factor / (nx * ny));
+    for (int64_t j = 0; j < s->width; j++) {
+        c->da[i * s->width + j] += along * x[j] - towards * y[j];
+    }
+    return s->row_weight[i] * (1 - cosine);
+}
+
 double lb_states_cosine(const struct lb_states *s, const struct lb_loss_args *args, double scale, float *da) {
     (void)args;
-    double loss = 0;
-    for (int64_t i = 0; i < s->n; i++) {
-        const float *x = s->a + i * s->width, *y = s->b + i * s->width;
-        double xx = 0, yy = 0, xy = 0;
-        for (int64_t j = 0; j < s->width; j++) {
-            xx += (double)x[j] * x[j];
-            yy += (double)y[j] * y[j];
-            xy += (double)x[j] * y[j];
-        }
-        double nx = fmax(sqrt(xx), 1e-12), ny = fmax(sqrt(yy), 1e-12), cosine = xy / (nx * ny);
-        double factor = scale * s->row_weight[i];
-        float along = (float)(factor * cosine / (nx * nx)), towards = (float)(factor / (nx * ny));
-        for (int64_t j = 0; j < s->width; j++) {
-            da[i * s->width + j] += along * x[j] - towards * y[j];
-        }
-        loss += s->row_weight[i] * (1 - cosine);
-    }
-    return loss;
+    const struct cosines c = {s, scale, da};
+    return lb_states_sum(s, row_cosine, &c);
 }
 
 const struct lb_loss lb_loss_hs_cosine = {

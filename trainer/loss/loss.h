@@ -87,6 +87,11 @@ struct lb_states {
 typedef double (*lb_state_loss)(const struct lb_states *states, const struct lb_loss_args *args, double scale,
                                 float *da);
 
+/* The sum of row(context, i) over the rows i of the states, added up in their order; all threads make them.
+ */
+double lb_states_sum(const struct lb_states *states, double (*row)(const void *context, int64_t i),
+                     const void *context);
+
 /* One chunk of text, of log-likelihoods its (the teacher's) and own (the student's), both at temperature 1:
  * returns L, and dL/d own in out_slope. */
 typedef double (*lb_chunk_loss)(double its, double own, const struct lb_loss_args *args, double *out_slope);

@@ -6,6 +6,8 @@
 
 #include <string.h>
 
+#define PARALLEL_FROM 65536 /* numbers */
+
 /* The last row of the run of rows from row on that belong to one sample, at most to end. */
 static int64_t run_end(const struct lb_answered *batch, int64_t row, int64_t end) {
     int64_t stop = batch->offsets[batch->sequence[row] + 1];
@@ -15,11 +17,25 @@ static int64_t run_end(const struct lb_answered *batch, int64_t row, int64_t end
 /* Of positions t .. t + n - 1 rows of this width, into out [n, width]; zeros where none were asked for. */
 static void read_rows(const struct lb_answer *a, const struct lb_wire_tensor *rows, int64_t width, int64_t t,
                       int64_t n, float *out) {
-    int64_t skip = a->first > t ? a->first - t : 0;
-    skip = skip < n ? skip : n;
-    memset(out, 0, (size_t)(skip * width) * sizeof *out);
-    if (skip < n) {
-        lb_wire_floats(rows, lb_answer_row(a, t + skip) * width, (n - skip) * width, out + skip * width);
+#pragma omp parallel for schedule(static) if (n * width > PARALLEL_FROM)
+    for (int64_t i = 0; i < n; i++) {
+        if (t + i < a->first) {
+            memset(out + i * width, 0, (size_t)width * sizeof *out);
+        } else {
+            lb_wire_floats(rows, lb_answer_row(a, t + i) * width, width, out + i * width);
+        }
+    }
+}
+
+/* Of one row of sent logits, from number first on, those that the student has: runs of neighbours, of which
+ * there are few. */
+static void read_kept(const struct lb_wire_tensor *logits, const struct lb_vocab_map *map, int64_t v,
+                      int64_t first, float *z) {
+    for (int64_t j = 0, next; j < v; j = next) {
+        for (next = j + 1; next < v && map->kept[next] == map->kept[next - 1] + 1;) {
+            next++;
+        }
+        lb_wire_floats(logits, first + map->kept[j], next - j, z + j);
     }
 }
 
@@ -31,16 +47,12 @@ static void read_logits(const struct lb_answer *a, const struct lb_wire_tensor *
         return;
     }
     int64_t whole = logits->dim[logits->n_dims - 1];
+#pragma omp parallel for schedule(static) if (n * v > PARALLEL_FROM)
     for (int64_t i = 0; i < n; i++) {
         if (t + i < a->first) {
             memset(z + i * v, 0, (size_t)v * sizeof *z);
-            continue;
-        }
-        for (int64_t j = 0, next; j < v; j = next) { /* runs of neighbours, of which there are few */
-            for (next = j + 1; next < v && map->kept[next] == map->kept[next - 1] + 1;) {
-                next++;
-            }
-            lb_wire_floats(logits, lb_answer_row(a, t + i) * whole + map->kept[j], next - j, z + i * v + j);
+        } else {
+            read_kept(logits, map, v, lb_answer_row(a, t + i) * whole, z + i * v);
         }
     }
 }
