@@ -153,6 +153,14 @@ for lane in final_hidden topk logits; do
     holds --argjson v $((bos + 2)) '.vocab_size == $v' "$lane/student/config.json"
 done
 
+sed 's/url: [^,}]*/&, protocol: vllm, head: padded\/student/' student.yaml >vllm.yaml
+for lane in final_hidden topk; do # by the head, also where the server does not tell its tokenizer
+    expect 0 "$lane.log" "$limbeck" train vllm.yaml --set tokenizer="$tokenizer" --set "teachers.0.url=${url[padded]}" \
+        --set loss_functions.0.function=kl --set targets=$lane --set loss_top_k=20 -o "vllm-$lane"
+    [ "$(grep -c padded_vocabulary $lane.log)" -eq 1 ] || fail "no line, or more, about the padding"
+    holds --argjson v $((bos + 2)) '.vocab_size == $v' "vllm-$lane/student/config.json"
+done
+
 say "the first token is asked about once, told every time: beside what a cache holds of others, and without the teacher"
 expect 0 fill.log "$limbeck" train student.yaml --set tokenizer=begins --set cache_dir=cache -o fill
 never_said fill.log teacher_expects_bos

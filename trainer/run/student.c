@@ -73,6 +73,15 @@ enum lb_status lb_student_open(const struct lb_recipe *recipe, const struct lb_t
     return create(recipe, tokenizer, tokenizer != NULL ? lb_tokenizer_vocab_size(tokenizer) : 0, out, detail);
 }
 
+/* Whether the teacher reads the ids of this tokenizer. One whose server does not tell its tokenizer, and
+ * whose recipe doesn't either, does: what it makes of texts is held against the tokenizer (plan.c,
+ * check_tokenizer). */
+static bool reads_its_ids(const struct lb_teacher_info *info, const struct lb_tokenizer *tokenizer) {
+    const char *its = info->tokenizer_fingerprint;
+    return (its[0] == '\0' && info->stated[0] != '\0') ||
+           strcmp(its, lb_tokenizer_fingerprint(tokenizer)) == 0;
+}
+
 enum lb_status lb_student_pad(const struct lb_recipe *recipe, const struct lb_tokenizer *tokenizer,
                               const struct lb_teachers *teachers, struct lb_model **student,
                               struct lb_detail *detail) {
@@ -83,7 +92,7 @@ enum lb_status lb_student_pad(const struct lb_recipe *recipe, const struct lb_to
     int64_t v = 0; /* of those that read its ids */
     for (unsigned k = 0; k < n; k++) {
         const struct lb_teacher_info *info = lb_teachers_info(teachers, k);
-        if (strcmp(info->tokenizer_fingerprint, lb_tokenizer_fingerprint(tokenizer)) != 0) {
+        if (!reads_its_ids(info, tokenizer) || lb_info_ids(info) == 0) { /* 0: not told */
             continue;
         }
         if (v > 0 && lb_info_ids(info) != v) {

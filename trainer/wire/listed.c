@@ -91,7 +91,7 @@ static enum lb_status check_entries(const struct lb_listed *listed, int64_t t, c
             return lb_fail(
                 detail, LB_E_FORMAT,
                 "what follows position %lld: id %ld, the vocabulary ends at %lld; where the model has more "
-                "rows than its tokenizer has tokens, name its folder by the teacher's head and tokenizer",
+                "rows than its tokenizer has tokens, name its folder by the teacher's head",
                 (long long)t, (long)ids[i], (long long)v - 1);
         }
         if (!isfinite(logprobs[i]) || logprobs[i] > TOP_SLACK) {
