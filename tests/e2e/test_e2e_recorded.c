@@ -176,6 +176,7 @@ static void test_pooling(void **state) {
     struct lb_teacher_info info = info_at(url);
     assert_int_equal(lb_info_rungs(&info), 1u << LB_RUNG_FINAL);
     assert_int_equal(info.hidden_size, 32);
+    assert_int_equal(info.most_top_k, 0); /* it lists nothing */
     both_compare(own, url, LB_PROTOCOL_VLLM, V, &states, samples, N, NEAR);
     end(replay);
 }

@@ -253,8 +253,8 @@ enum lb_status lb_vllm_info_read(const void *text, size_t len, const char *what,
     if (status != LB_OK) {
         return status;
     }
-    info.most_top_k = info.tells_most ? info.most_top_k : LB_VLLM_MOST_TOP_K;
     if (info.serves & LB_VLLM_SERVES_SCORES) {
+        info.most_top_k = info.tells_most ? info.most_top_k : LB_VLLM_MOST_TOP_K;
         lb_listed_give(&info);
     }
     if (info.serves & LB_VLLM_SERVES_GATHER) {
