@@ -56,6 +56,13 @@ never_said probe.log "final state, inner" "1 only"
 expect 2 wrong.log "$limbeck" probe "${url[triton]}" --name tokens=input_ids
 expect 2 wrong.log "$limbeck" probe "${url[triton]}" --name input_ids=input_ids
 
+say "what it is worth is told as of limbeckd"
+expect 0 oip.eval "$limbeck" eval "${url[nouns]}" test.nouns.txt --max-length 24 --tokenizer "$tokenizer" --json
+expect 0 named.eval "$limbeck" eval "${url[flat]}" test.nouns.txt --max-length 24 --tokenizer "$tokenizer" --json \
+    --name input_ids=tokens --name attention_mask=mask --name logits=scores
+holds -s '(.[0] | .. | .perplexity? // empty) as $a | (.[1] | .. | .perplexity? // empty) as $b | $a > 1 and ($a - $b | fabs) < 0.05 * $a' oip.eval named.eval
+expect 2 wrong.log "$limbeck" eval "${url[flat]}" test.nouns.txt --protocol vllm --name input_ids=tokens --name logits=scores
+
 say "mistakes in the names: one line each"
 refuse() { # sed's command, text...
     recipe right.yaml "$batched" "targets: logits" "${url[triton]}"

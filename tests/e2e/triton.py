@@ -32,7 +32,9 @@ FLAT = {
 
 
 class Refused(Exception):
-    pass
+    def __init__(self, text, status=400):
+        super().__init__(text)
+        self.status = status
 
 
 def read_inputs(headers, body):
@@ -97,7 +99,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         got = answer.read()
         connection.close()
         if answer.status != 200:
-            raise Refused(got.decode())
+            raise Refused(got.decode(), answer.status)  # of one that is still loading: 503
         return got, answer.headers
 
     def version(self):
@@ -125,7 +127,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             else:
                 self.send(404, json.dumps({'error': 'Not Found'}).encode())
         except Refused as refused:
-            self.send(400, json.dumps({'error': str(refused)}).encode())
+            self.send(refused.status, json.dumps({'error': str(refused)}).encode())
 
     def logits(self, ids):
         head = json.dumps({'inputs': [{'name': 'input_ids', 'datatype': 'INT32', 'shape': [1, len(ids)], 'data': ids}],

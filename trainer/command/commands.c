@@ -68,6 +68,49 @@ enum lb_protocol lb_option_protocol(const struct argp_state *state, const char *
     return protocol;
 }
 
+void lb_option_tensor(const struct argp_state *state, const char *text, struct lb_tensor_options *out) {
+    const struct {
+        const char *key;
+        const char **name;
+    } names[] = {{"input_ids=", &out->naming.input_ids},
+                 {"lengths=", &out->naming.lengths},
+                 {"attention_mask=", &out->naming.attention_mask},
+                 {"logits=", &out->naming.logits}};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        size_t len = strlen(names[i].key);
+        if (strncmp(text, names[i].key, len) == 0 && text[len]) {
+            *names[i].name = text + len;
+            return;
+        }
+    }
+    argp_error(state,
+               "--name %s: it is one of input_ids, lengths, attention_mask or logits, =, and a tensor's name",
+               text);
+}
+
+void lb_option_extra_input(const struct argp_state *state, char *text, struct lb_tensor_options *out) {
+    char *equals = strchr(text, '=');
+    if (!equals || equals == text || !equals[1] || out->naming.n_extra == LB_NAMED_INPUTS) {
+        argp_error(state, "--extra-input %s: it is a tensor's name, = and a number, true or false", text);
+        return;
+    }
+    *equals = '\0';
+    out->extra[out->naming.n_extra++] = (struct lb_named_value){text, equals + 1};
+}
+
+void lb_option_tensors_end(const struct argp_state *state, const struct lb_tensor_options *options) {
+    const struct lb_naming *naming = &options->naming;
+    if (!naming->input_ids != !naming->logits ||
+        (!naming->logits && (naming->lengths || naming->attention_mask || naming->n_extra))) {
+        argp_error(state, "--name input_ids=TENSOR and --name logits=TENSOR go together, and with the rest");
+    }
+}
+
+const struct lb_naming *lb_tensors_naming(struct lb_tensor_options *options) {
+    options->naming.extra = options->extra;
+    return options->naming.logits ? &options->naming : NULL;
+}
+
 void lb_list_names(char *text, size_t size, const char *const *names) {
     for (size_t i = 0; names[i] != NULL; i++) {
         size_t len = strlen(text);

@@ -62,6 +62,23 @@ int64_t lb_option_int(const struct argp_state *state, const char *option, const 
                       int64_t max);
 /* A name of --protocol. */
 enum lb_protocol lb_option_protocol(const struct argp_state *state, const char *text);
+/* Tensors of servers of the Open Inference Protocol that are no limbeckd (teachers.N.names and extra_inputs
+ * of a recipe), as options say them. */
+struct lb_tensor_options {
+    struct lb_naming naming; /* logits NULL: none */
+    struct lb_named_value extra[LB_NAMED_INPUTS];
+};
+#define LB_NAME_HELP                                                                                         \
+    "Of a server that is no limbeckd: its tensor for input_ids, logits, lengths or attention_mask, as "      \
+    "teachers.N.names of a recipe (may be given several times)"
+#define LB_EXTRA_INPUT_HELP                                                                                  \
+    "With --name: an input that is the same in every request, as teachers.N.extra_inputs"
+/* --name KEY=TENSOR; --extra-input TENSOR=VALUE, whose text is cut; at the end, whether they go together. */
+void lb_option_tensor(const struct argp_state *state, const char *text, struct lb_tensor_options *out);
+void lb_option_extra_input(const struct argp_state *state, char *text, struct lb_tensor_options *out);
+void lb_option_tensors_end(const struct argp_state *state, const struct lb_tensor_options *options);
+/* Within the options; NULL: there are none. */
+const struct lb_naming *lb_tensors_naming(struct lb_tensor_options *options);
 double lb_option_number(const struct argp_state *state, const char *option, const char *text, double min,
                         double max);
 

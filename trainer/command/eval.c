@@ -24,7 +24,8 @@ struct arguments {
     char *urls[LB_MAX_TEACHERS]; /* of hosted models, instead of model */
     unsigned n_urls;
     enum lb_protocol protocol; /* of all of them */
-    char *data[MAX_FILES];     /* NAME=PATH or PATH */
+    struct lb_tensor_options tensors;
+    char *data[MAX_FILES]; /* NAME=PATH or PATH */
     unsigned n_data;
     int64_t max_length, rows, skip, max_samples;
     float bias[LB_EVAL_MAX_CLASSES];
@@ -32,7 +33,18 @@ struct arguments {
     bool json;
 };
 
-enum { KEY_TOKEN = 256, KEY_PROTOCOL, KEY_FIELD, KEY_LABELS, KEY_ROWS, KEY_SKIP, KEY_SAMPLES, KEY_BIAS };
+enum {
+    KEY_TOKEN = 256,
+    KEY_PROTOCOL,
+    KEY_NAME,
+    KEY_EXTRA,
+    KEY_FIELD,
+    KEY_LABELS,
+    KEY_ROWS,
+    KEY_SKIP,
+    KEY_SAMPLES,
+    KEY_BIAS
+};
 
 static bool is_hosted(const char *text) {
     return lb_url_scheme(text, NULL) != LB_SCHEME_NONE;
@@ -69,6 +81,12 @@ static error_t parse(int key, char *text, struct argp_state *state) {
         return 0;
     case KEY_PROTOCOL:
         a->protocol = lb_option_protocol(state, text);
+        return 0;
+    case KEY_NAME:
+        lb_option_tensor(state, text, &a->tensors);
+        return 0;
+    case KEY_EXTRA:
+        lb_option_extra_input(state, text, &a->tensors);
         return 0;
     case KEY_FIELD:
         a->field = text;
@@ -109,6 +127,10 @@ static error_t parse(int key, char *text, struct argp_state *state) {
         }
         if (a->n_urls > 0 && a->n_bias > 0) {
             argp_error(state, "--bias is for classifiers in a folder, not for hosted models");
+        }
+        lb_option_tensors_end(state, &a->tensors);
+        if (a->tensors.naming.logits != NULL && a->protocol != LB_PROTOCOL_OIP) {
+            argp_error(state, "--name is of protocol oip, whose servers have tensors");
         }
         return 0;
     default:
@@ -426,9 +448,31 @@ static int64_t hosted_length(const struct arguments *a, struct lb_teachers *aske
     return length;
 }
 
+/* Tensors' names as a recipe has them; pairs [4 + LB_NAMED_INPUTS]. */
+static void name_tensors(const struct lb_tensor_options *from, struct lb_recipe_pair *pairs,
+                         struct lb_recipe_teacher *out) {
+    const struct lb_naming *naming = &from->naming;
+    const struct lb_recipe_pair names[] = {{"input_ids", naming->input_ids},
+                                           {"lengths", naming->lengths},
+                                           {"attention_mask", naming->attention_mask},
+                                           {"logits", naming->logits}};
+    out->names = pairs;
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        if (names[i].value != NULL) {
+            out->names[out->names_count++] = names[i];
+        }
+    }
+    out->extra_inputs = pairs + 4;
+    for (size_t i = 0; i < naming->n_extra; i++) {
+        out->extra_inputs[out->extra_inputs_count++] =
+            (struct lb_recipe_pair){from->extra[i].name, from->extra[i].value};
+    }
+}
+
 static enum lb_status evaluate_hosted(struct arguments *a, volatile sig_atomic_t *stop,
                                       struct lb_detail *detail) {
     struct lb_recipe_teacher teachers[LB_MAX_TEACHERS];
+    struct lb_recipe_pair pairs[4 + LB_NAMED_INPUTS];
     struct lb_recipe_dataset entries[MAX_FILES];
     struct lb_recipe frame = {.directory = ".",
                               .teachers = teachers,
@@ -446,6 +490,7 @@ static enum lb_status evaluate_hosted(struct arguments *a, volatile sig_atomic_t
     for (unsigned k = 0; k < a->n_urls; k++) {
         hosted_teacher(a->urls[k], a->token_file, &teachers[k]);
         teachers[k].protocol = a->protocol;
+        name_tensors(&a->tensors, pairs, &teachers[k]);
     }
     lb_arena_init(&frame.arena, ENTRIES_BYTES);
     enum lb_status status =
@@ -496,6 +541,8 @@ int lb_cmd_eval(int argc, char **argv, volatile sig_atomic_t *stop) {
         {"token-file", KEY_TOKEN, "FILE", 0, "Bearer token for hosted models", 0},
         {"protocol", KEY_PROTOCOL, "NAME", 0, "How hosted models are asked, as in a recipe (default: oip)",
          0},
+        {"name", KEY_NAME, "KEY=TENSOR", 0, LB_NAME_HELP, 0},
+        {"extra-input", KEY_EXTRA, "TENSOR=VALUE", 0, LB_EXTRA_INPUT_HELP, 0},
         {"json", 'j', NULL, 0, "Print the result as JSON", 0},
         {0}};
     static const struct argp argp = {

@@ -21,8 +21,7 @@ struct arguments {
     const struct lb_dialect *dialect;
     size_t n_urls;
     bool json;
-    struct lb_naming naming; /* input_ids NULL: none */
-    struct lb_named_value extra[LB_NAMED_INPUTS];
+    struct lb_tensor_options tensors;
 };
 
 struct probe {
@@ -32,36 +31,6 @@ struct probe {
     struct lb_found *first, **last;
     bool failed; /* something was said on standard error */
 };
-
-/* KEY=TENSOR, as a recipe's names have it; false when it is none. */
-static bool parse_name(struct arguments *a, const char *text) {
-    const struct {
-        const char *key;
-        const char **name;
-    } names[] = {{"input_ids=", &a->naming.input_ids},
-                 {"lengths=", &a->naming.lengths},
-                 {"attention_mask=", &a->naming.attention_mask},
-                 {"logits=", &a->naming.logits}};
-    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
-        size_t len = strlen(names[i].key);
-        if (strncmp(text, names[i].key, len) == 0 && text[len]) {
-            *names[i].name = text + len;
-            return true;
-        }
-    }
-    return false;
-}
-
-/* NAME=VALUE, as a recipe's extra_inputs have it; cuts the text. */
-static bool parse_extra(struct arguments *a, char *text) {
-    char *equals = strchr(text, '=');
-    if (!equals || equals == text || !equals[1] || a->naming.n_extra == LB_NAMED_INPUTS) {
-        return false;
-    }
-    *equals = '\0';
-    a->extra[a->naming.n_extra++] = (struct lb_named_value){text, equals + 1};
-    return true;
-}
 
 static error_t parse(int key, char *text, struct argp_state *state) {
     struct arguments *a = state->input;
@@ -79,17 +48,10 @@ static error_t parse(int key, char *text, struct argp_state *state) {
         a->json = true;
         return 0;
     case 'n':
-        if (!parse_name(a, text)) {
-            argp_error(state,
-                       "--name %s: it is one of input_ids, lengths, attention_mask or logits, =, and a "
-                       "tensor's name",
-                       text);
-        }
+        lb_option_tensor(state, text, &a->tensors);
         return 0;
     case 'x':
-        if (!parse_extra(a, text)) {
-            argp_error(state, "--extra-input %s: it is a tensor's name, = and a number, true or false", text);
-        }
+        lb_option_extra_input(state, text, &a->tensors);
         return 0;
     case ARGP_KEY_ARG:
         if (a->n_urls == MAX_URLS) {
@@ -101,11 +63,7 @@ static error_t parse(int key, char *text, struct argp_state *state) {
         if (a->n_urls == 0) {
             argp_error(state, "an address is needed: limbeck probe http://127.0.0.1:8500");
         }
-        if (!a->naming.input_ids != !a->naming.logits ||
-            (!a->naming.logits && (a->naming.lengths || a->naming.attention_mask || a->naming.n_extra))) {
-            argp_error(state,
-                       "--name input_ids=TENSOR and --name logits=TENSOR go together, and with the rest");
-        }
+        lb_option_tensors_end(state, &a->tensors);
         return 0;
     default:
         return ARGP_ERR_UNKNOWN;
@@ -351,12 +309,8 @@ int lb_cmd_probe(int argc, char **argv, volatile sig_atomic_t *stop) {
         {"token-file", 't', "FILE", 0, "Bearer token, on the first line of FILE (default: none)", 0},
         {"model", 'm', "NAME", 0, "Only the model of this name (default: all that are served)", 0},
         {"protocol", 'p', "NAME", 0, "How the servers are asked (default: found out)", 0},
-        {"name", 'n', "KEY=TENSOR", 0,
-         "Of a server that is no limbeckd: its tensor for input_ids, logits, lengths or attention_mask, as "
-         "teachers.N.names of a recipe (may be given several times)",
-         0},
-        {"extra-input", 'x', "TENSOR=VALUE", 0,
-         "With --name: an input that is the same in every request, as teachers.N.extra_inputs", 0},
+        {"name", 'n', "KEY=TENSOR", 0, LB_NAME_HELP, 0},
+        {"extra-input", 'x', "TENSOR=VALUE", 0, LB_EXTRA_INPUT_HELP, 0},
         {"json", 'j', NULL, 0, "Print the result as JSON", 0},
         {0}};
     static const struct argp argp = {.options = options,
@@ -380,10 +334,9 @@ int lb_cmd_probe(int argc, char **argv, volatile sig_atomic_t *stop) {
     enum lb_status status = a.token_file ? lb_token_read(a.token_file, &probe.token, &detail) : LB_OK;
     probe.probing =
         (struct lb_probing){.token = probe.token, .model = a.model, .dialect = a.dialect, .stop = stop};
-    if (a.naming.logits) {
-        a.naming.extra = a.extra;
-        probe.probing.naming = &a.naming;
-        probe.probing.dialect = lb_dialect_of(LB_PROTOCOL_OIP, &a.naming);
+    probe.probing.naming = lb_tensors_naming(&a.tensors);
+    if (probe.probing.naming) {
+        probe.probing.dialect = lb_dialect_of(LB_PROTOCOL_OIP, probe.probing.naming);
     }
     status = status != LB_OK ? status : lb_client_create(&probe.probing.http, &detail);
     if (status != LB_OK) {
