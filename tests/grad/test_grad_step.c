@@ -15,6 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define DRAWS 4
 #define MAX_GRADS 8192 /* of a world's student */
 
 static void each_loss(void **state) {
@@ -194,6 +195,89 @@ static void anneals(void **state) {
     }
 }
 
+/* |a - factor b| / |a| of gradients. */
+static double off(const float *a, const float *b, double factor) {
+    double norm = 0, sum = 0;
+    for (size_t i = 0; i < MAX_GRADS; i++) {
+        norm += (double)a[i] * (double)a[i];
+        sum += pow((double)a[i] - factor * (double)b[i], 2);
+    }
+    return sqrt(sum / norm);
+}
+
+/* The squared error's gradient is linear in the teachers' logits: against their mean it is the mean of those
+ * against each. */
+static void mean_of_logits(void **state) {
+    (void)state;
+    static float grads[2][MAX_GRADS];
+    static const char *const mixtures[] = {"mean_logits", "mean_losses"};
+    for (int m = 0; m < 2; m++) {
+        lb_rng_seed(&lb_worlds.rng, 1, 0); /* the same numbers for both */
+        struct lb_world *w =
+            lb_world_create(lb_mixture_find(mixtures[m]), LB_LANE_FINAL, true, lb_loss_find("logit_mse"));
+        size_t n;
+        (void)lb_world_run(w);
+        const float *own = lb_model_grads(w->student, &n);
+        assert_true(n <= MAX_GRADS);
+        memcpy(grads[m], own, n * sizeof *own);
+        lb_world_destroy(w);
+    }
+    assert_true(off(grads[0], grads[1], 1) < 1e-5);
+}
+
+static void add_draws(struct lb_answer *a, const char *name, enum lb_datatype datatype, int64_t t,
+                      const void *row) {
+    char *data = malloc((size_t)t * DRAWS * 4);
+    struct lb_wire_tensor *tensor = &a->tensors[a->n_tensors];
+    assert_non_null(data);
+    for (int64_t i = 0; i < t; i++) {
+        memcpy(data + i * DRAWS * 4, row, DRAWS * 4);
+    }
+    assert_int_equal(lb_output_parse(name, &a->what[a->n_tensors++], NULL), LB_OK);
+    *tensor = (struct lb_wire_tensor){.name = name,
+                                      .datatype = datatype,
+                                      .n_dims = 2,
+                                      .dim = {t, DRAWS},
+                                      .data = data,
+                                      .bytes = (size_t)t * DRAWS * 4};
+}
+
+/* Weights of draws that sum to more than 1 count by what they sum to. */
+static void sums_of_draws(void **state) {
+    (void)state;
+    static const int32_t ids[DRAWS] = {3, 9, 20, 0}, counts[DRAWS] = {3, 4, 1, 0};
+    static const float weights[DRAWS] = {3.75f / 8, 5.0f / 8, 1.25f / 8, 0};
+    static float grads[2][MAX_GRADS];
+    double loss[2];
+    for (int m = 0; m < 4; m++) {
+        lb_rng_seed(&lb_worlds.rng, 1, 0);
+        struct lb_world *w = lb_world_create(lb_mixture_find(m < 2 ? "mean_probs" : "mean_losses"),
+                                             LB_LANE_TOPK, true, lb_loss_find("kl"));
+        size_t n;
+        w->recipe.targets = LB_LANE_SAMPLES;
+        w->recipe.sample_count = DRAWS;
+        w->recipe.loss_add_tail = false; /* of lists: nothing to draws */
+        for (int i = 0; i < 2 * SAMPLES; i++) {
+            int64_t t = w->samples[i / 2].n;
+            add_draws(&w->answers[i], "samples.ids", LB_DT_INT32, t, ids);
+            if (m % 2 == 0) {
+                add_draws(&w->answers[i], "samples.counts", LB_DT_INT32, t, counts);
+            } else {
+                add_draws(&w->answers[i], "samples.weights", LB_DT_FP32, t, weights);
+            }
+        }
+        loss[m % 2] = lb_world_run(w);
+        const float *own = lb_model_grads(w->student, &n);
+        assert_true(n <= MAX_GRADS);
+        memcpy(grads[m % 2], own, n * sizeof *own);
+        lb_world_destroy(w);
+        if (m % 2 > 0) {
+            assert_true(loss[0] > 0 && fabs(loss[1] - 1.25 * loss[0]) < 1e-6 * loss[1]);
+            assert_true(off(grads[1], grads[0], 1.25) < 1e-6);
+        }
+    }
+}
+
 static void refused(struct lb_world *w, const char *first, const char *second) {
     struct lb_step_result result = {0};
     struct lb_detail detail = {0};
@@ -307,7 +391,8 @@ int main(void) {
         cmocka_unit_test(each_of_classes), cmocka_unit_test(weights_of_tokens),
         cmocka_unit_test(two_halves),      cmocka_unit_test(micro_batches),
         cmocka_unit_test(not_finite),      cmocka_unit_test(clamped),
-        cmocka_unit_test(anneals),
+        cmocka_unit_test(anneals),         cmocka_unit_test(mean_of_logits),
+        cmocka_unit_test(sums_of_draws),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
