@@ -44,9 +44,25 @@ static void blas_single_threaded(void) {
 /* ---- set-up -----------------------------------------------------------------------------------------------
  */
 
-static bool core_uses_avx512(const char *core) {
-    return strcmp(core, "SkylakeX") == 0 || strcmp(core, "Cooperlake") == 0 ||
-           strcmp(core, "SapphireRapids") == 0;
+static bool is_one_of(const char *core, const char *const *cores, size_t n) {
+    for (size_t i = 0; i < n; i++) {
+        if (strcmp(core, cores[i]) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+const char *lb_gemm_better_core(const char *core, enum lb_cpu_class cpu) {
+    static const char *const avx512[] = {"SkylakeX", "Cooperlake", "SapphireRapids"}, *const avx2[] = {
+                                                                                          "Haswell", "Zen",
+                                                                                          "Excavator"};
+    bool has_avx512 = is_one_of(core, avx512, sizeof avx512 / sizeof avx512[0]);
+    bool has_avx2 = has_avx512 || is_one_of(core, avx2, sizeof avx2 / sizeof avx2[0]);
+    if (cpu == LB_CPU_AVX512) {
+        return has_avx512 ? NULL : "SkylakeX";
+    }
+    return cpu == LB_CPU_AVX2 && !has_avx2 ? "Haswell" : NULL;
 }
 
 static bool setenv_if_absent(const char *name, const char *value) {
@@ -55,8 +71,9 @@ static bool setenv_if_absent(const char *name, const char *value) {
 
 void lb_gemm_setup(int threads, char **argv) {
     bool again = false;
-    if (lb_cpu_class() == LB_CPU_AVX512 && !core_uses_avx512(openblas_get_corename())) {
-        again |= setenv_if_absent("OPENBLAS_CORETYPE", "SkylakeX");
+    const char *core = lb_gemm_better_core(openblas_get_corename(), lb_cpu_class());
+    if (core != NULL) {
+        again |= setenv_if_absent("OPENBLAS_CORETYPE", core);
     }
     /* Libraries read these once, when they are loaded: so the program starts again with them set. Threads
      * that wait spin only briefly, since teachers and trainers often share one machine. */

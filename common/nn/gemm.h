@@ -10,14 +10,18 @@
 #ifndef LB_NN_GEMM_H
 #define LB_NN_GEMM_H
 
+#include "common/nn/cpu.h"
 #include "common/nn/tensor.h"
 
 #include <stdbool.h>
 
-/* To be called first thing in main(), before BLAS is used: when the CPU has AVX-512 and the library would
- * choose kernels without it, sets OPENBLAS_CORETYPE and starts the program again. threads 0: what
+/* To be called first thing in main(), before BLAS is used: when the CPU has AVX-512 or AVX2 and the library
+ * would choose kernels without it, sets OPENBLAS_CORETYPE and starts the program again. threads 0: what
  * OMP_NUM_THREADS says, else as many as lb_cpus finds usable. */
 void lb_gemm_setup(int threads, char **argv);
+/* Whose kernels such a CPU should use instead of core's, by OpenBLAS's names; NULL: those are well. OpenBLAS
+ * takes the plainest on a CPU that it does not know: 0.3.21 has SSE3's for Emerald Rapids. */
+const char *lb_gemm_better_core(const char *core, enum lb_cpu_class cpu);
 /* "OpenBLAS 0.3.21 Zen, 2 threads" */
 const char *lb_gemm_description(void);
 

@@ -6,6 +6,7 @@
 #include <cmocka.h>
 
 #include "common/nn/cpu.h"
+#include "common/nn/gemm.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -78,10 +79,39 @@ static void test_what_is_missing_is_named(void **state) {
     assert_true(lb_cpu_missing("avx", only_avx2, name, sizeof name)); /* not a part of a longer name */
 }
 
+/* Kernels below what the CPU can do are not taken; those that are as good are left. */
+static void test_better_kernels(void **state) {
+    (void)state;
+    static const struct {
+        const char *core;
+        enum lb_cpu_class cpu;
+        const char *better;
+    } cases[] = {
+        {"Prescott", LB_CPU_AVX512, "SkylakeX"},
+        {"Haswell", LB_CPU_AVX512, "SkylakeX"},
+        {"Zen", LB_CPU_AVX512, "SkylakeX"},
+        {"Cooperlake", LB_CPU_AVX512, NULL},
+        {"SkylakeX", LB_CPU_AVX512, NULL},
+        {"SapphireRapids", LB_CPU_AVX512, NULL},
+        {"Prescott", LB_CPU_AVX2, "Haswell"},
+        {"Sandybridge", LB_CPU_AVX2, "Haswell"},
+        {"Zen", LB_CPU_AVX2, NULL},
+        {"Haswell", LB_CPU_AVX2, NULL},
+        {"Prescott", LB_CPU_PLAIN, NULL},
+        {"Sandybridge", LB_CPU_PLAIN, NULL},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        const char *better = lb_gemm_better_core(cases[i].core, cases[i].cpu);
+        assert_true((better == NULL) == (cases[i].better == NULL));
+        assert_true(better == NULL || strcmp(better, cases[i].better) == 0);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_the_kernel_agrees),
         cmocka_unit_test(test_what_is_missing_is_named),
+        cmocka_unit_test(test_better_kernels),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
