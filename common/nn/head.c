@@ -468,7 +468,9 @@ int64_t lb_head_draw(const float *z, int64_t v, const struct lb_draw *draw, stru
 void lb_head_read_bytes(int64_t v, const struct lb_head_want *most, size_t *of_all, size_t *of_row) {
     size_t row = sizeof(struct state) + (size_t)most->k * (sizeof(int32_t) + sizeof(float)) +
                  (size_t)most->n_at * sizeof(float) + (size_t)most->draw.n * sizeof(struct lb_drawn);
-    *of_all = v > LB_HEAD_WIDE_V ? 0 : (size_t)plain_rows(v) * row;
+    size_t rows = (size_t)plain_rows(v),
+           more = rows - (size_t)plain_chunk(v); /* than a forward with the head has */
+    *of_all = v > LB_HEAD_WIDE_V ? 0 : rows * row + more * (size_t)v * sizeof(float);
     *of_row = v > LB_HEAD_WIDE_V ? row : 0;
 }
 

@@ -103,8 +103,8 @@ void lb_head_parts(const float *z, int64_t v, const struct lb_head_want *want, i
 int64_t lb_head_draw(const float *z, int64_t v, const struct lb_draw *draw, struct lb_drawn *drawn,
                      double *out_lse);
 
-/* Tape that the answers of rows wait in, where at most so much is wanted of each: *of_all, and *of_row for
- * each row. */
+/* Tape that the answers of rows wait in, where at most so much is wanted of each, and what more logits exist
+ * at once the more threads there are: *of_all, and *of_row for each row. */
 void lb_head_read_bytes(int64_t v, const struct lb_head_want *most, size_t *of_all, size_t *of_row);
 
 /* ---- whole rows: training, and whatever needs a row of logits at once ---- */

@@ -552,12 +552,49 @@ static void training_at_any_threads(void **state) {
     free(bits[0]), free(bits[1]);
 }
 
+static void forget_row(void *context, int64_t row, const struct lb_head_row *left) {
+    (void)context, (void)row, (void)left;
+}
+
+/* What many threads take more of the tape is told before. */
+static void memory_of_many_threads(void **state) {
+    (void)state;
+    enum { V = 3001 };
+    const int32_t asked[AT] = {0};
+    const struct lb_head_want most = {.k = TOP, .n_at = AT, .draw = draw_of()};
+    int threads = omp_get_max_threads();
+    int32_t one[] = {1100}, offsets[8];
+    size_t high[2], of_all[2], of_row;
+    for (int t = 0; t < 2; t++) {
+        struct setting s;
+        struct lb_ragged ragged;
+        struct rows r = {.v = V, .k = TOP, .temperature = 1, .asked = asked};
+        const struct lb_head_reader reader = {.context = &r, .want = want, .row = forget_row};
+        begin(&s, V, LB_F32, one, 1);
+        omp_set_num_threads(t == 0 ? 1 : 16);
+        struct lb_value *x = batch(&s, 0, 1, offsets, &ragged);
+        assert_int_equal(lb_head_read(s.tape, x, &s.head, NULL, &reader), LB_OK);
+        high[t] = lb_tape_high(s.tape);
+        lb_head_read_bytes(V, &most, &of_all[t], &of_row);
+        finish(&s);
+    }
+    omp_set_num_threads(threads);
+    assert_true(high[1] > high[0] && high[1] - high[0] <= of_all[1] - of_all[0]);
+}
+
 int main(void) {
     lb_rng_seed(&rng, 11, 0);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(rows_first), cmocka_unit_test(by_panels), cmocka_unit_test(shaped),
-        cmocka_unit_test(kept_ids),   cmocka_unit_test(many_rows), cmocka_unit_test(from_first),
-        cmocka_unit_test(added),      cmocka_unit_test(no_memory), cmocka_unit_test(training_at_any_threads),
+        cmocka_unit_test(rows_first),
+        cmocka_unit_test(by_panels),
+        cmocka_unit_test(shaped),
+        cmocka_unit_test(kept_ids),
+        cmocka_unit_test(many_rows),
+        cmocka_unit_test(from_first),
+        cmocka_unit_test(added),
+        cmocka_unit_test(no_memory),
+        cmocka_unit_test(training_at_any_threads),
+        cmocka_unit_test(memory_of_many_threads),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
