@@ -4,7 +4,7 @@
  * Losses are nats (or squared units) per counted position; the caller passes the factor that makes the mean.
  * Adding a loss: its file with a `const struct lb_loss lb_loss_<name>`, that file's line in meson.build, and
  * one line in loss.c's table. A parameter of its own is a member of struct lb_loss_args and a line in
- * trainer/recipe/fields.c.
+ * trainer/recipe/fields.c, and where a loss has a default of its own, a line in lb_loss_fill.
  */
 #ifndef LB_LOSS_LOSS_H
 #define LB_LOSS_LOSS_H
