@@ -252,7 +252,7 @@ static void check_written_scores(const json_t *answer, int b, size_t n, const ch
             const json_t *x = json_array_get(one, s), *y = json_array_get(other, s);
             assert_int_equal(json_integer_value(json_array_get(x, 1)), scored[s]);
             assert_true(fabs(json_real_value(json_array_get(x, 0)) - json_real_value(json_array_get(y, 0))) <
-                        1e-5);
+                        1e-4);
         }
     }
     json_decref(whole);
