@@ -144,7 +144,7 @@ static void asking_something_else_changes_it(void **state) {
             a.request.vocab_map = MAP;
             break;
         case 17:
-            a.request.vocab_map = MAP + 1; /* whatever it is */
+            a.request.vocab_map = &MAP[1]; /* whatever it is */
             break;
         default:
             break;
