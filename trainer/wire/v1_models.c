@@ -57,13 +57,15 @@ static enum lb_status read_card(const json_t *card, const char *where, struct lb
              LB_OK)) {
         return status;
     }
-    if (strlen(tail_of(id)) >= sizeof out->name || strlen(id) >= sizeof out->id) {
+    const char *name = tail_of(id);
+    size_t name_len = strlen(name), id_len = strlen(id);
+    if (name_len >= sizeof out->name || id_len >= sizeof out->id) {
         return lb_fail(detail, LB_E_LIMIT,
                        "%s: the model's name is longer than %d bytes, or its path than %d", where,
                        LB_MAX_NAME - 1, LB_MAX_MODEL_ID - 1);
     }
-    snprintf(out->name, sizeof out->name, "%s", tail_of(id));
-    snprintf(out->id, sizeof out->id, "%s", id);
+    memcpy(out->name, name, name_len + 1);
+    memcpy(out->id, id, id_len + 1);
     return LB_OK;
 }
 
