@@ -73,6 +73,9 @@ static int by_id(const void *a, const void *b) {
 
 /* Whether an id is listed twice; the row's place among the tensors is free for a sorted copy. */
 static int32_t twice(const int32_t *ids, int64_t k, int32_t *sorted) {
+    if (k == 0) {
+        return -1;
+    }
     memcpy(sorted, ids, (size_t)k * sizeof *ids);
     qsort(sorted, (size_t)k, sizeof *sorted, by_id);
     for (int64_t i = 1; i < k; i++) {

@@ -41,8 +41,9 @@ static bool store_text(const char *text, enum lb_datatype datatype, uint8_t *out
     }
     bool is_signed = datatype == LB_DT_INT8 || datatype == LB_DT_INT16 || datatype == LB_DT_INT32 ||
                      datatype == LB_DT_INT64;
-    long long v = strtoll(text, &end, 10), least = is_signed ? -(1ll << (8 * bytes - 1)) : 0;
+    long long v = strtoll(text, &end, 10);
     long long most = bytes == 8 ? INT64_MAX : (1ll << (8 * bytes - is_signed)) - 1;
+    long long least = is_signed ? -most - 1 : 0;
     memcpy(out, &v, bytes); /* little-endian: the low bytes come first */
     return end != text && *end == '\0' && v >= least && v <= most && v < INT64_MAX && v > INT64_MIN;
 }
