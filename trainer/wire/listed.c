@@ -73,10 +73,9 @@ static int by_id(const void *a, const void *b) {
 
 /* Whether an id is listed twice; the row's place among the tensors is free for a sorted copy. */
 static int32_t twice(const int32_t *ids, int64_t k, int32_t *sorted) {
-    if (k == 0) {
-        return -1;
+    for (int64_t i = 0; i < k; i++) {
+        sorted[i] = ids[i];
     }
-    memcpy(sorted, ids, (size_t)k * sizeof *ids);
     qsort(sorted, (size_t)k, sizeof *sorted, by_id);
     for (int64_t i = 1; i < k; i++) {
         if (sorted[i] == sorted[i - 1]) {
@@ -165,8 +164,10 @@ enum lb_status lb_listed_put(struct lb_listed *listed, int64_t t, int32_t *ids, 
                        "what follows position %lld: id %ld is likelier than one of the %lld likeliest",
                        (long long)t, (long)own, (long long)k);
     }
-    memcpy(row, ids, (size_t)k * sizeof *row);
-    memcpy(listed->logprobs + t * k, logprobs, (size_t)k * sizeof *logprobs);
+    for (int64_t i = 0; i < k; i++) {
+        row[i] = ids[i];
+        listed->logprobs[t * k + i] = logprobs[i];
+    }
     return check_sum(t, logprobs, k, detail);
 }
 
