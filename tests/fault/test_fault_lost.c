@@ -7,6 +7,7 @@
 #include <cmocka.h>
 
 #include "common/base/clock.h"
+#include "common/base/mem.h"
 #include "tests/support/asking.h"
 
 #include <string.h>
@@ -257,11 +258,39 @@ static void test_stop_while_waiting(void **state) {
     fake_stop(fake);
 }
 
+/* Nobody waits for a teacher whose health can't be asked for want of memory. */
+static void test_no_memory_while_lost(void **state) {
+    (void)state;
+    struct fake_teacher *fake = fake_start(&(struct fake_options){0});
+    struct asking asking;
+    struct lb_teachers *teachers = NULL;
+    struct lb_detail detail = {0};
+    const struct lb_answer *const *answers = NULL;
+    struct lb_sample *samples = asking_samples(N, 1, false);
+    asking_setup(&asking);
+    asking_add(&asking, fake_url(fake));
+    must(asking_open(&asking, NULL, &teachers, &detail), &detail);
+    fake_fault(fake, FAKE_503, -1);
+    must(lb_teachers_submit(teachers, 0, samples, N, NULL, &detail), &detail);
+    while (fake_requests(fake) == 0) {
+        lb_sleep_ns(LB_MS_NS);
+    }
+    lb_mem_fail_from(1);
+    enum lb_status status = lb_teachers_take(teachers, 0, &answers, &detail);
+    lb_mem_fail_from(0);
+    assert_int_equal(status, LB_E_NOMEM);
+    lb_teachers_release(teachers, 0);
+    lb_teachers_close(teachers);
+    asking_free_samples(samples, N);
+    asking_teardown(&asking);
+    fake_stop(fake);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_renormalise),        cmocka_unit_test(test_hanging_in_turn),
         cmocka_unit_test(test_unreachable),        cmocka_unit_test(test_not_asked_yet),
-        cmocka_unit_test(test_stop_while_waiting),
+        cmocka_unit_test(test_stop_while_waiting), cmocka_unit_test(test_no_memory_while_lost),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

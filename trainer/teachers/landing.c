@@ -182,6 +182,10 @@ void lb_landing_probe(struct lb_asker *asker, struct request *request) {
         teacher->wrong &= ~(UINT64_C(1) << request->replica);
         return;
     }
+    if (status == LB_E_NOMEM) { /* ours: it would be so again */
+        lb_asker_fail(asker, status, &detail);
+        return;
+    }
     teacher->last_error = detail;
     tell_aside(teacher, request->replica, &detail);
     if (status == LB_E_MISMATCH || (request->call.status == LB_OK && is_refusal(request->call.code))) {
@@ -204,6 +208,11 @@ void lb_landing_map(struct lb_asker *asker, struct request *request) {
         return;
     }
     lb_detail_prefix(&detail, "its vocabulary map");
+    if (status == LB_E_NOMEM) { /* ours */
+        lb_pool_dropped(&teacher->pool, request->replica);
+        lb_asker_fail(asker, status, &detail);
+        return;
+    }
     teacher->last_error = detail;
     lb_pool_failed(&teacher->pool, request->replica, lb_now_ns(), request->call.retry_after_ns);
     tell_aside(teacher, request->replica, &detail);

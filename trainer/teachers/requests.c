@@ -167,7 +167,12 @@ static void send_probe(struct lb_asker *asker, unsigned k, int replica) {
     struct asked_teacher *teacher = &asker->teachers[k];
     struct request *request = make_request(asker, k, replica, teacher->info_path, 0);
     if (!request) {
-        return; /* it stays due */
+        struct lb_detail detail;
+        lb_asker_fail(
+            asker,
+            lb_fail(&detail, LB_E_NOMEM, "out of memory for a request to teacher %s", teacher->is.name),
+            &detail);
+        return;
     }
     request->probe = true;
     request->call.max_bytes = LB_MAX_INFO_BYTES;
@@ -330,7 +335,7 @@ static uint64_t dispatch_teacher(struct lb_asker *asker, unsigned k, uint64_t no
                       teacher->pool.replicas[due].state == LB_REPLICA_DOWN;) {
             send_probe(asker, k, due);
             if (teacher->pool.replicas[due].state == LB_REPLICA_DOWN) {
-                break; /* no memory for it now */
+                break; /* there was no memory for it */
             }
         }
         uint64_t probe = lb_pool_next_ns(&teacher->pool);
