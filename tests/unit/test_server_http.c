@@ -7,10 +7,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 
-#include "common/base/clock.h"
-#include "server/http/http.h"
-#include "server/http/listen.h"
-#include "tests/support/peer.h"
+#include "tests/unit/server_http.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -24,28 +21,13 @@
 #include <sys/time.h>
 #include <unistd.h>
 
-#define MIB ((size_t)1 << 20)
 #define STREAM_BYTES (24 * MIB)
 #define MAX_CONNECTIONS 64
 
-static struct lb_http *http;
-static struct lb_budget *budget;
-static int port;
 static _Atomic(struct lb_exchange *) kept; /* deferred by /defer, or at the gate */
-static atomic_int n_lost, n_ended, n_complete, n_pieces;
 static pthread_mutex_t gate = PTHREAD_MUTEX_INITIALIZER;
 
 /* ---- the app ---- */
-
-static void reply(struct lb_exchange *x, int status, const void *bytes, size_t len) {
-    struct lb_span *part = lb_arena_array(&x->arena, 1, sizeof *part);
-    assert_non_null(part);
-    *part = (struct lb_span){bytes, len};
-    x->reply.n_headers = 0;
-    x->reply.status = status;
-    x->reply.parts = part;
-    x->reply.n_parts = 1;
-}
 
 static void begin(void *context, struct lb_exchange *x) {
     (void)context;
@@ -53,16 +35,6 @@ static void begin(void *context, struct lb_exchange *x) {
     if (strcmp(x->path, "/no") == 0) {
         reply(x, 403, "no", 2);
     }
-}
-
-static bool next_piece(struct lb_exchange *x) {
-    static char zeros[1 << 20];
-    atomic_fetch_add(&n_pieces, 1);
-    struct lb_span *part = lb_arena_array(&x->arena, 1, sizeof *part);
-    *part = (struct lb_span){zeros, sizeof zeros};
-    x->reply.parts = part;
-    x->reply.n_parts = 1;
-    return true;
 }
 
 static void handle(void *context, struct lb_exchange *x) {
@@ -94,12 +66,6 @@ static void resumed(void *context, struct lb_exchange *x) {
     reply(x, 200, "resumed", 7);
 }
 
-static void lost(void *context, struct lb_exchange *x) {
-    (void)context;
-    (void)x;
-    atomic_fetch_add(&n_lost, 1);
-}
-
 static void refuse(void *context, struct lb_exchange *x, int status, const char *text) {
     (void)context;
     char *json = lb_arena_printf(&x->arena, "{\"error\":\"%s\"}", text);
@@ -114,52 +80,20 @@ static void sending(void *context, struct lb_exchange *x) {
     lb_reply_header(x, "X-App", "test");
 }
 
-static void ended(void *context, struct lb_exchange *x, bool complete) {
-    (void)context;
-    (void)x;
-    atomic_fetch_add(&n_complete, complete);
-    atomic_fetch_add(&n_ended, 1);
-}
-
 static void start(unsigned per_client, unsigned grace_ms, unsigned rate) {
-    struct lb_listener listener;
-    assert_int_equal(lb_listen("127.0.0.1:0", &listener, NULL), LB_OK);
-    port = listener.port;
     kept = NULL;
-    n_lost = n_ended = n_complete = n_pieces = 0;
-    budget = lb_budget_create(64 * MIB);
-    struct lb_http_args args = {.listen_fd = listener.fd,
-                                .threads = 2,
-                                .codec_threads = 2,
-                                .max_connections = MAX_CONNECTIONS,
-                                .max_connections_per_client = per_client,
-                                .idle_seconds = 1,
-                                .grace_ms = grace_ms,
-                                .least_rate = rate,
-                                .max_body_bytes = 16 * MIB,
-                                .budget = budget,
-                                .app = {NULL, begin, handle, resumed, lost, refuse, sending, ended}};
-    assert_int_equal(lb_http_start(&args, &http, NULL), LB_OK);
-}
-
-static void stop(void) {
-    lb_http_stop(http);
-    assert_int_equal(lb_budget_used(budget), 0);
-    lb_budget_destroy(budget);
+    start_http((struct lb_http_args){.max_connections = MAX_CONNECTIONS,
+                                     .max_connections_per_client = per_client,
+                                     .idle_seconds = 1,
+                                     .grace_ms = grace_ms,
+                                     .least_rate = rate,
+                                     .app = {NULL, begin, handle, resumed, lost, refuse, sending, ended}});
 }
 
 /* ---- the client ---- */
 
 static int dial(void) {
     return lb_peer_dial(port);
-}
-
-static void await(atomic_int *counter, int least) {
-    uint64_t until = lb_now_ns() + 10 * LB_SECOND_NS;
-    while (atomic_load(counter) < least) {
-        assert_true(lb_now_ns() < until);
-        lb_sleep_ns(LB_MS_NS);
-    }
 }
 
 static struct lb_exchange *await_kept(void) {
@@ -172,7 +106,6 @@ static struct lb_exchange *await_kept(void) {
 }
 
 #define POST "POST /echo HTTP/1.1\r\nHost: h\r\n"
-#define QUICK "GET /quick HTTP/1.1\r\nHost: h\r\n\r\n"
 
 /* ---- what is refused ---- */
 

@@ -6,10 +6,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 
-#include "common/base/clock.h"
-#include "server/http/http.h"
-#include "server/http/listen.h"
-#include "tests/support/peer.h"
+#include "tests/unit/server_http.h"
 
 #include <pthread.h>
 #include <signal.h>
@@ -17,15 +14,9 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-#define MIB ((size_t)1 << 20)
-
-static struct lb_http *http;
-static struct lb_budget *budget;
-static int port;
-static atomic_int n_shared, n_lost, n_ended, n_complete, n_pieces;
+static atomic_int n_shared;
 static _Atomic(struct lb_exchange *) shared;
 static atomic_bool refuses; /* the next one is answered with an error while it is shared */
-static size_t sent_bytes;   /* of the last that ended */
 
 /* What was fed and not taken. */
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
@@ -33,16 +24,6 @@ static char fed[4 * MIB];
 static size_t n_fed;
 
 /* ---- the app ---- */
-
-static void reply(struct lb_exchange *x, int status, const char *bytes, size_t len) {
-    struct lb_span *part = lb_arena_array(&x->arena, 1, sizeof *part);
-    assert_non_null(part);
-    *part = (struct lb_span){bytes, len};
-    x->reply.n_headers = 0;
-    x->reply.status = status;
-    x->reply.parts = part;
-    x->reply.n_parts = 1;
-}
 
 static void begin(void *context, struct lb_exchange *x) {
     (void)context;
@@ -63,13 +44,6 @@ static bool next_fed(struct lb_exchange *x) {
     return lb_buf_status(&x->body) == LB_OK;
 }
 
-static bool next_endless(struct lb_exchange *x) {
-    static char zeros[1 << 20];
-    atomic_fetch_add(&n_pieces, 1);
-    reply(x, 200, zeros, sizeof zeros);
-    return true;
-}
-
 static void handle(void *context, struct lb_exchange *x) {
     (void)context;
     if (strcmp(x->path, "/fed") == 0) {
@@ -81,7 +55,7 @@ static void handle(void *context, struct lb_exchange *x) {
     reply(x, 200, "quick", 5);
     if (strcmp(x->path, "/endless") == 0) {
         x->reply.n_parts = 0;
-        x->reply.next = next_endless;
+        x->reply.next = next_piece;
         x->reply.total_bytes = LB_REPLY_OPEN;
     }
 }
@@ -98,12 +72,6 @@ static void resumed(void *context, struct lb_exchange *x) {
     x->reply.total_bytes = LB_REPLY_OPEN;
 }
 
-static void lost(void *context, struct lb_exchange *x) {
-    (void)context;
-    (void)x;
-    atomic_fetch_add(&n_lost, 1);
-}
-
 static void refuse(void *context, struct lb_exchange *x, int status, const char *text) {
     (void)context;
     reply(x, status, text, strlen(text));
@@ -114,47 +82,16 @@ static void sending(void *context, struct lb_exchange *x) {
     (void)x;
 }
 
-static void ended(void *context, struct lb_exchange *x, bool complete) {
-    (void)context;
-    sent_bytes = x->sent_bytes;
-    atomic_fetch_add(&n_complete, complete);
-    atomic_fetch_add(&n_ended, 1);
-}
-
 static void start(unsigned grace_ms, unsigned rate) {
-    struct lb_listener listener;
-    assert_int_equal(lb_listen("127.0.0.1:0", &listener, NULL), LB_OK);
-    port = listener.port;
-    n_shared = n_lost = n_ended = n_complete = n_pieces = 0;
+    n_shared = 0;
     n_fed = 0;
     refuses = false;
-    budget = lb_budget_create(64 * MIB);
-    struct lb_http_args args = {.listen_fd = listener.fd,
-                                .threads = 2,
-                                .codec_threads = 2,
-                                .max_connections = 64,
-                                .max_connections_per_client = 64,
-                                .idle_seconds = 10,
-                                .grace_ms = grace_ms,
-                                .least_rate = rate,
-                                .max_body_bytes = 16 * MIB,
-                                .budget = budget,
-                                .app = {NULL, begin, handle, resumed, lost, refuse, sending, ended}};
-    assert_int_equal(lb_http_start(&args, &http, NULL), LB_OK);
-}
-
-static void stop(void) {
-    lb_http_stop(http);
-    assert_int_equal(lb_budget_used(budget), 0);
-    lb_budget_destroy(budget);
-}
-
-static void await(atomic_int *counter, int least) {
-    uint64_t until = lb_now_ns() + 10 * LB_SECOND_NS;
-    while (atomic_load(counter) < least) {
-        assert_true(lb_now_ns() < until);
-        lb_sleep_ns(LB_MS_NS);
-    }
+    start_http((struct lb_http_args){.max_connections = 64,
+                                     .max_connections_per_client = 64,
+                                     .idle_seconds = 10,
+                                     .grace_ms = grace_ms,
+                                     .least_rate = rate,
+                                     .app = {NULL, begin, handle, resumed, lost, refuse, sending, ended}});
 }
 
 /* More of it, told to the exchange. */
@@ -176,7 +113,6 @@ static int ask(const char *request) {
 }
 
 #define FED "GET /fed HTTP/1.1\r\nHost: h\r\n\r\n"
-#define QUICK "GET /quick HTTP/1.1\r\nHost: h\r\n\r\n"
 
 /* ---- in order ---- */
 
