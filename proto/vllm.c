@@ -472,6 +472,15 @@ static const char *const known[] = {"model",
                                     "features",
                                     "dimensions"};
 
+static bool is_among(const char *word, const struct lb_vllm_refused *keys, size_t n) {
+    for (size_t i = 0; i < n; i++) {
+        if (strcmp(word, keys[i].key) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
 bool lb_vllm_error_key(const char *text, char out[LB_MAX_NAME]) {
     static const char begin[] = WHAT ": ";
     if (strncmp(text, begin, strlen(begin)) != 0) {
@@ -483,19 +492,12 @@ bool lb_vllm_error_key(const char *text, char out[LB_MAX_NAME]) {
         return false;
     }
     char word[LB_MAX_NAME] = "";
-    bool found = false;
     memcpy(word, text, n);
+    bool found = is_among(word, refused, sizeof refused / sizeof *refused) ||
+                 is_among(word, streaming, sizeof streaming / sizeof *streaming) ||
+                 is_among(word, gathering, sizeof gathering / sizeof *gathering);
     for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
         found = found || strcmp(word, known[i]) == 0;
-    }
-    for (size_t i = 0; i < sizeof refused / sizeof *refused; i++) {
-        found = found || strcmp(word, refused[i].key) == 0;
-    }
-    for (size_t i = 0; i < sizeof streaming / sizeof *streaming; i++) {
-        found = found || strcmp(word, streaming[i].key) == 0;
-    }
-    for (size_t i = 0; i < sizeof gathering / sizeof *gathering; i++) {
-        found = found || strcmp(word, gathering[i].key) == 0;
     }
     if (found) {
         memcpy(out, word, n + 1);

@@ -130,22 +130,21 @@ const void *lb_logits_stream_next(struct lb_logits_stream *s, size_t *out_len) {
         return NULL;
     }
     const float *z = s->z + (t - s->chunk) * s->v;
-    if (s->kept) {
-        int64_t n;
-        lb_kept_gather(&job->map->kept, z, s->v, 0, s->kept, &n);
-        z = s->kept;
-    }
-    if (s->output->datatype == LB_DT_FP32 && s->kept) {
-        s->r++;
-        return z;
-    }
-    if (s->output->datatype == LB_DT_FP32) { /* all that there is of them */
+    if (s->output->datatype == LB_DT_FP32 && !s->kept) { /* all that there is of them */
         int64_t n = s->chunk + s->chunk_n - t;
         s->r += n;
         *out_len *= (size_t)n;
         return z;
     }
     s->r++;
+    if (s->kept) {
+        int64_t n;
+        lb_kept_gather(&job->map->kept, z, s->v, 0, s->kept, &n);
+        z = s->kept;
+    }
+    if (s->output->datatype == LB_DT_FP32) {
+        return z;
+    }
     if (s->output->datatype == LB_DT_FP16) {
         lb_f16_row_from(z, s->row, s->width);
     } else {
