@@ -62,7 +62,7 @@ bool lb_vllm_plan_writing(struct lb_server *server, struct lb_exchange *x,
     writing->n_stop_ids = sampling->n_stop_ids;
     writing->skip_special = sampling->skip_special;
     writing->include_stop = sampling->include_stop;
-    writing->client = x->memory.client;
+    writing->turn.client = x->memory.client;
     writing->batch_tokens = server->options->max_batch_tokens;
     writing->deadline_ns = job->deadline_ns;
     writing->gone = &x->gone;

@@ -8,6 +8,7 @@
 #include "server/models/repository.h"
 
 #include <pthread.h>
+#include <stddef.h>
 #include <string.h>
 
 #define WRITING_BYTES ((size_t)4 << 30)
@@ -20,9 +21,7 @@ struct lb_writer {
     bool started;
     pthread_mutex_t lock;
     pthread_cond_t changed;
-    /* Clients in the order of their turns; each is its request whose turn it is, which leads to its others.
-     */
-    struct lb_writing *first, *last;
+    struct lb_turns waiting;
     struct lb_writer_state state;
     size_t promised;
     bool closing;
@@ -249,52 +248,20 @@ static void end(struct lb_writer *writer, struct lb_writing *w) {
     w->done(w); /* it may be gone after this */
 }
 
-/* Under the lock, as all that follows: a client comes last. */
-static void append(struct lb_writer *writer, struct lb_writing *w) {
-    w->next_client = NULL;
-    *(writer->last ? &writer->last->next_client : &writer->first) = w;
-    writer->last = w;
-}
-
-/* Last of its client's. */
-static void put_last(struct lb_writer *writer, struct lb_writing *w) {
-    w->next_same = NULL;
-    w->last_same = w;
-    for (struct lb_writing *c = writer->first; c; c = c->next_client) {
-        if (c->client == w->client) {
-            c->last_same->next_same = w;
-            c->last_same = w;
-            return;
-        }
-    }
-    append(writer, w);
-}
-
-/* The request whose turn it is; its client comes last with the next one. */
-static struct lb_writing *take_first(struct lb_writer *writer) {
-    struct lb_writing *w = writer->first;
-    writer->first = w->next_client;
-    writer->last = writer->first ? writer->last : NULL;
-    if (w->next_same) {
-        w->next_same->last_same = w->last_same;
-        append(writer, w->next_same);
-    }
-    return w;
-}
-
 static void *write_all(void *argument) {
     struct lb_writer *writer = argument;
     pthread_mutex_lock(&writer->lock);
-    while (writer->first || writer->promised > 0 || !writer->closing) {
-        if (!writer->first) {
+    while (writer->waiting.first || writer->promised > 0 || !writer->closing) {
+        struct lb_turn *first = lb_turns_take(&writer->waiting);
+        if (!first) {
             pthread_cond_wait(&writer->changed, &writer->lock);
             continue;
         }
-        struct lb_writing *w = take_first(writer);
-        bool cut = writer->closing && lb_now_ns() > writer->until_ns;
+        struct lb_writing *w =
+            (struct lb_writing *)(void *)((char *)first - offsetof(struct lb_writing, turn));
+        bool late = writer->closing && lb_now_ns() > writer->until_ns;
         pthread_mutex_unlock(&writer->lock);
-        bool over = serve(writer, w, cut);
-        cut = w->status == LB_E_UNAVAILABLE;
+        bool over = serve(writer, w, late), cut = w->status == LB_E_UNAVAILABLE;
         int64_t asked = lb_writing_asked(w);
         if (over) {
             end(writer, w);
@@ -307,7 +274,7 @@ static void *write_all(void *argument) {
             writer->state.tokens -= asked;
             writer->n_cut += cut;
         } else {
-            put_last(writer, w);
+            lb_turns_put(&writer->waiting, &w->turn);
         }
     }
     pthread_mutex_unlock(&writer->lock);
@@ -353,7 +320,7 @@ enum lb_status lb_writer_submit(struct lb_writer *writer, struct lb_writing *w, 
     bool closed = (writer->closing && !w->promised) || !writer->started;
     if (!closed) {
         w->submitted_ns = lb_now_ns();
-        put_last(writer, w);
+        lb_turns_put(&writer->waiting, &w->turn);
         writer->promised -= w->promised;
         writer->state.requests++;
         writer->state.tokens += lb_writing_asked(w);

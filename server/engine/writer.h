@@ -11,6 +11,7 @@
 
 #include "common/base/arena.h"
 #include "common/base/buf.h"
+#include "common/base/turns.h"
 #include "common/model/generate.h"
 #include "server/engine/engine.h"
 
@@ -46,7 +47,7 @@ struct lb_writing {
     size_t n_stop_ids;
     bool skip_special, include_stop;
     bool promised;           /* by lb_writer_promise */
-    const void *client;      /* who takes turns; NULL: one like any other */
+    struct lb_turn turn;     /* with its client */
     int64_t batch_tokens;    /* prompts that are read at once have at most so many, or it is one */
     uint64_t deadline_ns;    /* 0: none */
     const atomic_bool *gone; /* the client has left */
@@ -64,7 +65,6 @@ struct lb_writing {
     /* The writer's. */
     struct lb_generator *generator; /* of prompts first .. first + n_now - 1 */
     int64_t first, n_now;
-    struct lb_writing *next_same, *last_same, *next_client;
 };
 
 /* With room for n prompts, each of up to max_tokens tokens with k of the likeliest; on the heap. NULL when

@@ -3,53 +3,22 @@
 #include "common/base/mem.h"
 
 #include <pthread.h>
-
-/* Clients that wait, in the order of their turns; each is its oldest task, which leads to its others. */
-struct line {
-    struct lb_codec_task *first, *last;
-};
+#include <stddef.h>
 
 struct lb_codec {
     pthread_mutex_t lock; /* guards all below */
     pthread_cond_t work;
-    struct line light, heavy;
+    struct lb_turns light, heavy;
     bool stopping;
     int n_threads, n_started;
     pthread_t threads[];
 };
 
-static void append(struct line *line, struct lb_codec_task *task) {
-    task->next_client = NULL;
-    *(line->last ? &line->last->next_client : &line->first) = task;
-    line->last = task;
-}
-
-static void push(struct line *line, struct lb_codec_task *task) {
-    task->next_same = NULL;
-    task->last_same = task;
-    for (struct lb_codec_task *t = line->first; t; t = t->next_client) {
-        if (t->client == task->client) {
-            t->last_same->next_same = task;
-            t->last_same = task;
-            return;
-        }
-    }
-    append(line, task);
-}
-
-/* The task whose turn it is; its client goes to the end of the line with the next one. */
-static struct lb_codec_task *pop(struct line *line) {
-    struct lb_codec_task *task = line->first;
-    if (!task) {
-        return NULL;
-    }
-    line->first = task->next_client;
-    line->last = line->first ? line->last : NULL;
-    if (task->next_same) {
-        task->next_same->last_same = task->last_same;
-        append(line, task->next_same);
-    }
-    return task;
+/* The task whose turn it is in a line; NULL: none waits. */
+static struct lb_codec_task *take(struct lb_turns *line) {
+    struct lb_turn *turn = lb_turns_take(line);
+    return turn ? (struct lb_codec_task *)(void *)((char *)turn - offsetof(struct lb_codec_task, turn))
+                : NULL;
 }
 
 struct thread_argument {
@@ -63,8 +32,8 @@ static void *work(void *argument) {
     lb_free(argument);
     pthread_mutex_lock(&codec->lock);
     for (;;) {
-        struct lb_codec_task *task = pop(&codec->light);
-        task = task || mine.light_only ? task : pop(&codec->heavy);
+        struct lb_codec_task *task = take(&codec->light);
+        task = task || mine.light_only ? task : take(&codec->heavy);
         if (task) {
             pthread_mutex_unlock(&codec->lock);
             task->run(task);
@@ -132,7 +101,7 @@ void lb_codec_stop(struct lb_codec *codec) {
 
 void lb_codec_push(struct lb_codec *codec, struct lb_codec_task *task) {
     pthread_mutex_lock(&codec->lock);
-    push(task->heavy ? &codec->heavy : &codec->light, task);
+    lb_turns_put(task->heavy ? &codec->heavy : &codec->light, &task->turn);
     /* All are woken: the one that wakes may be one that takes light tasks only. */
     pthread_cond_broadcast(&codec->work);
     pthread_mutex_unlock(&codec->lock);

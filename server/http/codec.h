@@ -8,15 +8,15 @@
 #define LB_HTTP_CODEC_H
 
 #include "common/base/status.h"
+#include "common/base/turns.h"
 
 #include <stdbool.h>
 
-/* One task; part of what it works on. All but the first three are the pool's. */
+/* One task; part of what it works on. */
 struct lb_codec_task {
     void (*run)(struct lb_codec_task *task); /* the task is the callee's again once it is called */
-    const void *client;                      /* who takes turns */
+    struct lb_turn turn;                     /* with its client */
     bool heavy;
-    struct lb_codec_task *next_same, *last_same, *next_client;
 };
 
 struct lb_codec;

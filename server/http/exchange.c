@@ -387,7 +387,7 @@ void lb_held_send_away(struct lb_held *held) {
     bool packed = lb_coding_parse(lb_exchange_header(&held->x, "Content-Encoding")) != LB_CODING_IDENTITY;
     held->task = (struct lb_codec_task){
         .run = run,
-        .client = held->x.memory.client,
+        .turn = {.client = held->x.memory.client},
         .heavy = held->x.heavy || (!held->resumed && (packed || held->x.body.len > LIGHT_BODY))};
     lb_codec_push(held->http->codec, &held->task);
 }

@@ -131,7 +131,8 @@ static void wait_at_gate(struct lb_codec_task *task) {
 static void test_turns(void **state) {
     (void)state;
     struct lb_codec *codec = NULL;
-    struct job blocker = {.task = {.run = wait_at_gate, .client = "x", .heavy = true}}, light[3], heavy[6];
+    struct job blocker = {.task = {.run = wait_at_gate, .turn = {.client = "x"}, .heavy = true}}, light[3],
+               heavy[6];
     const char *const clients[] = {"a", "a", "a", "a", "b", "b"};
     const int order[] = {4, 6, 8, 9, 5, 7};
     n_run = n_done = 0;
@@ -139,11 +140,11 @@ static void test_turns(void **state) {
     pthread_mutex_lock(&gate);
     lb_codec_push(codec, &blocker.task);
     for (int i = 0; i < 6; i++) {
-        heavy[i] = (struct job){.task = {.run = run, .client = clients[i], .heavy = true}};
+        heavy[i] = (struct job){.task = {.run = run, .turn = {.client = clients[i]}, .heavy = true}};
         lb_codec_push(codec, &heavy[i].task);
     }
     for (int i = 0; i < 3; i++) {
-        light[i] = (struct job){.task = {.run = run, .client = "a"}};
+        light[i] = (struct job){.task = {.run = run, .turn = {.client = "a"}}};
         lb_codec_push(codec, &light[i].task);
     }
     while (atomic_load(&n_done) < 3) {
@@ -166,13 +167,13 @@ static void test_light_thread(void **state) {
     assert_int_equal(lb_codec_start(2, &codec, NULL), LB_OK);
     pthread_mutex_lock(&gate);
     for (int i = 0; i < 3; i++) {
-        heavy[i] = (struct job){.task = {.run = wait_at_gate, .client = "a", .heavy = true}};
+        heavy[i] = (struct job){.task = {.run = wait_at_gate, .turn = {.client = "a"}, .heavy = true}};
         lb_codec_push(codec, &heavy[i].task);
     }
     /* One after the other: between them its thread is free to take something heavy. */
     uint64_t until = lb_now_ns() + 10 * LB_SECOND_NS;
     for (int i = 0; i < 20; i++) {
-        light[i] = (struct job){.task = {.run = run, .client = "a"}};
+        light[i] = (struct job){.task = {.run = run, .turn = {.client = "a"}}};
         lb_codec_push(codec, &light[i].task);
         while (atomic_load(&n_done) <= i && lb_now_ns() < until) {
             lb_sleep_ns(LB_MS_NS / 10);

@@ -163,7 +163,7 @@ static void test_turns(void **state) {
     n_done = n_order = 0;
     for (int i = 0; i < 6; i++) {
         all[i] = asked(0, NULL);
-        all[i]->client = i == 4 ? (void *)&gate : (void *)&n_order; /* the fifth is another's */
+        all[i]->turn.client = i == 4 ? (void *)&gate : (void *)&n_order; /* the fifth is another's */
         all[i]->progress = note;
         assert_int_equal(lb_writer_submit(writer, all[i], NULL), LB_OK);
     }
