@@ -4,7 +4,7 @@
 #include <string.h>
 
 bool lb_is_vocab_map(const char *text) {
-    return strlen(text) == LB_SHA256_HEX - 1 && strspn(text, "0123456789abcdef") == LB_SHA256_HEX - 1;
+    return strlen(text) == LB_SHA256_HEX - 1 && lb_begins_hex(text, LB_SHA256_HEX - 1);
 }
 
 /* ---- decoding ---- */

@@ -64,11 +64,16 @@ void lb_sha256(const void *bytes, size_t len, uint8_t out[LB_SHA256_BYTES]) {
     }
 }
 
+static const char digits[] = "0123456789abcdef";
+
 void lb_hex(const uint8_t *bytes, size_t len, char *out) {
-    static const char digits[] = "0123456789abcdef";
     for (size_t i = 0; i < len; i++) {
         out[2 * i] = digits[bytes[i] >> 4];
         out[2 * i + 1] = digits[bytes[i] & 15];
     }
     out[2 * len] = '\0';
+}
+
+bool lb_begins_hex(const char *text, size_t n) {
+    return strspn(text, digits) >= n;
 }

@@ -4,6 +4,7 @@
 
 #include "common/base/status.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -22,5 +23,7 @@ void lb_sha256_final(struct lb_sha256 *hash, uint8_t out[LB_SHA256_BYTES]);
 /* One-shot; all zero when OpenSSL fails (out of memory), as lb_sha256_final. */
 void lb_sha256(const void *bytes, size_t len, uint8_t out[LB_SHA256_BYTES]);
 void lb_hex(const uint8_t *bytes, size_t len, char *out /* 2 * len + 1 */);
+/* Whether the text begins with n digits as lb_hex writes them. */
+bool lb_begins_hex(const char *text, size_t n);
 
 #endif

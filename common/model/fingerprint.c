@@ -169,7 +169,7 @@ enum lb_status lb_model_take_fingerprint(struct lb_model *model, const char *pat
     char key[LB_SHA256_HEX];
     bool kept = name_files(model, path, folder, key);
     if (kept && lb_memo_get("fingerprint", key, model->fingerprint, sizeof model->fingerprint) &&
-        strspn(model->fingerprint, "0123456789abcdef") == LB_SHA256_HEX - 1) {
+        lb_begins_hex(model->fingerprint, LB_SHA256_HEX - 1)) {
         return LB_OK;
     }
     struct lb_sha256 *hash = lb_sha256_create();

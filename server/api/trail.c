@@ -26,7 +26,7 @@ bool lb_request_id_is_good(const char *id) {
 
 /* n lower-case hex digits, not all of them 0 where zero says so. */
 static bool is_hex(const char *text, size_t n, bool may_be_zero) {
-    return strspn(text, "0123456789abcdef") >= n && (may_be_zero || strspn(text, "0") < n);
+    return lb_begins_hex(text, n) && (may_be_zero || strspn(text, "0") < n);
 }
 
 bool lb_traceparent_parse(const char *header, char trace_id[LB_TRACE_ID], char parent_id[LB_SPAN_ID]) {

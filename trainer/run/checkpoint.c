@@ -355,7 +355,7 @@ static enum lb_status read_rngs(const json_t *object, const char *what, struct l
     for (size_t i = 0; i < n; i++) {
         for (size_t j = 0; j < 4; j++) {
             const char *hex = json_string_value(json_array_get(json_array_get(list, i), j));
-            if (hex == NULL || strlen(hex) != 16 || strspn(hex, "0123456789abcdef") != 16) {
+            if (hex == NULL || strlen(hex) != 16 || !lb_begins_hex(hex, 16)) {
                 return lb_fail(detail, LB_E_FORMAT, "%s: rngs[%zu][%zu] must be 16 hexadecimal digits", what,
                                i, j);
             }
