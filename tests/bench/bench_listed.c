@@ -8,11 +8,11 @@
 #include "common/base/mem.h"
 #include "common/base/rng.h"
 #include "proto/sglang.h"
+#include "tests/support/figures.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #define SEQS 8
 #define LENGTH 128
@@ -27,12 +27,6 @@ static char names[VOCAB][12];
 static void fail(const char *what) {
     fprintf(stderr, "bench_listed: %s\n", what);
     exit(1);
-}
-
-static double processor_us(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
-    return 1e6 * (double)t.tv_sec + 1e-3 * (double)t.tv_nsec;
 }
 
 static void make(void) {
@@ -66,34 +60,29 @@ static struct lb_vllm_rows rows_of(int b) {
         .k = MOST_K, .top_ids = top_ids[b], .top_logprobs = top[b], .actual = actual[b], .ranks = ranks[b]};
 }
 
-static void put_vllm(struct lb_vllm_writer *writer, bool texts) {
-    struct lb_vllm_completion request = {
-        .sampling = {.prompt_logprobs = 20, .logprobs = LB_VLLM_NO_LOGPROBS}};
-    (void)texts;
+static void put_completion(struct lb_vllm_writer *writer, const struct lb_vllm_completion *request) {
     lb_vllm_put_completion(writer, "cmpl-1", 1, "m", "f");
     for (int b = 0; b < SEQS; b++) {
         struct lb_vllm_choice choice = {
             .index = b, .ids = ids[b], .n = LENGTH, .prompt = rows_of(b), .text = "", .stop_id = -1};
-        lb_vllm_put_choice(writer, &request, &choice);
+        lb_vllm_put_choice(writer, request, &choice);
     }
     lb_vllm_put_end(writer, &(struct lb_vllm_usage){0});
 }
 
-static void put_openai(struct lb_vllm_writer *writer, bool texts) {
-    struct lb_vllm_completion request = {
-        .echo = true, .sampling = {.prompt_logprobs = LB_VLLM_NO_LOGPROBS, .logprobs = 20}};
-    (void)texts;
-    lb_vllm_put_completion(writer, "cmpl-1", 1, "m", "f");
-    for (int b = 0; b < SEQS; b++) {
-        struct lb_vllm_choice choice = {
-            .index = b, .ids = ids[b], .n = LENGTH, .prompt = rows_of(b), .text = "", .stop_id = -1};
-        lb_vllm_put_choice(writer, &request, &choice);
-    }
-    lb_vllm_put_end(writer, &(struct lb_vllm_usage){0});
+static void put_vllm(struct lb_vllm_writer *writer) {
+    put_completion(writer, &(struct lb_vllm_completion){
+                               .sampling = {.prompt_logprobs = 20, .logprobs = LB_VLLM_NO_LOGPROBS}});
 }
 
-static void put_sglang(struct lb_vllm_writer *writer, bool texts) {
-    struct lb_sglang_generate request = {.texts = texts, .batch = true};
+static void put_openai(struct lb_vllm_writer *writer) {
+    put_completion(writer,
+                   &(struct lb_vllm_completion){
+                       .echo = true, .sampling = {.prompt_logprobs = LB_VLLM_NO_LOGPROBS, .logprobs = 20}});
+}
+
+static void put_sglang(struct lb_vllm_writer *writer) {
+    struct lb_sglang_generate request = {.texts = writer->text != NULL, .batch = true};
     struct lb_sglang_scores scores = {.asked = true, .top_k = MOST_K};
     for (int b = 0; b < SEQS; b++) {
         struct lb_sglang_answer answer = {.id = "1",
@@ -110,17 +99,16 @@ static void put_sglang(struct lb_vllm_writer *writer, bool texts) {
     }
 }
 
-static void measure(const char *name, void (*put)(struct lb_vllm_writer *writer, bool texts), bool texts,
-                    int k) {
+static void measure(const char *name, void (*put)(struct lb_vllm_writer *writer), bool texts, int k) {
     struct lb_buf buf;
     lb_buf_init(&buf, LB_MAX_RESPONSE_BYTES);
     double least = 1e30;
     for (int r = 0; r < ROUNDS; r++) {
         lb_buf_finish(&buf); /* as the daemon has it: an answer's buffer is new */
         struct lb_vllm_writer writer = {.buf = &buf, .text = texts ? name_of : NULL};
-        double begun = processor_us();
-        put(&writer, texts);
-        double us = processor_us() - begun;
+        double begun = lb_processor_seconds();
+        put(&writer);
+        double us = 1e6 * (lb_processor_seconds() - begun);
         least = us < least ? us : least;
         if (writer.status != LB_OK || lb_buf_status(&buf) != LB_OK) {
             fail("an answer could not be written");
@@ -156,11 +144,11 @@ static void measure_question(bool sglang) {
         struct lb_vllm_completion vllm;
         struct lb_sglang_generate generate;
         lb_arena_init(&arena, (size_t)LB_MAX_JSON_BYTES * 16);
-        double begun = processor_us();
+        double begun = lb_processor_seconds();
         enum lb_status status = sglang
                                     ? lb_sglang_generate_decode(body.data, body.len, &arena, &generate, NULL)
                                     : lb_vllm_completion_decode(body.data, body.len, &arena, &vllm, NULL);
-        double us = processor_us() - begun;
+        double us = 1e6 * (lb_processor_seconds() - begun);
         least = us < least ? us : least;
         if (status != LB_OK) {
             fail("a question could not be read");
