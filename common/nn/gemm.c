@@ -359,7 +359,8 @@ void lb_gemm_add(struct lb_gemm_list *list, const struct lb_gemm_product *produc
     for (int i = list->n - 1; i >= 0 && !p->follows; i--) {
         struct lb_gemm_product *before = &list->products[i];
         if (before->y == p->y) {
-            assert(before->m == p->m && before->n == p->n && before->tile_cols == p->tile_cols);
+            assert(before->m == p->m && before->n == p->n && before->tile_cols == p->tile_cols &&
+                   before->waits == p->waits);
             p->follows = true;
             before->then = p;
         }

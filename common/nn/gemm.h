@@ -95,8 +95,9 @@ struct lb_gemm_product {
 
 #define LB_GEMM_LIST 64
 /* Products that are made together: threads take their tiles as they come and meet once, at the end. None
- * reads what another writes; those with the same y (and its shape) are added up in the order in which they
- * came. The bits are those of one product after the other. Begins zeroed. */
+ * reads what another writes; those with the same y (its shape, and whether it waits) are added up in the
+ * order in which they came. The bits are those of one product after the other. Begins with n 0; what is
+ * behind n is nobody's. */
 struct lb_gemm_list {
     int n;
     struct lb_gemm_product products[LB_GEMM_LIST];

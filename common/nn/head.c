@@ -504,7 +504,8 @@ static void rows_backward(const struct work *work, const struct lb_weight *bias,
     const struct lb_weight *w = work->w;
     int64_t v = w->rows, c = w->cols, step = lb_head_chunk(v);
     float beta = fresh ? 0 : 1;
-    struct lb_gemm_list list = {.n = 0};
+    struct lb_gemm_list list; /* large: only its n is set */
+    list.n = 0;
     for (int64_t i = 0; i < n; i += step) {
         int64_t rows = smaller(step, n - i);
         const float *z = work->z + i * v, *h = work->h->data + (row + i) * c;

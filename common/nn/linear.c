@@ -123,7 +123,8 @@ static bool record(struct lb_tape *tape, struct lb_value *x, const struct lb_wei
 bool lb_linears(struct lb_tape *tape, struct lb_value *x, int n, const struct lb_weight *const w[],
                 const struct lb_weight *const bias[], struct lb_value *out[]) {
     const struct lb_ragged *ragged = lb_tape_records(tape) ? NULL : lb_tape_ragged(tape);
-    struct lb_gemm_list list = {.n = 0};
+    struct lb_gemm_list list; /* large: only its n is set */
+    list.n = 0;
     bool ok = x != NULL;
     for (int i = 0; i < n; i++) {
         const float *b;
