@@ -275,6 +275,17 @@ static enum lb_status check_loss_keys(const struct check *c, const struct lb_los
     return LB_OK;
 }
 
+/* The targets that are asked for, as the recipe has them. */
+static const char *lane_names(enum lb_target_lane lane) {
+    return lb_lane_whole(lane) ? "final_hidden or logits" : lane == LB_LANE_TOPK ? "topk" : "samples";
+}
+
+static enum lb_target_kind kind_of(enum lb_target_lane lane) {
+    return lb_lane_whole(lane)    ? LB_TARGET_DENSE
+           : lane == LB_LANE_TOPK ? LB_TARGET_TRUNCATED
+                                  : LB_TARGET_SAMPLED;
+}
+
 /* The names of the losses that learn from such targets. */
 static void losses_of(enum lb_target_kind kind, char *out, size_t room) {
     size_t n = 0;
@@ -318,7 +329,7 @@ static enum lb_status check_anneal(const struct check *c, unsigned i) {
     if (loss->anneal != LB_ANNEAL_NONE && !isnan(loss->temperature_end) && !lb_lane_whole(r->targets)) {
         return complain(c, path,
                         "temperature_end needs whole distributions; targets: %s is asked at one temperature",
-                        r->targets == LB_LANE_TOPK ? "topk" : "samples");
+                        lane_names(r->targets));
     }
     return LB_OK;
 }
@@ -331,25 +342,19 @@ static unsigned teachers_of(const struct lb_recipe *r, const struct lb_recipe_lo
 static enum lb_status check_target(const struct check *c, const struct lb_loss *loss, unsigned i) {
     const struct lb_recipe *r = c->recipe;
     double temperature = r->loss_functions[i].args.temperature;
-    bool whole = lb_lane_whole(r->targets);
-    enum lb_target_kind kind = whole                        ? LB_TARGET_DENSE
-                               : r->targets == LB_LANE_TOPK ? LB_TARGET_TRUNCATED
-                                                            : LB_TARGET_SAMPLED;
+    enum lb_target_kind kind = kind_of(r->targets);
     char path[64];
     if ((loss->kinds & kind) == 0) {
         char others[256];
         losses_of(kind, others, sizeof others);
         snprintf(path, sizeof path, "loss_functions.%u", i);
-        return complain(
-            c, path, "%s cannot learn from targets: %s; use %s%s, or take one that can: %s", loss->name,
-            whole                        ? "final_hidden or logits"
-            : r->targets == LB_LANE_TOPK ? "topk"
-                                         : "samples",
-            (loss->kinds & LB_TARGET_DENSE) != 0 ? "final_hidden or logits" : "topk",
-            !whole && kind == LB_TARGET_SAMPLED && loss->kinds == (LB_TARGET_DENSE | LB_TARGET_TRUNCATED)
-                ? " or topk"
-                : "",
-            others);
+        return complain(c, path, "%s cannot learn from targets: %s; use %s%s, or take one that can: %s",
+                        loss->name, lane_names(r->targets),
+                        lane_names((loss->kinds & LB_TARGET_DENSE) != 0 ? LB_LANE_LOGITS : LB_LANE_TOPK),
+                        kind == LB_TARGET_SAMPLED && loss->kinds == (LB_TARGET_DENSE | LB_TARGET_TRUNCATED)
+                            ? " or topk"
+                            : "",
+                        others);
     }
     if (loss->on_logits && lb_mixture_find(r->mixture)->combine == LB_COMBINE_PROBS &&
         teachers_of(r, &r->loss_functions[i]) > 1) {
@@ -360,7 +365,7 @@ static enum lb_status check_target(const struct check *c, const struct lb_loss *
             "use mean_logits or mean_losses, or let it learn from one (teachers: [NAME])",
             loss->name, r->mixture);
     }
-    if (!whole && temperature != 0 && temperature != r->temperature) {
+    if (kind != LB_TARGET_DENSE && temperature != 0 && temperature != r->temperature) {
         snprintf(path, sizeof path, "loss_functions.%u.temperature", i);
         return complain(c, path, "%s at the recipe's temperature %g; set that one",
                         r->targets == LB_LANE_TOPK ? "top-k targets are normalised" : "samples count",
@@ -419,7 +424,7 @@ static enum lb_status check_use(const struct check *c) {
     return LB_OK;
 }
 
-static enum lb_status check_loss(const struct check *c, unsigned i, const struct lb_loss **out) {
+static enum lb_status check_loss(const struct check *c, unsigned i) {
     const struct lb_recipe_loss *loss = &c->recipe->loss_functions[i];
     const struct lb_loss *entry = lb_loss_find(loss->function);
     double temperature = loss->args.temperature;
@@ -450,7 +455,6 @@ static enum lb_status check_loss(const struct check *c, unsigned i, const struct
     if (status != LB_OK) {
         return status;
     }
-    *out = entry;
     if (entry->on == LB_ON_TARGET) {
         return check_target(c, entry, i);
     }
@@ -460,21 +464,20 @@ static enum lb_status check_loss(const struct check *c, unsigned i, const struct
 
 static enum lb_status check_losses(const struct check *c) {
     const struct lb_recipe *r = c->recipe;
-    bool asks = false;
-    double sum = 0;
+    bool asks = false, any = false;
     if (r->loss_functions_count > LB_MAX_LOSSES) {
         return complain(c, "loss_functions", "%u losses; at most %d", r->loss_functions_count, LB_MAX_LOSSES);
     }
     for (unsigned i = 0; i < r->loss_functions_count; i++) {
-        const struct lb_loss *entry = NULL;
-        enum lb_status status = check_loss(c, i, &entry);
+        enum lb_status status = check_loss(c, i);
         if (status != LB_OK) {
             return status;
         }
-        sum += counts(&r->loss_functions[i]) ? 1 : 0;
-        asks = asks || (entry != NULL && entry->on != LB_ON_LABEL && counts(&r->loss_functions[i]));
+        bool counted = counts(&r->loss_functions[i]);
+        any |= counted;
+        asks |= counted && lb_loss_find(r->loss_functions[i].function)->on != LB_ON_LABEL;
     }
-    if (!(sum > 0)) {
+    if (!any) {
         return complain(c, "loss_functions", "every weight is 0; there is nothing to learn from");
     }
     if (r->teachers_count > 0 && !asks) {
