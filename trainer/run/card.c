@@ -4,8 +4,10 @@
 #include "common/base/json.h"
 #include "common/base/mem.h"
 #include "common/model/readme.h"
+#include "trainer/loss/loss.h"
 #include "trainer/run/journal.h"
 
+#include <math.h>
 #include <string.h>
 
 #define MAX_METRICS_BYTES ((size_t)1 << 30)
@@ -54,6 +56,25 @@ static void put_front(const struct lb_card *card, struct lb_buf *out) {
     lb_buf_append_str(out, "---\n");
 }
 
+/* A number of a loss, and where it goes; end NAN: it stays. */
+static void put_number(struct lb_buf *out, const struct lb_recipe_loss *loss, double start, double end) {
+    lb_buf_printf(out, "%g", start);
+    if (loss->anneal != LB_ANNEAL_NONE && !isnan(end)) {
+        lb_buf_printf(out, " to %g (%s)", end, loss->anneal == LB_ANNEAL_LINEAR ? "linear" : "cosine");
+    }
+}
+
+static void put_loss(const struct lb_recipe *r, const struct lb_recipe_loss *loss, struct lb_buf *out) {
+    lb_buf_printf(out, "| `%s` | ", loss->function);
+    put_number(out, loss, loss->args.weight, loss->weight_end);
+    lb_buf_append_str(out, " | ");
+    if (lb_loss_reads(lb_loss_find(loss->function), "temperature")) {
+        double start = loss->args.temperature != 0 ? loss->args.temperature : r->temperature;
+        put_number(out, loss, start, loss->temperature_end);
+    }
+    lb_buf_append_str(out, " |\n");
+}
+
 static void put_training(const struct lb_card *card, struct lb_buf *out) {
     const struct lb_recipe *r = card->recipe;
     unsigned n = card->teachers != NULL ? lb_teachers_count(card->teachers) : 0;
@@ -77,12 +98,7 @@ static void put_training(const struct lb_card *card, struct lb_buf *out) {
     }
     lb_buf_append_str(out, "\n| loss | weight | temperature |\n|---|---|---|\n");
     for (unsigned l = 0; l < r->loss_functions_count; l++) {
-        const struct lb_recipe_loss *loss = &r->loss_functions[l];
-        lb_buf_printf(out, "| `%s` | %g | ", loss->function, loss->args.weight);
-        if (lb_loss_find(loss->function)->on == LB_ON_TARGET) {
-            lb_buf_printf(out, "%g", loss->args.temperature != 0 ? loss->args.temperature : r->temperature);
-        }
-        lb_buf_append_str(out, " |\n");
+        put_loss(r, &r->loss_functions[l], out);
     }
 }
 
