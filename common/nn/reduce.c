@@ -199,6 +199,7 @@ static void add_reaching(struct lb_top *top, const float *z, int64_t j0, int64_t
                          int64_t first, float least) {
     for (int64_t j = j0; j < j1; j += step) {
         int32_t id = (int32_t)(first + j);
+        /* All of z is there, also where it was gathered. NOLINTNEXTLINE(clang-analyzer-core.*) */
         if (!(z[j] >= least)) {
             continue;
         }
@@ -356,7 +357,7 @@ void lb_parts_add(struct lb_parts *parts, const struct lb_kept *kept, struct lb_
         parts->outside = parts->outside * factor + (lse->sum - before.sum * factor);
         held = sum_exp(top->values, top->n, max, temperature, NULL);
     }
-    float some[GATHERED] = {0}; /* once: static analysis does not see that no more is read than gathered */
+    float some[GATHERED];
     for (int64_t at = 0; at < n; at += GATHERED) {
         int64_t m,
             place = lb_kept_gather(kept, z + at, n - at < GATHERED ? n - at : GATHERED, first + at, some, &m);
