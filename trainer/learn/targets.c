@@ -69,15 +69,15 @@ bool lb_step_targets_init(struct lb_step *step, struct lb_worker *worker) {
     unsigned n = plan->n_teachers;
     bool each = n > 0 && plan->mixture->combine == LB_COMBINE_LOSSES;
     int64_t lists = (int64_t)n * step->top_k, most = lists < step->v ? lists : step->v;
-    bool ok = true;
+    bool ok = true, means = reads_means(plan);
     worker->n_targets = plan->on_target ? temperatures(plan) * (each ? n : 1) : 0;
     worker->targets = lb_arena_zarray(a, worker->n_targets, sizeof *worker->targets);
     for (unsigned i = 0; i < worker->n_targets && ok; i++) {
         struct lb_made_target *t = &worker->targets[i];
         t->p = lb_arena_array(a, (size_t)(truncated(step) ? most : step->v), sizeof *t->p);
         t->ids = truncated(step) ? lb_arena_array(a, (size_t)most, sizeof *t->ids) : NULL;
-        t->z = reads_means(plan) ? lb_arena_array(a, (size_t)step->v, sizeof *t->z) : NULL;
-        ok = t->p != NULL && (t->z != NULL || !reads_means(plan)) && (t->ids != NULL || !truncated(step));
+        t->z = means ? lb_arena_array(a, (size_t)step->v, sizeof *t->z) : NULL;
+        ok = t->p != NULL && (t->z != NULL || !means) && (t->ids != NULL || !truncated(step));
     }
     if (ok && plan->on_target && truncated(step) && ((n > 1 && !each) || lb_plan_trimmed(plan))) {
         worker->slot = lb_arena_array(a, (size_t)step->v, sizeof *worker->slot);
@@ -89,6 +89,15 @@ bool lb_step_targets_init(struct lb_step *step, struct lb_worker *worker) {
         }
     }
     return ok && worker->targets != NULL;
+}
+
+/* Teacher k's answer about the row, and which of its rows that is. */
+static const struct lb_answer *answer_at(const struct lb_step *step, unsigned k, int64_t row,
+                                         int64_t *out_at) {
+    int64_t s = step->batch.sequence[row];
+    const struct lb_answer *answer = step->batch.answers[s * step->plan->n_teachers + k];
+    *out_at = lb_answer_row(answer, row - step->batch.offsets[s]);
+    return answer;
 }
 
 /* ---- the part of a teacher's distribution that the student has ----
@@ -133,10 +142,10 @@ static double cut_list(const struct lb_vocab_map *map, struct lb_truncated *list
 /* The kept part of a teacher's whole distribution, from its kept logits z. */
 static double kept_mass(const struct lb_step *step, unsigned k, int64_t row, const float *z,
                         double temperature) {
-    int64_t s = step->batch.sequence[row], t = row - step->batch.offsets[s];
-    const struct lb_answer *answer = step->batch.answers[s * step->plan->n_teachers + k];
+    int64_t t;
+    const struct lb_answer *answer = answer_at(step, k, row, &t);
     float lse;
-    lb_wire_floats(lb_answer_find(answer, LB_OUT_LOGSUMEXP, 0), lb_answer_row(answer, t), 1, &lse);
+    lb_wire_floats(lb_answer_find(answer, LB_OUT_LOGSUMEXP, 0), t, 1, &lse);
     double log_mass = lb_logsumexp(z, step->v, temperature) - lse;
     return log_mass < 0 ? exp(log_mass) : 1;
 }
@@ -162,14 +171,13 @@ static double weigh_kept(const double *mass, unsigned n, double *weight) {
  * does not reach the tail, and the whole sums to 1. */
 static struct lb_truncated read_top_k(const struct lb_step *step, unsigned k, int64_t row, double temperature,
                                       int32_t *ids, float *p) {
-    int64_t s = step->batch.sequence[row], t = row - step->batch.offsets[s], top_k = lb_step_top_k(step, k);
-    const struct lb_answer *answer = step->batch.answers[s * step->plan->n_teachers + k];
+    int64_t t, top_k = lb_step_top_k(step, k);
+    const struct lb_answer *answer = answer_at(step, k, row, &t);
     const struct lb_wire_tensor *at = lb_answer_find(answer, LB_OUT_TOPK_IDS, 0);
     const struct lb_wire_tensor *values = lb_answer_find(answer, LB_OUT_TOPK_VALUES, 0);
     const struct lb_wire_tensor *rest = lb_answer_find(answer, LB_OUT_REST, 0);
     bool all = top_k == (lists_whole(step->plan, k) ? step->plan->info[k]->vocab_size : step->v);
     float log_rest;
-    t = lb_answer_row(answer, t);
     lb_wire_floats(rest, t, 1, &log_rest);
     lb_wire_floats(values, t * top_k, top_k, p);
     double norm = lb_logsumexp(p, top_k, temperature);
@@ -186,10 +194,10 @@ static struct lb_truncated read_top_k(const struct lb_step *step, unsigned k, in
 static struct lb_truncated read_kept(const struct lb_step *step, unsigned k, int64_t row, double temperature,
                                      int32_t *ids, float *p, double *mass) {
     struct lb_truncated list = read_top_k(step, k, row, temperature, ids, p);
-    int64_t s = step->batch.sequence[row], t = row - step->batch.offsets[s];
-    const struct lb_answer *answer = step->batch.answers[s * step->plan->n_teachers + k];
+    int64_t t;
+    const struct lb_answer *answer = answer_at(step, k, row, &t);
     float log_outside;
-    lb_wire_floats(lb_answer_find(answer, LB_OUT_OUTSIDE, 0), lb_answer_row(answer, t), 1, &log_outside);
+    lb_wire_floats(lb_answer_find(answer, LB_OUT_OUTSIDE, 0), t, 1, &log_outside);
     double inside = -expm1((double)log_outside), listed = fmax(inside - list.tail, 0), sum = 0;
     for (int64_t i = 0; i < list.k; i++) {
         sum += p[i];
@@ -206,14 +214,12 @@ static struct lb_truncated read_kept(const struct lb_step *step, unsigned k, int
  * to sum to 1: that is what they sum to on average, and *out_sum what they do. */
 static struct lb_truncated read_samples(const struct lb_step *step, unsigned k, int64_t row, int32_t *ids,
                                         float *p, double *out_sum) {
-    int64_t s = step->batch.sequence[row], t = row - step->batch.offsets[s], room = lb_step_top_k(step, k),
-            n = 0;
-    const struct lb_answer *answer = step->batch.answers[s * step->plan->n_teachers + k];
+    int64_t t, room = lb_step_top_k(step, k), n = 0;
+    const struct lb_answer *answer = answer_at(step, k, row, &t);
     const struct lb_wire_tensor *at = lb_answer_find(answer, LB_OUT_SAMPLE_IDS, 0);
     const struct lb_wire_tensor *weights = lb_answer_find(answer, LB_OUT_SAMPLE_WEIGHTS, 0);
     const struct lb_wire_tensor *counts = lb_answer_find(answer, LB_OUT_SAMPLE_COUNTS, 0);
     double sum = 0;
-    t = lb_answer_row(answer, t);
     if (weights != NULL) {
         lb_wire_floats(weights, t * room, room, p);
     }
