@@ -37,7 +37,8 @@ static bool store_text(const char *text, enum lb_datatype datatype, uint8_t *out
                : bytes == 4 ? (const void *)&f
                             : (const void *)&half,
                bytes);
-        return end != text && *end == '\0' && isfinite(f);
+        float stored = bytes > 2 ? f : datatype == LB_DT_FP16 ? lb_f16_to_f32(half) : lb_bf16_to_f32(half);
+        return end != text && *end == '\0' && (bytes == 8 ? isfinite(v) : isfinite(stored));
     }
     bool is_signed = datatype == LB_DT_INT8 || datatype == LB_DT_INT16 || datatype == LB_DT_INT32 ||
                      datatype == LB_DT_INT64;
