@@ -55,6 +55,8 @@ said probe.log "model tensorrt_llm" "protocol               oip" "full logits" "
 never_said probe.log "final state, inner" "1 only"
 expect 2 wrong.log "$limbeck" probe "${url[triton]}" --name tokens=input_ids
 expect 2 wrong.log "$limbeck" probe "${url[triton]}" --name input_ids=input_ids
+expect 2 wrong.log "$limbeck" probe "${url[triton]}" --protocol vllm --name input_ids=input_ids --name logits=context_logits
+said wrong.log "--name is of protocol oip"
 
 say "what it is worth is told as of limbeckd"
 expect 0 oip.eval "$limbeck" eval "${url[nouns]}" test.nouns.txt --max-length 24 --tokenizer "$tokenizer" --json

@@ -98,11 +98,15 @@ void lb_option_extra_input(const struct argp_state *state, char *text, struct lb
     out->extra[out->naming.n_extra++] = (struct lb_named_value){text, equals + 1};
 }
 
-void lb_option_tensors_end(const struct argp_state *state, const struct lb_tensor_options *options) {
+void lb_option_tensors_end(const struct argp_state *state, const struct lb_tensor_options *options,
+                           const struct lb_dialect *dialect) {
     const struct lb_naming *naming = &options->naming;
     if (!naming->input_ids != !naming->logits ||
         (!naming->logits && (naming->lengths || naming->attention_mask || naming->n_extra))) {
         argp_error(state, "--name input_ids=TENSOR and --name logits=TENSOR go together, and with the rest");
+    }
+    if (naming->logits && dialect && dialect != lb_dialect_get(LB_PROTOCOL_OIP)) {
+        argp_error(state, "--name is of protocol oip, whose servers have tensors");
     }
 }
 

@@ -73,10 +73,12 @@ struct lb_tensor_options {
     "teachers.N.names of a recipe (may be given several times)"
 #define LB_EXTRA_INPUT_HELP                                                                                  \
     "With --name: an input that is the same in every request, as teachers.N.extra_inputs"
-/* --name KEY=TENSOR; --extra-input TENSOR=VALUE, whose text is cut; at the end, whether they go together. */
+/* --name KEY=TENSOR; --extra-input TENSOR=VALUE, whose text is cut; at the end, whether they go together and
+ * with what --protocol says (NULL: nothing). */
 void lb_option_tensor(const struct argp_state *state, const char *text, struct lb_tensor_options *out);
 void lb_option_extra_input(const struct argp_state *state, char *text, struct lb_tensor_options *out);
-void lb_option_tensors_end(const struct argp_state *state, const struct lb_tensor_options *options);
+void lb_option_tensors_end(const struct argp_state *state, const struct lb_tensor_options *options,
+                           const struct lb_dialect *dialect);
 /* Within the options; NULL: there are none. */
 const struct lb_naming *lb_tensors_naming(struct lb_tensor_options *options);
 double lb_option_number(const struct argp_state *state, const char *option, const char *text, double min,

@@ -128,10 +128,7 @@ static error_t parse(int key, char *text, struct argp_state *state) {
         if (a->n_urls > 0 && a->n_bias > 0) {
             argp_error(state, "--bias is for classifiers in a folder, not for hosted models");
         }
-        lb_option_tensors_end(state, &a->tensors);
-        if (a->tensors.naming.logits != NULL && a->protocol != LB_PROTOCOL_OIP) {
-            argp_error(state, "--name is of protocol oip, whose servers have tensors");
-        }
+        lb_option_tensors_end(state, &a->tensors, lb_dialect_get(a->protocol));
         return 0;
     default:
         return ARGP_ERR_UNKNOWN;

@@ -63,7 +63,7 @@ static error_t parse(int key, char *text, struct argp_state *state) {
         if (a->n_urls == 0) {
             argp_error(state, "an address is needed: limbeck probe http://127.0.0.1:8500");
         }
-        lb_option_tensors_end(state, &a->tensors);
+        lb_option_tensors_end(state, &a->tensors, a->dialect);
         return 0;
     default:
         return ARGP_ERR_UNKNOWN;
@@ -335,7 +335,7 @@ int lb_cmd_probe(int argc, char **argv, volatile sig_atomic_t *stop) {
     probe.probing =
         (struct lb_probing){.token = probe.token, .model = a.model, .dialect = a.dialect, .stop = stop};
     probe.probing.naming = lb_tensors_naming(&a.tensors);
-    if (probe.probing.naming) {
+    if (probe.probing.naming) { /* --protocol is oip or was not given */
         probe.probing.dialect = lb_dialect_of(LB_PROTOCOL_OIP, probe.probing.naming);
     }
     status = status != LB_OK ? status : lb_client_create(&probe.probing.http, &detail);
