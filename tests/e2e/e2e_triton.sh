@@ -89,6 +89,24 @@ refuse 's/protocol: oip/protocol: vllm/' "teachers.0.names" "protocol: oip"
 refuse 's/names: {[^}]*}, //' "teachers.0.extra_inputs" "goes with names"
 refuse 's/targets: logits/targets: final_hidden/' "targets: final_hidden" "set targets: topk or logits"
 
+say "with the server gone, its answers come from the cache: by the names they were asked under, by no others"
+stand_in gone
+gone=$job
+recipe cached.yaml "$batched" "targets: topk" "${url[gone]}"
+echo "cache_dir: cache" >>cached.yaml
+expect 0 filled.log "$limbeck" train cached.yaml --output-dir filled
+kill "$gone"
+ends_with 143 "$gone" gone.log
+expect 0 offline.log "$limbeck" train cached.yaml --output-dir offline
+said offline.log "answers come from the cache"
+same_student filled offline
+for change in 's/return_context_logits: true/&, temperature: 1/' 's/lengths: input_lengths, //' 's/logits: context_logits/logits: other/'; do
+    sed "$change" cached.yaml >renamed.yaml
+    expect 1 renamed.log "$limbeck" train renamed.yaml --output-dir renamed --set on_lost_teacher=stop --set teacher_timeout=1 --set give_up_after=1
+    never_said renamed.log "answers come from the cache"
+    said renamed.log "${url[gone]}"
+done
+
 say "another model behind the same names: the run ends, and its checkpoint is kept"
 recipe long.yaml "$batched" "targets: topk" "${url[triton]}"
 sed 's/^max_steps: .*/max_steps: 100000\nsave_steps: 1/' long.yaml >longer.yaml

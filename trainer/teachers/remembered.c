@@ -22,7 +22,20 @@ void lb_teachers_remember(const struct lb_teachers *teachers, const char *name, 
 
 /* ---- what they said ---- */
 
-/* The blob's name of a teacher's info: what the recipe says, since the teacher itself may be away. */
+/* What the recipe says of its tensors, each text with its NUL. */
+static void put_naming(struct lb_buf *out, const struct lb_naming *naming) {
+    const char *const names[] = {naming->input_ids, naming->lengths, naming->attention_mask, naming->logits};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        lb_buf_append(out, names[i] ? names[i] : "", names[i] ? strlen(names[i]) + 1 : 1);
+    }
+    for (size_t i = 0; i < naming->n_extra; i++) {
+        lb_buf_append(out, naming->extra[i].name, strlen(naming->extra[i].name) + 1);
+        lb_buf_append(out, naming->extra[i].value, strlen(naming->extra[i].value) + 1);
+    }
+}
+
+/* The blob's name of a teacher's info: what the recipe says, since the teacher itself may be away. NULL
+ * when out of memory. */
 static char *info_name(const struct teacher *teacher) {
     const struct lb_teacher_address *is = teacher->is;
     uint8_t hash[LB_SHA256_BYTES];
@@ -30,8 +43,17 @@ static char *info_name(const struct teacher *teacher) {
     struct lb_buf buf;
     lb_buf_init(&buf, 1u << 20);
     lb_buf_printf(&buf, "%s\n%s\n%s", is->name, is->url, is->model ? is->model : "");
-    lb_sha256(buf.data ? buf.data : "", buf.len, hash);
+    if (is->naming) {
+        put_naming(&buf, is->naming);
+    }
+    bool whole = lb_buf_status(&buf) == LB_OK;
+    if (whole) {
+        lb_sha256(buf.data, buf.len, hash);
+    }
     lb_buf_finish(&buf);
+    if (!whole) {
+        return NULL;
+    }
     lb_hex(hash, sizeof hash, hex);
     lb_buf_init(&buf, 256);
     lb_buf_printf(&buf, "info:%s", hex);
