@@ -27,30 +27,24 @@ enum lb_status lb_asked_end(struct lb_asked *asked, struct lb_detail *detail) {
 
 /* ---- a single one ---- */
 
-static enum lb_status post(const struct lb_exchange *exchange, const struct lb_asked *asked,
-                           struct lb_call *call, const char *where, struct lb_detail *detail) {
-    const struct lb_contact *contact = exchange->contact;
-    char *path = NULL;
-    enum lb_status status =
-        exchange->dialect->path(exchange->info, exchange->spec, LB_PATH_ASK, &path, detail);
-    if (status != LB_OK) {
-        return status;
-    }
+enum lb_status lb_asked_post(const struct lb_contact *contact, const char *path, const struct lb_asked *asked,
+                             bool fresh, struct lb_call *call, struct lb_detail *detail) {
+    char where[400];
+    lb_contact_where(contact, where, sizeof where);
     lb_call_init(call, contact->base, path, contact->token);
     call->body = asked->body.data;
     call->body_bytes = asked->body.len;
     call->json_bytes = asked->json_bytes;
     call->timeout_ns = contact->timeout_ns;
-    call->fresh = exchange->fresh;
+    call->fresh = fresh;
     lb_client_perform(contact->http, call, contact->stop);
-    lb_free(path);
     return lb_call_check(call, where, detail);
 }
 
 static enum lb_status take_apart(const struct lb_exchange *exchange, const struct lb_asked *asked,
                                  const struct lb_sample *const *samples, const struct lb_call *call,
-                                 const char *where, struct lb_arena *scratch, struct lb_arena *arena,
-                                 struct lb_answer *answers, struct lb_detail *detail) {
+                                 struct lb_arena *scratch, struct lb_arena *arena, struct lb_answer *answers,
+                                 struct lb_detail *detail) {
     const struct lb_ask_reply reply = {.body = call->answer.data ? call->answer.data : "",
                                        .len = call->answer.len,
                                        .json_bytes = call->answer_json_bytes,
@@ -69,6 +63,8 @@ static enum lb_status take_apart(const struct lb_exchange *exchange, const struc
         status = lb_answer_possible(&answers[i], exchange->spec->temperature, exchange->name, detail);
     }
     if (status != LB_OK) {
+        char where[400];
+        lb_contact_where(exchange->contact, where, sizeof where);
         lb_detail_prefix(detail, "%s", where);
     }
     return status;
@@ -79,19 +75,24 @@ enum lb_status lb_exchange(const struct lb_exchange *exchange, const struct lb_s
                            struct lb_answer *answers, uint64_t *out_ns, struct lb_detail *detail) {
     struct lb_asked asked = {0};
     struct lb_call call = {0};
-    char where[400];
-    enum lb_status status = exchange->dialect->build(exchange->info, exchange->spec, samples, n,
-                                                     exchange->timeout_us, scratch, &asked, detail);
+    char *path = NULL;
+    enum lb_status status =
+        exchange->dialect->path(exchange->info, exchange->spec, LB_PATH_ASK, &path, detail);
+    if (status == LB_OK) {
+        status = exchange->dialect->build(exchange->info, exchange->spec, samples, n, exchange->timeout_us,
+                                          scratch, &asked, detail);
+    }
     if (status != LB_OK) {
+        lb_free(path);
         return status;
     }
-    lb_contact_where(exchange->contact, where, sizeof where);
-    status = post(exchange, &asked, &call, where, detail);
+    status = lb_asked_post(exchange->contact, path, &asked, exchange->fresh, &call, detail);
+    lb_free(path);
     if (status == LB_OK && out_ns) {
         *out_ns = call.elapsed_ns;
     }
     if (status == LB_OK) {
-        status = take_apart(exchange, &asked, samples, &call, where, scratch, arena, answers, detail);
+        status = take_apart(exchange, &asked, samples, &call, scratch, arena, answers, detail);
     }
     lb_call_finish(&call);
     lb_asked_finish(&asked);

@@ -48,6 +48,12 @@ void lb_asked_begin(struct lb_asked *out, const struct lb_sample *const *samples
 /* When its body is written: LB_OK, or the buffer's failure, with which asked is finished. */
 LB_NODISCARD enum lb_status lb_asked_end(struct lb_asked *asked, struct lb_detail *detail);
 
+/* Sends it to a path and waits. fresh: no HTTP cache may answer. The caller finishes call (initialised here)
+ * in any case; errors begin with teacher and address. */
+LB_NODISCARD enum lb_status lb_asked_post(const struct lb_contact *contact, const char *path,
+                                          const struct lb_asked *asked, bool fresh, struct lb_call *call,
+                                          struct lb_detail *detail);
+
 /* What came back. */
 struct lb_ask_reply {
     const void *body;

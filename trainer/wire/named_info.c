@@ -215,23 +215,6 @@ static enum lb_status ask_extensions(struct asking *a, struct lb_detail *detail)
 
 /* ---- what it answers ---- */
 
-static enum lb_status post(const struct asking *a, const struct lb_asked *asked, struct lb_call *call,
-                           struct lb_detail *detail) {
-    char *path = lb_metadata_path(a->model, NULL, "/infer");
-    if (!path) {
-        return lb_fail(detail, LB_E_NOMEM, "out of memory for a request");
-    }
-    lb_call_init(call, a->contact->base, path, a->contact->token);
-    call->body = asked->body.data;
-    call->body_bytes = asked->body.len;
-    call->json_bytes = asked->json_bytes;
-    call->timeout_ns = a->contact->timeout_ns;
-    call->fresh = true;
-    lb_client_perform(a->contact->http, call, a->contact->stop);
-    lb_free(path);
-    return lb_call_check(call, a->where, detail);
-}
-
 /* The fixed question's log-probabilities, and how many logits there are. */
 static enum lb_status note_logits(struct asking *a, const struct lb_wire_tensor *logits,
                                   struct lb_stated *stated, struct lb_detail *detail) {
@@ -265,12 +248,14 @@ static enum lb_status ask_logits(struct asking *a, struct lb_stated *stated, str
     struct lb_call call = {0};
     struct lb_wire_tensor logits;
     const char *version = "";
+    char *path = lb_metadata_path(a->model, NULL, "/infer");
+    if (!path) {
+        return lb_fail(detail, LB_E_NOMEM, "out of memory for a request");
+    }
     lb_asked_begin(&asked, &samples, 1);
     enum lb_status status = lb_named_ask(&a->named, stated->ids, stated->n_ids, &a->arena, &asked, detail);
-    if (status != LB_OK) {
-        return status;
-    }
-    status = post(a, &asked, &call, detail);
+    status = status != LB_OK ? status : lb_asked_post(a->contact, path, &asked, true, &call, detail);
+    lb_free(path);
     if (status == LB_OK) {
         const struct lb_ask_reply reply = {.body = call.answer.data ? call.answer.data : "",
                                            .len = call.answer.len,
