@@ -52,7 +52,7 @@ struct lb_visit {
     bool entered;           /* counts among its requests */
     /* After a deferred exchange was resumed: answers. */
     void (*finish)(struct lb_server *server, struct lb_exchange *exchange);
-    /* Of the dialect vllm, when all that its question needs is there. */
+    /* Of vLLM's and SGLang's dialects, when all that their question needs is there. */
     void (*answer)(struct lb_server *server, struct lb_exchange *exchange);
     struct lb_hosted *hosted;           /* a reference, once the model is known; NULL */
     struct lb_job *job;                 /* of an infer request; owned */

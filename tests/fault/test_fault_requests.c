@@ -136,7 +136,7 @@ static void check_question(const struct question *q, void (*let_fail)(long nth),
         bool told = strstr(heard, "{\"error\":") != NULL;
         if (status == 200 && !told && is_whole(q)) {
             if (strcmp(texts(q), right) != 0) {
-                fail_msg("allocation %ld: %s\nnot %s", n, text, right);
+                fail_msg("allocation %ld: %s\nnot %s", n, texts(q), right);
             }
             n_right++;
         } else if (status >= 400 || told) {

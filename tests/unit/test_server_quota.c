@@ -35,6 +35,21 @@ static void test_minute(void **state) {
     lb_quota_release(q);
 }
 
+/* More of what was let in is taken out whatever there is, and waited for by what comes next. */
+static void test_charge(void **state) {
+    (void)state;
+    struct lb_quota *q = lb_quota_create();
+    lb_quota_charge(q, 1000000, SECOND(0)); /* no limit yet */
+    lb_quota_limit(q, 600, 0, SECOND(0));   /* ten a second */
+    assert_int_equal(lb_quota_take(q, 600, SECOND(0)), 0);
+    lb_quota_charge(q, 100, SECOND(0));
+    assert_int_equal(lb_quota_take(q, 1, SECOND(0)), 11);
+    lb_quota_charge(q, 100, SECOND(10)); /* when the first hundred are there again */
+    assert_int_equal(lb_quota_take(q, 1, SECOND(10)), 11);
+    assert_int_equal(lb_quota_take(q, 1, SECOND(21)), 0);
+    lb_quota_release(q);
+}
+
 /* Limits read anew: what was used stays used. */
 static void test_other_limits(void **state) {
     (void)state;
@@ -75,7 +90,7 @@ static void test_at_once(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_minute), cmocka_unit_test(test_other_limits),
-                                       cmocka_unit_test(test_at_once)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_minute), cmocka_unit_test(test_charge),
+                                       cmocka_unit_test(test_other_limits), cmocka_unit_test(test_at_once)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
