@@ -129,7 +129,9 @@ bool lb_submit_plan(struct lb_server *server, struct lb_exchange *x, const struc
 
 size_t lb_submit_job_bytes(const struct lb_job *job) {
     size_t streams = job->kept ? job->state_bytes + lb_logits_stream_bytes(job) : 0;
-    return job->arena.used + job->output_bytes - job->streamed_bytes + streams + lb_known_job_bytes(job);
+    size_t map = job->map ? job->map->bytes : 0; /* which it may be the last to hold */
+    return job->arena.used + job->output_bytes - job->streamed_bytes + streams + map +
+           lb_known_job_bytes(job);
 }
 
 /* ---- its way ---- */

@@ -9,6 +9,7 @@
 #include "common/base/file.h"
 #include "common/nn/gemm.h"
 #include "common/nn/head.h"
+#include "server/api/submit.h"
 #include "server/engine/stream.h"
 #include "server/models/repository.h"
 #include "tests/support/slices.h"
@@ -348,6 +349,25 @@ static void test_answers(void **state) {
     check_model(large, 0.7);
 }
 
+/* A request may be the last to hold its map: it is counted with it, however many others come meanwhile. */
+static void test_counted(void **state) {
+    (void)state;
+    const struct map map = send_map(llama, 3);
+    struct lb_job *job = planned(llama, &map, true, 1, false);
+    struct lb_kept_ids *kept = job->map;
+    size_t bytes = lb_submit_job_bytes(job);
+    char name[LB_SHA256_HEX];
+    for (int32_t i = 0; i < LB_MAX_VOCAB_MAPS; i++) {
+        put(&llama->maps, (const int32_t[]){i, V - 1}, 2, V, name);
+    }
+    assert_false(has(&llama->maps, map.name));
+    assert_true(kept->bytes > (size_t)map.n * sizeof(int32_t));
+    job->map = NULL;
+    assert_int_equal(bytes - lb_submit_job_bytes(job), kept->bytes);
+    job->map = kept;
+    lb_job_destroy(job);
+}
+
 /* Logits that are made while they are read. */
 static void check_stream(struct lb_hosted *hosted, enum lb_datatype datatype) {
     struct map map = send_map(hosted, 3);
@@ -410,7 +430,8 @@ int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_refused_maps), cmocka_unit_test(test_too_many),
         cmocka_unit_test(test_too_large),    cmocka_unit_test(test_refused_requests),
-        cmocka_unit_test(test_answers),      cmocka_unit_test(test_streamed)};
+        cmocka_unit_test(test_answers),      cmocka_unit_test(test_counted),
+        cmocka_unit_test(test_streamed)};
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     lb_engine_destroy(engine);
     lb_hosted_release(llama);
