@@ -237,6 +237,23 @@ static void no_label(void **state) {
     }
 }
 
+/* A clamp hides nothing that is not finite. */
+static void not_finite_in_clamp(void **state) {
+    (void)state;
+    float z[V], dz[V] = {0};
+    struct lb_formula_teacher t;
+    normals(z, V, 2);
+    normals(t.z, V, 2);
+    lb_formula_teach(&t, 1);
+    (void)lb_loss_variant(lb_loss_find("logit_mse"), 0, &lb_formula_args);
+    lb_formula_args.clamp = 1;
+    assert_true(lb_formula_run(lb_loss_find("logit_mse"), z, &t.dense, 1, dz) == 1);
+    z[5] = INFINITY;
+    assert_true(isinf(lb_formula_run(lb_loss_find("logit_mse"), z, &t.dense, 1, dz)));
+    z[5] = NAN;
+    assert_true(isnan(lb_formula_run(lb_loss_find("logit_mse"), z, &t.dense, 1, dz)));
+}
+
 /* Softmaxes are made once per temperature, and made anew for another row. */
 static void softmax_once(void **state) {
     (void)state;
@@ -585,6 +602,7 @@ int main(void) {
         cmocka_unit_test(table),
         cmocka_unit_test(rows),
         cmocka_unit_test(no_label),
+        cmocka_unit_test(not_finite_in_clamp),
         cmocka_unit_test(softmax_once),
         cmocka_unit_test(states),
         cmocka_unit_test(states_at_any_threads),

@@ -11,6 +11,7 @@
 #include <cmocka.h>
 
 #include <math.h>
+#include <omp.h>
 #include <string.h>
 
 enum { N = 13, C = 37, MOST = 4096 }; /* neither a whole number of vectors nor of blocks */
@@ -413,6 +414,70 @@ static void test_embedding(void **state) {
     lb_tape_destroy(f.tape);
 }
 
+/* ---- products that wait for each other ---- */
+
+enum { BETWEEN = 29 };
+
+static void chain_forward(const void *context, double *const *in, double *out) {
+    (void)context;
+    double between[N * BETWEEN];
+    for (int i = 0; i < N * BETWEEN; i++) {
+        between[i] = 0;
+        for (int c = 0; c < C; c++) {
+            between[i] += in[0][i / BETWEEN * C + c] * in[1][i % BETWEEN * C + c];
+        }
+    }
+    for (int i = 0; i < N * C; i++) {
+        out[i] = 0;
+        for (int c = 0; c < BETWEEN; c++) {
+            out[i] += between[i / C * BETWEEN + c] * in[2][i % C * BETWEEN + c];
+        }
+    }
+}
+
+/* A product of a product: the gradient between them is made before it is read, and nothing that waits is
+ * forgotten. */
+static void test_products(void **state) {
+    (void)state;
+    struct fixture f;
+    begin(&f, N);
+    struct lb_value *x = random_value(f.tape, &f.rng, N, C, 1), *y[2];
+    struct lb_weight a = random_weight(&f.rng, BETWEEN, C, 0), b = random_weight(&f.rng, C, BETWEEN, 0);
+    for (int i = 0; i < 2; i++) {
+        y[i] = lb_linear(f.tape, lb_linear(f.tape, x, &a, NULL), &b, NULL);
+    }
+    finish_forward(&f, y[0], y[1]);
+    struct gradcheck_input in[] = {of_value("x", x), of_weight("a", &a), of_weight("b", &b)};
+    assert_true(gradcheck("products", chain_forward, NULL, in, 3, f.coefficient, N * C) < TOLERANCE);
+    free_weight(&a);
+    free_weight(&b);
+    lb_tape_destroy(f.tape);
+}
+
+/* A table that is a product's weight too: how long that product waits, which is as many threads have it,
+ * shows in no bit. */
+static void test_shared_table(void **state) {
+    (void)state;
+    enum { V = 600 };
+    static float bits[2][V * C];
+    int threads = omp_get_max_threads();
+    for (int i = 0; i < 2; i++) {
+        struct fixture f;
+        begin(&f, N);
+        omp_set_num_threads(i == 0 ? 1 : 16);
+        struct lb_weight table = random_weight(&f.rng, V, C, 0);
+        struct lb_value *y = lb_linear(f.tape, lb_embedding(f.tape, &table, some_ids, N), &table, NULL);
+        static double coefficient[N * V];
+        random_gradient(f.tape, &f.rng, y, coefficient);
+        assert_int_equal(lb_tape_backward(f.tape), LB_OK);
+        memcpy(bits[i], table.grad, sizeof bits[i]);
+        free_weight(&table);
+        lb_tape_destroy(f.tape);
+    }
+    omp_set_num_threads(threads);
+    assert_memory_equal(bits[0], bits[1], sizeof bits[0]);
+}
+
 /* The mask is what the output shows: an element times 0 or 1 / (1 - p). */
 static void dropout_forward(const void *context, double *const *in, double *out) {
     const double *factor = context;
@@ -518,11 +583,15 @@ static void test_pool(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_pool),       cmocka_unit_test(test_norms),   cmocka_unit_test(test_frozen_norm),
-        cmocka_unit_test(test_norm_parts), cmocka_unit_test(test_unary),   cmocka_unit_test(test_gates),
-        cmocka_unit_test(test_add),        cmocka_unit_test(test_scale),   cmocka_unit_test(test_columns),
-        cmocka_unit_test(test_rows),       cmocka_unit_test(test_rope),    cmocka_unit_test(test_rope_sets),
-        cmocka_unit_test(test_embedding),  cmocka_unit_test(test_dropout), cmocka_unit_test(test_harness),
+        cmocka_unit_test(test_pool),         cmocka_unit_test(test_norms),
+        cmocka_unit_test(test_frozen_norm),  cmocka_unit_test(test_norm_parts),
+        cmocka_unit_test(test_unary),        cmocka_unit_test(test_gates),
+        cmocka_unit_test(test_add),          cmocka_unit_test(test_scale),
+        cmocka_unit_test(test_columns),      cmocka_unit_test(test_rows),
+        cmocka_unit_test(test_rope),         cmocka_unit_test(test_rope_sets),
+        cmocka_unit_test(test_embedding),    cmocka_unit_test(test_products),
+        cmocka_unit_test(test_shared_table), cmocka_unit_test(test_dropout),
+        cmocka_unit_test(test_harness),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -195,6 +195,31 @@ static void anneals(void **state) {
     }
 }
 
+/* Two losses that begin at one temperature, of which one anneals, have each its own from then on. */
+static void anneals_beside(void **state) {
+    (void)state;
+    struct lb_step_result apart = {0}, still = {0};
+    struct lb_world *w =
+        lb_world_create(lb_mixture_find("mean_probs"), LB_LANE_FINAL, true, lb_loss_find("kl"));
+    lb_world_add(w, lb_loss_find("kl"), LB_LANE_FINAL);
+    for (int l = 0; l < 2; l++) {
+        w->plan.losses[l].args.weight = w->plan.losses[l].args.temperature = 1;
+    }
+    w->plan.losses[0].annealing = (struct lb_annealing){LB_ANNEAL_LINEAR, 0, 1, 4};
+    lb_step_set_now(w->step, 10, 11);
+    assert_int_equal(
+        lb_whole_step(w->step, w->samples, SAMPLES, w->pointers, w->rows, &lb_worlds.rng, &apart, NULL),
+        LB_OK);
+    w->plan.losses[0].annealing.kind = LB_ANNEAL_NONE;
+    w->plan.losses[0].args.temperature = 4;
+    assert_int_equal(
+        lb_whole_step(w->step, w->samples, SAMPLES, w->pointers, w->rows, &lb_worlds.rng, &still, NULL),
+        LB_OK);
+    assert_true(apart.term[0] == still.term[0] && apart.term[1] == still.term[1]);
+    assert_true(apart.term[0] != apart.term[1]);
+    lb_world_destroy(w);
+}
+
 /* |a - factor b| / |a| of gradients. */
 static double off(const float *a, const float *b, double factor) {
     double norm = 0, sum = 0;
@@ -391,8 +416,8 @@ int main(void) {
         cmocka_unit_test(each_of_classes), cmocka_unit_test(weights_of_tokens),
         cmocka_unit_test(two_halves),      cmocka_unit_test(micro_batches),
         cmocka_unit_test(not_finite),      cmocka_unit_test(clamped),
-        cmocka_unit_test(anneals),         cmocka_unit_test(mean_of_logits),
-        cmocka_unit_test(sums_of_draws),
+        cmocka_unit_test(anneals),         cmocka_unit_test(anneals_beside),
+        cmocka_unit_test(mean_of_logits),  cmocka_unit_test(sums_of_draws),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -255,12 +255,109 @@ static void trimmed_vocabulary(void **state) {
     lb_worlds.trimmed = NULL;
 }
 
+/* Puts a tensor of FP32 in place of the one that the answer has of that name, or behind all. */
+static void put(struct lb_answer *a, const char *name, enum lb_datatype datatype, int64_t t, int64_t k,
+                void *data) {
+    size_t i = 0;
+    assert_non_null(data);
+    while (i < a->n_tensors && strcmp(a->tensors[i].name, name) != 0) {
+        i++;
+    }
+    if (i < a->n_tensors) {
+        free((void *)(uintptr_t)a->tensors[i].data);
+    }
+    a->n_tensors = i < a->n_tensors ? a->n_tensors : i + 1;
+    assert_int_equal(lb_output_parse(name, &a->what[i], NULL), LB_OK);
+    a->tensors[i] = (struct lb_wire_tensor){.name = name,
+                                            .datatype = datatype,
+                                            .n_dims = k > 0 ? 2 : 1,
+                                            .dim = {t, k},
+                                            .data = data,
+                                            .bytes = (size_t)(t * (k > 0 ? k : 1)) * 4};
+}
+
+#define LISTED 8
+#define REST 0.2 /* of each row, not listed */
+
+/* The first teacher's lists of a sample: of the student's ids, and what lies outside is told; or of its own,
+ * one of which the student lacks and has just that. */
+static void put_lists(struct lb_answer *a, int64_t t, bool by_map) {
+    int64_t k = by_map ? LISTED : LISTED + 1;
+    int32_t *ids = malloc((size_t)(t * k) * sizeof *ids);
+    float *values = malloc((size_t)(t * k) * sizeof *values), *rest = malloc((size_t)t * sizeof *rest),
+          *outside = malloc((size_t)t * sizeof *outside);
+    assert_true(ids && values && rest && outside);
+    for (int64_t i = 0; i < t; i++) {
+        double sum = 0, lacking = 0.1 + 0.2 * (double)(i % 3);
+        for (int64_t j = 0; j < LISTED; j++) {
+            int32_t id = (int32_t)((i + 5 * j) % VOCAB);
+            ids[i * k + j] = by_map ? id : kept[id];
+            values[i * k + j] = (float)(i * j % 7) / 3;
+            sum += exp((double)values[i * k + j]);
+        }
+        if (!by_map) {
+            ids[i * k + LISTED] = 3;
+            values[i * k + LISTED] = (float)log(sum * lacking / (1 - REST - lacking));
+        }
+        rest[i] = (float)log(REST);
+        outside[i] = (float)log(lacking);
+    }
+    put(a, "logits.topk_ids", LB_DT_INT32, t, k, ids);
+    put(a, "logits.topk_values", LB_DT_FP32, t, k, values);
+    put(a, "logprobs.rest", LB_DT_FP32, t, 0, rest);
+    put(a, "logprobs.outside", LB_DT_FP32, t, 0, outside);
+}
+
+/* A teacher that was sent the map teaches what one does whose lists are cut here. */
+static void lists_by_map(void **state) {
+    (void)state;
+    struct lb_step_result result[2] = {{0}};
+    float *grads[2];
+    size_t n = 0;
+    double norm = 0, apart = 0;
+    for (int32_t i = 0; i < VOCAB; i++) {
+        kept[i] = i + i / 3;
+    }
+    lb_worlds.trimmed = &part;
+    lb_worlds.listed = LISTED + 1;
+    for (int by_map = 0; by_map < 2; by_map++) {
+        lb_rng_seed(&lb_worlds.rng, 9, 0); /* the same texts */
+        struct lb_world *w =
+            lb_world_create(lb_mixture_find("mean_losses"), LB_LANE_TOPK, true, lb_loss_find("kl"));
+        w->plan.kept[0] = by_map;
+        w->recipe.loss_top_k = by_map ? LISTED : LISTED + 1;
+        w->plan.losses[0].args.temperature = 1;
+        for (int s = 0; s < SAMPLES; s++) {
+            put_lists(&w->answers[s * 2], w->samples[s].n, by_map);
+            w->pointers[s * 2 + 1] = NULL;
+        }
+        assert_int_equal(lb_whole_step(w->step, w->samples, SAMPLES, w->pointers, w->rows, &lb_worlds.rng,
+                                       &result[by_map], NULL),
+                         LB_OK);
+        const float *own = lb_model_grads(w->student, &n);
+        grads[by_map] = malloc(n * sizeof *own);
+        assert_non_null(grads[by_map]);
+        memcpy(grads[by_map], own, n * sizeof *own);
+        lb_world_destroy(w);
+    }
+    for (size_t i = 0; i < n; i++) {
+        norm += (double)grads[0][i] * grads[0][i];
+        apart += ((double)grads[0][i] - grads[1][i]) * ((double)grads[0][i] - grads[1][i]);
+    }
+    printf("by a map: loss %.9g and %.9g\n", result[0].loss, result[1].loss);
+    assert_true(result[0].loss > 0 && fabs(result[1].loss - result[0].loss) < 1e-6 * result[0].loss);
+    assert_true(result[0].left_out[0] > 0.1 && fabs(result[1].left_out[0] - result[0].left_out[0]) < 1e-6);
+    assert_true(norm > 0 && sqrt(apart / norm) < 1e-5);
+    free(grads[0]), free(grads[1]);
+    lb_worlds.listed = 8;
+    lb_worlds.trimmed = NULL;
+}
+
 int main(void) {
     lb_rng_seed(&lb_worlds.rng, 1, 0);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(trimmed_vocabulary),
-        cmocka_unit_test(teachers_apart),
-        cmocka_unit_test(each_its_teacher),
+        cmocka_unit_test(trimmed_vocabulary), cmocka_unit_test(lists_by_map),
+        cmocka_unit_test(teachers_apart),     cmocka_unit_test(each_its_teacher),
         cmocka_unit_test(chunks_weighed),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
