@@ -90,6 +90,23 @@ static void the_first_part_opens_all(void **state) {
     lb_gguf_destroy(file);
 }
 
+/* The first part that was written to since it was opened is told, whichever it is. */
+static void a_written_part_is_named(void **state) {
+    (void)state;
+    struct lb_gguf *file = NULL;
+    write_three();
+    assert_int_equal(lb_gguf_open(lb_in_scratch("m-00001-of-00003.gguf"), &file, NULL), LB_OK);
+    assert_null(lb_gguf_written(file));
+    for (int i = 2; i >= 0; i--) {
+        FILE *part = fopen(lb_gguf_path(file, i), "ab");
+        assert_non_null(part);
+        assert_int_equal(fputc(0, part), 0);
+        assert_int_equal(fclose(part), 0);
+        assert_string_equal(lb_gguf_written(file), lb_gguf_path(file, i));
+    }
+    lb_gguf_destroy(file);
+}
+
 static void a_missing_part_is_named(void **state) {
     (void)state;
     write_three();
@@ -170,9 +187,10 @@ static void names_of_parts(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(the_first_part_opens_all),  cmocka_unit_test(a_missing_part_is_named),
-        cmocka_unit_test(a_foreign_part_is_named),   cmocka_unit_test(only_the_first_is_opened),
-        cmocka_unit_test(one_part_is_a_file_as_any), cmocka_unit_test(names_of_parts),
+        cmocka_unit_test(the_first_part_opens_all), cmocka_unit_test(a_written_part_is_named),
+        cmocka_unit_test(a_missing_part_is_named),  cmocka_unit_test(a_foreign_part_is_named),
+        cmocka_unit_test(only_the_first_is_opened), cmocka_unit_test(one_part_is_a_file_as_any),
+        cmocka_unit_test(names_of_parts),
     };
     return cmocka_run_group_tests(tests, lb_scratch_make, lb_scratch_remove);
 }

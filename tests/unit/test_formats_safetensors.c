@@ -384,6 +384,15 @@ static void shards_open_as_one(void **state) {
              "\"m-00002-of-00002.safetensors\"}}");
     assert_int_equal(lb_safetensors_open(in_dir("model.safetensors.index.json"), &file, NULL), LB_OK);
     check_sample(file);
+    assert_null(lb_safetensors_written(file));
+    for (int i = 2; i > 0; i--) { /* the first that was written to since is told */
+        const char *path = in_dir(i == 1 ? "m-00001-of-00002.safetensors" : "m-00002-of-00002.safetensors");
+        FILE *shard = fopen(path, "ab");
+        assert_non_null(shard);
+        assert_int_equal(fputc(0, shard), 0);
+        assert_int_equal(fclose(shard), 0);
+        assert_string_equal(lb_safetensors_written(file), path);
+    }
     lb_safetensors_destroy(file);
 }
 
