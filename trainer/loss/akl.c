@@ -104,7 +104,7 @@ static double mass_from(const float *p, int64_t n, float share) {
 
 /* work [n] */
 static struct head find_head(const float *p, int64_t n, float *work) {
-    double whole = mass_from(p, n, 0);
+    double whole = lb_row_sum(p, n);
     float top = 0;
 #pragma omp simd reduction(max : top)
     for (int64_t i = 0; i < n; i++) {

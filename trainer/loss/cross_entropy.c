@@ -7,21 +7,6 @@
  * softmax(z), which keeps logits near log-probabilities. */
 #include "trainer/loss/loss.h"
 
-/* Sums of blocks in float, of all in double: as long as a row. */
-static double mean(const float *z, int64_t v) {
-    double sum = 0;
-    for (int64_t begin = 0; begin < v; begin += 1024) {
-        int64_t end = v - begin < 1024 ? v : begin + 1024;
-        float part = 0;
-#pragma omp simd reduction(+ : part)
-        for (int64_t j = begin; j < end; j++) {
-            part += z[j];
-        }
-        sum += part;
-    }
-    return sum / (double)v;
-}
-
 static double cross_entropy(struct lb_row *row, const struct lb_target *target,
                             const struct lb_loss_args *args, float scale, float *dz) {
     (void)target;
@@ -38,7 +23,7 @@ static double cross_entropy(struct lb_row *row, const struct lb_target *target,
         dz[j] -= less;
     }
     dz[row->label] -= scale * (float)(1 - even);
-    z += even > 0 ? even * mean(row->z, row->v) : 0;
+    z += even > 0 ? even * (lb_row_sum(row->z, row->v) / (double)row->v) : 0;
     return s->lse - z + w * s->lse * s->lse;
 }
 

@@ -41,18 +41,8 @@ struct scale {
 };
 
 static struct scale scale_of(const float *z, int64_t v, double temperature) {
-    struct scale s = {0, 0, 0};
+    struct scale s = {lb_row_sum(z, v) / (double)v, 0, 0};
     double squares = 0;
-    for (int64_t begin = 0; begin < v; begin += BLOCK) {
-        int64_t end = v - begin < BLOCK ? v : begin + BLOCK;
-        float part = 0;
-#pragma omp simd reduction(+ : part)
-        for (int64_t j = begin; j < end; j++) {
-            part += z[j];
-        }
-        s.mean += (double)part;
-    }
-    s.mean /= (double)v;
     float mean = (float)s.mean;
     for (int64_t begin = 0; begin < v; begin += BLOCK) {
         int64_t end = v - begin < BLOCK ? v : begin + BLOCK;

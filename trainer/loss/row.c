@@ -2,6 +2,8 @@
 
 #include "common/nn/reduce.h"
 
+#define BLOCK 1024
+
 /* Rows of the memory begin at multiples of 64 bytes. */
 static size_t stride(int64_t v) {
     return ((size_t)v + 15) / 16 * 16;
@@ -42,4 +44,18 @@ const struct lb_softmax *lb_row_softmax(struct lb_row *row, double temperature) 
     s->lse = lb_logsumexp(row->z, row->v, temperature);
     lb_softmax_single(row->z, row->v, temperature, s->lse, s->q);
     return s;
+}
+
+double lb_row_sum(const float *x, int64_t n) {
+    double sum = 0;
+    for (int64_t begin = 0; begin < n; begin += BLOCK) {
+        int64_t end = n - begin < BLOCK ? n : begin + BLOCK;
+        float part = 0;
+#pragma omp simd reduction(+ : part)
+        for (int64_t j = begin; j < end; j++) {
+            part += x[j];
+        }
+        sum += (double)part;
+    }
+    return sum;
 }

@@ -35,5 +35,7 @@ void lb_row_begin(struct lb_row *row, const float *z, int32_t label);
 /* Made at the first call for a temperature; good until begin. (With more temperatures than there is room for,
  * until the next call.) */
 const struct lb_softmax *lb_row_softmax(struct lb_row *row, double temperature);
+/* The sum of x [n], as long as a row: of blocks in float, of these in double. */
+double lb_row_sum(const float *x, int64_t n);
 
 #endif
