@@ -2,9 +2,8 @@
  *
  * A sample is taken of every thread a thousand times a second of wall time, also of those that wait.
  * Functions are told apart by the program's own table of symbols (so it must not be stripped) and those of
- * its libraries, and put together by the file they stand
- * in. Who waits does so for the parallel region that is under way (GCC's OpenMP; "waiting" alone where none
- * is, or where the compiler is another).
+ * its libraries, and put together by the file they stand in. Who waits does so for the parallel region that
+ * is under way (GCC's OpenMP; "waiting" alone where none is, or where the compiler is another).
  */
 #ifndef LB_TESTS_BENCH_PROFILE_H
 #define LB_TESTS_BENCH_PROFILE_H

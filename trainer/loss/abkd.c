@@ -1,8 +1,14 @@
 /* The alpha-beta divergence (Wang et al. 2025, "ABKD", eq. 4; Cichocki, Cruces, Amari 2011), with s = alpha +
- * beta: L = T^2 / (alpha beta) sum [ alpha / s p^s + beta / s q^s - p^alpha q^beta ], slope by log q: (q^s -
- * p^alpha q^beta) / alpha; its limits where one is 0: alpha = 0: sum [ q^beta log(q^beta / p^beta) - q^beta +
- * p^beta ] / beta^2,     slope q^beta log(q / p); beta = 0:  sum [ p^alpha log(p^alpha / q^alpha) - p^alpha +
- * q^alpha ] / alpha^2, slope (q^alpha - p^alpha) / alpha; both:      sum log(p / q)^2 / 2, slope log(q / p).
+ * beta:
+ *   L = T^2 / (alpha beta) sum [ alpha / s p^s + beta / s q^s - p^alpha q^beta ],
+ *   slope by log q: (q^s - p^alpha q^beta) / alpha;
+ *
+ * its limits where one is 0:
+ *   alpha: sum [ q^beta log(q^beta / p^beta) - q^beta + p^beta ] / beta^2, slope q^beta log(q / p);
+ *   beta: sum [ p^alpha log(p^alpha / q^alpha) - p^alpha + q^alpha ] / alpha^2,
+ *   slope (q^alpha - p^alpha) / alpha;
+ *   both: sum log(p / q)^2 / 2, slope log(q / p).
+ *
  * (1, 0) is KL(p || q), (0, 1) KL(q || p), (1/2, 1/2) four times the squared Hellinger distance, (1, 1) half
  * the squared error; (0.2, 0.7) are the authors' for language models. An f-divergence, which a list with its
  * tail bounds from below, only where alpha + beta = 1. A p or q that a float can't hold counts as 1.2e-38. */
@@ -86,8 +92,7 @@ static const char *wrong(const struct lb_loss_args *args, bool with_tail) {
     }
     return with_tail && fabs(args->alpha + args->beta - 1) > 1e-9
                ? "alpha + beta is not 1, so lists with one bucket for the rest say nothing of the whole; "
-                 "make it 1, or "
-                 "set loss_add_tail: false, or targets: final_hidden or logits"
+                 "make it 1, or set loss_add_tail: false, or targets: final_hidden or logits"
                : NULL;
 }
 

@@ -2,11 +2,14 @@
  * classes.
  *
  * logit_mse (Ba and Caruana 2014; Kim et al. 2021, "Comparing Kullback-Leibler Divergence and Mean Squared
- * Error Loss"): L = sum (z - v)^2 / V, dL/dz = 2 (z - v) / V. logit_standardization (Sun et al. 2024, "Logit
- * Standardization in Knowledge Distillation", algorithm 1): both are made to have mean 0 and deviation 1, u =
- * (z - mean) / sigma with sigma^2 = sum (z - mean)^2 / (V - 1) (and 1e-7 added to sigma, as in the authors'
- * code), and then L = T^2 KL(p || q), p = softmax(u_teacher / T), q = softmax(u / T), dL/dz_i = T / sigma [
- * q_i - p_i - u_i / (V - 1) sum_j (q_j - p_j) u_j ]. */
+ * Error Loss"):
+ *   L = sum (z - v)^2 / V, dL/dz = 2 (z - v) / V.
+ *
+ * logit_standardization (Sun et al. 2024, "Logit Standardization in Knowledge Distillation", algorithm 1):
+ * both are made to have mean 0 and deviation 1, u = (z - mean) / sigma with sigma^2 = sum (z - mean)^2 / (V -
+ * 1) (and 1e-7 added to sigma, as in the authors' code), and then
+ *   L = T^2 KL(p || q), p = softmax(u_teacher / T), q = softmax(u / T),
+ *   dL/dz_i = T / sigma [ q_i - p_i - u_i / (V - 1) sum_j (q_j - p_j) u_j ]. */
 #include "common/nn/reduce.h"
 #include "trainer/loss/divergence.h"
 

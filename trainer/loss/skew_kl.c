@@ -1,10 +1,12 @@
 /* Skew KL and skew reverse KL (Ko et al. 2024, "DistiLLM", section 3.1), alpha 0.1 as there:
- *   skew_kl:          T^2 KL(p || m),  m = alpha p + (1 - alpha) q,
- *                     slope by log q: -(1 - alpha) p q / m, or q less, (1 - alpha)^2 q (q - p) / m;
- *   skew_reverse_kl:  T^2 KL(q || m),  m = (1 - alpha) p + alpha q,
- *                     slope: q (log(q / m) + 1 - alpha q / m), or q less, q (log(q / m) - alpha (1 - alpha)
- * (q - p) / m). m has some of both, so that neither logarithm runs away where one of the two is near 0. alpha
- * 0 is KL(p || q) and KL(q || p). f-divergences. */
+ *   skew_kl: T^2 KL(p || m), m = alpha p + (1 - alpha) q,
+ *   slope by log q: -(1 - alpha) p q / m, or q less, (1 - alpha)^2 q (q - p) / m;
+ *
+ *   skew_reverse_kl: T^2 KL(q || m), m = (1 - alpha) p + alpha q,
+ *   slope: q (log(q / m) + 1 - alpha q / m), or q less, q (log(q / m) - alpha (1 - alpha) (q - p) / m).
+ *
+ * m has some of both, so that neither logarithm runs away where one of the two is near 0. alpha 0 is KL(p ||
+ * q) and KL(q || p). f-divergences. */
 #include "trainer/loss/divergence.h"
 
 static double forward(const struct lb_points *x, const void *context, float *slope) {
