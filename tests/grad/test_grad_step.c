@@ -11,6 +11,7 @@
 #include "tests/support/whole_step.h"
 
 #include <math.h>
+#include <omp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -131,6 +132,41 @@ static void two_halves(void **state) {
     lb_world_destroy(w);
 }
 
+/* More rows than the head's products are cut into, which many threads take several cuts of at once: loss and
+ * gradients have the bits of one thread. */
+static void many_rows_at_any_threads(void **state) {
+    (void)state;
+    enum { TIMES = 40 };
+    static float grads[2][MAX_GRADS];
+    struct lb_sample samples[SAMPLES * TIMES];
+    const struct lb_answer *answers[SAMPLES * TIMES * 2];
+    struct lb_step_result result[2] = {{0}};
+    int threads = omp_get_max_threads();
+    for (int t = 0; t < 2; t++) {
+        size_t n;
+        omp_set_num_threads(t == 0 ? 1 : 16); /* a step keeps to what there are when it is made */
+        lb_rng_seed(&lb_worlds.rng, 1, 0);
+        struct lb_world *w =
+            lb_world_create(lb_mixture_find("mean_probs"), LB_LANE_FINAL, true, lb_loss_find("kl"));
+        for (int i = 0; i < SAMPLES * TIMES; i++) {
+            samples[i] = w->samples[i % SAMPLES];
+            answers[2 * i] = w->pointers[i % SAMPLES * 2];
+            answers[2 * i + 1] = w->pointers[i % SAMPLES * 2 + 1];
+        }
+        assert_true(w->rows * TIMES > 2 * lb_head_chunk(VOCAB));
+        assert_int_equal(lb_whole_step(w->step, samples, SAMPLES * TIMES, answers, w->rows * TIMES,
+                                       &lb_worlds.rng, &result[t], NULL),
+                         LB_OK);
+        const float *own = lb_model_grads(w->student, &n);
+        assert_true(n <= MAX_GRADS);
+        memcpy(grads[t], own, n * sizeof *own);
+        lb_world_destroy(w);
+    }
+    omp_set_num_threads(threads);
+    assert_true(result[0].loss > 0 && result[0].loss == result[1].loss);
+    assert_memory_equal(grads[0], grads[1], sizeof grads[0]);
+}
+
 /* Rows above a loss's clamp count as much as that, and have no gradient. */
 static void clamped(void **state) {
     (void)state;
@@ -154,6 +190,7 @@ static void clamped(void **state) {
 /* A step's gradients of a loss with these at that step, of eleven. */
 static double annealed(const struct lb_annealing *annealing, int64_t now, double weight, double temperature,
                        float *grads) {
+    lb_rng_seed(&lb_worlds.rng, 1, 0); /* the same numbers for all */
     struct lb_world *w =
         lb_world_create(lb_mixture_find("mean_probs"), LB_LANE_FINAL, true, lb_loss_find("kl"));
     size_t n;
@@ -412,12 +449,19 @@ static void micro_batches(void **state) {
 int main(void) {
     lb_rng_seed(&lb_worlds.rng, 1, 0);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(each_loss),       cmocka_unit_test(each_mixture),
-        cmocka_unit_test(each_of_classes), cmocka_unit_test(weights_of_tokens),
-        cmocka_unit_test(two_halves),      cmocka_unit_test(micro_batches),
-        cmocka_unit_test(not_finite),      cmocka_unit_test(clamped),
-        cmocka_unit_test(anneals),         cmocka_unit_test(anneals_beside),
-        cmocka_unit_test(mean_of_logits),  cmocka_unit_test(sums_of_draws),
+        cmocka_unit_test(each_loss),
+        cmocka_unit_test(each_mixture),
+        cmocka_unit_test(each_of_classes),
+        cmocka_unit_test(weights_of_tokens),
+        cmocka_unit_test(two_halves),
+        cmocka_unit_test(micro_batches),
+        cmocka_unit_test(not_finite),
+        cmocka_unit_test(clamped),
+        cmocka_unit_test(many_rows_at_any_threads),
+        cmocka_unit_test(anneals),
+        cmocka_unit_test(anneals_beside),
+        cmocka_unit_test(mean_of_logits),
+        cmocka_unit_test(sums_of_draws),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
