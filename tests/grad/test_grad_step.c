@@ -144,7 +144,7 @@ static void many_rows_at_any_threads(void **state) {
     int threads = omp_get_max_threads();
     for (int t = 0; t < 2; t++) {
         size_t n;
-        omp_set_num_threads(t == 0 ? 1 : 16); /* a step keeps to what there are when it is made */
+        omp_set_num_threads(t == 0 ? 1 : 16);
         lb_rng_seed(&lb_worlds.rng, 1, 0);
         struct lb_world *w =
             lb_world_create(lb_mixture_find("mean_probs"), LB_LANE_FINAL, true, lb_loss_find("kl"));
