@@ -46,6 +46,8 @@ void lb_formula_teach(struct lb_formula_teacher *t, double temperature) {
                                 .p_at = t->p_at,
                                 .tail = 1 - in,
                                 .add_tail = true};
+    t->renormalised = t->top;
+    t->renormalised.add_tail = false;
     static const float shares[LB_FORMULA_K] = {0.5f, 0.25f, 0.125f, 0.0625f, 0.03125f, 0.03125f};
     t->drawn = (struct lb_target){.kind = LB_TARGET_SAMPLED,
                                   .temperature = temperature,

@@ -15,10 +15,10 @@ extern struct lb_loss_args lb_formula_args;
 struct lb_formula_teacher {
     float z[LB_FORMULA_V], p[LB_FORMULA_V], p_at[LB_FORMULA_K];
     int32_t ids[LB_FORMULA_K];
-    struct lb_target dense, top, drawn;
+    struct lb_target dense, top, renormalised, drawn;
 };
 
-/* From its logits z; the list has its tail. */
+/* From its logits z; top is the list with its tail, renormalised that without. */
 void lb_formula_teach(struct lb_formula_teacher *t, double temperature);
 /* The loss of a row with the label LB_FORMULA_LABEL at lb_formula_args. */
 double lb_formula_run(const struct lb_loss *loss, const float *z, const struct lb_target *t, float scale,

@@ -135,9 +135,7 @@ static void ends(void **state) {
     normals(z, V, 2);
     normals(t.z, V, 2);
     lb_formula_teach(&t, 2.5);
-    struct lb_target renormalised = t.top;
-    renormalised.add_tail = false;
-    const struct lb_target *const targets[] = {&t.dense, &t.top, &renormalised};
+    const struct lb_target *const targets[] = {&t.dense, &t.top, &t.renormalised};
     for (size_t i = 0; i < 3 * sizeof same / sizeof same[0]; i++) {
         const struct lb_target *target = targets[i % 3];
         double a = at(same[i / 3].name, same[i / 3].alpha, same[i / 3].beta, z, target, dz);
@@ -156,9 +154,7 @@ static void special_cases(void **state) {
     normals(z, V, 2);
     normals(t.z, V, 2);
     lb_formula_teach(&t, 2.5);
-    struct lb_target renormalised = t.top;
-    renormalised.add_tail = false;
-    const struct lb_target *const targets[] = {&t.dense, &t.top, &renormalised};
+    const struct lb_target *const targets[] = {&t.dense, &t.top, &t.renormalised};
     for (int i = 0; i < 3 * 2; i++) {
         double a = at("abkd", i % 2, 1 - i % 2, z, targets[i / 2], dz);
         double b = at(i % 2 > 0 ? "kl" : "reverse_kl", NAN, NAN, z, targets[i / 2], other);
