@@ -1,4 +1,5 @@
 #include "tests/support/fake_teacher.h"
+#include "tests/support/fake_http.h"
 #include "tests/support/fake_spoil.h"
 #include "tests/support/safetensors.h"
 
@@ -6,7 +7,6 @@
 #include "common/base/mem.h"
 #include "common/base/rng.h"
 
-#include <arpa/inet.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <pthread.h>
@@ -14,7 +14,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -47,14 +46,6 @@ struct fake_teacher {
 struct connection {
     struct fake_teacher *fake;
     int fd, index;
-};
-
-/* One request as it came in. */
-struct incoming {
-    char method[8], path[400];
-    bool authorized, no_cache;
-    int64_t json_len;
-    struct lb_buf body;
 };
 
 /* ---- what it answers ---- */
@@ -121,32 +112,6 @@ static void fill_output(const struct fake_teacher *fake, const struct lb_infer_r
 
 /* ---- sending ---- */
 
-static bool send_all(int fd, const void *bytes, size_t len) {
-    const char *p = bytes;
-    while (len) {
-        ssize_t n = send(fd, p, len, MSG_NOSIGNAL);
-        if (n <= 0) {
-            return false;
-        }
-        p += n;
-        len -= (size_t)n;
-    }
-    return true;
-}
-
-static bool send_simple(int fd, int code, const char *headers, const char *body) {
-    char text[8192];
-    snprintf(text, sizeof text, "HTTP/1.1 %d X\r\n%sContent-Length: %zu\r\n\r\n%s", code, headers,
-             strlen(body), body);
-    return send_all(fd, text, strlen(text));
-}
-
-static bool send_bytes(int fd, const char *headers, const struct lb_buf *body, size_t send_len) {
-    char text[1024];
-    snprintf(text, sizeof text, "HTTP/1.1 200 OK\r\n%sContent-Length: %zu\r\n\r\n", headers, body->len);
-    return send_all(fd, text, strlen(text)) && send_all(fd, body->data, send_len);
-}
-
 static bool send_answer(struct fake_teacher *fake, int fd, const struct lb_infer_request *request,
                         enum fake_fault fault, struct lb_arena *arena) {
     struct lb_wire_tensor outputs[LB_MAX_ASKED];
@@ -192,18 +157,12 @@ static bool send_answer(struct fake_teacher *fake, int fd, const struct lb_infer
         lb_buf_append(&body, own, sizeof own);
     }
     fake_spoil_bytes(&body, json_len, &response, fault);
-    bool ok = send_bytes(fd, headers, &body, fault == FAKE_CLOSE_MID_BODY ? body.len / 2 : body.len);
+    bool ok = fake_http_bytes(fd, headers, &body, fault == FAKE_CLOSE_MID_BODY ? body.len / 2 : body.len);
     lb_buf_finish(&body);
     return ok && fault != FAKE_CLOSE_MID_BODY;
 }
 
 /* ---- requests ---- */
-
-static void wait_until_closed(int fd) {
-    char byte;
-    while (recv(fd, &byte, 1, 0) > 0) {
-    }
-}
 
 /* Answers that need no look at the question; *handled says whether there was one. */
 static bool send_fault(int fd, enum fake_fault fault, bool *handled) {
@@ -211,33 +170,33 @@ static bool send_fault(int fd, enum fake_fault fault, bool *handled) {
     *handled = true;
     switch (fault) {
     case FAKE_HANG:
-        wait_until_closed(fd);
+        fake_http_wait(fd);
         return false;
     case FAKE_CLOSE:
         return false;
     case FAKE_500:
-        return send_simple(fd, 500, "", "{\"error\": \"the fake has a bug\"}");
+        return fake_http_answer(fd, 500, "", "{\"error\": \"the fake has a bug\"}");
     case FAKE_503:
-        return send_simple(fd, 503, "", "{\"error\": \"loading\"}");
+        return fake_http_answer(fd, 503, "", "{\"error\": \"loading\"}");
     case FAKE_503_RETRY_AFTER:
-        return send_simple(fd, 503, "Retry-After: 1\r\n", "{\"error\": \"overloaded\"}");
+        return fake_http_answer(fd, 503, "Retry-After: 1\r\n", "{\"error\": \"overloaded\"}");
     case FAKE_400:
-        return send_simple(fd, 400, "", "{\"error\": \"input_ids: no such thing\"}");
+        return fake_http_answer(fd, 400, "", "{\"error\": \"input_ids: no such thing\"}");
     case FAKE_401:
-        return send_simple(fd, 401, "", "{\"error\": \"a token is needed\"}");
+        return fake_http_answer(fd, 401, "", "{\"error\": \"a token is needed\"}");
     case FAKE_403:
-        return send_simple(fd, 403, "", "{\"error\": \"not with this token\"}");
+        return fake_http_answer(fd, 403, "", "{\"error\": \"not with this token\"}");
     case FAKE_501:
-        return send_simple(fd, 501, "", "{\"error\": \"not here\"}");
+        return fake_http_answer(fd, 501, "", "{\"error\": \"not here\"}");
     case FAKE_REDIRECT:
-        return send_simple(fd, 302, "Location: http://127.0.0.1:9/elsewhere\r\n", "");
+        return fake_http_answer(fd, 302, "Location: http://127.0.0.1:9/elsewhere\r\n", "");
     case FAKE_HUGE:
-        return send_all(fd, "HTTP/1.1 200 OK\r\nContent-Length: 3221225472\r\n\r\n", 48) &&
-               (wait_until_closed(fd), false);
+        return fake_http_send(fd, "HTTP/1.1 200 OK\r\nContent-Length: 3221225472\r\n\r\n", 48) &&
+               (fake_http_wait(fd), false);
     case FAKE_GARBAGE:
-        return send_simple(fd, 200, "", garbage);
+        return fake_http_answer(fd, 200, "", garbage);
     case FAKE_NO_HTTP:
-        send_all(fd, garbage, sizeof garbage);
+        fake_http_send(fd, garbage, sizeof garbage);
         return false;
     case FAKE_SLOW:
         usleep(300000); /* a slow peer, not a synchronisation */
@@ -249,7 +208,7 @@ static bool send_fault(int fd, enum fake_fault fault, bool *handled) {
     return true;
 }
 
-static enum fake_fault next_fault(struct fake_teacher *fake, const struct incoming *in) {
+static enum fake_fault next_fault(struct fake_teacher *fake, const struct fake_request *in) {
     pthread_mutex_lock(&fake->lock);
     enum fake_fault fault = fake->fault_left ? fake->fault : FAKE_FINE;
     if (fake->fault_left > 0) {
@@ -312,7 +271,7 @@ static bool lacks_map(struct fake_teacher *fake, const struct lb_infer_request *
 }
 
 /* PUT of a map under its digest. */
-static bool answer_map(struct fake_teacher *fake, int fd, const struct incoming *in, const char *digest) {
+static bool answer_map(struct fake_teacher *fake, int fd, const struct fake_request *in, const char *digest) {
     uint8_t hash[LB_SHA256_BYTES];
     char hex[LB_SHA256_HEX];
     lb_sha256(in->body.data, in->body.len, hash);
@@ -325,12 +284,13 @@ static bool answer_map(struct fake_teacher *fake, int fd, const struct incoming 
         fake->n_kept = (int64_t)in->body.len / 4;
     }
     pthread_mutex_unlock(&fake->lock);
-    return fake->is.refuse_maps ? send_simple(fd, fake->is.refuse_maps, "", "{\"error\": \"no maps here\"}")
-           : good               ? send_simple(fd, 200, "", "{}")
-                                : send_simple(fd, 400, "", "{\"error\": \"another digest\"}");
+    return fake->is.refuse_maps
+               ? fake_http_answer(fd, fake->is.refuse_maps, "", "{\"error\": \"no maps here\"}")
+           : good ? fake_http_answer(fd, 200, "", "{}")
+                  : fake_http_answer(fd, 400, "", "{\"error\": \"another digest\"}");
 }
 
-static bool answer_infer(struct fake_teacher *fake, int fd, struct incoming *in) {
+static bool answer_infer(struct fake_teacher *fake, int fd, struct fake_request *in) {
     enum fake_fault fault = next_fault(fake, in);
     bool handled, ok = send_fault(fd, fault, &handled);
     if (handled) {
@@ -341,16 +301,16 @@ static bool answer_infer(struct fake_teacher *fake, int fd, struct incoming *in)
     struct lb_detail detail = {0};
     lb_arena_init(&arena, 1u << 28);
     if (lb_infer_request_decode(in->body.data, in->body.len, in->json_len, &arena, &request, &detail)) {
-        ok = send_simple(fd, 400, "", "{\"error\": \"no infer request\"}");
+        ok = fake_http_answer(fd, 400, "", "{\"error\": \"no infer request\"}");
     } else if (lacks_map(fake, &request, fault)) {
-        ok = send_simple(fd, 409, "", "{\"error\": \"vocab_map: not here\"}");
+        ok = fake_http_answer(fd, 409, "", "{\"error\": \"vocab_map: not here\"}");
     } else if (fault == FAKE_SLOW_LINE && request.inputs[0].dim[0] * request.inputs[0].dim[1] > 24) {
-        wait_until_closed(fd);
+        fake_http_wait(fd);
         ok = false;
     } else if (fault == FAKE_400_FOR_ONE && has_poison(&request)) {
-        ok = send_simple(fd, 400, "", "{\"error\": \"input_ids: poison\"}");
+        ok = fake_http_answer(fd, 400, "", "{\"error\": \"input_ids: poison\"}");
     } else if (fault == FAKE_413 && request.inputs[0].dim[0] > 1) {
-        ok = send_simple(fd, 413, "", "{\"error\": \"too many tokens\"}");
+        ok = fake_http_answer(fd, 413, "", "{\"error\": \"too many tokens\"}");
     } else {
         if (fault == FAKE_FINE || fault == FAKE_SLOW || fault == FAKE_413 || fault == FAKE_SLOW_LINE) {
             pthread_mutex_lock(&fake->lock);
@@ -405,14 +365,14 @@ static bool answer_info(struct fake_teacher *fake, int fd) {
         char chunk[4096 + 8] = "1000\r\n";
         memset(chunk + 6, 'x', 4096);
         memcpy(chunk + 6 + 4096, "\r\n", 2);
-        for (bool more = send_all(fd, head, sizeof head - 1); more;) {
-            more = send_all(fd, chunk, sizeof chunk);
+        for (bool more = fake_http_send(fd, head, sizeof head - 1); more;) {
+            more = fake_http_send(fd, chunk, sizeof chunk);
         }
         return false;
     }
     if (fault == FAKE_BAD_INFO) {
-        return send_simple(fd, 200, "",
-                           "{\"name\": \"fake\", \"versions\": [\"1\"], \"platform\": \"else\"}");
+        return fake_http_answer(fd, 200, "",
+                                "{\"name\": \"fake\", \"versions\": [\"1\"], \"platform\": \"else\"}");
     }
     lb_buf_init(&outputs, 1u << 20);
     lb_buf_init(&body, 1u << 20);
@@ -429,7 +389,7 @@ static bool answer_info(struct fake_teacher *fake, int fd) {
                   fake->is.compute ? "\"" : "", fake->is.classifier ? ",\"input_size\":4" : "",
                   fake->is.maps || fake->is.refuse_maps ? ",\"max_vocab_maps\":1" : "");
     bool ok = lb_answer_digest_put(&body, 0, "", NULL) == LB_OK &&
-              send_simple(fd, 200, "Content-Type: application/json\r\n", body.data);
+              fake_http_answer(fd, 200, "Content-Type: application/json\r\n", body.data);
     lb_buf_finish(&outputs);
     lb_buf_finish(&body);
     return ok;
@@ -470,21 +430,23 @@ static bool answer_head(struct fake_teacher *fake, int fd) {
     }
     fake->heads++;
     pthread_mutex_unlock(&fake->lock);
-    bool ok = send_bytes(fd, "", &body, body.len);
+    bool ok = fake_http_bytes(fd, "", &body, body.len);
     lb_buf_finish(&body);
     lb_free(weight);
     return ok;
 }
 
-static bool answer(struct fake_teacher *fake, int fd, struct incoming *in) {
+static bool answer(struct fake_teacher *fake, int fd, struct fake_request *in) {
     char versioned[256];
     snprintf(versioned, sizeof versioned, "/v2/models/" MODEL "/versions/%s", fake->fingerprint);
     size_t n = strlen(versioned);
     if (!in->authorized) {
-        return send_simple(fd, 401, "WWW-Authenticate: Bearer\r\n", "{\"error\": \"no or wrong token\"}");
+        return fake_http_answer(fd, 401, "WWW-Authenticate: Bearer\r\n",
+                                "{\"error\": \"no or wrong token\"}");
     }
     if (!strcmp(in->path, "/v2/repository/index")) {
-        return send_simple(fd, 200, "", "[{\"name\":\"" MODEL "\",\"version\":\"1\",\"state\":\"READY\"}]");
+        return fake_http_answer(fd, 200, "",
+                                "[{\"name\":\"" MODEL "\",\"version\":\"1\",\"state\":\"READY\"}]");
     }
     if (!strcmp(in->path, "/v2/models/" MODEL)) {
         return answer_info(fake, fd);
@@ -498,63 +460,15 @@ static bool answer(struct fake_teacher *fake, int fd, struct incoming *in) {
     if (!strncmp(in->path, versioned, n) && !strcmp(in->path + n, "/head")) {
         return answer_head(fake, fd);
     }
-    return send_simple(fd, 404, "", "{\"error\": \"no such model or version\"}");
-}
-
-/* Reads one request; false when the peer is gone. */
-static bool read_request(const struct fake_teacher *fake, int fd, struct incoming *in) {
-    char head[16384];
-    size_t len = 0;
-    char *end = NULL;
-    while (!end) {
-        ssize_t n = len < sizeof head - 1 ? recv(fd, head + len, 1, 0) : 0;
-        if (n <= 0) {
-            return false;
-        }
-        len += (size_t)n;
-        head[len] = 0;
-        end = len >= 4 && !memcmp(head + len - 4, "\r\n\r\n", 4) ? head + len : NULL;
-    }
-    in->json_len = -1;
-    in->no_cache = false;
-    in->authorized = !*fake->token;
-    size_t body_len = 0;
-    if (sscanf(head, "%7s %399s", in->method, in->path) != 2) {
-        return false;
-    }
-    for (char *line = strstr(head, "\r\n") + 2; *line && *line != '\r'; line = strstr(line, "\r\n") + 2) {
-        if (!strncasecmp(line, "Content-Length:", 15)) {
-            body_len = (size_t)strtoull(line + 15, NULL, 10);
-        } else if (!strncasecmp(line, LB_HEADER_JSON_LENGTH ":", sizeof LB_HEADER_JSON_LENGTH)) {
-            in->json_len = strtoll(line + sizeof LB_HEADER_JSON_LENGTH, NULL, 10);
-        } else if (!strncasecmp(line, "Cache-Control: no-cache", 23)) {
-            in->no_cache = true;
-        } else if (*fake->token && !strncasecmp(line, "Authorization: Bearer ", 22)) {
-            size_t n = strlen(fake->token);
-            in->authorized = !strncmp(line + 22, fake->token, n) && line[22 + n] == '\r';
-        } else if (!strncasecmp(line, "Expect:", 7)) {
-            fprintf(stderr, "fake teacher: the client waits for 100 Continue\n");
-            abort();
-        }
-    }
-    lb_buf_reset(&in->body);
-    char *to = body_len ? lb_buf_extend(&in->body, body_len) : NULL;
-    for (size_t got = 0; got < body_len;) {
-        ssize_t n = recv(fd, to + got, body_len - got, 0);
-        if (n <= 0) {
-            return false;
-        }
-        got += (size_t)n;
-    }
-    return true;
+    return fake_http_answer(fd, 404, "", "{\"error\": \"no such model or version\"}");
 }
 
 static void *connection_thread(void *user) {
     struct connection *connection = user;
     struct fake_teacher *fake = connection->fake;
-    struct incoming in = {.json_len = -1};
+    struct fake_request in = {.json_len = -1};
     lb_buf_init(&in.body, 1u << 28);
-    while (read_request(fake, connection->fd, &in) && answer(fake, connection->fd, &in)) {
+    while (fake_http_read(connection->fd, fake->token, &in) && answer(fake, connection->fd, &in)) {
     }
     lb_buf_finish(&in.body);
     pthread_mutex_lock(&fake->lock);
@@ -605,21 +519,15 @@ struct fake_teacher *fake_start(const struct fake_options *options) {
              options->fingerprint ? options->fingerprint : fake_fingerprint);
     snprintf(fake->token, sizeof fake->token, "%s", options->token ? options->token : "");
     pthread_mutex_init(&fake->lock, NULL);
-    struct sockaddr_in address = {.sin_family = AF_INET,
-                                  .sin_port = htons((uint16_t)options->port),
-                                  .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    socklen_t len = sizeof address;
-    int one = 1;
-    fake->listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    setsockopt(fake->listener, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
-    if (bind(fake->listener, (struct sockaddr *)&address, sizeof address) || listen(fake->listener, 64) ||
-        getsockname(fake->listener, (struct sockaddr *)&address, &len) ||
-        pthread_create(&fake->acceptor, NULL, accept_thread, fake)) {
-        close(fake->listener);
+    fake->port = options->port;
+    fake->listener = fake_http_listen(&fake->port);
+    if (fake->listener < 0 || pthread_create(&fake->acceptor, NULL, accept_thread, fake)) {
+        if (fake->listener >= 0) {
+            close(fake->listener);
+        }
         lb_free(fake);
         return NULL;
     }
-    fake->port = ntohs(address.sin_port);
     snprintf(fake->url, sizeof fake->url, "http://127.0.0.1:%d", fake->port);
     return fake;
 }
@@ -678,10 +586,7 @@ int fake_requests(struct fake_teacher *fake) {
 }
 
 int fake_maps(struct fake_teacher *fake) {
-    pthread_mutex_lock(&fake->lock);
-    int n = fake->maps;
-    pthread_mutex_unlock(&fake->lock);
-    return n;
+    return read_int(fake, &fake->maps);
 }
 
 void fake_forget_map(struct fake_teacher *fake) {
