@@ -116,20 +116,34 @@ static struct request *make_request(struct lb_asker *asker, unsigned k, int repl
     return request;
 }
 
+/* One about the queue's next question, to a path of the dialect's. */
+static enum lb_status make_next(struct lb_asker *asker, unsigned k, int replica, enum lb_path which,
+                                int64_t n, struct request **out, struct lb_detail *detail) {
+    const struct asked_teacher *teacher = &asker->teachers[k];
+    char *path = NULL;
+    enum lb_status status =
+        teacher->is.dialect->path(&teacher->is.info, &teacher->queue->spec, which, &path, detail);
+    if (status != LB_OK) {
+        return status;
+    }
+    struct request *request = make_request(asker, k, replica, path, n);
+    if (!request) {
+        lb_free(path);
+        return lb_fail(detail, LB_E_NOMEM, "out of memory for a request to teacher %s", teacher->is.name);
+    }
+    request->path = path;
+    *out = request;
+    return LB_OK;
+}
+
 static enum lb_status send_group(struct lb_asker *asker, unsigned k, int replica, int64_t n,
                                  struct lb_detail *detail) {
     struct asked_teacher *teacher = &asker->teachers[k];
-    char *path = NULL;
-    enum lb_status status =
-        teacher->is.dialect->path(&teacher->is.info, &teacher->queue->spec, LB_PATH_ASK, &path, detail);
-    struct request *request = status == LB_OK ? make_request(asker, k, replica, path, n) : NULL;
-    if (!request) {
-        lb_free(path);
-        return status != LB_OK ? status
-                               : lb_fail(detail, LB_E_NOMEM, "out of memory for a request to teacher %s",
-                                         teacher->is.name);
+    struct request *request = NULL;
+    enum lb_status status = make_next(asker, k, replica, LB_PATH_ASK, n, &request, detail);
+    if (status != LB_OK) {
+        return status;
     }
-    request->path = path;
     for (int64_t i = 0; i < n; i++) {
         struct item *item = lb_item_unqueue(teacher);
         request->items[i] = item;
@@ -192,17 +206,11 @@ static bool lacks_map(const struct asked_teacher *teacher, int replica) {
 static enum lb_status send_map(struct lb_asker *asker, unsigned k, int replica, struct lb_detail *detail) {
     struct asked_teacher *teacher = &asker->teachers[k];
     const struct lb_vocab_map *map = teacher->is.map;
-    char *path = NULL;
-    enum lb_status status =
-        teacher->is.dialect->path(&teacher->is.info, &teacher->queue->spec, LB_PATH_VOCAB_MAP, &path, detail);
-    struct request *request = status == LB_OK ? make_request(asker, k, replica, path, 0) : NULL;
-    if (!request) {
-        lb_free(path);
-        return status != LB_OK ? status
-                               : lb_fail(detail, LB_E_NOMEM, "out of memory for a request to teacher %s",
-                                         teacher->is.name);
+    struct request *request = NULL;
+    enum lb_status status = make_next(asker, k, replica, LB_PATH_VOCAB_MAP, 0, &request, detail);
+    if (status != LB_OK) {
+        return status;
     }
-    request->path = path;
     request->brings_map = true;
     request->call.body = map->kept;
     request->call.body_bytes = (size_t)map->n * sizeof *map->kept;
