@@ -9,6 +9,7 @@
 #include "proto/logprob8.h"
 #include "trainer/wire/metadata.h"
 
+#include <errno.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -42,11 +43,13 @@ static bool store_text(const char *text, enum lb_datatype datatype, uint8_t *out
     }
     bool is_signed = datatype == LB_DT_INT8 || datatype == LB_DT_INT16 || datatype == LB_DT_INT32 ||
                      datatype == LB_DT_INT64;
-    long long v = strtoll(text, &end, 10);
-    long long most = bytes == 8 ? INT64_MAX : (1ll << (8 * bytes - is_signed)) - 1;
-    long long least = is_signed ? -most - 1 : 0;
+    errno = 0;
+    uint64_t v = is_signed ? (uint64_t)strtoll(text, &end, 10) : strtoull(text, &end, 10);
+    int64_t most = INT64_MAX >> (64 - 8 * bytes);
+    bool fits = is_signed ? (int64_t)v <= most && (int64_t)v >= -most - 1
+                          : v <= UINT64_MAX >> (64 - 8 * bytes) && !strchr(text, '-');
     memcpy(out, &v, bytes); /* little-endian: the low bytes come first */
-    return end != text && *end == '\0' && v >= least && v <= most && v < INT64_MAX && v > INT64_MIN;
+    return end != text && *end == '\0' && errno == 0 && fits;
 }
 
 bool lb_named_value_fits(const char *text, enum lb_datatype datatype) {
