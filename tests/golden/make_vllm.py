@@ -14,7 +14,8 @@ import transformers
 HERE = pathlib.Path(__file__).parent / 'vllm' / 'model'
 
 
-def make(folder):
+def make_tokenizer(folder):
+    """Byte-level with five merges, an end and a beginning of texts."""
     alphabet = sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())
     merges = [('t', 'h'), ('th', 'e'), ('i', 'n'), ('Ġ', 'a'), ('a', 'n')]
     vocabulary = {token: i for i, token in enumerate(['<s>', '</s>', *alphabet, *(a + b for a, b in merges)])}
@@ -26,6 +27,10 @@ def make(folder):
     fast.chat_template = ("{% for m in messages %}<s>{{ m['role'] }}: {{ m['content'] }}</s>{% endfor %}"
                           "{% if add_generation_prompt %}<s>assistant:{% endif %}")
     fast.save_pretrained(folder)
+
+
+def make(folder):
+    make_tokenizer(folder)
     torch.manual_seed(5)
     config = transformers.LlamaConfig(vocab_size=272, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=2,
                                       head_dim=32, num_key_value_heads=1, max_position_embeddings=128, initializer_range=0.3,

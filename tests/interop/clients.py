@@ -21,11 +21,13 @@ import time
 import numpy
 import openai
 import requests
-import tokenizers
 import torch
 import transformers
 
 import encoders
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / 'golden'))
+import make_vllm  # noqa: E402
 
 TOLERANCE = 1e-4
 TEXTS = ['a small bright bird that sings at night', 'The capital of France is Paris.', 'x' * 40, 'two\nlines, "quoted" \\ and é']
@@ -42,17 +44,7 @@ def check(truth, what):
 
 def make_model(folder):
     """A llama of 2 layers over 300 byte-level tokens, with an end and a beginning of texts."""
-    alphabet = sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())
-    merges = [('t', 'h'), ('th', 'e'), ('i', 'n'), ('Ġ', 'a'), ('a', 'n')]
-    vocabulary = {token: i for i, token in enumerate(['<s>', '</s>', *alphabet, *(a + b for a, b in merges)])}
-    tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE(vocabulary, merges))
-    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = tokenizers.decoders.ByteLevel()
-    tokenizer.post_processor = tokenizers.processors.TemplateProcessing(single='<s> $A', special_tokens=[('<s>', 0)])
-    fast = transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token='<s>', eos_token='</s>')
-    fast.chat_template = ("{% for m in messages %}<s>{{ m['role'] }}: {{ m['content'] }}</s>{% endfor %}"
-                          "{% if add_generation_prompt %}<s>assistant:{% endif %}")
-    fast.save_pretrained(folder)
+    make_vllm.make_tokenizer(folder)
     torch.manual_seed(5)
     config = transformers.LlamaConfig(vocab_size=300, hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4,
                                       num_key_value_heads=2, max_position_embeddings=512, initializer_range=0.3, bos_token_id=0,
