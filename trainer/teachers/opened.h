@@ -100,8 +100,8 @@ void lb_teacher_remember(const struct lb_teachers *teachers, const struct teache
 /* The info from the cache; false when it is not there. */
 bool lb_teacher_recall(const struct lb_teachers *teachers, struct teacher *teacher);
 /* A server without a fingerprint goes by the one that the cache (without one, the run folder) remembers of it
- * where its answers are near those of then: text and info are of then, afterwards. Else these are remembered.
- */
+ * where its answers are near those of then: text and info are of then, afterwards, but for what
+ * lb_stated_renew keeps. Else these are remembered. */
 LB_NODISCARD enum lb_status lb_teacher_settle(const struct lb_teachers *teachers,
                                               const struct teacher *teacher, struct lb_buf *text,
                                               struct lb_teacher_info *info, struct lb_detail *detail);

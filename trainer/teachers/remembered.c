@@ -129,12 +129,10 @@ enum lb_status lb_teacher_settle(const struct lb_teachers *teachers, const struc
                  teacher->dialect->info_read(kept.data, kept.len, teacher->label, &then, NULL) == LB_OK;
     bool alike = known && lb_stated_alike(&then, info);
     if (alike && (teachers->options.allow_other_kernels || strcmp(then.compute, info->compute) == 0)) {
-        *info = then;
-        lb_buf_reset(text);
-        lb_buf_append(text, kept.data, kept.len);
-        status = lb_buf_status(text) == LB_OK
-                     ? LB_OK
-                     : lb_fail(detail, LB_E_NOMEM, "out of memory for what %s says", teacher->label);
+        status = lb_stated_renew(kept.data, kept.len, text, detail);
+        status = status != LB_OK
+                     ? status
+                     : teacher->dialect->info_read(text->data, text->len, teacher->label, info, detail);
     } else {
         if (alike) {
             lb_log(LB_LOG_WARN, "other_kernels",

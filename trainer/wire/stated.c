@@ -226,6 +226,29 @@ bool lb_stated_alike(const struct lb_teacher_info *a, const struct lb_teacher_in
     return alike;
 }
 
+enum lb_status lb_stated_renew(const void *then, size_t len, struct lb_buf *text, struct lb_detail *detail) {
+    static const char what[] = "what a server said", *const keys[] = {"model_id", "most_top_k"};
+    json_t *old = NULL, *now = NULL;
+    enum lb_status status = lb_json_parse(then, len, LB_MAX_JSON_DEPTH, what, &old, detail);
+    status = status != LB_OK ? status
+                             : lb_json_parse(text->data, text->len, LB_MAX_JSON_DEPTH, what, &now, detail);
+    for (size_t i = 0; i < sizeof keys / sizeof *keys && status == LB_OK; i++) {
+        json_t *value = json_object_get(now, keys[i]);
+        json_object_del(old, keys[i]);
+        if (value && json_object_set(old, keys[i], value) != 0) {
+            status = lb_fail(detail, LB_E_NOMEM, "out of memory for %s", what);
+        }
+    }
+    if (status == LB_OK) {
+        lb_buf_reset(text);
+        status = lb_json_dump(old, JSON_SORT_KEYS, text);
+        status = status == LB_OK ? LB_OK : lb_fail(detail, status, "out of memory for %s", what);
+    }
+    json_decref(old);
+    json_decref(now);
+    return status;
+}
+
 void lb_stated_states(const void *rows, enum lb_datatype datatype, int64_t n, int64_t width,
                       struct lb_told_probe *out) {
     const struct lb_wire_tensor tensor = {.datatype = datatype, .data = rows};

@@ -46,6 +46,12 @@ LB_NODISCARD enum lb_status lb_stated_check(const struct lb_teacher_info *info, 
  */
 bool lb_stated_alike(const struct lb_teacher_info *a, const struct lb_teacher_info *b);
 
+/* Of a server that is alike: text, what it says now, becomes what it said then but for what is no part of the
+ * identity and may have changed: by which name it is asked, and how much it lists. LB_E_NOMEM, LB_E_FORMAT.
+ */
+LB_NODISCARD enum lb_status lb_stated_renew(const void *then, size_t len, struct lb_buf *text,
+                                            struct lb_detail *detail);
+
 /* What a server says of how it computes (vLLM's system_fingerprint) as kernels and compute of an info; text
  * "": nothing is told. */
 void lb_stated_system(const char *text, char kernels[LB_KERNELS_TEXT], char compute[LB_SHA256_HEX]);
