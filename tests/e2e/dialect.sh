@@ -69,16 +69,18 @@ refused() { # text...
 }
 
 # The run ends when another model answers under the teacher's name, and its checkpoint is kept. Leaves that model there.
-another_model_ends() { # recipe
+another_model_ends() { # recipe, what the error says where it is not the fixed question's answer
     say "another model under the same name: the run ends, and its checkpoint is kept"
     sed 's/^max_steps: .*/max_steps: 100000\nsave_steps: 1/' "$1" >long.yaml
     start long.log "$limbeck" train long.yaml --output-dir long
     local run=$job
+    shift
     await reached long 3
     drop nouns
     host nouns others/student
     ends_with 1 "$run" long.log
     one_error long.log
-    said long.log "another model answers now" "the fixed question"
+    [ $# -gt 0 ] || set -- "another model answers now" "the fixed question"
+    said long.log "$@"
     compgen -G "long/checkpoint-*" >/dev/null || fail "no checkpoint: $(ls long)"
 }
