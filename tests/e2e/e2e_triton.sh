@@ -64,6 +64,8 @@ expect 0 named.eval "$limbeck" eval "${url[flat]}" test.nouns.txt --max-length 2
     --name input_ids=tokens --name attention_mask=mask --name logits=scores
 holds -s '(.[0] | .. | .perplexity? // empty) as $a | (.[1] | .. | .perplexity? // empty) as $b | $a > 1 and ($a - $b | fabs) < 0.05 * $a' oip.eval named.eval
 expect 2 wrong.log "$limbeck" eval "${url[flat]}" test.nouns.txt --protocol vllm --name input_ids=tokens --name logits=scores
+expect 2 wrong.log "$limbeck" eval nouns/student test.nouns.txt --name input_ids=tokens --name logits=scores
+said wrong.log "--name is for hosted models"
 
 say "mistakes in the names: one line each"
 refuse() { # sed's command, text...

@@ -129,6 +129,9 @@ static error_t parse(int key, char *text, struct argp_state *state) {
             argp_error(state, "--bias is for classifiers in a folder, not for hosted models");
         }
         lb_option_tensors_end(state, &a->tensors, lb_dialect_get(a->protocol));
+        if (a->n_urls == 0 && a->tensors.naming.logits != NULL) {
+            argp_error(state, "--name is for hosted models, not for those in a folder");
+        }
         return 0;
     default:
         return ARGP_ERR_UNKNOWN;
