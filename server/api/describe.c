@@ -12,6 +12,7 @@ struct item {
     enum lb_datatype datatype;
     int n_dims;
     int64_t dim[LB_MAX_WIRE_DIMS];
+    bool optional;
 };
 
 typedef json_t *(*render_fn)(const struct item *item);
@@ -32,7 +33,12 @@ static json_t *render_metadata(const struct item *item) {
 static json_t *render_config(const struct item *item) {
     char type[32];
     snprintf(type, sizeof type, "TYPE_%s", lb_datatype_name(item->datatype));
-    return json_pack("{s:s,s:s,s:o}", "name", item->name, "data_type", type, "dims", dims_json(item));
+    json_t *config =
+        json_pack("{s:s,s:s,s:o}", "name", item->name, "data_type", type, "dims", dims_json(item));
+    if (item->optional) {
+        json_object_set_new(config, "optional", json_true());
+    }
+    return config;
 }
 
 static struct item make(const char *name, enum lb_datatype datatype, int n_dims, const int64_t *dim) {
@@ -48,7 +54,14 @@ static void add(json_t *list, render_fn render, const char *name, enum lb_dataty
     json_array_append_new(list, render(&item));
 }
 
-static json_t *inputs(const struct lb_hosted *hosted, render_fn render, bool optional_too) {
+/* An input that may be left out. */
+static void add_optional(json_t *list, render_fn render, const char *name, int n_dims) {
+    struct item item = make(name, LB_DT_INT32, n_dims, (int64_t[]){-1, -1, -1});
+    item.optional = true;
+    json_array_append_new(list, render(&item));
+}
+
+static json_t *inputs(const struct lb_hosted *hosted, render_fn render) {
     json_t *list = json_array();
     if (!hosted->decoder) {
         add(list, render, LB_IN_FEATURES, LB_DT_FP32, 2,
@@ -56,12 +69,10 @@ static json_t *inputs(const struct lb_hosted *hosted, render_fn render, bool opt
         return list;
     }
     add(list, render, LB_IN_IDS, LB_DT_INT32, 2, (int64_t[]){-1, -1});
-    if (optional_too) {
-        add(list, render, LB_IN_LENGTHS, LB_DT_INT32, 1, (int64_t[]){-1});
-        add(list, render, LB_IN_START, LB_DT_INT32, 1, (int64_t[]){-1});
-        if (lb_hosted_scores(hosted)) {
-            add(list, render, LB_IN_SCORE_IDS, LB_DT_INT32, 3, (int64_t[]){-1, -1, -1});
-        }
+    add_optional(list, render, LB_IN_LENGTHS, 1);
+    add_optional(list, render, LB_IN_START, 1);
+    if (lb_hosted_scores(hosted)) {
+        add_optional(list, render, LB_IN_SCORE_IDS, 3);
     }
     return list;
 }
@@ -161,15 +172,14 @@ static json_t *parameters(const struct lb_hosted *hosted) {
 
 json_t *lb_describe_model(const struct lb_hosted *hosted) {
     return json_pack("{s:s,s:[s],s:s,s:o,s:o,s:o}", "name", hosted->name, "versions", hosted->version,
-                     "platform", "limbeck", "inputs", inputs(hosted, render_metadata, true), "outputs",
+                     "platform", "limbeck", "inputs", inputs(hosted, render_metadata), "outputs",
                      outputs(hosted, render_metadata), "parameters", parameters(hosted));
 }
 
 json_t *lb_describe_config(const struct lb_hosted *hosted) {
-    /* max_batch_size 0: dims hold the batch. Optional inputs are left out, so that a load generator doesn't
-     * fill them at random. */
+    /* max_batch_size 0: dims hold the batch. A load generator fills what is not said to be optional. */
     return json_pack("{s:s,s:s,s:s,s:i,s:o,s:o,s:{s:{s:i}}}", "name", hosted->name, "platform", "limbeck",
-                     "backend", "limbeck", "max_batch_size", 0, "input", inputs(hosted, render_config, false),
+                     "backend", "limbeck", "max_batch_size", 0, "input", inputs(hosted, render_config),
                      "output", outputs(hosted, render_config), "version_policy", "latest", "num_versions", 1);
 }
 
