@@ -98,6 +98,8 @@ enum {
     LB_IN_PIECES = 8 /* made of top-k, log-sum-exp, the next token's logit, or the logits as they are: no
                         function needs a whole row of logits, and large heads are multiplied by panels */
 };
+/* An output that can't be asked for without more: score_ids, sample_count or a vocab_map. */
+#define LB_USES_MORE (LB_USES_SCORE_IDS | LB_USES_SAMPLES | LB_USES_OUTSIDE)
 
 struct lb_output {
     const char *name; /* one that ends in ".N" has layers */

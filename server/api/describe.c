@@ -88,12 +88,16 @@ static void add_output(json_t *list, render_fn render, const struct lb_hosted *h
     add(list, render, name, lb_output_get(kind)->own, n, dim);
 }
 
-static json_t *outputs(const struct lb_hosted *hosted, render_fn render) {
+/* Those that need nothing but the inputs, or the further ones. */
+static json_t *outputs(const struct lb_hosted *hosted, render_fn render, bool further) {
     json_t *list = json_array();
     for (int k = 0; k < LB_N_OUTPUTS; k++) {
         enum lb_output_kind kind = (enum lb_output_kind)k;
         const struct lb_output *is = lb_output_get(kind);
         enum lb_tap_kind tap;
+        if (further != ((is->uses & LB_USES_MORE) != 0)) {
+            continue;
+        }
         if (lb_hosted_tap(is->source, &tap)) {
             for (int n = 0; lb_model_check_tap(hosted->model, tap, n, NULL) == LB_OK; n++) {
                 add_output(list, render, hosted, kind, n);
@@ -171,16 +175,18 @@ static json_t *parameters(const struct lb_hosted *hosted) {
 }
 
 json_t *lb_describe_model(const struct lb_hosted *hosted) {
-    return json_pack("{s:s,s:[s],s:s,s:o,s:o,s:o}", "name", hosted->name, "versions", hosted->version,
+    /* Triton's perf_analyzer asks for each of outputs. */
+    return json_pack("{s:s,s:[s],s:s,s:o,s:o,s:o,s:o}", "name", hosted->name, "versions", hosted->version,
                      "platform", "limbeck", "inputs", inputs(hosted, render_metadata), "outputs",
-                     outputs(hosted, render_metadata), "parameters", parameters(hosted));
+                     outputs(hosted, render_metadata, false), "further_outputs",
+                     outputs(hosted, render_metadata, true), "parameters", parameters(hosted));
 }
 
 json_t *lb_describe_config(const struct lb_hosted *hosted) {
     /* max_batch_size 0: dims hold the batch. A load generator fills what is not said to be optional. */
     return json_pack("{s:s,s:s,s:s,s:i,s:o,s:o,s:{s:{s:i}}}", "name", hosted->name, "platform", "limbeck",
                      "backend", "limbeck", "max_batch_size", 0, "input", inputs(hosted, render_config),
-                     "output", outputs(hosted, render_config), "version_policy", "latest", "num_versions", 1);
+                     "output", outputs(hosted, render_config, false), "version_policy", "latest", "num_versions", 1);
 }
 
 json_t *lb_describe_server(void) {

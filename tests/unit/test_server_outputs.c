@@ -464,9 +464,9 @@ static bool says_something(const struct lb_job_output *o) {
     return false;
 }
 
-/* The entry of this name among the metadata's outputs. */
-static const json_t *listed(const json_t *metadata, const char *name) {
-    const json_t *list = json_object_get(metadata, "outputs");
+/* The entry of this name among the metadata's outputs, or the further ones. */
+static const json_t *listed(const json_t *metadata, bool further, const char *name) {
+    const json_t *list = json_object_get(metadata, further ? "further_outputs" : "outputs");
     for (size_t i = 0; i < json_array_size(list); i++) {
         const json_t *entry = json_array_get(list, i);
         if (strcmp(json_string_value(json_object_get(entry, "name")), name) == 0) {
@@ -494,7 +494,7 @@ static bool check_alone(struct question q, const json_t *metadata) {
     q.temperature = 1;
     q.top_k = 3;
     struct lb_job *plain = answer(&q);
-    const json_t *entry = listed(metadata, name);
+    const json_t *entry = listed(metadata, (is->uses & LB_USES_MORE) != 0, name);
     if ((plain != NULL) != (entry != NULL)) {
         fail_msg("%s: %s, but metadata %s it", name, plain ? "is answered" : detail.text,
                  entry ? "list" : "don't list");
@@ -545,7 +545,9 @@ static int check_model(struct lb_hosted *hosted) {
             }
         }
     }
-    assert_int_equal(json_array_size(json_object_get(metadata, "outputs")), n);
+    assert_int_equal(json_array_size(json_object_get(metadata, "outputs")) +
+                         json_array_size(json_object_get(metadata, "further_outputs")),
+                     n);
     json_decref(metadata);
     return n;
 }

@@ -94,7 +94,7 @@ static bool is_fingerprint(const char *text) {
     return n == LB_SHA256_HEX - 1;
 }
 
-/* The list of outputs: name and shape. Those that this program doesn't know are of no use to it. */
+/* A list of outputs: name and shape. Those that this program doesn't know are of no use to it. */
 static enum lb_status parse_given(const json_t *outputs, const char *what, struct lb_teacher_info *info,
                                   struct lb_detail *detail) {
     if (!json_is_array(outputs)) {
@@ -272,7 +272,9 @@ enum lb_status lb_info_parse(const void *text, size_t len, const char *what, str
     status = status != LB_OK ? status : parse_labels(parameters, what, &info, detail);
     status = status != LB_OK ? status : check_wire(parameters, what, detail);
     status = status != LB_OK ? status : parse_identity(parameters, what, &info, detail);
+    const json_t *further = json_object_get(root, "further_outputs");
     status = status != LB_OK ? status : parse_given(json_object_get(root, "outputs"), what, &info, detail);
+    status = status != LB_OK || !further ? status : parse_given(further, what, &info, detail);
     info.knows_start = knows_start(json_object_get(root, "inputs"));
     if (status == LB_OK && strlen(name) >= LB_MAX_NAME) {
         status = lb_fail(detail, LB_E_FORMAT, "%s: the model's name is longer than %d bytes", what,
