@@ -71,7 +71,7 @@ static void release_all(struct lb_hosted **list, size_t n) {
 }
 
 static json_t *stats_of(struct lb_hosted *hosted) {
-    return lb_stats_json(&hosted->stats, hosted->name, hosted->version);
+    return lb_stats_json(&hosted->stats, hosted->name, hosted->instance, hosted->version);
 }
 
 void lb_handle_stats(struct lb_server *server, struct lb_exchange *x, const struct lb_route_match *match) {

@@ -3,6 +3,8 @@
 #include "common/base/clock.h"
 #include "common/base/mem.h"
 
+#include <inttypes.h>
+#include <stdio.h>
 #include <string.h>
 
 void lb_stats_init(struct lb_stats *stats) {
@@ -78,31 +80,38 @@ static json_t *duration(struct lb_duration_stat stat) {
     return json_pack("{s:I,s:I}", "count", (json_int_t)stat.count, "ns", (json_int_t)stat.ns);
 }
 
+/* What is not timed apart: clients ask that it be counted as often as the computing. */
+static json_t *untimed(struct lb_duration_stat compute) {
+    return duration((struct lb_duration_stat){.count = compute.count});
+}
+
 /* Under the lock. */
 static json_t *batches_json(const struct lb_stats *stats) {
-    const struct lb_duration_stat none = {0};
     json_t *list = json_array();
     for (size_t i = 0; i < stats->n_batches; i++) {
         const struct lb_batch_stat *batch = &stats->batches[i];
-        json_array_append_new(list, json_pack("{s:I,s:o,s:o,s:o}", "batch_size", (json_int_t)batch->size,
-                                              "compute_input", duration(none), "compute_infer",
-                                              duration(batch->compute), "compute_output", duration(none)));
+        json_array_append_new(list,
+                              json_pack("{s:I,s:o,s:o,s:o}", "batch_size", (json_int_t)batch->size,
+                                        "compute_input", untimed(batch->compute), "compute_infer",
+                                        duration(batch->compute), "compute_output", untimed(batch->compute)));
     }
     return list;
 }
 
-json_t *lb_stats_json(struct lb_stats *stats, const char *name, const char *version) {
-    const struct lb_duration_stat none = {0};
+json_t *lb_stats_json(struct lb_stats *stats, const char *name, uint64_t opening, const char *fingerprint) {
     pthread_mutex_lock(&stats->lock);
     struct lb_stats now = *stats;
     json_t *batches = batches_json(stats);
     pthread_mutex_unlock(&stats->lock);
-    json_t *durations = json_pack(
-        "{s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o}", "success", duration(now.success), "fail", duration(now.fail),
-        "queue", duration(now.queue), "compute_input", duration(none), "compute_infer", duration(now.compute),
-        "compute_output", duration(none), "cache_hit", duration(now.hit), "cache_miss", duration(now.miss));
-    return json_pack("{s:s,s:s,s:I,s:I,s:I,s:o,s:o}", "name", name, "version", version, "last_inference",
-                     (json_int_t)now.last_inference_ms, "inference_count", (json_int_t)now.inference_count,
-                     "execution_count", (json_int_t)now.execution_count, "inference_stats", durations,
-                     "batch_stats", batches);
+    json_t *durations =
+        json_pack("{s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o}", "success", duration(now.success), "fail",
+                  duration(now.fail), "queue", duration(now.queue), "compute_input", untimed(now.compute),
+                  "compute_infer", duration(now.compute), "compute_output", untimed(now.compute), "cache_hit",
+                  duration(now.hit), "cache_miss", duration(now.miss));
+    char version[24];
+    snprintf(version, sizeof version, "%" PRIu64, opening);
+    return json_pack("{s:s,s:s,s:s,s:I,s:I,s:I,s:o,s:o}", "name", name, "version", version, "fingerprint",
+                     fingerprint, "last_inference", (json_int_t)now.last_inference_ms, "inference_count",
+                     (json_int_t)now.inference_count, "execution_count", (json_int_t)now.execution_count,
+                     "inference_stats", durations, "batch_stats", batches);
 }

@@ -41,7 +41,8 @@ void lb_stats_cache(struct lb_stats *stats, int64_t hits, uint64_t hit_ns, int64
 /* One request was answered (or failed): its sequences, whole time, time in the queue, time of its batches. */
 void lb_stats_request(struct lb_stats *stats, int ok, int64_t n_seqs, uint64_t total_ns, uint64_t queue_ns,
                       uint64_t compute_ns);
-/* One element of "model_stats"; NULL when out of memory. */
-json_t *lb_stats_json(struct lb_stats *stats, const char *name, const char *version);
+/* One element of "model_stats" (PROTOCOL.md 13.3), version being the number of the opening that is counted;
+ * NULL when out of memory. */
+json_t *lb_stats_json(struct lb_stats *stats, const char *name, uint64_t opening, const char *fingerprint);
 
 #endif

@@ -122,6 +122,16 @@ static void test_index_stats(void **state) {
     lb_ask_finish(&ask);
     json = get_json("/v2/models/teacher/stats");
     const json_t *one = json_array_get(json_object_get(json, "model_stats"), 0);
+    const char *version = json_string_value(json_object_get(one, "version")),
+               *fingerprint = json_string_value(json_object_get(one, "fingerprint"));
+    assert_true(version && version[0] &&
+                version[strspn(version, "0123456789")] == 0); /* clients make it a number */
+    assert_int_equal(strlen(fingerprint), 64);
+    const json_t *sums = json_object_get(one, "inference_stats"),
+                 *infer = json_object_get(json_object_get(sums, "compute_infer"), "count");
+    assert_true(json_integer_value(infer) >= 1);
+    assert_true(json_equal(json_object_get(json_object_get(sums, "compute_input"), "count"), infer));
+    assert_true(json_equal(json_object_get(json_object_get(sums, "compute_output"), "count"), infer));
     assert_true(json_integer_value(json_object_get(one, "inference_count")) >= 2);
     assert_true(json_integer_value(json_object_get(one, "execution_count")) >= 1);
     json_decref(json);

@@ -54,7 +54,7 @@ def statistics(client):
     one = client.get_inference_statistics('a')['model_stats']
     check(len(one) == 1 and one[0]['name'] == 'a', 'the statistics of one model')
     stats, times = one[0], one[0]['inference_stats']
-    check(client.get_inference_statistics('a', stats['version'])['model_stats'] == one, 'and by its version')
+    check(client.get_inference_statistics('a', stats['fingerprint'])['model_stats'] == one, 'and by its version')
     check({m['name'] for m in client.get_inference_statistics()['model_stats']} == {'a', 'b', 'm'}, 'and of all')
     check(times['success']['count'] == times['queue']['count'] == times['compute_infer']['count'] == 4, 'requests')
     check(times['fail']['count'] == 0, 'failures')
