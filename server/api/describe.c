@@ -186,7 +186,8 @@ json_t *lb_describe_config(const struct lb_hosted *hosted) {
     /* max_batch_size 0: dims hold the batch. A load generator fills what is not said to be optional. */
     return json_pack("{s:s,s:s,s:s,s:i,s:o,s:o,s:{s:{s:i}}}", "name", hosted->name, "platform", "limbeck",
                      "backend", "limbeck", "max_batch_size", 0, "input", inputs(hosted, render_config),
-                     "output", outputs(hosted, render_config, false), "version_policy", "latest", "num_versions", 1);
+                     "output", outputs(hosted, render_config, false), "version_policy", "latest",
+                     "num_versions", 1);
 }
 
 json_t *lb_describe_server(void) {
