@@ -26,8 +26,10 @@ import transformers
 
 import encoders
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / 'golden'))
+GOLDEN = str(pathlib.Path(__file__).resolve().parent.parent / 'golden')
+sys.path.insert(0, GOLDEN)
 import make_vllm  # noqa: E402
+sys.path.remove(GOLDEN)  # TRL would take its folder vllm for the package of that name
 
 TOLERANCE = 1e-4
 TEXTS = ['a small bright bird that sings at night', 'The capital of France is Paris.', 'x' * 40, 'two\nlines, "quoted" \\ and é']
