@@ -8,7 +8,7 @@ nouns=$LB_SOURCE_ROOT/examples/wordnet/teachers/nouns
 text nouns 300 1 >nouns.txt
 expect 0 trim.log "$limbeck" tokenizer trim "$nouns" --corpus nouns.txt --size 280 --out small
 host nouns "$nouns"
-start plain.log python3 "$LB_SOURCE_ROOT/tests/e2e/no_maps.py" "${url[nouns]}" plain.port
+start plain.log python3 "$LB_SOURCE_ROOT/tests/e2e/proxy.py" "${url[nouns]}" plain.port no_maps
 await test -s plain.port
 plain=http://127.0.0.1:$(cat plain.port)
 base_recipe | sed '/^tokenizer:/d' >student.yaml

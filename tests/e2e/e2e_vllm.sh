@@ -14,6 +14,24 @@ expect 0 oip.log "$limbeck" train oip.yaml --output-dir oip
 expect 0 vllm.log "$limbeck" train vllm.yaml --output-dir vllm
 near oip vllm 1e-5
 
+say "replicas that call it by unlike paths, of which one lists less"
+for replica in a b; do
+    start $replica.log python3 "$LB_SOURCE_ROOT/tests/e2e/proxy.py" "${url[nouns]}" $replica.port called nouns /$replica/nouns ${less:+$less}
+    await test -s $replica.port
+    less=40
+done
+b=http://127.0.0.1:$(cat b.port)
+recipe replicas.yaml "protocol: vllm, replicas: [\"$b\"]" "targets: topk
+loss_top_k: 20" "http://127.0.0.1:$(cat a.port)"
+expect 0 replicas.log "$limbeck" train replicas.yaml --output-dir replicas
+never_said replicas.log replica_aside
+for replica in a b; do
+    [ "$(grep -c 'POST /v1/completions' $replica.log)" -gt 4 ] || fail "replica $replica was not asked"
+done
+near oip replicas 1e-5
+sed 's/loss_top_k: 20/loss_top_k: 41/' replicas.yaml >refused.yaml
+refused "lists at most 40 ids"
+
 say "top-5: by oip and by OpenAI's completions"
 sed 's/loss_top_k: 20/loss_top_k: 5/' oip.yaml >oip5.yaml
 sed 's/loss_top_k: 20/loss_top_k: 5/; s/protocol: vllm/protocol: openai/' vllm.yaml >openai.yaml

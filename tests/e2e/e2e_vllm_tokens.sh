@@ -64,7 +64,7 @@ said small.log "does not serve its tokenizer" "with the teacher's tokenizer"
 recipe small.yaml "url: \"${url[own]}\", protocol: vllm, tokenizer: own-teacher/student" "{function: kl}"
 expect 0 small.log "$limbeck" train small.yaml --set tokenizer=small --set output_dir=small-vllm
 said small.log trimmed_vocabulary
-start plain.log python3 "$LB_SOURCE_ROOT/tests/e2e/no_maps.py" "${url[own]}" plain.port # with a map it lists other ids
+start plain.log python3 "$LB_SOURCE_ROOT/tests/e2e/proxy.py" "${url[own]}" plain.port no_maps # with a map it lists other ids
 await test -s plain.port
 recipe small.yaml "url: \"http://127.0.0.1:$(cat plain.port)\"" "{function: kl}"
 expect 0 small.log "$limbeck" train small.yaml --set tokenizer=small --set output_dir=small-oip

@@ -318,10 +318,14 @@ static void test_same(void **state) {
         const struct lb_dialect *dialect = lb_dialect_get(said[i].protocol);
         struct lb_teacher_info info = info_of(dialect, 1);
         detail = (struct lb_detail){0};
+        char id[LB_MAX_MODEL_ID] = "before";
         enum lb_status status =
-            dialect->same(&info, said[i].list, strlen(said[i].list), "teacher t", &detail);
+            dialect->same(&info, said[i].list, strlen(said[i].list), "teacher t", id, &detail);
         if (status != said[i].status) {
             fail_msg("%s: %d: %s", said[i].list, status, detail.text);
+        }
+        if (status == LB_OK) { /* by which it is asked from now on */
+            assert_string_equal(id, strstr(said[i].list, "/a/m") ? "/a/m" : "m");
         }
     }
     struct lb_teacher_info info;

@@ -172,9 +172,9 @@ void lb_landing_probe(struct lb_asker *asker, struct request *request) {
     snprintf(where, sizeof where, "teacher %s at %s", teacher->is.name, request->call.base);
     enum lb_status status = lb_call_check(&request->call, where, &detail);
     if (status == LB_OK) {
-        status = teacher->is.dialect->same(&teacher->is.info,
-                                           request->call.answer.data ? request->call.answer.data : "",
-                                           request->call.answer.len, where, &detail);
+        status = teacher->is.dialect->same(
+            &teacher->is.info, request->call.answer.data ? request->call.answer.data : "",
+            request->call.answer.len, where, teacher->ids[request->replica], &detail);
     }
     lb_pool_probed(&teacher->pool, request->replica, status == LB_OK, lb_now_ns(),
                    request->call.retry_after_ns);

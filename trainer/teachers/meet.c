@@ -148,6 +148,29 @@ static enum lb_status agree(const struct lb_teachers *teachers, const struct tea
     return LB_OK;
 }
 
+/* All are asked in the same way, so what one of them cannot do is asked of none; only by what the model is
+ * called may they differ. */
+static void join(struct teacher *teacher, int r, const struct lb_teacher_info *info) {
+    struct lb_teacher_info *all = &teacher->info;
+    memcpy(teacher->ids[r], info->model_id, sizeof teacher->ids[r]);
+    if (info->max_vocab_maps == 0) {
+        all->max_vocab_maps = 0;
+    }
+    if (teacher->is->most_top_k == 0 && info->most_top_k > 0 &&
+        (all->most_top_k == 0 || info->most_top_k < all->most_top_k)) {
+        all->most_top_k = info->most_top_k;
+    }
+}
+
+/* Those that were not reached are asked as the one that was, until they say something else. */
+static void guess_ids(struct teacher *teacher) {
+    for (int r = 0; r < teacher->n_urls; r++) {
+        if (!teacher->reached[r]) {
+            memcpy(teacher->ids[r], teacher->info.model_id, sizeof teacher->ids[r]);
+        }
+    }
+}
+
 /* One round over all replicas: *met when at least one answered; they must agree, or the status says that they
  * don't. Others are set aside. */
 static enum lb_status ask_replicas(const struct lb_teachers *teachers, struct teacher *teacher,
@@ -177,9 +200,7 @@ static enum lb_status ask_replicas(const struct lb_teachers *teachers, struct te
         }
         if (asked == LB_OK) {
             status = agree(teachers, teacher, first, r, &info, detail);
-            if (info.max_vocab_maps == 0) { /* all are asked in the same way */
-                teacher->info.max_vocab_maps = 0;
-            }
+            join(teacher, r, &info);
         } else if (asked == LB_E_CANCELLED || asked == LB_E_NOMEM) {
             status = lb_fail(detail, asked, "%s", why.text);
         } else {
@@ -204,9 +225,11 @@ enum lb_status lb_teacher_meet(const struct lb_teachers *teachers, struct teache
         bool met = false;
         enum lb_status status = ask_replicas(teachers, teacher, &round, &met, detail);
         if (status != LB_OK || met) {
+            guess_ids(teacher);
             return status;
         }
         if (round.away.code != LB_OK && lb_teacher_recall(teachers, teacher)) {
+            guess_ids(teacher);
             lb_log(LB_LOG_WARN, "teacher_offline",
                    "teacher=%s then=\"answers come from the cache\" error=\"%s\"", teacher->is->name,
                    round.away.text);

@@ -16,6 +16,7 @@ struct teacher {
     char label[LB_MAX_NAME + 16]; /* "teacher math", for errors */
     const char **urls;            /* [n_urls] borrowed */
     bool *reached;                /* [n_urls] */
+    char (*ids)[LB_MAX_MODEL_ID]; /* [n_urls] model_id of each; of those not reached what another has */
     int n_urls;
     struct lb_local *local;
     char *own_token; /* from token_file */

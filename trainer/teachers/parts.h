@@ -73,6 +73,7 @@ struct asked_teacher {
     struct lb_asker_teacher is;
     char identity[LB_IDENTITY_TEXT]; /* of is.info, in keys */
     char *info_path;
+    char (*ids)[LB_MAX_MODEL_ID]; /* [n_urls] is.ids, then what replicas say when they are back */
     struct lb_pool pool;
     struct item *queue; /* to be asked, oldest first */
     int64_t queued_tokens;

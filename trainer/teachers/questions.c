@@ -251,6 +251,11 @@ static enum lb_status make_teacher(const struct lb_asker_options *options,
                                    const struct lb_asker_teacher *from, uint64_t stream,
                                    struct asked_teacher *teacher, struct lb_detail *detail) {
     teacher->is = *from;
+    teacher->ids = lb_calloc((size_t)from->n_urls, sizeof *teacher->ids);
+    if (!teacher->ids) {
+        return lb_fail(detail, LB_E_NOMEM, "out of memory for teacher %s", from->name);
+    }
+    memcpy(teacher->ids, from->ids, (size_t)from->n_urls * sizeof *teacher->ids);
     teacher->most_tokens = teacher->limit_tokens = LB_ASK_TOKENS;
     lb_info_identity(&teacher->is.info, teacher->identity);
     enum lb_status status = from->dialect->path(&from->info, NULL, LB_PATH_INFO, &teacher->info_path, detail);
@@ -330,6 +335,7 @@ void lb_asker_destroy(struct lb_asker *asker) {
     }
     for (unsigned k = 0; k < asker->n_teachers; k++) {
         lb_free(asker->teachers[k].info_path);
+        lb_free(asker->teachers[k].ids);
     }
     lb_free(asker->teachers);
     pthread_cond_destroy(&asker->work);

@@ -25,6 +25,8 @@ struct lb_asker_teacher {
     struct lb_local *local; /* NULL: not ours */
     const struct lb_dialect *dialect;
     struct lb_teacher_info info;
+    /* [n_urls] by which each is asked for the model; "": by its name. Copied. */
+    const char (*ids)[LB_MAX_MODEL_ID];
     const struct lb_vocab_map *map; /* of trimmed ids, which samples have; NULL: they have its own */
     struct lb_ask_spec spec;        /* of questions that have none of their own */
 };

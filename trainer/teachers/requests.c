@@ -152,6 +152,7 @@ static enum lb_status send_group(struct lb_asker *asker, unsigned k, int replica
     }
     struct lb_arena scratch;
     lb_arena_init(&scratch, LB_MAX_BODY_BYTES);
+    memcpy(teacher->is.info.model_id, teacher->ids[replica], sizeof teacher->ids[replica]);
     status = teacher->is.dialect->build(&teacher->is.info, &request->items[0]->spec, request->samples, n,
                                         asker->options.timeout_ns / 1000, &scratch, &request->asked, detail);
     lb_arena_finish(&scratch);

@@ -52,7 +52,8 @@ static enum lb_status prepare(const struct lb_teachers *teachers, const struct l
     }
     teacher->urls = lb_calloc((size_t)teacher->n_urls, sizeof *teacher->urls);
     teacher->reached = lb_calloc((size_t)teacher->n_urls, sizeof *teacher->reached);
-    if (!teacher->urls || !teacher->reached) {
+    teacher->ids = lb_calloc((size_t)teacher->n_urls, sizeof *teacher->ids);
+    if (!teacher->urls || !teacher->reached || !teacher->ids) {
         return lb_fail(detail, LB_E_NOMEM, "out of memory for %s", teacher->label);
     }
     teacher->urls[0] = is->url;
@@ -213,6 +214,7 @@ void lb_teachers_close(struct lb_teachers *teachers) {
         lb_free(teacher->own_token);
         lb_free(teacher->urls);
         lb_free(teacher->reached);
+        lb_free(teacher->ids);
     }
     lb_free(teachers->teachers);
     lb_arena_finish(&teachers->arena);
@@ -286,6 +288,7 @@ static enum lb_status start_asker(struct lb_teachers *teachers, struct lb_detail
                                              .n_urls = teacher->n_urls,
                                              .local = teacher->local,
                                              .info = teacher->info,
+                                             .ids = (const char(*)[LB_MAX_MODEL_ID])teacher->ids,
                                              .map = teacher->map,
                                              .spec = teacher->spec};
     }

@@ -91,9 +91,10 @@ struct lb_dialect {
     enum lb_status (*info_read)(const void *text, size_t len, const char *what, struct lb_teacher_info *out,
                                 struct lb_detail *detail);
     /* Whether what GET of LB_PATH_INFO gives now is still said by the teacher that is known; LB_E_MISMATCH
-     * when it is another, LB_E_FORMAT when it can't be read. where: teacher and address. */
+     * when it is another, LB_E_FORMAT when it can't be read. out_id: by which this server is asked for it
+     * (model_id); "": by its name. where: teacher and address. */
     enum lb_status (*same)(const struct lb_teacher_info *known, const void *text, size_t len,
-                           const char *where, struct lb_detail *detail);
+                           const char *where, char out_id[LB_MAX_MODEL_ID], struct lb_detail *detail);
     /* The path of a teacher's resource, on the heap (lb_free). spec: what is asked there (LB_PATH_ASK), or
      * with which map (LB_PATH_VOCAB_MAP), else NULL. LB_E_UNSUPPORTED when the dialect has no such thing. */
     enum lb_status (*path)(const struct lb_teacher_info *info, const struct lb_ask_spec *spec,

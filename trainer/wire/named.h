@@ -20,7 +20,8 @@ LB_NODISCARD enum lb_status lb_named_info(const struct lb_contact *contact, cons
 LB_NODISCARD enum lb_status lb_named_info_read(const void *text, size_t len, const char *what,
                                                struct lb_teacher_info *out, struct lb_detail *detail);
 LB_NODISCARD enum lb_status lb_named_same(const struct lb_teacher_info *known, const void *text, size_t len,
-                                          const char *where, struct lb_detail *detail);
+                                          const char *where, char out_id[LB_MAX_MODEL_ID],
+                                          struct lb_detail *detail);
 
 /* The request about one sequence of n ids. out is begun; scratch is used on the way. */
 LB_NODISCARD enum lb_status lb_named_ask(const struct lb_named *named, const int32_t *ids, int64_t n,

@@ -404,7 +404,8 @@ enum lb_status lb_named_info(const struct lb_contact *contact, const char *model
 }
 
 enum lb_status lb_named_same(const struct lb_teacher_info *known, const void *text, size_t len,
-                             const char *where, struct lb_detail *detail) {
+                             const char *where, char out_id[LB_MAX_MODEL_ID], struct lb_detail *detail) {
+    out_id[0] = '\0';
     char hash[LB_SHA256_HEX];
     json_t *metadata = NULL;
     enum lb_status status = read_metadata(text, len, where, &metadata, hash, detail);

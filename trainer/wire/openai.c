@@ -113,9 +113,9 @@ static enum lb_status info(const struct lb_contact *contact, const char *model, 
 }
 
 static enum lb_status same(const struct lb_teacher_info *known, const void *text, size_t len,
-                           const char *where, struct lb_detail *detail) {
+                           const char *where, char out_id[LB_MAX_MODEL_ID], struct lb_detail *detail) {
     struct lb_v1_model card = {.max_length = 0};
-    enum lb_status status = lb_v1_model_again(known, text, len, where, &card, detail);
+    enum lb_status status = lb_v1_model_again(known, text, len, where, &card, out_id, detail);
     bool same = (card.max_length > 1 ? card.max_length - 1 : 0) == known->max_length;
     return status != LB_OK || same ? status : lb_v1_model_other(known, where, detail);
 }

@@ -112,8 +112,12 @@ enum lb_status lb_v1_model_other(const struct lb_teacher_info *known, const char
 }
 
 enum lb_status lb_v1_model_again(const struct lb_teacher_info *known, const void *text, size_t len,
-                                 const char *where, struct lb_v1_model *out, struct lb_detail *detail) {
+                                 const char *where, struct lb_v1_model *out, char out_id[LB_MAX_MODEL_ID],
+                                 struct lb_detail *detail) {
     enum lb_status status = lb_v1_model_find(text, len, known->model, where, out, detail);
+    if (status == LB_OK) {
+        memcpy(out_id, out->id, sizeof out->id);
+    }
     return status == LB_E_NOTFOUND ? lb_v1_model_other(known, where, detail) : status;
 }
 

@@ -29,7 +29,7 @@ LB_NODISCARD enum lb_status lb_v1_model_ask(const struct lb_contact *contact, co
 /* The same for a dialect's same: LB_E_MISMATCH where the server has no model of the known one's name. */
 LB_NODISCARD enum lb_status lb_v1_model_again(const struct lb_teacher_info *known, const void *text,
                                               size_t len, const char *where, struct lb_v1_model *out,
-                                              struct lb_detail *detail);
+                                              char out_id[LB_MAX_MODEL_ID], struct lb_detail *detail);
 /* LB_E_MISMATCH: a server that tells no more than that list serves another model than the known one. */
 enum lb_status lb_v1_model_other(const struct lb_teacher_info *known, const char *where,
                                  struct lb_detail *detail);

@@ -23,7 +23,8 @@ LB_NODISCARD enum lb_status lb_vllm_tokenize(const struct lb_contact *contact,
                                              const struct lb_teacher_info *info, const char *text,
                                              struct lb_ids *out, struct lb_detail *detail);
 LB_NODISCARD enum lb_status lb_vllm_same(const struct lb_teacher_info *known, const void *text, size_t len,
-                                         const char *where, struct lb_detail *detail);
+                                         const char *where, char out_id[LB_MAX_MODEL_ID],
+                                         struct lb_detail *detail);
 
 /* The log-probabilities of the fixed question's own tokens, of the answer about it. */
 struct lb_vllm_scores;

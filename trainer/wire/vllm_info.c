@@ -270,9 +270,9 @@ enum lb_status lb_vllm_info_read(const void *text, size_t len, const char *what,
 }
 
 enum lb_status lb_vllm_same(const struct lb_teacher_info *known, const void *text, size_t len,
-                            const char *where, struct lb_detail *detail) {
+                            const char *where, char out_id[LB_MAX_MODEL_ID], struct lb_detail *detail) {
     struct lb_v1_model card = {.max_length = 0};
-    enum lb_status status = lb_v1_model_again(known, text, len, where, &card, detail);
+    enum lb_status status = lb_v1_model_again(known, text, len, where, &card, out_id, detail);
     int64_t taken = card.max_length > 2 && (known->serves & LB_VLLM_SERVES_SCORES) ? 2 : 0;
     bool same = card.max_length - taken == known->max_length;
     return status != LB_OK || same ? status : lb_v1_model_other(known, where, detail);

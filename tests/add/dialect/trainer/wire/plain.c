@@ -29,8 +29,9 @@ static enum lb_status info(const struct lb_contact *contact, const char *model, 
 }
 
 static enum lb_status same(const struct lb_teacher_info *known, const void *text, size_t len,
-                           const char *where, struct lb_detail *detail) {
+                           const char *where, char out_id[LB_MAX_MODEL_ID], struct lb_detail *detail) {
     struct lb_teacher_info now;
+    out_id[0] = '\0';
     enum lb_status status = info_read(text, len, where, &now, detail);
     return status != LB_OK || strcmp(now.fingerprint, known->fingerprint) == 0
                ? status
