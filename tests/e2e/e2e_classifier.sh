@@ -131,7 +131,7 @@ done
 holds -n --slurpfile a final_hidden/metrics.jsonl --slurpfile b logits/metrics.jsonl --slurpfile c topk/metrics.jsonl '
     [$a, $b, $c] | map(map(.["loss/kl"] // empty)) | transpose | length == 3 and all((max - min) < 1e-5 * max)'
 host U begun
-for mixture in ca_mkd mean_probs mean_logits mean_losses; do
+for mixture in ca_mkd mean_probs mean_logits mean_losses entropy dynamic select random; do
     expect 0 "$mixture.log" "$limbeck" train student.yaml -o "$mixture" --set "mixture=$mixture" --set max_steps=3 --set datasets.0.path=learn.jsonl \
         --set "teachers=[{name: T, url: '${url[T]}'}, {name: U, url: '${url[U]}'}]" \
         --set 'loss_functions=[{function: kl}, {function: cross_entropy, weight: 0.2}]'

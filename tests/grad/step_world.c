@@ -98,7 +98,7 @@ static void make_answers(struct lb_world *w) {
         for (int64_t i = 0; i <= t; i++) {
             ids[i] = (int32_t)lb_rng_below(&lb_worlds.rng, VOCAB);
         }
-        w->samples[s] = (struct lb_sample){.ids = ids, .n = t, .tag = -1, .label = 11 * s + 3};
+        w->samples[s] = (struct lb_sample){.ids = ids, .n = t, .number = s, .tag = -1, .label = 11 * s + 3};
         make_readings(w, s);
         w->rows += t;
         for (int k = 0; k < 2; k++) {
@@ -229,6 +229,7 @@ struct lb_world *lb_world_create(const struct lb_mixture *mixture, enum lb_targe
     w->recipe = (struct lb_recipe){.teachers = w->teachers,
                                    .teachers_count = 2,
                                    .mixture = mixture->name,
+                                   .mixture_per = lb_worlds.per,
                                    .targets = lane,
                                    .loss_top_k = lb_worlds.listed,
                                    .loss_add_tail = true,
@@ -368,5 +369,7 @@ void lb_world_check_new(const char *name, const struct lb_mixture *mixture, enum
     char label[96];
     snprintf(label, sizeof label, "%s, %s%s", name, lane == LB_LANE_TOPK ? "top-k" : "final states",
              tied ? ", tied" : "");
-    lb_world_check(label, lb_world_create(mixture, lane, tied, only), only == NULL); /* one alone need not */
+    /* One loss alone need not, nor teachers of which not all are drawn. */
+    bool whole = only == NULL && (mixture->needs & LB_NEEDS_DRAW) == 0;
+    lb_world_check(label, lb_world_create(mixture, lane, tied, only), whole);
 }

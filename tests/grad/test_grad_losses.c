@@ -454,37 +454,102 @@ static void ca_mkd_weights(const struct lb_weighing *in, double *w) {
     }
 }
 
+/* EBKD (Kwon et al. 2020): w_k = (1 - H_k / sum_j H_j) / (K - 1). */
+static void entropy_weights(const struct lb_weighing *in, double *w) {
+    double sum = 0;
+    for (unsigned k = 0; k < in->n; k++) {
+        sum += in->entropy[k];
+    }
+    for (unsigned k = 0; k < in->n; k++) {
+        w[k] = in->given[k] * (1 - in->entropy[k] / sum) / (in->n - 1);
+    }
+}
+
+static double score(const struct lb_weighing *in, unsigned k) {
+    return in->by == LB_BY_CE        ? -in->cross_entropy[k]
+           : in->by == LB_BY_ENTROPY ? -in->entropy[k]
+                                     : in->max_prob[k];
+}
+
+/* A softmax over teachers of how sure they are. */
+static void dynamic_weights(const struct lb_weighing *in, double *w) {
+    for (unsigned k = 0; k < in->n; k++) {
+        w[k] = in->given[k] * exp(score(in, k) / in->temperature);
+    }
+}
+
+static void select_weights(const struct lb_weighing *in, double *w) {
+    for (unsigned k = 0; k < in->n; k++) {
+        w[k] = 1;
+        for (unsigned j = 0; j < in->n; j++) {
+            w[k] *= j == k || score(in, j) < score(in, k) ? 1 : 0;
+        }
+    }
+}
+
+/* The teacher in whose part of the line from 0 to the sum of weights the draw falls. */
+static void random_weights(const struct lb_weighing *in, double *w) {
+    double sum = 0, at = 0;
+    for (unsigned k = 0; k < in->n; k++) {
+        sum += in->given[k];
+    }
+    for (unsigned k = 0; k < in->n; at += in->given[k++]) {
+        w[k] = in->draw * sum >= at && in->draw * sum < at + in->given[k];
+    }
+}
+
 static const struct {
     const char *name;
     void (*weights)(const struct lb_weighing *in, double *w);
 } mixture_formulas[] = {
     {"mean_probs", given_weights}, {"mean_logits", given_weights}, {"mean_losses", given_weights},
-    {"ca_mkd", ca_mkd_weights},    {"route", given_weights},
+    {"ca_mkd", ca_mkd_weights},    {"entropy", entropy_weights},   {"dynamic", dynamic_weights},
+    {"select", select_weights},    {"random", random_weights},     {"route", given_weights},
 };
 
-static void check_mixture(const struct lb_mixture *m, void (*formula)(const struct lb_weighing *, double *)) {
-    static const double given[3] = {1, 1, 2}, ce_of[3] = {1.0, 2.0, 4.0};
-    static const bool all[3] = {true, true, true}, two[3] = {true, false, true},
-                      one[3] = {false, true, false};
-    double w[3], want[3], sum = 0;
-    const struct lb_weighing in = {3, all, given, ce_of};
-    formula(&in, want);
-    for (int k = 0; k < 3; k++) {
+static void expect_weights(const struct lb_mixture *m, const struct lb_weighing *in, const double *want) {
+    double w[4], sum = 0;
+    for (unsigned k = 0; k < in->n; k++) {
         sum += want[k];
     }
-    lb_mixture_weights(m, &in, w);
-    for (int k = 0; k < 3; k++) {
+    lb_mixture_weights(m, in, w);
+    for (unsigned k = 0; k < in->n; k++) {
         assert_true(fabs(w[k] - want[k] / sum) < 1e-12);
     }
+}
+
+static void check_mixture(const struct lb_mixture *m, void (*formula)(const struct lb_weighing *, double *),
+                          enum lb_mixture_by by, double draw) {
+    static const double given[3] = {1, 1, 2}, ce_of[3] = {1.0, 2.0, 4.0}, entropy_of[3] = {2.0, 0.25, 1.0},
+                        max_of[3] = {0.5, 0.25, 0.875};
+    static const bool all[4] = {true, true, true, true}, two[3] = {true, false, true},
+                      one[3] = {false, true, false};
+    double w[3], want[4];
+    struct lb_weighing in = {.n = 3,
+                             .present = all,
+                             .given = given,
+                             .cross_entropy = ce_of,
+                             .entropy = entropy_of,
+                             .max_prob = max_of,
+                             .by = by,
+                             .temperature = 0.75,
+                             .draw = draw};
+    formula(&in, want);
+    expect_weights(m, &in, want);
     /* A lost teacher: as if there were only the others. */
-    const struct lb_weighing rest = {2, all, (double[]){1, 2}, (double[]){1.0, 4.0}},
-                             lost = {3, two, given, ce_of};
+    struct lb_weighing rest = in;
+    rest.n = 2;
+    rest.given = (double[]){1, 2};
+    rest.cross_entropy = (double[]){1.0, 4.0};
+    rest.entropy = (double[]){2.0, 1.0};
+    rest.max_prob = (double[]){0.5, 0.875};
     lb_mixture_weights(m, &rest, want);
-    lb_mixture_weights(m, &lost, w);
+    in.present = two;
+    lb_mixture_weights(m, &in, w);
     assert_true(w[1] == 0 && fabs(w[0] - want[0]) < 1e-12 && fabs(w[2] - want[1]) < 1e-12);
     assert_true(fabs(w[0] + w[2] - 1) < 1e-12);
-    const struct lb_weighing alone = {3, one, given, ce_of};
-    lb_mixture_weights(m, &alone, w);
+    in.present = one;
+    lb_mixture_weights(m, &in, w);
     assert_true(w[0] == 0 && w[1] == 1 && w[2] == 0);
 }
 
@@ -496,7 +561,9 @@ static void weights(void **state) {
         assert_ptr_equal(lb_mixture_find(m->name), m);
         for (size_t f = 0; f < sizeof mixture_formulas / sizeof mixture_formulas[0]; f++) {
             if (strcmp(mixture_formulas[f].name, m->name) == 0) {
-                check_mixture(m, mixture_formulas[f].weights);
+                for (int by = LB_BY_CE; by <= LB_BY_MAX_PROB; by++) {
+                    check_mixture(m, mixture_formulas[f].weights, (enum lb_mixture_by)by, 0.3 * by);
+                }
                 found = true;
             }
         }

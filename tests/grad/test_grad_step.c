@@ -74,20 +74,27 @@ static void weights_of_tokens(void **state) {
     (void)state;
     static const struct lb_mixture tokens = {.name = "tokens",
                                              .needs = LB_NEEDS_CROSS_ENTROPY,
-                                             .per_token = true,
+                                             .per = LB_PER(LB_PER_TOKEN),
                                              .combine = LB_COMBINE_PROBS,
                                              .weigh = by_label};
-    struct lb_mixture losses = tokens, sequences = tokens;
+    struct lb_mixture losses = tokens;
     losses.combine = LB_COMBINE_LOSSES;
-    sequences.per_token = false;
+    lb_worlds.per = LB_PER_TOKEN;
     lb_world_check_new("weights of tokens", &tokens, LB_LANE_FINAL, true, NULL);
     lb_world_check_new("weights of tokens", &tokens, LB_LANE_TOPK, true, NULL);
     lb_world_check_new("weights of tokens, losses", &losses, LB_LANE_FINAL, true, NULL);
     struct lb_world *a = lb_world_create(&tokens, LB_LANE_FINAL, true, NULL);
     double of_tokens = lb_world_run(a);
-    a->plan.mixture = &sequences;
+    a->recipe.mixture_per = LB_PER_SEQUENCE;
     assert_true(fabs(of_tokens - lb_world_run(a)) > 1e-4);
     lb_world_destroy(a);
+    for (size_t i = 0; lb_mixture_at(i) != NULL; i++) {
+        const struct lb_mixture *m = lb_mixture_at(i);
+        if ((m->per & LB_PER(LB_PER_TOKEN)) != 0) {
+            lb_world_check_new(m->name, m, lb_world_lanes[i % 2], true, NULL);
+        }
+    }
+    lb_worlds.per = LB_PER_DEFAULT;
 }
 
 /* Between its halves a step lets its states be read, and comes to the same bits. */

@@ -353,12 +353,106 @@ static void lists_by_map(void **state) {
     lb_worlds.trimmed = NULL;
 }
 
+/* ---- weights by what the lane tells ----------------------------------------------------------------------
+ */
+
+/* Other lanes of the same distributions: whole logits, and lists of the k likeliest with the rest's mass. */
+static void tell_by(struct lb_world *w, enum lb_target_lane lane, int64_t k) {
+    w->recipe.targets = lane;
+    w->recipe.loss_top_k = k;
+    for (int i = 0; i < SAMPLES * 2; i++) {
+        const struct lb_wire_tensor *states = lb_answer_find(&w->answers[i], LB_OUT_HIDDEN_FINAL, 0);
+        int64_t t = states->dim[0];
+        float *z = malloc((size_t)(t * VOCAB) * sizeof *z),
+              *values = malloc((size_t)(t * k) * sizeof *values), *rest = malloc((size_t)t * sizeof *rest);
+        int32_t *ids = malloc((size_t)(t * k) * sizeof *ids);
+        assert_true(z && values && rest && ids);
+        lb_head_logits((const float *)states->data, t, TEACHER_WIDTH, w->head[i % 2].weight, NULL, VOCAB,
+                       LB_HEAD_PLAIN, z);
+        for (int64_t r = 0; r < t; r++) {
+            bool taken[VOCAB] = {false};
+            double lse = lb_logsumexp(z + r * VOCAB, VOCAB, 1), mass = 0;
+            for (int64_t j = 0; j < k; j++) {
+                int32_t best = -1;
+                for (int32_t v = 0; v < VOCAB; v++) {
+                    best = !taken[v] && (best < 0 || z[r * VOCAB + v] > z[r * VOCAB + best]) ? v : best;
+                }
+                taken[best] = true;
+                ids[r * k + j] = best;
+                values[r * k + j] = z[r * VOCAB + best];
+            }
+            for (int v = 0; v < VOCAB; v++) {
+                mass += taken[v] ? 0 : exp((double)z[r * VOCAB + v] - lse);
+            }
+            rest[r] = (float)log(mass);
+        }
+        put(&w->answers[i], "logits.topk_ids", LB_DT_INT32, t, k, ids);
+        put(&w->answers[i], "logits.topk_values", LB_DT_FP32, t, k, values);
+        put(&w->answers[i], "logprobs.rest", LB_DT_FP32, t, 0, rest);
+        if (lane == LB_LANE_LOGITS) {
+            put(&w->answers[i], "logits", LB_DT_FP32, t, VOCAB, z);
+        } else {
+            free(z);
+        }
+    }
+}
+
+static double weight_by(const char *mixture, enum lb_mixture_by by, enum lb_target_lane lane, int64_t k) {
+    struct lb_step_result result = {0};
+    struct lb_detail detail = {0};
+    lb_rng_seed(&lb_worlds.rng, 9, 0); /* the same texts */
+    struct lb_world *w = lb_world_create(lb_mixture_find(mixture), LB_LANE_FINAL, true, lb_loss_find("kl"));
+    w->recipe.mixture_by = by;
+    w->plan.losses[0].args.temperature = lane == LB_LANE_FINAL ? 1.5 : 1; /* weights are at 1 */
+    if (lane != LB_LANE_FINAL) {
+        lb_step_destroy(w->step);
+        tell_by(w, lane, k);
+        w->step = lb_step_create(&w->plan, w->student, (size_t)1 << 28);
+        assert_non_null(w->step);
+    }
+    if (lb_whole_step(w->step, w->samples, SAMPLES, w->pointers, w->rows, &lb_worlds.rng, &result, &detail) !=
+        LB_OK) {
+        fail_msg("%s", detail.text);
+    }
+    assert_true(fabs(result.weight[0] + result.weight[1] - 1) < 1e-9);
+    lb_world_destroy(w);
+    return result.weight[1];
+}
+
+/* Weights by entropy or the largest probability are the same by each lane that tells the whole distribution,
+ * and near by lists, whose largest probability is exact. */
+static void weights_by_lane(void **state) {
+    (void)state;
+    static const struct {
+        const char *mixture;
+        enum lb_mixture_by by;
+    } cases[] = {{"entropy", LB_BY_DEFAULT},
+                 {"dynamic", LB_BY_ENTROPY},
+                 {"dynamic", LB_BY_MAX_PROB},
+                 {"select", LB_BY_ENTROPY},
+                 {"select", LB_BY_MAX_PROB}};
+    for (int per = LB_PER_SEQUENCE; per <= LB_PER_TOKEN; per++) {
+        lb_worlds.per = (enum lb_mixture_per)per;
+        for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+            double want = weight_by(cases[i].mixture, cases[i].by, LB_LANE_FINAL, 0), off[3];
+            off[0] = fabs(weight_by(cases[i].mixture, cases[i].by, LB_LANE_LOGITS, 8) - want);
+            off[1] = fabs(weight_by(cases[i].mixture, cases[i].by, LB_LANE_TOPK, VOCAB - 1) - want);
+            off[2] = fabs(weight_by(cases[i].mixture, cases[i].by, LB_LANE_TOPK, 8) - want);
+            printf("%s by %d per %d: weight %.6f, logits off by %.1e, lists of all but one %.1e, of 8 %.1e\n",
+                   cases[i].mixture, (int)cases[i].by, per, want, off[0], off[1], off[2]);
+            assert_true(want > 0.01 && want < 0.99 && off[0] < 1e-6 && off[1] < 1e-6);
+            assert_true(off[2] < (cases[i].by == LB_BY_MAX_PROB ? 1e-6 : 0.05));
+        }
+    }
+    lb_worlds.per = LB_PER_DEFAULT;
+}
+
 int main(void) {
     lb_rng_seed(&lb_worlds.rng, 1, 0);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(trimmed_vocabulary), cmocka_unit_test(lists_by_map),
         cmocka_unit_test(teachers_apart),     cmocka_unit_test(each_its_teacher),
-        cmocka_unit_test(chunks_weighed),
+        cmocka_unit_test(chunks_weighed),     cmocka_unit_test(weights_by_lane),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -106,6 +106,59 @@ static void lanes(void **state) {
     expect("targets=samples", draws, sizeof draws / sizeof draws[0]);
 }
 
+/* Which keys a mixture reads, and by which lanes its weights can be told. */
+static void mixtures(void **state) {
+    (void)state;
+    static const struct expected mean[] = {
+        {"mixture_by=ce", "mixture_by: mean_probs does not read it; dynamic and select do"},
+        {"mixture_temperature=2", "mixture_temperature: mean_probs does not read it; dynamic does"},
+        {"mixture_per=token", "mixture_per: mean_probs has the same weights everywhere; leave it out"},
+        {"mixture=select", ""},
+        {"mixture=entropy", ""},
+        {"mixture=randomly", "did you mean random?"},
+    };
+    static const struct expected dynamic[] = {
+        {"mixture_by=max_prob", ""},
+        {"mixture_temperature=0.1", ""},
+        {"mixture_by=confidence", "\"confidence\" is not one of ce, entropy, max_prob"},
+        {"mixture_per=token", ""},
+        {"mixture_per=batch", "mixture_per: dynamic has weights per sequence or token"},
+        {"targets=samples", ""}, /* by ce */
+    };
+    static const struct expected drawn[] = {
+        {"mixture_per=batch", ""},
+        {"mixture_per=token", "mixture_per: random has weights per sequence or batch"},
+        {"mixture_by=ce", "mixture_by: random does not read it"},
+    };
+    static const struct expected entropy[] = {
+        {"targets=topk", ""},
+        {"targets=samples",
+         "mixture: entropy weighs by the entropy of each teacher, which draws (targets: samples) "
+         "do not tell; use targets: final_hidden, logits or topk, or weigh by"},
+        {"temperature=2", ""}, /* whole distributions */
+    };
+    static const struct expected lists[] = {
+        {"mixture=entropy",
+         "mixture: entropy weighs by the entropy of each teacher at temperature 1, and targets: "
+         "topk is asked at temperature 2 only; use targets: final_hidden or logits, or "},
+        {"mixture=dynamic", ""},
+    };
+    expect("targets=logits", mean, sizeof mean / sizeof mean[0]);
+    expect("mixture=dynamic", dynamic, sizeof dynamic / sizeof dynamic[0]);
+    expect("mixture=random", drawn, sizeof drawn / sizeof drawn[0]);
+    expect("mixture=entropy", entropy, sizeof entropy / sizeof entropy[0]);
+    struct lb_detail detail;
+    for (size_t i = 0; i < sizeof lists / sizeof lists[0]; i++) {
+        const char *const sets[] = {"targets=topk", "temperature=2", lists[i].set};
+        struct lb_recipe *recipe = NULL;
+        detail = (struct lb_detail){0};
+        bool ok = lb_recipe_parse(good, strlen(good), "r.yaml", sets, 3, &recipe, &detail) == LB_OK;
+        assert_true(ok == (lists[i].message[0] == '\0'));
+        assert_non_null(strstr(detail.text, lists[i].message));
+        lb_recipe_destroy(recipe);
+    }
+}
+
 /* What a recipe is silent about stays open until the loss fills it in, and is not written back. */
 static void open_parameters(void **state) {
     (void)state;
@@ -126,7 +179,8 @@ static void open_parameters(void **state) {
     assert_non_null(strstr(text, "beta: 0\n"));
     assert_true(strstr(text, "alpha") == NULL && strstr(text, "clamp") == NULL &&
                 strstr(text, "nan") == NULL && strstr(text, "anneal") == NULL &&
-                strstr(text, "sample_") == NULL && strstr(text, "_end") == NULL);
+                strstr(text, "sample_") == NULL && strstr(text, "mixture_") == NULL &&
+                strstr(text, "_end") == NULL);
     lb_free(text);
     lb_recipe_destroy(recipe);
     recipe = with("targets=samples", "max_steps=5", &detail);
@@ -137,6 +191,6 @@ static void open_parameters(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(parameters), cmocka_unit_test(lanes),
-                                       cmocka_unit_test(open_parameters)};
+                                       cmocka_unit_test(mixtures), cmocka_unit_test(open_parameters)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

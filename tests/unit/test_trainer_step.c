@@ -271,7 +271,7 @@ static void test_weights_of_tokens(void **state) {
     (void)state;
     static const struct lb_mixture tokens = {.name = "tokens",
                                              .needs = LB_NEEDS_CROSS_ENTROPY,
-                                             .per_token = true,
+                                             .per = LB_PER(LB_PER_TOKEN),
                                              .combine = LB_COMBINE_PROBS,
                                              .weigh = by_label};
     struct scene *s = new_scene();
@@ -283,6 +283,7 @@ static void test_weights_of_tokens(void **state) {
     answer_all(s, 4);
     plan_pairs(s, 4);
     s->plan.mixture = &tokens;
+    s->recipe.mixture_per = LB_PER_TOKEN;
     for (int i = 0; i < SAMPLES; i++) {
         int64_t n = lengths[i];
         float *actual[TEACHERS];
@@ -331,7 +332,7 @@ static void test_totals(void **state) {
     (void)state;
     static const struct lb_mixture even = {.name = "even",
                                            .needs = LB_NEEDS_CROSS_ENTROPY,
-                                           .per_token = true,
+                                           .per = LB_PER(LB_PER_TOKEN),
                                            .combine = LB_COMBINE_PROBS,
                                            .weigh = at_even};
     static uint8_t counts[SAMPLES][MAX_T + 1];
@@ -344,6 +345,7 @@ static void test_totals(void **state) {
     answer_all(s, 4);
     plan_pairs(s, 4);
     s->plan.mixture = &even;
+    s->recipe.mixture_per = LB_PER_TOKEN;
     s->plan.losses[0].args.normalize = true;
     for (int i = 0; i < SAMPLES * TEACHERS; i++) {
         int64_t n = lengths[i / TEACHERS];

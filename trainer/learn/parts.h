@@ -32,6 +32,11 @@ struct lb_worker {
     float *list_p;     /* [teachers, K] */
 };
 
+/* How sure a teacher is of one row, at temperature 1. */
+struct lb_confidence {
+    double entropy, max_prob;
+};
+
 enum lb_culprit {
     LB_CULPRIT_NONE, /* nobody's, as far as is known */
     LB_CULPRIT_STUDENT,
@@ -59,12 +64,13 @@ struct lb_step {
     double inverse;                          /* 1 / rows of the optimizer step */
     double inverse_sequences;                /* 1 / its sequences */
     const struct lb_step_totals *totals;
-    double *mix;      /* weights [sets, rows or samples, teachers], see lb_step_mix */
-    double *row_loss; /* [losses, N] */
-    double *own;      /* [N] log q of the labels, for losses on chunks; NULL: there are none */
-    double *slope;    /* [N] their gradient by it, weighted */
-    double *mass;     /* [teachers, N] what the student's vocabulary has of a teacher's distribution; -1: not
-                         read. NULL: no teacher is asked through a map */
+    struct lb_confidence *confidence; /* [teachers, N]; NULL: the mixture needs none */
+    double *mix;                      /* weights [sets, rows or samples, teachers], see lb_step_mix */
+    double *row_loss;                 /* [losses, N] */
+    double *own;   /* [N] log q of the labels, for losses on chunks; NULL: there are none */
+    double *slope; /* [N] their gradient by it, weighted */
+    double *mass;  /* [teachers, N] what the student's vocabulary has of a teacher's distribution; -1: not
+                      read. NULL: no teacher is asked through a map */
     const struct lb_pair *bad_pair; /* the first whose loss is not finite */
     int8_t *culprit;                /* [N] whose numbers made a row's loss not finite: enum lb_culprit */
     float *z[LB_MAX_TEACHERS];      /* teachers' logits of one chunk */
@@ -79,7 +85,7 @@ static inline bool lb_step_head_apart(const struct lb_step *step) {
 
 /* Whether the teachers' weights are made for each token; else for each sample. */
 static inline bool lb_step_mix_per_token(const struct lb_step *step) {
-    return step->plan->mixture->per_token && !step->batch.by_sample;
+    return step->plan->recipe->mixture_per == LB_PER_TOKEN && !step->batch.by_sample;
 }
 
 /* How many times they are made for each of the plan's sets of teachers. */
@@ -97,6 +103,10 @@ static inline const double *lb_step_mix(const struct lb_step *step, size_t l, in
  * or with t < 0 all of it. */
 void lb_step_weigh_one(const struct lb_step *step, const struct lb_answered *batch, unsigned set, int64_t i,
                        int64_t t, double *out);
+/* The same of any batch, also of one that no forward has read: where weights need more than answers tell by
+ * themselves, those of the recipe. */
+void lb_step_weigh_ahead(const struct lb_step *step, const struct lb_answered *batch, unsigned set, int64_t i,
+                         int64_t t, double *out);
 /* Weighs the teachers and adds the mean weight of each, in the set of the first loss that learns from it, to
  * total [teachers]. false: out of memory. */
 bool lb_step_weigh(struct lb_step *step, double *total);
@@ -115,6 +125,11 @@ const struct lb_target *lb_step_target(const struct lb_step *step, struct lb_wor
 int64_t lb_step_top_k(const struct lb_step *step, unsigned k);
 /* step->mass of a micro-batch; false: out of memory. */
 bool lb_step_masses_init(struct lb_step *step);
+/* How sure teacher k is of the row, which it answered. Lists: the largest probability is exact; what is not
+ * listed is taken as even, so that the entropy is at most tail log((V - K) p / tail) too large, p the least
+ * that is listed. Of a trimmed vocabulary: of the part of the distribution that the student has. */
+struct lb_confidence lb_step_confidence_at(const struct lb_step *step, struct lb_worker *worker, unsigned k,
+                                           int64_t row, int64_t in_chunk);
 /* Memory for them. */
 bool lb_step_targets_init(struct lb_step *step, struct lb_worker *worker);
 
@@ -125,7 +140,15 @@ double lb_step_chunks_cross_entropy(const struct lb_answered *batch, unsigned k,
 /* What of the samples lies in chunks, for teachers that are unlike. */
 void lb_step_chunks_count(const struct lb_step *step, struct lb_step_result *result);
 
-/* rows.c: all losses on logits, chunk by chunk. */
+/* rows.c: memory for rows of logits; false: out of memory. */
+bool lb_step_rows_init(struct lb_step *step);
+/* How many rows that has room for. */
+int64_t lb_step_rows_at_once(const struct lb_step *step);
+/* Whether teacher k's answers come as whole logits, or what makes them. */
+bool lb_step_reads_logits(const struct lb_step *step, unsigned k);
+/* The teachers' whole logits of n rows, at most rows_at_once, into step->z. */
+void lb_step_read_logits(struct lb_step *step, int64_t row, int64_t n);
+/* All losses on logits, chunk by chunk. */
 enum lb_status lb_step_rows(struct lb_step *step);
 
 /* activations.c: the loss of one pair of activations, added to *loss; its gradient into the tape. */

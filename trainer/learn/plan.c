@@ -164,12 +164,32 @@ static enum lb_status ask_labels(struct lb_plan *plan, unsigned k, struct lb_det
     return ask(&plan->spec[k], plain ? LB_OUT_ACTUAL : LB_OUT_NEXT, 0, LB_DT_FP32, detail);
 }
 
+/* Whether the mixture can weigh teacher k by its distributions, which the lane brings. */
+static enum lb_status check_weighed(const struct lb_plan *plan, const struct lb_model *student, unsigned k,
+                                    struct lb_detail *detail) {
+    if ((lb_plan_needs(plan) & LB_NEEDS_DISTRIBUTIONS) == 0) {
+        return LB_OK;
+    }
+    if (plan->unlike[k]) {
+        return lb_fail(detail, LB_E_MISMATCH,
+                       "mixture: %s weighs teachers by their distributions, and teacher %s has another "
+                       "vocabulary than the student; weigh by the labels (ca_mkd, or mixture_by: ce)",
+                       plan->mixture->name, plan->recipe->teachers[k].name);
+    }
+    return lb_model_head(student)->weight != NULL
+               ? LB_OK
+               : lb_fail(detail, LB_E_ARG,
+                         "mixture: %s weighs teachers by their distributions over the student's classes, and "
+                         "a %s without a head has none; use mean_losses",
+                         plan->mixture->name, lb_model_config(student)->model_type);
+}
+
 /* What the mixture's weights ask of teacher k, whether a loss reads its distribution or not. */
 static enum lb_status ask_weights(struct lb_plan *plan, const struct lb_model *student, unsigned k,
                                   struct lb_detail *detail) {
     const struct lb_recipe *r = plan->recipe;
     const struct lb_teacher_info *info = plan->info[k];
-    if ((plan->mixture->needs & LB_NEEDS_CROSS_ENTROPY) == 0) {
+    if ((lb_plan_needs(plan) & LB_NEEDS_CROSS_ENTROPY) == 0) {
         return LB_OK;
     }
     if (!lb_model_is_classifier(student)) {
@@ -187,8 +207,7 @@ static enum lb_status ask_weights(struct lb_plan *plan, const struct lb_model *s
                        "teacher %s: %s reads classifiers of up to %d classes and width %d",
                        r->teachers[k].name, plan->mixture->name, LB_MAX_CE_CLASSES, LB_MAX_CE_WIDTH);
     }
-    bool at_hand =
-        plan->on_target && !plan->apart[k] && lb_lane_whole(r->targets); /* the lane has the logits */
+    bool at_hand = !plan->apart[k] && lb_lane_whole(r->targets); /* the lane has the logits */
     return at_hand ? LB_OK
                    : ask(&plan->spec[k], LB_OUT_LOGITS, 0, r->fp16_targets ? LB_DT_FP16 : LB_DT_FP32, detail);
 }
@@ -384,8 +403,7 @@ static void make_sets(struct lb_plan *plan) {
 }
 
 bool lb_plan_learns(const struct lb_plan *plan, size_t l, unsigned k) {
-    uint32_t set = plan->sets[plan->losses[l].set];
-    return set == 0 || (set >> k & 1) != 0;
+    return lb_plan_in_set(plan, plan->losses[l].set, k);
 }
 
 /* Whether a loss of that kind learns from teacher k. */
@@ -499,7 +517,8 @@ enum lb_status lb_plan_make(const struct lb_recipe *recipe, struct lb_model *stu
             lb_teachers_assume_vocab(teachers, k, named > 0 ? named : logits_of(student));
         }
         out->spec[k].top_k = recipe->loss_top_k;
-        out->apart[k] = !any_learns(out, k, LB_ON_TARGET);
+        bool weighed = (lb_plan_needs(out) & LB_NEEDS_DISTRIBUTIONS) != 0;
+        out->apart[k] = !any_learns(out, k, LB_ON_TARGET) && !weighed;
         status = check_tokenizer(out, tokenizer_fingerprint, map, k, detail);
         status = status == LB_OK ? check_teacher(out, student, k, detail) : status;
         bool softened = !lb_lane_whole(recipe->targets) || out->map[k] != NULL;
@@ -515,8 +534,8 @@ enum lb_status lb_plan_make(const struct lb_recipe *recipe, struct lb_model *stu
         status = add_loss(out, student, l, detail);
     }
     for (unsigned k = 0; k < out->n_teachers && status == LB_OK; k++) {
-        bool lane = out->on_target && !out->apart[k];
-        status = lane ? ask_lane(out, student, teachers, k, detail) : LB_OK;
+        status = check_weighed(out, student, k, detail);
+        status = status == LB_OK && !out->apart[k] ? ask_lane(out, student, teachers, k, detail) : status;
         status = status == LB_OK ? ask_weights(out, student, k, detail) : status;
         status = status == LB_OK && any_learns(out, k, LB_ON_CHUNK) ? ask_labels(out, k, detail) : status;
         if (status == LB_OK) {
@@ -543,6 +562,27 @@ static bool has_tag(const struct lb_recipe_teacher *teacher, const char *tag) {
     return false;
 }
 
+/* Of teachers that are drawn, those of any set that losses learn from. */
+static void keep_drawn(const struct lb_plan *plan, const struct lb_sample *sample, bool *wanted) {
+    double given[LB_MAX_TEACHERS], w[LB_MAX_TEACHERS];
+    bool members[LB_MAX_TEACHERS], drawn[LB_MAX_TEACHERS] = {false};
+    const struct lb_weighing in = {
+        .n = plan->n_teachers, .present = members, .given = given, .draw = lb_plan_draw(plan, sample)};
+    lb_plan_given(plan, sample, given);
+    for (size_t l = 0; l < plan->n_losses; l++) {
+        for (unsigned k = 0; k < plan->n_teachers; k++) {
+            members[k] = lb_plan_learns(plan, l, k);
+        }
+        lb_mixture_weights(plan->mixture, &in, w);
+        for (unsigned k = 0; k < plan->n_teachers && plan->losses[l].loss->on != LB_ON_LABEL; k++) {
+            drawn[k] = drawn[k] || w[k] > 0;
+        }
+    }
+    for (unsigned k = 0; k < plan->n_teachers; k++) {
+        wanted[k] = wanted[k] && drawn[k];
+    }
+}
+
 void lb_plan_wanted(const struct lb_plan *plan, const struct lb_dataset *data,
                     const struct lb_sample *samples, int64_t n, bool *wanted) {
     for (int64_t i = 0; i < n; i++) {
@@ -552,6 +592,9 @@ void lb_plan_wanted(const struct lb_plan *plan, const struct lb_dataset *data,
             bool of_use = its == NULL || its->n_chunks > 0;
             wanted[i * plan->n_teachers + k] =
                 of_use && (!plan->mixture->by_tag || has_tag(&plan->recipe->teachers[k], tag));
+        }
+        if ((lb_plan_needs(plan) & LB_NEEDS_DRAW) != 0) {
+            keep_drawn(plan, &samples[i], wanted + i * plan->n_teachers);
         }
     }
 }

@@ -38,7 +38,7 @@ struct lb_plan {
                                                         else the part of it that the student has */
     bool kept[LB_MAX_TEACHERS];   /* it was sent the map: its distributions come in the student's ids */
     bool unlike[LB_MAX_TEACHERS]; /* it reads the texts in its own tokens, not in the student's */
-    bool apart[LB_MAX_TEACHERS];  /* no loss on distributions learns from it */
+    bool apart[LB_MAX_TEACHERS];  /* no loss on distributions learns from it, nor is it weighed by its own */
     struct lb_reader *reader[LB_MAX_TEACHERS]; /* of those unlike, see lb_plan_readers */
     struct lb_tokenizer *tokenizer[LB_MAX_TEACHERS];
     struct lb_ask_spec spec[LB_MAX_TEACHERS];
@@ -80,6 +80,15 @@ LB_NODISCARD enum lb_status lb_plan_readers(struct lb_plan *plan, const struct l
                                             struct lb_detail *detail);
 /* Accepts NULL, and one that was not made. */
 void lb_plan_finish(struct lb_plan *plan);
+/* What the mixture weighs by: bits of enum lb_mixture_needs. */
+unsigned lb_plan_needs(const struct lb_plan *plan);
+/* The recipe's weights [teachers] at a sample. */
+void lb_plan_given(const struct lb_plan *plan, const struct lb_sample *sample, double *out);
+/* weights.c: what a mixture of random teachers draws for a sample, in [0, 1): a function of seed and the
+ * sample's number, or its micro-batch's. */
+double lb_plan_draw(const struct lb_plan *plan, const struct lb_sample *sample);
+/* Whether teacher k is in the set. */
+bool lb_plan_in_set(const struct lb_plan *plan, unsigned set, unsigned k);
 /* Whether loss l learns from teacher k. */
 bool lb_plan_learns(const struct lb_plan *plan, size_t l, unsigned k);
 /* The sample's readings [n_teachers] for teachers that are unlike, in arena; left NULL where none is. A

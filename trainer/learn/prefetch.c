@@ -84,6 +84,7 @@ static enum lb_status ask(struct lb_prefetch *a, int64_t number, struct lb_detai
     lb_arena_reset(arena);
     for (int64_t i = 0; status == LB_OK && i < a->batch; i++) {
         lb_dataset_get(a->data, a->indices[i], &samples[i]);
+        samples[i].number = number * a->batch + i;
         status = lb_plan_read(a->plan, &samples[i], arena, detail);
     }
     if (a->teachers == NULL || status != LB_OK) {

@@ -7,8 +7,10 @@
 #include <omp.h>
 #include <string.h>
 
-static bool reads_logits(const struct lb_step *step, unsigned k) {
-    return step->plan->on_target && !step->plan->apart[k] && lb_lane_whole(step->plan->recipe->targets);
+bool lb_step_reads_logits(const struct lb_step *step, unsigned k) {
+    const struct lb_plan *plan = step->plan;
+    bool any = plan->on_target || (lb_plan_needs(plan) & LB_NEEDS_DISTRIBUTIONS) != 0;
+    return any && !plan->apart[k] && lb_lane_whole(plan->recipe->targets);
 }
 
 /* Losses on chunks, whose slopes by the label's log-probability are there: adds their gradient. */
@@ -56,7 +58,7 @@ static int8_t find_culprit(const struct lb_step *step, const float *z, int64_t r
         return LB_CULPRIT_STUDENT;
     }
     for (unsigned k = 0; k < step->plan->n_teachers; k++) {
-        if (reads_logits(step, k) && answers[k] != NULL &&
+        if (lb_step_reads_logits(step, k) && answers[k] != NULL &&
             lb_first_nonfinite(step->z[k] + in_chunk * step->v, step->v) >= 0) {
             return (int8_t)(LB_CULPRIT_TEACHER + k);
         }
@@ -109,13 +111,17 @@ static void teacher_logits(struct lb_step *step, unsigned k, int64_t row, int64_
     }
 }
 
-static enum lb_status on_logits(void *context, int64_t row, int64_t n, float *z) {
-    struct lb_step *step = context;
+void lb_step_read_logits(struct lb_step *step, int64_t row, int64_t n) {
     for (unsigned k = 0; k < step->plan->n_teachers; k++) {
-        if (reads_logits(step, k)) {
+        if (lb_step_reads_logits(step, k)) {
             teacher_logits(step, k, row, n);
         }
     }
+}
+
+static enum lb_status on_logits(void *context, int64_t row, int64_t n, float *z) {
+    struct lb_step *step = context;
+    lb_step_read_logits(step, row, n);
 #pragma omp parallel for schedule(static)
     for (int64_t i = 0; i < n; i++) {
         row_losses(step, &step->workers[omp_get_thread_num()], row + i, i, z + i * step->v);
@@ -123,14 +129,18 @@ static enum lb_status on_logits(void *context, int64_t row, int64_t n, float *z)
     return LB_OK;
 }
 
+int64_t lb_step_rows_at_once(const struct lb_step *step) {
+    int64_t rows = lb_head_run_rows(step->v);
+    return rows < step->n_rows ? rows : step->n_rows;
+}
+
 /* Workspaces for the rows of logits that exist at once: at most those of the batch. */
 static bool chunk_memory(struct lb_step *step) {
     const struct lb_plan *plan = step->plan;
     struct lb_arena *a = &step->memory;
-    int64_t rows = lb_head_run_rows(step->v), width = 1;
-    rows = rows < step->n_rows ? rows : step->n_rows;
+    int64_t rows = lb_step_rows_at_once(step), width = 1;
     for (unsigned k = 0; k < plan->n_teachers; k++) {
-        if (!reads_logits(step, k)) {
+        if (!lb_step_reads_logits(step, k)) {
             continue;
         }
         width = plan->info[k]->hidden_size > width ? plan->info[k]->hidden_size : width;
@@ -168,15 +178,16 @@ static bool worker_memory(struct lb_step *step, struct lb_worker *worker) {
     return lb_step_targets_init(step, worker);
 }
 
-enum lb_status lb_step_rows(struct lb_step *step) {
+bool lb_step_rows_init(struct lb_step *step) {
     int threads = omp_get_max_threads();
     bool ok = chunk_memory(step);
     step->workers = lb_arena_zarray(&step->memory, (size_t)threads, sizeof *step->workers);
     for (int i = 0; ok && step->workers != NULL && i < threads; i++) {
         ok = worker_memory(step, &step->workers[i]);
     }
-    if (!ok || step->workers == NULL) {
-        return LB_E_NOMEM;
-    }
+    return ok && step->workers != NULL;
+}
+
+enum lb_status lb_step_rows(struct lb_step *step) {
     return lb_head_run(step->tape, step->states, lb_model_head(step->student), NULL, on_logits, step);
 }

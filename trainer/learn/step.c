@@ -234,10 +234,25 @@ static void set_args(struct lb_step *step) {
     }
 }
 
+static bool losses_on_rows(const struct lb_plan *plan) {
+    return plan->on_label || plan->on_target || plan->on_chunk;
+}
+
+/* What is there before the first loss: memory, the teachers' weights, losses on chunks. */
+static bool prepare(struct lb_step *step, struct lb_step_result *result) {
+    const struct lb_plan *plan = step->plan;
+    bool rows = losses_on_rows(plan) || (lb_plan_needs(plan) & LB_NEEDS_DISTRIBUTIONS) != 0;
+    step->row_loss =
+        lb_arena_zarray(&step->memory, plan->n_losses * (size_t)step->n_rows, sizeof *step->row_loss);
+    step->culprit = lb_arena_zarray(&step->memory, (size_t)step->n_rows, sizeof *step->culprit);
+    step->bad_pair = NULL;
+    return step->row_loss != NULL && step->culprit != NULL && lb_step_masses_init(step) &&
+           (!rows || lb_step_rows_init(step)) && lb_step_weigh(step, result->weight) && lb_step_chunks(step);
+}
+
 static enum lb_status losses_and_backward(struct lb_step *step, double *pair_loss) {
     const struct lb_plan *plan = step->plan;
-    bool rows = plan->on_label || plan->on_target || plan->on_chunk;
-    enum lb_status status = rows ? lb_step_rows(step) : LB_OK;
+    enum lb_status status = losses_on_rows(plan) ? lb_step_rows(step) : LB_OK;
     for (size_t i = 0; i < plan->n_pairs && status == LB_OK; i++) {
         const struct lb_pair *p = &plan->pairs[i];
         status = lb_step_pair(step, p, p->final ? step->states : step->taps[i].value, &pair_loss[p->loss]);
@@ -259,12 +274,7 @@ enum lb_status lb_step_losses(struct lb_step *step, const struct lb_answer *cons
     step->inverse_sequences = 1.0 / (double)(r->per_device_train_batch_size * r->gradient_accumulation_steps);
     step->batch.answers = step->tokens.answers = answers;
     set_args(step);
-    step->row_loss =
-        lb_arena_zarray(&step->memory, step->plan->n_losses * (size_t)step->n_rows, sizeof *step->row_loss);
-    step->culprit = lb_arena_zarray(&step->memory, (size_t)step->n_rows, sizeof *step->culprit);
-    step->bad_pair = NULL;
-    if (step->row_loss == NULL || step->culprit == NULL || !lb_step_masses_init(step) ||
-        !lb_step_weigh(step, result->weight) || !lb_step_chunks(step)) {
+    if (!prepare(step, result)) {
         return out_of_memory(step->batch.n_samples, detail);
     }
     enum lb_status status = totals == NULL ? lb_step_count(step, step->batch.samples, step->batch.n_samples,

@@ -79,7 +79,9 @@ bool lb_step_targets_init(struct lb_step *step, struct lb_worker *worker) {
         t->z = means ? lb_arena_array(a, (size_t)step->v, sizeof *t->z) : NULL;
         ok = t->p != NULL && (t->z != NULL || !means) && (t->ids != NULL || !truncated(step));
     }
-    if (ok && plan->on_target && truncated(step) && ((n > 1 && !each) || lb_plan_trimmed(plan))) {
+    bool weighs = (lb_plan_needs(plan) & LB_NEEDS_DISTRIBUTIONS) != 0;
+    bool mixes = plan->on_target && ((n > 1 && !each) || lb_plan_trimmed(plan));
+    if (ok && truncated(step) && (mixes || weighs)) {
         worker->slot = lb_arena_array(a, (size_t)step->v, sizeof *worker->slot);
         worker->list_ids = lb_arena_array(a, (size_t)lists, sizeof *worker->list_ids);
         worker->list_p = lb_arena_array(a, (size_t)lists, sizeof *worker->list_p);
@@ -258,6 +260,32 @@ static struct lb_truncated read_list(const struct lb_step *step, unsigned k, int
     }
     *mass = sum * part;
     return list;
+}
+
+struct lb_confidence lb_step_confidence_at(const struct lb_step *step, struct lb_worker *worker, unsigned k,
+                                           int64_t row, int64_t in_chunk) {
+    struct lb_confidence sure = {0, 0};
+    float *p = worker->row.work;
+    int64_t n = step->v;
+    if (truncated(step)) {
+        double mass;
+        p = worker->list_p + k * step->top_k;
+        struct lb_truncated list = read_list(step, k, row, 1, worker->list_ids + k * step->top_k, p, &mass);
+        n = list.k;
+        for (int64_t i = 0; i < n; i++) {
+            sure.entropy -= p[i] > 0 ? (double)p[i] * log((double)p[i]) : 0;
+        }
+        sure.entropy -= list.tail > 0 ? list.tail * log(list.tail / (double)(step->v - n)) : 0;
+    } else {
+        const float *z = step->z[k] + in_chunk * step->v;
+        const double whole = 1;
+        sure.entropy = -lb_mixture_dense(LB_COMBINE_PROBS, 1, &z, &whole, 1, n, p);
+    }
+    for (int64_t i = 0; i < n; i++) {
+        sure.max_prob = fmax(sure.max_prob, (double)p[i]);
+    }
+    sure.entropy = fmax(sure.entropy, 0); /* of one that is sure: rounding */
+    return sure;
 }
 
 /* One teacher's list. */

@@ -27,7 +27,7 @@ static void count_sample(const struct lb_step *step, const struct lb_answered *b
     for (int64_t t = 0; answer != NULL && t < rows; t++) {
         double square = 0;
         if (t == 0 || per_token) {
-            lb_step_weigh_one(step, batch, plan->losses[p->loss].set, i, per_token ? t : -1, weight);
+            lb_step_weigh_ahead(step, batch, plan->losses[p->loss].set, i, per_token ? t : -1, weight);
         }
         if (!(weight[p->teacher] > 0) || !lb_sample_counts(&batch->samples[i], t)) {
             continue;

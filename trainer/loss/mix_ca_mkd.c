@@ -1,6 +1,6 @@
 /* Confidence-aware (Zhang et al. 2022, "Confidence-Aware Multi-teacher Knowledge Distillation", eq. 2): per
- * sequence, w_k = (1 - softmax_k(CE)) / (K - 1) with CE the labels' cross entropy under teacher k, times the
- * given weight. One teacher: 1. */
+ * sequence (or token, which is the paper's sample), w_k = (1 - softmax_k(CE)) / (K - 1) with CE the labels'
+ * cross entropy under teacher k, times the given weight. One teacher: 1. */
 #include "trainer/loss/mixture.h"
 
 #include <math.h>
@@ -20,5 +20,8 @@ static void ca_mkd(const struct lb_weighing *in, double *w) {
     }
 }
 
-const struct lb_mixture lb_mixture_ca_mkd = {
-    .name = "ca_mkd", .needs = LB_NEEDS_CROSS_ENTROPY, .combine = LB_COMBINE_PROBS, .weigh = ca_mkd};
+const struct lb_mixture lb_mixture_ca_mkd = {.name = "ca_mkd",
+                                             .needs = LB_NEEDS_CROSS_ENTROPY,
+                                             .per = LB_PER(LB_PER_SEQUENCE) | LB_PER(LB_PER_TOKEN),
+                                             .combine = LB_COMBINE_PROBS,
+                                             .weigh = ca_mkd};

@@ -9,6 +9,10 @@
     X(mean_logits)  \
     X(mean_losses)  \
     X(ca_mkd)       \
+    X(entropy)      \
+    X(dynamic)      \
+    X(select)       \
+    X(random)       \
     X(route)
 /* clang-format on */
 
@@ -30,6 +34,19 @@ const struct lb_mixture *lb_mixture_find(const char *name) {
         }
     }
     return NULL;
+}
+
+unsigned lb_mixture_needs(const struct lb_mixture *mixture, enum lb_mixture_by by) {
+    unsigned chosen = by == LB_BY_ENTROPY    ? LB_NEEDS_ENTROPY
+                      : by == LB_BY_MAX_PROB ? LB_NEEDS_MAX_PROB
+                                             : LB_NEEDS_CROSS_ENTROPY;
+    return mixture->needs | (mixture->by_choice ? chosen : 0);
+}
+
+double lb_weighing_score(const struct lb_weighing *in, unsigned k) {
+    return in->by == LB_BY_ENTROPY    ? -in->entropy[k]
+           : in->by == LB_BY_MAX_PROB ? in->max_prob[k]
+                                      : -in->cross_entropy[k];
 }
 
 void lb_mixture_weights(const struct lb_mixture *mixture, const struct lb_weighing *in, double *out) {

@@ -20,22 +20,45 @@ enum lb_combine {
     LB_COMBINE_LOSSES  /* L = sum_k w_k L(p_k, q) */
 };
 
-/* What a mixture weighs by, beside the recipe's weights. */
-enum lb_mixture_needs { LB_NEEDS_CROSS_ENTROPY = 1 };
+/* What a mixture weighs by, beside the recipe's weights: bits. All of it at temperature 1, whatever the
+ * losses' is. */
+enum lb_mixture_needs {
+    LB_NEEDS_CROSS_ENTROPY = 1, /* of the labels under each teacher */
+    LB_NEEDS_ENTROPY = 2,       /* of each teacher's distribution */
+    LB_NEEDS_MAX_PROB = 4,      /* the largest probability of it */
+    LB_NEEDS_DRAW = 8           /* a random number */
+};
+/* Those that teachers' distributions tell, and nothing less. */
+#define LB_NEEDS_DISTRIBUTIONS (LB_NEEDS_ENTROPY | LB_NEEDS_MAX_PROB)
 
-/* What is known of n teachers about one sequence, or one token of it. */
+/* The recipe's mixture_by: how sure a teacher is. */
+enum lb_mixture_by { LB_BY_DEFAULT, LB_BY_CE, LB_BY_ENTROPY, LB_BY_MAX_PROB };
+/* The recipe's mixture_per: what has weights of its own. */
+enum lb_mixture_per { LB_PER_DEFAULT, LB_PER_SEQUENCE, LB_PER_TOKEN, LB_PER_BATCH };
+#define LB_PER(per) (1u << (per))
+
+/* What is known of n teachers about one sequence, or one token of it. Means over a sequence's positions that
+ * count; NULL unless needed. */
 struct lb_weighing {
     unsigned n;
     const bool *present;         /* [n] teacher k answered */
     const double *given;         /* [n] the recipe's weights, at least 0 */
     const double *cross_entropy; /* [n] of the labels under teacher k at temperature 1, nats per position; 0
-                                    of those absent and where the label is not known; NULL unless needed */
+                                    of those absent and where the label is not known */
+    const double *entropy;       /* [n] nats per position; 0 of those absent */
+    const double *max_prob;      /* [n] 0 of those absent */
+    enum lb_mixture_by by;       /* of mixtures that the recipe tells; not the default */
+    double temperature;          /* of a softmax over teachers */
+    double draw;                 /* in [0, 1) */
 };
 
 struct lb_mixture {
     const char *name;
     unsigned needs; /* of enum lb_mixture_needs */
-    bool per_token; /* weights for each token; false: for each sequence */
+    bool by_choice; /* and what the recipe's mixture_by means */
+    bool softened;  /* it has a softmax over teachers, at the recipe's mixture_temperature */
+    unsigned per;   /* bits LB_PER(...) that mixture_per may say, of which sequences are the default; 0: its
+                       weights are the same everywhere */
     bool by_tag;    /* a sequence is asked of the teachers that have its tag, and of no others */
     enum lb_combine combine;
     /* Changes w [n], which holds the given weight of each teacher that is present and 0 of the others; what
@@ -47,6 +70,12 @@ struct lb_mixture {
 const struct lb_mixture *lb_mixture_at(size_t i);
 /* NULL when there is none of that name. */
 const struct lb_mixture *lb_mixture_find(const char *name);
+
+/* What it weighs by where the recipe says this; by: LB_BY_DEFAULT is cross entropy. */
+unsigned lb_mixture_needs(const struct lb_mixture *mixture, enum lb_mixture_by by);
+/* How sure teacher k is, by in->by, as a score that is larger the surer it is: -CE, -H or the largest
+ * probability. */
+double lb_weighing_score(const struct lb_weighing *in, unsigned k);
 
 /* The teachers' weights, out [n], at least 0 and summing to 1 over those present (all 0 when no teacher is
  * present or each of them has weight 0). */

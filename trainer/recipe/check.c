@@ -197,6 +197,42 @@ static enum lb_status check_route(const struct check *c) {
     return LB_OK;
 }
 
+/* The keys that a mixture reads, and whether the lane tells what it weighs by. */
+static enum lb_status check_mixture_keys(const struct check *c, const struct lb_mixture *mixture) {
+    const struct lb_recipe *r = c->recipe;
+    if (r->mixture_by != LB_BY_DEFAULT && !mixture->by_choice) {
+        return complain(c, "mixture_by", "%s does not read it; dynamic and select do", mixture->name);
+    }
+    if (r->mixture_temperature != 0 && !mixture->softened) {
+        return complain(c, "mixture_temperature", "%s does not read it; dynamic does", mixture->name);
+    }
+    if (r->mixture_per != LB_PER_DEFAULT && (mixture->per & LB_PER(r->mixture_per)) == 0) {
+        return complain(c, "mixture_per", "%s has %s", mixture->name,
+                        mixture->per == 0 ? "the same weights everywhere; leave it out"
+                        : (mixture->per & LB_PER(LB_PER_BATCH)) != 0 ? "weights per sequence or batch"
+                                                                     : "weights per sequence or token");
+    }
+    if ((lb_mixture_needs(mixture, r->mixture_by) & LB_NEEDS_DISTRIBUTIONS) == 0 ||
+        lb_lane_whole(r->targets)) {
+        return LB_OK;
+    }
+    const char *what = r->mixture_by == LB_BY_MAX_PROB ? "largest probability" : "entropy";
+    if (r->targets == LB_LANE_SAMPLES) {
+        return complain(
+            c, "mixture",
+            "%s weighs by the %s of each teacher, which draws (targets: samples) do not tell; use "
+            "targets: final_hidden, logits or topk, or weigh by the labels (ca_mkd, mixture_by: ce)",
+            mixture->name, what);
+    }
+    return r->temperature == 1
+               ? LB_OK
+               : complain(
+                     c, "mixture",
+                     "%s weighs by the %s of each teacher at temperature 1, and targets: topk is asked at "
+                     "temperature %g only; use targets: final_hidden or logits, or temperature: 1",
+                     mixture->name, what, r->temperature);
+}
+
 static enum lb_status check_mixture(const struct check *c) {
     const struct lb_recipe *r = c->recipe;
     const struct lb_mixture *mixture = lb_mixture_find(r->mixture);
@@ -210,7 +246,8 @@ static enum lb_status check_mixture(const struct check *c) {
                         mixture->name,
                         r->targets == LB_LANE_TOPK ? "topk has the largest only" : "samples has draws only");
     }
-    return mixture->by_tag ? check_route(c) : LB_OK;
+    enum lb_status status = check_mixture_keys(c, mixture);
+    return status == LB_OK && mixture->by_tag ? check_route(c) : status;
 }
 
 static enum lb_status check_teachers(const struct check *c) {

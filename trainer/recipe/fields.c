@@ -68,6 +68,10 @@ static const struct lb_field_name completion_only[] = {
 static const struct lb_field_name add_bos[] = {{"true", LB_BOS_YES}, {"false", LB_BOS_NO}, {NULL, 0}};
 static const struct lb_field_name anneals[] = {
     {"linear", LB_ANNEAL_LINEAR}, {"cosine", LB_ANNEAL_COSINE}, {NULL, 0}};
+static const struct lb_field_name mixture_by[] = {
+    {"ce", LB_BY_CE}, {"entropy", LB_BY_ENTROPY}, {"max_prob", LB_BY_MAX_PROB}, {NULL, 0}};
+static const struct lb_field_name mixture_per[] = {
+    {"sequence", LB_PER_SEQUENCE}, {"token", LB_PER_TOKEN}, {"batch", LB_PER_BATCH}, {NULL, 0}};
 static const struct lb_field_name lost[] = {
     {"wait", LB_LOST_WAIT}, {"renormalise", LB_LOST_RENORMALISE}, {"stop", LB_LOST_STOP}, {NULL, 0}};
 
@@ -230,6 +234,12 @@ const struct lb_field lb_recipe_fields[] = {
           "what is minimised: the weighted sum"),
     {PLACE_(mixture), .kind = LB_FIELD_STRING, .flags = DEC | LB_FIELD_BARE, .fallback = "mean_probs",
      .name_at = mixture_name, .help = "how several teachers become one target or loss"},
+    {PLACE_(mixture_by), .kind = LB_FIELD_ENUM, .flags = DEC, .names = mixture_by, .derived = "ce",
+     .help = "dynamic, select: what says how sure a teacher is"},
+    {PLACE_(mixture_per), .kind = LB_FIELD_ENUM, .flags = DEC, .names = mixture_per, .derived = "sequence",
+     .help = "what has weights of its own; batch: random's micro-batches"},
+    {PLACE_(mixture_temperature), .kind = LB_FIELD_FLOAT, .flags = DEC, .min = 1e-6, .max = 1e6,
+     .derived = "1", .help = "dynamic: of the softmax over teachers"},
     {PLACE_(targets), .kind = LB_FIELD_ENUM, .flags = DEC, .names = lanes,
      .derived = "final_hidden; logits for images", .help = "what teachers send for losses on distributions"},
     INT_(loss_top_k, DEC, 1, LB_MAX_TOP_K, "64", "topk: so many ids a position"),

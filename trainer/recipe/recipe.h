@@ -10,6 +10,7 @@
 #include "common/base/status.h"
 #include "common/formats/config.h"
 #include "trainer/loss/loss.h"
+#include "trainer/loss/mixture.h"
 #include "trainer/recipe/choices.h"
 
 #include <stdbool.h>
@@ -96,7 +97,10 @@ struct lb_recipe {
     unsigned teachers_count;
     struct lb_recipe_loss *loss_functions;
     unsigned loss_functions_count;
-    const char *mixture; /* a name of the mixture table */
+    const char *mixture;             /* a name of the mixture table */
+    enum lb_mixture_by mixture_by;   /* of those that are told */
+    enum lb_mixture_per mixture_per; /* default: the mixture's */
+    double mixture_temperature;      /* 0: 1 */
     enum lb_target_lane targets;
     int64_t loss_top_k;        /* 64 */
     bool loss_add_tail;        /* true */

@@ -159,7 +159,7 @@ static enum lb_status check_labels(const struct lb_run *run, struct lb_detail *d
                        (long long)without, (long long)lb_dataset_count(run->eval_data));
     }
     without = lb_dataset_unlabelled(run->data);
-    bool weighs = run->plan->n_teachers > 0 && (run->plan->mixture->needs & LB_NEEDS_CROSS_ENTROPY) != 0;
+    bool weighs = (lb_plan_needs(run->plan) & LB_NEEDS_CROSS_ENTROPY) != 0;
     if (without == 0 || (!run->plan->on_label && !weighs)) {
         return LB_OK;
     }

@@ -37,6 +37,7 @@ struct lb_sample {
     int64_t first;         /* the first position that a teacher is asked about, below n */
     const float *features; /* [input_size]; NULL for text */
     int32_t label;         /* the class of the image or text; -1: nobody has said it, or there are none */
+    int64_t number;        /* its place in the run's order, from 0 */
     int tag;               /* index into lb_dataset_tag, -1: none */
     const uint8_t *counts; /* [n + 1] whether ids[t] counts as a label; NULL: all do */
     const struct lb_extra *extra; /* NULL: none */

@@ -1,0 +1,259 @@
+/* What mixtures are worth in whole steps and in training: one teacher twice is that teacher once, random
+ * teachers are drawn by number and asked alone, a bad teacher hurts means and not mixtures that see it. */
+#include <stdarg.h>
+#include <stddef.h>
+#include <setjmp.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include "tests/grad/step_world.h"
+#include "tests/support/whole_step.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- one teacher twice ------------------------------------------------------------------------------------
+ */
+
+/* The gradient of a step against the first teacher, once or twice with half its weight. */
+static float *gradient(const struct lb_mixture *m, enum lb_mixture_by by, enum lb_target_lane lane,
+                       bool twice, double *loss, size_t *n) {
+    lb_rng_seed(&lb_worlds.rng, 5, 0);
+    struct lb_world *w = lb_world_create(m, lane, true, lb_loss_find("kl"));
+    lb_world_add(w, lb_loss_find("reverse_kl"), lane);
+    w->recipe.mixture_by = by;
+    w->teachers[0].weight = twice ? 0.5 : 1;
+    w->teachers[1].weight = twice ? 0.5 : 0;
+    w->plan.head[1] = &w->head[0];
+    for (int s = 0; s < SAMPLES; s++) {
+        w->pointers[2 * s + 1] = twice ? w->pointers[2 * s] : NULL;
+    }
+    lb_step_destroy(w->step);
+    w->step = lb_step_create(&w->plan, w->student, (size_t)1 << 28);
+    assert_non_null(w->step);
+    *loss = lb_world_run(w);
+    const float *own = lb_model_grads(w->student, n);
+    float *out = malloc(*n * sizeof *out);
+    assert_non_null(out);
+    memcpy(out, own, *n * sizeof *out);
+    lb_world_destroy(w);
+    return out;
+}
+
+static void twice_is_once(void **state) {
+    (void)state;
+    for (size_t i = 0; lb_mixture_at(i) != NULL; i++) {
+        const struct lb_mixture *m = lb_mixture_at(i);
+        for (int at = 0; at < 6; at++) {
+            enum lb_target_lane lane = lb_world_lanes[at % 2];
+            enum lb_mixture_by by = (enum lb_mixture_by)(m->by_choice ? 1 + at / 2 : 0);
+            double loss[2], norm = 0, apart = 0;
+            size_t n;
+            if ((at > 1 && !m->by_choice) || (m->combine == LB_COMBINE_LOGITS && at % 2 == 1)) {
+                continue;
+            }
+            float *once = gradient(m, by, lane, false, &loss[0], &n),
+                  *twice = gradient(m, by, lane, true, &loss[1], &n);
+            for (size_t j = 0; j < n; j++) {
+                norm += (double)once[j] * once[j];
+                apart += ((double)once[j] - twice[j]) * ((double)once[j] - twice[j]);
+            }
+            printf("%-12s %d %-12s one teacher twice: loss off by %.1e, gradient by %.1e of its norm\n",
+                   m->name, (int)by, at % 2 == 0 ? "final states" : "top-k",
+                   fabs(loss[1] - loss[0]) / loss[0], sqrt(apart / norm));
+            assert_true(loss[0] > 0 && fabs(loss[1] - loss[0]) < 1e-6 * loss[0]);
+            assert_true(norm > 0 && sqrt(apart / norm) < 2e-6);
+            free(once), free(twice);
+        }
+    }
+}
+
+/* ---- random teachers --------------------------------------------------------------------------------------
+ */
+
+static void random_by_number(void **state) {
+    (void)state;
+    enum { N = 6000 };
+    struct lb_world *w = lb_world_create(lb_mixture_find("random"), LB_LANE_FINAL, true, lb_loss_find("kl"));
+    struct lb_sample *samples = calloc(N, sizeof *samples);
+    bool *wanted = malloc(2 * N), *again = malloc(2 * N);
+    int64_t second = 0, same = 0;
+    assert_true(samples && wanted && again);
+    for (int64_t i = 0; i < N; i++) {
+        samples[i] = (struct lb_sample){.number = i, .tag = -1};
+    }
+    lb_plan_wanted(&w->plan, NULL, samples, N, wanted);
+    for (int64_t i = 0; i < N; i++) {
+        assert_int_equal(wanted[2 * i] + wanted[2 * i + 1], 1);
+        second += wanted[2 * i + 1];
+        lb_plan_wanted(&w->plan, NULL, &samples[i], 1, again); /* alone: by its number, not by its place */
+        assert_memory_equal(again, wanted + 2 * i, 2);
+    }
+    assert_true(fabs((double)second / N - 2.0 / 3) < 0.02); /* weights 1 and 2 */
+    /* A loss of one teacher's has no choice. */
+    lb_world_add(w, lb_loss_find("reverse_kl"), LB_LANE_FINAL);
+    w->plan.sets[1] = 1;
+    w->plan.n_sets = 1;
+    w->plan.losses[1].set = 1;
+    lb_plan_wanted(&w->plan, NULL, samples, N, again);
+    for (int64_t i = 0; i < N; i++) {
+        assert_true(again[2 * i] && again[2 * i + 1] == wanted[2 * i + 1]);
+    }
+    w->plan.n_losses = 1;
+    w->recipe.seed = 1;
+    lb_plan_wanted(&w->plan, NULL, samples, N, again);
+    for (int64_t i = 0; i < N; i++) {
+        same += again[2 * i] == wanted[2 * i];
+    }
+    assert_true(same > 0.5 * N && same < 0.62 * N); /* 1/9 + 4/9 */
+    w->recipe.mixture_per = LB_PER_BATCH;
+    lb_plan_wanted(&w->plan, NULL, samples, N, again);
+    for (int64_t i = 0; i < N; i++) {
+        assert_true(again[2 * i] == again[2 * (i - i % SAMPLES)]);
+    }
+    free(samples), free(wanted), free(again);
+    lb_world_destroy(w);
+}
+
+/* A step whose teachers answered as they were asked has the weights of what was drawn; one that was drawn and
+ * is lost leaves nobody. */
+static void random_step(void **state) {
+    (void)state;
+    struct lb_world *w = lb_world_create(lb_mixture_find("random"), LB_LANE_FINAL, true, lb_loss_find("kl"));
+    struct lb_step_result result = {0};
+    double want[2] = {0};
+    bool wanted[2 * SAMPLES];
+    lb_plan_wanted(&w->plan, NULL, w->samples, SAMPLES, wanted);
+    for (int i = 0; i < 2 * SAMPLES; i++) {
+        bool there = wanted[i] && w->pointers[i] != NULL;
+        want[i % 2] += there ? (double)w->samples[i / 2].n / (double)w->rows : 0;
+        w->pointers[i] = there ? w->pointers[i] : NULL;
+    }
+    assert_int_equal(
+        lb_whole_step(w->step, w->samples, SAMPLES, w->pointers, w->rows, &lb_worlds.rng, &result, NULL),
+        LB_OK);
+    assert_true(fabs(result.weight[0] - want[0]) < 1e-12 && fabs(result.weight[1] - want[1]) < 1e-12);
+    lb_world_destroy(w);
+}
+
+/* ---- a bad teacher ----------------------------------------------------------------------------------------
+ */
+
+#define ROWS 60
+#define CLASSES 10
+#define TEACHERS 3
+
+/* Teachers' logits: the good ones say the label, in their own words; the bad one says another, or nothing. */
+static void teach(float z[TEACHERS][ROWS][CLASSES], bool with_bad, bool wrong) {
+    for (int k = 0; k < TEACHERS; k++) {
+        for (int r = 0; r < ROWS; r++) {
+            for (int j = 0; j < CLASSES; j++) {
+                z[k][r][j] = (float)lb_rng_normal(&lb_worlds.rng) * (k < 2 || wrong || !with_bad ? 1 : 0.1f);
+            }
+            int says = k < 2 || !with_bad ? r % CLASSES : (r + 3) % CLASSES;
+            z[k][r][says] += k < 2 || wrong || !with_bad ? 6 : 0;
+        }
+    }
+}
+
+/* Weights of the teachers at one row. */
+static void weigh(const struct lb_mixture *m, enum lb_mixture_by by, float z[TEACHERS][ROWS][CLASSES], int r,
+                  double *w) {
+    static const double given[TEACHERS] = {1, 1, 1}, one = 1;
+    static const bool all[TEACHERS] = {true, true, true};
+    double ce[TEACHERS], entropy[TEACHERS], max_prob[TEACHERS] = {0};
+    for (int k = 0; k < TEACHERS; k++) {
+        float p[CLASSES];
+        const float *row = z[k][r];
+        entropy[k] = -lb_mixture_dense(LB_COMBINE_PROBS, 1, &row, &one, 1, CLASSES, p);
+        ce[k] = -log((double)p[r % CLASSES]);
+        for (int j = 0; j < CLASSES; j++) {
+            max_prob[k] = fmax(max_prob[k], (double)p[j]);
+        }
+    }
+    const struct lb_weighing in = {.n = TEACHERS,
+                                   .present = all,
+                                   .given = given,
+                                   .cross_entropy = ce,
+                                   .entropy = entropy,
+                                   .max_prob = max_prob,
+                                   .by = by,
+                                   .temperature = 0.5};
+    lb_mixture_weights(m, &in, w);
+}
+
+/* A student of one logit a row and class learns by gradient descent; the labels' cross entropy under it. */
+static double learn(const char *name, enum lb_mixture_by by, bool with_bad, bool wrong) {
+    static float z[TEACHERS][ROWS][CLASSES];
+    const struct lb_mixture *m = lb_mixture_find(name);
+    const struct lb_loss *kl = lb_loss_find("kl");
+    const struct lb_loss_args args = {.weight = 1, .temperature = 1};
+    double sum = 0;
+    lb_rng_seed(&lb_worlds.rng, 21, 0);
+    teach(z, with_bad, wrong);
+    for (int r = 0; r < ROWS; r++) {
+        float student[CLASSES] = {0}, memory[4 * (CLASSES + 16)], p[TEACHERS][CLASSES];
+        struct lb_target t[TEACHERS];
+        struct lb_row row;
+        double w[TEACHERS];
+        const double one = 1;
+        weigh(m, by, z, r, w);
+        lb_row_init(&row, CLASSES, 1, memory);
+        for (int k = 0; k < TEACHERS; k++) {
+            const float *of = z[k][r];
+            t[k] = (struct lb_target){.kind = LB_TARGET_DENSE, .temperature = 1, .p = p[k], .z = of};
+            t[k].neg_entropy = lb_mixture_dense(LB_COMBINE_LOSSES, 1, &of, &one, 1, CLASSES, p[k]);
+        }
+        for (int step = 0; step < 300; step++) {
+            float dz[CLASSES] = {0};
+            lb_row_begin(&row, student, -1);
+            for (int k = 0; k < TEACHERS; k++) {
+                (void)lb_loss_row(kl, &row, &t[k], &args, (float)w[k], dz);
+            }
+            for (int j = 0; j < CLASSES; j++) {
+                student[j] -= 2 * dz[j];
+            }
+        }
+        lb_row_begin(&row, student, -1);
+        sum -= log((double)lb_row_softmax(&row, 1)->q[r % CLASSES]);
+    }
+    return sum / ROWS;
+}
+
+static void bad_teacher(void **state) {
+    (void)state;
+    static const struct {
+        const char *mixture;
+        enum lb_mixture_by by;
+        bool sees_wrong, sees_ignorant;
+    } cases[] = {{"mean_losses", LB_BY_CE, false, false}, {"ca_mkd", LB_BY_CE, true, false},
+                 {"dynamic", LB_BY_CE, true, true},       {"select", LB_BY_CE, true, true},
+                 {"entropy", LB_BY_CE, false, false},     {"dynamic", LB_BY_ENTROPY, false, true},
+                 {"select", LB_BY_ENTROPY, false, true},  {"dynamic", LB_BY_MAX_PROB, false, false}};
+    double of_mean[3];
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        double good = learn(cases[i].mixture, cases[i].by, false, true),
+               wrong = learn(cases[i].mixture, cases[i].by, true, true),
+               ignorant = learn(cases[i].mixture, cases[i].by, true, false);
+        printf("%-12s by %d: labels' cross entropy %.3f of three good teachers, %.3f with a wrong one, %.3f "
+               "with "
+               "an ignorant one\n",
+               cases[i].mixture, (int)cases[i].by, good, wrong, ignorant);
+        if (i == 0) {
+            of_mean[0] = good, of_mean[1] = wrong, of_mean[2] = ignorant;
+            assert_true(wrong > good + 0.25 && ignorant > good + 0.25);
+        }
+        assert_true(!cases[i].sees_wrong || wrong - good < 0.1 * (of_mean[1] - of_mean[0]));
+        assert_true(!cases[i].sees_ignorant || ignorant - good < 0.2 * (of_mean[2] - of_mean[0]));
+        assert_true(i == 0 || ignorant < of_mean[2]);
+    }
+}
+
+int main(void) {
+    lb_rng_seed(&lb_worlds.rng, 1, 0);
+    const struct CMUnitTest tests[] = {cmocka_unit_test(twice_is_once), cmocka_unit_test(random_by_number),
+                                       cmocka_unit_test(random_step), cmocka_unit_test(bad_teacher)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
