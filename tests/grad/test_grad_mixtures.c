@@ -138,6 +138,36 @@ static void random_step(void **state) {
     lb_world_destroy(w);
 }
 
+/* ---- weights that anneal ----------------------------------------------------------------------------------
+ */
+
+/* From 3 : 2 to 0 : 2 in six of ten steps; each step has SAMPLES samples twice. */
+static void weights_anneal(void **state) {
+    (void)state;
+    struct lb_world *w =
+        lb_world_create(lb_mixture_find("mean_losses"), LB_LANE_FINAL, true, lb_loss_find("kl"));
+    w->recipe.gradient_accumulation_steps = 2;
+    w->plan.total_steps = 10;
+    w->teachers[0] = (struct lb_recipe_teacher){
+        .name = "t", .weight = 3, .anneal = LB_ANNEAL_LINEAR, .anneal_steps = 6, .weight_end = 0};
+    w->pointers[1] = w->pointers[0];
+    for (int64_t step = 0; step < 10; step++) {
+        for (int part = 0; part < 2; part++) {
+            struct lb_step_result result = {0};
+            double first = step < 5 ? 3 - 0.6 * (double)step : 0;
+            for (int64_t s = 0; s < SAMPLES; s++) {
+                w->samples[s].number = (2 * step + part) * SAMPLES + s;
+            }
+            assert_int_equal(lb_whole_step(w->step, w->samples, SAMPLES, w->pointers, w->rows, &lb_worlds.rng,
+                                           &result, NULL),
+                             LB_OK);
+            assert_true(fabs(result.weight[0] - first / (first + 2)) < 1e-9);
+            assert_true(fabs(result.weight[1] - 2 / (first + 2)) < 1e-9);
+        }
+    }
+    lb_world_destroy(w);
+}
+
 /* ---- a bad teacher ----------------------------------------------------------------------------------------
  */
 
@@ -254,6 +284,7 @@ static void bad_teacher(void **state) {
 int main(void) {
     lb_rng_seed(&lb_worlds.rng, 1, 0);
     const struct CMUnitTest tests[] = {cmocka_unit_test(twice_is_once), cmocka_unit_test(random_by_number),
-                                       cmocka_unit_test(random_step), cmocka_unit_test(bad_teacher)};
+                                       cmocka_unit_test(random_step), cmocka_unit_test(weights_anneal),
+                                       cmocka_unit_test(bad_teacher)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -143,6 +143,17 @@ static void mixtures(void **state) {
          "topk is asked at temperature 2 only; use targets: final_hidden or logits, or "},
         {"mixture=dynamic", ""},
     };
+    static const struct expected annealed[] = {
+        {"teachers.0.weight_end=0", "teachers.0: weight_end and anneal_steps need anneal: linear or cosine"},
+        {"teachers.0.anneal=linear", "teachers.0: anneal needs weight_end: where to"},
+        {"teachers.0={name: N, url: 'http://h:1', weight: 1, weight_end: 0, anneal: cosine, anneal_steps: "
+         "50}",
+         ""},
+        {"teachers=[{name: N, url: 'http://h:1', weight_end: 0, anneal: linear}]",
+         "teachers: every weight is 0 at the end"},
+        {"teachers.0={name: N, url: 'http://h:1', weight: 0, weight_end: 2, anneal: linear}", ""},
+    };
+    expect("mixture=mean_probs", annealed, sizeof annealed / sizeof annealed[0]);
     expect("targets=logits", mean, sizeof mean / sizeof mean[0]);
     expect("mixture=dynamic", dynamic, sizeof dynamic / sizeof dynamic[0]);
     expect("mixture=random", drawn, sizeof drawn / sizeof drawn[0]);

@@ -31,6 +31,7 @@ struct lb_pair {
 struct lb_plan {
     const struct lb_recipe *recipe;
     const struct lb_mixture *mixture;
+    int64_t total_steps; /* of the run, which the caller knows: what teachers' weights that anneal follow */
     unsigned n_teachers;
     const struct lb_teacher_info *info[LB_MAX_TEACHERS];
     const struct lb_teacher_head *head[LB_MAX_TEACHERS]; /* NULL unless the lane needs it */
@@ -82,7 +83,7 @@ LB_NODISCARD enum lb_status lb_plan_readers(struct lb_plan *plan, const struct l
 void lb_plan_finish(struct lb_plan *plan);
 /* What the mixture weighs by: bits of enum lb_mixture_needs. */
 unsigned lb_plan_needs(const struct lb_plan *plan);
-/* The recipe's weights [teachers] at a sample. */
+/* The recipe's weights [teachers] at a sample, by the step that its number is of. */
 void lb_plan_given(const struct lb_plan *plan, const struct lb_sample *sample, double *out);
 /* weights.c: what a mixture of random teachers draws for a sample, in [0, 1): a function of seed and the
  * sample's number, or its micro-batch's. */

@@ -1,6 +1,7 @@
 /* How much each teacher counts, per sequence or per token. */
 #include "common/base/rng.h"
 #include "trainer/learn/parts.h"
+#include "trainer/learn/schedule.h"
 
 #include <omp.h>
 
@@ -11,9 +12,16 @@ unsigned lb_plan_needs(const struct lb_plan *plan) {
 }
 
 void lb_plan_given(const struct lb_plan *plan, const struct lb_sample *sample, double *out) {
-    (void)sample;
+    const struct lb_recipe *r = plan->recipe;
+    int64_t samples = r->per_device_train_batch_size * r->gradient_accumulation_steps;
     for (unsigned k = 0; k < plan->n_teachers; k++) {
-        out[k] = plan->recipe->teachers[k].weight;
+        const struct lb_recipe_teacher *t = &r->teachers[k];
+        out[k] = t->weight;
+        if (t->anneal != LB_ANNEAL_NONE) {
+            int64_t step = sample->number / samples;
+            out[k] += lb_anneal_share(t->anneal, t->anneal_steps, plan->total_steps, step) *
+                      (t->weight_end - t->weight);
+        }
     }
 }
 

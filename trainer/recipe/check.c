@@ -250,21 +250,40 @@ static enum lb_status check_mixture(const struct check *c) {
     return status == LB_OK && mixture->by_tag ? check_route(c) : status;
 }
 
+static enum lb_status check_teacher_anneal(const struct check *c, unsigned k) {
+    const struct lb_recipe_teacher *t = &c->recipe->teachers[k];
+    bool anneals = t->anneal != LB_ANNEAL_NONE, ends = !isnan(t->weight_end);
+    char path[64];
+    snprintf(path, sizeof path, "teachers.%u", k);
+    if (!anneals && (ends || t->anneal_steps != 0)) {
+        return complain(c, path, "weight_end and anneal_steps need anneal: linear or cosine");
+    }
+    return anneals && !ends ? complain(c, path, "anneal needs weight_end: where to") : LB_OK;
+}
+
 static enum lb_status check_teachers(const struct check *c) {
     const struct lb_recipe *r = c->recipe;
-    double sum = 0;
+    double sum = 0, end = 0;
     for (unsigned k = 0; k < r->teachers_count; k++) {
         enum lb_status status = check_teacher(c, k);
         if (status != LB_OK) {
             return status;
         }
-        sum += r->teachers[k].weight;
+        if ((status = check_teacher_anneal(c, k)) != LB_OK) {
+            return status;
+        }
+        const struct lb_recipe_teacher *t = &r->teachers[k];
+        sum += t->weight;
+        end += t->anneal != LB_ANNEAL_NONE ? t->weight_end : t->weight;
     }
     if (r->teachers_count > LB_MAX_TEACHERS) {
         return complain(c, "teachers", "%u teachers; at most %d", r->teachers_count, LB_MAX_TEACHERS);
     }
     if (r->teachers_count > 0 && !(sum > 0)) {
         return complain(c, "teachers", "every weight is 0; at least one teacher must count");
+    }
+    if (r->teachers_count > 0 && !(end > 0)) {
+        return complain(c, "teachers", "every weight is 0 at the end; at least one teacher must count");
     }
     return check_mixture(c);
 }

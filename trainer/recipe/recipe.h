@@ -52,8 +52,11 @@ struct lb_recipe_teacher {
     const char **replicas; /* further URLs of the same teacher */
     unsigned replicas_count;
     enum lb_protocol protocol;
-    double weight;     /* of the mixture; 1 */
-    const char **tags; /* for route */
+    double weight; /* of the mixture; 1 */
+    enum lb_anneal anneal;
+    int64_t anneal_steps; /* 0: all of the run */
+    double weight_end;    /* where it anneals; NAN: it does not */
+    const char **tags;    /* for route */
     unsigned tags_count;
     const char *token_file;
     const char *head;      /* of servers that serve none; NULL: none */
