@@ -211,6 +211,8 @@ def random_loss(r, names):
     if 'attention' in l['function'] or sometimes(r, 0.35 if l['function'].startswith('hs_') else r.odd):
         l['layer_mapping'] = [{'student': pick(r, [0, 1], [2, -1, 3, 9]), 'teacher': pick(r, [0, 1], [2, -1, 3, 9])}
                               for _ in range(r.randint(1, 2))]
+        if sometimes(r, 0.3):
+            l['layer_mapping'] = pick(r, ['uniform', 'last', 'skip'], ['first', 1])
     if l['function'] == 'alm' or sometimes(r, r.odd):
         l['bce_temp'] = pick(r, [1, 100], [0, -1, 1e9])
     if l['function'] == 'cross_entropy' and sometimes(r, 0.4) or sometimes(r, r.odd):

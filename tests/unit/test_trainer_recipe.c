@@ -182,6 +182,33 @@ static void dump_round_trip(void **state) {
     }
 }
 
+/* A rule in place of a list of layers is written back and decides. */
+static void rule_of_layers(void **state) {
+    (void)state;
+    const char *const set[] = {"loss_functions.1.layer_mapping=skip", "loss_functions.1.layer_mapping=last"};
+    struct lb_recipe *a = parse(good, &set[0], 1), *b = NULL, *other = parse(good, &set[1], 1);
+    char *text = NULL, f1[65], f2[65], f3[65], told[256];
+    size_t n = 0;
+    assert_int_equal(a->loss_functions[1].layer_rule, LB_LAYERS_SKIP);
+    assert_int_equal(a->loss_functions[1].layer_mapping_count, 0);
+    assert_int_equal(lb_recipe_dump(a, &text, &n, NULL), LB_OK);
+    assert_non_null(strstr(text, "layer_mapping: skip\n"));
+    b = parse(text, NULL, 0);
+    assert_int_equal(b->loss_functions[1].layer_rule, LB_LAYERS_SKIP);
+    lb_recipe_fingerprint(a, f1);
+    lb_recipe_fingerprint(b, f2);
+    lb_recipe_fingerprint(other, f3);
+    assert_string_equal(f1, f2);
+    assert_string_not_equal(f1, f3);
+    assert_true(lb_recipe_difference(a, other, told, sizeof told));
+    assert_string_equal(told, "there loss_functions.1.layer_mapping: skip, "
+                              "here loss_functions.1.layer_mapping: last");
+    lb_free(text);
+    lb_recipe_destroy(a);
+    lb_recipe_destroy(b);
+    lb_recipe_destroy(other);
+}
+
 /* What only the family knows is written back and decides. */
 static void keys_of_the_family(void **state) {
     (void)state;
@@ -442,6 +469,12 @@ static void contradictions(void **state) {
         {"loss_functions.1={function: attention_mse}", "attention_mse needs layer_mapping"},
         {"loss_functions.1={function: attention_mse, layer_mapping: [{student: -1, teacher: 0}]}",
          "attention layers are numbered from 0"},
+        {"loss_functions.1.layer_mapping=uniform", ""},
+        {"loss_functions.1={function: attention_mse, layer_mapping: skip}", ""},
+        {"loss_functions.1.layer_mapping=every", "loss_functions.1.layer_mapping: \"every\" is not one of"},
+        {"loss_functions.1.layer_mapping=unifrom",
+         "is not one of uniform, last, skip; did you mean uniform?"},
+        {"loss_functions.0.layer_mapping=last", "loss_functions.0.layer_mapping: kl does not read it"},
         {"warmup_steps=101", "warmup_steps: 101 steps of warm-up in a run of 100"},
         {"mixture=mean_prob", "; did you mean mean_probs?"},
         {"mixture=route", ""}, /* right as it is: replaced below */
@@ -598,6 +631,7 @@ int main(void) {
         cmocka_unit_test(students_of_other_families),
         cmocka_unit_test(overrides),
         cmocka_unit_test(dump_round_trip),
+        cmocka_unit_test(rule_of_layers),
         cmocka_unit_test(keys_of_the_family),
         cmocka_unit_test(names_of_tensors),
         cmocka_unit_test(texts_survive_quoting),

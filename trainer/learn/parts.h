@@ -111,6 +111,13 @@ void lb_step_weigh_ahead(const struct lb_step *step, const struct lb_answered *b
  * total [teachers]. false: out of memory. */
 bool lb_step_weigh(struct lb_step *step, double *total);
 
+/* plan.c: adds an output to what a teacher is asked, once; LB_E_LIMIT: there are too many. */
+LB_NODISCARD enum lb_status lb_plan_ask(struct lb_ask_spec *spec, enum lb_output_kind kind, int layer,
+                                        enum lb_datatype datatype, struct lb_detail *detail);
+/* pairs.c: the pairs of activations of loss l with each teacher that it learns from. */
+LB_NODISCARD enum lb_status lb_plan_pairs(struct lb_plan *plan, struct lb_model *student, unsigned l,
+                                          struct lb_detail *detail);
+
 /* totals.c: what makes a mean of loss l's sum over the optimizer step: of its positions, or of its sequences.
  */
 double lb_step_inverse(const struct lb_step *step, size_t l);

@@ -1,5 +1,7 @@
 #include "trainer/learn/plan.h"
 
+#include "trainer/learn/parts.h"
+
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -14,8 +16,8 @@ static bool classifies_texts(const struct lb_model *m) {
     return lb_model_labels(m) != NULL;
 }
 
-static enum lb_status ask(struct lb_ask_spec *spec, enum lb_output_kind kind, int layer,
-                          enum lb_datatype datatype, struct lb_detail *detail) {
+enum lb_status lb_plan_ask(struct lb_ask_spec *spec, enum lb_output_kind kind, int layer,
+                           enum lb_datatype datatype, struct lb_detail *detail) {
     for (size_t i = 0; i < spec->n_outputs; i++) {
         if (spec->outputs[i].kind == kind && spec->outputs[i].layer == layer) {
             return LB_OK;
@@ -82,13 +84,14 @@ static enum lb_status ask_samples(struct lb_plan *plan, unsigned k, struct lb_de
     spec->sample_count = r->sample_count;
     spec->seed = (uint64_t)r->seed + k;
     spec->sample_temperature = weighed ? r->sample_temperature : 0;
-    enum lb_status status = ask(spec, LB_OUT_SAMPLE_IDS, 0,
-                                plan->info[k]->vocab_size <= 65536 ? LB_DT_UINT16 : LB_DT_INT32, detail);
+    enum lb_status status = lb_plan_ask(
+        spec, LB_OUT_SAMPLE_IDS, 0, plan->info[k]->vocab_size <= 65536 ? LB_DT_UINT16 : LB_DT_INT32, detail);
     if (status != LB_OK) {
         return status;
     }
-    return weighed ? ask(spec, LB_OUT_SAMPLE_WEIGHTS, 0, r->fp16_targets ? LB_DT_FP16 : LB_DT_FP32, detail)
-                   : ask(spec, LB_OUT_SAMPLE_COUNTS, 0, LB_DT_UINT16, detail);
+    return weighed ? lb_plan_ask(spec, LB_OUT_SAMPLE_WEIGHTS, 0, r->fp16_targets ? LB_DT_FP16 : LB_DT_FP32,
+                                 detail)
+                   : lb_plan_ask(spec, LB_OUT_SAMPLE_COUNTS, 0, LB_DT_UINT16, detail);
 }
 
 /* What losses on distributions ask of teacher k. */
@@ -128,11 +131,11 @@ static enum lb_status ask_lane(struct lb_plan *plan, const struct lb_model *stud
     }
     /* What the teacher gives to tokens that the student lacks. */
     if (map != NULL && lb_lane_whole(r->targets)) {
-        status = ask(spec, LB_OUT_LOGSUMEXP, 0, LB_DT_FP32, detail);
+        status = lb_plan_ask(spec, LB_OUT_LOGSUMEXP, 0, LB_DT_FP32, detail);
     }
     switch (r->targets) {
     case LB_LANE_FINAL:
-        status = status == LB_OK ? ask(spec, LB_OUT_HIDDEN_FINAL, 0, wide, detail) : status;
+        status = status == LB_OK ? lb_plan_ask(spec, LB_OUT_HIDDEN_FINAL, 0, wide, detail) : status;
         status = status == LB_OK ? lb_teachers_head(teachers, k, &plan->head[k], detail) : status;
         if (status == LB_OK && plan->head[k]->vocab_size != v) {
             return lb_fail(detail, LB_E_MISMATCH,
@@ -141,17 +144,17 @@ static enum lb_status ask_lane(struct lb_plan *plan, const struct lb_model *stud
         }
         break;
     case LB_LANE_LOGITS:
-        status = status == LB_OK ? ask(spec, LB_OUT_LOGITS, 0, wide, detail) : status;
+        status = status == LB_OK ? lb_plan_ask(spec, LB_OUT_LOGITS, 0, wide, detail) : status;
         break;
     case LB_LANE_SAMPLES:
         status = ask_samples(plan, k, detail);
         break;
     case LB_LANE_TOPK:
-        status = ask(spec, LB_OUT_TOPK_IDS, 0, whole <= 65536 ? LB_DT_UINT16 : LB_DT_INT32, detail);
-        status = status == LB_OK ? ask(spec, LB_OUT_TOPK_VALUES, 0, wide, detail) : status;
-        status = status == LB_OK ? ask(spec, LB_OUT_REST, 0, LB_DT_FP32, detail) : status;
+        status = lb_plan_ask(spec, LB_OUT_TOPK_IDS, 0, whole <= 65536 ? LB_DT_UINT16 : LB_DT_INT32, detail);
+        status = status == LB_OK ? lb_plan_ask(spec, LB_OUT_TOPK_VALUES, 0, wide, detail) : status;
+        status = status == LB_OK ? lb_plan_ask(spec, LB_OUT_REST, 0, LB_DT_FP32, detail) : status;
         if (plan->kept[k] && status == LB_OK) {
-            status = ask(spec, LB_OUT_OUTSIDE, 0, LB_DT_FP32, detail);
+            status = lb_plan_ask(spec, LB_OUT_OUTSIDE, 0, LB_DT_FP32, detail);
         }
         break;
     }
@@ -161,7 +164,7 @@ static enum lb_status ask_lane(struct lb_plan *plan, const struct lb_model *stud
 /* The labels' log-probabilities at temperature 1, whatever the lane's question is asked at. */
 static enum lb_status ask_labels(struct lb_plan *plan, unsigned k, struct lb_detail *detail) {
     bool plain = plan->spec[k].temperature == 1;
-    return ask(&plan->spec[k], plain ? LB_OUT_ACTUAL : LB_OUT_NEXT, 0, LB_DT_FP32, detail);
+    return lb_plan_ask(&plan->spec[k], plain ? LB_OUT_ACTUAL : LB_OUT_NEXT, 0, LB_DT_FP32, detail);
 }
 
 /* Whether the mixture can weigh teacher k by its distributions, which the lane brings. */
@@ -209,105 +212,8 @@ static enum lb_status ask_weights(struct lb_plan *plan, const struct lb_model *s
     }
     bool at_hand = !plan->apart[k] && lb_lane_whole(r->targets); /* the lane has the logits */
     return at_hand ? LB_OK
-                   : ask(&plan->spec[k], LB_OUT_LOGITS, 0, r->fp16_targets ? LB_DT_FP16 : LB_DT_FP32, detail);
-}
-
-/* A classifier's final state is one row a text, other states are one a token: these go with each other, and a
- * loss has either. */
-static enum lb_status check_once(struct lb_plan *plan, const struct lb_model *student, struct lb_pair *p,
-                                 struct lb_detail *detail) {
-    const struct lb_teacher_info *info = plan->info[p->teacher];
-    bool once = info->input_size == 0 && lb_info_once(info, p->kind), first = true;
-    p->once = p->final && classifies_texts(student);
-    for (const struct lb_pair *q = plan->pairs; q < p; q++) {
-        first = first && q->loss != p->loss;
-    }
-    if (p->once != once) {
-        return lb_fail(detail, LB_E_ARG,
-                       "loss_functions.%u.layer_mapping: the final state of a classifier (-1) is one row a "
-                       "text, and %s's is one a token; compare -1 with a classifier's -1, other layers with "
-                       "other layers",
-                       p->loss, once ? "the student" : "the teacher");
-    }
-    if (!first && plan->losses[p->loss].once != once) {
-        return lb_fail(detail, LB_E_ARG,
-                       "loss_functions.%u.layer_mapping: the final state of a classifier (-1) is one row a "
-                       "text, other layers are one a token; give each an entry of its own",
-                       p->loss);
-    }
-    plan->losses[p->loss].once = once;
-    return LB_OK;
-}
-
-/* The widths of both sides' states, with a projection between them where they differ. */
-static enum lb_status match_states(struct lb_plan *plan, struct lb_model *student, struct lb_pair *p,
-                                   struct lb_detail *detail) {
-    const struct lb_config *c = lb_model_config(student);
-    enum lb_status status = p->kind == LB_OUT_SENTENCE ? LB_OK : check_once(plan, student, p, detail);
-    p->student_width = lb_model_width(student);
-    if (!p->final && c->input_size > 0) {
-        p->student_width = p->tap.layer == 0 ? c->input_size : c->hidden_sizes[p->tap.layer - 1];
-    }
-    p->teacher_width = lb_info_state_width(plan->info[p->teacher], p->kind, p->layer);
-    if (status == LB_OK && p->student_width != p->teacher_width) {
-        snprintf(p->projection, sizeof p->projection, "projection.%u.%zu.weight", p->loss, plan->n_pairs);
-        status = lb_model_extend(student, p->projection, p->teacher_width, p->student_width,
-                                 (uint64_t)plan->recipe->seed, detail);
-    }
-    return status;
-}
-
-/* Makes pair (student layer, teacher layer) of loss l for teacher k. */
-static enum lb_status add_pair(struct lb_plan *plan, struct lb_model *student, unsigned l, unsigned k,
-                               struct lb_layer_pair layers, struct lb_detail *detail) {
-    const struct lb_recipe *r = plan->recipe;
-    const struct lb_teacher_info *info = plan->info[k];
-    bool attention = plan->losses[l].loss->on == LB_ON_ATTENTION;
-    bool sentence = plan->losses[l].loss->on == LB_ON_SENTENCE;
-    if (sentence && lb_model_sentence(student)->kind == LB_POOL_NONE) {
-        return lb_fail(detail, LB_E_ARG,
-                       "loss_functions.%u: the student does not pool its states to a sentence's embedding; "
-                       "only encoders do, those from a folder as its modules.json says",
-                       l);
-    }
-    if (plan->n_pairs == LB_MAX_PAIRS) {
-        return lb_fail(detail, LB_E_LIMIT, "loss_functions: more than %d pairs of layers and teachers",
-                       LB_MAX_PAIRS);
-    }
-    struct lb_pair *p = &plan->pairs[plan->n_pairs];
-    *p = (struct lb_pair){.loss = l, .teacher = k, .layer = (int)layers.teacher};
-    p->final = !attention && layers.student < 0;
-    p->tap.kind = attention ? LB_TAP_ATTENTION : LB_TAP_HIDDEN;
-    p->tap.layer = (int)layers.student;
-    if (!p->final) {
-        enum lb_status status = lb_model_check_tap(student, p->tap.kind, p->tap.layer, detail);
-        if (status != LB_OK) {
-            lb_detail_prefix(detail, "loss_functions.%u.layer_mapping: the student", l);
-            return status;
-        }
-    }
-    if (layers.teacher >= (attention ? info->n_layers : info->n_layers + 1)) {
-        return lb_fail(detail, LB_E_ARG,
-                       "loss_functions.%u.layer_mapping: teacher %s has no layer %lld, its last is %lld", l,
-                       r->teachers[k].name, (long long)layers.teacher,
-                       (long long)(attention ? info->n_layers - 1 : info->n_layers));
-    }
-    enum lb_status status = LB_OK;
-    if (attention) {
-        p->kind = LB_OUT_ATTENTION;
-        p->student_width = lb_model_config(student)->num_attention_heads;
-        p->teacher_width = info->n_heads;
-    } else {
-        p->kind = sentence ? LB_OUT_SENTENCE : layers.teacher < 0 ? LB_OUT_HIDDEN_FINAL : LB_OUT_HIDDEN;
-        p->layer = layers.teacher < 0 ? 0 : p->layer;
-        status = match_states(plan, student, p, detail);
-    }
-    if (status != LB_OK) {
-        return status;
-    }
-    plan->n_pairs++;
-    enum lb_datatype wide = r->fp16_targets ? LB_DT_FP16 : LB_DT_FP32;
-    return ask(&plan->spec[k], p->kind, p->layer, wide, detail);
+                   : lb_plan_ask(&plan->spec[k], LB_OUT_LOGITS, 0, r->fp16_targets ? LB_DT_FP16 : LB_DT_FP32,
+                                 detail);
 }
 
 static void name_loss(struct lb_plan *plan, unsigned l) {
@@ -366,18 +272,7 @@ static enum lb_status add_loss(struct lb_plan *plan, struct lb_model *student, u
                              "loss_functions.%u: %s reads logits, which a %s without a head does not make", l,
                              loss->name, lb_model_config(student)->model_type);
     }
-    static const struct lb_layer_pair final = {-1, -1};
-    for (unsigned k = 0; k < plan->n_teachers; k++) {
-        unsigned n = from->layer_mapping_count > 0 ? from->layer_mapping_count : 1;
-        for (unsigned i = 0; i < n && lb_plan_learns(plan, l, k); i++) {
-            struct lb_layer_pair pair = from->layer_mapping_count > 0 ? from->layer_mapping[i] : final;
-            enum lb_status status = add_pair(plan, student, l, k, pair, detail);
-            if (status != LB_OK) {
-                return status;
-            }
-        }
-    }
-    return LB_OK;
+    return lb_plan_pairs(plan, student, l, detail);
 }
 
 /* Which teachers each loss of the recipe learns from. */

@@ -292,9 +292,11 @@ static enum lb_status check_layers(const struct check *c, const struct lb_recipe
                                    unsigned i) {
     char path[64];
     snprintf(path, sizeof path, "loss_functions.%u.layer_mapping", i);
-    if (attention && loss->layer_mapping_count == 0) {
+    if (attention && loss->layer_mapping_count == 0 && loss->layer_rule == LB_LAYERS_LISTED) {
         snprintf(path, sizeof path, "loss_functions.%u", i);
-        return complain(c, path, "%s needs layer_mapping: [{student: N, teacher: M}, ...]", loss->function);
+        return complain(c, path,
+                        "%s needs layer_mapping: [{student: N, teacher: M}, ...], or uniform, last or skip",
+                        loss->function);
     }
     const struct lb_config *config = &c->recipe->student.config; /* all zero where student.model decides */
     int64_t layers = config->input_size > 0 ? config->n_hidden : config->num_hidden_layers;

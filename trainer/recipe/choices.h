@@ -22,6 +22,9 @@ static inline bool lb_lane_whole(enum lb_target_lane lane) {
 enum lb_schedule { LB_SCHEDULE_LINEAR, LB_SCHEDULE_COSINE, LB_SCHEDULE_CONSTANT };
 /* How a loss moves from its weight and temperature to those at the end; 0: not at all. */
 enum lb_anneal { LB_ANNEAL_NONE, LB_ANNEAL_LINEAR, LB_ANNEAL_COSINE };
+/* Which layers of student and teacher a loss on activations compares: those listed, or by their numbers of
+ * layers (learn/pairs.c). */
+enum lb_layer_rule { LB_LAYERS_LISTED, LB_LAYERS_UNIFORM, LB_LAYERS_LAST, LB_LAYERS_SKIP };
 enum lb_lost_teacher { LB_LOST_WAIT, LB_LOST_RENORMALISE, LB_LOST_STOP };
 
 #endif

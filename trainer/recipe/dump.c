@@ -102,6 +102,10 @@ static void put_list(const struct dump *d, const char *base, const struct lb_fie
         put_pairs(d, (const void *)entries, n);
         return;
     }
+    if (lb_field_word(f, base) != NULL) {
+        lb_buf_printf(d->buf, " %s\n", lb_field_word(f, base));
+        return;
+    }
     if (f->kind == LB_FIELD_MAPS) {
         lb_buf_append_str(d->buf, "\n");
         for (unsigned i = 0; i < n; i++) {

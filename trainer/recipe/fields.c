@@ -72,6 +72,9 @@ static const struct lb_field_name mixture_by[] = {
     {"ce", LB_BY_CE}, {"entropy", LB_BY_ENTROPY}, {"max_prob", LB_BY_MAX_PROB}, {NULL, 0}};
 static const struct lb_field_name mixture_per[] = {
     {"sequence", LB_PER_SEQUENCE}, {"token", LB_PER_TOKEN}, {"batch", LB_PER_BATCH}, {NULL, 0}};
+
+static const struct lb_field_name layer_rules[] = {
+    {"uniform", LB_LAYERS_UNIFORM}, {"last", LB_LAYERS_LAST}, {"skip", LB_LAYERS_SKIP}, {NULL, 0}};
 static const struct lb_field_name lost[] = {
     {"wait", LB_LOST_WAIT}, {"renormalise", LB_LOST_RENORMALISE}, {"stop", LB_LOST_STOP}, {NULL, 0}};
 
@@ -188,8 +191,10 @@ const struct lb_field lb_recipe_loss_fields[] = {
     {PLACE_(function), .kind = LB_FIELD_STRING, .flags = REQ | DEC, .name_at = loss_name, .help = "the loss"},
     ARG_(weight, FLOAT, 0, 1e6, "1", "its factor"),
     ARG_(temperature, FLOAT, 0, LB_MAX_TEMPERATURE, "0", "of the distributions; 0: the recipe's"),
-    MAPS_(layer_mapping, DEC, lb_layer_pair, layer_fields,
-          "losses on activations: pairs of layers; none: final to final"),
+    {LIST_(layer_mapping), .kind = LB_FIELD_MAPS, .flags = DEC, .fields = layer_fields,
+     .entry_bytes = sizeof(struct lb_layer_pair), .names = layer_rules,
+     .word_offset = offsetof(struct S, layer_rule), .derived = "final to final",
+     .help = "losses on activations: pairs of layers, or by their numbers of layers"},
     ARG_(normalize, BOOL, 0, 0, "false", "hs_mse: divide by the teacher's mean square"),
     STRINGS_(teachers, DEC, "names of the teachers that it learns from; none: all"),
     OPEN_(bce_temp, 0.01, 1e6, "100", "alm: the log-likelihoods of a chunk are divided by it"),
@@ -295,6 +300,15 @@ const struct lb_field lb_recipe_fields[] = {
 };
 #undef S
 
+const char *lb_field_word(const struct lb_field *f, const char *base) {
+    const struct lb_field_name *name = f->names;
+    while (f->word_offset > 0 && name->name != NULL &&
+           name->value != *(const int *)(const void *)(base + f->word_offset)) {
+        name++;
+    }
+    return f->word_offset > 0 ? name->name : NULL;
+}
+
 bool lb_field_at_default(const struct lb_field *f, const char *base) {
     const void *at = base + f->offset;
     switch (f->kind) {
@@ -316,7 +330,8 @@ bool lb_field_at_default(const struct lb_field *f, const char *base) {
     case LB_FIELD_STRINGS:
     case LB_FIELD_MAPS:
     case LB_FIELD_PAIRS:
-        return *(const unsigned *)(const void *)(base + f->count_offset) == 0;
+        return *(const unsigned *)(const void *)(base + f->count_offset) == 0 &&
+               lb_field_word(f, base) == NULL;
     case LB_FIELD_ENUM:
     case LB_FIELD_STUDENT:
         break;

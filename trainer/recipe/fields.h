@@ -47,10 +47,11 @@ struct lb_field {
     size_t offset, count_offset;
     double min, max;
     const char *fallback;              /* as YAML writes it; NULL: absent */
-    const struct lb_field_name *names; /* of ENUM */
+    const struct lb_field_name *names; /* of ENUM; of MAPS: words that may stand in place of the list */
     const char *(*name_at)(size_t i);  /* of STRING: the names it may have; NULL: any text */
     const struct lb_field *fields;     /* of MAPS */
     size_t entry_bytes;                /* of MAPS */
+    size_t word_offset;                /* of MAPS with names: the enum that holds the word; 0: it is a list */
     const char *derived;               /* the default in words where it follows from other keys */
     const char *help;
 };
@@ -61,6 +62,8 @@ extern const struct lb_field lb_recipe_loss_fields[]; /* of one entry of loss_fu
 /* Whether the struct at base holds there what a recipe without the key gives it. Not told of ENUM and
  * STUDENT: false. */
 bool lb_field_at_default(const struct lb_field *field, const char *base);
+/* The word that the struct at base holds there in place of a list; NULL: none. */
+const char *lb_field_word(const struct lb_field *field, const char *base);
 
 /* One key of student: beside model, of those that are told and always written back. Which keys there are and
  * what a key may hold is known to common/model (lb_config_parse_new); here stands what is written back and

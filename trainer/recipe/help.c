@@ -25,8 +25,8 @@ static void help_fields(struct lb_buf *buf, const struct lb_field *fields, const
     for (const struct lb_field *f = fields; f->key != NULL; f++) {
         bool required = (f->flags & LB_FIELD_REQUIRED) != 0;
         help_row(buf, prefix, f->key, f->fallback, f->derived, required, f->help);
-        for (size_t i = 0;
-             f->kind == LB_FIELD_ENUM && (f->flags & LB_FIELD_GROWS) == 0 && name_of(f, i) != NULL; i++) {
+        bool named = f->kind == LB_FIELD_ENUM || f->kind == LB_FIELD_MAPS;
+        for (size_t i = 0; named && (f->flags & LB_FIELD_GROWS) == 0 && name_of(f, i) != NULL; i++) {
             lb_buf_printf(buf, "%s`%s`", i == 0 ? ": " : ", ", name_of(f, i));
         }
         lb_buf_append_str(buf, " |\n");

@@ -139,7 +139,9 @@ static enum lb_status read_value(const struct lb_recipe_reader *r, struct lb_yam
     case LB_FIELD_INTS:
     case LB_FIELD_STRINGS:
     case LB_FIELD_MAPS:
-        return read_list(r, node, f, path, base);
+        return f->names != NULL && node->kind == LB_YAML_SCALAR
+                   ? read_enum(r, node, f, path, (int *)(void *)(base + f->word_offset))
+                   : read_list(r, node, f, path, base);
     case LB_FIELD_PAIRS:
         return read_pairs(r, node, f, path, base);
     case LB_FIELD_STUDENT:

@@ -75,6 +75,7 @@ struct lb_recipe_loss {
     struct lb_loss_args args;            /* weight 1; temperature 0: the recipe's */
     struct lb_layer_pair *layer_mapping; /* hidden and attention losses; none: final to final */
     unsigned layer_mapping_count;
+    enum lb_layer_rule layer_rule; /* not LB_LAYERS_LISTED: the pairs follow from the depths */
     enum lb_anneal anneal;
     int64_t anneal_steps;               /* 0: all of the run */
     double weight_end, temperature_end; /* where it anneals; NAN: as at the start */

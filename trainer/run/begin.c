@@ -200,6 +200,7 @@ static enum lb_status open_teachers(struct lb_run *run, struct lb_detail *detail
     status = status == LB_OK ? check_labels(run, detail) : status;
     if (status == LB_OK && run->teachers != NULL) {
         lb_tell_templates(run->recipe, run->data, run->plan->unlike, run->teachers);
+        lb_tell_layers(run->plan);
         status = teachers_fingerprint(run, run->at.teachers, detail);
     }
     status = status == LB_OK ? lb_computes_find(run->teachers, &run->at.computes, detail) : status;

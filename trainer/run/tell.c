@@ -2,6 +2,7 @@
 
 #include "common/base/log.h"
 
+#include <stdio.h>
 #include <string.h>
 
 void lb_tell_records(const struct lb_dataset *data, const char *name, int64_t max_length) {
@@ -23,5 +24,24 @@ void lb_tell_templates(const struct lb_recipe *recipe, const struct lb_dataset *
             lb_log(LB_LOG_WARN, "other_chat_template", "teacher=%s its_sha256=%.12s ours_sha256=%.12s",
                    recipe->teachers[k].name, info->chat_template_hash, ours);
         }
+    }
+}
+
+void lb_tell_layers(const struct lb_plan *plan) {
+    for (size_t i = 0; i < plan->n_pairs; i++) {
+        const struct lb_pair *p = &plan->pairs[i];
+        bool first = i == 0 || p[-1].loss != p->loss || p[-1].teacher != p->teacher;
+        if (!first || plan->recipe->loss_functions[p->loss].layer_rule == LB_LAYERS_LISTED) {
+            continue;
+        }
+        char pairs[LB_MAX_PAIRS * 16] = "";
+        size_t n = 0;
+        for (const struct lb_pair *q = p;
+             q < plan->pairs + plan->n_pairs && q->loss == p->loss && q->teacher == p->teacher; q++) {
+            n += (size_t)snprintf(pairs + n, sizeof pairs - n, "%s%d:%d", q > p ? "," : "", q->tap.layer,
+                                  q->layer);
+        }
+        lb_log(LB_LOG_INFO, "layer_mapping", "loss=%s teacher=%s student:teacher=%s",
+               plan->losses[p->loss].name, plan->recipe->teachers[p->teacher].name, pairs);
     }
 }

@@ -3,6 +3,7 @@
 #define LB_RUN_TELL_H
 
 #include "trainer/data/dataset.h"
+#include "trainer/learn/plan.h"
 #include "trainer/teachers/teachers.h"
 
 /* Records that were cut to max_length or left out. data may be NULL; name: "datasets". */
@@ -12,5 +13,7 @@ void lb_tell_records(const struct lb_dataset *data, const char *name, int64_t ma
  * by their own. recipe: theirs, for their names. */
 void lb_tell_templates(const struct lb_recipe *recipe, const struct lb_dataset *data, const bool *unlike,
                        const struct lb_teachers *teachers);
+/* Which layers a rule of layer_mapping has come to, a line for each loss and teacher. */
+void lb_tell_layers(const struct lb_plan *plan);
 
 #endif

@@ -1,0 +1,132 @@
+/* Which layers of student and teacher are compared: rules of layer_mapping at several depths. */
+#include <stdarg.h>
+#include <stddef.h>
+#include <setjmp.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include "trainer/learn/parts.h"
+
+#include <stdio.h>
+#include <string.h>
+
+struct world {
+    struct lb_recipe recipe;
+    struct lb_recipe_loss loss;
+    struct lb_recipe_teacher teacher;
+    struct lb_teacher_info info;
+    struct lb_plan plan;
+    struct lb_model *student;
+};
+
+static void begin(struct world *w, const char *function, enum lb_layer_rule rule, int own, int64_t its) {
+    const struct lb_config c = {.model_type = "llama",
+                                .vocab_size = 9,
+                                .hidden_size = 4,
+                                .intermediate_size = 4,
+                                .num_hidden_layers = own,
+                                .num_attention_heads = 2,
+                                .num_key_value_heads = 2,
+                                .head_dim = 2,
+                                .max_position_embeddings = 8,
+                                .norm_eps = 1e-5,
+                                .rope_theta = 100,
+                                .bos_token_id = -1,
+                                .pad_token_id = -1};
+    memset(w, 0, sizeof *w);
+    assert_int_equal(lb_model_create(&c, 1, &w->student, NULL), LB_OK);
+    w->loss = (struct lb_recipe_loss){.function = function, .layer_rule = rule};
+    w->teacher = (struct lb_recipe_teacher){.name = "T", .weight = 1};
+    w->info = (struct lb_teacher_info){.vocab_size = 9, .hidden_size = 6, .n_heads = 3, .n_layers = its};
+    w->recipe.loss_functions = &w->loss;
+    w->recipe.loss_functions_count = 1;
+    w->recipe.teachers = &w->teacher;
+    w->recipe.gradient_accumulation_steps = 1;
+    w->plan.recipe = &w->recipe;
+    w->plan.n_teachers = w->plan.n_losses = 1;
+    w->plan.info[0] = &w->info;
+    w->plan.losses[0].loss = lb_loss_find(function);
+}
+
+static void end(struct world *w) {
+    lb_model_destroy(w->student);
+}
+
+/* "student:teacher ..." of the pairs that come of it. */
+static void expect(const char *function, enum lb_layer_rule rule, int own, int64_t its, const char *want) {
+    struct world w;
+    struct lb_detail detail = {0};
+    char have[256] = "";
+    size_t n = 0;
+    begin(&w, function, rule, own, its);
+    if (lb_plan_pairs(&w.plan, w.student, 0, &detail) != LB_OK) {
+        fail_msg("%s", detail.text);
+    }
+    bool attention = w.plan.losses[0].loss->on == LB_ON_ATTENTION;
+    for (size_t i = 0; i < w.plan.n_pairs; i++) {
+        const struct lb_pair *p = &w.plan.pairs[i];
+        n += (size_t)snprintf(have + n, sizeof have - n, "%s%d:%d", i > 0 ? " " : "", p->tap.layer, p->layer);
+        assert_false(p->final);
+        assert_int_equal(p->kind, attention ? LB_OUT_ATTENTION : LB_OUT_HIDDEN);
+        assert_int_equal(p->tap.kind, attention ? LB_TAP_ATTENTION : LB_TAP_HIDDEN);
+        assert_int_equal(w.plan.spec[0].outputs[i].layer, p->layer);
+    }
+    assert_string_equal(have, want);
+    end(&w);
+}
+
+static void rules(void **state) {
+    (void)state;
+    /* PKD's own: 6 of 12; TinyBERT's: 4 of 12. */
+    expect("hs_mse", LB_LAYERS_SKIP, 6, 12, "1:2 2:4 3:6 4:8 5:10");
+    expect("hs_mse", LB_LAYERS_LAST, 6, 12, "1:7 2:8 3:9 4:10 5:11");
+    expect("hs_cosine", LB_LAYERS_UNIFORM, 4, 12, "0:0 1:3 2:6 3:9 4:12");
+    expect("attention_mse", LB_LAYERS_UNIFORM, 4, 12, "0:2 1:5 2:8 3:11");
+    expect("attention_mse", LB_LAYERS_SKIP, 4, 12, "0:2 1:5 2:8");
+    expect("attention_mse", LB_LAYERS_LAST, 4, 12, "0:8 1:9 2:10");
+    /* Depths that are no multiples: rounded, halves up. */
+    expect("hs_mse", LB_LAYERS_UNIFORM, 4, 6, "0:0 1:2 2:3 3:5 4:6");
+    expect("hs_mse", LB_LAYERS_SKIP, 4, 30, "1:8 2:15 3:23");
+    expect("hs_mse", LB_LAYERS_UNIFORM, 1, 1, "0:0 1:1");
+    expect("hs_mse", LB_LAYERS_LAST, 2, 2, "1:1");
+}
+
+static void refuse(const char *function, enum lb_layer_rule rule, int own, int64_t its, const char *why) {
+    struct world w;
+    struct lb_detail detail = {0};
+    begin(&w, function, rule, own, its);
+    assert_int_equal(lb_plan_pairs(&w.plan, w.student, 0, &detail), LB_E_ARG);
+    if (strstr(detail.text, why) == NULL || strstr(detail.text, "loss_functions.0.layer_mapping") == NULL) {
+        fail_msg("%s", detail.text);
+    }
+    end(&w);
+}
+
+static void no_rule(void **state) {
+    (void)state;
+    refuse("hs_mse", LB_LAYERS_UNIFORM, 3, 2, "the student has 3 layers, teacher T has 2");
+    refuse("hs_mse", LB_LAYERS_SKIP, 1, 4, "the student has no other");
+    refuse("attention_mse", LB_LAYERS_LAST, 1, 4, "the student has no other");
+    refuse("hs_mse", LB_LAYERS_UNIFORM, 2, 0, "teacher T does not tell how many layers");
+}
+
+/* Without a mapping the final states are compared. */
+static void final(void **state) {
+    (void)state;
+    struct world w;
+    begin(&w, "hs_mse", LB_LAYERS_LISTED, 2, 2);
+    assert_int_equal(lb_plan_pairs(&w.plan, w.student, 0, NULL), LB_OK);
+    assert_int_equal(w.plan.n_pairs, 1);
+    assert_true(w.plan.pairs[0].final && w.plan.pairs[0].kind == LB_OUT_HIDDEN_FINAL);
+    assert_string_equal(w.plan.pairs[0].projection, "projection.0.0.weight");
+    end(&w);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(rules),
+        cmocka_unit_test(no_rule),
+        cmocka_unit_test(final),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
