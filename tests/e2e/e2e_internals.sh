@@ -45,3 +45,44 @@ rm -r again/student again/checkpoint-4
 expect 0 again.log "$limbeck" train recipe.yaml -o again --resume --set max_steps=4 --set save_steps=2 \
     --set 'loss_functions=[{function: hs_mse}, {function: hs_cosine}]'
 same_student kept again
+
+# Losses fall in a run of that recipe, resumed from its middle it has the same student, and so has one by other threads.
+learns() { # name, loss functions, metrics that fall, options...
+    local name=$1 losses=$2 metrics=$3 metric
+    shift 3
+    expect 0 "$name.log" "$limbeck" train recipe.yaml -o "$name" --set max_steps=12 --set save_steps=6 --set "loss_functions=[$losses]" "$@"
+    for metric in $metrics; do
+        holds -s --arg m "loss/$metric" 'map(select(has($m)) | .[$m]) | .[0] > 0 and (.[-3:] | add / 3) < .[0]' "$name/metrics.jsonl"
+    done
+    cp -r "$name" "$name.again"
+    rm -r "$name.again/student" "$name.again/checkpoint-12"
+    expect 0 "$name.again.log" "$limbeck" train recipe.yaml -o "$name.again" --resume --set max_steps=12 --set save_steps=6 \
+        --set "loss_functions=[$losses]" "$@" --set threads=3
+    same_student "$name" "$name.again"
+}
+
+say "every loss on hidden states and attention, of a decoder"
+learns decoder '{function: pkd, layer_mapping: skip}, {function: similarity_preserving, layer_mapping: uniform},
+    {function: attention_transfer, layer_mapping: skip, weight: 10}, {function: attention_kl, layer_mapping: uniform}' \
+    'pkd similarity_preserving attention_transfer attention_kl' --set student.num_hidden_layers=3
+
+say "and of an encoder, with its sentences"
+mkdir -p bert/1_Pooling
+cp "$LB_SOURCE_ROOT"/tests/golden/model/bert/{config.json,model.safetensors} bert/
+letters >bert/tokenizer.json
+echo '[{"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"},
+    {"idx": 1, "name": "1", "path": "1_Pooling", "type": "sentence_transformers.models.Pooling"}]' >bert/modules.json
+echo '{"pooling_mode_cls_token": false, "pooling_mode_mean_tokens": true}' >bert/1_Pooling/config.json
+host bert bert
+encoder=(--set 'student={model_type: bert, hidden_size: 8, intermediate_size: 16, num_hidden_layers: 2, num_attention_heads: 2, max_position_embeddings: 32}'
+    --set tokenizer=bert --set whole_texts=true --set "teachers.0.url=${url[bert]}")
+learns encoder '{function: pkd, first_token: true, layer_mapping: skip}, {function: similarity_preserving, layer_mapping: uniform},
+    {function: attention_kl, layer_mapping: uniform}, {function: embedding_similarity}' \
+    'pkd similarity_preserving attention_kl embedding_similarity' "${encoder[@]}"
+expect 1 cut.log "$limbeck" train recipe.yaml -o cut "${encoder[@]}" --set gradient_accumulation_steps=2 \
+    --set 'loss_functions=[{function: embedding_similarity}]'
+one_error cut.log
+said cut.log "loss_functions.0: embedding_similarity compares the samples of a batch with each other"
+expect 1 first.log "$limbeck" train recipe.yaml -o first --set 'loss_functions=[{function: pkd, first_token: true}]'
+one_error first.log
+said first.log "loss_functions.0.first_token: a llama's first position has seen nothing of the text"

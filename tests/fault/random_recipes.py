@@ -227,6 +227,8 @@ def random_loss(r, names):
         l[r.choice(['weight_end', 'temperature_end', 'anneal_steps'])] = pick(r, [2, 3], [-1, 0])
     if sometimes(r, 0.1):
         l['teachers'] = pick(r, [['t0'], ['t0', 't1'], []], [['t9'], ['t0', 't0'], 't0', [3]])
+    if l['function'] == 'pkd' and sometimes(r, 0.3) or sometimes(r, r.odd):
+        l['first_token'] = sometimes(r, 0.5)
     if l['function'] == 'hs_mse' or sometimes(r, r.odd):
         l['normalize'] = sometimes(r, 0.5)
     return l

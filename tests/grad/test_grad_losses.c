@@ -10,6 +10,7 @@
 
 #include "common/base/rng.h"
 #include "tests/grad/loss_formulas.h"
+#include "tests/grad/state_formulas.h"
 #include "tests/support/loss_variants.h"
 #include "trainer/loss/loss.h"
 #include "trainer/loss/mixture.h"
@@ -38,50 +39,8 @@ static void normals(float *out, int64_t n, double scale) {
     }
 }
 
-/* ---- formulas of activations and chunks, in double; those of rows are loss_formulas.c -----------------
+/* ---- formulas of chunks, in double; of rows: loss_formulas.c, of activations: state_formulas.c ------------
  */
-
-static double mse(const double *a, const struct lb_states *s, bool normalize) {
-    double sum = 0;
-    for (int i = 0; i < s->n; i++) {
-        double row = 0;
-        for (int j = 0; j < s->width; j++) {
-            double d = a[i * s->width + j] - s->b[i * s->width + j];
-            row += d * d;
-        }
-        sum += s->row_weight[i] * row / (double)s->width;
-    }
-    return normalize ? sum * s->inverse_square : sum;
-}
-
-static double cosine(const double *a, const struct lb_states *s, bool normalize) {
-    (void)normalize;
-    double sum = 0;
-    for (int i = 0; i < s->n; i++) {
-        double aa = 0, bb = 0, ab = 0;
-        for (int j = 0; j < s->width; j++) {
-            double x = a[i * s->width + j], y = s->b[i * s->width + j];
-            aa += x * x;
-            bb += y * y;
-            ab += x * y;
-        }
-        sum += s->row_weight[i] * (1 - ab / sqrt(aa * bb));
-    }
-    return sum;
-}
-
-/* The mean over heads and causal entries, of an encoder over all, times T, each row by its weight. */
-static double attention(const double *a, const struct lb_states *s, bool normalize) {
-    (void)normalize;
-    double sum = 0, t = (double)s->width;
-    for (int i = 0; i < s->n; i++) {
-        for (int j = 0; j < s->width; j++) {
-            double d = a[i * s->width + j] - s->b[i * s->width + j];
-            sum += s->row_weight[i] * d * d;
-        }
-    }
-    return sum * t / ((double)s->heads * t * (s->both_ways ? t : (t + 1) / 2));
-}
 
 /* Cross entropy of two coins whose heads have the likelihoods to the power of 1 / T. */
 static double coins(double its, double own, double t) {
@@ -108,11 +67,16 @@ static const struct {
     {"logit_mse", lb_formula_logit_mse, NULL, NULL},
     {"logit_standardization", lb_formula_logit_standardization, NULL, NULL},
     {"dist", lb_formula_dist, NULL, NULL},
-    {"hs_mse", NULL, mse, NULL},
-    {"hs_cosine", NULL, cosine, NULL},
-    {"attention_mse", NULL, attention, NULL},
-    {"embedding_mse", NULL, mse, NULL},
-    {"embedding_cosine", NULL, cosine, NULL},
+    {"hs_mse", NULL, lb_formula_mse, NULL},
+    {"hs_cosine", NULL, lb_formula_cosine, NULL},
+    {"pkd", NULL, lb_formula_pkd, NULL},
+    {"similarity_preserving", NULL, lb_formula_similarity, NULL},
+    {"attention_transfer", NULL, lb_formula_transfer, NULL},
+    {"attention_mse", NULL, lb_formula_attention_mse, NULL},
+    {"attention_kl", NULL, lb_formula_attention_kl, NULL},
+    {"embedding_mse", NULL, lb_formula_mse, NULL},
+    {"embedding_cosine", NULL, lb_formula_cosine, NULL},
+    {"embedding_similarity", NULL, lb_formula_similarity, NULL},
     {"alm", NULL, NULL, coins},
 };
 
@@ -282,10 +246,12 @@ static void check_states(const struct lb_loss *loss, const struct lb_states *s, 
     float da[ROWS * WIDTH] = {0};
     size_t f = formula_of(loss);
     int64_t n = s->n * s->width;
+    struct lb_states with = *s;
+    with.work = loss->work != NULL ? malloc(loss->work(s)) : NULL;
     for (int64_t i = 0; i < n; i++) {
         ad[i] = s->a[i];
     }
-    double have = loss->state(s, &args, 0.5, da), expected = formulas[f].state(ad, s, normalize);
+    double have = loss->state(&with, &args, 0.5, da), expected = formulas[f].state(ad, s, normalize);
     assert_true(fabs(have - expected) < 1e-5 * fabs(expected));
     for (int64_t i = 0; i < n; i++) {
         double keep = ad[i], h = 1e-5;
@@ -300,30 +266,49 @@ static void check_states(const struct lb_loss *loss, const struct lb_states *s, 
     printf("%-14s %-20s loss %.6f, gradient off by %.2e of its largest\n", loss->name,
            normalize ? "normalised" : "", have, worst / scale);
     assert_true(worst / scale < TOLERANCE);
+    free(with.work);
+}
+
+/* Rows that sum to 1, as attention's do. */
+static void shares(float *out, int64_t rows, int64_t width) {
+    for (int64_t i = 0; i < rows; i++) {
+        float sum = 0;
+        for (int64_t j = 0; j < width; j++) {
+            out[i * width + j] = (float)exp(lb_rng_normal(&rng));
+            sum += out[i * width + j];
+        }
+        for (int64_t j = 0; j < width; j++) {
+            out[i * width + j] /= sum;
+        }
+    }
 }
 
 static void states(void **state) {
     (void)state;
-    static const int32_t sequences[] = {0, 2, ROWS}, one[] = {0, HEAD_ROWS};
+    static const int32_t sequences[] = {0, 2, ROWS}, one[] = {0, ROWS};
     static const double weight[ROWS] = {1, 0.3, 0, 1, 0.5, 0.7};
-    float a[ROWS * WIDTH], b[ROWS * WIDTH];
+    float a[ROWS * WIDTH], b[ROWS * WIDTH], a_maps[ROWS * HEAD_ROWS], b_maps[ROWS * HEAD_ROWS];
     normals(a, ROWS * WIDTH, 1);
     normals(b, ROWS * WIDTH, 3);
+    shares(a_maps, ROWS, HEAD_ROWS);
+    shares(b_maps, ROWS, HEAD_ROWS);
     const struct lb_states hidden = {.a = a,
                                      .b = b,
                                      .n = ROWS,
                                      .width = WIDTH,
+                                     .b_width = WIDTH,
                                      .row_weight = weight,
                                      .inverse_square = 0.37,
-                                     .n_sequences = 2,
-                                     .offsets = sequences};
-    const struct lb_states planes = {.a = a,
-                                     .b = b,
+                                     .n_groups = 2,
+                                     .groups = sequences};
+    const struct lb_states planes = {.a = a_maps,
+                                     .b = b_maps,
                                      .n = ROWS,
                                      .width = HEAD_ROWS,
+                                     .b_width = HEAD_ROWS,
                                      .row_weight = weight,
-                                     .n_sequences = 1,
-                                     .offsets = one,
+                                     .n_groups = 1,
+                                     .groups = one,
                                      .heads = ROWS / HEAD_ROWS};
     for (size_t i = 0; lb_loss_at(i) != NULL; i++) {
         const struct lb_loss *loss = lb_loss_at(i);
@@ -341,47 +326,79 @@ static void states(void **state) {
             if (lb_loss_reads(loss, "normalize")) {
                 check_states(loss, s, true);
             }
+            if (loss->any_width) {
+                struct lb_states narrow = *s;
+                narrow.b_width = WIDTH - 5;
+                check_states(loss, &narrow, false);
+            }
         }
     }
 }
 
-/* Whole batches, whose rows threads share: losses and gradients have the bits of one thread. */
+/* Whole batches, whose rows threads share: losses and gradients have the bits of one thread, and rows that
+ * are compared with no others, those that they have one by one. */
+static void check_threads(const struct lb_loss *loss, const struct lb_states *s, float *one, float *many) {
+    const struct lb_loss_args args = {.weight = 1, .temperature = 1};
+    int64_t n = s->n * s->width;
+    memset(one, 0, (size_t)n * sizeof *one);
+    memset(many, 0, (size_t)n * sizeof *many);
+    omp_set_num_threads(1);
+    double want = loss->state(s, &args, 0.3, one);
+    omp_set_num_threads(5);
+    double have = loss->state(s, &args, 0.3, many), rows = 0;
+    assert_true(want > 0 && want == have);
+    assert_memory_equal(one, many, (size_t)n * sizeof *one);
+    for (int64_t i = 0; i < s->n && loss->among == LB_AMONG_NONE; i++) {
+        struct lb_states row = *s;
+        row.a += i * s->width, row.b += i * s->b_width, row.row_weight += i, row.n = 1;
+        rows += loss->state(&row, &args, 0.3, many);
+    }
+    assert_true(loss->among != LB_AMONG_NONE || rows == want);
+}
+
 static void states_at_any_threads(void **state) {
     (void)state;
     enum { N = 1500, WIDE = 48 };
+    static const int32_t groups[] = {0, 700, 701, N};
+    static float a[N * WIDE], b[N * WIDE], one[N * WIDE], many[N * WIDE];
     int threads = omp_get_max_threads();
-    float *a = malloc(N * WIDE * sizeof *a), *b = malloc(N * WIDE * sizeof *b);
-    float *one = malloc(N * WIDE * sizeof *one), *many = malloc(N * WIDE * sizeof *many);
     double weight[N];
-    assert_true(a && b && one && many);
     normals(a, N * WIDE, 1);
     normals(b, N * WIDE, 3);
     for (int i = 0; i < N; i++) {
         weight[i] = i % 7 / 4.0;
     }
-    const struct lb_states s = {
-        .a = a, .b = b, .n = N, .width = WIDE, .row_weight = weight, .inverse_square = 0.4};
-    const struct lb_loss_args args = {.weight = 1, .temperature = 1};
-    static const lb_state_loss losses[] = {lb_states_mse, lb_states_cosine};
-    for (int l = 0; l < 2; l++) {
-        memset(one, 0, N * WIDE * sizeof *one);
-        memset(many, 0, N * WIDE * sizeof *many);
-        omp_set_num_threads(1);
-        double want = losses[l](&s, &args, 0.3, one);
-        omp_set_num_threads(5);
-        double have = losses[l](&s, &args, 0.3, many);
-        assert_true(want > 0 && want == have);
-        assert_memory_equal(one, many, N * WIDE * sizeof *one);
-        double rows = 0; /* the rows one by one */
-        for (int i = 0; i < N; i++) {
-            struct lb_states row = s;
-            row.a += i * WIDE, row.b += i * WIDE, row.row_weight += i, row.n = 1;
-            rows += losses[l](&row, &args, 0.3, many);
+    for (size_t i = 0; lb_loss_at(i) != NULL; i++) {
+        const struct lb_loss *loss = lb_loss_at(i);
+        struct lb_states s = {.a = a,
+                              .b = b,
+                              .n = N,
+                              .width = WIDE,
+                              .b_width = WIDE,
+                              .row_weight = weight,
+                              .inverse_square = 0.4,
+                              .n_groups = 3,
+                              .groups = groups};
+        if (loss->state == NULL || loss->on == LB_ON_ATTENTION) {
+            continue;
         }
-        assert_true(rows == want);
+        s.work = loss->work != NULL ? malloc(loss->work(&s)) : NULL;
+        check_threads(loss, &s, one, many);
+        free(s.work);
     }
+    shares(a, N, WIDE);
+    shares(b, N, WIDE);
+    const struct lb_states maps = {.a = a,
+                                   .b = b,
+                                   .n = N,
+                                   .width = WIDE,
+                                   .b_width = WIDE,
+                                   .row_weight = weight,
+                                   .n_groups = 1,
+                                   .groups = groups,
+                                   .heads = 4};
+    check_threads(lb_loss_find("attention_kl"), &maps, one, many);
     omp_set_num_threads(threads);
-    free(a), free(b), free(one), free(many);
 }
 
 /* ---- chunks -----------------------------------------------------------------------------------------------

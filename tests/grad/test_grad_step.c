@@ -347,6 +347,44 @@ static void sums_of_draws(void **state) {
     }
 }
 
+/* |a/|a| - b/|b||^2 of a = W h */
+static double distance(const struct lb_weight *projection, const float *h, const float *b) {
+    double aa = 0, bb = 0, ab = 0;
+    for (int64_t j = 0; j < projection->rows; j++) {
+        double a = 0;
+        for (int64_t c = 0; c < projection->cols; c++) {
+            a += (double)projection->value[j * projection->cols + c] * (double)h[c];
+        }
+        aa += a * a;
+        bb += (double)b[j] * (double)b[j];
+        ab += a * (double)b[j];
+    }
+    return 2 - 2 * ab / sqrt(aa * bb);
+}
+
+/* A loss of the texts' first positions is their mean over the step's texts. */
+static void first_tokens(void **state) {
+    (void)state;
+    struct lb_world *w =
+        lb_world_create(lb_mixture_find("mean_probs"), LB_LANE_FINAL, true, lb_loss_find("pkd"));
+    struct lb_step_result result = {0};
+    const struct lb_value *states;
+    double want = 0;
+    w->plan.losses[0].args.first_token = true;
+    assert_int_equal(lb_step_forward(w->step, w->samples, SAMPLES, &lb_worlds.rng, &states, NULL), LB_OK);
+    for (int s = 0, row = 0; s < SAMPLES; row += (int)w->samples[s++].n) {
+        for (int k = 0; k < 2; k++) {
+            double weight = s > 0 ? (1 + k) / 3.0 : 1 - k; /* the second said nothing of the first sample */
+            want += weight * distance(lb_model_find(w->student, w->plan.pairs[k].projection),
+                                      states->data + row * states->cols,
+                                      lb_answer_find(&w->answers[s * 2 + k], LB_OUT_HIDDEN_FINAL, 0)->data);
+        }
+    }
+    assert_int_equal(lb_step_losses(w->step, w->pointers, w->rows, NULL, &result, NULL), LB_OK);
+    assert_true(fabs(result.term[0] - want / SAMPLES) < 1e-5 * want);
+    lb_world_destroy(w);
+}
+
 static void refused(struct lb_world *w, const char *first, const char *second) {
     struct lb_step_result result = {0};
     struct lb_detail detail = {0};
@@ -415,14 +453,15 @@ static struct lb_step_result in_parts(struct lb_world *w, bool whole, float *gra
     return result;
 }
 
-/* A step is the same, to rounding, however it is cut into micro-batches: each loss of the table, all
- * together. */
+/* A step is the same, to rounding, however it is cut into micro-batches: each loss of the table (but those
+ * that compare a batch's samples, which must not be cut), all together. */
 static void micro_batches(void **state) {
     (void)state;
     for (size_t l = 0; l == 0 || lb_loss_at(l - 1) != NULL; l++) { /* the last: all */
         const struct lb_loss *only = lb_loss_at(l);
         for (int lane = 0; lane < 2; lane++) {
-            if (only != NULL && !lb_world_serves(lb_world_lanes[lane], only)) {
+            bool cuttable = only == NULL || only->among == LB_AMONG_NONE || only->on != LB_ON_SENTENCE;
+            if ((only != NULL && !lb_world_serves(lb_world_lanes[lane], only)) || !cuttable) {
                 continue;
             }
             const struct lb_mixture *mixture =
@@ -469,6 +508,7 @@ int main(void) {
         cmocka_unit_test(anneals_beside),
         cmocka_unit_test(mean_of_logits),
         cmocka_unit_test(sums_of_draws),
+        cmocka_unit_test(first_tokens),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

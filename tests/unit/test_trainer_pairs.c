@@ -110,6 +110,52 @@ static void no_rule(void **state) {
     refuse("hs_mse", LB_LAYERS_UNIFORM, 2, 0, "teacher T does not tell how many layers");
 }
 
+/* What losses among rows need is refused by name where it is not there. */
+static void among_rows(void **state) {
+    (void)state;
+    struct lb_detail detail = {0};
+    struct world w;
+    begin(&w, "pkd", LB_LAYERS_UNIFORM, 2, 2);
+    w.plan.losses[0].args.first_token = true;
+    assert_int_equal(lb_plan_pairs(&w.plan, w.student, 0, &detail), LB_E_ARG);
+    assert_non_null(strstr(detail.text, "loss_functions.0.first_token: a llama's first position"));
+    end(&w);
+
+    /* Of a text's positions: no need of anything, and no projection. */
+    begin(&w, "similarity_preserving", LB_LAYERS_UNIFORM, 2, 2);
+    w.recipe.gradient_accumulation_steps = 2;
+    assert_int_equal(lb_plan_pairs(&w.plan, w.student, 0, NULL), LB_OK);
+    assert_int_equal(w.plan.n_pairs, 3);
+    assert_string_equal(w.plan.pairs[1].projection, "");
+    end(&w);
+
+    /* Where a sample has one row: batches that nothing cuts, or nothing at all. */
+    const struct lb_config mlp = {
+        .model_type = "limbeck_mlp", .input_size = 3, .num_labels = 2, .n_hidden = 1, .hidden_sizes = {4}};
+    const struct {
+        const char *function, *why;
+        int64_t accumulate, batch;
+    } cases[] = {{"similarity_preserving", "set gradient_accumulation_steps: 1", 2, 8},
+                 {"similarity_preserving", "per_device_train_batch_size", 1, 1},
+                 {"similarity_preserving", "", 1, 8},
+                 {"attention_transfer", "compares positions of a text", 1, 8}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        begin(&w, cases[i].function, LB_LAYERS_UNIFORM, 2, 1);
+        lb_model_destroy(w.student);
+        assert_int_equal(lb_model_create(&mlp, 1, &w.student, NULL), LB_OK);
+        w.info.input_size = 3;
+        w.recipe.gradient_accumulation_steps = cases[i].accumulate;
+        w.recipe.per_device_train_batch_size = cases[i].batch;
+        detail = (struct lb_detail){0};
+        assert_int_equal(lb_plan_pairs(&w.plan, w.student, 0, &detail),
+                         cases[i].why[0] != '\0' ? LB_E_ARG : LB_OK);
+        if (strstr(detail.text, cases[i].why) == NULL) {
+            fail_msg("%s", detail.text);
+        }
+        end(&w);
+    }
+}
+
 /* Without a mapping the final states are compared. */
 static void final(void **state) {
     (void)state;
@@ -126,6 +172,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(rules),
         cmocka_unit_test(no_rule),
+        cmocka_unit_test(among_rows),
         cmocka_unit_test(final),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

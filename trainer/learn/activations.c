@@ -10,11 +10,41 @@ static bool zero_if_fresh(struct lb_tape *tape, struct lb_value *v) {
     return v->grad != NULL;
 }
 
-static double state_loss(const struct lb_step *step, const struct lb_pair *p, const struct lb_states *states,
-                         float *da) {
+/* The loss with what it works with, added to *loss. */
+static enum lb_status state_loss(struct lb_step *step, const struct lb_pair *p, struct lb_states *states,
+                                 float *da, double *loss) {
     const struct lb_loss_args *args = &step->args[p->loss];
-    return step->plan->losses[p->loss].loss->state(states, args,
-                                                   args->weight * lb_step_inverse(step, p->loss), da);
+    const struct lb_loss *f = step->plan->losses[p->loss].loss;
+    struct lb_arena_mark mark = lb_arena_mark(&step->memory);
+    if (f->work != NULL) {
+        states->work = lb_arena_array(&step->memory, f->work(states), 1);
+        if (states->work == NULL) {
+            return LB_E_NOMEM;
+        }
+    }
+    *loss += f->state(states, args, args->weight * lb_step_inverse(step, p->loss), da);
+    lb_arena_release(&step->memory, mark);
+    return LB_OK;
+}
+
+/* Rows that losses among rows compare: of each text, or where a sample has one row all of them. */
+static void set_groups(const struct lb_step *step, const struct lb_pair *p, const struct lb_answered *rows,
+                       const int32_t all[2], struct lb_states *states) {
+    bool once = lb_pair_once(step->student, p);
+    states->n_groups = once ? 1 : rows->n_samples;
+    states->groups = once ? all : rows->offsets;
+}
+
+/* How often row r of sample s counts. */
+static double row_weight(const struct lb_step *step, const struct lb_pair *p, const struct lb_answered *rows,
+                         int64_t r) {
+    int64_t s = rows->sequence[r];
+    const struct lb_answer *answer = rows->answers[s * step->plan->n_teachers + p->teacher];
+    bool counts = p->once || step->rows.labels[r] >= 0;
+    if (step->args[p->loss].first_token) {
+        counts = r == rows->offsets[s] && answer != NULL && answer->first == 0;
+    }
+    return counts ? lb_step_mix(step, p->loss, s, r)[p->teacher] : 0;
 }
 
 /* Hidden states: project where widths differ, then the loss over all rows. */
@@ -32,22 +62,21 @@ static enum lb_status hidden_pair(struct lb_step *step, const struct lb_pair *p,
         return LB_E_NOMEM;
     }
     for (int64_t r = 0; r < n; r++) {
-        bool counts = p->once || step->rows.labels[r] >= 0;
-        weight[r] = counts ? lb_step_mix(step, p->loss, rows->sequence[r], r)[p->teacher] : 0;
+        weight[r] = row_weight(step, p, rows, r);
     }
     lb_target_states(rows, p->teacher, p->kind, p->layer, p->teacher_width, b);
-    const struct lb_states states = {.a = a->data,
-                                     .b = b,
-                                     .n = n,
-                                     .width = p->teacher_width,
-                                     .row_weight = weight,
-                                     .inverse_square = lb_step_inverse_square(step, p),
-                                     .n_sequences = rows->n_samples,
-                                     .offsets = rows->offsets,
-                                     .student_layer = p->final ? -1 : p->tap.layer,
-                                     .teacher_layer = p->kind == LB_OUT_HIDDEN_FINAL ? -1 : p->layer};
-    *loss += state_loss(step, p, &states, a->grad);
-    return LB_OK;
+    const int32_t all[2] = {0, (int32_t)n};
+    struct lb_states states = {.a = a->data,
+                               .b = b,
+                               .n = n,
+                               .width = a->cols,
+                               .b_width = p->teacher_width,
+                               .row_weight = weight,
+                               .inverse_square = lb_step_inverse_square(step, p),
+                               .student_layer = p->final ? -1 : p->tap.layer,
+                               .teacher_layer = p->kind == LB_OUT_HIDDEN_FINAL ? -1 : p->layer};
+    set_groups(step, p, rows, all, &states);
+    return state_loss(step, p, &states, a->grad, loss);
 }
 
 /* Sentences: pool, project where widths differ, then the loss over the sequences. */
@@ -70,18 +99,18 @@ static enum lb_status sentence_pair(struct lb_step *step, const struct lb_pair *
             lb_wire_floats(lb_answer_find(answer, p->kind, 0), 0, p->teacher_width, b + s * p->teacher_width);
         }
     }
-    const struct lb_states rows = {.a = a->data,
-                                   .b = b,
-                                   .n = n,
-                                   .width = p->teacher_width,
-                                   .row_weight = weight,
-                                   .inverse_square = 1,
-                                   .n_sequences = n,
-                                   .offsets = step->batch.offsets,
-                                   .student_layer = -1,
-                                   .teacher_layer = -1};
-    *loss += state_loss(step, p, &rows, a->grad);
-    return LB_OK;
+    const int32_t all[2] = {0, (int32_t)n};
+    struct lb_states rows = {.a = a->data,
+                             .b = b,
+                             .n = n,
+                             .width = a->cols,
+                             .b_width = p->teacher_width,
+                             .row_weight = weight,
+                             .inverse_square = 1,
+                             .student_layer = -1,
+                             .teacher_layer = -1};
+    set_groups(step, p, &step->batch, all, &rows);
+    return state_loss(step, p, &rows, a->grad, loss);
 }
 
 /* Workspaces for attention: [heads, T, T] of the longest sequence. */
@@ -100,20 +129,21 @@ static void mean_of_heads(const float *x, int64_t heads, int64_t square, float *
 
 /* Sample s: a [H, T, T] the student's, p->teacher the teacher's. Where the numbers of heads differ, the means
  * over heads are compared. */
-static double attention_sample(const struct lb_step *step, const struct lb_pair *p, int64_t s, const float *a,
-                               const struct planes *m, float *da) {
+static enum lb_status attention_sample(struct lb_step *step, const struct lb_pair *p, int64_t s,
+                                       const float *a, const struct planes *m, float *da, double *loss) {
     int64_t first = step->tokens.offsets[s], t = step->batch.samples[s].n, h = p->student_width,
             square = t * t;
     bool same = h == p->teacher_width;
-    int32_t offsets[2] = {0, (int32_t)t};
+    const int32_t all[2] = {0, (int32_t)((same ? h : 1) * t)};
     struct lb_states states = {.a = a,
                                .b = m->teacher,
                                .n = (same ? h : 1) * t,
                                .width = t,
+                               .b_width = t,
                                .row_weight = m->weight,
                                .inverse_square = 1,
-                               .n_sequences = 1,
-                               .offsets = offsets,
+                               .n_groups = 1,
+                               .groups = all,
                                .heads = same ? h : 1,
                                .both_ways = !lb_model_is_causal(step->student),
                                .student_layer = p->tap.layer,
@@ -129,11 +159,11 @@ static double attention_sample(const struct lb_step *step, const struct lb_pair 
         m->weight[i] = step->rows.labels[row] >= 0 ? lb_step_mix(step, p->loss, s, row)[p->teacher] : 0;
     }
     memset(m->da, 0, (size_t)(states.n * t) * sizeof *m->da);
-    double loss = state_loss(step, p, &states, m->da);
+    enum lb_status status = state_loss(step, p, &states, m->da, loss);
     for (int64_t i = 0; i < h * square; i++) {
         da[i] += same ? m->da[i] : m->da[i % square] / (float)h;
     }
-    return loss;
+    return status;
 }
 
 static bool planes_memory(struct lb_step *step, const struct lb_pair *p, struct planes *out) {
@@ -169,16 +199,17 @@ static enum lb_status attention_pair(struct lb_step *step, const struct lb_pair 
         return LB_E_NOMEM;
     }
     int64_t at = 0, n = (int64_t)step->plan->n_teachers;
-    for (int64_t s = 0; s < step->batch.n_samples; s++) {
+    enum lb_status status = LB_OK;
+    for (int64_t s = 0; s < step->batch.n_samples && status == LB_OK; s++) {
         int64_t t = step->batch.samples[s].n;
         const struct lb_answer *answer = step->batch.answers[s * n + p->teacher];
         if (answer != NULL) {
             read_planes(answer, p, t, planes.teacher);
-            *loss += attention_sample(step, p, s, probs->data + at, &planes, probs->grad + at);
+            status = attention_sample(step, p, s, probs->data + at, &planes, probs->grad + at, loss);
         }
         at += p->student_width * t * t;
     }
-    return LB_OK;
+    return status;
 }
 
 enum lb_status lb_step_pair(struct lb_step *step, const struct lb_pair *pair, struct lb_value *value,

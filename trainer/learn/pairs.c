@@ -100,6 +100,37 @@ static enum lb_status check_once(struct lb_plan *plan, const struct lb_model *st
     return LB_OK;
 }
 
+/* Whether there is what the loss compares: rows of a text, or of a batch that nothing cuts. */
+static enum lb_status check_groups(const struct lb_plan *plan, const struct lb_model *student,
+                                   const struct lb_pair *p, struct lb_detail *detail) {
+    const struct lb_recipe *r = plan->recipe;
+    const struct lb_loss *loss = plan->losses[p->loss].loss;
+    bool of_batch = lb_pair_once(student, p);
+    if (plan->losses[p->loss].args.first_token && lb_model_is_causal(student)) {
+        return lb_fail(detail, LB_E_ARG,
+                       "loss_functions.%u.first_token: a %s's first position has seen nothing of the text; "
+                       "leave it out",
+                       p->loss, lb_model_config(student)->model_type);
+    }
+    if (loss->among == LB_AMONG_NONE || !of_batch) {
+        return LB_OK;
+    }
+    if (loss->among == LB_AMONG_POSITIONS) {
+        return lb_fail(detail, LB_E_ARG,
+                       "loss_functions.%u: %s compares positions of a text, and here a sample has one row; "
+                       "similarity_preserving compares samples",
+                       p->loss, loss->name);
+    }
+    if (r->gradient_accumulation_steps > 1 || r->per_device_train_batch_size < 2) {
+        return lb_fail(detail, LB_E_ARG,
+                       "loss_functions.%u: %s compares the samples of a batch with each other: set "
+                       "gradient_accumulation_steps: 1, which would cut it, and "
+                       "per_device_train_batch_size to all that are to be compared",
+                       p->loss, loss->name);
+    }
+    return LB_OK;
+}
+
 /* The widths of both sides' states, with a projection between them where they differ. */
 static enum lb_status match_states(struct lb_plan *plan, struct lb_model *student, struct lb_pair *p,
                                    struct lb_detail *detail) {
@@ -110,7 +141,9 @@ static enum lb_status match_states(struct lb_plan *plan, struct lb_model *studen
         p->student_width = p->tap.layer == 0 ? c->input_size : c->hidden_sizes[p->tap.layer - 1];
     }
     p->teacher_width = lb_info_state_width(plan->info[p->teacher], p->kind, p->layer);
-    if (status == LB_OK && p->student_width != p->teacher_width) {
+    status = status == LB_OK ? check_groups(plan, student, p, detail) : status;
+    bool project = !plan->losses[p->loss].loss->any_width && p->student_width != p->teacher_width;
+    if (status == LB_OK && project) {
         snprintf(p->projection, sizeof p->projection, "projection.%u.%zu.weight", p->loss, plan->n_pairs);
         status = lb_model_extend(student, p->projection, p->teacher_width, p->student_width,
                                  (uint64_t)plan->recipe->seed, detail);

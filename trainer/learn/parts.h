@@ -78,6 +78,11 @@ struct lb_step {
     struct lb_worker *workers;      /* one per thread */
 };
 
+/* Whether a sample has one row in the pair: features, a classifier's final state, a sentence's embedding. */
+static inline bool lb_pair_once(const struct lb_model *student, const struct lb_pair *pair) {
+    return pair->once || pair->kind == LB_OUT_SENTENCE || lb_model_config(student)->input_size > 0;
+}
+
 /* Whether the head has other rows than the hidden states: of classifiers of texts. */
 static inline bool lb_step_head_apart(const struct lb_step *step) {
     return step->batch.offsets != step->tokens.offsets;

@@ -75,6 +75,8 @@ double lb_step_inverse_square(const struct lb_step *step, const struct lb_pair *
 double lb_step_inverse(const struct lb_step *step, size_t l) {
     enum lb_loss_on on = step->plan->losses[l].loss->on;
     bool of_samples = lb_step_head_apart(step) && (on == LB_ON_LABEL || on == LB_ON_TARGET);
-    return on == LB_ON_SENTENCE || of_samples || step->plan->losses[l].once ? step->inverse_sequences
-                                                                            : step->inverse;
+    return on == LB_ON_SENTENCE || of_samples || step->plan->losses[l].once ||
+                   step->plan->losses[l].args.first_token
+               ? step->inverse_sequences
+               : step->inverse;
 }

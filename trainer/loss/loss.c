@@ -21,9 +21,14 @@
     X(dist)          \
     X(hs_mse)        \
     X(hs_cosine)     \
+    X(pkd)           \
+    X(similarity_preserving) \
+    X(attention_transfer) \
     X(attention_mse) \
+    X(attention_kl)  \
     X(embedding_mse) \
     X(embedding_cosine) \
+    X(embedding_similarity) \
     X(alm)
 /* clang-format on */
 

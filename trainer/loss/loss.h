@@ -22,6 +22,7 @@ struct lb_loss_args {
     double weight;          /* of this loss in the sum */
     double temperature;     /* both distributions are softened by it */
     bool normalize;         /* states: by the mean square of the teacher's */
+    bool first_token;       /* states: of each text's first position only */
     double bce_temp;        /* chunks: their log-likelihoods are divided by it */
     double label_smoothing; /* labels: share of the even distribution */
     double z_loss;          /* labels: weight of the squared log-sum-exp */
@@ -59,27 +60,32 @@ struct lb_target {
 typedef double (*lb_row_loss)(struct lb_row *row, const struct lb_target *target,
                               const struct lb_loss_args *args, float scale, float *dz);
 
-/* Also for other losses on states than those they are of (hs_mse.c, hs_cosine.c). */
+/* Also for other losses on states than those they are of (hs_mse.c, hs_cosine.c, similarity_preserving.c). */
 struct lb_states;
 double lb_states_mse(const struct lb_states *states, const struct lb_loss_args *args, double scale,
                      float *da);
 double lb_states_cosine(const struct lb_states *states, const struct lb_loss_args *args, double scale,
                         float *da);
+double lb_states_similarity(const struct lb_states *states, const struct lb_loss_args *args, double scale,
+                            float *da);
+size_t lb_similarity_work(const struct lb_states *states);
 
-/* Activations of one pair of layers, a the student's (projected where widths differ), b the teacher's. Hidden
- * states: all rows of the micro-batch. Sentences: one row a sequence. Attention: one sequence of T positions,
- * n = heads * T rows (row h T + i is what position i attends to in head h, nothing beyond its entry i), width
- * T. */
+/* Activations of one pair of layers, a the student's (projected where widths differ, unless the loss takes
+ * any), b the teacher's. Hidden states: all rows of the micro-batch. Sentences: one row a sequence.
+ * Attention: one sequence of T positions, n = heads * T rows (row h T + i is what position i attends to in
+ * head h, nothing beyond its entry i), width T. */
 struct lb_states {
-    const float *a, *b; /* [n, width] */
-    int64_t n, width;
+    const float *a, *b; /* [n, width] and [n, b_width] */
+    int64_t n, width, b_width;
     const double *row_weight; /* [n]: row i counts so many times; 0: absent */
     double inverse_square; /* for normalize: 1 / the mean square of b over all rows of the optimizer step that
                               count, of which these may be a part; 1 where that is 0. Else 1 */
-    int64_t n_sequences;
-    const int32_t *offsets;           /* [n_sequences + 1] positions */
-    int64_t heads;                    /* attention; 0: hidden states */
-    bool both_ways;                   /* attention: of an encoder, no entry is nothing */
+    int64_t n_groups;
+    const int32_t *groups; /* [n_groups + 1] rows that losses among rows compare: of a text; where a sequence
+                              has one row, of all of them */
+    void *work;            /* as many bytes as the loss asks for */
+    int64_t heads;         /* attention; 0: hidden states */
+    bool both_ways;        /* attention: of an encoder, no entry is nothing */
     int student_layer, teacher_layer; /* numbers; -1: the final hidden state */
 };
 
@@ -105,19 +111,29 @@ enum lb_loss_on {
     LB_ON_CHUNK      /* log-likelihoods of pieces of text, whose tokens may differ */
 };
 
+/* Which rows a loss on states compares with each other. */
+enum lb_among {
+    LB_AMONG_NONE,      /* each is by itself */
+    LB_AMONG_POSITIONS, /* a text's; there are none where a sample has one row */
+    LB_AMONG_ROWS       /* a text's positions; where a sample has one row, the samples of a micro-batch */
+};
+
 struct lb_loss {
     const char *name;
     enum lb_loss_on on;
     bool on_logits;               /* on a target: it reads target->z */
     unsigned kinds;               /* on a target: those of enum lb_target_kind that it can compare with */
+    bool any_width;               /* on states: nothing is projected */
+    enum lb_among among;          /* on states: what a row's loss depends on besides it */
     const char *parameters;       /* keys of its entry in loss_functions beside function and weight: "a, b" */
     struct lb_loss_args defaults; /* of what the recipe is silent about */
     /* What is wrong with its parameters, defaults filled in, in words that begin with a key; NULL: nothing,
      * and where .wrong is NULL anything is right. with_tail: it learns from lists and the tail's mass. */
     const char *(*wrong)(const struct lb_loss_args *args, bool with_tail);
-    lb_row_loss row;     /* on labels and targets */
-    lb_state_loss state; /* on activations */
-    lb_chunk_loss chunk; /* on chunks */
+    lb_row_loss row;                          /* on labels and targets */
+    lb_state_loss state;                      /* on activations */
+    size_t (*work)(const struct lb_states *); /* on activations: bytes that it works with; NULL: none */
+    lb_chunk_loss chunk;                      /* on chunks */
 };
 
 /* The i-th of the table; NULL behind the last. */

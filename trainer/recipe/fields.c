@@ -196,6 +196,7 @@ const struct lb_field lb_recipe_loss_fields[] = {
      .word_offset = offsetof(struct S, layer_rule), .derived = "final to final",
      .help = "losses on activations: pairs of layers, or by their numbers of layers"},
     ARG_(normalize, BOOL, 0, 0, "false", "hs_mse: divide by the teacher's mean square"),
+    ARG_(first_token, BOOL, 0, 0, "false", "pkd: each text's first position only, an encoder's [CLS]"),
     STRINGS_(teachers, DEC, "names of the teachers that it learns from; none: all"),
     OPEN_(bce_temp, 0.01, 1e6, "100", "alm: the log-likelihoods of a chunk are divided by it"),
     OPEN_(label_smoothing, 0, 1, "0", "cross_entropy: the label's share of 1 less, for all classes evenly"),

@@ -1,0 +1,156 @@
+#include "tests/grad/state_formulas.h"
+
+#include <math.h>
+
+double lb_formula_mse(const double *a, const struct lb_states *s, bool normalize) {
+    double sum = 0;
+    for (int i = 0; i < s->n; i++) {
+        double row = 0;
+        for (int j = 0; j < s->width; j++) {
+            double d = a[i * s->width + j] - s->b[i * s->width + j];
+            row += d * d;
+        }
+        sum += s->row_weight[i] * row / (double)s->width;
+    }
+    return normalize ? sum * s->inverse_square : sum;
+}
+
+double lb_formula_cosine(const double *a, const struct lb_states *s, bool normalize) {
+    (void)normalize;
+    double sum = 0;
+    for (int i = 0; i < s->n; i++) {
+        double aa = 0, bb = 0, ab = 0;
+        for (int j = 0; j < s->width; j++) {
+            double x = a[i * s->width + j], y = s->b[i * s->width + j];
+            aa += x * x;
+            bb += y * y;
+            ab += x * y;
+        }
+        sum += s->row_weight[i] * (1 - ab / sqrt(aa * bb));
+    }
+    return sum;
+}
+
+/* The mean over heads and causal entries, of an encoder over all, times T, each row by its weight. */
+double lb_formula_attention_mse(const double *a, const struct lb_states *s, bool normalize) {
+    (void)normalize;
+    double sum = 0, t = (double)s->width;
+    for (int i = 0; i < s->n; i++) {
+        for (int j = 0; j < s->width; j++) {
+            double d = a[i * s->width + j] - s->b[i * s->width + j];
+            sum += s->row_weight[i] * d * d;
+        }
+    }
+    return sum * t / ((double)s->heads * t * (s->both_ways ? t : (t + 1) / 2));
+}
+
+/* The squared distance of rows of length 1. */
+double lb_formula_pkd(const double *a, const struct lb_states *s, bool normalize) {
+    (void)normalize;
+    double sum = 0;
+    for (int i = 0; i < s->n; i++) {
+        double aa = 0, bb = 0;
+        for (int j = 0; j < s->width; j++) {
+            aa += a[i * s->width + j] * a[i * s->width + j];
+            bb += (double)s->b[i * s->width + j] * (double)s->b[i * s->width + j];
+        }
+        for (int j = 0; j < s->width; j++) {
+            double d = a[i * s->width + j] / sqrt(aa) - s->b[i * s->width + j] / sqrt(bb);
+            sum += s->row_weight[i] * d * d;
+        }
+    }
+    return sum;
+}
+
+static void widen(const struct lb_states *s, double *b) {
+    for (int i = 0; i < s->n * s->b_width; i++) {
+        b[i] = s->b[i];
+    }
+}
+
+/* Row i of the Gram matrix of x's rows first .. end - 1 that are there, divided by its length. */
+static void gram_row(const double *x, int64_t width, const struct lb_states *s, int first, int end, int i,
+                     double *out) {
+    double square = 0;
+    for (int j = first; j < end; j++) {
+        double dot = 0;
+        for (int c = 0; c < width; c++) {
+            dot += x[i * width + c] * x[j * width + c];
+        }
+        out[j - first] = s->row_weight[j] > 0 ? dot : 0;
+        square += out[j - first] * out[j - first];
+    }
+    for (int j = 0; j < end - first; j++) {
+        out[j] /= sqrt(square);
+    }
+}
+
+double lb_formula_similarity(const double *a, const struct lb_states *s, bool normalize) {
+    (void)normalize;
+    double sum = 0, b[LB_FORMULA_NUMBERS], own[LB_FORMULA_ROWS], its[LB_FORMULA_ROWS];
+    widen(s, b);
+    for (int g = 0; g < s->n_groups; g++) {
+        int first = s->groups[g], end = s->groups[g + 1], m = 0;
+        for (int i = first; i < end; i++) {
+            m += s->row_weight[i] > 0 ? 1 : 0;
+        }
+        for (int i = first; i < end; i++) {
+            gram_row(a, s->width, s, first, end, i, own);
+            gram_row(b, s->b_width, s, first, end, i, its);
+            for (int j = 0; j < end - first; j++) {
+                sum += s->row_weight[i] * (own[j] - its[j]) * (own[j] - its[j]) / m;
+            }
+        }
+    }
+    return sum;
+}
+
+/* The mean squares of the rows of a group, as one vector of length 1. */
+static void energies(const double *x, int64_t width, const struct lb_states *s, int first, int end,
+                     double *out) {
+    double square = 0;
+    for (int i = first; i < end; i++) {
+        out[i - first] = 0;
+        for (int c = 0; c < width; c++) {
+            double at = s->row_weight[i] > 0 ? x[i * width + c] : 0;
+            out[i - first] += at * at / (double)width;
+        }
+        square += out[i - first] * out[i - first];
+    }
+    for (int i = 0; i < end - first; i++) {
+        out[i] /= sqrt(square);
+    }
+}
+
+double lb_formula_transfer(const double *a, const struct lb_states *s, bool normalize) {
+    (void)normalize;
+    double sum = 0, b[LB_FORMULA_NUMBERS], own[LB_FORMULA_ROWS], its[LB_FORMULA_ROWS];
+    widen(s, b);
+    for (int g = 0; g < s->n_groups; g++) {
+        int first = s->groups[g], end = s->groups[g + 1];
+        energies(a, s->width, s, first, end, own);
+        energies(b, s->b_width, s, first, end, its);
+        for (int i = first; i < end; i++) {
+            double d = own[i - first] - its[i - first];
+            sum += s->row_weight[i] * d * d;
+        }
+    }
+    return sum;
+}
+
+/* The mean over heads of KL(teacher's, student's) of each row, the teacher's made to sum to 1. */
+double lb_formula_attention_kl(const double *a, const struct lb_states *s, bool normalize) {
+    (void)normalize;
+    double sum = 0;
+    for (int i = 0; i < s->n; i++) {
+        double all = 0;
+        for (int j = 0; j < s->width; j++) {
+            all += (double)s->b[i * s->width + j];
+        }
+        for (int j = 0; j < s->width; j++) {
+            double p = (double)s->b[i * s->width + j] / all;
+            sum += p > 0 ? s->row_weight[i] * p * log(p / a[i * s->width + j]) / (double)s->heads : 0;
+        }
+    }
+    return sum;
+}
