@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Golden numbers for AdamW: torch.optim.AdamW with clipped gradients, a few steps, several settings.
+"""Golden numbers for optimizers: torch.optim.AdamW and SGD with clipped gradients, a few steps, several
+settings; Lion as its paper writes it (algorithm 2 of arXiv 2302.06675), in doubles.
 
 Writes optimizer.safetensors beside this script. Needs torch and safetensors.
 """
@@ -8,25 +9,60 @@ import pathlib
 import torch
 from safetensors.torch import save_file
 
+
+
+class Lion(torch.optim.Optimizer):
+    def __init__(self, params, lr, betas, **_):
+        super().__init__(params, {"lr": lr, "betas": betas, "weight_decay": 0.0})
+
+    @torch.no_grad()
+    def step(self):
+        for group in self.param_groups:
+            b1, b2 = group["betas"]
+            for p in group["params"]:
+                g = p.grad.double()
+                m = self.state[p].setdefault("m", torch.zeros_like(g))
+                update = torch.sign(b1 * m + (1 - b1) * g)
+                p.copy_((p.double() - group["lr"] * (update + group["weight_decay"] * p.double())).float())
+                m.copy_(b2 * m + (1 - b2) * g)
+
+
+def adamw(groups, lr, betas, eps, momentum, nesterov):
+    return torch.optim.AdamW(groups, lr=lr, betas=betas, eps=eps)
+
+
+def sgd(groups, lr, betas, eps, momentum, nesterov):
+    return torch.optim.SGD(groups, lr=lr, momentum=momentum, nesterov=nesterov)
+
+
+def lion(groups, lr, betas, eps, momentum, nesterov):
+    return Lion(groups, lr=lr, betas=betas)
+
+
 CASES = {
-    # name: (lr, betas, eps, weight_decay, max_norm)
-    "plain": (1e-2, (0.9, 0.999), 1e-8, 0.0, 0.0),
-    "decay": (4e-3, (0.9, 0.95), 1e-8, 0.1, 0.0),
-    "clip": (3e-3, (0.8, 0.99), 1e-6, 0.05, 1.0),
+    # name: (optimizer, lr, betas, eps, weight_decay, max_norm, momentum, nesterov)
+    "plain": (adamw, 1e-2, (0.9, 0.999), 1e-8, 0.0, 0.0, 0.0, False),
+    "decay": (adamw, 4e-3, (0.9, 0.95), 1e-8, 0.1, 0.0, 0.0, False),
+    "clip": (adamw, 3e-3, (0.8, 0.99), 1e-6, 0.05, 1.0, 0.0, False),
+    "sgd": (sgd, 2e-2, (0.0, 0.0), 0.0, 0.1, 0.0, 0.0, False),
+    "momentum": (sgd, 1e-2, (0.0, 0.0), 0.0, 0.05, 1.0, 0.9, False),
+    "nesterov": (sgd, 1e-2, (0.0, 0.0), 0.0, 0.05, 0.0, 0.8, True),
+    "lion": (lion, 1e-3, (0.9, 0.99), 0.0, 0.0, 0.0, 0.0, False),
+    "lion_decay": (lion, 3e-3, (0.95, 0.98), 0.0, 0.1, 1.0, 0.0, False),
 }
 STEPS = 6
 
 torch.manual_seed(7)
 out = {}
-for name, (lr, betas, eps, decay, max_norm) in CASES.items():
+for name, (make, lr, betas, eps, decay, max_norm, momentum, nesterov) in CASES.items():
     matrix = torch.nn.Parameter(torch.randn(7, 5))
     vector = torch.nn.Parameter(torch.randn(11))
     out[f"{name}.matrix.0"] = matrix.detach().clone()
     out[f"{name}.vector.0"] = vector.detach().clone()
-    out[f"{name}.settings"] = torch.tensor([lr, *betas, eps, decay, max_norm], dtype=torch.float64)
-    optimizer = torch.optim.AdamW(
-        [{"params": [matrix], "weight_decay": decay}, {"params": [vector], "weight_decay": 0.0}],
-        lr=lr, betas=betas, eps=eps)
+    out[f"{name}.settings"] = torch.tensor(
+        [lr, *betas, eps, decay, max_norm, momentum, nesterov], dtype=torch.float64)
+    groups = [{"params": [matrix], "weight_decay": decay}, {"params": [vector], "weight_decay": 0.0}]
+    optimizer = make(groups, lr, betas, eps, momentum, nesterov)
     norms, rates = [], []
     for step in range(1, STEPS + 1):
         matrix.grad = torch.randn(7, 5) * step

@@ -42,15 +42,18 @@ static void expect_close(const float *have, const float *want, size_t n, const c
     }
 }
 
-static void follow(const char *name) {
+static void follow(const char *name, enum lb_optim optim) {
     const double *s = numbers(name, "settings", -1);
     const double *norms = numbers(name, "norms", -1), *rates = numbers(name, "rates", -1);
-    struct lb_recipe recipe = {.learning_rate = s[0],
+    struct lb_recipe recipe = {.optim = optim,
+                               .learning_rate = s[0],
                                .adam_beta1 = s[1],
                                .adam_beta2 = s[2],
                                .adam_epsilon = s[3],
                                .weight_decay = s[4],
-                               .max_grad_norm = s[5]};
+                               .max_grad_norm = s[5],
+                               .momentum = s[6],
+                               .nesterov = s[7] != 0};
     float matrix[MATRIX], vector[VECTOR], matrix_grad[MATRIX], vector_grad[VECTOR];
     memcpy(matrix, numbers(name, "matrix", 0), sizeof matrix);
     memcpy(vector, numbers(name, "vector", 0), sizeof vector);
@@ -95,21 +98,48 @@ static void follow(const char *name) {
 
 static void plain(void **state) {
     (void)state;
-    follow("plain");
+    follow("plain", LB_OPTIM_BY_DEFAULT);
 }
 
 static void decay(void **state) {
     (void)state;
-    follow("decay");
+    follow("decay", LB_OPTIM_ADAMW);
 }
 
 static void clip(void **state) {
     (void)state;
-    follow("clip");
+    follow("clip", LB_OPTIM_ADAMW);
+}
+
+static void sgd(void **state) {
+    (void)state;
+    follow("sgd", LB_OPTIM_SGD);
+}
+
+static void momentum(void **state) {
+    (void)state;
+    follow("momentum", LB_OPTIM_SGD);
+}
+
+static void nesterov(void **state) {
+    (void)state;
+    follow("nesterov", LB_OPTIM_SGD);
+}
+
+static void lion(void **state) {
+    (void)state;
+    follow("lion", LB_OPTIM_LION);
+}
+
+static void lion_decay(void **state) {
+    (void)state;
+    follow("lion_decay", LB_OPTIM_LION);
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(plain), cmocka_unit_test(decay),
-                                       cmocka_unit_test(clip)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(plain),    cmocka_unit_test(decay),
+                                       cmocka_unit_test(clip),     cmocka_unit_test(sgd),
+                                       cmocka_unit_test(momentum), cmocka_unit_test(nesterov),
+                                       cmocka_unit_test(lion),     cmocka_unit_test(lion_decay)};
     return cmocka_run_group_tests(tests, open_golden, lb_golden_close);
 }

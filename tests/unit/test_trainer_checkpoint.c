@@ -29,7 +29,15 @@ struct run {
 
 static const struct lb_recipe settings = {.adam_beta1 = 0.9, .adam_beta2 = 0.999, .adam_epsilon = 1e-8};
 
-static void start(struct run *r, int cols, float from) {
+/* One of each optimizer, of different states. */
+static const struct lb_recipe each_optim[] = {
+    {.adam_beta1 = 0.9, .adam_beta2 = 0.999, .adam_epsilon = 1e-8},
+    {.optim = LB_OPTIM_SGD, .weight_decay = 0.1},
+    {.optim = LB_OPTIM_SGD, .momentum = 0.9, .nesterov = true},
+    {.optim = LB_OPTIM_LION, .adam_beta1 = 0.9, .adam_beta2 = 0.99, .weight_decay = 0.1},
+};
+
+static void start_by(struct run *r, int cols, float from, const struct lb_recipe *recipe) {
     *r = (struct run){0};
     for (int i = 0; i < MATRIX; i++) {
         r->matrix[i] = from + (float)i;
@@ -44,7 +52,11 @@ static void start(struct run *r, int cols, float from) {
     r->weights[1].data = r->weights[1].value = r->vector;
     r->weights[1].grad = r->vector_grad;
     const struct lb_weight_group group = {r->weights, 2};
-    assert_int_equal(lb_optimizer_create(&settings, &group, 1, &r->optimizer, NULL), LB_OK);
+    assert_int_equal(lb_optimizer_create(recipe, &group, 1, &r->optimizer, NULL), LB_OK);
+}
+
+static void start(struct run *r, int cols, float from) {
+    start_by(r, cols, from, &settings);
 }
 
 static void train(struct run *r, int steps) {
@@ -149,6 +161,32 @@ static void resumed_is_the_same(void **state) {
     lb_free(path);
     end(&a);
     end(&b);
+}
+
+/* Whatever the optimizer keeps of each weight comes back; another's state is refused. */
+static void each_optimizer_resumes(void **state) {
+    (void)state;
+    for (size_t k = 0; k < sizeof each_optim / sizeof each_optim[0]; k++) {
+        struct run a, b;
+        struct lb_checkpoint expected = {0}, loaded;
+        start_by(&a, 4, 1.0f, &each_optim[k]);
+        train(&a, 4);
+        save(&a, 4, 1);
+        train(&a, 3);
+        char *path = latest();
+        start_by(&b, 4, 50.0f, &each_optim[k]);
+        train(&b, 1);
+        assert_int_equal(lb_checkpoint_load(path, &expected, b.optimizer, &loaded, NULL), LB_OK);
+        train(&b, 3);
+        assert_memory_equal(a.matrix, b.matrix, sizeof a.matrix);
+        assert_memory_equal(a.vector, b.vector, sizeof a.vector);
+        end(&b);
+        start_by(&b, 4, 50.0f, &each_optim[k == 0 ? 1 : 0]);
+        assert_int_equal(lb_checkpoint_load(path, &expected, b.optimizer, &loaded, NULL), LB_E_MISMATCH);
+        lb_free(path);
+        end(&b);
+        end(&a);
+    }
 }
 
 static void keeps_the_newest(void **state) {
@@ -277,6 +315,7 @@ static void another_version_is_refused(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(resumed_is_the_same, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(each_optimizer_resumes, set_up, tear_down),
         cmocka_unit_test_setup_teardown(keeps_the_newest, set_up, tear_down),
         cmocka_unit_test_setup_teardown(the_same_step_again_replaces, set_up, tear_down),
         cmocka_unit_test_setup_teardown(mismatches_are_refused, set_up, tear_down),

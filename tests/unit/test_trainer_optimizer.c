@@ -56,14 +56,15 @@ static void free_world(struct world *w) {
 static const struct lb_recipe settings = {
     .adam_beta1 = 0.9, .adam_beta2 = 0.95, .adam_epsilon = 1e-8, .weight_decay = 0.1, .max_grad_norm = 1.0};
 
-static void bits_do_not_depend_on_threads(void **state) {
-    (void)state;
+static void same_bits_by(const struct lb_recipe *recipe) {
     const int threads[] = {1, 2, 5};
     struct world *worlds[3];
     double norms[3];
     for (int i = 0; i < 3; i++) {
         omp_set_num_threads(threads[i]);
-        worlds[i] = make_world(&settings);
+        worlds[i] = make_world(recipe);
+        assert_int_equal(lb_optimizer_step(worlds[i]->optimizer, 1e-3, 1.0, &norms[i], NULL), LB_OK);
+        worlds[i]->matrix_grad[1] = 2.5f;
         assert_int_equal(lb_optimizer_step(worlds[i]->optimizer, 1e-3, 1.0, &norms[i], NULL), LB_OK);
     }
     for (int i = 1; i < 3; i++) {
@@ -75,6 +76,19 @@ static void bits_do_not_depend_on_threads(void **state) {
         free_world(worlds[i]);
     }
     omp_set_num_threads(2);
+}
+
+static void bits_do_not_depend_on_threads(void **state) {
+    (void)state;
+    struct lb_recipe recipe = settings;
+    same_bits_by(&recipe);
+    recipe.optim = LB_OPTIM_LION;
+    same_bits_by(&recipe);
+    recipe.optim = LB_OPTIM_SGD;
+    same_bits_by(&recipe);
+    recipe.momentum = 0.9;
+    recipe.nesterov = true;
+    same_bits_by(&recipe);
 }
 
 static void norm_is_exact(void **state) {
@@ -105,6 +119,51 @@ static void decay_leaves_vectors_alone(void **state) {
     assert_memory_equal(before, w->vector, sizeof before); /* no gradient, no decay: nothing */
     assert_true(w->matrix[0] == first * 0.95f);            /* 1 - 0.5 * 0.1 */
     free_world(w);
+}
+
+/* As transformers 5.24 sorts these names (Trainer.get_decay_parameter_names); vectors never decay here. */
+static void decay_goes_by_names(void **state) {
+    (void)state;
+    static const struct {
+        const char *name;
+        int n_dims;
+        bool decays;
+    } cases[] = {
+        {"model.embed_tokens.weight", 2, true},
+        {"model.layers.0.self_attn.q_proj.weight", 2, true},
+        {"model.layers.0.self_attn.q_proj.bias", 1, false},
+        {"model.layers.0.input_layernorm.weight", 1, false},
+        {"model.norm.weight", 1, false},
+        {"model.layers.0.self_attn.q_norm.weight", 1, false},
+        {"transformer.h.0.ln_1.weight", 1, false},
+        {"encoder.relative_attention_bias.weight", 2, false},
+        {"bert.embeddings.LayerNorm.weight", 1, false},
+        {"x.LayerNorm.weight", 2, false},
+        {"x.norm", 2, false},
+        {"norm.weight", 2, false},
+        {"x.renorm.weight", 2, true},
+        {"x.normal.weight", 2, true},
+        {"x.norm_proj.weight", 2, true},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        float value[4] = {1, 1, 1, 1}, grad[4] = {0};
+        const struct lb_weight w = {.name = cases[i].name,
+                                    .rows = cases[i].n_dims == 2 ? 2 : 1,
+                                    .cols = cases[i].n_dims == 2 ? 2 : 4,
+                                    .n_dims = cases[i].n_dims,
+                                    .data = value,
+                                    .value = value,
+                                    .grad = grad};
+        const struct lb_weight_group group = {&w, 1};
+        struct lb_optimizer *optimizer = NULL;
+        double norm;
+        assert_int_equal(lb_optimizer_create(&settings, &group, 1, &optimizer, NULL), LB_OK);
+        assert_int_equal(lb_optimizer_step(optimizer, 0.5, 1.0, &norm, NULL), LB_OK);
+        if ((value[0] < 1) != cases[i].decays) {
+            fail_msg("%s: %g", cases[i].name, (double)value[0]);
+        }
+        lb_optimizer_destroy(optimizer);
+    }
 }
 
 static void bad_gradients_are_named(void **state) {
@@ -169,6 +228,7 @@ int main(void) {
         cmocka_unit_test(bits_do_not_depend_on_threads), cmocka_unit_test(norm_is_exact),
         cmocka_unit_test(decay_leaves_vectors_alone),    cmocka_unit_test(bad_gradients_are_named),
         cmocka_unit_test(frozen_weights_are_refused),    cmocka_unit_test(memory_runs_out),
+        cmocka_unit_test(decay_goes_by_names),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,7 +1,9 @@
 #include "trainer/learn/optimizer.h"
 
 #include "common/base/mem.h"
+#include "trainer/learn/updates.h"
 
+#include <ctype.h>
 #include <math.h>
 #include <string.h>
 
@@ -14,18 +16,42 @@ struct chunk {
 };
 
 struct lb_optimizer {
-    double weight_decay, beta1, beta2, epsilon, max_norm;
+    const struct lb_update_rule *rule;
+    struct lb_update_now settings; /* what of a step does not change */
+    double max_norm;
     int64_t steps;
+    unsigned n_states;
     struct lb_optimized *weights;
     size_t n_weights;
     struct chunk *chunks;
     size_t n_chunks;
-    double *sums;   /* [n_chunks] of squares */
-    float *moments; /* all m, then all v */
+    double *sums;  /* [n_chunks] of squares */
+    float *states; /* all of the first, then all of the second */
 };
 
 static int64_t numel(const struct lb_optimized *w) {
     return w->rows * w->cols;
+}
+
+/* The rule of Hugging Face's Trainer (get_decay_parameter_names): biases and norms do not decay, by what they
+ * are called ("norm" as a word of its own, or the end of one). Vectors are such, whatever their name. */
+static bool decays(const struct lb_weight *w) {
+    static const char *const parts[] = {"bias", "layernorm", "rmsnorm"};
+    char name[256];
+    size_t n = 0;
+    for (; w->name[n] != '\0' && n + 1 < sizeof name; n++) {
+        name[n] = (char)tolower((unsigned char)w->name[n]);
+    }
+    name[n] = '\0';
+    bool norm = w->n_dims < 2;
+    for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) {
+        norm = norm || strstr(name, parts[i]) != NULL;
+    }
+    for (const char *at = name; (at = strstr(at, "norm")) != NULL; at++) {
+        bool begins = at == name || at[-1] == '.' || at[-1] == '_';
+        norm = norm || (begins && (at[4] == '.' || at[4] == '\0'));
+    }
+    return !norm;
 }
 
 static enum lb_status take_weights(struct lb_optimizer *o, const struct lb_weight_group *groups,
@@ -37,8 +63,13 @@ static enum lb_status take_weights(struct lb_optimizer *o, const struct lb_weigh
             if (w->value == NULL || w->grad == NULL) {
                 return lb_fail(detail, LB_E_ARG, "%s: not trainable; open the model for training", w->name);
             }
-            o->weights[at++] =
-                (struct lb_optimized){w->name, w->rows, w->cols, w->n_dims, w->value, w->grad, NULL, NULL};
+            o->weights[at++] = (struct lb_optimized){.name = w->name,
+                                                     .rows = w->rows,
+                                                     .cols = w->cols,
+                                                     .n_dims = w->n_dims,
+                                                     .decays = decays(w),
+                                                     .value = w->value,
+                                                     .grad = w->grad};
             total += (size_t)(w->rows * w->cols);
             o->n_chunks += (size_t)((w->rows * w->cols + CHUNK - 1) / CHUNK);
         }
@@ -48,14 +79,13 @@ static enum lb_status take_weights(struct lb_optimizer *o, const struct lb_weigh
 }
 
 static void lay_out(struct lb_optimizer *o, size_t total) {
-    float *m = o->moments, *v = o->moments + total;
-    size_t at = 0;
+    size_t at = 0, place = 0;
     for (size_t i = 0; i < o->n_weights; i++) {
         int64_t n = numel(&o->weights[i]);
-        o->weights[i].m = m;
-        o->weights[i].v = v;
-        m += n;
-        v += n;
+        for (unsigned s = 0; s < o->n_states; s++) {
+            o->weights[i].state[s] = o->states + s * total + place;
+        }
+        place += (size_t)n;
         for (int64_t start = 0; start < n; start += CHUNK) {
             o->chunks[at++] = (struct chunk){i, start, n - start < CHUNK ? n - start : CHUNK};
         }
@@ -69,10 +99,14 @@ enum lb_status lb_optimizer_create(const struct lb_recipe *recipe, const struct 
     if (o == NULL) {
         return lb_fail(detail, LB_E_NOMEM, "out of memory for the optimizer");
     }
-    o->weight_decay = recipe->weight_decay;
-    o->beta1 = recipe->adam_beta1;
-    o->beta2 = recipe->adam_beta2;
-    o->epsilon = recipe->adam_epsilon;
+    o->rule = lb_update_rule(recipe);
+    o->n_states = lb_update_states(o->rule, recipe);
+    o->settings = (struct lb_update_now){.weight_decay = recipe->weight_decay,
+                                         .beta1 = recipe->adam_beta1,
+                                         .beta2 = recipe->adam_beta2,
+                                         .epsilon = recipe->adam_epsilon,
+                                         .momentum = recipe->momentum,
+                                         .nesterov = recipe->nesterov};
     o->max_norm = recipe->max_grad_norm;
     for (size_t g = 0; g < n_groups; g++) {
         o->n_weights += groups[g].n;
@@ -88,18 +122,19 @@ enum lb_status lb_optimizer_create(const struct lb_recipe *recipe, const struct 
     }
     o->chunks = lb_calloc(o->n_chunks, sizeof *o->chunks);
     o->sums = lb_calloc(o->n_chunks, sizeof *o->sums);
-    o->moments = total <= SIZE_MAX / 16 ? lb_malloc_aligned(2 * total * sizeof(float)) : NULL;
-    if (o->chunks == NULL || o->sums == NULL || o->moments == NULL) {
+    size_t bytes = total <= SIZE_MAX / 32 ? o->n_states * total * sizeof(float) : 0;
+    o->states = total <= SIZE_MAX / 32 ? lb_malloc_aligned(bytes + sizeof(float)) : NULL;
+    if (o->chunks == NULL || o->sums == NULL || o->states == NULL) {
         status = LB_E_NOMEM;
         goto out;
     }
-    memset(o->moments, 0, 2 * total * sizeof(float));
+    memset(o->states, 0, bytes);
     lay_out(o, total);
     *out = o;
     o = NULL;
 out:
     if (status == LB_E_NOMEM) {
-        lb_fail(detail, LB_E_NOMEM, "out of memory for the optimizer's moments");
+        lb_fail(detail, LB_E_NOMEM, "out of memory for the optimizer's state");
     }
     lb_optimizer_destroy(o);
     return status;
@@ -110,7 +145,7 @@ void lb_optimizer_destroy(struct lb_optimizer *optimizer) {
         lb_free(optimizer->weights);
         lb_free(optimizer->chunks);
         lb_free(optimizer->sums);
-        lb_free(optimizer->moments);
+        lb_free(optimizer->states);
         lb_free(optimizer);
     }
 }
@@ -145,25 +180,6 @@ static double gradient_norm(struct lb_optimizer *o) {
     return sqrt(sum);
 }
 
-/* What one step multiplies with, as floats. */
-struct factors {
-    float grad, mix1, beta2, mix2, decay, rate, root, epsilon; /* mix: 1 - beta, rounded once */
-};
-
-/* p, g, m, v [n]; root is 1 / sqrt(1 - b2^t), rate is lr / (1 - b1^t), decay is 1 - lr wd. */
-static void update(float *restrict p, float *restrict g, float *restrict m, float *restrict v, int64_t n,
-                   struct factors f, float decay) {
-    for (int64_t i = 0; i < n; i++) {
-        float grad = g[i] * f.grad;
-        float mi = m[i] + f.mix1 * (grad - m[i]);
-        float vi = f.beta2 * v[i] + f.mix2 * grad * grad;
-        p[i] = p[i] * decay - f.rate * (mi / (sqrtf(vi) * f.root + f.epsilon));
-        m[i] = mi;
-        v[i] = vi;
-        g[i] = 0.0f;
-    }
-}
-
 static enum lb_status name_the_bad(const struct lb_optimizer *o, struct lb_detail *detail) {
     for (size_t i = 0; i < o->n_weights; i++) {
         const struct lb_optimized *w = &o->weights[i];
@@ -190,22 +206,23 @@ enum lb_status lb_optimizer_step(struct lb_optimizer *optimizer, double lr, doub
         return name_the_bad(o, detail);
     }
     double clip = o->max_norm > 0 && norm > o->max_norm ? o->max_norm / norm : 1.0;
-    double t = (double)++o->steps;
-    const struct factors f = {.grad = (float)(grad_scale * clip),
-                              .mix1 = (float)(1.0 - o->beta1),
-                              .beta2 = (float)o->beta2,
-                              .mix2 = (float)(1.0 - o->beta2),
-                              .decay = (float)(1.0 - lr * o->weight_decay),
-                              .rate = (float)(lr / (1.0 - pow(o->beta1, t))),
-                              .root = (float)(1.0 / sqrt(1.0 - pow(o->beta2, t))),
-                              .epsilon = (float)o->epsilon};
+    struct lb_update_now now = o->settings;
+    now.lr = lr;
+    now.grad_scale = grad_scale * clip;
+    now.t = ++o->steps;
     int64_t n = (int64_t)o->n_chunks;
 #pragma omp parallel for schedule(static)
     for (int64_t c = 0; c < n; c++) {
         const struct chunk *chunk = &o->chunks[c];
         const struct lb_optimized *w = &o->weights[chunk->weight];
-        update(w->value + chunk->start, w->grad + chunk->start, w->m + chunk->start, w->v + chunk->start,
-               chunk->len, f, w->n_dims >= 2 ? f.decay : 1.0f);
+        struct lb_update_part part = {.value = w->value + chunk->start,
+                                      .grad = w->grad + chunk->start,
+                                      .n = chunk->len,
+                                      .decays = w->decays};
+        for (unsigned s = 0; s < o->n_states; s++) {
+            part.state[s] = w->state[s] + chunk->start;
+        }
+        o->rule->step(&part, &now);
     }
     *out_norm = norm;
     return LB_OK;
@@ -220,6 +237,15 @@ void lb_optimizer_zero(struct lb_optimizer *optimizer) {
 const struct lb_optimized *lb_optimizer_weights(const struct lb_optimizer *optimizer, size_t *out_n) {
     *out_n = optimizer->n_weights;
     return optimizer->weights;
+}
+
+unsigned lb_optimizer_states(const struct lb_optimizer *optimizer) {
+    return optimizer->n_states;
+}
+
+const char *lb_optimizer_state_name(unsigned state) {
+    static const char *const names[LB_OPTIMIZER_STATES] = {"m", "v"};
+    return names[state];
 }
 
 int64_t lb_optimizer_steps(const struct lb_optimizer *optimizer) {

@@ -1,20 +1,21 @@
-/* AdamW over everything that learns: the student's weights and what losses bring along (projections).
+/* The optimizer over everything that learns: the student's weights and what losses bring along (projections).
  *
- * Loshchilov, Hutter, "Decoupled weight decay regularization" (ICLR 2019), in PyTorch's form:
- *   p -= lr wd p;  m = b1 m + (1 - b1) g;  v = b2 v + (1 - b2) g^2;
- *   p -= lr / (1 - b1^t) * m / (sqrt(v / (1 - b2^t)) + eps)
- * Decay touches matrices only (n_dims 2). Updates are elementwise and norms are sums of fixed chunks, so the
- * bits do not depend on the number of threads. One thread calls; OpenMP inside.
+ * Which rule moves them the recipe's `optim` says (updates.h). Decay touches neither biases nor norms, as in
+ * Hugging Face's Trainer. Updates are elementwise and norms are sums of fixed chunks, so the bits do not
+ * depend on the number of threads. One thread calls; OpenMP inside.
  */
 #ifndef LB_LEARN_OPTIMIZER_H
 #define LB_LEARN_OPTIMIZER_H
 
 #include "common/base/status.h"
 #include "common/nn/tensor.h"
+#include "trainer/learn/updates.h"
 #include "trainer/recipe/recipe.h"
 
 #include <stddef.h>
 #include <stdint.h>
+
+#define LB_OPTIMIZER_STATES LB_UPDATE_STATES
 
 /* Weights that learn together: an array as lb_model_weights gives it. value and grad must be there. */
 struct lb_weight_group {
@@ -22,19 +23,20 @@ struct lb_weight_group {
     size_t n;
 };
 
-/* One weight as the optimiser sees it; its moments are part of the optimiser's own memory. */
+/* One weight as the optimiser sees it; its states are the optimiser's own memory. */
 struct lb_optimized {
     const char *name;
     int64_t rows, cols;
     int n_dims;
-    float *value, *grad; /* [rows, cols] */
-    float *m, *v;        /* [rows, cols] */
+    bool decays;
+    float *value, *grad;               /* [rows, cols] */
+    float *state[LB_OPTIMIZER_STATES]; /* [rows, cols] each; NULL beyond lb_optimizer_states */
 };
 
 struct lb_optimizer;
 
-/* Reads weight_decay, adam_beta1, adam_beta2, adam_epsilon and max_grad_norm. The weights' memory must
- * outlive the optimiser. */
+/* Reads optim, weight_decay, adam_beta1, adam_beta2, adam_epsilon, momentum, nesterov and max_grad_norm. The
+ * weights' memory must outlive the optimiser. */
 LB_NODISCARD enum lb_status lb_optimizer_create(const struct lb_recipe *recipe,
                                                 const struct lb_weight_group *groups, size_t n_groups,
                                                 struct lb_optimizer **out, struct lb_detail *detail);
@@ -52,6 +54,9 @@ void lb_optimizer_zero(struct lb_optimizer *optimizer);
 
 /* For checkpoints: the weights in order, and the number of steps taken (t). */
 const struct lb_optimized *lb_optimizer_weights(const struct lb_optimizer *optimizer, size_t *out_n);
+/* How many states each weight has (0 for plain sgd), and what each is called. */
+unsigned lb_optimizer_states(const struct lb_optimizer *optimizer);
+const char *lb_optimizer_state_name(unsigned state);
 int64_t lb_optimizer_steps(const struct lb_optimizer *optimizer);
 void lb_optimizer_set_steps(struct lb_optimizer *optimizer, int64_t steps);
 

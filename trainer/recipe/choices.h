@@ -19,6 +19,7 @@ enum lb_target_lane {
 static inline bool lb_lane_whole(enum lb_target_lane lane) {
     return lane == LB_LANE_FINAL || lane == LB_LANE_LOGITS;
 }
+enum lb_optim { LB_OPTIM_BY_DEFAULT, LB_OPTIM_ADAMW, LB_OPTIM_SGD, LB_OPTIM_LION }; /* default: AdamW */
 enum lb_schedule { LB_SCHEDULE_LINEAR, LB_SCHEDULE_COSINE, LB_SCHEDULE_CONSTANT };
 /* How a loss moves from its weight and temperature to those at the end; 0: not at all. */
 enum lb_anneal { LB_ANNEAL_NONE, LB_ANNEAL_LINEAR, LB_ANNEAL_COSINE };

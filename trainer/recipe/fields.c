@@ -63,6 +63,11 @@ static const struct lb_field_name schedules[] = {{"linear", LB_SCHEDULE_LINEAR},
                                                  {"cosine", LB_SCHEDULE_COSINE},
                                                  {"constant", LB_SCHEDULE_CONSTANT},
                                                  {NULL, 0}};
+static const struct lb_field_name optims[] = {{"adamw_torch", LB_OPTIM_ADAMW},
+                                              {"adamw_torch_fused", LB_OPTIM_ADAMW},
+                                              {"sgd", LB_OPTIM_SGD},
+                                              {"lion_32bit", LB_OPTIM_LION},
+                                              {NULL, 0}};
 static const struct lb_field_name completion_only[] = {
     {"true", LB_COMPLETION_ONLY_YES}, {"false", LB_COMPLETION_ONLY_NO}, {NULL, 0}};
 static const struct lb_field_name add_bos[] = {{"true", LB_BOS_YES}, {"false", LB_BOS_NO}, {NULL, 0}};
@@ -278,9 +283,9 @@ const struct lb_field lb_recipe_fields[] = {
     FLOAT_(learning_rate, DEC, 0, 100, "2e-4", "the highest"),
     FLOAT_(min_lr_ratio, DEC, 0, 1, "0", "the lowest, as a share of learning_rate"),
     FLOAT_(warmup_ratio, DEC, 0, 1, "0", "warm-up as a share of all steps"),
-    FLOAT_(weight_decay, DEC, 0, 10, "0", "of AdamW"),
-    FLOAT_(adam_beta1, DEC, 0, 0.999999, "0.9", "of AdamW"),
-    FLOAT_(adam_beta2, DEC, 0, 0.999999, "0.999", "of AdamW"),
+    FLOAT_(weight_decay, DEC, 0, 10, "0", "of all weights but biases and norms"),
+    FLOAT_(adam_beta1, DEC, 0, 0.999999, "0.9", "of AdamW, and of Lion"),
+    FLOAT_(adam_beta2, DEC, 0, 0.999999, "0.999", "of AdamW, and of Lion, whose paper has 0.99"),
     FLOAT_(adam_epsilon, DEC, 1e-20, 1, "1e-8", "of AdamW"),
     FLOAT_(max_grad_norm, DEC, 0, 1e9, "1", "gradients are clipped to it; 0: not clipped"),
     ENUM_(lr_scheduler_type, DEC, schedules, "linear", "the learning rate's way down"),
@@ -296,6 +301,9 @@ const struct lb_field lb_recipe_fields[] = {
     INT_(logging_steps, 0, 1, COUNT_MAX, "10", "steps between lines of metrics.jsonl"),
     INT_(seed, DEC, 0, COUNT_MAX, "42", "of first weights, order and dropout"),
     INT_(threads, 0, 0, 4096, "0", "threads that compute; 0: as many as cores; results do not depend on it"),
+    {PLACE_(optim), .kind = LB_FIELD_ENUM, .flags = DEC, .names = optims, .derived = "adamw_torch",
+     .help = "the optimizer; adamw_torch_fused is the same"},
+    STRING_(optim_args, DEC, NULL, "sgd: momentum=0.9, and with it nesterov=true"),
     PATH_(output_dir, REQ, "the run folder"),
     {NULL},
 };

@@ -95,6 +95,11 @@ bool lb_student_takes(const char *model_type, const char *key);
 LB_NODISCARD enum lb_status lb_student_read(const struct lb_recipe_reader *r, struct lb_yaml *map,
                                             struct lb_recipe_student *out);
 
+/* ---- optim.c ---- */
+
+/* What stands in optim_args into momentum and nesterov. LB_E_ARG names the key and what is wrong with it. */
+LB_NODISCARD enum lb_status lb_recipe_optim(struct lb_recipe *recipe, struct lb_detail *detail);
+
 /* ---- check.c ---- */
 
 /* Whether the values make sense together. */

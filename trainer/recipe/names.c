@@ -18,7 +18,7 @@ static const char *const other_names[][2] = {
     {"max_seq_length", "max_length"},
     {"block_size", "max_length"},
     {"lr_scheduler", "lr_scheduler_type"},
-    {"optimizer", "adam_beta1, adam_beta2, adam_epsilon and weight_decay (it is AdamW)"},
+    {"optimizer", "optim"},
     {"n_layer", "num_hidden_layers"},
     {"n_head", "num_attention_heads"},
     {"n_embd", "hidden_size"},

@@ -88,7 +88,7 @@ static enum lb_status derive(struct lb_recipe *r, struct lb_detail *detail) {
     if (status == LB_OK && r->tokenizer == NULL && r->datasets[0].type != LB_DATA_IDX) {
         r->tokenizer = r->student.model;
     }
-    return status;
+    return status == LB_OK ? lb_recipe_optim(r, detail) : status;
 }
 
 /* ---- opening and closing ---- */

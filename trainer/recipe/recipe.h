@@ -123,6 +123,10 @@ struct lb_recipe {
     /* optimisation, Hugging Face's names */
     double learning_rate, min_lr_ratio, warmup_ratio, weight_decay, adam_beta1, adam_beta2, adam_epsilon,
         max_grad_norm;
+    enum lb_optim optim;
+    const char *optim_args; /* as Hugging Face has them: "momentum=0.9,nesterov=true" */
+    double momentum;        /* of sgd; read from optim_args */
+    bool nesterov;
     enum lb_schedule lr_scheduler_type;
     int64_t warmup_steps, max_steps, per_device_train_batch_size, gradient_accumulation_steps, max_length;
     double num_train_epochs; /* used when max_steps is 0 */

@@ -31,8 +31,8 @@ static enum lb_status no_memory(struct lb_detail *detail) {
 /* ---- the tensors of both files ---- */
 
 struct tensors {
-    struct lb_tensor *model, *moments; /* [n], [2 n] */
-    size_t n;
+    struct lb_tensor *model, *states; /* [n], [n_states] */
+    size_t n, n_states;
 };
 
 static struct lb_tensor view(const char *name, const struct lb_optimized *w, const float *data) {
@@ -47,19 +47,21 @@ static struct lb_tensor view(const char *name, const struct lb_optimized *w, con
 static bool list_tensors(struct lb_arena *arena, const struct lb_optimizer *optimizer, struct tensors *out) {
     size_t n = 0;
     const struct lb_optimized *w = lb_optimizer_weights(optimizer, &n);
+    unsigned each = lb_optimizer_states(optimizer);
     *out = (struct tensors){lb_arena_zarray(arena, n, sizeof *out->model),
-                            lb_arena_zarray(arena, 2 * n, sizeof *out->moments), n};
-    if (out->model == NULL || out->moments == NULL) {
+                            lb_arena_zarray(arena, each * n + 1, sizeof *out->states), n, each * n};
+    if (out->model == NULL || out->states == NULL) {
         return false;
     }
     for (size_t i = 0; i < n; i++) {
-        char *m = lb_arena_printf(arena, "m.%s", w[i].name), *v = lb_arena_printf(arena, "v.%s", w[i].name);
-        if (m == NULL || v == NULL) {
-            return false;
-        }
         out->model[i] = view(w[i].name, &w[i], w[i].value);
-        out->moments[2 * i] = view(m, &w[i], w[i].m);
-        out->moments[2 * i + 1] = view(v, &w[i], w[i].v);
+        for (unsigned s = 0; s < each; s++) {
+            const char *name = lb_arena_printf(arena, "%s.%s", lb_optimizer_state_name(s), w[i].name);
+            if (name == NULL) {
+                return false;
+            }
+            out->states[each * i + s] = view(name, &w[i], w[i].state[s]);
+        }
     }
     return true;
 }
@@ -90,7 +92,7 @@ static void digest_text(const char *text, size_t len, char out[LB_SHA256_HEX]) {
 
 /* state.json; its last member is the digest of everything before it. */
 static enum lb_status write_state(const char *path, const struct lb_checkpoint *state, int64_t adam_steps,
-                                  const char *model_digest, const char *moments_digest,
+                                  const char *model_digest, const char *states_digest,
                                   struct lb_detail *detail) {
     struct lb_buf text;
     lb_buf_init(&text, STATE_BYTES);
@@ -115,7 +117,7 @@ static enum lb_status write_state(const char *path, const struct lb_checkpoint *
     lb_buf_printf(&text,
                   ",\n  \"recipe\": \"%s\",\n  \"data\": \"%s\",\n  \"teachers\": \"%s\",\n"
                   "  \"model_sha256\": \"%s\",\n  \"optimizer_sha256\": \"%s\"",
-                  state->recipe, state->data, state->teachers, model_digest, moments_digest);
+                  state->recipe, state->data, state->teachers, model_digest, states_digest);
     char own[LB_SHA256_HEX];
     digest_text(text.data, text.len, own);
     lb_buf_printf(&text, SEAL "%s\"\n}\n", own);
@@ -130,12 +132,12 @@ static enum lb_status write_folder(struct lb_arena *arena, const char *folder,
                                    const struct lb_checkpoint *state, const struct lb_optimizer *optimizer,
                                    struct lb_detail *detail) {
     struct tensors t;
-    char model_digest[LB_SHA256_HEX], moments_digest[LB_SHA256_HEX];
+    char model_digest[LB_SHA256_HEX], states_digest[LB_SHA256_HEX];
     const char *model = lb_arena_printf(arena, "%s/model.safetensors", folder);
-    const char *moments = lb_arena_printf(arena, "%s/optimizer.safetensors", folder);
+    const char *states = lb_arena_printf(arena, "%s/optimizer.safetensors", folder);
     const char *json = lb_arena_printf(arena, "%s/state.json", folder);
-    if (model == NULL || moments == NULL || json == NULL || !list_tensors(arena, optimizer, &t) ||
-        !digest_tensors(t.model, t.n, model_digest) || !digest_tensors(t.moments, 2 * t.n, moments_digest)) {
+    if (model == NULL || states == NULL || json == NULL || !list_tensors(arena, optimizer, &t) ||
+        !digest_tensors(t.model, t.n, model_digest) || !digest_tensors(t.states, t.n_states, states_digest)) {
         return no_memory(detail);
     }
     enum lb_status status = lb_mkdirs(folder, detail);
@@ -143,11 +145,10 @@ static enum lb_status write_folder(struct lb_arena *arena, const char *folder,
         status = lb_safetensors_write(model, t.model, t.n, NULL, 0, detail);
     }
     if (status == LB_OK) {
-        status = lb_safetensors_write(moments, t.moments, 2 * t.n, NULL, 0, detail);
+        status = lb_safetensors_write(states, t.states, t.n_states, NULL, 0, detail);
     }
     if (status == LB_OK) {
-        status =
-            write_state(json, state, lb_optimizer_steps(optimizer), model_digest, moments_digest, detail);
+        status = write_state(json, state, lb_optimizer_steps(optimizer), model_digest, states_digest, detail);
     }
     return status == LB_OK ? lb_sync_dir(folder, detail) : status;
 }
@@ -405,7 +406,7 @@ static enum lb_status read_digest(const json_t *object, const char *key, const c
 struct stored {
     struct lb_checkpoint state;
     int64_t adam_steps;
-    char model_digest[LB_SHA256_HEX], moments_digest[LB_SHA256_HEX];
+    char model_digest[LB_SHA256_HEX], states_digest[LB_SHA256_HEX];
 };
 
 static enum lb_status damaged(const char *path, struct lb_detail *detail) {
@@ -469,7 +470,7 @@ static enum lb_status read_state(const char *path, struct stored *out, struct lb
                    {"data", s->data},
                    {"teachers", s->teachers},
                    {"model_sha256", out->model_digest},
-                   {"optimizer_sha256", out->moments_digest}};
+                   {"optimizer_sha256", out->states_digest}};
     for (size_t i = 0; status == LB_OK && i < sizeof digests / sizeof digests[0]; i++) {
         status = read_digest(object, digests[i].key, path, i < 3, digests[i].value, detail);
     }
@@ -539,35 +540,37 @@ static enum lb_status match_file(const char *path, struct lb_safetensors *file,
 static enum lb_status load_tensors(struct lb_arena *arena, const char *path, const struct stored *stored,
                                    struct lb_optimizer *optimizer, struct lb_detail *detail) {
     struct tensors t;
-    struct lb_safetensors *model = NULL, *moments = NULL;
+    struct lb_safetensors *model = NULL, *states = NULL;
     const char *model_path = lb_arena_printf(arena, "%s/model.safetensors", path);
-    const char *moments_path = lb_arena_printf(arena, "%s/optimizer.safetensors", path);
+    const char *states_path = lb_arena_printf(arena, "%s/optimizer.safetensors", path);
     struct lb_tensor *sources = NULL;
     enum lb_status status = LB_OK;
-    if (model_path == NULL || moments_path == NULL || !list_tensors(arena, optimizer, &t) ||
-        (sources = lb_arena_zarray(arena, 3 * t.n, sizeof *sources)) == NULL) {
+    if (model_path == NULL || states_path == NULL || !list_tensors(arena, optimizer, &t) ||
+        (sources = lb_arena_zarray(arena, t.n + t.n_states, sizeof *sources)) == NULL) {
         return no_memory(detail);
     }
     status = lb_safetensors_open(model_path, &model, detail);
     if (status == LB_OK) {
-        status = lb_safetensors_open(moments_path, &moments, detail);
+        status = lb_safetensors_open(states_path, &states, detail);
     }
     if (status == LB_OK) {
         status = match_file(model_path, model, t.model, t.n, stored->model_digest, sources, detail);
     }
     if (status == LB_OK) {
-        status = match_file(moments_path, moments, t.moments, 2 * t.n, stored->moments_digest, sources + t.n,
+        status = match_file(states_path, states, t.states, t.n_states, stored->states_digest, sources + t.n,
                             detail);
     }
     size_t n = 0;
+    unsigned each = lb_optimizer_states(optimizer);
     const struct lb_optimized *w = lb_optimizer_weights(optimizer, &n);
     for (size_t i = 0; status == LB_OK && i < n; i++) {
         memcpy(w[i].value, sources[i].data, sources[i].bytes);
-        memcpy(w[i].m, sources[n + 2 * i].data, sources[i].bytes);
-        memcpy(w[i].v, sources[n + 2 * i + 1].data, sources[i].bytes);
+        for (unsigned s = 0; s < each; s++) {
+            memcpy(w[i].state[s], sources[n + each * i + s].data, sources[i].bytes);
+        }
     }
     lb_safetensors_destroy(model);
-    lb_safetensors_destroy(moments);
+    lb_safetensors_destroy(states);
     return status;
 }
 

@@ -1,7 +1,7 @@
 /* Checkpoints: everything a run needs to go on with the same bits, in OUTPUT_DIR/checkpoint-STEP/.
  *
  * model.safetensors      the weights, by their names
- * optimizer.safetensors  Adam's moments, as "m.<name>" and "v.<name>"
+ * optimizer.safetensors  the optimizer's states, as "m.<name>" and, AdamW's second, "v.<name>"
  * state.json             step, position in the data, random states, fingerprints, SHA-256 of the two files'
  * tensors
  *
@@ -22,7 +22,7 @@
 #define LB_CHECKPOINT_MAX_RNGS 8
 #define LB_CHECKPOINT_MAX_SUMS 128
 
-/* A run's state besides its weights and moments. */
+/* A run's state besides its weights and the optimizer's. */
 struct lb_checkpoint {
     int64_t step;        /* optimiser steps done */
     int64_t micro_batch; /* the next one: its number over the whole run */
@@ -51,7 +51,7 @@ LB_NODISCARD enum lb_status lb_checkpoint_check_folder(const char *output_dir, b
  */
 LB_NODISCARD enum lb_status lb_checkpoint_latest(const char *output_dir, char **out_path,
                                                  struct lb_detail *detail);
-/* Reads into the optimiser's weights and moments. expected gives the fingerprints that must agree ("" is not
+/* Reads into the optimiser's weights and states. expected gives the fingerprints that must agree ("" is not
  * compared); LB_E_MISMATCH tells which differs and what to do. Everything is checked, the checksum too,
  * before a weight changes. */
 LB_NODISCARD enum lb_status lb_checkpoint_load(const char *path, const struct lb_checkpoint *expected,
