@@ -87,7 +87,46 @@ static void optimizers(void **state) {
     bad("optim: sgd\noptim_args: dampening=0.1\n", "holds another name than momentum and nesterov");
 }
 
+static void schedules(void **state) {
+    (void)state;
+    static const char wsd[] = "lr_scheduler_type: warmup_stable_decay\n",
+                      least[] = "lr_scheduler_type: cosine_with_min_lr\n";
+    char text[400];
+    struct lb_recipe *r =
+        good("lr_scheduler_type: cosine_with_min_lr\nlr_scheduler_kwargs: {min_lr: 0.02}\n");
+    assert_true(r->schedule.min_lr_rate == 0.02 / 0.1);
+    lb_recipe_destroy(r);
+    r = good("lr_scheduler_type: cosine_with_min_lr\nmin_lr_ratio: 0.3\n"); /* the older key does as well */
+    assert_true(r->schedule.min_lr_rate == 0.3);
+    lb_recipe_destroy(r);
+    round_trip("lr_scheduler_type: warmup_stable_decay\nlr_scheduler_kwargs: {num_decay_steps: 10, "
+               "decay_type: 1-sqrt}\nwarmup_from_zero: true\n");
+    const struct {
+        const char *base, *kwargs, *message;
+    } cases[] = {
+        {least, "",
+         "r.yaml:7: lr_scheduler_type: cosine_with_min_lr needs lr_scheduler_kwargs: {min_lr: RATE}"},
+        {least, "{min_lr: 0.01, min_lr_rate: 0.1}", "the least rate is said twice"},
+        {least, "{min_lr: 0.2}", "lr_scheduler_kwargs.min_lr: \"0.2\" is not a number from 0 to 0.1"},
+        {least, "{min_lr_ratio: 0.1}", "it takes num_cycles, min_lr, min_lr_rate"},
+        {wsd, "", "warmup_stable_decay needs lr_scheduler_kwargs: {num_decay_steps: N}"},
+        {wsd, "{num_decay_steps: 101}", "num_decay_steps are more than max_steps"},
+        {wsd, "{num_decay_steps: 1.5}", "num_decay_steps: \"1.5\" is not a whole number"},
+        {wsd, "{num_decay_steps: 10, decay_type: sqrt}",
+         "decay_type: \"sqrt\" is not one of linear, cosine, 1-sqrt"},
+        {"min_lr_ratio: 0.1\nlr_scheduler_type: warmup_stable_decay\n",
+         "{num_decay_steps: 10, min_lr_ratio: 0}", "the least rate is said twice"},
+        {"", "{num_cycles: 2}", "num_cycles: is not read by this lr_scheduler_type; it takes none, drop it"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        bool given = cases[i].kwargs[0] != '\0';
+        snprintf(text, sizeof text, "%s%s%s\n", cases[i].base, given ? "lr_scheduler_kwargs: " : "",
+                 cases[i].kwargs);
+        bad(text, cases[i].message);
+    }
+}
+
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(optimizers)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(optimizers), cmocka_unit_test(schedules)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

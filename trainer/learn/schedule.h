@@ -11,9 +11,10 @@
 int64_t lb_total_steps(const struct lb_recipe *recipe, int64_t samples);
 /* warmup_steps, or else warmup_ratio of the total rounded up (as Hugging Face's Trainer). */
 int64_t lb_warmup_steps(const struct lb_recipe *recipe, int64_t total_steps);
-/* The rate of step number `step`, counting from 0. Warm-up rises as (step + 1) / warm-up, so that the first
- * step learns already; then linear, or half a cosine, from learning_rate at the end of the warm-up to
- * min_lr_ratio of it at total_steps; or constant. */
+/* The rate of step number `step`, counting from 0, with the formulas of transformers' get_scheduler (its
+ * optimization.py), from learning_rate at the end of the warm-up to the least at total_steps. The least is
+ * min_lr_ratio's, or what lr_scheduler_kwargs say. One thing is otherwise unless warmup_from_zero: warm-up
+ * rises as (step + 1) / warm-up, so that the first step learns already; there step / warm-up. */
 double lb_learning_rate(const struct lb_recipe *recipe, int64_t total_steps, int64_t step);
 
 /* How much of the way from start to end an annealing has gone at that step: from 0 at the first to 1 at the

@@ -20,7 +20,16 @@ static inline bool lb_lane_whole(enum lb_target_lane lane) {
     return lane == LB_LANE_FINAL || lane == LB_LANE_LOGITS;
 }
 enum lb_optim { LB_OPTIM_BY_DEFAULT, LB_OPTIM_ADAMW, LB_OPTIM_SGD, LB_OPTIM_LION }; /* default: AdamW */
-enum lb_schedule { LB_SCHEDULE_LINEAR, LB_SCHEDULE_COSINE, LB_SCHEDULE_CONSTANT };
+enum lb_schedule {
+    LB_SCHEDULE_LINEAR,
+    LB_SCHEDULE_COSINE,
+    LB_SCHEDULE_CONSTANT,
+    LB_SCHEDULE_CONSTANT_WITH_WARMUP, /* the same */
+    LB_SCHEDULE_COSINE_WITH_MIN_LR,
+    LB_SCHEDULE_WSD
+};
+/* How warmup_stable_decay goes up (linear where it is not said) and down (cosine). */
+enum lb_ramp { LB_RAMP_BY_DEFAULT, LB_RAMP_LINEAR, LB_RAMP_COSINE, LB_RAMP_1_SQRT };
 /* How a loss moves from its weight and temperature to those at the end; 0: not at all. */
 enum lb_anneal { LB_ANNEAL_NONE, LB_ANNEAL_LINEAR, LB_ANNEAL_COSINE };
 /* Which layers of student and teacher a loss on activations compares: those listed, or by their numbers of

@@ -62,6 +62,9 @@ static const struct lb_field_name lanes[] = {{"final_hidden", LB_LANE_FINAL},
 static const struct lb_field_name schedules[] = {{"linear", LB_SCHEDULE_LINEAR},
                                                  {"cosine", LB_SCHEDULE_COSINE},
                                                  {"constant", LB_SCHEDULE_CONSTANT},
+                                                 {"constant_with_warmup", LB_SCHEDULE_CONSTANT_WITH_WARMUP},
+                                                 {"cosine_with_min_lr", LB_SCHEDULE_COSINE_WITH_MIN_LR},
+                                                 {"warmup_stable_decay", LB_SCHEDULE_WSD},
                                                  {NULL, 0}};
 static const struct lb_field_name optims[] = {{"adamw_torch", LB_OPTIM_ADAMW},
                                               {"adamw_torch_fused", LB_OPTIM_ADAMW},
@@ -304,6 +307,11 @@ const struct lb_field lb_recipe_fields[] = {
     {PLACE_(optim), .kind = LB_FIELD_ENUM, .flags = DEC, .names = optims, .derived = "adamw_torch",
      .help = "the optimizer; adamw_torch_fused is the same"},
     STRING_(optim_args, DEC, NULL, "sgd: momentum=0.9, and with it nesterov=true"),
+    PAIRS_(lr_scheduler_kwargs, DEC,
+           "cosine: num_cycles; cosine_with_min_lr: min_lr or min_lr_rate, num_cycles; warmup_stable_decay: "
+           "num_decay_steps, num_stable_steps, warmup_type, decay_type, min_lr_ratio, num_cycles"),
+    {PLACE_(warmup_from_zero), .kind = LB_FIELD_BOOL, .flags = DEC, .derived = "false",
+     .help = "the first step's rate is 0, as transformers numbers steps; else warm-up is one step ahead"},
     PATH_(output_dir, REQ, "the run folder"),
     {NULL},
 };

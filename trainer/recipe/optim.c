@@ -1,8 +1,9 @@
-/* Keys of the optimisation that hold more than one value: optim_args. */
+/* Keys of the optimisation that hold more than one value: optim_args, lr_scheduler_kwargs. */
 #include "trainer/recipe/fields.h"
 
 #include <ctype.h>
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -48,7 +49,7 @@ static enum lb_status take_arg(struct lb_recipe *r, char *arg, struct lb_detail 
     return wrong_arg(r, "holds another name than momentum and nesterov", detail);
 }
 
-enum lb_status lb_recipe_optim(struct lb_recipe *r, struct lb_detail *detail) {
+static enum lb_status take_args(struct lb_recipe *r, struct lb_detail *detail) {
     char arg[ARG_BYTES];
     enum lb_status status = LB_OK;
     if (r->optim_args == NULL) {
@@ -71,4 +72,156 @@ enum lb_status lb_recipe_optim(struct lb_recipe *r, struct lb_detail *detail) {
     return status != LB_OK || !r->nesterov || r->momentum > 0
                ? status
                : wrong_arg(r, "has nesterov without a momentum", detail);
+}
+
+/* ---- lr_scheduler_kwargs ---- */
+
+#define COUNT_MAX 1e15
+
+static enum lb_status wrong_kwarg(const struct lb_recipe *r, const struct lb_recipe_pair *pair,
+                                  const char *what, struct lb_detail *detail) {
+    char path[128];
+    snprintf(path, sizeof path, "lr_scheduler_kwargs.%.80s", pair->key);
+    return lb_recipe_fail(r, detail, LB_E_ARG, path, "\"%.80s\" is not %s", pair->value, what);
+}
+
+static enum lb_status take_number(const struct lb_recipe *r, const struct lb_recipe_pair *pair, double low,
+                                  double high, double *out, struct lb_detail *detail) {
+    char *end = NULL, what[80];
+    double number = strtod(pair->value, &end);
+    if (end == pair->value || *end != '\0' || !(number >= low && number <= high)) {
+        snprintf(what, sizeof what, "a number from %g to %g", low, high);
+        return wrong_kwarg(r, pair, what, detail);
+    }
+    *out = number;
+    return LB_OK;
+}
+
+static enum lb_status take_steps(const struct lb_recipe *r, const struct lb_recipe_pair *pair, int64_t *out,
+                                 struct lb_detail *detail) {
+    double number = 0;
+    enum lb_status status = take_number(r, pair, 1, COUNT_MAX, &number, detail);
+    if (status == LB_OK && number != floor(number)) {
+        return wrong_kwarg(r, pair, "a whole number", detail);
+    }
+    *out = status == LB_OK ? (int64_t)number : *out;
+    return status;
+}
+
+static enum lb_status take_ramp(const struct lb_recipe *r, const struct lb_recipe_pair *pair,
+                                enum lb_ramp *out, struct lb_detail *detail) {
+    static const char *const names[] = {"linear", "cosine", "1-sqrt"};
+    for (int i = 0; i < 3; i++) {
+        if (strcmp(pair->value, names[i]) == 0) {
+            *out = (enum lb_ramp)(LB_RAMP_LINEAR + i);
+            return LB_OK;
+        }
+    }
+    return wrong_kwarg(r, pair, "one of linear, cosine, 1-sqrt", detail);
+}
+
+/* What each lr_scheduler_type takes, as the arguments of transformers' get_*_schedule are called. */
+static const struct {
+    enum lb_schedule type;
+    const char *name;
+} known_kwargs[] = {
+    {LB_SCHEDULE_COSINE, "num_cycles"},         {LB_SCHEDULE_COSINE_WITH_MIN_LR, "num_cycles"},
+    {LB_SCHEDULE_COSINE_WITH_MIN_LR, "min_lr"}, {LB_SCHEDULE_COSINE_WITH_MIN_LR, "min_lr_rate"},
+    {LB_SCHEDULE_WSD, "num_decay_steps"},       {LB_SCHEDULE_WSD, "num_stable_steps"},
+    {LB_SCHEDULE_WSD, "warmup_type"},           {LB_SCHEDULE_WSD, "decay_type"},
+    {LB_SCHEDULE_WSD, "min_lr_ratio"},          {LB_SCHEDULE_WSD, "num_cycles"},
+};
+
+/* LB_E_ARG unless the recipe's type takes such a name. */
+static enum lb_status check_name(const struct lb_recipe *r, const char *key, struct lb_detail *detail) {
+    char path[128], list[256] = "";
+    size_t n = 0;
+    for (size_t i = 0; i < sizeof known_kwargs / sizeof known_kwargs[0]; i++) {
+        if (known_kwargs[i].type != r->lr_scheduler_type) {
+            continue;
+        }
+        if (strcmp(known_kwargs[i].name, key) == 0) {
+            return LB_OK;
+        }
+        n += (size_t)snprintf(list + n, sizeof list - n, "%s%s", n > 0 ? ", " : "", known_kwargs[i].name);
+    }
+    snprintf(path, sizeof path, "lr_scheduler_kwargs.%.80s", key);
+    return lb_recipe_fail(r, detail, LB_E_ARG, path, "is not read by this lr_scheduler_type; %s%s",
+                          n > 0 ? "it takes " : "it takes none, drop it", list);
+}
+
+static enum lb_status take_kwarg(struct lb_recipe *r, const struct lb_recipe_pair *pair,
+                                 struct lb_detail *detail) {
+    struct lb_schedule_args *s = &r->schedule;
+    enum lb_status status = check_name(r, pair->key, detail);
+    if (status != LB_OK) {
+        return status;
+    }
+    if (strcmp(pair->key, "min_lr") == 0) {
+        status = take_number(r, pair, 0, r->learning_rate, &s->min_lr_rate, detail);
+        s->min_lr_rate = r->learning_rate > 0 ? s->min_lr_rate / r->learning_rate : 0;
+        return status;
+    }
+    if (strncmp(pair->key, "min_lr_", 7) == 0) { /* rate or ratio */
+        return take_number(r, pair, 0, 1, &s->min_lr_rate, detail);
+    }
+    if (strcmp(pair->key, "num_cycles") == 0) {
+        return take_number(r, pair, 1e-3, 1e3, &s->num_cycles, detail);
+    }
+    if (strcmp(pair->key, "num_decay_steps") == 0) {
+        return take_steps(r, pair, &s->num_decay_steps, detail);
+    }
+    if (strcmp(pair->key, "num_stable_steps") == 0) {
+        return take_steps(r, pair, &s->num_stable_steps, detail);
+    }
+    return take_ramp(r, pair, strcmp(pair->key, "warmup_type") == 0 ? &s->warmup_type : &s->decay_type,
+                     detail);
+}
+
+static bool has_kwarg(const struct lb_recipe *r, const char *key) {
+    for (unsigned i = 0; i < r->lr_scheduler_kwargs_count; i++) {
+        if (strcmp(r->lr_scheduler_kwargs[i].key, key) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static enum lb_status complain(const struct lb_recipe *r, const char *text, struct lb_detail *detail) {
+    const char *key = r->lr_scheduler_kwargs_count > 0 ? "lr_scheduler_kwargs" : "lr_scheduler_type";
+    return lb_recipe_fail(r, detail, LB_E_ARG, key, "%s", text);
+}
+
+/* The least rate comes from one place, and what a type cannot do without is there. */
+static enum lb_status check_schedule(struct lb_recipe *r, struct lb_detail *detail) {
+    const bool least = has_kwarg(r, "min_lr") || has_kwarg(r, "min_lr_rate") || has_kwarg(r, "min_lr_ratio");
+    const bool with_least = r->lr_scheduler_type == LB_SCHEDULE_COSINE_WITH_MIN_LR;
+    const bool stable = r->lr_scheduler_type == LB_SCHEDULE_WSD;
+    if ((has_kwarg(r, "min_lr") && has_kwarg(r, "min_lr_rate")) || (least && r->min_lr_ratio > 0)) {
+        return complain(r, "the least rate is said twice; keep one of min_lr, min_lr_rate and min_lr_ratio",
+                        detail);
+    }
+    if (with_least && !least && !(r->min_lr_ratio > 0)) {
+        return complain(
+            r, "cosine_with_min_lr needs lr_scheduler_kwargs: {min_lr: RATE} or {min_lr_rate: SHARE}",
+            detail);
+    }
+    if (stable && r->schedule.num_decay_steps == 0) {
+        return complain(r, "warmup_stable_decay needs lr_scheduler_kwargs: {num_decay_steps: N}", detail);
+    }
+    if (stable && r->max_steps > 0 && r->schedule.num_decay_steps > r->max_steps) {
+        return complain(r, "num_decay_steps are more than max_steps", detail);
+    }
+    if ((with_least || stable) && !least) {
+        r->schedule.min_lr_rate = r->min_lr_ratio;
+    }
+    return LB_OK;
+}
+
+enum lb_status lb_recipe_optim(struct lb_recipe *recipe, struct lb_detail *detail) {
+    enum lb_status status = take_args(recipe, detail);
+    for (unsigned i = 0; status == LB_OK && i < recipe->lr_scheduler_kwargs_count; i++) {
+        status = take_kwarg(recipe, &recipe->lr_scheduler_kwargs[i], detail);
+    }
+    return status == LB_OK ? check_schedule(recipe, detail) : status;
 }

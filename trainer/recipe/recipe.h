@@ -83,6 +83,14 @@ struct lb_recipe_loss {
     unsigned teachers_count;
 };
 
+/* lr_scheduler_kwargs as numbers; what is not there is 0. */
+struct lb_schedule_args {
+    double min_lr_rate; /* min_lr, min_lr_rate, min_lr_ratio: as a share of learning_rate */
+    double num_cycles;  /* of the cosine; 0: half of one */
+    int64_t num_decay_steps, num_stable_steps;
+    enum lb_ramp warmup_type, decay_type;
+};
+
 struct lb_recipe {
     struct lb_arena arena;      /* holds what stands below, and the tree */
     const struct lb_yaml *tree; /* as it was read, for the lines of errors; NULL in a recipe made by hand */
@@ -128,6 +136,10 @@ struct lb_recipe {
     double momentum;        /* of sgd; read from optim_args */
     bool nesterov;
     enum lb_schedule lr_scheduler_type;
+    struct lb_recipe_pair *lr_scheduler_kwargs;
+    unsigned lr_scheduler_kwargs_count;
+    struct lb_schedule_args schedule; /* read from them */
+    bool warmup_from_zero;            /* false */
     int64_t warmup_steps, max_steps, per_device_train_batch_size, gradient_accumulation_steps, max_length;
     double num_train_epochs; /* used when max_steps is 0 */
     int64_t save_steps, save_total_limit, eval_steps, logging_steps, seed, threads;
