@@ -74,6 +74,19 @@ static enum lb_status copy_rows(void *context, int64_t row, int64_t n, float *z)
     return LB_OK;
 }
 
+/* Sums of 15 bins of confidence, each counted by itself. */
+static double bin_confidence[15], bin_correct[15];
+
+/* The calibration error of what row_nats has seen since the last call. */
+static double calibration(int64_t n) {
+    double apart = 0;
+    for (int b = 0; b < 15; b++) {
+        apart += fabs(bin_confidence[b] - bin_correct[b]);
+        bin_confidence[b] = bin_correct[b] = 0;
+    }
+    return apart / (double)n;
+}
+
 /* One row's cross entropy by itself, the long way. */
 static double row_nats(const struct lb_model *model, const struct lb_sample *s, int *correct) {
     static float z[64 * 128];
@@ -96,6 +109,16 @@ static double row_nats(const struct lb_model *model, const struct lb_sample *s, 
         }
         nats += logl(sum) - (long double)z[t * r.v + label];
         *correct += best;
+        long double most = 0;
+        for (int64_t j = 0; j < r.v; j++) {
+            most = fmaxl(most, expl((long double)z[t * r.v + j]) / sum);
+        }
+        for (int b = 0; b < 15; b++) {
+            if (most > (long double)b / 15 && most <= (long double)(b + 1) / 15) {
+                bin_confidence[b] += (double)most;
+                bin_correct[b] += best;
+            }
+        }
     }
     return (double)nats;
 }
@@ -130,6 +153,7 @@ static void text_by_parts(void **state) {
     }
     static struct lb_evaluation e, again;
     assert_int_equal(lb_evaluate(model, &t.data, NULL, &e, NULL), LB_OK);
+    assert_true(fabs(e.ece - calibration(81)) < 1e-6);
     assert_true(e.text);
     assert_int_equal(e.n_parts, 2);
     assert_int_equal(e.n_classes, 0);
@@ -182,6 +206,7 @@ static void images_by_class(void **state) {
     static struct lb_evaluation e;
     assert_int_equal(lb_evaluate(model, &data, NULL, &e, NULL), LB_OK);
     assert_false(e.text);
+    assert_true(fabs(e.ece - calibration(ROWS)) < 1e-6);
     assert_int_equal(e.n_classes, CLASSES);
     expect_part(&e.all, all, ROWS, all_correct, 0);
     expect_part(&e.classes[0], nats[0], 3, correct[0], 0);

@@ -126,7 +126,31 @@ static void schedules(void **state) {
     }
 }
 
+static void evaluations_compared(void **state) {
+    (void)state;
+#define EVAL                                                                                                 \
+    "eval_datasets: [{path: t10k-images-idx3-ubyte, labels: t10k-labels-idx1-ubyte}]\neval_steps: 5\n"
+    struct lb_recipe *r = good(EVAL "early_stopping_patience: 3\nmetric_for_best_model: accuracy\n"
+                                    "greater_is_better: true\nearly_stopping_threshold: 0.01\n");
+    assert_int_equal(r->metric_for_best_model, LB_METRIC_ACCURACY);
+    lb_recipe_destroy(r);
+    round_trip(EVAL
+               "load_best_model_at_end: true\nmetric_for_best_model: eval_ece\ngreater_is_better: false\n");
+    bad("load_best_model_at_end: true\n", "load_best_model_at_end: needs eval_datasets and eval_steps");
+    bad("early_stopping_patience: 2\n", "early_stopping_patience: needs eval_datasets and eval_steps");
+    bad(EVAL "metric_for_best_model: loss\n", "metric_for_best_model: nothing is compared");
+    bad(EVAL "early_stopping_threshold: 1\n", "early_stopping_threshold: nothing is compared");
+    bad(EVAL "load_best_model_at_end: true\nearly_stopping_threshold: 1\n",
+        "goes with early_stopping_patience");
+    bad(EVAL "load_best_model_at_end: true\ngreater_is_better: true\n", "less is the better; drop the key");
+    bad(EVAL "load_best_model_at_end: true\nmetric_for_best_model: bits_per_byte\n", "images have no bytes");
+    bad(EVAL "load_best_model_at_end: true\nmetric_for_best_model: f1\n",
+        "metric_for_best_model: \"f1\" is not one of");
+#undef EVAL
+}
+
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(optimizers), cmocka_unit_test(schedules)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(optimizers), cmocka_unit_test(schedules),
+                                       cmocka_unit_test(evaluations_compared)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -226,6 +226,7 @@ static json_t *evaluation_json(const char *model, const struct lb_evaluation *e,
         }
         json_object_set_new(object, "classes", classes);
     }
+    json_object_set_new(object, "ece", json_real(e->ece)); /* as above */
     json_object_set_new(object, "seconds", json_real(e->seconds));
     json_object_set_new(object, e->text ? "tokens_per_second" : "samples_per_second",
                         json_real((double)e->all.tokens / e->seconds));

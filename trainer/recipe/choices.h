@@ -30,6 +30,18 @@ enum lb_schedule {
 };
 /* How warmup_stable_decay goes up (linear where it is not said) and down (cosine). */
 enum lb_ramp { LB_RAMP_BY_DEFAULT, LB_RAMP_LINEAR, LB_RAMP_COSINE, LB_RAMP_1_SQRT };
+/* What evaluations are compared by. */
+enum lb_best_metric {
+    LB_METRIC_BY_DEFAULT, /* the loss */
+    LB_METRIC_LOSS,
+    LB_METRIC_PERPLEXITY,
+    LB_METRIC_BALANCED,
+    LB_METRIC_BITS_PER_BYTE,
+    LB_METRIC_ACCURACY,
+    LB_METRIC_ERROR,
+    LB_METRIC_ECE
+};
+enum lb_yes_no { LB_NOT_SAID, LB_NO, LB_YES };
 /* How a loss moves from its weight and temperature to those at the end; 0: not at all. */
 enum lb_anneal { LB_ANNEAL_NONE, LB_ANNEAL_LINEAR, LB_ANNEAL_COSINE };
 /* Which layers of student and teacher a loss on activations compares: those listed, or by their numbers of

@@ -66,6 +66,19 @@ static const struct lb_field_name schedules[] = {{"linear", LB_SCHEDULE_LINEAR},
                                                  {"cosine_with_min_lr", LB_SCHEDULE_COSINE_WITH_MIN_LR},
                                                  {"warmup_stable_decay", LB_SCHEDULE_WSD},
                                                  {NULL, 0}};
+static const struct lb_field_name metrics[] = {{"eval_loss", LB_METRIC_LOSS},
+                                               {"loss", LB_METRIC_LOSS},
+                                               {"eval_perplexity", LB_METRIC_PERPLEXITY},
+                                               {"perplexity", LB_METRIC_PERPLEXITY},
+                                               {"eval_perplexity_balanced", LB_METRIC_BALANCED},
+                                               {"eval_bits_per_byte", LB_METRIC_BITS_PER_BYTE},
+                                               {"bits_per_byte", LB_METRIC_BITS_PER_BYTE},
+                                               {"eval_accuracy", LB_METRIC_ACCURACY},
+                                               {"accuracy", LB_METRIC_ACCURACY},
+                                               {"eval_error", LB_METRIC_ERROR},
+                                               {"eval_ece", LB_METRIC_ECE},
+                                               {NULL, 0}};
+static const struct lb_field_name yes_no[] = {{"true", LB_YES}, {"false", LB_NO}, {NULL, 0}};
 static const struct lb_field_name optims[] = {{"adamw_torch", LB_OPTIM_ADAMW},
                                               {"adamw_torch_fused", LB_OPTIM_ADAMW},
                                               {"sgd", LB_OPTIM_SGD},
@@ -230,7 +243,8 @@ const struct lb_field lb_recipe_loss_fields[] = {
 #undef S
 
 /* Not in the fingerprint: places, what only waits or watches, and on_lost_teacher, so that a run whose
- * teacher died can go on without it, and allow_other_kernels, likewise for one whose machine changed. */
+ * teacher died can go on without it, and allow_other_kernels, likewise for one whose machine changed. What
+ * evaluations are compared by is not either: it says where a run ends and which of its states is exported. */
 #define S lb_recipe
 const struct lb_field lb_recipe_fields[] = {
     {PLACE_(student), .kind = LB_FIELD_STUDENT, .flags = REQ | DEC, .help = "what is trained"},
@@ -312,6 +326,16 @@ const struct lb_field lb_recipe_fields[] = {
            "num_decay_steps, num_stable_steps, warmup_type, decay_type, min_lr_ratio, num_cycles"),
     {PLACE_(warmup_from_zero), .kind = LB_FIELD_BOOL, .flags = DEC, .derived = "false",
      .help = "the first step's rate is 0, as transformers numbers steps; else warm-up is one step ahead"},
+    {PLACE_(metric_for_best_model), .kind = LB_FIELD_ENUM, .names = metrics, .derived = "eval_loss",
+     .help = "what evaluations are compared by"},
+    {PLACE_(greater_is_better), .kind = LB_FIELD_ENUM, .names = yes_no, .derived = "as the metric is",
+     .help = "true for accuracy, false for all others"},
+    {PLACE_(load_best_model_at_end), .kind = LB_FIELD_BOOL, .derived = "false",
+     .help = "the student is that of the best evaluation, whose checkpoint is kept"},
+    {PLACE_(early_stopping_patience), .kind = LB_FIELD_INT, .min = 1, .max = COUNT_MAX, .derived = "none",
+     .help = "the run ends after so many evaluations that were no better than the best"},
+    {PLACE_(early_stopping_threshold), .kind = LB_FIELD_FLOAT, .max = 1e9, .derived = "0",
+     .help = "by how much more than this one must be better, for early_stopping_patience"},
     PATH_(output_dir, REQ, "the run folder"),
     {NULL},
 };

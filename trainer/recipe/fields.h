@@ -97,8 +97,9 @@ LB_NODISCARD enum lb_status lb_student_read(const struct lb_recipe_reader *r, st
 
 /* ---- optim.c ---- */
 
-/* What stands in optim_args into momentum and nesterov, and in lr_scheduler_kwargs into schedule. LB_E_ARG
- * names the key and what is wrong with it. */
+/* What stands in optim_args into momentum and nesterov, and in lr_scheduler_kwargs into schedule; checks
+ * these, and the keys about evaluations that are compared. LB_E_ARG names the key and what is wrong with it.
+ */
 LB_NODISCARD enum lb_status lb_recipe_optim(struct lb_recipe *recipe, struct lb_detail *detail);
 
 /* ---- check.c ---- */

@@ -1,4 +1,5 @@
-/* Keys of the optimisation that hold more than one value: optim_args, lr_scheduler_kwargs. */
+/* Keys of the optimisation that hold more than one value: optim_args, lr_scheduler_kwargs;
+ * and those about evaluations that are compared. */
 #include "trainer/recipe/fields.h"
 
 #include <ctype.h>
@@ -218,10 +219,45 @@ static enum lb_status check_schedule(struct lb_recipe *r, struct lb_detail *deta
     return LB_OK;
 }
 
+/* ---- evaluations that are compared ---- */
+
+static enum lb_status check_best(const struct lb_recipe *r, struct lb_detail *detail) {
+    const bool stops = r->early_stopping_patience > 0,
+               greater = r->metric_for_best_model == LB_METRIC_ACCURACY;
+    const char *key = stops ? "early_stopping_patience" : "load_best_model_at_end";
+    if (!stops && !r->load_best_model_at_end) {
+        bool named = r->metric_for_best_model != LB_METRIC_BY_DEFAULT || r->greater_is_better != LB_NOT_SAID;
+        if (named || r->early_stopping_threshold > 0) {
+            return lb_recipe_fail(
+                r, detail, LB_E_ARG, named ? "metric_for_best_model" : "early_stopping_threshold",
+                "nothing is compared; set load_best_model_at_end or early_stopping_patience");
+        }
+        return LB_OK;
+    }
+    if (r->eval_datasets_count == 0 || r->eval_steps == 0) {
+        return lb_recipe_fail(r, detail, LB_E_ARG, key,
+                              "needs eval_datasets and eval_steps: what is compared, and when");
+    }
+    if (!stops && r->early_stopping_threshold > 0) {
+        return lb_recipe_fail(r, detail, LB_E_ARG, "early_stopping_threshold",
+                              "goes with early_stopping_patience");
+    }
+    if (r->greater_is_better == (greater ? LB_NO : LB_YES)) {
+        return lb_recipe_fail(r, detail, LB_E_ARG, "greater_is_better",
+                              "of metric_for_best_model, %s is the better; drop the key",
+                              greater ? "more" : "less");
+    }
+    if (r->metric_for_best_model == LB_METRIC_BITS_PER_BYTE && r->datasets[0].type == LB_DATA_IDX) {
+        return lb_recipe_fail(r, detail, LB_E_ARG, "metric_for_best_model", "images have no bytes of text");
+    }
+    return LB_OK;
+}
+
 enum lb_status lb_recipe_optim(struct lb_recipe *recipe, struct lb_detail *detail) {
     enum lb_status status = take_args(recipe, detail);
     for (unsigned i = 0; status == LB_OK && i < recipe->lr_scheduler_kwargs_count; i++) {
         status = take_kwarg(recipe, &recipe->lr_scheduler_kwargs[i], detail);
     }
-    return status == LB_OK ? check_schedule(recipe, detail) : status;
+    status = status == LB_OK ? check_schedule(recipe, detail) : status;
+    return status == LB_OK ? check_best(recipe, detail) : status;
 }

@@ -144,6 +144,12 @@ struct lb_recipe {
     double num_train_epochs; /* used when max_steps is 0 */
     int64_t save_steps, save_total_limit, eval_steps, logging_steps, seed, threads;
     const char *output_dir;
+    /* comparing evaluations */
+    enum lb_best_metric metric_for_best_model;
+    enum lb_yes_no greater_is_better;
+    bool load_best_model_at_end;     /* false */
+    int64_t early_stopping_patience; /* 0: none */
+    double early_stopping_threshold;
 };
 
 /* Loads, applies overrides ("learning_rate=1e-3", n of them, as --set gives them), fills defaults, checks.

@@ -112,7 +112,15 @@ static enum lb_status write_state(const char *path, const struct lb_checkpoint *
     for (unsigned i = 0; i < state->n_sums; i++) {
         lb_buf_printf(&text, "%s%.17g", i > 0 ? ", " : "", isfinite(state->sums[i]) ? state->sums[i] : 0);
     }
-    lb_buf_append_str(&text, "],\n  \"computes\": ");
+    lb_buf_append_str(&text, "],\n");
+    if (state->evaluated > 0) {
+        lb_buf_printf(&text,
+                      "  \"evaluated\": %" PRId64 ",\n  \"best_step\": %" PRId64
+                      ",\n  \"best_metric\": %.17g,\n"
+                      "  \"waited\": %" PRId64 ",\n",
+                      state->evaluated, state->best_step, state->best_metric, state->waited);
+    }
+    lb_buf_append_str(&text, "  \"computes\": ");
     lb_computes_write(&state->computes, &text);
     lb_buf_printf(&text,
                   ",\n  \"recipe\": \"%s\",\n  \"data\": \"%s\",\n  \"teachers\": \"%s\",\n"
@@ -232,8 +240,8 @@ static int by_step(const void *a, const void *b) {
     return (x > y) - (x < y);
 }
 
-static enum lb_status prune(struct lb_arena *arena, const char *dir, int64_t newest, int64_t keep,
-                            struct lb_detail *detail) {
+static enum lb_status prune(struct lb_arena *arena, const char *dir, const struct lb_checkpoint *newest,
+                            int64_t keep, struct lb_detail *detail) {
     struct found found;
     enum lb_status status = find_folders(dir, PREFIX, &found, detail);
     if (status != LB_OK) {
@@ -243,7 +251,7 @@ static enum lb_status prune(struct lb_arena *arena, const char *dir, int64_t new
         qsort(found.steps, found.n, sizeof *found.steps, by_step);
     }
     for (size_t i = 0; status == LB_OK && i + (size_t)keep < found.n; i++) {
-        if (found.steps[i] != newest) {
+        if (found.steps[i] != newest->step && found.steps[i] != newest->kept_step) {
             status = remove_checkpoint(arena, dir, found.steps[i], detail);
         }
     }
@@ -282,7 +290,7 @@ enum lb_status lb_checkpoint_save(const char *output_dir, const struct lb_checkp
         status = move_in(unfinished, path, output_dir, detail);
     }
     if (status == LB_OK) {
-        status = prune(&arena, output_dir, state->step, keep < 1 ? 1 : keep, detail);
+        status = prune(&arena, output_dir, state, keep < 1 ? 1 : keep, detail);
     }
     /* One that was swapped out, or what a full disk stopped: it makes room, and its own failure is no news.
      */
@@ -337,10 +345,14 @@ enum lb_status lb_checkpoint_latest(const char *output_dir, char **out_path, str
         return lb_fail(detail, LB_E_NOTFOUND, "%s: holds no checkpoint to go on from; start without --resume",
                        output_dir);
     }
-    char name[64];
-    snprintf(name, sizeof name, PREFIX "%" PRId64, best);
-    *out_path = lb_path_join(output_dir, name);
+    *out_path = lb_checkpoint_path(output_dir, best);
     return *out_path == NULL ? no_memory(detail) : LB_OK;
+}
+
+char *lb_checkpoint_path(const char *output_dir, int64_t step) {
+    char name[64];
+    snprintf(name, sizeof name, PREFIX "%" PRId64, step);
+    return lb_path_join(output_dir, name);
 }
 
 /* ---- loading ---- */
@@ -385,6 +397,21 @@ static enum lb_status read_sums(const json_t *object, const char *what, struct l
     return status == LB_OK
                ? lb_json_int(object, "tokens_summed", false, 0, INT64_MAX, what, &out->tokens_summed, detail)
                : status;
+}
+
+/* Optional as well: of runs that compare their evaluations. */
+static enum lb_status read_best(const json_t *object, const char *what, struct lb_checkpoint *out,
+                                struct lb_detail *detail) {
+    const struct {
+        const char *key;
+        int64_t *value;
+    } numbers[] = {{"evaluated", &out->evaluated}, {"best_step", &out->best_step}, {"waited", &out->waited}};
+    enum lb_status status = LB_OK;
+    for (size_t i = 0; status == LB_OK && i < sizeof numbers / sizeof numbers[0]; i++) {
+        status = lb_json_int(object, numbers[i].key, false, 0, INT64_MAX, what, numbers[i].value, detail);
+    }
+    out->best_metric = json_number_value(json_object_get(object, "best_metric"));
+    return status;
 }
 
 static enum lb_status read_digest(const json_t *object, const char *key, const char *what, bool may_be_empty,
@@ -479,6 +506,9 @@ static enum lb_status read_state(const char *path, struct stored *out, struct lb
     }
     if (status == LB_OK) {
         status = read_sums(object, path, s, detail);
+    }
+    if (status == LB_OK) {
+        status = read_best(object, path, s, detail);
     }
     if (status == LB_OK) {
         status = lb_computes_read(object, path, &s->computes, detail);

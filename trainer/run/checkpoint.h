@@ -31,6 +31,11 @@ struct lb_checkpoint {
     int64_t steps_summed, tokens_summed;
     unsigned n_sums;
     double sums[LB_CHECKPOINT_MAX_SUMS];
+    /* of evaluations that are compared: the last one's step, the best one's and its metric (step 0: none),
+     * and how many have been no better since */
+    int64_t evaluated, best_step, waited;
+    double best_metric;
+    int64_t kept_step; /* whose checkpoint is not removed; 0: none. Not stored */
     unsigned n_rngs;
     struct lb_rng rngs[LB_CHECKPOINT_MAX_RNGS];
     char recipe[LB_SHA256_HEX];   /* lb_recipe_fingerprint */
@@ -39,7 +44,8 @@ struct lb_checkpoint {
     struct lb_computes computes;  /* whose bits are in it; not compared here */
 };
 
-/* Saves and then removes the oldest beyond keep (>= 1), and what killed runs left half-written. */
+/* Saves and then removes the oldest beyond keep (>= 1) but for that of kept_step, and what killed runs left
+ * half-written. */
 LB_NODISCARD enum lb_status lb_checkpoint_save(const char *output_dir, const struct lb_checkpoint *state,
                                                const struct lb_optimizer *optimizer, int64_t keep,
                                                struct lb_detail *detail);
@@ -51,6 +57,8 @@ LB_NODISCARD enum lb_status lb_checkpoint_check_folder(const char *output_dir, b
  */
 LB_NODISCARD enum lb_status lb_checkpoint_latest(const char *output_dir, char **out_path,
                                                  struct lb_detail *detail);
+/* The path (heap, lb_free) of that step's checkpoint; NULL: out of memory. */
+char *lb_checkpoint_path(const char *output_dir, int64_t step);
 /* Reads into the optimiser's weights and states. expected gives the fingerprints that must agree ("" is not
  * compared); LB_E_MISMATCH tells which differs and what to do. Everything is checked, the checksum too,
  * before a weight changes. */

@@ -22,6 +22,7 @@ struct batch {
     int32_t *labels;           /* [N] of the rows that the head multiplies */
     double *nats;              /* [N] */
     bool *correct;             /* [N] */
+    double *confidence;        /* [N] the likeliest class's probability */
     const struct lb_evaluate_options *options;
 };
 
@@ -38,9 +39,11 @@ static enum lb_status batch_init(struct batch *b, int64_t rows, int64_t longest,
     b->samples = lb_arena_array(&b->memory, (size_t)rows, sizeof *b->samples);
     b->nats = lb_arena_array(&b->memory, n, sizeof *b->nats);
     b->correct = lb_arena_array(&b->memory, n, sizeof *b->correct);
+    b->confidence = lb_arena_array(&b->memory, n, sizeof *b->confidence);
     b->labels = lb_arena_array(&b->memory, n, sizeof *b->labels);
     if (!lb_model_batch_init(&b->rows, &b->memory, rows, (int64_t)n, n_features, false) ||
-        b->labels == NULL || b->samples == NULL || b->nats == NULL || b->correct == NULL) {
+        b->labels == NULL || b->samples == NULL || b->nats == NULL || b->correct == NULL ||
+        b->confidence == NULL) {
         return lb_fail(detail, LB_E_NOMEM, "out of memory for the evaluation");
     }
     return LB_OK;
@@ -80,12 +83,21 @@ static void take_row(void *context, int64_t row, const struct lb_head_row *left)
     }
     b->nats[row] = left->lse - (double)left->at[0];
     b->correct[row] = left->ids[0] == b->labels[row];
+    b->confidence[row] = exp((double)left->values[0] - left->lse);
 }
 
 static void add(struct lb_eval_part *part, double nats, bool correct) {
     part->nats += nats;
     part->tokens++;
     part->correct += correct;
+}
+
+static void calibrate(struct lb_evaluation *e, double confidence, bool correct) {
+    int bin = (int)ceil(confidence * LB_EVAL_BINS) - 1;
+    bin = bin < 0 ? 0 : bin < LB_EVAL_BINS ? bin : LB_EVAL_BINS - 1;
+    e->bins[bin].n++;
+    e->bins[bin].correct += correct;
+    e->bins[bin].confidence += confidence;
 }
 
 static void batch_collect(const struct batch *b, struct lb_evaluation *out) {
@@ -98,6 +110,9 @@ static void batch_collect(const struct batch *b, struct lb_evaluation *out) {
                 continue;
             }
             add(&out->all, b->nats[row], b->correct[row]);
+            if (isfinite(b->confidence[row])) {
+                calibrate(out, b->confidence[row], b->correct[row]);
+            }
             if (s->tag >= 0) {
                 add(&out->part[s->tag], b->nats[row], b->correct[row]);
             }
@@ -232,6 +247,13 @@ void lb_eval_finish(struct lb_evaluation *e, const struct lb_dataset *data) {
     for (int i = 0; i < e->n_classes; i++) {
         derive(&e->classes[i]);
     }
+    int64_t binned = 0;
+    double apart = 0;
+    for (int i = 0; i < LB_EVAL_BINS; i++) {
+        binned += e->bins[i].n;
+        apart += fabs((double)e->bins[i].correct - e->bins[i].confidence);
+    }
+    e->ece = binned > 0 ? apart / (double)binned : NAN;
     e->balanced_perplexity = n > 0 ? exp(sum / n) : e->all.perplexity;
 }
 

@@ -15,6 +15,7 @@
 
 #define LB_EVAL_MAX_PARTS 64
 #define LB_EVAL_MAX_CLASSES 256
+#define LB_EVAL_BINS 15
 
 struct lb_eval_part {
     const char *name; /* the tag, owned by the data set; NULL: all, or a class */
@@ -29,6 +30,14 @@ struct lb_eval_part {
     double error_percent; /* labels that did not have the largest logit */
 };
 
+/* Labels whose likeliest class has so much probability: from i / LB_EVAL_BINS, not itself, to (i + 1) /
+ * LB_EVAL_BINS.
+ */
+struct lb_eval_bin {
+    int64_t n, correct;
+    double confidence; /* sum of those probabilities */
+};
+
 struct lb_evaluation {
     bool text; /* rows of text, each token a label; else samples with a class */
     struct lb_eval_part all;
@@ -40,6 +49,12 @@ struct lb_evaluation {
     /* Geometric mean of the parts' perplexities, each part counting the same whatever its size; without
      * parts, that of all. */
     double balanced_perplexity;
+    struct lb_eval_bin
+        bins[LB_EVAL_BINS]; /* of all; empty where the likeliest class's probability is not known */
+    /* Expected calibration error, from 0 to 1: how far confidence and accuracy are apart in the bins,
+     * weighted by what is in them (Guo et al., "On calibration of modern neural networks", ICML 2017,
+     * equation 3). NaN: no bins. */
+    double ece;
     double seconds;
 };
 

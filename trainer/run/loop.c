@@ -127,12 +127,17 @@ static bool is_set(const volatile sig_atomic_t *flag) {
 /* What follows a step: reports, evaluation, checkpoint; *saved: the step of the last checkpoint. */
 static enum lb_status after_step(struct lb_run *run, int64_t *saved, struct lb_detail *detail) {
     bool log = due(run, run->recipe->logging_steps), asked = is_set(run->options->save_now);
+    run->improved = false;
     lb_run_show(run, run->sums.loss / (double)run->steps_summed, log);
     enum lb_status status = log ? lb_run_report(run, detail) : LB_OK;
     if (status == LB_OK && run->eval_data != NULL && due(run, run->recipe->eval_steps)) {
         status = lb_run_evaluate(run, detail);
     }
-    if (status == LB_OK && (asked || due(run, run->recipe->save_steps))) {
+    if (status == LB_OK && lb_run_stops_early(run) && !log) {
+        status = lb_run_report(run, detail);
+    }
+    bool keep = run->improved && run->recipe->load_best_model_at_end;
+    if (status == LB_OK && (asked || keep || lb_run_stops_early(run) || due(run, run->recipe->save_steps))) {
         status = save(run, detail);
         *saved = run->at.step; /* one that failed is not tried again on the way out */
         if (asked) {
@@ -150,9 +155,12 @@ static enum lb_status steps(struct lb_run *run, struct lb_detail *detail) {
     if (run->at.step > 0 && run->eval_data != NULL && due(run, run->recipe->eval_steps) &&
         !lb_journal_evaluated(run->journal)) {
         status = lb_run_evaluate(run, detail);
+        if (status == LB_OK && lb_run_compares(run)) { /* the step is not evaluated a second time */
+            status = save(run, detail);
+        }
     }
     run->since_ns = lb_now_ns();
-    while (status == LB_OK && run->at.step < run->total) {
+    while (status == LB_OK && run->at.step < run->total && !lb_run_stops_early(run)) {
         status = is_set(run->options->stop) ? LB_E_CANCELLED : one_step(run, detail);
         status = status == LB_OK ? after_step(run, &saved, detail) : status;
     }
@@ -164,20 +172,25 @@ static enum lb_status steps(struct lb_run *run, struct lb_detail *detail) {
 
 /* The student, reopened as a served model would be, gives the same logits bit for bit before the run counts
  * as done. */
-static enum lb_status finish(const struct lb_run *run, struct lb_detail *detail) {
+static enum lb_status finish(struct lb_run *run, struct lb_detail *detail) {
+    struct lb_checkpoint exported;
+    enum lb_status status = lb_run_take_best(run, &exported, detail);
+    if (status != LB_OK) {
+        return status;
+    }
     char *student = lb_path_join(run->dir, "student");
     const struct lb_card card = {.name = run->dir,
                                  .model = run->student,
                                  .recipe = run->recipe,
                                  .teachers = run->teachers,
                                  .run_dir = run->dir,
-                                 .steps = run->at.step,
-                                 .tokens = run->at.tokens};
+                                 .steps = exported.step,
+                                 .tokens = exported.tokens};
     struct lb_buf readme;
     double difference = 0;
     lb_buf_init(&readme, CARD_BYTES);
-    enum lb_status status = student != NULL ? lb_card_write(&card, &readme, detail)
-                                            : lb_fail(detail, LB_E_NOMEM, "out of memory");
+    status = student != NULL ? lb_card_write(&card, &readme, detail)
+                             : lb_fail(detail, LB_E_NOMEM, "out of memory");
     status = status == LB_OK ? lb_export(run->student, run->tokenizer, LB_EXPORT_HF, LB_F32, student,
                                          readme.data, run->options->stop, &difference, NULL, detail)
                              : status;

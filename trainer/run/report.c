@@ -1,14 +1,13 @@
 /* What a run tells: metrics.jsonl, the terminal, how well it does on held-out data. */
 #include "common/base/clock.h"
 #include "trainer/learn/schedule.h"
-#include "trainer/run/evaluate.h"
 #include "trainer/run/run.h"
 
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
 
-#define MAX_METRICS (16 + LB_MAX_LOSSES + 4 * LB_MAX_TEACHERS + LB_EVAL_MAX_PARTS)
+#define MAX_METRICS (24 + LB_MAX_LOSSES + 4 * LB_MAX_TEACHERS + LB_EVAL_MAX_PARTS)
 
 static void metric(struct lb_metric *list, size_t *n, const char *group, const char *name, double value) {
     if (*n < MAX_METRICS) {
@@ -97,6 +96,10 @@ enum lb_status lb_run_evaluate(struct lb_run *run, struct lb_detail *detail) {
     struct lb_metric m[MAX_METRICS];
     size_t n = 0;
     char text[512];
+    status = lb_run_compare(run, &e, detail);
+    if (status != LB_OK) {
+        return status;
+    }
     metric(m, &n, NULL, "eval_loss", e.all.loss);
     if (e.text) {
         metric(m, &n, NULL, "eval_perplexity", exp(e.all.loss));
@@ -104,13 +107,20 @@ enum lb_status lb_run_evaluate(struct lb_run *run, struct lb_detail *detail) {
             metric(m, &n, "eval_perplexity", e.part[t].name, exp(e.part[t].loss));
         }
         metric(m, &n, NULL, "eval_perplexity_balanced", e.balanced_perplexity);
+        if (e.all.bytes > 0) {
+            metric(m, &n, NULL, "eval_bits_per_byte", e.all.bits_per_byte);
+        }
         snprintf(text, sizeof text, "step %lld: held-out perplexity %.2f, balanced %.2f",
                  (long long)run->at.step, exp(e.all.loss), e.balanced_perplexity);
     } else {
         metric(m, &n, NULL, "eval_error", e.all.error_percent);
-        metric(m, &n, NULL, "eval_accuracy", 1 - e.all.error_percent / 100);
         snprintf(text, sizeof text, "step %lld: held-out loss %.4f, error %.2f %%", (long long)run->at.step,
                  e.all.loss, e.all.error_percent);
+    }
+    metric(m, &n, NULL, "eval_accuracy", 1 - e.all.error_percent / 100);
+    metric(m, &n, NULL, "eval_ece", e.ece);
+    if (lb_run_compares(run) && run->at.best_step > 0) {
+        metric(m, &n, NULL, "best_step", (double)run->at.best_step);
     }
     lb_progress_note(run->progress, text);
     return lb_journal_write(run->journal, run->at.step, epoch_of(run), m, n, detail);

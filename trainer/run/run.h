@@ -8,6 +8,7 @@
 #include "trainer/learn/prefetch.h"
 #include "trainer/learn/step.h"
 #include "trainer/run/checkpoint.h"
+#include "trainer/run/evaluate.h"
 #include "trainer/run/journal.h"
 #include "trainer/run/loop.h"
 #include "trainer/run/progress.h"
@@ -36,6 +37,7 @@ struct lb_run {
     uint64_t since_ns;
     double wait_before;
     double grad_norm;
+    bool improved;  /* the last evaluation was the best */
     bool resumable; /* the folder holds this run by now */
 };
 
@@ -44,8 +46,20 @@ struct lb_run {
 LB_NODISCARD enum lb_status lb_run_begin(struct lb_run *run, struct lb_detail *detail);
 /* A line of metrics about the steps since the last one; their sums begin anew. */
 LB_NODISCARD enum lb_status lb_run_report(struct lb_run *run, struct lb_detail *detail);
-/* Predicts the held-out data; its figures go into the metrics and onto the terminal. */
+/* Predicts the held-out data; its figures go into the metrics and onto the terminal, and are compared with
+ * the best so far where the recipe says so. */
 LB_NODISCARD enum lb_status lb_run_evaluate(struct lb_run *run, struct lb_detail *detail);
+/* Whether evaluations are compared at all; whether enough of them were no better for the run to end. */
+bool lb_run_compares(const struct lb_run *run);
+bool lb_run_stops_early(const struct lb_run *run);
+/* Notes how good the evaluation of this step is; sets improved. LB_E_ARG: the metric is not known of these
+ * data. */
+LB_NODISCARD enum lb_status lb_run_compare(struct lb_run *run, const struct lb_evaluation *evaluation,
+                                           struct lb_detail *detail);
+/* At the end: the weights of the best evaluation, where the recipe wants them; *out is the state they have.
+ */
+LB_NODISCARD enum lb_status lb_run_take_best(struct lb_run *run, struct lb_checkpoint *out,
+                                             struct lb_detail *detail);
 /* Shows where the run is; line: on a line of its own where the terminal's is not drawn over. */
 void lb_run_show(struct lb_run *run, double loss, bool line);
 /* Zeros where there are no teachers. */

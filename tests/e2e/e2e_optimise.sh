@@ -1,0 +1,67 @@
+#!/bin/bash
+# How a student learns, and when it is done: optimizers, evaluations that are compared; each killed and gone on with.
+. "${LB_SOURCE_ROOT:?}/tests/e2e/lib.sh"
+
+text nouns 400 1 >train.txt
+text others 60 2 >test.txt
+base_recipe >alone.yaml
+cat >>alone.yaml <<END
+datasets: [{path: train.txt}]
+eval_datasets: [{path: test.txt}]
+loss_functions: [{function: cross_entropy}]
+save_steps: 7
+seed: 3
+output_dir: run
+END
+
+kills="9 23"
+
+# A run with these settings, and the same killed twice on its way: one student.
+undisturbed_and_killed() { # name, settings...
+    local name=$1 set=() setting step last
+    shift
+    for setting; do
+        set+=(--set "$setting")
+    done
+    expect 0 "$name.log" "$limbeck" train alone.yaml -o "$name" "${set[@]}"
+    start "$name.1.log" "$limbeck" train alone.yaml -o "$name.killed" "${set[@]}"
+    for step in $kills; do
+        await reached "$name.killed" "$step"
+        murder "$job"
+        last=$name.$step.log
+        start "$last" "$limbeck" train alone.yaml -o "$name.killed" "${set[@]}" --resume
+    done
+    ends_with 0 "$job" "$last"
+    same_student "$name" "$name.killed"
+}
+
+say "optimizers"
+undisturbed_and_killed sgd optim=sgd learning_rate=0.5
+undisturbed_and_killed nesterov optim=sgd optim_args="momentum=0.9,nesterov=true" learning_rate=0.1
+undisturbed_and_killed lion optim=lion_32bit learning_rate=1e-3
+undisturbed_and_killed wsd lr_scheduler_type=warmup_stable_decay "lr_scheduler_kwargs={num_decay_steps: 10}" \
+    warmup_from_zero=true
+for name in nesterov lion; do
+    ! cmp -s sgd/student/model.safetensors $name/student/model.safetensors || fail "$name is sgd"
+done
+
+say "the best evaluation's student, and no step more than patience has"
+# The held-out text is of another kind, so that it is predicted worse and worse.
+kills="9 15"
+undisturbed_and_killed best eval_steps=2 early_stopping_patience=4 load_best_model_at_end=true save_total_limit=1 max_steps=90
+best=$(jq -s 'map(select(.eval_loss)) | min_by(.eval_loss).step' best/metrics.jsonl)
+last=$(jq -s '.[-1].step' best/metrics.jsonl)
+[ "$last" -eq $((best + 8)) ] || fail "best at $best, ended at $last"
+holds -s "map(select(.eval_loss)) | .[-1].best_step == $best" best/metrics.jsonl
+holds -s 'map(select(.loss)) | .[-1].step == '"$last" best/metrics.jsonl
+[ -d best/checkpoint-"$best" ] && [ -d best/checkpoint-"$last" ] || fail "the best checkpoint is not there"
+[ "$(find best -name 'checkpoint-*' | wc -l)" -eq 2 ] || fail "more checkpoints than the best and the last"
+said best.log "early_stopping step=$last best_step=$best" "best step=$best"
+cmp <("$limbeck" eval best test.txt --json | jq '.all.loss * 1000 | round') \
+    <(jq -s 'map(select(.eval_loss)) | min_by(.eval_loss).eval_loss * 1000 | round' best/metrics.jsonl) || fail "the student is not the best one"
+
+say "gone on with, it is done"
+expect 0 done.log "$limbeck" train alone.yaml -o best --resume --set eval_steps=2 --set early_stopping_patience=4 \
+    --set load_best_model_at_end=true --set save_total_limit=1 --set max_steps=90
+[ "$(jq -s '.[-1].step' best/metrics.jsonl)" -eq "$last" ] || fail "it went on"
+same_student best best.killed
