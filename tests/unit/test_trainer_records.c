@@ -61,6 +61,7 @@ struct way {
     enum lb_completion_only completion_only;
     bool assistant_only;
     int64_t max_length, max_tokens;
+    double lmbda;
 };
 
 static enum lb_status open_rows(const char *rows, const struct way *way, struct lb_dataset **out,
@@ -69,7 +70,8 @@ static enum lb_status open_rows(const char *rows, const struct way *way, struct 
                                      .max_length = way->max_length ? way->max_length : 100,
                                      .chat_template = way->template,
                                      .completion_only_loss = way->completion_only,
-                                     .assistant_only_loss = way->assistant_only};
+                                     .assistant_only_loss = way->assistant_only,
+                                     .lmbda = way->lmbda};
     const struct lb_recipe_dataset entry = {
         .path = "a.jsonl", .type = LB_DATA_JSONL, .field = "text", .max_tokens = way->max_tokens};
     put("a.jsonl", rows);
@@ -289,12 +291,46 @@ static void test_max_tokens(void **state) {
     lb_buf_finish(&rows);
 }
 
+/* What a text is written behind, whatever counts. */
+static void test_prompts(void **state) {
+    (void)state;
+    static const struct {
+        const char *rows;
+        int64_t prompt;
+    } cases[] = {
+        {"{\"prompt\": \"pqr\", \"completion\": \"c\"}\n", 3},
+        {MESSAGES, sizeof "^u:hi./^a:yo./^u:b./^a:" - 1},
+        {"{\"messages\": [{\"role\": \"user\", \"content\": \"hi\"}]}\n", 0},
+        {"{\"instruction\": \"i\", \"output\": \"o\"}\n", sizeof "^u:i./^a:" - 1},
+    };
+    for (size_t i = 0; i < 3 * sizeof cases / sizeof *cases; i++) {
+        struct lb_dataset *data = NULL;
+        struct lb_sample s;
+        const struct way way = {.template = "plain.jinja",
+                                .lmbda = i % 3 == 0 ? 0 : 0.5,
+                                .completion_only =
+                                    i % 3 == 1 ? LB_COMPLETION_ONLY_NO : LB_COMPLETION_ONLY_YES};
+        int64_t want = i % 3 == 0 ? 0 : cases[i / 3].prompt;
+        enum lb_status status = open_rows(cases[i / 3].rows, &way, &data, NULL);
+        if (status != LB_OK) { /* nothing of it counts */
+            assert_int_equal(cases[i / 3].prompt, 0);
+            continue;
+        }
+        lb_dataset_get(data, 0, &s);
+        assert_int_equal(s.prompt, want);
+        assert_int_equal(lb_dataset_prompts(data, 100), want > 0);
+        assert_int_equal(lb_dataset_prompts(data, want), 0);
+        lb_dataset_destroy(data);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_messages),         cmocka_unit_test(test_no_forging),
         cmocka_unit_test(test_other_forms),      cmocka_unit_test(test_lengths),
         cmocka_unit_test(test_other_tokenizers), cmocka_unit_test(test_mixed_entries),
         cmocka_unit_test(test_refusals),         cmocka_unit_test(test_max_tokens),
+        cmocka_unit_test(test_prompts),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

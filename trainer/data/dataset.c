@@ -83,6 +83,7 @@ enum lb_status lb_dataset_open(const struct lb_recipe *recipe, const struct lb_r
         source.completion_only = recipe->completion_only_loss;
         source.assistant_only = recipe->assistant_only_loss;
         source.keeps = any_on_chunks(recipe);
+        source.prompts = lb_recipe_writes(recipe);
     }
     if (status == LB_OK && recipe->chat_template != NULL) {
         source.chat_template = lb_recipe_resolve(recipe, recipe->chat_template);
@@ -199,6 +200,14 @@ int64_t lb_dataset_features(const struct lb_dataset *data) {
 
 const char *lb_dataset_chat_hash(const struct lb_dataset *data) {
     return data->chat_hash;
+}
+
+int64_t lb_dataset_prompts(const struct lb_dataset *data, int64_t max_length) {
+    int64_t n = 0;
+    for (int64_t i = 0; !data->images && i < data->count; i++) {
+        n += data->rows[i].prompt > 0 && data->rows[i].prompt < max_length;
+    }
+    return n;
 }
 
 int64_t lb_dataset_shortened(const struct lb_dataset *data) {

@@ -56,6 +56,9 @@ const char *lb_dataset_chat_hash(const struct lb_dataset *data);
 /* Records that were cut to max_length, and those left out because no token of them counts within it. */
 int64_t lb_dataset_shortened(const struct lb_dataset *data);
 int64_t lb_dataset_dropped(const struct lb_dataset *data);
+/* Samples whose prompt is known (lb_writes says that it is wanted) and shorter than max_length, so that a
+ * text can be written behind it. */
+int64_t lb_dataset_prompts(const struct lb_dataset *data, int64_t max_length);
 /* SHA-256 (hex) over all samples: a resumed run must see the same data. */
 const char *lb_dataset_fingerprint(const struct lb_dataset *data);
 

@@ -16,7 +16,8 @@ struct lb_text_row {
     int tag;
     bool within;               /* it begins within a text */
     size_t record, record_len; /* its conversation in records; 0: none */
-    int32_t label; /* of the whole text, where there are num_labels; LB_LABEL_NONE: nobody has said it */
+    int32_t label;  /* of the whole text, where there are num_labels; LB_LABEL_NONE: nobody has said it */
+    int32_t prompt; /* ids of its prompt; 0: none, or nobody wants to know */
 };
 #define LB_LABEL_NONE (-1)
 
@@ -62,7 +63,8 @@ static inline struct lb_sample lb_text_row_sample(const struct lb_dataset *data,
                               .within = row->within,
                               .record = row->record_len > 0 ? data->records.data + row->record : NULL,
                               .record_len = row->record_len,
-                              .counts = data->counts != NULL ? data->counts + row->start : NULL};
+                              .counts = data->counts != NULL ? data->counts + row->start : NULL,
+                              .prompt = row->prompt};
 }
 
 /* The index of a tag, added when new; -1 for NULL, -2 when out of memory. */
@@ -81,6 +83,7 @@ struct lb_text_source {
     bool assistant_only;
     bool whole;         /* each text is a row of its own, as encoders read it: ended as the template says */
     bool keeps;         /* conversations are kept: a teacher may read them written by its own template */
+    bool prompts;       /* it is to be known of each row what its prompt is */
     int64_t num_labels; /* > 0: each has a label, one of so many */
 };
 
@@ -115,9 +118,10 @@ LB_NODISCARD enum lb_status lb_dataset_add_text(struct lb_dataset *data, struct 
                                                 const struct lb_recipe_dataset *entry, const char *path,
                                                 int64_t max_length, bool keep_short,
                                                 struct lb_detail *detail);
-/* records.c: appends the ids of a row that is no text, those that do not count as their complement. */
+/* records.c: appends the ids of a row that is no text, those that do not count as their complement.
+ * *out_prompt: how many of them are its prompt, where source wants to know, else 0. */
 LB_NODISCARD enum lb_status lb_record_encode(const struct lb_text_source *source, const json_t *row,
-                                             enum lb_row_form form, struct lb_ids *ids,
+                                             enum lb_row_form form, struct lb_ids *ids, int64_t *out_prompt,
                                              struct lb_detail *detail);
 /* whole.c: how many of the len ids of such a text stay; 0: there is nothing between what begins and ends it.
  */

@@ -1,5 +1,8 @@
 /* Rows that are records of who said what: one row of data, one sample. */
+#include "common/base/mem.h"
 #include "trainer/data/parts.h"
+
+#include <string.h>
 
 /* Appends ids of a text; as complements where they do not count. */
 static enum lb_status add_text(const struct lb_text_source *source, const json_t *row, const char *key,
@@ -21,13 +24,15 @@ static enum lb_status add_text(const struct lb_text_source *source, const json_t
 
 /* Two texts, one behind the other, begun and ended as texts are. */
 static enum lb_status encode_texts(const struct lb_text_source *source, const json_t *row, struct lb_ids *ids,
-                                   struct lb_detail *detail) {
+                                   int64_t *out_prompt, struct lb_detail *detail) {
+    size_t before = ids->len;
     bool all = source->completion_only == LB_COMPLETION_ONLY_NO;
     enum lb_status status = LB_OK;
     for (size_t i = 0; status == LB_OK && i < source->begin.len; i++) {
         status = lb_ids_push(ids, ~source->begin.data[i]);
     }
     status = status == LB_OK ? add_text(source, row, "prompt", all, ids, detail) : status;
+    *out_prompt = source->prompts ? (int64_t)(ids->len - before) : 0;
     status = status == LB_OK ? add_text(source, row, "completion", true, ids, detail) : status;
     return status == LB_OK ? lb_ids_append(ids, source->end.data, source->end.len) : status;
 }
@@ -41,11 +46,38 @@ static enum lb_chat_counts counts_of(const struct lb_text_source *source, enum l
                                                                          : LB_COUNTS_ALL;
 }
 
+/* How many ids of a conversation stand before the first that has something of its completion; of one that has
+ * none marked, that is its last message, if it is the assistant's. */
+static enum lb_status find_prompt(const struct lb_text_source *source,
+                                  const struct lb_conversation *conversation, int64_t *out,
+                                  struct lb_detail *detail) {
+    struct lb_conversation whole = *conversation;
+    struct lb_ids ids = {0};
+    if (whole.completion >= whole.n_messages && whole.n_messages > 0) {
+        const json_t *last = json_array_get(json_object_get(whole.data, "messages"), whole.n_messages - 1);
+        const char *role = json_string_value(json_object_get(last, "role"));
+        if (role == NULL || strcmp(role, "assistant") != 0) {
+            *out = 0; /* nobody was to answer */
+            return LB_OK;
+        }
+        whole.completion = whole.n_messages - 1;
+    }
+    enum lb_status status = lb_chat_encode(source->chat, &whole, LB_COUNTS_COMPLETION, &ids, detail);
+    size_t n = 0;
+    while (status == LB_OK && n < ids.len && ids.data[n] < 0) {
+        n++;
+    }
+    *out = (int64_t)n;
+    lb_free(ids.data);
+    return status;
+}
+
 enum lb_status lb_record_encode(const struct lb_text_source *source, const json_t *row, enum lb_row_form form,
-                                struct lb_ids *ids, struct lb_detail *detail) {
+                                struct lb_ids *ids, int64_t *out_prompt, struct lb_detail *detail) {
     struct lb_conversation conversation = {NULL, 0, 0};
+    *out_prompt = 0;
     if (!lb_row_needs_template(row, form)) {
-        return encode_texts(source, row, ids, detail);
+        return encode_texts(source, row, ids, out_prompt, detail);
     }
     if (source->chat == NULL) { /* the first row had texts */
         return lb_fail(detail, LB_E_FORMAT, "the line: prompt is no text, as it is in the lines before");
@@ -53,6 +85,9 @@ enum lb_status lb_record_encode(const struct lb_text_source *source, const json_
     enum lb_status status = lb_conversation_init(row, form, &conversation, detail);
     if (status == LB_OK) {
         status = lb_chat_encode(source->chat, &conversation, counts_of(source, form), ids, detail);
+    }
+    if (status == LB_OK && source->prompts) {
+        status = find_prompt(source, &conversation, out_prompt, detail);
     }
     lb_conversation_finish(&conversation);
     return status;

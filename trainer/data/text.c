@@ -30,6 +30,7 @@ struct part {
     size_t first, n;
     struct lb_ids ids;
     struct lb_ids lens;    /* of records */
+    struct lb_ids prompts; /* of records, their prompts' */
     struct lb_buf records; /* where they are kept: as JSON */
     struct lb_ids record_lens;
     struct lb_row_labels labels;
@@ -151,6 +152,7 @@ struct stream {
     struct lb_ids *ids;
     struct lb_ids *whole;  /* where the ids of texts go that are cut as they stand */
     struct lb_ids lens;    /* ids of each record; texts are one stream */
+    struct lb_ids prompts; /* of those its prompt's */
     struct lb_buf records; /* as in struct part */
     struct lb_ids record_lens;
     struct lb_ids classes; /* of each text, where it has a label */
@@ -180,14 +182,16 @@ static enum lb_status encode_record(const struct lb_text_source *source, enum lb
     json_t *object = NULL;
     enum lb_row_form is = form;
     size_t before = part->ids.len;
+    int64_t prompt = 0;
     enum lb_status status = lb_json_parse_loose(line->text, line->len, 0, "the line", &object, detail);
     status = status == LB_OK ? lb_row_form(object, &is, detail) : status;
     if (status == LB_OK && is != form) {
         status =
             lb_fail(detail, LB_E_FORMAT, "the line is written in another form than the file's first one");
     }
-    status = status == LB_OK ? lb_record_encode(source, object, form, &part->ids, detail) : status;
+    status = status == LB_OK ? lb_record_encode(source, object, form, &part->ids, &prompt, detail) : status;
     status = status == LB_OK ? lb_ids_push(&part->lens, (int32_t)(part->ids.len - before)) : status;
+    status = status == LB_OK ? lb_ids_push(&part->prompts, (int32_t)prompt) : status;
     if (status == LB_OK && source->keeps) {
         size_t len = lb_row_needs_template(object, form) ? line->len : 0;
         status = lb_buf_append(&part->records, line->text, len);
@@ -230,7 +234,7 @@ static enum lb_status encode_line(const struct lb_text_source *source, const str
 
 static void encode_part(const struct lb_text_source *source, const struct lb_recipe_dataset *entry,
                         const struct stream *stream, const struct line *lines, struct part *part) {
-    part->ids.len = part->lens.len = part->record_lens.len = 0;
+    part->ids.len = part->lens.len = part->prompts.len = part->record_lens.len = 0;
     lb_buf_reset(&part->records);
     lb_row_labels_clear(&part->labels);
     part->status = LB_OK;
@@ -279,6 +283,9 @@ static enum lb_status encode_block(struct stream *stream, const struct lb_text_s
         enum lb_status status = lb_ids_append(stream->ids, parts[p].ids.data, parts[p].ids.len);
         status =
             status == LB_OK ? lb_ids_append(&stream->lens, parts[p].lens.data, parts[p].lens.len) : status;
+        status = status == LB_OK
+                     ? lb_ids_append(&stream->prompts, parts[p].prompts.data, parts[p].prompts.len)
+                     : status;
         const struct lb_ids *lens = &parts[p].record_lens;
         status = status == LB_OK ? lb_ids_append(&stream->record_lens, lens->data, lens->len) : status;
         status = status == LB_OK
@@ -370,6 +377,7 @@ static enum lb_status encode_file(struct stream *stream, struct lb_text_source *
     for (int p = 0; parts != NULL && p < MAX_PARTS; p++) {
         lb_free(parts[p].ids.data);
         lb_free(parts[p].lens.data);
+        lb_free(parts[p].prompts.data);
         lb_free(parts[p].record_lens.data);
         lb_buf_finish(&parts[p].records);
         lb_row_labels_finish(&parts[p].labels);
@@ -498,6 +506,9 @@ static enum lb_status cut_records(struct lb_dataset *data, const struct stream *
         int64_t n = record_kept(ids, len, most);
         if (n > 0) {
             status = append_row(data, &nothing, ids, n, cut->tag, false);
+            if (status == LB_OK) {
+                data->rows[data->count - 1].prompt = stream->prompts.data[r];
+            }
             data->shortened += n < len;
             left -= n - 1;
         } else {
@@ -556,6 +567,11 @@ enum lb_status lb_dataset_add_text(struct lb_dataset *data, struct lb_text_sourc
                             .max_length = max_length};
     lb_buf_init(&stream.records, LB_MAX_RECORDS);
     enum lb_status status = encode_file(&stream, source, entry, detail);
+    if (status == LB_OK && stream.form != LB_ROW_TEXT && entry->prompt_length > 0) {
+        status =
+            lb_fail(detail, LB_E_ARG,
+                    "%s: prompt_length is for texts; records say themselves where their prompts end", path);
+    }
     if (status == LB_OK && source->whole) {
         const struct lb_whole_rows rows = {max_length, entry->max_tokens, cut.tag,
                                            stream.classes.len > 0 ? stream.classes.data : NULL};
@@ -574,11 +590,15 @@ enum lb_status lb_dataset_add_text(struct lb_dataset *data, struct lb_text_sourc
     }
     lb_free(ids.data);
     lb_free(stream.lens.data);
+    lb_free(stream.prompts.data);
     lb_free(stream.record_lens.data);
     lb_buf_finish(&stream.records);
     lb_free(stream.classes.data);
     if (status != LB_OK) {
         return status;
+    }
+    for (int64_t r = first; r < data->count && stream.form == LB_ROW_TEXT && source->prompts; r++) {
+        data->rows[r].prompt = (int32_t)entry->prompt_length;
     }
     int64_t bytes = bytes_of(data, source, first);
     data->bytes += bytes;

@@ -10,11 +10,15 @@ struct lb_prefetch {
     const struct lb_plan *plan;
     const struct lb_dataset *data;
     struct lb_teachers *teachers;
+    struct lb_scribe *scribe; /* NULL: the student writes nothing */
     struct lb_order *order;
     int64_t batch;             /* samples of a micro-batch */
     int64_t depth;             /* slots: micro-batches held at once */
     int64_t first, end;        /* numbers of the run */
-    int64_t asked, taken;      /* next number to ask about, to hand out */
+    int64_t made, taken;       /* next number to make the samples of, to hand out */
+    int64_t released;          /* numbers below it are done with */
+    int64_t n_asked;           /* questions so far */
+    int64_t *question;         /* [depth] of the slot's micro-batch; -1: its text is yet to be written */
     int64_t *indices;          /* [batch] */
     struct lb_sample *samples; /* [depth * batch], slot = number mod depth */
     struct lb_arena *readings; /* [depth] what samples hold of teachers that read other tokens */
@@ -22,8 +26,8 @@ struct lb_prefetch {
 };
 
 enum lb_status lb_prefetch_create(const struct lb_plan *plan, const struct lb_dataset *data,
-                                  struct lb_teachers *teachers, int64_t first, int64_t end,
-                                  struct lb_prefetch **out, struct lb_detail *detail) {
+                                  struct lb_teachers *teachers, struct lb_scribe *scribe, int64_t first,
+                                  int64_t end, struct lb_prefetch **out, struct lb_detail *detail) {
     const struct lb_recipe *r = plan->recipe;
     struct lb_prefetch *a = lb_calloc(1, sizeof *a);
     if (a == NULL) {
@@ -32,22 +36,24 @@ enum lb_status lb_prefetch_create(const struct lb_plan *plan, const struct lb_da
     a->plan = plan;
     a->data = data;
     a->teachers = teachers;
+    a->scribe = scribe;
     a->batch = r->per_device_train_batch_size;
     /* The one in use, and those of the steps asked ahead; at the least all of one step. */
     a->depth = 1 + (teachers != NULL ? r->prefetch * r->gradient_accumulation_steps : 0);
     a->depth = a->depth < r->gradient_accumulation_steps ? r->gradient_accumulation_steps : a->depth;
-    a->first = a->asked = a->taken = first;
+    a->first = a->made = a->taken = a->released = first;
     a->end = end;
     a->order = lb_order_create(lb_dataset_count(data), (uint64_t)r->seed);
     a->indices = lb_malloc_array((size_t)a->batch, sizeof *a->indices);
     a->samples = lb_calloc((size_t)(a->depth * a->batch), sizeof *a->samples);
     a->wanted = lb_calloc((size_t)a->batch * (plan->n_teachers + 1), sizeof *a->wanted);
     a->readings = lb_calloc((size_t)a->depth, sizeof *a->readings);
+    a->question = lb_calloc((size_t)a->depth, sizeof *a->question);
     for (int64_t i = 0; a->readings != NULL && i < a->depth; i++) {
         lb_arena_init(&a->readings[i], READINGS_BYTES);
     }
     if (a->order == NULL || a->indices == NULL || a->samples == NULL || a->wanted == NULL ||
-        a->readings == NULL) {
+        a->readings == NULL || a->question == NULL) {
         lb_prefetch_destroy(a);
         return lb_fail(detail, LB_E_NOMEM, "out of memory");
     }
@@ -66,6 +72,7 @@ void lb_prefetch_destroy(struct lb_prefetch *prefetch) {
         lb_arena_finish(&prefetch->readings[i]);
     }
     lb_free(prefetch->readings);
+    lb_free(prefetch->question);
     lb_free(prefetch->wanted);
     lb_free(prefetch);
 }
@@ -74,59 +81,84 @@ static struct lb_sample *slot(const struct lb_prefetch *a, int64_t number) {
     return a->samples + number % a->depth * a->batch;
 }
 
+/* Asks about a micro-batch whose samples are there. */
 static enum lb_status ask(struct lb_prefetch *a, int64_t number, struct lb_detail *detail) {
+    struct lb_sample *samples = slot(a, number);
+    struct lb_arena *arena = &a->readings[number % a->depth];
+    enum lb_status status = LB_OK;
+    for (int64_t i = 0; status == LB_OK && i < a->batch; i++) {
+        status = lb_plan_read(a->plan, &samples[i], arena, detail);
+    }
+    a->question[number % a->depth] = a->n_asked++;
+    if (a->teachers == NULL || status != LB_OK) {
+        return status;
+    }
+    lb_plan_wanted(a->plan, a->data, samples, a->batch, a->wanted);
+    return lb_teachers_submit(a->teachers, a->question[number % a->depth], samples, a->batch, a->wanted,
+                              detail);
+}
+
+/* The samples of a micro-batch; asked about unless the student is to write them. */
+static enum lb_status make(struct lb_prefetch *a, int64_t number, struct lb_detail *detail) {
     struct lb_sample *samples = slot(a, number);
     enum lb_status status = lb_order_batch(a->order, number, a->batch, a->indices);
     if (status != LB_OK) {
         return lb_fail(detail, status, "cannot order the samples of batch %lld", (long long)number);
     }
-    struct lb_arena *arena = &a->readings[number % a->depth];
-    lb_arena_reset(arena);
-    for (int64_t i = 0; status == LB_OK && i < a->batch; i++) {
+    lb_arena_reset(&a->readings[number % a->depth]);
+    for (int64_t i = 0; i < a->batch; i++) {
         lb_dataset_get(a->data, a->indices[i], &samples[i]);
         samples[i].number = number * a->batch + i;
-        status = lb_plan_read(a->plan, &samples[i], arena, detail);
     }
-    if (a->teachers == NULL || status != LB_OK) {
-        return status;
+    if (a->scribe != NULL && lb_scribe_source(a->plan->recipe, number) == LB_SOURCE_STUDENT) {
+        a->question[number % a->depth] = -1;
+        return LB_OK;
     }
-    lb_plan_wanted(a->plan, a->data, samples, a->batch, a->wanted);
-    return lb_teachers_submit(a->teachers, number - a->first, samples, a->batch, a->wanted, detail);
+    return ask(a, number, detail);
 }
 
-enum lb_status lb_prefetch_positions(struct lb_prefetch *a, int64_t n, int64_t *out,
-                                     struct lb_detail *detail) {
+/* Makes micro-batches up to number `end`, where those before have left their places. */
+static enum lb_status make_up_to(struct lb_prefetch *a, int64_t end, struct lb_detail *detail) {
+    for (; a->teachers != NULL && a->released < a->taken; a->released++) {
+        lb_teachers_release(a->teachers, a->question[a->released % a->depth]);
+    }
+    enum lb_status status = LB_OK;
+    while (status == LB_OK && a->made < a->end && a->made < end) {
+        status = make(a, a->made, detail);
+        a->made += status == LB_OK;
+    }
+    return status;
+}
+
+enum lb_status lb_prefetch_begin(struct lb_prefetch *a, int64_t n, int64_t *out_positions,
+                                 struct lb_detail *detail) {
     int64_t sum = 0;
-    for (int64_t m = a->taken; m < a->taken + n; m++) {
-        enum lb_status status = lb_order_batch(a->order, m, a->batch, a->indices);
-        if (status != LB_OK) {
-            return lb_fail(detail, status, "cannot order the samples of batch %lld", (long long)m);
+    enum lb_status status = make_up_to(a, a->taken + n, detail);
+    for (int64_t m = a->taken; status == LB_OK && m < a->taken + n; m++) {
+        struct lb_sample *samples = slot(a, m);
+        if (a->question[m % a->depth] < 0) {
+            status = lb_scribe_write(a->scribe, m * a->batch, samples, a->batch, &a->readings[m % a->depth],
+                                     detail);
+            status = status == LB_OK ? ask(a, m, detail) : status;
         }
         for (int64_t i = 0; i < a->batch; i++) {
-            struct lb_sample sample;
-            lb_dataset_get(a->data, a->indices[i], &sample);
-            sum += lb_sample_counted(&sample);
+            sum += lb_sample_counted(&samples[i]);
         }
     }
-    *out = sum;
-    return LB_OK;
+    if (status == LB_OK) {
+        *out_positions = sum;
+    }
+    return status;
 }
 
 enum lb_status lb_prefetch_next(struct lb_prefetch *a, const struct lb_sample **out_samples,
                                 struct lb_detail *detail) {
-    if (a->teachers != NULL && a->taken > a->first) {
-        lb_teachers_release(a->teachers, a->taken - 1 - a->first);
+    enum lb_status status = make_up_to(a, a->taken + a->depth, detail);
+    if (status == LB_OK) {
+        *out_samples = slot(a, a->taken);
+        a->taken++;
     }
-    while (a->asked < a->end && a->asked < a->taken + a->depth) {
-        enum lb_status status = ask(a, a->asked, detail);
-        if (status != LB_OK) {
-            return status;
-        }
-        a->asked++;
-    }
-    *out_samples = slot(a, a->taken);
-    a->taken++;
-    return LB_OK;
+    return status;
 }
 
 enum lb_status lb_prefetch_answers(struct lb_prefetch *a, const struct lb_answer *const **out_answers,
@@ -140,7 +172,8 @@ enum lb_status lb_prefetch_ahead(struct lb_prefetch *a, int64_t i, const struct 
     const struct lb_answer *const *answers = NULL;
     int64_t number = a->taken - 1 + i;
     enum lb_status status =
-        a->teachers != NULL ? lb_teachers_take(a->teachers, number - a->first, &answers, detail) : LB_OK;
+        a->teachers != NULL ? lb_teachers_take(a->teachers, a->question[number % a->depth], &answers, detail)
+                            : LB_OK;
     if (status == LB_OK) {
         *out_samples = slot(a, number);
         *out_answers = answers;

@@ -8,6 +8,7 @@
 #define LB_LEARN_STEP_H
 
 #include "trainer/learn/plan.h"
+#include "trainer/learn/scribe.h"
 #include "trainer/learn/totals.h"
 
 struct lb_step;
@@ -23,6 +24,7 @@ struct lb_step_result {
     /* Of those that read other tokens: positions that count, those of them in chunks, and chunks; of the
      * step's positions. */
     double chunked[LB_MAX_TEACHERS], in_chunks[LB_MAX_TEACHERS], chunks[LB_MAX_TEACHERS];
+    struct lb_scribed written; /* by the student: a count, not divided */
 };
 
 /* student and plan are borrowed. max_bytes bounds the activations. NULL when out of memory. */

@@ -153,6 +153,8 @@ static const struct lb_field dataset_fields[] = {
     INT_(skip_samples, DEC, 0, COUNT_MAX, "0", "idx: items left out at the start"),
     INT_(max_samples, DEC, 0, COUNT_MAX, "0", "idx: so many items; 0: to the end"),
     INTS_(exclude_labels, DEC, 0, SIZE_MAX_, "idx: items of these classes are left out"),
+    {PLACE_(prompt_length), .kind = LB_FIELD_INT, .flags = DEC, .min = 1, .max = LB_MAX_REQUEST_TOKENS,
+     .derived = "none", .help = "texts, with lmbda: a row's first so many tokens are its prompt"},
     {NULL},
 };
 #undef S
@@ -337,6 +339,20 @@ const struct lb_field lb_recipe_fields[] = {
     {PLACE_(early_stopping_threshold), .kind = LB_FIELD_FLOAT, .max = 1e9, .derived = "0",
      .help = "by how much more than this one must be better, for early_stopping_patience"},
     PATH_(output_dir, REQ, "the run folder"),
+    {PLACE_(lmbda), .kind = LB_FIELD_FLOAT, .flags = DEC, .min = 0, .max = 1, .derived = "0",
+     .help = "share of micro-batches in which the student's own completions stand for the data's"},
+    {PLACE_(off_policy_steps), .kind = LB_FIELD_INT, .flags = DEC, .min = 1, .max = COUNT_MAX, .derived = "0",
+     .help = "lmbda: steps at the beginning in which it is 0"},
+    {PLACE_(lmbda_ramp_steps), .kind = LB_FIELD_INT, .flags = DEC, .min = 1, .max = COUNT_MAX, .derived = "0",
+     .help = "lmbda: steps behind these in which it rises to what it is"},
+    {PLACE_(max_new_tokens), .kind = LB_FIELD_INT, .flags = DEC, .min = 1, .max = LB_MAX_REQUEST_TOKENS,
+     .derived = "128", .help = "lmbda: tokens of a text at most, within max_length"},
+    {PLACE_(generation_temperature), .kind = LB_FIELD_FLOAT, .flags = DEC | LB_FIELD_OPEN, .min = 0,
+     .max = LB_MAX_TEMPERATURE, .derived = "1", .help = "lmbda: of what the student draws; 0: the likeliest"},
+    {PLACE_(top_p), .kind = LB_FIELD_FLOAT, .flags = DEC | LB_FIELD_OPEN, .min = 1e-6, .max = 1,
+     .derived = "1", .help = "lmbda: it draws among the likeliest that hold so much"},
+    BOOL_(log_completions, 0, "false",
+          "lmbda: each text that the student writes goes into completions.jsonl"),
     {NULL},
 };
 #undef S

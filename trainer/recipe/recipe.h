@@ -36,6 +36,7 @@ struct lb_recipe_dataset {
     const char *label_field; /* jsonl, for classifiers: the label's key ("label") */
     const char *labels;      /* idx: the labels' file */
     int64_t max_tokens;      /* 0: all; else the first so many tokens */
+    int64_t prompt_length;   /* texts: tokens at a row's beginning that a text is written behind; 0: none */
     int64_t skip_samples, max_samples; /* idx: a range of items; max 0: to the end */
     int64_t *exclude_labels;           /* idx: items of these classes are left out */
     unsigned exclude_labels_count;
@@ -150,7 +151,19 @@ struct lb_recipe {
     bool load_best_model_at_end;     /* false */
     int64_t early_stopping_patience; /* 0: none */
     double early_stopping_threshold;
+
+    /* The student's own text. */
+    double lmbda;                               /* share of micro-batches whose completions it writes; 0 */
+    int64_t off_policy_steps, lmbda_ramp_steps; /* steps that lmbda is 0 in, and that it rises in then */
+    int64_t max_new_tokens;                     /* of a text; 128 */
+    double generation_temperature, top_p;       /* of what is drawn; 1 */
+    bool log_completions;
 };
+
+/* Whether texts are written during the run, so that it must be known what prompts are. */
+static inline bool lb_recipe_writes(const struct lb_recipe *recipe) {
+    return recipe->lmbda > 0;
+}
 
 /* Loads, applies overrides ("learning_rate=1e-3", n of them, as --set gives them), fills defaults, checks.
  * Errors name file, line where known, key and remedy. */

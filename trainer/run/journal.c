@@ -72,15 +72,20 @@ static enum lb_status cut(const char *path, int64_t step, bool *evaluated, struc
 
 enum lb_status lb_journal_open(const char *output_dir, int64_t step, struct lb_journal **out,
                                struct lb_detail *detail) {
+    return lb_journal_open_as(output_dir, LB_JOURNAL_FILE, step, out, detail);
+}
+
+enum lb_status lb_journal_open_as(const char *output_dir, const char *file, int64_t step,
+                                  struct lb_journal **out, struct lb_detail *detail) {
     struct lb_journal *journal = lb_calloc(1, sizeof *journal);
     enum lb_status status = LB_OK;
     if (journal != NULL) {
         journal->fd = -1;
-        journal->path = lb_path_join(output_dir, LB_JOURNAL_FILE);
+        journal->path = lb_path_join(output_dir, file);
         lb_buf_init(&journal->line, MAX_LINE);
     }
     if (journal == NULL || journal->path == NULL) {
-        status = lb_fail(detail, LB_E_NOMEM, "out of memory for %s", LB_JOURNAL_FILE);
+        status = lb_fail(detail, LB_E_NOMEM, "out of memory for %s", file);
         goto out;
     }
     status = step >= 0 ? cut(journal->path, step, &journal->evaluated, detail) : LB_OK;
@@ -174,6 +179,17 @@ enum lb_status lb_journal_write(struct lb_journal *journal, int64_t step, double
     lb_buf_printf(line, ", \"ts\": %.3f}\n", lb_unix_seconds());
     if (lb_buf_status(line) != LB_OK) {
         return lb_fail(detail, lb_buf_status(line), "%s: a line of metrics is too long", journal->path);
+    }
+    return write_all(journal, detail);
+}
+
+enum lb_status lb_journal_append(struct lb_journal *journal, const char *line, size_t len,
+                                 struct lb_detail *detail) {
+    lb_buf_reset(&journal->line);
+    lb_buf_append(&journal->line, line, len);
+    lb_buf_append_str(&journal->line, "\n");
+    if (lb_buf_status(&journal->line) != LB_OK) {
+        return lb_fail(detail, lb_buf_status(&journal->line), "%s: a line is too long", journal->path);
     }
     return write_all(journal, detail);
 }

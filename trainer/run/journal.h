@@ -16,6 +16,7 @@
 #include <stdint.h>
 
 #define LB_JOURNAL_FILE "metrics.jsonl"
+#define LB_COMPLETIONS_FILE "completions.jsonl"
 
 /* One number of a line: key "group/name", or "name" without a group. A NaN or infinity is written as null. */
 struct lb_metric {
@@ -29,6 +30,12 @@ struct lb_journal;
  * that step: later lines, which the run will write again, and damaged ones are dropped. */
 LB_NODISCARD enum lb_status lb_journal_open(const char *output_dir, int64_t step, struct lb_journal **out,
                                             struct lb_detail *detail);
+/* The same of another file of lines that begin with their step. */
+LB_NODISCARD enum lb_status lb_journal_open_as(const char *output_dir, const char *file, int64_t step,
+                                               struct lb_journal **out, struct lb_detail *detail);
+/* Appends a line [len], without its end. */
+LB_NODISCARD enum lb_status lb_journal_append(struct lb_journal *journal, const char *line, size_t len,
+                                              struct lb_detail *detail);
 /* Whether the step that the run goes on after was evaluated: a line of it holds eval_loss. */
 bool lb_journal_evaluated(const struct lb_journal *journal);
 /* Accepts NULL. */

@@ -33,6 +33,17 @@ static enum lb_status gather(struct lb_run *run, struct lb_step_totals *totals, 
     return status;
 }
 
+/* What the student wrote in this step. */
+static void add_written(struct lb_run *run) {
+    if (run->scribe != NULL) {
+        struct lb_scribed now = lb_scribe_take(run->scribe), *sums = &run->sums.written;
+        sums->texts += now.texts;
+        sums->tokens += now.tokens;
+        sums->clipped += now.clipped;
+        sums->repeated += now.repeated;
+    }
+}
+
 /* A step that fails halfway leaves the run where it was before. */
 static enum lb_status one_step(struct lb_run *run, struct lb_detail *detail) {
     const struct lb_recipe *r = run->recipe;
@@ -40,8 +51,7 @@ static enum lb_status one_step(struct lb_run *run, struct lb_detail *detail) {
     struct lb_step_totals totals;
     bool needs_totals = lb_step_needs_totals(run->plan);
     int64_t rows = 0, first = run->at.micro_batch;
-    enum lb_status status =
-        lb_prefetch_positions(run->prefetch, r->gradient_accumulation_steps, &rows, detail);
+    enum lb_status status = lb_prefetch_begin(run->prefetch, r->gradient_accumulation_steps, &rows, detail);
     lb_step_set_now(run->step, run->at.step, run->total);
     for (int64_t i = 0; status == LB_OK && i < r->gradient_accumulation_steps; i++) {
         const struct lb_sample *samples;
@@ -63,7 +73,9 @@ static enum lb_status one_step(struct lb_run *run, struct lb_detail *detail) {
                 lb_detail_prefix(detail, "step %lld", (long long)run->at.step + 1);
             }
         }
+        status = status == LB_OK ? lb_run_keep_completions(run, first + i, samples, detail) : status;
     }
+    add_written(run);
     double lr = lb_learning_rate(r, run->total, run->at.step);
     status = status == LB_OK ? lb_optimizer_step(run->optimizer, lr, 1.0, &run->grad_norm, detail) : status;
     if (status != LB_OK) {
@@ -206,7 +218,9 @@ static enum lb_status finish(struct lb_run *run, struct lb_detail *detail) {
 static void end(struct lb_run *run) {
     lb_progress_destroy(run->progress);
     lb_journal_close(run->journal);
+    lb_journal_close(run->completions);
     lb_prefetch_destroy(run->prefetch);
+    lb_scribe_destroy(run->scribe);
     lb_step_destroy(run->step);
     lb_optimizer_destroy(run->optimizer);
     lb_teachers_close(run->teachers);

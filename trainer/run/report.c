@@ -28,6 +28,24 @@ struct lb_teachers_stats lb_run_stats(const struct lb_run *run) {
     return stats;
 }
 
+/* What the student wrote since the last line; TRL's names where it has them. */
+static void written(const struct lb_run *run, double seconds, struct lb_metric *m, size_t *n) {
+    const struct lb_scribed *w = &run->sums.written;
+    if (run->scribe == NULL) {
+        return;
+    }
+    double writing = lb_scribe_seconds(run->scribe) - run->writing_before;
+    metric(m, n, NULL, "lmbda", lb_scribe_lmbda(run->recipe, run->at.step - 1));
+    metric(m, n, NULL, "on_policy", run->tokens_summed > 0 ? w->tokens / (double)run->tokens_summed : 0);
+    if (w->texts > 0) {
+        metric(m, n, "completions", "mean_length", w->tokens / w->texts);
+        metric(m, n, "completions", "clipped_ratio", w->clipped / w->texts);
+        metric(m, n, "completions", "repetition", w->repeated / w->texts);
+    }
+    metric(m, n, NULL, "writing_seconds", writing);
+    metric(m, n, NULL, "writing_share", writing / seconds);
+}
+
 enum lb_status lb_run_report(struct lb_run *run, struct lb_detail *detail) {
     struct lb_metric m[MAX_METRICS];
     size_t n = 0;
@@ -65,7 +83,9 @@ enum lb_status lb_run_report(struct lb_run *run, struct lb_detail *detail) {
         metric(m, &n, NULL, "teacher_requests", (double)stats.requests);
         metric(m, &n, NULL, "teacher_bytes", (double)(stats.bytes_sent + stats.bytes_received));
     }
+    written(run, seconds, m, &n);
     enum lb_status status = lb_journal_write(run->journal, run->at.step, epoch_of(run), m, n, detail);
+    run->writing_before = run->scribe != NULL ? lb_scribe_seconds(run->scribe) : 0;
     memset(&run->sums, 0, sizeof run->sums);
     run->steps_summed = run->tokens_summed = 0;
     run->since_ns = lb_now_ns();

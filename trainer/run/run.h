@@ -26,8 +26,10 @@ struct lb_run {
     struct lb_plan *plan;
     struct lb_optimizer *optimizer;
     struct lb_step *step;
+    struct lb_scribe *scribe; /* NULL: the student writes nothing */
     struct lb_prefetch *prefetch;
     struct lb_journal *journal;
+    struct lb_journal *completions; /* what the student writes; NULL: not kept */
     struct lb_progress *progress;
     int64_t total;           /* steps of the run */
     struct lb_checkpoint at; /* where it is */
@@ -35,7 +37,7 @@ struct lb_run {
     struct lb_step_result sums;
     int64_t steps_summed, tokens_summed;
     uint64_t since_ns;
-    double wait_before;
+    double wait_before, writing_before;
     double grad_norm;
     bool improved;  /* the last evaluation was the best */
     bool resumable; /* the folder holds this run by now */
@@ -60,6 +62,11 @@ LB_NODISCARD enum lb_status lb_run_compare(struct lb_run *run, const struct lb_e
  */
 LB_NODISCARD enum lb_status lb_run_take_best(struct lb_run *run, struct lb_checkpoint *out,
                                              struct lb_detail *detail);
+
+/* Keeps what the student wrote, if it did, of micro-batch m's samples. */
+LB_NODISCARD enum lb_status lb_run_keep_completions(struct lb_run *run, int64_t m,
+                                                    const struct lb_sample *samples,
+                                                    struct lb_detail *detail);
 /* Shows where the run is; line: on a line of its own where the terminal's is not drawn over. */
 void lb_run_show(struct lb_run *run, double loss, bool line);
 /* Zeros where there are no teachers. */

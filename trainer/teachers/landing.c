@@ -34,12 +34,16 @@ static void store(struct lb_asker *asker, const struct request *request) {
     const struct lb_answer **answers = lb_malloc_array(n, sizeof *answers);
     enum lb_status status = LB_E_NOMEM;
     if (keys && answers) {
+        size_t kept = 0;
         for (size_t i = 0; i < n; i++) {
-            memcpy(keys[i], request->items[i]->key, LB_SHA256_BYTES);
-            answers[i] = &request->items[i]->answer;
+            if (request->items[i]->sample.source != LB_SOURCE_STUDENT) {
+                memcpy(keys[kept], request->items[i]->key, LB_SHA256_BYTES);
+                answers[kept++] = &request->items[i]->answer;
+            }
         }
-        status =
-            lb_cache_put(asker->options.cache, (const uint8_t(*)[LB_SHA256_BYTES])keys, answers, n, &detail);
+        status = kept == 0 ? LB_OK
+                           : lb_cache_put(asker->options.cache, (const uint8_t(*)[LB_SHA256_BYTES])keys,
+                                          answers, kept, &detail);
     }
     if (status != LB_OK && !asker->cache_complained) { /* a full disk costs speed, not the run */
         asker->cache_complained = true;

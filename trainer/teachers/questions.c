@@ -87,15 +87,16 @@ static enum lb_status admit_sample(struct lb_asker *asker, struct question *ques
         return lb_fail(detail, LB_E_NOMEM, "out of memory for a question to teacher %s", teacher->is.name);
     }
     struct item *item = lb_item_find(asker, k, key);
-    counts->questions++;
+    bool once = sample->source == LB_SOURCE_STUDENT; /* nobody asks it again, so it isn't kept */
+    counts->questions += !once;
     if (!item) {
         item = lb_item_make(asker, k, sample, spec, key);
         if (!item) {
             return lb_fail(detail, LB_E_NOMEM, "out of memory for a question to teacher %s",
                            teacher->is.name);
         }
-        if (lb_answer_kept(asker->options.cache, key, &teacher->is.info, teacher->is.name, spec,
-                           &item->sample, &item->arena, &asker->cache_complained, &item->answer)) {
+        if (!once && lb_answer_kept(asker->options.cache, key, &teacher->is.info, teacher->is.name, spec,
+                                    &item->sample, &item->arena, &asker->cache_complained, &item->answer)) {
             item->done = true;
             counts->cache_hits++;
         } else {
@@ -118,7 +119,8 @@ static enum lb_status admit_slot(struct lb_asker *asker, struct question *questi
     struct lb_sample sample;
     int32_t *ids;
     if (its != NULL) {
-        sample = (struct lb_sample){.ids = its->ids, .n = its->n, .label = -1, .tag = -1};
+        sample = (struct lb_sample){
+            .ids = its->ids, .n = its->n, .label = -1, .tag = -1, .source = question->samples[i].source};
         if (knows_start && its->n > 0) { /* what lies before its chunks doesn't count */
             sample.first = its->n_chunks > 0 ? its->chunks[0].its_at : its->n - 1;
         }

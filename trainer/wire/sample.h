@@ -30,6 +30,13 @@ struct lb_reading {
     int64_t n_chunks;
 };
 
+/* Whose text a sample is. */
+enum lb_source {
+    LB_SOURCE_DATASET,
+    LB_SOURCE_TEACHER, /* a teacher went on with its prompt */
+    LB_SOURCE_STUDENT  /* the student did, as it was just then: nobody asks about that text again */
+};
+
 /* One sample: a row of text (max_length + 1 ids: the input and, one further on, the labels), or one image. */
 struct lb_sample {
     const int32_t *ids;    /* [n + 1]; inputs are ids[0..n-1], the label of position t is ids[t + 1] */
@@ -45,6 +52,8 @@ struct lb_sample {
     const char *record; /* [record_len] the conversation that it is of, as JSON; NULL: none, or not kept */
     size_t record_len;
     const struct lb_reading *readings; /* [teachers]; NULL: all read ids */
+    int64_t prompt; /* its first so many ids are what a text can be gone on with behind; 0: none are known */
+    enum lb_source source;
 };
 
 /* How teacher k reads it; NULL: in the sample's own ids. */
