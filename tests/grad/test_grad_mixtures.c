@@ -168,6 +168,116 @@ static void weights_anneal(void **state) {
     lb_world_destroy(w);
 }
 
+/* ---- what teachers say by themselves ----------------------------------------------------------------------
+ */
+
+static int32_t likeliest(const float *z, int64_t n) {
+    int32_t top = 0;
+    for (int32_t j = 1; j < n; j++) {
+        top = z[j] > z[top] ? j : top;
+    }
+    return top;
+}
+
+/* The likeliest class of teacher k at position t of sample s, -1 where it did not answer. */
+static int32_t top_of(const struct lb_world *w, enum lb_target_lane lane, int s, int k, int64_t t) {
+    const struct lb_answer *a = w->pointers[2 * s + k];
+    float z[VOCAB];
+    if (a == NULL) {
+        return -1;
+    }
+    if (lane == LB_LANE_TOPK) {
+        int64_t n = w->recipe.loss_top_k;
+        const float *values = (const float *)lb_answer_find(a, LB_OUT_TOPK_VALUES, 0)->data + t * n;
+        return ((const int32_t *)(const void *)lb_answer_find(a, LB_OUT_TOPK_IDS, 0)
+                    ->data)[t * n + likeliest(values, n)];
+    }
+    lb_head_logits((const float *)lb_answer_find(a, LB_OUT_HIDDEN_FINAL, 0)->data + t * TEACHER_WIDTH, 1,
+                   TEACHER_WIDTH, w->head[k].weight, NULL, VOCAB, LB_HEAD_PLAIN, z);
+    return likeliest(z, VOCAB);
+}
+
+static void run_step(struct lb_world *w, struct lb_step_result *result) {
+    size_t n;
+    float *grads = lb_model_grads(w->student, &n);
+    memset(grads, 0, n * sizeof *grads);
+    *result = (struct lb_step_result){0};
+    lb_rng_seed(&lb_worlds.rng, 2, 2);
+    assert_int_equal(
+        lb_whole_step(w->step, w->samples, SAMPLES, w->pointers, w->rows, &lb_worlds.rng, result, NULL),
+        LB_OK);
+}
+
+/* The loss and what it is divided by as they are of the one teacher alone, in a step of its own. */
+static void expect_own(struct lb_world *w, const struct lb_step_result *seen, unsigned k, bool of_rows) {
+    struct lb_step_result alone;
+    w->plan.sets[1] = 1u << k;
+    w->plan.n_sets = 1;
+    w->plan.losses[0].set = 1;
+    run_step(w, &alone);
+    w->plan.n_sets = w->plan.losses[0].set = 0;
+    double want = alone.term[0] / alone.weight[k];
+    assert_true(alone.term[0] > 0 && fabs(seen->own_loss[k] / seen->watched[k] - want) < 1e-6 * want);
+    assert_true(!of_rows || fabs(seen->watched[k] - alone.weight[k] * (double)w->rows) < 1e-6);
+}
+
+static void check_watched(const char *mixture, const char *loss, enum lb_target_lane lane) {
+    lb_rng_seed(&lb_worlds.rng, 31, 0);
+    struct lb_world *w = lb_world_create(lb_mixture_find(mixture), lane, true, lb_loss_find(loss));
+    struct lb_step_result plain, seen;
+    bool of_rows = lb_loss_find(loss)->on == LB_ON_TARGET;
+    double right[2] = {0}, answered[2] = {0}, same = 0;
+    size_t n;
+    /* At some positions the teachers agree, and are right. */
+    for (int64_t t = 0; t < w->samples[2].n; t += 3) {
+        ((int32_t *)(uintptr_t)w->samples[2].ids)[t + 1] = top_of(w, lane, 2, t % 2, t);
+    }
+    run_step(w, &plain);
+    const float *grads = lb_model_grads(w->student, &n);
+    float *before = malloc(n * sizeof *before);
+    assert_non_null(before);
+    memcpy(before, grads, n * sizeof *before);
+    lb_step_watch(w->step, true);
+    run_step(w, &seen);
+    assert_memory_equal(before, grads, n * sizeof *before); /* the student's bits are the same */
+    assert_true(plain.loss == seen.loss && plain.watched[0] == 0 && plain.labelled[0] == 0);
+    lb_step_watch(w->step, false);
+    for (int s = 0; s < SAMPLES; s++) {
+        for (int64_t t = 0; t < w->samples[s].n; t++) {
+            int32_t top[2] = {top_of(w, lane, s, 0, t), top_of(w, lane, s, 1, t)};
+            for (int k = 0; k < 2; k++) {
+                answered[k] += top[k] >= 0;
+                right[k] += top[k] == w->samples[s].ids[t + 1];
+            }
+            same += top[1] >= 0 && top[0] == top[1];
+        }
+    }
+    for (unsigned k = 0; k < 2 && of_rows; k++) {
+        assert_true(seen.labelled[k] == answered[k] && seen.right[k] == right[k]);
+        assert_true(seen.compared[k] == answered[1] && seen.agreed[k] == same);
+    }
+    assert_true(of_rows || (seen.labelled[0] == 0 && seen.compared[0] == 0));
+    expect_own(w, &seen, 1, of_rows);
+    if (of_rows) {
+        expect_own(w, &seen, 0, of_rows);
+    }
+    free(before);
+    lb_world_destroy(w);
+}
+
+static void watched(void **state) {
+    (void)state;
+    for (int l = 0; l < 2; l++) {
+        check_watched("mean_probs", "kl", lb_world_lanes[l]);
+        check_watched("mean_losses", "reverse_kl", lb_world_lanes[l]);
+        check_watched("select", "kl", lb_world_lanes[l]); /* of those that are not selected too */
+    }
+    check_watched("mean_logits", "logit_mse", LB_LANE_FINAL);
+    check_watched("mean_probs", "alm", LB_LANE_FINAL);
+    check_watched("mean_probs", "hs_cosine", LB_LANE_FINAL);
+    check_watched("mean_probs", "attention_mse", LB_LANE_FINAL);
+}
+
 /* ---- a bad teacher ----------------------------------------------------------------------------------------
  */
 
@@ -284,7 +394,7 @@ static void bad_teacher(void **state) {
 int main(void) {
     lb_rng_seed(&lb_worlds.rng, 1, 0);
     const struct CMUnitTest tests[] = {cmocka_unit_test(twice_is_once), cmocka_unit_test(random_by_number),
-                                       cmocka_unit_test(random_step), cmocka_unit_test(weights_anneal),
-                                       cmocka_unit_test(bad_teacher)};
+                                       cmocka_unit_test(random_step),   cmocka_unit_test(weights_anneal),
+                                       cmocka_unit_test(watched),       cmocka_unit_test(bad_teacher)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -93,6 +93,7 @@ static void sample_chunks(struct lb_step *step, size_t l, unsigned k, int64_t s)
         }
         double loss = step->plan->losses[l].loss->chunk(its_log(answer, &chunk), own, args, &slope);
         step->row_loss[l * (size_t)step->rows.n_rows + (size_t)(first + chunk.at)] += weight * loss;
+        step->apart_loss[k] += l == lb_plan_first_loss(step->plan, k) ? weight * loss : 0;
         for (int64_t t = 0; t < chunk.n; t++) {
             step->slope[first + chunk.at + t] += args->weight * weight * slope * step->inverse;
         }

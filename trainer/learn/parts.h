@@ -26,6 +26,9 @@ struct lb_worker {
     float *dz; /* [V] */
     unsigned n_targets;
     struct lb_made_target *targets; /* [n_targets] */
+    /* steps that are watched */
+    struct lb_made_target alone;
+    float *unused; /* [V] a gradient that nobody reads */
     /* mixing and cutting of truncated distributions */
     int32_t *slot;     /* [V], all -1 */
     int32_t *list_ids; /* [teachers, K] */
@@ -35,6 +38,13 @@ struct lb_worker {
 /* How sure a teacher is of one row, at temperature 1. */
 struct lb_confidence {
     double entropy, max_prob;
+};
+
+/* What one teacher says by itself about one row. */
+struct lb_seen {
+    bool there;
+    int32_t top; /* the likeliest class, in the student's ids; -1: not known */
+    double loss;
 };
 
 enum lb_culprit {
@@ -71,11 +81,15 @@ struct lb_step {
     double *slope; /* [N] their gradient by it, weighted */
     double *mass;  /* [teachers, N] what the student's vocabulary has of a teacher's distribution; -1: not
                       read. NULL: no teacher is asked through a map */
-    const struct lb_pair *bad_pair; /* the first whose loss is not finite */
-    int8_t *culprit;                /* [N] whose numbers made a row's loss not finite: enum lb_culprit */
-    float *z[LB_MAX_TEACHERS];      /* teachers' logits of one chunk */
-    float *teacher_states;          /* workspace of lb_target_logits */
-    struct lb_worker *workers;      /* one per thread */
+    bool watch;
+    struct lb_seen *seen;               /* [teachers, N]; NULL: not watched */
+    double apart_loss[LB_MAX_TEACHERS]; /* the first loss of each teacher's that is not on distributions,
+                                           weighted */
+    const struct lb_pair *bad_pair;     /* the first whose loss is not finite */
+    int8_t *culprit;                    /* [N] whose numbers made a row's loss not finite: enum lb_culprit */
+    float *z[LB_MAX_TEACHERS];          /* teachers' logits of one chunk */
+    float *teacher_states;              /* workspace of lb_target_logits */
+    struct lb_worker *workers;          /* one per thread */
 };
 
 /* Whether a sample has one row in the pair: features, a classifier's final state, a sentence's embedding. */
@@ -133,6 +147,12 @@ double lb_step_inverse_square(const struct lb_step *step, const struct lb_pair *
  * the mixture's. in_chunk: the row's place in step->z. NULL: nobody who counts answered. */
 const struct lb_target *lb_step_target(const struct lb_step *step, struct lb_worker *worker, size_t l,
                                        unsigned who, int64_t row, int64_t in_chunk);
+/* Teacher k's distribution for loss l whatever its weight, in a watched step; NULL: it means nothing that the
+ * student has. Good until the next call. */
+const struct lb_target *lb_step_target_alone(const struct lb_step *step, struct lb_worker *worker, size_t l,
+                                             unsigned k, int64_t row, int64_t in_chunk);
+/* The likeliest class of one teacher's distribution, the first of equal ones; -1: it does not tell. */
+int32_t lb_step_top(const struct lb_step *step, const struct lb_target *target);
 /* The length of teacher k's lists. */
 int64_t lb_step_top_k(const struct lb_step *step, unsigned k);
 /* step->mass of a micro-batch; false: out of memory. */
@@ -151,6 +171,15 @@ bool lb_step_chunks(struct lb_step *step);
 double lb_step_chunks_cross_entropy(const struct lb_answered *batch, unsigned k, int64_t s);
 /* What of the samples lies in chunks, for teachers that are unlike. */
 void lb_step_chunks_count(const struct lb_step *step, struct lb_step_result *result);
+
+/* watch.c: memory; false: out of memory. */
+bool lb_step_watch_init(struct lb_step *step);
+/* What teachers say about a row whose losses are made. */
+void lb_step_watch_row(const struct lb_step *step, struct lb_worker *worker, int64_t row, int64_t in_chunk);
+/* Adds all of it to result; weight [teachers]: the micro-batch's part of the mean weights. */
+void lb_step_watch_add(const struct lb_step *step, const double *weight, struct lb_step_result *result);
+/* The first loss that learns from teacher k and not from labels; n_losses: there is none. */
+size_t lb_plan_first_loss(const struct lb_plan *plan, unsigned k);
 
 /* rows.c: memory for rows of logits; false: out of memory. */
 bool lb_step_rows_init(struct lb_step *step);

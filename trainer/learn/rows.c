@@ -98,6 +98,9 @@ static void row_losses(const struct lb_step *step, struct lb_worker *worker, int
     if (step->slope != NULL) {
         chunk_gradient(step, worker, row);
     }
+    if (step->seen != NULL) {
+        lb_step_watch_row(step, worker, row, in_chunk);
+    }
     memcpy(z, worker->dz, bytes);
 }
 
@@ -165,7 +168,10 @@ static bool worker_memory(struct lb_step *step, struct lb_worker *worker) {
     size_t floats = lb_row_floats(step->v, (unsigned)step->plan->n_losses);
     float *memory = lb_arena_array(&step->memory, floats, sizeof *memory);
     worker->dz = lb_arena_array(&step->memory, (size_t)step->v, sizeof *worker->dz);
-    if (memory == NULL || worker->dz == NULL) {
+    if (step->seen != NULL) {
+        worker->unused = lb_arena_array(&step->memory, (size_t)step->v, sizeof *worker->unused);
+    }
+    if (memory == NULL || worker->dz == NULL || (step->seen != NULL && worker->unused == NULL)) {
         return false;
     }
     lb_row_init(&worker->row, step->v, (unsigned)step->plan->n_losses, memory);

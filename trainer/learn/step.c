@@ -239,7 +239,7 @@ static bool losses_on_rows(const struct lb_plan *plan) {
 }
 
 /* What is there before the first loss: memory, the teachers' weights, losses on chunks. */
-static bool prepare(struct lb_step *step, struct lb_step_result *result) {
+static bool prepare(struct lb_step *step, double *weight) {
     const struct lb_plan *plan = step->plan;
     bool rows = losses_on_rows(plan) || (lb_plan_needs(plan) & LB_NEEDS_DISTRIBUTIONS) != 0;
     step->row_loss =
@@ -247,7 +247,8 @@ static bool prepare(struct lb_step *step, struct lb_step_result *result) {
     step->culprit = lb_arena_zarray(&step->memory, (size_t)step->n_rows, sizeof *step->culprit);
     step->bad_pair = NULL;
     return step->row_loss != NULL && step->culprit != NULL && lb_step_masses_init(step) &&
-           (!rows || lb_step_rows_init(step)) && lb_step_weigh(step, result->weight) && lb_step_chunks(step);
+           lb_step_watch_init(step) && (!rows || lb_step_rows_init(step)) && lb_step_weigh(step, weight) &&
+           lb_step_chunks(step);
 }
 
 static enum lb_status losses_and_backward(struct lb_step *step, double *pair_loss) {
@@ -255,7 +256,10 @@ static enum lb_status losses_and_backward(struct lb_step *step, double *pair_los
     enum lb_status status = losses_on_rows(plan) ? lb_step_rows(step) : LB_OK;
     for (size_t i = 0; i < plan->n_pairs && status == LB_OK; i++) {
         const struct lb_pair *p = &plan->pairs[i];
+        double before = pair_loss[p->loss];
         status = lb_step_pair(step, p, p->final ? step->states : step->taps[i].value, &pair_loss[p->loss]);
+        step->apart_loss[p->teacher] +=
+            p->loss == lb_plan_first_loss(plan, p->teacher) ? pair_loss[p->loss] - before : 0;
         step->bad_pair = step->bad_pair == NULL && !isfinite(pair_loss[p->loss]) ? p : step->bad_pair;
     }
     return status == LB_OK ? lb_tape_backward(step->tape) : status;
@@ -264,7 +268,7 @@ static enum lb_status losses_and_backward(struct lb_step *step, double *pair_los
 enum lb_status lb_step_losses(struct lb_step *step, const struct lb_answer *const *answers, int64_t rows,
                               const struct lb_step_totals *totals, struct lb_step_result *result,
                               struct lb_detail *detail) {
-    double pair_loss[LB_MAX_LOSSES] = {0};
+    double pair_loss[LB_MAX_LOSSES] = {0}, weight[LB_MAX_TEACHERS] = {0};
     struct lb_step_totals own = {.square = {0}};
     if (step->states == NULL) {
         return lb_fail(detail, LB_E_ARG, "losses of a step without its forward");
@@ -274,7 +278,7 @@ enum lb_status lb_step_losses(struct lb_step *step, const struct lb_answer *cons
     step->inverse_sequences = 1.0 / (double)(r->per_device_train_batch_size * r->gradient_accumulation_steps);
     step->batch.answers = step->tokens.answers = answers;
     set_args(step);
-    if (!prepare(step, result)) {
+    if (!prepare(step, weight)) {
         return out_of_memory(step->batch.n_samples, detail);
     }
     enum lb_status status = totals == NULL ? lb_step_count(step, step->batch.samples, step->batch.n_samples,
@@ -289,6 +293,10 @@ enum lb_status lb_step_losses(struct lb_step *step, const struct lb_answer *cons
         add_up(step, pair_loss, result);
         add_left_out(step, result);
         lb_step_chunks_count(step, result);
+        lb_step_watch_add(step, weight, result);
+        for (unsigned k = 0; k < step->plan->n_teachers; k++) {
+            result->weight[k] += weight[k];
+        }
     }
     return status;
 }

@@ -18,6 +18,13 @@ struct lb_step_result {
     double loss;                    /* weighted sum of the terms */
     double term[LB_MAX_LOSSES];     /* each loss function's mean, unweighted */
     double weight[LB_MAX_TEACHERS]; /* mean mixture weight of each teacher */
+    /* What teachers say by themselves, in steps that are watched, as sums: the first loss that learns from
+     * each (unweighted) and what that is to be divided by; positions with a label of which its likeliest
+     * class is known, and those where that is the label; positions where other teachers' are known too, and
+     * the share of these that is the same. */
+    double own_loss[LB_MAX_TEACHERS], watched[LB_MAX_TEACHERS];
+    double labelled[LB_MAX_TEACHERS], right[LB_MAX_TEACHERS];
+    double compared[LB_MAX_TEACHERS], agreed[LB_MAX_TEACHERS];
     /* Of teachers asked through a map: positions that they were read at, and what of their distributions
      * there lies on tokens that the student lacks; of the step's positions. */
     double cut[LB_MAX_TEACHERS], left_out[LB_MAX_TEACHERS];
@@ -40,6 +47,9 @@ LB_NODISCARD enum lb_status lb_step_forward(struct lb_step *step, const struct l
 /* The number of the optimizer step, from 0, that comes, and how many there are: what weights and temperatures
  * that anneal follow. Until then it is the first. */
 void lb_step_set_now(struct lb_step *step, int64_t now, int64_t total);
+/* Whether the steps that come tell in their result what each teacher says by itself; false until then. The
+ * student's bits do not depend on it. */
+void lb_step_watch(struct lb_step *step, bool watch);
 /* The second half, once after each forward: losses against answers [n * teachers] (NULL without teachers),
  * checked when they came in (lb_answer_check), and backward. rows: positions that count of all micro-batches
  * of this optimizer step (the means' denominator). totals: of all its micro-batches; NULL: this is the only

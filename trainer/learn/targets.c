@@ -63,6 +63,15 @@ static bool reads_means(const struct lb_plan *plan) {
     return any && plan->mixture->combine == LB_COMBINE_LOGITS && plan->n_teachers > 1;
 }
 
+/* most: ids of a list */
+static bool target_memory(struct lb_step *step, struct lb_made_target *t, int64_t most, bool means) {
+    struct lb_arena *a = &step->memory;
+    t->p = lb_arena_array(a, (size_t)(truncated(step) ? most : step->v), sizeof *t->p);
+    t->ids = truncated(step) ? lb_arena_array(a, (size_t)most, sizeof *t->ids) : NULL;
+    t->z = means ? lb_arena_array(a, (size_t)step->v, sizeof *t->z) : NULL;
+    return t->p != NULL && (t->z != NULL || !means) && (t->ids != NULL || !truncated(step));
+}
+
 bool lb_step_targets_init(struct lb_step *step, struct lb_worker *worker) {
     const struct lb_plan *plan = step->plan;
     struct lb_arena *a = &step->memory;
@@ -73,12 +82,9 @@ bool lb_step_targets_init(struct lb_step *step, struct lb_worker *worker) {
     worker->n_targets = plan->on_target ? temperatures(plan) * (each ? n : 1) : 0;
     worker->targets = lb_arena_zarray(a, worker->n_targets, sizeof *worker->targets);
     for (unsigned i = 0; i < worker->n_targets && ok; i++) {
-        struct lb_made_target *t = &worker->targets[i];
-        t->p = lb_arena_array(a, (size_t)(truncated(step) ? most : step->v), sizeof *t->p);
-        t->ids = truncated(step) ? lb_arena_array(a, (size_t)most, sizeof *t->ids) : NULL;
-        t->z = means ? lb_arena_array(a, (size_t)step->v, sizeof *t->z) : NULL;
-        ok = t->p != NULL && (t->z != NULL || !means) && (t->ids != NULL || !truncated(step));
+        ok = target_memory(step, &worker->targets[i], most, means);
     }
+    ok = ok && (step->seen == NULL || target_memory(step, &worker->alone, most, false));
     bool weighs = (lb_plan_needs(plan) & LB_NEEDS_DISTRIBUTIONS) != 0;
     bool mixes = plan->on_target && ((n > 1 && !each) || lb_plan_trimmed(plan));
     if (ok && truncated(step) && (mixes || weighs)) {
@@ -386,6 +392,34 @@ static bool weights_of(const struct lb_step *step, size_t l, unsigned who, int64
         any |= weight[k] > 0;
     }
     return any;
+}
+
+const struct lb_target *lb_step_target_alone(const struct lb_step *step, struct lb_worker *worker, size_t l,
+                                             unsigned k, int64_t row, int64_t in_chunk) {
+    double weight[LB_MAX_TEACHERS] = {0};
+    struct lb_made_target *made = &worker->alone;
+    weight[k] = 1;
+    made->temperature = step->args[l].temperature;
+    if (truncated(step)) {
+        make_truncated(step, worker, weight, row, made);
+    } else {
+        make_dense(step, weight, row, in_chunk, made);
+    }
+    return made->target.mass > 0 ? &made->target : NULL;
+}
+
+int32_t lb_step_top(const struct lb_step *step, const struct lb_target *target) {
+    int32_t top = 0;
+    if (target->kind != LB_TARGET_DENSE) { /* draws do not tell */
+        for (int32_t i = 1; i < target->k; i++) {
+            top = target->p_at[i] > target->p_at[top] ? i : top;
+        }
+        return sampled(step) || target->k == 0 ? -1 : target->ids[top];
+    }
+    for (int32_t j = 1; j < step->v; j++) {
+        top = target->z[j] > target->z[top] ? j : top;
+    }
+    return top;
 }
 
 const struct lb_target *lb_step_target(const struct lb_step *step, struct lb_worker *worker, size_t l,

@@ -125,12 +125,8 @@ void lb_step_weigh_ahead(const struct lb_step *step, const struct lb_answered *b
 
 /* The set of the first loss that learns from teacher k. */
 static unsigned set_of(const struct lb_plan *plan, unsigned k) {
-    for (size_t l = 0; l < plan->n_losses; l++) {
-        if (plan->losses[l].loss->on != LB_ON_LABEL && lb_plan_learns(plan, l, k)) {
-            return plan->losses[l].set;
-        }
-    }
-    return 0;
+    size_t l = lb_plan_first_loss(plan, k);
+    return l < plan->n_losses ? plan->losses[l].set : 0;
 }
 
 static void weigh_set(const struct lb_step *step, unsigned set, double *w, double *total) {

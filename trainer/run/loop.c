@@ -44,6 +44,11 @@ static void add_written(struct lb_run *run) {
     }
 }
 
+/* Whether step is one of every n, or the last; 0: the last only. */
+static bool due(const struct lb_run *run, int64_t step, int64_t every) {
+    return step == run->total || (every > 0 && step % every == 0);
+}
+
 /* A step that fails halfway leaves the run where it was before. */
 static enum lb_status one_step(struct lb_run *run, struct lb_detail *detail) {
     const struct lb_recipe *r = run->recipe;
@@ -53,6 +58,7 @@ static enum lb_status one_step(struct lb_run *run, struct lb_detail *detail) {
     int64_t rows = 0, first = run->at.micro_batch;
     enum lb_status status = lb_prefetch_begin(run->prefetch, r->gradient_accumulation_steps, &rows, detail);
     lb_step_set_now(run->step, run->at.step, run->total);
+    lb_step_watch(run->step, due(run, run->at.step + 1, r->logging_steps));
     for (int64_t i = 0; status == LB_OK && i < r->gradient_accumulation_steps; i++) {
         const struct lb_sample *samples;
         const struct lb_answer *const *answers;
@@ -105,11 +111,6 @@ static enum lb_status save(struct lb_run *run, struct lb_detail *detail) {
     return lb_checkpoint_save(run->dir, &run->at, run->optimizer, run->recipe->save_total_limit, detail);
 }
 
-/* Whether this step is one of every n, or the last; 0: the last only. */
-static bool due(const struct lb_run *run, int64_t every) {
-    return run->at.step == run->total || (every > 0 && run->at.step % every == 0);
-}
-
 /* Something ended the run: what was learnt since the last checkpoint is kept, besides all that were there
  * (numbers that went bad are not worth a good one's place). What it was stays the error. */
 static enum lb_status keep_whole_steps(struct lb_run *run, int64_t saved, enum lb_status status,
@@ -138,18 +139,19 @@ static bool is_set(const volatile sig_atomic_t *flag) {
 
 /* What follows a step: reports, evaluation, checkpoint; *saved: the step of the last checkpoint. */
 static enum lb_status after_step(struct lb_run *run, int64_t *saved, struct lb_detail *detail) {
-    bool log = due(run, run->recipe->logging_steps), asked = is_set(run->options->save_now);
+    bool log = due(run, run->at.step, run->recipe->logging_steps), asked = is_set(run->options->save_now);
     run->improved = false;
     lb_run_show(run, run->sums.loss / (double)run->steps_summed, log);
     enum lb_status status = log ? lb_run_report(run, detail) : LB_OK;
-    if (status == LB_OK && run->eval_data != NULL && due(run, run->recipe->eval_steps)) {
+    if (status == LB_OK && run->eval_data != NULL && due(run, run->at.step, run->recipe->eval_steps)) {
         status = lb_run_evaluate(run, detail);
     }
     if (status == LB_OK && lb_run_stops_early(run) && !log) {
         status = lb_run_report(run, detail);
     }
     bool keep = run->improved && run->recipe->load_best_model_at_end;
-    if (status == LB_OK && (asked || keep || lb_run_stops_early(run) || due(run, run->recipe->save_steps))) {
+    if (status == LB_OK &&
+        (asked || keep || lb_run_stops_early(run) || due(run, run->at.step, run->recipe->save_steps))) {
         status = save(run, detail);
         *saved = run->at.step; /* one that failed is not tried again on the way out */
         if (asked) {
@@ -164,7 +166,7 @@ static enum lb_status steps(struct lb_run *run, struct lb_detail *detail) {
     enum lb_status status = LB_OK;
     int64_t saved = run->at.step;
     /* An evaluation that was broken off is made up for: its step was saved before it. */
-    if (run->at.step > 0 && run->eval_data != NULL && due(run, run->recipe->eval_steps) &&
+    if (run->at.step > 0 && run->eval_data != NULL && due(run, run->at.step, run->recipe->eval_steps) &&
         !lb_journal_evaluated(run->journal)) {
         status = lb_run_evaluate(run, detail);
         if (status == LB_OK && lb_run_compares(run)) { /* the step is not evaluated a second time */

@@ -7,7 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#define MAX_METRICS (24 + LB_MAX_LOSSES + 4 * LB_MAX_TEACHERS + LB_EVAL_MAX_PARTS)
+#define MAX_METRICS (24 + LB_MAX_LOSSES + 7 * LB_MAX_TEACHERS + LB_EVAL_MAX_PARTS)
 
 static void metric(struct lb_metric *list, size_t *n, const char *group, const char *name, double value) {
     if (*n < MAX_METRICS) {
@@ -46,6 +46,23 @@ static void written(const struct lb_run *run, double seconds, struct lb_metric *
     metric(m, n, NULL, "writing_share", writing / seconds);
 }
 
+/* Of the last step: what was watched in it. */
+static void teachers_by_themselves(const struct lb_run *run, struct lb_metric *m, size_t *n) {
+    const struct lb_step_result *s = &run->sums;
+    for (unsigned k = 0; k < run->plan->n_teachers; k++) {
+        const char *name = run->recipe->teachers[k].name;
+        if (s->watched[k] > 0) {
+            metric(m, n, "teacher_loss", name, s->own_loss[k] / s->watched[k]);
+        }
+        if (s->labelled[k] > 0) {
+            metric(m, n, "teacher_accuracy", name, s->right[k] / s->labelled[k]);
+        }
+        if (s->compared[k] > 0) {
+            metric(m, n, "teacher_agreement", name, s->agreed[k] / s->compared[k]);
+        }
+    }
+}
+
 enum lb_status lb_run_report(struct lb_run *run, struct lb_detail *detail) {
     struct lb_metric m[MAX_METRICS];
     size_t n = 0;
@@ -62,6 +79,7 @@ enum lb_status lb_run_report(struct lb_run *run, struct lb_detail *detail) {
     for (unsigned k = 0; k < run->plan->n_teachers; k++) {
         metric(m, &n, "weight", run->recipe->teachers[k].name, run->sums.weight[k] / steps);
     }
+    teachers_by_themselves(run, m, &n);
     for (unsigned k = 0; k < run->plan->n_teachers; k++) {
         if (run->sums.cut[k] > 0) {
             metric(m, &n, "tail_mass", run->recipe->teachers[k].name,
