@@ -47,6 +47,20 @@ done
 
 say "the best evaluation's student, and no step more than patience has"
 # The held-out text is of another kind, so that it is predicted worse and worse.
+say "an average of the weights"
+undisturbed_and_killed ema ema_decay=0.9 eval_steps=10
+undisturbed_and_killed ema_student ema_decay=0.9 ema_for=student eval_steps=10
+expect 0 plain.log "$limbeck" train alone.yaml -o plain --set eval_steps=10
+expect 0 ema_evaluation.log "$limbeck" train alone.yaml -o ema_evaluation --set eval_steps=10 --set ema_decay=0.9 \
+    --set ema_for=evaluation
+evaluations() { jq -c 'select(.eval_loss) | [.step, .eval_loss]' "$1/metrics.jsonl"; }
+same_student ema ema_student
+same_student plain ema_evaluation
+cmp <(evaluations ema) <(evaluations ema_evaluation) || fail "an average was not evaluated"
+cmp <(evaluations plain) <(evaluations ema_student) || fail "the weights were not evaluated"
+! cmp -s <(evaluations plain) <(evaluations ema) || fail "the average is the weights"
+! cmp -s plain/student/model.safetensors ema/student/model.safetensors || fail "the average was not exported"
+
 kills="9 15"
 undisturbed_and_killed best eval_steps=2 early_stopping_patience=4 load_best_model_at_end=true save_total_limit=1 max_steps=90
 best=$(jq -s 'map(select(.eval_loss)) | min_by(.eval_loss).step' best/metrics.jsonl)

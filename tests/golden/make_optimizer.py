@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Golden numbers for optimizers: torch.optim.AdamW and SGD with clipped gradients, a few steps, several
+"""Golden numbers for optimizers and averages of weights: torch.optim.AdamW and SGD with clipped gradients, a few steps, several
 settings; Lion as its paper writes it (algorithm 2 of arXiv 2302.06675), in doubles.
 
 Writes optimizer.safetensors beside this script. Needs torch and safetensors.
@@ -82,5 +82,17 @@ for name, (make, lr, betas, eps, decay, max_norm, momentum, nesterov) in CASES.i
         out[f"{name}.vector.{step}"] = vector.detach().clone()
     out[f"{name}.norms"] = torch.tensor(norms, dtype=torch.float64)
     out[f"{name}.rates"] = torch.tensor(rates, dtype=torch.float64)
+
+# An average of weights that go anywhere.
+model = torch.nn.Linear(11, 1, bias=False)
+average = torch.optim.swa_utils.AveragedModel(model, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.75))
+sgd_of_one = torch.optim.SGD(model.parameters(), lr=0.5)
+out["ema.vector.0"] = model.weight.detach().clone()
+for step in range(1, STEPS + 1):
+    model.weight.grad = torch.randn(1, 11)
+    out[f"ema.vector_grad.{step}"] = model.weight.grad.clone()
+    sgd_of_one.step()
+    average.update_parameters(model)
+    out[f"ema.vector.{step}"] = average.module.weight.detach().clone()
 
 save_file(out, pathlib.Path(__file__).with_name("optimizer.safetensors"))

@@ -136,10 +136,36 @@ static void lion_decay(void **state) {
     follow("lion_decay", LB_OPTIM_LION);
 }
 
+/* What swap_average shows is PyTorch's average, and swapped back the weights go on. */
+static void average(void **state) {
+    (void)state;
+    float value[VECTOR], grad[VECTOR];
+    const struct lb_recipe recipe = {.optim = LB_OPTIM_SGD, .ema_decay = 0.75};
+    memcpy(value, numbers("ema", "vector", 0), sizeof value);
+    const struct lb_weight w = {
+        .name = "w", .rows = 1, .cols = VECTOR, .n_dims = 2, .value = value, .data = value, .grad = grad};
+    const struct lb_weight_group group = {&w, 1};
+    struct lb_optimizer *optimizer = NULL;
+    assert_int_equal(lb_optimizer_create(&recipe, &group, 1, &optimizer, NULL), LB_OK);
+    lb_optimizer_swap_average(optimizer); /* nothing yet */
+    assert_memory_equal(value, numbers("ema", "vector", 0), sizeof value);
+    for (int step = 1; step <= STEPS; step++) {
+        double norm;
+        memcpy(grad, numbers("ema", "vector_grad", step), sizeof grad);
+        assert_int_equal(lb_optimizer_step(optimizer, 0.5, 1, &norm, NULL), LB_OK);
+        lb_optimizer_swap_average(optimizer);
+        expect_close(value, numbers("ema", "vector", step), VECTOR, "the average", step);
+        lb_optimizer_swap_average(optimizer);
+    }
+    assert_int_equal(lb_optimizer_states(optimizer), 1);
+    assert_string_equal(lb_optimizer_state_name(optimizer, 0), "ema");
+    lb_optimizer_destroy(optimizer);
+}
+
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(plain),    cmocka_unit_test(decay),
-                                       cmocka_unit_test(clip),     cmocka_unit_test(sgd),
-                                       cmocka_unit_test(momentum), cmocka_unit_test(nesterov),
-                                       cmocka_unit_test(lion),     cmocka_unit_test(lion_decay)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(plain), cmocka_unit_test(decay),      cmocka_unit_test(clip),
+        cmocka_unit_test(sgd),   cmocka_unit_test(momentum),   cmocka_unit_test(nesterov),
+        cmocka_unit_test(lion),  cmocka_unit_test(lion_decay), cmocka_unit_test(average)};
     return cmocka_run_group_tests(tests, open_golden, lb_golden_close);
 }

@@ -126,6 +126,16 @@ static void schedules(void **state) {
     }
 }
 
+static void averages(void **state) {
+    (void)state;
+    struct lb_recipe *r = good("ema_decay: 0.999\n");
+    assert_true(r->ema_decay == 0.999 && r->ema_for == LB_EMA_FOR_ALL);
+    lb_recipe_destroy(r);
+    round_trip("ema_decay: 0.99\nema_for: student\n");
+    bad("ema_for: student\n", "ema_for: there is no average; set ema_decay, or drop it");
+    bad("ema_decay: 1\n", "ema_decay: 1 is out of range");
+}
+
 static void evaluations_compared(void **state) {
     (void)state;
 #define EVAL                                                                                                 \
@@ -151,6 +161,6 @@ static void evaluations_compared(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(optimizers), cmocka_unit_test(schedules),
-                                       cmocka_unit_test(evaluations_compared)};
+                                       cmocka_unit_test(averages), cmocka_unit_test(evaluations_compared)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

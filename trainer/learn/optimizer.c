@@ -20,7 +20,8 @@ struct lb_optimizer {
     struct lb_update_now settings; /* what of a step does not change */
     double max_norm;
     int64_t steps;
-    unsigned n_states;
+    unsigned n_states, average; /* average: which of them is the weights' average; n_states: none */
+    double ema_decay;
     struct lb_optimized *weights;
     size_t n_weights;
     struct chunk *chunks;
@@ -100,7 +101,9 @@ enum lb_status lb_optimizer_create(const struct lb_recipe *recipe, const struct 
         return lb_fail(detail, LB_E_NOMEM, "out of memory for the optimizer");
     }
     o->rule = lb_update_rule(recipe);
-    o->n_states = lb_update_states(o->rule, recipe);
+    o->average = lb_update_states(o->rule, recipe);
+    o->n_states = o->average + (recipe->ema_decay > 0);
+    o->ema_decay = recipe->ema_decay;
     o->settings = (struct lb_update_now){.weight_decay = recipe->weight_decay,
                                          .beta1 = recipe->adam_beta1,
                                          .beta2 = recipe->adam_beta2,
@@ -198,6 +201,14 @@ static enum lb_status name_the_bad(const struct lb_optimizer *o, struct lb_detai
                    (long long)o->steps + 1);
 }
 
+/* a = decay a + (1 - decay) w, in the form of PyTorch's lerp. */
+static void follow(float *restrict a, const float *restrict w, int64_t n, double decay) {
+    const float share = (float)(1.0 - decay);
+    for (int64_t i = 0; i < n; i++) {
+        a[i] = decay > 0 ? a[i] + share * (w[i] - a[i]) : w[i];
+    }
+}
+
 enum lb_status lb_optimizer_step(struct lb_optimizer *optimizer, double lr, double grad_scale,
                                  double *out_norm, struct lb_detail *detail) {
     struct lb_optimizer *o = optimizer;
@@ -219,10 +230,14 @@ enum lb_status lb_optimizer_step(struct lb_optimizer *optimizer, double lr, doub
                                       .grad = w->grad + chunk->start,
                                       .n = chunk->len,
                                       .decays = w->decays};
-        for (unsigned s = 0; s < o->n_states; s++) {
+        for (unsigned s = 0; s < o->average; s++) {
             part.state[s] = w->state[s] + chunk->start;
         }
         o->rule->step(&part, &now);
+        if (o->average < o->n_states) {
+            follow(w->state[o->average] + chunk->start, part.value, chunk->len,
+                   now.t == 1 ? 0 : o->ema_decay);
+        }
     }
     *out_norm = norm;
     return LB_OK;
@@ -243,9 +258,24 @@ unsigned lb_optimizer_states(const struct lb_optimizer *optimizer) {
     return optimizer->n_states;
 }
 
-const char *lb_optimizer_state_name(unsigned state) {
-    static const char *const names[LB_OPTIMIZER_STATES] = {"m", "v"};
-    return names[state];
+const char *lb_optimizer_state_name(const struct lb_optimizer *optimizer, unsigned state) {
+    static const char *const names[LB_UPDATE_STATES] = {"m", "v"};
+    return state < optimizer->average ? names[state] : "ema";
+}
+
+void lb_optimizer_swap_average(struct lb_optimizer *optimizer) {
+    const struct lb_optimizer *o = optimizer;
+    if (o->average == o->n_states || o->steps == 0) { /* before the first step there is none yet */
+        return;
+    }
+    for (size_t i = 0; i < o->n_weights; i++) {
+        float *w = o->weights[i].value, *a = o->weights[i].state[o->average];
+        for (int64_t j = 0; j < numel(&o->weights[i]); j++) {
+            float kept = w[j];
+            w[j] = a[j];
+            a[j] = kept;
+        }
+    }
 }
 
 int64_t lb_optimizer_steps(const struct lb_optimizer *optimizer) {

@@ -3,6 +3,10 @@
  * Which rule moves them the recipe's `optim` says (updates.h). Decay touches neither biases nor norms, as in
  * Hugging Face's Trainer. Updates are elementwise and norms are sums of fixed chunks, so the bits do not
  * depend on the number of threads. One thread calls; OpenMP inside.
+ *
+ * With ema_decay d it keeps the weights' exponential moving average as torch.optim.swa_utils has it
+ * (AveragedModel with get_ema_multi_avg_fn): the weights themselves after the first step, then a = d a + (1 -
+ * d) w after each.
  */
 #ifndef LB_LEARN_OPTIMIZER_H
 #define LB_LEARN_OPTIMIZER_H
@@ -15,7 +19,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define LB_OPTIMIZER_STATES LB_UPDATE_STATES
+#define LB_OPTIMIZER_STATES (LB_UPDATE_STATES + 1) /* the update's, and the average of the weights */
 
 /* Weights that learn together: an array as lb_model_weights gives it. value and grad must be there. */
 struct lb_weight_group {
@@ -35,8 +39,8 @@ struct lb_optimized {
 
 struct lb_optimizer;
 
-/* Reads optim, weight_decay, adam_beta1, adam_beta2, adam_epsilon, momentum, nesterov and max_grad_norm. The
- * weights' memory must outlive the optimiser. */
+/* Reads optim, weight_decay, adam_beta1, adam_beta2, adam_epsilon, momentum, nesterov, ema_decay and
+ * max_grad_norm. The weights' memory must outlive the optimiser. */
 LB_NODISCARD enum lb_status lb_optimizer_create(const struct lb_recipe *recipe,
                                                 const struct lb_weight_group *groups, size_t n_groups,
                                                 struct lb_optimizer **out, struct lb_detail *detail);
@@ -54,9 +58,12 @@ void lb_optimizer_zero(struct lb_optimizer *optimizer);
 
 /* For checkpoints: the weights in order, and the number of steps taken (t). */
 const struct lb_optimized *lb_optimizer_weights(const struct lb_optimizer *optimizer, size_t *out_n);
-/* How many states each weight has (0 for plain sgd), and what each is called. */
+/* How many states each weight has (0 for plain sgd), and what each is called: "m", "v", "ema". */
 unsigned lb_optimizer_states(const struct lb_optimizer *optimizer);
-const char *lb_optimizer_state_name(unsigned state);
+const char *lb_optimizer_state_name(const struct lb_optimizer *optimizer, unsigned state);
+/* Exchanges weights and their averages: once for reading the averages (evaluation, export), once more to go
+ * on. Nothing without ema_decay. */
+void lb_optimizer_swap_average(struct lb_optimizer *optimizer);
 int64_t lb_optimizer_steps(const struct lb_optimizer *optimizer);
 void lb_optimizer_set_steps(struct lb_optimizer *optimizer, int64_t steps);
 

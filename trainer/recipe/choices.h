@@ -30,6 +30,8 @@ enum lb_schedule {
 };
 /* How warmup_stable_decay goes up (linear where it is not said) and down (cosine). */
 enum lb_ramp { LB_RAMP_BY_DEFAULT, LB_RAMP_LINEAR, LB_RAMP_COSINE, LB_RAMP_1_SQRT };
+/* What the weights' average is for; by default evaluations and the student. */
+enum lb_ema_for { LB_EMA_FOR_ALL, LB_EMA_FOR_EVALUATION, LB_EMA_FOR_STUDENT };
 /* What evaluations are compared by. */
 enum lb_best_metric {
     LB_METRIC_BY_DEFAULT, /* the loss */

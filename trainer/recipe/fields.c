@@ -78,6 +78,8 @@ static const struct lb_field_name metrics[] = {{"eval_loss", LB_METRIC_LOSS},
                                                {"eval_error", LB_METRIC_ERROR},
                                                {"eval_ece", LB_METRIC_ECE},
                                                {NULL, 0}};
+static const struct lb_field_name ema_uses[] = {
+    {"evaluation", LB_EMA_FOR_EVALUATION}, {"student", LB_EMA_FOR_STUDENT}, {NULL, 0}};
 static const struct lb_field_name yes_no[] = {{"true", LB_YES}, {"false", LB_NO}, {NULL, 0}};
 static const struct lb_field_name optims[] = {{"adamw_torch", LB_OPTIM_ADAMW},
                                               {"adamw_torch_fused", LB_OPTIM_ADAMW},
@@ -329,6 +331,10 @@ const struct lb_field lb_recipe_fields[] = {
            "num_decay_steps, num_stable_steps, warmup_type, decay_type, min_lr_ratio, num_cycles"),
     {PLACE_(warmup_from_zero), .kind = LB_FIELD_BOOL, .flags = DEC, .derived = "false",
      .help = "the first step's rate is 0, as transformers numbers steps; else warm-up is one step ahead"},
+    {PLACE_(ema_decay), .kind = LB_FIELD_FLOAT, .flags = DEC, .max = 0.9999999, .derived = "none",
+     .help = "an exponential moving average of the weights, which keeps this share of itself at each step"},
+    {PLACE_(ema_for), .kind = LB_FIELD_ENUM, .names = ema_uses, .derived = "both",
+     .help = "what the average is used for, instead of the weights"},
     {PLACE_(metric_for_best_model), .kind = LB_FIELD_ENUM, .names = metrics, .derived = "eval_loss",
      .help = "what evaluations are compared by"},
     {PLACE_(greater_is_better), .kind = LB_FIELD_ENUM, .names = yes_no, .derived = "as the metric is",

@@ -221,6 +221,13 @@ static enum lb_status check_schedule(struct lb_recipe *r, struct lb_detail *deta
 
 /* ---- evaluations that are compared ---- */
 
+static enum lb_status check_average(const struct lb_recipe *r, struct lb_detail *detail) {
+    return r->ema_decay > 0 || r->ema_for == LB_EMA_FOR_ALL
+               ? LB_OK
+               : lb_recipe_fail(r, detail, LB_E_ARG, "ema_for",
+                                "there is no average; set ema_decay, or drop it");
+}
+
 static enum lb_status check_best(const struct lb_recipe *r, struct lb_detail *detail) {
     const bool stops = r->early_stopping_patience > 0,
                greater = r->metric_for_best_model == LB_METRIC_ACCURACY;
@@ -259,5 +266,6 @@ enum lb_status lb_recipe_optim(struct lb_recipe *recipe, struct lb_detail *detai
         status = take_kwarg(recipe, &recipe->lr_scheduler_kwargs[i], detail);
     }
     status = status == LB_OK ? check_schedule(recipe, detail) : status;
+    status = status == LB_OK ? check_average(recipe, detail) : status;
     return status == LB_OK ? check_best(recipe, detail) : status;
 }

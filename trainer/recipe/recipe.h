@@ -145,6 +145,8 @@ struct lb_recipe {
     double num_train_epochs; /* used when max_steps is 0 */
     int64_t save_steps, save_total_limit, eval_steps, logging_steps, seed, threads;
     const char *output_dir;
+    double ema_decay; /* of the weights' average; 0: none */
+    enum lb_ema_for ema_for;
     /* comparing evaluations */
     enum lb_best_metric metric_for_best_model;
     enum lb_yes_no greater_is_better;

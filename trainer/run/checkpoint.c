@@ -56,7 +56,8 @@ static bool list_tensors(struct lb_arena *arena, const struct lb_optimizer *opti
     for (size_t i = 0; i < n; i++) {
         out->model[i] = view(w[i].name, &w[i], w[i].value);
         for (unsigned s = 0; s < each; s++) {
-            const char *name = lb_arena_printf(arena, "%s.%s", lb_optimizer_state_name(s), w[i].name);
+            const char *name =
+                lb_arena_printf(arena, "%s.%s", lb_optimizer_state_name(optimizer, s), w[i].name);
             if (name == NULL) {
                 return false;
             }

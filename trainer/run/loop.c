@@ -192,6 +192,9 @@ static enum lb_status finish(struct lb_run *run, struct lb_detail *detail) {
     if (status != LB_OK) {
         return status;
     }
+    if (run->recipe->ema_for != LB_EMA_FOR_EVALUATION) {
+        lb_optimizer_swap_average(run->optimizer);
+    }
     char *student = lb_path_join(run->dir, "student");
     const struct lb_card card = {.name = run->dir,
                                  .model = run->student,

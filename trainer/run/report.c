@@ -127,7 +127,14 @@ void lb_run_show(struct lb_run *run, double loss, bool line) {
 enum lb_status lb_run_evaluate(struct lb_run *run, struct lb_detail *detail) {
     struct lb_evaluation e;
     const struct lb_evaluate_options options = {.stop = run->options->stop};
+    bool average = run->recipe->ema_for != LB_EMA_FOR_STUDENT;
+    if (average) {
+        lb_optimizer_swap_average(run->optimizer);
+    }
     enum lb_status status = lb_evaluate(run->student, run->eval_data, &options, &e, detail);
+    if (average) {
+        lb_optimizer_swap_average(run->optimizer);
+    }
     if (status != LB_OK) {
         return status;
     }
