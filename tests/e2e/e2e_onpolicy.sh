@@ -79,6 +79,20 @@ expect 0 other.log "$limbeck" train recipe.yaml -o other "${half[@]}" --set thre
 same_student half other
 cmp half/completions.jsonl other/completions.jsonl || fail "one thread wrote other texts"
 
+say "a loss on one source of text: as if the others were not there"
+both=("${half[@]}" --set save_steps=0)
+expect 0 given.log "$limbeck" train recipe.yaml -o given "${both[@]}" --set "loss_functions=[{function: cross_entropy, on: given}, {function: jsd, beta: 0.9, on: student}]"
+holds -s '[.[] | (.on_policy == 0) == (.["loss/jsd"] == 0) and (.on_policy == 1) == (.["loss/cross_entropy"] == 0)] | all' given/metrics.jsonl
+expect 0 split.log "$limbeck" train recipe.yaml -o split "${both[@]}" --set "loss_functions=[{function: jsd, beta: 0.9, on: given}, {function: jsd, beta: 0.9, on: student}]"
+holds -s '[.[0][:14], .[1][:14]] | transpose | [.[] | (.[0].loss - .[1].loss | fabs) < 1e-5] | all' \
+    <(jq -s . half/metrics.jsonl) <(jq -s . split/metrics.jsonl)
+other_student half given
+[ "$(done_number given.log tokens_answered)" -lt "$(done_number split.log tokens_answered)" ] ||
+    fail "teachers were asked about texts that no loss is on"
+expect 0 cached.log "$limbeck" train recipe.yaml -o cached --set cache_dir=fresh
+expect 0 stats.json "$limbeck" cache stats fresh --json
+holds '.entries == 0' stats.json
+
 say "texts take prompt_length; conversations end with what is answered"
 text nouns 60 5 >plain.txt
 expect 0 plain.log "$limbeck" train recipe.yaml -o plain --set 'datasets=[{path: plain.txt, prompt_length: 5}]' \
@@ -112,6 +126,10 @@ refused "prompt_length is for texts" --set 'datasets=[{path: data.jsonl, prompt_
 refused "no room to write" --set 'datasets=[{path: plain.txt, prompt_length: 24}]'
 refused "lmbda is 0" --set lmbda=0
 refused "lmbda is 0" --set lmbda=0 --set log_completions=false --set top_p=0.5
-refused "takes a text for right" --set 'loss_functions=[{function: kl}, {function: cross_entropy}]'
+refused "set on: given" --set 'loss_functions=[{function: kl}, {function: cross_entropy}]'
+refused "the student writes nothing" --set lmbda=0 --set log_completions=false \
+    --set 'loss_functions=[{function: kl, on: student}]'
+refused "no teacher writes" --set 'loss_functions=[{function: kl}, {function: kl, on: teacher}]'
+refused "no loss function is on what the student writes" --set 'loss_functions=[{function: kl, on: given}]'
 refused "the recipe lists none" --set 'teachers=[]' --set 'loss_functions=[{function: cross_entropy}]'
 refused "nobody writes a text there" --set whole_texts=true

@@ -110,7 +110,8 @@ bool lb_step_chunks(struct lb_step *step) {
         return false;
     }
     for (size_t l = 0; l < plan->n_losses; l++) {
-        for (unsigned k = 0; plan->losses[l].loss->on == LB_ON_CHUNK && k < plan->n_teachers; k++) {
+        bool on = plan->losses[l].loss->on == LB_ON_CHUNK && lb_step_on(step, l);
+        for (unsigned k = 0; on && k < plan->n_teachers; k++) {
             for (int64_t s = 0; lb_plan_learns(plan, l, k) && s < step->batch.n_samples; s++) {
                 sample_chunks(step, l, k, s);
             }

@@ -107,6 +107,11 @@ static inline bool lb_step_mix_per_token(const struct lb_step *step) {
     return step->plan->recipe->mixture_per == LB_PER_TOKEN && !step->batch.by_sample;
 }
 
+/* Whether loss l is on the text of this micro-batch. */
+static inline bool lb_step_on(const struct lb_step *step, size_t l) {
+    return lb_plan_on(step->plan, l, step->batch.samples[0].source);
+}
+
 /* How many times they are made for each of the plan's sets of teachers. */
 static inline size_t lb_step_mixes(const struct lb_step *step) {
     return (size_t)(lb_step_mix_per_token(step) ? step->n_rows : step->batch.n_samples);

@@ -227,12 +227,28 @@ static void name_loss(struct lb_plan *plan, unsigned l) {
     snprintf(plan->losses[l].name, sizeof plan->losses[l].name, "%s%s", loss->name, place);
 }
 
+/* The sources that a loss is not on. */
+static unsigned texts_without(enum lb_loss_text on) {
+    enum {
+        DATASET = 1 << LB_SOURCE_DATASET,
+        TEACHER = 1 << LB_SOURCE_TEACHER,
+        STUDENT = 1 << LB_SOURCE_STUDENT
+    };
+    static const unsigned off[] = {[LB_TEXT_ALL] = 0,
+                                   [LB_TEXT_DATASET] = TEACHER | STUDENT,
+                                   [LB_TEXT_TEACHER] = DATASET | STUDENT,
+                                   [LB_TEXT_STUDENT] = DATASET | TEACHER,
+                                   [LB_TEXT_GIVEN] = STUDENT};
+    return off[on];
+}
+
 static enum lb_status add_loss(struct lb_plan *plan, struct lb_model *student, unsigned l,
                                struct lb_detail *detail) {
     const struct lb_recipe_loss *from = &plan->recipe->loss_functions[l];
     const struct lb_loss *loss = lb_loss_find(from->function);
     plan->losses[l].loss = loss;
     plan->losses[l].args = from->args;
+    plan->losses[l].off = texts_without(from->on);
     if (from->args.temperature == 0) {
         plan->losses[l].args.temperature = plan->recipe->temperature;
     }
@@ -465,6 +481,9 @@ static void keep_drawn(const struct lb_plan *plan, const struct lb_sample *sampl
         .n = plan->n_teachers, .present = members, .given = given, .draw = lb_plan_draw(plan, sample)};
     lb_plan_given(plan, sample, given);
     for (size_t l = 0; l < plan->n_losses; l++) {
+        if (!lb_plan_on(plan, l, sample->source)) {
+            continue;
+        }
         for (unsigned k = 0; k < plan->n_teachers; k++) {
             members[k] = lb_plan_learns(plan, l, k);
         }
@@ -478,13 +497,23 @@ static void keep_drawn(const struct lb_plan *plan, const struct lb_sample *sampl
     }
 }
 
+/* Whether any loss learns from teacher k on texts of that source. */
+static bool learns_on(const struct lb_plan *plan, unsigned k, enum lb_source source) {
+    bool any = false;
+    for (size_t l = 0; l < plan->n_losses; l++) {
+        any |= plan->losses[l].loss->on != LB_ON_LABEL && lb_plan_learns(plan, l, k) &&
+               lb_plan_on(plan, l, source);
+    }
+    return any;
+}
+
 void lb_plan_wanted(const struct lb_plan *plan, const struct lb_dataset *data,
                     const struct lb_sample *samples, int64_t n, bool *wanted) {
     for (int64_t i = 0; i < n; i++) {
         const char *tag = samples[i].tag >= 0 ? lb_dataset_tag(data, samples[i].tag) : NULL;
         for (unsigned k = 0; k < plan->n_teachers; k++) {
             const struct lb_reading *its = lb_sample_reading(&samples[i], k);
-            bool of_use = its == NULL || its->n_chunks > 0;
+            bool of_use = (its == NULL || its->n_chunks > 0) && learns_on(plan, k, samples[i].source);
             wanted[i * plan->n_teachers + k] =
                 of_use && (!plan->mixture->by_tag || has_tag(&plan->recipe->teachers[k], tag));
         }

@@ -55,6 +55,7 @@ struct lb_plan {
         char name[64]; /* in metrics: the function; a further one of it with its place in loss_functions */
         unsigned set;  /* of the teachers that it learns from: of sets */
         bool once;     /* its states are one row a sequence */
+        unsigned off;  /* whose texts it is not on: bits 1 << enum lb_source */
     } losses[LB_MAX_LOSSES];
     /* Teachers whose weights sum to 1 together, as bits; 0: all. The first is all. */
     uint32_t sets[LB_MAX_LOSSES + 1];
@@ -90,6 +91,10 @@ void lb_plan_given(const struct lb_plan *plan, const struct lb_sample *sample, d
 double lb_plan_draw(const struct lb_plan *plan, const struct lb_sample *sample);
 /* Whether teacher k is in the set. */
 bool lb_plan_in_set(const struct lb_plan *plan, unsigned set, unsigned k);
+/* Whether loss l is on texts of that source; where it is not, they count as positions of no loss. */
+static inline bool lb_plan_on(const struct lb_plan *plan, size_t l, enum lb_source source) {
+    return (plan->losses[l].off >> source & 1) == 0;
+}
 /* Whether loss l learns from teacher k. */
 bool lb_plan_learns(const struct lb_plan *plan, size_t l, unsigned k);
 /* The sample's readings [n_teachers] for teachers that are unlike, in arena; left NULL where none is. A
@@ -98,7 +103,8 @@ LB_NODISCARD enum lb_status lb_plan_read(const struct lb_plan *plan, struct lb_s
                                          struct lb_arena *arena, struct lb_detail *detail);
 /* Whether any teacher is asked through a map. */
 bool lb_plan_trimmed(const struct lb_plan *plan);
-/* Which teacher is asked about which of n samples, into wanted [n * n_teachers]. */
+/* Which teacher is asked about which of n samples: those of whom a loss on that text learns, into wanted [n *
+ * n_teachers]. */
 void lb_plan_wanted(const struct lb_plan *plan, const struct lb_dataset *data,
                     const struct lb_sample *samples, int64_t n, bool *wanted);
 

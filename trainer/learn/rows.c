@@ -83,6 +83,9 @@ static void row_losses(const struct lb_step *step, struct lb_worker *worker, int
     for (unsigned l = 0; l < plan->n_losses; l++) {
         const struct lb_loss *loss = plan->losses[l].loss;
         double factor = step->args[l].weight * lb_step_inverse(step, l), value = 0;
+        if (!lb_step_on(step, l)) {
+            continue; /* its row_loss is 0 */
+        }
         if (loss->on == LB_ON_LABEL) {
             value = lb_loss_row(loss, &worker->row, NULL, &step->args[l], (float)factor, worker->dz);
         } else if (loss->on == LB_ON_TARGET) {

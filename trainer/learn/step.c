@@ -256,6 +256,9 @@ static enum lb_status losses_and_backward(struct lb_step *step, double *pair_los
     enum lb_status status = losses_on_rows(plan) ? lb_step_rows(step) : LB_OK;
     for (size_t i = 0; i < plan->n_pairs && status == LB_OK; i++) {
         const struct lb_pair *p = &plan->pairs[i];
+        if (!lb_step_on(step, p->loss)) {
+            continue;
+        }
         double before = pair_loss[p->loss];
         status = lb_step_pair(step, p, p->final ? step->states : step->taps[i].value, &pair_loss[p->loss]);
         step->apart_loss[p->teacher] +=

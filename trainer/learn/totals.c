@@ -52,7 +52,8 @@ enum lb_status lb_step_count(struct lb_step *step, const struct lb_sample *sampl
                                       .answers = answers,
                                       .by_sample = lb_model_is_classifier(step->student)};
     for (size_t i = 0; i < plan->n_pairs; i++) {
-        if (!has_denominator(plan, &plan->pairs[i])) {
+        if (!has_denominator(plan, &plan->pairs[i]) ||
+            !lb_plan_on(plan, plan->pairs[i].loss, samples[0].source)) {
             continue;
         }
         float *row = lb_arena_array(&step->memory, (size_t)plan->pairs[i].teacher_width, sizeof *row);

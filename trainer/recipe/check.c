@@ -321,7 +321,8 @@ static enum lb_status check_loss_keys(const struct check *c, const struct lb_los
         bool every = strcmp(f->key, "function") == 0 || strcmp(f->key, "weight") == 0 ||
                      strcmp(f->key, "weight_end") == 0 || strncmp(f->key, "anneal", 6) == 0 ||
                      (strcmp(f->key, "temperature_end") == 0 && lb_loss_reads(loss, "temperature")) ||
-                     (loss->on != LB_ON_LABEL && strcmp(f->key, "teachers") == 0);
+                     (loss->on != LB_ON_LABEL && strcmp(f->key, "teachers") == 0) ||
+                     strcmp(f->key, "on") == 0; /* check_written.c */
         if (!every && !lb_field_at_default(f, entry) && !lb_loss_reads(loss, f->key)) {
             char path[64];
             snprintf(path, sizeof path, "loss_functions.%u.%s", i, f->key);
@@ -571,78 +572,15 @@ static enum lb_status check_steps(const struct check *c) {
     return LB_OK;
 }
 
-/* Keys of texts that are written, where none are. */
-static enum lb_status check_unwritten(const struct check *c) {
-    static const char *const keys[] = {
-        "off_policy_steps", "lmbda_ramp_steps", "max_new_tokens", "generation_temperature", "top_p",
-        "log_completions"};
-    for (const struct lb_field *f = lb_recipe_fields; f->key != NULL; f++) {
-        for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
-            if (strcmp(f->key, keys[i]) == 0 && !lb_field_at_default(f, (const char *)c->recipe)) {
-                return complain(
-                    c, f->key,
-                    "is of texts that the student writes, and lmbda is 0; set that too, or drop it");
-            }
-        }
-    }
-    for (unsigned i = 0; i < c->recipe->datasets_count; i++) {
-        if (c->recipe->datasets[i].prompt_length > 0) {
-            char path[64];
-            snprintf(path, sizeof path, "datasets.%u.prompt_length", i);
-            return complain(c, path,
-                            "is where the student writes from, and lmbda is 0; set that too, or drop it");
-        }
-    }
-    return LB_OK;
-}
-
-/* Texts that are written during the run. */
-static enum lb_status check_written(const struct check *c) {
-    const struct lb_recipe *r = c->recipe;
-    if (!lb_recipe_writes(r)) {
-        return check_unwritten(c);
-    }
-    if (is_classifier(r) || r->whole_texts) {
-        return complain(c, "lmbda", "%s: nobody writes a text there; set lmbda to 0",
-                        is_classifier(r) ? "the data are images"
-                                         : "whole_texts is for encoders and classifiers");
-    }
-    if (r->teachers_count == 0) {
-        return complain(c, "lmbda",
-                        "the student's own text is marked by teachers, and the recipe lists none");
-    }
-    for (unsigned i = 0; i < r->loss_functions_count; i++) {
-        const struct lb_loss *loss = lb_loss_find(r->loss_functions[i].function);
-        if (loss->on == LB_ON_LABEL) {
-            char path[64];
-            snprintf(path, sizeof path, "loss_functions.%u", i);
-            return complain(c, path,
-                            "%s takes a text for right, and with lmbda that is what the student wrote "
-                            "itself; drop one of the two",
-                            loss->name);
-        }
-    }
-    for (unsigned i = 0; i < r->datasets_count; i++) {
-        if (r->datasets[i].prompt_length >= r->max_length) {
-            char path[64];
-            snprintf(path, sizeof path, "datasets.%u.prompt_length", i);
-            return complain(c, path, "%lld leaves no room to write in within max_length %lld",
-                            (long long)r->datasets[i].prompt_length, (long long)r->max_length);
-        }
-    }
-    return LB_OK;
-}
-
 enum lb_status lb_recipe_check(const struct lb_recipe *recipe, struct lb_detail *detail) {
     const struct check c = {recipe, detail};
     enum lb_status (*const parts[])(const struct check *) = {check_student,  check_datasets, check_losses,
-                                                             check_teachers, check_samples,  check_steps,
-                                                             check_written};
+                                                             check_teachers, check_samples,  check_steps};
     for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) {
         enum lb_status status = parts[i](&c);
         if (status != LB_OK) {
             return status;
         }
     }
-    return LB_OK;
+    return lb_recipe_check_written(recipe, detail);
 }

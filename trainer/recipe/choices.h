@@ -49,6 +49,8 @@ enum lb_anneal { LB_ANNEAL_NONE, LB_ANNEAL_LINEAR, LB_ANNEAL_COSINE };
 /* Which layers of student and teacher a loss on activations compares: those listed, or by their numbers of
  * layers (learn/pairs.c). */
 enum lb_layer_rule { LB_LAYERS_LISTED, LB_LAYERS_UNIFORM, LB_LAYERS_LAST, LB_LAYERS_SKIP };
+/* Whose text a loss is on. */
+enum lb_loss_text { LB_TEXT_ALL, LB_TEXT_DATASET, LB_TEXT_TEACHER, LB_TEXT_STUDENT, LB_TEXT_GIVEN };
 enum lb_lost_teacher { LB_LOST_WAIT, LB_LOST_RENORMALISE, LB_LOST_STOP };
 
 #endif

@@ -98,6 +98,11 @@ static const struct lb_field_name mixture_per[] = {
 
 static const struct lb_field_name layer_rules[] = {
     {"uniform", LB_LAYERS_UNIFORM}, {"last", LB_LAYERS_LAST}, {"skip", LB_LAYERS_SKIP}, {NULL, 0}};
+static const struct lb_field_name loss_texts[] = {{"dataset", LB_TEXT_DATASET},
+                                                  {"teacher", LB_TEXT_TEACHER},
+                                                  {"student", LB_TEXT_STUDENT},
+                                                  {"given", LB_TEXT_GIVEN},
+                                                  {NULL, 0}};
 static const struct lb_field_name lost[] = {
     {"wait", LB_LOST_WAIT}, {"renormalise", LB_LOST_RENORMALISE}, {"stop", LB_LOST_STOP}, {NULL, 0}};
 
@@ -221,9 +226,15 @@ const struct lb_field lb_recipe_loss_fields[] = {
      .word_offset = offsetof(struct S, layer_rule), .derived = "final to final",
      .help = "losses on activations: pairs of layers, or by their numbers of layers"},
     ARG_(normalize, BOOL, 0, 0, "false", "hs_mse: divide by the teacher's mean square"),
-    {.key = "first_token", .offset = offsetof(struct lb_recipe_loss, args.first_token), .kind = LB_FIELD_BOOL,
-     .flags = DEC, .derived = "false", .help = "pkd: each text's first position only, an encoder's [CLS]"},
+    {.key = "first_token",
+     .offset = offsetof(struct lb_recipe_loss, args.first_token),
+     .kind = LB_FIELD_BOOL,
+     .flags = DEC,
+     .derived = "false",
+     .help = "pkd: each text's first position only, an encoder's [CLS]"},
     STRINGS_(teachers, DEC, "names of the teachers that it learns from; none: all"),
+    {PLACE_(on), .kind = LB_FIELD_ENUM, .flags = DEC, .names = loss_texts, .derived = "all",
+     .help = "with lmbda: whose text it is on; given: what the student did not write"},
     OPEN_(bce_temp, 0.01, 1e6, "100", "alm: the log-likelihoods of a chunk are divided by it"),
     OPEN_(label_smoothing, 0, 1, "0", "cross_entropy: the label's share of 1 less, for all classes evenly"),
     OPEN_(z_loss, 0, 1e6, "0", "cross_entropy: weight of the squared log-sum-exp"),

@@ -106,5 +106,7 @@ LB_NODISCARD enum lb_status lb_recipe_optim(struct lb_recipe *recipe, struct lb_
 
 /* Whether the values make sense together. */
 LB_NODISCARD enum lb_status lb_recipe_check(const struct lb_recipe *recipe, struct lb_detail *detail);
+/* check_written.c: the part of it that is about texts that are written during the run. */
+LB_NODISCARD enum lb_status lb_recipe_check_written(const struct lb_recipe *recipe, struct lb_detail *detail);
 
 #endif

@@ -82,6 +82,7 @@ struct lb_recipe_loss {
     double weight_end, temperature_end; /* where it anneals; NAN: as at the start */
     const char **teachers;              /* names of those it learns from; none: all */
     unsigned teachers_count;
+    enum lb_loss_text on; /* all */
 };
 
 /* lr_scheduler_kwargs as numbers; what is not there is 0. */

@@ -1,0 +1,113 @@
+/* Whether what is said of texts that are written during the run makes sense: of lmbda, of where prompts are,
+ * of whose texts losses are on. */
+#include "trainer/loss/loss.h"
+#include "trainer/recipe/fields.h"
+
+#include <stdio.h>
+#include <string.h>
+
+struct check {
+    const struct lb_recipe *recipe;
+    struct lb_detail *detail;
+};
+
+#define complain(c, path, ...) lb_recipe_fail((c)->recipe, (c)->detail, LB_E_ARG, path, __VA_ARGS__)
+
+/* The text that a loss is on must be one that there is. */
+static enum lb_status check_text(const struct check *c, unsigned i) {
+    const struct lb_recipe *r = c->recipe;
+    char path[64];
+    snprintf(path, sizeof path, "loss_functions.%u.on", i);
+    if (r->loss_functions[i].on == LB_TEXT_STUDENT && !(r->lmbda > 0)) {
+        return complain(c, path, "the student writes nothing: lmbda is 0");
+    }
+    if (r->loss_functions[i].on == LB_TEXT_TEACHER) {
+        return complain(c, path, "no teacher writes anything");
+    }
+    return LB_OK;
+}
+
+/* Keys of texts that are written, where none are. */
+static enum lb_status check_unwritten(const struct check *c) {
+    static const char *const keys[] = {
+        "off_policy_steps", "lmbda_ramp_steps", "max_new_tokens", "generation_temperature", "top_p",
+        "log_completions"};
+    for (const struct lb_field *f = lb_recipe_fields; f->key != NULL; f++) {
+        for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
+            if (strcmp(f->key, keys[i]) == 0 && !lb_field_at_default(f, (const char *)c->recipe)) {
+                return complain(
+                    c, f->key,
+                    "is of texts that the student writes, and lmbda is 0; set that too, or drop it");
+            }
+        }
+    }
+    for (unsigned i = 0; i < c->recipe->datasets_count; i++) {
+        if (c->recipe->datasets[i].prompt_length > 0) {
+            char path[64];
+            snprintf(path, sizeof path, "datasets.%u.prompt_length", i);
+            return complain(c, path,
+                            "is where the student writes from, and lmbda is 0; set that too, or drop it");
+        }
+    }
+    return LB_OK;
+}
+
+/* Texts that are written during the run. */
+static enum lb_status check_written(const struct check *c) {
+    const struct lb_recipe *r = c->recipe;
+    if (!lb_recipe_writes(r)) {
+        return check_unwritten(c);
+    }
+    bool images = r->datasets[0].type == LB_DATA_IDX;
+    if (images || r->whole_texts) {
+        return complain(c, "lmbda", "%s: nobody writes a text there; set lmbda to 0",
+                        images ? "the data are images" : "whole_texts is for encoders and classifiers");
+    }
+    if (r->teachers_count == 0) {
+        return complain(c, "lmbda",
+                        "the student's own text is marked by teachers, and the recipe lists none");
+    }
+    bool marked = false;
+    for (unsigned i = 0; i < r->loss_functions_count; i++) {
+        const struct lb_loss *loss = lb_loss_find(r->loss_functions[i].function);
+        enum lb_loss_text on = r->loss_functions[i].on;
+        bool own = on == LB_TEXT_ALL || on == LB_TEXT_STUDENT;
+        marked = marked || own;
+        if (loss->on == LB_ON_LABEL && own) {
+            char path[64];
+            snprintf(path, sizeof path, "loss_functions.%u", i);
+            return complain(c, path,
+                            "%s takes a text for right, and with lmbda that is also what the student wrote "
+                            "itself; set on: given",
+                            loss->name);
+        }
+    }
+    if (!marked) {
+        return complain(c, "lmbda",
+                        "no loss function is on what the student writes; set it to 0, or on: student");
+    }
+    for (unsigned i = 0; i < r->datasets_count; i++) {
+        if (r->datasets[i].prompt_length >= r->max_length) {
+            char path[64];
+            snprintf(path, sizeof path, "datasets.%u.prompt_length", i);
+            return complain(c, path, "%lld leaves no room to write in within max_length %lld",
+                            (long long)r->datasets[i].prompt_length, (long long)r->max_length);
+        }
+    }
+    return LB_OK;
+}
+
+enum lb_status lb_recipe_check_written(const struct lb_recipe *recipe, struct lb_detail *detail) {
+    const struct check c = {recipe, detail};
+    enum lb_status status = LB_OK;
+    for (unsigned i = 0; i < recipe->eval_datasets_count; i++) {
+        if (recipe->eval_datasets[i].prompt_length > 0) {
+            return complain(&c, "eval_datasets",
+                            "prompt_length is of data that is trained on; nobody writes here");
+        }
+    }
+    for (unsigned i = 0; status == LB_OK && i < recipe->loss_functions_count; i++) {
+        status = check_text(&c, i);
+    }
+    return status == LB_OK ? check_written(&c) : status;
+}
