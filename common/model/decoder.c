@@ -145,6 +145,12 @@ static struct lb_value *attend(struct pass *p, const struct lb_decoder_layer *w,
     for (int i = 0; i < 3; i++) {
         lb_tap_offer(p->tape, p->taps, p->n_taps, (enum lb_tap_kind)(LB_TAP_QUERIES + i), layer, qkv[i]);
     }
+    for (int i = 0; i < 2; i++) { /* positions turn what a loss reads in place: it gets one of its own */
+        bool read = lb_tap_wanted(p->taps, p->n_taps, (enum lb_tap_kind)(LB_TAP_QUERIES + i), layer);
+        if (read && qkv[i] != NULL && lb_tape_records(p->tape)) {
+            qkv[i] = lb_columns(p->tape, qkv[i], 1, 0, qkv[i]->cols);
+        }
+    }
     if (p->t->qk_norm != LB_QK_NORM_NONE) {
         qkv[0] = norm(p, w, LB_ROLE_Q_NORM, qkv[0]);
         qkv[1] = norm(p, w, LB_ROLE_K_NORM, qkv[1]);

@@ -66,6 +66,22 @@ learns decoder '{function: pkd, layer_mapping: skip}, {function: similarity_pres
     {function: attention_transfer, layer_mapping: skip, weight: 10}, {function: attention_kl, layer_mapping: uniform}' \
     'pkd similarity_preserving attention_transfer attention_kl' --set student.num_hidden_layers=3
 
+learns relations '{function: minilm_qq}, {function: minilm_kk, layer_mapping: uniform, relation_heads: 2},
+    {function: minilm_vv, layer_mapping: [{student: 0, teacher: 4}]}' 'minilm_qq minilm_kk minilm_vv' --set cache_dir=cache
+expect 0 cached.log "$limbeck" train recipe.yaml -o cached --set max_steps=12 --set save_steps=6 --set cache_dir=cache --set 'loss_functions=[
+    {function: minilm_qq}, {function: minilm_kk, layer_mapping: uniform, relation_heads: 2}, {function: minilm_vv, layer_mapping: [{student: 0, teacher: 4}]}]'
+said cached.log teacher_requests=0
+same_student relations cached
+expect 1 heads.log "$limbeck" train recipe.yaml -o heads --set 'loss_functions=[{function: minilm_vv, relation_heads: 5}]'
+one_error heads.log
+said heads.log "loss_functions.0.relation_heads: 5 heads do not divide the student's 16 columns and the 12 of values.5"
+for mapping in uniform '[{student: 0, teacher: 0}]'; do
+    expect 1 others.log "$limbeck" train recipe.yaml -o others --set teachers.0.protocol=vllm --set teachers.0.model=deep \
+        --set "loss_functions=[{function: minilm_vv, layer_mapping: $mapping}]"
+    one_error others.log
+    said others.log loss_functions.0 "teacher T does not "
+done
+
 say "and of an encoder, with its sentences"
 mkdir -p bert/1_Pooling
 cp "$LB_SOURCE_ROOT"/tests/golden/model/bert/{config.json,model.safetensors} bert/
@@ -77,8 +93,8 @@ host bert bert
 encoder=(--set 'student={model_type: bert, hidden_size: 8, intermediate_size: 16, num_hidden_layers: 2, num_attention_heads: 2, max_position_embeddings: 32}'
     --set tokenizer=bert --set whole_texts=true --set "teachers.0.url=${url[bert]}")
 learns encoder '{function: pkd, first_token: true, layer_mapping: skip}, {function: similarity_preserving, layer_mapping: uniform},
-    {function: attention_kl, layer_mapping: uniform}, {function: embedding_similarity}' \
-    'pkd similarity_preserving attention_kl embedding_similarity' "${encoder[@]}"
+    {function: attention_kl, layer_mapping: uniform}, {function: embedding_similarity}, {function: minilm_kk}, {function: minilm_vv}' \
+    'pkd similarity_preserving attention_kl embedding_similarity minilm_kk minilm_vv' "${encoder[@]}"
 expect 1 cut.log "$limbeck" train recipe.yaml -o cut "${encoder[@]}" --set gradient_accumulation_steps=2 \
     --set 'loss_functions=[{function: embedding_similarity}]'
 one_error cut.log

@@ -208,7 +208,8 @@ def random_loss(r, names):
         l['weight'] = pick(r, [0.5, 2, 0], [-1, 1e30, 1e6])
     if l['function'] in DIVERGENCES or sometimes(r, r.odd):
         l['temperature'] = pick(r, [1, 2, 0.5, 0], [0.0001, 1000, -1])
-    if 'attention' in l['function'] or sometimes(r, 0.35 if l['function'].startswith('hs_') else r.odd):
+    of_layers = l['function'].startswith(('hs_', 'pkd', 'similarity', 'minilm')) or l['function'] == 'attention_transfer'
+    if l['function'] in ('attention_mse', 'attention_kl') or sometimes(r, 0.35 if of_layers else r.odd):
         l['layer_mapping'] = [{'student': pick(r, [0, 1], [2, -1, 3, 9]), 'teacher': pick(r, [0, 1], [2, -1, 3, 9])}
                               for _ in range(r.randint(1, 2))]
         if sometimes(r, 0.3):
@@ -227,6 +228,8 @@ def random_loss(r, names):
         l[r.choice(['weight_end', 'temperature_end', 'anneal_steps'])] = pick(r, [2, 3], [-1, 0])
     if sometimes(r, 0.1):
         l['teachers'] = pick(r, [['t0'], ['t0', 't1'], []], [['t9'], ['t0', 't0'], 't0', [3]])
+    if 'minilm' in l['function'] and sometimes(r, 0.4) or sometimes(r, r.odd):
+        l['relation_heads'] = pick(r, [1, 2], [0, 3, -1, 10000])
     if l['function'] == 'pkd' and sometimes(r, 0.3) or sometimes(r, r.odd):
         l['first_token'] = sometimes(r, 0.5)
     if l['function'] == 'hs_mse' or sometimes(r, r.odd):

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
 
-GROUPS, WIDTH, NARROW, HEADS, T = (2, 5), 12, 7, 2, 4
+GROUPS, WIDTH, NARROW, HEADS, T = (2, 5), 12, 8, 2, 4
 
 torch.manual_seed(5)
 # In FP32, as the trainer has them.
@@ -61,6 +61,23 @@ def attention_kl(a, b):
     return F.kl_div(a.log(), b, reduction="sum") / HEADS
 
 
+def relation_kl(a, b, heads=2, causal=False):
+    """MiniLMv2, eqs. 3 to 5, of each group: the mean over relation heads, the sum over rows."""
+    def log_relation(x):
+        parts = x.reshape(len(x), heads, -1).transpose(0, 1)
+        s = parts @ parts.transpose(1, 2) / parts.shape[-1] ** 0.5
+        if causal:
+            s = s.masked_fill(torch.ones(len(x), len(x)).triu(1).bool(), -torch.inf)
+        return torch.log_softmax(s, -1)
+    def kl(log_p, log_q):
+        return torch.where(log_p > -torch.inf, log_p.exp() * (log_p - log_q.masked_fill(log_q == -torch.inf, 0)), 0).sum()
+    return sum(kl(log_relation(y), log_relation(x)) / heads for x, y in zip(a.split(GROUPS), b.split(GROUPS)))
+
+
+def relation_kl_causal(a, b):
+    return relation_kl(a, b, causal=True)
+
+
 LOSSES = {
     "hs_mse": (hs_mse, own, its),
     "hs_mse.normalized": (hs_mse_normalized, own, its),
@@ -70,6 +87,12 @@ LOSSES = {
     "attention_transfer": (attention_transfer, own, narrow),
     "attention_mse": (attention_mse, own_maps, its_maps),
     "attention_kl": (attention_kl, own_maps, its_maps),
+    "minilm_qq": (relation_kl, own, narrow),
+    "minilm_qq.causal": (relation_kl_causal, own, narrow),
+    "minilm_kk": (relation_kl, own, narrow),
+    "minilm_kk.causal": (relation_kl_causal, own, narrow),
+    "minilm_vv": (relation_kl, own, narrow),
+    "minilm_vv.causal": (relation_kl_causal, own, narrow),
     "embedding_mse": (hs_mse, own, its),
     "embedding_cosine": (hs_cosine, own, its),
     "embedding_similarity": (similarity_preserving, own, narrow),

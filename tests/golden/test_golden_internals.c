@@ -15,7 +15,7 @@
 
 #define ROWS 7
 #define WIDTH 12
-#define NARROW 7
+#define NARROW 8
 #define HEADS 2
 #define T 4
 
@@ -50,13 +50,13 @@ static struct lb_states make_states(const struct lb_loss *loss) {
                               .inverse_square = ROWS * WIDTH / squares,
                               .n_groups = 2,
                               .groups = groups,
-                              .heads = maps ? HEADS : 0,
-                              .both_ways = true};
+                              .heads = maps ? HEADS : 0};
 }
 
-static void compare(const struct lb_loss *loss, const char *key, bool normalize) {
+static void compare(const struct lb_loss *loss, const char *key, bool normalize, bool causal) {
     struct lb_states s = make_states(loss);
-    const struct lb_loss_args args = {.weight = 1, .normalize = normalize};
+    s.both_ways = !causal;
+    const struct lb_loss_args args = {.weight = 1, .normalize = normalize, .relation_heads = HEADS};
     char grad_key[64];
     float da[ROWS * WIDTH] = {0};
     double apart = 0, largest = 0;
@@ -81,10 +81,14 @@ static void losses(void **state) {
         char key[64];
         snprintf(key, sizeof key, "%s.normalized", loss->name);
         if (loss->state != NULL) {
-            compare(loss, loss->name, false);
+            compare(loss, loss->name, false, false);
         }
         if (lb_loss_reads(loss, "normalize")) {
-            compare(loss, key, true);
+            compare(loss, key, true, false);
+        }
+        if (lb_loss_reads(loss, "relation_heads")) {
+            snprintf(key, sizeof key, "%s.causal", loss->name);
+            compare(loss, key, false, true);
         }
     }
 }

@@ -154,3 +154,41 @@ double lb_formula_attention_kl(const double *a, const struct lb_states *s, bool 
     }
     return sum;
 }
+
+/* Row i of a group's relations of one head: softmax over what is there, and seen, of x_h x_h^T / sqrt(d). */
+static void relation_row(const double *x, int64_t width, int head, const struct lb_states *s, int first,
+                         int end, int i, double *out) {
+    int64_t d = width / LB_FORMULA_RELATION_HEADS;
+    double sum = 0;
+    for (int j = first; j < end; j++) {
+        double dot = 0;
+        for (int64_t c = head * d; c < (head + 1) * d; c++) {
+            dot += x[i * width + c] * x[j * width + c];
+        }
+        bool seen = s->row_weight[j] > 0 && (s->both_ways || j <= i);
+        out[j - first] = seen ? exp(dot / sqrt((double)d)) : 0;
+        sum += out[j - first];
+    }
+    for (int j = 0; j < end - first; j++) {
+        out[j] /= sum;
+    }
+}
+
+double lb_formula_relation(const double *a, const struct lb_states *s, bool normalize) {
+    (void)normalize;
+    double sum = 0, b[LB_FORMULA_NUMBERS], own[LB_FORMULA_ROWS], its[LB_FORMULA_ROWS];
+    widen(s, b);
+    for (int g = 0; g < s->n_groups; g++) {
+        int first = s->groups[g], end = s->groups[g + 1];
+        for (int n = LB_FORMULA_RELATION_HEADS * first; n < LB_FORMULA_RELATION_HEADS * end; n++) {
+            int head = n % LB_FORMULA_RELATION_HEADS, i = n / LB_FORMULA_RELATION_HEADS;
+            relation_row(a, s->width, head, s, first, end, i, own);
+            relation_row(b, s->b_width, head, s, first, end, i, its);
+            for (int j = 0; j < end - first && s->row_weight[i] > 0; j++) {
+                double kl = its[j] > 0 ? its[j] * log(its[j] / own[j]) : 0;
+                sum += s->row_weight[i] * kl / LB_FORMULA_RELATION_HEADS;
+            }
+        }
+    }
+    return sum;
+}

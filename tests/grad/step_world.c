@@ -106,6 +106,9 @@ static void make_answers(struct lb_world *w) {
             add(a, "hidden_states.final", rows, TEACHER_WIDTH, 0, normals(rows * TEACHER_WIDTH, 1));
             add(a, "hidden_states.1", t, TEACHER_WIDTH, 0, normals(t * TEACHER_WIDTH, 1));
             add(a, "sentence_embedding", TEACHER_WIDTH, 0, 0, normals(TEACHER_WIDTH, 1));
+            add(a, "queries.0", t, RELATION_WIDTH, 0, normals(t * RELATION_WIDTH, 1));
+            add(a, "keys.0", t, RELATION_WIDTH, 0, normals(t * RELATION_WIDTH, 1));
+            add(a, "values.0", t, RELATION_WIDTH, 0, normals(t * RELATION_WIDTH, 1));
             add(a, "attentions.0", TEACHER_HEADS, t, t, attention(TEACHER_HEADS, t));
             float *actual = normals(t, 0.5);
             for (int64_t i = 0; i < t; i++) {
@@ -166,22 +169,33 @@ static unsigned add_loss(struct lb_world *w, const struct lb_loss *loss, double 
     args->temperature = temperature;
     args->normalize = true;
     args->bce_temp = 10;
+    args->relation_heads = 2;
     w->plan.on_label |= w->plan.losses[l].loss->on == LB_ON_LABEL;
     w->plan.on_target |= w->plan.losses[l].loss->on == LB_ON_TARGET;
     w->plan.on_chunk |= w->plan.losses[l].loss->on == LB_ON_CHUNK;
     return l;
 }
 
+static enum lb_tap_kind tap_of(enum lb_output_kind kind) {
+    return kind == LB_OUT_ATTENTION ? LB_TAP_ATTENTION
+           : kind == LB_OUT_QUERIES ? LB_TAP_QUERIES
+           : kind == LB_OUT_KEYS    ? LB_TAP_KEYS
+           : kind == LB_OUT_VALUES  ? LB_TAP_VALUES
+                                    : LB_TAP_HIDDEN;
+}
+
 static void add_pair(struct lb_world *w, unsigned loss, unsigned teacher, int student_layer,
                      enum lb_output_kind kind, int layer) {
     struct lb_pair *p = &w->plan.pairs[w->plan.n_pairs];
-    bool attention_loss = kind == LB_OUT_ATTENTION;
+    bool attention_loss = lb_loss_by_block(w->plan.losses[loss].loss);
     *p = (struct lb_pair){
         .loss = loss, .teacher = teacher, .kind = kind, .layer = layer, .final = student_layer < 0};
-    p->tap = (struct lb_tap){attention_loss ? LB_TAP_ATTENTION : LB_TAP_HIDDEN, student_layer, NULL};
+    p->tap = (struct lb_tap){tap_of(kind), student_layer, NULL};
     p->once = w->plan.losses[loss].once = lb_worlds.classes && p->final;
-    p->student_width = attention_loss ? 4 : 16;
-    p->teacher_width = attention_loss ? TEACHER_HEADS : TEACHER_WIDTH;
+    p->student_width = kind == LB_OUT_ATTENTION ? 4 : 16;
+    p->teacher_width = kind == LB_OUT_ATTENTION ? TEACHER_HEADS
+                       : attention_loss         ? RELATION_WIDTH
+                                                : TEACHER_WIDTH;
     if (!attention_loss && !w->plan.losses[loss].loss->any_width) {
         snprintf(p->projection, sizeof p->projection, "projection.%zu.weight", w->plan.n_pairs);
         assert_int_equal(lb_model_extend(w->student, p->projection, TEACHER_WIDTH, 16, 9, NULL), LB_OK);
@@ -193,7 +207,8 @@ static void add_pair(struct lb_world *w, unsigned loss, unsigned teacher, int st
  * attention. */
 void lb_world_add(struct lb_world *w, const struct lb_loss *loss, enum lb_target_lane lane) {
     static const double weight[] = {[LB_ON_LABEL] = 0.4,   [LB_ON_TARGET] = 0.7, [LB_ON_HIDDEN] = 0.6,
-                                    [LB_ON_ATTENTION] = 1, [LB_ON_SENTENCE] = 1, [LB_ON_CHUNK] = 8};
+                                    [LB_ON_ATTENTION] = 1, [LB_ON_QUERIES] = 1,  [LB_ON_KEYS] = 1,
+                                    [LB_ON_VALUES] = 1,    [LB_ON_SENTENCE] = 1, [LB_ON_CHUNK] = 8};
     double temperature = loss->on == LB_ON_TARGET && lane != LB_LANE_TOPK ? 1.5 : 1;
     bool small = strcmp(loss->name, "attention_mse") == 0; /* squares of shares */
     unsigned l = add_loss(w, loss, small ? 30 : weight[loss->on], temperature);
@@ -205,8 +220,12 @@ void lb_world_add(struct lb_world *w, const struct lb_loss *loss, enum lb_target
     for (unsigned k = 0; k < 2 && loss->on == LB_ON_SENTENCE; k++) {
         add_pair(w, l, k, -1, LB_OUT_SENTENCE, 0);
     }
-    for (unsigned k = 0; k < 2 && loss->on == LB_ON_ATTENTION; k++) {
-        add_pair(w, l, k, 0, LB_OUT_ATTENTION, 0);
+    static const enum lb_output_kind by_block[] = {[LB_ON_ATTENTION] = LB_OUT_ATTENTION,
+                                                   [LB_ON_QUERIES] = LB_OUT_QUERIES,
+                                                   [LB_ON_KEYS] = LB_OUT_KEYS,
+                                                   [LB_ON_VALUES] = LB_OUT_VALUES};
+    for (unsigned k = 0; k < 2 && lb_loss_by_block(loss); k++) {
+        add_pair(w, l, k, 0, by_block[loss->on], 0);
     }
 }
 
@@ -371,7 +390,8 @@ void lb_world_check_new(const char *name, const struct lb_mixture *mixture, enum
     char label[96];
     snprintf(label, sizeof label, "%s, %s%s", name, lane == LB_LANE_TOPK ? "top-k" : "final states",
              tied ? ", tied" : "");
-    /* One loss alone need not, nor teachers of which not all are drawn. */
-    bool whole = only == NULL && (mixture->needs & LB_NEEDS_DRAW) == 0;
+    /* One loss alone need not, nor teachers of which not all are drawn or chosen. */
+    bool one = (mixture->needs & LB_NEEDS_DRAW) != 0 || strcmp(mixture->name, "select") == 0;
+    bool whole = only == NULL && !one;
     lb_world_check(label, lb_world_create(mixture, lane, tied, only), whole);
 }

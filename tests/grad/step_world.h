@@ -19,6 +19,7 @@
 #define WHOLE 53 /* of a teacher whose vocabulary the student has a part of */
 #define TEACHER_WIDTH 20
 #define TEACHER_HEADS 3
+#define RELATION_WIDTH 10 /* of a teacher's queries, keys and values */
 #define MAX_T 16
 
 /* What worlds are made like, and drawn from: a test that sets it puts it back. */

@@ -74,6 +74,9 @@ static const struct {
     {"attention_transfer", NULL, lb_formula_transfer, NULL},
     {"attention_mse", NULL, lb_formula_attention_mse, NULL},
     {"attention_kl", NULL, lb_formula_attention_kl, NULL},
+    {"minilm_qq", NULL, lb_formula_relation, NULL},
+    {"minilm_kk", NULL, lb_formula_relation, NULL},
+    {"minilm_vv", NULL, lb_formula_relation, NULL},
     {"embedding_mse", NULL, lb_formula_mse, NULL},
     {"embedding_cosine", NULL, lb_formula_cosine, NULL},
     {"embedding_similarity", NULL, lb_formula_similarity, NULL},
@@ -241,7 +244,8 @@ static void softmax_once(void **state) {
  */
 
 static void check_states(const struct lb_loss *loss, const struct lb_states *s, bool normalize) {
-    const struct lb_loss_args args = {.weight = 1, .normalize = normalize};
+    const struct lb_loss_args args = {
+        .weight = 1, .normalize = normalize, .relation_heads = LB_FORMULA_RELATION_HEADS};
     double ad[ROWS * WIDTH], worst = 0, scale = 0;
     float da[ROWS * WIDTH] = {0};
     size_t f = formula_of(loss);
@@ -318,8 +322,8 @@ static void states(void **state) {
         if (loss->state != NULL) {
             const struct lb_states *s = loss->on == LB_ON_ATTENTION ? &planes : &hidden;
             check_states(loss, s, false);
-            if (loss->on == LB_ON_ATTENTION) {
-                struct lb_states encoder = planes;
+            if (lb_loss_by_block(loss)) {
+                struct lb_states encoder = *s;
                 encoder.both_ways = true;
                 check_states(loss, &encoder, false);
             }
@@ -328,7 +332,7 @@ static void states(void **state) {
             }
             if (loss->any_width) {
                 struct lb_states narrow = *s;
-                narrow.b_width = WIDTH - 5;
+                narrow.b_width = WIDTH - 4;
                 check_states(loss, &narrow, false);
             }
         }
@@ -338,7 +342,7 @@ static void states(void **state) {
 /* Whole batches, whose rows threads share: losses and gradients have the bits of one thread, and rows that
  * are compared with no others, those that they have one by one. */
 static void check_threads(const struct lb_loss *loss, const struct lb_states *s, float *one, float *many) {
-    const struct lb_loss_args args = {.weight = 1, .temperature = 1};
+    const struct lb_loss_args args = {.weight = 1, .temperature = 1, .relation_heads = 3};
     int64_t n = s->n * s->width;
     memset(one, 0, (size_t)n * sizeof *one);
     memset(many, 0, (size_t)n * sizeof *many);

@@ -156,6 +156,46 @@ static void among_rows(void **state) {
     }
 }
 
+/* Queries, keys and values: which of both sides, by heads that divide both. */
+static void relations(void **state) {
+    (void)state;
+    const struct {
+        const char *function, *why;
+        int64_t heads, width;
+        enum lb_output_kind kind;
+        enum lb_tap_kind tap;
+    } cases[] = {
+        {"minilm_qq", NULL, 0, 6, LB_OUT_QUERIES, LB_TAP_QUERIES},
+        {"minilm_kk", NULL, 4, 12, LB_OUT_KEYS, LB_TAP_KEYS},
+        {"minilm_vv", NULL, 1, 5, LB_OUT_VALUES, LB_TAP_VALUES},
+        {"minilm_qq", "relation_heads: 3 heads do not divide the student's 4 columns and the 6", 3, 6,
+         LB_OUT_QUERIES, LB_TAP_QUERIES},
+        {"minilm_vv", "teacher T does not give values.4, of which minilm_vv is made", 0, 0, LB_OUT_VALUES,
+         LB_TAP_VALUES},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct lb_detail detail = {0};
+        struct world w;
+        begin(&w, cases[i].function, LB_LAYERS_LISTED, 2, 5);
+        w.plan.losses[0].args.relation_heads = cases[i].heads;
+        w.info.n_given = 1;
+        w.info.given[0] = (struct lb_given){(uint16_t)cases[i].kind, 4, (int32_t)cases[i].width};
+        enum lb_status status = lb_plan_pairs(&w.plan, w.student, 0, &detail);
+        const struct lb_pair *p = &w.plan.pairs[0];
+        if (cases[i].why != NULL) {
+            assert_int_equal(status, LB_E_ARG);
+            assert_non_null(strstr(detail.text, cases[i].why));
+        } else { /* without a mapping of the last blocks; nothing is projected */
+            assert_int_equal(status, LB_OK);
+            assert_true(p->tap.kind == cases[i].tap && p->tap.layer == 1);
+            assert_true(p->kind == cases[i].kind && p->layer == 4 && p->projection[0] == '\0');
+            assert_int_equal(w.plan.losses[0].args.relation_heads, cases[i].heads > 0 ? cases[i].heads : 2);
+            assert_int_equal(w.plan.spec[0].outputs[0].kind, cases[i].kind);
+        }
+        end(&w);
+    }
+}
+
 /* Without a mapping the final states are compared. */
 static void final(void **state) {
     (void)state;
@@ -170,10 +210,8 @@ static void final(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(rules),
-        cmocka_unit_test(no_rule),
-        cmocka_unit_test(among_rows),
-        cmocka_unit_test(final),
+        cmocka_unit_test(rules),     cmocka_unit_test(no_rule), cmocka_unit_test(among_rows),
+        cmocka_unit_test(relations), cmocka_unit_test(final),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -83,6 +83,61 @@ static void parameters(void **state) {
     expect("targets=logits", cases, sizeof cases / sizeof cases[0]);
 }
 
+/* Layers by a list or a rule, and what else losses on activations take. */
+static void layers(void **state) {
+    (void)state;
+    static const struct expected cases[] = {
+        {"loss_functions.1.layer_mapping=uniform", ""},
+        {"loss_functions.1={function: attention_mse, layer_mapping: skip}", ""},
+        {"loss_functions.1={function: attention_kl}",
+         "attention_kl needs layer_mapping: [{student: N, teacher: M}, ...], or uniform, last or skip"},
+        {"loss_functions.1.layer_mapping=every",
+         "loss_functions.1.layer_mapping: \"every\" is not one of uniform, last, skip"},
+        {"loss_functions.1.layer_mapping=unifrom", "; did you mean uniform?"},
+        {"loss_functions.0.layer_mapping=last", "loss_functions.0.layer_mapping: kl does not read it"},
+        {"loss_functions.1={function: minilm_vv, relation_heads: 2}", ""},
+        {"loss_functions.1={function: minilm_qq, layer_mapping: [{student: 0, teacher: -1}]}",
+         "attention layers are numbered from 0"},
+        {"loss_functions.1={function: minilm_kk, layer_mapping: [{student: 1, teacher: 0}]}",
+         "the student has no layer 1 there; its last is 0"},
+        {"loss_functions.1={function: hs_mse, relation_heads: 2}",
+         "loss_functions.1.relation_heads: hs_mse does not read it"},
+        {"loss_functions.1={function: pkd, first_token: true}", ""},
+        {"loss_functions.1={function: hs_cosine, first_token: true}",
+         "loss_functions.1.first_token: hs_cosine does not read it"},
+    };
+    expect("targets=logits", cases, sizeof cases / sizeof cases[0]);
+}
+
+/* A rule in place of a list of layers is written back and decides. */
+static void rule_of_layers(void **state) {
+    (void)state;
+    struct lb_detail detail;
+    struct lb_recipe *a = with("targets=logits", "loss_functions.1.layer_mapping=skip", &detail);
+    struct lb_recipe *other = with("targets=logits", "loss_functions.1.layer_mapping=last", &detail), *b;
+    char *text = NULL, f1[65], f2[65], f3[65], told[256];
+    size_t n = 0;
+    assert_true(a != NULL && other != NULL);
+    assert_int_equal(a->loss_functions[1].layer_rule, LB_LAYERS_SKIP);
+    assert_int_equal(a->loss_functions[1].layer_mapping_count, 0);
+    assert_int_equal(lb_recipe_dump(a, &text, &n, NULL), LB_OK);
+    assert_non_null(strstr(text, "layer_mapping: skip\n"));
+    assert_int_equal(lb_recipe_parse(text, n, "r.yaml", NULL, 0, &b, &detail), LB_OK);
+    assert_int_equal(b->loss_functions[1].layer_rule, LB_LAYERS_SKIP);
+    assert_int_equal(lb_recipe_fingerprint(a, f1), LB_OK);
+    assert_int_equal(lb_recipe_fingerprint(b, f2), LB_OK);
+    assert_int_equal(lb_recipe_fingerprint(other, f3), LB_OK);
+    assert_string_equal(f1, f2);
+    assert_string_not_equal(f1, f3);
+    assert_true(lb_recipe_difference(a, other, told, sizeof told));
+    assert_string_equal(told, "there loss_functions.1.layer_mapping: skip, "
+                              "here loss_functions.1.layer_mapping: last");
+    lb_free(text);
+    lb_recipe_destroy(a);
+    lb_recipe_destroy(b);
+    lb_recipe_destroy(other);
+}
+
 static void lanes(void **state) {
     (void)state;
     static const struct expected lists[] = {
@@ -201,7 +256,8 @@ static void open_parameters(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(parameters), cmocka_unit_test(lanes),
-                                       cmocka_unit_test(mixtures), cmocka_unit_test(open_parameters)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(parameters),     cmocka_unit_test(layers),
+                                       cmocka_unit_test(rule_of_layers), cmocka_unit_test(lanes),
+                                       cmocka_unit_test(mixtures),       cmocka_unit_test(open_parameters)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

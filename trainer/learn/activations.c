@@ -73,6 +73,7 @@ static enum lb_status hidden_pair(struct lb_step *step, const struct lb_pair *p,
                                .b_width = p->teacher_width,
                                .row_weight = weight,
                                .inverse_square = lb_step_inverse_square(step, p),
+                               .both_ways = !lb_model_is_causal(step->student),
                                .student_layer = p->final ? -1 : p->tap.layer,
                                .teacher_layer = p->kind == LB_OUT_HIDDEN_FINAL ? -1 : p->layer};
     set_groups(step, p, rows, all, &states);

@@ -27,13 +27,14 @@ static enum lb_status check_depths(const struct lb_plan *plan, unsigned l, unsig
                        "list the pairs",
                        l, teacher);
     }
-    if (its < own) {
+    enum lb_layer_rule rule = plan->recipe->loss_functions[l].layer_rule;
+    if (rule != LB_LAYERS_LISTED && its < own) {
         return lb_fail(detail, LB_E_ARG,
                        "loss_functions.%u.layer_mapping: the student has %lld layers, teacher %s has %lld: "
                        "no rule says which are alike; list the pairs",
                        l, (long long)own, teacher, (long long)its);
     }
-    if (own < 2 && plan->recipe->loss_functions[l].layer_rule != LB_LAYERS_UNIFORM) {
+    if (own < 2 && (rule == LB_LAYERS_SKIP || rule == LB_LAYERS_LAST)) {
         return lb_fail(detail, LB_E_ARG,
                        "loss_functions.%u.layer_mapping: skip and last leave out the last layer, and the "
                        "student has no other; use uniform, or list the pairs",
@@ -58,12 +59,13 @@ static bool by_rule(enum lb_layer_rule rule, bool attention, int64_t own, int64_
 static bool layers_at(const struct lb_plan *plan, const struct lb_model *student, unsigned l, int64_t its,
                       int64_t i, struct lb_layer_pair *out) {
     const struct lb_recipe_loss *from = &plan->recipe->loss_functions[l];
-    bool attention = plan->losses[l].loss->on == LB_ON_ATTENTION;
+    bool by_block = lb_loss_by_block(plan->losses[l].loss);
     if (from->layer_rule != LB_LAYERS_LISTED) {
-        return by_rule(from->layer_rule, attention, blocks_of(student), its, i, out);
+        return by_rule(from->layer_rule, by_block, blocks_of(student), its, i, out);
     }
     if (from->layer_mapping_count == 0) {
-        *out = (struct lb_layer_pair){-1, -1};
+        *out = by_block ? (struct lb_layer_pair){blocks_of(student) - 1, its - 1}
+                        : (struct lb_layer_pair){-1, -1};
         return i == 0;
     }
     *out = from->layer_mapping[i < from->layer_mapping_count ? i : 0];
@@ -142,6 +144,9 @@ static enum lb_status match_states(struct lb_plan *plan, struct lb_model *studen
     }
     p->teacher_width = lb_info_state_width(plan->info[p->teacher], p->kind, p->layer);
     status = status == LB_OK ? check_groups(plan, student, p, detail) : status;
+    if (status == LB_OK && p->teacher_width < 1) {
+        return LB_OK; /* as above */
+    }
     bool project = !plan->losses[p->loss].loss->any_width && p->student_width != p->teacher_width;
     if (status == LB_OK && project) {
         snprintf(p->projection, sizeof p->projection, "projection.%u.%zu.weight", p->loss, plan->n_pairs);
@@ -151,12 +156,45 @@ static enum lb_status match_states(struct lb_plan *plan, struct lb_model *studen
     return status;
 }
 
+/* Queries, keys or values of both sides, cut into as many relation heads. */
+static enum lb_status match_relations(struct lb_plan *plan, const struct lb_model *student, struct lb_pair *p,
+                                      struct lb_detail *detail) {
+    struct lb_loss_args *args = &plan->losses[p->loss].args;
+    char output[LB_MAX_NAME];
+    lb_output_format(p->kind, p->layer, output);
+    p->student_width = lb_model_tap_width(student, p->tap.kind, p->tap.layer);
+    p->teacher_width = lb_info_state_width(plan->info[p->teacher], p->kind, p->layer);
+    if (args->relation_heads == 0) {
+        args->relation_heads = lb_model_config(student)->num_attention_heads;
+    }
+    if (p->teacher_width < 1) {
+        return lb_fail(
+            detail, LB_E_ARG,
+            "loss_functions.%u: teacher %s does not give %s, of which %s is made; limbeckd does, of "
+            "decoders and encoders",
+            p->loss, plan->recipe->teachers[p->teacher].name, output, plan->losses[p->loss].loss->name);
+    }
+    if (p->student_width % args->relation_heads != 0 || p->teacher_width % args->relation_heads != 0) {
+        return lb_fail(
+            detail, LB_E_ARG,
+            "loss_functions.%u.relation_heads: %lld heads do not divide the student's %lld columns "
+            "and the %lld of %s of teacher %s; set one that divides both",
+            p->loss, (long long)args->relation_heads, (long long)p->student_width,
+            (long long)p->teacher_width, output, plan->recipe->teachers[p->teacher].name);
+    }
+    return LB_OK;
+}
+
 /* Makes pair (student layer, teacher layer) of loss l for teacher k. */
 static enum lb_status add_pair(struct lb_plan *plan, struct lb_model *student, unsigned l, unsigned k,
                                struct lb_layer_pair layers, struct lb_detail *detail) {
+    static const enum lb_tap_kind taps[] = {
+        [LB_ON_HIDDEN] = LB_TAP_HIDDEN,       [LB_ON_SENTENCE] = LB_TAP_HIDDEN,
+        [LB_ON_ATTENTION] = LB_TAP_ATTENTION, [LB_ON_QUERIES] = LB_TAP_QUERIES,
+        [LB_ON_KEYS] = LB_TAP_KEYS,           [LB_ON_VALUES] = LB_TAP_VALUES};
     const struct lb_recipe *r = plan->recipe;
     const struct lb_teacher_info *info = plan->info[k];
-    bool attention = plan->losses[l].loss->on == LB_ON_ATTENTION;
+    bool by_block = lb_loss_by_block(plan->losses[l].loss);
     bool sentence = plan->losses[l].loss->on == LB_ON_SENTENCE;
     if (sentence && lb_model_sentence(student)->kind == LB_POOL_NONE) {
         return lb_fail(detail, LB_E_ARG,
@@ -170,8 +208,8 @@ static enum lb_status add_pair(struct lb_plan *plan, struct lb_model *student, u
     }
     struct lb_pair *p = &plan->pairs[plan->n_pairs];
     *p = (struct lb_pair){.loss = l, .teacher = k, .layer = (int)layers.teacher};
-    p->final = !attention && layers.student < 0;
-    p->tap.kind = attention ? LB_TAP_ATTENTION : LB_TAP_HIDDEN;
+    p->final = !by_block && layers.student < 0;
+    p->tap.kind = taps[plan->losses[l].loss->on];
     p->tap.layer = (int)layers.student;
     if (!p->final) {
         enum lb_status status = lb_model_check_tap(student, p->tap.kind, p->tap.layer, detail);
@@ -180,17 +218,21 @@ static enum lb_status add_pair(struct lb_plan *plan, struct lb_model *student, u
             return status;
         }
     }
-    if (layers.teacher >= (attention ? info->n_layers : info->n_layers + 1)) {
+    bool told = info->n_layers > 0; /* else the plan's end says what such a server gives */
+    if (told && layers.teacher >= (by_block ? info->n_layers : info->n_layers + 1)) {
         return lb_fail(detail, LB_E_ARG,
                        "loss_functions.%u.layer_mapping: teacher %s has no layer %lld, its last is %lld", l,
                        r->teachers[k].name, (long long)layers.teacher,
-                       (long long)(attention ? info->n_layers - 1 : info->n_layers));
+                       (long long)(by_block ? info->n_layers - 1 : info->n_layers));
     }
     enum lb_status status = LB_OK;
-    if (attention) {
+    if (plan->losses[l].loss->on == LB_ON_ATTENTION) {
         p->kind = LB_OUT_ATTENTION;
         p->student_width = lb_model_config(student)->num_attention_heads;
         p->teacher_width = info->n_heads;
+    } else if (by_block) {
+        p->kind = (enum lb_output_kind)(LB_OUT_QUERIES + (plan->losses[l].loss->on - LB_ON_QUERIES));
+        status = match_relations(plan, student, p, detail);
     } else {
         p->kind = sentence ? LB_OUT_SENTENCE : layers.teacher < 0 ? LB_OUT_HIDDEN_FINAL : LB_OUT_HIDDEN;
         p->layer = layers.teacher < 0 ? 0 : p->layer;
@@ -213,7 +255,9 @@ enum lb_status lb_plan_pairs(struct lb_plan *plan, struct lb_model *student, uns
         }
         struct lb_layer_pair layers;
         int64_t own = blocks_of(student), its = plan->info[k]->n_layers;
-        enum lb_status status = rule ? check_depths(plan, l, k, own, its, detail) : LB_OK;
+        bool last = lb_loss_by_block(plan->losses[l].loss) &&
+                    plan->recipe->loss_functions[l].layer_mapping_count == 0;
+        enum lb_status status = rule || last ? check_depths(plan, l, k, own, its, detail) : LB_OK;
         for (int64_t i = 0; status == LB_OK && layers_at(plan, student, l, its, i, &layers); i++) {
             status = add_pair(plan, student, l, k, layers, detail);
         }

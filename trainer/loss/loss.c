@@ -26,6 +26,9 @@
     X(attention_transfer) \
     X(attention_mse) \
     X(attention_kl)  \
+    X(minilm_qq)     \
+    X(minilm_kk)     \
+    X(minilm_vv)     \
     X(embedding_mse) \
     X(embedding_cosine) \
     X(embedding_similarity) \

@@ -22,6 +22,8 @@ struct lb_loss_args {
     double weight;          /* of this loss in the sum */
     double temperature;     /* both distributions are softened by it */
     bool normalize;         /* states: by the mean square of the teacher's */
+    int64_t relation_heads; /* queries, keys, values: parts of a row that are compared by themselves; 0: as
+                               many as the student's attention has heads */
     bool first_token;       /* states: of each text's first position only */
     double bce_temp;        /* chunks: their log-likelihoods are divided by it */
     double label_smoothing; /* labels: share of the even distribution */
@@ -106,9 +108,12 @@ enum lb_loss_on {
     LB_ON_LABEL,     /* rows of logits and labels */
     LB_ON_TARGET,    /* rows of logits and a teacher's distribution */
     LB_ON_HIDDEN,    /* hidden states, projected where widths differ */
-    LB_ON_ATTENTION, /* attention probabilities */
-    LB_ON_SENTENCE,  /* sentence embeddings, one row a sequence, projected where widths differ */
-    LB_ON_CHUNK      /* log-likelihoods of pieces of text, whose tokens may differ */
+    LB_ON_ATTENTION, /* attention probabilities, and what they are made of: */
+    LB_ON_QUERIES,
+    LB_ON_KEYS,
+    LB_ON_VALUES,
+    LB_ON_SENTENCE, /* sentence embeddings, one row a sequence, projected where widths differ */
+    LB_ON_CHUNK     /* log-likelihoods of pieces of text, whose tokens may differ */
 };
 
 /* Which rows a loss on states compares with each other. */
@@ -135,6 +140,11 @@ struct lb_loss {
     size_t (*work)(const struct lb_states *); /* on activations: bytes that it works with; NULL: none */
     lb_chunk_loss chunk;                      /* on chunks */
 };
+
+/* Whether what it is on counts its layers from 0 by the block that makes it; else hidden states. */
+static inline bool lb_loss_by_block(const struct lb_loss *loss) {
+    return loss->on >= LB_ON_ATTENTION && loss->on <= LB_ON_VALUES;
+}
 
 /* The i-th of the table; NULL behind the last. */
 const struct lb_loss *lb_loss_at(size_t i);

@@ -288,11 +288,13 @@ static enum lb_status check_teachers(const struct check *c) {
     return check_mixture(c);
 }
 
-static enum lb_status check_layers(const struct check *c, const struct lb_recipe_loss *loss, bool attention,
-                                   unsigned i) {
+static enum lb_status check_layers(const struct check *c, const struct lb_recipe_loss *loss,
+                                   const struct lb_loss *entry, unsigned i) {
+    bool attention = lb_loss_by_block(entry);
     char path[64];
     snprintf(path, sizeof path, "loss_functions.%u.layer_mapping", i);
-    if (attention && loss->layer_mapping_count == 0 && loss->layer_rule == LB_LAYERS_LISTED) {
+    if (entry->on == LB_ON_ATTENTION && loss->layer_mapping_count == 0 &&
+        loss->layer_rule == LB_LAYERS_LISTED) {
         snprintf(path, sizeof path, "loss_functions.%u", i);
         return complain(c, path,
                         "%s needs layer_mapping: [{student: N, teacher: M}, ...], or uniform, last or skip",
@@ -518,7 +520,7 @@ static enum lb_status check_loss(const struct check *c, unsigned i) {
         return check_target(c, entry, i);
     }
     bool layers = entry->on != LB_ON_LABEL && entry->on != LB_ON_CHUNK;
-    return layers ? check_layers(c, loss, entry->on == LB_ON_ATTENTION, i) : LB_OK;
+    return layers ? check_layers(c, loss, entry, i) : LB_OK;
 }
 
 static enum lb_status check_losses(const struct check *c) {

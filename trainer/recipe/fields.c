@@ -216,6 +216,12 @@ static const struct lb_field layer_fields[] = {
         .key = #member, .offset = offsetof(struct lb_recipe_loss, args.member), .kind = LB_FIELD_FLOAT,      \
         .flags = DEC | LB_FIELD_OPEN, .min = low, .max = high, .derived = value, .help = text                \
     }
+/* One that is written back where it is not its default only, so that recipes from before it stay the same. */
+#define LATER_(member, k, low, high, value, text)                                                            \
+    {                                                                                                        \
+        .key = #member, .offset = offsetof(struct lb_recipe_loss, args.member), .kind = LB_FIELD_##k,        \
+        .flags = DEC, .min = low, .max = high, .derived = value, .help = text                                \
+    }
 #define S lb_recipe_loss
 const struct lb_field lb_recipe_loss_fields[] = {
     {PLACE_(function), .kind = LB_FIELD_STRING, .flags = REQ | DEC, .name_at = loss_name, .help = "the loss"},
@@ -226,12 +232,6 @@ const struct lb_field lb_recipe_loss_fields[] = {
      .word_offset = offsetof(struct S, layer_rule), .derived = "final to final",
      .help = "losses on activations: pairs of layers, or by their numbers of layers"},
     ARG_(normalize, BOOL, 0, 0, "false", "hs_mse: divide by the teacher's mean square"),
-    {.key = "first_token",
-     .offset = offsetof(struct lb_recipe_loss, args.first_token),
-     .kind = LB_FIELD_BOOL,
-     .flags = DEC,
-     .derived = "false",
-     .help = "pkd: each text's first position only, an encoder's [CLS]"},
     STRINGS_(teachers, DEC, "names of the teachers that it learns from; none: all"),
     {PLACE_(on), .kind = LB_FIELD_ENUM, .flags = DEC, .names = loss_texts, .derived = "all",
      .help = "with lmbda: whose text it is on; given: what the student did not write"},
@@ -254,6 +254,8 @@ const struct lb_field lb_recipe_loss_fields[] = {
      .derived = "weight", .help = "anneal: its factor then"},
     {PLACE_(temperature_end), .kind = LB_FIELD_FLOAT, .flags = DEC | LB_FIELD_OPEN, .min = LB_MIN_TEMPERATURE,
      .max = LB_MAX_TEMPERATURE, .derived = "temperature", .help = "anneal: its temperature then"},
+    LATER_(first_token, BOOL, 0, 0, "false", "pkd: each text's first position only, an encoder's [CLS]"),
+    LATER_(relation_heads, INT, 1, 4096, "the student's heads", "minilm_qq, _kk, _vv: parts of a row"),
     {NULL},
 };
 #undef S

@@ -11,7 +11,7 @@
 #include "trainer/wire/naming.h"
 #include "trainer/wire/sample.h"
 
-#define LB_MAX_ASKED 16
+#define LB_MAX_ASKED 48 /* outputs of one teacher: all layers of a student, and their attention */
 
 /* What is asked of one teacher for every sequence. */
 struct lb_ask_spec {
