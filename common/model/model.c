@@ -7,6 +7,7 @@
 #include "common/model/families.h"
 #include "common/nn/gemm.h"
 
+#include <fnmatch.h>
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -259,6 +260,17 @@ size_t lb_model_bytes(const struct lb_model *model) {
 const struct lb_weight *lb_model_weights(const struct lb_model *model, size_t *out_n) {
     *out_n = model->n_weights;
     return model->weights;
+}
+
+size_t lb_model_freeze(struct lb_model *model, const char *pattern) {
+    size_t n = 0;
+    for (size_t i = 0; i < model->n_own; i++) {
+        if (fnmatch(pattern, model->weights[i].name, 0) == 0) {
+            model->weights[i].grad = NULL;
+            n++;
+        }
+    }
+    return n;
 }
 
 const struct lb_weight *lb_model_find(const struct lb_model *model, const char *name) {

@@ -28,8 +28,11 @@ static void pass_gradient(struct lb_tape *tape, struct lb_value *to, const float
 }
 
 static void add_backward(struct lb_tape *tape, struct lb_node *node) {
-    pass_gradient(tape, node->in[0], node->out->grad);
-    pass_gradient(tape, node->in[1], node->out->grad);
+    for (int i = 0; i < 2; i++) {
+        if (!node->in[i]->constant) {
+            pass_gradient(tape, node->in[i], node->out->grad);
+        }
+    }
 }
 
 struct lb_value *lb_add(struct lb_tape *tape, struct lb_value *a, struct lb_value *b) {
@@ -171,7 +174,6 @@ struct lb_value *lb_dropout(struct lb_tape *tape, struct lb_value *x, float p) {
     d->drop_below = p < 1 ? (uint32_t)((double)p * 4294967296.0) : UINT32_MAX;
     d->scale = p < 1 ? 1 / (1 - p) : 0; /* p = 1: what the mask keeps is zero, too */
     mask_all(d, x->data, out->data, x->rows * x->cols, false);
-    out->constant = x->constant;
     node->in[0] = x;
     node->extra = d;
     return out;

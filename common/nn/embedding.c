@@ -53,6 +53,7 @@ struct lb_value *lb_embedding(struct lb_tape *tape, const struct lb_weight *tabl
                       c);
     }
     if (!lb_tape_records(tape) || table->grad == NULL) {
+        out->constant = true;
         return out;
     }
     struct saved *saved = lb_tape_bytes(tape, sizeof *saved);

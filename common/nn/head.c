@@ -509,8 +509,9 @@ static void rows_backward(const struct work *work, const struct lb_weight *bias,
     for (int64_t i = 0; i < n; i += step) {
         int64_t rows = smaller(step, n - i);
         const float *z = work->z + i * v, *h = work->h->data + (row + i) * c;
-        float *dh = work->h->grad + (row + i) * c;
-        if (work->has_panel) {
+        float *dh = work->h->grad != NULL ? work->h->grad + (row + i) * c : NULL;
+        if (dh == NULL) { /* nothing behind the states is trained */
+        } else if (work->has_panel) {
             lb_gemm_add(&list, &(struct lb_gemm_product){rows, c, v, z, v, work->panel.data, c, dh, c, beta});
         } else {
             lb_gemm_weight_back(z, rows, w, beta, dh, work->workspace);
@@ -529,13 +530,14 @@ static void rows_backward(const struct work *work, const struct lb_weight *bias,
 static enum lb_status run_train(struct work *work, struct lb_value *h, const struct lb_weight *bias,
                                 int64_t most, lb_head_fn fn, void *context) {
     int64_t v = work->w->rows, step = lb_head_chunk(v);
-    bool fresh = lb_grad_fresh(work->tape, h);
+    bool constant = lb_tape_is_constant(work->tape, h), fresh = !constant && lb_grad_fresh(work->tape, h);
     float *logits = NULL; /* of a group, for the way back through its shape */
     if (!is_plain(work->shape)) {
         logits = lb_tape_bytes(work->tape, (size_t)(most * v) * sizeof *logits);
     }
     work->offsets = lb_tape_bytes(work->tape, (size_t)(most / step + 2) * sizeof *work->offsets);
-    if (h->grad == NULL || work->offsets == NULL || (logits == NULL && !is_plain(work->shape))) {
+    if ((h->grad == NULL && !constant) || work->offsets == NULL ||
+        (logits == NULL && !is_plain(work->shape))) {
         return LB_E_NOMEM;
     }
     enum lb_status status = LB_OK;

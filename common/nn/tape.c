@@ -16,6 +16,7 @@ struct lb_tape {
     struct lb_arena memory; /* between marks in plain mode; everything in training */
     struct lb_arena kept;   /* taps of plain mode */
     struct lb_node *last;
+    bool settled; /* of the last node is known whether its value is constant */
     const volatile sig_atomic_t *stop;
     struct lb_gemm_list products;
 };
@@ -47,6 +48,7 @@ void lb_tape_begin(struct lb_tape *tape, enum lb_tape_mode mode, const struct lb
     tape->ragged = ragged;
     tape->rng = rng;
     tape->last = NULL;
+    tape->settled = true;
     tape->products.n = 0;
 }
 
@@ -154,15 +156,41 @@ void *lb_tape_bytes(struct lb_tape *tape, size_t bytes) {
     return from(tape, &tape->memory, bytes, 1);
 }
 
+/* Whether the last node's value depends on anything that is trained: asked when its inputs and weights are
+ * noted, that is, from the next node on. A value may be made by several nodes. */
+static void settle(struct lb_tape *tape) {
+    const struct lb_node *node = tape->last;
+    if (tape->settled) {
+        return;
+    }
+    tape->settled = true;
+    bool varies = node->in[0] == NULL && node->weight[0] == NULL; /* of what it doesn't say */
+    for (size_t i = 0; i < sizeof node->in / sizeof node->in[0]; i++) {
+        varies = varies || (node->in[i] != NULL && !node->in[i]->constant);
+    }
+    for (size_t i = 0; i < sizeof node->weight / sizeof node->weight[0]; i++) {
+        varies = varies || (node->weight[i] != NULL && node->weight[i]->grad != NULL);
+    }
+    node->out->varies = node->out->varies || varies;
+    node->out->constant = !node->out->varies;
+}
+
+bool lb_tape_is_constant(struct lb_tape *tape, const struct lb_value *v) {
+    settle(tape);
+    return v->constant;
+}
+
 struct lb_node *lb_tape_push(struct lb_tape *tape, void (*backward)(struct lb_tape *, struct lb_node *),
                              struct lb_value *out) {
     if (!lb_tape_records(tape) || out == NULL) {
         return NULL;
     }
+    settle(tape);
     struct lb_node *node = from(tape, &tape->memory, 1, sizeof *node);
     if (node == NULL) {
         return NULL;
     }
+    tape->settled = false;
     *node = (struct lb_node){.backward = backward, .out = out, .previous = tape->last};
     tape->last = node;
     return node;
@@ -191,8 +219,9 @@ void lb_tape_release(struct lb_tape *tape, struct lb_arena_mark mark) {
 }
 
 enum lb_status lb_tape_backward(struct lb_tape *tape) {
+    settle(tape);
     for (struct lb_node *node = tape->last; node != NULL && tape->status == LB_OK; node = node->previous) {
-        if (node->out->grad != NULL) {
+        if (node->out->grad != NULL && !node->out->constant) {
             node->backward(tape, node);
         }
     }

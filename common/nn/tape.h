@@ -7,8 +7,8 @@
  * values and return NULL, and lb_tape_status tells. One tape, one thread; ops use OpenMP inside.
  *
  * Writing an op: compute out; if lb_tape_records(tape), lb_tape_push a node with what backward needs. In
- * backward, node->out->grad is set; for each input ask lb_grad_fresh: true means overwrite, false means
- * accumulate.
+ * backward (of a node with a trained weight or an input that depends on one), node->out->grad is set; for
+ * each input ask lb_grad_fresh: true means overwrite, false means accumulate.
  */
 #ifndef LB_NN_TAPE_H
 #define LB_NN_TAPE_H
@@ -85,6 +85,9 @@ struct lb_node *lb_tape_push(struct lb_tape *tape, void (*backward)(struct lb_ta
  * write it all. When memory runs out: false with v->grad NULL - check v->grad. */
 bool lb_grad_fresh(struct lb_tape *tape, struct lb_value *v);
 
+/* Whether no trained weight is behind v, as far as it is recorded: then its gradient is of no use. */
+bool lb_tape_is_constant(struct lb_tape *tape, const struct lb_value *v);
+
 /* On the way back: products that nobody has made yet, gradients of weights above all, which may wait until
  * there are enough of them. lb_tape_backward makes what is left. Who reads a weight's gradient before that,
  * or adds to it otherwise than by a product, runs them first. */
@@ -93,8 +96,9 @@ struct lb_gemm_list *lb_tape_products(struct lb_tape *tape);
 struct lb_arena_mark lb_tape_mark(struct lb_tape *tape);
 void lb_tape_release(struct lb_tape *tape, struct lb_arena_mark mark);
 
-/* Runs the nodes backwards. Values that got no gradient are skipped. The caller (a loss) has written the
- * gradients of the values it read. Weight gradients accumulate (+=) into weight->grad. */
+/* Runs the nodes backwards. Values that got no gradient are skipped, and those behind which no weight is
+ * trained. The caller (a loss) has written the gradients of the values it read. Weight gradients accumulate
+ * (+=) into weight->grad. */
 enum lb_status lb_tape_backward(struct lb_tape *tape);
 
 #endif

@@ -26,7 +26,7 @@ struct lb_weight {
     enum lb_dtype dtype;
     const void *data; /* [rows, cols] */
     float *value;     /* data when trainable, else NULL */
-    float *grad;      /* [rows, cols], accumulated; NULL when not trainable */
+    float *grad;      /* [rows, cols], accumulated; NULL when not trainable, or frozen */
     int n_dims;       /* 1 for vectors, 2 for matrices: weight decay applies to matrices only */
     /* > 0: the rows of each so many (a head's) are stored as llama.cpp keeps those that rotary positions
      * turn, those of both halves in turn: see lb_weight_row */
@@ -49,7 +49,10 @@ struct lb_value {
     float *data; /* [rows, cols] */
     float *grad; /* [rows, cols] dL/d(data); NULL until backward (or a loss) first writes it */
     int64_t rows, cols;
-    bool constant; /* an input: nobody asks for its gradient, and products need not make it */
+    /* An input, or made of such and of frozen weights alone: nobody asks for its gradient, and products need
+     * not make it. In training told by lb_tape_is_constant. */
+    bool constant;
+    bool varies; /* some node made it of what is not constant */
 };
 
 /* A batch is the concatenation of its sequences' rows: sequence s owns rows offset[s] .. offset[s+1]-1. */

@@ -1,6 +1,7 @@
 #!/bin/bash
 # How a student learns, and when it is done: optimizers, evaluations that are compared; each killed and gone on with.
 . "${LB_SOURCE_ROOT:?}/tests/e2e/lib.sh"
+command -v python3 >/dev/null || { echo "python3 is not installed"; exit 77; }
 
 text nouns 400 1 >train.txt
 text others 60 2 >test.txt
@@ -47,6 +48,27 @@ done
 
 say "the best evaluation's student, and no step more than patience has"
 # The held-out text is of another kind, so that it is predicted worse and worse.
+say "frozen weights"
+undisturbed_and_killed frozen "frozen_parameters=['model.embed_tokens.*', 'model.layers.0.*']"
+expect 0 none.log "$limbeck" train alone.yaml -o none --set max_steps=1 --set learning_rate=0
+python3 - frozen none <<'END'
+import json, struct, sys
+def tensors(run):
+    data = open(run + "/student/model.safetensors", "rb").read()
+    n = struct.unpack("<Q", data[:8])[0]
+    header = json.loads(data[8:8 + n])
+    return {k: data[8 + n + v["data_offsets"][0]:8 + n + v["data_offsets"][1]] for k, v in header.items() if k != "__metadata__"}
+learnt, start = tensors(sys.argv[1]), tensors(sys.argv[2])
+for name in start:
+    frozen = name.startswith(("model.embed_tokens.", "model.layers.0."))
+    assert (learnt[name] == start[name]) == frozen, name
+END
+said frozen.log "frozen parameters="
+expect 1 wrong.log "$limbeck" train alone.yaml -o wrong --set "frozen_parameters=['model.layer.*']"
+said wrong.log 'frozen_parameters.0: the student has no parameter "model.layer.*"; they are called model.embed_tokens.weight'
+expect 1 all.log "$limbeck" train alone.yaml -o all --set "frozen_parameters=['*']"
+said all.log "frozen_parameters: nothing is left that could learn"
+
 say "an average of the weights"
 undisturbed_and_killed ema ema_decay=0.9 eval_steps=10
 undisturbed_and_killed ema_student ema_decay=0.9 ema_for=student eval_steps=10

@@ -61,7 +61,7 @@ static enum lb_status take_weights(struct lb_optimizer *o, const struct lb_weigh
     for (size_t g = 0; g < n_groups; g++) {
         for (size_t i = 0; i < groups[g].n; i++) {
             const struct lb_weight *w = &groups[g].weights[i];
-            if (w->value == NULL || w->grad == NULL) {
+            if (w->value == NULL) {
                 return lb_fail(detail, LB_E_ARG, "%s: not trainable; open the model for training", w->name);
             }
             o->weights[at++] = (struct lb_optimized){.name = w->name,
@@ -71,6 +71,9 @@ static enum lb_status take_weights(struct lb_optimizer *o, const struct lb_weigh
                                                      .decays = decays(w),
                                                      .value = w->value,
                                                      .grad = w->grad};
+            if (w->grad == NULL) { /* frozen */
+                continue;
+            }
             total += (size_t)(w->rows * w->cols);
             o->n_chunks += (size_t)((w->rows * w->cols + CHUNK - 1) / CHUNK);
         }
@@ -82,8 +85,8 @@ static enum lb_status take_weights(struct lb_optimizer *o, const struct lb_weigh
 static void lay_out(struct lb_optimizer *o, size_t total) {
     size_t at = 0, place = 0;
     for (size_t i = 0; i < o->n_weights; i++) {
-        int64_t n = numel(&o->weights[i]);
-        for (unsigned s = 0; s < o->n_states; s++) {
+        int64_t n = o->weights[i].grad != NULL ? numel(&o->weights[i]) : 0;
+        for (unsigned s = 0; n > 0 && s < o->n_states; s++) {
             o->weights[i].state[s] = o->states + s * total + place;
         }
         place += (size_t)n;
@@ -186,7 +189,7 @@ static double gradient_norm(struct lb_optimizer *o) {
 static enum lb_status name_the_bad(const struct lb_optimizer *o, struct lb_detail *detail) {
     for (size_t i = 0; i < o->n_weights; i++) {
         const struct lb_optimized *w = &o->weights[i];
-        for (int64_t j = 0; j < numel(w); j++) {
+        for (int64_t j = 0; w->grad != NULL && j < numel(w); j++) {
             if (!isfinite(w->grad[j])) {
                 return lb_fail(detail, LB_E_ARG,
                                "step %lld: the gradient of %s is not a finite number at element %lld; lower "
@@ -245,7 +248,9 @@ enum lb_status lb_optimizer_step(struct lb_optimizer *optimizer, double lr, doub
 
 void lb_optimizer_zero(struct lb_optimizer *optimizer) {
     for (size_t i = 0; i < optimizer->n_weights; i++) {
-        memset(optimizer->weights[i].grad, 0, (size_t)numel(&optimizer->weights[i]) * sizeof(float));
+        if (optimizer->weights[i].grad != NULL) {
+            memset(optimizer->weights[i].grad, 0, (size_t)numel(&optimizer->weights[i]) * sizeof(float));
+        }
     }
 }
 
@@ -270,7 +275,7 @@ void lb_optimizer_swap_average(struct lb_optimizer *optimizer) {
     }
     for (size_t i = 0; i < o->n_weights; i++) {
         float *w = o->weights[i].value, *a = o->weights[i].state[o->average];
-        for (int64_t j = 0; j < numel(&o->weights[i]); j++) {
+        for (int64_t j = 0; a != NULL && j < numel(&o->weights[i]); j++) {
             float kept = w[j];
             w[j] = a[j];
             a[j] = kept;

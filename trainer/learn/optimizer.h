@@ -21,7 +21,8 @@
 
 #define LB_OPTIMIZER_STATES (LB_UPDATE_STATES + 1) /* the update's, and the average of the weights */
 
-/* Weights that learn together: an array as lb_model_weights gives it. value and grad must be there. */
+/* Weights that learn together: an array as lb_model_weights gives it. value must be there; one without grad
+ * is frozen: it stands in checkpoints, nothing else. */
 struct lb_weight_group {
     const struct lb_weight *weights;
     size_t n;
@@ -34,7 +35,8 @@ struct lb_optimized {
     int n_dims;
     bool decays;
     float *value, *grad;               /* [rows, cols] */
-    float *state[LB_OPTIMIZER_STATES]; /* [rows, cols] each; NULL beyond lb_optimizer_states */
+    float *state[LB_OPTIMIZER_STATES]; /* [rows, cols] each; NULL beyond lb_optimizer_states, and where grad
+                                          is NULL */
 };
 
 struct lb_optimizer;

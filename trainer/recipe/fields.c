@@ -344,6 +344,9 @@ const struct lb_field lb_recipe_fields[] = {
            "num_decay_steps, num_stable_steps, warmup_type, decay_type, min_lr_ratio, num_cycles"),
     {PLACE_(warmup_from_zero), .kind = LB_FIELD_BOOL, .flags = DEC, .derived = "false",
      .help = "the first step's rate is 0, as transformers numbers steps; else warm-up is one step ahead"},
+    STRINGS_(
+        frozen_parameters, DEC,
+        "names of the student's parameters that do not learn, with * and ? and [...]: model.layers.[0-3].*"),
     {PLACE_(ema_decay), .kind = LB_FIELD_FLOAT, .flags = DEC, .max = 0.9999999, .derived = "none",
      .help = "an exponential moving average of the weights, which keeps this share of itself at each step"},
     {PLACE_(ema_for), .kind = LB_FIELD_ENUM, .names = ema_uses, .derived = "both",

@@ -146,6 +146,8 @@ struct lb_recipe {
     double num_train_epochs; /* used when max_steps is 0 */
     int64_t save_steps, save_total_limit, eval_steps, logging_steps, seed, threads;
     const char *output_dir;
+    const char **frozen_parameters; /* patterns of names */
+    unsigned frozen_parameters_count;
     double ema_decay; /* of the weights' average; 0: none */
     enum lb_ema_for ema_for;
     /* comparing evaluations */

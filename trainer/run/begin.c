@@ -330,6 +330,10 @@ enum lb_status lb_run_begin(struct lb_run *run, struct lb_detail *detail) {
     }
     if (status == LB_OK) {
         run->plan->total_steps = run->total;
+        status = lb_student_freeze(r, run->student, detail);
+        lb_recipe_locate(r, status == LB_OK ? NULL : detail);
+    }
+    if (status == LB_OK) {
         struct lb_weight_group group;
         group.weights = lb_model_weights(run->student, &group.n);
         status = lb_optimizer_create(r, &group, 1, &run->optimizer, detail);

@@ -49,19 +49,19 @@ static bool list_tensors(struct lb_arena *arena, const struct lb_optimizer *opti
     const struct lb_optimized *w = lb_optimizer_weights(optimizer, &n);
     unsigned each = lb_optimizer_states(optimizer);
     *out = (struct tensors){lb_arena_zarray(arena, n, sizeof *out->model),
-                            lb_arena_zarray(arena, each * n + 1, sizeof *out->states), n, each * n};
+                            lb_arena_zarray(arena, each * n + 1, sizeof *out->states), n, 0};
     if (out->model == NULL || out->states == NULL) {
         return false;
     }
     for (size_t i = 0; i < n; i++) {
         out->model[i] = view(w[i].name, &w[i], w[i].value);
-        for (unsigned s = 0; s < each; s++) {
+        for (unsigned s = 0; w[i].grad != NULL && s < each; s++) {
             const char *name =
                 lb_arena_printf(arena, "%s.%s", lb_optimizer_state_name(optimizer, s), w[i].name);
             if (name == NULL) {
                 return false;
             }
-            out->states[each * i + s] = view(name, &w[i], w[i].state[s]);
+            out->states[out->n_states++] = view(name, &w[i], w[i].state[s]);
         }
     }
     return true;
@@ -591,13 +591,13 @@ static enum lb_status load_tensors(struct lb_arena *arena, const char *path, con
         status = match_file(states_path, states, t.states, t.n_states, stored->states_digest, sources + t.n,
                             detail);
     }
-    size_t n = 0;
+    size_t n = 0, from = 0;
     unsigned each = lb_optimizer_states(optimizer);
     const struct lb_optimized *w = lb_optimizer_weights(optimizer, &n);
     for (size_t i = 0; status == LB_OK && i < n; i++) {
         memcpy(w[i].value, sources[i].data, sources[i].bytes);
-        for (unsigned s = 0; s < each; s++) {
-            memcpy(w[i].state[s], sources[n + each * i + s].data, sources[i].bytes);
+        for (unsigned s = 0; w[i].grad != NULL && s < each; s++) {
+            memcpy(w[i].state[s], sources[n + from++].data, sources[i].bytes);
         }
     }
     lb_safetensors_destroy(model);

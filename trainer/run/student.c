@@ -138,6 +138,30 @@ enum lb_status lb_student_name_labels(const struct lb_recipe *recipe, const stru
     return status == LB_OK ? LB_OK : no_memory(detail);
 }
 
+enum lb_status lb_student_freeze(const struct lb_recipe *recipe, struct lb_model *student,
+                                 struct lb_detail *detail) {
+    size_t n;
+    const struct lb_weight *w = lb_model_weights(student, &n);
+    for (unsigned i = 0; i < recipe->frozen_parameters_count; i++) {
+        if (lb_model_freeze(student, recipe->frozen_parameters[i]) == 0) {
+            return lb_fail(
+                detail, LB_E_ARG,
+                "frozen_parameters.%u: the student has no parameter \"%.100s\"; they are called %s, ..., %s",
+                i, recipe->frozen_parameters[i], w[0].name, w[n - 1].name);
+        }
+    }
+    int64_t learn = 0, frozen = 0;
+    for (size_t i = 0; i < n; i++) {
+        *(w[i].grad != NULL ? &learn : &frozen) += w[i].rows * w[i].cols;
+    }
+    if (frozen > 0) {
+        lb_log(LB_LOG_INFO, "frozen", "parameters=%lld learn=%lld", (long long)frozen, (long long)learn);
+    }
+    return learn > 0 ? LB_OK
+                     : lb_fail(detail, LB_E_ARG,
+                               "frozen_parameters: nothing is left that could learn; freeze less");
+}
+
 /* Labels are read for a classifier only. */
 static enum lb_status check_label_fields(const char *key, const struct lb_recipe_dataset *datasets,
                                          unsigned n, const struct lb_model *student,

@@ -23,6 +23,11 @@ LB_NODISCARD enum lb_status lb_student_name_labels(const struct lb_recipe *recip
                                                    const struct lb_teachers *teachers,
                                                    struct lb_model *student, struct lb_detail *detail);
 
+/* Trains nothing that frozen_parameters name, after the losses have added what they bring along. LB_E_ARG
+ * names a pattern that matches nothing, or says that nothing is left. */
+LB_NODISCARD enum lb_status lb_student_freeze(const struct lb_recipe *recipe, struct lb_model *student,
+                                              struct lb_detail *detail);
+
 /* Whether the student reads data as the recipe gives them: encoders read whole texts, and without a head
  * predict none that could be evaluated. LB_E_ARG names the key. */
 LB_NODISCARD enum lb_status lb_student_reads(const struct lb_recipe *recipe, const struct lb_model *student,
