@@ -327,11 +327,9 @@ float *lb_model_grads(struct lb_model *model, size_t *out_n) {
 
 enum lb_status lb_model_check_tap(const struct lb_model *model, enum lb_tap_kind kind, int layer,
                                   struct lb_detail *detail) {
-    static const char *const names[] = {[LB_TAP_HIDDEN] = "hidden_states",
-                                        [LB_TAP_ATTENTION] = "attentions",
-                                        [LB_TAP_QUERIES] = "queries",
-                                        [LB_TAP_KEYS] = "keys",
-                                        [LB_TAP_VALUES] = "values"};
+    static const char *const names[] = {[LB_TAP_HIDDEN] = "hidden_states", [LB_TAP_ATTENTION] = "attentions",
+                                        [LB_TAP_QUERIES] = "queries",      [LB_TAP_KEYS] = "keys",
+                                        [LB_TAP_VALUES] = "values",        [LB_TAP_STREAM] = "stream"};
     bool decoder = model->family->has_attention;
     int64_t last = decoder ? model->config.num_hidden_layers : model->config.n_hidden;
     const char *name = names[kind];
@@ -350,6 +348,7 @@ int64_t lb_model_tap_width(const struct lb_model *model, enum lb_tap_kind kind, 
     const struct lb_config *c = &model->config;
     switch (kind) {
     case LB_TAP_HIDDEN:
+    case LB_TAP_STREAM:
         break;
     case LB_TAP_ATTENTION:
         return 0;

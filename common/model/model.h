@@ -115,7 +115,9 @@ enum lb_tap_kind {
     LB_TAP_QUERIES,   /* queries.N, N from 0: block N's input times the weights of queries, and their bias,
                          before */
     LB_TAP_KEYS,      /* norms and rotary positions [N, H D], of keys.N and values.N [N, H_kv D] */
-    LB_TAP_VALUES
+    LB_TAP_VALUES,
+    LB_TAP_STREAM /* of decoders, layer the number of blocks: what the last block leaves, before the final
+                     norm */
 };
 struct lb_tap {
     enum lb_tap_kind kind;

@@ -69,6 +69,19 @@ said wrong.log 'frozen_parameters.0: the student has no parameter "model.layer.*
 expect 1 all.log "$limbeck" train alone.yaml -o all --set "frozen_parameters=['*']"
 said all.log "frozen_parameters: nothing is left that could learn"
 
+say "a student of the blocks that change most"
+expect 0 teacher.log "$limbeck" train alone.yaml -o teacher --set student.num_hidden_layers=4
+"$limbeck" influence teacher test.txt --keep 2 --json >influence.json || fail "no influence"
+holds '(.block_influence | length) == 4 and (.block_influence | all(. > 0 and . < 2)) and (.layers | length) == 2' influence.json
+holds '. as $all | [range(4)] | sort_by(-$all.block_influence[.]) | .[:2] | sort == $all.layers' influence.json
+"$limbeck" influence teacher test.txt --keep 2 >influence.txt
+said influence.txt "layers_from: {model: ..., layers: [$(jq -r '.layers | map(tostring) | join(", ")' influence.json)]}"
+expect 0 pruned.log "$limbeck" train alone.yaml -o pruned --set max_steps=5 \
+    --set "student={layers_from: {model: teacher/student, layers: $(jq -c .layers influence.json)}}"
+holds '.num_hidden_layers == 2' pruned/student/config.json
+expect 1 five.log "$limbeck" influence teacher test.txt --keep 5
+said five.log "the model has 4 blocks"
+
 say "an average of the weights"
 undisturbed_and_killed ema ema_decay=0.9 eval_steps=10
 undisturbed_and_killed ema_student ema_decay=0.9 ema_for=student eval_steps=10

@@ -29,6 +29,7 @@ int lb_cmd_export(int argc, char **argv, volatile sig_atomic_t *stop);
 int lb_cmd_probe(int argc, char **argv, volatile sig_atomic_t *stop);
 int lb_cmd_cache(int argc, char **argv, volatile sig_atomic_t *stop);
 int lb_cmd_embed(int argc, char **argv, volatile sig_atomic_t *stop);
+int lb_cmd_influence(int argc, char **argv, volatile sig_atomic_t *stop);
 int lb_cmd_tokenize(int argc, char **argv, volatile sig_atomic_t *stop);
 int lb_cmd_tokenizer(int argc, char **argv, volatile sig_atomic_t *stop);
 

@@ -18,6 +18,7 @@ static const struct command {
     {"eval", "how well a model predicts texts or images", lb_cmd_eval},
     {"generate", "let a model go on with a text", lb_cmd_generate},
     {"embed", "vectors of texts by a sentence encoder", lb_cmd_embed},
+    {"influence", "which blocks of a model change least, for a student of the others", lb_cmd_influence},
     {"export", "write a model for transformers or llama.cpp", lb_cmd_export},
     {"cache", "look into a cache of teachers' answers", lb_cmd_cache},
     {"probe", "what teachers serve, and whether replicas agree", lb_cmd_probe},

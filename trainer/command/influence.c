@@ -1,0 +1,173 @@
+/* limbeck influence MODEL DATA... */
+#include "trainer/run/influence.h"
+
+#include "common/base/json.h"
+#include "common/base/mem.h"
+#include "trainer/command/commands.h"
+#include "trainer/data/dataset.h"
+#include "trainer/recipe/recipe.h"
+
+#include <stdio.h>
+
+#define MAX_FILES 64
+#define DEFAULT_LENGTH 1024
+#define ENTRIES_BYTES ((size_t)4 << 20)
+
+struct arguments {
+    const char *model, *tokenizer, *field;
+    const char *data[MAX_FILES];
+    unsigned n_data;
+    int64_t max_length, max_tokens, keep;
+    bool json;
+};
+
+static error_t parse(int key, char *text, struct argp_state *state) {
+    struct arguments *a = state->input;
+    switch (key) {
+    case 'k':
+        a->tokenizer = text;
+        return 0;
+    case 'f':
+        a->field = text;
+        return 0;
+    case 'l':
+        a->max_length = lb_option_int(state, "--max-length", text, 1, 1 << 24);
+        return 0;
+    case 't':
+        a->max_tokens = lb_option_int(state, "--max-tokens", text, 1, INT64_MAX / 2);
+        return 0;
+    case 'n':
+        a->keep = lb_option_int(state, "--keep", text, 1, LB_MAX_LAYERS);
+        return 0;
+    case 'j':
+        a->json = true;
+        return 0;
+    case ARGP_KEY_ARG:
+        if (state->arg_num > MAX_FILES) {
+            argp_error(state, "more than %d files", MAX_FILES);
+        } else if (a->model == NULL) {
+            a->model = text;
+        } else {
+            a->data[a->n_data++] = text;
+        }
+        return 0;
+    case ARGP_KEY_END:
+        if (a->n_data == 0) {
+            argp_error(state, "MODEL and at least one DATA file are needed");
+        }
+        return 0;
+    default:
+        return ARGP_ERR_UNKNOWN;
+    }
+}
+
+static void print_json(const struct arguments *a, const double *influence, int64_t layers, int64_t rows,
+                       const int64_t *kept) {
+    json_t *object = json_pack("{s:s, s:I}", "model", a->model, "tokens", (json_int_t)rows);
+    json_t *list = json_array(), *keep = json_array();
+    for (int64_t l = 0; l < layers; l++) {
+        json_array_append_new(list, json_real(influence[l]));
+    }
+    for (int64_t i = 0; i < a->keep; i++) {
+        json_array_append_new(keep, json_integer(kept[i]));
+    }
+    json_object_set_new(object, "block_influence", list);
+    json_object_set_new(object, "layers", keep);
+    lb_print_json(object, JSON_INDENT(2));
+}
+
+static void print_table(const struct arguments *a, const double *influence, int64_t layers, int64_t rows,
+                        const int64_t *kept) {
+    printf("%5s %15s\n", "layer", "block influence");
+    for (int64_t l = 0; l < layers; l++) {
+        printf("%5lld %15.6f\n", (long long)l, influence[l]);
+    }
+    printf("over %lld tokens\n", (long long)rows);
+    for (int64_t i = 0; i < a->keep; i++) {
+        printf("%s%lld", i == 0 ? "layers_from: {model: ..., layers: [" : ", ", (long long)kept[i]);
+    }
+    printf("%s", a->keep > 0 ? "]}\n" : "");
+}
+
+static enum lb_status open_data(const struct arguments *a, const struct lb_opened *opened,
+                                struct lb_recipe *frame, volatile sig_atomic_t *stop, struct lb_dataset **out,
+                                struct lb_detail *detail) {
+    struct lb_recipe_dataset entries[MAX_FILES];
+    enum lb_status status = LB_OK;
+    for (unsigned i = 0; i < a->n_data && status == LB_OK; i++) {
+        entries[i] = (struct lb_recipe_dataset){.path = a->data[i], .max_tokens = a->max_tokens};
+        status = lb_recipe_data_type(a->data[i], &entries[i].type, detail);
+        if (a->field != NULL) {
+            entries[i].type = LB_DATA_JSONL;
+        }
+        entries[i].field = entries[i].type != LB_DATA_JSONL ? NULL : a->field != NULL ? a->field : "text";
+    }
+    const struct lb_labels *labels = lb_model_labels(opened->model);
+    return status == LB_OK ? lb_dataset_open(frame, entries, a->n_data, true, opened->tokenizer,
+                                             labels != NULL ? labels->n : 0, stop, out, detail)
+                           : status;
+}
+
+static enum lb_status run(const struct arguments *a, const struct lb_opened *opened,
+                          volatile sig_atomic_t *stop, struct lb_detail *detail) {
+    const struct lb_config *c = lb_model_config(opened->model);
+    int64_t layers = c->num_hidden_layers, most = c->max_position_embeddings, rows = 0;
+    int64_t length = a->max_length > 0                   ? a->max_length
+                     : most > 0 && most < DEFAULT_LENGTH ? most
+                                                         : DEFAULT_LENGTH;
+    struct lb_recipe frame = {.directory = ".", .max_length = length};
+    struct lb_dataset *data = NULL;
+    if (opened->tokenizer == NULL || a->keep > layers) {
+        return opened->tokenizer == NULL
+                   ? lb_fail(detail, LB_E_ARG, "%s reads no text; block influence is of models that do",
+                             a->model)
+                   : lb_fail(detail, LB_E_ARG, "--keep %lld: the model has %lld blocks", (long long)a->keep,
+                             (long long)layers);
+    }
+    double *influence = lb_calloc((size_t)layers, sizeof *influence);
+    int64_t *kept = lb_calloc((size_t)layers, sizeof *kept);
+    lb_arena_init(&frame.arena, ENTRIES_BYTES);
+    enum lb_status status = influence != NULL && kept != NULL
+                                ? open_data(a, opened, &frame, stop, &data, detail)
+                                : lb_fail(detail, LB_E_NOMEM, "out of memory");
+    status =
+        status == LB_OK ? lb_block_influence(opened->model, data, stop, influence, &rows, detail) : status;
+    if (status == LB_OK) {
+        lb_influential(influence, layers, a->keep, kept);
+        (a->json ? print_json : print_table)(a, influence, layers, rows, kept);
+    }
+    lb_dataset_destroy(data);
+    lb_arena_finish(&frame.arena);
+    lb_free(influence);
+    lb_free(kept);
+    return status;
+}
+
+int lb_cmd_influence(int argc, char **argv, volatile sig_atomic_t *stop) {
+    static const struct argp_option options[] = {
+        {"max-length", 'l', "N", 0, "Positions of a row (default: what the model takes, at most 1024)", 0},
+        {"max-tokens", 't', "N", 0, "Only the first N tokens of each file", 0},
+        {"keep", 'n', "N", 0, "Also name the N blocks of the most influence, as a recipe's layers_from", 0},
+        {"field", 'f', "KEY", 0, "DATA are JSON lines: the member that holds the text (default: text)", 0},
+        LB_TOKENIZER_OPTION,
+        {"json", 'j', NULL, 0, "Print JSON", 0},
+        {0}};
+    static const struct argp argp = {.options = options,
+                                     .parser = parse,
+                                     .args_doc = "MODEL DATA...",
+                                     .doc = "How much each block of a model changes what goes through it: 1 "
+                                            "- the mean cosine between its input and "
+                                            "its output (ShortGPT, Minitron).\vMODEL is a folder, a .gguf "
+                                            "file or a run folder; DATA are texts, one "
+                                            "document a line, or JSON lines."};
+    struct arguments a = {0};
+    argp_parse(&argp, argc, argv, 0, NULL, &a);
+    struct lb_detail detail = {0};
+    struct lb_opened opened;
+    enum lb_status status = lb_opened_init(&opened, a.model, a.tokenizer, &detail);
+    if (status == LB_OK) {
+        status = run(&a, &opened, stop, &detail);
+        lb_opened_finish(&opened);
+    }
+    return status == LB_OK ? 0 : lb_command_failed(&detail, status);
+}
