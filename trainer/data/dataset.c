@@ -41,6 +41,10 @@ static void finish_fingerprint(struct lb_dataset *data) {
             lb_sha256_u64(data->hash, (uint64_t)data->rows[i].label);
         }
     }
+    if (data->teacher_prompts.len > 0) {
+        lb_sha256_update(data->hash, data->teacher_prompts.data,
+                         data->teacher_prompts.len * sizeof *data->teacher_prompts.data);
+    }
     for (int64_t i = 0; i < data->n_label_names; i++) {
         lb_sha256_update(data->hash, data->label_names[i], strlen(data->label_names[i]) + 1);
     }
@@ -83,7 +87,8 @@ enum lb_status lb_dataset_open(const struct lb_recipe *recipe, const struct lb_r
         source.completion_only = recipe->completion_only_loss;
         source.assistant_only = recipe->assistant_only_loss;
         source.keeps = any_on_chunks(recipe);
-        source.prompts = lb_recipe_writes(recipe);
+        source.teacher_prompt = keep_short ? NULL : lb_recipe_teacher_prompt(recipe);
+        source.prompts = lb_recipe_writes(recipe) || source.teacher_prompt != NULL;
     }
     if (status == LB_OK && recipe->chat_template != NULL) {
         source.chat_template = lb_recipe_resolve(recipe, recipe->chat_template);
@@ -151,6 +156,7 @@ void lb_dataset_destroy(struct lb_dataset *data) {
     lb_sha256_final(data->hash, unused);
     lb_free(data->ids.data);
     lb_free(data->counts);
+    lb_free(data->teacher_prompts.data);
     lb_free(data->rows);
     lb_buf_finish(&data->records);
     lb_free(data->features);

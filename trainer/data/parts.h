@@ -18,6 +18,8 @@ struct lb_text_row {
     size_t record, record_len; /* its conversation in records; 0: none */
     int32_t label;  /* of the whole text, where there are num_labels; LB_LABEL_NONE: nobody has said it */
     int32_t prompt; /* ids of its prompt; 0: none, or nobody wants to know */
+    int32_t teacher_prompt_n; /* ids of the prompt that teachers read, in teacher_prompts; 0: none */
+    size_t teacher_prompt;
 };
 #define LB_LABEL_NONE (-1)
 
@@ -33,7 +35,8 @@ struct lb_dataset {
     struct lb_ids ids;
     uint8_t *counts;          /* [ids.len] as in struct lb_sample; NULL: all do */
     struct lb_text_row *rows; /* [cap] */
-    struct lb_buf records;    /* conversations as JSON, one after the other, where they are kept */
+    struct lb_ids teacher_prompts;
+    struct lb_buf records; /* conversations as JSON, one after the other, where they are kept */
     /* images */
     float *features; /* [cap, n_features] */
     struct lb_image_row *labels;
@@ -56,6 +59,7 @@ struct lb_dataset {
 /* Row i of texts as a sample, good while no row is added. */
 static inline struct lb_sample lb_text_row_sample(const struct lb_dataset *data, int64_t i) {
     const struct lb_text_row *row = &data->rows[i];
+    int64_t theirs = row->teacher_prompt_n;
     return (struct lb_sample){.ids = data->ids.data + row->start,
                               .n = row->n,
                               .label = data->num_labels > 0 ? row->label : -1,
@@ -64,7 +68,10 @@ static inline struct lb_sample lb_text_row_sample(const struct lb_dataset *data,
                               .record = row->record_len > 0 ? data->records.data + row->record : NULL,
                               .record_len = row->record_len,
                               .counts = data->counts != NULL ? data->counts + row->start : NULL,
-                              .prompt = row->prompt};
+                              .prompt = row->prompt,
+                              .teacher_prompt =
+                                  theirs > 0 ? data->teacher_prompts.data + row->teacher_prompt : NULL,
+                              .teacher_prompt_n = theirs};
 }
 
 /* The index of a tag, added when new; -1 for NULL, -2 when out of memory. */
@@ -81,10 +88,11 @@ struct lb_text_source {
     struct lb_chat *chat;              /* NULL until a row needs one */
     enum lb_completion_only completion_only;
     bool assistant_only;
-    bool whole;         /* each text is a row of its own, as encoders read it: ended as the template says */
-    bool keeps;         /* conversations are kept: a teacher may read them written by its own template */
-    bool prompts;       /* it is to be known of each row what its prompt is */
-    int64_t num_labels; /* > 0: each has a label, one of so many */
+    bool whole;   /* each text is a row of its own, as encoders read it: ended as the template says */
+    bool keeps;   /* conversations are kept: a teacher may read them written by its own template */
+    bool prompts; /* it is to be known of each row what its prompt is */
+    const char *teacher_prompt; /* the member of records that teachers read in its place; NULL: none */
+    int64_t num_labels;         /* > 0: each has a label, one of so many */
 };
 
 /* labels.c: labels of rows of JSON, read by one thread, in their order. */
@@ -118,11 +126,17 @@ LB_NODISCARD enum lb_status lb_dataset_add_text(struct lb_dataset *data, struct 
                                                 const struct lb_recipe_dataset *entry, const char *path,
                                                 int64_t max_length, bool keep_short,
                                                 struct lb_detail *detail);
-/* records.c: appends the ids of a row that is no text, those that do not count as their complement.
- * *out_prompt: how many of them are its prompt, where source wants to know, else 0. */
+/* records.c: appends the ids of a row that is no text, those that do not count as their complement. prompt:
+ * how many of them are its prompt, where source wants to know, else 0. theirs: how many ids of the prompt
+ * that teachers read were appended to teacher_prompts. Where there is such a one, nothing before the
+ * completion counts. */
+struct lb_record_prompts {
+    int64_t prompt, theirs;
+    struct lb_ids *teacher_prompts;
+};
 LB_NODISCARD enum lb_status lb_record_encode(const struct lb_text_source *source, const json_t *row,
-                                             enum lb_row_form form, struct lb_ids *ids, int64_t *out_prompt,
-                                             struct lb_detail *detail);
+                                             enum lb_row_form form, struct lb_ids *ids,
+                                             struct lb_record_prompts *prompts, struct lb_detail *detail);
 /* whole.c: how many of the len ids of such a text stay; 0: there is nothing between what begins and ends it.
  */
 int64_t lb_whole_kept(const struct lb_text_source *source, int64_t len, int64_t max_length);

@@ -72,8 +72,8 @@ static enum lb_status find_prompt(const struct lb_text_source *source,
     return status;
 }
 
-enum lb_status lb_record_encode(const struct lb_text_source *source, const json_t *row, enum lb_row_form form,
-                                struct lb_ids *ids, int64_t *out_prompt, struct lb_detail *detail) {
+static enum lb_status encode(const struct lb_text_source *source, const json_t *row, enum lb_row_form form,
+                             struct lb_ids *ids, int64_t *out_prompt, struct lb_detail *detail) {
     struct lb_conversation conversation = {NULL, 0, 0};
     *out_prompt = 0;
     if (!lb_row_needs_template(row, form)) {
@@ -91,4 +91,76 @@ enum lb_status lb_record_encode(const struct lb_text_source *source, const json_
     }
     lb_conversation_finish(&conversation);
     return status;
+}
+
+/* The row with another prompt: in place of `prompt`, of `instruction` and its `input`, or of all messages but
+ * the last. */
+static json_t *with_prompt(const json_t *row, enum lb_row_form form, json_t *prompt) {
+    json_t *other = json_copy((json_t *)(uintptr_t)row); /* its members are shared */
+    const char *key = form == LB_ROW_PROMPT        ? "prompt"
+                      : form == LB_ROW_INSTRUCTION ? "instruction"
+                      : form == LB_ROW_MESSAGES    ? "messages"
+                                                   : "conversations";
+    if (form == LB_ROW_INSTRUCTION) {
+        json_object_del(other, "input");
+    }
+    if (form == LB_ROW_MESSAGES || form == LB_ROW_CONVERSATION) {
+        const json_t *all = json_object_get(row, key);
+        json_t *messages = json_copy(prompt);
+        json_t *last = json_array_get(all, json_array_size(all) - 1);
+        if (json_array_append(messages, last) != 0 || json_object_set_new(other, key, messages) != 0) {
+            json_decref(other);
+            return NULL;
+        }
+    } else if (json_object_set(other, key, prompt) != 0) {
+        json_decref(other);
+        return NULL;
+    }
+    return other;
+}
+
+static enum lb_status encode_theirs(const struct lb_text_source *source, const json_t *row,
+                                    enum lb_row_form form, struct lb_record_prompts *prompts,
+                                    struct lb_detail *detail) {
+    json_t *prompt = json_object_get(row, source->teacher_prompt);
+    bool list = form == LB_ROW_MESSAGES || form == LB_ROW_CONVERSATION ||
+                (form == LB_ROW_PROMPT && lb_row_needs_template(row, form));
+    if (!(list ? json_is_array(prompt) : json_is_string(prompt))) {
+        return lb_fail(detail, LB_E_FORMAT, "the line: %s, which teachers read in place of the prompt, is %s",
+                       source->teacher_prompt,
+                       prompt == NULL ? "missing"
+                       : list         ? "no list of messages"
+                                      : "no text");
+    }
+    json_t *other = with_prompt(row, form, prompt);
+    struct lb_ids ids = {0};
+    enum lb_status status = other != NULL ? encode(source, other, form, &ids, &prompts->theirs, detail)
+                                          : lb_fail(detail, LB_E_NOMEM, "out of memory for a record");
+    for (int64_t i = 0; status == LB_OK && i < prompts->theirs; i++) {
+        status = lb_ids_push(prompts->teacher_prompts, ids.data[i] >= 0 ? ids.data[i] : ~ids.data[i]);
+    }
+    if (status == LB_OK && (prompts->theirs == 0 || prompts->prompt == 0)) {
+        status = lb_fail(detail, LB_E_FORMAT,
+                         "the line: where its prompt ends is not known: its last message is "
+                         "not the assistant's, or the prompt is empty");
+    }
+    json_decref(other);
+    lb_free(ids.data);
+    return status;
+}
+
+enum lb_status lb_record_encode(const struct lb_text_source *source, const json_t *row, enum lb_row_form form,
+                                struct lb_ids *ids, struct lb_record_prompts *prompts,
+                                struct lb_detail *detail) {
+    size_t before = ids->len;
+    prompts->theirs = 0;
+    enum lb_status status = encode(source, row, form, ids, &prompts->prompt, detail);
+    if (status != LB_OK || source->teacher_prompt == NULL) {
+        return status;
+    }
+    for (int64_t i = 0; i < prompts->prompt; i++) {
+        int32_t *id = &ids->data[before + (size_t)i];
+        *id = *id >= 0 ? ~*id : *id;
+    }
+    return encode_theirs(source, row, form, prompts, detail);
 }

@@ -30,7 +30,8 @@ struct part {
     size_t first, n;
     struct lb_ids ids;
     struct lb_ids lens;    /* of records */
-    struct lb_ids prompts; /* of records, their prompts' */
+    struct lb_ids prompts; /* of records two numbers: ids of their prompts, and of those that teachers read */
+    struct lb_ids teacher_prompts;
     struct lb_buf records; /* where they are kept: as JSON */
     struct lb_ids record_lens;
     struct lb_row_labels labels;
@@ -152,7 +153,8 @@ struct stream {
     struct lb_ids *ids;
     struct lb_ids *whole;  /* where the ids of texts go that are cut as they stand */
     struct lb_ids lens;    /* ids of each record; texts are one stream */
-    struct lb_ids prompts; /* of those its prompt's */
+    struct lb_ids prompts; /* as in struct part */
+    size_t teacher_prompt; /* where those of the file begin */
     struct lb_buf records; /* as in struct part */
     struct lb_ids record_lens;
     struct lb_ids classes; /* of each text, where it has a label */
@@ -182,16 +184,17 @@ static enum lb_status encode_record(const struct lb_text_source *source, enum lb
     json_t *object = NULL;
     enum lb_row_form is = form;
     size_t before = part->ids.len;
-    int64_t prompt = 0;
+    struct lb_record_prompts prompts = {.teacher_prompts = &part->teacher_prompts};
     enum lb_status status = lb_json_parse_loose(line->text, line->len, 0, "the line", &object, detail);
     status = status == LB_OK ? lb_row_form(object, &is, detail) : status;
     if (status == LB_OK && is != form) {
         status =
             lb_fail(detail, LB_E_FORMAT, "the line is written in another form than the file's first one");
     }
-    status = status == LB_OK ? lb_record_encode(source, object, form, &part->ids, &prompt, detail) : status;
+    status = status == LB_OK ? lb_record_encode(source, object, form, &part->ids, &prompts, detail) : status;
     status = status == LB_OK ? lb_ids_push(&part->lens, (int32_t)(part->ids.len - before)) : status;
-    status = status == LB_OK ? lb_ids_push(&part->prompts, (int32_t)prompt) : status;
+    const int32_t of[] = {(int32_t)prompts.prompt, (int32_t)prompts.theirs};
+    status = status == LB_OK ? lb_ids_append(&part->prompts, of, 2) : status;
     if (status == LB_OK && source->keeps) {
         size_t len = lb_row_needs_template(object, form) ? line->len : 0;
         status = lb_buf_append(&part->records, line->text, len);
@@ -234,7 +237,8 @@ static enum lb_status encode_line(const struct lb_text_source *source, const str
 
 static void encode_part(const struct lb_text_source *source, const struct lb_recipe_dataset *entry,
                         const struct stream *stream, const struct line *lines, struct part *part) {
-    part->ids.len = part->lens.len = part->prompts.len = part->record_lens.len = 0;
+    part->ids.len = part->lens.len = part->prompts.len = part->record_lens.len = part->teacher_prompts.len =
+        0;
     lb_buf_reset(&part->records);
     lb_row_labels_clear(&part->labels);
     part->status = LB_OK;
@@ -286,6 +290,9 @@ static enum lb_status encode_block(struct stream *stream, const struct lb_text_s
         status = status == LB_OK
                      ? lb_ids_append(&stream->prompts, parts[p].prompts.data, parts[p].prompts.len)
                      : status;
+        const struct lb_ids *theirs = &parts[p].teacher_prompts;
+        status = status == LB_OK ? lb_ids_append(&stream->data->teacher_prompts, theirs->data, theirs->len)
+                                 : status;
         const struct lb_ids *lens = &parts[p].record_lens;
         status = status == LB_OK ? lb_ids_append(&stream->record_lens, lens->data, lens->len) : status;
         status = status == LB_OK
@@ -378,6 +385,7 @@ static enum lb_status encode_file(struct stream *stream, struct lb_text_source *
         lb_free(parts[p].ids.data);
         lb_free(parts[p].lens.data);
         lb_free(parts[p].prompts.data);
+        lb_free(parts[p].teacher_prompts.data);
         lb_free(parts[p].record_lens.data);
         lb_buf_finish(&parts[p].records);
         lb_row_labels_finish(&parts[p].labels);
@@ -500,14 +508,18 @@ static enum lb_status cut_records(struct lb_dataset *data, const struct stream *
     int64_t left = cut->max_tokens > 0 ? cut->max_tokens : INT64_MAX;
     enum lb_status status = reserve_rows(data, (int64_t)stream->lens.len, detail);
     const int32_t *ids = stream->ids->data;
-    size_t record = 0;
+    size_t record = 0, theirs = stream->teacher_prompt;
     for (size_t r = 0; status == LB_OK && r < stream->lens.len && left > 0; r++) {
+        const int32_t *of = stream->prompts.data + 2 * r;
         int64_t len = stream->lens.data[r], most = left < cut->max_length ? left : cut->max_length;
         int64_t n = record_kept(ids, len, most);
         if (n > 0) {
             status = append_row(data, &nothing, ids, n, cut->tag, false);
             if (status == LB_OK) {
-                data->rows[data->count - 1].prompt = stream->prompts.data[r];
+                struct lb_text_row *row = &data->rows[data->count - 1];
+                row->prompt = of[0];
+                row->teacher_prompt_n = of[1];
+                row->teacher_prompt = theirs;
             }
             data->shortened += n < len;
             left -= n - 1;
@@ -519,6 +531,7 @@ static enum lb_status cut_records(struct lb_dataset *data, const struct stream *
             status = keep_record(data, stream->records.data + record, record_len);
         }
         record += record_len;
+        theirs += (size_t)of[1];
         ids += len;
     }
     return status == LB_OK ? LB_OK : lb_fail(detail, status, "out of memory for the rows");
@@ -564,6 +577,7 @@ enum lb_status lb_dataset_add_text(struct lb_dataset *data, struct lb_text_sourc
                             .form = LB_ROW_TEXT,
                             .ids = &ids,
                             .whole = &data->ids,
+                            .teacher_prompt = data->teacher_prompts.len,
                             .max_length = max_length};
     lb_buf_init(&stream.records, LB_MAX_RECORDS);
     enum lb_status status = encode_file(&stream, source, entry, detail);
@@ -596,6 +610,11 @@ enum lb_status lb_dataset_add_text(struct lb_dataset *data, struct lb_text_sourc
     lb_free(stream.classes.data);
     if (status != LB_OK) {
         return status;
+    }
+    if (stream.form == LB_ROW_TEXT && source->teacher_prompt != NULL) {
+        return lb_fail(detail, LB_E_ARG,
+                       "%s: texts have no %s for teachers to read in place of a prompt; records do", path,
+                       source->teacher_prompt);
     }
     for (int64_t r = first; r < data->count && stream.form == LB_ROW_TEXT && source->prompts; r++) {
         data->rows[r].prompt = (int32_t)entry->prompt_length;

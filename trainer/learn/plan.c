@@ -402,6 +402,20 @@ static enum lb_status check_teacher(const struct lb_plan *plan, const struct lb_
             "alm needs to know its tokens; serve it with its tokenizer.json",
             name, (long long)info->vocab_size, (long long)lb_model_config(student)->vocab_size);
     }
+    if (plan->prompted[k] && plan->unlike[k]) {
+        return lb_fail(
+            detail, LB_E_UNSUPPORTED,
+            "teachers.%u.teacher_prompt: teacher %s reads texts in tokens of its own, where no prompt "
+            "can be put before the student's; use one with the student's tokenizer",
+            k, name);
+    }
+    if (plan->prompted[k] && any_learns(plan, k, LB_ON_ATTENTION)) {
+        return lb_fail(
+            detail, LB_E_UNSUPPORTED,
+            "teachers.%u.teacher_prompt: an attention loss compares each position with all before "
+            "it, and those are not the same behind another prompt; let it learn from others (teachers)",
+            k);
+    }
     if (info->input_size == 0 && (info->max_length > 0 || *info->stated == '\0') &&
         info->max_length < plan->recipe->max_length && !plan->unlike[k]) {
         return lb_fail(detail, LB_E_LIMIT, "teacher %s reads at most %lld tokens, max_length is %lld", name,
@@ -428,6 +442,7 @@ enum lb_status lb_plan_make(const struct lb_recipe *recipe, struct lb_model *stu
             lb_teachers_assume_vocab(teachers, k, named > 0 ? named : logits_of(student));
         }
         out->spec[k].top_k = recipe->loss_top_k;
+        out->prompted[k] = recipe->teachers[k].teacher_prompt != NULL;
         bool weighed = (lb_plan_needs(out) & LB_NEEDS_DISTRIBUTIONS) != 0;
         out->apart[k] = !any_learns(out, k, LB_ON_TARGET) && !weighed;
         status = check_tokenizer(out, tokenizer_fingerprint, map, k, detail);
@@ -513,7 +528,8 @@ void lb_plan_wanted(const struct lb_plan *plan, const struct lb_dataset *data,
         const char *tag = samples[i].tag >= 0 ? lb_dataset_tag(data, samples[i].tag) : NULL;
         for (unsigned k = 0; k < plan->n_teachers; k++) {
             const struct lb_reading *its = lb_sample_reading(&samples[i], k);
-            bool of_use = (its == NULL || its->n_chunks > 0) && learns_on(plan, k, samples[i].source);
+            bool of_use =
+                (its == NULL || its->aligned || its->n_chunks > 0) && learns_on(plan, k, samples[i].source);
             wanted[i * plan->n_teachers + k] =
                 of_use && (!plan->mixture->by_tag || has_tag(&plan->recipe->teachers[k], tag));
         }

@@ -37,9 +37,10 @@ struct lb_plan {
     const struct lb_teacher_head *head[LB_MAX_TEACHERS]; /* NULL unless the lane needs it */
     const struct lb_vocab_map *map[LB_MAX_TEACHERS]; /* NULL: the student has the teacher's own vocabulary;
                                                         else the part of it that the student has */
-    bool kept[LB_MAX_TEACHERS];   /* it was sent the map: its distributions come in the student's ids */
-    bool unlike[LB_MAX_TEACHERS]; /* it reads the texts in its own tokens, not in the student's */
-    bool apart[LB_MAX_TEACHERS];  /* no loss on distributions learns from it, nor is it weighed by its own */
+    bool kept[LB_MAX_TEACHERS];     /* it was sent the map: its distributions come in the student's ids */
+    bool unlike[LB_MAX_TEACHERS];   /* it reads the texts in its own tokens, not in the student's */
+    bool prompted[LB_MAX_TEACHERS]; /* it reads another prompt before a sample's completion */
+    bool apart[LB_MAX_TEACHERS]; /* no loss on distributions learns from it, nor is it weighed by its own */
     struct lb_reader *reader[LB_MAX_TEACHERS]; /* of those unlike, see lb_plan_readers */
     struct lb_tokenizer *tokenizer[LB_MAX_TEACHERS];
     struct lb_ask_spec spec[LB_MAX_TEACHERS];
@@ -101,6 +102,11 @@ bool lb_plan_learns(const struct lb_plan *plan, size_t l, unsigned k);
  * conversation that a teacher's template does not write has nothing to compare. LB_E_NOMEM. */
 LB_NODISCARD enum lb_status lb_plan_read(const struct lb_plan *plan, struct lb_sample *sample,
                                          struct lb_arena *arena, struct lb_detail *detail);
+/* Answers [n * teachers] about samples that were read with another prompt become ones about the samples' own
+ * positions: copies in arena, in place of *answers; else nothing changes. LB_E_NOMEM. */
+LB_NODISCARD enum lb_status lb_plan_align(const struct lb_plan *plan, const struct lb_sample *samples,
+                                          int64_t n, const struct lb_answer *const **answers,
+                                          struct lb_arena *arena, struct lb_detail *detail);
 /* Whether any teacher is asked through a map. */
 bool lb_plan_trimmed(const struct lb_plan *plan);
 /* Which teacher is asked about which of n samples: those of whom a loss on that text learns, into wanted [n *

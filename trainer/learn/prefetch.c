@@ -174,6 +174,10 @@ enum lb_status lb_prefetch_ahead(struct lb_prefetch *a, int64_t i, const struct 
     enum lb_status status =
         a->teachers != NULL ? lb_teachers_take(a->teachers, a->question[number % a->depth], &answers, detail)
                             : LB_OK;
+    if (status == LB_OK && answers != NULL) {
+        status = lb_plan_align(a->plan, slot(a, number), a->batch, &answers, &a->readings[number % a->depth],
+                               detail);
+    }
     if (status == LB_OK) {
         *out_samples = slot(a, number);
         *out_answers = answers;

@@ -50,6 +50,12 @@ uint64_t lb_scribe_seed(const struct lb_recipe *recipe, int64_t number) {
     return lb_rng_u64(&rng) >> (64 - SEED_BITS);
 }
 
+int64_t lb_scribe_room(const struct lb_recipe *recipe, int64_t prompt) {
+    int64_t room = recipe->max_length + 1 - prompt,
+            most = recipe->max_new_tokens > 0 ? recipe->max_new_tokens : NEW_TOKENS;
+    return most < room ? most : room;
+}
+
 /* ---- life ---- */
 
 enum lb_status lb_scribe_create(const struct lb_recipe *recipe, const struct lb_model *student,
@@ -117,8 +123,7 @@ static bool take(void *context, int64_t i, int32_t id, bool ends, const float *z
 
 static struct lb_generate_args args_of(const struct lb_scribe *scribe, int64_t number, int64_t prompt) {
     const struct lb_recipe *r = scribe->recipe;
-    int64_t room = r->max_length + 1 - prompt, most = r->max_new_tokens > 0 ? r->max_new_tokens : NEW_TOKENS;
-    return (struct lb_generate_args){.max_new_tokens = most < room ? most : room,
+    return (struct lb_generate_args){.max_new_tokens = lb_scribe_room(r, prompt),
                                      .temperature =
                                          isnan(r->generation_temperature) ? 1 : r->generation_temperature,
                                      .top_p = isnan(r->top_p) ? 1 : r->top_p,

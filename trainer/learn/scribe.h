@@ -33,6 +33,9 @@ enum lb_source lb_scribe_source(const struct lb_recipe *recipe, int64_t m);
  * by: the seed that limbeck generate takes, below 2^53. */
 uint64_t lb_scribe_seed(const struct lb_recipe *recipe, int64_t number);
 
+/* Most tokens that are written behind a prompt of so many. */
+int64_t lb_scribe_room(const struct lb_recipe *recipe, int64_t prompt);
+
 /* All borrowed. *stop (may be NULL) other than 0 ends a text halfway. */
 LB_NODISCARD enum lb_status lb_scribe_create(const struct lb_recipe *recipe, const struct lb_model *student,
                                              const struct lb_tokenizer *tokenizer,

@@ -3,6 +3,7 @@
 #include "trainer/learn/plan.h"
 
 #include <stdio.h>
+#include <string.h>
 
 /* Lets the reader read conversations too. */
 static enum lb_status converse(struct lb_plan *plan, unsigned k, struct lb_detail *detail) {
@@ -62,19 +63,71 @@ static enum lb_status read_one(const struct lb_plan *plan, unsigned k, const str
                : lb_fail(detail, status, "teacher %s: %s", plan->recipe->teachers[k].name, why.text);
 }
 
+/* The sample's completion behind the prompt that teacher k reads. Chunks are single tokens, as the sample
+ * counts them: answers are told by its positions (lb_plan_align). */
+static enum lb_status put_prompt(const struct lb_sample *sample, struct lb_arena *arena,
+                                 struct lb_reading *out, struct lb_detail *detail) {
+    int64_t own = sample->prompt, its = sample->teacher_prompt_n, rest = sample->n - own;
+    int32_t *ids = lb_arena_array(arena, (size_t)(its + rest), sizeof *ids);
+    struct lb_chunk *chunks = lb_arena_array(arena, (size_t)rest + 1, sizeof *chunks);
+    if (ids == NULL || chunks == NULL) {
+        return lb_fail(detail, LB_E_NOMEM, "out of memory for a row as a teacher reads it");
+    }
+    memcpy(ids, sample->teacher_prompt, (size_t)its * sizeof *ids);
+    memcpy(ids + its, sample->ids + own, (size_t)rest * sizeof *ids);
+    *out = (struct lb_reading){.ids = ids, .n = its + rest, .chunks = chunks, .aligned = true};
+    for (int64_t t = own - 1; t + 1 < sample->n; t++) {
+        if (lb_sample_counts(sample, t)) {
+            chunks[out->n_chunks++] = (struct lb_chunk){(int32_t)t, 1, (int32_t)t, 1};
+        }
+    }
+    return LB_OK;
+}
+
+enum lb_status lb_plan_align(const struct lb_plan *plan, const struct lb_sample *samples, int64_t n,
+                             const struct lb_answer *const **answers, struct lb_arena *arena,
+                             struct lb_detail *detail) {
+    bool any = false;
+    for (unsigned k = 0; k < plan->n_teachers; k++) {
+        any |= plan->prompted[k];
+    }
+    if (!any) {
+        return LB_OK;
+    }
+    size_t all = (size_t)n * plan->n_teachers;
+    const struct lb_answer **out = lb_arena_array(arena, all, sizeof *out);
+    struct lb_answer *copies = lb_arena_array(arena, all, sizeof *copies);
+    if (out == NULL || copies == NULL) {
+        return lb_fail(detail, LB_E_NOMEM, "out of memory for answers about %lld samples", (long long)n);
+    }
+    for (size_t j = 0; j < all; j++) {
+        const struct lb_sample *sample = &samples[j / plan->n_teachers];
+        const struct lb_reading *its = lb_sample_reading(sample, (unsigned)(j % plan->n_teachers));
+        out[j] = (*answers)[j];
+        if (out[j] != NULL && its != NULL && its->aligned) {
+            copies[j] = *out[j];
+            copies[j].first -= its->n - sample->n;
+            out[j] = &copies[j];
+        }
+    }
+    *answers = out;
+    return LB_OK;
+}
+
 enum lb_status lb_plan_read(const struct lb_plan *plan, struct lb_sample *sample, struct lb_arena *arena,
                             struct lb_detail *detail) {
     struct lb_reading *readings = NULL;
     enum lb_status status = LB_OK;
     for (unsigned k = 0; k < plan->n_teachers && status == LB_OK; k++) {
-        if (plan->reader[k] == NULL) {
+        if (plan->reader[k] == NULL && !plan->prompted[k]) {
             continue;
         }
         if (readings == NULL) {
             readings = lb_arena_zarray(arena, plan->n_teachers, sizeof *readings);
         }
         status = readings != NULL
-                     ? read_one(plan, k, sample, arena, &readings[k], detail)
+                     ? plan->prompted[k] ? put_prompt(sample, arena, &readings[k], detail)
+                                         : read_one(plan, k, sample, arena, &readings[k], detail)
                      : lb_fail(detail, LB_E_NOMEM, "out of memory for a row as a teacher reads it");
     }
     if (status == LB_OK) {

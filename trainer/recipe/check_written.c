@@ -97,6 +97,26 @@ static enum lb_status check_written(const struct check *c) {
     return LB_OK;
 }
 
+/* Prompts that teachers read in place of the student's. */
+static enum lb_status check_prompts(const struct check *c) {
+    const struct lb_recipe *r = c->recipe;
+    const char *member = lb_recipe_teacher_prompt(r);
+    for (unsigned k = 0; k < r->teachers_count && member != NULL; k++) {
+        const char *its = r->teachers[k].teacher_prompt;
+        char path[64];
+        snprintf(path, sizeof path, "teachers.%u.teacher_prompt", k);
+        if (its != NULL && strcmp(its, member) != 0) {
+            return complain(c, path,
+                            "%s, where another teacher reads %s; one member is read by all, or by some", its,
+                            member);
+        }
+        if (its != NULL && (r->datasets[0].type == LB_DATA_IDX || r->whole_texts)) {
+            return complain(c, path, "the data have no prompts");
+        }
+    }
+    return LB_OK;
+}
+
 enum lb_status lb_recipe_check_written(const struct lb_recipe *recipe, struct lb_detail *detail) {
     const struct check c = {recipe, detail};
     enum lb_status status = LB_OK;
@@ -109,5 +129,6 @@ enum lb_status lb_recipe_check_written(const struct lb_recipe *recipe, struct lb
     for (unsigned i = 0; status == LB_OK && i < recipe->loss_functions_count; i++) {
         status = check_text(&c, i);
     }
+    status = status == LB_OK ? check_prompts(&c) : status;
     return status == LB_OK ? check_written(&c) : status;
 }

@@ -190,6 +190,7 @@ static const struct lb_field teacher_fields[] = {
            "oip, of a server that is no limbeckd: its tensors for `input_ids`, `logits` and, where it wants "
            "them, `lengths`, `attention_mask`"),
     PAIRS_(extra_inputs, 0, "with names: inputs that are the same in every request, and their values"),
+    STRING_(teacher_prompt, DEC, NULL, "a member of records: what it reads in place of their prompts"),
     {NULL},
 };
 #undef S

@@ -55,9 +55,10 @@ struct lb_recipe_teacher {
     enum lb_protocol protocol;
     double weight; /* of the mixture; 1 */
     enum lb_anneal anneal;
-    int64_t anneal_steps; /* 0: all of the run */
-    double weight_end;    /* where it anneals; NAN: it does not */
-    const char **tags;    /* for route */
+    int64_t anneal_steps;       /* 0: all of the run */
+    double weight_end;          /* where it anneals; NAN: it does not */
+    const char *teacher_prompt; /* the member of records that it reads in place of their prompt; NULL: none */
+    const char **tags;          /* for route */
     unsigned tags_count;
     const char *token_file;
     const char *head;      /* of servers that serve none; NULL: none */
@@ -164,6 +165,15 @@ struct lb_recipe {
     double generation_temperature, top_p;       /* of what is drawn; 1 */
     bool log_completions;
 };
+
+/* The member of records that any teacher reads in place of their prompts; NULL: none does. */
+static inline const char *lb_recipe_teacher_prompt(const struct lb_recipe *recipe) {
+    const char *member = NULL;
+    for (unsigned k = 0; k < recipe->teachers_count && member == NULL; k++) {
+        member = recipe->teachers[k].teacher_prompt;
+    }
+    return member;
+}
 
 /* Whether texts are written during the run, so that it must be known what prompts are. */
 static inline bool lb_recipe_writes(const struct lb_recipe *recipe) {

@@ -170,37 +170,6 @@ static enum lb_status check_labels(const struct lb_run *run, struct lb_detail *d
                    weighs ? run->plan->mixture->name : "cross_entropy");
 }
 
-/* What the student is to write behind, and whether what it writes can be marked. */
-static enum lb_status open_scribe(struct lb_run *run, struct lb_detail *detail) {
-    const struct lb_recipe *r = run->recipe;
-    int64_t all = lb_dataset_count(run->data), prompts = lb_dataset_prompts(run->data, r->max_length);
-    if (!lb_recipe_writes(r)) {
-        return LB_OK;
-    }
-    if (!lb_model_is_causal(run->student) || lb_model_is_classifier(run->student)) {
-        return lb_fail(detail, LB_E_ARG, "lmbda: a %s does not write texts; set it to 0",
-                       lb_model_config(run->student)->model_type);
-    }
-    if (prompts < all) {
-        return lb_fail(
-            detail, LB_E_ARG,
-            "lmbda: %lld of %lld rows have no prompt shorter than max_length %lld to write behind: "
-            "records have a prompt, or end with the assistant's answer; texts take prompt_length",
-            (long long)(all - prompts), (long long)all, (long long)r->max_length);
-    }
-    for (unsigned k = 0; k < run->plan->n_teachers; k++) {
-        if (run->plan->unlike[k] && *lb_dataset_chat_hash(run->data) != '\0') {
-            return lb_fail(
-                detail, LB_E_UNSUPPORTED,
-                "lmbda: the data are conversations, and teacher %s reads them by a tokenizer and a "
-                "template of its own, which a text that the student goes on with is not written "
-                "in; give it prompts and completions that are texts",
-                r->teachers[k].name);
-        }
-    }
-    return lb_scribe_create(r, run->student, run->tokenizer, run->options->stop, &run->scribe, detail);
-}
-
 static enum lb_status open_teachers(struct lb_run *run, struct lb_detail *detail) {
     const char *tokenizer = run->tokenizer != NULL ? lb_tokenizer_fingerprint(run->tokenizer) : "";
     enum lb_status status = LB_OK;
@@ -229,7 +198,7 @@ static enum lb_status open_teachers(struct lb_run *run, struct lb_detail *detail
                              : status;
     status = status == LB_OK ? name_labels(run, detail) : status;
     status = status == LB_OK ? check_labels(run, detail) : status;
-    status = status == LB_OK ? open_scribe(run, detail) : status;
+    status = status == LB_OK ? lb_run_open_scribe(run, detail) : status;
     if (status == LB_OK && run->teachers != NULL) {
         lb_tell_templates(run->recipe, run->data, run->plan->unlike, run->teachers);
         lb_tell_layers(run->plan);

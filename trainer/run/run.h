@@ -46,6 +46,9 @@ struct lb_run {
 /* Takes the run folder, opens all that the recipe names, and goes back to the last checkpoint where the run
  * is resumed. On failure too the caller ends what was opened. */
 LB_NODISCARD enum lb_status lb_run_begin(struct lb_run *run, struct lb_detail *detail);
+/* writing.c: what writes the student's texts, where the recipe wants any; whether prompts and teachers go
+ * with it. After the plan. */
+LB_NODISCARD enum lb_status lb_run_open_scribe(struct lb_run *run, struct lb_detail *detail);
 /* A line of metrics about the steps since the last one; their sums begin anew. */
 LB_NODISCARD enum lb_status lb_run_report(struct lb_run *run, struct lb_detail *detail);
 /* Predicts the held-out data; its figures go into the metrics and onto the terminal, and are compared with

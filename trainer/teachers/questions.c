@@ -118,7 +118,7 @@ static enum lb_status admit_slot(struct lb_asker *asker, struct question *questi
     bool knows_start = info->knows_start && info->input_size == 0 && info->num_labels == 0;
     struct lb_sample sample;
     int32_t *ids;
-    if (its != NULL) {
+    if (its != NULL && !its->aligned) {
         sample = (struct lb_sample){
             .ids = its->ids, .n = its->n, .label = -1, .tag = -1, .source = question->samples[i].source};
         if (knows_start && its->n > 0) { /* what lies before its chunks doesn't count */
@@ -127,10 +127,18 @@ static enum lb_status admit_slot(struct lb_asker *asker, struct question *questi
         return admit_sample(asker, question, &sample, k, &question->slots[i * question->n_teachers + k],
                             counts, detail);
     }
-    enum lb_status status = lb_sample_through(asker->teachers[k].is.map, asker->teachers[k].is.name,
-                                              &question->samples[i], &sample, &ids, detail);
+    struct lb_sample of = question->samples[i];
+    int64_t first = lb_sample_first(&of);
+    if (its != NULL) { /* another prompt before the same tokens */
+        first += its->n - of.n;
+        of.ids = its->ids;
+        of.n = its->n;
+        of.counts = NULL;
+    }
+    enum lb_status status =
+        lb_sample_through(asker->teachers[k].is.map, asker->teachers[k].is.name, &of, &sample, &ids, detail);
     if (status == LB_OK) {
-        sample.first = knows_start ? lb_sample_first(&sample) : 0;
+        sample.first = knows_start ? first : 0;
         status = admit_sample(asker, question, &sample, k, &question->slots[i * question->n_teachers + k],
                               counts, detail);
         lb_free(ids);

@@ -21,13 +21,14 @@ struct lb_chunk {
     int32_t at, n, its_at, its_n;
 };
 
-/* A sample as such a teacher reads it. */
+/* A sample as such a teacher reads it, or one that has another prompt before the same tokens. */
 struct lb_reading {
     const int32_t *ids; /* [n] its tokens; NULL: it reads the sample's own */
     int64_t n;
     const struct lb_chunk
         *chunks; /* [n_chunks] in their order; none overlap, what lies between does not count */
     int64_t n_chunks;
+    bool aligned; /* its position t + (n - the sample's n) is the sample's t, from the prompt's last one on */
 };
 
 /* Whose text a sample is. */
@@ -53,6 +54,9 @@ struct lb_sample {
     size_t record_len;
     const struct lb_reading *readings; /* [teachers]; NULL: all read ids */
     int64_t prompt; /* its first so many ids are what a text can be gone on with behind; 0: none are known */
+    const int32_t *teacher_prompt; /* [teacher_prompt_n] what stands for them where a teacher reads it so;
+                                      NULL: none is known */
+    int64_t teacher_prompt_n;
     enum lb_source source;
 };
 
