@@ -216,6 +216,9 @@ struct lb_config_form {
 LB_NODISCARD enum lb_status lb_config_read(const struct lb_config_form *form, const json_t *object,
                                            const char *what, struct lb_config *out, struct lb_notes *notes,
                                            struct lb_detail *detail);
+/* The i-th key of the form alone. LB_E_NOTFOUND: there is no i-th key. */
+LB_NODISCARD enum lb_status lb_config_read_key(const struct lb_config_form *form, const json_t *object,
+                                               const char *what, size_t i, struct lb_detail *detail);
 /* The same from the keys of a GGUF of the form's architecture. */
 LB_NODISCARD enum lb_status lb_config_read_gguf(const struct lb_config_form *form, const struct lb_gguf *file,
                                                 const char *what, struct lb_config *out,

@@ -215,6 +215,19 @@ static enum lb_status judge_others(const struct lb_config_reading *r, const stru
     return status;
 }
 
+enum lb_status lb_config_read_key(const struct lb_config_form *form, const json_t *object, const char *what,
+                                  size_t i, struct lb_detail *detail) {
+    struct lb_config c = form->missing;
+    struct lb_config_reading r = {object, what, form, &c, NULL};
+    const struct lb_config_key *key = NULL;
+    for (size_t before = 0; before < i && (key = lb_key_at(form->keys, before)) != NULL; before++) {
+        (void)read_key(&r, key); /* what the i-th is measured by */
+    }
+    r.detail = detail;
+    key = lb_key_at(form->keys, i);
+    return key != NULL ? read_key(&r, key) : LB_E_NOTFOUND;
+}
+
 enum lb_status lb_config_read(const struct lb_config_form *form, const json_t *object, const char *what,
                               struct lb_config *out, struct lb_notes *notes, struct lb_detail *detail) {
     struct lb_config c = form->missing;

@@ -141,6 +141,15 @@ enum lb_status lb_config_parse_new(const json_t *object, const char *what, struc
     return lb_config_read(&fresh, object, what, out, NULL, detail);
 }
 
+enum lb_status lb_config_try_key(const json_t *object, const char *what, size_t i, struct lb_detail *detail) {
+    const struct lb_config_form *form = NULL;
+    enum lb_status status = form_of(object, what, &form, detail);
+    if (status == LB_OK) {
+        return lb_config_read_key(form, object, what, i, detail);
+    }
+    return i > 0 ? LB_E_NOTFOUND : status;
+}
+
 static double number_of(const struct lb_gguf *file, const char *architecture, const char *name) {
     char key[96];
     double v = 0;

@@ -15,6 +15,11 @@ LB_NODISCARD enum lb_status lb_config_parse(const json_t *object, const char *wh
  * own (lb_family_key); another is LB_E_ARG. what stands before every error: "recipe.yaml: student". */
 LB_NODISCARD enum lb_status lb_config_parse_new(const json_t *object, const char *what, struct lb_config *out,
                                                 struct lb_detail *detail);
+/* Whether the i-th key of the object's family can be read from it, by itself: its kind and range, and that it
+ * is there where it must be. LB_E_NOTFOUND: there is no i-th key. For who wants all that is wrong:
+ * lb_config_parse_new stops at the first. */
+LB_NODISCARD enum lb_status lb_config_try_key(const json_t *object, const char *what, size_t i,
+                                              struct lb_detail *detail);
 /* The same as lb_config_parse from a GGUF: biases and an untied head are seen by their tensors. */
 LB_NODISCARD enum lb_status lb_config_from_gguf(const struct lb_gguf *file, const char *what,
                                                 struct lb_config *out, struct lb_notes *notes,

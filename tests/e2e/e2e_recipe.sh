@@ -70,7 +70,7 @@ say "data that the student cannot read"
 printf '\0\0\10\3\0\0\0\2\0\0\0\1\0\0\0\2\1\2\3\4' >two-images-idx3-ubyte
 printf '\0\0\10\1\0\0\0\2\0\5' >two-labels-idx1-ubyte
 printf '\0\0\10\3\0\0\0\2\0\0\0\1\0\0\0\3\1\2\3\4\5\6' >three-images-idx3-ubyte
-refused kinds.log "recipe.yaml" "eval_datasets.0: text and type: idx data do not mix" -- \
+refused kinds.log "--set eval_datasets.0: text and type: idx data do not mix" -- \
     --set 'eval_datasets=[{path: two-images-idx3-ubyte, labels: two-labels-idx1-ubyte}]'
 cat >images.yaml <<END
 student: {input_size: 2, hidden_sizes: [3], num_labels: 6}
@@ -84,7 +84,7 @@ expect 0 images.log "$limbeck" train images.yaml
 expect 1 width.log "$limbeck" train images.yaml -o width \
     --set 'eval_datasets=[{path: three-images-idx3-ubyte, labels: two-labels-idx1-ubyte}]'
 one_error width.log
-said width.log "images.yaml: eval_datasets: items have 3 features, the student's input_size is 2"
+said width.log "--set eval_datasets: items have 3 features, the student's input_size is 2"
 ! reached width 1 || fail "it made steps"
 expect 1 classes.log "$limbeck" train images.yaml -o classes --set student.num_labels=5
 said classes.log "label 5" "num_labels 5"

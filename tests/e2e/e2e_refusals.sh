@@ -63,7 +63,7 @@ sed '/^student:$/,/^tokenizer:/{/^student:$/!{/^tokenizer:/!d}}; s/^student:$/st
 expect 1 model.log "$limbeck" train model.yaml -o model
 one_error model.log
 said model.log "model.yaml:2: student.model: ./nowhere: no such file or folder"
-refused "distil.yaml: tokenizer: cannot open ./nowhere" -- --set tokenizer=nowhere
+refused "--set tokenizer: cannot open ./nowhere" -- --set tokenizer=nowhere
 sed 's/model_type: llama/model_type: gpt9/' distil.yaml >model.yaml
 expect 1 model.log "$limbeck" train model.yaml -o model
 said model.log 'model.yaml:2: student: model_type "gpt9" is not one of'
@@ -92,7 +92,7 @@ layers=$(grep -n hs_mse distil.yaml | cut -d : -f 1)
 sed -i 's/function: hs_mse, /&layer_mapping: [{student: 2, teacher: 9}], /' distil.yaml
 refused "distil.yaml:$layers: loss_functions.1.layer_mapping" "teacher nouns has no layer 9" --
 cp kept.yaml distil.yaml
-refused "distil.yaml: loss_functions.1.layer_mapping" "teacher nouns has no layer 9" -- --set 'loss_functions.1.layer_mapping=[{student: 2, teacher: 9}]'
+refused "--set loss_functions.1.layer_mapping" "teacher nouns has no layer 9" -- --set 'loss_functions.1.layer_mapping=[{student: 2, teacher: 9}]'
 
 say "the run folder"
 : >file

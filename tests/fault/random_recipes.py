@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """Random recipes x data x lanes x mixtures x losses x models, with the real programs: each makes a step, or is refused
-in one clear line. Nothing crashes, hangs, or ends without a word.
+in one clear line (a line for each mistake of the recipe). Nothing crashes, hangs, or ends without a word.
 
     random_recipes.py BUILD [--n N] [--seed SEED] [--keep]
 
@@ -12,6 +12,7 @@ import gzip
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import struct
@@ -297,6 +298,13 @@ def choices(table, key):
     fail('limbeck train --help-recipe says nothing of ' + key)
 
 
+def clear(errors):
+    """One line, or of a recipe with several mistakes a line for each, with its place."""
+    placed = [l for l in errors if re.match(r'limbeck: (recipe\.yaml:\d+: |recipe.yaml: and \d+ more)', l)]
+    return (len(errors) == 1 or 0 < len(errors) == len(placed) == len(set(errors))) and \
+        all(len(l) > 20 and 'internal' not in l for l in errors)
+
+
 def main():
     r = random.Random(a.seed)
     make_data(r)
@@ -320,7 +328,7 @@ def main():
         errors = [l for l in said.splitlines() if l.startswith('limbeck: ')]
         if status == 0 and not errors:
             counts['made a step'] += 1
-        elif status in (1, 2) and len(errors) == 1 and len(errors[0]) > 20 and 'internal' not in errors[0]:
+        elif status in (1, 2) and clear(errors):
             counts['refused'] += 1
             refusals[errors[0][:110]] += 1
         else:
@@ -331,7 +339,7 @@ def main():
             shutil.copy('recipe.yaml', 'bad-%d.yaml' % i)
         if daemons[0].poll() is not None:
             fail('limbeckd ended with status %s after recipe %d' % (daemons[0].returncode, i))
-    print('%d recipes (seed %d): %d made a step, %d were refused in one line (%d kinds), %d bad'
+    print('%d recipes (seed %d): %d made a step, %d were refused in clear lines (%d kinds), %d bad'
           % (a.n, a.seed, counts['made a step'], counts['refused'], len(refusals), bad))
     if a.keep:
         for text, n in refusals.most_common(40):

@@ -111,6 +111,27 @@ static error_t parse(int key, char *value, struct argp_state *state) {
     }
 }
 
+/* Reads the recipe, or tells all that is wrong with it, a line each, and returns NULL. */
+static struct lb_recipe *load_recipe(const struct arguments *a) {
+    struct lb_detail detail = {0};
+    struct lb_recipe *recipe = NULL;
+    struct lb_buf lines;
+    lb_buf_init(&lines, 1 << 20);
+    enum lb_status status =
+        lb_recipe_load_all(a->recipe, a->overrides, a->n_overrides, &lines, &recipe, &detail);
+    size_t told = 0;
+    while (told < lines.len) {
+        size_t n = strcspn(lines.data + told, "\n");
+        fprintf(stderr, "limbeck: %.*s\n", (int)n, lines.data + told);
+        told += n + 1;
+    }
+    if (status != LB_OK && told == 0) {
+        (void)lb_command_failed(&detail, status);
+    }
+    lb_buf_finish(&lines);
+    return recipe;
+}
+
 /* The table of trainer/RECIPE.md. */
 static int print_keys(void) {
     struct lb_buf buf;
@@ -152,10 +173,10 @@ int lb_cmd_train(int argc, char **argv, volatile sig_atomic_t *stop) {
         a.overrides[a.n_overrides++] = a.output_dir;
     }
     struct lb_detail detail = {0};
-    struct lb_recipe *recipe = NULL;
+    struct lb_recipe *recipe = load_recipe(&a);
     bool resumable = false;
-    enum lb_status status = lb_recipe_load(a.recipe, a.overrides, a.n_overrides, &recipe, &detail);
-    if (status == LB_OK) {
+    enum lb_status status = LB_OK;
+    if (recipe != NULL) {
         struct lb_train_options how = {.resume = a.resume,
                                        .threads = lb_threads_option(),
                                        .stop = stop,
@@ -163,8 +184,12 @@ int lb_cmd_train(int argc, char **argv, volatile sig_atomic_t *stop) {
                                        .resumable = &resumable};
         status = lb_train(recipe, &how, &detail);
     }
+    bool read = recipe != NULL;
     lb_recipe_destroy(recipe);
     lb_free(a.output_dir);
+    if (!read) {
+        return LB_EXIT_FAILED;
+    }
     if (status == LB_E_CANCELLED) {
         fprintf(stderr, resumable
                             ? "limbeck: stopped; what was done is saved: go on with the same command and "

@@ -13,10 +13,21 @@
 
 struct check {
     const struct lb_recipe *recipe;
-    struct lb_detail *detail;
+    struct lb_mistakes *mistakes;
 };
 
-#define complain(c, path, ...) lb_recipe_fail((c)->recipe, (c)->detail, LB_E_ARG, path, __VA_ARGS__)
+/* Adds a mistake; LB_E_ARG. */
+#define complain(c, path, ...) lb_mistakes_add((c)->mistakes, LB_E_ARG, path, __VA_ARGS__)
+
+static bool sound(const struct check *c, const char *paths) {
+    return lb_mistakes_sound(c->mistakes, paths);
+}
+
+static bool sound_entry(const struct check *c, const char *list, unsigned i) {
+    char path[64];
+    snprintf(path, sizeof path, "%s.%u", list, i);
+    return !lb_mistakes_touch(c->mistakes, path);
+}
 
 static bool is_classifier(const struct lb_recipe *r) {
     return r->datasets[0].type == LB_DATA_IDX;
@@ -24,7 +35,7 @@ static bool is_classifier(const struct lb_recipe *r) {
 
 static enum lb_status check_student(const struct check *c) {
     const struct lb_recipe_student *s = &c->recipe->student;
-    if (s->model != NULL) {
+    if (s->model != NULL || !sound(c, "student datasets.0")) {
         return LB_OK;
     }
     bool mlp = s->config.input_size > 0;
@@ -35,7 +46,7 @@ static enum lb_status check_student(const struct check *c) {
                    : complain(c, "datasets",
                               "type: idx data (images with labels) needs student.model_type limbeck_mlp");
     }
-    if (!mlp && c->recipe->max_length > s->config.max_position_embeddings) {
+    if (!mlp && sound(c, "max_length") && c->recipe->max_length > s->config.max_position_embeddings) {
         return complain(
             c, "max_length",
             "%lld is longer than student.max_position_embeddings %lld; raise one or lower the other",
@@ -76,24 +87,27 @@ static enum lb_status check_dataset(const struct check *c, const struct lb_recip
 static enum lb_status check_datasets(const struct check *c) {
     const struct lb_recipe *r = c->recipe;
     enum lb_status status = LB_OK;
-    for (unsigned i = 0; status == LB_OK && i < r->datasets_count; i++) {
-        status = check_dataset(c, &r->datasets[i], "datasets", i);
+    for (unsigned i = 0; sound(c, "datasets.0") && i < r->datasets_count; i++) {
+        if (sound_entry(c, "datasets", i)) {
+            status = lb_read_both(status, check_dataset(c, &r->datasets[i], "datasets", i));
+        }
     }
-    for (unsigned i = 0; status == LB_OK && i < r->eval_datasets_count; i++) {
-        status = check_dataset(c, &r->eval_datasets[i], "eval_datasets", i);
+    for (unsigned i = 0; sound(c, "datasets.0") && i < r->eval_datasets_count; i++) {
+        if (sound_entry(c, "eval_datasets", i)) {
+            status = lb_read_both(status, check_dataset(c, &r->eval_datasets[i], "eval_datasets", i));
+        }
     }
-    if (status != LB_OK) {
-        return status;
+    if (sound(c, "datasets.0 student tokenizer") && !is_classifier(r) && r->tokenizer == NULL) {
+        status = lb_read_both(
+            status,
+            complain(c, "tokenizer", "is missing; text needs a tokenizer.json (or a folder that holds one)"));
     }
-    if (!is_classifier(r) && r->tokenizer == NULL) {
-        return complain(c, "tokenizer",
-                        "is missing; text needs a tokenizer.json (or a folder that holds one)");
+    if (sound(c, "eval_steps eval_datasets") && r->eval_steps > 0 && r->eval_datasets_count == 0) {
+        status = lb_read_both(
+            status, complain(c, "eval_steps",
+                             "there are no eval_datasets to evaluate on; add some or drop eval_steps"));
     }
-    if (r->eval_steps > 0 && r->eval_datasets_count == 0) {
-        return complain(c, "eval_steps",
-                        "there are no eval_datasets to evaluate on; add some or drop eval_steps");
-    }
-    return LB_OK;
+    return status;
 }
 
 static enum lb_status check_url(const struct check *c, const char *path, const char *url, bool local_too) {
@@ -138,31 +152,32 @@ static enum lb_status check_names(const struct check *c, unsigned k) {
 static enum lb_status check_teacher(const struct check *c, unsigned k) {
     const struct lb_recipe_teacher *t = &c->recipe->teachers[k];
     char path[64];
-    for (unsigned j = 0; j < k; j++) {
-        if (strcmp(c->recipe->teachers[j].name, t->name) == 0) {
+    enum lb_status status = LB_OK;
+    for (unsigned j = 0; j < k && status == LB_OK; j++) {
+        if (sound_entry(c, "teachers", j) && strcmp(c->recipe->teachers[j].name, t->name) == 0) {
             snprintf(path, sizeof path, "teachers.%u.name", k);
-            return complain(c, path, "\"%s\" is the name of teachers.%u too; metrics need different names",
-                            t->name, j);
+            status = complain(c, path, "\"%s\" is the name of teachers.%u too; metrics need different names",
+                              t->name, j);
         }
     }
-    enum lb_status status = check_names(c, k);
-    if (status != LB_OK) {
-        return status;
-    }
+    enum lb_status names = check_names(c, k);
+    status = lb_read_both(status, names);
     bool tells = t->protocol == LB_PROTOCOL_OIP && t->names_count == 0;
-    if ((tells && t->tokenizer != NULL) ||
-        (t->protocol == LB_PROTOCOL_OIP && (t->head != NULL || t->max_logprobs > 0))) {
+    if (names == LB_OK && ((tells && t->tokenizer != NULL) ||
+                           (t->protocol == LB_PROTOCOL_OIP && (t->head != NULL || t->max_logprobs > 0)))) {
         snprintf(path, sizeof path, "teachers.%u.%s", k,
                  t->head != NULL                 ? "head"
                  : tells && t->tokenizer != NULL ? "tokenizer"
                                                  : "max_logprobs");
-        return complain(c, path, "is of servers that do not tell; one of protocol: oip does, leave it out");
+        status = lb_read_both(
+            status,
+            complain(c, path, "is of servers that do not tell; one of protocol: oip does, leave it out"));
     }
     snprintf(path, sizeof path, "teachers.%u.url", k);
-    status = check_url(c, path, t->url, t->names_count == 0);
-    for (unsigned i = 0; status == LB_OK && i < t->replicas_count; i++) {
+    status = lb_read_both(status, check_url(c, path, t->url, t->names_count == 0));
+    for (unsigned i = 0; i < t->replicas_count; i++) {
         snprintf(path, sizeof path, "teachers.%u.replicas.%u", k, i);
-        status = check_url(c, path, t->replicas[i], false);
+        status = lb_read_both(status, check_url(c, path, t->replicas[i], false));
     }
     return status;
 }
@@ -171,10 +186,14 @@ static enum lb_status check_teacher(const struct check *c, unsigned k) {
 static enum lb_status check_route(const struct check *c) {
     const struct lb_recipe *r = c->recipe;
     char path[64];
+    enum lb_status status = LB_OK;
+    bool tagged = true;
     for (unsigned k = 0; k < r->teachers_count; k++) {
         if (r->teachers[k].tags_count == 0) {
             snprintf(path, sizeof path, "teachers.%u", k);
-            return complain(c, path, "mixture: route needs tags: which datasets this teacher is asked about");
+            status =
+                complain(c, path, "mixture: route needs tags: which datasets this teacher is asked about");
+            tagged = false; /* who has the datasets' is not known yet */
         }
     }
     for (unsigned i = 0; i < r->datasets_count; i++) {
@@ -187,14 +206,13 @@ static enum lb_status check_route(const struct check *c) {
         }
         snprintf(path, sizeof path, "datasets.%u", i);
         if (tag == NULL) {
-            return complain(c, path, "mixture: route needs a tag on each dataset");
-        }
-        if (!found) {
-            return complain(c, path, "no teacher has the tag \"%s\"; mixture: route would have nobody to ask",
-                            tag);
+            status = complain(c, path, "mixture: route needs a tag on each dataset");
+        } else if (!found && tagged) {
+            status = complain(c, path,
+                              "no teacher has the tag \"%s\"; mixture: route would have nobody to ask", tag);
         }
     }
-    return LB_OK;
+    return status;
 }
 
 /* The keys that a mixture reads, and whether the lane tells what it weighs by. */
@@ -235,19 +253,26 @@ static enum lb_status check_mixture_keys(const struct check *c, const struct lb_
 
 static enum lb_status check_mixture(const struct check *c) {
     const struct lb_recipe *r = c->recipe;
+    if (!sound(c, "mixture teachers")) {
+        return LB_OK;
+    }
     const struct lb_mixture *mixture = lb_mixture_find(r->mixture);
     if (mixture->by_tag && r->teachers_count == 0) {
         return complain(c, "mixture", "%s without teachers; list them under teachers", mixture->name);
     }
-    if (mixture->combine == LB_COMBINE_LOGITS && !lb_lane_whole(r->targets)) {
+    if (sound(c, "targets datasets.0") && mixture->combine == LB_COMBINE_LOGITS &&
+        !lb_lane_whole(r->targets)) {
         return complain(c, "mixture",
                         "%s needs whole logits, and targets: %s; use mean_probs, or "
                         "targets: final_hidden or logits",
                         mixture->name,
                         r->targets == LB_LANE_TOPK ? "topk has the largest only" : "samples has draws only");
     }
-    enum lb_status status = check_mixture_keys(c, mixture);
-    return status == LB_OK && mixture->by_tag ? check_route(c) : status;
+    enum lb_status status =
+        sound(c, "mixture_by mixture_temperature mixture_per targets temperature datasets.0")
+            ? check_mixture_keys(c, mixture)
+            : LB_OK;
+    return status == LB_OK && mixture->by_tag && sound(c, "datasets") ? check_route(c) : status;
 }
 
 static enum lb_status check_teacher_anneal(const struct check *c, unsigned k) {
@@ -263,29 +288,26 @@ static enum lb_status check_teacher_anneal(const struct check *c, unsigned k) {
 
 static enum lb_status check_teachers(const struct check *c) {
     const struct lb_recipe *r = c->recipe;
+    enum lb_status status = LB_OK;
     double sum = 0, end = 0;
+    if (r->teachers_count > LB_MAX_TEACHERS) {
+        return complain(c, "teachers", "%u teachers; at most %d", r->teachers_count, LB_MAX_TEACHERS);
+    }
     for (unsigned k = 0; k < r->teachers_count; k++) {
-        enum lb_status status = check_teacher(c, k);
-        if (status != LB_OK) {
-            return status;
-        }
-        if ((status = check_teacher_anneal(c, k)) != LB_OK) {
-            return status;
+        if (sound_entry(c, "teachers", k)) {
+            status = lb_read_both(status, check_teacher(c, k));
+            status = lb_read_both(status, check_teacher_anneal(c, k));
         }
         const struct lb_recipe_teacher *t = &r->teachers[k];
         sum += t->weight;
         end += t->anneal != LB_ANNEAL_NONE ? t->weight_end : t->weight;
     }
-    if (r->teachers_count > LB_MAX_TEACHERS) {
-        return complain(c, "teachers", "%u teachers; at most %d", r->teachers_count, LB_MAX_TEACHERS);
+    if (sound(c, "teachers") && r->teachers_count > 0 && (!(sum > 0) || !(end > 0))) {
+        status = lb_read_both(status,
+                              complain(c, "teachers", "every weight is 0%s; at least one teacher must count",
+                                       sum > 0 ? " at the end" : ""));
     }
-    if (r->teachers_count > 0 && !(sum > 0)) {
-        return complain(c, "teachers", "every weight is 0; at least one teacher must count");
-    }
-    if (r->teachers_count > 0 && !(end > 0)) {
-        return complain(c, "teachers", "every weight is 0 at the end; at least one teacher must count");
-    }
-    return check_mixture(c);
+    return lb_read_both(status, check_mixture(c));
 }
 
 static enum lb_status check_layers(const struct check *c, const struct lb_recipe_loss *loss,
@@ -303,12 +325,13 @@ static enum lb_status check_layers(const struct check *c, const struct lb_recipe
     const struct lb_config *config = &c->recipe->student.config; /* all zero where student.model decides */
     int64_t layers = config->input_size > 0 ? config->n_hidden : config->num_hidden_layers;
     int64_t last = attention ? layers - 1 : layers;
+    bool known = sound(c, "student");
     for (unsigned j = 0; j < loss->layer_mapping_count; j++) {
         const struct lb_layer_pair *pair = &loss->layer_mapping[j];
         if (attention && (pair->student < 0 || pair->teacher < 0)) {
             return complain(c, path, "-1 means the final hidden state; attention layers are numbered from 0");
         }
-        if (layers > 0 && pair->student > last) {
+        if (known && layers > 0 && pair->student > last) {
             return complain(c, path, "the student has no layer %lld there; its last is %lld",
                             (long long)pair->student, (long long)last);
         }
@@ -319,6 +342,7 @@ static enum lb_status check_layers(const struct check *c, const struct lb_recipe
 /* A key that the loss does not read is no key of its entry. */
 static enum lb_status check_loss_keys(const struct check *c, const struct lb_loss *loss, unsigned i) {
     const char *entry = (const char *)&c->recipe->loss_functions[i];
+    enum lb_status status = LB_OK;
     for (const struct lb_field *f = lb_recipe_loss_fields; f->key != NULL; f++) {
         bool every = strcmp(f->key, "function") == 0 || strcmp(f->key, "weight") == 0 ||
                      strcmp(f->key, "weight_end") == 0 || strncmp(f->key, "anneal", 6) == 0 ||
@@ -328,12 +352,12 @@ static enum lb_status check_loss_keys(const struct check *c, const struct lb_los
         if (!every && !lb_field_at_default(f, entry) && !lb_loss_reads(loss, f->key)) {
             char path[64];
             snprintf(path, sizeof path, "loss_functions.%u.%s", i, f->key);
-            return complain(c, path, "%s does not read it; its keys are weight%s%s%s", loss->name,
-                            loss->on != LB_ON_LABEL ? ", teachers" : "",
-                            loss->parameters[0] != '\0' ? ", " : "", loss->parameters);
+            status = complain(c, path, "%s does not read it; its keys are weight%s%s%s", loss->name,
+                              loss->on != LB_ON_LABEL ? ", teachers" : "",
+                              loss->parameters[0] != '\0' ? ", " : "", loss->parameters);
         }
     }
-    return LB_OK;
+    return status;
 }
 
 /* The targets that are asked for, as the recipe has them. */
@@ -485,22 +509,37 @@ static enum lb_status check_use(const struct check *c) {
     return LB_OK;
 }
 
+/* Whether a loss before the i-th learns from teachers too. */
+static bool asked_before(const struct lb_recipe *r, unsigned i) {
+    for (unsigned j = 0; j < i; j++) {
+        const char *name = r->loss_functions[j].function;
+        const struct lb_loss *loss = name != NULL ? lb_loss_find(name) : NULL;
+        if (loss != NULL && loss->on != LB_ON_LABEL) {
+            return true;
+        }
+    }
+    return false;
+}
+
 static enum lb_status check_loss(const struct check *c, unsigned i) {
     const struct lb_recipe_loss *loss = &c->recipe->loss_functions[i];
     const struct lb_loss *entry = lb_loss_find(loss->function);
     double temperature = loss->args.temperature;
     char path[64];
     enum lb_status status = check_loss_keys(c, entry, i);
-    if (status != LB_OK) {
-        return status;
-    }
     if (temperature != 0 && temperature < LB_MIN_TEMPERATURE) {
         snprintf(path, sizeof path, "loss_functions.%u.temperature", i);
         return complain(c, path, "%g is out of range; allowed is %g to %g, or 0 for the recipe's",
                         temperature, LB_MIN_TEMPERATURE, LB_MAX_TEMPERATURE);
     }
+    if (status != LB_OK || !sound(c, "teachers datasets.0 targets mixture temperature loss_add_tail")) {
+        return status; /* the rest reads what is wrong */
+    }
     if (entry->on != LB_ON_LABEL && c->recipe->teachers_count == 0) {
         snprintf(path, sizeof path, "loss_functions.%u", i);
+        if (asked_before(c->recipe, i)) {
+            return LB_E_ARG; /* told already */
+        }
         return complain(c, path, "%s learns from teachers, and the recipe lists none", loss->function);
     }
     if (entry->on == LB_ON_CHUNK && (is_classifier(c->recipe) || c->recipe->whole_texts)) {
@@ -510,17 +549,13 @@ static enum lb_status check_loss(const struct check *c, unsigned i) {
                             ? "the data are images"
                             : "whole_texts is for encoders and classifiers, which predict no tokens");
     }
-    status = check_loss_teachers(c, loss, i);
-    status = status == LB_OK ? check_parameters(c, entry, i) : status;
-    status = status == LB_OK ? check_anneal(c, i) : status;
-    if (status != LB_OK) {
-        return status;
-    }
+    status = lb_read_both(check_loss_teachers(c, loss, i), check_parameters(c, entry, i));
+    status = lb_read_both(status, check_anneal(c, i));
     if (entry->on == LB_ON_TARGET) {
-        return check_target(c, entry, i);
+        return lb_read_both(status, check_target(c, entry, i));
     }
     bool layers = entry->on != LB_ON_LABEL && entry->on != LB_ON_CHUNK;
-    return layers ? check_layers(c, loss, entry, i) : LB_OK;
+    return layers ? lb_read_both(status, check_layers(c, loss, entry, i)) : status;
 }
 
 static enum lb_status check_losses(const struct check *c) {
@@ -529,28 +564,35 @@ static enum lb_status check_losses(const struct check *c) {
     if (r->loss_functions_count > LB_MAX_LOSSES) {
         return complain(c, "loss_functions", "%u losses; at most %d", r->loss_functions_count, LB_MAX_LOSSES);
     }
+    enum lb_status status = LB_OK;
     for (unsigned i = 0; i < r->loss_functions_count; i++) {
-        enum lb_status status = check_loss(c, i);
-        if (status != LB_OK) {
-            return status;
+        if (!sound_entry(c, "loss_functions", i)) {
+            continue;
         }
+        status = lb_read_both(status, check_loss(c, i));
         bool counted = counts(&r->loss_functions[i]);
         any |= counted;
         asks |= counted && lb_loss_find(r->loss_functions[i].function)->on != LB_ON_LABEL;
     }
+    if (!sound(c, "loss_functions")) {
+        return status;
+    }
     if (!any) {
-        return complain(c, "loss_functions", "every weight is 0; there is nothing to learn from");
+        return lb_read_both(
+            status, complain(c, "loss_functions", "every weight is 0; there is nothing to learn from"));
     }
     if (r->teachers_count > 0 && !asks) {
-        return complain(c, "teachers",
-                        "no loss function asks them; add one (kl, hs_mse, ...) or drop the teachers");
+        return lb_read_both(
+            status, complain(c, "teachers",
+                             "no loss function asks them; add one (kl, hs_mse, ...) or drop the teachers"));
     }
-    return check_use(c);
+    return status == LB_OK && sound(c, "teachers") ? check_use(c) : status;
 }
 
 static enum lb_status check_samples(const struct check *c) {
     const struct lb_recipe *r = c->recipe;
-    if (r->targets != LB_LANE_SAMPLES && (r->sample_count != 0 || r->sample_temperature != 0)) {
+    if (sound(c, "targets sample_count sample_temperature") && r->targets != LB_LANE_SAMPLES &&
+        (r->sample_count != 0 || r->sample_temperature != 0)) {
         return complain(c, r->sample_count != 0 ? "sample_count" : "sample_temperature",
                         "nothing is drawn; set targets: samples, or drop it");
     }
@@ -559,30 +601,35 @@ static enum lb_status check_samples(const struct check *c) {
 
 static enum lb_status check_steps(const struct check *c) {
     const struct lb_recipe *r = c->recipe;
+    enum lb_status status = LB_OK;
+    if (!sound(c, "max_steps num_train_epochs warmup_steps warmup_ratio")) {
+        return LB_OK;
+    }
     if (r->max_steps == 0 && !(r->num_train_epochs > 0)) {
-        return complain(c, "num_train_epochs",
-                        "max_steps and num_train_epochs are both 0; one of them ends the training");
+        status = complain(c, "num_train_epochs",
+                          "max_steps and num_train_epochs are both 0; one of them ends the training");
     }
     if (r->max_steps > 0 && r->warmup_steps > r->max_steps) {
-        return complain(c, "warmup_steps", "%lld steps of warm-up in a run of %lld",
-                        (long long)r->warmup_steps, (long long)r->max_steps);
+        status = complain(c, "warmup_steps", "%lld steps of warm-up in a run of %lld",
+                          (long long)r->warmup_steps, (long long)r->max_steps);
     }
     if (r->warmup_steps > 0 && r->warmup_ratio > 0) {
-        return complain(c, "warmup_ratio",
-                        "warmup_steps says how long the warm-up is already; drop one of the two");
+        status = complain(c, "warmup_ratio",
+                          "warmup_steps says how long the warm-up is already; drop one of the two");
     }
-    return LB_OK;
+    return status;
 }
 
-enum lb_status lb_recipe_check(const struct lb_recipe *recipe, struct lb_detail *detail) {
-    const struct check c = {recipe, detail};
+/* A part goes on after a mistake, and looks at what could be read only (sound). */
+enum lb_status lb_recipe_check(const struct lb_recipe *recipe, struct lb_mistakes *mistakes) {
+    const struct check c = {recipe, mistakes};
     enum lb_status (*const parts[])(const struct check *) = {check_student,  check_datasets, check_losses,
                                                              check_teachers, check_samples,  check_steps};
+    enum lb_status status = LB_OK;
     for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) {
-        enum lb_status status = parts[i](&c);
-        if (status != LB_OK) {
-            return status;
-        }
+        status = lb_read_both(status, parts[i](&c));
     }
-    return lb_recipe_check_written(recipe, detail);
+    return sound(&c, "lmbda loss_functions teachers datasets eval_datasets max_length whole_texts")
+               ? lb_read_both(status, lb_recipe_check_written(recipe, mistakes))
+               : status;
 }

@@ -8,10 +8,10 @@
 
 struct check {
     const struct lb_recipe *recipe;
-    struct lb_detail *detail;
+    struct lb_mistakes *mistakes;
 };
 
-#define complain(c, path, ...) lb_recipe_fail((c)->recipe, (c)->detail, LB_E_ARG, path, __VA_ARGS__)
+#define complain(c, path, ...) lb_mistakes_add((c)->mistakes, LB_E_ARG, path, __VA_ARGS__)
 
 /* The text that a loss is on must be one that there is. */
 static enum lb_status check_text(const struct check *c, unsigned i) {
@@ -117,8 +117,8 @@ static enum lb_status check_prompts(const struct check *c) {
     return LB_OK;
 }
 
-enum lb_status lb_recipe_check_written(const struct lb_recipe *recipe, struct lb_detail *detail) {
-    const struct check c = {recipe, detail};
+enum lb_status lb_recipe_check_written(const struct lb_recipe *recipe, struct lb_mistakes *mistakes) {
+    const struct check c = {recipe, mistakes};
     enum lb_status status = LB_OK;
     for (unsigned i = 0; i < recipe->eval_datasets_count; i++) {
         if (recipe->eval_datasets[i].prompt_length > 0) {
@@ -126,9 +126,9 @@ enum lb_status lb_recipe_check_written(const struct lb_recipe *recipe, struct lb
                             "prompt_length is of data that is trained on; nobody writes here");
         }
     }
-    for (unsigned i = 0; status == LB_OK && i < recipe->loss_functions_count; i++) {
-        status = check_text(&c, i);
+    for (unsigned i = 0; i < recipe->loss_functions_count; i++) {
+        status = lb_read_both(status, check_text(&c, i));
     }
-    status = status == LB_OK ? check_prompts(&c) : status;
+    status = lb_read_both(status, check_prompts(&c));
     return status == LB_OK ? check_written(&c) : status;
 }

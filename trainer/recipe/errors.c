@@ -6,19 +6,19 @@
 
 enum lb_status lb_recipe_fail(const struct lb_recipe *recipe, struct lb_detail *detail, enum lb_status code,
                               const char *path, const char *format, ...) {
-    char text[512], where[32] = "";
+    char text[512];
     va_list args;
     va_start(args, format);
     vsnprintf(text, sizeof text, format, args);
     va_end(args);
     int line = recipe->tree != NULL ? lb_yaml_line(recipe->tree, path) : 0;
     if (line > 0) {
-        snprintf(where, sizeof where, ":%d", line);
+        return lb_fail(detail, code, "%s:%d: %s: %s", recipe->path, line, path, text);
     }
-    if (recipe->path == NULL) {
-        return lb_fail(detail, code, "%s: %s", path, text);
+    if (recipe->tree != NULL) {
+        return lb_fail(detail, code, "--set %s: %s", path, text);
     }
-    return lb_fail(detail, code, "%s%s: %s: %s", recipe->path, where, path, text);
+    return lb_fail(detail, code, "%s: %s", path, text);
 }
 
 void lb_recipe_locate(const struct lb_recipe *recipe, struct lb_detail *detail) {
@@ -35,7 +35,9 @@ void lb_recipe_locate(const struct lb_recipe *recipe, struct lb_detail *detail) 
             if (line > 0) {
                 lb_detail_prefix(detail, "%s:%d", recipe->path, line);
             } else {
-                lb_detail_prefix(detail, "%s", recipe->path);
+                struct lb_detail whole = {0};
+                (void)lb_fail(&whole, detail->code, "--set %s", detail->text);
+                *detail = whole;
             }
             return;
         }

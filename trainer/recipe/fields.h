@@ -84,7 +84,8 @@ extern const struct lb_student_field lb_student_fields[];
 
 /* ---- read.c ---- */
 
-/* The whole recipe: unknown keys, kinds, ranges, what is missing, defaults. */
+/* The whole recipe: unknown keys, kinds, ranges, what is missing, defaults. Values that are wrong stay zero,
+ * and their mistakes are added. */
 LB_NODISCARD enum lb_status lb_recipe_read(const struct lb_recipe_reader *r, struct lb_yaml *root,
                                            struct lb_recipe *out);
 
@@ -100,13 +101,15 @@ LB_NODISCARD enum lb_status lb_student_read(const struct lb_recipe_reader *r, st
 /* What stands in optim_args into momentum and nesterov, and in lr_scheduler_kwargs into schedule; checks
  * these, and the keys about evaluations that are compared. LB_E_ARG names the key and what is wrong with it.
  */
-LB_NODISCARD enum lb_status lb_recipe_optim(struct lb_recipe *recipe, struct lb_detail *detail);
+LB_NODISCARD enum lb_status lb_recipe_optim(struct lb_recipe *recipe, struct lb_mistakes *mistakes);
 
 /* ---- check.c ---- */
 
-/* Whether the values make sense together. */
-LB_NODISCARD enum lb_status lb_recipe_check(const struct lb_recipe *recipe, struct lb_detail *detail);
+/* Whether the values make sense together; what could not be read is not judged. LB_OK, or of the mistakes
+ * that were added one's code. */
+LB_NODISCARD enum lb_status lb_recipe_check(const struct lb_recipe *recipe, struct lb_mistakes *mistakes);
 /* check_written.c: the part of it that is about texts that are written during the run. */
-LB_NODISCARD enum lb_status lb_recipe_check_written(const struct lb_recipe *recipe, struct lb_detail *detail);
+LB_NODISCARD enum lb_status lb_recipe_check_written(const struct lb_recipe *recipe,
+                                                    struct lb_mistakes *mistakes);
 
 #endif

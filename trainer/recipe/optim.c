@@ -260,12 +260,38 @@ static enum lb_status check_best(const struct lb_recipe *r, struct lb_detail *de
     return LB_OK;
 }
 
-enum lb_status lb_recipe_optim(struct lb_recipe *recipe, struct lb_detail *detail) {
-    enum lb_status status = take_args(recipe, detail);
-    for (unsigned i = 0; status == LB_OK && i < recipe->lr_scheduler_kwargs_count; i++) {
-        status = take_kwarg(recipe, &recipe->lr_scheduler_kwargs[i], detail);
+static enum lb_status take_kwargs(struct lb_recipe *r, struct lb_detail *detail) {
+    enum lb_status status = LB_OK;
+    for (unsigned i = 0; status == LB_OK && i < r->lr_scheduler_kwargs_count; i++) {
+        status = take_kwarg(r, &r->lr_scheduler_kwargs[i], detail);
     }
-    status = status == LB_OK ? check_schedule(recipe, detail) : status;
-    status = status == LB_OK ? check_average(recipe, detail) : status;
-    return status == LB_OK ? check_best(recipe, detail) : status;
+    return status == LB_OK ? check_schedule(r, detail) : status;
+}
+
+enum lb_status lb_recipe_optim(struct lb_recipe *recipe, struct lb_mistakes *mistakes) {
+    enum lb_status status = LB_OK;
+    struct lb_detail found = {0};
+    if (lb_mistakes_sound(mistakes, "optim optim_args")) {
+        (void)take_args(recipe, &found);
+        status = lb_read_both(status, lb_mistakes_take(mistakes, &found));
+    }
+    found = (struct lb_detail){0};
+    if (lb_mistakes_sound(mistakes,
+                          "lr_scheduler_type lr_scheduler_kwargs learning_rate min_lr_ratio max_steps")) {
+        (void)take_kwargs(recipe, &found);
+        status = lb_read_both(status, lb_mistakes_take(mistakes, &found));
+    }
+    found = (struct lb_detail){0};
+    if (lb_mistakes_sound(mistakes, "ema_decay ema_for")) {
+        (void)check_average(recipe, &found);
+        status = lb_read_both(status, lb_mistakes_take(mistakes, &found));
+    }
+    found = (struct lb_detail){0};
+    if (lb_mistakes_sound(mistakes, "early_stopping_patience early_stopping_threshold load_best_model_at_end "
+                                    "metric_for_best_model greater_is_better eval_datasets eval_steps "
+                                    "datasets.0")) {
+        (void)check_best(recipe, &found);
+        status = lb_read_both(status, lb_mistakes_take(mistakes, &found));
+    }
+    return status;
 }

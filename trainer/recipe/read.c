@@ -21,7 +21,7 @@ static enum lb_status no_such_name(const struct lb_recipe_reader *r, const struc
         lb_buf_printf(&list, "; did you mean %s?", nearest);
     }
     enum lb_status status =
-        lb_buf_status(&list) == LB_OK ? lb_read_not_a(r, node, path, list.data) : lb_read_no_memory(r);
+        lb_buf_status(&list) == LB_OK ? lb_read_not_a(r, node, path, list.data) : LB_E_NOMEM;
     lb_buf_finish(&list);
     return status;
 }
@@ -72,24 +72,27 @@ static enum lb_status read_list(const struct lb_recipe_reader *r, struct lb_yaml
     }
     char *entry = lb_arena_zarray(r->arena, node->count, entry_bytes(f));
     if (entry == NULL) {
-        return lb_read_no_memory(r);
+        return LB_E_NOMEM;
     }
     *(char **)(base + f->offset) = entry;
     *(unsigned *)(base + f->count_offset) = node->count;
     unsigned i = 0;
     enum lb_status status = LB_OK;
-    for (struct lb_yaml *item = node->first; item != NULL && status == LB_OK; item = item->next, i++) {
+    for (struct lb_yaml *item = node->first; item != NULL && lb_read_goes_on(status);
+         item = item->next, i++) {
         const char *at = lb_arena_printf(r->arena, "%s.%u", path, i);
+        enum lb_status one;
         if (at == NULL) {
-            return lb_read_no_memory(r);
+            return LB_E_NOMEM;
         }
         if (f->kind == LB_FIELD_INTS) {
-            status = lb_read_int(r, item, at, f->min, f->max, (int64_t *)(void *)entry);
+            one = lb_read_int(r, item, at, f->min, f->max, (int64_t *)(void *)entry);
         } else if (f->kind == LB_FIELD_STRINGS) {
-            status = lb_read_string(r, item, at, (const char **)(void *)entry);
+            one = lb_read_string(r, item, at, (const char **)(void *)entry);
         } else {
-            status = read_map(r, item, f->fields, at, entry);
+            one = read_map(r, item, f->fields, at, entry);
         }
+        status = lb_read_both(status, one);
         entry += entry_bytes(f);
     }
     return status;
@@ -103,22 +106,24 @@ static enum lb_status read_pairs(const struct lb_recipe_reader *r, struct lb_yam
     }
     struct lb_recipe_pair *pairs = lb_arena_zarray(r->arena, node->count, sizeof *pairs);
     if (pairs == NULL) {
-        return lb_read_no_memory(r);
+        return LB_E_NOMEM;
     }
     unsigned n = 0;
+    enum lb_status status = LB_OK;
     for (struct lb_yaml *child = node->first; child != NULL; child = child->next) {
         const char *at = lb_read_path(r, path, child->key);
         if (at == NULL) {
-            return lb_read_no_memory(r);
+            return LB_E_NOMEM;
         }
         if (child->kind != LB_YAML_SCALAR || child->text[0] == '\0') {
-            return lb_read_not_a(r, child, at, "one value");
+            status = lb_read_both(status, lb_read_not_a(r, child, at, "one value"));
+            continue;
         }
         pairs[n++] = (struct lb_recipe_pair){child->key, child->text};
     }
     *(struct lb_recipe_pair **)(void *)(base + f->offset) = pairs;
     *(unsigned *)(void *)(base + f->count_offset) = n;
-    return LB_OK;
+    return status;
 }
 
 static enum lb_status read_value(const struct lb_recipe_reader *r, struct lb_yaml *node,
@@ -153,27 +158,26 @@ static enum lb_status read_value(const struct lb_recipe_reader *r, struct lb_yam
 /* What is missing gets its default, or is an error when it is required. */
 static enum lb_status fill_missing(const struct lb_recipe_reader *r, const struct lb_yaml *map,
                                    const struct lb_field *fields, const char *prefix, char *base) {
-    for (const struct lb_field *f = fields; f->key != NULL; f++) {
+    enum lb_status status = LB_OK;
+    for (const struct lb_field *f = fields; f->key != NULL && lb_read_goes_on(status); f++) {
         if (lb_yaml_find(map, f->key) != NULL) {
             continue;
         }
         const char *path = lb_read_path(r, prefix, f->key);
         if (path == NULL) {
-            return lb_read_no_memory(r);
+            return LB_E_NOMEM;
         }
-        if ((f->flags & LB_FIELD_REQUIRED) != 0) {
-            return lb_read_fail(r, map->line, path, "is missing; a recipe cannot do without it");
+        if ((f->flags & LB_FIELD_REQUIRED) != 0 && !lb_mistakes_touch(r->mistakes, path)) {
+            status = lb_read_both(
+                status, lb_read_fail(r, map->line, path, "is missing; a recipe cannot do without it"));
         }
         if ((f->flags & LB_FIELD_OPEN) != 0) {
             *(double *)(void *)(base + f->offset) = NAN;
         }
         struct lb_yaml fallback = {.kind = LB_YAML_SCALAR, .plain = true, .text = f->fallback};
-        enum lb_status status = f->fallback != NULL ? read_value(r, &fallback, f, path, base) : LB_OK;
-        if (status != LB_OK) {
-            return status;
-        }
+        status = lb_read_both(status, f->fallback != NULL ? read_value(r, &fallback, f, path, base) : LB_OK);
     }
-    return LB_OK;
+    return status;
 }
 
 static enum lb_status unknown_key(const struct lb_recipe_reader *r, const struct lb_yaml *node,
@@ -193,14 +197,17 @@ static enum lb_status read_map(const struct lb_recipe_reader *r, struct lb_yaml 
         return lb_read_not_a(r, node, prefix[0] != '\0' ? prefix : "the file",
                              "a mapping of keys (key: value)");
     }
-    for (struct lb_yaml *child = node->first, *next = NULL; child != NULL; child = next) {
+    enum lb_status status = LB_OK;
+    for (struct lb_yaml *child = node->first, *next = NULL; child != NULL && lb_read_goes_on(status);
+         child = next) {
         next = child->next;
         const struct lb_field *f = fields;
         while (f->key != NULL && strcmp(f->key, child->key) != 0) {
             f++;
         }
         if (f->key == NULL) {
-            return unknown_key(r, child, fields, prefix);
+            status = lb_read_both(status, unknown_key(r, child, fields, prefix));
+            continue;
         }
         if (lb_yaml_is_null(child) || (child->kind == LB_YAML_LIST && child->count == 0)) {
             lb_yaml_remove(node, child); /* as if it were not there */
@@ -208,15 +215,13 @@ static enum lb_status read_map(const struct lb_recipe_reader *r, struct lb_yaml 
         }
         const char *path = lb_read_path(r, prefix, f->key);
         if (path == NULL) {
-            return lb_read_no_memory(r);
+            return LB_E_NOMEM;
         }
-        enum lb_status status = lb_read_empty(r, child, path);
-        status = status == LB_OK ? read_value(r, child, f, path, base) : status;
-        if (status != LB_OK) {
-            return status;
-        }
+        enum lb_status one = lb_read_empty(r, child, path);
+        status = lb_read_both(status, one == LB_OK ? read_value(r, child, f, path, base) : one);
     }
-    return fill_missing(r, node, fields, prefix, base);
+    return lb_read_goes_on(status) ? lb_read_both(status, fill_missing(r, node, fields, prefix, base))
+                                   : status;
 }
 
 enum lb_status lb_recipe_read(const struct lb_recipe_reader *r, struct lb_yaml *root, struct lb_recipe *out) {

@@ -3,6 +3,7 @@
 #include "common/base/file.h"
 #include "common/base/mem.h"
 #include "trainer/recipe/fields.h"
+#include "trainer/recipe/mistakes.h"
 #include "trainer/recipe/tree.h"
 #include "trainer/wire/url.h"
 
@@ -44,27 +45,27 @@ enum lb_status lb_recipe_data_type(const char *path, enum lb_data_type *out, str
 }
 
 /* A dataset's type by its path, where the recipe does not say. */
-static enum lb_status derive_type(const struct lb_recipe *recipe, struct lb_recipe_dataset *d,
-                                  const struct lb_yaml *entry, const char *list, unsigned i,
-                                  struct lb_detail *detail) {
+static enum lb_status derive_type(struct lb_mistakes *mistakes, struct lb_recipe_dataset *d,
+                                  const struct lb_yaml *entry, const char *path) {
     struct lb_detail found = {0};
-    char path[64];
-    if (lb_yaml_find(entry, "type") != NULL || lb_recipe_data_type(d->path, &d->type, &found) == LB_OK) {
+    if (lb_yaml_find(entry, "type") != NULL || d->path == NULL ||
+        lb_recipe_data_type(d->path, &d->type, &found) == LB_OK) {
         return LB_OK;
     }
-    snprintf(path, sizeof path, "%s.%u.path", list, i);
-    return lb_recipe_fail(recipe, detail, found.code, path,
-                          "%s; type: text reads any file's lines as documents", found.text);
+    lb_mistakes_meant(mistakes, path);
+    return lb_mistakes_add(mistakes, found.code, path, "%s; type: text reads any file's lines as documents",
+                           found.text);
 }
 
-static enum lb_status derive_datasets(const struct lb_recipe *recipe, const char *key,
-                                      struct lb_recipe_dataset *list, unsigned count,
-                                      struct lb_detail *detail) {
+static enum lb_status derive_datasets(const struct lb_recipe *recipe, struct lb_mistakes *mistakes,
+                                      const char *key, struct lb_recipe_dataset *list, unsigned count) {
     const struct lb_yaml *entries = lb_yaml_find(recipe->tree, key);
     const struct lb_yaml *entry = entries != NULL ? entries->first : NULL;
     enum lb_status status = LB_OK;
-    for (unsigned i = 0; entry != NULL && i < count && status == LB_OK; i++, entry = entry->next) {
-        status = derive_type(recipe, &list[i], entry, key, i, detail);
+    for (unsigned i = 0; entry != NULL && i < count && status != LB_E_NOMEM; i++, entry = entry->next) {
+        char path[64];
+        snprintf(path, sizeof path, "%s.%u.path", key, i);
+        status = derive_type(mistakes, &list[i], entry, path);
         if (list[i].type == LB_DATA_JSONL && list[i].field == NULL) {
             list[i].field = "text";
         }
@@ -74,21 +75,22 @@ static enum lb_status derive_datasets(const struct lb_recipe *recipe, const char
 
 #define DEFAULT_SAMPLES 50 /* some twelve ids at a language model's row (Anshumann et al. 2025) */
 
-static enum lb_status derive(struct lb_recipe *r, struct lb_detail *detail) {
-    enum lb_status status = derive_datasets(r, "datasets", r->datasets, r->datasets_count, detail);
-    if (status == LB_OK) {
-        status = derive_datasets(r, "eval_datasets", r->eval_datasets, r->eval_datasets_count, detail);
+static enum lb_status derive(struct lb_recipe *r, struct lb_mistakes *mistakes) {
+    enum lb_status status = derive_datasets(r, mistakes, "datasets", r->datasets, r->datasets_count);
+    if (status != LB_E_NOMEM) {
+        status = derive_datasets(r, mistakes, "eval_datasets", r->eval_datasets, r->eval_datasets_count);
     }
-    if (status == LB_OK && lb_yaml_find(r->tree, "targets") == NULL) {
-        r->targets = r->datasets[0].type == LB_DATA_IDX ? LB_LANE_LOGITS : LB_LANE_FINAL;
+    bool idx = r->datasets_count > 0 && r->datasets[0].type == LB_DATA_IDX;
+    if (lb_yaml_find(r->tree, "targets") == NULL) {
+        r->targets = idx ? LB_LANE_LOGITS : LB_LANE_FINAL;
     }
     if (r->targets == LB_LANE_SAMPLES && r->sample_count == 0) {
         r->sample_count = DEFAULT_SAMPLES;
     }
-    if (status == LB_OK && r->tokenizer == NULL && r->datasets[0].type != LB_DATA_IDX) {
+    if (r->tokenizer == NULL && !idx) {
         r->tokenizer = r->student.model;
     }
-    return status == LB_OK ? lb_recipe_optim(r, detail) : status;
+    return status != LB_E_NOMEM ? lb_read_both(status, lb_recipe_optim(r, mistakes)) : status;
 }
 
 /* ---- opening and closing ---- */
@@ -107,33 +109,70 @@ static enum lb_status set_place(struct lb_recipe *recipe, const char *path, stru
     return LB_OK;
 }
 
-static enum lb_status fill(struct lb_recipe *recipe, const char *text, size_t len, const char *path,
-                           const char *const *overrides, size_t n_overrides, struct lb_detail *detail) {
+/* The tree of the file and what is set beside it. LB_OK as well where mistakes were added. */
+static enum lb_status read_tree(struct lb_recipe *recipe, const char *text, size_t len,
+                                const char *const *overrides, size_t n_overrides,
+                                struct lb_mistakes *mistakes, struct lb_yaml **out,
+                                struct lb_detail *detail) {
     struct lb_yaml *tree = NULL;
-    enum lb_status status = set_place(recipe, path, detail);
-    status = status == LB_OK ? lb_yaml_parse(&recipe->arena, text, len, path, &tree, detail) : status;
+    enum lb_status status = lb_yaml_parse(&recipe->arena, text, len, recipe->path, &tree, detail);
     if (status == LB_OK && tree->kind != LB_YAML_MAP) {
         return lb_fail(detail, LB_E_ARG, "%s:%d: the file: must be a mapping of keys (key: value), not a %s",
-                       path, tree->line, tree->kind == LB_YAML_LIST ? "list" : "text");
+                       recipe->path, tree->line, tree->kind == LB_YAML_LIST ? "list" : "text");
     }
     for (size_t i = 0; status == LB_OK && i < n_overrides; i++) {
-        status = lb_yaml_set(&recipe->arena, tree, overrides[i], detail);
+        struct lb_detail wrong = {0};
+        enum lb_status one = lb_yaml_set(&recipe->arena, tree, overrides[i], &wrong);
+        one = one != LB_OK ? lb_mistakes_add_line(mistakes, one, 0, wrong.text) : one;
+        status = one == LB_E_NOMEM ? one : LB_OK;
     }
-    const struct lb_recipe_reader reader = {&recipe->arena, path, detail};
-    status = status == LB_OK ? lb_recipe_read(&reader, tree, recipe) : status;
-    recipe->tree = tree;
-    status = status == LB_OK ? derive(recipe, detail) : status;
-    return status == LB_OK ? lb_recipe_check(recipe, detail) : status;
+    if (status == LB_OK) {
+        *out = tree;
+    }
+    return status;
 }
 
-enum lb_status lb_recipe_parse(const char *text, size_t len, const char *path, const char *const *overrides,
-                               size_t n_overrides, struct lb_recipe **out, struct lb_detail *detail) {
+static enum lb_status fill(struct lb_recipe *recipe, const char *text, size_t len,
+                           const char *const *overrides, size_t n_overrides, struct lb_mistakes *mistakes,
+                           struct lb_detail *detail) {
+    struct lb_yaml *tree = NULL;
+    enum lb_status status = read_tree(recipe, text, len, overrides, n_overrides, mistakes, &tree, detail);
+    if (status != LB_OK) {
+        return status;
+    }
+    const struct lb_recipe_reader reader = {&recipe->arena, mistakes};
+    recipe->tree = tree;
+    mistakes->root = tree;
+    status = lb_mistakes_add_twice(mistakes, tree);
+    status = status != LB_E_NOMEM ? lb_recipe_read(&reader, tree, recipe) : status;
+    status = status != LB_E_NOMEM ? derive(recipe, mistakes) : status;
+    status = status != LB_E_NOMEM ? lb_recipe_check(recipe, mistakes) : status;
+    if (status == LB_E_NOMEM) {
+        return lb_fail(detail, status, "%s: out of memory while reading the recipe", recipe->path);
+    }
+    return LB_OK;
+}
+
+enum lb_status lb_recipe_parse_all(const char *text, size_t len, const char *path,
+                                   const char *const *overrides, size_t n_overrides, struct lb_buf *lines,
+                                   struct lb_recipe **out, struct lb_detail *detail) {
     struct lb_recipe *recipe = lb_calloc(1, sizeof *recipe);
     if (recipe == NULL) {
         return lb_fail(detail, LB_E_NOMEM, "%s: out of memory while reading the recipe", path);
     }
     lb_arena_init(&recipe->arena, ARENA_BYTES);
-    enum lb_status status = fill(recipe, text, len, path, overrides, n_overrides, detail);
+    struct lb_mistakes mistakes = {.arena = &recipe->arena, .file = path};
+    struct lb_detail fatal = {0};
+    enum lb_status status = set_place(recipe, path, &fatal);
+    status = status == LB_OK ? fill(recipe, text, len, overrides, n_overrides, &mistakes, &fatal) : status;
+    if (status != LB_OK) {
+        if (lines != NULL) {
+            lb_buf_printf(lines, "%s\n", fatal.text);
+        }
+        (void)lb_fail(detail, status, "%s", fatal.text);
+    } else {
+        status = lb_mistakes_tell(&mistakes, lines, detail);
+    }
     if (status != LB_OK) {
         lb_recipe_destroy(recipe);
         return status;
@@ -142,17 +181,27 @@ enum lb_status lb_recipe_parse(const char *text, size_t len, const char *path, c
     return LB_OK;
 }
 
-enum lb_status lb_recipe_load(const char *path, const char *const *overrides, size_t n_overrides,
-                              struct lb_recipe **out, struct lb_detail *detail) {
+enum lb_status lb_recipe_parse(const char *text, size_t len, const char *path, const char *const *overrides,
+                               size_t n_overrides, struct lb_recipe **out, struct lb_detail *detail) {
+    return lb_recipe_parse_all(text, len, path, overrides, n_overrides, NULL, out, detail);
+}
+
+enum lb_status lb_recipe_load_all(const char *path, const char *const *overrides, size_t n_overrides,
+                                  struct lb_buf *lines, struct lb_recipe **out, struct lb_detail *detail) {
     struct lb_buf text;
     lb_buf_init(&text, LB_YAML_MAX_BYTES);
     enum lb_status status = lb_file_read(path, &text, detail);
     if (status == LB_OK) {
-        status = lb_recipe_parse(text.data != NULL ? text.data : "", text.len, path, overrides, n_overrides,
-                                 out, detail);
+        status = lb_recipe_parse_all(text.data != NULL ? text.data : "", text.len, path, overrides,
+                                     n_overrides, lines, out, detail);
     }
     lb_buf_finish(&text);
     return status;
+}
+
+enum lb_status lb_recipe_load(const char *path, const char *const *overrides, size_t n_overrides,
+                              struct lb_recipe **out, struct lb_detail *detail) {
+    return lb_recipe_load_all(path, overrides, n_overrides, NULL, out, detail);
 }
 
 void lb_recipe_destroy(struct lb_recipe *recipe) {

@@ -181,13 +181,21 @@ static inline bool lb_recipe_writes(const struct lb_recipe *recipe) {
 }
 
 /* Loads, applies overrides ("learning_rate=1e-3", n of them, as --set gives them), fills defaults, checks.
- * Errors name file, line where known, key and remedy. */
+ * Errors name file, line where known (or --set), key and remedy; of several the first one in the file. */
 LB_NODISCARD enum lb_status lb_recipe_load(const char *path, const char *const *overrides, size_t n_overrides,
                                            struct lb_recipe **out, struct lb_detail *detail);
 /* The same from memory; path is what errors name and what relative paths start from. */
 LB_NODISCARD enum lb_status lb_recipe_parse(const char *text, size_t len, const char *path,
                                             const char *const *overrides, size_t n_overrides,
                                             struct lb_recipe **out, struct lb_detail *detail);
+/* The same two, and all that is wrong appended to lines, a line each in the order of the file. */
+LB_NODISCARD enum lb_status lb_recipe_load_all(const char *path, const char *const *overrides,
+                                               size_t n_overrides, struct lb_buf *lines,
+                                               struct lb_recipe **out, struct lb_detail *detail);
+LB_NODISCARD enum lb_status lb_recipe_parse_all(const char *text, size_t len, const char *path,
+                                                const char *const *overrides, size_t n_overrides,
+                                                struct lb_buf *lines, struct lb_recipe **out,
+                                                struct lb_detail *detail);
 void lb_recipe_destroy(struct lb_recipe *recipe);
 /* The resolved recipe as YAML on the heap (lb_free). Loading it again gives the same recipe. */
 LB_NODISCARD enum lb_status lb_recipe_dump(const struct lb_recipe *recipe, char **out_text, size_t *out_len,

@@ -5,6 +5,7 @@
 #include "trainer/recipe/fields.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 #define MLP_TYPE "limbeck_mlp"
@@ -65,8 +66,8 @@ static bool comes_from_tokenizer(const char *key) {
     return false;
 }
 
-static enum lb_status set(const struct lb_recipe_reader *r, json_t *object, const char *key, json_t *value) {
-    return json_object_set_new(object, key, value) == 0 ? LB_OK : lb_read_no_memory(r);
+static enum lb_status set(json_t *object, const char *key, json_t *value) {
+    return json_object_set_new(object, key, value) == 0 ? LB_OK : LB_E_NOMEM;
 }
 
 static enum lb_status set_list(const struct lb_recipe_reader *r, const struct lb_yaml *node, const char *key,
@@ -75,27 +76,29 @@ static enum lb_status set_list(const struct lb_recipe_reader *r, const struct lb
         return lb_read_not_a(r, node, path, "a list ([...] or lines that begin with \"- \")");
     }
     json_t *list = json_array();
-    enum lb_status status = list != NULL ? LB_OK : lb_read_no_memory(r);
+    enum lb_status status = list != NULL ? LB_OK : LB_E_NOMEM;
     unsigned i = 0;
-    for (const struct lb_yaml *item = node->first; item != NULL && status == LB_OK; item = item->next, i++) {
+    for (const struct lb_yaml *item = node->first; item != NULL && lb_read_goes_on(status);
+         item = item->next, i++) {
         int64_t v = 0;
         const char *at = lb_arena_printf(r->arena, "%s.%u", path, i);
-        status = at != NULL ? lb_read_int(r, item, at, -INFINITY, INFINITY, &v) : lb_read_no_memory(r);
-        if (status == LB_OK && json_array_append_new(list, json_integer(v)) != 0) {
-            status = lb_read_no_memory(r);
+        enum lb_status one = at != NULL ? lb_read_int(r, item, at, -INFINITY, INFINITY, &v) : LB_E_NOMEM;
+        if (one == LB_OK && json_array_append_new(list, json_integer(v)) != 0) {
+            one = LB_E_NOMEM;
         }
+        status = lb_read_both(status, one);
     }
     if (status != LB_OK) {
         json_decref(list);
         return status;
     }
-    return set(r, object, key, list);
+    return set(object, key, list);
 }
 
 /* A value of a key that only the family knows, typed as YAML does. */
 static enum lb_status set_plain(const struct lb_recipe_reader *r, const struct lb_yaml *node,
                                 const char *path, json_t *object) {
-    struct lb_recipe_reader quiet = {r->arena, r->what, NULL};
+    struct lb_recipe_reader quiet = {r->arena, NULL};
     int64_t whole = 0;
     double number = 0;
     bool truth = false;
@@ -112,7 +115,7 @@ static enum lb_status set_plain(const struct lb_recipe_reader *r, const struct l
     } else {
         value = json_string(node->text);
     }
-    return set(r, object, node->key, value);
+    return set(object, node->key, value);
 }
 
 /* One key into the object that the parser is given. */
@@ -132,21 +135,21 @@ static enum lb_status set_key(const struct lb_recipe_reader *r, const struct lb_
     }
     if (f->kind == LB_FIELD_INT) {
         status = lb_read_int(r, node, path, -INFINITY, INFINITY, &whole);
-        return status == LB_OK ? set(r, object, key, json_integer(whole)) : status;
+        return status == LB_OK ? set(object, key, json_integer(whole)) : status;
     }
     if (f->kind == LB_FIELD_FLOAT) {
         status = lb_read_float(r, node, path, -INFINITY, INFINITY, &number);
-        return status == LB_OK ? set(r, object, key, json_real(number)) : status;
+        return status == LB_OK ? set(object, key, json_real(number)) : status;
     }
     if (f->kind == LB_FIELD_BOOL) {
         status = lb_read_bool(r, node, path, &truth);
-        return status == LB_OK ? set(r, object, key, json_boolean(truth)) : status;
+        return status == LB_OK ? set(object, key, json_boolean(truth)) : status;
     }
     if (f->kind == LB_FIELD_INTS) {
         return set_list(r, node, key, path, object);
     }
     status = lb_read_string(r, node, path, &text);
-    return status == LB_OK ? set(r, object, key, json_string(text)) : status;
+    return status == LB_OK ? set(object, key, json_string(text)) : status;
 }
 
 /* A new student's family, by which its keys are judged. */
@@ -166,18 +169,22 @@ static enum lb_status take_layers(const struct lb_recipe_reader *r, const struct
     if (map->kind != LB_YAML_MAP) {
         return lb_read_not_a(r, map, path, "a mapping {model: PATH, layers: [N, ...]}");
     }
+    enum lb_status status = LB_OK;
     for (const struct lb_yaml *child = map->first; child != NULL; child = child->next) {
         if (child != model && child != layers) {
-            return lb_read_unknown(r, child, path, names, 2);
+            status = lb_read_both(status, lb_read_unknown(r, child, path, names, 2));
         }
+    }
+    if (status != LB_OK) {
+        return status;
     }
     if (model == NULL || layers == NULL || layers->kind != LB_YAML_LIST || layers->count == 0) {
         return lb_read_fail(r, map->line, path, "needs model: PATH and layers: [N, ...]");
     }
-    enum lb_status status = lb_read_string(r, model, "student.layers_from.model", &out->model);
+    status = lb_read_string(r, model, "student.layers_from.model", &out->model);
     out->layers = lb_arena_array(r->arena, layers->count, sizeof *out->layers);
     if (out->layers == NULL) {
-        return lb_read_no_memory(r);
+        return LB_E_NOMEM;
     }
     for (const struct lb_yaml *item = layers->first; item != NULL && status == LB_OK; item = item->next) {
         status = lb_read_int(r, item, "student.layers_from.layers", 0, LB_MAX_LAYERS - 1,
@@ -215,30 +222,30 @@ static enum lb_status take_key(const struct lb_recipe_reader *r, const struct lb
 /* The mapping's keys into object, or model into out. */
 static enum lb_status take_keys(const struct lb_recipe_reader *r, struct lb_yaml *map, json_t *object,
                                 struct lb_recipe_student *out) {
-    for (struct lb_yaml *child = map->first, *next = NULL; child != NULL; child = next) {
+    enum lb_status status = LB_OK;
+    for (struct lb_yaml *child = map->first, *next = NULL; child != NULL && lb_read_goes_on(status);
+         child = next) {
         next = child->next;
         if (lb_yaml_is_null(child)) {
             lb_yaml_remove(map, child);
             continue;
         }
         const char *path = lb_arena_printf(r->arena, "student.%s", child->key);
-        enum lb_status status = path != NULL ? lb_read_empty(r, child, path) : lb_read_no_memory(r);
-        status = status == LB_OK ? take_key(r, map, child, path, object, out) : status;
-        if (status != LB_OK) {
-            return status;
-        }
+        enum lb_status one = path != NULL ? lb_read_empty(r, child, path) : LB_E_NOMEM;
+        one = one == LB_OK ? take_key(r, map, child, path, object, out) : one;
+        status = lb_read_both(status, one);
     }
     for (const struct lb_yaml *child = map->first; out->model != NULL && child != NULL; child = child->next) {
         bool head = strcmp(child->key, "num_labels") == 0;
         if (!head && strcmp(child->key, out->layers_count > 0 ? "layers_from" : "model") != 0) {
             const char *path = lb_arena_printf(r->arena, "student.%s", child->key);
-            return path == NULL ? lb_read_no_memory(r)
+            return path == NULL ? LB_E_NOMEM
                                 : lb_read_fail(r, child->line, path,
                                                "student.%s brings its own configuration; drop one of the two",
                                                out->layers_count > 0 ? "layers_from" : "model");
         }
     }
-    return LB_OK;
+    return status;
 }
 
 /* The keys that only the family knows, as they are written back. */
@@ -259,15 +266,15 @@ static enum lb_status keep_others(const struct lb_recipe_reader *r, json_t *obje
         status = out->others != NULL ? LB_OK : LB_E_NOMEM;
     }
     lb_buf_finish(&buf);
-    return status == LB_OK ? LB_OK : lb_read_no_memory(r);
+    return status == LB_OK ? LB_OK : LB_E_NOMEM;
 }
 
 /* What a new student takes from the recipe and not from its family's defaults. The tokenizer decides about
  * the vocabulary, later: the largest one stands for it. */
-static enum lb_status add_defaults(const struct lb_recipe_reader *r, const char *type, json_t *object) {
+static enum lb_status add_defaults(const char *type, json_t *object) {
     enum lb_status status = LB_OK;
     if (json_object_get(object, "model_type") == NULL) {
-        status = set(r, object, "model_type", json_string(type));
+        status = set(object, "model_type", json_string(type));
     }
     if (status != LB_OK || strcmp(type, MLP_TYPE) == 0) {
         return status;
@@ -275,24 +282,26 @@ static enum lb_status add_defaults(const struct lb_recipe_reader *r, const char 
     json_t *heads = json_object_get(object, "num_attention_heads");
     if (heads != NULL && json_object_get(object, "num_key_value_heads") == NULL &&
         lb_student_takes(type, "num_key_value_heads")) {
-        status = set(r, object, "num_key_value_heads", json_integer(json_integer_value(heads)));
+        status = set(object, "num_key_value_heads", json_integer(json_integer_value(heads)));
     }
     if (status == LB_OK && json_object_get(object, "max_position_embeddings") == NULL &&
         lb_student_takes(type, "max_position_embeddings")) {
-        status = set(r, object, "max_position_embeddings", json_integer(NEW_LENGTH));
+        status = set(object, "max_position_embeddings", json_integer(NEW_LENGTH));
     }
     static const char *const tokens[] = {"bos_token_id", "eos_token_id"};
     for (size_t i = 0; i < 2 && status == LB_OK; i++) {
-        status = set(r, object, tokens[i], json_null());
+        status = set(object, tokens[i], json_null());
     }
-    return status == LB_OK ? set(r, object, "vocab_size", json_integer(INT32_MAX)) : status;
+    return status == LB_OK ? set(object, "vocab_size", json_integer(INT32_MAX)) : status;
 }
 
-/* The parser's complaint "student: KEY ...", with the line of that key. */
+/* The parser's complaint "student: KEY ...", with the line of that key; not when something is wrong with the
+ * key already. */
 static enum lb_status point_to(const struct lb_recipe_reader *r, const struct lb_yaml *map,
                                enum lb_status status, const struct lb_detail *found) {
     const char *text = found->text + strcspn(found->text, " ");
     text += strspn(text, " ");
+    char whole[LB_DETAIL_TEXT], path[128];
     int line = map->line;
     for (const struct lb_yaml *child = map->first; child != NULL; child = child->next) {
         size_t n = strlen(child->key);
@@ -300,13 +309,43 @@ static enum lb_status point_to(const struct lb_recipe_reader *r, const struct lb
             line = child->line;
         }
     }
+    snprintf(path, sizeof path, "student.%.*s", (int)strcspn(text, " :[."), text);
+    if (status == LB_E_NOMEM || lb_mistakes_touch(r->mistakes, path)) {
+        return status;
+    }
     const char *remedy = strstr(found->text, "is missing") != NULL
                              ? "; give the new student's sizes, or student.model to start from one"
                              : "";
-    if (line > 0) {
-        return lb_fail(r->detail, status, "%s:%d: %s%s", r->what, line, found->text, remedy);
+    snprintf(whole, sizeof whole, "%.600s%s", text, remedy);
+    lb_mistakes_meant(r->mistakes, path);
+    return lb_mistakes_add_at(r->mistakes, status, line, "student", whole);
+}
+
+/* A new student's config: first each key by itself, so that all that are wrong are told; then, where none is
+ * (status: of reading them), as a whole. */
+static enum lb_status take_config(const struct lb_recipe_reader *r, const struct lb_yaml *map, json_t *object,
+                                  enum lb_status status, struct lb_recipe_student *out) {
+    struct lb_config config;
+    enum lb_status one = add_defaults(type_of(map), object);
+    status = lb_read_both(status, one);
+    for (size_t i = 0; one != LB_E_NOTFOUND && lb_read_goes_on(status); i++) {
+        struct lb_detail detail = {0};
+        one = lb_config_try_key(object, "student", i, &detail);
+        if (one != LB_OK && one != LB_E_NOTFOUND) {
+            status = lb_read_both(status, point_to(r, map, one, &detail));
+        }
     }
-    return lb_fail(r->detail, status, "%s: %s%s", r->what, found->text, remedy);
+    if (status == LB_OK) {
+        struct lb_detail detail = {0};
+        status = lb_config_parse_new(object, "student", &config, &detail);
+        status = status != LB_OK ? point_to(r, map, status, &detail) : LB_OK;
+    }
+    if (status == LB_OK) {
+        out->config = config;
+        out->config.vocab_size = 0; /* the tokenizer's */
+        status = keep_others(r, object, map, out);
+    }
+    return status;
 }
 
 enum lb_status lb_student_read(const struct lb_recipe_reader *r, struct lb_yaml *map,
@@ -315,20 +354,10 @@ enum lb_status lb_student_read(const struct lb_recipe_reader *r, struct lb_yaml 
         return lb_read_not_a(r, map, "student", "a mapping of keys (key: value)");
     }
     json_t *object = json_object();
-    enum lb_status status = object != NULL ? take_keys(r, map, object, out) : lb_read_no_memory(r);
-    if (status == LB_OK && out->model == NULL) {
-        status = add_defaults(r, type_of(map), object);
-        struct lb_detail detail = {0};
-        struct lb_config config;
-        if (status == LB_OK) {
-            status = lb_config_parse_new(object, "student", &config, &detail);
-            status = status != LB_OK ? point_to(r, map, status, &detail) : LB_OK;
-        }
-        if (status == LB_OK) {
-            out->config = config;
-            out->config.vocab_size = 0; /* the tokenizer's */
-            status = keep_others(r, object, map, out);
-        }
+    enum lb_status status = object != NULL ? take_keys(r, map, object, out) : LB_E_NOMEM;
+    if (lb_read_goes_on(status) && lb_yaml_find(map, "model") == NULL &&
+        lb_yaml_find(map, "layers_from") == NULL) {
+        status = take_config(r, map, object, status, out);
     }
     json_decref(object);
     return status;

@@ -16,6 +16,7 @@ struct parse {
     int depth;
     const char *key; /* of the map on top, read and waiting for its value */
     int key_line;
+    bool dropped; /* the key is there already: the value is read and left out */
     struct lb_yaml *root;
     unsigned nodes;
     bool has_lines; /* false for --set values */
@@ -67,11 +68,11 @@ static enum lb_status take_key(struct parse *p, struct lb_yaml *map, const yaml_
     if (status != LB_OK) {
         return status;
     }
-    const struct lb_yaml *earlier = lb_yaml_find(map, key);
+    struct lb_yaml *earlier = lb_yaml_find(map, key);
     if (earlier != NULL) {
-        return lb_fail(p->detail, LB_E_FORMAT, "%s:%zu: %s is given twice (first in line %d)", p->what,
-                       event->start_mark.line + 1, key, earlier->line);
+        earlier->again = (int)event->start_mark.line + 1;
     }
+    p->dropped = earlier != NULL;
     p->key = key;
     p->key_line = (int)event->start_mark.line + 1;
     return LB_OK;
@@ -99,9 +100,11 @@ static enum lb_status take_value(struct parse *p, const yaml_event_t *event) {
     } else {
         node->kind = event->type == YAML_MAPPING_START_EVENT ? LB_YAML_MAP : LB_YAML_LIST;
     }
-    if (p->depth > 0) {
+    bool dropped = p->dropped;
+    p->dropped = false;
+    if (p->depth > 0 && !dropped) {
         append_child(p->stack[p->depth - 1], node);
-    } else {
+    } else if (p->depth == 0) {
         p->root = node;
     }
     if (node->kind != LB_YAML_SCALAR) {
@@ -185,6 +188,7 @@ enum lb_status lb_yaml_parse(struct lb_arena *arena, const char *text, size_t le
             return out_of_memory(detail);
         }
         p.root->kind = LB_YAML_MAP;
+        p.root->line = p.has_lines ? 1 : 0;
     }
     if (status == LB_OK) {
         *out = p.root;

@@ -1,6 +1,6 @@
 /* A YAML document as a tree that remembers its lines: what a recipe is read from.
  *
- * One document; no anchors or aliases (a file cannot expand), no duplicate keys, depth and size bounded. All
+ * One document; no anchors or aliases (a file cannot expand), depth and size bounded. All
  * nodes live in the caller's arena. The only file that includes yaml.h is tree.c.
  */
 #ifndef LB_RECIPE_TREE_H
@@ -21,7 +21,8 @@ enum lb_yaml_kind { LB_YAML_SCALAR, LB_YAML_LIST, LB_YAML_MAP };
 
 struct lb_yaml {
     enum lb_yaml_kind kind;
-    int line;         /* of the value (of the key, within a map); 0: came from --set or is a default */
+    int line;         /* of the value (of the key, within a map); 0: came from --set */
+    int again;        /* the line where the key stands once more, with a value that is dropped; 0: nowhere */
     bool plain;       /* a scalar without quotes */
     const char *key;  /* within a map; NULL otherwise */
     const char *text; /* a scalar's text; never NULL for one */

@@ -12,19 +12,13 @@
 
 enum lb_status lb_read_fail(const struct lb_recipe_reader *r, int line, const char *path, const char *format,
                             ...) {
-    char text[512], where[32] = "";
+    char text[512];
     va_list args;
     va_start(args, format);
     vsnprintf(text, sizeof text, format, args);
     va_end(args);
-    if (line > 0) {
-        snprintf(where, sizeof where, ":%d", line);
-    }
-    return lb_fail(r->detail, LB_E_ARG, "%s%s: %s: %s", r->what, where, path, text);
-}
-
-enum lb_status lb_read_no_memory(const struct lb_recipe_reader *r) {
-    return lb_fail(r->detail, LB_E_NOMEM, "%s: out of memory while reading the recipe", r->what);
+    lb_mistakes_meant(r->mistakes, path);
+    return lb_mistakes_add_at(r->mistakes, LB_E_ARG, line, path, text);
 }
 
 enum lb_status lb_read_not_a(const struct lb_recipe_reader *r, const struct lb_yaml *node, const char *path,
@@ -44,14 +38,18 @@ enum lb_status lb_read_unknown(const struct lb_recipe_reader *r, const struct lb
                                const char *prefix, const char *const *names, size_t n) {
     const char *path = lb_read_path(r, prefix, node->key), *nearest = lb_nearest_name(node->key, names, n);
     nearest = nearest != NULL ? nearest : lb_other_name(node->key);
-    if (path == NULL) {
-        return lb_read_no_memory(r);
+    const char *meant = nearest != NULL ? lb_read_path(r, prefix, nearest) : path;
+    char text[256];
+    if (path == NULL || meant == NULL) {
+        return LB_E_NOMEM;
     }
-    if (nearest != NULL) {
-        return lb_read_fail(r, node->line, path, "unknown key; did you mean %s?", nearest);
+    if (nearest == NULL) {
+        return lb_mistakes_add_at(r->mistakes, LB_E_ARG, node->line, path,
+                                  "unknown key; limbeck train --help-recipe lists the recipe's keys");
     }
-    return lb_read_fail(r, node->line, path,
-                        "unknown key; limbeck train --help-recipe lists the recipe's keys");
+    lb_mistakes_meant(r->mistakes, meant);
+    snprintf(text, sizeof text, "unknown key; did you mean %s?", nearest);
+    return lb_mistakes_add_at(r->mistakes, LB_E_ARG, node->line, path, text);
 }
 
 static enum lb_status out_of_range(const struct lb_recipe_reader *r, const struct lb_yaml *node,

@@ -6,6 +6,7 @@
 
 #include "common/base/arena.h"
 #include "common/base/status.h"
+#include "trainer/recipe/mistakes.h"
 #include "trainer/recipe/tree.h"
 
 #include <stdbool.h>
@@ -14,15 +15,22 @@
 
 /* What reading carries along. */
 struct lb_recipe_reader {
-    struct lb_arena *arena; /* of the recipe: strings and lists live in it */
-    const char *what;       /* the file, for errors */
-    struct lb_detail *detail;
+    struct lb_arena *arena;       /* of the recipe: strings and lists live in it */
+    struct lb_mistakes *mistakes; /* what is wrong is added to; NULL: only returned */
 };
 
-/* LB_E_ARG: "<file>:<line>: <path>: <text>". */
+/* LB_E_ARG, with the mistake kept; line 0: the value came from --set. Who reads goes on with the next value,
+ * so that one look tells all mistakes. */
 enum lb_status lb_read_fail(const struct lb_recipe_reader *r, int line, const char *path, const char *format,
                             ...) LB_PRINTF(4, 5);
-enum lb_status lb_read_no_memory(const struct lb_recipe_reader *r);
+/* Whether reading goes on after that status: all but memory that ran out. */
+static inline bool lb_read_goes_on(enum lb_status status) {
+    return status != LB_E_NOMEM;
+}
+/* The first of two that is no LB_OK; memory that ran out before everything. */
+static inline enum lb_status lb_read_both(enum lb_status a, enum lb_status b) {
+    return a == LB_OK || b == LB_E_NOMEM ? b : a;
+}
 /* "is not <kind>", naming what stands there. */
 enum lb_status lb_read_not_a(const struct lb_recipe_reader *r, const struct lb_yaml *node, const char *path,
                              const char *kind);
