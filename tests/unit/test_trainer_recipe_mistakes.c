@@ -5,6 +5,7 @@
 #include <cmocka.h>
 
 #include "common/base/buf.h"
+#include "common/base/mem.h"
 #include "trainer/recipe/recipe.h"
 
 #include <stdio.h>
@@ -97,10 +98,47 @@ static void mistakes_are_bounded(void **state) {
     lb_buf_finish(&lines);
 }
 
+/* Each allocation fails once, with a recipe of mistakes and with other tools' words: an error, no crash. */
+static void memory_runs_out(void **state) {
+    (void)state;
+    static const char *const texts[] = {
+        "student: {hiden_size: 8}\ndatasets: [{path: a.csv}]\nseed: 1\nseed: 2\nzzz: 1\n",
+        "model_name_or_path: m\nteacher_model_name_or_path: t\ndataset_name: x.txt\nlmbda: 0\nseq_kd: false\n"
+        "max_length: 8\noutput_dir: o\nzzz: 1\n",
+        "model: m\nteacher: {kind: vllm, base_url: 'http://h:1', model: x, top_k: 4}\ndataset: "
+        "{train_dataset: "
+        "{disk_path: x.txt}}\nsequence_length: 8\noutput_path: o\nlayer_mapping: [[1, 1]]\nloss_functions: "
+        "[{function: kl, weight: 1}, {function: hs_mse, weight: 1}]\ntraining_args: {max_steps: 1, optim: "
+        "lion}\n",
+        "base_model: m\nkd_trainer: true\nkd_online_server_base_url: http://h:1\nkd_online_topk: "
+        "4\ndatasets: "
+        "[{path: x.jsonl}]\noutput_dir: o\nkd_ce_alpha: 0.1\nadapter: lora\n"};
+    for (size_t t = 0; t < sizeof texts / sizeof *texts; t++) {
+        long n = 1;
+        for (long i = 0; i <= n; i++) { /* 0: none fails, and they are counted */
+            struct lb_recipe *r = NULL;
+            struct lb_buf lines;
+            struct lb_detail detail = {0};
+            lb_buf_init(&lines, 1 << 20);
+            lb_mem_fail_from(i);
+            enum lb_status status =
+                lb_recipe_parse_all(texts[t], strlen(texts[t]), "r.yaml", NULL, 0, &lines, &r, &detail);
+            n = i == 0 ? lb_mem_count() : n;
+            lb_mem_fail_from(0);
+            assert_int_not_equal(status, LB_OK);
+            assert_null(r);
+            assert_true(detail.text[0] != '\0');
+            lb_buf_finish(&lines);
+        }
+        assert_true(n > 3);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(all_at_once),
         cmocka_unit_test(mistakes_are_bounded),
+        cmocka_unit_test(memory_runs_out),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

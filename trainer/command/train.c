@@ -19,16 +19,18 @@ struct arguments {
     const char *overrides[MAX_OVERRIDES];
     size_t n_overrides;
     char *output_dir; /* "output_dir=DIR" on the heap; NULL: the recipe's */
-    bool resume, help_recipe;
+    bool resume, check, help_recipe;
 };
 
-enum { KEY_HELP_RECIPE = 256 };
+enum { KEY_HELP_RECIPE = 256, KEY_CHECK };
 
 static const struct argp_option options[] = {
     {"set", 's', "KEY=VALUE", 0,
      "overrides a key of the recipe (student.hidden_size=64, teachers.0.url=...); may be repeated", 0},
     {"output-dir", 'o', "DIR", 0, "the run folder, instead of the recipe's output_dir", 0},
     {"resume", 'r', NULL, 0, "go on from the last checkpoint in the run folder", 0},
+    {"check", KEY_CHECK, NULL, 0,
+     "read and check the recipe, print it with all its values, and train nothing", 0},
     {"help-recipe", KEY_HELP_RECIPE, NULL, 0, "list every key of a recipe with its default", 0},
     {NULL, 0, NULL, 0, NULL, 0}};
 
@@ -92,6 +94,9 @@ static error_t parse(int key, char *value, struct argp_state *state) {
     case 'r':
         a->resume = true;
         return 0;
+    case KEY_CHECK:
+        a->check = true;
+        return 0;
     case KEY_HELP_RECIPE:
         a->help_recipe = true;
         return 0;
@@ -145,12 +150,27 @@ static int print_keys(void) {
     return status == LB_OK ? 0 : lb_command_failed(&detail, status);
 }
 
+/* The recipe as it is resolved, which read again is the same recipe. */
+static int print_recipe(const struct lb_recipe *recipe) {
+    struct lb_detail detail = {0};
+    char *text = NULL;
+    size_t len = 0;
+    enum lb_status status = lb_recipe_dump(recipe, &text, &len, &detail);
+    if (status == LB_OK) {
+        fwrite(text, 1, len, stdout);
+    }
+    lb_free(text);
+    return status == LB_OK ? 0 : lb_command_failed(&detail, status);
+}
+
 int lb_cmd_train(int argc, char **argv, volatile sig_atomic_t *stop) {
     static const struct argp argp = {
         options,
         parse,
         "RECIPE.yaml",
-        "Trains a student as the recipe says, alone or from teachers.\v"
+        "Trains a student as the recipe says, alone or from teachers. YAML of TRL's, DistillKit's and "
+        "Axolotl's "
+        "distillation is read too: what became of each key is told.\v"
         "The run folder gets recipe.yaml, metrics.jsonl, checkpoint-STEP/ and, at the end, student/: a "
         "Hugging Face folder. Ctrl-C finishes the step and saves, with exit status 3; --resume goes on to "
         "the same bits. "
@@ -176,6 +196,15 @@ int lb_cmd_train(int argc, char **argv, volatile sig_atomic_t *stop) {
     struct lb_recipe *recipe = load_recipe(&a);
     bool resumable = false;
     enum lb_status status = LB_OK;
+    if (recipe != NULL && recipe->notes != NULL) {
+        fputs(recipe->notes, stderr);
+    }
+    if (recipe != NULL && a.check) {
+        int printed = print_recipe(recipe);
+        lb_recipe_destroy(recipe);
+        lb_free(a.output_dir);
+        return printed;
+    }
     if (recipe != NULL) {
         struct lb_train_options how = {.resume = a.resume,
                                        .threads = lb_threads_option(),

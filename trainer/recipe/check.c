@@ -532,8 +532,12 @@ static enum lb_status check_loss(const struct check *c, unsigned i) {
         return complain(c, path, "%g is out of range; allowed is %g to %g, or 0 for the recipe's",
                         temperature, LB_MIN_TEMPERATURE, LB_MAX_TEMPERATURE);
     }
-    if (status != LB_OK || !sound(c, "teachers datasets.0 targets mixture temperature loss_add_tail")) {
+    if (status != LB_OK) {
         return status; /* the rest reads what is wrong */
+    }
+    status = sound(c, "targets loss_add_tail") ? check_parameters(c, entry, i) : LB_OK;
+    if (!sound(c, "teachers datasets.0 targets mixture temperature")) {
+        return status;
     }
     if (entry->on != LB_ON_LABEL && c->recipe->teachers_count == 0) {
         snprintf(path, sizeof path, "loss_functions.%u", i);
@@ -549,7 +553,7 @@ static enum lb_status check_loss(const struct check *c, unsigned i) {
                             ? "the data are images"
                             : "whole_texts is for encoders and classifiers, which predict no tokens");
     }
-    status = lb_read_both(check_loss_teachers(c, loss, i), check_parameters(c, entry, i));
+    status = lb_read_both(status, check_loss_teachers(c, loss, i));
     status = lb_read_both(status, check_anneal(c, i));
     if (entry->on == LB_ON_TARGET) {
         return lb_read_both(status, check_target(c, entry, i));

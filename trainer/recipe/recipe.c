@@ -3,6 +3,7 @@
 #include "common/base/file.h"
 #include "common/base/mem.h"
 #include "trainer/recipe/fields.h"
+#include "trainer/recipe/foreign.h"
 #include "trainer/recipe/mistakes.h"
 #include "trainer/recipe/tree.h"
 #include "trainer/wire/url.h"
@@ -120,6 +121,17 @@ static enum lb_status read_tree(struct lb_recipe *recipe, const char *text, size
         return lb_fail(detail, LB_E_ARG, "%s:%d: the file: must be a mapping of keys (key: value), not a %s",
                        recipe->path, tree->line, tree->kind == LB_YAML_LIST ? "list" : "text");
     }
+    const struct lb_foreign_dialect *dialect = status == LB_OK ? lb_foreign_find(tree) : NULL;
+    if (dialect != NULL) {
+        struct lb_foreign f = {.arena = &recipe->arena,
+                               .file = recipe->path,
+                               .theirs = tree,
+                               .mistakes = mistakes,
+                               .overrides = overrides,
+                               .n_overrides = n_overrides};
+        status = lb_mistakes_add_twice(mistakes, tree);
+        status = status != LB_E_NOMEM ? lb_foreign_translate(dialect, &f, &tree, &recipe->notes) : status;
+    }
     for (size_t i = 0; status == LB_OK && i < n_overrides; i++) {
         struct lb_detail wrong = {0};
         enum lb_status one = lb_yaml_set(&recipe->arena, tree, overrides[i], &wrong);
@@ -138,7 +150,7 @@ static enum lb_status fill(struct lb_recipe *recipe, const char *text, size_t le
     struct lb_yaml *tree = NULL;
     enum lb_status status = read_tree(recipe, text, len, overrides, n_overrides, mistakes, &tree, detail);
     if (status != LB_OK) {
-        return status;
+        return lb_fail(detail, status, "%s: out of memory while reading the recipe", recipe->path);
     }
     const struct lb_recipe_reader reader = {&recipe->arena, mistakes};
     recipe->tree = tree;

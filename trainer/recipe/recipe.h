@@ -98,7 +98,8 @@ struct lb_recipe {
     struct lb_arena arena;      /* holds what stands below, and the tree */
     const struct lb_yaml *tree; /* as it was read, for the lines of errors; NULL in a recipe made by hand */
     const char *path;           /* of the file, for errors */
-    const char *directory;      /* of the file: paths in it are relative to it */
+    const char *notes; /* lines: what became of each key of another tool's recipe; NULL: it is one of ours */
+    const char *directory; /* of the file: paths in it are relative to it */
     struct lb_recipe_student student;
     const char *tokenizer; /* tokenizer.json; NULL for classifiers */
     enum lb_add_bos add_bos_token;

@@ -245,11 +245,14 @@ int lb_yaml_line(const struct lb_yaml *root, const char *path) {
     return line;
 }
 
-static struct lb_yaml *new_node(struct lb_arena *arena, enum lb_yaml_kind kind, const char *key) {
+struct lb_yaml *lb_yaml_add(struct lb_arena *arena, struct lb_yaml *parent, enum lb_yaml_kind kind,
+                            const char *key, int line) {
     struct lb_yaml *node = lb_arena_zarray(arena, 1, sizeof *node);
     if (node != NULL) {
-        node->kind = kind;
-        node->key = key;
+        *node = (struct lb_yaml){.kind = kind, .key = key, .line = line, .text = ""};
+        if (parent != NULL) {
+            append_child(parent, node);
+        }
     }
     return node;
 }
@@ -299,11 +302,13 @@ enum lb_status lb_yaml_set(struct lb_arena *arena, struct lb_yaml *root, const c
                                node->kind == LB_YAML_LIST ? "list items are numbered from 0"
                                                           : "the key holds one value");
             }
-            child = new_node(arena, LB_YAML_MAP, node->kind == LB_YAML_MAP ? part : NULL);
+            bool list =
+                next != NULL && strcspn(next, ".") == 1 && next[0] == '0'; /* its first item follows */
+            child = lb_yaml_add(arena, node, list ? LB_YAML_LIST : LB_YAML_MAP,
+                                node->kind == LB_YAML_MAP ? part : NULL, 0);
             if (child == NULL) {
                 return out_of_memory(detail);
             }
-            append_child(node, child);
         }
         node = child;
     }

@@ -33,10 +33,15 @@ struct lb_yaml {
 /* what names the source in errors: "<what>:<line>: ...". An empty document gives an empty map. */
 LB_NODISCARD enum lb_status lb_yaml_parse(struct lb_arena *arena, const char *text, size_t len,
                                           const char *what, struct lb_yaml **out, struct lb_detail *detail);
-/* Applies "dotted.path=value" (list items by number; the number after the last one appends). The value is
+/* Applies "dotted.path=value" (list items by number; the number after the last one appends, 0 makes a list
+ * that is not there). The value is
  * YAML. */
 LB_NODISCARD enum lb_status lb_yaml_set(struct lb_arena *arena, struct lb_yaml *root, const char *assignment,
                                         struct lb_detail *detail);
+/* A new node below parent (NULL: below none), at its end; NULL: out of memory. key lives as long as the tree.
+ */
+struct lb_yaml *lb_yaml_add(struct lb_arena *arena, struct lb_yaml *parent, enum lb_yaml_kind kind,
+                            const char *key, int line);
 /* The child of that key, or NULL. */
 struct lb_yaml *lb_yaml_find(const struct lb_yaml *map, const char *key);
 /* The line of the node at a dotted path, or of its nearest ancestor; 0 when that has none. */
