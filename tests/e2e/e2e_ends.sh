@@ -125,7 +125,7 @@ expect 0 put.log "$limbeck" train teacher.yaml --set max_steps=3 --set add_bos_t
 cmp says/student/model.safetensors put/student/model.safetensors
 expect 1 unknown.log "$limbeck" train student.yaml --set add_bos_token=true --set tokenizer="$tokenizer" -o none
 one_error unknown.log
-said unknown.log student.yaml add_bos_token bos_token
+said unknown.log "--set add_bos_token" bos_token
 
 say "a tokenizer with more tokens than the model has rows is refused; one with fewer is not, and generates its own only"
 expect 0 small.log "$limbeck" train teacher.yaml --set tokenizer="$tokenizer" --set max_steps=2 -o small
