@@ -131,7 +131,7 @@ done
 holds -n --slurpfile a final_hidden/metrics.jsonl --slurpfile b logits/metrics.jsonl --slurpfile c topk/metrics.jsonl '
     [$a, $b, $c] | map(map(.["loss/kl"] // empty)) | transpose | length == 3 and all((max - min) < 1e-5 * max)'
 host U begun
-for mixture in ca_mkd mean_probs mean_logits mean_losses entropy dynamic select random; do
+for mixture in ca_mkd mean_probs mean_logits mean_losses entropy dynamic select aekd random; do
     expect 0 "$mixture.log" "$limbeck" train student.yaml -o "$mixture" --set "mixture=$mixture" --set max_steps=3 --set datasets.0.path=learn.jsonl \
         --set "teachers=[{name: T, url: '${url[T]}'}, {name: U, url: '${url[U]}'}]" \
         --set 'loss_functions=[{function: kl}, {function: cross_entropy, weight: 0.2}]'
@@ -176,6 +176,8 @@ refuses() { # text, options...
 refuses "teacher T tells 3 classes of texts apart (num_labels), the student 4" --set student.num_labels=4
 refuses "datasets: 600 of 600 texts have no label, which cross_entropy learns from" --set 'loss_functions=[{function: cross_entropy}, {function: kl}]'
 refuses "datasets: 600 of 600 texts have no label, which ca_mkd learns from" --set mixture=ca_mkd
+refuses "mixture: aekd weighs teachers by their gradients at the student's logits, and no loss on distributions (kl, ...) learns from T" --set mixture=aekd \
+    --set 'loss_functions=[{function: hs_mse, layer_mapping: [{student: -1, teacher: -1}]}]'
 refuses "eval_datasets: 600 of 600 texts have no label to compare with" --set eval_datasets.0.path=bare.jsonl --set eval_steps=100 --set max_steps=1
 refuses "whole_texts: a bert is an encoder, which reads each text by itself" --set whole_texts=false
 refuses "it has a head that tells classes apart already; drop num_labels" --set 'student={model: begun, num_labels: 3}'

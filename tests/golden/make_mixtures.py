@@ -25,6 +25,32 @@ entropy = -(log_p.exp() * log_p).sum(-1)
 max_prob = log_p.exp().amax(-1)
 
 
+def soft_losses(z):
+    """T^2 KL(p_k || q) [K, R] of the student's logits z."""
+    return T ** 2 * F.kl_div(F.log_softmax(z / T, -1).expand(K, -1, -1), F.log_softmax(teachers.double() / T, -1),
+                             log_target=True, reduction="none").sum(-1)
+
+
+def min_norm(grads):
+    """argmin |sum w_k g_k|^2 on the simplex, g [K, V]: the best of what all faces' normal equations give."""
+    best, least = None, torch.inf
+    for face in range(1, 2 ** K):
+        members = [k for k in range(K) if face >> k & 1]
+        gram, ones = grads[members] @ grads[members].T, torch.ones(len(members), dtype=torch.double)
+        w = torch.linalg.solve(gram, ones)
+        w = w / w.sum()
+        if (w >= 0).all() and w @ gram @ w < least:
+            least, best = w @ gram @ w, torch.zeros(K, dtype=torch.double).index_copy(0, torch.tensor(members), w)
+    return best
+
+
+def by_gradients(rows):
+    """AEKD: weights [K] from the teachers' gradients at the student's logits of these rows."""
+    z = student.double().requires_grad_()
+    grads = [torch.autograd.grad(of_one[rows].sum(), z, retain_graph=True)[0].flatten() for of_one in soft_losses(z)]
+    return min_norm(torch.stack(grads))
+
+
 def one_hot(best):
     return F.one_hot(best, K).T.double()
 
@@ -39,15 +65,14 @@ weights = {
     "select.ce": one_hot(ce.argmin(0)),
     "select.entropy": one_hot(entropy.argmin(0)),
     "select.max_prob": one_hot(max_prob.argmax(0)),
+    "aekd": torch.stack([by_gradients([row]) for row in range(ROWS)], 1),
+    "aekd.sequence": by_gradients(list(range(ROWS))).unsqueeze(1).expand(-1, ROWS),
 }
 
 out = {"student": student, "teachers": teachers, "labels": labels.int(), "ce": ce, "entropy": entropy, "max_prob": max_prob}
 for name, w in weights.items():
     z = student.double().requires_grad_()
-    log_q = F.log_softmax(z / T, -1)
-    of_each = T ** 2 * F.kl_div(log_q.expand(K, -1, -1), F.log_softmax(teachers.double() / T, -1), log_target=True,
-                                reduction="none").sum(-1)
-    loss = (w * of_each).sum(0)
+    loss = (w * soft_losses(z)).sum(0)
     grad, = torch.autograd.grad(loss.sum(), z)
     out[name + ".weights"], out[name + ".loss"], out[name + ".grad"] = w, loss.detach(), grad.float()
 save_file({k: v.contiguous() for k, v in out.items()}, pathlib.Path(__file__).parent / "mixtures.safetensors")

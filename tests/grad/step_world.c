@@ -18,6 +18,34 @@
 struct lb_worlds lb_worlds = {.listed = 8};
 const enum lb_target_lane lb_world_lanes[2] = {LB_LANE_FINAL, LB_LANE_TOPK};
 
+/* Weights that depend on the student are constants in a step's gradient: those of a world's first run are
+ * kept for the others, call by call. */
+static struct frozen {
+    struct lb_mixture mixture;
+    void (*weigh)(const struct lb_weighing *in, double *w);
+    int n, at;
+    double w[2 * SAMPLES * MAX_T][2];
+} frozen;
+
+static void weigh_frozen(const struct lb_weighing *in, double *w) {
+    double *kept = frozen.w[frozen.at];
+    if (frozen.at++ == frozen.n) {
+        frozen.weigh(in, w);
+        memcpy(kept, w, 2 * sizeof *w);
+        frozen.n++;
+    }
+    memcpy(w, kept, 2 * sizeof *w);
+}
+
+static const struct lb_mixture *freeze(const struct lb_mixture *mixture) {
+    if ((mixture->needs & LB_NEEDS_GRADIENTS) == 0) {
+        return mixture;
+    }
+    frozen = (struct frozen){.mixture = *mixture, .weigh = mixture->weigh};
+    frozen.mixture.weigh = weigh_frozen;
+    return &frozen.mixture;
+}
+
 static float *normals(int64_t n, double scale) {
     float *out = malloc((size_t)n * sizeof *out);
     assert_non_null(out);
@@ -259,7 +287,7 @@ struct lb_world *lb_world_create(const struct lb_mixture *mixture, enum lb_targe
                                    .temperature = 1};
     make_student(w, tied, lb_worlds.classes || (only != NULL && only->on == LB_ON_SENTENCE));
     w->plan.recipe = &w->recipe;
-    w->plan.mixture = mixture;
+    w->plan.mixture = freeze(mixture);
     w->plan.n_teachers = 2;
     static char name[] = "t";
     for (int k = 0; k < 2; k++) {
@@ -296,6 +324,7 @@ double lb_world_run(struct lb_world *w) {
     struct lb_step_result result = {0};
     struct lb_detail detail = {0};
     size_t n;
+    frozen.at = 0;
     float *grads = lb_model_grads(w->student, &n);
     memset(grads, 0, n * sizeof *grads);
     lb_rng_seed(&lb_worlds.rng, 2, 2);
@@ -390,8 +419,9 @@ void lb_world_check_new(const char *name, const struct lb_mixture *mixture, enum
     char label[96];
     snprintf(label, sizeof label, "%s, %s%s", name, lane == LB_LANE_TOPK ? "top-k" : "final states",
              tied ? ", tied" : "");
-    /* One loss alone need not, nor teachers of which not all are drawn or chosen. */
-    bool one = (mixture->needs & LB_NEEDS_DRAW) != 0 || strcmp(mixture->name, "select") == 0;
-    bool whole = only == NULL && !one;
+    /* One loss alone need not, nor teachers of which some may have no weight. */
+    bool some =
+        (mixture->needs & (LB_NEEDS_DRAW | LB_NEEDS_GRADIENTS)) != 0 || strcmp(mixture->name, "select") == 0;
+    bool whole = only == NULL && !some;
     lb_world_check(label, lb_world_create(mixture, lane, tied, only), whole);
 }

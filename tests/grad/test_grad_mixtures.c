@@ -70,6 +70,66 @@ static void twice_is_once(void **state) {
     }
 }
 
+/* ---- the least norm ---------------------------------------------------------------------------------------
+ */
+
+/* Two teachers: the closed form. More: no direction leads down, by vectors of which some depend on others,
+ * are the same, or nothing; and all of them at once. */
+static void min_norm(void **state) {
+    (void)state;
+    static const bool all[LB_MAX_TEACHERS] = {1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1};
+    enum { WIDE = 6 };
+    double worst = 0, apart = 0;
+    for (int round = 0; round < 20000; round++) {
+        unsigned n = 2 + (unsigned)round % (LB_MAX_TEACHERS - 1);
+        double g[LB_MAX_TEACHERS][WIDE], gram[LB_MAX_TEACHERS * LB_MAX_TEACHERS], w[LB_MAX_TEACHERS], sum = 0;
+        double at[WIDE] = {0}, norm = 0, largest = 0, offset = round % 5;
+        for (unsigned k = 0; k < n; k++) {
+            for (int j = 0; j < WIDE; j++) {
+                g[k][j] = k % 5 == 4 ? g[k - 2][j] : lb_rng_normal(&lb_worlds.rng) + (j == 0 ? offset : 0);
+            }
+        }
+        for (unsigned k = 0; k < n * n; k++) {
+            gram[k] = 0;
+            for (int j = 0; j < WIDE; j++) {
+                gram[k] += g[k / n][j] * g[k % n][j];
+            }
+        }
+        lb_min_norm(n, gram, all, w);
+        for (unsigned k = 0; k < n; k++) {
+            assert_true(w[k] >= 0);
+            sum += w[k];
+            largest = fmax(largest, gram[k * n + k]);
+            for (int j = 0; j < WIDE; j++) {
+                at[j] += w[k] * g[k][j];
+            }
+        }
+        assert_true(fabs(sum - 1) < 1e-9);
+        for (int j = 0; j < WIDE; j++) {
+            norm += at[j] * at[j];
+        }
+        for (unsigned k = 0; k < n; k++) { /* each vector reaches at least as far along the least one */
+            double along = 0;
+            for (int j = 0; j < WIDE; j++) {
+                along += at[j] * g[k][j];
+            }
+            worst = fmax(worst, (norm - along) / largest);
+        }
+        if (n == 2) {
+            double first = (gram[3] - gram[1]) / (gram[0] + gram[3] - 2 * gram[1]);
+            apart = fmax(apart, fabs(w[0] - fmin(fmax(first, 0), 1)));
+        }
+    }
+    printf("least norms: off by %.1e of the largest square, of two weights by %.1e\n", worst, apart);
+    assert_true(worst < 1e-10 && apart < 1e-12);
+    static const double same[4] = {2, 2, 2, 2}, none[4] = {0};
+    double w[2];
+    lb_min_norm(2, same, all, w);
+    assert_true(w[0] + w[1] == 1);
+    lb_min_norm(2, none, all, w);
+    assert_true(w[0] == 0.5 && w[1] == 0.5);
+}
+
 /* ---- random teachers --------------------------------------------------------------------------------------
  */
 
@@ -393,8 +453,9 @@ static void bad_teacher(void **state) {
 
 int main(void) {
     lb_rng_seed(&lb_worlds.rng, 1, 0);
-    const struct CMUnitTest tests[] = {cmocka_unit_test(twice_is_once), cmocka_unit_test(random_by_number),
-                                       cmocka_unit_test(random_step),   cmocka_unit_test(weights_anneal),
-                                       cmocka_unit_test(watched),       cmocka_unit_test(bad_teacher)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(twice_is_once),    cmocka_unit_test(min_norm),
+                                       cmocka_unit_test(random_by_number), cmocka_unit_test(random_step),
+                                       cmocka_unit_test(weights_anneal),   cmocka_unit_test(watched),
+                                       cmocka_unit_test(bad_teacher)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -171,6 +171,7 @@ static void mixtures(void **state) {
         {"mixture=select", ""},
         {"mixture=entropy", ""},
         {"mixture=randomly", "did you mean random?"},
+        {"mixture=aekd", ""},
     };
     static const struct expected dynamic[] = {
         {"mixture_by=max_prob", ""},

@@ -26,8 +26,9 @@ struct lb_worker {
     float *dz; /* [V] */
     unsigned n_targets;
     struct lb_made_target *targets; /* [n_targets] */
+    struct lb_made_target alone;    /* where one teacher's is asked for whatever its weight */
+    float *gradients; /* [teachers, V] at the student's logits, where weights are made of them */
     /* steps that are watched */
-    struct lb_made_target alone;
     float *unused; /* [V] a gradient that nobody reads */
     /* mixing and cutting of truncated distributions */
     int32_t *slot;     /* [V], all -1 */
@@ -75,12 +76,13 @@ struct lb_step {
     double inverse_sequences;                /* 1 / its sequences */
     const struct lb_step_totals *totals;
     struct lb_confidence *confidence; /* [teachers, N]; NULL: the mixture needs none */
-    double *mix;                      /* weights [sets, rows or samples, teachers], see lb_step_mix */
-    double *row_loss;                 /* [losses, N] */
-    double *own;   /* [N] log q of the labels, for losses on chunks; NULL: there are none */
-    double *slope; /* [N] their gradient by it, weighted */
-    double *mass;  /* [teachers, N] what the student's vocabulary has of a teacher's distribution; -1: not
-                      read. NULL: no teacher is asked through a map */
+    double *gram;     /* [N, teachers, teachers] inner products of gradients; not made: weights need none */
+    double *mix;      /* weights [sets, rows or samples, teachers], see lb_step_mix */
+    double *row_loss; /* [losses, N] */
+    double *own;      /* [N] log q of the labels, for losses on chunks; NULL: there are none */
+    double *slope;    /* [N] their gradient by it, weighted */
+    double *mass;     /* [teachers, N] what the student's vocabulary has of a teacher's distribution; -1: not
+                         read. NULL: no teacher is asked through a map */
     bool watch;
     struct lb_seen *seen;               /* [teachers, N]; NULL: not watched */
     double apart_loss[LB_MAX_TEACHERS]; /* the first loss of each teacher's that is not on distributions,
@@ -152,8 +154,8 @@ double lb_step_inverse_square(const struct lb_step *step, const struct lb_pair *
  * the mixture's. in_chunk: the row's place in step->z. NULL: nobody who counts answered. */
 const struct lb_target *lb_step_target(const struct lb_step *step, struct lb_worker *worker, size_t l,
                                        unsigned who, int64_t row, int64_t in_chunk);
-/* Teacher k's distribution for loss l whatever its weight, in a watched step; NULL: it means nothing that the
- * student has. Good until the next call. */
+/* Teacher k's distribution for loss l whatever its weight, in a step that is watched or weighs by gradients;
+ * NULL: it means nothing that the student has. Good until the next call. */
 const struct lb_target *lb_step_target_alone(const struct lb_step *step, struct lb_worker *worker, size_t l,
                                              unsigned k, int64_t row, int64_t in_chunk);
 /* The likeliest class of one teacher's distribution, the first of equal ones; -1: it does not tell. */
@@ -176,6 +178,11 @@ bool lb_step_chunks(struct lb_step *step);
 double lb_step_chunks_cross_entropy(const struct lb_answered *batch, unsigned k, int64_t s);
 /* What of the samples lies in chunks, for teachers that are unlike. */
 void lb_step_chunks_count(const struct lb_step *step, struct lb_step_result *result);
+
+/* gradients.c: step->gram of a micro-batch; false: out of memory. */
+bool lb_step_gradients(struct lb_step *step);
+/* The sum [teachers, teachers] over sample i, or its token t where that is not negative. */
+void lb_step_gram(const struct lb_step *step, int64_t i, int64_t t, double *out);
 
 /* watch.c: memory; false: out of memory. */
 bool lb_step_watch_init(struct lb_step *step);

@@ -167,9 +167,26 @@ static enum lb_status ask_labels(struct lb_plan *plan, unsigned k, struct lb_det
     return lb_plan_ask(&plan->spec[k], plain ? LB_OUT_ACTUAL : LB_OUT_NEXT, 0, LB_DT_FP32, detail);
 }
 
+/* Whether a loss on distributions that counts learns from teacher k. */
+static bool has_gradient(const struct lb_plan *plan, unsigned k) {
+    bool any = false;
+    for (size_t l = 0; l < plan->n_losses; l++) {
+        bool counts = plan->losses[l].args.weight > 0 || plan->losses[l].annealing.weight > 0;
+        any = any || (plan->losses[l].loss->on == LB_ON_TARGET && counts && lb_plan_learns(plan, l, k));
+    }
+    return any;
+}
+
 /* Whether the mixture can weigh teacher k by its distributions, which the lane brings. */
 static enum lb_status check_weighed(const struct lb_plan *plan, const struct lb_model *student, unsigned k,
                                     struct lb_detail *detail) {
+    if ((lb_plan_needs(plan) & LB_NEEDS_GRADIENTS) != 0 && !has_gradient(plan, k)) {
+        return lb_fail(
+            detail, LB_E_ARG,
+            "mixture: %s weighs teachers by their gradients at the student's logits, and no loss on "
+            "distributions (kl, ...) learns from %s; add one, or use mean_losses",
+            plan->mixture->name, plan->recipe->teachers[k].name);
+    }
     if ((lb_plan_needs(plan) & LB_NEEDS_DISTRIBUTIONS) == 0) {
         return LB_OK;
     }

@@ -174,7 +174,13 @@ static bool worker_memory(struct lb_step *step, struct lb_worker *worker) {
     if (step->seen != NULL) {
         worker->unused = lb_arena_array(&step->memory, (size_t)step->v, sizeof *worker->unused);
     }
-    if (memory == NULL || worker->dz == NULL || (step->seen != NULL && worker->unused == NULL)) {
+    bool weighs = (lb_plan_needs(step->plan) & LB_NEEDS_GRADIENTS) != 0;
+    if (weighs) {
+        worker->gradients = lb_arena_array(&step->memory, step->plan->n_teachers * (size_t)step->v,
+                                           sizeof *worker->gradients);
+    }
+    if (memory == NULL || worker->dz == NULL || (step->seen != NULL && worker->unused == NULL) ||
+        (weighs && worker->gradients == NULL)) {
         return false;
     }
     lb_row_init(&worker->row, step->v, (unsigned)step->plan->n_losses, memory);

@@ -241,7 +241,8 @@ static bool losses_on_rows(const struct lb_plan *plan) {
 /* What is there before the first loss: memory, the teachers' weights, losses on chunks. */
 static bool prepare(struct lb_step *step, double *weight) {
     const struct lb_plan *plan = step->plan;
-    bool rows = losses_on_rows(plan) || (lb_plan_needs(plan) & LB_NEEDS_DISTRIBUTIONS) != 0;
+    bool rows =
+        losses_on_rows(plan) || (lb_plan_needs(plan) & (LB_NEEDS_DISTRIBUTIONS | LB_NEEDS_GRADIENTS)) != 0;
     step->row_loss =
         lb_arena_zarray(&step->memory, plan->n_losses * (size_t)step->n_rows, sizeof *step->row_loss);
     step->culprit = lb_arena_zarray(&step->memory, (size_t)step->n_rows, sizeof *step->culprit);

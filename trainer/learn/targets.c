@@ -84,7 +84,8 @@ bool lb_step_targets_init(struct lb_step *step, struct lb_worker *worker) {
     for (unsigned i = 0; i < worker->n_targets && ok; i++) {
         ok = target_memory(step, &worker->targets[i], most, means);
     }
-    ok = ok && (step->seen == NULL || target_memory(step, &worker->alone, most, false));
+    bool alone = step->seen != NULL || (lb_plan_needs(plan) & LB_NEEDS_GRADIENTS) != 0;
+    ok = ok && (!alone || target_memory(step, &worker->alone, most, false));
     bool weighs = (lb_plan_needs(plan) & LB_NEEDS_DISTRIBUTIONS) != 0;
     bool mixes = plan->on_target && ((n > 1 && !each) || lb_plan_trimmed(plan));
     if (ok && truncated(step) && (mixes || weighs)) {

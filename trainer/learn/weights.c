@@ -79,7 +79,7 @@ static void weigh(const struct lb_step *step, const struct lb_answered *batch, u
     unsigned n = plan->n_teachers;
     bool present[LB_MAX_TEACHERS];
     double given[LB_MAX_TEACHERS], ce[LB_MAX_TEACHERS] = {0}, entropy[LB_MAX_TEACHERS] = {0},
-                                   max_prob[LB_MAX_TEACHERS] = {0};
+                                   max_prob[LB_MAX_TEACHERS] = {0}, gram[LB_MAX_TEACHERS * LB_MAX_TEACHERS];
     struct lb_mixture mixture = *plan->mixture;
     bool draws = (needs & LB_NEEDS_DRAW) != 0;
     lb_plan_given(plan, &batch->samples[i], given);
@@ -95,7 +95,11 @@ static void weigh(const struct lb_step *step, const struct lb_answered *batch, u
             max_prob[k] = sure.max_prob;
         }
     }
+    if ((needs & LB_NEEDS_GRADIENTS) != 0) {
+        lb_step_gram(step, i, t, gram);
+    }
     const struct lb_weighing in = {
+        .gram = gram,
         .n = n,
         .present = present,
         .given = given,
@@ -180,6 +184,9 @@ bool lb_step_weigh(struct lb_step *step, double *total) {
         return true;
     }
     if ((lb_plan_needs(plan) & LB_NEEDS_DISTRIBUTIONS) != 0 && !read_confidence(step)) {
+        return false;
+    }
+    if ((lb_plan_needs(plan) & LB_NEEDS_GRADIENTS) != 0 && !lb_step_gradients(step)) {
         return false;
     }
     step->mix = lb_arena_zarray(&step->memory, (plan->n_sets + 1) * each, sizeof *step->mix);

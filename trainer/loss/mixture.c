@@ -12,6 +12,7 @@
     X(entropy)      \
     X(dynamic)      \
     X(select)       \
+    X(aekd)         \
     X(random)       \
     X(route)
 /* clang-format on */

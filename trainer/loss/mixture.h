@@ -26,7 +26,9 @@ enum lb_mixture_needs {
     LB_NEEDS_CROSS_ENTROPY = 1, /* of the labels under each teacher */
     LB_NEEDS_ENTROPY = 2,       /* of each teacher's distribution */
     LB_NEEDS_MAX_PROB = 4,      /* the largest probability of it */
-    LB_NEEDS_DRAW = 8           /* a random number */
+    LB_NEEDS_DRAW = 8,          /* a random number */
+    LB_NEEDS_GRADIENTS = 16 /* of each teacher's losses at the student's logits, not at temperature 1 but at
+                               the losses' */
 };
 /* Those that teachers' distributions tell, and nothing less. */
 #define LB_NEEDS_DISTRIBUTIONS (LB_NEEDS_ENTROPY | LB_NEEDS_MAX_PROB)
@@ -50,6 +52,7 @@ struct lb_weighing {
     enum lb_mixture_by by;       /* of mixtures that the recipe tells; not the default */
     double temperature;          /* of a softmax over teachers */
     double draw;                 /* in [0, 1) */
+    const double *gram;          /* [n, n] inner products of the gradients; 0 of those absent */
 };
 
 struct lb_mixture {
@@ -80,6 +83,12 @@ double lb_weighing_score(const struct lb_weighing *in, unsigned k);
 /* The teachers' weights, out [n], at least 0 and summing to 1 over those present (all 0 when no teacher is
  * present or each of them has weight 0). */
 void lb_mixture_weights(const struct lb_mixture *mixture, const struct lb_weighing *in, double *out);
+
+/* The least |sum_k w_k g_k| of vectors by their inner products gram [n, n]: w [n] at least 0, of members
+ * (there is one) and summing to 1. Fully corrective Frank-Wolfe (Wolfe 1976, "Finding the nearest point in a
+ * polytope"), exact after a few rounds; for two members the closed form w_1 = (g_2 - g_1) g_2 / |g_1 - g_2|^2
+ * cut to [0, 1]. Where several are least, one of them; even where all vectors are 0. */
+void lb_min_norm(unsigned n, const double *gram, const bool *member, double *w);
 
 /* One distribution p [V] from the teachers' logits z[k] [V] (NULL or weight 0: absent) at a temperature;
  * returns sum p log p. LB_COMBINE_LOGITS: softmax(sum w_k z_k / T), the product of powers. Else: sum w_k
