@@ -93,8 +93,9 @@ host bert bert
 encoder=(--set 'student={model_type: bert, hidden_size: 8, intermediate_size: 16, num_hidden_layers: 2, num_attention_heads: 2, max_position_embeddings: 32}'
     --set tokenizer=bert --set whole_texts=true --set "teachers.0.url=${url[bert]}")
 learns encoder '{function: pkd, first_token: true, layer_mapping: skip}, {function: similarity_preserving, layer_mapping: uniform},
-    {function: attention_kl, layer_mapping: uniform}, {function: embedding_similarity}, {function: minilm_kk}, {function: minilm_vv}' \
-    'pkd similarity_preserving attention_kl embedding_similarity minilm_kk minilm_vv' "${encoder[@]}"
+    {function: attention_kl, layer_mapping: uniform}, {function: embedding_similarity}, {function: minilm_kk}, {function: minilm_vv},
+    {function: embedding_contrastive, contrast_temp: 0.2}, {function: hs_contrastive, layer_mapping: skip}' \
+    'pkd similarity_preserving attention_kl embedding_similarity minilm_kk minilm_vv embedding_contrastive hs_contrastive' "${encoder[@]}"
 expect 1 cut.log "$limbeck" train recipe.yaml -o cut "${encoder[@]}" --set gradient_accumulation_steps=2 \
     --set 'loss_functions=[{function: embedding_similarity}]'
 one_error cut.log

@@ -231,6 +231,8 @@ def random_loss(r, names):
         l['teachers'] = pick(r, [['t0'], ['t0', 't1'], []], [['t9'], ['t0', 't0'], 't0', [3]])
     if 'minilm' in l['function'] and sometimes(r, 0.4) or sometimes(r, r.odd):
         l['relation_heads'] = pick(r, [1, 2], [0, 3, -1, 10000])
+    if 'contrastive' in l['function'] and sometimes(r, 0.4) or sometimes(r, r.odd):
+        l['contrast_temp'] = pick(r, [0.05, 1], [0, -1])
     if l['function'] == 'pkd' and sometimes(r, 0.3) or sometimes(r, r.odd):
         l['first_token'] = sometimes(r, 0.5)
     if l['function'] == 'hs_mse' or sometimes(r, r.odd):

@@ -78,6 +78,14 @@ def relation_kl_causal(a, b):
     return relation_kl(a, b, causal=True)
 
 
+def contrastive(a, b, temperature=0.07):
+    """InfoNCE of each group, its teacher's rows the negatives; the sum over rows."""
+    def nce(x, y):
+        scores = F.normalize(x) @ F.normalize(y).T / temperature
+        return F.cross_entropy(scores, torch.arange(len(x)), reduction="sum")
+    return sum(nce(x, y) for x, y in zip(a.split(GROUPS), b.split(GROUPS)))
+
+
 LOSSES = {
     "hs_mse": (hs_mse, own, its),
     "hs_mse.normalized": (hs_mse_normalized, own, its),
@@ -93,6 +101,8 @@ LOSSES = {
     "minilm_kk.causal": (relation_kl_causal, own, narrow),
     "minilm_vv": (relation_kl, own, narrow),
     "minilm_vv.causal": (relation_kl_causal, own, narrow),
+    "hs_contrastive": (contrastive, own, its),
+    "embedding_contrastive": (contrastive, own, its),
     "embedding_mse": (hs_mse, own, its),
     "embedding_cosine": (hs_cosine, own, its),
     "embedding_similarity": (similarity_preserving, own, narrow),

@@ -56,7 +56,8 @@ static struct lb_states make_states(const struct lb_loss *loss) {
 static void compare(const struct lb_loss *loss, const char *key, bool normalize, bool causal) {
     struct lb_states s = make_states(loss);
     s.both_ways = !causal;
-    const struct lb_loss_args args = {.weight = 1, .normalize = normalize, .relation_heads = HEADS};
+    const struct lb_loss_args args = {
+        .weight = 1, .normalize = normalize, .relation_heads = HEADS, .contrast_temp = 0.07};
     char grad_key[64];
     float da[ROWS * WIDTH] = {0};
     double apart = 0, largest = 0;

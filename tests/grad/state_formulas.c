@@ -192,3 +192,32 @@ double lb_formula_relation(const double *a, const struct lb_states *s, bool norm
     }
     return sum;
 }
+
+static double cosine_of(const double *x, const double *y, int64_t n) {
+    double xx = 0, yy = 0, xy = 0;
+    for (int64_t i = 0; i < n; i++) {
+        xx += x[i] * x[i];
+        yy += y[i] * y[i];
+        xy += x[i] * y[i];
+    }
+    return xy / sqrt(xx * yy);
+}
+
+/* -log of the share that a row's own partner has among those of its group. */
+double lb_formula_contrast(const double *a, const struct lb_states *s, bool normalize) {
+    (void)normalize;
+    double total = 0, b[LB_FORMULA_NUMBERS];
+    widen(s, b);
+    for (int g = 0; g < s->n_groups; g++) {
+        for (int i = s->groups[g]; i < s->groups[g + 1]; i++) {
+            double sum = 0, own = 0;
+            for (int j = s->groups[g]; j < s->groups[g + 1]; j++) {
+                double at = cosine_of(a + i * s->width, b + j * s->width, s->width);
+                sum += s->row_weight[j] > 0 ? exp(at / LB_FORMULA_CONTRAST_TEMP) : 0;
+                own = j == i ? at / LB_FORMULA_CONTRAST_TEMP : own;
+            }
+            total += s->row_weight[i] * (log(sum) - own);
+        }
+    }
+    return total;
+}

@@ -70,6 +70,7 @@ static const struct {
     {"hs_mse", NULL, lb_formula_mse, NULL},
     {"hs_cosine", NULL, lb_formula_cosine, NULL},
     {"pkd", NULL, lb_formula_pkd, NULL},
+    {"hs_contrastive", NULL, lb_formula_contrast, NULL},
     {"similarity_preserving", NULL, lb_formula_similarity, NULL},
     {"attention_transfer", NULL, lb_formula_transfer, NULL},
     {"attention_mse", NULL, lb_formula_attention_mse, NULL},
@@ -79,6 +80,7 @@ static const struct {
     {"minilm_vv", NULL, lb_formula_relation, NULL},
     {"embedding_mse", NULL, lb_formula_mse, NULL},
     {"embedding_cosine", NULL, lb_formula_cosine, NULL},
+    {"embedding_contrastive", NULL, lb_formula_contrast, NULL},
     {"embedding_similarity", NULL, lb_formula_similarity, NULL},
     {"alm", NULL, NULL, coins},
 };
@@ -244,8 +246,10 @@ static void softmax_once(void **state) {
  */
 
 static void check_states(const struct lb_loss *loss, const struct lb_states *s, bool normalize) {
-    const struct lb_loss_args args = {
-        .weight = 1, .normalize = normalize, .relation_heads = LB_FORMULA_RELATION_HEADS};
+    const struct lb_loss_args args = {.weight = 1,
+                                      .normalize = normalize,
+                                      .relation_heads = LB_FORMULA_RELATION_HEADS,
+                                      .contrast_temp = LB_FORMULA_CONTRAST_TEMP};
     double ad[ROWS * WIDTH], worst = 0, scale = 0;
     float da[ROWS * WIDTH] = {0};
     size_t f = formula_of(loss);
@@ -342,7 +346,8 @@ static void states(void **state) {
 /* Whole batches, whose rows threads share: losses and gradients have the bits of one thread, and rows that
  * are compared with no others, those that they have one by one. */
 static void check_threads(const struct lb_loss *loss, const struct lb_states *s, float *one, float *many) {
-    const struct lb_loss_args args = {.weight = 1, .temperature = 1, .relation_heads = 3};
+    const struct lb_loss_args args = {
+        .weight = 1, .temperature = 1, .relation_heads = 3, .contrast_temp = 0.3};
     int64_t n = s->n * s->width;
     memset(one, 0, (size_t)n * sizeof *one);
     memset(many, 0, (size_t)n * sizeof *many);

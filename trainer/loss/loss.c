@@ -22,6 +22,7 @@
     X(hs_mse)        \
     X(hs_cosine)     \
     X(pkd)           \
+    X(hs_contrastive) \
     X(similarity_preserving) \
     X(attention_transfer) \
     X(attention_mse) \
@@ -31,6 +32,7 @@
     X(minilm_vv)     \
     X(embedding_mse) \
     X(embedding_cosine) \
+    X(embedding_contrastive) \
     X(embedding_similarity) \
     X(alm)
 /* clang-format on */
@@ -62,6 +64,7 @@ static void fill(double *at, double value) {
 void lb_loss_fill(const struct lb_loss *loss, struct lb_loss_args *args) {
     const struct lb_loss_args *d = &loss->defaults;
     fill(&args->bce_temp, d->bce_temp);
+    fill(&args->contrast_temp, d->contrast_temp);
     fill(&args->label_smoothing, d->label_smoothing);
     fill(&args->z_loss, d->z_loss);
     fill(&args->alpha, d->alpha);

@@ -25,6 +25,7 @@ struct lb_loss_args {
     int64_t relation_heads; /* queries, keys, values: parts of a row that are compared by themselves; 0: as
                                many as the student's attention has heads */
     bool first_token;       /* states: of each text's first position only */
+    double contrast_temp;   /* states: cosines are divided by it */
     double bce_temp;        /* chunks: their log-likelihoods are divided by it */
     double label_smoothing; /* labels: share of the even distribution */
     double z_loss;          /* labels: weight of the squared log-sum-exp */
@@ -71,6 +72,8 @@ double lb_states_cosine(const struct lb_states *states, const struct lb_loss_arg
 double lb_states_similarity(const struct lb_states *states, const struct lb_loss_args *args, double scale,
                             float *da);
 size_t lb_similarity_work(const struct lb_states *states);
+/* Rows of the largest group. */
+int64_t lb_states_longest(const struct lb_states *states);
 
 /* Activations of one pair of layers, a the student's (projected where widths differ, unless the loss takes
  * any), b the teacher's. Hidden states: all rows of the micro-batch. Sentences: one row a sequence.

@@ -54,12 +54,8 @@ static double row_similarity(const void *context, int64_t i) {
 }
 
 size_t lb_similarity_work(const struct lb_states *s) {
-    int64_t most = 0;
-    for (int64_t k = 0; k < s->n_groups; k++) {
-        int64_t m = s->groups[k + 1] - s->groups[k];
-        most = m > most ? m : most;
-    }
-    return 2 * (size_t)most * (size_t)most * sizeof(float);
+    size_t n = (size_t)lb_states_longest(s);
+    return 2 * n * n * sizeof(float);
 }
 
 double lb_states_similarity(const struct lb_states *s, const struct lb_loss_args *args, double scale,

@@ -20,3 +20,12 @@ double lb_states_sum(const struct lb_states *s, double (*row)(const void *contex
     }
     return sum;
 }
+
+int64_t lb_states_longest(const struct lb_states *s) {
+    int64_t most = 0;
+    for (int64_t g = 0; g < s->n_groups; g++) {
+        int64_t n = s->groups[g + 1] - s->groups[g];
+        most = n > most ? n : most;
+    }
+    return most;
+}

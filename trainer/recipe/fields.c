@@ -255,6 +255,8 @@ const struct lb_field lb_recipe_loss_fields[] = {
      .derived = "weight", .help = "anneal: its factor then"},
     {PLACE_(temperature_end), .kind = LB_FIELD_FLOAT, .flags = DEC | LB_FIELD_OPEN, .min = LB_MIN_TEMPERATURE,
      .max = LB_MAX_TEMPERATURE, .derived = "temperature", .help = "anneal: its temperature then"},
+    OPEN_(contrast_temp, 0.001, 1e3, "0.07",
+          "hs_contrastive, embedding_contrastive: cosines are divided by it"),
     LATER_(first_token, BOOL, 0, 0, "false", "pkd: each text's first position only, an encoder's [CLS]"),
     LATER_(relation_heads, INT, 1, 4096, "the student's heads", "minilm_qq, _kk, _vv: parts of a row"),
     {NULL},
