@@ -116,6 +116,9 @@ struct lb_config {
     int64_t n_hidden;
     int64_t hidden_sizes[LB_MLP_MAX_HIDDEN];
     double input_dropout, hidden_dropout;
+    /* of transformers, in training only: of attention's probabilities, of what blocks add to the stream, of
+     * the embeddings; 0: none */
+    double attention_dropout, residual_dropout, embedding_dropout;
 };
 
 enum lb_key_kind {

@@ -168,7 +168,10 @@ static bool changes_nothing(const struct lb_config_key *key) {
     return (key->flags & LB_KEY_PASSING) != 0 ||
            key->field == offsetof(struct lb_config, initializer_range) ||
            key->field == offsetof(struct lb_config, input_dropout) ||
-           key->field == offsetof(struct lb_config, hidden_dropout);
+           key->field == offsetof(struct lb_config, hidden_dropout) ||
+           key->field == offsetof(struct lb_config, attention_dropout) ||
+           key->field == offsetof(struct lb_config, residual_dropout) ||
+           key->field == offsetof(struct lb_config, embedding_dropout);
 }
 
 /* Bytes of the field that a key stands for; 0: for none. */

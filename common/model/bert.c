@@ -22,8 +22,8 @@ const struct lb_config_key lb_bert_keys[] = {
     {"gradient_checkpointing", LB_KEY_ANY},
     {"tie_word_embeddings", LB_KEY_ANY}, /* of a head that is not read */
     LB_KEYS_OF_TOKENS,
-    {"attention_probs_dropout_prob", LB_KEY_ANY, LB_KEY_WRITTEN, .only = "0.0"},
-    {"hidden_dropout_prob", LB_KEY_ANY, LB_KEY_WRITTEN, .only = "0.0"},
+    {"attention_probs_dropout_prob", LB_KEY_REAL, 0, FIELD(attention_dropout), 0, 0.99},
+    {"hidden_dropout_prob", LB_KEY_REAL, 0, FIELD(residual_dropout), 0, 0.99},
     {NULL},
 };
 

@@ -212,6 +212,7 @@ static struct lb_value *feed_forward(const struct pass *p, const struct lb_decod
 /* What the residual stream gets of a block's output. */
 static struct lb_value *add_to_stream(const struct pass *p, struct lb_value *x, struct lb_value *h) {
     double factor = p->c->residual_multiplier;
+    h = lb_dropout(p->tape, h, (float)p->c->residual_dropout);
     return lb_add(p->tape, x, factor > 0 ? lb_scale(p->tape, h, (float)factor) : h);
 }
 
@@ -227,7 +228,7 @@ static struct lb_value *embed(const struct pass *p, const struct lb_decoder *d, 
     if (p->t->positions) {
         x = lb_add(p->tape, x, lb_embedding(p->tape, d->top.weight[LB_ROLE_POSITIONS], p->positions, n));
     }
-    return x;
+    return lb_dropout(p->tape, x, (float)p->c->embedding_dropout);
 }
 
 /* One layer; *out_probs where they are wanted. */
@@ -259,6 +260,7 @@ struct lb_value *lb_decoder_forward(const struct lb_model *model, struct lb_tape
                               .head_dim = (int)c->head_dim,
                               .scale = score_scale(c),
                               .softcap = (float)c->attention_softcap,
+                              .dropout = (float)c->attention_dropout,
                               .kv_places = kv != NULL ? kv->places : NULL}};
     bool ready = p.positions != NULL && make_tables(&p, &in->ragged);
     struct lb_value *x = ready ? embed(&p, d, in) : NULL;

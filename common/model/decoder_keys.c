@@ -37,7 +37,7 @@ const struct lb_config_key lb_decoder_keys[] = {
     {"hidden_act", LB_KEY_ONLY_TEXT, LB_KEY_WRITTEN, .only = "silu"},
     {"tie_word_embeddings", LB_KEY_BOOL, 0, FIELD(tie_word_embeddings)},
     LB_KEYS_OF_TOKENS,
-    {"attention_dropout", LB_KEY_ANY, LB_KEY_WRITTEN, .only = "0.0"},
+    {"attention_dropout", LB_KEY_REAL, 0, FIELD(attention_dropout), 0, 0.99},
     {"use_cache", LB_KEY_ANY, LB_KEY_WRITTEN, .only = "true"},
     {NULL},
 };

@@ -18,8 +18,8 @@ static const struct lb_config_key keys[] = {
     {"tie_weights_", LB_KEY_ANY},
     {"tie_word_embeddings", LB_KEY_ANY}, /* of a head that is not read */
     LB_KEYS_OF_TOKENS,
-    {"attention_dropout", LB_KEY_ANY, LB_KEY_WRITTEN, .only = "0.0"},
-    {"dropout", LB_KEY_ANY, LB_KEY_WRITTEN, .only = "0.0"},
+    {"attention_dropout", LB_KEY_REAL, 0, FIELD(attention_dropout), 0, 0.99},
+    {"dropout", LB_KEY_REAL, 0, FIELD(residual_dropout), 0, 0.99},
     {"qa_dropout", LB_KEY_ANY},
     {"seq_classif_dropout", LB_KEY_ANY},
     {NULL},
@@ -28,6 +28,7 @@ static const struct lb_config_key keys[] = {
 #define LAYER(name) ("distilbert.transformer.layer.%d." name)
 
 static const struct lb_encoder_traits traits = {
+    .keeps_attended = true,
     .names = {[LB_ENCODER_WORDS] = "distilbert.embeddings.word_embeddings",
               [LB_ENCODER_POSITIONS] = "distilbert.embeddings.position_embeddings",
               [LB_ENCODER_NORM] = "distilbert.embeddings.LayerNorm",

@@ -130,6 +130,11 @@ static struct lb_value *norm(const struct pass *p, const struct encoder_layer *w
     return lb_layernorm(p->tape, x, w->weight[role], w->bias[role], (float)p->c->norm_eps);
 }
 
+/* Of embeddings and of what blocks add to the stream. */
+static struct lb_value *drop(const struct pass *p, struct lb_value *x) {
+    return lb_dropout(p->tape, x, (float)p->c->residual_dropout);
+}
+
 /* The rows of learned positions of all ids. */
 static const int32_t *positions(const struct pass *p, const struct lb_input *in) {
     bool behind_pad = traits_of(p->c)->behind_pad;
@@ -160,7 +165,7 @@ static struct lb_value *embed(const struct pass *p, const struct encoder *e, con
     if (x != NULL) {
         x = lb_add(p->tape, x, lb_embedding(p->tape, e->top.weight[LB_ENCODER_POSITIONS], at, n));
     }
-    return norm(p, &e->top, LB_ENCODER_NORM, x);
+    return drop(p, norm(p, &e->top, LB_ENCODER_NORM, x));
 }
 
 /* One layer; *out_probs where they are wanted. */
@@ -173,9 +178,10 @@ static struct lb_value *block(const struct pass *p, const struct encoder_layer *
     }
     struct lb_value *h =
         linear(p, w, LB_ENCODER_O, lb_attention(p->tape, qkv[0], qkv[1], qkv[2], &p->args, out_probs));
+    h = traits_of(p->c)->keeps_attended ? h : drop(p, h);
     x = norm(p, w, LB_ENCODER_ATTN_NORM, lb_add(p->tape, h, x));
     h = linear(p, w, LB_ENCODER_DOWN, lb_gelu(p->tape, linear(p, w, LB_ENCODER_UP, x), false));
-    return norm(p, w, LB_ENCODER_MLP_NORM, lb_add(p->tape, h, x));
+    return norm(p, w, LB_ENCODER_MLP_NORM, lb_add(p->tape, drop(p, h), x));
 }
 
 /* Of a block's output y what outlives the block: in plain mode its numbers go where its input x stood. */
@@ -200,6 +206,7 @@ struct lb_value *lb_encoder_forward(const struct lb_model *model, struct lb_tape
                               .kv_heads = (int)c->num_attention_heads,
                               .head_dim = (int)c->head_dim,
                               .scale = 1.0f / sqrtf((float)c->head_dim),
+                              .dropout = (float)c->attention_dropout,
                               .both_ways = true}};
     assert(kv == NULL); /* what comes later changes what came before */
     (void)kv;

@@ -30,6 +30,7 @@ struct lb_encoder_traits {
     const char *const *gguf; /* the same of GGUF files; NULL: there are none */
     /* positions are counted from pad_token_id + 1 on, and pads are no positions (RoBERTa) */
     bool behind_pad;
+    bool keeps_attended; /* no dropout between attention and the stream */
 };
 
 /* Maxima of sizes, as the decoder has them. */

@@ -25,9 +25,9 @@ static const struct lb_config_key keys[] = {
     {"summary_first_dropout", LB_KEY_ANY},
     {"tie_word_embeddings", LB_KEY_BOOL, 0, FIELD(tie_word_embeddings)},
     LB_KEYS_OF_TOKENS,
-    {"resid_pdrop", LB_KEY_ANY, LB_KEY_WRITTEN, .only = "0.0"},
-    {"embd_pdrop", LB_KEY_ANY, LB_KEY_WRITTEN, .only = "0.0"},
-    {"attn_pdrop", LB_KEY_ANY, LB_KEY_WRITTEN, .only = "0.0"},
+    {"resid_pdrop", LB_KEY_REAL, 0, FIELD(residual_dropout), 0, 0.99},
+    {"embd_pdrop", LB_KEY_REAL, 0, FIELD(embedding_dropout), 0, 0.99},
+    {"attn_pdrop", LB_KEY_REAL, 0, FIELD(attention_dropout), 0, 0.99},
     {NULL},
 };
 

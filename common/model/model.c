@@ -262,6 +262,11 @@ const struct lb_weight *lb_model_weights(const struct lb_model *model, size_t *o
     return model->weights;
 }
 
+void lb_model_disable_dropout(struct lb_model *model) {
+    struct lb_config *c = &model->config;
+    c->attention_dropout = c->residual_dropout = c->embedding_dropout = 0;
+}
+
 size_t lb_model_freeze(struct lb_model *model, const char *pattern) {
     size_t n = 0;
     for (size_t i = 0; i < model->n_own; i++) {

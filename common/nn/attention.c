@@ -31,6 +31,12 @@ struct attention {
     float *out;
     float *lse;   /* [N, H] */
     float *probs; /* NULL: not wanted */
+    /* Dropout: whether a probability stays is a function of (key, its place among all [H, T, T]): nothing is
+     * stored */
+    int64_t *drop_at; /* [n_seqs + 1] where each sequence's places begin; NULL: none */
+    uint64_t drop_key;
+    uint32_t drop_below; /* of 2^32 */
+    float kept;          /* what stays is multiplied with */
 };
 
 /* The query rows of one key/value head, 32 at a time: row r is position r / share of head r % share of the
@@ -186,6 +192,23 @@ static void block_add_values(const struct attention *a, struct block *b, int64_t
     lb_panel(b->n, a->dim, n, p, b->v + j0 * a->kv_stride, a->kv_stride, b->out, a->dim, true);
 }
 
+/* What dropout makes of the probability of key j for row i of a head: 0, or the factor of those that stay. */
+static float drop_factor(const struct attention *a, int64_t s, int64_t head, int64_t i, int64_t j) {
+    int64_t t = sequence_length(a, s), place = a->drop_at[s] + (head * t + i) * t + j;
+    uint64_t draw = lb_mix64(a->drop_key + (uint64_t)place * 0x9E3779B97F4A7C15u);
+    return (uint32_t)(draw >> 32) < a->drop_below ? 0 : a->kept;
+}
+
+static void block_drop(const struct attention *a, int64_t s, int64_t g, struct block *b, int64_t j0,
+                       int64_t n) {
+    for (int64_t r = 0; r < b->n; r++) {
+        int64_t row = b->first + r, head = g * a->share + row % a->share;
+        for (int64_t j = 0; j < n; j++) {
+            b->score[j * ROWS + r] *= drop_factor(a, s, head, row / a->share, j0 + j);
+        }
+    }
+}
+
 /* The keys that the block's rows see together: from the first row's window to the last row itself. */
 static void block_range(const struct attention *a, const struct block *b, int64_t *out_low,
                         int64_t *out_high) {
@@ -227,6 +250,9 @@ static void attend(const struct attention *a, int64_t task) {
         fetch(b.v + begin * a->kv_stride, a->kv_stride, n, a->dim);
         block_scores(a, &b, begin, n);
         block_softmax(&b, n);
+        if (a->drop_at != NULL) {
+            block_drop(a, s, g, &b, begin, n);
+        }
         block_add_values(a, &b, begin, n);
     }
     for (int64_t r = 0; r < b.n; r++) {
@@ -296,7 +322,11 @@ static void backward_scores(const struct attention *a, const struct gradients *d
     lb_panel(n_rows, lanes, a->dim, (struct lb_panel_a){d->out + at, a->q_stride, 1}, b->v, KEYS, b->ds, KEYS,
              false);
     for (int64_t r = 0; r < n_rows; r++) {
-        float *p = b->p + r * KEYS, *ds = b->ds + r * KEYS;
+        float *p = b->p + r * KEYS, *ds = b->ds + r * KEYS, factor[KEYS];
+        for (int64_t j = 0; a->drop_at != NULL && j < n; j++) {
+            factor[j] = drop_factor(a, s, h, i0 + r, j0 + j);
+            ds[j] *= factor[j]; /* the panel made all n. NOLINT(clang-analyzer-core.*) */
+        }
         if (d->probs != NULL) {
             const float *dp = d->probs + a->probs_at[s] + (h * t + i0 + r) * t + j0;
             for (int64_t j = 0; j < n; j++) {
@@ -316,6 +346,9 @@ static void backward_scores(const struct attention *a, const struct gradients *d
             lb_vf probability = lb_vexp(lb_vload(p + j) - lse);
             lb_vstore(p + j, probability);
             lb_vstore(ds + j, probability * (lb_vload(ds + j) - inner) * a->scale);
+        }
+        for (int64_t j = 0; a->drop_at != NULL && j < n; j++) { /* as they weighed v */
+            p[j] *= factor[j];
         }
         int64_t seen = a->both_ways ? n : smaller(n, i0 + r + 1 - j0);
         int64_t unseen = a->window > 0 ? larger(0, smaller(n, i0 + r + 1 - a->window - j0)) : 0;
@@ -456,6 +489,20 @@ static bool plan(struct lb_tape *tape, struct attention *a, bool want_probs, str
     return !want_probs || *out_probs != NULL;
 }
 
+static bool plan_dropout(struct lb_tape *tape, struct attention *a, float p) {
+    assert(lb_tape_rng(tape) != NULL);
+    a->drop_at = lb_tape_bytes(tape, (size_t)(a->n_seqs + 1) * sizeof *a->drop_at);
+    int64_t at = 0;
+    for (int64_t s = 0; a->drop_at != NULL && s < a->n_seqs; s++) {
+        a->drop_at[s] = at;
+        at += a->heads * sequence_length(a, s) * sequence_length(a, s);
+    }
+    a->drop_key = lb_rng_u64(lb_tape_rng(tape));
+    a->drop_below = p < 1 ? (uint32_t)((double)p * 4294967296.0) : UINT32_MAX;
+    a->kept = p < 1 ? 1 / (1 - p) : 0;
+    return a->drop_at != NULL;
+}
+
 static bool record(struct lb_tape *tape, const struct attention *a, struct lb_value *q, struct lb_value *k,
                    struct lb_value *v, struct lb_value *out, struct lb_value *probs) {
     struct lb_node *node = lb_tape_push(tape, attention_backward, out);
@@ -517,6 +564,9 @@ struct lb_value *lb_attention(struct lb_tape *tape, struct lb_value *q, struct l
         .out = out->data,
         .lse = lse,
     };
+    if (lb_tape_records(tape) && args->dropout > 0 && !plan_dropout(tape, a, args->dropout)) {
+        return NULL;
+    }
     if (!plan(tape, a, args->want_probs, &probs)) {
         return NULL;
     }

@@ -95,6 +95,8 @@ struct lb_attention_args {
     struct lb_kv_layer *kv;
     const struct lb_kv_place *kv_places; /* [sequences of the batch] */
     bool want_probs;                     /* also return the probabilities */
+    float dropout; /* in training: of the probabilities, before they weigh v; those that are returned have
+                      none */
 };
 /* attention.c   Causal (or both_ways) grouped-query attention over the ragged batch; q [N, H*D], k and v [N,
  * G*D], out [N, H*D]. Online softmax over key blocks: no [T, T] memory, saved for backward: log-sum-exp [N,

@@ -48,10 +48,28 @@ done
 
 say "the best evaluation's student, and no step more than patience has"
 # The held-out text is of another kind, so that it is predicted worse and worse.
+say "dropout"
+undisturbed_and_killed dropout student.attention_dropout=0.2 threads=1
+expect 0 threads.log "$limbeck" train alone.yaml -o threads --set student.attention_dropout=0.2 --set threads=2
+same_student dropout threads
+expect 0 off.log "$limbeck" train alone.yaml -o off --set student.attention_dropout=0.2 --set disable_dropout=true
+expect 0 none.log "$limbeck" train alone.yaml -o none
+cmp off/student/model.safetensors none/student/model.safetensors || fail "dropout was not off"
+! cmp -s dropout/student/model.safetensors none/student/model.safetensors || fail "nothing was dropped"
+holds '.attention_dropout == 0.2' dropout/student/config.json
+holds '.attention_dropout == 0' off/student/config.json
+# Of a student that exists its config's counts where the recipe says so.
+for name in given with; do
+    [ $name = given ] && set_dropout=() || set_dropout=(--set disable_dropout=false)
+    expect 0 $name.log "$limbeck" train alone.yaml -o $name --set max_steps=3 --set 'student={model: dropout/student}' "${set_dropout[@]}"
+done
+! cmp -s given/student/model.safetensors with/student/model.safetensors || fail "nothing was dropped"
+holds '.attention_dropout == 0' given/student/config.json
+
 say "frozen weights"
 undisturbed_and_killed frozen "frozen_parameters=['model.embed_tokens.*', 'model.layers.0.*']"
-expect 0 none.log "$limbeck" train alone.yaml -o none --set max_steps=1 --set learning_rate=0
-python3 - frozen none <<'END'
+expect 0 start.log "$limbeck" train alone.yaml -o start --set max_steps=1 --set learning_rate=0
+python3 - frozen start <<'END'
 import json, struct, sys
 def tensors(run):
     data = open(run + "/student/model.safetensors", "rb").read()

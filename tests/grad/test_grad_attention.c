@@ -25,6 +25,7 @@ struct shape {
     int32_t offsets[8];
     float softcap;
     bool both_ways;
+    float dropout;
 };
 
 #define ALL_LENGTHS                                                                                          \
@@ -58,6 +59,10 @@ static const struct shape shapes[] = {
     {"both ways", 4, 2, 12, 0, true, false, true, 1, ALL_LENGTHS, 0, true},
     {"both ways, probabilities", 2, 2, 8, 0, true, true, false, 2, SHORT_LENGTHS, 0, true},
     {"both ways, probabilities only", 2, 1, 8, 0, false, true, true, 1, SHORT_LENGTHS, 1.5f, true},
+    {"dropout", 4, 2, 12, 0, true, false, false, 1, ALL_LENGTHS, 0, false, 0.3f},
+    {"dropout, probabilities, window 20", 2, 1, 12, 20, true, true, false, 1, SHORT_LENGTHS, 0.7f, false,
+     0.5f},
+    {"dropout, both ways", 2, 2, 8, 0, true, true, false, 1, SHORT_LENGTHS, 0, true, 0.2f},
 };
 
 struct context {
@@ -68,6 +73,21 @@ struct context {
 static void forward(const void *context, double *const *in, double *out) {
     const struct context *c = context;
     reference_attention(&c->args, in[0], in[1], in[2], out, out + c->n_out);
+}
+
+/* What dropout makes of all probabilities: about as many as it should are dropped. */
+static double *factors(const struct shape *shape, struct lb_rng rng, int64_t n_probs) {
+    double *out = calloc((size_t)n_probs, sizeof *out), dropped = 0;
+    uint64_t key = lb_rng_u64(&rng);
+    assert_non_null(out);
+    for (int64_t i = 0; i < n_probs; i++) {
+        uint64_t draw = lb_mix64(key + (uint64_t)i * 0x9E3779B97F4A7C15u);
+        bool drop = (double)(draw >> 32) < (double)shape->dropout * 4294967296.0;
+        out[i] = drop ? 0 : 1 / (1 - (double)shape->dropout);
+        dropped += drop;
+    }
+    assert_true(fabs(dropped / (double)n_probs - (double)shape->dropout) < 3 / sqrt((double)n_probs));
+    return out;
 }
 
 static void check(const struct shape *shape) {
@@ -87,8 +107,10 @@ static void check(const struct shape *shape) {
                                      .both_ways = shape->both_ways,
                                      .scale = 1 / sqrtf((float)shape->dim),
                                      .softcap = shape->softcap,
+                                     .dropout = shape->dropout,
                                      .want_probs = shape->probs};
     struct lb_value *outs[2] = {NULL}, *probs[2] = {NULL};
+    const struct lb_rng before = rng;
     int calls = shape->twice ? 2 : 1;
     for (int i = 0; i < calls; i++) {
         outs[i] = lb_attention(tape, q, k, v, &args, &probs[i]);
@@ -113,8 +135,9 @@ static void check(const struct shape *shape) {
     }
     assert_int_equal(lb_tape_backward(tape), LB_OK);
     assert_true(q->grad != NULL && k->grad != NULL && v->grad != NULL);
+    double *factor = shape->dropout > 0 ? factors(shape, before, n_probs) : NULL;
     struct context context = {{shape->heads, shape->kv_heads, shape->dim, shape->window, (double)args.scale,
-                               (double)args.softcap, &ragged, shape->both_ways},
+                               (double)args.softcap, &ragged, shape->both_ways, factor},
                               n_out};
     struct gradcheck_input in[] = {{"q", q->data, q->grad, n * q->cols},
                                    {"k", k->data, k->grad, n * k->cols},
@@ -122,6 +145,7 @@ static void check(const struct shape *shape) {
     double error = gradcheck(shape->name, forward, &context, in, 3, coefficient, n_out + n_probs);
     assert_true(error < TOLERANCE);
     free(coefficient);
+    free(factor);
     lb_tape_destroy(tape);
 }
 

@@ -49,7 +49,7 @@ double reference_gelu(double x, bool tanh_form) {
 
 /* One row of one head; p [t] is left with the probabilities. */
 static void attend_row(const struct reference_attention *a, const double *q, const double *k, const double *v,
-                       int64_t stride, int64_t i, int64_t t, double *p, double *out) {
+                       int64_t stride, int64_t i, int64_t t, const double *factor, double *p, double *out) {
     double max = -INFINITY, sum = 0;
     for (int64_t j = 0; j < t; j++) {
         bool seen = a->both_ways || (j <= i && (a->window == 0 || j > i - a->window));
@@ -72,7 +72,7 @@ static void attend_row(const struct reference_attention *a, const double *q, con
     for (int64_t j = 0; j < t; j++) {
         p[j] /= sum;
         for (int d = 0; d < a->dim; d++) {
-            out[d] += p[j] * v[j * stride + d];
+            out[d] += (factor != NULL ? factor[j] : 1) * p[j] * v[j * stride + d];
         }
     }
 }
@@ -80,6 +80,7 @@ static void attend_row(const struct reference_attention *a, const double *q, con
 void reference_attention(const struct reference_attention *a, const double *q, const double *k,
                          const double *v, double *out, double *probs) {
     enum { MOST = 2048 };
+    const double *factor = a->factor;
     int64_t q_stride = (int64_t)a->heads * a->dim, kv_stride = (int64_t)a->kv_heads * a->dim;
     for (int64_t s = 0; s < a->ragged->n_seqs; s++) {
         int64_t begin = a->ragged->offsets[s], t = a->ragged->offsets[s + 1] - begin;
@@ -89,7 +90,8 @@ void reference_attention(const struct reference_attention *a, const double *q, c
             for (int64_t i = 0; i < t; i++) {
                 int64_t at = (begin + i) * q_stride + (int64_t)h * a->dim;
                 double own[MOST], *p = probs != NULL ? probs : own;
-                attend_row(a, q + at, k + kv_at, v + kv_at, kv_stride, i, t, p, out + at);
+                attend_row(a, q + at, k + kv_at, v + kv_at, kv_stride, i, t, factor, p, out + at);
+                factor = factor != NULL ? factor + t : NULL;
                 probs = probs != NULL ? probs + t : NULL;
             }
         }

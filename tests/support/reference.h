@@ -21,6 +21,7 @@ struct reference_attention {
     double scale, softcap; /* softcap 0: none */
     const struct lb_ragged *ragged;
     bool both_ways;
+    const double *factor; /* NULL: none; of what weighs v, as probs: dropout */
 };
 /* probs (may be NULL): per sequence [H, T, T]. */
 void reference_attention(const struct reference_attention *a, const double *q, const double *k,

@@ -106,6 +106,9 @@ static enum lb_status run_forward(struct run *r, struct lb_detail *detail) {
 
 static enum lb_status run(struct run *r, char **argv, struct lb_detail *detail) {
     enum lb_status status = lb_model_open(argv[1], r->train, &r->model, detail);
+    if (status == LB_OK) {
+        lb_model_disable_dropout(r->model); /* as PyTorch's in eval() */
+    }
     status = status == LB_OK ? lb_safetensors_open(argv[2], &r->given, detail) : status;
     if (status != LB_OK) {
         return status;

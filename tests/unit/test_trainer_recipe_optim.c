@@ -136,6 +136,12 @@ static void averages(void **state) {
     bad("ema_decay: 1\n", "ema_decay: 1 is out of range");
 }
 
+static void dropout(void **state) {
+    (void)state;
+    round_trip("disable_dropout: false\n");
+    bad("disable_dropout: maybe\n", "disable_dropout: \"maybe\" is not one of true, false");
+}
+
 static void evaluations_compared(void **state) {
     (void)state;
 #define EVAL                                                                                                 \
@@ -161,6 +167,7 @@ static void evaluations_compared(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(optimizers), cmocka_unit_test(schedules),
-                                       cmocka_unit_test(averages), cmocka_unit_test(evaluations_compared)};
+                                       cmocka_unit_test(dropout), cmocka_unit_test(averages),
+                                       cmocka_unit_test(evaluations_compared)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

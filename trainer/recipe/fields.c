@@ -347,6 +347,8 @@ const struct lb_field lb_recipe_fields[] = {
            "num_decay_steps, num_stable_steps, warmup_type, decay_type, min_lr_ratio, num_cycles"),
     {PLACE_(warmup_from_zero), .kind = LB_FIELD_BOOL, .flags = DEC, .derived = "false",
      .help = "the first step's rate is 0, as transformers numbers steps; else warm-up is one step ahead"},
+    {PLACE_(disable_dropout), .kind = LB_FIELD_ENUM, .flags = DEC, .names = yes_no,
+     .derived = "true for a student that exists", .help = "no dropout, whatever the student's config says"},
     STRINGS_(
         frozen_parameters, DEC,
         "names of the student's parameters that do not learn, with * and ? and [...]: model.layers.[0-3].*"),

@@ -148,6 +148,7 @@ struct lb_recipe {
     double num_train_epochs; /* used when max_steps is 0 */
     int64_t save_steps, save_total_limit, eval_steps, logging_steps, seed, threads;
     const char *output_dir;
+    enum lb_yes_no disable_dropout; /* not said: of a student that exists */
     const char **frozen_parameters; /* patterns of names */
     unsigned frozen_parameters_count;
     double ema_decay; /* of the weights' average; 0: none */

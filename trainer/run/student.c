@@ -30,6 +30,9 @@ static enum lb_status open_given(const struct lb_recipe *recipe, const struct lb
         status = lb_model_open(path, true, &student, detail);
     }
     lb_free(path);
+    if (status == LB_OK && recipe->disable_dropout != LB_NO) {
+        lb_model_disable_dropout(student);
+    }
     if (status != LB_OK) {
         lb_detail_prefix(detail, some ? "student.layers_from" : "student.model");
     }
@@ -62,7 +65,11 @@ static enum lb_status create(const struct lb_recipe *recipe, const struct lb_tok
             config.max_position_embeddings = config.position_rows - config.pad_token_id - 1;
         }
     }
-    return lb_model_create(&config, (uint64_t)recipe->seed, out, detail);
+    enum lb_status status = lb_model_create(&config, (uint64_t)recipe->seed, out, detail);
+    if (status == LB_OK && recipe->disable_dropout == LB_YES) {
+        lb_model_disable_dropout(*out);
+    }
+    return status;
 }
 
 enum lb_status lb_student_open(const struct lb_recipe *recipe, const struct lb_tokenizer *tokenizer,
