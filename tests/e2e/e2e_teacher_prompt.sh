@@ -48,6 +48,12 @@ expect 0 plain.log "$limbeck" train recipe.yaml -o plain --set "teachers=[{name:
     --set 'datasets=[{path: same.jsonl}]'
 same_student plain same.final_hidden
 
+say "one model finds likely what it finds likely; behind another prompt not quite"
+holds -s '.[0]["overlap_ratio/T"] > 0.9999 and .[0]["student_mass/T"] == .[0]["teacher_mass/T"] and .[0]["student_mass/T"] > 0.2
+    and .[1]["overlap_ratio/T"] < 0.9999 and .[1]["overlap_ratio/T"] > 0.5
+    and .[1]["student_mass/T"] != .[1]["teacher_mass/T"]' \
+    <(head -n 1 same.final_hidden/metrics.jsonl) <(head -n 1 straight.final_hidden/metrics.jsonl)
+
 say "lists, chunks and weights by cross entropy read the same places"
 for way in lists weights chunks; do
     case $way in

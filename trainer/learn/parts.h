@@ -41,9 +41,18 @@ struct lb_confidence {
     double entropy, max_prob;
 };
 
+/* Of the LB_OVERLAP_K likeliest ids of student and teacher (of all that a shorter list has): the share that
+ * is the same, what the student gives to the teacher's, and the teacher to the student's (of a list at
+ * least). */
+#define LB_OVERLAP_K 16
+struct lb_overlap {
+    double ratio, student_mass, teacher_mass;
+};
+
 /* What one teacher says by itself about one row. */
 struct lb_seen {
-    bool there;
+    bool there, overlaps; /* overlaps: that is known */
+    struct lb_overlap overlap;
     int32_t top; /* the likeliest class, in the student's ids; -1: not known */
     double loss;
 };
@@ -160,6 +169,8 @@ const struct lb_target *lb_step_target_alone(const struct lb_step *step, struct 
                                              unsigned k, int64_t row, int64_t in_chunk);
 /* The likeliest class of one teacher's distribution, the first of equal ones; -1: it does not tell. */
 int32_t lb_step_top(const struct lb_step *step, const struct lb_target *target);
+/* overlap.c: q [v] the student's distribution at the target's temperature. False: the target is of draws. */
+bool lb_overlap(const float *q, int64_t v, const struct lb_target *target, struct lb_overlap *out);
 /* The length of teacher k's lists. */
 int64_t lb_step_top_k(const struct lb_step *step, unsigned k);
 /* step->mass of a micro-batch; false: out of memory. */

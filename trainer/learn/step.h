@@ -25,6 +25,9 @@ struct lb_step_result {
     double own_loss[LB_MAX_TEACHERS], watched[LB_MAX_TEACHERS];
     double labelled[LB_MAX_TEACHERS], right[LB_MAX_TEACHERS];
     double compared[LB_MAX_TEACHERS], agreed[LB_MAX_TEACHERS];
+    /* There too: positions whose likeliest ids are known of both, and sums over them of struct lb_overlap. */
+    double overlapped[LB_MAX_TEACHERS], overlap[LB_MAX_TEACHERS];
+    double student_mass[LB_MAX_TEACHERS], teacher_mass[LB_MAX_TEACHERS];
     /* Of teachers asked through a map: positions that they were read at, and what of their distributions
      * there lies on tokens that the student lacks; of the step's positions. */
     double cut[LB_MAX_TEACHERS], left_out[LB_MAX_TEACHERS];

@@ -48,6 +48,8 @@ void lb_step_watch_row(const struct lb_step *step, struct lb_worker *worker, int
         if (t != NULL) {
             seen->there = true;
             seen->top = lb_step_top(step, t);
+            seen->overlaps =
+                lb_overlap(lb_row_softmax(&worker->row, t->temperature)->q, step->v, t, &seen->overlap);
             seen->loss = t->mass * lb_loss_row(plan->losses[l].loss, &worker->row, t, &step->args[l], 0,
                                                worker->unused);
         }
@@ -72,6 +74,12 @@ static void add_rows(const struct lb_step *step, unsigned k, struct lb_step_resu
         if (seen->there) {
             result->watched[k] += 1;
             result->own_loss[k] += seen->loss;
+        }
+        if (seen->overlaps) {
+            result->overlapped[k] += 1;
+            result->overlap[k] += seen->overlap.ratio;
+            result->student_mass[k] += seen->overlap.student_mass;
+            result->teacher_mass[k] += seen->overlap.teacher_mass;
         }
         if (seen->top < 0) {
             continue;

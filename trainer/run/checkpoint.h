@@ -20,7 +20,7 @@
 #include <stdint.h>
 
 #define LB_CHECKPOINT_MAX_RNGS 8
-#define LB_CHECKPOINT_MAX_SUMS 256
+#define LB_CHECKPOINT_MAX_SUMS 512
 
 /* A run's state besides its weights and the optimizer's. */
 struct lb_checkpoint {

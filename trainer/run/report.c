@@ -7,7 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#define MAX_METRICS (24 + LB_MAX_LOSSES + 7 * LB_MAX_TEACHERS + LB_EVAL_MAX_PARTS)
+#define MAX_METRICS (24 + LB_MAX_LOSSES + 10 * LB_MAX_TEACHERS + LB_EVAL_MAX_PARTS)
 
 static void metric(struct lb_metric *list, size_t *n, const char *group, const char *name, double value) {
     if (*n < MAX_METRICS) {
@@ -56,6 +56,11 @@ static void teachers_by_themselves(const struct lb_run *run, struct lb_metric *m
         }
         if (s->labelled[k] > 0) {
             metric(m, n, "teacher_accuracy", name, s->right[k] / s->labelled[k]);
+        }
+        if (s->overlapped[k] > 0) {
+            metric(m, n, "overlap_ratio", name, s->overlap[k] / s->overlapped[k]);
+            metric(m, n, "student_mass", name, s->student_mass[k] / s->overlapped[k]);
+            metric(m, n, "teacher_mass", name, s->teacher_mass[k] / s->overlapped[k]);
         }
         if (s->compared[k] > 0) {
             metric(m, n, "teacher_agreement", name, s->agreed[k] / s->compared[k]);
