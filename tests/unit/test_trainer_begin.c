@@ -58,7 +58,7 @@ static void expect_row(const struct lb_dataset *data, int64_t i, const char *tex
     struct lb_sample s;
     char is[64] = "";
     size_t at = 0;
-    lb_dataset_get(data, i, &s);
+    assert_int_equal(lb_dataset_get(data, i, &s, NULL), LB_OK);
     for (int64_t t = 0; t <= s.n; t++) {
         is[at++] = (char)(s.ids[t] == EOS ? '.' : s.ids[t] == BOS ? '^' : s.ids[t] - 1);
         if (t > 0 && !lb_sample_counts(&s, t - 1)) {
@@ -81,7 +81,7 @@ static void rows_begin(void **state) {
     assert_int_equal(lb_dataset_bytes(data, -1), 11); /* each letter, and the lines' ends */
     assert_int_equal(lb_dataset_bytes(data, 0), 11);
     struct lb_sample s;
-    lb_dataset_get(data, 0, &s);
+    assert_int_equal(lb_dataset_get(data, 0, &s, NULL), LB_OK);
     assert_int_equal(lb_sample_counted(&s), 3);
     lb_dataset_destroy(data);
     /* cut within texts: what goes on begins, too; a short last row is for evaluation only */
@@ -106,7 +106,7 @@ static void the_recipe_overrides(void **state) {
     struct lb_sample s;
     assert_int_equal(open_text(text, knows, LB_BOS_AS_TOKENIZER, 4, 0, true, &data, NULL), LB_OK);
     expect_row(data, 0, "ab.cd");
-    lb_dataset_get(data, 0, &s);
+    assert_int_equal(lb_dataset_get(data, 0, &s, NULL), LB_OK);
     assert_null(s.counts);
     lb_dataset_destroy(data);
     assert_int_equal(open_text(text, begins, LB_BOS_NO, 4, 0, true, &data, NULL), LB_OK);

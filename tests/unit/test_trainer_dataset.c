@@ -103,7 +103,7 @@ static void expect_error(const struct lb_recipe_dataset *entries, unsigned n, co
 
 static void expect_row(const struct lb_dataset *data, int64_t i, const char *text, int tag) {
     struct lb_sample s;
-    lb_dataset_get(data, i, &s);
+    assert_int_equal(lb_dataset_get(data, i, &s, NULL), LB_OK);
     assert_int_equal(s.n + 1, strlen(text));
     assert_int_equal(s.tag, tag);
     for (int64_t t = 0; t <= s.n; t++) {
@@ -193,7 +193,7 @@ static void what_others_write_is_read(void **state) {
     write_text("m.jsonl", "{\"text\": \"ab\\u0000d\"}\n");
     data = open_data(&e, 1, false);
     struct lb_sample s;
-    lb_dataset_get(data, 0, &s);
+    assert_int_equal(lb_dataset_get(data, 0, &s, NULL), LB_OK);
     assert_int_equal(s.ids[2], 1); /* the byte 0 */
     assert_int_equal(s.ids[3], 'd' + 1);
     lb_dataset_destroy(data);
@@ -316,7 +316,7 @@ static void images_and_ranges(void **state) {
         assert_int_equal(lb_dataset_features(data), 2);
         assert_int_equal(lb_dataset_bytes(data, -1), 0);
         struct lb_sample s;
-        lb_dataset_get(data, 1, &s);
+        assert_int_equal(lb_dataset_get(data, 1, &s, NULL), LB_OK);
         assert_null(s.ids);
         assert_int_equal(s.n, 1);
         assert_int_equal(s.label, 2);
@@ -334,7 +334,7 @@ static void images_and_ranges(void **state) {
     struct lb_dataset *data = open_data(&e, 1, false);
     assert_int_equal(lb_dataset_count(data), 1);
     struct lb_sample s;
-    lb_dataset_get(data, 0, &s);
+    assert_int_equal(lb_dataset_get(data, 0, &s, NULL), LB_OK);
     assert_int_equal(s.label, 0);
     assert_true(s.features[1] == 1.0f);
     lb_dataset_destroy(data);

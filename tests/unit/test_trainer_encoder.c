@@ -43,7 +43,7 @@ static enum lb_status open_rows(const char *text, int64_t max_length, int64_t ma
 /* Row i holds the letters between the template's tokens. */
 static void expect(const struct lb_dataset *data, int64_t i, const char *letters) {
     struct lb_sample s;
-    lb_dataset_get(data, i, &s);
+    assert_int_equal(lb_dataset_get(data, i, &s, NULL), LB_OK);
     int64_t n = (int64_t)strlen(letters);
     assert_int_equal(s.n, n + 2);
     assert_int_equal(s.ids[0], CLS);
@@ -97,7 +97,7 @@ static enum lb_status open_labelled(const char *text, const char *label_field, s
 
 static int32_t label_of(const struct lb_dataset *data, int64_t i) {
     struct lb_sample s;
-    lb_dataset_get(data, i, &s);
+    assert_int_equal(lb_dataset_get(data, i, &s, NULL), LB_OK);
     return s.label;
 }
 

@@ -146,7 +146,7 @@ static void text_by_parts(void **state) {
     int correct[3] = {0};
     for (int i = 0; i < ROWS; i++) {
         struct lb_sample s;
-        lb_dataset_get(&t.data, i, &s);
+        assert_int_equal(lb_dataset_get(&t.data, i, &s, NULL), LB_OK);
         int part = s.tag < 0 ? 2 : s.tag;
         nats[part] += row_nats(model, &s, &correct[part]);
         tokens[part] += s.n;
@@ -195,7 +195,7 @@ static void images_by_class(void **state) {
     int correct[CLASSES] = {0}, all_correct = 0;
     for (int i = 0; i < ROWS; i++) {
         struct lb_sample s;
-        lb_dataset_get(&data, i, &s);
+        assert_int_equal(lb_dataset_get(&data, i, &s, NULL), LB_OK);
         double n = row_nats(model, &s, &correct[s.label]);
         nats[s.label] += n;
         all += n;

@@ -198,7 +198,7 @@ static void packed(void **state) {
             for (int64_t i = 0; i < lb_dataset_count(data); i++) {
                 struct lb_sample s;
                 struct lb_reading r, again;
-                lb_dataset_get(data, i, &s);
+                assert_int_equal(lb_dataset_get(data, i, &s, NULL), LB_OK);
                 assert_false(s.within && i == 0);
                 assert_int_equal(lb_reader_read(reader, &s, &arena, &r, NULL), LB_OK);
                 assert_int_equal(lb_reader_read(reader, &s, &arena, &again, NULL), LB_OK);
@@ -239,7 +239,7 @@ static void read_first(struct scene *s, const char *file, const char *text, cons
     lb_arena_init(&s->arena, MEMORY);
     assert_int_equal(lb_reader_create(named(own), named(its), its_length, &s->reader, NULL), LB_OK);
     s->data = open_data(file, named(own), row_length, true);
-    lb_dataset_get(s->data, 0, &s->sample);
+    assert_int_equal(lb_dataset_get(s->data, 0, &s->sample, NULL), LB_OK);
     assert_int_equal(lb_reader_read(s->reader, &s->sample, &s->arena, &s->reading, NULL), LB_OK);
 }
 
@@ -363,7 +363,7 @@ static void characters(void **state) {
     int64_t within = 0;
     read_first(&s, "cut.txt", line, "gpt2", "llama2", 8, 0);
     for (int64_t i = 0; i < lb_dataset_count(s.data); i++) {
-        lb_dataset_get(s.data, i, &s.sample);
+        assert_int_equal(lb_dataset_get(s.data, i, &s.sample, NULL), LB_OK);
         assert_int_equal(lb_reader_read(s.reader, &s.sample, &s.arena, &s.reading, NULL), LB_OK);
         size_t n = 0;
         const char *bytes = lb_tokenizer_bytes(named("gpt2"), s.sample.ids[0], &n);

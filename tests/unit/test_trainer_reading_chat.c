@@ -107,7 +107,7 @@ static void conversations(void **state) {
         assert_int_equal(lb_reader_converse(reader, NULL, &detail), LB_E_NOTFOUND);
         lb_reader_destroy(reader);
         assert_int_equal(lb_reader_create(own, its, 0, &reader, NULL), LB_OK);
-        lb_dataset_get(data, 0, &s);
+        assert_int_equal(lb_dataset_get(data, 0, &s, NULL), LB_OK);
         assert_non_null(s.record);
         assert_int_equal(lb_reader_read(reader, &s, &arena, &r, NULL),
                          LB_E_ARG); /* not told of conversations */
@@ -132,7 +132,7 @@ static void conversations(void **state) {
         assert_null(strstr(text.data, "user"));
         /* One that its template refuses. */
         detail = (struct lb_detail){0};
-        lb_dataset_get(data, 1, &s);
+        assert_int_equal(lb_dataset_get(data, 1, &s, NULL), LB_OK);
         assert_int_equal(lb_reader_read(reader, &s, &arena, &r, &detail), LB_E_ARG);
         assert_non_null(strstr(detail.text, "no system here"));
         lb_buf_finish(&text);
@@ -173,7 +173,7 @@ static void repeated(void **state) {
         lb_arena_init(&arena, MEMORY);
         lb_buf_init(&text, 1 << 16);
         assert_int_equal(lb_dataset_open(&recipe, &entry, 1, false, own, 0, NULL, &data, NULL), LB_OK);
-        lb_dataset_get(data, 0, &s);
+        assert_int_equal(lb_dataset_get(data, 0, &s, NULL), LB_OK);
         assert_int_equal(lb_reader_create(own, its[k], 0, &reader, NULL), LB_OK);
         assert_int_equal(lb_reader_converse(reader, NULL, NULL), LB_OK);
         assert_int_equal(lb_reader_read(reader, &s, &arena, &r, NULL), LB_OK);

@@ -82,7 +82,7 @@ static enum lb_status open_rows(const char *rows, const struct way *way, struct 
 static void expect_row(const struct lb_dataset *data, int64_t i, const char *text, const char *counts) {
     struct lb_sample s;
     char is[200] = "", counted[200] = "";
-    lb_dataset_get(data, i, &s);
+    assert_int_equal(lb_dataset_get(data, i, &s, NULL), LB_OK);
     assert_true(s.n < 199);
     for (int64_t t = 0; t <= s.n; t++) {
         is[t] = (char)(s.ids[t] == EOS        ? '.'
@@ -316,7 +316,7 @@ static void test_prompts(void **state) {
             assert_int_equal(cases[i / 3].prompt, 0);
             continue;
         }
-        lb_dataset_get(data, 0, &s);
+        assert_int_equal(lb_dataset_get(data, 0, &s, NULL), LB_OK);
         assert_int_equal(s.prompt, want);
         assert_int_equal(lb_dataset_prompts(data, 100), want > 0);
         assert_int_equal(lb_dataset_prompts(data, want), 0);

@@ -19,6 +19,11 @@ static enum lb_status add_entry(struct lb_dataset *data, const struct lb_recipe 
         status = lb_dataset_add_idx(data, entry, path, labels, recipe->student.config.num_labels, detail);
     } else if (source->tokenizer == NULL) {
         status = lb_fail(detail, LB_E_ARG, "%s: text needs a tokenizer", path);
+    } else if (entry->type == LB_DATA_TOKENS && source->whole) {
+        status = lb_fail(detail, LB_E_ARG,
+                         "%s: token shards are a stream; whole_texts and classifiers read texts", path);
+    } else if (entry->type == LB_DATA_TOKENS) {
+        status = lb_dataset_add_shard(data, source, entry, path, recipe->max_length, keep_short, detail);
     } else {
         status = lb_dataset_add_text(data, source, entry, path, recipe->max_length, keep_short, detail);
     }
@@ -48,6 +53,12 @@ static void finish_fingerprint(struct lb_dataset *data) {
     for (int64_t i = 0; i < data->n_label_names; i++) {
         lb_sha256_update(data->hash, data->label_names[i], strlen(data->label_names[i]) + 1);
     }
+    for (int i = 0; i < data->n_shards; i++) {
+        const struct lb_shard *shard = &data->shards[i];
+        const char *name = shard->tag >= 0 ? data->tags[shard->tag] : "";
+        lb_sha256_u64(data->hash, (uint64_t)shard->labels);
+        lb_sha256_update(data->hash, name, strlen(name) + 1);
+    }
     uint8_t digest[LB_SHA256_BYTES];
     lb_sha256_final(data->hash, digest);
     data->hash = NULL;
@@ -61,6 +72,23 @@ static bool any_on_chunks(const struct lb_recipe *recipe) {
         any |= lb_loss_find(recipe->loss_functions[i].function)->on == LB_ON_CHUNK;
     }
     return any;
+}
+
+/* Rows of shards come behind all others. */
+static enum lb_status add_entries(struct lb_dataset *data, const struct lb_recipe *recipe,
+                                  const struct lb_recipe_dataset *entries, unsigned n_entries,
+                                  bool keep_short, struct lb_text_source *source, struct lb_detail *detail) {
+    enum lb_status status = LB_OK;
+    for (int shards = 0; shards < 2; shards++) {
+        for (unsigned i = 0; status == LB_OK && i < n_entries; i++) {
+            if ((entries[i].type == LB_DATA_IDX) != data->images) {
+                status = lb_fail(detail, LB_E_ARG, "%s: text and images do not mix", entries[i].path);
+            } else if ((entries[i].type == LB_DATA_TOKENS) == (shards == 1)) {
+                status = add_entry(data, recipe, &entries[i], keep_short, source, detail);
+            }
+        }
+    }
+    return status;
 }
 
 enum lb_status lb_dataset_open(const struct lb_recipe *recipe, const struct lb_recipe_dataset *entries,
@@ -94,14 +122,9 @@ enum lb_status lb_dataset_open(const struct lb_recipe *recipe, const struct lb_r
         source.chat_template = lb_recipe_resolve(recipe, recipe->chat_template);
         status = source.chat_template != NULL ? LB_OK : lb_fail(detail, LB_E_NOMEM, "out of memory");
     }
-    for (unsigned i = 0; status == LB_OK && i < n_entries; i++) {
-        if ((entries[i].type == LB_DATA_IDX) != data->images) {
-            status = lb_fail(detail, LB_E_ARG, "%s: text and images do not mix", entries[i].path);
-        } else {
-            status = add_entry(data, recipe, &entries[i], keep_short, &source, detail);
-        }
-    }
-    if (status == LB_OK && data->count == 0) {
+    status =
+        status == LB_OK ? add_entries(data, recipe, entries, n_entries, keep_short, &source, detail) : status;
+    if (status == LB_OK && lb_dataset_count(data) == 0) {
         status = lb_fail(
             detail, LB_E_ARG,
             data->images ? "the data hold no image; look at skip_samples, max_samples and exclude_labels"
@@ -159,6 +182,7 @@ void lb_dataset_destroy(struct lb_dataset *data) {
     lb_free(data->teacher_prompts.data);
     lb_free(data->rows);
     lb_buf_finish(&data->records);
+    lb_shards_close(data);
     lb_free(data->features);
     lb_free(data->labels);
     for (int i = 0; i < data->n_tags; i++) {
@@ -171,7 +195,7 @@ void lb_dataset_destroy(struct lb_dataset *data) {
 }
 
 int64_t lb_dataset_count(const struct lb_dataset *data) {
-    return data->count;
+    return data->count + data->shard_rows;
 }
 
 int64_t lb_dataset_bytes(const struct lb_dataset *data, int tag) {
@@ -179,16 +203,18 @@ int64_t lb_dataset_bytes(const struct lb_dataset *data, int tag) {
     return tag < 0 ? data->bytes : data->tag_bytes[tag];
 }
 
-void lb_dataset_get(const struct lb_dataset *data, int64_t i, struct lb_sample *out) {
-    assert(i >= 0 && i < data->count);
-    if (data->images) {
-        *out = (struct lb_sample){.n = 1,
-                                  .features = data->features + i * data->n_features,
-                                  .label = data->labels[i].label,
-                                  .tag = data->labels[i].tag};
-        return;
+enum lb_status lb_dataset_get(const struct lb_dataset *data, int64_t i, struct lb_sample *out,
+                              struct lb_detail *detail) {
+    assert(i >= 0 && i < lb_dataset_count(data));
+    if (i >= data->count) {
+        return lb_shard_row(data, i - data->count, out, detail);
     }
-    *out = lb_text_row_sample(data, i);
+    *out = data->images ? (struct lb_sample){.n = 1,
+                                             .features = data->features + i * data->n_features,
+                                             .label = data->labels[i].label,
+                                             .tag = data->labels[i].tag}
+                        : lb_text_row_sample(data, i);
+    return LB_OK;
 }
 
 int lb_dataset_tags(const struct lb_dataset *data) {
@@ -212,6 +238,9 @@ int64_t lb_dataset_prompts(const struct lb_dataset *data, int64_t max_length) {
     int64_t n = 0;
     for (int64_t i = 0; !data->images && i < data->count; i++) {
         n += data->rows[i].prompt > 0 && data->rows[i].prompt < max_length;
+    }
+    for (int i = 0; i < data->n_shards; i++) {
+        n += data->shards[i].prompt > 0 && data->shards[i].prompt < max_length ? data->shards[i].rows : 0;
     }
     return n;
 }

@@ -23,7 +23,8 @@ struct lb_dataset;
  * through detail: missing files, no eos, invalid UTF-8 with line, a JSON line without the field, IDX sizes
  * that do not agree. num_labels > 0: for a classifier of texts with so many classes: each text is a row of
  * its own, and a JSON row's label is its class, or its name (lb_dataset_name_labels). LB_E_CANCELLED soon
- * after *stop (may be NULL) became other than 0. */
+ * after *stop (may be NULL) became other than 0. Token shards (shards.c) are streams of ids, cut as texts
+ * without a beginning are; nothing is put before their rows. */
 LB_NODISCARD enum lb_status lb_dataset_open(const struct lb_recipe *recipe,
                                             const struct lb_recipe_dataset *entries, unsigned n_entries,
                                             bool keep_short, const struct lb_tokenizer *tokenizer,
@@ -46,7 +47,13 @@ LB_NODISCARD enum lb_status lb_dataset_fits(const struct lb_dataset *data, const
 int64_t lb_dataset_count(const struct lb_dataset *data);
 /* Text bytes behind all the samples' labels, for bits per byte; 0 for images. Per tag: tag >= 0; all: -1. */
 int64_t lb_dataset_bytes(const struct lb_dataset *data, int tag);
-void lb_dataset_get(const struct lb_dataset *data, int64_t i, struct lb_sample *out);
+/* Sample i. What it points to is good as long as data, but of token shards until as many further samples were
+ * got as lb_dataset_hold said (8). LB_E_IO: a shard cannot be read any more. */
+LB_NODISCARD enum lb_status lb_dataset_get(const struct lb_dataset *data, int64_t i, struct lb_sample *out,
+                                           struct lb_detail *detail);
+/* n samples are wanted at the same time. LB_E_NOMEM. Not while samples are in use. */
+LB_NODISCARD enum lb_status lb_dataset_hold(const struct lb_dataset *data, int64_t n,
+                                            struct lb_detail *detail);
 int lb_dataset_tags(const struct lb_dataset *data);
 const char *lb_dataset_tag(const struct lb_dataset *data, int tag);
 /* Width of features, 0 for text. */

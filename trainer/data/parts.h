@@ -23,6 +23,24 @@ struct lb_text_row {
 };
 #define LB_LABEL_NONE (-1)
 
+/* A file of ids (shards.c). Its rows are not kept: row i reads ids i * max_length .. */
+enum lb_shard_ids { LB_SHARD_U16, LB_SHARD_U32 };
+struct lb_shard {
+    char *path;
+    int fd; /* -1: not open */
+    enum lb_shard_ids kind;
+    int64_t begin, tokens; /* the first id's byte; how many ids there are */
+    int64_t rows, labels, max_length;
+    int64_t prompt; /* as in struct lb_sample */
+    int tag;
+};
+
+/* Room for rows of shards that were asked for lately. */
+struct lb_held {
+    int32_t *ids; /* [rows, len] */
+    int64_t rows, len, next;
+};
+
 struct lb_image_row {
     int32_t label;
     int tag;
@@ -36,7 +54,11 @@ struct lb_dataset {
     uint8_t *counts;          /* [ids.len] as in struct lb_sample; NULL: all do */
     struct lb_text_row *rows; /* [cap] */
     struct lb_ids teacher_prompts;
-    struct lb_buf records; /* conversations as JSON, one after the other, where they are kept */
+    struct lb_buf records;   /* conversations as JSON, one after the other, where they are kept */
+    struct lb_shard *shards; /* [n_shards]; their rows come behind all others */
+    int n_shards;
+    int64_t shard_rows;
+    struct lb_held *held; /* NULL: there are no shards */
     /* images */
     float *features; /* [cap, n_features] */
     struct lb_image_row *labels;
@@ -146,6 +168,15 @@ int64_t lb_whole_kept(const struct lb_text_source *source, int64_t len, int64_t 
 LB_NODISCARD enum lb_status lb_dataset_add_whole(struct lb_dataset *data, const struct lb_text_source *source,
                                                  const int32_t *ids, const int32_t *lens, size_t n_texts,
                                                  const struct lb_whole_rows *rows, struct lb_detail *detail);
+/* shards.c: path is resolved. */
+LB_NODISCARD enum lb_status lb_dataset_add_shard(struct lb_dataset *data, const struct lb_text_source *source,
+                                                 const struct lb_recipe_dataset *entry, const char *path,
+                                                 int64_t max_length, bool keep_short,
+                                                 struct lb_detail *detail);
+void lb_shards_close(struct lb_dataset *data);
+/* Row i of those of the shards. */
+LB_NODISCARD enum lb_status lb_shard_row(const struct lb_dataset *data, int64_t i, struct lb_sample *out,
+                                         struct lb_detail *detail);
 /* idx.c: num_labels 0: not known, not checked. */
 LB_NODISCARD enum lb_status lb_dataset_add_idx(struct lb_dataset *data, const struct lb_recipe_dataset *entry,
                                                const char *path, const char *labels_path, int64_t num_labels,

@@ -57,6 +57,11 @@ enum lb_status lb_prefetch_create(const struct lb_plan *plan, const struct lb_da
         lb_prefetch_destroy(a);
         return lb_fail(detail, LB_E_NOMEM, "out of memory");
     }
+    enum lb_status status = lb_dataset_hold(data, a->depth * a->batch, detail);
+    if (status != LB_OK) {
+        lb_prefetch_destroy(a);
+        return status;
+    }
     *out = a;
     return LB_OK;
 }
@@ -106,9 +111,12 @@ static enum lb_status make(struct lb_prefetch *a, int64_t number, struct lb_deta
         return lb_fail(detail, status, "cannot order the samples of batch %lld", (long long)number);
     }
     lb_arena_reset(&a->readings[number % a->depth]);
-    for (int64_t i = 0; i < a->batch; i++) {
-        lb_dataset_get(a->data, a->indices[i], &samples[i]);
+    for (int64_t i = 0; i < a->batch && status == LB_OK; i++) {
+        status = lb_dataset_get(a->data, a->indices[i], &samples[i], detail);
         samples[i].number = number * a->batch + i;
+    }
+    if (status != LB_OK) {
+        return status;
     }
     if (a->scribe != NULL && lb_scribe_source(a->plan->recipe, number) == LB_SOURCE_STUDENT) {
         a->question[number % a->depth] = -1;

@@ -75,6 +75,9 @@ static enum lb_status check_dataset(const struct check *c, const struct lb_recip
             c, path,
             "labels, skip_samples, max_samples and exclude_labels are for type: idx; text has max_tokens");
     }
+    if (d->type == LB_DATA_TOKENS && c->recipe->whole_texts) {
+        return complain(c, path, "type: tokens is a stream; whole_texts needs texts");
+    }
     if (d->type != LB_DATA_JSONL && d->field != NULL) {
         return complain(c, path, "field is for type: jsonl");
     }

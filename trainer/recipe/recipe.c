@@ -41,6 +41,10 @@ enum lb_status lb_recipe_data_type(const char *path, enum lb_data_type *out, str
             return lb_fail(detail, LB_E_ARG, "\"%s\" %s", path, foreign[k].advice);
         }
     }
+    if (lb_ends_with(path, ".bin")) {
+        *out = LB_DATA_TOKENS;
+        return LB_OK;
+    }
     *out = lb_ends_with(path, ".jsonl") || lb_ends_with(path, ".ndjson") ? LB_DATA_JSONL : LB_DATA_TEXT;
     return LB_OK;
 }

@@ -29,7 +29,7 @@ struct lb_recipe_student {
 };
 
 struct lb_recipe_dataset {
-    const char *path; /* text: one document a line; jsonl: one object a line; idx: images */
+    const char *path; /* text: one document a line; jsonl: one object a line; idx: images; tokens: ids */
     enum lb_data_type type;
     const char *tag;         /* names the part: for routing and for per-tag evaluation; NULL: none */
     const char *field;       /* jsonl: the text's key ("text") */

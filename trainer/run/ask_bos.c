@@ -48,8 +48,8 @@ static bool prepare(struct asking *a, const struct lb_dataset *data, int32_t bos
     int64_t count = lb_dataset_count(data);
     for (int64_t i = 0; i < count && a->n < LB_NATS_TEXTS; i++) {
         struct lb_sample row;
-        lb_dataset_get(data, i, &row);
-        if (row.ids == NULL || row.ids[0] == bos || row.counts != NULL) {
+        if (lb_dataset_get(data, i, &row, NULL) != LB_OK || row.ids == NULL || row.ids[0] == bos ||
+            row.counts != NULL) {
             return false; /* rows begin with it, or are made otherwise */
         }
         add_row(a, &row, bos, eos);

@@ -49,11 +49,15 @@ static enum lb_status batch_init(struct batch *b, int64_t rows, int64_t longest,
     return LB_OK;
 }
 
-static void batch_fill(struct batch *b, const struct lb_dataset *data, int64_t first, int64_t n) {
+static enum lb_status batch_fill(struct batch *b, const struct lb_dataset *data, int64_t first, int64_t n,
+                                 struct lb_detail *detail) {
     lb_model_batch_clear(&b->rows);
     for (int64_t i = 0; i < n; i++) {
         struct lb_sample *s = &b->samples[i];
-        lb_dataset_get(data, first + i, s);
+        enum lb_status status = lb_dataset_get(data, first + i, s, detail);
+        if (status != LB_OK) {
+            return status;
+        }
         int64_t row = b->rows.n_rows;
         if (s->ids == NULL) {
             lb_model_batch_add_features(&b->rows, s->features, s->label);
@@ -67,6 +71,7 @@ static void batch_fill(struct batch *b, const struct lb_dataset *data, int64_t f
             b->labels[i] = s->label;
         }
     }
+    return LB_OK;
 }
 
 /* A label's cross entropy is log-sum-exp minus its logit. */
@@ -186,7 +191,10 @@ static enum lb_status check_data(const struct lb_model *model, const struct lb_d
     }
     for (int64_t i = 0, n = lb_dataset_count(data); i < n; i++) {
         struct lb_sample s;
-        lb_dataset_get(data, i, &s);
+        status = lb_dataset_get(data, i, &s, detail);
+        if (status != LB_OK) {
+            return status;
+        }
         longest = s.n > longest ? s.n : longest;
         for (int64_t t = 0; s.ids != NULL && t <= s.n; t++) {
             if (s.ids[t] < 0 || s.ids[t] >= config->vocab_size) {
@@ -277,6 +285,7 @@ enum lb_status lb_evaluate(const struct lb_model *model, const struct lb_dataset
     struct batch batch;
     struct lb_tape *tape = lb_tape_create(TAPE_BYTES);
     status = batch_init(&batch, rows < count ? rows : count, longest, lb_dataset_features(data), detail);
+    status = status == LB_OK ? lb_dataset_hold(data, rows, detail) : status;
     if (tape == NULL) {
         status = lb_fail(detail, LB_E_NOMEM, "out of memory for the evaluation");
     }
@@ -290,8 +299,8 @@ enum lb_status lb_evaluate(const struct lb_model *model, const struct lb_dataset
             status = lb_fail(detail, LB_E_CANCELLED, "stopped while evaluating");
             break;
         }
-        batch_fill(&batch, data, first, count - first < rows ? count - first : rows);
-        status = run_batch(model, tape, &batch, detail);
+        status = batch_fill(&batch, data, first, count - first < rows ? count - first : rows, detail);
+        status = status == LB_OK ? run_batch(model, tape, &batch, detail) : status;
         if (status == LB_OK) {
             batch_collect(&batch, &sums);
         }

@@ -70,9 +70,9 @@ static enum lb_status check_rows(const struct lb_model *model, const struct lb_d
     enum lb_status status = lb_dataset_fits(data, c, "DATA", detail);
     for (int64_t i = 0; status == LB_OK && i < lb_dataset_count(data); i++) {
         struct lb_sample s;
-        lb_dataset_get(data, i, &s);
-        longest = s.n > longest ? s.n : longest;
-        for (int64_t t = 0; t < s.n && status == LB_OK; t++) {
+        status = lb_dataset_get(data, i, &s, detail);
+        longest = status == LB_OK && s.n > longest ? s.n : longest;
+        for (int64_t t = 0; status == LB_OK && t < s.n; t++) {
             if (s.ids[t] < 0 || s.ids[t] >= c->vocab_size) {
                 status = lb_fail(detail, LB_E_MISMATCH,
                                  "DATA hold token %d, the model has %lld: is it its tokenizer?", s.ids[t],
@@ -93,8 +93,8 @@ static enum lb_status go_through(struct influence *f, const struct lb_dataset *d
     enum lb_status status = LB_OK;
     for (int64_t i = 0; status == LB_OK && i < lb_dataset_count(data); i++) {
         struct lb_sample s;
-        lb_dataset_get(data, i, &s);
-        if (f->batch.n_rows + s.n > most) {
+        status = lb_dataset_get(data, i, &s, NULL);
+        if (status == LB_OK && f->batch.n_rows + s.n > most) {
             status = stop != NULL && *stop != 0 ? LB_E_CANCELLED : compute(f);
         }
         if (status == LB_OK) {

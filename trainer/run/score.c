@@ -34,7 +34,10 @@ static enum lb_status ask(struct scoring *s, int64_t question, struct lb_detail 
     struct lb_sample *samples = s->samples[question % AHEAD];
     int64_t n = rows_of(s, question);
     for (int64_t i = 0; i < n; i++) {
-        lb_dataset_get(s->data, question * ROWS + i, &samples[i]);
+        enum lb_status status = lb_dataset_get(s->data, question * ROWS + i, &samples[i], detail);
+        if (status != LB_OK) {
+            return status;
+        }
         samples[i].n += s->classes == 0;
     }
     return lb_teachers_submit(s->teachers, question, samples, n, NULL, detail);
@@ -182,6 +185,7 @@ enum lb_status lb_score(struct lb_teachers *teachers, const struct lb_dataset *d
     for (unsigned k = 0; status == LB_OK && k < s->n; k++) {
         status = lb_teachers_set_spec(teachers, k, &spec, detail);
     }
+    status = status == LB_OK ? lb_dataset_hold(data, AHEAD * ROWS, detail) : status;
     int64_t questions = (lb_dataset_count(data) + ROWS - 1) / ROWS;
     for (int64_t q = 0, asked = 0; status == LB_OK && q < questions; q++) {
         for (; status == LB_OK && asked < questions && asked < q + AHEAD; asked++) {

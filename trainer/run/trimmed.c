@@ -119,8 +119,7 @@ static bool look(struct looking *l, struct lb_teachers *teachers, unsigned k, co
     lb_buf_finish(&json);
     for (int64_t i = 0; ok && i < count && l->rows < ROWS; i++) {
         struct lb_sample row;
-        lb_dataset_get(data, i, &row);
-        ok = row.ids != NULL && look_at(l, &row);
+        ok = lb_dataset_get(data, i, &row, NULL) == LB_OK && row.ids != NULL && look_at(l, &row);
     }
     return ok && l->rows > 0;
 }

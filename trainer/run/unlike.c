@@ -92,8 +92,8 @@ static enum lb_status look(struct looking *l, const struct lb_plan *plan, unsign
     for (int64_t i = 0; status == LB_OK && i < count && l->rows < ROWS; i++) {
         struct lb_arena_mark mark = lb_arena_mark(&l->arena);
         struct lb_sample row;
-        lb_dataset_get(data, i, &row);
-        status = read_row(l, plan, k, &row, detail);
+        status = lb_dataset_get(data, i, &row, detail);
+        status = status == LB_OK ? read_row(l, plan, k, &row, detail) : status;
         if (status != LB_OK || !look_at(l, &row, k)) {
             lb_arena_release(&l->arena, mark);
         }

@@ -39,7 +39,10 @@ static enum lb_status check_lengths(const struct lb_run *run, struct lb_detail *
     int64_t longest = 0;
     for (int64_t i = 0; i < lb_dataset_count(run->data); i++) {
         struct lb_sample s;
-        lb_dataset_get(run->data, i, &s);
+        enum lb_status status = lb_dataset_get(run->data, i, &s, detail);
+        if (status != LB_OK) {
+            return status;
+        }
         int64_t rest = run->scribe != NULL ? lb_scribe_room(r, s.prompt) - 1 : 0;
         rest = s.n - s.prompt > rest ? s.n - s.prompt : rest;
         longest = s.teacher_prompt_n + rest > longest ? s.teacher_prompt_n + rest : longest;
