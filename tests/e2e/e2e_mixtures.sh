@@ -43,6 +43,20 @@ expect 1 draws.log "$limbeck" train distil.yaml -o draws --set targets=samples -
 one_error draws.log
 said draws.log "entropy weighs by the entropy of each teacher, which draws (targets: samples) do not tell"
 
+say "states weighed by what the teachers' heads make of the student's"
+states=(--set mixture=ca_mkd --set mixture_states=student --set max_steps=3 --set eval_steps=0 --set fp16_targets=false)
+for lane in final_hidden logits topk; do
+    expect 0 "states.$lane.log" "$limbeck" train distil.yaml -o "states.$lane" "${states[@]}" --set "targets=$lane" --set loss_top_k=200 \
+        --set 'loss_functions=[{function: hs_mse}, {function: kl, weight: 0}]'
+done
+expect 0 by_answers.log "$limbeck" train distil.yaml -o by_answers "${states[@]}" --set mixture_states=teacher --set 'loss_functions=[{function: hs_mse}]'
+holds -n --slurpfile a states.final_hidden/metrics.jsonl --slurpfile b states.logits/metrics.jsonl --slurpfile c states.topk/metrics.jsonl \
+    --slurpfile d by_answers/metrics.jsonl '[$a, $b, $c, $d] | map(map(.["loss/hs_mse"] // empty)) | transpose | length == 3
+        and all((.[0:3] | max - min) < 1e-4 * .[0]) and any((.[3] - .[0] | fabs) > 1e-4 * .[0])'
+expect 1 no_states.log "$limbeck" train distil.yaml -o no_states "${states[@]}"
+one_error no_states.log
+said no_states.log "mixture_states: student weighs losses between final states"
+
 say "killed and resumed, with weights that move"
 for mixture in random aekd 'dynamic --set mixture_by=entropy'; do
     rm -rf whole part

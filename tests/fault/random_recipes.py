@@ -260,10 +260,19 @@ def random_recipe(r, url, known):
             t['tags'] = r.choice([['x'], ['y'], ['x', 'y']])
         if sometimes(r, 0.3):
             t['weight'] = pick(r, [0.5, 2], [0, -1])
+        if sometimes(r, 0.1):
+            t['anneal'] = r.choice(['linear', 'cosine'])
+            t[r.choice(['weight_end', 'weight_end', 'anneal_steps'])] = pick(r, [2, 3], [-1, 0])
         teachers.append(t)
     if teachers:
         recipe['teachers'] = teachers
     recipe['mixture'] = r.choice(known['mixtures'])
+    reads = {'dynamic': ['by', 'temperature', 'per'], 'select': ['by', 'per']}
+    for key in reads.get(recipe['mixture'], ['per'] if recipe['mixture'] in ('entropy', 'ca_mkd', 'aekd', 'random') else []):
+        if sometimes(r, 0.5):
+            recipe['mixture_' + key] = r.choice(
+                {'by': ['ce', 'entropy', 'max_prob'], 'temperature': [0.01, 1, 3],
+                 'per': ['sequence', 'batch' if recipe['mixture'] == 'random' else 'token']}[key])
     if sometimes(r, 0.8):
         recipe['targets'] = r.choice(known['targets'])
     if sometimes(r, 0.6):

@@ -24,7 +24,7 @@ static struct frozen {
     struct lb_mixture mixture;
     void (*weigh)(const struct lb_weighing *in, double *w);
     int n, at;
-    double w[2 * SAMPLES * MAX_T][2];
+    double w[4 * SAMPLES * MAX_T][2];
 } frozen;
 
 static void weigh_frozen(const struct lb_weighing *in, double *w) {
@@ -38,7 +38,7 @@ static void weigh_frozen(const struct lb_weighing *in, double *w) {
 }
 
 static const struct lb_mixture *freeze(const struct lb_mixture *mixture) {
-    if ((mixture->needs & LB_NEEDS_GRADIENTS) == 0) {
+    if ((mixture->needs & LB_NEEDS_GRADIENTS) == 0 && !lb_worlds.by_head) {
         return mixture;
     }
     frozen = (struct frozen){.mixture = *mixture, .weigh = mixture->weigh};
@@ -216,8 +216,12 @@ static void add_pair(struct lb_world *w, unsigned loss, unsigned teacher, int st
                      enum lb_output_kind kind, int layer) {
     struct lb_pair *p = &w->plan.pairs[w->plan.n_pairs];
     bool attention_loss = lb_loss_by_block(w->plan.losses[loss].loss);
-    *p = (struct lb_pair){
-        .loss = loss, .teacher = teacher, .kind = kind, .layer = layer, .final = student_layer < 0};
+    *p = (struct lb_pair){.by_head = lb_worlds.by_head && kind == LB_OUT_HIDDEN_FINAL,
+                          .loss = loss,
+                          .teacher = teacher,
+                          .kind = kind,
+                          .layer = layer,
+                          .final = student_layer < 0};
     p->tap = (struct lb_tap){tap_of(kind), student_layer, NULL};
     p->once = w->plan.losses[loss].once = lb_worlds.classes && p->final;
     p->student_width = kind == LB_OUT_ATTENTION ? 4 : 16;

@@ -28,6 +28,7 @@ extern struct lb_worlds {
     const struct lb_vocab_map *trimmed; /* when set, the first teacher's */
     int64_t listed;                     /* of a teacher's ids; 8 */
     enum lb_mixture_per per;            /* default */
+    bool by_head;                       /* pairs of final states are weighed by the teachers' heads */
     bool classes;                       /* student and teachers classify texts, of which each has one label */
 } lb_worlds;
 

@@ -110,6 +110,91 @@ static void means(void **state) {
     assert_true(forward < 2e-6 && reverse > 0.02 && jsd > 0.02 && lists > 0.02);
 }
 
+/* ---- weights of the student's states ----------------------------------------------------------------------
+ */
+
+/* a [n] = W [n, c] x [c] */
+static void multiply(const float *w, const float *x, int64_t n, int64_t c, double *a) {
+    for (int64_t i = 0; i < n; i++) {
+        a[i] = 0;
+        for (int64_t j = 0; j < c; j++) {
+            a[i] += (double)w[i * c + j] * (double)x[j];
+        }
+    }
+}
+
+/* Of one row and teacher: the label's cross entropy by the teacher's head of the projected state, and the
+ * mean square of what that is off the teacher's. */
+static void row_of(struct lb_world *w, const float *state, int s, int64_t t, unsigned k, double *ce,
+                   double *loss) {
+    char name[64];
+    double a[TEACHER_WIDTH], z[VOCAB], sum = 0;
+    float projected[TEACHER_WIDTH];
+    const float *its =
+        (const float *)lb_answer_find(&w->answers[2 * s + (int)k], LB_OUT_HIDDEN_FINAL, 0)->data;
+    snprintf(name, sizeof name, "projection.%u.weight", k);
+    multiply(lb_model_find(w->student, name)->value, state, TEACHER_WIDTH, 16, a);
+    *loss = 0;
+    for (int j = 0; j < TEACHER_WIDTH; j++) {
+        double apart = a[j] - (double)its[t * TEACHER_WIDTH + j];
+        *loss += apart * apart / TEACHER_WIDTH;
+        projected[j] = (float)a[j];
+    }
+    multiply(w->head[k].weight, projected, VOCAB, TEACHER_WIDTH, z);
+    for (int j = 0; j < VOCAB; j++) {
+        sum += exp(z[j]);
+    }
+    *ce = log(sum) - z[w->samples[s].ids[t + 1]];
+}
+
+/* CA-MKD's weights of features, made again in double. */
+static void check_states(enum lb_mixture_per per) {
+    lb_worlds.by_head = true;
+    struct lb_world *w =
+        lb_world_create(lb_mixture_find("ca_mkd"), LB_LANE_FINAL, true, lb_loss_find("hs_mse"));
+    const struct lb_value *states;
+    struct lb_step_result result = {0};
+    double want = 0;
+    w->recipe.mixture_per = per;
+    w->plan.losses[0].args.normalize = false;
+    lb_rng_seed(&lb_worlds.rng, 2, 2);
+    assert_int_equal(lb_step_forward(w->step, w->samples, SAMPLES, &lb_worlds.rng, &states, NULL), LB_OK);
+    const float *at = states->data;
+    for (int s = 0; s < SAMPLES; s++) {
+        double ce[MAX_T][2], loss[MAX_T][2], mean[2] = {0};
+        int64_t n = w->samples[s].n;
+        for (int64_t t = 0; t < n; t++, at += 16) {
+            for (unsigned k = 0; k < 2; k++) {
+                row_of(w, at, s, t, k, &ce[t][k], &loss[t][k]);
+                mean[k] += ce[t][k] / (double)n;
+            }
+        }
+        for (int64_t t = 0; t < n; t++) {
+            const double *by = per == LB_PER_TOKEN ? ce[t] : mean;
+            /* The softmax of one teacher's is the other's weight, times 1 and 2 of the recipe. */
+            double first = exp(by[1] - by[0]), second = 2;
+            double share = w->pointers[2 * s + 1] == NULL ? 1 : first / (first + second);
+            want += (share * loss[t][0] + (1 - share) * loss[t][1]) / (double)w->rows;
+        }
+    }
+    assert_int_equal(lb_step_losses(w->step, w->pointers, w->rows, NULL, &result, NULL), LB_OK);
+    printf("weights of states: loss off by %.1e\n", fabs(result.term[0] - want) / want);
+    assert_true(fabs(result.term[0] - want) < 1e-5 * want);
+    lb_world_destroy(w);
+    w = lb_world_create(lb_mixture_find("ca_mkd"), LB_LANE_FINAL, true, lb_loss_find("hs_mse"));
+    w->recipe.mixture_per = per;
+    lb_world_check("hs_mse by the student's states", w, false);
+    lb_worlds.by_head = false;
+    lb_world_check_new("hs_mse by the teachers' answers", lb_mixture_find("ca_mkd"), LB_LANE_FINAL, true,
+                       lb_loss_find("hs_mse"));
+}
+
+static void weights_of_states(void **state) {
+    (void)state;
+    check_states(LB_PER_SEQUENCE);
+    check_states(LB_PER_TOKEN);
+}
+
 /* ---- the least norm ---------------------------------------------------------------------------------------
  */
 
@@ -493,9 +578,10 @@ static void bad_teacher(void **state) {
 
 int main(void) {
     lb_rng_seed(&lb_worlds.rng, 1, 0);
-    const struct CMUnitTest tests[] = {cmocka_unit_test(twice_is_once), cmocka_unit_test(means),
-                                       cmocka_unit_test(min_norm),      cmocka_unit_test(random_by_number),
-                                       cmocka_unit_test(random_step),   cmocka_unit_test(weights_anneal),
-                                       cmocka_unit_test(watched),       cmocka_unit_test(bad_teacher)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(twice_is_once),     cmocka_unit_test(means),
+                                       cmocka_unit_test(weights_of_states), cmocka_unit_test(min_norm),
+                                       cmocka_unit_test(random_by_number),  cmocka_unit_test(random_step),
+                                       cmocka_unit_test(weights_anneal),    cmocka_unit_test(watched),
+                                       cmocka_unit_test(bad_teacher)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -172,6 +172,7 @@ static void mixtures(void **state) {
         {"mixture=entropy", ""},
         {"mixture=randomly", "did you mean random?"},
         {"mixture=aekd", ""},
+        {"mixture_states=student", "mixture_states: mean_probs does not read it; ca_mkd does"},
     };
     static const struct expected dynamic[] = {
         {"mixture_by=max_prob", ""},

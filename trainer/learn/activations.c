@@ -44,7 +44,7 @@ static double row_weight(const struct lb_step *step, const struct lb_pair *p, co
     if (step->args[p->loss].first_token) {
         counts = r == rows->offsets[s] && answer != NULL && answer->first == 0;
     }
-    return counts ? lb_step_mix(step, p->loss, s, r)[p->teacher] : 0;
+    return counts ? lb_step_pair_mix(step, p, s, r) : 0;
 }
 
 /* Hidden states: project where widths differ, then the loss over all rows. */

@@ -85,13 +85,14 @@ struct lb_step {
     double inverse_sequences;                /* 1 / its sequences */
     const struct lb_step_totals *totals;
     struct lb_confidence *confidence; /* [teachers, N]; NULL: the mixture needs none */
-    double *gram;     /* [N, teachers, teachers] inner products of gradients; not made: weights need none */
-    double *mix;      /* weights [sets, rows or samples, teachers], see lb_step_mix */
-    double *row_loss; /* [losses, N] */
-    double *own;      /* [N] log q of the labels, for losses on chunks; NULL: there are none */
-    double *slope;    /* [N] their gradient by it, weighted */
-    double *mass;     /* [teachers, N] what the student's vocabulary has of a teacher's distribution; -1: not
-                         read. NULL: no teacher is asked through a map */
+    double *gram; /* [N, teachers, teachers] inner products of gradients; not made: weights need none */
+    double *mix;  /* weights [sets, rows or samples, teachers], see lb_step_mix */
+    double *state_mix[LB_MAX_LOSSES]; /* weights [rows or samples, teachers] of pairs that are by_head */
+    double *row_loss;                 /* [losses, N] */
+    double *own;   /* [N] log q of the labels, for losses on chunks; NULL: there are none */
+    double *slope; /* [N] their gradient by it, weighted */
+    double *mass;  /* [teachers, N] what the student's vocabulary has of a teacher's distribution; -1: not
+                      read. NULL: no teacher is asked through a map */
     bool watch;
     struct lb_seen *seen;               /* [teachers, N]; NULL: not watched */
     double apart_loss[LB_MAX_TEACHERS]; /* the first loss of each teacher's that is not on distributions,
@@ -132,6 +133,14 @@ static inline size_t lb_step_mixes(const struct lb_step *step) {
 static inline const double *lb_step_mix(const struct lb_step *step, size_t l, int64_t sample, int64_t row) {
     size_t set = step->plan->losses[l].set, one = (size_t)(lb_step_mix_per_token(step) ? row : sample);
     return step->mix + (set * lb_step_mixes(step) + one) * step->plan->n_teachers;
+}
+
+/* The weight of the pair's teacher for one row of a sample. */
+static inline double lb_step_pair_mix(const struct lb_step *step, const struct lb_pair *p, int64_t sample,
+                                      int64_t row) {
+    int64_t one = lb_step_mix_per_token(step) ? row : sample;
+    return p->by_head ? step->state_mix[p->loss][one * (int64_t)step->plan->n_teachers + p->teacher]
+                      : lb_step_mix(step, p->loss, sample, row)[p->teacher];
 }
 
 /* weights.c: the teachers' weights [teachers] in a set of the plan's, for sample i of the batch, its token t
@@ -189,6 +198,9 @@ bool lb_step_chunks(struct lb_step *step);
 double lb_step_chunks_cross_entropy(const struct lb_answered *batch, unsigned k, int64_t s);
 /* What of the samples lies in chunks, for teachers that are unlike. */
 void lb_step_chunks_count(const struct lb_step *step, struct lb_step_result *result);
+
+/* state_weights.c: step->state_mix of a micro-batch; false: out of memory. */
+bool lb_step_weigh_states(struct lb_step *step);
 
 /* gradients.c: step->gram of a micro-batch; false: out of memory. */
 bool lb_step_gradients(struct lb_step *step);

@@ -441,6 +441,44 @@ static enum lb_status check_teacher(const struct lb_plan *plan, const struct lb_
     return LB_OK;
 }
 
+/* Pairs of final states that are weighed by what the teachers' heads make of the student's. */
+static enum lb_status mark_by_head(struct lb_plan *plan, struct lb_detail *detail) {
+    bool any = false, wanted = plan->recipe->mixture_states == LB_STATES_STUDENT && plan->n_teachers > 0;
+    for (size_t i = 0; wanted && i < plan->n_pairs; i++) {
+        struct lb_pair *p = &plan->pairs[i];
+        const struct lb_loss *loss = plan->losses[p->loss].loss;
+        p->by_head =
+            loss->on == LB_ON_HIDDEN && !loss->any_width && p->final && p->kind == LB_OUT_HIDDEN_FINAL;
+        any = any || p->by_head;
+    }
+    return any || !wanted
+               ? LB_OK
+               : lb_fail(detail, LB_E_ARG,
+                         "mixture_states: student weighs losses between final states (hs_mse, "
+                         "hs_cosine without layer_mapping), and there is none; add one, or drop it");
+}
+
+/* The head of teacher k where such pairs need it. */
+static enum lb_status find_head(struct lb_plan *plan, const struct lb_model *student,
+                                struct lb_teachers *teachers, unsigned k, struct lb_detail *detail) {
+    bool needed = false;
+    for (size_t i = 0; i < plan->n_pairs; i++) {
+        needed = needed || (plan->pairs[i].by_head && plan->pairs[i].teacher == k);
+    }
+    if (!needed || plan->head[k] != NULL) {
+        return LB_OK;
+    }
+    enum lb_status status = lb_teachers_head(teachers, k, &plan->head[k], detail);
+    return status != LB_OK || plan->head[k]->vocab_size == logits_of(student)
+               ? status
+               : lb_fail(
+                     detail, LB_E_MISMATCH,
+                     "mixture_states: the head of teacher %s tells %lld classes apart, the student's labels "
+                     "are of %lld",
+                     plan->recipe->teachers[k].name, (long long)plan->head[k]->vocab_size,
+                     (long long)logits_of(student));
+}
+
 enum lb_status lb_plan_make(const struct lb_recipe *recipe, struct lb_model *student,
                             const char *tokenizer_fingerprint, const struct lb_vocab_map *map,
                             struct lb_teachers *teachers, struct lb_plan *out, struct lb_detail *detail) {
@@ -476,10 +514,12 @@ enum lb_status lb_plan_make(const struct lb_recipe *recipe, struct lb_model *stu
     for (unsigned l = 0; l < recipe->loss_functions_count && status == LB_OK; l++) {
         status = add_loss(out, student, l, detail);
     }
+    status = status == LB_OK ? mark_by_head(out, detail) : status;
     for (unsigned k = 0; k < out->n_teachers && status == LB_OK; k++) {
         status = check_weighed(out, student, k, detail);
         status = status == LB_OK && !out->apart[k] ? ask_lane(out, student, teachers, k, detail) : status;
         status = status == LB_OK ? ask_weights(out, student, k, detail) : status;
+        status = status == LB_OK ? find_head(out, student, teachers, k, detail) : status;
         status = status == LB_OK && any_learns(out, k, LB_ON_CHUNK) ? ask_labels(out, k, detail) : status;
         if (status == LB_OK) {
             status = lb_teachers_set_spec(teachers, k, &out->spec[k], detail);

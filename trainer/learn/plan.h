@@ -21,6 +21,7 @@ struct lb_pair {
     unsigned teacher;  /* index */
     struct lb_tap tap; /* of the student */
     bool final;        /* the student's final state instead of the tap */
+    bool by_head;      /* it is weighed by what the teacher's head makes of the student's final state */
     bool once;         /* which is one row a sequence: of classifiers of texts */
     enum lb_output_kind kind;
     int layer; /* of the teacher's output */

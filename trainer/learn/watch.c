@@ -99,7 +99,8 @@ void lb_step_watch_add(const struct lb_step *step, const double *weight, struct 
         size_t l = lb_plan_first_loss(step->plan, k);
         if (on_target(step->plan, l)) {
             add_rows(step, k, result);
-        } else if (l < step->plan->n_losses) { /* what it counted, by what it counts */
+        } else if (l < step->plan->n_losses &&
+                   step->state_mix[l] == NULL) { /* what it counted, by its weight */
             result->own_loss[k] += step->apart_loss[k] * lb_step_inverse(step, l);
             result->watched[k] += weight[k];
         }

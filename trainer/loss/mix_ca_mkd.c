@@ -23,5 +23,6 @@ static void ca_mkd(const struct lb_weighing *in, double *w) {
 const struct lb_mixture lb_mixture_ca_mkd = {.name = "ca_mkd",
                                              .needs = LB_NEEDS_CROSS_ENTROPY,
                                              .per = LB_PER(LB_PER_SEQUENCE) | LB_PER(LB_PER_TOKEN),
+                                             .of_states = true,
                                              .combine = LB_COMBINE_PROBS,
                                              .weigh = ca_mkd};

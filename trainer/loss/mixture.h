@@ -35,6 +35,8 @@ enum lb_mixture_needs {
 
 /* The recipe's mixture_by: how sure a teacher is. */
 enum lb_mixture_by { LB_BY_DEFAULT, LB_BY_CE, LB_BY_ENTROPY, LB_BY_MAX_PROB };
+/* The recipe's mixture_states: by whose states losses between final states are weighed. */
+enum lb_mixture_states { LB_STATES_DEFAULT, LB_STATES_TEACHER, LB_STATES_STUDENT };
 /* The recipe's mixture_per: what has weights of its own. */
 enum lb_mixture_per { LB_PER_DEFAULT, LB_PER_SEQUENCE, LB_PER_TOKEN, LB_PER_BATCH };
 #define LB_PER(per) (1u << (per))
@@ -62,6 +64,7 @@ struct lb_mixture {
     bool softened;  /* it has a softmax over teachers, at the recipe's mixture_temperature */
     unsigned per;   /* bits LB_PER(...) that mixture_per may say, of which sequences are the default; 0: its
                        weights are the same everywhere */
+    bool of_states; /* it has weights of the student's states too, see mixture_states */
     bool by_tag;    /* a sequence is asked of the teachers that have its tag, and of no others */
     enum lb_combine combine;
     /* Changes w [n], which holds the given weight of each teacher that is present and 0 of the others; what

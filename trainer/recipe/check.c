@@ -227,6 +227,9 @@ static enum lb_status check_mixture_keys(const struct check *c, const struct lb_
     if (r->mixture_temperature != 0 && !mixture->softened) {
         return complain(c, "mixture_temperature", "%s does not read it; dynamic does", mixture->name);
     }
+    if (r->mixture_states != LB_STATES_DEFAULT && !mixture->of_states) {
+        return complain(c, "mixture_states", "%s does not read it; ca_mkd does", mixture->name);
+    }
     if (r->mixture_per != LB_PER_DEFAULT && (mixture->per & LB_PER(r->mixture_per)) == 0) {
         return complain(c, "mixture_per", "%s has %s", mixture->name,
                         mixture->per == 0 ? "the same weights everywhere; leave it out"
@@ -272,7 +275,7 @@ static enum lb_status check_mixture(const struct check *c) {
                         r->targets == LB_LANE_TOPK ? "topk has the largest only" : "samples has draws only");
     }
     enum lb_status status =
-        sound(c, "mixture_by mixture_temperature mixture_per targets temperature datasets.0")
+        sound(c, "mixture_by mixture_temperature mixture_states mixture_per targets temperature datasets.0")
             ? check_mixture_keys(c, mixture)
             : LB_OK;
     return status == LB_OK && mixture->by_tag && sound(c, "datasets") ? check_route(c) : status;

@@ -96,6 +96,8 @@ static const struct lb_field_name anneals[] = {
     {"linear", LB_ANNEAL_LINEAR}, {"cosine", LB_ANNEAL_COSINE}, {NULL, 0}};
 static const struct lb_field_name mixture_by[] = {
     {"ce", LB_BY_CE}, {"entropy", LB_BY_ENTROPY}, {"max_prob", LB_BY_MAX_PROB}, {NULL, 0}};
+static const struct lb_field_name mixture_states[] = {
+    {"teacher", LB_STATES_TEACHER}, {"student", LB_STATES_STUDENT}, {NULL, 0}};
 static const struct lb_field_name mixture_per[] = {
     {"sequence", LB_PER_SEQUENCE}, {"token", LB_PER_TOKEN}, {"batch", LB_PER_BATCH}, {NULL, 0}};
 
@@ -297,6 +299,9 @@ const struct lb_field lb_recipe_fields[] = {
      .help = "dynamic, select: what says how sure a teacher is"},
     {PLACE_(mixture_per), .kind = LB_FIELD_ENUM, .flags = DEC, .names = mixture_per, .derived = "sequence",
      .help = "what has weights of its own; batch: random's micro-batches"},
+    {PLACE_(mixture_states), .kind = LB_FIELD_ENUM, .flags = DEC, .names = mixture_states,
+     .derived = "teacher",
+     .help = "ca_mkd: from whose final states the labels are predicted, where such states are compared"},
     {PLACE_(mixture_temperature), .kind = LB_FIELD_FLOAT, .flags = DEC, .min = 1e-6, .max = 1e6,
      .derived = "1", .help = "dynamic: of the softmax over teachers"},
     {PLACE_(targets), .kind = LB_FIELD_ENUM, .flags = DEC, .names = lanes,

@@ -117,6 +117,7 @@ struct lb_recipe {
     enum lb_mixture_by mixture_by;   /* of those that are told */
     enum lb_mixture_per mixture_per; /* default: the mixture's */
     double mixture_temperature;      /* 0: 1 */
+    enum lb_mixture_states mixture_states;
     enum lb_target_lane targets;
     int64_t loss_top_k;        /* 64 */
     bool loss_add_tail;        /* true */
