@@ -195,6 +195,67 @@ static void weights_of_states(void **state) {
     check_states(LB_PER_TOKEN);
 }
 
+/* ---- however a step is cut --------------------------------------------------------------------------------
+ */
+
+static struct lb_world *cut_world(const struct lb_mixture *m, enum lb_target_lane lane) {
+    lb_rng_seed(&lb_worlds.rng, 23, 0);
+    struct lb_world *w = lb_world_create(m, lane, true, lb_loss_find("kl"));
+    lb_world_add(w, lb_loss_find("hs_mse"), lane); /* with its denominator of all rows */
+    w->plan.mixture = m;
+    return w;
+}
+
+/* The same step sample by sample. */
+static double run_cut(struct lb_world *w) {
+    struct lb_step_result result = {0};
+    struct lb_step_totals totals = {.square = {0}};
+    struct lb_detail detail = {0};
+    size_t n;
+    float *grads = lb_model_grads(w->student, &n);
+    memset(grads, 0, n * sizeof *grads);
+    enum lb_status status = LB_OK;
+    for (int s = 0; s < SAMPLES && status == LB_OK; s++) {
+        status = lb_step_count(w->step, &w->samples[s], 1, w->pointers + 2 * s, &totals, &detail);
+    }
+    for (int s = 0; s < SAMPLES && status == LB_OK; s++) {
+        status = lb_step_forward(w->step, &w->samples[s], 1, &lb_worlds.rng, NULL, &detail);
+        status = status == LB_OK
+                     ? lb_step_losses(w->step, w->pointers + 2 * s, w->rows, &totals, &result, &detail)
+                     : status;
+    }
+    if (status != LB_OK) {
+        fail_msg("%s", detail.text);
+    }
+    return result.loss;
+}
+
+static void cut(void **state) {
+    (void)state;
+    for (size_t i = 0; lb_mixture_at(i) != NULL; i++) {
+        const struct lb_mixture *m = lb_mixture_at(i);
+        for (int l = 0; l < (m->combine == LB_COMBINE_LOGITS ? 1 : 2); l++) {
+            struct lb_world *w = cut_world(m, lb_world_lanes[l]);
+            double whole = lb_world_run(w), norm = 0, apart = 0;
+            size_t n;
+            const float *own = lb_model_grads(w->student, &n);
+            float *grads = malloc(n * sizeof *grads);
+            assert_non_null(grads);
+            memcpy(grads, own, n * sizeof *grads);
+            double parts = run_cut(w);
+            for (size_t j = 0; j < n; j++) {
+                norm += (double)grads[j] * grads[j];
+                apart += ((double)grads[j] - own[j]) * ((double)grads[j] - own[j]);
+            }
+            printf("%-12s cut: loss off by %.1e, gradient by %.1e of its norm\n", m->name,
+                   fabs(parts - whole) / whole, sqrt(apart / norm));
+            assert_true(fabs(parts - whole) < 1e-6 * whole && sqrt(apart / norm) < 2e-6);
+            free(grads);
+            lb_world_destroy(w);
+        }
+    }
+}
+
 /* ---- the least norm ---------------------------------------------------------------------------------------
  */
 
@@ -578,10 +639,10 @@ static void bad_teacher(void **state) {
 
 int main(void) {
     lb_rng_seed(&lb_worlds.rng, 1, 0);
-    const struct CMUnitTest tests[] = {cmocka_unit_test(twice_is_once),     cmocka_unit_test(means),
-                                       cmocka_unit_test(weights_of_states), cmocka_unit_test(min_norm),
-                                       cmocka_unit_test(random_by_number),  cmocka_unit_test(random_step),
-                                       cmocka_unit_test(weights_anneal),    cmocka_unit_test(watched),
-                                       cmocka_unit_test(bad_teacher)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(twice_is_once), cmocka_unit_test(means),
+                                       cmocka_unit_test(cut),           cmocka_unit_test(weights_of_states),
+                                       cmocka_unit_test(min_norm),      cmocka_unit_test(random_by_number),
+                                       cmocka_unit_test(random_step),   cmocka_unit_test(weights_anneal),
+                                       cmocka_unit_test(watched),       cmocka_unit_test(bad_teacher)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
