@@ -59,6 +59,23 @@ expect 0 zero.log "$limbeck" train alm.yaml --set output_dir=zero --set max_step
 jq -s '[.[] | select(.eval_loss)]' zero/metrics.jsonl >zero-eval.json
 holds --slurpfile b zero-eval.json '.[-1].eval_perplexity < 0.1 * $b[0][0].eval_perplexity' alm-eval.json
 
+say "its distributions where both have read the same text: sorted, and token by token as far as both have the same"
+for loss in uld uld_hybrid; do
+    expect 0 "$loss.log" "$limbeck" train alm.yaml --set output_dir=$loss --set "loss_functions=[{function: $loss}]" --set loss_top_k=40 \
+        --set cache_dir=cache-uld
+    said "$loss.log" "unlike_tokenizer teacher=llama2"
+    jq -s '[.[] | select(.loss)]' $loss/metrics.jsonl >$loss.json
+    holds --arg m "loss/$loss" '(.[-5:] | map(.[$m]) | add / 5) < 0.8 * .[0][$m]' $loss.json
+done
+said uld_hybrid.log teacher_requests=0 # both ask the same
+expect 0 threads.log "$limbeck" train alm.yaml --set output_dir=threads --set 'loss_functions=[{function: uld_hybrid}]' --set loss_top_k=40 \
+    --set cache_dir=cache-uld --set threads=3
+same_student uld_hybrid threads
+expect 1 alike.log "$limbeck" train alm.yaml --set output_dir=alike --set 'loss_functions=[{function: uld}]' \
+    --set "teachers=[{name: own, url: '${url[own]}'}]"
+one_error alike.log
+said alike.log "teacher own: uld and uld_hybrid compare unlike vocabularies"
+
 say "two ways at once: kl and states from the one, alm from two others; a daemon of our own among them"
 base_recipe >both.yaml
 cat >>both.yaml <<END

@@ -221,7 +221,7 @@ def random_loss(r, names):
         l[r.choice(['label_smoothing', 'z_loss'])] = pick(r, [0, 0.1, 1], [-1, 1.5, 'x'])
     if (l['function'] in DIVERGENCES or l['function'] == 'cross_entropy') and sometimes(r, 0.2) or sometimes(r, r.odd):
         l['clamp'] = pick(r, [0.01, 10], [0, -1])
-    for key, of in (('alpha', ('skew_kl', 'skew_reverse_kl', 'abkd', 'dkd')), ('beta', ('jsd', 'abkd', 'dkd'))):
+    for key, of in (('alpha', ('skew_kl', 'skew_reverse_kl', 'abkd', 'dkd', 'uld_hybrid')), ('beta', ('jsd', 'abkd', 'dkd', 'uld_hybrid'))):
         if l['function'] in of and sometimes(r, 0.4) or sometimes(r, r.odd):
             l[key] = pick(r, [0, 0.1, 0.9], [1, 1.5, -1, 1e9])
     if sometimes(r, 0.15):

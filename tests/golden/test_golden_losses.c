@@ -92,7 +92,8 @@ static void compare(const struct lb_loss *loss, const struct lb_loss_args *args,
 }
 
 static bool serves(const struct lb_loss *loss, enum lane lane) {
-    return loss->on == LB_ON_LABEL              ? lane == LABEL
+    return loss->on == LB_ON_ALIGNED            ? false /* test_golden_uld.c */
+           : loss->on == LB_ON_LABEL            ? lane == LABEL
            : lane == LABEL                      ? false
            : lane == MIXTURE && loss->on_logits ? false
            : lane <= MIXTURE                    ? (loss->kinds & LB_TARGET_DENSE) != 0

@@ -1,6 +1,7 @@
 #include "tests/grad/loss_formulas.h"
 
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 #define V LB_FORMULA_V
@@ -54,14 +55,31 @@ void lb_formula_teach(struct lb_formula_teacher *t, double temperature) {
                                   .k = LB_FORMULA_K,
                                   .ids = t->ids,
                                   .p_at = shares};
+    static const int32_t own_ids[LB_FORMULA_K] = {3, -1, 7, 0, -1, 22};
+    static const float falling[LB_FORMULA_K] = {0.4f, 0.2f, 0.1f, 0.06f, 0.03f, 0.02f};
+    memcpy(t->own_ids, own_ids, sizeof own_ids);
+    for (int i = 0; i < V; i++) {
+        t->common[i] = i % 3 == 0 || i == 7 || i == 22;
+    }
+    t->aligned = (struct lb_target){.kind = LB_TARGET_TRUNCATED,
+                                    .temperature = 1,
+                                    .k = LB_FORMULA_K,
+                                    .own_ids = t->own_ids,
+                                    .common = t->common,
+                                    .p_at = falling,
+                                    .tail = 0.19,
+                                    .add_tail = true};
 }
 
 double lb_formula_run(const struct lb_loss *loss, const float *z, const struct lb_target *t, float scale,
                       float *dz) {
-    float memory[4 * (V + 16)], apart[V];
+    float memory[4 * (V + 16)], apart[V], top[LB_FORMULA_K];
+    int32_t top_ids[LB_FORMULA_K];
     struct lb_row row;
     lb_row_init(&row, V, 2, memory);
     row.apart = apart;
+    row.top_ids = top_ids;
+    row.top = top;
     lb_row_begin(&row, z, LB_FORMULA_LABEL);
     return lb_loss_row(loss, &row, t, &lb_formula_args, scale, dz);
 }
@@ -289,4 +307,53 @@ double lb_formula_dist(const double *z, int32_t label, const struct lb_target *t
         ab += a * b;
     }
     return t->temperature * t->temperature * (1 - ab / sqrt(aa * bb));
+}
+
+static int falling(const void *a, const void *b) {
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x < y) - (x > y);
+}
+
+double lb_formula_uld(const double *z, int32_t label, const struct lb_target *t) {
+    (void)label;
+    double q[V], loss = 0, rest = 1;
+    lb_formula_softmax(z, 1, q);
+    qsort(q, V, sizeof *q, falling);
+    for (int64_t i = 0; i < t->k; i++) {
+        loss += fabs((double)t->p_at[i] - q[i]);
+        rest -= q[i];
+    }
+    return loss + fabs(t->tail - rest);
+}
+
+double lb_formula_uld_hybrid(const double *z, int32_t label, const struct lb_target *t) {
+    (void)label;
+    double q[V], p[LB_FORMULA_K + 1], own[LB_FORMULA_K + 1], m[LB_FORMULA_K + 1], others[V];
+    double beta = lb_formula_args.beta, p_rest = 1, q_rest = 1, distance = 0;
+    int n = 0, n_others = 0, at = 0;
+    lb_formula_softmax(z, 1, q);
+    for (int64_t i = 0; i < t->k; i++) {
+        if (t->own_ids[i] >= 0) {
+            p[n] = t->p_at[i];
+            own[n] = q[t->own_ids[i]];
+            p_rest -= p[n];
+            q_rest -= own[n++];
+        }
+    }
+    p[n] = p_rest;
+    own[n++] = q_rest;
+    for (int i = 0; i < V; i++) {
+        if (t->common[i] == 0) {
+            others[n_others++] = q[i];
+        }
+    }
+    qsort(others, (size_t)n_others, sizeof *others, falling);
+    for (int64_t i = 0; i < t->k; i++) {
+        distance += t->own_ids[i] < 0 ? fabs((double)t->p_at[i] - others[at++]) : 0;
+    }
+    mix(beta, p, own, n, m);
+    double jsd = beta == 0   ? kl(p, own, n)
+                 : beta == 1 ? kl(own, p, n)
+                             : beta * kl(p, m, n) + (1 - beta) * kl(own, m, n);
+    return jsd + lb_formula_args.alpha * distance;
 }

@@ -16,6 +16,9 @@ struct lb_formula_teacher {
     float z[LB_FORMULA_V], p[LB_FORMULA_V], p_at[LB_FORMULA_K];
     int32_t ids[LB_FORMULA_K];
     struct lb_target dense, top, renormalised, drawn;
+    int32_t own_ids[LB_FORMULA_K]; /* of one that reads other tokens */
+    uint8_t common[LB_FORMULA_V];
+    struct lb_target aligned;
 };
 
 /* From its logits z; top is the list with its tail, renormalised that without. */
@@ -31,7 +34,8 @@ void lb_formula_softmax(const double *z, double t, double *q);
 typedef double lb_formula_row(const double *z, int32_t label, const struct lb_target *t);
 lb_formula_row lb_formula_cross_entropy, lb_formula_kl, lb_formula_reverse_kl, lb_formula_jsd,
     lb_formula_skew_kl, lb_formula_skew_reverse_kl, lb_formula_tvd, lb_formula_akl, lb_formula_abkd,
-    lb_formula_dkd, lb_formula_logit_mse, lb_formula_logit_standardization, lb_formula_dist;
+    lb_formula_dkd, lb_formula_logit_mse, lb_formula_logit_standardization, lb_formula_dist, lb_formula_uld,
+    lb_formula_uld_hybrid;
 
 /* Constants in the gradient of akl are taken from these logits [V]. */
 extern const double *lb_formula_at;

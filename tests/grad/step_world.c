@@ -201,6 +201,7 @@ static unsigned add_loss(struct lb_world *w, const struct lb_loss *loss, double 
     w->plan.on_label |= w->plan.losses[l].loss->on == LB_ON_LABEL;
     w->plan.on_target |= w->plan.losses[l].loss->on == LB_ON_TARGET;
     w->plan.on_chunk |= w->plan.losses[l].loss->on == LB_ON_CHUNK;
+    w->plan.on_aligned |= w->plan.losses[l].loss->on == LB_ON_ALIGNED;
     return l;
 }
 
@@ -235,15 +236,34 @@ static void add_pair(struct lb_world *w, unsigned loss, unsigned teacher, int st
     w->plan.n_pairs++;
 }
 
+/* The second teacher reads other tokens, of which it has every other one in common with the student. */
+static void make_unlike(struct lb_world *w, unsigned l) {
+    static int32_t own_of[VOCAB];
+    static uint8_t has[VOCAB];
+    for (int i = 0; i < VOCAB; i++) {
+        own_of[i] = i % 2 == 0 ? VOCAB - 1 - i : -1;
+        has[VOCAB - 1 - i] = i % 2 == 0;
+    }
+    w->plan.common[1] = (struct lb_common){VOCAB, VOCAB, own_of, has};
+    w->plan.unlike[1] = w->plan.apart[1] = true;
+    w->plan.sets[1] = 2;
+    w->plan.n_sets = w->plan.losses[l].set = 1;
+    w->plan.spec[1].top_k = w->recipe.loss_top_k;
+}
+
 /* A loss of the table with what it needs: activations of both teachers at the final state or at layer 1, or
  * attention. */
 void lb_world_add(struct lb_world *w, const struct lb_loss *loss, enum lb_target_lane lane) {
-    static const double weight[] = {[LB_ON_LABEL] = 0.4,   [LB_ON_TARGET] = 0.7, [LB_ON_HIDDEN] = 0.6,
-                                    [LB_ON_ATTENTION] = 1, [LB_ON_QUERIES] = 1,  [LB_ON_KEYS] = 1,
-                                    [LB_ON_VALUES] = 1,    [LB_ON_SENTENCE] = 1, [LB_ON_CHUNK] = 8};
+    static const double weight[] = {
+        [LB_ON_LABEL] = 0.4, [LB_ON_TARGET] = 0.7, [LB_ON_HIDDEN] = 0.6, [LB_ON_ATTENTION] = 1,
+        [LB_ON_QUERIES] = 1, [LB_ON_KEYS] = 1,     [LB_ON_VALUES] = 1,   [LB_ON_SENTENCE] = 1,
+        [LB_ON_CHUNK] = 8,   [LB_ON_ALIGNED] = 1};
     double temperature = loss->on == LB_ON_TARGET && lane != LB_LANE_TOPK ? 1.5 : 1;
     bool small = strcmp(loss->name, "attention_mse") == 0; /* squares of shares */
     unsigned l = add_loss(w, loss, small ? 30 : weight[loss->on], temperature);
+    if (loss->on == LB_ON_ALIGNED) {
+        make_unlike(w, l);
+    }
     /* Behind the last norm all states are nearly of one size. */
     bool final = l % 2 == 0 && loss->among != LB_AMONG_POSITIONS;
     for (unsigned k = 0; k < 2 && loss->on == LB_ON_HIDDEN; k++) {
@@ -271,7 +291,7 @@ const struct lb_mixture *lb_world_mean(const struct lb_loss *loss) {
 }
 
 bool lb_world_smooth(const struct lb_loss *loss) {
-    return strcmp(loss->name, "tvd") != 0 && strcmp(loss->name, "akl") != 0;
+    return strcmp(loss->name, "tvd") != 0 && strcmp(loss->name, "akl") != 0 && loss->on != LB_ON_ALIGNED;
 }
 
 /* only NULL: every loss of the table that the lane serves and a decoder's student can learn from. */

@@ -83,6 +83,8 @@ static const struct {
     {"embedding_contrastive", NULL, lb_formula_contrast, NULL},
     {"embedding_similarity", NULL, lb_formula_similarity, NULL},
     {"alm", NULL, NULL, coins},
+    {"uld", lb_formula_uld, NULL, NULL},
+    {"uld_hybrid", lb_formula_uld_hybrid, NULL, NULL},
 };
 
 static size_t formula_of(const struct lb_loss *loss) {
@@ -162,6 +164,10 @@ static void rows(void **state) {
         const struct lb_loss *loss = lb_loss_at(i);
         if (loss->on == LB_ON_LABEL) {
             check_row(loss, "label", NULL, z);
+        }
+        if (loss->on == LB_ON_ALIGNED) {
+            lb_formula_teach(&t, 1);
+            check_row(loss, "aligned", &t.aligned, z);
         }
         for (int n = 0; loss->on == LB_ON_TARGET && n < 2; n++) {
             lb_formula_teach(&t, temperatures[n]);
@@ -447,7 +453,8 @@ static void table(void **state) {
     for (; lb_loss_at(n) != NULL; n++) {
         const struct lb_loss *loss = lb_loss_at(n);
         assert_ptr_equal(lb_loss_find(loss->name), loss);
-        assert_true((loss->row != NULL) == (loss->on == LB_ON_LABEL || loss->on == LB_ON_TARGET));
+        bool row = loss->on == LB_ON_LABEL || loss->on == LB_ON_TARGET || loss->on == LB_ON_ALIGNED;
+        assert_true((loss->row != NULL) == row);
         assert_true((loss->chunk != NULL) == (loss->on == LB_ON_CHUNK));
         assert_int_equal((loss->row != NULL) + (loss->state != NULL) + (loss->chunk != NULL), 1);
         assert_true((loss->kinds != 0) == (loss->on == LB_ON_TARGET));

@@ -447,12 +447,74 @@ static void weights_by_lane(void **state) {
     lb_worlds.per = LB_PER_DEFAULT;
 }
 
+/* What the second teacher's lists say where chunks begin, by the loss itself, which is held against its
+ * formula elsewhere. */
+static double lists_of(struct lb_world *w) {
+    const struct lb_head *head = lb_model_head(w->student);
+    const struct lb_value *states;
+    double sum = 0;
+    int64_t row = 0, k = w->recipe.loss_top_k;
+    assert_int_equal(lb_step_forward(w->step, w->samples, SAMPLES, &lb_worlds.rng, &states, NULL), LB_OK);
+    for (int s = 0; s < SAMPLES; row += w->samples[s].n, s++) {
+        const struct lb_answer *a = &w->answers[s * 2 + 1];
+        for (int64_t c = 0; s > 0 && c < w->readings[s][1].n_chunks; c++) {
+            const struct lb_chunk *chunk = &w->chunks[s][c];
+            const int32_t *ids = lb_answer_find(a, LB_OUT_TOPK_IDS, 0)->data;
+            const float *values = lb_answer_find(a, LB_OUT_TOPK_VALUES, 0)->data;
+            const float *rest = lb_answer_find(a, LB_OUT_REST, 0)->data;
+            float memory[4 * (VOCAB + 16)], z[VOCAB], p[VOCAB], top[VOCAB], dz[VOCAB] = {0};
+            int32_t own_ids[VOCAB], top_ids[VOCAB];
+            double tail = exp((double)rest[chunk->its_at]), all = 0;
+            for (int64_t i = 0; i < k; i++) {
+                own_ids[i] = w->plan.common[1].own_of[ids[chunk->its_at * k + i]];
+                all += exp((double)values[chunk->its_at * k + i]);
+            }
+            for (int64_t i = 0; i < k; i++) {
+                p[i] = (float)(exp((double)values[chunk->its_at * k + i]) / all * (1 - tail));
+            }
+            const struct lb_target t = {.kind = LB_TARGET_TRUNCATED,
+                                        .temperature = 1,
+                                        .k = k,
+                                        .own_ids = own_ids,
+                                        .common = w->plan.common[1].has,
+                                        .p_at = p,
+                                        .tail = tail};
+            struct lb_row one;
+            lb_head_logits(states->data + (row + chunk->at) * 16, 1, 16, head->weight->value, NULL, VOCAB,
+                           LB_HEAD_PLAIN, z);
+            lb_row_init(&one, VOCAB, 2, memory);
+            lb_row_begin(&one, z, -1);
+            one.top_ids = top_ids;
+            one.top = top;
+            sum += lb_loss_row(w->plan.losses[0].loss, &one, &t, &w->plan.losses[0].args, 1, dz);
+        }
+    }
+    return sum / (double)w->rows;
+}
+
+/* Lists of a teacher of other tokens count where chunks begin, and nowhere else. */
+static void aligned_lists(void **state) {
+    (void)state;
+    static const char *const names[] = {"uld", "uld_hybrid"};
+    for (int i = 0; i < 2; i++) {
+        struct lb_step_result result = {0};
+        struct lb_world *w =
+            lb_world_create(lb_mixture_find("mean_losses"), LB_LANE_FINAL, true, lb_loss_find(names[i]));
+        double want = lists_of(w);
+        assert_int_equal(lb_step_losses(w->step, w->pointers, w->rows, NULL, &result, NULL), LB_OK);
+        printf("%s: %.6f, by hand %.6f\n", names[i], result.term[0], want);
+        assert_true(want > 0 && fabs(result.term[0] - want) < 1e-6 * want);
+        lb_world_destroy(w);
+    }
+}
+
 int main(void) {
     lb_rng_seed(&lb_worlds.rng, 1, 0);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(trimmed_vocabulary), cmocka_unit_test(lists_by_map),
         cmocka_unit_test(teachers_apart),     cmocka_unit_test(each_its_teacher),
         cmocka_unit_test(chunks_weighed),     cmocka_unit_test(weights_by_lane),
+        cmocka_unit_test(aligned_lists),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -28,6 +28,8 @@ static const struct lb_loss_variant {
     {"abkd", {.alpha = 0.6, .beta = 0}},
     {"abkd", {.alpha = 1, .beta = 1}},
     {"dkd", {.alpha = 2, .beta = 0.5}},
+    {"uld_hybrid", {.alpha = 0.5, .beta = 0}},
+    {"uld_hybrid", {.alpha = 2, .beta = 0.9}},
 };
 
 /* The n-th setting of a loss: the first is its defaults. False: there is none. */

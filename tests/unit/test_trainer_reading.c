@@ -12,6 +12,7 @@
 #include "common/base/utf8.h"
 #include "trainer/data/dataset.h"
 #include "trainer/data/reading.h"
+#include "trainer/learn/parts.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -404,6 +405,47 @@ static void memory_runs_out(void **state) {
     leave(&s);
 }
 
+static bool same_text(const struct lb_tokenizer *own, int32_t a, const struct lb_tokenizer *its, int32_t b) {
+    size_t n = 0, m = 0;
+    const char *x = lb_tokenizer_bytes(own, a, &n), *y = lb_tokenizer_bytes(its, b, &m);
+    return x != NULL && y != NULL && n > 0 && n == m && memcmp(x, y, n) == 0 &&
+           !lb_tokenizer_is_special(own, a) && !lb_tokenizer_is_special(its, b);
+}
+
+static int32_t first_of(const struct lb_tokenizer *tokenizer, int32_t id) {
+    int32_t first = 0;
+    while (!same_text(tokenizer, first, tokenizer, id)) {
+        first++;
+    }
+    return first;
+}
+
+/* Tokens that two vocabularies have in common: those of the same bytes, each once, and what ends a text. */
+static void in_common(void **state) {
+    (void)state;
+    for (size_t k = 0; k < KINDS * KINDS; k++) {
+        const struct lb_tokenizer *own = tokenizers[k / KINDS], *its = tokenizers[k % KINDS];
+        int32_t n = lb_tokenizer_vocab_size(own), m = lb_tokenizer_vocab_size(its), pairs = 0, had = 0;
+        struct lb_common common = {0};
+        assert_int_equal(lb_common_make(own, its, n, &common, NULL), LB_OK);
+        for (int32_t b = 0; b < m; b++) {
+            int32_t a = common.own_of[b];
+            bool ends = b == lb_tokenizer_eos(its) && a == lb_tokenizer_eos(own);
+            assert_true(a < 0 || (a < n && common.has[a] == 1 && (ends || same_text(own, a, its, b))));
+            pairs += a >= 0 ? 1 : 0;
+        }
+        for (int32_t a = 0; a < n; a++) {
+            had += common.has[a];
+            for (int32_t b = 0; b < m && a % 32 == 0 && common.has[a] == 0; b++) { /* a second of that text */
+                assert_true(!same_text(own, a, its, b) || first_of(own, a) != a || first_of(its, b) != b);
+            }
+        }
+        assert_true(pairs == had && pairs > 20);
+        assert_true(own != its || pairs > m / 2);
+        lb_common_finish(&common);
+    }
+}
+
 static int set_up(void **state) {
     const char *root = getenv("LB_SOURCE_ROOT");
     char path[1024];
@@ -450,6 +492,7 @@ static int tear_down(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(as_it_would), cmocka_unit_test(packed),
                                        cmocka_unit_test(completions), cmocka_unit_test(unknown),
-                                       cmocka_unit_test(characters),  cmocka_unit_test(memory_runs_out)};
+                                       cmocka_unit_test(characters),  cmocka_unit_test(memory_runs_out),
+                                       cmocka_unit_test(in_common)};
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

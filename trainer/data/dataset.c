@@ -69,7 +69,7 @@ static void finish_fingerprint(struct lb_dataset *data) {
 static bool any_on_chunks(const struct lb_recipe *recipe) {
     bool any = false;
     for (unsigned i = 0; i < recipe->loss_functions_count; i++) {
-        any |= lb_loss_find(recipe->loss_functions[i].function)->on == LB_ON_CHUNK;
+        any |= lb_loss_unlike(lb_loss_find(recipe->loss_functions[i].function));
     }
     return any;
 }

@@ -31,9 +31,11 @@ struct lb_worker {
     /* steps that are watched */
     float *unused; /* [V] a gradient that nobody reads */
     /* mixing and cutting of truncated distributions */
-    int32_t *slot;     /* [V], all -1 */
-    int32_t *list_ids; /* [teachers, K] */
-    float *list_p;     /* [teachers, K] */
+    int32_t *slot;             /* [V], all -1 */
+    int32_t *list_ids;         /* [teachers, K] */
+    float *list_p;             /* [teachers, K] */
+    int32_t *list_ids_aligned; /* [K] of one that reads other tokens */
+    float *list_p_aligned;     /* [K] */
 };
 
 /* How sure a teacher is of one row, at temperature 1. */
@@ -89,10 +91,13 @@ struct lb_step {
     double *mix;  /* weights [sets, rows or samples, teachers], see lb_step_mix */
     double *state_mix[LB_MAX_LOSSES]; /* weights [rows or samples, teachers] of pairs that are by_head */
     double *row_loss;                 /* [losses, N] */
-    double *own;   /* [N] log q of the labels, for losses on chunks; NULL: there are none */
-    double *slope; /* [N] their gradient by it, weighted */
-    double *mass;  /* [teachers, N] what the student's vocabulary has of a teacher's distribution; -1: not
-                      read. NULL: no teacher is asked through a map */
+    double *own;      /* [N] log q of the labels, for losses on chunks; NULL: there are none */
+    double *slope;    /* [N] their gradient by it, weighted */
+    double *mass;     /* [teachers, N] what the student's vocabulary has of a teacher's distribution; -1: not
+                         read. NULL: no teacher is asked through a map */
+    int32_t *aligned; /* [teachers, N] the teacher's position where a chunk begins, -1: none; NULL: no loss
+                         is on those */
+    double *aligned_loss; /* [teachers, N] the first loss of each, weighted */
     bool watch;
     struct lb_seen *seen;               /* [teachers, N]; NULL: not watched */
     double apart_loss[LB_MAX_TEACHERS]; /* the first loss of each teacher's that is not on distributions,
@@ -215,6 +220,21 @@ void lb_step_watch_row(const struct lb_step *step, struct lb_worker *worker, int
 void lb_step_watch_add(const struct lb_step *step, const double *weight, struct lb_step_result *result);
 /* The first loss that learns from teacher k and not from labels; n_losses: there is none. */
 size_t lb_plan_first_loss(const struct lb_plan *plan, unsigned k);
+
+/* aligned.c: where chunks begin, for losses on distributions of teachers that are unlike; false: out of
+ * memory. */
+bool lb_step_aligned_init(struct lb_step *step);
+bool lb_step_aligned_memory(struct lb_step *step, struct lb_worker *worker);
+/* Loss l of a row against each such teacher, weighted; factor dL/dz is added to worker->dz. */
+double lb_step_aligned_row(const struct lb_step *step, struct lb_worker *worker, size_t l, int64_t row,
+                           double factor);
+/* What they come to is added to step->apart_loss. */
+void lb_step_aligned_add(struct lb_step *step);
+/* common.c: the tokens of text that two vocabularies have in common, and what ends a text; n_own: the
+ * student's ids. LB_E_NOMEM. */
+LB_NODISCARD enum lb_status lb_common_make(const struct lb_tokenizer *own, const struct lb_tokenizer *its,
+                                           int64_t n_own, struct lb_common *out, struct lb_detail *detail);
+void lb_common_finish(struct lb_common *common);
 
 /* rows.c: memory for rows of logits; false: out of memory. */
 bool lb_step_rows_init(struct lb_step *step);

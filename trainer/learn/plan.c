@@ -204,6 +204,30 @@ static enum lb_status check_weighed(const struct lb_plan *plan, const struct lb_
                          plan->mixture->name, lb_model_config(student)->model_type);
 }
 
+/* The lists of a teacher that reads other tokens. */
+static enum lb_status ask_aligned(struct lb_plan *plan, unsigned k, struct lb_detail *detail) {
+    const char *name = plan->recipe->teachers[k].name;
+    struct lb_ask_spec *spec = &plan->spec[k];
+    if (!plan->unlike[k]) {
+        return lb_fail(
+            detail, LB_E_ARG,
+            "teacher %s: uld and uld_hybrid compare unlike vocabularies, and this one reads the "
+            "student's tokens (or does not tell which it reads, or other losses learn from it); use kl",
+            name);
+    }
+    if (!plan->apart[k]) {
+        return lb_fail(detail, LB_E_UNSUPPORTED,
+                       "teacher %s: mixture: %s reads its distributions in the student's tokens; use "
+                       "mean_losses",
+                       name, plan->mixture->name);
+    }
+    bool wide = plan->info[k]->vocab_size > 65536;
+    enum lb_status status = lb_plan_ask(spec, LB_OUT_TOPK_IDS, 0, wide ? LB_DT_INT32 : LB_DT_UINT16, detail);
+    enum lb_datatype floats = plan->recipe->fp16_targets ? LB_DT_FP16 : LB_DT_FP32;
+    status = status == LB_OK ? lb_plan_ask(spec, LB_OUT_TOPK_VALUES, 0, floats, detail) : status;
+    return status == LB_OK ? lb_plan_ask(spec, LB_OUT_REST, 0, LB_DT_FP32, detail) : status;
+}
+
 /* What the mixture's weights ask of teacher k, whether a loss reads its distribution or not. */
 static enum lb_status ask_weights(struct lb_plan *plan, const struct lb_model *student, unsigned k,
                                   struct lb_detail *detail) {
@@ -281,6 +305,7 @@ static enum lb_status add_loss(struct lb_plan *plan, struct lb_model *student, u
     plan->on_label |= loss->on == LB_ON_LABEL;
     plan->on_target |= loss->on == LB_ON_TARGET;
     plan->on_chunk |= loss->on == LB_ON_CHUNK;
+    plan->on_aligned |= loss->on == LB_ON_ALIGNED;
     if (loss->on == LB_ON_TARGET && lb_plan_trimmed(plan) &&
         (plan->losses[l].args.temperature != plan->recipe->temperature ||
          (from->anneal != LB_ANNEAL_NONE && !isnan(from->temperature_end)))) {
@@ -290,12 +315,12 @@ static enum lb_status add_loss(struct lb_plan *plan, struct lb_model *student, u
             "lacks is asked at the recipe's temperature %g; set that one",
             l, plan->recipe->temperature);
     }
-    if (loss->on == LB_ON_CHUNK && (!lb_model_is_causal(student) || classifies_texts(student))) {
+    if (lb_loss_unlike(loss) && (!lb_model_is_causal(student) || classifies_texts(student))) {
         return lb_fail(detail, LB_E_ARG,
                        "loss_functions.%u: %s compares how likely texts are, which a %s does not say", l,
                        loss->name, lb_model_config(student)->model_type);
     }
-    if (loss->on == LB_ON_LABEL || loss->on == LB_ON_TARGET || loss->on == LB_ON_CHUNK) {
+    if (loss->on == LB_ON_LABEL || loss->on == LB_ON_TARGET || lb_loss_unlike(loss)) {
         if (classifies_texts(student)) {
             return check_problem(lb_model_labels(student), "the student", detail);
         }
@@ -349,8 +374,8 @@ static bool any_learns(const struct lb_plan *plan, unsigned k, enum lb_loss_on o
 static unsigned first_on_ids(const struct lb_plan *plan, unsigned k) {
     unsigned l = 0;
     for (; l < plan->recipe->loss_functions_count; l++) {
-        enum lb_loss_on on = lb_loss_find(plan->recipe->loss_functions[l].function)->on;
-        if (on != LB_ON_LABEL && on != LB_ON_CHUNK && lb_plan_learns(plan, l, k)) {
+        const struct lb_loss *loss = lb_loss_find(plan->recipe->loss_functions[l].function);
+        if (loss->on != LB_ON_LABEL && !lb_loss_unlike(loss) && lb_plan_learns(plan, l, k)) {
             break;
         }
     }
@@ -486,6 +511,7 @@ enum lb_status lb_plan_make(const struct lb_recipe *recipe, struct lb_model *stu
     out->recipe = recipe;
     out->n_teachers = teachers != NULL ? lb_teachers_count(teachers) : 0;
     out->mixture = lb_mixture_find(recipe->mixture);
+    out->n_logits = logits_of(student);
     enum lb_status status = LB_OK;
     make_sets(out);
     for (unsigned k = 0; k < out->n_teachers && status == LB_OK; k++) {
@@ -521,6 +547,7 @@ enum lb_status lb_plan_make(const struct lb_recipe *recipe, struct lb_model *stu
         status = status == LB_OK ? ask_weights(out, student, k, detail) : status;
         status = status == LB_OK ? find_head(out, student, teachers, k, detail) : status;
         status = status == LB_OK && any_learns(out, k, LB_ON_CHUNK) ? ask_labels(out, k, detail) : status;
+        status = status == LB_OK && any_learns(out, k, LB_ON_ALIGNED) ? ask_aligned(out, k, detail) : status;
         if (status == LB_OK) {
             status = lb_teachers_set_spec(teachers, k, &out->spec[k], detail);
         }

@@ -44,6 +44,12 @@ struct lb_plan {
     bool apart[LB_MAX_TEACHERS]; /* no loss on distributions learns from it, nor is it weighed by its own */
     struct lb_reader *reader[LB_MAX_TEACHERS]; /* of those unlike, see lb_plan_readers */
     struct lb_tokenizer *tokenizer[LB_MAX_TEACHERS];
+    /* Of those, where a loss is on what is aligned: the tokens that both have. */
+    struct lb_common {
+        int64_t n, n_own; /* ids of the teacher, of the student */
+        int32_t *own_of;  /* [n] the student's id of the same text, -1: none */
+        uint8_t *has;     /* [n_own] whether the teacher has it */
+    } common[LB_MAX_TEACHERS];
     struct lb_ask_spec spec[LB_MAX_TEACHERS];
     size_t n_losses;
     struct {
@@ -61,8 +67,9 @@ struct lb_plan {
     } losses[LB_MAX_LOSSES];
     /* Teachers whose weights sum to 1 together, as bits; 0: all. The first is all. */
     uint32_t sets[LB_MAX_LOSSES + 1];
-    unsigned n_sets;                    /* besides the first */
-    bool on_label, on_target, on_chunk; /* any such loss */
+    unsigned n_sets;                                /* besides the first */
+    bool on_label, on_target, on_chunk, on_aligned; /* any such loss */
+    int64_t n_logits;                               /* columns of the student's */
     size_t n_pairs;
     struct lb_pair pairs[LB_MAX_PAIRS];
 };
@@ -72,7 +79,7 @@ struct lb_plan {
  * tokenizer_fingerprint: the student's, "" when it has none; map: of a trimmed one, NULL: it is none; it
  * outlives plan and teachers. Teachers that have neither this tokenizer nor the map's whole one are refused;
  * those with the whole one are asked through the map. One with another tokenizer is taken where nothing but
- * losses on chunks learns from it; it is unlike then. */
+ * losses on chunks, or on what is aligned, learns from it; it is unlike then. */
 LB_NODISCARD enum lb_status lb_plan_make(const struct lb_recipe *recipe, struct lb_model *student,
                                          const char *tokenizer_fingerprint, const struct lb_vocab_map *map,
                                          struct lb_teachers *teachers, struct lb_plan *out,

@@ -90,6 +90,8 @@ static void row_losses(const struct lb_step *step, struct lb_worker *worker, int
             value = lb_loss_row(loss, &worker->row, NULL, &step->args[l], (float)factor, worker->dz);
         } else if (loss->on == LB_ON_TARGET) {
             value = target_loss(step, worker, l, row, in_chunk, factor);
+        } else if (loss->on == LB_ON_ALIGNED) {
+            value = lb_step_aligned_row(step, worker, l, row, factor);
         } else if (loss->on == LB_ON_CHUNK) {
             value = step->row_loss[l * (size_t)step->n_rows + (size_t)row]; /* made before */
         }
@@ -190,7 +192,7 @@ static bool worker_memory(struct lb_step *step, struct lb_worker *worker) {
             return false;
         }
     }
-    return lb_step_targets_init(step, worker);
+    return lb_step_aligned_memory(step, worker) && lb_step_targets_init(step, worker);
 }
 
 bool lb_step_rows_init(struct lb_step *step) {

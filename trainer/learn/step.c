@@ -235,7 +235,7 @@ static void set_args(struct lb_step *step) {
 }
 
 static bool losses_on_rows(const struct lb_plan *plan) {
-    return plan->on_label || plan->on_target || plan->on_chunk;
+    return plan->on_label || plan->on_target || plan->on_chunk || plan->on_aligned;
 }
 
 /* What is there before the first loss: memory, the teachers' weights, losses on chunks. */
@@ -249,7 +249,7 @@ static bool prepare(struct lb_step *step, double *weight) {
     step->bad_pair = NULL;
     return step->row_loss != NULL && step->culprit != NULL && lb_step_masses_init(step) &&
            lb_step_watch_init(step) && (!rows || lb_step_rows_init(step)) && lb_step_weigh(step, weight) &&
-           lb_step_weigh_states(step) && lb_step_chunks(step);
+           lb_step_weigh_states(step) && lb_step_chunks(step) && lb_step_aligned_init(step);
 }
 
 static enum lb_status losses_and_backward(struct lb_step *step, double *pair_loss) {
@@ -297,6 +297,7 @@ enum lb_status lb_step_losses(struct lb_step *step, const struct lb_answer *cons
         add_up(step, pair_loss, result);
         add_left_out(step, result);
         lb_step_chunks_count(step, result);
+        lb_step_aligned_add(step);
         lb_step_watch_add(step, weight, result);
         for (unsigned k = 0; k < step->plan->n_teachers; k++) {
             result->weight[k] += weight[k];

@@ -1,6 +1,6 @@
 /* Teachers that read texts in tokens of their own: their tokenizers, and samples as they read them. */
 #include "common/base/mem.h"
-#include "trainer/learn/plan.h"
+#include "trainer/learn/parts.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -34,6 +34,9 @@ enum lb_status lb_plan_readers(struct lb_plan *plan, const struct lb_tokenizer *
             status = lb_reader_create(tokenizer, plan->tokenizer[k], plan->info[k]->max_length,
                                       &plan->reader[k], detail);
         }
+        if (status == LB_OK && plan->on_aligned) {
+            status = lb_common_make(tokenizer, plan->tokenizer[k], plan->n_logits, &plan->common[k], detail);
+        }
         status = status == LB_OK && *lb_dataset_chat_hash(data) != '\0' ? converse(plan, k, detail) : status;
     }
     return status;
@@ -43,6 +46,7 @@ void lb_plan_finish(struct lb_plan *plan) {
     for (unsigned k = 0; plan != NULL && k < plan->n_teachers; k++) {
         lb_reader_destroy(plan->reader[k]);
         lb_tokenizer_destroy(plan->tokenizer[k]);
+        lb_common_finish(&plan->common[k]);
         plan->reader[k] = NULL;
         plan->tokenizer[k] = NULL;
     }

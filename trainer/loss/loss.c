@@ -34,7 +34,9 @@
     X(embedding_cosine) \
     X(embedding_contrastive) \
     X(embedding_similarity) \
-    X(alm)
+    X(alm)           \
+    X(uld)           \
+    X(uld_hybrid)
 /* clang-format on */
 
 #define DECLARED(name) extern const struct lb_loss lb_loss_##name;

@@ -47,12 +47,15 @@ struct lb_target {
     const float *z; /* dense: logits of this distribution [V], one's or a mean of several's; NULL for a mean
                        of several distributions, and of logits unless a loss is on_logits */
     const float *p; /* dense: probabilities [V] */
-    double neg_entropy; /* dense: sum p log p */
-    int64_t k;          /* truncated */
-    const int32_t *ids; /* [k], each once, in any order */
-    const float *p_at;  /* [k] */
-    double tail;        /* truncated */
-    bool add_tail;      /* truncated: keep the tail as one bucket, else renormalise over the ids */
+    double neg_entropy;     /* dense: sum p log p */
+    int64_t k;              /* truncated */
+    const int32_t *ids;     /* [k], each once, in any order */
+    const float *p_at;      /* [k] */
+    double tail;            /* truncated */
+    const int32_t *own_ids; /* [k] of a teacher of other tokens, in falling order of p_at: the student's ids
+                               of the same text, -1: it has none; ids is NULL then */
+    const uint8_t *common;  /* [V] such a teacher's: whether it has the token too */
+    bool add_tail;          /* truncated: keep the tail as one bucket, else renormalise over the ids */
     double mass; /* what of the teacher's whole distribution this is, made to sum to 1 again; less than 1
                     where the student's vocabulary is a part of the teacher's, and 1 on average where draws
                     are weighed. Whoever calls the loss multiplies by it, see learn/targets.c */
@@ -116,7 +119,8 @@ enum lb_loss_on {
     LB_ON_KEYS,
     LB_ON_VALUES,
     LB_ON_SENTENCE, /* sentence embeddings, one row a sequence, projected where widths differ */
-    LB_ON_CHUNK     /* log-likelihoods of pieces of text, whose tokens may differ */
+    LB_ON_CHUNK,    /* log-likelihoods of pieces of text, whose tokens may differ */
+    LB_ON_ALIGNED /* rows of logits and the list of a teacher of other tokens, which has read the same text */
 };
 
 /* Which rows a loss on states compares with each other. */
@@ -138,11 +142,16 @@ struct lb_loss {
     /* What is wrong with its parameters, defaults filled in, in words that begin with a key; NULL: nothing,
      * and where .wrong is NULL anything is right. with_tail: it learns from lists and the tail's mass. */
     const char *(*wrong)(const struct lb_loss_args *args, bool with_tail);
-    lb_row_loss row;                          /* on labels and targets */
+    lb_row_loss row;                          /* on labels, targets and what is aligned */
     lb_state_loss state;                      /* on activations */
     size_t (*work)(const struct lb_states *); /* on activations: bytes that it works with; NULL: none */
     lb_chunk_loss chunk;                      /* on chunks */
 };
+
+/* Whether teachers that read other tokens than the student can be learnt from by it. */
+static inline bool lb_loss_unlike(const struct lb_loss *loss) {
+    return loss->on == LB_ON_CHUNK || loss->on == LB_ON_ALIGNED;
+}
 
 /* Whether what it is on counts its layers from 0 by the block that makes it; else hidden states. */
 static inline bool lb_loss_by_block(const struct lb_loss *loss) {

@@ -18,9 +18,11 @@ struct lb_softmax {
 struct lb_row {
     const float *z; /* [V] logits */
     int64_t v;
-    int32_t label; /* the right class, -1: none */
-    float *work;   /* [V]: whoever computes may use it */
-    float *apart;  /* [V] where a loss is clamped: its gradient until it is known to count; else NULL */
+    int32_t label;    /* the right class, -1: none */
+    float *work;      /* [V]: whoever computes may use it */
+    float *apart;     /* [V] where a loss is clamped: its gradient until it is known to count; else NULL */
+    int32_t *top_ids; /* where a loss is on what is aligned: whoever computes may use them, as many */
+    float *top;       /* as a teacher lists; else NULL */
     unsigned n_room, n_made, next;
     struct lb_softmax made[LB_ROW_TEMPERATURES];
 };

@@ -552,7 +552,7 @@ static enum lb_status check_loss(const struct check *c, unsigned i) {
         }
         return complain(c, path, "%s learns from teachers, and the recipe lists none", loss->function);
     }
-    if (entry->on == LB_ON_CHUNK && (is_classifier(c->recipe) || c->recipe->whole_texts)) {
+    if (lb_loss_unlike(entry) && (is_classifier(c->recipe) || c->recipe->whole_texts)) {
         snprintf(path, sizeof path, "loss_functions.%u", i);
         return complain(c, path, "%s compares how likely texts are, token by token; %s", loss->function,
                         is_classifier(c->recipe)
@@ -564,7 +564,7 @@ static enum lb_status check_loss(const struct check *c, unsigned i) {
     if (entry->on == LB_ON_TARGET) {
         return lb_read_both(status, check_target(c, entry, i));
     }
-    bool layers = entry->on != LB_ON_LABEL && entry->on != LB_ON_CHUNK;
+    bool layers = entry->on != LB_ON_LABEL && !lb_loss_unlike(entry);
     return layers ? lb_read_both(status, check_layers(c, loss, entry, i)) : status;
 }
 

@@ -247,7 +247,7 @@ const struct lb_field lb_recipe_loss_fields[] = {
     OPEN_(z_loss, 0, 1e6, "0", "cross_entropy: weight of the squared log-sum-exp"),
     OPEN_(alpha, 0, 1e6, "the loss's",
           "skew_kl, skew_reverse_kl: share of the first distribution in the second; abkd: power; dkd: weight "
-          "of the label's part"),
+          "of the label's part; uld_hybrid: weight of the sorted part"),
     OPEN_(beta, 0, 1e6, "the loss's",
           "jsd: from 0, KL(teacher, student), to 1, KL(student, teacher); abkd: power; dkd: weight of the "
           "others' part"),
