@@ -262,6 +262,10 @@ const struct lb_weight *lb_model_weights(const struct lb_model *model, size_t *o
     return model->weights;
 }
 
+size_t lb_model_own_weights(const struct lb_model *model) {
+    return model->n_own;
+}
+
 void lb_model_disable_dropout(struct lb_model *model) {
     struct lb_config *c = &model->config;
     c->attention_dropout = c->residual_dropout = c->embedding_dropout = 0;

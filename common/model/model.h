@@ -93,6 +93,8 @@ float *lb_model_grads(struct lb_model *model, size_t *out_n);
  * grads, head are not. */
 LB_NODISCARD enum lb_status lb_model_extend(struct lb_model *model, const char *name, int64_t rows,
                                             int64_t cols, uint64_t seed, struct lb_detail *detail);
+/* How many of lb_model_weights, the first ones, are the architecture's own. */
+size_t lb_model_own_weights(const struct lb_model *model);
 /* Trains it without the dropout that its config has of transformers (attention_dropout and the like); what is
  * saved has none. */
 void lb_model_disable_dropout(struct lb_model *model);

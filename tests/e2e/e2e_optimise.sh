@@ -66,6 +66,38 @@ done
 ! cmp -s given/student/model.safetensors with/student/model.safetensors || fail "nothing was dropped"
 holds '.attention_dropout == 0' given/student/config.json
 
+say "adapters"
+undisturbed_and_killed lora 'student={model: none/student}' use_peft=true lora_r=4 lora_target_modules=[q_proj,down_proj] \
+    ema_decay=0.5 eval_steps=10
+python3 - none lora <<'END'
+import json, struct, sys
+
+def tensors(path):
+    data = open(path, "rb").read()
+    n = struct.unpack("<Q", data[:8])[0]
+    header = json.loads(data[8:8 + n])
+    return {k: (v["shape"], struct.unpack("<%df" % ((v["data_offsets"][1] - v["data_offsets"][0]) // 4),
+                                          data[8 + n + v["data_offsets"][0]:8 + n + v["data_offsets"][1]]))
+            for k, v in header.items() if k != "__metadata__"}
+
+base, merged = (tensors(run + "/student/model.safetensors") for run in sys.argv[1:3])
+adapter = tensors(sys.argv[2] + "/adapter/adapter_model.safetensors")
+config = json.load(open(sys.argv[2] + "/adapter/adapter_config.json"))
+assert config["r"] == 4 and config["lora_alpha"] == 32 and config["target_modules"] == ["q_proj", "down_proj"], config
+assert len(adapter) == 8, list(adapter)
+for name in base:
+    key = "base_model.model." + name.replace(".weight", ".lora_%s.weight")
+    if key % "A" not in adapter:
+        assert merged[name] == base[name], name + " is another"
+        continue
+    (rows, cols), a, b = base[name][0], adapter[key % "A"][1], adapter[key % "B"][1]
+    for i in range(0, rows, 5):
+        for j in range(0, cols, 3):
+            want = base[name][1][i * cols + j] + 8 * sum(b[i * 4 + k] * a[k * cols + j] for k in range(4))
+            assert abs(merged[name][1][i * cols + j] - want) < 1e-5, (name, i, j)
+    assert merged[name] != base[name], name + " has not changed"
+END
+
 say "frozen weights"
 undisturbed_and_killed frozen "frozen_parameters=['model.embed_tokens.*', 'model.layers.0.*']"
 expect 0 start.log "$limbeck" train alone.yaml -o start --set max_steps=1 --set learning_rate=0

@@ -142,6 +142,13 @@ static void dropout(void **state) {
     bad("disable_dropout: maybe\n", "disable_dropout: \"maybe\" is not one of true, false");
 }
 
+static void adapters(void **state) {
+    (void)state;
+    bad("use_peft: true\n", "use_peft: is of a student that exists (student.model)");
+    bad("lora_r: 4\n", "lora_r: there are no adapters; set use_peft: true, or drop it");
+    bad("lora_target_modules: [q_proj]\n", "lora_target_modules: there are no adapters");
+}
+
 static void evaluations_compared(void **state) {
     (void)state;
 #define EVAL                                                                                                 \
@@ -167,7 +174,7 @@ static void evaluations_compared(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(optimizers), cmocka_unit_test(schedules),
-                                       cmocka_unit_test(dropout), cmocka_unit_test(averages),
-                                       cmocka_unit_test(evaluations_compared)};
+                                       cmocka_unit_test(adapters),   cmocka_unit_test(dropout),
+                                       cmocka_unit_test(averages),   cmocka_unit_test(evaluations_compared)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

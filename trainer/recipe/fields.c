@@ -358,6 +358,15 @@ const struct lb_field lb_recipe_fields[] = {
      .help = "the first step's rate is 0, as transformers numbers steps; else warm-up is one step ahead"},
     {PLACE_(disable_dropout), .kind = LB_FIELD_ENUM, .flags = DEC, .names = yes_no,
      .derived = "true for a student that exists", .help = "no dropout, whatever the student's config says"},
+    {PLACE_(use_peft), .kind = LB_FIELD_BOOL, .flags = DEC, .derived = "false",
+     .help = "only adapters learn (LoRA), of a student that exists"},
+    {PLACE_(lora_r), .kind = LB_FIELD_INT, .flags = DEC, .min = 1, .max = 4096, .derived = "16",
+     .help = "use_peft: their rank"},
+    {PLACE_(lora_alpha), .kind = LB_FIELD_FLOAT, .flags = DEC, .min = 1e-6, .max = 1e6, .derived = "32",
+     .help = "use_peft: they count alpha / r times"},
+    STRINGS_(lora_target_modules, DEC,
+             "use_peft: modules by the end of their names, as q_proj; none, or all-linear: all linear ones "
+             "but the head"),
     STRINGS_(
         frozen_parameters, DEC,
         "names of the student's parameters that do not learn, with * and ? and [...]: model.layers.[0-3].*"),

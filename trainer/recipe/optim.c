@@ -228,6 +228,29 @@ static enum lb_status check_average(const struct lb_recipe *r, struct lb_detail 
                                 "there is no average; set ema_decay, or drop it");
 }
 
+/* Adapters: what they are of, and their defaults, which are TRL's. */
+static enum lb_status check_adapters(struct lb_recipe *r, struct lb_detail *detail) {
+    const bool given = r->lora_r > 0 || r->lora_alpha > 0 || r->lora_target_modules_count > 0;
+    if (!r->use_peft) {
+        return given ? lb_recipe_fail(r, detail, LB_E_ARG,
+                                      r->lora_r > 0       ? "lora_r"
+                                      : r->lora_alpha > 0 ? "lora_alpha"
+                                                          : "lora_target_modules",
+                                      "there are no adapters; set use_peft: true, or drop it")
+                     : LB_OK;
+    }
+    if (r->student.model == NULL) {
+        return lb_recipe_fail(r, detail, LB_E_ARG, "use_peft", "is of a student that exists (student.model)");
+    }
+    if (r->frozen_parameters_count > 0) {
+        return lb_recipe_fail(r, detail, LB_E_ARG, "frozen_parameters",
+                              "with use_peft all but the adapters is frozen; drop it");
+    }
+    r->lora_r = r->lora_r > 0 ? r->lora_r : 16;
+    r->lora_alpha = r->lora_alpha > 0 ? r->lora_alpha : 32;
+    return LB_OK;
+}
+
 static enum lb_status check_best(const struct lb_recipe *r, struct lb_detail *detail) {
     const bool stops = r->early_stopping_patience > 0,
                greater = r->metric_for_best_model == LB_METRIC_ACCURACY;
@@ -284,6 +307,12 @@ enum lb_status lb_recipe_optim(struct lb_recipe *recipe, struct lb_mistakes *mis
     found = (struct lb_detail){0};
     if (lb_mistakes_sound(mistakes, "ema_decay ema_for")) {
         (void)check_average(recipe, &found);
+        status = lb_read_both(status, lb_mistakes_take(mistakes, &found));
+    }
+    found = (struct lb_detail){0};
+    if (lb_mistakes_sound(mistakes,
+                          "use_peft lora_r lora_alpha lora_target_modules frozen_parameters student")) {
+        (void)check_adapters(recipe, &found);
         status = lb_read_both(status, lb_mistakes_take(mistakes, &found));
     }
     found = (struct lb_detail){0};

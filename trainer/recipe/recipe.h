@@ -150,6 +150,11 @@ struct lb_recipe {
     int64_t save_steps, save_total_limit, eval_steps, logging_steps, seed, threads;
     const char *output_dir;
     enum lb_yes_no disable_dropout; /* not said: of a student that exists */
+    bool use_peft;                  /* false */
+    int64_t lora_r;
+    double lora_alpha;
+    const char **lora_target_modules; /* none: all linear ones */
+    unsigned lora_target_modules_count;
     const char **frozen_parameters; /* patterns of names */
     unsigned frozen_parameters_count;
     double ema_decay; /* of the weights' average; 0: none */

@@ -299,13 +299,17 @@ enum lb_status lb_run_begin(struct lb_run *run, struct lb_detail *detail) {
     }
     if (status == LB_OK) {
         run->plan->total_steps = run->total;
-        status = lb_student_freeze(r, run->student, detail);
+        status = r->use_peft ? lb_lora_create(r, run->student, &run->lora, detail)
+                             : lb_student_freeze(r, run->student, detail);
         lb_recipe_locate(r, status == LB_OK ? NULL : detail);
     }
     if (status == LB_OK) {
-        struct lb_weight_group group;
-        group.weights = lb_model_weights(run->student, &group.n);
-        status = lb_optimizer_create(r, &group, 1, &run->optimizer, detail);
+        struct lb_weight_group groups[2];
+        groups[0].weights = lb_model_weights(run->student, &groups[0].n);
+        if (run->lora != NULL) {
+            lb_lora_groups(run->lora, groups);
+        }
+        status = lb_optimizer_create(r, groups, run->lora != NULL ? 2 : 1, &run->optimizer, detail);
     }
     status = status == LB_OK && run->options->resume ? resume(run, detail) : status;
     if (status == LB_OK && run->at.step == 0) {

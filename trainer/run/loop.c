@@ -5,6 +5,7 @@
 #include "common/base/log.h"
 #include "common/base/mem.h"
 #include "trainer/learn/schedule.h"
+#include "trainer/run/adapter.h"
 #include "trainer/run/card.h"
 #include "trainer/run/export.h"
 #include "trainer/run/run.h"
@@ -83,10 +84,16 @@ static enum lb_status one_step(struct lb_run *run, struct lb_detail *detail) {
     }
     add_written(run);
     double lr = lb_learning_rate(r, run->total, run->at.step);
+    if (status == LB_OK && run->lora != NULL) {
+        lb_lora_gradients(run->lora);
+    }
     status = status == LB_OK ? lb_optimizer_step(run->optimizer, lr, 1.0, &run->grad_norm, detail) : status;
     if (status != LB_OK) {
         run->sums = before;
         return status;
+    }
+    if (run->lora != NULL) {
+        lb_lora_merge(run->lora);
     }
     run->at.micro_batch = first + r->gradient_accumulation_steps;
     run->at.step++;
@@ -193,7 +200,7 @@ static enum lb_status finish(struct lb_run *run, struct lb_detail *detail) {
         return status;
     }
     if (run->recipe->ema_for != LB_EMA_FOR_EVALUATION) {
-        lb_optimizer_swap_average(run->optimizer);
+        lb_run_swap_average(run);
     }
     char *student = lb_path_join(run->dir, "student");
     const struct lb_card card = {.name = run->dir,
@@ -215,6 +222,9 @@ static enum lb_status finish(struct lb_run *run, struct lb_detail *detail) {
         status = lb_fail(detail, LB_E_INTERNAL, "%s: reopened, its logits differ by %g of the largest",
                          student, difference);
     }
+    if (status == LB_OK && run->lora != NULL) {
+        status = lb_adapter_write(run->dir, run->lora, run->student, run->recipe, detail);
+    }
     lb_buf_finish(&readme);
     lb_free(student);
     return status;
@@ -228,6 +238,7 @@ static void end(struct lb_run *run) {
     lb_scribe_destroy(run->scribe);
     lb_step_destroy(run->step);
     lb_optimizer_destroy(run->optimizer);
+    lb_lora_destroy(run->lora);
     lb_teachers_close(run->teachers);
     lb_plan_finish(run->plan);
     lb_free(run->plan);

@@ -129,16 +129,23 @@ void lb_run_show(struct lb_run *run, double loss, bool line) {
     lb_progress_update(run->progress, &now, line);
 }
 
+void lb_run_swap_average(struct lb_run *run) {
+    lb_optimizer_swap_average(run->optimizer);
+    if (run->lora != NULL && run->recipe->ema_decay > 0) {
+        lb_lora_merge(run->lora);
+    }
+}
+
 enum lb_status lb_run_evaluate(struct lb_run *run, struct lb_detail *detail) {
     struct lb_evaluation e;
     const struct lb_evaluate_options options = {.stop = run->options->stop};
     bool average = run->recipe->ema_for != LB_EMA_FOR_STUDENT;
     if (average) {
-        lb_optimizer_swap_average(run->optimizer);
+        lb_run_swap_average(run);
     }
     enum lb_status status = lb_evaluate(run->student, run->eval_data, &options, &e, detail);
     if (average) {
-        lb_optimizer_swap_average(run->optimizer);
+        lb_run_swap_average(run);
     }
     if (status != LB_OK) {
         return status;

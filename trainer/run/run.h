@@ -4,6 +4,7 @@
 #ifndef LB_RUN_RUN_H
 #define LB_RUN_RUN_H
 
+#include "trainer/learn/lora.h"
 #include "trainer/learn/optimizer.h"
 #include "trainer/learn/prefetch.h"
 #include "trainer/learn/step.h"
@@ -24,6 +25,7 @@ struct lb_run {
     struct lb_dataset *data, *eval_data;
     struct lb_teachers *teachers;
     struct lb_plan *plan;
+    struct lb_lora *lora; /* adapters; NULL: none */
     struct lb_optimizer *optimizer;
     struct lb_step *step;
     struct lb_scribe *scribe; /* NULL: the student writes nothing */
@@ -54,6 +56,8 @@ LB_NODISCARD enum lb_status lb_run_report(struct lb_run *run, struct lb_detail *
 /* Predicts the held-out data; its figures go into the metrics and onto the terminal, and are compared with
  * the best so far where the recipe says so. */
 LB_NODISCARD enum lb_status lb_run_evaluate(struct lb_run *run, struct lb_detail *detail);
+/* Exchanges the student's weights and their average, where the run keeps one. */
+void lb_run_swap_average(struct lb_run *run);
 /* Whether evaluations are compared at all; whether enough of them were no better for the run to end. */
 bool lb_run_compares(const struct lb_run *run);
 bool lb_run_stops_early(const struct lb_run *run);

@@ -1,0 +1,169 @@
+#include <stdarg.h>
+#include <stddef.h>
+#include <setjmp.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include "common/nn/head.h"
+#include "common/nn/tape.h"
+#include "tests/support/tiny_model.h"
+#include "trainer/learn/lora.h"
+
+#include <math.h>
+#include <omp.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define N 20
+
+/* sum of c h of the final states, c a fixed pattern; back: its gradient reaches the weights. */
+static double loss(const struct lb_model *model, bool back) {
+    static int32_t ids[N];
+    static const int32_t offsets[3] = {0, 12, N};
+    for (int i = 0; i < N; i++) {
+        ids[i] = (i * 37 + 5) % 97;
+    }
+    struct lb_input in = {.ragged = {2, offsets}, .ids = ids};
+    struct lb_tape *tape = lb_tape_create((size_t)64 << 20);
+    double sum = 0;
+    lb_tape_begin(tape, LB_TAPE_TRAIN, &in.ragged, NULL);
+    struct lb_value *h = lb_model_forward(model, tape, &in, NULL, 0, NULL);
+    assert_true(lb_grad_fresh(tape, h));
+    for (int64_t i = 0; i < h->rows * h->cols; i++) {
+        h->grad[i] = (float)(sin((double)i) / 8);
+        sum += (double)h->grad[i] * (double)h->data[i];
+    }
+    if (back) {
+        assert_int_equal(lb_tape_backward(tape), LB_OK);
+    }
+    lb_tape_destroy(tape);
+    return sum;
+}
+
+static struct lb_model *make_student(void) {
+    struct lb_config config;
+    struct lb_model *model = NULL;
+    lb_tiny_llama(&config);
+    config.initializer_range = 0.2;
+    assert_int_equal(lb_model_create(&config, 3, &model, NULL), LB_OK);
+    return model;
+}
+
+static const char *const some[] = {"q_proj", "mlp.down_proj", "layers.1.self_attn.v_proj"};
+
+static struct lb_recipe recipe_of(const char *const *targets, unsigned n) {
+    return (struct lb_recipe){.use_peft = true,
+                              .lora_r = 3,
+                              .lora_alpha = 12,
+                              .seed = 7,
+                              .lora_target_modules = (const char **)(uintptr_t)targets,
+                              .lora_target_modules_count = n};
+}
+
+static void modules_are_found_as_peft_does(void **state) {
+    (void)state;
+    struct lb_model *student = make_student();
+    struct lb_recipe recipe = recipe_of(some, 3);
+    struct lb_lora *lora = NULL;
+    size_t n;
+    assert_int_equal(lb_lora_create(&recipe, student, &lora, NULL), LB_OK);
+    const struct lb_lora_module *m = lb_lora_modules(lora, &n);
+    assert_int_equal(n, 5);
+    assert_string_equal(m[0].module, "model.layers.0.self_attn.q_proj");
+    assert_string_equal(m[0].a.name, "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight");
+    assert_string_equal(m[3].b.name, "base_model.model.model.layers.1.self_attn.v_proj.lora_B.weight");
+    assert_true(m[1].a.rows == 3 && m[1].a.cols == 48 && m[1].b.rows == 32 && m[1].b.cols == 3);
+    lb_lora_destroy(lora);
+    lb_model_destroy(student);
+    student = make_student(); /* all linear ones: seven of each of two layers */
+    recipe.lora_target_modules_count = 0;
+    assert_int_equal(lb_lora_create(&recipe, student, &lora, NULL), LB_OK);
+    (void)lb_lora_modules(lora, &n);
+    assert_int_equal(n, 14);
+    lb_lora_destroy(lora);
+    lb_model_destroy(student);
+    student = make_student();
+    static const char *const wrong[] = {"q_proj", "proj"};
+    struct lb_detail detail = {0};
+    recipe = recipe_of(wrong, 2);
+    assert_int_equal(lb_lora_create(&recipe, student, &lora, &detail), LB_E_ARG);
+    assert_non_null(strstr(detail.text, "lora_target_modules.1: the student has no linear module \"proj\""));
+    lb_model_destroy(student);
+}
+
+/* The derivative along some direction of all A and B, by differences and by the gradient; twice, since the
+ * first one is at B = 0. */
+static void gradients_are_those_of_the_adapters(void **state) {
+    (void)state;
+    struct lb_model *student = make_student();
+    struct lb_recipe recipe = recipe_of(some, 3);
+    struct lb_lora *lora = NULL;
+    struct lb_weight_group groups[2];
+    double before = loss(student, false);
+    assert_int_equal(lb_lora_create(&recipe, student, &lora, NULL), LB_OK);
+    lb_lora_merge(lora);
+    assert_true(loss(student, false) == before); /* B is 0: nothing has changed */
+    lb_lora_groups(lora, groups);
+    for (int round = 0; round < 2; round++) {
+        (void)loss(student, true);
+        lb_lora_gradients(lora);
+        double by_gradient = 0, by_difference = 0;
+        const double step = 1e-3;
+        for (int side = -1; side <= 2; side++) { /* -1, 1: a step there; 0, 2: and back */
+            double move = side == -1 ? -step : side == 0 ? step : side == 1 ? step : -step;
+            for (size_t i = 0; i < groups[1].n; i++) {
+                const struct lb_weight *w = &groups[1].weights[i];
+                for (int64_t j = 0; j < w->rows * w->cols; j++) {
+                    double along = cos((double)(j + (int64_t)i)) + (w->grad[j] > 0 ? 0.5 : -0.5);
+                    w->value[j] += (float)(move * along);
+                    by_gradient += side == -1 ? along * (double)w->grad[j] : 0;
+                }
+            }
+            lb_lora_merge(lora);
+            by_difference += side == -1 || side == 1 ? side * loss(student, false) / (2 * step) : 0;
+        }
+        if (!(fabs(by_gradient - by_difference) < 1e-2 * fabs(by_gradient))) {
+            fail_msg("by gradient %g, by difference %g", by_gradient, by_difference);
+        }
+        for (size_t i = 0; i < groups[1].n; i++) { /* a step downhill, from B = 0 */
+            const struct lb_weight *w = &groups[1].weights[i];
+            for (int64_t j = 0; j < w->rows * w->cols; j++) {
+                w->value[j] -= 1e-2f * w->grad[j];
+                w->grad[j] = 0;
+            }
+        }
+        lb_lora_merge(lora);
+    }
+    assert_true(loss(student, false) < before);
+    lb_lora_destroy(lora);
+    lb_model_destroy(student);
+}
+
+/* Of the student nothing else learns, and the adapted weights only by their adapters. */
+static void the_rest_is_frozen(void **state) {
+    (void)state;
+    struct lb_model *student = make_student();
+    struct lb_recipe recipe = recipe_of(some, 1);
+    struct lb_lora *lora = NULL;
+    struct lb_weight_group groups[2];
+    assert_int_equal(lb_model_extend(student, "losses.0.projection", 4, 32, 1, NULL), LB_OK);
+    assert_int_equal(lb_lora_create(&recipe, student, &lora, NULL), LB_OK);
+    lb_lora_groups(lora, groups);
+    size_t own = lb_model_own_weights(student), learn = 0;
+    assert_int_equal(groups[0].n, own + 1);
+    for (size_t i = 0; i < own; i++) {
+        assert_null(groups[0].weights[i].grad);
+        learn += lb_model_weights(student, &groups[0].n)[i].grad != NULL; /* a gradient to be taken on */
+    }
+    assert_int_equal(learn, 2);
+    assert_non_null(groups[0].weights[own].grad); /* what a loss brings along does */
+    lb_lora_destroy(lora);
+    lb_model_destroy(student);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {cmocka_unit_test(modules_are_found_as_peft_does),
+                                       cmocka_unit_test(gradients_are_those_of_the_adapters),
+                                       cmocka_unit_test(the_rest_is_frozen)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
