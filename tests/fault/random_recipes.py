@@ -240,6 +240,48 @@ def random_loss(r, names):
     return l
 
 
+def random_optimisation(r, recipe, known):
+    """How the student learns, and when it is done."""
+    keys = {}
+    if sometimes(r, 0.4):
+        keys['optim'] = r.choice(known['optims'])
+        if keys['optim'] == 'sgd' and sometimes(r, 0.6) or sometimes(r, r.odd):
+            keys['optim_args'] = pick(r, ['momentum=0.9', 'momentum=0.5, nesterov=True'],
+                                      ['nesterov=true', 'momentum=2', 'momentum', '', 'dampening=1', 3])
+    if sometimes(r, 0.4):
+        keys['lr_scheduler_type'] = r.choice(known['schedules'])
+        kwargs = {'cosine': {'num_cycles': 1}, 'cosine_with_min_lr': {'min_lr': 1e-5, 'num_cycles': 0.5},
+                  'warmup_stable_decay': {'num_decay_steps': 1, 'decay_type': '1-sqrt'}}.get(keys['lr_scheduler_type'], {})
+        kwargs = pick(r, [kwargs], [{}, {'min_lr': -1}, {'min_lr': 1, 'min_lr_rate': 1}, {'num_decay_steps': 10**18}, 'x'])
+        if kwargs:
+            keys['lr_scheduler_kwargs'] = kwargs
+        keys['warmup_from_zero'] = sometimes(r, 0.5)
+        if sometimes(r, 0.5):
+            keys['warmup_steps'] = pick(r, [0, 1], [-1, 9])
+    if sometimes(r, 0.2):
+        keys['ema_decay'] = pick(r, [0.5, 0.999], [1, -1])
+        if sometimes(r, 0.3):
+            keys['ema_for'] = pick(r, ['student', 'evaluation'], ['both'])
+    if sometimes(r, 0.5 if 'model' in recipe['student'] else r.odd):
+        keys['use_peft'] = True
+        if sometimes(r, 0.6):
+            keys['lora_r'] = pick(r, [1, 3], [0, 5000])
+            keys['lora_target_modules'] = pick(r, [['q_proj'], ['all-linear'], ['mlp.up_proj', 'v_proj']], [['lm_head'], 'x'])
+    if 'use_peft' not in keys and sometimes(r, 0.15) or sometimes(r, r.odd):
+        keys['frozen_parameters'] = pick(r, [['layers.0.*' if 'hidden_sizes' in recipe['student'] else 'model.layers.[0-9].*'], ['*.0.*']],
+                                         [['*'], ['nobody'], [''], 'x'])
+    if sometimes(r, 0.1):
+        keys['disable_dropout'] = sometimes(r, 0.5)
+    if sometimes(r, 0.7 if 'eval_datasets' in recipe else r.odd):
+        keys['eval_steps'] = 1
+        keys['load_best_model_at_end'] = sometimes(r, 0.5)
+        if sometimes(r, 0.5):
+            keys['early_stopping_patience'] = pick(r, [1, 3], [0, -1])
+        if sometimes(r, 0.5):
+            keys['metric_for_best_model'] = r.choice(known['metrics'])
+    return keys
+
+
 def random_recipe(r, url, known):
     r.odd = r.choice([0, 0, 0.03, 0.2])
     is_image = sometimes(r, 0.4)
@@ -288,6 +330,9 @@ def random_recipe(r, url, known):
     recipe.update(max_steps=r.choice([1, 1, 1, 2]), max_length=pick(r, [8, 16, 16], [1, 64, 65, 4096]),
                   per_device_train_batch_size=r.choice([1, 2, 4]), gradient_accumulation_steps=r.choice([1, 1, 2]),
                   on_lost_teacher='stop', teacher_timeout=20, give_up_after=2)
+    recipe.update(random_optimisation(r, recipe, known))
+    if not is_image and 'model' not in recipe['student'] and sometimes(r, 0.1):
+        recipe['student']['attention_dropout'] = pick(r, [0.1, 0.5], [1, -1, 'x'])
     if sometimes(r, r.odd):  # something odd anywhere
         key = r.choice(known['keys'])
         value = r.choice([0, -1, 1e300, '', None, [], {}, True, 'x' * 300, 'no', 2**63 - 1, [1, 'a'], 0.5])
@@ -329,7 +374,8 @@ def main():
     table = run([limbeck, 'train', '--help-recipe'], 'help.log')[1]
     known = dict(mixtures=choices(table, 'mixture'), targets=choices(table, 'targets'),
                  keys=[l.split('`')[1] for l in table.splitlines() if l.startswith('| `')],
-                 losses=choices(table, 'loss_functions.N.function'))
+                 losses=choices(table, 'loss_functions.N.function'), optims=choices(table, 'optim'),
+                 schedules=choices(table, 'lr_scheduler_type'), metrics=choices(table, 'metric_for_best_model'))
     counts, refusals, bad = collections.Counter(), collections.Counter(), 0
     for i in range(a.n):
         shutil.rmtree('run', ignore_errors=True)
