@@ -164,7 +164,7 @@ static enum lb_status open_parts(struct parts *p, const char *recipe, struct lb_
         group.weights = lb_model_weights(p->student, &group.n);
         status = lb_optimizer_create(p->recipe, &group, 1, &p->optimizer, detail);
     }
-    return status == LB_OK ? lb_prefetch_create(&p->plan, p->data, NULL, NULL, 0, 2, &p->ahead, detail)
+    return status == LB_OK ? lb_prefetch_create(&p->plan, p->data, NULL, NULL, NULL, 0, 2, &p->ahead, detail)
                            : status;
 }
 

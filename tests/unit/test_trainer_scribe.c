@@ -47,7 +47,22 @@ static void test_sources(void **state) {
     for (int64_t m = 65; m < 1000; m++) {
         assert_int_equal(lb_scribe_source(&recipe, m), LB_SOURCE_STUDENT);
     }
-    recipe.lmbda = 0.4;
+    /* What it leaves, a teacher takes a part of; who writes otherwise does not change. */
+    other = recipe;
+    other.lmbda = recipe.lmbda = 0.4;
+    other.seq_kd = true;
+    other.seq_kd_ratio = 0.25;
+    int teacher = 0;
+    for (int64_t m = 50; m < 10050; m++) {
+        enum lb_source with = lb_scribe_source(&other, m), without = lb_scribe_source(&recipe, m);
+        assert_true((with == LB_SOURCE_STUDENT) == (without == LB_SOURCE_STUDENT));
+        teacher += with == LB_SOURCE_TEACHER;
+    }
+    assert_in_range(teacher, 1390, 1610); /* 0.15 */
+    other.seq_kd_ratio = NAN;
+    for (int64_t m = 0; m < 50; m++) {
+        assert_int_equal(lb_scribe_source(&other, m), LB_SOURCE_TEACHER);
+    }
 }
 
 static void test_seeds(void **state) {

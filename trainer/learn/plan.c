@@ -548,6 +548,10 @@ enum lb_status lb_plan_make(const struct lb_recipe *recipe, struct lb_model *stu
         status = status == LB_OK ? find_head(out, student, teachers, k, detail) : status;
         status = status == LB_OK && any_learns(out, k, LB_ON_CHUNK) ? ask_labels(out, k, detail) : status;
         status = status == LB_OK && any_learns(out, k, LB_ON_ALIGNED) ? ask_aligned(out, k, detail) : status;
+
+        if (status == LB_OK && out->spec[k].n_outputs == 0) { /* nothing is learnt from it: it only writes */
+            status = ask_labels(out, k, detail);
+        }
         if (status == LB_OK) {
             status = lb_teachers_set_spec(teachers, k, &out->spec[k], detail);
         }
@@ -561,15 +565,6 @@ bool lb_plan_trimmed(const struct lb_plan *plan) {
         any = any || plan->map[k] != NULL;
     }
     return any;
-}
-
-static bool has_tag(const struct lb_recipe_teacher *teacher, const char *tag) {
-    for (unsigned i = 0; i < teacher->tags_count; i++) {
-        if (tag != NULL && strcmp(teacher->tags[i], tag) == 0) {
-            return true;
-        }
-    }
-    return false;
 }
 
 /* Of teachers that are drawn, those of any set that losses learn from. */
@@ -615,7 +610,7 @@ void lb_plan_wanted(const struct lb_plan *plan, const struct lb_dataset *data,
             bool of_use =
                 (its == NULL || its->aligned || its->n_chunks > 0) && learns_on(plan, k, samples[i].source);
             wanted[i * plan->n_teachers + k] =
-                of_use && (!plan->mixture->by_tag || has_tag(&plan->recipe->teachers[k], tag));
+                of_use && (!plan->mixture->by_tag || lb_recipe_has_tag(&plan->recipe->teachers[k], tag));
         }
         if ((lb_plan_needs(plan) & LB_NEEDS_DRAW) != 0) {
             keep_drawn(plan, &samples[i], wanted + i * plan->n_teachers);

@@ -10,7 +10,8 @@ struct lb_prefetch {
     const struct lb_plan *plan;
     const struct lb_dataset *data;
     struct lb_teachers *teachers;
-    struct lb_scribe *scribe; /* NULL: the student writes nothing */
+    struct lb_scribe *scribe;    /* NULL: the student writes nothing */
+    const struct lb_text *texts; /* NULL: nor a teacher */
     struct lb_order *order;
     int64_t batch;             /* samples of a micro-batch */
     int64_t depth;             /* slots: micro-batches held at once */
@@ -26,8 +27,9 @@ struct lb_prefetch {
 };
 
 enum lb_status lb_prefetch_create(const struct lb_plan *plan, const struct lb_dataset *data,
-                                  struct lb_teachers *teachers, struct lb_scribe *scribe, int64_t first,
-                                  int64_t end, struct lb_prefetch **out, struct lb_detail *detail) {
+                                  struct lb_teachers *teachers, struct lb_scribe *scribe,
+                                  const struct lb_text *texts, int64_t first, int64_t end,
+                                  struct lb_prefetch **out, struct lb_detail *detail) {
     const struct lb_recipe *r = plan->recipe;
     struct lb_prefetch *a = lb_calloc(1, sizeof *a);
     if (a == NULL) {
@@ -37,6 +39,7 @@ enum lb_status lb_prefetch_create(const struct lb_plan *plan, const struct lb_da
     a->data = data;
     a->teachers = teachers;
     a->scribe = scribe;
+    a->texts = texts;
     a->batch = r->per_device_train_batch_size;
     /* The one in use, and those of the steps asked ahead; at the least all of one step. */
     a->depth = 1 + (teachers != NULL ? r->prefetch * r->gradient_accumulation_steps : 0);
@@ -103,6 +106,24 @@ static enum lb_status ask(struct lb_prefetch *a, int64_t number, struct lb_detai
                               detail);
 }
 
+/* What a teacher wrote behind the prompt of sample `index`. */
+static enum lb_status take_text(struct lb_prefetch *a, int64_t number, int64_t index,
+                                struct lb_sample *sample, struct lb_detail *detail) {
+    struct lb_arena *arena = &a->readings[number % a->depth];
+    const struct lb_text *text = &a->texts[index];
+    int32_t *ids = lb_arena_array(arena, (size_t)(sample->prompt + text->n), sizeof *ids);
+    if (text->n < 1) {
+        return lb_fail(detail, LB_E_INTERNAL, "no teacher wrote behind sample %lld", (long long)index);
+    }
+    if (ids != NULL) {
+        memcpy(ids, sample->ids, (size_t)sample->prompt * sizeof *ids);
+        memcpy(ids + sample->prompt, text->ids, (size_t)text->n * sizeof *ids);
+    }
+    return ids != NULL && lb_sample_rewrite(sample, ids, sample->prompt + text->n, LB_SOURCE_TEACHER, arena)
+               ? LB_OK
+               : lb_fail(detail, LB_E_NOMEM, "out of memory for a text");
+}
+
 /* The samples of a micro-batch; asked about unless the student is to write them. */
 static enum lb_status make(struct lb_prefetch *a, int64_t number, struct lb_detail *detail) {
     struct lb_sample *samples = slot(a, number);
@@ -118,11 +139,16 @@ static enum lb_status make(struct lb_prefetch *a, int64_t number, struct lb_deta
     if (status != LB_OK) {
         return status;
     }
-    if (a->scribe != NULL && lb_scribe_source(a->plan->recipe, number) == LB_SOURCE_STUDENT) {
+    enum lb_source source =
+        a->scribe != NULL || a->texts != NULL ? lb_scribe_source(a->plan->recipe, number) : LB_SOURCE_DATASET;
+    if (source == LB_SOURCE_STUDENT) {
         a->question[number % a->depth] = -1;
         return LB_OK;
     }
-    return ask(a, number, detail);
+    for (int64_t i = 0; i < a->batch && source == LB_SOURCE_TEACHER && status == LB_OK; i++) {
+        status = take_text(a, number, a->indices[i], &samples[i], detail);
+    }
+    return status == LB_OK ? ask(a, number, detail) : status;
 }
 
 /* Makes micro-batches up to number `end`, where those before have left their places. */

@@ -11,15 +11,17 @@
 
 #include "trainer/learn/plan.h"
 #include "trainer/learn/scribe.h"
+#include "trainer/wire/texts.h"
 
 struct lb_prefetch;
 
 /* first: the number to begin with; end: one past the last. teachers NULL: samples only. scribe NULL: the
- * student writes nothing. All borrowed. */
+ * student writes nothing. texts [samples of data] (NULL: none): what a teacher wrote behind the samples'
+ * prompts, where any micro-batch has it. All borrowed. */
 LB_NODISCARD enum lb_status lb_prefetch_create(const struct lb_plan *plan, const struct lb_dataset *data,
                                                struct lb_teachers *teachers, struct lb_scribe *scribe,
-                                               int64_t first, int64_t end, struct lb_prefetch **out,
-                                               struct lb_detail *detail);
+                                               const struct lb_text *texts, int64_t first, int64_t end,
+                                               struct lb_prefetch **out, struct lb_detail *detail);
 void lb_prefetch_destroy(struct lb_prefetch *prefetch);
 
 /* Before the next n micro-batches, no more than gradient_accumulation_steps: they are made, and written where

@@ -40,8 +40,12 @@ double lb_scribe_lmbda(const struct lb_recipe *recipe, int64_t step) {
 enum lb_source lb_scribe_source(const struct lb_recipe *recipe, int64_t m) {
     struct lb_rng rng;
     lb_rng_seed(&rng, (uint64_t)recipe->seed, STREAM_SOURCE + (uint64_t)m);
-    double lmbda = lb_scribe_lmbda(recipe, m / recipe->gradient_accumulation_steps);
-    return lb_rng_double(&rng) < lmbda ? LB_SOURCE_STUDENT : LB_SOURCE_DATASET;
+    double lmbda = lb_scribe_lmbda(recipe, m / recipe->gradient_accumulation_steps),
+           ratio = isnan(recipe->seq_kd_ratio) ? 1 : recipe->seq_kd_ratio;
+    if (lb_rng_double(&rng) < lmbda) {
+        return LB_SOURCE_STUDENT;
+    }
+    return recipe->seq_kd && lb_rng_double(&rng) < ratio ? LB_SOURCE_TEACHER : LB_SOURCE_DATASET;
 }
 
 uint64_t lb_scribe_seed(const struct lb_recipe *recipe, int64_t number) {
@@ -183,26 +187,34 @@ static bool repetition(const int32_t *ids, int64_t n, double *out) {
     return true;
 }
 
-/* The text of ids [len] as the sample; false: out of memory. */
-static bool put(struct lb_scribe *scribe, int32_t *ids, int64_t len, struct lb_arena *arena,
-                struct lb_sample *sample) {
+bool lb_sample_rewrite(struct lb_sample *sample, const int32_t *ids, int64_t len, enum lb_source source,
+                       struct lb_arena *arena) {
     uint8_t *counts = lb_arena_zarray(arena, (size_t)len, sizeof *counts);
-    double repeated;
-    if (counts == NULL || !repetition(ids + sample->prompt, len - sample->prompt, &repeated)) {
+    if (counts == NULL) {
         return false;
     }
     memset(counts + sample->prompt, 1, (size_t)(len - sample->prompt));
-    scribe->since.texts++;
-    scribe->since.tokens += (double)(len - sample->prompt);
-    scribe->since.clipped += !lb_ends_has(&scribe->ends, ids[len - 1]);
-    scribe->since.repeated += repeated;
     sample->ids = ids;
     sample->n = len - 1;
     sample->counts = counts;
     sample->record = NULL; /* that says something else */
     sample->record_len = 0;
-    sample->source = LB_SOURCE_STUDENT;
+    sample->source = source;
     return true;
+}
+
+/* The text of ids [len] as the sample; false: out of memory. */
+static bool put(struct lb_scribe *scribe, int32_t *ids, int64_t len, struct lb_arena *arena,
+                struct lb_sample *sample) {
+    double repeated;
+    if (!repetition(ids + sample->prompt, len - sample->prompt, &repeated)) {
+        return false;
+    }
+    scribe->since.texts++;
+    scribe->since.tokens += (double)(len - sample->prompt);
+    scribe->since.clipped += !lb_ends_has(&scribe->ends, ids[len - 1]);
+    scribe->since.repeated += repeated;
+    return lb_sample_rewrite(sample, ids, len, LB_SOURCE_STUDENT, arena);
 }
 
 enum lb_status lb_scribe_write(struct lb_scribe *scribe, int64_t number, struct lb_sample *samples, int64_t n,

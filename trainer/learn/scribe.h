@@ -18,6 +18,11 @@
 
 struct lb_scribe;
 
+/* The sample becomes prompt and text, ids [len] in arena, as which nothing of the prompt counts. counts comes
+ * from arena; false: out of memory. */
+bool lb_sample_rewrite(struct lb_sample *sample, const int32_t *ids, int64_t len, enum lb_source source,
+                       struct lb_arena *arena);
+
 /* What was written. */
 struct lb_scribed {
     double texts, tokens; /* tokens with those that end texts */

@@ -505,7 +505,7 @@ static enum lb_status check_use(const struct check *c) {
             used |= lb_loss_find(loss->function)->on != LB_ON_LABEL && counts(loss) &&
                     is_listed(loss, r->teachers[k].name);
         }
-        if (!used) {
+        if (!used && !r->seq_kd) { /* or else it may write */
             char path[64];
             snprintf(path, sizeof path, "teachers.%u", k);
             return complain(c, path, "no loss learns from %s; name it in one's teachers, or drop it",
@@ -591,7 +591,7 @@ static enum lb_status check_losses(const struct check *c) {
         return lb_read_both(
             status, complain(c, "loss_functions", "every weight is 0; there is nothing to learn from"));
     }
-    if (r->teachers_count > 0 && !asks) {
+    if (r->teachers_count > 0 && !asks && !r->seq_kd) {
         return lb_read_both(
             status, complain(c, "teachers",
                              "no loss function asks them; add one (kl, hs_mse, ...) or drop the teachers"));

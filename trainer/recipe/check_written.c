@@ -3,6 +3,7 @@
 #include "trainer/loss/loss.h"
 #include "trainer/recipe/fields.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -21,54 +22,62 @@ static enum lb_status check_text(const struct check *c, unsigned i) {
     if (r->loss_functions[i].on == LB_TEXT_STUDENT && !(r->lmbda > 0)) {
         return complain(c, path, "the student writes nothing: lmbda is 0");
     }
-    if (r->loss_functions[i].on == LB_TEXT_TEACHER) {
-        return complain(c, path, "no teacher writes anything");
+    if (r->loss_functions[i].on == LB_TEXT_TEACHER && !r->seq_kd) {
+        return complain(c, path, "no teacher writes anything: seq_kd is false");
     }
     return LB_OK;
 }
 
-/* Keys of texts that are written, where none are. */
+/* Keys of texts that are written, where none are: the first are of those that the student writes. */
 static enum lb_status check_unwritten(const struct check *c) {
-    static const char *const keys[] = {
-        "off_policy_steps", "lmbda_ramp_steps", "max_new_tokens", "generation_temperature", "top_p",
-        "log_completions"};
+    static const char *const keys[] = {"off_policy_steps", "lmbda_ramp_steps",       "log_completions",
+                                       "max_new_tokens",   "generation_temperature", "top_p"};
+    const struct lb_recipe *r = c->recipe;
+    enum { OWN = 3, ALL = sizeof keys / sizeof *keys };
     for (const struct lb_field *f = lb_recipe_fields; f->key != NULL; f++) {
-        for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
-            if (strcmp(f->key, keys[i]) == 0 && !lb_field_at_default(f, (const char *)c->recipe)) {
+        for (size_t i = 0; i < (r->seq_kd ? OWN : ALL) && !(r->lmbda > 0); i++) {
+            if (strcmp(f->key, keys[i]) == 0 && !lb_field_at_default(f, (const char *)r)) {
                 return complain(
                     c, f->key,
-                    "is of texts that the student writes, and lmbda is 0; set that too, or drop it");
+                    "is of texts that the student writes%s, and lmbda is 0; set that too, or drop it",
+                    i < OWN ? "" : ", or with seq_kd a teacher");
             }
         }
     }
-    for (unsigned i = 0; i < c->recipe->datasets_count; i++) {
-        if (c->recipe->datasets[i].prompt_length > 0) {
+    for (unsigned i = 0; i < r->datasets_count && !lb_recipe_writes(r); i++) {
+        if (r->datasets[i].prompt_length > 0) {
             char path[64];
             snprintf(path, sizeof path, "datasets.%u.prompt_length", i);
-            return complain(c, path,
-                            "is where the student writes from, and lmbda is 0; set that too, or drop it");
+            return complain(
+                c, path, "is where texts are written from, and lmbda is 0; set that, or seq_kd, or drop it");
         }
     }
-    return LB_OK;
+    return r->seq_kd || isnan(r->seq_kd_ratio)
+               ? LB_OK
+               : complain(c, "seq_kd_ratio",
+                          "is of what teachers write, and seq_kd is false; set that too, or drop it");
 }
 
 /* Texts that are written during the run. */
 static enum lb_status check_written(const struct check *c) {
     const struct lb_recipe *r = c->recipe;
-    if (!lb_recipe_writes(r)) {
-        return check_unwritten(c);
+    const char *key = r->lmbda > 0 ? "lmbda" : "seq_kd";
+    enum lb_status status = check_unwritten(c);
+    if (status != LB_OK || !lb_recipe_writes(r)) {
+        return status;
     }
     bool images = r->datasets[0].type == LB_DATA_IDX;
     if (images || r->whole_texts) {
-        return complain(c, "lmbda", "%s: nobody writes a text there; set lmbda to 0",
+        return complain(c, key, "%s: nobody writes a text there; leave it out",
                         images ? "the data are images" : "whole_texts is for encoders and classifiers");
     }
     if (r->teachers_count == 0) {
-        return complain(c, "lmbda",
-                        "the student's own text is marked by teachers, and the recipe lists none");
+        return complain(c, key, "%s, and the recipe lists none",
+                        r->lmbda > 0 ? "the student's own text is marked by teachers"
+                                     : "a teacher is to write texts");
     }
-    bool marked = false;
-    for (unsigned i = 0; i < r->loss_functions_count; i++) {
+    bool marked = !(r->lmbda > 0);
+    for (unsigned i = 0; i < r->loss_functions_count && r->lmbda > 0; i++) {
         const struct lb_loss *loss = lb_loss_find(r->loss_functions[i].function);
         enum lb_loss_text on = r->loss_functions[i].on;
         bool own = on == LB_TEXT_ALL || on == LB_TEXT_STUDENT;

@@ -250,3 +250,12 @@ char *lb_recipe_resolve(const struct lb_recipe *recipe, const char *path) {
     lb_free(full);
     return out;
 }
+
+bool lb_recipe_has_tag(const struct lb_recipe_teacher *teacher, const char *tag) {
+    for (unsigned i = 0; i < teacher->tags_count; i++) {
+        if (tag != NULL && strcmp(teacher->tags[i], tag) == 0) {
+            return true;
+        }
+    }
+    return false;
+}

@@ -172,6 +172,8 @@ struct lb_recipe {
     int64_t max_new_tokens;                     /* of a text; 128 */
     double generation_temperature, top_p;       /* of what is drawn; 1 */
     bool log_completions;
+    bool seq_kd;         /* where the student does not write, a teacher does */
+    double seq_kd_ratio; /* of these micro-batches; 1 */
 };
 
 /* The member of records that any teacher reads in place of their prompts; NULL: none does. */
@@ -183,9 +185,13 @@ static inline const char *lb_recipe_teacher_prompt(const struct lb_recipe *recip
     return member;
 }
 
-/* Whether texts are written during the run, so that it must be known what prompts are. */
+/* Whether the teacher has that tag; NULL is none. */
+bool lb_recipe_has_tag(const struct lb_recipe_teacher *teacher, const char *tag);
+
+/* Whether texts are written for the run, by the student or a teacher, so that it must be known what prompts
+ * are. */
 static inline bool lb_recipe_writes(const struct lb_recipe *recipe) {
-    return recipe->lmbda > 0;
+    return recipe->lmbda > 0 || recipe->seq_kd;
 }
 
 /* Loads, applies overrides ("learning_rate=1e-3", n of them, as --set gives them), fills defaults, checks.

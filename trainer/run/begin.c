@@ -322,13 +322,15 @@ enum lb_status lb_run_begin(struct lb_run *run, struct lb_detail *detail) {
     status = status == LB_OK
                  ? lb_journal_open(run->dir, run->at.step > 0 ? run->at.step : -1, &run->journal, detail)
                  : status;
+    status = status == LB_OK ? lb_run_have_written(run, detail) : status;
     if (status == LB_OK && r->log_completions) {
         status = lb_journal_open_as(run->dir, LB_COMPLETIONS_FILE, run->at.step > 0 ? run->at.step : -1,
                                     &run->completions, detail);
     }
     status = status == LB_OK
-                 ? lb_prefetch_create(run->plan, run->data, run->teachers, run->scribe, run->at.micro_batch,
-                                      run->total * r->gradient_accumulation_steps, &run->prefetch, detail)
+                 ? lb_prefetch_create(run->plan, run->data, run->teachers, run->scribe, run->texts,
+                                      run->at.micro_batch, run->total * r->gradient_accumulation_steps,
+                                      &run->prefetch, detail)
                  : status;
     if (status != LB_OK) {
         return status;

@@ -236,6 +236,8 @@ static void end(struct lb_run *run) {
     lb_journal_close(run->completions);
     lb_prefetch_destroy(run->prefetch);
     lb_scribe_destroy(run->scribe);
+    lb_arena_finish(&run->written);
+    lb_free(run->texts);
     lb_step_destroy(run->step);
     lb_optimizer_destroy(run->optimizer);
     lb_lora_destroy(run->lora);

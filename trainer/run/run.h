@@ -29,6 +29,8 @@ struct lb_run {
     struct lb_optimizer *optimizer;
     struct lb_step *step;
     struct lb_scribe *scribe; /* NULL: the student writes nothing */
+    struct lb_text *texts;    /* [samples of data] what teachers wrote; NULL: nothing */
+    struct lb_arena written;  /* their ids */
     struct lb_prefetch *prefetch;
     struct lb_journal *journal;
     struct lb_journal *completions; /* what the student writes; NULL: not kept */
@@ -51,6 +53,8 @@ LB_NODISCARD enum lb_status lb_run_begin(struct lb_run *run, struct lb_detail *d
 /* writing.c: what writes the student's texts, where the recipe wants any; whether prompts and teachers go
  * with it. After the plan. */
 LB_NODISCARD enum lb_status lb_run_open_scribe(struct lb_run *run, struct lb_detail *detail);
+/* The same: has teachers write all texts that the rest of the run reads. */
+LB_NODISCARD enum lb_status lb_run_have_written(struct lb_run *run, struct lb_detail *detail);
 /* A line of metrics about the steps since the last one; their sums begin anew. */
 LB_NODISCARD enum lb_status lb_run_report(struct lb_run *run, struct lb_detail *detail);
 /* Predicts the held-out data; its figures go into the metrics and onto the terminal, and are compared with
