@@ -58,12 +58,19 @@ said axolotl.notes "kd_alpha: taken as loss_functions.0: {function: kl, weight: 
     "kd_ce_alpha: taken as loss_functions.1: {function: cross_entropy, weight: 0.1}" \
     "with a difference: the rest of a list is one bucket" "micro_batch_size: taken as per_device_train_batch_size"
 
+say "TRL's seq_kd: the teacher writes"
+sed -e 's/^seq_kd: .*/seq_kd: true/; s/^output_dir: .*/output_dir: run-seq/; s/^max_steps: .*/max_steps: 3/' \
+    -e 's/^dataset_name: .*/dataset_name: prompts.jsonl/' trl_gkd.yaml >trl_seq.yaml
+jq -cR 'split(" ") | {prompt: (.[:2] | join(" ")), completion: (" " + (.[2:] | join(" ")))}' train.nouns.txt >prompts.jsonl
+expect 0 trl_seq.log "$limbeck" train trl_seq.yaml --set tokenizer="$tokenizer"
+said trl_seq.log "teachers_wrote texts=" "taken: the teacher's texts are learnt from"
+
 say "what is not understood: all of it, by name; what --set gives is no mistake"
 sed -e 's/^beta: .*/beta: 1.5/; s/^dataset_name: .*/dataset_name: trl-lib\/chatbot_arena_completions/; s/^optim: .*/optim: adafactor/' \
-    -e 's/^seq_kd: .*/seq_kd: true/; s/^learning_rate: .*/learning_rate: fast/; s/^bf16:/bf17:/; $a use_peft: true' trl_gkd.yaml >wrong.yaml
+    -e 's/^seq_kd: .*/reverse_kl_top_1_mode: forward/; s/^learning_rate: .*/learning_rate: fast/; s/^bf16:/bf17:/; $a use_peft: true' trl_gkd.yaml >wrong.yaml
 expect 1 wrong.log "$limbeck" train wrong.yaml
 said wrong.log "limbeck: wrong.yaml:6: dataset_name: \"trl-lib/chatbot_arena_completions\" is no file" "wrong.yaml:18: loss_functions.0: jsd: " \
-    "wrong.yaml:8: learning_rate: \"fast\" is not a number" "wrong.yaml:21: seq_kd: " "wrong.yaml:22: bf17: " \
+    "wrong.yaml:8: learning_rate: \"fast\" is not a number" "wrong.yaml:21: reverse_kl_top_1_mode: " "wrong.yaml:22: bf17: " \
     "wrong.yaml:23: optim: \"adafactor\" is not one of adamw_torch" "wrong.yaml:31: use_peft: adapters are not trained"
 [ "$(grep -c '^limbeck: ' wrong.log)" -eq 7 ] || fail "not seven mistakes: $(cat wrong.log)"
 expect 1 set.log "$limbeck" train wrong.yaml --set datasets.0.path=train.nouns.txt

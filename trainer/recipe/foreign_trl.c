@@ -22,9 +22,7 @@ static const struct lb_foreign_key keys[] = {
     {"lmbda", LB_FOREIGN_READ, NULL},
     {"beta", LB_FOREIGN_READ, NULL},
     {"temperature", LB_FOREIGN_READ, NULL},
-    {"seq_kd", LB_FOREIGN_OFF,
-     "a run does not ask its teachers to write; let limbeck generate write the texts, learn them "
-     "with cross_entropy, and set it to false"},
+    {"seq_kd", LB_FOREIGN_TAKE, "seq_kd"},
     {"loss_top_k", LB_FOREIGN_READ, NULL},
     {"loss_add_tail", LB_FOREIGN_TAKE, "loss_add_tail"},
     {"reverse_kl_top_1_mode", LB_FOREIGN_OFF, "the whole list is compared at any beta; drop it"},
@@ -171,14 +169,38 @@ static void put_writing(struct lb_foreign *f, const char *key, const char *ours,
     }
 }
 
+/* How texts are drawn, whoever writes them. */
+static void put_drawing(struct lb_foreign *f, bool gkd) {
+    put_writing(f, gkd ? "max_new_tokens" : "max_completion_length", "max_new_tokens", gkd ? "128" : "512");
+    put_writing(f, "temperature", "generation_temperature", gkd ? "0.9" : "1");
+    put_writing(f, "top_p", "top_p", NULL);
+    const struct lb_yaml *node = lb_foreign_get(f->theirs, "top_k");
+    if (node != NULL && lb_foreign_number(node, 0) > 0) {
+        lb_foreign_refuse(f, node->line, "top_k", NULL,
+                          "texts are drawn by generation_temperature and top_p; set it to 0");
+    }
+    node = lb_foreign_get(f->theirs, "repetition_penalty");
+    if (node != NULL && lb_foreign_number(node, 1) != 1) {
+        lb_foreign_refuse(f, node->line, "repetition_penalty", NULL,
+                          "texts are drawn by generation_temperature and top_p; set it to 1");
+    }
+}
+
 /* lmbda of GKDConfig is 0.5 where the file is silent; DistillationTrainer's students write every text. */
 static void read_writing(struct lb_foreign *f, bool gkd) {
     static const char *const unwritten[] = {"max_new_tokens", "max_completion_length", "top_p",
                                             "top_k",          "repetition_penalty",    "log_completions"};
     const struct lb_yaml *lmbda = lb_foreign_get(f->theirs, "lmbda"), *node;
-    if (lmbda != NULL && lb_foreign_number(lmbda, 0) == 0) {
-        lb_foreign_note(f, lmbda->line, "lmbda", "taken: the data's texts are learnt from");
-        for (size_t i = 0; i < sizeof unwritten / sizeof *unwritten; i++) {
+    bool own = lmbda == NULL || lb_foreign_number(lmbda, 0) != 0;
+    if (!own) {
+        bool theirs = lb_foreign_true(lb_foreign_get(f->theirs, "seq_kd"));
+        lb_foreign_note(f, lmbda->line, "lmbda", "taken: %s texts are learnt from",
+                        theirs ? "the teacher's" : "the data's");
+        if (theirs) {
+            put_drawing(f, gkd);
+        }
+        size_t last = sizeof unwritten / sizeof *unwritten;
+        for (size_t i = theirs ? last - 1 : 0; i < last; i++) { /* the last is of the student's alone */
             if ((node = lb_foreign_get(f->theirs, unwritten[i])) != NULL) {
                 lb_foreign_note(f, node->line, unwritten[i],
                                 "left out: lmbda is 0, the student writes nothing");
@@ -187,20 +209,8 @@ static void read_writing(struct lb_foreign *f, bool gkd) {
         return;
     }
     put_writing(f, "lmbda", "lmbda", gkd ? "0.5" : "1");
-    put_writing(f, gkd ? "max_new_tokens" : "max_completion_length", "max_new_tokens", gkd ? "128" : "512");
-    put_writing(f, "temperature", "generation_temperature", gkd ? "0.9" : "1");
-    put_writing(f, "top_p", "top_p", NULL);
+    put_drawing(f, gkd);
     put_writing(f, "log_completions", "log_completions", NULL);
-    node = lb_foreign_get(f->theirs, "top_k");
-    if (node != NULL && lb_foreign_number(node, 0) > 0) {
-        lb_foreign_refuse(f, node->line, "top_k", NULL,
-                          "the student draws by generation_temperature and top_p; set it to 0");
-    }
-    node = lb_foreign_get(f->theirs, "repetition_penalty");
-    if (node != NULL && lb_foreign_number(node, 1) != 1) {
-        lb_foreign_refuse(f, node->line, "repetition_penalty", NULL,
-                          "the student draws by generation_temperature and top_p; set it to 1");
-    }
 }
 
 static void read_loss(struct lb_foreign *f, bool gkd) {
@@ -223,7 +233,10 @@ static void read_loss(struct lb_foreign *f, bool gkd) {
     if (temperature != NULL && gkd) {
         const struct lb_yaml *lmbda = lb_foreign_get(f->theirs, "lmbda");
         lb_foreign_note(f, temperature->line, "temperature", "%sGKD writes at it and compares at 1",
-                        lmbda != NULL && lb_foreign_number(lmbda, 0) == 0 ? "left out: " : "");
+                        lmbda != NULL && lb_foreign_number(lmbda, 0) == 0 &&
+                                !lb_foreign_true(lb_foreign_get(f->theirs, "seq_kd"))
+                            ? "left out: "
+                            : "");
     } else if (temperature != NULL) {
         char weight[40];
         snprintf(weight, sizeof weight, "%.10g", t > 0 ? 1 / (t * t) : 1);
