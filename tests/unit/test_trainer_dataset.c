@@ -454,6 +454,78 @@ static void order_is_a_shuffle_per_epoch(void **state) {
     lb_order_destroy(NULL);
 }
 
+/* A shuffle that is not listed is one too: each once an epoch, another each epoch, none of them near its
+ * place. */
+static void order_without_a_list(void **state) {
+    (void)state;
+    enum { COUNT = 1000 };
+    static const struct lb_order_part all = {7, COUNT, 1};
+    struct lb_order *order = lb_order_create_parts(&all, 1, false, 42),
+                    *again = lb_order_create_parts(&all, 1, false, 42);
+    int64_t seen[2][COUNT] = {{0}}, one[COUNT], two[COUNT], same = 0, near = 0, batch[10];
+    assert_int_equal(lb_order_batch(order, 0, COUNT, one), LB_OK);
+    assert_int_equal(lb_order_batch(order, 1, COUNT, two), LB_OK);
+    for (int i = 0; i < COUNT; i++) {
+        seen[0][one[i] - 7]++;
+        seen[1][two[i] - 7]++;
+        same += one[i] == two[i];
+        near += llabs(one[i] - 7 - i) < COUNT / 10;
+    }
+    for (int i = 0; i < COUNT; i++) {
+        assert_int_equal(seen[0][i], 1);
+        assert_int_equal(seen[1][i], 1);
+    }
+    assert_true(same < 10 && near > 100 && near < 280); /* by chance 1 and 190 */
+    for (int64_t m = 2 * COUNT / 10 - 1; m >= 0; m--) {
+        assert_int_equal(lb_order_batch(again, m, 10, batch), LB_OK);
+        for (int i = 0; i < 10; i++) {
+            int64_t at = m * 10 + i;
+            assert_int_equal(batch[i], at < COUNT ? one[at] : two[at - COUNT]);
+        }
+    }
+    lb_order_destroy(order);
+    lb_order_destroy(again);
+}
+
+/* Parts have their shares of each 4096 samples, each part its own epochs; a pure function of the position. */
+static void order_by_weights(void **state) {
+    (void)state;
+    enum { N = 3 * 4096 };
+    static const struct lb_order_part parts[] = {{0, 10, 1}, {10, 5000, 2.5}, {5010, 3, 0.5}};
+    static int64_t all[N], batch[16];
+    int64_t seen[5013] = {0}, of[3] = {0}, in_block[3] = {0}, runs = 0;
+    struct lb_order *order = lb_order_create_parts(parts, 3, true, 9),
+                    *again = lb_order_create_parts(parts, 3, true, 9);
+    assert_int_equal(lb_order_batch(order, 0, N, all), LB_OK);
+    for (int i = 0; i < N; i++) {
+        int k = all[i] < 10 ? 0 : all[i] < 5010 ? 1 : 2;
+        of[k]++;
+        in_block[k] += i < 4096;
+        seen[all[i]]++;
+        runs += i > 0 && (all[i] < 10) != (all[i - 1] < 10);
+        if (i % 4096 == 4095) { /* shares are exact in each block, but for rounding */
+            assert_true(llabs(of[0] - (i + 1) / 4) <= 1 && llabs(of[2] - (i + 1) / 8) <= 1);
+        }
+    }
+    assert_int_equal(in_block[0] + in_block[1] + in_block[2], 4096);
+    assert_true(runs > N / 4); /* they are mixed */
+    for (int i = 0; i < 5013; i++) {
+        int k = i < 10 ? 0 : i < 5010 ? 1 : 2;
+        int64_t turns = of[k] / parts[k].count;
+        assert_true(seen[i] == turns || seen[i] == turns + 1);
+    }
+    for (int64_t m = N / 16 - 1; m >= 0; m--) {
+        assert_int_equal(lb_order_batch(again, m, 16, batch), LB_OK);
+        for (int i = 0; i < 16; i++) {
+            assert_int_equal(batch[i], all[m * 16 + i]);
+        }
+    }
+    lb_order_destroy(order);
+    lb_order_destroy(again);
+    static const struct lb_order_part empty[] = {{0, 10, 1}, {10, 0, 1}};
+    assert_null(lb_order_create_parts(empty, 2, true, 9));
+}
+
 static void memory_runs_out(void **state) {
     (void)state;
     write_text("c.txt", "abcdefgh\n");
@@ -489,6 +561,8 @@ int main(void) {
         cmocka_unit_test(images_and_ranges),
         cmocka_unit_test(bad_images),
         cmocka_unit_test(order_is_a_shuffle_per_epoch),
+        cmocka_unit_test(order_without_a_list),
+        cmocka_unit_test(order_by_weights),
         cmocka_unit_test(memory_runs_out),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);

@@ -73,6 +73,34 @@ static void all_at_once(void **state) {
     lb_buf_finish(&lines);
 }
 
+/* Each dataset has a weight, or none has. */
+static void weights_of_data(void **state) {
+    (void)state;
+    static const char right[] =
+        "student: {hidden_size: 8, intermediate_size: 8, num_hidden_layers: 1, "
+        "num_attention_heads: 1}\ntokenizer: t\ndatasets: [{path: x.txt}, {path: y.bin}]\n"
+        "loss_functions: [{function: cross_entropy}]\noutput_dir: o\n";
+    static const struct {
+        const char *sets[2], *message;
+    } cases[] = {
+        {{"datasets.0.weight=2", "seed=1"}, "r.yaml:3: datasets.1: has no weight, and others have"},
+        {{"eval_datasets=[{path: x.txt, weight: 1}]", "seed=1"},
+         "--set eval_datasets.0.weight: all of it is evaluated once"},
+        {{"datasets.0.weight=0", "datasets.1.weight=1"}, "--set datasets.0.weight: 0 is out of range"},
+        {{"whole_texts=true", "seed=1"}, "r.yaml:3: datasets.1: type: tokens is a stream"}};
+    struct lb_recipe *r = NULL;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct lb_detail detail = {0};
+        assert_int_equal(lb_recipe_parse(right, strlen(right), "r.yaml", cases[i].sets, 2, &r, &detail),
+                         LB_E_ARG);
+        assert_int_equal(strncmp(detail.text, cases[i].message, strlen(cases[i].message)), 0);
+    }
+    static const char *const both[] = {"datasets.0.weight=2", "datasets.1.weight=0.5"};
+    assert_int_equal(lb_recipe_parse(right, strlen(right), "r.yaml", both, 2, &r, NULL), LB_OK);
+    assert_int_equal(r->datasets[1].type, LB_DATA_TOKENS);
+    lb_recipe_destroy(r);
+}
+
 /* However many there are, a page of them is told, and how many more. */
 static void mistakes_are_bounded(void **state) {
     (void)state;
@@ -137,6 +165,7 @@ static void memory_runs_out(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(all_at_once),
+        cmocka_unit_test(weights_of_data),
         cmocka_unit_test(mistakes_are_bounded),
         cmocka_unit_test(memory_runs_out),
     };

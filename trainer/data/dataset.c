@@ -74,17 +74,37 @@ static bool any_on_chunks(const struct lb_recipe *recipe) {
     return any;
 }
 
+/* The rows from first on are the entry's. */
+static enum lb_status add_part(struct lb_dataset *data, const struct lb_recipe_dataset *entry, int64_t first,
+                               struct lb_detail *detail) {
+    bool weighs = entry->weight > 0; /* not NAN, where the recipe is silent */
+    int64_t n = lb_dataset_count(data) - first;
+    if (weighs && n == 0) {
+        return lb_fail(detail, LB_E_ARG,
+                       "%s: holds no whole row, and has a weight; drop it, or lower max_length", entry->path);
+    }
+    data->weighted |= weighs;
+    data->parts[data->n_parts++] = (struct lb_order_part){first, n, weighs ? entry->weight : 1};
+    return LB_OK;
+}
+
 /* Rows of shards come behind all others. */
 static enum lb_status add_entries(struct lb_dataset *data, const struct lb_recipe *recipe,
                                   const struct lb_recipe_dataset *entries, unsigned n_entries,
                                   bool keep_short, struct lb_text_source *source, struct lb_detail *detail) {
     enum lb_status status = LB_OK;
+    data->parts = lb_calloc((size_t)n_entries + 1, sizeof *data->parts);
+    if (data->parts == NULL) {
+        return lb_fail(detail, LB_E_NOMEM, "out of memory for the data");
+    }
     for (int shards = 0; shards < 2; shards++) {
         for (unsigned i = 0; status == LB_OK && i < n_entries; i++) {
+            int64_t first = lb_dataset_count(data);
             if ((entries[i].type == LB_DATA_IDX) != data->images) {
                 status = lb_fail(detail, LB_E_ARG, "%s: text and images do not mix", entries[i].path);
             } else if ((entries[i].type == LB_DATA_TOKENS) == (shards == 1)) {
                 status = add_entry(data, recipe, &entries[i], keep_short, source, detail);
+                status = status == LB_OK ? add_part(data, &entries[i], first, detail) : status;
             }
         }
     }
@@ -183,6 +203,7 @@ void lb_dataset_destroy(struct lb_dataset *data) {
     lb_free(data->rows);
     lb_buf_finish(&data->records);
     lb_shards_close(data);
+    lb_free(data->parts);
     lb_free(data->features);
     lb_free(data->labels);
     for (int i = 0; i < data->n_tags; i++) {

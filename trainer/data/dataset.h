@@ -74,6 +74,18 @@ const char *lb_dataset_fingerprint(const struct lb_dataset *data);
  * out [size]. A pure function: resuming needs no state. */
 struct lb_order;
 struct lb_order *lb_order_create(int64_t count, uint64_t seed);
+/* Samples first .. first + count - 1, and how often they come: as their weight is to the sum of all. */
+struct lb_order_part {
+    int64_t first, count;
+    double weight; /* > 0 */
+};
+/* Of several parts each has its own epochs, and its share of the samples: of each 4096 exactly, but for
+ * rounding, in an order that stream (seed, block) decides. listed: shuffles are listed, 8 bytes a sample;
+ * else computed (a Feistel network), which takes no memory. NULL: a part is empty, or memory is out. */
+struct lb_order *lb_order_create_parts(const struct lb_order_part *parts, unsigned n, bool listed,
+                                       uint64_t seed);
+/* Of the data: by the weights of its entries, else all together; listed where the rows are. */
+struct lb_order *lb_dataset_order(const struct lb_dataset *data, uint64_t seed);
 void lb_order_destroy(struct lb_order *order);
 LB_NODISCARD enum lb_status lb_order_batch(struct lb_order *order, int64_t m, int64_t size, int64_t *out);
 

@@ -63,6 +63,9 @@ struct lb_dataset {
     float *features; /* [cap, n_features] */
     struct lb_image_row *labels;
     int64_t n_features;
+    struct lb_order_part *parts; /* [n_parts], of the recipe's entries with rows */
+    unsigned n_parts;
+    bool weighted;
     char **tags;
     int64_t *tag_bytes; /* [n_tags] */
     int n_tags;

@@ -46,7 +46,7 @@ enum lb_status lb_prefetch_create(const struct lb_plan *plan, const struct lb_da
     a->depth = a->depth < r->gradient_accumulation_steps ? r->gradient_accumulation_steps : a->depth;
     a->first = a->made = a->taken = a->released = first;
     a->end = end;
-    a->order = lb_order_create(lb_dataset_count(data), (uint64_t)r->seed);
+    a->order = lb_dataset_order(data, (uint64_t)r->seed);
     a->indices = lb_malloc_array((size_t)a->batch, sizeof *a->indices);
     a->samples = lb_calloc((size_t)(a->depth * a->batch), sizeof *a->samples);
     a->wanted = lb_calloc((size_t)a->batch * (plan->n_teachers + 1), sizeof *a->wanted);

@@ -55,64 +55,6 @@ static enum lb_status check_student(const struct check *c) {
     return LB_OK;
 }
 
-static enum lb_status check_dataset(const struct check *c, const struct lb_recipe_dataset *d,
-                                    const char *list, unsigned i) {
-    char path[64];
-    snprintf(path, sizeof path, "%s.%u", list, i);
-    bool idx = d->type == LB_DATA_IDX;
-    if (idx != is_classifier(c->recipe)) {
-        return complain(c, path, "text and type: idx data do not mix in one recipe");
-    }
-    if (idx && d->labels == NULL) {
-        return complain(c, path, "type: idx needs labels: the file of the images' labels");
-    }
-    if (idx && d->max_tokens != 0) {
-        return complain(c, path, "max_tokens is for text; images have max_samples");
-    }
-    if (!idx &&
-        (d->labels != NULL || d->skip_samples != 0 || d->max_samples != 0 || d->exclude_labels_count != 0)) {
-        return complain(
-            c, path,
-            "labels, skip_samples, max_samples and exclude_labels are for type: idx; text has max_tokens");
-    }
-    if (d->type == LB_DATA_TOKENS && c->recipe->whole_texts) {
-        return complain(c, path, "type: tokens is a stream; whole_texts needs texts");
-    }
-    if (d->type != LB_DATA_JSONL && d->field != NULL) {
-        return complain(c, path, "field is for type: jsonl");
-    }
-    if (d->type != LB_DATA_JSONL && d->label_field != NULL) {
-        return complain(c, path, "label_field is for type: jsonl");
-    }
-    return LB_OK;
-}
-
-static enum lb_status check_datasets(const struct check *c) {
-    const struct lb_recipe *r = c->recipe;
-    enum lb_status status = LB_OK;
-    for (unsigned i = 0; sound(c, "datasets.0") && i < r->datasets_count; i++) {
-        if (sound_entry(c, "datasets", i)) {
-            status = lb_read_both(status, check_dataset(c, &r->datasets[i], "datasets", i));
-        }
-    }
-    for (unsigned i = 0; sound(c, "datasets.0") && i < r->eval_datasets_count; i++) {
-        if (sound_entry(c, "eval_datasets", i)) {
-            status = lb_read_both(status, check_dataset(c, &r->eval_datasets[i], "eval_datasets", i));
-        }
-    }
-    if (sound(c, "datasets.0 student tokenizer") && !is_classifier(r) && r->tokenizer == NULL) {
-        status = lb_read_both(
-            status,
-            complain(c, "tokenizer", "is missing; text needs a tokenizer.json (or a folder that holds one)"));
-    }
-    if (sound(c, "eval_steps eval_datasets") && r->eval_steps > 0 && r->eval_datasets_count == 0) {
-        status = lb_read_both(
-            status, complain(c, "eval_steps",
-                             "there are no eval_datasets to evaluate on; add some or drop eval_steps"));
-    }
-    return status;
-}
-
 static enum lb_status check_url(const struct check *c, const char *path, const char *url, bool local_too) {
     struct lb_detail why = {0};
     return lb_url_check(url, local_too, &why) == LB_OK ? LB_OK : complain(c, path, "%s", why.text);
@@ -633,9 +575,9 @@ static enum lb_status check_steps(const struct check *c) {
 /* A part goes on after a mistake, and looks at what could be read only (sound). */
 enum lb_status lb_recipe_check(const struct lb_recipe *recipe, struct lb_mistakes *mistakes) {
     const struct check c = {recipe, mistakes};
-    enum lb_status (*const parts[])(const struct check *) = {check_student,  check_datasets, check_losses,
-                                                             check_teachers, check_samples,  check_steps};
-    enum lb_status status = LB_OK;
+    enum lb_status (*const parts[])(const struct check *) = {check_student, check_losses, check_teachers,
+                                                             check_samples, check_steps};
+    enum lb_status status = lb_recipe_check_data(recipe, mistakes);
     for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) {
         status = lb_read_both(status, parts[i](&c));
     }

@@ -108,6 +108,8 @@ LB_NODISCARD enum lb_status lb_recipe_optim(struct lb_recipe *recipe, struct lb_
 /* Whether the values make sense together; what could not be read is not judged. LB_OK, or of the mistakes
  * that were added one's code. */
 LB_NODISCARD enum lb_status lb_recipe_check(const struct lb_recipe *recipe, struct lb_mistakes *mistakes);
+/* check_data.c: the part of it that is about the data. */
+LB_NODISCARD enum lb_status lb_recipe_check_data(const struct lb_recipe *r, struct lb_mistakes *mistakes);
 /* check_written.c: the part of it that is about texts that are written during the run. */
 LB_NODISCARD enum lb_status lb_recipe_check_written(const struct lb_recipe *recipe,
                                                     struct lb_mistakes *mistakes);

@@ -35,8 +35,9 @@ struct lb_recipe_dataset {
     const char *field;       /* jsonl: the text's key ("text") */
     const char *label_field; /* jsonl, for classifiers: the label's key ("label") */
     const char *labels;      /* idx: the labels' file */
-    int64_t max_tokens;      /* 0: all; else the first so many tokens */
-    int64_t prompt_length;   /* texts: tokens at a row's beginning that a text is written behind; 0: none */
+    double weight;         /* how often its samples come, as a share of all weights; NAN: as many as it has */
+    int64_t max_tokens;    /* 0: all; else the first so many tokens */
+    int64_t prompt_length; /* texts: tokens at a row's beginning that a text is written behind; 0: none */
     int64_t skip_samples, max_samples; /* idx: a range of items; max 0: to the end */
     int64_t *exclude_labels;           /* idx: items of these classes are left out */
     unsigned exclude_labels_count;
