@@ -149,9 +149,10 @@ static char *labels_beside(struct lb_arena *arena, const char *images) {
     return out;
 }
 
-/* One DATA argument as a recipe has it. */
-static enum lb_status make_entry(const struct arguments *a, const char *argument, struct lb_arena *arena,
-                                 struct lb_recipe_dataset *out, struct lb_detail *detail) {
+/* One DATA argument as a recipe has it; tables: the model reads features. */
+static enum lb_status make_entry(const struct arguments *a, const char *argument, bool tables,
+                                 struct lb_arena *arena, struct lb_recipe_dataset *out,
+                                 struct lb_detail *detail) {
     const char *equals = strchr(argument, '=');
     *out = (struct lb_recipe_dataset){.path = argument};
     if (equals != NULL && equals != argument && !lb_file_exists(argument)) {
@@ -162,7 +163,11 @@ static enum lb_status make_entry(const struct arguments *a, const char *argument
         out->tag = slash != NULL ? slash + 1 : argument;
     }
     enum lb_status status = LB_OK;
-    if (a->labels != NULL) {
+    if (tables && lb_ends_with(out->path, ".csv")) {
+        out->type = LB_DATA_CSV;
+        out->skip_samples = a->skip;
+        out->max_samples = a->max_samples;
+    } else if (a->labels != NULL) {
         out->type = LB_DATA_IDX;
     } else if (a->field != NULL) {
         out->type = LB_DATA_JSONL;
@@ -176,7 +181,7 @@ static enum lb_status make_entry(const struct arguments *a, const char *argument
     } else if (out->type == LB_DATA_JSONL) {
         out->field = a->field != NULL ? a->field : "text";
     }
-    if (status == LB_OK && out->type != LB_DATA_IDX && (a->skip > 0 || a->max_samples > 0)) {
+    if (status == LB_OK && !lb_data_features(out->type) && (a->skip > 0 || a->max_samples > 0)) {
         return lb_fail(detail, LB_E_ARG, "%s: --skip-samples and --max-samples are for images, this is text",
                        out->path);
     }
@@ -184,11 +189,11 @@ static enum lb_status make_entry(const struct arguments *a, const char *argument
     return status == LB_OK && !whole ? lb_fail(detail, LB_E_NOMEM, "out of memory") : status;
 }
 
-static enum lb_status make_entries(const struct arguments *a, struct lb_arena *arena,
+static enum lb_status make_entries(const struct arguments *a, bool tables, struct lb_arena *arena,
                                    struct lb_recipe_dataset *out, struct lb_detail *detail) {
     enum lb_status status = LB_OK;
     for (unsigned i = 0; i < a->n_data && status == LB_OK; i++) {
-        status = make_entry(a, a->data[i], arena, &out[i], detail);
+        status = make_entry(a, a->data[i], tables, arena, &out[i], detail);
     }
     return status;
 }
@@ -321,7 +326,8 @@ static enum lb_status evaluate(const struct arguments *a, const struct lb_opened
         .rows = a->rows, .stop = stop, .bias = a->bias, .n_bias = a->n_bias};
     struct lb_dataset *data = NULL;
     struct lb_evaluation *e = lb_calloc(1, sizeof *e);
-    enum lb_status status = e != NULL ? make_entries(a, &frame.arena, entries, detail)
+    enum lb_status status = e != NULL ? make_entries(a, lb_model_config(opened->model)->input_size > 0,
+                                                     &frame.arena, entries, detail)
                                       : lb_fail(detail, LB_E_NOMEM, "out of memory");
     if (status == LB_OK) {
         status = lb_dataset_open(&frame, entries, a->n_data, true, opened->tokenizer,
@@ -494,8 +500,8 @@ static enum lb_status evaluate_hosted(struct arguments *a, volatile sig_atomic_t
         name_tensors(&a->tensors, pairs, &teachers[k]);
     }
     lb_arena_init(&frame.arena, ENTRIES_BYTES);
-    enum lb_status status =
-        made ? make_entries(a, &frame.arena, entries, detail) : lb_fail(detail, LB_E_NOMEM, "out of memory");
+    enum lb_status status = made ? make_entries(a, false, &frame.arena, entries, detail)
+                                 : lb_fail(detail, LB_E_NOMEM, "out of memory");
     status = status == LB_OK ? lb_teachers_open_recipe(&frame, stop, &asked, detail) : status;
     frame.max_length = status == LB_OK ? hosted_length(a, asked) : 0;
     status = status == LB_OK ? check_tokenizers(teachers, asked, detail) : status;

@@ -17,6 +17,8 @@ static enum lb_status add_entry(struct lb_dataset *data, const struct lb_recipe 
         status = lb_fail(detail, LB_E_NOMEM, "%s: out of memory", entry->path);
     } else if (entry->type == LB_DATA_IDX) {
         status = lb_dataset_add_idx(data, entry, path, labels, recipe->student.config.num_labels, detail);
+    } else if (entry->type == LB_DATA_CSV) {
+        status = lb_dataset_add_csv(data, entry, path, recipe->student.config.num_labels, detail);
     } else if (source->tokenizer == NULL) {
         status = lb_fail(detail, LB_E_ARG, "%s: text needs a tokenizer", path);
     } else if (entry->type == LB_DATA_TOKENS && source->whole) {
@@ -100,7 +102,7 @@ static enum lb_status add_entries(struct lb_dataset *data, const struct lb_recip
     for (int shards = 0; shards < 2; shards++) {
         for (unsigned i = 0; status == LB_OK && i < n_entries; i++) {
             int64_t first = lb_dataset_count(data);
-            if ((entries[i].type == LB_DATA_IDX) != data->images) {
+            if (lb_data_features(entries[i].type) != data->images) {
                 status = lb_fail(detail, LB_E_ARG, "%s: text and images do not mix", entries[i].path);
             } else if ((entries[i].type == LB_DATA_TOKENS) == (shards == 1)) {
                 status = add_entry(data, recipe, &entries[i], keep_short, source, detail);
@@ -126,7 +128,7 @@ enum lb_status lb_dataset_open(const struct lb_recipe *recipe, const struct lb_r
         status = lb_fail(detail, LB_E_NOMEM, "out of memory for the data");
         goto out;
     }
-    data->images = n_entries > 0 && entries[0].type == LB_DATA_IDX;
+    data->images = n_entries > 0 && lb_data_features(entries[0].type);
     lb_sha256_update(data->hash, data->images ? "images" : "text\0\0", 6);
     if (!data->images && tokenizer != NULL) {
         status = lb_text_source_init(&source, tokenizer, recipe->whole_texts || num_labels > 0, detail);

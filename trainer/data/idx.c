@@ -116,7 +116,7 @@ static bool excluded(const struct lb_recipe_dataset *entry, int64_t label) {
     return false;
 }
 
-static enum lb_status reserve(struct lb_dataset *data, int64_t more, struct lb_detail *detail) {
+enum lb_status lb_dataset_reserve_items(struct lb_dataset *data, int64_t more, struct lb_detail *detail) {
     size_t cap = (size_t)(data->count + more);
     struct lb_image_row *labels = lb_realloc_array(data->labels, cap, sizeof *labels);
     if (labels != NULL) {
@@ -206,7 +206,7 @@ enum lb_status lb_dataset_add_idx(struct lb_dataset *data, const struct lb_recip
         int64_t first = entry->skip_samples;
         int64_t last = entry->max_samples > 0 ? first + entry->max_samples : images.items;
         data->n_features = images.item_bytes;
-        status = reserve(data, last - first, detail);
+        status = lb_dataset_reserve_items(data, last - first, detail);
         if (status == LB_OK) {
             take_items(data, entry, &images, &labels, first, last, tag);
         }

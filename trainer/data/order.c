@@ -105,7 +105,7 @@ void lb_order_destroy(struct lb_order *order) {
     if (order == NULL) {
         return;
     }
-    for (unsigned k = 0; k < order->n; k++) {
+    for (unsigned k = 0; order->sources != NULL && k < order->n; k++) {
         lb_free(order->sources[k].perm[0]);
         lb_free(order->sources[k].perm[1]);
     }

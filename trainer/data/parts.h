@@ -180,6 +180,13 @@ void lb_shards_close(struct lb_dataset *data);
 /* Row i of those of the shards. */
 LB_NODISCARD enum lb_status lb_shard_row(const struct lb_dataset *data, int64_t i, struct lb_sample *out,
                                          struct lb_detail *detail);
+/* idx.c: room for so many more rows of features. */
+LB_NODISCARD enum lb_status lb_dataset_reserve_items(struct lb_dataset *data, int64_t more,
+                                                     struct lb_detail *detail);
+/* csv.c: path is resolved; num_labels 0: not known, not checked. */
+LB_NODISCARD enum lb_status lb_dataset_add_csv(struct lb_dataset *data, const struct lb_recipe_dataset *entry,
+                                               const char *path, int64_t num_labels,
+                                               struct lb_detail *detail);
 /* idx.c: num_labels 0: not known, not checked. */
 LB_NODISCARD enum lb_status lb_dataset_add_idx(struct lb_dataset *data, const struct lb_recipe_dataset *entry,
                                                const char *path, const char *labels_path, int64_t num_labels,

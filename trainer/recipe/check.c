@@ -30,7 +30,7 @@ static bool sound_entry(const struct check *c, const char *list, unsigned i) {
 }
 
 static bool is_classifier(const struct lb_recipe *r) {
-    return r->datasets[0].type == LB_DATA_IDX;
+    return lb_data_features(r->datasets[0].type);
 }
 
 static enum lb_status check_student(const struct check *c) {

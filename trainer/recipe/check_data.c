@@ -12,7 +12,7 @@ struct check {
 #define complain(c, path, ...) lb_mistakes_add((c)->mistakes, LB_E_ARG, path, __VA_ARGS__)
 
 static bool is_classifier(const struct lb_recipe *r) {
-    return r->datasets[0].type == LB_DATA_IDX;
+    return lb_data_features(r->datasets[0].type);
 }
 
 static bool sound_entry(const struct check *c, const char *list, unsigned i) {
@@ -25,17 +25,21 @@ static enum lb_status check_dataset(const struct check *c, const struct lb_recip
                                     const char *list, unsigned i) {
     char path[64];
     snprintf(path, sizeof path, "%s.%u", list, i);
-    bool idx = d->type == LB_DATA_IDX;
-    if (idx != is_classifier(c->recipe)) {
-        return complain(c, path, "text and type: idx data do not mix in one recipe");
+    bool idx = d->type == LB_DATA_IDX, features = lb_data_features(d->type);
+    if (features != is_classifier(c->recipe)) {
+        return complain(c, path, "text and type: %s data do not mix in one recipe",
+                        d->type == LB_DATA_CSV ? "csv" : "idx");
     }
     if (idx && d->labels == NULL) {
         return complain(c, path, "type: idx needs labels: the file of the images' labels");
     }
-    if (idx && d->max_tokens != 0) {
-        return complain(c, path, "max_tokens is for text; images have max_samples");
+    if (features && d->max_tokens != 0) {
+        return complain(c, path, "max_tokens is for text; %s have max_samples", idx ? "images" : "tables");
     }
-    if (!idx &&
+    if (d->type == LB_DATA_CSV && d->labels != NULL) {
+        return complain(c, path, "labels is for type: idx; a table's are a column: label_field");
+    }
+    if (!features &&
         (d->labels != NULL || d->skip_samples != 0 || d->max_samples != 0 || d->exclude_labels_count != 0)) {
         return complain(
             c, path,
@@ -47,8 +51,8 @@ static enum lb_status check_dataset(const struct check *c, const struct lb_recip
     if (d->type != LB_DATA_JSONL && d->field != NULL) {
         return complain(c, path, "field is for type: jsonl");
     }
-    if (d->type != LB_DATA_JSONL && d->label_field != NULL) {
-        return complain(c, path, "label_field is for type: jsonl");
+    if (d->type != LB_DATA_JSONL && d->type != LB_DATA_CSV && d->label_field != NULL) {
+        return complain(c, path, "label_field is for type: jsonl and csv");
     }
     return LB_OK;
 }

@@ -66,7 +66,7 @@ static enum lb_status check_written(const struct check *c) {
     if (status != LB_OK || !lb_recipe_writes(r)) {
         return status;
     }
-    bool images = r->datasets[0].type == LB_DATA_IDX;
+    bool images = lb_data_features(r->datasets[0].type);
     if (images || r->whole_texts) {
         return complain(c, key, "%s: nobody writes a text there; leave it out",
                         images ? "the data are images" : "whole_texts is for encoders and classifiers");
@@ -119,7 +119,7 @@ static enum lb_status check_prompts(const struct check *c) {
                             "%s, where another teacher reads %s; one member is read by all, or by some", its,
                             member);
         }
-        if (its != NULL && (r->datasets[0].type == LB_DATA_IDX || r->whole_texts)) {
+        if (its != NULL && (lb_data_features(r->datasets[0].type) || r->whole_texts)) {
             return complain(c, path, "the data have no prompts");
         }
     }

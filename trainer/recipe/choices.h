@@ -4,10 +4,16 @@
 
 #include "trainer/wire/dialect.h"
 
+#include <stdbool.h>
+
 /* Whether texts begin with bos: as the tokenizer says, or as the recipe does. */
 enum lb_completion_only { LB_COMPLETION_ONLY_BY_ROW, LB_COMPLETION_ONLY_NO, LB_COMPLETION_ONLY_YES };
 enum lb_add_bos { LB_BOS_AS_TOKENIZER, LB_BOS_NO, LB_BOS_YES };
-enum lb_data_type { LB_DATA_TEXT, LB_DATA_JSONL, LB_DATA_IDX, LB_DATA_TOKENS };
+enum lb_data_type { LB_DATA_TEXT, LB_DATA_JSONL, LB_DATA_IDX, LB_DATA_TOKENS, LB_DATA_CSV };
+/* Whether an item is a row of features with a label, and no text. */
+static inline bool lb_data_features(enum lb_data_type type) {
+    return type == LB_DATA_IDX || type == LB_DATA_CSV;
+}
 /* What is asked of teachers for losses on distributions. */
 enum lb_target_lane {
     LB_LANE_FINAL,  /* hidden_states.final + the downloaded head: exact, C numbers a token */

@@ -50,11 +50,9 @@ enum { REQ = LB_FIELD_REQUIRED, DEC = LB_FIELD_DECIDES };
 _Static_assert(sizeof(enum lb_data_type) == sizeof(int) && sizeof(enum lb_schedule) == sizeof(int),
                "enums are read and written as int");
 
-static const struct lb_field_name data_types[] = {{"text", LB_DATA_TEXT},
-                                                  {"jsonl", LB_DATA_JSONL},
-                                                  {"idx", LB_DATA_IDX},
-                                                  {"tokens", LB_DATA_TOKENS},
-                                                  {NULL, 0}};
+static const struct lb_field_name data_types[] = {{"text", LB_DATA_TEXT}, {"jsonl", LB_DATA_JSONL},
+                                                  {"idx", LB_DATA_IDX},   {"tokens", LB_DATA_TOKENS},
+                                                  {"csv", LB_DATA_CSV},   {NULL, 0}};
 #define PROTOCOL_(kind, name) {#name, LB_PROTOCOL_##kind},
 static const struct lb_field_name protocols[] = {LB_DIALECTS(PROTOCOL_){NULL, 0}};
 static const struct lb_field_name lanes[] = {{"final_hidden", LB_LANE_FINAL},
@@ -153,14 +151,16 @@ const struct lb_student_field lb_student_fields[] = {
 static const struct lb_field dataset_fields[] = {
     PATH_(path, REQ, "the file"),
     {PLACE_(type), .kind = LB_FIELD_ENUM, .flags = DEC, .names = data_types,
-     .derived = "jsonl for .jsonl and .ndjson, idx for idx*-ubyte, tokens for .bin, else text",
+     .derived = "jsonl for .jsonl and .ndjson, idx for idx*-ubyte, tokens for .bin, csv for .csv of a "
+                "limbeck_mlp, else text",
      .help = "one document a line, one JSON object a line, images, or ids of tokens: nanoGPT's, llm.c's, "
-             "Megatron's with its .idx beside it"},
+             "Megatron's with its .idx beside it; or a table of features"},
     STRING_(tag, DEC, NULL, "names the part, for routing and for evaluation"),
     {PLACE_(field), .kind = LB_FIELD_STRING, .flags = DEC, .derived = "text",
      .help = "jsonl: the member that holds the text; text: rows may be records as well"},
     {PLACE_(label_field), .kind = LB_FIELD_STRING, .flags = DEC, .derived = "label",
-     .help = "jsonl, for classifiers: the member that holds a class's number or name"},
+     .help =
+         "of classifiers: jsonl's member that holds a class's number or name; csv's column of class numbers"},
     PATH_(labels, 0, "idx: the file of the images' labels"),
     {PLACE_(weight), .kind = LB_FIELD_FLOAT, .flags = DEC | LB_FIELD_OPEN, .min = 1e-6, .max = 1e6,
      .derived = "all together",

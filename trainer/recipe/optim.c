@@ -277,7 +277,7 @@ static enum lb_status check_best(const struct lb_recipe *r, struct lb_detail *de
                               "of metric_for_best_model, %s is the better; drop the key",
                               greater ? "more" : "less");
     }
-    if (r->metric_for_best_model == LB_METRIC_BITS_PER_BYTE && r->datasets[0].type == LB_DATA_IDX) {
+    if (r->metric_for_best_model == LB_METRIC_BITS_PER_BYTE && lb_data_features(r->datasets[0].type)) {
         return lb_recipe_fail(r, detail, LB_E_ARG, "metric_for_best_model", "images have no bytes of text");
     }
     return LB_OK;

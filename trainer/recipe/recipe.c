@@ -50,9 +50,15 @@ enum lb_status lb_recipe_data_type(const char *path, enum lb_data_type *out, str
 }
 
 /* A dataset's type by its path, where the recipe does not say. */
-static enum lb_status derive_type(struct lb_mistakes *mistakes, struct lb_recipe_dataset *d,
-                                  const struct lb_yaml *entry, const char *path) {
+static enum lb_status derive_type(const struct lb_recipe *recipe, struct lb_mistakes *mistakes,
+                                  struct lb_recipe_dataset *d, const struct lb_yaml *entry,
+                                  const char *path) {
     struct lb_detail found = {0};
+    bool table = d->path != NULL && lb_ends_with(d->path, ".csv") && recipe->student.config.input_size > 0;
+    if (table && lb_yaml_find(entry, "type") == NULL) {
+        d->type = LB_DATA_CSV;
+        return LB_OK;
+    }
     if (lb_yaml_find(entry, "type") != NULL || d->path == NULL ||
         lb_recipe_data_type(d->path, &d->type, &found) == LB_OK) {
         return LB_OK;
@@ -70,7 +76,7 @@ static enum lb_status derive_datasets(const struct lb_recipe *recipe, struct lb_
     for (unsigned i = 0; entry != NULL && i < count && status != LB_E_NOMEM; i++, entry = entry->next) {
         char path[64];
         snprintf(path, sizeof path, "%s.%u.path", key, i);
-        status = derive_type(mistakes, &list[i], entry, path);
+        status = derive_type(recipe, mistakes, &list[i], entry, path);
         if (list[i].type == LB_DATA_JSONL && list[i].field == NULL) {
             list[i].field = "text";
         }
@@ -85,7 +91,7 @@ static enum lb_status derive(struct lb_recipe *r, struct lb_mistakes *mistakes) 
     if (status != LB_E_NOMEM) {
         status = derive_datasets(r, mistakes, "eval_datasets", r->eval_datasets, r->eval_datasets_count);
     }
-    bool idx = r->datasets_count > 0 && r->datasets[0].type == LB_DATA_IDX;
+    bool idx = r->datasets_count > 0 && lb_data_features(r->datasets[0].type);
     if (lb_yaml_find(r->tree, "targets") == NULL) {
         r->targets = idx ? LB_LANE_LOGITS : LB_LANE_FINAL;
     }

@@ -1,0 +1,139 @@
+/* Tables of features: rows, labels, and what is wrong with file, line and column. */
+#include <stdarg.h>
+#include <stddef.h>
+#include <setjmp.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include "common/base/file.h"
+#include "common/base/mem.h"
+#include "trainer/data/dataset.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static char folder[] = "/tmp/lb-csv-XXXXXX";
+static struct lb_recipe recipe = {.directory = folder, .max_length = 4};
+
+static int set_up(void **state) {
+    (void)state;
+    recipe.student.config.num_labels = 3;
+    return mkdtemp(folder) != NULL ? 0 : -1;
+}
+
+static int tear_down(void **state) {
+    (void)state;
+    return lb_remove_tree(folder, NULL) == LB_OK ? 0 : -1;
+}
+
+static enum lb_status open_text(const char *text, size_t len, struct lb_recipe_dataset entry,
+                                struct lb_dataset **out, struct lb_detail *detail) {
+    char *path = lb_path_join(folder, "t.csv");
+    entry.path = "t.csv";
+    entry.type = LB_DATA_CSV;
+    assert_int_equal(lb_file_replace(path, text, len, NULL), LB_OK);
+    lb_free(path);
+    return lb_dataset_open(&recipe, &entry, 1, false, NULL, 0, NULL, out, detail);
+}
+
+static const char table[] = "\xef\xbb\xbfheight, \"the \"\"kind\"\"\",\"wide, or not\"\r\n"
+                            "1.5,0,-2\r\n"
+                            "\r\n"
+                            "\"2e1\", 2 , 3\r\n"
+                            "7,1,.25"; /* no end of line */
+
+static void rows(void **state) {
+    (void)state;
+    static const float want[3][2] = {{1.5f, -2}, {20, 3}, {7, .25f}};
+    static const int labels[] = {0, 2, 1};
+    struct lb_dataset *data = NULL;
+    struct lb_detail detail = {0};
+    struct lb_recipe_dataset entry = {.label_field = "the \"kind\"", .tag = "t"};
+    if (open_text(table, sizeof table - 1, entry, &data, &detail) != LB_OK) {
+        fail_msg("%s", detail.text);
+    }
+    assert_int_equal(lb_dataset_count(data), 3);
+    assert_int_equal(lb_dataset_features(data), 2);
+    for (int64_t i = 0; i < 3; i++) {
+        struct lb_sample s;
+        assert_int_equal(lb_dataset_get(data, i, &s, NULL), LB_OK);
+        assert_memory_equal(s.features, want[i], sizeof want[i]);
+        assert_int_equal(s.label, labels[i]);
+    }
+    lb_dataset_destroy(data);
+    int64_t one = 2;
+    entry.skip_samples = 1;
+    entry.max_samples = 2;
+    entry.exclude_labels = &one;
+    entry.exclude_labels_count = 1;
+    assert_int_equal(open_text(table, sizeof table - 1, entry, &data, NULL), LB_OK);
+    assert_int_equal(lb_dataset_count(data), 1);
+    lb_dataset_destroy(data);
+}
+
+static void what_is_wrong_is_said(void **state) {
+    (void)state;
+    static const struct {
+        const char *text, *message;
+    } cases[] = {
+        {"", "t.csv: is empty"},
+        {"1,2\n3,4\n", "t.csv:1: the first line has numbers only; it is to name the columns"},
+        {"a,b\n3,4\n", "t.csv: has no column \"label\" beside others; name the label's: label_field"},
+        {"label\n3\n", "t.csv: has no column \"label\" beside others"},
+        {"a,label\n3,0\n\nx,1\n", "t.csv:4: column a: \"x\" is no number"},
+        {"a,label\n,0\n", "t.csv:2: column a: \"\" is no number"},
+        {"a,label\nnan,0\n", "t.csv:2: column a: \"nan\" is no number"},
+        {"a,label\n0x10,0\n", "t.csv:2: column a: \"0x10\" is no number"},
+        {"a,label\n1e39,0\n", "t.csv:2: column a: 1e39 is too large"},
+        {"a,label\n1,setosa\n",
+         "t.csv:2: column label: \"setosa\" is no class's number; number the classes from 0"},
+        {"a,label\n1,1.5\n", "t.csv:2: column label: 1.5 is no class's number"},
+        {"a,label\n1,-1\n", "t.csv:2: column label: -1 is no class's number"},
+        {"a,label\n1,3\n", "t.csv:2: label 3; the student has num_labels 3"},
+        {"a,label\n1\n", "t.csv:2: 1 columns, the first line has 2"},
+        {"a,label\n1,2,3\n", "t.csv:2: more than the 2 columns of the first line"},
+        {"a,label\n\"1,2\n", "t.csv:2: a quote is not closed in its line"},
+        {"a,label\n\"1\"2,2\n", "t.csv:2: something stands behind a closing quote"},
+        {"a,label\n", "go beyond its 0 rows"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct lb_dataset *data = NULL;
+        struct lb_detail detail = {0};
+        struct lb_recipe_dataset entry = {0};
+        assert_int_not_equal(open_text(cases[i].text, strlen(cases[i].text), entry, &data, &detail), LB_OK);
+        if (strstr(detail.text, cases[i].message) == NULL) {
+            fail_msg("expected: %s\n     but was: %s", cases[i].message, detail.text);
+        }
+    }
+}
+
+/* Cut off anywhere, and with each byte another: rows or a line about it. */
+static void damaged(void **state) {
+    (void)state;
+    char text[sizeof table];
+    const struct lb_recipe_dataset entry = {.label_field = "the \"kind\""};
+    for (size_t n = 0; n < 2 * sizeof table - 2; n++) {
+        struct lb_dataset *data = NULL;
+        struct lb_detail detail = {0};
+        size_t len = n < sizeof table - 1 ? n : sizeof table - 1;
+        memcpy(text, table, sizeof table);
+        if (n >= sizeof table - 1) {
+            text[n - (sizeof table - 1)] = n % 2 != 0 ? '"' : ',';
+        }
+        if (open_text(text, len, entry, &data, &detail) == LB_OK) {
+            lb_dataset_destroy(data);
+        } else {
+            assert_non_null(strstr(detail.text, "t.csv"));
+        }
+    }
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(rows),
+        cmocka_unit_test(what_is_wrong_is_said),
+        cmocka_unit_test(damaged),
+    };
+    return cmocka_run_group_tests(tests, set_up, tear_down);
+}

@@ -1,0 +1,243 @@
+/* Tables of features (RFC 4180: fields between commas, in quotes where they hold one; a line a row): the
+ * first line names the columns, one of them is the label, all others are numbers. */
+#include "common/base/file.h"
+#include "common/base/mem.h"
+#include "trainer/data/parts.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define MAX_COLUMNS 100000
+#define MAX_FIELD 256 /* bytes of a number or a column's name */
+
+struct table {
+    const char *path;
+    const char *at, *end;
+    int64_t line;
+    int64_t n_columns, label; /* the label's column */
+    char (*names)[MAX_FIELD]; /* [n_columns] */
+};
+
+/* The next field of the line into out; *out_last: it ends the line. */
+static enum lb_status next_field(struct table *t, char out[MAX_FIELD], bool *out_last,
+                                 struct lb_detail *detail) {
+    size_t n = 0;
+    while (t->at < t->end && *t->at == ' ') {
+        t->at++;
+    }
+    bool quoted = t->at < t->end && *t->at == '"';
+    t->at += quoted;
+    for (; t->at < t->end && *t->at != '\n'; t->at++) {
+        if (quoted && *t->at == '"' && (t->at + 1 == t->end || t->at[1] != '"')) {
+            t->at++;
+            quoted = false;
+            break;
+        }
+        if (!quoted && *t->at == ',') {
+            break;
+        }
+        t->at += quoted && *t->at == '"';
+        if (n + 1 == MAX_FIELD) {
+            return lb_fail(detail, LB_E_LIMIT, "%s:%lld: a field of more than %d bytes", t->path,
+                           (long long)t->line, MAX_FIELD - 1);
+        }
+        out[n++] = *t->at;
+    }
+    if (quoted) {
+        return lb_fail(detail, LB_E_FORMAT, "%s:%lld: a quote is not closed in its line", t->path,
+                       (long long)t->line);
+    }
+    bool ends =
+        t->at == t->end || *t->at == '\n' || (*t->at == '\r' && (t->at + 1 == t->end || t->at[1] == '\n'));
+    if (!ends && *t->at != ',') {
+        return lb_fail(detail, LB_E_FORMAT, "%s:%lld: something stands behind a closing quote", t->path,
+                       (long long)t->line);
+    }
+    if (ends && n > 0 && out[n - 1] == '\r') {
+        n--;
+    }
+    while (n > 0 && (out[n - 1] == ' ' || out[n - 1] == '\t')) {
+        n--;
+    }
+    out[n] = '\0';
+    size_t spaces = strspn(out, " \t");
+    memmove(out, out + spaces, n - spaces + 1);
+    t->at += ends && t->at < t->end && *t->at == '\r';
+    t->at += t->at < t->end; /* the comma, or the line's end */
+    *out_last = ends;
+    return LB_OK;
+}
+
+/* Past lines without anything in them; false at the end. */
+static bool next_line(struct table *t) {
+    while (t->at < t->end && (*t->at == '\n' || *t->at == '\r')) {
+        t->line += *t->at == '\n';
+        t->at++;
+    }
+    return t->at < t->end;
+}
+
+static bool read_number(const char *text, double *out) {
+    char *end = NULL;
+    *out = strtod(text, &end);
+    return end != text && *end == '\0' && isfinite(*out) && strpbrk(text, "xX") == NULL;
+}
+
+/* The names of the columns, and which one is the label's. */
+static enum lb_status read_header(struct table *t, const char *label, struct lb_detail *detail) {
+    char field[MAX_FIELD];
+    bool last = false, any_name = false;
+    double number;
+    int64_t cap = 0;
+    if (!next_line(t)) {
+        return lb_fail(detail, LB_E_ARG, "%s: is empty", t->path);
+    }
+    while (!last) {
+        enum lb_status status = next_field(t, field, &last, detail);
+        if (status != LB_OK) {
+            return status;
+        }
+        if (t->n_columns == cap) {
+            cap = cap > 0 ? 2 * cap : 64;
+            char(*names)[MAX_FIELD] = cap <= 2 * (int64_t)MAX_COLUMNS
+                                          ? lb_realloc_array(t->names, (size_t)cap, sizeof *names)
+                                          : NULL;
+            if (names == NULL) {
+                return lb_fail(detail, LB_E_LIMIT, "%s: more than %d columns, or no memory for them", t->path,
+                               MAX_COLUMNS);
+            }
+            t->names = names;
+        }
+        any_name = any_name || !read_number(field, &number);
+        memcpy(t->names[t->n_columns++], field, sizeof field);
+    }
+    if (!any_name) {
+        return lb_fail(detail, LB_E_FORMAT,
+                       "%s:%lld: the first line has numbers only; it is to name the columns", t->path,
+                       (long long)t->line);
+    }
+    t->label = -1;
+    for (int64_t i = 0; i < t->n_columns; i++) {
+        t->label = strcmp(t->names[i], label) == 0 ? i : t->label;
+    }
+    if (t->label < 0 || t->n_columns < 2) {
+        return lb_fail(detail, LB_E_ARG,
+                       "%s: has no column \"%s\" beside others; name the label's: label_field", t->path,
+                       label);
+    }
+    t->line++;
+    return LB_OK;
+}
+
+/* One row into features [n_columns - 1] and *out_label. */
+static enum lb_status read_row(struct table *t, float *features, int32_t *out_label,
+                               struct lb_detail *detail) {
+    char field[MAX_FIELD];
+    bool last = false;
+    int64_t column = 0;
+    for (; !last; column++) {
+        double value;
+        enum lb_status status = next_field(t, field, &last, detail);
+        if (status != LB_OK) {
+            return status;
+        }
+        if (column == t->n_columns) {
+            return lb_fail(detail, LB_E_FORMAT, "%s:%lld: more than the %lld columns of the first line",
+                           t->path, (long long)t->line, (long long)t->n_columns);
+        }
+        if (!read_number(field, &value)) {
+            return lb_fail(detail, LB_E_FORMAT, "%s:%lld: column %.60s: \"%.60s\" is no %s", t->path,
+                           (long long)t->line, t->names[column], field,
+                           column == t->label ? "class's number; number the classes from 0" : "number");
+        }
+        if (column == t->label) {
+            if (value != floor(value) || value < 0 || value > INT32_MAX) {
+                return lb_fail(detail, LB_E_FORMAT, "%s:%lld: column %.60s: %.60s is no class's number",
+                               t->path, (long long)t->line, t->names[column], field);
+            }
+            *out_label = (int32_t)value;
+        } else if (fabs(value) > 3e38) {
+            return lb_fail(detail, LB_E_FORMAT, "%s:%lld: column %.60s: %.60s is too large", t->path,
+                           (long long)t->line, t->names[column], field);
+        } else {
+            *features++ = (float)value;
+        }
+    }
+    if (column != t->n_columns) {
+        return lb_fail(detail, LB_E_FORMAT, "%s:%lld: %lld columns, the first line has %lld", t->path,
+                       (long long)t->line, (long long)column, (long long)t->n_columns);
+    }
+    return LB_OK;
+}
+
+static bool excluded(const struct lb_recipe_dataset *entry, int64_t label) {
+    for (unsigned i = 0; i < entry->exclude_labels_count; i++) {
+        if (entry->exclude_labels[i] == label) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static enum lb_status read_rows(struct lb_dataset *data, struct table *t,
+                                const struct lb_recipe_dataset *entry, int64_t num_labels, int tag,
+                                struct lb_detail *detail) {
+    int64_t row = 0, end = entry->max_samples > 0 ? entry->skip_samples + entry->max_samples : INT64_MAX;
+    for (; row < end && next_line(t); row++, t->line++) {
+        int32_t label = 0;
+        if (data->count == data->cap) {
+            enum lb_status status = lb_dataset_reserve_items(data, data->count / 2 + 256, detail);
+            if (status != LB_OK) {
+                return status;
+            }
+        }
+        float *to = data->features + data->count * data->n_features;
+        enum lb_status status = read_row(t, to, &label, detail);
+        if (status == LB_OK && num_labels > 0 && label >= num_labels) {
+            status = lb_fail(detail, LB_E_MISMATCH, "%s:%lld: label %d; the student has num_labels %lld",
+                             t->path, (long long)t->line, label, (long long)num_labels);
+        }
+        if (status != LB_OK) {
+            return status;
+        }
+        if (row >= entry->skip_samples && !excluded(entry, label)) {
+            lb_sha256_update(data->hash, to, (size_t)data->n_features * sizeof *to);
+            data->labels[data->count++] = (struct lb_image_row){label, tag};
+        }
+    }
+    if (row < end && (end != INT64_MAX || row <= entry->skip_samples)) {
+        return lb_fail(detail, LB_E_ARG, "%s: skip_samples %lld and max_samples %lld go beyond its %lld rows",
+                       t->path, (long long)entry->skip_samples, (long long)entry->max_samples,
+                       (long long)row);
+    }
+    return LB_OK;
+}
+
+enum lb_status lb_dataset_add_csv(struct lb_dataset *data, const struct lb_recipe_dataset *entry,
+                                  const char *path, int64_t num_labels, struct lb_detail *detail) {
+    struct lb_map map = {0};
+    int tag = lb_dataset_take_tag(data, entry->tag);
+    enum lb_status status =
+        tag == -2 ? lb_fail(detail, LB_E_NOMEM, "%s: out of memory", path) : lb_map_open(&map, path, detail);
+    if (status != LB_OK) {
+        return status;
+    }
+    const char *text = map.len > 0 ? (const char *)map.data : "";
+    struct table t = {.path = path, .at = text, .end = text + map.len, .line = 1};
+    if (map.len >= 3 && memcmp(text, "\xef\xbb\xbf", 3) == 0) {
+        t.at += 3;
+    }
+    status = read_header(&t, entry->label_field != NULL ? entry->label_field : "label", detail);
+    if (status == LB_OK && data->count > 0 && data->n_features != t.n_columns - 1) {
+        status = lb_fail(detail, LB_E_MISMATCH, "%s: %lld features, the data before have %lld", path,
+                         (long long)t.n_columns - 1, (long long)data->n_features);
+    }
+    if (status == LB_OK) {
+        data->n_features = t.n_columns - 1;
+        status = read_rows(data, &t, entry, num_labels, tag, detail);
+    }
+    lb_free(t.names);
+    lb_map_close(&map);
+    return status;
+}
