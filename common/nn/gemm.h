@@ -4,8 +4,8 @@
  * only; each tile is one single-threaded sgemm, tiles are shared out among OpenMP threads. So the bits of a
  * result depend neither on the number of threads nor, where ragged is given, on what other sequences stand in
  * the batch: kernels that treat rows differently by their place still see each sequence at the same place.
- * Row-major throughout. Not for concurrent use from several threads that are themselves in parallel regions
- * (a call inside a parallel region runs on that thread alone).
+ * Row-major throughout. A call inside a parallel region runs on that thread alone, with the same bits, and
+ * several of its threads may be in such calls at once, each with a result of its own.
  */
 #ifndef LB_NN_GEMM_H
 #define LB_NN_GEMM_H

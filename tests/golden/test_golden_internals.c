@@ -63,7 +63,7 @@ static void compare(const struct lb_loss *loss, const char *key, bool normalize,
     double apart = 0, largest = 0;
     snprintf(grad_key, sizeof grad_key, "%s.grad", key);
     const float *grad = floats(grad_key);
-    s.work = loss->work != NULL ? malloc(loss->work(&s)) : NULL;
+    s.work = loss->work != NULL ? malloc(loss->work(&s, &args)) : NULL;
     double value = loss->state(&s, &args, 1, da), want = *(const double *)lb_golden_find(key)->data;
     free(s.work);
     for (int64_t i = 0; i < s.n * s.width; i++) {

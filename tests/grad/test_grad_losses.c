@@ -261,7 +261,7 @@ static void check_states(const struct lb_loss *loss, const struct lb_states *s, 
     size_t f = formula_of(loss);
     int64_t n = s->n * s->width;
     struct lb_states with = *s;
-    with.work = loss->work != NULL ? malloc(loss->work(s)) : NULL;
+    with.work = loss->work != NULL ? malloc(loss->work(s, &args)) : NULL;
     for (int64_t i = 0; i < n; i++) {
         ad[i] = s->a[i];
     }
@@ -351,12 +351,14 @@ static void states(void **state) {
 
 /* Whole batches, whose rows threads share: losses and gradients have the bits of one thread, and rows that
  * are compared with no others, those that they have one by one. */
-static void check_threads(const struct lb_loss *loss, const struct lb_states *s, float *one, float *many) {
+static void check_threads(const struct lb_loss *loss, struct lb_states *s, float *one, float *many) {
     const struct lb_loss_args args = {
         .weight = 1, .temperature = 1, .relation_heads = 3, .contrast_temp = 0.3};
     int64_t n = s->n * s->width;
     memset(one, 0, (size_t)n * sizeof *one);
     memset(many, 0, (size_t)n * sizeof *many);
+    omp_set_num_threads(5);
+    s->work = loss->work != NULL ? malloc(loss->work(s, &args)) : NULL;
     omp_set_num_threads(1);
     double want = loss->state(s, &args, 0.3, one);
     omp_set_num_threads(5);
@@ -369,6 +371,7 @@ static void check_threads(const struct lb_loss *loss, const struct lb_states *s,
         rows += loss->state(&row, &args, 0.3, many);
     }
     assert_true(loss->among != LB_AMONG_NONE || rows == want);
+    free(s->work);
 }
 
 static void states_at_any_threads(void **state) {
@@ -397,21 +400,19 @@ static void states_at_any_threads(void **state) {
         if (loss->state == NULL || loss->on == LB_ON_ATTENTION) {
             continue;
         }
-        s.work = loss->work != NULL ? malloc(loss->work(&s)) : NULL;
         check_threads(loss, &s, one, many);
-        free(s.work);
     }
     shares(a, N, WIDE);
     shares(b, N, WIDE);
-    const struct lb_states maps = {.a = a,
-                                   .b = b,
-                                   .n = N,
-                                   .width = WIDE,
-                                   .b_width = WIDE,
-                                   .row_weight = weight,
-                                   .n_groups = 1,
-                                   .groups = groups,
-                                   .heads = 4};
+    struct lb_states maps = {.a = a,
+                             .b = b,
+                             .n = N,
+                             .width = WIDE,
+                             .b_width = WIDE,
+                             .row_weight = weight,
+                             .n_groups = 1,
+                             .groups = groups,
+                             .heads = 4};
     check_threads(lb_loss_find("attention_kl"), &maps, one, many);
     omp_set_num_threads(threads);
 }

@@ -17,7 +17,7 @@ static enum lb_status state_loss(struct lb_step *step, const struct lb_pair *p, 
     const struct lb_loss *f = step->plan->losses[p->loss].loss;
     struct lb_arena_mark mark = lb_arena_mark(&step->memory);
     if (f->work != NULL) {
-        states->work = lb_arena_array(&step->memory, f->work(states), 1);
+        states->work = lb_arena_array(&step->memory, f->work(states, args), 1);
         if (states->work == NULL) {
             return LB_E_NOMEM;
         }

@@ -72,38 +72,52 @@ static double row_back(const void *context, int64_t i) {
     return 0;
 }
 
-static size_t contrast_work(const struct lb_states *s) {
+struct groups {
+    const struct lb_states *states;
+    double scale, inverse_temp;
+    float *da;
+};
+
+static double group_contrast(const void *context, int64_t i, void *memory) {
+    const struct groups *groups = context;
+    const struct lb_states *s = groups->states;
+    int64_t first = s->groups[i], m = s->groups[i + 1] - first, n = m * s->width;
+    float *work = memory;
+    struct contrast c = {.weight = s->row_weight + first,
+                         .m = m,
+                         .width = s->width,
+                         .scale = groups->scale,
+                         .inverse_temp = groups->inverse_temp,
+                         .a = s->a + first * s->width,
+                         .u = work,
+                         .v = work + n,
+                         .du = work + 2 * n,
+                         .s = work + 3 * n,
+                         .da = groups->da + first * s->width};
+    struct lb_states rows = *s;
+    rows.n = m;
+    normalise(c.a, m, s->width, c.u);
+    normalise(s->b + first * s->width, m, s->width, c.v);
+    lb_gemm_nt(m, m, s->width, c.u, s->width, c.v, s->width, 0, c.s, m, NULL);
+    double loss = lb_states_sum(&rows, row_contrast, &c);
+    lb_gemm_nn(m, s->width, m, c.s, m, c.v, s->width, 0, c.du, s->width);
+    return loss + lb_states_sum(&rows, row_back, &c);
+}
+
+static size_t group_bytes(const struct lb_states *s) {
     size_t n = (size_t)lb_states_longest(s);
     return n * (3 * (size_t)s->width + n) * sizeof(float);
 }
 
+static size_t contrast_work(const struct lb_states *s, const struct lb_loss_args *args) {
+    (void)args;
+    return lb_states_tasks_bytes(s->n_groups, group_bytes(s));
+}
+
 static double contrastive(const struct lb_states *s, const struct lb_loss_args *args, double scale,
                           float *da) {
-    double loss = 0;
-    for (int64_t g = 0; g < s->n_groups; g++) {
-        int64_t first = s->groups[g], m = s->groups[g + 1] - first, n = m * s->width;
-        float *work = s->work;
-        struct contrast c = {.weight = s->row_weight + first,
-                             .m = m,
-                             .width = s->width,
-                             .scale = scale,
-                             .inverse_temp = 1 / args->contrast_temp,
-                             .a = s->a + first * s->width,
-                             .u = work,
-                             .v = work + n,
-                             .du = work + 2 * n,
-                             .s = work + 3 * n,
-                             .da = da + first * s->width};
-        struct lb_states rows = *s;
-        rows.n = m;
-        normalise(c.a, m, s->width, c.u);
-        normalise(s->b + first * s->width, m, s->width, c.v);
-        lb_gemm_nt(m, m, s->width, c.u, s->width, c.v, s->width, 0, c.s, m, NULL);
-        loss += lb_states_sum(&rows, row_contrast, &c);
-        lb_gemm_nn(m, s->width, m, c.s, m, c.v, s->width, 0, c.du, s->width);
-        loss += lb_states_sum(&rows, row_back, &c);
-    }
-    return loss;
+    const struct groups groups = {s, scale, 1 / args->contrast_temp, da};
+    return lb_states_tasks(s->n_groups, group_bytes(s), s->work, group_contrast, &groups);
 }
 
 #define CONTRAST(NAME, ON, KEYS)                                                                             \

@@ -74,7 +74,7 @@ double lb_states_cosine(const struct lb_states *states, const struct lb_loss_arg
                         float *da);
 double lb_states_similarity(const struct lb_states *states, const struct lb_loss_args *args, double scale,
                             float *da);
-size_t lb_similarity_work(const struct lb_states *states);
+size_t lb_similarity_work(const struct lb_states *states, const struct lb_loss_args *args);
 /* Rows of the largest group. */
 int64_t lb_states_longest(const struct lb_states *states);
 
@@ -101,6 +101,12 @@ struct lb_states {
 typedef double (*lb_state_loss)(const struct lb_states *states, const struct lb_loss_args *args, double scale,
                                 float *da);
 
+/* The sum of task(context, i, memory) over i < n, added up in their order; threads take whole tasks, which do
+ * not write what another reads. memory: `each` bytes of the thread's own, aligned to 64. work: of
+ * lb_states_tasks_bytes. */
+double lb_states_tasks(int64_t n, size_t each, void *work,
+                       double (*task)(const void *context, int64_t i, void *memory), const void *context);
+size_t lb_states_tasks_bytes(int64_t n, size_t each);
 /* The sum of row(context, i) over the rows i of the states, added up in their order; all threads make them.
  */
 double lb_states_sum(const struct lb_states *states, double (*row)(const void *context, int64_t i),
@@ -142,10 +148,11 @@ struct lb_loss {
     /* What is wrong with its parameters, defaults filled in, in words that begin with a key; NULL: nothing,
      * and where .wrong is NULL anything is right. with_tail: it learns from lists and the tail's mass. */
     const char *(*wrong)(const struct lb_loss_args *args, bool with_tail);
-    lb_row_loss row;                          /* on labels, targets and what is aligned */
-    lb_state_loss state;                      /* on activations */
-    size_t (*work)(const struct lb_states *); /* on activations: bytes that it works with; NULL: none */
-    lb_chunk_loss chunk;                      /* on chunks */
+    lb_row_loss row;     /* on labels, targets and what is aligned */
+    lb_state_loss state; /* on activations */
+    size_t (*work)(const struct lb_states *,
+                   const struct lb_loss_args *); /* on activations: bytes that it works with; NULL: none */
+    lb_chunk_loss chunk;                         /* on chunks */
 };
 
 /* Whether teachers that read other tokens than the student can be learnt from by it. */

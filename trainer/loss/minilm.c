@@ -54,39 +54,53 @@ static double row_relation(const void *context, int64_t i) {
     return weight * loss;
 }
 
-/* One relation head of a text: a and b point at their columns of its first row. */
-static double head_relation(const struct lb_states *s, const float *a, const float *b, int64_t heads,
-                            struct relation *r, float *da) {
-    int64_t m = r->m, d = s->width / heads, its_d = s->b_width / heads;
+struct heads {
+    const struct lb_states *states;
+    int64_t n; /* relation heads */
+    double scale;
+    float *da;
+};
+
+/* One relation head of one text. */
+static double head_relation(const void *context, int64_t i, void *memory) {
+    const struct heads *heads = context;
+    const struct lb_states *s = heads->states;
+    int64_t first = s->groups[i / heads->n], m = s->groups[i / heads->n + 1] - first, h = i % heads->n;
+    int64_t d = s->width / heads->n, its_d = s->b_width / heads->n;
+    const float *a = s->a + first * s->width + h * d, *b = s->b + first * s->b_width + h * its_d;
+    float *da = heads->da + first * s->width + h * d;
+    double inverse = 1 / sqrt((double)d);
+    struct relation r = {.weight = s->row_weight + first,
+                         .m = m,
+                         .both_ways = s->both_ways,
+                         .scale = heads->scale * inverse / (double)heads->n,
+                         .inverse_own = inverse,
+                         .inverse_its = 1 / sqrt((double)its_d),
+                         .own = memory,
+                         .its = (float *)memory + m * m};
     struct lb_states rows = *s;
     rows.n = rows.width = m;
-    lb_gemm_nt(m, m, d, a, s->width, a, s->width, 0, r->own, m, NULL);
-    lb_gemm_nt(m, m, its_d, b, s->b_width, b, s->b_width, 0, r->its, m, NULL);
-    double loss = lb_states_sum(&rows, row_relation, r);
-    lb_gemm_nn(m, d, m, r->its, m, a, s->width, 1, da, s->width);
-    lb_gemm_tn(m, d, m, r->its, m, a, s->width, 1, da, s->width);
+    lb_gemm_nt(m, m, d, a, s->width, a, s->width, 0, r.own, m, NULL);
+    lb_gemm_nt(m, m, its_d, b, s->b_width, b, s->b_width, 0, r.its, m, NULL);
+    double loss = lb_states_sum(&rows, row_relation, &r);
+    lb_gemm_nn(m, d, m, r.its, m, a, s->width, 1, da, s->width);
+    lb_gemm_tn(m, d, m, r.its, m, a, s->width, 1, da, s->width);
     return loss;
 }
 
+static size_t head_bytes(const struct lb_states *s) {
+    size_t n = (size_t)lb_states_longest(s);
+    return 2 * n * n * sizeof(float);
+}
+
+static size_t relations_work(const struct lb_states *s, const struct lb_loss_args *args) {
+    return lb_states_tasks_bytes(s->n_groups * args->relation_heads, head_bytes(s));
+}
+
 static double relations(const struct lb_states *s, const struct lb_loss_args *args, double scale, float *da) {
-    int64_t heads = args->relation_heads, d = s->width / heads, its_d = s->b_width / heads;
-    double loss = 0, inverse = 1 / sqrt((double)d);
-    for (int64_t g = 0; g < s->n_groups; g++) {
-        int64_t first = s->groups[g], m = s->groups[g + 1] - first;
-        struct relation r = {.weight = s->row_weight + first,
-                             .m = m,
-                             .both_ways = s->both_ways,
-                             .scale = scale * inverse / (double)heads,
-                             .inverse_own = inverse,
-                             .inverse_its = 1 / sqrt((double)its_d),
-                             .own = s->work,
-                             .its = (float *)s->work + m * m};
-        for (int64_t h = 0; h < heads; h++) {
-            loss += head_relation(s, s->a + first * s->width + h * d, s->b + first * s->b_width + h * its_d,
-                                  heads, &r, da + first * s->width + h * d);
-        }
-    }
-    return loss / (double)heads;
+    const struct heads heads = {s, args->relation_heads, scale, da};
+    return lb_states_tasks(s->n_groups * heads.n, head_bytes(s), s->work, head_relation, &heads) /
+           (double)heads.n;
 }
 
 #define RELATION(NAME, ON)                                                                                   \
@@ -95,7 +109,7 @@ static double relations(const struct lb_states *s, const struct lb_loss_args *ar
                                            .any_width = true,                                                \
                                            .among = LB_AMONG_POSITIONS,                                      \
                                            .parameters = "layer_mapping, relation_heads",                    \
-                                           .work = lb_similarity_work,                                       \
+                                           .work = relations_work,                                           \
                                            .state = relations}
 
 RELATION(minilm_qq, LB_ON_QUERIES);

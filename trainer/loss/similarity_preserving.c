@@ -53,33 +53,49 @@ static double row_similarity(const void *context, int64_t i) {
     return g->weight[i] * sum / g->present;
 }
 
-size_t lb_similarity_work(const struct lb_states *s) {
+struct texts {
+    const struct lb_states *states;
+    double scale;
+    float *da;
+};
+
+static double group_similarity(const void *context, int64_t i, void *memory) {
+    const struct texts *t = context;
+    const struct lb_states *s = t->states;
+    int64_t first = s->groups[i], m = s->groups[i + 1] - first, c = s->width;
+    const float *a = s->a + first * c, *b = s->b + first * s->b_width;
+    struct group g = {s->row_weight + first, m, 0, t->scale, memory, (float *)memory + m * m};
+    struct lb_states rows = *s;
+    for (int64_t j = 0; j < m; j++) {
+        g.present += g.weight[j] > 0 ? 1 : 0;
+    }
+    if (!(g.present > 0)) {
+        return 0;
+    }
+    rows.n = rows.width = m;
+    lb_gemm_nt(m, m, c, a, c, a, c, 0, g.own, m, NULL);
+    lb_gemm_nt(m, m, s->b_width, b, s->b_width, b, s->b_width, 0, g.its, m, NULL);
+    double loss = lb_states_sum(&rows, row_similarity, &g);
+    lb_gemm_nn(m, c, m, g.its, m, a, c, 1, t->da + first * c, c);
+    lb_gemm_tn(m, c, m, g.its, m, a, c, 1, t->da + first * c, c);
+    return loss;
+}
+
+static size_t group_bytes(const struct lb_states *s) {
     size_t n = (size_t)lb_states_longest(s);
     return 2 * n * n * sizeof(float);
+}
+
+size_t lb_similarity_work(const struct lb_states *s, const struct lb_loss_args *args) {
+    (void)args;
+    return lb_states_tasks_bytes(s->n_groups, group_bytes(s));
 }
 
 double lb_states_similarity(const struct lb_states *s, const struct lb_loss_args *args, double scale,
                             float *da) {
     (void)args;
-    double loss = 0;
-    for (int64_t k = 0; k < s->n_groups; k++) {
-        int64_t first = s->groups[k], m = s->groups[k + 1] - first, c = s->width;
-        const float *a = s->a + first * c, *b = s->b + first * s->b_width;
-        struct group g = {s->row_weight + first, m, 0, scale, s->work, (float *)s->work + m * m};
-        struct lb_states rows = *s;
-        for (int64_t i = 0; i < m; i++) {
-            g.present += g.weight[i] > 0 ? 1 : 0;
-        }
-        if (g.present > 0) {
-            lb_gemm_nt(m, m, c, a, c, a, c, 0, g.own, m, NULL);
-            lb_gemm_nt(m, m, s->b_width, b, s->b_width, b, s->b_width, 0, g.its, m, NULL);
-            rows.n = rows.width = m;
-            loss += lb_states_sum(&rows, row_similarity, &g);
-            lb_gemm_nn(m, c, m, g.its, m, a, c, 1, da + first * c, c);
-            lb_gemm_tn(m, c, m, g.its, m, a, c, 1, da + first * c, c);
-        }
-    }
-    return loss;
+    const struct texts texts = {s, scale, da};
+    return lb_states_tasks(s->n_groups, group_bytes(s), s->work, group_similarity, &texts);
 }
 
 const struct lb_loss lb_loss_similarity_preserving = {.name = "similarity_preserving",
