@@ -6,8 +6,10 @@
 #include <cmocka.h>
 
 #include "common/model/generate.h"
+#include "common/nn/reduce.h"
 #include "tests/support/tiny_model.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -191,8 +193,78 @@ static void cache_of_many(void **state) {
     lb_model_destroy(model);
 }
 
+/* As lb_generate_draw is told: the ids in order by lb_topk, cut, and one drawn. */
+static int32_t plain_draw(const struct lb_generate_args *a, struct lb_rng *rng, const float *z, int64_t v) {
+    int32_t *ids = malloc((size_t)v * sizeof *ids);
+    float *values = malloc((size_t)v * sizeof *values);
+    double lse = lb_logsumexp(z, v, a->temperature), u = lb_rng_double(rng), mass = 0;
+    assert_true(ids != NULL && values != NULL);
+    lb_topk(z, v, v, ids, values);
+    lb_softmax(values, v, a->temperature, lse, values);
+    int64_t n = 0, i = 0;
+    while (n < v && (n == 0 || mass < a->top_p)) {
+        mass += values[n++];
+    }
+    /* Nearly all of 1 is drawn from as if it were all: what is found among 256 or 2048 stays. */
+    for (int64_t k = 256; k <= v && a->top_p >= 1; k *= 8) {
+        double left = u;
+        for (i = 0; i < k && i < n; i++) {
+            left -= values[i];
+            if (left < 0) {
+                int32_t id = ids[i];
+                free(ids);
+                free(values);
+                return id;
+            }
+        }
+    }
+    u *= mass;
+    for (i = 0; i < n - 1; i++) {
+        u -= values[i];
+        if (u < 0) {
+            break;
+        }
+    }
+    int32_t id = ids[i];
+    free(ids);
+    free(values);
+    return id;
+}
+
+/* However flat the logits are, and how many are equal: what is drawn is what the order of all says. */
+static void drawing(void **state) {
+    (void)state;
+    enum { V = 5000 };
+    static float z[V], values[V];
+    static int32_t ids[V];
+    struct lb_rng rng, one, other;
+    lb_rng_seed(&rng, 9, 0);
+    int far = 0;
+    for (int round = 0; round < 400; round++) {
+        int64_t v = round % 7 == 6 ? 300 : round % 5 == 4 ? 2048 : V;
+        double width = 0.2 * (round % 8);
+        for (int64_t i = 0; i < v; i++) {
+            z[i] = (float)(width * lb_rng_normal(&rng));
+            z[i] = round % 3 == 2 ? floorf(4 * z[i]) / 4 : z[i]; /* many equal ones, of both zeros */
+            z[i] = round % 11 == 10 && i % 3 == 0 ? -INFINITY : z[i];
+        }
+        const struct lb_generate_args args = {.temperature = round % 4 == 3 ? 1.7 : 1,
+                                              .top_p = round % 9 == 8 ? 0.97 : 1};
+        lb_rng_seed(&one, (uint64_t)round, 1);
+        other = one;
+        int32_t id = lb_generate_draw(&args, &one, z, v, ids, values);
+        assert_int_equal(id, plain_draw(&args, &other, z, v));
+        int rank = 0;
+        for (int64_t i = 0; i < v; i++) {
+            rank += z[i] > z[id];
+        }
+        far += rank > 2048;
+    }
+    assert_true(far > 20); /* beyond what is looked at first */
+}
+
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(generating_together),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(drawing), cmocka_unit_test(generating_together),
                                        cmocka_unit_test(drawing_from_all), cmocka_unit_test(cache_of_many)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
