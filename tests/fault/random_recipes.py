@@ -74,6 +74,8 @@ def make_data(r):
     write('odd.jsonl', ''.join('{"text": "%s", "x": NaN, "y": 123456789012345678901234567890}\n' % l for l in lines))
     write('broken.jsonl', '{"text": "a b c"}\n{"text": \n')
     write('other.jsonl', ''.join(json.dumps({'body': l}) + '\n' for l in lines))
+    write('prompts.jsonl', ''.join(json.dumps(
+        {'prompt': l.split()[0], 'hint': 'so ' + l.split()[1], 'completion': l[len(l.split()[0]):]}) + '\n' for l in lines))
     write('table.csv', 'a,b,c\n1,2,3\n')
     write('list.json', json.dumps([{'text': l} for l in lines]))
     n = 60
@@ -282,6 +284,32 @@ def random_optimisation(r, recipe, known):
     return keys
 
 
+# Texts that student and teachers write, and prompts of the teachers' own.
+def random_writing(r, recipe):
+    for e in recipe['datasets']:
+        e['path'] = 'prompts.jsonl'
+        e.pop('max_tokens', None)
+        if sometimes(r, 0.2):
+            e.update(path='text.txt', prompt_length=pick(r, [1, 3], [0, 60, -1]))
+    if sometimes(r, 0.7):
+        recipe['lmbda'] = pick(r, [1, 1, 0.5], [0, 1.5, -1, 'x'])
+    if sometimes(r, 0.4):
+        recipe['seq_kd'] = pick(r, [True], [False, 3])
+        if sometimes(r, 0.3):
+            recipe['seq_kd_ratio'] = pick(r, [0.5, 0], [2, -1])
+    for key, good, odd in (('max_new_tokens', [1, 5], [0, -1]), ('generation_temperature', [0, 0.5, 2], [-1]),
+                           ('top_p', [0.1, 0.9], [0, 2]), ('off_policy_steps', [1], [0]), ('lmbda_ramp_steps', [1, 3], [-1]),
+                           ('log_completions', [True], [7])):
+        if sometimes(r, 0.15):
+            recipe[key] = pick(r, good, odd)
+    for l in recipe['loss_functions']:
+        if l['function'] == 'cross_entropy' or sometimes(r, 0.2):
+            l['on'] = pick(r, ['given', 'given', 'dataset', 'student', 'teacher'], ['nobody', 1])
+    for t in recipe.get('teachers', []):
+        if sometimes(r, 0.3):
+            t['teacher_prompt'] = pick(r, ['hint'], ['', 'absent', 3])
+
+
 def random_recipe(r, url, known):
     r.odd = r.choice([0, 0, 0.03, 0.2])
     is_image = sometimes(r, 0.4)
@@ -331,6 +359,8 @@ def random_recipe(r, url, known):
                   per_device_train_batch_size=r.choice([1, 2, 4]), gradient_accumulation_steps=r.choice([1, 1, 2]),
                   on_lost_teacher='stop', teacher_timeout=20, give_up_after=2)
     recipe.update(random_optimisation(r, recipe, known))
+    if not is_image and sometimes(r, 0.25) or sometimes(r, r.odd / 4):
+        random_writing(r, recipe)
     if not is_image and 'model' not in recipe['student'] and sometimes(r, 0.1):
         recipe['student']['attention_dropout'] = pick(r, [0.1, 0.5], [1, -1, 'x'])
     if sometimes(r, r.odd):  # something odd anywhere
