@@ -78,6 +78,19 @@ def make_data(r):
         {'prompt': l.split()[0], 'hint': 'so ' + l.split()[1], 'completion': l[len(l.split()[0]):]}) + '\n' for l in lines))
     write('table.csv', 'a,b,c\n1,2,3\n')
     write('list.json', json.dumps([{'text': l} for l in lines]))
+    ids = [r.randrange(500) for _ in range(600)]
+    write('ids.bin', struct.pack('<600H', *ids))
+    write('llmc.bin', struct.pack('<256i', 20240520, 1, 600, *[0] * 253) + struct.pack('<600H', *ids))
+    write('mega.bin', struct.pack('<600i', *ids))
+    write('mega.idx', b'MMIDIDX\0\0' + struct.pack('<QBQQiiqqqqq', 1, 4, 2, 3, 200, 400, 0, 800, 0, 1, 2))
+    write('odd.bin', b'\1\0\2')
+    write('large.bin', struct.pack('<600H', *[65535] * 600))
+    write('cut.bin', struct.pack('<256i', 20240520, 1, 700, *[0] * 253) + struct.pack('<600H', *ids))
+    write('prompts.jsonl', ''.join(json.dumps({'prompt': l[:20] + ' ', 'completion': l[20:] + ' .', 'hint': l}) + '\n' for l in lines))
+    row = lambda: ['%.3f' % r.random() for _ in range(12)] + [str(r.randrange(5))]
+    names = ['f%d' % i for i in range(12)] + ['label']
+    write('table12.csv', '\n'.join(','.join(x) for x in [names] + [row() for _ in range(60)]) + '\n')
+    write('kinds.csv', '\n'.join(','.join(x) for x in [names] + [row()[:12] + ['oak'] for _ in range(9)]) + '\n')
     n = 60
     idx('images-idx3-ubyte', [n, 3, 4], [r.randrange(256) for _ in range(n * 12)])
     idx('labels-idx1-ubyte', [n], [r.randrange(5) for _ in range(n)])
@@ -89,9 +102,10 @@ def make_data(r):
     os.mkdir('folder.txt')
 
 
-good_texts = ['text.txt', 'text.txt', 'text.jsonl', 'crlf.txt', 'bom.txt', 'odd.txt', 'odd.jsonl']
+good_texts = ['text.txt', 'text.txt', 'text.jsonl', 'crlf.txt', 'bom.txt', 'odd.txt', 'odd.jsonl', 'ids.bin', 'llmc.bin', 'mega.bin',
+              'prompts.jsonl', 'prompts.jsonl']
 odd_texts = ['one.txt', 'empty.txt', 'blank.txt', 'latin1.txt', 'broken.jsonl', 'other.jsonl', 'table.csv', 'list.json',
-             'folder.txt', 'absent.txt']
+             'folder.txt', 'absent.txt', 'odd.bin', 'large.bin', 'cut.bin', 'absent.bin']
 good_images = ['images-idx3-ubyte', 'images-idx3-ubyte.gz']
 odd_images = ['wide-idx3-ubyte', 'cut-idx3-ubyte', 'labels-idx1-ubyte']
 odd_labels = ['wild-idx1-ubyte', 'few-idx1-ubyte', 'images-idx3-ubyte', None]
@@ -185,14 +199,21 @@ def random_entry(r, is_image):
     if sometimes(r, r.odd):
         is_image = not is_image
     if is_image:
-        e = {'path': pick(r, good_images, odd_images), 'type': pick(r, ['idx'], ['text', 'jsonl'])}
-        label = pick(r, ['labels-idx1-ubyte'], odd_labels)
-        if label:
-            e['labels'] = label
+        if sometimes(r, 0.25):
+            e = {'path': pick(r, ['table12.csv'], ['kinds.csv', 'table.csv', 'absent.csv'])}
+            if sometimes(r, 0.3):
+                e.update({'type': pick(r, ['csv'], ['tokens', 'idx'])})
+            if sometimes(r, 0.2):
+                e['label_field'] = pick(r, ['label'], ['f3', 'none'])
+        else:
+            e = {'path': pick(r, good_images, odd_images), 'type': pick(r, ['idx'], ['text', 'jsonl', 'csv'])}
+            label = pick(r, ['labels-idx1-ubyte'], odd_labels)
+            if label:
+                e['labels'] = label
         if sometimes(r, 0.2):
             e['exclude_labels'] = pick(r, [[1], [7]], [[0, 1, 2, 3, 4], [-1]])
         if sometimes(r, 0.2):
-            e['max_samples'] = r.choice([1, 10, 1000])
+            e['max_samples'] = pick(r, [1, 10, 60], [1000])
     else:
         e = {'path': pick(r, good_texts, odd_texts)}
         if sometimes(r, 0.2):
@@ -228,7 +249,9 @@ def random_loss(r, names):
             l[key] = pick(r, [0, 0.1, 0.9], [1, 1.5, -1, 1e9])
     if sometimes(r, 0.15):
         l['anneal'] = pick(r, ['linear', 'cosine'], ['off', 1])
-        l[r.choice(['weight_end', 'temperature_end', 'anneal_steps'])] = pick(r, [2, 3], [-1, 0])
+        l[pick(r, ['weight_end'], ['temperature_end', 'anneal_steps'])] = pick(r, [2, 3], [-1, 0])
+        if sometimes(r, 0.3):
+            l['anneal_steps'] = 2
     if sometimes(r, 0.1):
         l['teachers'] = pick(r, [['t0'], ['t0', 't1'], []], [['t9'], ['t0', 't0'], 't0', [3]])
     if 'minilm' in l['function'] and sometimes(r, 0.4) or sometimes(r, r.odd):
@@ -321,6 +344,10 @@ def random_recipe(r, url, known):
     recipe['datasets'] = [random_entry(r, is_image) for _ in range(r.choice([1, 1, 2]))]
     if sometimes(r, 0.3):
         recipe['eval_datasets'] = [random_entry(r, is_image)]
+    if sometimes(r, 0.2):
+        for e in recipe['datasets']:
+            if not sometimes(r, r.odd):
+                e['weight'] = pick(r, [1, 3, 0.25], [0, -1, 'x'])
     recipe['loss_functions'] = [random_loss(r, known['losses']) for _ in range(r.choice([1, 1, 2, 3]))]
     needed = any(l['function'] != 'cross_entropy' for l in recipe['loss_functions'])
     teachers = []
@@ -343,7 +370,7 @@ def random_recipe(r, url, known):
             recipe['mixture_' + key] = r.choice(
                 {'by': ['ce', 'entropy', 'max_prob'], 'temperature': [0.01, 1, 3],
                  'per': ['sequence', 'batch' if recipe['mixture'] == 'random' else 'token']}[key])
-    if sometimes(r, 0.8):
+    if sometimes(r, 0.6):
         recipe['targets'] = r.choice(known['targets'])
     if sometimes(r, 0.6):
         recipe['loss_top_k'] = pick(r, [1, 2, 3, 5, 16, 64], [5000, 0])
@@ -355,6 +382,18 @@ def random_recipe(r, url, known):
         recipe['fp16_targets'] = False
     if sometimes(r, 0.3):
         recipe['cache_dir'] = 'cache'
+    if not is_image and sometimes(r, 0.2):  # the student writes
+        recipe['lmbda'] = pick(r, [0.5, 1], [1.5, -1])
+        recipe['max_new_tokens'] = pick(r, [4, 8], [0, 100000])
+        for e in recipe['datasets']:
+            if sometimes(r, 0.5):
+                e['prompt_length'] = pick(r, [3, 5], [16, 64])
+        for l in recipe['loss_functions']:
+            if sometimes(r, 0.5) or (l['function'] == 'cross_entropy' and not sometimes(r, r.odd)):
+                l['on'] = pick(r, ['given', 'student', 'dataset'] if l['function'] != 'cross_entropy' else ['given', 'dataset'],
+                               ['teacher', 'nobody'])
+        if teachers and sometimes(r, 0.2):
+            teachers[0]['teacher_prompt'] = pick(r, ['hint'], ['absent', ''])
     recipe.update(max_steps=r.choice([1, 1, 1, 2]), max_length=pick(r, [8, 16, 16], [1, 64, 65, 4096]),
                   per_device_train_batch_size=r.choice([1, 2, 4]), gradient_accumulation_steps=r.choice([1, 1, 2]),
                   on_lost_teacher='stop', teacher_timeout=20, give_up_after=2)

@@ -20,7 +20,9 @@ static const struct {
     const char *ending, *advice;
 } foreign[] = {
     {".json", "holds one JSON value; write JSON lines, one object a line, and call it .jsonl"},
-    {".csv", "is a table; write its column of texts as JSON lines (.jsonl) or as text, one document a line"},
+    {".csv",
+     "is a table; write its column of texts as JSON lines (.jsonl) or as text, one document a line (a table "
+     "of features: type: csv)"},
     {".tsv", "is a table; write its column of texts as JSON lines (.jsonl) or as text, one document a line"},
     {".parquet", "is a table; write its column of texts as JSON lines (.jsonl)"},
     {".arrow", "is a table; write its column of texts as JSON lines (.jsonl)"},

@@ -174,7 +174,7 @@ static enum lb_status check_label_fields(const char *key, const struct lb_recipe
                                          unsigned n, const struct lb_model *student,
                                          struct lb_detail *detail) {
     for (unsigned i = 0; i < n && lb_model_labels(student) == NULL; i++) {
-        if (datasets[i].label_field != NULL) {
+        if (datasets[i].label_field != NULL && datasets[i].type != LB_DATA_CSV) {
             return lb_fail(detail, LB_E_ARG,
                            "%s.%u.label_field: this %s does not classify texts; drop the key", key, i,
                            lb_model_config(student)->model_type);
