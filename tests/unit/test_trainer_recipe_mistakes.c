@@ -140,7 +140,7 @@ static void memory_runs_out(void **state) {
         "lion}\n",
         "base_model: m\nkd_trainer: true\nkd_online_server_base_url: http://h:1\nkd_online_topk: "
         "4\ndatasets: "
-        "[{path: x.jsonl}]\noutput_dir: o\nkd_ce_alpha: 0.1\nadapter: lora\n"};
+        "[{path: x.jsonl}]\noutput_dir: o\nkd_ce_alpha: 0.1\nadapter: qlora\n"};
     for (size_t t = 0; t < sizeof texts / sizeof *texts; t++) {
         long n = 1;
         for (long i = 0; i <= n; i++) { /* 0: none fails, and they are counted */

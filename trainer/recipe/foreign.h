@@ -110,4 +110,8 @@ struct lb_yaml *lb_foreign_dataset(struct lb_foreign *f, const char *ours, int l
 void lb_foreign_training(struct lb_foreign *f, const struct lb_yaml *map, const char *prefix,
                          const char *schedule_key, const char *optimizer_key);
 
+/* LoRA's keys, which TRL and Axolotl call alike: taken where adapters are wanted. silent_dropout: what the
+ * tool takes for lora_dropout, which there is none of here. */
+void lb_foreign_lora(struct lb_foreign *f, bool wanted, double silent_dropout);
+
 #endif

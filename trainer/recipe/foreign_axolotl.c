@@ -103,8 +103,14 @@ static const struct lb_foreign_key keys[] = {
     {"resume_from_checkpoint", LB_FOREIGN_LEAVE, "limbeck train --resume does it"},
     {"auto_resume_from_checkpoints", LB_FOREIGN_LEAVE, "limbeck train --resume does it"},
     {"early_stopping_patience", LB_FOREIGN_TAKE, "early_stopping_patience"},
-    {"adapter", LB_FOREIGN_OFF, "adapters are not trained; drop it, and all weights are"},
-    {"lora_*", LB_FOREIGN_LEAVE, "of adapter"},
+    {"adapter", LB_FOREIGN_READ, NULL},
+    {"lora_r", LB_FOREIGN_READ, NULL},
+    {"lora_alpha", LB_FOREIGN_READ, NULL},
+    {"lora_target_modules", LB_FOREIGN_READ, NULL},
+    {"lora_dropout", LB_FOREIGN_READ, NULL},
+    {"lora_target_linear", LB_FOREIGN_LEAVE, "without lora_target_modules all linear ones have adapters"},
+    {"lora_model_dir", LB_FOREIGN_OFF, "adapters begin anew; drop it"},
+    {"lora_modules_to_save", LB_FOREIGN_OFF, "adapters alone are trained beside frozen weights; drop it"},
     {"load_in_8bit", LB_FOREIGN_OFF, "a student is trained in FP32; set it to false"},
     {"load_in_4bit", LB_FOREIGN_OFF, "a student is trained in FP32; set it to false"},
     {"unfrozen_parameters", LB_FOREIGN_OFF, "all weights are trained; drop it"},
@@ -262,6 +268,16 @@ static void translate(struct lb_foreign *f) {
     read_data(f, "test_datasets", "eval_datasets");
     read_teacher(f);
     read_losses(f);
+    const struct lb_yaml *adapter = lb_foreign_get(f->theirs, "adapter");
+    const char *kind = lb_foreign_text(adapter);
+    if (kind != NULL && strcmp(kind, "lora") == 0) {
+        lb_foreign_set(f, NULL, "use_peft", adapter->line, "true");
+        lb_foreign_note(f, adapter->line, "adapter", "taken as use_peft");
+    } else if (adapter != NULL) {
+        lb_foreign_refuse(f, adapter->line, "adapter", NULL, "\"%.40s\" is not there; lora is",
+                          kind != NULL ? kind : "");
+    }
+    lb_foreign_lora(f, adapter != NULL, 0);
     lb_foreign_training(f, f->theirs, "", "lr_scheduler", "optimizer");
     lb_foreign_defaults(f, "Axolotl", defaults);
 }

@@ -28,8 +28,10 @@ static const struct lb_foreign_key keys[] = {
     {"force_hidden_state_projection", LB_FOREIGN_OFF,
      "a projection is learned where widths differ, and only there; set it to false"},
     {"resize_embeddings_to_multiple_of", LB_FOREIGN_OFF, "the student's vocabulary stays as it is; drop it"},
-    {"frozen_modules", LB_FOREIGN_OFF, "all weights are trained; drop it"},
-    {"frozen_res", LB_FOREIGN_OFF, "all weights are trained; drop it"},
+    {"frozen_modules", LB_FOREIGN_READ, NULL},
+    {"frozen_res", LB_FOREIGN_OFF,
+     "frozen_parameters takes names with *, no regular expressions; drop it and give --set "
+     "frozen_parameters=[NAMES]"},
     {NULL, LB_FOREIGN_LEAVE, NULL},
 };
 
@@ -249,6 +251,25 @@ static void read_losses(struct lb_foreign *f) {
     }
 }
 
+/* A module is its weights. */
+static void read_frozen(struct lb_foreign *f) {
+    const struct lb_yaml *list = lb_foreign_get(f->theirs, "frozen_modules");
+    if (list == NULL || list->kind != LB_YAML_LIST || list->count == 0) {
+        return;
+    }
+    struct lb_yaml *to = lb_foreign_child(f, NULL, "frozen_parameters", LB_YAML_LIST, list->line);
+    for (const struct lb_yaml *one = list->first; to != NULL && one != NULL; one = one->next) {
+        struct lb_yaml *item = lb_yaml_add(f->arena, to, LB_YAML_SCALAR, NULL, one->line);
+        const char *text = lb_arena_printf(f->arena, "%s.*", lb_foreign_text(one) != NULL ? one->text : "");
+        if (item == NULL || text == NULL) {
+            f->status = LB_E_NOMEM;
+            return;
+        }
+        item->text = text;
+    }
+    lb_foreign_note(f, list->line, "frozen_modules", "taken as frozen_parameters: each module's weights");
+}
+
 static void translate(struct lb_foreign *f) {
     const struct lb_yaml *model = lb_foreign_get(f->theirs, "model"),
                          *args = lb_foreign_get(f->theirs, "training_args");
@@ -261,6 +282,7 @@ static void translate(struct lb_foreign *f) {
     read_data(f);
     read_teacher(f);
     read_losses(f);
+    read_frozen(f);
     if (args != NULL && args->kind == LB_YAML_MAP) {
         lb_foreign_apply(f, args, "training_args.", lb_foreign_training_args, NULL);
         lb_foreign_training(f, args, "training_args.", "lr_scheduler_type", "optim");

@@ -183,3 +183,36 @@ void lb_foreign_training(struct lb_foreign *f, const struct lb_yaml *map, const 
     read_schedule(f, map, prefix, schedule_key, optimizer_key);
     read_saving(f, map, prefix);
 }
+
+/* Names of modules, one or a list of them. */
+static void take_modules(struct lb_foreign *f, const struct lb_yaml *node) {
+    struct lb_yaml *to = lb_foreign_child(f, NULL, "lora_target_modules", LB_YAML_LIST, node->line);
+    const struct lb_yaml *first = node->kind == LB_YAML_LIST ? node->first : node;
+    for (const struct lb_yaml *one = first; to != NULL && one != NULL; one = node == one ? NULL : one->next) {
+        struct lb_yaml *item = lb_yaml_add(f->arena, to, LB_YAML_SCALAR, NULL, one->line);
+        if (item == NULL) {
+            f->status = LB_E_NOMEM;
+            return;
+        }
+        item->text = lb_foreign_text(one) != NULL ? one->text : "";
+    }
+    lb_foreign_note(f, node->line, "lora_target_modules", "taken");
+}
+
+void lb_foreign_lora(struct lb_foreign *f, bool wanted, double silent_dropout) {
+    static const char *const keys[] = {"lora_r", "lora_alpha", "lora_target_modules", "lora_dropout"};
+    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
+        const struct lb_yaml *node = lb_foreign_get(f->theirs, keys[i]);
+        if (node != NULL && !wanted) {
+            lb_foreign_note(f, node->line, keys[i], "left out: there are no adapters");
+        } else if (node != NULL && i < 2) {
+            take(f, node, keys[i], keys[i]);
+        } else if (node != NULL && i == 2) {
+            take_modules(f, node);
+        } else if (i == 3 && wanted && lb_foreign_number(node, silent_dropout) > 0) {
+            lb_foreign_note(f, node != NULL ? node->line : 0, keys[i],
+                            "with a difference: adapters have no dropout here, %g there",
+                            lb_foreign_number(node, silent_dropout));
+        }
+    }
+}

@@ -70,10 +70,15 @@ static const struct lb_foreign_key keys[] = {
     {"attn_implementation", LB_FOREIGN_LEAVE, GPU_},
     {"model_init_kwargs", LB_FOREIGN_LEAVE, GPU_},
     {"teacher_model_init_kwargs", LB_FOREIGN_LEAVE, GPU_},
-    {"use_peft", LB_FOREIGN_OFF, "adapters are not trained; set it to false, and all weights are"},
-    {"lora_*", LB_FOREIGN_LEAVE, "of use_peft"},
-    {"use_rslora", LB_FOREIGN_LEAVE, "of use_peft"},
-    {"use_dora", LB_FOREIGN_LEAVE, "of use_peft"},
+    {"use_peft", LB_FOREIGN_TAKE, "use_peft"},
+    {"lora_r", LB_FOREIGN_READ, NULL},
+    {"lora_alpha", LB_FOREIGN_READ, NULL},
+    {"lora_target_modules", LB_FOREIGN_READ, NULL},
+    {"lora_dropout", LB_FOREIGN_READ, NULL},
+    {"lora_task_type", LB_FOREIGN_LEAVE, "of use_peft"},
+    {"lora_modules_to_save", LB_FOREIGN_OFF, "adapters alone are trained beside frozen weights; drop it"},
+    {"use_rslora", LB_FOREIGN_OFF, "adapters count lora_alpha / lora_r times; set it to false"},
+    {"use_dora", LB_FOREIGN_OFF, "adapters are LoRA's; set it to false"},
     {"load_in_8bit", LB_FOREIGN_OFF, "a student is trained in FP32; set it to false"},
     {"load_in_4bit", LB_FOREIGN_OFF, "a student is trained in FP32; set it to false"},
     {"bnb_4bit_quant_type", LB_FOREIGN_LEAVE, "of load_in_4bit"},
@@ -273,6 +278,7 @@ static void translate(struct lb_foreign *f) {
     read_teacher(f);
     read_writing(f, gkd);
     read_loss(f, gkd);
+    lb_foreign_lora(f, lb_foreign_true(lb_foreign_get(f->theirs, "use_peft")), 0.05);
     lb_foreign_training(f, f->theirs, "", "lr_scheduler_type", "optim");
     lb_foreign_defaults(f, "TRL", gkd ? of_gkd : of_distillation);
 }
