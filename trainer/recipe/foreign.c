@@ -198,7 +198,7 @@ static void unknown(struct lb_foreign *f, const struct lb_yaml *node, const char
         }
     }
     const char *nearest = lb_nearest_name(node->key, names, n);
-    lb_foreign_refuse(f, node->line, path, NULL, "what it means is not known here; %s%s%s",
+    lb_foreign_refuse(f, node->line, path, NULL, "is no key of %s's that is known here; %s%s%s", f->tool,
                       nearest != NULL ? "did you mean "
                                       : "drop it, or write the recipe in limbeck's own keys",
                       nearest != NULL ? nearest : "", nearest != NULL ? "?" : "");
@@ -252,6 +252,7 @@ void lb_foreign_apply(struct lb_foreign *f, const struct lb_yaml *map, const cha
 enum lb_status lb_foreign_translate(const struct lb_foreign_dialect *dialect, struct lb_foreign *f,
                                     struct lb_yaml **out, const char **out_notes) {
     struct lb_buf lines;
+    f->tool = dialect->name;
     f->ours = lb_yaml_add(f->arena, NULL, LB_YAML_MAP, NULL, 1);
     if (f->ours == NULL) {
         return LB_E_NOMEM;

@@ -21,6 +21,7 @@ struct lb_foreign_note {
 /* One file on its way. */
 struct lb_foreign {
     struct lb_arena *arena;
+    const char *tool; /* whose words it is in */
     const char *file;
     const struct lb_yaml *theirs; /* its tree */
     struct lb_yaml *ours;         /* what is made of it; its nodes have the lines of theirs */
