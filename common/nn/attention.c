@@ -192,19 +192,35 @@ static void block_add_values(const struct attention *a, struct block *b, int64_t
     lb_panel(b->n, a->dim, n, p, b->v + j0 * a->kv_stride, a->kv_stride, b->out, a->dim, true);
 }
 
-/* What dropout makes of the probability of key j for row i of a head: 0, or the factor of those that stay. */
-static float drop_factor(const struct attention *a, int64_t s, int64_t head, int64_t i, int64_t j) {
-    int64_t t = sequence_length(a, s), place = a->drop_at[s] + (head * t + i) * t + j;
-    uint64_t draw = lb_mix64(a->drop_key + (uint64_t)place * 0x9E3779B97F4A7C15u);
-    return (uint32_t)(draw >> 32) < a->drop_below ? 0 : a->kept;
+static float drop_factor(const struct attention *a, uint32_t bits) {
+    return bits < a->drop_below ? 0 : a->kept;
+}
+
+/* What dropout makes of the probabilities of keys j0 .. j0 + n - 1 for row i of a head: 0, or the factor of
+ * those that stay. One draw serves two places. */
+static void drop_row(const struct attention *a, int64_t s, int64_t head, int64_t i, int64_t j0, int64_t n,
+                     float *out) {
+    int64_t t = sequence_length(a, s), place = a->drop_at[s] + (head * t + i) * t + j0;
+    for (int64_t j = 0; j < n;) {
+        uint64_t draw = lb_mix64(a->drop_key + (uint64_t)((place + j) / 2) * 0x9E3779B97F4A7C15u);
+        if ((place + j) % 2 == 0) {
+            out[j++] = drop_factor(a, (uint32_t)draw);
+        }
+        if (j < n) {
+            out[j++] = drop_factor(a, (uint32_t)(draw >> 32));
+        }
+    }
 }
 
 static void block_drop(const struct attention *a, int64_t s, int64_t g, struct block *b, int64_t j0,
                        int64_t n) {
+    float factor[KEYS];
     for (int64_t r = 0; r < b->n; r++) {
-        int64_t row = b->first + r, head = g * a->share + row % a->share;
-        for (int64_t j = 0; j < n; j++) {
-            b->score[j * ROWS + r] *= drop_factor(a, s, head, row / a->share, j0 + j);
+        int64_t row = b->first + r, head = g * a->share + row % a->share, i = row / a->share;
+        int64_t seen = a->both_ways ? n : smaller(n, i + 1 - j0); /* the rest is 0 */
+        drop_row(a, s, head, i, j0, seen, factor);
+        for (int64_t j = 0; j < seen; j++) {
+            b->score[j * ROWS + r] *= factor[j];
         }
     }
 }
@@ -323,8 +339,10 @@ static void backward_scores(const struct attention *a, const struct gradients *d
              false);
     for (int64_t r = 0; r < n_rows; r++) {
         float *p = b->p + r * KEYS, *ds = b->ds + r * KEYS, factor[KEYS];
+        if (a->drop_at != NULL) {
+            drop_row(a, s, h, i0 + r, j0, n, factor);
+        }
         for (int64_t j = 0; a->drop_at != NULL && j < n; j++) {
-            factor[j] = drop_factor(a, s, h, i0 + r, j0 + j);
             ds[j] *= factor[j]; /* the panel made all n. NOLINT(clang-analyzer-core.*) */
         }
         if (d->probs != NULL) {

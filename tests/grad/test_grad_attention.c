@@ -81,8 +81,9 @@ static double *factors(const struct shape *shape, struct lb_rng rng, int64_t n_p
     uint64_t key = lb_rng_u64(&rng);
     assert_non_null(out);
     for (int64_t i = 0; i < n_probs; i++) {
-        uint64_t draw = lb_mix64(key + (uint64_t)i * 0x9E3779B97F4A7C15u);
-        bool drop = (double)(draw >> 32) < (double)shape->dropout * 4294967296.0;
+        uint64_t draw = lb_mix64(key + (uint64_t)(i / 2) * 0x9E3779B97F4A7C15u);
+        bool drop =
+            (double)(i % 2 == 0 ? (uint32_t)draw : draw >> 32) < (double)shape->dropout * 4294967296.0;
         out[i] = drop ? 0 : 1 / (1 - (double)shape->dropout);
         dropped += drop;
     }
