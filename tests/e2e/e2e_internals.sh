@@ -82,6 +82,11 @@ for mapping in uniform '[{student: 0, teacher: 0}]'; do
     said others.log loss_functions.0 "teacher T does not "
 done
 
+say "recipes of the field, of a decoder"
+learns distilbert '{function: kl, weight: 5}, {function: cross_entropy, weight: 2}, {function: hs_cosine, weight: 1}' cross_entropy \
+    --set temperature=2 --set 'student={layers_from: {model: teacher/student, layers: [0, 2, 4]}}'
+learns tinybert '{function: hs_mse, layer_mapping: uniform}, {function: attention_mse, layer_mapping: uniform}, {function: kl}' hs_mse
+
 say "and of an encoder, with its sentences"
 mkdir -p bert/1_Pooling
 cp "$LB_SOURCE_ROOT"/tests/golden/model/bert/{config.json,model.safetensors} bert/
