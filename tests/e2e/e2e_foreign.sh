@@ -84,3 +84,7 @@ said wrong.log "limbeck: wrong.yaml:6: dataset_name: \"trl-lib/chatbot_arena_com
 [ "$(grep -c '^limbeck: ' wrong.log)" -eq 7 ] || fail "not seven mistakes: $(cat wrong.log)"
 expect 1 set.log "$limbeck" train wrong.yaml --set datasets.0.path=train.nouns.txt
 never_said set.log dataset_name
+sed 's/^    temperature: .*/    temprature: 2/; s/^    disk_path: test.*/&\n    splitt: x/' distillkit.yaml >within.yaml
+expect 1 within.log "$limbeck" train within.yaml
+said within.log "dataset.eval_dataset.splitt: is no key of DistillKit's that is known here; did you mean split?" \
+    "loss_functions.1.temprature: is no key of DistillKit's that is known here; did you mean temperature?"

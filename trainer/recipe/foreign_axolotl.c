@@ -118,6 +118,28 @@ static const struct lb_foreign_key keys[] = {
     {NULL, LB_FOREIGN_LEAVE, NULL},
 };
 
+static const struct lb_foreign_key entry_keys[] = {
+    {"path", LB_FOREIGN_READ, NULL},
+    {"data_files", LB_FOREIGN_READ, NULL},
+    {"type", LB_FOREIGN_READ, NULL},
+    {"field", LB_FOREIGN_READ, NULL},
+    {"field_messages", LB_FOREIGN_READ, NULL},
+    {"name", LB_FOREIGN_LEAVE, "a file has one"},
+    {"ds_type", LB_FOREIGN_LEAVE, "the file's name says it"},
+    {"split", LB_FOREIGN_LEAVE, "a file is one split"},
+    {"chat_template", LB_FOREIGN_LEAVE,
+     "the tokenizer's is used; chat_template: FILE.jinja gives another (--set)"},
+    {"roles_to_train", LB_FOREIGN_LEAVE, "assistant_only_loss (--set) says which tokens count"},
+    {"train_on_eos", LB_FOREIGN_LEAVE, "assistant_only_loss (--set) says which tokens count"},
+    {"message_property_mappings", LB_FOREIGN_OFF,
+     "messages have role and content, or from and value; rename them, drop it"},
+    {"roles", LB_FOREIGN_OFF, "roles are those of the chat template; rename them, drop it"},
+    {"shards", LB_FOREIGN_OFF, "the whole file is read; drop it"},
+    {"logprobs_field", LB_FOREIGN_LEAVE, "of captured log-probabilities, which are not read"},
+    {"temperature", LB_FOREIGN_LEAVE, "of captured log-probabilities, which are not read"},
+    {NULL, LB_FOREIGN_LEAVE, NULL},
+};
+
 static const struct lb_foreign_default defaults[] = {{"gradient_accumulation_steps", "1"},
                                                      {"per_device_train_batch_size", "1"},
                                                      {"num_train_epochs", "1"},
@@ -135,7 +157,11 @@ static void read_data(struct lb_foreign *f, const char *key, const char *ours) {
                              *files = lb_foreign_get(item, "data_files");
         const struct lb_yaml *field = lb_foreign_get(item, "field");
         char at[64];
-        snprintf(at, sizeof at, "%s.%u", key, i);
+        snprintf(at, sizeof at, "%s.%u.", key, i);
+        if (item->kind == LB_YAML_MAP) {
+            lb_foreign_apply(f, item, at, entry_keys, NULL);
+        }
+        at[strlen(at) - 1] = '\0';
         if (type != NULL && strcmp(type, "axolotl.integrations.kd.chat_template") == 0) {
             lb_foreign_refuse(f, item->line, at, ours,
                               "captured log-probabilities are not read; type: chat_template with "

@@ -48,6 +48,25 @@ static const struct lb_foreign_key dataset_keys[] = {
     {NULL, LB_FOREIGN_LEAVE, NULL},
 };
 
+static const struct lb_foreign_key part_keys[] = {
+    {"disk_path", LB_FOREIGN_READ, NULL},
+    {"repo_id", LB_FOREIGN_READ, NULL},
+    {"split", LB_FOREIGN_LEAVE, "a file is one split"},
+    {"revision", LB_FOREIGN_LEAVE, "a file has one"},
+    {"config_name", LB_FOREIGN_LEAVE, "a file has one"},
+    {NULL, LB_FOREIGN_LEAVE, NULL},
+};
+
+static const struct lb_foreign_key loss_keys[] = {
+    {"function", LB_FOREIGN_READ, NULL},
+    {"weight", LB_FOREIGN_READ, NULL},
+    {"temperature", LB_FOREIGN_READ, NULL},
+    {"missing_probability_handling", LB_FOREIGN_READ, NULL},
+    {"sparse_chunk_length", LB_FOREIGN_LEAVE, "each position is held by itself"},
+    {"margin", LB_FOREIGN_LEAVE, "of hinge"},
+    {NULL, LB_FOREIGN_LEAVE, NULL},
+};
+
 static const struct lb_foreign_key teacher_keys[] = {
     {"kind", LB_FOREIGN_READ, NULL},
     {"path", LB_FOREIGN_READ, NULL},
@@ -76,6 +95,12 @@ static void read_split(struct lb_foreign *f, const struct lb_yaml *dataset, cons
         f->status = path == NULL ? LB_E_NOMEM : f->status;
         return;
     }
+    const char *prefix = lb_arena_printf(f->arena, "%s.", path);
+    if (prefix == NULL || part->kind != LB_YAML_MAP) {
+        lb_foreign_refuse(f, part->line, path, ours, "must be a mapping with disk_path");
+        return;
+    }
+    lb_foreign_apply(f, part, prefix, part_keys, NULL);
     const struct lb_yaml *at = lb_foreign_get(part, "disk_path");
     at = at != NULL ? at : lb_foreign_get(part, "repo_id");
     (void)lb_foreign_dataset(f, ours, at != NULL ? at->line : part->line, path, lb_foreign_text(at));
@@ -220,9 +245,6 @@ static void read_loss(struct lb_foreign *f, const struct lb_yaml *loss, const ch
     }
     lb_foreign_note(f, loss->line, path, "taken, with weight %s (DistillKit divides by their sum)", share);
     read_missing(f, loss, path, function);
-    if (lb_foreign_get(loss, "margin") != NULL) {
-        lb_foreign_note(f, loss->line, path, "margin left out: of hinge");
-    }
 }
 
 static void read_losses(struct lb_foreign *f) {
@@ -246,7 +268,11 @@ static void read_losses(struct lb_foreign *f) {
         sum += lb_foreign_number(lb_foreign_get(loss, "weight"), 1);
     }
     for (const struct lb_yaml *loss = list->first; loss != NULL; loss = loss->next, i++) {
-        snprintf(path, sizeof path, "loss_functions.%u", i);
+        snprintf(path, sizeof path, "loss_functions.%u.", i);
+        if (loss->kind == LB_YAML_MAP) {
+            lb_foreign_apply(f, loss, path, loss_keys, NULL);
+        }
+        path[strlen(path) - 1] = '\0';
         read_loss(f, loss, path, sum);
     }
 }

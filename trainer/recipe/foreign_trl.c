@@ -87,6 +87,17 @@ static const struct lb_foreign_key keys[] = {
     {NULL, LB_FOREIGN_LEAVE, NULL},
 };
 
+static const struct lb_foreign_key entry_keys[] = {
+    {"path", LB_FOREIGN_READ, NULL},
+    {"data_files", LB_FOREIGN_READ, NULL},
+    {"fraction", LB_FOREIGN_READ, NULL},
+    {"name", LB_FOREIGN_LEAVE, "a file has one"},
+    {"split", LB_FOREIGN_LEAVE, "a file is one split"},
+    {"data_dir", LB_FOREIGN_OFF, "write the folder into path; drop it"},
+    {"columns", LB_FOREIGN_LEAVE, "a record's members are taken by their names"},
+    {NULL, LB_FOREIGN_LEAVE, NULL},
+};
+
 /* SFTConfig's and DistillationConfig's where ours are others. */
 static const struct lb_foreign_default of_gkd[] = {
     {"learning_rate", "2e-5"}, {"save_steps", "500"}, {NULL, NULL}};
@@ -109,7 +120,11 @@ static void read_data(struct lb_foreign *f) {
          item = item->next, i++) {
         const struct lb_yaml *files = lb_foreign_get(item, "data_files"), *at = lb_foreign_get(item, "path");
         const struct lb_yaml *fraction = lb_foreign_get(item, "fraction");
-        snprintf(path, sizeof path, "datasets.%u", i);
+        snprintf(path, sizeof path, "datasets.%u.", i);
+        if (item->kind == LB_YAML_MAP) {
+            lb_foreign_apply(f, item, path, entry_keys, NULL);
+        }
+        path[strlen(path) - 1] = '\0';
         if (fraction != NULL && lb_foreign_number(fraction, 1) != 1) {
             lb_foreign_refuse(f, fraction->line, path, NULL,
                               "fraction: a part of a file is not taken; drop it");
