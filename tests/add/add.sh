@@ -159,12 +159,13 @@ add 'a wire dialect' dialect add_dialect
 known=('a parameter of losses' 'a recipe key' 'an op' 'a block format of GGUF' 'a file format' 'a name of `tokenizer.ggml.pre`'
     'a tokenizer model' 'a filter, test, method of chat templates' 'a normalizer, pre-tokenizer or decoder' 'a Unicode version'
     'a form of records' 'a kind of data' 'a sub-command' 'a larger model with a text model of ours within' 'an optimizer'
-    "another tool's recipes")
+    'a dialect of recipes')
+listed=$(rows) # not piped into grep -q, which may end before the other end has written
 while read -r row; do
-    printf '%s\n' "${tried[@]}" "${known[@]}" | grep -qFx "$row" || fail "ARCHITECTURE.md has a row \"$row\" that is not tried"
-done < <(rows)
+    grep -qFx -- "$row" <(printf '%s\n' "${tried[@]}" "${known[@]}") || fail "ARCHITECTURE.md has a row \"$row\" that is not tried"
+done <<<"$listed"
 for row in "${tried[@]}" "${known[@]}"; do
-    rows | grep -qFx "$row" || fail "ARCHITECTURE.md has no row \"$row\""
+    grep -qFx -- "$row" <<<"$listed" || fail "ARCHITECTURE.md has no row \"$row\""
 done
 
 # ---- built, and seen ----
