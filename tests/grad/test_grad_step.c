@@ -427,6 +427,34 @@ static void not_finite(void **state) {
     }
 }
 
+/* Nor do weights that are made of such numbers hide them. */
+static void not_finite_weighed(void **state) {
+    (void)state;
+    static char names[2][4] = {"ann", "ben"};
+    for (size_t i = 0; lb_mixture_at(i) != NULL; i++) {
+        const struct lb_mixture *m = lb_mixture_at(i);
+        bool both = strcmp(m->name, "select") != 0 && (m->needs & LB_NEEDS_DRAW) == 0;
+        for (int who = 0; who < (both ? 2 : 1); who++) {
+            struct lb_world *w = lb_world_create(m, LB_LANE_FINAL, false, lb_loss_find("kl"));
+            size_t n;
+            w->recipe.mixture_by = m->by_choice ? LB_BY_ENTROPY : LB_BY_DEFAULT;
+            w->teachers[0].name = names[0];
+            w->teachers[1].name = names[1];
+            if (who == 0) {
+                const struct lb_weight *embedding = lb_model_weights(w->student, &n);
+                for (int s = 0; s < SAMPLES; s++) {
+                    embedding->value[w->samples[s].ids[0] * embedding->cols] = NAN;
+                }
+            } else {
+                w->head[1].weight[3] = NAN;
+            }
+            refused(w, "kl is not finite at position",
+                    who == 0 ? "the student's logits" : "teacher ben are NaN");
+            lb_world_destroy(w);
+        }
+    }
+}
+
 /* The same samples as one batch, and one by one as micro-batches of one step; gradients into grads. */
 static struct lb_step_result in_parts(struct lb_world *w, bool whole, float *grads) {
     struct lb_step_result result = {0};
@@ -495,19 +523,13 @@ static void micro_batches(void **state) {
 int main(void) {
     lb_rng_seed(&lb_worlds.rng, 1, 0);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(each_loss),
-        cmocka_unit_test(each_mixture),
-        cmocka_unit_test(each_of_classes),
-        cmocka_unit_test(weights_of_tokens),
-        cmocka_unit_test(two_halves),
-        cmocka_unit_test(micro_batches),
-        cmocka_unit_test(not_finite),
-        cmocka_unit_test(clamped),
-        cmocka_unit_test(many_rows_at_any_threads),
-        cmocka_unit_test(anneals),
-        cmocka_unit_test(anneals_beside),
-        cmocka_unit_test(mean_of_logits),
-        cmocka_unit_test(sums_of_draws),
+        cmocka_unit_test(each_loss),       cmocka_unit_test(each_mixture),
+        cmocka_unit_test(each_of_classes), cmocka_unit_test(weights_of_tokens),
+        cmocka_unit_test(two_halves),      cmocka_unit_test(micro_batches),
+        cmocka_unit_test(not_finite),      cmocka_unit_test(not_finite_weighed),
+        cmocka_unit_test(clamped),         cmocka_unit_test(many_rows_at_any_threads),
+        cmocka_unit_test(anneals),         cmocka_unit_test(anneals_beside),
+        cmocka_unit_test(mean_of_logits),  cmocka_unit_test(sums_of_draws),
         cmocka_unit_test(first_tokens),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -113,15 +113,17 @@ void lb_min_norm(unsigned n, const double *gram, const bool *member, double *w) 
     bool active[LB_MAX_TEACHERS] = {false};
     double v[LB_MAX_TEACHERS], largest = 0, least = INFINITY;
     unsigned there = 0, next = 0;
+    bool finite = true;
     for (unsigned k = 0; k < n; k++) {
         there += member[k] ? 1 : 0;
+        finite = finite && (!member[k] || isfinite(gram[k * n + k]));
         largest = member[k] ? fmax(largest, gram[k * n + k]) : largest;
         if (member[k] && gram[k * n + k] < least) {
             least = gram[k * n + k];
             next = k;
         }
     }
-    bool any = largest > 0 && isfinite(largest); /* what is not finite the losses will say */
+    bool any = largest > 0 && finite; /* else the losses will say whose numbers are bad */
     for (unsigned k = 0; k < n; k++) {
         w[k] = any ? k == next : member[k] ? 1.0 / there : 0;
         active[k] = w[k] > 0;
