@@ -433,11 +433,11 @@ static void not_finite_weighed(void **state) {
     static char names[2][4] = {"ann", "ben"};
     for (size_t i = 0; lb_mixture_at(i) != NULL; i++) {
         const struct lb_mixture *m = lb_mixture_at(i);
-        bool both = strcmp(m->name, "select") != 0 && (m->needs & LB_NEEDS_DRAW) == 0;
+        bool both = (m->needs & LB_NEEDS_DRAW) == 0;
         for (int who = 0; who < (both ? 2 : 1); who++) {
             struct lb_world *w = lb_world_create(m, LB_LANE_FINAL, false, lb_loss_find("kl"));
             size_t n;
-            w->recipe.mixture_by = m->by_choice ? LB_BY_ENTROPY : LB_BY_DEFAULT;
+            w->recipe.mixture_by = m->by_choice ? LB_BY_MAX_PROB : LB_BY_DEFAULT;
             w->teachers[0].name = names[0];
             w->teachers[1].name = names[1];
             if (who == 0) {

@@ -288,6 +288,9 @@ struct lb_confidence lb_step_confidence_at(const struct lb_step *step, struct lb
         const double whole = 1;
         sure.entropy = -lb_mixture_dense(LB_COMBINE_PROBS, 1, &z, &whole, 1, n, p);
     }
+    if (!isfinite(sure.entropy)) {
+        return (struct lb_confidence){0, 1}; /* not passed over: the losses will say whose numbers are bad */
+    }
     for (int64_t i = 0; i < n; i++) {
         sure.max_prob = fmax(sure.max_prob, (double)p[i]);
     }
