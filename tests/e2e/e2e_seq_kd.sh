@@ -104,6 +104,17 @@ expect 0 tagged.log "$limbeck" train recipe.yaml -o tagged --set seq_kd=false --
     --set 'datasets=[{path: n.jsonl, tag: n}, {path: o.jsonl, tag: o}]' --set max_steps=20
 same_student one tagged
 
+say "of data sets by weight, and of shards, it is the samples that the run reads that are written behind"
+weighed="datasets=[{path: nouns.jsonl, tag: n, weight: 1}, {path: others.jsonl, tag: o, weight: 3}]"
+expect 0 weighed.log "$limbeck" train recipe.yaml -o weighed --set "$both" --set "$weighed" --set mixture=route \
+    --set generation_temperature=0 --set max_steps=2
+expect 0 weighed.data.log "$limbeck" train recipe.yaml -o weighed.data --set seq_kd=false --set 'teachers=[]' --set mixture=mean_probs \
+    --set 'datasets=[{path: n.jsonl, tag: n, weight: 1}, {path: o.jsonl, tag: o, weight: 3}]' --set max_steps=2
+same_student weighed weighed.data
+head -c 4000 /dev/zero | tr '\0' '\2' >shard.bin
+expect 0 shard.log "$limbeck" train recipe.yaml -o shard --set 'datasets=[{path: shard.bin, prompt_length: 4}]' --set max_steps=1
+said shard.log "teachers_wrote texts=8"
+
 say "a teacher that is away for a while is waited for"
 drop nouns
 start late.log "$limbeck" train recipe.yaml -o late

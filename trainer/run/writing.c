@@ -120,7 +120,7 @@ static enum lb_status find_writers(const struct lb_run *run, unsigned *writer, i
                                    struct lb_detail *detail) {
     const struct lb_recipe *r = run->recipe;
     int64_t count = lb_dataset_count(run->data), batch = r->per_device_train_batch_size;
-    struct lb_order *order = lb_order_create(count, (uint64_t)r->seed);
+    struct lb_order *order = lb_dataset_order(run->data, (uint64_t)r->seed); /* as learn/prefetch.c */
     int64_t *indices = lb_malloc_array((size_t)batch, sizeof *indices);
     enum lb_status status =
         order != NULL && indices != NULL ? LB_OK : lb_fail(detail, LB_E_NOMEM, "out of memory");
