@@ -118,6 +118,8 @@ text nouns 60 5 >plain.txt
 refused "reads at most 64 tokens, its prompt and a completion have up to" --set lmbda=1 --set max_length=64 \
     --set 'datasets=[{path: straight.jsonl}]'
 refused "texts have no hint" --set 'datasets=[{path: plain.txt}]'
+head -c 4000 /dev/zero | tr '\0' '\2' >shard.bin
+refused "token shards have no hint" --set 'datasets=[{path: shard.bin}]'
 refused "attention loss" --set 'loss_functions=[{function: attention_mse, layer_mapping: [{student: 0, teacher: 0}]}]'
 refused "where another teacher reads hint" --set "teachers=[{name: T, url: \"${url[others]}\", teacher_prompt: hint},
     {name: U, url: \"${url[others]}\", teacher_prompt: other}]"

@@ -212,6 +212,11 @@ static enum lb_status look_through(struct lb_dataset *data, const struct lb_text
 enum lb_status lb_dataset_add_shard(struct lb_dataset *data, const struct lb_text_source *source,
                                     const struct lb_recipe_dataset *entry, const char *path,
                                     int64_t max_length, bool keep_short, struct lb_detail *detail) {
+    if (source->teacher_prompt != NULL) {
+        return lb_fail(detail, LB_E_ARG,
+                       "%s: token shards have no %s for teachers to read in place of a prompt; records do",
+                       path, source->teacher_prompt);
+    }
     struct lb_shard *shards = lb_realloc_array(data->shards, (size_t)data->n_shards + 1, sizeof *shards);
     data->shards = shards != NULL ? shards : data->shards;
     data->held = data->held != NULL ? data->held : lb_calloc(1, sizeof *data->held);
