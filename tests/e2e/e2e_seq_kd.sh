@@ -137,4 +137,14 @@ refused "is of texts that the student writes, and lmbda is 0" --set log_completi
 refused "no teacher writes anything" --set seq_kd=false --set 'loss_functions=[{function: kl, on: teacher}]'
 refused "no teacher can write behind a sample's prompt" \
     --set "teachers=[{name: v, url: \"${url[nouns]}\", protocol: vllm, tokenizer: nouns/student}]"
+jq '.added_tokens += [range(2048; 4048) | {id: ., content: "<x\(.)>", single_word: false, lstrip: false, rstrip: false,
+    normalized: false, special: false}]' "$tokenizer" >wide.json
+expect 0 wide.log "$limbeck" train recipe.yaml -o wide --set tokenizer=wide.json --set seq_kd=false --set 'teachers=[]' --set max_steps=1 \
+    --set learning_rate=1.0e-9
+cp "$tokenizer" wide/student/tokenizer.json # of which half of its rows are padding
+host wide wide/student
+expect 1 padded.log "$limbeck" train recipe.yaml -o padded --set 'student={model: nouns/student}' \
+    --set "teachers=[{name: wide, url: \"${url[wide]}\"}]"
+one_error padded.log
+said padded.log "seq_kd: teacher wide wrote token"
 refused "loss_functions.0: cross_entropy takes a text for right" --set lmbda=0.5

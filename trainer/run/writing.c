@@ -165,6 +165,21 @@ struct together {
     struct lb_text_prompt prompts[LB_TEXTS_AT_ONCE];
 };
 
+/* A padded vocabulary has ids that no tokenizer knows, and the student may lack them. */
+static enum lb_status check_ids(const struct lb_run *run, unsigned k, const struct lb_text *text,
+                                struct lb_detail *detail) {
+    int64_t v = lb_model_config(run->student)->vocab_size;
+    for (int64_t i = 0; i < text->n; i++) {
+        if (text->ids[i] >= v) {
+            return lb_fail(detail, LB_E_MISMATCH,
+                           "seq_kd: teacher %s wrote token %d, and the student has a vocabulary of %lld; "
+                           "start from a student with as many rows as the teacher, or let another write",
+                           run->recipe->teachers[k].name, text->ids[i], (long long)v);
+        }
+    }
+    return LB_OK;
+}
+
 static enum lb_status write_together(struct lb_run *run, struct together *t, struct lb_detail *detail) {
     const struct lb_recipe *r = run->recipe;
     struct lb_text out[LB_TEXTS_AT_ONCE];
@@ -178,6 +193,7 @@ static enum lb_status write_together(struct lb_run *run, struct together *t, str
                                      : LB_OK;
     for (int64_t i = 0; status == LB_OK && i < t->n; i++) {
         run->texts[t->index[i]] = out[i];
+        status = check_ids(run, t->teacher, &out[i], detail);
     }
     t->n = 0;
     return status;
