@@ -129,11 +129,41 @@ static void damaged(void **state) {
     }
 }
 
+/* Tables go together where they are of one width, whatever is left of them. */
+static void widths(void **state) {
+    (void)state;
+    char wide[4096], *narrow = lb_path_join(folder, "narrow.csv"), *path = lb_path_join(folder, "wide.csv");
+    size_t len = 0;
+    for (int row = 0; row < 2; row++) {
+        for (int i = 0; i < 400; i++) {
+            len += (size_t)snprintf(wide + len, sizeof wide - len, row == 0 ? "a%d," : "%d,", i);
+        }
+        len += (size_t)snprintf(wide + len, sizeof wide - len, row == 0 ? "label\n" : "1\n");
+    }
+    assert_int_equal(lb_file_replace(narrow, "a,label\n1,0\n", 12, NULL), LB_OK);
+    assert_int_equal(lb_file_replace(path, wide, len, NULL), LB_OK);
+    int64_t zero = 0;
+    struct lb_recipe_dataset entries[2] = {{.path = narrow, .type = LB_DATA_CSV},
+                                           {.path = path, .type = LB_DATA_CSV}};
+    for (int excluded = 0; excluded < 2; excluded++) {
+        struct lb_dataset *data = NULL;
+        struct lb_detail detail = {0};
+        entries[0].exclude_labels = &zero;
+        entries[0].exclude_labels_count = (unsigned)excluded;
+        assert_int_equal(lb_dataset_open(&recipe, entries, 2, false, NULL, 0, NULL, &data, &detail),
+                         LB_E_MISMATCH);
+        assert_non_null(strstr(detail.text, "wide.csv: 400 features, the data before have 1"));
+    }
+    lb_free(narrow);
+    lb_free(path);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(rows),
         cmocka_unit_test(what_is_wrong_is_said),
         cmocka_unit_test(damaged),
+        cmocka_unit_test(widths),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

@@ -229,7 +229,7 @@ enum lb_status lb_dataset_add_csv(struct lb_dataset *data, const struct lb_recip
         t.at += 3;
     }
     status = read_header(&t, entry->label_field != NULL ? entry->label_field : "label", detail);
-    if (status == LB_OK && data->count > 0 && data->n_features != t.n_columns - 1) {
+    if (status == LB_OK && data->n_features != 0 && data->n_features != t.n_columns - 1) {
         status = lb_fail(detail, LB_E_MISMATCH, "%s: %lld features, the data before have %lld", path,
                          (long long)t.n_columns - 1, (long long)data->n_features);
     }
