@@ -96,6 +96,7 @@ static void what_is_wrong_is_said(void **state) {
         {"a,label\n\"1,2\n", "t.csv:2: a quote is not closed in its line"},
         {"a,label\n\"1\"2,2\n", "t.csv:2: something stands behind a closing quote"},
         {"a,label\n", "go beyond its 0 rows"},
+        {"label,a,label\n0,1,0\n", "t.csv:1: two columns are called \"label\""},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         struct lb_dataset *data = NULL;
@@ -106,6 +107,12 @@ static void what_is_wrong_is_said(void **state) {
             fail_msg("expected: %s\n     but was: %s", cases[i].message, detail.text);
         }
     }
+    static const char hidden[] = "a,label\n1\0002,0\n"; /* no number ends within a field */
+    struct lb_dataset *data = NULL;
+    struct lb_detail detail = {0};
+    const struct lb_recipe_dataset entry = {0};
+    assert_int_equal(open_text(hidden, sizeof hidden - 1, entry, &data, &detail), LB_E_FORMAT);
+    assert_non_null(strstr(detail.text, "t.csv:2: a NUL byte"));
 }
 
 /* Cut off anywhere, and with each byte another: rows or a line about it. */

@@ -38,6 +38,10 @@ static enum lb_status next_field(struct table *t, char out[MAX_FIELD], bool *out
             break;
         }
         t->at += quoted && *t->at == '"';
+        if (*t->at == '\0') {
+            return lb_fail(detail, LB_E_FORMAT, "%s:%lld: a NUL byte; is this a table as text?", t->path,
+                           (long long)t->line);
+        }
         if (n + 1 == MAX_FIELD) {
             return lb_fail(detail, LB_E_LIMIT, "%s:%lld: a field of more than %d bytes", t->path,
                            (long long)t->line, MAX_FIELD - 1);
@@ -119,7 +123,12 @@ static enum lb_status read_header(struct table *t, const char *label, struct lb_
     }
     t->label = -1;
     for (int64_t i = 0; i < t->n_columns; i++) {
-        t->label = strcmp(t->names[i], label) == 0 ? i : t->label;
+        bool is = strcmp(t->names[i], label) == 0;
+        if (is && t->label >= 0) {
+            return lb_fail(detail, LB_E_FORMAT, "%s:%lld: two columns are called \"%s\"", t->path,
+                           (long long)t->line, label);
+        }
+        t->label = is ? i : t->label;
     }
     if (t->label < 0 || t->n_columns < 2) {
         return lb_fail(detail, LB_E_ARG,
