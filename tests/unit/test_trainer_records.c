@@ -324,13 +324,34 @@ static void test_prompts(void **state) {
     }
 }
 
+/* What max_tokens cuts off within its prompt is no row: nothing is written behind ids that it does not have.
+ */
+static void test_cut_prompts(void **state) {
+    (void)state;
+    static const char rows[] = "{\"prompt\": \"pqr\", \"completion\": \"c\"}\n"
+                               "{\"prompt\": \"pppppppppppppppp\", \"completion\": \"c\"}\n"
+                               "{\"prompt\": \"p\", \"completion\": \"cccccccccccc\"}\n";
+    const struct way way = {.lmbda = 0.5, .completion_only = LB_COMPLETION_ONLY_NO, .max_tokens = 9};
+    struct lb_dataset *data = NULL;
+    struct lb_sample s;
+    assert_int_equal(open_rows(rows, &way, &data, NULL), LB_OK);
+    assert_int_equal(lb_dataset_count(data), 2);
+    assert_int_equal(lb_dataset_prompts(data, 100), 2);
+    for (int64_t i = 0; i < 2; i++) {
+        assert_int_equal(lb_dataset_get(data, i, &s, NULL), LB_OK);
+        assert_int_equal(s.prompt, i == 0 ? 3 : 1);
+        assert_int_equal(s.n, i == 0 ? 4 : 5);
+    }
+    lb_dataset_destroy(data);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_messages),         cmocka_unit_test(test_no_forging),
-        cmocka_unit_test(test_other_forms),      cmocka_unit_test(test_lengths),
-        cmocka_unit_test(test_other_tokenizers), cmocka_unit_test(test_mixed_entries),
-        cmocka_unit_test(test_refusals),         cmocka_unit_test(test_max_tokens),
-        cmocka_unit_test(test_prompts),
+        cmocka_unit_test(test_cut_prompts),   cmocka_unit_test(test_messages),
+        cmocka_unit_test(test_no_forging),    cmocka_unit_test(test_other_forms),
+        cmocka_unit_test(test_lengths),       cmocka_unit_test(test_other_tokenizers),
+        cmocka_unit_test(test_mixed_entries), cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_max_tokens),    cmocka_unit_test(test_prompts),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

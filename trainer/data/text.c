@@ -513,6 +513,9 @@ static enum lb_status cut_records(struct lb_dataset *data, const struct stream *
         const int32_t *of = stream->prompts.data + 2 * r;
         int64_t len = stream->lens.data[r], most = left < cut->max_length ? left : cut->max_length;
         int64_t n = record_kept(ids, len, most);
+        if (most < cut->max_length && of[0] > n) {
+            n = 0; /* max_tokens ends within its prompt */
+        }
         if (n > 0) {
             status = append_row(data, &nothing, ids, n, cut->tag, false);
             if (status == LB_OK) {
