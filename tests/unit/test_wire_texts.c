@@ -11,7 +11,7 @@
 #include <string.h>
 
 #define GOOD                                                                                                 \
-    "{\"system_fingerprint\":\"abc\",\"choices\":[{\"index\":0,\"token_ids\":[1,99]},"                       \
+    "{\"system_fingerprint\":\"abc\",\"choices\":[{\"index\":0,\"text\":\"\\u0000b\",\"token_ids\":[1,99]}," \
     "{\"index\":1,\"token_ids\":[0,2,3,4]}]}"
 
 static struct lb_teacher_info info = {.fingerprint = "abc", .model = "a \"b\"", .vocab_size = 100};

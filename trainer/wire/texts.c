@@ -83,7 +83,8 @@ enum lb_status lb_texts_read(const void *body, size_t len, const struct lb_teach
                              const struct lb_text_args *args, int64_t n, struct lb_arena *arena,
                              struct lb_text *out, struct lb_detail *detail) {
     json_t *root = NULL;
-    enum lb_status status = lb_json_parse(body, len, LB_MAX_JSON_DEPTH, "texts", &root, detail);
+    /* A text may hold a NUL: tokens of bytes are written as they come. */
+    enum lb_status status = lb_json_parse_loose(body, len, LB_MAX_JSON_DEPTH, "texts", &root, detail);
     status = status == LB_OK ? read_all(root, info, args, n, arena, out, detail) : status;
     json_decref(root);
     return status;
