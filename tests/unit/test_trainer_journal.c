@@ -119,6 +119,16 @@ static void resume_drops_what_comes_again(void **state) {
     assert_int_equal(steps(have, 16), 5);
     assert_int_equal(have[4], 41);
 
+    journal = open_at(41);
+    const char text[] = "{\"step\": 42, \"completion\": \"a\\u0000b\"}"; /* as a student may write */
+    assert_int_equal(lb_journal_append(journal, text, sizeof text - 1, NULL), LB_OK);
+    lb_journal_close(journal);
+    journal = open_at(42);
+    lb_journal_close(journal);
+    struct lb_buf kept = content();
+    assert_non_null(strstr(kept.data, text));
+    lb_buf_finish(&kept);
+
     journal = open_at(-1); /* a new run */
     put(journal, 1);
     lb_journal_close(journal);
