@@ -10,9 +10,11 @@
 #include "common/base/mem.h"
 #include "trainer/data/dataset.h"
 
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 static const int32_t stream[] = {1, 2, 3, 0, 4, 5, 0, 257, 6, 7, 8, 9, 0};
@@ -136,6 +138,33 @@ static void rows_are_held(void **state) {
     lb_free(path);
 }
 
+/* Somebody writes into the file while it is in use: it is told, and no id beyond the vocabulary comes out. */
+static void writing_shows(void **state) {
+    (void)state;
+    const uint16_t ids[] = {1, 2, 3, 4, 5, 6, 7, 8, 9}, other[] = {9, 8}, large[] = {65535, 65535};
+    for (int way = 0; way < 3; way++) {
+        char *path = lb_path_join(folder, "used.bin");
+        struct lb_dataset *data = NULL;
+        struct lb_detail detail = {0};
+        struct lb_sample s;
+        assert_int_equal(lb_file_replace(path, ids, sizeof ids, NULL), LB_OK);
+        assert_int_equal(open_one(path, 0, false, &data, NULL), LB_OK);
+        assert_int_equal(lb_dataset_get(data, 0, &s, NULL), LB_OK);
+        int fd = open(path, O_WRONLY);
+        struct stat before;
+        assert_true(fd >= 0 && fstat(fd, &before) == 0);
+        assert_int_equal(pwrite(fd, way == 0 ? other : large, 4, way == 1 ? sizeof ids : 10), 4);
+        const struct timespec times[] = {before.st_atim, before.st_mtim};
+        const struct timespec later[] = {{1, 0}, {1, 0}};
+        assert_int_equal(futimens(fd, way == 2 ? times : later), 0); /* clocks that do not tell */
+        close(fd);
+        assert_int_equal(lb_dataset_get(data, 1, &s, &detail), LB_E_IO);
+        assert_non_null(strstr(detail.text, "used.bin: was written to while it was in use"));
+        lb_dataset_destroy(data);
+        lb_free(path);
+    }
+}
+
 static void expect_error(const char *name, const void *bytes, size_t len, const char *message) {
     struct lb_dataset *data = NULL;
     struct lb_detail detail = {0};
@@ -157,7 +186,19 @@ static void what_is_wrong_is_said(void **state) {
     expect_error("large.bin", large, sizeof large, "large.bin: id 2 is 300, and the tokenizer has 300");
     expect_error("odd.bin", "abc", 3, "odd.bin: 3 bytes are no whole number of uint16 ids");
     expect_error("one.bin", "a", 0, "one.bin: holds no text: 0 ids");
-    int32_t header[257] = {20240520, 2, 2};
+    struct lb_dataset *none = NULL;
+    struct lb_detail detail = {0};
+    assert_int_equal(open_one(folder, 0, false, &none, &detail), LB_E_IO);
+    assert_non_null(strstr(detail.text, "is a folder, not a regular file"));
+    char *pipe = lb_path_join(folder, "pipe.bin");
+    memset(&detail, 0, sizeof detail);
+    assert_int_equal(mkfifo(pipe, 0600), 0);
+    assert_int_equal(open_one(pipe, 0, false, &none, &detail), LB_E_IO);
+    assert_non_null(strstr(detail.text, "is a special file, not a regular file"));
+    lb_free(pipe);
+    int32_t header[257] = {20240520, 1, 2};
+    expect_error("short.bin", header, 600, "short.bin: ends within llm.c's header, at byte 600");
+    header[1] = 2;
     expect_error("v2.bin", header, sizeof header,
                  "llm.c's layout of magic 20240520 and version 2 is not known");
     header[1] = 1;
@@ -220,9 +261,8 @@ static void memory_runs_out(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(layouts_of_others),
-        cmocka_unit_test(rows_are_held),
-        cmocka_unit_test(what_is_wrong_is_said),
+        cmocka_unit_test(layouts_of_others), cmocka_unit_test(rows_are_held),
+        cmocka_unit_test(writing_shows),     cmocka_unit_test(what_is_wrong_is_said),
         cmocka_unit_test(memory_runs_out),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);

@@ -48,7 +48,8 @@ int64_t lb_dataset_count(const struct lb_dataset *data);
 /* Text bytes behind all the samples' labels, for bits per byte; 0 for images. Per tag: tag >= 0; all: -1. */
 int64_t lb_dataset_bytes(const struct lb_dataset *data, int tag);
 /* Sample i. What it points to is good as long as data, but of token shards until as many further samples were
- * got as lb_dataset_hold said (8). LB_E_IO: a shard cannot be read any more. */
+ * got as lb_dataset_hold said (8). LB_E_IO: a shard cannot be read any more, or was
+ * written to. */
 LB_NODISCARD enum lb_status lb_dataset_get(const struct lb_dataset *data, int64_t i, struct lb_sample *out,
                                            struct lb_detail *detail);
 /* n samples are wanted at the same time. LB_E_NOMEM. Not while samples are in use. */

@@ -7,6 +7,7 @@
 #include "trainer/data/dataset.h"
 
 #include <stdbool.h>
+#include <time.h>
 
 #define LB_MAX_RECORDS ((size_t)1 << 40) /* bytes of conversations that are kept */
 
@@ -29,7 +30,10 @@ struct lb_shard {
     char *path;
     int fd; /* -1: not open */
     enum lb_shard_ids kind;
+    int64_t size; /* bytes, and when they were written: as it was opened */
+    struct timespec written;
     int64_t begin, tokens; /* the first id's byte; how many ids there are */
+    int32_t vocab_size;    /* ids are below it */
     int64_t rows, labels, max_length;
     int64_t prompt; /* as in struct lb_sample */
     int tag;

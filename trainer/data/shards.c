@@ -121,8 +121,9 @@ out:
 
 static enum lb_status read_plain(struct lb_shard *shard, int64_t bytes, struct lb_detail *detail) {
     uint8_t header[12] = {0};
-    enum lb_status status =
-        bytes >= LLMC_HEADER ? read_at(shard->fd, shard->path, 0, header, sizeof header, detail) : LB_OK;
+    enum lb_status status = bytes >= (int64_t)sizeof header
+                                ? read_at(shard->fd, shard->path, 0, header, sizeof header, detail)
+                                : LB_OK;
     if (status != LB_OK) {
         return status;
     }
@@ -139,6 +140,11 @@ static enum lb_status read_plain(struct lb_shard *shard, int64_t bytes, struct l
     if (version != (magic == LLMC_GPT2 ? 1 : 7)) {
         return lb_fail(detail, LB_E_UNSUPPORTED, "%s: llm.c's layout of magic %u and version %u is not known",
                        shard->path, magic, version);
+    }
+    if (bytes < LLMC_HEADER) {
+        return lb_fail(detail, LB_E_FORMAT,
+                       "%s: ends within llm.c's header, at byte %lld; is the file whole?", shard->path,
+                       (long long)bytes);
     }
     shard->begin = LLMC_HEADER;
     shard->tokens = le32(header + 8);
@@ -159,18 +165,26 @@ static enum lb_status open_shard(struct lb_shard *shard, const char *path, struc
         status = lb_fail(detail, LB_E_NOMEM, "%s: out of memory", path);
         goto out;
     }
-    shard->fd = open(path, O_RDONLY | O_CLOEXEC);
+    /* Not blocking: opening a pipe by mistake must not wait for a writer. */
+    shard->fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (shard->fd < 0 || fstat(shard->fd, &about) != 0) {
         status =
             lb_fail_errno(detail, errno == ENOENT ? LB_E_NOTFOUND : LB_E_IO, errno, "cannot open %s", path);
         goto out;
     }
+    if (!S_ISREG(about.st_mode)) {
+        status = lb_fail(detail, LB_E_IO, "%s is %s, not a regular file", path,
+                         S_ISDIR(about.st_mode) ? "a folder" : "a special file");
+        goto out;
+    }
+    shard->size = (int64_t)about.st_size;
+    shard->written = about.st_mtim;
     if (lb_ends_with(path, ".bin")) {
         memcpy(index + len - 3, "idx", 3);
     }
     status = lb_ends_with(path, ".bin") && lb_file_exists(index)
-                 ? read_index(shard, index, (int64_t)about.st_size, detail)
-                 : read_plain(shard, (int64_t)about.st_size, detail);
+                 ? read_index(shard, index, shard->size, detail)
+                 : read_plain(shard, shard->size, detail);
 out:
     lb_free(index);
     return status;
@@ -229,7 +243,7 @@ enum lb_status lb_dataset_add_shard(struct lb_dataset *data, const struct lb_tex
         return status;
     }
     struct lb_shard *shard = &shards[data->n_shards];
-    *shard = (struct lb_shard){.fd = -1, .max_length = max_length};
+    *shard = (struct lb_shard){.fd = -1, .max_length = max_length, .vocab_size = source->vocab_size};
     data->n_shards++; /* lb_dataset_destroy closes it */
     shard->tag = lb_dataset_take_tag(data, entry->tag);
     status = shard->tag == -2 ? lb_fail(detail, LB_E_NOMEM, "%s: out of memory", path)
@@ -279,6 +293,23 @@ enum lb_status lb_dataset_hold(const struct lb_dataset *data, int64_t n, struct 
     return LB_OK;
 }
 
+/* Behind a read: the file is what it was when it was looked through, and so are its ids [n]. */
+static enum lb_status check_same(const struct lb_shard *shard, const int32_t *ids, int64_t n,
+                                 struct lb_detail *detail) {
+    struct stat now;
+    bool same = fstat(shard->fd, &now) == 0 && now.st_size == shard->size &&
+                now.st_mtim.tv_sec == shard->written.tv_sec && now.st_mtim.tv_nsec == shard->written.tv_nsec;
+    for (int64_t t = 0; same && t < n; t++) { /* whatever clocks say, nobody reads beyond the vocabulary */
+        same = ids[t] >= 0 && ids[t] < shard->vocab_size;
+    }
+    return same
+               ? LB_OK
+               : lb_fail(detail, LB_E_IO,
+                         "%s: was written to while it was in use; bring back what it was, and put other data "
+                         "in other files",
+                         shard->path);
+}
+
 enum lb_status lb_shard_row(const struct lb_dataset *data, int64_t i, struct lb_sample *out,
                             struct lb_detail *detail) {
     const struct lb_shard *shard = data->shards;
@@ -290,6 +321,7 @@ enum lb_status lb_shard_row(const struct lb_dataset *data, int64_t i, struct lb_
     int64_t first = i * shard->max_length, left = shard->labels - first;
     int64_t n = left < shard->max_length ? left : shard->max_length;
     enum lb_status status = read_ids(shard, first, n + 1, ids, detail);
+    status = status == LB_OK ? check_same(shard, ids, n + 1, detail) : status;
     if (status == LB_OK) {
         held->next = (held->next + 1) % held->rows;
         *out = (struct lb_sample){
