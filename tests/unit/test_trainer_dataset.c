@@ -526,6 +526,35 @@ static void order_by_weights(void **state) {
     assert_null(lb_order_create_parts(empty, 2, true, 9));
 }
 
+/* Of many parts, too, each has its share, and no sample is passed over. */
+static void order_by_many_weights(void **state) {
+    (void)state;
+    enum { PARTS = 300, EACH = 7, BLOCK = 4096 * 64, N = 2 * BLOCK };
+    static struct lb_order_part parts[PARTS];
+    static int64_t all[N], seen[PARTS * EACH];
+    for (int k = 0; k < PARTS; k++) {
+        parts[k] = (struct lb_order_part){k * EACH, EACH, 1};
+    }
+    struct lb_order *order = lb_order_create_parts(parts, PARTS, true, 9);
+    assert_int_equal(lb_order_batch(order, 0, N, all), LB_OK);
+    for (int i = 0; i < N; i++) {
+        seen[all[i]]++;
+    }
+    for (int k = 0; k < PARTS; k++) {
+        int64_t n = 0, least = INT64_MAX, most = 0;
+        for (int i = 0; i < EACH; i++) {
+            int64_t times = seen[k * EACH + i];
+            n += times;
+            least = times < least ? times : least;
+            most = times > most ? times : most;
+        }
+        assert_true(most - least <= 1); /* each epoch has all of them */
+        assert_true(llabs(n - N / PARTS) <= (k == 0 ? PARTS : 1));
+    }
+    lb_order_destroy(order);
+    assert_null(lb_order_create_parts(parts, LB_MAX_WEIGHTED_SETS + 1, true, 9));
+}
+
 static void memory_runs_out(void **state) {
     (void)state;
     write_text("c.txt", "abcdefgh\n");
@@ -563,6 +592,7 @@ int main(void) {
         cmocka_unit_test(order_is_a_shuffle_per_epoch),
         cmocka_unit_test(order_without_a_list),
         cmocka_unit_test(order_by_weights),
+        cmocka_unit_test(order_by_many_weights),
         cmocka_unit_test(memory_runs_out),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);

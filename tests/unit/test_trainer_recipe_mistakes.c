@@ -99,6 +99,18 @@ static void weights_of_data(void **state) {
     assert_int_equal(lb_recipe_parse(right, strlen(right), "r.yaml", both, 2, &r, NULL), LB_OK);
     assert_int_equal(r->datasets[1].type, LB_DATA_TOKENS);
     lb_recipe_destroy(r);
+    struct lb_buf text;
+    struct lb_detail detail = {0};
+    lb_buf_init(&text, 1 << 20);
+    lb_buf_append_str(&text, "student: {hidden_size: 8, intermediate_size: 8, num_hidden_layers: 1, "
+                             "num_attention_heads: 1}\ntokenizer: t\noutput_dir: o\n"
+                             "loss_functions: [{function: cross_entropy}]\ndatasets:\n");
+    for (int i = 0; i <= LB_MAX_WEIGHTED_SETS; i++) {
+        lb_buf_printf(&text, "  - {path: x%d.txt, weight: 1}\n", i);
+    }
+    assert_int_equal(lb_recipe_parse(text.data, text.len, "r.yaml", NULL, 0, &r, &detail), LB_E_ARG);
+    assert_non_null(strstr(detail.text, "datasets: 1025 sets with weights; at most 1024"));
+    lb_buf_finish(&text);
 }
 
 /* However many there are, a page of them is told, and how many more. */

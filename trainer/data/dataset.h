@@ -48,8 +48,7 @@ int64_t lb_dataset_count(const struct lb_dataset *data);
 /* Text bytes behind all the samples' labels, for bits per byte; 0 for images. Per tag: tag >= 0; all: -1. */
 int64_t lb_dataset_bytes(const struct lb_dataset *data, int tag);
 /* Sample i. What it points to is good as long as data, but of token shards until as many further samples were
- * got as lb_dataset_hold said (8). LB_E_IO: a shard cannot be read any more, or was
- * written to. */
+ * got as lb_dataset_hold said (8). LB_E_IO: a shard cannot be read any more, or was written to. */
 LB_NODISCARD enum lb_status lb_dataset_get(const struct lb_dataset *data, int64_t i, struct lb_sample *out,
                                            struct lb_detail *detail);
 /* n samples are wanted at the same time. LB_E_NOMEM. Not while samples are in use. */
@@ -81,8 +80,10 @@ struct lb_order_part {
     double weight; /* > 0 */
 };
 /* Of several parts each has its own epochs, and its share of the samples: of each 4096 exactly, but for
- * rounding, in an order that stream (seed, block) decides. listed: shuffles are listed, 8 bytes a sample;
- * else computed (a Feistel network), which takes no memory. NULL: a part is empty, or memory is out. */
+ * rounding, in an order that stream (seed, block) decides; of more than 64 parts of as many more as the
+ * square of their number is. listed: shuffles are listed, 8 bytes a sample; else computed (a Feistel
+ * network), which takes no memory. NULL: a part is empty, there are more than LB_MAX_WEIGHTED_SETS, or memory
+ * is out. */
 struct lb_order *lb_order_create_parts(const struct lb_order_part *parts, unsigned n, bool listed,
                                        uint64_t seed);
 /* Of the data: by the weights of its entries, else all together; listed where the rows are. */

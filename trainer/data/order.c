@@ -23,17 +23,19 @@ struct source {
 
 /* Whose turn it is within a block. */
 struct block {
-    int64_t number; /* -1: none */
-    uint32_t whose[BLOCK];
-    uint16_t before[BLOCK]; /* how many of the same are before it in the block */
+    int64_t number;   /* -1: none */
+    uint32_t *whose;  /* [block_size] */
+    uint32_t *before; /* [block_size] how many of the same are before it in the block */
 };
 
 struct lb_order {
     uint64_t seed;
     struct source *sources; /* [n] */
     unsigned n;
-    double *share; /* [n] that sum to 1; NULL: there is one source */
-    struct block *block[2];
+    double *share;      /* [n] that sum to 1; NULL: there is one source */
+    int64_t block_size; /* BLOCK, or more where there are many sources */
+    struct block block[2];
+    uint32_t *seen; /* [n] scratch */
 };
 
 static bool source_init(struct source *s, const struct lb_order_part *part, uint64_t seed, bool listed) {
@@ -51,12 +53,20 @@ static bool source_init(struct source *s, const struct lb_order_part *part, uint
 static bool shares_init(struct lb_order *order, const struct lb_order_part *parts) {
     double sum = 0;
     order->share = lb_malloc_array(order->n, sizeof *order->share);
+    order->seen = lb_malloc_array(order->n, sizeof *order->seen);
+    /* Rounding gives each of the others up to one sample more in a block, which the largest must have. */
+    order->block_size = BLOCK;
+    while (order->block_size < (int64_t)order->n * order->n) {
+        order->block_size *= 4;
+    }
     for (int i = 0; i < 2; i++) {
-        order->block[i] = lb_calloc(1, sizeof *order->block[i]);
-        if (order->block[i] == NULL) {
+        struct block *block = &order->block[i];
+        block->number = -1;
+        block->whose = lb_malloc_array((size_t)order->block_size, sizeof *block->whose);
+        block->before = lb_malloc_array((size_t)order->block_size, sizeof *block->before);
+        if (block->whose == NULL || block->before == NULL || order->seen == NULL) {
             return false;
         }
-        order->block[i]->number = -1;
     }
     for (unsigned k = 0; k < order->n; k++) {
         sum += parts[k].weight;
@@ -70,7 +80,7 @@ static bool shares_init(struct lb_order *order, const struct lb_order_part *part
 struct lb_order *lb_order_create_parts(const struct lb_order_part *parts, unsigned n, bool listed,
                                        uint64_t seed) {
     struct lb_order *order = lb_calloc(1, sizeof *order);
-    bool ok = order != NULL && n > 0;
+    bool ok = order != NULL && n > 0 && n <= LB_MAX_WEIGHTED_SETS;
     if (ok) {
         order->seed = seed;
         order->sources = lb_calloc(n, sizeof *order->sources);
@@ -111,8 +121,11 @@ void lb_order_destroy(struct lb_order *order) {
     }
     lb_free(order->sources);
     lb_free(order->share);
-    lb_free(order->block[0]);
-    lb_free(order->block[1]);
+    for (int i = 0; i < 2; i++) {
+        lb_free(order->block[i].whose);
+        lb_free(order->block[i].before);
+    }
+    lb_free(order->seen);
     lb_free(order);
 }
 
@@ -165,41 +178,47 @@ static int64_t sample_of(struct source *s, int64_t j) {
     return s->first + (perm != NULL ? perm[i] : computed(s, s->keys[epoch & 1], i));
 }
 
-/* How many samples of source k there are before block b. */
-static int64_t before_block(const struct lb_order *order, unsigned k, int64_t b) {
+/* The one that takes what rounding leaves. */
+static unsigned largest_of(const struct lb_order *order) {
     unsigned largest = 0;
-    int64_t others = 0;
     for (unsigned i = 1; i < order->n; i++) {
         largest = order->share[i] > order->share[largest] ? i : largest;
     }
-    for (unsigned i = 0; i < order->n; i++) {
-        others += i != largest ? (int64_t)floor((double)b * BLOCK * order->share[i]) : 0;
+    return largest;
+}
+
+/* How many samples of source k there are before block b. */
+static int64_t before_block(const struct lb_order *order, unsigned k, int64_t b) {
+    double all = (double)b * (double)order->block_size;
+    unsigned largest = largest_of(order);
+    int64_t others = 0;
+    if (k != largest) {
+        return (int64_t)floor(all * order->share[k]);
     }
-    return k == largest ? b * BLOCK - others : (int64_t)floor((double)b * BLOCK * order->share[k]);
+    for (unsigned i = 0; i < order->n; i++) {
+        others += i != largest ? (int64_t)floor(all * order->share[i]) : 0;
+    }
+    return b * order->block_size - others;
 }
 
 static const struct block *block_of(struct lb_order *order, int64_t b) {
-    struct block *block = order->block[b & 1];
+    struct block *block = &order->block[b & 1];
     struct lb_rng rng;
     if (block->number == b) {
         return block;
     }
-    int64_t at = 0;
+    int64_t at = 0, size = order->block_size;
     for (unsigned k = 0; k < order->n; k++) {
         int64_t n = before_block(order, k, b + 1) - before_block(order, k, b);
-        for (; n > 0 && at < BLOCK; n--) {
+        for (; n > 0 && at < size; n--) {
             block->whose[at++] = k;
         }
     }
     lb_rng_seed(&rng, order->seed, STREAM_MIX + (uint64_t)b);
-    lb_rng_shuffle(&rng, block->whose, BLOCK);
-    for (unsigned k = 0; k < order->n; k++) {
-        uint16_t seen = 0;
-        for (int i = 0; i < BLOCK; i++) {
-            if (block->whose[i] == k) {
-                block->before[i] = seen++;
-            }
-        }
+    lb_rng_shuffle(&rng, block->whose, (uint64_t)size);
+    memset(order->seen, 0, order->n * sizeof *order->seen);
+    for (int64_t i = 0; i < size; i++) {
+        block->before[i] = order->seen[block->whose[i]]++;
     }
     block->number = b;
     return block;
@@ -209,7 +228,7 @@ static int64_t sample_at(struct lb_order *order, int64_t position) {
     if (order->n == 1) {
         return sample_of(&order->sources[0], position);
     }
-    int64_t b = position / BLOCK, i = position % BLOCK;
+    int64_t b = position / order->block_size, i = position % order->block_size;
     const struct block *block = block_of(order, b);
     unsigned k = block->whose[i];
     return sample_of(&order->sources[k], before_block(order, k, b) + block->before[i]);

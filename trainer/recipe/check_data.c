@@ -65,6 +65,10 @@ static enum lb_status check_weights(const struct check *c) {
     for (unsigned i = 0; i < r->datasets_count; i++) {
         any = any || !isnan(r->datasets[i].weight);
     }
+    if (any && r->datasets_count > LB_MAX_WEIGHTED_SETS) {
+        return complain(c, "datasets", "%u sets with weights; at most %d", r->datasets_count,
+                        LB_MAX_WEIGHTED_SETS);
+    }
     for (unsigned i = 0; any && i < r->datasets_count; i++) {
         snprintf(path, sizeof path, "datasets.%u", i);
         if (isnan(r->datasets[i].weight)) {

@@ -28,6 +28,8 @@ struct lb_recipe_student {
     const char *others; /* lines of YAML: keys that were given and that only the family knows; NULL: none */
 };
 
+#define LB_MAX_WEIGHTED_SETS 1024 /* datasets that have weights */
+
 struct lb_recipe_dataset {
     const char *path; /* text: one document a line; jsonl: one object a line; idx: images; tokens: ids */
     enum lb_data_type type;
