@@ -49,6 +49,16 @@ static void on_save(int number) {
     *lb_save_now() = 1;
 }
 
+/* Files are mapped: where one is cut short under us, reading it is SIGBUS. Whoever did it is told before the
+ * process ends of it. */
+static void on_cut_file(int number) {
+    static const char text[] = "\nlimbeck: a file was cut short, or could not be read, while it was in use; "
+                               "replace files by renaming others to their place\n";
+    ssize_t ignored = write(STDERR_FILENO, text, sizeof text - 1);
+    (void)ignored;
+    signal(number, SIG_DFL); /* the same read again ends the process */
+}
+
 static void catch_signals(void) {
     struct sigaction action = {.sa_handler = on_signal};
     sigemptyset(&action.sa_mask);
@@ -62,6 +72,8 @@ static void catch_signals(void) {
     action.sa_flags = SA_RESTART;
     sigaction(SIGUSR1, &action, NULL);
     action.sa_flags = 0;
+    action.sa_handler = on_cut_file;
+    sigaction(SIGBUS, &action, NULL);
     action.sa_handler = SIG_IGN;
     sigaction(SIGPIPE, &action, NULL); /* a peer that hangs up is an error of write, not the end */
 }
