@@ -137,6 +137,30 @@ static void resume_drops_what_comes_again(void **state) {
     lb_free(path);
 }
 
+/* Texts of long sequences are lines of several MiB. */
+static void long_lines(void **state) {
+    (void)state;
+    enum { LEN = 8 << 20 };
+    char *line = malloc(LEN);
+    assert_non_null(line);
+    memset(line, 'x', LEN);
+    memcpy(line, "{\"step\": 1, \"prompt\": \"", 23);
+    memcpy(line + LEN - 2, "\"}", 2);
+    struct lb_journal *journal = open_at(-1);
+    assert_int_equal(lb_journal_append(journal, line, LEN, NULL), LB_OK);
+    assert_int_equal(lb_journal_append(journal, "{\"step\": 2}", 11, NULL), LB_OK);
+    lb_journal_close(journal);
+    journal = open_at(1);
+    lb_journal_close(journal);
+    char *path = lb_path_join(lb_scratch, LB_JOURNAL_FILE);
+    struct lb_map map;
+    assert_int_equal(lb_map_open(&map, path, NULL), LB_OK);
+    assert_int_equal(map.len, LEN + 1);
+    lb_map_close(&map);
+    lb_free(path);
+    free(line);
+}
+
 static void no_folder_no_journal(void **state) {
     (void)state;
     struct lb_journal *journal = NULL;
@@ -283,9 +307,13 @@ static void progress_into_a_file(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(lines_are_json),       cmocka_unit_test(resume_drops_what_comes_again),
-        cmocka_unit_test(no_folder_no_journal), cmocka_unit_test(progress_says_what_matters),
-        cmocka_unit_test(progress_fits),        cmocka_unit_test(progress_on_a_terminal),
+        cmocka_unit_test(lines_are_json),
+        cmocka_unit_test(resume_drops_what_comes_again),
+        cmocka_unit_test(long_lines),
+        cmocka_unit_test(no_folder_no_journal),
+        cmocka_unit_test(progress_says_what_matters),
+        cmocka_unit_test(progress_fits),
+        cmocka_unit_test(progress_on_a_terminal),
         cmocka_unit_test(progress_into_a_file),
     };
     return cmocka_run_group_tests(tests, lb_scratch_make, lb_scratch_remove);

@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define MAX_TEXT ((size_t)1 << 20)
+#define MAX_TEXT ((size_t)64 << 20)
 
 static enum lb_status decode(const struct lb_run *run, const int32_t *ids, int64_t n, bool skip_special,
                              json_t **out, struct lb_detail *detail) {

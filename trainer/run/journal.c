@@ -16,7 +16,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#define MAX_LINE ((size_t)1 << 20)
+#define MAX_LINE ((size_t)1 << 30) /* two texts of the longest sequence, all of it escaped */
 
 struct lb_journal {
     int fd;
