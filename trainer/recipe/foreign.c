@@ -4,6 +4,7 @@
 #include "common/base/mem.h"
 #include "trainer/recipe/names.h"
 
+#include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -43,7 +44,12 @@ const char *lb_foreign_text(const struct lb_yaml *node) {
 
 double lb_foreign_number(const struct lb_yaml *node, double fallback) {
     const char *text = lb_foreign_text(node);
-    return text != NULL ? strtod(text, NULL) : fallback;
+    char *end = NULL;
+    if (node == NULL) {
+        return fallback;
+    }
+    double number = text != NULL ? strtod(text, &end) : NAN;
+    return end != text && *end == '\0' ? number : NAN;
 }
 
 bool lb_foreign_true(const struct lb_yaml *node) {
@@ -137,6 +143,10 @@ static struct lb_yaml *add(struct lb_foreign *f, struct lb_yaml *parent, enum lb
 void lb_foreign_set(struct lb_foreign *f, struct lb_yaml *map, const char *key, int line, const char *value) {
     map = map != NULL ? map : f->ours;
     if (f->status != LB_OK || lb_yaml_find(map, key) != NULL) {
+        return;
+    }
+    if (value == NULL) {
+        lb_foreign_refuse(f, line, key, NULL, "must be one value");
         return;
     }
     struct lb_yaml *node = add(f, map, LB_YAML_SCALAR, key, line);

@@ -81,10 +81,12 @@ void lb_foreign_apply(struct lb_foreign *f, const struct lb_yaml *map, const cha
 const struct lb_yaml *lb_foreign_get(const struct lb_yaml *map, const char *key);
 /* The text of a scalar, NULL for others. */
 const char *lb_foreign_text(const struct lb_yaml *node);
-/* Whether a scalar is that number; a missing one is fallback. */
+/* The number that a scalar is; a missing one is fallback. NAN: it is none, and what it is compared with must
+ * let it go on into ours, whose reader refuses it. */
 double lb_foreign_number(const struct lb_yaml *node, double fallback);
 bool lb_foreign_true(const struct lb_yaml *node);
-/* Puts a value into a map of ours, at a line of theirs, unless the key is there. map NULL: the top. */
+/* Puts a value into a map of ours, at a line of theirs, unless the key is there. map NULL: the top. value
+ * NULL: theirs is no scalar (lb_foreign_text), which is refused. */
 void lb_foreign_set(struct lb_foreign *f, struct lb_yaml *map, const char *key, int line, const char *value);
 /* A new (or the present) mapping or list under a key of ours; NULL when memory is out. */
 struct lb_yaml *lb_foreign_child(struct lb_foreign *f, struct lb_yaml *map, const char *key,

@@ -239,29 +239,30 @@ static void read_losses(struct lb_foreign *f) {
         return;
     }
     bool plain = lb_foreign_number(beta, 0) == 0;
-    const char *weight = lb_foreign_text(alpha);
-    weight = weight != NULL ? weight : "1";
+    const char *weight = alpha != NULL ? lb_foreign_text(alpha) : "1";
     lb_foreign_set(f, entry, "function", line, plain ? "kl" : "jsd");
     lb_foreign_set(f, entry, "weight", line, weight);
     lb_foreign_note(f, line, "kd_alpha", "taken as loss_functions.0: {function: %s, weight: %s}",
-                    plain ? "kl" : "jsd", weight);
+                    plain ? "kl" : "jsd", weight != NULL ? weight : "");
     if (beta != NULL) {
-        if (!plain && lb_foreign_text(beta) != NULL) {
-            lb_foreign_set(f, entry, "beta", beta->line, beta->text);
+        if (!plain) {
+            lb_foreign_set(f, entry, "beta", beta->line, lb_foreign_text(beta));
         }
         lb_foreign_note(f, beta->line, "kd_beta",
                         plain ? "taken: 0 is kl" : "taken as loss_functions.0.beta");
     }
-    if (lb_foreign_number(ce, 0) > 0 && (entry = lb_foreign_entry(f, list, ce->line)) != NULL) {
+    if (lb_foreign_number(ce, 0) != 0 && (entry = lb_foreign_entry(f, list, ce->line)) != NULL) {
         lb_foreign_set(f, entry, "function", ce->line, "cross_entropy");
-        lb_foreign_set(f, entry, "weight", ce->line, ce->text);
+        const char *share = lb_foreign_text(ce);
+        lb_foreign_set(f, entry, "weight", ce->line, share);
         lb_foreign_note(f, ce->line, "kd_ce_alpha",
-                        "taken as loss_functions.1: {function: cross_entropy, weight: %s}", ce->text);
+                        "taken as loss_functions.1: {function: cross_entropy, weight: %s}",
+                        share != NULL ? share : "");
     } else if (ce != NULL) {
         lb_foreign_note(f, ce->line, "kd_ce_alpha", "left out: 0");
     }
-    if (lb_foreign_text(temperature) != NULL) {
-        lb_foreign_set(f, NULL, "temperature", temperature->line, temperature->text);
+    if (temperature != NULL) {
+        lb_foreign_set(f, NULL, "temperature", temperature->line, lb_foreign_text(temperature));
         lb_foreign_note(f, temperature->line, "kd_temperature", "taken as temperature");
     }
     if (least != NULL && lb_foreign_number(least, 1) != lb_foreign_number(temperature, 1)) {

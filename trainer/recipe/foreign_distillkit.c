@@ -2,6 +2,7 @@
  * are, and their weights are divided by their sum. */
 #include "trainer/recipe/foreign.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -232,9 +233,11 @@ static void read_loss(struct lb_foreign *f, const struct lb_yaml *loss, const ch
         return;
     }
     char share[40];
-    snprintf(share, sizeof share, "%.10g", sum > 0 ? lb_foreign_number(weight, 1) / sum : 0);
+    double number = lb_foreign_number(weight, 1);
+    snprintf(share, sizeof share, "%.10g", sum > 0 ? number / sum : 0);
     lb_foreign_set(f, entry, "function", loss->line, function);
-    lb_foreign_set(f, entry, "weight", weight != NULL ? weight->line : loss->line, share);
+    lb_foreign_set(f, entry, "weight", weight != NULL ? weight->line : loss->line,
+                   isfinite(number) ? share : lb_foreign_text(weight));
     bool states = strncmp(function, "hs_", 3) == 0;
     if (temperature != NULL && !states && strcmp(function, "cross_entropy") != 0) {
         lb_foreign_set(f, NULL, "temperature", temperature->line, lb_foreign_text(temperature));
@@ -265,7 +268,8 @@ static void read_losses(struct lb_foreign *f) {
                           lb_foreign_text(layers) != NULL ? layers->text : "");
     }
     for (const struct lb_yaml *loss = list->first; loss != NULL; loss = loss->next) {
-        sum += lb_foreign_number(lb_foreign_get(loss, "weight"), 1);
+        double weight = lb_foreign_number(lb_foreign_get(loss, "weight"), 1);
+        sum += isfinite(weight) ? weight : 0;
     }
     for (const struct lb_yaml *loss = list->first; loss != NULL; loss = loss->next, i++) {
         snprintf(path, sizeof path, "loss_functions.%u.", i);

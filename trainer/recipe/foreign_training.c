@@ -209,7 +209,7 @@ void lb_foreign_lora(struct lb_foreign *f, bool wanted, double silent_dropout) {
             take(f, node, keys[i], keys[i]);
         } else if (node != NULL && i == 2) {
             take_modules(f, node);
-        } else if (i == 3 && wanted && lb_foreign_number(node, silent_dropout) > 0) {
+        } else if (i == 3 && wanted && lb_foreign_number(node, silent_dropout) != 0) {
             lb_foreign_note(f, node != NULL ? node->line : 0, keys[i],
                             "with a difference: adapters have no dropout here, %g there",
                             lb_foreign_number(node, silent_dropout));

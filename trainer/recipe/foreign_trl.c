@@ -178,9 +178,8 @@ static void read_teacher(struct lb_foreign *f) {
 /* A key of writing: theirs, or what TRL takes where the file is silent. */
 static void put_writing(struct lb_foreign *f, const char *key, const char *ours, const char *fallback) {
     const struct lb_yaml *node = lb_foreign_get(f->theirs, key);
-    const char *value = lb_foreign_text(node);
-    if (value != NULL) {
-        lb_foreign_set(f, NULL, ours, node->line, value);
+    if (node != NULL) {
+        lb_foreign_set(f, NULL, ours, node->line, lb_foreign_text(node));
         bool same = strcmp(key, ours) == 0;
         lb_foreign_note(f, node->line, key, "taken%s%s", same ? "" : " as ", same ? "" : ours);
     } else if (fallback != NULL) {
@@ -195,7 +194,7 @@ static void put_drawing(struct lb_foreign *f, bool gkd) {
     put_writing(f, "temperature", "generation_temperature", gkd ? "0.9" : "1");
     put_writing(f, "top_p", "top_p", NULL);
     const struct lb_yaml *node = lb_foreign_get(f->theirs, "top_k");
-    if (node != NULL && lb_foreign_number(node, 0) > 0) {
+    if (node != NULL && !(lb_foreign_number(node, 0) <= 0)) {
         lb_foreign_refuse(f, node->line, "top_k", NULL,
                           "texts are drawn by generation_temperature and top_p; set it to 0");
     }
@@ -243,12 +242,11 @@ static void read_loss(struct lb_foreign *f, bool gkd) {
     if (entry == NULL) {
         return;
     }
-    const char *value = lb_foreign_text(beta);
-    value = value != NULL ? value : gkd ? "0.5" : "1.0";
+    const char *value = beta != NULL ? lb_foreign_text(beta) : gkd ? "0.5" : "1.0";
     lb_foreign_set(f, entry, "function", line, "jsd");
     lb_foreign_set(f, entry, "beta", line, value);
-    lb_foreign_note(f, line, "beta", "taken as loss_functions.0: {function: jsd, beta: %s}%s", value,
-                    beta == NULL ? ", TRL's where the file is silent" : "");
+    lb_foreign_note(f, line, "beta", "taken as loss_functions.0: {function: jsd, beta: %s}%s",
+                    value != NULL ? value : "", beta == NULL ? ", TRL's where the file is silent" : "");
     double t = lb_foreign_number(temperature, 1);
     if (temperature != NULL && gkd) {
         const struct lb_yaml *lmbda = lb_foreign_get(f->theirs, "lmbda");
@@ -265,7 +263,7 @@ static void read_loss(struct lb_foreign *f, bool gkd) {
         lb_foreign_note(f, temperature->line, "temperature",
                         "taken, with weight %s: TRL does not multiply by its square", weight);
     }
-    if (top != NULL && lb_foreign_number(top, 0) > 0) {
+    if (top != NULL && !(lb_foreign_number(top, 0) <= 0)) {
         lb_foreign_set(f, NULL, "targets", top->line, "topk");
         lb_foreign_set(f, NULL, "loss_top_k", top->line, lb_foreign_text(top));
         lb_foreign_note(f, top->line, "loss_top_k", "taken, with targets: topk");

@@ -1,0 +1,69 @@
+#include <stdarg.h>
+#include <stddef.h>
+#include <setjmp.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include "common/base/buf.h"
+#include "common/base/mem.h"
+#include "trainer/recipe/recipe.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#define TRL                                                                                                  \
+    "model_name_or_path: m\nteacher_model_name_or_path: t\ndataset_name: x.jsonl\nmax_length: "              \
+    "8\noutput_dir: "                                                                                        \
+    "o\n"
+#define KIT "model: m\ndataset: {train_dataset: {disk_path: x.txt}}\nsequence_length: 8\noutput_path: o\n"
+#define HF_ "teacher: {kind: hf, path: t}\n"
+#define KL_ "loss_functions: [{function: kl, weight: 1}]\n"
+#define AXOLOTL                                                                                              \
+    "base_model: m\nkd_trainer: true\nkd_online_server_base_url: http://h:1\nkd_online_topk: 4\n"            \
+    "output_dir: o\nlearning_rate: 1.0e-5\n"
+#define CHAT_ "datasets: [{path: x.jsonl, type: chat_template}]\n"
+
+/* A value that is none of its kind is refused by name, and not taken for another. */
+static void values_are_refused(void **state) {
+    (void)state;
+    static const struct {
+        const char *text, *line;
+    } cases[] = {
+        {TRL "lmbda: half\n", "r.yaml:6: lmbda: \"half\" is not a number"},
+        {TRL "lmbda: [0]\n", "r.yaml:6: lmbda: must be one value"},
+        {TRL "lmbda: 0\nbeta: [1]\n", "r.yaml:7: beta: must be one value"},
+        {TRL "lmbda: 1\ntop_k: many\n", "r.yaml:7: top_k: texts are drawn by"},
+        {TRL "lmbda: 0\nloss_top_k: many\n", "r.yaml:7: loss_top_k: \"many\" is not a whole number"},
+        {TRL "max_completion_length: 8\ntemperature: [1]\n", "r.yaml:7: temperature: must be one value"},
+        {TRL "dataset_text_field: [a]\n", "r.yaml:6: field: must be one value"},
+        {KIT HF_ "loss_functions: [{function: kl, weight: much}]\n",
+         "r.yaml:6: loss_functions.0.weight: \"much\" is not a number"},
+        {KIT HF_ "loss_functions: [{function: kl, temperature: [1]}]\n",
+         "r.yaml:6: temperature: must be one value"},
+        {KIT KL_ "teacher: {kind: vllm, base_url: 'http://h:1', top_k: [4]}\n",
+         "r.yaml:6: loss_top_k: must be one value"},
+        {AXOLOTL CHAT_ "kd_ce_alpha: much\n", "r.yaml:8: loss_functions.1.weight: \"much\" is not a number"},
+        {AXOLOTL CHAT_ "kd_ce_alpha: -1\n", "r.yaml:8: loss_functions.1.weight: -1 is out of range"},
+        {AXOLOTL CHAT_ "kd_beta: much\n", "r.yaml:8: loss_functions.0.beta: \"much\" is not a number"},
+        {AXOLOTL CHAT_ "kd_alpha: [1]\n", "r.yaml:8: weight: must be one value"},
+        {AXOLOTL CHAT_ "kd_temperature: [1]\n", "r.yaml:8: temperature: must be one value"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct lb_recipe *r = NULL;
+        struct lb_buf lines;
+        lb_buf_init(&lines, 1 << 20);
+        enum lb_status status =
+            lb_recipe_parse_all(cases[i].text, strlen(cases[i].text), "r.yaml", NULL, 0, &lines, &r, NULL);
+        if (status == LB_OK || strstr(lines.data, cases[i].line) == NULL) {
+            fail_msg("expected: %s\n but was: %s", cases[i].line, status == LB_OK ? "taken" : lines.data);
+        }
+        lb_buf_finish(&lines);
+    }
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(values_are_refused),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
