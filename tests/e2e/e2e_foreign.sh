@@ -41,7 +41,7 @@ said trl_gkd.ours.yaml 'pupil/student"' "function: \"jsd\"" "learning_rate: 0.00
 sed -e 's/^lmbda: .*/lmbda: 0.5/; s/^max_new_tokens: .*/max_new_tokens: 8/; s/^dataset_name: .*/dataset_name: chat.jsonl/' \
     -e 's/^max_length: .*/max_length: 48/' trl_gkd.yaml >trl_written.yaml
 understood trl_written --set chat_template=chat.jinja
-said trl_written.notes "lmbda: taken" "temperature: taken as generation_temperature" "max_new_tokens: taken"
+said trl_written.notes "lmbda: taken" "completion_only_loss: true, which TRL takes" "temperature: taken as generation_temperature" "max_new_tokens: taken"
 said trl_written.ours.yaml "lmbda: 0.5" "generation_temperature: 0.9" "max_new_tokens: 8"
 
 understood trl_server --set teachers.0.url="${url[nouns]}" --set chat_template=chat.jinja
@@ -51,9 +51,9 @@ said nouns.log endpoint=completions
 understood distillkit
 said distillkit.notes "dataset.train_dataset: taken as datasets.0.path" "loss_functions.1: taken, with weight 0.5 " \
     "missing_probability_handling left out: distributions are whole" "training_args.learning_rate: taken"
-said distillkit.ours.yaml "eval_steps: 10" "weight: 0.25"
+said distillkit.ours.yaml "eval_steps: 10" "disable_dropout: false" "warmup_from_zero: true" "weight: 0.25"
 
-sed 's/^micro_batch_size: .*/&\nadapter: lora\nlora_r: 4\nlora_alpha: 8\nlora_target_modules: [q_proj, v_proj]/; s/^learning_rate: .*/learning_rate: 5.0e-2/' \
+sed 's/^micro_batch_size: .*/&\nadapter: lora\nlora_r: 4\nlora_alpha: 8\nlora_target_modules: [v_proj, down_proj]/; s/^learning_rate: .*/learning_rate: 5.0e-2/' \
     axolotl.yaml >axolotl_lora.yaml
 most=1 understood axolotl_lora --set teachers.0.url="${url[nouns]}" --set chat_template=chat.jinja
 said axolotl_lora.notes "adapter: taken as use_peft" "lora_target_modules: taken"

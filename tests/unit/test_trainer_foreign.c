@@ -47,6 +47,8 @@ static void values_are_refused(void **state) {
         {AXOLOTL CHAT_ "kd_beta: much\n", "r.yaml:8: loss_functions.0.beta: \"much\" is not a number"},
         {AXOLOTL CHAT_ "kd_alpha: [1]\n", "r.yaml:8: weight: must be one value"},
         {AXOLOTL CHAT_ "kd_temperature: [1]\n", "r.yaml:8: temperature: must be one value"},
+        {AXOLOTL "datasets: [{path: x.jsonl, type: chat_template, roles_to_train: [user]}]\n",
+         "r.yaml:7: datasets.0: roles_to_train: the assistant's messages count"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         struct lb_recipe *r = NULL;
@@ -61,9 +63,52 @@ static void values_are_refused(void **state) {
     }
 }
 
+/* What a file does not say is what its tool takes then. */
+static void silence_means_theirs(void **state) {
+    (void)state;
+    static const struct {
+        const char *text;
+        enum lb_completion_only counts;
+        enum lb_yes_no undropped;
+        int64_t max_length;
+        double warmup_ratio;
+        bool from_zero;
+        const char *note;
+    } cases[] = {
+        {TRL "lmbda: 0.5\nwarmup_steps: 0.25\ndisable_dropout: false\n", LB_COMPLETION_ONLY_YES, LB_NO, 8,
+         0.25, true, "r.yaml:8: disable_dropout: taken"},
+        {TRL "completion_only_loss: false\nuse_peft: true\n", LB_COMPLETION_ONLY_NO, LB_NOT_SAID, 8, 0, false,
+         "lora_target_modules: with a difference"},
+        {KIT HF_ KL_, LB_COMPLETION_ONLY_BY_ROW, LB_NO, 8, 0, false,
+         "disable_dropout: false, which DistillKit"},
+        {AXOLOTL CHAT_, LB_COMPLETION_ONLY_YES, LB_NO, 512, 0.03, true, "warmup_ratio: 0.03, which Axolotl"},
+        {AXOLOTL CHAT_ "train_on_inputs: true\nwarmup_ratio: 0.5\nsequence_len: 9\n", LB_COMPLETION_ONLY_YES,
+         LB_NO, 9, 0.5, true, "train_on_inputs: left out"},
+        {AXOLOTL "datasets: [{path: x.jsonl, type: alpaca}]\ntrain_on_inputs: true\nwarmup_steps: 3\n",
+         LB_COMPLETION_ONLY_NO, LB_NO, 512, 0, true, "train_on_inputs: taken as completion_only_loss"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct lb_recipe *r = NULL;
+        struct lb_detail detail = {0};
+        if (lb_recipe_parse(cases[i].text, strlen(cases[i].text), "r.yaml", NULL, 0, &r, &detail) != LB_OK) {
+            fail_msg("%zu: %s", i, detail.text);
+        }
+        assert_int_equal(r->completion_only_loss, cases[i].counts);
+        assert_int_equal(r->disable_dropout, cases[i].undropped);
+        assert_int_equal(r->max_length, cases[i].max_length);
+        assert_true(r->warmup_ratio == cases[i].warmup_ratio);
+        assert_int_equal(r->warmup_from_zero, cases[i].from_zero);
+        if (strstr(r->notes, cases[i].note) == NULL) {
+            fail_msg("expected: %s\n but was: %s", cases[i].note, r->notes);
+        }
+        lb_recipe_destroy(r);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(values_are_refused),
+        cmocka_unit_test(silence_means_theirs),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

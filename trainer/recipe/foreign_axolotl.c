@@ -65,7 +65,7 @@ static const struct lb_foreign_key keys[] = {
     {"saves_per_epoch", LB_FOREIGN_LEAVE, "save_steps says when"},
     {"evals_per_epoch", LB_FOREIGN_LEAVE, "the end is evaluated"},
     {"eval_*", LB_FOREIGN_LEAVE, "how often evaluation happens changes no student"},
-    {"train_on_inputs", LB_FOREIGN_LEAVE, "completion_only_loss (--set) says which tokens count"},
+    {"train_on_inputs", LB_FOREIGN_READ, NULL},
     {"group_by_length", LB_FOREIGN_LEAVE, LOADER_},
     {"shuffle_merged_datasets", LB_FOREIGN_LEAVE, "each epoch is shuffled"},
     {"sample_packing*", LB_FOREIGN_LEAVE,
@@ -129,8 +129,8 @@ static const struct lb_foreign_key entry_keys[] = {
     {"split", LB_FOREIGN_LEAVE, "a file is one split"},
     {"chat_template", LB_FOREIGN_LEAVE,
      "the tokenizer's is used; chat_template: FILE.jinja gives another (--set)"},
-    {"roles_to_train", LB_FOREIGN_LEAVE, "assistant_only_loss (--set) says which tokens count"},
-    {"train_on_eos", LB_FOREIGN_LEAVE, "assistant_only_loss (--set) says which tokens count"},
+    {"roles_to_train", LB_FOREIGN_READ, NULL},
+    {"train_on_eos", LB_FOREIGN_LEAVE, "what the template writes for a message of the assistant's counts"},
     {"message_property_mappings", LB_FOREIGN_OFF,
      "messages have role and content, or from and value; rename them, drop it"},
     {"roles", LB_FOREIGN_OFF, "roles are those of the chat template; rename them, drop it"},
@@ -145,7 +145,31 @@ static const struct lb_foreign_default defaults[] = {{"gradient_accumulation_ste
                                                      {"num_train_epochs", "1"},
                                                      {"lr_scheduler_type", "cosine"},
                                                      {"save_steps", "500"},
+                                                     {"max_length", "512"},
+                                                     {"disable_dropout", "false"},
                                                      {NULL, NULL}};
+
+/* Whose messages count: of conversations the assistant's, whatever train_on_inputs is. */
+static void read_counts(struct lb_foreign *f, const struct lb_yaml *item, const char *at) {
+    const char *type = lb_foreign_text(lb_foreign_get(item, "type"));
+    const struct lb_yaml *roles = lb_foreign_get(item, "roles_to_train");
+    const struct lb_yaml *one = roles != NULL && roles->kind == LB_YAML_LIST ? roles->first : roles;
+    for (; one != NULL; one = roles == one ? NULL : one->next) {
+        const char *role = lb_foreign_text(one);
+        if (role == NULL || (strcmp(role, "assistant") != 0 && strcmp(role, "gpt") != 0)) {
+            lb_foreign_refuse(f, one->line, at, "completion_only_loss",
+                              "roles_to_train: the assistant's messages count, or with "
+                              "--set completion_only_loss=false all; drop it");
+            return;
+        }
+    }
+    if (type != NULL && strncmp(type, "chat_template", strlen("chat_template")) == 0) {
+        lb_foreign_set(f, NULL, "completion_only_loss", item->line, "true");
+        lb_foreign_note(
+            f, item->line, at,
+            "type: chat_template taken with completion_only_loss: true, the assistant's messages");
+    }
+}
 
 static void read_data(struct lb_foreign *f, const char *key, const char *ours) {
     const struct lb_yaml *list = lb_foreign_get(f->theirs, key);
@@ -171,6 +195,7 @@ static void read_data(struct lb_foreign *f, const char *key, const char *ours) {
         if (files != NULL && files->kind == LB_YAML_LIST && files->count == 1) {
             files = files->first;
         }
+        read_counts(f, item, at);
         path = files != NULL ? files : path;
         struct lb_yaml *entry =
             lb_foreign_dataset(f, ours, path != NULL ? path->line : item->line, at, lb_foreign_text(path));
@@ -277,6 +302,8 @@ static void read_losses(struct lb_foreign *f) {
     }
 }
 
+static const struct lb_foreign_default warmup[] = {{"warmup_ratio", "0.03"}, {NULL, NULL}};
+
 static void translate(struct lb_foreign *f) {
     const struct lb_yaml *model = lb_foreign_get(f->theirs, "base_model"),
                          *on = lb_foreign_get(f->theirs, "kd_trainer");
@@ -305,6 +332,17 @@ static void translate(struct lb_foreign *f) {
                           kind != NULL ? kind : "");
     }
     lb_foreign_lora(f, adapter != NULL, 0);
+    const struct lb_yaml *inputs = lb_foreign_get(f->theirs, "train_on_inputs");
+    if (inputs != NULL && lb_yaml_find(f->ours, "completion_only_loss") != NULL) {
+        lb_foreign_note(f, inputs->line, "train_on_inputs", "left out: of chat_template it says nothing");
+    } else if (inputs != NULL) {
+        lb_foreign_set(f, NULL, "completion_only_loss", inputs->line,
+                       lb_foreign_true(inputs) ? "false" : "true");
+        lb_foreign_note(f, inputs->line, "train_on_inputs", "taken as completion_only_loss");
+    }
+    if (lb_foreign_get(f->theirs, "warmup_steps") == NULL) {
+        lb_foreign_defaults(f, "Axolotl, up to 100 steps,", warmup);
+    }
     lb_foreign_training(f, f->theirs, "", "lr_scheduler", "optimizer");
     lb_foreign_defaults(f, "Axolotl", defaults);
 }

@@ -86,7 +86,7 @@ static const struct lb_foreign_key teacher_keys[] = {
 
 /* What TrainingArguments and SFTConfig mean where training_args is silent. */
 static const struct lb_foreign_default defaults[] = {
-    {"learning_rate", "2e-5"}, {"save_steps", "500"}, {NULL, NULL}};
+    {"learning_rate", "2e-5"}, {"save_steps", "500"}, {"disable_dropout", "false"}, {NULL, NULL}};
 
 static void read_split(struct lb_foreign *f, const struct lb_yaml *dataset, const char *key,
                        const char *ours) {

@@ -180,6 +180,12 @@ static void read_saving(struct lb_foreign *f, const struct lb_yaml *map, const c
 void lb_foreign_training(struct lb_foreign *f, const struct lb_yaml *map, const char *prefix,
                          const char *schedule_key, const char *optimizer_key) {
     read_steps(f, map, prefix);
+    const struct lb_yaml *warmup = lb_yaml_find(f->ours, "warmup_steps");
+    warmup = warmup != NULL ? warmup : lb_yaml_find(f->ours, "warmup_ratio");
+    if (warmup != NULL) {
+        lb_foreign_set(f, NULL, "warmup_from_zero", warmup->line, "true");
+        lb_foreign_note(f, warmup->line, "warmup_from_zero", "true: as transformers numbers steps");
+    }
     read_schedule(f, map, prefix, schedule_key, optimizer_key);
     read_saving(f, map, prefix);
 }

@@ -52,7 +52,7 @@ static const struct lb_foreign_key keys[] = {
     {"log_completions", LB_FOREIGN_READ, NULL},
     {"log_completions_*", LB_FOREIGN_LEAVE, "who is told"},
     {"num_completions_to_print", LB_FOREIGN_LEAVE, WRITING_},
-    {"disable_dropout", LB_FOREIGN_LEAVE, "a model from a file has none here"},
+    {"disable_dropout", LB_FOREIGN_TAKE, "disable_dropout"},
     {"shuffle_dataset", LB_FOREIGN_LEAVE, "each epoch is shuffled"},
     {"dataset_train_split", LB_FOREIGN_LEAVE, "a file is one split"},
     {"dataset_test_split", LB_FOREIGN_LEAVE, "a file is one split; eval_datasets has the other"},
@@ -98,11 +98,11 @@ static const struct lb_foreign_key entry_keys[] = {
     {NULL, LB_FOREIGN_LEAVE, NULL},
 };
 
-/* SFTConfig's and DistillationConfig's where ours are others. */
+/* SFTConfig's and DistillationConfig's where ours are others; and what their collators count. */
 static const struct lb_foreign_default of_gkd[] = {
-    {"learning_rate", "2e-5"}, {"save_steps", "500"}, {NULL, NULL}};
+    {"learning_rate", "2e-5"}, {"save_steps", "500"}, {"completion_only_loss", "true"}, {NULL, NULL}};
 static const struct lb_foreign_default of_distillation[] = {
-    {"learning_rate", "1e-6"}, {"save_steps", "500"}, {NULL, NULL}};
+    {"learning_rate", "1e-6"}, {"save_steps", "500"}, {"completion_only_loss", "true"}, {NULL, NULL}};
 
 static void read_data(struct lb_foreign *f) {
     const struct lb_yaml *name = lb_foreign_get(f->theirs, "dataset_name");
@@ -291,7 +291,14 @@ static void translate(struct lb_foreign *f) {
     read_teacher(f);
     read_writing(f, gkd);
     read_loss(f, gkd);
-    lb_foreign_lora(f, lb_foreign_true(lb_foreign_get(f->theirs, "use_peft")), 0.05);
+    bool adapters = lb_foreign_true(lb_foreign_get(f->theirs, "use_peft"));
+    lb_foreign_lora(f, adapters, 0.05);
+    if (adapters && lb_foreign_get(f->theirs, "lora_target_modules") == NULL) {
+        lb_foreign_note(
+            f, 0, "lora_target_modules",
+            "with a difference: all linear modules have adapters; TRL, where the file is silent, takes "
+            "PEFT's for the model's family, mostly q_proj and v_proj: name them");
+    }
     lb_foreign_training(f, f->theirs, "", "lr_scheduler_type", "optim");
     lb_foreign_defaults(f, "TRL", gkd ? of_gkd : of_distillation);
 }
