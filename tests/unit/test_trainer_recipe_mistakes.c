@@ -174,11 +174,41 @@ static void memory_runs_out(void **state) {
     }
 }
 
+/* What could not be read is not judged a second time, and what is wrong of an entry is told at its line. */
+static void texts_that_are_written(void **state) {
+    (void)state;
+    static const char right[] = "student: {hidden_size: 8, intermediate_size: 8, num_hidden_layers: 1, "
+                                "num_attention_heads: 1}\ntokenizer: t\ndatasets: [{path: x.txt}]\n"
+                                "teachers: [{name: t, url: 'http://h:1'}]\noutput_dir: o\n";
+    static const struct {
+        const char *text, *lines;
+    } cases[] = {
+        {"loss_functions: [{function: cross_entropy, on: teacher}]\nseq_kd: maybe\n",
+         "r.yaml:7: seq_kd: \"maybe\" is not true or false\n"},
+        {"loss_functions: [{function: kl}]\nmax_new_tokens: many\n",
+         "r.yaml:7: max_new_tokens: \"many\" is not a whole number\n"},
+        {"loss_functions: [{function: kl}]\neval_datasets:\n  - {path: x.txt}\n  - {path: y.txt,\n"
+         "     prompt_length: 4}\n",
+         "r.yaml:10: eval_datasets.1.prompt_length: is of data that is trained on; nobody writes here\n"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct lb_recipe *r = NULL;
+        struct lb_buf text, lines;
+        lb_buf_init(&text, 1 << 20);
+        lb_buf_init(&lines, 1 << 20);
+        lb_buf_printf(&text, "%s%s", right, cases[i].text);
+        assert_int_equal(lb_recipe_parse_all(text.data, text.len, "r.yaml", NULL, 0, &lines, &r, NULL),
+                         LB_E_ARG);
+        assert_string_equal(lines.data, cases[i].lines);
+        lb_buf_finish(&text);
+        lb_buf_finish(&lines);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(all_at_once),
-        cmocka_unit_test(weights_of_data),
-        cmocka_unit_test(mistakes_are_bounded),
+        cmocka_unit_test(all_at_once),          cmocka_unit_test(weights_of_data),
+        cmocka_unit_test(mistakes_are_bounded), cmocka_unit_test(texts_that_are_written),
         cmocka_unit_test(memory_runs_out),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -163,6 +163,7 @@ static void evaluations_compared(void **state) {
     bad("early_stopping_patience: 2\n", "early_stopping_patience: needs eval_datasets and eval_steps");
     bad(EVAL "metric_for_best_model: loss\n", "metric_for_best_model: nothing is compared");
     bad(EVAL "early_stopping_threshold: 1\n", "early_stopping_threshold: nothing is compared");
+    bad(EVAL "greater_is_better: false\n", "r.yaml:9: greater_is_better: nothing is compared");
     bad(EVAL "load_best_model_at_end: true\nearly_stopping_threshold: 1\n",
         "goes with early_stopping_patience");
     bad(EVAL "load_best_model_at_end: true\ngreater_is_better: true\n", "less is the better; drop the key");

@@ -526,7 +526,7 @@ static enum lb_status check_losses(const struct check *c) {
         any |= counted;
         asks |= counted && lb_loss_find(r->loss_functions[i].function)->on != LB_ON_LABEL;
     }
-    if (!sound(c, "loss_functions")) {
+    if (!sound(c, "loss_functions seq_kd")) {
         return status;
     }
     if (!any) {
@@ -581,7 +581,9 @@ enum lb_status lb_recipe_check(const struct lb_recipe *recipe, struct lb_mistake
     for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) {
         status = lb_read_both(status, parts[i](&c));
     }
-    return sound(&c, "lmbda loss_functions teachers datasets eval_datasets max_length whole_texts")
+    return sound(&c, "lmbda loss_functions teachers datasets eval_datasets max_length whole_texts seq_kd "
+                     "seq_kd_ratio off_policy_steps lmbda_ramp_steps log_completions max_new_tokens "
+                     "generation_temperature top_p")
                ? lb_read_both(status, lb_recipe_check_written(recipe, mistakes))
                : status;
 }

@@ -131,8 +131,9 @@ enum lb_status lb_recipe_check_written(const struct lb_recipe *recipe, struct lb
     enum lb_status status = LB_OK;
     for (unsigned i = 0; i < recipe->eval_datasets_count; i++) {
         if (recipe->eval_datasets[i].prompt_length > 0) {
-            return complain(&c, "eval_datasets",
-                            "prompt_length is of data that is trained on; nobody writes here");
+            char path[64];
+            snprintf(path, sizeof path, "eval_datasets.%u.prompt_length", i);
+            return complain(&c, path, "is of data that is trained on; nobody writes here");
         }
     }
     for (unsigned i = 0; i < recipe->loss_functions_count; i++) {

@@ -256,13 +256,14 @@ static enum lb_status check_best(const struct lb_recipe *r, struct lb_detail *de
                greater = r->metric_for_best_model == LB_METRIC_ACCURACY;
     const char *key = stops ? "early_stopping_patience" : "load_best_model_at_end";
     if (!stops && !r->load_best_model_at_end) {
-        bool named = r->metric_for_best_model != LB_METRIC_BY_DEFAULT || r->greater_is_better != LB_NOT_SAID;
-        if (named || r->early_stopping_threshold > 0) {
-            return lb_recipe_fail(
-                r, detail, LB_E_ARG, named ? "metric_for_best_model" : "early_stopping_threshold",
-                "nothing is compared; set load_best_model_at_end or early_stopping_patience");
-        }
-        return LB_OK;
+        const char *idle = r->metric_for_best_model != LB_METRIC_BY_DEFAULT ? "metric_for_best_model"
+                           : r->greater_is_better != LB_NOT_SAID            ? "greater_is_better"
+                           : r->early_stopping_threshold > 0                ? "early_stopping_threshold"
+                                                                            : NULL;
+        return idle == NULL ? LB_OK
+                            : lb_recipe_fail(r, detail, LB_E_ARG, idle,
+                                             "nothing is compared; set load_best_model_at_end or "
+                                             "early_stopping_patience");
     }
     if (r->eval_datasets_count == 0 || r->eval_steps == 0) {
         return lb_recipe_fail(r, detail, LB_E_ARG, key,
