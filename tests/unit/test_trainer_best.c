@@ -7,7 +7,11 @@
 #include "trainer/run/run.h"
 
 #include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #define MOST 8
 
@@ -117,8 +121,39 @@ static void what_is_no_number_is_never_best(void **state) {
     assert_non_null(strstr(detail.text, "metric_for_best_model: these data have no bytes of text"));
 }
 
+/* A run that is gone on with wants the best one's checkpoint before it trains on, not at its end. */
+static void best_is_looked_for(void **state) {
+    (void)state;
+    char dir[] = "/tmp/lb-best-XXXXXX", path[64];
+    assert_non_null(mkdtemp(dir));
+    snprintf(path, sizeof path, "%s/checkpoint-12", dir);
+    struct lb_recipe recipe = {.early_stopping_patience = 3};
+    static struct lb_run run;
+    struct lb_detail detail = {0};
+    memset(&run, 0, sizeof run);
+    run.recipe = &recipe;
+    run.dir = dir;
+    run.at = (struct lb_checkpoint){.step = 28, .best_step = 12, .evaluated = 28};
+    assert_int_equal(lb_run_recall_best(&run, NULL), LB_OK);
+    assert_int_equal(run.at.kept_step, 0);
+    recipe.load_best_model_at_end = true;
+    assert_int_equal(lb_run_recall_best(&run, &detail), LB_E_NOTFOUND);
+    assert_non_null(
+        strstr(detail.text, "load_best_model_at_end: the best evaluation so far is that of step 12"));
+    assert_int_equal(mkdir(path, 0700), 0);
+    assert_int_equal(lb_run_recall_best(&run, NULL), LB_OK);
+    assert_int_equal(run.at.kept_step, 12);
+    run.at.best_step = 28; /* it is the one that was loaded */
+    assert_int_equal(lb_run_recall_best(&run, NULL), LB_OK);
+    run.at.best_step = 0; /* nothing was evaluated yet */
+    assert_int_equal(lb_run_recall_best(&run, NULL), LB_OK);
+    assert_int_equal(rmdir(path), 0);
+    assert_int_equal(rmdir(dir), 0);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(as_in_transformers), cmocka_unit_test(every_metric),
-                                       cmocka_unit_test(what_is_no_number_is_never_best)};
+                                       cmocka_unit_test(what_is_no_number_is_never_best),
+                                       cmocka_unit_test(best_is_looked_for)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

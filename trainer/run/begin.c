@@ -263,7 +263,7 @@ static enum lb_status resume(struct lb_run *run, struct lb_detail *detail) {
         status = lb_checkpoint_load(path, &expected, run->optimizer, &run->at, detail);
         if (status == LB_OK) {
             recall_sums(run);
-            run->at.kept_step = run->recipe->load_best_model_at_end ? run->at.best_step : 0;
+            status = lb_run_recall_best(run, detail);
         } else if (status == LB_E_MISMATCH) {
             tell_difference(run, detail);
         }

@@ -1,6 +1,7 @@
 /* Evaluations compared with each other: the best one's weights, and when to end. The rules are those of
  * transformers' Trainer (_determine_best_metric) and its EarlyStoppingCallback: any improvement makes a new
  * best, and patience begins anew with one of more than early_stopping_threshold. */
+#include "common/base/file.h"
 #include "common/base/log.h"
 #include "common/base/mem.h"
 #include "trainer/run/run.h"
@@ -68,6 +69,26 @@ enum lb_status lb_run_compare(struct lb_run *run, const struct lb_evaluation *ev
                (long long)at->step, (long long)at->best_step, at->best_metric, (long long)at->waited);
     }
     return LB_OK;
+}
+
+enum lb_status lb_run_recall_best(struct lb_run *run, struct lb_detail *detail) {
+    struct lb_checkpoint *at = &run->at;
+    at->kept_step = run->recipe->load_best_model_at_end ? at->best_step : 0;
+    if (at->kept_step == 0 || at->kept_step == at->step) {
+        return LB_OK;
+    }
+    char *path = lb_checkpoint_path(run->dir, at->kept_step);
+    enum lb_status status =
+        path == NULL ? lb_fail(detail, LB_E_NOMEM, "out of memory")
+        : lb_is_dir(path)
+            ? LB_OK
+            : lb_recipe_fail(run->recipe, detail, LB_E_NOTFOUND, "load_best_model_at_end",
+                             "the best evaluation so far is that of step %lld, and %s is not there: "
+                             "it is kept where the key is there from the beginning; drop the key, or "
+                             "begin anew",
+                             (long long)at->kept_step, path);
+    lb_free(path);
+    return status;
 }
 
 enum lb_status lb_run_take_best(struct lb_run *run, struct lb_checkpoint *out, struct lb_detail *detail) {

@@ -69,6 +69,9 @@ bool lb_run_stops_early(const struct lb_run *run);
  * data. */
 LB_NODISCARD enum lb_status lb_run_compare(struct lb_run *run, const struct lb_evaluation *evaluation,
                                            struct lb_detail *detail);
+/* When a run is resumed: the best evaluation's checkpoint is kept on. LB_E_NOTFOUND: it is wanted, and not
+ * there any more. */
+LB_NODISCARD enum lb_status lb_run_recall_best(struct lb_run *run, struct lb_detail *detail);
 /* At the end: the weights of the best evaluation, where the recipe wants them; *out is the state they have.
  */
 LB_NODISCARD enum lb_status lb_run_take_best(struct lb_run *run, struct lb_checkpoint *out,
