@@ -121,6 +121,28 @@ static void what_is_no_number_is_never_best(void **state) {
     assert_non_null(strstr(detail.text, "metric_for_best_model: these data have no bytes of text"));
 }
 
+/* What is the best by one metric is not measured by another. */
+static void best_of_another_metric(void **state) {
+    (void)state;
+    struct lb_recipe recipe = {.early_stopping_patience = 3, .metric_for_best_model = LB_METRIC_PERPLEXITY};
+    static struct lb_run run;
+    static struct lb_evaluation e;
+    struct lb_detail detail = {0};
+    memset(&run, 0, sizeof run);
+    run.recipe = &recipe;
+    run.at.step = 1;
+    assert_int_equal(lb_run_compare(&run, &e, NULL), LB_OK);
+    assert_int_equal(lb_run_recall_best(&run, NULL), LB_OK);
+    recipe.metric_for_best_model = LB_METRIC_ACCURACY;
+    assert_int_equal(lb_run_recall_best(&run, &detail), LB_E_MISMATCH);
+    assert_non_null(strstr(detail.text, "were compared by eval_perplexity so far"));
+    recipe.early_stopping_patience = 0; /* nothing is compared any more */
+    assert_int_equal(lb_run_recall_best(&run, NULL), LB_OK);
+    recipe.early_stopping_patience = 3;
+    run.at.best_of[0] = '\0'; /* not known */
+    assert_int_equal(lb_run_recall_best(&run, NULL), LB_OK);
+}
+
 /* A run that is gone on with wants the best one's checkpoint before it trains on, not at its end. */
 static void best_is_looked_for(void **state) {
     (void)state;
@@ -154,6 +176,7 @@ static void best_is_looked_for(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(as_in_transformers), cmocka_unit_test(every_metric),
                                        cmocka_unit_test(what_is_no_number_is_never_best),
+                                       cmocka_unit_test(best_of_another_metric),
                                        cmocka_unit_test(best_is_looked_for)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -7,6 +7,8 @@
 #include "trainer/run/run.h"
 
 #include <math.h>
+#include <stdio.h>
+#include <string.h>
 
 bool lb_run_compares(const struct lb_run *run) {
     return run->recipe->load_best_model_at_end || run->recipe->early_stopping_patience > 0;
@@ -38,6 +40,28 @@ static double value_of(enum lb_best_metric metric, const struct lb_evaluation *e
     return e->all.loss;
 }
 
+/* As metrics.jsonl has it. */
+static const char *name_of(enum lb_best_metric metric) {
+    switch (metric) {
+    case LB_METRIC_PERPLEXITY:
+        return "eval_perplexity";
+    case LB_METRIC_BALANCED:
+        return "eval_perplexity_balanced";
+    case LB_METRIC_BITS_PER_BYTE:
+        return "eval_bits_per_byte";
+    case LB_METRIC_ACCURACY:
+        return "eval_accuracy";
+    case LB_METRIC_ERROR:
+        return "eval_error";
+    case LB_METRIC_ECE:
+        return "eval_ece";
+    case LB_METRIC_BY_DEFAULT:
+    case LB_METRIC_LOSS:
+        break;
+    }
+    return "eval_loss";
+}
+
 enum lb_status lb_run_compare(struct lb_run *run, const struct lb_evaluation *evaluation,
                               struct lb_detail *detail) {
     const struct lb_recipe *r = run->recipe;
@@ -59,6 +83,7 @@ enum lb_status lb_run_compare(struct lb_run *run, const struct lb_evaluation *ev
     run->improved = isfinite(value) && (first || gain > 0);
     at->waited = run->improved && (first || gain > r->early_stopping_threshold) ? 0 : at->waited + 1;
     at->evaluated = at->step;
+    snprintf(at->best_of, sizeof at->best_of, "%s", name_of(r->metric_for_best_model));
     if (run->improved) {
         at->best_metric = value;
         at->best_step = at->step;
@@ -73,6 +98,13 @@ enum lb_status lb_run_compare(struct lb_run *run, const struct lb_evaluation *ev
 
 enum lb_status lb_run_recall_best(struct lb_run *run, struct lb_detail *detail) {
     struct lb_checkpoint *at = &run->at;
+    const char *name = name_of(run->recipe->metric_for_best_model);
+    if (lb_run_compares(run) && at->best_of[0] != '\0' && strcmp(at->best_of, name) != 0) {
+        return lb_recipe_fail(run->recipe, detail, LB_E_MISMATCH, "metric_for_best_model",
+                              "this run's evaluations were compared by %s so far, which says nothing of %s; "
+                              "set it to that, or begin anew",
+                              at->best_of, name);
+    }
     at->kept_step = run->recipe->load_best_model_at_end ? at->best_step : 0;
     if (at->kept_step == 0 || at->kept_step == at->step) {
         return LB_OK;

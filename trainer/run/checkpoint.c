@@ -118,8 +118,8 @@ static enum lb_status write_state(const char *path, const struct lb_checkpoint *
         lb_buf_printf(&text,
                       "  \"evaluated\": %" PRId64 ",\n  \"best_step\": %" PRId64
                       ",\n  \"best_metric\": %.17g,\n"
-                      "  \"waited\": %" PRId64 ",\n",
-                      state->evaluated, state->best_step, state->best_metric, state->waited);
+                      "  \"best_of\": \"%s\",\n  \"waited\": %" PRId64 ",\n",
+                      state->evaluated, state->best_step, state->best_metric, state->best_of, state->waited);
     }
     lb_buf_append_str(&text, "  \"computes\": ");
     lb_computes_write(&state->computes, &text);
@@ -411,6 +411,9 @@ static enum lb_status read_best(const json_t *object, const char *what, struct l
     for (size_t i = 0; status == LB_OK && i < sizeof numbers / sizeof numbers[0]; i++) {
         status = lb_json_int(object, numbers[i].key, false, 0, INT64_MAX, what, numbers[i].value, detail);
     }
+    const char *of = "";
+    status = status == LB_OK ? lb_json_str(object, "best_of", false, what, &of, detail) : status;
+    snprintf(out->best_of, sizeof out->best_of, "%s", of);
     out->best_metric = json_number_value(json_object_get(object, "best_metric"));
     return status;
 }

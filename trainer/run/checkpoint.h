@@ -35,6 +35,7 @@ struct lb_checkpoint {
      * and how many have been no better since */
     int64_t evaluated, best_step, waited;
     double best_metric;
+    char best_of[32];  /* the metric's name; empty: a checkpoint from before it was stored */
     int64_t kept_step; /* whose checkpoint is not removed; 0: none. Not stored */
     unsigned n_rngs;
     struct lb_rng rngs[LB_CHECKPOINT_MAX_RNGS];

@@ -70,7 +70,7 @@ bool lb_run_stops_early(const struct lb_run *run);
 LB_NODISCARD enum lb_status lb_run_compare(struct lb_run *run, const struct lb_evaluation *evaluation,
                                            struct lb_detail *detail);
 /* When a run is resumed: the best evaluation's checkpoint is kept on. LB_E_NOTFOUND: it is wanted, and not
- * there any more. */
+ * there any more. LB_E_MISMATCH: it was the best by another metric. */
 LB_NODISCARD enum lb_status lb_run_recall_best(struct lb_run *run, struct lb_detail *detail);
 /* At the end: the weights of the best evaluation, where the recipe wants them; *out is the state they have.
  */
