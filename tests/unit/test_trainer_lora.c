@@ -4,15 +4,20 @@
 #include <stdint.h>
 #include <cmocka.h>
 
+#include "common/base/buf.h"
+#include "common/base/file.h"
 #include "common/nn/head.h"
 #include "common/nn/tape.h"
 #include "tests/support/tiny_model.h"
 #include "trainer/learn/lora.h"
+#include "trainer/run/adapter.h"
 
 #include <math.h>
 #include <omp.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #define N 20
 
@@ -91,6 +96,49 @@ static void modules_are_found_as_peft_does(void **state) {
     lb_model_destroy(student);
 }
 
+/* An encoder's modules are called as AutoModel's are, and no pooler is one of them. */
+static void encoders_in_peft(void **state) {
+    (void)state;
+    struct lb_config config;
+    struct lb_model *student = NULL;
+    struct lb_lora *lora = NULL;
+    char dir[] = "/tmp/lb-lora-XXXXXX", path[80], base[80];
+    assert_non_null(mkdtemp(dir));
+    snprintf(base, sizeof base, "\"base_model_name_or_path\": \"%s\"", dir);
+    lb_tiny_bert(&config);
+    assert_int_equal(lb_model_create(&config, 3, &student, NULL), LB_OK);
+    struct lb_recipe recipe = recipe_of(NULL, 0);
+    recipe.directory = dir;
+    recipe.student.model = ".";
+    assert_int_equal(lb_lora_create(&recipe, student, &lora, NULL), LB_OK);
+    size_t n;
+    const struct lb_lora_module *m = lb_lora_modules(lora, &n);
+    assert_string_equal(m[0].module, "bert.encoder.layer.0.attention.self.query");
+    assert_string_equal(m[0].a.name, "base_model.model.encoder.layer.0.attention.self.query.lora_A.weight");
+    assert_int_equal(lb_adapter_write(dir, lora, student, &recipe, NULL), LB_OK);
+    struct lb_buf text;
+    lb_buf_init(&text, 1 << 16);
+    snprintf(path, sizeof path, "%s/adapter/adapter_config.json", dir);
+    assert_int_equal(lb_file_read(path, &text, NULL), LB_OK);
+    lb_buf_append(&text, "", 1);
+    assert_non_null(strstr(text.data, base));
+    static const char *const ends[] = {"\"self.query\"", "\"self.key\"", "\"self.value\"", "\"output.dense\"",
+                                       "\"intermediate.dense\""};
+    for (size_t i = 0; i < sizeof ends / sizeof *ends; i++) {
+        assert_non_null(strstr(text.data, ends[i]));
+    }
+    assert_null(strstr(text.data, "\"dense\""));
+    lb_buf_finish(&text);
+    assert_int_equal(unlink(path), 0);
+    snprintf(path, sizeof path, "%s/adapter/adapter_model.safetensors", dir);
+    assert_int_equal(unlink(path), 0);
+    snprintf(path, sizeof path, "%s/adapter", dir);
+    assert_int_equal(rmdir(path), 0);
+    assert_int_equal(rmdir(dir), 0);
+    lb_lora_destroy(lora);
+    lb_model_destroy(student);
+}
+
 /* The derivative along some direction of all A and B, by differences and by the gradient; twice, since the
  * first one is at B = 0. */
 static void gradients_are_those_of_the_adapters(void **state) {
@@ -162,8 +210,8 @@ static void the_rest_is_frozen(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(modules_are_found_as_peft_does),
-                                       cmocka_unit_test(gradients_are_those_of_the_adapters),
-                                       cmocka_unit_test(the_rest_is_frozen)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(modules_are_found_as_peft_does), cmocka_unit_test(encoders_in_peft),
+        cmocka_unit_test(gradients_are_those_of_the_adapters), cmocka_unit_test(the_rest_is_frozen)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

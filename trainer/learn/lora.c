@@ -92,18 +92,27 @@ static enum lb_status choose(const struct lb_recipe *r, const struct lb_model *s
     return status;
 }
 
-static void name_them(struct adapted *a, const char *weight) {
+const char *lb_lora_path(const struct lb_model *student, const char *module) {
+    const char *type = lb_model_config(student)->model_type;
+    size_t n = strlen(type);
+    bool within = !lb_model_is_causal(student) && strncmp(module, type, n) == 0 && module[n] == '.';
+    return within ? module + n + 1 : module;
+}
+
+static void name_them(struct adapted *a, const struct lb_model *student, const char *weight) {
     (void)module_of(weight, a->module);
-    snprintf(a->a, sizeof a->a, "base_model.model.%.200s.lora_A.weight", a->module);
-    snprintf(a->b, sizeof a->b, "base_model.model.%.200s.lora_B.weight", a->module);
+    const char *path = lb_lora_path(student, a->module);
+    snprintf(a->a, sizeof a->a, "base_model.model.%.200s.lora_A.weight", path);
+    snprintf(a->b, sizeof a->b, "base_model.model.%.200s.lora_B.weight", path);
 }
 
 /* The matrices of one module, laid out from *at on: A, B, their gradients, W0, scaled B. */
-static void lay_out(struct lb_lora *l, size_t i, const struct lb_weight *w, uint64_t seed, float **at) {
+static void lay_out(struct lb_lora *l, size_t i, const struct lb_model *student, const struct lb_weight *w,
+                    uint64_t seed, float **at) {
     struct adapted *a = &l->adapted[i];
     int64_t na = l->r * w->cols, nb = w->rows * l->r;
     struct lb_weight *pair = &l->adapters[2 * i];
-    name_them(a, w->name);
+    name_them(a, student, w->name);
     a->w = w;
     pair[0] = (struct lb_weight){.name = a->a, .rows = l->r, .cols = w->cols, .n_dims = 2, .dtype = LB_F32};
     pair[1] = (struct lb_weight){.name = a->b, .rows = w->rows, .cols = l->r, .n_dims = 2, .dtype = LB_F32};
@@ -147,7 +156,7 @@ static enum lb_status fill(struct lb_lora *l, const struct lb_recipe *r, struct 
     float *at = l->numbers;
     for (size_t i = 0, k = 0; i < own; i++) {
         if (chosen[i]) {
-            lay_out(l, k++, &w[i], (uint64_t)r->seed, &at);
+            lay_out(l, k++, student, &w[i], (uint64_t)r->seed, &at);
         } else {
             (void)lb_model_freeze(student, w[i].name);
         }

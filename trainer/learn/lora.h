@@ -29,6 +29,9 @@ void lb_lora_destroy(struct lb_lora *lora);
 /* What learns and what stands in checkpoints: the student's weights, of which the adapted ones are as frozen,
  * and the adapters. out [2]. */
 void lb_lora_groups(const struct lb_lora *lora, struct lb_weight_group out[2]);
+/* A module's name as PEFT's base model has it: an encoder's without the family's ("bert.") before it, since
+ * AutoModel makes what is within. Points into module. */
+const char *lb_lora_path(const struct lb_model *student, const char *module);
 const struct lb_lora_module *lb_lora_modules(const struct lb_lora *lora, size_t *out_n);
 /* Before the optimizer's step: from the gradients of W, which become 0, to those of A and B. */
 void lb_lora_gradients(struct lb_lora *lora);

@@ -6,16 +6,30 @@
 #include "common/formats/safetensors.h"
 
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 #define CONFIG_BYTES ((size_t)4 << 20)
+
+/* Where the last two parts of a module's name begin: of one alone there are others ("dense" is an encoder's
+ * pooler too). */
+static const char *end_of(const char *module) {
+    const char *end = module + strlen(module);
+    for (int dots = 0; end > module; end--) {
+        dots += end[-1] == '.';
+        if (dots == 2) {
+            break;
+        }
+    }
+    return end;
+}
 
 /* The modules by the end of their names, each once; where all linear ones are adapted PEFT's word for that
  * would mean its own idea of them, so that they are listed. */
 static json_t *target_modules(const struct lb_lora_module *modules, size_t n) {
     json_t *set = json_object(), *list = json_array();
     for (size_t i = 0; i < n; i++) {
-        const char *dot = strrchr(modules[i].module, '.'), *name = dot != NULL ? dot + 1 : modules[i].module;
+        const char *name = end_of(modules[i].module);
         if (json_object_get(set, name) == NULL) {
             json_object_set_new(set, name, json_true());
             json_array_append_new(list, json_string(name));
@@ -26,10 +40,10 @@ static json_t *target_modules(const struct lb_lora_module *modules, size_t n) {
 }
 
 /* Names that end alike may be of modules that have none, where the recipe names whole paths. */
-static json_t *given_modules(const struct lb_recipe *r) {
+static json_t *given_modules(const struct lb_recipe *r, const struct lb_model *student) {
     json_t *list = json_array();
     for (unsigned i = 0; i < r->lora_target_modules_count; i++) {
-        json_array_append_new(list, json_string(r->lora_target_modules[i]));
+        json_array_append_new(list, json_string(lb_lora_path(student, r->lora_target_modules[i])));
     }
     return list;
 }
@@ -43,18 +57,23 @@ static enum lb_status write_config(const char *path, const struct lb_lora *lora,
     for (unsigned i = 0; i < r->lora_target_modules_count; i++) {
         all = all || strcmp(r->lora_target_modules[i], "all-linear") == 0;
     }
-    char *base = lb_recipe_resolve(r, r->student.model);
+    char *place = lb_recipe_resolve(r, r->student.model);
+    char *base = place != NULL ? realpath(place, NULL) : NULL; /* wherever it is read from */
     json_t *config = json_object();
     json_object_set_new(config, "peft_type", json_string("LORA"));
     json_object_set_new(config, "task_type",
                         json_string(lb_model_is_causal(student) ? "CAUSAL_LM" : "FEATURE_EXTRACTION"));
-    json_object_set_new(config, "base_model_name_or_path", json_string(base != NULL ? base : ""));
+    json_object_set_new(config, "base_model_name_or_path",
+                        json_string(base != NULL    ? base
+                                    : place != NULL ? place
+                                                    : ""));
     json_object_set_new(config, "r", json_integer(r->lora_r));
     json_object_set_new(config, "lora_alpha",
                         r->lora_alpha == floor(r->lora_alpha) ? json_integer((json_int_t)r->lora_alpha)
                                                               : json_real(r->lora_alpha));
     json_object_set_new(config, "lora_dropout", json_real(0));
-    json_object_set_new(config, "target_modules", all ? target_modules(modules, n) : given_modules(r));
+    json_object_set_new(config, "target_modules",
+                        all ? target_modules(modules, n) : given_modules(r, student));
     json_object_set_new(config, "bias", json_string("none"));
     json_object_set_new(config, "fan_in_fan_out",
                         json_boolean(strcmp(lb_model_config(student)->model_type, "gpt2") == 0));
@@ -62,13 +81,14 @@ static enum lb_status write_config(const char *path, const struct lb_lora *lora,
     struct lb_buf text;
     lb_buf_init(&text, CONFIG_BYTES);
     enum lb_status status =
-        base != NULL ? lb_json_dump(config, JSON_INDENT(2) | JSON_SORT_KEYS, &text) : LB_E_NOMEM;
+        place != NULL ? lb_json_dump(config, JSON_INDENT(2) | JSON_SORT_KEYS, &text) : LB_E_NOMEM;
     status = status == LB_OK ? lb_buf_append_str(&text, "\n") : status;
     status = status == LB_OK ? lb_file_replace(path, text.data, text.len, detail)
                              : lb_fail(detail, LB_E_NOMEM, "out of memory for %s", path);
     lb_buf_finish(&text);
     json_decref(config);
-    lb_free(base);
+    lb_free(place);
+    free(base);
     return status;
 }
 
