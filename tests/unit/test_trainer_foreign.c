@@ -63,6 +63,19 @@ static void values_are_refused(void **state) {
     }
 }
 
+/* Nothing is said about what would follow from a key that was refused. */
+static void nothing_follows(void **state) {
+    (void)state;
+    static const char text[] = AXOLOTL CHAT_ "adapter: qlora\nlora_r: 8\n";
+    struct lb_recipe *r = NULL;
+    struct lb_buf lines;
+    lb_buf_init(&lines, 1 << 20);
+    assert_int_equal(lb_recipe_parse_all(text, strlen(text), "r.yaml", NULL, 0, &lines, &r, NULL),
+                     LB_E_UNSUPPORTED);
+    assert_string_equal(lines.data, "r.yaml:8: adapter: \"qlora\" is not there; lora is\n");
+    lb_buf_finish(&lines);
+}
+
 /* What a file does not say is what its tool takes then. */
 static void silence_means_theirs(void **state) {
     (void)state;
@@ -109,6 +122,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(values_are_refused),
         cmocka_unit_test(silence_means_theirs),
+        cmocka_unit_test(nothing_follows),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

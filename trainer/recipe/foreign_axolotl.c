@@ -328,7 +328,7 @@ static void translate(struct lb_foreign *f) {
         lb_foreign_set(f, NULL, "use_peft", adapter->line, "true");
         lb_foreign_note(f, adapter->line, "adapter", "taken as use_peft");
     } else if (adapter != NULL) {
-        lb_foreign_refuse(f, adapter->line, "adapter", NULL, "\"%.40s\" is not there; lora is",
+        lb_foreign_refuse(f, adapter->line, "adapter", "use_peft", "\"%.40s\" is not there; lora is",
                           kind != NULL ? kind : "");
     }
     lb_foreign_lora(f, adapter != NULL, 0);
