@@ -187,6 +187,32 @@ static void gradients_are_those_of_the_adapters(void **state) {
     lb_model_destroy(student);
 }
 
+/* What a checkpoint brings is of the model that the run began with. */
+static void another_base_is_seen(void **state) {
+    (void)state;
+    struct lb_model *student = make_student();
+    struct lb_recipe recipe = recipe_of(some, 3);
+    struct lb_lora *lora = NULL;
+    size_t n;
+    assert_int_equal(lb_lora_create(&recipe, student, &lora, NULL), LB_OK);
+    const struct lb_lora_module *m = lb_lora_modules(lora, &n);
+    for (int64_t i = 0; i < m[1].b.rows * m[1].b.cols; i++) {
+        m[1].b.value[i] = (float)sin((double)i);
+    }
+    assert_false(lb_lora_fits(lora)); /* not merged */
+    lb_lora_merge(lora);
+    assert_true(lb_lora_fits(lora));
+    const struct lb_weight *w = lb_model_weights(student, &n);
+    for (size_t i = 0; i < n; i++) {
+        if (strcmp(w[i].name, "model.layers.0.self_attn.q_proj.weight") == 0) {
+            w[i].value[w[i].cols - 1] += 1e-3F;
+        }
+    }
+    assert_false(lb_lora_fits(lora));
+    lb_lora_destroy(lora);
+    lb_model_destroy(student);
+}
+
 /* Of the student nothing else learns, and the adapted weights only by their adapters. */
 static void the_rest_is_frozen(void **state) {
     (void)state;
@@ -212,6 +238,7 @@ static void the_rest_is_frozen(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(modules_are_found_as_peft_does), cmocka_unit_test(encoders_in_peft),
-        cmocka_unit_test(gradients_are_those_of_the_adapters), cmocka_unit_test(the_rest_is_frozen)};
+        cmocka_unit_test(another_base_is_seen), cmocka_unit_test(gradients_are_those_of_the_adapters),
+        cmocka_unit_test(the_rest_is_frozen)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -10,6 +10,7 @@
 #include <string.h>
 
 #define NAME_BYTES 256
+#define ROWS_LOOKED_AT 64 /* of each W, when a run is gone on with */
 
 struct adapted {
     const struct lb_weight *w; /* of the student: W */
@@ -260,4 +261,34 @@ void lb_lora_merge(struct lb_lora *lora) {
                                                      a->cols, w->value, w->cols, 1});
     }
     lb_gemm_run(&list, true);
+}
+
+/* Row i of W is that of W0 and the adapters, but for rounding. */
+static bool row_fits(const struct lb_lora *lora, size_t k, int64_t i) {
+    const struct adapted *to = &lora->adapted[k];
+    const struct lb_weight *w = to->w, *a = &lora->adapters[2 * k], *b = a + 1;
+    for (int64_t j = 0; j < w->cols; j++) {
+        double sum = to->base[i * w->cols + j], size = fabs(sum);
+        for (int64_t r = 0; r < a->rows; r++) {
+            double term = (double)lora->scale * b->value[i * b->cols + r] * a->value[r * a->cols + j];
+            sum += term;
+            size += fabs(term);
+        }
+        if (!(fabs(sum - (double)w->value[i * w->cols + j]) <= 1e-5 * size + 1e-9)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+bool lb_lora_fits(const struct lb_lora *lora) {
+    for (size_t k = 0; k < lora->n; k++) {
+        int64_t rows = lora->adapted[k].w->rows, step = rows / ROWS_LOOKED_AT + 1;
+        for (int64_t i = 0; i < rows; i += step) {
+            if (!row_fits(lora, k, i)) {
+                return false;
+            }
+        }
+    }
+    return true;
 }

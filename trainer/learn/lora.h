@@ -35,6 +35,9 @@ const char *lb_lora_path(const struct lb_model *student, const char *module);
 const struct lb_lora_module *lb_lora_modules(const struct lb_lora *lora, size_t *out_n);
 /* Before the optimizer's step: from the gradients of W, which become 0, to those of A and B. */
 void lb_lora_gradients(struct lb_lora *lora);
+/* Whether W, which a checkpoint brought with A and B, is that of the W0 that the student began with: false
+ * where it began with another model. */
+bool lb_lora_fits(const struct lb_lora *lora);
 /* After A or B have changed: W anew. */
 void lb_lora_merge(struct lb_lora *lora);
 

@@ -263,7 +263,13 @@ static enum lb_status resume(struct lb_run *run, struct lb_detail *detail) {
         status = lb_checkpoint_load(path, &expected, run->optimizer, &run->at, detail);
         if (status == LB_OK) {
             recall_sums(run);
-            status = lb_run_recall_best(run, detail);
+            status =
+                run->lora == NULL || lb_lora_fits(run->lora)
+                    ? lb_run_recall_best(run, detail)
+                    : lb_recipe_fail(run->recipe, detail, LB_E_MISMATCH, "student",
+                                     "is another model than the one whose adapters %s has; give that one, or "
+                                     "begin anew",
+                                     path);
         } else if (status == LB_E_MISMATCH) {
             tell_difference(run, detail);
         }
