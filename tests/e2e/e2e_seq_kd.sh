@@ -115,6 +115,11 @@ head -c 4000 /dev/zero | tr '\0' '\2' >shard.bin
 expect 0 shard.log "$limbeck" train recipe.yaml -o shard --set 'datasets=[{path: shard.bin, prompt_length: 4}]' --set max_steps=1
 said shard.log "teachers_wrote texts=8"
 
+say "a run of no near end: texts are written once each sample has who writes it"
+start endless.log "$limbeck" train recipe.yaml -o endless --set max_steps=100000000000
+await has endless.log teachers_wrote
+murder "$job"
+
 say "a teacher that is away for a while is waited for"
 drop nouns
 start late.log "$limbeck" train recipe.yaml -o late

@@ -128,8 +128,8 @@ static enum lb_status find_writers(const struct lb_run *run, unsigned *writer, i
     for (int64_t i = 0; i < count; i++) {
         writer[i] = run->plan->n_teachers;
     }
-    for (int64_t m = run->at.micro_batch; status == LB_OK && m < run->total * r->gradient_accumulation_steps;
-         m++) {
+    for (int64_t m = run->at.micro_batch;
+         status == LB_OK && *out_n < count && m < run->total * r->gradient_accumulation_steps; m++) {
         if (lb_scribe_source(r, m) != LB_SOURCE_TEACHER) {
             continue;
         }
