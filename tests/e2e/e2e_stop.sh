@@ -15,9 +15,9 @@ stops() { # status, signal, process, file
     one_error <(grep -v 'stopping cleanly' "$4")
 }
 
-catches() { # process: SIGTERM does not end it by itself any more
+catches() { # process: SIGTERM does not end it by itself any more; before it is limbeck it is a shell, which catches it too
     local mask
-    mask=0x$(awk '/^SigCgt/ { print $2 }' "/proc/$1/status")
+    mask=0x$(awk '/^Name/ { name = $2 } /^SigCgt/ { print (name == "limbeck" ? $2 : 0) }' "/proc/$1/status")
     ((mask & (1 << 14)))
 }
 
