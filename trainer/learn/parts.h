@@ -163,6 +163,8 @@ bool lb_step_weigh(struct lb_step *step, double *total);
 /* plan.c: adds an output to what a teacher is asked, once; LB_E_LIMIT: there are too many. */
 LB_NODISCARD enum lb_status lb_plan_ask(struct lb_ask_spec *spec, enum lb_output_kind kind, int layer,
                                         enum lb_datatype datatype, struct lb_detail *detail);
+/* The first loss that learns from teacher k and not from labels; n_losses: there is none. */
+size_t lb_plan_first_loss(const struct lb_plan *plan, unsigned k);
 /* pairs.c: the pairs of activations of loss l with each teacher that it learns from. */
 LB_NODISCARD enum lb_status lb_plan_pairs(struct lb_plan *plan, struct lb_model *student, unsigned l,
                                           struct lb_detail *detail);
@@ -218,8 +220,6 @@ bool lb_step_watch_init(struct lb_step *step);
 void lb_step_watch_row(const struct lb_step *step, struct lb_worker *worker, int64_t row, int64_t in_chunk);
 /* Adds all of it to result; weight [teachers]: the micro-batch's part of the mean weights. */
 void lb_step_watch_add(const struct lb_step *step, const double *weight, struct lb_step_result *result);
-/* The first loss that learns from teacher k and not from labels; n_losses: there is none. */
-size_t lb_plan_first_loss(const struct lb_plan *plan, unsigned k);
 
 /* aligned.c: where chunks begin, for losses on distributions of teachers that are unlike; false: out of
  * memory. */

@@ -359,6 +359,14 @@ bool lb_plan_learns(const struct lb_plan *plan, size_t l, unsigned k) {
     return lb_plan_in_set(plan, plan->losses[l].set, k);
 }
 
+size_t lb_plan_first_loss(const struct lb_plan *plan, unsigned k) {
+    size_t l = 0;
+    while (l < plan->n_losses && (plan->losses[l].loss->on == LB_ON_LABEL || !lb_plan_learns(plan, l, k))) {
+        l++;
+    }
+    return l;
+}
+
 /* Whether a loss of that kind learns from teacher k. */
 static bool any_learns(const struct lb_plan *plan, unsigned k, enum lb_loss_on on) {
     for (unsigned l = 0; l < plan->recipe->loss_functions_count; l++) {

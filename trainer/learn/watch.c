@@ -8,14 +8,6 @@ void lb_step_watch(struct lb_step *step, bool watch) {
     step->watch = watch;
 }
 
-size_t lb_plan_first_loss(const struct lb_plan *plan, unsigned k) {
-    size_t l = 0;
-    while (l < plan->n_losses && (plan->losses[l].loss->on == LB_ON_LABEL || !lb_plan_learns(plan, l, k))) {
-        l++;
-    }
-    return l;
-}
-
 static bool on_target(const struct lb_plan *plan, size_t l) {
     return l < plan->n_losses && plan->losses[l].loss->on == LB_ON_TARGET;
 }
