@@ -119,7 +119,7 @@ add_loss() {
     line trainer/loss/meson.build 'files\($' "  'brier.c',"
     row trainer/loss/loss.c LOSSES '    X(brier)'
     change tests/grad/test_grad_losses.c '0,/^static const struct \{/s||static double brier(const double *z, int32_t label, const struct lb_target *t) {\n    (void)label;\n    double q[V], sum = 0;\n    lb_formula_softmax(z, t->temperature, q);\n    for (int i = 0; i < V; i++) {\n        sum += (q[i] - t->p[i]) * (q[i] - t->p[i]);\n    }\n    return sum;\n}\n\n&|'
-    line tests/grad/test_grad_losses.c '^\} formulas\[\]' '    {"brier", brier, NULL, NULL},'
+    line tests/grad/test_grad_losses.c '^\} formulas\[\]' '    {"brier", brier},'
 }
 
 add_mixture() {
