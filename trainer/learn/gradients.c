@@ -25,20 +25,6 @@ static void add_gradient(const struct lb_step *step, struct lb_worker *worker, u
     }
 }
 
-static double inner(const float *a, const float *b, int64_t v) {
-    double sum = 0;
-    for (int64_t begin = 0; begin < v; begin += 1024) {
-        int64_t end = v - begin < 1024 ? v : begin + 1024;
-        float part = 0;
-#pragma omp simd reduction(+ : part)
-        for (int64_t j = begin; j < end; j++) {
-            part += a[j] * b[j];
-        }
-        sum += (double)part;
-    }
-    return sum;
-}
-
 /* One row's products; 0 of teachers that did not answer. */
 static void row_products(struct lb_step *step, struct lb_worker *worker, int64_t row, int64_t in_chunk,
                          const float *z) {
@@ -53,7 +39,7 @@ static void row_products(struct lb_step *step, struct lb_worker *worker, int64_t
             add_gradient(step, worker, k, row, in_chunk, g);
         }
         for (unsigned j = 0; j <= k; j++) {
-            gram[k * n + j] = gram[j * n + k] = inner(g, worker->gradients + j * step->v, step->v);
+            gram[k * n + j] = gram[j * n + k] = lb_row_inner(g, worker->gradients + j * step->v, step->v);
         }
     }
 }

@@ -2,6 +2,7 @@
 #include "common/nn/reduce.h"
 #include "common/nn/vecmath.h"
 #include "trainer/loss/mixture.h"
+#include "trainer/loss/row.h"
 
 #include <string.h>
 
@@ -11,21 +12,6 @@ static void add_softmax(const float *z, int64_t v, double temperature, double ls
     for (int64_t j = 0; j < v; j++) {
         p[j] += factor * lb_expf(z[j] * inverse - shift);
     }
-}
-
-/* sum p z / T */
-static double expectation(const float *p, const float *z, int64_t v, double temperature) {
-    double sum = 0;
-    for (int64_t begin = 0; begin < v; begin += 1024) {
-        int64_t end = v - begin < 1024 ? v : begin + 1024;
-        float part = 0;
-#pragma omp simd reduction(+ : part)
-        for (int64_t j = begin; j < end; j++) {
-            part += p[j] * z[j];
-        }
-        sum += part;
-    }
-    return sum / temperature;
 }
 
 static double neg_entropy(const float *p, int64_t v) {
@@ -64,7 +50,7 @@ double lb_mixture_dense(enum lb_combine combine, unsigned n, const float *const 
     if (there == 1) {
         double lse = lb_logsumexp(z[only], v, temperature);
         add_softmax(z[only], v, temperature, lse, 1, p);
-        return expectation(p, z[only], v, temperature) - lse;
+        return lb_row_inner(p, z[only], v) / temperature - lse;
     }
     if (combine == LB_COMBINE_LOGITS) {
         lb_mixture_logits(n, z, weight, v, p);

@@ -59,3 +59,17 @@ double lb_row_sum(const float *x, int64_t n) {
     }
     return sum;
 }
+
+double lb_row_inner(const float *a, const float *b, int64_t n) {
+    double sum = 0;
+    for (int64_t begin = 0; begin < n; begin += BLOCK) {
+        int64_t end = n - begin < BLOCK ? n : begin + BLOCK;
+        float part = 0;
+#pragma omp simd reduction(+ : part)
+        for (int64_t j = begin; j < end; j++) {
+            part += a[j] * b[j];
+        }
+        sum += (double)part;
+    }
+    return sum;
+}

@@ -39,5 +39,7 @@ void lb_row_begin(struct lb_row *row, const float *z, int32_t label);
 const struct lb_softmax *lb_row_softmax(struct lb_row *row, double temperature);
 /* The sum of x [n], as long as a row: of blocks in float, of these in double. */
 double lb_row_sum(const float *x, int64_t n);
+/* The sum of a b [n], made in the same way. */
+double lb_row_inner(const float *a, const float *b, int64_t n);
 
 #endif
