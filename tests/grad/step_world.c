@@ -451,3 +451,37 @@ void lb_world_check_new(const char *name, const struct lb_mixture *mixture, enum
     bool whole = only == NULL && !some;
     lb_world_check(label, lb_world_create(mixture, lane, tied, only), whole);
 }
+
+float *lb_world_gradients(struct lb_world *w, size_t *n) {
+    const float *own = lb_model_grads(w->student, n);
+    float *out = malloc(*n * sizeof *out);
+    assert_non_null(out);
+    memcpy(out, own, *n * sizeof *out);
+    return out;
+}
+
+double lb_world_apart(const float *a, const float *b, size_t n) {
+    double norm = 0, apart = 0;
+    for (size_t i = 0; i < n; i++) {
+        norm += (double)a[i] * a[i];
+        apart += ((double)a[i] - b[i]) * ((double)a[i] - b[i]);
+    }
+    assert_true(norm > 0);
+    return sqrt(apart / norm);
+}
+
+double lb_world_means_apart(const char *loss, enum lb_target_lane lane, uint64_t seed) {
+    static const char *const names[2] = {"mean_probs", "mean_losses"};
+    float *grads[2];
+    size_t n = 0;
+    for (int i = 0; i < 2; i++) {
+        lb_rng_seed(&lb_worlds.rng, seed, 0);
+        struct lb_world *w = lb_world_create(lb_mixture_find(names[i]), lane, true, lb_loss_find(loss));
+        (void)lb_world_run(w);
+        grads[i] = lb_world_gradients(w, &n);
+        lb_world_destroy(w);
+    }
+    double apart = lb_world_apart(grads[0], grads[1], n);
+    free(grads[0]), free(grads[1]);
+    return apart;
+}

@@ -73,6 +73,13 @@ bool lb_world_serves(enum lb_target_lane lane, const struct lb_loss *loss);
 /* One step, always of the same draws: its loss; its gradients are the student's. */
 double lb_world_run(struct lb_world *w);
 
+/* A copy of the student's gradients [n], to be freed. */
+float *lb_world_gradients(struct lb_world *w, size_t *n);
+/* |a - b| / |a|; a is not 0 altogether. */
+double lb_world_apart(const float *a, const float *b, size_t n);
+/* That of a loss's gradients by the mean of probabilities and by that of losses. */
+double lb_world_means_apart(const char *loss, enum lb_target_lane lane, uint64_t seed);
+
 /* Compares as said above. Frees the world. whole: its losses reach every tensor. */
 void lb_world_check(const char *name, struct lb_world *w, bool whole);
 

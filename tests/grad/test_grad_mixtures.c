@@ -34,10 +34,7 @@ static float *gradient(const struct lb_mixture *m, enum lb_mixture_by by, enum l
     w->step = lb_step_create(&w->plan, w->student, (size_t)1 << 28);
     assert_non_null(w->step);
     *loss = lb_world_run(w);
-    const float *own = lb_model_grads(w->student, n);
-    float *out = malloc(*n * sizeof *out);
-    assert_non_null(out);
-    memcpy(out, own, *n * sizeof *out);
+    float *out = lb_world_gradients(w, n);
     lb_world_destroy(w);
     return out;
 }
@@ -49,22 +46,19 @@ static void twice_is_once(void **state) {
         for (int at = 0; at < 6; at++) {
             enum lb_target_lane lane = lb_world_lanes[at % 2];
             enum lb_mixture_by by = (enum lb_mixture_by)(m->by_choice ? 1 + at / 2 : 0);
-            double loss[2], norm = 0, apart = 0;
+            double loss[2];
             size_t n;
             if ((at > 1 && !m->by_choice) || (m->combine == LB_COMBINE_LOGITS && at % 2 == 1)) {
                 continue;
             }
             float *once = gradient(m, by, lane, false, &loss[0], &n),
                   *twice = gradient(m, by, lane, true, &loss[1], &n);
-            for (size_t j = 0; j < n; j++) {
-                norm += (double)once[j] * once[j];
-                apart += ((double)once[j] - twice[j]) * ((double)once[j] - twice[j]);
-            }
+            double apart = lb_world_apart(once, twice, n);
             printf("%-12s %d %-12s one teacher twice: loss off by %.1e, gradient by %.1e of its norm\n",
                    m->name, (int)by, at % 2 == 0 ? "final states" : "top-k",
-                   fabs(loss[1] - loss[0]) / loss[0], sqrt(apart / norm));
+                   fabs(loss[1] - loss[0]) / loss[0], apart);
             assert_true(loss[0] > 0 && fabs(loss[1] - loss[0]) < 1e-6 * loss[0]);
-            assert_true(norm > 0 && sqrt(apart / norm) < 2e-6);
+            assert_true(apart < 2e-6);
             free(once), free(twice);
         }
     }
@@ -73,28 +67,8 @@ static void twice_is_once(void **state) {
 /* ---- mean of probabilities, mean of losses ----------------------------------------------------------------
  */
 
-/* How far apart a loss's gradients are under both, of their norm. */
 static double between_means(const char *loss, enum lb_target_lane lane) {
-    static const char *const names[2] = {"mean_probs", "mean_losses"};
-    float *grads[2];
-    size_t n = 0;
-    double norm = 0, apart = 0;
-    for (int i = 0; i < 2; i++) {
-        lb_rng_seed(&lb_worlds.rng, 17, 0);
-        struct lb_world *w = lb_world_create(lb_mixture_find(names[i]), lane, true, lb_loss_find(loss));
-        (void)lb_world_run(w);
-        const float *own = lb_model_grads(w->student, &n);
-        grads[i] = malloc(n * sizeof *grads[i]);
-        assert_non_null(grads[i]);
-        memcpy(grads[i], own, n * sizeof *own);
-        lb_world_destroy(w);
-    }
-    for (size_t i = 0; i < n; i++) {
-        norm += (double)grads[0][i] * grads[0][i];
-        apart += ((double)grads[0][i] - grads[1][i]) * ((double)grads[0][i] - grads[1][i]);
-    }
-    free(grads[0]), free(grads[1]);
-    return sqrt(apart / norm);
+    return lb_world_means_apart(loss, lane, 17);
 }
 
 /* The forward KL's gradient, q - p, is linear in p: the mean of probabilities teaches what the mean of losses
@@ -236,20 +210,13 @@ static void cut(void **state) {
         const struct lb_mixture *m = lb_mixture_at(i);
         for (int l = 0; l < (m->combine == LB_COMBINE_LOGITS ? 1 : 2); l++) {
             struct lb_world *w = cut_world(m, lb_world_lanes[l]);
-            double whole = lb_world_run(w), norm = 0, apart = 0;
+            double whole = lb_world_run(w);
             size_t n;
-            const float *own = lb_model_grads(w->student, &n);
-            float *grads = malloc(n * sizeof *grads);
-            assert_non_null(grads);
-            memcpy(grads, own, n * sizeof *grads);
-            double parts = run_cut(w);
-            for (size_t j = 0; j < n; j++) {
-                norm += (double)grads[j] * grads[j];
-                apart += ((double)grads[j] - own[j]) * ((double)grads[j] - own[j]);
-            }
+            float *grads = lb_world_gradients(w, &n);
+            double parts = run_cut(w), apart = lb_world_apart(grads, lb_model_grads(w->student, &n), n);
             printf("%-12s cut: loss off by %.1e, gradient by %.1e of its norm\n", m->name,
-                   fabs(parts - whole) / whole, sqrt(apart / norm));
-            assert_true(fabs(parts - whole) < 1e-6 * whole && sqrt(apart / norm) < 2e-6);
+                   fabs(parts - whole) / whole, apart);
+            assert_true(fabs(parts - whole) < 1e-6 * whole && apart < 2e-6);
             free(grads);
             lb_world_destroy(w);
         }
@@ -480,9 +447,7 @@ static void check_watched(const char *mixture, const char *loss, enum lb_target_
     }
     run_step(w, &plain);
     const float *grads = lb_model_grads(w->student, &n);
-    float *before = malloc(n * sizeof *before);
-    assert_non_null(before);
-    memcpy(before, grads, n * sizeof *before);
+    float *before = lb_world_gradients(w, &n);
     lb_step_watch(w->step, true);
     run_step(w, &seen);
     assert_memory_equal(before, grads, n * sizeof *before); /* the student's bits are the same */

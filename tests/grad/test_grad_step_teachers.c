@@ -160,30 +160,9 @@ static void chunks_weighed(void **state) {
 /* KL's gradient is linear in what the teachers say, so that a mixture of their kept parts, with its mass,
  * pulls at the student just as all of them do, each with its own. */
 static void trimmed_masses(void) {
-    static const char *const names[2] = {"mean_probs", "mean_losses"};
-    float *grads[2];
-    size_t n = 0;
-    double norm = 0, apart = 0;
-    for (int i = 0; i < 2; i++) {
-        lb_rng_seed(&lb_worlds.rng, 9, 0);
-        struct lb_world *w =
-            lb_world_create(lb_mixture_find(names[i]), LB_LANE_FINAL, true, lb_loss_find("kl"));
-        (void)lb_world_run(w);
-        const float *own = lb_model_grads(w->student, &n);
-        grads[i] = malloc(n * sizeof *grads[i]);
-        assert_non_null(grads[i]);
-        memcpy(grads[i], own, n * sizeof *own);
-        lb_world_destroy(w);
-    }
-    for (size_t i = 0; i < n; i++) {
-        norm += (double)grads[0][i] * grads[0][i];
-        apart += ((double)grads[0][i] - grads[1][i]) * ((double)grads[0][i] - grads[1][i]);
-    }
-    printf("trimmed, a mixture and each by itself: gradients off by %.1e of their norm\n",
-           sqrt(apart / norm));
-    assert_true(norm > 0 && sqrt(apart / norm) < 1e-5);
-    free(grads[0]);
-    free(grads[1]);
+    double apart = lb_world_means_apart("kl", LB_LANE_FINAL, 9);
+    printf("trimmed, a mixture and each by itself: gradients off by %.1e of their norm\n", apart);
+    assert_true(apart < 1e-5);
 }
 
 /* The loss of three, with more mass on other tokens each time: twice as much halves what the first teacher's
@@ -314,7 +293,6 @@ static void lists_by_map(void **state) {
     struct lb_step_result result[2] = {{0}};
     float *grads[2];
     size_t n = 0;
-    double norm = 0, apart = 0;
     for (int32_t i = 0; i < VOCAB; i++) {
         kept[i] = i + i / 3;
     }
@@ -334,20 +312,13 @@ static void lists_by_map(void **state) {
         assert_int_equal(lb_whole_step(w->step, w->samples, SAMPLES, w->pointers, w->rows, &lb_worlds.rng,
                                        &result[by_map], NULL),
                          LB_OK);
-        const float *own = lb_model_grads(w->student, &n);
-        grads[by_map] = malloc(n * sizeof *own);
-        assert_non_null(grads[by_map]);
-        memcpy(grads[by_map], own, n * sizeof *own);
+        grads[by_map] = lb_world_gradients(w, &n);
         lb_world_destroy(w);
-    }
-    for (size_t i = 0; i < n; i++) {
-        norm += (double)grads[0][i] * grads[0][i];
-        apart += ((double)grads[0][i] - grads[1][i]) * ((double)grads[0][i] - grads[1][i]);
     }
     printf("by a map: loss %.9g and %.9g\n", result[0].loss, result[1].loss);
     assert_true(result[0].loss > 0 && fabs(result[1].loss - result[0].loss) < 1e-6 * result[0].loss);
     assert_true(result[0].left_out[0] > 0.1 && fabs(result[1].left_out[0] - result[0].left_out[0]) < 1e-6);
-    assert_true(norm > 0 && sqrt(apart / norm) < 1e-5);
+    assert_true(lb_world_apart(grads[0], grads[1], n) < 1e-5);
     free(grads[0]), free(grads[1]);
     lb_worlds.listed = 8;
     lb_worlds.trimmed = NULL;
