@@ -516,6 +516,34 @@ static void micro_batches(void **state) {
     }
 }
 
+/* Whether a step whose first pair of activations stands in the plan n times fits into so many bytes. */
+static bool fits(struct lb_world *w, size_t n, size_t bytes) {
+    struct lb_step_result result = {0};
+    for (size_t i = 1; i < n; i++) {
+        w->plan.pairs[i] = w->plan.pairs[0];
+    }
+    w->plan.n_pairs = n;
+    lb_step_destroy(w->step);
+    w->step = lb_step_create(&w->plan, w->student, bytes);
+    assert_non_null(w->step);
+    return lb_whole_step(w->step, w->samples, SAMPLES, w->pointers, w->rows, &lb_worlds.rng, &result, NULL) ==
+           LB_OK;
+}
+
+/* What a pair works with is the next one's too: maps of attention are large. */
+static void memory_of_one_pair(void **state) {
+    (void)state;
+    struct lb_world *w =
+        lb_world_create(lb_mixture_find("mean_losses"), LB_LANE_FINAL, true, lb_loss_find("attention_mse"));
+    size_t least = 1, most = (size_t)1 << 28;
+    while (most - least > 4096) {
+        size_t middle = least + (most - least) / 2;
+        *(fits(w, 1, middle) ? &most : &least) = middle;
+    }
+    assert_true(fits(w, 1, most) && !fits(w, 1, least) && fits(w, LB_MAX_PAIRS, most));
+    lb_world_destroy(w);
+}
+
 int main(void) {
     lb_rng_seed(&lb_worlds.rng, 1, 0);
     const struct CMUnitTest tests[] = {
@@ -526,7 +554,7 @@ int main(void) {
         cmocka_unit_test(clamped),         cmocka_unit_test(many_rows_at_any_threads),
         cmocka_unit_test(anneals),         cmocka_unit_test(anneals_beside),
         cmocka_unit_test(mean_of_logits),  cmocka_unit_test(sums_of_draws),
-        cmocka_unit_test(first_tokens),
+        cmocka_unit_test(first_tokens),    cmocka_unit_test(memory_of_one_pair),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

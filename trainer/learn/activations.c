@@ -215,7 +215,10 @@ static enum lb_status attention_pair(struct lb_step *step, const struct lb_pair 
 
 enum lb_status lb_step_pair(struct lb_step *step, const struct lb_pair *pair, struct lb_value *value,
                             double *loss) {
-    return pair->kind == LB_OUT_ATTENTION  ? attention_pair(step, pair, value, loss)
-           : pair->kind == LB_OUT_SENTENCE ? sentence_pair(step, pair, value, loss)
-                                           : hidden_pair(step, pair, value, loss);
+    struct lb_arena_mark mark = lb_arena_mark(&step->memory); /* what one works with the next one may have */
+    enum lb_status status = pair->kind == LB_OUT_ATTENTION  ? attention_pair(step, pair, value, loss)
+                            : pair->kind == LB_OUT_SENTENCE ? sentence_pair(step, pair, value, loss)
+                                                            : hidden_pair(step, pair, value, loss);
+    lb_arena_release(&step->memory, mark);
+    return status;
 }
