@@ -83,8 +83,8 @@ static void insert(int32_t *ids, float *values, int64_t n) {
 }
 
 /* All of them in order, by parts that are smaller and smaller: of more than a few hundred that is several
- * times as fast as a heap. Values are no NaN, ids unlike. The smaller part is left for later, so that few
- * wait. */
+ * times as fast as a heap. Values are no NaN, ids unlike. The larger part is left for later: what goes
+ * on is at most half, so that no more than 64 wait, whatever the values are. */
 static void sort_down(int32_t *ids, float *values, int64_t n) {
     struct {
         int64_t at, n;
@@ -113,11 +113,11 @@ static void sort_down(int32_t *ids, float *values, int64_t n) {
             }
             swap(id, value, 0, j);
             int64_t behind = len - j - 1;
-            bool first_smaller = j < behind;
-            left[n_left].at = first_smaller ? at : at + j + 1;
-            left[n_left++].n = first_smaller ? j : behind;
-            at = first_smaller ? at + j + 1 : at;
-            len = first_smaller ? behind : j;
+            bool first_larger = j > behind;
+            left[n_left].at = first_larger ? at : at + j + 1;
+            left[n_left++].n = first_larger ? j : behind;
+            at = first_larger ? at + j + 1 : at;
+            len = first_larger ? behind : j;
         }
         insert(ids + at, values + at, len);
     }

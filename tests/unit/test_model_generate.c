@@ -231,6 +231,24 @@ static int32_t plain_draw(const struct lb_generate_args *a, struct lb_rng *rng, 
     return id;
 }
 
+/* Logits that fall and rise with their ids, of which the middle one is the largest or the least of all. */
+static void drawing_from_hills(void **state) {
+    (void)state;
+    enum { V = 5000 };
+    static float z[V], values[V];
+    static int32_t ids[V];
+    for (int round = 0; round < 40; round++) {
+        for (int i = 0; i < V; i++) {
+            z[i] = (float)((round % 2 == 0 ? 1e-4 : -1e-4) * abs(i - V / 2));
+        }
+        const struct lb_generate_args args = {.temperature = 1, .top_p = 1};
+        struct lb_rng one, other;
+        lb_rng_seed(&one, (uint64_t)round, 1);
+        other = one;
+        assert_int_equal(lb_generate_draw(&args, &one, z, V, ids, values), plain_draw(&args, &other, z, V));
+    }
+}
+
 /* However flat the logits are, and how many are equal: what is drawn is what the order of all says. */
 static void drawing(void **state) {
     (void)state;
@@ -264,7 +282,8 @@ static void drawing(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(drawing), cmocka_unit_test(generating_together),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(drawing), cmocka_unit_test(drawing_from_hills),
+                                       cmocka_unit_test(generating_together),
                                        cmocka_unit_test(drawing_from_all), cmocka_unit_test(cache_of_many)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
