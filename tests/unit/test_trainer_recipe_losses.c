@@ -257,9 +257,56 @@ static void open_parameters(void **state) {
     lb_recipe_destroy(recipe);
 }
 
+static void fingerprint_with(const char *first, const char *second, char out[65]) {
+    struct lb_detail detail;
+    struct lb_recipe *recipe = with(first, second, &detail);
+    if (recipe == NULL) {
+        fail_msg("%s, %s: %s", first, second, detail.text);
+    }
+    assert_int_equal(lb_recipe_fingerprint(recipe, out), LB_OK);
+    lb_recipe_destroy(recipe);
+}
+
+/* A run goes on with a recipe that says what was meant before, and not with one that says something else. */
+static void what_is_meant_decides_nothing(void **state) {
+    (void)state;
+    static const struct {
+        const char *silent, *meant, *other;
+    } cases[] = {
+        {"targets=logits", "optim=adamw_torch", "optim=lion_32bit"},
+        {"targets=logits", "optim=adamw_torch_fused", "optim=sgd"},
+        {"targets=logits", "disable_dropout=false", "disable_dropout=true"},
+        {"student={model: m}", "disable_dropout=true", "disable_dropout=false"},
+        {"mixture=dynamic", "mixture_by=ce", "mixture_by=entropy"},
+        {"mixture=dynamic", "mixture_per=sequence", "mixture_per=token"},
+        {"mixture=random", "mixture_per=sequence", "mixture_per=batch"},
+        {"mixture=dynamic", "mixture_temperature=1.0", "mixture_temperature=0.5"},
+        {"mixture=ca_mkd", "mixture_states=teacher", "mixture_states=student"},
+        {"lmbda=0.5", "max_new_tokens=128", "max_new_tokens=127"},
+        {"lmbda=0.5", "generation_temperature=1", "generation_temperature=0"},
+        {"lmbda=0.5", "top_p=1", "top_p=0.9"},
+        {"seq_kd=true", "seq_kd_ratio=1", "seq_kd_ratio=0"},
+        {"loss_functions.1={function: hs_contrastive}", "loss_functions.1.contrast_temp=0.07",
+         "loss_functions.1.contrast_temp=0.7"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        char silent[65], meant[65], other[65];
+        fingerprint_with(cases[i].silent, "save_steps=7", silent);
+        fingerprint_with(cases[i].silent, cases[i].meant, meant);
+        fingerprint_with(cases[i].silent, cases[i].other, other);
+        if (strcmp(silent, meant) != 0 || strcmp(silent, other) == 0) {
+            fail_msg("%s: %s decides, or %s does not", cases[i].silent, cases[i].meant, cases[i].other);
+        }
+    }
+}
+
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(parameters),     cmocka_unit_test(layers),
-                                       cmocka_unit_test(rule_of_layers), cmocka_unit_test(lanes),
-                                       cmocka_unit_test(mixtures),       cmocka_unit_test(open_parameters)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(parameters),
+                                       cmocka_unit_test(layers),
+                                       cmocka_unit_test(rule_of_layers),
+                                       cmocka_unit_test(lanes),
+                                       cmocka_unit_test(mixtures),
+                                       cmocka_unit_test(open_parameters),
+                                       cmocka_unit_test(what_is_meant_decides_nothing)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

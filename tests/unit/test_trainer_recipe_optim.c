@@ -139,6 +139,7 @@ static void averages(void **state) {
 static void dropout(void **state) {
     (void)state;
     round_trip("disable_dropout: false\n");
+    round_trip("disable_dropout: true\n");
     bad("disable_dropout: maybe\n", "disable_dropout: \"maybe\" is not one of true, false");
 }
 

@@ -82,6 +82,17 @@ static bool holds_nothing(const char *base, const struct lb_field *f) {
     return !written && lb_field_at_default(f, base);
 }
 
+/* Whether the key's value is what is meant without it. */
+static bool is_meant(const char *base, const struct lb_field *f) {
+    const void *at = base + f->offset;
+    if ((f->flags & LB_FIELD_MEANT) == 0) {
+        return false;
+    }
+    return f->kind == LB_FIELD_ENUM  ? strcmp(enum_name(f, *(const int *)at), f->derived) == 0
+           : f->kind == LB_FIELD_INT ? *(const int64_t *)at == strtoll(f->derived, NULL, 10)
+                                     : *(const double *)at == strtod(f->derived, NULL);
+}
+
 static void put_fields(const struct dump *d, const char *base, const struct lb_field *fields, int indent,
                        bool item);
 
@@ -208,7 +219,8 @@ static void put_fields(const struct dump *d, const char *base, const struct lb_f
                        bool item) {
     bool first = true;
     for (const struct lb_field *f = fields; f->key != NULL; f++) {
-        if (holds_nothing(base, f) || (f->flags & d->only) != d->only) {
+        if (holds_nothing(base, f) || (f->flags & d->only) != d->only ||
+            (d->only == LB_FIELD_DECIDES && is_meant(base, f))) {
             continue;
         }
         lb_buf_printf(d->buf, "%*s%s%s:", indent, "", item ? (first ? "- " : "  ") : "", f->key);

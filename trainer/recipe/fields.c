@@ -45,7 +45,7 @@
                        .entry_bytes = sizeof(struct type), .help = text                                      \
     }
 
-enum { REQ = LB_FIELD_REQUIRED, DEC = LB_FIELD_DECIDES };
+enum { REQ = LB_FIELD_REQUIRED, DEC = LB_FIELD_DECIDES, MEANT = LB_FIELD_MEANT };
 
 _Static_assert(sizeof(enum lb_data_type) == sizeof(int) && sizeof(enum lb_schedule) == sizeof(int),
                "enums are read and written as int");
@@ -221,10 +221,10 @@ static const struct lb_field layer_fields[] = {
         .flags = DEC, .min = low, .max = high, .fallback = value, .help = text                               \
     }
 /* One that the loss itself has a default of: not written back where the recipe is silent. */
-#define OPEN_(member, low, high, value, text)                                                                \
+#define OPEN_(member, f, low, high, value, text)                                                             \
     {                                                                                                        \
         .key = #member, .offset = offsetof(struct lb_recipe_loss, args.member), .kind = LB_FIELD_FLOAT,      \
-        .flags = DEC | LB_FIELD_OPEN, .min = low, .max = high, .derived = value, .help = text                \
+        .flags = DEC | LB_FIELD_OPEN | (f), .min = low, .max = high, .derived = value, .help = text          \
     }
 /* One that is written back where it is not its default only, so that recipes from before it stay the same. */
 #define LATER_(member, k, low, high, value, text)                                                            \
@@ -245,16 +245,17 @@ const struct lb_field lb_recipe_loss_fields[] = {
     STRINGS_(teachers, DEC, "names of the teachers that it learns from; none: all"),
     {PLACE_(on), .kind = LB_FIELD_ENUM, .flags = DEC, .names = loss_texts, .derived = "all",
      .help = "whose text it is on; given: what the student did not write"},
-    OPEN_(bce_temp, 0.01, 1e6, "100", "alm: the log-likelihoods of a chunk are divided by it"),
-    OPEN_(label_smoothing, 0, 1, "0", "cross_entropy: the label's share of 1 less, for all classes evenly"),
-    OPEN_(z_loss, 0, 1e6, "0", "cross_entropy: weight of the squared log-sum-exp"),
-    OPEN_(alpha, 0, 1e6, "the loss's",
+    OPEN_(bce_temp, 0, 0.01, 1e6, "100", "alm: the log-likelihoods of a chunk are divided by it"),
+    OPEN_(label_smoothing, 0, 0, 1, "0",
+          "cross_entropy: the label's share of 1 less, for all classes evenly"),
+    OPEN_(z_loss, 0, 0, 1e6, "0", "cross_entropy: weight of the squared log-sum-exp"),
+    OPEN_(alpha, 0, 0, 1e6, "the loss's",
           "skew_kl, skew_reverse_kl: share of the first distribution in the second; abkd: power; dkd: weight "
           "of the label's part; uld_hybrid: weight of the sorted part"),
-    OPEN_(beta, 0, 1e6, "the loss's",
+    OPEN_(beta, 0, 0, 1e6, "the loss's",
           "jsd: from 0, KL(teacher, student), to 1, KL(student, teacher); abkd: power; dkd: weight of the "
           "others' part"),
-    OPEN_(clamp, 1e-6, 1e6, "none",
+    OPEN_(clamp, 0, 1e-6, 1e6, "none",
           "losses on logits: the most that one row counts, without a gradient there"),
     {PLACE_(anneal), .kind = LB_FIELD_ENUM, .flags = DEC, .names = anneals, .derived = "none",
      .help = "how weight and temperature go to weight_end and temperature_end"},
@@ -264,7 +265,7 @@ const struct lb_field lb_recipe_loss_fields[] = {
      .derived = "weight", .help = "anneal: its factor then"},
     {PLACE_(temperature_end), .kind = LB_FIELD_FLOAT, .flags = DEC | LB_FIELD_OPEN, .min = LB_MIN_TEMPERATURE,
      .max = LB_MAX_TEMPERATURE, .derived = "temperature", .help = "anneal: its temperature then"},
-    OPEN_(contrast_temp, 0.001, 1e3, "0.07",
+    OPEN_(contrast_temp, MEANT, 0.001, 1e3, "0.07",
           "hs_contrastive, embedding_contrastive: cosines are divided by it"),
     LATER_(first_token, BOOL, 0, 0, "false", "pkd: each text's first position only, an encoder's [CLS]"),
     LATER_(relation_heads, INT, 1, 4096, "the student's heads", "minilm_qq, _kk, _vv: parts of a row"),
@@ -298,14 +299,14 @@ const struct lb_field lb_recipe_fields[] = {
           "what is minimised: the weighted sum"),
     {PLACE_(mixture), .kind = LB_FIELD_STRING, .flags = DEC | LB_FIELD_BARE, .fallback = "mean_probs",
      .name_at = mixture_name, .help = "how several teachers become one target or loss"},
-    {PLACE_(mixture_by), .kind = LB_FIELD_ENUM, .flags = DEC, .names = mixture_by, .derived = "ce",
+    {PLACE_(mixture_by), .kind = LB_FIELD_ENUM, .flags = DEC | MEANT, .names = mixture_by, .derived = "ce",
      .help = "dynamic, select: what says how sure a teacher is"},
-    {PLACE_(mixture_per), .kind = LB_FIELD_ENUM, .flags = DEC, .names = mixture_per, .derived = "sequence",
-     .help = "what has weights of its own; batch: random's micro-batches"},
-    {PLACE_(mixture_states), .kind = LB_FIELD_ENUM, .flags = DEC, .names = mixture_states,
+    {PLACE_(mixture_per), .kind = LB_FIELD_ENUM, .flags = DEC | MEANT, .names = mixture_per,
+     .derived = "sequence", .help = "what has weights of its own; batch: random's micro-batches"},
+    {PLACE_(mixture_states), .kind = LB_FIELD_ENUM, .flags = DEC | MEANT, .names = mixture_states,
      .derived = "teacher",
      .help = "ca_mkd: from whose final states the labels are predicted, where such states are compared"},
-    {PLACE_(mixture_temperature), .kind = LB_FIELD_FLOAT, .flags = DEC, .min = 1e-6, .max = 1e6,
+    {PLACE_(mixture_temperature), .kind = LB_FIELD_FLOAT, .flags = DEC | MEANT, .min = 1e-6, .max = 1e6,
      .derived = "1", .help = "dynamic: of the softmax over teachers"},
     {PLACE_(targets), .kind = LB_FIELD_ENUM, .flags = DEC, .names = lanes,
      .derived = "final_hidden; logits for images", .help = "what teachers send for losses on distributions"},
@@ -351,7 +352,7 @@ const struct lb_field lb_recipe_fields[] = {
     INT_(logging_steps, 0, 1, COUNT_MAX, "10", "steps between lines of metrics.jsonl"),
     INT_(seed, DEC, 0, COUNT_MAX, "42", "of first weights, order and dropout"),
     INT_(threads, 0, 0, 4096, "0", "threads that compute; 0: as many as cores; results do not depend on it"),
-    {PLACE_(optim), .kind = LB_FIELD_ENUM, .flags = DEC, .names = optims, .derived = "adamw_torch",
+    {PLACE_(optim), .kind = LB_FIELD_ENUM, .flags = DEC | MEANT, .names = optims, .derived = "adamw_torch",
      .help = "the optimizer; adamw_torch_fused is the same"},
     STRING_(optim_args, DEC, NULL, "sgd: momentum=0.9, and with it nesterov=true"),
     PAIRS_(lr_scheduler_kwargs, DEC,
@@ -394,15 +395,16 @@ const struct lb_field lb_recipe_fields[] = {
      .help = "lmbda: steps at the beginning in which it is 0"},
     {PLACE_(lmbda_ramp_steps), .kind = LB_FIELD_INT, .flags = DEC, .min = 1, .max = COUNT_MAX, .derived = "0",
      .help = "lmbda: steps behind these in which it rises to what it is"},
-    {PLACE_(max_new_tokens), .kind = LB_FIELD_INT, .flags = DEC, .min = 1, .max = LB_MAX_REQUEST_TOKENS,
-     .derived = "128", .help = "of a text that is written, at most, within max_length"},
-    {PLACE_(generation_temperature), .kind = LB_FIELD_FLOAT, .flags = DEC | LB_FIELD_OPEN, .min = 0,
+    {PLACE_(max_new_tokens), .kind = LB_FIELD_INT, .flags = DEC | MEANT, .min = 1,
+     .max = LB_MAX_REQUEST_TOKENS, .derived = "128",
+     .help = "of a text that is written, at most, within max_length"},
+    {PLACE_(generation_temperature), .kind = LB_FIELD_FLOAT, .flags = DEC | MEANT | LB_FIELD_OPEN, .min = 0,
      .max = LB_MAX_TEMPERATURE, .derived = "1", .help = "of what is drawn for it; 0: the likeliest"},
-    {PLACE_(top_p), .kind = LB_FIELD_FLOAT, .flags = DEC | LB_FIELD_OPEN, .min = 1e-6, .max = 1,
+    {PLACE_(top_p), .kind = LB_FIELD_FLOAT, .flags = DEC | MEANT | LB_FIELD_OPEN, .min = 1e-6, .max = 1,
      .derived = "1", .help = "it is drawn among the likeliest that hold so much"},
     {PLACE_(seq_kd), .kind = LB_FIELD_BOOL, .flags = DEC, .derived = "false",
      .help = "a teacher's own completions stand for the data's, where the student does not write"},
-    {PLACE_(seq_kd_ratio), .kind = LB_FIELD_FLOAT, .flags = DEC | LB_FIELD_OPEN, .min = 0, .max = 1,
+    {PLACE_(seq_kd_ratio), .kind = LB_FIELD_FLOAT, .flags = DEC | MEANT | LB_FIELD_OPEN, .min = 0, .max = 1,
      .derived = "1", .help = "seq_kd: in so many of these micro-batches"},
     BOOL_(log_completions, 0, "false",
           "lmbda: each text that the student writes goes into completions.jsonl"),

@@ -32,7 +32,9 @@ enum {
     LB_FIELD_BARE = 4,    /* of STRING: written without quotes, as the names of an ENUM are */
     LB_FIELD_GROWS = 8,   /* an ENUM whose names are another room's table: told below the table of keys */
     LB_FIELD_PLACES = 16, /* STRINGS that are places, as PATH is */
-    LB_FIELD_OPEN = 32    /* a FLOAT that is NAN where the key is absent: what is meant then, others know */
+    LB_FIELD_OPEN = 32,   /* a FLOAT that is NAN where the key is absent: what is meant then, others know */
+    LB_FIELD_MEANT = 64   /* derived is the value that is meant where the key is absent: written out, it
+                             decides nothing */
 };
 
 struct lb_field_name {

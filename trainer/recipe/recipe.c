@@ -103,6 +103,9 @@ static enum lb_status derive(struct lb_recipe *r, struct lb_mistakes *mistakes) 
     if (r->tokenizer == NULL && !idx) {
         r->tokenizer = r->student.model;
     }
+    if (r->disable_dropout == (r->student.model != NULL ? LB_YES : LB_NO)) {
+        r->disable_dropout = LB_NOT_SAID; /* it is the same run */
+    }
     return status != LB_E_NOMEM ? lb_read_both(status, lb_recipe_optim(r, mistakes)) : status;
 }
 

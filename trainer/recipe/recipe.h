@@ -232,7 +232,8 @@ LB_NODISCARD enum lb_status lb_recipe_data_type(const char *path, enum lb_data_t
  * the like have; appended to buf. */
 enum lb_status lb_recipe_help(struct lb_buf *buf);
 /* SHA-256 (hex) over everything that decides the result: a run resumes only with the same. Leaves out
- * output_dir, logging, saving, URLs, timeouts, cache place, threads. LB_E_NOMEM: all zero. */
+ * output_dir, logging, saving, URLs, timeouts, cache place, threads; and keys that say what would be meant
+ * without them (LB_FIELD_MEANT). LB_E_NOMEM: all zero. */
 enum lb_status lb_recipe_fingerprint(const struct lb_recipe *recipe, char out[65]);
 /* How long "local:" or "unix:" before a place on this machine is; 0: there is none. */
 size_t lb_recipe_scheme(const char *place);
