@@ -4,6 +4,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 
+#include "common/base/buf.h"
 #include "common/base/mem.h"
 #include "trainer/recipe/recipe.h"
 
@@ -82,6 +83,9 @@ static void optimizers(void **state) {
     bad("optim: sgd\noptim_args: momentum\n", "optim_args: \"momentum\" has a part without =");
     bad("optim: sgd\noptim_args: momentum=1\n", "has a momentum that is not from 0 to below 1");
     bad("optim: sgd\noptim_args: momentum=0.9x\n", "has a momentum that is not from 0 to below 1");
+    bad("optim: sgd\noptim_args: momentum=0x.8\n", "has a momentum that is not from 0 to below 1");
+    bad("optim: sgd\noptim_args: momentum=0.90000000000000000000000000000000000000000000000000000000000x\n",
+        "has a part that is too long");
     bad("optim: sgd\noptim_args: \"momentum=0.9,nesterov=maybe\"\n", "has a nesterov that is neither");
     bad("optim: sgd\noptim_args: nesterov=true\n", "has nesterov without a momentum");
     bad("optim: sgd\noptim_args: dampening=0.1\n", "holds another name than momentum and nesterov");
@@ -108,6 +112,8 @@ static void schedules(void **state) {
          "r.yaml:7: lr_scheduler_type: cosine_with_min_lr needs lr_scheduler_kwargs: {min_lr: RATE}"},
         {least, "{min_lr: 0.01, min_lr_rate: 0.1}", "the least rate is said twice"},
         {least, "{min_lr: 0.2}", "lr_scheduler_kwargs.min_lr: \"0.2\" is not a number from 0 to 0.1"},
+        {least, "{min_lr: 0x.01p0}", "lr_scheduler_kwargs.min_lr: \"0x.01p0\" is not a number from 0 to 0.1"},
+        {wsd, "{num_decay_steps: 0x10}", "num_decay_steps: \"0x10\" is not a number from 1 to 1e+15"},
         {least, "{min_lr_ratio: 0.1}", "it takes num_cycles, min_lr, min_lr_rate"},
         {wsd, "", "warmup_stable_decay needs lr_scheduler_kwargs: {num_decay_steps: N}"},
         {wsd, "{num_decay_steps: 101}", "num_decay_steps are more than max_steps"},
@@ -124,6 +130,35 @@ static void schedules(void **state) {
                  cases[i].kwargs);
         bad(text, cases[i].message);
     }
+}
+
+/* One look tells every part that is wrong. */
+static void all_parts(void **state) {
+    (void)state;
+    static const char text[] = "optim: sgd\noptim_args: \"momentum=2,nesterov=maybe,dampening=1\"\n"
+                               "lr_scheduler_type: warmup_stable_decay\n"
+                               "lr_scheduler_kwargs: {num_decay_steps: x, decay_type: y, min_lr: 0}\n";
+    const char *const parts[] = {"r.yaml:8: optim_args: ",   "momentum that is not",
+                                 "nesterov that is neither", "another name than momentum and nesterov",
+                                 "num_decay_steps: \"x\"",   "decay_type: \"y\"",
+                                 "min_lr: is not read"};
+    char whole[1024];
+    struct lb_recipe *r = NULL;
+    struct lb_buf lines;
+    lb_buf_init(&lines, 1 << 16);
+    int n = snprintf(whole, sizeof whole, "%s%s", base, text);
+    assert_int_equal(lb_recipe_parse_all(whole, (size_t)n, "r.yaml", NULL, 0, &lines, &r, NULL), LB_E_ARG);
+    for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) {
+        if (strstr(lines.data, parts[i]) == NULL) {
+            fail_msg("no \"%s\" in\n%s", parts[i], lines.data);
+        }
+    }
+    size_t told = 0;
+    for (size_t i = 0; i < lines.len; i++) {
+        told += lines.data[i] == '\n';
+    }
+    assert_int_equal(told, 6);
+    lb_buf_finish(&lines);
 }
 
 static void averages(void **state) {
@@ -175,8 +210,12 @@ static void evaluations_compared(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(optimizers), cmocka_unit_test(schedules),
-                                       cmocka_unit_test(adapters),   cmocka_unit_test(dropout),
-                                       cmocka_unit_test(averages),   cmocka_unit_test(evaluations_compared)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(optimizers),
+                                       cmocka_unit_test(schedules),
+                                       cmocka_unit_test(all_parts),
+                                       cmocka_unit_test(adapters),
+                                       cmocka_unit_test(dropout),
+                                       cmocka_unit_test(averages),
+                                       cmocka_unit_test(evaluations_compared)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -3,9 +3,9 @@
 #include "common/base/file.h"
 #include "common/base/mem.h"
 #include "trainer/data/parts.h"
+#include "trainer/recipe/values.h"
 
 #include <math.h>
-#include <stdlib.h>
 #include <string.h>
 
 #define MAX_COLUMNS 100000
@@ -83,9 +83,7 @@ static bool next_line(struct table *t) {
 }
 
 static bool read_number(const char *text, double *out) {
-    char *end = NULL;
-    *out = strtod(text, &end);
-    return end != text && *end == '\0' && isfinite(*out) && strpbrk(text, "xX") == NULL;
+    return lb_read_number(text, out) && isfinite(*out);
 }
 
 /* The names of the columns, and which one is the label's. */

@@ -3,11 +3,11 @@
 #include "common/base/buf.h"
 #include "common/base/mem.h"
 #include "trainer/recipe/names.h"
+#include "trainer/recipe/values.h"
 
 #include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 
@@ -44,12 +44,11 @@ const char *lb_foreign_text(const struct lb_yaml *node) {
 
 double lb_foreign_number(const struct lb_yaml *node, double fallback) {
     const char *text = lb_foreign_text(node);
-    char *end = NULL;
+    double number = NAN;
     if (node == NULL) {
         return fallback;
     }
-    double number = text != NULL ? strtod(text, &end) : NAN;
-    return end != text && *end == '\0' ? number : NAN;
+    return text != NULL && lb_read_number(text, &number) ? number : NAN;
 }
 
 bool lb_foreign_true(const struct lb_yaml *node) {

@@ -2,7 +2,6 @@
 
 #include <stdarg.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 static enum lb_status insert(struct lb_mistakes *m, const struct lb_mistake *mistake) {
@@ -100,13 +99,6 @@ bool lb_mistakes_sound(const struct lb_mistakes *m, const char *paths) {
         paths += n + (paths[n] == ' ');
     }
     return true;
-}
-
-enum lb_status lb_mistakes_take(struct lb_mistakes *m, const struct lb_detail *detail) {
-    size_t n = m->file != NULL ? strlen(m->file) : 0;
-    bool placed = n > 0 && strncmp(detail->text, m->file, n) == 0 && detail->text[n] == ':';
-    int line = placed ? (int)strtol(detail->text + n + 1, NULL, 10) : 0;
-    return detail->code == LB_OK ? LB_OK : lb_mistakes_add_line(m, detail->code, line, detail->text);
 }
 
 /* Recursion ends at the depth of a tree, LB_YAML_MAX_DEPTH. */

@@ -48,8 +48,6 @@ bool lb_mistakes_touch(const struct lb_mistakes *m, const char *path);
 /* Whether all of these could be read (paths with spaces between, as "student datasets.0"): what is said about
  * a value that could not be read would be a consequence, no mistake. */
 bool lb_mistakes_sound(const struct lb_mistakes *m, const char *paths);
-/* What lb_recipe_fail said, with its line; LB_OK where it said nothing. */
-enum lb_status lb_mistakes_take(struct lb_mistakes *m, const struct lb_detail *detail);
 /* Each key below node that stands there twice. */
 enum lb_status lb_mistakes_add_twice(struct lb_mistakes *m, const struct lb_yaml *node);
 /* The first into detail, all into lines (may be NULL), each with '\n'. Returns the first one's code; LB_OK

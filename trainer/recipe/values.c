@@ -83,16 +83,20 @@ enum lb_status lb_read_int(const struct lb_recipe_reader *r, const struct lb_yam
     return LB_OK;
 }
 
+bool lb_read_number(const char *text, double *out) {
+    char *end = NULL;
+    double v = strtod(text, &end);
+    if (end == text || strspn(text, "0123456789+-.eE") != strlen(text) || *end != '\0') {
+        return false;
+    }
+    *out = v;
+    return true;
+}
+
 enum lb_status lb_read_float(const struct lb_recipe_reader *r, const struct lb_yaml *node, const char *path,
                              double min, double max, double *out) {
-    /* No hexadecimal, "nan" or "infinity", which strtod would take. */
-    if (node->kind != LB_YAML_SCALAR || node->text[0] == '\0' ||
-        strspn(node->text, "0123456789+-.eE") != strlen(node->text)) {
-        return lb_read_not_a(r, node, path, "a number");
-    }
-    char *end = NULL;
-    double v = strtod(node->text, &end);
-    if (*end != '\0') {
+    double v;
+    if (node->kind != LB_YAML_SCALAR || !lb_read_number(node->text, &v)) {
         return lb_read_not_a(r, node, path, "a number");
     }
     if (!isfinite(v) || v < min || v > max) {

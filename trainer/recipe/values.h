@@ -39,6 +39,9 @@ const char *lb_read_path(const struct lb_recipe_reader *r, const char *prefix, c
 /* An unknown key, with the nearest of n names. */
 enum lb_status lb_read_unknown(const struct lb_recipe_reader *r, const struct lb_yaml *node,
                                const char *prefix, const char *const *names, size_t n);
+/* A decimal number as recipes write them; false where text is none: strtod would also take hexadecimal, "nan"
+ * and "infinity". One that is too large is infinite. */
+bool lb_read_number(const char *text, double *out);
 /* One value each. Errors name the path. */
 LB_NODISCARD enum lb_status lb_read_int(const struct lb_recipe_reader *r, const struct lb_yaml *node,
                                         const char *path, double min, double max, int64_t *out);
