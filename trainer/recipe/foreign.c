@@ -158,6 +158,22 @@ void lb_foreign_set(struct lb_foreign *f, struct lb_yaml *map, const char *key, 
     }
 }
 
+void lb_foreign_take(struct lb_foreign *f, const struct lb_yaml *node, const char *path, const char *ours) {
+    const char *text = lb_foreign_text(node);
+    bool same = strcmp(node->key, ours) == 0;
+    if (text == NULL) {
+        lb_foreign_refuse(f, node->line, path, ours, "must be one value");
+        return;
+    }
+    if (lb_yaml_find(f->ours, ours) != NULL) {
+        lb_foreign_refuse(f, node->line, path, ours,
+                          "is %s here, which another key gives already; drop one of the two", ours);
+        return;
+    }
+    lb_foreign_set(f, NULL, ours, node->line, text);
+    lb_foreign_note(f, node->line, path, "taken%s%s", same ? "" : " as ", same ? "" : ours);
+}
+
 struct lb_yaml *lb_foreign_child(struct lb_foreign *f, struct lb_yaml *map, const char *key,
                                  enum lb_yaml_kind kind, int line) {
     map = map != NULL ? map : f->ours;
@@ -217,13 +233,7 @@ static void apply_row(struct lb_foreign *f, const struct lb_yaml *node, const ch
                       const struct lb_foreign_key *row) {
     switch (row->what) {
     case LB_FOREIGN_TAKE:
-        if (node->kind != LB_YAML_SCALAR) {
-            lb_foreign_refuse(f, node->line, path, row->text, "must be one value");
-            break;
-        }
-        lb_foreign_set(f, NULL, row->text, node->line, node->text);
-        lb_foreign_note(f, node->line, path, "taken%s%s", strcmp(row->text, node->key) != 0 ? " as " : "",
-                        strcmp(row->text, node->key) != 0 ? row->text : "");
+        lb_foreign_take(f, node, path, row->text);
         break;
     case LB_FOREIGN_LEAVE:
         lb_foreign_note(f, node->line, path, "left out: %s", row->text);

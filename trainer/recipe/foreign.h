@@ -88,6 +88,9 @@ bool lb_foreign_true(const struct lb_yaml *node);
 /* Puts a value into a map of ours, at a line of theirs, unless the key is there. map NULL: the top. value
  * NULL: theirs is no scalar (lb_foreign_text), which is refused. */
 void lb_foreign_set(struct lb_foreign *f, struct lb_yaml *map, const char *key, int line, const char *value);
+/* One value of theirs, as it is, under a key of ours at the top; path names it in lines. Refused where
+ * another key of theirs has given ours. */
+void lb_foreign_take(struct lb_foreign *f, const struct lb_yaml *node, const char *path, const char *ours);
 /* A new (or the present) mapping or list under a key of ours; NULL when memory is out. */
 struct lb_yaml *lb_foreign_child(struct lb_foreign *f, struct lb_yaml *map, const char *key,
                                  enum lb_yaml_kind kind, int line);

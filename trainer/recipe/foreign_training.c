@@ -101,25 +101,18 @@ static const struct lb_yaml *look(struct lb_foreign *f, const struct lb_yaml *ma
     return lb_foreign_get(map, key);
 }
 
-static void take(struct lb_foreign *f, const struct lb_yaml *node, const char *path, const char *ours) {
-    const char *text = lb_foreign_text(node);
-    lb_foreign_set(f, NULL, ours, node->line, text != NULL ? text : "");
-    bool same = strcmp(node->key, ours) == 0;
-    lb_foreign_note(f, node->line, path, "taken%s%s", same ? "" : " as ", same ? "" : ours);
-}
-
 static void read_steps(struct lb_foreign *f, const struct lb_yaml *map, const char *prefix) {
     const char *path;
     const struct lb_yaml *node = look(f, map, prefix, "max_steps", &path);
     if (node != NULL && lb_foreign_number(node, 0) < 0) {
         lb_foreign_note(f, node->line, path, "left out: below 0 the epochs decide");
     } else if (node != NULL) {
-        take(f, node, path, "max_steps");
+        lb_foreign_take(f, node, path, "max_steps");
     }
     node = look(f, map, prefix, "warmup_steps", &path);
     double warmup = lb_foreign_number(node, 0);
     if (node != NULL) {
-        take(f, node, path, warmup > 0 && warmup < 1 ? "warmup_ratio" : "warmup_steps");
+        lb_foreign_take(f, node, path, warmup > 0 && warmup < 1 ? "warmup_ratio" : "warmup_steps");
     }
 }
 
@@ -128,7 +121,7 @@ static void read_schedule(struct lb_foreign *f, const struct lb_yaml *map, const
     const char *path;
     const struct lb_yaml *node = look(f, map, prefix, schedule_key, &path);
     if (node != NULL) {
-        take(f, node, path, "lr_scheduler_type");
+        lb_foreign_take(f, node, path, "lr_scheduler_type");
     }
     node = look(f, map, prefix, "lr_scheduler_kwargs", &path);
     if (node != NULL && node->kind == LB_YAML_MAP) {
@@ -142,7 +135,7 @@ static void read_schedule(struct lb_foreign *f, const struct lb_yaml *map, const
     }
     node = look(f, map, prefix, optimizer_key, &path);
     if (node != NULL) {
-        take(f, node, path, "optim");
+        lb_foreign_take(f, node, path, "optim");
     }
 }
 
@@ -159,7 +152,7 @@ static void read_saving(struct lb_foreign *f, const struct lb_yaml *map, const c
     if (never) {
         lb_foreign_set(f, NULL, "save_steps", strategy->line, "0");
     } else if (node != NULL) {
-        take(f, node, path, "save_steps");
+        lb_foreign_take(f, node, path, "save_steps");
     }
     strategy = look(f, map, prefix, "eval_strategy", &path);
     strategy = strategy != NULL ? strategy : look(f, map, prefix, "evaluation_strategy", &path);
@@ -170,7 +163,7 @@ static void read_saving(struct lb_foreign *f, const struct lb_yaml *map, const c
     node = look(f, map, prefix, "eval_steps", &path);
     if (node != NULL && how != NULL && strcmp(how, "steps") == 0 &&
         lb_yaml_find(f->ours, "eval_datasets") != NULL) {
-        take(f, node, path, "eval_steps");
+        lb_foreign_take(f, node, path, "eval_steps");
     } else if (node != NULL) {
         lb_foreign_note(f, node->line, path,
                         "left out: eval_strategy is not steps, or there is nothing to evaluate on");
@@ -212,7 +205,7 @@ void lb_foreign_lora(struct lb_foreign *f, bool wanted, double silent_dropout) {
         if (node != NULL && !wanted) {
             lb_foreign_note(f, node->line, keys[i], "left out: there are no adapters");
         } else if (node != NULL && i < 2) {
-            take(f, node, keys[i], keys[i]);
+            lb_foreign_take(f, node, keys[i], keys[i]);
         } else if (node != NULL && i == 2) {
             take_modules(f, node);
         } else if (i == 3 && wanted && lb_foreign_number(node, silent_dropout) != 0) {

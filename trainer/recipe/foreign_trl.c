@@ -179,9 +179,7 @@ static void read_teacher(struct lb_foreign *f) {
 static void put_writing(struct lb_foreign *f, const char *key, const char *ours, const char *fallback) {
     const struct lb_yaml *node = lb_foreign_get(f->theirs, key);
     if (node != NULL) {
-        lb_foreign_set(f, NULL, ours, node->line, lb_foreign_text(node));
-        bool same = strcmp(key, ours) == 0;
-        lb_foreign_note(f, node->line, key, "taken%s%s", same ? "" : " as ", same ? "" : ours);
+        lb_foreign_take(f, node, key, ours);
     } else if (fallback != NULL) {
         lb_foreign_set(f, NULL, ours, 1, fallback);
         lb_foreign_note(f, 0, ours, "%s, which TRL takes where the file is silent", fallback);
