@@ -28,6 +28,17 @@ done
 holds -s 'map([.. | .loss? // empty, .bits_per_byte? // empty]) | (.[0] | length) >= 2 and .[0] == .[1] and .[1] == .[2]' \
     data.txt.json data.bin.json llama3.bin.json
 
+say "commands that read data take one member of JSON lines for the text, whatever the file is called"
+jq -cR '{words: ., text: "no"}' data.txt >data.json
+for data in 'data.txt' 'data.json --field words'; do
+    # shellcheck disable=SC2086 # an option
+    expect 0 "lines.${data%% *}" "$limbeck" influence text $data --max-length 24 --json
+    # shellcheck disable=SC2086
+    expect 0 "worth.${data%% *}" "$limbeck" eval text $data --max-length 24 --json
+done
+cmp lines.data.txt lines.data.json || fail "influence read other texts"
+holds -s 'map([.. | .loss? // empty]) | (.[0] | length) >= 1 and .[0] == .[1]' worth.data.txt worth.data.json
+
 say "shards and texts by weight: killed at any moment, the run goes on to the same bits"
 sed 's/^datasets: .*/datasets: [{path: data.bin, weight: 1}, {path: rest.txt, weight: 3}]/; s/^max_steps: .*/max_steps: 120/' recipe.yaml >mixed.yaml
 echo "save_steps: 10" >>mixed.yaml

@@ -3,7 +3,6 @@
 #include "common/base/file.h"
 #include "common/base/log.h"
 #include "common/base/mem.h"
-#include "trainer/recipe/recipe.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -115,6 +114,32 @@ const struct lb_naming *lb_tensors_naming(struct lb_tensor_options *options) {
     return options->naming.logits ? &options->naming : NULL;
 }
 
+void lb_option_data(const struct argp_state *state, const char *text, struct lb_data_options *out) {
+    if (out->n == LB_MAX_DATA_FILES) {
+        argp_error(state, "more than %d files", LB_MAX_DATA_FILES);
+        return;
+    }
+    out->path[out->n++] = text;
+}
+
+void lb_option_data_end(const struct argp_state *state, const struct lb_data_options *options) {
+    if (options->n == 0) {
+        argp_error(state, "MODEL and at least one DATA file are needed");
+    }
+}
+
+enum lb_status lb_data_type(const struct lb_data_options *options, struct lb_recipe_dataset *out,
+                            struct lb_detail *detail) {
+    if (options->field != NULL) {
+        out->type = LB_DATA_JSONL;
+        out->field = options->field;
+        return LB_OK;
+    }
+    enum lb_status status = lb_recipe_data_type(out->path, &out->type, detail);
+    out->field = out->type == LB_DATA_JSONL ? "text" : NULL;
+    return status;
+}
+
 void lb_list_names(char *text, size_t size, const char *const *names) {
     for (size_t i = 0; names[i] != NULL; i++) {
         size_t len = strlen(text);
@@ -177,6 +202,11 @@ static enum lb_status model_path(const char *argument, char **out_path, struct l
     }
     *out_path = run ? lb_path_join(argument, "student") : lb_strdup(argument);
     return *out_path != NULL ? LB_OK : lb_fail(detail, LB_E_NOMEM, "out of memory");
+}
+
+int64_t lb_default_length(const struct lb_model *model) {
+    int64_t most = lb_model_config(model)->max_position_embeddings;
+    return most > 0 && most < LB_DEFAULT_LENGTH ? most : LB_DEFAULT_LENGTH;
 }
 
 int64_t lb_run_max_length(const char *argument) {
@@ -251,4 +281,18 @@ enum lb_status lb_tokenizer_argument(const char *argument, struct lb_tokenizer *
     }
     lb_free(path);
     return status;
+}
+
+int lb_with_opened(const char *argument, const char *tokenizer,
+                   enum lb_status (*work)(const void *arguments, const struct lb_opened *opened,
+                                          volatile sig_atomic_t *stop, struct lb_detail *detail),
+                   const void *arguments, volatile sig_atomic_t *stop) {
+    struct lb_detail detail = {0};
+    struct lb_opened opened;
+    enum lb_status status = lb_opened_init(&opened, argument, tokenizer, &detail);
+    if (status == LB_OK) {
+        status = work(arguments, &opened, stop, &detail);
+        lb_opened_finish(&opened);
+    }
+    return status == LB_OK ? 0 : lb_command_failed(&detail, status);
 }

@@ -11,6 +11,7 @@
 #include "common/base/status.h"
 #include "common/model/model.h"
 #include "common/text/tokenizer.h"
+#include "trainer/recipe/recipe.h"
 #include "trainer/wire/dialect.h"
 
 #include <argp.h>
@@ -85,6 +86,23 @@ const struct lb_naming *lb_tensors_naming(struct lb_tensor_options *options);
 double lb_option_number(const struct argp_state *state, const char *option, const char *text, double min,
                         double max);
 
+/* DATA arguments of commands that read data, and how. */
+#define LB_MAX_DATA_FILES 64
+struct lb_data_options {
+    const char *path[LB_MAX_DATA_FILES];
+    unsigned n;
+    const char *field; /* they are JSON lines whose texts are this member; NULL: what their names say */
+};
+/* One more; at the end, whether there is any. */
+void lb_option_data(const struct argp_state *state, const char *text, struct lb_data_options *out);
+void lb_option_data_end(const struct argp_state *state, const struct lb_data_options *options);
+/* What kind of data are in out->path, into its type and field. */
+LB_NODISCARD enum lb_status lb_data_type(const struct lb_data_options *options, struct lb_recipe_dataset *out,
+                                         struct lb_detail *detail);
+
+#define LB_DEFAULT_LENGTH 1024
+/* Positions of a row where nobody says how many: what the model takes, at most LB_DEFAULT_LENGTH. */
+int64_t lb_default_length(const struct lb_model *model);
 /* max_length of the recipe that a run folder was made with, 0 when argument is no run folder. */
 int64_t lb_run_max_length(const char *argument);
 
@@ -102,6 +120,11 @@ LB_NODISCARD enum lb_status lb_opened_model(struct lb_opened *opened, const char
 LB_NODISCARD enum lb_status lb_opened_init(struct lb_opened *opened, const char *argument,
                                            const char *tokenizer, struct lb_detail *detail);
 void lb_opened_finish(struct lb_opened *opened);
+/* Opens both (lb_opened_init), lets work do what arguments say, and tells what fails; the exit status. */
+int lb_with_opened(const char *argument, const char *tokenizer,
+                   enum lb_status (*work)(const void *arguments, const struct lb_opened *opened,
+                                          volatile sig_atomic_t *stop, struct lb_detail *detail),
+                   const void *arguments, volatile sig_atomic_t *stop);
 /* Only the tokenizer of a MODEL argument, or of a tokenizer.json. */
 LB_NODISCARD enum lb_status lb_tokenizer_argument(const char *argument, struct lb_tokenizer **out,
                                                   struct lb_detail *detail);

@@ -163,8 +163,9 @@ static enum lb_status read_texts(struct embedding *e, struct lb_detail *detail) 
     return status;
 }
 
-static enum lb_status run(const struct arguments *a, const struct lb_opened *opened,
-                          volatile sig_atomic_t *stop, struct lb_detail *detail) {
+static enum lb_status run(const void *arguments, const struct lb_opened *opened, volatile sig_atomic_t *stop,
+                          struct lb_detail *detail) {
+    const struct arguments *a = arguments;
     int64_t most = lb_model_config(opened->model)->max_position_embeddings;
     if (lb_model_sentence(opened->model)->kind == LB_POOL_NONE || opened->tokenizer == NULL) {
         return lb_fail(detail, LB_E_ARG,
@@ -223,12 +224,5 @@ int lb_cmd_embed(int argc, char **argv, volatile sig_atomic_t *stop) {
                                             "line.\vMODEL is a sentence encoder's folder or a run folder."};
     struct arguments a = {0};
     argp_parse(&argp, argc, argv, 0, NULL, &a);
-    struct lb_detail detail = {0};
-    struct lb_opened opened;
-    enum lb_status status = lb_opened_init(&opened, a.model, a.tokenizer, &detail);
-    if (status == LB_OK) {
-        status = run(&a, &opened, stop, &detail);
-        lb_opened_finish(&opened);
-    }
-    return status == LB_OK ? 0 : lb_command_failed(&detail, status);
+    return lb_with_opened(a.model, a.tokenizer, run, &a, stop);
 }

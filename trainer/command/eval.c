@@ -15,18 +15,15 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define MAX_FILES LB_EVAL_MAX_PARTS
-#define DEFAULT_LENGTH 1024
 #define ENTRIES_BYTES ((size_t)4 << 20)
 
 struct arguments {
-    const char *model, *tokenizer, *field, *labels, *token_file;
+    const char *model, *tokenizer, *labels, *token_file;
     char *urls[LB_MAX_TEACHERS]; /* of hosted models, instead of model */
     unsigned n_urls;
     enum lb_protocol protocol; /* of all of them */
     struct lb_tensor_options tensors;
-    char *data[MAX_FILES]; /* NAME=PATH or PATH */
-    unsigned n_data;
+    struct lb_data_options data; /* each NAME=PATH or PATH */
     int64_t max_length, rows, skip, max_samples;
     float bias[LB_EVAL_MAX_CLASSES];
     int n_bias; /* the highest class with a bias, plus one */
@@ -89,7 +86,7 @@ static error_t parse(int key, char *text, struct argp_state *state) {
         lb_option_extra_input(state, text, &a->tensors);
         return 0;
     case KEY_FIELD:
-        a->field = text;
+        a->data.field = text;
         return 0;
     case KEY_LABELS:
         a->labels = text;
@@ -107,10 +104,7 @@ static error_t parse(int key, char *text, struct argp_state *state) {
         parse_bias(a, state, text);
         return 0;
     case ARGP_KEY_ARG:
-        if (state->arg_num > MAX_FILES) {
-            argp_error(state, "more than %d files", MAX_FILES);
-        }
-        if (a->n_data == 0 && a->model == NULL && is_hosted(text)) {
+        if (a->data.n == 0 && a->model == NULL && is_hosted(text)) {
             if (a->n_urls == LB_MAX_TEACHERS) {
                 argp_error(state, "more than %d hosted models", LB_MAX_TEACHERS);
             }
@@ -118,13 +112,11 @@ static error_t parse(int key, char *text, struct argp_state *state) {
         } else if (a->model == NULL && a->n_urls == 0) {
             a->model = text;
         } else {
-            a->data[a->n_data++] = text;
+            lb_option_data(state, text, &a->data);
         }
         return 0;
     case ARGP_KEY_END:
-        if (a->n_data == 0) {
-            argp_error(state, "MODEL and at least one DATA file are needed");
-        }
+        lb_option_data_end(state, &a->data);
         if (a->n_urls > 0 && a->n_bias > 0) {
             argp_error(state, "--bias is for classifiers in a folder, not for hosted models");
         }
@@ -169,17 +161,13 @@ static enum lb_status make_entry(const struct arguments *a, const char *argument
         out->max_samples = a->max_samples;
     } else if (a->labels != NULL) {
         out->type = LB_DATA_IDX;
-    } else if (a->field != NULL) {
-        out->type = LB_DATA_JSONL;
     } else {
-        status = lb_recipe_data_type(out->path, &out->type, detail);
+        status = lb_data_type(&a->data, out, detail);
     }
     if (out->type == LB_DATA_IDX) {
         out->labels = a->labels != NULL ? a->labels : labels_beside(arena, out->path);
         out->skip_samples = a->skip;
         out->max_samples = a->max_samples;
-    } else if (out->type == LB_DATA_JSONL) {
-        out->field = a->field != NULL ? a->field : "text";
     }
     if (status == LB_OK && !lb_data_features(out->type) && (a->skip > 0 || a->max_samples > 0)) {
         return lb_fail(detail, LB_E_ARG, "%s: --skip-samples and --max-samples are for images, this is text",
@@ -192,8 +180,8 @@ static enum lb_status make_entry(const struct arguments *a, const char *argument
 static enum lb_status make_entries(const struct arguments *a, bool tables, struct lb_arena *arena,
                                    struct lb_recipe_dataset *out, struct lb_detail *detail) {
     enum lb_status status = LB_OK;
-    for (unsigned i = 0; i < a->n_data && status == LB_OK; i++) {
-        status = make_entry(a, a->data[i], tables, arena, &out[i], detail);
+    for (unsigned i = 0; i < a->data.n && status == LB_OK; i++) {
+        status = make_entry(a, a->data.path[i], tables, arena, &out[i], detail);
     }
     return status;
 }
@@ -308,17 +296,14 @@ static void print_classes(const struct lb_evaluation *e, const struct lb_labels 
 
 /* --max-length, or what the run was trained with, or what the model takes up to a default. */
 static int64_t row_length(const struct arguments *a, const struct lb_model *model) {
-    int64_t most = lb_model_config(model)->max_position_embeddings;
     int64_t length = a->max_length > 0 ? a->max_length : lb_run_max_length(a->model);
-    if (length == 0) {
-        length = most > 0 && most < DEFAULT_LENGTH ? most : DEFAULT_LENGTH;
-    }
-    return length;
+    return length > 0 ? length : lb_default_length(model);
 }
 
-static enum lb_status evaluate(const struct arguments *a, const struct lb_opened *opened,
+static enum lb_status evaluate(const void *arguments, const struct lb_opened *opened,
                                volatile sig_atomic_t *stop, struct lb_detail *detail) {
-    struct lb_recipe_dataset entries[MAX_FILES];
+    const struct arguments *a = arguments;
+    struct lb_recipe_dataset entries[LB_MAX_DATA_FILES];
     struct lb_recipe frame = {.directory = ".", .max_length = row_length(a, opened->model)};
     lb_arena_init(&frame.arena, ENTRIES_BYTES);
     const struct lb_labels *labels = lb_model_labels(opened->model);
@@ -330,7 +315,7 @@ static enum lb_status evaluate(const struct arguments *a, const struct lb_opened
                                                      &frame.arena, entries, detail)
                                       : lb_fail(detail, LB_E_NOMEM, "out of memory");
     if (status == LB_OK) {
-        status = lb_dataset_open(&frame, entries, a->n_data, true, opened->tokenizer,
+        status = lb_dataset_open(&frame, entries, a->data.n, true, opened->tokenizer,
                                  labels != NULL ? labels->n : 0, stop, &data, detail);
     }
     if (status == LB_OK && labels != NULL) {
@@ -447,7 +432,7 @@ static void print_hosted(const struct arguments *a, const struct lb_recipe_teach
 /* Rows that all of them read: without classes, with one position more (lb_score). */
 static int64_t hosted_length(const struct arguments *a, struct lb_teachers *asked) {
     int64_t more = lb_teachers_info(asked, 0)->num_labels == 0;
-    int64_t length = a->max_length > 0 ? a->max_length : DEFAULT_LENGTH - more;
+    int64_t length = a->max_length > 0 ? a->max_length : LB_DEFAULT_LENGTH - more;
     for (unsigned k = 0; k < lb_teachers_count(asked); k++) {
         int64_t most = lb_teachers_info(asked, k)->max_length;
         length = most > more && most - more < length ? most - more : length;
@@ -480,7 +465,7 @@ static enum lb_status evaluate_hosted(struct arguments *a, volatile sig_atomic_t
                                       struct lb_detail *detail) {
     struct lb_recipe_teacher teachers[LB_MAX_TEACHERS];
     struct lb_recipe_pair pairs[4 + LB_NAMED_INPUTS];
-    struct lb_recipe_dataset entries[MAX_FILES];
+    struct lb_recipe_dataset entries[LB_MAX_DATA_FILES];
     struct lb_recipe frame = {.directory = ".",
                               .teachers = teachers,
                               .teachers_count = a->n_urls,
@@ -511,7 +496,7 @@ static enum lb_status evaluate_hosted(struct arguments *a, volatile sig_atomic_t
     }
     status = status == LB_OK ? hosted_tokenizer(a, asked, &tokenizer, detail) : status;
     status = status == LB_OK
-                 ? lb_dataset_open(&frame, entries, a->n_data, true, tokenizer, labels.n, stop, &data, detail)
+                 ? lb_dataset_open(&frame, entries, a->data.n, true, tokenizer, labels.n, stop, &data, detail)
                  : status;
     if (status == LB_OK && labels.n > 0) {
         status = lb_dataset_name_labels(data, &labels, "DATA", detail);
@@ -522,7 +507,7 @@ static enum lb_status evaluate_hosted(struct arguments *a, volatile sig_atomic_t
     }
     status = status == LB_OK ? lb_score(asked, data, e, detail) : status;
     if (status == LB_OK) {
-        print_hosted(a, teachers, asked, &labels, e, frame.max_length);
+        print_hosted(a, teachers, asked, labels.n > 0 ? &labels : NULL, e, frame.max_length);
     }
     lb_dataset_destroy(data);
     lb_labels_finish(&labels);
@@ -564,16 +549,10 @@ int lb_cmd_eval(int argc, char **argv, volatile sig_atomic_t *stop) {
                "scored by the daemons there, several also by the mean of their probabilities."};
     struct arguments a = {0};
     argp_parse(&argp, argc, argv, 0, NULL, &a);
+    if (a.n_urls == 0) {
+        return lb_with_opened(a.model, a.tokenizer, evaluate, &a, stop);
+    }
     struct lb_detail detail = {0};
-    struct lb_opened opened;
-    if (a.n_urls > 0) {
-        enum lb_status hosted = evaluate_hosted(&a, stop, &detail);
-        return hosted == LB_OK ? 0 : lb_command_failed(&detail, hosted);
-    }
-    enum lb_status status = lb_opened_init(&opened, a.model, a.tokenizer, &detail);
-    if (status == LB_OK) {
-        status = evaluate(&a, &opened, stop, &detail);
-        lb_opened_finish(&opened);
-    }
+    enum lb_status status = evaluate_hosted(&a, stop, &detail);
     return status == LB_OK ? 0 : lb_command_failed(&detail, status);
 }

@@ -151,8 +151,9 @@ static enum lb_status encode_prompt(const struct arguments *a, const struct lb_t
     return status == LB_OK ? LB_OK : lb_fail(detail, status, "out of memory");
 }
 
-static enum lb_status generate(struct arguments *a, const struct lb_opened *opened,
+static enum lb_status generate(const void *arguments, const struct lb_opened *opened,
                                volatile sig_atomic_t *stop, struct lb_detail *detail) {
+    const struct arguments *a = arguments;
     if (opened->tokenizer == NULL) {
         return lb_fail(detail, LB_E_ARG, "%s: a classifier does not write", a->model);
     }
@@ -213,12 +214,5 @@ int lb_cmd_generate(int argc, char **argv, volatile sig_atomic_t *stop) {
             "Lets a model go on with a text.\vMODEL is a Hugging Face folder, a .gguf file or a run folder."};
     struct arguments a = {.generate = {.max_new_tokens = 64, .temperature = 1, .top_p = 1, .seed = 42}};
     argp_parse(&argp, argc, argv, 0, NULL, &a);
-    struct lb_detail detail = {0};
-    struct lb_opened opened;
-    enum lb_status status = lb_opened_init(&opened, a.model, a.tokenizer, &detail);
-    if (status == LB_OK) {
-        status = generate(&a, &opened, stop, &detail);
-        lb_opened_finish(&opened);
-    }
-    return status == LB_OK ? 0 : lb_command_failed(&detail, status);
+    return lb_with_opened(a.model, a.tokenizer, generate, &a, stop);
 }

@@ -5,18 +5,14 @@
 #include "common/base/mem.h"
 #include "trainer/command/commands.h"
 #include "trainer/data/dataset.h"
-#include "trainer/recipe/recipe.h"
 
 #include <stdio.h>
 
-#define MAX_FILES 64
-#define DEFAULT_LENGTH 1024
 #define ENTRIES_BYTES ((size_t)4 << 20)
 
 struct arguments {
-    const char *model, *tokenizer, *field;
-    const char *data[MAX_FILES];
-    unsigned n_data;
+    const char *model, *tokenizer;
+    struct lb_data_options data;
     int64_t max_length, max_tokens, keep;
     bool json;
 };
@@ -28,7 +24,7 @@ static error_t parse(int key, char *text, struct argp_state *state) {
         a->tokenizer = text;
         return 0;
     case 'f':
-        a->field = text;
+        a->data.field = text;
         return 0;
     case 'l':
         a->max_length = lb_option_int(state, "--max-length", text, 1, 1 << 24);
@@ -43,18 +39,14 @@ static error_t parse(int key, char *text, struct argp_state *state) {
         a->json = true;
         return 0;
     case ARGP_KEY_ARG:
-        if (state->arg_num > MAX_FILES) {
-            argp_error(state, "more than %d files", MAX_FILES);
-        } else if (a->model == NULL) {
+        if (a->model == NULL) {
             a->model = text;
         } else {
-            a->data[a->n_data++] = text;
+            lb_option_data(state, text, &a->data);
         }
         return 0;
     case ARGP_KEY_END:
-        if (a->n_data == 0) {
-            argp_error(state, "MODEL and at least one DATA file are needed");
-        }
+        lb_option_data_end(state, &a->data);
         return 0;
     default:
         return ARGP_ERR_UNKNOWN;
@@ -92,30 +84,24 @@ static void print_table(const struct arguments *a, const double *influence, int6
 static enum lb_status open_data(const struct arguments *a, const struct lb_opened *opened,
                                 struct lb_recipe *frame, volatile sig_atomic_t *stop, struct lb_dataset **out,
                                 struct lb_detail *detail) {
-    struct lb_recipe_dataset entries[MAX_FILES];
+    struct lb_recipe_dataset entries[LB_MAX_DATA_FILES];
     enum lb_status status = LB_OK;
-    for (unsigned i = 0; i < a->n_data && status == LB_OK; i++) {
-        entries[i] = (struct lb_recipe_dataset){.path = a->data[i], .max_tokens = a->max_tokens};
-        status = lb_recipe_data_type(a->data[i], &entries[i].type, detail);
-        if (a->field != NULL) {
-            entries[i].type = LB_DATA_JSONL;
-        }
-        entries[i].field = entries[i].type != LB_DATA_JSONL ? NULL : a->field != NULL ? a->field : "text";
+    for (unsigned i = 0; i < a->data.n && status == LB_OK; i++) {
+        entries[i] = (struct lb_recipe_dataset){.path = a->data.path[i], .max_tokens = a->max_tokens};
+        status = lb_data_type(&a->data, &entries[i], detail);
     }
     const struct lb_labels *labels = lb_model_labels(opened->model);
-    return status == LB_OK ? lb_dataset_open(frame, entries, a->n_data, true, opened->tokenizer,
+    return status == LB_OK ? lb_dataset_open(frame, entries, a->data.n, true, opened->tokenizer,
                                              labels != NULL ? labels->n : 0, stop, out, detail)
                            : status;
 }
 
-static enum lb_status run(const struct arguments *a, const struct lb_opened *opened,
-                          volatile sig_atomic_t *stop, struct lb_detail *detail) {
-    const struct lb_config *c = lb_model_config(opened->model);
-    int64_t layers = c->num_hidden_layers, most = c->max_position_embeddings, rows = 0;
-    int64_t length = a->max_length > 0                   ? a->max_length
-                     : most > 0 && most < DEFAULT_LENGTH ? most
-                                                         : DEFAULT_LENGTH;
-    struct lb_recipe frame = {.directory = ".", .max_length = length};
+static enum lb_status run(const void *arguments, const struct lb_opened *opened, volatile sig_atomic_t *stop,
+                          struct lb_detail *detail) {
+    const struct arguments *a = arguments;
+    int64_t layers = lb_model_config(opened->model)->num_hidden_layers, rows = 0;
+    struct lb_recipe frame = {
+        .directory = ".", .max_length = a->max_length > 0 ? a->max_length : lb_default_length(opened->model)};
     struct lb_dataset *data = NULL;
     if (opened->tokenizer == NULL || a->keep > layers) {
         return opened->tokenizer == NULL
@@ -162,12 +148,5 @@ int lb_cmd_influence(int argc, char **argv, volatile sig_atomic_t *stop) {
                                             "document a line, or JSON lines."};
     struct arguments a = {0};
     argp_parse(&argp, argc, argv, 0, NULL, &a);
-    struct lb_detail detail = {0};
-    struct lb_opened opened;
-    enum lb_status status = lb_opened_init(&opened, a.model, a.tokenizer, &detail);
-    if (status == LB_OK) {
-        status = run(&a, &opened, stop, &detail);
-        lb_opened_finish(&opened);
-    }
-    return status == LB_OK ? 0 : lb_command_failed(&detail, status);
+    return lb_with_opened(a.model, a.tokenizer, run, &a, stop);
 }
