@@ -6,6 +6,7 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -114,6 +115,17 @@ bool lb_folder_holds_only(const char *dir, const char *const *names, size_t n) {
         closedir(d);
     }
     return only;
+}
+
+enum lb_status lb_folder_swap_in(const char *finished, const char *dir, struct lb_detail *detail) {
+    bool put = rename(finished, dir) == 0;
+    if (!put && (errno == ENOTEMPTY || errno == EEXIST)) {
+        put = renameat2(AT_FDCWD, finished, AT_FDCWD, dir, RENAME_EXCHANGE) == 0;
+    }
+    if (!put) {
+        return lb_fail_errno(detail, LB_E_IO, errno, "%s: cannot put the finished folder in place", dir);
+    }
+    return LB_OK;
 }
 
 /* The process of a name "....tmp-PID-N" or "....new-PID"; 0 for other names. */

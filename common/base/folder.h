@@ -21,6 +21,11 @@ LB_NODISCARD enum lb_status lb_folder_check(const char *path, const char *kind, 
 /* Whether the folder holds nothing but files of the n names. */
 bool lb_folder_holds_only(const char *dir, const char *const *names, size_t n);
 
+/* Puts a finished folder in dir's place at once: it is never missing, nor has parts missing. What was there
+ * stands at finished afterwards, if anything was. LB_E_IO: among others a file is there. */
+LB_NODISCARD enum lb_status lb_folder_swap_in(const char *finished, const char *dir,
+                                              struct lb_detail *detail);
+
 /* Removes what killed writers left in a folder that the caller owns: NAME.tmp-PID-N and NAME.new-PID. */
 LB_NODISCARD enum lb_status lb_folder_sweep(const char *dir, struct lb_detail *detail);
 /* Removes PATH.new-PID of processes that are gone (a minute ago or longer). Failures are ignored. */

@@ -13,8 +13,6 @@
 #include "common/nn/gemm.h"
 #include "common/text/tokenizer.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -141,17 +139,6 @@ static enum lb_status convert(const struct lb_model *model, enum lb_dtype dtype,
 /* ---- Hugging Face folder ----------------------------------------------------------------------------------
  */
 
-/* temp takes dir's place at once; what was there is removed afterwards. */
-static enum lb_status swap_in(const char *temp, const char *dir, struct lb_detail *detail) {
-    if (rename(temp, dir) == 0) {
-        return LB_OK;
-    }
-    if (renameat2(AT_FDCWD, temp, AT_FDCWD, dir, RENAME_EXCHANGE) == 0) {
-        return lb_remove_tree(temp, detail);
-    }
-    return lb_fail_errno(detail, LB_E_IO, errno, "%s: cannot put the finished folder in place", dir);
-}
-
 static const char *torch_name(enum lb_dtype dtype) {
     return dtype == LB_F16 ? "float16" : dtype == LB_BF16 ? "bfloat16" : "float32";
 }
@@ -204,9 +191,8 @@ enum lb_status lb_model_save_hf(const struct lb_model *model, const char *dir, e
                                    model->config.max_position_embeddings, temp, detail);
     }
     status = status == LB_OK ? lb_folder_mark(temp, "model", detail) : status;
-    if (status == LB_OK) {
-        status = swap_in(temp, dir, detail);
-    }
+    status = status == LB_OK ? lb_folder_swap_in(temp, dir, detail) : status;
+    status = status == LB_OK ? lb_remove_tree(temp, detail) : status;
     if (status != LB_OK) {
         enum lb_status left = lb_remove_tree(temp, NULL); /* the first error is the one to tell */
         (void)left;

@@ -97,6 +97,11 @@ for name in base:
             assert abs(merged[name][1][i * cols + j] - want) < 1e-5, (name, i, j)
     assert merged[name] != base[name], name + " has not changed"
 END
+mkdir -p theirs/adapter
+echo mine >theirs/adapter/adapter_config.json
+expect 1 theirs.log "$limbeck" train alone.yaml -o theirs --set 'student={model: none/student}' --set use_peft=true
+one_error theirs.log
+said theirs.log "holds adapter_config.json, which Limbeck did not write"
 
 say "frozen weights"
 undisturbed_and_killed frozen "frozen_parameters=['model.embed_tokens.*', 'model.layers.0.*']"

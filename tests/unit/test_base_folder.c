@@ -72,6 +72,25 @@ static void what_it_holds(void **state) {
     assert_false(lb_folder_holds_only(lb_in_scratch("gone"), names, 2));
 }
 
+/* A finished folder takes a place at once; a file there is nobody's to take away. */
+static void finished_ones_take_their_place(void **state) {
+    (void)state;
+    static const char *const one[] = {"1"}, *const two[] = {"2"};
+    assert_int_equal(lb_mkdirs(lb_in_scratch("put/new"), NULL), LB_OK);
+    put("put/new/1");
+    assert_int_equal(lb_folder_swap_in(lb_in_scratch("put/new"), lb_in_scratch("put/here"), NULL), LB_OK);
+    assert_true(lb_folder_holds_only(lb_in_scratch("put/here"), one, 1));
+    assert_false(lb_file_exists(lb_in_scratch("put/new")));
+    assert_int_equal(lb_mkdirs(lb_in_scratch("put/new"), NULL), LB_OK);
+    put("put/new/2");
+    assert_int_equal(lb_folder_swap_in(lb_in_scratch("put/new"), lb_in_scratch("put/here"), NULL), LB_OK);
+    assert_true(lb_folder_holds_only(lb_in_scratch("put/here"), two, 1));
+    assert_true(lb_folder_holds_only(lb_in_scratch("put/new"), one, 1));
+    put("put/file");
+    assert_int_equal(lb_folder_swap_in(lb_in_scratch("put/new"), lb_in_scratch("put/file"), NULL), LB_E_IO);
+    assert_false(lb_is_dir(lb_in_scratch("put/file")));
+}
+
 static void remains_are_swept(void **state) {
     (void)state;
     static const char *const kept[] = {"new",     "a.new-",   "a.new-x", "a.new-7x",
@@ -132,9 +151,8 @@ static void remains_beside_a_path(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(only_ours_is_replaced),
-        cmocka_unit_test(what_it_holds),
-        cmocka_unit_test(remains_are_swept),
+        cmocka_unit_test(only_ours_is_replaced),          cmocka_unit_test(what_it_holds),
+        cmocka_unit_test(finished_ones_take_their_place), cmocka_unit_test(remains_are_swept),
         cmocka_unit_test(remains_beside_a_path),
     };
     return cmocka_run_group_tests(tests, lb_scratch_make, lb_scratch_remove);

@@ -6,8 +6,11 @@
 
 #include "common/base/buf.h"
 #include "common/base/file.h"
+#include "common/base/folder.h"
+#include "common/base/mem.h"
 #include "common/nn/head.h"
 #include "common/nn/tape.h"
+#include "tests/support/scratch.h"
 #include "tests/support/tiny_model.h"
 #include "trainer/learn/lora.h"
 #include "trainer/run/adapter.h"
@@ -17,7 +20,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #define N 20
 
@@ -65,13 +67,18 @@ static struct lb_recipe recipe_of(const char *const *targets, unsigned n) {
                               .lora_target_modules_count = n};
 }
 
+static struct lb_lora *adapt(const struct lb_recipe *recipe, struct lb_model *student) {
+    struct lb_lora *lora = NULL;
+    assert_int_equal(lb_lora_create(recipe, student, &lora, NULL), LB_OK);
+    return lora;
+}
+
 static void modules_are_found_as_peft_does(void **state) {
     (void)state;
     struct lb_model *student = make_student();
     struct lb_recipe recipe = recipe_of(some, 3);
-    struct lb_lora *lora = NULL;
+    struct lb_lora *lora = adapt(&recipe, student);
     size_t n;
-    assert_int_equal(lb_lora_create(&recipe, student, &lora, NULL), LB_OK);
     const struct lb_lora_module *m = lb_lora_modules(lora, &n);
     assert_int_equal(n, 5);
     assert_string_equal(m[0].module, "model.layers.0.self_attn.q_proj");
@@ -82,7 +89,7 @@ static void modules_are_found_as_peft_does(void **state) {
     lb_model_destroy(student);
     student = make_student(); /* all linear ones: seven of each of two layers */
     recipe.lora_target_modules_count = 0;
-    assert_int_equal(lb_lora_create(&recipe, student, &lora, NULL), LB_OK);
+    lora = adapt(&recipe, student);
     (void)lb_lora_modules(lora, &n);
     assert_int_equal(n, 14);
     lb_lora_destroy(lora);
@@ -96,30 +103,29 @@ static void modules_are_found_as_peft_does(void **state) {
     lb_model_destroy(student);
 }
 
+static const char *const adapter[] = {LB_MARK, "adapter_config.json", "adapter_model.safetensors"};
+
 /* An encoder's modules are called as AutoModel's are, and no pooler is one of them. */
 static void encoders_in_peft(void **state) {
     (void)state;
     struct lb_config config;
     struct lb_model *student = NULL;
-    struct lb_lora *lora = NULL;
-    char dir[] = "/tmp/lb-lora-XXXXXX", path[80], base[80];
-    assert_non_null(mkdtemp(dir));
-    snprintf(base, sizeof base, "\"base_model_name_or_path\": \"%s\"", dir);
+    char base[80];
+    snprintf(base, sizeof base, "\"base_model_name_or_path\": \"%s\"", lb_scratch);
     lb_tiny_bert(&config);
     assert_int_equal(lb_model_create(&config, 3, &student, NULL), LB_OK);
     struct lb_recipe recipe = recipe_of(NULL, 0);
-    recipe.directory = dir;
+    recipe.directory = lb_scratch;
     recipe.student.model = ".";
-    assert_int_equal(lb_lora_create(&recipe, student, &lora, NULL), LB_OK);
+    struct lb_lora *lora = adapt(&recipe, student);
     size_t n;
     const struct lb_lora_module *m = lb_lora_modules(lora, &n);
     assert_string_equal(m[0].module, "bert.encoder.layer.0.attention.self.query");
     assert_string_equal(m[0].a.name, "base_model.model.encoder.layer.0.attention.self.query.lora_A.weight");
-    assert_int_equal(lb_adapter_write(dir, lora, student, &recipe, NULL), LB_OK);
+    assert_int_equal(lb_adapter_write(lb_scratch, lora, student, &recipe, NULL), LB_OK);
     struct lb_buf text;
     lb_buf_init(&text, 1 << 16);
-    snprintf(path, sizeof path, "%s/adapter/adapter_config.json", dir);
-    assert_int_equal(lb_file_read(path, &text, NULL), LB_OK);
+    assert_int_equal(lb_file_read(lb_in_scratch("adapter/adapter_config.json"), &text, NULL), LB_OK);
     lb_buf_append(&text, "", 1);
     assert_non_null(strstr(text.data, base));
     static const char *const ends[] = {"\"self.query\"", "\"self.key\"", "\"self.value\"", "\"output.dense\"",
@@ -129,12 +135,41 @@ static void encoders_in_peft(void **state) {
     }
     assert_null(strstr(text.data, "\"dense\""));
     lb_buf_finish(&text);
-    assert_int_equal(unlink(path), 0);
-    snprintf(path, sizeof path, "%s/adapter/adapter_model.safetensors", dir);
-    assert_int_equal(unlink(path), 0);
-    snprintf(path, sizeof path, "%s/adapter", dir);
-    assert_int_equal(rmdir(path), 0);
-    assert_int_equal(rmdir(dir), 0);
+    assert_true(lb_folder_holds_only(lb_in_scratch("adapter"), adapter, 3));
+    assert_int_equal(lb_remove_tree(lb_in_scratch("adapter"), NULL), LB_OK);
+    assert_true(lb_folder_holds_only(lb_scratch, NULL, 0)); /* nothing is left beside it */
+    lb_lora_destroy(lora);
+    lb_model_destroy(student);
+}
+
+/* Wherever its writing ends the folder is not there, or whole; what is somebody's own stays. */
+static void adapters_are_whole(void **state) {
+    (void)state;
+    struct lb_model *student = make_student();
+    struct lb_recipe recipe = recipe_of(some, 1);
+    recipe.directory = lb_scratch;
+    recipe.student.model = ".";
+    struct lb_lora *lora = adapt(&recipe, student);
+    enum lb_status status = LB_E_NOMEM;
+    int failed = 0;
+    for (long n = 1; status != LB_OK; n++) {
+        lb_mem_fail_from(n);
+        status = lb_adapter_write(lb_scratch, lora, student, &recipe, NULL);
+        lb_mem_fail_from(0);
+        failed += status != LB_OK;
+        assert_int_equal(lb_file_exists(lb_in_scratch("adapter")), status == LB_OK);
+    }
+    assert_true(failed > 5);
+    for (size_t i = 0; i < 3; i++) {
+        char name[64];
+        snprintf(name, sizeof name, "adapter/%s", adapter[i]);
+        assert_true(lb_file_exists(lb_in_scratch(name)));
+    }
+    assert_int_equal(lb_adapter_write(lb_scratch, lora, student, &recipe, NULL), LB_OK); /* once more */
+    assert_int_equal(lb_file_replace(lb_in_scratch("adapter/notes"), "x", 1, NULL), LB_OK);
+    assert_int_equal(lb_adapter_check(lb_scratch, NULL), LB_E_ARG);
+    assert_int_equal(lb_adapter_write(lb_scratch, lora, student, &recipe, NULL), LB_E_ARG);
+    assert_true(lb_file_exists(lb_in_scratch("adapter/notes")));
     lb_lora_destroy(lora);
     lb_model_destroy(student);
 }
@@ -145,10 +180,9 @@ static void gradients_are_those_of_the_adapters(void **state) {
     (void)state;
     struct lb_model *student = make_student();
     struct lb_recipe recipe = recipe_of(some, 3);
-    struct lb_lora *lora = NULL;
     struct lb_weight_group groups[2];
     double before = loss(student, false);
-    assert_int_equal(lb_lora_create(&recipe, student, &lora, NULL), LB_OK);
+    struct lb_lora *lora = adapt(&recipe, student);
     lb_lora_merge(lora);
     assert_true(loss(student, false) == before); /* B is 0: nothing has changed */
     lb_lora_groups(lora, groups);
@@ -192,9 +226,8 @@ static void another_base_is_seen(void **state) {
     (void)state;
     struct lb_model *student = make_student();
     struct lb_recipe recipe = recipe_of(some, 3);
-    struct lb_lora *lora = NULL;
+    struct lb_lora *lora = adapt(&recipe, student);
     size_t n;
-    assert_int_equal(lb_lora_create(&recipe, student, &lora, NULL), LB_OK);
     const struct lb_lora_module *m = lb_lora_modules(lora, &n);
     for (int64_t i = 0; i < m[1].b.rows * m[1].b.cols; i++) {
         m[1].b.value[i] = (float)sin((double)i);
@@ -218,10 +251,9 @@ static void the_rest_is_frozen(void **state) {
     (void)state;
     struct lb_model *student = make_student();
     struct lb_recipe recipe = recipe_of(some, 1);
-    struct lb_lora *lora = NULL;
     struct lb_weight_group groups[2];
     assert_int_equal(lb_model_extend(student, "losses.0.projection", 4, 32, 1, NULL), LB_OK);
-    assert_int_equal(lb_lora_create(&recipe, student, &lora, NULL), LB_OK);
+    struct lb_lora *lora = adapt(&recipe, student);
     lb_lora_groups(lora, groups);
     size_t own = lb_model_own_weights(student), learn = 0;
     assert_int_equal(groups[0].n, own + 1);
@@ -236,9 +268,11 @@ static void the_rest_is_frozen(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(modules_are_found_as_peft_does), cmocka_unit_test(encoders_in_peft),
-        cmocka_unit_test(another_base_is_seen), cmocka_unit_test(gradients_are_those_of_the_adapters),
-        cmocka_unit_test(the_rest_is_frozen)};
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    const struct CMUnitTest tests[] = {cmocka_unit_test(modules_are_found_as_peft_does),
+                                       cmocka_unit_test(encoders_in_peft),
+                                       cmocka_unit_test(adapters_are_whole),
+                                       cmocka_unit_test(another_base_is_seen),
+                                       cmocka_unit_test(gradients_are_those_of_the_adapters),
+                                       cmocka_unit_test(the_rest_is_frozen)};
+    return cmocka_run_group_tests(tests, lb_scratch_make, lb_scratch_remove);
 }

@@ -1,14 +1,19 @@
 #include "trainer/run/adapter.h"
 
 #include "common/base/file.h"
+#include "common/base/folder.h"
 #include "common/base/json.h"
 #include "common/base/mem.h"
 #include "common/formats/safetensors.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
+#define FOLDER "adapter"
+#define KIND "adapter"
 #define CONFIG_BYTES ((size_t)4 << 20)
 
 /* Where the last two parts of a module's name begin: of one alone there are others ("dense" is an encoder's
@@ -114,16 +119,37 @@ static enum lb_status write_tensors(const char *path, const struct lb_lora *lora
     return status;
 }
 
+enum lb_status lb_adapter_check(const char *dir, struct lb_detail *detail) {
+    char *folder = lb_path_join(dir, FOLDER);
+    enum lb_status status =
+        folder != NULL ? lb_folder_check(folder, KIND, detail) : lb_fail(detail, LB_E_NOMEM, "out of memory");
+    lb_free(folder);
+    return status;
+}
+
 enum lb_status lb_adapter_write(const char *dir, const struct lb_lora *lora, const struct lb_model *student,
                                 const struct lb_recipe *recipe, struct lb_detail *detail) {
-    char *folder = lb_path_join(dir, "adapter");
-    char *config = folder != NULL ? lb_path_join(folder, "adapter_config.json") : NULL;
-    char *tensors = folder != NULL ? lb_path_join(folder, "adapter_model.safetensors") : NULL;
-    enum lb_status status = config != NULL && tensors != NULL ? lb_mkdirs(folder, detail)
-                                                              : lb_fail(detail, LB_E_NOMEM, "out of memory");
-    status = status == LB_OK ? write_tensors(tensors, lora, detail) : status;
-    status = status == LB_OK ? write_config(config, lora, student, recipe, detail) : status;
+    char name[48];
+    snprintf(name, sizeof name, FOLDER ".new-%ld", (long)getpid());
+    char *folder = lb_path_join(dir, FOLDER), *temp = lb_path_join(dir, name);
+    char *config = temp != NULL ? lb_path_join(temp, "adapter_config.json") : NULL;
+    char *tensors = temp != NULL ? lb_path_join(temp, "adapter_model.safetensors") : NULL;
+    enum lb_status status = LB_E_NOMEM;
+    if (folder == NULL || temp == NULL || config == NULL || tensors == NULL) {
+        status = lb_fail(detail, LB_E_NOMEM, "out of memory");
+    } else {
+        status = lb_adapter_check(dir, detail);
+        status = status == LB_OK ? lb_mkdirs(temp, detail) : status;
+        status = status == LB_OK ? write_tensors(tensors, lora, detail) : status;
+        status = status == LB_OK ? write_config(config, lora, student, recipe, detail) : status;
+        status = status == LB_OK ? lb_folder_mark(temp, KIND, detail) : status;
+        status = status == LB_OK ? lb_folder_swap_in(temp, folder, detail) : status;
+        /* What was there before, or what a full disk stopped. */
+        enum lb_status left = lb_remove_tree(temp, NULL);
+        (void)left;
+    }
     lb_free(folder);
+    lb_free(temp);
     lb_free(config);
     lb_free(tensors);
     return status;

@@ -5,6 +5,7 @@
 #include "common/base/mem.h"
 #include "common/model/readme.h"
 #include "trainer/learn/schedule.h"
+#include "trainer/run/adapter.h"
 #include "trainer/run/ask_bos.h"
 #include "trainer/run/run.h"
 #include "trainer/run/student.h"
@@ -53,6 +54,7 @@ static enum lb_status take_folder(struct lb_run *run, struct lb_detail *detail) 
     /* Before any work: what stands where results will be written is the user's unless we wrote it. */
     status = status == LB_OK ? lb_folder_check(student, "model", detail) : status;
     status = status == LB_OK ? lb_readme_check(student, detail) : status;
+    status = status == LB_OK && run->recipe->use_peft ? lb_adapter_check(dir, detail) : status;
     status = status == LB_OK ? lb_checkpoint_check_folder(dir, run->options->resume, detail) : status;
     status = status == LB_OK ? lb_folder_sweep(dir, detail) : status;
 out:

@@ -9,7 +9,6 @@
 
 #include <dirent.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
@@ -207,20 +206,6 @@ static enum lb_status find_folders(const char *dir, const char *prefix, struct f
     return status;
 }
 
-/* Puts the finished folder in its place. One of the same step (a run that was resumed and stopped at once) is
- * swapped out, never missing in between. */
-static enum lb_status move_in(const char *unfinished, const char *path, const char *output_dir,
-                              struct lb_detail *detail) {
-    if (lb_is_dir(path)) {
-        if (renameat2(AT_FDCWD, unfinished, AT_FDCWD, path, RENAME_EXCHANGE) != 0) {
-            return lb_fail_errno(detail, LB_E_IO, errno, "cannot replace %s", path);
-        }
-    } else if (rename(unfinished, path) != 0) {
-        return lb_fail_errno(detail, LB_E_IO, errno, "cannot rename %s to %s", unfinished, path);
-    }
-    return lb_sync_dir(output_dir, detail);
-}
-
 /* Removes by renaming first, so that a kill halfway does not leave a checkpoint with parts missing. */
 static enum lb_status remove_checkpoint(struct lb_arena *arena, const char *dir, int64_t step,
                                         struct lb_detail *detail) {
@@ -287,9 +272,10 @@ enum lb_status lb_checkpoint_save(const char *output_dir, const struct lb_checkp
     if (status == LB_OK) {
         status = write_folder(&arena, unfinished, state, optimizer, detail);
     }
-    if (status == LB_OK) {
-        status = move_in(unfinished, path, output_dir, detail);
+    if (status == LB_OK) { /* one of the same step is of a run that was resumed and stopped at once */
+        status = lb_folder_swap_in(unfinished, path, detail);
     }
+    status = status == LB_OK ? lb_sync_dir(output_dir, detail) : status;
     if (status == LB_OK) {
         status = prune(&arena, output_dir, state, keep < 1 ? 1 : keep, detail);
     }
