@@ -104,6 +104,18 @@ expect 0 tagged.log "$limbeck" train recipe.yaml -o tagged --set seq_kd=false --
     --set 'datasets=[{path: n.jsonl, tag: n}, {path: o.jsonl, tag: o}]' --set max_steps=20
 same_student one tagged
 
+say "a teacher whose weight begins at 0 writes nothing, and that is told"
+late() { # output, option...
+    expect "$1" late.log "$limbeck" train recipe.yaml -o "late$1" --set "${both/tags: \[o\]/tags: [o], weight: 0, anneal: linear, weight_end: 1}" "${@:2}"
+}
+o=$(asked others)
+late 0 --set 'loss_functions=[{function: kl}]'
+said late.log 'teacher_writes_nothing teacher=others because="its weight begins at 0"'
+[ "$(asked others)" -eq "$o" ] || fail "it wrote"
+late 1 --set "$sets" --set mixture=route
+one_error late.log
+said late.log "has a weight above 0 at the start"
+
 say "of data sets by weight, and of shards, it is the samples that the run reads that are written behind"
 weighed="datasets=[{path: nouns.jsonl, tag: n, weight: 1}, {path: others.jsonl, tag: o, weight: 3}]"
 expect 0 weighed.log "$limbeck" train recipe.yaml -o weighed --set "$both" --set "$weighed" --set mixture=route \

@@ -88,8 +88,8 @@ static bool can_write(const struct lb_run *run, unsigned k) {
            plan->info[k]->num_labels == 0 && plan->info[k]->input_size == 0;
 }
 
-/* Who writes behind a sample's prompt: one of those that can, and under route has its tag, drawn by weight.
- * n_teachers: nobody. */
+/* Who writes behind a sample's prompt: one of those that can, and under route has its tag, drawn by weight:
+ * the first one, where it anneals, since a sample has one text in all epochs. n_teachers: nobody. */
 static unsigned writer_of(const struct lb_run *run, const struct lb_sample *sample, int64_t index) {
     const struct lb_recipe *r = run->recipe;
     unsigned n = run->plan->n_teachers, last = n;
@@ -149,13 +149,26 @@ static enum lb_status find_writers(const struct lb_run *run, unsigned *writer, i
                 status = lb_fail(
                     detail, LB_E_UNSUPPORTED,
                     "seq_kd: no teacher can write behind a sample's prompt: it takes one by protocol oip "
-                    "that reads the student's own tokens, and with mixture: route has the sample's tag");
+                    "that reads the student's own tokens, has a weight above 0 at the start, and with "
+                    "mixture: "
+                    "route the sample's tag");
             }
         }
     }
     lb_order_destroy(order);
     lb_free(indices);
     return status;
+}
+
+/* A teacher that comes in later, by its weight, has its say too late for this. */
+static void tell_silent(const struct lb_run *run) {
+    for (unsigned k = 0; k < run->plan->n_teachers; k++) {
+        const struct lb_recipe_teacher *teacher = &run->recipe->teachers[k];
+        if (!(teacher->weight > 0) && can_write(run, k)) {
+            lb_log(LB_LOG_WARN, "teacher_writes_nothing", "teacher=%s because=\"its weight begins at 0\"",
+                   teacher->name);
+        }
+    }
 }
 
 /* Samples whose texts are asked together: of one teacher, of one length. */
@@ -240,6 +253,7 @@ enum lb_status lb_run_have_written(struct lb_run *run, struct lb_detail *detail)
     if (!run->recipe->seq_kd) {
         return LB_OK;
     }
+    tell_silent(run);
     uint64_t began = lb_now_ns(), told = began;
     lb_arena_init(&run->written, TEXTS_BYTES);
     run->texts = lb_calloc((size_t)count, sizeof *run->texts);
