@@ -14,6 +14,7 @@
 #include "tests/support/asking.h"
 #include "tests/support/tiny_model.h"
 #include "tests/support/whole_step.h"
+#include "trainer/teachers/opened.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -249,7 +250,7 @@ static struct outcome run(struct scene *s, const char *mixture, enum lb_target_l
     asking.recipe.max_length = MAX_T;
     must(lb_teachers_open_recipe(&asking.recipe, NULL, &teachers, &detail), &detail);
     for (unsigned k = 0; k < TEACHERS; k++) {
-        struct lb_teacher_info *info = (struct lb_teacher_info *)(uintptr_t)lb_teachers_info(teachers, k);
+        struct lb_teacher_info *info = &teachers->teachers[k].info;
         assert_true((info->max_vocab_maps > 0) == (info->num_labels == 0));
         info->max_vocab_maps = s->whole ? 0 : info->max_vocab_maps;
     }

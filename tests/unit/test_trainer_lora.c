@@ -56,14 +56,14 @@ static struct lb_model *make_student(void) {
     return model;
 }
 
-static const char *const some[] = {"q_proj", "mlp.down_proj", "layers.1.self_attn.v_proj"};
+static const char *some[] = {"q_proj", "mlp.down_proj", "layers.1.self_attn.v_proj"};
 
-static struct lb_recipe recipe_of(const char *const *targets, unsigned n) {
+static struct lb_recipe recipe_of(const char **targets, unsigned n) {
     return (struct lb_recipe){.use_peft = true,
                               .lora_r = 3,
                               .lora_alpha = 12,
                               .seed = 7,
-                              .lora_target_modules = (const char **)(uintptr_t)targets,
+                              .lora_target_modules = targets,
                               .lora_target_modules_count = n};
 }
 
@@ -95,7 +95,7 @@ static void modules_are_found_as_peft_does(void **state) {
     lb_lora_destroy(lora);
     lb_model_destroy(student);
     student = make_student();
-    static const char *const wrong[] = {"q_proj", "proj"};
+    static const char *wrong[] = {"q_proj", "proj"};
     struct lb_detail detail = {0};
     recipe = recipe_of(wrong, 2);
     assert_int_equal(lb_lora_create(&recipe, student, &lora, &detail), LB_E_ARG);
