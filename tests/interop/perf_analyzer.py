@@ -3,11 +3,10 @@
 
 usage: perf_analyzer.py BUILD PERF_ANALYZER
 PERF_ANALYZER is the program: tritonclient 2.34.0's wheel for Linux (PyPI) has it in tritonclient-2.34.0.data/data/bin. It wants libb64
-(Debian's libb64-0d) and libcudart.so.12 (PyPI's nvidia-cuda-runtime-cu12), which LD_LIBRARY_PATH may name. Without it the whole is skipped.
+(Debian's libb64-0d) and libcudart.so.12 (PyPI's nvidia-cuda-runtime-cu12), which LD_LIBRARY_PATH may name.
 """
 import csv
 import json
-import os
 import pathlib
 import subprocess
 import sys
@@ -22,7 +21,8 @@ IDS = [i * 7 + 1 for i in range(32)]
 def run(program, url, folder, *more):
     """Its table of results, by concurrency."""
     table = folder / 'table.csv'
-    command = [program, '-m', 'm', '-u', url, '-i', 'http', '--concurrency-range', '1:3', '--measurement-mode', 'count_windows', '--measurement-request-count', '20', '--stability-percentage', '1000', '-f', table, *more]
+    command = [program, '-m', 'm', '-u', url, '-i', 'http', '--concurrency-range', '1:3', '--measurement-mode', 'count_windows',
+               '--measurement-request-count', '20', '--stability-percentage', '1000', '-f', table, *more]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     if done.returncode != 0:
         sys.exit(f'FAILED: perf_analyzer ended with {done.returncode}: {(done.stdout + done.stderr)[-2000:]}')
@@ -32,9 +32,6 @@ def run(program, url, folder, *more):
 
 def main():
     build, program = pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2])
-    if not os.access(program, os.X_OK):
-        print(f'skipped: {program} is not there')
-        return
     with tempfile.TemporaryDirectory(prefix='limbeck-perf-') as name:
         folder = pathlib.Path(name)
         port = folder / 'port'
