@@ -5,7 +5,6 @@
 #include "common/nn/head.h"
 #include "common/nn/reduce.h"
 
-#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -40,7 +39,6 @@ struct lb_generator {
 
 #define FEW 256
 #define MORE 8
-#define SHORT 16 /* so many are sorted by insertion */
 
 /* The first of n shares up to which they sum to more than u; n when all do not. */
 static int64_t first_beyond(const float *shares, int64_t n, double u) {
@@ -54,89 +52,13 @@ static int64_t first_beyond(const float *shares, int64_t n, double u) {
     return i;
 }
 
-/* As lb_topk orders them. */
-static bool stands_before(float a, int32_t a_id, float b, int32_t b_id) {
-    return a > b || (a == b && a_id < b_id);
-}
-
-static void swap(int32_t *ids, float *values, int64_t i, int64_t j) {
-    int32_t id = ids[i];
-    float value = values[i];
-    ids[i] = ids[j];
-    values[i] = values[j];
-    ids[j] = id;
-    values[j] = value;
-}
-
-static void insert(int32_t *ids, float *values, int64_t n) {
-    for (int64_t i = 1; i < n; i++) {
-        int32_t id = ids[i];
-        float value = values[i];
-        int64_t j = i;
-        for (; j > 0 && stands_before(value, id, values[j - 1], ids[j - 1]); j--) {
-            ids[j] = ids[j - 1];
-            values[j] = values[j - 1];
-        }
-        ids[j] = id;
-        values[j] = value;
-    }
-}
-
-/* All of them in order, by parts that are smaller and smaller: of more than a few hundred that is several
- * times as fast as a heap. Values are no NaN, ids unlike. The larger part is left for later: what goes
- * on is at most half, so that no more than 64 wait, whatever the values are. */
-static void sort_down(int32_t *ids, float *values, int64_t n) {
-    struct {
-        int64_t at, n;
-    } left[64] = {{0, n}};
-    for (int n_left = 1; n_left > 0;) {
-        int64_t at = left[n_left - 1].at, len = left[n_left - 1].n;
-        n_left--;
-        while (len > SHORT) {
-            int32_t *id = ids + at;
-            float *value = values + at;
-            swap(id, value, 0, len / 2); /* what comes in order is no worse */
-            float pivot = value[0];
-            int32_t pivot_id = id[0];
-            int64_t i = 0, j = len;
-            for (;;) {
-                do {
-                    i++;
-                } while (i < len && stands_before(value[i], id[i], pivot, pivot_id));
-                do {
-                    j--;
-                } while (stands_before(pivot, pivot_id, value[j], id[j]));
-                if (i >= j) {
-                    break;
-                }
-                swap(id, value, i, j);
-            }
-            swap(id, value, 0, j);
-            int64_t behind = len - j - 1;
-            bool first_larger = j > behind;
-            left[n_left].at = first_larger ? at : at + j + 1;
-            left[n_left++].n = first_larger ? j : behind;
-            at = first_larger ? at + j + 1 : at;
-            len = first_larger ? behind : j;
-        }
-        insert(ids + at, values + at, len);
-    }
-}
-
-/* All ids in order; false, and nothing is done, where some value is a NaN. */
-static bool order_all(const float *z, int64_t v, int32_t *ids, float *values) {
-    bool numbers = true;
+/* All ids in order, which of more than a few hundred is several times as fast as their heap. */
+static void order_all(const float *z, int64_t v, int32_t *ids, float *values) {
     for (int64_t i = 0; i < v; i++) {
-        numbers = numbers && !isnan(z[i]);
-    }
-    for (int64_t i = 0; numbers && i < v; i++) {
         ids[i] = (int32_t)i;
         values[i] = z[i];
     }
-    if (numbers) {
-        sort_down(ids, values, v);
-    }
-    return numbers;
+    lb_sort_down(ids, values, v);
 }
 
 int32_t lb_generate_draw(const struct lb_generate_args *a, struct lb_rng *rng, const float *z, int64_t v,
@@ -151,11 +73,11 @@ int32_t lb_generate_draw(const struct lb_generate_args *a, struct lb_rng *rng, c
     /* Nearly all draws fall among the first few: the others need not be put in order. */
     for (int64_t k = all ? FEW < v ? FEW : v : a->top_k;; k = MORE * k < v ? MORE * k : v) {
         bool last = !all || k == v;
-        if (!ordered) {
+        if (all && k > FEW && !ordered) {
+            order_all(z, v, ids, values);
+            ordered = true;
             shares = 0;
-            ordered = k > FEW && all && order_all(z, v, ids, values);
-        }
-        if (!ordered) {
+        } else if (!ordered) {
             lb_topk(z, v, k, ids, values);
         }
         lse = all ? lse : lb_logsumexp(values, k, a->temperature);

@@ -7,6 +7,8 @@
 
 #define CHUNK 64        /* elements looked at together where most of them are of no interest */
 #define MAX_GROUPS 2048 /* whose maxima tell which can hold any of the top k */
+#define SHORT 16        /* elements that are sorted by insertion */
+#define WORK 64         /* so many times a row is gone through by sorting, at most */
 #define GATHERED 4096   /* ids of a row that are looked at together where some are kept */
 
 /* The largest, NaN aside; -inf when there is none. */
@@ -284,6 +286,79 @@ void lb_topk(const float *z, int64_t v, int64_t k, int32_t *ids, float *values) 
     struct lb_top top = {ids, values, k, 0};
     lb_top_add(&top, z, v, 0);
     lb_top_finish(&top);
+}
+
+static void swap(int32_t *ids, float *values, int64_t i, int64_t j) {
+    int32_t id = ids[i];
+    float value = values[i];
+    ids[i] = ids[j];
+    values[i] = values[j];
+    ids[j] = id;
+    values[j] = value;
+}
+
+static void insert(int32_t *ids, float *values, int64_t n) {
+    for (int64_t i = 1; i < n; i++) {
+        int32_t id = ids[i];
+        float value = values[i];
+        int64_t j = i;
+        for (; j > 0 && before(value, id, values[j - 1], ids[j - 1]); j--) {
+            ids[j] = ids[j - 1];
+            values[j] = values[j - 1];
+        }
+        ids[j] = id;
+        values[j] = value;
+    }
+}
+
+/* Puts what comes before one of the elements, which comes from the middle, before it and the others behind
+ * it; returns its place. */
+static int64_t part(int32_t *ids, float *values, int64_t n) {
+    swap(ids, values, 0, n / 2); /* what comes in order is no worse */
+    int64_t i = 0, j = n;
+    for (;;) {
+        do {
+            i++;
+        } while (i < n && before(values[i], ids[i], values[0], ids[0]));
+        do {
+            j--;
+        } while (before(values[0], ids[0], values[j], ids[j]));
+        if (i >= j) {
+            break;
+        }
+        swap(ids, values, i, j);
+    }
+    swap(ids, values, 0, j);
+    return j;
+}
+
+/* By parts that are smaller and smaller. The larger one is left for later: what goes on is at most half, so
+ * that no more than 64 wait, whatever the values are; and where they stay uneven, a heap does the rest. */
+void lb_sort_down(int32_t *ids, float *values, int64_t n) {
+    struct {
+        int64_t at, n;
+    } left[64] = {{0, n}};
+    int64_t tries = WORK * n;
+    for (int n_left = 1; n_left > 0;) {
+        int64_t at = left[n_left - 1].at, len = left[n_left - 1].n;
+        n_left--;
+        while (len > SHORT && tries > 0) {
+            tries -= len;
+            int64_t middle = part(ids + at, values + at, len), behind = len - middle - 1;
+            bool first_larger = middle > behind;
+            left[n_left].at = first_larger ? at : at + middle + 1;
+            left[n_left++].n = first_larger ? middle : behind;
+            at = first_larger ? at + middle + 1 : at;
+            len = first_larger ? behind : middle;
+        }
+        if (len > SHORT) {
+            struct lb_top heap = {ids + at, values + at, len, len};
+            make_heap(&heap);
+            lb_top_finish(&heap);
+        } else {
+            insert(ids + at, values + at, len);
+        }
+    }
 }
 
 void lb_rest_add(double *rest, struct lb_lse *lse, struct lb_top *top, const float *z, int64_t n,

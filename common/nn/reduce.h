@@ -16,6 +16,8 @@ void lb_softmax(const float *z, int64_t v, double temperature, double lse, float
 void lb_softmax_single(const float *z, int64_t v, double temperature, double lse, float *q);
 /* The k largest, value descending, ties by lower id; k <= v. NaN sorts last. */
 void lb_topk(const float *z, int64_t v, int64_t k, int32_t *ids, float *values);
+/* Puts n ids with their values, which came in any order, in that order. */
+void lb_sort_down(int32_t *ids, float *values, int64_t n);
 
 /* log-sum-exp of a row that comes in pieces; starts as LB_LSE_EMPTY. */
 struct lb_lse {

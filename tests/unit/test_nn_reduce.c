@@ -143,6 +143,27 @@ static void check_topk(const float *z, int64_t v) {
     if (v > 0 && !isnan(all[0].value)) {
         assert_int_equal(lb_argmax(z, v), all[0].id);
     }
+    for (int64_t j = 0; j < v; j++) { /* from another order than that of the ids */
+        ids[j] = (int32_t)((j + v / 3) % v);
+        values[j] = z[ids[j]];
+    }
+    lb_sort_down(ids, values, v);
+    for (int64_t j = 0; j < v; j++) {
+        assert_int_equal(ids[j], all[j].id);
+        assert_memory_equal(&values[j], &all[j].value, sizeof values[j]);
+    }
+}
+
+/* Whose middle one is the largest or the least of all, so that no parts are even. */
+static void test_hills(void **state) {
+    (void)state;
+    static float z[MOST];
+    for (int down = 0; down < 2; down++) {
+        for (int j = 0; j < MOST; j++) {
+            z[j] = (float)(down ? -abs(j - MOST / 2) : abs(j - MOST / 2));
+        }
+        check_topk(z, MOST);
+    }
 }
 
 static void test_count_above(void **state) {
@@ -310,9 +331,11 @@ static void test_nonfinite(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_exp),    cmocka_unit_test(test_exp_vector),  cmocka_unit_test(test_logsumexp),
-        cmocka_unit_test(test_topk),   cmocka_unit_test(test_count_above), cmocka_unit_test(test_nonfinite),
-        cmocka_unit_test(test_pieces), cmocka_unit_test(test_rest),
+        cmocka_unit_test(test_exp),       cmocka_unit_test(test_exp_vector),
+        cmocka_unit_test(test_logsumexp), cmocka_unit_test(test_hills),
+        cmocka_unit_test(test_topk),      cmocka_unit_test(test_count_above),
+        cmocka_unit_test(test_nonfinite), cmocka_unit_test(test_pieces),
+        cmocka_unit_test(test_rest),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -47,25 +47,6 @@ enum lb_status lb_listed_begin(const struct lb_teacher_info *info, const struct 
 
 /* ---- one row ---- */
 
-static bool goes_before(int32_t id, float logprob, int32_t other, float others) {
-    return logprob > others || (logprob == others && id < other);
-}
-
-/* Lists come nearly in order: by insertion. */
-static void sort(int32_t *ids, float *logprobs, int64_t m) {
-    for (int64_t i = 1; i < m; i++) {
-        int32_t id = ids[i];
-        float logprob = logprobs[i];
-        int64_t j = i;
-        for (; j > 0 && goes_before(id, logprob, ids[j - 1], logprobs[j - 1]); j--) {
-            ids[j] = ids[j - 1];
-            logprobs[j] = logprobs[j - 1];
-        }
-        ids[j] = id;
-        logprobs[j] = logprob;
-    }
-}
-
 static int by_id(const void *a, const void *b) {
     int32_t x = *(const int32_t *)a, y = *(const int32_t *)b;
     return (x > y) - (x < y);
@@ -152,7 +133,7 @@ enum lb_status lb_listed_put(struct lb_listed *listed, int64_t t, int32_t *ids, 
         logprobs[at] = logprobs[k];
     }
     float beyond = listed->own[t];
-    sort(ids, logprobs, m == k + 1 && own < 0 ? m : k);
+    lb_sort_down(ids, logprobs, m == k + 1 && own < 0 ? m : k);
     int32_t *row = listed->ids + t * k;
     int32_t again = twice(ids, k, row);
     if (again >= 0) {
