@@ -383,6 +383,11 @@ static void check_mixture(const struct lb_mixture *m, void (*formula)(const stru
     lb_mixture_weights(m, &in, w);
     assert_true(w[1] == 0 && fabs(w[0] - want[0]) < 1e-12 && fabs(w[2] - want[1]) < 1e-12);
     assert_true(fabs(w[0] + w[2] - 1) < 1e-12);
+    in.present = all; /* nor does one count whose weight is 0, whatever it says */
+    in.given = (double[]){1, 0, 2};
+    lb_mixture_weights(m, &in, w);
+    assert_true(w[1] == 0 && fabs(w[0] - want[0]) < 1e-12 && fabs(w[2] - want[1]) < 1e-12);
+    in.given = given;
     in.present = one;
     lb_mixture_weights(m, &in, w);
     assert_true(w[0] == 0 && w[1] == 1 && w[2] == 0);

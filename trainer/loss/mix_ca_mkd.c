@@ -1,23 +1,20 @@
 /* Confidence-aware (Zhang et al. 2022, "Confidence-Aware Multi-teacher Knowledge Distillation", eq. 2): per
  * sequence (or token, which is the paper's sample), w_k = (1 - softmax_k(CE)) / (K - 1) with CE the labels'
- * cross entropy under teacher k, times the given weight. One teacher: 1. */
+ * cross entropy under teacher k, times the given weight, of the K teachers whose given weight is
+ * not 0. One teacher: 1. */
 #include "trainer/loss/mixture.h"
 
 #include <math.h>
 
 static void ca_mkd(const struct lb_weighing *in, double *w) {
-    unsigned there = 0;
-    double least = INFINITY, sum = 0;
+    double least = INFINITY, unsure[LB_MAX_TEACHERS];
     for (unsigned k = 0; k < in->n; k++) {
-        there += in->present[k] ? 1 : 0;
-        least = in->present[k] ? fmin(least, in->cross_entropy[k]) : least;
+        least = w[k] > 0 ? fmin(least, in->cross_entropy[k]) : least;
     }
     for (unsigned k = 0; k < in->n; k++) {
-        sum += in->present[k] ? exp(in->cross_entropy[k] - least) : 0;
+        unsure[k] = w[k] > 0 ? exp(in->cross_entropy[k] - least) : 0;
     }
-    for (unsigned k = 0; there > 1 && k < in->n; k++) {
-        w[k] *= in->present[k] ? (1 - exp(in->cross_entropy[k] - least) / sum) / (there - 1) : 0;
-    }
+    lb_weighing_by_share(in, unsure, w);
 }
 
 const struct lb_mixture lb_mixture_ca_mkd = {.name = "ca_mkd",

@@ -6,15 +6,7 @@
 #include "trainer/loss/mixture.h"
 
 static void entropy(const struct lb_weighing *in, double *w) {
-    double sum = 0;
-    unsigned there = 0;
-    for (unsigned k = 0; k < in->n; k++) {
-        there += in->present[k] ? 1 : 0;
-        sum += in->present[k] ? in->entropy[k] : 0;
-    }
-    for (unsigned k = 0; there > 1 && sum > 0 && k < in->n; k++) {
-        w[k] *= in->present[k] ? (1 - in->entropy[k] / sum) / (there - 1) : 0;
-    }
+    lb_weighing_by_share(in, in->entropy, w);
 }
 
 const struct lb_mixture lb_mixture_entropy = {.name = "entropy",

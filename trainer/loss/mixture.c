@@ -50,6 +50,18 @@ double lb_weighing_score(const struct lb_weighing *in, unsigned k) {
                                       : -in->cross_entropy[k];
 }
 
+void lb_weighing_by_share(const struct lb_weighing *in, const double *unsure, double *w) {
+    unsigned there = 0;
+    double sum = 0;
+    for (unsigned k = 0; k < in->n; k++) {
+        there += w[k] > 0 ? 1 : 0;
+        sum += w[k] > 0 ? unsure[k] : 0;
+    }
+    for (unsigned k = 0; there > 1 && sum != 0 && k < in->n; k++) {
+        w[k] *= w[k] > 0 ? (1 - unsure[k] / sum) / (there - 1) : 0;
+    }
+}
+
 void lb_mixture_weights(const struct lb_mixture *mixture, const struct lb_weighing *in, double *out) {
     double sum = 0;
     for (unsigned k = 0; k < in->n; k++) {

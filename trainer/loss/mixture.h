@@ -82,6 +82,9 @@ unsigned lb_mixture_needs(const struct lb_mixture *mixture, enum lb_mixture_by b
 /* How sure teacher k is, by in->by, as a score that is larger the surer it is: -CE, -H or the largest
  * probability. */
 double lb_weighing_score(const struct lb_weighing *in, unsigned k);
+/* w_k (1 - u_k / sum_j u_j) / (K - 1) of the K teachers whose weight w_k is not 0, u_k at least 0 saying how
+ * unsure each is; as it is where K is 1 or nobody is unsure. */
+void lb_weighing_by_share(const struct lb_weighing *in, const double *unsure, double *w);
 
 /* The teachers' weights, out [n], at least 0 and summing to 1 over those present (all 0 when no teacher is
  * present or each of them has weight 0). */
