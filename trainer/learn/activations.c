@@ -123,8 +123,10 @@ struct planes {
 /* mean [square] over the heads of x [heads, square] */
 static void mean_of_heads(const float *x, int64_t heads, int64_t square, float *mean) {
     memset(mean, 0, (size_t)square * sizeof *mean);
-    for (int64_t i = 0; i < heads * square; i++) {
-        mean[i % square] += x[i] / (float)heads;
+    for (int64_t h = 0; h < heads; h++, x += square) {
+        for (int64_t i = 0; i < square; i++) {
+            mean[i] += x[i] / (float)heads;
+        }
     }
 }
 
@@ -161,8 +163,10 @@ static enum lb_status attention_sample(struct lb_step *step, const struct lb_pai
     }
     memset(m->da, 0, (size_t)(states.n * t) * sizeof *m->da);
     enum lb_status status = state_loss(step, p, &states, m->da, loss);
-    for (int64_t i = 0; i < h * square; i++) {
-        da[i] += same ? m->da[i] : m->da[i % square] / (float)h;
+    for (int64_t k = 0; k < h; k++, da += square) {
+        for (int64_t i = 0; i < square; i++) {
+            da[i] += same ? m->da[k * square + i] : m->da[i] / (float)h;
+        }
     }
     return status;
 }
