@@ -4,6 +4,7 @@
 #include "common/base/mem.h"
 #include "common/base/rng.h"
 #include "common/nn/gemm.h"
+#include "common/nn/tape.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -68,9 +69,10 @@ static bool is_target(const struct lb_recipe *r, const struct lb_model *student,
     return is;
 }
 
-/* Which of the n weights are adapted. */
-static enum lb_status choose(const struct lb_recipe *r, const struct lb_model *student, size_t n,
-                             bool *chosen, size_t *out_n, struct lb_detail *detail) {
+/* Which of the student's weights are adapted. */
+static enum lb_status choose(const struct lb_recipe *r, const struct lb_model *student, bool *chosen,
+                             size_t *out_n, struct lb_detail *detail) {
+    size_t n;
     const struct lb_weight *w = lb_model_weights(student, &n);
     bool *found = lb_calloc((size_t)r->lora_target_modules_count + 1, sizeof *found);
     enum lb_status status =
@@ -186,7 +188,7 @@ enum lb_status lb_lora_create(const struct lb_recipe *recipe, struct lb_model *s
     if (status == LB_OK) {
         l->r = recipe->lora_r;
         l->scale = (float)(recipe->lora_alpha / (double)recipe->lora_r);
-        status = choose(recipe, student, n, chosen, &l->n, detail);
+        status = choose(recipe, student, chosen, &l->n, detail);
     }
     status = status == LB_OK ? fill(l, recipe, student, chosen, detail) : status;
     lb_free(chosen);
@@ -243,7 +245,7 @@ void lb_lora_gradients(struct lb_lora *lora) {
     }
     for (size_t i = 0; i < lora->n; i++) {
         const struct lb_weight *w = lora->adapted[i].w;
-        memset(w->grad, 0, (size_t)(w->rows * w->cols) * sizeof(float));
+        lb_copy_floats(w->grad, NULL, w->rows * w->cols);
     }
 }
 
@@ -253,7 +255,7 @@ void lb_lora_merge(struct lb_lora *lora) {
     for (size_t i = 0; i < lora->n; i++) {
         const struct adapted *to = &lora->adapted[i];
         const struct lb_weight *w = to->w, *a = &lora->adapters[2 * i], *b = a + 1;
-        memcpy(w->value, to->base, (size_t)(w->rows * w->cols) * sizeof(float));
+        lb_copy_floats(w->value, to->base, w->rows * w->cols);
         for (int64_t j = 0; j < b->rows * b->cols; j++) {
             to->scaled[j] = lora->scale * b->value[j];
         }

@@ -1,6 +1,7 @@
 #include "trainer/learn/optimizer.h"
 
 #include "common/base/mem.h"
+#include "common/nn/tape.h"
 #include "trainer/learn/updates.h"
 
 #include <ctype.h>
@@ -249,7 +250,7 @@ enum lb_status lb_optimizer_step(struct lb_optimizer *optimizer, double lr, doub
 void lb_optimizer_zero(struct lb_optimizer *optimizer) {
     for (size_t i = 0; i < optimizer->n_weights; i++) {
         if (optimizer->weights[i].grad != NULL) {
-            memset(optimizer->weights[i].grad, 0, (size_t)numel(&optimizer->weights[i]) * sizeof(float));
+            lb_copy_floats(optimizer->weights[i].grad, NULL, numel(&optimizer->weights[i]));
         }
     }
 }
