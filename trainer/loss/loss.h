@@ -17,7 +17,7 @@
 
 #define LB_MAX_LOSSES 16 /* of one recipe */
 
-/* One entry of loss_functions, as the recipe gives it; NAN: it is silent about one from bce_temp on. */
+/* One entry of loss_functions, as the recipe gives it; NAN: it is silent about one from contrast_temp on. */
 struct lb_loss_args {
     double weight;          /* of this loss in the sum */
     double temperature;     /* both distributions are softened by it */
