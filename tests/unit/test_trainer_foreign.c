@@ -38,6 +38,12 @@ static void values_are_refused(void **state) {
         {TRL "dataset_text_field: [a]\n", "r.yaml:6: field: must be one value"},
         {TRL "warmup_ratio: 0.5\nwarmup_steps: 0.1\n", "r.yaml:7: warmup_steps: is warmup_ratio here, which"},
         {TRL "save_steps: [1]\n", "r.yaml:6: save_steps: must be one value"},
+        {TRL "max_completion_length: 8\nmax_new_tokens: 9\n", "r.yaml:7: max_new_tokens: says nothing here"},
+        {TRL "lmbda: 0.5\ntop_k: 0\ndatasets: y.jsonl\n", "r.yaml:8: datasets: says nothing here"},
+        {KIT HF_ KL_ "training_args: [a]\n", "r.yaml:7: training_args: says nothing here"},
+        {KIT HF_ KL_ "frozen_modules: lm_head\n", "r.yaml:7: frozen_modules: says nothing here"},
+        {AXOLOTL CHAT_ "test_datasets: y.jsonl\n", "r.yaml:8: test_datasets: says nothing here"},
+        {AXOLOTL CHAT_ "kd_online_server: [sglang]\n", "r.yaml:8: kd_online_server: says nothing here"},
         {KIT HF_ "loss_functions: [{function: kl, weight: much}]\n",
          "r.yaml:6: loss_functions.0.weight: \"much\" is not a number"},
         {KIT HF_ "loss_functions: [{function: kl, temperature: [1]}]\n",
@@ -76,6 +82,13 @@ static void nothing_follows(void **state) {
                      LB_E_UNSUPPORTED);
     assert_string_equal(lines.data, "r.yaml:8: adapter: \"qlora\" is not there; lora is\n");
     lb_buf_finish(&lines);
+    static const char nobody[] = "base_model: m\nkd_trainer: true\nkd_online_server_model: t\n"
+                                 "output_dir: o\n" CHAT_;
+    lb_buf_init(&lines, 1 << 20);
+    assert_int_equal(lb_recipe_parse_all(nobody, strlen(nobody), "r.yaml", NULL, 0, &lines, &r, NULL),
+                     LB_E_UNSUPPORTED);
+    assert_null(strstr(lines.data, "kd_online_server_model"));
+    lb_buf_finish(&lines);
 }
 
 /* What a file does not say is what its tool takes then. */
@@ -98,6 +111,12 @@ static void silence_means_theirs(void **state) {
          "disable_dropout: false, which DistillKit"},
         {TRL "warmup_ratio: 0.5\nwarmup_steps: 0\n", LB_COMPLETION_ONLY_YES, LB_NOT_SAID, 8, 0.5, true,
          "r.yaml:7: warmup_steps: taken"},
+        {TRL "lmbda: 0.5\nrepetition_penalty: 1.0\ntop_k: 0\n", LB_COMPLETION_ONLY_YES, LB_NOT_SAID, 8, 0,
+         false, "r.yaml:8: top_k: left out: off here"},
+        {KIT HF_ KL_ "layer_mapping: [[1, 2]]\nfrozen_modules: []\n", LB_COMPLETION_ONLY_BY_ROW, LB_NO, 8, 0,
+         false, "r.yaml:7: layer_mapping: left out: no loss"},
+        {AXOLOTL CHAT_ "adapter: lora\nlora_dropout: 0\n", LB_COMPLETION_ONLY_YES, LB_NO, 512, 0.03, true,
+         "r.yaml:9: lora_dropout: left out"},
         {AXOLOTL CHAT_, LB_COMPLETION_ONLY_YES, LB_NO, 512, 0.03, true, "warmup_ratio: 0.03, which Axolotl"},
         {AXOLOTL CHAT_ "train_on_inputs: true\nwarmup_ratio: 0.5\nsequence_len: 9\n", LB_COMPLETION_ONLY_YES,
          LB_NO, 9, 0.5, true, "train_on_inputs: left out"},

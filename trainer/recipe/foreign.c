@@ -268,6 +268,37 @@ void lb_foreign_apply(struct lb_foreign *f, const struct lb_yaml *map, const cha
     }
 }
 
+/* Whether a line is about the key, or about what stands below it. */
+static bool is_about(const char *text, const char *key) {
+    size_t n = strlen(key);
+    for (const char *at = text; (at = strstr(at, ": ")) != NULL;) {
+        at += 2;
+        if (strncmp(at, key, n) == 0 && (at[n] == ':' || at[n] == '.')) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* A key that the dialect reads and said nothing about has a form that it does not know. */
+static void refuse_untold(struct lb_foreign *f, const struct lb_foreign_key *keys) {
+    for (; keys != NULL && keys->key != NULL; keys++) {
+        const struct lb_yaml *node =
+            keys->what == LB_FOREIGN_READ ? lb_foreign_get(f->theirs, keys->key) : NULL;
+        bool told = node == NULL;
+        for (const struct lb_foreign_note *note = f->notes; !told && note != NULL; note = note->next) {
+            told = is_about(note->text, keys->key);
+        }
+        if (!told && is_off(node)) {
+            lb_foreign_note(f, node->line, keys->key, "left out: off here as well");
+        } else if (!told) {
+            lb_foreign_refuse(f, node->line, keys->key, keys->key,
+                              "says nothing here as it is written; write it as %s has it, or drop it",
+                              f->tool);
+        }
+    }
+}
+
 enum lb_status lb_foreign_translate(const struct lb_foreign_dialect *dialect, struct lb_foreign *f,
                                     struct lb_yaml **out, const char **out_notes) {
     struct lb_buf lines;
@@ -277,8 +308,13 @@ enum lb_status lb_foreign_translate(const struct lb_foreign_dialect *dialect, st
         return LB_E_NOMEM;
     }
     lb_foreign_apply(f, f->theirs, "", dialect->keys, dialect->more_keys);
+    unsigned before = f->mistakes->count;
     if (f->status == LB_OK) {
         dialect->translate(f);
+    }
+    if (f->status == LB_OK && f->mistakes->count == before) { /* or else it may be a consequence */
+        refuse_untold(f, dialect->keys);
+        refuse_untold(f, dialect->more_keys);
     }
     lb_buf_init(&lines, LB_YAML_MAX_BYTES);
     lb_buf_printf(&lines, "%s: in %s's words; what became of its keys:\n", f->file, dialect->name);

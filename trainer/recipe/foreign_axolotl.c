@@ -233,8 +233,12 @@ static void read_teacher(struct lb_foreign *f) {
     lb_foreign_set(f, entry, "name", url->line, "teacher");
     lb_foreign_set(f, entry, "url", url->line, url->text);
     lb_foreign_set(f, entry, "protocol", server != NULL ? server->line : url->line, protocol);
+    if (server != NULL && lb_foreign_text(server) != NULL) {
+        lb_foreign_note(f, server->line, "kd_online_server", "taken as teachers.0.protocol");
+    }
     if (lb_foreign_text(model) != NULL) {
         lb_foreign_set(f, entry, "model", model->line, model->text);
+        lb_foreign_note(f, model->line, "kd_online_server_model", "taken as teachers.0.model");
     }
     lb_foreign_note(f, url->line, "kd_online_server_base_url", "taken as teachers.0: protocol %s", protocol);
     lb_foreign_set(f, NULL, "targets", url->line, "topk");

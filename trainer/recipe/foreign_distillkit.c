@@ -211,6 +211,10 @@ static void read_missing(struct lb_foreign *f, const struct lb_yaml *loss, const
     }
 }
 
+static bool on_states(const char *function) {
+    return function != NULL && strncmp(function, "hs_", 3) == 0;
+}
+
 static void read_loss(struct lb_foreign *f, const struct lb_yaml *loss, const char *path, double sum) {
     static const char *const known[] = {"cross_entropy", "kl", "jsd", "tvd", "hs_mse", "hs_cosine"};
     const char *function = lb_foreign_text(lb_foreign_get(loss, "function"));
@@ -238,7 +242,7 @@ static void read_loss(struct lb_foreign *f, const struct lb_yaml *loss, const ch
     lb_foreign_set(f, entry, "function", loss->line, function);
     lb_foreign_set(f, entry, "weight", weight != NULL ? weight->line : loss->line,
                    isfinite(number) ? share : lb_foreign_text(weight));
-    bool states = strncmp(function, "hs_", 3) == 0;
+    bool states = on_states(function);
     if (temperature != NULL && !states && strcmp(function, "cross_entropy") != 0) {
         lb_foreign_set(f, NULL, "temperature", temperature->line, lb_foreign_text(temperature));
         lb_foreign_set(f, entry, "temperature", temperature->line, lb_foreign_text(temperature));
@@ -255,6 +259,7 @@ static void read_losses(struct lb_foreign *f) {
     const struct lb_yaml *layers = lb_foreign_get(f->theirs, "layer_mapping");
     double sum = 0;
     unsigned i = 0;
+    bool states = false;
     char path[64];
     if (list == NULL || list->kind != LB_YAML_LIST) {
         lb_foreign_refuse(f, 1, "loss_functions", "loss_functions",
@@ -270,6 +275,12 @@ static void read_losses(struct lb_foreign *f) {
     for (const struct lb_yaml *loss = list->first; loss != NULL; loss = loss->next) {
         double weight = lb_foreign_number(lb_foreign_get(loss, "weight"), 1);
         sum += isfinite(weight) ? weight : 0;
+        states = states || on_states(lb_foreign_text(lb_foreign_get(loss, "function")));
+    }
+    if (layers != NULL && layers->kind == LB_YAML_LIST) {
+        lb_foreign_note(f, layers->line, "layer_mapping", "%s",
+                        states ? "taken, of losses on hidden states"
+                               : "left out: no loss is on hidden states");
     }
     for (const struct lb_yaml *loss = list->first; loss != NULL; loss = loss->next, i++) {
         snprintf(path, sizeof path, "loss_functions.%u.", i);

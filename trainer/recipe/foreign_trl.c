@@ -195,11 +195,15 @@ static void put_drawing(struct lb_foreign *f, bool gkd) {
     if (node != NULL && !(lb_foreign_number(node, 0) <= 0)) {
         lb_foreign_refuse(f, node->line, "top_k", NULL,
                           "texts are drawn by generation_temperature and top_p; set it to 0");
+    } else if (node != NULL) {
+        lb_foreign_note(f, node->line, "top_k", "left out: off here as well");
     }
     node = lb_foreign_get(f->theirs, "repetition_penalty");
     if (node != NULL && lb_foreign_number(node, 1) != 1) {
         lb_foreign_refuse(f, node->line, "repetition_penalty", NULL,
                           "texts are drawn by generation_temperature and top_p; set it to 1");
+    } else if (node != NULL) {
+        lb_foreign_note(f, node->line, "repetition_penalty", "left out: off here as well");
     }
 }
 
