@@ -178,15 +178,6 @@ static enum lb_status read_row(struct table *t, float *features, int32_t *out_la
     return LB_OK;
 }
 
-static bool excluded(const struct lb_recipe_dataset *entry, int64_t label) {
-    for (unsigned i = 0; i < entry->exclude_labels_count; i++) {
-        if (entry->exclude_labels[i] == label) {
-            return true;
-        }
-    }
-    return false;
-}
-
 static enum lb_status read_rows(struct lb_dataset *data, struct table *t,
                                 const struct lb_recipe_dataset *entry, int64_t num_labels, int tag,
                                 struct lb_detail *detail) {
@@ -208,7 +199,7 @@ static enum lb_status read_rows(struct lb_dataset *data, struct table *t,
         if (status != LB_OK) {
             return status;
         }
-        if (row >= entry->skip_samples && !excluded(entry, label)) {
+        if (row >= entry->skip_samples && !lb_dataset_excludes(entry, label)) {
             lb_sha256_update(data->hash, to, (size_t)data->n_features * sizeof *to);
             data->labels[data->count++] = (struct lb_image_row){label, tag};
         }

@@ -107,7 +107,7 @@ static enum lb_status read_idx(const char *path, struct idx *out, struct lb_deta
     return LB_OK;
 }
 
-static bool excluded(const struct lb_recipe_dataset *entry, int64_t label) {
+bool lb_dataset_excludes(const struct lb_recipe_dataset *entry, int64_t label) {
     for (unsigned i = 0; i < entry->exclude_labels_count; i++) {
         if (entry->exclude_labels[i] == label) {
             return true;
@@ -139,7 +139,7 @@ static void take_items(struct lb_dataset *data, const struct lb_recipe_dataset *
                        const struct idx *images, const struct idx *labels, int64_t first, int64_t last,
                        int tag) {
     for (int64_t i = first; i < last; i++) {
-        if (excluded(entry, labels->data[i])) {
+        if (lb_dataset_excludes(entry, labels->data[i])) {
             continue;
         }
         const uint8_t *pixels = images->data + i * images->item_bytes;

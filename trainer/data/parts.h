@@ -187,6 +187,8 @@ LB_NODISCARD enum lb_status lb_shard_row(const struct lb_dataset *data, int64_t 
 /* idx.c: room for so many more rows of features. */
 LB_NODISCARD enum lb_status lb_dataset_reserve_items(struct lb_dataset *data, int64_t more,
                                                      struct lb_detail *detail);
+/* idx.c: whether items of that class are left out. */
+bool lb_dataset_excludes(const struct lb_recipe_dataset *entry, int64_t label);
 /* csv.c: path is resolved; num_labels 0: not known, not checked. */
 LB_NODISCARD enum lb_status lb_dataset_add_csv(struct lb_dataset *data, const struct lb_recipe_dataset *entry,
                                                const char *path, int64_t num_labels,
