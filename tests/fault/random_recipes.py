@@ -74,8 +74,6 @@ def make_data(r):
     write('odd.jsonl', ''.join('{"text": "%s", "x": NaN, "y": 123456789012345678901234567890}\n' % l for l in lines))
     write('broken.jsonl', '{"text": "a b c"}\n{"text": \n')
     write('other.jsonl', ''.join(json.dumps({'body': l}) + '\n' for l in lines))
-    write('prompts.jsonl', ''.join(json.dumps(
-        {'prompt': l.split()[0], 'hint': 'so ' + l.split()[1], 'completion': l[len(l.split()[0]):]}) + '\n' for l in lines))
     write('table.csv', 'a,b,c\n1,2,3\n')
     write('list.json', json.dumps([{'text': l} for l in lines]))
     ids = [r.randrange(500) for _ in range(600)]
