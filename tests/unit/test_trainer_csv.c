@@ -165,12 +165,46 @@ static void widths(void **state) {
     lb_free(path);
 }
 
+/* Features stand in places: a table whose columns have another order is not taken for one of the same. */
+static void orders(void **state) {
+    (void)state;
+    static const struct {
+        const char *text, *message;
+    } cases[] = {
+        {"a,label,b\n3,1,4\n", NULL}, /* the label may stand anywhere */
+        {"label,b,a\n1,4,3\n", "feature 1 is column \"b\", "},
+        {"a,c,label\n3,4,1\n", "feature 2 is column \"c\", "},
+    };
+    char *first = lb_path_join(folder, "first.csv"), *path = lb_path_join(folder, "second.csv");
+    assert_int_equal(lb_file_replace(first, "a,b,label\n1,2,0\n", 16, NULL), LB_OK);
+    struct lb_recipe_dataset entries[2] = {{.path = first, .type = LB_DATA_CSV},
+                                           {.path = path, .type = LB_DATA_CSV}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct lb_dataset *both = NULL, *one = NULL, *other = NULL;
+        struct lb_detail detail = {0}, apart = {0};
+        assert_int_equal(lb_file_replace(path, cases[i].text, strlen(cases[i].text), NULL), LB_OK);
+        enum lb_status status = lb_dataset_open(&recipe, entries, 2, false, NULL, 0, NULL, &both, &detail);
+        assert_int_equal(lb_dataset_open(&recipe, &entries[0], 1, false, NULL, 0, NULL, &one, NULL), LB_OK);
+        assert_int_equal(lb_dataset_open(&recipe, &entries[1], 1, true, NULL, 0, NULL, &other, NULL), LB_OK);
+        assert_int_equal(lb_dataset_same_columns(one, other, "eval_datasets", &apart), status);
+        assert_int_equal(status, cases[i].message == NULL ? LB_OK : LB_E_MISMATCH);
+        if (cases[i].message != NULL) {
+            assert_non_null(strstr(detail.text, cases[i].message));
+            assert_non_null(strstr(apart.text, cases[i].message));
+        }
+        lb_dataset_destroy(both);
+        lb_dataset_destroy(one);
+        lb_dataset_destroy(other);
+    }
+    lb_free(first);
+    lb_free(path);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(rows),
-        cmocka_unit_test(what_is_wrong_is_said),
-        cmocka_unit_test(damaged),
-        cmocka_unit_test(widths),
+        cmocka_unit_test(rows),    cmocka_unit_test(what_is_wrong_is_said),
+        cmocka_unit_test(damaged), cmocka_unit_test(widths),
+        cmocka_unit_test(orders),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

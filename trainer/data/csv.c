@@ -9,18 +9,17 @@
 #include <string.h>
 
 #define MAX_COLUMNS 100000
-#define MAX_FIELD 256 /* bytes of a number or a column's name */
 
 struct table {
     const char *path;
     const char *at, *end;
     int64_t line;
-    int64_t n_columns, label; /* the label's column */
-    char (*names)[MAX_FIELD]; /* [n_columns] */
+    int64_t n_columns, label;     /* the label's column */
+    char (*names)[LB_MAX_COLUMN]; /* [n_columns] */
 };
 
 /* The next field of the line into out; *out_last: it ends the line. */
-static enum lb_status next_field(struct table *t, char out[MAX_FIELD], bool *out_last,
+static enum lb_status next_field(struct table *t, char out[LB_MAX_COLUMN], bool *out_last,
                                  struct lb_detail *detail) {
     size_t n = 0;
     while (t->at < t->end && *t->at == ' ') {
@@ -42,9 +41,9 @@ static enum lb_status next_field(struct table *t, char out[MAX_FIELD], bool *out
             return lb_fail(detail, LB_E_FORMAT, "%s:%lld: a NUL byte; is this a table as text?", t->path,
                            (long long)t->line);
         }
-        if (n + 1 == MAX_FIELD) {
+        if (n + 1 == LB_MAX_COLUMN) {
             return lb_fail(detail, LB_E_LIMIT, "%s:%lld: a field of more than %d bytes", t->path,
-                           (long long)t->line, MAX_FIELD - 1);
+                           (long long)t->line, LB_MAX_COLUMN - 1);
         }
         out[n++] = *t->at;
     }
@@ -88,7 +87,7 @@ static bool read_number(const char *text, double *out) {
 
 /* The names of the columns, and which one is the label's. */
 static enum lb_status read_header(struct table *t, const char *label, struct lb_detail *detail) {
-    char field[MAX_FIELD];
+    char field[LB_MAX_COLUMN];
     bool last = false, any_name = false;
     double number;
     int64_t cap = 0;
@@ -102,9 +101,9 @@ static enum lb_status read_header(struct table *t, const char *label, struct lb_
         }
         if (t->n_columns == cap) {
             cap = cap > 0 ? 2 * cap : 64;
-            char(*names)[MAX_FIELD] = cap <= 2 * (int64_t)MAX_COLUMNS
-                                          ? lb_realloc_array(t->names, (size_t)cap, sizeof *names)
-                                          : NULL;
+            char(*names)[LB_MAX_COLUMN] = cap <= 2 * (int64_t)MAX_COLUMNS
+                                              ? lb_realloc_array(t->names, (size_t)cap, sizeof *names)
+                                              : NULL;
             if (names == NULL) {
                 return lb_fail(detail, LB_E_LIMIT, "%s: more than %d columns, or no memory for them", t->path,
                                MAX_COLUMNS);
@@ -140,7 +139,7 @@ static enum lb_status read_header(struct table *t, const char *label, struct lb_
 /* One row into features [n_columns - 1] and *out_label. */
 static enum lb_status read_row(struct table *t, float *features, int32_t *out_label,
                                struct lb_detail *detail) {
-    char field[MAX_FIELD];
+    char field[LB_MAX_COLUMN];
     bool last = false;
     int64_t column = 0;
     for (; !last; column++) {
@@ -212,6 +211,30 @@ static enum lb_status read_rows(struct lb_dataset *data, struct table *t,
     return LB_OK;
 }
 
+/* Features are told apart by their place: it must be the same column's in each table. label: the column that
+ * is none. */
+static enum lb_status same_columns(const struct lb_dataset *data, const char *path,
+                                   char (*columns)[LB_MAX_COLUMN], int64_t label, const char *others,
+                                   struct lb_detail *detail) {
+    for (int64_t i = 0; data->columns != NULL && i < data->n_features; i++) {
+        const char *column = columns[i + (i >= label)];
+        if (strcmp(data->columns[i], column) != 0) {
+            return lb_fail(detail, LB_E_MISMATCH,
+                           "%s: feature %lld is column \"%.60s\", %s \"%.60s\"; name the columns alike, in "
+                           "one order",
+                           path, (long long)i + 1, column, others, data->columns[i]);
+        }
+    }
+    return LB_OK;
+}
+
+enum lb_status lb_dataset_same_columns(const struct lb_dataset *data, const struct lb_dataset *other,
+                                       const char *name, struct lb_detail *detail) {
+    return other->columns == NULL || data->n_features != other->n_features
+               ? LB_OK
+               : same_columns(data, name, other->columns, INT64_MAX, "in datasets it is", detail);
+}
+
 enum lb_status lb_dataset_add_csv(struct lb_dataset *data, const struct lb_recipe_dataset *entry,
                                   const char *path, int64_t num_labels, struct lb_detail *detail) {
     struct lb_map map = {0};
@@ -233,7 +256,14 @@ enum lb_status lb_dataset_add_csv(struct lb_dataset *data, const struct lb_recip
     }
     if (status == LB_OK) {
         data->n_features = t.n_columns - 1;
-        status = read_rows(data, &t, entry, num_labels, tag, detail);
+        status = same_columns(data, path, t.names, t.label, "in the data before it is", detail);
+    }
+    status = status == LB_OK ? read_rows(data, &t, entry, num_labels, tag, detail) : status;
+    if (status == LB_OK && data->columns == NULL) {
+        memmove(t.names[t.label], t.names[t.label + 1],
+                (size_t)(data->n_features - t.label) * sizeof *t.names);
+        data->columns = t.names;
+        t.names = NULL;
     }
     lb_free(t.names);
     lb_map_close(&map);

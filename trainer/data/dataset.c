@@ -207,6 +207,7 @@ void lb_dataset_destroy(struct lb_dataset *data) {
     lb_shards_close(data);
     lb_free(data->parts);
     lb_free(data->features);
+    lb_free(data->columns);
     lb_free(data->labels);
     for (int i = 0; i < data->n_tags; i++) {
         lb_free(data->tags[i]);

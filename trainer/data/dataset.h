@@ -44,6 +44,12 @@ int64_t lb_dataset_unlabelled(const struct lb_dataset *data);
 LB_NODISCARD enum lb_status lb_dataset_fits(const struct lb_dataset *data, const struct lb_config *config,
                                             const char *name, struct lb_detail *detail);
 
+/* Whether tables in other have the columns that tables in data ("datasets") have, in their order; name stands
+ * for other in the error. */
+LB_NODISCARD enum lb_status lb_dataset_same_columns(const struct lb_dataset *data,
+                                                    const struct lb_dataset *other, const char *name,
+                                                    struct lb_detail *detail);
+
 int64_t lb_dataset_count(const struct lb_dataset *data);
 /* Text bytes behind all the samples' labels, for bits per byte; 0 for images. Per tag: tag >= 0; all: -1. */
 int64_t lb_dataset_bytes(const struct lb_dataset *data, int tag);

@@ -10,6 +10,7 @@
 #include <time.h>
 
 #define LB_MAX_RECORDS ((size_t)1 << 40) /* bytes of conversations that are kept */
+#define LB_MAX_COLUMN 256                /* bytes of a field of a table: a number or a column's name */
 
 /* A row of text: inputs ids[start .. start + n - 1]. */
 struct lb_text_row {
@@ -67,7 +68,8 @@ struct lb_dataset {
     float *features; /* [cap, n_features] */
     struct lb_image_row *labels;
     int64_t n_features;
-    struct lb_order_part *parts; /* [n_parts], of the recipe's entries with rows */
+    char (*columns)[LB_MAX_COLUMN]; /* [n_features] what tables call them; NULL: there is no table */
+    struct lb_order_part *parts;    /* [n_parts], of the recipe's entries with rows */
     unsigned n_parts;
     bool weighted;
     char **tags;

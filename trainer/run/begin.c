@@ -116,9 +116,12 @@ static enum lb_status open_inputs(struct lb_run *run, struct lb_detail *detail) 
                          (long long)r->max_length, (long long)c->max_position_embeddings);
     }
     status = status == LB_OK ? lb_dataset_fits(run->data, c, "datasets", detail) : status;
-    return status == LB_OK && run->eval_data != NULL
-               ? lb_dataset_fits(run->eval_data, c, "eval_datasets", detail)
-               : status;
+    if (status == LB_OK && run->eval_data != NULL) {
+        status = lb_dataset_fits(run->eval_data, c, "eval_datasets", detail);
+        status = status == LB_OK ? lb_dataset_same_columns(run->data, run->eval_data, "eval_datasets", detail)
+                                 : status;
+    }
+    return status;
 }
 
 /* One hash over the teachers' fingerprints, in order: a resumed run must meet the same ones. What texts begin
