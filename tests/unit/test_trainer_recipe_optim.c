@@ -183,6 +183,19 @@ static void adapters(void **state) {
     bad("use_peft: true\n", "use_peft: is of a student that exists (student.model)");
     bad("lora_r: 4\n", "lora_r: there are no adapters; set use_peft: true, or drop it");
     bad("lora_target_modules: [q_proj]\n", "lora_target_modules: there are no adapters");
+    static const char text[] =
+        "student: {model: m}\ndatasets: [{path: x.txt}]\nuse_peft: true\noutput_dir: o\n"
+        "loss_functions: [{function: cross_entropy}]\n";
+    const char *const sets[] = {"seed=42", "lora_r=16", "lora_alpha=32", "lora_target_modules=[all-linear]",
+                                "lora_target_modules=[q_proj]"}; /* the last alone is another run */
+    char fingerprints[5][65];
+    for (size_t i = 0; i < 5; i++) {
+        struct lb_recipe *r = NULL;
+        assert_int_equal(lb_recipe_parse(text, sizeof text - 1, "r.yaml", &sets[i], 1, &r, NULL), LB_OK);
+        assert_int_equal(lb_recipe_fingerprint(r, fingerprints[i]), LB_OK);
+        assert_int_equal(strcmp(fingerprints[i], fingerprints[0]) == 0, i < 4);
+        lb_recipe_destroy(r);
+    }
 }
 
 static void evaluations_compared(void **state) {

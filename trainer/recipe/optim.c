@@ -254,6 +254,9 @@ static enum lb_status check_adapters(struct lb_recipe *r, struct lb_mistakes *mi
     }
     r->lora_r = r->lora_r > 0 ? r->lora_r : 16;
     r->lora_alpha = r->lora_alpha > 0 ? r->lora_alpha : 32;
+    if (r->lora_target_modules_count == 1 && strcmp(r->lora_target_modules[0], "all-linear") == 0) {
+        r->lora_target_modules_count = 0; /* they are without the key */
+    }
     return LB_OK;
 }
 
