@@ -43,7 +43,8 @@ static enum lb_status check_dataset(const struct check *c, const struct lb_recip
         (d->labels != NULL || d->skip_samples != 0 || d->max_samples != 0 || d->exclude_labels_count != 0)) {
         return complain(
             c, path,
-            "labels, skip_samples, max_samples and exclude_labels are for type: idx; text has max_tokens");
+            "labels, skip_samples, max_samples and exclude_labels are for type: idx, all but labels for csv "
+            "too; text has max_tokens");
     }
     if (d->type == LB_DATA_TOKENS && c->recipe->whole_texts) {
         return complain(c, path, "type: tokens is a stream; whole_texts needs texts");

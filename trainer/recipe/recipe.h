@@ -31,17 +31,17 @@ struct lb_recipe_student {
 #define LB_MAX_WEIGHTED_SETS 1024 /* datasets that have weights */
 
 struct lb_recipe_dataset {
-    const char *path; /* text: one document a line; jsonl: one object a line; idx: images; tokens: ids */
+    const char *path; /* text: one document a line; jsonl: one object a line; idx: images; tokens, csv */
     enum lb_data_type type;
     const char *tag;         /* names the part: for routing and for per-tag evaluation; NULL: none */
     const char *field;       /* jsonl: the text's key ("text") */
-    const char *label_field; /* jsonl, for classifiers: the label's key ("label") */
+    const char *label_field; /* of classifiers: jsonl's key, csv's column ("label") */
     const char *labels;      /* idx: the labels' file */
     double weight;         /* how often its samples come, as a share of all weights; NAN: as many as it has */
     int64_t max_tokens;    /* 0: all; else the first so many tokens */
     int64_t prompt_length; /* texts: tokens at a row's beginning that a text is written behind; 0: none */
-    int64_t skip_samples, max_samples; /* idx: a range of items; max 0: to the end */
-    int64_t *exclude_labels;           /* idx: items of these classes are left out */
+    int64_t skip_samples, max_samples; /* idx, csv: a range of items; max 0: to the end */
+    int64_t *exclude_labels;           /* idx, csv: items of these classes are left out */
     unsigned exclude_labels_count;
 };
 
