@@ -40,6 +40,7 @@ static void values_are_refused(void **state) {
         {TRL "save_steps: [1]\n", "r.yaml:6: save_steps: must be one value"},
         {TRL "max_completion_length: 8\nmax_new_tokens: 9\n", "r.yaml:7: max_new_tokens: says nothing here"},
         {TRL "lmbda: 0.5\ntop_k: 0\ndatasets: y.jsonl\n", "r.yaml:8: datasets: says nothing here"},
+        {TRL "data_seed: 0\n", "r.yaml:6: data_seed: order and first weights have one seed"}, /* 0 is one */
         {KIT HF_ KL_ "training_args: [a]\n", "r.yaml:7: training_args: says nothing here"},
         {KIT HF_ KL_ "frozen_modules: lm_head\n", "r.yaml:7: frozen_modules: says nothing here"},
         {AXOLOTL CHAT_ "test_datasets: y.jsonl\n", "r.yaml:8: test_datasets: says nothing here"},

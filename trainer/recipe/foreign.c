@@ -245,6 +245,9 @@ static void apply_row(struct lb_foreign *f, const struct lb_yaml *node, const ch
             lb_foreign_refuse(f, node->line, path, NULL, "%s", row->text);
         }
         break;
+    case LB_FOREIGN_NEVER:
+        lb_foreign_refuse(f, node->line, path, NULL, "%s", row->text);
+        break;
     case LB_FOREIGN_READ:
         break;
     }

@@ -37,6 +37,7 @@ enum lb_foreign_what {
     LB_FOREIGN_LEAVE, /* changes nothing here: text says why */
     LB_FOREIGN_OFF,   /* left out where it is off (false, null, 0, "no", "none", an empty list), else refused:
                          text */
+    LB_FOREIGN_NEVER, /* refused, whatever it holds, but null: text */
     LB_FOREIGN_READ   /* the dialect's function reads it */
 };
 

@@ -77,7 +77,7 @@ const struct lb_foreign_key lb_foreign_training_args[] = {
     {"accelerator_config", LB_FOREIGN_LEAVE, MACHINES_},
     {"parallelism_config", LB_FOREIGN_LEAVE, MACHINES_},
     {"average_tokens_across_devices", LB_FOREIGN_LEAVE, MACHINES_},
-    {"data_seed", LB_FOREIGN_OFF, "order and first weights have one seed here; drop it"},
+    {"data_seed", LB_FOREIGN_NEVER, "order and first weights have one seed here; drop it"},
     {"label_smoothing_factor", LB_FOREIGN_OFF,
      "is of cross_entropy here (label_smoothing), which this recipe's losses have none of; set it to 0"},
     {"neftune_noise_alpha", LB_FOREIGN_OFF, "noise on embeddings is not there; drop it"},
