@@ -43,6 +43,9 @@ static void values_are_refused(void **state) {
         {TRL "data_seed: 0\n", "r.yaml:6: data_seed: order and first weights have one seed"}, /* 0 is one */
         {KIT HF_ KL_ "training_args: [a]\n", "r.yaml:7: training_args: says nothing here"},
         {KIT HF_ KL_ "frozen_modules: lm_head\n", "r.yaml:7: frozen_modules: says nothing here"},
+        {AXOLOTL "datasets: [{path: x.jsonl, type: chat_template}, {path: y.jsonl, type: alpaca}]\n"
+                 "train_on_inputs: true\n",
+         "r.yaml:8: train_on_inputs: of chat_template it says nothing, and of the other"},
         {AXOLOTL CHAT_ "test_datasets: y.jsonl\n", "r.yaml:8: test_datasets: says nothing here"},
         {AXOLOTL CHAT_ "kd_online_server: [sglang]\n", "r.yaml:8: kd_online_server: says nothing here"},
         {KIT HF_ "loss_functions: [{function: kl, weight: much}]\n",

@@ -149,9 +149,23 @@ static const struct lb_foreign_default defaults[] = {{"gradient_accumulation_ste
                                                      {"disable_dropout", "false"},
                                                      {NULL, NULL}};
 
+static bool is_chat(const struct lb_yaml *item) {
+    const char *type = lb_foreign_text(lb_foreign_get(item, "type"));
+    return type != NULL && strncmp(type, "chat_template", strlen("chat_template")) == 0;
+}
+
+/* Whether there are data beside conversations, of which train_on_inputs decides. */
+static bool any_plain(const struct lb_foreign *f) {
+    const struct lb_yaml *list = lb_foreign_get(f->theirs, "datasets");
+    const struct lb_yaml *item = list != NULL ? list->first : NULL;
+    while (item != NULL && is_chat(item)) {
+        item = item->next;
+    }
+    return item != NULL;
+}
+
 /* Whose messages count: of conversations the assistant's, whatever train_on_inputs is. */
 static void read_counts(struct lb_foreign *f, const struct lb_yaml *item, const char *at) {
-    const char *type = lb_foreign_text(lb_foreign_get(item, "type"));
     const struct lb_yaml *roles = lb_foreign_get(item, "roles_to_train");
     const struct lb_yaml *one = roles != NULL && roles->kind == LB_YAML_LIST ? roles->first : roles;
     for (; one != NULL; one = roles == one ? NULL : one->next) {
@@ -163,7 +177,7 @@ static void read_counts(struct lb_foreign *f, const struct lb_yaml *item, const 
             return;
         }
     }
-    if (type != NULL && strncmp(type, "chat_template", strlen("chat_template")) == 0) {
+    if (is_chat(item)) {
         lb_foreign_set(f, NULL, "completion_only_loss", item->line, "true");
         lb_foreign_note(
             f, item->line, at,
@@ -337,7 +351,12 @@ static void translate(struct lb_foreign *f) {
     }
     lb_foreign_lora(f, adapter != NULL, 0);
     const struct lb_yaml *inputs = lb_foreign_get(f->theirs, "train_on_inputs");
-    if (inputs != NULL && lb_yaml_find(f->ours, "completion_only_loss") != NULL) {
+    bool chats = lb_yaml_find(f->ours, "completion_only_loss") != NULL;
+    if (chats && lb_foreign_true(inputs) && any_plain(f)) {
+        lb_foreign_refuse(f, inputs->line, "train_on_inputs", "completion_only_loss",
+                          "of chat_template it says nothing, and of the other datasets all would count; here "
+                          "completion_only_loss is that of all data: set it (--set), or drop the key");
+    } else if (inputs != NULL && chats) {
         lb_foreign_note(f, inputs->line, "train_on_inputs", "left out: of chat_template it says nothing");
     } else if (inputs != NULL) {
         lb_foreign_set(f, NULL, "completion_only_loss", inputs->line,
