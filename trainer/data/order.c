@@ -33,6 +33,7 @@ struct lb_order {
     struct source *sources; /* [n] */
     unsigned n;
     double *share;      /* [n] that sum to 1; NULL: there is one source */
+    unsigned largest;   /* whose share takes what rounding leaves */
     int64_t block_size; /* BLOCK, or more where there are many sources */
     struct block block[2];
     uint32_t *seen; /* [n] scratch */
@@ -73,6 +74,7 @@ static bool shares_init(struct lb_order *order, const struct lb_order_part *part
     }
     for (unsigned k = 0; order->share != NULL && k < order->n; k++) {
         order->share[k] = parts[k].weight / sum;
+        order->largest = order->share[k] > order->share[order->largest] ? k : order->largest;
     }
     return order->share != NULL;
 }
@@ -178,25 +180,15 @@ static int64_t sample_of(struct source *s, int64_t j) {
     return s->first + (perm != NULL ? perm[i] : computed(s, s->keys[epoch & 1], i));
 }
 
-/* The one that takes what rounding leaves. */
-static unsigned largest_of(const struct lb_order *order) {
-    unsigned largest = 0;
-    for (unsigned i = 1; i < order->n; i++) {
-        largest = order->share[i] > order->share[largest] ? i : largest;
-    }
-    return largest;
-}
-
 /* How many samples of source k there are before block b. */
 static int64_t before_block(const struct lb_order *order, unsigned k, int64_t b) {
     double all = (double)b * (double)order->block_size;
-    unsigned largest = largest_of(order);
     int64_t others = 0;
-    if (k != largest) {
+    if (k != order->largest) {
         return (int64_t)floor(all * order->share[k]);
     }
     for (unsigned i = 0; i < order->n; i++) {
-        others += i != largest ? (int64_t)floor(all * order->share[i]) : 0;
+        others += i != order->largest ? (int64_t)floor(all * order->share[i]) : 0;
     }
     return b * order->block_size - others;
 }
