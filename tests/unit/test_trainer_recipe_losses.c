@@ -300,6 +300,34 @@ static void what_is_meant_decides_nothing(void **state) {
     }
 }
 
+/* A key that one of two recipes has is not told as if the next one were another. */
+static void keys_that_are_not_there(void **state) {
+    (void)state;
+    static const struct {
+        const char *set, *told;
+    } cases[] = {
+        {"optim=sgd", "there no optim, here optim: sgd"},
+        {"mixture_per=token", "there no mixture_per, here mixture_per: token"},
+        {"loss_functions.0.clamp=5", "there no loss_functions.0.clamp, here loss_functions.0.clamp: 5"},
+        {"max_steps=7", "there max_steps: 100, here max_steps: 7"},
+    };
+    struct lb_detail detail;
+    struct lb_recipe *there = with("mixture=entropy", "warmup_from_zero=true", &detail);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        const char *const sets[] = {"mixture=entropy", "warmup_from_zero=true", cases[i].set};
+        struct lb_recipe *here = NULL;
+        char text[256];
+        assert_int_equal(lb_recipe_parse(good, strlen(good), "r.yaml", sets, 3, &here, &detail), LB_OK);
+        assert_true(lb_recipe_difference(there, here, text, sizeof text));
+        assert_string_equal(text, cases[i].told);
+        assert_true(lb_recipe_difference(here, there, text, sizeof text));
+        assert_int_equal(strncmp(text, "there ", 6), 0);
+        assert_int_equal(strstr(text, ", here no ") != NULL, i < 3);
+        lb_recipe_destroy(here);
+    }
+    lb_recipe_destroy(there);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(parameters),
                                        cmocka_unit_test(layers),
@@ -307,6 +335,7 @@ int main(void) {
                                        cmocka_unit_test(lanes),
                                        cmocka_unit_test(mixtures),
                                        cmocka_unit_test(open_parameters),
-                                       cmocka_unit_test(what_is_meant_decides_nothing)};
+                                       cmocka_unit_test(what_is_meant_decides_nothing),
+                                       cmocka_unit_test(keys_that_are_not_there)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

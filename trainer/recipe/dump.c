@@ -307,8 +307,8 @@ static void place_add(struct place *place, const char *line, size_t len) {
     }
 }
 
-/* "losses.0.weight: 1" */
-static void put_place(const struct place *place, const char *end, struct lb_buf *out) {
+/* "losses.0.weight" */
+static void put_place(const struct place *place, struct lb_buf *out) {
     for (int i = 0; i < place->depth; i++) {
         const char *dot = i > 0 ? "." : "";
         if (place->at[i].key != NULL) {
@@ -317,8 +317,18 @@ static void put_place(const struct place *place, const char *end, struct lb_buf 
             lb_buf_printf(out, "%s%d", dot, place->at[i].item);
         }
     }
-    lb_buf_printf(out, "%s%.*s", place->depth > 0 ? ": " : "",
-                  end > place->value ? (int)(end - place->value) : 0, place->value);
+}
+
+/* Whether that line stands in text behind at. */
+static bool has_line(const struct lb_buf *text, size_t at, const char *line, size_t len) {
+    const char *other;
+    for (size_t n; at < text->len; at += n + 1) {
+        n = line_at(text, at, &other);
+        if (n == len && memcmp(line, other, len) == 0) {
+            return true;
+        }
+    }
+    return false;
 }
 
 bool lb_recipe_difference(const struct lb_recipe *there, const struct lb_recipe *here, char *out,
@@ -328,7 +338,7 @@ bool lb_recipe_difference(const struct lb_recipe *there, const struct lb_recipe 
     struct place place[2] = {{.depth = 0}, {.depth = 0}};
     const char *line[2];
     size_t len[2];
-    bool differ = false, made = true;
+    bool differ = false, made = true, lacks[2] = {false, false};
     for (int i = 0; i < 2; i++) {
         lb_buf_init(&text[i], TEXT_BYTES);
         struct dump d = {recipes[i], &text[i], LB_FIELD_DECIDES};
@@ -341,11 +351,22 @@ bool lb_recipe_difference(const struct lb_recipe *there, const struct lb_recipe 
             place_add(&place[i], line[i], len[i]);
         }
         differ = len[0] != len[1] || memcmp(line[0], line[1], len[0]) != 0;
+        for (int i = 0; differ && i < 2;
+             i++) { /* what it has there comes later in the other, or nothing does */
+            lacks[i] = at >= text[i].len || has_line(&text[1 - i], at, line[i], len[i]);
+        }
     }
     lb_buf_init(&told, TEXT_BYTES);
     for (int i = 0; differ && i < 2; i++) {
-        lb_buf_append_str(&told, i == 0 ? "there " : ", here ");
-        put_place(&place[i], line[i] + len[i], &told);
+        bool absent = lacks[i] && !lacks[1 - i];
+        const struct place *at = &place[absent ? 1 - i : i];
+        const char *end = line[i] + len[i];
+        lb_buf_printf(&told, "%s%s", i == 0 ? "there " : ", here ", absent ? "no " : "");
+        put_place(at, &told);
+        if (!absent) {
+            lb_buf_printf(&told, "%s%.*s", at->depth > 0 ? ": " : "",
+                          end > at->value ? (int)(end - at->value) : 0, at->value);
+        }
     }
     snprintf(out, out_size, "%s", told.data != NULL ? told.data : "");
     lb_buf_finish(&told);

@@ -237,8 +237,8 @@ enum lb_status lb_recipe_help(struct lb_buf *buf);
 enum lb_status lb_recipe_fingerprint(const struct lb_recipe *recipe, char out[65]);
 /* How long "local:" or "unix:" before a place on this machine is; 0: there is none. */
 size_t lb_recipe_scheme(const char *place);
-/* The first line in which two recipes decide differently, as "there KEY: A, here KEY: B" into out; false when
- * they do not (or memory ran out). there: the one that was trained by. */
+/* The first line in which two recipes decide differently, as "there KEY: A, here KEY: B" (or "there no KEY")
+ * into out; false when they do not (or memory ran out). there: the one that was trained by. */
 bool lb_recipe_difference(const struct lb_recipe *there, const struct lb_recipe *here, char *out,
                           size_t out_size);
 /* A place as it stands in the recipe, made relative to the recipe's folder unless it is absolute or a URL of
