@@ -231,59 +231,63 @@ static void test_not_asked_yet(void **state) {
     check_not_asked_yet(LB_LOST_STOP);
 }
 
+/* A teacher that was asked and does not answer. */
+struct waiting {
+    struct fake_teacher *fake;
+    struct asking asking;
+    struct lb_teachers *teachers;
+    struct lb_sample *samples;
+};
+
+static void ask_in_vain(struct waiting *w, enum fake_fault fault) {
+    struct lb_detail detail = {0};
+    *w = (struct waiting){.fake = fake_start(&(struct fake_options){0}),
+                          .samples = asking_samples(N, 1, false)};
+    asking_setup(&w->asking);
+    asking_add(&w->asking, fake_url(w->fake));
+    w->asking.recipe.teacher_timeout = 600;
+    stop = 0;
+    must(asking_open(&w->asking, &stop, &w->teachers, &detail), &detail);
+    fake_fault(w->fake, fault, -1);
+    must(lb_teachers_submit(w->teachers, 0, w->samples, N, NULL, &detail), &detail);
+}
+
+static void end_waiting(struct waiting *w) {
+    lb_teachers_release(w->teachers, 0);
+    lb_teachers_close(w->teachers);
+    asking_free_samples(w->samples, N);
+    asking_teardown(&w->asking);
+}
+
 /* A signal ends the wait for an answer; closing calls off what is under way. */
 static void test_stop_while_waiting(void **state) {
     (void)state;
-    struct fake_teacher *fake = fake_start(&(struct fake_options){0});
-    struct asking asking;
-    struct lb_teachers *teachers = NULL;
-    struct lb_detail detail = {0};
+    struct waiting w;
     const struct lb_answer *const *answers = NULL;
-    struct lb_sample *samples = asking_samples(N, 1, false);
-    asking_setup(&asking);
-    asking_add(&asking, fake_url(fake));
-    asking.recipe.teacher_timeout = 600;
-    stop = 0;
-    must(asking_open(&asking, &stop, &teachers, &detail), &detail);
-    fake_fault(fake, FAKE_HANG, -1);
-    must(lb_teachers_submit(teachers, 0, samples, N, NULL, &detail), &detail);
+    ask_in_vain(&w, FAKE_HANG);
     stop_in(300);
     uint64_t began = lb_now_ns();
-    assert_int_equal(lb_teachers_take(teachers, 0, &answers, NULL), LB_E_CANCELLED);
-    lb_teachers_release(teachers, 0);
-    lb_teachers_close(teachers);
+    assert_int_equal(lb_teachers_take(w.teachers, 0, &answers, NULL), LB_E_CANCELLED);
+    end_waiting(&w);
     assert_true(lb_now_ns() - began < 5 * LB_SECOND_NS);
-    asking_free_samples(samples, N);
-    asking_teardown(&asking);
-    fake_stop(fake);
+    fake_stop(w.fake);
 }
 
 /* Nobody waits for a teacher whose health can't be asked for want of memory. */
 static void test_no_memory_while_lost(void **state) {
     (void)state;
-    struct fake_teacher *fake = fake_start(&(struct fake_options){0});
-    struct asking asking;
-    struct lb_teachers *teachers = NULL;
-    struct lb_detail detail = {0};
+    struct waiting w;
     const struct lb_answer *const *answers = NULL;
-    struct lb_sample *samples = asking_samples(N, 1, false);
-    asking_setup(&asking);
-    asking_add(&asking, fake_url(fake));
-    must(asking_open(&asking, NULL, &teachers, &detail), &detail);
-    fake_fault(fake, FAKE_503, -1);
-    must(lb_teachers_submit(teachers, 0, samples, N, NULL, &detail), &detail);
-    while (fake_requests(fake) == 0) {
+    ask_in_vain(&w, FAKE_503);
+    while (fake_requests(w.fake) == 0) {
         lb_sleep_ns(LB_MS_NS);
     }
     lb_mem_fail_from(1);
-    enum lb_status status = lb_teachers_take(teachers, 0, &answers, &detail);
+    enum lb_status status = lb_teachers_take(w.teachers, 0, &answers, NULL);
     lb_mem_fail_from(0);
     assert_int_equal(status, LB_E_NOMEM);
-    lb_teachers_release(teachers, 0);
-    lb_teachers_close(teachers);
-    asking_free_samples(samples, N);
-    asking_teardown(&asking);
-    fake_stop(fake);
+    end_waiting(&w);
+    fake_stop(w.fake);
 }
 
 int main(void) {
