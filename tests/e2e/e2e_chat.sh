@@ -2,14 +2,7 @@
 # Conversations: shown, trained on, held against a teacher's template.
 . "${LB_SOURCE_ROOT:?}/tests/e2e/lib.sh"
 
-mkdir tok
-cp "$tokenizer" tok/tokenizer.json
-cat >tok/chat_template.jinja <<'END'
-{%- for m in messages -%}
-<{{ m.role }}>{{ m.content }}{{ eos_token }}
-{%- endfor -%}
-{%- if add_generation_prompt %}<assistant>{% endif -%}
-END
+chat_tokenizer tok
 eos='<eos>'
 text nouns 60 1 | jq -cR '{messages: [{role: "user", content: "say"}, {role: "assistant", content: .}]}' >chats.jsonl
 base_recipe | sed "s|^tokenizer: .*|tokenizer: tok|; /^max_steps/d; /^max_length/d; /^logging_steps/d" >recipe.yaml

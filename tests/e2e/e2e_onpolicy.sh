@@ -98,38 +98,24 @@ text nouns 60 5 >plain.txt
 expect 0 plain.log "$limbeck" train recipe.yaml -o plain --set 'datasets=[{path: plain.txt, prompt_length: 5}]' \
     --set max_new_tokens=6 --set targets=topk
 holds -s '[.[] | .prompt_tokens == 5 and .completion_tokens <= 6] | all' plain/completions.jsonl
-mkdir tok
-cp "$tokenizer" tok/tokenizer.json
-cat >tok/chat_template.jinja <<'END'
-{%- for m in messages -%}
-<{{ m.role }}>{{ m.content }}{{ eos_token }}
-{%- endfor -%}
-{%- if add_generation_prompt %}<assistant>{% endif -%}
-END
+chat_tokenizer tok
 text nouns 60 1 | jq -cR '{messages: [{role: "user", content: "say"}, {role: "assistant", content: .}]}' >chats.jsonl
 expect 0 chats.log "$limbeck" train recipe.yaml -o chats --set 'datasets=[{path: chats.jsonl}]' --set tokenizer=tok \
     --set max_length=40 --set max_new_tokens=6
 holds -s '[.[] | .prompt == "<user>say<eos><assistant>" and .completion_tokens <= 6] | all' chats/completions.jsonl
 
 say "what makes no sense is refused in one line"
-refused() { # what the line says, option...
-    local text=$1
-    shift
-    expect 1 refused.log "$limbeck" train recipe.yaml -o refused "$@"
-    one_error refused.log
-    said refused.log "$text"
-}
-refused "texts take prompt_length" --set 'datasets=[{path: plain.txt}]'
+train_refused "texts take prompt_length" --set 'datasets=[{path: plain.txt}]'
 jq -c '{messages: .messages[:1]}' chats.jsonl >asked.jsonl
-refused "60 of 60 rows have no prompt" --set 'datasets=[{path: asked.jsonl}]' --set tokenizer=tok
-refused "prompt_length is for texts" --set 'datasets=[{path: data.jsonl, prompt_length: 3}]'
-refused "no room to write" --set 'datasets=[{path: plain.txt, prompt_length: 24}]'
-refused "lmbda is 0" --set lmbda=0
-refused "lmbda is 0" --set lmbda=0 --set log_completions=false --set top_p=0.5
-refused "set on: given" --set 'loss_functions=[{function: kl}, {function: cross_entropy}]'
-refused "the student writes nothing" --set lmbda=0 --set log_completions=false \
+train_refused "60 of 60 rows have no prompt" --set 'datasets=[{path: asked.jsonl}]' --set tokenizer=tok
+train_refused "prompt_length is for texts" --set 'datasets=[{path: data.jsonl, prompt_length: 3}]'
+train_refused "no room to write" --set 'datasets=[{path: plain.txt, prompt_length: 24}]'
+train_refused "lmbda is 0" --set lmbda=0
+train_refused "lmbda is 0" --set lmbda=0 --set log_completions=false --set top_p=0.5
+train_refused "set on: given" --set 'loss_functions=[{function: kl}, {function: cross_entropy}]'
+train_refused "the student writes nothing" --set lmbda=0 --set log_completions=false \
     --set 'loss_functions=[{function: kl, on: student}]'
-refused "no teacher writes" --set 'loss_functions=[{function: kl}, {function: kl, on: teacher}]'
-refused "no loss function is on what the student writes" --set 'loss_functions=[{function: kl, on: given}]'
-refused "the recipe lists none" --set 'teachers=[]' --set 'loss_functions=[{function: cross_entropy}]'
-refused "nobody writes a text there" --set whole_texts=true
+train_refused "no teacher writes" --set 'loss_functions=[{function: kl}, {function: kl, on: teacher}]'
+train_refused "no loss function is on what the student writes" --set 'loss_functions=[{function: kl, on: given}]'
+train_refused "the recipe lists none" --set 'teachers=[]' --set 'loss_functions=[{function: cross_entropy}]'
+train_refused "nobody writes a text there" --set whole_texts=true

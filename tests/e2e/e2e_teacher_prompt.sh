@@ -84,14 +84,7 @@ cmp own/completions.jsonl killed/completions.jsonl || fail "a run that was kille
 holds -s '[.[] | .loss > 0] | all' own/metrics.jsonl
 
 say "conversations: a list of messages"
-mkdir tok
-cp "$tokenizer" tok/tokenizer.json
-cat >tok/chat_template.jinja <<'END'
-{%- for m in messages -%}
-<{{ m.role }}>{{ m.content }}{{ eos_token }}
-{%- endfor -%}
-{%- if add_generation_prompt %}<assistant>{% endif -%}
-END
+chat_tokenizer tok
 chats() { # content of the user's message, of the hint's
     text nouns 24 1 | jq -cR --arg own "$1" --arg hint "$2" '{messages: [{role: "user", content: $own}, {role: "assistant", content: .}],
         hint: [{role: "system", content: "you know"}, {role: "user", content: $hint}]}'
@@ -103,23 +96,16 @@ expect 0 pairs.log "$limbeck" train recipe.yaml -o pairs --set tokenizer=tok --s
 same_student chats pairs
 
 say "what makes no sense is refused in one line"
-refused() { # what the line says, option...
-    local text=$1
-    shift
-    expect 1 refused.log "$limbeck" train recipe.yaml -o refused "$@"
-    one_error refused.log
-    said refused.log "$text"
-}
 jq -c 'del(.hint)' same.jsonl >bare.jsonl
-refused "bare.jsonl:1: the line: hint, which teachers read in place of the prompt, is missing" --set 'datasets=[{path: bare.jsonl}]'
-refused "chats.jsonl:1: the line: hint" --set 'datasets=[{path: chats.jsonl}]' --set tokenizer=tok \
+train_refused "bare.jsonl:1: the line: hint, which teachers read in place of the prompt, is missing" --set 'datasets=[{path: bare.jsonl}]'
+train_refused "chats.jsonl:1: the line: hint" --set 'datasets=[{path: chats.jsonl}]' --set tokenizer=tok \
     --set 'datasets=[{path: chats.jsonl}]' --set "teachers=[{name: T, url: \"${url[others]}\", teacher_prompt: hint2}]"
 text nouns 60 5 >plain.txt
-refused "reads at most 64 tokens, its prompt and a completion have up to" --set lmbda=1 --set max_length=64 \
+train_refused "reads at most 64 tokens, its prompt and a completion have up to" --set lmbda=1 --set max_length=64 \
     --set 'datasets=[{path: straight.jsonl}]'
-refused "texts have no hint" --set 'datasets=[{path: plain.txt}]'
+train_refused "texts have no hint" --set 'datasets=[{path: plain.txt}]'
 head -c 4000 /dev/zero | tr '\0' '\2' >shard.bin
-refused "token shards have no hint" --set 'datasets=[{path: shard.bin}]'
-refused "attention loss" --set 'loss_functions=[{function: attention_mse, layer_mapping: [{student: 0, teacher: 0}]}]'
-refused "where another teacher reads hint" --set "teachers=[{name: T, url: \"${url[others]}\", teacher_prompt: hint},
+train_refused "token shards have no hint" --set 'datasets=[{path: shard.bin}]'
+train_refused "attention loss" --set 'loss_functions=[{function: attention_mse, layer_mapping: [{student: 0, teacher: 0}]}]'
+train_refused "where another teacher reads hint" --set "teachers=[{name: T, url: \"${url[others]}\", teacher_prompt: hint},
     {name: U, url: \"${url[others]}\", teacher_prompt: other}]"

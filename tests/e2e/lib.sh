@@ -87,6 +87,15 @@ one_error() { # file
     fi
 }
 
+# The recipe recipe.yaml with these options is refused in one line.
+train_refused() { # what the line says, option...
+    local text=$1
+    shift
+    expect 1 refused.log "$limbeck" train recipe.yaml -o refused "$@"
+    one_error refused.log
+    said refused.log "$text"
+}
+
 same_student() { # run folder, run folder
     local file
     for file in config.json model.safetensors tokenizer.json; do
@@ -223,6 +232,18 @@ text() { # kind, lines, seed
                     printf "to %s %s with the %s of a %s\n", v[s + 1], d[(s * 3 + pick(2)) % nd + 1], n[(s + 5) % nn + 1], n[pick(nn) + 1]
             }
         }'
+}
+
+# The tokenizer with a template for conversations beside it: <role>content<eos>.
+chat_tokenizer() { # folder
+    mkdir "$1"
+    cp "$tokenizer" "$1/tokenizer.json"
+    cat >"$1/chat_template.jinja" <<'END'
+{%- for m in messages -%}
+<{{ m.role }}>{{ m.content }}{{ eos_token }}
+{%- endfor -%}
+{%- if add_generation_prompt %}<assistant>{% endif -%}
+END
 }
 
 # A recipe without losses: the student, its data and how it learns.
