@@ -127,10 +127,14 @@ head -c 4000 /dev/zero | tr '\0' '\2' >shard.bin
 expect 0 shard.log "$limbeck" train recipe.yaml -o shard --set 'datasets=[{path: shard.bin, prompt_length: 4}]' --set max_steps=1
 said shard.log "teachers_wrote texts=8"
 
-say "a run of no near end: texts are written once each sample has who writes it"
+say "a run of no near end: texts are written once each sample has who writes it, and nobody waits for that"
 start endless.log "$limbeck" train recipe.yaml -o endless --set max_steps=100000000000
 await has endless.log teachers_wrote
 murder "$job"
+start rare.log "$limbeck" train recipe.yaml -o rare --set max_steps=100000000000 --set seq_kd_ratio=1e-9
+await test -e rare/metrics.jsonl # the last thing before
+kill -INT "$job"
+ends_with 3 "$job" rare.log
 
 say "a teacher that is away for a while is waited for"
 drop nouns
@@ -141,18 +145,12 @@ ends_with 0 "$job" late.log
 same_student drawn late
 
 say "what makes no sense is refused in one line"
-refused() { # what the line says, option...
-    local text=$1
-    shift
-    expect 1 refused.log "$limbeck" train recipe.yaml -o refused "$@"
-    one_error refused.log
-    said refused.log "$text"
-}
-refused "seq_kd is false" --set seq_kd=false --set seq_kd_ratio=0.5 --set 'loss_functions=[{function: kl}]'
-refused "the recipe lists none" --set 'teachers=[]'
-refused "is of texts that the student writes, and lmbda is 0" --set log_completions=true
-refused "no teacher writes anything" --set seq_kd=false --set 'loss_functions=[{function: kl, on: teacher}]'
-refused "no teacher can write behind a sample's prompt" \
+train_refused "seq_kd is false" --set seq_kd=false --set seq_kd_ratio=0.5 --set 'loss_functions=[{function: kl}]'
+train_refused "the recipe lists none" --set 'teachers=[]'
+train_refused "is of texts that the student writes, and lmbda is 0" --set log_completions=true
+train_refused "no teacher writes anything" --set seq_kd=false --set 'loss_functions=[{function: kl, on: teacher}]'
+train_refused "lmbda is 1: the student writes all texts" --set lmbda=1 --set 'loss_functions=[{function: kl}]'
+train_refused "no teacher can write behind a sample's prompt" \
     --set "teachers=[{name: v, url: \"${url[nouns]}\", protocol: vllm, tokenizer: nouns/student}]"
 jq '.added_tokens += [range(2048; 4048) | {id: ., content: "<x\(.)>", single_word: false, lstrip: false, rstrip: false,
     normalized: false, special: false}]' "$tokenizer" >wide.json
@@ -164,4 +162,4 @@ expect 1 padded.log "$limbeck" train recipe.yaml -o padded --set 'student={model
     --set "teachers=[{name: wide, url: \"${url[wide]}\"}]"
 one_error padded.log
 said padded.log "seq_kd: teacher wide wrote token"
-refused "loss_functions.0: cross_entropy takes a text for right" --set lmbda=0.5
+train_refused "loss_functions.0: cross_entropy takes a text for right" --set lmbda=0.5

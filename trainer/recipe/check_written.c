@@ -76,6 +76,9 @@ static enum lb_status check_written(const struct check *c) {
                         r->lmbda > 0 ? "the student's own text is marked by teachers"
                                      : "a teacher is to write texts");
     }
+    if (r->seq_kd && r->lmbda >= 1 && r->off_policy_steps == 0 && r->lmbda_ramp_steps == 0) {
+        return complain(c, "seq_kd", "lmbda is 1: the student writes all texts; lower it, or drop seq_kd");
+    }
     bool marked = !(r->lmbda > 0);
     for (unsigned i = 0; i < r->loss_functions_count && r->lmbda > 0; i++) {
         const struct lb_loss *loss = lb_loss_find(r->loss_functions[i].function);

@@ -130,6 +130,10 @@ static enum lb_status find_writers(const struct lb_run *run, unsigned *writer, i
     }
     for (int64_t m = run->at.micro_batch;
          status == LB_OK && *out_n < count && m < run->total * r->gradient_accumulation_steps; m++) {
+        if (run->options->stop != NULL && *run->options->stop) { /* of a run of no near end there are many */
+            status = lb_fail(detail, LB_E_CANCELLED, "stopped before teachers wrote");
+            break;
+        }
         if (lb_scribe_source(r, m) != LB_SOURCE_TEACHER) {
             continue;
         }
