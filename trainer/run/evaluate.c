@@ -161,11 +161,43 @@ enum lb_status lb_evaluate_classes(const struct lb_labels *labels, const char *w
                          who, lb_problem_name(problem));
 }
 
+enum lb_status lb_evaluate_rows(const struct lb_model *model, const struct lb_dataset *data,
+                                int64_t *out_longest, struct lb_detail *detail) {
+    const struct lb_config *config = lb_model_config(model);
+    int64_t longest = 1;
+    for (int64_t i = 0, n = lb_dataset_count(data); i < n; i++) {
+        struct lb_sample s;
+        enum lb_status status = lb_dataset_get(data, i, &s, detail);
+        if (status != LB_OK) {
+            return status;
+        }
+        longest = s.n > longest ? s.n : longest;
+        for (int64_t t = 0; s.ids != NULL && t <= s.n; t++) {
+            if (s.ids[t] < 0 || s.ids[t] >= config->vocab_size) {
+                return lb_fail(detail, LB_E_MISMATCH,
+                               "the data hold token %d, the model has %lld; is it the model's own tokenizer?",
+                               s.ids[t], (long long)config->vocab_size);
+            }
+        }
+        if (lb_model_is_classifier(model) && s.label >= config->num_labels) {
+            return lb_fail(detail, LB_E_MISMATCH, "the data hold label %d, the model has %lld classes",
+                           s.label, (long long)config->num_labels);
+        }
+    }
+    if (lb_dataset_features(data) == 0 && config->max_position_embeddings > 0 &&
+        longest > config->max_position_embeddings) {
+        return lb_fail(detail, LB_E_ARG, "rows of %lld positions; the model takes %lld: lower max_length",
+                       (long long)longest, (long long)config->max_position_embeddings);
+    }
+    *out_longest = longest;
+    return LB_OK;
+}
+
 /* Whether the model can read the data at all; *out_longest row. */
 static enum lb_status check_data(const struct lb_model *model, const struct lb_dataset *data,
                                  int64_t *out_longest, struct lb_detail *detail) {
     const struct lb_config *config = lb_model_config(model);
-    int64_t width = lb_dataset_features(data), longest = 1;
+    int64_t width = lb_dataset_features(data);
     if (lb_model_head(model)->weight == NULL) {
         return lb_fail(detail, LB_E_ARG, "a %s without a head predicts nothing that could be evaluated",
                        config->model_type);
@@ -189,31 +221,7 @@ static enum lb_status check_data(const struct lb_model *model, const struct lb_d
         return lb_fail(detail, LB_E_ARG, "%lld of the %lld texts have no label to compare with",
                        (long long)lb_dataset_unlabelled(data), (long long)lb_dataset_count(data));
     }
-    for (int64_t i = 0, n = lb_dataset_count(data); i < n; i++) {
-        struct lb_sample s;
-        status = lb_dataset_get(data, i, &s, detail);
-        if (status != LB_OK) {
-            return status;
-        }
-        longest = s.n > longest ? s.n : longest;
-        for (int64_t t = 0; s.ids != NULL && t <= s.n; t++) {
-            if (s.ids[t] < 0 || s.ids[t] >= config->vocab_size) {
-                return lb_fail(detail, LB_E_MISMATCH,
-                               "the data hold token %d, the model has %lld; is it the model's own tokenizer?",
-                               s.ids[t], (long long)config->vocab_size);
-            }
-        }
-        if (lb_model_is_classifier(model) && s.label >= config->num_labels) {
-            return lb_fail(detail, LB_E_MISMATCH, "the data hold label %d, the model has %lld classes",
-                           s.label, (long long)config->num_labels);
-        }
-    }
-    if (width == 0 && config->max_position_embeddings > 0 && longest > config->max_position_embeddings) {
-        return lb_fail(detail, LB_E_ARG, "rows of %lld positions; the model takes %lld: lower max_length",
-                       (long long)longest, (long long)config->max_position_embeddings);
-    }
-    *out_longest = longest;
-    return LB_OK;
+    return lb_evaluate_rows(model, data, out_longest, detail);
 }
 
 static enum lb_status check_bias(const struct lb_evaluate_options *options, const struct lb_model *model,

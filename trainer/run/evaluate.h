@@ -69,6 +69,10 @@ struct lb_evaluate_options {
 /* LB_E_UNSUPPORTED: labels (NULL: of no texts) are not of classes of which one holds; who has them. */
 LB_NODISCARD enum lb_status lb_evaluate_classes(const struct lb_labels *labels, const char *who,
                                                 struct lb_detail *detail);
+/* Whether the model has all ids and labels of the data, and takes the longest row: *out_longest, at least 1.
+ */
+LB_NODISCARD enum lb_status lb_evaluate_rows(const struct lb_model *model, const struct lb_dataset *data,
+                                             int64_t *out_longest, struct lb_detail *detail);
 /* Errors: ids beyond the model's vocabulary, rows longer than it takes, features of another width, more than
  * LB_EVAL_MAX_PARTS tags, a bias for text or for classes that the model has not. */
 LB_NODISCARD enum lb_status lb_evaluate(const struct lb_model *model, const struct lb_dataset *data,

@@ -3,6 +3,7 @@
 #include "common/base/mem.h"
 #include "common/model/batch.h"
 #include "common/nn/tape.h"
+#include "trainer/run/evaluate.h"
 
 #include <math.h>
 #include <string.h>
@@ -58,36 +59,6 @@ static enum lb_status compute(struct influence *f) {
     return LB_OK;
 }
 
-/* The longest row; LB_E_MISMATCH: ids that the model does not have. */
-static enum lb_status check_rows(const struct lb_model *model, const struct lb_dataset *data,
-                                 int64_t *out_longest, struct lb_detail *detail) {
-    const struct lb_config *c = lb_model_config(model);
-    int64_t longest = 1;
-    if (c->input_size > 0 || lb_dataset_features(data) > 0) {
-        return lb_fail(detail, LB_E_ARG,
-                       "block influence is of models that read text by blocks of attention");
-    }
-    enum lb_status status = lb_dataset_fits(data, c, "DATA", detail);
-    for (int64_t i = 0; status == LB_OK && i < lb_dataset_count(data); i++) {
-        struct lb_sample s;
-        status = lb_dataset_get(data, i, &s, detail);
-        longest = status == LB_OK && s.n > longest ? s.n : longest;
-        for (int64_t t = 0; status == LB_OK && t < s.n; t++) {
-            if (s.ids[t] < 0 || s.ids[t] >= c->vocab_size) {
-                status = lb_fail(detail, LB_E_MISMATCH,
-                                 "DATA hold token %d, the model has %lld: is it its tokenizer?", s.ids[t],
-                                 (long long)c->vocab_size);
-            }
-        }
-    }
-    if (status == LB_OK && c->max_position_embeddings > 0 && longest > c->max_position_embeddings) {
-        return lb_fail(detail, LB_E_ARG, "rows of %lld positions; the model takes %lld: lower --max-length",
-                       (long long)longest, (long long)c->max_position_embeddings);
-    }
-    *out_longest = longest;
-    return status;
-}
-
 static enum lb_status go_through(struct influence *f, const struct lb_dataset *data, int64_t most,
                                  const volatile sig_atomic_t *stop) {
     enum lb_status status = LB_OK;
@@ -108,7 +79,11 @@ enum lb_status lb_block_influence(const struct lb_model *model, const struct lb_
                                   const volatile sig_atomic_t *stop, double *out, int64_t *out_rows,
                                   struct lb_detail *detail) {
     int64_t longest = 0;
-    enum lb_status status = check_rows(model, data, &longest, detail);
+    if (lb_model_config(model)->input_size > 0 || lb_dataset_features(data) > 0) {
+        return lb_fail(detail, LB_E_ARG,
+                       "block influence is of models that read text by blocks of attention");
+    }
+    enum lb_status status = lb_evaluate_rows(model, data, &longest, detail);
     if (status != LB_OK) {
         return status;
     }
