@@ -33,10 +33,6 @@ seed: 5
 output_dir: run
 END
 
-say "the teacher's sentences over HTTP are those that embed makes of its folder"
-expect 0 embedded bash -c 'head -n 3 texts.txt | "$0" embed teacher --max-length 16' "$limbeck"
-expect 1 folder bash -c '"$0" embed teacher <.' "$limbeck"
-
 say "a model that is cut short under who reads it"
 cp -r teacher cut
 mkfifo texts
@@ -47,6 +43,10 @@ truncate -s 0 cut/model.safetensors
 exec 5>&-
 ends_with 135 "$job" cut.log
 said cut.log "limbeck: a file was cut short"
+
+say "the teacher's sentences over HTTP are those that embed makes of its folder"
+expect 0 embedded bash -c 'head -n 3 texts.txt | "$0" embed teacher --max-length 16' "$limbeck"
+expect 1 folder bash -c '"$0" embed teacher <.' "$limbeck"
 said folder "standard input: Is a directory"
 ids=$(sed -n 3p texts.txt | "$limbeck" tokenize teacher --special | jq -cR 'split(" ") | map(tonumber)')
 curl -sf "${url[teacher]}/v2/models/teacher/infer" -d "{\"inputs\": [{\"name\": \"input_ids\", \"datatype\": \"INT32\",

@@ -136,8 +136,11 @@ await test -e rare/metrics.jsonl # the last thing before
 kill -INT "$job"
 ends_with 3 "$job" rare.log
 
-say "a teacher that is away for a while is waited for"
+say "a teacher that is away: what it wrote is in the cache; else it is waited for"
 drop nouns
+expect 0 offline.log "$limbeck" train recipe.yaml -o offline --set cache_dir=cache
+said offline.log "answers come from the cache"
+same_student drawn offline
 start late.log "$limbeck" train recipe.yaml -o late
 await has late.log teacher
 host nouns nouns/student

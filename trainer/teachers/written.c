@@ -138,10 +138,10 @@ enum lb_status lb_teachers_write(struct lb_teachers *teachers, unsigned k, const
     struct lb_buf body;
     lb_buf_init(&body, MAX_ASK);
     lb_texts_ask(&teacher->info, args, missing, n_missing, &body);
-    enum lb_status status = lb_buf_status(&body);
-    if (status != LB_OK || lb_buf_append(&body, "", 1) != LB_OK) {
-        status = lb_fail(detail, LB_E_LIMIT, "%s: a question of %lld prompts is too long", teacher->label,
-                         (long long)n_missing);
+    enum lb_status status = lb_buf_append(&body, "", 1);
+    if (status != LB_OK) {
+        status = lb_fail(detail, status, "%s: a question of %lld prompts is too long%s", teacher->label,
+                         (long long)n_missing, status == LB_E_NOMEM ? " for the memory that there is" : "");
     }
     status = status == LB_OK ? ask_all(teachers, teacher, body.data, args, n_missing, arena, came, detail)
                              : status;
