@@ -278,14 +278,16 @@ static void test_no_memory_while_lost(void **state) {
     (void)state;
     struct waiting w;
     const struct lb_answer *const *answers = NULL;
+    struct lb_detail detail = {0};
     ask_in_vain(&w, FAKE_503);
     while (fake_requests(w.fake) == 0) {
         lb_sleep_ns(LB_MS_NS);
     }
     lb_mem_fail_from(1);
-    enum lb_status status = lb_teachers_take(w.teachers, 0, &answers, NULL);
+    enum lb_status status = lb_teachers_take(w.teachers, 0, &answers, &detail);
     lb_mem_fail_from(0);
     assert_int_equal(status, LB_E_NOMEM);
+    assert_string_equal(detail.text, "out of memory for a request to teacher t0");
     end_waiting(&w);
     fake_stop(w.fake);
 }

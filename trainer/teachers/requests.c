@@ -88,13 +88,13 @@ static void unlink_request(struct lb_asker *asker, struct request *request) {
     }
 }
 
-static struct request *make_request(struct lb_asker *asker, unsigned k, int replica, const char *path,
-                                    int64_t n) {
+static enum lb_status make_request(struct lb_asker *asker, unsigned k, int replica, const char *path,
+                                   int64_t n, struct request **out, struct lb_detail *detail) {
+    const struct asked_teacher *teacher = &asker->teachers[k];
     struct request *request = lb_calloc(1, sizeof *request);
     if (!request) {
-        return NULL;
+        return lb_fail(detail, LB_E_NOMEM, "out of memory for a request to teacher %s", teacher->is.name);
     }
-    const struct asked_teacher *teacher = &asker->teachers[k];
     lb_call_init(&request->call, teacher->is.urls[replica], path, teacher->is.token);
     request->call.done = on_done;
     request->call.user = request;
@@ -111,9 +111,10 @@ static struct request *make_request(struct lb_asker *asker, unsigned k, int repl
     request->samples = lb_calloc(n ? (size_t)n : 1, sizeof *request->samples);
     if (!request->items || !request->samples) {
         free_request(request);
-        return NULL;
+        return lb_fail(detail, LB_E_NOMEM, "out of memory for a request to teacher %s", teacher->is.name);
     }
-    return request;
+    *out = request;
+    return LB_OK;
 }
 
 /* One about the queue's next question, to a path of the dialect's. */
@@ -123,16 +124,12 @@ static enum lb_status make_next(struct lb_asker *asker, unsigned k, int replica,
     char *path = NULL;
     enum lb_status status =
         teacher->is.dialect->path(&teacher->is.info, &teacher->queue->spec, which, &path, detail);
+    status = status == LB_OK ? make_request(asker, k, replica, path, n, out, detail) : status;
     if (status != LB_OK) {
+        lb_free(path);
         return status;
     }
-    struct request *request = make_request(asker, k, replica, path, n);
-    if (!request) {
-        lb_free(path);
-        return lb_fail(detail, LB_E_NOMEM, "out of memory for a request to teacher %s", teacher->is.name);
-    }
-    request->path = path;
-    *out = request;
+    (*out)->path = path;
     return LB_OK;
 }
 
@@ -178,16 +175,12 @@ static enum lb_status send_group(struct lb_asker *asker, unsigned k, int replica
     return LB_OK;
 }
 
-static void send_probe(struct lb_asker *asker, unsigned k, int replica) {
+static enum lb_status send_probe(struct lb_asker *asker, unsigned k, int replica, struct lb_detail *detail) {
     struct asked_teacher *teacher = &asker->teachers[k];
-    struct request *request = make_request(asker, k, replica, teacher->info_path, 0);
-    if (!request) {
-        struct lb_detail detail;
-        lb_asker_fail(
-            asker,
-            lb_fail(&detail, LB_E_NOMEM, "out of memory for a request to teacher %s", teacher->is.name),
-            &detail);
-        return;
+    struct request *request = NULL;
+    enum lb_status status = make_request(asker, k, replica, teacher->info_path, 0, &request, detail);
+    if (status != LB_OK) {
+        return status;
     }
     request->probe = true;
     request->call.max_bytes = LB_MAX_INFO_BYTES;
@@ -197,6 +190,7 @@ static void send_probe(struct lb_asker *asker, unsigned k, int replica) {
     lb_pool_probing(&teacher->pool, replica);
     link_request(asker, request);
     lb_client_start(asker->options.http, &request->call);
+    return LB_OK;
 }
 
 /* Whether the next question names a map that the replica was not sent yet. */
@@ -342,9 +336,10 @@ static uint64_t dispatch_teacher(struct lb_asker *asker, unsigned k, uint64_t no
     if (teacher->queue || (lost && asker->options.on_lost == LB_LOST_RENORMALISE)) {
         for (int due; (due = lb_pool_probe_due(&teacher->pool, now)) >= 0 &&
                       teacher->pool.replicas[due].state == LB_REPLICA_DOWN;) {
-            send_probe(asker, k, due);
-            if (teacher->pool.replicas[due].state == LB_REPLICA_DOWN) {
-                break; /* there was no memory for it */
+            enum lb_status status = send_probe(asker, k, due, &detail);
+            if (status != LB_OK) {
+                lb_asker_fail(asker, status, &detail);
+                break;
             }
         }
         uint64_t probe = lb_pool_next_ns(&teacher->pool);
