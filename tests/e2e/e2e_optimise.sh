@@ -46,8 +46,6 @@ for name in nesterov lion; do
     ! cmp -s sgd/student/model.safetensors $name/student/model.safetensors || fail "$name is sgd"
 done
 
-say "the best evaluation's student, and no step more than patience has"
-# The held-out text is of another kind, so that it is predicted worse and worse.
 say "dropout"
 undisturbed_and_killed dropout student.attention_dropout=0.2 threads=1
 expect 0 threads.log "$limbeck" train alone.yaml -o threads --set student.attention_dropout=0.2 --set threads=2
@@ -151,6 +149,8 @@ cmp <(evaluations plain) <(evaluations ema_student) || fail "the weights were no
 ! cmp -s <(evaluations plain) <(evaluations ema) || fail "the average is the weights"
 ! cmp -s plain/student/model.safetensors ema/student/model.safetensors || fail "the average was not exported"
 
+say "the best evaluation's student, and no step more than patience has"
+# The held-out text is of another kind, so that it is predicted worse and worse.
 kills="9 15"
 undisturbed_and_killed best eval_steps=2 early_stopping_patience=4 load_best_model_at_end=true save_total_limit=1 max_steps=90
 best=$(jq -s 'map(select(.eval_loss)) | min_by(.eval_loss).step' best/metrics.jsonl)

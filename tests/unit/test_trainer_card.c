@@ -1,10 +1,11 @@
-/* What a student's card says of its losses. */
+/* What a student's card says of its losses, and of how it was trained and held out. */
 #include <stdarg.h>
 #include <stddef.h>
 #include <setjmp.h>
 #include <stdint.h>
 #include <cmocka.h>
 
+#include "tests/support/scratch.h"
 #include "tests/support/tiny_model.h"
 #include "trainer/run/card.h"
 
@@ -49,6 +50,21 @@ static void losses(void **state) {
             fail_msg("no %s in\n%s", lines[i], out.data);
         }
     }
+    /* A run that had its best evaluation at the exported step, and others after it. */
+    static const char metrics[] = "{\"step\": 40, \"loss\": 3}\n{\"step\": 40, \"eval_loss\": 2.5}\n"
+                                  "{\"step\": 50, \"eval_loss\": 2.75}\n";
+    assert_int_equal(lb_file_replace(lb_in_scratch("metrics.jsonl"), metrics, sizeof metrics - 1, NULL),
+                     LB_OK);
+    card.run_dir = lb_scratch;
+    card.steps = 40;
+    recipe->lr_scheduler_type = LB_SCHEDULE_WSD;
+    lb_buf_reset(&out);
+    assert_int_equal(lb_card_write(&card, &out, &detail), LB_OK);
+    assert_non_null(strstr(out.data, "\n40 steps, 1 tokens, learning rate "));
+    assert_non_null(strstr(out.data, " (warmup_stable_decay), seed "));
+    assert_non_null(strstr(out.data, "\n## Held-out data, after step 40\n"));
+    assert_non_null(strstr(out.data, "\n| loss | 2.5 |\n"));
+    assert_null(strstr(out.data, "2.75"));
     lb_buf_finish(&out);
     lb_model_destroy(model);
     lb_recipe_destroy(recipe);
@@ -56,5 +72,5 @@ static void losses(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(losses)};
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return cmocka_run_group_tests(tests, lb_scratch_make, lb_scratch_remove);
 }

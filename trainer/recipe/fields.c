@@ -412,6 +412,14 @@ const struct lb_field lb_recipe_fields[] = {
 };
 #undef S
 
+const char *lb_recipe_schedule_name(enum lb_schedule type) {
+    const struct lb_field_name *name = schedules;
+    while (name->name != NULL && name->value != (int)type) {
+        name++;
+    }
+    return name->name != NULL ? name->name : "";
+}
+
 const char *lb_field_word(const struct lb_field *f, const char *base) {
     const struct lb_field_name *name = f->names;
     while (f->word_offset > 0 && name->name != NULL &&

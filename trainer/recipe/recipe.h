@@ -188,6 +188,8 @@ static inline const char *lb_recipe_teacher_prompt(const struct lb_recipe *recip
     return member;
 }
 
+/* lr_scheduler_type as a recipe has it. */
+const char *lb_recipe_schedule_name(enum lb_schedule type);
 /* Whether the teacher has that tag; NULL is none. */
 bool lb_recipe_has_tag(const struct lb_recipe_teacher *teacher, const char *tag);
 

@@ -80,11 +80,7 @@ static void put_training(const struct lb_card *card, struct lb_buf *out) {
     unsigned n = card->teachers != NULL ? lb_teachers_count(card->teachers) : 0;
     lb_buf_printf(out, "\n## Training\n\n%lld steps, %lld %s, learning rate %g (%s), seed %lld.\n",
                   (long long)card->steps, (long long)card->tokens, reads_text(card) ? "tokens" : "images",
-                  r->learning_rate,
-                  r->lr_scheduler_type == LB_SCHEDULE_LINEAR   ? "linear"
-                  : r->lr_scheduler_type == LB_SCHEDULE_COSINE ? "cosine"
-                                                               : "constant",
-                  (long long)r->seed);
+                  r->learning_rate, lb_recipe_schedule_name(r->lr_scheduler_type), (long long)r->seed);
     if (n > 0) {
         lb_buf_append_str(out, "\n| teacher | fingerprint |\n|---|---|\n");
     }
@@ -102,10 +98,10 @@ static void put_training(const struct lb_card *card, struct lb_buf *out) {
     }
 }
 
-/* The last line of metrics.jsonl that has an evaluation; NULL: none. */
-static json_t *last_evaluation(const char *run_dir) {
+/* The line of metrics.jsonl that has the evaluation of the exported weights; NULL: none. */
+static json_t *own_evaluation(const struct lb_card *card) {
     struct lb_buf text;
-    char *path = lb_path_join(run_dir, LB_JOURNAL_FILE);
+    char *path = lb_path_join(card->run_dir, LB_JOURNAL_FILE);
     json_t *last = NULL;
     lb_buf_init(&text, MAX_METRICS_BYTES);
     if (path != NULL && lb_file_read(path, &text, NULL) == LB_OK) {
@@ -115,7 +111,8 @@ static json_t *last_evaluation(const char *run_dir) {
                        *stop = newline != NULL ? newline : end;
             json_t *line = NULL;
             if (lb_json_parse_loose(at, (size_t)(stop - at), 0, path, &line, NULL) == LB_OK &&
-                json_object_get(line, "eval_loss") != NULL) {
+                json_object_get(line, "eval_loss") != NULL &&
+                json_integer_value(json_object_get(line, "step")) == card->steps) {
                 json_decref(last);
                 last = json_incref(line);
             }
@@ -129,7 +126,7 @@ static json_t *last_evaluation(const char *run_dir) {
 }
 
 static void put_evaluation(const struct lb_card *card, struct lb_buf *out) {
-    json_t *line = last_evaluation(card->run_dir), *value;
+    json_t *line = own_evaluation(card), *value;
     const char *key;
     if (line == NULL) {
         return;

@@ -1,9 +1,8 @@
 /* Checkpoints: everything a run needs to go on with the same bits, in OUTPUT_DIR/checkpoint-STEP/.
  *
  * model.safetensors      the weights, by their names
- * optimizer.safetensors  the optimizer's states, as "m.<name>" and, AdamW's second, "v.<name>", averages of
- * the weights as "ema.<name>" state.json             step, position in the data, random states, fingerprints,
- * SHA-256 of the two files' tensors
+ * optimizer.safetensors  the optimizer's states: "m.<name>", AdamW's "v.<name>"; averages, "ema.<name>"
+ * state.json             step, place in the data, random states, fingerprints, SHA-256 of both files' tensors
  *
  * A folder is written under another name, synced and renamed, so that one called checkpoint-STEP is whole: a
  * kill at any moment leaves the last good one. The owner of the run folder calls, one thread.
