@@ -17,8 +17,10 @@ static enum lb_status read_vocab_map(const json_t *parameters, const char *what,
         return status;
     }
     if (!lb_is_vocab_map(text)) {
-        return lb_fail(detail, LB_E_FORMAT,
-                       "%s: vocab_map must be the digest that the map was sent under, 64 hex digits", what);
+        return lb_fail(
+            detail, LB_E_FORMAT,
+            "%s: vocab_map must be the digest that the map was sent under, 64 hex digits in lower case",
+            what);
     }
     out->vocab_map = lb_arena_strdup(arena, text);
     return out->vocab_map ? LB_OK : lb_fail(detail, LB_E_NOMEM, "%s: out of memory", what);
@@ -241,7 +243,7 @@ static enum lb_status check_request(const struct lb_infer_request *request, stru
             LB_MAX_SAMPLES);
     }
     if (request->vocab_map && !lb_is_vocab_map(request->vocab_map)) {
-        return lb_fail(detail, LB_E_ARG, "request: vocab_map is no digest of 64 hex digits");
+        return lb_fail(detail, LB_E_ARG, "request: vocab_map is no digest of 64 hex digits in lower case");
     }
     return LB_OK;
 }

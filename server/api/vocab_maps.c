@@ -10,9 +10,10 @@ static bool begin(struct lb_exchange *x, const char *digest) {
         return false;
     }
     if (!lb_is_vocab_map(digest)) {
-        lb_reply_error(x, 400,
-                       "\"%.80s\" is no digest of a vocabulary map: SHA-256 of its bytes, 64 hex digits",
-                       digest);
+        lb_reply_error(
+            x, 400,
+            "\"%.80s\" is no digest of a vocabulary map: SHA-256 of its bytes, 64 hex digits in lower case",
+            digest);
         return false;
     }
     return true;
