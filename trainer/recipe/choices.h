@@ -6,8 +6,9 @@
 
 #include <stdbool.h>
 
-/* Whether texts begin with bos: as the tokenizer says, or as the recipe does. */
+/* Whether only completions count: of rows with a prompt, or as the recipe says. */
 enum lb_completion_only { LB_COMPLETION_ONLY_BY_ROW, LB_COMPLETION_ONLY_NO, LB_COMPLETION_ONLY_YES };
+/* Whether texts begin with bos: as the tokenizer says, or as the recipe does. */
 enum lb_add_bos { LB_BOS_AS_TOKENIZER, LB_BOS_NO, LB_BOS_YES };
 enum lb_data_type { LB_DATA_TEXT, LB_DATA_JSONL, LB_DATA_IDX, LB_DATA_TOKENS, LB_DATA_CSV };
 /* Whether an item is a row of features with a label, and no text. */
