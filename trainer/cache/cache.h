@@ -48,8 +48,8 @@ LB_NODISCARD enum lb_status lb_cache_put(struct lb_cache *cache, const uint8_t (
                                          struct lb_detail *detail);
 /* An answer that turned out to be of no use goes, so that a good one can come. */
 void lb_cache_drop(struct lb_cache *cache, const uint8_t key[LB_SHA256_BYTES]);
-/* Whole values under names of their own (teacher infos, heads), so that a filled cache trains without
- * teachers. */
+/* Whole values under names of their own (teacher infos, heads, texts that they wrote), so that a filled cache
+ * trains without teachers. */
 LB_NODISCARD enum lb_status lb_cache_get_blob(struct lb_cache *cache, const char *name, struct lb_buf *out,
                                               struct lb_detail *detail);
 LB_NODISCARD enum lb_status lb_cache_put_blob(struct lb_cache *cache, const char *name, const void *bytes,

@@ -70,7 +70,7 @@ static enum lb_status print_stats(struct lb_cache *cache, const struct arguments
                       0);
         return LB_OK;
     }
-    printf("%s: %" PRIu64 " answers about %" PRIu64 " tokens, %" PRIu64 " heads and infos\n", a->dir,
+    printf("%s: %" PRIu64 " answers about %" PRIu64 " tokens, %" PRIu64 " heads, infos and texts\n", a->dir,
            s.entries, s.tokens, s.blobs);
     printf("%.1f MiB of answers in %.1f MiB (%.2f bytes a token); the file has %.1f of at most %.1f MiB\n",
            mib(s.raw_bytes), mib(s.stored_bytes), s.tokens ? (double)s.stored_bytes / (double)s.tokens : 0.0,
