@@ -236,7 +236,11 @@ static void states_at_any_threads(void **state) {
                              .n_groups = 1,
                              .groups = groups,
                              .heads = 4};
-    check_threads(lb_loss_find("attention_kl"), &maps, one, many);
+    for (size_t i = 0; lb_loss_at(i) != NULL; i++) {
+        if (lb_loss_at(i)->on == LB_ON_ATTENTION) {
+            check_threads(lb_loss_at(i), &maps, one, many);
+        }
+    }
     omp_set_num_threads(threads);
 }
 
