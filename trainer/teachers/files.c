@@ -53,43 +53,28 @@ static enum lb_status read_tokenizer(const struct teacher *teacher, const struct
     return status;
 }
 
+/* A file that is downloaded: where it is, and who reads it to where. */
+struct download {
+    const char *path;
+    reads *read;
+    struct lb_buf *bytes;
+    void *out;
+};
+
 /* One replica's file into bytes, and read. */
 static enum lb_status get(const struct lb_teachers *teachers, const struct teacher *teacher, int replica,
-                          const char *path, reads *read, struct lb_buf *bytes, void *out, bool *damaged,
-                          struct lb_detail *detail) {
+                          void *context, bool *damaged, struct lb_detail *detail) {
+    const struct download *d = context;
     struct lb_contact contact = lb_teacher_contact(teachers, teacher, replica);
     char where[400];
     contact.timeout_ns = lb_teachers_timeout_ns(teachers);
     lb_contact_where(&contact, where, sizeof where);
-    enum lb_status status = lb_contact_get(&contact, path, bytes, NULL, detail);
-    return status != LB_OK ? status : read(teacher, bytes, where, out, damaged, detail);
-}
-
-/* Asks one replica after the other, with the recipe's patience, until a file can be read. */
-static enum lb_status download(const struct lb_teachers *teachers, const struct teacher *teacher,
-                               const char *path, reads *read, struct lb_buf *bytes, void *out,
-                               struct lb_detail *detail) {
-    struct lb_patience patience = lb_patience_begin();
-    for (;;) {
-        struct lb_round round = {0};
-        for (int r = 0; r < teacher->n_urls; r++) {
-            struct lb_detail why = {0};
-            bool damaged = false;
-            enum lb_status status = get(teachers, teacher, r, path, read, bytes, out, &damaged, &why);
-            if (status == LB_OK) {
-                return LB_OK;
-            }
-            lb_buf_reset(bytes);
-            if (status == LB_E_CANCELLED || status == LB_E_NOMEM) {
-                return lb_fail(detail, status, "%s", why.text);
-            }
-            lb_round_note(&round, status, damaged, &why);
-        }
-        enum lb_status status = lb_patience_more(teachers, teacher, &patience, &round, detail);
-        if (status != LB_OK) {
-            return status;
-        }
+    enum lb_status status = lb_contact_get(&contact, d->path, d->bytes, NULL, detail);
+    status = status == LB_OK ? d->read(teacher, d->bytes, where, d->out, damaged, detail) : status;
+    if (status != LB_OK) {
+        lb_buf_reset(d->bytes);
     }
+    return status;
 }
 
 /* The file from the cache, or where that has none that can be read, from the teacher. */
@@ -105,13 +90,14 @@ static enum lb_status fetch(const struct lb_teachers *teachers, const struct tea
         return LB_OK;
     }
     lb_buf_reset(bytes);
-    if (!*teacher->urls[0] || (lb_teacher_is_local(teacher->is) && !teacher->local)) {
+    if (lb_teacher_is_away(teacher)) {
         return lb_fail(detail, LB_E_UNAVAILABLE, "%s is away and its %s is not in the cache", teacher->label,
                        what);
     }
     char *path = NULL;
     enum lb_status status = teacher->dialect->path(&teacher->info, NULL, which, &path, detail);
-    status = status != LB_OK ? status : download(teachers, teacher, path, read, bytes, out, detail);
+    struct download d = {path, read, bytes, out};
+    status = status != LB_OK ? status : lb_teacher_try(teachers, teacher, get, &d, detail);
     lb_free(path);
     if (status == LB_OK) {
         lb_teachers_remember(teachers, name, bytes->data, bytes->len);

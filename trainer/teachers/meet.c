@@ -43,11 +43,24 @@ struct lb_contact lb_teacher_contact(const struct lb_teachers *teachers, const s
 
 /* ---- patience ---- */
 
-struct lb_patience lb_patience_begin(void) {
-    return (struct lb_patience){.began_ns = lb_now_ns(), .pause_ns = FIRST_WAIT_NS};
+/* What became of one round: what may pass, and what the servers mean. */
+struct round {
+    struct lb_detail away, refused; /* the first of each */
+    bool damaged;                   /* away: an answer came, but not as it was sent */
+};
+
+/* Over all rounds. */
+struct patience {
+    uint64_t began_ns, told_ns, pause_ns;
+    unsigned refused; /* rounds in which every replica refused */
+};
+
+static struct patience begin(void) {
+    return (struct patience){.began_ns = lb_now_ns(), .pause_ns = FIRST_WAIT_NS};
 }
 
-void lb_round_note(struct lb_round *round, enum lb_status status, bool damaged, const struct lb_detail *why) {
+/* Notes a replica's failure. */
+static void note(struct round *round, enum lb_status status, bool damaged, const struct lb_detail *why) {
     bool passes = damaged || status == LB_E_UNAVAILABLE || status == LB_E_TIMEOUT || status == LB_E_INTERNAL;
     struct lb_detail *kept = passes ? &round->away : &round->refused;
     round->damaged = round->damaged || damaged;
@@ -55,16 +68,19 @@ void lb_round_note(struct lb_round *round, enum lb_status status, bool damaged, 
 }
 
 /* Whether what may pass has taken longer than a teacher may be away, or answer wrongly. */
-static bool is_over(const struct lb_teachers *teachers, const struct lb_patience *patience,
-                    const struct lb_round *round, uint64_t now) {
+static bool is_over(const struct lb_teachers *teachers, const struct patience *patience,
+                    const struct round *round, uint64_t now) {
     uint64_t give_up = lb_teachers_give_up_ns(teachers);
     return (teachers->options.on_lost != LB_LOST_WAIT || round->damaged) && give_up != 0 &&
            now - patience->began_ns > give_up;
 }
 
-enum lb_status lb_patience_more(const struct lb_teachers *teachers, const struct teacher *teacher,
-                                struct lb_patience *patience, const struct lb_round *round,
-                                struct lb_detail *detail) {
+/* After a round in which no replica gave it: pauses and returns LB_OK when another is to be made, else the
+ * status to end with, and why. What all replicas refuse is believed when they have said so three times; one
+ * of several is never believed alone. A daemon of our own that lives is loading, however long that takes. */
+static enum lb_status wait_for_more(const struct lb_teachers *teachers, const struct teacher *teacher,
+                                    struct patience *patience, const struct round *round,
+                                    struct lb_detail *detail) {
     uint64_t now = lb_now_ns();
     struct lb_detail ended = {0};
     const struct lb_detail *why = round->away.code != LB_OK ? &round->away : &round->refused;
@@ -95,7 +111,35 @@ enum lb_status lb_patience_more(const struct lb_teachers *teachers, const struct
     return LB_OK;
 }
 
+enum lb_status lb_teacher_try(const struct lb_teachers *teachers, const struct teacher *teacher,
+                              lb_teacher_turn *turn, void *context, struct lb_detail *detail) {
+    struct patience patience = begin();
+    for (;;) {
+        struct round round = {0};
+        for (int r = 0; r < teacher->n_urls; r++) {
+            struct lb_detail why = {0};
+            bool damaged = false;
+            enum lb_status status = turn(teachers, teacher, r, context, &damaged, &why);
+            if (status == LB_OK) {
+                return LB_OK;
+            }
+            if (status == LB_E_CANCELLED || status == LB_E_NOMEM) {
+                return lb_fail(detail, status, "%s", why.text);
+            }
+            note(&round, status, damaged, &why);
+        }
+        enum lb_status status = wait_for_more(teachers, teacher, &patience, &round, detail);
+        if (status != LB_OK) {
+            return status;
+        }
+    }
+}
+
 /* ---- what a teacher says of itself ---- */
+
+bool lb_teacher_is_away(const struct teacher *teacher) {
+    return *teacher->urls[0] == '\0' || (lb_teacher_is_local(teacher->is) && teacher->local == NULL);
+}
 
 static enum lb_status ask_info(const struct lb_teachers *teachers, const struct teacher *teacher, int replica,
                                struct lb_buf *text, struct lb_teacher_info *out, struct lb_detail *detail) {
@@ -174,7 +218,7 @@ static void guess_ids(struct teacher *teacher) {
 /* One round over all replicas: *met when at least one answered; they must agree, or the status says that they
  * don't. Others are set aside. */
 static enum lb_status ask_replicas(const struct lb_teachers *teachers, struct teacher *teacher,
-                                   struct lb_round *round, bool *met, struct lb_detail *detail) {
+                                   struct round *round, bool *met, struct lb_detail *detail) {
     struct lb_buf first_text;
     enum lb_status status = LB_OK;
     int first = -1;
@@ -204,7 +248,7 @@ static enum lb_status ask_replicas(const struct lb_teachers *teachers, struct te
         } else if (asked == LB_E_CANCELLED || asked == LB_E_NOMEM) {
             status = lb_fail(detail, asked, "%s", why.text);
         } else {
-            lb_round_note(round, asked, false, &why);
+            note(round, asked, false, &why);
             lb_log(teacher->n_urls > 1 ? LB_LOG_WARN : LB_LOG_DEBUG, "replica_aside",
                    "teacher=%s url=\"%s\" error=\"%s\"", teacher->is->name, teacher->urls[r], why.text);
         }
@@ -219,9 +263,9 @@ static enum lb_status ask_replicas(const struct lb_teachers *teachers, struct te
 
 enum lb_status lb_teacher_meet(const struct lb_teachers *teachers, struct teacher *teacher,
                                struct lb_detail *detail) {
-    struct lb_patience patience = lb_patience_begin();
+    struct patience patience = begin();
     for (;;) {
-        struct lb_round round = {0};
+        struct round round = {0};
         bool met = false;
         enum lb_status status = ask_replicas(teachers, teacher, &round, &met, detail);
         if (status != LB_OK || met) {
@@ -235,7 +279,7 @@ enum lb_status lb_teacher_meet(const struct lb_teachers *teachers, struct teache
                    round.away.text);
             return LB_OK;
         }
-        status = lb_patience_more(teachers, teacher, &patience, &round, detail);
+        status = wait_for_more(teachers, teacher, &patience, &round, detail);
         if (status != LB_OK) {
             return status;
         }

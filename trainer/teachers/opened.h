@@ -62,29 +62,19 @@ LB_NODISCARD enum lb_status lb_teacher_check_head(const struct lb_teachers *teac
 
 /* ---- patience: rounds over all replicas, until one gives what is wanted ---- */
 
-/* What became of one round: what may pass, and what the servers mean. */
-struct lb_round {
-    struct lb_detail away, refused; /* the first of each */
-    bool damaged;                   /* away: an answer came, but not as it was sent */
-};
-
-/* Over all rounds. */
-struct lb_patience {
-    uint64_t began_ns, told_ns, pause_ns;
-    unsigned refused; /* rounds in which every replica refused */
-};
-
-struct lb_patience lb_patience_begin(void);
-/* Notes a replica's failure. damaged: its answer was not what was sent. */
-void lb_round_note(struct lb_round *round, enum lb_status status, bool damaged, const struct lb_detail *why);
-/* After a round in which no replica gave it: pauses and returns LB_OK when another is to be made, else the
- * status to end with, and why. What all replicas refuse is believed when they have said so three times; one
- * of several is never believed alone. A daemon of our own that lives is loading, however long that takes. */
-LB_NODISCARD enum lb_status lb_patience_more(const struct lb_teachers *teachers,
-                                             const struct teacher *teacher, struct lb_patience *patience,
-                                             const struct lb_round *round, struct lb_detail *detail);
+/* One replica's turn to give what is wanted. *damaged (false before): an answer came, but not as it was sent.
+ */
+typedef enum lb_status lb_teacher_turn(const struct lb_teachers *teachers, const struct teacher *teacher,
+                                       int replica, void *context, bool *damaged, struct lb_detail *detail);
+/* Gives one replica after the other its turn, with the recipe's patience. LB_E_CANCELLED and LB_E_NOMEM end
+ * it. */
+LB_NODISCARD enum lb_status lb_teacher_try(const struct lb_teachers *teachers, const struct teacher *teacher,
+                                           lb_teacher_turn *turn, void *context, struct lb_detail *detail);
 
 /* ---- what a teacher says of itself ---- */
+
+/* Whether it has no address to be asked at: it is offline, and what the cache has of it is all there is. */
+bool lb_teacher_is_away(const struct teacher *teacher);
 
 /* Reaches a teacher, or takes what the cache remembers of it when it is away. */
 LB_NODISCARD enum lb_status lb_teacher_meet(const struct lb_teachers *teachers, struct teacher *teacher,

@@ -2,6 +2,7 @@
 
 #include "common/base/mem.h"
 #include "trainer/teachers/opened.h"
+#include "trainer/wire/said.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -61,54 +62,34 @@ static bool recall(const struct lb_teachers *teachers, const struct teacher *tea
     return ids != NULL;
 }
 
-/* One request to one replica. Each text has the time that an answer has. */
+/* A request, and where what is written goes. */
+struct request {
+    const char *body;
+    const struct lb_text_args *args;
+    int64_t n;
+    struct lb_arena *arena;
+    struct lb_text *out; /* [n] */
+};
+
+/* To one replica. Each text has the time that an answer has. */
 static enum lb_status ask(const struct lb_teachers *teachers, const struct teacher *teacher, int replica,
-                          const char *body, const struct lb_text_args *args, int64_t n,
-                          struct lb_arena *arena, struct lb_text *out, bool *damaged,
-                          struct lb_detail *detail) {
+                          void *context, bool *damaged, struct lb_detail *detail) {
+    const struct request *request = context;
     struct lb_contact contact = lb_teacher_contact(teachers, teacher, replica);
     struct lb_call call;
-    contact.timeout_ns = (uint64_t)n * lb_teachers_timeout_ns(teachers);
-    enum lb_status status = lb_contact_call(&contact, &call, LB_PATH_TEXTS, body, 0, detail);
+    contact.timeout_ns = (uint64_t)request->n * lb_teachers_timeout_ns(teachers);
+    enum lb_status status = lb_contact_call(&contact, &call, LB_PATH_TEXTS, request->body, 0, detail);
     if (status == LB_OK) {
-        status = lb_texts_read(call.answer.data != NULL ? call.answer.data : "", call.answer.len,
-                               &teacher->info, args, n, arena, out, detail);
+        status =
+            lb_texts_read(call.answer.data != NULL ? call.answer.data : "", call.answer.len, &teacher->info,
+                          request->args, request->n, request->arena, request->out, detail);
         *damaged = status == LB_E_FORMAT;
         if (status != LB_OK) {
-            char where[400];
-            lb_contact_where(&contact, where, sizeof where);
-            lb_detail_prefix(detail, "%s", where);
+            lb_said_by(&contact, detail);
         }
     }
     lb_call_finish(&call);
     return status;
-}
-
-/* Asks one replica after the other, with the recipe's patience. */
-static enum lb_status ask_all(const struct lb_teachers *teachers, const struct teacher *teacher,
-                              const char *body, const struct lb_text_args *args, int64_t n,
-                              struct lb_arena *arena, struct lb_text *out, struct lb_detail *detail) {
-    struct lb_patience patience = lb_patience_begin();
-    if (*teacher->urls[0] == '\0' || (lb_teacher_is_local(teacher->is) && teacher->local == NULL)) {
-        return lb_fail(detail, LB_E_UNAVAILABLE,
-                       "%s is away, and not all texts that it is to write are in the cache", teacher->label);
-    }
-    for (;;) {
-        struct lb_round round = {0};
-        for (int r = 0; r < teacher->n_urls; r++) {
-            struct lb_detail why = {0};
-            bool damaged = false;
-            enum lb_status status = ask(teachers, teacher, r, body, args, n, arena, out, &damaged, &why);
-            if (status == LB_OK || status == LB_E_CANCELLED || status == LB_E_NOMEM) {
-                return status == LB_OK ? LB_OK : lb_fail(detail, status, "%s", why.text);
-            }
-            lb_round_note(&round, status, damaged, &why);
-        }
-        enum lb_status status = lb_patience_more(teachers, teacher, &patience, &round, detail);
-        if (status != LB_OK) {
-            return status;
-        }
-    }
 }
 
 enum lb_status lb_teachers_write(struct lb_teachers *teachers, unsigned k, const struct lb_text_args *args,
@@ -143,8 +124,13 @@ enum lb_status lb_teachers_write(struct lb_teachers *teachers, unsigned k, const
         status = lb_fail(detail, status, "%s: a question of %lld prompts is too long%s", teacher->label,
                          (long long)n_missing, status == LB_E_NOMEM ? " for the memory that there is" : "");
     }
-    status = status == LB_OK ? ask_all(teachers, teacher, body.data, args, n_missing, arena, came, detail)
-                             : status;
+    if (status == LB_OK && lb_teacher_is_away(teacher)) {
+        status =
+            lb_fail(detail, LB_E_UNAVAILABLE,
+                    "%s is away, and not all texts that it is to write are in the cache", teacher->label);
+    }
+    struct request request = {body.data, args, n_missing, arena, came};
+    status = status == LB_OK ? lb_teacher_try(teachers, teacher, ask, &request, detail) : status;
     for (int64_t i = 0; status == LB_OK && i < n_missing; i++) {
         out[at[i]] = came[i];
         lb_teachers_remember(teachers, names[at[i]], came[i].ids, (size_t)came[i].n * sizeof *came[i].ids);

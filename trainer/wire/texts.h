@@ -1,4 +1,4 @@
-/* Texts that a limbeckd (or a vLLM) writes behind prompts of ids: POST /v1/completions with return_token_ids.
+/* Texts that a limbeckd writes behind prompts of ids: POST /v1/completions with return_token_ids.
  * No I/O: any thread. */
 #ifndef LB_WIRE_TEXTS_H
 #define LB_WIRE_TEXTS_H
@@ -18,7 +18,7 @@ struct lb_text_prompt {
 struct lb_text_args {
     int64_t max_tokens;
     double temperature, top_p;
-    uint64_t seed; /* at most 2^53 */
+    uint64_t seed; /* below 2^63, a whole number of JSON */
 };
 
 /* What was written, with the token that ended it. */
