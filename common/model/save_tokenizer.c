@@ -195,6 +195,29 @@ static enum lb_status put_tokenizer(const struct saving *s) {
     return status;
 }
 
+/* What a trimmed one was made of, for whoever trains the student further; it is of the tokenizer.json beside
+ * it, whatever that says is put around a text. */
+static enum lb_status put_map(const struct saving *s) {
+    size_t len = 0;
+    const char *bytes = lb_tokenizer_beside(s->tokenizer, LB_BESIDE_MAP, &len),
+               *name = lb_beside_name(LB_BESIDE_MAP);
+    struct lb_tokenizer *saved = NULL;
+    json_t *object = NULL;
+    if (bytes == NULL || !lb_tokenizer_own_ends(s->tokenizer)) {
+        return carry(s, LB_BESIDE_MAP, NULL);
+    }
+    enum lb_status status = lb_tokenizer_open(s->dir, &saved, s->detail);
+    status = status == LB_OK ? lb_json_parse_loose(bytes, len, 0, name, &object, s->detail) : status;
+    if (status == LB_OK && json_object_set_new(object, "trimmed_fingerprint",
+                                               json_string(lb_tokenizer_fingerprint(saved))) != 0) {
+        status = no_memory(s);
+    }
+    status = status == LB_OK ? put_json(s, name, object) : status;
+    json_decref(object);
+    lb_tokenizer_destroy(saved);
+    return status;
+}
+
 enum lb_status lb_save_tokenizer(const struct lb_model *model, const struct lb_tokenizer *tokenizer,
                                  const char *dir, struct lb_detail *detail) {
     const struct saving s = {model, tokenizer, dir, detail};
@@ -207,5 +230,6 @@ enum lb_status lb_save_tokenizer(const struct lb_model *model, const struct lb_t
     }
     status = status == LB_OK ? carry(&s, LB_BESIDE_TOKENS, settle_tokens) : status;
     status = status == LB_OK ? carry(&s, LB_BESIDE_TEMPLATE, NULL) : status;
-    return status == LB_OK ? carry(&s, LB_BESIDE_GENERATION, settle_generation) : status;
+    status = status == LB_OK ? carry(&s, LB_BESIDE_GENERATION, settle_generation) : status;
+    return status == LB_OK ? put_map(&s) : status;
 }

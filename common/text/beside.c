@@ -3,6 +3,7 @@
 #include "common/base/file.h"
 #include "common/base/mem.h"
 #include "common/text/internal.h"
+#include "common/text/trim.h"
 
 #include <string.h>
 
@@ -13,6 +14,7 @@ static const char *const names[] = {
     [LB_BESIDE_TOKENS] = "special_tokens_map.json",
     [LB_BESIDE_TEMPLATE] = "chat_template.jinja",
     [LB_BESIDE_GENERATION] = "generation_config.json",
+    [LB_BESIDE_MAP] = LB_VOCAB_MAP_FILE,
 };
 _Static_assert(sizeof names / sizeof *names == LB_BESIDE_COUNT, "each has a name");
 

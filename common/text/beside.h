@@ -1,5 +1,5 @@
-/* Files beside a tokenizer.json that say how texts are made with it. They are kept as they are, so that what
- * is trained with the tokenizer is given them, too.
+/* Files beside a tokenizer.json that say how texts are made with it, or what it was trimmed from. They are
+ * kept as they are, so that what is trained with the tokenizer is given them, too.
  */
 #ifndef LB_TEXT_BESIDE_H
 #define LB_TEXT_BESIDE_H
@@ -18,6 +18,7 @@ enum lb_beside {
     LB_BESIDE_TOKENS,     /* special_tokens_map.json */
     LB_BESIDE_TEMPLATE,   /* chat_template.jinja */
     LB_BESIDE_GENERATION, /* generation_config.json */
+    LB_BESIDE_MAP,        /* vocab_map.json */
     LB_BESIDE_COUNT
 };
 

@@ -66,6 +66,16 @@ for log in final fill cached; do
     cmp final.told $log.told || fail "$log: something else about the vocabulary"
 done
 [ "$(done_number cached.log teacher_requests)" -eq 0 ] || fail "a cached run asked"
+say "the student's folder says what it was trimmed from: it learns further from the same teacher"
+cmp small/vocab_map.json final/student/vocab_map.json || fail "the student lost its map"
+sed '/^tokenizer:/d' student.yaml >further.yaml
+cp -r small begun # what is put around texts is another fingerprint's
+jq '.bos_token = "<eos>"' small/tokenizer_config.json >begun/tokenizer_config.json
+for bos in true false; do
+    expect 0 first-$bos.log "$limbeck" train student.yaml --set tokenizer=begun --set add_bos_token=$bos --set output_dir=first-$bos
+    expect 0 further-$bos.log "$limbeck" train further.yaml --set "student={model: first-$bos/student}" --set output_dir=further-$bos
+    said further-$bos.log trimmed_vocabulary
+done
 expect 0 short.log "$limbeck" train student.yaml --set targets=topk --set loss_top_k=16 --set output_dir=short
 
 say "what the student is, a daemon hosts: then its tokenizer is the teacher's own"
