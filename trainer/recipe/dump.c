@@ -319,11 +319,15 @@ static void put_place(const struct place *place, struct lb_buf *out) {
     }
 }
 
-/* Whether that line stands in text behind at. */
+/* Whether that line stands in text from at on, within what it is part of. */
 static bool has_line(const struct lb_buf *text, size_t at, const char *line, size_t len) {
     const char *other;
+    size_t indent = strspn(line, " ");
     for (size_t n; at < text->len; at += n + 1) {
         n = line_at(text, at, &other);
+        if (n < indent || strspn(other, " ") < indent) {
+            return false;
+        }
         if (n == len && memcmp(line, other, len) == 0) {
             return true;
         }
