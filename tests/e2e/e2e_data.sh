@@ -82,3 +82,24 @@ sed -i '7s/,[0-2],/,oak,/' table.csv
 expect 1 oak.log "$limbeck" train table.yaml -o oak
 one_error oak.log
 said oak.log 'table.csv:7: column label: "oak" is no class'
+
+say "records that say how often they count: all once is no weight; others teach otherwise, killed or not, by any threads"
+jq -cR '{prompt: .[:9], completion: .[9:], one: 1, often: (length % 4)}' data.txt >records.jsonl
+sed 's/^datasets: .*/datasets: [{path: records.jsonl}]/; s/^max_steps: .*/max_steps: 60/' recipe.yaml >often.yaml
+echo "save_steps: 10" >>often.yaml
+expect 0 plain.log "$limbeck" train often.yaml -o plain
+expect 0 once.log "$limbeck" train often.yaml -o once --set datasets.0.weight_field=one
+same_student plain once
+expect 0 often.log "$limbeck" train often.yaml -o often --set datasets.0.weight_field=often --set threads=1
+other_student plain often
+start half.log "$limbeck" train often.yaml -o half --set datasets.0.weight_field=often --set threads=3
+await reached half 20
+murder "$job"
+expect 0 half.log "$limbeck" train often.yaml -o half --set datasets.0.weight_field=often --set threads=3 --resume
+same_student often half
+sed '7s/"often":[0-9]*/"often":-1/' records.jsonl >negative.jsonl
+expect 1 negative.log "$limbeck" train often.yaml -o negative --set datasets.0.path=negative.jsonl --set datasets.0.weight_field=often
+one_error negative.log
+said negative.log "negative.jsonl:7: the line: often: -1 is no weight"
+expect 1 text.log "$limbeck" train recipe.yaml -o none --set datasets.0.weight_field=often
+said text.log "datasets.0: weight_field is for type: jsonl and csv"

@@ -25,7 +25,7 @@ static void check_case(const struct lb_tokenizer *tokenizer, const json_t *one) 
     const json_t *want = json_object_get(one, "ids"), *mask = json_object_get(one, "assistant");
     char *path = lb_path_join(folder, "t.jinja");
     struct lb_chat *chat = NULL;
-    struct lb_conversation conversation = {NULL, 0, 0};
+    struct lb_conversation conversation = {.data = NULL};
     struct lb_ids ids = {0};
     struct lb_detail detail = {0};
     assert_int_equal(lb_file_replace(path, text, strlen(text), NULL), LB_OK);

@@ -167,7 +167,7 @@ static enum lb_status print_chat(const struct arguments *a, const struct lb_toke
 static enum lb_status tokenize_chat(const struct arguments *a, const struct lb_tokenizer *tokenizer,
                                     size_t *total, struct lb_detail *detail) {
     struct lb_chat *chat = NULL;
-    struct lb_conversation conversation = {NULL, 0, 0};
+    struct lb_conversation conversation = {.data = NULL};
     struct lb_chat_text text = {.len = 0};
     json_t *row = NULL;
     enum lb_row_form form = LB_ROW_TEXT;

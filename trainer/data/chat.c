@@ -127,11 +127,19 @@ static bool is_space(char c) {
     return c == ' ' || c == '\n' || c == '\t' || c == '\r';
 }
 
-/* Marks as counting what message i adds to the messages before it, in the whole text. */
-static enum lb_status count_message(const struct lb_chat *chat, const struct lb_conversation *conversation,
-                                    size_t i, struct lb_chat_text *whole, struct lb_detail *detail) {
+static bool is_assistant(const struct lb_conversation *conversation, size_t i) {
+    const json_t *message = json_array_get(json_object_get(conversation->data, "messages"), i);
+    const char *role = json_string_value(json_object_get(message, "role"));
+    return role != NULL && strcmp(role, "assistant") == 0;
+}
+
+/* Marks what message i adds to the messages before it, in the whole text: that it counts, or does not. */
+static enum lb_status mark_message(const struct lb_chat *chat, const struct lb_conversation *conversation,
+                                   size_t i, bool counts, struct lb_chat_text *whole,
+                                   struct lb_detail *detail) {
     struct lb_chat_text before = {.len = 0}, with = {.len = 0};
-    enum lb_status status = lb_chat_render(chat, conversation, i, true, NULL, &before, detail);
+    enum lb_status status =
+        lb_chat_render(chat, conversation, i, is_assistant(conversation, i), NULL, &before, detail);
     status = status == LB_OK ? lb_chat_render(chat, conversation, i + 1, false, NULL, &with, detail) : status;
     if (status == LB_OK && (!begins(&with, &before) || !begins(whole, &with))) {
         status =
@@ -147,20 +155,29 @@ static enum lb_status count_message(const struct lb_chat *chat, const struct lb_
         end--;
     }
     for (size_t at = before.len; status == LB_OK && at < end; at++) {
-        whole->mark[at] |= LB_CHAT_GENERATION;
+        whole->mark[at] =
+            (uint8_t)(counts ? whole->mark[at] | LB_CHAT_GENERATION : whole->mark[at] & ~LB_CHAT_GENERATION);
     }
     lb_chat_text_finish(&before);
     lb_chat_text_finish(&with);
     return status;
 }
 
-static bool is_assistant(const struct lb_conversation *conversation, size_t i) {
-    const json_t *message = json_array_get(json_object_get(conversation->data, "messages"), i);
-    const char *role = json_string_value(json_object_get(message, "role"));
-    return role != NULL && strcmp(role, "assistant") == 0;
+/* Messages of weight 0 do not count. */
+static enum lb_status mark_silent(const struct lb_chat *chat, const struct lb_conversation *conversation,
+                                  struct lb_chat_text *whole, struct lb_detail *detail) {
+    const json_t *messages = json_object_get(conversation->data, "messages");
+    enum lb_status status = LB_OK;
+    for (size_t i = 0; status == LB_OK && conversation->silences && i < conversation->n_messages; i++) {
+        const json_t *weight = json_object_get(json_array_get(messages, i), "weight");
+        if (json_is_number(weight) && json_number_value(weight) == 0) {
+            status = mark_message(chat, conversation, i, false, whole, detail);
+        }
+    }
+    return status;
 }
 
-/* LB_CHAT_GENERATION for all bytes that count, and for no other. */
+/* LB_CHAT_GENERATION for all bytes that count, and for no other; but for silent messages. */
 static enum lb_status mark_counts(const struct lb_chat *chat, const struct lb_conversation *conversation,
                                   enum lb_chat_counts counts, struct lb_chat_text *whole,
                                   struct lb_detail *detail) {
@@ -170,11 +187,15 @@ static enum lb_status mark_counts(const struct lb_chat *chat, const struct lb_co
     }
     for (size_t at = 0; at < whole->len; at++) {
         whole->mark[at] &= (uint8_t)~LB_CHAT_GENERATION;
+        whole->mark[at] |= counts == LB_COUNTS_ALL ? LB_CHAT_GENERATION : 0;
+    }
+    if (counts == LB_COUNTS_ALL) {
+        return LB_OK;
     }
     if (counts == LB_COUNTS_ASSISTANT) {
         for (size_t i = 0; status == LB_OK && i < conversation->n_messages; i++) {
-            status =
-                is_assistant(conversation, i) ? count_message(chat, conversation, i, whole, detail) : LB_OK;
+            status = is_assistant(conversation, i) ? mark_message(chat, conversation, i, true, whole, detail)
+                                                   : LB_OK;
         }
         return status;
     }
@@ -247,13 +268,15 @@ enum lb_status lb_chat_encode(const struct lb_chat *chat, const struct lb_conver
                               enum lb_chat_counts counts, struct lb_ids *out, struct lb_detail *detail) {
     struct lb_chat_text whole = {.len = 0};
     size_t before = out->len;
+    bool all = counts == LB_COUNTS_ALL && !conversation->silences;
     enum lb_status status =
         lb_chat_render(chat, conversation, conversation->n_messages, false, NULL, &whole, detail);
-    if (status == LB_OK && counts != LB_COUNTS_ALL) {
+    if (status == LB_OK && !all) {
         status = mark_counts(chat, conversation, counts, &whole, detail);
+        status = status == LB_OK ? mark_silent(chat, conversation, &whole, detail) : status;
     }
     status = status == LB_OK ? lb_chat_ids(chat, &whole, out, detail) : status;
-    if (status == LB_OK && counts != LB_COUNTS_ALL) {
+    if (status == LB_OK && !all) {
         status = leave_out(chat, &whole, out->data + before, out->len - before, detail);
     }
     lb_chat_text_finish(&whole);

@@ -43,6 +43,7 @@ struct lb_conversation {
     json_t *data; /* messages (roles as templates name them), tools, documents, chat_template_kwargs */
     size_t n_messages;
     size_t completion; /* the first message that completes the prompt; n_messages where a row has no such */
+    bool silences;     /* some have `weight` 0: none of their tokens count */
 };
 
 /* Brings a row into that form: null members dropped, reasoning under the names templates know, roles of
@@ -72,7 +73,7 @@ LB_NODISCARD enum lb_status lb_chat_ids(const struct lb_chat *chat, const struct
  * them. Without such blocks: for each message of the assistant, what its rendering adds to that of the
  * messages before it with a generation prompt, but for white space of the template at its end;
  * LB_E_UNSUPPORTED when the template writes the messages before differently then, so that this cannot be
- * told. */
+ * told. The same way of messages of weight 0, whatever counts. */
 LB_NODISCARD enum lb_status lb_chat_encode(const struct lb_chat *chat,
                                            const struct lb_conversation *conversation,
                                            enum lb_chat_counts counts, struct lb_ids *out,

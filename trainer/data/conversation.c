@@ -50,6 +50,33 @@ static bool name_reasoning(json_t *message) {
     return true;
 }
 
+/* Whether a message counts, as OpenAI's `weight` has it: 1 as any, 0 not at all. */
+static enum lb_status read_weight(const json_t *message, size_t i, bool *silences, struct lb_detail *detail) {
+    const json_t *weight = json_object_get(message, "weight");
+    double value = json_number_value(weight);
+    if (weight == NULL || json_is_null(weight)) {
+        return LB_OK;
+    }
+    if (!json_is_number(weight) || (value != 0 && value != 1)) {
+        return lb_fail(
+            detail, LB_E_UNSUPPORTED,
+            "the line: weight of message %zu is neither 0 nor 1; a whole record's can be any number "
+            "(weight_field)",
+            i);
+    }
+    *silences = *silences || value == 0;
+    return LB_OK;
+}
+
+static enum lb_status read_weights(const json_t *messages, bool *silences, struct lb_detail *detail) {
+    enum lb_status status = LB_OK;
+    *silences = false;
+    for (size_t i = 0; status == LB_OK && i < json_array_size(messages); i++) {
+        status = read_weight(json_array_get(messages, i), i, silences, detail);
+    }
+    return status;
+}
+
 /* Appends a message as templates see it: without members that are null. */
 static enum lb_status add_message(json_t *messages, const json_t *from, struct lb_detail *detail) {
     size_t i = json_array_size(messages);
@@ -128,6 +155,11 @@ static enum lb_status add_share_gpt(json_t *messages, const json_t *row, struct 
         } else {
             status =
                 add_text(messages, role, json_object_get(item, "value"), "a value of conversations", detail);
+            json_t *added = json_array_get(messages, json_array_size(messages) - 1);
+            if (status == LB_OK && has(item, "weight") &&
+                json_object_set(added, "weight", json_object_get(item, "weight")) != 0) {
+                status = no_memory(detail);
+            }
         }
     }
     return status;
@@ -209,6 +241,8 @@ enum lb_status lb_conversation_init(const json_t *row, enum lb_row_form form, st
                      : status;
     }
     size_t n = json_array_size(messages);
+    bool silences = false;
+    status = status == LB_OK ? read_weights(messages, &silences, detail) : status;
     if (status == LB_OK && json_object_set(data, "messages", messages) != 0) {
         status = no_memory(detail);
     }
@@ -218,11 +252,11 @@ enum lb_status lb_conversation_init(const json_t *row, enum lb_row_form form, st
         json_decref(data);
         return status;
     }
-    *out = (struct lb_conversation){data, n, completion > 0 ? completion : n};
+    *out = (struct lb_conversation){data, n, completion > 0 ? completion : n, silences};
     return LB_OK;
 }
 
 void lb_conversation_finish(struct lb_conversation *conversation) {
     json_decref(conversation->data);
-    *conversation = (struct lb_conversation){NULL, 0, 0};
+    *conversation = (struct lb_conversation){.data = NULL};
 }

@@ -14,7 +14,8 @@ struct table {
     const char *path;
     const char *at, *end;
     int64_t line;
-    int64_t n_columns, label;     /* the label's column */
+    int64_t n_columns;
+    int64_t label, weight;        /* their columns; weight -1: there is none */
     char (*names)[LB_MAX_COLUMN]; /* [n_columns] */
 };
 
@@ -85,8 +86,49 @@ static bool read_number(const char *text, double *out) {
     return lb_read_number(text, out) && isfinite(*out);
 }
 
-/* The names of the columns, and which one is the label's. */
-static enum lb_status read_header(struct table *t, const char *label, struct lb_detail *detail) {
+static bool is_feature(const struct table *t, int64_t column) {
+    return column != t->label && column != t->weight;
+}
+
+/* The column of that name; -1: there is none. */
+static enum lb_status find_column(const struct table *t, const char *name, int64_t *out,
+                                  struct lb_detail *detail) {
+    *out = -1;
+    for (int64_t i = 0; name != NULL && i < t->n_columns; i++) {
+        bool is = strcmp(t->names[i], name) == 0;
+        if (is && *out >= 0) {
+            return lb_fail(detail, LB_E_FORMAT, "%s:%lld: two columns are called \"%s\"", t->path,
+                           (long long)t->line, name);
+        }
+        *out = is ? i : *out;
+    }
+    return LB_OK;
+}
+
+/* Which columns are no features. weight: NULL: the label's alone. */
+static enum lb_status find_columns(struct table *t, const char *label, const char *weight,
+                                   struct lb_detail *detail) {
+    enum lb_status status = find_column(t, label, &t->label, detail);
+    status = status == LB_OK ? find_column(t, weight, &t->weight, detail) : status;
+    if (status != LB_OK) {
+        return status;
+    }
+    if (t->label < 0 || t->n_columns < 2) {
+        return lb_fail(detail, LB_E_ARG,
+                       "%s: has no column \"%s\" beside others; name the label's: label_field", t->path,
+                       label);
+    }
+    if (weight != NULL && (t->weight < 0 || t->weight == t->label || t->n_columns < 3)) {
+        return lb_fail(detail, LB_E_ARG,
+                       "%s: has no column \"%s\" beside the label's and others; name the weights': "
+                       "weight_field",
+                       t->path, weight);
+    }
+    return LB_OK;
+}
+
+/* The names of the columns. */
+static enum lb_status read_header(struct table *t, struct lb_detail *detail) {
     char field[LB_MAX_COLUMN];
     bool last = false, any_name = false;
     double number;
@@ -118,26 +160,11 @@ static enum lb_status read_header(struct table *t, const char *label, struct lb_
                        "%s:%lld: the first line has numbers only; it is to name the columns", t->path,
                        (long long)t->line);
     }
-    t->label = -1;
-    for (int64_t i = 0; i < t->n_columns; i++) {
-        bool is = strcmp(t->names[i], label) == 0;
-        if (is && t->label >= 0) {
-            return lb_fail(detail, LB_E_FORMAT, "%s:%lld: two columns are called \"%s\"", t->path,
-                           (long long)t->line, label);
-        }
-        t->label = is ? i : t->label;
-    }
-    if (t->label < 0 || t->n_columns < 2) {
-        return lb_fail(detail, LB_E_ARG,
-                       "%s: has no column \"%s\" beside others; name the label's: label_field", t->path,
-                       label);
-    }
-    t->line++;
     return LB_OK;
 }
 
-/* One row into features [n_columns - 1] and *out_label. */
-static enum lb_status read_row(struct table *t, float *features, int32_t *out_label,
+/* One row into features, *out_label and *out_weight. */
+static enum lb_status read_row(struct table *t, float *features, int32_t *out_label, double *out_weight,
                                struct lb_detail *detail) {
     char field[LB_MAX_COLUMN];
     bool last = false;
@@ -163,6 +190,14 @@ static enum lb_status read_row(struct table *t, float *features, int32_t *out_la
                                t->path, (long long)t->line, t->names[column], field);
             }
             *out_label = (int32_t)value;
+        } else if (column == t->weight) {
+            status = lb_weight_check(value, detail);
+            if (status != LB_OK) {
+                lb_detail_prefix(detail, "%s:%lld: column %.60s", t->path, (long long)t->line,
+                                 t->names[column]);
+                return status;
+            }
+            *out_weight = value;
         } else if (fabs(value) > 3e38) {
             return lb_fail(detail, LB_E_FORMAT, "%s:%lld: column %.60s: %.60s is too large", t->path,
                            (long long)t->line, t->names[column], field);
@@ -183,6 +218,7 @@ static enum lb_status read_rows(struct lb_dataset *data, struct table *t,
     int64_t row = 0, end = entry->max_samples > 0 ? entry->skip_samples + entry->max_samples : INT64_MAX;
     for (; row < end && next_line(t); row++, t->line++) {
         int32_t label = 0;
+        double weight = 1;
         if (data->count == data->cap) {
             enum lb_status status = lb_dataset_reserve_items(data, data->count / 2 + 256, detail);
             if (status != LB_OK) {
@@ -190,7 +226,7 @@ static enum lb_status read_rows(struct lb_dataset *data, struct table *t,
             }
         }
         float *to = data->features + data->count * data->n_features;
-        enum lb_status status = read_row(t, to, &label, detail);
+        enum lb_status status = read_row(t, to, &label, &weight, detail);
         if (status == LB_OK && num_labels > 0 && label >= num_labels) {
             status = lb_fail(detail, LB_E_MISMATCH, "%s:%lld: label %d; the student has num_labels %lld",
                              t->path, (long long)t->line, label, (long long)num_labels);
@@ -201,6 +237,9 @@ static enum lb_status read_rows(struct lb_dataset *data, struct table *t,
         if (row >= entry->skip_samples && !lb_dataset_excludes(entry, label)) {
             lb_sha256_update(data->hash, to, (size_t)data->n_features * sizeof *to);
             data->labels[data->count++] = (struct lb_image_row){label, tag};
+            if (lb_dataset_weigh(data, data->count - 1, weight) != LB_OK) {
+                return lb_fail(detail, LB_E_NOMEM, "%s: out of memory for the weights", t->path);
+            }
         }
     }
     if (row < end && (end != INT64_MAX || row <= entry->skip_samples)) {
@@ -211,18 +250,16 @@ static enum lb_status read_rows(struct lb_dataset *data, struct table *t,
     return LB_OK;
 }
 
-/* Features are told apart by their place: it must be the same column's in each table. label: the column that
- * is none. */
+/* Features are told apart by their place: it must be the same column's in each table. */
 static enum lb_status same_columns(const struct lb_dataset *data, const char *path,
-                                   char (*columns)[LB_MAX_COLUMN], int64_t label, const char *others,
+                                   char (*columns)[LB_MAX_COLUMN], const char *others,
                                    struct lb_detail *detail) {
     for (int64_t i = 0; data->columns != NULL && i < data->n_features; i++) {
-        const char *column = columns[i + (i >= label)];
-        if (strcmp(data->columns[i], column) != 0) {
+        if (strcmp(data->columns[i], columns[i]) != 0) {
             return lb_fail(detail, LB_E_MISMATCH,
                            "%s: feature %lld is column \"%.60s\", %s \"%.60s\"; name the columns alike, in "
                            "one order",
-                           path, (long long)i + 1, column, others, data->columns[i]);
+                           path, (long long)i + 1, columns[i], others, data->columns[i]);
         }
     }
     return LB_OK;
@@ -232,7 +269,39 @@ enum lb_status lb_dataset_same_columns(const struct lb_dataset *data, const stru
                                        const char *name, struct lb_detail *detail) {
     return other->columns == NULL || data->n_features != other->n_features
                ? LB_OK
-               : same_columns(data, name, other->columns, INT64_MAX, "in datasets it is", detail);
+               : same_columns(data, name, other->columns, "in datasets it is", detail);
+}
+
+/* What the features are called, to be freed; NULL: out of memory. */
+static char (*names_of_features(const struct table *t))[LB_MAX_COLUMN] {
+    char(*names)[LB_MAX_COLUMN] = lb_malloc_array((size_t)t->n_columns, sizeof *names);
+    for (int64_t i = 0, n = 0; names != NULL && i < t->n_columns; i++) {
+        if (is_feature(t, i)) {
+            memcpy(names[n++], t->names[i], sizeof *names);
+        }
+    }
+    return names;
+}
+
+/* The table's columns are the data's. */
+static enum lb_status take_columns(struct lb_dataset *data, const struct table *t, struct lb_detail *detail) {
+    int64_t n = t->n_columns - 1 - (t->weight >= 0);
+    if (data->n_features != 0 && data->n_features != n) {
+        return lb_fail(detail, LB_E_MISMATCH, "%s: %lld features, the data before have %lld", t->path,
+                       (long long)n, (long long)data->n_features);
+    }
+    char(*names)[LB_MAX_COLUMN] = names_of_features(t);
+    if (names == NULL) {
+        return lb_fail(detail, LB_E_NOMEM, "%s: out of memory", t->path);
+    }
+    data->n_features = n;
+    enum lb_status status = same_columns(data, t->path, names, "in the data before it is", detail);
+    if (status == LB_OK && data->columns == NULL) {
+        data->columns = names;
+        names = NULL;
+    }
+    lb_free(names);
+    return status;
 }
 
 enum lb_status lb_dataset_add_csv(struct lb_dataset *data, const struct lb_recipe_dataset *entry,
@@ -249,22 +318,13 @@ enum lb_status lb_dataset_add_csv(struct lb_dataset *data, const struct lb_recip
     if (map.len >= 3 && memcmp(text, "\xef\xbb\xbf", 3) == 0) {
         t.at += 3;
     }
-    status = read_header(&t, entry->label_field != NULL ? entry->label_field : "label", detail);
-    if (status == LB_OK && data->n_features != 0 && data->n_features != t.n_columns - 1) {
-        status = lb_fail(detail, LB_E_MISMATCH, "%s: %lld features, the data before have %lld", path,
-                         (long long)t.n_columns - 1, (long long)data->n_features);
-    }
-    if (status == LB_OK) {
-        data->n_features = t.n_columns - 1;
-        status = same_columns(data, path, t.names, t.label, "in the data before it is", detail);
-    }
+    status = read_header(&t, detail);
+    status = status == LB_OK ? find_columns(&t, entry->label_field != NULL ? entry->label_field : "label",
+                                            entry->weight_field, detail)
+                             : status;
+    status = status == LB_OK ? take_columns(data, &t, detail) : status;
+    t.line++;
     status = status == LB_OK ? read_rows(data, &t, entry, num_labels, tag, detail) : status;
-    if (status == LB_OK && data->columns == NULL) {
-        memmove(t.names[t.label], t.names[t.label + 1],
-                (size_t)(data->n_features - t.label) * sizeof *t.names);
-        data->columns = t.names;
-        t.names = NULL;
-    }
     lb_free(t.names);
     lb_map_close(&map);
     return status;

@@ -52,6 +52,9 @@ static void finish_fingerprint(struct lb_dataset *data) {
         lb_sha256_update(data->hash, data->teacher_prompts.data,
                          data->teacher_prompts.len * sizeof *data->teacher_prompts.data);
     }
+    if (data->n_weights > 0) {
+        lb_sha256_update(data->hash, data->weights, (size_t)data->n_weights * sizeof *data->weights);
+    }
     for (int64_t i = 0; i < data->n_label_names; i++) {
         lb_sha256_update(data->hash, data->label_names[i], strlen(data->label_names[i]) + 1);
     }
@@ -206,6 +209,7 @@ void lb_dataset_destroy(struct lb_dataset *data) {
     lb_buf_finish(&data->records);
     lb_shards_close(data);
     lb_free(data->parts);
+    lb_free(data->weights);
     lb_free(data->features);
     lb_free(data->columns);
     lb_free(data->labels);
@@ -238,6 +242,7 @@ enum lb_status lb_dataset_get(const struct lb_dataset *data, int64_t i, struct l
                                              .label = data->labels[i].label,
                                              .tag = data->labels[i].tag}
                         : lb_text_row_sample(data, i);
+    out->weight = i < data->n_weights ? &data->weights[i] : NULL;
     return LB_OK;
 }
 

@@ -69,7 +69,9 @@ struct lb_dataset {
     struct lb_image_row *labels;
     int64_t n_features;
     char (*columns)[LB_MAX_COLUMN]; /* [n_features] what tables call them; NULL: there is no table */
-    struct lb_order_part *parts;    /* [n_parts], of the recipe's entries with rows */
+    double *weights;                /* [n_weights] of the first rows; others count once. NULL: all do */
+    int64_t n_weights, weights_cap;
+    struct lb_order_part *parts; /* [n_parts], of the recipe's entries with rows */
     unsigned n_parts;
     bool weighted;
     char **tags;
@@ -141,10 +143,21 @@ LB_NODISCARD enum lb_status lb_dataset_take_labels(struct lb_dataset *data, cons
                                                    struct lb_ids *out, struct lb_detail *detail);
 void lb_dataset_forget_names(struct lb_dataset *data);
 
+/* weights.c: what a weight can be. */
+LB_NODISCARD enum lb_status lb_weight_check(double weight, struct lb_detail *detail);
+/* Appends the weight [double] that a row of JSON has. */
+LB_NODISCARD enum lb_status lb_row_weight(const json_t *row, const char *key, struct lb_buf *weights,
+                                          struct lb_detail *detail);
+/* The i-th of these; 1: there are none. */
+double lb_weight_at(const struct lb_buf *weights, size_t i);
+/* Row number row counts so often; rows come in their order. LB_E_NOMEM. */
+LB_NODISCARD enum lb_status lb_dataset_weigh(struct lb_dataset *data, int64_t row, double weight);
+
 struct lb_whole_rows {
     int64_t max_length, max_tokens;
     int tag;
-    const int32_t *labels; /* of each text; NULL: none */
+    const struct lb_buf *weights; /* as in struct lb_text_stream */
+    const int32_t *labels;        /* of each text; NULL: none */
 };
 LB_NODISCARD enum lb_status lb_text_source_init(struct lb_text_source *source,
                                                 const struct lb_tokenizer *tokenizer, bool whole,
@@ -177,6 +190,45 @@ int64_t lb_whole_kept(const struct lb_text_source *source, int64_t len, int64_t 
 LB_NODISCARD enum lb_status lb_dataset_add_whole(struct lb_dataset *data, const struct lb_text_source *source,
                                                  const int32_t *ids, const int32_t *lens, size_t n_texts,
                                                  const struct lb_whole_rows *rows, struct lb_detail *detail);
+/* A file's rows: where their ids go, how they are written. */
+struct lb_text_stream {
+    struct lb_dataset *data;
+    const char *path;
+    enum lb_row_form form; /* of all its rows, as its first has it */
+    struct lb_ids *ids;
+    struct lb_ids *whole;  /* where the ids of texts go that are cut as they stand */
+    struct lb_ids lens;    /* ids of each record; texts are one stream */
+    struct lb_ids prompts; /* as in text.c's struct part */
+    size_t teacher_prompt; /* where those of the file begin */
+    struct lb_buf records; /* as in text.c's struct part */
+    struct lb_ids record_lens;
+    struct lb_ids classes; /* of each text, where it has a label */
+    struct lb_buf weights; /* [double] of each text or record, where they bring them */
+    int64_t max_length;
+    int64_t labels; /* that the rows of lens will have, each cut to max_length */
+};
+
+/* How a stream becomes rows. */
+struct lb_text_cut {
+    const char *path;
+    int64_t max_length, max_tokens; /* 0: all */
+    bool keep_short;
+    int tag;
+};
+
+/* cut.c: how many of a record's len ids its row has, of at most `most` labels; 0: none of them counts. */
+int64_t lb_record_kept(const int32_t *ids, int64_t len, int64_t most);
+LB_NODISCARD enum lb_status lb_cut_overlapping(struct lb_dataset *data, int64_t start,
+                                               const struct lb_text_cut *cut, int64_t *out_used,
+                                               struct lb_detail *detail);
+LB_NODISCARD enum lb_status lb_cut_begun(struct lb_dataset *data, const struct lb_text_source *source,
+                                         const struct lb_ids *stream, const struct lb_text_cut *cut,
+                                         struct lb_detail *detail);
+LB_NODISCARD enum lb_status lb_cut_records(struct lb_dataset *data, const struct lb_text_stream *stream,
+                                           const struct lb_text_cut *cut, struct lb_detail *detail);
+LB_NODISCARD enum lb_status lb_count_all(struct lb_dataset *data, int64_t start, struct lb_detail *detail);
+/* Bytes of text behind the labels that count of the rows from `first` on. */
+int64_t lb_text_bytes(const struct lb_dataset *data, const struct lb_text_source *source, int64_t first);
 /* shards.c: path is resolved. */
 LB_NODISCARD enum lb_status lb_dataset_add_shard(struct lb_dataset *data, const struct lb_text_source *source,
                                                  const struct lb_recipe_dataset *entry, const char *path,

@@ -155,7 +155,7 @@ static enum lb_status read_both(struct lb_reader *reader, const struct lb_reader
 
 enum lb_status lb_reader_conversation(struct lb_reader *reader, const struct lb_reader_row *row,
                                       struct lb_detail *detail) {
-    struct lb_conversation conversation = {NULL, 0, 0};
+    struct lb_conversation conversation = {.data = NULL};
     enum lb_row_form form = LB_ROW_TEXT;
     json_t *json = NULL;
     if (reader->its_chat == NULL) {

@@ -53,6 +53,7 @@ static enum lb_status find_prompt(const struct lb_text_source *source,
                                   struct lb_detail *detail) {
     struct lb_conversation whole = *conversation;
     struct lb_ids ids = {0};
+    whole.silences = false; /* what is written there counts */
     if (whole.completion >= whole.n_messages && whole.n_messages > 0) {
         const json_t *last = json_array_get(json_object_get(whole.data, "messages"), whole.n_messages - 1);
         const char *role = json_string_value(json_object_get(last, "role"));
@@ -74,7 +75,7 @@ static enum lb_status find_prompt(const struct lb_text_source *source,
 
 static enum lb_status encode(const struct lb_text_source *source, const json_t *row, enum lb_row_form form,
                              struct lb_ids *ids, int64_t *out_prompt, struct lb_detail *detail) {
-    struct lb_conversation conversation = {NULL, 0, 0};
+    struct lb_conversation conversation = {.data = NULL};
     *out_prompt = 0;
     if (!lb_row_needs_template(row, form)) {
         return encode_texts(source, row, ids, out_prompt, detail);

@@ -35,6 +35,7 @@ struct part {
     struct lb_buf records; /* where they are kept: as JSON */
     struct lb_ids record_lens;
     struct lb_row_labels labels;
+    struct lb_buf weights; /* where they are brought */
     enum lb_status status;
     struct lb_detail detail;
 };
@@ -141,46 +142,18 @@ static enum lb_status encode_json(const struct lb_text_source *source, const str
         const char *key = entry->label_field != NULL ? entry->label_field : "label";
         status = lb_row_labels_add(&part->labels, object, key, source->num_labels, detail);
     }
+    if (status == LB_OK && entry->weight_field != NULL) {
+        status = lb_row_weight(object, entry->weight_field, &part->weights, detail);
+    }
     json_decref(object);
     return status;
 }
 
-/* A file's rows: where their ids go, how they are written. */
-struct stream {
-    struct lb_dataset *data;
-    const char *path;
-    enum lb_row_form form; /* of all its rows, as its first has it */
-    struct lb_ids *ids;
-    struct lb_ids *whole;  /* where the ids of texts go that are cut as they stand */
-    struct lb_ids lens;    /* ids of each record; texts are one stream */
-    struct lb_ids prompts; /* as in struct part */
-    size_t teacher_prompt; /* where those of the file begin */
-    struct lb_buf records; /* as in struct part */
-    struct lb_ids record_lens;
-    struct lb_ids classes; /* of each text, where it has a label */
-    int64_t max_length;
-    int64_t labels; /* that the rows of lens will have, each cut to max_length */
-};
-
-/* Whether a label of a record counts: the first id is nobody's label. */
-static bool any_counts(const int32_t *ids, int64_t n) {
-    for (int64_t i = 1; i < n; i++) {
-        if (ids[i] >= 0) {
-            return true;
-        }
-    }
-    return false;
-}
-
-/* How many of a record's len ids its row has, of at most `most` labels; 0: none of them counts. */
-static int64_t record_kept(const int32_t *ids, int64_t len, int64_t most) {
-    int64_t n = len - 1 < most ? len : most + 1;
-    return n > 1 && any_counts(ids, n) ? n : 0;
-}
-
 /* Appends a record. */
-static enum lb_status encode_record(const struct lb_text_source *source, enum lb_row_form form,
-                                    const struct line *line, struct part *part, struct lb_detail *detail) {
+static enum lb_status encode_record(const struct lb_text_source *source,
+                                    const struct lb_recipe_dataset *entry, enum lb_row_form form,
+                                    const struct line *line, struct part *part) {
+    struct lb_detail *detail = &part->detail;
     json_t *object = NULL;
     enum lb_row_form is = form;
     size_t before = part->ids.len;
@@ -200,6 +173,9 @@ static enum lb_status encode_record(const struct lb_text_source *source, enum lb
         status = lb_buf_append(&part->records, line->text, len);
         status = status == LB_OK ? lb_ids_push(&part->record_lens, (int32_t)len) : status;
     }
+    if (status == LB_OK && entry->weight_field != NULL) {
+        status = lb_row_weight(object, entry->weight_field, &part->weights, detail);
+    }
     json_decref(object);
     return status;
 }
@@ -217,7 +193,7 @@ static enum lb_status encode_line(const struct lb_text_source *source, const str
     enum lb_status status = LB_OK;
     size_t before = ids->len;
     if (form != LB_ROW_TEXT) {
-        status = encode_record(source, form, line, part, detail);
+        status = encode_record(source, entry, form, line, part);
         return status == LB_OK ? LB_OK : lb_fail(detail, status, "out of memory for the text");
     }
     for (size_t i = 0; status == LB_OK && i < source->begin.len; i++) {
@@ -236,10 +212,11 @@ static enum lb_status encode_line(const struct lb_text_source *source, const str
 }
 
 static void encode_part(const struct lb_text_source *source, const struct lb_recipe_dataset *entry,
-                        const struct stream *stream, const struct line *lines, struct part *part) {
+                        const struct lb_text_stream *stream, const struct line *lines, struct part *part) {
     part->ids.len = part->lens.len = part->prompts.len = part->record_lens.len = part->teacher_prompts.len =
         0;
     lb_buf_reset(&part->records);
+    lb_buf_reset(&part->weights);
     lb_row_labels_clear(&part->labels);
     part->status = LB_OK;
     for (size_t i = 0; part->status == LB_OK && i < part->n; i++) {
@@ -256,18 +233,18 @@ static void encode_part(const struct lb_text_source *source, const struct lb_rec
 }
 
 /* Adds the labels of a part's records or whole texts to the stream's. */
-static void count_labels(struct stream *stream, const struct lb_text_source *source,
+static void count_labels(struct lb_text_stream *stream, const struct lb_text_source *source,
                          const struct part *part) {
     const int32_t *ids = part->ids.data;
     for (size_t i = 0; i < part->lens.len; ids += part->lens.data[i], i++) {
         int64_t n = source->whole ? lb_whole_kept(source, part->lens.data[i], stream->max_length)
-                                  : record_kept(ids, part->lens.data[i], stream->max_length);
+                                  : lb_record_kept(ids, part->lens.data[i], stream->max_length);
         stream->labels += source->whole || n == 0 ? n : n - 1;
     }
 }
 
 /* Encodes n lines and appends them in order, whatever the number of threads. */
-static enum lb_status encode_block(struct stream *stream, const struct lb_text_source *source,
+static enum lb_status encode_block(struct lb_text_stream *stream, const struct lb_text_source *source,
                                    const struct lb_recipe_dataset *entry, const struct line *lines, size_t n,
                                    struct part *parts, struct lb_detail *detail) {
     int n_parts = omp_get_max_threads() < MAX_PARTS ? omp_get_max_threads() : MAX_PARTS;
@@ -297,6 +274,9 @@ static enum lb_status encode_block(struct stream *stream, const struct lb_text_s
         status = status == LB_OK ? lb_ids_append(&stream->record_lens, lens->data, lens->len) : status;
         status = status == LB_OK
                      ? lb_buf_append(&stream->records, parts[p].records.data, parts[p].records.len)
+                     : status;
+        status = status == LB_OK
+                     ? lb_buf_append(&stream->weights, parts[p].weights.data, parts[p].weights.len)
                      : status;
         if (status != LB_OK) {
             return lb_fail(detail, status, "out of memory for the text");
@@ -332,15 +312,15 @@ static enum lb_status find_form(struct lines lines, const char *path, struct lb_
 }
 
 /* Whether the stream has max_tokens labels (0: never), where the first `others` of its ids are none. */
-static bool has_enough(const struct stream *stream, const struct lb_text_source *source, int64_t max_tokens,
-                       size_t others) {
+static bool has_enough(const struct lb_text_stream *stream, const struct lb_text_source *source,
+                       int64_t max_tokens, size_t others) {
     bool one_stream = stream->form == LB_ROW_TEXT && !source->whole;
     int64_t labels = one_stream ? (int64_t)(stream->ids->len - others) - 1 : stream->labels;
     return max_tokens > 0 && labels >= max_tokens;
 }
 
 /* The whole file, or as much as gives the entry's max_tokens, behind what the stream's ids hold already. */
-static enum lb_status encode_file(struct stream *stream, struct lb_text_source *source,
+static enum lb_status encode_file(struct lb_text_stream *stream, struct lb_text_source *source,
                                   const struct lb_recipe_dataset *entry, struct lb_detail *detail) {
     const char *path = stream->path;
     struct lb_map map = {0};
@@ -352,6 +332,7 @@ static enum lb_status encode_file(struct stream *stream, struct lb_text_source *
     }
     for (int p = 0; parts != NULL && p < MAX_PARTS; p++) {
         lb_buf_init(&parts[p].records, LB_MAX_RECORDS);
+        lb_buf_init(&parts[p].weights, LB_MAX_RECORDS);
         lb_row_labels_init(&parts[p].labels);
     }
     const char *text = map.len > 0 ? (const char *)map.data : "";
@@ -388,6 +369,7 @@ static enum lb_status encode_file(struct stream *stream, struct lb_text_source *
         lb_free(parts[p].teacher_prompts.data);
         lb_free(parts[p].record_lens.data);
         lb_buf_finish(&parts[p].records);
+        lb_buf_finish(&parts[p].weights);
         lb_row_labels_finish(&parts[p].labels);
     }
     lb_free(parts);
@@ -396,220 +378,59 @@ static enum lb_status encode_file(struct stream *stream, struct lb_text_source *
     return status;
 }
 
-/* How a stream becomes rows. */
-struct cut {
-    const char *path;
-    int64_t max_length, max_tokens; /* 0: all */
-    bool keep_short;
-    int tag;
-};
-
-static enum lb_status reserve_rows(struct lb_dataset *data, int64_t more, struct lb_detail *detail) {
-    struct lb_text_row *rows = lb_realloc_array(data->rows, (size_t)(data->count + more), sizeof *rows);
-    if (rows == NULL) {
-        return lb_fail(detail, LB_E_NOMEM, "out of memory for the rows");
-    }
-    data->rows = rows;
-    data->cap = data->count + more;
-    return LB_OK;
-}
-
-/* Rows that overlap by one, out of the stream that data->ids ends with, from start on. *out_used: labels. */
-static enum lb_status cut_overlapping(struct lb_dataset *data, int64_t start, const struct cut *cut,
-                                      int64_t *out_used, struct lb_detail *detail) {
-    int64_t labels = (int64_t)data->ids.len - start - 1;
-    if (cut->max_tokens > 0 && labels > cut->max_tokens) {
-        labels = cut->max_tokens;
-    }
-    if (labels < 0) {
-        return lb_fail(detail, LB_E_ARG, "%s: holds no text", cut->path);
-    }
-    int64_t rows = labels / cut->max_length + (cut->keep_short && labels % cut->max_length != 0);
-    enum lb_status status = reserve_rows(data, rows, detail);
-    for (int64_t r = 0; status == LB_OK && r < rows; r++) {
-        int64_t left = labels - r * cut->max_length, n = left < cut->max_length ? left : cut->max_length;
-        data->rows[data->count++] = (struct lb_text_row){.start = start + r * cut->max_length,
-                                                         .n = n,
-                                                         .tag = cut->tag,
-                                                         .within = r > 0,
-                                                         .label = LB_LABEL_NONE};
-    }
-    *out_used = cut->keep_short ? labels : rows * cut->max_length;
-    return status;
-}
-
-/* Appends a row to data: what texts begin with, and labels [n] of the stream, of which those that begin texts
- * (complements) do not count. */
-static enum lb_status append_row(struct lb_dataset *data, const struct lb_ids *begin, const int32_t *labels,
-                                 int64_t n, int tag, bool within) {
-    int64_t start = (int64_t)data->ids.len, all = (int64_t)begin->len + n;
-    enum lb_status status = lb_ids_append(&data->ids, begin->data, begin->len);
-    status = status == LB_OK ? lb_ids_append(&data->ids, labels, (size_t)n) : status;
-    uint8_t *counts = status == LB_OK ? lb_realloc_array(data->counts, data->ids.cap, 1) : NULL;
-    if (counts == NULL) {
-        return LB_E_NOMEM;
-    }
-    if (data->counts == NULL && start > 0) {
-        memset(counts, 1, (size_t)start); /* what is there already counts whole */
-    }
-    data->counts = counts;
-    for (int64_t i = start; i < start + all; i++) {
-        int32_t *id = &data->ids.data[i];
-        counts[i] = i >= start + (int64_t)begin->len && *id >= 0;
-        *id = *id >= 0 ? *id : ~*id;
-    }
-    data->rows[data->count++] = (struct lb_text_row){
-        .start = start, .n = all - 1, .tag = tag, .within = within, .label = LB_LABEL_NONE};
-    return LB_OK;
-}
-
-/* Rows that each begin as a text does, out of a stream of texts. */
-static enum lb_status cut_begun(struct lb_dataset *data, const struct lb_text_source *source,
-                                const struct lb_ids *stream, const struct cut *cut,
-                                struct lb_detail *detail) {
-    int64_t most = cut->max_length - (int64_t)source->begin.len + 1, len = (int64_t)stream->len, at = 0;
-    int64_t left = cut->max_tokens > 0 ? cut->max_tokens : INT64_MAX;
-    if (most < 1) {
-        return lb_fail(detail, LB_E_ARG,
-                       "max_length: %lld is no more than the %zu tokens each text begins with",
-                       (long long)cut->max_length, source->begin.len);
-    }
-    enum lb_status status = reserve_rows(data, len / most + 1, detail);
-    while (status == LB_OK && at < len && left > 0) {
-        bool within = at < len && stream->data[at] >= 0;
-        while (at < len && stream->data[at] < 0) {
-            at++; /* the row's own beginning is this text's */
-        }
-        int64_t n = 0;
-        for (; n < most && at + n < len && left > 0; n++) {
-            left -= stream->data[at + n] >= 0;
-        }
-        if (n > 0 && (n == most || cut->keep_short)) {
-            status = append_row(data, &source->begin, stream->data + at, n, cut->tag, within);
-        }
-        at += n;
-    }
-    return status == LB_OK ? LB_OK : lb_fail(detail, status, "out of memory for the rows");
-}
-
-/* The conversation that the last row is of. */
-static enum lb_status keep_record(struct lb_dataset *data, const char *json, size_t len) {
-    struct lb_text_row *row = &data->rows[data->count - 1];
-    row->record = data->records.len;
-    row->record_len = len;
-    return lb_buf_append(&data->records, json, len);
-}
-
-/* Each record is a row of its own, cut where it is longer than rows are; one of which no position counts then
- * is left out. */
-static enum lb_status cut_records(struct lb_dataset *data, const struct stream *stream, const struct cut *cut,
-                                  struct lb_detail *detail) {
-    static const struct lb_ids nothing;
-    int64_t left = cut->max_tokens > 0 ? cut->max_tokens : INT64_MAX;
-    enum lb_status status = reserve_rows(data, (int64_t)stream->lens.len, detail);
-    const int32_t *ids = stream->ids->data;
-    size_t record = 0, theirs = stream->teacher_prompt;
-    for (size_t r = 0; status == LB_OK && r < stream->lens.len && left > 0; r++) {
-        const int32_t *of = stream->prompts.data + 2 * r;
-        int64_t len = stream->lens.data[r], most = left < cut->max_length ? left : cut->max_length;
-        int64_t n = record_kept(ids, len, most);
-        if (most < cut->max_length && of[0] > n) {
-            n = 0; /* max_tokens ends within its prompt */
-        }
-        if (n > 0) {
-            status = append_row(data, &nothing, ids, n, cut->tag, false);
-            if (status == LB_OK) {
-                struct lb_text_row *row = &data->rows[data->count - 1];
-                row->prompt = of[0];
-                row->teacher_prompt_n = of[1];
-                row->teacher_prompt = theirs;
-            }
-            data->shortened += n < len;
-            left -= n - 1;
-        } else {
-            data->dropped++;
-        }
-        size_t record_len = stream->record_lens.len > r ? (size_t)stream->record_lens.data[r] : 0;
-        if (status == LB_OK && n > 0 && record_len > 0) {
-            status = keep_record(data, stream->records.data + record, record_len);
-        }
-        record += record_len;
-        theirs += (size_t)of[1];
-        ids += len;
-    }
-    return status == LB_OK ? LB_OK : lb_fail(detail, status, "out of memory for the rows");
-}
-
-/* Where some ids are known not to count, all are told of: those from start on do. */
-static enum lb_status count_all(struct lb_dataset *data, int64_t start, struct lb_detail *detail) {
-    uint8_t *counts = data->counts != NULL ? lb_realloc_array(data->counts, data->ids.cap, 1) : NULL;
-    if (data->counts != NULL && counts == NULL) {
-        return lb_fail(detail, LB_E_NOMEM, "out of memory for the rows");
-    }
-    data->counts = counts;
-    if (counts != NULL) {
-        memset(counts + start, 1, data->ids.len - (size_t)start);
-    }
-    return LB_OK;
-}
-
-/* Bytes of text behind the labels that count of the rows from `first` on. */
-static int64_t bytes_of(const struct lb_dataset *data, const struct lb_text_source *source, int64_t first) {
-    int64_t bytes = 0;
-    for (int64_t r = first; r < data->count; r++) {
-        const struct lb_sample s = lb_text_row_sample(data, r);
-        for (int64_t t = 0; t < s.n; t++) {
-            bytes += lb_sample_counts(&s, t) ? source->token_bytes[s.ids[t + 1]] : 0;
-        }
-    }
-    return bytes;
-}
-
 enum lb_status lb_dataset_add_text(struct lb_dataset *data, struct lb_text_source *source,
                                    const struct lb_recipe_dataset *entry, const char *path,
                                    int64_t max_length, bool keep_short, struct lb_detail *detail) {
-    const struct cut cut = {path, max_length, entry->max_tokens, keep_short,
-                            lb_dataset_take_tag(data, entry->tag)};
+    const struct lb_text_cut cut = {path, max_length, entry->max_tokens, keep_short,
+                                    lb_dataset_take_tag(data, entry->tag)};
     if (cut.tag == -2) {
         return lb_fail(detail, LB_E_NOMEM, "%s: out of memory", path);
     }
     int64_t start = (int64_t)data->ids.len, first = data->count, used = 0;
     struct lb_ids ids = {0};
-    struct stream stream = {.data = data,
-                            .path = path,
-                            .form = LB_ROW_TEXT,
-                            .ids = &ids,
-                            .whole = &data->ids,
-                            .teacher_prompt = data->teacher_prompts.len,
-                            .max_length = max_length};
+    struct lb_text_stream stream = {.data = data,
+                                    .path = path,
+                                    .form = LB_ROW_TEXT,
+                                    .ids = &ids,
+                                    .whole = &data->ids,
+                                    .teacher_prompt = data->teacher_prompts.len,
+                                    .max_length = max_length};
     lb_buf_init(&stream.records, LB_MAX_RECORDS);
+    lb_buf_init(&stream.weights, LB_MAX_RECORDS);
     enum lb_status status = encode_file(&stream, source, entry, detail);
     if (status == LB_OK && stream.form != LB_ROW_TEXT && entry->prompt_length > 0) {
         status =
             lb_fail(detail, LB_E_ARG,
                     "%s: prompt_length is for texts; records say themselves where their prompts end", path);
     }
+    if (status == LB_OK && stream.form == LB_ROW_TEXT && !source->whole && entry->weight_field != NULL) {
+        status = lb_fail(detail, LB_E_ARG,
+                         "%s: weight_field: texts are strung together, and a row may have parts of several; "
+                         "set whole_texts: true, or write them as records",
+                         path);
+    }
     if (status == LB_OK && source->whole) {
-        const struct lb_whole_rows rows = {max_length, entry->max_tokens, cut.tag,
+        const struct lb_whole_rows rows = {max_length, entry->max_tokens, cut.tag, &stream.weights,
                                            stream.classes.len > 0 ? stream.classes.data : NULL};
         status = stream.form == LB_ROW_TEXT
                      ? lb_dataset_add_whole(data, source, ids.data, stream.lens.data, stream.lens.len, &rows,
                                             detail)
                      : lb_fail(detail, LB_E_ARG, "%s: whole_texts reads texts, these are records", path);
     } else if (status == LB_OK && stream.form != LB_ROW_TEXT) {
-        status = cut_records(data, &stream, &cut, detail);
+        status = lb_cut_records(data, &stream, &cut, detail);
     } else if (status == LB_OK && source->begin.len > 0) {
-        status = cut_begun(data, source, &ids, &cut, detail);
+        status = lb_cut_begun(data, source, &ids, &cut, detail);
     } else if (status == LB_OK) {
-        status = cut_overlapping(data, start, &cut, &used, detail);
+        status = lb_cut_overlapping(data, start, &cut, &used, detail);
         data->ids.len = (size_t)(start + used + 1); /* what no row reads is dropped */
-        status = status == LB_OK ? count_all(data, start, detail) : status;
+        status = status == LB_OK ? lb_count_all(data, start, detail) : status;
     }
     lb_free(ids.data);
     lb_free(stream.lens.data);
     lb_free(stream.prompts.data);
     lb_free(stream.record_lens.data);
     lb_buf_finish(&stream.records);
+    lb_buf_finish(&stream.weights);
     lb_free(stream.classes.data);
     if (status != LB_OK) {
         return status;
@@ -622,7 +443,7 @@ enum lb_status lb_dataset_add_text(struct lb_dataset *data, struct lb_text_sourc
     for (int64_t r = first; r < data->count && stream.form == LB_ROW_TEXT && source->prompts; r++) {
         data->rows[r].prompt = (int32_t)entry->prompt_length;
     }
-    int64_t bytes = bytes_of(data, source, first);
+    int64_t bytes = lb_text_bytes(data, source, first);
     data->bytes += bytes;
     if (cut.tag >= 0) {
         data->tag_bytes[cut.tag] += bytes;

@@ -45,6 +45,8 @@ enum lb_status lb_dataset_add_whole(struct lb_dataset *data, const struct lb_tex
         if (keep > 0) {
             int32_t label = rows->labels != NULL ? rows->labels[i] : LB_LABEL_NONE;
             status = append(data, source, ids, lens[i], keep, rows->tag, label);
+            status = status == LB_OK ? lb_dataset_weigh(data, data->count - 1, lb_weight_at(rows->weights, i))
+                                     : status;
             left -= keep;
         }
     }

@@ -44,7 +44,7 @@ static double row_weight(const struct lb_step *step, const struct lb_pair *p, co
     if (step->args[p->loss].first_token) {
         counts = r == rows->offsets[s] && answer != NULL && answer->first == 0;
     }
-    return counts ? lb_step_pair_mix(step, p, s, r) : 0;
+    return counts ? lb_step_weight(step, s) * lb_step_pair_mix(step, p, s, r) : 0;
 }
 
 /* Hidden states: project where widths differ, then the loss over all rows. */
@@ -96,7 +96,8 @@ static enum lb_status sentence_pair(struct lb_step *step, const struct lb_pair *
     for (int64_t s = 0; s < n; s++) {
         const struct lb_answer *answer = step->batch.answers[s * step->plan->n_teachers + p->teacher];
         if (answer != NULL) {
-            weight[s] = lb_step_mix(step, p->loss, s, step->batch.offsets[s])[p->teacher];
+            weight[s] =
+                lb_step_weight(step, s) * lb_step_mix(step, p->loss, s, step->batch.offsets[s])[p->teacher];
             lb_wire_floats(lb_answer_find(answer, p->kind, 0), 0, p->teacher_width, b + s * p->teacher_width);
         }
     }
@@ -159,7 +160,9 @@ static enum lb_status attention_sample(struct lb_step *step, const struct lb_pai
     }
     for (int64_t i = 0; i < states.n; i++) {
         int64_t row = first + i % t;
-        m->weight[i] = step->rows.labels[row] >= 0 ? lb_step_mix(step, p->loss, s, row)[p->teacher] : 0;
+        m->weight[i] = step->rows.labels[row] >= 0
+                           ? lb_step_weight(step, s) * lb_step_mix(step, p->loss, s, row)[p->teacher]
+                           : 0;
     }
     memset(m->da, 0, (size_t)(states.n * t) * sizeof *m->da);
     enum lb_status status = state_loss(step, p, &states, m->da, loss);

@@ -103,7 +103,7 @@ double lb_step_aligned_row(const struct lb_step *step, struct lb_worker *worker,
                                          (float)(factor * w[k]), worker->dz);
         sum += loss;
         if (l == lb_plan_first_loss(plan, k)) {
-            step->aligned_loss[k * (size_t)step->n_rows + (size_t)row] = loss;
+            step->aligned_loss[k * (size_t)step->n_rows + (size_t)row] = lb_step_weight(step, s) * loss;
         }
     }
     return sum;

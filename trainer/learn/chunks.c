@@ -87,7 +87,8 @@ static void sample_chunks(struct lb_step *step, size_t l, unsigned k, int64_t s)
     int64_t first = step->batch.offsets[s];
     struct lb_chunk chunk;
     for (int64_t i = 0; next_chunk(sample, answer, k, &i, &chunk);) {
-        double own = 0, slope, weight = lb_step_mix(step, l, s, first + chunk.at)[k];
+        double own = 0, slope;
+        double weight = lb_step_weight(step, s) * lb_step_mix(step, l, s, first + chunk.at)[k];
         for (int64_t t = 0; t < chunk.n; t++) {
             own += step->own[first + chunk.at + t];
         }
@@ -126,11 +127,12 @@ void lb_step_chunks_count(const struct lb_step *step, struct lb_step_result *res
         for (int64_t s = 0; plan->unlike[k] && s < step->batch.n_samples; s++) {
             const struct lb_sample *sample = &step->batch.samples[s];
             const struct lb_reading *its = lb_sample_reading(sample, k);
+            double share = lb_step_weight(step, s) * step->inverse;
             for (int64_t i = 0; its != NULL && i < its->n_chunks; i++) {
-                result->in_chunks[k] += (double)its->chunks[i].n * step->inverse;
-                result->chunks[k] += step->inverse;
+                result->in_chunks[k] += (double)its->chunks[i].n * share;
+                result->chunks[k] += share;
             }
-            result->chunked[k] += (double)lb_sample_counted(sample) * step->inverse;
+            result->chunked[k] += (double)lb_sample_counted(sample) * share;
         }
     }
 }

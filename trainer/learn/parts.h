@@ -83,8 +83,10 @@ struct lb_step {
     /* its losses */
     int64_t now, total;                      /* the optimizer step's number, and how many there are */
     struct lb_loss_args args[LB_MAX_LOSSES]; /* now */
-    double inverse;                          /* 1 / rows of the optimizer step */
-    double inverse_sequences;                /* 1 / its sequences */
+    bool weighed;                            /* lb_step_set_weight was called: with these */
+    double weight_positions, weight_samples;
+    double inverse;           /* 1 / rows of the optimizer step, as often as they weigh */
+    double inverse_sequences; /* 1 / its sequences, likewise */
     const struct lb_step_totals *totals;
     struct lb_confidence *confidence; /* [teachers, N]; NULL: the mixture needs none */
     double *gram; /* [N, teachers, teachers] inner products of gradients; not made: weights need none */
@@ -127,6 +129,11 @@ static inline bool lb_step_mix_per_token(const struct lb_step *step) {
 /* Whether loss l is on the text of this micro-batch. */
 static inline bool lb_step_on(const struct lb_step *step, size_t l) {
     return lb_plan_on(step->plan, l, step->batch.samples[0].source);
+}
+
+/* How often the losses of sample s count. */
+static inline double lb_step_weight(const struct lb_step *step, int64_t s) {
+    return lb_sample_weight(&step->batch.samples[s]);
 }
 
 /* How many times they are made for each of the plan's sets of teachers. */

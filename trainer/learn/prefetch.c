@@ -164,9 +164,9 @@ static enum lb_status make_up_to(struct lb_prefetch *a, int64_t end, struct lb_d
     return status;
 }
 
-enum lb_status lb_prefetch_begin(struct lb_prefetch *a, int64_t n, int64_t *out_positions,
+enum lb_status lb_prefetch_begin(struct lb_prefetch *a, int64_t n, struct lb_prefetched *out,
                                  struct lb_detail *detail) {
-    int64_t sum = 0;
+    struct lb_prefetched all = {0};
     enum lb_status status = make_up_to(a, a->taken + n, detail);
     for (int64_t m = a->taken; status == LB_OK && m < a->taken + n; m++) {
         struct lb_sample *samples = slot(a, m);
@@ -176,11 +176,14 @@ enum lb_status lb_prefetch_begin(struct lb_prefetch *a, int64_t n, int64_t *out_
             status = status == LB_OK ? ask(a, m, detail) : status;
         }
         for (int64_t i = 0; i < a->batch; i++) {
-            sum += lb_sample_counted(&samples[i]);
+            int64_t positions = lb_sample_counted(&samples[i]);
+            all.positions += positions;
+            all.weight_positions += lb_sample_weight(&samples[i]) * (double)positions;
+            all.weight_samples += lb_sample_weight(&samples[i]);
         }
     }
     if (status == LB_OK) {
-        *out_positions = sum;
+        *out = all;
     }
     return status;
 }

@@ -24,11 +24,15 @@ LB_NODISCARD enum lb_status lb_prefetch_create(const struct lb_plan *plan, const
                                                struct lb_prefetch **out, struct lb_detail *detail);
 void lb_prefetch_destroy(struct lb_prefetch *prefetch);
 
+/* What the micro-batches of a step have together. */
+struct lb_prefetched {
+    int64_t positions;                       /* that count */
+    double weight_positions, weight_samples; /* these, and all samples, as often as samples weigh */
+};
 /* Before the next n micro-batches, no more than gradient_accumulation_steps: they are made, and written where
- * the student as it is now writes them, which their questions wait for. *out_positions: that count in all of
- * them together. */
-LB_NODISCARD enum lb_status lb_prefetch_begin(struct lb_prefetch *prefetch, int64_t n, int64_t *out_positions,
-                                              struct lb_detail *detail);
+ * the student as it is now writes them, which their questions wait for. */
+LB_NODISCARD enum lb_status lb_prefetch_begin(struct lb_prefetch *prefetch, int64_t n,
+                                              struct lb_prefetched *out, struct lb_detail *detail);
 /* The next micro-batch, behind a begin: *out_samples [per_device_train_batch_size], valid until the next
  * call. Its question is on the way, and so are those of the steps ahead. */
 LB_NODISCARD enum lb_status lb_prefetch_next(struct lb_prefetch *prefetch,

@@ -71,6 +71,7 @@ static void row_losses(const struct lb_step *step, struct lb_worker *worker, int
                        float *z) {
     const struct lb_plan *plan = step->plan;
     size_t bytes = (size_t)step->v * sizeof *z;
+    double weight = lb_step_weight(step, step->batch.sequence[row]);
     if (step->labels[row] < 0 && !step->batch.by_sample) { /* does not count */
         memset(z, 0, bytes);
         return;
@@ -82,18 +83,18 @@ static void row_losses(const struct lb_step *step, struct lb_worker *worker, int
     memset(worker->dz, 0, bytes);
     for (unsigned l = 0; l < plan->n_losses; l++) {
         const struct lb_loss *loss = plan->losses[l].loss;
-        double factor = step->args[l].weight * lb_step_inverse(step, l), value = 0;
+        double factor = step->args[l].weight * lb_step_inverse(step, l) * weight, value = 0;
         if (!lb_step_on(step, l)) {
             continue; /* its row_loss is 0 */
         }
         if (loss->on == LB_ON_LABEL) {
-            value = lb_loss_row(loss, &worker->row, NULL, &step->args[l], (float)factor, worker->dz);
+            value = weight * lb_loss_row(loss, &worker->row, NULL, &step->args[l], (float)factor, worker->dz);
         } else if (loss->on == LB_ON_TARGET) {
-            value = target_loss(step, worker, l, row, in_chunk, factor);
+            value = weight * target_loss(step, worker, l, row, in_chunk, factor);
         } else if (loss->on == LB_ON_ALIGNED) {
-            value = lb_step_aligned_row(step, worker, l, row, factor);
+            value = weight * lb_step_aligned_row(step, worker, l, row, factor);
         } else if (loss->on == LB_ON_CHUNK) {
-            value = step->row_loss[l * (size_t)step->n_rows + (size_t)row]; /* made before */
+            value = step->row_loss[l * (size_t)step->n_rows + (size_t)row]; /* made before, weighted */
         }
         step->row_loss[l * (size_t)step->n_rows + (size_t)row] = value;
         if (!isfinite(value) && step->culprit[row] == LB_CULPRIT_NONE) {

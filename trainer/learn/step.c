@@ -172,8 +172,9 @@ static void add_left_out(const struct lb_step *step, struct lb_step_result *resu
     for (unsigned k = 0; step->mass != NULL && k < step->plan->n_teachers; k++) {
         for (int64_t r = 0; step->plan->map[k] != NULL && r < step->n_rows; r++) {
             double mass = step->mass[k * (size_t)step->n_rows + (size_t)r];
-            result->cut[k] += mass >= 0 ? step->inverse : 0;
-            result->left_out[k] += mass >= 0 ? (1 - mass) * step->inverse : 0;
+            double share = mass >= 0 ? lb_step_weight(step, step->batch.sequence[r]) * step->inverse : 0;
+            result->cut[k] += share;
+            result->left_out[k] += (1 - mass) * share;
         }
     }
 }
@@ -219,6 +220,16 @@ enum lb_status lb_step_forward(struct lb_step *step, const struct lb_sample *sam
 void lb_step_set_now(struct lb_step *step, int64_t now, int64_t total) {
     step->now = now;
     step->total = total;
+}
+
+void lb_step_set_weight(struct lb_step *step, double positions, double samples) {
+    step->weighed = true;
+    step->weight_positions = positions;
+    step->weight_samples = samples;
+}
+
+static double inverse_of(double sum) {
+    return sum > 0 ? 1.0 / sum : 0;
 }
 
 static void set_args(struct lb_step *step) {
@@ -277,9 +288,10 @@ enum lb_status lb_step_losses(struct lb_step *step, const struct lb_answer *cons
     if (step->states == NULL) {
         return lb_fail(detail, LB_E_ARG, "losses of a step without its forward");
     }
-    step->inverse = rows > 0 ? 1.0 / (double)rows : 0;
     const struct lb_recipe *r = step->plan->recipe;
-    step->inverse_sequences = 1.0 / (double)(r->per_device_train_batch_size * r->gradient_accumulation_steps);
+    int64_t samples = r->per_device_train_batch_size * r->gradient_accumulation_steps;
+    step->inverse = inverse_of(step->weighed ? step->weight_positions : (double)rows);
+    step->inverse_sequences = inverse_of(step->weighed ? step->weight_samples : (double)samples);
     step->batch.answers = step->tokens.answers = answers;
     set_args(step);
     if (!prepare(step, weight)) {

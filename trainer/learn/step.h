@@ -50,14 +50,18 @@ LB_NODISCARD enum lb_status lb_step_forward(struct lb_step *step, const struct l
 /* The number of the optimizer step, from 0, that comes, and how many there are: what weights and temperatures
  * that anneal follow. Until then it is the first. */
 void lb_step_set_now(struct lb_step *step, int64_t now, int64_t total);
+/* What means of the optimizer step that comes are divided by: its positions that count, and its samples, each
+ * as often as its sample's weight says. Until then samples weigh 1: lb_step_losses' rows, and as many samples
+ * as the recipe's steps have. Where all weigh 0 nothing is learnt. */
+void lb_step_set_weight(struct lb_step *step, double positions, double samples);
 /* Whether the steps that come tell in their result what each teacher says by itself; false until then. The
  * student's bits do not depend on it. */
 void lb_step_watch(struct lb_step *step, bool watch);
 /* The second half, once after each forward: losses against answers [n * teachers] (NULL without teachers),
  * checked when they came in (lb_answer_check), and backward. rows: positions that count of all micro-batches
- * of this optimizer step (the means' denominator). totals: of all its micro-batches; NULL: this is the only
- * one. Adds to result. A non-finite loss is LB_E_ARG and says where it is, whose numbers are bad, and which
- * option helps. LB_E_ARG also: no forward waits for it. */
+ * of this optimizer step (the means' denominator, unless lb_step_set_weight said another). totals: of all its
+ * micro-batches; NULL: this is the only one. Adds to result. A non-finite loss is LB_E_ARG and says where it
+ * is, whose numbers are bad, and which option helps. LB_E_ARG also: no forward waits for it. */
 LB_NODISCARD enum lb_status lb_step_losses(struct lb_step *step, const struct lb_answer *const *answers,
                                            int64_t rows, const struct lb_step_totals *totals,
                                            struct lb_step_result *result, struct lb_detail *detail);

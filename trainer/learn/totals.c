@@ -37,8 +37,8 @@ static void count_sample(const struct lb_step *step, const struct lb_answered *b
         for (int64_t j = 0; j < p->teacher_width; j++) {
             square += (double)row[j] * row[j];
         }
-        totals->square[pair] += square;
-        totals->numbers[pair] += (double)p->teacher_width;
+        totals->square[pair] += lb_sample_weight(&batch->samples[i]) * square;
+        totals->numbers[pair] += lb_sample_weight(&batch->samples[i]) * (double)p->teacher_width;
     }
 }
 

@@ -62,27 +62,27 @@ static void compare(const struct lb_step *step, unsigned k, int64_t row, double 
 static void add_rows(const struct lb_step *step, unsigned k, struct lb_step_result *result) {
     for (int64_t row = 0; row < step->n_rows; row++) {
         const struct lb_seen *seen = &step->seen[k * (size_t)step->n_rows + (size_t)row];
-        double others, same;
+        double others, same, often = lb_step_weight(step, step->batch.sequence[row]);
         if (seen->there) {
-            result->watched[k] += 1;
-            result->own_loss[k] += seen->loss;
+            result->watched[k] += often;
+            result->own_loss[k] += often * seen->loss;
         }
         if (seen->overlaps) {
-            result->overlapped[k] += 1;
-            result->overlap[k] += seen->overlap.ratio;
-            result->student_mass[k] += seen->overlap.student_mass;
-            result->teacher_mass[k] += seen->overlap.teacher_mass;
+            result->overlapped[k] += often;
+            result->overlap[k] += often * seen->overlap.ratio;
+            result->student_mass[k] += often * seen->overlap.student_mass;
+            result->teacher_mass[k] += often * seen->overlap.teacher_mass;
         }
         if (seen->top < 0) {
             continue;
         }
         if (step->labels[row] >= 0) {
-            result->labelled[k] += 1;
-            result->right[k] += seen->top == step->labels[row] ? 1 : 0;
+            result->labelled[k] += often;
+            result->right[k] += seen->top == step->labels[row] ? often : 0;
         }
         compare(step, k, row, &others, &same);
-        result->compared[k] += others > 0 ? 1 : 0;
-        result->agreed[k] += others > 0 ? same / others : 0;
+        result->compared[k] += others > 0 ? often : 0;
+        result->agreed[k] += others > 0 ? often * same / others : 0;
     }
 }
 

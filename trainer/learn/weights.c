@@ -142,11 +142,11 @@ static void weigh_set(const struct lb_step *step, unsigned set, double *w, doubl
         for (int64_t t = 0; t < times; t++, w += plan->n_teachers) {
             int64_t counted = per_token ? lb_sample_counts(sample, t) : lb_sample_counted(sample);
             bool apart = lb_step_head_apart(step);
+            double often = lb_sample_weight(sample) *
+                           (apart ? step->inverse_sequences : (double)counted * step->inverse);
             lb_step_weigh_one(step, &step->batch, set, i, per_token ? t : -1, w);
             for (unsigned k = 0; k < plan->n_teachers; k++) {
-                double share =
-                    apart ? w[k] * step->inverse_sequences : w[k] * (double)counted * step->inverse;
-                total[k] += set == set_of(plan, k) ? share : 0;
+                total[k] += set == set_of(plan, k) ? w[k] * often : 0;
             }
         }
     }

@@ -55,6 +55,9 @@ static enum lb_status check_dataset(const struct check *c, const struct lb_recip
     if (d->type != LB_DATA_JSONL && d->type != LB_DATA_CSV && d->label_field != NULL) {
         return complain(c, path, "label_field is for type: jsonl and csv");
     }
+    if (d->type != LB_DATA_JSONL && d->type != LB_DATA_CSV && d->weight_field != NULL) {
+        return complain(c, path, "weight_field is for type: jsonl and csv");
+    }
     return LB_OK;
 }
 

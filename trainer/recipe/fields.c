@@ -161,6 +161,7 @@ static const struct lb_field dataset_fields[] = {
     {PLACE_(label_field), .kind = LB_FIELD_STRING, .flags = DEC, .derived = "label",
      .help =
          "of classifiers: jsonl's member that holds a class's number or name; csv's column of class numbers"},
+    STRING_(weight_field, DEC, NULL, "jsonl's member, csv's column that says how often a row's losses count"),
     PATH_(labels, 0, "idx: the file of the images' labels"),
     {PLACE_(weight), .kind = LB_FIELD_FLOAT, .flags = DEC | LB_FIELD_OPEN, .min = 1e-6, .max = 1e6,
      .derived = "all together",

@@ -33,10 +33,11 @@ struct lb_recipe_student {
 struct lb_recipe_dataset {
     const char *path; /* text: one document a line; jsonl: one object a line; idx: images; tokens, csv */
     enum lb_data_type type;
-    const char *tag;         /* names the part: for routing and for per-tag evaluation; NULL: none */
-    const char *field;       /* jsonl: the text's key ("text") */
-    const char *label_field; /* of classifiers: jsonl's key, csv's column ("label") */
-    const char *labels;      /* idx: the labels' file */
+    const char *tag;          /* names the part: for routing and for per-tag evaluation; NULL: none */
+    const char *field;        /* jsonl: the text's key ("text") */
+    const char *label_field;  /* of classifiers: jsonl's key, csv's column ("label") */
+    const char *weight_field; /* jsonl's key, csv's column of how often a row's losses count; NULL: none */
+    const char *labels;       /* idx: the labels' file */
     double weight;         /* how often its samples come, as a share of all weights; NAN: as many as it has */
     int64_t max_tokens;    /* 0: all; else the first so many tokens */
     int64_t prompt_length; /* texts: tokens at a row's beginning that a text is written behind; 0: none */

@@ -56,8 +56,10 @@ static enum lb_status one_step(struct lb_run *run, struct lb_detail *detail) {
     struct lb_step_result before = run->sums;
     struct lb_step_totals totals;
     bool needs_totals = lb_step_needs_totals(run->plan);
-    int64_t rows = 0, first = run->at.micro_batch;
-    enum lb_status status = lb_prefetch_begin(run->prefetch, r->gradient_accumulation_steps, &rows, detail);
+    int64_t first = run->at.micro_batch;
+    struct lb_prefetched all = {0};
+    enum lb_status status = lb_prefetch_begin(run->prefetch, r->gradient_accumulation_steps, &all, detail);
+    lb_step_set_weight(run->step, all.weight_positions, all.weight_samples);
     lb_step_set_now(run->step, run->at.step, run->total);
     lb_step_watch(run->step, due(run, run->at.step + 1, r->logging_steps));
     for (int64_t i = 0; status == LB_OK && i < r->gradient_accumulation_steps; i++) {
@@ -74,8 +76,8 @@ static enum lb_status one_step(struct lb_run *run, struct lb_detail *detail) {
         status = status == LB_OK && i == 0 && needs_totals ? gather(run, &totals, detail) : status;
         status = status == LB_OK ? lb_prefetch_answers(run->prefetch, &answers, detail) : status;
         if (status == LB_OK) {
-            status =
-                lb_step_losses(run->step, answers, rows, needs_totals ? &totals : NULL, &run->sums, detail);
+            status = lb_step_losses(run->step, answers, all.positions, needs_totals ? &totals : NULL,
+                                    &run->sums, detail);
             if (status == LB_E_ARG) { /* as the optimizer's errors do */
                 lb_detail_prefix(detail, "step %lld", (long long)run->at.step + 1);
             }
@@ -97,8 +99,8 @@ static enum lb_status one_step(struct lb_run *run, struct lb_detail *detail) {
     }
     run->at.micro_batch = first + r->gradient_accumulation_steps;
     run->at.step++;
-    run->at.tokens += rows;
-    run->tokens_summed += rows;
+    run->at.tokens += all.positions;
+    run->tokens_summed += all.positions;
     run->steps_summed++;
     return LB_OK;
 }

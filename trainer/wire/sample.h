@@ -57,12 +57,17 @@ struct lb_sample {
     const int32_t *teacher_prompt; /* [teacher_prompt_n] what stands for them where a teacher reads it so;
                                       NULL: none is known */
     int64_t teacher_prompt_n;
+    const double *weight; /* how often its losses count; NULL: once */
     enum lb_source source;
 };
 
 /* How teacher k reads it; NULL: in the sample's own ids. */
 static inline const struct lb_reading *lb_sample_reading(const struct lb_sample *sample, unsigned k) {
     return sample->readings != NULL && sample->readings[k].ids != NULL ? &sample->readings[k] : NULL;
+}
+
+static inline double lb_sample_weight(const struct lb_sample *sample) {
+    return sample->weight != NULL ? *sample->weight : 1;
 }
 
 /* Whether losses and scores count position t: its label is the text's, not one that begins every text. */
