@@ -2,7 +2,7 @@
 #include "common/base/file.h"
 #include "common/base/json.h"
 #include "common/base/mem.h"
-#include "trainer/command/commands.h"
+#include "trainer/command/eval_beside.h"
 #include "trainer/data/dataset.h"
 #include "trainer/loss/mixture.h"
 #include "trainer/recipe/recipe.h"
@@ -23,7 +23,8 @@ struct arguments {
     unsigned n_urls;
     enum lb_protocol protocol; /* of all of them */
     struct lb_tensor_options tensors;
-    struct lb_data_options data; /* each NAME=PATH or PATH */
+    struct lb_beside_options beside; /* teachers that MODEL is compared with */
+    struct lb_data_options data;     /* each NAME=PATH or PATH */
     int64_t max_length, rows, skip, max_samples;
     float bias[LB_EVAL_MAX_CLASSES];
     int n_bias; /* the highest class with a bias, plus one */
@@ -40,11 +41,24 @@ enum {
     KEY_ROWS,
     KEY_SKIP,
     KEY_SAMPLES,
-    KEY_BIAS
+    KEY_BIAS,
+    KEY_TEACHER,
+    KEY_TARGETS,
+    KEY_TOP_K
 };
 
 static bool is_hosted(const char *text) {
     return lb_url_scheme(text, NULL) != LB_SCHEME_NONE;
+}
+
+/* URL#MODEL: the part after # names one of several models there. */
+static void hosted_teacher(char *url, struct lb_recipe_teacher *out) {
+    char *hash = strchr(url, '#');
+    *out = (struct lb_recipe_teacher){.url = url, .weight = 1, .name = hash != NULL ? hash + 1 : url};
+    if (hash != NULL) {
+        *hash = '\0';
+        out->model = hash + 1;
+    }
 }
 
 /* CLASS=VALUE */
@@ -103,6 +117,19 @@ static error_t parse(int key, char *text, struct argp_state *state) {
     case KEY_BIAS:
         parse_bias(a, state, text);
         return 0;
+    case KEY_TEACHER:
+        if (a->beside.n == LB_MAX_TEACHERS) {
+            argp_error(state, "more than %d teachers", LB_MAX_TEACHERS);
+        }
+        hosted_teacher(text, &a->beside.teachers[a->beside.n++]);
+        return 0;
+    case KEY_TARGETS:
+        a->beside.targets = lb_beside_lane(lb_option_name(state, "--targets", text, lb_beside_targets));
+        a->beside.targets_given = true;
+        return 0;
+    case KEY_TOP_K:
+        a->beside.top_k = lb_option_int(state, "--top-k", text, 1, LB_MAX_TOP_K);
+        return 0;
     case ARGP_KEY_ARG:
         if (a->data.n == 0 && a->model == NULL && is_hosted(text)) {
             if (a->n_urls == LB_MAX_TEACHERS) {
@@ -121,6 +148,9 @@ static error_t parse(int key, char *text, struct argp_state *state) {
             argp_error(state, "--bias is for classifiers in a folder, not for hosted models");
         }
         lb_option_tensors_end(state, &a->tensors, lb_dialect_get(a->protocol));
+        if (a->n_urls > 0 && a->beside.n > 0) {
+            argp_error(state, "--teacher is what a MODEL in a folder is compared with, not one at a URL");
+        }
         if (a->n_urls == 0 && a->tensors.naming.logits != NULL) {
             argp_error(state, "--name is for hosted models, not for those in a folder");
         }
@@ -311,9 +341,14 @@ static enum lb_status evaluate(const void *arguments, const struct lb_opened *op
         .rows = a->rows, .stop = stop, .bias = a->bias, .n_bias = a->n_bias};
     struct lb_dataset *data = NULL;
     struct lb_evaluation *e = lb_calloc(1, sizeof *e);
-    enum lb_status status = e != NULL ? make_entries(a, lb_model_config(opened->model)->input_size > 0,
-                                                     &frame.arena, entries, detail)
-                                      : lb_fail(detail, LB_E_NOMEM, "out of memory");
+    struct lb_beside_options beside = a->beside;
+    struct lb_beside *compared = lb_calloc(1, sizeof *compared);
+    beside.protocol = a->protocol;
+    beside.token_file = a->token_file;
+    bool made = e != NULL && compared != NULL;
+    enum lb_status status =
+        made ? make_entries(a, lb_model_config(opened->model)->input_size > 0, &frame.arena, entries, detail)
+             : lb_fail(detail, LB_E_NOMEM, "out of memory");
     if (status == LB_OK) {
         status = lb_dataset_open(&frame, entries, a->data.n, true, opened->tokenizer,
                                  labels != NULL ? labels->n : 0, stop, &data, detail);
@@ -324,34 +359,33 @@ static enum lb_status evaluate(const void *arguments, const struct lb_opened *op
     if (status == LB_OK) {
         status = lb_evaluate(opened->model, data, &options, e, detail);
     }
+    if (status == LB_OK && beside.n > 0) {
+        status = lb_eval_beside(&beside, opened, data, frame.max_length, stop, compared, detail);
+    }
     if (status == LB_OK && a->json) {
         json_t *object = evaluation_json(a->model, e, frame.max_length);
         add_size(object, lb_model_parameters(opened->model), (int64_t)lb_model_bytes(opened->model));
         if (a->n_bias > 0) {
             add_bias(object, a);
         }
+        if (beside.n > 0) {
+            json_object_set_new(object, "teachers", lb_beside_json(&beside, compared, data));
+        }
         lb_print_json(object, JSON_INDENT(2));
     } else if (status == LB_OK) {
         e->text ? print_text(e) : print_classes(e, labels);
+        if (beside.n > 0) {
+            lb_beside_print(&beside, compared, data);
+        }
     }
     lb_free(e);
+    lb_free(compared);
     lb_dataset_destroy(data);
     lb_arena_finish(&frame.arena);
     return status;
 }
 
 /* ---- hosted models ---- */
-
-/* URL#MODEL: the part after # names one of several models there. */
-static void hosted_teacher(char *url, const char *token_file, struct lb_recipe_teacher *out) {
-    char *hash = strchr(url, '#');
-    *out = (struct lb_recipe_teacher){.url = url, .weight = 1, .name = hash != NULL ? hash + 1 : url};
-    if (hash != NULL) {
-        *hash = '\0';
-        out->model = hash + 1;
-    }
-    out->token_file = (char *)token_file;
-}
 
 /* The one that is named, which servers that serve none must read as well, or the first server's. */
 static enum lb_status hosted_tokenizer(const struct arguments *a, struct lb_teachers *teachers,
@@ -480,7 +514,8 @@ static enum lb_status evaluate_hosted(struct arguments *a, volatile sig_atomic_t
     struct lb_evaluation *e = lb_calloc(a->n_urls + 1, sizeof *e);
     bool made = e != NULL;
     for (unsigned k = 0; k < a->n_urls; k++) {
-        hosted_teacher(a->urls[k], a->token_file, &teachers[k]);
+        hosted_teacher(a->urls[k], &teachers[k]);
+        teachers[k].token_file = (char *)a->token_file;
         teachers[k].protocol = a->protocol;
         name_tensors(&a->tensors, pairs, &teachers[k]);
     }
@@ -533,6 +568,15 @@ int lb_cmd_eval(int argc, char **argv, volatile sig_atomic_t *stop) {
         {"token-file", KEY_TOKEN, "FILE", 0, "Bearer token for hosted models", 0},
         {"protocol", KEY_PROTOCOL, "NAME", 0, "How hosted models are asked, as in a recipe (default: oip)",
          0},
+        {"teacher", KEY_TEACHER, "URL[#NAME]", 0,
+         "Compare MODEL with a teacher (http://..., unix:PATH, local:PATH): how often their likeliest is the "
+         "same, and KL(teacher, model); may be repeated",
+         0},
+        {"targets", KEY_TARGETS, "NAME", 0,
+         "What --teacher sends, as in a recipe: final_hidden, logits, topk (default: final_hidden; logits of "
+         "images)",
+         0},
+        {"top-k", KEY_TOP_K, "N", 0, "Length of topk's lists (default: 64)", 0},
         {"name", KEY_NAME, "KEY=TENSOR", 0, LB_NAME_HELP, 0},
         {"extra-input", KEY_EXTRA, "TENSOR=VALUE", 0, LB_EXTRA_INPUT_HELP, 0},
         {"json", 'j', NULL, 0, "Print the result as JSON", 0},
@@ -547,7 +591,7 @@ int lb_cmd_eval(int argc, char **argv, volatile sig_atomic_t *stop) {
                "one part. The balanced perplexity is the geometric mean of the parts'. With URLs "
                "(http://HOST:PORT) the text is "
                "scored by the daemons there, several also by the mean of their probabilities."};
-    struct arguments a = {0};
+    struct arguments a = {.beside.top_k = 64};
     argp_parse(&argp, argc, argv, 0, NULL, &a);
     if (a.n_urls == 0) {
         return lb_with_opened(a.model, a.tokenizer, evaluate, &a, stop);

@@ -18,7 +18,6 @@ struct lb_prefetch {
     int64_t first, end;        /* numbers of the run */
     int64_t made, taken;       /* next number to make the samples of, to hand out */
     int64_t released;          /* numbers below it are done with */
-    int64_t n_asked;           /* questions so far */
     int64_t *question;         /* [depth] of the slot's micro-batch; -1: its text is yet to be written */
     int64_t *indices;          /* [batch] */
     struct lb_sample *samples; /* [depth * batch], slot = number mod depth */
@@ -97,7 +96,7 @@ static enum lb_status ask(struct lb_prefetch *a, int64_t number, struct lb_detai
     for (int64_t i = 0; status == LB_OK && i < a->batch; i++) {
         status = lb_plan_read(a->plan, &samples[i], arena, detail);
     }
-    a->question[number % a->depth] = a->n_asked++;
+    a->question[number % a->depth] = a->teachers != NULL ? lb_teachers_next(a->teachers) : 0;
     if (a->teachers == NULL || status != LB_OK) {
         return status;
     }

@@ -115,5 +115,12 @@ enum lb_status lb_recipe_check_data(const struct lb_recipe *r, struct lb_mistake
             status, complain(c, "eval_steps",
                              "there are no eval_datasets to evaluate on; add some or drop eval_steps"));
     }
+    if (lb_mistakes_sound(c->mistakes, "eval_agreement eval_datasets teachers.0") && r->eval_agreement &&
+        (r->eval_datasets_count == 0 || r->teachers_count == 0)) {
+        status =
+            lb_read_both(status, complain(c, "eval_agreement",
+                                          "compares teachers and student on eval_datasets; there are no %s",
+                                          r->teachers_count == 0 ? "teachers" : "eval_datasets"));
+    }
     return status;
 }

@@ -409,6 +409,8 @@ const struct lb_field lb_recipe_fields[] = {
      .derived = "1", .help = "seq_kd: in so many of these micro-batches"},
     BOOL_(log_completions, 0, "false",
           "lmbda: each text that the student writes goes into completions.jsonl"),
+    {PLACE_(eval_agreement), .kind = LB_FIELD_BOOL, .derived = "false",
+     .help = "evaluations ask the teachers about the held-out data too, and compare them with the student"},
     {NULL},
 };
 #undef S

@@ -178,6 +178,8 @@ struct lb_recipe {
     bool log_completions;
     bool seq_kd;         /* where the student does not write, a teacher does */
     double seq_kd_ratio; /* of these micro-batches; 1 */
+
+    bool eval_agreement; /* evaluations ask the teachers too */
 };
 
 /* The member of records that any teacher reads in place of their prompts; NULL: none does. */

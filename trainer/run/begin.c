@@ -201,6 +201,9 @@ static enum lb_status open_teachers(struct lb_run *run, struct lb_detail *detail
     }
     status = status == LB_OK ? lb_plan_readers(run->plan, run->tokenizer, run->data, run->teachers, detail)
                              : status;
+    if (status == LB_OK && run->recipe->eval_agreement) {
+        lb_agree_plan(run->plan, run->student, run->teachers, &run->agree);
+    }
     status = status == LB_OK ? name_labels(run, detail) : status;
     status = status == LB_OK ? check_labels(run, detail) : status;
     status = status == LB_OK ? lb_run_open_scribe(run, detail) : status;

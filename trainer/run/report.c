@@ -1,5 +1,6 @@
 /* What a run tells: metrics.jsonl, the terminal, how well it does on held-out data. */
 #include "common/base/clock.h"
+#include "common/base/mem.h"
 #include "trainer/learn/schedule.h"
 #include "trainer/run/run.h"
 
@@ -7,7 +8,10 @@
 #include <stdio.h>
 #include <string.h>
 
-#define MAX_METRICS (24 + LB_MAX_LOSSES + 10 * LB_MAX_TEACHERS + LB_EVAL_MAX_PARTS)
+/* Of each teacher: 10 of a step, or two of each part of the held-out data and of all. */
+#define MAX_METRICS                                                                                          \
+    (24 + LB_MAX_LOSSES + LB_EVAL_MAX_PARTS + LB_MAX_TEACHERS * (10 + 2 * (LB_EVAL_MAX_PARTS + 1)))
+#define GROUPS_BYTES ((size_t)16 << 20)
 
 static void metric(struct lb_metric *list, size_t *n, const char *group, const char *name, double value) {
     if (*n < MAX_METRICS) {
@@ -136,49 +140,111 @@ void lb_run_swap_average(struct lb_run *run) {
     }
 }
 
-enum lb_status lb_run_evaluate(struct lb_run *run, struct lb_detail *detail) {
-    struct lb_evaluation e;
+/* What the weights that are evaluated come to; agreement [teachers] where teachers are asked. */
+static enum lb_status evaluate(struct lb_run *run, struct lb_evaluation *e, struct lb_agreement *agreement,
+                               struct lb_detail *detail) {
     const struct lb_evaluate_options options = {.stop = run->options->stop};
     bool average = run->recipe->ema_for != LB_EMA_FOR_STUDENT;
     if (average) {
         lb_run_swap_average(run);
     }
-    enum lb_status status = lb_evaluate(run->student, run->eval_data, &options, &e, detail);
+    enum lb_status status = lb_evaluate(run->student, run->eval_data, &options, e, detail);
+    if (status == LB_OK && agreement != NULL) {
+        double waited = lb_run_stats(run).wait_seconds;
+        status = lb_agree(&run->agree, run->student, run->teachers, run->eval_data, run->options->stop,
+                          agreement, detail);
+        run->wait_before += lb_run_stats(run).wait_seconds - waited; /* it was not for a step */
+    }
     if (average) {
         lb_run_swap_average(run);
     }
-    if (status != LB_OK) {
-        return status;
+    return status;
+}
+
+/* key/NAME, or of some of the data key/NAME/TAG, whose group is made in arena. */
+static void agreed(const struct lb_run *run, unsigned k, const char *tag, const struct lb_agreed *of,
+                   struct lb_arena *arena, struct lb_metric *m, size_t *n) {
+    const char *name = run->recipe->teachers[k].name;
+    const double values[] = {(double)of->same, of->nats};
+    const char *const keys[] = {"eval_agreement", "eval_kl"};
+    for (int i = 0; i < (run->agree.kl[k] ? 2 : 1) && of->n > 0; i++) {
+        const char *group = tag != NULL ? lb_arena_printf(arena, "%s/%s", keys[i], name) : keys[i];
+        if (group != NULL) {
+            metric(m, n, group, tag != NULL ? tag : name, values[i] / (double)of->n);
+        }
     }
+}
+
+/* What the teachers have in common with the student, for metrics and terminal. */
+static void teachers_agree(const struct lb_run *run, const struct lb_agreement *agreement,
+                           struct lb_arena *arena, struct lb_metric *m, size_t *n) {
+    int parts = lb_dataset_tags(run->eval_data);
+    for (unsigned k = 0; k < run->plan->n_teachers; k++) {
+        agreed(run, k, NULL, &agreement[k].all, arena, m, n);
+        for (int t = 0; t < parts; t++) {
+            agreed(run, k, lb_dataset_tag(run->eval_data, t), &agreement[k].part[t], arena, m, n);
+        }
+        if (agreement[k].all.n > 0) {
+            char text[256];
+            snprintf(text, sizeof text, "step %lld: the likeliest is that of teacher %.100s in %.1f %%",
+                     (long long)run->at.step, run->recipe->teachers[k].name,
+                     100 * (double)agreement[k].all.same / (double)agreement[k].all.n);
+            lb_progress_note(run->progress, text);
+        }
+    }
+}
+
+/* A line of metrics about an evaluation, and what the terminal says of it. */
+static enum lb_status tell_evaluation(struct lb_run *run, const struct lb_evaluation *e,
+                                      const struct lb_agreement *agreement, struct lb_detail *detail) {
+    struct lb_arena arena; /* groups' names */
     struct lb_metric m[MAX_METRICS];
     size_t n = 0;
     char text[512];
-    status = lb_run_compare(run, &e, detail);
-    if (status != LB_OK) {
-        return status;
-    }
-    metric(m, &n, NULL, "eval_loss", e.all.loss);
-    if (e.text) {
-        metric(m, &n, NULL, "eval_perplexity", exp(e.all.loss));
-        for (int t = 0; t < e.n_parts; t++) {
-            metric(m, &n, "eval_perplexity", e.part[t].name, exp(e.part[t].loss));
+    lb_arena_init(&arena, GROUPS_BYTES);
+    metric(m, &n, NULL, "eval_loss", e->all.loss);
+    if (e->text) {
+        metric(m, &n, NULL, "eval_perplexity", exp(e->all.loss));
+        for (int t = 0; t < e->n_parts; t++) {
+            metric(m, &n, "eval_perplexity", e->part[t].name, exp(e->part[t].loss));
         }
-        metric(m, &n, NULL, "eval_perplexity_balanced", e.balanced_perplexity);
-        if (e.all.bytes > 0) {
-            metric(m, &n, NULL, "eval_bits_per_byte", e.all.bits_per_byte);
+        metric(m, &n, NULL, "eval_perplexity_balanced", e->balanced_perplexity);
+        if (e->all.bytes > 0) {
+            metric(m, &n, NULL, "eval_bits_per_byte", e->all.bits_per_byte);
         }
         snprintf(text, sizeof text, "step %lld: held-out perplexity %.2f, balanced %.2f",
-                 (long long)run->at.step, exp(e.all.loss), e.balanced_perplexity);
+                 (long long)run->at.step, exp(e->all.loss), e->balanced_perplexity);
     } else {
-        metric(m, &n, NULL, "eval_error", e.all.error_percent);
+        metric(m, &n, NULL, "eval_error", e->all.error_percent);
         snprintf(text, sizeof text, "step %lld: held-out loss %.4f, error %.2f %%", (long long)run->at.step,
-                 e.all.loss, e.all.error_percent);
+                 e->all.loss, e->all.error_percent);
     }
-    metric(m, &n, NULL, "eval_accuracy", 1 - e.all.error_percent / 100);
-    metric(m, &n, NULL, "eval_ece", e.ece);
+    metric(m, &n, NULL, "eval_accuracy", 1 - e->all.error_percent / 100);
+    metric(m, &n, NULL, "eval_ece", e->ece);
     if (lb_run_compares(run) && run->at.best_step > 0) {
         metric(m, &n, NULL, "best_step", (double)run->at.best_step);
     }
     lb_progress_note(run->progress, text);
-    return lb_journal_write(run->journal, run->at.step, epoch_of(run), m, n, detail);
+    if (agreement != NULL) {
+        teachers_agree(run, agreement, &arena, m, &n);
+    }
+    enum lb_status status = lb_journal_write(run->journal, run->at.step, epoch_of(run), m, n, detail);
+    lb_arena_finish(&arena);
+    return status;
+}
+
+enum lb_status lb_run_evaluate(struct lb_run *run, struct lb_detail *detail) {
+    struct lb_evaluation e;
+    struct lb_agreement *agreement = NULL;
+    if (run->recipe->eval_agreement) {
+        agreement = lb_calloc(run->plan->n_teachers, sizeof *agreement);
+        if (agreement == NULL) {
+            return lb_fail(detail, LB_E_NOMEM, "out of memory");
+        }
+    }
+    enum lb_status status = evaluate(run, &e, agreement, detail);
+    status = status == LB_OK ? lb_run_compare(run, &e, detail) : status;
+    status = status == LB_OK ? tell_evaluation(run, &e, agreement, detail) : status;
+    lb_free(agreement);
+    return status;
 }

@@ -8,6 +8,7 @@
 #include "trainer/learn/optimizer.h"
 #include "trainer/learn/prefetch.h"
 #include "trainer/learn/step.h"
+#include "trainer/run/agree.h"
 #include "trainer/run/checkpoint.h"
 #include "trainer/run/evaluate.h"
 #include "trainer/run/journal.h"
@@ -25,7 +26,8 @@ struct lb_run {
     struct lb_dataset *data, *eval_data;
     struct lb_teachers *teachers;
     struct lb_plan *plan;
-    struct lb_lora *lora; /* adapters; NULL: none */
+    struct lb_agree agree; /* where evaluations ask the teachers (eval_agreement) */
+    struct lb_lora *lora;  /* adapters; NULL: none */
     struct lb_optimizer *optimizer;
     struct lb_step *step;
     struct lb_scribe *scribe; /* NULL: the student writes nothing */

@@ -489,6 +489,13 @@ void lb_asker_release(struct lb_asker *asker, int64_t number) {
     pthread_mutex_unlock(&asker->lock);
 }
 
+int64_t lb_asker_next(struct lb_asker *asker) {
+    pthread_mutex_lock(&asker->lock);
+    int64_t next = asker->next_number >= 0 ? asker->next_number : 0;
+    pthread_mutex_unlock(&asker->lock);
+    return next;
+}
+
 void lb_asker_stats(struct lb_asker *asker, struct lb_teachers_stats *out) {
     pthread_mutex_lock(&asker->lock);
     *out = asker->stats;

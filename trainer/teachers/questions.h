@@ -71,6 +71,8 @@ LB_NODISCARD enum lb_status lb_asker_take(struct lb_asker *asker, int64_t number
                                           const struct lb_answer *const **out_answers,
                                           struct lb_detail *detail);
 void lb_asker_release(struct lb_asker *asker, int64_t number);
+/* As lb_teachers_next. */
+int64_t lb_asker_next(struct lb_asker *asker);
 void lb_asker_stats(struct lb_asker *asker, struct lb_teachers_stats *out);
 
 #endif

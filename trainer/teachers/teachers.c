@@ -253,12 +253,17 @@ enum lb_status lb_teachers_set_map(struct lb_teachers *teachers, unsigned k, con
     return LB_OK;
 }
 
+enum lb_status lb_teachers_gives(const struct lb_teachers *teachers, unsigned k,
+                                 const struct lb_ask_spec *spec, struct lb_detail *detail) {
+    const struct teacher *teacher = &teachers->teachers[k];
+    return teacher->dialect->gives(&teacher->info, spec, teacher->is->name, detail);
+}
+
 enum lb_status lb_teachers_set_spec(struct lb_teachers *teachers, unsigned k, const struct lb_ask_spec *spec,
                                     struct lb_detail *detail) {
-    struct teacher *teacher = &teachers->teachers[k];
-    enum lb_status status = teacher->dialect->gives(&teacher->info, spec, teacher->is->name, detail);
+    enum lb_status status = lb_teachers_gives(teachers, k, spec, detail);
     if (status == LB_OK) {
-        teacher->spec = *spec;
+        teachers->teachers[k].spec = *spec;
     }
     return status;
 }
@@ -295,6 +300,10 @@ static enum lb_status start_asker(struct lb_teachers *teachers, struct lb_detail
     enum lb_status status = lb_asker_create(&options, asked, teachers->n, &teachers->asker, detail);
     lb_free(asked);
     return status;
+}
+
+int64_t lb_teachers_next(const struct lb_teachers *teachers) {
+    return teachers->asker ? lb_asker_next(teachers->asker) : 0;
 }
 
 enum lb_status lb_teachers_submit(struct lb_teachers *teachers, int64_t number,

@@ -91,6 +91,12 @@ LB_NODISCARD enum lb_status lb_teachers_tokenizer(struct lb_teachers *teachers, 
 LB_NODISCARD enum lb_status lb_teachers_set_spec(struct lb_teachers *teachers, unsigned k,
                                                  const struct lb_ask_spec *spec, struct lb_detail *detail);
 
+/* Whether it gives all of spec: LB_E_ARG, which names what is missing. Sets nothing. */
+LB_NODISCARD enum lb_status lb_teachers_gives(const struct lb_teachers *teachers, unsigned k,
+                                              const struct lb_ask_spec *spec, struct lb_detail *detail);
+
+/* The number that the next question has: of all that are asked of these teachers. */
+int64_t lb_teachers_next(const struct lb_teachers *teachers);
 /* Asks about n samples as question number `number` (0, 1, 2, ... without gaps, ahead of take). wanted [n *
  * teachers]: which teacher is asked about which sample (route), NULL: all. what samples point
  * to stays valid until release. Returns at once; the work goes on in the background. */
