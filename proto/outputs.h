@@ -34,7 +34,8 @@
     X(KEYS,           "keys.N",               FP32,  FLOATS, KEYS,      STATE,    NUMBERS,  0,                                                                                row) \
     X(VALUES,         "values.N",             FP32,  FLOATS, VALUES,    STATE,    NUMBERS,  0,                                                                                row) \
     X(ATTENTION,      "attentions.N",         FP32,  FLOATS, ATTENTION, KEYS,     SHARES,   0,                                                                                keys) \
-    X(SENTENCE,       "sentence_embedding",   FP32,  FLOATS, SENTENCE,  SENTENCE, NUMBERS,  0,                                                                                row)
+    X(SENTENCE,       "sentence_embedding",   FP32,  FLOATS, SENTENCE,  SENTENCE, NUMBERS,  0,                                                                                row) \
+    X(RESIDUAL,       "residuals.N",          FP32,  FLOATS, RESIDUAL,  STATE,    NUMBERS,  0,                                                                                row)
 /* clang-format on */
 
 #define LB_OUTPUT_KIND(kind, ...) LB_OUT_##kind,
@@ -61,7 +62,8 @@ enum lb_output_source {
     LB_FROM_KEYS, /* norms and rotary positions: a head's columns behind the other's; of keys and values as */
     LB_FROM_VALUES,    /* many heads as the model has. Not of classifiers */
     LB_FROM_ATTENTION, /* probabilities of block N, from 0; not of classifiers */
-    LB_FROM_SENTENCE   /* one row for a sequence: final states pooled; of encoders that say how */
+    LB_FROM_SENTENCE,  /* one row for a sequence: final states pooled; of encoders that say how */
+    LB_FROM_RESIDUAL   /* what leaves block N, from 0, before a norm behind all blocks */
 };
 
 enum lb_output_width {

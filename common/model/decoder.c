@@ -273,11 +273,11 @@ struct lb_value *lb_decoder_forward(const struct lb_model *model, struct lb_tape
         x = block(&p, &d->layers[l], l, x, &probs);
         lb_tap_offer(tape, taps, n_taps, LB_TAP_ATTENTION, l, probs);
         lb_tape_release(tape, mark);
+        lb_tap_offer(tape, taps, n_taps, LB_TAP_STREAM, l, x);
         if (l + 1 < c->num_hidden_layers) {
             lb_tap_offer(tape, taps, n_taps, LB_TAP_HIDDEN, l + 1, x);
         }
     }
-    lb_tap_offer(tape, taps, n_taps, LB_TAP_STREAM, (int)c->num_hidden_layers, x);
     x = norm(&p, &d->top, LB_ROLE_NORM, x);
     lb_tap_offer(tape, taps, n_taps, LB_TAP_HIDDEN, (int)c->num_hidden_layers, x);
     for (int64_t s = 0; kv != NULL && x != NULL && s < kv->n_seqs; s++) {

@@ -218,6 +218,7 @@ struct lb_value *lb_encoder_forward(const struct lb_model *model, struct lb_tape
         p.args.want_probs = lb_tap_wanted(taps, n_taps, LB_TAP_ATTENTION, l);
         x = carry(tape, x, block(&p, &e->layers[l], l, x, &probs));
         lb_tap_offer(tape, taps, n_taps, LB_TAP_ATTENTION, l, probs);
+        lb_tap_offer(tape, taps, n_taps, LB_TAP_STREAM, l, x);
         lb_tap_offer(tape, taps, n_taps, LB_TAP_HIDDEN, l + 1, x);
         lb_tape_release(tape, mark);
     }

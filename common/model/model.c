@@ -338,7 +338,7 @@ enum lb_status lb_model_check_tap(const struct lb_model *model, enum lb_tap_kind
                                   struct lb_detail *detail) {
     static const char *const names[] = {[LB_TAP_HIDDEN] = "hidden_states", [LB_TAP_ATTENTION] = "attentions",
                                         [LB_TAP_QUERIES] = "queries",      [LB_TAP_KEYS] = "keys",
-                                        [LB_TAP_VALUES] = "values",        [LB_TAP_STREAM] = "stream"};
+                                        [LB_TAP_VALUES] = "values",        [LB_TAP_STREAM] = "residuals"};
     bool decoder = model->family->has_attention;
     int64_t last = decoder ? model->config.num_hidden_layers : model->config.n_hidden;
     const char *name = names[kind];

@@ -121,8 +121,7 @@ enum lb_tap_kind {
                          before */
     LB_TAP_KEYS,      /* norms and rotary positions [N, H D], of keys.N and values.N [N, H_kv D] */
     LB_TAP_VALUES,
-    LB_TAP_STREAM /* of decoders, layer the number of blocks: what the last block leaves, before the final
-                     norm */
+    LB_TAP_STREAM /* residuals.N, N from 0: what block N leaves, of the last one too before the final norm */
 };
 struct lb_tap {
     enum lb_tap_kind kind;

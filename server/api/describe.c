@@ -195,5 +195,5 @@ json_t *lb_describe_server(void) {
                      "extensions", "binary_tensor_data", "parameters", "model_configuration",
                      "model_repository", "statistics", "kd_topk/1", "kd_hidden/1", "kd_head/2", "kd_digest/1",
                      "kd_answer_digest/1", "kd_dtype/1", "kd_score/1", "kd_samples/1", "kd_qkv/1",
-                     "kd_vocab_map/1");
+                     "kd_residual/1", "kd_vocab_map/1");
 }

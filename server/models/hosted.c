@@ -187,6 +187,9 @@ bool lb_hosted_tap(enum lb_output_source source, enum lb_tap_kind *out) {
     case LB_FROM_HIDDEN:
         *out = LB_TAP_HIDDEN;
         return true;
+    case LB_FROM_RESIDUAL:
+        *out = LB_TAP_STREAM;
+        return true;
     case LB_FROM_QUERIES:
         *out = LB_TAP_QUERIES;
         return true;

@@ -134,6 +134,16 @@ expect 0 pruned.log "$limbeck" train alone.yaml -o pruned --set max_steps=5 \
 holds '.num_hidden_layers == 2' pruned/student/config.json
 expect 1 five.log "$limbeck" influence teacher test.txt --keep 5
 said five.log "the model has 4 blocks"
+host teacher teacher/student --threads 2
+expect 0 hosted.json "$limbeck" influence "${url[teacher]}#teacher" test.txt --keep 2 --json --max-length 24
+"$limbeck" influence teacher test.txt --keep 2 --json --max-length 24 >folder.json || fail "no influence"
+cmp <(jq -c 'del(.model)' hosted.json) <(jq -c 'del(.model)' folder.json) || fail "hosted, its blocks have another influence"
+expect 1 five.log "$limbeck" influence "${url[teacher]}" test.txt --keep 5
+one_error five.log
+said five.log "the model has 4 blocks"
+expect 1 away.log "$limbeck" train alone.yaml -o away --set "student={layers_from: {model: '${url[teacher]}', layers: [0]}}"
+one_error away.log
+said away.log "student.layers_from.model: weights do not come over the network; give a folder or a .gguf file"
 
 say "an average of the weights"
 undisturbed_and_killed ema ema_decay=0.9 eval_steps=10

@@ -376,6 +376,7 @@ static const struct {
     [LB_OUT_VALUES] = {LB_FROM_VALUES, LB_WIDE_STATE, same},
     [LB_OUT_ATTENTION] = {LB_FROM_ATTENTION, LB_WIDE_KEYS, keys},
     [LB_OUT_SENTENCE] = {LB_FROM_SENTENCE, LB_WIDE_SENTENCE, same},
+    [LB_OUT_RESIDUAL] = {LB_FROM_RESIDUAL, LB_WIDE_STATE, same},
 };
 
 /* ---- the checks ---- */
@@ -614,7 +615,7 @@ static void test_classifier(void **state) {
 /* No logits, but sentences; asked for nothing, it gives those. */
 static void test_encoder(void **state) {
     (void)state;
-    assert_int_equal(check_model(bert), 1 + 3 + 3 * 2 + 2 + 1);
+    assert_int_equal(check_model(bert), 1 + 3 + 4 * 2 + 2 + 1);
     struct question q = {.hosted = bert, .kind = LB_OUT_LOGITS, .temperature = 1, .top_k = 3};
     assert_null(answer(&q));
     assert_non_null(strstr(detail.text, "output logits: this model has no head"));

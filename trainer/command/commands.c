@@ -3,6 +3,7 @@
 #include "common/base/file.h"
 #include "common/base/log.h"
 #include "common/base/mem.h"
+#include "trainer/wire/url.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -112,6 +113,19 @@ void lb_option_tensors_end(const struct argp_state *state, const struct lb_tenso
 const struct lb_naming *lb_tensors_naming(struct lb_tensor_options *options) {
     options->naming.extra = options->extra;
     return options->naming.logits ? &options->naming : NULL;
+}
+
+bool lb_option_hosted(char *text, struct lb_recipe_teacher *out) {
+    char *hash = strchr(text, '#');
+    if (lb_url_scheme(text, NULL) == LB_SCHEME_NONE) {
+        return false;
+    }
+    *out = (struct lb_recipe_teacher){.url = text, .weight = 1, .name = hash != NULL ? hash + 1 : text};
+    if (hash != NULL) {
+        *hash = '\0';
+        out->model = hash + 1;
+    }
+    return true;
 }
 
 void lb_option_data(const struct argp_state *state, const char *text, struct lb_data_options *out) {

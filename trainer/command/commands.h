@@ -86,6 +86,9 @@ const struct lb_naming *lb_tensors_naming(struct lb_tensor_options *options);
 double lb_option_number(const struct argp_state *state, const char *option, const char *text, double min,
                         double max);
 
+/* Whether it is the URL[#NAME] of a hosted model; out has what that says then, and text is cut. */
+bool lb_option_hosted(char *text, struct lb_recipe_teacher *out);
+
 /* DATA arguments of commands that read data, and how. */
 #define LB_MAX_DATA_FILES 64
 struct lb_data_options {

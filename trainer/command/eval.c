@@ -47,20 +47,6 @@ enum {
     KEY_TOP_K
 };
 
-static bool is_hosted(const char *text) {
-    return lb_url_scheme(text, NULL) != LB_SCHEME_NONE;
-}
-
-/* URL#MODEL: the part after # names one of several models there. */
-static void hosted_teacher(char *url, struct lb_recipe_teacher *out) {
-    char *hash = strchr(url, '#');
-    *out = (struct lb_recipe_teacher){.url = url, .weight = 1, .name = hash != NULL ? hash + 1 : url};
-    if (hash != NULL) {
-        *hash = '\0';
-        out->model = hash + 1;
-    }
-}
-
 /* CLASS=VALUE */
 static void parse_bias(struct arguments *a, const struct argp_state *state, const char *text) {
     const char *equals = strchr(text, '=');
@@ -121,7 +107,9 @@ static error_t parse(int key, char *text, struct argp_state *state) {
         if (a->beside.n == LB_MAX_TEACHERS) {
             argp_error(state, "more than %d teachers", LB_MAX_TEACHERS);
         }
-        hosted_teacher(text, &a->beside.teachers[a->beside.n++]);
+        if (!lb_option_hosted(text, &a->beside.teachers[a->beside.n++])) {
+            argp_error(state, "--teacher: \"%s\" is no URL", text);
+        }
         return 0;
     case KEY_TARGETS:
         a->beside.targets = lb_beside_lane(lb_option_name(state, "--targets", text, lb_beside_targets));
@@ -131,7 +119,7 @@ static error_t parse(int key, char *text, struct argp_state *state) {
         a->beside.top_k = lb_option_int(state, "--top-k", text, 1, LB_MAX_TOP_K);
         return 0;
     case ARGP_KEY_ARG:
-        if (a->data.n == 0 && a->model == NULL && is_hosted(text)) {
+        if (a->data.n == 0 && a->model == NULL && lb_url_scheme(text, NULL) != LB_SCHEME_NONE) {
             if (a->n_urls == LB_MAX_TEACHERS) {
                 argp_error(state, "more than %d hosted models", LB_MAX_TEACHERS);
             }
@@ -514,7 +502,7 @@ static enum lb_status evaluate_hosted(struct arguments *a, volatile sig_atomic_t
     struct lb_evaluation *e = lb_calloc(a->n_urls + 1, sizeof *e);
     bool made = e != NULL;
     for (unsigned k = 0; k < a->n_urls; k++) {
-        hosted_teacher(a->urls[k], &teachers[k]);
+        lb_option_hosted(a->urls[k], &teachers[k]);
         teachers[k].token_file = (char *)a->token_file;
         teachers[k].protocol = a->protocol;
         name_tensors(&a->tensors, pairs, &teachers[k]);
@@ -544,10 +532,10 @@ static enum lb_status evaluate_hosted(struct arguments *a, volatile sig_atomic_t
     if (status == LB_OK) {
         print_hosted(a, teachers, asked, labels.n > 0 ? &labels : NULL, e, frame.max_length);
     }
+    lb_teachers_close(asked); /* before what its questions point to */
     lb_dataset_destroy(data);
     lb_labels_finish(&labels);
     lb_tokenizer_destroy(tokenizer);
-    lb_teachers_close(asked);
     lb_free(e);
     lb_arena_finish(&frame.arena);
     return status;

@@ -3,6 +3,7 @@
  * elsewhere. */
 #include "common/model/families.h"
 #include "trainer/recipe/fields.h"
+#include "trainer/wire/url.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -161,6 +162,16 @@ static const char *type_of(const struct lb_yaml *map) {
     return lb_yaml_find(map, "input_size") != NULL ? MLP_TYPE : "llama";
 }
 
+/* A model on this machine. */
+static enum lb_status take_model(const struct lb_recipe_reader *r, const struct lb_yaml *node,
+                                 const char *path, const char **out) {
+    enum lb_status status = lb_read_string(r, node, path, out);
+    return status == LB_OK && lb_url_scheme(*out, NULL) != LB_SCHEME_NONE
+               ? lb_read_fail(r, node->line, path,
+                              "weights do not come over the network; give a folder or a .gguf file")
+               : status;
+}
+
 /* layers_from: the model that the layers are of, and their numbers. */
 static enum lb_status take_layers(const struct lb_recipe_reader *r, const struct lb_yaml *map,
                                   const char *path, struct lb_recipe_student *out) {
@@ -181,14 +192,14 @@ static enum lb_status take_layers(const struct lb_recipe_reader *r, const struct
     if (model == NULL || layers == NULL || layers->kind != LB_YAML_LIST || layers->count == 0) {
         return lb_read_fail(r, map->line, path, "needs model: PATH and layers: [N, ...]");
     }
-    status = lb_read_string(r, model, "student.layers_from.model", &out->model);
+    status = take_model(r, model, "student.layers_from.model", &out->model);
     out->layers = lb_arena_array(r->arena, layers->count, sizeof *out->layers);
     if (out->layers == NULL) {
         return LB_E_NOMEM;
     }
-    for (const struct lb_yaml *item = layers->first; item != NULL && status == LB_OK; item = item->next) {
-        status = lb_read_int(r, item, "student.layers_from.layers", 0, LB_MAX_LAYERS - 1,
-                             &out->layers[out->layers_count]);
+    for (const struct lb_yaml *item = layers->first; item != NULL; item = item->next) {
+        status = lb_read_both(status, lb_read_int(r, item, "student.layers_from.layers", 0, LB_MAX_LAYERS - 1,
+                                                  &out->layers[out->layers_count]));
         out->layers_count++;
     }
     return status;
@@ -200,7 +211,7 @@ static enum lb_status take_key(const struct lb_recipe_reader *r, const struct lb
     const char *type = type_of(map);
     bool known_type = lb_family_key(type, 0) != NULL;
     if (strcmp(node->key, "model") == 0) {
-        return lb_read_string(r, node, path, &out->model);
+        return take_model(r, node, path, &out->model);
     }
     if (strcmp(node->key, "layers_from") == 0) {
         return take_layers(r, node, path, out);

@@ -10,11 +10,15 @@
 
 #define BATCH_ROWS 512 /* states of all layers are there at once */
 #define TAPE_BYTES ((size_t)16 << 30)
+/* Of hosted models: samples of a question, questions under way, and what is answered about a sample. */
+#define SAMPLES 4
+#define AHEAD 2
+#define ANSWER_BYTES ((int64_t)64 << 20)
 
 struct influence {
     const struct lb_model *model;
     int64_t layers;
-    struct lb_tap *taps; /* [layers + 2] hidden_states, and the last block's output */
+    struct lb_tap *taps; /* [layers + 1] what goes into the first block, and what leaves each */
     double *sums;        /* [layers] of cosines */
     int64_t rows;
     struct lb_tape *tape;
@@ -35,16 +39,13 @@ static double cosine(const float *a, const float *b, int64_t n) {
 /* Computes what the batch holds, and empties it. */
 static enum lb_status compute(struct influence *f) {
     struct lb_input in = lb_model_batch_input(&f->batch);
-    for (int64_t l = 0; l <= f->layers; l++) {
-        f->taps[l] = (struct lb_tap){LB_TAP_HIDDEN, (int)l, NULL};
+    f->taps[0] = (struct lb_tap){LB_TAP_HIDDEN, 0, NULL};
+    for (int l = 0; l < f->layers; l++) {
+        f->taps[l + 1] = (struct lb_tap){LB_TAP_STREAM, l, NULL};
     }
-    f->taps[f->layers + 1] = (struct lb_tap){LB_TAP_STREAM, (int)f->layers, NULL};
     lb_tape_begin(f->tape, LB_TAPE_PLAIN, &in.ragged, NULL);
-    if (lb_model_forward(f->model, f->tape, &in, f->taps, (size_t)f->layers + 2, NULL) == NULL) {
+    if (lb_model_forward(f->model, f->tape, &in, f->taps, (size_t)f->layers + 1, NULL) == NULL) {
         return lb_tape_status(f->tape) != LB_OK ? lb_tape_status(f->tape) : LB_E_INTERNAL;
-    }
-    if (f->taps[f->layers + 1].value != NULL) {
-        f->taps[f->layers] = f->taps[f->layers + 1];
     }
 #pragma omp parallel for schedule(static)
     for (int64_t l = 0; l < f->layers; l++) {
@@ -89,7 +90,7 @@ enum lb_status lb_block_influence(const struct lb_model *model, const struct lb_
     }
     int64_t most = longest > BATCH_ROWS ? longest : BATCH_ROWS;
     struct influence f = {.model = model, .layers = lb_model_config(model)->num_hidden_layers};
-    f.taps = lb_calloc((size_t)f.layers + 2, sizeof *f.taps);
+    f.taps = lb_calloc((size_t)f.layers + 1, sizeof *f.taps);
     f.sums = lb_calloc((size_t)f.layers, sizeof *f.sums);
     f.tape = lb_tape_create(TAPE_BYTES);
     lb_arena_init(&f.memory, TAPE_BYTES);
@@ -111,6 +112,135 @@ enum lb_status lb_block_influence(const struct lb_model *model, const struct lb_
     lb_tape_destroy(f.tape);
     lb_arena_finish(&f.memory);
     return status == LB_OK ? LB_OK : lb_fail(detail, status, "block influence: %s", lb_status_name(status));
+}
+
+/* ---- of a hosted model ---- */
+
+struct hosted {
+    struct lb_teachers *teachers;
+    const struct lb_dataset *data;
+    int64_t width, first, n; /* blocks that are asked about: first .. first + n - 1 */
+    struct lb_ask_spec spec;
+    struct lb_sample samples[AHEAD][SAMPLES];
+    float *in, *out; /* [width] a row */
+    double *sums;    /* [layers] */
+    int64_t rows;
+};
+
+/* What goes into block l. */
+static enum lb_output_kind input_of(int64_t l, int *layer) {
+    *layer = l > 0 ? (int)l - 1 : 0;
+    return l > 0 ? LB_OUT_RESIDUAL : LB_OUT_HIDDEN;
+}
+
+static void make_spec(struct hosted *h) {
+    h->spec = (struct lb_ask_spec){.n_outputs = (size_t)h->n + 1, .top_k = 1, .temperature = 1};
+    for (int64_t i = 0; i <= h->n; i++) {
+        h->spec.outputs[i].kind = input_of(h->first + i, &h->spec.outputs[i].layer);
+        h->spec.outputs[i].datatype = LB_DT_FP32;
+    }
+}
+
+static int64_t samples_of(const struct hosted *h, int64_t q) {
+    int64_t left = lb_dataset_count(h->data) - q * SAMPLES;
+    return left < SAMPLES ? left : SAMPLES;
+}
+
+/* All positions of a text count. */
+static enum lb_status ask(struct hosted *h, int64_t q, struct lb_detail *detail) {
+    struct lb_sample *samples = h->samples[q % AHEAD];
+    for (int64_t i = 0; i < samples_of(h, q); i++) {
+        enum lb_status status = lb_dataset_get(h->data, q * SAMPLES + i, &samples[i], detail);
+        if (status != LB_OK) {
+            return status;
+        }
+        samples[i].counts = NULL;
+    }
+    return lb_teachers_submit_as(h->teachers, lb_teachers_next(h->teachers), samples, samples_of(h, q), NULL,
+                                 &h->spec, detail);
+}
+
+static void add_sample(const struct hosted *h, const struct lb_sample *sample,
+                       const struct lb_answer *answer) {
+    for (int64_t b = 0; b < h->n; b++) {
+        for (int64_t t = 0; t < sample->n; t++) {
+            lb_wire_floats(&answer->tensors[b], t * h->width, h->width, h->in);
+            lb_wire_floats(&answer->tensors[b + 1], t * h->width, h->width, h->out);
+            h->sums[h->first + b] += cosine(h->in, h->out, h->width);
+        }
+    }
+}
+
+static enum lb_status collect(struct hosted *h, int64_t q, int64_t number, struct lb_detail *detail) {
+    const struct lb_answer *const *answers;
+    enum lb_status status = lb_teachers_take(h->teachers, number, &answers, detail);
+    for (int64_t i = 0; status == LB_OK && i < samples_of(h, q); i++) {
+        if (answers[i] == NULL) {
+            status = lb_fail(detail, LB_E_UNAVAILABLE, "block influence: the model was lost");
+            break;
+        }
+        add_sample(h, &h->samples[q % AHEAD][i], answers[i]);
+        h->rows += h->first == 0 ? h->samples[q % AHEAD][i].n : 0;
+    }
+    lb_teachers_release(h->teachers, number);
+    return status;
+}
+
+/* Some blocks over all of the data. */
+static enum lb_status ask_blocks(struct hosted *h, struct lb_detail *detail) {
+    int64_t questions = (lb_dataset_count(h->data) + SAMPLES - 1) / SAMPLES, asked = 0;
+    make_spec(h);
+    enum lb_status status = lb_teachers_gives(h->teachers, 0, &h->spec, detail);
+    int64_t number = lb_teachers_next(h->teachers);
+    for (int64_t q = 0; status == LB_OK && q < questions; q++) {
+        while (status == LB_OK && asked < questions && asked < q + AHEAD) {
+            status = ask(h, asked, detail);
+            asked += status == LB_OK;
+        }
+        status = status == LB_OK ? collect(h, q, number + q, detail) : status;
+    }
+    return status;
+}
+
+enum lb_status lb_block_influence_hosted(struct lb_teachers *teachers, const struct lb_dataset *data,
+                                         double *out, int64_t *out_rows, struct lb_detail *detail) {
+    const struct lb_teacher_info *info = lb_teachers_info(teachers, 0);
+    int64_t longest = 1, layers = info->n_layers;
+    if (info->input_size > 0 || lb_dataset_features(data) > 0 || layers < 1) {
+        return lb_fail(detail, LB_E_ARG,
+                       "block influence is of models that read text by blocks of attention");
+    }
+    for (int64_t i = 0; i < lb_dataset_count(data); i++) {
+        struct lb_sample s;
+        enum lb_status status = lb_dataset_get(data, i, &s, detail);
+        if (status != LB_OK) {
+            return status;
+        }
+        longest = s.n > longest ? s.n : longest;
+    }
+    struct hosted h = {.teachers = teachers, .data = data, .width = info->hidden_size};
+    int64_t most = h.width > 0 ? ANSWER_BYTES / (longest * h.width * 4) - 1 : 1;
+    most = most < 1 ? 1 : most < LB_MAX_ASKED - 1 ? most : LB_MAX_ASKED - 1;
+    h.in = lb_malloc_array((size_t)h.width, sizeof *h.in);
+    h.out = lb_malloc_array((size_t)h.width, sizeof *h.out);
+    h.sums = lb_calloc((size_t)layers, sizeof *h.sums);
+    enum lb_status status = h.in != NULL && h.out != NULL && h.sums != NULL
+                                ? lb_dataset_hold(data, AHEAD * SAMPLES, detail)
+                                : lb_fail(detail, LB_E_NOMEM, "out of memory for block influence");
+    for (h.first = 0; status == LB_OK && h.first < layers; h.first += h.n) {
+        h.n = layers - h.first < most ? layers - h.first : most;
+        status = ask_blocks(&h, detail);
+    }
+    for (int64_t l = 0; status == LB_OK && l < layers; l++) {
+        out[l] = 1 - h.sums[l] / (double)h.rows;
+    }
+    if (status == LB_OK) {
+        *out_rows = h.rows;
+    }
+    lb_free(h.in);
+    lb_free(h.out);
+    lb_free(h.sums);
+    return status;
 }
 
 void lb_influential(const double *influence, int64_t layers, int64_t n, int64_t *kept) {

@@ -26,6 +26,7 @@ enum lb_rung lb_output_rung(enum lb_output_kind kind) {
     case LB_FROM_SENTENCE:
         return LB_RUNG_FINAL;
     case LB_FROM_HIDDEN:
+    case LB_FROM_RESIDUAL:
     case LB_FROM_QUERIES:
     case LB_FROM_KEYS:
     case LB_FROM_VALUES:
