@@ -2,7 +2,8 @@
 # "Where to add" of ARCHITECTURE.md, tried: a loss, a mixture, an output, a family of models and a dialect are added to a
 # copy of the tree as its rows say, all are built, and what a test sees of each is looked at.
 #
-#   add.sh ROOT     (LB_ADD_FOLDER: where to build; by default a temporary folder that goes afterwards)
+#   add.sh ROOT     (LB_ADD_FOLDER: where to build; by default a temporary folder that goes afterwards.
+#                    LB_ADD_PYTHON: a Python that has torch and safetensors, to make golden values of what is added)
 #
 # The new files lie in tests/add/<what>/ under the paths that they get. Lines are put into tables beside a row that is
 # there. A change that touches a file which its row of ARCHITECTURE.md doesn't name fails, and so does a row of which this
@@ -120,6 +121,8 @@ add_loss() {
     row trainer/loss/loss.c LOSSES '    X(brier)'
     change tests/grad/test_grad_losses.c '0,/^static const struct \{/s||static double brier(const double *z, int32_t label, const struct lb_target *t) {\n    (void)label;\n    double q[V], sum = 0;\n    lb_formula_softmax(z, t->temperature, q);\n    for (int i = 0; i < V; i++) {\n        sum += (q[i] - t->p[i]) * (q[i] - t->p[i]);\n    }\n    return sum;\n}\n\n&|'
     line tests/grad/test_grad_losses.c '^\} formulas\[\]' '    {"brier", brier},'
+    change tests/golden/make_losses.py 's|^LOSSES = .*|def brier(z, lane, temperature):\n    log_p, log_q = distributions(z, lane, temperature)\n    return ((log_q.exp() - log_p.exp()) ** 2).sum(-1)\n\n\n&|'
+    line tests/golden/make_losses.py '^LOSSES = ' '    "brier": (brier, DENSE),'
 }
 
 add_mixture() {
@@ -127,6 +130,8 @@ add_mixture() {
     row trainer/loss/mixture.c MIXTURES '    X(likelihood)'
     change tests/grad/test_grad_losses.c 's|^/\* CA-MKD .Zhang.*|static void likelihood_weights(const struct lb_weighing *in, double *w) {\n    for (unsigned k = 0; k < in->n; k++) {\n        w[k] = in->given[k] * exp(-in->cross_entropy[k]);\n    }\n}\n\n&|'
     line tests/grad/test_grad_losses.c '^\} mixture_formulas\[\]' '    {"likelihood", likelihood_weights},'
+    line tests/golden/make_mixtures.py '^weights = ' '    "likelihood": F.softmax(-ce, 0),'
+    change tests/golden/make_mixtures.py 's|^(COMBINED = .)|\1"likelihood": "probs", |'
 }
 
 add_output() {
@@ -179,7 +184,9 @@ tests=(unit/test_proto_document unit/test_server_outputs unit/test_server_routes
 build=$folder/build
 # Not optimised: compiling is most of the time.
 [ -f "$build/build.ninja" ] || meson setup "$build" "$tree" --buildtype=plain >"$folder/log" 2>&1 || { tail "$folder/log"; fail "meson"; }
-ninja -C "$build" -j "${LB_ADD_JOBS:-2}" server/limbeckd trainer/limbeck "${tests[@]/#/tests/}" >"$folder/log" 2>&1 ||
+proofs=(grad/test_grad_internals golden/test_golden_losses golden/test_golden_internals golden/test_golden_uld golden/test_golden_alm
+    golden/test_golden_mixtures golden/test_golden_optimizer)
+ninja -C "$build" -j "${LB_ADD_JOBS:-2}" server/limbeckd trainer/limbeck "${tests[@]/#/tests/}" "${proofs[@]/#/tests/}" >"$folder/log" 2>&1 ||
     { grep -E 'error|FAILED' "$folder/log" | head -n 20; fail "it doesn't build"; }
 export LB_SOURCE_ROOT=$tree LB_BUILD_ROOT=$build OMP_NUM_THREADS=2 OMP_WAIT_POLICY=passive
 for test in "${tests[@]}"; do
@@ -189,6 +196,16 @@ for test in "${tests[@]}"; do
         grep -q likelihood "$folder/log" || grep -q brier "$folder/log" || fail "$test says nothing of what is new" ;;
     esac
 done
+# Nobody has golden values of them yet, which is seen, and of nothing else; then they are made.
+! sh tests/proofs.sh "$build" >"$folder/table" 2>"$folder/log" || fail "tests/proofs.sh misses no golden values of what is new"
+missing=$(awk -F ' *[|] *' '/MISSING/ { print $3 }' "$folder/table" | LC_ALL=C sort -u | tr '\n' ' ')
+[ "$missing" = 'brier likelihood ' ] || { cat "$folder/log"; fail "tests/proofs.sh misses: $missing"; }
+if [ -n "${LB_ADD_PYTHON:-}" ]; then
+    for what in losses mixtures; do
+        "$LB_ADD_PYTHON" tests/golden/make_$what.py >"$folder/log" 2>&1 || { tail "$folder/log"; fail "tests/golden/make_$what.py"; }
+    done
+    sh tests/proofs.sh "$build" >"$folder/table" 2>"$folder/log" || { cat "$folder/log"; grep MISSING "$folder/table"; fail "tests/proofs.sh"; }
+fi
 "$build/trainer/limbeck" train --help-recipe >"$folder/help"
 for name in brier likelihood twin plain; do
     grep -qw "$name" "$folder/help" || fail "limbeck train --help-recipe doesn't name $name"

@@ -9,6 +9,7 @@
 
 #include "common/nn/reduce.h"
 #include "tests/support/golden.h"
+#include "tests/support/proofs.h"
 #include "trainer/loss/loss.h"
 
 #include <math.h>
@@ -64,6 +65,8 @@ static void alm(void **state) {
         printf("bce_temp %-4g loss %.9f, PyTorch's %.9f; gradient off by %.1e of its largest\n",
                cases[i].temp, sum, total, worst / largest);
         assert_true(fabs(sum - total) < 1e-6 * total && worst < 1e-5 * largest);
+        lb_proof("loss", loss->name, lb_proof_lane(loss), "value", fabs(sum - total) / total, 1);
+        lb_proof("loss", loss->name, lb_proof_lane(loss), "gradient", worst / largest, ROWS * VOCAB);
     }
 }
 

@@ -7,6 +7,7 @@
 #include <cmocka.h>
 
 #include "tests/support/golden.h"
+#include "tests/support/proofs.h"
 #include "trainer/loss/loss.h"
 
 #include <math.h>
@@ -53,7 +54,11 @@ static struct lb_states make_states(const struct lb_loss *loss) {
                               .heads = maps ? HEADS : 0};
 }
 
-static void compare(const struct lb_loss *loss, const char *key, bool normalize, bool causal) {
+/* False: there are no golden values. */
+static bool compare(const struct lb_loss *loss, const char *key, bool normalize, bool causal) {
+    if (!lb_golden_has(key)) {
+        return false;
+    }
     struct lb_states s = make_states(loss);
     s.both_ways = !causal;
     const struct lb_loss_args args = {
@@ -73,25 +78,30 @@ static void compare(const struct lb_loss *loss, const char *key, bool normalize,
     printf("%-24s value off by %.1e, gradient by %.1e of its largest\n", key, fabs(value - want) / want,
            apart / largest);
     assert_true(fabs(value - want) < 2e-6 * want && apart < 2e-6 * largest);
+    lb_proof("loss", loss->name, lb_proof_lane(loss), "value", fabs(value - want) / want, 1);
+    lb_proof("loss", loss->name, lb_proof_lane(loss), "gradient", apart / largest, s.n * s.width);
+    return true;
 }
 
 static void losses(void **state) {
     (void)state;
+    bool all = true;
     for (size_t i = 0; lb_loss_at(i) != NULL; i++) {
         const struct lb_loss *loss = lb_loss_at(i);
         char key[64];
         snprintf(key, sizeof key, "%s.normalized", loss->name);
         if (loss->state != NULL) {
-            compare(loss, loss->name, false, false);
+            all = compare(loss, loss->name, false, false) && all;
         }
         if (lb_loss_reads(loss, "normalize")) {
-            compare(loss, key, true, false);
+            all = compare(loss, key, true, false) && all;
         }
         if (lb_loss_reads(loss, "relation_heads")) {
             snprintf(key, sizeof key, "%s.causal", loss->name);
-            compare(loss, key, false, true);
+            all = compare(loss, key, false, true) && all;
         }
     }
+    assert_true(all);
 }
 
 int main(void) {

@@ -5,7 +5,9 @@
 #include <cmocka.h>
 
 #include "tests/support/golden.h"
+#include "tests/support/proofs.h"
 #include "trainer/learn/optimizer.h"
+#include "trainer/recipe/fields.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -33,13 +35,26 @@ static const void *numbers(const char *name, const char *what, int step) {
 
 /* PyTorch computes the same formulas in another order: a few units in the last place, and values are about 1.
  */
-static void expect_close(const float *have, const float *want, size_t n, const char *what, int step) {
+static double expect_close(const float *have, const float *want, size_t n, const char *what, int step) {
+    double worst = 0;
     for (size_t i = 0; i < n; i++) {
         if (fabsf(have[i] - want[i]) > 1e-6f * (1.0f + fabsf(want[i]))) {
             fail_msg("%s after step %d, element %zu: %.9g, PyTorch has %.9g", what, step, i, (double)have[i],
                      (double)want[i]);
         }
+        worst = fmax(worst, (double)(fabsf(have[i] - want[i]) / (1.0f + fabsf(want[i]))));
     }
+    return worst;
+}
+
+static const struct lb_field_name *names_of_optimizers(void) {
+    for (const struct lb_field *f = lb_recipe_fields; f->key != NULL; f++) {
+        if (strcmp(f->key, "optim") == 0) {
+            return f->names;
+        }
+    }
+    fail_msg("recipes have no key optim");
+    return NULL;
 }
 
 static void follow(const char *name, enum lb_optim optim) {
@@ -73,6 +88,7 @@ static void follow(const char *name, enum lb_optim optim) {
                                          .grad = vector_grad}};
     const struct lb_weight_group groups[] = {{&weights[0], 1}, {&weights[1], 1}};
     struct lb_optimizer *optimizer = NULL;
+    double worst = 0;
     assert_int_equal(lb_optimizer_create(&recipe, groups, 2, &optimizer, NULL), LB_OK);
     for (int step = 1; step <= STEPS; step++) {
         memcpy(matrix_grad, numbers(name, "matrix_grad", step), sizeof matrix_grad);
@@ -86,14 +102,26 @@ static void follow(const char *name, enum lb_optim optim) {
         double norm = 0;
         assert_int_equal(lb_optimizer_step(optimizer, rates[step - 1], 0.25, &norm, NULL), LB_OK);
         assert_true(fabs(norm - norms[step - 1]) < 1e-9 * norms[step - 1]);
-        expect_close(matrix, numbers(name, "matrix", step), MATRIX, "matrix", step);
-        expect_close(vector, numbers(name, "vector", step), VECTOR, "vector", step);
+        worst = fmax(worst, expect_close(matrix, numbers(name, "matrix", step), MATRIX, "matrix", step));
+        worst = fmax(worst, expect_close(vector, numbers(name, "vector", step), VECTOR, "vector", step));
         for (int i = 0; i < MATRIX; i++) {
             assert_true(matrix_grad[i] == 0.0f);
         }
     }
     assert_int_equal(lb_optimizer_steps(optimizer), STEPS);
     lb_optimizer_destroy(optimizer);
+    for (const struct lb_field_name *n = names_of_optimizers(); n->name != NULL; n++) {
+        if (n->value == (int)(optim == LB_OPTIM_BY_DEFAULT ? LB_OPTIM_ADAMW : optim)) {
+            lb_proof("optimizer", n->name, name, "value", worst, STEPS * (MATRIX + VECTOR));
+        }
+    }
+}
+
+static void table(void **state) {
+    (void)state;
+    for (const struct lb_field_name *n = names_of_optimizers(); n->name != NULL; n++) {
+        lb_proof("optimizer", n->name, "", "table", 0, 0);
+    }
 }
 
 static void plain(void **state) {
@@ -154,7 +182,7 @@ static void average(void **state) {
         memcpy(grad, numbers("ema", "vector_grad", step), sizeof grad);
         assert_int_equal(lb_optimizer_step(optimizer, 0.5, 1, &norm, NULL), LB_OK);
         lb_optimizer_swap_average(optimizer);
-        expect_close(value, numbers("ema", "vector", step), VECTOR, "the average", step);
+        (void)expect_close(value, numbers("ema", "vector", step), VECTOR, "the average", step);
         lb_optimizer_swap_average(optimizer);
     }
     assert_int_equal(lb_optimizer_states(optimizer), 1);
@@ -163,9 +191,10 @@ static void average(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(plain), cmocka_unit_test(decay),      cmocka_unit_test(clip),
-        cmocka_unit_test(sgd),   cmocka_unit_test(momentum),   cmocka_unit_test(nesterov),
-        cmocka_unit_test(lion),  cmocka_unit_test(lion_decay), cmocka_unit_test(average)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(table),      cmocka_unit_test(plain),
+                                       cmocka_unit_test(decay),      cmocka_unit_test(clip),
+                                       cmocka_unit_test(sgd),        cmocka_unit_test(momentum),
+                                       cmocka_unit_test(nesterov),   cmocka_unit_test(lion),
+                                       cmocka_unit_test(lion_decay), cmocka_unit_test(average)};
     return cmocka_run_group_tests(tests, open_golden, lb_golden_close);
 }

@@ -6,6 +6,7 @@
 
 #include "common/nn/reduce.h"
 #include "tests/grad/step_world.h"
+#include "tests/support/proofs.h"
 #include "tests/support/whole_step.h"
 
 #include <math.h>
@@ -392,8 +393,7 @@ static double along(struct lb_world *w, const struct lb_weight *weight, const fl
     return (up - down) / (2 * e);
 }
 
-/* Frees the world. whole: its losses reach every tensor. */
-void lb_world_check(const char *name, struct lb_world *w, bool whole) {
+double lb_world_check(const char *name, struct lb_world *w, bool whole) {
     size_t n;
     const struct lb_weight *weights = lb_model_weights(w->student, &n);
     double worst = 0;
@@ -438,6 +438,7 @@ void lb_world_check(const char *name, struct lb_world *w, bool whole) {
     assert_true(reached > 0);
     free(analytic);
     lb_world_destroy(w);
+    return worst;
 }
 
 void lb_world_check_new(const char *name, const struct lb_mixture *mixture, enum lb_target_lane lane,
@@ -449,7 +450,12 @@ void lb_world_check_new(const char *name, const struct lb_mixture *mixture, enum
     bool some =
         (mixture->needs & (LB_NEEDS_DRAW | LB_NEEDS_GRADIENTS)) != 0 || strcmp(mixture->name, "select") == 0;
     bool whole = only == NULL && !some;
-    lb_world_check(label, lb_world_create(mixture, lane, tied, only), whole);
+    struct lb_world *w = lb_world_create(mixture, lane, tied, only);
+    size_t n;
+    (void)lb_model_weights(w->student, &n);
+    double worst = lb_world_check(label, w, whole);
+    lb_proof(only != NULL ? "loss" : "mixture", only != NULL ? only->name : mixture->name,
+             lane == LB_LANE_TOPK ? "whole step of lists" : "whole step", "differences", worst, (int64_t)n);
 }
 
 float *lb_world_gradients(struct lb_world *w, size_t *n) {

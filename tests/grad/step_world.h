@@ -80,10 +80,11 @@ double lb_world_apart(const float *a, const float *b, size_t n);
 /* That of a loss's gradients by the mean of probabilities and by that of losses. */
 double lb_world_means_apart(const char *loss, enum lb_target_lane lane, uint64_t seed);
 
-/* Compares as said above. Frees the world. whole: its losses reach every tensor. */
-void lb_world_check(const char *name, struct lb_world *w, bool whole);
+/* Compares as said above; the largest relative error. Frees the world. whole: its losses reach every tensor.
+ */
+double lb_world_check(const char *name, struct lb_world *w, bool whole);
 
-/* The same of a new world. */
+/* The same of a new world; what it comes to is told of the loss, else of the mixture. */
 void lb_world_check_new(const char *name, const struct lb_mixture *mixture, enum lb_target_lane lane,
                         bool tied, const struct lb_loss *only);
 

@@ -6,8 +6,8 @@
 #include <stdint.h>
 #include <cmocka.h>
 
-#include "common/base/rng.h"
 #include "tests/grad/loss_formulas.h"
+#include "tests/support/normals.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -18,12 +18,6 @@
 
 static struct lb_rng rng;
 
-static void normals(float *out, int64_t n, double scale) {
-    for (int64_t i = 0; i < n; i++) {
-        out[i] = (float)(scale * lb_rng_normal(&rng));
-    }
-}
-
 /* The coarse-grained KL lies between nothing and the full one. Where the student leaves its tail almost
  * nothing, value and gradient keep their digits. */
 static void least_tails(void **state) {
@@ -31,8 +25,8 @@ static void least_tails(void **state) {
     const struct lb_loss *loss = lb_loss_find("kl");
     float z[V], dz[V] = {0};
     struct lb_formula_teacher t;
-    normals(z, V, 2);
-    normals(t.z, V, 2);
+    lb_normals(&rng, z, V, 2);
+    lb_normals(&rng, t.z, V, 2);
     lb_formula_teach(&t, 1);
     double full = lb_formula_run(loss, z, &t.dense, 1, dz), coarse = lb_formula_run(loss, z, &t.top, 1, dz);
     assert_true(coarse >= 0 && coarse <= full);
@@ -92,8 +86,8 @@ static void coarse(void **state) {
         every[i] = (7 * i + 3) % V;
     }
     for (int n = 0; n < 40; n++) {
-        normals(z, V, 2);
-        normals(t.z, V, n < 20 ? 2 : 0.5);
+        lb_normals(&rng, z, V, 2);
+        lb_normals(&rng, t.z, V, n < 20 ? 2 : 0.5);
         lb_formula_teach(&t, n % 2 == 0 ? 1 : 2.5);
         float p_at[V];
         for (int i = 0; i < V; i++) {
@@ -132,8 +126,8 @@ static void ends(void **state) {
                 {"skew_reverse_kl", 0, NAN, "reverse_kl"}};
     float z[V], dz[V], other[V];
     struct lb_formula_teacher t;
-    normals(z, V, 2);
-    normals(t.z, V, 2);
+    lb_normals(&rng, z, V, 2);
+    lb_normals(&rng, t.z, V, 2);
     lb_formula_teach(&t, 2.5);
     const struct lb_target *const targets[] = {&t.dense, &t.top, &t.renormalised};
     for (size_t i = 0; i < 3 * sizeof same / sizeof same[0]; i++) {
@@ -151,8 +145,8 @@ static void special_cases(void **state) {
     (void)state;
     float z[V], dz[V], other[V];
     struct lb_formula_teacher t;
-    normals(z, V, 2);
-    normals(t.z, V, 2);
+    lb_normals(&rng, z, V, 2);
+    lb_normals(&rng, t.z, V, 2);
     lb_formula_teach(&t, 2.5);
     const struct lb_target *const targets[] = {&t.dense, &t.top, &t.renormalised};
     for (int i = 0; i < 3 * 2; i++) {
@@ -197,7 +191,7 @@ static void heads(void **state) {
     (void)state;
     float z[V], dz[V];
     struct lb_formula_teacher t;
-    normals(z, V, 1);
+    lb_normals(&rng, z, V, 1);
     for (int n = 0; n < 4; n++) {
         static const int in_head[] = {V / 2, 1, 10, 1}; /* of the first ids */
         for (int i = 0; i < V; i++) {

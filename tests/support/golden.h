@@ -30,4 +30,13 @@ static inline const struct lb_tensor *lb_golden_find(const char *name) {
     return t;
 }
 
+/* Whether it is there: a table's entry without golden values is told by name. */
+static inline bool lb_golden_has(const char *name) {
+    if (lb_safetensors_find(lb_golden, name) != NULL) {
+        return true;
+    }
+    print_error("no golden values of %s\n", name);
+    return false;
+}
+
 #endif
