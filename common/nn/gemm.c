@@ -2,7 +2,7 @@
 
 #include "common/base/cgroup.h"
 #include "common/nn/cpu.h"
-#include "common/nn/simd.h"
+#include "common/nn/dots.h"
 
 #include <assert.h>
 #include <cblas.h>
@@ -127,119 +127,10 @@ static int64_t tile_cols(int64_t n) {
     return n >= 128 ? ((n + 1) / 2 + 15) / 16 * 16 : n;
 }
 
-/* The lanes added up, halves to halves. */
-static float lane_sum(lb_vf v) {
-    float a[LB_LANES];
-    lb_vstore(a, v);
-    for (int n = LB_LANES / 2; n > 0; n /= 2) {
-        for (int i = 0; i < n; i++) {
-            a[i] += a[i + n];
-        }
-    }
-    return a[0];
-}
-
-static float dot(const float *a, const float *b, int64_t k) {
-    lb_vf sum = {0};
-    int64_t i = 0;
-    for (; i + LB_LANES <= k; i += LB_LANES) {
-        sum = lb_vfma(lb_vload(a + i), lb_vload(b + i), sum);
-    }
-    if (i < k) {
-        sum = lb_vfma(lb_vload_part(a + i, k - i), lb_vload_part(b + i, k - i), sum);
-    }
-    return lane_sum(sum);
-}
-
-/* The same of four rows of b that lie ldb apart: one read of a for all. */
-static void dot4(const float *a, const float *b, int64_t ldb, int64_t k, float out[4]) {
-    lb_vf s[4] = {0};
-    int64_t i = 0;
-    for (; i + LB_LANES <= k; i += LB_LANES) {
-        lb_vf x = lb_vload(a + i);
-        s[0] = lb_vfma(x, lb_vload(b + i), s[0]);
-        s[1] = lb_vfma(x, lb_vload(b + ldb + i), s[1]);
-        s[2] = lb_vfma(x, lb_vload(b + 2 * ldb + i), s[2]);
-        s[3] = lb_vfma(x, lb_vload(b + 3 * ldb + i), s[3]);
-    }
-    lb_vf x = i < k ? lb_vload_part(a + i, k - i) : (lb_vf){0};
-    for (int c = 0; c < 4; c++) {
-        if (i < k) {
-            s[c] = lb_vfma(x, lb_vload_part(b + c * ldb + i, k - i), s[c]);
-        }
-        out[c] = lane_sum(s[c]);
-    }
-}
-
-/* Rows of a whose sums with four of b fit the registers: they share the reading of both. */
-#if LB_LANES == 16
-#define DOT_SHARE 4
-#else
-#define DOT_SHARE 2
-#endif
-
-/* DOT_SHARE rows of a, lda apart, against four of b. Each sum is dot4's, in the same order. */
-static void dot_block(const float *a, int64_t lda, const float *b, int64_t ldb, int64_t k,
-                      float out[DOT_SHARE][4]) {
-    lb_vf s[DOT_SHARE][4] = {{{0}}};
-    int64_t i = 0;
-    for (; i + LB_LANES <= k; i += LB_LANES) {
-        lb_vf right[4];
-#pragma GCC unroll 4
-        for (int c = 0; c < 4; c++) {
-            right[c] = lb_vload(b + c * ldb + i);
-        }
-#pragma GCC unroll 4
-        for (int r = 0; r < DOT_SHARE; r++) {
-            lb_vf left = lb_vload(a + r * lda + i);
-#pragma GCC unroll 4
-            for (int c = 0; c < 4; c++) {
-                s[r][c] = lb_vfma(left, right[c], s[r][c]);
-            }
-        }
-    }
-    for (int r = 0; r < DOT_SHARE; r++) {
-        lb_vf left = i < k ? lb_vload_part(a + r * lda + i, k - i) : (lb_vf){0};
-        for (int c = 0; c < 4; c++) {
-            if (i < k) {
-                s[r][c] = lb_vfma(left, lb_vload_part(b + c * ldb + i, k - i), s[r][c]);
-            }
-            out[r][c] = lane_sum(s[r][c]);
-        }
-    }
-}
-
-static void put_dots(const struct lb_gemm_product *p, const float *v, int64_t n, float *out) {
-    for (int64_t c = 0; c < n; c++) {
-        out[c] = p->beta == 0 ? v[c] : v[c] + p->beta * out[c];
-    }
-}
-
-/* The tile as dot products. An element is summed in the same order whatever stands beside it, so any number
- * of rows may share the walk over w. */
+/* The tile as dot products. */
 static void dots(const struct lb_gemm_product *p, const float *x, int64_t rows, const float *w, int64_t cols,
                  float *y) {
-    int64_t j = 0;
-    for (; j + 4 <= cols; j += 4) {
-        float v[DOT_SHARE][4];
-        int64_t i = 0;
-        for (; i + DOT_SHARE <= rows; i += DOT_SHARE) {
-            dot_block(x + i * p->ldx, p->ldx, w + j * p->ldw, p->ldw, p->k, v);
-            for (int r = 0; r < DOT_SHARE; r++) {
-                put_dots(p, v[r], 4, y + (i + r) * p->ldy + j);
-            }
-        }
-        for (; i < rows; i++) {
-            dot4(x + i * p->ldx, w + j * p->ldw, p->ldw, p->k, v[0]);
-            put_dots(p, v[0], 4, y + i * p->ldy + j);
-        }
-    }
-    for (; j < cols; j++) {
-        for (int64_t i = 0; i < rows; i++) {
-            float v = dot(x + i * p->ldx, w + j * p->ldw, p->k);
-            put_dots(p, &v, 1, y + i * p->ldy + j);
-        }
-    }
+    lb_dots(&(struct lb_dots){x, w, y, p->ldx, p->ldw, p->ldy, p->k, p->beta}, rows, cols);
 }
 
 /* Whether a tile of so many rows is done in dot products; short_rows: they are of several sequences of few

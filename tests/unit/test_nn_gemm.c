@@ -202,6 +202,38 @@ static void company_changes_no_bit(void **state) {
     company(37, 13); /* rows that begin at any address, and a rest */
 }
 
+/* Up to 19 sequences of a row each, every block of rows and what is left beside it, have each the bits that
+ * it has alone; columns at an end of the product those that they have within it. */
+static void single_rows(void **state) {
+    (void)state;
+    static const int64_t shapes[][2] = {{4, 16}, {7, 33}, {130, 200}, {2, 5}};
+    enum { M = 19 };
+    int32_t offsets[M + 1];
+    for (int i = 0; i <= M; i++) {
+        offsets[i] = i;
+    }
+    for (size_t s = 0; s < sizeof shapes / sizeof shapes[0]; s++) {
+        int64_t n = shapes[s][0], k = shapes[s][1];
+        float *x = normals(M * k), *w = normals(n * k), *start = normals(M * n), *want = normals(M * n),
+              *y = normals(M * n);
+        for (int beta = 0; beta < 2; beta++) {
+            memcpy(want, start, (size_t)(M * n) * 4);
+            for (int64_t i = 0; i < M; i++) {
+                for (int64_t j = 0; j < n; j++) {
+                    lb_gemm_nt(1, 1, k, x + i * k, k, w + j * k, k, (float)beta, want + i * n + j, n, NULL);
+                }
+            }
+            for (int m = 1; m <= M; m++) {
+                memcpy(y, start, (size_t)(M * n) * 4);
+                lb_gemm_nt(m, n, k, x, k, w, k, (float)beta, y, n, &(struct lb_ragged){m, offsets});
+                assert_memory_equal(y, want, (size_t)(m * n) * 4);
+                assert_memory_equal(y + m * n, start + m * n, (size_t)((M - m) * n) * 4);
+            }
+        }
+        free(x), free(w), free(start), free(want), free(y);
+    }
+}
+
 /* A stored weight multiplies as the same weight in FP32 does, both ways, also where it is widened in several
  * panels; in FP32 it is the plain product. */
 static void stored_weights(void **state) {
@@ -351,10 +383,15 @@ static void compute_is_the_machines(void **state) {
 int main(void) {
     lb_rng_seed(&rng, 4, 0);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(all_products),           cmocka_unit_test(threads_change_no_bit),
-        cmocka_unit_test(products_together),      cmocka_unit_test(company_changes_no_bit),
-        cmocka_unit_test(stored_weights),         cmocka_unit_test(blocks_and_interleaved_rows),
-        cmocka_unit_test(head_formats_and_first), cmocka_unit_test(compute_is_the_machines),
+        cmocka_unit_test(all_products),
+        cmocka_unit_test(threads_change_no_bit),
+        cmocka_unit_test(products_together),
+        cmocka_unit_test(company_changes_no_bit),
+        cmocka_unit_test(stored_weights),
+        cmocka_unit_test(blocks_and_interleaved_rows),
+        cmocka_unit_test(head_formats_and_first),
+        cmocka_unit_test(compute_is_the_machines),
+        cmocka_unit_test(single_rows),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
