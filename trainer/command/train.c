@@ -1,6 +1,8 @@
-/* limbeck train RECIPE: one training run. */
+/* limbeck train RECIPE...: one training run, or several one after the other. */
 #include "common/base/file.h"
+#include "common/base/log.h"
 #include "common/base/mem.h"
+#include "trainer/command/chain.h"
 #include "trainer/command/commands.h"
 #include "trainer/recipe/recipe.h"
 #include "trainer/run/journal.h"
@@ -15,7 +17,8 @@
 #define MAX_OVERRIDES 256
 
 struct arguments {
-    const char *recipe;
+    const char *recipes[LB_MAX_CHAIN];
+    unsigned n;
     const char *overrides[MAX_OVERRIDES];
     size_t n_overrides;
     char *output_dir; /* "output_dir=DIR" on the heap; NULL: the recipe's */
@@ -101,14 +104,17 @@ static error_t parse(int key, char *value, struct argp_state *state) {
         a->help_recipe = true;
         return 0;
     case ARGP_KEY_ARG:
-        if (a->recipe != NULL) {
-            argp_error(state, "one recipe at a time; \"%s\" is too many", value);
+        if (a->n == LB_MAX_CHAIN) {
+            argp_error(state, "at most %d recipes", LB_MAX_CHAIN);
         }
-        a->recipe = value;
+        a->recipes[a->n++] = value;
         return 0;
     case ARGP_KEY_END:
-        if (a->recipe == NULL && !a->help_recipe) {
+        if (a->n == 0 && !a->help_recipe) {
             argp_error(state, "give a recipe");
+        }
+        if (a->n > 1 && (a->output_dir != NULL || sets_output_dir(a))) {
+            argp_error(state, "--output-dir is one run's; each of several recipes has its own");
         }
         return 0;
     default:
@@ -116,25 +122,43 @@ static error_t parse(int key, char *value, struct argp_state *state) {
     }
 }
 
-/* Reads the recipe, or tells all that is wrong with it, a line each, and returns NULL. */
-static struct lb_recipe *load_recipe(const struct arguments *a) {
+/* Reads a recipe, or tells all that is wrong with it, a line each, and returns NULL. */
+static struct lb_recipe *load_recipe(struct arguments *a, const char *path) {
     struct lb_detail detail = {0};
     struct lb_recipe *recipe = NULL;
     struct lb_buf lines;
+    size_t n = a->n_overrides;
+    char *own = a->output_dir == NULL && !sets_output_dir(a) ? own_folder(path) : NULL;
+    if (own != NULL || a->output_dir != NULL) {
+        a->overrides[n++] = own != NULL ? own : a->output_dir;
+    }
     lb_buf_init(&lines, 1 << 20);
-    enum lb_status status =
-        lb_recipe_load_all(a->recipe, a->overrides, a->n_overrides, &lines, &recipe, &detail);
+    enum lb_status status = lb_recipe_load_all(path, a->overrides, n, &lines, &recipe, &detail);
     size_t told = 0;
     while (told < lines.len) {
-        size_t n = strcspn(lines.data + told, "\n");
-        fprintf(stderr, "limbeck: %.*s\n", (int)n, lines.data + told);
-        told += n + 1;
+        size_t len = strcspn(lines.data + told, "\n");
+        fprintf(stderr, "limbeck: %.*s\n", (int)len, lines.data + told);
+        told += len + 1;
     }
     if (status != LB_OK && told == 0) {
         (void)lb_command_failed(&detail, status);
     }
     lb_buf_finish(&lines);
+    lb_free(own);
     return recipe;
+}
+
+/* All of them, so that whatever is wrong with any is told; false: something is. */
+static bool load_recipes(struct arguments *a, struct lb_recipe *recipes[LB_MAX_CHAIN]) {
+    bool sound = true;
+    for (unsigned i = 0; i < a->n; i++) {
+        recipes[i] = load_recipe(a, a->recipes[i]);
+        sound = sound && recipes[i] != NULL;
+        if (recipes[i] != NULL && recipes[i]->notes != NULL) {
+            fputs(recipes[i]->notes, stderr);
+        }
+    }
+    return sound;
 }
 
 /* The table of trainer/RECIPE.md. */
@@ -150,7 +174,7 @@ static int print_keys(void) {
     return status == LB_OK ? 0 : lb_command_failed(&detail, status);
 }
 
-/* The recipe as it is resolved, which read again is the same recipe. */
+/* A recipe as it is resolved, which read again is the same recipe. */
 static int print_recipe(const struct lb_recipe *recipe) {
     struct lb_detail detail = {0};
     char *text = NULL;
@@ -163,12 +187,49 @@ static int print_recipe(const struct lb_recipe *recipe) {
     return status == LB_OK ? 0 : lb_command_failed(&detail, status);
 }
 
+/* One after the other; those that are done already are passed over until one is not, since what comes behind
+ * that one may read what it makes anew (a run goes on with the same teachers only). */
+static enum lb_status train_all(const struct arguments *a, struct lb_recipe *const *recipes,
+                                volatile sig_atomic_t *stop, bool *resumable, struct lb_detail *detail) {
+    bool anew = false;
+    enum lb_status status = a->n > 1 ? lb_chain_check(recipes, a->n, a->resume, detail) : LB_OK;
+    for (unsigned i = 0; i < a->n && status == LB_OK; i++) {
+        struct lb_train_options how = {.resume = a->resume,
+                                       .threads = lb_threads_option(),
+                                       .stop = stop,
+                                       .save_now = lb_save_now(),
+                                       .resumable = resumable};
+        if (a->n > 1) {
+            enum lb_chain_state state = lb_chain_state(recipes[i]);
+            bool done = state == LB_CHAIN_DONE && !anew;
+            lb_log(LB_LOG_INFO, done ? "done_already" : "recipe", "recipe=\"%s\" number=%u of=%u",
+                   a->recipes[i], i + 1, a->n);
+            if (done) {
+                continue;
+            }
+            how.resume = state != LB_CHAIN_NEW;
+        }
+        anew = true;
+        status = lb_train(recipes[i], &how, detail);
+        if (a->n > 1) {
+            if (status != LB_OK && strncmp(detail->text, recipes[i]->path, strlen(recipes[i]->path)) != 0) {
+                lb_detail_prefix(detail, "%s", a->recipes[i]);
+            }
+            *resumable = *resumable || i > 0; /* what earlier ones did is there */
+        }
+    }
+    return status;
+}
+
 int lb_cmd_train(int argc, char **argv, volatile sig_atomic_t *stop) {
     static const struct argp argp = {
         options,
         parse,
-        "RECIPE.yaml",
-        "Trains a student as the recipe says, alone or from teachers. YAML of TRL's, DistillKit's and "
+        "RECIPE.yaml...",
+        "Trains a student as the recipe says, alone or from teachers. Several recipes are trained by one "
+        "after "
+        "the other, where later ones may read what earlier ones make (teachers.N.url: local:RUN/student). "
+        "YAML of TRL's, DistillKit's and "
         "Axolotl's "
         "distillation is read too: what became of each key is told.\v"
         "The run folder gets recipe.yaml, metrics.jsonl, checkpoint-STEP/ and, at the end, student/: a "
@@ -179,6 +240,7 @@ int lb_cmd_train(int argc, char **argv, volatile sig_atomic_t *stop) {
         NULL,
         NULL};
     struct arguments a = {0};
+    struct lb_recipe *recipes[LB_MAX_CHAIN] = {NULL};
     if (argp_parse(&argp, argc, argv, 0, NULL, &a) != 0) {
         return LB_EXIT_USAGE;
     }
@@ -186,37 +248,24 @@ int lb_cmd_train(int argc, char **argv, volatile sig_atomic_t *stop) {
         lb_free(a.output_dir);
         return print_keys();
     }
-    if (a.output_dir == NULL && !sets_output_dir(&a)) {
-        a.output_dir = own_folder(a.recipe);
-    }
-    if (a.output_dir != NULL) {
-        a.overrides[a.n_overrides++] = a.output_dir;
-    }
     struct lb_detail detail = {0};
-    struct lb_recipe *recipe = load_recipe(&a);
-    bool resumable = false;
+    bool resumable = false, read = load_recipes(&a, recipes);
     enum lb_status status = LB_OK;
-    if (recipe != NULL && recipe->notes != NULL) {
-        fputs(recipe->notes, stderr);
+    int printed = 0;
+    for (unsigned i = 0; read && a.check && i < a.n && printed == 0; i++) {
+        fputs(i > 0 ? "---\n" : "", stdout);
+        printed = print_recipe(recipes[i]);
     }
-    if (recipe != NULL && a.check) {
-        int printed = print_recipe(recipe);
-        lb_recipe_destroy(recipe);
-        lb_free(a.output_dir);
-        return printed;
+    if (read && !a.check) {
+        status = train_all(&a, recipes, stop, &resumable, &detail);
+    } else if (read && printed == 0 && a.n > 1) {
+        status = lb_chain_check(recipes, a.n, true, &detail);
     }
-    if (recipe != NULL) {
-        struct lb_train_options how = {.resume = a.resume,
-                                       .threads = lb_threads_option(),
-                                       .stop = stop,
-                                       .save_now = lb_save_now(),
-                                       .resumable = &resumable};
-        status = lb_train(recipe, &how, &detail);
+    for (unsigned i = 0; i < a.n; i++) {
+        lb_recipe_destroy(recipes[i]);
     }
-    bool read = recipe != NULL;
-    lb_recipe_destroy(recipe);
     lb_free(a.output_dir);
-    if (!read) {
+    if (!read || printed != 0) {
         return LB_EXIT_FAILED;
     }
     if (status == LB_E_CANCELLED) {

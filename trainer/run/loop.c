@@ -261,7 +261,8 @@ enum lb_status lb_train(const struct lb_recipe *recipe, const struct lb_train_op
                         struct lb_detail *detail) {
     struct lb_run run = {.recipe = recipe, .options = options, .lock = -1};
     uint64_t start = lb_now_ns();
-    int threads = options->threads > 0 ? options->threads : (int)recipe->threads;
+    int threads = options->threads > 0 ? options->threads : (int)recipe->threads,
+        before = omp_get_max_threads();
     if (threads > 0) { /* else as many as cores, or as OMP_NUM_THREADS says */
         omp_set_num_threads(threads);
     }
@@ -286,5 +287,6 @@ enum lb_status lb_train(const struct lb_recipe *recipe, const struct lb_train_op
         *options->resumable = run.resumable;
     }
     end(&run);
+    omp_set_num_threads(before);
     return status;
 }
