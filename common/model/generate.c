@@ -3,6 +3,7 @@
 #include "common/base/arena.h"
 #include "common/base/mem.h"
 #include "common/nn/head.h"
+#include "common/nn/ops.h"
 #include "common/nn/reduce.h"
 
 #include <stdio.h>
@@ -290,7 +291,7 @@ size_t lb_generator_bytes(const struct lb_model *model, const struct lb_generate
     for (int64_t i = 0; i < n; i++) {
         int64_t room = c->max_position_embeddings - prompts[i].n;
         int64_t left = prompts[i].args.max_new_tokens < room ? prompts[i].args.max_new_tokens : room;
-        size_t positions = (size_t)(prompts[i].n + (left > 0 ? left : 0));
+        size_t positions = (size_t)(prompts[i].n + (left > 0 ? left : 0) + LB_KV_BLOCK - 1);
         bytes += positions * (position + 3 * sizeof(int32_t)) + 3 * (size_t)c->vocab_size * sizeof(float);
     }
     return bytes;

@@ -387,6 +387,10 @@ bool lb_model_turns_anew(const struct lb_model *model, int64_t length) {
                   (size_t)rope->n_factors * sizeof *rope->short_factor) != 0;
 }
 
+static int64_t whole_blocks(int64_t positions) {
+    return (positions + LB_KV_BLOCK - 1) / LB_KV_BLOCK * LB_KV_BLOCK;
+}
+
 enum lb_status lb_kv_init(struct lb_kv *kv, const struct lb_model *model, int64_t n_seqs,
                           const int64_t *capacity) {
     const struct lb_config *c = &model->config;
@@ -394,7 +398,8 @@ enum lb_status lb_kv_init(struct lb_kv *kv, const struct lb_model *model, int64_
     size_t rows = 0, n;
     *kv = (struct lb_kv){.n_seqs = n_seqs};
     for (int64_t s = 0; s < n_seqs; s++) {
-        if (capacity[s] <= 0 || !lb_add_size(rows, (size_t)capacity[s], &rows)) {
+        if (capacity[s] <= 0 || capacity[s] > INT64_MAX - LB_KV_BLOCK ||
+            !lb_add_size(rows, (size_t)whole_blocks(capacity[s]), &rows)) {
             return LB_E_LIMIT;
         }
     }
@@ -415,8 +420,8 @@ enum lb_status lb_kv_init(struct lb_kv *kv, const struct lb_model *model, int64_
         kv->layers[l].k = block + 2 * l * rows * row;
         kv->layers[l].v = kv->layers[l].k + rows * row;
     }
-    for (int64_t s = 0, begin = 0; s < n_seqs; begin += capacity[s++]) {
-        kv->places[s] = (struct lb_kv_place){begin, 0, capacity[s]};
+    for (int64_t s = 0, begin = 0; s < n_seqs; begin += whole_blocks(capacity[s++])) {
+        kv->places[s] = (struct lb_kv_place){begin, 0, whole_blocks(capacity[s])};
     }
     return LB_OK;
 }

@@ -1,6 +1,7 @@
 /* Attention by blocks with online softmax (Dao et al. 2022, "FlashAttention"; backward as there, from the
  * saved log-sum-exp). Blocks stand at multiples of their size from the sequence's start, and everything about
  * a row is computed lane by lane or in chains of its own: see panel.h for what this gives. */
+#include "common/nn/attention_row.h"
 #include "common/nn/ops.h"
 #include "common/nn/panel.h"
 
@@ -9,7 +10,7 @@
 #include <math.h>
 #include <string.h>
 
-enum { ROWS = 32, KEYS = 64, MAX_DIM = LB_MAX_HEAD_DIM };
+enum { ROWS = 32, KEYS = LB_ATTENTION_KEYS, MAX_DIM = LB_MAX_HEAD_DIM };
 _Static_assert(ROWS % LB_LANES == 0 && KEYS % LB_LANES == 0, "blocks are whole vectors");
 #define PARALLEL_FROM 65536 /* multiply-adds */
 
@@ -112,7 +113,7 @@ static void block_begin(const struct attention *a, int64_t s, int64_t g, int64_t
     b->n = smaller(rows - first, ROWS);
     b->lanes = round_up(b->n, LB_LANES);
     b->length = sequence_length(a, s);
-    b->k = a->k + first_key(a, s) * a->kv_stride + g * a->dim;
+    b->k = a->k + first_key(a, s) * a->kv_stride + g * a->dim * (a->past != NULL ? LB_KV_BLOCK : 1);
     b->v = a->v + first_key(a, s) * a->kv_stride + g * a->dim;
     fetch(a->q + (a->offsets[s] + first / a->share) * a->q_stride + g * a->share * a->dim, a->q_stride,
           (b->n + a->share - 1) / a->share, a->share * a->dim);
@@ -136,10 +137,24 @@ static void cap_scores(float softcap, float *score, int64_t n) {
     }
 }
 
+/* Products of all rows with keys j0 .. j0 + n - 1, which a cache holds by blocks. */
+static void block_products(const struct attention *a, struct block *b, int64_t j0, int64_t n) {
+    if (a->past == NULL) {
+        struct lb_panel_a keys = {b->k + j0 * a->kv_stride, a->kv_stride, 1};
+        lb_panel(n, b->lanes, a->dim, keys, b->q, ROWS, b->score, ROWS, false);
+        return;
+    }
+    for (int64_t j = 0, here; j < n; j += here) {
+        int64_t within = (j0 + j) % LB_KV_BLOCK;
+        struct lb_panel_a keys = {b->k + (j0 + j - within) * a->kv_stride + within, 1, LB_KV_BLOCK};
+        here = smaller(LB_KV_BLOCK - within, n - j);
+        lb_panel(here, b->lanes, a->dim, keys, b->q, ROWS, b->score + j * ROWS, ROWS, false);
+    }
+}
+
 /* Scores of keys j0 .. j0 + n - 1; -inf where the row does not see the key. */
 static void block_scores(const struct attention *a, struct block *b, int64_t j0, int64_t n) {
-    struct lb_panel_a keys = {b->k + j0 * a->kv_stride, a->kv_stride, 1};
-    lb_panel(n, b->lanes, a->dim, keys, b->q, ROWS, b->score, ROWS, false);
+    block_products(a, b, j0, n);
     for (int64_t j = 0; a->softcap > 0 && j < n; j++) {
         cap_scores(a->softcap, b->score + j * ROWS, b->lanes);
     }
@@ -253,16 +268,53 @@ static void block_probs(const struct attention *a, int64_t s, int64_t g, struct 
     }
 }
 
+/* Whether a sequence has but one row, which is taken by itself. */
+static bool is_single(const struct attention *a, int64_t s) {
+    return a->past != NULL && sequence_length(a, s) == 1 && lb_attention_row_fits(a->dim);
+}
+
+/* Tasks of a sequence, which are all about alike. */
+static int64_t tasks_of(const struct attention *a, int64_t s) {
+    return is_single(a, s) ? (a->heads + LB_ATTENTION_HEADS - 1) / LB_ATTENTION_HEADS
+                           : a->kv_heads * ((sequence_length(a, s) * a->share + ROWS - 1) / ROWS);
+}
+
+/* Some heads of a sequence's only row. */
+static void attend_single(const struct attention *a, int64_t s, int64_t first) {
+    int64_t length = past_length(a, s) + 1, row = a->offsets[s] * a->q_stride + first * a->dim;
+    lb_attention_row(&(struct lb_attention_row){
+        .heads = smaller(a->heads - first, LB_ATTENTION_HEADS),
+        .share = a->share,
+        .dim = a->dim,
+        .first = first,
+        .kv_stride = a->kv_stride,
+        .low = a->window > 0 ? larger(0, length - a->window) : 0,
+        .high = length,
+        .scale = a->scale,
+        .softcap = a->softcap,
+        .q = a->q + row,
+        .k = a->k + first_key(a, s) * a->kv_stride,
+        .v = a->v + first_key(a, s) * a->kv_stride,
+        .out = a->out + row,
+    });
+}
+
 static void attend(const struct attention *a, int64_t task) {
     struct block b;
     int64_t s = find_sequence(a->first_task, a->n_seqs, task);
+    if (is_single(a, s)) {
+        attend_single(a, s, (task - a->first_task[s]) * LB_ATTENTION_HEADS);
+        return;
+    }
     int64_t blocks = (a->first_task[s + 1] - a->first_task[s]) / a->kv_heads;
     int64_t g = (task - a->first_task[s]) / blocks, low, high;
     block_begin(a, s, g, (task - a->first_task[s]) % blocks * ROWS, &b);
     block_range(a, &b, &low, &high);
     for (int64_t j0 = low / KEYS * KEYS; j0 < high; j0 += KEYS) {
         int64_t begin = larger(j0, low), n = smaller(j0 + KEYS, high) - begin;
-        fetch(b.k + begin * a->kv_stride, a->kv_stride, n, a->dim);
+        if (a->past == NULL) {
+            fetch(b.k + begin * a->kv_stride, a->kv_stride, n, a->dim);
+        }
         fetch(b.v + begin * a->kv_stride, a->kv_stride, n, a->dim);
         block_scores(a, &b, begin, n);
         block_softmax(&b, n);
@@ -466,19 +518,6 @@ static void probs_backward(struct lb_tape *tape, struct lb_node *node) {
     }
 }
 
-/* Puts each sequence's keys and values behind those that the cache holds of it. */
-static void append(const struct attention *a, const struct lb_value *k, const struct lb_value *v,
-                   const struct lb_kv_layer *kv) {
-    for (int64_t s = 0; s < a->n_seqs; s++) {
-        int64_t to = (a->past[s].begin + a->past[s].length) * a->kv_stride,
-                from = a->offsets[s] * a->kv_stride;
-        size_t bytes = (size_t)(sequence_length(a, s) * a->kv_stride) * sizeof(float);
-        assert(a->past[s].length + sequence_length(a, s) <= a->past[s].capacity);
-        memcpy(kv->k + to, k->data + from, bytes);
-        memcpy(kv->v + to, v->data + from, bytes);
-    }
-}
-
 /* Lays out the work and the results; false when tape memory runs out. */
 static bool plan(struct lb_tape *tape, struct attention *a, bool want_probs, struct lb_value **out_probs) {
     size_t bytes = (size_t)(a->n_seqs + 1) * sizeof(int64_t);
@@ -495,7 +534,7 @@ static bool plan(struct lb_tape *tape, struct attention *a, bool want_probs, str
         }
         if (s < a->n_seqs) {
             int64_t t = sequence_length(a, s);
-            tasks += a->kv_heads * ((t * a->share + ROWS - 1) / ROWS);
+            tasks += tasks_of(a, s);
             probs += a->heads * t * t;
             a->work += t * (t + past_length(a, s)) * a->q_stride;
         }
@@ -588,8 +627,10 @@ struct lb_value *lb_attention(struct lb_tape *tape, struct lb_value *q, struct l
     if (!plan(tape, a, args->want_probs, &probs)) {
         return NULL;
     }
-    if (args->kv != NULL) {
-        append(a, k, v, args->kv);
+    for (int64_t i = 0; args->kv != NULL && i < a->n_seqs; i++) {
+        int64_t first = a->offsets[i] * a->kv_stride;
+        lb_attention_hold(args->kv, &a->past[i], k->data + first, v->data + first, sequence_length(a, i),
+                          a->kv_stride);
     }
 #pragma omp parallel for schedule(dynamic) if (a->work > PARALLEL_FROM)
     for (int64_t task = 0; task < a->first_task[a->n_seqs]; task++) {

@@ -72,13 +72,16 @@ void lb_rope_frequencies(double theta, int64_t dims, double *out);
 struct lb_value *lb_rope(struct lb_tape *tape, struct lb_value *x, int heads,
                          const struct lb_rope_table *table);
 
-/* Keys and values of earlier positions, one layer; and which of their rows are a sequence's. */
+/* Keys and values of earlier positions, one layer; and which of their rows are a sequence's. Keys lie by
+ * blocks of positions, [G * D, LB_KV_BLOCK] each, so that those of a new row's neighbours are one vector. */
+#define LB_KV_BLOCK 16
 struct lb_kv_layer {
-    float *k, *v; /* [rows of all sequences, G * D] */
+    float *k; /* [rows of all sequences / LB_KV_BLOCK, G * D, LB_KV_BLOCK] */
+    float *v; /* [rows of all sequences, G * D] */
 };
 struct lb_kv_place {
-    int64_t begin;            /* first row in every layer */
-    int64_t length, capacity; /* rows held, and that there is room for */
+    int64_t begin;            /* first row in every layer, where a block begins */
+    int64_t length, capacity; /* rows held, and that there is room for: of whole blocks */
 };
 struct lb_attention_args {
     int heads;      /* H */

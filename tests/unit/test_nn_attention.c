@@ -23,8 +23,8 @@ struct shape {
     int heads, kv_heads, dim, window;
 };
 static const struct shape shapes[] = {
-    {2, 2, 8, 0},   {4, 2, 32, 0},  {8, 1, 64, 0},  {3, 1, 5, 0},
-    {1, 1, 256, 0}, {6, 2, 12, 20}, {2, 2, 32, 64}, {2, 1, 8, 1},
+    {2, 2, 8, 0},   {4, 2, 32, 0},  {8, 1, 64, 0}, {3, 1, 5, 0},    {1, 1, 256, 0},
+    {6, 2, 12, 20}, {2, 2, 32, 64}, {2, 1, 8, 1},  {10, 2, 16, 40},
 };
 enum { SHAPES = sizeof shapes / sizeof *shapes };
 
@@ -168,18 +168,34 @@ static void test_threads(void **state) {
     omp_set_num_threads(threads_before);
 }
 
-/* The last sequence once more, in pieces through a cache: the bits of the whole. */
+/* Rows of a cache that so many positions take. */
+static int64_t whole_blocks(int64_t n) {
+    return (n + LB_KV_BLOCK - 1) / LB_KV_BLOCK * LB_KV_BLOCK;
+}
+
+/* The keys [n, c] as a cache holds them. */
+static void check_keys(const float *held, const float *k, int64_t n, int64_t c) {
+    for (int64_t i = 0; i < n * c; i++) {
+        int64_t at = i / c, column = i % c, within = at % LB_KV_BLOCK;
+        assert_true(held[(at - within) * c + column * LB_KV_BLOCK + within] == k[i]);
+    }
+}
+
+/* The last sequence once more, in pieces through a cache, every other time with soft-caps: the bits of the
+ * whole. */
 static void test_cache(void **state) {
     (void)state;
     static const int32_t pieces[][4] = {{130, 0, 0, 0}, {1, 0, 0, 0}, {65, 64, 1, 0}, {7, 3, 0, 0}};
-    for (int k = 0; k < SHAPES; k++) {
+    for (int k = 0; k < 2 * SHAPES; k++) {
         struct run whole, step;
-        begin(&whole, &shapes[k], LB_TAPE_PLAIN, 2);
+        begin(&whole, &shapes[k / 2], LB_TAPE_PLAIN, 2);
+        whole.args.softcap = k % 2 == 0 ? 0 : 3;
         attend(&whole);
-        begin(&step, &shapes[k], LB_TAPE_PLAIN, 2);
-        int64_t c = whole.q->cols, kv_c = whole.k->cols;
-        struct lb_kv_layer kv = {malloc((size_t)(130 * kv_c) * sizeof(float)),
-                                 malloc((size_t)(130 * kv_c) * sizeof(float))};
+        begin(&step, &shapes[k / 2], LB_TAPE_PLAIN, 2);
+        step.args.softcap = whole.args.softcap;
+        int64_t c = whole.q->cols, kv_c = whole.k->cols, room = whole_blocks(130);
+        struct lb_kv_layer kv = {malloc((size_t)(room * kv_c) * sizeof(float)),
+                                 malloc((size_t)(room * kv_c) * sizeof(float))};
         assert_true(kv.k != NULL && kv.v != NULL);
         for (size_t p = 0; p < sizeof pieces / sizeof *pieces; p++) {
             int64_t done = 0;
@@ -196,15 +212,14 @@ static void test_cache(void **state) {
                 memcpy(step.k->data, whole.k->data + at * kv_c, (size_t)(n * kv_c) * sizeof(float));
                 memcpy(step.v->data, whole.v->data + at * kv_c, (size_t)(n * kv_c) * sizeof(float));
                 step.args.kv = &kv;
-                const struct lb_kv_place place = {0, done, 130};
+                const struct lb_kv_place place = {0, done, room};
                 step.args.kv_places = &place;
                 attend(&step);
                 assert_memory_equal(step.out->data, whole.out->data + at * c,
                                     (size_t)(n * c) * sizeof(float));
                 done += n;
             }
-            assert_memory_equal(kv.k, whole.k->data + offsets[5] * kv_c,
-                                (size_t)(130 * kv_c) * sizeof(float));
+            check_keys(kv.k, whole.k->data + offsets[5] * kv_c, 130, kv_c);
             assert_memory_equal(kv.v, whole.v->data + offsets[5] * kv_c,
                                 (size_t)(130 * kv_c) * sizeof(float));
         }
@@ -225,18 +240,24 @@ static void test_cache_of_many(void **state) {
         attend(&whole);
         begin(&step, &shapes[k], LB_TAPE_PLAIN, 2);
         int64_t c = whole.q->cols, kv_c = whole.k->cols, n_seqs = ragged.n_seqs;
-        struct lb_kv_layer kv = {malloc((size_t)(N * kv_c) * sizeof(float)),
-                                 malloc((size_t)(N * kv_c) * sizeof(float))};
+        int64_t room = 0;
+        for (int64_t s = 0; s < n_seqs; s++) {
+            room += whole_blocks(offsets[s + 1] - offsets[s]);
+        }
+        struct lb_kv_layer kv = {malloc((size_t)(room * kv_c) * sizeof(float)),
+                                 malloc((size_t)(room * kv_c) * sizeof(float))};
         struct lb_kv_place *places = calloc((size_t)n_seqs, sizeof *places);
         int32_t *own_offsets = calloc((size_t)n_seqs + 1, sizeof *own_offsets);
         assert_true(kv.k != NULL && kv.v != NULL && places != NULL && own_offsets != NULL);
         for (int64_t s = 0; s < n_seqs; s++) {
-            places[s] = (struct lb_kv_place){N - offsets[s + 1], 0, offsets[s + 1] - offsets[s]};
+            room -= whole_blocks(offsets[s + 1] - offsets[s]);
+            places[s] = (struct lb_kv_place){room, 0, whole_blocks(offsets[s + 1] - offsets[s])};
         }
         for (int turn = 0, left = 1; left > 0; turn++) {
             left = 0;
             for (int64_t s = 0; s < n_seqs; s++) {
-                int64_t most = places[s].capacity - places[s].length, n = (turn * 7 + s * 13) % 5 * 6;
+                int64_t most = offsets[s + 1] - offsets[s] - places[s].length,
+                        n = (turn * 7 + s * 13) % 5 * 6;
                 own_offsets[s + 1] = own_offsets[s] + (int32_t)(n < most ? n : most);
                 left += (int)most;
             }
