@@ -4,6 +4,7 @@
 #include "common/base/mem.h"
 #include "common/nn/head.h"
 #include "common/nn/ops.h"
+#include "common/nn/pick.h"
 #include "common/nn/reduce.h"
 
 #include <stdio.h>
@@ -71,6 +72,13 @@ int32_t lb_generate_draw(const struct lb_generate_args *a, struct lb_rng *rng, c
     bool all = a->top_k <= 0 || a->top_k >= v, ordered = false;
     int64_t shares = 0; /* so many of the ordered values are these by now */
     double lse = all ? lb_logsumexp(z, v, a->temperature) : 0, u = lb_rng_double(rng);
+    if (all && a->top_p >= 1) { /* the order is not needed but for a number that lies between two */
+        lb_softmax(z, v, a->temperature, lse, values);
+        int64_t picked = lb_pick(z, values, v, u);
+        if (picked >= 0) {
+            return (int32_t)picked;
+        }
+    }
     /* Nearly all draws fall among the first few: the others need not be put in order. */
     for (int64_t k = all ? FEW < v ? FEW : v : a->top_k;; k = MORE * k < v ? MORE * k : v) {
         bool last = !all || k == v;

@@ -5,6 +5,8 @@
 #include <stdint.h>
 #include <cmocka.h>
 
+#include "common/nn/pick.h"
+#include "common/nn/reduce.h"
 #include "common/nn/sample.h"
 
 #include <math.h>
@@ -196,10 +198,58 @@ static void marks_rise_to_the_sum(void **state) {
     }
 }
 
+/* Picks are what the row in order says; where they are not known, which is rare, that is said. */
+static void picks(void **state) {
+    (void)state;
+    enum { MOST = 3 * V };
+    static float row[MOST], share[MOST], ordered[MOST];
+    static int32_t ids[MOST];
+    static const int64_t sizes[] = {1, 2, 31, 100, V, MOST};
+    static const double spreads[] = {0.001, 0.3, 3, 30}, heights[] = {0, -90, 1e4};
+    int unknown = 0, all = 0;
+    struct lb_rng rng;
+    lb_rng_seed(&rng, 7, 1);
+    for (int round = 0; round < 3000; round++) {
+        int64_t v = sizes[round % 6];
+        for (int64_t j = 0; j < v; j++) {
+            row[j] = (float)(spreads[round % 4] * lb_rng_normal(&rng) + heights[round % 3]);
+            row[j] = j > 0 && round % 5 == 0 && lb_rng_below(&rng, 3) == 0 ? row[j - 1] : row[j];
+            row[j] = round % 7 == 0 && j % 3 == 1 ? -INFINITY : row[j];
+            ids[j] = (int32_t)j;
+            ordered[j] = row[j];
+        }
+        double u = round < 6 ? 0 : lb_rng_double(&rng);
+        lb_softmax(row, v, 1, lb_logsumexp(row, v, 1), share);
+        int64_t have = lb_pick(row, share, v, u), want = 0;
+        lb_sort_down(ids, ordered, v);
+        for (double left = u - (double)share[ids[0]]; want + 1 < v && left >= 0;) {
+            left -= (double)share[ids[++want]];
+        }
+        assert_true(have < 0 || have == ids[want]);
+        unknown += have < 0;
+        all++;
+    }
+    assert_true(unknown * 50 < all);
+    for (int64_t j = 0; j < V; j++) { /* all alike: who comes first is not for a bound to say */
+        row[j] = 2;
+        share[j] = 1.0F / V;
+    }
+    assert_int_equal(lb_pick(row, share, V, 0.5), -1);
+    for (int64_t j = 0; j < 20; j++) { /* fewer are put in order */
+        share[j] = 0.05F;
+    }
+    assert_int_equal(lb_pick(row, share, 20, 0.51), 10);
+    assert_int_equal(lb_pick(row, share, 19, 0.51), -1); /* they add up to less than 1: to 9 or 10 */
+    share[7] = NAN;
+    assert_int_equal(lb_pick(row, share, 20, 0.51), -1);
+}
+
 int main(void) {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(draws_are_of_the_distribution), cmocka_unit_test(estimates_are_unbiased),
-        cmocka_unit_test(what_decides_them), cmocka_unit_test(what_cannot_be_drawn),
-        cmocka_unit_test(marks_rise_to_the_sum)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(draws_are_of_the_distribution),
+                                       cmocka_unit_test(estimates_are_unbiased),
+                                       cmocka_unit_test(what_decides_them),
+                                       cmocka_unit_test(what_cannot_be_drawn),
+                                       cmocka_unit_test(marks_rise_to_the_sum),
+                                       cmocka_unit_test(picks)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
