@@ -26,6 +26,8 @@ LB_NODISCARD enum lb_status lb_map_open(struct lb_map *map, const char *path, st
  * bytes now. NULL: it was not, or another file has taken its place, which does no harm. Lives as long as the
  * map. */
 const char *lb_map_written(const struct lb_map *map);
+/* The first upto bytes are not read again soon: their memory is given back. */
+void lb_map_forget(const struct lb_map *map, size_t upto);
 /* Accepts NULL and a zeroed map. */
 void lb_map_close(struct lb_map *map);
 

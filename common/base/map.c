@@ -102,6 +102,13 @@ const char *lb_map_written(const struct lb_map *map) {
     return written ? s->path : NULL;
 }
 
+void lb_map_forget(const struct lb_map *map, size_t upto) {
+    upto -= upto % (size_t)sysconf(_SC_PAGESIZE);
+    if (upto > 0) {
+        (void)madvise((void *)(uintptr_t)map->data, upto, MADV_DONTNEED); /* advice */
+    }
+}
+
 void lb_map_close(struct lb_map *map) {
     if (map == NULL || map->data == NULL) {
         return;

@@ -34,7 +34,6 @@ static struct lb_model *make_model(void (*config_of)(struct lb_config *)) {
 /* Nine rows of text of lengths 1 to 17 under two tags and none. */
 struct texts {
     struct lb_dataset data;
-    struct lb_text_row rows[ROWS];
     int32_t ids[ROWS * 18];
     char *tags[2];
     int64_t tag_bytes[2];
@@ -45,22 +44,18 @@ static void make_texts(struct texts *t, int64_t vocab) {
     struct lb_rng rng;
     lb_rng_seed(&rng, 5, 0);
     *t = (struct texts){.tags = {even, odd}, .tag_bytes = {100, 200}};
+    t->data = (struct lb_dataset){.tags = t->tags, .tag_bytes = t->tag_bytes, .n_tags = 2, .bytes = 350};
     int64_t at = 0;
     for (int i = 0; i < ROWS; i++) {
         int64_t n = 1 + 2 * i;
-        t->rows[i] = (struct lb_text_row){at, n, i == ROWS - 1 ? -1 : i % 2};
+        const struct lb_text_row row = {at, n, i == ROWS - 1 ? -1 : i % 2};
         for (int64_t k = 0; k <= n; k++) {
             t->ids[at + k] = (int32_t)lb_rng_below(&rng, (uint64_t)vocab);
         }
+        assert_int_equal(lb_text_add_ids(&t->data, t->ids + at, n + 1, NULL), LB_OK);
+        assert_int_equal(lb_text_add_row(&t->data, &row, NULL), LB_OK);
         at += n + 1;
     }
-    t->data = (struct lb_dataset){.count = ROWS,
-                                  .ids = {.data = t->ids},
-                                  .rows = t->rows,
-                                  .tags = t->tags,
-                                  .tag_bytes = t->tag_bytes,
-                                  .n_tags = 2,
-                                  .bytes = 350};
 }
 
 struct rows {
@@ -172,6 +167,7 @@ static void text_by_parts(void **state) {
     volatile sig_atomic_t stop = 1;
     const struct lb_evaluate_options stopped = {.stop = &stop};
     assert_int_equal(lb_evaluate(model, &t.data, &stopped, &again, NULL), LB_E_CANCELLED);
+    lb_text_rows_finish(&t.data);
     lb_model_destroy(model);
 }
 
@@ -250,9 +246,13 @@ static void wrong_texts(void **state) {
     static struct lb_evaluation e;
     make_texts(&t, 97);
     struct lb_detail detail = {0};
-    t.ids[20] = 97;
+    const int32_t beyond[] = {1, 97};
+    const struct lb_text_row wrong = {lb_text_ids(&t.data), 1, -1};
+    assert_int_equal(lb_text_add_ids(&t.data, beyond, 2, NULL), LB_OK);
+    assert_int_equal(lb_text_add_row(&t.data, &wrong, NULL), LB_OK);
     assert_int_equal(lb_evaluate(model, &t.data, NULL, &e, &detail), LB_E_MISMATCH);
     assert_non_null(strstr(detail.text, "token 97"));
+    lb_text_rows_finish(&t.data);
     make_texts(&t, 97);
     detail = (struct lb_detail){0};
     assert_int_equal(lb_evaluate(mlp, &t.data, NULL, &e, &detail), LB_E_MISMATCH);
@@ -262,12 +262,13 @@ static void wrong_texts(void **state) {
     assert_int_equal(lb_evaluate(model, &t.data, &biased, &e, &detail), LB_E_ARG);
     assert_non_null(strstr(detail.text, "classifiers"));
     static int32_t long_ids[200];
-    t.rows[0] = (struct lb_text_row){0, 129, -1};
-    t.data.ids.data = long_ids;
-    t.data.count = 1;
+    const struct lb_text_row too_long = {lb_text_ids(&t.data), 129, -1};
+    assert_int_equal(lb_text_add_ids(&t.data, long_ids, 130, NULL), LB_OK);
+    assert_int_equal(lb_text_add_row(&t.data, &too_long, NULL), LB_OK);
     detail = (struct lb_detail){0};
     assert_int_equal(lb_evaluate(model, &t.data, NULL, &e, &detail), LB_E_ARG);
     assert_non_null(strstr(detail.text, "lower max_length"));
+    lb_text_rows_finish(&t.data);
     lb_model_destroy(model);
     lb_model_destroy(mlp);
 }

@@ -25,14 +25,17 @@ static struct lb_dataset data;
 static void make_texts(void) {
     struct lb_rng rng;
     int64_t at = 0;
+    lb_text_rows_finish(&data);
+    data = (struct lb_dataset){.count = 0};
     lb_rng_seed(&rng, 5, 0);
     for (int i = 0; i < ROWS; i++) {
         rows[i] = (struct lb_text_row){at, 1 + i, -1};
         for (int k = 0; k <= 1 + i; k++) {
             ids[at++] = (int32_t)lb_rng_below(&rng, V);
         }
+        assert_int_equal(lb_text_add_ids(&data, ids + rows[i].start, rows[i].n + 1, NULL), LB_OK);
+        assert_int_equal(lb_text_add_row(&data, &rows[i], NULL), LB_OK);
     }
-    data = (struct lb_dataset){.count = ROWS, .ids = {.data = ids}, .rows = rows};
 }
 
 /* Row by row from the hidden states as transformers would give them. Where the final norm's weights are all 1
@@ -123,7 +126,10 @@ static void what_cannot_be(void **state) {
     assert_int_equal(lb_model_create(&config, 3, &model, NULL), LB_OK);
     volatile sig_atomic_t stop = 1;
     assert_int_equal(lb_block_influence(model, &data, &stop, out, &n, NULL), LB_E_CANCELLED);
-    ids[30] = V;
+    const int32_t beyond[] = {1, V};
+    const struct lb_text_row wrong = {lb_text_ids(&data), 1, -1};
+    assert_int_equal(lb_text_add_ids(&data, beyond, 2, NULL), LB_OK);
+    assert_int_equal(lb_text_add_row(&data, &wrong, NULL), LB_OK);
     detail = (struct lb_detail){0};
     assert_int_equal(lb_block_influence(model, &data, NULL, out, &n, &detail), LB_E_MISMATCH);
     assert_non_null(strstr(detail.text, "token 97"));

@@ -1,10 +1,12 @@
 #include "trainer/data/dataset.h"
 
+#include "common/base/file.h"
 #include "common/base/mem.h"
 #include "trainer/data/parts.h"
 
 #include <assert.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 static enum lb_status add_entry(struct lb_dataset *data, const struct lb_recipe *recipe,
@@ -34,23 +36,24 @@ static enum lb_status add_entry(struct lb_dataset *data, const struct lb_recipe 
     return status;
 }
 
-/* Ids and pixels have gone into the hash while they were read; here the rows and their tags. */
-static void finish_fingerprint(struct lb_dataset *data) {
-    lb_sha256_u64(data->hash, (uint64_t)data->count);
+static void hash_images(struct lb_dataset *data) {
     for (int64_t i = 0; i < data->count; i++) {
-        int tag = data->images ? data->labels[i].tag : data->rows[i].tag;
+        int tag = data->labels[i].tag;
         const char *name = tag >= 0 ? data->tags[tag] : "";
-        lb_sha256_u64(data->hash,
-                      data->images ? (uint64_t)data->labels[i].label : (uint64_t)data->rows[i].start);
-        lb_sha256_u64(data->hash, data->images ? 1 : (uint64_t)data->rows[i].n);
+        lb_sha256_u64(data->hash, (uint64_t)data->labels[i].label);
+        lb_sha256_u64(data->hash, 1);
         lb_sha256_update(data->hash, name, strlen(name) + 1);
-        if (data->any_label) {
-            lb_sha256_u64(data->hash, (uint64_t)data->rows[i].label);
-        }
     }
-    if (data->teacher_prompts.len > 0) {
-        lb_sha256_update(data->hash, data->teacher_prompts.data,
-                         data->teacher_prompts.len * sizeof *data->teacher_prompts.data);
+}
+
+/* Ids and pixels have gone into the hash while they were read; here the rows and their tags. */
+static enum lb_status finish_fingerprint(struct lb_dataset *data, struct lb_detail *detail) {
+    enum lb_status status = LB_OK;
+    lb_sha256_u64(data->hash, (uint64_t)data->count);
+    if (data->images) {
+        hash_images(data);
+    } else {
+        status = lb_text_hash_rows(data, detail);
     }
     if (data->n_weights > 0) {
         lb_sha256_update(data->hash, data->weights, (size_t)data->n_weights * sizeof *data->weights);
@@ -68,6 +71,29 @@ static void finish_fingerprint(struct lb_dataset *data) {
     lb_sha256_final(data->hash, digest);
     data->hash = NULL;
     lb_hex(digest, sizeof digest, data->fingerprint);
+    return status;
+}
+
+/* Where texts lie that memory does not hold: in the run's folder, or where the environment says. */
+static enum lb_status choose_folder(struct lb_dataset *data, const struct lb_recipe *recipe,
+                                    struct lb_detail *detail) {
+    const char *temporary = getenv("TMPDIR");
+    char *run = recipe->output_dir != NULL ? lb_recipe_resolve(recipe, recipe->output_dir) : NULL;
+    if (recipe->output_dir != NULL && run == NULL) {
+        return lb_fail(detail, LB_E_NOMEM, "out of memory for the data");
+    }
+    if (run != NULL && lb_file_exists(run)) {
+        data->folder = run;
+        run = NULL;
+    } else if (temporary != NULL && *temporary != '\0') {
+        data->folder = lb_strdup(temporary);
+    }
+    lb_free(run);
+    struct lb_spill *spills[] = {&data->ids, &data->rows, &data->records, &data->teacher_prompts};
+    for (size_t i = 0; i < sizeof spills / sizeof *spills; i++) {
+        spills[i]->folder = data->folder;
+    }
+    return LB_OK;
 }
 
 /* Whether a loss compares how likely texts are, maybe under a teacher that reads them written otherwise. */
@@ -125,10 +151,14 @@ enum lb_status lb_dataset_open(const struct lb_recipe *recipe, const struct lb_r
     struct lb_dataset *data = lb_calloc(1, sizeof *data);
     if (data != NULL) {
         data->hash = lb_sha256_create();
-        lb_buf_init(&data->records, LB_MAX_RECORDS);
     }
     if (data == NULL || data->hash == NULL) {
         status = lb_fail(detail, LB_E_NOMEM, "out of memory for the data");
+        goto out;
+    }
+    data->max_length = recipe->max_length;
+    status = choose_folder(data, recipe, detail);
+    if (status != LB_OK) {
         goto out;
     }
     data->images = n_entries > 0 && lb_data_features(entries[0].type);
@@ -162,7 +192,9 @@ enum lb_status lb_dataset_open(const struct lb_recipe *recipe, const struct lb_r
     if (status == LB_OK) {
         snprintf(data->chat_hash, sizeof data->chat_hash, "%s",
                  source.chat != NULL ? lb_chat_hash(source.chat) : "");
-        finish_fingerprint(data);
+        status = finish_fingerprint(data, detail);
+    }
+    if (status == LB_OK) {
         *out = data;
         data = NULL;
     }
@@ -202,11 +234,9 @@ void lb_dataset_destroy(struct lb_dataset *data) {
     }
     uint8_t unused[LB_SHA256_BYTES];
     lb_sha256_final(data->hash, unused);
-    lb_free(data->ids.data);
-    lb_free(data->counts);
-    lb_free(data->teacher_prompts.data);
-    lb_free(data->rows);
-    lb_buf_finish(&data->records);
+    lb_text_rows_finish(data);
+    lb_free(data->folder);
+    lb_free(data->class_of_name);
     lb_shards_close(data);
     lb_free(data->parts);
     lb_free(data->weights);
@@ -237,11 +267,17 @@ enum lb_status lb_dataset_get(const struct lb_dataset *data, int64_t i, struct l
     if (i >= data->count) {
         return lb_shard_row(data, i - data->count, out, detail);
     }
-    *out = data->images ? (struct lb_sample){.n = 1,
-                                             .features = data->features + i * data->n_features,
-                                             .label = data->labels[i].label,
-                                             .tag = data->labels[i].tag}
-                        : lb_text_row_sample(data, i);
+    if (data->images) {
+        *out = (struct lb_sample){.n = 1,
+                                  .features = data->features + i * data->n_features,
+                                  .label = data->labels[i].label,
+                                  .tag = data->labels[i].tag};
+    } else {
+        enum lb_status status = lb_text_row_read(data, i, out, detail);
+        if (status != LB_OK) {
+            return status;
+        }
+    }
     out->weight = i < data->n_weights ? &data->weights[i] : NULL;
     return LB_OK;
 }
@@ -263,13 +299,11 @@ const char *lb_dataset_chat_hash(const struct lb_dataset *data) {
     return data->chat_hash;
 }
 
-int64_t lb_dataset_prompts(const struct lb_dataset *data, int64_t max_length) {
-    int64_t n = 0;
-    for (int64_t i = 0; !data->images && i < data->count; i++) {
-        n += data->rows[i].prompt > 0 && data->rows[i].prompt < max_length;
-    }
+int64_t lb_dataset_prompts(const struct lb_dataset *data) {
+    int64_t n = data->prompts;
     for (int i = 0; i < data->n_shards; i++) {
-        n += data->shards[i].prompt > 0 && data->shards[i].prompt < max_length ? data->shards[i].rows : 0;
+        const struct lb_shard *shard = &data->shards[i];
+        n += shard->prompt > 0 && shard->prompt < shard->max_length ? shard->rows : 0;
     }
     return n;
 }

@@ -24,7 +24,9 @@ struct lb_dataset;
  * that do not agree. num_labels > 0: for a classifier of texts with so many classes: each text is a row of
  * its own, and a JSON row's label is its class, or its name (lb_dataset_name_labels). LB_E_CANCELLED soon
  * after *stop (may be NULL) became other than 0. Token shards (shards.c) are streams of ids, cut as texts
- * without a beginning are; nothing is put before their rows. */
+ * without a beginning are; nothing is put before their rows. Memory does not grow with texts and records:
+ * their ids lie in files without names in the run's folder where there is one, else in $TMPDIR or /var/tmp.
+ */
 LB_NODISCARD enum lb_status lb_dataset_open(const struct lb_recipe *recipe,
                                             const struct lb_recipe_dataset *entries, unsigned n_entries,
                                             bool keep_short, const struct lb_tokenizer *tokenizer,
@@ -53,8 +55,9 @@ LB_NODISCARD enum lb_status lb_dataset_same_columns(const struct lb_dataset *dat
 int64_t lb_dataset_count(const struct lb_dataset *data);
 /* Text bytes behind all the samples' labels, for bits per byte; 0 for images. Per tag: tag >= 0; all: -1. */
 int64_t lb_dataset_bytes(const struct lb_dataset *data, int tag);
-/* Sample i. What it points to is good as long as data, but of token shards until as many further samples were
- * got as lb_dataset_hold said (8). LB_E_IO: a shard cannot be read any more, or was written to. */
+/* Sample i. What it points to is good until as many further samples were got as lb_dataset_hold said (8); of
+ * features as long as data. One thread at a time. LB_E_IO: what memory does not hold cannot be read any more,
+ * or a shard was written to. */
 LB_NODISCARD enum lb_status lb_dataset_get(const struct lb_dataset *data, int64_t i, struct lb_sample *out,
                                            struct lb_detail *detail);
 /* n samples are wanted at the same time. LB_E_NOMEM. Not while samples are in use. */
@@ -69,9 +72,9 @@ const char *lb_dataset_chat_hash(const struct lb_dataset *data);
 /* Records that were cut to max_length, and those left out because no token of them counts within it. */
 int64_t lb_dataset_shortened(const struct lb_dataset *data);
 int64_t lb_dataset_dropped(const struct lb_dataset *data);
-/* Samples whose prompt is known (lb_writes says that it is wanted) and shorter than max_length, so that a
- * text can be written behind it. */
-int64_t lb_dataset_prompts(const struct lb_dataset *data, int64_t max_length);
+/* Samples whose prompt is known (lb_writes says that it is wanted) and shorter than the recipe's max_length,
+ * so that a text can be written behind it. */
+int64_t lb_dataset_prompts(const struct lb_dataset *data);
 /* SHA-256 (hex) over all samples: a resumed run must see the same data. */
 const char *lb_dataset_fingerprint(const struct lb_dataset *data);
 

@@ -101,12 +101,10 @@ enum lb_status lb_dataset_name_labels(struct lb_dataset *data, const struct lb_l
                 data->label_names[i], labels->names[0], labels->n > 1 ? " and so on (id2label)" : "");
         }
     }
-    for (int64_t r = 0; status == LB_OK && n > 0 && r < data->count; r++) {
-        struct lb_text_row *row = &data->rows[r];
-        row->label = row->label >= 0 ? class[row->label] : row->label;
-    }
-    if (status == LB_OK) {
+    if (status == LB_OK && n > 0) {
         lb_dataset_forget_names(data);
+        data->class_of_name = class;
+        class = NULL;
     }
     lb_free(class);
     return status;
@@ -122,9 +120,5 @@ void lb_dataset_forget_names(struct lb_dataset *data) {
 }
 
 int64_t lb_dataset_unlabelled(const struct lb_dataset *data) {
-    int64_t n = 0;
-    for (int64_t r = 0; data->num_labels > 0 && r < data->count; r++) {
-        n += data->rows[r].label == LB_LABEL_NONE;
-    }
-    return n;
+    return data->unlabelled;
 }

@@ -40,11 +40,37 @@ struct lb_shard {
     int tag;
 };
 
-/* Room for rows of shards that were asked for lately. */
-struct lb_held {
-    int32_t *ids; /* [rows, len] */
-    int64_t rows, len, next;
+/* Room for rows of text that were asked for lately. */
+struct lb_held_row {
+    int32_t *ids;    /* [cap] */
+    uint8_t *counts; /* [cap] */
+    int64_t cap;
+    void *record, *teacher_prompt;
 };
+struct lb_held {
+    struct lb_held_row *rows; /* [n] */
+    int64_t n, next;
+};
+
+/* spill.c: bytes that are appended, and read at any place. Starts as zeros. */
+struct lb_spill {
+    const char
+        *folder; /* borrowed: where the file is that it needs once there is much of it; NULL: /var/tmp */
+    bool open;   /* there is such a file: fd */
+    int fd;
+    int64_t in_file; /* bytes there */
+    uint8_t *last;   /* [n] those behind them, with room for cap */
+    size_t n, cap;
+};
+LB_NODISCARD enum lb_status lb_spill_append(struct lb_spill *spill, const void *bytes, size_t len,
+                                            struct lb_detail *detail);
+/* Bytes at .. at + len - 1, which are there. LB_E_IO. */
+LB_NODISCARD enum lb_status lb_spill_read(const struct lb_spill *spill, int64_t at, void *to, size_t len,
+                                          struct lb_detail *detail);
+int64_t lb_spill_size(const struct lb_spill *spill);
+/* Only the first size bytes stay. */
+void lb_spill_cut(struct lb_spill *spill, int64_t size);
+void lb_spill_finish(struct lb_spill *spill);
 
 struct lb_image_row {
     int32_t label;
@@ -53,18 +79,23 @@ struct lb_image_row {
 
 struct lb_dataset {
     bool images;
-    int64_t count, cap;
-    /* text */
-    struct lb_ids ids;
-    uint8_t *counts;          /* [ids.len] as in struct lb_sample; NULL: all do */
-    struct lb_text_row *rows; /* [cap] */
-    struct lb_ids teacher_prompts;
-    struct lb_buf records;   /* conversations as JSON, one after the other, where they are kept */
-    struct lb_shard *shards; /* [n_shards]; their rows come behind all others */
+    int64_t count;
+    /* text: what memory does not hold */
+    char *folder;                    /* of spills */
+    int64_t max_length;              /* positions of a row, at most */
+    struct lb_spill ids;             /* [int32_t] of all rows; those that do not count as their complements */
+    struct lb_spill rows;            /* [struct lb_text_row] */
+    struct lb_spill teacher_prompts; /* [int32_t] */
+    struct lb_spill records;         /* conversations as JSON, one after the other, where they are kept */
+    bool any_counts;                 /* some rows have ids that do not count */
+    int64_t prompts, unlabelled;     /* rows, see lb_dataset_prompts and lb_dataset_unlabelled */
+    int32_t *class_of_name;          /* labels are names' numbers, of these classes; NULL: classes */
+    struct lb_shard *shards;         /* [n_shards]; their rows come behind all others */
     int n_shards;
     int64_t shard_rows;
-    struct lb_held *held; /* NULL: there are no shards */
+    struct lb_held *held; /* NULL: there are no rows of text */
     /* images */
+    int64_t cap;
     float *features; /* [cap, n_features] */
     struct lb_image_row *labels;
     int64_t n_features;
@@ -88,24 +119,6 @@ struct lb_dataset {
     struct lb_sha256 *hash; /* while open fills */
     char fingerprint[LB_SHA256_HEX];
 };
-
-/* Row i of texts as a sample, good while no row is added. */
-static inline struct lb_sample lb_text_row_sample(const struct lb_dataset *data, int64_t i) {
-    const struct lb_text_row *row = &data->rows[i];
-    int64_t theirs = row->teacher_prompt_n;
-    return (struct lb_sample){.ids = data->ids.data + row->start,
-                              .n = row->n,
-                              .label = data->num_labels > 0 ? row->label : -1,
-                              .tag = row->tag,
-                              .within = row->within,
-                              .record = row->record_len > 0 ? data->records.data + row->record : NULL,
-                              .record_len = row->record_len,
-                              .counts = data->counts != NULL ? data->counts + row->start : NULL,
-                              .prompt = row->prompt,
-                              .teacher_prompt =
-                                  theirs > 0 ? data->teacher_prompts.data + row->teacher_prompt : NULL,
-                              .teacher_prompt_n = theirs};
-}
 
 /* The index of a tag, added when new; -1 for NULL, -2 when out of memory. */
 int lb_dataset_take_tag(struct lb_dataset *data, const char *tag);
@@ -153,12 +166,6 @@ double lb_weight_at(const struct lb_buf *weights, size_t i);
 /* Row number row counts so often; rows come in their order. LB_E_NOMEM. */
 LB_NODISCARD enum lb_status lb_dataset_weigh(struct lb_dataset *data, int64_t row, double weight);
 
-struct lb_whole_rows {
-    int64_t max_length, max_tokens;
-    int tag;
-    const struct lb_buf *weights; /* as in struct lb_text_stream */
-    const int32_t *labels;        /* of each text; NULL: none */
-};
 LB_NODISCARD enum lb_status lb_text_source_init(struct lb_text_source *source,
                                                 const struct lb_tokenizer *tokenizer, bool whole,
                                                 struct lb_detail *detail);
@@ -181,31 +188,25 @@ struct lb_record_prompts {
 LB_NODISCARD enum lb_status lb_record_encode(const struct lb_text_source *source, const json_t *row,
                                              enum lb_row_form form, struct lb_ids *ids,
                                              struct lb_record_prompts *prompts, struct lb_detail *detail);
-/* whole.c: how many of the len ids of such a text stay; 0: there is nothing between what begins and ends it.
- */
-int64_t lb_whole_kept(const struct lb_text_source *source, int64_t len, int64_t max_length);
-/* whole.c: rows of at most max_length ids out of n_texts texts, begun as complements and ended as source
- * says, which ids [sum of lens] holds one after the other; longer ones lose ids before their end. max_tokens
- * 0: all. */
-LB_NODISCARD enum lb_status lb_dataset_add_whole(struct lb_dataset *data, const struct lb_text_source *source,
-                                                 const int32_t *ids, const int32_t *lens, size_t n_texts,
-                                                 const struct lb_whole_rows *rows, struct lb_detail *detail);
-/* A file's rows: where their ids go, how they are written. */
+/* A file's rows while it is read: what is not cut yet, and what the lines of a block brought. */
 struct lb_text_stream {
     struct lb_dataset *data;
     const char *path;
     enum lb_row_form form; /* of all its rows, as its first has it */
-    struct lb_ids *ids;
-    struct lb_ids *whole;  /* where the ids of texts go that are cut as they stand */
-    struct lb_ids lens;    /* ids of each record; texts are one stream */
+    int64_t start;         /* the first id of the file among data's */
+    struct lb_ids ids;
+    struct lb_ids lens;    /* ids of each record or whole text */
     struct lb_ids prompts; /* as in text.c's struct part */
-    size_t teacher_prompt; /* where those of the file begin */
-    struct lb_buf records; /* as in text.c's struct part */
+    size_t teacher_prompt; /* where that of the next record is among data's */
+    struct lb_buf records; /* as in struct part */
     struct lb_ids record_lens;
     struct lb_ids classes; /* of each text, where it has a label */
     struct lb_buf weights; /* [double] of each text or record, where they bring them */
     int64_t max_length;
-    int64_t labels; /* that the rows of lens will have, each cut to max_length */
+    int64_t labels; /* that the rows of lens have, each cut to max_length, from the file's beginning on */
+    int64_t encoded, others; /* ids so far; of these, such as begin texts */
+    int64_t left;            /* labels that rows may still have */
+    int64_t bytes;           /* of text behind those that they have */
 };
 
 /* How a stream becomes rows. */
@@ -214,21 +215,41 @@ struct lb_text_cut {
     int64_t max_length, max_tokens; /* 0: all */
     bool keep_short;
     int tag;
+    int32_t prompt; /* ids of each text's row */
 };
 
-/* cut.c: how many of a record's len ids its row has, of at most `most` labels; 0: none of them counts. */
+/* cut.c: makes rows of what the stream holds; end: nothing follows. What waits for more stays in it. */
+LB_NODISCARD enum lb_status lb_cut(struct lb_dataset *data, const struct lb_text_source *source,
+                                   struct lb_text_stream *stream, const struct lb_text_cut *cut, bool end,
+                                   struct lb_detail *detail);
+/* How many of a record's len ids its row has, of at most `most` labels; 0: none of them counts. */
 int64_t lb_record_kept(const int32_t *ids, int64_t len, int64_t most);
-LB_NODISCARD enum lb_status lb_cut_overlapping(struct lb_dataset *data, int64_t start,
-                                               const struct lb_text_cut *cut, int64_t *out_used,
-                                               struct lb_detail *detail);
-LB_NODISCARD enum lb_status lb_cut_begun(struct lb_dataset *data, const struct lb_text_source *source,
-                                         const struct lb_ids *stream, const struct lb_text_cut *cut,
+/* How many of the len ids of a text that is a row stay; 0: there is nothing between what begins and ends it.
+ */
+int64_t lb_whole_kept(const struct lb_text_source *source, int64_t len, int64_t max_length);
+
+/* rows.c: appends ids [n], and a row of ids that are there. */
+LB_NODISCARD enum lb_status lb_text_add_ids(struct lb_dataset *data, const int32_t *ids, int64_t n,
+                                            struct lb_detail *detail);
+LB_NODISCARD enum lb_status lb_text_add_row(struct lb_dataset *data, const struct lb_text_row *row,
+                                            struct lb_detail *detail);
+/* How many ids there are. */
+int64_t lb_text_ids(const struct lb_dataset *data);
+/* Row i of texts. */
+LB_NODISCARD enum lb_status lb_text_row_at(const struct lb_dataset *data, int64_t i, struct lb_text_row *out,
+                                           struct lb_detail *detail);
+LB_NODISCARD enum lb_status lb_text_row_read(const struct lb_dataset *data, int64_t i, struct lb_sample *out,
+                                             struct lb_detail *detail);
+/* Into the fingerprint: ids from number `first` on; rows, their tags and labels, and teachers' prompts. */
+LB_NODISCARD enum lb_status lb_text_hash_ids(struct lb_dataset *data, int64_t first,
+                                             struct lb_detail *detail);
+LB_NODISCARD enum lb_status lb_text_hash_rows(struct lb_dataset *data, struct lb_detail *detail);
+/* Room for a few rows, where there is none. */
+LB_NODISCARD enum lb_status lb_dataset_hold_any(struct lb_dataset *data, struct lb_detail *detail);
+/* The place of the next row that is read, with room for so many ids; NULL: out of memory. */
+struct lb_held_row *lb_dataset_next_held(const struct lb_dataset *data, int64_t n_ids,
                                          struct lb_detail *detail);
-LB_NODISCARD enum lb_status lb_cut_records(struct lb_dataset *data, const struct lb_text_stream *stream,
-                                           const struct lb_text_cut *cut, struct lb_detail *detail);
-LB_NODISCARD enum lb_status lb_count_all(struct lb_dataset *data, int64_t start, struct lb_detail *detail);
-/* Bytes of text behind the labels that count of the rows from `first` on. */
-int64_t lb_text_bytes(const struct lb_dataset *data, const struct lb_text_source *source, int64_t first);
+void lb_text_rows_finish(struct lb_dataset *data);
 /* shards.c: path is resolved. */
 LB_NODISCARD enum lb_status lb_dataset_add_shard(struct lb_dataset *data, const struct lb_text_source *source,
                                                  const struct lb_recipe_dataset *entry, const char *path,

@@ -21,7 +21,6 @@
 #define INDEX_MAGIC "MMIDIDX\0\0"
 #define INDEX_HEADER 34 /* magic, version, datatype, sequences, documents */
 #define CHUNK 65536     /* ids that are looked at together */
-#define HELD_AT_LEAST 8
 
 static uint32_t le16(const uint8_t *b) {
     return (uint32_t)b[0] | (uint32_t)b[1] << 8;
@@ -233,12 +232,10 @@ enum lb_status lb_dataset_add_shard(struct lb_dataset *data, const struct lb_tex
     }
     struct lb_shard *shards = lb_realloc_array(data->shards, (size_t)data->n_shards + 1, sizeof *shards);
     data->shards = shards != NULL ? shards : data->shards;
-    data->held = data->held != NULL ? data->held : lb_calloc(1, sizeof *data->held);
-    if (shards == NULL || data->held == NULL) {
+    if (shards == NULL) {
         return lb_fail(detail, LB_E_NOMEM, "%s: out of memory", path);
     }
-    data->held->len = max_length + 1;
-    enum lb_status status = lb_dataset_hold(data, HELD_AT_LEAST, detail);
+    enum lb_status status = lb_dataset_hold_any(data, detail);
     if (status != LB_OK) {
         return status;
     }
@@ -271,26 +268,6 @@ void lb_shards_close(struct lb_dataset *data) {
         lb_free(data->shards[i].path);
     }
     lb_free(data->shards);
-    lb_free(data->held != NULL ? data->held->ids : NULL);
-    lb_free(data->held);
-}
-
-enum lb_status lb_dataset_hold(const struct lb_dataset *data, int64_t n, struct lb_detail *detail) {
-    struct lb_held *held = data->held;
-    size_t all;
-    if (held == NULL || n <= held->rows) {
-        return LB_OK;
-    }
-    int32_t *ids = lb_mul_size((size_t)held->len, (size_t)n, &all)
-                       ? lb_realloc_array(held->ids, all, sizeof *ids)
-                       : NULL;
-    if (ids == NULL) {
-        return lb_fail(detail, LB_E_NOMEM, "out of memory for %lld rows of shards", (long long)n);
-    }
-    held->ids = ids;
-    held->rows = n;
-    held->next = 0;
-    return LB_OK;
 }
 
 /* Behind a read: the file is what it was when it was looked through, and so are its ids [n]. */
@@ -316,14 +293,16 @@ enum lb_status lb_shard_row(const struct lb_dataset *data, int64_t i, struct lb_
     for (; i >= shard->rows; shard++) {
         i -= shard->rows;
     }
-    struct lb_held *held = data->held;
-    int32_t *ids = held->ids + held->next * held->len;
     int64_t first = i * shard->max_length, left = shard->labels - first;
     int64_t n = left < shard->max_length ? left : shard->max_length;
+    struct lb_held_row *held = lb_dataset_next_held(data, n + 1, detail);
+    if (held == NULL) {
+        return LB_E_NOMEM;
+    }
+    int32_t *ids = held->ids;
     enum lb_status status = read_ids(shard, first, n + 1, ids, detail);
     status = status == LB_OK ? check_same(shard, ids, n + 1, detail) : status;
     if (status == LB_OK) {
-        held->next = (held->next + 1) % held->rows;
         *out = (struct lb_sample){
             .ids = ids, .n = n, .label = -1, .tag = shard->tag, .within = i > 0, .prompt = shard->prompt};
     }

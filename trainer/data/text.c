@@ -261,15 +261,13 @@ static enum lb_status encode_block(struct lb_text_stream *stream, const struct l
             return lb_fail(detail, parts[p].status, "%s", parts[p].detail.text);
         }
         count_labels(stream, source, &parts[p]);
-        enum lb_status status = lb_ids_append(stream->ids, parts[p].ids.data, parts[p].ids.len);
+        enum lb_status status = lb_ids_append(&stream->ids, parts[p].ids.data, parts[p].ids.len);
+        stream->encoded += (int64_t)parts[p].ids.len;
         status =
             status == LB_OK ? lb_ids_append(&stream->lens, parts[p].lens.data, parts[p].lens.len) : status;
         status = status == LB_OK
                      ? lb_ids_append(&stream->prompts, parts[p].prompts.data, parts[p].prompts.len)
                      : status;
-        const struct lb_ids *theirs = &parts[p].teacher_prompts;
-        status = status == LB_OK ? lb_ids_append(&stream->data->teacher_prompts, theirs->data, theirs->len)
-                                 : status;
         const struct lb_ids *lens = &parts[p].record_lens;
         status = status == LB_OK ? lb_ids_append(&stream->record_lens, lens->data, lens->len) : status;
         status = status == LB_OK
@@ -280,6 +278,12 @@ static enum lb_status encode_block(struct lb_text_stream *stream, const struct l
                      : status;
         if (status != LB_OK) {
             return lb_fail(detail, status, "out of memory for the text");
+        }
+        const struct lb_ids *theirs = &parts[p].teacher_prompts;
+        status = lb_spill_append(&stream->data->teacher_prompts, theirs->data,
+                                 theirs->len * sizeof *theirs->data, detail);
+        if (status != LB_OK) {
+            return status;
         }
         status = lb_dataset_take_labels(stream->data, &parts[p].labels, &stream->classes, detail);
         if (status != LB_OK) {
@@ -311,17 +315,44 @@ static enum lb_status find_form(struct lines lines, const char *path, struct lb_
     return status;
 }
 
-/* Whether the stream has max_tokens labels (0: never), where the first `others` of its ids are none. */
+/* Whether the stream has max_tokens labels (0: never). */
 static bool has_enough(const struct lb_text_stream *stream, const struct lb_text_source *source,
-                       int64_t max_tokens, size_t others) {
+                       int64_t max_tokens) {
     bool one_stream = stream->form == LB_ROW_TEXT && !source->whole;
-    int64_t labels = one_stream ? (int64_t)(stream->ids->len - others) - 1 : stream->labels;
+    int64_t labels = one_stream ? stream->encoded - stream->others - 1 : stream->labels;
     return max_tokens > 0 && labels >= max_tokens;
 }
 
-/* The whole file, or as much as gives the entry's max_tokens, behind what the stream's ids hold already. */
+/* Whether such data can be read as the recipe wants it. */
+static enum lb_status check_form(const struct lb_text_stream *stream, const struct lb_text_source *source,
+                                 const struct lb_recipe_dataset *entry, struct lb_detail *detail) {
+    bool text = stream->form == LB_ROW_TEXT;
+    if (!text && entry->prompt_length > 0) {
+        return lb_fail(detail, LB_E_ARG,
+                       "%s: prompt_length is for texts; records say themselves where their prompts end",
+                       stream->path);
+    }
+    if (text && !source->whole && entry->weight_field != NULL) {
+        return lb_fail(detail, LB_E_ARG,
+                       "%s: weight_field: texts are strung together, and a row may have parts of several; "
+                       "set whole_texts: true, or write them as records",
+                       stream->path);
+    }
+    if (!text && source->whole) {
+        return lb_fail(detail, LB_E_ARG, "%s: whole_texts reads texts, these are records", stream->path);
+    }
+    if (text && source->teacher_prompt != NULL) {
+        return lb_fail(detail, LB_E_ARG,
+                       "%s: texts have no %s for teachers to read in place of a prompt; records do",
+                       stream->path, source->teacher_prompt);
+    }
+    return LB_OK;
+}
+
+/* The whole file, or as much as gives the entry's max_tokens, as rows. */
 static enum lb_status encode_file(struct lb_text_stream *stream, struct lb_text_source *source,
-                                  const struct lb_recipe_dataset *entry, struct lb_detail *detail) {
+                                  const struct lb_recipe_dataset *entry, const struct lb_text_cut *cut,
+                                  struct lb_detail *detail) {
     const char *path = stream->path;
     struct lb_map map = {0};
     struct part *parts = lb_calloc(MAX_PARTS, sizeof *parts);
@@ -344,10 +375,8 @@ static enum lb_status encode_file(struct lb_text_stream *stream, struct lb_text_
     if (status == LB_OK && lines.json && any_form) {
         status = find_form(lines, path, source, &stream->form, detail);
     }
-    size_t begin = stream->form == LB_ROW_TEXT ? source->begin.len : 0;
-    stream->ids = stream->form == LB_ROW_TEXT && begin == 0 && !source->whole ? stream->whole : stream->ids;
-    size_t others = stream->ids->len;
-    while (status == LB_OK && !has_enough(stream, source, entry->max_tokens, others)) {
+    status = status == LB_OK ? check_form(stream, source, entry, detail) : status;
+    while (status == LB_OK && !has_enough(stream, source, entry->max_tokens)) {
         size_t n = 0;
         while (n < BLOCK_LINES && next_line(&lines, &block[n])) {
             n++;
@@ -356,12 +385,15 @@ static enum lb_status encode_file(struct lb_text_stream *stream, struct lb_text_
             break;
         }
         status = encode_block(stream, source, entry, block, n, parts, detail);
-        others += n * begin;
+        stream->others += stream->form == LB_ROW_TEXT ? (int64_t)(n * source->begin.len) : 0;
+        status = status == LB_OK ? lb_cut(stream->data, source, stream, cut, false, detail) : status;
+        lb_map_forget(&map, (size_t)(lines.at - text));
     }
     if (status == LB_OK && lines.blank) {
         status = lb_fail(detail, LB_E_ARG, "%s: holds no text: %s", path,
                          map.len == 0 ? "it is empty" : "all its lines are blank");
     }
+    status = status == LB_OK ? lb_cut(stream->data, source, stream, cut, true, detail) : status;
     for (int p = 0; parts != NULL && p < MAX_PARTS; p++) {
         lb_free(parts[p].ids.data);
         lb_free(parts[p].lens.data);
@@ -381,80 +413,36 @@ static enum lb_status encode_file(struct lb_text_stream *stream, struct lb_text_
 enum lb_status lb_dataset_add_text(struct lb_dataset *data, struct lb_text_source *source,
                                    const struct lb_recipe_dataset *entry, const char *path,
                                    int64_t max_length, bool keep_short, struct lb_detail *detail) {
-    const struct lb_text_cut cut = {path, max_length, entry->max_tokens, keep_short,
-                                    lb_dataset_take_tag(data, entry->tag)};
+    const struct lb_text_cut cut = {.path = path,
+                                    .max_length = max_length,
+                                    .max_tokens = entry->max_tokens,
+                                    .keep_short = keep_short,
+                                    .tag = lb_dataset_take_tag(data, entry->tag),
+                                    .prompt = source->prompts ? (int32_t)entry->prompt_length : 0};
     if (cut.tag == -2) {
         return lb_fail(detail, LB_E_NOMEM, "%s: out of memory", path);
     }
-    int64_t start = (int64_t)data->ids.len, first = data->count, used = 0;
-    struct lb_ids ids = {0};
     struct lb_text_stream stream = {.data = data,
                                     .path = path,
                                     .form = LB_ROW_TEXT,
-                                    .ids = &ids,
-                                    .whole = &data->ids,
-                                    .teacher_prompt = data->teacher_prompts.len,
-                                    .max_length = max_length};
+                                    .start = lb_text_ids(data),
+                                    .teacher_prompt =
+                                        (size_t)lb_spill_size(&data->teacher_prompts) / sizeof(int32_t),
+                                    .max_length = max_length,
+                                    .left = entry->max_tokens > 0 ? entry->max_tokens : INT64_MAX};
     lb_buf_init(&stream.records, LB_MAX_RECORDS);
     lb_buf_init(&stream.weights, LB_MAX_RECORDS);
-    enum lb_status status = encode_file(&stream, source, entry, detail);
-    if (status == LB_OK && stream.form != LB_ROW_TEXT && entry->prompt_length > 0) {
-        status =
-            lb_fail(detail, LB_E_ARG,
-                    "%s: prompt_length is for texts; records say themselves where their prompts end", path);
-    }
-    if (status == LB_OK && stream.form == LB_ROW_TEXT && !source->whole && entry->weight_field != NULL) {
-        status = lb_fail(detail, LB_E_ARG,
-                         "%s: weight_field: texts are strung together, and a row may have parts of several; "
-                         "set whole_texts: true, or write them as records",
-                         path);
-    }
-    if (status == LB_OK && source->whole) {
-        const struct lb_whole_rows rows = {max_length, entry->max_tokens, cut.tag, &stream.weights,
-                                           stream.classes.len > 0 ? stream.classes.data : NULL};
-        status = stream.form == LB_ROW_TEXT
-                     ? lb_dataset_add_whole(data, source, ids.data, stream.lens.data, stream.lens.len, &rows,
-                                            detail)
-                     : lb_fail(detail, LB_E_ARG, "%s: whole_texts reads texts, these are records", path);
-    } else if (status == LB_OK && stream.form != LB_ROW_TEXT) {
-        status = lb_cut_records(data, &stream, &cut, detail);
-    } else if (status == LB_OK && source->begin.len > 0) {
-        status = lb_cut_begun(data, source, &ids, &cut, detail);
-    } else if (status == LB_OK) {
-        status = lb_cut_overlapping(data, start, &cut, &used, detail);
-        data->ids.len = (size_t)(start + used + 1); /* what no row reads is dropped */
-        status = status == LB_OK ? lb_count_all(data, start, detail) : status;
-    }
-    lb_free(ids.data);
+    enum lb_status status = encode_file(&stream, source, entry, &cut, detail);
+    lb_free(stream.ids.data);
     lb_free(stream.lens.data);
     lb_free(stream.prompts.data);
     lb_free(stream.record_lens.data);
     lb_buf_finish(&stream.records);
     lb_buf_finish(&stream.weights);
     lb_free(stream.classes.data);
-    if (status != LB_OK) {
-        return status;
-    }
-    if (stream.form == LB_ROW_TEXT && source->teacher_prompt != NULL) {
-        return lb_fail(detail, LB_E_ARG,
-                       "%s: texts have no %s for teachers to read in place of a prompt; records do", path,
-                       source->teacher_prompt);
-    }
-    for (int64_t r = first; r < data->count && stream.form == LB_ROW_TEXT && source->prompts; r++) {
-        data->rows[r].prompt = (int32_t)entry->prompt_length;
-    }
-    int64_t bytes = lb_text_bytes(data, source, first);
-    data->bytes += bytes;
+    data->bytes += stream.bytes;
     if (cut.tag >= 0) {
-        data->tag_bytes[cut.tag] += bytes;
+        data->tag_bytes[cut.tag] += stream.bytes;
     }
-    size_t n = data->ids.len - (size_t)start;
-    if (n == 0) { /* all records were left out */
-        return LB_OK;
-    }
-    lb_sha256_update(data->hash, data->ids.data + start, n * sizeof *data->ids.data);
-    if (data->counts != NULL) {
-        lb_sha256_update(data->hash, data->counts + start, n);
-    }
-    return LB_OK;
+    return status == LB_OK ? lb_text_hash_ids(data, stream.start, detail) : status;
 }

@@ -17,7 +17,7 @@
 /* What the student is to write behind, and whether what it writes can be marked. */
 static enum lb_status open_scribe(struct lb_run *run, struct lb_detail *detail) {
     const struct lb_recipe *r = run->recipe;
-    int64_t all = lb_dataset_count(run->data), prompts = lb_dataset_prompts(run->data, r->max_length);
+    int64_t all = lb_dataset_count(run->data), prompts = lb_dataset_prompts(run->data);
     const char *key = r->lmbda > 0 ? "lmbda" : "seq_kd";
     if (!lb_recipe_writes(r)) {
         return LB_OK;
