@@ -26,7 +26,10 @@ static int open_and_unlink(const char *folder) {
 /* O_TMPFILE is not there on all file systems. */
 static int open_nameless(const char *folder) {
     int fd = open(folder, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
-    return fd >= 0 ? fd : open_and_unlink(folder);
+    if (fd < 0) {
+        return open_and_unlink(folder);
+    }
+    return fd;
 }
 
 static const char *folder_of(const struct lb_spill *spill) {
