@@ -162,6 +162,7 @@ static struct lb_value *attend(struct pass *p, const struct lb_decoder_layer *w,
     }
     p->args.window = sliding ? (int)p->c->sliding_window : 0;
     h = lb_attention(p->tape, qkv[0], qkv[1], qkv[2], &p->args, out_probs);
+    lb_tap_offer(p->tape, p->taps, p->n_taps, LB_TAP_HEADS, layer, h);
     h = linear(p, w, LB_ROLE_O, h);
     return p->t->norms != LB_NORM_BEFORE ? norm(p, w, LB_ROLE_ATTN_POST_NORM, h) : h;
 }
@@ -176,7 +177,7 @@ static struct lb_value *ask_experts(const struct pass *p, const struct lb_decode
     return lb_experts(p->tape, h, linear(p, w, LB_ROLE_ROUTER, h), &args);
 }
 
-static struct lb_value *transform(const struct pass *p, const struct lb_decoder_layer *w,
+static struct lb_value *transform(const struct pass *p, const struct lb_decoder_layer *w, int layer,
                                   struct lb_value *h) {
     struct lb_value *gate, *up, *both[2];
     int64_t f = p->c->intermediate_size;
@@ -199,13 +200,14 @@ static struct lb_value *transform(const struct pass *p, const struct lb_decoder_
     case LB_MLP_EXPERTS:
         return ask_experts(p, w, h);
     }
+    lb_tap_offer(p->tape, p->taps, p->n_taps, LB_TAP_NEURONS, layer, h);
     return linear(p, w, LB_ROLE_DOWN, h);
 }
 
-static struct lb_value *feed_forward(const struct pass *p, const struct lb_decoder_layer *w,
+static struct lb_value *feed_forward(const struct pass *p, const struct lb_decoder_layer *w, int layer,
                                      struct lb_value *x) {
     struct lb_value *h = p->t->norms != LB_NORM_AFTER ? norm(p, w, LB_ROLE_MLP_NORM, x) : x;
-    h = transform(p, w, h);
+    h = transform(p, w, layer, h);
     return p->t->norms != LB_NORM_BEFORE ? norm(p, w, LB_ROLE_MLP_POST_NORM, h) : h;
 }
 
@@ -236,11 +238,11 @@ static struct lb_value *block(struct pass *p, const struct lb_decoder_layer *w, 
                               struct lb_value **out_probs) {
     struct lb_value *a = attend(p, w, layer, x, out_probs);
     if (p->c->use_parallel_residual) {
-        struct lb_value *m = feed_forward(p, w, x);
+        struct lb_value *m = feed_forward(p, w, layer, x);
         return add_to_stream(p, add_to_stream(p, x, a), m);
     }
     x = add_to_stream(p, x, a);
-    return add_to_stream(p, x, feed_forward(p, w, x));
+    return add_to_stream(p, x, feed_forward(p, w, layer, x));
 }
 
 struct lb_value *lb_decoder_forward(const struct lb_model *model, struct lb_tape *tape,

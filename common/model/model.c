@@ -338,7 +338,8 @@ enum lb_status lb_model_check_tap(const struct lb_model *model, enum lb_tap_kind
                                   struct lb_detail *detail) {
     static const char *const names[] = {[LB_TAP_HIDDEN] = "hidden_states", [LB_TAP_ATTENTION] = "attentions",
                                         [LB_TAP_QUERIES] = "queries",      [LB_TAP_KEYS] = "keys",
-                                        [LB_TAP_VALUES] = "values",        [LB_TAP_STREAM] = "residuals"};
+                                        [LB_TAP_VALUES] = "values",        [LB_TAP_STREAM] = "residuals",
+                                        [LB_TAP_HEADS] = "heads",          [LB_TAP_NEURONS] = "neurons"};
     bool decoder = model->family->has_attention;
     int64_t last = decoder ? model->config.num_hidden_layers : model->config.n_hidden;
     const char *name = names[kind];
@@ -362,7 +363,10 @@ int64_t lb_model_tap_width(const struct lb_model *model, enum lb_tap_kind kind, 
     case LB_TAP_ATTENTION:
         return 0;
     case LB_TAP_QUERIES:
+    case LB_TAP_HEADS:
         return c->num_attention_heads * c->head_dim;
+    case LB_TAP_NEURONS:
+        return c->intermediate_size;
     case LB_TAP_KEYS:
     case LB_TAP_VALUES:
         return c->num_key_value_heads * c->head_dim;

@@ -23,6 +23,21 @@ LB_NODISCARD enum lb_status lb_model_open(const char *path, bool trainable, stru
  * by sqrt(2 L), norms 1, biases 0. The same seed gives the same bits. */
 LB_NODISCARD enum lb_status lb_model_create(const struct lb_config *config, uint64_t seed,
                                             struct lb_model **out, struct lb_detail *detail);
+/* What of each block stays, NULL: all of it. Each block's places ascend. */
+struct lb_narrowing {
+    int64_t intermediate_size;
+    const int64_t *neurons; /* [layers, intermediate_size] of the feed-forward */
+    int64_t num_key_value_heads;
+    const int64_t *heads; /* [layers, num_key_value_heads] heads of keys and values, each with its queries' */
+};
+/* Whether that can be done to the model, whichever places they are; errors as below. */
+LB_NODISCARD enum lb_status lb_model_narrows(const struct lb_model *from, const struct lb_narrowing *how,
+                                             struct lb_detail *detail);
+/* A trainable model of these neurons and heads of another decoder: what is left out adds nothing to the
+ * residual stream any more, all else is the same. LB_E_UNSUPPORTED: encoders, classifiers, experts, families
+ * whose matrices are joined. */
+LB_NODISCARD enum lb_status lb_model_narrow(const struct lb_model *from, const struct lb_narrowing *how,
+                                            struct lb_model **out, struct lb_detail *detail);
 /* A trainable model of n layers of the one that path names, in that order (counted from 0, each at most
  * once), and all that is not of a layer. LB_E_ARG: no such layer, or a model without layers. */
 LB_NODISCARD enum lb_status lb_model_from_layers(const char *path, const int64_t *layers, size_t n,
@@ -121,7 +136,11 @@ enum lb_tap_kind {
                          before */
     LB_TAP_KEYS,      /* norms and rotary positions [N, H D], of keys.N and values.N [N, H_kv D] */
     LB_TAP_VALUES,
-    LB_TAP_STREAM /* residuals.N, N from 0: what block N leaves, of the last one too before the final norm */
+    LB_TAP_STREAM, /* residuals.N, N from 0: what block N leaves, of the last one too before the final norm */
+    /* Of decoders, by block from 0: what the last products of attention [N, H D] and of the feed-forward
+     * [N, F] read. */
+    LB_TAP_HEADS,
+    LB_TAP_NEURONS
 };
 struct lb_tap {
     enum lb_tap_kind kind;

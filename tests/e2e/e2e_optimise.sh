@@ -145,6 +145,24 @@ expect 1 away.log "$limbeck" train alone.yaml -o away --set "student={layers_fro
 one_error away.log
 said away.log "student.layers_from.model: weights do not come over the network; give a folder or a .gguf file"
 
+say "a narrower student, of the neurons and heads that do most"
+for out in narrow narrower; do
+    expect 0 $out.json "$limbeck" prune teacher test.txt --intermediate-size 40 --num-key-value-heads 1 --out $out --json --max-length 24
+done
+cmp narrow/model.safetensors narrower/model.safetensors || fail "made again, it is another"
+holds '.intermediate_size == 40 and .num_key_value_heads == 1 and .num_attention_heads == 2 and .head_dim == 8' narrow/config.json
+holds '.parameters < .parameters_before and (.intermediate_size.kept | length == 4 and all(length == 40 and . == sort))
+    and .intermediate_size.share > 40 / 64 and .num_key_value_heads.share >= 0.5' narrow.json
+undisturbed_and_killed narrowed "student={model: narrow}"
+holds '.intermediate_size == 40' narrowed/student/config.json
+expect 1 wide.log "$limbeck" prune teacher test.txt --intermediate-size 65 --out wide
+one_error wide.log
+said wide.log "teacher has intermediate_size 64 and num_key_value_heads 2: no more can stay"
+expect 2 usage.log "$limbeck" prune teacher test.txt --out wide
+mkdir mine && touch mine/thing
+expect 1 mine.log "$limbeck" prune teacher test.txt --intermediate-size 8 --out mine
+one_error mine.log
+
 say "an average of the weights"
 undisturbed_and_killed ema ema_decay=0.9 eval_steps=10
 undisturbed_and_killed ema_student ema_decay=0.9 ema_for=student eval_steps=10

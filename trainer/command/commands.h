@@ -31,6 +31,7 @@ int lb_cmd_probe(int argc, char **argv, volatile sig_atomic_t *stop);
 int lb_cmd_cache(int argc, char **argv, volatile sig_atomic_t *stop);
 int lb_cmd_embed(int argc, char **argv, volatile sig_atomic_t *stop);
 int lb_cmd_influence(int argc, char **argv, volatile sig_atomic_t *stop);
+int lb_cmd_prune(int argc, char **argv, volatile sig_atomic_t *stop);
 int lb_cmd_tokenize(int argc, char **argv, volatile sig_atomic_t *stop);
 int lb_cmd_tokenizer(int argc, char **argv, volatile sig_atomic_t *stop);
 

@@ -19,6 +19,8 @@ static const struct command {
     {"generate", "let a model go on with a text", lb_cmd_generate},
     {"embed", "vectors of texts by a sentence encoder", lb_cmd_embed},
     {"influence", "which blocks of a model change least, for a student of the others", lb_cmd_influence},
+    {"prune", "leave out the neurons and heads of a model that do least, for a narrower student",
+     lb_cmd_prune},
     {"export", "write a model for transformers or llama.cpp", lb_cmd_export},
     {"cache", "look into a cache of teachers' answers", lb_cmd_cache},
     {"probe", "what teachers serve, and whether replicas agree", lb_cmd_probe},
