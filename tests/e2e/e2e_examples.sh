@@ -11,11 +11,32 @@ GEMMA=$PWD/missing.gguf expect 1 missing.log "$examples/gemma/run" --accept-gemm
 said missing.log ai.google.dev/gemma/terms "GEMMA: there is no $PWD/missing.gguf"
 SMOLLM=$PWD/missing.gguf expect 1 missing.log "$examples/smollm/run" --build "$LB_BUILD_ROOT"
 said missing.log "SMOLLM: there is no $PWD/missing.gguf"
-for name in smollm gemma minilm; do
+for name in smollm gemma minilm table; do
     expect 2 usage.log "$examples/$name/run" --no-such-option 1
     expect 0 usage.log "$examples/$name/run" --help
     said usage.log "usage: examples/$name/run"
 done
+
+say "a table like the digits, made up: its script teaches two of each, and the recipes say which tables they are for"
+python3 - <<'END'
+import gzip, random
+random.seed(1)
+means = [[random.uniform(0, 16) for _ in range(60)] for _ in range(10)]
+with gzip.open('digits.csv.gz', 'wt') as file:
+    for i in range(900): # the first four columns are the same in all rows
+        digit = random.randrange(10)
+        numbers = [0] * 4 + [round(min(16, max(0, random.gauss(mean, 8)))) for mean in means[digit]]
+        file.write(','.join(map(str, numbers + [digit])) + '\n')
+END
+DIGITS=$PWD/missing.gz expect 1 missing.log "$examples/table/run" --build "$LB_BUILD_ROOT"
+said missing.log "DIGITS: there is no $PWD/missing.gz"
+DIGITS=$PWD/digits.csv.gz expect 1 narrow.log "$examples/table/run" --build "$LB_BUILD_ROOT" --out "$PWD/table" --seeds 1 --steps 5
+said narrow.log "features, the student's input_size is 61"
+gzip -dc digits.csv.gz | awk -F, -v OFS=, '{$4 = NR % 16; print}' | gzip >wide.csv.gz
+DIGITS=$PWD/wide.csv.gz expect 0 digits.log "$examples/table/run" --build "$LB_BUILD_ROOT" --out "$PWD/table" --seeds 2 --steps 100
+[ "$(wc -l <table/train.csv) $(wc -l <table/test.csv)" = "601 301" ] || fail "the table was divided otherwise"
+cmp <(head -1 table/train.csv) <(head -1 table/test.csv) || fail "the tables have other columns"
+holds '.rows | length == 5 and all(.[]; (.each | length) == 2 and .accuracy_percent > 20)' table/table.json
 
 say "the table: means over seeds, against the student alone and the best teacher"
 cat >reckon.sh <<'END'
