@@ -11,7 +11,7 @@
 # of smooth losses only, of others finite differences tell nothing there (tests/grad/step_world.h).
 set -eu
 build=${1:-build}
-tests="grad/test_grad_losses grad/test_grad_internals grad/test_grad_step golden/test_golden_losses golden/test_golden_internals
+tests="grad/test_grad_losses grad/test_grad_between grad/test_grad_internals grad/test_grad_step golden/test_golden_losses golden/test_golden_internals
     golden/test_golden_uld golden/test_golden_alm golden/test_golden_mixtures golden/test_golden_optimizer"
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT

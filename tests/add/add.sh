@@ -184,7 +184,7 @@ tests=(unit/test_proto_document unit/test_server_outputs unit/test_server_routes
 build=$folder/build
 # Not optimised: compiling is most of the time.
 [ -f "$build/build.ninja" ] || meson setup "$build" "$tree" --buildtype=plain >"$folder/log" 2>&1 || { tail "$folder/log"; fail "meson"; }
-proofs=(grad/test_grad_internals golden/test_golden_losses golden/test_golden_internals golden/test_golden_uld golden/test_golden_alm
+proofs=(grad/test_grad_between grad/test_grad_internals golden/test_golden_losses golden/test_golden_internals golden/test_golden_uld golden/test_golden_alm
     golden/test_golden_mixtures golden/test_golden_optimizer)
 ninja -C "$build" -j "${LB_ADD_JOBS:-2}" server/limbeckd trainer/limbeck "${tests[@]/#/tests/}" "${proofs[@]/#/tests/}" >"$folder/log" 2>&1 ||
     { grep -E 'error|FAILED' "$folder/log" | head -n 20; fail "it doesn't build"; }

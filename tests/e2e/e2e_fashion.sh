@@ -75,3 +75,11 @@ expect 1 wide.log "$limbeck" train "$recipes/no9-soft.yaml" --output-dir wide --
     --set student.num_labels=12 --set "teachers.0.url=${url[teacher]}" --set "teachers.0.token_file=$PWD/token"
 one_error wide.log
 said wide.log "teacher has a vocabulary of 10"
+
+say "what images have in common from one to the next: a loss between the samples of a batch"
+for threads in 2 3; do
+    learn no9-soft --output-dir between$threads --set max_steps=40 --set logging_steps=1 --set threads=$threads --set "cache_dir=$PWD/cache" \
+        --set 'loss_functions=[{function: dist, gamma: 1}]' --set "teachers.0.url=${url[teacher]}" --set "teachers.0.token_file=$PWD/token"
+done
+cmp between2/student/model.safetensors between3/student/model.safetensors || fail "two and three threads have unlike students"
+holds -s '[.[] | .loss // empty] | (.[-5:] | add) < 0.5 * (.[:5] | add)' between2/metrics.jsonl

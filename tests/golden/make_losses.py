@@ -3,7 +3,8 @@
 
 Writes losses.safetensors beside this script: logits of a student and of two teachers, labels, and for each loss, setting
 (VARIANTS, as tests/support/loss_variants.h has them), lane and temperature the rows' losses and the gradient of their sum,
-as "loss.setting.lane.temperature". Needs torch and safetensors.
+as "loss.setting.lane.temperature". For losses between samples, "between.student" and "between.teacher" [S, C], and of their
+rows' sum "dist.between.BETA.GAMMA.TEMPERATURE". Needs torch and safetensors.
 """
 import pathlib
 
@@ -211,4 +212,27 @@ for name, (function, lanes) in LOSSES.items():
                 grad, = torch.autograd.grad(value.sum(), z)
                 key = f"{name}.{n}.{lane}.{temperature:g}"
                 out[key], out[key + ".grad"] = value.detach(), grad.float()
+
+# ---- between samples: the authors' DIST module, whose means over rows are sums here ----
+
+SAMPLES, CLASSES = 7, 10
+torch.manual_seed(12)
+student, teacher = ((2 * torch.randn(SAMPLES, CLASSES)).float() for _ in range(2))
+
+
+def pearson_distance(a, b):
+    """1 - the mean over rows of their correlation."""
+    a, b = (x - x.mean(1, keepdim=True) for x in (a, b))
+    return 1 - torch.nn.functional.cosine_similarity(a, b, dim=1).mean()
+
+
+out["between.student"], out["between.teacher"] = student, teacher
+for beta, gamma in ((1, 1), (0, 2), (2, 0.5)):
+    for tau in (1.0, 4.0):
+        z = student.double().requires_grad_()
+        q, p = torch.softmax(z / tau, 1), torch.softmax(teacher.double() / tau, 1)
+        value = SAMPLES * tau ** 2 * (beta * pearson_distance(q, p) + gamma * pearson_distance(q.T, p.T))
+        grad, = torch.autograd.grad(value, z)
+        key = f"dist.between.{beta:g}.{gamma:g}.{tau:g}"
+        out[key], out[key + ".grad"] = value.detach().reshape(1), grad.float()
 save_file(out, pathlib.Path(__file__).parent / "losses.safetensors")

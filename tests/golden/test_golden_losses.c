@@ -10,10 +10,12 @@
 #include "tests/support/golden.h"
 #include "tests/support/loss_variants.h"
 #include "tests/support/proofs.h"
+#include "trainer/loss/columns.h"
 #include "trainer/loss/mixture.h"
 
 #include <math.h>
 #include <stdio.h>
+#include <string.h>
 
 #define ROWS 2
 #define VOCAB 40
@@ -134,7 +136,73 @@ static void losses(void **state) {
     assert_int_equal(without, 0);
 }
 
+#define SAMPLES 7
+#define CLASSES 10
+
+/* All rows of a micro-batch, whose classes are compared from row to row. */
+static void compare_between(const struct lb_loss *loss, const char *key, const struct lb_loss_args *args) {
+    const float *z = lb_golden_find("between.student")->data, *its = lb_golden_find("between.teacher")->data;
+    char grad_key[80];
+    snprintf(grad_key, sizeof grad_key, "%s.grad", key);
+    const float *grad = lb_golden_find(grad_key)->data;
+    float p[SAMPLES][CLASSES], q[SAMPLES][CLASSES], dz[SAMPLES][CLASSES] = {{0}}, factors[4 * CLASSES],
+                                                    memory[4 * (CLASSES + 16)];
+    double sums_of[5 * CLASSES], u[SAMPLES], value = 0, apart = 0, largest = 0;
+    struct lb_row row;
+    struct lb_columns columns;
+    struct lb_column_sums sums;
+    const double one = 1;
+    lb_row_init(&row, CLASSES, 2, memory);
+    for (int r = 0; r < SAMPLES; r++) {
+        const float *at = its + (size_t)r * CLASSES;
+        (void)lb_mixture_dense(LB_COMBINE_PROBS, 1, &at, &one, args->temperature, CLASSES, p[r]);
+        lb_row_begin(&row, z + (size_t)r * CLASSES, -1);
+        memcpy(q[r], lb_row_softmax(&row, args->temperature)->q, sizeof q[r]);
+        u[r] = 1;
+    }
+    lb_column_sums_init(&sums, CLASSES, sums_of);
+    lb_column_sums_add(&sums, 3, p[0], q[0], u); /* in two chunks */
+    lb_column_sums_add(&sums, SAMPLES - 3, p[3], q[3], u + 3);
+    lb_columns_make(&sums, factors, &columns);
+    for (int r = 0; r < SAMPLES; r++) {
+        const struct lb_target t = {
+            .kind = LB_TARGET_DENSE, .temperature = args->temperature, .p = p[r], .columns = &columns};
+        lb_row_begin(&row, z + (size_t)r * CLASSES, -1);
+        value += lb_loss_row(loss, &row, &t, args, 1, dz[r]);
+    }
+    for (int i = 0; i < SAMPLES * CLASSES; i++) {
+        apart = fmax(apart, fabs((double)dz[i / CLASSES][i % CLASSES] - (double)grad[i]));
+        largest = fmax(largest, fabs((double)grad[i]));
+    }
+    double off = fabs(value - *(const double *)lb_golden_find(key)->data) / value;
+    printf("%-36s value off by %.1e, gradient by %.1e of its largest\n", key, off, apart / largest);
+    assert_true(off < 2e-6 && apart < 5e-6 * largest);
+    lb_proof("loss", loss->name, "between samples", "value", off, 1);
+    lb_proof("loss", loss->name, "between samples", "gradient", apart / largest, SAMPLES * CLASSES);
+}
+
+static void between_samples(void **state) {
+    (void)state;
+    static const double weights[][2] = {{1, 1}, {0, 2}, {2, 0.5}}, temperatures[] = {1, 4};
+    bool all = true;
+    for (size_t i = 0; lb_loss_at(i) != NULL; i++) {
+        const struct lb_loss *loss = lb_loss_at(i);
+        for (int n = 0; loss->between_samples && n < 6; n++) {
+            const double *w = weights[n / 2], t = temperatures[n % 2];
+            const struct lb_loss_args args = {.weight = 1, .temperature = t, .beta = w[0], .gamma = w[1]};
+            char key[64];
+            snprintf(key, sizeof key, "%s.between.%g.%g.%g", loss->name, w[0], w[1], t);
+            if (lb_golden_has(key)) {
+                compare_between(loss, key, &args);
+            } else {
+                all = false;
+            }
+        }
+    }
+    assert_true(all);
+}
+
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(losses)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(losses), cmocka_unit_test(between_samples)};
     return cmocka_run_group_tests(tests, open_golden, lb_golden_close);
 }

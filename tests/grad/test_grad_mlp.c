@@ -82,6 +82,11 @@ static void make_student(struct world *w) {
     if (lb_model_create(&c, 5, &w->student, &detail) != LB_OK) {
         fail_msg("%s", detail.text);
     }
+    /* No image's logits are all the same, which correlations have no gradient at. */
+    float *bias = lb_model_find(w->student, "classifier.bias")->value;
+    for (int i = 0; i < CLASSES; i++) {
+        bias[i] = 0.2f * (float)(i - 1);
+    }
 }
 
 /* Hidden layer 1 (16 wide) is compared with each teacher's, through a projection. */
@@ -133,6 +138,9 @@ static struct world *make_world(const char *mixture, enum lb_target_lane lane) {
     add_loss(w, "cross_entropy", 0.4, 1);
     add_loss(w, "kl", 0.7, 2);
     add_loss(w, "hs_mse", 0.5, 1);
+    add_loss(w, "dist", 0.6, 2);
+    w->plan.losses[3].args.beta = 1;
+    w->plan.losses[3].args.gamma = 2; /* between the images */
     add_pairs(w);
     for (int i = 0; i < IMAGES; i++) {
         w->samples[i] =

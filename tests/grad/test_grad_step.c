@@ -8,6 +8,7 @@
 
 #include "common/nn/head.h"
 #include "tests/grad/step_world.h"
+#include "tests/support/proofs.h"
 #include "tests/support/whole_step.h"
 
 #include <math.h>
@@ -59,6 +60,37 @@ static void each_of_classes(void **state) {
         if (mixture->combine != LB_COMBINE_LOGITS) {
             lb_world_check_new(name, mixture, LB_LANE_TOPK, false, NULL);
         }
+    }
+    lb_worlds.classes = false;
+}
+
+/* Losses between samples: each row's gradient tells what it does to the others' loss, whatever mixes the
+ * teachers, of texts and of classifiers. At any number of threads the same bits. */
+static void between_samples(void **state) {
+    (void)state;
+    static const char *const mixtures[] = {"mean_probs", "mean_logits", "mean_losses", "ca_mkd"};
+    for (int i = 0; i < 8; i++) {
+        const struct lb_loss *loss = lb_loss_find("dist");
+        const struct lb_mixture *m = lb_mixture_find(mixtures[i / 2]);
+        double loss_of[2];
+        int threads = omp_get_max_threads();
+        lb_worlds.classes = i % 2 > 0;
+        struct lb_world *w = lb_world_create(m, LB_LANE_FINAL, i % 2 == 0, loss);
+        double without = lb_world_run(w);
+        w->plan.losses[0].args.gamma = 0.5;
+        for (int t = 0; t < 2; t++) {
+            omp_set_num_threads(1 + 4 * t);
+            lb_step_destroy(w->step);
+            w->step = lb_step_create(&w->plan, w->student, (size_t)1 << 28);
+            assert_non_null(w->step);
+            loss_of[t] = lb_world_run(w);
+        }
+        omp_set_num_threads(threads);
+        assert_true(loss_of[0] == loss_of[1] && loss_of[0] > without);
+        char name[64];
+        snprintf(name, sizeof name, "between samples, %s%s", m->name, i % 2 > 0 ? ", classes" : "");
+        lb_proof("loss", loss->name, "whole step between samples", "differences",
+                 lb_world_check(name, w, false), 1);
     }
     lb_worlds.classes = false;
 }
@@ -547,14 +579,23 @@ static void memory_of_one_pair(void **state) {
 int main(void) {
     lb_rng_seed(&lb_worlds.rng, 1, 0);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(each_loss),       cmocka_unit_test(each_mixture),
-        cmocka_unit_test(each_of_classes), cmocka_unit_test(weights_of_tokens),
-        cmocka_unit_test(two_halves),      cmocka_unit_test(micro_batches),
-        cmocka_unit_test(not_finite),      cmocka_unit_test(not_finite_weighed),
-        cmocka_unit_test(clamped),         cmocka_unit_test(many_rows_at_any_threads),
-        cmocka_unit_test(anneals),         cmocka_unit_test(anneals_beside),
-        cmocka_unit_test(mean_of_logits),  cmocka_unit_test(sums_of_draws),
-        cmocka_unit_test(first_tokens),    cmocka_unit_test(memory_of_one_pair),
+        cmocka_unit_test(each_loss),
+        cmocka_unit_test(each_mixture),
+        cmocka_unit_test(each_of_classes),
+        cmocka_unit_test(between_samples),
+        cmocka_unit_test(weights_of_tokens),
+        cmocka_unit_test(two_halves),
+        cmocka_unit_test(micro_batches),
+        cmocka_unit_test(not_finite),
+        cmocka_unit_test(not_finite_weighed),
+        cmocka_unit_test(clamped),
+        cmocka_unit_test(many_rows_at_any_threads),
+        cmocka_unit_test(anneals),
+        cmocka_unit_test(anneals_beside),
+        cmocka_unit_test(mean_of_logits),
+        cmocka_unit_test(sums_of_draws),
+        cmocka_unit_test(first_tokens),
+        cmocka_unit_test(memory_of_one_pair),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -7,6 +7,7 @@
 #include "common/model/batch.h"
 #include "trainer/learn/step.h"
 #include "trainer/learn/totals.h"
+#include "trainer/loss/columns.h"
 
 /* A distribution made for one row, kept for the losses that compare with it. */
 struct lb_made_target {
@@ -99,7 +100,8 @@ struct lb_step {
                          read. NULL: no teacher is asked through a map */
     int32_t *aligned; /* [teachers, N] the teacher's position where a chunk begins, -1: none; NULL: no loss
                          is on those */
-    double *aligned_loss; /* [teachers, N] the first loss of each, weighted */
+    double *aligned_loss;       /* [teachers, N] the first loss of each, weighted */
+    struct lb_columns *columns; /* [losses, teachers or 1]; NULL: no loss is between samples */
     bool watch;
     struct lb_seen *seen;               /* [teachers, N]; NULL: not watched */
     double apart_loss[LB_MAX_TEACHERS]; /* the first loss of each teacher's that is not on distributions,
@@ -220,6 +222,11 @@ bool lb_step_weigh_states(struct lb_step *step);
 bool lb_step_gradients(struct lb_step *step);
 /* The sum [teachers, teachers] over sample i, or its token t where that is not negative. */
 void lb_step_gram(const struct lb_step *step, int64_t i, int64_t t, double *out);
+
+/* between.c: step->columns of a micro-batch whose weights are made; false: out of memory. */
+bool lb_step_between(struct lb_step *step);
+/* What loss l against `who` reads of them (see lb_step_target); NULL: nothing. */
+const struct lb_columns *lb_step_columns(const struct lb_step *step, size_t l, unsigned who);
 
 /* watch.c: memory; false: out of memory. */
 bool lb_step_watch_init(struct lb_step *step);

@@ -26,26 +26,32 @@ static void chunk_gradient(const struct lb_step *step, struct lb_worker *worker,
     worker->dz[worker->row.label] += slope;
 }
 
+/* Loss l against one distribution, which counts w times; 0: there is none. */
+static double loss_against(const struct lb_step *step, struct lb_worker *worker, unsigned l, unsigned who,
+                           int64_t row, int64_t in_chunk, double w, double factor) {
+    const struct lb_target *t = lb_step_target(step, worker, l, who, row, in_chunk);
+    if (t == NULL) {
+        return 0;
+    }
+    struct lb_target with = *t;
+    double part = w * t->mass;
+    with.columns = lb_step_columns(step, l, who);
+    return part * lb_loss_row(step->plan->losses[l].loss, &worker->row, &with, &step->args[l],
+                              (float)(factor * part), worker->dz);
+}
+
 /* One loss on distributions: against the mixture of the teachers, or the weighted sum against each. */
 static double target_loss(const struct lb_step *step, struct lb_worker *worker, unsigned l, int64_t row,
                           int64_t in_chunk, double factor) {
     const struct lb_plan *plan = step->plan;
-    const struct lb_loss *loss = plan->losses[l].loss;
-    const struct lb_loss_args *args = &step->args[l];
     unsigned n = plan->n_teachers;
     if (plan->mixture->combine != LB_COMBINE_LOSSES) {
-        const struct lb_target *t = lb_step_target(step, worker, l, n, row, in_chunk);
-        return t != NULL
-                   ? t->mass * lb_loss_row(loss, &worker->row, t, args, (float)(factor * t->mass), worker->dz)
-                   : 0;
+        return loss_against(step, worker, l, n, row, in_chunk, 1, factor);
     }
     const double *w = lb_step_mix(step, l, step->batch.sequence[row], row);
     double sum = 0;
     for (unsigned k = 0; k < n; k++) {
-        const struct lb_target *t = lb_step_target(step, worker, l, k, row, in_chunk);
-        double part = t != NULL ? w[k] * t->mass : 0;
-        sum += t != NULL ? part * lb_loss_row(loss, &worker->row, t, args, (float)(factor * part), worker->dz)
-                         : 0;
+        sum += loss_against(step, worker, l, k, row, in_chunk, w[k], factor);
     }
     return sum;
 }

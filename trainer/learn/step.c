@@ -260,7 +260,8 @@ static bool prepare(struct lb_step *step, double *weight) {
     step->bad_pair = NULL;
     return step->row_loss != NULL && step->culprit != NULL && lb_step_masses_init(step) &&
            lb_step_watch_init(step) && (!rows || lb_step_rows_init(step)) && lb_step_weigh(step, weight) &&
-           lb_step_weigh_states(step) && lb_step_chunks(step) && lb_step_aligned_init(step);
+           lb_step_between(step) && lb_step_weigh_states(step) && lb_step_chunks(step) &&
+           lb_step_aligned_init(step);
 }
 
 static enum lb_status losses_and_backward(struct lb_step *step, double *pair_loss) {

@@ -71,6 +71,7 @@ void lb_loss_fill(const struct lb_loss *loss, struct lb_loss_args *args) {
     fill(&args->z_loss, d->z_loss);
     fill(&args->alpha, d->alpha);
     fill(&args->beta, d->beta);
+    fill(&args->gamma, d->gamma);
     fill(&args->clamp, d->clamp);
 }
 

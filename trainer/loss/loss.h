@@ -30,6 +30,7 @@ struct lb_loss_args {
     double label_smoothing; /* labels: share of the even distribution */
     double z_loss;          /* labels: weight of the squared log-sum-exp */
     double alpha, beta;     /* divergences: what their files say */
+    double gamma;           /* dist: weight of the part between samples */
     double clamp;           /* rows: most that one counts, see lb_loss_row; 0: no limit */
 };
 
@@ -41,6 +42,7 @@ enum lb_target_kind {
 };
 
 /* A teacher's (or a mixture's) distribution for one row, at the loss's temperature. */
+struct lb_columns;
 struct lb_target {
     enum lb_target_kind kind;
     double temperature;
@@ -55,10 +57,12 @@ struct lb_target {
     const int32_t *own_ids; /* [k] of a teacher of other tokens, in falling order of p_at: the student's ids
                                of the same text, -1: it has none; ids is NULL then */
     const uint8_t *common;  /* [V] such a teacher's: whether it has the token too */
-    bool add_tail;          /* truncated: keep the tail as one bucket, else renormalise over the ids */
-    double mass; /* what of the teacher's whole distribution this is, made to sum to 1 again; less than 1
-                    where the student's vocabulary is a part of the teacher's, and 1 on average where draws
-                    are weighed. Whoever calls the loss multiplies by it, see learn/targets.c */
+    const struct lb_columns
+        *columns;  /* dense: over the micro-batch, where a loss is between_samples; else NULL */
+    bool add_tail; /* truncated: keep the tail as one bucket, else renormalise over the ids */
+    double mass;   /* what of the teacher's whole distribution this is, made to sum to 1 again; less than 1
+                      where the student's vocabulary is a part of the teacher's, and 1 on average where draws
+                      are weighed. Whoever calls the loss multiplies by it, see learn/targets.c */
 };
 
 /* One row of logits: adds scale * dL/dz to dz [V] and returns L (neither scaled nor weighted). target is NULL
@@ -140,6 +144,7 @@ struct lb_loss {
     const char *name;
     enum lb_loss_on on;
     bool on_logits;               /* on a target: it reads target->z */
+    bool between_samples;         /* on a target: it reads target->columns where its gamma is not 0 */
     unsigned kinds;               /* on a target: those of enum lb_target_kind that it can compare with */
     bool any_width;               /* on states: nothing is projected */
     enum lb_among among;          /* on states: what a row's loss depends on besides it */

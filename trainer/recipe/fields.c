@@ -255,7 +255,8 @@ const struct lb_field lb_recipe_loss_fields[] = {
           "of the label's part; uld_hybrid: weight of the sorted part"),
     OPEN_(beta, 0, 0, 1e6, "the loss's",
           "jsd: from 0, KL(teacher, student), to 1, KL(student, teacher); abkd: power; dkd: weight of the "
-          "others' part"),
+          "others' part; dist: weight of the relation between classes"),
+    OPEN_(gamma, 0, 0, 1e6, "0", "dist: weight of the relation between the samples of a micro-batch"),
     OPEN_(clamp, 0, 1e-6, 1e6, "none",
           "losses on logits: the most that one row counts, without a gradient there"),
     {PLACE_(anneal), .kind = LB_FIELD_ENUM, .flags = DEC, .names = anneals, .derived = "none",
