@@ -145,8 +145,45 @@ static void silence_means_theirs(void **state) {
     }
 }
 
+/* Axolotl's warm-up where its file has none: of steps that it gives as there, of epochs by what they come to.
+ */
+static void silent_warmup(void **state) {
+    (void)state;
+    static const struct {
+        const char *more, *set;
+        int64_t steps, most;
+        double ratio;
+    } cases[] = {{"max_steps: 5000\n", NULL, 100, 0, 0},
+                 {"max_steps: 1000\n", NULL, 30, 0, 0},
+                 {"max_steps: 99\n", NULL, 2, 0, 0},
+                 {"max_steps: 50\n", NULL, 2, 0, 0},
+                 {"max_steps: 33\n", NULL, 0, 0, 0},
+                 {"num_epochs: 3\n", NULL, 0, 100, 0.03},
+                 {"max_steps: 1000\n", "max_steps=20", 0, 100, 0.03},
+                 {"max_steps: 1000\nwarmup_steps: 0\n", NULL, 0, 100, 0.03},
+                 {"max_steps: 1000\nwarmup_steps: 7\n", NULL, 7, 0, 0},
+                 {"max_steps: 1000\nwarmup_ratio: 0.5\n", NULL, 0, 0, 0.5},
+                 {"max_steps: 1000\n", "warmup_steps=5", 5, 0, 0},
+                 {"num_epochs: 3\n", "warmup_steps=5", 5, 0, 0}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char text[1024];
+        struct lb_recipe *r = NULL;
+        struct lb_detail detail = {0};
+        snprintf(text, sizeof text, "%s%s", AXOLOTL CHAT_, cases[i].more);
+        if (lb_recipe_parse(text, strlen(text), "r.yaml", &cases[i].set, cases[i].set != NULL, &r, &detail) !=
+            LB_OK) {
+            fail_msg("%zu: %s", i, detail.text);
+        }
+        assert_int_equal(r->warmup_steps, cases[i].steps);
+        assert_int_equal(r->warmup_max_steps, cases[i].most);
+        assert_true(r->warmup_ratio == cases[i].ratio);
+        lb_recipe_destroy(r);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(silent_warmup),
         cmocka_unit_test(values_are_refused),
         cmocka_unit_test(silence_means_theirs),
         cmocka_unit_test(nothing_follows),

@@ -46,6 +46,10 @@ static void constant(void **state) {
                           .warmup_ratio = 0.05,
                           .lr_scheduler_type = LB_SCHEDULE_CONSTANT};
     assert_int_equal(lb_warmup_steps(&r, 50), 3); /* 2.5, rounded up */
+    r.warmup_max_steps = 100;
+    assert_int_equal(lb_warmup_steps(&r, 50), 3);
+    assert_int_equal(lb_warmup_steps(&r, 100000), 100);
+    r.warmup_max_steps = 0;
     expect_rate(&r, 50, 0, 0.5 / 3);
     expect_rate(&r, 50, 3, 0.5);
     expect_rate(&r, 50, 49, 0.5);

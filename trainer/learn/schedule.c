@@ -16,7 +16,9 @@ int64_t lb_warmup_steps(const struct lb_recipe *recipe, int64_t total_steps) {
     if (recipe->warmup_steps > 0) {
         return recipe->warmup_steps;
     }
-    return (int64_t)ceil(recipe->warmup_ratio * (double)total_steps);
+    int64_t share = (int64_t)ceil(recipe->warmup_ratio * (double)total_steps),
+            most = recipe->warmup_max_steps;
+    return most > 0 && most < share ? most : share;
 }
 
 /* From 0 to 1 as progress does. */

@@ -360,6 +360,8 @@ const struct lb_field lb_recipe_fields[] = {
     PAIRS_(lr_scheduler_kwargs, DEC,
            "cosine: num_cycles; cosine_with_min_lr: min_lr or min_lr_rate, num_cycles; warmup_stable_decay: "
            "num_decay_steps, num_stable_steps, warmup_type, decay_type, min_lr_ratio, num_cycles"),
+    {PLACE_(warmup_max_steps), .kind = LB_FIELD_INT, .flags = DEC, .min = 1, .max = COUNT_MAX,
+     .derived = "any", .help = "warmup_ratio: at most so many steps"},
     {PLACE_(warmup_from_zero), .kind = LB_FIELD_BOOL, .flags = DEC, .derived = "false",
      .help = "the first step's rate is 0, as transformers numbers steps; else warm-up is one step ahead"},
     {PLACE_(disable_dropout), .kind = LB_FIELD_ENUM, .flags = DEC, .names = yes_no,

@@ -97,8 +97,7 @@ void lb_foreign_note(struct lb_foreign *f, int line, const char *key, const char
     *at = note;
 }
 
-/* Whether an override gives that key of ours, or one within it. */
-static bool is_set(const struct lb_foreign *f, const char *ours) {
+bool lb_foreign_is_set(const struct lb_foreign *f, const char *ours) {
     for (size_t i = 0; i < f->n_overrides; i++) {
         size_t n = strcspn(f->overrides[i], "="), m = strlen(ours), least = n < m ? n : m;
         char beyond = n < m ? ours[least] : f->overrides[i][least];
@@ -116,7 +115,7 @@ void lb_foreign_refuse(struct lb_foreign *f, int line, const char *key, const ch
     va_start(args, format);
     vsnprintf(text, sizeof text, format, args);
     va_end(args);
-    if (ours != NULL && is_set(f, ours)) {
+    if (ours != NULL && lb_foreign_is_set(f, ours)) {
         lb_foreign_note(f, line, key, "--set %s stands for it", ours);
         return;
     }
@@ -187,7 +186,7 @@ struct lb_yaml *lb_foreign_entry(struct lb_foreign *f, struct lb_yaml *list, int
 
 void lb_foreign_defaults(struct lb_foreign *f, const char *tool, const struct lb_foreign_default *defaults) {
     for (; defaults->key != NULL; defaults++) {
-        if (lb_yaml_find(f->ours, defaults->key) == NULL && !is_set(f, defaults->key)) {
+        if (lb_yaml_find(f->ours, defaults->key) == NULL && !lb_foreign_is_set(f, defaults->key)) {
             lb_foreign_note(f, 0, defaults->key, "%s, which %s takes where the file is silent",
                             defaults->value, tool);
             lb_foreign_set(f, NULL, defaults->key, 1, defaults->value);

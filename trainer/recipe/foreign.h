@@ -97,6 +97,8 @@ struct lb_yaml *lb_foreign_child(struct lb_foreign *f, struct lb_yaml *map, cons
                                  enum lb_yaml_kind kind, int line);
 /* A new mapping at the end of a list of ours. */
 struct lb_yaml *lb_foreign_entry(struct lb_foreign *f, struct lb_yaml *list, int line);
+/* Whether an override gives that key of ours, or one within it. */
+bool lb_foreign_is_set(const struct lb_foreign *f, const char *ours);
 void lb_foreign_defaults(struct lb_foreign *f, const char *tool, const struct lb_foreign_default *defaults);
 /* Tells what became of a key. */
 void lb_foreign_note(struct lb_foreign *f, int line, const char *key, const char *format, ...)

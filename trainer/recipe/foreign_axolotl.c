@@ -2,6 +2,7 @@
  * generalised JSD between, multiplied by the temperature's square as ours. */
 #include "trainer/recipe/foreign.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -315,12 +316,35 @@ static void read_losses(struct lb_foreign *f) {
         lb_foreign_note(f, least->line, "kd_temperature_min", "left out: the same as kd_temperature");
     }
     if (normal != NULL) {
-        lb_foreign_note(f, normal->line, "kd_normalize_topk",
-                        "left out: loss_add_tail says what the rest of a list is");
+        lb_foreign_note(f, normal->line, "kd_normalize_topk", "left out: see kd_online_topk");
     }
 }
 
-static const struct lb_foreign_default warmup[] = {{"warmup_ratio", "0.03"}, {NULL, NULL}};
+/* Where the file has no warm-up, or one of 0: 3 % of the steps, rounded down, at most 100, and 2 for 1. How
+ * many steps there are is known here where the file gives them. */
+static void silent_warmup(struct lb_foreign *f) {
+    static const struct lb_foreign_default share[] = {
+        {"warmup_ratio", "0.03"}, {"warmup_max_steps", "100"}, {NULL, NULL}};
+    const struct lb_yaml *given = lb_foreign_get(f->theirs, "warmup_steps");
+    double steps = lb_foreign_number(lb_foreign_get(f->theirs, "max_steps"), 0);
+    if (lb_foreign_number(given, 0) != 0 ||
+        lb_foreign_number(lb_foreign_get(f->theirs, "warmup_ratio"), 0) != 0 ||
+        lb_foreign_is_set(f, "warmup_steps") || lb_foreign_is_set(f, "warmup_ratio")) {
+        return;
+    }
+    if (given != NULL || !(steps >= 1) || lb_foreign_is_set(f, "max_steps")) {
+        lb_foreign_defaults(f, "Axolotl", share);
+        return;
+    }
+    int n = (int)fmin(0.03 * steps, 100);
+    const struct lb_foreign_default known[] = {
+        {"warmup_steps", lb_arena_printf(f->arena, "%d", n == 1 ? 2 : n)}, {NULL, NULL}};
+    if (known[0].value == NULL) {
+        f->status = LB_E_NOMEM;
+        return;
+    }
+    lb_foreign_defaults(f, "Axolotl", known);
+}
 
 static void translate(struct lb_foreign *f) {
     const struct lb_yaml *model = lb_foreign_get(f->theirs, "base_model"),
@@ -363,9 +387,7 @@ static void translate(struct lb_foreign *f) {
                        lb_foreign_true(inputs) ? "false" : "true");
         lb_foreign_note(f, inputs->line, "train_on_inputs", "taken as completion_only_loss");
     }
-    if (lb_foreign_get(f->theirs, "warmup_steps") == NULL) {
-        lb_foreign_defaults(f, "Axolotl, up to 100 steps,", warmup);
-    }
+    silent_warmup(f);
     lb_foreign_training(f, f->theirs, "", "lr_scheduler", "optimizer");
     lb_foreign_defaults(f, "Axolotl", defaults);
 }

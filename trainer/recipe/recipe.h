@@ -149,6 +149,7 @@ struct lb_recipe {
     unsigned lr_scheduler_kwargs_count;
     struct lb_schedule_args schedule; /* read from them */
     bool warmup_from_zero;            /* false */
+    int64_t warmup_max_steps;         /* 0: warmup_ratio of any number */
     int64_t warmup_steps, max_steps, per_device_train_batch_size, gradient_accumulation_steps, max_length;
     double num_train_epochs; /* used when max_steps is 0 */
     int64_t save_steps, save_total_limit, eval_steps, logging_steps, seed, threads;
