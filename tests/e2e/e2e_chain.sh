@@ -30,12 +30,12 @@ same_students() { # runs, runs
 }
 
 say "what does not fit is told before anything is trained"
-refused() { # status, what the line says, arguments...
-    local status=$1 text=$2
+refused() { # status, what a line says, arguments... (errors: lines of them)
+    local status=$1 text=$2 errors=${errors:-1}
     shift 2
     expect "$status" refused.log "$limbeck" train "$@"
     said refused.log "$text"
-    [ "$status" -eq 2 ] || one_error refused.log
+    [ "$(grep -c '^limbeck: ' refused.log)" -eq "$errors" ] || [ "$status" -eq 2 ] || fail "not $errors lines of errors"
     [ ! -e runs ] || fail "something began"
 }
 refused 1 'born2.yaml:26: teachers.0.url: local:./runs/../runs/born1/student is what born1.yaml makes, which comes later' born2.yaml born1.yaml
@@ -47,6 +47,17 @@ refused 2 "each of several recipes has its own" "${born[@]}" -o run
 refused 2 "each of several recipes has its own" "${born[@]}" --set output_dir=run
 sed 's/^seed: 3/sead: 3/' born3.yaml >wrong.yaml
 refused 1 'wrong.yaml:23: sead: unknown key' born1.yaml born2.yaml wrong.yaml
+errors=3 refused 1 'born2.yaml: --set seed: "x" is not a whole number' "${born[@]}" --set seed=x
+mkdir -p real/deep
+ln -s real/deep link
+sed 's|^output_dir: .*|output_dir: link/../born1|' born1.yaml >linked.yaml # real/born1
+sed 's|^output_dir: .*|output_dir: real/born1|' born2.yaml >same.yaml
+refused 1 'same.yaml:25: output_dir: real/born1 is in the way of the run folder of linked.yaml' linked.yaml same.yaml
+sed 's|local:.*/student|local:real/born1/student|' born2.yaml >reads.yaml
+expect 0 linked.log "$limbeck" train linked.yaml reads.yaml --check
+: >taken
+sed 's|^output_dir: .*|output_dir: taken|' born2.yaml >taken.yaml
+refused 1 'taken.yaml:25: output_dir: taken is a file, not a folder' born1.yaml taken.yaml
 expect 0 checked.yaml "$limbeck" train "${born[@]}" --check
 [ "$(grep -c '^---$' checked.yaml)" -eq 2 ] || fail "not three recipes"
 [ ! -e runs ] || fail "something began"
@@ -70,6 +81,28 @@ expect 0 done.log "$limbeck" train "${born[@]}" --resume
 [ "$(grep -c done_already done.log)" -eq 3 ] || fail "it was not all done"
 never_said done.log training
 [ "$before" = "$(cat runs/*/metrics.jsonl | sha256sum)" ] || fail "a journal was written"
+
+say "what is made of other data, or by another teacher, is not done: resume looks at it, as it does at one run"
+text others 200 1 >others.txt
+cp train.txt kept.txt
+sed 's/path: train.txt/path: others.txt/' born1.yaml >data.yaml
+expect 1 data.log "$limbeck" train data.yaml born2.yaml born3.yaml --resume
+one_error data.log
+said data.log "data.yaml: ./runs/born1/checkpoint-40: was trained on other data"
+cp others.txt train.txt
+expect 1 data.log "$limbeck" train "${born[@]}" --resume
+said data.log "born1.yaml: ./runs/born1/checkpoint-40: was trained on other data"
+cp kept.txt train.txt
+cp -r whole/born3/student elsewhere
+sed 's|local:.*/student|local:elsewhere|' born2.yaml >teacher.yaml
+expect 1 teacher.log "$limbeck" train born1.yaml teacher.yaml --resume
+one_error teacher.log
+said teacher.log "teacher.yaml: "
+same_students whole runs
+touch -d '1 hour' runs/born2/recipe.yaml # as a run has it that was begun again for more steps
+expect 0 again.log "$limbeck" train "${born[@]}" --resume
+never_said again.log 'done_already recipe="born2.yaml"'
+same_students whole runs
 
 say "killed in each of them, and resumed"
 rm -r runs

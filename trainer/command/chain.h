@@ -14,7 +14,9 @@ LB_NODISCARD enum lb_status lb_chain_check(struct lb_recipe *const *recipes, uns
 enum lb_chain_state {
     LB_CHAIN_NEW,   /* no run */
     LB_CHAIN_BEGUN, /* one that resume goes on with, or refuses */
-    LB_CHAIN_DONE   /* a run by a recipe that decides the same, with its student */
+    LB_CHAIN_DONE   /* a run by a recipe that decides the same and names the same files, folders and teachers,
+                     * none of them changed since it began, with its student. Anything else is for resume to
+                     * judge */
 };
 enum lb_chain_state lb_chain_state(const struct lb_recipe *recipe);
 

@@ -137,7 +137,9 @@ static struct lb_recipe *load_recipe(struct arguments *a, const char *path) {
     size_t told = 0;
     while (told < lines.len) {
         size_t len = strcspn(lines.data + told, "\n");
-        fprintf(stderr, "limbeck: %.*s\n", (int)len, lines.data + told);
+        bool whose = a->n > 1 && strncmp(lines.data + told, "--set ", strlen("--set ")) == 0;
+        fprintf(stderr, "limbeck: %s%s%.*s\n", whose ? path : "", whose ? ": " : "", (int)len,
+                lines.data + told);
         told += len + 1;
     }
     if (status != LB_OK && told == 0) {
