@@ -160,16 +160,6 @@ static void add_values(const struct lb_attention_row *row, const struct state *s
     }
 }
 
-/* The values will be wanted when the scores are there. */
-static void fetch_values(const struct lb_attention_row *row, int64_t j0, int64_t j1) {
-    int64_t g = row->first / row->share, end = (row->first + row->heads - 1) / row->share + 1;
-    for (int64_t j = j0; j < j1; j++) {
-        for (int64_t c = g * row->dim; c < end * row->dim; c += 16) {
-            __builtin_prefetch(row->v + j * row->kv_stride + c);
-        }
-    }
-}
-
 void lb_attention_row(const struct lb_attention_row *row) {
     struct state s;
     for (int64_t i = 0; i < row->heads * row->dim; i++) {
@@ -182,7 +172,6 @@ void lb_attention_row(const struct lb_attention_row *row) {
     }
     for (int64_t j0 = row->low / KEYS * KEYS; j0 < row->high; j0 += KEYS) {
         int64_t from = row->low > j0 ? row->low - j0 : 0, to = row->high - j0 < KEYS ? row->high - j0 : KEYS;
-        fetch_values(row, j0 + from, j0 + to);
         for (int64_t h = 0; h < row->heads; h++) {
             scores(row, &s, h, j0, from, to);
         }

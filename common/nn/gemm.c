@@ -366,12 +366,25 @@ struct lb_gemm_panel lb_gemm_panel(const struct lb_weight *w, int64_t first, int
     return panel;
 }
 
+/* Asks for the next strip's rows, of those before end: they come while this one is multiplied with. */
+static void fetch_rows(const struct lb_weight *w, int64_t first, int64_t end) {
+    size_t row_bytes = 0;
+    (void)lb_dtype_bytes(w->dtype, w->cols, &row_bytes);
+    for (int64_t r = first; r < end && r < first + STRIP_ROWS; r++) {
+        const char *row = lb_weight_row(w, r, row_bytes);
+        for (size_t i = 0; i < row_bytes; i += 64) {
+            __builtin_prefetch(row + i);
+        }
+    }
+}
+
 /* Columns first .. first + n - 1 of the product, their rows of the panel widened into rows. */
 static void strip(const struct lb_gemm_product *p, const struct lb_gemm_panel *panel, int64_t first,
                   int64_t n, float *rows) {
     for (int64_t r = 0; r < n; r++) {
         widen_row(panel->w, panel->first + first + r, rows + r * p->k);
     }
+    fetch_rows(panel->w, panel->first + first + n, panel->first + panel->n);
     for (int64_t row = 0; row < p->m; row += PANEL_ROWS) {
         dots(p, p->x + row * p->ldx, p->m - row < PANEL_ROWS ? p->m - row : PANEL_ROWS, rows, n,
              p->y + row * p->ldy + first);

@@ -72,6 +72,12 @@ static uint16_t load_u16(const unsigned char *p) {
 void lb_f16_row(const uint16_t *src, float *dst, int64_t n) {
     const unsigned char *p = (const unsigned char *)src;
     int64_t i = 0;
+#ifdef __AVX512F__
+    for (; i + 16 <= n; i += 16) {
+        _mm512_storeu_ps(dst + i,
+                         _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(const void *)(p + 2 * i))));
+    }
+#endif
 #ifdef __F16C__
     for (; i + 8 <= n; i += 8) {
         _mm256_storeu_ps(dst + i,
