@@ -57,8 +57,9 @@ static struct lb_model *make(void (*config_of)(struct lb_config *)) {
 static struct lb_value *read_text(const struct lb_model *model, struct lb_tape *tape, int i,
                                   struct lb_tap *taps, size_t n_taps) {
     static int32_t offsets[2];
+    static struct lb_input in; /* what the tape reads of it the head reads later */
     offsets[1] = (int32_t)rows[i].n;
-    struct lb_input in = {.ragged = {1, offsets}, .ids = ids + rows[i].start};
+    in = (struct lb_input){.ragged = {1, offsets}, .ids = ids + rows[i].start};
     lb_tape_begin(tape, LB_TAPE_PLAIN, &in.ragged, NULL);
     struct lb_value *h = lb_model_forward(model, tape, &in, taps, n_taps, NULL);
     assert_non_null(h);
