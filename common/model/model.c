@@ -266,9 +266,16 @@ size_t lb_model_own_weights(const struct lb_model *model) {
     return model->n_own;
 }
 
-void lb_model_disable_dropout(struct lb_model *model) {
+bool lb_model_disable_dropout(struct lb_model *model) {
     struct lb_config *c = &model->config;
-    c->attention_dropout = c->residual_dropout = c->embedding_dropout = 0;
+    double *all[] = {&c->attention_dropout, &c->residual_dropout, &c->embedding_dropout, &c->input_dropout,
+                     &c->hidden_dropout};
+    bool any = false;
+    for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
+        any |= *all[i] > 0;
+        *all[i] = 0;
+    }
+    return any;
 }
 
 size_t lb_model_freeze(struct lb_model *model, const char *pattern) {

@@ -110,9 +110,9 @@ LB_NODISCARD enum lb_status lb_model_extend(struct lb_model *model, const char *
                                             int64_t cols, uint64_t seed, struct lb_detail *detail);
 /* How many of lb_model_weights, the first ones, are the architecture's own. */
 size_t lb_model_own_weights(const struct lb_model *model);
-/* Trains it without the dropout that its config has of transformers (attention_dropout and the like); what is
- * saved has none. */
-void lb_model_disable_dropout(struct lb_model *model);
+/* Trains it without the dropout that its config has, of whatever family; what is saved has none. Whether
+ * there was any. */
+bool lb_model_disable_dropout(struct lb_model *model);
 /* Trains no weight whose name the shell pattern matches (fnmatch: * and ? and [...]); returns how many there
  * are. What lb_model_extend added is not among them; it is to come first, since it makes all trainable again.
  */

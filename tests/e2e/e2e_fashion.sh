@@ -83,3 +83,18 @@ for threads in 2 3; do
 done
 cmp between2/student/model.safetensors between3/student/model.safetensors || fail "two and three threads have unlike students"
 holds -s '[.[] | .loss // empty] | (.[-5:] | add) < 0.5 * (.[:5] | add)' between2/metrics.jsonl
+
+say "dropout is a new student's, of whatever family: one that exists learns without, and is told so"
+learn no9-hard --output-dir dropping --set max_steps=5 --set student.hidden_dropout=0.3
+holds '.hidden_dropout == 0.3' dropping/student/config.json
+for off in silent true false; do
+    options=(--set "student={model: $PWD/dropping/student}" --output-dir "exists-$off" --set max_steps=5)
+    [ $off = silent ] || options+=(--set disable_dropout=$off)
+    learn no9-hard "${options[@]}"
+    cp no9-hard.log "exists-$off.log"
+done
+said exists-silent.log dropout_off "disable_dropout: false"
+holds '.hidden_dropout == 0' exists-silent/student/config.json
+cmp exists-silent/student/model.safetensors exists-true/student/model.safetensors || fail "what is silent is not disable_dropout: true"
+! cmp -s exists-silent/student/model.safetensors exists-false/student/model.safetensors || fail "nothing was dropped"
+! grep -q dropout_off exists-false.log || fail "dropout is there, and is told to be off"

@@ -50,7 +50,7 @@ static void open_case(struct fixture *f, const char *name, bool trainable) {
     if (lb_model_open(path, trainable, &f->model, &detail) != LB_OK) {
         fail_msg("%s", detail.text);
     }
-    lb_model_disable_dropout(f->model); /* as PyTorch's in eval() */
+    (void)lb_model_disable_dropout(f->model); /* as PyTorch's in eval() */
     snprintf(path, sizeof path, "%s/tests/golden/model/%s/expected.safetensors", getenv("LB_SOURCE_ROOT"),
              name);
     if (lb_safetensors_open(path, &f->expected, &detail) != LB_OK) {

@@ -68,8 +68,9 @@ class Daemon:
         self.folder = tempfile.TemporaryDirectory(prefix='limbeck-clients-')
         port = pathlib.Path(self.folder.name) / 'port'
         self.log = pathlib.Path(self.folder.name) / 'log'
-        self.process = subprocess.Popen([limbeckd, f'teacher={model}', '--listen=127.0.0.1:0', f'--port-file={port}'],
-                                        stdout=subprocess.DEVNULL, stderr=open(self.log, 'w'))
+        with open(self.log, 'w') as log:  # the daemon has it too
+            self.process = subprocess.Popen([limbeckd, f'teacher={model}', '--listen=127.0.0.1:0', f'--port-file={port}'],
+                                            stdout=subprocess.DEVNULL, stderr=log)
         while not port.exists() or not port.read_text().strip():
             if self.process.poll() is not None:
                 sys.exit(f'limbeckd ended: {self.log.read_text()}')

@@ -35,8 +35,9 @@ def main():
     with tempfile.TemporaryDirectory(prefix='limbeck-perf-') as name:
         folder = pathlib.Path(name)
         port = folder / 'port'
-        daemon = subprocess.Popen([build / 'server' / 'limbeckd', f'm={TEACHER}', '--listen', '127.0.0.1:0', '--port-file', port],
-                                  stderr=open(folder / 'log', 'w', encoding='utf-8'))
+        with open(folder / 'log', 'w', encoding='utf-8') as log:  # the daemon has it too
+            daemon = subprocess.Popen([build / 'server' / 'limbeckd', f'm={TEACHER}', '--listen', '127.0.0.1:0', '--port-file', port],
+                                      stderr=log)
         try:
             while not port.exists():
                 if daemon.poll() is not None:

@@ -33,9 +33,9 @@ class Daemon:
         self.folder = tempfile.TemporaryDirectory(prefix='limbeck-real-')
         port = pathlib.Path(self.folder.name) / 'port'
         began = time.monotonic()
-        self.process = subprocess.Popen([limbeckd, f'm={model}', '--listen=127.0.0.1:0', f'--port-file={port}'],
-                                        stderr=open(pathlib.Path(self.folder.name) / 'log', 'w'),
-                                        env=dict(os.environ, XDG_CACHE_HOME=cache))
+        with open(pathlib.Path(self.folder.name) / 'log', 'w') as log:
+            self.process = subprocess.Popen([limbeckd, f'm={model}', '--listen=127.0.0.1:0', f'--port-file={port}'],
+                                            stderr=log, env=dict(os.environ, XDG_CACHE_HOME=cache))
         while not port.exists() or not port.read_text().strip():
             time.sleep(0.01)
         self.base = f'http://127.0.0.1:{port.read_text().strip()}/v2/models/m'

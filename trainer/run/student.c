@@ -30,8 +30,10 @@ static enum lb_status open_given(const struct lb_recipe *recipe, const struct lb
         status = lb_model_open(path, true, &student, detail);
     }
     lb_free(path);
-    if (status == LB_OK && recipe->disable_dropout != LB_NO) {
-        lb_model_disable_dropout(student);
+    if (status == LB_OK && recipe->disable_dropout != LB_NO && lb_model_disable_dropout(student)) {
+        lb_log(LB_LOG_INFO, "dropout_off",
+               "why=\"the student exists: it learns without the dropout of its config\" "
+               "remedy=\"disable_dropout: false keeps it\"");
     }
     if (status != LB_OK) {
         lb_detail_prefix(detail, some ? "student.layers_from" : "student.model");
@@ -67,7 +69,7 @@ static enum lb_status create(const struct lb_recipe *recipe, const struct lb_tok
     }
     enum lb_status status = lb_model_create(&config, (uint64_t)recipe->seed, out, detail);
     if (status == LB_OK && recipe->disable_dropout == LB_YES) {
-        lb_model_disable_dropout(*out);
+        (void)lb_model_disable_dropout(*out);
     }
     return status;
 }
