@@ -2,6 +2,7 @@
 # Evaluations that ask the teachers (eval_agreement): how often student and teacher find the same token likeliest, and
 # KL(teacher, student), in training and by limbeck eval --teacher; what cannot be compared is left out and told.
 . "${LB_SOURCE_ROOT:?}/tests/e2e/lib.sh"
+command -v python3 >/dev/null || { echo "python3 is not installed"; exit 77; }
 
 make_teachers 60
 host nouns nouns/student
@@ -79,6 +80,24 @@ expect 0 eval.log "$limbeck" eval warm test.nouns.txt --teacher "${url[nouns]}"
 said eval.log "beside teacher"
 expect 2 usage.log "$limbeck" eval "${url[nouns]}" test.nouns.txt --teacher "${url[nouns]}"
 expect 2 usage.log "$limbeck" eval warm test.nouns.txt --teacher "${url[nouns]}" --targets samples
+
+say "of a teacher that does not tell its width too; one whose head is another's is refused, in training as well"
+retold untold nouns "del said['parameters']['hidden_size']"
+expect 0 untold.json "$limbeck" eval warm test.nouns.txt --json --teacher "${url[untold]}"
+expect 0 told.json "$limbeck" eval warm test.nouns.txt --json --teacher "${url[nouns]}"
+holds --slurpfile t told.json '.teachers[0].all == $t[0].teachers[0].all' untold.json
+one=(--set 'loss_functions=[{function: kl}]' --set eval_steps=0 --set max_steps=2)
+expect 0 untold.log "$limbeck" train distil.yaml -o untold "${one[@]}" --set "teachers=[{name: nouns, url: '${url[untold]}'}]"
+expect 0 told.log "$limbeck" train distil.yaml -o told "${one[@]}" --set "teachers=[{name: nouns, url: '${url[nouns]}'}]"
+same_student told untold
+retold unlike nouns "del said['parameters']['hidden_size']
+[o['shape'].append(o['shape'].pop() // 2) for o in said['outputs'] if o['name'] == 'hidden_states.final']"
+expect 1 unlike.log "$limbeck" eval warm test.nouns.txt --teacher "${url[unlike]}"
+one_error unlike.log
+said unlike.log "its final states have 24 numbers, its head reads 48"
+expect 1 unlike.log "$limbeck" train distil.yaml -o unlike.head "${one[@]}" --set "teachers=[{name: nouns, url: '${url[unlike]}'}]"
+one_error unlike.log
+said unlike.log "its final states have 24 numbers, its head reads 48"
 
 say "teachers of tags are asked about these"
 expect 0 route.log "$limbeck" train distil.yaml -o route "${asks[@]}" --set mixture=route --set max_steps=2 --set eval_steps=0

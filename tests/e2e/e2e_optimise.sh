@@ -141,6 +141,24 @@ cmp <(jq -c 'del(.model)' hosted.json) <(jq -c 'del(.model)' folder.json) || fai
 expect 1 five.log "$limbeck" influence "${url[teacher]}" test.txt --keep 5
 one_error five.log
 said five.log "the model has 4 blocks"
+for told in wide narrow untold; do # of its width the outputs' shapes tell
+    retold "$told" teacher "p = said['parameters']; w = p.pop('hidden_size'); p.update({'wide': {'hidden_size': 100 * w},
+        'narrow': {'hidden_size': w // 2}, 'untold': {}}['$told'])"
+    expect 0 hosted.json "$limbeck" influence "${url[$told]}" test.txt --keep 2 --json --max-length 24
+    cmp <(jq -c 'del(.model)' hosted.json) <(jq -c 'del(.model)' folder.json) || fail "its blocks have another influence"
+done
+influence_refused() { # name, Python, what the line says
+    retold "$1" teacher "$2"
+    expect 1 refused.log "$limbeck" influence "${url[$1]}" test.txt
+    one_error refused.log
+    said refused.log "$3"
+}
+influence_refused older "said['outputs'] = [o for o in said['outputs'] if not o['name'].startswith('residuals.')]" \
+    "does not give residuals.0, what a block leaves: a newer limbeckd does"
+influence_refused deeper "said['parameters']['num_layers'] = 7" "does not give residuals.4"
+influence_refused layerless "del said['parameters']['num_layers']" "does not tell how many blocks the model has"
+influence_refused unlike "[o['shape'].append(o['shape'].pop() * 2) for o in said['outputs'] if o['name'] == 'residuals.2']" \
+    "residuals.2 has rows of"
 expect 1 away.log "$limbeck" train alone.yaml -o away --set "student={layers_from: {model: '${url[teacher]}', layers: [0]}}"
 one_error away.log
 said away.log "student.layers_from.model: weights do not come over the network; give a folder or a .gguf file"

@@ -247,6 +247,13 @@ END
 }
 
 # A recipe without losses: the student, its data and how it learns.
+# url[NAME]: what the daemon of that name serves, by a server that says something else of its models.
+retold() { # name, of which daemon, Python about `said`, a model's metadata
+    start "$1.log" python3 "$LB_SOURCE_ROOT/tests/e2e/retold.py" "${url[$2]}" "$1.port" "$3"
+    await test -s "$1.port"
+    url[$1]=http://127.0.0.1:$(cat "$1.port")
+}
+
 base_recipe() {
     cat <<END
 student:

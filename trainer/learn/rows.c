@@ -158,7 +158,8 @@ static bool chunk_memory(struct lb_step *step) {
         if (!lb_step_reads_logits(step, k)) {
             continue;
         }
-        width = plan->info[k]->hidden_size > width ? plan->info[k]->hidden_size : width;
+        const struct lb_teacher_head *head = plan->head[k]; /* NULL: whole logits come */
+        width = head != NULL && head->hidden_size > width ? head->hidden_size : width;
         step->z[k] = lb_arena_array(a, (size_t)(rows * step->v), sizeof(float));
         if (step->z[k] == NULL) {
             return false;

@@ -337,7 +337,8 @@ static bool make_room(struct agreeing *a, int64_t longest) {
     int64_t width = 1, chunk = lb_head_plain_chunk(a->v);
     size_t rows = (size_t)a->rows, n = 0;
     for (unsigned k = 0; k < a->n; k++) {
-        width = plan->info[k]->hidden_size > width ? plan->info[k]->hidden_size : width;
+        const struct lb_teacher_head *head = plan->head[k]; /* NULL: whole logits come, or none */
+        width = head != NULL && head->hidden_size > width ? head->hidden_size : width;
     }
     if (!lb_mul_size(rows, (size_t)longest, &n) || n > INT32_MAX) {
         return false;

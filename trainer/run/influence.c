@@ -186,11 +186,28 @@ static enum lb_status collect(struct hosted *h, int64_t q, int64_t number, struc
     return status;
 }
 
+/* Rows of what goes into a block and of what leaves it are as wide. */
+static enum lb_status check_widths(const struct hosted *h, struct lb_detail *detail) {
+    const struct lb_teacher_info *info = lb_teachers_info(h->teachers, 0);
+    for (size_t j = 0; j < h->spec.n_outputs; j++) {
+        int64_t width = lb_info_state_width(info, h->spec.outputs[j].kind, h->spec.outputs[j].layer);
+        if (width != h->width) {
+            char name[LB_MAX_NAME];
+            lb_output_format(h->spec.outputs[j].kind, h->spec.outputs[j].layer, name);
+            return lb_fail(detail, LB_E_MISMATCH,
+                           "block influence: %s has rows of %lld numbers, hidden_states.0 of %lld", name,
+                           (long long)width, (long long)h->width);
+        }
+    }
+    return LB_OK;
+}
+
 /* Some blocks over all of the data. */
 static enum lb_status ask_blocks(struct hosted *h, struct lb_detail *detail) {
     int64_t questions = (lb_dataset_count(h->data) + SAMPLES - 1) / SAMPLES, asked = 0;
     make_spec(h);
     enum lb_status status = lb_teachers_gives(h->teachers, 0, &h->spec, detail);
+    status = status == LB_OK ? check_widths(h, detail) : status;
     int64_t number = lb_teachers_next(h->teachers);
     for (int64_t q = 0; status == LB_OK && q < questions; q++) {
         while (status == LB_OK && asked < questions && asked < q + AHEAD) {
@@ -202,31 +219,53 @@ static enum lb_status ask_blocks(struct hosted *h, struct lb_detail *detail) {
     return status;
 }
 
+/* Whether the server tells of its blocks what is needed. */
+static enum lb_status check_hosted(const struct lb_teacher_info *info, const struct lb_dataset *data,
+                                   struct lb_detail *detail) {
+    if (info->input_size > 0 || lb_dataset_features(data) > 0) {
+        return lb_fail(detail, LB_E_ARG,
+                       "block influence is of models that read text by blocks of attention");
+    }
+    if (info->n_layers < 1) {
+        return lb_fail(
+            detail, LB_E_ARG,
+            "block influence: the server does not tell how many blocks the model has (num_layers); "
+            "ask a limbeckd, or give the model's folder");
+    }
+    return info->n_given == 0 || lb_info_given(info, LB_OUT_RESIDUAL, 0) != NULL
+               ? LB_OK
+               : lb_fail(
+                     detail, LB_E_UNSUPPORTED,
+                     "block influence: the server does not give residuals.0, what a block leaves: a newer "
+                     "limbeckd does; or give the model's folder");
+}
+
 enum lb_status lb_block_influence_hosted(struct lb_teachers *teachers, const struct lb_dataset *data,
                                          double *out, int64_t *out_rows, struct lb_detail *detail) {
     const struct lb_teacher_info *info = lb_teachers_info(teachers, 0);
     int64_t longest = 1, layers = info->n_layers;
-    if (info->input_size > 0 || lb_dataset_features(data) > 0 || layers < 1) {
-        return lb_fail(detail, LB_E_ARG,
-                       "block influence is of models that read text by blocks of attention");
+    enum lb_status status = check_hosted(info, data, detail);
+    if (status != LB_OK) {
+        return status;
     }
     for (int64_t i = 0; i < lb_dataset_count(data); i++) {
         struct lb_sample s;
-        enum lb_status status = lb_dataset_get(data, i, &s, detail);
+        status = lb_dataset_get(data, i, &s, detail);
         if (status != LB_OK) {
             return status;
         }
         longest = s.n > longest ? s.n : longest;
     }
-    struct hosted h = {.teachers = teachers, .data = data, .width = info->hidden_size};
+    struct hosted h = {.teachers = teachers, .data = data};
+    h.width = lb_info_state_width(info, LB_OUT_HIDDEN, 0);
     int64_t most = h.width > 0 ? ANSWER_BYTES / (longest * h.width * 4) - 1 : 1;
     most = most < 1 ? 1 : most < LB_MAX_ASKED - 1 ? most : LB_MAX_ASKED - 1;
-    h.in = lb_malloc_array((size_t)h.width, sizeof *h.in);
-    h.out = lb_malloc_array((size_t)h.width, sizeof *h.out);
+    h.in = lb_malloc_array((size_t)h.width + 1, sizeof *h.in);
+    h.out = lb_malloc_array((size_t)h.width + 1, sizeof *h.out);
     h.sums = lb_calloc((size_t)layers, sizeof *h.sums);
-    enum lb_status status = h.in != NULL && h.out != NULL && h.sums != NULL
-                                ? lb_dataset_hold(data, AHEAD * SAMPLES, detail)
-                                : lb_fail(detail, LB_E_NOMEM, "out of memory for block influence");
+    status = h.in != NULL && h.out != NULL && h.sums != NULL
+                 ? lb_dataset_hold(data, AHEAD * SAMPLES, detail)
+                 : lb_fail(detail, LB_E_NOMEM, "out of memory for block influence");
     for (h.first = 0; status == LB_OK && h.first < layers; h.first += h.n) {
         h.n = layers - h.first < most ? layers - h.first : most;
         status = ask_blocks(&h, detail);

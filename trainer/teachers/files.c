@@ -159,17 +159,31 @@ static enum lb_status take_head(const struct lb_teachers *teachers, struct teach
     return status;
 }
 
+/* Who reads the states by the head takes both to be as wide. */
+static enum lb_status check_width(const struct teacher *teacher, struct lb_detail *detail) {
+    int64_t width = lb_info_state_width(&teacher->info, LB_OUT_HIDDEN_FINAL, 0);
+    return width == 0 || width == teacher->head.hidden_size
+               ? LB_OK
+               : lb_fail(detail, LB_E_MISMATCH,
+                         "%s: its final states have %lld numbers, its head reads %lld; one of them is "
+                         "another model's",
+                         teacher->label, (long long)width, (long long)teacher->head.hidden_size);
+}
+
 enum lb_status lb_teachers_head(struct lb_teachers *teachers, unsigned k, const struct lb_teacher_head **out,
                                 struct lb_detail *detail) {
     struct teacher *teacher = &teachers->teachers[k];
     if (!teacher->has_head) {
         enum lb_status status = teacher->dialect->head_read ? fetch_head(teachers, teacher, detail)
                                                             : take_head(teachers, teacher, detail);
-        bool of_tokens = teacher->map && teacher->info.num_labels == 0;
-        if (status == LB_OK && of_tokens && (status = keep_rows(teacher, detail)) != LB_OK) {
-            lb_teacher_head_finish(&teacher->head);
-        }
         if (status != LB_OK) {
+            return status;
+        }
+        bool of_tokens = teacher->map && teacher->info.num_labels == 0;
+        status = check_width(teacher, detail);
+        status = status == LB_OK && of_tokens ? keep_rows(teacher, detail) : status;
+        if (status != LB_OK) {
+            lb_teacher_head_finish(&teacher->head);
             return status;
         }
         teacher->has_head = true;
