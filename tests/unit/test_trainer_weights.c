@@ -40,6 +40,9 @@ static int set_up(void **state) {
         "{% for m in messages %}{{ m.role[0] }}:{% if m.role == 'assistant' %}{% generation %}"
         "{{ m.content }};{% endgeneration %}{% else %}{{ m.content }}{% endif %}{% endfor %}"
         "{% if add_generation_prompt %}a:{% endif %}");
+    put("first.jinja", "{{ messages[0]['role'][0] }}{% for m in messages %}"
+                       "{{ m.role[0] + ':' + m.content + ';\\n' }}{% endfor %}"
+                       "{% if add_generation_prompt %}a:{% endif %}");
     put("last.jinja", "{% for m in messages %}{% if loop.last %}!{% endif %}{{ m.content }}{% endfor %}");
     return 0;
 }
@@ -203,6 +206,10 @@ static void refusals(void **state) {
     "{\"conversations\": [{\"from\": \"human\", \"value\": \"q\"}, {\"from\": \"gpt\", \"value\": \"no\", "  \
     "\"weight\": 0}, {\"from\": \"human\", \"value\": \"r\"}, {\"from\": \"gpt\", \"value\": \"yes\"}]}\n"
 
+#define FIRST                                                                                                \
+    "{\"messages\": [{\"role\": \"user\", \"content\": \"q\", \"weight\": 0}, {\"role\": \"assistant\", "    \
+    "\"content\": \"no\"}]}\n"
+
 static void messages(void **state) {
     (void)state;
     static const struct {
@@ -216,6 +223,9 @@ static void messages(void **state) {
         {TALK("1"), "blocks.jinja", true, "--- --xxx --- --xxxx"},
         {TALK("0"), "blocks.jinja", true, "--- ----- --- --xxxx"},
         {SHARED, "plain.jinja", true, "----- ------ ----- --xxxx-"},
+        {FIRST, "plain.jinja", false, "----x xxxxxx"},
+        {FIRST, "first.jinja", false, "-----x xxxxxx"},
+        {FIRST, "first.jinja", true, "------ --xxx-"},
         {TALK("0.5"), "plain.jinja", true, "a.jsonl:1: the line: weight of message 1 is neither 0 nor 1"},
         {TALK("\"0\""), "plain.jinja", true, "a.jsonl:1: the line: weight of message 1 is neither 0 nor 1"},
         {TALK("0"), "last.jinja", false, "a.jsonl:1: which tokens are the assistant's cannot be told"},

@@ -138,8 +138,10 @@ static enum lb_status mark_message(const struct lb_chat *chat, const struct lb_c
                                    size_t i, bool counts, struct lb_chat_text *whole,
                                    struct lb_detail *detail) {
     struct lb_chat_text before = {.len = 0}, with = {.len = 0};
-    enum lb_status status =
-        lb_chat_render(chat, conversation, i, is_assistant(conversation, i), NULL, &before, detail);
+    enum lb_status status = LB_OK;
+    if (i > 0 || counts) { /* what templates put before the first is silent with it: many need a first */
+        status = lb_chat_render(chat, conversation, i, is_assistant(conversation, i), NULL, &before, detail);
+    }
     status = status == LB_OK ? lb_chat_render(chat, conversation, i + 1, false, NULL, &with, detail) : status;
     if (status == LB_OK && (!begins(&with, &before) || !begins(whole, &with))) {
         status =
@@ -163,14 +165,16 @@ static enum lb_status mark_message(const struct lb_chat *chat, const struct lb_c
     return status;
 }
 
-/* Messages of weight 0 do not count. */
+/* Messages of weight 0 do not count; of the assistant's alone others do not anyway. */
 static enum lb_status mark_silent(const struct lb_chat *chat, const struct lb_conversation *conversation,
-                                  struct lb_chat_text *whole, struct lb_detail *detail) {
+                                  enum lb_chat_counts counts, struct lb_chat_text *whole,
+                                  struct lb_detail *detail) {
     const json_t *messages = json_object_get(conversation->data, "messages");
     enum lb_status status = LB_OK;
     for (size_t i = 0; status == LB_OK && conversation->silences && i < conversation->n_messages; i++) {
         const json_t *weight = json_object_get(json_array_get(messages, i), "weight");
-        if (json_is_number(weight) && json_number_value(weight) == 0) {
+        bool others = counts == LB_COUNTS_ASSISTANT && !is_assistant(conversation, i);
+        if (json_is_number(weight) && json_number_value(weight) == 0 && !others) {
             status = mark_message(chat, conversation, i, false, whole, detail);
         }
     }
@@ -273,7 +277,7 @@ enum lb_status lb_chat_encode(const struct lb_chat *chat, const struct lb_conver
         lb_chat_render(chat, conversation, conversation->n_messages, false, NULL, &whole, detail);
     if (status == LB_OK && !all) {
         status = mark_counts(chat, conversation, counts, &whole, detail);
-        status = status == LB_OK ? mark_silent(chat, conversation, &whole, detail) : status;
+        status = status == LB_OK ? mark_silent(chat, conversation, counts, &whole, detail) : status;
     }
     status = status == LB_OK ? lb_chat_ids(chat, &whole, out, detail) : status;
     if (status == LB_OK && !all) {

@@ -73,7 +73,8 @@ LB_NODISCARD enum lb_status lb_chat_ids(const struct lb_chat *chat, const struct
  * them. Without such blocks: for each message of the assistant, what its rendering adds to that of the
  * messages before it with a generation prompt, but for white space of the template at its end;
  * LB_E_UNSUPPORTED when the template writes the messages before differently then, so that this cannot be
- * told. The same way of messages of weight 0, whatever counts. */
+ * told. The same way of messages of weight 0, whatever counts; the first one's
+ * is all up to its end. */
 LB_NODISCARD enum lb_status lb_chat_encode(const struct lb_chat *chat,
                                            const struct lb_conversation *conversation,
                                            enum lb_chat_counts counts, struct lb_ids *out,
