@@ -120,7 +120,7 @@ enum lb_status lb_chat_ids(const struct lb_chat *chat, const struct lb_chat_text
 /* ---- which bytes count ---- */
 
 static bool begins(const struct lb_chat_text *text, const struct lb_chat_text *with) {
-    return text->len >= with->len && memcmp(text->text, with->text, with->len) == 0;
+    return with->len == 0 || (text->len >= with->len && memcmp(text->text, with->text, with->len) == 0);
 }
 
 static bool is_space(char c) {
