@@ -80,6 +80,10 @@ expect 0 eval.log "$limbeck" eval warm test.nouns.txt --teacher "${url[nouns]}"
 said eval.log "beside teacher"
 expect 2 usage.log "$limbeck" eval "${url[nouns]}" test.nouns.txt --teacher "${url[nouns]}"
 expect 2 usage.log "$limbeck" eval warm test.nouns.txt --teacher "${url[nouns]}" --targets samples
+for alone in --targets=topk --top-k=9; do
+    expect 2 usage.log "$limbeck" eval warm test.nouns.txt "$alone"
+    said usage.log "--targets and --top-k are what --teacher is asked for; there is none"
+done
 
 say "of a teacher that does not tell its width too; one whose head is another's is refused, in training as well"
 retold untold nouns "del said['parameters']['hidden_size']"

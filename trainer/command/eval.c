@@ -16,6 +16,7 @@
 #include <string.h>
 
 #define ENTRIES_BYTES ((size_t)4 << 20)
+#define DEFAULT_TOP_K 64 /* of what --teacher sends */
 
 struct arguments {
     const char *model, *tokenizer, *labels, *token_file;
@@ -138,6 +139,12 @@ static error_t parse(int key, char *text, struct argp_state *state) {
         lb_option_tensors_end(state, &a->tensors, lb_dialect_get(a->protocol));
         if (a->n_urls > 0 && a->beside.n > 0) {
             argp_error(state, "--teacher is what a MODEL in a folder is compared with, not one at a URL");
+        }
+        if (a->beside.n == 0 && (a->beside.targets_given || a->beside.top_k > 0)) {
+            argp_error(state, "--targets and --top-k are what --teacher is asked for; there is none");
+        }
+        if (a->beside.top_k == 0) {
+            a->beside.top_k = DEFAULT_TOP_K;
         }
         if (a->n_urls == 0 && a->tensors.naming.logits != NULL) {
             argp_error(state, "--name is for hosted models, not for those in a folder");
@@ -579,7 +586,7 @@ int lb_cmd_eval(int argc, char **argv, volatile sig_atomic_t *stop) {
                "one part. The balanced perplexity is the geometric mean of the parts'. With URLs "
                "(http://HOST:PORT) the text is "
                "scored by the daemons there, several also by the mean of their probabilities."};
-    struct arguments a = {.beside.top_k = 64};
+    struct arguments a = {0};
     argp_parse(&argp, argc, argv, 0, NULL, &a);
     if (a.n_urls == 0) {
         return lb_with_opened(a.model, a.tokenizer, evaluate, &a, stop);
