@@ -138,7 +138,7 @@ add_output() {
     change server/engine/meson.build "s|'extract.c'|&, 'entropy.c'|"
     row proto/outputs.h LB_OUTPUTS '    X(ENTROPY, "entropy", FP32, NONE, LOGITS, ONE, NUMBERS, LB_USES_TEMPERATURE, entropy)'
     line proto/PROTOCOL.md '^\| `logsumexp` \|' '| `entropy` | FP32 | `[B, R]` | entropy of the row, in nats |'
-    change proto/openapi.yaml 's/(pattern:.*)\|sentence_embedding/\1|entropy|sentence_embedding/'
+    change proto/openapi.yaml 's/(pattern:.*)\|residuals/\1|entropy|residuals/'
 }
 
 add_family() {
