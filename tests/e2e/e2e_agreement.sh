@@ -157,11 +157,13 @@ holds --slurpfile m points.json '.teachers[0].all | .compared == 200 and (.agree
     and (.kl - $m[0][1]["eval_kl/points"] | fabs) < 1e-3' points.eval.json
 
 say "a teacher that is lost then: on_lost_teacher"
-expect 0 fill.log "$limbeck" train distil.yaml -o fill --set cache_dir=train-cache --set eval_steps=0
+expect 0 fill.log "$limbeck" train distil.yaml -o fill --set cache_dir=train-cache --set eval_steps=0 "${asks[@]}" \
+    --set 'eval_datasets=[{path: test.nouns.txt, tag: noun}]' # the other half is not answered then
 drop others
 late=(--set cache_dir=train-cache --set give_up_after=1 --set teacher_timeout=1 --set eval_steps=0)
 expect 0 lost.log "$limbeck" train distil.yaml -o lost "${asks[@]}" "${late[@]}" --set on_lost_teacher=renormalise
 holds 'select(.eval_loss) | has("eval_agreement/nouns") and (has("eval_agreement/others") | not)' lost/metrics.jsonl
+said lost.log "agreement_unanswered teacher=others samples="
 same_student plain lost
 expect 1 stopped.log "$limbeck" train distil.yaml -o stopped "${asks[@]}" "${late[@]}" --set on_lost_teacher=stop
 one_error stopped.log

@@ -214,9 +214,21 @@ static void add(struct lb_agreed *to, const struct seen *seen) {
     to->nats += seen->nats;
 }
 
+/* Whether teacher k is asked about the sample. */
+static bool is_asked(const struct agreeing *a, unsigned k, const struct lb_sample *sample) {
+    const struct lb_plan *plan = a->agree->plan;
+    const char *tag = sample->tag >= 0 ? lb_dataset_tag(a->data, sample->tag) : NULL;
+    return a->agree->asked[k] &&
+           (!plan->mixture->by_tag || lb_recipe_has_tag(&plan->recipe->teachers[k], tag));
+}
+
 /* In the order of rows, so that no sum depends on threads. */
 static void collect(const struct agreeing *a) {
     for (unsigned k = 0; k < a->n; k++) {
+        for (int64_t i = 0; i < a->now.n_samples; i++) {
+            a->out[k].unanswered +=
+                a->now.answers[i * a->n + k] == NULL && is_asked(a, k, &a->now.samples[i]);
+        }
         for (int64_t row = 0; row < a->n_seen; row++) {
             const struct seen *seen = &a->seen[k * a->n_seen + row];
             int tag = a->now.samples[a->now.sequence[row]].tag;
@@ -238,18 +250,13 @@ static int64_t samples_of(const struct agreeing *a, int64_t question) {
 }
 
 static enum lb_status ask(struct agreeing *a, struct lb_detail *detail) {
-    const struct lb_plan *plan = a->agree->plan;
     int64_t q = a->asked, n = samples_of(a, q);
     struct lb_sample *samples = a->samples + q % AHEAD * a->rows;
     enum lb_status status = LB_OK;
     for (int64_t i = 0; i < n && status == LB_OK; i++) {
         status = lb_dataset_get(a->data, q * a->rows + i, &samples[i], detail);
-        const char *tag =
-            status == LB_OK && samples[i].tag >= 0 ? lb_dataset_tag(a->data, samples[i].tag) : NULL;
-        for (unsigned k = 0; k < a->n; k++) {
-            a->wanted[i * a->n + k] =
-                a->agree->asked[k] &&
-                (!plan->mixture->by_tag || lb_recipe_has_tag(&plan->recipe->teachers[k], tag));
+        for (unsigned k = 0; status == LB_OK && k < a->n; k++) {
+            a->wanted[i * a->n + k] = is_asked(a, k, &samples[i]);
         }
     }
     int64_t number = lb_teachers_next(a->teachers);

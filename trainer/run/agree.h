@@ -28,6 +28,7 @@ struct lb_agreed {
 /* One teacher on all of the data. */
 struct lb_agreement {
     struct lb_agreed all, part[LB_EVAL_MAX_PARTS]; /* by the data's tags */
+    int64_t unanswered; /* samples that it was asked about and, lost, did not answer: the sums lack these */
 };
 
 /* Which teachers can be compared with the student, and by what: KL where losses on distributions learn from

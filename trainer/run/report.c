@@ -1,5 +1,6 @@
 /* What a run tells: metrics.jsonl, the terminal, how well it does on held-out data. */
 #include "common/base/clock.h"
+#include "common/base/log.h"
 #include "common/base/mem.h"
 #include "trainer/learn/schedule.h"
 #include "trainer/run/run.h"
@@ -180,6 +181,11 @@ static void teachers_agree(const struct lb_run *run, const struct lb_agreement *
                            struct lb_arena *arena, struct lb_metric *m, size_t *n) {
     int parts = lb_dataset_tags(run->eval_data);
     for (unsigned k = 0; k < run->plan->n_teachers; k++) {
+        if (agreement[k].unanswered > 0) { /* of less data it would be another number */
+            lb_log(LB_LOG_WARN, "agreement_unanswered", "teacher=%s samples=%lld",
+                   run->recipe->teachers[k].name, (long long)agreement[k].unanswered);
+            continue;
+        }
         agreed(run, k, NULL, &agreement[k].all, arena, m, n);
         for (int t = 0; t < parts; t++) {
             agreed(run, k, lb_dataset_tag(run->eval_data, t), &agreement[k].part[t], arena, m, n);
