@@ -88,6 +88,10 @@ jq -cR '{prompt: .[:9], completion: .[9:], one: 1, often: (length % 4)}' data.tx
 sed 's/^datasets: .*/datasets: [{path: records.jsonl}]/; s/^max_steps: .*/max_steps: 60/' recipe.yaml >often.yaml
 echo "save_steps: 10" >>often.yaml
 expect 0 plain.log "$limbeck" train often.yaml -o plain
+jq -c '.none = 0' records.jsonl >none.jsonl
+expect 1 none.log "$limbeck" train often.yaml -o none --set datasets.0.path=none.jsonl --set datasets.0.weight_field=none
+one_error none.log
+said none.log "datasets: each of their " " rows has weight 0, so nothing would be learnt"
 expect 0 once.log "$limbeck" train often.yaml -o once --set datasets.0.weight_field=one
 same_student plain once
 expect 0 often.log "$limbeck" train often.yaml -o often --set datasets.0.weight_field=often --set threads=1

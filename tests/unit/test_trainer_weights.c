@@ -114,6 +114,7 @@ static void left_out(void **state) {
                                            "\"completion\": \"c\", \"often\": 3}\n" RECORD("4");
     assert_int_equal(open_file("a.jsonl", text, "often", false, &data, NULL), LB_OK);
     expect_weights(data, (const double[]){2, 4}, 2);
+    assert_false(lb_dataset_weightless(data));
     lb_dataset_destroy(data);
     put("a.csv", "often,a,label\n2,1,0\n3,1,0\n4,1,1\n5,1,0\n");
     put("b.csv", "a,label\n1,2\n");

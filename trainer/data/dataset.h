@@ -53,6 +53,8 @@ LB_NODISCARD enum lb_status lb_dataset_same_columns(const struct lb_dataset *dat
                                                     struct lb_detail *detail);
 
 int64_t lb_dataset_count(const struct lb_dataset *data);
+/* Whether all rows have weight 0 (weight_field). */
+bool lb_dataset_weightless(const struct lb_dataset *data);
 /* Text bytes behind all the samples' labels, for bits per byte; 0 for images. Per tag: tag >= 0; all: -1. */
 int64_t lb_dataset_bytes(const struct lb_dataset *data, int tag);
 /* Sample i. What it points to is good until as many further samples were got as lb_dataset_hold said (8); of

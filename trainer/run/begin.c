@@ -115,6 +115,12 @@ static enum lb_status open_inputs(struct lb_run *run, struct lb_detail *detail) 
                          "max_length: %lld, the student reads at most %lld (max_position_embeddings)",
                          (long long)r->max_length, (long long)c->max_position_embeddings);
     }
+    if (status == LB_OK && lb_dataset_weightless(run->data)) {
+        status = lb_fail(detail, LB_E_ARG,
+                         "datasets: each of their %lld rows has weight 0, so nothing would be learnt; is it "
+                         "the right weight_field?",
+                         (long long)lb_dataset_count(run->data));
+    }
     status = status == LB_OK ? lb_dataset_fits(run->data, c, "datasets", detail) : status;
     if (status == LB_OK && run->eval_data != NULL) {
         status = lb_dataset_fits(run->eval_data, c, "eval_datasets", detail);
