@@ -42,7 +42,10 @@ undisturbed_and_killed nesterov optim=sgd optim_args="momentum=0.9,nesterov=true
 undisturbed_and_killed lion optim=lion_32bit learning_rate=1e-3
 undisturbed_and_killed wsd lr_scheduler_type=warmup_stable_decay "lr_scheduler_kwargs={num_decay_steps: 10}" \
     warmup_from_zero=true
-for name in nesterov lion; do
+undisturbed_and_killed muon optim=muon threads=1
+expect 0 muon2.log "$limbeck" train alone.yaml -o muon2 --set optim=muon --set threads=2
+same_student muon muon2
+for name in nesterov lion muon; do
     ! cmp -s sgd/student/model.safetensors $name/student/model.safetensors || fail "$name is sgd"
 done
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """Golden numbers for optimizers and averages of weights: torch.optim.AdamW and SGD with clipped gradients, a few steps, several
-settings; Lion as its paper writes it (algorithm 2 of arXiv 2302.06675), in doubles.
+settings; Lion as its paper writes it (algorithm 2 of arXiv 2302.06675) and Muon, in doubles.
 
 Writes optimizer.safetensors beside this script. Needs torch and safetensors.
 """
@@ -27,6 +27,39 @@ class Lion(torch.optim.Optimizer):
                 m.copy_(b2 * m + (1 - b2) * g)
 
 
+class Muon(torch.optim.Optimizer):
+    """Jordan et al.'s for matrices with the step's size of Liu et al. (arXiv 2502.16982), in doubles, where torch.optim.Muon
+    has bfloat16; AdamW for the rest."""
+
+    def __init__(self, groups, lr, betas, eps, momentum, nesterov):
+        matrices, vectors = groups
+        super().__init__([matrices], {"lr": lr, "momentum": momentum, "nesterov": nesterov, "weight_decay": 0.0})
+        self.rest = torch.optim.AdamW([vectors], lr=lr, betas=betas, eps=eps)
+        self.param_groups += self.rest.param_groups
+
+    @torch.no_grad()
+    def step(self):
+        self.rest.step()
+        group = self.param_groups[0]
+        for p in group["params"]:
+            g = p.grad.double()
+            m = self.state[p].setdefault("m", torch.zeros_like(g))
+            m.lerp_(g, 1 - group["momentum"])
+            u = g.lerp(m, group["momentum"]) if group["nesterov"] else m
+            x = u.T if u.shape[0] > u.shape[1] else u
+            x = x / x.norm().clamp(min=1e-7)
+            for _ in range(5):
+                a = x @ x.T
+                x = 3.4445 * x + (-4.7750 * a + 2.0315 * a @ a) @ x
+            x = x.T if u.shape[0] > u.shape[1] else x
+            rate = group["lr"] * 0.2 * max(u.shape) ** 0.5
+            p.copy_((p.double() * (1 - group["lr"] * group["weight_decay"]) - rate * x).float())
+
+
+def muon(groups, lr, betas, eps, momentum, nesterov):
+    return Muon(groups, lr, betas, eps, momentum, nesterov)
+
+
 def adamw(groups, lr, betas, eps, momentum, nesterov):
     return torch.optim.AdamW(groups, lr=lr, betas=betas, eps=eps)
 
@@ -49,6 +82,8 @@ CASES = {
     "nesterov": (sgd, 1e-2, (0.0, 0.0), 0.0, 0.05, 0.0, 0.8, True),
     "lion": (lion, 1e-3, (0.9, 0.99), 0.0, 0.0, 0.0, 0.0, False),
     "lion_decay": (lion, 3e-3, (0.95, 0.98), 0.0, 0.1, 1.0, 0.0, False),
+    "muon": (muon, 2e-2, (0.9, 0.95), 1e-8, 0.1, 0.0, 0.95, True),
+    "muon_heavy": (muon, 2e-2, (0.9, 0.95), 1e-8, 0.05, 1.0, 0.8, False),
 }
 STEPS = 6
 

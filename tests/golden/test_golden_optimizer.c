@@ -164,6 +164,16 @@ static void lion_decay(void **state) {
     follow("lion_decay", LB_OPTIM_LION);
 }
 
+static void muon(void **state) {
+    (void)state;
+    follow("muon", LB_OPTIM_MUON);
+}
+
+static void muon_heavy(void **state) {
+    (void)state;
+    follow("muon_heavy", LB_OPTIM_MUON);
+}
+
 /* What swap_average shows is PyTorch's average, and swapped back the weights go on. */
 static void average(void **state) {
     (void)state;
@@ -191,10 +201,10 @@ static void average(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(table),      cmocka_unit_test(plain),
-                                       cmocka_unit_test(decay),      cmocka_unit_test(clip),
-                                       cmocka_unit_test(sgd),        cmocka_unit_test(momentum),
-                                       cmocka_unit_test(nesterov),   cmocka_unit_test(lion),
-                                       cmocka_unit_test(lion_decay), cmocka_unit_test(average)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(table),    cmocka_unit_test(plain),      cmocka_unit_test(decay),
+        cmocka_unit_test(clip),     cmocka_unit_test(sgd),        cmocka_unit_test(momentum),
+        cmocka_unit_test(nesterov), cmocka_unit_test(lion),       cmocka_unit_test(lion_decay),
+        cmocka_unit_test(muon),     cmocka_unit_test(muon_heavy), cmocka_unit_test(average)};
     return cmocka_run_group_tests(tests, open_golden, lb_golden_close);
 }

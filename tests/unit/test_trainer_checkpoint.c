@@ -35,6 +35,7 @@ static const struct lb_recipe each_optim[] = {
     {.optim = LB_OPTIM_SGD, .weight_decay = 0.1},
     {.optim = LB_OPTIM_SGD, .momentum = 0.9, .nesterov = true},
     {.adam_beta1 = 0.9, .adam_beta2 = 0.999, .adam_epsilon = 1e-8, .ema_decay = 0.9},
+    {.optim = LB_OPTIM_MUON, .momentum = 0.95, .adam_beta1 = 0.9, .adam_beta2 = 0.99, .weight_decay = 0.1},
     {.optim = LB_OPTIM_LION, .adam_beta1 = 0.9, .adam_beta2 = 0.99, .weight_decay = 0.1},
 };
 

@@ -89,6 +89,8 @@ static void bits_do_not_depend_on_threads(void **state) {
     recipe.momentum = 0.9;
     recipe.nesterov = true;
     same_bits_by(&recipe);
+    recipe.optim = LB_OPTIM_MUON;
+    same_bits_by(&recipe);
 }
 
 static void norm_is_exact(void **state) {

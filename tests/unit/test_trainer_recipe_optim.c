@@ -77,9 +77,16 @@ static void optimizers(void **state) {
     lb_recipe_destroy(r);
     round_trip("optim: sgd\noptim_args: momentum=0.9\n");
     round_trip("optim: lion_32bit\n");
+    r = good("optim: muon\n");
+    assert_true(r->momentum == 0.95 && r->nesterov);
+    lb_recipe_destroy(r);
+    r = good("optim: muon\noptim_args: \"momentum=0.9,nesterov=false\"\n");
+    assert_true(r->momentum == 0.9 && !r->nesterov);
+    lb_recipe_destroy(r);
+    round_trip("optim: muon\noptim_args: momentum=0.9\n");
     bad("optim: adafactor\n",
-        "optim: \"adafactor\" is not one of adamw_torch, adamw_torch_fused, sgd, lion_32bit");
-    bad("optim_args: momentum=0.9\n", "r.yaml:7: optim_args: is read for optim: sgd");
+        "optim: \"adafactor\" is not one of adamw_torch, adamw_torch_fused, sgd, lion_32bit, muon");
+    bad("optim_args: momentum=0.9\n", "r.yaml:7: optim_args: is read for optim: sgd and muon");
     bad("optim: sgd\noptim_args: momentum\n", "optim_args: \"momentum\" has a part without =");
     bad("optim: sgd\noptim_args: momentum=1\n", "has a momentum that is not from 0 to below 1");
     bad("optim: sgd\noptim_args: momentum=0.9x\n", "has a momentum that is not from 0 to below 1");

@@ -2,6 +2,7 @@
 
 #include "common/base/mem.h"
 #include "common/nn/tape.h"
+#include "trainer/learn/muon.h"
 #include "trainer/learn/updates.h"
 
 #include <ctype.h>
@@ -29,6 +30,7 @@ struct lb_optimizer {
     size_t n_chunks;
     double *sums;  /* [n_chunks] of squares */
     float *states; /* all of the first, then all of the second */
+    float *muon;   /* workspace for the largest matrix that is moved as a whole; NULL: none is */
 };
 
 static int64_t numel(const struct lb_optimized *w) {
@@ -70,6 +72,7 @@ static enum lb_status take_weights(struct lb_optimizer *o, const struct lb_weigh
                                                      .cols = w->cols,
                                                      .n_dims = w->n_dims,
                                                      .decays = decays(w),
+                                                     .whole = o->rule->muon && lb_muon_takes(w),
                                                      .value = w->value,
                                                      .grad = w->grad};
             if (w->grad == NULL) { /* frozen */
@@ -95,6 +98,17 @@ static void lay_out(struct lb_optimizer *o, size_t total) {
             o->chunks[at++] = (struct chunk){i, start, n - start < CHUNK ? n - start : CHUNK};
         }
     }
+}
+
+static bool reserve_muon(struct lb_optimizer *o) {
+    int64_t most = 0;
+    for (size_t i = 0; i < o->n_weights; i++) {
+        const struct lb_optimized *w = &o->weights[i];
+        int64_t floats = w->whole && w->grad != NULL ? lb_muon_floats(w->rows, w->cols) : 0;
+        most = floats > most ? floats : most;
+    }
+    o->muon = most > 0 ? lb_malloc_aligned((size_t)most * sizeof *o->muon) : NULL;
+    return most == 0 || o->muon != NULL;
 }
 
 enum lb_status lb_optimizer_create(const struct lb_recipe *recipe, const struct lb_weight_group *groups,
@@ -131,7 +145,7 @@ enum lb_status lb_optimizer_create(const struct lb_recipe *recipe, const struct 
     o->sums = lb_calloc(o->n_chunks, sizeof *o->sums);
     size_t bytes = total <= SIZE_MAX / 32 ? o->n_states * total * sizeof(float) : 0;
     o->states = total <= SIZE_MAX / 32 ? lb_malloc_aligned(bytes + sizeof(float)) : NULL;
-    if (o->chunks == NULL || o->sums == NULL || o->states == NULL) {
+    if (o->chunks == NULL || o->sums == NULL || o->states == NULL || !reserve_muon(o)) {
         status = LB_E_NOMEM;
         goto out;
     }
@@ -153,6 +167,7 @@ void lb_optimizer_destroy(struct lb_optimizer *optimizer) {
         lb_free(optimizer->chunks);
         lb_free(optimizer->sums);
         lb_free(optimizer->states);
+        lb_free(optimizer->muon);
         lb_free(optimizer);
     }
 }
@@ -213,6 +228,27 @@ static void follow(float *restrict a, const float *restrict w, int64_t n, double
     }
 }
 
+/* n elements of a weight, from start on. */
+static struct lb_update_part part_of(const struct lb_optimizer *o, const struct lb_optimized *w,
+                                     int64_t start, int64_t n) {
+    struct lb_update_part part = {
+        .value = w->value + start, .grad = w->grad + start, .n = n, .decays = w->decays};
+    for (unsigned s = 0; s < o->average; s++) {
+        part.state[s] = w->state[s] + start;
+    }
+    return part;
+}
+
+static void move_wholes(struct lb_optimizer *o, const struct lb_update_now *now) {
+    for (size_t i = 0; i < o->n_weights; i++) {
+        const struct lb_optimized *w = &o->weights[i];
+        if (w->whole && w->grad != NULL) {
+            const struct lb_update_part part = part_of(o, w, 0, numel(w));
+            lb_muon_step(&part, w->rows, w->cols, now, o->muon);
+        }
+    }
+}
+
 enum lb_status lb_optimizer_step(struct lb_optimizer *optimizer, double lr, double grad_scale,
                                  double *out_norm, struct lb_detail *detail) {
     struct lb_optimizer *o = optimizer;
@@ -226,18 +262,15 @@ enum lb_status lb_optimizer_step(struct lb_optimizer *optimizer, double lr, doub
     now.grad_scale = grad_scale * clip;
     now.t = ++o->steps;
     int64_t n = (int64_t)o->n_chunks;
+    move_wholes(o, &now);
 #pragma omp parallel for schedule(static)
     for (int64_t c = 0; c < n; c++) {
         const struct chunk *chunk = &o->chunks[c];
         const struct lb_optimized *w = &o->weights[chunk->weight];
-        struct lb_update_part part = {.value = w->value + chunk->start,
-                                      .grad = w->grad + chunk->start,
-                                      .n = chunk->len,
-                                      .decays = w->decays};
-        for (unsigned s = 0; s < o->average; s++) {
-            part.state[s] = w->state[s] + chunk->start;
+        const struct lb_update_part part = part_of(o, w, chunk->start, chunk->len);
+        if (!w->whole) {
+            o->rule->step(&part, &now);
         }
-        o->rule->step(&part, &now);
         if (o->average < o->n_states) {
             follow(w->state[o->average] + chunk->start, part.value, chunk->len,
                    now.t == 1 ? 0 : o->ema_decay);
@@ -265,8 +298,7 @@ unsigned lb_optimizer_states(const struct lb_optimizer *optimizer) {
 }
 
 const char *lb_optimizer_state_name(const struct lb_optimizer *optimizer, unsigned state) {
-    static const char *const names[LB_UPDATE_STATES] = {"m", "v"};
-    return state < optimizer->average ? names[state] : "ema";
+    return state < optimizer->average ? optimizer->rule->states[state] : "ema";
 }
 
 void lb_optimizer_swap_average(struct lb_optimizer *optimizer) {

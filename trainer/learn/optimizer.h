@@ -34,6 +34,7 @@ struct lb_optimized {
     int64_t rows, cols;
     int n_dims;
     bool decays;
+    bool whole;                        /* Muon's: a step moves all of it at once; its second state stays 0 */
     float *value, *grad;               /* [rows, cols] */
     float *state[LB_OPTIMIZER_STATES]; /* [rows, cols] each; NULL beyond lb_optimizer_states, and where grad
                                           is NULL */
@@ -60,7 +61,7 @@ void lb_optimizer_zero(struct lb_optimizer *optimizer);
 
 /* For checkpoints: the weights in order, and the number of steps taken (t). */
 const struct lb_optimized *lb_optimizer_weights(const struct lb_optimizer *optimizer, size_t *out_n);
-/* How many states each weight has (0 for plain sgd), and what each is called: "m", "v", "ema". */
+/* How many states each weight has (0 for plain sgd), and what each is called: the rule's names, "ema". */
 unsigned lb_optimizer_states(const struct lb_optimizer *optimizer);
 const char *lb_optimizer_state_name(const struct lb_optimizer *optimizer, unsigned state);
 /* Exchanges weights and their averages: once for reading the averages (evaluation, export), once more to go

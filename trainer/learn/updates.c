@@ -54,9 +54,10 @@ static void lion(const struct lb_update_part *part, const struct lb_update_now *
 }
 
 static const struct lb_update_rule rules[] = {
-    {LB_OPTIM_ADAMW, 2, adamw},
-    {LB_OPTIM_SGD, 1, sgd},
-    {LB_OPTIM_LION, 1, lion},
+    {LB_OPTIM_ADAMW, 2, {"m", "v"}, false, adamw},
+    {LB_OPTIM_SGD, 1, {"m"}, false, sgd},
+    {LB_OPTIM_LION, 1, {"m"}, false, lion},
+    {LB_OPTIM_MUON, 2, {"momentum", "v"}, true, adamw},
 };
 
 const struct lb_update_rule *lb_update_rule(const struct lb_recipe *recipe) {

@@ -4,13 +4,12 @@
  *                p -= lr wd p;  m = b1 m + (1 - b1) g;  v = b2 v + (1 - b2) g^2;
  *                p -= lr / (1 - b1^t) * m / (sqrt(v / (1 - b2^t)) + eps)
  *   sgd          as torch.optim.SGD: g += wd p;  without momentum p -= lr g, else m = mu m + g (from 0), p -=
- * lr m, with nesterov p -= lr (g + mu m) lion_32bit   Chen et al., "Symbolic discovery of optimization
- * algorithms" (arXiv 2302.06675, algorithm 2): p -= lr wd p;  p -= lr sign(b1 m + (1 - b1) g);  m = b2 m + (1
- * - b2) g;  sign(0) is 0
+ * lr m, with nesterov p -= lr (g + mu m)
+ *   lion_32bit   Chen et al., "Symbolic discovery of optimization algorithms" (arXiv 2302.06675, algorithm
+ * 2): p -= lr wd p;  p -= lr sign(b1 m + (1 - b1) g);  m = b2 m + (1 - b2) g;  sign(0) is 0 muon hidden
+ * matrices by muon.h, as wholes; all else by adamw_torch
  *
- * A new one is a function and a line in the table of updates.c, and its name in recipe/fields.c. Muon is not
- * among them: it orthogonalises whole matrices, and only hidden ones, so that it needs a second optimizer
- * beside it and a rate of its own, for students whose embeddings hold most of their weights.
+ * A new one is a function and a line in the table of updates.c, and its name in recipe/fields.c.
  */
 #ifndef LB_LEARN_UPDATES_H
 #define LB_LEARN_UPDATES_H
@@ -41,6 +40,8 @@ struct lb_update_now {
 struct lb_update_rule {
     enum lb_optim optim;
     unsigned n_states;
+    const char *states[LB_UPDATE_STATES]; /* what they are called in checkpoints */
+    bool muon;                            /* moves the matrices that lb_muon_takes; step the rest */
     void (*step)(const struct lb_update_part *part, const struct lb_update_now *now);
 };
 

@@ -26,7 +26,13 @@ enum lb_target_lane {
 static inline bool lb_lane_whole(enum lb_target_lane lane) {
     return lane == LB_LANE_FINAL || lane == LB_LANE_LOGITS;
 }
-enum lb_optim { LB_OPTIM_BY_DEFAULT, LB_OPTIM_ADAMW, LB_OPTIM_SGD, LB_OPTIM_LION }; /* default: AdamW */
+enum lb_optim {
+    LB_OPTIM_BY_DEFAULT,
+    LB_OPTIM_ADAMW,
+    LB_OPTIM_SGD,
+    LB_OPTIM_LION,
+    LB_OPTIM_MUON
+}; /* default: AdamW */
 enum lb_schedule {
     LB_SCHEDULE_LINEAR,
     LB_SCHEDULE_COSINE,

@@ -82,11 +82,10 @@ static const struct lb_field_name metrics[] = {{"eval_loss", LB_METRIC_LOSS},
 static const struct lb_field_name ema_uses[] = {
     {"evaluation", LB_EMA_FOR_EVALUATION}, {"student", LB_EMA_FOR_STUDENT}, {NULL, 0}};
 static const struct lb_field_name yes_no[] = {{"true", LB_YES}, {"false", LB_NO}, {NULL, 0}};
-static const struct lb_field_name optims[] = {{"adamw_torch", LB_OPTIM_ADAMW},
-                                              {"adamw_torch_fused", LB_OPTIM_ADAMW},
-                                              {"sgd", LB_OPTIM_SGD},
-                                              {"lion_32bit", LB_OPTIM_LION},
-                                              {NULL, 0}};
+static const struct lb_field_name optims[] = {
+    {"adamw_torch", LB_OPTIM_ADAMW}, {"adamw_torch_fused", LB_OPTIM_ADAMW},
+    {"sgd", LB_OPTIM_SGD},           {"lion_32bit", LB_OPTIM_LION},
+    {"muon", LB_OPTIM_MUON},         {NULL, 0}};
 static const struct lb_field_name completion_only[] = {
     {"true", LB_COMPLETION_ONLY_YES}, {"false", LB_COMPLETION_ONLY_NO}, {NULL, 0}};
 static const struct lb_field_name add_bos[] = {{"true", LB_BOS_YES}, {"false", LB_BOS_NO}, {NULL, 0}};
@@ -356,7 +355,9 @@ const struct lb_field lb_recipe_fields[] = {
     INT_(threads, 0, 0, 4096, "0", "threads that compute; 0: as many as cores; results do not depend on it"),
     {PLACE_(optim), .kind = LB_FIELD_ENUM, .flags = DEC | MEANT, .names = optims, .derived = "adamw_torch",
      .help = "the optimizer; adamw_torch_fused is the same"},
-    STRING_(optim_args, DEC, NULL, "sgd: momentum=0.9, and with it nesterov=true"),
+    STRING_(optim_args, DEC, NULL,
+            "sgd: momentum=0.9, and with it nesterov=true; muon: momentum=0.95,nesterov=true, which it has "
+            "without"),
     PAIRS_(lr_scheduler_kwargs, DEC,
            "cosine: num_cycles; cosine_with_min_lr: min_lr or min_lr_rate, num_cycles; warmup_stable_decay: "
            "num_decay_steps, num_stable_steps, warmup_type, decay_type, min_lr_ratio, num_cycles"),

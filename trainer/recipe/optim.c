@@ -52,13 +52,17 @@ static enum lb_status take_arg(struct lb_recipe *r, char *arg, struct lb_mistake
 static enum lb_status take_args(struct lb_recipe *r, struct lb_mistakes *mistakes) {
     char arg[ARG_BYTES];
     enum lb_status status = LB_OK;
+    if (r->optim == LB_OPTIM_MUON) { /* what torch.optim.Muon begins with */
+        r->momentum = 0.95;
+        r->nesterov = true;
+    }
     if (r->optim_args == NULL) {
         return LB_OK;
     }
-    if (r->optim != LB_OPTIM_SGD) {
+    if (r->optim != LB_OPTIM_SGD && r->optim != LB_OPTIM_MUON) {
         return lb_mistakes_add(
             mistakes, LB_E_ARG, "optim_args",
-            "is read for optim: sgd; drop it, or set adam_beta1, adam_beta2, adam_epsilon");
+            "is read for optim: sgd and muon; drop it, or set adam_beta1, adam_beta2, adam_epsilon");
     }
     for (const char *at = r->optim_args; *at != '\0'; at += *at == ',') {
         size_t n = 0;

@@ -142,7 +142,7 @@ struct lb_recipe {
         max_grad_norm;
     enum lb_optim optim;
     const char *optim_args; /* as Hugging Face has them: "momentum=0.9,nesterov=true" */
-    double momentum;        /* of sgd; read from optim_args */
+    double momentum;        /* of sgd and muon; read from optim_args */
     bool nesterov;
     enum lb_schedule lr_scheduler_type;
     struct lb_recipe_pair *lr_scheduler_kwargs;
