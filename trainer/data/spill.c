@@ -42,10 +42,12 @@ static enum lb_status write_out(struct lb_spill *spill, struct lb_detail *detail
         spill->fd = open_nameless(folder_of(spill));
         spill->open = spill->fd >= 0;
     }
+    size_t done = 0;
     ssize_t put = 0;
-    for (size_t done = 0; spill->open && put >= 0 && done<spill->n; done += put> 0 ? (size_t)put : 0) {
+    while (spill->open && put >= 0 && done < spill->n) {
         put = pwrite(spill->fd, spill->last + done, spill->n - done, (off_t)(spill->in_file + (int64_t)done));
         put = put < 0 && errno == EINTR ? 0 : put;
+        done += put > 0 ? (size_t)put : 0;
     }
     if (!spill->open || put < 0) {
         return lb_fail_errno(detail, LB_E_IO, errno, "cannot keep the data's ids in %s", folder_of(spill));
