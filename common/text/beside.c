@@ -10,10 +10,8 @@
 #define MAX_BYTES ((size_t)64 << 20)
 
 static const char *const names[] = {
-    [LB_BESIDE_CONFIG] = "tokenizer_config.json",
-    [LB_BESIDE_TOKENS] = "special_tokens_map.json",
-    [LB_BESIDE_TEMPLATE] = "chat_template.jinja",
-    [LB_BESIDE_GENERATION] = "generation_config.json",
+    [LB_BESIDE_CONFIG] = "tokenizer_config.json", [LB_BESIDE_TOKENS] = "special_tokens_map.json",
+    [LB_BESIDE_TEMPLATE] = "chat_template.jinja", [LB_BESIDE_GENERATION] = "generation_config.json",
     [LB_BESIDE_MAP] = LB_VOCAB_MAP_FILE,
 };
 _Static_assert(sizeof names / sizeof *names == LB_BESIDE_COUNT, "each has a name");

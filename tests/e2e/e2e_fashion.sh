@@ -89,7 +89,7 @@ learn no9-hard --output-dir dropping --set max_steps=5 --set student.hidden_drop
 holds '.hidden_dropout == 0.3' dropping/student/config.json
 for off in silent true false; do
     options=(--set "student={model: $PWD/dropping/student}" --output-dir "exists-$off" --set max_steps=5)
-    [ $off = silent ] || options+=(--set disable_dropout=$off)
+    [ $off = silent ] || options+=(--set "disable_dropout=$off")
     learn no9-hard "${options[@]}"
     cp no9-hard.log "exists-$off.log"
 done
