@@ -256,6 +256,14 @@ int64_t lb_dataset_count(const struct lb_dataset *data) {
     return data->count + data->shard_rows;
 }
 
+bool lb_dataset_weightless(const struct lb_dataset *data) {
+    bool weightless = data->n_weights > 0 && data->n_weights == lb_dataset_count(data);
+    for (int64_t i = 0; weightless && i < data->n_weights; i++) {
+        weightless = data->weights[i] == 0;
+    }
+    return weightless;
+}
+
 int64_t lb_dataset_bytes(const struct lb_dataset *data, int tag) {
     assert(tag < data->n_tags);
     return tag < 0 ? data->bytes : data->tag_bytes[tag];

@@ -59,11 +59,3 @@ enum lb_status lb_dataset_weigh(struct lb_dataset *data, int64_t row, double wei
     data->weights[data->n_weights++] = weight;
     return LB_OK;
 }
-
-bool lb_dataset_weightless(const struct lb_dataset *data) {
-    bool weightless = data->n_weights > 0 && data->n_weights == lb_dataset_count(data);
-    for (int64_t i = 0; weightless && i < data->n_weights; i++) {
-        weightless = data->weights[i] == 0;
-    }
-    return weightless;
-}
