@@ -17,7 +17,7 @@ struct lb_columns {
     const float *by_p, *by_q;     /* [V] 1 / sqrt(A B) and r / B of the squares A of p and B of q; else 0 */
 };
 
-/* Sums over rows, of which lb_columns_add is told chunk by chunk. */
+/* Sums over rows, of which lb_column_sums_add is told chunk by chunk. */
 struct lb_column_sums {
     int64_t v;
     double rows;
