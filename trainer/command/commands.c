@@ -154,6 +154,37 @@ enum lb_status lb_data_type(const struct lb_data_options *options, struct lb_rec
     return status;
 }
 
+bool lb_option_texts(int key, const char *text, const struct argp_state *state, struct lb_data_options *out) {
+    switch (key) {
+    case 'f':
+        out->field = text;
+        return true;
+    case 'l':
+        out->max_length = lb_option_int(state, "--max-length", text, 1, 1 << 24);
+        return true;
+    case 't':
+        out->max_tokens = lb_option_int(state, "--max-tokens", text, 1, INT64_MAX / 2);
+        return true;
+    default:
+        return false;
+    }
+}
+
+enum lb_status lb_data_open(const struct lb_data_options *options, const struct lb_recipe *frame,
+                            const struct lb_tokenizer *tokenizer, int64_t labels,
+                            const volatile sig_atomic_t *stop, struct lb_dataset **out,
+                            struct lb_detail *detail) {
+    struct lb_recipe_dataset entries[LB_MAX_DATA_FILES];
+    enum lb_status status = LB_OK;
+    for (unsigned i = 0; i < options->n && status == LB_OK; i++) {
+        entries[i] = (struct lb_recipe_dataset){.path = options->path[i], .max_tokens = options->max_tokens};
+        status = lb_data_type(options, &entries[i], detail);
+    }
+    return status == LB_OK
+               ? lb_dataset_open(frame, entries, options->n, true, tokenizer, labels, stop, out, detail)
+               : status;
+}
+
 void lb_list_names(char *text, size_t size, const char *const *names) {
     for (size_t i = 0; names[i] != NULL; i++) {
         size_t len = strlen(text);

@@ -11,6 +11,7 @@
 #include "common/base/status.h"
 #include "common/model/model.h"
 #include "common/text/tokenizer.h"
+#include "trainer/data/dataset.h"
 #include "trainer/recipe/recipe.h"
 #include "trainer/wire/dialect.h"
 
@@ -96,12 +97,26 @@ struct lb_data_options {
     const char *path[LB_MAX_DATA_FILES];
     unsigned n;
     const char *field; /* they are JSON lines whose texts are this member; NULL: what their names say */
+    int64_t max_length, max_tokens; /* of a row, of each file; 0: nobody says */
 };
 /* One more; at the end, whether there is any. */
 void lb_option_data(const struct argp_state *state, const char *text, struct lb_data_options *out);
 void lb_option_data_end(const struct argp_state *state, const struct lb_data_options *options);
 /* What kind of data are in out->path, into its type and field. */
 LB_NODISCARD enum lb_status lb_data_type(const struct lb_data_options *options, struct lb_recipe_dataset *out,
+                                         struct lb_detail *detail);
+/* The options 'l', 't' and 'f' of commands that read texts; whether key is one of them, which is in out then.
+ */
+#define LB_TEXTS_OPTIONS                                                                                     \
+    {"max-length", 'l', "N", 0, "Positions of a row (default: what the model takes, at most 1024)", 0},      \
+        {"max-tokens", 't', "N", 0, "Only the first N tokens of each file", 0}, {                            \
+        "field", 'f', "KEY", 0, "DATA are JSON lines: the member that holds the text (default: text)", 0     \
+    }
+bool lb_option_texts(int key, const char *text, const struct argp_state *state, struct lb_data_options *out);
+/* Opens them as the data of frame, which outlives them. labels: classes of the texts, 0: none. */
+LB_NODISCARD enum lb_status lb_data_open(const struct lb_data_options *options, const struct lb_recipe *frame,
+                                         const struct lb_tokenizer *tokenizer, int64_t labels,
+                                         const volatile sig_atomic_t *stop, struct lb_dataset **out,
                                          struct lb_detail *detail);
 
 #define LB_DEFAULT_LENGTH 1024

@@ -14,7 +14,7 @@ struct arguments {
     const char *model, *tokenizer, *token_file;
     struct lb_recipe_teacher hosted; /* in place of a folder; url NULL: it is one */
     struct lb_data_options data;
-    int64_t max_length, max_tokens, keep;
+    int64_t keep;
     bool json;
 };
 
@@ -23,15 +23,6 @@ static error_t parse(int key, char *text, struct argp_state *state) {
     switch (key) {
     case 'k':
         a->tokenizer = text;
-        return 0;
-    case 'f':
-        a->data.field = text;
-        return 0;
-    case 'l':
-        a->max_length = lb_option_int(state, "--max-length", text, 1, 1 << 24);
-        return 0;
-    case 't':
-        a->max_tokens = lb_option_int(state, "--max-tokens", text, 1, INT64_MAX / 2);
         return 0;
     case 'n':
         a->keep = lb_option_int(state, "--keep", text, 1, LB_MAX_LAYERS);
@@ -53,7 +44,7 @@ static error_t parse(int key, char *text, struct argp_state *state) {
         lb_option_data_end(state, &a->data);
         return 0;
     default:
-        return ARGP_ERR_UNKNOWN;
+        return lb_option_texts(key, text, state, &a->data) ? 0 : ARGP_ERR_UNKNOWN;
     }
 }
 
@@ -85,22 +76,6 @@ static void print_table(const struct arguments *a, const double *influence, int6
     printf("%s", a->keep > 0 ? "]}\n" : "");
 }
 
-/* labels: classes of the texts, 0: none. */
-static enum lb_status open_data(const struct arguments *a, struct lb_recipe *frame,
-                                const struct lb_tokenizer *tokenizer, int64_t labels,
-                                volatile sig_atomic_t *stop, struct lb_dataset **out,
-                                struct lb_detail *detail) {
-    struct lb_recipe_dataset entries[LB_MAX_DATA_FILES];
-    enum lb_status status = LB_OK;
-    for (unsigned i = 0; i < a->data.n && status == LB_OK; i++) {
-        entries[i] = (struct lb_recipe_dataset){.path = a->data.path[i], .max_tokens = a->max_tokens};
-        status = lb_data_type(&a->data, &entries[i], detail);
-    }
-    return status == LB_OK
-               ? lb_dataset_open(frame, entries, a->data.n, true, tokenizer, labels, stop, out, detail)
-               : status;
-}
-
 /* The model's blocks by their influence on data: of an opened one, else of the hosted one. */
 static enum lb_status measure(const struct arguments *a, const struct lb_model *model,
                               struct lb_teachers *hosted, int64_t layers, const struct lb_dataset *data,
@@ -129,15 +104,16 @@ static enum lb_status run(const void *arguments, const struct lb_opened *opened,
                           struct lb_detail *detail) {
     const struct arguments *a = arguments;
     const struct lb_labels *labels = lb_model_labels(opened->model);
-    struct lb_recipe frame = {
-        .directory = ".", .max_length = a->max_length > 0 ? a->max_length : lb_default_length(opened->model)};
+    struct lb_recipe frame = {.directory = ".",
+                              .max_length = a->data.max_length > 0 ? a->data.max_length
+                                                                   : lb_default_length(opened->model)};
     struct lb_dataset *data = NULL;
     if (opened->tokenizer == NULL) {
         return lb_fail(detail, LB_E_ARG, "%s reads no text; block influence is of models that do", a->model);
     }
     lb_arena_init(&frame.arena, ENTRIES_BYTES);
-    enum lb_status status =
-        open_data(a, &frame, opened->tokenizer, labels != NULL ? labels->n : 0, stop, &data, detail);
+    enum lb_status status = lb_data_open(&a->data, &frame, opened->tokenizer, labels != NULL ? labels->n : 0,
+                                         stop, &data, detail);
     status = status == LB_OK ? measure(a, opened->model, NULL,
                                        lb_model_config(opened->model)->num_hidden_layers, data, stop, detail)
                              : status;
@@ -170,8 +146,8 @@ static enum lb_status run_hosted(struct arguments *a, volatile sig_atomic_t *sto
         const struct lb_teacher_info *info = lb_teachers_info(teachers, 0);
         int64_t most = info->max_length > 0 ? info->max_length : LB_DEFAULT_LENGTH;
         most = most < LB_DEFAULT_LENGTH ? most : LB_DEFAULT_LENGTH;
-        frame.max_length = a->max_length > 0 ? a->max_length : most;
-        status = open_data(a, &frame, tokenizer, info->num_labels, stop, &data, detail);
+        frame.max_length = a->data.max_length > 0 ? a->data.max_length : most;
+        status = lb_data_open(&a->data, &frame, tokenizer, info->num_labels, stop, &data, detail);
         status = status == LB_OK ? measure(a, NULL, teachers, info->n_layers, data, stop, detail) : status;
     }
     lb_teachers_close(teachers); /* before what its questions point to */
@@ -183,10 +159,8 @@ static enum lb_status run_hosted(struct arguments *a, volatile sig_atomic_t *sto
 
 int lb_cmd_influence(int argc, char **argv, volatile sig_atomic_t *stop) {
     static const struct argp_option options[] = {
-        {"max-length", 'l', "N", 0, "Positions of a row (default: what the model takes, at most 1024)", 0},
-        {"max-tokens", 't', "N", 0, "Only the first N tokens of each file", 0},
+        LB_TEXTS_OPTIONS,
         {"keep", 'n', "N", 0, "Also name the N blocks of the most influence, as a recipe's layers_from", 0},
-        {"field", 'f', "KEY", 0, "DATA are JSON lines: the member that holds the text (default: text)", 0},
         LB_TOKENIZER_OPTION,
         {"token-file", 'o', "FILE", 0, "Bearer token for a hosted model", 0},
         {"json", 'j', NULL, 0, "Print JSON", 0},

@@ -16,7 +16,6 @@
 struct arguments {
     const char *model, *tokenizer, *out;
     struct lb_data_options data;
-    int64_t max_length, max_tokens;
     int64_t neurons, heads; /* of each block; 0: all */
     bool json;
 };
@@ -26,15 +25,6 @@ static error_t parse(int key, char *text, struct argp_state *state) {
     switch (key) {
     case 'k':
         a->tokenizer = text;
-        return 0;
-    case 'f':
-        a->data.field = text;
-        return 0;
-    case 'l':
-        a->max_length = lb_option_int(state, "--max-length", text, 1, 1 << 24);
-        return 0;
-    case 't':
-        a->max_tokens = lb_option_int(state, "--max-tokens", text, 1, INT64_MAX / 2);
         return 0;
     case 'i':
         a->neurons = lb_option_int(state, "--intermediate-size", text, 1, INT32_MAX);
@@ -62,7 +52,7 @@ static error_t parse(int key, char *text, struct argp_state *state) {
         }
         return 0;
     default:
-        return ARGP_ERR_UNKNOWN;
+        return lb_option_texts(key, text, state, &a->data) ? 0 : ARGP_ERR_UNKNOWN;
     }
 }
 
@@ -197,21 +187,16 @@ static void tell(const struct arguments *a, const struct lb_opened *opened, cons
 static enum lb_status run(const void *arguments, const struct lb_opened *opened, volatile sig_atomic_t *stop,
                           struct lb_detail *detail) {
     const struct arguments *a = arguments;
-    struct lb_recipe_dataset entries[LB_MAX_DATA_FILES];
-    struct lb_recipe frame = {
-        .directory = ".", .max_length = a->max_length > 0 ? a->max_length : lb_default_length(opened->model)};
+    struct lb_recipe frame = {.directory = ".",
+                              .max_length = a->data.max_length > 0 ? a->data.max_length
+                                                                   : lb_default_length(opened->model)};
     struct lb_dataset *data = NULL;
     struct lb_model *narrow = NULL;
     struct choice choice = {.tokens = 0};
     lb_arena_init(&frame.arena, ARENA_BYTES);
     enum lb_status status = check_sizes(a, opened, &choice, detail);
-    for (unsigned i = 0; i < a->data.n && status == LB_OK; i++) {
-        entries[i] = (struct lb_recipe_dataset){.path = a->data.path[i], .max_tokens = a->max_tokens};
-        status = lb_data_type(&a->data, &entries[i], detail);
-    }
-    status = status == LB_OK ? lb_dataset_open(&frame, entries, a->data.n, true, opened->tokenizer, 0, stop,
-                                               &data, detail)
-                             : status;
+    status =
+        status == LB_OK ? lb_data_open(&a->data, &frame, opened->tokenizer, 0, stop, &data, detail) : status;
     status = status == LB_OK ? choose(a, opened, data, stop, &frame.arena, &choice, detail) : status;
     if (status == LB_OK) {
         choice.how.neurons = a->neurons > 0 ? choice.kept[0] : NULL;
@@ -235,9 +220,7 @@ int lb_cmd_prune(int argc, char **argv, volatile sig_atomic_t *stop) {
          "Heads of keys and values that stay in each block, with the queries that share them", 0},
         {"out", 'o', "DIR", 0,
          "Where to write the narrower model; an earlier one there is replaced, anything else never", 0},
-        {"max-length", 'l', "N", 0, "Positions of a row (default: what the model takes, at most 1024)", 0},
-        {"max-tokens", 't', "N", 0, "Only the first N tokens of each file", 0},
-        {"field", 'f', "KEY", 0, "DATA are JSON lines: the member that holds the text (default: text)", 0},
+        LB_TEXTS_OPTIONS,
         LB_TOKENIZER_OPTION,
         {"json", 'j', NULL, 0, "Print JSON: also which of them stay", 0},
         {0}};
