@@ -4,10 +4,9 @@
 #include <stdint.h>
 #include <cmocka.h>
 
-#include "common/base/rng.h"
 #include "common/nn/tape.h"
+#include "tests/support/drawn_texts.h"
 #include "tests/support/tiny_model.h"
-#include "trainer/data/parts.h"
 #include "trainer/run/influence.h"
 
 #include <math.h>
@@ -23,19 +22,7 @@ static int32_t ids[ROWS * 48];
 static struct lb_dataset data;
 
 static void make_texts(void) {
-    struct lb_rng rng;
-    int64_t at = 0;
-    lb_text_rows_finish(&data);
-    data = (struct lb_dataset){.count = 0};
-    lb_rng_seed(&rng, 5, 0);
-    for (int i = 0; i < ROWS; i++) {
-        rows[i] = (struct lb_text_row){at, 1 + i, -1};
-        for (int k = 0; k <= 1 + i; k++) {
-            ids[at++] = (int32_t)lb_rng_below(&rng, V);
-        }
-        assert_int_equal(lb_text_add_ids(&data, ids + rows[i].start, rows[i].n + 1, NULL), LB_OK);
-        assert_int_equal(lb_text_add_row(&data, &rows[i], NULL), LB_OK);
-    }
+    lb_draw_texts(&data, ROWS, V, rows, ids);
 }
 
 /* Row by row from the hidden states as transformers would give them. Where the final norm's weights are all 1
