@@ -1,29 +1,19 @@
 #include "trainer/run/influence.h"
 
 #include "common/base/mem.h"
-#include "common/model/batch.h"
-#include "common/nn/tape.h"
-#include "trainer/run/evaluate.h"
+#include "trainer/run/tapped.h"
 
 #include <math.h>
 #include <string.h>
 
-#define BATCH_ROWS 512 /* states of all layers are there at once */
-#define TAPE_BYTES ((size_t)16 << 30)
 /* Of hosted models: samples of a question, questions under way, and what is answered about a sample. */
 #define SAMPLES 4
 #define AHEAD 2
 #define ANSWER_BYTES ((int64_t)64 << 20)
 
 struct influence {
-    const struct lb_model *model;
     int64_t layers;
-    struct lb_tap *taps; /* [layers + 1] what goes into the first block, and what leaves each */
-    double *sums;        /* [layers] of cosines */
-    int64_t rows;
-    struct lb_tape *tape;
-    struct lb_arena memory;
-    struct lb_model_batch batch;
+    double *sums; /* [layers] of cosines */
 };
 
 static double cosine(const float *a, const float *b, int64_t n) {
@@ -36,82 +26,50 @@ static double cosine(const float *a, const float *b, int64_t n) {
     return aa > 0 && bb > 0 ? ab / (sqrt(aa) * sqrt(bb)) : 0;
 }
 
-/* Computes what the batch holds, and empties it. */
-static enum lb_status compute(struct influence *f) {
-    struct lb_input in = lb_model_batch_input(&f->batch);
-    f->taps[0] = (struct lb_tap){LB_TAP_HIDDEN, 0, NULL};
-    for (int l = 0; l < f->layers; l++) {
-        f->taps[l + 1] = (struct lb_tap){LB_TAP_STREAM, l, NULL};
-    }
-    lb_tape_begin(f->tape, LB_TAPE_PLAIN, &in.ragged, NULL);
-    if (lb_model_forward(f->model, f->tape, &in, f->taps, (size_t)f->layers + 1, NULL) == NULL) {
-        return lb_tape_status(f->tape) != LB_OK ? lb_tape_status(f->tape) : LB_E_INTERNAL;
-    }
+/* taps [layers + 1]: what goes into the first block, and what leaves each. */
+static void take(void *context, const struct lb_tap *taps, const struct lb_ragged *ragged) {
+    const struct influence *f = context;
+    (void)ragged;
 #pragma omp parallel for schedule(static)
     for (int64_t l = 0; l < f->layers; l++) {
-        const struct lb_value *in_states = f->taps[l].value, *out_states = f->taps[l + 1].value;
-        for (int64_t i = 0; i < in_states->rows; i++) {
-            f->sums[l] += cosine(in_states->data + i * in_states->cols,
-                                 out_states->data + i * in_states->cols, in_states->cols);
+        const struct lb_value *in = taps[l].value, *out = taps[l + 1].value;
+        for (int64_t i = 0; i < in->rows; i++) {
+            f->sums[l] += cosine(in->data + i * in->cols, out->data + i * in->cols, in->cols);
         }
     }
-    f->rows += f->batch.n_rows;
-    lb_model_batch_clear(&f->batch);
-    return LB_OK;
-}
-
-static enum lb_status go_through(struct influence *f, const struct lb_dataset *data, int64_t most,
-                                 const volatile sig_atomic_t *stop) {
-    enum lb_status status = LB_OK;
-    for (int64_t i = 0; status == LB_OK && i < lb_dataset_count(data); i++) {
-        struct lb_sample s;
-        status = lb_dataset_get(data, i, &s, NULL);
-        if (status == LB_OK && f->batch.n_rows + s.n > most) {
-            status = stop != NULL && *stop != 0 ? LB_E_CANCELLED : compute(f);
-        }
-        if (status == LB_OK) {
-            lb_model_batch_add_ids(&f->batch, s.ids, NULL, s.n);
-        }
-    }
-    return status == LB_OK && f->batch.n_seqs > 0 ? compute(f) : status;
 }
 
 enum lb_status lb_block_influence(const struct lb_model *model, const struct lb_dataset *data,
                                   const volatile sig_atomic_t *stop, double *out, int64_t *out_rows,
                                   struct lb_detail *detail) {
-    int64_t longest = 0;
+    int64_t rows = 0;
     if (lb_model_config(model)->input_size > 0 || lb_dataset_features(data) > 0) {
         return lb_fail(detail, LB_E_ARG,
                        "block influence is of models that read text by blocks of attention");
     }
-    enum lb_status status = lb_evaluate_rows(model, data, &longest, detail);
-    if (status != LB_OK) {
-        return status;
-    }
-    int64_t most = longest > BATCH_ROWS ? longest : BATCH_ROWS;
-    struct influence f = {.model = model, .layers = lb_model_config(model)->num_hidden_layers};
-    f.taps = lb_calloc((size_t)f.layers + 1, sizeof *f.taps);
+    struct influence f = {.layers = lb_model_config(model)->num_hidden_layers};
+    struct lb_tap *taps = lb_calloc((size_t)f.layers + 1, sizeof *taps);
     f.sums = lb_calloc((size_t)f.layers, sizeof *f.sums);
-    f.tape = lb_tape_create(TAPE_BYTES);
-    lb_arena_init(&f.memory, TAPE_BYTES);
-    bool made = f.taps != NULL && f.sums != NULL && f.tape != NULL &&
-                lb_model_batch_init(&f.batch, &f.memory, most, most, 0, false);
-    if (made) {
-        lb_model_batch_clear(&f.batch);
-        lb_tape_stop_on(f.tape, stop);
+    enum lb_status status = LB_E_NOMEM;
+    if (taps == NULL || f.sums == NULL) {
+        (void)lb_fail(detail, status, "block influence: out of memory");
+    } else {
+        taps[0] = (struct lb_tap){LB_TAP_HIDDEN, 0, NULL};
+        for (int l = 0; l < f.layers; l++) {
+            taps[l + 1] = (struct lb_tap){LB_TAP_STREAM, l, NULL};
+        }
+        const struct lb_tapped tapped = {&f, taps, (size_t)f.layers + 1, take};
+        status = lb_tapped_read(model, data, &tapped, "block influence", stop, &rows, detail);
     }
-    status = made ? go_through(&f, data, most, stop) : LB_E_NOMEM;
     for (int64_t l = 0; status == LB_OK && l < f.layers; l++) {
-        out[l] = 1 - f.sums[l] / (double)f.rows;
+        out[l] = 1 - f.sums[l] / (double)rows;
     }
     if (status == LB_OK) {
-        *out_rows = f.rows;
+        *out_rows = rows;
     }
-    lb_free(f.taps);
+    lb_free(taps);
     lb_free(f.sums);
-    lb_tape_destroy(f.tape);
-    lb_arena_finish(&f.memory);
-    return status == LB_OK ? LB_OK : lb_fail(detail, status, "block influence: %s", lb_status_name(status));
+    return status;
 }
 
 /* ---- of a hosted model ---- */
