@@ -175,27 +175,14 @@ static double weigh_kept(const double *mass, unsigned n, double *weight) {
 
 /* ---- the target of a row ---- */
 
-/* The truncated distribution of teacher k's answer about the row, into ids and p [K]. The values say how the
- * listed ids share what the rest leaves, and the rest is told by itself: rounding of the values (as FP16)
- * does not reach the tail, and the whole sums to 1. */
+/* The truncated distribution of teacher k's answer about the row, into ids and p [K]. */
 static struct lb_truncated read_top_k(const struct lb_step *step, unsigned k, int64_t row, double temperature,
                                       int32_t *ids, float *p) {
     int64_t t, top_k = lb_step_top_k(step, k);
     const struct lb_answer *answer = answer_at(step, k, row, &t);
-    const struct lb_wire_tensor *at = lb_answer_find(answer, LB_OUT_TOPK_IDS, 0);
-    const struct lb_wire_tensor *values = lb_answer_find(answer, LB_OUT_TOPK_VALUES, 0);
-    const struct lb_wire_tensor *rest = lb_answer_find(answer, LB_OUT_REST, 0);
     bool all = top_k == (lists_whole(step->plan, k) ? step->plan->info[k]->vocab_size : step->v);
-    float log_rest;
-    lb_wire_floats(rest, t, 1, &log_rest);
-    lb_wire_floats(values, t * top_k, top_k, p);
-    double norm = lb_logsumexp(p, top_k, temperature);
-    norm -= all ? 0 : log(-expm1(log_rest));
-    for (int64_t i = 0; i < top_k; i++) {
-        ids[i] = lb_answer_id(at, t * top_k + i);
-        p[i] = (float)exp(p[i] / temperature - norm);
-    }
-    return (struct lb_truncated){top_k, ids, p, all ? 0 : exp(log_rest)};
+    double tail = lb_target_list(answer, t, top_k, all, temperature, ids, p);
+    return (struct lb_truncated){top_k, ids, p, tail};
 }
 
 /* The same of a teacher that was asked through the map: the list has the student's ids, and the answer tells

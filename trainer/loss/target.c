@@ -4,6 +4,7 @@
 #include "common/nn/head.h"
 #include "common/nn/reduce.h"
 
+#include <math.h>
 #include <string.h>
 
 #define PARALLEL_FROM 65536 /* numbers */
@@ -81,6 +82,21 @@ void lb_target_logits(const struct lb_answered *batch, unsigned k, const struct 
         }
         r = stop;
     }
+}
+
+double lb_target_list(const struct lb_answer *answer, int64_t at, int64_t top_k, bool all, double temperature,
+                      int32_t *ids, float *p) {
+    const struct lb_wire_tensor *listed = lb_answer_find(answer, LB_OUT_TOPK_IDS, 0);
+    float log_rest;
+    lb_wire_floats(lb_answer_find(answer, LB_OUT_REST, 0), at, 1, &log_rest);
+    lb_wire_floats(lb_answer_find(answer, LB_OUT_TOPK_VALUES, 0), at * top_k, top_k, p);
+    double norm = lb_logsumexp(p, top_k, temperature);
+    norm -= all ? 0 : log(-expm1(log_rest));
+    for (int64_t i = 0; i < top_k; i++) {
+        ids[i] = lb_answer_id(listed, at * top_k + i);
+        p[i] = (float)exp(p[i] / temperature - norm);
+    }
+    return all ? 0 : exp(log_rest);
 }
 
 void lb_target_states(const struct lb_answered *batch, unsigned k, enum lb_output_kind kind, int layer,

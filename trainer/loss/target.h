@@ -30,6 +30,11 @@ struct lb_answered {
 void lb_target_logits(const struct lb_answered *batch, unsigned k, const struct lb_teacher_head *head,
                       const struct lb_vocab_map *map, int64_t v, int64_t row, int64_t n, float *states,
                       float *z);
+/* The list at row `at` of an answer (lb_answer_row): top_k ids, and p [top_k], which sums to 1 with the tail
+ * that is returned; all: the list has all ids, and no tail. The values say how the listed ids share what the
+ * rest leaves, and the rest is told by itself: rounding of the values (as FP16) does not reach the tail. */
+double lb_target_list(const struct lb_answer *answer, int64_t at, int64_t top_k, bool all, double temperature,
+                      int32_t *ids, float *p);
 /* Teacher k's states (hidden or attention) of all rows of the batch, [N, width]; absent rows are zero. */
 void lb_target_states(const struct lb_answered *batch, unsigned k, enum lb_output_kind kind, int layer,
                       int64_t width, float *out);

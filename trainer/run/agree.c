@@ -122,36 +122,6 @@ struct agreeing {
     struct worker *workers;    /* one per thread */
 };
 
-static int32_t likeliest(const float *z, int64_t v) {
-    int32_t top = 0;
-    for (int32_t j = 1; j < v; j++) {
-        top = z[j] > z[top] ? j : top;
-    }
-    return top;
-}
-
-/* The list of one row, made to sum to 1 with its tail as learn/targets.c makes it. */
-static struct lb_target read_list(const struct agreeing *a, const struct worker *w,
-                                  const struct lb_answer *answer, int64_t at) {
-    int64_t k = a->top_k;
-    float rest;
-    lb_wire_floats(lb_answer_find(answer, LB_OUT_REST, 0), at, 1, &rest);
-    lb_wire_floats(lb_answer_find(answer, LB_OUT_TOPK_VALUES, 0), at * k, k, w->p);
-    double norm = lb_logsumexp(w->p, k, 1) - (k < a->v ? log(-expm1((double)rest)) : 0);
-    for (int64_t i = 0; i < k; i++) {
-        w->ids[i] = lb_answer_id(lb_answer_find(answer, LB_OUT_TOPK_IDS, 0), at * k + i);
-        w->p[i] = (float)exp((double)w->p[i] - norm);
-    }
-    return (struct lb_target){.kind = LB_TARGET_TRUNCATED,
-                              .temperature = 1,
-                              .k = k,
-                              .ids = w->ids,
-                              .p_at = w->p,
-                              .tail = k < a->v ? exp((double)rest) : 0,
-                              .add_tail = true,
-                              .mass = 1};
-}
-
 /* Teacher k beside the student's logits z [V] at a row; its own, where whole ones came, are row i of a->z. */
 static void compare(const struct agreeing *a, struct worker *w, unsigned k, int64_t row, int64_t i,
                     const float *z) {
@@ -170,15 +140,24 @@ static void compare(const struct agreeing *a, struct worker *w, unsigned k, int6
     const float *its = a->z + i * a->v;
     int32_t top = a->top[row];
     seen->there = true;
-    seen->same =
-        (map != NULL ? map->kept[top] : top) ==
-        (ids == NULL ? likeliest(its, a->v) : lb_answer_id(ids, a->agree->kl[k] ? at * a->top_k : at));
+    seen->same = (map != NULL ? map->kept[top] : top) ==
+                 (ids == NULL ? (int32_t)lb_argmax(its, a->v)
+                              : lb_answer_id(ids, a->agree->kl[k] ? at * a->top_k : at));
     if (!a->agree->kl[k]) {
         return;
     }
     struct lb_target target;
     if (ids != NULL) {
-        target = read_list(a, w, answer, at);
+        bool all = a->top_k == a->v;
+        double tail = lb_target_list(answer, at, a->top_k, all, 1, w->ids, w->p);
+        target = (struct lb_target){.kind = LB_TARGET_TRUNCATED,
+                                    .temperature = 1,
+                                    .k = a->top_k,
+                                    .ids = w->ids,
+                                    .p_at = w->p,
+                                    .tail = tail,
+                                    .add_tail = true,
+                                    .mass = 1};
     } else {
         const double whole = 1;
         target =
@@ -194,7 +173,7 @@ static enum lb_status on_logits(void *context, int64_t row, int64_t n, float *z)
     const struct lb_plan *plan = a->agree->plan;
 #pragma omp parallel for schedule(static)
     for (int64_t i = 0; i < n; i++) {
-        a->top[row + i] = likeliest(z + i * a->v, a->v);
+        a->top[row + i] = (int32_t)lb_argmax(z + i * a->v, a->v);
     }
     for (unsigned k = 0; k < a->n; k++) {
         if (a->agree->kl[k] && lb_lane_whole(plan->recipe->targets)) {
